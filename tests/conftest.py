@@ -1,0 +1,100 @@
+"""Fixtures and options for every kind of test.
+
+What only the end-to-end tests need is in `e2e/conftest.py`.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import boto3
+import pytest
+from botocore.config import Config
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+    from mypy_boto3_sqs import SQSClient
+
+REQUIRE_EXTRAS = "SIMPLESTREAMS_REQUIRE_EXTRAS"
+REGION = "eu-central-1"
+
+# Set before any handler is imported: nothing in a test may find credentials, a profile or an instance's
+# metadata.
+os.environ.update(
+    AWS_ACCESS_KEY_ID="testing",
+    AWS_SECRET_ACCESS_KEY="testing",
+    AWS_DEFAULT_REGION=REGION,
+    AWS_REGION=REGION,
+    AWS_EC2_METADATA_DISABLED="true",
+    AWS_CONFIG_FILE=os.devnull,
+    AWS_SHARED_CREDENTIALS_FILE=os.devnull,
+    POWERTOOLS_TRACE_DISABLED="true",
+)
+for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL"):
+    os.environ.pop(name, None)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--rewrite-goldens", action="store_true", help="write golden files instead of comparing")
+
+
+@pytest.fixture
+def golden(request: pytest.FixtureRequest) -> Callable[[str, bytes], None]:
+    """`golden("name.json", body)` compares with `goldens/<name>` beside the test, byte for byte.
+
+    Only `--rewrite-goldens` writes one; a golden that is missing is a failure.
+    """
+
+    def compare(name: str, body: bytes) -> None:
+        path = Path(request.path).parent / "goldens" / name
+        if request.config.getoption("--rewrite-goldens"):
+            path.parent.mkdir(exist_ok=True)
+            path.write_bytes(body)
+        assert path.is_file(), f"no golden {path}: run with --rewrite-goldens and read what it wrote"
+        assert body.decode() == path.read_text(), f"differs from {path}"
+
+    return compare
+
+
+@pytest.fixture(scope="session")
+def moto_endpoint() -> Iterator[str]:
+    """URL of a moto server on a port of its own, for as long as this worker runs."""
+    from moto.server import ThreadedMotoServer  # noqa: PLC0415  # slow to import, and most tests do without
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+_NUMBERS = itertools.count(1)
+
+
+@pytest.fixture
+def s3(moto_endpoint: str) -> S3Client:
+    """A client of the moto server."""
+    # One attempt: a test that stages an error must see that error, not a retry that hides it.
+    config = Config(
+        signature_version="s3v4", retries={"total_max_attempts": 1}, s3={"addressing_style": "path"}
+    )
+    return boto3.client("s3", endpoint_url=moto_endpoint, region_name=REGION, config=config)
+
+
+@pytest.fixture
+def sqs(moto_endpoint: str) -> SQSClient:
+    """A client of the moto server."""
+    return boto3.client("sqs", endpoint_url=moto_endpoint, region_name=REGION)
+
+
+@pytest.fixture
+def bucket(s3: S3Client) -> str:
+    """Name of a new, empty, versioned bucket on the moto server."""
+    name = f"images-{next(_NUMBERS)}"
+    s3.create_bucket(Bucket=name, CreateBucketConfiguration={"LocationConstraint": "eu-central-1"})
+    s3.put_bucket_versioning(Bucket=name, VersioningConfiguration={"Status": "Enabled"})
+    return name

@@ -1,0 +1,247 @@
+"""Images for tests: tiny well-formed files from Python alone, and real launchable ones from the real tools.
+
+The first half needs nothing but Python: enough for every check that the server makes, not enough to start.
+The second half (`Workshop`) calls mksquashfs, tar, xz, gzip, qemu-img, xdelta3 and a static busybox, and
+what it builds a real client can launch. Everything is deterministic for equal arguments. Digests are
+hashlib's or sha256sum's, never this project's own.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import io
+import lzma
+import random
+import shutil
+import struct
+import subprocess
+import sys
+import tarfile
+from collections.abc import Mapping
+from pathlib import Path
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
+
+CREATION_DATE = 1_795_000_000  # 2026-11-18, seconds since the epoch
+KERNEL_ARCH = {"amd64": "x86_64", "arm64": "aarch64", "armhf": "armv7l", "i386": "i686", "ppc64el": "ppc64le"}
+
+
+def sha256_hex(*parts: bytes) -> str:
+    """SHA-256 of the parts one after the other: `sha256_hex(metadata, root)` is a combined sha256."""
+    return hashlib.sha256(b"".join(parts)).hexdigest()
+
+
+def metadata_yaml(arch: str = "amd64", **properties: str) -> bytes:
+    """The `metadata.yaml` of an image; `arch` is the folder's name for it, the file carries the kernel's."""
+    lines = [f"architecture: {KERNEL_ARCH.get(arch, arch)}", f"creation_date: {CREATION_DATE}", "properties:"]
+    lines += [
+        f'  {name}: "{value}"' for name, value in ({"description": "a test image"} | properties).items()
+    ]
+    return "\n".join(lines).encode() + b"\n"
+
+
+def tarball(members: Mapping[str, bytes]) -> bytes:
+    """A plain tar of regular files, owned by root, at a fixed time."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w", format=tarfile.GNU_FORMAT) as tar:
+        for name, content in members.items():
+            info = tarfile.TarInfo(name)
+            info.size, info.mode, info.mtime = len(content), 0o644, CREATION_DATE
+            tar.addfile(info, io.BytesIO(content))
+    return out.getvalue()
+
+
+def compress(body: bytes, compression: str) -> bytes:
+    """`body` as it is (`plain`) or compressed as `xz`, `gz` or `zst`."""
+    if compression == "xz":
+        return lzma.compress(body, preset=0)
+    if compression == "gz":
+        return gzip.compress(body, mtime=0)
+    return zstd.compress(body, 1) if compression == "zst" else body
+
+
+def metadata_tarball(
+    arch: str = "amd64",
+    compression: str = "xz",
+    members: Mapping[str, bytes] | None = None,
+    **properties: str,
+) -> bytes:
+    """What `lxd.tar.xz` and `incus.tar.xz` hold:
+
+    `metadata.yaml` first, then `members` (a `metadata.yaml` there replaces it).
+    """
+    return compress(
+        tarball({"metadata.yaml": metadata_yaml(arch, **properties), **(members or {})}), compression
+    )
+
+
+def root_tarball(marker: str = "", compression: str = "xz", prefix: str = "") -> bytes:
+    """What `root.tar.xz` holds; `marker` makes its digest differ."""
+    return compress(tarball({f"{prefix}etc/marker": marker.encode()}), compression)
+
+
+def unified_tarball(
+    arch: str = "amd64", compression: str = "gz", marker: str = "", **properties: str
+) -> bytes:
+    """Metadata and root in one: `metadata.yaml` beside `rootfs/`."""
+    members = {"metadata.yaml": metadata_yaml(arch, **properties), "rootfs/etc/marker": marker.encode()}
+    return compress(tarball(members), compression)
+
+
+def filler(seed: str, size_bytes: int) -> bytes:
+    """Bytes that do not compress, the same for the same seed."""
+    return random.Random(seed).randbytes(size_bytes)  # noqa: S311  # not a secret
+
+
+def squashfs(seed: str = "", size_bytes: int = 4096) -> bytes:
+    """A file with a squashfs 4.0 superblock that declares its own size, and noise behind it.
+
+    It does not mount.
+    """
+    header = struct.pack("<4sIIIIHHHHHH", b"hsqs", 1, CREATION_DATE, 131072, 0, 4, 17, 0, 1, 4, 0)
+    header += struct.pack("<QQ", 0, size_bytes) + b"\xff" * 48
+    return header + filler(f"squashfs {seed}", size_bytes - len(header))
+
+
+def qcow2(seed: str = "", size_bytes: int = 4096) -> bytes:
+    """A file with the header of a 1 MiB qcow2 (version 2, 64 KiB clusters) and noise behind it.
+
+    It does not boot.
+    """
+    header = struct.pack(">4sIQIIQIIQQIIQ", b"QFI\xfb", 2, 0, 0, 16, 1 << 20, 0, 1, 3 << 16, 1 << 16, 1, 0, 0)
+    header += b"\0" * 8  # no header extensions
+    return header + filler(f"qcow2 {seed}", size_bytes - len(header))
+
+
+def vcdiff(seed: str = "", size_bytes: int = 512) -> bytes:
+    """A file with the magic of a VCDIFF (RFC 3284) and noise behind it."""
+    header = b"\xd6\xc3\xc4\x00\x00"
+    return header + filler(f"vcdiff {seed}", size_bytes - len(header))
+
+
+def split_image(arch: str = "amd64", seed: str = "", root: str = "rootfs.squashfs") -> dict[str, bytes]:
+    """File name to bytes of the smallest listed version:
+
+    metadata and one root of the kind that its name says.
+    """
+    metadata = metadata_tarball(arch, serial=seed)
+    if root.endswith(".squashfs"):
+        return {"lxd.tar.xz": metadata, root: squashfs(seed)}
+    return {"lxd.tar.xz": metadata, root: root_tarball(seed) if root.endswith(".xz") else qcow2(seed)}
+
+
+INIT = """#!/bin/busybox sh
+# Process 1 of a container has nothing to do but to stay: without it the container stops at once.
+trap 'exit 0' TERM PWR
+while :; do busybox sleep 3600 & wait $!; done
+"""
+
+
+class Workshop:
+    """Builds real images below one folder; a missing tool is a FileNotFoundError that names it.
+
+    Each method answers file names as publishers upload them, with the path of each file. `marker` is what
+    `/etc/marker` in the root file system says, so a test can see which image a container was made from.
+    """
+
+    TOOLS = ("busybox", "mksquashfs", "tar", "xz", "gzip", "qemu-img", "xdelta3", "sha256sum")
+
+    def __init__(self, folder: Path, arch: str = "amd64") -> None:
+        self.folder = folder
+        self.arch = arch
+
+    def metadata(self, name: str, compression: str = "xz", **properties: str) -> Path:
+        """A metadata tarball, made by tar and the compressor, at `<folder>/<name>`."""
+        tree = self._fresh(f"{name}.tree")
+        (tree / "metadata.yaml").write_bytes(metadata_yaml(self.arch, **properties))
+        return self._tar(tree, self.folder / name, compression)
+
+    def root_tree(self, name: str, marker: str) -> Path:
+        """A root file system of one static busybox, and an init that stays up, at `<folder>/<name>`."""
+        tree = self._fresh(name)
+        for folder in ("bin", "sbin", "etc", "dev", "proc", "sys", "run", "root", "tmp", "var"):
+            (tree / folder).mkdir()
+        busybox = shutil.which("busybox")
+        if busybox is None:
+            raise FileNotFoundError("busybox: not on PATH; install busybox-static")
+        shutil.copy(busybox, tree / "bin/busybox")
+        for applet in ("sh", "cat", "sleep", "uname", "ls", "true"):
+            (tree / "bin" / applet).symlink_to("busybox")
+        (tree / "sbin/init").write_text(INIT)
+        (tree / "sbin/init").chmod(0o755)
+        (tree / "etc/marker").write_text(marker)
+        (tree / "etc/passwd").write_text("root:x:0:0:root:/root:/bin/sh\n")
+        return tree
+
+    def split_squashfs(self, marker: str) -> dict[str, Path]:
+        """`lxd.tar.xz` and `rootfs.squashfs`."""
+        folder = self._fresh(f"squashfs-{marker}")
+        tree = self.root_tree(f"squashfs-{marker}.root", marker)
+        root = folder / "rootfs.squashfs"
+        times = ("-mkfs-time", str(CREATION_DATE), "-all-time", str(CREATION_DATE))
+        self._run("mksquashfs", tree, root, "-all-root", "-noappend", "-no-progress", "-quiet", *times)
+        return {"lxd.tar.xz": self._own_metadata(folder, marker), root.name: root}
+
+    def split_root_tar(self, marker: str) -> dict[str, Path]:
+        """`lxd.tar.xz` and `root.tar.xz`."""
+        folder = self._fresh(f"roottar-{marker}")
+        tree = self.root_tree(f"roottar-{marker}.root", marker)
+        root = self._tar(tree, folder / "root.tar.xz", "xz")
+        return {"lxd.tar.xz": self._own_metadata(folder, marker), root.name: root}
+
+    def vm_qcow2(self, marker: str) -> dict[str, Path]:
+        """`lxd.tar.xz` and `disk.qcow2`: 8 MiB of disk with the marker at its start. It does not boot."""
+        folder = self._fresh(f"vm-{marker}")
+        raw = folder / "disk.raw"
+        raw.write_bytes(marker.encode().ljust(8 << 20, b"\0"))
+        root = folder / "disk.qcow2"
+        self._run("qemu-img", "convert", "-q", "-f", "raw", "-O", "qcow2", raw, root)
+        raw.unlink()
+        return {"lxd.tar.xz": self._own_metadata(folder, marker), root.name: root}
+
+    def unified(self, marker: str, compression: str = "gz") -> dict[str, Path]:
+        """One tarball with metadata and root, as `image export` writes it, under its name for uploads."""
+        folder = self._fresh(f"unified-{compression}-{marker}")
+        tree = self._fresh(f"unified-{compression}-{marker}.tree")
+        (tree / "metadata.yaml").write_bytes(metadata_yaml(self.arch, description=f"unified {marker}"))
+        self.root_tree(f"unified-{compression}-{marker}.tree/rootfs", marker)
+        root = self._tar(tree, folder / "lxd_combined.tar.gz", compression)
+        return {root.name: root}
+
+    def delta(self, base: Path, new: Path, base_version: str) -> dict[str, Path]:
+        """`<root's stem>.<base version>.vcdiff`, which turns `base` into `new`."""
+        path = self._fresh(f"delta-{base_version}-{new.parent.name}") / f"rootfs.{base_version}.vcdiff"
+        # LXD decodes with `xdelta3 -dcs`, without secondary compression options of its own.
+        self._run("xdelta3", "-e", "-f", "-s", base, new, path)
+        return {path.name: path}
+
+    def sha256(self, *paths: Path) -> str:
+        """SHA-256 of the files one after the other, by sha256sum."""
+        out = self._run("sh", "-c", 'cat "$@" | sha256sum', "sh", *paths)
+        return out.split()[0]
+
+    def _own_metadata(self, folder: Path, marker: str) -> Path:
+        # A description of its own for each image: two versions with one fingerprint would be listed once.
+        return self.metadata(f"{folder.name}/lxd.tar.xz", description=f"{folder.name} {marker}")
+
+    def _tar(self, tree: Path, target: Path, compression: str) -> Path:
+        program = {"xz": "xz -0 -T1", "gz": "gzip -1n", "zst": "zstd -q -1"}[compression]
+        options = ("--sort=name", f"--mtime=@{CREATION_DATE}", "--owner=0", "--group=0", "--numeric-owner")
+        names = sorted(path.name for path in tree.iterdir())
+        self._run("tar", *options, "-C", tree, f"--use-compress-program={program}", "-cf", target, *names)
+        return target
+
+    def _fresh(self, name: str) -> Path:
+        path = self.folder / name
+        path.mkdir(parents=True)
+        return path
+
+    def _run(self, *command: str | Path) -> str:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+        if done.returncode != 0:
+            raise RuntimeError(f"{' '.join(map(str, command))}: exit {done.returncode}: {done.stderr}")
+        return done.stdout
