@@ -1,0 +1,1 @@
+"""What is checked before a deployment, and what a deployment is built with; `python -m gates --help`."""

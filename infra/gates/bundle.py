@@ -1,0 +1,125 @@
+"""Builds the folder that one Lambda function is deployed from: what it imports, and nothing else.
+
+`sam build` calls it through functions/Makefile; it needs the standard library and pip alone. Bytecode is shipped,
+because without it a cold start takes twice as long, and boto3 is, because the runtime's own has no fixed version; of
+botocore's 400 service descriptions only those of the services used here are kept.
+"""
+
+import ast
+import os
+import py_compile
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+ROOT: Final = Path(__file__).resolve().parents[2]
+FUNCTIONS: Final = ROOT / "functions"
+# The runtime and the architecture of the template's functions; a wheel for any other is of no use there.
+RUNTIME: Final = (3, 13)
+PLATFORMS: Final = ("manylinux2014_aarch64", "manylinux_2_28_aarch64")
+SERVICES: Final = frozenset({"s3", "sqs", "cloudfront"})
+# Top-level names of distributions that not every function imports.
+OPTIONAL: Final = {"yaml": ("yaml", "_yaml"), "backports": ("backports",), "aws_lambda_powertools": ("aws_lambda_powertools",)}
+
+
+def bundle(function: str, folder: Path, *, for_this_machine: bool = False) -> None:
+    """Fill `folder` with the package of one function (`digest`, `publish`, …).
+
+    `for_this_machine` takes wheels for the interpreter at hand instead of Lambda's, so that the package can be started.
+    """
+    if sys.version_info[:2] != RUNTIME:
+        found = f"{sys.version_info[0]}.{sys.version_info[1]}"
+        raise SystemExit(f"bundle: bytecode must be made by python3.13, the functions' runtime; this is {found}")
+    folder.mkdir(parents=True, exist_ok=True)
+    sources = set(first_party(function))
+    install_requirements(folder, for_this_machine=for_this_machine)
+    prune(folder, imported={name for source in sources for name in imports(source)})
+    for source in sources | set(data_files(sources)):
+        target = folder / source.relative_to(FUNCTIONS)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source, target)
+    compile_all(folder)
+
+
+def first_party(function: str) -> Iterator[Path]:
+    """Every source file under functions/ that the function's handler imports, however indirectly."""
+    waiting = [FUNCTIONS / function / "app.py"]
+    if not waiting[0].is_file():
+        raise SystemExit(f"bundle: no handler at {waiting[0].relative_to(ROOT)}")
+    seen: set[Path] = set()
+    while waiting:
+        source = waiting.pop()
+        if source in seen:
+            continue
+        seen.add(source)
+        yield source
+        waiting += (path for name in imports(source) for path in located(name))
+        waiting += (parent / "__init__.py" for parent in source.parents if (parent / "__init__.py").is_file())
+
+
+def imports(source: Path) -> set[str]:
+    """Dotted names that a module imports anywhere in it, each with the modules above it."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(source.read_bytes(), str(source))):
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            if node.level:
+                raise SystemExit(f"bundle: {source}:{node.lineno}: relative import; name the module in full")
+            names.update({node.module}, (f"{node.module}.{alias.name}" for alias in node.names))
+    parts = [name.split(".") for name in names]
+    return {".".join(name[: end + 1]) for name in parts for end in range(len(name))}
+
+
+def located(name: str) -> Iterator[Path]:
+    base = FUNCTIONS.joinpath(*name.split("."))
+    yield from (path for path in (base.with_suffix(".py"), base / "__init__.py") if path.is_file())
+
+
+def data_files(sources: set[Path]) -> Iterator[Path]:
+    """What lies beside the sources without being one: documents that a function serves."""
+    folders = {source.parent for source in sources} - {FUNCTIONS}
+    for folder in folders:
+        yield from (path for path in folder.iterdir() if path.is_file() and path.suffix not in {".py", ".pyc"})
+
+
+def install_requirements(folder: Path, *, for_this_machine: bool) -> None:
+    options = [] if for_this_machine else [f"--platform={platform}" for platform in PLATFORMS]
+    command = [
+        *(sys.executable, "-m", "pip", "install", "--quiet", "--root-user-action=ignore", "--disable-pip-version-check"),
+        *("--target", str(folder), "--no-compile", "--no-deps", "--require-hashes", "--only-binary=:all:"),
+        *options,
+        *("-r", str(FUNCTIONS / "requirements.txt")),
+    ]
+    subprocess.run(command, check=True)  # noqa: S603 - our own arguments
+
+
+def prune(folder: Path, imported: set[str]) -> None:
+    """Remove what no function of ours can use: other services, installers' notes, scripts, optional packages."""
+    for path in (folder / "botocore" / "data").iterdir():
+        if path.is_dir() and path.name not in SERVICES:
+            shutil.rmtree(path)
+    # Paginators and waiters are small and used; examples and endpoint tests are neither.
+    for path in (folder / "botocore" / "data").rglob("examples-*"):
+        path.unlink()
+    unused = [folder / "bin", folder / "boto3" / "examples", *folder.glob("*.dist-info")]
+    unused += (folder / name for package, names in OPTIONAL.items() if package not in imported for name in names)
+    for path in unused:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def compile_all(folder: Path) -> None:
+    """Write bytecode that is used without a look at its source, whose date does not survive zipping."""
+    for source in sorted(folder.rglob("*.py")):
+        # The name in a traceback is the path that the file will have there.
+        name = os.path.join("/var/task", source.relative_to(folder))  # noqa: PTH118
+        py_compile.compile(str(source), dfile=name, doraise=True, invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH)
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 3:
+        raise SystemExit("usage: python3.13 -m gates.bundle FUNCTION FOLDER")
+    bundle(sys.argv[1].lower(), Path(sys.argv[2]))
