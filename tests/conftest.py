@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
     from mypy_boto3_sqs import SQSClient
 
-REQUIRE_EXTRAS = "SIMPLESTREAMS_REQUIRE_EXTRAS"
 REGION = "eu-central-1"
 
 # Set before any handler is imported: nothing in a test may find credentials, a profile or an instance's
@@ -38,8 +37,23 @@ for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL"):
     os.environ.pop(name, None)
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "e2e: starts the whole stack as processes and uses the real clients")
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--rewrite-goldens", action="store_true", help="write golden files instead of comparing")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print what tests measured (`record_property`), from every worker:
+
+    a figure is for a reader, never an assertion.
+    """
+    for report in terminalreporter.getreports("passed"):
+        for name, value in getattr(report, "user_properties", []):
+            if report.when == "call":
+                terminalreporter.write_line(f"{report.nodeid}: {name}: {value}")
 
 
 @pytest.fixture
@@ -63,7 +77,7 @@ def golden(request: pytest.FixtureRequest) -> Callable[[str, bytes], None]:
 @pytest.fixture(scope="session")
 def moto_endpoint() -> Iterator[str]:
     """URL of a moto server on a port of its own, for as long as this worker runs."""
-    from moto.server import ThreadedMotoServer  # noqa: PLC0415  # slow to import, and most tests do without
+    from moto.server import ThreadedMotoServer  # slow to import, and most tests do without
 
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
@@ -79,9 +93,7 @@ _NUMBERS = itertools.count(1)
 def s3(moto_endpoint: str) -> S3Client:
     """A client of the moto server."""
     # One attempt: a test that stages an error must see that error, not a retry that hides it.
-    config = Config(
-        signature_version="s3v4", retries={"total_max_attempts": 1}, s3={"addressing_style": "path"}
-    )
+    config = Config(signature_version="s3v4", retries={"total_max_attempts": 1}, s3={"addressing_style": "path"})
     return boto3.client("s3", endpoint_url=moto_endpoint, region_name=REGION, config=config)
 
 

@@ -1,0 +1,283 @@
+"""From `curl -T` to a running container, with the real LXD and Incus. Digests are sha256sum's."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from harness import BASE, Client, Stack, Uploaded, local_stack, need, place, sha256sum, short_folder
+from harness import client as new_client
+
+from clients import Image, read_catalog, resolve_alias
+from images import Workshop
+
+pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("lxd")]
+
+FORMS = ("squashfs", "roottar", "vm", "unified-gz", "unified-xz")
+CONTAINERS = tuple(name for name in FORMS if name != "vm")
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("program", ["lxc", "incus"])
+def test_a_client_lists_and_exports_each_form_with_its_fingerprint(
+    request: pytest.FixtureRequest, forms: dict[str, Uploaded], tmp_path: Path, program: str, form: str
+) -> None:
+    client: Client = request.getfixturevalue(program)
+    image = forms[form]
+    assert image.fingerprint in client.fingerprints()
+    assert f"Fingerprint: {image.fingerprint}" in client("image", "info", image.alias, *image.options).stdout
+    client("image", "export", image.alias, tmp_path, *image.options)
+    assert sorted(sha256sum(list(tmp_path.iterdir()))) == sorted(sha256sum(list(image.files.values())))
+
+
+@pytest.mark.parametrize("program", ["lxc", "incus"])
+def test_the_independent_reader_sees_what_the_real_client_sees(
+    request: pytest.FixtureRequest, stack: Stack, forms: dict[str, Uploaded], program: str
+) -> None:
+    client: Client = request.getfixturevalue(program)
+    ours = read_catalog(*stack.catalog(), client="incus" if program == "incus" else "lxd")
+    assert len(ours) >= len(forms)
+    assert sorted(map(_told_by_reader, ours), key=str) == sorted(map(_told_by_client, client.images()), key=str)
+
+
+def _told_by_reader(image: Image) -> dict[str, Any]:
+    return {
+        "fingerprint": image.fingerprint,
+        "aliases": sorted(image.aliases),
+        "type": image.type,
+        "architecture": image.architecture,
+        "size": image.size_bytes,
+        "filename": image.filename,
+        "properties": image.properties,
+        "created": image.created,
+        "expires": image.expires,
+    }
+
+
+def _told_by_client(image: dict[str, Any]) -> dict[str, Any]:
+    told = {name: image[name] for name in ("fingerprint", "type", "architecture", "size", "filename", "properties")}
+    told["aliases"] = sorted(alias["name"] for alias in image["aliases"] or [])
+    return {**told, "created": image["created_at"][:10], "expires": image["expires_at"][:10]}
+
+
+def test_every_served_file_has_the_size_and_the_digests_that_the_catalog_names(
+    stack: Stack, forms: dict[str, Uploaded], workshop: Workshop, tmp_path: Path
+) -> None:
+    images = read_catalog(*stack.catalog()) + read_catalog(*stack.catalog(), client="incus")
+    assert {image.fingerprint for image in forms.values()} <= {image.fingerprint for image in images}
+    for image in images:
+        saved = {}
+        for role, file in image.files.items():
+            saved[role] = tmp_path / role
+            status, body = stack.get(file.path)
+            saved[role].write_bytes(body)
+            assert (status, len(body), sha256sum([saved[role]])) == (200, file.size_bytes, [file.sha256])
+        parts = [saved[role] for role in ("meta", "root") if role in saved]
+        assert workshop.sha256(*parts) == image.fingerprint
+
+
+@pytest.mark.parametrize("form", CONTAINERS)
+def test_a_container_is_launched_and_runs_a_command(lxd: Client, forms: dict[str, Uploaded], form: str) -> None:
+    lxd("launch", forms[form].alias, "c1")
+    assert lxd("exec", "c1", "--", "cat", "/etc/marker").stdout == "form"
+    assert lxd.fingerprints("local:") == {forms[form].fingerprint}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_the_daemon_copies_each_form(lxd: Client, forms: dict[str, Uploaded], form: str) -> None:
+    image = forms[form]
+    lxd("image", "copy", image.alias, "local:", *image.options)
+    (copied,) = lxd.images("local:")
+    assert copied["fingerprint"] == image.fingerprint
+    assert copied["type"] == ("virtual-machine" if image.is_vm else "container")
+
+
+def test_files_may_arrive_in_any_order(stack: Stack, workshop: Workshop, lxc: Client) -> None:
+    wanted = {}
+    for i, order in enumerate(itertools.permutations(("lxd.tar.xz", "rootfs.squashfs", "SHA256SUMS"))):
+        files = workshop.split_squashfs(f"order{i}")
+        sums = workshop.folder / f"order{i}.sums"
+        digests = sha256sum(list(files.values()))
+        sums.write_text("".join(f"{digest}  {name}\n" for digest, name in zip(digests, files, strict=True)))
+        files["SHA256SUMS"] = sums
+        stack.upload(place(f"order{i}"), {name: files[name] for name in order})
+        wanted[f"alpine/order{i}"] = workshop.sha256(files["lxd.tar.xz"], files["rootfs.squashfs"])
+    stack.wait_until_listed(*wanted.values())
+    found = {alias["name"]: image["fingerprint"] for image in lxc.images() for alias in image["aliases"] or []}
+    assert {alias: found.get(alias) for alias in wanted} == wanted
+
+
+def test_a_version_is_invisible_until_it_is_whole(stack: Stack, workshop: Workshop, lxc: Client) -> None:
+    part, whole = workshop.split_squashfs("part"), workshop.split_squashfs("whole")
+    stack.upload(place("part"), {"rootfs.squashfs": part["rootfs.squashfs"]})
+    stack.upload(place("whole"), whole)
+    stack.wait_until_listed(workshop.sha256(*whole.values()))
+    fingerprint = workshop.sha256(*part.values())
+    assert lxc.fingerprints("here:alpine/part") == set()
+    stack.upload(place("part"), {"lxd.tar.xz": part["lxd.tar.xz"]})
+    stack.wait_until_listed(fingerprint)
+    assert lxc.fingerprints("here:alpine/part") == {fingerprint}
+
+
+def test_a_bad_upload_is_not_listed_and_disturbs_nobody(stack: Stack, workshop: Workshop, lxc: Client) -> None:
+    bad, good = workshop.split_squashfs("bad"), workshop.split_squashfs("good")
+    bad["lxd.tar.xz"].write_text("<html>404 Not Found</html>")
+    stack.upload(place("bad"), bad)
+    stack.upload(place("good"), good)
+    stack.wait_until_listed(workshop.sha256(*good.values()))
+    assert lxc.fingerprints("here:alpine/good") == {workshop.sha256(*good.values())}
+    assert lxc.fingerprints("here:alpine/bad") == set()
+
+
+def test_two_streams_are_listed_side_by_side(stack: Stack, workshop: Workshop, lxc: Client, tmp_path: Path) -> None:
+    stable, daily = workshop.split_squashfs("stable"), workshop.split_squashfs("daily")
+    stack.upload(place("stable"), stable)
+    stack.upload(place("daily", stream="images-daily"), daily)
+    wanted = {workshop.sha256(*stable.values()), workshop.sha256(*daily.values())}
+    stack.wait_until_listed(*wanted)
+    assert wanted <= lxc.fingerprints()
+    index, documents = stack.catalog()
+    assert {"streams/v1/images.json", "streams/v1/images-daily.json"} <= set(documents), index
+    assert place("daily", stream="images-daily").encode() not in documents["streams/v1/images.json"]
+    lxc("image", "export", "here:alpine/daily", tmp_path)
+    assert sorted(sha256sum(list(tmp_path.iterdir()))) == sorted(sha256sum(list(daily.values())))
+
+
+def test_the_newest_version_has_the_alias_and_the_older_one_stays(
+    stack: Stack, workshop: Workshop, lxc: Client
+) -> None:
+    # The newer one first: the order of arrival must not decide.
+    new, old = workshop.split_squashfs("newer"), workshop.split_squashfs("older")
+    stack.upload(place("ages"), new)
+    stack.upload(place("ages", BASE), old)
+    fingerprints = [workshop.sha256(*files.values()) for files in (new, old)]
+    stack.wait_until_listed(*fingerprints)
+    assert f"Fingerprint: {fingerprints[0]}" in lxc("image", "info", "here:alpine/ages").stdout
+    assert f"Fingerprint: {fingerprints[1]}" in lxc("image", "info", f"here:{fingerprints[1]}").stdout
+
+
+def test_one_image_in_two_products_is_listed_once(stack: Stack, workshop: Workshop, lxc: Client) -> None:
+    files, marker = workshop.split_squashfs("twin"), workshop.split_squashfs("after-twin")
+    stack.upload(place("twin-b"), files)
+    stack.upload(place("twin-a"), files)
+    fingerprint = workshop.sha256(*files.values())
+    stack.upload(place("twin-c"), marker)
+    stack.wait_until_listed(fingerprint, workshop.sha256(*marker.values()))
+    # Listed twice, this fails with "More than one match".
+    assert "alpine:twin-a" not in lxc("image", "info", f"here:{fingerprint}").stderr
+    images = read_catalog(*stack.catalog())
+    assert [image.fingerprint for image in images].count(fingerprint) == 1
+    assert resolve_alias(images, "alpine/twin-a").fingerprint == fingerprint
+
+
+def test_an_overwritten_file_is_listed_with_its_new_digest_alone(
+    stack: Stack, workshop: Workshop, lxc: Client, tmp_path: Path
+) -> None:
+    first, second = workshop.split_squashfs("first"), workshop.split_squashfs("second")
+    stack.upload(place("again"), first)
+    stack.wait_until_listed(workshop.sha256(*first.values()))
+    stack.upload(place("again"), {"rootfs.squashfs": second["rootfs.squashfs"]}, overwrite=True)
+    fingerprint = workshop.sha256(first["lxd.tar.xz"], second["rootfs.squashfs"])
+    stack.wait_until_listed(fingerprint)
+    assert lxc.fingerprints("here:alpine/again") == {fingerprint}
+    lxc("image", "export", "here:alpine/again", tmp_path)
+    assert sha256sum([tmp_path / "rootfs.squashfs"]) == sha256sum([second["rootfs.squashfs"]])
+
+
+def test_the_daemon_takes_a_delta_when_it_has_the_base(stack: Stack, workshop: Workshop, lxd: Client) -> None:
+    base, new = workshop.split_squashfs("delta-base"), workshop.split_squashfs("delta-new")
+    delta = workshop.delta(base["rootfs.squashfs"], new["rootfs.squashfs"], BASE)
+    stack.upload(place("delta", BASE), base)
+    stack.upload(place("delta"), {**new, **delta})
+    old_print, new_print = (workshop.sha256(*files.values()) for files in (base, new))
+    stack.wait_until_listed(old_print, new_print)
+    stack.wait_until(lambda: f"root.delta-{old_print}" in _files(stack, new_print), "the delta in the catalog")
+    # With the whole root out of reach, only the delta can give that fingerprint.
+    with stack.damaged(place("delta") + "rootfs.squashfs", lambda _: None):
+        assert "404" in lxd.fails("image", "copy", f"here:{new_print}", "local:")
+        lxd("image", "copy", f"here:{old_print}", "local:")
+        lxd("image", "copy", f"here:{new_print}", "local:")
+    assert lxd.fingerprints("local:") == {old_print, new_print}
+    lxd("launch", f"local:{new_print}", "c1")
+    assert lxd("exec", "c1", "--", "cat", "/etc/marker").stdout == "delta-new"
+
+
+def _files(stack: Stack, fingerprint: str) -> dict[str, Any]:
+    return dict(next(i.files for i in read_catalog(*stack.catalog()) if i.fingerprint == fingerprint))
+
+
+def flip(body: bytes) -> bytes:
+    """One bit of the middle byte changed."""
+    middle = len(body) // 2
+    return body[:middle] + bytes([body[middle] ^ 1]) + body[middle + 1 :]
+
+
+@pytest.mark.parametrize("file", ["lxd.tar.xz", "rootfs.squashfs"])
+def test_one_flipped_bit_in_storage_makes_every_client_fail(
+    stack: Stack, forms: dict[str, Uploaded], lxc: Client, lxd: Client, tmp_path: Path, file: str
+) -> None:
+    image = forms["squashfs"]
+    with stack.damaged(place(image.name) + file, flip):
+        assert "Hash mismatch" in lxc.fails("image", "export", image.alias, tmp_path)
+        assert "Hash mismatch" in lxd.fails("image", "copy", image.alias, "local:")
+        assert "Hash mismatch" in lxd.fails("launch", image.alias, "c1")
+    lxd("image", "copy", image.alias, "local:")
+    assert lxd.fingerprints("local:") == {image.fingerprint}
+
+
+def _replaced(old: str, new: str) -> Callable[[bytes], bytes]:
+    def change(body: bytes) -> bytes:
+        assert old.encode() in body
+        return body.replace(old.encode(), new.encode())
+
+    return change
+
+
+def test_a_wrong_combined_digest_makes_the_daemon_fail(stack: Stack, forms: dict[str, Uploaded], lxd: Client) -> None:
+    image = forms["squashfs"]
+    wrong = "0" * 64
+    with stack.damaged("streams/v1/images.json", _replaced(image.fingerprint, wrong)):
+        complaint = lxd.fails("image", "copy", image.alias, "local:")
+    assert f"Image fingerprint doesn't match. Got {image.fingerprint} expected {wrong}" in complaint
+
+
+def test_the_sample_image_of_a_new_stack_is_listed_exported_and_launched(tmp_path: Path) -> None:
+    need("lxc")
+    with local_stack() as stack, short_folder() as folder:
+        lxc = new_client("lxc", folder, stack.ca_file)
+        lxc.add_remote(stack.base_url)
+        stack.wait_until(lambda: stack.get("streams/v1/index.json")[0] == 200, "the index")
+        stack.wait_until(lambda: read_catalog(*stack.catalog()), "a listed image")
+        for image in lxc.images():
+            target = tmp_path / image["fingerprint"]
+            target.mkdir()
+            options = ["--vm"] if image["type"] == "virtual-machine" else []
+            lxc("image", "export", f"here:{image['fingerprint']}", target, *options)
+        (sample, *_) = read_catalog(*stack.catalog())
+        exported = {path.name: path for path in (tmp_path / sample.fingerprint).iterdir()}
+        parts = [exported[Path(file.path).name] for role, file in sample.files.items() if role in ("meta", "root")]
+        assert Workshop(tmp_path).sha256(*parts) == sample.fingerprint
+
+
+def test_only_https_is_accepted_by_the_client(stack: Stack, lxc: Client) -> None:
+    complaint = lxc.fails("remote", "add", "plain", stack.base_url.replace("https", "http"), "--protocol=simplestreams")
+    assert "Only https URLs are supported" in complaint
+
+
+def test_the_printed_curl_line_works_as_it_stands(stack: Stack, workshop: Workshop) -> None:
+    files = workshop.split_root_tar("printed")
+    for name, path in files.items():
+        printed = stack.script("presign", place("printed") + name).stdout
+        (line,) = [line.strip() for line in printed.splitlines() if line.strip().startswith("curl ")]
+        stack.shell(line, path.parent)
+    stack.wait_until_listed(workshop.sha256(*files.values()))
+
+
+def test_the_log_of_the_stack_shows_each_version_and_no_secret(stack: Stack, forms: dict[str, Uploaded]) -> None:
+    assert place("squashfs") in stack.log
+    for secret in ("X-Amz-Signature", "X-Amz-Credential"):
+        assert secret not in json.dumps(stack.log)
