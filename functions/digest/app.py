@@ -1,0 +1,92 @@
+"""The digest function: notices about uploads in, records of versions out."""
+
+import os
+import time
+from datetime import UTC, datetime
+from functools import cache
+
+from aws_lambda_powertools import Logger, Metrics, single_metric
+from aws_lambda_powertools.metrics import MetricUnit
+from aws_lambda_powertools.utilities.batch import BatchProcessor, EventType, process_partial_response
+from aws_lambda_powertools.utilities.batch.types import PartialItemFailureResponse
+from aws_lambda_powertools.utilities.data_classes.sqs_event import SQSRecord
+from aws_lambda_powertools.utilities.typing import LambdaContext
+
+import notices
+from digest.settle import Settled, Tools, settle
+from settings import Settings
+from simplestreams.errors import RejectedUpload, SimplestreamsError
+from simplestreams.keys import VersionId, version_of
+from storage.clients import s3_client
+from storage.s3 import S3Store
+from storage.stream import LARGE, SMALL, HashFan
+
+LARGE_FUNCTION_MB = 1700
+"""From about here on a function has a whole CPU for the digests, and memory for more connections."""
+
+logger = Logger()
+metrics = Metrics()
+processor = BatchProcessor(EventType.SQS, raise_on_entire_batch_failure=False)
+settings = Settings.from_environment(os.environ)
+store = S3Store(s3_client(), settings.bucket, LARGE if settings.memory_mb >= LARGE_FUNCTION_MB else SMALL)
+
+
+@logger.inject_lambda_context
+@metrics.log_metrics
+def handler(event: dict[str, object], context: LambdaContext) -> PartialItemFailureResponse:
+    """Settle each version that the batch is about, once; messages of versions that failed stay in the queue."""
+    tools = Tools(
+        store=store,
+        now=lambda: datetime.now(UTC),
+        pause=time.sleep,
+        max_bytes=settings.max_upload_bytes,
+        claim_seconds=context.get_remaining_time_in_millis() / 1000,
+        spread=HashFan,
+    )
+
+    @cache  # all messages of the batch were there before the first one is handled: one look serves them all
+    def once(version: VersionId) -> None:
+        _report(settle(version, tools), tools)
+
+    def record_handler(record: SQSRecord) -> None:
+        for key in notices.keys(record.body):
+            try:
+                once(version_of(key))
+            except RejectedUpload as refusal:
+                logger.warning("refused", key=key, reason=str(refusal))
+                _count_refusals("bad-path", 1)
+            except SimplestreamsError as error:
+                logger.error("left in the queue", key=key, error=type(error).__name__, reason=str(error))
+                raise
+
+    return process_partial_response(event, record_handler, processor, context)
+
+
+def _report(settled: Settled, tools: Tools) -> None:
+    """One line and the metrics of one version."""
+    record = settled.record
+    modified = [facts.modified for facts in record.files.values()] if record else []
+    refused = [reason for reason in record.reasons if reason.kind == "refused"] if record else []
+    logger.info(
+        "settled",
+        stream=settled.version.product.stream,
+        product=settled.version.product.name,
+        version=settled.version.version,
+        outcome=settled.outcome,
+        state=record.state if record else "gone",
+        bytes_read=settled.bytes_read,
+        lost_races=settled.lost_races,
+        seconds=round((tools.now() - datetime.fromisoformat(max(modified))).total_seconds(), 3) if modified else 0,
+        reasons=[reason.sentence for reason in record.reasons] if record else [],
+    )
+    metrics.add_metric("VersionsSettled", MetricUnit.Count, 1)
+    metrics.add_metric("BytesHashed", MetricUnit.Bytes, settled.bytes_read)
+    metrics.add_metric("LostRaces", MetricUnit.Count, settled.lost_races)
+    if settled.outcome == "recorded":
+        _count_refusals("content", len(refused))
+
+
+def _count_refusals(reason: str, count: int) -> None:
+    if count:
+        with single_metric("Refusals", MetricUnit.Count, count) as metric:
+            metric.add_dimension("reason", reason)

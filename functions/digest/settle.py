@@ -1,0 +1,241 @@
+"""Settle one version: look at its folder, read what is new, write its record.
+
+Level-triggered: whatever the notice said, the folder is listed and compared with the record. Each attempt
+reads the record's revision first and then everything that it decides from, so a write that goes through
+was decided from facts that were current. What was read once is remembered over attempts.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Final, Literal
+
+from digest.claims import claimed
+from simplestreams import examine, items, records
+from simplestreams.digests import InTurn, Sha256, Spread
+from simplestreams.errors import ObjectChanged
+from simplestreams.items import Role
+from simplestreams.keys import VersionId
+from simplestreams.records import FileFacts, Record
+from storage.attempts import attempts
+from storage.port import Document, ObjectInfo, Store, write
+
+SAVE_EVERY_BYTES: Final = 1 << 30
+"""A run that is cut short loses at most about so much reading: the record is saved in between."""
+
+Files = dict[str, FileFacts]
+Outcome = Literal["recorded", "unchanged", "claimed by another"]
+
+
+@dataclass(frozen=True, slots=True)
+class Tools:
+    """What settling needs from around it."""
+
+    store: Store
+    now: Callable[[], datetime]
+    pause: Callable[[float], object]
+    max_bytes: int
+    claim_seconds: float
+    spread: Callable[[Sequence[Sha256]], Spread] = InTurn
+
+
+@dataclass(slots=True)
+class Settled:
+    """What came of it. `bytes_read` counts every byte that was fetched, metadata read again included."""
+
+    version: VersionId
+    outcome: Outcome = "unchanged"
+    record: Record | None = None
+    bytes_read: int = 0
+    lost_races: int = 0
+
+
+@dataclass(slots=True)
+class _Work:
+    """The state of settling one version over several attempts."""
+
+    tools: Tools
+    settled: Settled
+    learned: dict[tuple[str, str, str], FileFacts] = field(default_factory=dict)  # file, etag, modified
+    states: dict[str, Sha256] = field(default_factory=dict)  # sha256 of a metadata file -> digest state after it
+
+    @property
+    def version(self) -> VersionId:
+        return self.settled.version
+
+
+@dataclass(slots=True)
+class _Sight:
+    """One look at a version: the record's revision and what it said, then the folder."""
+
+    seen: Document | None
+    before: Record | None
+    files: Files
+
+    @property
+    def nothing(self) -> bool:
+        return self.before is None and not self.files
+
+    @property
+    def worth_a_claim(self) -> bool:
+        return not all(examine.is_small(items.classify(file)) for file in _unread(self.files))
+
+
+def settle(version: VersionId, tools: Tools) -> Settled:
+    """Bring the record of a version up to date with its folder.
+
+    Raises CatalogBusy when other writers won every race, StorageUnavailable, StorageDenied, CatalogDamaged.
+    """
+    work = _Work(tools, Settled(version))
+    for _ in attempts(version.path, tools.pause):
+        sight = _look(work)
+        if sight.nothing:
+            return work.settled
+        if not sight.worth_a_claim:
+            if _finish(work, sight):
+                return work.settled
+            continue
+        with claimed(tools.store, version, tools.now, tools.claim_seconds) as mine:
+            if not mine:
+                work.settled.outcome = "claimed by another"
+                return work.settled
+            sight = _look(work)  # again: whoever held the claim until now may have read all there is
+            done = _finish(work, sight)
+        if done and _generations(_listed(work)) == _generations_of(sight.files):
+            return work.settled  # whoever saw the claim and left had nothing newer to show
+    raise AssertionError("attempts() ends by raising")
+
+
+def _look(work: _Work) -> _Sight:
+    key = work.version.record_key
+    seen = work.tools.store.read(key)  # before anything is decided: the rule of the conditional write
+    before = records.decode(seen.body, key) if seen else None
+    return _Sight(seen, before, _known(work, before, _listed(work)))
+
+
+def _listed(work: _Work) -> dict[str, ObjectInfo]:
+    prefix = work.version.prefix
+    found = {info.key.removeprefix(prefix): info for info in work.tools.store.list(prefix)}
+    return {file: info for file, info in found.items() if file}  # consoles put an empty object for a folder
+
+
+def _known(work: _Work, before: Record | None, listed: dict[str, ObjectInfo]) -> Files:
+    """The facts about each object in the folder, as far as they are known for this very generation of it."""
+    files: Files = {}
+    for file, info in listed.items():
+        known = work.learned.get((file, info.etag, info.modified)) or (before.files.get(file) if before else None)
+        if known and _same_generation(known, info):
+            files[file] = known
+        else:
+            files[file] = FileFacts(etag=info.etag, size_bytes=info.size_bytes, modified=info.modified)
+    return files
+
+
+def _same_generation(known: FileFacts, info: ObjectInfo) -> bool:
+    """The same bytes; a refusal also stands on headers, which a copy in place changes without a new ETag."""
+    same = (known.etag, known.size_bytes) == (info.etag, info.size_bytes)
+    return same and (not known.refusal or known.modified == info.modified)
+
+
+def _unread(files: Files) -> list[str]:
+    """What to read, in this order: documents, metadata, then what is large."""
+    metadata = _metadata_sha256s(files)
+    waiting = any(items.classify(f).role is Role.METADATA and examine.needs_reading(f, files[f], ()) for f in files)
+    wanted = [*metadata, *(["of metadata that is unread"] if waiting else [])]
+    return sorted((f for f in files if examine.needs_reading(f, files[f], wanted)), key=_reading_order)
+
+
+def _metadata_sha256s(files: Files) -> list[str]:
+    found = (facts.sha256 for file, facts in files.items() if items.classify(file).role is Role.METADATA)
+    return sorted(filter(None, found))
+
+
+def _reading_order(file: str) -> tuple[bool, bool, str]:
+    kind = items.classify(file)
+    return (not examine.is_small(kind), kind.role is not Role.METADATA, file)
+
+
+def _lists_what_changed(sight: _Sight) -> bool:
+    """Whether clients may have been told of a digest that a key no longer holds."""
+    if sight.before is None or sight.before.state != "sound":
+        return False
+    known = sight.before.files
+    return any(known[file].sha256 and not facts.sha256 for file, facts in sight.files.items() if file in known)
+
+
+def _finish(work: _Work, sight: _Sight) -> bool:
+    """Read what is unread, then write the record; False when it must be looked at again."""
+    if _lists_what_changed(sight):
+        _save(work, sight)  # off the list first: the bytes are no longer those that it names
+        return False
+    saved_at = work.settled.bytes_read
+    try:
+        while unread := _unread(sight.files):
+            sight.files[unread[0]] = _read(work, unread[0], sight.files)
+            if work.settled.bytes_read - saved_at >= SAVE_EVERY_BYTES and len(unread) > 1:
+                _save(work, sight)
+                return False
+    except ObjectChanged:
+        return False
+    return _save(work, sight)
+
+
+def _read(work: _Work, file: str, files: Files) -> FileFacts:
+    """Examine one object, pinned to the generation that was listed."""
+    listed, kind = files[file], items.classify(file)
+    opened = work.tools.store.open(work.version.prefix + file, listed.etag)
+    facts = examine.refuse_unread(file, listed, opened.content_encoding, work.tools.max_bytes)
+    chunks = _counted(work, opened.chunks)
+    if facts.refusal:
+        pass
+    elif kind.role is Role.METADATA:
+        facts, state = examine.read_metadata(facts, chunks, work.version.product)
+        work.states[facts.sha256] = state
+    elif kind.role is Role.ROOT:
+        facts = examine.read_root(facts, chunks, kind.ftype, _states(work, files), work.tools.spread)
+    elif kind.role is Role.UNIFIED:
+        facts = examine.read_unified(facts, chunks, work.version.product, work.tools.spread)
+    elif kind.role is Role.DELTA:
+        facts = examine.read_delta(facts, chunks, work.tools.spread)
+    else:
+        facts = examine.read_document(file, facts, chunks, work.version.product)
+    work.learned[file, listed.etag, listed.modified] = facts
+    return facts
+
+
+def _states(work: _Work, files: Files) -> dict[str, Sha256]:
+    """The digest state after each metadata file, read again where an earlier run examined it."""
+    sha256s = _metadata_sha256s(files)
+    for file, facts in files.items():
+        if facts.sha256 in sha256s and facts.sha256 not in work.states:
+            opened = work.tools.store.open(work.version.prefix + file, facts.etag)
+            work.states[facts.sha256] = examine.seed(_counted(work, opened.chunks))
+    return {sha256: work.states[sha256] for sha256 in sha256s}
+
+
+def _counted(work: _Work, chunks: Iterator[bytes | memoryview]) -> Iterator[bytes | memoryview]:
+    for chunk in chunks:
+        work.settled.bytes_read += len(chunk)
+        yield chunk
+
+
+def _save(work: _Work, sight: _Sight) -> bool:
+    """Write the record unless it says this already; False when another writer was faster."""
+    withdrawn = sight.before.withdrawn if sight.before and sight.files else None
+    record = records.settled(work.version, dict(sight.files), withdrawn)
+    work.settled.record = record
+    if record == sight.before:
+        return True
+    if not write(work.tools.store, work.version.record_key, records.encode(record), sight.seen):
+        work.settled.lost_races += 1
+        return False
+    work.settled.outcome = "recorded"
+    return True
+
+
+def _generations(listed: dict[str, ObjectInfo]) -> dict[str, tuple[str, int]]:
+    return {file: (info.etag, info.size_bytes) for file, info in listed.items()}
+
+
+def _generations_of(files: Files) -> dict[str, tuple[str, int]]:
+    return {file: (facts.etag, facts.size_bytes) for file, facts in files.items()}

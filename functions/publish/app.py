@@ -1,0 +1,103 @@
+"""The publish function: notices about records in, the catalog out."""
+
+import os
+import time
+from collections import defaultdict
+from datetime import UTC, datetime
+
+from aws_lambda_powertools import Logger, Metrics, single_metric
+from aws_lambda_powertools.metrics import MetricUnit
+from aws_lambda_powertools.utilities.batch import BatchProcessor, EventType, process_partial_response
+from aws_lambda_powertools.utilities.batch.types import PartialItemFailureResponse
+from aws_lambda_powertools.utilities.data_classes import SQSEvent
+from aws_lambda_powertools.utilities.data_classes.sqs_event import SQSRecord
+from aws_lambda_powertools.utilities.typing import LambdaContext
+
+import notices
+from publish.commit import Published, publish
+from settings import Settings
+from simplestreams.errors import RejectedUpload, SimplestreamsError
+from simplestreams.keys import ProductId, parse_record_key
+from storage.clients import s3_client
+from storage.s3 import S3Store
+
+logger = Logger()
+metrics = Metrics()
+processor = BatchProcessor(EventType.SQS, raise_on_entire_batch_failure=False)
+settings = Settings.from_environment(os.environ)
+store = S3Store(s3_client(), settings.bucket)
+
+
+@logger.inject_lambda_context
+@metrics.log_metrics
+def handler(event: dict[str, object], context: LambdaContext) -> PartialItemFailureResponse:
+    """Publish all products of the batch with one write for each stream; what failed stays in the queue."""
+    failures = _publish_all(_products(SQSEvent(event)))
+
+    def record_handler(record: SQSRecord) -> None:
+        for product in _products_of(record):
+            if product in failures:
+                raise failures[product]
+
+    return process_partial_response(event, record_handler, processor, context)
+
+
+def _products(event: SQSEvent) -> set[ProductId]:
+    found: set[ProductId] = set()
+    for record in event.records:
+        try:
+            found |= _products_of(record)
+        except notices.UnreadableNotice as error:  # raised again for its own message, which stays in the queue
+            logger.error("unreadable message", reason=str(error))
+    return found
+
+
+def _products_of(record: SQSRecord) -> set[ProductId]:
+    found: set[ProductId] = set()
+    for key in notices.keys(record.body):
+        try:
+            found.add(parse_record_key(key).product)
+        except RejectedUpload as refusal:
+            logger.warning("not a record of ours", key=key, reason=str(refusal))
+    return found
+
+
+def _publish_all(products: set[ProductId]) -> dict[ProductId, SimplestreamsError]:
+    """Publish each stream; the error of each product that could not be."""
+    streams: dict[str, set[ProductId]] = defaultdict(set)
+    for product in products:
+        streams[product.stream].add(product)
+    failures: dict[ProductId, SimplestreamsError] = {}
+    for stream, wanted in sorted(streams.items()):
+        try:
+            published = publish(store, stream, wanted, settings.clients, time.sleep)
+            _report(published, len(wanted))
+            failures |= published.damaged
+        except SimplestreamsError as error:
+            logger.error("left in the queue", stream=stream, error=type(error).__name__, reason=str(error))
+            failures |= dict.fromkeys(wanted, error)
+    return failures
+
+
+def _report(published: Published, products: int) -> None:
+    """One line and the metrics of one stream."""
+    for product, damage in published.damaged.items():
+        logger.error("left in the queue", product=product.name, error=type(damage).__name__, reason=str(damage))
+    logger.info(
+        "published",
+        stream=published.stream,
+        products=products,
+        listed=[record.version for record in published.newly_listed],
+        writes=published.writes,
+        attempts=published.attempts,
+        lost_races=published.lost_races,
+        bytes=published.catalog_bytes,
+    )
+    metrics.add_metric("CatalogWrites", MetricUnit.Count, published.writes)
+    metrics.add_metric("LostRaces", MetricUnit.Count, published.lost_races)
+    for record in published.newly_listed:
+        newest = max(datetime.fromisoformat(facts.modified) for facts in record.files.values())
+        seconds = (datetime.now(UTC) - newest).total_seconds()
+        metrics.add_metric("UploadToListedSeconds", MetricUnit.Seconds, seconds)
+    with single_metric("CatalogBytes", MetricUnit.Bytes, published.catalog_bytes) as metric:
+        metric.add_dimension("stream", published.stream)

@@ -1,0 +1,152 @@
+"""Bring a stream's catalog up to date with the records of some products.
+
+An attempt reads the revisions of the three documents first, then the records, then writes each document
+that changed with If-Match. Losing any of these races starts again from fresh reads; what was written
+already is then found unchanged. The index is compared every time, so a publisher that died between two
+writes is made good by the next one.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Final
+
+from simplestreams import catalog, records
+from simplestreams.catalog import Document as CatalogDocument
+from simplestreams.catalog import Products, Unlisted
+from simplestreams.errors import CatalogDamaged
+from simplestreams.fold import fold, fold_index, fold_unlisted, product_id
+from simplestreams.keys import ProductId
+from simplestreams.records import Record
+from storage.attempts import attempts
+from storage.port import Document, Store, write
+
+READERS: Final = 8  # records of one product that are read at once
+
+
+@dataclass(slots=True)
+class Published:
+    """What came of publishing one stream. `damaged` products were left as they are in the catalog."""
+
+    stream: str
+    writes: int = 0
+    attempts: int = 0
+    lost_races: int = 0
+    catalog_bytes: int = 0
+    damaged: dict[ProductId, CatalogDamaged] = field(default_factory=dict)
+    newly_listed: list[Record] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class _Sight:
+    """The documents of a stream as an attempt found them, before it read any record."""
+
+    index: Document | None
+    products: Document | None
+    unlisted: Document | None
+
+
+def publish(
+    store: Store, stream: str, products: Iterable[ProductId], clients: Sequence[str], pause: Callable[[float], object]
+) -> Published:
+    """Fold these products of one stream into its catalog.
+
+    Raises CatalogBusy when other publishers won every race, CatalogDamaged when a document of the stream
+    cannot be read, StorageUnavailable, StorageDenied.
+    """
+    wanted = sorted(set(products))
+    done = Published(stream)
+    for _ in attempts(f"the catalog of {stream}", pause):
+        done.attempts += 1
+        done.newly_listed.clear()
+        done.damaged.clear()
+        if _attempt(store, wanted, clients, done):
+            return done
+        done.lost_races += 1
+    raise AssertionError("attempts() ends by raising")
+
+
+def _attempt(store: Store, wanted: Sequence[ProductId], clients: Sequence[str], done: Published) -> bool:
+    stream = done.stream
+    sight = _Sight(
+        index=store.read(catalog.INDEX_KEY),
+        products=store.read(catalog.products_key(stream)),
+        unlisted=store.read(catalog.unlisted_key(stream)),
+    )
+    changed = _read_products(store, wanted, done)
+    before = catalog.decode_products(sight.products.body if sight.products else None, stream)
+    after = _folded(store, before, changed, clients, done)
+    unlisted = catalog.decode_unlisted(sight.unlisted.body if sight.unlisted else None, stream)
+    index = catalog.decode_index(sight.index.body if sight.index else None)
+    written = (
+        _put(store, catalog.products_key(stream), after, sight.products, done)
+        and _put(store, catalog.unlisted_key(stream), fold_unlisted(unlisted, changed), sight.unlisted, done)
+        and _put(store, catalog.INDEX_KEY, fold_index(index, after), sight.index, done)
+    )
+    if written:
+        done.newly_listed.extend(_newly_listed(before, after, changed))
+    return written
+
+
+def _folded(
+    store: Store,
+    before: Products,
+    changed: dict[ProductId, list[Record]],
+    clients: Sequence[str],
+    done: Published,
+) -> Products:
+    """Fold, with the records of every other product that turns out to be touched; `changed` grows by them."""
+    folded = fold(before, changed, clients)
+    while folded.needs:
+        others = [product_id(done.stream, name) for name in sorted(folded.needs)]
+        found = _read_products(store, others, done)
+        if done.damaged:
+            raise next(iter(done.damaged.values()))  # without its records nobody can tell what to list
+        changed.update(found)
+        folded = fold(before, changed, clients)
+    return folded.document
+
+
+def _read_products(store: Store, products: Iterable[ProductId], done: Published) -> dict[ProductId, list[Record]]:
+    found: dict[ProductId, list[Record]] = {}
+    with ThreadPoolExecutor(READERS, thread_name_prefix="records") as pool:
+        for product in products:
+            keys = [info.key for info in store.list(product.records_prefix)]
+            bodies = zip(keys, pool.map(store.read, keys), strict=True)
+            try:
+                found[product] = [records.decode(seen.body, key) for key, seen in bodies if seen]
+            except CatalogDamaged as damage:  # its neighbours in the batch go on
+                done.damaged[product] = damage
+    return found
+
+
+def _put(store: Store, key: str, document: CatalogDocument, seen: Document | None, done: Published) -> bool:
+    """Write a document unless it is there byte for byte; False when another publisher was faster."""
+    body = catalog.encode(document)
+    if isinstance(document, Products):
+        done.catalog_bytes = len(body)
+    if (seen and seen.body == body) or (seen is None and _says_nothing(document)):
+        return True
+    if not write(store, key, body, seen):
+        return False
+    done.writes += 1
+    return True
+
+
+def _says_nothing(document: CatalogDocument) -> bool:
+    """A document about nothing is not worth creating, but for the index: clients ask for it on an empty server."""
+    if isinstance(document, Products):
+        return not (document.products or document.withheld)
+    return isinstance(document, Unlisted) and not document.products
+
+
+def _newly_listed(before: Products, after: Products, changed: Mapping[ProductId, Sequence[Record]]) -> list[Record]:
+    """Records of versions that the catalog lists now and did not list before."""
+    new: list[Record] = []
+    for product, versions in changed.items():
+        if product.name in after.products:
+            old = before.products.get(product.name)
+            known = catalog.decode_versions(old).keys() if old else set()
+            names = catalog.decode_versions(after.products[product.name]).keys() - known
+            new.extend(record for record in versions if record.id.version in names)
+    return new

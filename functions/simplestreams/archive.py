@@ -1,0 +1,239 @@
+"""What a tarball from a stranger says, read within limits of time and memory.
+
+The compression is told by content, not by name. Unpacking goes step by step and counts every byte it
+makes, so a small file that inflates to gigabytes costs at most `Limits.unpacked_bytes` of work and a few
+MiB of memory. tarfile reads headers through a forward-only file that refuses a header of absurd size.
+"""
+
+import bz2
+import io
+import lzma
+import sys
+import tarfile
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+MIB: Final = 1024 * 1024
+_STEP: Final = 256 * 1024  # of unpacked bytes at a time
+_LONGEST_READ: Final = MIB  # tarfile asks for a whole extended header at once
+_LZMA_MEMORY: Final = 128 * MIB  # xz -9 needs 65 MiB to unpack
+_ZSTD_WINDOW_LOG: Final = 27  # zstd --long; 128 MiB
+
+
+class UnreadableArchive(Exception):
+    """The bytes are not the tarball they should be; the message completes "the file …"."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much work a tarball may cause."""
+
+    unpacked_bytes: int
+    members: int
+    member_bytes: int = MIB
+
+
+METADATA_LIMITS: Final = Limits(unpacked_bytes=64 * MIB, members=10_000)
+"""A metadata tarball holds metadata.yaml and a few templates: usually some KiB."""
+UNIFIED_LIMITS: Final = Limits(unpacked_bytes=16 * 1024 * MIB, members=2_000_000)
+"""A unified tarball may hold its metadata.yaml behind the whole root file system."""
+
+
+def read_member(chunks: Iterable[bytes | memoryview], name: str, limits: Limits, *, whole: bool) -> bytes:
+    """The content of the member `name` of a tarball that arrives in chunks.
+
+    `whole` reads on to the end of the archive, which proves it complete and within the limits; otherwise
+    the rest of the chunks is left unread. UnreadableArchive says what was found instead of a tarball with
+    that member.
+    """
+    plain = _unpacked(chunks, limits)
+    try:
+        with tarfile.TarFile(fileobj=_Forward(plain), mode="r") as tar:
+            content = _find(tar, name, limits, whole=whole)
+        if whole:
+            for _ in plain:  # a tar ends with zeros; what compresses it must end well too
+                pass
+        return content
+    except UnreadableArchive:
+        raise
+    except lzma.LZMAError as error:
+        raise UnreadableArchive(f"is damaged xz data ({error})") from error
+    except (zlib.error, OSError, EOFError) as error:
+        raise UnreadableArchive(f"is damaged or cut short ({error})") from error
+    except (tarfile.TarError, ValueError, ArithmeticError, RecursionError) as error:
+        raise UnreadableArchive(f"is not a sound tarball ({error})") from error
+
+
+def looks_like_tar(head: bytes) -> bool:
+    """Whether the first 512 bytes of a file are those of a tarball, or of a compressed file at least."""
+    return head[257:262] == b"ustar" or any(head.startswith(magic) for magic, _ in _FORMATS)
+
+
+def _find(tar: tarfile.TarFile, name: str, limits: Limits, *, whole: bool) -> bytes:
+    found: bytes | None = None
+    for count, member in enumerate(_members(tar), start=1):
+        if count > limits.members:
+            raise UnreadableArchive(f"has more than {limits.members:,} members")
+        if found is None and member.name.removeprefix("./") == name:
+            found = _content(tar, member, limits)
+            if not whole:
+                break
+    if found is None:
+        raise UnreadableArchive(f"holds no {name} at its top level")
+    return found
+
+
+def _members(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+    while (member := tar.next()) is not None:
+        yield member
+        tar.members = []  # type: ignore[attr-defined]  # tarfile keeps them all otherwise; a bomb has millions
+
+
+def _content(tar: tarfile.TarFile, member: tarfile.TarInfo, limits: Limits) -> bytes:
+    if not member.isreg():
+        raise UnreadableArchive(f"holds a {member.name} that is not a regular file")
+    if member.size > limits.member_bytes:
+        raise UnreadableArchive(
+            f"holds a {member.name} of {member.size:,} bytes, expected at most {limits.member_bytes:,}"
+        )
+    body = tar.extractfile(member)
+    content = body.read() if body else b""
+    if len(content) != member.size:
+        raise UnreadableArchive("ends in the middle of " + member.name)
+    return content
+
+
+class _Forward(io.RawIOBase):
+    """A file over chunks that only goes forward, as far as tarfile needs one."""
+
+    def __init__(self, chunks: Iterator[bytes]) -> None:
+        self._chunks = chunks
+        self._rest = memoryview(b"")
+        self._position = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._position
+
+    def read(self, size: int = -1, /) -> bytes:
+        if not 0 <= size <= _LONGEST_READ:
+            raise UnreadableArchive(f"has a header of {size:,} bytes, expected at most {_LONGEST_READ:,}")
+        return b"".join(self._take(size))
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
+        if whence != io.SEEK_SET or offset < self._position:
+            raise UnreadableArchive("has headers that point backwards")
+        for _ in self._take(offset - self._position):
+            pass
+        return self._position
+
+    def _take(self, size: int) -> Iterator[memoryview]:
+        while size:
+            if not self._rest:
+                self._rest = memoryview(next(self._chunks, b""))
+                if not self._rest:
+                    return
+            part, self._rest = self._rest[:size], self._rest[size:]
+            self._position += len(part)
+            size -= len(part)
+            yield part
+
+
+class _Decompressor(Protocol):
+    """What bz2, lzma and zstd have in common."""
+
+    def decompress(self, data: bytes, max_length: int) -> bytes: ...
+
+    @property
+    def eof(self) -> bool: ...
+
+    @property
+    def unused_data(self) -> bytes: ...
+
+    @property
+    def needs_input(self) -> bool: ...
+
+
+class _Gzip:
+    """zlib behind the interface of its younger siblings."""
+
+    def __init__(self) -> None:
+        self._zlib = zlib.decompressobj(wbits=31)
+
+    def decompress(self, data: bytes, max_length: int) -> bytes:
+        return self._zlib.decompress(self._zlib.unconsumed_tail + data, max_length)
+
+    @property
+    def eof(self) -> bool:
+        return self._zlib.eof
+
+    @property
+    def unused_data(self) -> bytes:
+        return self._zlib.unused_data
+
+    @property
+    def needs_input(self) -> bool:
+        return not self._zlib.unconsumed_tail
+
+
+def _zstd() -> _Decompressor:
+    if sys.version_info >= (3, 14):
+        from compression import zstd
+    else:
+        from backports import zstd  # loaded here: few publishers use zstd, and it costs a cold start
+    return zstd.ZstdDecompressor(options={zstd.DecompressionParameter.window_log_max: _ZSTD_WINDOW_LOG})
+
+
+_FORMATS: Final[tuple[tuple[bytes, Callable[[], _Decompressor]], ...]] = (
+    (b"\xfd7zXZ\0", lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_LZMA_MEMORY)),
+    (b"\x1f\x8b", _Gzip),
+    (b"\x28\xb5\x2f\xfd", _zstd),
+    (b"BZh", bz2.BZ2Decompressor),
+)
+
+
+def _unpacked(chunks: Iterable[bytes | memoryview], limits: Limits) -> Iterator[bytes]:
+    """The plain bytes of the tarball in small steps, however it is compressed."""
+    source = (bytes(chunk) for chunk in chunks)
+    head = b""
+    while len(head) < 512 and (more := next(source, b"")):
+        head += more
+    make = next((make for magic, make in _FORMATS if head.startswith(magic)), None)
+    if make is None and head[257:262] != b"ustar":
+        raise UnreadableArchive(f"is not a tarball (xz, gz, zst, bz2 or plain): it starts with {head[:8].hex(' ')}")
+    made = 0
+    for step in _chain(head, source) if make is None else _decompressed(_chain(head, source), make):
+        made += len(step)
+        if made > limits.unpacked_bytes:
+            raise UnreadableArchive(f"unpacks to more than {limits.unpacked_bytes // MIB:,} MiB")
+        yield step
+
+
+def _chain(head: bytes, rest: Iterator[bytes]) -> Iterator[bytes]:
+    yield head
+    yield from rest
+
+
+def _decompressed(source: Iterator[bytes], make: Callable[[], _Decompressor]) -> Iterator[bytes]:
+    """Unpack one compressed stream after another, as the command-line tools do."""
+    unpacker, started = make(), False
+    for data in source:
+        while data or not unpacker.needs_input:
+            if unpacker.eof:
+                data = (unpacker.unused_data or data).lstrip(b"\0")  # xz pads with zeros
+                if not data:
+                    break
+                unpacker, started = make(), False
+            if step := unpacker.decompress(data, _STEP):
+                yield step
+            data = unpacker.unused_data if unpacker.eof else b""
+            started = True
+    if started and not unpacker.eof:
+        raise EOFError("the compressed data ends too early")

@@ -1,0 +1,29 @@
+"""Every error this server raises on purpose, by who can act on it."""
+
+
+class SimplestreamsError(Exception):
+    """Base of all of them. The message is a sentence: what, where, expected against found, what to do."""
+
+
+class RejectedUpload(SimplestreamsError):
+    """The publisher must change something. Reported and acknowledged, never retried."""
+
+
+class CatalogBusy(SimplestreamsError):
+    """Every attempt at a conditional write lost its race. Nobody acts: redelivery tries again."""
+
+
+class StorageUnavailable(SimplestreamsError):
+    """Storage throttled, timed out or failed on its side. Nobody acts: redelivery tries again."""
+
+
+class ObjectChanged(SimplestreamsError):
+    """The object is no longer the one that was listed. Nobody acts: look again and start over."""
+
+
+class StorageDenied(SimplestreamsError):
+    """Storage refused us. The operator must repair a policy; nothing was written."""
+
+
+class CatalogDamaged(SimplestreamsError):
+    """A document of ours cannot be read. The operator must repair it; nothing was written."""

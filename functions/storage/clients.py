@@ -1,0 +1,27 @@
+"""How the functions make their AWS clients: once, at cold start."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import boto3
+from botocore.config import Config
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+_CONFIG: Final = Config(
+    signature_version="s3v4",  # the default for a presigned URL can still be SigV2
+    s3={"addressing_style": "virtual"},
+    retries={"mode": "standard", "max_attempts": 5},
+    response_checksum_validation="when_required",  # a CRC of each body costs 20 %, and sha256 is what counts here
+    request_checksum_calculation="when_required",
+    connect_timeout=5,
+    read_timeout=30,
+    max_pool_connections=20,
+)
+
+
+def s3_client() -> S3Client:
+    """A client for S3 in the function's region; AWS_ENDPOINT_URL_S3 leads it elsewhere."""
+    return boto3.client("s3", config=_CONFIG)

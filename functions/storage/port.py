@@ -1,0 +1,63 @@
+"""What the functions need of a bucket. The S3 adapter is one; tests put hooks and faults in between."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A small object, read whole. `revision` is opaque: its ETag, good for one conditional write."""
+
+    body: bytes
+    revision: str
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectInfo:
+    """An object as a listing shows it; `modified` in ISO 8601, UTC."""
+
+    key: str
+    size_bytes: int
+    etag: str
+    modified: str
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """An object being read, pinned to one ETag. `chunks` may be reused buffers: use each before the next."""
+
+    size_bytes: int
+    content_encoding: str
+    chunks: Iterator[bytes | memoryview]
+
+
+class Store(Protocol):
+    """One bucket.
+
+    All methods raise StorageUnavailable when a later try may work and StorageDenied when only a change of
+    policy helps. Only "no such key" is an answer.
+    """
+
+    def read(self, key: str) -> Document | None:
+        """A small object, or None when there is no such key."""
+
+    def create(self, key: str, body: bytes) -> bool:
+        """Write an object that must not exist yet; False when it does: a race was lost."""
+
+    def replace(self, key: str, body: bytes, revision: str) -> bool:
+        """Write over the very revision that was read; False when it is gone: a race was lost."""
+
+    def delete(self, key: str, revision: str) -> bool:
+        """Delete the very revision that was seen; False when it is another one or gone."""
+
+    def list(self, prefix: str) -> Iterator[ObjectInfo]:
+        """Every object below a prefix, in order of keys."""
+
+    def open(self, key: str, etag: str) -> Opened:
+        """Start to read a large object; ObjectChanged, also midway, when it is no longer that one."""
+
+
+def write(store: Store, key: str, body: bytes, seen: Document | None) -> bool:
+    """Write what was decided from `seen`: over it, or where nothing was. False: a race was lost."""
+    return store.create(key, body) if seen is None else store.replace(key, body, seen.revision)
