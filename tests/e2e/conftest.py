@@ -8,10 +8,9 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
-from harness import Client, Stack, Uploaded, client, local_stack, lxd_daemon, need, place, short_folder
+from harness import Client, Stack, Uploaded, client, daemon_of, local_stack, need, place, running_daemon, short_folder
 
 from images import Workshop
 
@@ -39,13 +38,6 @@ def lxc(stack: Stack) -> Iterator[Client]:
     yield from _client("lxc", stack)
 
 
-@pytest.fixture(scope="session")
-def incus(stack: Stack) -> Iterator[Client]:
-    """Incus's client without a daemon; the stack is its remote `here:`."""
-    need("incus")
-    yield from _client("incus", stack)
-
-
 def _client(program: str, stack: Stack) -> Iterator[Client]:
     with short_folder() as folder:
         made = client(program, folder, stack.ca_file)
@@ -53,27 +45,33 @@ def _client(program: str, stack: Stack) -> Iterator[Client]:
         yield made
 
 
-@pytest.fixture(scope="session")
-def running_lxd(stack: Stack) -> Iterator[Client]:
-    """A client of a real LXD daemon of its own; the stack is its remote `here:`."""
-    need("lxd", "lxc", root=True)
-    with lxd_daemon(stack.ca_file) as lxc:
-        lxc.add_remote(stack.base_url)
-        yield lxc
+@pytest.fixture(scope="session", params=["lxc", "incus"])
+def running(request: pytest.FixtureRequest, stack: Stack) -> Iterator[Client]:
+    """A client of a real LXD, then of a real Incus; the stack is its remote `here:`."""
+    need(daemon_of(request.param), request.param, root=True)
+    with running_daemon(request.param, stack.ca_file) as talk:
+        talk.add_remote(stack.base_url)
+        yield talk
 
 
 @pytest.fixture
-def lxd(running_lxd: Client) -> Iterator[Client]:
-    """The daemon without an image, a container or a memory of the catalog:
+def daemon(running: Client) -> Iterator[Client]:
+    """LXD, then Incus, each without an image, a container or a memory of the catalog."""
+    # They would believe what they saw of a catalog for an hour, and keep that in files.
+    for seen in (running.home / "cache").glob("*/index.json"):
+        shutil.rmtree(seen.parent)
+    yield running
+    for instance in json.loads(running("list", "--format", "json").stdout):
+        running("delete", "--force", instance["name"])
+    for fingerprint in running.fingerprints("local:"):
+        running("image", "delete", f"local:{fingerprint}")
 
-    it caches that for an hour, in files.
-    """
-    shutil.rmtree(Path(running_lxd.env["LXD_DIR"]) / "cache", ignore_errors=True)
-    yield running_lxd
-    for instance in json.loads(running_lxd("list", "--format", "json").stdout):
-        running_lxd("delete", "--force", instance["name"])
-    for fingerprint in running_lxd.fingerprints("local:"):
-        running_lxd("image", "delete", f"local:{fingerprint}")
+
+@pytest.fixture(scope="session", params=["lxc", "incus"])
+def listing(request: pytest.FixtureRequest, stack: Stack) -> Iterator[Client]:
+    """LXD's client, then Incus's, without a daemon; the stack is its remote `here:`."""
+    need(request.param)
+    yield from _client(request.param, stack)
 
 
 @pytest.fixture(scope="session")

@@ -33,6 +33,8 @@ REQUIRE_EXTRAS = "SIMPLESTREAMS_REQUIRE_EXTRAS"
 # Generous on purpose: nothing is measured by it, it only ends a test that would wait for ever on a busy
 # machine.
 PATIENCE = 90.0
+VARIABLES = {"lxc": "LXD", "incus": "INCUS"}
+"""Client -> how the names of its project's environment variables begin."""
 BASE = "20261122_10:00"
 VERSION = "20261123_10:00"
 
@@ -44,7 +46,7 @@ def need(*tools: str, root: bool = False) -> None:
 
     under REQUIRE_EXTRAS=1 fail it instead.
     """
-    missing = [tool for tool in tools if shutil.which(tool) is None]
+    missing = [tool for tool in tools if shutil.which(tool) is None]  # which() takes a path as well
     if root and os.geteuid() != 0:
         missing.append("root (an LXD daemon needs it)")
     if not missing:
@@ -292,6 +294,11 @@ class Client:
     program: str
     env: dict[str, str]
 
+    @property
+    def home(self) -> Path:
+        """The folder of the daemon that this client talks to."""
+        return Path(self.env[f"{VARIABLES[self.program]}_DIR"])
+
     def __call__(
         self, *arguments: str | Path, check: bool = True, timeout: float = PATIENCE
     ) -> subprocess.CompletedProcess[str]:
@@ -316,61 +323,69 @@ class Client:
 
 
 def client(program: str, folder: Path, ca_file: str, daemon: Path | None = None) -> Client:
-    """A client that trusts `ca_file` and nothing else; `daemon` is the LXD_DIR of the server it talks to."""
-    name = program.upper() if program == "incus" else "LXD"
+    """`lxc` or `incus`, trusting `ca_file` and nothing else;
+
+    `daemon` is the folder of the server it talks to.
+    """
     conf = folder / f"{program}-conf"
     conf.mkdir(exist_ok=True)
     # Without a daemon the client must not look for one of the machine's own.
     nowhere = folder / "no-daemon"
     nowhere.mkdir(exist_ok=True)
+    name = VARIABLES[program]
     env = {f"{name}_CONF": str(conf), f"{name}_DIR": str(daemon or nowhere), "SSL_CERT_FILE": ca_file}
     return Client(program, env | {"http_proxy": "", "https_proxy": "", "HOME": str(folder)})
 
 
+def daemon_of(program: str) -> str:
+    """The daemon that belongs to a client. Debian keeps Incus's where PATH does not lead."""
+    return "lxd" if program == "lxc" else shutil.which("incusd") or "/usr/libexec/incus/incusd"
+
+
 @contextlib.contextmanager
-def lxd_daemon(ca_file: str) -> Iterator[Client]:
-    """A real LXD with a storage pool and a default profile, and the client that talks to it."""
+def running_daemon(program: str, ca_file: str) -> Iterator[Client]:
+    """A real LXD (`lxc`) or Incus (`incus`) with a storage pool and a default profile, and its client."""
     with short_folder() as folder:
-        home = folder / "lxd"
+        home = folder / "daemon"
         home.mkdir(mode=0o711)
-        home.chmod(0o711)
-        # It asks for another image server's list when it starts, which has no place in a test: a dead proxy
-        # answers that at once, and this machine is reached without.
+        home.chmod(0o711)  # whatever the umask; unprivileged containers pass through
+        # LXD asks another image server for its list when it starts, which has no place in a test: a dead
+        # proxy answers that at once, and this machine is reached without.
         dead = f"http://127.0.0.1:{free_port()}"
-        proxies = {"https_proxy": dead, "http_proxy": dead, "no_proxy": "localhost,127.0.0.1"}
-        env = {**os.environ, "LXD_DIR": str(home), "SSL_CERT_FILE": ca_file, **proxies}
-        with (folder / "lxd.log").open("wb") as log:
+        env = {f"{VARIABLES[program]}_DIR": str(home), "SSL_CERT_FILE": ca_file, "no_proxy": "localhost,127.0.0.1"}
+        env |= dict.fromkeys(("http_proxy", "https_proxy"), dead)
+        with (folder / "daemon.log").open("wb") as log:
             process = subprocess.Popen(
-                ("lxd", "--group", "root", "--verbose"),
+                (daemon_of(program), "--group", "root", "--verbose"),
                 stdout=log,
                 stderr=log,
-                env=env,
+                env={**os.environ, **env},
                 start_new_session=True,
             )
-        lxc = client("lxc", folder, ca_file, home)
+        talk = client(program, folder, ca_file, home)
         try:
-            _prepare(process, lxc, folder)
-            yield lxc
+            _prepare(process, talk, folder)
+            yield talk
         finally:
-            _tear_down(process, lxc, home)
+            _tear_down(process, talk, home)
 
 
-def _prepare(process: subprocess.Popen[bytes], lxc: Client, folder: Path) -> None:
+def _prepare(process: subprocess.Popen[bytes], talk: Client, folder: Path) -> None:
     def ready() -> bool:
-        assert process.poll() is None, f"lxd ended:\n{(folder / 'lxd.log').read_text()}"
-        return lxc("query", "/1.0", check=False).returncode == 0
+        assert process.poll() is None, f"the daemon ended:\n{(folder / 'daemon.log').read_text()}"
+        return talk("query", "/1.0", check=False).returncode == 0
 
-    wait_for(ready, "an answer from lxd")
-    lxc("storage", "create", "default", "dir")
-    lxc("profile", "device", "add", "default", "root", "disk", "path=/", "pool=default")
+    wait_for(ready, "an answer from the daemon")
+    talk("storage", "create", "default", "dir")
+    talk("profile", "device", "add", "default", "root", "disk", "path=/", "pool=default")
 
 
-def _tear_down(process: subprocess.Popen[bytes], lxc: Client, home: Path) -> None:
+def _tear_down(process: subprocess.Popen[bytes], talk: Client, home: Path) -> None:
     """Stop the daemon's containers, the daemon, its detached forks, and unmount what it mounted."""
     with contextlib.suppress(AssertionError, subprocess.TimeoutExpired, ValueError):
-        names = [instance["name"] for instance in json.loads(lxc("list", "--format", "json").stdout)]
+        names = [instance["name"] for instance in json.loads(talk("list", "--format", "json").stdout)]
         if names:
-            lxc("delete", "--force", *names, timeout=60)
+            talk("delete", "--force", *names, timeout=60)
     stop(process)
     for pid in _processes_of(home):
         with contextlib.suppress(ProcessLookupError):

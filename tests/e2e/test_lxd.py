@@ -22,26 +22,22 @@ CONTAINERS = tuple(name for name in FORMS if name != "vm")
 
 
 @pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("program", ["lxc", "incus"])
 def test_a_client_lists_and_exports_each_form_with_its_fingerprint(
-    request: pytest.FixtureRequest, forms: dict[str, Uploaded], tmp_path: Path, program: str, form: str
+    listing: Client, forms: dict[str, Uploaded], tmp_path: Path, form: str
 ) -> None:
-    client: Client = request.getfixturevalue(program)
     image = forms[form]
-    assert image.fingerprint in client.fingerprints()
-    assert f"Fingerprint: {image.fingerprint}" in client("image", "info", image.alias, *image.options).stdout
-    client("image", "export", image.alias, tmp_path, *image.options)
+    assert image.fingerprint in listing.fingerprints()
+    assert f"Fingerprint: {image.fingerprint}" in listing("image", "info", image.alias, *image.options).stdout
+    listing("image", "export", image.alias, tmp_path, *image.options)
     assert sorted(sha256sum(list(tmp_path.iterdir()))) == sorted(sha256sum(list(image.files.values())))
 
 
-@pytest.mark.parametrize("program", ["lxc", "incus"])
 def test_the_independent_reader_sees_what_the_real_client_sees(
-    request: pytest.FixtureRequest, stack: Stack, forms: dict[str, Uploaded], program: str
+    listing: Client, stack: Stack, forms: dict[str, Uploaded]
 ) -> None:
-    client: Client = request.getfixturevalue(program)
-    ours = read_catalog(*stack.catalog(), client="incus" if program == "incus" else "lxd")
+    ours = read_catalog(*stack.catalog(), client="incus" if listing.program == "incus" else "lxd")
     assert len(ours) >= len(forms)
-    assert sorted(map(_told_by_reader, ours), key=str) == sorted(map(_told_by_client, client.images()), key=str)
+    assert sorted(map(_told_by_reader, ours), key=str) == sorted(map(_told_by_client, listing.images()), key=str)
 
 
 def _told_by_reader(image: Image) -> dict[str, Any]:
@@ -81,17 +77,17 @@ def test_every_served_file_has_the_size_and_the_digests_that_the_catalog_names(
 
 
 @pytest.mark.parametrize("form", CONTAINERS)
-def test_a_container_is_launched_and_runs_a_command(lxd: Client, forms: dict[str, Uploaded], form: str) -> None:
-    lxd("launch", forms[form].alias, "c1")
-    assert lxd("exec", "c1", "--", "cat", "/etc/marker").stdout == "form"
-    assert lxd.fingerprints("local:") == {forms[form].fingerprint}
+def test_a_container_is_launched_and_runs_a_command(daemon: Client, forms: dict[str, Uploaded], form: str) -> None:
+    daemon("launch", forms[form].alias, "c1")
+    assert daemon("exec", "c1", "--", "cat", "/etc/marker").stdout == "form"
+    assert daemon.fingerprints("local:") == {forms[form].fingerprint}
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_the_daemon_copies_each_form(lxd: Client, forms: dict[str, Uploaded], form: str) -> None:
+def test_the_daemon_copies_each_form(daemon: Client, forms: dict[str, Uploaded], form: str) -> None:
     image = forms[form]
-    lxd("image", "copy", image.alias, "local:", *image.options)
-    (copied,) = lxd.images("local:")
+    daemon("image", "copy", image.alias, "local:", *image.options)
+    (copied,) = daemon.images("local:")
     assert copied["fingerprint"] == image.fingerprint
     assert copied["type"] == ("virtual-machine" if image.is_vm else "container")
 
@@ -188,22 +184,23 @@ def test_an_overwritten_file_is_listed_with_its_new_digest_alone(
     assert sha256sum([tmp_path / "rootfs.squashfs"]) == sha256sum([second["rootfs.squashfs"]])
 
 
-def test_the_daemon_takes_a_delta_when_it_has_the_base(stack: Stack, workshop: Workshop, lxd: Client) -> None:
-    base, new = workshop.split_squashfs("delta-base"), workshop.split_squashfs("delta-new")
+def test_the_daemon_takes_a_delta_when_it_has_the_base(stack: Stack, workshop: Workshop, daemon: Client) -> None:
+    name = f"delta-{daemon.program}"
+    base, new = workshop.split_squashfs(f"{name}-base"), workshop.split_squashfs(f"{name}-new")
     delta = workshop.delta(base["rootfs.squashfs"], new["rootfs.squashfs"], BASE)
-    stack.upload(place("delta", BASE), base)
-    stack.upload(place("delta"), {**new, **delta})
+    stack.upload(place(name, BASE), base)
+    stack.upload(place(name), {**new, **delta})
     old_print, new_print = (workshop.sha256(*files.values()) for files in (base, new))
     stack.wait_until_listed(old_print, new_print)
     stack.wait_until(lambda: f"root.delta-{old_print}" in _files(stack, new_print), "the delta in the catalog")
     # With the whole root out of reach, only the delta can give that fingerprint.
-    with stack.damaged(place("delta") + "rootfs.squashfs", lambda _: None):
-        assert "404" in lxd.fails("image", "copy", f"here:{new_print}", "local:")
-        lxd("image", "copy", f"here:{old_print}", "local:")
-        lxd("image", "copy", f"here:{new_print}", "local:")
-    assert lxd.fingerprints("local:") == {old_print, new_print}
-    lxd("launch", f"local:{new_print}", "c1")
-    assert lxd("exec", "c1", "--", "cat", "/etc/marker").stdout == "delta-new"
+    with stack.damaged(place(name) + "rootfs.squashfs", lambda _: None):
+        assert "404" in daemon.fails("image", "copy", f"here:{new_print}", "local:")
+        daemon("image", "copy", f"here:{old_print}", "local:")
+        daemon("image", "copy", f"here:{new_print}", "local:")
+    assert daemon.fingerprints("local:") == {old_print, new_print}
+    daemon("launch", f"local:{new_print}", "c1")
+    assert daemon("exec", "c1", "--", "cat", "/etc/marker").stdout == f"{name}-new"
 
 
 def _files(stack: Stack, fingerprint: str) -> dict[str, Any]:
@@ -218,15 +215,15 @@ def flip(body: bytes) -> bytes:
 
 @pytest.mark.parametrize("file", ["lxd.tar.xz", "rootfs.squashfs"])
 def test_one_flipped_bit_in_storage_makes_every_client_fail(
-    stack: Stack, forms: dict[str, Uploaded], lxc: Client, lxd: Client, tmp_path: Path, file: str
+    stack: Stack, forms: dict[str, Uploaded], daemon: Client, tmp_path: Path, file: str
 ) -> None:
     image = forms["squashfs"]
     with stack.damaged(place(image.name) + file, flip):
-        assert "Hash mismatch" in lxc.fails("image", "export", image.alias, tmp_path)
-        assert "Hash mismatch" in lxd.fails("image", "copy", image.alias, "local:")
-        assert "Hash mismatch" in lxd.fails("launch", image.alias, "c1")
-    lxd("image", "copy", image.alias, "local:")
-    assert lxd.fingerprints("local:") == {image.fingerprint}
+        assert "Hash mismatch" in daemon.fails("image", "export", image.alias, tmp_path)
+        assert "Hash mismatch" in daemon.fails("image", "copy", image.alias, "local:")
+        assert "Hash mismatch" in daemon.fails("launch", image.alias, "c1")
+    daemon("image", "copy", image.alias, "local:")
+    assert daemon.fingerprints("local:") == {image.fingerprint}
 
 
 def _replaced(old: str, new: str) -> Callable[[bytes], bytes]:
@@ -237,15 +234,17 @@ def _replaced(old: str, new: str) -> Callable[[bytes], bytes]:
     return change
 
 
-def test_a_wrong_combined_digest_makes_the_daemon_fail(stack: Stack, forms: dict[str, Uploaded], lxd: Client) -> None:
+def test_a_wrong_combined_digest_makes_the_daemon_fail(
+    stack: Stack, forms: dict[str, Uploaded], daemon: Client
+) -> None:
     image = forms["squashfs"]
     wrong = "0" * 64
     with stack.damaged("streams/v1/images.json", _replaced(image.fingerprint, wrong)):
-        complaint = lxd.fails("image", "copy", image.alias, "local:")
+        complaint = daemon.fails("image", "copy", image.alias, "local:")
     assert f"Image fingerprint doesn't match. Got {image.fingerprint} expected {wrong}" in complaint
 
 
-def test_the_sample_image_of_a_new_stack_is_listed_exported_and_launched(tmp_path: Path) -> None:
+def test_the_sample_image_of_a_new_stack_is_listed_and_exported(tmp_path: Path) -> None:
     need("lxc")
     with local_stack() as stack, short_folder() as folder:
         lxc = new_client("lxc", folder, stack.ca_file)

@@ -1,0 +1,103 @@
+"""A real Chromium, and a site for it to look at. Without one of the two the tests skip and say what is missing."""
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from e2e.browser.catalogs import NOW
+from e2e.browser.site_server import Site, serving
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, BrowserContext, Page
+
+# Debian's browser: nothing is downloaded. The rest keeps it from calling home or touching a GPU that is not there.
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+WATCH = """
+window.violations = [];
+document.addEventListener("securitypolicyviolation", (event) =>
+  window.violations.push(`${event.violatedDirective} ${event.blockedURI}`));
+"""
+
+
+@pytest.fixture(scope="session")
+def browser() -> "Iterator[Browser]":
+    sync_api = pytest.importorskip(
+        "playwright.sync_api", reason="the page was NOT tested: Playwright is missing (uv sync --group browser)"
+    )
+    chromium = os.environ.get("CHROMIUM") or shutil.which("chromium")
+    if not chromium:
+        pytest.skip("the page was NOT tested: Chromium is missing (apt-get install chromium, or set CHROMIUM)")
+    with sync_api.sync_playwright() as playwright:
+        running = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
+        yield running
+        running.close()
+
+
+@pytest.fixture
+def site() -> Iterator[Site]:
+    with serving() as running:
+        yield running
+
+
+@dataclass
+class Visit:
+    """One page in one browser context, with what went wrong or went out in it."""
+
+    page: "Page"
+    context: "BrowserContext"
+    errors: list[str] = field(default_factory=list)
+    requests: list[str] = field(default_factory=list)
+
+    def violations(self) -> list[str]:
+        found: list[str] = self.page.evaluate("window.violations")
+        return found
+
+    def rows(self) -> list[str]:
+        """The titles of the rows in the document, top to bottom."""
+        return self.page.locator("#rows td.image a").all_inner_texts()
+
+    def later(self, seconds: int = 31) -> None:
+        """Lets the page's clock run, so that its next refresh comes; 31 s is one refresh interval."""
+        self.page.clock.run_for(seconds * 1000)
+
+
+type_of_visit = Callable[..., Visit]
+
+
+@pytest.fixture
+def visit(browser: "Browser", site: Site) -> Iterator[type_of_visit]:
+    """Opens the page: visit(query="", url=None, clock=True, **context options) -> Visit."""
+    contexts: list[BrowserContext] = []
+
+    def open_page(query: str = "", url: str | None = None, *, clock: bool = True, **options: Any) -> Visit:
+        options = {"viewport": {"width": 1280, "height": 800}, "permissions": ["clipboard-read", "clipboard-write"]} | options
+        context = browser.new_context(**options)
+        contexts.append(context)
+        context.set_default_timeout(10_000)
+        context.add_init_script(WATCH)
+        page = context.new_page()
+        made = Visit(page, context)
+        page.on("pageerror", lambda error: made.errors.append(str(error)))
+        page.on("request", lambda request: made.requests.append(request.url))
+        if clock:
+            page.clock.install(time=NOW)
+        page.goto((url or site.url) + query)
+        page.wait_for_selector("#pulse.good, #pulse.bad")
+        return made
+
+    yield open_page
+    for context in contexts:
+        context.close()

@@ -1,0 +1,417 @@
+"""The page as people meet it: what it lists, how it is searched, what it says about health."""
+
+import re
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import pytest
+
+from e2e.browser.catalogs import digest, document, many, product, realistic, version_name
+from e2e.browser.conftest import type_of_visit
+from e2e.browser.site_server import IMAGES, INDEX, Site
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+HOUR = timedelta(hours=1)
+DAY = timedelta(days=1)
+NOBLE = "ubuntu:noble:amd64:default"
+# How long the browser may take to show the first of 5,000 products on a busy machine. The figure itself is in the README.
+FIRST_ROW_MS = 10_000
+
+
+def clipboard(page: "Page") -> str:
+    copied: str = page.evaluate("navigator.clipboard.readText()")
+    return copied
+
+
+def state_of(page: "Page", title: str) -> str:
+    return page.locator("#rows tr", has_text=title).locator("td.state").inner_text().strip()
+
+
+# Fresh ----------------------------------------------------------------------------------------------------------------
+
+
+def test_an_upload_appears_without_a_reload(site: Site, visit: type_of_visit) -> None:
+    products = {NOBLE: product(NOBLE, [HOUR])}
+    site.publish(images=document(products))
+    seen = visit()
+    seen.page.evaluate("window.sameDocument = true")
+    site.publish(images=document(products | {"alpine:3.22:arm64:default": product("alpine:3.22:arm64:default", [HOUR])}))
+    seen.later()
+    seen.page.wait_for_selector("#rows tr.fresh")
+    assert seen.rows() == ["alpine 3.22", "ubuntu noble"]
+    assert seen.page.locator("#rows tr.fresh").count() == 1
+    assert "alpine 3.22" in seen.page.locator("#announcer").inner_text()
+    assert seen.page.evaluate("window.sameDocument")
+
+
+def test_an_unchanged_catalog_is_revalidated_not_sent_again(site: Site, visit: type_of_visit) -> None:
+    site.publish(images=realistic())
+    seen = visit()
+    del site.answers[:]
+    with seen.page.expect_response(re.compile("images.json")):
+        seen.later()
+    assert site.answers == [(INDEX, 304), (IMAGES, 304)]
+
+
+def test_a_hidden_page_asks_for_nothing_and_catches_up_when_shown(site: Site, visit: type_of_visit) -> None:
+    site.publish(images=realistic())
+    seen = visit()
+    show = "(state) => { Object.defineProperty(document, 'visibilityState', {value: state, configurable: true});"
+    show += "document.dispatchEvent(new Event('visibilitychange')); }"
+    seen.page.evaluate(show, "hidden")
+    del site.answers[:]
+    seen.later(600)
+    assert site.answers == []
+    with seen.page.expect_response(re.compile("images.json")):
+        seen.page.evaluate(show, "visible")
+        seen.later(1)
+
+
+def test_ages_stay_true_without_any_upload(site: Site, visit: type_of_visit) -> None:
+    site.publish(images=document({NOBLE: product(NOBLE, [timedelta(minutes=5)])}))
+    seen = visit()
+    age = seen.page.locator("#rows td.newest time")
+    assert age.inner_text() == "5 minutes ago"
+    seen.later(125)
+    seen.page.wait_for_function("document.querySelector('#rows td.newest time').textContent === '7 minutes ago'")
+
+
+# Search, filters, order -----------------------------------------------------------------------------------------------
+
+
+def test_typing_filters_and_the_address_keeps_it(site: Site, visit: type_of_visit) -> None:
+    site.publish(images=realistic())
+    seen = visit()
+    seen.page.locator("#search").press_sequentially("noble cloud")
+    assert set(seen.rows()) == {"Ubuntu 24.04 LTS"}
+    assert seen.page.locator("#matches").inner_text() == "2 of 48 products"
+    seen.later(1)
+    assert seen.page.url.endswith("?q=noble+cloud")
+    seen.page.reload()
+    seen.page.wait_for_selector("#rows tr[data-key]")
+    assert seen.page.locator("#search").input_value() == "noble cloud"
+    assert len(seen.rows()) == 2
+
+
+def test_a_fingerprint_finds_its_product(site: Site, visit: type_of_visit) -> None:
+    site.publish(images=realistic())
+    folder = f"images/debian/trixie/arm64/cloud/{version_name(timedelta(hours=5.1 + 0.4 * 11))}"
+    seen = visit(f"?q={digest(folder, 'disk', 'combined')[:12]}")
+    assert seen.rows() == ["Debian 13"]
+
+
+@pytest.mark.parametrize(
+    ("facet", "value", "expected"),
+    [
+        ("os", "Debian", 8),
+        ("release", "noble", 4),
+        ("arch", "arm64", 23),
+        ("variant", "openrc", 1),
+        ("kind", "vm", 44),
+        ("stream", "images", 48),
+    ],
+)
+def test_each_filter_narrows_the_list_and_goes_into_the_address(
+    site: Site, visit: type_of_visit, facet: str, value: str, expected: int
+) -> None:
+    daily = {NOBLE: product(NOBLE, [HOUR], stream="images-daily", kinds="container", os="daily", release="other")}
+    site.publish(images=realistic(), images_daily=document(daily))
+    seen = visit()
+    seen.page.locator(f"#filter-{facet}").select_option(value)
+    seen.later(1)
+    assert seen.page.locator("#matches").inner_text() == f"{expected} of 49 products"
+    assert seen.page.url.endswith(f"?{facet}={value}")
+    seen.page.locator("#clear").click()
+    assert seen.page.locator("#table").get_attribute("aria-rowcount") == "50"
+
+
+def test_nothing_found_says_so(site: Site, visit: type_of_visit) -> None:
+    site.publish(images=realistic())
+    seen = visit("?q=plan9")
+    assert seen.rows() == []
+    assert seen.page.locator("#matches").inner_text() == "Nothing matches."
+
+
+def test_a_column_sorts_both_ways_and_says_so(site: Site, visit: type_of_visit) -> None:
+    names = ["debian:9:amd64:default", "debian:10:amd64:default", "alpine:3:amd64:default"]
+    site.publish(images=document({name: product(name, [HOUR]) for name in names}))
+    seen = visit()
+    header = seen.page.get_by_role("columnheader", name="Image")
+    header.get_by_role("button").click()
+    assert seen.rows() == ["alpine 3", "debian 9", "debian 10"]
+    assert header.get_attribute("aria-sort") == "ascending"
+    header.get_by_role("button").click()
+    assert seen.rows() == ["debian 10", "debian 9", "alpine 3"]
+    assert header.get_attribute("aria-sort") == "descending"
+    seen.later(1)
+    assert seen.page.url.endswith("?sort=-image")
+
+
+# Health ---------------------------------------------------------------------------------------------------------------
+
+
+def test_the_states_are_told_apart(site: Site, visit: type_of_visit) -> None:
+    products = {
+        "a:fresh:amd64:default": product("a:fresh:amd64:default", [HOUR], support_eol="2026-11-23"),
+        "b:old:amd64:default": product("b:old:amd64:default", [31 * DAY]),
+        "c:ended:amd64:default": product("c:ended:amd64:default", [HOUR], support_eol="2026-11-22"),
+        "d:dropped:amd64:default": product("d:dropped:amd64:default", [HOUR], supported=False),
+    }
+    waiting = {"e:half:amd64:default": {"20261123_11:00": "incomplete"}, "f:bad:amd64:default": {"20261123": "refused"}}
+    site.publish(images=document(products, waiting))
+    seen = visit()
+    states = {title: state_of(seen.page, title) for title in sorted(seen.rows())}
+    assert states == {
+        "a fresh": "Healthy",
+        "b old": "Stale",
+        "c ended": "End of life",
+        "d dropped": "End of life",
+        "e half": "Incomplete",
+        "f bad": "Refused",
+    }
+
+
+def test_the_limit_for_stale_is_the_readers_and_in_the_address(site: Site, visit: type_of_visit) -> None:
+    site.publish(images=document({NOBLE: product(NOBLE, [31 * DAY])}))
+    seen = visit()
+    assert state_of(seen.page, "ubuntu noble") == "Stale"
+    seen.page.locator("#stale").select_option("90")
+    assert state_of(seen.page, "ubuntu noble") == "Healthy"
+    seen.later(1)
+    assert seen.page.url.endswith("?stale=90")
+
+
+def test_the_summary_counts_states_and_filters_by_them(site: Site, visit: type_of_visit) -> None:
+    site.publish(images=realistic())
+    seen = visit()
+    buttons = seen.page.locator("#states button")
+    assert buttons.all_inner_texts() == ["34\nHealthy", "4\nStale", "8\nEnd of life", "1\nIncomplete", "1\nRefused"]
+    buttons.filter(has_text="Incomplete").click()
+    assert seen.rows() == ["nixos 25.11"]
+    pressed = seen.page.locator("#states [aria-pressed=true]")
+    assert pressed.inner_text() == "1\nIncomplete"
+    pressed.click()
+    assert len(seen.rows()) > 10
+
+
+# One product ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_product_in_full(site: Site, visit: type_of_visit) -> None:
+    fields = {"requirements": {"secureboot": "false"}, "support_eol": "2029-05-31", "release_codename": "noble"}
+    withheld = [{"alias": "ubuntu", "reason": "claimed by ubuntu:jammy:amd64:default"}]
+    one = product(NOBLE, [HOUR, DAY, 2 * DAY], withheld=withheld, **fields)
+    site.publish(images=document({NOBLE: one}, {NOBLE: {"20261123_11:59": "incomplete"}}))
+    seen = visit()
+    seen.page.get_by_role("link", name="ubuntu noble").click()
+    assert seen.page.url.endswith(f"?product=images/{NOBLE}")
+    text = seen.page.locator("#detail").inner_text()
+    folder = f"images/ubuntu/noble/amd64/default/{version_name(HOUR)}"
+    for expected in (
+        *one["aliases"].split(","),
+        version_name(HOUR),
+        "secureboot=false",
+        "2029-05-31",
+        "Container 120 MiB, Virtual machine 310 MiB",
+        digest(folder, "squashfs", "combined"),
+        digest(folder, "disk", "combined"),
+        digest(folder, "metadata"),
+        "20261123_11:59 incomplete",
+        "ubuntu claimed by ubuntu:jammy:amd64:default",
+    ):
+        assert expected in text
+    links = seen.page.locator("#detail .files").first.locator("a")
+    assert links.all_inner_texts() == ["disk.qcow2", "incus.tar.xz", "rootfs.squashfs"]
+    assert links.nth(0).get_attribute("href") == f"{site.url}{folder}/disk.qcow2"
+
+
+def test_an_older_version_shows_its_files(site: Site, visit: type_of_visit) -> None:
+    site.publish(images=document({NOBLE: product(NOBLE, [HOUR, DAY])}))
+    seen = visit(f"?product=images/{NOBLE}")
+    older = seen.page.locator("#detail details")
+    assert older.count() == 1
+    older.locator("summary").click()
+    older.locator(".files").wait_for()
+    assert version_name(DAY) in older.locator("a").first.get_attribute("href")  # type: ignore[operator]
+    assert digest(f"images/ubuntu/noble/amd64/default/{version_name(DAY)}", "disk") in older.inner_text()
+
+
+def test_a_new_version_updates_the_open_product(site: Site, visit: type_of_visit) -> None:
+    site.publish(images=document({NOBLE: product(NOBLE, [DAY])}))
+    seen = visit(f"?product=images/{NOBLE}")
+    site.publish(images=document({NOBLE: product(NOBLE, [timedelta(0), DAY])}))
+    seen.later()
+    seen.page.locator("#detail dl", has_text=version_name(timedelta(0))).wait_for()
+    assert seen.page.locator("#detail details summary").inner_text().startswith(version_name(DAY))
+
+
+def test_back_closes_the_product(site: Site, visit: type_of_visit) -> None:
+    site.publish(images=realistic())
+    seen = visit("?os=Alpine")
+    seen.page.locator("#rows a").first.click()
+    assert seen.page.locator("#detail").is_visible()
+    seen.page.go_back()
+    seen.page.locator("#detail").wait_for(state="hidden")
+    assert seen.page.locator("#filter-os").input_value() == "Alpine"
+
+
+@pytest.mark.parametrize(
+    ("what", "expected"),
+    [
+        ("the incus launch command as a container", "incus launch my-images:ubuntu/noble"),
+        ("the lxc launch command as a container", "lxc launch my-images:ubuntu/noble"),
+        ("the incus launch command as a virtual machine", "incus launch my-images:ubuntu/noble --vm"),
+        ("the lxc launch command as a virtual machine", "lxc launch my-images:ubuntu/noble --vm"),
+        ("the incus remote add command", "incus remote add my-images {origin} --protocol=simplestreams"),
+        ("the lxc remote add command", "lxc remote add my-images {origin} --protocol=simplestreams"),
+    ],
+)
+def test_copy_buttons_copy_commands_with_this_servers_address(
+    site: Site, visit: type_of_visit, what: str, expected: str
+) -> None:
+    site.publish(images=document({NOBLE: product(NOBLE, [HOUR])}))
+    seen = visit(f"?product=images/{NOBLE}")
+    button = seen.page.get_by_role("button", name=f"Copy {what}", exact=True)
+    button.click()
+    button.get_by_text("Copied").wait_for()
+    assert clipboard(seen.page) == expected.format(origin=site.url.rstrip("/"))
+
+
+def test_the_remotes_name_is_the_readers(site: Site, visit: type_of_visit) -> None:
+    site.publish(images=document({NOBLE: product(NOBLE, [HOUR])}))
+    seen = visit(f"?product=images/{NOBLE}")
+    seen.page.locator("#remote").fill("team")
+    seen.page.get_by_role("button", name="Copy the lxc launch command as a container").click()
+    seen.page.get_by_text("Copied", exact=True).wait_for()
+    assert clipboard(seen.page) == "lxc launch team:ubuntu/noble"
+
+
+def test_an_alias_shared_by_two_architectures_is_launched_with_the_architecture(site: Site, visit: type_of_visit) -> None:
+    names = [NOBLE, "ubuntu:noble:arm64:default"]
+    site.publish(images=document({name: product(name, [HOUR]) for name in names}))
+    seen = visit(f"?product=images/{names[1]}")
+    assert seen.page.locator("#detail .command code").first.inner_text() == "incus launch my-images:ubuntu/noble/arm64"
+
+
+def test_a_catalog_for_one_client_offers_commands_for_that_client(site: Site, visit: type_of_visit) -> None:
+    one = product(NOBLE, [HOUR], kinds="container")
+    for each in one["versions"].values():
+        del each["items"]["incus.tar.xz"]
+    site.publish(images=document({NOBLE: one}))
+    seen = visit(f"?product=images/{NOBLE}")
+    assert seen.page.locator("#detail .command code").all_inner_texts() == ["lxc launch my-images:ubuntu/noble"]
+
+
+# Many -----------------------------------------------------------------------------------------------------------------
+
+
+def test_five_thousand_products_keep_the_document_small(site: Site, visit: type_of_visit) -> None:
+    site.publish(images=many(5000))
+    seen = visit()
+    seen.page.locator("#rows tr[data-key]").first.wait_for(timeout=FIRST_ROW_MS)
+    assert seen.page.locator("#headline").inner_text() == "5,000 products"
+    assert seen.page.locator("#rows tr").count() < 60
+    seen.page.locator("#rows a").first.focus()
+    seen.page.keyboard.press("End")
+    last = seen.page.locator("#rows tr[data-key]").last
+    assert last.get_attribute("aria-rowindex") == "5001"
+    assert seen.page.locator("#rows a:focus").inner_text() == "ubuntu r4999"
+    seen.page.locator("#search").fill("r4321")
+    assert seen.rows() == ["debian r4321"]
+
+
+def test_scrolling_draws_the_rows_it_reaches(site: Site, visit: type_of_visit) -> None:
+    site.publish(images=many(5000))
+    seen = visit()
+    seen.page.evaluate("scrollTo(0, document.body.scrollHeight / 2)")
+    seen.page.locator("#rows tr[aria-rowindex='2500']").wait_for()
+    assert seen.page.locator("#rows tr").count() < 60
+
+
+# Empty and unreachable ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("published", [True, False], ids=["empty index", "no index yet"])
+def test_an_empty_server_explains_the_first_upload(site: Site, visit: type_of_visit, published: bool) -> None:
+    if published:
+        site.publish()
+    seen = visit()
+    assert seen.page.locator("#headline").inner_text() == "No image here yet"
+    guide = seen.page.locator("#empty").inner_text()
+    assert "images/alpine/3.22/amd64/default/20261123_1200/incus.tar.xz" in guide
+    assert "curl --fail --upload-file incus.tar.xz" in guide
+    assert seen.page.locator("#problems").is_hidden()
+    site.publish(images=document({NOBLE: product(NOBLE, [HOUR])}))
+    seen.later()
+    seen.page.locator("#rows tr[data-key]").wait_for()
+    assert seen.page.locator("#empty").is_hidden()
+
+
+@pytest.mark.parametrize(
+    ("status", "reason"),
+    [(503, "the server answered 503"), (403, "the server answered 403"), (0, "the server did not answer")],
+)
+def test_an_unreachable_catalog_says_so_and_is_not_taken_for_empty(
+    site: Site, visit: type_of_visit, status: int, reason: str
+) -> None:
+    site.publish(images=realistic())
+    site.broken[INDEX] = status
+    seen = visit()
+    assert seen.page.locator("#headline").inner_text() == "Catalog unreachable"
+    assert f"streams/v1/index.json: {reason}" in seen.page.get_by_role("alert").inner_text()
+    assert seen.page.locator("#empty").is_hidden()
+    site.broken.clear()
+    seen.page.get_by_role("button", name="Try now").click()
+    seen.page.locator("#pulse.good").wait_for()
+    assert seen.page.locator("#headline").inner_text() == "48 products"
+    assert seen.page.locator("#problems").is_hidden()
+
+
+@pytest.mark.parametrize("path", [INDEX, IMAGES])
+@pytest.mark.parametrize("status", [0, 403, 404, 500])
+def test_what_was_read_stays_when_the_catalog_goes_away(
+    site: Site, visit: type_of_visit, path: str, status: int
+) -> None:
+    site.publish(images=document({NOBLE: product(NOBLE, [HOUR])}))
+    seen = visit()
+    site.broken[path] = status
+    seen.later()
+    seen.page.locator("#pulse.bad").wait_for()
+    assert seen.rows() == ["ubuntu noble"]
+    assert "What was read before is still shown" in seen.page.get_by_role("alert").inner_text()
+    site.broken.clear()
+    seen.later()
+    seen.page.locator("#pulse.good").wait_for()
+
+
+def test_a_catalog_cut_short_keeps_what_was_read(site: Site, visit: type_of_visit) -> None:
+    site.publish(images=document({NOBLE: product(NOBLE, [HOUR])}))
+    seen = visit()
+    site.files[IMAGES] = site.files[IMAGES][:-20]
+    seen.later()
+    seen.page.locator("#pulse.bad").wait_for()
+    assert "not JSON" in seen.page.get_by_role("alert").inner_text()
+    assert seen.rows() == ["ubuntu noble"]
+
+
+def test_one_broken_stream_does_not_hide_the_others(site: Site, visit: type_of_visit) -> None:
+    daily = {"alpine:edge:amd64:default": product("alpine:edge:amd64:default", [HOUR], stream="images-daily")}
+    site.publish(images=document({NOBLE: product(NOBLE, [HOUR])}), images_daily=document(daily))
+    site.broken[IMAGES] = 500
+    seen = visit()
+    assert seen.rows() == ["alpine edge"]
+    assert "streams/v1/images.json" in seen.page.get_by_role("alert").inner_text()
+
+
+def test_a_failing_server_is_asked_less_often(site: Site, visit: type_of_visit) -> None:
+    site.broken[INDEX] = 503
+    seen = visit()
+    waits = []
+    for wait in (30, 60, 120, 240, 300, 300):
+        waits.append(seen.page.locator("#problems").inner_text().count(f"in {wait} seconds"))
+        with seen.page.expect_response(re.compile("index.json")):
+            seen.later(wait + 1)
+        seen.page.wait_for_function("(n) => performance.getEntriesByType('resource').length >= n", arg=0)
+    assert waits[0] == 1

@@ -1,0 +1,208 @@
+"""What the page must never do: run what a catalog says, call another host, shut somebody out."""
+
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from e2e.browser.catalogs import document, product, realistic
+from e2e.browser.conftest import Visit, type_of_visit
+from e2e.browser.site_server import INDEX, Site
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+HOUR = timedelta(hours=1)
+NOBLE = "ubuntu:noble:amd64:default"
+MARKUP = "<img src=x onerror=window.pwned=1>"
+PHONE = {"viewport": {"width": 390, "height": 844}, "device_scale_factor": 2, "has_touch": True, "is_mobile": True}
+
+
+def hostile() -> dict[str, Any]:
+    """A product whose every string is an attack."""
+    one = product(NOBLE, [HOUR, 2 * HOUR])
+    evil = "$(touch /tmp/pwned);'\"`"
+    one |= {"os": MARKUP, "release_title": "</script><script>window.pwned=1</script>", "aliases": f"{evil},{MARKUP * 3}"}
+    one |= {"requirements": {MARKUP: MARKUP}, "support_eol": MARKUP, "withheld": [{"alias": MARKUP, "reason": MARKUP}]}
+    items = one["versions"]["20261123_11:00"]["items"]
+    items["rootfs.squashfs"]["path"] = "javascript:window.pwned=1"
+    items["disk.qcow2"]["path"] = f"//example.org/../../{MARKUP}?a#b"
+    return one
+
+
+def test_a_hostile_catalog_is_shown_as_text(site: Site, visit: type_of_visit) -> None:
+    site.publish(images=document({NOBLE: hostile()}, {NOBLE: {MARKUP: MARKUP}}))
+    seen = visit(f"?product=images/{NOBLE}")
+    assert MARKUP in seen.page.locator("#rows a").inner_text()
+    assert "</script><script>" in seen.page.locator("#detail h2").inner_text()
+    assert seen.page.locator("img, #page script, #detail script").count() == 0
+    assert seen.page.evaluate("window.pwned") is None
+    assert seen.violations() == []
+    assert seen.errors == []
+
+
+def test_a_hostile_path_links_below_this_server(site: Site, visit: type_of_visit) -> None:
+    site.publish(images=document({NOBLE: hostile()}))
+    seen = visit(f"?product=images/{NOBLE}")
+    addresses = seen.page.locator("#detail .files a").evaluate_all("(links) => links.map((link) => link.href)")
+    assert len(addresses) == 3
+    assert [address for address in addresses if not address.startswith(site.url)] == []
+    assert [address for address in addresses if "?" in address or "#" in address] == []
+
+
+def test_a_hostile_alias_is_one_quoted_word_in_a_command(site: Site, visit: type_of_visit) -> None:
+    site.publish(images=document({NOBLE: hostile()}))
+    seen = visit(f"?product=images/{NOBLE}")
+    line = seen.page.locator("#detail .command code").first.inner_text()
+    assert line == "incus launch 'my-images:$(touch /tmp/pwned);'\\''\"`'"
+
+
+def test_no_command_is_offered_for_an_alias_with_control_characters(site: Site, visit: type_of_visit) -> None:
+    site.publish(images=document({NOBLE: product(NOBLE, [HOUR], aliases="a\x1b[2Jb")}))
+    seen = visit(f"?product=images/{NOBLE}")
+    assert seen.page.locator("#detail h2").inner_text() == "ubuntu noble"
+    assert seen.page.locator("#detail .command").count() == 0
+
+
+@pytest.mark.parametrize("wrong", [None, 7, "text", [], [None], {"a": None}, True])
+def test_wrong_types_anywhere_do_not_break_the_others(site: Site, visit: type_of_visit, wrong: Any) -> None:
+    fields = ["aliases", "arch", "os", "release_title", "requirements", "support_eol", "versions", "withheld"]
+    products = {f"broken:{field}:amd64:default": product(f"b:{field}:amd64:default", [HOUR]) | {field: wrong} for field in fields}
+    half = product("broken:items:amd64:default", [HOUR])
+    half["versions"]["20261123_11:00"]["items"]["disk.qcow2"] = wrong
+    products |= {"broken:whole:amd64:default": wrong, "broken:items:amd64:default": half, NOBLE: product(NOBLE, [HOUR])}
+    site.publish(images=document(products, {"broken:waiting:amd64:default": wrong}))
+    seen = visit(f"?product=images/{NOBLE}")
+    assert seen.page.locator("#table").get_attribute("aria-rowcount") == str(len(fields) + 5)
+    assert seen.page.locator("#detail h2").inner_text() == "ubuntu noble"
+    assert seen.errors == []
+
+
+def tour(seen: Visit) -> None:
+    """Everything that a visitor can do, once."""
+    page = seen.page
+    page.locator("#search").fill("ubuntu")
+    page.locator("#filter-arch").select_option("arm64")
+    page.locator("#states button").first.click()
+    page.get_by_role("button", name="Clear").click()
+    page.locator("#theme").click()
+    page.get_by_role("columnheader", name="Download").get_by_role("button").click()
+    page.locator("#rows a").first.click()
+    page.locator("#detail summary").first.click()
+    page.locator("#detail .copy").first.click()
+    seen.later()
+    page.locator("#detail-close").click()
+
+
+def test_a_whole_visit_violates_no_policy_and_asks_no_other_host(site: Site, visit: type_of_visit) -> None:
+    site.publish(images=realistic())
+    seen = visit()
+    tour(seen)
+    assert seen.violations() == []
+    assert seen.errors == []
+    assert len(seen.requests) > 4
+    assert [url for url in seen.requests if not url.startswith((site.url, "data:image/svg+xml"))] == []
+
+
+@pytest.mark.parametrize(
+    ("attack", "directive"),
+    [
+        ("document.body.append(Object.assign(document.createElement('style'), {textContent: 'a{}'}))", "style-src"),
+        ("document.body.append(Object.assign(document.createElement('img'), {src: '/x.png'}))", "img-src"),
+        ("document.body.append(Object.assign(document.createElement('iframe'), {src: '/openapi.json'}))", "frame-src"),
+        ("fetch('https://example.org/').catch(() => 0)", "connect-src"),
+        ("try { document.body.innerHTML = '<b>x</b>' } catch {}", "require-trusted-types-for"),
+    ],
+)
+def test_the_policy_is_in_force(site: Site, visit: type_of_visit, attack: str, directive: str) -> None:
+    site.publish()
+    seen = visit()
+    seen.page.evaluate(f"() => {{ {attack} }}")
+    seen.page.wait_for_function("window.violations.length > 0", polling=50)
+    assert seen.violations()[0].startswith(directive)
+
+
+# For everybody --------------------------------------------------------------------------------------------------------
+
+
+def serious(page: "Page") -> list[str]:
+    """axe-core's serious and critical findings, each with the first element concerned."""
+    axe = pytest.importorskip(
+        "axe_playwright_python.sync_playwright", reason="accessibility was NOT tested: uv sync --group browser"
+    )
+    found = axe.Axe().run(page).response["violations"]
+    return [f"{each['id']}: {each['nodes'][0]['html']}" for each in found if each["impact"] in ("serious", "critical")]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("place", ["list", "product", "waiting", "empty", "unreachable", "phone", "phone product"])
+def test_axe_finds_nothing_serious(site: Site, visit: type_of_visit, scheme: str, place: str) -> None:
+    site.publish(images=document({}) if place == "empty" else realistic())
+    if place == "unreachable":
+        site.broken[INDEX] = 503
+    open_product = {"product": NOBLE, "phone product": NOBLE, "waiting": "nixos:25.11:amd64:default"}.get(place)
+    options = PHONE if place.startswith("phone") else {}
+    # axe-core is put into the page as a script, which the page's own policy rightly refuses.
+    seen = visit(f"?product=images/{open_product}" if open_product else "", color_scheme=scheme, bypass_csp=True, **options)
+    assert serious(seen.page) == []
+
+
+def test_the_page_works_without_a_mouse(site: Site, visit: type_of_visit) -> None:
+    site.publish(images=realistic())
+    page = visit().page
+    page.keyboard.press("/")
+    page.keyboard.type("alpine")
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("ArrowDown")
+    key = page.locator("#rows tr:has(a:focus)").get_attribute("data-key")
+    assert key == page.locator("#rows tr[data-key]").nth(1).get_attribute("data-key")
+    page.keyboard.press("Enter")
+    assert page.evaluate("document.activeElement.id") == "detail-title"
+    page.keyboard.press("Escape")
+    assert page.locator("#detail").is_hidden()
+    assert page.locator("#rows tr:has(a:focus)").get_attribute("data-key") == key
+
+
+def test_rows_say_where_they_are_in_the_whole_list(site: Site, visit: type_of_visit) -> None:
+    site.publish(images=realistic())
+    page = visit().page
+    assert page.get_by_role("table", name="Products").get_attribute("aria-rowcount") == "49"
+    assert page.locator("#rows tr[data-key]").nth(4).get_attribute("aria-rowindex") == "6"
+
+
+@pytest.mark.parametrize("query", ["", f"?product=images/{NOBLE}"])
+def test_a_phone_never_scrolls_sideways(site: Site, visit: type_of_visit, query: str) -> None:
+    site.publish(images=realistic())
+    page = visit(query, **PHONE).page
+    assert page.evaluate("document.documentElement.scrollWidth") == 390
+    detail = page.locator("#detail")
+    assert not detail.is_visible() or detail.evaluate("(panel) => panel.scrollWidth") <= 390
+
+
+def test_on_a_phone_the_product_covers_the_list(site: Site, visit: type_of_visit) -> None:
+    site.publish(images=realistic())
+    page = visit(**PHONE).page
+    page.locator("#rows a").first.tap()
+    assert page.locator("#detail").bounding_box() == {"x": 0, "y": 0, "width": 390, "height": 844}
+    assert page.locator("#page").evaluate("(list) => list.inert")
+    page.locator("#detail-close").tap()
+    assert not page.locator("#page").evaluate("(list) => list.inert")
+
+
+def luminance(page: "Page") -> float:
+    """Of the page's background, 0 to 255."""
+    colour: str = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    red, green, blue = (float(part) for part in colour.removeprefix("rgb(").removesuffix(")").split(","))
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+def test_colours_follow_the_system_until_the_reader_chooses(site: Site, visit: type_of_visit) -> None:
+    site.publish()
+    light = visit(color_scheme="light").page
+    dark = visit(color_scheme="dark").page
+    assert luminance(light) > 200
+    assert luminance(dark) < 50
+    dark.locator("#theme").click()
+    assert luminance(dark) > 200
+    dark.reload()
+    assert luminance(dark) > 200

@@ -1,0 +1,99 @@
+"""Many publishers at once:
+
+everything that was uploaded is listed, once, and the catalog was written seldom.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from harness import PATIENCE, Stack, local_stack, need, put
+
+from clients import read_catalog
+from images import sha256_hex, split_image
+
+pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("many")]
+
+VERSIONS = 200
+UPLOADERS = 8
+PRODUCTS = 10
+
+
+def prefix(number: int) -> str:
+    """Key prefix of one of the versions: neighbours are in different products, each product has twenty."""
+    product, serial = number % PRODUCTS, number // PRODUCTS
+    return f"images/alpine/many{product}/amd64/default/20261123_{serial:02}:00/"
+
+
+@pytest.fixture
+def stack() -> Iterator[Stack]:
+    """A stack of its own: what the others upload would be in the count of writes."""
+    need("curl", "sha256sum")
+    with local_stack("--empty") as running:
+        yield running
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> dict[str, Path]:
+    """Key to file, of all the versions."""
+    files = {}
+    for number in range(VERSIONS):
+        for name, body in split_image(seed=str(number)).items():
+            files[prefix(number) + name] = tmp_path / f"{number}-{name}"
+            files[prefix(number) + name].write_bytes(body)
+    return files
+
+
+def upload_all(stack: Stack, images: dict[str, Path]) -> None:
+    """Eight uploaders at once, each with its own signed URLs.
+
+    The two files of a version are never the same one's.
+    """
+    keys = sorted(images, key=lambda key: (key.rpartition("/")[2], key))
+    shares = [keys[i::UPLOADERS] for i in range(UPLOADERS)]
+    # One later for the second kind of file, so that a version's root does not come from who sent its
+    # metadata.
+    shares = [
+        [key for key in share if key.endswith(".xz")] + [key for key in other if not key.endswith(".xz")]
+        for share, other in zip(shares, shares[1:] + shares[:1], strict=True)
+    ]
+
+    def upload(share: list[str]) -> None:
+        for key, url in zip(share, stack.presign(*share), strict=True):
+            put(images[key], url)
+
+    with ThreadPoolExecutor(UPLOADERS) as pool:
+        list(pool.map(upload, shares))
+
+
+def writes(stack: Stack, key: str) -> int:
+    """How often `key` was written: the bucket keeps every generation."""
+    pages = stack.s3().get_paginator("list_object_versions").paginate(Bucket=stack.bucket, Prefix=key)
+    return sum(found["Key"] == key for page in pages for found in page.get("Versions", []))
+
+
+@pytest.mark.timeout(600)
+def test_nothing_is_lost_or_doubled_when_eight_publish_two_hundred_versions(
+    stack: Stack, images: dict[str, Path], record_property: Callable[[str, object], None]
+) -> None:
+    upload_all(stack, images)
+    expected = {}
+    for number in range(VERSIONS):
+        parts = [images[prefix(number) + name] for name in ("lxd.tar.xz", "rootfs.squashfs")]
+        expected[sha256_hex(*(part.read_bytes() for part in parts))] = prefix(number)
+    stack.wait_until_listed(*expected, patience=3 * PATIENCE)
+
+    for reader in ("lxd", "incus"):
+        listed = Counter(image.fingerprint for image in read_catalog(*stack.catalog(), client=reader))
+        assert listed == Counter(dict.fromkeys(expected, 1))
+    for image in read_catalog(*stack.catalog()):
+        assert image.files["root"].path == expected[image.fingerprint] + "rootfs.squashfs"
+
+    catalog_writes = writes(stack, "streams/v1/images.json")
+    record_property("catalog writes for 200 versions", catalog_writes)
+    record_property("index writes for 200 versions", writes(stack, "streams/v1/index.json"))
+    assert 1 <= catalog_writes <= VERSIONS
