@@ -65,6 +65,14 @@ class Visit:
         found: list[str] = self.page.evaluate("window.violations")
         return found
 
+    def first_violation(self) -> str:
+        """Waits for one: some are reported after the attempt. Polls from here, as the policy forbids a polled expression."""
+        for _ in range(100):
+            if found := self.violations():
+                return found[0]
+            self.page.wait_for_timeout(50)
+        raise AssertionError("no policy violation was reported within 5 s")
+
     def rows(self) -> list[str]:
         """The titles of the rows in the document, top to bottom."""
         return self.page.locator("#rows td.image a").all_inner_texts()

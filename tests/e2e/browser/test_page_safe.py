@@ -118,8 +118,7 @@ def test_the_policy_is_in_force(site: Site, visit: type_of_visit, attack: str, d
     site.publish()
     seen = visit()
     seen.page.evaluate(f"() => {{ {attack} }}")
-    seen.page.wait_for_function("window.violations.length > 0", polling=50)
-    assert seen.violations()[0].startswith(directive)
+    assert seen.first_violation().startswith(directive)
 
 
 # For everybody --------------------------------------------------------------------------------------------------------

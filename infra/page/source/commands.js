@@ -1,0 +1,55 @@
+// The commands people copy into a terminal. Whatever comes from the catalog is quoted: a name is never code.
+
+import { shortestAlias } from "./model.js";
+
+/** @typedef {import("./model.js").Product} Product */
+/** @typedef {{client: string, line: string, kind: string}} Command */
+
+/** @param {string} word @returns {string} one shell word */
+const quote = (word) => (/^[\w./:@%,=-]+$/.test(word) ? word : `'${word.replaceAll("'", `'\\''`)}'`);
+
+/** Control characters would act on a terminal even between quotes, so no command is offered for them. */
+const printable = (/** @type {string} */ word) => !/[\p{Cc}\p{Cf}]/u.test(word);
+
+/** @param {string} hostname @returns {string} a short name for the remote, from the server's own */
+export function remoteName(hostname) {
+  const first = hostname.split(".")[0];
+  return /^[a-z][a-z0-9-]*$/.test(first) && first !== "localhost" && first !== "www" ? first : "my-images";
+}
+
+/** @param {string} remote @param {string} url @returns {Command[]} */
+export function remoteAdd(remote, url) {
+  return ["incus", "lxc"].map((client) => ({
+    client,
+    kind: "remote",
+    line: `${client} remote add ${quote(remote)} ${url} --protocol=simplestreams`,
+  }));
+}
+
+/**
+ * The shortest alias that means this product and no other; with the architecture (clients always add that form) when it is shared.
+ * @param {Product} product @param {Map<string, number>} claims how many products claim each alias
+ */
+export function launchAlias(product, claims) {
+  const shortest = shortestAlias(product);
+  if (!shortest) return "";
+  return (claims.get(shortest) ?? 0) > 1 ? `${shortest}/${product.arch}` : shortest;
+}
+
+/**
+ * @param {Product} product @param {string} remote @param {Map<string, number>} claims
+ * @returns {Command[]} for each client and kind that the newest version serves
+ */
+export function launch(product, remote, claims) {
+  const alias = launchAlias(product, claims);
+  if (!alias || !printable(alias)) return [];
+  return product.kinds.flatMap((kind) =>
+    ["incus", "lxc"]
+      .filter((client) => product.versions[0].images.some((i) => i.kind === kind && i.clients.includes(client)))
+      .map((client) => ({
+        client,
+        kind,
+        line: `${client} launch ${quote(`${remote}:${alias}`)}${kind === "vm" ? " --vm" : ""}`,
+      })),
+  );
+}

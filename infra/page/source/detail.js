@@ -1,0 +1,145 @@
+// One product in full.
+import { address } from "./catalog.js";
+import { launch } from "./commands.js";
+import { commandLine, copyButton, h, moment } from "./dom.js";
+import { age, size, stamp, verdict } from "./model.js";
+import { badge } from "./table.js";
+
+/** @typedef {import("./model.js").Product} Product */
+/** @typedef {import("./model.js").Version} Version */
+/** @typedef {{base: string, remote: string, now: number, claims: Map<string, number>}} Context */
+
+/** @type {Record<string, string>} */
+const FORMS = {
+  squashfs: "Container",
+  "tar.xz": "Container, tar.xz root",
+  unified: "Container, unified tarball",
+  qcow2: "Virtual machine",
+  disk1: "Virtual machine, disk1.img",
+  uefi1: "Virtual machine, uefi1.img",
+};
+
+/**
+ * @param {import("./query.js").Row} row @param {Context} context @returns {Node[]}
+ */
+export function detail({ product, state }, context) {
+  const [newest, ...older] = product.versions;
+  return [
+    h("h2", { id: "detail-title", tabindex: "-1" }, product.title),
+    h("p.where", {}, [product.variant, product.arch].filter(Boolean).join(" · ")),
+    h("p.verdict", {}, badge(state), " ", ...sentence(product, state, context.now)),
+    ...section("Launch", launchLines(product, context)),
+    ...section("Uploads not listed", notes(product.unlisted)),
+    ...section("Withheld", notes(product.withheld)),
+    ...section("About", [facts(product, newest, context)]),
+    ...section("Fingerprints", fingerprints(newest)),
+    ...section("Files", newest ? [files(newest, context)] : []),
+    ...section("Older versions", older.map((version) => olderVersion(version, context))),
+  ];
+}
+
+/** @param {string} title @param {Node[]} content @returns {Node[]} nothing when there is no content */
+const section = (title, content) => (content.length > 0 ? [h("section", {}, h("h3", {}, title), ...content)] : []);
+
+/** @param {Product} product @param {import("./model.js").State} state @param {number} now */
+function sentence(product, state, now) {
+  const when = product.versions[0]?.when ?? null;
+  return when === null ? [verdict(product, state)] : [verdict(product, state), " Newest version: ", moment(when, now), "."];
+}
+
+/** @param {Product} product @param {Context} context */
+function launchLines(product, { remote, claims }) {
+  const commands = launch(product, remote, claims);
+  const kinds = new Set(commands.map(({ kind }) => kind));
+  return commands.map((command) => {
+    const kind = command.kind === "vm" ? " as a virtual machine" : kinds.size > 1 ? " as a container" : "";
+    return commandLine(command, `the ${command.client} launch command${kind}`);
+  });
+}
+
+/** @param {import("./model.js").Note[]} entries */
+function notes(entries) {
+  if (entries.length === 0) return [];
+  return [h("ul.notes", {}, ...entries.map(({ what, why }) => h("li", {}, h("code", {}, what), " ", why)))];
+}
+
+/** @param {Product} product @param {Version | undefined} newest @param {Context} context */
+function facts(product, newest, { now }) {
+  const list = h("dl", {});
+  /** @param {string} term @param {...import("./dom.js").Child} value */
+  const fact = (term, ...value) => {
+    if (value.some(Boolean)) list.append(h("dt", {}, term), h("dd", {}, ...value));
+  };
+  const aliases = product.aliases.map((alias) => h("li", {}, h("code", {}, alias)));
+  fact("Aliases", aliases.length > 0 && h("ul.aliases", {}, ...aliases));
+  fact("Newest version", newest && h("code", {}, newest.name), ...(newest?.when == null ? [] : [" ", moment(newest.when, now)]));
+  fact("Label", newest?.label);
+  fact("Download", ...sizes(newest));
+  fact("Codename", product.codename);
+  fact("Release", product.title.endsWith(product.release) ? "" : product.release);
+  fact("End of life", product.eolText && endOfLife(product, now));
+  const needs = product.requirements.map(([key, value]) => h("li", {}, h("code", {}, `${key}=${value}`)));
+  fact("Requirements", needs.length > 0 && h("ul.aliases", {}, ...needs));
+  fact("Stream", product.stream);
+  fact("Product", h("code", {}, product.name));
+  return list;
+}
+
+/** @param {Product} product @param {number} now */
+function endOfLife(product, now) {
+  return product.eol === null ? product.eolText : `${product.eolText}, ${age(product.eol, now)}`;
+}
+
+/** @param {Version | undefined} newest @returns {string[]} */
+function sizes(newest) {
+  const parts = (newest?.images ?? []).map((image) => `${FORMS[image.form]} ${size(image.sizeBytes)}`);
+  return parts.length > 0 ? [parts.join(", ")] : [];
+}
+
+/** @param {Version | undefined} newest */
+function fingerprints(newest) {
+  return (newest?.images ?? []).map((image) =>
+    h(
+      "div.fingerprint",
+      {},
+      h("span.form", {}, FORMS[image.form]),
+      h("code.digest", {}, h("b", {}, image.fingerprint.slice(0, 12)), image.fingerprint.slice(12)),
+      copyButton(image.fingerprint, `the fingerprint of the ${FORMS[image.form].toLowerCase()}`),
+    ),
+  );
+}
+
+/** @param {Version} version @param {Context} context */
+function files(version, { base }) {
+  const entries = version.files.map((file) =>
+    h(
+      "li",
+      {},
+      h(
+        "div.file",
+        {},
+        h("a", { href: address(base, file.path), download: true }, file.name),
+        file.deltaBase ? h("span.sub", {}, `from ${file.deltaBase}`) : null,
+        h("span.size", {}, size(file.sizeBytes)),
+      ),
+      h("code.digest", { "aria-label": `sha256 ${file.sha256}` }, file.sha256),
+    ),
+  );
+  return h("ul.files", {}, ...entries);
+}
+
+/** @param {Version} version @param {Context} context files appear when it is opened, so a long history costs nothing */
+function olderVersion(version, context) {
+  const when = version.when === null ? "" : age(version.when, context.now);
+  const summary = h(
+    "summary",
+    { title: version.when === null ? false : stamp(version.when) },
+    h("code", {}, version.name),
+    h("span.sub", {}, [version.label, when].filter(Boolean).join(" · ")),
+  );
+  const folded = h("details.older", { "data-version": version.name }, summary);
+  folded.addEventListener("toggle", () => {
+    if (folded.childElementCount === 1) folded.append(...fingerprints(version), files(version, context));
+  });
+  return folded;
+}
