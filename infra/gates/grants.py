@@ -1,0 +1,154 @@
+"""Who may do what: the whole table, and every call that it is checked against.
+
+Each role's row lists the only calls it may make. `calls()` is every action that matters tried on every kind of
+resource that there is, so that a right nobody wrote down is found, and not only the loss of one that somebody did.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import product
+from typing import Final
+
+from local_stack.template import ACCOUNT_ID
+
+from gates.policy import Decision, Request, Statement, decide
+from gates.stack import REGION, Stack
+
+Call = tuple[str, str]
+"""An action and the short name of what it is done to: ("s3:GetObject", "images/")."""
+
+# Short name → key, one for each kind of key that is treated alike.
+KEYS: Final = {
+    "images/": "images/ubuntu/noble/amd64/default/20261123_10:00/rootfs.squashfs",
+    "images-*/": "images-daily/ubuntu/noble/amd64/default/20261123_10:00/disk.qcow2",
+    "imagesX": "images.txt",
+    "streams/": "streams/v1/images.json",
+    "streams/v1/index.json": "streams/v1/index.json",
+    "versions/": "versions/images/ubuntu/noble/amd64/default/20261123_10:00.json",
+    "claims/": "claims/images/ubuntu/noble/amd64/default/20261123_10:00.json",
+    "maintain/": "maintain/cursor.json",
+    "index.html": "index.html",
+    "openapi.json": "openapi.json",
+    "another key": "notes.txt",
+}
+SERVED: Final = frozenset({"images/", "images-*/", "streams/", "streams/v1/index.json", "index.html", "openapi.json"})
+
+ACTIONS: Final[Mapping[str, tuple[str, ...]]] = {
+    "key": (
+        *("s3:GetObject", "s3:PutObject", "s3:DeleteObject", "s3:GetObjectVersion", "s3:DeleteObjectVersion"),
+        *("s3:PutObjectAcl", "s3:PutObjectTagging", "s3:RestoreObject", "s3:ReplicateObject"),
+        *("s3:AbortMultipartUpload", "s3:ListMultipartUploadParts"),
+    ),
+    "bucket": (
+        *("s3:ListBucket", "s3:ListBucketVersions", "s3:ListBucketMultipartUploads", "s3:DeleteBucket"),
+        *("s3:PutBucketPolicy", "s3:PutBucketNotification", "s3:PutBucketVersioning", "s3:PutLifecycleConfiguration"),
+    ),
+    "queue": (
+        *("sqs:SendMessage", "sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:GetQueueAttributes"),
+        *("sqs:ChangeMessageVisibility", "sqs:PurgeQueue", "sqs:SetQueueAttributes", "sqs:StartMessageMoveTask"),
+    ),
+    "distribution": ("cloudfront:CreateInvalidation", "cloudfront:UpdateDistribution", "cloudfront:DeleteDistribution"),
+    "function": ("lambda:InvokeFunction", "lambda:UpdateFunctionCode", "lambda:GetFunction"),
+    "log": ("logs:CreateLogStream", "logs:PutLogEvents", "logs:GetLogEvents", "logs:DeleteLogGroup"),
+    "topic": ("sns:Publish",),
+    "role": ("iam:PassRole", "iam:PutRolePolicy", "sts:AssumeRole"),
+    "trace": ("xray:PutTraceSegments", "xray:PutTelemetryRecords", "xray:GetTraceSummaries"),
+}
+
+TAKE: Final = ("sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:GetQueueAttributes", "sqs:ChangeMessageVisibility")
+TRACE: Final = {("xray:PutTraceSegments", "*"), ("xray:PutTelemetryRecords", "*")}
+IMAGES: Final = ("images/", "images-*/")
+
+
+def _may(actions: Iterable[str], things: Iterable[str]) -> set[Call]:
+    return set(product(actions, things))
+
+
+def _log(function: str) -> set[Call]:
+    return _may(("logs:CreateLogStream", "logs:PutLogEvents"), (f"{function}Logs",))
+
+
+# "list X" stands for s3:ListBucket with that prefix; "list missing" for the right to a 404.
+GRANTS: Final[Mapping[str, set[Call]]] = {
+    "DigestRole": (
+        _may(["s3:GetObject"], [*IMAGES, "versions/", "claims/", "maintain/"])
+        | _may(["s3:PutObject"], ["versions/", "claims/"])
+        | _may(["s3:ListBucket"], ["missing", *IMAGES, "versions/", "claims/", "maintain/"])
+        | _may(TAKE, ["ArrivalsQueue"])
+        | _log("Digest")
+        | TRACE
+    ),
+    "PublishRole": (
+        _may(["s3:GetObject"], ["versions/", "streams/", "streams/v1/index.json"])
+        | _may(["s3:PutObject"], ["streams/", "streams/v1/index.json"])
+        | _may(["s3:ListBucket"], ["missing", "versions/", "streams/"])
+        | _may(TAKE, ["ChangesQueue"])
+        | _may(["cloudfront:CreateInvalidation"], ["Distribution"])
+        | _log("Publish")
+        | TRACE
+    ),
+    "UploadsRole": (
+        _may(["s3:PutObject", "s3:AbortMultipartUpload", "s3:ListMultipartUploadParts"], IMAGES)
+        | _may(["s3:GetObject"], ["versions/", "streams/", "streams/v1/index.json", "maintain/"])
+        | _may(["s3:PutObject"], ["maintain/"])
+        | _may(["s3:ListBucket"], ["missing", *IMAGES, "versions/", "streams/", "maintain/"])
+        | _may(["sqs:SendMessage"], ["ArrivalsQueue"])
+        | _log("Uploads")
+        | TRACE
+    ),
+    "MaintainRole": (
+        _may(["s3:DeleteObject"], [*IMAGES, "versions/", "maintain/"])
+        | _may(["s3:GetObject"], ["versions/", "maintain/", "streams/", "streams/v1/index.json", "index.html", "openapi.json"])
+        | _may(["s3:PutObject"], ["versions/", "maintain/", "streams/v1/index.json", "index.html", "openapi.json"])
+        | _may(["s3:ListBucket"], ["missing", *IMAGES, "streams/", "versions/", "claims/", "maintain/", "everything"])
+        | _may(["sqs:SendMessage"], ["ArrivalsQueue", "MaintainDeadLetters"])
+        | _log("Maintain")
+        | TRACE
+    ),
+    "ScheduleRole": _may(["lambda:InvokeFunction"], ["MaintainFunction"]) | _may(["sqs:SendMessage"], ["MaintainDeadLetters"]),
+}
+
+
+def things(stack: Stack) -> dict[str, dict[str, str]]:
+    """Every resource that a call may name, by kind: short name → ARN."""
+    bucket, logs = stack.properties("Bucket")["BucketName"], "images-logsbucket"
+    edge = f"arn:aws:cloudfront::{ACCOUNT_ID}:distribution/images-Distribution"
+
+    def arns(kind: str, service: str) -> dict[str, str]:
+        own = {name: f"arn:aws:{service}:{REGION}:{ACCOUNT_ID}:{{}}images-{name}" for name in stack.of_type(kind)}
+        return {**own, "somebody's": f"arn:aws:{service}:{REGION}:{ACCOUNT_ID}:{{}}somebody"}
+
+    def named(of: Mapping[str, str], part: str, end: str = "") -> dict[str, str]:
+        return {name: arn.format(part) + end for name, arn in of.items()}
+
+    return {
+        "key": {name: f"arn:aws:s3:::{bucket}/{key}" for name, key in KEYS.items()}
+        | {"access logs": f"arn:aws:s3:::{logs}/edge/x.gz", "somebody's": "arn:aws:s3:::somebody/images/x"},
+        "bucket": {"Bucket": f"arn:aws:s3:::{bucket}", "LogsBucket": f"arn:aws:s3:::{logs}"},
+        "queue": named(arns("AWS::SQS::Queue", "sqs"), ""),
+        "distribution": {"Distribution": edge, "somebody's": f"{edge}X"},
+        "function": named(arns("AWS::Lambda::Function", "lambda"), "function:"),
+        "log": named(arns("AWS::Logs::LogGroup", "logs"), "log-group:", ":log-stream:x"),
+        "topic": named(arns("AWS::SNS::Topic", "sns"), ""),
+        "role": {name: f"arn:aws:iam::{ACCOUNT_ID}:role/images-{name}" for name in stack.of_type("AWS::IAM::Role")},
+        "trace": {"*": "*"},
+    }
+
+
+def calls(stack: Stack) -> Iterator[tuple[Call, Request]]:
+    """Every call, with its name in the table."""
+    for kind, named in things(stack).items():
+        for action, (name, arn) in product(ACTIONS[kind], named.items()):
+            if (action, name) != ("s3:ListBucket", "Bucket"):
+                yield (action, name), Request(action, arn)
+    bucket = things(stack)["bucket"]["Bucket"]
+    # Without a prefix in it: what S3 asks before it says 404 instead of 403.
+    yield ("s3:ListBucket", "missing"), Request("s3:ListBucket", bucket)
+    for name in (*IMAGES, "streams/", "versions/", "claims/", "maintain/"):
+        prefix = KEYS[name].rsplit("/", 1)[0] + "/"
+        yield ("s3:ListBucket", name), Request("s3:ListBucket", bucket, context={"s3:prefix": prefix})
+    yield ("s3:ListBucket", "everything"), Request("s3:ListBucket", bucket, context={"s3:prefix": ""})
+
+
+def granted(statements: list[Statement], stack: Stack) -> set[Call]:
+    """Of all calls, those that the statements allow."""
+    return {call for call, request in calls(stack) if decide(statements, request) is Decision.ALLOWED}

@@ -1,0 +1,262 @@
+"""The template keeps every rule, and every rule notices when the template is broken on purpose."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from gates import rules, stack
+from gates.rules import RULES
+
+Template = dict[str, Any]
+Mutation = tuple[str, str, Callable[[Template], object]]
+
+CERTIFICATE = "arn:aws:acm:us-east-1:111122223333:certificate/01234567-89ab-cdef-0123-456789abcdef"
+VARIANTS = {
+    "defaults": {},
+    "everything optional": {
+        "DomainName": "images.example.org",
+        "CertificateArn": CERTIFICATE,
+        "HostedZoneId": "Z0123456789",
+        "JwtIssuer": "https://token.example.org",
+        "JwtAudience": "images",
+        "AlarmEmail": "ops@example.org",
+        "GeoRestriction": "whitelist",
+        "GeoLocations": "DE,FR",
+    },
+    "short runs": {"DigestTimeout": "5", "PublishTimeout": "30"},
+}
+
+
+@pytest.fixture(scope="module", params=VARIANTS)
+def deployed(request: pytest.FixtureRequest) -> stack.Stack:
+    return stack.deployed(**VARIANTS[request.param])
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_the_template_keeps_its_rules(deployed: stack.Stack, name: str) -> None:
+    assert list(RULES[name](deployed)) == []
+
+
+def resource(document: Template, name: str) -> Any:
+    return document["Resources"][name]["Properties"]
+
+
+def edge(document: Template) -> Any:
+    return resource(document, "Distribution")["DistributionConfig"]
+
+
+def statements(document: Template, role: str) -> Any:
+    return resource(document, role)["Policies"][0]["PolicyDocument"]["Statement"]
+
+
+def widen(role: str, sid: str, **change: Any) -> Callable[[Template], None]:
+    """Change elements of one statement of a role."""
+
+    def mutate(document: Template) -> None:
+        (statement,) = (s for s in statements(document, role) if s["Sid"] == sid)
+        statement.update(change)
+
+    return mutate
+
+
+def drop_statement(policy: str, sid: str) -> Callable[[Template], None]:
+    def mutate(document: Template) -> None:
+        holder = resource(document, policy)["PolicyDocument"]
+        kept = [s for s in holder["Statement"] if s["Sid"] != sid]
+        assert len(kept) == len(holder["Statement"]) - 1
+        holder["Statement"] = kept
+
+    return mutate
+
+
+def drop_condition(policy: str, sid: str, operator: str) -> Callable[[Template], None]:
+    def mutate(document: Template) -> None:
+        (statement,) = (s for s in resource(document, policy)["PolicyDocument"]["Statement"] if s["Sid"] == sid)
+        del statement["Condition"][operator]
+
+    return mutate
+
+
+def reach(document: Template, name: str, path: str) -> tuple[Any, str | int]:
+    """What holds the element at `path` (dotted, numbers for lists) below a resource's properties, and its key there."""
+    *above, last = (int(step) if step.isdigit() else step for step in path.split("."))
+    node = resource(document, name)
+    for step in above:
+        node = node[step]
+    return node, last
+
+
+def put(name: str, path: str, to: Any) -> Callable[[Template], None]:
+    def mutate(document: Template) -> None:
+        node, last = reach(document, name, path)
+        assert node[last] != to
+        node[last] = to
+
+    return mutate
+
+
+def remove(name: str, path: str) -> Callable[[Template], None]:
+    def mutate(document: Template) -> None:
+        node, last = reach(document, name, path)
+        del node[last]
+
+    return mutate
+
+
+def swap_queues(document: Template) -> None:
+    for entry in resource(document, "Bucket")["NotificationConfiguration"]["QueueConfigurations"]:
+        other = "Changes" if entry["Queue"]["Fn::GetAtt"][0] == "ArrivalsQueue" else "Arrivals"
+        entry["Queue"] = {"Fn::GetAtt": [f"{other}Queue", "Arn"]}
+
+
+def forget_dependency(document: Template) -> None:
+    document["Resources"]["Bucket"]["DependsOn"].remove("ArrivalsQueuePolicy")
+
+
+def close_the_circle(document: Template) -> None:
+    policy = resource(document, "ArrivalsQueuePolicy")["PolicyDocument"]["Statement"][0]
+    policy["Condition"]["ArnEquals"]["aws:SourceArn"] = {"Fn::GetAtt": ["Bucket", "Arn"]}
+
+
+def open_a_route(document: Template) -> None:
+    del resource(document, "UploadsApi")["DefinitionBody"]["paths"]["/{path+}"]["delete"]["security"]
+
+
+def delete_with_the_stack(document: Template) -> None:
+    document["Resources"]["Bucket"]["DeletionPolicy"] = "Delete"
+
+
+def widen_the_timeout(document: Template) -> None:
+    document["Mappings"]["SixTimes"]["900"]["Visibility"] = 900
+
+
+def serve_a_page_for_errors(document: Template) -> None:
+    edge(document)["CustomErrorResponses"][1].update(ResponseCode=200, ResponsePagePath="/index.html")
+
+
+def publish_records(document: Template) -> None:
+    for statement in resource(document, "BucketPolicy")["PolicyDocument"]["Statement"]:
+        if statement["Sid"] == "EdgeReadsWhatIsServed":
+            statement["Resource"] = {"Fn::Sub": "${Bucket.Arn}/*"}
+
+
+def attach_managed_policy(document: Template) -> None:
+    resource(document, "DigestRole")["ManagedPolicyArns"] = ["arn:aws:iam::aws:policy/AmazonS3FullAccess"]
+
+
+def add_a_role(document: Template) -> None:
+    document["Resources"]["SpareRole"] = document["Resources"]["DigestRole"]
+
+
+def log_queries(document: Template) -> None:
+    settings = resource(document, "UploadsApi")["AccessLogSettings"]
+    settings["Format"] = settings["Format"].replace("$context.path", "$context.path$context.querystring")
+
+
+def unmeasured(document: Template) -> None:
+    widget = resource(document, "Dashboard")["DashboardBody"]
+    widget["Fn::Sub"] = widget["Fn::Sub"].replace("Refusals", "Refused")
+
+
+IMAGE_BEHAVIOUR = "DistributionConfig.CacheBehaviors.1"
+A_DAY_S = 86400
+ALL_OBJECTS = {"Fn::Sub": "${Bucket.Arn}/*"}
+
+MUTATIONS: list[Mutation] = [
+    ("public bucket", "buckets_are_private_and_outlive_the_stack", put("Bucket", "PublicAccessBlockConfiguration.BlockPublicPolicy", to=False)),
+    ("ACLs on", "buckets_are_private_and_outlive_the_stack", put("Bucket", "OwnershipControls.Rules.0.ObjectOwnership", to="ObjectWriter")),
+    ("no encryption", "buckets_are_private_and_outlive_the_stack", remove("Bucket", "BucketEncryption")),
+    ("bucket goes with the stack", "buckets_are_private_and_outlive_the_stack", delete_with_the_stack),
+    ("no versioning", "old_generations_are_kept_for_a_while", put("Bucket", "VersioningConfiguration.Status", to="Suspended")),
+    ("no abort of uploads", "old_generations_are_kept_for_a_while", remove("Bucket", "LifecycleConfiguration.Rules.1")),
+    ("versions/ expires", "old_generations_are_kept_for_a_while", put("Bucket", "LifecycleConfiguration.Rules.2.Prefix", to="versions/")),
+    ("notification dropped", "notifications_reach_their_queues", remove("Bucket", "NotificationConfiguration.QueueConfigurations.1")),
+    ("queues swapped", "notifications_reach_their_queues", swap_queues),
+    ("prefix of one stream only", "notifications_reach_their_queues", put("Bucket", "NotificationConfiguration.QueueConfigurations.0.Filter.S3Key.Rules.0.Value", to="images/")),
+    ("misspelled event", "notifications_reach_their_queues", put("Bucket", "NotificationConfiguration.QueueConfigurations.0.Event", to="s3:ObjectCreate:*")),
+    ("DependsOn forgotten", "queues_admit_the_bucket_before_it_is_made", forget_dependency),
+    ("cycle of bucket and queue", "nothing_waits_for_itself", close_the_circle),
+    ("records served", "the_edge_reads_only_what_is_served", publish_records),
+    ("any distribution", "the_edge_reads_only_what_is_served", drop_condition("BucketPolicy", "EdgeReadsWhatIsServed", "StringEquals")),
+    ("missing is 403", "a_missing_key_is_404", drop_statement("BucketPolicy", "EdgeLearnsWhatIsMissing")),
+    ("plain http", "nothing_travels_in_clear_text", drop_statement("BucketPolicy", "OnlyTls")),
+    ("plain http to a queue", "nothing_travels_in_clear_text", drop_statement("ChangesQueuePolicy", "OnlyTls")),
+    ("queue open to any bucket", "queues_take_messages_of_their_bucket_alone", drop_condition("ArrivalsQueuePolicy", "BucketSends", "ArnEquals")),
+    ("queue open to any account", "queues_take_messages_of_their_bucket_alone", drop_condition("ChangesQueuePolicy", "BucketSends", "StringEquals")),
+    ("digest writes the catalog", "no_role_is_wider_than_its_table", widen("DigestRole", "KeepRecordsAndClaims", Resource=ALL_OBJECTS)),
+    ("publish reads images", "no_role_is_wider_than_its_table", widen("PublishRole", "ReadRecords", Resource=ALL_OBJECTS)),
+    ("uploads deletes", "no_role_is_wider_than_its_table", widen("UploadsRole", "SignUploads", Action=["s3:PutObject", "s3:DeleteObject"])),
+    ("uploads signs anywhere", "no_role_is_wider_than_its_table", widen("UploadsRole", "SignUploads", Resource=ALL_OBJECTS)),
+    ("everything of S3", "no_role_is_wider_than_its_table", widen("MaintainRole", "DeleteImages", Action="s3:*")),
+    ("any cache at the edge", "no_role_is_wider_than_its_table", widen("PublishRole", "ForgetAtTheEdge", Resource="*")),
+    ("a right lost", "no_role_is_wider_than_its_table", widen("PublishRole", "KeepTheCatalog", Action=["s3:PutObject"])),
+    ("listing all", "no_role_is_wider_than_its_table", widen("DigestRole", "ListAndTellMissingFromForbidden", Condition={})),
+    ("managed policy", "no_role_is_wider_than_its_table", attach_managed_policy),
+    ("a role without a table", "no_role_is_wider_than_its_table", add_a_role),
+    ("anybody takes the role", "only_the_service_that_needs_a_role_takes_it", put("MaintainRole", "AssumeRolePolicyDocument.Statement.0.Principal", to={"AWS": "*"})),
+    ("visibility too short", "queues_outlast_their_functions", widen_the_timeout),
+    ("no dead letters", "queues_outlast_their_functions", remove("ChangesQueue", "RedrivePolicy")),
+    ("dead letters swapped", "queues_outlast_their_functions", put("ChangesQueue", "RedrivePolicy.deadLetterTargetArn", to={"Fn::GetAtt": ["ArrivalsDeadLetters", "Arn"]})),
+    ("queue not encrypted", "queues_outlast_their_functions", put("ArrivalsQueue", "SqsManagedSseEnabled", to=False)),
+    ("sources swapped", "queues_feed_their_functions", put("DigestFunction", "Events.Arrivals.Properties.Queue", to={"Fn::GetAtt": ["ChangesQueue", "Arn"]})),
+    ("whole batches fail", "queues_feed_their_functions", remove("DigestFunction", "Events.Arrivals.Properties.FunctionResponseTypes")),
+    ("serialised", "queues_feed_their_functions", put("PublishFunction", "Events.Changes.Properties.ScalingConfig.MaximumConcurrency", to=1)),
+    ("large batch without window", "queues_feed_their_functions", put("PublishFunction", "Events.Changes.Properties.MaximumBatchingWindowInSeconds", to=0)),
+    ("shared role", "functions_are_as_decided", put("DigestFunction", "Role", to={"Fn::GetAtt": ["MaintainRole", "Arn"]})),
+    ("logs for ever", "functions_are_as_decided", remove("PublishLogs", "RetentionInDays")),
+    ("variable misspelled", "functions_are_as_decided", put("PublishFunction", "Environment.Variables", to={"CLIENT": "both"})),
+    ("handler misspelled", "handlers_exist", put("DigestFunction", "Handler", to="digest.app.handle")),
+    ("handler nowhere", "handlers_exist", put("DigestFunction", "Handler", to="digests.app.handler")),
+    ("no OAC on the origin", "the_bucket_answers_the_edge_alone", remove("Distribution", "DistributionConfig.Origins.0.OriginAccessControlId")),
+    ("OAC does not sign", "the_bucket_answers_the_edge_alone", put("OriginAccessControl", "OriginAccessControlConfig.SigningBehavior", to="never")),
+    ("plain http to clients", "the_edge_speaks_https_and_only_reads", put("Distribution", f"{IMAGE_BEHAVIOUR}.ViewerProtocolPolicy", to="allow-all")),
+    ("writes through the edge", "the_edge_speaks_https_and_only_reads", put("Distribution", "DistributionConfig.DefaultCacheBehavior.AllowedMethods", to=["GET", "HEAD", "OPTIONS", "PUT", "POST", "PATCH", "DELETE"])),
+    ("catalog behind the default", "the_edge_speaks_https_and_only_reads", remove("Distribution", "DistributionConfig.CacheBehaviors.0")),
+    ("images compressed", "only_json_is_compressed", put("Distribution", f"{IMAGE_BEHAVIOUR}.Compress", to=True)),
+    ("catalog for a day", "lifetimes_are_short_for_the_catalog_and_long_for_images", put("CatalogCachePolicy", "CachePolicyConfig.MaxTTL", to=A_DAY_S)),
+    ("catalog for a day with clients", "lifetimes_are_short_for_the_catalog_and_long_for_images", put("CatalogHeadersPolicy", "ResponseHeadersPolicyConfig.CustomHeadersConfig.Items.0.Value", to="public, max-age=86400")),
+    ("images for a minute", "lifetimes_are_short_for_the_catalog_and_long_for_images", put("ImagesCachePolicy", "CachePolicyConfig.DefaultTTL", to=60)),
+    ("MinTTL above DefaultTTL", "lifetimes_are_short_for_the_catalog_and_long_for_images", put("CatalogCachePolicy", "CachePolicyConfig.MinTTL", to=45)),
+    ("a page for a missing key", "errors_stay_errors", serve_a_page_for_errors),
+    ("errors for an hour", "errors_stay_errors", put("Distribution", "DistributionConfig.CustomErrorResponses.1.ErrorCachingMinTTL", to=3600)),
+    ("no HSTS", "responses_carry_security_headers", remove("PageHeadersPolicy", "ResponseHeadersPolicyConfig.SecurityHeadersConfig.StrictTransportSecurity")),
+    ("scripts from anywhere", "responses_carry_security_headers", put("PageHeadersPolicy", "ResponseHeadersPolicyConfig.SecurityHeadersConfig.ContentSecurityPolicy.ContentSecurityPolicy", to="default-src *")),
+    ("no access log", "access_is_logged", remove("Distribution", "DistributionConfig.Logging")),
+    ("a route without authorizer", "every_route_asks_who_calls", open_a_route),
+    ("no throttle", "the_api_is_throttled_and_logged", remove("UploadsApi", "DefaultRouteSettings")),
+    ("signatures logged", "the_api_is_throttled_and_logged", log_queries),
+    ("CORS", "the_api_is_throttled_and_logged", lambda t: resource(t, "UploadsApi").update(CorsConfiguration={"AllowOrigins": ["*"]})),
+    ("no sweep", "maintain_runs_on_schedule", remove("MaintainFunction", "Events.Sweep")),
+    ("a dry schedule", "maintain_runs_on_schedule", put("MaintainFunction", "Events.Retain.Properties.Input", to='{"task": "retain", "dry_run": true}')),
+    ("alarm without ear", "alarms_tell_somebody", put("ChangesAgeAlarm", "AlarmActions", to=[])),
+    ("dead letters unwatched", "alarms_tell_somebody", lambda t: t["Resources"].pop("ChangesDeadLettersAlarm")),
+    ("metric renamed", "the_dashboard_shows_every_metric", unmeasured),
+    ("parameter takes anything", "parameters_explain_and_bound_themselves", lambda t: t["Parameters"]["DomainName"].pop("AllowedPattern")),
+    ("no remote line", "outputs_say_where_everything_is", lambda t: t["Outputs"].pop("RemoteAdd")),
+]
+
+
+@pytest.mark.parametrize(("rule", "mutate"), [m[1:] for m in MUTATIONS], ids=[m[0] for m in MUTATIONS])
+def test_a_broken_template_is_noticed(rule: str, mutate: Callable[[Template], object]) -> None:
+    document = stack.template()
+    mutate(document)
+    assert list(RULES[rule](stack.deployed(document))) != []
+
+
+def test_a_route_without_authorizer_is_noticed_with_tokens_too() -> None:
+    document = stack.template()
+    open_a_route(document)
+    broken = stack.deployed(document, JwtIssuer="https://token.example.org", JwtAudience="images")
+    assert list(rules.every_route_asks_who_calls(broken)) != []
+
+
+def test_an_old_protocol_on_an_own_domain_is_noticed() -> None:
+    document = stack.template()
+    edge(document)["ViewerCertificate"]["Fn::If"][1]["MinimumProtocolVersion"] = "TLSv1.1_2016"
+    broken = stack.deployed(document, DomainName="images.example.org", CertificateArn=CERTIFICATE)
+    assert list(rules.the_edge_speaks_https_and_only_reads(broken)) != []
+
+
+def test_every_rule_has_a_mutation() -> None:
+    assert RULES.keys() - {rule for _, rule, _ in MUTATIONS} == set()
