@@ -1,0 +1,190 @@
+"""API Gateway's part: the routes of the template, each calling its function with a payload of format 2.0.
+
+The authorizer's place is taken by what the caller says: the name in `X-Local-Caller`, or the access key of a SigV4
+signature, becomes the IAM user `arn:aws:iam::123456789012:user/<name>`; an ARN is taken as it is. With a JWT
+authorizer the claims of the token are taken unverified. The port is on loopback, where this only decides which
+prefixes the uploads function allows.
+Source of the event: API Gateway Developer Guide, "Create AWS Lambda proxy integrations for HTTP APIs".
+"""
+
+import base64
+import binascii
+import json
+import re
+import time
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, Final
+from urllib.parse import unquote
+
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route as StarletteRoute
+
+from local_stack.schedules import Scheduler
+from local_stack.template import ACCOUNT_ID
+from local_stack.wiring import Route
+from local_stack.workers import Outcome
+
+ALL_METHODS: Final = ["GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"]
+LARGEST_BODY_BYTES: Final = 10 * 1024 * 1024
+CALLER_HEADER: Final = "x-local-caller"
+
+Failed = Callable[[str, str], None]
+
+
+def make_api(
+    routes: Sequence[Route], invoke: Callable[[str, Any], Outcome], scheduler: Scheduler, failed: Failed
+) -> Starlette:
+    """The ASGI application of the HTTP API, and `POST /_local/schedules/<name>` to run a schedule by hand."""
+
+    async def answer(request: Request) -> Response:
+        found = match(routes, request.method, request.scope["path"])
+        if found is None:
+            return JSONResponse({"message": "Not Found"}, 404)
+        route, path_parameters = found
+        authorizer = caller(route.auth, request.headers)
+        if authorizer is None:
+            status, message = (401, "Unauthorized") if route.auth == "jwt" else (403, "Forbidden")
+            return JSONResponse({"message": message}, status)
+        body = await request.body()
+        if len(body) > LARGEST_BODY_BYTES:
+            return JSONResponse({"message": "Request Entity Too Large"}, 413)
+        event = proxy_event(request, route, path_parameters, authorizer, body)
+        outcome = await run_in_threadpool(invoke, route.function, event)
+        if outcome.error:
+            failed(route.function, outcome.error)
+        return proxy_answer(outcome)
+
+    async def run_schedule(request: Request) -> Response:
+        name = request.path_params["name"]
+        if name not in scheduler.names:
+            return JSONResponse({"message": f"no schedule {name}; there are {', '.join(scheduler.names)}"}, 404)
+        outcome = await run_in_threadpool(scheduler.run, name)
+        return JSONResponse({"result": outcome.result, "error": outcome.error}, 500 if outcome.error else 200)
+
+    return Starlette(
+        routes=[
+            StarletteRoute("/_local/schedules/{name}", run_schedule, methods=["POST"]),
+            StarletteRoute("/{path:path}", answer, methods=ALL_METHODS),
+        ]
+    )
+
+
+def match(routes: Sequence[Route], method: str, path: str) -> tuple[Route, dict[str, str]] | None:
+    """The route for a request and its path parameters. A literal part goes before a variable, a greedy one is last."""
+    for route in sorted(routes, key=_precedence):
+        pattern = re.sub(r"\\\{(\w+)\\\+\\\}", r"(?P<\1>.+)", re.escape(route.path))
+        pattern = re.sub(r"\\\{(\w+)\\\}", r"(?P<\1>[^/]+)", pattern)
+        found = re.fullmatch(pattern, path)
+        if found and route.method in (method, "ANY", "X-AMAZON-APIGATEWAY-ANY-METHOD"):
+            return route, {name: unquote(value) for name, value in found.groupdict().items()}
+    return None
+
+
+def _precedence(route: Route) -> tuple[int, int]:
+    greedy = int("+}" in route.path)
+    return greedy, -len(route.path.split("{", 1)[0])
+
+
+def caller(auth: str, headers: Mapping[str, str]) -> dict[str, Any] | None:
+    """The `authorizer` part of the event for who asks, None for nobody; {} where a route needs no caller."""
+    if auth == "none":
+        return {}
+    if auth == "jwt":
+        claims = _claims(headers.get("authorization", ""))
+        return None if claims is None else {"jwt": {"claims": claims, "scopes": None}}
+    signed = re.match(r"AWS4-HMAC-SHA256 Credential=([^/]+)/", headers.get("authorization", ""))
+    name = headers.get(CALLER_HEADER) or (signed.group(1) if signed else "")
+    if not name:
+        return None
+    arn = name if name.startswith("arn:") else f"arn:aws:iam::{ACCOUNT_ID}:user/{name}"
+    return {
+        "iam": {
+            "accessKey": signed.group(1) if signed else "LOCAL",
+            "accountId": ACCOUNT_ID,
+            "callerId": "AIDALOCAL",
+            "cognitoIdentity": None,
+            "principalOrgId": None,
+            "userArn": arn,
+            "userId": "AIDALOCAL",
+        }
+    }
+
+
+def _claims(authorization: str) -> dict[str, Any] | None:
+    """The claims of a bearer token, unverified; None if there is no readable token."""
+    token = authorization.removeprefix("Bearer ").split(".")
+    if len(token) != 3:
+        return None
+    try:
+        claims = json.loads(base64.urlsafe_b64decode(token[1] + "=" * (-len(token[1]) % 4)))
+    except (binascii.Error, ValueError):
+        return None
+    # API Gateway gives every claim as text.
+    return {name: value if isinstance(value, str) else json.dumps(value) for name, value in claims.items()}
+
+
+def proxy_event(
+    request: Request, route: Route, path_parameters: Mapping[str, str], authorizer: Mapping[str, Any], body: bytes
+) -> dict[str, Any]:
+    """A payload of format 2.0."""
+    path = request.scope["path"]
+    try:
+        text, encoded = body.decode(), False
+    except UnicodeDecodeError:
+        text, encoded = base64.b64encode(body).decode(), True
+    query: dict[str, str] = {}
+    for name, value in request.query_params.multi_items():
+        query[name] = f"{query[name]},{value}" if name in query else value
+    context: dict[str, Any] = {
+        "accountId": ACCOUNT_ID,
+        "apiId": "local",
+        "domainName": request.headers.get("host", "localhost"),
+        "domainPrefix": "local",
+        "http": {
+            "method": request.method,
+            "path": path,
+            "protocol": "HTTP/1.1",
+            "sourceIp": request.client.host if request.client else "127.0.0.1",
+            "userAgent": request.headers.get("user-agent", ""),
+        },
+        "requestId": str(uuid.uuid4()),
+        "routeKey": f"{route.method} {route.path}",
+        "stage": "$default",
+        "time": datetime.now(UTC).strftime("%d/%b/%Y:%H:%M:%S +0000"),
+        "timeEpoch": int(time.time() * 1000),
+    }
+    if authorizer:
+        context["authorizer"] = authorizer
+    event: dict[str, Any] = {
+        "version": "2.0",
+        "routeKey": context["routeKey"],
+        "rawPath": path,
+        "rawQueryString": request.url.query,
+        "headers": dict(request.headers),
+        "requestContext": context,
+        "isBase64Encoded": encoded,
+    }
+    optional = {"queryStringParameters": query, "pathParameters": dict(path_parameters), "body": text}
+    return {**event, **{name: value for name, value in optional.items() if value}}
+
+
+def proxy_answer(outcome: Outcome) -> Response:
+    """The HTTP answer for what the function returned; 500 if it failed, as API Gateway answers."""
+    result = outcome.result
+    if outcome.error or result is None:
+        return JSONResponse({"message": "Internal Server Error"}, 500)
+    if not isinstance(result, dict) or "statusCode" not in result:
+        return JSONResponse(result)
+    body = result.get("body") or ""
+    content = base64.b64decode(body) if result.get("isBase64Encoded") else body.encode()
+    headers = {"content-type": "application/json"}
+    headers |= {name.lower(): str(value) for name, value in (result.get("headers") or {}).items()}
+    response = Response(content, int(result["statusCode"]), headers)
+    for cookie in result.get("cookies", []):
+        response.headers.append("set-cookie", cookie)
+    return response

@@ -1,0 +1,128 @@
+"""CloudFront's part: the distribution of the template, served over HTTPS on loopback.
+
+It declares nothing of its own: paths, methods, headers, compression and what may be read come from the wiring.
+Nothing is cached, so the lifetimes of the template show only in Cache-Control.
+"""
+
+import gzip
+from collections.abc import AsyncIterator, Iterator, Mapping
+from typing import Any, Final
+
+import anyio
+from botocore.exceptions import ClientError
+from starlette.applications import Starlette
+from starlette.concurrency import iterate_in_threadpool, run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import Route
+
+from local_stack.wiring import Behaviour, Edge
+
+CHUNK_BYTES: Final = 1024 * 1024
+COMPRESSIBLE_BYTES: Final = range(1_000, 10_000_001)
+"""CloudFront Developer Guide, "Serve compressed files": objects of 1,000 to 10,000,000 bytes."""
+COMPRESSIBLE_TYPES: Final = ("application/json", "text/", "application/javascript", "image/svg+xml")
+ALL_METHODS: Final = ["GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"]
+PASSED_ON: Final = {
+    "range": "Range", "if-none-match": "IfNoneMatch", "if-match": "IfMatch",
+}  # fmt: skip
+_ERRORS: Final = {"NoSuchKey": 404, "404": 404, "NotModified": 304, "304": 304, "PreconditionFailed": 412, "412": 412,
+                  "InvalidRange": 416, "416": 416}  # fmt: skip
+
+
+def make_front(edge: Edge, bucket: str, s3: Any) -> Starlette:
+    """The ASGI application of the distribution; `s3` is a boto3 client."""
+
+    async def answer(request: Request) -> Response:
+        # The raw path, decoded once by the server: S3 keys and CloudFront patterns have no leading slash.
+        path = request.scope["path"].removeprefix("/")
+        behaviour = edge.behaviour(path)
+        if request.method not in behaviour.methods:
+            return _error(403, "MethodNotAllowed", "This distribution is not configured to allow the HTTP request "
+                          "method that was used for this request.", {})  # fmt: skip
+        key = path or edge.root
+        if not edge.may_read(key):
+            return _error(403, "AccessDenied", "Access Denied", behaviour.headers)
+        return await _serve(request, behaviour, edge, s3, bucket, key)
+
+    return Starlette(routes=[Route("/{path:path}", answer, methods=ALL_METHODS)])
+
+
+async def _serve(request: Request, behaviour: Behaviour, edge: Edge, s3: Any, bucket: str, key: str) -> Response:
+    conditions = {PASSED_ON[name]: value for name, value in request.headers.items() if name in PASSED_ON}
+    try:
+        found = await run_in_threadpool(s3.get_object, Bucket=bucket, Key=key, **conditions)
+    except ClientError as error:
+        return _passed_error(error, behaviour, edge)
+    headers = _headers(found, behaviour)
+    if request.method == "HEAD":
+        found["Body"].close()
+        headers["Content-Length"] = str(found["ContentLength"])
+        return Response(status_code=206 if "ContentRange" in found else 200, headers=headers)
+    encoding = _encoding(request, found, behaviour)
+    if encoding:
+        body = await run_in_threadpool(found["Body"].read)
+        # A compressed body is another representation: S3's strong ETag becomes a weak one, as CloudFront does it.
+        headers |= {"Content-Encoding": encoding, "Vary": "Accept-Encoding", "ETag": f"W/{found['ETag']}"}
+        return Response(await run_in_threadpool(gzip.compress, body, 6), headers=headers)
+    headers["Content-Length"] = str(found["ContentLength"])
+    return StreamingResponse(_body(found["Body"]), status_code=206 if "ContentRange" in found else 200, headers=headers)
+
+
+async def _body(source: Any) -> AsyncIterator[bytes]:
+    """The object's bytes, a chunk at a time, and its connection given back even if the client goes away."""
+    chunks: Iterator[bytes] = source.iter_chunks(CHUNK_BYTES)
+    try:
+        async for chunk in iterate_in_threadpool(chunks):
+            yield chunk
+    finally:
+        with anyio.CancelScope(shield=True):
+            await run_in_threadpool(source.close)
+
+
+def _headers(found: Mapping[str, Any], behaviour: Behaviour) -> dict[str, str]:
+    headers = {
+        "Content-Type": found.get("ContentType", "binary/octet-stream"),
+        "ETag": found["ETag"],
+        "Last-Modified": found["LastModified"].strftime("%a, %d %b %Y %H:%M:%S GMT"),
+        "Accept-Ranges": "bytes",
+    }
+    for name, header in (("ContentRange", "Content-Range"), ("CacheControl", "Cache-Control"),
+                         ("ContentEncoding", "Content-Encoding")):  # fmt: skip
+        if found.get(name):
+            headers[header] = found[name]
+    return {**headers, **behaviour.headers}
+
+
+def _encoding(request: Request, found: Mapping[str, Any], behaviour: Behaviour) -> str:
+    """ "gzip" if CloudFront would compress this answer, else "". Brotli is not offered: it needs another library."""
+    accepted = [part.split(";")[0].strip() for part in request.headers.get("accept-encoding", "").split(",")]
+    suitable = (
+        "gzip" in behaviour.encodings
+        and "gzip" in accepted
+        and "ContentRange" not in found
+        and not found.get("ContentEncoding")
+        and found["ContentLength"] in COMPRESSIBLE_BYTES
+        and found.get("ContentType", "").startswith(COMPRESSIBLE_TYPES)
+    )
+    return "gzip" if suitable else ""
+
+
+def _passed_error(error: ClientError, behaviour: Behaviour, edge: Edge) -> Response:
+    code = str(error.response["Error"]["Code"])
+    status = _ERRORS.get(code)
+    if status is None:
+        return _error(502, "BadGateway", f"the origin answered {code}", {})
+    if status == 304:
+        etag = error.response["ResponseMetadata"]["HTTPHeaders"].get("etag", "")
+        return Response(status_code=304, headers={**behaviour.headers, **({"ETag": etag} if etag else {})})
+    if status == 404 and not edge.sees_missing:
+        return _error(403, "AccessDenied", "Access Denied", behaviour.headers)
+    return _error(status, code, error.response["Error"].get("Message", code), behaviour.headers)
+
+
+def _error(status: int, code: str, message: str, headers: Mapping[str, str]) -> Response:
+    body = f'<?xml version="1.0" encoding="UTF-8"?>\n<Error><Code>{code}</Code><Message>{message}</Message></Error>'
+    # No Cache-Control: errors are remembered by the edge for seconds, and by no client.
+    kept = {name: value for name, value in headers.items() if name != "Cache-Control"}
+    return Response(body, status, {**kept, "Content-Type": "application/xml"})

@@ -1,0 +1,68 @@
+"""The child process that plays S3 and SQS, seen from the stack."""
+
+import json
+import os
+import queue
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+from local_stack.errors import LocalStackError
+
+READY_S: Final = 60
+
+
+class S3Process:
+    """moto with our rules, on a loopback port. `changed` is called for each change of an object, in one thread."""
+
+    def __init__(self, port: int, log: Path) -> None:
+        self._log = log
+        self.endpoint = f"http://127.0.0.1:{port}"
+        infra = Path(__file__).resolve().parent.parent
+        with log.open("ab") as stderr:
+            self._process = subprocess.Popen(  # noqa: S603
+                [sys.executable, "-m", "local_stack.s3", str(port)],
+                stdin=subprocess.PIPE,  # closed when this process dies, whatever kills it; the child then ends too
+                stdout=subprocess.PIPE,
+                stderr=stderr,
+                env={**os.environ, "PYTHONPATH": str(infra)},
+                start_new_session=True,
+            )
+        self._lines: queue.Queue[dict[str, Any] | None] = queue.Queue()
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def wait_until_ready(self) -> None:
+        """Return when it answers; LocalStackError if it ends or takes a minute."""
+        try:
+            first = self._lines.get(timeout=READY_S)
+        except queue.Empty:
+            first = None
+        if first is None:
+            raise LocalStackError(f"S3 did not start; its log is {self._log}:\n{_tail(self._log)}")
+
+    def watch(self, changed: Callable[[dict[str, Any]], None]) -> None:
+        """Call `changed` for each change from now on, in a thread."""
+
+        def pump() -> None:
+            while (line := self._lines.get()) is not None:
+                changed(line)
+
+        threading.Thread(target=pump, name="changes", daemon=True).start()
+
+    def stop(self) -> None:
+        """End the process."""
+        self._process.kill()
+        self._process.wait()
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None  # noqa: S101  (opened above)
+        for line in self._process.stdout:
+            self._lines.put(json.loads(line))
+        self._lines.put(None)
+
+
+def _tail(log: Path) -> str:
+    return "\n".join(log.read_text(errors="replace").splitlines()[-10:])

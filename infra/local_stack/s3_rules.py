@@ -1,0 +1,354 @@
+"""What moto leaves out of S3 and SQS, as a WSGI middleware in front of it. Each rule says why it is needed.
+
+- Who asks: moto takes anonymous writes and any presigned URL. Here unsigned requests are refused and presigned ones
+  verified (presigned.py). Requests signed by header are taken as they are: the port is on loopback.
+- Bodies: moto loses a body with a form content type (`curl --data-binary`), stores a cut-off one, and does not
+  compare checksums. Here the body is read and checked to its end before moto sees the request.
+- Atomicity: moto's check-then-write has no lock, its listing fails when a key arrives meanwhile, and deleting one
+  queue message can lose another that is being sent. Here one request at a time is inside moto.
+- Large reads: moto copies the whole object for each ranged read. Here the range is read from its file.
+- Events: deleting in a versioned bucket is silent in moto; other events lack fields of the real ones.
+"""
+
+import base64
+import binascii
+import hashlib
+import json
+import tempfile
+import threading
+import time
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from datetime import UTC, datetime
+from itertools import count
+from types import SimpleNamespace
+from typing import IO, Any, Final
+from urllib.parse import parse_qs, quote_plus, unquote
+from xml.etree import ElementTree
+from xml.sax.saxutils import escape
+
+from moto.core.utils import iso_8601_datetime_with_milliseconds
+from moto.s3 import notifications
+from moto.s3.models import s3_backends
+
+from local_stack.presigned import S3Refusal, verify
+from local_stack.template import ACCOUNT_ID
+
+CHUNK_BYTES: Final = 1024 * 1024
+LARGE_BYTES: Final = 4 * CHUNK_BYTES
+"""Objects above this are streamed from moto's file; below it moto answers by itself."""
+IN_MEMORY_BYTES: Final = 8 * CHUNK_BYTES
+"""Bodies above this wait in a temporary file while they arrive."""
+LARGEST_PUT_BYTES: Final = 5 * 1024**3
+
+Environ = dict[str, Any]
+Headers = list[tuple[str, str]]
+StartResponse = Callable[..., Any]
+Application = Callable[[Environ, StartResponse], Iterable[bytes]]
+
+
+class S3Rules:
+    """The middleware. `tell` is called with {"operation", "bucket", "key", "size_bytes"} after each change."""
+
+    def __init__(self, moto: Application, secrets: Mapping[str, str], tell: Callable[[dict[str, Any]], None]) -> None:
+        self._moto = moto
+        self._secrets = secrets
+        self._tell = tell
+        self._inside_moto = threading.Lock()
+
+    def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        """Answer one request."""
+        try:
+            self._check_caller(environ)
+            if environ.get("HTTP_X_AMZ_TARGET", "").startswith("AmazonSQS."):
+                return self._sqs(environ, start_response)
+            if environ["REQUEST_METHOD"] in ("PUT", "POST", "DELETE"):
+                return self._change(environ, start_response)
+            return self._read(environ, start_response)
+        except S3Refusal as refusal:
+            return _refuse(refusal, environ, start_response)
+
+    def _check_caller(self, environ: Environ) -> None:
+        if environ.get("HTTP_AUTHORIZATION", "").startswith("AWS4-HMAC-SHA256 "):
+            return
+        query = environ.get("QUERY_STRING", "")
+        if "X-Amz-" not in query and "AWSAccessKeyId=" not in query:
+            raise S3Refusal(403, "AccessDenied", "Access Denied: the request is not signed. Ask for a presigned URL.")
+        url = f"http://{environ['HTTP_HOST']}{environ['REQUEST_URI']}"
+        verify(environ["REQUEST_METHOD"], url, _headers(environ), self._secrets, datetime.now(UTC))
+
+    # ── writes ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _change(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        if environ["REQUEST_METHOD"] != "DELETE":
+            _take_body(environ)
+        with self._inside_moto:
+            status, headers, body = _call(self._moto, environ)
+            if status.startswith("2"):
+                self._announce(environ, headers, body)
+        start_response(status, headers)
+        return [body]
+
+    def _announce(self, environ: Environ, headers: Headers, body: bytes) -> None:
+        """Send the events that moto does not, and tell who watches."""
+        bucket, key = bucket_and_key(environ)
+        query = parse_qs(environ.get("QUERY_STRING", ""), keep_blank_values=True)
+        method = environ["REQUEST_METHOD"]
+        if method == "POST" and "delete" in query:
+            for name, version in _markers(body):
+                self._marked(bucket, name, version)
+        elif method == "DELETE" and key and "uploadId" not in query:
+            answer = {name.lower(): value for name, value in headers}
+            if answer.get("x-amz-delete-marker") == "true" and "versionId" not in query:
+                self._marked(bucket, key, answer.get("x-amz-version-id", ""))
+        elif key and (method == "PUT" and not query.keys() & {"partNumber", "tagging"} or "uploadId" in query):
+            self._stored(bucket, key)
+
+    def _stored(self, bucket: str, key: str) -> None:
+        found = s3_backends[ACCOUNT_ID]["aws"].get_object(bucket, key)
+        if found:
+            self._tell({"operation": "stored", "bucket": bucket, "key": key, "size_bytes": found.size})
+
+    def _marked(self, bucket: str, key: str, version: str) -> None:
+        marker = SimpleNamespace(name=key, etag='"d41d8cd98f00b204e9800998ecf8427e"', version_id=version, size=None)
+        notifications.send_event(
+            ACCOUNT_ID,
+            notifications.S3NotificationEvent.OBJECT_REMOVED_DELETE_MARKER_CREATED_EVENT,
+            s3_backends[ACCOUNT_ID]["aws"].get_bucket(bucket),
+            marker,
+        )
+        self._tell({"operation": "removed", "bucket": bucket, "key": key, "size_bytes": 0})
+
+    # ── reads ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _read(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        with self._inside_moto:
+            found = self._large_object(environ)
+            if found is not None:
+                # HEAD answers conditions and ranges exactly as GET would, without copying the object.
+                status, headers, _ = _call(self._moto, {**environ, "REQUEST_METHOD": "HEAD"})
+                if status[:3] in ("200", "206"):
+                    start_response(status, headers)
+                    return _stream(found, headers)
+            status, headers, body = _call(self._moto, environ)
+        start_response(status, headers)
+        return [body]
+
+    def _large_object(self, environ: Environ) -> Any:
+        """moto's object if this is a plain GET of the newest generation of a large one, else None."""
+        query = parse_qs(environ.get("QUERY_STRING", ""), keep_blank_values=True)
+        plain = all(name.startswith(("X-Amz-", "x-id")) for name in query)
+        bucket, key = bucket_and_key(environ)
+        if environ["REQUEST_METHOD"] != "GET" or not key or not plain:
+            return None
+        buckets = s3_backends[ACCOUNT_ID]["aws"].buckets
+        found = buckets[bucket].keys.get(key) if bucket in buckets else None
+        return found if getattr(found, "contentsize", 0) > LARGE_BYTES else None
+
+    # ── queues ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _sqs(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        """One call at a time; a long poll waits here and not inside moto, where it would keep everyone out."""
+        body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
+        wait_s, body = _without_wait(body) if environ["HTTP_X_AMZ_TARGET"].endswith(".ReceiveMessage") else (0.0, body)
+        deadline = time.monotonic() + wait_s
+        while True:
+            with self._inside_moto:
+                status, headers, answer = _call(self._moto, {**environ, **_input(body)})
+            if b'"Messages"' in answer or not status.startswith("200") or time.monotonic() >= deadline:
+                start_response(status, headers)
+                return [answer]
+            time.sleep(0.05)
+
+
+def install_real_events() -> None:
+    """Make moto's events look like S3's own: sequencer, version, and `/` as it is."""
+    sequence = count(time.time_ns())
+
+    def real_event(event_name: str, bucket: Any, key: Any, notification_id: str) -> dict[str, Any]:
+        about = {
+            # moto encodes "/" too, which real events do not.
+            "key": quote_plus(key.name, safe="/"),
+            "size": key.size,
+            "eTag": key.etag.strip('"'),
+            "versionId": key.version_id,
+            "sequencer": f"{next(sequence):018X}",
+        }
+        record = {
+            "eventVersion": "2.1",
+            "eventSource": "aws:s3",
+            "awsRegion": bucket.region_name,
+            "eventTime": iso_8601_datetime_with_milliseconds(),
+            "eventName": event_name.removeprefix("s3:"),
+            "userIdentity": {"principalId": "AWS:LOCAL"},
+            "requestParameters": {"sourceIPAddress": "127.0.0.1"},
+            "responseElements": {},
+            "s3": {
+                "s3SchemaVersion": "1.0",
+                "configurationId": notification_id,
+                "bucket": {"name": bucket.name, "arn": bucket.arn, "ownerIdentity": {"principalId": "LOCAL"}},
+                "object": {name: value for name, value in about.items() if value is not None},
+            },
+        }
+        return {"Records": [record]}
+
+    notifications._get_s3_event = real_event
+
+
+def bucket_and_key(environ: Mapping[str, Any]) -> tuple[str, str]:
+    """The bucket and key of a path-style request; empty where there is none."""
+    path = environ["REQUEST_URI"].split("?", 1)[0]
+    bucket, _, key = path.lstrip("/").partition("/")
+    return unquote(bucket), unquote(key)
+
+
+def _headers(environ: Mapping[str, Any]) -> dict[str, str]:
+    headers = {
+        name[5:].replace("_", "-").lower(): str(value) for name, value in environ.items() if name.startswith("HTTP_")
+    }
+    for name in ("CONTENT_TYPE", "CONTENT_LENGTH"):
+        if environ.get(name):
+            headers[name.replace("_", "-").lower()] = environ[name]
+    return headers
+
+
+def _take_body(environ: Environ) -> None:
+    """Read the body to its declared end, check it, and put it where moto reads it; S3Refusal if it is not whole."""
+    if not environ.get("CONTENT_LENGTH"):
+        raise S3Refusal(411, "MissingContentLength", "You must provide the Content-Length HTTP header.")
+    length = int(environ["CONTENT_LENGTH"])
+    if length > LARGEST_PUT_BYTES:
+        raise S3Refusal(
+            400, "EntityTooLarge", "Your proposed upload exceeds the maximum allowed size",
+            ProposedSize=str(length), MaxSizeAllowed=str(LARGEST_PUT_BYTES),
+        )  # fmt: skip
+    body = tempfile.SpooledTemporaryFile(IN_MEMORY_BYTES)  # noqa: SIM115  (moto reads it after we return)
+    checks = _Checks()
+    for chunk in _received(environ["wsgi.input"], length):
+        checks.update(chunk)
+        body.write(chunk)
+    if not environ.get("HTTP_X_AMZ_CONTENT_SHA256", "").startswith("STREAMING-"):
+        checks.compare(environ)  # a chunked body holds signatures between its parts; its trailer is not checked
+    body.seek(0)
+    environ["wsgi.input"] = body
+    if environ.get("CONTENT_TYPE", "").startswith(("application/x-www-form-urlencoded", "multipart/form-data")):
+        # The web framework below moto would parse it as a form and leave nothing to store; S3 stores it.
+        environ["CONTENT_TYPE"] = "application/octet-stream"
+
+
+def _received(source: IO[bytes], length: int) -> Iterator[bytes]:
+    left = length
+    while left:
+        try:
+            chunk = source.read(min(left, CHUNK_BYTES))
+        except OSError:
+            chunk = b""  # the connection broke: the same as an early end
+        if not chunk:
+            raise S3Refusal(
+                400, "IncompleteBody",
+                f"You did not provide the number of bytes specified by the Content-Length HTTP header: "
+                f"got {length - left} of {length}",
+            )  # fmt: skip
+        left -= len(chunk)
+        yield chunk
+
+
+class _Checks:
+    """The digests that S3 compares with what the request declares."""
+
+    def __init__(self) -> None:
+        self._md5 = hashlib.md5(usedforsecurity=False)
+        self._sha256 = hashlib.sha256()
+        self._crc32 = 0
+
+    def update(self, chunk: bytes) -> None:
+        self._md5.update(chunk)
+        self._sha256.update(chunk)
+        self._crc32 = zlib.crc32(chunk, self._crc32)
+
+    def compare(self, environ: Mapping[str, Any]) -> None:
+        found = {
+            "HTTP_CONTENT_MD5": self._md5.digest(),
+            "HTTP_X_AMZ_CHECKSUM_SHA256": self._sha256.digest(),
+            "HTTP_X_AMZ_CHECKSUM_CRC32": self._crc32.to_bytes(4, "big"),
+        }
+        for name, digest in found.items():
+            declared = environ.get(name)
+            if declared is None:
+                continue
+            header = name.removeprefix("HTTP_").replace("_", "-").lower()
+            if len(_decoded(declared, header)) != len(digest):
+                raise S3Refusal(400, "InvalidRequest", f"Value for {header} header is invalid.")
+            if _decoded(declared, header) != digest:
+                raise S3Refusal(
+                    400, "BadDigest",
+                    f"The {header} you specified did not match the calculated checksum: got "
+                    f"{base64.b64encode(digest).decode()}, expected {declared}.",
+                )  # fmt: skip
+
+
+def _decoded(value: str, header: str) -> bytes:
+    try:
+        return base64.b64decode(value, validate=True)
+    except (binascii.Error, ValueError):
+        raise S3Refusal(400, "InvalidRequest", f"Value for {header} header is invalid.") from None
+
+
+def _call(application: Application, environ: Environ) -> tuple[str, Headers, bytes]:
+    """Run an application to its end."""
+    started: list[Any] = []
+    answer = application(environ, lambda status, headers, *_: started.extend((status, headers)))
+    try:
+        body = b"".join(answer)
+    finally:
+        if hasattr(answer, "close"):
+            answer.close()
+    return str(started[0]), list(started[1]), body
+
+
+def _stream(found: Any, headers: Headers) -> Iterator[bytes]:
+    """The bytes that `headers` promise, from moto's file of the object, a chunk at a time."""
+    answer = {name.lower(): value for name, value in headers}
+    start = int(answer["content-range"].split()[1].split("-")[0]) if "content-range" in answer else 0
+    left = int(answer["content-length"])
+    while left:
+        with found.lock:  # the file's position is shared with other readers
+            found._value_buffer.seek(start)
+            chunk = found._value_buffer.read(min(left, CHUNK_BYTES))
+        start += len(chunk)
+        left -= len(chunk)
+        yield chunk
+
+
+def _markers(body: bytes) -> Iterator[tuple[str, str]]:
+    """(key, version of the marker) of each object for which a DeleteObjects answer reports a new delete marker."""
+    for deleted in ElementTree.fromstring(body).iter():  # noqa: S314  (moto's own answer)
+        if deleted.tag.rpartition("}")[2] == "Deleted":
+            said = {child.tag.rpartition("}")[2]: child.text or "" for child in deleted}
+            if said.get("DeleteMarker") == "true" and not said.get("VersionId"):
+                yield said["Key"], said.get("DeleteMarkerVersionId", "")
+
+
+def _without_wait(body: bytes) -> tuple[float, bytes]:
+    request = json.loads(body)
+    wait_s = float(request.get("WaitTimeSeconds", 0))
+    return wait_s, json.dumps({**request, "WaitTimeSeconds": 0}).encode()
+
+
+def _input(body: bytes) -> Environ:
+    import io
+
+    return {"wsgi.input": io.BytesIO(body), "CONTENT_LENGTH": str(len(body))}
+
+
+def _refuse(refusal: S3Refusal, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+    elements = {"Code": refusal.code, "Message": str(refusal), **refusal.elements,
+                "Resource": environ.get("PATH_INFO", ""), "RequestId": "LOCAL"}  # fmt: skip
+    inner = "".join(f"<{name}>{escape(value)}</{name}>" for name, value in elements.items())
+    body = f'<?xml version="1.0" encoding="UTF-8"?>\n<Error>{inner}</Error>'.encode()
+    # Closed, since the refused body may still be on its way.
+    start_response(
+        f"{refusal.status} {refusal.code}",
+        [("Content-Type", "application/xml"), ("Content-Length", str(len(body))), ("Connection", "close")],
+    )
+    return [] if environ["REQUEST_METHOD"] == "HEAD" else [body]

@@ -1,0 +1,92 @@
+"""HTTPS servers in threads, and the sockets they listen on."""
+
+import contextlib
+import errno
+import socket
+import threading
+import time
+from typing import Any, Final
+
+import uvicorn
+
+from local_stack.certificates import Certificates
+from local_stack.errors import LocalStackError, PortInUse
+
+START_S: Final = 30
+
+
+def listen(port: int) -> list[socket.socket]:
+    """Sockets on 127.0.0.1 and, where there is IPv6, ::1, of one port; PortInUse if somebody has it. 0 is any."""
+    first = _bound(socket.AF_INET, "127.0.0.1", port)
+    number = first.getsockname()[1]
+    sockets = [first]
+    if socket.has_ipv6:
+        try:
+            sockets.append(_bound(socket.AF_INET6, "::1", number))
+        except PortInUse:
+            first.close()
+            raise
+        except OSError:  # IPv6 is compiled in but switched off on this machine
+            pass
+    return sockets
+
+
+def _bound(family: socket.AddressFamily, host: str, port: int) -> socket.socket:
+    bound = socket.socket(family, socket.SOCK_STREAM)
+    # A port of a stack that has just stopped may be taken again at once; one that is listened on may not.
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        bound.bind((host, port))
+        bound.listen(128)
+    except OSError as error:
+        bound.close()
+        if error.errno == errno.EADDRINUSE:
+            raise PortInUse(f"port {port} is in use by another program; choose another with --port") from error
+        if error.errno == errno.EACCES:
+            raise PortInUse(f"port {port} needs rights that you do not have; choose one above 1023") from error
+        raise
+    return bound
+
+
+def free_port(wanted: int) -> int:
+    """`wanted` if nobody listens there now, else any free one; 0 asks for any."""
+    for port in (wanted, 0):
+        with contextlib.suppress(PortInUse), contextlib.closing(_bound(socket.AF_INET, "127.0.0.1", port)) as bound:
+            return int(bound.getsockname()[1])
+    raise LocalStackError("no free port on 127.0.0.1")
+
+
+class Server:
+    """One ASGI application over HTTPS in a thread."""
+
+    def __init__(self, application: Any, sockets: list[socket.socket], certificates: Certificates) -> None:
+        self.port: int = sockets[0].getsockname()[1]
+        config = uvicorn.Config(
+            application,
+            ssl_certfile=str(certificates.chain_file),
+            ssl_keyfile=str(certificates.key_file),
+            log_level="critical",  # LXD tries plain http on this port first; that is no event
+            access_log=False,
+            lifespan="off",
+            server_header=False,
+            timeout_graceful_shutdown=1,
+        )
+        self._server = uvicorn.Server(config)
+        self._thread = threading.Thread(
+            target=self._server.run, kwargs={"sockets": sockets}, name=f"https-{self.port}", daemon=True
+        )
+
+    def start(self) -> None:
+        """Return when it accepts connections."""
+        self._thread.start()
+        give_up = time.monotonic() + START_S
+        while not self._server.started:
+            if not self._thread.is_alive() or time.monotonic() > give_up:
+                raise LocalStackError(f"the HTTPS server on port {self.port} did not start")
+            time.sleep(0.02)
+
+    def stop(self) -> None:
+        """Close it; transfers that still run are cut."""
+        self._server.should_exit = True
+        self._server.force_exit = True
+        self._thread.join(timeout=3)

@@ -1,0 +1,209 @@
+"""Starts the parts of the local stack in order, and stops them in reverse."""
+
+import contextlib
+import fcntl
+import json
+import logging
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import ClientError
+from rich.console import Console
+
+from local_stack.api import make_api
+from local_stack.certificates import Certificates, ensure_certificates
+from local_stack.credentials import ACCESS_KEY, SECRET_KEY
+from local_stack.errors import AlreadyRunning
+from local_stack.front import make_front
+from local_stack.mappings import Poller
+from local_stack.observer import Observer
+from local_stack.processes import S3Process
+from local_stack.provision import provision
+from local_stack.schedules import Scheduler
+from local_stack.servers import Server, free_port, listen
+from local_stack.state import Stack, remove_stack
+from local_stack.template import Place
+from local_stack.wiring import Wiring, read_wiring
+from local_stack.workers import Pool, common_environment
+
+TEMPLATE: Final = Path(__file__).resolve().parent.parent / "template.yaml"
+STACK_NAME: Final = "local"
+REGION: Final = "us-east-1"
+LONGEST_WINDOW_S: Final = 1.0
+"""Batching windows are cut to this, so that an upload is listed in a second or two; see --full-windows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How to start. `limits` is how many workers each function may have at once; `port` 0 is any."""
+
+    port: int
+    state_folder: Path
+    parameters: Mapping[str, str] = field(default_factory=dict)
+    limits: Mapping[str, int] = field(default_factory=dict)
+    full_windows: bool = False
+    template: Path = TEMPLATE
+
+
+class LocalStack:
+    """The running system; a context manager that leaves nothing behind but the state folder."""
+
+    def __init__(self, options: Options, console: Console) -> None:
+        self._options = options
+        self._console = console
+        self._closing = contextlib.ExitStack()
+        self.stack: Stack
+        self.wiring: Wiring
+        self.scheduler: Scheduler
+        self.s3: Any
+
+    def __enter__(self) -> "LocalStack":
+        with contextlib.ExitStack() as started:
+            self._closing = started
+            self._start()
+            self._closing = started.pop_all()
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self._closing.close()
+
+    def announce(self) -> None:
+        """Write stack.json: from now on other programs find the stack."""
+        self.stack.write(self._options.state_folder)
+        self._closing.callback(remove_stack, self._options.state_folder)
+
+    def lists(self, document: str, product: str, version: str) -> bool:
+        """Whether a products document of the catalog lists a version now."""
+        try:
+            body = self.s3.get_object(Bucket=self.stack.bucket, Key=document)["Body"].read()
+        except ClientError as error:
+            if error.response["Error"]["Code"] == "NoSuchKey":
+                return False
+            raise
+        return version in json.loads(body)["products"].get(product, {}).get("versions", {})
+
+    def _start(self) -> None:
+        folder = self._options.state_folder
+        folder.mkdir(parents=True, exist_ok=True)
+        self._closing.enter_context(_only_one(folder))
+        remove_stack(folder)
+        logs = _empty(folder / "logs")
+        _log_to(logs / "stack.log")
+        sockets = listen(self._options.port)  # first: a port in use shall be said before anything else is done
+        for bound in sockets:
+            self._closing.callback(bound.close)
+        certificates = ensure_certificates(folder / "ca")
+        ports = _Ports(folder / "ports.json")
+        s3_port = ports.choose("s3")
+        process = S3Process(s3_port, logs / "s3.log")
+        self._closing.callback(process.stop)
+        place = Place(STACK_NAME, REGION)
+        self.wiring = read_wiring(self._options.template, self._options.parameters, place, process.endpoint)
+        process.wait_until_ready()
+        self.s3, sqs = _clients(process.endpoint)
+        provision(self.wiring, self.s3, sqs)
+        observer = Observer(self.s3, self.wiring.bucket.name, self._console)
+        process.watch(observer.changed)
+        pool = self._start_functions(sqs, observer, logs, process.endpoint)
+        front = make_front(self.wiring.edge, self.wiring.bucket.name, self.s3)
+        self._serve(front, sockets, certificates)
+        api = make_api(self.wiring.routes, pool.invoke, self.scheduler, observer.failed)
+        api_port = ports.choose("api")
+        self._serve(api, listen(api_port), certificates)
+        self.stack = Stack(
+            base_url=f"https://localhost:{sockets[0].getsockname()[1]}",
+            ca_file=str(certificates.ca_file),
+            s3_endpoint=process.endpoint,
+            bucket=self.wiring.bucket.name,
+            region=REGION,
+            pid=os.getpid(),
+            api_url=f"https://localhost:{api_port}",
+            access_key_id=ACCESS_KEY,
+            secret_access_key=SECRET_KEY,
+        )
+        self.scheduler.start()
+
+    def _start_functions(self, sqs: Any, observer: Observer, logs: Path, endpoint: str) -> Pool:
+        limits = self._options.limits
+        pool = Pool(self.wiring.functions, common_environment(endpoint, REGION), logs, limits)
+        self._closing.callback(pool.stop)
+        self.scheduler = Scheduler(self.wiring.schedules, pool.invoke, observer.failed)
+        self._closing.callback(self.scheduler.stop)
+        for mapping in self.wiring.mappings:
+            declared = mapping if self._options.full_windows else mapping.with_window(LONGEST_WINDOW_S)
+            concurrency = min(mapping.max_concurrency, limits.get(mapping.function, 1))
+            poller = Poller(declared, sqs, pool.invoke, observer.failed, concurrency)
+            poller.start()
+            self._closing.callback(poller.stop)
+        return pool
+
+    def _serve(self, application: Any, sockets: list[Any], certificates: Certificates) -> None:
+        server = Server(application, sockets, certificates)
+        server.start()
+        self._closing.callback(server.stop)
+
+
+class _Ports:
+    """Ports without a number of their own stay the same over restarts where they can, so that notes stay right."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        try:
+            self._ports: dict[str, int] = json.loads(file.read_text())
+        except (OSError, ValueError):  # the first start, or a damaged note: any port will do
+            self._ports = {}
+
+    def choose(self, name: str) -> int:
+        self._ports[name] = free_port(int(self._ports.get(name, 0)))
+        self._file.write_text(json.dumps(self._ports))
+        return self._ports[name]
+
+
+@contextlib.contextmanager
+def _only_one(folder: Path) -> Any:
+    """Hold the state folder; AlreadyRunning if another stack does. The kernel lets go when the process dies."""
+    with (folder / "lock").open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise AlreadyRunning(
+                f"another local stack runs with the state folder {folder}; stop it, or choose another --state-dir"
+            ) from None
+        yield
+
+
+def _empty(folder: Path) -> Path:
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    return folder
+
+
+def _log_to(file: Path) -> None:
+    """What the stack itself has to say goes to a file; the terminal is for arrivals and publications."""
+    handler = logging.FileHandler(file)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
+    logging.getLogger("local_stack").addHandler(handler)
+    logging.getLogger("local_stack").propagate = False
+
+
+def _clients(endpoint: str) -> tuple[Any, Any]:
+    config = Config(
+        max_pool_connections=64,
+        signature_version="s3v4",
+        s3={"addressing_style": "path"},
+        request_checksum_calculation="when_required",
+        response_checksum_validation="when_required",
+        retries={"total_max_attempts": 2},
+    )
+    session = boto3.Session(ACCESS_KEY, SECRET_KEY, region_name=REGION)
+    queues = Config(retries={"total_max_attempts": 2}, max_pool_connections=16)
+    return (
+        session.client("s3", endpoint_url=endpoint, config=config),
+        session.client("sqs", endpoint_url=endpoint, config=queues),
+    )

@@ -1,0 +1,65 @@
+"""`stack.json` in a state folder: how other programs find a running stack."""
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from local_stack.errors import NotRunning
+
+FILE_NAME = "stack.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """A running stack. `base_url` is where clients find images, `api_url` where uploads are asked for.
+
+    The access key is what requests to `s3_endpoint` are signed with.
+    """
+
+    base_url: str
+    ca_file: str
+    s3_endpoint: str
+    bucket: str
+    region: str
+    pid: int
+    api_url: str
+    access_key_id: str
+    secret_access_key: str
+
+    def write(self, folder: Path) -> None:
+        """Publish it: a reader sees the whole file or none."""
+        scratch = folder / f"{FILE_NAME}.{os.getpid()}"
+        scratch.write_text(json.dumps(asdict(self), indent=2) + "\n")
+        scratch.replace(folder / FILE_NAME)
+
+
+def read_stack(folder: Path) -> Stack:
+    """The stack that runs with this state folder; NotRunning if none does."""
+    file = folder / FILE_NAME
+    try:
+        said: dict[str, Any] = json.loads(file.read_text())
+        stack = Stack(**said)
+    except FileNotFoundError:
+        raise NotRunning(f"no local stack is running with the state folder {folder}: start ./scripts/local") from None
+    except (ValueError, TypeError) as error:
+        raise NotRunning(f"{file} is damaged ({error}): start ./scripts/local again") from error
+    if not _alive(stack.pid):
+        raise NotRunning(f"the local stack of {folder} (process {stack.pid}) is gone: start ./scripts/local again")
+    return stack
+
+
+def remove_stack(folder: Path) -> None:
+    """Take the file away, for a stack that stops."""
+    (folder / FILE_NAME).unlink(missing_ok=True)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True  # somebody else's, but there
+    return True

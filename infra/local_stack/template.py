@@ -1,0 +1,245 @@
+"""The SAM template as plain resources: parsed, translated offline, parameters and intrinsics resolved."""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import boto3
+import yaml
+
+from local_stack.errors import TemplateError
+
+ACCOUNT_ID: Final = "123456789012"
+"""moto's account for credentials it does not know."""
+
+CODE_BUCKET: Final = "local-code"
+"""Stands for a folder of this machine in a function's Code, since the translation takes only s3:// addresses."""
+
+_NO_VALUE: Final = object()
+
+
+@dataclass(frozen=True, slots=True)
+class Resource:
+    """One resource with every intrinsic resolved."""
+
+    logical_id: str
+    type: str
+    properties: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where the stack pretends to be deployed; all that pseudo parameters can say."""
+
+    stack_name: str
+    region: str
+
+    def pseudo(self) -> dict[str, Any]:
+        """The values of `AWS::…`."""
+        return {
+            "AWS::AccountId": ACCOUNT_ID,
+            "AWS::Region": self.region,
+            "AWS::Partition": "aws",
+            "AWS::StackName": self.stack_name,
+            "AWS::URLSuffix": "amazonaws.com",
+            "AWS::NoValue": _NO_VALUE,
+        }
+
+
+Attribute = Callable[[str, str, str | None, Mapping[str, Any]], Any]
+"""(logical id, type, attribute or None for Ref, resolved Ref-free properties) -> the physical value."""
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML with CloudFormation's short forms: `!Ref x` is {"Ref": "x"}, `!Sub x` is {"Fn::Sub": "x"}."""
+
+
+def _short_form(loader: yaml.SafeLoader, name: str, node: yaml.Node) -> dict[str, Any]:
+    value: Any
+    if isinstance(node, yaml.SequenceNode):
+        value = loader.construct_sequence(node, deep=True)
+    elif isinstance(node, yaml.MappingNode):
+        value = loader.construct_mapping(node, deep=True)
+    else:
+        value = loader.construct_scalar(node)  # type: ignore[arg-type]
+    if name == "GetAtt" and isinstance(value, str):
+        value = value.split(".", 1)
+    return {name if name in ("Ref", "Condition") else f"Fn::{name}": value}
+
+
+_Loader.add_multi_constructor("!", _short_form)
+
+
+def load(path: Path) -> dict[str, Any]:
+    """Parse a template file."""
+    try:
+        document = yaml.load(path.read_text(), _Loader)  # noqa: S506  (a SafeLoader with CloudFormation's tags)
+    except (OSError, yaml.YAMLError) as error:
+        raise TemplateError(f"{path} cannot be read as a template: {error}") from error
+    if not isinstance(document, dict) or "Resources" not in document:
+        raise TemplateError(f"{path} is no template: it has no Resources")
+    return document
+
+
+def translate(document: dict[str, Any], folder: Path, region: str) -> dict[str, Any]:
+    """The template without SAM's own types. Code paths, relative to `folder`, become s3://local-code/<absolute path>."""
+    # Imported here: it takes half a second, and only the stack needs it.
+    from samtranslator.model.exceptions import InvalidDocumentException
+    from samtranslator.parser.parser import Parser
+    from samtranslator.translator.translator import Translator
+
+    _name_code_folders(document, folder)
+    session = boto3.Session(region_name=region)
+    try:
+        translated: dict[str, Any] = Translator({}, Parser(), boto_session=session).translate(document, {})
+    except InvalidDocumentException as error:
+        reasons = "; ".join(cause.message for cause in error.causes)
+        raise TemplateError(f"the template cannot be translated: {reasons}") from error
+    return translated
+
+
+def _name_code_folders(document: dict[str, Any], folder: Path) -> None:
+    functions = [r for r in document["Resources"].values() if r["Type"] == "AWS::Serverless::Function"]
+    holders = [function["Properties"] for function in functions]
+    holders.append(document.get("Globals", {}).get("Function", {}))
+    for holder in holders:
+        code = holder.get("CodeUri")
+        if isinstance(code, str) and not code.startswith("s3://"):
+            holder["CodeUri"] = f"s3://{CODE_BUCKET}{(folder / code).resolve()}"
+
+
+def parameters(document: Mapping[str, Any], given: Mapping[str, str]) -> dict[str, Any]:
+    """Every parameter's value: the given one, checked as CloudFormation would, else its default."""
+    declared: dict[str, Any] = document.get("Parameters", {})
+    for name in given:
+        if name not in declared:
+            raise TemplateError(f"the template has no parameter {name}; it has {', '.join(sorted(declared))}")
+    values: dict[str, Any] = {}
+    for name, rules in declared.items():
+        if name not in given and "Default" not in rules:
+            raise TemplateError(f"parameter {name} has no default: give --parameter {name}=VALUE")
+        text = str(given.get(name, rules.get("Default")))
+        _check_parameter(name, text, rules)
+        values[name] = text.split(",") if rules["Type"] == "CommaDelimitedList" else text
+    return values
+
+
+def _check_parameter(name: str, text: str, rules: Mapping[str, Any]) -> None:
+    allowed = [str(value) for value in rules.get("AllowedValues", [])]
+    if allowed and text not in allowed:
+        raise TemplateError(f"parameter {name} is {text!r}, expected one of {', '.join(allowed)}")
+    pattern = rules.get("AllowedPattern")
+    if pattern and not re.search(pattern, text):
+        raise TemplateError(f"parameter {name} is {text!r}, expected to match {pattern}")
+    if rules["Type"] == "Number":
+        try:
+            number = float(text)
+        except ValueError:
+            raise TemplateError(f"parameter {name} is {text!r}, expected a number") from None
+        if not rules.get("MinValue", number) <= number <= rules.get("MaxValue", number):
+            raise TemplateError(
+                f"parameter {name} is {text}, expected {rules.get('MinValue', 'any')} to {rules.get('MaxValue', 'any')}"
+            )
+
+
+class Resolver:
+    """Computes intrinsics. `attribute` gives the physical name or attribute of a resource."""
+
+    def __init__(
+        self, document: Mapping[str, Any], values: Mapping[str, Any], place: Place, attribute: Attribute
+    ) -> None:
+        self._document = document
+        self._values = {**place.pseudo(), **values}
+        self._attribute = attribute
+
+    def resources(self) -> list[Resource]:
+        """The resources whose condition holds."""
+        return [
+            Resource(logical_id, body["Type"], self.value(body.get("Properties", {})))
+            for logical_id, body in self._document["Resources"].items()
+            if "Condition" not in body or self._condition(body["Condition"])
+        ]
+
+    def value(self, node: Any) -> Any:
+        """`node` without intrinsics; what resolves to AWS::NoValue is left out of its list or mapping."""
+        if isinstance(node, list):
+            items = (self.value(item) for item in node)
+            return [item for item in items if item is not _NO_VALUE]
+        if not isinstance(node, dict):
+            return node
+        if len(node) == 1:
+            (name, argument), *_ = node.items()
+            if name == "Ref" or name == "Condition" and isinstance(argument, str) or name.startswith("Fn::"):
+                return self._intrinsic(name, argument)
+        resolved = {key: self.value(item) for key, item in node.items()}
+        return {key: item for key, item in resolved.items() if item is not _NO_VALUE}
+
+    def _intrinsic(self, name: str, argument: Any) -> Any:
+        functions: dict[str, Callable[[Any], Any]] = {
+            "Ref": self._ref,
+            "Condition": self._condition,
+            "Fn::GetAtt": self._get_att,
+            "Fn::Sub": self._sub,
+            "Fn::Join": lambda a: str(self.value(a[0])).join(str(part) for part in self.value(a[1])),
+            "Fn::If": lambda a: self.value(a[1] if self._condition(a[0]) else a[2]),
+            "Fn::Select": lambda a: self.value(a[1])[int(self.value(a[0]))],
+            "Fn::Split": lambda a: str(self.value(a[1])).split(str(a[0])),
+            "Fn::FindInMap": self._find_in_map,
+            "Fn::Equals": lambda a: str(self.value(a[0])) == str(self.value(a[1])),
+            "Fn::Not": lambda a: not self.value(a[0]),
+            "Fn::And": lambda a: all(self.value(part) for part in a),
+            "Fn::Or": lambda a: any(self.value(part) for part in a),
+            "Fn::ToJsonString": lambda a: _json(self.value(a)),
+        }
+        if name not in functions:
+            raise TemplateError(f"the template uses {name}, which the local stack does not know; teach template.py")
+        return functions[name](argument)
+
+    def _ref(self, name: str) -> Any:
+        if name in self._values:
+            return self._values[name]
+        return self._attribute(name, self._type(name), None, self._document["Resources"][name])
+
+    def _get_att(self, argument: list[str] | str) -> Any:
+        name, attribute = argument.split(".", 1) if isinstance(argument, str) else argument
+        return self._attribute(name, self._type(name), attribute, self._document["Resources"][name])
+
+    def _type(self, name: str) -> str:
+        body = self._document["Resources"].get(name)
+        if body is None:
+            raise TemplateError(f"the template refers to {name}, which is neither a parameter nor a resource")
+        return str(body["Type"])
+
+    def _sub(self, argument: Any) -> str:
+        text, extra = (argument, {}) if isinstance(argument, str) else argument
+
+        def put(match: re.Match[str]) -> str:
+            name = match.group(1)
+            if name.startswith("!"):
+                return "${" + name[1:] + "}"
+            if name in extra:
+                return str(self.value(extra[name]))
+            return str(self._get_att(name) if "." in name and name not in self._values else self._ref(name))
+
+        return re.sub(r"\$\{([^}]+)\}", put, text)
+
+    def _find_in_map(self, argument: list[Any]) -> Any:
+        table, row, column = (self.value(part) for part in argument)
+        try:
+            return self._document["Mappings"][table][row][column]
+        except KeyError as error:
+            raise TemplateError(f"mapping {table} has no {row} / {column}") from error
+
+    def _condition(self, name: str) -> bool:
+        conditions = self._document.get("Conditions", {})
+        if name not in conditions:
+            raise TemplateError(f"the template uses condition {name}, which it does not define")
+        return bool(self.value(conditions[name]))
+
+
+def _json(value: Any) -> str:
+    import json
+
+    return json.dumps(value)

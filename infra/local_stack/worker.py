@@ -1,0 +1,114 @@
+"""What runs inside a worker process: one function, imported as Lambda imports it, one event at a time.
+
+Run as a file, with the handler's name, and with the function's folder in PYTHONPATH. Events come as JSON
+lines on standard input, {"id", "event", "deadline"}; answers go as JSON lines to what was standard output,
+{"id", "result"} or {"id", "error": {"errorType", "errorMessage", "stackTrace"}}. Whatever the function itself prints
+goes to standard error, so it cannot disturb the answers.
+"""
+
+import importlib
+import json
+import os
+import queue
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+Handler = Callable[[Any, Any], Any]
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a handler gets as its context, as far as aws-lambda-powertools and our functions read it."""
+
+    aws_request_id: str
+    deadline: float
+    function_name: str
+    memory_limit_in_mb: int
+    invoked_function_arn: str
+    function_version: str = "$LATEST"
+    log_group_name: str = "local"
+    log_stream_name: str = "local"
+
+    def get_remaining_time_in_millis(self) -> int:
+        """Milliseconds until the function is killed."""
+        return max(0, int((self.deadline - time.time()) * 1000))
+
+
+def main(handler_name: str) -> None:
+    """Serve events until standard input closes."""
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    events: queue.Queue[str] = queue.Queue()
+    threading.Thread(target=_read, args=(events,), daemon=True).start()
+    handler = _import(handler_name)
+    while True:
+        request = json.loads(events.get())
+        answer = {"id": request["id"], **_run(handler, request)}
+        answers.write(json.dumps(answer) + "\n")
+        answers.flush()
+        if isinstance(handler, _Broken):
+            return  # the next event gets a fresh process, so that a corrected file is seen
+
+
+def _read(events: "queue.Queue[str]") -> None:
+    """Take lines until the stack is gone, then end even if the function is busy."""
+    for line in sys.stdin:
+        events.put(line)
+    os._exit(0)
+
+
+def _import(handler_name: str) -> Handler:
+    """The handler, or a stand-in that reports for each event why it could not be imported."""
+    module, _, name = handler_name.rpartition(".")
+    try:
+        handler: Handler = getattr(importlib.import_module(module), name)
+    except Exception as error:  # noqa: BLE001  (whatever it is, the caller shall read it)
+        return _Broken(_error(error))
+    return handler
+
+
+class _ImportFailed(Exception):
+    """Carries why the handler's module cannot be imported."""
+
+
+@dataclass(frozen=True)
+class _Broken:
+    """Stands in for a handler that could not be imported."""
+
+    failure: dict[str, Any]
+
+    def __call__(self, _event: Any, _context: Any) -> Any:
+        raise _ImportFailed(self.failure)
+
+
+def _run(handler: Handler, request: dict[str, Any]) -> dict[str, Any]:
+    context = Context(
+        aws_request_id=request["id"],
+        deadline=request["deadline"],
+        function_name=os.environ["AWS_LAMBDA_FUNCTION_NAME"],
+        memory_limit_in_mb=int(os.environ["AWS_LAMBDA_FUNCTION_MEMORY_SIZE"]),
+        invoked_function_arn=os.environ["LOCAL_FUNCTION_ARN"],
+    )
+    try:
+        result = handler(request["event"], context)
+        json.dumps(result)  # Lambda refuses what JSON cannot say, as an error of the function
+    except _ImportFailed as failure:
+        return {"error": failure.args[0]}
+    except Exception as error:  # noqa: BLE001  (Lambda reports whatever a function raises)
+        return {"error": _error(error)}
+    return {"result": result}
+
+
+def _error(error: Exception) -> dict[str, Any]:
+    trace = traceback.format_exception(error)
+    print("".join(trace), file=sys.stderr, flush=True)  # noqa: T201
+    return {"errorType": type(error).__name__, "errorMessage": str(error), "stackTrace": trace}
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

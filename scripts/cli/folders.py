@@ -1,0 +1,10 @@
+"""Where commands keep and find things."""
+
+from pathlib import Path
+
+from bootstrap import working_folder
+
+
+def default_state_folder() -> Path:
+    """`.local` in the project folder; in the user's cache if the project folder is read-only."""
+    return working_folder() / ".local"

@@ -1,0 +1,175 @@
+"""`scripts/local`: the whole system on this machine."""
+
+import os
+import shlex
+import signal
+import sys
+import threading
+import time
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+
+from cli.folders import default_state_folder
+from local_stack.errors import LocalStackError
+from local_stack.sample import VERSION, host_architecture, sample_files
+from local_stack.stack import LocalStack, Options
+
+SETTLE_S = 60
+"""How long the sample may take to be listed before that is reported as a fault."""
+
+
+def _parameters(_context: click.Context, _option: click.Parameter, given: tuple[str, ...]) -> dict[str, str]:
+    for text in given:
+        if "=" not in text:
+            raise click.BadParameter(f"{text!r} is not Name=Value")
+    return dict(text.split("=", 1) for text in given)
+
+
+@click.command(
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+    epilog="Exit codes: 0 stopped by Ctrl-C or SIGTERM; 2 wrong usage; 3 template cannot be wired; 4 port in use; "
+    "5 the state folder is in use by another local stack; 1 anything else.",
+)
+@click.option("--port", type=click.IntRange(0, 65535), default=8443, show_default=True, help="HTTPS port; 0 is any.")
+@click.option(
+    "--state-dir",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=None,
+    help="Where stack.json, the certificate authority and the logs are kept.  [default: .local in the project folder]",
+)
+@click.option("--empty", is_flag=True, help="Do not add the sample image hello/world.")
+@click.option(
+    "--digest-workers", type=click.IntRange(1, 64), default=2, show_default=True, help="Versions hashed at once."
+)
+@click.option("--publish-workers", type=click.IntRange(1, 64), default=1, show_default=True, help="Folds at once.")
+@click.option(
+    "--full-windows", is_flag=True, help="Gather batches as long as the template says, instead of 1 s at most."
+)
+@click.option(
+    "--parameter",
+    "parameters",
+    multiple=True,
+    metavar="NAME=VALUE",
+    callback=_parameters,
+    help="A parameter of infra/template.yaml, for example DigestTimeout=30. Repeatable.",
+)
+def main(
+    port: int,
+    state_dir: Path | None,
+    empty: bool,
+    digest_workers: int,
+    publish_workers: int,
+    full_windows: bool,
+    parameters: dict[str, str],
+) -> None:
+    """Run the image server on this machine: S3, queues, functions and the HTTPS front, until Ctrl-C.
+
+    Images and catalog live in memory and temporary files and are gone when it stops; the certificate authority is
+    kept, so trust given once lasts. stack.json is there while it runs.
+    """
+    options = Options(
+        port=port,
+        state_folder=(state_dir or default_state_folder()).absolute(),
+        parameters={"Publishers": '{"arn:aws:iam::123456789012:user/local":["images/"]}', **parameters},
+        limits={
+            "DigestFunction": digest_workers,
+            "PublishFunction": publish_workers,
+            "UploadsFunction": 4,
+        },
+        full_windows=full_windows,
+    )
+    console = Console(highlight=False, soft_wrap=True)
+    stopping = _stop_on_signals()
+    try:
+        with LocalStack(options, console) as local:
+            if not empty:
+                seed(local, console, stopping)
+            if not stopping.is_set():
+                local.announce()
+                console.print(instructions(local, options.state_folder), markup=False)
+            stopping.wait()
+            console.print("stopping", style="dim")
+    except LocalStackError as error:
+        click.echo(f"local: {error}", err=True)
+        sys.exit(error.exit_code)
+
+
+def _stop_on_signals() -> threading.Event:
+    """An event that Ctrl-C and SIGTERM set. A second signal ends the process as usual."""
+    stopping = threading.Event()
+
+    def stop(number: int, _frame: Any) -> None:
+        stopping.set()
+        signal.signal(number, signal.SIG_DFL)
+
+    signal.signal(signal.SIGINT, stop)
+    signal.signal(signal.SIGTERM, stop)
+    return stopping
+
+
+def seed(local: LocalStack, console: Console, stopping: threading.Event) -> None:
+    """Upload the sample image as a publisher would, and wait until it is listed."""
+    arch = host_architecture()
+    for key, body in sample_files(arch).items():
+        url = local.s3.generate_presigned_url("put_object", {"Bucket": local.stack.bucket, "Key": key}, ExpiresIn=60)
+        upload = urllib.request.Request(url, body, method="PUT")  # noqa: S310  (our own URL)
+        with urllib.request.urlopen(upload, timeout=60):  # noqa: S310
+            pass
+    product = f"hello:world:{arch}:default"
+    give_up = time.monotonic() + SETTLE_S
+    while not stopping.wait(0.2) and time.monotonic() < give_up:
+        if local.lists("streams/v1/images.json", product, VERSION):
+            return
+    if not stopping.is_set():
+        console.print(f"The sample image was not listed within {SETTLE_S} s; see the logs.", style="red")
+
+
+def instructions(local: LocalStack, state_folder: Path) -> str:
+    """What to type next, ready to be copied."""
+    stack = local.stack
+    ca = shlex.quote(_short(stack.ca_file))
+    presign = shlex.quote(_short(str(Path(__file__).resolve().parent.parent / "presign")))
+    if state_folder != default_state_folder():
+        presign += f" --state-dir {shlex.quote(_short(str(state_folder)))}"
+    key = "images/alpine/3.22/amd64/default/20261123_10:00/"
+    return f"""
+Serving {stack.base_url}  (Ctrl-C stops it; logs in {_short(str(state_folder / "logs"))})
+
+Upload the files of a version, in any order; it is listed seconds after the last one:
+  {presign} {key}lxd.tar.xz {key}rootfs.squashfs
+  and type the curl lines that it prints.
+
+Read the catalog:
+  curl --cacert {ca} {stack.base_url}/streams/v1/images.json
+
+Let LXD and Incus trust this server, once (its certificate authority stays the same):
+  sudo cp {ca} /usr/local/share/ca-certificates/simplestreams-local.crt && sudo update-ca-certificates
+  sudo systemctl restart lxd    # or incus: a daemon reads the trusted authorities when it starts
+Only for a client command of this shell:
+  export SSL_CERT_FILE={ca}
+
+LXD:
+  lxc remote add mine {stack.base_url} --protocol=simplestreams
+  lxc image list mine:
+  lxc launch mine:hello/world hello && lxc exec hello -- /bin/hello
+Incus:
+  incus remote add mine {stack.base_url} --protocol=simplestreams
+  incus launch mine:hello/world hello && incus exec hello -- /bin/hello
+
+Ask for uploads as a pipeline would (upload API, caller "local"):
+  curl --cacert {ca} -H 'X-Local-Caller: local' {stack.api_url}/openapi.json
+"""
+
+
+def _short(path: str) -> str:
+    """A path relative to where the person is, if that is shorter."""
+    relative = os.path.relpath(path)
+    return relative if len(relative) < len(path) else path
+
+
+if __name__ == "__main__":
+    main(prog_name="local")

@@ -1,0 +1,160 @@
+"""`scripts/presign`: presigned upload URLs and the curl lines to use them."""
+
+import json
+import shlex
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import boto3
+import click
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+
+from cli.folders import default_state_folder
+from local_stack.errors import NotRunning
+from local_stack.state import read_stack
+from simplestreams.errors import RejectedUpload
+from simplestreams.keys import parse_key
+
+REFUSED = 3
+EXISTS = 4
+NO_STACK = 6
+NO_CREDENTIALS = 7
+LONGEST_S = 7 * 24 * 3600
+"""S3's limit for a presigned URL."""
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """One presigned PUT. `headers` belong into the request; `curl` is the whole line."""
+
+    key: str
+    url: str
+    method: str
+    headers: dict[str, str]
+    expires_in: int
+    curl: str
+
+
+@click.command(
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+    epilog="Exit codes: 0 printed; 2 wrong usage; 3 the server would refuse a key; 4 a key exists already; 6 no local "
+    "stack is running; 7 no usable AWS credentials or region. On any of them no URL is printed.",
+)
+@click.argument("keys", nargs=-1, required=True, metavar="KEY...")
+@click.option(
+    "--expires", type=click.IntRange(1, LONGEST_S), default=3600, show_default=True, help="Seconds the URL can be used."
+)
+@click.option("--overwrite", is_flag=True, help="Allow to replace a file that exists.")
+@click.option("--bucket", help="A bucket in AWS, with the usual credentials and region, instead of the local stack.")
+@click.option(
+    "--state-dir",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="The state folder of the local stack.  [default: .local in the project folder]",
+)
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print a JSON list of key, url, method, headers, expires_in, curl."
+)
+def main(
+    keys: tuple[str, ...], expires: int, overwrite: bool, bucket: str | None, state_dir: Path | None, as_json: bool
+) -> None:
+    """Print one presigned PUT URL for each KEY, with the curl line to use it.
+
+    KEY is images/<os>/<release>/<arch>/<variant>/<version>/<file>. Each URL stands alone on a line of standard
+    output; what surrounds it are comments (#) and the curl line, which sends the file of that name from the current
+    folder and, without --overwrite, never replaces a file.
+    """
+    _refuse_bad_keys(keys)
+    client, bucket_name = _aws(bucket) if bucket else _local(state_dir or default_state_folder())
+    if not overwrite:
+        _refuse_existing(client, bucket_name, keys)
+    try:
+        uploads = [presign(client, bucket_name, key, expires, overwrite) for key in keys]
+    except BotoCoreError as error:
+        _end(NO_CREDENTIALS, f"the URL cannot be signed: {error}; run `aws configure` or set AWS_ACCESS_KEY_ID")
+    click.echo(json.dumps([asdict(upload) for upload in uploads], indent=2) if as_json else readable(uploads))
+
+
+def presign(client: Any, bucket: str, key: str, expires_s: int, overwrite: bool) -> Upload:
+    """One upload. The condition is not part of the signature, so that a plain `curl -T FILE URL` works too."""
+    headers = {} if overwrite else {"If-None-Match": "*"}
+    url = client.generate_presigned_url("put_object", {"Bucket": bucket, "Key": key}, ExpiresIn=expires_s)
+    options = [f"-H '{name}: {value}'" for name, value in headers.items()]
+    file = shlex.quote(key.rsplit("/", 1)[1])
+    curl = " ".join(["curl", "--fail-with-body", *options, "-T", file, f"'{url}'"])
+    return Upload(key, url, "PUT", headers, expires_s, curl)
+
+
+def readable(uploads: list[Upload]) -> str:
+    """For each upload a comment with its key, the URL alone on its line, and the curl line."""
+    return "\n\n".join(f"# {upload.key}\n{upload.url}\n{upload.curl}" for upload in uploads)
+
+
+def _refuse_bad_keys(keys: tuple[str, ...]) -> None:
+    refusals = []
+    for key in keys:
+        try:
+            parse_key(key)
+        except RejectedUpload as refusal:
+            refusals.append(str(refusal))
+    if refusals:
+        _end(REFUSED, *refusals)
+
+
+def _refuse_existing(client: Any, bucket: str, keys: tuple[str, ...]) -> None:
+    existing = [key for key in keys if _exists(client, bucket, key)]
+    if existing:
+        _end(EXISTS, *(f"{key} exists already; choose a new version, or --overwrite" for key in existing))
+
+
+def _exists(client: Any, bucket: str, key: str) -> bool:
+    try:
+        client.head_object(Bucket=bucket, Key=key)
+    except ClientError as error:
+        status = error.response["ResponseMetadata"]["HTTPStatusCode"]
+        if status == 403:
+            # A publisher may be allowed to write and not to read; the condition in the curl line decides then.
+            click.echo(
+                f"presign: may not look whether {key} exists; If-None-Match in the curl line will tell", err=True
+            )
+            return False
+        if status == 404:
+            return False
+        _end(1, f"S3 does not tell whether {key} exists: {error}")
+    except BotoCoreError as error:
+        _end(NO_CREDENTIALS, f"S3 cannot be asked whether {key} exists: {error}")
+    return True
+
+
+def _local(state_folder: Path) -> tuple[Any, str]:
+    try:
+        stack = read_stack(state_folder)
+    except NotRunning as error:
+        _end(NO_STACK, f"{error}, or name a bucket in AWS with --bucket")
+    session = boto3.Session(stack.access_key_id, stack.secret_access_key, region_name=stack.region)
+    config = Config(signature_version="s3v4", s3={"addressing_style": "path"})
+    return session.client("s3", endpoint_url=stack.s3_endpoint, config=config), stack.bucket
+
+
+def _aws(bucket: str) -> tuple[Any, str]:
+    session = boto3.Session()
+    if not session.region_name:
+        _end(NO_CREDENTIALS, "no AWS region is set; set AWS_REGION to the region of the bucket")
+    # SigV4 said explicitly, since boto3 presigns with SigV2 in old regions; the regional host, since a redirect from
+    # the global one does not keep the signature.
+    config = Config(
+        signature_version="s3v4", s3={"addressing_style": "virtual", "us_east_1_regional_endpoint": "regional"}
+    )
+    return session.client("s3", config=config), bucket
+
+
+def _end(code: int, *reasons: str) -> Any:
+    for reason in reasons:
+        click.echo(f"presign: {reason}", err=True)
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main(prog_name="presign")

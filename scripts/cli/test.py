@@ -1,0 +1,65 @@
+"""`scripts/test`: lint, types and all tests."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+PROJECT = Path(__file__).resolve().parent.parent.parent
+
+CHECKS = (
+    ("ruff check", ["-m", "ruff", "check", "."]),
+    ("ruff format", ["-m", "ruff", "format", "--check", "."]),
+    ("mypy", ["-m", "mypy"]),
+)
+OPTIONAL = (
+    ("the real LXD client and daemon", ("lxc", "lxd"), "apt-get install lxd lxd-client"),
+    ("the real Incus client", ("incus",), "apt-get install incus-client"),
+    ("squashfs images", ("mksquashfs",), "apt-get install squashfs-tools"),
+    ("virtual machine images", ("qemu-img",), "apt-get install qemu-utils"),
+    ("deltas", ("xdelta3",), "apt-get install xdelta3"),
+    ("uploads with curl", ("curl",), "apt-get install curl"),
+    ("the Lambda runtime's own Python", ("python3.13",), "install Python 3.13 so that python3.13 is on PATH"),
+)
+
+
+def main() -> int:
+    """Run the checks, then pytest with the arguments given; 0 only if all of it passed."""
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"}
+    failed = [name for name, arguments in CHECKS if not _passes(name, arguments, environment)]
+    for what, programs, remedy in OPTIONAL:
+        missing = [program for program in programs if not shutil.which(program)]
+        if missing:
+            _say(f"NOT TESTED HERE: {what}, for want of {', '.join(missing)} ({remedy})")
+    if failed:
+        _say(f"FAILED before the tests: {', '.join(failed)} (see above)")
+    # Last, so that pytest's own summary ends the output.
+    tests = subprocess.run(  # noqa: S603
+        [sys.executable, "-m", "pytest", *_parallel(sys.argv[1:]), *sys.argv[1:]],
+        cwd=PROJECT, env=environment, check=False,
+    )  # fmt: skip
+    return tests.returncode or (1 if failed else 0)
+
+
+def _passes(name: str, arguments: list[str], environment: dict[str, str]) -> bool:
+    done = subprocess.run([sys.executable, *arguments], cwd=PROJECT, env=environment, check=False)  # noqa: S603
+    _say(f"{name}: {'passed' if done.returncode == 0 else 'FAILED'}")
+    return done.returncode == 0
+
+
+def _parallel(given: list[str]) -> list[str]:
+    """Two workers at least when everything runs; a chosen test or a debugger gets the plain runner."""
+    if any(
+        word in ("-n", "--pdb", "-s", "-p") or word.startswith(("-n", "tests/", "--numprocesses")) for word in given
+    ):
+        return []
+    return ["-n", str(max(2, os.cpu_count() or 2)), "--dist", "loadgroup"]
+
+
+def _say(text: str) -> None:
+    print(f"[test] {text}", flush=True)  # noqa: T201
+
+
+if __name__ == "__main__":
+    sys.exit(main())
