@@ -2,7 +2,7 @@
 
 moto takes any signature. The check re-signs what arrived with botocore's own signer and compares, so there is no
 second implementation of SigV4 here.
-Source of the rules: Amazon S3 API Reference, "Authenticating Requests: Using Query Parameters (AWS Signature Version 4)".
+Source: Amazon S3 API Reference, "Authenticating Requests: Using Query Parameters (AWS Signature Version 4)".
 """
 
 import hmac

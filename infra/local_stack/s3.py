@@ -36,7 +36,6 @@ def main(port: int) -> None:
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     rules = S3Rules(DomainDispatcherApplication(create_backend_app), {ACCESS_KEY: SECRET_KEY}, _tell)
     server = make_server("127.0.0.1", port, rules, threaded=True, request_handler=QuietHandler)
-    server.daemon_threads = True
     _tell({"ready": True})
     server.serve_forever()
 
@@ -60,11 +59,11 @@ def _give_etags_at_once() -> None:
 
     @functools.wraps(original)
     def put_object(self: Any, bucket_name: str, key_name: str, value: bytes, *args: Any, **kwargs: Any) -> Any:
-        if len(args) < 2 and not kwargs.get("etag"):
+        if not kwargs.get("etag"):
             kwargs["etag"] = hashlib.md5(value, usedforsecurity=False).hexdigest()
         return original(self, bucket_name, key_name, value, *args, **kwargs)
 
-    S3Backend.put_object = put_object
+    S3Backend.put_object = put_object  # type: ignore[method-assign]
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@
 import base64
 import binascii
 import hashlib
+import io
 import json
 import tempfile
 import threading
@@ -101,7 +102,7 @@ class S3Rules:
             answer = {name.lower(): value for name, value in headers}
             if answer.get("x-amz-delete-marker") == "true" and "versionId" not in query:
                 self._marked(bucket, key, answer.get("x-amz-version-id", ""))
-        elif key and (method == "PUT" and not query.keys() & {"partNumber", "tagging"} or "uploadId" in query):
+        elif key and ((method == "PUT" and not query.keys() & {"partNumber", "tagging"}) or "uploadId" in query):
             self._stored(bucket, key)
 
     def _stored(self, bucket: str, key: str) -> None:
@@ -336,8 +337,6 @@ def _without_wait(body: bytes) -> tuple[float, bytes]:
 
 
 def _input(body: bytes) -> Environ:
-    import io
-
     return {"wsgi.input": io.BytesIO(body), "CONTENT_LENGTH": str(len(body))}
 
 

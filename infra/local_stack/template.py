@@ -1,5 +1,6 @@
 """The SAM template as plain resources: parsed, translated offline, parameters and intrinsics resolved."""
 
+import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -84,7 +85,7 @@ def load(path: Path) -> dict[str, Any]:
 
 
 def translate(document: dict[str, Any], folder: Path, region: str) -> dict[str, Any]:
-    """The template without SAM's own types. Code paths, relative to `folder`, become s3://local-code/<absolute path>."""
+    """The template without SAM's types. Code paths, relative to `folder`, become s3://local-code/<absolute path>."""
     # Imported here: it takes half a second, and only the stack needs it.
     from samtranslator.model.exceptions import InvalidDocumentException
     from samtranslator.parser.parser import Parser
@@ -171,7 +172,7 @@ class Resolver:
             return node
         if len(node) == 1:
             (name, argument), *_ = node.items()
-            if name == "Ref" or name == "Condition" and isinstance(argument, str) or name.startswith("Fn::"):
+            if name == "Ref" or (name == "Condition" and isinstance(argument, str)) or name.startswith("Fn::"):
                 return self._intrinsic(name, argument)
         resolved = {key: self.value(item) for key, item in node.items()}
         return {key: item for key, item in resolved.items() if item is not _NO_VALUE}
@@ -191,7 +192,7 @@ class Resolver:
             "Fn::Not": lambda a: not self.value(a[0]),
             "Fn::And": lambda a: all(self.value(part) for part in a),
             "Fn::Or": lambda a: any(self.value(part) for part in a),
-            "Fn::ToJsonString": lambda a: _json(self.value(a)),
+            "Fn::ToJsonString": lambda a: json.dumps(self.value(a)),
         }
         if name not in functions:
             raise TemplateError(f"the template uses {name}, which the local stack does not know; teach template.py")
@@ -237,9 +238,3 @@ class Resolver:
         if name not in conditions:
             raise TemplateError(f"the template uses condition {name}, which it does not define")
         return bool(self.value(conditions[name]))
-
-
-def _json(value: Any) -> str:
-    import json
-
-    return json.dumps(value)

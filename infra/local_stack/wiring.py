@@ -272,7 +272,8 @@ def interpret(resources: Iterable[Resource], place: Place) -> Wiring:
 
 def _bucket(resource: Resource) -> Bucket:
     p = take(
-        resource.logical_id, resource.properties, ["BucketName", "VersioningConfiguration", "NotificationConfiguration"],
+        resource.logical_id, resource.properties,
+        ["BucketName", "VersioningConfiguration", "NotificationConfiguration"],
         # Access is bound to loopback, and nothing here lives long enough to expire.
         ["PublicAccessBlockConfiguration", "OwnershipControls", "BucketEncryption", "LoggingConfiguration",
          "LifecycleConfiguration", "Tags"],

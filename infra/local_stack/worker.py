@@ -106,7 +106,7 @@ def _run(handler: Handler, request: dict[str, Any]) -> dict[str, Any]:
 
 def _error(error: Exception) -> dict[str, Any]:
     trace = traceback.format_exception(error)
-    print("".join(trace), file=sys.stderr, flush=True)  # noqa: T201
+    print("".join(trace), file=sys.stderr, flush=True)
     return {"errorType": type(error).__name__, "errorMessage": str(error), "stackTrace": trace}
 
 

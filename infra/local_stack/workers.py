@@ -16,7 +16,6 @@ from typing import Any
 from local_stack.credentials import ACCESS_KEY, SECRET_KEY
 from local_stack.wiring import Function
 
-
 # Run as a file: nothing of the local stack shall be importable from the functions.
 _PROGRAM = Path(__file__).with_name("worker.py")
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from bootstrap import working_folder
+from environment import working_folder
 
 
 def default_state_folder() -> Path:

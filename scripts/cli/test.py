@@ -58,7 +58,7 @@ def _parallel(given: list[str]) -> list[str]:
 
 
 def _say(text: str) -> None:
-    print(f"[test] {text}", flush=True)  # noqa: T201
+    print(f"[test] {text}", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,307 @@
+"""Make an environment with the packages of uv.lock, from nothing but Python's standard library.
+
+If the environment is older than `uv.lock` it is brought up to date: by the `uv` on PATH if there is a recent one,
+else by a pinned `uv`, fetched and checked by its sha256 (so this step needs neither pip nor TLS roots). The packages
+come from whatever index the standard variables or pip.conf name, each checked against its hash in `uv.lock`.
+"""
+
+import configparser
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import platform
+import re
+import shutil
+import ssl
+import subprocess
+import sys
+import tempfile
+import urllib.error
+import urllib.parse
+import urllib.request
+import zipfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+PROJECT = Path(__file__).resolve().parent.parent
+OLDEST_PYTHON = (3, 11)
+IMPORT_FOLDERS = ("functions", "infra", "scripts", "tests")
+
+UV_VERSION = "0.13.9"
+UV_OLDEST = (0, 8)
+# The statically linked builds: one file runs on every Linux of its architecture, whatever its C library.
+_UV_HOST = "https://files.pythonhosted.org/packages/"
+UV_WHEELS = {
+    ("Linux", "x86_64"): (
+        _UV_HOST + "fe/fe/794884de0efd3ac77a427cab21aa72c0483e100c55a42cd5cbb02c141b84/",
+        "uv-0.13.9-py3-none-musllinux_1_1_x86_64.whl",
+        "2c45530751517d6c3bbc69a19473f6effe47cce047bede01ffd8af7ea7b36b25",
+    ),
+    ("Linux", "aarch64"): (
+        _UV_HOST + "57/15/94b6cd62ac3ff6550288328e8035288875197cbc183f51554b266a69877b/",
+        "uv-0.13.9-py3-none-manylinux_2_17_aarch64.manylinux2014_aarch64.musllinux_1_1_aarch64.whl",
+        "5435c5ce14a56431208ca0996416d310f1598e8c2c8ba707688985a16bb82dbe",
+    ),
+    ("Darwin", "arm64"): (
+        _UV_HOST + "f3/a7/a8d7b074798c7fb3b26b37584b8fe2e29df2ccdc24ce7902caab2a53edbf/",
+        "uv-0.13.9-py3-none-macosx_11_0_arm64.whl",
+        "66c512266d633bef48384a1f53003f41f2a8e7b36fe6e7fbfd3e0fd52d96fa63",
+    ),
+}
+
+
+class SetupFailed(Exception):
+    """The environment cannot be made; the message says what to do."""
+
+
+def run(module: str, *, groups: Sequence[str]) -> NoReturn:
+    """Replace this process by `module` in an environment that holds the dependency `groups` of pyproject.toml."""
+    try:
+        python = ensure_environment(groups)
+    except SetupFailed as failure:
+        sys.exit(f"{Path(sys.argv[0]).name}: {failure}")
+    environment = dict(os.environ)
+    folders = [str(PROJECT / name) for name in IMPORT_FOLDERS]
+    if environment.get("PYTHONPATH"):
+        folders.append(environment["PYTHONPATH"])
+    environment["PYTHONPATH"] = os.pathsep.join(folders)
+    command = [str(python), "-m", module, *sys.argv[1:]]
+    sys.stdout.flush()
+    os.execve(python, command, environment)  # noqa: S606
+
+
+def working_folder() -> Path:
+    """Where the environment and other derived files live: the clone, or the user's cache if it is read-only."""
+    if os.access(PROJECT, os.W_OK):
+        return PROJECT
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    clone = hashlib.sha256(str(PROJECT).encode()).hexdigest()[:12]
+    folder = cache / "serverless-simplestreams" / clone
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SetupFailed(
+            f"neither {PROJECT} nor {folder} is writable ({error.strerror}); set XDG_CACHE_HOME to a folder that is"
+        ) from error
+    return folder
+
+
+def ensure_environment(groups: Sequence[str]) -> Path:
+    """The python of an environment that matches uv.lock, made or refreshed under a lock if need be."""
+    folder = working_folder()
+    environment = folder / ".venv"
+    if _is_fresh(environment, groups):
+        return environment / "bin" / "python"
+    with _locked(folder / ".venv.lock"):
+        if not _is_fresh(environment, groups):  # another process may have done it while this one waited
+            _install(environment, groups)
+    return environment / "bin" / "python"
+
+
+def _is_fresh(environment: Path, groups: Sequence[str]) -> bool:
+    stamp = _read_stamp(environment)
+    return (
+        stamp.get("inputs") == _inputs()
+        and set(groups) <= set(stamp.get("groups", []))
+        and (environment / "bin" / "python").exists()  # a dangling link when the system's Python was upgraded
+    )
+
+
+def _read_stamp(environment: Path) -> dict[str, Any]:
+    try:
+        stamp = json.loads((environment / "stamp.json").read_text())
+    except (OSError, ValueError):  # absent or cut short: made again
+        return {}
+    return stamp if isinstance(stamp, dict) else {}
+
+
+def _inputs() -> str:
+    """A digest of everything that decides what an environment holds."""
+    digest = hashlib.sha256(f"{platform.machine()} {PROJECT}".encode())
+    for name in ("uv.lock", "pyproject.toml"):
+        digest.update((PROJECT / name).read_bytes())
+    return digest.hexdigest()
+
+
+def _install(environment: Path, groups: Sequence[str]) -> None:
+    stamp = _read_stamp(environment)
+    wanted = sorted({*groups, *(stamp["groups"] if stamp.get("inputs") == _inputs() else ())})
+    _say(f"setting up Python packages in {environment} (only when uv.lock has changed)")
+    with contextlib.suppress(FileNotFoundError):
+        (environment / "stamp.json").unlink()
+    uv = find_uv()
+    settings = uv_settings(dict(os.environ))
+    if not _runs(environment / "bin" / "python"):
+        _uv(uv, settings, "venv", "--clear", "--no-project", "--python", sys.executable,
+            "--no-managed-python", "--no-python-downloads", str(environment))  # fmt: skip
+    with tempfile.TemporaryDirectory() as scratch:
+        requirements = Path(scratch) / "requirements.txt"
+        selection = [word for group in wanted for word in ("--group", group)]
+        # `uv sync` insists on the index written in the lock file; exported, the same versions and hashes may come
+        # from a mirror too.
+        _uv(uv, settings, "export", "--frozen", "--no-emit-project", "--no-default-groups", *selection,
+            "--directory", str(PROJECT), "--output-file", str(requirements))  # fmt: skip
+        # Added, not synchronised: two scripts must not take turns removing each other's packages.
+        _uv(uv, settings, "pip", "install", "--require-hashes", "--no-config",
+            "--python", str(environment / "bin" / "python"), str(requirements))  # fmt: skip
+    (environment / "stamp.json").write_text(json.dumps({"inputs": _inputs(), "groups": wanted}))
+
+
+def _runs(python: Path) -> bool:
+    if not python.exists():
+        return False
+    check = f"import sys; sys.exit(sys.version_info < {OLDEST_PYTHON})"
+    return subprocess.run([str(python), "-c", check], check=False, capture_output=True).returncode == 0  # noqa: S603
+
+
+def _uv(uv: str, settings: dict[str, str], *arguments: str) -> None:
+    result = subprocess.run([uv, "--quiet", *arguments], env=settings, check=False, stdout=subprocess.DEVNULL)  # noqa: S603
+    if result.returncode:
+        raise SetupFailed(
+            f"`uv {' '.join(arguments[:2])}` failed with exit code {result.returncode} (its reason is above). Without "
+            "a direct connection, set PIP_INDEX_URL to a package index and SSL_CERT_FILE to its certificate authority."
+        )
+
+
+def uv_settings(environment: dict[str, str]) -> dict[str, str]:
+    """`environment` with pip's own settings (variables and pip.conf) said in uv's words; uv's variables win."""
+    pip = {**_pip_conf(environment), **{k: v for k, v in environment.items() if v}}
+    settings = dict(environment)
+    for uv_name, pip_name in (
+        ("UV_DEFAULT_INDEX", "PIP_INDEX_URL"),
+        ("UV_EXTRA_INDEX_URL", "PIP_EXTRA_INDEX_URL"),
+        ("SSL_CERT_FILE", "PIP_CERT"),
+    ):
+        if uv_name == "UV_DEFAULT_INDEX" and settings.get("UV_INDEX_URL"):
+            continue
+        if not settings.get(uv_name) and pip.get(pip_name):
+            settings[uv_name] = pip[pip_name]
+    for name in ("VIRTUAL_ENV", "UV_PROJECT_ENVIRONMENT", "PYTHONPATH", "PYTHONHOME"):
+        settings.pop(name, None)  # of whoever called; they would point uv at another environment
+    if not os.access(Path.home(), os.W_OK) and not settings.get("UV_CACHE_DIR"):
+        settings["UV_CACHE_DIR"] = str(working_folder() / ".cache" / "uv")
+    return settings
+
+
+def _pip_conf(environment: dict[str, str]) -> dict[str, str]:
+    home = Path(environment.get("HOME") or "/")
+    files = [Path("/etc/pip.conf"), home / ".pip/pip.conf", home / ".config/pip/pip.conf"]
+    if environment.get("PIP_CONFIG_FILE"):
+        files.append(Path(environment["PIP_CONFIG_FILE"]))
+    parser = configparser.RawConfigParser()
+    parser.read(files)
+    found = dict(parser["global"]) if parser.has_section("global") else {}
+    return {"PIP_" + name.replace("-", "_").upper(): value for name, value in found.items()}
+
+
+def find_uv() -> str:
+    """The path of a usable uv: the one on PATH if recent enough, else the pinned one, fetched on first use."""
+    present = shutil.which("uv")
+    if present and _uv_version(present) >= UV_OLDEST:
+        return present
+    pinned = working_folder() / ".cache" / f"uv-{UV_VERSION}"
+    if not pinned.exists():
+        _fetch_uv(pinned)
+    return str(pinned)
+
+
+def _uv_version(uv: str) -> tuple[int, ...]:
+    answer = subprocess.run([uv, "--version"], check=False, capture_output=True, text=True)  # noqa: S603
+    found = re.search(r"(\d+)\.(\d+)", answer.stdout)
+    return tuple(int(part) for part in found.groups()) if found else (0,)
+
+
+def _fetch_uv(target: Path) -> None:
+    platform_key = (platform.system(), platform.machine())
+    if platform_key not in UV_WHEELS:
+        raise SetupFailed(
+            f"no pinned uv for {' '.join(platform_key)}; install uv {UV_VERSION} by hand "
+            "(https://docs.astral.sh/uv/) so that it is on PATH"
+        )
+    folder, name, sha256 = UV_WHEELS[platform_key]
+    _say(f"fetching uv {UV_VERSION}, the package installer")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
+        wheel = Path(scratch) / name
+        _fetch_wheel(folder + name, wheel, sha256)
+        with zipfile.ZipFile(wheel) as archive:
+            binary = Path(archive.extract(f"uv-{UV_VERSION}.data/scripts/uv", scratch))
+        binary.chmod(0o755)
+        binary.replace(target)  # atomic: another process never sees half a program
+
+
+def _fetch_wheel(url: str, target: Path, sha256: str) -> None:
+    """Write the wheel to `target`, from the configured mirror, else from PyPI, else through pip."""
+    reasons = []
+    for source in (_mirror_url(target.name), url):
+        try:
+            if source:
+                target.write_bytes(_download(source))
+                _check(target, sha256)
+                return
+        except (OSError, SetupFailed) as error:
+            reasons.append(f"{source}: {error}")
+    pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:",
+           "--dest", str(target.parent), f"uv=={UV_VERSION}"]  # fmt: skip
+    if subprocess.run(pip, check=False, capture_output=True).returncode == 0:  # noqa: S603
+        downloaded = next(target.parent.glob("uv-*.whl"))
+        if hashlib.sha256(downloaded.read_bytes()).hexdigest() == sha256:
+            downloaded.replace(target)
+            return
+    raise SetupFailed(
+        "uv could not be fetched: " + "; ".join(reasons) + ". Check the network, a proxy (HTTPS_PROXY) or a "
+        f"package index (PIP_INDEX_URL), or put uv {UV_VERSION} on PATH by hand."
+    )
+
+
+def _check(wheel: Path, sha256: str) -> None:
+    found = hashlib.sha256(wheel.read_bytes()).hexdigest()
+    if found != sha256:
+        raise SetupFailed(f"sha256 {found} differs from the pinned {sha256}")
+
+
+def _mirror_url(name: str) -> str | None:
+    """The address of the wheel on the index that the environment names (PEP 503), None without one."""
+    settings = uv_settings(dict(os.environ))
+    index = settings.get("UV_DEFAULT_INDEX") or settings.get("UV_INDEX_URL")
+    if not index:
+        return None
+    page = index.rstrip("/") + "/uv/"
+    found = re.search(r'href="([^"]*/)?(' + re.escape(name) + r')[^"]*"', _download(page).decode())
+    return urllib.parse.urljoin(page, (found.group(1) or "") + name) if found else None
+
+
+def _download(url: str) -> bytes:
+    """The body of `url`. Falls back to an unverified connection: a bare machine has no TLS roots, and what is
+    fetched here is checked against a sha256 pinned above."""
+    request = urllib.request.Request(url, headers={"User-Agent": "serverless-simplestreams"})  # noqa: S310
+    try:
+        with urllib.request.urlopen(request, timeout=120) as answer:  # noqa: S310
+            return answer.read()  # type: ignore[no-any-return]
+    except urllib.error.URLError as error:
+        if not isinstance(error.reason, ssl.SSLCertVerificationError):
+            raise
+    unverified = ssl.create_default_context()
+    unverified.check_hostname = False
+    unverified.verify_mode = ssl.CERT_NONE
+    with urllib.request.urlopen(request, timeout=120, context=unverified) as answer:  # noqa: S310
+        return answer.read()  # type: ignore[no-any-return]
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Hold an exclusive lock between processes; released by the kernel when its holder dies."""
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            _say("waiting for another run that is setting up the packages")
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _say(what: str) -> None:
+    print(f"[setup] {what}", file=sys.stderr, flush=True)
