@@ -1,0 +1,160 @@
+"""A bucket in memory with S3's conditional writes, and the whole system around it without a queue.
+
+`on` is the hook with which tests stage races and faults: it is called before each storage call with the
+method's name and the key.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+
+from digest.settle import Settled, Tools, settle
+from publish.commit import Published, publish
+from simplestreams import catalog
+from simplestreams.errors import ObjectChanged
+from simplestreams.fold import ALL_CLIENTS
+from simplestreams.keys import ProductId, VersionId, parse_record_key, version_of
+from storage.port import Document, ObjectInfo, Opened
+
+START = datetime(2026, 11, 23, 10, 0, tzinfo=UTC)
+CHUNK = 1000
+
+
+@dataclass
+class Stored:
+    body: bytes
+    etag: str
+    modified: datetime
+    content_encoding: str = ""
+
+
+@dataclass
+class MemoryStore:
+    """Implements storage.port.Store. `log` has every call as (method, key); `bytes_read` counts by key."""
+
+    objects: dict[str, Stored] = field(default_factory=dict)
+    on: Callable[[str, str], None] = lambda method, key: None
+    log: list[tuple[str, str]] = field(default_factory=list)
+    bytes_read: dict[str, int] = field(default_factory=dict)
+    chunk: int = CHUNK
+    clock: datetime = START
+    _serial: Iterator[int] = field(default_factory=itertools.count)
+
+    def put(self, key: str, body: bytes, content_encoding: str = "") -> None:
+        """What a publisher does: an upload straight into the bucket."""
+        self.clock += timedelta(seconds=1)
+        etag = f'"{hashlib.md5(body).hexdigest()}"'  # noqa: S324  (what S3 does for a single PUT)
+        self.objects[key] = Stored(body, etag, self.clock, content_encoding)
+
+    def remove(self, key: str) -> None:
+        del self.objects[key]
+
+    def _called(self, method: str, key: str) -> None:
+        self.log.append((method, key))
+        self.on(method, key)
+
+    def read(self, key: str) -> Document | None:
+        self._called("read", key)
+        found = self.objects.get(key)
+        return Document(found.body, found.etag) if found else None
+
+    def create(self, key: str, body: bytes) -> bool:
+        self._called("create", key)
+        if key in self.objects:
+            return False
+        self.put(key, body)
+        return True
+
+    def replace(self, key: str, body: bytes, revision: str) -> bool:
+        self._called("replace", key)
+        if key not in self.objects or self.objects[key].etag != revision:
+            return False
+        self.put(key, body)
+        return True
+
+    def delete(self, key: str, revision: str) -> bool:
+        self._called("delete", key)
+        if key not in self.objects or self.objects[key].etag != revision:
+            return False
+        del self.objects[key]
+        return True
+
+    def list(self, prefix: str) -> Iterator[ObjectInfo]:
+        self._called("list", prefix)
+        for key in sorted(key for key in self.objects if key.startswith(prefix)):
+            found = self.objects[key]
+            yield ObjectInfo(key, len(found.body), found.etag, found.modified.isoformat())
+
+    def open(self, key: str, etag: str) -> Opened:
+        self._called("open", key)
+        found = self.objects.get(key)
+        if found is None or found.etag != etag:
+            raise ObjectChanged(key)
+        return Opened(len(found.body), found.content_encoding, self._chunks(key, etag, found.body))
+
+    def _chunks(self, key: str, etag: str, body: bytes) -> Iterator[bytes]:
+        for start in range(0, len(body), self.chunk):
+            self._called("chunk", key)
+            if key not in self.objects or self.objects[key].etag != etag:
+                raise ObjectChanged(key)
+            part = body[start : start + self.chunk]
+            self.bytes_read[key] = self.bytes_read.get(key, 0) + len(part)
+            yield part
+
+
+@dataclass
+class System:
+    """Publisher's view: put files, then `settle` and `publish` as the functions would."""
+
+    store: MemoryStore = field(default_factory=MemoryStore)
+    clients: tuple[str, ...] = ALL_CLIENTS
+    max_bytes: int = 1 << 40
+
+    @property
+    def tools(self) -> Tools:
+        return Tools(self.store, lambda: self.store.clock, lambda _: None, self.max_bytes, claim_seconds=900)
+
+    def upload(self, path: str, files: dict[str, bytes]) -> None:
+        for name, body in files.items():
+            self.store.put(f"{path}/{name}", body)
+
+    def settle(self, path: str) -> Settled:
+        return settle(version_of(f"{path}/"), self.tools)
+
+    def publish(self, *products: ProductId) -> list[Published]:
+        streams = sorted({product.stream for product in products})
+        return [
+            publish(self.store, stream, [p for p in products if p.stream == stream], self.clients, lambda _: None)
+            for stream in streams
+        ]
+
+    def catch_up(self) -> None:
+        """Settle every folder, then fold every record: what all events together come to."""
+        for version in self.versions():
+            settle(version, self.tools)
+        self.publish(*self.products())
+
+    def versions(self) -> list[VersionId]:
+        folders = {version_of(key) for key in self.store.objects if key.startswith("images")}
+        recorded = {parse_record_key(key) for key in self.store.objects if key.startswith("versions/")}
+        return sorted(folders | recorded)
+
+    def products(self) -> list[ProductId]:
+        return sorted({parse_record_key(key).product for key in self.store.objects if key.startswith("versions/")})
+
+    def streams(self) -> dict[str, bytes]:
+        """Everything served below streams/."""
+        return {key: found.body for key, found in sorted(self.store.objects.items()) if key.startswith("streams/")}
+
+    def products_document(self, stream: str = "images") -> catalog.Products:
+        found = self.store.objects.get(catalog.products_key(stream))
+        return catalog.decode_products(found.body if found else None, stream)
+
+    def listed(self, stream: str = "images") -> dict[str, list[str]]:
+        """Product name -> the versions that the catalog lists."""
+        products = self.products_document(stream).products
+        return {name: sorted(catalog.decode_versions(product)) for name, product in products.items()}

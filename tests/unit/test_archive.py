@@ -1,0 +1,106 @@
+"""Tarballs from strangers: every compression, and every way to be none."""
+
+import bz2
+import gzip
+import io
+import lzma
+import tarfile
+
+import pytest
+
+import images
+from simplestreams.archive import METADATA_LIMITS, UNIFIED_LIMITS, Limits, UnreadableArchive, read_member
+
+YAML = b"architecture: x86_64\n"
+
+
+def read(body: bytes, limits: Limits = METADATA_LIMITS, chunk: int = 700, *, whole: bool = True) -> bytes:
+    chunks = [body[start : start + chunk] for start in range(0, len(body), chunk)]
+    return read_member(chunks, "metadata.yaml", limits, whole=whole)
+
+
+@pytest.mark.parametrize("compression", ["xz", "gz", "zst", ""])
+@pytest.mark.parametrize("chunk", [1, 13, 100_000])
+@pytest.mark.parametrize("name", ["metadata.yaml", "./metadata.yaml"])
+def test_the_member_is_found_whatever_compresses_it(compression: str, chunk: int, name: str) -> None:
+    plain = images.tarball({"templates/x": b"x" * 3000, name: YAML, "z": b"z"})
+    body = images.compress(plain, compression) if compression else plain
+    assert read(body, chunk=chunk) == YAML
+
+
+def test_bzip2_and_several_streams_one_after_another() -> None:
+    plain = images.tarball({"metadata.yaml": YAML, "z": b"z" * 5000})
+    assert read(bz2.compress(plain)) == YAML
+    assert read(lzma.compress(plain[:2000]) + b"\0" * 8 + lzma.compress(plain[2000:])) == YAML
+    assert read(gzip.compress(plain[:2000]) + gzip.compress(plain[2000:])) == YAML
+
+
+def special(kind: bytes) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        member = tarfile.TarInfo("metadata.yaml")
+        member.type, member.linkname = kind, "/etc/passwd"
+        tar.addfile(member)
+    return buffer.getvalue()
+
+
+def oversized_header(size: int) -> bytes:
+    long_name = tarfile.TarInfo("././@LongLink")
+    long_name.type, long_name.size = tarfile.GNUTYPE_LONGNAME, size
+    return long_name.tobuf() + b"x" * 5_000_000
+
+
+BOMB = images.tarball({"metadata.yaml": YAML, "a": bytes(100_000_000)})
+GOOD = images.tarball({"metadata.yaml": YAML, "z": b"z" * 5000})
+
+
+BAD: dict[str, tuple[bytes, str]] = {
+    "nothing": (b"", "is not a tarball"),
+    "text": (b"hello", "it starts with 68 65 6c 6c 6f"),
+    "squashfs": (images.squashfs(), "is not a tarball"),
+    "other members": (images.tarball({"other": b"x"}), "holds no metadata.yaml"),
+    "member in a folder": (images.tarball({"sub/metadata.yaml": b"x"}), "holds no metadata.yaml"),
+    "xz cut short": (lzma.compress(GOOD)[:-30], "damaged or cut short"),
+    "gzip cut short": (gzip.compress(GOOD)[:-9], "damaged or cut short"),
+    "xz damaged": (lzma.compress(GOOD)[:60] + b"\xff" * 60, "is damaged xz data"),
+    "gzip damaged": (gzip.compress(GOOD)[:12] + b"\xff" * 60, "zlib error"),
+    "tar cut short": (GOOD[:4000], "is not a sound tarball"),
+    "only zeros": (lzma.compress(bytes(100_000_000)), "holds no metadata.yaml"),
+    "xz bomb": (lzma.compress(BOMB), "unpacks to more than 64 MiB"),
+    "gzip bomb": (gzip.compress(BOMB), "unpacks to more than 64 MiB"),
+    "zst bomb": (images.compress(BOMB, "zst"), "unpacks to more than 64 MiB"),
+    "bomb behind the end": (gzip.compress(GOOD + bytes(70_000_000)), "unpacks to more than 64 MiB"),
+    "huge member": (images.tarball({"metadata.yaml": b"x" * 1_100_000}), "expected at most 1,048,576"),
+    "symlink": (special(tarfile.SYMTYPE), "not a regular file"),
+    "device": (special(tarfile.CHRTYPE), "not a regular file"),
+    "folder": (special(tarfile.DIRTYPE), "not a regular file"),
+    "long header": (oversized_header(4_000_000), "has a header of 4,000,256 bytes"),
+    "absurd header": (oversized_header(8_000_000_000), "has a header of 8,000,000,000 bytes"),
+}
+
+
+@pytest.mark.parametrize(("body", "says"), BAD.values(), ids=BAD.keys())
+def test_what_is_no_such_tarball_is_told_apart(body: bytes, says: str) -> None:
+    with pytest.raises(UnreadableArchive) as reason:
+        read(body, chunk=100_000)
+    assert says in str(reason.value)
+
+
+def test_a_million_members_are_too_many() -> None:
+    body = images.tarball({f"{number}": b"" for number in range(50)})
+    with pytest.raises(UnreadableArchive, match="more than 40 members"):
+        read(body, Limits(unpacked_bytes=1 << 20, members=40))
+
+
+def test_a_chain_of_long_names_ends() -> None:
+    link = tarfile.TarInfo("././@LongLink")
+    link.type, link.size = tarfile.GNUTYPE_LONGNAME, 5
+    with pytest.raises(UnreadableArchive):
+        read((link.tobuf() + b"name\0".ljust(512, b"\0")) * 5000)
+
+
+def test_the_rest_of_a_unified_tarball_is_left_unread() -> None:
+    body = images.tarball({"metadata.yaml": YAML, "rootfs/big": bytes(1_000_000)})
+    chunks = iter([body[start : start + 1000] for start in range(0, len(body), 1000)])
+    assert read_member(chunks, "metadata.yaml", UNIFIED_LIMITS, whole=False) == YAML
+    assert len(list(chunks)) > 900

@@ -1,0 +1,234 @@
+"""Whole catalogs, byte for byte, and the rules that decide between products."""
+
+import json
+from collections.abc import Callable
+
+import pytest
+
+import images
+from clients import Image, read_catalog
+from memory import System
+from simplestreams import catalog
+from simplestreams.fold import fold
+from simplestreams.keys import parse_product
+
+NOBLE = "images/ubuntu/noble/amd64/default"
+OLD, NEW = "20261122_10:00", "20261123_10:00"
+
+
+def catalogs(system: System, client: str) -> list[Image]:
+    streams = system.streams()
+    return read_catalog(streams["streams/v1/index.json"], streams, client)
+
+
+def unlisted(system: System) -> dict[str, dict[str, str]]:
+    body = system.streams().get("streams/v1/images.unlisted.json")
+    return json.loads(body)["products"] if body else {}
+
+
+@pytest.fixture
+def system() -> System:
+    return System()
+
+
+def test_every_form_of_image_in_one_catalog(system: System, golden: Callable[[str, bytes], None]) -> None:
+    """The golden: split squashfs with a delta, split tar, virtual machine, unified tarball, two streams."""
+    base = images.split_image(seed="1")
+    system.upload(f"{NOBLE}/{OLD}", base)
+    system.upload(
+        f"{NOBLE}/{NEW}",
+        images.split_image(seed="2")
+        | {
+            "disk.qcow2": images.qcow2("2"),
+            f"rootfs.{OLD}.vcdiff": images.vcdiff("1 to 2"),
+            "metadata.json": json.dumps(
+                {
+                    "os": "Ubuntu",
+                    "release_title": "24.04 LTS",
+                    "aliases": "ubuntu/24.04, ubuntu/lts",
+                    "requirements": {"secureboot": False},
+                    "support_eol": "2029-05-31",
+                    "supported": True,
+                    "label": "release",
+                }
+            ).encode(),
+        },
+    )
+    system.upload("images/alpine/3.22/arm64/cloud/20261123", images.split_image("arm64", "3", "rootfs.tar.xz"))
+    system.upload("images/void/current/amd64/default/202611231000", {"void.tar.gz": images.unified_tarball(marker="4")})
+    system.upload("images-daily/ubuntu/noble/amd64/default/20261123_0900", images.split_image(seed="5"))
+    system.catch_up()
+    for key, body in system.streams().items():
+        golden(key.rsplit("/", 1)[1], body)
+    for client in ("lxd", "incus"):
+        found = {image.fingerprint: image for image in catalogs(system, client)}
+        new = images.split_image(seed="2")
+        assert set(found) == {
+            images.sha256_hex(base["lxd.tar.xz"], base["rootfs.squashfs"]),
+            images.sha256_hex(new["lxd.tar.xz"], new["rootfs.squashfs"]),
+            images.sha256_hex(new["lxd.tar.xz"], images.qcow2("2")),
+            images.sha256_hex(*images.split_image("arm64", "3", "rootfs.tar.xz").values()),
+            images.sha256_hex(images.unified_tarball(marker="4")),
+            images.sha256_hex(*images.split_image(seed="5").values()),
+        }
+        delta = found[images.sha256_hex(new["lxd.tar.xz"], new["rootfs.squashfs"])].files
+        assert f"root.delta-{images.sha256_hex(base['lxd.tar.xz'], base['rootfs.squashfs'])}" in delta
+
+
+@pytest.mark.parametrize(("clients", "blind"), [(("lxd",), "incus"), (("incus",), "lxd")])
+def test_a_catalog_for_one_client_shows_the_other_nothing(clients: tuple[str, ...], blind: str) -> None:
+    system = System(clients=clients)
+    system.upload(f"{NOBLE}/{NEW}", images.split_image())
+    system.catch_up()
+    assert len(catalogs(system, clients[0])) == 1
+    assert catalogs(system, blind) == []
+
+
+def test_each_client_gets_its_own_metadata_where_both_are_there(system: System) -> None:
+    lxd, incus = images.metadata_tarball(serial="lxd"), images.metadata_tarball(serial="incus")
+    root = images.squashfs()
+    system.upload(f"{NOBLE}/{NEW}", {"lxd.tar.xz": lxd, "incus.tar.xz": incus, "rootfs.squashfs": root})
+    system.catch_up()
+    assert [image.fingerprint for image in catalogs(system, "lxd")] == [images.sha256_hex(lxd, root)]
+    assert [image.fingerprint for image in catalogs(system, "incus")] == [images.sha256_hex(incus, root)]
+    assert system.store.bytes_read[f"{NOBLE}/{NEW}/rootfs.squashfs"] == len(root)  # once for all three digests
+
+
+def test_incus_metadata_alone_serves_lxd_too(system: System) -> None:
+    metadata, root = images.metadata_tarball(), images.squashfs()
+    system.upload(f"{NOBLE}/{NEW}", {"incus.tar.xz": metadata, "rootfs.squashfs": root})
+    system.catch_up()
+    for client in ("lxd", "incus"):
+        assert [image.fingerprint for image in catalogs(system, client)] == [images.sha256_hex(metadata, root)]
+
+
+def test_the_same_image_in_two_versions_is_listed_as_the_newest(system: System) -> None:
+    for version in (OLD, NEW):
+        system.upload(f"{NOBLE}/{version}", images.split_image(seed="same"))
+    system.catch_up()
+    assert system.listed() == {"ubuntu:noble:amd64:default": [NEW]}
+    (withheld,) = system.products_document().withheld["ubuntu:noble:amd64:default"]
+    assert (withheld.version, withheld.held_by) == (OLD, f"ubuntu:noble:amd64:default/{NEW}")
+
+
+def test_the_same_image_in_two_products_belongs_to_the_first_by_name_and_comes_back(system: System) -> None:
+    system.upload(f"images/b/r/amd64/default/{NEW}", images.split_image(seed="same"))
+    system.catch_up()
+    assert system.listed() == {"b:r:amd64:default": [NEW]}
+    system.upload(f"images/a/r/amd64/default/{OLD}", images.split_image(seed="same"))
+    system.settle(f"images/a/r/amd64/default/{OLD}")
+    system.publish(parse_product("images/a/r/amd64/default"))
+    assert system.listed() == {"a:r:amd64:default": [OLD]}
+    assert system.products_document().withheld["b:r:amd64:default"][0].held_by == "a:r:amd64:default"
+    for file in ("lxd.tar.xz", "rootfs.squashfs"):
+        system.store.remove(f"images/a/r/amd64/default/{OLD}/{file}")
+    system.settle(f"images/a/r/amd64/default/{OLD}")
+    system.publish(parse_product("images/a/r/amd64/default"))  # only the product that changed is named
+    assert system.listed() == {"b:r:amd64:default": [NEW]}
+
+
+def test_an_alias_of_a_path_wins_over_a_claim_and_a_lost_alias_comes_back(system: System) -> None:
+    claim = {"metadata.json": json.dumps({"aliases": ["ubuntu/noble", "lts"]}).encode()}
+    system.upload(f"images/aaa/x/amd64/default/{NEW}", images.split_image(seed="1") | claim)
+    system.catch_up()
+    assert system.products_document().products["aaa:x:amd64:default"].aliases.split(",") == [
+        "aaa/x/amd64/default", "aaa/x/default", "aaa/x", "lts", "ubuntu/noble",
+    ]  # fmt: skip
+    system.upload(f"{NOBLE}/{NEW}", images.split_image(seed="2"))
+    system.catch_up()
+    products = system.products_document().products
+    assert "ubuntu/noble" not in products["aaa:x:amd64:default"].aliases.split(",")
+    assert "ubuntu/noble" in products["ubuntu:noble:amd64:default"].aliases.split(",")
+    assert system.products_document().withheld["aaa:x:amd64:default"][0].alias == "ubuntu/noble"
+    system.store.remove(f"{NOBLE}/{NEW}/lxd.tar.xz")
+    system.settle(f"{NOBLE}/{NEW}")
+    system.publish(parse_product(NOBLE))
+    assert "ubuntu/noble" in system.products_document().products["aaa:x:amd64:default"].aliases.split(",")
+
+
+def test_one_alias_on_two_architectures_is_no_conflict(system: System) -> None:
+    system.upload(f"{NOBLE}/{NEW}", images.split_image(seed="1"))
+    system.upload(f"images/ubuntu/noble/arm64/default/{NEW}", images.split_image("arm64", "2"))
+    system.catch_up()
+    for name in ("ubuntu:noble:amd64:default", "ubuntu:noble:arm64:default"):
+        assert "ubuntu/noble" in system.products_document().products[name].aliases.split(",")
+
+
+def test_a_version_of_another_form_than_its_product_is_withheld_with_a_reason(system: System) -> None:
+    for number, version in enumerate((OLD, NEW, "202611230900")):
+        system.upload(f"{NOBLE}/{version}", images.split_image(seed=str(number)))
+    system.catch_up()
+    assert system.listed() == {"ubuntu:noble:amd64:default": [OLD, NEW]}
+    (withheld,) = system.products_document().withheld["ubuntu:noble:amd64:default"]
+    assert withheld.version == "202611230900"
+    assert "YYYYMMDD_HH:MM" in withheld.reason
+
+
+def test_the_newest_listed_version_decides_for_its_product(system: System) -> None:
+    for version, title in ((OLD, "old title"), (NEW, "new title")):
+        override = {"metadata.json": json.dumps({"release_title": title}).encode()}
+        system.upload(f"{NOBLE}/{version}", images.split_image(seed=version) | override)
+    system.catch_up()
+    assert system.products_document().products["ubuntu:noble:amd64:default"].release_title == "new title"
+    system.store.remove(f"{NOBLE}/{NEW}/rootfs.squashfs")
+    system.catch_up()
+    assert system.products_document().products["ubuntu:noble:amd64:default"].release_title == "old title"
+
+
+def test_a_delta_is_listed_only_while_its_base_is(system: System) -> None:
+    system.upload(f"{NOBLE}/{OLD}", images.split_image(seed="1"))
+    system.upload(f"{NOBLE}/{NEW}", images.split_image(seed="2") | {f"rootfs.{OLD}.vcdiff": images.vcdiff()})
+    system.catch_up()
+    product = system.products_document().products["ubuntu:noble:amd64:default"]
+    item = catalog.decode_versions(product)[NEW].items[f"rootfs.{OLD}.vcdiff"]
+    assert (item.ftype, item.delta_base) == ("squashfs.vcdiff", OLD)
+    system.store.remove(f"{NOBLE}/{OLD}/lxd.tar.xz")
+    system.catch_up()
+    product = system.products_document().products["ubuntu:noble:amd64:default"]
+    assert f"rootfs.{OLD}.vcdiff" not in catalog.decode_versions(product)[NEW].items
+
+
+def test_incomplete_and_refused_versions_are_told_apart_and_change_nothing_that_is_listed(system: System) -> None:
+    system.upload(f"{NOBLE}/{OLD}", images.split_image())
+    system.catch_up()
+    before = system.streams()["streams/v1/images.json"]
+    system.upload(f"{NOBLE}/{NEW}", {"rootfs.squashfs": images.squashfs("2")})
+    system.upload("images/a/b/amd64/c/20261123", {"lxd.tar.xz": b"no tarball", "rootfs.squashfs": b"hsqs"})
+    system.catch_up()
+    assert system.streams()["streams/v1/images.json"] == before
+    assert unlisted(system) == {
+        "ubuntu:noble:amd64:default": {NEW: "incomplete"},
+        "a:b:amd64:c": {"20261123": "refused"},
+    }
+
+
+def test_the_last_image_of_a_stream_takes_its_index_entry_along(system: System) -> None:
+    system.upload(f"{NOBLE}/{NEW}", images.split_image())
+    system.catch_up()
+    for file in images.split_image():
+        system.store.remove(f"{NOBLE}/{NEW}/{file}")
+    system.catch_up()
+    assert system.listed() == {}
+    assert json.loads(system.streams()["streams/v1/index.json"]) == {"format": "index:1.0", "index": {}}
+
+
+def test_folding_again_changes_no_byte_and_a_rebuild_from_records_gives_the_same(system: System) -> None:
+    system.upload(f"{NOBLE}/{OLD}", images.split_image(seed="1"))
+    system.upload(f"images/b/r/amd64/default/{NEW}", images.split_image(seed="1"))
+    system.catch_up()
+    before = system.streams()
+    system.publish(*system.products())
+    assert system.streams() == before
+    for key in before:
+        system.store.remove(key)
+    opened = [call for call in system.store.log if call[0] == "open"]
+    system.publish(*system.products())
+    assert system.streams() == before
+    assert [call for call in system.store.log if call[0] == "open"] == opened  # no image was read
+
+
+def test_fold_leaves_other_products_bytes_alone() -> None:
+    """A field that a newer release of ours put into a product survives in products that did not change."""
+    body = b'{"content_id":"images","datatype":"image-downloads","format":"products:1.0","products":{}}'
+    document = catalog.decode_products(body, "images")
+    assert catalog.encode(fold(document, {}).document) == body

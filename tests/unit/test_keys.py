@@ -1,0 +1,93 @@
+"""Keys: what is taken, and the sentence for what is not."""
+
+import pytest
+
+from simplestreams import keys
+from simplestreams.errors import RejectedUpload
+from simplestreams.keys import ImageKey, ProductId, VersionId, parse_key
+
+GOOD = "images/ubuntu/xenial/amd64/default/20261123_10:00/lxd.tar.xz"
+
+
+def test_a_key_is_parsed_into_its_folders_and_back() -> None:
+    product = ProductId("images", "ubuntu", "xenial", "amd64", "default")
+    assert parse_key(GOOD) == ImageKey(VersionId(product, "20261123_10:00"), "lxd.tar.xz")
+    assert parse_key(GOOD).key == GOOD
+
+
+def test_names_derived_from_a_key() -> None:
+    version = parse_key(GOOD).version
+    assert version.product.name == "ubuntu:xenial:amd64:default"
+    assert version.product.path_aliases == ("ubuntu/xenial/amd64/default", "ubuntu/xenial/default", "ubuntu/xenial")
+    assert version.record_key == "versions/images/ubuntu/xenial/amd64/default/20261123_10:00.json"
+    assert keys.parse_record_key(version.record_key) == version
+
+
+def test_only_the_default_variant_has_the_short_alias() -> None:
+    assert parse_key(GOOD.replace("default", "cloud")).version.product.path_aliases == (
+        "ubuntu/xenial/amd64/cloud",
+        "ubuntu/xenial/cloud",
+    )
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        GOOD,
+        "images-daily/ubuntu/noble/arm64/cloud/20261123_1000/rootfs.squashfs",
+        "images-daily-2/Alpine/3.22/x86_64/desktop-gnome/202611231000/disk.qcow2",
+        "images/a/b/riscv64/c/20240229/rootfs.20240228_10:00.vcdiff",
+    ],
+)
+def test_good_keys(key: str) -> None:
+    assert parse_key(key).key == key
+
+
+@pytest.mark.parametrize(
+    ("key", "says"),
+    [
+        ("", "has 1 parts between slashes, expected 7"),
+        ("images/ubuntu/xenial/amd64/default/lxd.tar.xz", "has 6 parts between slashes, expected 7"),
+        (GOOD + "/more", "has 8 parts between slashes, expected 7"),
+        ("/" + GOOD, "has 8 parts between slashes, expected 7"),
+        (GOOD.replace("images", "image"), "the first folder is 'image', expected `images` or `images-`"),
+        (GOOD.replace("images", "images-"), "the first folder is 'images-'"),
+        (GOOD.replace("images", "images-Daily"), "the first folder is 'images-Daily'"),
+        (GOOD.replace("ubuntu", "c++"), "the os 'c++' contains '+'"),
+        (GOOD.replace("ubuntu", "a b"), "the os 'a b' contains ' '"),
+        (GOOD.replace("ubuntu", "a%2Fb"), "the os 'a%2Fb' contains '%'"),
+        (GOOD.replace("ubuntu", "a\\b"), "contains '\\\\'"),
+        (GOOD.replace("ubuntu", "a:b"), "contains ':'"),
+        (GOOD.replace("ubuntu", "a,b"), "contains ','"),
+        (GOOD.replace("ubuntu", "a\x07b"), "contains '\\x07'"),
+        (GOOD.replace("ubuntu", "ubunt\u0446"), "contains '\\u0446'"),
+        (GOOD.replace("ubuntu", ""), "has an empty os"),
+        (GOOD.replace("xenial", ".."), "the release '..' begins with '.'"),
+        (GOOD.replace("xenial", "."), "the release '.' begins with '.'"),
+        (GOOD.replace("xenial", "x" * 101), "the release has 101 characters, expected at most 100"),
+        (GOOD.replace("amd64", "z80"), "no client knows the architecture 'z80'"),
+        (GOOD.replace("amd64", "AMD64"), "no client knows the architecture 'AMD64'"),
+        (GOOD.replace("20261123_10:00", "20260231_10:00"), "'20260231_10:00' is not a real date and time"),
+        (GOOD.replace("20261123_10:00", "20261123_24:00"), "is not a real date and time"),
+        (GOOD.replace("20261123_10:00", "2026112_10:00"), "the version is '2026112_10:00', expected YYYYMMDD_HH:MM"),
+        (GOOD.replace("20261123_10:00", "v1"), "the version is 'v1'"),
+        (GOOD.replace("20261123_10:00", "２０２６１１２３"), "the version is '\\uff12"),
+        (GOOD.replace("lxd.tar.xz", ""), "has an empty file name"),
+        (GOOD.replace("lxd.tar.xz", ".hidden"), "the file name '.hidden' begins with '.'"),
+        (GOOD.replace("lxd.tar.xz", "a b"), "the file name 'a b' contains ' '"),
+        (GOOD.replace("lxd.tar.xz", "a\n"), "the file name 'a\\n' contains '\\n'"),
+    ],
+)
+def test_bad_keys_are_refused_with_the_part_that_is_wrong(key: str, says: str) -> None:
+    with pytest.raises(RejectedUpload) as refusal:
+        parse_key(key)
+    assert says in str(refusal.value)
+    assert str(refusal.value).isascii()
+    assert str(refusal.value).isprintable()
+
+
+def test_the_longest_key_fits_into_s3() -> None:
+    segment = "x" * keys.MAX_SEGMENT
+    key = f"images-{'d' * 93}/{segment}/{segment}/armv7a_vfpv3_hardfp/{segment}/20261123_10:00/{segment}"
+    assert len(f"{keys.RECORDS}{parse_key(key).version.path}.json") < 1024
+    assert len(key) < 1024

@@ -1,0 +1,292 @@
+"""Settling one version: what is read, what is written, and what happens when somebody is faster."""
+
+import json
+
+import pytest
+
+import images
+from digest.settle import Settled
+from memory import MemoryStore, System
+from simplestreams import records
+from simplestreams.errors import CatalogBusy, CatalogDamaged
+from simplestreams.records import Reason, Record
+
+PATH = "images/ubuntu/noble/amd64/default/20261123_10:00"
+RECORD = f"versions/{PATH}.json"
+ROOT = f"{PATH}/rootfs.squashfs"
+
+
+@pytest.fixture
+def system() -> System:
+    return System()
+
+
+def record(system: System, path: str = PATH) -> Record:
+    key = f"versions/{path}.json"
+    return records.decode(system.store.objects[key].body, key)
+
+
+def sentences(system: System, path: str = PATH) -> str:
+    return "\n".join(reason.sentence for reason in record(system, path).reasons)
+
+
+def settled(system: System, files: dict[str, bytes]) -> Settled:
+    system.upload(PATH, files)
+    return system.settle(PATH)
+
+
+def test_a_split_image_is_sound_and_each_byte_was_read_once(system: System) -> None:
+    files = images.split_image()
+    done = settled(system, files)
+    assert record(system).state == "sound"
+    assert record(system).files["rootfs.squashfs"].combined == {
+        images.sha256_hex(files["lxd.tar.xz"]): images.sha256_hex(*files.values())
+    }
+    assert done.bytes_read == sum(map(len, files.values()))
+
+
+def test_a_root_without_metadata_is_not_read_yet_and_then_once(system: System) -> None:
+    files = images.split_image()
+    settled(system, {"rootfs.squashfs": files["rootfs.squashfs"]})
+    assert record(system).state == "incomplete"
+    assert "waits for its metadata: upload lxd.tar.xz or incus.tar.xz" in sentences(system)
+    assert system.store.bytes_read == {}
+    settled(system, {"lxd.tar.xz": files["lxd.tar.xz"]})
+    assert record(system).state == "sound"
+    assert system.store.bytes_read[ROOT] == len(files["rootfs.squashfs"])
+
+
+def test_metadata_alone_waits_for_a_root(system: System) -> None:
+    settled(system, {"lxd.tar.xz": images.metadata_tarball()})
+    assert record(system).state == "incomplete"
+    assert "waits for a root: upload rootfs.squashfs" in sentences(system)
+
+
+def test_a_second_root_that_comes_later_is_the_only_thing_read(system: System) -> None:
+    settled(system, images.split_image())
+    before = dict(system.store.bytes_read)
+    settled(system, {"disk.qcow2": images.qcow2()})
+    assert system.store.bytes_read[ROOT] == before[ROOT]
+    assert set(record(system).files) == {"lxd.tar.xz", "rootfs.squashfs", "disk.qcow2"}
+    assert record(system).state == "sound"
+
+
+def test_nothing_new_writes_nothing(system: System) -> None:
+    settled(system, images.split_image())
+    writes = len([call for call in system.store.log if call[0] in ("create", "replace")])
+    assert system.settle(PATH).outcome == "unchanged"
+    assert len([call for call in system.store.log if call[0] in ("create", "replace")]) == writes
+
+
+def test_an_empty_folder_that_was_never_seen_leaves_no_record(system: System) -> None:
+    system.settle(PATH)
+    assert system.store.objects == {}
+
+
+def test_a_folder_that_was_emptied_leaves_a_record_that_says_so(system: System) -> None:
+    settled(system, images.split_image())
+    for file in images.split_image():
+        system.store.remove(f"{PATH}/{file}")
+    system.settle(PATH)
+    assert record(system).state == "gone"
+
+
+def test_new_metadata_reads_the_root_again_for_its_combined_sha256(system: System) -> None:
+    settled(system, images.split_image())
+    metadata = images.metadata_tarball(serial="new")
+    settled(system, {"lxd.tar.xz": metadata})
+    combined = images.sha256_hex(metadata, images.squashfs())
+    assert record(system).files["rootfs.squashfs"].combined[images.sha256_hex(metadata)] == combined
+    assert record(system).state == "sound"
+
+
+def test_an_overwritten_root_is_off_the_list_while_it_is_read(system: System) -> None:
+    settled(system, images.split_image(seed="old"))
+    states: list[str] = []
+    system.store.on = lambda method, key: (
+        states.append(record(system).state) if (method, key) == ("chunk", ROOT) else None
+    )
+    settled(system, {"rootfs.squashfs": images.squashfs("new")})
+    assert set(states) == {"incomplete"}
+    assert record(system).state == "sound"
+    assert record(system).files["rootfs.squashfs"].sha256 == images.sha256_hex(images.squashfs("new"))
+
+
+REFUSED: dict[str, tuple[dict[str, bytes], str, str]] = {
+    "no tarball": ({"lxd.tar.xz": b"nonsense"}, "lxd.tar.xz", "is not a tarball (xz, gz, zst, bz2 or plain)"),
+    "other architecture": (
+        {"lxd.tar.xz": images.metadata_tarball("arm64")}, "lxd.tar.xz", "says `architecture: aarch64`, expected x86_64",
+    ),
+    "empty file": ({"lxd.tar.xz": b""}, "lxd.tar.xz", "is empty (0 bytes)"),
+    "no squashfs": ({"rootfs.squashfs": b"QFI\xfb" + bytes(90)}, "rootfs.squashfs", "is not a squashfs: it starts with 51"),
+    "no qcow2": ({"disk.qcow2": b"raw disk"}, "disk.qcow2", "is not a qcow2 disk"),
+    "no tar root": ({"rootfs.tar.xz": b"x" * 600}, "rootfs.tar.xz", "is not a tarball"),
+    "no unified": (
+        {"0123.tar.gz": images.root_tarball(compression="gz")}, "0123.tar.gz", "holds no metadata.yaml at its top level",
+    ),
+    "no delta": ({"rootfs.20261122_10:00.vcdiff": b"xxxx"}, "rootfs.20261122_10:00.vcdiff", "is not a vcdiff delta"),
+    "two roots": ({"root.squashfs": images.squashfs("2")}, "root.squashfs", "is a second squashfs beside rootfs.squashfs"),
+    "wrong digest": (
+        {"SHA256SUMS": f"{'a' * 64}  rootfs.squashfs\n".encode()}, "rootfs.squashfs", "expected aaaaaaaa",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("files", "file", "says"), REFUSED.values(), ids=REFUSED.keys())
+def test_bad_files_are_refused_with_a_reason(system: System, files: dict[str, bytes], file: str, says: str) -> None:
+    settled(system, images.split_image() | files)
+    (reason,) = [reason for reason in record(system).reasons if reason.kind == "refused"]
+    assert reason.file == file
+    assert says in reason.sentence
+    assert reason.sentence.startswith(file)
+
+
+@pytest.mark.parametrize("name", ["no qcow2", "no tar root", "no unified", "no delta", "two roots"])
+def test_a_refused_file_takes_nothing_else_of_its_version_away(system: System, name: str) -> None:
+    settled(system, images.split_image() | REFUSED[name][0])
+    assert record(system).state == "sound"
+
+
+def test_a_version_with_only_refused_files_is_refused_and_heals(system: System) -> None:
+    settled(system, images.split_image() | {"lxd.tar.xz": b"nonsense"})
+    assert record(system).state == "refused"
+    settled(system, images.split_image())
+    assert record(system).state == "sound"
+    assert record(system).reasons == ()
+
+
+def test_content_encoding_is_refused_and_a_copy_in_place_without_it_heals(system: System) -> None:
+    system.upload(PATH, images.split_image())
+    system.store.put(ROOT, images.squashfs(), content_encoding="gzip")
+    system.settle(PATH)
+    assert "`Content-Encoding: gzip`, expected none" in sentences(system)
+    system.store.put(ROOT, images.squashfs())  # the same bytes, so the same ETag
+    system.settle(PATH)
+    assert record(system).state == "sound"
+
+
+def test_a_file_above_the_limit_is_refused_unread() -> None:
+    system = System(max_bytes=5000)
+    settled(system, images.split_image() | {"disk.qcow2": images.qcow2(size_bytes=6000)})
+    assert "has 6,000 bytes, expected at most 5,000" in sentences(system)
+    assert f"{PATH}/disk.qcow2" not in system.store.bytes_read
+
+
+def test_overrides_that_do_not_parse_are_reported_and_take_nothing_off_the_list(system: System) -> None:
+    settled(system, images.split_image() | {"metadata.json": b"{"})
+    assert record(system).state == "sound"
+    assert "metadata.json: it is not JSON" in sentences(system)
+
+
+def test_a_huge_metadata_json_is_ignored_with_a_reason(system: System) -> None:
+    settled(system, images.split_image() | {"metadata.json": b" " * 10_000_000})
+    assert record(system).state == "sound"
+    assert "has 10,000,000 bytes, expected at most 1,048,576" in sentences(system)
+
+
+def test_unknown_files_are_reported_and_not_read(system: System) -> None:
+    settled(system, images.split_image() | {"README (copy)": b"x", "sub/file": b"y", "": b""})
+    assert record(system).state == "sound"
+    assert "README (copy) is no image file that clients know" in sentences(system)
+    assert f"{PATH}/README (copy)" not in system.store.bytes_read
+
+
+def test_a_lost_race_starts_from_fresh_reads_without_reading_images_again(system: System) -> None:
+    """The winner writes between our read and our write; its record must survive in ours."""
+    system.upload(PATH, images.split_image())
+    other = System(store=system.store)
+
+    def winner(method: str, key: str) -> None:
+        if (method, key) == ("create", RECORD):
+            system.store.on = lambda *_: None
+            for claim in [key for key in system.store.objects if key.startswith("claims/")]:
+                del system.store.objects[claim]
+            system.store.put(f"{PATH}/disk.qcow2", images.qcow2())
+            other.settle(PATH)
+
+    system.store.on = winner
+    done = system.settle(PATH)
+    assert done.lost_races == 1
+    assert record(system).state == "sound"
+    assert set(record(system).files) == {"lxd.tar.xz", "rootfs.squashfs", "disk.qcow2"}
+
+
+def test_two_workers_at_once_do_not_hash_a_root_twice(system: System) -> None:
+    system.upload(PATH, images.split_image())
+    outcomes: list[str] = []
+
+    def second_worker(method: str, key: str) -> None:
+        if (method, key) == ("chunk", ROOT) and not outcomes:
+            outcomes.append(System(store=system.store).settle(PATH).outcome)
+
+    system.store.on = second_worker
+    system.settle(PATH)
+    assert outcomes == ["claimed by another"]
+    assert system.store.bytes_read[ROOT] == len(images.squashfs())
+    assert record(system).state == "sound"
+
+
+def test_a_file_that_arrives_while_another_worker_has_the_claim_is_not_missed(system: System) -> None:
+    system.upload(PATH, images.split_image())
+    late: list[str] = []
+
+    def upload_meanwhile(method: str, key: str) -> None:
+        if (method, key) == ("chunk", ROOT) and not late:
+            system.store.put(f"{PATH}/disk.qcow2", images.qcow2())
+            late.append(System(store=system.store).settle(PATH).outcome)
+
+    system.store.on = upload_meanwhile
+    system.settle(PATH)
+    assert late == ["claimed by another"]
+    assert record(system).files["disk.qcow2"].sha256 == images.sha256_hex(images.qcow2())
+
+
+def test_a_claim_of_a_dead_worker_runs_out(system: System) -> None:
+    system.upload(PATH, images.split_image())
+    system.store.put(f"claims/{PATH}.json", json.dumps({"until": "2026-11-23T09:00:00+00:00"}).encode())
+    assert system.settle(PATH).outcome == "recorded"
+    assert [key for key in system.store.objects if key.startswith("claims/")] == []
+
+
+def test_an_object_that_changes_while_it_is_read_is_looked_at_again(system: System) -> None:
+    system.upload(PATH, images.split_image(seed="old"))
+
+    def overwrite(method: str, key: str) -> None:
+        if (method, key) == ("chunk", ROOT):
+            system.store.on = lambda *_: None
+            system.store.put(ROOT, images.squashfs("new"))
+
+    system.store.on = overwrite
+    system.settle(PATH)
+    assert record(system).files["rootfs.squashfs"].sha256 == images.sha256_hex(images.squashfs("new"))
+
+
+def test_losing_every_race_is_said_and_left_for_redelivery(system: System) -> None:
+    system.upload(PATH, images.split_image())
+
+    def always(method: str, key: str) -> None:
+        if method in ("create", "replace") and key == RECORD:
+            other = Reason("", "ignored", f"another writer, call {len(system.store.log)}")
+            system.store.put(RECORD, records.encode(Record(version=PATH, reasons=(other,))))
+
+    system.store.on = always
+    with pytest.raises(CatalogBusy, match="10 attempts lost"):
+        system.settle(PATH)
+
+
+def test_an_unreadable_record_is_never_taken_for_absent(system: System) -> None:
+    system.upload(PATH, images.split_image())
+    system.store.put(RECORD, b"{torn")
+    with pytest.raises(CatalogDamaged, match=r"is not a record.*delete it and sweep"):
+        system.settle(PATH)
+    assert system.store.objects[RECORD].body == b"{torn"
+
+
+def test_memory_store_is_conditional() -> None:
+    store = MemoryStore()
+    assert store.create("a", b"1")
+    assert not store.create("a", b"2")
+    assert not store.replace("a", b"2", "stale")
+    seen = store.read("a")
+    assert seen
+    assert store.replace("a", b"2", seen.revision)
