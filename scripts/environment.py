@@ -146,7 +146,7 @@ def _install(environment: Path, groups: Sequence[str]) -> None:
             "--directory", str(PROJECT), "--output-file", str(requirements))  # fmt: skip
         # Added, not synchronised: two scripts must not take turns removing each other's packages.
         _uv(uv, settings, "pip", "install", "--require-hashes", "--no-config",
-            "--python", str(environment / "bin" / "python"), str(requirements))  # fmt: skip
+            "--python", str(environment / "bin" / "python"), "-r", str(requirements))  # fmt: skip
     (environment / "stamp.json").write_text(json.dumps({"inputs": _inputs(), "groups": wanted}))
 
 
@@ -158,7 +158,8 @@ def _runs(python: Path) -> bool:
 
 
 def _uv(uv: str, settings: dict[str, str], *arguments: str) -> None:
-    result = subprocess.run([uv, "--quiet", *arguments], env=settings, check=False, stdout=subprocess.DEVNULL)  # noqa: S603
+    loudness = [] if sys.stderr.isatty() else ["--quiet"]  # a person likes to see that something happens
+    result = subprocess.run([uv, *loudness, *arguments], env=settings, check=False, stdout=subprocess.DEVNULL)  # noqa: S603
     if result.returncode:
         raise SetupFailed(
             f"`uv {' '.join(arguments[:2])}` failed with exit code {result.returncode} (its reason is above). Without "
