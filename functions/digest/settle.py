@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final, Literal
 
+from msgspec.structs import replace
+
 from digest.claims import claimed
 from simplestreams import examine, items, records
 from simplestreams.digests import InTurn, Sha256, Spread
@@ -24,6 +26,7 @@ SAVE_EVERY_BYTES: Final = 1 << 30
 """A run that is cut short loses at most about so much reading: the record is saved in between."""
 
 Files = dict[str, FileFacts]
+Learned = dict[tuple[str, str, str], FileFacts]  # by file, etag, modified
 Outcome = Literal["recorded", "unchanged", "claimed by another"]
 
 
@@ -56,7 +59,7 @@ class _Work:
 
     tools: Tools
     settled: Settled
-    learned: dict[tuple[str, str, str], FileFacts] = field(default_factory=dict)  # file, etag, modified
+    learned: Learned = field(default_factory=dict)
     states: dict[str, Sha256] = field(default_factory=dict)  # sha256 of a metadata file -> digest state after it
 
     @property
@@ -106,11 +109,24 @@ def settle(version: VersionId, tools: Tools) -> Settled:
     raise AssertionError("attempts() ends by raising")
 
 
+def outdated(before: Record | None, listed: dict[str, ObjectInfo]) -> str:
+    """Why settling would find something to do, in a sentence; empty when the record is up to date."""
+    files = _known({}, before, listed)
+    if before is None:
+        return "it has no record" if files else ""
+    if files.keys() != before.files.keys():
+        other = ", ".join(sorted(files.keys() ^ before.files.keys()))
+        return f"its folder and its record differ in {other}"
+    if unread := _unread(files):
+        return f"{unread[0]} was not read in its present form"
+    return "" if files == before.files else "an object changed"
+
+
 def _look(work: _Work) -> _Sight:
     key = work.version.record_key
     seen = work.tools.store.read(key)  # before anything is decided: the rule of the conditional write
     before = records.decode(seen.body, key) if seen else None
-    return _Sight(seen, before, _known(work, before, _listed(work)))
+    return _Sight(seen, before, _known(work.learned, before, _listed(work)))
 
 
 def _listed(work: _Work) -> dict[str, ObjectInfo]:
@@ -119,13 +135,16 @@ def _listed(work: _Work) -> dict[str, ObjectInfo]:
     return {file: info for file, info in found.items() if file}  # consoles put an empty object for a folder
 
 
-def _known(work: _Work, before: Record | None, listed: dict[str, ObjectInfo]) -> Files:
+def _known(learned: Learned, before: Record | None, listed: dict[str, ObjectInfo]) -> Files:
     """The facts about each object in the folder, as far as they are known for this very generation of it."""
     files: Files = {}
     for file, info in listed.items():
-        known = work.learned.get((file, info.etag, info.modified)) or (before.files.get(file) if before else None)
+        stored = before.files.get(file) if before else None
+        stored = stored if stored and _same_generation(stored, info) else None
+        known = learned.get((file, info.etag, info.modified)) or stored
         if known and _same_generation(known, info):
-            files[file] = known
+            # Somebody may have withdrawn or restored the file since it was read.
+            files[file] = replace(known, withdrawn=stored.withdrawn if stored else None)
         else:
             files[file] = FileFacts(etag=info.etag, size_bytes=info.size_bytes, modified=info.modified)
     return files
@@ -199,6 +218,7 @@ def _read(work: _Work, file: str, files: Files) -> FileFacts:
         facts = examine.read_delta(facts, chunks, work.tools.spread)
     else:
         facts = examine.read_document(file, facts, chunks, work.version.product)
+    facts = examine.compare_declared(facts, opened.declared_sha256)
     work.learned[file, listed.etag, listed.modified] = facts
     return facts
 

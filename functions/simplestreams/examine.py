@@ -37,7 +37,7 @@ def needs_reading(file: str, facts: FileFacts, metadata_sha256s: Iterable[str]) 
     cannot be continued in front.
     """
     role = items.classify(file).role
-    if role is Role.OTHER or facts.refusal:
+    if role is Role.OTHER or facts.refusal or facts.withdrawn:
         return False
     if role is Role.ROOT:
         wanted = set(metadata_sha256s)
@@ -111,6 +111,17 @@ def read_delta(facts: FileFacts, chunks: Chunks, spread: MakeSpread = InTurn) ->
     if not head.startswith(_DELTA_MAGIC):
         return replace(facts, refusal=_not_a("a vcdiff delta", head))
     return replace(facts, sha256=_drained(Digests(spread=spread), rest).sha256)
+
+
+def compare_declared(facts: FileFacts, declared_sha256: str) -> FileFacts:
+    """Facts with a refusal when the uploader of the file declared another digest than it turned out to have.
+
+    S3 compares a declared sha256 itself for a single PUT; what came in parts is compared here.
+    """
+    if facts.refusal or not declared_sha256 or facts.sha256 == declared_sha256:
+        return facts
+    refusal = f"has sha256 {facts.sha256}, expected {declared_sha256} as its uploader declared; upload it again"
+    return replace(facts, sha256="", combined={}, refusal=refusal)
 
 
 def seed(chunks: Chunks) -> Sha256:

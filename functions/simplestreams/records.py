@@ -18,8 +18,19 @@ from simplestreams.metadata import Overrides
 
 SCHEMA: Final = 1
 
+UNKNOWN_FILE: Final = "is no image file that clients know: it is not listed"
+"""Completes "<file> …"."""
+
 State = Literal["sound", "incomplete", "refused", "withdrawn", "gone"]
 """sound: clients can use it; gone: its folder is empty, the record only says so."""
+
+
+class Withdrawal(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Somebody took a version or one file off the list; what it is about stays until `delete_after` (ISO 8601, UTC)."""
+
+    since: str
+    delete_after: str
+    reason: str = ""
 
 
 class FileFacts(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
@@ -27,7 +38,8 @@ class FileFacts(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
 
     `etag` and `size_bytes` tell one generation of the object from the next. `combined` maps the sha256 of
     a metadata file to the combined sha256 with it. `refusal` completes "<file> …". `notices` are sentences
-    about what was ignored in the file. `modified` is when it was uploaded (ISO 8601, UTC).
+    about what was ignored in the file. `modified` is when it was uploaded (ISO 8601, UTC). `withdrawn` is about
+    this generation of the object: another upload under the same name begins anew.
     """
 
     etag: str
@@ -39,14 +51,7 @@ class FileFacts(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     notices: tuple[str, ...] = ()
     overrides: Overrides | None = None
     checksums: dict[str, str] = {}
-
-
-class Withdrawal(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Somebody took the version off the list; its files stay until `delete_after` (ISO 8601, UTC)."""
-
-    since: str
-    delete_after: str
-    reason: str = ""
+    withdrawn: Withdrawal | None = None
 
 
 class Reason(msgspec.Struct, frozen=True, order=True):
@@ -123,7 +128,9 @@ def judge(record: Record) -> Verdict:
     A version is sound when a metadata file and at least one root, or a unified tarball, are there and
     sound. A refused file takes nothing else of its version away.
     """
-    reasons = [
+    reasons = _withdrawn_files(record)
+    record = msgspec.structs.replace(record, files=_present(record))
+    reasons += [
         Reason(file, "ignored", f"{file}: {note}") for file, facts in record.files.items() for note in facts.notices
     ]
     sound = _sound_files(record, reasons)
@@ -144,11 +151,24 @@ def judge(record: Record) -> Verdict:
 
 def overrides(record: Record) -> Overrides:
     """What the publisher says of the product in this version; metadata.json goes before image.yaml."""
-    given = [record.files[file].overrides for file in ("image.yaml", "metadata.json") if file in record.files]
+    files = _present(record)
+    given = [files[file].overrides for file in ("image.yaml", "metadata.json") if file in files]
     merged = Overrides()
     for stronger in filter(None, given):
         merged = stronger.over(merged)
     return merged
+
+
+def _present(record: Record) -> dict[str, FileFacts]:
+    return {file: facts for file, facts in record.files.items() if facts.withdrawn is None}
+
+
+def _withdrawn_files(record: Record) -> list[Reason]:
+    return [
+        Reason(file, "ignored", f"{file} was withdrawn; it is deleted after {facts.withdrawn.delete_after}")
+        for file, facts in record.files.items()
+        if facts.withdrawn
+    ]
 
 
 def _sound_files(record: Record, reasons: list[Reason]) -> dict[str, FileKind]:
@@ -163,7 +183,7 @@ def _sound_files(record: Record, reasons: list[Reason]) -> dict[str, FileKind]:
         elif facts.sha256 and declared != facts.sha256:
             reasons.append(Reason(file, "refused", _mismatch(record, file, facts.sha256, declared)))
         elif kind.role is Role.OTHER:
-            reasons.append(Reason(file, "ignored", f"{file} is no image file that clients know: it is not listed"))
+            reasons.append(Reason(file, "ignored", f"{file} {UNKNOWN_FILE}"))
         elif facts.sha256:
             sound[file] = kind
         elif kind.role is not Role.ROOT:
@@ -219,10 +239,10 @@ def _by_ftype(files: dict[str, FileKind]) -> dict[str, tuple[str, ...]]:
 
 
 def _state(record: Record, usable: bool, reasons: list[Reason]) -> State:
-    if not record.files:
-        return "gone"
-    if record.withdrawn:
+    if record.withdrawn and record.files:
         return "withdrawn"
+    if not record.files:
+        return "withdrawn" if reasons else "gone"  # without files, reasons can only be about withdrawn ones
     if usable:
         return "sound"
     return "refused" if any(reason.kind == "refused" for reason in reasons) else "incomplete"

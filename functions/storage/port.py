@@ -25,11 +25,15 @@ class ObjectInfo:
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """An object being read, pinned to one ETag. `chunks` may be reused buffers: use each before the next."""
+    """An object being read, pinned to one ETag. `chunks` may be reused buffers: use each before the next.
+
+    `declared_sha256` is what its uploader said the digest is, empty when nobody did.
+    """
 
     size_bytes: int
     content_encoding: str
     chunks: Iterator[bytes | memoryview]
+    declared_sha256: str = ""
 
 
 class Store(Protocol):
@@ -51,8 +55,8 @@ class Store(Protocol):
     def delete(self, key: str, revision: str) -> bool:
         """Delete the very revision that was seen; False when it is another one or gone."""
 
-    def list(self, prefix: str) -> Iterator[ObjectInfo]:
-        """Every object below a prefix, in order of keys."""
+    def list(self, prefix: str, after: str = "") -> Iterator[ObjectInfo]:
+        """Every object below a prefix whose key is greater than `after`, in order of keys."""
 
     def open(self, key: str, etag: str) -> Opened:
         """Start to read a large object; ObjectChanged, also midway, when it is no longer that one."""

@@ -23,6 +23,8 @@ _MISSING: Final = frozenset({"NoSuchKey", "404", "NotFound"})
 _LOST: Final = frozenset({"PreconditionFailed", "412", "ConditionalRequestConflict", "409", *_MISSING})
 _DENIED: Final = frozenset({"AccessDenied", "403", "AllAccessDisabled", "InvalidAccessKeyId", "SignatureDoesNotMatch"})
 _JSON: Final = "application/json"
+DECLARED_SHA256: Final = "sha256"
+"""Name of the user metadata of an object (`x-amz-meta-sha256`) in which its uploader declared its digest."""
 PUBLIC_LIFETIME: Final = "public, max-age=30, stale-while-revalidate=60"
 """How long the edge and browsers may hold a catalog; LXD and Incus keep it for an hour whatever it says."""
 
@@ -42,7 +44,7 @@ class S3Store:
         try:
             answer = self._call(key, self._s3.get_object, Bucket=self._bucket, Key=key)
             return Document(self._call(key, answer["Body"].read), answer["ETag"])
-        except _Refused as refused:
+        except Refused as refused:
             if refused.code in _MISSING:
                 return None
             raise refused.error from refused
@@ -60,30 +62,31 @@ class S3Store:
     def delete(self, key: str, revision: str) -> bool:
         return self._conditionally(key, self._s3.delete_object, Key=key, IfMatch=revision)
 
-    def list(self, prefix: str) -> Iterator[ObjectInfo]:
-        pages = iter(self._s3.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=prefix))
+    def list(self, prefix: str, after: str = "") -> Iterator[ObjectInfo]:
+        paginator = self._s3.get_paginator("list_objects_v2")
+        pages = iter(paginator.paginate(Bucket=self._bucket, Prefix=prefix, StartAfter=after))
         try:
             while (page := self._call(prefix, next, pages, None)) is not None:
                 for item in page.get("Contents", ()):
                     yield ObjectInfo(item["Key"], item["Size"], item["ETag"], item["LastModified"].isoformat())
-        except _Refused as refused:
+        except Refused as refused:
             raise refused.error from refused
 
     def open(self, key: str, etag: str) -> Opened:
         try:
             head = self._call(key, self._s3.head_object, Bucket=self._bucket, Key=key, IfMatch=etag)
-        except _Refused as refused:
+        except Refused as refused:
             if refused.code in _LOST:
                 raise ObjectChanged(f"{key} is no longer the object with ETag {etag} that was listed") from refused
             raise refused.error from refused
         size = head["ContentLength"]
         chunks = read_object(self._s3, self._bucket, key, etag, size, self._plan)
-        return Opened(size, head.get("ContentEncoding", ""), chunks)
+        return Opened(size, head.get("ContentEncoding", ""), chunks, head.get("Metadata", {}).get(DECLARED_SHA256, ""))
 
     def _conditionally(self, key: str, call: Callable[..., object], **arguments: object) -> bool:
         try:
             self._call(key, call, Bucket=self._bucket, **arguments)
-        except _Refused as refused:
+        except Refused as refused:
             if refused.code in _LOST:
                 return False
             raise refused.error from refused
@@ -93,12 +96,12 @@ class S3Store:
         try:
             return call(*args, **kwargs)
         except ClientError as error:
-            raise _Refused(error, self._bucket, key) from error
+            raise Refused(error, self._bucket, key) from error
         except (BotoCoreError, HTTPClientError) as error:
             raise StorageUnavailable(f"no answer about {key} in {self._bucket}: {error}") from error
 
 
-class _Refused(Exception):
+class Refused(Exception):
     """S3 answered with an error; `code` is S3's own, `error` what it means to the caller."""
 
     def __init__(self, cause: ClientError, bucket: str, key: str) -> None:
