@@ -1,8 +1,9 @@
 """Builds index.html: one self-contained file out of source/, with its own Content-Security-Policy.
 
-The browser may also load source/ unbuilt; nothing is compiled or minified. Building only joins the modules, because the
-served paths hold one page and no assets, and names the sha256 of each inline block in the policy, because `'unsafe-inline'`
-would let markup in a product name run. Run `python -m page.build` after an edit; a test fails while index.html is stale.
+Nothing is compiled or minified. Building joins the modules, because the served paths hold one page and no
+assets, and names the sha256 of each inline block in the policy, because `'unsafe-inline'` alone would let markup
+in a product name run. After an edit run `PYTHONPATH=infra python -m page.build`; a test fails while index.html is
+stale.
 """
 
 import base64
@@ -36,9 +37,9 @@ class BuildError(Exception):
 
 
 def join_modules(sources: dict[str, str]) -> str:
-    """Joins ES modules (name to text, dependencies first) into one: imports go, exports become plain declarations.
+    """Joins ES modules (name to text, dependencies first): imports go, exports become plain declarations.
 
-    Raises BuildError for an import or export of another form than `import {…} from "./x.js"` and `export <declaration>`.
+    Raises BuildError for another form than `import {…} from "./x.js"` and `export <declaration>`.
     """
     parts = []
     for name, source in sources.items():

@@ -1,6 +1,7 @@
 """The page's build: the artefact is what its source says, and its policy admits exactly that."""
 
 import re
+from pathlib import Path
 
 import pytest
 
@@ -14,7 +15,9 @@ def inline(element: str) -> str:
 
 
 def test_the_committed_page_is_the_one_its_source_builds() -> None:
-    assert build.ARTEFACT.read_text("utf-8") == build.render(), "index.html is stale: PYTHONPATH=infra python -m page.build"
+    assert build.ARTEFACT.read_text("utf-8") == build.render(), (
+        "index.html is stale: PYTHONPATH=infra python -m page.build"
+    )
 
 
 def test_the_policy_admits_the_inline_script_and_style_and_nothing_else() -> None:
@@ -32,23 +35,30 @@ def test_the_page_names_no_other_host() -> None:
     assert hosts == {"www.w3.org"}, "only the SVG namespace, which nothing fetches"
 
 
-@pytest.mark.parametrize("way", ["innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "new Function"])
+@pytest.mark.parametrize(
+    "way", ["innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "new Function"]
+)
 def test_the_source_has_no_way_to_turn_text_into_markup_or_code(way: str) -> None:
     assert [file.name for file in build.SOURCE.iterdir() if way in file.read_text("utf-8")] == []
 
 
 def test_modules_are_joined_without_imports_and_exports() -> None:
-    sources = {"a": "export const one = 1;\n", "b": 'import {\n  one,\n} from "./a.js";\nexport async function two() {}\n'}
+    sources = {
+        "a": "export const one = 1;\n",
+        "b": 'import {\n  one,\n} from "./a.js";\nexport async function two() {}\n',
+    }
     assert build.join_modules(sources) == "const one = 1;\n\nasync function two() {}\n"
 
 
-@pytest.mark.parametrize("line", ["export default one;", 'import * as a from "./a.js";', 'import "https://example.org/x.js";'])
+@pytest.mark.parametrize(
+    "line", ["export default one;", 'import * as a from "./a.js";', 'import "https://example.org/x.js";']
+)
 def test_a_module_that_cannot_be_joined_is_refused_by_name(line: str) -> None:
     with pytest.raises(build.BuildError, match=r"^b\.js: cannot join"):
         build.join_modules({"b": f"{line}\n"})
 
 
-def test_a_closing_tag_in_a_block_is_refused(tmp_path: build.Path) -> None:
+def test_a_closing_tag_in_a_block_is_refused(tmp_path: Path) -> None:
     for file in build.SOURCE.iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
     (tmp_path / "main.js").write_text('const tag = "</script>";\n')

@@ -5,7 +5,11 @@ import { readIndex, readProducts } from "./model.js";
 /** @typedef {{etag: string, revision: number, value: unknown}} Known */
 
 const INDEX = "streams/v1/index.json";
+const USUAL_STREAM = "images";
 const TIMEOUT_MS = 60_000;
+
+/** @type {Known} */
+const NOTHING = { etag: "", revision: 0, value: undefined };
 
 /** A document that could not be read; `missing` when the server says that there is none. */
 export class Unreadable extends Error {
@@ -31,7 +35,7 @@ export class Catalog {
     this.base = base;
     /** @type {Map<string, Known>} */
     this.known = new Map();
-    /** @type {Map<string, {revision: number, products: Product[]}>} */
+    /** @type {Map<string, {revision: string, products: Product[]}>} */
     this.streams = new Map();
     /** @type {string[]} */
     this.problems = [];
@@ -52,6 +56,8 @@ export class Catalog {
     const index = await this.#read(INDEX).catch((error) => this.#failed(error, this.known.size === 0));
     if (!index) return false;
     const entries = readIndex(index.value);
+    // A stream joins the index with its first listed product; before that, uploads may be waiting in the usual one.
+    if (!entries.some(({ stream }) => stream === USUAL_STREAM)) entries.push({ stream: USUAL_STREAM, path: "" });
     const changes = await Promise.all(entries.map((entry) => this.#refreshStream(entry)));
     const gone = [...this.streams.keys()].filter((stream) => !entries.some((entry) => entry.stream === stream));
     for (const stream of gone) this.streams.delete(stream);
@@ -59,12 +65,25 @@ export class Catalog {
     return gone.length > 0 || changes.includes(true);
   }
 
-  /** @param {{stream: string, path: string}} entry @returns {Promise<boolean>} whether it changed */
+  /** @param {{stream: string, path: string}} entry without a path when nothing is listed @returns {Promise<boolean>} */
   async #refreshStream({ stream, path }) {
-    const document = await this.#read(path).catch((error) => this.#failed(error, false));
-    if (!document || this.streams.get(stream)?.revision === document.revision) return false;
-    this.streams.set(stream, { revision: document.revision, products: readProducts(stream, document.value) });
+    const unlistedPath = `streams/v1/${stream}.unlisted.json`;
+    const [document, unlisted] = await Promise.all([
+      path ? this.#read(path).catch((error) => this.#failed(error, false)) : NOTHING,
+      this.#read(unlistedPath).catch((error) => this.#absentOrKnown(error, unlistedPath)),
+    ]);
+    if (!document) return false;
+    const revision = `${document.revision}, ${unlisted.revision}`;
+    if (this.streams.get(stream)?.revision === revision) return false;
+    this.streams.set(stream, { revision, products: readProducts(stream, document.value, unlisted.value) });
     return true;
+  }
+
+  /** @param {unknown} error @param {string} path @returns {Known} nothing, when the server says that there is nothing */
+  #absentOrKnown(error, path) {
+    if (error instanceof Unreadable && error.missing) return NOTHING;
+    this.#failed(error, false);
+    return this.known.get(path) ?? NOTHING;
   }
 
   /**

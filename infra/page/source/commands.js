@@ -11,10 +11,13 @@ const quote = (word) => (/^[\w./:@%,=-]+$/.test(word) ? word : `'${word.replaceA
 /** Control characters would act on a terminal even between quotes, so no command is offered for them. */
 const printable = (/** @type {string} */ word) => !/[\p{Cc}\p{Cf}]/u.test(word);
 
-/** @param {string} hostname @returns {string} a short name for the remote, from the server's own */
+/** Remotes that the clients come with, and words that name no server. */
+const TAKEN = /^(images|ubuntu(-minimal)?(-daily)?|local|localhost|www)$/;
+
+/** @param {string} hostname @returns {string} a short name for the remote, out of the server's own */
 export function remoteName(hostname) {
-  const first = hostname.split(".")[0];
-  return /^[a-z][a-z0-9-]*$/.test(first) && first !== "localhost" && first !== "www" ? first : "my-images";
+  const names = hostname.split(".").slice(0, -1);
+  return names.find((name) => /^[a-z][a-z0-9-]*$/.test(name) && !TAKEN.test(name)) ?? "my-images";
 }
 
 /** @param {string} remote @param {string} url @returns {Command[]} */

@@ -20,13 +20,12 @@ const FORMS = {
 };
 
 /**
+ * All but the title.
  * @param {import("./query.js").Row} row @param {Context} context @returns {Node[]}
  */
 export function detail({ product, state }, context) {
   const [newest, ...older] = product.versions;
   return [
-    h("h2", { id: "detail-title", tabindex: "-1" }, product.title),
-    h("p.where", {}, [product.variant, product.arch].filter(Boolean).join(" · ")),
     h("p.verdict", {}, badge(state), " ", ...sentence(product, state, context.now)),
     ...section("Launch", launchLines(product, context)),
     ...section("Uploads not listed", notes(product.unlisted)),
@@ -72,10 +71,10 @@ function facts(product, newest, { now }) {
   };
   const aliases = product.aliases.map((alias) => h("li", {}, h("code", {}, alias)));
   fact("Aliases", aliases.length > 0 && h("ul.aliases", {}, ...aliases));
-  fact("Newest version", newest && h("code", {}, newest.name), ...(newest?.when == null ? [] : [" ", moment(newest.when, now)]));
+  fact("Newest", newest && h("code", {}, newest.name), ...(newest?.when == null ? [] : [", ", moment(newest.when, now)]));
   fact("Label", newest?.label);
   fact("Download", ...sizes(newest));
-  fact("Codename", product.codename);
+  fact("Codename", product.codename === product.release ? "" : product.codename);
   fact("Release", product.title.endsWith(product.release) ? "" : product.release);
   fact("End of life", product.eolText && endOfLife(product, now));
   const needs = product.requirements.map(([key, value]) => h("li", {}, h("code", {}, `${key}=${value}`)));

@@ -143,7 +143,7 @@ function showTotals() {
   const newest = versions.reduce((latest, { when }) => Math.max(latest, when ?? 0), 0);
   const paths = new Map(versions.flatMap(({ files }) => files.map((file) => [file.path, file.sizeBytes])));
   const bytes = [...paths.values()].reduce((sum, each) => sum + each, 0);
-  const facts = [plural(versions.length, "version"), size(bytes), plural(catalog.streams.size, "stream")];
+  const facts = [plural(versions.length, "version"), size(bytes), plural(new Set(rows.map(({ product }) => product.stream)).size, "stream")];
   const unreached = lastGood === 0 && rows.length === 0 && !catalog.empty;
   byId("headline").textContent = catalog.empty ? "No image here yet" : unreached ? "Catalog unreachable" : plural(rows.length, "product");
   byId("summary").replaceChildren(...(newest > 0 ? ["Newest ", moment(newest, Date.now()), " · "] : []), facts.join(" · "));
@@ -222,6 +222,8 @@ function showDetail() {
   const same = byId("detail-body").dataset.key === row.product.key;
   const opened = same ? [...panel.querySelectorAll("details[open]")].map((each) => each.dataset.version) : [];
   byId("detail-body").dataset.key = row.product.key;
+  byId("detail-title").textContent = row.product.title;
+  byId("detail-where").textContent = [row.product.variant, row.product.arch].filter(Boolean).join(" · ");
   byId("detail-body").replaceChildren(...detail(row, { base, remote, now: Date.now(), claims }));
   for (const each of panel.querySelectorAll("details")) each.open = opened.includes(each.dataset.version);
   if (!same || detailShown === "") panel.scrollTop = 0;
@@ -268,6 +270,8 @@ function change(part, page = false) {
   query = { ...query, ...part };
   if (query.staleDays !== staleDays) judge();
   show();
+  // A new list is read from its top.
+  if (!("open" in part) && byId("list").getBoundingClientRect().top < 0) byId("list").scrollIntoView();
   clearTimeout(urlTimer);
   const write = () => history[page ? "pushState" : "replaceState"](null, "", formatQuery(query) || location.pathname);
   // Browsers limit how often an address may change; typing can be faster.
@@ -286,7 +290,7 @@ function holding(key, act) {
 /** @param {string} key */
 function openProduct(key) {
   holding(key, () => change({ open: key }, true));
-  byId("detail-body").querySelector("h2")?.focus({ preventScroll: true });
+  byId("detail-title").focus({ preventScroll: true });
 }
 
 function closeProduct() {

@@ -126,7 +126,7 @@ function readRequirements(raw) {
 /** @param {unknown} raw @returns {Note[]} */
 function readWithheld(raw) {
   return (Array.isArray(raw) ? raw : []).map(record).map((entry) => ({
-    what: text(entry.alias) || text(entry.version) || "something",
+    what: text(entry.alias) || [text(entry.version), text(entry.file)].filter(Boolean).join("/"),
     why: text(entry.reason) || "no reason given",
   }));
 }
@@ -139,10 +139,10 @@ function readUnlisted(raw) {
 
 /**
  * @param {string} stream @param {string} name the product's key, os:release:arch:variant
- * @param {unknown} rawProduct absent for a product that has only unlisted uploads @param {unknown} rawUnlisted
+ * @param {unknown} rawProduct absent for a product with nothing listed @param {unknown} rawWithheld @param {unknown} rawUnlisted
  * @returns {Product}
  */
-function readProduct(stream, name, rawProduct, rawUnlisted) {
+function readProduct(stream, name, rawProduct, rawWithheld, rawUnlisted) {
   const raw = record(rawProduct);
   const [osPart = "", releasePart = "", archPart = "", variantPart = ""] = name.split(":");
   const versions = Object.entries(record(raw.versions))
@@ -170,10 +170,10 @@ function readProduct(stream, name, rawProduct, rawUnlisted) {
     versions,
     kinds: /** @type {Kind[]} */ (["container", "vm"].filter((kind) => images.some((image) => image.kind === kind))),
     sizeBytes: Math.max(0, ...images.map((image) => image.sizeBytes)),
-    withheld: readWithheld(raw.withheld),
+    withheld: readWithheld(rawWithheld),
     unlisted: readUnlisted(rawUnlisted),
     haystack: "",
-    raw: [rawProduct, rawUnlisted],
+    raw: [rawProduct, rawWithheld, rawUnlisted],
   };
   product.haystack = haystack(product);
   return product;
@@ -190,15 +190,16 @@ function haystack(product) {
 }
 
 /**
- * Every product of one products document, those with only unlisted uploads included.
- * @param {string} stream @param {unknown} document @returns {Product[]}
+ * Every product of a stream, those with nothing listed included.
+ * @param {string} stream @param {unknown} document the products document, with our `withheld` beside the products
+ * @param {unknown} unlisted our document of what was uploaded and is not listed @returns {Product[]}
  */
-export function readProducts(stream, document) {
-  const { products, unlisted } = record(document);
-  const listed = record(products);
-  const waiting = record(unlisted);
-  const names = new Set([...Object.keys(listed), ...Object.keys(waiting)]);
-  return [...names].map((name) => readProduct(stream, name, listed[name], waiting[name]));
+export function readProducts(stream, document, unlisted) {
+  const listed = record(record(document).products);
+  const withheld = record(record(document).withheld);
+  const waiting = record(record(unlisted).products);
+  const names = new Set([listed, withheld, waiting].flatMap((part) => Object.keys(part)));
+  return [...names].map((name) => readProduct(stream, name, listed[name], withheld[name], waiting[name]));
 }
 
 /**
@@ -226,7 +227,7 @@ export const STATES = {
  */
 export function stateOf(product, now, staleDays) {
   const newest = product.versions[0];
-  if (!newest) return product.unlisted[0]?.why === "refused" ? "refused" : "incomplete";
+  if (!newest) return product.unlisted[0]?.why === "incomplete" ? "incomplete" : "refused";
   if ((product.eol !== null && product.eol <= now) || !product.supported) return "eol";
   if (newest.when !== null && now - newest.when > staleDays * DAY_MS) return "stale";
   return "healthy";
@@ -240,6 +241,7 @@ export const shortestAlias = (product) => [...product.aliases].sort((a, b) => a.
  * @param {Product} product @param {State} state
  */
 export function verdict(product, state) {
+  if (state === "refused" && product.unlisted.length === 0) return "Nothing is listed: what was uploaded is withheld.";
   if (state === "refused") return "Nothing is listed: the newest upload was refused. The API tells why.";
   if (state === "incomplete") return "Nothing is listed yet: files have arrived, but no version has its metadata and a root.";
   if (state === "stale") return "No new version for a while.";

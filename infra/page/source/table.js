@@ -58,9 +58,10 @@ export class Table {
   draw() {
     const height = this.#rowHeight();
     const top = this.body.getBoundingClientRect().top;
-    const first = Math.max(0, Math.floor(-top / height) - OVERSCAN);
-    const last = Math.min(this.rows.length, Math.ceil((innerHeight - top) / height) + OVERSCAN);
-    const wanted = this.rows.slice(first, Math.max(first, last));
+    const room = Math.ceil(innerHeight / height) + 2 * OVERSCAN;
+    // A list that has just become short may still be scrolled to where it was long.
+    const first = Math.max(0, Math.min(Math.floor(-top / height) - OVERSCAN, this.rows.length - room));
+    const wanted = this.rows.slice(first, first + room);
     const keys = new Set(wanted.map(({ product }) => product.key));
     for (const [key, row] of this.drawn) {
       if (keys.has(key)) continue;

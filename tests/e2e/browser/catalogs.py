@@ -76,9 +76,11 @@ def product(
     }
 
 
-def document(products: Json, unlisted: Json | None = None) -> Json:
+def document(products: Json, *, withheld: Json | None = None, unlisted: Json | None = None) -> Json:
+    """A products document. `unlisted` is published beside it, as the server does."""
+    ours = {"withheld": withheld} if withheld else {}
     waiting = {"unlisted": unlisted} if unlisted else {}
-    return {"content_id": "images", "datatype": "image-downloads", "format": "products:1.0", "products": products, **waiting}
+    return {"content_id": "images", "datatype": "image-downloads", "products": products, **ours, **waiting}
 
 
 def many(count: int) -> Json:
@@ -126,4 +128,4 @@ def realistic() -> Json:
         "gentoo:current:amd64:openrc": {version_name(timedelta(hours=3)): "refused"},
         "ubuntu:noble:amd64:default": {version_name(timedelta(minutes=1)): "incomplete"},
     }
-    return document(products, waiting)
+    return document(products, unlisted=waiting)

@@ -1,7 +1,5 @@
 """A real Chromium, and a site for it to look at. Without one of the two the tests skip and say what is missing."""
 
-import os
-import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -9,21 +7,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from e2e.browser.catalogs import NOW
+from e2e.browser.chromium import Missing, chromium
 from e2e.browser.site_server import Site, serving
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext, Page
-
-# Debian's browser: nothing is downloaded. The rest keeps it from calling home or touching a GPU that is not there.
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 
 WATCH = """
 window.violations = [];
@@ -34,16 +22,11 @@ document.addEventListener("securitypolicyviolation", (event) =>
 
 @pytest.fixture(scope="session")
 def browser() -> "Iterator[Browser]":
-    sync_api = pytest.importorskip(
-        "playwright.sync_api", reason="the page was NOT tested: Playwright is missing (uv sync --group browser)"
-    )
-    chromium = os.environ.get("CHROMIUM") or shutil.which("chromium")
-    if not chromium:
-        pytest.skip("the page was NOT tested: Chromium is missing (apt-get install chromium, or set CHROMIUM)")
-    with sync_api.sync_playwright() as playwright:
-        running = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
-        yield running
-        running.close()
+    try:
+        with chromium() as running:
+            yield running
+    except Missing as missing:
+        pytest.skip(f"the page was NOT tested: {missing}")
 
 
 @pytest.fixture
@@ -66,7 +49,7 @@ class Visit:
         return found
 
     def first_violation(self) -> str:
-        """Waits for one: some are reported after the attempt. Polls from here, as the policy forbids a polled expression."""
+        """Waits for one, as some are reported late. Polls from here: the policy forbids a polled expression."""
         for _ in range(100):
             if found := self.violations():
                 return found[0]
@@ -91,7 +74,10 @@ def visit(browser: "Browser", site: Site) -> Iterator[type_of_visit]:
     contexts: list[BrowserContext] = []
 
     def open_page(query: str = "", url: str | None = None, *, clock: bool = True, **options: Any) -> Visit:
-        options = {"viewport": {"width": 1280, "height": 800}, "permissions": ["clipboard-read", "clipboard-write"]} | options
+        options = {
+            "viewport": {"width": 1280, "height": 800},
+            "permissions": ["clipboard-read", "clipboard-write"],
+        } | options
         context = browser.new_context(**options)
         contexts.append(context)
         context.set_default_timeout(10_000)

@@ -15,6 +15,7 @@ Json = dict[str, Any]
 
 INDEX = "/streams/v1/index.json"
 IMAGES = "/streams/v1/images.json"
+UNLISTED = "/streams/v1/images.unlisted.json"
 TYPES = {"html": "text/html; charset=utf-8", "json": "application/json"}
 
 
@@ -32,12 +33,21 @@ class Site:
         return f"http://localhost:{self.port}/"
 
     def publish(self, **documents: Json) -> None:
-        """Serves these products documents, one keyword per stream ("_" for "-"), and an index that names them."""
+        """Serves these products documents, one keyword per stream ("_" for "-"), and an index of those with products.
+
+        What a document holds as `unlisted` goes into the stream's second document, as the server has it.
+        """
         entries = {}
-        for name, document in documents.items():
+        for name, given in documents.items():
             stream = name.replace("_", "-")
             path = f"streams/v1/{stream}.json"
+            document = {key: value for key, value in given.items() if key != "unlisted"}
             self.files[f"/{path}"] = json.dumps(document).encode()
+            self.files[f"/streams/v1/{stream}.unlisted.json"] = json.dumps(
+                {"content_id": stream, "format": "unlisted:1.0", "products": given.get("unlisted", {})}
+            ).encode()
+            if not document["products"]:
+                continue
             entries[stream] = {
                 "datatype": "image-downloads",
                 "format": "products:1.0",

@@ -22,8 +22,12 @@ def hostile() -> dict[str, Any]:
     """A product whose every string is an attack."""
     one = product(NOBLE, [HOUR, 2 * HOUR])
     evil = "$(touch /tmp/pwned);'\"`"
-    one |= {"os": MARKUP, "release_title": "</script><script>window.pwned=1</script>", "aliases": f"{evil},{MARKUP * 3}"}
-    one |= {"requirements": {MARKUP: MARKUP}, "support_eol": MARKUP, "withheld": [{"alias": MARKUP, "reason": MARKUP}]}
+    one |= {
+        "os": MARKUP,
+        "release_title": "</script><script>window.pwned=1</script>",
+        "aliases": f"{evil},{MARKUP * 3}",
+    }
+    one |= {"requirements": {MARKUP: MARKUP}, "support_eol": MARKUP}
     items = one["versions"]["20261123_11:00"]["items"]
     items["rootfs.squashfs"]["path"] = "javascript:window.pwned=1"
     items["disk.qcow2"]["path"] = f"//example.org/../../{MARKUP}?a#b"
@@ -31,7 +35,8 @@ def hostile() -> dict[str, Any]:
 
 
 def test_a_hostile_catalog_is_shown_as_text(site: Site, visit: type_of_visit) -> None:
-    site.publish(images=document({NOBLE: hostile()}, {NOBLE: {MARKUP: MARKUP}}))
+    withheld = {NOBLE: [{"alias": MARKUP, "reason": MARKUP}]}
+    site.publish(images=document({NOBLE: hostile()}, withheld=withheld, unlisted={NOBLE: {MARKUP: MARKUP}}))
     seen = visit(f"?product=images/{NOBLE}")
     assert MARKUP in seen.page.locator("#rows a").inner_text()
     assert "</script><script>" in seen.page.locator("#detail h2").inner_text()
@@ -66,12 +71,15 @@ def test_no_command_is_offered_for_an_alias_with_control_characters(site: Site, 
 
 @pytest.mark.parametrize("wrong", [None, 7, "text", [], [None], {"a": None}, True])
 def test_wrong_types_anywhere_do_not_break_the_others(site: Site, visit: type_of_visit, wrong: Any) -> None:
-    fields = ["aliases", "arch", "os", "release_title", "requirements", "support_eol", "versions", "withheld"]
-    products = {f"broken:{field}:amd64:default": product(f"b:{field}:amd64:default", [HOUR]) | {field: wrong} for field in fields}
+    fields = ["aliases", "arch", "os", "release_title", "requirements", "support_eol", "versions"]
+    products = {
+        f"broken:{field}:amd64:default": product(f"b:{field}:amd64:default", [HOUR]) | {field: wrong}
+        for field in fields
+    }
     half = product("broken:items:amd64:default", [HOUR])
     half["versions"]["20261123_11:00"]["items"]["disk.qcow2"] = wrong
     products |= {"broken:whole:amd64:default": wrong, "broken:items:amd64:default": half, NOBLE: product(NOBLE, [HOUR])}
-    site.publish(images=document(products, {"broken:waiting:amd64:default": wrong}))
+    site.publish(images=document(products, withheld={NOBLE: wrong}, unlisted={"broken:waiting:amd64:default": wrong}))
     seen = visit(f"?product=images/{NOBLE}")
     assert seen.page.locator("#table").get_attribute("aria-rowcount") == str(len(fields) + 5)
     assert seen.page.locator("#detail h2").inner_text() == "ubuntu noble"
@@ -142,7 +150,9 @@ def test_axe_finds_nothing_serious(site: Site, visit: type_of_visit, scheme: str
     open_product = {"product": NOBLE, "phone product": NOBLE, "waiting": "nixos:25.11:amd64:default"}.get(place)
     options = PHONE if place.startswith("phone") else {}
     # axe-core is put into the page as a script, which the page's own policy rightly refuses.
-    seen = visit(f"?product=images/{open_product}" if open_product else "", color_scheme=scheme, bypass_csp=True, **options)
+    seen = visit(
+        f"?product=images/{open_product}" if open_product else "", color_scheme=scheme, bypass_csp=True, **options
+    )
     assert serious(seen.page) == []
 
 

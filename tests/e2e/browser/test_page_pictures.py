@@ -1,0 +1,28 @@
+"""The pictures can be made again, and are small enough to live in the repository."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+pytest.importorskip("PIL", reason="the page's pictures were NOT tested: Pillow is missing (uv sync --group browser)")
+
+from e2e.browser.screenshots import FOLDER, PICTURES, Picture, content, take
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
+MOST_BYTES = 150_000
+
+
+@pytest.mark.parametrize("picture", PICTURES, ids=lambda picture: picture.name)
+def test_each_picture_can_be_made_again(browser: "Browser", tmp_path: Path, picture: Picture) -> None:
+    made = take(browser, content(), picture, tmp_path).read_bytes()
+    size = (int.from_bytes(made[16:20], "big"), int.from_bytes(made[20:24], "big"))  # PNG, IHDR
+    assert size == (picture.width * picture.scale, picture.height * picture.scale)
+    assert 20_000 < len(made) < MOST_BYTES
+
+
+def test_the_committed_pictures_are_these() -> None:
+    assert sorted(file.stem for file in FOLDER.iterdir()) == sorted(picture.name for picture in PICTURES)
+    assert [file.name for file in FOLDER.iterdir() if file.stat().st_size > MOST_BYTES] == []
