@@ -37,7 +37,7 @@ class MemoryStore:
     """Implements storage.port.Store. `log` has every call as (method, key); `bytes_read` counts by key."""
 
     objects: dict[str, Stored] = field(default_factory=dict)
-    on: Callable[[str, str], None] = lambda method, key: None
+    on: Callable[[str, str], None] = lambda *_: None
     log: list[tuple[str, str]] = field(default_factory=list)
     bytes_read: dict[str, int] = field(default_factory=dict)
     chunk: int = CHUNK
@@ -83,9 +83,9 @@ class MemoryStore:
         del self.objects[key]
         return True
 
-    def list(self, prefix: str) -> Iterator[ObjectInfo]:
+    def list(self, prefix: str, after: str = "") -> Iterator[ObjectInfo]:
         self._called("list", prefix)
-        for key in sorted(key for key in self.objects if key.startswith(prefix)):
+        for key in sorted(key for key in self.objects if key.startswith(prefix) and key > after):
             found = self.objects[key]
             yield ObjectInfo(key, len(found.body), found.etag, found.modified.isoformat())
 
