@@ -22,7 +22,11 @@ RUNTIME: Final = (3, 13)
 PLATFORMS: Final = ("manylinux2014_aarch64", "manylinux_2_28_aarch64")
 SERVICES: Final = frozenset({"s3", "sqs", "cloudfront"})
 # Top-level names of distributions that not every function imports.
-OPTIONAL: Final = {"yaml": ("yaml", "_yaml"), "backports": ("backports",), "aws_lambda_powertools": ("aws_lambda_powertools",)}
+OPTIONAL: Final = {
+    "yaml": ("yaml", "_yaml"),
+    "backports": ("backports",),
+    "aws_lambda_powertools": ("aws_lambda_powertools",),
+}
 
 
 def bundle(function: str, folder: Path, *, for_this_machine: bool = False) -> None:
@@ -89,7 +93,15 @@ def data_files(sources: set[Path]) -> Iterator[Path]:
 def install_requirements(folder: Path, *, for_this_machine: bool) -> None:
     options = [] if for_this_machine else [f"--platform={platform}" for platform in PLATFORMS]
     command = [
-        *(sys.executable, "-m", "pip", "install", "--quiet", "--root-user-action=ignore", "--disable-pip-version-check"),
+        *(
+            sys.executable,
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--root-user-action=ignore",
+            "--disable-pip-version-check",
+        ),
         *("--target", str(folder), "--no-compile", "--no-deps", "--require-hashes", "--only-binary=:all:"),
         *options,
         *("-r", str(FUNCTIONS / "requirements.txt")),
@@ -116,7 +128,9 @@ def compile_all(folder: Path) -> None:
     for source in sorted(folder.rglob("*.py")):
         # The name in a traceback is the path that the file will have there.
         name = os.path.join("/var/task", source.relative_to(folder))  # noqa: PTH118
-        py_compile.compile(str(source), dfile=name, doraise=True, invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH)
+        py_compile.compile(
+            str(source), dfile=name, doraise=True, invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH
+        )
 
 
 if __name__ == "__main__":

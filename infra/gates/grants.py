@@ -8,10 +8,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from itertools import product
 from typing import Final
 
-from local_stack.template import ACCOUNT_ID
-
 from gates.policy import Decision, Request, Statement, decide
 from gates.stack import REGION, Stack
+from local_stack.template import ACCOUNT_ID
 
 Call = tuple[str, str]
 """An action and the short name of what it is done to: ("s3:GetObject", "images/")."""
@@ -97,14 +96,18 @@ GRANTS: Final[Mapping[str, set[Call]]] = {
     ),
     "MaintainRole": (
         _may(["s3:DeleteObject"], [*IMAGES, "versions/", "maintain/"])
-        | _may(["s3:GetObject"], ["versions/", "maintain/", "streams/", "streams/v1/index.json", "index.html", "openapi.json"])
+        | _may(
+            ["s3:GetObject"],
+            ["versions/", "maintain/", "streams/", "streams/v1/index.json", "index.html", "openapi.json"],
+        )
         | _may(["s3:PutObject"], ["versions/", "maintain/", "streams/v1/index.json", "index.html", "openapi.json"])
         | _may(["s3:ListBucket"], ["missing", *IMAGES, "streams/", "versions/", "claims/", "maintain/", "everything"])
         | _may(["sqs:SendMessage"], ["ArrivalsQueue", "MaintainDeadLetters"])
         | _log("Maintain")
         | TRACE
     ),
-    "ScheduleRole": _may(["lambda:InvokeFunction"], ["MaintainFunction"]) | _may(["sqs:SendMessage"], ["MaintainDeadLetters"]),
+    "ScheduleRole": _may(["lambda:InvokeFunction"], ["MaintainFunction"])
+    | _may(["sqs:SendMessage"], ["MaintainDeadLetters"]),
 }
 
 

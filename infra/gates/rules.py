@@ -11,11 +11,10 @@ from collections.abc import Callable, Iterator, Mapping
 from graphlib import CycleError, TopologicalSorter
 from typing import Any, Final
 
-from local_stack.template import ACCOUNT_ID
-
 from gates import grants
 from gates.policy import Decision, Request, decide, listed
 from gates.stack import INFRA, REGION, Stack, references
+from local_stack.template import ACCOUNT_ID
 
 Rule = Callable[[Stack], Iterator[str]]
 RULES: Final[dict[str, Rule]] = {}
@@ -33,10 +32,26 @@ ENVIRONMENT: Final[Mapping[str, frozenset[str]]] = {
     "Publish": COMMON | {"CLIENTS", "DISTRIBUTION_ID"},
     "Uploads": COMMON | {"ARRIVALS_QUEUE_URL", "ALLOW_OVERWRITES", "ALLOW_DELETES", "PUBLISHERS", "MAX_UPLOAD_BYTES"},
     "Maintain": COMMON
-    | {"ARRIVALS_QUEUE_URL", "ALLOW_OVERWRITES", "ALLOW_DELETES", "RETAIN_VERSIONS", "RETAIN_DAYS", "GRACE_HOURS", "STALE_DAYS"},
+    | {
+        "ARRIVALS_QUEUE_URL",
+        "ALLOW_OVERWRITES",
+        "ALLOW_DELETES",
+        "RETAIN_VERSIONS",
+        "RETAIN_DAYS",
+        "GRACE_HOURS",
+        "STALE_DAYS",
+    },
 }
 METRICS: Final = frozenset(
-    {"UploadToListedSeconds", "BytesHashed", "Refusals", "LostRaces", "CatalogBytes", "VersionsSettled", "CatalogWrites"}
+    {
+        "UploadToListedSeconds",
+        "BytesHashed",
+        "Refusals",
+        "LostRaces",
+        "CatalogBytes",
+        "VersionsSettled",
+        "CatalogWrites",
+    }
 )
 
 
@@ -174,8 +189,20 @@ def queues_take_messages_of_their_bucket_alone(stack: Stack) -> Iterator[str]:
     cases = (
         ("its bucket", "sqs:SendMessage", "s3.amazonaws.com", own, Decision.ALLOWED),
         ("its bucket, reading", "sqs:ReceiveMessage", "s3.amazonaws.com", own, Decision.NOT_GRANTED),
-        ("another bucket", "sqs:SendMessage", "s3.amazonaws.com", own | {"aws:SourceArn": "arn:aws:s3:::x"}, Decision.NOT_GRANTED),
-        ("another account", "sqs:SendMessage", "s3.amazonaws.com", own | {"aws:SourceAccount": "1"}, Decision.NOT_GRANTED),
+        (
+            "another bucket",
+            "sqs:SendMessage",
+            "s3.amazonaws.com",
+            own | {"aws:SourceArn": "arn:aws:s3:::x"},
+            Decision.NOT_GRANTED,
+        ),
+        (
+            "another account",
+            "sqs:SendMessage",
+            "s3.amazonaws.com",
+            own | {"aws:SourceAccount": "1"},
+            Decision.NOT_GRANTED,
+        ),
         ("another service", "sqs:SendMessage", "sns.amazonaws.com", own, Decision.NOT_GRANTED),
         ("anybody", "sqs:SendMessage", "*", {"aws:SecureTransport": "true"}, Decision.NOT_GRANTED),
     )
@@ -196,7 +223,9 @@ def no_role_is_wider_than_its_table(stack: Stack) -> Iterator[str]:
             if action not in known:
                 yield f"{role}: {action} is not among the actions that the table is checked against"
         found = grants.granted(statements, stack)
-        yield from (f"{role} may {action} on {name}, which its table lacks" for action, name in sorted(found - expected))
+        yield from (
+            f"{role} may {action} on {name}, which its table lacks" for action, name in sorted(found - expected)
+        )
         yield from (f"{role} may not {action} on {name}, which it needs" for action, name in sorted(expected - found))
 
 
@@ -220,7 +249,8 @@ def queues_outlast_their_functions(stack: Stack) -> Iterator[str]:
     ):
         properties, timeout = stack.properties(queue), int(stack.properties(function)["Timeout"])
         if int(properties["VisibilityTimeout"]) < 6 * timeout:
-            yield f"{queue}: visibility {properties['VisibilityTimeout']} s, less than six times {function}'s {timeout} s"
+            visibility = properties["VisibilityTimeout"]
+            yield f"{queue}: visibility {visibility} s, less than six times {function}'s {timeout} s"
         redrive = properties.get("RedrivePolicy", {})
         yield from differ(f"{queue} dead letters", redrive.get("deadLetterTargetArn"), stack_arn("sqs", letters))
         if int(redrive.get("maxReceiveCount", 0)) < 5:
@@ -240,7 +270,9 @@ def queues_feed_their_functions(stack: Stack) -> Iterator[str]:
     yield from differ("queue → function", found, {(stack_arn("sqs", q), f"images-{f}") for q, f in expected})
     for mapping in mappings:
         name = mapping["FunctionName"]
-        yield from differ(f"{name} answers for each message", mapping.get("FunctionResponseTypes"), ["ReportBatchItemFailures"])
+        yield from differ(
+            f"{name} answers for each message", mapping.get("FunctionResponseTypes"), ["ReportBatchItemFailures"]
+        )
         if int(mapping.get("ScalingConfig", {}).get("MaximumConcurrency", 0)) < 2:
             yield f"{name}: MaximumConcurrency must be given, and 2 is the least that AWS takes"
         if int(mapping["BatchSize"]) > 10 and int(mapping.get("MaximumBatchingWindowInSeconds", 0)) < 1:
@@ -277,7 +309,13 @@ def handlers_exist(stack: Stack) -> Iterator[str]:
             yield f"{name}: handler {function['Handler']} has no file"
             continue
         defined = {n.name for n in ast.parse(source.read_text()).body if isinstance(n, ast.FunctionDef)}
-        assigned = {t.id for n in ast.parse(source.read_text()).body if isinstance(n, ast.Assign) for t in n.targets if isinstance(t, ast.Name)}
+        assigned = {
+            t.id
+            for n in ast.parse(source.read_text()).body
+            if isinstance(n, ast.Assign)
+            for t in n.targets
+            if isinstance(t, ast.Name)
+        }
         if attribute not in defined | assigned:
             yield f"{name}: {source.name} has no {attribute}"
 
@@ -450,9 +488,15 @@ def maintain_runs_on_schedule(stack: Stack) -> Iterator[str]:
 def alarms_tell_somebody(stack: Stack) -> Iterator[str]:
     alarms = stack.of_type("AWS::CloudWatch::Alarm")
     watched = {
-        (metric, dimension["Value"]) for alarm in alarms.values() for metric, dimensions in metrics_of(alarm) for dimension in dimensions
+        (metric, dimension["Value"])
+        for alarm in alarms.values()
+        for metric, dimensions in metrics_of(alarm)
+        for dimension in dimensions
     }
-    expected = {("ApproximateNumberOfMessagesVisible", f"images-{q}DeadLetters.QueueName") for q in ("Arrivals", "Changes", "Maintain")}
+    expected = {
+        ("ApproximateNumberOfMessagesVisible", f"images-{q}DeadLetters.QueueName")
+        for q in ("Arrivals", "Changes", "Maintain")
+    }
     expected |= {("ApproximateAgeOfOldestMessage", f"images-{q}Queue.QueueName") for q in ("Arrivals", "Changes")}
     expected |= {(metric, f"images-{name}Function") for name in FUNCTIONS for metric in ("Errors", "Throttles")}
     expected |= {("5xx", "images-UploadsApi"), ("UploadToListedSeconds", "simplestreams")}
@@ -498,4 +542,8 @@ def outputs_say_where_everything_is(stack: Stack) -> Iterator[str]:
     expected = {"Address", "RemoteAdd", "BucketName", "ApiUrl", "DashboardUrl"}
     yield from (f"no output {name}" for name in sorted(expected - stack.outputs.keys()))
     address = stack.outputs.get("Address", "")
-    yield from differ("the remote", stack.outputs.get("RemoteAdd"), f"lxc remote add images-of-ours {address} --protocol simplestreams")
+    yield from differ(
+        "the remote",
+        stack.outputs.get("RemoteAdd"),
+        f"lxc remote add images-of-ours {address} --protocol simplestreams",
+    )

@@ -1,15 +1,15 @@
 """The template as it would be deployed: translated, with parameters filled in and references made concrete."""
 
 import copy
+import logging
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
-from local_stack.template import ACCOUNT_ID, Place, Resolver, load, parameters, translate
-
 from gates.policy import Statement
+from local_stack.template import ACCOUNT_ID, Place, Resolver, load, parameters, translate
 
 INFRA: Final = Path(__file__).resolve().parents[1]
 TEMPLATE: Final = INFRA / "template.yaml"
@@ -70,13 +70,14 @@ def template() -> dict[str, Any]:
 
 def translated(document: dict[str, Any] | None = None) -> dict[str, Any]:
     """The template without SAM's own types, intrinsics left in it."""
+    logging.getLogger("samtranslator").setLevel(logging.ERROR)  # it warns that it publishes no metrics of itself
     return translate(document or template(), INFRA, REGION)
 
 
 def deployed(document: dict[str, Any] | None = None, **given: str) -> Stack:
     """The stack that `document` (the template, unless told) makes with these parameters."""
     raw = translated(document)
-    resolver = Resolver(raw, parameters(raw, given), PLACE, physical(raw))
+    resolver = Resolver(raw, parameters(raw, given), PLACE, physical())
     resources = {r.logical_id: (r.type, r.properties) for r in resolver.resources()}
     outputs = {
         name: str(resolver.value(body["Value"]))
@@ -86,11 +87,11 @@ def deployed(document: dict[str, Any] | None = None, **given: str) -> Stack:
     return Stack(document or source(), raw, resources, outputs)
 
 
-def physical(raw: Mapping[str, Any]) -> Callable[[str, str, str | None, Mapping[str, Any]], str]:
+def physical() -> Callable[[str, str, str | None, Mapping[str, Any]], str]:
     """Names and ARNs such as AWS would give; every resource's is different, so that a swap shows."""
 
-    def attribute(logical_id: str, kind: str, wanted: str | None, body: Mapping[str, Any]) -> str:
-        name = bucket_name(raw, logical_id) if kind == "AWS::S3::Bucket" else f"images-{logical_id}"
+    def attribute(logical_id: str, kind: str, wanted: str | None, _body: Mapping[str, Any]) -> str:
+        name = bucket_name(logical_id) if kind == "AWS::S3::Bucket" else f"images-{logical_id}"
         if kind == "AWS::S3::Bucket":
             return {None: name, "Arn": f"arn:aws:s3:::{name}"}.get(wanted, f"{name}.s3.{REGION}.amazonaws.com")
         if wanted == "Arn" or (wanted is None and kind in _REF_IS_ARN):
@@ -100,7 +101,7 @@ def physical(raw: Mapping[str, Any]) -> Callable[[str, str, str | None, Mapping[
     return attribute
 
 
-def bucket_name(raw: Mapping[str, Any], logical_id: str) -> str:
+def bucket_name(logical_id: str) -> str:
     """The bucket of images has the name that the template derives; the other one a generated name."""
     return f"{PLACE.stack_name}-{ACCOUNT_ID}-{REGION}" if logical_id == "Bucket" else f"images-{logical_id.lower()}"
 

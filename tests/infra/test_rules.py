@@ -9,10 +9,10 @@ from gates import rules, stack
 from gates.rules import RULES
 
 Template = dict[str, Any]
-Mutation = tuple[str, str, Callable[[Template], object]]
+Mutation = Callable[[Template], object]
 
 CERTIFICATE = "arn:aws:acm:us-east-1:111122223333:certificate/01234567-89ab-cdef-0123-456789abcdef"
-VARIANTS = {
+VARIANTS: dict[str, dict[str, str]] = {
     "defaults": {},
     "everything optional": {
         "DomainName": "images.example.org",
@@ -30,7 +30,7 @@ VARIANTS = {
 
 @pytest.fixture(scope="module", params=VARIANTS)
 def deployed(request: pytest.FixtureRequest) -> stack.Stack:
-    return stack.deployed(**VARIANTS[request.param])
+    return stack.deployed(stack.template(), **VARIANTS[request.param])
 
 
 @pytest.mark.parametrize("name", RULES)
@@ -50,7 +50,7 @@ def statements(document: Template, role: str) -> Any:
     return resource(document, role)["Policies"][0]["PolicyDocument"]["Statement"]
 
 
-def widen(role: str, sid: str, **change: Any) -> Callable[[Template], None]:
+def widen(role: str, sid: str, **change: Any) -> Mutation:
     """Change elements of one statement of a role."""
 
     def mutate(document: Template) -> None:
@@ -60,7 +60,7 @@ def widen(role: str, sid: str, **change: Any) -> Callable[[Template], None]:
     return mutate
 
 
-def drop_statement(policy: str, sid: str) -> Callable[[Template], None]:
+def drop_statement(policy: str, sid: str) -> Mutation:
     def mutate(document: Template) -> None:
         holder = resource(document, policy)["PolicyDocument"]
         kept = [s for s in holder["Statement"] if s["Sid"] != sid]
@@ -70,7 +70,7 @@ def drop_statement(policy: str, sid: str) -> Callable[[Template], None]:
     return mutate
 
 
-def drop_condition(policy: str, sid: str, operator: str) -> Callable[[Template], None]:
+def drop_condition(policy: str, sid: str, operator: str) -> Mutation:
     def mutate(document: Template) -> None:
         (statement,) = (s for s in resource(document, policy)["PolicyDocument"]["Statement"] if s["Sid"] == sid)
         del statement["Condition"][operator]
@@ -87,7 +87,7 @@ def reach(document: Template, name: str, path: str) -> tuple[Any, str | int]:
     return node, last
 
 
-def put(name: str, path: str, to: Any) -> Callable[[Template], None]:
+def put(name: str, path: str, to: Any) -> Mutation:
     def mutate(document: Template) -> None:
         node, last = reach(document, name, path)
         assert node[last] != to
@@ -96,7 +96,7 @@ def put(name: str, path: str, to: Any) -> Callable[[Template], None]:
     return mutate
 
 
-def remove(name: str, path: str) -> Callable[[Template], None]:
+def remove(name: str, path: str) -> Mutation:
     def mutate(document: Template) -> None:
         node, last = reach(document, name, path)
         del node[last]
@@ -163,84 +163,173 @@ IMAGE_BEHAVIOUR = "DistributionConfig.CacheBehaviors.1"
 A_DAY_S = 86400
 ALL_OBJECTS = {"Fn::Sub": "${Bucket.Arn}/*"}
 
-MUTATIONS: list[Mutation] = [
-    ("public bucket", "buckets_are_private_and_outlive_the_stack", put("Bucket", "PublicAccessBlockConfiguration.BlockPublicPolicy", to=False)),
-    ("ACLs on", "buckets_are_private_and_outlive_the_stack", put("Bucket", "OwnershipControls.Rules.0.ObjectOwnership", to="ObjectWriter")),
-    ("no encryption", "buckets_are_private_and_outlive_the_stack", remove("Bucket", "BucketEncryption")),
-    ("bucket goes with the stack", "buckets_are_private_and_outlive_the_stack", delete_with_the_stack),
-    ("no versioning", "old_generations_are_kept_for_a_while", put("Bucket", "VersioningConfiguration.Status", to="Suspended")),
-    ("no abort of uploads", "old_generations_are_kept_for_a_while", remove("Bucket", "LifecycleConfiguration.Rules.1")),
-    ("versions/ expires", "old_generations_are_kept_for_a_while", put("Bucket", "LifecycleConfiguration.Rules.2.Prefix", to="versions/")),
-    ("notification dropped", "notifications_reach_their_queues", remove("Bucket", "NotificationConfiguration.QueueConfigurations.1")),
-    ("queues swapped", "notifications_reach_their_queues", swap_queues),
-    ("prefix of one stream only", "notifications_reach_their_queues", put("Bucket", "NotificationConfiguration.QueueConfigurations.0.Filter.S3Key.Rules.0.Value", to="images/")),
-    ("misspelled event", "notifications_reach_their_queues", put("Bucket", "NotificationConfiguration.QueueConfigurations.0.Event", to="s3:ObjectCreate:*")),
-    ("DependsOn forgotten", "queues_admit_the_bucket_before_it_is_made", forget_dependency),
-    ("cycle of bucket and queue", "nothing_waits_for_itself", close_the_circle),
-    ("records served", "the_edge_reads_only_what_is_served", publish_records),
-    ("any distribution", "the_edge_reads_only_what_is_served", drop_condition("BucketPolicy", "EdgeReadsWhatIsServed", "StringEquals")),
-    ("missing is 403", "a_missing_key_is_404", drop_statement("BucketPolicy", "EdgeLearnsWhatIsMissing")),
-    ("plain http", "nothing_travels_in_clear_text", drop_statement("BucketPolicy", "OnlyTls")),
-    ("plain http to a queue", "nothing_travels_in_clear_text", drop_statement("ChangesQueuePolicy", "OnlyTls")),
-    ("queue open to any bucket", "queues_take_messages_of_their_bucket_alone", drop_condition("ArrivalsQueuePolicy", "BucketSends", "ArnEquals")),
-    ("queue open to any account", "queues_take_messages_of_their_bucket_alone", drop_condition("ChangesQueuePolicy", "BucketSends", "StringEquals")),
-    ("digest writes the catalog", "no_role_is_wider_than_its_table", widen("DigestRole", "KeepRecordsAndClaims", Resource=ALL_OBJECTS)),
-    ("publish reads images", "no_role_is_wider_than_its_table", widen("PublishRole", "ReadRecords", Resource=ALL_OBJECTS)),
-    ("uploads deletes", "no_role_is_wider_than_its_table", widen("UploadsRole", "SignUploads", Action=["s3:PutObject", "s3:DeleteObject"])),
-    ("uploads signs anywhere", "no_role_is_wider_than_its_table", widen("UploadsRole", "SignUploads", Resource=ALL_OBJECTS)),
-    ("everything of S3", "no_role_is_wider_than_its_table", widen("MaintainRole", "DeleteImages", Action="s3:*")),
-    ("any cache at the edge", "no_role_is_wider_than_its_table", widen("PublishRole", "ForgetAtTheEdge", Resource="*")),
-    ("a right lost", "no_role_is_wider_than_its_table", widen("PublishRole", "KeepTheCatalog", Action=["s3:PutObject"])),
-    ("listing all", "no_role_is_wider_than_its_table", widen("DigestRole", "ListAndTellMissingFromForbidden", Condition={})),
-    ("managed policy", "no_role_is_wider_than_its_table", attach_managed_policy),
-    ("a role without a table", "no_role_is_wider_than_its_table", add_a_role),
-    ("anybody takes the role", "only_the_service_that_needs_a_role_takes_it", put("MaintainRole", "AssumeRolePolicyDocument.Statement.0.Principal", to={"AWS": "*"})),
-    ("visibility too short", "queues_outlast_their_functions", widen_the_timeout),
-    ("no dead letters", "queues_outlast_their_functions", remove("ChangesQueue", "RedrivePolicy")),
-    ("dead letters swapped", "queues_outlast_their_functions", put("ChangesQueue", "RedrivePolicy.deadLetterTargetArn", to={"Fn::GetAtt": ["ArrivalsDeadLetters", "Arn"]})),
-    ("queue not encrypted", "queues_outlast_their_functions", put("ArrivalsQueue", "SqsManagedSseEnabled", to=False)),
-    ("sources swapped", "queues_feed_their_functions", put("DigestFunction", "Events.Arrivals.Properties.Queue", to={"Fn::GetAtt": ["ChangesQueue", "Arn"]})),
-    ("whole batches fail", "queues_feed_their_functions", remove("DigestFunction", "Events.Arrivals.Properties.FunctionResponseTypes")),
-    ("serialised", "queues_feed_their_functions", put("PublishFunction", "Events.Changes.Properties.ScalingConfig.MaximumConcurrency", to=1)),
-    ("large batch without window", "queues_feed_their_functions", put("PublishFunction", "Events.Changes.Properties.MaximumBatchingWindowInSeconds", to=0)),
-    ("shared role", "functions_are_as_decided", put("DigestFunction", "Role", to={"Fn::GetAtt": ["MaintainRole", "Arn"]})),
-    ("logs for ever", "functions_are_as_decided", remove("PublishLogs", "RetentionInDays")),
-    ("variable misspelled", "functions_are_as_decided", put("PublishFunction", "Environment.Variables", to={"CLIENT": "both"})),
-    ("handler misspelled", "handlers_exist", put("DigestFunction", "Handler", to="digest.app.handle")),
-    ("handler nowhere", "handlers_exist", put("DigestFunction", "Handler", to="digests.app.handler")),
-    ("no OAC on the origin", "the_bucket_answers_the_edge_alone", remove("Distribution", "DistributionConfig.Origins.0.OriginAccessControlId")),
-    ("OAC does not sign", "the_bucket_answers_the_edge_alone", put("OriginAccessControl", "OriginAccessControlConfig.SigningBehavior", to="never")),
-    ("plain http to clients", "the_edge_speaks_https_and_only_reads", put("Distribution", f"{IMAGE_BEHAVIOUR}.ViewerProtocolPolicy", to="allow-all")),
-    ("writes through the edge", "the_edge_speaks_https_and_only_reads", put("Distribution", "DistributionConfig.DefaultCacheBehavior.AllowedMethods", to=["GET", "HEAD", "OPTIONS", "PUT", "POST", "PATCH", "DELETE"])),
-    ("catalog behind the default", "the_edge_speaks_https_and_only_reads", remove("Distribution", "DistributionConfig.CacheBehaviors.0")),
-    ("images compressed", "only_json_is_compressed", put("Distribution", f"{IMAGE_BEHAVIOUR}.Compress", to=True)),
-    ("catalog for a day", "lifetimes_are_short_for_the_catalog_and_long_for_images", put("CatalogCachePolicy", "CachePolicyConfig.MaxTTL", to=A_DAY_S)),
-    ("catalog for a day with clients", "lifetimes_are_short_for_the_catalog_and_long_for_images", put("CatalogHeadersPolicy", "ResponseHeadersPolicyConfig.CustomHeadersConfig.Items.0.Value", to="public, max-age=86400")),
-    ("images for a minute", "lifetimes_are_short_for_the_catalog_and_long_for_images", put("ImagesCachePolicy", "CachePolicyConfig.DefaultTTL", to=60)),
-    ("MinTTL above DefaultTTL", "lifetimes_are_short_for_the_catalog_and_long_for_images", put("CatalogCachePolicy", "CachePolicyConfig.MinTTL", to=45)),
-    ("a page for a missing key", "errors_stay_errors", serve_a_page_for_errors),
-    ("errors for an hour", "errors_stay_errors", put("Distribution", "DistributionConfig.CustomErrorResponses.1.ErrorCachingMinTTL", to=3600)),
-    ("no HSTS", "responses_carry_security_headers", remove("PageHeadersPolicy", "ResponseHeadersPolicyConfig.SecurityHeadersConfig.StrictTransportSecurity")),
-    ("scripts from anywhere", "responses_carry_security_headers", put("PageHeadersPolicy", "ResponseHeadersPolicyConfig.SecurityHeadersConfig.ContentSecurityPolicy.ContentSecurityPolicy", to="default-src *")),
-    ("no access log", "access_is_logged", remove("Distribution", "DistributionConfig.Logging")),
-    ("a route without authorizer", "every_route_asks_who_calls", open_a_route),
-    ("no throttle", "the_api_is_throttled_and_logged", remove("UploadsApi", "DefaultRouteSettings")),
-    ("signatures logged", "the_api_is_throttled_and_logged", log_queries),
-    ("CORS", "the_api_is_throttled_and_logged", lambda t: resource(t, "UploadsApi").update(CorsConfiguration={"AllowOrigins": ["*"]})),
-    ("no sweep", "maintain_runs_on_schedule", remove("MaintainFunction", "Events.Sweep")),
-    ("a dry schedule", "maintain_runs_on_schedule", put("MaintainFunction", "Events.Retain.Properties.Input", to='{"task": "retain", "dry_run": true}')),
-    ("alarm without ear", "alarms_tell_somebody", put("ChangesAgeAlarm", "AlarmActions", to=[])),
-    ("dead letters unwatched", "alarms_tell_somebody", lambda t: t["Resources"].pop("ChangesDeadLettersAlarm")),
-    ("metric renamed", "the_dashboard_shows_every_metric", unmeasured),
-    ("parameter takes anything", "parameters_explain_and_bound_themselves", lambda t: t["Parameters"]["DomainName"].pop("AllowedPattern")),
-    ("no remote line", "outputs_say_where_everything_is", lambda t: t["Outputs"].pop("RemoteAdd")),
-]
+# Rule → what is done to the template → how.
+MUTATIONS: dict[str, dict[str, Mutation]] = {
+    "buckets_are_private_and_outlive_the_stack": {
+        "public bucket": put("Bucket", "PublicAccessBlockConfiguration.BlockPublicPolicy", to=False),
+        "ACLs on": put("Bucket", "OwnershipControls.Rules.0.ObjectOwnership", to="ObjectWriter"),
+        "no encryption": remove("Bucket", "BucketEncryption"),
+        "bucket goes with the stack": delete_with_the_stack,
+    },
+    "old_generations_are_kept_for_a_while": {
+        "no versioning": put("Bucket", "VersioningConfiguration.Status", to="Suspended"),
+        "no abort of uploads": remove("Bucket", "LifecycleConfiguration.Rules.1"),
+        "versions/ expires": put("Bucket", "LifecycleConfiguration.Rules.2.Prefix", to="versions/"),
+    },
+    "notifications_reach_their_queues": {
+        "notification dropped": remove("Bucket", "NotificationConfiguration.QueueConfigurations.1"),
+        "queues swapped": swap_queues,
+        "prefix of one stream only": put(
+            "Bucket", "NotificationConfiguration.QueueConfigurations.0.Filter.S3Key.Rules.0.Value", to="images/"
+        ),
+        "misspelled event": put(
+            "Bucket", "NotificationConfiguration.QueueConfigurations.0.Event", to="s3:ObjectCreate:*"
+        ),
+    },
+    "queues_admit_the_bucket_before_it_is_made": {
+        "DependsOn forgotten": forget_dependency,
+    },
+    "nothing_waits_for_itself": {
+        "cycle of bucket and queue": close_the_circle,
+    },
+    "the_edge_reads_only_what_is_served": {
+        "records served": publish_records,
+        "any distribution": drop_condition("BucketPolicy", "EdgeReadsWhatIsServed", "StringEquals"),
+    },
+    "a_missing_key_is_404": {
+        "missing is 403": drop_statement("BucketPolicy", "EdgeLearnsWhatIsMissing"),
+    },
+    "nothing_travels_in_clear_text": {
+        "plain http": drop_statement("BucketPolicy", "OnlyTls"),
+        "plain http to a queue": drop_statement("ChangesQueuePolicy", "OnlyTls"),
+    },
+    "queues_take_messages_of_their_bucket_alone": {
+        "queue open to any bucket": drop_condition("ArrivalsQueuePolicy", "BucketSends", "ArnEquals"),
+        "queue open to any account": drop_condition("ChangesQueuePolicy", "BucketSends", "StringEquals"),
+    },
+    "no_role_is_wider_than_its_table": {
+        "digest writes the catalog": widen("DigestRole", "KeepRecordsAndClaims", Resource=ALL_OBJECTS),
+        "publish reads images": widen("PublishRole", "ReadRecords", Resource=ALL_OBJECTS),
+        "uploads deletes": widen("UploadsRole", "SignUploads", Action=["s3:PutObject", "s3:DeleteObject"]),
+        "uploads signs anywhere": widen("UploadsRole", "SignUploads", Resource=ALL_OBJECTS),
+        "everything of S3": widen("MaintainRole", "DeleteImages", Action="s3:*"),
+        "any cache at the edge": widen("PublishRole", "ForgetAtTheEdge", Resource="*"),
+        "a right lost": widen("PublishRole", "KeepTheCatalog", Action=["s3:PutObject"]),
+        "listing all": widen("DigestRole", "ListAndTellMissingFromForbidden", Condition={}),
+        "managed policy": attach_managed_policy,
+        "a role without a table": add_a_role,
+    },
+    "only_the_service_that_needs_a_role_takes_it": {
+        "anybody takes the role": put(
+            "MaintainRole", "AssumeRolePolicyDocument.Statement.0.Principal", to={"AWS": "*"}
+        ),
+    },
+    "queues_outlast_their_functions": {
+        "visibility too short": widen_the_timeout,
+        "no dead letters": remove("ChangesQueue", "RedrivePolicy"),
+        "dead letters swapped": put(
+            "ChangesQueue", "RedrivePolicy.deadLetterTargetArn", to={"Fn::GetAtt": ["ArrivalsDeadLetters", "Arn"]}
+        ),
+        "queue not encrypted": put("ArrivalsQueue", "SqsManagedSseEnabled", to=False),
+    },
+    "queues_feed_their_functions": {
+        "sources swapped": put(
+            "DigestFunction", "Events.Arrivals.Properties.Queue", to={"Fn::GetAtt": ["ChangesQueue", "Arn"]}
+        ),
+        "whole batches fail": remove("DigestFunction", "Events.Arrivals.Properties.FunctionResponseTypes"),
+        "serialised": put("PublishFunction", "Events.Changes.Properties.ScalingConfig.MaximumConcurrency", to=1),
+        "large batch without window": put(
+            "PublishFunction", "Events.Changes.Properties.MaximumBatchingWindowInSeconds", to=0
+        ),
+    },
+    "functions_are_as_decided": {
+        "shared role": put("DigestFunction", "Role", to={"Fn::GetAtt": ["MaintainRole", "Arn"]}),
+        "logs for ever": remove("PublishLogs", "RetentionInDays"),
+        "variable misspelled": put("PublishFunction", "Environment.Variables", to={"CLIENT": "both"}),
+    },
+    "handlers_exist": {
+        "handler misspelled": put("DigestFunction", "Handler", to="digest.app.handle"),
+        "handler nowhere": put("DigestFunction", "Handler", to="digests.app.handler"),
+    },
+    "the_bucket_answers_the_edge_alone": {
+        "no OAC on the origin": remove("Distribution", "DistributionConfig.Origins.0.OriginAccessControlId"),
+        "OAC does not sign": put("OriginAccessControl", "OriginAccessControlConfig.SigningBehavior", to="never"),
+    },
+    "the_edge_speaks_https_and_only_reads": {
+        "plain http to clients": put("Distribution", f"{IMAGE_BEHAVIOUR}.ViewerProtocolPolicy", to="allow-all"),
+        "writes through the edge": put(
+            "Distribution",
+            "DistributionConfig.DefaultCacheBehavior.AllowedMethods",
+            to=["GET", "HEAD", "OPTIONS", "PUT", "POST", "PATCH", "DELETE"],
+        ),
+        "catalog behind the default": remove("Distribution", "DistributionConfig.CacheBehaviors.0"),
+    },
+    "only_json_is_compressed": {
+        "images compressed": put("Distribution", f"{IMAGE_BEHAVIOUR}.Compress", to=True),
+    },
+    "lifetimes_are_short_for_the_catalog_and_long_for_images": {
+        "catalog for a day": put("CatalogCachePolicy", "CachePolicyConfig.MaxTTL", to=A_DAY_S),
+        "catalog for a day with clients": put(
+            "CatalogHeadersPolicy",
+            "ResponseHeadersPolicyConfig.CustomHeadersConfig.Items.0.Value",
+            to="public, max-age=86400",
+        ),
+        "images for a minute": put("ImagesCachePolicy", "CachePolicyConfig.DefaultTTL", to=60),
+        "MinTTL above DefaultTTL": put("CatalogCachePolicy", "CachePolicyConfig.MinTTL", to=45),
+    },
+    "errors_stay_errors": {
+        "a page for a missing key": serve_a_page_for_errors,
+        "errors for an hour": put(
+            "Distribution", "DistributionConfig.CustomErrorResponses.1.ErrorCachingMinTTL", to=3600
+        ),
+    },
+    "responses_carry_security_headers": {
+        "no HSTS": remove(
+            "PageHeadersPolicy", "ResponseHeadersPolicyConfig.SecurityHeadersConfig.StrictTransportSecurity"
+        ),
+        "scripts from anywhere": put(
+            "PageHeadersPolicy",
+            "ResponseHeadersPolicyConfig.SecurityHeadersConfig.ContentSecurityPolicy.ContentSecurityPolicy",
+            to="default-src *",
+        ),
+    },
+    "access_is_logged": {
+        "no access log": remove("Distribution", "DistributionConfig.Logging"),
+    },
+    "every_route_asks_who_calls": {
+        "a route without authorizer": open_a_route,
+    },
+    "the_api_is_throttled_and_logged": {
+        "no throttle": remove("UploadsApi", "DefaultRouteSettings"),
+        "signatures logged": log_queries,
+        "CORS": lambda t: resource(t, "UploadsApi").update(CorsConfiguration={"AllowOrigins": ["*"]}),
+    },
+    "maintain_runs_on_schedule": {
+        "no sweep": remove("MaintainFunction", "Events.Sweep"),
+        "a dry schedule": put(
+            "MaintainFunction", "Events.Retain.Properties.Input", to='{"task": "retain", "dry_run": true}'
+        ),
+    },
+    "alarms_tell_somebody": {
+        "alarm without ear": put("ChangesAgeAlarm", "AlarmActions", to=[]),
+        "dead letters unwatched": lambda t: t["Resources"].pop("ChangesDeadLettersAlarm"),
+    },
+    "the_dashboard_shows_every_metric": {
+        "metric renamed": unmeasured,
+    },
+    "parameters_explain_and_bound_themselves": {
+        "parameter takes anything": lambda t: t["Parameters"]["DomainName"].pop("AllowedPattern"),
+    },
+    "outputs_say_where_everything_is": {
+        "no remote line": lambda t: t["Outputs"].pop("RemoteAdd"),
+    },
+}
 
 
-@pytest.mark.parametrize(("rule", "mutate"), [m[1:] for m in MUTATIONS], ids=[m[0] for m in MUTATIONS])
-def test_a_broken_template_is_noticed(rule: str, mutate: Callable[[Template], object]) -> None:
+@pytest.mark.parametrize(("rule", "mutation"), [(rule, name) for rule, table in MUTATIONS.items() for name in table])
+def test_a_broken_template_is_noticed(rule: str, mutation: str) -> None:
     document = stack.template()
-    mutate(document)
+    MUTATIONS[rule][mutation](document)
     assert list(RULES[rule](stack.deployed(document))) != []
 
 
@@ -259,4 +348,4 @@ def test_an_old_protocol_on_an_own_domain_is_noticed() -> None:
 
 
 def test_every_rule_has_a_mutation() -> None:
-    assert RULES.keys() - {rule for _, rule, _ in MUTATIONS} == set()
+    assert RULES.keys() == MUTATIONS.keys()

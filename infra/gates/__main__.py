@@ -1,0 +1,74 @@
+"""`python -m gates`: everything that must be green before a deployment, with the time that each gate took."""
+
+import time
+from pathlib import Path
+
+import click
+
+from gates import packages
+from gates.checks import CHECKS, sizes
+from gates.runtime import StartFailed
+from gates.tools import CACHE, ToolMissing
+
+
+@click.group(invoke_without_command=True)
+@click.pass_context
+def main(context: click.Context) -> None:
+    """Check what would be deployed. Without a command: every gate."""
+    if context.invoked_subcommand is None:
+        run_gates(tuple(CHECKS))
+
+
+@main.command()
+@click.argument("names", nargs=-1, type=click.Choice(list(CHECKS)))
+def run(names: tuple[str, ...]) -> None:
+    """Run the gates NAMES, or all."""
+    run_gates(names or tuple(CHECKS))
+
+
+def run_gates(names: tuple[str, ...]) -> None:
+    """Exit status 1 when a gate found something or could not run: a gate that did not run is not green."""
+    failed = []
+    for name in names:
+        begin = time.monotonic()
+        try:
+            findings = list(CHECKS[name]())
+        except ToolMissing as missing:
+            findings = [f"NOT RUN: {missing}"]
+        click.echo(f"{'FAILED' if findings else 'ok':7} {name:17} {time.monotonic() - begin:6.1f} s")
+        for finding in findings:
+            click.echo(f"        {finding}")
+        failed += [name] if findings else []
+    if failed:
+        raise click.ClickException(f"{', '.join(failed)}: see above")
+
+
+@main.command()
+@click.option("--rounds", default=10, show_default=True, help="Starts to take the median of.")
+def figures(rounds: int) -> None:
+    """Print size and cold start of each function's package as a Markdown table."""
+    click.echo(
+        "| function | zipped MB | unzipped MB | cold start ms | without bytecode | empty handler | ratio to empty |"
+    )
+    click.echo("|---|---|---|---|---|---|---|")
+    for name in packages.NAMES:
+        try:
+            starts = packages.cold_starts(name, rounds)
+        except (StartFailed, ToolMissing) as failure:
+            raise click.ClickException(str(failure)) from failure
+        size = sizes(deployable(name))
+        click.echo(
+            f"| {name} | {size['zipped_bytes'] / 1e6:.1f} | {size['unzipped_bytes'] / 1e6:.1f} "
+            f"| {starts['packaged'] * 1000:.0f} | {starts['without bytecode'] * 1000:.0f} "
+            f"| {starts['empty handler'] * 1000:.0f} | {starts['packaged'] / starts['empty handler']:.2f} |"
+        )
+
+
+def deployable(name: str) -> Path:
+    """The package as `sam build` makes it, where that has run; else the one for this machine."""
+    built = CACHE / "build" / f"{name.title()}Function"
+    return built if built.is_dir() else packages.package(name)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,219 @@
+"""Packages of the functions, built for this machine: what they answer, and how long they take to start."""
+
+import json
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from statistics import median
+from typing import Any, Final
+from urllib.request import Request, urlopen
+
+from gates import stack, tools
+from gates.runtime import Answer, Function, StartFailed, started
+
+NAMES: Final = ("digest", "publish", "uploads", "maintain")
+KEY: Final = "images/ubuntu/noble/amd64/default/20261123_10:00/rootfs.squashfs"
+
+
+@cache
+def package(name: str) -> Path:
+    """The folder of one function's package, built afresh once in this process."""
+    folder = tools.CACHE / "start" / name
+    shutil.rmtree(folder, ignore_errors=True)
+    code = (
+        "from pathlib import Path; from gates.bundle import bundle; "
+        f"bundle({name!r}, Path({str(folder)!r}), for_this_machine=True)"
+    )
+    done = subprocess.run(  # noqa: S603
+        [str(tools.python313()), "-c", code],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(stack.INFRA)},
+    )
+    if done.returncode:
+        raise StartFailed(f"{name} was not built: {done.stderr.strip()[-1000:]}")
+    return folder
+
+
+def interpreter() -> Path:
+    """python3.13 with awslambdaric and nothing else."""
+    return tools.environment("runtime", tools.python313()) / "python"
+
+
+@contextmanager
+def storage() -> Iterator[str]:
+    """The address of an S3 and SQS on this machine that has the stack's bucket and queue."""
+    from moto.server import ThreadedMotoServer  # here: most gates need no server
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    try:
+        host, port = server.get_host_and_port()
+        address = f"http://{host}:{port}"
+        urlopen(Request(f"{address}/{variables('digest')['BUCKET']}", method="PUT")).close()  # noqa: S310
+        urlopen(f"{address}/?Action=CreateQueue&QueueName=images-ArrivalsQueue").close()  # noqa: S310
+        yield address
+    finally:
+        server.stop()
+
+
+@cache
+def deployed() -> stack.Stack:
+    return stack.deployed()
+
+
+def variables(name: str) -> dict[str, str]:
+    """The environment that the template gives the function."""
+    function = deployed().properties(f"{name.title()}Function")
+    return {key: str(value) for key, value in function["Environment"]["Variables"].items()}
+
+
+@contextmanager
+def running(name: str, folder: Path, address: str, **changed: str) -> Iterator[Function]:
+    environment = {**variables(name), "AWS_ENDPOINT_URL": address, **changed}
+    if "ARRIVALS_QUEUE_URL" in environment:
+        environment["ARRIVALS_QUEUE_URL"] = f"{address}/123456789012/images-ArrivalsQueue"
+    handler = deployed().properties(f"{name.title()}Function")["Handler"]
+    with started(folder, handler, interpreter(), environment) as function:
+        yield function
+
+
+def message(body: Mapping[str, Any], message_id: str = "m1") -> dict[str, Any]:
+    """One record of an SQS event, as Lambda's poller hands it over."""
+    return {
+        "messageId": message_id,
+        "receiptHandle": "r",
+        "body": json.dumps(body),
+        "attributes": {"ApproximateReceiveCount": "1", "SentTimestamp": "1795000000000"},
+        "messageAttributes": {},
+        "eventSource": "aws:sqs",
+        "eventSourceARN": "arn:aws:sqs:eu-central-1:123456789012:q",
+        "awsRegion": "eu-central-1",
+    }
+
+
+def upload(key: str, message_id: str = "m1") -> dict[str, Any]:
+    record = {
+        "eventSource": "aws:s3",
+        "eventName": "ObjectCreated:Put",
+        "s3": {"object": {"key": key.replace(":", "%3A")}},
+    }
+    return message({"Records": [record]}, message_id)
+
+
+def route(method: str, path: str) -> dict[str, Any]:
+    """A request of the HTTP API (payload format 2.0) without a body or a caller."""
+    return {
+        "version": "2.0",
+        "routeKey": f"{method} {path}",
+        "rawPath": path,
+        "rawQueryString": "",
+        "headers": {"host": "api.example.org"},
+        "requestContext": {
+            "http": {
+                "method": method,
+                "path": path,
+                "protocol": "HTTP/1.1",
+                "sourceIp": "192.0.2.1",
+                "userAgent": "gate",
+            },
+            "requestId": "r",
+            "routeKey": f"{method} {path}",
+            "stage": "$default",
+            "domainName": "api.example.org",
+        },
+        "isBase64Encoded": False,
+    }
+
+
+TEST_EVENT: Final = message({"Service": "Amazon S3", "Event": "s3:TestEvent", "Bucket": "b"})
+RECORD_KEY: Final = f"versions/{KEY.rpartition('/')[0]}.json"
+FIRST_EVENT: Final[Mapping[str, dict[str, Any]]] = {
+    "digest": {"Records": [TEST_EVENT]},
+    "publish": {"Records": [TEST_EVENT]},
+    "uploads": route("GET", "/openapi.json"),
+    "maintain": {"task": "sweep", "dry_run": True},
+}
+
+
+def answers(name: str) -> Iterator[str]:
+    """What is wrong with the answers of one function's package."""
+    try:
+        with storage() as address:
+            for what, environment, event, expected in _cases(name):
+                with running(name, package(name), address, **environment) as function:
+                    answer = function.invoke(event)
+                    if answer.failed or not expected(answer):
+                        yield f"{what}: unexpected answer {json.dumps(answer.body)[:600]}"
+    except StartFailed as failure:
+        yield f"does not start: {failure}"
+
+
+Case = tuple[str, dict[str, str], dict[str, Any], Callable[[Answer], bool]]
+
+
+def _cases(name: str) -> list[Case]:
+    if name == "uploads":
+        return [("its description", {}, FIRST_EVENT[name], lambda answer: bool(answer.body["statusCode"] == 200))]
+    if name == "maintain":
+        everything = {"task": "all", "dry_run": True}
+        return [("a dry run", {}, everything, lambda answer: not answer.failed)]
+    key = KEY if name == "digest" else RECORD_KEY
+    two = {"Records": [{**TEST_EVENT, "messageId": "test"}, upload(key, "upload")]}
+    return [
+        ("S3's test event", {}, FIRST_EVENT[name], lambda answer: _left(answer) == []),
+        ("a version that is gone", {}, {"Records": [upload(key)]}, lambda answer: _left(answer) == []),
+        ("a bucket that is not there", {"BUCKET": "nowhere"}, two, lambda answer: _left(answer) == ["upload"]),
+    ]
+
+
+def _left(answer: Answer) -> list[str]:
+    return [failure["itemIdentifier"] for failure in answer.body["batchItemFailures"]]
+
+
+EMPTY: Final = """
+import boto3
+from botocore.config import Config
+config = Config(signature_version="s3v4")
+clients = [boto3.client(name, config=config) for name in {services!r}]
+def handler(event, context):
+    return None
+"""
+# What each function makes at its start; the empty handler that it is compared with makes the same.
+CLIENTS: Final = {"digest": ["s3"], "publish": ["s3"], "uploads": ["s3", "sqs"], "maintain": ["s3", "sqs"]}
+
+
+def cold_start_s(name: str, folder: Path, address: str) -> float:
+    """Seconds from the start of the process to its first answer."""
+    begin = time.perf_counter()
+    with running(name, folder, address) as function:
+        answer = function.invoke(FIRST_EVENT[name])
+        elapsed = time.perf_counter() - begin
+    if answer.failed:
+        raise StartFailed(f"{name}: {answer.body}")
+    return elapsed
+
+
+def cold_starts(name: str, rounds: int) -> dict[str, float]:
+    """Medians in seconds, taken in turns: as packaged, the same without bytecode, and an empty handler."""
+    folder = package(name)
+    bare, empty = folder.with_name(f"{name}-bare"), folder.with_name(f"{name}-empty")
+    for copy in (bare, empty):
+        shutil.rmtree(copy, ignore_errors=True)
+        shutil.copytree(folder, copy)
+    for cached in list(bare.rglob("__pycache__")):
+        shutil.rmtree(cached)
+    (empty / name / "app.py").write_text(EMPTY.format(services=CLIENTS[name]))
+    (empty / name / "__pycache__" / "app.cpython-313.pyc").unlink()
+    taken: dict[str, list[float]] = {"packaged": [], "without bytecode": [], "empty handler": []}
+    with storage() as address:
+        for _ in range(rounds):
+            for (_, times), variant in zip(taken.items(), (folder, bare, empty), strict=True):
+                times.append(cold_start_s(name, variant, address))
+    return {what: median(times) for what, times in taken.items()}

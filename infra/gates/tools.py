@@ -1,0 +1,81 @@
+"""Where the gates find what they run: python3.13, and tools whose dependencies do not go together with the project's.
+
+Each tool has a lock of its own in locks/, with hashes, and gets an environment under .cache/gates when it is first
+wanted. To renew one: `echo NAME | uv pip compile --no-header --universal --python-version 3.11 --generate-hashes
+-o FILE -`.
+"""
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+ROOT: Final = Path(__file__).resolve().parents[2]
+LOCKS: Final = Path(__file__).parent / "locks"
+CACHE: Final = ROOT / ".cache" / "gates"
+
+
+class ToolMissing(Exception):
+    """Something that a gate needs is not there and could not be had; the gate did not run."""
+
+
+def python313() -> Path:
+    """A python3.13 that runs: `sam build` calls it by that name, and only it makes the runtime's bytecode."""
+    tried = []
+    for candidate in _candidates():
+        tried.append(str(candidate))
+        check = [str(candidate), "-c", "import pip, sys; print(sys.version_info[:2] == (3, 13))"]
+        if candidate.is_file() and _output(check) == "True":
+            return candidate
+    raise ToolMissing(
+        "no python3.13 with pip, and a package built by another version would start without its bytecode. Install "
+        "it, or put it on PATH (a pyenv shim does not run unless that version is chosen). "
+        f"Tried {', '.join(tried) or 'nothing'}."
+    )
+
+
+def _candidates() -> Iterator[Path]:
+    yield from (Path(folder) / "python3.13" for folder in os.environ.get("PATH", "").split(os.pathsep))
+    pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
+    yield from sorted(pyenv.glob("versions/3.13*/bin/python3.13"), reverse=True)
+    if shutil.which("uv"):
+        found = _output(["uv", "python", "find", "--managed-python", "3.13"])
+        yield from [Path(found)] if found else []
+
+
+def _output(command: list[str]) -> str:
+    """What a command prints, or nothing if it fails: whether it works is the question."""
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)  # noqa: S603
+    return done.stdout.strip() if done.returncode == 0 else ""
+
+
+def environment(name: str, python: Path | None = None) -> Path:
+    """The bin folder of the environment that locks/<name>.txt describes, made when it is not there yet."""
+    lock = LOCKS / f"{name}.txt"
+    folder = CACHE / f"{name}-{hashlib.sha256(lock.read_bytes()).hexdigest()[:12]}"
+    if not (folder / "complete").exists():
+        shutil.rmtree(folder, ignore_errors=True)
+        _create(folder, lock, python or Path(sys.executable))
+        (folder / "complete").touch()
+    return folder / "bin"
+
+
+def _create(folder: Path, lock: Path, python: Path) -> None:
+    target = str(folder / "bin" / "python")
+    if shutil.which("uv"):
+        make = ["uv", "venv", "--quiet", "--no-project", "--python", str(python), str(folder)]
+        fill = ["uv", "pip", "install", "--quiet", "--python", target, "--require-hashes", "-r", str(lock)]
+    else:
+        make = [str(python), "-m", "venv", str(folder)]
+        fill = [target, "-m", "pip", "install", "--quiet", "--require-hashes", "-r", str(lock)]
+    for command in (make, fill):
+        done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
+        if done.returncode:
+            reason = (done.stderr or done.stdout).strip()[-2000:]
+            raise ToolMissing(
+                f"{lock.name} could not be installed (it needs a package index the first time):\n{reason}"
+            )
