@@ -1,5 +1,6 @@
 """A real Chromium, and a site for it to look at. Without one of the two the tests skip and say what is missing."""
 
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -9,6 +10,7 @@ import pytest
 from e2e.browser.catalogs import NOW
 from e2e.browser.chromium import Missing, chromium
 from e2e.browser.site_server import Site, serving
+from e2e.harness import REQUIRE_EXTRAS
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext, Page
@@ -26,7 +28,10 @@ def browser() -> "Iterator[Browser]":
         with chromium() as running:
             yield running
     except Missing as missing:
-        pytest.skip(f"the page was NOT tested: {missing}")
+        reason = f"the page was NOT TESTED: {missing}"
+        if os.environ.get(REQUIRE_EXTRAS) == "1":
+            pytest.fail(reason, pytrace=False)
+        pytest.skip(reason)
 
 
 @pytest.fixture

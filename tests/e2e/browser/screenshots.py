@@ -81,7 +81,7 @@ def take(browser: "Browser", site: Site, picture: Picture, folder: Path) -> Path
     target = folder / f"{picture.name}.png"
     # A palette makes the file a third of the size and the eye sees no difference.
     shot = Image.open(BytesIO(page.screenshot())).convert("RGB")
-    shot.quantize(256, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE).save(target, optimize=True)
+    shot.quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(target, optimize=True)
     context.close()
     return target
 
