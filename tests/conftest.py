@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -38,10 +39,16 @@ for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL"):
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # A cancelled run ends by SIGTERM: as with Ctrl-C, fixtures then still stop the processes that they
+    # started.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     config.addinivalue_line("markers", "e2e: starts the whole stack as processes and uses the real clients")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--fault-seed", default="1", help="first seed of the runs with injected faults")
+    parser.addoption("--fault-runs", default="20", help="how many seeds to run, one after another")
+    parser.addoption("--fault-steps", default="1500", help="steps of each run")
     parser.addoption("--rewrite-goldens", action="store_true", help="write golden files instead of comparing")
 
 

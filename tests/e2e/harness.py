@@ -387,14 +387,14 @@ def _tear_down(process: subprocess.Popen[bytes], talk: Client, home: Path) -> No
         if names:
             talk("delete", "--force", *names, timeout=60)
     stop(process)
-    for pid in _processes_of(home):
+    for pid in processes_of(home):
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
-    for point in sorted(_mounts_below(home), reverse=True):
+    for point in sorted(mounts_below(home), reverse=True):
         run("umount", "--lazy", point, check=False)
 
 
-def _processes_of(home: Path) -> list[int]:
+def processes_of(home: Path) -> list[int]:
     """Processes that left the daemon's session:
 
     monitors name `home` when they were started, containers live in it.
@@ -412,7 +412,7 @@ def _processes_of(home: Path) -> list[int]:
     return found
 
 
-def _mounts_below(home: Path) -> list[str]:
+def mounts_below(home: Path) -> list[str]:
     points = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
     return [point for point in points if point == str(home) or point.startswith(f"{home}/")]
 

@@ -5,6 +5,7 @@ everything that was uploaded is listed, once, and the catalog was written seldom
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -12,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from harness import PATIENCE, Stack, local_stack, need, put
+from harness import PATIENCE, Stack, client, local_stack, need, put, short_folder
 
 from clients import read_catalog
 from images import sha256_hex, split_image
@@ -95,6 +96,11 @@ def test_nothing_is_lost_or_doubled_when_eight_publish_two_hundred_versions(
     for reader in ("lxd", "incus"):
         listed = Counter(image.fingerprint for image in read_catalog(*stack.catalog(), client=reader))
         assert listed == Counter(dict.fromkeys(expected, 1))
+    for program in filter(shutil.which, ("lxc", "incus")):  # where the real ones are, they agree
+        with short_folder() as folder:
+            talk = client(program, folder, stack.ca_file)
+            talk.add_remote(stack.base_url)
+            assert Counter(image["fingerprint"] for image in talk.images()) == Counter(dict.fromkeys(expected, 1))
     for image in read_catalog(*stack.catalog()):
         assert image.files["root"].path == expected[image.fingerprint] + "rootfs.squashfs"
 
