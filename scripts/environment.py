@@ -237,14 +237,15 @@ def _fetch_uv(target: Path) -> None:
 def _fetch_wheel(url: str, target: Path, sha256: str) -> None:
     """Write the wheel to `target`, from the configured mirror, else from PyPI, else through pip."""
     reasons = []
-    for source in (_mirror_url(target.name), url):
+    for find in (_mirror_url, lambda _name: url):
         try:
+            source = find(target.name)
             if source:
                 target.write_bytes(_download(source))
                 _check(target, sha256)
                 return
         except (OSError, SetupFailed) as error:
-            reasons.append(f"{source}: {error}")
+            reasons.append(str(error))
     pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:",
            "--dest", str(target.parent), f"uv=={UV_VERSION}"]  # fmt: skip
     if subprocess.run(pip, check=False, capture_output=True).returncode == 0:  # noqa: S603
@@ -284,7 +285,7 @@ def _download(url: str) -> bytes:
             return answer.read()  # type: ignore[no-any-return]
     except urllib.error.URLError as error:
         if not isinstance(error.reason, ssl.SSLCertVerificationError):
-            raise
+            raise SetupFailed(f"{url}: {error}") from error
     unverified = ssl.create_default_context()
     unverified.check_hostname = False
     unverified.verify_mode = ssl.CERT_NONE

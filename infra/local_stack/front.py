@@ -42,7 +42,8 @@ def make_front(edge: Edge, bucket: str, s3: Any) -> Starlette:
                           "method that was used for this request.", {})  # fmt: skip
         key = path or edge.root
         if not edge.may_read(key):
-            return _error(403, "AccessDenied", "Access Denied", behaviour.headers)
+            # S3 says 403 to CloudFront here. Locally a key that is not served is simply not there.
+            return _error(404, "NoSuchKey", "The specified key does not exist.", behaviour.headers)
         return await _serve(request, behaviour, edge, s3, bucket, key)
 
     return Starlette(routes=[Route("/{path:path}", answer, methods=ALL_METHODS)])

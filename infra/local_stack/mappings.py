@@ -104,6 +104,8 @@ class Poller:
         """Run the function over a batch and delete the messages that it settled."""
         try:
             outcome = self._invoke(self._mapping.function, sqs_event(batch, self._mapping.queue_arn))
+            if self._stopping.is_set():
+                return  # its worker was ended with the stack; the messages would come again
             failures, reason = failed_ids(outcome, [m["MessageId"] for m in batch], self._mapping.partial_failures)
             if reason:
                 self._failed(self._mapping.function, reason)

@@ -224,14 +224,15 @@ def _take_body(environ: Environ) -> None:
             ProposedSize=str(length), MaxSizeAllowed=str(LARGEST_PUT_BYTES),
         )  # fmt: skip
     body = tempfile.SpooledTemporaryFile(IN_MEMORY_BYTES)  # noqa: SIM115  (moto reads it after we return)
-    checks = _Checks()
+    checks = _Checks(environ)
     for chunk in _received(environ["wsgi.input"], length):
         checks.update(chunk)
         body.write(chunk)
     if not environ.get("HTTP_X_AMZ_CONTENT_SHA256", "").startswith("STREAMING-"):
-        checks.compare(environ)  # a chunked body holds signatures between its parts; its trailer is not checked
+        checks.compare()  # a chunked body holds signatures between its parts; its trailer is not checked
     body.seek(0)
     environ["wsgi.input"] = body
+    environ["wsgi.input_terminated"] = True  # so that it is read at once and not in small pieces
     if environ.get("CONTENT_TYPE", "").startswith(("application/x-www-form-urlencoded", "multipart/form-data")):
         # The web framework below moto would parse it as a form and leave nothing to store; S3 stores it.
         environ["CONTENT_TYPE"] = "application/octet-stream"
@@ -255,37 +256,51 @@ def _received(source: IO[bytes], length: int) -> Iterator[bytes]:
 
 
 class _Checks:
-    """The digests that S3 compares with what the request declares."""
+    """The digests that a request declares of its body, compared as S3 does it."""
 
-    def __init__(self) -> None:
-        self._md5 = hashlib.md5(usedforsecurity=False)
-        self._sha256 = hashlib.sha256()
-        self._crc32 = 0
+    def __init__(self, environ: Mapping[str, Any]) -> None:
+        self._declared = {name: environ[name] for name in _DIGESTS if name in environ}
+        self._digests = {name: _DIGESTS[name]() for name in self._declared}
 
     def update(self, chunk: bytes) -> None:
-        self._md5.update(chunk)
-        self._sha256.update(chunk)
-        self._crc32 = zlib.crc32(chunk, self._crc32)
+        """Take the next bytes of the body."""
+        for digest in self._digests.values():
+            digest.update(chunk)
 
-    def compare(self, environ: Mapping[str, Any]) -> None:
-        found = {
-            "HTTP_CONTENT_MD5": self._md5.digest(),
-            "HTTP_X_AMZ_CHECKSUM_SHA256": self._sha256.digest(),
-            "HTTP_X_AMZ_CHECKSUM_CRC32": self._crc32.to_bytes(4, "big"),
-        }
-        for name, digest in found.items():
-            declared = environ.get(name)
-            if declared is None:
-                continue
+    def compare(self) -> None:
+        """Raise S3Refusal if the body is not what was declared."""
+        for name, declared in self._declared.items():
             header = name.removeprefix("HTTP_").replace("_", "-").lower()
-            if len(_decoded(declared, header)) != len(digest):
+            found = self._digests[name].digest()
+            if len(_decoded(declared, header)) != len(found):
                 raise S3Refusal(400, "InvalidRequest", f"Value for {header} header is invalid.")
-            if _decoded(declared, header) != digest:
+            if _decoded(declared, header) != found:
                 raise S3Refusal(
-                    400, "BadDigest",
+                    400,
+                    "BadDigest",
                     f"The {header} you specified did not match the calculated checksum: got "
-                    f"{base64.b64encode(digest).decode()}, expected {declared}.",
-                )  # fmt: skip
+                    f"{base64.b64encode(found).decode()}, expected {declared}.",
+                )
+
+
+class _Crc32:
+    """zlib's CRC-32 with the manners of hashlib."""
+
+    def __init__(self) -> None:
+        self._value = 0
+
+    def update(self, chunk: bytes) -> None:
+        self._value = zlib.crc32(chunk, self._value)
+
+    def digest(self) -> bytes:
+        return self._value.to_bytes(4, "big")
+
+
+_DIGESTS: Final[Mapping[str, Callable[[], Any]]] = {
+    "HTTP_CONTENT_MD5": lambda: hashlib.md5(usedforsecurity=False),
+    "HTTP_X_AMZ_CHECKSUM_SHA256": hashlib.sha256,
+    "HTTP_X_AMZ_CHECKSUM_CRC32": _Crc32,
+}
 
 
 def _decoded(value: str, header: str) -> bytes:

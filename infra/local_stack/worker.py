@@ -1,9 +1,9 @@
 """What runs inside a worker process: one function, imported as Lambda imports it, one event at a time.
 
-Run as a file, with the handler's name, and with the function's folder in PYTHONPATH. Events come as JSON
-lines on standard input, {"id", "event", "deadline"}; answers go as JSON lines to what was standard output,
-{"id", "result"} or {"id", "error": {"errorType", "errorMessage", "stackTrace"}}. Whatever the function itself prints
-goes to standard error, so it cannot disturb the answers.
+Run as a file, with the handler's name, and with the function's folder in PYTHONPATH. Events come as JSON lines on
+standard input, {"id", "event", "deadline"}. Answers go as JSON lines to what was standard output: {"id", "last"} and
+either "result" or "error", {"errorType", "errorMessage", "stackTrace"}; after the last one the process ends. Whatever
+the function itself prints goes to standard error, so it cannot disturb the answers.
 """
 
 import importlib
@@ -48,10 +48,10 @@ def main(handler_name: str) -> None:
     handler = _import(handler_name)
     while True:
         request = json.loads(events.get())
-        answer = {"id": request["id"], **_run(handler, request)}
+        answer = {"id": request["id"], "last": isinstance(handler, _Broken), **_run(handler, request)}
         answers.write(json.dumps(answer) + "\n")
         answers.flush()
-        if isinstance(handler, _Broken):
+        if answer["last"]:
             return  # the next event gets a fresh process, so that a corrected file is seen
 
 

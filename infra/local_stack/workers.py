@@ -63,6 +63,8 @@ class Worker:
             self._process.wait()
             return Outcome(None, f"Runtime.ExitError: the process ended with {self._process.returncode}")
         answer = json.loads(line)
+        if answer["last"]:
+            self._process.wait()
         if "error" in answer:
             return Outcome(None, f"{answer['error']['errorType']}: {answer['error']['errorMessage']}")
         return Outcome(answer["result"])
