@@ -1,0 +1,57 @@
+"""Refusals of the HTTP API: problem documents (RFC 9457), or the same in lines of text for a shell."""
+
+from dataclasses import dataclass
+from typing import Final
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """One kind of problem; `name` ends its type URI and is stable, `title` is the same for all of the kind."""
+
+    name: str
+    status: int
+    title: str
+
+    @property
+    def uri(self) -> str:
+        """The `type` of its documents. A name, not an address: there is nothing to fetch."""
+        return f"urn:simplestreams:problem:{self.name}"
+
+
+BAD_REQUEST: Final = Kind("bad-request", 400, "The request is not what this API reads")
+FORBIDDEN: Final = Kind("forbidden", 403, "The caller may not do this")
+NOT_FOUND: Final = Kind("not-found", 404, "There is nothing of that name")
+EXISTS: Final = Kind("exists", 409, "The file exists already")
+WITHDRAWN: Final = Kind("withdrawn", 409, "The version is withdrawn")
+TOO_LARGE: Final = Kind("body-too-large", 413, "The request is too large")
+REFUSED: Final = Kind("refused", 422, "The upload would be refused")
+BROKEN: Final = Kind("broken", 500, "The server is at fault")
+BUSY: Final = Kind("busy", 503, "Try again in a moment")
+
+KINDS: Final = (BAD_REQUEST, FORBIDDEN, NOT_FOUND, EXISTS, WITHDRAWN, TOO_LARGE, REFUSED, BROKEN, BUSY)
+
+
+class Problem(Exception):
+    """Ends a request. `detail` is a sentence; `extra` are further members of the document, JSON values."""
+
+    def __init__(self, kind: Kind, detail: str, **extra: object) -> None:
+        super().__init__(detail)
+        self.kind = kind
+        self.detail = detail
+        self.extra = extra
+
+    def document(self) -> dict[str, object]:
+        """The problem document."""
+        about = {"type": self.kind.uri, "title": self.kind.title, "status": self.kind.status}
+        return {**about, "detail": self.detail, **self.extra}
+
+    def text(self) -> str:
+        """`problem <kind>`, then one `detail <sentence>` line for each sentence."""
+        refusals = self.extra.get("refusals")
+        sentences = [r["detail"] for r in refusals] if isinstance(refusals, list) else [self.detail]
+        return "".join([f"problem {self.kind.name}\n", *(f"detail {one_line(s)}\n" for s in sentences)])
+
+
+def one_line(text: str) -> str:
+    """A sentence without the line breaks that a parser's message may bring along."""
+    return " ".join(text.split())
