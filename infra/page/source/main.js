@@ -193,7 +193,7 @@ function showFilters(counts) {
     options.sort(([a], [b]) => a.localeCompare(b, "en", { numeric: true }));
     // An open list must not change under the pointer.
     if (document.activeElement !== list || list.options.length === 0) {
-      list.replaceChildren(h("option", { value: "" }, facet.any), ...options.map(([value, n]) => h("option", { value }, `${VALUE_NAMES[value] ?? value} (${n})`)));
+      list.replaceChildren(h("option", { value: "" }, facet.any), ...options.map(([value, n]) => h("option", { value }, `${VALUE_NAMES.get(value) ?? value} (${n})`)));
     }
     list.value = chosen;
   }
@@ -251,10 +251,10 @@ function showCommands() {
   const commands = remoteAdd(remote, origin);
   byId("remote-add").replaceChildren(...commands.map((command) => commandLine(command, `the ${command.client} remote add command`)));
   const version = new Date().toISOString().slice(0, 16).replaceAll("-", "").replace("T", "_").replace(":", "");
-  const key = `images/alpine/3.22/amd64/default/${version}/incus.tar.xz`;
+  const keys = ["incus.tar.xz", "rootfs.squashfs"].map((file) => `images/alpine/3.22/amd64/default/${version}/${file}`);
   const steps = {
-    presign: { client: "./scripts/presign", line: `./scripts/presign ${key}` },
-    curl: { client: "curl", line: 'curl --fail --upload-file incus.tar.xz "$URL"' },
+    presign: { client: "./scripts/presign", line: `./scripts/presign ${keys.join(" ")}` },
+    curl: { client: "curl", line: 'curl --fail-with-body -T incus.tar.xz "$URL"' },
     launch: { client: "incus", line: `incus launch ${remote}:alpine/3.22` },
   };
   for (const [name, step] of Object.entries(steps)) {

@@ -28,10 +28,8 @@ const ROOTS = [
   { ftype: "disk1.img", fields: ["combined_disk1-img_sha256"], kind: "vm", form: "disk1" },
   { ftype: "uefi1.img", fields: ["combined_uefi1-img_sha256"], kind: "vm", form: "uefi1" },
 ];
-/** @type {Record<string, string>} */
-const METADATA = { "incus.tar.xz": "incus", "lxd.tar.xz": "lxc" };
-/** @type {Record<string, string>} */
-const UNIFIED = { "incus_combined.tar.gz": "incus", "lxd_combined.tar.gz": "lxc" };
+const METADATA = new Map([["incus.tar.xz", "incus"], ["lxd.tar.xz", "lxc"]]);
+const UNIFIED = new Map([["incus_combined.tar.gz", "incus"], ["lxd_combined.tar.gz", "lxc"]]);
 
 /** @param {unknown} value @returns {Record<string, any>} */
 export const record = (value) =>
@@ -96,13 +94,15 @@ function readImages(items) {
   const all = Object.values(items).map(record);
   for (const item of all) {
     const ftype = text(item.ftype);
-    if (UNIFIED[ftype]) add(UNIFIED[ftype], "container", "unified", text(item.sha256), count(item.size));
-    if (!METADATA[ftype]) continue;
+    const unified = UNIFIED.get(ftype);
+    if (unified) add(unified, "container", "unified", text(item.sha256), count(item.size));
+    const client = METADATA.get(ftype);
+    if (!client) continue;
     for (const { ftype: wanted, fields, kind, form } of ROOTS) {
       const root = all.find((other) => other.ftype === wanted);
       const fingerprint = fields.map((field) => text(item[field])).find(Boolean);
       if (root && fingerprint) {
-        add(METADATA[ftype], /** @type {Kind} */ (kind), form, fingerprint, count(item.size) + count(root.size));
+        add(client, /** @type {Kind} */ (kind), form, fingerprint, count(item.size) + count(root.size));
       }
     }
   }
@@ -274,7 +274,7 @@ export function size(bytes) {
   const units = ["KiB", "MiB", "GiB", "TiB"];
   const power = Math.min(Math.floor(Math.log2(bytes) / 10), units.length);
   const value = bytes / 1024 ** power;
-  return `${value < 10 ? value.toFixed(1) : Math.round(value)} ${units[power - 1]}`;
+  return `${value < 9.95 ? value.toFixed(1) : Math.round(value)} ${units[power - 1]}`;
 }
 
 /** @param {number} when */

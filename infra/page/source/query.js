@@ -20,8 +20,8 @@ export const FACETS = {
   state: { label: "State", any: "Any state", of: ({ state }) => [state] },
 };
 
-/** @type {Record<string, string>} values that read better with a name */
-export const VALUE_NAMES = { container: "Container", vm: "Virtual machine", ...STATES };
+/** Values that read better with a name. A map: a value may be called "constructor". */
+export const VALUE_NAMES = new Map(Object.entries({ container: "Container", vm: "Virtual machine", ...STATES }));
 
 export const DEFAULT_SORT = "-newest";
 export const DEFAULT_STALE_DAYS = 30;
@@ -37,7 +37,7 @@ export function parseQuery(search) {
   return {
     search: given.get("q") ?? "",
     facets,
-    sort: sort.replace("-", "") in SORTS ? sort : DEFAULT_SORT,
+    sort: Object.hasOwn(SORTS, sort.replace("-", "")) ? sort : DEFAULT_SORT,
     staleDays: Number.isInteger(stale) && stale > 0 ? stale : DEFAULT_STALE_DAYS,
     open: given.get("product") ?? "",
   };

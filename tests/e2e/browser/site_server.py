@@ -16,7 +16,7 @@ Json = dict[str, Any]
 INDEX = "/streams/v1/index.json"
 IMAGES = "/streams/v1/images.json"
 UNLISTED = "/streams/v1/images.unlisted.json"
-TYPES = {"html": "text/html; charset=utf-8", "json": "application/json"}
+TYPES = {"html": "text/html; charset=utf-8", "json": "application/json", "js": "text/javascript"}
 
 
 @dataclass
