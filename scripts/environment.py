@@ -95,7 +95,7 @@ def ensure_environment(groups: Sequence[str]) -> Path:
     environment = folder / ".venv"
     if _is_fresh(environment, groups):
         return environment / "bin" / "python"
-    with _locked(folder / ".venv.lock"):
+    with _locked(folder / ".cache" / "setup.lock"):
         if not _is_fresh(environment, groups):  # another process may have done it while this one waited
             _install(environment, groups)
     return environment / "bin" / "python"
@@ -296,6 +296,7 @@ def _download(url: str) -> bytes:
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[None]:
     """Hold an exclusive lock between processes; released by the kernel when its holder dies."""
+    path.parent.mkdir(exist_ok=True)
     with path.open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,0 +1,90 @@
+"""The local stack's S3 and SQS as a process, with a bucket and a queue, for tests of its rules."""
+
+import contextlib
+import json
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import boto3
+from botocore.config import Config
+
+from local_stack.credentials import ACCESS_KEY, SECRET_KEY
+from local_stack.processes import S3Process
+from local_stack.servers import free_port
+
+BUCKET = "images-bucket"
+REGION = "us-east-1"
+
+
+@dataclass
+class S3Server:
+    """One versioned bucket, whose events under `images` go to the queue `arrivals`; `told` is what a watcher hears."""
+
+    endpoint: str
+    arrivals_url: str = ""
+    told: list[dict[str, Any]] = field(default_factory=list)
+
+    def client(self, service: str) -> Any:
+        config = Config(signature_version="s3v4", s3={"addressing_style": "path"}) if service == "s3" else Config()
+        session = boto3.Session(ACCESS_KEY, SECRET_KEY, region_name=REGION)
+        return session.client(service, endpoint_url=self.endpoint, config=config)  # type: ignore[call-overload]
+
+    def make_queue(self, name: str, **attributes: str) -> tuple[str, str]:
+        """URL and ARN of a new queue."""
+        sqs = self.client("sqs")
+        url = sqs.create_queue(QueueName=name, Attributes=attributes)["QueueUrl"]
+        arn = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
+        return url, arn
+
+    def events(self) -> list[dict[str, Any]]:
+        """The records of all S3 events that wait in `arrivals`, which is empty afterwards."""
+        sqs, records = self.client("sqs"), []
+        while messages := sqs.receive_message(QueueUrl=self.arrivals_url, MaxNumberOfMessages=10).get("Messages"):
+            for message in messages:
+                records += json.loads(message["Body"]).get("Records", [])
+                sqs.delete_message(QueueUrl=self.arrivals_url, ReceiptHandle=message["ReceiptHandle"])
+        return records
+
+
+@contextlib.contextmanager
+def running_s3(folder: Path) -> Iterator[S3Server]:
+    """A fresh server; `folder` takes its log."""
+    process = S3Process(free_port(0), folder / "s3.log")
+    try:
+        process.wait_until_ready()
+        server = S3Server(process.endpoint)
+        process.watch(server.told.append)
+        server.arrivals_url, arn = server.make_queue("arrivals")
+        _make_bucket(server.client("s3"), arn)
+        yield server
+    finally:
+        process.stop()
+
+
+def _make_bucket(s3: Any, queue_arn: str) -> None:
+    s3.create_bucket(Bucket=BUCKET)
+    s3.put_bucket_versioning(Bucket=BUCKET, VersioningConfiguration={"Status": "Enabled"})
+    rule = {"Key": {"FilterRules": [{"Name": "prefix", "Value": "images"}]}}
+    configuration = {"QueueArn": queue_arn, "Events": ["s3:ObjectCreated:*", "s3:ObjectRemoved:*"], "Filter": rule}
+    s3.put_bucket_notification_configuration(
+        Bucket=BUCKET, NotificationConfiguration={"QueueConfigurations": [configuration]}
+    )
+
+
+def at_once(number: int, work: Any) -> list[Any]:
+    """The results of `work(0)` … `work(number - 1)`, started at the same moment in threads."""
+    gate, results = threading.Barrier(number), [None] * number
+
+    def run(index: int) -> None:
+        gate.wait()
+        results[index] = work(index)
+
+    threads = [threading.Thread(target=run, args=(index,)) for index in range(number)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return results

@@ -1,0 +1,93 @@
+"""Which presigned requests the local S3 takes, and S3's own words for the others."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from urllib.parse import urlsplit
+
+import boto3
+import pytest
+from botocore.config import Config
+
+from local_stack.presigned import S3Refusal, verify
+
+SECRETS = {"AKTEST": "secret of the test"}
+KEY = "images/ubuntu/xenial/amd64/default/20261123_10:00/lxd.tar.xz"
+
+
+def presign(operation: str = "put_object", version: str = "s3v4", expires_s: int = 600, **extra: Any) -> str:
+    session = boto3.Session("AKTEST", SECRETS["AKTEST"], region_name="us-east-1")
+    config = Config(signature_version=version, s3={"addressing_style": "path"})
+    client = session.client("s3", endpoint_url="http://127.0.0.1:9000", config=config)
+    url: str = client.generate_presigned_url(operation, {"Bucket": "b", "Key": KEY, **extra}, ExpiresIn=expires_s)
+    return url
+
+
+def check(url: str, method: str = "PUT", later_s: float = 0, secrets: Any = None, **headers: str) -> str:
+    """The code of the refusal, "" if the request is taken."""
+    sent = {"host": urlsplit(url).netloc, **{name.replace("_", "-"): value for name, value in headers.items()}}
+    try:
+        verify(method, url, sent, secrets or SECRETS, datetime.now(UTC) + timedelta(seconds=later_s))
+    except S3Refusal as refusal:
+        return refusal.code
+    return ""
+
+
+def test_a_url_as_signed_is_taken() -> None:
+    assert check(presign()) == ""
+
+
+def test_signed_headers_must_be_sent_as_signed() -> None:
+    url = presign(IfNoneMatch="*", ContentLength=5, ChecksumSHA256="c2hh")
+    right = {"if_none_match": "*", "content_length": "5", "x_amz_checksum_sha256": "c2hh"}
+    assert check(url, **right) == ""
+    assert check(url, **{**right, "content_length": "6"}) == "SignatureDoesNotMatch"
+    assert check(url, **{**right, "x_amz_checksum_sha256": "other"}) == "SignatureDoesNotMatch"
+    del right["if_none_match"]
+    assert check(url, **right) == "SignatureDoesNotMatch"
+
+
+def test_headers_outside_the_signature_are_free_unless_amazon_reads_them() -> None:
+    assert check(presign(), if_none_match="*", content_type="text/plain") == ""
+    assert check(presign(), x_amz_acl="public-read") == "AccessDenied"
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        presign().replace("lxd.tar.xz", "root.tar.xz"),
+        presign().replace("X-Amz-Expires=600", "X-Amz-Expires=601"),
+        presign() + "&versionId=x",
+        presign()[:-1] + ("0" if presign()[-1] != "0" else "1"),
+    ],
+    ids=["key", "expires", "query", "signature"],
+)
+def test_a_changed_url_does_not_match(changed: str) -> None:
+    assert check(changed) == "SignatureDoesNotMatch"
+
+
+@pytest.mark.parametrize("method", ["POST", "GET", "DELETE"])
+def test_a_url_for_put_is_for_nothing_else(method: str) -> None:
+    assert check(presign(), method=method) == "SignatureDoesNotMatch"
+
+
+@pytest.mark.parametrize(("later_s", "code"), [(599, ""), (602, "AccessDenied"), (-2000, "AccessDenied")])
+def test_a_url_lives_as_long_as_it_says(later_s: int, code: str) -> None:
+    assert check(presign(), later_s=later_s) == code
+
+
+def test_longer_than_a_week_is_refused() -> None:
+    assert check(presign(expires_s=7 * 24 * 3600)) == ""
+    assert check(presign(expires_s=7 * 24 * 3600 + 1)) == "AuthorizationQueryParametersError"
+
+
+def test_the_old_signature_is_refused() -> None:
+    assert check(presign(version="s3")) == "InvalidRequest"
+
+
+def test_an_unknown_key_and_a_wrong_secret_are_told_apart() -> None:
+    assert check(presign(), secrets={"OTHER": "x"}) == "InvalidAccessKeyId"
+    assert check(presign(), secrets={"AKTEST": "x"}) == "SignatureDoesNotMatch"
+
+
+def test_a_part_of_the_parameters_is_not_enough() -> None:
+    assert check(presign().split("&X-Amz-Signature")[0]) == "AuthorizationQueryParametersError"
