@@ -30,6 +30,7 @@ class Settings:
     allow_deletes: bool = False
     publishers: str = "{}"
     grace_hours: int = 24
+    distribution_id: str = ""
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> "Settings":
@@ -43,6 +44,7 @@ class Settings:
             allow_deletes=_switch(environment, "ALLOW_DELETES"),
             publishers=environment.get("PUBLISHERS") or "{}",
             grace_hours=_number(environment, "GRACE_HOURS", 24),
+            distribution_id=environment.get("DISTRIBUTION_ID", ""),
         )
 
 

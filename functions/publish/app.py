@@ -3,6 +3,7 @@
 import os
 import time
 from collections import defaultdict
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from aws_lambda_powertools import Logger, Metrics, single_metric
@@ -18,7 +19,8 @@ from publish.commit import Published, publish
 from settings import Settings
 from simplestreams.errors import RejectedUpload, SimplestreamsError
 from simplestreams.keys import ProductId, parse_record_key
-from storage.clients import s3_client
+from storage import edge
+from storage.clients import cloudfront_client, s3_client
 from storage.s3 import S3Store
 
 logger = Logger()
@@ -26,6 +28,12 @@ metrics = Metrics()
 processor = BatchProcessor(EventType.SQS, raise_on_entire_batch_failure=False)
 settings = Settings.from_environment(os.environ)
 store = S3Store(s3_client(), settings.bucket)
+
+
+def forget(keys: Sequence[str]) -> None:
+    """Make the edge forget files; the client is made only when an overwrite or a deletion needs it."""
+    if settings.distribution_id:
+        edge.forget(cloudfront_client(), settings.distribution_id, keys, time.sleep)
 
 
 @logger.inject_lambda_context
@@ -70,7 +78,7 @@ def _publish_all(products: set[ProductId]) -> dict[ProductId, SimplestreamsError
     failures: dict[ProductId, SimplestreamsError] = {}
     for stream, wanted in sorted(streams.items()):
         try:
-            published = publish(store, stream, wanted, settings.clients, time.sleep)
+            published = publish(store, stream, wanted, settings.clients, time.sleep, forget)
             _report(published, len(wanted))
             failures |= published.damaged
         except SimplestreamsError as error:

@@ -19,6 +19,7 @@ from simplestreams.fold import fold, fold_index, fold_unlisted, product_id
 from simplestreams.keys import ProductId
 from simplestreams.records import Record
 from storage.attempts import attempts
+from storage.edge import Forget, nothing_to_forget
 from storage.port import Document, Store, write
 
 READERS: Final = 8  # records of one product that are read at once
@@ -47,9 +48,14 @@ class _Sight:
 
 
 def publish(
-    store: Store, stream: str, products: Iterable[ProductId], clients: Sequence[str], pause: Callable[[float], object]
+    store: Store,
+    stream: str,
+    products: Iterable[ProductId],
+    clients: Sequence[str],
+    pause: Callable[[float], object],
+    forget: Forget = nothing_to_forget,
 ) -> Published:
-    """Fold these products of one stream into its catalog.
+    """Fold these products of one stream into its catalog; `forget` tells the edge which files it may not keep.
 
     Raises CatalogBusy when other publishers won every race, CatalogDamaged when a document of the stream
     cannot be read, StorageUnavailable, StorageDenied.
@@ -60,13 +66,15 @@ def publish(
         done.attempts += 1
         done.newly_listed.clear()
         done.damaged.clear()
-        if _attempt(store, wanted, clients, done):
+        if _attempt(store, wanted, clients, done, forget):
             return done
         done.lost_races += 1
     raise AssertionError("attempts() ends by raising")
 
 
-def _attempt(store: Store, wanted: Sequence[ProductId], clients: Sequence[str], done: Published) -> bool:
+def _attempt(
+    store: Store, wanted: Sequence[ProductId], clients: Sequence[str], done: Published, forget: Forget
+) -> bool:
     stream = done.stream
     sight = _Sight(
         index=store.read(catalog.INDEX_KEY),
@@ -78,6 +86,8 @@ def _attempt(store: Store, wanted: Sequence[ProductId], clients: Sequence[str], 
     after = _folded(store, before, changed, clients, done)
     unlisted = catalog.decode_unlisted(sight.unlisted.body if sight.unlisted else None, stream)
     index = catalog.decode_index(sight.index.body if sight.index else None)
+    if gone := _listed_before(before, after, changed):
+        forget(gone)  # first: the new digest may be believed as soon as it is written
     written = (
         _put(store, catalog.products_key(stream), after, sight.products, done)
         and _put(store, catalog.unlisted_key(stream), fold_unlisted(unlisted, changed), sight.unlisted, done)
@@ -138,6 +148,23 @@ def _says_nothing(document: CatalogDocument) -> bool:
     if isinstance(document, Products):
         return not (document.products or document.withheld)
     return isinstance(document, Unlisted) and not document.products
+
+
+def _listed_before(before: Products, after: Products, changed: Iterable[ProductId]) -> list[str]:
+    """Keys of files that the catalog no longer lists with the digest that it listed them with."""
+    names = [product.name for product in changed]
+    return sorted({key for key, _ in _files(before, names) - _files(after, names)})
+
+
+def _files(document: Products, names: Iterable[str]) -> set[tuple[str, str]]:
+    """(key, sha256) of every file that some products list."""
+    return {
+        (item.path, item.sha256)
+        for name in names
+        if name in document.products
+        for version in catalog.decode_versions(document.products[name]).values()
+        for item in version.items.values()
+    }
 
 
 def _newly_listed(before: Products, after: Products, changed: Mapping[ProductId, Sequence[Record]]) -> list[Record]:

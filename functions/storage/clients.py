@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING, Final
 
 import boto3
 from botocore.config import Config
 
 if TYPE_CHECKING:
+    from mypy_boto3_cloudfront import CloudFrontClient
     from mypy_boto3_s3 import S3Client
 
 _CONFIG: Final = Config(
@@ -25,3 +27,9 @@ _CONFIG: Final = Config(
 def s3_client() -> S3Client:
     """A client for S3 in the function's region; AWS_ENDPOINT_URL_S3 leads it elsewhere."""
     return boto3.client("s3", config=_CONFIG)
+
+
+@cache
+def cloudfront_client() -> CloudFrontClient:
+    """A client for CloudFront, made when it is first asked for."""
+    return boto3.client("cloudfront")
