@@ -58,23 +58,25 @@ function remember(name, value) {
 
 // The catalog --------------------------------------------------------------------------------------------------------
 
-/** Reads what changed, shows it, and plans the next reading. */
+/** Reads what changed, shows it, and plans the next reading, whatever becomes of this one. */
 async function refresh() {
   if (refreshing) return;
   refreshing = true;
-  clearTimeout(refreshTimer);
   lastTry = Date.now();
-  const first = lastGood === 0;
-  const before = newestByKey();
-  const changed = await catalog.refresh();
-  refreshing = false;
-  failures = catalog.problems.length > 0 ? failures + 1 : 0;
-  if (failures === 0) lastGood = Date.now();
-  if (changed || first) takeIn(before, first);
-  else tick();
-  showPulse();
-  showProblems();
-  plan();
+  try {
+    const first = lastGood === 0;
+    const before = newestByKey();
+    const changed = await catalog.refresh();
+    failures = catalog.problems.length > 0 ? failures + 1 : 0;
+    if (failures === 0) lastGood = Date.now();
+    if (changed || first) takeIn(before, first);
+    else tick();
+    showPulse();
+    showProblems();
+  } finally {
+    refreshing = false;
+    plan();
+  }
 }
 
 /** Slower after each failure, so that a server in trouble is not asked by every open page twice a minute. */

@@ -9,8 +9,9 @@ import sys
 from dataclasses import dataclass
 from datetime import timedelta
 from io import BytesIO
+from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, cast
 
 from PIL import Image
 
@@ -56,6 +57,15 @@ def content() -> Site:
     return site
 
 
+def with_palette(shot: Image.Image) -> Image.Image:
+    """A third of the size, and the eye sees no difference: the commonest colours exactly, the others closely."""
+    common = sorted(shot.getcolors(shot.width * shot.height) or [], reverse=True)[:128]
+    spread = shot.quantize(128, Image.Quantize.MAXCOVERAGE).getpalette() or []
+    palette = Image.new("P", (1, 1))
+    palette.putpalette([*chain.from_iterable(cast("tuple[int, ...]", colour) for _, colour in common), *spread])
+    return shot.quantize(palette=palette, dither=Image.Dither.NONE)
+
+
 def take(browser: "Browser", site: Site, picture: Picture, folder: Path) -> Path:
     """Writes the picture as `<name>.png` and returns its path."""
 
@@ -79,9 +89,7 @@ def take(browser: "Browser", site: Site, picture: Picture, folder: Path) -> Path
     page.goto(f"{ORIGIN}/{picture.query}")
     page.locator("#rows tr[data-key]").first.wait_for()
     target = folder / f"{picture.name}.png"
-    # A palette makes the file a third of the size and the eye sees no difference.
-    shot = Image.open(BytesIO(page.screenshot())).convert("RGB")
-    shot.quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(target, optimize=True)
+    with_palette(Image.open(BytesIO(page.screenshot())).convert("RGB")).save(target, optimize=True)
     context.close()
     return target
 
