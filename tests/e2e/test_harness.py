@@ -24,6 +24,14 @@ def test_a_missing_tool_is_a_failure_where_extras_are_required(monkeypatch: pyte
         need("sh", "no-such-tool")
 
 
+def test_all_that_use_lxd_share_one_worker(request: pytest.FixtureRequest) -> None:
+    # pytest-xdist forms no groups with some versions of pytest, without a word; every worker then starts
+    # its own LXD.
+    if not getattr(request.config.option, "loadgroup", False):
+        pytest.skip("this run is not distributed with --dist loadgroup")
+    assert request.node.nodeid.endswith("@lxd")
+
+
 def test_what_a_process_left_behind_is_stopped_with_it() -> None:
     command = ("sh", "-c", "trap '' TERM INT; sleep 600 & echo $!; wait")
     process = subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True)
