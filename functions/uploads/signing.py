@@ -222,7 +222,9 @@ def _multipart(office: Office, image: ImageKey, request: FileRequest, condition:
 
     def signed(operation: str, method: str, headers: dict[str, str]) -> Signed:
         url = office.store.sign(operation, image.key, headers, plan.PARTS_LIFETIME_S, UploadId=upload_id)
-        return Signed(method=method, url=url, headers=headers)
+        return Signed(
+            method=method, url=url, headers=headers | ({"Content-Type": "application/xml"} if headers else {})
+        )
 
     def part(part: plan.Part) -> PartPlan:
         size, etag = (arrived or {}).get(part.number, (0, ""))
@@ -238,7 +240,7 @@ def _multipart(office: Office, image: ImageKey, request: FileRequest, condition:
         )
         return PartPlan(number=part.number, offset=part.offset, size=part.size, url=url)
 
-    whole = {"Content-Type": "application/xml", **condition, "x-amz-mp-object-size": str(request.size)}
+    whole = {**condition, "x-amz-mp-object-size": str(request.size)}
     return Multipart(
         path=image.key,
         size=request.size,
