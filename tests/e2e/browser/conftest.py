@@ -85,7 +85,8 @@ def visit(browser: "Browser", site: Site) -> Iterator[type_of_visit]:
         } | options
         context = browser.new_context(**options)
         contexts.append(context)
-        context.set_default_timeout(10_000)
+        # Generous: nothing is measured by it, it ends a test that would wait for ever on a busy machine.
+        context.set_default_timeout(30_000)
         context.add_init_script(WATCH)
         page = context.new_page()
         made = Visit(page, context)
