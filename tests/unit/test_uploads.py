@@ -1,0 +1,453 @@
+"""The pure parts of the upload API: who may, in how many parts, what a status says, what text says."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from datetime import timedelta
+
+import pytest
+
+import images
+from memory import START, MemoryStore, System
+from simplestreams import examine, records
+from simplestreams.errors import CatalogBusy
+from simplestreams.keys import parse_key, parse_product, parse_version
+from simplestreams.records import FileFacts
+from storage.port import Opened
+from uploads import plan, problems, status, text, withdrawals
+from uploads.openapi import document
+from uploads.problems import Problem
+from uploads.rights import BadRule, Rights, caller_of, role_of
+from uploads.shapes import FileStatus, Multipart, PartPlan, Signed, Single, VersionStatus
+
+GIB = 1 << 30
+MIB = 1 << 20
+PATH = "images/ubuntu/noble/amd64/default/20261123_10:00"
+OTHER = "images/ubuntu/noble/amd64/default/20261122_10:00"
+VERSION = parse_version(PATH)
+CI = "arn:aws:iam::111122223333:role/ci"
+
+
+def pause(_: float) -> None:
+    """Tests do not wait."""
+
+
+# ── who may ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+ALLOWED = [
+    (["images/team-a/"], "images/team-a/noble/amd64/default/20261123/x", True),
+    (["images/team-a"], "images/team-a/noble/amd64/default/20261123/x", True),
+    (["images/team-a/*"], "images/team-a/noble/amd64/default/20261123/x", True),
+    (["team-a/*"], "images/team-a/noble/amd64/default/20261123/x", True),
+    (["team-a"], "images/team-a/noble/amd64/default", True),
+    (["images/team-a/noble/arm64"], "images/team-a/noble/amd64/default", False),
+    (["images/*/noble"], "images/any/noble/amd64/default", True),
+    (["images/*/noble"], "images/any/thing/noble/amd64/default", False),
+    (["*"], "images-daily/a/b/amd64/d", True),
+    (["images*"], "images-daily/a/b/amd64/d", True),
+    (["images"], "images-daily/a/b/amd64/d", False),
+    (["images-daily/"], "images/a/b/amd64/d", False),
+    (["images/team"], "images/team-a/noble/amd64/default", False),
+    (["images/team-a/noble"], "images/team-a", False),
+    (["images/team.a"], "images/teamXa/noble/amd64/default", False),
+    ([], "images/a/b/amd64/d", False),
+    (["debian", "images/a/"], "images/a/b/amd64/d", True),
+]
+
+
+@pytest.mark.parametrize(("prefixes", "path", "expected"), ALLOWED)
+def test_a_caller_may_write_below_its_prefixes_and_nowhere_else(prefixes: list[str], path: str, expected: bool) -> None:
+    assert Rights.parse(f'{{"{CI}": {prefixes}}}'.replace("'", '"')).allow(CI, path) is expected
+
+
+CALLERS = [
+    (CI, CI, True),
+    (CI, "arn:aws:iam::111122223333:role/ci-other", False),
+    (CI, "arn:aws:sts::111122223333:assumed-role/ci/session-1", True),
+    (CI, "arn:aws:sts::999999999999:assumed-role/ci/session-1", False),
+    (CI, "arn:aws:sts::111122223333:assumed-role/admin/ci", False),
+    ("repo:org/name:ref:refs/heads/main", "repo:org/name:ref:refs/heads/main", True),
+    ("repo:org/name:ref:refs/heads/main", "repo:org/name:ref:refs/heads/main2", False),
+    ("repo:org/*:ref:refs/heads/main", "repo:org/other:ref:refs/heads/main", True),
+    ("repo:org/*:ref:refs/heads/main", "repo:org/x:ref:refs/heads/evil:ref:refs/heads/main", False),
+    ("repo:org/name:*", "repo:org/name:pull_request", True),
+    ("repo:org/name:*", "repo:org/name2:ref:refs/heads/main", False),
+    ("*", "", False),
+]
+
+
+@pytest.mark.parametrize(("named", "caller", "expected"), CALLERS)
+def test_a_caller_is_who_the_rule_names(named: str, caller: str, expected: bool) -> None:
+    assert Rights.parse(f'{{"{named}": ["*"]}}').allow(caller, PATH) is expected
+
+
+def test_nobody_may_anything_by_default() -> None:
+    assert not Rights.parse("{}").allow(CI, PATH)
+
+
+BAD_RULES = ["", "[]", "nonsense", '{"a": "images/"}', '{"a": [1]}', '{"": ["images/"]}', '{"a": [""]}']
+
+
+@pytest.mark.parametrize("rule", BAD_RULES)
+def test_a_rule_that_cannot_be_read_is_said_so_and_allows_nothing(rule: str) -> None:
+    with pytest.raises(BadRule, match="PUBLISHERS"):
+        Rights.parse(rule)
+
+
+@pytest.mark.parametrize(
+    ("authorizer", "expected"),
+    [
+        ({"iam": {"userArn": CI}}, CI),
+        ({"jwt": {"claims": {"sub": "repo:a/b"}, "scopes": None}}, "repo:a/b"),
+        ({"jwt": {"claims": None}}, ""),
+        ({}, ""),
+        (None, ""),
+    ],
+)
+def test_the_caller_is_the_arn_or_the_subject(authorizer: object, expected: str) -> None:
+    assert caller_of(authorizer) == expected
+    assert role_of(expected) == ""
+
+
+# ── in how many parts ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("size", [1, 16 * MIB, 16 * MIB + 1, 65 * MIB, 6 * GIB, 8000 * MIB, 50 * GIB, 67_500_000_000])
+def test_parts_cover_the_file_without_gap_and_s3_takes_them(size: int) -> None:
+    parts = plan.parts(size)
+    assert [part.number for part in parts] == list(range(1, len(parts) + 1))
+    assert sum(part.size for part in parts) == size
+    assert all(a.offset + a.size == b.offset for a, b in itertools.pairwise(parts))
+    assert len(parts) <= plan.MOST_PARTS
+    assert all(part.offset % MIB == 0 for part in parts)
+    assert all(5 * MIB <= part.size <= 5 * GIB for part in parts[:-1])
+
+
+@pytest.mark.parametrize(
+    ("size", "wanted", "expected"),
+    [
+        (64 * MIB, None, False),
+        (64 * MIB + 1, None, True),
+        (1, True, True),
+        (5 * GIB, False, False),
+        (5 * GIB + 1, False, True),
+    ],
+)
+def test_a_large_file_comes_in_parts(size: int, wanted: bool | None, expected: bool) -> None:
+    assert plan.in_parts(size, wanted) is expected
+
+
+# ── declared digests ─────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_another_digest_than_declared_is_refused_with_both_and_what_to_do() -> None:
+    facts = FileFacts(etag="e", size_bytes=1, modified="", sha256="a" * 64, combined={"m": "c"})
+    refused = examine.compare_declared(facts, "b" * 64)
+    assert refused.refusal == f"has sha256 {'a' * 64}, expected {'b' * 64} as its uploader declared; upload it again"
+    assert (refused.sha256, refused.combined) == ("", {})
+    assert examine.compare_declared(facts, "a" * 64) == facts
+    assert examine.compare_declared(facts, "") == facts
+
+
+class Declaring(MemoryStore):
+    """A bucket in which the uploader of each root declared a digest that is wrong."""
+
+    def open(self, key: str, etag: str) -> Opened:
+        declared = "b" * 64 if key.endswith(".squashfs") else ""
+        return dataclasses.replace(super().open(key, etag), declared_sha256=declared)
+
+
+def test_a_root_with_another_digest_than_declared_is_never_listed() -> None:
+    system = System(store=Declaring())
+    system.upload(PATH, images.split_image())
+    system.catch_up()
+    assert system.listed() == {}
+    found = status.look(system.store, status.Catalogs(system.store), VERSION)
+    assert found
+    assert found.status == "refused"
+    assert f"expected {'b' * 64} as its uploader declared" in found.reasons[0].sentence
+
+
+# ── withdrawals ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def system() -> System:
+    """Two listed versions of one product."""
+    system = System()
+    system.upload(OTHER, images.split_image(seed="old"))
+    system.upload(PATH, images.split_image(seed="new"))
+    system.catch_up()
+    assert system.listed() == {VERSION.product.name: ["20261122_10:00", "20261123_10:00"]}
+    return system
+
+
+def told(system: System, path: str = PATH) -> VersionStatus:
+    found = status.look(system.store, status.Catalogs(system.store), parse_version(path))
+    assert found
+    return found
+
+
+def test_a_withdrawn_version_leaves_the_list_and_its_files_stay(system: System) -> None:
+    done = withdrawals.withdraw(system.store, VERSION, START, 24, pause)
+    assert (done.versions, done.delete_after) == ([PATH], "2026-11-24T10:00:00+00:00")
+    system.catch_up()
+    assert system.listed() == {VERSION.product.name: ["20261122_10:00"]}
+    assert f"{PATH}/rootfs.squashfs" in system.store.objects
+    assert (told(system).status, told(system).delete_after) == ("withdrawn", "2026-11-24T10:00:00+00:00")
+    assert "can be restored until 2026-11-24T10:00:00+00:00" in told(system).reasons[0].sentence
+
+
+def test_withdrawing_twice_keeps_the_first_date(system: System) -> None:
+    withdrawals.withdraw(system.store, VERSION, START, 24, pause)
+    again = withdrawals.withdraw(system.store, VERSION, START + timedelta(hours=5), 24, pause)
+    assert again.delete_after == "2026-11-24T10:00:00+00:00"
+
+
+def test_a_restored_version_is_listed_again_without_reading_an_image(system: System) -> None:
+    before = system.streams()
+    withdrawals.withdraw(system.store, VERSION, START, 24, pause)
+    system.catch_up()
+    read = dict(system.store.bytes_read)
+    assert withdrawals.restore(system.store, VERSION, pause).versions == [PATH]
+    system.catch_up()
+    assert system.streams() == before
+    assert system.store.bytes_read == read
+
+
+def test_a_product_is_withdrawn_with_all_its_versions_recorded_or_not(system: System) -> None:
+    system.upload(f"{VERSION.product.path}/20261124_10:00", {"lxd.tar.xz": b"not looked at yet"})
+    done = withdrawals.withdraw(system.store, VERSION.product, START, 24, pause)
+    assert done.versions == [f"{VERSION.product.path}/{day}_10:00" for day in ("20261122", "20261123", "20261124")]
+    system.catch_up()
+    assert system.listed() == {}
+    assert told(system, f"{VERSION.product.path}/20261124_10:00").status == "withdrawn"
+
+
+def test_a_withdrawn_file_leaves_the_rest_of_its_version_listed(system: System) -> None:
+    system.upload(PATH, {"disk.qcow2": images.qcow2()})
+    system.catch_up()
+    assert len(told(system).fingerprints) == 2
+    done = withdrawals.withdraw(system.store, parse_key(f"{PATH}/disk.qcow2"), START, 24, pause)
+    assert (done.versions, done.files) == ([], [f"{PATH}/disk.qcow2"])
+    system.catch_up()
+    found = told(system)
+    assert (found.status, len(found.fingerprints)) == ("published", 1)
+    assert "disk.qcow2 was withdrawn; it is deleted after 2026-11-24T10:00:00+00:00" in found.reasons[0].sentence
+    withdrawals.restore(system.store, parse_key(f"{PATH}/disk.qcow2"), pause)
+    system.catch_up()
+    assert len(told(system).fingerprints) == 2
+
+
+def test_another_upload_under_the_name_of_a_withdrawn_file_is_listed(system: System) -> None:
+    withdrawals.withdraw(system.store, parse_key(f"{PATH}/rootfs.squashfs"), START, 24, pause)
+    system.catch_up()
+    assert told(system).status == "incomplete"
+    system.upload(PATH, {"rootfs.squashfs": images.squashfs("another")})
+    system.catch_up()
+    assert told(system).status == "published"
+
+
+def test_what_is_not_there_cannot_be_withdrawn(system: System) -> None:
+    nothing = withdrawals.Changed()
+    for path in ("images/ubuntu/none/amd64/default", f"{VERSION.product.path}/20200101_00:00", f"{PATH}/none.qcow2"):
+        target = withdrawals.parse_target(path)
+        assert withdrawals.path_of(target) == path
+        assert withdrawals.withdraw(system.store, target, START, 24, pause) == nothing
+        assert withdrawals.restore(system.store, target, pause) == nothing
+
+
+def test_a_withdrawal_that_loses_a_race_starts_again_from_fresh_facts(system: System) -> None:
+    raced: list[str] = []
+
+    def digest_is_faster(method: str, key: str) -> None:
+        if method == "replace" and not raced:
+            raced.append(key)
+            system.upload(PATH, {"disk.qcow2": images.qcow2()})
+            system.settle(PATH)
+
+    system.store.on = digest_is_faster
+    withdrawals.withdraw(system.store, VERSION, START, 24, pause)
+    record = records.decode(system.store.objects[VERSION.record_key].body, VERSION.record_key)
+    assert record.withdrawn
+    assert "disk.qcow2" in record.files
+
+
+def test_a_withdrawal_that_loses_every_race_says_so(system: System) -> None:
+    system.store.replace = lambda *_: None  # type: ignore[method-assign, assignment, misc]
+    with pytest.raises(CatalogBusy):
+        withdrawals.withdraw(system.store, VERSION, START, 24, pause)
+
+
+def test_digest_that_lost_to_a_withdrawal_does_not_undo_it(system: System) -> None:
+    """What it learned about a file before stays good; that the file is withdrawn is newer."""
+    raced: list[str] = []
+
+    def withdrawn_meanwhile(method: str, key: str) -> None:
+        if method == "replace" and key == VERSION.record_key and not raced:
+            raced.append(key)
+            withdrawals.withdraw(system.store, parse_key(f"{PATH}/rootfs.squashfs"), START, 24, pause)
+
+    system.upload(PATH, {"disk.qcow2": images.qcow2()})
+    system.store.on = withdrawn_meanwhile
+    system.settle(PATH)
+    record = records.decode(system.store.objects[VERSION.record_key].body, VERSION.record_key)
+    assert record.files["rootfs.squashfs"].withdrawn
+    assert record.files["disk.qcow2"].sha256
+
+
+# ── status ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_there_is_no_status_of_nothing() -> None:
+    store = MemoryStore()
+    assert status.look(store, status.Catalogs(store), VERSION) is None
+
+
+def test_files_that_nobody_looked_at_yet_are_incomplete() -> None:
+    system = System()
+    system.upload(PATH, {"lxd.tar.xz": b"x"})
+    assert told(system).status == "incomplete"
+    assert told(system).files == {"lxd.tar.xz": FileStatus(size=1)}
+    assert "has arrived and is about to be looked at" in told(system).reasons[0].sentence
+
+
+def test_a_sound_version_is_incomplete_until_it_is_listed() -> None:
+    system = System()
+    system.upload(PATH, images.split_image())
+    system.settle(PATH)
+    assert told(system).status == "incomplete"
+    assert "is sound and about to be listed" in told(system).reasons[0].sentence
+    system.publish(VERSION.product)
+    assert told(system).status == "published"
+    assert told(system).aliases == ["ubuntu/noble/amd64/default", "ubuntu/noble/default", "ubuntu/noble"]
+
+
+def test_a_version_missing_its_root_says_what_to_upload() -> None:
+    system = System()
+    system.upload(PATH, {"lxd.tar.xz": images.metadata_tarball()})
+    system.catch_up()
+    assert told(system).status == "incomplete"
+    assert "waits for a root: upload rootfs.squashfs" in told(system).reasons[0].sentence
+
+
+def test_a_sound_version_that_the_catalog_cannot_list_is_refused_with_the_reason(system: System) -> None:
+    wrong_form = f"{VERSION.product.path}/20261125"
+    system.upload(wrong_form, images.split_image(seed="third"))
+    system.catch_up()
+    assert told(system, wrong_form).status == "refused"
+    assert "is named YYYYMMDD, expected YYYYMMDD_HH:MM" in told(system, wrong_form).reasons[0].sentence
+
+
+def test_the_same_image_twice_is_refused_and_names_who_lists_it(system: System) -> None:
+    again = "images/ubuntu/zesty/amd64/default/20261123_10:00"
+    system.upload(again, images.split_image(seed="new"))
+    system.catch_up()
+    assert told(system, again).status == "refused"
+    assert "the same image as one that ubuntu:noble:amd64:default lists" in told(system, again).reasons[0].sentence
+
+
+def test_the_catalog_is_read_again_only_when_it_changed(system: System) -> None:
+    catalogs = status.Catalogs(system.store)
+    status.look(system.store, catalogs, VERSION)
+    system.store.log.clear()
+    status.look(system.store, catalogs, VERSION)
+    assert ("read", "streams/v1/images.json") not in system.store.log
+    system.upload(PATH, {"disk.qcow2": images.qcow2()})
+    system.catch_up()
+    found = status.look(system.store, catalogs, VERSION)
+    assert found
+    assert len(found.fingerprints) == 2
+
+
+def test_waiting_ends_with_a_change_and_not_later_than_asked() -> None:
+    passed = 0.0
+    looks = 0
+
+    def tick(seconds: float) -> None:
+        nonlocal passed
+        passed += seconds
+
+    def look() -> VersionStatus:
+        nonlocal looks
+        looks += 1
+        return VersionStatus(path=PATH, status="published" if looks == 4 else "incomplete", reasons=[], files={})
+
+    found = status.wait(look, lambda s: s.status == "incomplete", lambda: passed, 20, tick)
+    assert found
+    assert (found.status, looks) == ("published", 4)
+    looks = 10
+    passed = 0.0
+    found = status.wait(look, lambda s: s.status == "incomplete", lambda: passed, 20, tick)
+    assert found
+    assert found.status == "incomplete"
+    assert 19 <= passed <= 20
+
+
+# ── text ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_single_upload_in_text_is_a_config_of_curl() -> None:
+    headers = {"Content-Length": "5", "Content-Type": "application/octet-stream", "If-Match": '"abc"'}
+    upload = Single(path=f"{PATH}/disk.qcow2", size=5, url="https://b/k?x=%3A", headers=headers, expires_at="then")
+    assert text.render(upload) == (
+        f"# upload single 5 {PATH}/disk.qcow2\n"
+        "# expires then\n"
+        'request = "PUT"\n'
+        'url = "https://b/k?x=%3A"\n'
+        'header = "Content-Type: application/octet-stream"\n'
+        'header = "If-Match: \\"abc\\""\n'
+    )
+
+
+def test_a_multipart_upload_in_text_says_what_has_arrived() -> None:
+    upload = Multipart(
+        path=f"{PATH}/disk.qcow2",
+        size=7,
+        upload_id="id",
+        part_size=4,
+        parts=[
+            PartPlan(number=1, offset=0, size=4, etag='"e1"'),
+            PartPlan(number=2, offset=4, size=3, url="https://b/2"),
+        ],
+        complete=Signed(method="POST", url="https://b/c", headers={"If-None-Match": "*"}),
+        abort=Signed(method="DELETE", url="https://b/a", headers={}),
+        expires_at="then",
+    )
+    assert text.render(upload) == (
+        f"# upload multipart 7 {PATH}/disk.qcow2\n# expires then\n# upload-id id\n"
+        '# part 1 0 4 "e1"\n# part 2 4 3\nurl = "https://b/2"\n'
+        '# complete\nrequest = "POST"\nurl = "https://b/c"\nheader = "If-None-Match: *"\n'
+        '# abort\nrequest = "DELETE"\nurl = "https://b/a"\n'
+    )
+
+
+def test_a_sentence_with_line_breaks_stays_one_line() -> None:
+    problem = Problem(problems.REFUSED, "a\nproblem forbidden\n b")
+    assert problem.text() == "problem refused\ndetail a problem forbidden b\n"
+    several = Problem(problems.REFUSED, "first (1 more)", refusals=[{"detail": "first"}, {"detail": "second"}])
+    assert several.text() == "problem refused\ndetail first\ndetail second\n"
+
+
+# ── the description ──────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_the_description_resolves_all_its_references() -> None:
+    described = document()
+
+    def references(node: object) -> list[str]:
+        if isinstance(node, dict):
+            own = [node["$ref"]] if isinstance(node.get("$ref"), str) else []
+            return own + [ref for value in node.values() for ref in references(value)]
+        return [ref for value in node for ref in references(value)] if isinstance(node, list) else []
+
+    names = {ref.removeprefix("#/components/schemas/") for ref in references(described)}
+    assert names
+    assert names <= described["components"]["schemas"].keys()
+
+
+def test_a_target_is_what_its_number_of_parts_says() -> None:
+    assert withdrawals.parse_target(PATH) == VERSION
+    assert withdrawals.parse_target(VERSION.product.path) == parse_product(VERSION.product.path)
+    assert withdrawals.parse_target(f"{PATH}/x") == parse_key(f"{PATH}/x")
