@@ -1,6 +1,6 @@
 """Builds the folder that one Lambda function is deployed from: what it imports, and nothing else.
 
-`sam build` calls it through functions/Makefile; it needs the standard library and pip alone. Bytecode is shipped,
+`sam build` calls it through functions/Makefile; it needs the standard library and uv or pip alone. Bytecode is shipped,
 because without it a cold start takes twice as long, and boto3 is, because the runtime's own has no fixed version; of
 botocore's 400 service descriptions only those of the services used here are kept.
 """
@@ -19,7 +19,8 @@ ROOT: Final = Path(__file__).resolve().parents[2]
 FUNCTIONS: Final = ROOT / "functions"
 # The runtime and the architecture of the template's functions; a wheel for any other is of no use there.
 RUNTIME: Final = (3, 13)
-PLATFORMS: Final = ("manylinux2014_aarch64", "manylinux_2_28_aarch64")
+PIP_PLATFORMS: Final = ("manylinux2014_aarch64", "manylinux_2_28_aarch64")
+UV_PLATFORM: Final = "aarch64-manylinux_2_28"
 SERVICES: Final = frozenset({"s3", "sqs", "cloudfront"})
 # Top-level names of distributions that not every function imports.
 OPTIONAL: Final = {
@@ -70,8 +71,8 @@ def imports(source: Path) -> set[str]:
     for node in ast.walk(ast.parse(source.read_bytes(), str(source))):
         if isinstance(node, ast.Import):
             names.update(alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            if node.level:
+        elif isinstance(node, ast.ImportFrom):
+            if node.level or not node.module:
                 raise SystemExit(f"bundle: {source}:{node.lineno}: relative import; name the module in full")
             names.update({node.module}, (f"{node.module}.{alias.name}" for alias in node.names))
     parts = [name.split(".") for name in names]
@@ -91,22 +92,16 @@ def data_files(sources: set[Path]) -> Iterator[Path]:
 
 
 def install_requirements(folder: Path, *, for_this_machine: bool) -> None:
-    options = [] if for_this_machine else [f"--platform={platform}" for platform in PLATFORMS]
-    command = [
-        *(
-            sys.executable,
-            "-m",
-            "pip",
-            "install",
-            "--quiet",
-            "--root-user-action=ignore",
-            "--disable-pip-version-check",
-        ),
-        *("--target", str(folder), "--no-compile", "--no-deps", "--require-hashes", "--only-binary=:all:"),
-        *options,
-        *("-r", str(FUNCTIONS / "requirements.txt")),
-    ]
-    subprocess.run(command, check=True)  # noqa: S603 - our own arguments
+    """Unpack the pinned wheels; uv does in two seconds what takes pip twenty, but pip is always there."""
+    common = ["--quiet", "--no-deps", "--require-hashes", "--only-binary=:all:", f"--target={folder}"]
+    if shutil.which("uv"):
+        command = ["uv", "pip", "install", "--python", sys.executable, "--link-mode=copy", *common]
+        command += [] if for_this_machine else [f"--python-platform={UV_PLATFORM}"]
+    else:
+        quiet = ["--no-compile", "--root-user-action=ignore", "--disable-pip-version-check"]
+        command = [sys.executable, "-m", "pip", "install", *quiet, *common]
+        command += [] if for_this_machine else [f"--platform={platform}" for platform in PIP_PLATFORMS]
+    subprocess.run([*command, "-r", str(FUNCTIONS / "requirements.txt")], check=True)  # noqa: S603
 
 
 def prune(folder: Path, imported: set[str]) -> None:

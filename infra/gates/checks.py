@@ -81,7 +81,7 @@ def validate() -> Iterator[str]:
 
 
 def scan() -> Iterator[str]:
-    """checkov over the translation. A finding that was not reviewed is one too many; so is a review without a finding."""
+    """checkov over the translation. A finding without a review is one too many; so is a review without a finding."""
     checkov = tools.environment("checkov") / "checkov"
     list(lint_translation())  # writes the file
     done = _run(

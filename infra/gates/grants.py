@@ -45,7 +45,10 @@ ACTIONS: Final[Mapping[str, tuple[str, ...]]] = {
         *("sqs:SendMessage", "sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:GetQueueAttributes"),
         *("sqs:ChangeMessageVisibility", "sqs:PurgeQueue", "sqs:SetQueueAttributes", "sqs:StartMessageMoveTask"),
     ),
-    "distribution": ("cloudfront:CreateInvalidation", "cloudfront:UpdateDistribution", "cloudfront:DeleteDistribution"),
+    "distribution": (
+        *("cloudfront:CreateInvalidation", "cloudfront:GetInvalidation", "cloudfront:ListInvalidations"),
+        *("cloudfront:UpdateDistribution", "cloudfront:DeleteDistribution"),
+    ),
     "function": ("lambda:InvokeFunction", "lambda:UpdateFunctionCode", "lambda:GetFunction"),
     "log": ("logs:CreateLogStream", "logs:PutLogEvents", "logs:GetLogEvents", "logs:DeleteLogGroup"),
     "topic": ("sns:Publish",),
@@ -56,6 +59,7 @@ ACTIONS: Final[Mapping[str, tuple[str, ...]]] = {
 TAKE: Final = ("sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:GetQueueAttributes", "sqs:ChangeMessageVisibility")
 TRACE: Final = {("xray:PutTraceSegments", "*"), ("xray:PutTelemetryRecords", "*")}
 IMAGES: Final = ("images/", "images-*/")
+PAGE: Final = ("streams/v1/index.json", "index.html", "openapi.json")
 
 
 def _may(actions: Iterable[str], things: Iterable[str]) -> set[Call]:
@@ -69,9 +73,10 @@ def _log(function: str) -> set[Call]:
 # "list X" stands for s3:ListBucket with that prefix; "list missing" for the right to a 404.
 GRANTS: Final[Mapping[str, set[Call]]] = {
     "DigestRole": (
-        _may(["s3:GetObject"], [*IMAGES, "versions/", "claims/", "maintain/"])
+        _may(["s3:GetObject"], [*IMAGES, "versions/", "claims/"])
         | _may(["s3:PutObject"], ["versions/", "claims/"])
-        | _may(["s3:ListBucket"], ["missing", *IMAGES, "versions/", "claims/", "maintain/"])
+        | _may(["s3:DeleteObject"], ["claims/"])
+        | _may(["s3:ListBucket"], ["missing", *IMAGES, "versions/", "claims/"])
         | _may(TAKE, ["ArrivalsQueue"])
         | _log("Digest")
         | TRACE
@@ -81,26 +86,22 @@ GRANTS: Final[Mapping[str, set[Call]]] = {
         | _may(["s3:PutObject"], ["streams/", "streams/v1/index.json"])
         | _may(["s3:ListBucket"], ["missing", "versions/", "streams/"])
         | _may(TAKE, ["ChangesQueue"])
-        | _may(["cloudfront:CreateInvalidation"], ["Distribution"])
+        | _may(["cloudfront:CreateInvalidation", "cloudfront:GetInvalidation"], ["Distribution"])
         | _log("Publish")
         | TRACE
     ),
     "UploadsRole": (
         _may(["s3:PutObject", "s3:AbortMultipartUpload", "s3:ListMultipartUploadParts"], IMAGES)
-        | _may(["s3:GetObject"], ["versions/", "streams/", "streams/v1/index.json", "maintain/"])
-        | _may(["s3:PutObject"], ["maintain/"])
-        | _may(["s3:ListBucket"], ["missing", *IMAGES, "versions/", "streams/", "maintain/"])
-        | _may(["sqs:SendMessage"], ["ArrivalsQueue"])
+        | _may(["s3:GetObject"], [*IMAGES, "versions/", "streams/", "streams/v1/index.json"])
+        | _may(["s3:PutObject"], ["versions/"])
+        | _may(["s3:ListBucket"], ["missing", *IMAGES, "versions/", "streams/"])
         | _log("Uploads")
         | TRACE
     ),
     "MaintainRole": (
         _may(["s3:DeleteObject"], [*IMAGES, "versions/", "maintain/"])
-        | _may(
-            ["s3:GetObject"],
-            ["versions/", "maintain/", "streams/", "streams/v1/index.json", "index.html", "openapi.json"],
-        )
-        | _may(["s3:PutObject"], ["versions/", "maintain/", "streams/v1/index.json", "index.html", "openapi.json"])
+        | _may(["s3:GetObject"], [*IMAGES, "versions/", "maintain/", "streams/", *PAGE])
+        | _may(["s3:PutObject"], ["versions/", "maintain/", *PAGE])
         | _may(["s3:ListBucket"], ["missing", *IMAGES, "streams/", "versions/", "claims/", "maintain/", "everything"])
         | _may(["sqs:SendMessage"], ["ArrivalsQueue", "MaintainDeadLetters"])
         | _log("Maintain")

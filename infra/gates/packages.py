@@ -1,6 +1,7 @@
 """Packages of the functions, built for this machine: what they answer, and how long they take to start."""
 
 import json
+import logging
 import os
 import shutil
 import subprocess
@@ -51,6 +52,7 @@ def storage() -> Iterator[str]:
     """The address of an S3 and SQS on this machine that has the stack's bucket and queue."""
     from moto.server import ThreadedMotoServer  # here: most gates need no server
 
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     try:

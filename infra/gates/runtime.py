@@ -42,8 +42,10 @@ class _Api(BaseHTTPRequestHandler):
         event = json.dumps(self.events.get()).encode()
         self.send_response(200)
         self.send_header("Lambda-Runtime-Aws-Request-Id", "8476a536-e9f4-11e8-9739-2dfe598c3fcd")
+        self.send_header("Lambda-Runtime-Trace-Id", "Root=1-5bef4de7-ad49b0e87f6ef6c87fc2e700;Sampled=0")
         self.send_header("Lambda-Runtime-Deadline-Ms", str(int((time.time() + TIMEOUT_S) * 1000)))
         self.send_header("Lambda-Runtime-Invoked-Function-Arn", "arn:aws:lambda:eu-central-1:123456789012:function:x")
+        self.send_header("Content-Type", "application/json")  # without it awslambdaric dies of a segmentation fault
         self.send_header("Content-Length", str(len(event)))
         self.end_headers()
         self.wfile.write(event)
@@ -60,6 +62,13 @@ class _Api(BaseHTTPRequestHandler):
 
     def log_message(self, *_: object) -> None:
         """Nothing: the function's own output is what matters."""
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, *_: object) -> None:
+        """Nothing: each function is killed at its end, and resets the connection that it waited on."""
 
 
 class Function:
@@ -95,8 +104,7 @@ def started(folder: Path, handler: str, python: Path, variables: Mapping[str, st
     The environment is Lambda's and `variables`, nothing of this machine's: what only works here does not start.
     """
     api = type("Api", (_Api,), {"events": queue.Queue(), "answers": queue.Queue()})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), api)
-    server.daemon_threads = True
+    server = _Server(("127.0.0.1", 0), api)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     environment = {
         "AWS_LAMBDA_RUNTIME_API": f"127.0.0.1:{server.server_port}",

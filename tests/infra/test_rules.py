@@ -208,7 +208,7 @@ MUTATIONS: dict[str, dict[str, Mutation]] = {
         "queue open to any account": drop_condition("ChangesQueuePolicy", "BucketSends", "StringEquals"),
     },
     "no_role_is_wider_than_its_table": {
-        "digest writes the catalog": widen("DigestRole", "KeepRecordsAndClaims", Resource=ALL_OBJECTS),
+        "digest writes the catalog": widen("DigestRole", "KeepRecords", Resource=ALL_OBJECTS),
         "publish reads images": widen("PublishRole", "ReadRecords", Resource=ALL_OBJECTS),
         "uploads deletes": widen("UploadsRole", "SignUploads", Action=["s3:PutObject", "s3:DeleteObject"]),
         "uploads signs anywhere": widen("UploadsRole", "SignUploads", Resource=ALL_OBJECTS),

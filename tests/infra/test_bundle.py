@@ -1,0 +1,154 @@
+"""What goes into a package, and that what it is made from is not stale."""
+
+import ast
+import re
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gates import bundle, grants, packages, rules, stack
+from settings import Settings
+
+ROOT = stack.INFRA.parent
+PIN = re.compile(r"^([a-z0-9-]+)==(\S+)", re.MULTILINE)
+
+
+def lock() -> dict[str, dict[str, Any]]:
+    return {package["name"]: package for package in tomllib.loads((ROOT / "uv.lock").read_text())["package"]}
+
+
+def test_requirements_are_those_of_the_lock() -> None:
+    """Renew with: uv export --locked --no-default-groups --no-emit-project --no-header -o functions/requirements.txt"""
+    locked = lock()
+    waiting, wanted = ["serverless-simplestreams"], {}
+    while waiting:
+        for dependency in locked[waiting.pop()].get("dependencies", []):
+            name = dependency["name"]
+            if name not in wanted:
+                wanted[name] = locked[name]["version"]
+                waiting.append(name)
+    text = (ROOT / "functions" / "requirements.txt").read_text()
+    assert dict(PIN.findall(text)) == wanted
+
+
+def test_requirements_carry_every_hash_of_the_lock() -> None:
+    text = (ROOT / "functions" / "requirements.txt").read_text()
+    names = {name for name, _ in PIN.findall(text)}
+    files = [file for name in names for file in [*lock()[name].get("wheels", []), lock()[name].get("sdist")] if file]
+    assert set(re.findall(r"--hash=(sha256:[0-9a-f]{64})", text)) == {file["hash"] for file in files}
+
+
+@pytest.fixture
+def functions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A small tree of functions."""
+    for name, text in {
+        "digest/__init__.py": "",
+        "digest/app.py": "import os\nfrom core import keys\ndef handler(e, c):\n    import late\n",
+        "digest/unused.py": "import nothing",
+        "digest/page.html": "<p>",
+        "core/__init__.py": "",
+        "core/keys.py": "import yaml.representer\n",
+        "core/other.py": "",
+        "late.py": "import core.lists\n",
+        "core/lists.py": "",
+        "publish/app.py": "from . import x\n",
+    }.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    monkeypatch.setattr(bundle, "FUNCTIONS", tmp_path)
+    monkeypatch.setattr(bundle, "ROOT", tmp_path.parent)
+    return tmp_path
+
+
+def test_a_package_has_what_its_handler_imports_and_no_more(functions: Path) -> None:
+    found = {str(path.relative_to(functions)) for path in bundle.first_party("digest")}
+    expected = "digest/__init__.py digest/app.py core/__init__.py core/keys.py late.py core/lists.py"
+    assert found == set(expected.split())
+
+
+def test_documents_beside_the_code_go_along(functions: Path) -> None:
+    assert list(bundle.data_files(set(bundle.first_party("digest")))) == [functions / "digest" / "page.html"]
+
+
+def test_imports_name_the_packages_above_them(functions: Path) -> None:
+    assert bundle.imports(functions / "core" / "keys.py") == {"yaml", "yaml.representer"}
+
+
+def test_a_relative_import_is_refused(functions: Path) -> None:
+    with pytest.raises(SystemExit, match=r"publish/app\.py:1: relative import"):
+        list(bundle.first_party("publish"))
+
+
+def test_a_function_without_handler_is_refused(functions: Path) -> None:
+    with pytest.raises(SystemExit, match="no handler at"):
+        list(bundle.first_party("uploads"))
+
+
+def test_pruning_leaves_what_is_imported(tmp_path: Path) -> None:
+    for name in (
+        "botocore/data/s3/a",
+        "botocore/data/ec2/a",
+        "yaml/a",
+        "_yaml/a",
+        "backports/a",
+        "bin/a",
+        "x-1.dist-info/a",
+    ):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).touch()
+    bundle.prune(tmp_path, {"yaml"})
+    assert {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("a")} == {
+        "botocore/data/s3/a",
+        "yaml/a",
+        "_yaml/a",
+    }
+
+
+@pytest.mark.parametrize("name", packages.NAMES)
+def test_the_template_sets_what_the_settings_read(name: str) -> None:
+    variables = packages.variables(name)
+    assert Settings.from_environment(variables).bucket == stack.deployed().properties("Bucket")["BucketName"]
+    code = "".join(path.read_text() for path in bundle.first_party(name))
+    unread = {v for v in variables if f'"{v}"' not in code and not v.startswith("POWERTOOLS_")}
+    assert unread == set()
+
+
+def test_routes_of_the_template_are_those_of_the_code() -> None:
+    paths = stack.deployed().properties("UploadsApi")["Body"]["paths"]
+    declared = {f"{method.upper()} {path}" for path, methods in paths.items() for method in methods}
+    tree = ast.parse((ROOT / "functions" / "uploads" / "app.py").read_text())
+    (routes,) = (n.value for n in ast.walk(tree) if isinstance(n, ast.AnnAssign) and ast.unparse(n.target) == "ROUTES")
+    assert isinstance(routes, ast.Dict)
+    public = {f"{method.upper()} {path}" for path, method in rules.PUBLIC_ROUTES}
+    assert declared == {ast.literal_eval(key) for key in routes.keys if key} | public
+
+
+def test_the_page_is_not_stopped_by_the_header_above_it() -> None:
+    """A browser enforces the header and the page's own policy: what the page allows itself, the header must allow."""
+    headers = stack.deployed().properties("PageHeadersPolicy")["ResponseHeadersPolicyConfig"]["SecurityHeadersConfig"]
+    header = directives(headers["ContentSecurityPolicy"]["ContentSecurityPolicy"])
+    page = re.search(
+        r'http-equiv="Content-Security-Policy" content="([^"]+)"', (stack.INFRA / "page/index.html").read_text()
+    )
+    assert page
+    own = directives(page[1])
+    assert {
+        name: header.get(name) for name in ("connect-src", "img-src", "default-src", "base-uri", "form-action")
+    } == {name: own[name] for name in ("connect-src", "img-src", "default-src", "base-uri", "form-action")}
+    # Inline blocks: by hash in the page, so that the header's 'unsafe-inline' admits none but them.
+    for name in ("script-src", "style-src"):
+        assert header[name] == ["'unsafe-inline'"]
+        assert own[name] != []
+        assert [source for source in own[name] if not source.startswith("'sha256-")] == []
+
+
+def directives(policy: str) -> dict[str, list[str]]:
+    return {words[0]: words[1:] for words in (part.split() for part in policy.split(";"))}
+
+
+def test_calls_are_many_and_each_has_one_name() -> None:
+    """The table of rights is worth what it is checked against."""
+    calls = [call for call, _ in grants.calls(stack.deployed())]
+    assert len(calls) == len(set(calls)) > 250
