@@ -40,6 +40,7 @@ class Scheduler:
         self._invoke = invoke
         self._failed = failed
         self._stopping = threading.Event()
+        self._first_done = threading.Event()
         for schedule in self._schedules.values():
             next_run(schedule.expression, datetime.now(UTC))  # an unknown form is refused before anything starts
 
@@ -51,6 +52,10 @@ class Scheduler:
     def start(self) -> None:
         """Run every schedule once, one after the other, then each at its times."""
         threading.Thread(target=self._first_runs, name="schedules", daemon=True).start()
+
+    def has_run(self) -> bool:
+        """Whether every schedule has run once."""
+        return self._first_done.is_set()
 
     def stop(self) -> None:
         """Start nothing more."""
@@ -69,6 +74,7 @@ class Scheduler:
             if not self._stopping.is_set():
                 self.run(name)
             threading.Thread(target=self._repeat, args=(name,), name=name, daemon=True).start()
+        self._first_done.set()
 
     def _repeat(self, name: str) -> None:
         while True:

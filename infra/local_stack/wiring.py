@@ -252,7 +252,7 @@ def interpret(resources: Iterable[Resource], place: Place) -> Wiring:
         r.properties["FunctionName"]: int(_invoke_config(r).get("MaximumRetryAttempts", 2))
         for r in of("AWS::Lambda::EventInvokeConfig")
     }
-    functions = {r.logical_id: _function(r, retries) for r in of("AWS::Lambda::Function")}
+    functions = {r.logical_id: _function(r, retries, place.region) for r in of("AWS::Lambda::Function")}
     for stage in of("AWS::ApiGatewayV2::Stage"):
         take(stage.logical_id, stage.properties, ["ApiId", "StageName", "AutoDeploy"],
              ["AccessLogSettings", "DefaultRouteSettings", "Tags"])  # fmt: skip
@@ -317,7 +317,7 @@ def _invoke_config(resource: Resource) -> Mapping[str, Any]:
                 ["DestinationConfig", "MaximumEventAgeInSeconds"])  # fmt: skip
 
 
-def _function(resource: Resource, retries: Mapping[str, int]) -> Function:
+def _function(resource: Resource, retries: Mapping[str, int], region: str) -> Function:
     p = take(
         resource.logical_id, resource.properties, ["Code", "Handler", "Environment", "Timeout", "MemorySize"],
         ["Architectures", "Description", "LoggingConfig", "Role", "Runtime", "Tags", "TracingConfig",
@@ -328,7 +328,7 @@ def _function(resource: Resource, retries: Mapping[str, int]) -> Function:
         raise TemplateError(f"{resource.logical_id}: its code is {code}, expected a CodeUri that is a local folder")
     return Function(
         logical_id=resource.logical_id,
-        arn=f"arn:aws:lambda:local:{ACCOUNT_ID}:function:{resource.logical_id}",
+        arn=f"arn:aws:lambda:{region}:{ACCOUNT_ID}:function:{resource.logical_id}",
         code=Path("/") / code["S3Key"],
         handler=p["Handler"],
         environment={k: str(v) for k, v in p.get("Environment", {}).get("Variables", {}).items()},

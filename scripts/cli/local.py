@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 import urllib.request
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from local_stack.sample import VERSION, host_architecture, sample_files
 from local_stack.stack import LocalStack, Options
 
 SETTLE_S = 60
-"""How long the sample may take to be listed before that is reported as a fault."""
+"""How long the first things may take: the sample's listing, the first run of schedules."""
 
 
 def _parameters(_context: click.Context, _option: click.Parameter, given: tuple[str, ...]) -> dict[str, str]:
@@ -74,7 +75,7 @@ def main(
     options = Options(
         port=port,
         state_folder=(state_dir or default_state_folder()).absolute(),
-        parameters={"Publishers": '{"arn:aws:iam::123456789012:user/local":["images/"]}', **parameters},
+        parameters={"Publishers": '{"arn:aws:iam::123456789012:user/local":["images*"]}', **parameters},
         limits={
             "DigestFunction": digest_workers,
             "PublishFunction": publish_workers,
@@ -88,6 +89,8 @@ def main(
         with LocalStack(options, console) as local:
             if not empty:
                 seed(local, console, stopping)
+            # The first run of maintain lays out an empty server: index, page.
+            _wait(local.scheduler.has_run, stopping)
             if not stopping.is_set():
                 local.announce()
                 console.print(instructions(local, options.state_folder), markup=False)
@@ -119,29 +122,37 @@ def seed(local: LocalStack, console: Console, stopping: threading.Event) -> None
         upload = urllib.request.Request(url, body, method="PUT")  # noqa: S310  (our own URL)
         with urllib.request.urlopen(upload, timeout=60):  # noqa: S310
             pass
-    product = f"hello:world:{arch}:default"
-    give_up = time.monotonic() + SETTLE_S
-    while not stopping.wait(0.2) and time.monotonic() < give_up:
-        if local.lists("streams/v1/images.json", product, VERSION):
-            return
-    if not stopping.is_set():
+    listed = f"hello:world:{arch}:default"
+    if not _wait(lambda: local.lists("streams/v1/images.json", listed, VERSION), stopping):
         console.print(f"The sample image was not listed within {SETTLE_S} s; see the logs.", style="red")
+
+
+def _wait(condition: Callable[[], bool], stopping: threading.Event) -> bool:
+    """Whether the condition held in time; also True when the person has lost interest."""
+    give_up = time.monotonic() + SETTLE_S
+    while time.monotonic() < give_up:
+        if condition() or stopping.wait(0.1):
+            return True
+    return False
 
 
 def instructions(local: LocalStack, state_folder: Path) -> str:
     """What to type next, ready to be copied."""
     stack = local.stack
     ca = shlex.quote(_short(stack.ca_file))
-    presign = shlex.quote(_short(str(Path(__file__).resolve().parent.parent / "presign")))
+    scripts = Path(__file__).resolve().parent.parent
+    presign, upload = (shlex.quote(_short(str(scripts / name))) for name in ("presign", "upload"))
+    where = f"--state-dir {shlex.quote(_short(str(state_folder)))}"
     if state_folder != default_state_folder():
-        presign += f" --state-dir {shlex.quote(_short(str(state_folder)))}"
+        presign += f" {where}"
     key = "images/alpine/3.22/amd64/default/20261123_10:00/"
     return f"""
 Serving {stack.base_url}  (Ctrl-C stops it; logs in {_short(str(state_folder / "logs"))})
 
 Upload the files of a version, in any order; it is listed seconds after the last one:
   {presign} {key}lxd.tar.xz {key}rootfs.squashfs
-  and type the curl lines that it prints.
+  and type the curl lines that it prints. Or a folder of them at once:
+  {upload} {where} --to alpine/3.22/amd64/default FOLDER
 
 Read the catalog:
   curl --cacert {ca} {stack.base_url}/streams/v1/images.json

@@ -24,6 +24,9 @@ from local_stack.template import Place
 from local_stack.wiring import Edge, read_wiring
 from s3_server import BUCKET, S3Server, running_s3
 
+# One worker starts the process for all of them.
+pytestmark = pytest.mark.xdist_group("local-stack-front")
+
 IMAGE = "images/ubuntu/xenial/amd64/default/20261123_10:00/lxd.tar.xz"
 CATALOG = "streams/v1/images.json"
 

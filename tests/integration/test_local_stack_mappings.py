@@ -14,6 +14,9 @@ from local_stack.wiring import SourceMapping
 from local_stack.workers import Outcome
 from s3_server import S3Server, running_s3
 
+# One worker starts the process for all of them.
+pytestmark = pytest.mark.xdist_group("local-stack-mappings")
+
 PATIENCE_S = 20
 NUMBERS = itertools.count()
 

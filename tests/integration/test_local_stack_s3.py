@@ -16,6 +16,9 @@ from botocore.exceptions import ClientError
 
 from s3_server import BUCKET, S3Server, at_once, running_s3
 
+# One worker starts the process for all of them.
+pytestmark = pytest.mark.xdist_group("local-stack-s3")
+
 KEY = "images/ubuntu/xenial/amd64/default/20261123_10:00/lxd.tar.xz"
 
 
