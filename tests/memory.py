@@ -62,19 +62,19 @@ class MemoryStore:
         found = self.objects.get(key)
         return Document(found.body, found.etag) if found else None
 
-    def create(self, key: str, body: bytes) -> bool:
+    def create(self, key: str, body: bytes) -> str | None:
         self._called("create", key)
         if key in self.objects:
-            return False
+            return None
         self.put(key, body)
-        return True
+        return self.objects[key].etag
 
-    def replace(self, key: str, body: bytes, revision: str) -> bool:
+    def replace(self, key: str, body: bytes, revision: str) -> str | None:
         self._called("replace", key)
         if key not in self.objects or self.objects[key].etag != revision:
-            return False
+            return None
         self.put(key, body)
-        return True
+        return self.objects[key].etag
 
     def delete(self, key: str, revision: str) -> bool:
         self._called("delete", key)

@@ -95,16 +95,16 @@ def settle(version: VersionId, tools: Tools) -> Settled:
         if sight.nothing:
             return work.settled
         if not sight.worth_a_claim:
-            if _finish(work, sight):
+            if _finish(work, sight) and (work.settled.outcome == "unchanged" or _is_as_seen(work, sight)):
                 return work.settled
             continue
-        with claimed(tools.store, version, tools.now, tools.claim_seconds) as mine:
+        with claimed(tools.store, version, tools.now, tools.claim_seconds, tools.pause) as mine:
             if not mine:
                 work.settled.outcome = "claimed by another"
                 return work.settled
             sight = _look(work)  # again: whoever held the claim until now may have read all there is
             done = _finish(work, sight)
-        if done and _generations(_listed(work)) == _generations_of(sight.files):
+        if done and _is_as_seen(work, sight):
             return work.settled  # whoever saw the claim and left had nothing newer to show
     raise AssertionError("attempts() ends by raising")
 
@@ -151,9 +151,9 @@ def _known(learned: Learned, before: Record | None, listed: dict[str, ObjectInfo
 
 
 def _same_generation(known: FileFacts, info: ObjectInfo) -> bool:
-    """The same bytes; a refusal also stands on headers, which a copy in place changes without a new ETag."""
+    """The same bytes; what a refusal or a withdrawal is about ends with any other upload, also of the same bytes."""
     same = (known.etag, known.size_bytes) == (info.etag, info.size_bytes)
-    return same and (not known.refusal or known.modified == info.modified)
+    return same and (not (known.refusal or known.withdrawn) or known.modified == info.modified)
 
 
 def _unread(files: Files) -> list[str]:
@@ -179,7 +179,12 @@ def _lists_what_changed(sight: _Sight) -> bool:
     if sight.before is None or sight.before.state != "sound":
         return False
     known = sight.before.files
-    return any(known[file].sha256 and not facts.sha256 for file, facts in sight.files.items() if file in known)
+    listed = {file: facts for file, facts in sight.files.items() if file in known and _can_be_listed(file)}
+    return any(known[file].sha256 and not facts.sha256 for file, facts in listed.items())
+
+
+def _can_be_listed(file: str) -> bool:
+    return items.classify(file).role in (Role.METADATA, Role.ROOT, Role.UNIFIED, Role.DELTA)
 
 
 def _finish(work: _Work, sight: _Sight) -> bool:
@@ -253,9 +258,10 @@ def _save(work: _Work, sight: _Sight) -> bool:
     return True
 
 
-def _generations(listed: dict[str, ObjectInfo]) -> dict[str, tuple[str, int]]:
-    return {file: (info.etag, info.size_bytes) for file, info in listed.items()}
+def _is_as_seen(work: _Work, sight: _Sight) -> bool:
+    """Whether the folder is still as it was decided from. Asked after each write, for a condition is not enough:
 
-
-def _generations_of(files: Files) -> dict[str, tuple[str, int]]:
-    return {file: (facts.etag, facts.size_bytes) for file, facts in files.items()}
+    equal records have equal ETags, so If-Match also holds when the record went away and came back meanwhile.
+    """
+    listed = {file: (info.etag, info.size_bytes) for file, info in _listed(work).items()}
+    return listed == {file: (facts.etag, facts.size_bytes) for file, facts in sight.files.items()}

@@ -4,6 +4,10 @@ An attempt reads the revisions of the three documents first, then the records, t
 that changed with If-Match. Losing any of these races starts again from fresh reads; what was written
 already is then found unchanged. The index is compared every time, so a publisher that died between two
 writes is made good by the next one.
+
+If-Match is not enough. Another publisher may find an index right that this one is about to change, and
+equal documents have equal ETags, so a document that went away and came back is not noticed. Hence an
+attempt that wrote looks again at all that it read and wrote, and one that finds a change is repeated.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -27,7 +31,10 @@ READERS: Final = 8  # records of one product that are read at once
 
 @dataclass(slots=True)
 class Published:
-    """What came of publishing one stream. `damaged` products were left as they are in the catalog."""
+    """What came of publishing one stream. `damaged` products were left as they are in the catalog.
+
+    `seen`: prefix -> key -> revision of all that the last attempt read or wrote there.
+    """
 
     stream: str
     writes: int = 0
@@ -36,6 +43,7 @@ class Published:
     catalog_bytes: int = 0
     damaged: dict[ProductId, CatalogDamaged] = field(default_factory=dict)
     newly_listed: list[Record] = field(default_factory=list)
+    seen: dict[str, dict[str, str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,9 +72,10 @@ def publish(
     done = Published(stream)
     for _ in attempts(f"the catalog of {stream}", pause):
         done.attempts += 1
-        done.newly_listed.clear()
         done.damaged.clear()
-        if _attempt(store, wanted, clients, done, forget):
+        done.seen.clear()
+        writes = done.writes
+        if _attempt(store, wanted, clients, done, forget) and (done.writes == writes or _is_as_seen(store, done)):
             return done
         done.lost_races += 1
     raise AssertionError("attempts() ends by raising")
@@ -77,9 +86,9 @@ def _attempt(
 ) -> bool:
     stream = done.stream
     sight = _Sight(
-        index=store.read(catalog.INDEX_KEY),
-        products=store.read(catalog.products_key(stream)),
-        unlisted=store.read(catalog.unlisted_key(stream)),
+        index=_read(store, catalog.INDEX_KEY, done),
+        products=_read(store, catalog.products_key(stream), done),
+        unlisted=_read(store, catalog.unlisted_key(stream), done),
     )
     changed = _read_products(store, wanted, done)
     before = catalog.decode_products(sight.products.body if sight.products else None, stream)
@@ -98,6 +107,19 @@ def _attempt(
     return written
 
 
+def _read(store: Store, key: str, done: Published) -> Document | None:
+    found = store.read(key)
+    done.seen[key] = {key: found.revision} if found else {}
+    return found
+
+
+def _is_as_seen(store: Store, done: Published) -> bool:
+    """Whether everything that was read or written is as it was then."""
+    return all(
+        {info.key: info.etag for info in store.list(prefix)} == revisions for prefix, revisions in done.seen.items()
+    )
+
+
 def _folded(
     store: Store,
     before: Products,
@@ -110,8 +132,8 @@ def _folded(
     while folded.needs:
         others = [product_id(done.stream, name) for name in sorted(folded.needs)]
         found = _read_products(store, others, done)
-        if done.damaged:
-            raise next(iter(done.damaged.values()))  # without its records nobody can tell what to list
+        if unknown := done.damaged.keys() & set(others):
+            raise done.damaged[min(unknown)]  # without its records nobody can tell what to list
         changed.update(found)
         folded = fold(before, changed, clients)
     return folded.document
@@ -122,9 +144,10 @@ def _read_products(store: Store, products: Iterable[ProductId], done: Published)
     with ThreadPoolExecutor(READERS, thread_name_prefix="records") as pool:
         for product in products:
             keys = [info.key for info in store.list(product.records_prefix)]
-            bodies = zip(keys, pool.map(store.read, keys), strict=True)
+            bodies = {key: seen for key, seen in zip(keys, pool.map(store.read, keys), strict=True) if seen}
+            done.seen[product.records_prefix] = {key: seen.revision for key, seen in bodies.items()}
             try:
-                found[product] = [records.decode(seen.body, key) for key, seen in bodies if seen]
+                found[product] = [records.decode(seen.body, key) for key, seen in bodies.items()]
             except CatalogDamaged as damage:  # its neighbours in the batch go on
                 done.damaged[product] = damage
     return found
@@ -137,8 +160,10 @@ def _put(store: Store, key: str, document: CatalogDocument, seen: Document | Non
         done.catalog_bytes = len(body)
     if (seen and seen.body == body) or (seen is None and _says_nothing(document)):
         return True
-    if not write(store, key, body, seen):
+    revision = write(store, key, body, seen)
+    if not revision:
         return False
+    done.seen[key] = {key: revision}
     done.writes += 1
     return True
 

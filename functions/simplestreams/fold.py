@@ -26,6 +26,7 @@ from simplestreams.records import Record, Verdict
 
 ALL_CLIENTS: Final = ("incus", "lxd")
 _ITEM_ATTRIBUTES: Final = {field.encode_name: field.name for field in msgspec.structs.fields(Item)}
+_COMBINED_ATTRIBUTES: Final = [name for field, name in _ITEM_ATTRIBUTES.items() if field.startswith("combined_")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,11 +169,9 @@ def _fingerprints(record: Record, verdict: Verdict, clients: Sequence[str]) -> d
 def _entangled(document: Products, candidates: Mapping[str, _Candidate]) -> frozenset[str]:
     """Products outside of `candidates` that list, or wait for, a fingerprint of one of them."""
     gained: set[bytes] = set()
-    held: set[str] = set()
     for name, candidate in candidates.items():
-        before = bytes(document.products[name].versions) if name in document.products else b""
-        gained |= {fp.encode() for fp in candidate.fingerprints if fp.encode() not in before}
-        held |= candidate.fingerprints
+        before = _listed_fingerprints(document.products[name]) if name in document.products else set()
+        gained |= {fp.encode() for fp in candidate.fingerprints - before}
     others = {name: product for name, product in document.products.items() if name not in candidates}
     listing = (name for name, product in others.items() if gained and _mentions(product, gained))
     waiting = (
@@ -180,9 +179,19 @@ def _entangled(document: Products, candidates: Mapping[str, _Candidate]) -> froz
         for name, entries in document.withheld.items()
         if name not in candidates
         for entry in entries
-        if entry.fingerprint.encode() in gained or (entry.held_by in candidates and entry.fingerprint not in held)
+        if entry.fingerprint.encode() in gained or entry.held_by in candidates
     )
     return frozenset((*listing, *waiting))
+
+
+def _listed_fingerprints(product: Product) -> set[str]:
+    """What clients compare of a product, as the document has it."""
+    found: set[str] = set()
+    for version in catalog.decode_versions(product).values():
+        for item in version.items.values():
+            unified = item.ftype in items.UNIFIED_FTYPES.values()
+            found |= {item.sha256} if unified else {getattr(item, field) for field in _COMBINED_ATTRIBUTES}
+    return found
 
 
 def _mentions(product: Product, fingerprints: set[bytes]) -> bool:

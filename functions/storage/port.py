@@ -46,11 +46,19 @@ class Store(Protocol):
     def read(self, key: str) -> Document | None:
         """A small object, or None when there is no such key."""
 
-    def create(self, key: str, body: bytes) -> bool:
-        """Write an object that must not exist yet; False when it does: a race was lost."""
+    def create(self, key: str, body: bytes) -> str | None:
+        """Write an object that must not exist yet; its revision, or None when it does: a race was lost.
 
-    def replace(self, key: str, body: bytes, revision: str) -> bool:
-        """Write over the very revision that was read; False when it is gone: a race was lost."""
+        None, here and below, may also follow a write that took effect: its answer was lost, and the
+        adapter's next try met the first one. Whoever gets None must look again, not conclude.
+        """
+
+    def replace(self, key: str, body: bytes, revision: str) -> str | None:
+        """Write over the very revision that was read; the new one, or None when that is gone: a race was lost.
+
+        Equal bytes may be an equal revision. So a revision that came back is not noticed: A reads it, B and C
+        write another and this one again, A's write goes through. Whoever writes must look again afterwards.
+        """
 
     def delete(self, key: str, revision: str) -> bool:
         """Delete the very revision that was seen; False when it is another one or gone."""
@@ -62,6 +70,6 @@ class Store(Protocol):
         """Start to read a large object; ObjectChanged, also midway, when it is no longer that one."""
 
 
-def write(store: Store, key: str, body: bytes, seen: Document | None) -> bool:
-    """Write what was decided from `seen`: over it, or where nothing was. False: a race was lost."""
+def write(store: Store, key: str, body: bytes, seen: Document | None) -> str | None:
+    """Write what was decided from `seen`: over it, or where nothing was. Its revision; None: a race was lost."""
     return store.create(key, body) if seen is None else store.replace(key, body, seen.revision)

@@ -49,18 +49,14 @@ class S3Store:
                 return None
             raise refused.error from refused
 
-    def create(self, key: str, body: bytes) -> bool:
-        return self._conditionally(
-            key, self._s3.put_object, Key=key, Body=body, ContentType=_JSON, IfNoneMatch="*", **_lifetime(key)
-        )
+    def create(self, key: str, body: bytes) -> str | None:
+        return self._put(key, body, IfNoneMatch="*")
 
-    def replace(self, key: str, body: bytes, revision: str) -> bool:
-        return self._conditionally(
-            key, self._s3.put_object, Key=key, Body=body, ContentType=_JSON, IfMatch=revision, **_lifetime(key)
-        )
+    def replace(self, key: str, body: bytes, revision: str) -> str | None:
+        return self._put(key, body, IfMatch=revision)
 
     def delete(self, key: str, revision: str) -> bool:
-        return self._conditionally(key, self._s3.delete_object, Key=key, IfMatch=revision)
+        return self._conditionally(key, self._s3.delete_object, Key=key, IfMatch=revision) is not None
 
     def list(self, prefix: str, after: str = "") -> Iterator[ObjectInfo]:
         paginator = self._s3.get_paginator("list_objects_v2")
@@ -83,14 +79,19 @@ class S3Store:
         chunks = read_object(self._s3, self._bucket, key, etag, size, self._plan)
         return Opened(size, head.get("ContentEncoding", ""), chunks, head.get("Metadata", {}).get(DECLARED_SHA256, ""))
 
-    def _conditionally(self, key: str, call: Callable[..., object], **arguments: object) -> bool:
+    def _put(self, key: str, body: bytes, **condition: str) -> str | None:
+        about = {"Body": body, "ContentType": _JSON, **_lifetime(key), **condition}
+        answer = self._conditionally(key, self._s3.put_object, Key=key, **about)
+        return None if answer is None else answer["ETag"]
+
+    def _conditionally(self, key: str, call: Callable[..., _R], **arguments: object) -> _R | None:
+        """The answer, or None when the condition does not hold."""
         try:
-            self._call(key, call, Bucket=self._bucket, **arguments)
+            return self._call(key, call, Bucket=self._bucket, **arguments)
         except Refused as refused:
             if refused.code in _LOST:
-                return False
+                return None
             raise refused.error from refused
-        return True
 
     def _call(self, key: str, call: Callable[_P, _R], *args: _P.args, **kwargs: _P.kwargs) -> _R:
         try:

@@ -1,0 +1,221 @@
+"""Each fault that the random runs found, staged once more so that it stays found."""
+
+import json
+from collections.abc import Callable
+
+import images
+from memory import MemoryStore, System
+from simplestreams import catalog, records
+from simplestreams.fold import fold
+from simplestreams.keys import ProductId, VersionId, parse_product
+from simplestreams.records import FileFacts, Record
+
+PRODUCT = "images/ubuntu/noble/amd64/default"
+OLD, NEW = f"{PRODUCT}/20261101_10:00", f"{PRODUCT}/20261102_10:00"
+ID = parse_product(PRODUCT)
+
+
+class Interrupted(MemoryStore):
+    """A store that runs `then` once, right before the `count`th call of `method` on `key`."""
+
+    def quiet(self) -> None:
+        self.on = MemoryStore().on
+
+    def meanwhile(self, method: str, key: str, then: Callable[[], object], count: int = 1) -> None:
+        left = [count]
+
+        def hook(called: str, called_key: str) -> None:
+            if (called, called_key) == (method, key):
+                left[0] -= 1
+                if left[0] == 0:
+                    then()
+
+        self.on = hook
+
+
+class AnswerLost(MemoryStore):
+    """Loses the answer to the first write of a key; the adapter tries again and meets its own write: 412."""
+
+    lose: str = ""
+
+    def create(self, key: str, body: bytes) -> str | None:
+        revision = super().create(key, body)
+        if self.lose and key.startswith(self.lose):
+            self.lose = ""
+            return None
+        return revision
+
+
+def test_a_mark_whose_answer_was_lost_is_still_my_own() -> None:
+    store = AnswerLost()
+    store.lose = "claims/"
+    system = System(store)
+    system.upload(OLD, images.split_image())
+    assert system.settle(OLD).outcome == "recorded"
+    assert not [key for key in store.objects if key.startswith("claims/")]
+
+
+def test_a_record_that_came_back_to_an_earlier_revision_is_not_written_over_from_an_old_look() -> None:
+    store = Interrupted()
+    system = System(store)
+    system.upload(OLD, images.split_image())
+    system.settle(OLD)
+
+    def come_and_go() -> None:
+        store.quiet()
+        system.settle(OLD)  # another worker is faster, and sees the same file
+        store.remove(f"{OLD}/metadata.json")
+        system.settle(OLD)  # the record is byte for byte what it was
+
+    store.put(f"{OLD}/metadata.json", b'{"os": "Other"}')
+    store.meanwhile("replace", f"versions/{OLD}.json", come_and_go)
+    system.settle(OLD)
+    record = records.decode(store.objects[f"versions/{OLD}.json"].body, f"versions/{OLD}.json")
+    assert "metadata.json" not in record.files
+
+
+def test_an_index_entry_is_not_taken_away_by_a_publisher_who_was_overtaken() -> None:
+    store = Interrupted()
+    system = System(store)
+    system.upload(OLD, images.split_image(seed="old"))
+    system.catch_up()
+
+    def another_version_is_published() -> None:
+        store.quiet()
+        system.upload(NEW, images.split_image(seed="new"))
+        system.settle(NEW)
+        system.publish(ID)  # finds the index as it should be: the entry is not gone yet
+
+    for file in images.split_image():
+        store.remove(f"{OLD}/{file}")
+    system.settle(OLD)
+    store.meanwhile("replace", catalog.INDEX_KEY, another_version_is_published)
+    system.publish(ID)
+    assert system.listed() == {ID.name: ["20261102_10:00"]}
+    index = catalog.decode_index(store.objects[catalog.INDEX_KEY].body)
+    assert index.index["images"].products == [ID.name]
+
+
+def test_a_catalog_that_came_back_to_an_earlier_revision_is_not_written_over_from_old_records() -> None:
+    store = Interrupted()
+    system = System(store)
+    system.upload(OLD, images.split_image(seed="old"))
+    system.catch_up()
+    system.upload(NEW, images.split_image(seed="new"))
+    system.settle(NEW)
+
+    def come_and_go() -> None:
+        store.quiet()
+        system.publish(ID)
+        store.remove(f"{NEW}/lxd.tar.xz")
+        system.settle(NEW)
+        system.publish(ID)  # the document is byte for byte what it was
+
+    store.meanwhile("replace", catalog.products_key("images"), come_and_go)
+    system.publish(ID)
+    assert system.listed() == {ID.name: ["20261101_10:00"]}
+
+
+def test_overwriting_metadata_json_does_not_show_the_product_without_any_in_between() -> None:
+    store = MemoryStore()
+    system = System(store)
+    system.upload(OLD, {**images.split_image(), "metadata.json": b'{"aliases": ["stable"]}'})
+    system.settle(OLD)
+    shown: list[list[str]] = []
+
+    def note(method: str, key: str) -> None:
+        if method == "list" and key.startswith("images"):
+            record = json.loads(store.objects[f"versions/{OLD}.json"].body)
+            shown.append(record["files"]["metadata.json"]["overrides"]["aliases"])
+
+    store.put(f"{OLD}/metadata.json", b'{"aliases": ["edge"]}')
+    store.on = note
+    system.settle(OLD)
+    assert shown
+    assert all(aliases in (["stable"], ["edge"]) for aliases in shown)
+
+
+def test_an_unreadable_record_stops_only_its_own_product() -> None:
+    """Also when a neighbour shares a fingerprint with a third product, whose records are then needed too."""
+    system = System()
+    files = images.split_image()
+    paths = [f"images/{os}/1/amd64/default/20261101_10:00" for os in ("alma", "beta", "gamma")]
+    for path in paths:
+        system.upload(path, files if "gamma" not in path else images.split_image(seed="other"))
+        system.settle(path)
+    alma, beta, gamma = (parse_product(path.rpartition("/")[0]) for path in paths)
+    system.publish(alma)
+    system.store.put(f"versions/{paths[2]}.json", b"{")
+    done = system.publish(beta, gamma)
+    assert list(done[0].damaged) == [gamma]
+    assert list(system.products_document().withheld) == [beta.name]
+
+
+def test_a_root_is_listed_again_when_only_one_of_its_two_fingerprints_was_ever_taken() -> None:
+    """LXD's and Incus's metadata give a root two fingerprints; freeing one frees whoever waits for the other."""
+    alma, beta, gamma = (ProductId("images", os, "1", "amd64", "default") for os in ("alma", "beta", "gamma"))
+    both = {"lxd.tar.xz": "1", "incus.tar.xz": "2"}
+    document = catalog.decode_products(None, "images")
+    known = {beta: [_record(beta, both)], gamma: [_record(gamma, {"incus.tar.xz": "2"})]}
+    document = fold(document, known).document
+    assert sorted(document.products) == [beta.name]
+    known |= {alma: [_record(alma, {"lxd.tar.xz": "1"})]}
+    assert sorted(_folded(document, known, alma).products) == [alma.name, gamma.name]
+
+
+def test_a_file_that_was_listed_as_metadata_counts_as_new_when_it_is_listed_as_an_image() -> None:
+    alma, beta = (ProductId("images", os, "1", "amd64", "default") for os in ("alma", "beta"))
+    document = catalog.decode_products(None, "images")
+    known = {alma: [_record(alma, {"lxd.tar.xz": "1"})], beta: [_unified(beta, "1")]}
+    document = fold(document, known).document
+    assert sorted(document.products) == [alma.name, beta.name]
+    known[alma] = [*known[alma], _unified(alma, "1", "20261102_10:00")]
+    after = _folded(document, known, alma)
+    assert sorted(after.products) == [alma.name]
+    assert after == fold(catalog.decode_products(None, "images"), known).document
+
+
+def _folded(document: catalog.Products, known: dict[ProductId, list[Record]], changed: ProductId) -> catalog.Products:
+    wanted = {changed: known[changed]}
+    while (folded := fold(document, wanted)).needs:
+        wanted |= {product: versions for product, versions in known.items() if product.name in folded.needs}
+    return folded.document
+
+
+def _record(product: ProductId, metadata: dict[str, str]) -> Record:
+    """A sound version with the root `r`; `metadata` maps a file's name to a digit that its digest repeats."""
+    files = {file: _facts(sha256=digit * 64) for file, digit in metadata.items()}
+    combined = {digit * 64: f"c{digit}" * 32 for digit in metadata.values()}
+    files["rootfs.squashfs"] = _facts(sha256="f" * 64, combined=combined)
+    return records.settled(_version(product), files, None)
+
+
+def _unified(product: ProductId, digit: str, version: str = "20261101_10:00") -> Record:
+    return records.settled(_version(product, version), {"lxd_combined.tar.gz": _facts(sha256=digit * 64)}, None)
+
+
+def _version(product: ProductId, version: str = "20261101_10:00") -> VersionId:
+    return VersionId(product, version)
+
+
+def _facts(sha256: str, combined: dict[str, str] | None = None) -> FileFacts:
+    return FileFacts(
+        etag="e", size_bytes=1, modified="2026-11-01T10:00:00+00:00", sha256=sha256, combined=combined or {}
+    )
+
+
+def test_a_refused_mark_means_nothing_when_nobody_holds_one() -> None:
+    class Conflict(MemoryStore):
+        """Answers 409 to the first mark, as S3 does while another one is being removed."""
+
+        refused = False
+
+        def create(self, key: str, body: bytes) -> str | None:
+            if key.startswith("claims/") and not self.refused:
+                self.refused = True
+                return None
+            return super().create(key, body)
+
+    system = System(Conflict())
+    system.upload(OLD, images.split_image())
+    assert system.settle(OLD).outcome == "recorded"
