@@ -43,6 +43,21 @@ def pytest_configure(config: pytest.Config) -> None:
     # started.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     config.addinivalue_line("markers", "e2e: starts the whole stack as processes and uses the real clients")
+    config.addinivalue_line("markers", "real_s3: needs versitygw, a real S3 server")
+    config.addinivalue_line("markers", "heavy: gigabytes and minutes; runs with `-m heavy` only")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what is heavy unless somebody asks for it, and say what needs a program that is not here."""
+    from uploading import versitygw
+
+    heavy = pytest.mark.skip(reason="heavy: run it with -m heavy")
+    unreal = pytest.mark.skip(reason="NOT TESTED, missing versitygw")
+    for item in items:
+        if "heavy" in item.keywords and "heavy" not in config.option.markexpr:
+            item.add_marker(heavy)
+        if "real_s3" in item.keywords and versitygw() is None:
+            item.add_marker(unreal)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -1,0 +1,231 @@
+"""What the catalog must say, restated in one pass over the objects themselves.
+
+Written from the rules (README, and LXD's and Incus's products.go), not from the code under test: it knows no
+records, no events and no increments, and it does not parse images. What each body is, the test that made it
+says (`Content`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+CLIENTS = {"incus": ("incus.tar.xz", "incus_combined.tar.gz"), "lxd": ("lxd.tar.xz", "lxd_combined.tar.gz")}
+COMBINED = {
+    "squashfs": ["combined_squashfs_sha256"],
+    "root.tar.xz": ["combined_rootxz_sha256", "combined_sha256"],
+    "disk-kvm.img": ["combined_disk-kvm-img_sha256"],
+}
+ROOTS = {  # the first of a kind that is there and sound is meant
+    "squashfs": ("rootfs.squashfs", "root.squashfs"),
+    "root.tar.xz": ("rootfs.tar.xz", "root.tar.xz"),
+    "disk-kvm.img": ("disk.qcow2", "other.qcow2"),
+}
+FORMS = {14: "%Y%m%d_%H:%M", 13: "%Y%m%d_%H%M", 12: "%Y%m%d%H%M", 8: "%Y%m%d"}
+
+
+@dataclass(frozen=True)
+class Content:
+    """A body and what it is: `metadata <arch>`, `unified <arch>`, `squashfs`, `tar`, `qcow2`, `vcdiff`, `overrides`."""
+
+    kind: str
+    body: bytes
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def sha256(self) -> str:
+        return hashlib.sha256(self.body).hexdigest()
+
+
+@dataclass
+class Build:
+    """A version that could be listed. `roots`: ftype -> file; `prints`: file -> fingerprints."""
+
+    name: str
+    files: dict[str, Content]
+    metadata: dict[str, str]
+    roots: dict[str, str]
+    unified: str
+    deltas: list[str]
+    prints: dict[str, list[str]]
+
+    @property
+    def moment(self) -> datetime:
+        return datetime.strptime(self.name, FORMS[len(self.name)])  # noqa: DTZ007
+
+
+def expected_catalog(objects: Mapping[str, Content], withdrawn: set[str]) -> dict[str, bytes]:
+    """Served key -> bytes of `streams/v1/index.json` and every products document (without what is `withheld`).
+
+    `objects`: the key of each object below images* with what it is; `withdrawn`: `images/…/<version>`.
+    """
+    versions: dict[str, dict[str, Content]] = {}
+    for key, content in objects.items():
+        parts = key.split("/")
+        if len(parts) == 7 and len(parts[5]) in FORMS and "/".join(parts[:6]) not in withdrawn:
+            versions.setdefault("/".join(parts[:6]), {})[parts[6]] = content
+    streams: dict[str, dict[str, list[Build]]] = {}
+    for path, files in versions.items():
+        stream, *product, version = path.split("/")
+        if build := _build(version, files, product[2]):
+            streams.setdefault(stream, {}).setdefault(":".join(product), []).append(build)
+    documents = {stream: _document(stream, products) for stream, products in streams.items()}
+    index = {
+        stream: {
+            "datatype": "image-downloads",
+            "format": "products:1.0",
+            "path": f"streams/v1/{stream}.json",
+            "products": sorted(document["products"]),
+        }
+        for stream, document in documents.items()
+        if document["products"]
+    }
+    served = {f"streams/v1/{stream}.json": canonical(document) for stream, document in documents.items()}
+    return served | {"streams/v1/index.json": canonical({"format": "index:1.0", "index": index})}
+
+
+def canonical(document: object) -> bytes:
+    return json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def _build(name: str, files: dict[str, Content], arch: str) -> Build | None:
+    sums = {}
+    if "SHA256SUMS" in files:
+        for line in files["SHA256SUMS"].body.decode().splitlines():
+            digest, file = line.split("  ")
+            sums[file] = digest
+    sound = {f: c for f, c in files.items() if sums.get(f, c.sha256) == c.sha256}
+
+    def is_a(file: str, kind: str) -> bool:
+        return file in sound and sound[file].kind == kind
+
+    own = {client: meta for client, (meta, _) in CLIENTS.items() if is_a(meta, f"metadata {arch}")}
+    metadata = {client: own.get(client, next(iter(own.values()))) for client in CLIENTS} if own else {}
+    roots = {}
+    kinds = {"squashfs": "squashfs", "root.tar.xz": "tar", "disk-kvm.img": "qcow2"}
+    for ftype, names in ROOTS.items():
+        found = [file for file in names if is_a(file, kinds[ftype])]
+        if found and own:
+            roots[ftype] = found[0]
+    unified = next((u for u in ("incus_combined.tar.gz", "lxd_combined.tar.gz") if is_a(u, f"unified {arch}")), "")
+    if not (roots or unified):
+        return None
+    prints = {}
+    for file in sorted(roots.values()):
+        heads = {sound[metadata[client]].body for client in CLIENTS}
+        prints[file] = sorted(hashlib.sha256(head + sound[file].body).hexdigest() for head in heads)
+    if unified:
+        prints[unified] = [sound[unified].sha256]
+    return Build(name, sound, metadata, roots, unified, [f for f in sound if is_a(f, "vcdiff")], prints)
+
+
+def _document(stream: str, products: dict[str, list[Build]]) -> dict[str, Any]:
+    listed: dict[str, list[Build]] = {}
+    taken: set[str] = set()
+    for name in sorted(products):
+        for build in sorted(_of_one_form(products[name]), key=lambda b: (b.moment, b.name), reverse=True):
+            _drop_taken(build, taken)
+            if build.prints:
+                listed.setdefault(name, []).append(build)
+    aliases = _aliases(listed)
+    return {
+        "content_id": stream,
+        "datatype": "image-downloads",
+        "format": "products:1.0",
+        "products": {name: _product(stream, name, builds, aliases[name]) for name, builds in listed.items()},
+    }
+
+
+def _of_one_form(builds: list[Build]) -> list[Build]:
+    """Those named as most are; when as many are named one way as another, as the oldest is."""
+    count = Counter(len(build.name) for build in builds)
+    most = max(count.values())
+    oldest = min((b for b in builds if count[len(b.name)] == most), key=lambda b: (b.moment, builds.index(b)))
+    return [build for build in builds if len(build.name) == len(oldest.name)]
+
+
+def _drop_taken(build: Build, taken: set[str]) -> None:
+    for file, prints in list(build.prints.items()):
+        if taken & set(prints):
+            del build.prints[file]
+            build.roots = {ftype: root for ftype, root in build.roots.items() if root != file}
+            build.unified = "" if build.unified == file else build.unified
+        else:
+            taken |= set(prints)
+
+
+def _own_aliases(name: str) -> list[str]:
+    os, release, arch, variant = name.split(":")
+    short = [f"{os}/{release}"] if variant == "default" else []
+    return [f"{os}/{release}/{arch}/{variant}", f"{os}/{release}/{variant}", *short]
+
+
+def _aliases(listed: dict[str, list[Build]]) -> dict[str, list[str]]:
+    """Product -> its aliases: a path's own first of all, any other to the first product by name that asks."""
+    taken: dict[tuple[str, str], str] = {}
+    wanted = {name: sorted(set(_overrides(builds[0]).get("aliases", []))) for name, builds in listed.items()}
+    for asked in ({name: _own_aliases(name) for name in listed}, wanted):
+        for name in sorted(asked):
+            for alias in asked[name]:
+                taken.setdefault((name.split(":")[2], alias), name)
+
+    def has(name: str, alias: str) -> bool:
+        return taken[name.split(":")[2], alias] == name
+
+    return {
+        name: [a for a in dict.fromkeys((*_own_aliases(name), *wanted[name])) if has(name, a)] for name in listed
+    }
+
+
+def _overrides(build: Build) -> Mapping[str, Any]:
+    return build.files["metadata.json"].overrides if "metadata.json" in build.files else {}
+
+
+def _product(stream: str, name: str, builds: list[Build], aliases: list[str]) -> dict[str, Any]:
+    os, release, arch, variant = name.split(":")
+    newest = _overrides(builds[0])
+    roots = {build.name: set(build.roots) for build in builds}
+    product = {
+        "aliases": ",".join(aliases),
+        "arch": arch,
+        "os": newest.get("os", os),
+        "release": release,
+        "release_title": newest.get("release_title", release),
+        "variant": variant,
+        "versions": {b.name: _version(f"{stream}/{name.replace(':', '/')}/{b.name}", b, roots) for b in builds},
+    }
+    if requirements := newest.get("requirements"):
+        product |= {"requirements": requirements, "lxd_requirements": requirements}
+    return product
+
+
+def _version(path: str, build: Build, roots: dict[str, set[str]]) -> dict[str, Any]:
+    items: dict[str, Any] = {}
+
+    def item(file: str, ftype: str, **more: str) -> dict[str, Any]:
+        content = build.files[file]
+        return {"ftype": ftype, "path": f"{path}/{file}", "sha256": content.sha256, "size": len(content.body)} | more
+
+    for client, (meta, combined) in CLIENTS.items():
+        if build.roots:
+            file = build.metadata[client]
+            hashes = {
+                field: hashlib.sha256(build.files[file].body + build.files[root].body).hexdigest()
+                for ftype, root in build.roots.items()
+                for field in COMBINED[ftype]
+            }
+            items[meta] = item(file, meta, **hashes)
+        if build.unified:
+            items[combined] = item(build.unified, combined)
+    for ftype, root in build.roots.items():
+        items[root] = item(root, ftype)
+    for delta in build.deltas:
+        base = delta.split(".")[1]
+        if "squashfs" in build.roots and "squashfs" in roots.get(base, set()):
+            items[delta] = item(delta, "squashfs.vcdiff", delta_base=base)
+    return {"items": items}
