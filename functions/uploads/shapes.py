@@ -11,7 +11,8 @@ Sha256 = Annotated[
     str, msgspec.Meta(description="SHA-256 of the file, 64 hex digits.", pattern="^[0-9A-Fa-f]{64}$", max_length=64)
 ]
 UploadId = Annotated[
-    str, msgspec.Meta(description="`upload_id` of an earlier answer: what arrived then is not sent again.")
+    str,
+    msgspec.Meta(description="`upload_id` of an earlier answer: what arrived then is not sent again.", max_length=1024),
 ]
 InParts = Annotated[
     bool, msgspec.Meta(description="false: one PUT up to 5 GiB; true: in parts. By default in parts above 64 MiB.")
