@@ -1,0 +1,1 @@
+"""`scripts/bench`: how fast images are hashed, catalogs folded, functions started, and where the limits are."""

@@ -1,0 +1,107 @@
+"""The commands of `scripts/bench`."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from cli.bench import machine
+from cli.bench.figures import Figure, table, write_growth_svg, write_json, write_svg
+
+
+def output_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Where the figures go besides the table; every command takes these."""
+    for option in (
+        click.option("--plot", type=click.Path(path_type=Path, dir_okay=False), help="Draw the ratios as SVG."),
+        click.option(
+            "--json",
+            "as_json",
+            type=click.Path(path_type=Path, dir_okay=False),
+            help="Write a list of {name, unit, median, min, max, ratio, against}.",
+        ),
+        click.option("--rounds", type=click.IntRange(1), default=5, show_default=True, help="Runs behind a median."),
+    ):
+        command = option(command)
+    return command
+
+
+def show(figures: Sequence[Figure], about: str, as_json: Path | None, plot: Path | None) -> None:
+    """Print the table and what machine it is of; write what was asked for."""
+    click.echo(f"\n{about}\n\n{table(figures)}")
+    if as_json:
+        write_json(figures, as_json)
+    if plot:
+        write_svg(figures, plot, about)
+
+
+@click.group(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
+@output_options
+@click.pass_context
+def main(context: click.Context, rounds: int, as_json: Path | None, plot: Path | None) -> None:
+    """Measure this machine: hashing, folding, cold starts, a burst, a simulation. Without a command: all of it."""
+    if context.invoked_subcommand:
+        return
+    about = machine.describe()
+    figures: list[Figure] = []
+    for name, part in PARTS.items():
+        click.echo(f"{name}", err=True)
+        figures += part(rounds)
+    show(figures, about, as_json, plot)
+
+
+@main.command("hash")
+@output_options
+@click.option("--size-mib", default=512, show_default=True, help="Size of the object.")
+@click.option("--huge-gib", default=50, show_default=True, help="Size of an object to take the memory of; 0: none.")
+@click.option("--bucket", help="A real bucket instead of the stand-in, with your credentials and region.")
+@click.option("--key", help="An object of that bucket, a few hundred MiB at least.")
+def hash_command(
+    rounds: int,
+    as_json: Path | None,
+    plot: Path | None,
+    size_mib: int,
+    huge_gib: int,
+    bucket: str | None,
+    key: str | None,
+) -> None:
+    """Read and hash an object: plain loop, two passes, this project's reader."""
+    from cli.bench.hashing import hash_figures, real_figures
+
+    if (bucket is None) != (key is None):
+        raise click.UsageError("--bucket and --key go together")
+    about = machine.describe()
+    found = real_figures(bucket, key, rounds) if bucket and key else hash_figures(size_mib, rounds, huge_gib)
+    show(found, about, as_json, plot)
+
+
+@main.command("fold")
+@output_options
+def fold_command(rounds: int, as_json: Path | None, plot: Path | None) -> None:
+    """Fold one changed version into catalogs of 1,000 to 100,000 versions; `--plot` draws their growth."""
+    from cli.bench.folding import fold_figures, growth
+
+    about = machine.describe()
+    found = fold_figures(rounds)
+    show(found, about, as_json, None)
+    if plot:
+        write_growth_svg(growth(found), plot, "One changed version: CPU seconds and MiB by versions in the stream")
+
+
+def _hash(rounds: int) -> list[Figure]:
+    from cli.bench.hashing import hash_figures
+
+    return hash_figures(512, rounds, 50)
+
+
+def _fold(rounds: int) -> list[Figure]:
+    from cli.bench.folding import fold_figures
+
+    return fold_figures(rounds)
+
+
+PARTS: dict[str, Callable[[int], list[Figure]]] = {"hash": _hash, "fold": _fold}
+
+
+if __name__ == "__main__":
+    main(prog_name="bench")

@@ -1,0 +1,117 @@
+"""What the bench measured: figures, their table, their JSON, and a plot without a plotting library."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from html import escape
+from math import log
+from pathlib import Path
+from statistics import median
+from typing import Final
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A median with its spread. `ratio` compares with the figure named `against`, taken in the same run.
+
+    Where less is better (seconds) the ratio is `against` / this one, so that more than 1 is always better.
+    """
+
+    name: str
+    unit: str
+    median: float
+    min: float
+    max: float
+    ratio: float | None = None
+    against: str | None = None
+
+
+def figure(name: str, unit: str, values: Sequence[float], against: Figure | None = None) -> Figure:
+    """The figure of some values in `unit`; compared with `against`, which has the same unit."""
+    middle = median(values)
+    ratio = None
+    if against is not None and middle and against.median:
+        ratio = against.median / middle if _less_is_better(unit) else middle / against.median
+    return Figure(name, unit, middle, min(values), max(values), ratio, against.name if against else None)
+
+
+def _less_is_better(unit: str) -> bool:
+    return unit in ("s", "CPU s", "ms", "MiB")
+
+
+def table(figures: Iterable[Figure]) -> str:
+    """A Markdown table; numbers with three significant digits."""
+    lines = ["| what | median | unit | from .. to | ratio | against |", "|---|--:|---|--:|--:|---|"]
+    for row in figures:
+        ratio = f"{row.ratio:.2f} x" if row.ratio is not None else ""
+        spread = f"{_short(row.min)} .. {_short(row.max)}" if row.min != row.max else ""
+        lines.append(f"| {row.name} | {_short(row.median)} | {row.unit} | {spread} | {ratio} | {row.against or ''} |")
+    return "\n".join(lines)
+
+
+def write_json(figures: Iterable[Figure], target: Path) -> None:
+    """A list of {name, unit, median, min, max, ratio, against}."""
+    target.write_text(json.dumps([asdict(row) for row in figures], indent=1) + "\n")
+
+
+def _short(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+_BAR: Final = 22
+_LEFT: Final = 470
+_WIDTH: Final = 980
+
+
+def write_svg(figures: Iterable[Figure], target: Path, caption: str) -> None:
+    """Bars of every figure that has a ratio, with the spread in words; grouped by what they are compared with."""
+    rows = [row for row in figures if row.ratio is not None]
+    longest = max((row.ratio or 0.0 for row in rows), default=1.0)
+    parts = [
+        '<text x="10" y="20" font-weight="bold">Times better than the row compared with</text>',
+        f'<text x="10" y="38" fill="#555">{escape(caption)}</text>',
+    ]
+    for line, row in enumerate(rows):
+        y = 54 + line * _BAR
+        length = max(1.0, (row.ratio or 0.0) / longest * (_WIDTH - _LEFT - 200))
+        label = f"{row.ratio:.2f} x {row.against}"
+        parts.append(
+            f'<text x="{_LEFT - 8}" y="{y + 14}" text-anchor="end">{escape(row.name)}</text>'
+            f'<rect x="{_LEFT}" y="{y + 2}" width="{length:.0f}" height="{_BAR - 6}" fill="#3a6ea5"/>'
+            f'<text x="{_LEFT + length + 6:.0f}" y="{y + 14}" fill="#333">{escape(label)}</text>'
+        )
+    height = 64 + len(rows) * _BAR
+    target.write_text(
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height}" font-family="sans-serif" '
+        f'font-size="12"><rect width="{_WIDTH}" height="{height}" fill="white"/>{"".join(parts)}</svg>\n'
+    )
+
+
+def write_growth_svg(series: Mapping[str, Sequence[tuple[float, float]]], target: Path, caption: str) -> None:
+    """Lines over two logarithmic axes, one for each name: (x, y) in the units that the name says."""
+    points = [point for line in series.values() for point in line]
+    low = [min(point[axis] for point in points) for axis in (0, 1)]
+    high = [max(point[axis] for point in points) for axis in (0, 1)]
+
+    def place(point: tuple[float, float]) -> tuple[float, float]:
+        share = [log(point[a] / low[a]) / (log(high[a] / low[a]) or 1.0) for a in (0, 1)]
+        return 70 + share[0] * 560, 340 - share[1] * 270
+
+    parts = [f'<text x="10" y="20" font-weight="bold">{escape(caption)}</text>']
+    for number, (name, line) in enumerate(series.items()):
+        colour = ("#3a6ea5", "#b5523b", "#4b8b3b", "#8a5a9e")[number % 4]
+        places = [place(point) for point in line]
+        path = " ".join(f"{x:.0f},{y:.0f}" for x, y in places)
+        parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"/>')
+        parts += [
+            f'<circle cx="{x:.0f}" cy="{y:.0f}" r="3" fill="{colour}"/><text x="{x + 5:.0f}" y="{y - 5:.0f}" '
+            f'fill="{colour}">{_short(point[1])}</text>'
+            for (x, y), point in zip(places, line, strict=True)
+        ]
+        parts.append(f'<text x="690" y="{60 + 18 * number}" fill="{colour}">{escape(name)}</text>')
+    ticks = sorted({point[0] for point in points})
+    parts += [f'<text x="{place((x, low[1]))[0]:.0f}" y="362" text-anchor="middle">{x:,.0f}</text>' for x in ticks]
+    target.write_text(
+        '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 980 380" font-family="sans-serif" font-size="12">'
+        f'<rect width="980" height="380" fill="white"/>{"".join(parts)}</svg>\n'
+    )

@@ -1,0 +1,71 @@
+"""`bench fold`: one changed version in catalogs of growing size, with this project's fold and with plain JSON."""
+
+import gzip
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+import click
+
+from cli.bench.figures import Figure, figure
+
+SIZES: Final = (1_000, 3_000, 10_000, 30_000, 100_000)
+# CloudFront compresses answers of up to this many bytes; a larger document goes out as it is.
+EDGE_COMPRESSES_BYTES: Final = 10_000_000
+MIB: Final = 1 << 20
+
+
+def fold_figures(rounds: int, sizes: Sequence[int] = SIZES) -> list[Figure]:
+    """For each number of versions: CPU seconds and peak memory of both ways, and the document's size."""
+    found: list[Figure] = []
+    for versions in sizes:
+        click.echo(f"  {versions:,} versions …", err=True)
+        with tempfile.TemporaryDirectory() as scratch:
+            folder = Path(scratch)
+            size_bytes = int(_run("prepare", scratch, str(versions)))
+            taken = {how: [json.loads(_run(how, scratch)) for _ in range(rounds)] for how in ("plain", "fold")}
+            body = (folder / "document.json").read_bytes()
+        found += _figures(f"{versions:,} versions", taken)
+        found.append(figure(f"{versions:,} versions: document", "MiB", [size_bytes / MIB]))
+        found.append(figure(f"{versions:,} versions: compressed", "MiB", [len(gzip.compress(body, 6)) / MIB]))
+    per_version = size_bytes / versions
+    found.append(figure("bytes of a version in the document", "bytes", [per_version]))
+    found.append(figure("split a stream at", "versions", [EDGE_COMPRESSES_BYTES / per_version]))
+    return found
+
+
+def _figures(what: str, taken: dict[str, list[dict[str, float]]]) -> list[Figure]:
+    found = []
+    for field, unit in (("cpu_s", "CPU s"), ("peak_mib", "MiB")):
+        plain = figure(f"{what}: plain JSON, {unit}", unit, [run[field] for run in taken["plain"]])
+        ours = figure(f"{what}: fold, {unit}", unit, [run[field] for run in taken["fold"]], plain)
+        found += [plain, ours]
+    return found
+
+
+def _run(*arguments: str) -> str:
+    done = subprocess.run(  # noqa: S603
+        [sys.executable, "-m", "cli.bench.folds", *arguments],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise click.ClickException(f"cli.bench.folds {' '.join(arguments)} failed:\n{done.stderr[-3000:]}")
+    return done.stdout
+
+
+def growth(figures: Sequence[Figure]) -> dict[str, list[tuple[float, float]]]:
+    """The series of the plot: versions against CPU seconds and MiB."""
+    series: dict[str, list[tuple[float, float]]] = {}
+    for row in figures:
+        size, _, what = row.name.partition(" versions: ")
+        if what and "," in what:
+            series.setdefault(what, []).append((float(size.replace(",", "")), row.median))
+    return series

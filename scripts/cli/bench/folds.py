@@ -1,0 +1,103 @@
+"""One measured fold in a process of its own: `python -m cli.bench.folds HOW FOLDER` prints CPU seconds and peak memory.
+
+The folder holds a stream's products document and the records of one of its products, that product with one version
+more than the document lists: what the publish function finds when a version has arrived.
+"""
+
+import hashlib
+import json
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from cli.bench.reads import peak_mib
+from simplestreams import catalog, records
+from simplestreams.fold import fold, fold_index, product_id
+from simplestreams.keys import VersionId
+from simplestreams.records import FileFacts, Record
+
+STREAM = "images"
+VERSIONS_PER_PRODUCT = 20
+
+
+def name_of(number: int) -> str:
+    """A product's name."""
+    return f"os{number % 20:02d}:release{number // 20:04d}:amd64:default"
+
+
+def record_of(product: int, version: int) -> Record:
+    """The sound record of a version with lxd.tar.xz, rootfs.squashfs and disk.qcow2."""
+    name = f"202{version // 336:d}{version // 28 % 12 + 1:02d}{version % 28 + 1:02d}_10:00"
+
+    def digest(what: int) -> str:
+        return hashlib.sha256(f"{product}/{version}/{what}".encode()).hexdigest()
+
+    def facts(what: int, size_bytes: int, combined: int = 0) -> FileFacts:
+        return FileFacts(
+            etag=f'"{digest(what)[32:]}"',
+            size_bytes=size_bytes,
+            modified="2026-11-23T10:00:00+00:00",
+            sha256=digest(what),
+            combined={digest(1): digest(combined)} if combined else {},
+        )
+
+    files = {"lxd.tar.xz": facts(1, 876), "rootfs.squashfs": facts(2, 123_456_789, 4)}
+    files["disk.qcow2"] = facts(3, 323_456_789, 5)
+    return records.settled(VersionId(product_id(STREAM, name_of(product)), name), files, None)
+
+
+def prepare(versions: int, folder: Path) -> int:
+    """Write a document with that many versions, and the records of its middle product; the document's bytes."""
+    products = max(1, versions // VERSIONS_PER_PRODUCT)
+    per_product = versions // products
+    all_records = {
+        product_id(STREAM, name_of(product)): [record_of(product, version) for version in range(per_product)]
+        for product in range(products)
+    }
+    document = fold(catalog.decode_products(None, STREAM), all_records).document
+    body = catalog.encode(document)
+    (folder / "document.json").write_bytes(body)
+    (folder / "records.jsonl").write_bytes(
+        b"\n".join(records.encode(record_of(products // 2, version)) for version in range(per_product + 1))
+    )
+    return len(body)
+
+
+def with_our_fold(folder: Path) -> int:
+    """Read, fold one changed product, render the document and the index."""
+    changed = [records.decode(line, _key_of(line)) for line in (folder / "records.jsonl").read_bytes().splitlines()]
+    before = catalog.decode_products((folder / "document.json").read_bytes(), STREAM)
+    folded = fold(before, {changed[0].id.product: changed})
+    if folded.needs:
+        raise AssertionError(f"the synthetic catalog is entangled: {sorted(folded.needs)[:3]}")
+    index = fold_index(catalog.decode_index(None), folded.document)
+    return len(catalog.encode(folded.document)) + len(catalog.encode(index))
+
+
+def _key_of(line: bytes) -> str:
+    return f"versions/{json.loads(line)['version']}.json"
+
+
+def with_plain_json(folder: Path) -> int:
+    """Parse, change and dump the same document with the standard library."""
+    document = json.loads((folder / "document.json").read_bytes())
+    document["products"][name_of(0)]["label"] = "changed"
+    return len(json.dumps(document, sort_keys=True, separators=(",", ":")).encode())
+
+
+WAYS: dict[str, Callable[[Path], int]] = {"fold": with_our_fold, "plain": with_plain_json}
+
+
+def main() -> None:
+    """Measure the way named by the first argument on the folder named by the second."""
+    if sys.argv[1] == "prepare":
+        print(prepare(int(sys.argv[3]), Path(sys.argv[2])))
+        return
+    begin = time.process_time()
+    WAYS[sys.argv[1]](Path(sys.argv[2]))
+    print(json.dumps({"cpu_s": time.process_time() - begin, "peak_mib": peak_mib()}))
+
+
+if __name__ == "__main__":
+    main()
