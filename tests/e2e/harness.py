@@ -32,7 +32,7 @@ PROJECT = Path(__file__).resolve().parents[2]
 REQUIRE_EXTRAS = "SIMPLESTREAMS_REQUIRE_EXTRAS"
 # Generous on purpose: nothing is measured by it, it only ends a test that would wait for ever on a busy
 # machine.
-PATIENCE = 90.0
+PATIENCE = 150.0
 VARIABLES = {"lxc": "LXD", "incus": "INCUS"}
 """Client -> how the names of its project's environment variables begin."""
 BASE = "20261122_10:00"
@@ -141,7 +141,13 @@ class Stack:
 
     def s3(self) -> Any:
         """A client of the bucket behind the stack, to damage or to count what is stored."""
-        return boto3.client("s3", endpoint_url=self.facts["s3_endpoint"], region_name=self.facts["region"])
+        return boto3.client(
+            "s3",
+            endpoint_url=self.facts["s3_endpoint"],
+            region_name=self.facts["region"],
+            aws_access_key_id=self.facts["access_key_id"],
+            aws_secret_access_key=self.facts["secret_access_key"],
+        )
 
     @property
     def bucket(self) -> str:
@@ -204,7 +210,12 @@ class Stack:
         try:
             return wait_for(look_while_alive, what, patience)
         except TimeoutError as error:
-            raise AssertionError(f"{error}\n{self.log[-8000:]}") from error
+            raise AssertionError(f"{error}\n{self.told()}") from error
+
+    def told(self) -> str:
+        """The end of what the stack and each function said."""
+        logs = [self.folder / "stack.log", *sorted((self.folder / "state").rglob("*.log"))]
+        return "\n".join(f"--- {log.name}\n{log.read_text(errors='replace')[-6000:]}" for log in logs)
 
     def wait_until_listed(self, *fingerprints: str, client: str = "lxd", patience: float = PATIENCE) -> None:
         """Wait until the served catalog lists these fingerprints."""
