@@ -22,11 +22,21 @@ RUNTIME: Final = (3, 13)
 PIP_PLATFORMS: Final = ("manylinux2014_aarch64", "manylinux_2_28_aarch64")
 UV_PLATFORM: Final = "aarch64-manylinux_2_28"
 SERVICES: Final = frozenset({"s3", "sqs", "cloudfront"})
-# Top-level names of distributions that not every function imports.
+# What goes when no source of the function imports the name: whole distributions, and the large parts of one of which
+# a little is used. That nothing else needed them shows when each package is started (gates.packages).
+_POWERTOOLS: Final = (
+    "event_handler",
+    *(
+        f"utilities.{part}"
+        for part in ("data_masking", "feature_flags", "idempotency", "kafka", "parameters", "parser")
+    ),
+    *(f"utilities.{part}" for part in ("streaming", "validation")),
+)
 OPTIONAL: Final = {
     "yaml": ("yaml", "_yaml"),
     "backports": ("backports",),
     "aws_lambda_powertools": ("aws_lambda_powertools",),
+    **{f"aws_lambda_powertools.{part}": (f"aws_lambda_powertools/{part.replace('.', '/')}",) for part in _POWERTOOLS},
 }
 
 
