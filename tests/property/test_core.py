@@ -66,8 +66,12 @@ def test_any_order_and_repetition_of_events_ends_in_the_bytes_of_a_rebuild(
     for key in served:
         system.store.remove(key)
     system.publish(*system.products())
-    emptied = {key: body for key, body in system.streams().items() if b'"products":{}' not in body}
-    assert emptied == {key: body for key, body in served.items() if b'"products":{}' not in body}
+    assert _telling(system.streams()) == _telling(served)
+
+
+def _telling(streams: dict[str, bytes]) -> dict[str, bytes]:
+    """Documents that say something: a rebuild does not make empty ones where nothing is."""
+    return {key: body for key, body in streams.items() if b'"products":{}' not in body and b'"index":{}' not in body}
 
 
 @settings(max_examples=60, deadline=None)
