@@ -50,9 +50,9 @@ def make_api(
         if authorizer is None:
             status, message = (401, "Unauthorized") if route.auth == "jwt" else (403, "Forbidden")
             return JSONResponse({"message": message}, status)
-        body = await request.body()
-        if len(body) > LARGEST_BODY_BYTES:
-            return JSONResponse({"message": "Request Entity Too Large"}, 413)
+        body = await _body(request)
+        if body is None:
+            return JSONResponse({"message": "Request Entity Too Large"}, 413, {"Connection": "close"})
         event = proxy_event(request, route, path_parameters, authorizer, body)
         outcome = await run_in_threadpool(invoke, route.function, event)
         if outcome.error:
@@ -72,6 +72,16 @@ def make_api(
             StarletteRoute("/{path:path}", answer, methods=ALL_METHODS),
         ]
     )
+
+
+async def _body(request: Request) -> bytes | None:
+    """The body, or None if it is too large: then the rest of it is not read."""
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > LARGEST_BODY_BYTES:
+            return None
+    return bytes(body)
 
 
 def match(routes: Sequence[Route], method: str, path: str) -> tuple[Route, dict[str, str]] | None:

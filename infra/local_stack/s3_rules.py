@@ -6,6 +6,8 @@
   compare checksums. Here the body is read and checked to its end before moto sees the request.
 - Atomicity: moto's check-then-write has no lock, its listing fails when a key arrives meanwhile, and deleting one
   queue message can lose another that is being sent. Here one request at a time is inside moto.
+- Multipart uploads: moto falls over the completion of one that is gone, joins whatever parts are named whatever size
+  was declared (x-amz-mp-object-size), and ignores If-Match.
 - Large reads: moto copies the whole object for each ranged read. Here the range is read from its file.
 - Events: deleting in a versioned bucket is silent in moto; other events lack fields of the real ones.
 """
@@ -15,6 +17,7 @@ import binascii
 import hashlib
 import io
 import json
+import re
 import tempfile
 import threading
 import time
@@ -84,6 +87,8 @@ class S3Rules:
         if environ["REQUEST_METHOD"] != "DELETE":
             _take_body(environ)
         with self._inside_moto:
+            if environ["REQUEST_METHOD"] == "POST":
+                _check_completion(environ)
             status, headers, body = _call(self._moto, environ)
             if status.startswith("2"):
                 self._announce(environ, headers, body)
@@ -253,6 +258,33 @@ def _received(source: IO[bytes], length: int) -> Iterator[bytes]:
             )  # fmt: skip
         left -= len(chunk)
         yield chunk
+
+
+def _check_completion(environ: Environ) -> None:
+    """Raise S3Refusal where S3 would not join the parts of a multipart upload, but moto would."""
+    bucket, key = bucket_and_key(environ)
+    query = parse_qs(environ.get("QUERY_STRING", ""))
+    if not key or "uploadId" not in query:
+        return
+    held = s3_backends[ACCOUNT_ID]["aws"].get_bucket(bucket)
+    upload = held.multiparts.get(query["uploadId"][0])
+    if upload is None or upload.key_name != key:
+        raise S3Refusal(404, "NoSuchUpload", "The specified multipart upload does not exist.")
+    present = held.keys.get(key)
+    if "HTTP_IF_MATCH" in environ and (present is None or present.etag != environ["HTTP_IF_MATCH"]):
+        raise S3Refusal(412, "PreconditionFailed", "At least one of the pre-conditions you specified did not hold")
+    declared = environ.get("HTTP_X_AMZ_MP_OBJECT_SIZE")
+    if declared is not None:
+        body = environ["wsgi.input"].read()
+        environ["wsgi.input"].seek(0)
+        named = [int(number) for number in re.findall(rb"<PartNumber>\s*(\d+)\s*</PartNumber>", body)]
+        found = sum(upload.parts[number].contentsize for number in named if number in upload.parts)
+        if str(found) != declared and all(number in upload.parts for number in named):
+            raise S3Refusal(
+                400, "InvalidRequest",
+                f"The provided 'x-amz-mp-object-size' header value {declared} does not match what was computed: "
+                f"{found}",
+            )  # fmt: skip
 
 
 class _Checks:
