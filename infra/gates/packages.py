@@ -203,7 +203,12 @@ def cold_start_s(name: str, folder: Path, address: str) -> float:
 
 
 def cold_starts(name: str, rounds: int) -> dict[str, float]:
-    """Medians in seconds, taken in turns: as packaged, the same without bytecode, and an empty handler."""
+    """Medians of `cold_start_times`."""
+    return {what: median(times) for what, times in cold_start_times(name, rounds).items()}
+
+
+def cold_start_times(name: str, rounds: int) -> dict[str, list[float]]:
+    """Seconds, taken in turns: as packaged, the same without bytecode, and an empty handler."""
     folder = package(name)
     bare, empty = folder.with_name(f"{name}-bare"), folder.with_name(f"{name}-empty")
     for copy in (bare, empty):
@@ -218,4 +223,4 @@ def cold_starts(name: str, rounds: int) -> dict[str, float]:
         for _ in range(rounds):
             for (_, times), variant in zip(taken.items(), (folder, bare, empty), strict=True):
                 times.append(cold_start_s(name, variant, address))
-    return {what: median(times) for what, times in taken.items()}
+    return taken

@@ -88,6 +88,30 @@ def fold_command(rounds: int, as_json: Path | None, plot: Path | None) -> None:
         write_growth_svg(growth(found), plot, "One changed version: CPU seconds and MiB by versions in the stream")
 
 
+@main.command("burst")
+@output_options
+@click.option("--versions", type=click.IntRange(1, 2000), default=1000, show_default=True, help="Three files each.")
+@click.option("--digest-workers", type=click.IntRange(2, 64), default=8, show_default=True)
+@click.option("--publish-workers", type=click.IntRange(2, 10), default=2, show_default=True)
+def burst_command(
+    rounds: int, as_json: Path | None, plot: Path | None, versions: int, digest_workers: int, publish_workers: int
+) -> None:
+    """Let versions arrive within a minute at a local stack of its own; one run, whatever --rounds says."""
+    del rounds
+    from cli.bench.burst import burst_figures
+
+    about = machine.describe()
+    show(burst_figures(versions, digest_workers, publish_workers), about, as_json, plot)
+
+
+@main.command("start")
+@output_options
+def start_command(rounds: int, as_json: Path | None, plot: Path | None) -> None:
+    """Start each built function cold; at least 15 times."""
+    about = machine.describe()
+    show(_start(rounds), about, as_json, plot)
+
+
 def _hash(rounds: int) -> list[Figure]:
     from cli.bench.hashing import hash_figures
 
@@ -100,7 +124,19 @@ def _fold(rounds: int) -> list[Figure]:
     return fold_figures(rounds)
 
 
-PARTS: dict[str, Callable[[int], list[Figure]]] = {"hash": _hash, "fold": _fold}
+def _start(rounds: int) -> list[Figure]:
+    from cli.bench.starting import start_figures
+
+    return start_figures(max(15, rounds))
+
+
+def _burst(_rounds: int) -> list[Figure]:
+    from cli.bench.burst import burst_figures
+
+    return burst_figures(1000, 8, 2)
+
+
+PARTS: dict[str, Callable[[int], list[Figure]]] = {"hash": _hash, "fold": _fold, "start": _start, "burst": _burst}
 
 
 if __name__ == "__main__":

@@ -1,0 +1,185 @@
+"""`bench burst`: many versions arrive within a minute at a local stack of its own; is every one listed, and when?"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import lzma
+import subprocess
+import sys
+import tarfile
+import tempfile
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import boto3
+import click
+from botocore.config import Config
+
+from cli.bench.figures import Figure, figure
+from local_stack.errors import NotRunning
+from local_stack.state import Stack, read_stack
+
+UPLOAD_S: Final = 60.0
+VERSIONS_PER_PRODUCT: Final = 20
+PATIENCE_S: Final = 900.0
+START_S: Final = 120.0
+
+
+@dataclass(frozen=True, slots=True)
+class Logged:
+    """What the functions said in their logs. Races count attempts that had to be repeated."""
+
+    catalog_writes: int
+    publish_attempts: int
+    publish_races: int
+    record_writes: int
+    record_races: int
+
+
+def burst_figures(versions: int, digest_workers: int, publish_workers: int) -> list[Figure]:
+    """Upload `versions` versions of three files each, evenly over a minute, and wait until all are listed."""
+    with (
+        tempfile.TemporaryDirectory() as scratch,
+        _local_stack(Path(scratch), digest_workers, publish_workers) as stack,
+    ):
+        client = _client(stack)
+        begin = time.monotonic()
+        _upload(client, stack.bucket, versions)
+        uploaded = time.monotonic()
+        click.echo(f"  {versions} versions uploaded in {uploaded - begin:.0f} s …", err=True)
+        listed = _wait_until_listed(client, stack.bucket, versions)
+        done = time.monotonic()
+        logged = _read_logs(Path(scratch) / "logs")
+    return [
+        figure("burst: versions uploaded", "versions", [versions]),
+        figure("burst: versions listed", "versions", [listed]),
+        figure("burst: versions lost", "versions", [versions - listed]),
+        figure("burst: uploading took", "s", [uploaded - begin]),
+        figure("burst: last upload to all listed", "s", [done - uploaded]),
+        figure("burst: catalog writes", "writes", [logged.catalog_writes]),
+        figure("burst: attempts at a catalog", "attempts", [logged.publish_attempts]),
+        figure("burst: catalog races lost", "%", [_percent(logged.publish_races, logged.publish_attempts)]),
+        figure("burst: record races lost", "%", [_percent(logged.record_races, logged.record_writes)]),
+    ]
+
+
+def _percent(part: int, whole: int) -> float:
+    return 100 * part / whole if whole else 0.0
+
+
+@contextmanager
+def _local_stack(folder: Path, digest_workers: int, publish_workers: int) -> Iterator[Stack]:
+    command = [
+        sys.executable,
+        "-m",
+        "cli.local",
+        "--port",
+        "0",
+        "--empty",
+        "--full-windows",
+        "--state-dir",
+        str(folder),
+    ]
+    command += ["--digest-workers", str(digest_workers), "--publish-workers", str(publish_workers)]
+    command += ["--parameter", f"PublishConcurrency={publish_workers}"]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:  # noqa: S603
+        try:
+            yield _ready(folder, process)
+        finally:
+            process.terminate()
+
+
+def _ready(folder: Path, process: subprocess.Popen[bytes]) -> Stack:
+    deadline = time.monotonic() + START_S
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            return read_stack(folder)
+        except NotRunning:
+            time.sleep(0.2)
+    raise click.ClickException(f"the local stack did not start (exit status {process.poll()})")
+
+
+def _client(stack: Stack) -> Any:
+    session = boto3.Session(stack.access_key_id, stack.secret_access_key, region_name=stack.region)
+    config = Config(s3={"addressing_style": "path"}, max_pool_connections=20)
+    return session.client("s3", endpoint_url=stack.s3_endpoint, config=config)
+
+
+def _upload(client: Any, bucket: str, versions: int) -> None:
+    """Put the files of all versions at even distances, the metadata of each last but one, as publishers do."""
+    begin = time.monotonic()
+
+    def put(number: int) -> None:
+        time.sleep(max(0.0, begin + number * UPLOAD_S / versions - time.monotonic()))
+        for name, body in _files(number).items():
+            client.put_object(Bucket=bucket, Key=f"images/{_path(number)}/{name}", Body=body)
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(put, range(versions)))
+
+
+def _path(number: int) -> str:
+    product, version = divmod(number, VERSIONS_PER_PRODUCT)
+    return f"burst/r{product:03d}/amd64/default/202611{version + 1:02d}_10:00"
+
+
+def _files(number: int) -> dict[str, bytes]:
+    noise = hashlib.sha256(str(number).encode()).digest() * 128
+    yaml = f"architecture: x86_64\ncreation_date: 1795000000\nproperties:\n  serial: '{number}'\n".encode()
+    tar = io.BytesIO()
+    with tarfile.open(fileobj=tar, mode="w") as archive:
+        member = tarfile.TarInfo("metadata.yaml")
+        member.size = len(yaml)
+        archive.addfile(member, io.BytesIO(yaml))
+    return {
+        "rootfs.squashfs": b"hsqs" + noise,
+        "lxd.tar.xz": lzma.compress(tar.getvalue(), preset=0),
+        "disk.qcow2": b"QFI\xfb" + noise,
+    }
+
+
+def _wait_until_listed(client: Any, bucket: str, versions: int) -> int:
+    """How many versions are listed with both roots, once that is all or patience ends."""
+    deadline = time.monotonic() + PATIENCE_S
+    while True:
+        listed = _listed(client, bucket)
+        if listed == versions or time.monotonic() > deadline:
+            return listed
+        time.sleep(0.5)
+
+
+def _listed(client: Any, bucket: str) -> int:
+    try:
+        body = client.get_object(Bucket=bucket, Key="streams/v1/images.json")["Body"].read()
+    except client.exceptions.NoSuchKey:
+        return 0
+    products = json.loads(body)["products"].values()
+    whole = {"rootfs.squashfs", "disk.qcow2"}
+    return sum(whole <= version["items"].keys() for p in products for version in p["versions"].values())
+
+
+def _read_logs(folder: Path) -> Logged:
+    published = list(_lines(folder / "PublishFunction.log", "published"))
+    settled = list(_lines(folder / "DigestFunction.log", "settled"))
+    return Logged(
+        catalog_writes=sum(line["writes"] for line in published),
+        publish_attempts=sum(line["attempts"] for line in published),
+        publish_races=sum(line["lost_races"] for line in published),
+        record_writes=sum(line["outcome"] == "recorded" for line in settled),
+        record_races=sum(line["lost_races"] for line in settled),
+    )
+
+
+def _lines(file: Path, message: str) -> Iterator[dict[str, Any]]:
+    for line in file.read_text(errors="replace").splitlines():
+        if line.startswith("{") and f'"{message}"' in line:
+            said = json.loads(line)
+            if said.get("message") == message:
+                yield said
