@@ -32,15 +32,7 @@ ENVIRONMENT: Final[Mapping[str, frozenset[str]]] = {
     "Publish": COMMON | {"CLIENTS", "DISTRIBUTION_ID"},
     "Uploads": COMMON | {"ALLOW_OVERWRITES", "ALLOW_DELETES", "PUBLISHERS", "MAX_UPLOAD_BYTES", "GRACE_HOURS"},
     "Maintain": COMMON
-    | {
-        "ARRIVALS_QUEUE_URL",
-        "ALLOW_OVERWRITES",
-        "ALLOW_DELETES",
-        "RETAIN_VERSIONS",
-        "RETAIN_DAYS",
-        "GRACE_HOURS",
-        "STALE_DAYS",
-    },
+    | {"ARRIVALS_QUEUE_URL", "CLIENTS", "RETAIN_VERSIONS", "RETAIN_DAYS", "GRACE_HOURS", "STALE_DAYS"},
 }
 METRICS: Final = frozenset(
     {
@@ -51,6 +43,8 @@ METRICS: Final = frozenset(
         "CatalogBytes",
         "VersionsSettled",
         "CatalogWrites",
+        "UnreadableRecords",
+        "MaintainTasks",
     }
 )
 
@@ -499,7 +493,11 @@ def alarms_tell_somebody(stack: Stack) -> Iterator[str]:
     }
     expected |= {("ApproximateAgeOfOldestMessage", f"images-{q}Queue.QueueName") for q in ("Arrivals", "Changes")}
     expected |= {(metric, f"images-{name}Function") for name in FUNCTIONS for metric in ("Errors", "Throttles")}
-    expected |= {("5xx", "images-UploadsApi"), ("UploadToListedSeconds", "simplestreams")}
+    expected |= {
+        ("5xx", "images-UploadsApi"),
+        ("UploadToListedSeconds", "simplestreams"),
+        ("UnreadableRecords", "simplestreams"),
+    }
     if "EdgeErrorsAlarmCommand" not in stack.outputs:
         expected |= {("5xxErrorRate", "images-Distribution")}
     yield from (f"nothing watches {metric} of {name}" for metric, name in sorted(expected - watched))

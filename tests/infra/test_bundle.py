@@ -107,12 +107,20 @@ def test_pruning_leaves_what_is_imported(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", packages.NAMES)
-def test_the_template_sets_what_the_settings_read(name: str) -> None:
+def test_the_template_sets_just_what_the_code_uses(name: str) -> None:
     variables = packages.variables(name)
     assert Settings.from_environment(variables).bucket == stack.deployed().properties("Bucket")["BucketName"]
     code = "".join(path.read_text() for path in bundle.first_party(name))
-    unread = {v for v in variables if f'"{v}"' not in code and not v.startswith("POWERTOOLS_")}
-    assert unread == set()
+    used = {f"{field}".upper() for field in re.findall(r"\bsettings\.([a-z_]+)", code)}
+    from_lambda = {"MEMORY_MB"}
+    assert {variable for variable in variables if not variable.startswith("POWERTOOLS_")} == used - from_lambda
+
+
+def test_metrics_of_the_dashboard_are_those_of_the_code() -> None:
+    trees = [ast.parse(path.read_text()) for path in (ROOT / "functions").rglob("*.py")]
+    calls = [node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    emitting = [call for call in calls if ast.unparse(call.func).split(".")[-1] in {"add_metric", "single_metric"}]
+    assert {ast.literal_eval(call.args[0]) for call in emitting} == rules.METRICS
 
 
 def test_routes_of_the_template_are_those_of_the_code() -> None:
