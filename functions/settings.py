@@ -31,6 +31,10 @@ class Settings:
     publishers: str = "{}"
     grace_hours: int = 24
     distribution_id: str = ""
+    arrivals_queue_url: str = ""
+    retain_versions: int = 0
+    retain_days: int = 0
+    stale_days: int = 7
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> "Settings":
@@ -45,6 +49,10 @@ class Settings:
             publishers=environment.get("PUBLISHERS") or "{}",
             grace_hours=_number(environment, "GRACE_HOURS", 24),
             distribution_id=environment.get("DISTRIBUTION_ID", ""),
+            arrivals_queue_url=environment.get("ARRIVALS_QUEUE_URL", ""),
+            retain_versions=_number(environment, "RETAIN_VERSIONS", 0),
+            retain_days=_number(environment, "RETAIN_DAYS", 0),
+            stale_days=_number(environment, "STALE_DAYS", 7),
         )
 
 

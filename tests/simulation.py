@@ -166,6 +166,7 @@ class World:
         self.change = 0  # counts changes of the bucket
         self.lost: dict[VersionId | ProductId, int] = {}  # what a notice was lost about, and after which change
         self.check: Callable[[], None] = lambda: None
+        self.on_delete: Callable[[str], None] = lambda _: None  # before a handler of ours deletes anything
         self._back = threading.Lock()
         self._back.acquire()
 
@@ -369,6 +370,7 @@ class FaultyStore:
 
     def delete(self, key: str, revision: str) -> bool:
         def effect() -> str:
+            self._world.on_delete(key)
             self._world.remove(key)
             return "deleted"
 

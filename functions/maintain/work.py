@@ -56,9 +56,10 @@ class Work:
         self.after = path
         self.looked_at += size
 
-    def end(self) -> None:
-        """All products were looked at; the next run starts from the first."""
-        self.after, self.ended = "", True
+    def end(self, last: str) -> None:
+        """Close the run. If it got as far as `last`, all were looked at, and the next run starts from the first."""
+        if not last or self.after == last:
+            self.after, self.ended = "", True
 
 
 def resume(store: Store, task: str) -> str:

@@ -26,11 +26,15 @@ State = Literal["sound", "incomplete", "refused", "withdrawn", "gone"]
 
 
 class Withdrawal(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Somebody took a version or one file off the list; what it is about stays until `delete_after` (ISO 8601, UTC)."""
+    """Somebody took a version or one file off the list; what it is about stays until `delete_after` (ISO 8601, UTC).
+
+    `final`: its files are being deleted; from now on it cannot be restored.
+    """
 
     since: str
     delete_after: str
     reason: str = ""
+    final: bool = False
 
 
 class FileFacts(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):

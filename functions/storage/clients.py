@@ -11,6 +11,7 @@ from botocore.config import Config
 if TYPE_CHECKING:
     from mypy_boto3_cloudfront import CloudFrontClient
     from mypy_boto3_s3 import S3Client
+    from mypy_boto3_sqs import SQSClient
 
 _CONFIG: Final = Config(
     signature_version="s3v4",  # the default for a presigned URL can still be SigV2
@@ -27,6 +28,11 @@ _CONFIG: Final = Config(
 def s3_client() -> S3Client:
     """A client for S3 in the function's region; AWS_ENDPOINT_URL_S3 leads it elsewhere."""
     return boto3.client("s3", config=_CONFIG)
+
+
+def sqs_client() -> SQSClient:
+    """A client for SQS in the function's region."""
+    return boto3.client("sqs")
 
 
 @cache

@@ -80,7 +80,7 @@ class S3Store:
         return Opened(size, head.get("ContentEncoding", ""), chunks, head.get("Metadata", {}).get(DECLARED_SHA256, ""))
 
     def _put(self, key: str, body: bytes, **condition: str) -> str | None:
-        about = {"Body": body, "ContentType": _JSON, **_lifetime(key), **condition}
+        about = {"Body": body, "ContentType": _content_type(key), **_lifetime(key), **condition}
         answer = self._conditionally(key, self._s3.put_object, Key=key, **about)
         return None if answer is None else answer["ETag"]
 
@@ -114,6 +114,10 @@ class Refused(Exception):
             self.error = StorageDenied(f"{message}; the role of this function needs that right")
 
 
+def _content_type(key: str) -> str:
+    return "text/html; charset=utf-8" if key.endswith(".html") else _JSON
+
+
 def _lifetime(key: str) -> dict[str, str]:
     """Documents that the edge serves say how long they hold; records are private and say nothing."""
-    return {"CacheControl": PUBLIC_LIFETIME} if key.startswith("streams/") else {}
+    return {"CacheControl": PUBLIC_LIFETIME} if key.startswith("streams/") or "/" not in key else {}

@@ -72,12 +72,18 @@ def withdrawn(record: Record, target: Target, withdrawal: Withdrawal) -> Record:
 
 
 def restored(record: Record, target: Target) -> Record:
-    """The record with what the target names no longer withdrawn."""
+    """The record with what the target names no longer withdrawn; what is being deleted already stays so."""
     if isinstance(target, ImageKey):
         facts = record.files.get(target.file)
-        return _judged(_with_file(record, target.file, replace(facts, withdrawn=None))) if facts else record
-    files = {file: replace(facts, withdrawn=None) for file, facts in record.files.items()}
+        return _judged(_with_file(record, target.file, _restored_file(facts))) if facts else record
+    if record.withdrawn and record.withdrawn.final:
+        return record
+    files = {file: _restored_file(facts) for file, facts in record.files.items()}
     return _judged(replace(record, withdrawn=None, files=files))
+
+
+def _restored_file(facts: FileFacts) -> FileFacts:
+    return facts if facts.withdrawn and facts.withdrawn.final else replace(facts, withdrawn=None)
 
 
 def _change(store: Store, target: Target, change: Change, pause: Callable[[float], object]) -> Changed:

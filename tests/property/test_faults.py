@@ -17,6 +17,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -24,16 +25,22 @@ import pytest
 import clients as client_rules
 import images
 import publish.commit
+from maintain.retain import Rules, retain
+from maintain.retention import Rule
 from maintain.sweep import sweep
 from maintain.work import Work
 from model import Content, canonical, expected_catalog
 from simplestreams import catalog, records
+from simplestreams.errors import SimplestreamsError
 from simplestreams.fold import fold, fold_index, fold_unlisted
-from simplestreams.keys import ProductId, parse_record_key, version_of
-from simulation import InTurnPool, Rates, World
+from simplestreams.keys import ProductId, parse_record_key, parse_version, version_of
+from simulation import FaultyStore, InTurnPool, Rates, World
+from uploads.withdrawals import restore, withdraw
 
 STREAMS = ("images", "images-daily")
 PRODUCTS = ("alma/9/amd64/default", "alma/9/amd64/cloud", "alpine/3.22/amd64/default", "alpine/3.22/arm64/default")
+GRACE_HOURS = 1
+RULES = Rules(Rule(versions=3), GRACE_HOURS, stale_days=1)
 VERSIONS = ("20261101_10:00", "20261102_10:00", "20261103_10:00", "202611041000")
 
 
@@ -80,6 +87,7 @@ class Story:
         self.world = World(seed, rates)
         self.rng = random.Random(f"publishers {seed}")  # noqa: S311  (a seed must replay)
         self.world.check = self.check_truth
+        self.world.on_delete = self.check_not_named
         self.parsed: dict[str, list[tuple[str, int, str]]] = {}
 
     def play(self, steps: int) -> None:
@@ -94,15 +102,36 @@ class Story:
         elif choice < 0.06:
             self.publisher_acts()
         elif choice < 0.16:
-            world.wait(rng.choice((0, 0, 1, 1, 5, 5, 20, 500)))
+            world.wait(rng.choice((0, 0, 1, 1, 5, 5, 20, 500)) if rng.random() < 0.98 else 30_000)
         elif choice < 0.26 and sum(a.name.startswith("digest") for a in world.actors) < 4:
             if batch := world.arrivals.receive(rng.randint(1, 3), world.clock, rng):
                 world.start_digest(batch)
         elif choice < 0.36 and sum(a.name.startswith("publish") for a in world.actors) < 3:
             if batch := world.changes.receive(rng.randint(1, 4), world.clock, rng):
                 world.start_publish(batch)
+        elif choice < 0.375 and not any(a.name.startswith("maintain") for a in world.actors):
+            self.maintain_acts()
         elif world.actors:
             world.advance(rng.choice(world.actors))
+
+    def maintain_acts(self) -> None:
+        """Withdraw or restore something, or have maintain keep order, each with faults."""
+        version = parse_version(f"{self.rng.choice(STREAMS)}/{self.rng.choice(PRODUCTS)}/{self.rng.choice(VERSIONS)}")
+        now = self.world.now
+        jobs: dict[str, Callable[[FaultyStore], object]] = {
+            "withdraw": lambda store: withdraw(store, version, now, GRACE_HOURS, _no_pause, "a test"),
+            "restore": lambda store: restore(store, version, _no_pause),
+            "retain": lambda store: retain(store, RULES, now, _no_pause, Work()),
+            "sweep": lambda store: sweep(store, self.world.send, self.world.clients, Work()),
+        }
+        task = self.rng.choice(sorted(jobs))
+        self.world.counted[f"{task} runs"] += 1
+
+        def run(store: FaultyStore) -> None:
+            with suppress(SimplestreamsError):  # the next run of the schedule, or the operator, tries again
+                jobs[task](store)
+
+        self.world.start(f"maintain {task}", run)
 
     def publisher_acts(self) -> None:
         """Upload, overwrite or delete one file, or a whole version at once."""
@@ -145,6 +174,12 @@ class Story:
                 assert self.world.owed(version_of(path)), f"{path} is listed wrongly and nobody will look again"
         self.world.counted["checks"] += 1
 
+    def check_not_named(self, key: str) -> None:
+        """Off the list first, deleted later: whatever this server deletes, no catalog names at that moment."""
+        if key.startswith("images"):
+            self.world.counted["files deleted"] += 1
+            assert key not in {path for path, _, _ in self.named()}, f"{key} is deleted while it is listed"
+
     def check_readable(self) -> None:
         """Both clients can read the documents at any moment, whatever the index says of them just then."""
         documents = {key: stored.body for key, stored in self.world.objects.items() if key.startswith("streams/")}
@@ -181,7 +216,8 @@ class Story:
             for key, stored in self.world.objects.items()
             if key.startswith("images") and stored.body in BY_BODY
         }
-        return expected_catalog(objects, set())
+        known = {k: records.decode(o.body, k) for k, o in self.world.objects.items() if k.startswith("versions/")}
+        return expected_catalog(objects, {record.version for record in known.values() if record.withdrawn})
 
     def check_fingerprints_once(self, served: dict[str, bytes]) -> None:
         for stream in STREAMS:
@@ -193,6 +229,10 @@ class Story:
                 found = client_rules.read_catalog(canonical({"index": {stream: entry}}), served, client)
                 prints = [image.fingerprint for image in found]
                 assert len(prints) == len(set(prints)), f"{stream}: an image is listed twice for {client}"
+
+
+def _no_pause(_seconds: float) -> None:
+    """Time passes only as the driver says."""
 
 
 def _items(body: bytes) -> list[tuple[str, int, str]]:
@@ -241,7 +281,7 @@ def rebuild(world: World) -> dict[str, bytes]:
 @pytest.fixture(autouse=True)
 def _in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(publish.commit, "ThreadPoolExecutor", InTurnPool)
-    monkeypatch.setattr("maintain.sweep.ThreadPoolExecutor", InTurnPool)
+    monkeypatch.setattr("maintain.look.ThreadPoolExecutor", InTurnPool)
 
 
 def seeds(request: pytest.FixtureRequest) -> range:

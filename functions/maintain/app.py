@@ -1,0 +1,89 @@
+"""The maintain function: a schedule in, a tidy bucket out.
+
+The event is `{"task": "sweep" | "retain" | "all", "dry_run": false}`. A run goes on where the last one stopped and
+ends in time; what it did not reach is next.
+"""
+
+import os
+import time
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from aws_lambda_powertools import Logger, Metrics, single_metric
+from aws_lambda_powertools.metrics import MetricUnit
+from aws_lambda_powertools.utilities.typing import LambdaContext
+
+import notices
+from maintain.layout import lay_out
+from maintain.retain import Rules, retain
+from maintain.retention import Rule
+from maintain.sweep import sweep
+from maintain.work import Work, remember, resume
+from settings import Settings
+from storage.clients import s3_client, sqs_client
+from storage.s3 import S3Store
+
+LAST_MS: Final = 120_000
+"""No further product is begun with less time left than this; the largest takes a minute."""
+TASKS: Final = ("sweep", "retain")
+
+logger = Logger()
+metrics = Metrics()
+settings = Settings.from_environment(os.environ)
+store = S3Store(s3_client(), settings.bucket)
+queues = sqs_client()
+rules = Rules(Rule(settings.retain_versions, settings.retain_days), settings.grace_hours, settings.stale_days)
+
+
+@logger.inject_lambda_context
+@metrics.log_metrics
+def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
+    """Do what the event names; answers what was done, or would be, and why."""
+    wanted = event.get("task", "all")
+    if wanted not in (*TASKS, "all"):
+        raise ValueError(f"the task is {wanted!r}, expected one of {', '.join(TASKS)}, all")
+    answer = {}
+    for task in TASKS if wanted == "all" else (wanted,):
+        work = Work(
+            dry_run=bool(event.get("dry_run", False)),
+            after=resume(store, task),
+            time_left=lambda: context.get_remaining_time_in_millis() > LAST_MS,
+        )
+        _run(task, work)
+        remember(store, task, work)
+        answer[task] = _report(task, work)
+    return answer
+
+
+def _run(task: str, work: Work) -> None:
+    if task == "sweep":
+        lay_out(store, work)
+        sweep(store, _send, settings.clients, work)
+    else:
+        retain(store, rules, datetime.now(UTC), time.sleep, work)
+
+
+def _send(key: str) -> None:
+    queues.send_message(QueueUrl=settings.arrivals_queue_url, MessageBody=notices.notice(settings.bucket, key))
+
+
+def _report(task: str, work: Work) -> dict[str, Any]:
+    """One line for each thing done, one for the run, and the metrics."""
+    for done in work.tasks:
+        logger.info(done.what, task=task, path=done.path, why=done.why, dry_run=work.dry_run)
+    for key in work.unreadable:
+        logger.error("unreadable record", task=task, key=key, remedy="delete it; the next sweep reads its images again")
+    logger.info(
+        "finished" if work.ended else "stopped, the next run goes on",
+        task=task,
+        tasks=len(work.tasks),
+        looked_at=work.looked_at,
+        after=work.after,
+        dry_run=work.dry_run,
+    )
+    metrics.add_metric("UnreadableRecords", MetricUnit.Count, len(work.unreadable))
+    if not work.dry_run:
+        with single_metric("MaintainTasks", MetricUnit.Count, len(work.tasks)) as metric:
+            metric.add_dimension("task", task)
+    tasks = [{"what": done.what, "path": done.path, "why": done.why} for done in work.tasks[:1000]]
+    return {"tasks": tasks, "ended": work.ended, "after": work.after, "unreadable": work.unreadable}

@@ -1,0 +1,108 @@
+"""What maintain looks at: products as the bucket has them, and the catalog beside them."""
+
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import groupby
+from typing import Final, TypeVar
+
+from simplestreams import catalog, records
+from simplestreams.errors import CatalogDamaged, RejectedUpload
+from simplestreams.fold import product_id
+from simplestreams.keys import RECORDS, ProductId, VersionId, parse_product, parse_version
+from simplestreams.records import Record
+from storage.port import Document, ObjectInfo, Store
+
+READERS: Final = 16
+
+Folder = dict[str, ObjectInfo]
+_T = TypeVar("_T")
+
+
+@dataclass(slots=True)
+class Product:
+    """One product as the bucket has it: the folders of its versions, and its records as read."""
+
+    id: ProductId
+    folders: dict[VersionId, Folder] = field(default_factory=dict)
+    seen: dict[VersionId, Document] = field(default_factory=dict)
+    known: dict[VersionId, Record] = field(default_factory=dict)
+    damaged: bool = False
+
+
+@dataclass(slots=True)
+class Catalog:
+    """The documents of one stream, read before the records that they are compared with."""
+
+    products: catalog.Products
+    unlisted: catalog.Unlisted
+
+
+def known_products(store: Store, index: catalog.Index, after: str) -> list[ProductId]:
+    """Every product that the bucket or the catalog knows, in order of path, behind `after`."""
+    found = {*_below(store, "images", 0, after), *_below(store, RECORDS, len(RECORDS), after)}
+    streams = {product.stream for product in found} | index.index.keys() | _streams(store)
+    for stream in streams:
+        documents = read_catalog(store, stream)
+        named = {*documents.products.products, *documents.products.withheld, *documents.unlisted.products}
+        entry = index.index.get(stream)
+        found |= {product_id(stream, name) for name in named | set(entry.products if entry else ())}
+    return sorted((product for product in found if product.path > after), key=lambda product: product.path)
+
+
+def _streams(store: Store) -> set[str]:
+    keys = (info.key for info in store.list("streams/v1/"))
+    names = {key.removeprefix("streams/v1/").removesuffix(".json").removesuffix(".unlisted") for key in keys}
+    return {name for name in names if name.startswith("images")}
+
+
+def _below(store: Store, prefix: str, skip: int, after: str) -> Iterator[ProductId]:
+    """The products of the keys below a prefix; keys that are no upload of ours belong to none."""
+    keys = (info.key[skip:] for info in store.list(prefix, prefix[:skip] + after if after else ""))
+    for path, _ in groupby("/".join(key.split("/")[:5]) for key in keys):
+        try:
+            yield parse_product(path)
+        except RejectedUpload:  # somebody's own files beside the images
+            continue
+
+
+def read_catalog(store: Store, stream: str) -> Catalog:
+    products = store.read(catalog.products_key(stream))
+    unlisted = store.read(catalog.unlisted_key(stream))
+    return Catalog(
+        catalog.decode_products(products.body if products else None, stream),
+        catalog.decode_unlisted(unlisted.body if unlisted else None, stream),
+    )
+
+
+def look(store: Store, product: ProductId) -> Product:
+    """Records first, then the folders: a version that settles in between is then sent once too often, not missed."""
+    looked = Product(product)
+    keys = [info.key for info in store.list(product.records_prefix)]
+    for key, seen in zip(keys, _all(store.read, keys), strict=True):
+        version = _version(key[len(RECORDS) : -len(".json")])
+        if seen is None or version is None:
+            continue
+        looked.seen[version] = seen
+        try:
+            looked.known[version] = records.decode(seen.body, key)
+        except CatalogDamaged:
+            looked.damaged = True
+    for info in store.list(f"{product.path}/"):
+        folder, _, file = info.key.rpartition("/")
+        version = _version(folder)
+        if version and file:
+            looked.folders.setdefault(version, {})[file] = info
+    return looked
+
+
+def _version(path: str) -> VersionId | None:
+    try:
+        return parse_version(path)
+    except RejectedUpload:
+        return None
+
+
+def _all(read: Callable[[str], _T], keys: Iterable[str]) -> list[_T]:
+    with ThreadPoolExecutor(READERS, thread_name_prefix="records") as pool:
+        return list(pool.map(read, keys))

@@ -1,0 +1,74 @@
+"""Keep the bucket in order: retention, deletion of what was withdrawn or never finished, empty records."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
+from itertools import groupby
+
+from maintain.look import Catalog, Product, known_products, look, read_catalog
+from maintain.removal import remove_stale, remove_tombstones, remove_withdrawn
+from maintain.retention import Rule, expired
+from maintain.work import Task, Work
+from simplestreams import catalog
+from storage.port import Store
+from uploads.withdrawals import withdraw
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What is kept for how long. `stale_days`: incomplete versions without a new upload; 0 keeps them."""
+
+    retention: Rule
+    grace_hours: int
+    stale_days: int
+
+
+def retain(store: Store, rules: Rules, now: datetime, pause: Callable[[float], object], work: Work) -> None:
+    """Go through the products that are next. Errors as of the store, and CatalogDamaged for a served document."""
+    index_seen = store.read(catalog.INDEX_KEY)
+    index = catalog.decode_index(index_seen.body if index_seen else None)
+    todo = known_products(store, index, work.after)
+    for stream, names in groupby(todo, key=lambda product: product.stream):
+        for product_id in names:
+            if not work.more():
+                break
+            # Records before the catalog: a version that is put back on the list after this look changes its record,
+            # and then nothing that was decided here goes through.
+            product = look(store, product_id)
+            documents = read_catalog(store, stream)
+            if product.damaged:
+                for version in product.seen.keys() - product.known.keys():
+                    work.damaged(version.record_key)
+            else:
+                _tend(store, product, documents, rules, now, pause, work)
+            work.finished(product_id.path, 1 + len(product.known))
+    work.end(todo[-1].path if todo else "")
+
+
+def _tend(
+    store: Store,
+    product: Product,
+    documents: Catalog,
+    rules: Rules,
+    now: datetime,
+    pause: Callable[[float], object],
+    work: Work,
+) -> None:
+    listed = _listed(product, documents)
+    named = {item.path for version in listed.values() for item in version.items.values()}
+    for version, reason in expired(product.known.values(), listed, rules.retention, now):
+        work.do(
+            Task("withdraw", version.path, f"{reason}; its files are deleted {rules.grace_hours} hours later"),
+            partial(withdraw, store, version, now, rules.grace_hours, pause, reason),
+        )
+    remove_withdrawn(store, product, named, now, work)
+    remove_stale(store, product, named, rules.stale_days, now, work)
+    unlisted = documents.unlisted.products.get(product.id.name, {})
+    withheld = {entry.version for entry in documents.products.withheld.get(product.id.name, ())}
+    remove_tombstones(store, product, {*listed, *unlisted, *withheld}, work)
+
+
+def _listed(product: Product, documents: Catalog) -> dict[str, catalog.Version]:
+    entry = documents.products.products.get(product.id.name)
+    return catalog.decode_versions(entry) if entry else {}

@@ -1,0 +1,338 @@
+"""What maintain plans and does: retention, withdrawal with grace, stale uploads, empty records, sweeps."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+import images
+from maintain.layout import PAGE_KEY, lay_out
+from maintain.retain import Rules, retain
+from maintain.retention import Rule, expired
+from maintain.sweep import sweep
+from maintain.work import Task, Work, remember, resume
+from memory import START, MemoryStore, System
+from settings import BadSetting, Settings
+from simplestreams import catalog, records
+from simplestreams.keys import VersionId, parse_product, parse_version
+from simplestreams.metadata import Overrides
+from simplestreams.records import FileFacts, Record
+from uploads.withdrawals import restore, withdraw
+
+PRODUCT = "images/ubuntu/noble/amd64/default"
+ID = parse_product(PRODUCT)
+NOW = datetime(2026, 11, 23, 10, 0, tzinfo=UTC)
+KEEP_ALL = Rules(Rule(), grace_hours=24, stale_days=7)
+
+
+def no_pause(_seconds: float) -> None:
+    """Nobody else is there to wait for."""
+
+
+def sound(name: str, overrides: Overrides | None = None) -> Record:
+    """A record of a unified tarball, listed unless something else forbids it."""
+    facts = FileFacts(etag="e", size_bytes=1, modified=NOW.isoformat(), sha256=images.sha256_hex(name.encode()))
+    files = {"lxd_combined.tar.gz": facts}
+    if overrides:
+        files["metadata.json"] = FileFacts(
+            etag="o", size_bytes=1, modified=NOW.isoformat(), sha256="0" * 64, overrides=overrides
+        )
+    return records.settled(VersionId(ID, name), files, None)
+
+
+DAYS = [f"202611{day:02d}" for day in (1, 5, 10, 15, 20)]
+
+
+@pytest.mark.parametrize(
+    ("rule", "listed", "gone"),
+    [
+        (Rule(), DAYS, []),
+        (Rule(versions=2), DAYS, ["20261101", "20261105", "20261110"]),
+        (Rule(versions=9), DAYS, []),
+        (Rule(days=9), DAYS, ["20261101", "20261105", "20261110"]),
+        (Rule(days=13), DAYS, ["20261101", "20261105", "20261110"]),
+        (Rule(days=14), DAYS, ["20261101", "20261105"]),
+        (Rule(versions=4, days=14), DAYS, ["20261101", "20261105"]),
+        (Rule(versions=1, days=1), DAYS, ["20261101", "20261105", "20261110", "20261115"]),
+        (Rule(versions=1), ["20261105"], ["20261101", "20261110", "20261115"]),
+        (Rule(days=1), [], ["20261101", "20261105", "20261110", "20261115"]),
+    ],
+)
+def test_retention_takes_the_oldest_and_never_the_newest_listed(
+    rule: Rule, listed: Sequence[str], gone: list[str]
+) -> None:
+    plan = expired([sound(name) for name in reversed(DAYS)], listed, rule, NOW)
+    assert [version.version for version, _ in plan] == gone
+    assert all("are kept" in reason for _, reason in plan)
+
+
+def test_a_product_says_itself_what_it_keeps() -> None:
+    known = [sound("20261101"), sound("20261105"), sound("20261110", Overrides(retain_versions=2))]
+    assert [v.version for v, _ in expired(known, DAYS, Rule(versions=1), NOW)] == ["20261101"]
+    known[-1] = sound("20261110", Overrides(retain_versions=0, retain_days=0))
+    assert expired(known, DAYS, Rule(versions=1, days=1), NOW) == []
+    known[-1] = sound("20261110", Overrides(retain_days=15))
+    assert [v.version for v, _ in expired(known, DAYS, Rule(), NOW)] == ["20261101", "20261105"]
+
+
+def test_what_is_withdrawn_or_incomplete_does_not_count() -> None:
+    half = records.settled(VersionId(ID, "20261120"), {"rootfs.squashfs": FileFacts(
+        etag="e", size_bytes=1, modified=NOW.isoformat())}, None)  # fmt: skip
+    assert expired([sound("20261101"), half], ["20261101"], Rule(versions=1), NOW) == []
+
+
+@pytest.fixture
+def system() -> System:
+    system = System()
+    for day in DAYS:
+        system.upload(f"{PRODUCT}/{day}", images.split_image(seed=day))
+    system.catch_up()
+    return system
+
+
+def tidy(system: System, now: datetime, rules: Rules = KEEP_ALL, dry_run: bool = False) -> list[Task]:
+    work = Work(dry_run=dry_run)
+    retain(system.store, rules, now, no_pause, work)
+    assert work.ended
+    return work.tasks
+
+
+def test_retention_takes_off_the_list_at_once_and_deletes_after_the_grace_time(system: System) -> None:
+    rules = Rules(Rule(versions=4), grace_hours=24, stale_days=7)
+    old = f"{PRODUCT}/20261101"
+    assert [(task.what, task.path) for task in tidy(system, NOW, rules)] == [("withdraw", old)]
+    system.publish(ID)
+    assert system.listed()[ID.name] == DAYS[1:]
+    assert tidy(system, NOW + timedelta(hours=23), rules) == []
+    assert f"{old}/rootfs.squashfs" in system.store.objects
+    assert [(t.what, t.path) for t in tidy(system, NOW + timedelta(hours=25), rules)] == [("delete", old)]
+    assert not [key for key in system.store.objects if old in key]
+
+
+def test_a_dry_run_says_the_same_and_changes_nothing(system: System) -> None:
+    rules = Rules(Rule(versions=2), grace_hours=24, stale_days=7)
+    before = dict(system.store.objects)
+    planned = tidy(system, NOW, rules, dry_run=True)
+    assert system.store.objects == before
+    assert planned == tidy(system, NOW, rules)
+    assert [task.why for task in planned] == [
+        f"{n} newer versions are there, and 2 are kept; its files are deleted 24 hours later" for n in (4, 3, 2)
+    ]
+
+
+def test_a_withdrawn_version_that_is_still_listed_is_not_deleted(system: System) -> None:
+    """Publish is late: the clients' catalog still names the files."""
+    withdraw(system.store, parse_version(f"{PRODUCT}/20261101"), NOW, 1, no_pause, "broken")
+    tasks = tidy(system, NOW + timedelta(days=2))
+    assert [task.what for task in tasks] == ["wait"]
+    assert f"{PRODUCT}/20261101/rootfs.squashfs" in system.store.objects
+    system.publish(ID)
+    assert [task.what for task in tidy(system, NOW + timedelta(days=2))] == ["delete"]
+
+
+def test_a_restored_version_is_listed_again_and_stays(system: System) -> None:
+    version = parse_version(f"{PRODUCT}/20261101")
+    withdraw(system.store, version, NOW, 1, no_pause)
+    system.publish(ID)
+    restore(system.store, version, no_pause)
+    system.publish(ID)
+    assert system.listed()[ID.name] == DAYS
+    assert tidy(system, NOW + timedelta(days=2)) == []
+
+
+def test_restoring_while_maintain_decides_wins_or_comes_too_late_but_never_lists_what_is_deleted(
+    system: System,
+) -> None:
+    version = parse_version(f"{PRODUCT}/20261101")
+    withdraw(system.store, version, NOW, 1, no_pause)
+    system.publish(ID)
+    quiet = system.store.on
+
+    def restore_now(method: str, key: str) -> None:
+        if (method, key) == ("replace", version.record_key):
+            system.store.on = quiet
+            restore(system.store, version, no_pause)
+
+    system.store.on = restore_now
+    tidy(system, NOW + timedelta(days=2))
+    assert f"{version.prefix}rootfs.squashfs" in system.store.objects
+    system.publish(ID)
+    assert system.listed()[ID.name] == DAYS
+
+
+def test_deleting_that_was_interrupted_is_final_and_goes_on(system: System) -> None:
+    version = parse_version(f"{PRODUCT}/20261101")
+    withdraw(system.store, version, NOW, 1, no_pause)
+    system.publish(ID)
+    quiet = system.store.on
+
+    def die(method: str, key: str) -> None:
+        if (method, key) == ("delete", f"{version.prefix}rootfs.squashfs"):
+            system.store.on = quiet
+            raise KeyboardInterrupt
+
+    system.store.on = die
+    with pytest.raises(KeyboardInterrupt):
+        tidy(system, NOW + timedelta(days=2))
+    system.settle(version.path)
+    assert restore(system.store, version, no_pause).delete_after  # it says that it is still withdrawn
+    system.publish(ID)
+    assert system.listed()[ID.name] == DAYS[1:]
+    assert [task.what for task in tidy(system, NOW + timedelta(days=2))] == ["delete"]
+    assert not [key for key in system.store.objects if version.path in key]
+
+
+def test_a_withdrawn_file_is_deleted_alone(system: System) -> None:
+    path = f"{PRODUCT}/20261101"
+    system.upload(path, {"disk.qcow2": images.qcow2("extra")})
+    system.settle(path)
+    system.publish(ID)
+    from uploads.withdrawals import parse_target
+
+    withdraw(system.store, parse_target(f"{path}/disk.qcow2"), NOW, 1, no_pause)
+    system.publish(ID)
+    assert [task.path for task in tidy(system, NOW + timedelta(days=1))] == [f"{path}/{{disk.qcow2}}"]
+    system.settle(path)
+    assert f"{path}/disk.qcow2" not in system.store.objects
+    assert system.listed()[ID.name] == DAYS
+    assert tidy(system, NOW + timedelta(days=1)) == []
+
+
+def test_an_unfinished_upload_goes_when_nothing_was_added_for_days_and_not_earlier() -> None:
+    system = System()
+    path = f"{PRODUCT}/20261101"
+    system.upload(path, {"rootfs.squashfs": images.squashfs()})
+    system.catch_up()
+    assert tidy(system, START + timedelta(days=6)) == []
+    tasks = tidy(system, START + timedelta(days=8))
+    assert [(task.what, task.path) for task in tasks] == [("delete", path)]
+    assert "nothing was uploaded for 7 days" in tasks[0].why
+    assert not [key for key in system.store.objects if path in key]
+
+
+def test_the_record_of_an_emptied_folder_goes_once_the_catalog_agrees(system: System) -> None:
+    path = f"{PRODUCT}/20261101"
+    for file in ("lxd.tar.xz", "rootfs.squashfs"):
+        system.store.remove(f"{path}/{file}")
+    system.settle(path)
+    assert tidy(system, NOW) == []  # the catalog still lists it
+    system.publish(ID)
+    assert [task.what for task in tidy(system, NOW)] == ["forget"]
+    assert f"versions/{path}.json" not in system.store.objects
+
+
+# ── sweep ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def swept(store: MemoryStore, **settings: object) -> tuple[list[str], Work]:
+    sent: list[str] = []
+    work = Work(**settings)  # type: ignore[arg-type]
+    sweep(store, sent.append, ("incus", "lxd"), work)
+    return sent, work
+
+
+def test_a_sweep_of_a_server_in_order_does_nothing(system: System) -> None:
+    assert swept(system.store) == ([], Work(ended=True, looked_at=6))
+
+
+def test_an_empty_server_gets_an_index_and_a_page() -> None:
+    store = MemoryStore()
+    sent, work = swept(store)
+    lay_out(store, work)
+    assert (sent, [task.path for task in work.tasks]) == ([], [catalog.INDEX_KEY, PAGE_KEY])
+    assert store.objects[catalog.INDEX_KEY].body == b'{"format":"index:1.0","index":{}}'
+    again = Work()
+    lay_out(store, again)
+    assert again.tasks == []
+
+
+def test_whatever_events_missed_is_sent_again(system: System) -> None:
+    new, changed, emptied, unrecorded = (f"{PRODUCT}/{day}" for day in ("20261122", *DAYS[:3]))
+    system.upload(new, images.split_image(seed="new"))
+    system.store.put(f"{changed}/rootfs.squashfs", images.squashfs("other"))
+    for file in ("lxd.tar.xz", "rootfs.squashfs"):
+        system.store.remove(f"{emptied}/{file}")
+    system.store.remove(f"versions/{unrecorded}.json")
+    sent, _ = swept(system.store)
+    assert sent == [f"{path}/" for path in (changed, emptied, unrecorded, new)]
+
+
+def test_a_dry_sweep_sends_nothing(system: System) -> None:
+    system.upload(f"{PRODUCT}/20261122", images.split_image(seed="new"))
+    sent, work = swept(system.store, dry_run=True)
+    assert (sent, len(work.tasks)) == ([], 1)
+
+
+@pytest.mark.parametrize("damage", ["deleted", "of long ago", "without the product", "index deleted", "index emptied"])
+def test_a_catalog_that_disagrees_with_the_records_is_folded_again(system: System, damage: str) -> None:
+    good = system.streams()
+    key = catalog.products_key("images")
+    if damage == "deleted":
+        system.store.remove(key)
+    elif damage == "index deleted":
+        system.store.remove(catalog.INDEX_KEY)
+    elif damage == "index emptied":
+        system.store.put(catalog.INDEX_KEY, b'{"format":"index:1.0","index":{}}')
+    else:
+        document = json.loads(good[key])
+        versions = document["products"][ID.name]["versions"]
+        versions.pop("20261120")
+        if damage == "without the product":
+            document["products"] = {}
+        system.store.put(key, json.dumps(document).encode())
+    writes = len([1 for method, _ in system.store.log if method == "replace"])
+    swept(system.store)
+    touched = [key for method, key in system.store.log if method == "replace"][writes:]
+    assert touched == [f"versions/{PRODUCT}/20261101.json"]
+    system.publish(ID)
+    assert system.streams() == good
+
+
+def test_a_product_that_only_the_catalog_knows_is_taken_out(system: System) -> None:
+    for key in [key for key in system.store.objects if not key.startswith("streams/")]:
+        system.store.remove(key)
+    swept(system.store)
+    system.publish(*system.products())
+    assert system.listed() == {}
+    assert [task.what for task in tidy(system, NOW)] == ["forget"]
+
+
+def test_an_unreadable_record_is_named_and_the_rest_is_swept(system: System) -> None:
+    system.store.put(f"versions/{PRODUCT}/20261101.json", b"{")
+    other = "images/debian/12/amd64/default/20261101"
+    system.upload(other, images.split_image(seed="debian"))
+    sent, work = swept(system.store)
+    assert sent == [f"{other}/"]
+    assert work.unreadable == [f"versions/{PRODUCT}/20261101.json"]
+
+
+def test_a_run_that_stops_goes_on_behind_what_it_did_and_a_finished_one_from_the_start() -> None:
+    system = System()
+    paths = [f"images/os{n}/1/amd64/default/20261101" for n in range(4)]
+    for path in paths:
+        system.upload(path, images.split_image(seed=path))
+    seen: list[list[str]] = []
+    for _ in range(3):
+        sent: list[str] = []
+        work = Work(after=resume(system.store, "sweep"), limit=2)
+        sweep(system.store, sent.append, ("lxd",), work)
+        remember(system.store, "sweep", work)
+        seen.append(sent)
+    assert seen == [[f"{p}/" for p in paths[:2]], [f"{p}/" for p in paths[2:]], [f"{p}/" for p in paths[:2]]]
+
+
+def test_a_note_that_cannot_be_read_starts_from_the_first_product() -> None:
+    store = MemoryStore()
+    store.put("maintain/sweep.json", b"[")
+    assert resume(store, "sweep") == ""
+
+
+def test_settings_of_maintain_are_read_and_refused_by_name() -> None:
+    said = {"RETAIN_VERSIONS": "3", "RETAIN_DAYS": "30", "STALE_DAYS": "2"}
+    settings = Settings.from_environment({"BUCKET": "b", **said})
+    assert (settings.retain_versions, settings.retain_days, settings.stale_days) == (3, 30, 2)
+    with pytest.raises(BadSetting, match="RETAIN_DAYS is 'x'"):
+        Settings.from_environment({"BUCKET": "b", "RETAIN_DAYS": "x"})
