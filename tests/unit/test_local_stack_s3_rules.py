@@ -7,9 +7,9 @@ from collections.abc import Iterable
 from typing import Any
 
 import pytest
-from s3_server import at_once
 
 from local_stack.s3_rules import S3Rules
+from s3_server import at_once
 
 SIGNED = "AWS4-HMAC-SHA256 Credential=AK/20261123/us-east-1/s3/aws4_request, …"
 
