@@ -112,6 +112,15 @@ def start_command(rounds: int, as_json: Path | None, plot: Path | None) -> None:
     show(_start(rounds), about, as_json, plot)
 
 
+@main.command("scale")
+@output_options
+def scale_command(rounds: int, as_json: Path | None, plot: Path | None) -> None:
+    """Simulate events, batching windows and conditional writes, with the real fold."""
+    from cli.bench.scale import scale_figures
+
+    show(scale_figures(rounds), machine.describe(), as_json, plot)
+
+
 def _hash(rounds: int) -> list[Figure]:
     from cli.bench.hashing import hash_figures
 
@@ -136,7 +145,19 @@ def _burst(_rounds: int) -> list[Figure]:
     return burst_figures(1000, 8, 2)
 
 
-PARTS: dict[str, Callable[[int], list[Figure]]] = {"hash": _hash, "fold": _fold, "start": _start, "burst": _burst}
+def _scale(rounds: int) -> list[Figure]:
+    from cli.bench.scale import scale_figures
+
+    return scale_figures(rounds)
+
+
+PARTS: dict[str, Callable[[int], list[Figure]]] = {
+    "hash": _hash,
+    "fold": _fold,
+    "start": _start,
+    "burst": _burst,
+    "scale": _scale,
+}
 
 
 if __name__ == "__main__":

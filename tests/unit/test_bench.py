@@ -1,0 +1,99 @@
+"""The bench's own arithmetic: figures, their table, quiet runs, and the simulation of publishers."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from cli.bench.figures import Figure, figure, table, write_growth_svg, write_json, write_svg
+from cli.bench.folding import growth
+from cli.bench.folds import name_of, prepare, record_of, with_our_fold, with_plain_json
+from cli.bench.hashing import Runs
+from cli.bench.reads import Taken
+from cli.bench.scale import Scene, simulate
+from simplestreams import records
+
+BUSY = Scene("busy", rate=2.0, window_s=1.0, seconds=60, products=5)
+
+
+def test_a_ratio_above_one_is_better_also_where_less_is() -> None:
+    slow, fast = figure("slow", "s", [4.0, 5.0, 6.0]), figure("few", "versions", [2.0])
+    assert figure("fast", "s", [2.5], slow).ratio == pytest.approx(2.0)
+    assert figure("many", "versions", [6.0], fast).ratio == pytest.approx(3.0)
+
+
+def test_a_figure_has_its_median_and_spread() -> None:
+    assert figure("a", "s", [3.0, 1.0, 2.0]) == Figure("a", "s", 2.0, 1.0, 3.0)
+
+
+def test_the_table_shows_the_ratio_and_against_what() -> None:
+    slow = figure("slow", "s", [4.0])
+    assert table([slow, figure("fast", "s", [1.0, 2.0, 3.0], slow)]).splitlines()[2:] == [
+        "| slow | 4 | s |  |  |  |",
+        "| fast | 2 | s | 1 .. 3 | 2.00 x | slow |",
+    ]
+
+
+def test_the_json_is_a_list_with_the_documented_fields(tmp_path: Path) -> None:
+    write_json([figure("a", "s", [1.0])], tmp_path / "figures.json")
+    assert json.loads((tmp_path / "figures.json").read_text()) == [
+        {"name": "a", "unit": "s", "median": 1.0, "min": 1.0, "max": 1.0, "ratio": None, "against": None}
+    ]
+
+
+def test_plots_name_what_they_show(tmp_path: Path) -> None:
+    slow = figure("slow & plain", "s", [4.0])
+    write_svg([slow, figure("fast <one>", "s", [1.0], slow)], tmp_path / "bars.svg", "a machine")
+    bars = (tmp_path / "bars.svg").read_text()
+    assert "fast &lt;one&gt;" in bars
+    assert "4.00 x slow &amp; plain" in bars
+    write_growth_svg({"fold": [(1000, 0.5), (10_000, 5)]}, tmp_path / "growth.svg", "growth")
+    assert "10,000" in (tmp_path / "growth.svg").read_text()
+
+
+def test_runs_are_chosen_by_their_disturbance_not_by_their_result() -> None:
+    def taken(wall_s: float) -> Taken:
+        return Taken(wall_s, 0.0, 0.0, "", "")
+
+    runs = Runs([(0.5, taken(1.0)), (0.01, taken(9.0)), (0.02, taken(8.0))])
+    assert [run.wall_s for run in runs.quiet(2)] == [9.0, 8.0]
+    assert runs.is_done(2)
+    assert not runs.is_done(3)
+
+
+def test_synthetic_records_are_sound_and_their_fold_lists_them(tmp_path: Path) -> None:
+    assert record_of(0, 0).state == "sound"
+    assert records.judge(record_of(3, 500)).state == "sound"
+    size = prepare(40, tmp_path)
+    document = json.loads((tmp_path / "document.json").read_bytes())
+    assert size == (tmp_path / "document.json").stat().st_size
+    assert {name: len(product["versions"]) for name, product in document["products"].items()} == {
+        name_of(0): 20,
+        name_of(1): 20,
+    }
+    assert with_our_fold(tmp_path) > size  # one version more, and the index
+    assert with_plain_json(tmp_path) > size
+
+
+def test_growth_keeps_the_series_apart() -> None:
+    figures = [figure("1,000 versions: fold, CPU s", "CPU s", [1.0]), figure("1,000 versions: document", "MiB", [2.0])]
+    assert growth(figures) == {"fold, CPU s": [(1000.0, 1.0)]}
+
+
+@pytest.mark.parametrize("scene", [BUSY, replace(BUSY, publishers=5), replace(BUSY, streams=3)])
+def test_a_simulated_day_lists_every_version_whatever_the_races(scene: Scene) -> None:
+    world = simulate(scene)  # raises when a document is not the fold of all records
+    assert len(world.listed_after) == 120
+    assert sum(len(versions) for versions in world.records.values()) == 120
+    assert world.attempts == world.writes + world.lost
+
+
+def test_more_publishers_of_one_document_lose_more_races_and_a_mark_on_the_stream_none() -> None:
+    two, ten = simulate(BUSY), simulate(replace(BUSY, publishers=10))
+    assert ten.lost / ten.attempts > two.lost / two.attempts > 0
+    assert simulate(replace(BUSY, leased=True)).lost == 0
+
+
+def test_a_simulation_repeats_itself() -> None:
+    assert simulate(BUSY, seed=3).listed_after == simulate(BUSY, seed=3).listed_after
