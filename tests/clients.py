@@ -208,9 +208,7 @@ def _decode(body: bytes, shape: Any, where: str) -> Any:
     if not body:
         raise ClientError(f"No content in download from {where}")
     try:
-        value = json.loads(
-            body.decode("utf-8"), object_pairs_hook=_no_duplicates, parse_constant=_no_constants
-        )
+        value = json.loads(body.decode("utf-8"), object_pairs_hook=_no_duplicates, parse_constant=_no_constants)
     except ValueError as error:
         raise ClientError(f"{where}: not JSON: {error}") from error
     return _conform(value, shape, where)
@@ -290,9 +288,7 @@ def _date(text: str, separator: str) -> str | None:
         return None
 
 
-def _version_images(
-    product: Any, serial: str, version: Any, created: str, dialect: _Dialect
-) -> Iterator[Image]:
+def _version_images(product: Any, serial: str, version: Any, created: str, dialect: _Dialect) -> Iterator[Image]:
     for meta in version["items"].values():
         if meta["ftype"] in dialect.unified:
             yield from _image(product, serial, created, meta, None, dialect)
@@ -302,9 +298,7 @@ def _version_images(
                     yield from _image(product, serial, created, meta, root, dialect)
 
 
-def _image(
-    product: Any, serial: str, created: str, meta: Any, root: Any | None, dialect: _Dialect
-) -> Iterator[Image]:
+def _image(product: Any, serial: str, created: str, meta: Any, root: Any | None, dialect: _Dialect) -> Iterator[Image]:
     """The image made of these items, or nothing when its fingerprint or its path is missing."""
     fingerprint = _fingerprint(meta, root)
     if not fingerprint or not meta["path"]:
@@ -352,9 +346,7 @@ def _deltas(product: Any, serial: str, root: Any, dialect: _Dialect) -> dict[str
 
 def _properties(product: Any, serial: str, kind: str, dialect: _Dialect) -> dict[str, str]:
     label = product["versions"][serial]["label"]
-    description = f"{product['os']} {product['release_title']} {product['arch']}" + (
-        f" ({label})" if label else ""
-    )
+    description = f"{product['os']} {product['release_title']} {product['arch']}" + (f" ({label})" if label else "")
     properties = {
         "os": product["os"],
         "release": product["release"],

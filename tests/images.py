@@ -38,9 +38,7 @@ def sha256_hex(*parts: bytes) -> str:
 def metadata_yaml(arch: str = "amd64", **properties: str) -> bytes:
     """The `metadata.yaml` of an image; `arch` is the folder's name for it, the file carries the kernel's."""
     lines = [f"architecture: {KERNEL_ARCH.get(arch, arch)}", f"creation_date: {CREATION_DATE}", "properties:"]
-    lines += [
-        f'  {name}: "{value}"' for name, value in ({"description": "a test image"} | properties).items()
-    ]
+    lines += [f'  {name}: "{value}"' for name, value in ({"description": "a test image"} | properties).items()]
     return "\n".join(lines).encode() + b"\n"
 
 
@@ -74,9 +72,7 @@ def metadata_tarball(
 
     `metadata.yaml` first, then `members` (a `metadata.yaml` there replaces it).
     """
-    return compress(
-        tarball({"metadata.yaml": metadata_yaml(arch, **properties), **(members or {})}), compression
-    )
+    return compress(tarball({"metadata.yaml": metadata_yaml(arch, **properties), **(members or {})}), compression)
 
 
 def root_tarball(marker: str = "", compression: str = "xz", prefix: str = "") -> bytes:
@@ -84,9 +80,7 @@ def root_tarball(marker: str = "", compression: str = "xz", prefix: str = "") ->
     return compress(tarball({f"{prefix}etc/marker": marker.encode()}), compression)
 
 
-def unified_tarball(
-    arch: str = "amd64", compression: str = "gz", marker: str = "", **properties: str
-) -> bytes:
+def unified_tarball(arch: str = "amd64", compression: str = "gz", marker: str = "", **properties: str) -> bytes:
     """Metadata and root in one: `metadata.yaml` beside `rootfs/`."""
     members = {"metadata.yaml": metadata_yaml(arch, **properties), "rootfs/etc/marker": marker.encode()}
     return compress(tarball(members), compression)

@@ -10,7 +10,19 @@ import shutil
 from collections.abc import Iterator
 
 import pytest
-from harness import Client, Stack, Uploaded, client, daemon_of, local_stack, need, place, running_daemon, short_folder
+from harness import (
+    ARCH,
+    Client,
+    Stack,
+    Uploaded,
+    client,
+    daemon_of,
+    local_stack,
+    need,
+    place,
+    running_daemon,
+    short_folder,
+)
 
 from images import Workshop
 
@@ -28,7 +40,7 @@ def workshop() -> Iterator[Workshop]:
     """Builder of real images."""
     need(*Workshop.TOOLS)
     with short_folder(0o755) as folder:
-        yield Workshop(folder)
+        yield Workshop(folder, ARCH)
 
 
 @pytest.fixture(scope="session")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import platform
 import shutil
 import signal
 import socket
@@ -35,6 +36,8 @@ REQUIRE_EXTRAS = "SIMPLESTREAMS_REQUIRE_EXTRAS"
 PATIENCE = 150.0
 VARIABLES = {"lxc": "LXD", "incus": "INCUS"}
 """Client -> how the names of its project's environment variables begin."""
+ARCH = {"aarch64": "arm64"}.get(platform.machine(), "amd64")
+"""This machine's architecture as a key names it: containers are launched on it."""
 BASE = "20261122_10:00"
 VERSION = "20261123_10:00"
 
@@ -435,8 +438,8 @@ def sha256sum(paths: Sequence[Path]) -> list[str]:
 
 
 def place(name: str, version: str = VERSION, stream: str = "images") -> str:
-    """Prefix of the keys of one version of the product `alpine:<name>:amd64:default`."""
-    return f"{stream}/alpine/{name}/amd64/default/{version}/"
+    """Prefix of the keys of one version of the product `alpine:<name>:<this architecture>:default`."""
+    return f"{stream}/alpine/{name}/{ARCH}/default/{version}/"
 
 
 @dataclass(frozen=True)

@@ -45,16 +45,12 @@ def product(**more: Any) -> dict[str, Any]:
 
 
 def index(*paths: str, **more: Any) -> bytes:
-    entries = {
-        path: {"datatype": "image-downloads", "path": path, "products": [PRODUCT], **more} for path in paths
-    }
+    entries = {path: {"datatype": "image-downloads", "path": path, "products": [PRODUCT], **more} for path in paths}
     return json.dumps({"format": "index:1.0", "index": entries}).encode()
 
 
 def document(products: dict[str, Any]) -> bytes:
-    return json.dumps(
-        {"datatype": "image-downloads", "format": "products:1.0", "products": products}
-    ).encode()
+    return json.dumps({"datatype": "image-downloads", "format": "products:1.0", "products": products}).encode()
 
 
 def read(products: dict[str, Any], client: str = "lxd", **options: Any) -> Any:
@@ -99,9 +95,7 @@ def test_a_split_image_is_listed_with_its_combined_digest_and_both_files() -> No
         ("uefi1.img", {"combined_uefi1-img_sha256": COMBINED}, "virtual-machine"),
     ],
 )
-def test_each_kind_of_root_has_its_own_combined_digest(
-    ftype: str, fields: dict[str, str], image_type: str
-) -> None:
+def test_each_kind_of_root_has_its_own_combined_digest(ftype: str, fields: dict[str, str], image_type: str) -> None:
     items = {
         "meta": item("lxd.tar.xz", "lxd.tar.xz", META, 1, **fields),
         "root": item(ftype, "root", ROOT, 2),
@@ -150,11 +144,7 @@ def test_requirements_are_read_under_another_name_by_each_client() -> None:
         {
             "versions": {
                 "20261123": version(
-                    **{
-                        "lxd.tar.xz": item(
-                            "lxd.tar.xz", "l", META, 1, **{"combined_disk-kvm-img_sha256": COMBINED}
-                        )
-                    }
+                    **{"lxd.tar.xz": item("lxd.tar.xz", "l", META, 1, **{"combined_disk-kvm-img_sha256": COMBINED})}
                 )
             }
         },
@@ -212,9 +202,7 @@ def test_a_document_that_the_index_names_must_be_there() -> None:
         read_catalog(index(PATH, "streams/v1/gone.json"), {PATH: document({})})
 
 
-@pytest.mark.parametrize(
-    "entry", [{"products": []}, {"datatype": "image-ids"}, {"datatype": ""}, {"products": None}]
-)
+@pytest.mark.parametrize("entry", [{"products": []}, {"datatype": "image-ids"}, {"datatype": ""}, {"products": None}])
 def test_an_index_entry_can_hide_its_stream(entry: dict[str, Any]) -> None:
     assert read_catalog(index(PATH, **entry), {PATH: document({PRODUCT: product()})}) == []
 
@@ -254,9 +242,7 @@ def test_the_newest_version_takes_the_alias_by_string_order() -> None:
 def test_an_alias_of_two_products_goes_to_the_one_that_sorts_first() -> None:
     first = product(aliases="shared", os="Alpine")
     meta = item("lxd.tar.xz", "l", META, 1, combined_squashfs_sha256="9" * 64)
-    second = product(
-        aliases="shared,own", os="Debian", versions={"20261123": version(**{"lxd.tar.xz": meta})}
-    )
+    second = product(aliases="shared,own", os="Debian", versions={"20261123": version(**{"lxd.tar.xz": meta})})
     images = read({"z": first, "a": second})
     assert resolve_alias(images, "shared").properties["os"] == "Alpine"
     assert resolve_alias(images, "own").properties["os"] == "Debian"
@@ -303,16 +289,12 @@ def test_a_short_alias_is_shown_for_the_native_architecture_only() -> None:
 )
 def test_the_clients_differ_about_architectures(client: str, name: str, found: str) -> None:
     meta = item(f"{client}.tar.xz", "l", META, 1, combined_squashfs_sha256=COMBINED)
-    (image,) = read(
-        {PRODUCT: product(arch=name, versions={"20261123": version(**{"lxd.tar.xz": meta})})}, client
-    )
+    (image,) = read({PRODUCT: product(arch=name, versions={"20261123": version(**{"lxd.tar.xz": meta})})}, client)
     assert image.architecture == found
 
 
 def delta_versions(meta: str, root: str, base: str) -> dict[str, Any]:
-    old = item(
-        meta, "l", META, 1, combined_squashfs_sha256="a" * 64, **{"combined_disk-kvm-img_sha256": "d" * 64}
-    )
+    old = item(meta, "l", META, 1, combined_squashfs_sha256="a" * 64, **{"combined_disk-kvm-img_sha256": "d" * 64})
     new = {**old, "combined_squashfs_sha256": "b" * 64, "combined_disk-kvm-img_sha256": "e" * 64}
     delta = item(f"{root}.vcdiff", "delta", "4" * 64, 3, delta_base=base)
     return {
@@ -332,9 +314,7 @@ def delta_versions(meta: str, root: str, base: str) -> dict[str, Any]:
         ("incus.tar.xz", "disk-kvm.img", "20261122", ["meta", "root", f"root.delta-{'a' * 64}"]),
     ],
 )
-def test_a_delta_is_offered_when_its_base_is_listed(
-    meta: str, root: str, base: str, roles: list[str]
-) -> None:
+def test_a_delta_is_offered_when_its_base_is_listed(meta: str, root: str, base: str, roles: list[str]) -> None:
     client = meta.partition(".")[0]
     images = read({PRODUCT: product(versions=delta_versions(meta, root, base))}, client)
     assert list(images[0].files) == roles
