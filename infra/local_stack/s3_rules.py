@@ -1,7 +1,8 @@
 """What moto leaves out of S3 and SQS, as a WSGI middleware in front of it. Each rule says why it is needed.
 
 - Who asks: moto takes anonymous writes and any presigned URL. Here unsigned requests are refused and presigned ones
-  verified (presigned.py). Requests signed by header are taken as they are: the port is on loopback.
+  verified (presigned.py). Requests signed by header, or with credentials other than the stack's own, are taken as
+  they are: the port is on loopback.
 - Bodies: moto loses a body with a form content type (`curl --data-binary`), stores a cut-off one, and does not
   compare checksums. Here the body is read and checked to its end before moto sees the request.
 - Atomicity: moto's check-then-write has no lock, its listing fails when a key arrives meanwhile, and deleting one
@@ -35,6 +36,7 @@ from moto.core.utils import iso_8601_datetime_with_milliseconds
 from moto.s3 import notifications
 from moto.s3.models import s3_backends
 
+from local_stack.credentials import ACCESS_KEY
 from local_stack.presigned import S3Refusal, verify
 from local_stack.template import ACCOUNT_ID
 
@@ -78,6 +80,8 @@ class S3Rules:
         query = environ.get("QUERY_STRING", "")
         if "X-Amz-" not in query and "AWSAccessKeyId=" not in query:
             raise S3Refusal(403, "AccessDenied", "Access Denied: the request is not signed. Ask for a presigned URL.")
+        if _access_key(query) not in self._secrets:
+            return  # signed by a program with credentials of its own, as by header: there is nothing to verify with
         url = f"http://{environ['HTTP_HOST']}{environ['REQUEST_URI']}"
         verify(environ["REQUEST_METHOD"], url, _headers(environ), self._secrets, datetime.now(UTC))
 
@@ -206,6 +210,12 @@ def bucket_and_key(environ: Mapping[str, Any]) -> tuple[str, str]:
     path = environ["REQUEST_URI"].split("?", 1)[0]
     bucket, _, key = path.lstrip("/").partition("/")
     return unquote(bucket), unquote(key)
+
+
+def _access_key(query: str) -> str:
+    given = parse_qs(query, keep_blank_values=True)
+    credential = given.get("X-Amz-Credential", [f"{ACCESS_KEY}/"])[0].partition("/")[0]
+    return given.get("AWSAccessKeyId", [credential])[0]
 
 
 def _headers(environ: Mapping[str, Any]) -> dict[str, str]:
