@@ -183,18 +183,40 @@ class _Gzip:
         return not self._zlib.unconsumed_tail
 
 
-def _zstd() -> _Decompressor:
-    if sys.version_info >= (3, 14):
-        from compression import zstd
-    else:
-        from backports import zstd  # loaded here: few publishers use zstd, and it costs a cold start
-    return zstd.ZstdDecompressor(options={zstd.DecompressionParameter.window_log_max: _ZSTD_WINDOW_LOG})
+class _Zstd:
+    """zstd, its own error made one of ours: the module is loaded here, since few use it and it costs a cold start."""
+
+    def __init__(self) -> None:
+        if sys.version_info >= (3, 14):
+            from compression import zstd
+        else:
+            from backports import zstd
+        self._error = zstd.ZstdError
+        self._zstd = zstd.ZstdDecompressor(options={zstd.DecompressionParameter.window_log_max: _ZSTD_WINDOW_LOG})
+
+    def decompress(self, data: bytes, max_length: int) -> bytes:
+        try:
+            return self._zstd.decompress(data, max_length)
+        except self._error as error:
+            raise UnreadableArchive(f"is damaged zstd data ({error})") from error
+
+    @property
+    def eof(self) -> bool:
+        return self._zstd.eof
+
+    @property
+    def unused_data(self) -> bytes:
+        return self._zstd.unused_data
+
+    @property
+    def needs_input(self) -> bool:
+        return self._zstd.needs_input
 
 
 _FORMATS: Final[tuple[tuple[bytes, Callable[[], _Decompressor]], ...]] = (
     (b"\xfd7zXZ\0", lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_LZMA_MEMORY)),
     (b"\x1f\x8b", _Gzip),
-    (b"\x28\xb5\x2f\xfd", _zstd),
+    (b"\x28\xb5\x2f\xfd", _Zstd),
     (b"BZh", bz2.BZ2Decompressor),
 )
 

@@ -149,14 +149,20 @@ def encode_versions(versions: dict[str, Version]) -> msgspec.Raw:
 
 
 def decode_versions(product: Product) -> dict[str, Version]:
-    """The versions of a product, read."""
-    return _versions.decode(product.versions)
+    """The versions of a product, read; CatalogDamaged when they are none of ours."""
+    try:
+        return _versions.decode(product.versions)
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+        raise CatalogDamaged(
+            f"the catalog's versions of {product.os} {product.release} {product.arch} cannot be read ({error}); "
+            "delete the products document and rebuild the catalog from the records"
+        ) from error
 
 
 def _decode(body: bytes, kind: type[_D], key: str) -> _D:
     try:
         return msgspec.json.decode(body, type=kind)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
         raise CatalogDamaged(
             f"{key} is not a document of ours ({error}); delete it and rebuild the catalog from the records"
         ) from error

@@ -20,6 +20,7 @@ import msgspec
 
 from simplestreams import architectures, catalog, items, records
 from simplestreams.catalog import Index, IndexEntry, Item, Product, Products, Unlisted, Version, Withheld
+from simplestreams.errors import CatalogDamaged
 from simplestreams.keys import ProductId, version_form, version_moment
 from simplestreams.metadata import Overrides
 from simplestreams.records import Record, Verdict
@@ -118,8 +119,14 @@ def fold_unlisted(unlisted: Unlisted, changed: Mapping[ProductId, Sequence[Recor
 
 
 def product_id(stream: str, name: str) -> ProductId:
-    """The product that a name of the catalog means in a stream."""
-    return ProductId(stream, *name.split(":"))
+    """The product that a name of the catalog means in a stream; CatalogDamaged when it is no product's name."""
+    parts = name.split(":")
+    if len(parts) != 4:
+        raise CatalogDamaged(
+            f"the catalog of {stream} names a product {name!r}, expected os:release:arch:variant; "
+            "delete the products document and rebuild the catalog from the records"
+        )
+    return ProductId(stream, *parts)
 
 
 def _candidate(product: ProductId, versions: Sequence[Record], clients: Sequence[str]) -> _Candidate:

@@ -11,7 +11,7 @@ import msgspec
 
 from simplestreams import items
 from simplestreams.digests import EMPTY_SHA256
-from simplestreams.errors import CatalogDamaged
+from simplestreams.errors import CatalogDamaged, RejectedUpload
 from simplestreams.items import FileKind, Role
 from simplestreams.keys import VersionId, parse_version
 from simplestreams.metadata import Overrides
@@ -109,7 +109,8 @@ def decode(body: bytes, key: str) -> Record:
     """Read a record; CatalogDamaged names the key when it is none of ours."""
     try:
         record = _decoder.decode(body)
-    except (msgspec.DecodeError, RecursionError) as error:
+        parse_version(record.version)
+    except (msgspec.DecodeError, RejectedUpload, UnicodeError, RecursionError) as error:
         raise CatalogDamaged(f"{key} is not a record ({error}); delete it and sweep, its images are intact") from error
     if record.schema > SCHEMA or record.id.record_key != key:
         raise CatalogDamaged(

@@ -1,0 +1,27 @@
+"""Coverage-guided fuzzing: `PYTHONPATH=functions:tests python -m fuzz TARGET SECONDS` (dependency group `fuzz`).
+
+Prints libFuzzer's statistics; a crash leaves its input in `crash-…` and ends with an error.
+"""
+
+import sys
+import tempfile
+from pathlib import Path
+
+import atheris
+
+with atheris.instrument_imports(include=["simplestreams", "notices", "yaml", "tarfile", "json"]):
+    from fuzz.targets import TARGETS
+
+
+def main() -> None:
+    name, seconds = sys.argv[1], sys.argv[2]
+    target, seeds = TARGETS[name]
+    corpus = Path(tempfile.mkdtemp(prefix=f"fuzz-{name}-"))
+    for number, seed in enumerate(seeds):
+        (corpus / str(number)).write_bytes(seed)
+    options = [f"-max_total_time={seconds}", "-max_len=16384", "-timeout=20", "-rss_limit_mb=2048"]
+    atheris.Setup([sys.argv[0], *options, "-print_final_stats=1", str(corpus)], target)
+    atheris.Fuzz()
+
+
+main()

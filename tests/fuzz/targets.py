@@ -1,0 +1,168 @@
+"""What the fuzzer calls: everything that reads bytes from strangers, with what must hold whatever they are.
+
+A target raises only when the code under test breaks its word. `SEEDS` are where mutation starts.
+"""
+
+from __future__ import annotations
+
+import bz2
+import json
+from collections.abc import Callable
+from contextlib import suppress
+
+import images
+import notices
+from simplestreams import archive, catalog, items, keys, metadata, records
+from simplestreams.errors import CatalogDamaged, RejectedUpload
+from simplestreams.fold import fold, fold_unlisted
+from simplestreams.keys import parse_product
+
+PRODUCT = parse_product("images/ubuntu/noble/amd64/default")
+PATH = f"{PRODUCT.path}/20261123_10:00"
+RECORD_KEY = f"versions/{PATH}.json"
+LIMITS = archive.Limits(unpacked_bytes=4 << 20, members=1000)
+
+
+def key(data: bytes) -> None:
+    """A key is refused, or means exactly itself and is safe wherever it is put."""
+    text = data.decode("utf-8", "surrogateescape")
+    with suppress(RejectedUpload):
+        parsed = keys.parse_key(text)
+        assert parsed.key == text
+        assert keys.parse_record_key(parsed.version.record_key) == parsed.version
+        assert parsed.version.product.name.count(":") == 3
+        assert not set(text) & set(" +%\\,\"'<>&?#\0\n")
+        assert ".." not in text.split("/")
+        items.classify(parsed.file)
+    with suppress(RejectedUpload):
+        keys.version_of(text)
+
+
+def metadata_json(data: bytes) -> None:
+    """Never raises; what it takes can be published, and is read back the same."""
+    _publishable(metadata.parse_metadata_json(data).overrides)
+
+
+def image_yaml(data: bytes) -> None:
+    """Never raises; what it takes can be published."""
+    _publishable(metadata.parse_image_yaml(data, PRODUCT).overrides)
+
+
+def metadata_yaml(data: bytes) -> None:
+    """Accepted or refused with a reason."""
+    with suppress(RejectedUpload):
+        assert all(isinstance(note, str) for note in metadata.check_metadata_yaml(data, "amd64"))
+
+
+def checksums(data: bytes) -> None:
+    """Never raises; digests are digests."""
+    sums, _ = metadata.parse_checksums(data)
+    assert all(len(digest) == 64 and digest == digest.lower() for digest in sums.values())
+
+
+def record(data: bytes) -> None:
+    """A record is damaged, or can be judged, folded and written back."""
+    with suppress(CatalogDamaged):
+        found = records.decode(data, RECORD_KEY)
+        judged = records.settled(found.id, found.files, found.withdrawn)
+        assert records.decode(records.encode(judged), RECORD_KEY) == judged
+        folded = fold(catalog.decode_products(None, "images"), {PRODUCT: [judged]}).document
+        assert catalog.decode_products(catalog.encode(folded), "images") == folded
+        fold_unlisted(catalog.decode_unlisted(None, "images"), {PRODUCT: [judged]})
+
+
+def document(data: bytes) -> None:
+    """A served document is damaged, or a product can be folded into it."""
+    with suppress(CatalogDamaged):
+        products = catalog.decode_products(data, "images")
+        for product in products.products.values():
+            catalog.decode_versions(product)
+        fold(products, {PRODUCT: []})
+    with suppress(CatalogDamaged):
+        catalog.decode_index(data)
+    with suppress(CatalogDamaged):
+        catalog.decode_unlisted(data, "images")
+
+
+def tarball(data: bytes) -> None:
+    """A tarball is unreadable for a reason, or holds the member. The first byte chooses what compresses the rest."""
+    if not data:
+        return
+    body = data[1:]
+    wrapped = (body, images.compress(body, "gz"), bz2.compress(body, 1), images.compress(body, "zst"))
+    chunk = wrapped[data[0] % len(wrapped)]
+    for whole in (True, False):
+        with suppress(archive.UnreadableArchive):
+            found = archive.read_member(iter((chunk[:700], chunk[700:])), "metadata.yaml", LIMITS, whole=whole)
+            assert len(found) <= LIMITS.member_bytes
+
+
+def compressed(data: bytes) -> None:
+    """The same for bytes as they are: damaged compression."""
+    with suppress(archive.UnreadableArchive):
+        archive.read_member(iter((data,)), "metadata.yaml", LIMITS, whole=True)
+
+
+def notice(data: bytes) -> None:
+    """A message is unreadable, or names keys."""
+    with suppress(notices.UnreadableNotice):
+        assert all(isinstance(key, str) for key in notices.keys(data.decode("utf-8", "replace")))
+
+
+def _publishable(overrides: metadata.Overrides) -> None:
+    facts = records.FileFacts(etag="e", size_bytes=1, modified="2026-11-23T10:00:00+00:00", sha256="a" * 64)
+    files = {
+        "lxd_combined.tar.gz": facts,
+        "metadata.json": records.FileFacts(
+            etag="o", size_bytes=1, modified=facts.modified, sha256="b" * 64, overrides=overrides
+        ),
+    }
+    found = records.settled(keys.parse_version(PATH), files, None)
+    assert records.decode(records.encode(found), RECORD_KEY) == found
+    folded = fold(catalog.decode_products(None, "images"), {PRODUCT: [found]}).document
+    product = json.loads(catalog.encode(folded))["products"][PRODUCT.name]
+    assert all(part == part.strip() != "" for part in product["aliases"].split(","))
+
+
+def _record_seed() -> bytes:
+    meta, root = images.metadata_tarball(), images.squashfs()
+    sha256 = images.sha256_hex(meta)
+    files = {
+        "lxd.tar.xz": records.FileFacts(etag="m", size_bytes=len(meta), modified="2026-11-23T10:00:00Z", sha256=sha256),
+        "rootfs.squashfs": records.FileFacts(
+            etag="r",
+            size_bytes=len(root),
+            modified="2026-11-23T10:00:00Z",
+            sha256=images.sha256_hex(root),
+            combined={sha256: images.sha256_hex(meta, root)},
+        ),
+    }
+    return records.encode(records.settled(keys.parse_version(PATH), files, None))
+
+
+def _document_seed() -> bytes:
+    found = records.decode(_record_seed(), RECORD_KEY)
+    return catalog.encode(fold(catalog.decode_products(None, "images"), {PRODUCT: [found]}).document)
+
+
+OVERRIDES = json.dumps({"aliases": ["a/b", "c"], "requirements": {"secureboot": "false"}, "supported": True,
+                        "support_eol": "2030-01-01", "retain_days": 3, "os": "Ubuntu"}).encode()  # fmt: skip
+IMAGE_YAML = b"""simplestream:
+  distro_name: U
+  release_aliases: {noble: 24.04}
+  requirements:
+  - {requirements: {a: b}}
+"""
+
+TARGETS: dict[str, tuple[Callable[[bytes], None], list[bytes]]] = {
+    "key": (key, [f"{PATH}/rootfs.squashfs".encode(), b"images-daily/a/b/arm64/cloud/20261123/x.20261101.vcdiff"]),
+    "metadata_json": (metadata_json, [OVERRIDES, b'{"aliases": "a, b"}']),
+    "image_yaml": (image_yaml, [IMAGE_YAML]),
+    "metadata_yaml": (metadata_yaml, [images.metadata_yaml(), b"architecture: &a x86_64\nb: *a\n"]),
+    "checksums": (checksums, [b"a" * 64 + b"  rootfs.squashfs\n"]),
+    "record": (record, [_record_seed()]),
+    "document": (document, [_document_seed(), b'{"format":"index:1.0","index":{}}']),
+    "tarball": (tarball, [bytes([n]) + images.tarball({"metadata.yaml": images.metadata_yaml()}) for n in range(4)]),
+    "compressed": (compressed, [images.metadata_tarball("amd64", how) for how in ("xz", "gz", "zst")]),
+    "notice": (notice, [notices.notice("b", f"{PATH}/x").encode(), b'{"Event": "s3:TestEvent"}']),
+}
