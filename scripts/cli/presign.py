@@ -64,7 +64,8 @@ def main(
 
     KEY is images/<os>/<release>/<arch>/<variant>/<version>/<file>. Each URL stands alone on a line of standard
     output; what surrounds it are comments (#) and the curl line, which sends the file of that name from the current
-    folder and, without --overwrite, never replaces a file.
+    folder. Without --overwrite the URL never replaces a file: it is good only with the header If-None-Match: *, as in
+    the curl line.
     """
     _refuse_bad_keys(keys)
     client, bucket_name = _aws(bucket) if bucket else _local(state_dir or default_state_folder())
@@ -78,9 +79,10 @@ def main(
 
 
 def presign(client: Any, bucket: str, key: str, expires_s: int, overwrite: bool) -> Upload:
-    """One upload. The condition is not part of the signature, so that a plain `curl -T FILE URL` works too."""
+    """One upload. The condition is signed: not even a URL that fell into other hands can replace a file."""
     headers = {} if overwrite else {"If-None-Match": "*"}
-    url = client.generate_presigned_url("put_object", {"Bucket": bucket, "Key": key}, ExpiresIn=expires_s)
+    condition = {} if overwrite else {"IfNoneMatch": "*"}
+    url = client.generate_presigned_url("put_object", {"Bucket": bucket, "Key": key, **condition}, ExpiresIn=expires_s)
     options = [f"-H '{name}: {value}'" for name, value in headers.items()]
     file = shlex.quote(key.rsplit("/", 1)[1])
     curl = " ".join(["curl", "--fail-with-body", *options, "-T", file, f"'{url}'"])
@@ -116,9 +118,7 @@ def _exists(client: Any, bucket: str, key: str) -> bool:
         status = error.response["ResponseMetadata"]["HTTPStatusCode"]
         if status == 403:
             # A publisher may be allowed to write and not to read; the condition in the curl line decides then.
-            click.echo(
-                f"presign: may not look whether {key} exists; If-None-Match in the curl line will tell", err=True
-            )
+            click.echo(f"presign: may not look whether {key} exists; If-None-Match will tell at the upload", err=True)
             return False
         if status == 404:
             return False

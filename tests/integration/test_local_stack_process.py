@@ -10,6 +10,7 @@ import ssl
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -150,6 +151,25 @@ def test_the_printed_curl_line_uploads_from_another_folder(stack: Running, tmp_p
         assert "PreconditionFailed" in again.stdout
     # Both names list the same bytes: the first product by name keeps the image, the other is reported.
     wait_for(lambda: "hello/there" in stack.log.read_text(), "the second version's record")
+
+
+def test_a_url_without_overwrite_never_replaces_a_file_whatever_is_typed(stack: Running, tmp_path: Path) -> None:
+    key = "images/once/1/amd64/default/20261123/rootfs.squashfs"
+    printed = subprocess.run(
+        [sys.executable, "-m", "cli.presign", key, "--json", "--state-dir", str(stack.folder)],
+        capture_output=True, text=True, check=True, env=environment(),
+    )  # fmt: skip
+    (upload,) = json.loads(printed.stdout)
+    assert "X-Amz-SignedHeaders=host%3Bif-none-match" in upload["url"]
+    answers = []
+    for body, headers in ((b"first", {}), (b"second", {}), (b"third", {"If-None-Match": "*"})):
+        request = urllib.request.Request(upload["url"], data=body, method="PUT", headers=headers)  # noqa: S310
+        try:
+            with urllib.request.urlopen(request, timeout=20) as answer:  # noqa: S310
+                answers.append(answer.status)
+        except urllib.error.HTTPError as refusal:
+            answers.append(refusal.code)
+    assert answers == [200, 412, 412]
 
 
 def test_the_api_knows_its_caller(stack: Running) -> None:

@@ -112,8 +112,10 @@ def test_listing_goes_on_over_pages(store: S3Store, client: S3Client) -> None:
 
     with Stubber(client) as stub:
         first = {"IsTruncated": True, "NextContinuationToken": "more"}
-        stub.add_response("list_objects_v2", page("a") | first, {"Bucket": ANY, "Prefix": "p"})
-        stub.add_response("list_objects_v2", page("b"), {"Bucket": ANY, "Prefix": "p", "ContinuationToken": "more"})
+        stub.add_response("list_objects_v2", page("a") | first, {"Bucket": ANY, "Prefix": "p", "StartAfter": ""})
+        stub.add_response(
+            "list_objects_v2", page("b"), {"Bucket": ANY, "Prefix": "p", "StartAfter": "", "ContinuationToken": "more"}
+        )
         assert [info.key for info in store.list("p")] == ["a", "b"]
 
 
