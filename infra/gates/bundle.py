@@ -126,6 +126,7 @@ def prune(folder: Path, imported: set[str]) -> None:
     unused += (folder / name for package, names in OPTIONAL.items() if package not in imported for name in names)
     for path in unused:
         shutil.rmtree(path, ignore_errors=True)
+    (folder / ".lock").unlink(missing_ok=True)  # uv's
 
 
 def compile_all(folder: Path) -> None:
