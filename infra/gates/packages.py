@@ -3,11 +3,13 @@
 import json
 import logging
 import os
+import resource
 import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from statistics import median
@@ -188,27 +190,34 @@ def handler(event, context):
     return None
 """
 # What each function makes at its start; the empty handler that it is compared with makes the same.
-CLIENTS: Final = {"digest": ["s3"], "publish": ["s3"], "uploads": ["s3", "sqs"], "maintain": ["s3", "sqs"]}
+CLIENTS: Final = {"digest": ["s3"], "publish": ["s3"], "uploads": ["s3"], "maintain": ["s3", "sqs"]}
 
 
-def cold_start_s(name: str, folder: Path, address: str) -> float:
-    """Seconds from the start of the process to its first answer."""
-    begin = time.perf_counter()
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Seconds from the start of the process to its first answer, and of CPU that the process used."""
+
+    wall_s: float
+    cpu_s: float
+
+
+def cold_start(name: str, folder: Path, address: str) -> Start:
+    begin, used = time.perf_counter(), _cpu_of_children_s()
     with running(name, folder, address) as function:
         answer = function.invoke(FIRST_EVENT[name])
-        elapsed = time.perf_counter() - begin
+        wall = time.perf_counter() - begin
     if answer.failed:
         raise StartFailed(f"{name}: {answer.body}")
-    return elapsed
+    return Start(wall, _cpu_of_children_s() - used)
 
 
-def cold_starts(name: str, rounds: int) -> dict[str, float]:
-    """Medians of `cold_start_times`."""
-    return {what: median(times) for what, times in cold_start_times(name, rounds).items()}
+def _cpu_of_children_s() -> float:
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
-def cold_start_times(name: str, rounds: int) -> dict[str, list[float]]:
-    """Seconds, taken in turns: as packaged, the same without bytecode, and an empty handler."""
+def cold_starts(name: str, rounds: int) -> dict[str, Start]:
+    """Medians, the variants taken in turns: as packaged, the same without bytecode, and an empty handler."""
     folder = package(name)
     bare, empty = folder.with_name(f"{name}-bare"), folder.with_name(f"{name}-empty")
     for copy in (bare, empty):
@@ -218,9 +227,12 @@ def cold_start_times(name: str, rounds: int) -> dict[str, list[float]]:
         shutil.rmtree(cached)
     (empty / name / "app.py").write_text(EMPTY.format(services=CLIENTS[name]))
     (empty / name / "__pycache__" / "app.cpython-313.pyc").unlink()
-    taken: dict[str, list[float]] = {"packaged": [], "without bytecode": [], "empty handler": []}
+    taken: dict[str, list[Start]] = {"packaged": [], "without bytecode": [], "empty handler": []}
     with storage() as address:
         for _ in range(rounds):
-            for (_, times), variant in zip(taken.items(), (folder, bare, empty), strict=True):
-                times.append(cold_start_s(name, variant, address))
-    return taken
+            for starts, variant in zip(taken.values(), (folder, bare, empty), strict=True):
+                starts.append(cold_start(name, variant, address))
+    return {
+        what: Start(median(start.wall_s for start in starts), median(start.cpu_s for start in starts))
+        for what, starts in taken.items()
+    }
