@@ -217,7 +217,20 @@ def _cpu_of_children_s() -> float:
 
 
 def cold_starts(name: str, rounds: int) -> dict[str, Start]:
-    """Medians, the variants taken in turns: as packaged, the same without bytecode, and an empty handler."""
+    """Medians of `all_cold_starts`."""
+    return {
+        what: Start(median(start.wall_s for start in starts), median(start.cpu_s for start in starts))
+        for what, starts in all_cold_starts(name, rounds).items()
+    }
+
+
+def cold_start_times(name: str, rounds: int) -> dict[str, list[float]]:
+    """Wall seconds of `all_cold_starts`."""
+    return {what: [start.wall_s for start in starts] for what, starts in all_cold_starts(name, rounds).items()}
+
+
+def all_cold_starts(name: str, rounds: int) -> dict[str, list[Start]]:
+    """The variants taken in turns: as packaged, the same without bytecode, and an empty handler."""
     folder = package(name)
     bare, empty = folder.with_name(f"{name}-bare"), folder.with_name(f"{name}-empty")
     for copy in (bare, empty):
@@ -232,7 +245,4 @@ def cold_starts(name: str, rounds: int) -> dict[str, Start]:
         for _ in range(rounds):
             for starts, variant in zip(taken.values(), (folder, bare, empty), strict=True):
                 starts.append(cold_start(name, variant, address))
-    return {
-        what: Start(median(start.wall_s for start in starts), median(start.cpu_s for start in starts))
-        for what, starts in taken.items()
-    }
+    return taken
