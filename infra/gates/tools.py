@@ -5,6 +5,7 @@ wanted. To renew one: `echo NAME | uv pip compile --no-header --universal --pyth
 -o FILE -`.
 """
 
+import fcntl
 import hashlib
 import os
 import shutil
@@ -57,10 +58,13 @@ def environment(name: str, python: Path | None = None) -> Path:
     """The bin folder of the environment that locks/<name>.txt describes, made when it is not there yet."""
     lock = LOCKS / f"{name}.txt"
     folder = CACHE / f"{name}-{hashlib.sha256(lock.read_bytes()).hexdigest()[:12]}"
-    if not (folder / "complete").exists():
-        shutil.rmtree(folder, ignore_errors=True)
-        _create(folder, lock, python or Path(sys.executable))
-        (folder / "complete").touch()
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with (CACHE / f"{name}.lock").open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)  # tests in parallel want the same one at the same time
+        if not (folder / "complete").exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            _create(folder, lock, python or Path(sys.executable))
+            (folder / "complete").touch()
     return folder / "bin"
 
 
