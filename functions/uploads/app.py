@@ -108,7 +108,7 @@ def show(request: Request) -> Reply:
     began = time.monotonic()
     found = status.wait(
         lambda: status.look(store, catalogs, version),
-        lambda found: _etag(found) == known if known else found.status == "incomplete",
+        lambda found: _etag(found) == known if known else not status.is_settled(found),
         lambda: time.monotonic() - began,
         _wait_s(request.query.get("wait", "0")),
         time.sleep,

@@ -29,7 +29,7 @@ With `Accept: text/plain` answers are lines instead of JSON. Uploads are then a 
 <path>`, then `request`, `url` and `header` options of a single upload (`curl --config answer -T file`); of one in parts
 `# upload-id <id>`, `# part <number> <offset> <size> [<etag if it arrived>]` and its `url`, `# complete` and `# abort`
 with their options. A status is `status <word>`, `alias`, `fingerprint`, `file <size> <sha256> <name>` and
-`reason <kind> <sentence>`; a problem is `problem <kind>` and a `detail <sentence>` for each sentence.
+`reason <kind> <file or -> <sentence>`; a problem is `problem <kind>` and a `detail <sentence>` for each sentence.
 
 In paths of URLs `~` may stand for `:`, which some versions of curl do not sign as AWS does."""
 
@@ -98,7 +98,7 @@ def _paths() -> dict[str, Any]:
 _WAIT: Final = {
     "name": "wait",
     "in": "query",
-    "description": "Seconds to wait for a status other than `incomplete`, or with If-None-Match for any change; "
+    "description": "Seconds to wait until nothing is `incomplete` or `waiting`, or with If-None-Match for any change; "
     "more than 25 is taken as 25.",
     "schema": {"type": "integer", "minimum": 0, "maximum": 999, "default": 0},
 }

@@ -133,8 +133,8 @@ class VersionStatus(msgspec.Struct, frozen=True, kw_only=True):
 
     path: str
     status: Literal["published", "incomplete", "refused", "withdrawn"]
-    reasons: list[Reason]
-    files: dict[str, FileStatus]
+    reasons: list[Reason] = []
+    files: dict[str, FileStatus] = {}
     aliases: list[str] = []
     fingerprints: list[str] = []
     delete_after: str = ""

@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from msgspec.structs import replace
+
 from simplestreams import catalog, records
 from simplestreams.catalog import Products
 from simplestreams.keys import VersionId
@@ -35,12 +37,23 @@ def look(store: Store, catalogs: Catalogs, version: VersionId) -> VersionStatus 
     """The status of a version now; None if there is nothing of that name."""
     seen = store.read(version.record_key)
     record = records.decode(seen.body, version.record_key) if seen else None
+    listed = {info.key.removeprefix(version.prefix): info for info in store.list(version.prefix)}
+    fresh = {
+        file: FileStatus(size=info.size_bytes)
+        for file, info in listed.items()
+        if file and not (record and file in record.files and record.files[file].etag == info.etag)
+    }
     if record is None or not record.files:
-        sizes = {info.key.removeprefix(version.prefix): info.size_bytes for info in store.list(version.prefix)}
-        return arrived(version, sizes) if sizes else None
+        return with_arrivals(VersionStatus(path=version.path, status="incomplete"), fresh) if fresh else None
     if record.state != "sound":
-        return told(record)
-    return shown(record, catalogs.products(version.product.stream))
+        return with_arrivals(told(record), fresh)
+    return with_arrivals(shown(record, catalogs.products(version.product.stream)), fresh)
+
+
+def is_settled(found: VersionStatus) -> bool:
+    """Whether nothing is expected to change by itself any more; a reason about no file waits for its publisher."""
+    waiting = [reason for reason in found.reasons if reason.kind == "waiting" and reason.file]
+    return found.status != "incomplete" and not waiting
 
 
 def wait(
@@ -58,11 +71,11 @@ def wait(
     return found
 
 
-def arrived(version: VersionId, sizes: dict[str, int]) -> VersionStatus:
-    """A version whose files are there and were not looked at yet."""
-    sentence = f"{version.path} has arrived and is about to be looked at"
-    files = {file: FileStatus(size=size) for file, size in sizes.items() if file}
-    return VersionStatus(path=version.path, status="incomplete", reasons=[Reason("", "waiting", sentence)], files=files)
+def with_arrivals(found: VersionStatus, fresh: dict[str, FileStatus]) -> VersionStatus:
+    """The status with files that arrived and that digest has not looked at yet: what was refused may be mended."""
+    waiting = [Reason(file, "waiting", f"{file} has arrived and is about to be looked at") for file in sorted(fresh)]
+    status = "incomplete" if fresh and found.status == "refused" else found.status
+    return replace(found, status=status, reasons=[*found.reasons, *waiting], files={**found.files, **fresh})
 
 
 def told(record: Record) -> VersionStatus:

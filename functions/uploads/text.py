@@ -69,6 +69,6 @@ def _status(status: VersionStatus) -> Iterator[str]:
     yield from (f"alias {alias}" for alias in status.aliases)
     yield from (f"fingerprint {fingerprint}" for fingerprint in status.fingerprints)
     yield from (f"file {facts.size} {facts.sha256 or '-'} {file}" for file, facts in status.files.items())
-    yield from (f"reason {reason.kind} {one_line(reason.sentence)}" for reason in status.reasons)
+    yield from (f"reason {r.kind} {r.file or '-'} {one_line(r.sentence)}" for r in status.reasons)
     if status.delete_after:
         yield f"delete-after {status.delete_after}"

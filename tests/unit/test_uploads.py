@@ -313,6 +313,23 @@ def test_files_that_nobody_looked_at_yet_are_incomplete() -> None:
     assert "has arrived and is about to be looked at" in told(system).reasons[0].sentence
 
 
+def test_a_refused_version_with_a_new_upload_is_not_refused_any_more(system: System) -> None:
+    path = f"{VERSION.product.path}/20261125_10:00"
+    system.upload(path, {"lxd.tar.xz": b"nonsense"})
+    system.catch_up()
+    assert (told(system, path).status, status.is_settled(told(system, path))) == ("refused", True)
+    system.upload(path, images.split_image(seed="mended"))
+    assert (told(system, path).status, status.is_settled(told(system, path))) == ("incomplete", False)
+    system.catch_up()
+    assert told(system, path).status == "published"
+
+
+def test_a_published_version_with_a_new_file_is_published_and_not_settled(system: System) -> None:
+    system.upload(PATH, {"disk.qcow2": images.qcow2()})
+    assert (told(system).status, status.is_settled(told(system))) == ("published", False)
+    assert told(system).reasons[-1].sentence == "disk.qcow2 has arrived and is about to be looked at"
+
+
 def test_a_sound_version_is_incomplete_until_it_is_listed() -> None:
     system = System()
     system.upload(PATH, images.split_image())

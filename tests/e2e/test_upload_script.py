@@ -1,0 +1,205 @@
+"""`scripts/upload` as a person or a job uses it: what image builders leave behind, to an image that clients take."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from harness import PROJECT, Client, Stack, client, local_stack, need, sha256sum, wait_for
+
+import images
+from images import Workshop
+
+pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("lxd")]
+
+SCRIPT = PROJECT / "scripts/upload"
+MIB = 1 << 20
+
+
+def upload(
+    stack: Stack, home: Path, *arguments: str | Path, check: bool = True, **variables: str
+) -> subprocess.CompletedProcess[str]:
+    """Run the script as a process of its own, in the strictest shell there is."""
+    done = subprocess.run(
+        (*_shell(), SCRIPT, "--state-dir", stack.folder / "state", *arguments),
+        env=_environment(home) | variables,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=280,
+    )
+    assert not check or done.returncode == 0, f"exit {done.returncode}\n{done.stdout}{done.stderr}"
+    return done
+
+
+def _shell() -> tuple[str, ...]:
+    return ("dash",) if Path("/usr/bin/dash").exists() or Path("/bin/dash").exists() else ("sh",)
+
+
+def _environment(home: Path) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
+    return kept | {"HOME": str(home), "XDG_STATE_HOME": str(home / "state")}
+
+
+@pytest.mark.parametrize("form", ["split_squashfs", "split_root_tar", "vm_qcow2", "unified"])
+def test_what_image_export_writes_is_published_with_one_command_and_taken_by_the_client(
+    daemon: Client, stack: Stack, workshop: Workshop, tmp_path: Path, form: str
+) -> None:
+    built = getattr(workshop, form)(f"script-{daemon.program}-{form}")
+    daemon("image", "import", *built.values(), "local:", "--alias", "export")
+    exported = tmp_path / "exported"
+    exported.mkdir()
+    daemon("image", "export", "local:export", exported)
+    files = sorted(exported.iterdir())
+    fingerprint = next(iter(daemon.fingerprints("local:")))
+    assert any(fingerprint in file.name for file in files), files
+    daemon("image", "delete", fingerprint)
+
+    product = f"{daemon.program}/{form.replace('_', '')}/amd64/default"
+    printed = upload(stack, tmp_path, "--to", product, "--remote", "here", *files).stdout.strip()
+    vm = " --vm" if form == "vm_qcow2" else ""
+    assert printed == f"lxc launch here:{product.split('/amd64', maxsplit=1)[0]}{vm}"
+
+    # Incus's client believes what it saw of a catalog for an hour; this one has seen nothing yet.
+    fresh = client(daemon.program, tmp_path, stack.ca_file, daemon.home)
+    fresh.add_remote(stack.base_url)
+    back = tmp_path / "back"
+    back.mkdir()
+    fresh("image", "export", printed.split()[2], back, *(("--vm",) if vm else ()))
+    assert sorted(sha256sum(list(back.iterdir()))) == sorted(sha256sum(files))
+    if not vm:
+        fresh("launch", printed.split()[2], "local:started")
+        marker = fresh("exec", "local:started", "--", "cat", "/etc/marker").stdout
+        assert marker == f"script-{daemon.program}-{form}"
+
+
+def test_a_folder_of_distrobuilder_is_uploaded_whole(stack: Stack, tmp_path: Path) -> None:
+    built = tmp_path / "build"
+    built.mkdir()
+    for name, content in images.split_image(seed="distrobuilder").items():
+        (built / name.replace("lxd", "incus")).write_bytes(content)
+    (built / "build.log").write_text("not an image")
+    said = json.loads(upload(stack, tmp_path, "--to", "script/folder/amd64/default", "--json", built).stdout)
+    assert (said["status"], said["files"]) == ("published", ["incus.tar.xz", "rootfs.squashfs"])
+    assert said["launch"] == "lxc launch images:script/folder"
+
+
+def test_the_same_upload_again_sends_nothing_and_other_content_is_refused(stack: Stack, tmp_path: Path) -> None:
+    files = _write(tmp_path, images.split_image(seed="again"))
+    to = ("--to", "script/again/amd64/default", "--version", "20261123_10:00", "--json")
+    first = json.loads(upload(stack, tmp_path, *to, *files).stdout)
+    again = json.loads(upload(stack, tmp_path, *to, *files).stdout)
+    size = sum(file.stat().st_size for file in files)
+    assert (first["sent_bytes"], again["sent_bytes"], again["status"]) == (size, 0, "published")
+    files[1].write_bytes(images.squashfs("other"))
+    refused = upload(stack, tmp_path, *to, *files, check=False)
+    assert refused.returncode == 4
+    assert "exists already, with 4,096 bytes" in json.loads(refused.stdout)["reasons"][0]
+
+
+def test_a_refused_upload_says_why_and_can_be_made_good_under_the_same_name(stack: Stack, tmp_path: Path) -> None:
+    files = _write(tmp_path, images.split_image(seed="mended"))
+    to = ("--to", "script/mended/arm64/default", "--version", "20261123_10:00")
+    refused = upload(stack, tmp_path, *to, *files, check=False)
+    assert refused.returncode == 3
+    assert "x86_64" in refused.stderr
+    files[0].write_bytes(images.metadata_tarball("arm64"))
+    assert upload(stack, tmp_path, *to, *files).stdout == "lxc launch images:script/mended\n"
+
+
+def test_half_an_image_is_uploaded_and_not_listed_in_time(stack: Stack, tmp_path: Path) -> None:
+    files = _write(tmp_path, images.split_image(seed="half"))
+    done = upload(stack, tmp_path, "--to", "script/half/amd64/default", "--wait", "6", files[1], check=False)
+    assert done.returncode == 5
+    assert "waits for its metadata: upload lxd.tar.xz or incus.tar.xz" in done.stderr
+
+
+def test_who_may_not_is_told_so(stack: Stack, tmp_path: Path) -> None:
+    files = _write(tmp_path, images.split_image(seed="stranger"))
+    who = {"AWS_ACCESS_KEY_ID": "STRANGER", "AWS_SECRET_ACCESS_KEY": "x", "AWS_REGION": "eu-central-1"}
+    done = upload(stack, tmp_path, "--to", "script/who/amd64/default", *files, check=False, **who)
+    assert done.returncode == 6
+    assert "arn:aws:iam::123456789012:user/STRANGER may not write to images/script/who/" in done.stderr
+
+
+def _write(folder: Path, files: dict[str, bytes]) -> list[Path]:
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+    return [folder / name for name in files]
+
+
+# ── interrupted ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _parts(stack: Stack) -> dict[int, Any]:
+    """The parts of the only unfinished multipart upload; empty if there is none."""
+    found = stack.s3().list_multipart_uploads(Bucket=stack.bucket).get("Uploads", [])
+    if not found:
+        return {}
+    (only,) = found
+    parts = stack.s3().list_parts(Bucket=stack.bucket, Key=only["Key"], UploadId=only["UploadId"], MaxParts=1000)
+    return {part["PartNumber"]: part for part in parts.get("Parts", [])}
+
+
+@pytest.fixture
+def own_stack() -> Iterator[Stack]:
+    """A stack in which nobody else uploads."""
+    need("curl")
+    with local_stack("--empty") as running:
+        yield running
+
+
+def _interrupt_and_resume(stack: Stack, home: Path, root: Path, enough: int) -> tuple[int, int]:
+    """Kill the script when `enough` parts have arrived, then run it again; bytes that it sent then, parts before."""
+    metadata = home / "lxd.tar.xz"
+    metadata.write_bytes(images.metadata_tarball(serial=root.name))
+    to = ("--to", "script/killed/amd64/default", "--json", "--wait", "280", "--jobs", "2")
+    command = (*_shell(), SCRIPT, "--state-dir", stack.folder / "state", *to, metadata, root)
+    process = subprocess.Popen(command, env=_environment(home), start_new_session=True, stdout=subprocess.PIPE)
+    try:
+        wait_for(lambda: len(_parts(stack)) >= enough, f"{enough} parts", 280)
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+    time.sleep(2)  # what the kernel had taken already may still arrive
+    before = _parts(stack)
+    said = json.loads(upload(stack, home, *to, metadata, root).stdout)
+    assert said["status"] == "published", said
+    return said["sent_bytes"], sum(part["Size"] for part in before.values())
+
+
+def _large(path: Path, mib: int) -> None:
+    with path.open("wb") as out:
+        out.write(images.squashfs(path.name, MIB))
+        for number in range(1, mib):
+            out.write(images.filler(f"{path} {number}", MIB))
+
+
+def test_a_killed_upload_continues_and_sends_only_what_is_missing(own_stack: Stack, tmp_path: Path) -> None:
+    root = tmp_path / "rootfs.squashfs"
+    _large(root, 260)
+    sent, arrived = _interrupt_and_resume(own_stack, tmp_path, root, 3)
+    assert 3 * 16 * MIB <= arrived < root.stat().st_size
+    assert sent == root.stat().st_size - arrived
+
+
+@pytest.mark.heavy
+def test_a_gibibyte_goes_through_in_parts_over_an_interruption(
+    own_stack: Stack, tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
+    root = tmp_path / "rootfs.squashfs"
+    _large(root, 1024)
+    began = time.monotonic()
+    sent, arrived = _interrupt_and_resume(own_stack, tmp_path, root, 20)
+    record_property(
+        "1 GiB, killed and resumed", f"{arrived:,} bytes kept, {sent:,} sent again, {root.stat().st_size:,} in all"
+    )
+    record_property("seconds", round(time.monotonic() - began))
+    assert sent == root.stat().st_size - arrived
