@@ -36,7 +36,7 @@ def figure(name: str, unit: str, values: Sequence[float], against: Figure | None
 
 
 def _less_is_better(unit: str) -> bool:
-    return unit in ("s", "CPU s", "ms", "MiB")
+    return unit in ("s", "CPU s", "ms", "CPU ms", "MiB")
 
 
 def table(figures: Iterable[Figure]) -> str:

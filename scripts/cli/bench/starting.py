@@ -9,20 +9,28 @@ from gates.tools import ToolMissing
 
 
 def start_figures(rounds: int) -> list[Figure]:
-    """Milliseconds from the start of the process to its first answer; absent when a tool is."""
+    """Milliseconds from the start of the process to its first answer, and of CPU; absent when a tool is."""
     found: list[Figure] = []
     for name in packages.NAMES:
         click.echo(f"  {name} …", err=True)
         try:
-            taken = packages.cold_start_times(name, rounds)
+            taken = packages.all_cold_starts(name, rounds)
         except (StartFailed, ToolMissing) as reason:
             click.echo(f"  {name} was not measured: {reason}", err=True)
             continue
-        times = {what: [seconds * 1000 for seconds in values] for what, values in taken.items()}
-        empty = figure(f"start of {name}: empty handler", "ms", times["empty handler"])
-        found += [
-            empty,
-            figure(f"start of {name}", "ms", times["packaged"], empty),
-            figure(f"start of {name}: without bytecode", "ms", times["without bytecode"], empty),
-        ]
+        for what, unit, of in (("", "ms", _wall_ms), (", CPU", "CPU ms", _cpu_ms)):
+            empty = figure(
+                f"start of {name}: empty handler{what}", unit, [of(start) for start in taken["empty handler"]]
+            )
+            found.append(empty)
+            for label, variant in (("", "packaged"), (": without bytecode", "without bytecode")):
+                found.append(figure(f"start of {name}{label}{what}", unit, [of(s) for s in taken[variant]], empty))
     return found
+
+
+def _wall_ms(start: packages.Start) -> float:
+    return start.wall_s * 1000
+
+
+def _cpu_ms(start: packages.Start) -> float:
+    return start.cpu_s * 1000
