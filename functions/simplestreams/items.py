@@ -10,7 +10,7 @@ from enum import StrEnum
 from typing import Final
 
 from simplestreams.errors import RejectedUpload
-from simplestreams.keys import version_form
+from simplestreams.keys import check_file, version_form
 
 
 class Role(StrEnum):
@@ -64,7 +64,16 @@ _FIXED: Final[dict[str, FileKind]] = {
 
 
 def classify(file: str) -> FileKind:
-    """The kind of a file by its name; a name that means nothing to us has Role.OTHER."""
+    """The kind of a file by its name; a name that means nothing to us, or that no URL can carry, has Role.OTHER."""
+    try:
+        check_file(file)
+    except RejectedUpload:
+        return FileKind(Role.OTHER)
+    return meant(file)
+
+
+def meant(file: str) -> FileKind:
+    """The kind of a file as its publisher meant it, whether it can be served under that name or not."""
     if file in _FIXED:
         return _FIXED[file]
     if file.endswith(".vcdiff"):

@@ -120,6 +120,11 @@ def parse_key(key: str) -> ImageKey:
     return ImageKey(version, _checked(parts[6], "file name", key, _FILE))
 
 
+def check_file(file: str) -> None:
+    """RejectedUpload when a file's name cannot stand in an URL as it is, or holds a folder."""
+    _checked(file, "file name", file, _FILE)
+
+
 def parse_version(path: str) -> VersionId:
     """Parse `images/<os>/<release>/<arch>/<variant>/<version>`; RejectedUpload like parse_key."""
     product_path, _, version = path.rpartition("/")

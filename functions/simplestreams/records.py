@@ -13,7 +13,7 @@ from simplestreams import items
 from simplestreams.digests import EMPTY_SHA256
 from simplestreams.errors import CatalogDamaged, RejectedUpload
 from simplestreams.items import FileKind, Role
-from simplestreams.keys import VersionId, parse_version
+from simplestreams.keys import VersionId, check_file, parse_version
 from simplestreams.metadata import Overrides
 
 SCHEMA: Final = 1
@@ -188,12 +188,22 @@ def _sound_files(record: Record, reasons: list[Reason]) -> dict[str, FileKind]:
         elif facts.sha256 and declared != facts.sha256:
             reasons.append(Reason(file, "refused", _mismatch(record, file, facts.sha256, declared)))
         elif kind.role is Role.OTHER:
-            reasons.append(Reason(file, "ignored", f"{file} {UNKNOWN_FILE}"))
+            reasons.append(_unknown(file))
         elif facts.sha256:
             sound[file] = kind
         elif kind.role is not Role.ROOT:
             reasons.append(Reason(file, "waiting", f"{file} is being read"))
     return sound
+
+
+def _unknown(file: str) -> Reason:
+    """Why a file is not listed whose name says nothing, or says an image but cannot be served."""
+    if items.meant(file).role is not Role.OTHER:
+        try:
+            check_file(file)
+        except RejectedUpload as refusal:
+            return Reason(file, "refused", str(refusal))
+    return Reason(file, "ignored", f"{file if file.isprintable() else ascii(file)} {UNKNOWN_FILE}")
 
 
 def _mismatch(record: Record, file: str, found: str, declared: str) -> str:

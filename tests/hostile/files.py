@@ -1,0 +1,195 @@
+"""Files that somebody hostile, or a broken builder, could upload: (name in the version's folder, bytes, what is said).
+
+What is said is a part of the sentence in the record. Bombs are made of equal compressed parts, which decompress one
+after the other, so that making one is cheap.
+"""
+
+from __future__ import annotations
+
+import bz2
+import io
+import json
+import lzma
+import random
+import tarfile
+import zlib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import images
+
+MIB = 1 << 20
+ZEROS = bytes(16 * MIB)
+
+
+@dataclass(frozen=True)
+class Hostile:
+    """One file; `make` is called in the process that measures, `says` is part of what the record says of it."""
+
+    file: str
+    make: Callable[[], bytes]
+    says: str
+
+
+def tar(*members: tarfile.TarInfo | tuple[str, bytes]) -> bytes:
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w", format=tarfile.GNU_FORMAT) as archive:
+        for member in members:
+            info = member if isinstance(member, tarfile.TarInfo) else tarfile.TarInfo(member[0])
+            content = b"" if isinstance(member, tarfile.TarInfo) else member[1]
+            info.size = len(content) or info.size
+            archive.addfile(info, io.BytesIO(content))
+    return out.getvalue()
+
+
+def special(name: str, kind: bytes, target: str = "") -> tarfile.TarInfo:
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname = kind, target
+    return info
+
+
+def header_only(size: int) -> bytes:
+    """A metadata.yaml whose header promises more than there is."""
+    info = tarfile.TarInfo("metadata.yaml")
+    info.size = size
+    return info.tobuf(tarfile.GNU_FORMAT) + b"architecture: x86_64\n".ljust(512, b"\0")
+
+
+def bomb(compression: str, mib: int) -> bytes:
+    """A tarball of a few KiB per 16 MiB that it unpacks to."""
+    info = tarfile.TarInfo("pad")
+    info.size = mib * MIB
+    head = info.tobuf(tarfile.GNU_FORMAT)
+
+    def pack(body: bytes) -> bytes:
+        if compression == "bz2":
+            return bz2.compress(body)
+        return lzma.compress(body, preset=0) if compression == "xz" else images.compress(body, compression)
+
+    return pack(head) + pack(ZEROS) * (mib // 16)
+
+
+def many_members(count: int) -> bytes:
+    body = b"".join(tarfile.TarInfo(f"f{n}").tobuf(tarfile.GNU_FORMAT) for n in range(count))
+    return images.compress(body, "gz")
+
+
+def extended_header(size: int) -> bytes:
+    """A pax header of absurd length, which tarfile would read at once."""
+    info = tarfile.TarInfo("pax")
+    info.type, info.size = tarfile.XHDTYPE, size
+    return images.compress(info.tobuf(tarfile.GNU_FORMAT) + bytes(4096), "gz")
+
+
+def yaml(body: bytes) -> Callable[[], bytes]:
+    return lambda: images.metadata_tarball(members={"metadata.yaml": body})
+
+
+def yaml_of(make: Callable[[], bytes]) -> Callable[[], bytes]:
+    return lambda: images.metadata_tarball(members={"metadata.yaml": make()})
+
+
+def billion_laughs() -> bytes:
+    lines = ["a0: &a0 [lol, lol, lol, lol, lol, lol, lol, lol, lol]"]
+    lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 12)]
+    return "\n".join(["architecture: x86_64", *lines]).encode()
+
+
+def cut(body: bytes, share: float) -> Callable[[], bytes]:
+    return lambda: body[: int(len(body) * share)]
+
+
+def noise(size: int) -> bytes:
+    return random.Random("noise").randbytes(size)  # noqa: S311
+
+
+META = "lxd.tar.xz"
+XZ = images.metadata_tarball()
+XZ_4_GIB = b"\x02\x00\x21\x01\x28\x00\x00\x00"  # a block header with LZMA2 and the largest dictionary
+_KINDS: Iterable[tuple[str, tarfile.TarInfo]] = (
+    ("a symbolic link", special("metadata.yaml", tarfile.SYMTYPE, "/etc/passwd")),
+    ("a hard link", special("metadata.yaml", tarfile.LNKTYPE, "other")),
+    ("a character device", special("metadata.yaml", tarfile.CHRTYPE)),
+    ("a block device", special("metadata.yaml", tarfile.BLKTYPE)),
+    ("a fifo", special("metadata.yaml", tarfile.FIFOTYPE)),
+    ("a folder", special("metadata.yaml", tarfile.DIRTYPE)),
+)
+
+CASES: dict[str, Hostile] = {
+    **{
+        f"{compression} bomb": Hostile(META, lambda c=compression: bomb(c, 4096), "unpacks to more than 64 MiB")  # type: ignore[misc]
+        for compression in ("gz", "xz", "zst", "bz2")
+    },
+    "tar of 1 TiB": Hostile(META, lambda: header_only(1 << 40), "metadata.yaml of 1,099,511,627,776"),
+    "negative size": Hostile(META, lambda: header_only(0).replace(b"00000000000", b"-0000000001", 1), "is not"),
+    "million members": Hostile(META, lambda: many_members(120_000), "has more than 10,000 members"),
+    "extended header of 1 GiB": Hostile(META, lambda: extended_header(1 << 30), "has a header of 1,073,741,8"),
+    "metadata.yaml of 40 MiB": Hostile(
+        META, lambda: images.metadata_tarball(members={"metadata.yaml": bytes(40 * MIB)}), "expected at most 1,048,576"
+    ),
+    **{
+        f"metadata.yaml is {what}": Hostile(META, lambda i=info: images.compress(tar(i), "xz"), "not a regular file")  # type: ignore[misc]
+        for what, info in _KINDS
+    },
+    "no metadata.yaml": Hostile(META, lambda: images.compress(tar(("x", b"y")), "xz"), "holds no metadata.yaml"),
+    "path outside": Hostile(META, lambda: images.compress(tar(("../metadata.yaml", b"y")), "xz"), "holds no metadata"),
+    "control characters in a name": Hostile(
+        META, lambda: images.compress(tar(("metadata.yaml\x1b[2J", b"y")), "xz"), "holds no metadata.yaml"
+    ),
+    "truncated xz": Hostile(META, cut(XZ, 0.5), "cut short"),
+    "truncated gz": Hostile(META, cut(images.metadata_tarball(compression="gz"), 0.5), "cut short"),
+    "truncated zst": Hostile(META, cut(images.metadata_tarball(compression="zst"), 0.5), "cut short"),
+    "truncated tar": Hostile(META, cut(images.metadata_tarball(compression="plain"), 0.06), "unexpected end of data"),
+    "flipped xz": Hostile(META, lambda: XZ[:60] + bytes([XZ[60] ^ 255]) + XZ[61:], "is damaged xz data"),
+    "flipped zst": Hostile(META, lambda: images.compress(tar(("a", noise(999))), "zst")[:-9] + noise(9), "is damaged"),
+    "xz that wants 4 GiB to unpack": Hostile(
+        META,
+        lambda: XZ[:12] + XZ_4_GIB + zlib.crc32(XZ_4_GIB).to_bytes(4, "little") + XZ[24:],
+        "is damaged xz data",
+    ),
+    "random bytes": Hostile(META, lambda: noise(4096), "is not a tarball"),
+    "html page": Hostile(META, lambda: b"<html>404</html>" * 40, "is not a tarball"),
+    "billion laughs": Hostile(META, yaml(billion_laughs()), "uses YAML aliases"),
+    "deep YAML": Hostile(META, yaml(b"[" * 900_000), "nests deeper than 32 levels"),
+    "number to base 60": Hostile(META, yaml(b"architecture: 1" + b":59" * 300_000), "an unquoted value of 900,001"),
+    "number of a million digits": Hostile(META, yaml(b"architecture: " + b"9" * 1_000_000), "has an unquoted value of"),
+    "a megabyte of YAML": Hostile(META, yaml(b"architecture: [" + b"1," * 500_000 + b"1]"), "architecture: [1, 1"),
+    "python object": Hostile(META, yaml(b"a: !!python/object/apply:os.system ['true']"), "is not YAML"),
+    "YAML with NUL": Hostile(META, yaml(b"architecture: \0"), "is not YAML"),
+    "not UTF-8": Hostile(META, yaml(b"architecture: \xff\xfe\xff"), "is not YAML"),
+    "control characters as architecture": Hostile(
+        META, yaml(b'architecture: "\\e[31mx86_64"'), "says `architecture: '\\x1b"
+    ),
+    "other architecture": Hostile(META, lambda: images.metadata_tarball("arm64"), "expected x86_64 as the folder"),
+    "metadata.json of 10 MB": Hostile("metadata.json", lambda: b'{"os": "' + b"x" * 10**7 + b'"}', "it is ignored"),
+    "deep metadata.json": Hostile("metadata.json", lambda: b"[" * 900_000, "it is not JSON"),
+    "metadata.json of 60,000 keys": Hostile(
+        "metadata.json", lambda: json.dumps({f"k{n}": 0 for n in range(60_000)}).encode(), "59,980 more things in it"
+    ),
+    "metadata.json of 140,000 aliases": Hostile(
+        "metadata.json",
+        lambda: json.dumps({"aliases": ",".join(map(str, range(140_000)))}).encode(),
+        "it has 140,000 aliases, expected at most 100",
+    ),
+    "control characters in metadata.json": Hostile(
+        "metadata.json", lambda: b'{"os": "\\u001b[2J", "aliases": "a\\u0000b"}', "os is '\\x1b[2J', expected"
+    ),
+    "huge number in metadata.json": Hostile(
+        "metadata.json", lambda: b'{"os": ' + b"9" * 900_000 + b"}", "it is not JSON"
+    ),
+    "image.yaml with wrong types": Hostile(
+        "image.yaml",
+        lambda: b"simplestream: {requirements: [{releases: 5, requirements: {a: b}}, 7], release_aliases: 3}",
+        "has no mapping",
+    ),
+    "SHA256SUMS of noise": Hostile("SHA256SUMS", lambda: noise(900_000), "expected a sha256, two spaces"),
+    "empty root": Hostile("rootfs.squashfs", lambda: b"", "is empty (0 bytes)"),
+    "root of noise": Hostile("rootfs.squashfs", lambda: noise(100_000), "is not a squashfs"),
+    "root of three bytes": Hostile("disk.qcow2", lambda: b"QFI", "is not a qcow2 disk"),
+    "tar root of noise": Hostile("root.tar.xz", lambda: noise(100_000), "is not a tarball"),
+    "delta of noise": Hostile("rootfs.20261101.vcdiff", lambda: noise(900), "is not a vcdiff delta"),
+    "unified without metadata": Hostile(
+        "lxd_combined.tar.gz", lambda: images.compress(tar(("rootfs/x", b"y")), "gz"), "holds no metadata.yaml"
+    ),
+}
+"""Name -> file. A root that has the magic of its format and noise behind it is taken: see test_hostile.py."""

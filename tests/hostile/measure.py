@@ -1,0 +1,48 @@
+"""Settle one hostile file in a process of its own: `python -m hostile.measure NAME`; prints JSON.
+
+The process may use MEMORY_BYTES of address space and CPU_SECONDS: whoever goes beyond is stopped by the kernel.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import sys
+
+from hostile.files import CASES
+from memory import System
+from simplestreams import records
+
+MEMORY_BYTES = 1 << 30
+CPU_SECONDS = 60
+PATH = "images/ubuntu/noble/amd64/default/20261123_10:00"
+
+
+def main() -> None:
+    case = CASES[sys.argv[1]]
+    body = case.make()
+    before = resource.getrusage(resource.RUSAGE_SELF)
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+    resource.setrlimit(resource.RLIMIT_CPU, (int(before.ru_utime) + CPU_SECONDS, int(before.ru_utime) + CPU_SECONDS))
+    system = System()
+    import images  # a sound image beside it must not suffer
+
+    good = images.split_image(root="root.tar.xz" if case.file != "root.tar.xz" else "rootfs.squashfs")
+    if case.file != "lxd.tar.xz":
+        good["incus.tar.xz"] = good.pop("lxd.tar.xz")
+    system.upload(PATH, {**good, case.file: body})
+    record = system.settle(PATH).record
+    assert record is not None
+    after = resource.getrusage(resource.RUSAGE_SELF)
+    answer = {
+        "state": record.state,
+        "sentences": [r.sentence for r in record.reasons if r.file == case.file],
+        "record_bytes": len(records.encode(record)),
+        "seconds": round(after.ru_utime - before.ru_utime, 2),
+        "peak_mib": round((after.ru_maxrss - before.ru_maxrss) / 1024, 1),
+        "file_bytes": len(body),
+    }
+    sys.stdout.write(json.dumps(answer))
+
+
+main()

@@ -1,0 +1,70 @@
+"""Every hostile file is refused with its reason, within limits of time and memory that the kernel enforces."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import images
+from hostile.files import CASES
+from memory import System
+
+ROOT = Path(__file__).resolve().parents[2]
+PATH = "images/ubuntu/noble/amd64/default/20261123_10:00"
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_hostile_file_is_refused_with_its_reason_and_little_else(
+    name: str, record_property: Callable[[str, object], None]
+) -> None:
+    paths = f"{ROOT / 'functions'}:{ROOT / 'tests'}"
+    command = [sys.executable, "-m", "hostile.measure", name]
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, timeout=120, env={"PYTHONPATH": paths, "PATH": "/usr/bin"}
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert CASES[name].says in "\n".join(found["sentences"]), found
+    assert all(sentence.isprintable() for sentence in found["sentences"])
+    assert found["record_bytes"] < 20_000
+    assert found["peak_mib"] < 160  # xz and zstd windows of 128 MiB are allowed
+    # What is refused takes nothing else of its version away: the good root needs a good metadata file, no more.
+    assert found["state"] == ("refused" if CASES[name].file == "lxd.tar.xz" else "sound")
+    record_property("used", f"{found['seconds']} s, {found['peak_mib']} MiB for {found['file_bytes']:,} bytes")
+
+
+@pytest.mark.parametrize("root", ["rootfs.squashfs", "disk.qcow2"])
+def test_a_root_with_the_right_magic_and_noise_behind_it_is_taken_as_it_is(root: str) -> None:
+    """What is in a root nobody reads: only a kernel could tell. Clients check its digest, which is right."""
+    system = System()
+    magic = b"hsqs" if root.endswith("squashfs") else b"QFI\xfb"
+    system.upload(PATH, {"lxd.tar.xz": images.metadata_tarball(), root: magic + images.filler("noise", 5000)})
+    record = system.settle(PATH).record
+    assert record is not None
+    assert record.state == "sound"
+
+
+NAMES = [
+    "rootfs\x1b[2J.squashfs",
+    "rootfs\n.squashfs", "root fs.squashfs", "r\u0000.squashfs", "...squashfs", "a+b.squashfs",
+    "%2e.squashfs", "a\\b.squashfs", "\u202eexe.squashfs", f"{'x' * 200}.squashfs", "-rf.squashfs",
+    ".hidden.squashfs",
+    "folder/rootfs.squashfs",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_file_with_a_hostile_name_is_never_listed_and_never_printed_raw(name: str) -> None:
+    system = System()
+    system.upload(PATH, {"lxd.tar.xz": images.metadata_tarball(), name: images.squashfs("evil")})
+    system.catch_up()
+    assert system.listed() == {}
+    record = system.settle(PATH).record
+    assert record is not None
+    assert [reason.kind for reason in record.reasons if reason.file == name] == ["refused"]
+    assert all(reason.sentence.isprintable() for reason in record.reasons)
