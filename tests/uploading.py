@@ -136,6 +136,14 @@ class System:
         assert outcome.error == "", outcome.error
         assert outcome.result == {"batchItemFailures": []}, self.pool.log_file(function).read_text()[-3000:]
 
+    def peak_bytes(self, function: str) -> int:
+        """The most memory that a worker of a function has had."""
+        peaks = [0]
+        for worker in self.pool._idle[function]:
+            lines = Path(f"/proc/{worker._process.pid}/status").read_text().splitlines()
+            peaks += [int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM")]
+        return max(peaks)
+
     def status(self, version: str, query: str = "") -> Any:
         answer = self.ask("GET", f"/versions/{version}{query}")
         assert answer.status == 200, answer.body

