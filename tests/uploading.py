@@ -14,7 +14,7 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -159,11 +159,14 @@ class System:
 
 
 @contextlib.contextmanager
-def system(name: str, folder: Path, **parameters: str) -> Iterator[System]:
-    """The API over `local` (moto behind the local stack's rules) or `versitygw`, on ports of its own."""
+def system(name: str, folder: Path, way: Callable[[int], int] | None = None, **parameters: str) -> Iterator[System]:
+    """The API over `local` (moto behind the local stack's rules) or `versitygw`, on ports of its own.
+
+    `way` makes a detour to the S3 server on a port, and answers the port that everybody then uses.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     port = free_port(0)
-    endpoint = f"http://127.0.0.1:{port}"
+    endpoint = f"http://127.0.0.1:{way(port) if way else port}"
     given = {"Publishers": json.dumps(PUBLISHERS), **parameters}
     wiring = read_wiring(PROJECT / "infra/template.yaml", given, Place("uploads", REGION), endpoint)
     bucket = wiring.bucket.name
