@@ -1,0 +1,117 @@
+"""Read the files that the catalog names, and compare: size, sha256, and the combined sha256 that clients check."""
+
+import hashlib
+import ssl
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any, Final
+from urllib.parse import quote
+
+import msgspec
+
+from cli.admin.looking import Listed
+from simplestreams import items
+from simplestreams.errors import SimplestreamsError
+from storage.port import Store
+
+CHUNK: Final = 1 << 20
+READERS: Final = 4
+
+Open = Callable[[str], Iterator[bytes]]
+
+
+class NotThere(Exception):
+    """The file cannot be had; the message says why."""
+
+
+@dataclass(frozen=True)
+class Mismatch:
+    """What is wrong with one file."""
+
+    path: str
+    what: str
+
+
+def from_bucket(store: Store) -> Open:
+    """Read files from the bucket itself."""
+
+    def chunks(path: str) -> Iterator[bytes]:
+        info = next((info for info in store.list(path) if info.key == path), None)
+        if info is None:
+            raise NotThere("there is no such object")
+        for chunk in store.open(path, info.etag).chunks:
+            yield bytes(chunk)
+
+    return chunks
+
+
+def from_edge(url: str, ca_file: str) -> Open:
+    """Read files as clients do, through the address that they know."""
+    trust = ssl.create_default_context(cafile=ca_file or None)
+
+    def chunks(path: str) -> Iterator[bytes]:
+        address = f"{url.rstrip('/')}/{quote(path, safe='/:~')}"
+        try:
+            with urllib.request.urlopen(address, timeout=60, context=trust) as answer:  # noqa: S310
+                while chunk := answer.read(CHUNK):
+                    yield chunk
+        except (urllib.error.URLError, OSError) as error:
+            raise NotThere(f"{address}: {error}") from error
+
+    return chunks
+
+
+def verify(files: Sequence[Listed], read: Open, advance: Callable[[int], Any]) -> Iterator[Mismatch]:
+    """Every mismatch of these items; `advance` is told of bytes read. Versions are read side by side."""
+    ordered = sorted(files, key=lambda listed: listed.version)
+    versions = [list(found) for _, found in groupby(ordered, key=lambda listed: listed.version)]
+    with ThreadPoolExecutor(READERS) as pool:
+        for found in pool.map(lambda found: _version(found, read, advance), versions):
+            yield from found
+
+
+def _version(found: list[Listed], read: Open, advance: Callable[[int], Any]) -> list[Mismatch]:
+    wrong: list[Mismatch] = []
+    metadata = {entry.item.path: entry.item for entry in found if entry.item.ftype in items.METADATA_FTYPES.values()}
+    states = {path: hashlib.sha256() for path in metadata}
+    for path in sorted({entry.item.path for entry in found}, key=lambda path: (path not in metadata, path)):
+        item = next(entry.item for entry in found if entry.item.path == path)
+        digests = {"": hashlib.sha256(), **{meta: states[meta].copy() for meta in metadata if path not in metadata}}
+        if path in metadata:
+            digests = {"": states[path]}
+        try:
+            read_bytes = _fed(read(path), list(digests.values()), advance)
+        except (NotThere, SimplestreamsError) as error:
+            wrong.append(Mismatch(path, str(error)))
+            continue
+        if read_bytes != item.size:
+            wrong.append(Mismatch(path, f"has {read_bytes:,} bytes, the catalog says {item.size:,}"))
+        if (sha256 := digests[""].hexdigest()) != item.sha256:
+            wrong.append(Mismatch(path, f"has sha256 {sha256}, the catalog says {item.sha256}"))
+        if item.ftype in items.ROOT_FTYPES:
+            wrong += _combined(path, item.ftype, metadata, digests)
+    return wrong
+
+
+def _fed(chunks: Iterator[bytes], digests: list[Any], advance: Callable[[int], Any]) -> int:
+    total = 0
+    for chunk in chunks:
+        for digest in digests:
+            digest.update(chunk)
+        total += len(chunk)
+        advance(len(chunk))
+    return total
+
+
+def _combined(path: str, ftype: str, metadata: dict[str, Any], digests: dict[str, Any]) -> Iterator[Mismatch]:
+    """The fingerprint that a client computes from metadata and root, against the one it was told."""
+    for meta, item in metadata.items():
+        told = msgspec.to_builtins(item)
+        for field in items.combined_fields(ftype):
+            if (found := digests[meta].hexdigest()) != told.get(field, ""):
+                says = told.get(field) or "nothing"
+                yield Mismatch(path, f"with {meta} has {field} {found}, the catalog says {says}")

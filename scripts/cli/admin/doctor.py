@@ -1,0 +1,160 @@
+"""Look a server over: each finding says what is wrong and the command that answers it."""
+
+import ssl
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+from botocore.exceptions import ClientError
+
+from cli.admin.place import Place
+from maintain.sweep import sweep
+from maintain.work import Work
+from simplestreams import catalog
+from simplestreams.errors import RejectedUpload, SimplestreamsError
+from simplestreams.fold import ALL_CLIENTS
+from simplestreams.keys import CLAIMS, RECORDS, parse_key, parse_record_key
+
+EVENTS: Final = ["s3:ObjectCreated:*", "s3:ObjectRemoved:*"]
+OLD_CLAIM: Final = timedelta(hours=1)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that is wrong, and what to do."""
+
+    check: str
+    what: str
+    remedy: str
+
+
+def examine(place: Place) -> Iterator[tuple[str, list[Finding]]]:
+    """Each check by name with its findings; a check that cannot be made is a finding itself."""
+    for name, check in CHECKS.items():
+        try:
+            yield name, [Finding(name, what, remedy) for what, remedy in check(place)]
+        except (ClientError, SimplestreamsError, OSError) as error:
+            yield name, [Finding(name, f"it could not be looked at: {error}", "look at the rights of your credentials")]
+
+
+Findings = Iterator[tuple[str, str]]
+
+
+def _wiring(place: Place) -> Findings:
+    for prefix in ("images", RECORDS):
+        found = place.wiring.get(prefix)
+        if found is None:
+            yield f"the bucket tells nobody about {prefix}*: uploads stay unseen", "deploy the template again"
+        elif found["events"] != EVENTS:
+            yield f"of {prefix}* only {', '.join(found['events'])} is told", "deploy the template again"
+
+
+def _queues(place: Place) -> Findings:
+    for prefix in (prefix for prefix in ("images", RECORDS) if prefix in place.wiring):
+        queue = place.queue(prefix)
+        waiting = int(queue.attributes.get("ApproximateNumberOfMessages", 0))
+        if waiting > 1000:
+            yield f"{waiting:,} notices of {prefix}* wait", "look at the functions' errors and throttles"
+        if not queue.dead_letters:
+            yield f"the queue of {prefix}* has no dead-letter queue", "deploy the template again"
+            continue
+        told = place.sqs.get_queue_attributes(QueueUrl=queue.dead_letters, AttributeNames=["All"])["Attributes"]
+        if dead := int(told.get("ApproximateNumberOfMessages", 0)):
+            yield f"{dead:,} dead letters of {prefix}*", "admin redrive shows why; admin redrive --yes sends them back"
+
+
+def _documents(place: Place) -> Findings:
+    seen = place.store.read(catalog.INDEX_KEY)
+    if seen is None:
+        yield f"there is no {catalog.INDEX_KEY}: clients cannot add the server", "admin sweep"
+        return
+    for stream, entry in catalog.decode_index(seen.body).index.items():
+        document = place.store.read(entry.path)
+        if document is None:
+            yield f"the index names {entry.path}, which is missing", "admin rebuild catalog --yes"
+            continue
+        named = set(catalog.decode_products(document.body, stream).products)
+        if named != set(entry.products):
+            yield f"the index and {entry.path} differ in their products", "admin rebuild catalog --yes"
+
+
+def _agreement(place: Place) -> Findings:
+    """The bucket, the records and the catalog say the same."""
+    work = Work(dry_run=True)
+    sweep(place.store, lambda _: None, ALL_CLIENTS, work)
+    for task in work.tasks:
+        yield f"{task.path}: {task.why}", "admin sweep"
+    for key in work.unreadable:
+        yield f"{key} cannot be read", "admin rebuild records --yes"
+
+
+def _orphans(place: Place) -> Findings:
+    """Files that can never be listed."""
+    for prefix, parse in (("images", parse_key), (RECORDS, parse_record_key)):
+        for info in place.store.list(prefix):
+            try:
+                parse(info.key)
+            except RejectedUpload as refusal:
+                yield str(refusal), "move it to a key that can be listed, or delete it"
+
+
+def _claims(place: Place) -> Findings:
+    for info in place.store.list(CLAIMS):
+        age = datetime.now(UTC) - datetime.fromisoformat(info.modified)
+        if age > OLD_CLAIM:
+            yield f"{info.key} is {age} old: its worker was killed", "nothing: it has run out, and expires by itself"
+
+
+def _private(place: Place) -> Findings:
+    try:
+        public = place.s3.get_bucket_policy_status(Bucket=place.bucket)["PolicyStatus"]["IsPublic"]
+    except ClientError as error:
+        if error.response["Error"]["Code"] in ("NoSuchBucketPolicy", "NotImplemented", "404"):
+            return
+        raise
+    if public:
+        yield "the bucket's policy is public", "deploy the template again: only CloudFront reads the bucket"
+
+
+def _served(place: Place) -> Findings:
+    """What clients get over https is what the bucket holds, and an error is an error."""
+    if not place.edge:
+        return
+    index = place.store.read(catalog.INDEX_KEY)
+    if index and (answer := _get(place, place.edge, catalog.INDEX_KEY)) != (200, index.body):
+        yield f"{place.edge}/{catalog.INDEX_KEY} answers {answer[0]}, and not what the bucket holds", "wait a minute"
+    status, _ = _get(place, place.edge, "streams/v1/no-such-document.json")
+    if status != 404:
+        yield f"a missing document answers {status}, expected 404", "the edge needs s3:ListBucket: deploy again"
+    if _get(place, place.edge, "")[0] != 200:
+        yield "the page for browsers is missing", "wait for the next run of maintain"
+
+
+def _api(place: Place) -> Findings:
+    if place.api and (status := _get(place, place.api, "v1/uploads")[0]) not in (401, 403, 404, 405):
+        yield f"the upload API answers {status} to a stranger, expected 401 or 403", "look at the log of uploads"
+
+
+def _get(place: Place, base: str, path: str) -> tuple[int, bytes]:
+    trust = ssl.create_default_context(cafile=place.ca_file or None)
+    try:
+        with urllib.request.urlopen(f"{base.rstrip('/')}/{path}", timeout=30, context=trust) as answer:  # noqa: S310
+            return answer.status, answer.read()
+    except urllib.error.HTTPError as error:
+        return error.code, b""
+
+
+CHECKS: Final[dict[str, Callable[[Place], Findings]]] = {
+    "wiring": _wiring,
+    "queues": _queues,
+    "documents": _documents,
+    "agreement": _agreement,
+    "orphans": _orphans,
+    "claims": _claims,
+    "private": _private,
+    "edge": _served,
+    "api": _api,
+}

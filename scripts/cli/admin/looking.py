@@ -1,0 +1,99 @@
+"""What there is: versions with their records and what the catalog lists of them."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from maintain.look import read_catalog
+from simplestreams import catalog, records
+from simplestreams.errors import CatalogDamaged, RejectedUpload
+from simplestreams.keys import RECORDS, ProductId, VersionId, parse_record_key
+from simplestreams.records import Record
+from storage.port import Store
+
+READERS = 16
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One record as it was read; `damage` says why it could not be."""
+
+    version: VersionId
+    record: Record | None
+    damage: str = ""
+
+
+@dataclass(frozen=True)
+class Listed:
+    """One item of the catalog."""
+
+    version: VersionId
+    name: str
+    item: catalog.Item
+
+
+def seen(store: Store, below: str = "") -> Iterator[Seen]:
+    """Every record whose path begins with `below`, in order of path."""
+    keys = [info.key for info in store.list(f"{RECORDS}{below}")]
+    with ThreadPoolExecutor(READERS) as pool:
+        for key, document in zip(keys, pool.map(store.read, keys), strict=True):
+            try:
+                version = parse_record_key(key)
+            except RejectedUpload:
+                continue
+            if document is None:
+                continue
+            try:
+                yield Seen(version, records.decode(document.body, key))
+            except CatalogDamaged as damage:
+                yield Seen(version, None, str(damage))
+
+
+def streams(store: Store) -> list[str]:
+    """The streams that have a record, a document or an entry in the index."""
+    index = store.read(catalog.INDEX_KEY)
+    found = set(catalog.decode_index(index.body if index else None).index)
+    found |= {key.path.split("/")[0] for key in _products(store)}
+    return sorted(found)
+
+
+def _products(store: Store) -> set[ProductId]:
+    found = set()
+    for info in store.list(RECORDS):
+        try:
+            found.add(parse_record_key(info.key).product)
+        except RejectedUpload:
+            continue
+    return found
+
+
+def listed(store: Store, below: str = "") -> list[Listed]:
+    """Every item that the catalog names, whose path begins with `below`."""
+    found = []
+    for stream in streams(store):
+        for name, product in read_catalog(store, stream).products.products.items():
+            for version, entry in catalog.decode_versions(product).items():
+                id_ = VersionId(ProductId(stream, *name.split(":")), version)
+                found += [Listed(id_, key, item) for key, item in entry.items.items() if item.path.startswith(below)]
+    return found
+
+
+def described(found: Seen, in_catalog: set[str]) -> dict[str, Any]:
+    """One line of `admin list`."""
+    record = found.record
+    return {
+        "version": found.version.path,
+        "state": record.state if record else "unreadable",
+        "listed": found.version.path in in_catalog,
+        "files": len(record.files) if record else 0,
+        "bytes": sum(facts.size_bytes for facts in record.files.values()) if record else 0,
+        "reasons": [reason.sentence for reason in record.reasons] if record else [found.damage],
+    }
+
+
+def plain(value: object) -> Any:
+    """A record or a part of one as JSON has it."""
+    return msgspec.to_builtins(value)

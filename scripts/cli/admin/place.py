@@ -1,0 +1,141 @@
+"""The server that a command works on: the local stack, or a bucket in AWS and what hangs on it."""
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Final, NoReturn
+
+import boto3
+import click
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+
+from cli.folders import default_state_folder
+from local_stack.errors import NotRunning
+from local_stack.state import read_stack
+from simplestreams.errors import RejectedUpload, SimplestreamsError
+from storage.s3 import S3Store
+from storage.stream import LARGE
+
+FOUND: Final = 1
+REFUSED: Final = 3
+NOTHING: Final = 4
+STORAGE: Final = 5
+NO_STACK: Final = 6
+NO_CREDENTIALS: Final = 7
+EXIT_CODES: Final = (
+    "Exit codes: 0 done, nothing wrong; 1 something is wrong and named; 2 wrong usage; 3 no such name can exist; "
+    "4 there is nothing of that name; 5 storage refused or failed; 6 no local stack is running; 7 no usable AWS "
+    "credentials or region."
+)
+
+
+@dataclass(frozen=True)
+class Queue:
+    """A queue behind the bucket and its dead letters."""
+
+    url: str
+    attributes: dict[str, str]
+    dead_letters: str
+
+
+@dataclass(frozen=True)
+class Place:
+    """One server. `edge` is the address that clients know, empty when it was not said."""
+
+    session: Any
+    bucket: str
+    endpoint: str | None = None
+    edge: str = ""
+    ca_file: str = ""
+    api: str = ""
+
+    @cached_property
+    def s3(self) -> Any:
+        config = Config(
+            signature_version="s3v4",
+            s3={"addressing_style": "path" if self.endpoint else "virtual"},
+            max_pool_connections=32,
+            response_checksum_validation="when_required",
+            request_checksum_calculation="when_required",
+            retries={"mode": "standard", "max_attempts": 5},
+        )
+        return self.session.client("s3", endpoint_url=self.endpoint, config=config)
+
+    @cached_property
+    def sqs(self) -> Any:
+        return self.session.client("sqs", endpoint_url=self.endpoint)
+
+    @cached_property
+    def store(self) -> S3Store:
+        return S3Store(self.s3, self.bucket, LARGE)
+
+    @cached_property
+    def wiring(self) -> dict[str, dict[str, Any]]:
+        """Prefix of keys -> the queue that the bucket tells of them, as the bucket has it configured."""
+        told = self.s3.get_bucket_notification_configuration(Bucket=self.bucket)
+        found = {}
+        for entry in told.get("QueueConfigurations", ()):
+            rules = entry.get("Filter", {}).get("Key", {}).get("FilterRules", ())
+            prefix = next((rule["Value"] for rule in rules if rule["Name"].lower() == "prefix"), "")
+            found[prefix] = {"arn": entry["QueueArn"], "events": sorted(entry["Events"])}
+        return found
+
+    def queue(self, prefix: str) -> Queue:
+        """The queue that hears of keys with this prefix; a usage error says when the bucket tells nobody."""
+        if prefix not in self.wiring:
+            raise click.ClickException(f"{self.bucket} tells no queue about {prefix}*; `admin doctor` says more")
+        url = self._url(self.wiring[prefix]["arn"])
+        attributes = self.sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["All"])["Attributes"]
+        policy = json.loads(attributes.get("RedrivePolicy", "{}"))
+        dead = policy.get("deadLetterTargetArn", "")
+        return Queue(url, attributes, self._url(dead) if dead else "")
+
+    def _url(self, arn: str) -> str:
+        *_, account, name = arn.split(":")
+        url: str = self.sqs.get_queue_url(QueueName=name, QueueOwnerAWSAccountId=account)["QueueUrl"]
+        return url
+
+
+def local(state_folder: Path | None) -> Place:
+    """The running local stack."""
+    try:
+        stack = read_stack(state_folder or default_state_folder())
+    except NotRunning as error:
+        end(NO_STACK, f"{error}, or name a bucket in AWS with --bucket")
+    session = boto3.Session(stack.access_key_id, stack.secret_access_key, region_name=stack.region)
+    return Place(session, stack.bucket, stack.s3_endpoint, stack.base_url, stack.ca_file, stack.api_url)
+
+
+def aws(bucket: str, url: str) -> Place:
+    """A bucket in AWS, with the usual credentials."""
+    session = boto3.Session()
+    if not session.region_name:
+        end(NO_CREDENTIALS, "no AWS region is set; set AWS_REGION to the region of the bucket")
+    return Place(session, bucket, edge=url, ca_file=os.environ.get("SSL_CERT_FILE", ""))
+
+
+@contextmanager
+def errors_told() -> Iterator[None]:
+    """End with a sentence and an exit code instead of a traceback for whatever can go wrong outside."""
+    try:
+        yield
+    except RejectedUpload as refusal:
+        end(REFUSED, str(refusal))
+    except SimplestreamsError as error:
+        end(STORAGE, str(error))
+    except ClientError as error:
+        end(STORAGE, f"{error.operation_name}: {error.response['Error'].get('Message', error)}")
+    except BotoCoreError as error:
+        end(NO_CREDENTIALS, f"AWS cannot be asked: {error}")
+
+
+def end(code: int, reason: str) -> NoReturn:
+    """Say why, and end."""
+    click.echo(f"admin: {reason}", err=True)
+    sys.exit(code)

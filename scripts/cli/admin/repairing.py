@@ -1,0 +1,116 @@
+"""Make records and catalog again from what lies below them."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from digest.settle import Tools, outdated, settle
+from maintain.look import known_products, look
+from publish.commit import publish
+from simplestreams import catalog
+from simplestreams.errors import CatalogDamaged
+from simplestreams.keys import ProductId, VersionId
+from storage.port import Store
+from storage.stream import HashFan
+
+CLAIM_S: Final = 900
+
+
+@dataclass
+class Repaired:
+    """What was, or would be, repaired, a sentence each."""
+
+    done: list[str] = field(default_factory=list)
+
+    def note(self, what: str, action: Callable[[], Any], *, really: bool) -> None:
+        """Note it, and do it if it shall really be done."""
+        self.done.append(what)
+        if really:
+            action()
+
+
+def rebuild_records(store: Store, below: str, max_bytes: int, *, really: bool) -> Repaired:
+    """Read the images of every version whose record is missing, unreadable or out of date."""
+    repaired = Repaired()
+    for product in known_products(store, _index(store), ""):
+        if not product.path.startswith(below):
+            continue
+        looked = look(store, product)
+        for version in sorted(looked.folders.keys() | looked.seen.keys()):
+            unreadable = version in looked.seen and version not in looked.known
+            reason = outdated(looked.known.get(version), looked.folders.get(version, {}))
+            if unreadable:
+                seen = looked.seen[version]
+                what = f"delete {version.record_key}, which cannot be read"
+                repaired.note(what, lambda v=version, s=seen: store.delete(v.record_key, s.revision), really=really)  # type: ignore[misc]
+            if unreadable or reason:
+                what = f"read {version.path} again: {reason or 'its record cannot be read'}"
+                repaired.note(what, lambda v=version: settle(v, _tools(store, max_bytes)), really=really)  # type: ignore[misc]
+    return repaired
+
+
+def rebuild_catalog(store: Store, clients: Sequence[str], *, really: bool) -> Repaired:
+    """Fold every record into the documents of its stream; a document that cannot be read goes first."""
+    repaired = Repaired()
+    for key, decode in _documents(store):
+        seen = store.read(key)
+        try:
+            decode(seen.body if seen else None)
+        except CatalogDamaged as damage:
+            revision = seen.revision if seen else ""
+            repaired.note(f"delete {key}: {damage}", lambda k=key, r=revision: store.delete(k, r), really=really)  # type: ignore[misc]
+    by_stream: dict[str, list[ProductId]] = {}
+    for product in _all_products(store):
+        by_stream.setdefault(product.stream, []).append(product)
+    for stream, products in by_stream.items():
+        what = f"fold the records of {len(products)} products into {catalog.products_key(stream)}"
+        repaired.note(what, lambda s=stream, p=products: publish(store, s, p, clients, time.sleep), really=really)  # type: ignore[misc]
+    return repaired
+
+
+def _documents(store: Store) -> list[tuple[str, Callable[[bytes | None], object]]]:
+    found: list[tuple[str, Callable[[bytes | None], object]]] = [(catalog.INDEX_KEY, catalog.decode_index)]
+    for info in store.list("streams/v1/"):
+        stream = info.key.removeprefix("streams/v1/").removesuffix(".json")
+        if stream.endswith(".unlisted"):
+            name = stream.removesuffix(".unlisted")
+            found.append((info.key, lambda body, s=name: catalog.decode_unlisted(body, s)))  # type: ignore[misc]
+        elif info.key != catalog.INDEX_KEY:
+            found.append((info.key, lambda body, s=stream: _checked(catalog.decode_products(body, s))))  # type: ignore[misc]
+    return found
+
+
+def _checked(document: catalog.Products) -> None:
+    for product in document.products.values():
+        catalog.decode_versions(product)
+
+
+def _all_products(store: Store) -> list[ProductId]:
+    """Every product, also when no document can be read."""
+    try:
+        return known_products(store, _index(store), "")
+    except CatalogDamaged:
+        found: set[ProductId] = {version.product for version in _recorded(store)}
+        return sorted(found)
+
+
+def _recorded(store: Store) -> list[VersionId]:
+    from simplestreams.keys import RECORDS, parse_record_key
+
+    return [parse_record_key(info.key) for info in store.list(RECORDS)]
+
+
+def _index(store: Store) -> catalog.Index:
+    seen = store.read(catalog.INDEX_KEY)
+    try:
+        return catalog.decode_index(seen.body if seen else None)
+    except CatalogDamaged:  # what the records and images say is enough to find every product
+        return catalog.decode_index(None)
+
+
+def _tools(store: Store, max_bytes: int) -> Tools:
+    return Tools(store, lambda: datetime.now(UTC), time.sleep, max_bytes, CLAIM_S, HashFan)
+
+

@@ -1,0 +1,51 @@
+"""How commands show what they found: a table for people, JSON for programs, progress on standard error."""
+
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn, TransferSpeedColumn
+from rich.table import Table
+
+
+def say(sentence: str) -> None:
+    """Tell a person something that is no result."""
+    click.echo(sentence, err=True)
+
+
+def as_json(value: Any) -> None:
+    """Print one JSON document."""
+    click.echo(json.dumps(value, indent=2))
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Print rows for a person; whatever a publisher named is not read as markup."""
+    shown = Table(*columns, box=None, pad_edge=False, header_style="bold")
+    for row in rows:
+        shown.add_row(*(escape(str(cell)) for cell in row))
+    Console(soft_wrap=True, highlight=False).print(shown)
+
+
+def bytes_progress() -> Progress:
+    """A bar of bytes, on standard error."""
+    parts = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    return Progress(*parts, console=Console(stderr=True), transient=True)
+
+
+def count_progress() -> Progress:
+    """A bar of things done, on standard error."""
+    parts = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    return Progress(*parts, console=Console(stderr=True), transient=True)
+
+
+def size(size_bytes: int) -> str:
+    """`1.5 GiB`."""
+    value = float(size_bytes)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if value < 1024 or unit == "GiB":
+            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1024
+    raise AssertionError("the loop returns")
