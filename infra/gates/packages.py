@@ -1,11 +1,13 @@
 """Packages of the functions, built for this machine: what they answer, and how long they take to start."""
 
+import atexit
 import json
 import logging
 import os
 import resource
 import shutil
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -24,10 +26,18 @@ KEY: Final = "images/ubuntu/noble/amd64/default/20261123_10:00/rootfs.squashfs"
 
 
 @cache
+def scratch() -> Path:
+    """A folder of this process alone: a bench and a gate may run at once."""
+    tools.CACHE.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix="start-", dir=tools.CACHE))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
+@cache
 def package(name: str) -> Path:
     """The folder of one function's package, built afresh once in this process."""
-    folder = tools.CACHE / "start" / name
-    shutil.rmtree(folder, ignore_errors=True)
+    folder = scratch() / name
     code = (
         "from pathlib import Path; from gates.bundle import bundle; "
         f"bundle({name!r}, Path({str(folder)!r}), for_this_machine=True)"
@@ -234,12 +244,11 @@ def all_cold_starts(name: str, rounds: int) -> dict[str, list[Start]]:
     folder = package(name)
     bare, empty = folder.with_name(f"{name}-bare"), folder.with_name(f"{name}-empty")
     for copy in (bare, empty):
-        shutil.rmtree(copy, ignore_errors=True)
-        shutil.copytree(folder, copy)
+        shutil.copytree(folder, copy, dirs_exist_ok=True)
     for cached in list(bare.rglob("__pycache__")):
         shutil.rmtree(cached)
     (empty / name / "app.py").write_text(EMPTY.format(services=CLIENTS[name]))
-    (empty / name / "__pycache__" / "app.cpython-313.pyc").unlink()
+    (empty / name / "__pycache__" / "app.cpython-313.pyc").unlink(missing_ok=True)
     taken: dict[str, list[Start]] = {"packaged": [], "without bytecode": [], "empty handler": []}
     with storage() as address:
         for _ in range(rounds):
