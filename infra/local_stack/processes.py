@@ -52,6 +52,12 @@ class S3Process:
 
         threading.Thread(target=pump, name="changes", daemon=True).start()
 
+    def check(self) -> None:
+        """Raise LocalStackError if the process has ended by itself."""
+        if self._process.poll() is not None:
+            code = self._process.returncode
+            raise LocalStackError(f"S3 ended with {code}; its log is {self._log}:\n{_tail(self._log)}")
+
     def stop(self) -> None:
         """End the process."""
         self._process.kill()

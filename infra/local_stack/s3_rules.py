@@ -82,9 +82,9 @@ class S3Rules:
             raise S3Refusal(403, "AccessDenied", "Access Denied: the request is not signed. Ask for a presigned URL.")
         if _access_key(query) not in self._secrets:
             return  # signed by a program with credentials of its own, as by header: there is nothing to verify with
-        if "if-none-match" in _signed_headers(query):
-            # S3 answers 403 to a request without a header that its URL signs. A person who types `curl -T FILE URL`
-            # means this one, and taking it as sent can only protect a file.
+        if environ["REQUEST_METHOD"] == "PUT" and _signed_headers(query) == ["host", "if-none-match"]:
+            # The form that scripts/presign prints. S3 answers 403 to a request without a header that its URL signs. A
+            # person who types `curl -T FILE URL` means this one, and taking it as sent can only protect a file.
             environ.setdefault("HTTP_IF_NONE_MATCH", "*")
         url = f"http://{environ['HTTP_HOST']}{environ['REQUEST_URI']}"
         verify(environ["REQUEST_METHOD"], url, _headers(environ), self._secrets, datetime.now(UTC))

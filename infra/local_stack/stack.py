@@ -78,6 +78,10 @@ class LocalStack:
         self.stack.write(self._options.state_folder)
         self._closing.callback(remove_stack, self._options.state_folder)
 
+    def check(self) -> None:
+        """Raise LocalStackError if a part without which nothing works has ended."""
+        self._s3_process.check()
+
     def lists(self, document: str, product: str, version: str) -> bool:
         """Whether a products document of the catalog lists a version now."""
         try:
@@ -100,34 +104,42 @@ class LocalStack:
             self._closing.callback(bound.close)
         certificates = ensure_certificates(folder / "ca")
         ports = _Ports(folder / "ports.json")
-        s3_port = ports.choose("s3")
-        process = S3Process(s3_port, logs / "s3.log")
+        process, sqs = self._start_s3(ports.choose("s3"), logs)
+        observer = Observer(self.s3, self.wiring.bucket.name, self._console)
+        process.watch(observer.changed)
+        pool = self._start_functions(sqs, observer, logs, process.endpoint)
+        api_sockets = listen(ports.choose("api"))
+        self._serve(make_front(self.wiring.edge, self.wiring.bucket.name, self.s3), sockets, certificates)
+        api = make_api(self.wiring.routes, pool.invoke, self.scheduler, observer.failed)
+        self._serve(api, api_sockets, certificates)
+        base_url, api_url = (f"https://localhost:{s[0].getsockname()[1]}" for s in (sockets, api_sockets))
+        self.stack = self._description(base_url, api_url, certificates.ca_file, process.endpoint)
+        self.scheduler.start()
+
+    def _start_s3(self, port: int, logs: Path) -> tuple[S3Process, Any]:
+        """Start S3 and SQS and make what the template names there. The template is read while they start."""
+        process = S3Process(port, logs / "s3.log")
         self._closing.callback(process.stop)
+        self._s3_process = process
         place = Place(STACK_NAME, REGION)
         self.wiring = read_wiring(self._options.template, self._options.parameters, place, process.endpoint)
         process.wait_until_ready()
         self.s3, sqs = _clients(process.endpoint)
         provision(self.wiring, self.s3, sqs)
-        observer = Observer(self.s3, self.wiring.bucket.name, self._console)
-        process.watch(observer.changed)
-        pool = self._start_functions(sqs, observer, logs, process.endpoint)
-        front = make_front(self.wiring.edge, self.wiring.bucket.name, self.s3)
-        self._serve(front, sockets, certificates)
-        api = make_api(self.wiring.routes, pool.invoke, self.scheduler, observer.failed)
-        api_port = ports.choose("api")
-        self._serve(api, listen(api_port), certificates)
-        self.stack = Stack(
-            base_url=f"https://localhost:{sockets[0].getsockname()[1]}",
-            ca_file=str(certificates.ca_file),
-            s3_endpoint=process.endpoint,
+        return process, sqs
+
+    def _description(self, base_url: str, api_url: str, ca_file: Path, endpoint: str) -> Stack:
+        return Stack(
+            base_url=base_url,
+            ca_file=str(ca_file),
+            s3_endpoint=endpoint,
             bucket=self.wiring.bucket.name,
             region=REGION,
             pid=os.getpid(),
-            api_url=f"https://localhost:{api_port}",
+            api_url=api_url,
             access_key_id=ACCESS_KEY,
             secret_access_key=SECRET_KEY,
         )
-        self.scheduler.start()
 
     def _start_functions(self, sqs: Any, observer: Observer, logs: Path, endpoint: str) -> Pool:
         limits = self._options.limits

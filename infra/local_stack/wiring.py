@@ -7,7 +7,7 @@ of the template can never be silently different locally.
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -17,7 +17,6 @@ from local_stack.errors import TemplateError
 from local_stack.template import ACCOUNT_ID, CODE_BUCKET, Place, Resolver, Resource, load, parameters, translate
 
 WITHOUT_COUNTERPART: Final[Mapping[str, str]] = {
-    "AWS::S3::BucketPolicy/LogsBucket": "nothing writes access logs here",
     "AWS::SQS::QueuePolicy": "moto lets S3 send to any queue",
     "AWS::IAM::Role": "rights are tested by the policy evaluator over the template",
     "AWS::IAM::ManagedPolicy": "as roles",
@@ -228,46 +227,66 @@ def take(
     return properties
 
 
+INTERPRETED: Final = frozenset({
+    "AWS::ApiGatewayV2::Api", "AWS::ApiGatewayV2::Stage", "AWS::CloudFront::CachePolicy",
+    "AWS::CloudFront::Distribution", "AWS::CloudFront::ResponseHeadersPolicy", "AWS::Lambda::EventInvokeConfig",
+    "AWS::Lambda::EventSourceMapping", "AWS::Lambda::Function", "AWS::S3::Bucket", "AWS::S3::BucketPolicy",
+    "AWS::SQS::Queue", "AWS::Scheduler::Schedule",
+})  # fmt: skip
+
+Resources = Callable[[str], list[Resource]]
+"""The resources of a type."""
+
+
 def interpret(resources: Iterable[Resource], place: Place) -> Wiring:
     """The wiring of resolved resources."""
     by_type: dict[str, list[Resource]] = {}
     for resource in resources:
         by_type.setdefault(resource.type, []).append(resource)
-    known = {
-        "AWS::S3::Bucket", "AWS::S3::BucketPolicy", "AWS::SQS::Queue", "AWS::Lambda::Function",
-        "AWS::Lambda::EventSourceMapping", "AWS::Lambda::EventInvokeConfig", "AWS::Scheduler::Schedule",
-        "AWS::ApiGatewayV2::Api", "AWS::ApiGatewayV2::Stage", "AWS::CloudFront::Distribution",
-        "AWS::CloudFront::CachePolicy", "AWS::CloudFront::ResponseHeadersPolicy",
-    }  # fmt: skip
-    for kind, found in by_type.items():
-        if kind not in known and kind not in WITHOUT_COUNTERPART:
-            raise TemplateError(
-                f"{found[0].logical_id}: the local stack does not know the resource type {kind}; teach wiring.py"
-            )
+    _refuse_unknown(by_type)
 
     def of(kind: str) -> list[Resource]:
         return by_type.get(kind, [])
 
-    retries = {
-        r.properties["FunctionName"]: int(_invoke_config(r).get("MaximumRetryAttempts", 2))
-        for r in of("AWS::Lambda::EventInvokeConfig")
-    }
-    functions = {r.logical_id: _function(r, retries, place.region) for r in of("AWS::Lambda::Function")}
     for stage in of("AWS::ApiGatewayV2::Stage"):
-        take(stage.logical_id, stage.properties, ["ApiId", "StageName", "AutoDeploy"],
-             ["AccessLogSettings", "DefaultRouteSettings", "Tags"])  # fmt: skip
-        if stage.properties["StageName"] != "$default":
-            raise TemplateError(f"{stage.logical_id}: the local stack serves only the stage $default")
+        _check_stage(stage)
     return Wiring(
         region=place.region,
         buckets=tuple(_bucket(r) for r in of("AWS::S3::Bucket")),
         queues=tuple(_queue(r) for r in of("AWS::SQS::Queue")),
-        functions=functions,
+        functions=_functions(of, place.region),
         mappings=tuple(_mapping(r) for r in of("AWS::Lambda::EventSourceMapping")),
         schedules=tuple(_schedule(r) for r in of("AWS::Scheduler::Schedule")),
         routes=tuple(route for r in of("AWS::ApiGatewayV2::Api") for route in _routes(r)),
         edge=_edge(of),
     )
+
+
+def _refuse_unknown(by_type: Mapping[str, list[Resource]]) -> None:
+    for kind, found in by_type.items():
+        if kind not in INTERPRETED and kind not in WITHOUT_COUNTERPART:
+            raise TemplateError(
+                f"{found[0].logical_id}: the local stack does not know the resource type {kind}; teach wiring.py"
+            )
+
+
+def _check_stage(stage: Resource) -> None:
+    take(
+        stage.logical_id,
+        stage.properties,
+        ["ApiId", "StageName", "AutoDeploy"],
+        ["AccessLogSettings", "DefaultRouteSettings", "Tags"],
+    )
+    if stage.properties["StageName"] != "$default":
+        raise TemplateError(f"{stage.logical_id}: the local stack serves only the stage $default")
+
+
+def _functions(of: Resources, region: str) -> Mapping[str, Function]:
+    retries = {
+        r.properties["FunctionName"]: int(_invoke_config(r).get("MaximumRetryAttempts", 2))
+        for r in of("AWS::Lambda::EventInvokeConfig")
+    }
+    return {r.logical_id: _function(r, retries, region) for r in of("AWS::Lambda::Function")}
 
 
 def _bucket(resource: Resource) -> Bucket:
@@ -408,8 +427,8 @@ def _auth(where: str, security: list[Mapping[str, Any]], schemes: Mapping[str, A
     raise TemplateError(f"{where}: the local stack does not know the authorizer {names[0]}")
 
 
-def _edge(of: Any) -> Edge:
-    distributions: list[Resource] = of("AWS::CloudFront::Distribution")
+def _edge(of: Resources) -> Edge:
+    distributions = of("AWS::CloudFront::Distribution")
     if len(distributions) != 1:
         raise TemplateError(f"the template has {len(distributions)} distributions, expected one")
     config = take(

@@ -94,7 +94,8 @@ def main(
             if not stopping.is_set():
                 local.announce()
                 console.print(instructions(local, options.state_folder), markup=False)
-            stopping.wait()
+            while not stopping.wait(1):
+                local.check()
             console.print("stopping", style="dim")
     except LocalStackError as error:
         click.echo(f"local: {error}", err=True)

@@ -1,5 +1,6 @@
 """`scripts/test`: lint, types and all tests."""
 
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -32,6 +33,8 @@ def main() -> int:
         missing = [program for program in programs if not shutil.which(program)]
         if missing:
             _say(f"NOT TESTED HERE: {what}, for want of {', '.join(missing)} ({remedy})")
+    if importlib.util.find_spec("playwright") is None:
+        _say("NOT TESTED HERE: the page in a browser, for want of playwright (uv sync --group browser)")
     if failed:
         _say(f"FAILED before the tests: {', '.join(failed)} (see above)")
     # Last, so that pytest's own summary ends the output.

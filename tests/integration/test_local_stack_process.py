@@ -250,3 +250,13 @@ def test_however_it_ends_its_processes_end_too(tmp_path: Path, number: signal.Si
         if number != signal.SIGKILL:
             assert not (tmp_path / "state/stack.json").exists()
         assert (tmp_path / "state/ca/ca.pem").read_bytes() == authority
+
+
+def test_without_its_s3_it_says_so_and_ends(tmp_path: Path) -> None:
+    with local(tmp_path / "state", "--empty") as running:
+        running.wait_until_ready()
+        (s3,) = [pid for pid in running.children() if "local_stack.s3" in Path(f"/proc/{pid}/cmdline").read_text()]
+        os.kill(s3, signal.SIGKILL)
+        assert running.process.wait(timeout=PATIENCE_S) == 1
+        assert "S3 ended with -9" in running.log.read_text()
+        assert not (tmp_path / "state/stack.json").exists()
