@@ -61,6 +61,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--kill-seconds", default="60", help="for how long workers are killed at random")
     parser.addoption("--fault-seed", default="1", help="first seed of the runs with injected faults")
     parser.addoption("--fault-runs", default="20", help="how many seeds to run, one after another")
     parser.addoption("--fault-steps", default="1500", help="steps of each run")

@@ -79,11 +79,12 @@ class Place:
     def wiring(self) -> dict[str, dict[str, Any]]:
         """Prefix of keys -> the queue that the bucket tells of them, as the bucket has it configured."""
         told = self.s3.get_bucket_notification_configuration(Bucket=self.bucket)
-        found = {}
+        found: dict[str, dict[str, Any]] = {}
         for entry in told.get("QueueConfigurations", ()):
             rules = entry.get("Filter", {}).get("Key", {}).get("FilterRules", ())
             prefix = next((rule["Value"] for rule in rules if rule["Name"].lower() == "prefix"), "")
-            found[prefix] = {"arn": entry["QueueArn"], "events": sorted(entry["Events"])}
+            events = found.get(prefix, {}).get("events", [])
+            found[prefix] = {"arn": entry["QueueArn"], "events": sorted({*events, *entry["Events"]})}
         return found
 
     def queue(self, prefix: str) -> Queue:

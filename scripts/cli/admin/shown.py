@@ -8,7 +8,7 @@ import click
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn, TransferSpeedColumn
-from rich.table import Table
+from rich.table import Column, Table
 
 
 def say(sentence: str) -> None:
@@ -23,10 +23,12 @@ def as_json(value: Any) -> None:
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Print rows for a person; whatever a publisher named is not read as markup."""
-    shown = Table(*columns, box=None, pad_edge=False, header_style="bold")
+    first, *others = columns
+    shown = Table(Column(first, no_wrap=True), *others, box=None, pad_edge=False, header_style="bold")
     for row in rows:
         shown.add_row(*(escape(str(cell)) for cell in row))
-    Console(soft_wrap=True, highlight=False).print(shown)
+    console = Console(highlight=False)
+    console.print(shown, width=max(console.width, 140))
 
 
 def bytes_progress() -> Progress:

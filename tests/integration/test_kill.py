@@ -1,0 +1,199 @@
+"""Two publishers and eight digest workers, killed at random while somebody uploads and somebody else reads.
+
+Nothing that was uploaded is lost, nothing is listed twice, and no reader ever sees a document that is torn or a
+catalog that names an untouched file wrongly. `--kill-seconds` says for how long (60 by default).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+import images
+from clients import read_catalog
+from e2e.harness import PROJECT, Stack, local_stack, run
+from model import Content, canonical, expected_catalog
+
+pytestmark = [pytest.mark.heavy, pytest.mark.timeout(900)]
+
+HANDLERS = ("digest.app.handler", "publish.app.handler")
+PRODUCTS = [f"images{s}/os{n}/1/amd64/default" for n in range(4) for s in ("", "-daily")]
+
+
+@dataclass
+class Reader:
+    """Polls the catalog over https as clients do; `listed` are versions that were seen listed."""
+
+    stack: Stack
+    polls: int = 0
+    listed: set[str] = field(default_factory=set)
+    wrong: list[str] = field(default_factory=list)
+
+    def look(self, uploaded: dict[str, bytes], deleted: set[str]) -> None:
+        index, documents = self.stack.catalog()
+        for client in ("lxd", "incus"):
+            prints = [image.fingerprint for image in read_catalog(index, documents, client)]
+            # Two streams are two documents, read at two moments; within one, an image is there once.
+            assert len(prints) == len(set(prints)), "an image is listed twice"
+        now = set()
+        for document in documents.values():
+            for product in json.loads(document)["products"].values():
+                for version in product["versions"].values():
+                    for item in version["items"].values():
+                        now.add(item["path"].rpartition("/")[0])
+                        body = uploaded[item["path"]]
+                        assert (item["size"], item["sha256"]) == (len(body), images.sha256_hex(body)), item["path"]
+        lost = {path for path in self.listed - now if path not in deleted}
+        assert not lost, f"listed before, and not any more: {lost}"
+        self.listed |= now
+        self.polls += 1
+
+
+class Publisher:
+    """Uploads versions, a few of them in pieces with pauses, and deletes some of its older ones."""
+
+    def __init__(self, stack: Stack) -> None:
+        self._s3 = stack.s3()
+        self._bucket = stack.bucket
+        self._chance = random.Random(7)  # noqa: S311
+        self.files: dict[str, bytes] = {}
+        self.deleted: set[str] = set()
+
+    def act(self, number: int) -> None:
+        path = f"{self._chance.choice(PRODUCTS)}/20261101_{number // 60:02d}:{number % 60:02d}"
+        files = images.split_image(seed=str(number))
+        if number % 5 == 0:  # long enough in the reading to be killed in the middle of it
+            files["rootfs.squashfs"] = images.squashfs(str(number), 6 << 20)
+        for name in self._chance.sample(sorted(files), len(files)):
+            self.files[f"{path}/{name}"] = files[name]
+            self._s3.put_object(Bucket=self._bucket, Key=f"{path}/{name}", Body=files[name])
+        if number % 7 == 6:
+            self._delete(self._chance.choice(sorted({key.rpartition("/")[0] for key in self.files} - self.deleted)))
+
+    def _delete(self, path: str) -> None:
+        self.deleted.add(path)
+        for key in [key for key in self.files if key.startswith(f"{path}/")]:
+            self._s3.delete_object(Bucket=self._bucket, Key=key)
+
+    @property
+    def present(self) -> dict[str, bytes]:
+        return {key: body for key, body in self.files.items() if key.rpartition("/")[0] not in self.deleted}
+
+
+def workers(stack: Stack) -> list[tuple[int, str]]:
+    """Process number and handler of every worker of this stack, and of no other."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdecimal():
+            continue
+        try:
+            words = (entry / "cmdline").read_bytes().decode().split("\0")
+            parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+        except OSError:  # it ended meanwhile
+            continue
+        handler = next((word for word in words if word in HANDLERS), "")
+        if handler and parent == stack.facts["pid"]:
+            found.append((int(entry.name), handler))
+    return found
+
+
+def test_nothing_is_lost_doubled_or_torn_while_workers_are_killed(
+    request: pytest.FixtureRequest, record_property: Callable[[str, object], None]
+) -> None:
+    seconds = float(request.config.getoption("--kill-seconds"))
+    options = ("--empty", "--digest-workers", "8", "--publish-workers", "2")
+    short = ("--parameter", "DigestTimeout=5", "--parameter", "PublishTimeout=5")
+    with local_stack(*options, *short) as stack:
+        publisher, reader, kills = Publisher(stack), Reader(stack), Counter[str]()
+        ending = threading.Event()
+        failures: list[BaseException] = []
+        threads = [
+            threading.Thread(target=_guarded, args=(failures, ending, work))
+            for work in (
+                lambda: _upload(publisher, ending),
+                lambda: _read(reader, publisher, ending),
+                lambda: _kill(stack, kills, ending),
+            )
+        ]
+        for thread in threads:
+            thread.start()
+        ending.wait(seconds)
+        ending.set()
+        for thread in threads:
+            thread.join()
+        if failures:
+            raise failures[0]
+        _recovered(stack, publisher, reader)
+        record_property("kills", f"{dict(kills)} in {seconds:.0f} s, {reader.polls} polls")
+        record_property("uploaded", f"{len(publisher.files)} files, {len(publisher.deleted)} versions deleted")
+        assert all(kills[handler] for handler in HANDLERS), "nobody was killed: nothing was tested"
+
+
+def _guarded(failures: list[BaseException], ending: threading.Event, work: Callable[[], None]) -> None:
+    try:
+        work()
+    except BaseException as error:  # noqa: BLE001  (raised again in the test's own thread)
+        failures.append(error)
+        ending.set()
+
+
+def _upload(publisher: Publisher, ending: threading.Event) -> None:
+    number = 0
+    while not ending.wait(0.3):
+        publisher.act(number)
+        number += 1
+
+
+def _read(reader: Reader, publisher: Publisher, ending: threading.Event) -> None:
+    while not ending.wait(0.1):
+        reader.look(publisher.files, publisher.deleted)  # live: what is marked before it is deleted
+
+
+def _kill(stack: Stack, kills: Counter[str], ending: threading.Event) -> None:
+    chance = random.Random(11)  # noqa: S311
+    while not ending.wait(chance.uniform(0.05, 0.7)):
+        wanted = chance.choice(HANDLERS)  # there are fewer publishers, and they are to die as often
+        if alive := [pid for pid, handler in workers(stack) if handler == wanted]:
+            pid = chance.choice(alive)
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+            kills[wanted] += 1
+
+
+def admin(stack: Stack, *arguments: str) -> str:
+    """What `scripts/admin` prints about this stack."""
+    return run(str(PROJECT / "scripts/admin"), "--state-dir", str(stack.folder / "state"), *arguments).stdout
+
+
+def _recovered(stack: Stack, publisher: Publisher, reader: Reader) -> None:
+    """Dead letters go back, one sweep looks for the rest; then the catalog is what the objects say."""
+    kinds = {"lxd.tar.xz": "metadata amd64", "rootfs.squashfs": "squashfs"}
+    objects = {key: Content(kinds[key.rpartition("/")[2]], body) for key, body in publisher.present.items()}
+    expected = {key: json.loads(body) for key, body in expected_catalog(objects, set()).items()}
+
+    def right() -> bool | None:
+        reader.look(publisher.files, publisher.deleted)
+        index, documents = stack.catalog()
+        found = {"streams/v1/index.json": json.loads(index)}
+        for key, body in documents.items():
+            found[key] = json.loads(body)
+            found[key].pop("withheld", None)
+        return True if canonical(found) == canonical(expected) else None
+
+    time.sleep(35)  # what was killed is visible again
+    admin(stack, "redrive", "--yes")
+    admin(stack, "sweep")
+    stack.wait_until(right, "the catalog to be what the objects say", patience=240)
+    assert json.loads(admin(stack, "--json", "verify"))["mismatches"] == []
