@@ -32,6 +32,10 @@ ACCEPTED: Final[Mapping[str, tuple[str, frozenset[str]]]] = {
         frozenset({"AlarmsTopic"}),
     ),
     "CKV_AWS_27": ("encrypted by SQS's own keys (SqsManagedSseEnabled); the check knows KMS alone", QUEUES),
+    "CKV_AWS_86": (
+        "logged unless EdgeLogs says no; the check cannot see through a condition",
+        frozenset({"Distribution"}),
+    ),
     "CKV_AWS_115": ("bounded by MaximumConcurrency and the API's throttle; reserving fails in new accounts", FUNCTIONS),
     "CKV_AWS_116": (
         "SQS and the scheduler keep what failed in queues of their own; the API answers its caller",

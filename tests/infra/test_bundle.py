@@ -3,6 +3,7 @@
 import ast
 import re
 import tomllib
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ ROOT = stack.INFRA.parent
 PIN = re.compile(r"^([a-z0-9-]+)==(\S+)", re.MULTILINE)
 
 
+@cache
 def lock() -> dict[str, dict[str, Any]]:
     return {package["name"]: package for package in tomllib.loads((ROOT / "uv.lock").read_text())["package"]}
 
