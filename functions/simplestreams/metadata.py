@@ -11,7 +11,6 @@ from datetime import date
 from typing import Any, Final
 
 import msgspec
-import yaml
 
 from simplestreams import architectures
 from simplestreams.errors import RejectedUpload
@@ -19,9 +18,6 @@ from simplestreams.keys import ProductId
 
 MAX_DOCUMENT_BYTES: Final = 1024 * 1024
 """Largest metadata.json, image.yaml, metadata.yaml or SHA256SUMS that is read."""
-
-_LOADER: Final = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-"""A megabyte of YAML takes the loader in C two seconds, the one in Python twenty."""
 _MAX_DEPTH: Final = 32
 _MAX_TEXT: Final = 200
 _MAX_PLAIN: Final = 4096
@@ -138,11 +134,15 @@ def parse_checksums(body: bytes) -> tuple[dict[str, str], tuple[str, ...]]:
 
 def _load_yaml(body: bytes) -> Any:
     """Parse YAML without aliases and deep nesting; RejectedUpload completes "the file …"."""
+    import yaml  # here, since most functions never need it and all of them would start later
+
+    # A megabyte of YAML takes the loader in C two seconds, the one in Python twenty.
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     if len(body) > MAX_DOCUMENT_BYTES:
         raise RejectedUpload(f"has {len(body):,} bytes, expected at most {MAX_DOCUMENT_BYTES:,}")
     try:
         depth = 0
-        for event in yaml.parse(body, Loader=_LOADER):  # builds nothing yet
+        for event in yaml.parse(body, Loader=loader):  # builds nothing yet
             depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
             if isinstance(event, yaml.ScalarEvent) and not event.style and len(event.value) > _MAX_PLAIN:
                 found = f"{len(event.value):,} characters, expected at most {_MAX_PLAIN:,}"
@@ -151,7 +151,7 @@ def _load_yaml(body: bytes) -> Any:
                 raise RejectedUpload("uses YAML aliases, which can explode; write the values out")
             if depth > _MAX_DEPTH:
                 raise RejectedUpload(f"nests deeper than {_MAX_DEPTH} levels")
-        return yaml.load(body, Loader=_LOADER)  # noqa: S506  (a safe loader, in C where there is one)
+        return yaml.load(body, Loader=loader)  # noqa: S506  (a safe loader, in C where there is one)
     except (yaml.YAMLError, ValueError, OverflowError, RecursionError) as error:
         raise RejectedUpload(f"is not YAML ({_short(str(error))})") from error
 

@@ -217,28 +217,12 @@ def _signed(office: Office, image: ImageKey, request: FileRequest, condition: Ma
 def _multipart(office: Office, image: ImageKey, request: FileRequest, condition: Mapping[str, str]) -> Multipart:
     """A new multipart upload, or what is left of the one that the uploader began earlier."""
     arrived = office.store.arrived(image.key, request.upload_id) if request.upload_id else None
-    upload_id = request.upload_id if request.upload_id and arrived is not None else ""
-    upload_id = upload_id or office.store.begin(image.key, (request.sha256 or "").lower())
+    begun = request.upload_id if arrived is not None else None
+    upload_id = begun or office.store.begin(image.key, (request.sha256 or "").lower())
 
-    def signed(operation: str, method: str, headers: dict[str, str]) -> Signed:
+    def signed(operation: str, method: str, headers: dict[str, str], unsigned: dict[str, str]) -> Signed:
         url = office.store.sign(operation, image.key, headers, plan.PARTS_LIFETIME_S, UploadId=upload_id)
-        return Signed(
-            method=method, url=url, headers=headers | ({"Content-Type": "application/xml"} if headers else {})
-        )
-
-    def part(part: plan.Part) -> PartPlan:
-        size, etag = (arrived or {}).get(part.number, (0, ""))
-        if size == part.size:
-            return PartPlan(number=part.number, offset=part.offset, size=part.size, etag=etag)
-        url = office.store.sign(
-            "upload_part",
-            image.key,
-            {"Content-Length": str(part.size)},
-            plan.PARTS_LIFETIME_S,
-            UploadId=upload_id,
-            PartNumber=part.number,
-        )
-        return PartPlan(number=part.number, offset=part.offset, size=part.size, url=url)
+        return Signed(method=method, url=url, headers=headers | unsigned)
 
     whole = {**condition, "x-amz-mp-object-size": str(request.size)}
     return Multipart(
@@ -246,11 +230,23 @@ def _multipart(office: Office, image: ImageKey, request: FileRequest, condition:
         size=request.size,
         upload_id=upload_id,
         part_size=plan.part_bytes(request.size),
-        parts=[part(one) for one in plan.parts(request.size)],
-        complete=signed("complete_multipart_upload", "POST", whole),
-        abort=signed("abort_multipart_upload", "DELETE", {}),
+        parts=[_part(office, image, upload_id, part, arrived or {}) for part in plan.parts(request.size)],
+        complete=signed("complete_multipart_upload", "POST", whole, {"Content-Type": "application/xml"}),
+        abort=signed("abort_multipart_upload", "DELETE", {}, {}),
         expires_at=_after(office, plan.PARTS_LIFETIME_S),
     )
+
+
+def _part(
+    office: Office, image: ImageKey, upload_id: str, part: plan.Part, arrived: Mapping[int, tuple[int, str]]
+) -> PartPlan:
+    """The URL of a part, or its ETag if it has arrived in full."""
+    size, etag = arrived.get(part.number, (0, ""))
+    if size == part.size:
+        return PartPlan(number=part.number, offset=part.offset, size=part.size, etag=etag)
+    length, about = {"Content-Length": str(part.size)}, {"UploadId": upload_id, "PartNumber": part.number}
+    url = office.store.sign("upload_part", image.key, length, plan.PARTS_LIFETIME_S, **about)
+    return PartPlan(number=part.number, offset=part.offset, size=part.size, url=url)
 
 
 def _after(office: Office, seconds: int) -> str:

@@ -111,14 +111,24 @@ def shown(record: Record, products: Products) -> VersionStatus:
             files=_files(record),
         )
     lost = [w for w in products.withheld.get(name, ()) if w.alias]
+    ignored = [Reason(w.file, "ignored", w.reason) for w in (*held, *lost)]
     return VersionStatus(
         path=record.version,
         status="published",
-        reasons=[*record.reasons, *(Reason(w.file, "ignored", w.reason) for w in (*held, *lost))],
+        reasons=[*record.reasons, *ignored, *_not_yet_listed(record, entry, {w.file for w in held})],
         files=_files(record),
         aliases=product.aliases.split(",") if product.aliases else [],
         fingerprints=_fingerprints(entry),
     )
+
+
+def _not_yet_listed(record: Record, entry: catalog.Version, held: set[str]) -> list[Reason]:
+    """Files that the record has and the catalog does not, or under the digest of an earlier upload."""
+    listed = {item.path.rpartition("/")[2]: item.sha256 for item in entry.items.values()}
+    verdict = records.judge(record)
+    wanted = ({*verdict.roots.values(), verdict.unified} - held - {""}) | (listed.keys() & record.files.keys())
+    late = sorted(file for file in wanted if listed.get(file) != record.files[file].sha256)
+    return [Reason(file, "waiting", f"{file} is sound and about to be listed") for file in late]
 
 
 def _fingerprints(entry: catalog.Version) -> list[str]:

@@ -341,6 +341,34 @@ def test_a_sound_version_is_incomplete_until_it_is_listed() -> None:
     assert told(system).aliases == ["ubuntu/noble/amd64/default", "ubuntu/noble/default", "ubuntu/noble"]
 
 
+def test_a_new_file_of_a_listed_version_waits_until_the_catalog_has_it(system: System) -> None:
+    system.upload(PATH, {"disk.qcow2": images.qcow2()})
+    system.settle(PATH)
+    assert (told(system).status, status.is_settled(told(system))) == ("published", False)
+    assert told(system).reasons[-1].sentence == "disk.qcow2 is sound and about to be listed"
+    system.publish(VERSION.product)
+    assert status.is_settled(told(system))
+
+
+def test_new_content_of_a_listed_file_waits_until_the_catalog_has_its_digest(system: System) -> None:
+    """Whatever publish has seen of it meanwhile: here it has seen nothing."""
+    system.upload(PATH, {"rootfs.squashfs": images.squashfs("another")})
+    system.settle(PATH)
+    assert told(system).reasons[-1].sentence == "rootfs.squashfs is sound and about to be listed"
+    system.publish(VERSION.product)
+    assert status.is_settled(told(system))
+
+
+def test_a_root_that_another_product_lists_is_not_waited_for(system: System) -> None:
+    system.upload(PATH, {"disk.qcow2": images.qcow2("shared")})
+    first = "images/alpine/edge/amd64/default/20261123_10:00"
+    metadata = system.store.objects[f"{PATH}/lxd.tar.xz"].body
+    system.upload(first, {"lxd.tar.xz": metadata, "disk.qcow2": images.qcow2("shared")})
+    system.catch_up()
+    assert (told(system).status, status.is_settled(told(system))) == ("published", True)
+    assert any("the same image as one that alpine:edge:amd64:default lists" in r.sentence for r in told(system).reasons)
+
+
 def test_a_version_missing_its_root_says_what_to_upload() -> None:
     system = System()
     system.upload(PATH, {"lxd.tar.xz": images.metadata_tarball()})
