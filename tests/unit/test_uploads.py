@@ -5,10 +5,13 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 
 import images
+from local_stack.template import Place
+from local_stack.wiring import read_wiring
 from memory import START, MemoryStore, System
 from simplestreams import examine, records
 from simplestreams.errors import CatalogBusy
@@ -496,3 +499,20 @@ def test_a_target_is_what_its_number_of_parts_says() -> None:
     assert withdrawals.parse_target(PATH) == VERSION
     assert withdrawals.parse_target(VERSION.product.path) == parse_product(VERSION.product.path)
     assert withdrawals.parse_target(f"{PATH}/x") == parse_key(f"{PATH}/x")
+
+
+def test_the_description_has_just_the_routes_that_the_template_declares_and_the_function_answers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    routes = {
+        f"{method.upper()} {path.replace('{path}', '{path+}')}"
+        for path, methods in document()["paths"].items()
+        for method in methods
+    }
+    template = Path(__file__).resolve().parents[2] / "infra/template.yaml"
+    wiring = read_wiring(template, {}, Place("uploads", "us-east-1"), "http://127.0.0.1:1")
+    assert {f"{route.method} {route.path}" for route in wiring.routes} == routes
+    monkeypatch.setenv("BUCKET", "bucket")
+    from uploads import app
+
+    assert {*app.ROUTES, "GET /openapi.json"} == routes
