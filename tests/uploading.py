@@ -218,7 +218,7 @@ def _local_s3(port: int, folder: Path) -> Iterator[None]:
 
 def versitygw() -> str | None:
     """The program of a real S3 server, if this machine has it."""
-    return shutil.which(REAL_S3) or shutil.which(str(PROJECT / ".cache/go/bin" / REAL_S3))
+    return shutil.which(REAL_S3)
 
 
 @contextlib.contextmanager
