@@ -288,6 +288,28 @@ def restore(place: Place, as_json: bool, path: str) -> None:
     _tell_changed(as_json, path, done, "on the list again")
 
 
+@main.command()
+@click.argument("path")
+@_yes
+@_command
+def undelete(place: Place, as_json: bool, path: str, yes: bool) -> None:
+    """Bring objects below PATH back that somebody deleted, as long as the bucket keeps their last generation.
+
+    \b
+    ./scripts/admin undelete images/ubuntu/noble/amd64/default/20261123_10:00 --yes
+    ./scripts/admin undelete streams/v1/images.json --yes
+    """
+    found = importing.deleted(place, path)
+    if not found:
+        end(NOTHING, f"the bucket keeps nothing deleted below {path}")
+    if yes:
+        with shown.bytes_progress() as progress:
+            task = progress.add_task("copying", total=sum(file.size_bytes for file in found))
+            for file in found:
+                file.copy(place, file.key, lambda count: progress.advance(task, count))
+    _tell(as_json, yes, [f"bring back {file.key}, {shown.size(file.size_bytes)}" for file in found])
+
+
 def _tell_changed(as_json: bool, path: str, done: withdrawals.Changed, what: str) -> None:
     if not (done.versions or done.files):
         end(NOTHING, f"there is no {path}")

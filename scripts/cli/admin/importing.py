@@ -78,6 +78,18 @@ def bucket(s3: Any, address: str) -> Iterator[File]:
             yield File(found["Key"].removeprefix(prefix), found["Size"], _Copy(name, found["Key"]))
 
 
+def deleted(place: Place, below: str) -> list[File]:
+    """What is deleted below a path: the last generation of each key whose newest one is a delete marker."""
+    gone: set[str] = set()
+    last: dict[str, File] = {}
+    for page in place.s3.get_paginator("list_object_versions").paginate(Bucket=place.bucket, Prefix=below):
+        gone |= {marker["Key"] for marker in page.get("DeleteMarkers", ()) if marker["IsLatest"]}
+        for found in page.get("Versions", ()):  # newest first
+            again = _Copy(place.bucket, found["Key"], found["VersionId"])
+            last.setdefault(found["Key"], File(found["Key"], found["Size"], again))
+    return [last[key] for key in sorted(gone & last.keys())]
+
+
 def _order(file: File) -> tuple[str, bool, str]:
     """Version by version, metadata last: a root that is there before its metadata is read once, with it."""
     parsed = parse_key(file.key)
@@ -98,9 +110,14 @@ class _Upload:
 class _Copy:
     bucket: str
     key: str
+    generation: str = ""
 
     def __call__(self, place: Place, key: str, advance: Callable[[int], None]) -> None:
         source = {"Bucket": self.bucket, "Key": self.key}
-        about = {"ContentType": CONTENT_TYPE, "MetadataDirective": "REPLACE"}
+        about: dict[str, str] = {}  # what an object says of itself comes along when it is brought back
+        if self.generation:
+            source["VersionId"] = self.generation
+        else:
+            about = {"ContentType": CONTENT_TYPE, "MetadataDirective": "REPLACE"}
         config = TransferConfig(multipart_threshold=PART, multipart_chunksize=PART, max_concurrency=4)
         place.s3.copy(source, place.bucket, key, ExtraArgs=about, Callback=advance, Config=config)
