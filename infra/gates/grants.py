@@ -26,9 +26,10 @@ KEYS: Final = {
     "claims/": "claims/images/ubuntu/noble/amd64/default/20261123_10:00.json",
     "maintain/": "maintain/cursor.json",
     "index.html": "index.html",
+    "openapi.json": "openapi.json",
     "another key": "notes.txt",
 }
-SERVED: Final = frozenset({"images/", "images-*/", "streams/", "streams/v1/index.json", "index.html"})
+SERVED: Final = frozenset({"images/", "images-*/", "streams/", "streams/v1/index.json", "index.html", "openapi.json"})
 
 ACTIONS: Final[Mapping[str, tuple[str, ...]]] = {
     "key": (
@@ -58,7 +59,7 @@ ACTIONS: Final[Mapping[str, tuple[str, ...]]] = {
 TAKE: Final = ("sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:GetQueueAttributes", "sqs:ChangeMessageVisibility")
 TRACE: Final = {("xray:PutTraceSegments", "*"), ("xray:PutTelemetryRecords", "*")}
 IMAGES: Final = ("images/", "images-*/")
-PAGE: Final = ("streams/v1/index.json", "index.html")
+PAGE: Final = ("streams/v1/index.json", "index.html", "openapi.json")
 
 
 def _may(actions: Iterable[str], things: Iterable[str]) -> set[Call]:

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 import images
-from maintain.layout import PAGE_KEY, lay_out
+from maintain.layout import API_KEY, PAGE_KEY, lay_out
 from maintain.retain import Rules, retain
 from maintain.retention import Rule, expired
 from maintain.sweep import sweep
@@ -242,7 +242,7 @@ def test_an_empty_server_gets_an_index_and_a_page() -> None:
     store = MemoryStore()
     sent, work = swept(store)
     lay_out(store, work)
-    assert (sent, [task.path for task in work.tasks]) == ([], [catalog.INDEX_KEY, PAGE_KEY])
+    assert (sent, [task.path for task in work.tasks]) == ([], [catalog.INDEX_KEY, PAGE_KEY, API_KEY])
     assert store.objects[catalog.INDEX_KEY].body == b'{"format":"index:1.0","index":{}}'
     again = Work()
     lay_out(store, again)
