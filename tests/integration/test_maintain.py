@@ -89,16 +89,22 @@ def test_a_dry_run_says_what_it_would_do_and_does_nothing(app: ModuleType, s3: S
 
 
 def test_missed_uploads_go_to_the_arrivals_queue(
-    app: ModuleType, s3: S3Client, sqs: SQSClient, bucket: str, queue_url: str, capsys: pytest.CaptureFixture[str]
+    app: ModuleType,
+    s3: S3Client,
+    sqs: SQSClient,
+    bucket: str,
+    queue_url: str,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     for name, content in images.split_image().items():
         s3.put_object(Bucket=bucket, Key=f"{PRODUCT}/20261101/{name}", Body=content)
     run(app, "sweep")
     (message,) = sqs.receive_message(QueueUrl=queue_url)["Messages"]
     assert notices.keys(message["Body"]) == [f"{PRODUCT}/20261101/"]
+    (said,) = [vars(record) for record in caplog.records if record.getMessage() == "look again"]
+    assert (said["path"], said["why"]) == (f"{PRODUCT}/20261101", "it has no record")
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    said = [line for line in lines if line.get("message") == "look again"]
-    assert (said[0]["path"], said[0]["why"]) == (f"{PRODUCT}/20261101", "it has no record")
     assert [line["MaintainTasks"] for line in lines if "MaintainTasks" in line] == [[len(LAID_OUT) + 1]]
 
 
