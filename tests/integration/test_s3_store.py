@@ -176,7 +176,7 @@ def test_two_conditional_writes_at_once_are_a_lost_race(store: S3Store, client: 
     with Stubber(client) as stub:
         expected = {"Bucket": ANY, "Key": ANY, "Body": ANY, "ContentType": ANY, "IfMatch": "r"}
         stub.add_client_error("put_object", "ConditionalRequestConflict", "again", 409, expected_params=expected)
-        assert not store.replace("k", b"", "r")
+        assert not store.replace("versions/k", b"", "r")
 
 
 def test_an_unreachable_endpoint_is_unavailable() -> None:
