@@ -92,12 +92,13 @@ def _change(store: Store, target: Target, change: Change, pause: Callable[[float
         record = _change_record(store, version, change, pause)
         if record is None or (isinstance(target, ImageKey) and target.file not in record.files):
             continue
+        withdrawal = record.files[target.file].withdrawn if isinstance(target, ImageKey) else record.withdrawn
+        if withdrawal and withdrawal.final:
+            continue  # as good as deleted
         if isinstance(target, ImageKey):
             done.files.append(target.key)
-            withdrawal = record.files[target.file].withdrawn
         else:
             done.versions.append(version.path)
-            withdrawal = record.withdrawn
         done.delete_after = max(done.delete_after, withdrawal.delete_after if withdrawal else "")
     return done
 

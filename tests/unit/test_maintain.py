@@ -178,7 +178,7 @@ def test_deleting_that_was_interrupted_is_final_and_goes_on(system: System) -> N
     with pytest.raises(KeyboardInterrupt):
         tidy(system, NOW + timedelta(days=2))
     system.settle(version.path)
-    assert restore(system.store, version, no_pause).delete_after  # it says that it is still withdrawn
+    assert restore(system.store, version, no_pause).versions == []  # as good as deleted
     system.publish(ID)
     assert system.listed()[ID.name] == DAYS[1:]
     assert [task.what for task in tidy(system, NOW + timedelta(days=2))] == ["delete"]

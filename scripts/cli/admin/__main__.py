@@ -283,8 +283,6 @@ def withdraw(place: Place, as_json: bool, path: str, reason: str, grace_hours: i
 def restore(place: Place, as_json: bool, path: str) -> None:
     """Put PATH (a product, a version or a file) back on the list, as long as it was not deleted."""
     done = withdrawals.restore(place.store, withdrawals.parse_target(path), time.sleep)
-    if done.delete_after:
-        end(NOTHING, f"{path} cannot be restored: its files are being deleted; upload it again")
     _tell_changed(as_json, path, done, "on the list again")
 
 
@@ -312,7 +310,7 @@ def undelete(place: Place, as_json: bool, path: str, yes: bool) -> None:
 
 def _tell_changed(as_json: bool, path: str, done: withdrawals.Changed, what: str) -> None:
     if not (done.versions or done.files):
-        end(NOTHING, f"there is no {path}")
+        end(NOTHING, f"there is no {path}, or its files are being deleted; `admin undelete` may bring them back")
     if as_json:
         shown.as_json(asdict(done))
         return
