@@ -19,7 +19,8 @@ class BadSetting(ValueError):
 class Settings:
     """What the template decides. `clients` are those whose items the catalog carries.
 
-    `publishers` is the text of the rule that says who may upload what; uploads.rights reads it.
+    `publishers` is the text of the rule that says who may upload what; uploads.rights reads it. `queue_url` is the
+    queue that triggers this function, `arrivals_queue_url` that of digest.
     """
 
     bucket: str
@@ -31,6 +32,7 @@ class Settings:
     publishers: str = "{}"
     grace_hours: int = 24
     distribution_id: str = ""
+    queue_url: str = ""
     arrivals_queue_url: str = ""
     retain_versions: int = 0
     retain_days: int = 0
@@ -49,6 +51,7 @@ class Settings:
             publishers=environment.get("PUBLISHERS") or "{}",
             grace_hours=_number(environment, "GRACE_HOURS", 24),
             distribution_id=environment.get("DISTRIBUTION_ID", ""),
+            queue_url=environment.get("QUEUE_URL", ""),
             arrivals_queue_url=environment.get("ARRIVALS_QUEUE_URL", ""),
             retain_versions=_number(environment, "RETAIN_VERSIONS", 0),
             retain_days=_number(environment, "RETAIN_DAYS", 0),

@@ -4,6 +4,7 @@ import os
 import time
 from datetime import UTC, datetime
 from functools import cache
+from typing import Any
 
 from aws_lambda_powertools import Logger, Metrics, single_metric
 from aws_lambda_powertools.metrics import MetricUnit
@@ -17,7 +18,8 @@ from digest.settle import Settled, Tools, settle
 from settings import Settings
 from simplestreams.errors import RejectedUpload, SimplestreamsError
 from simplestreams.keys import VersionId, version_of
-from storage.clients import s3_client
+from storage import queues
+from storage.clients import s3_client, sqs_client
 from storage.s3 import S3Store
 from storage.stream import LARGE, SMALL, HashFan
 
@@ -33,7 +35,7 @@ store = S3Store(s3_client(), settings.bucket, LARGE if settings.memory_mb >= LAR
 
 @logger.inject_lambda_context
 @metrics.log_metrics
-def handler(event: dict[str, object], context: LambdaContext) -> PartialItemFailureResponse:
+def handler(event: dict[str, Any], context: LambdaContext) -> PartialItemFailureResponse:
     """Settle each version that the batch is about, once; messages of versions that failed stay in the queue."""
     tools = Tools(
         store=store,
@@ -59,7 +61,16 @@ def handler(event: dict[str, object], context: LambdaContext) -> PartialItemFail
                 logger.error("left in the queue", key=key, error=type(error).__name__, reason=str(error))
                 raise
 
-    return process_partial_response(event, record_handler, processor, context)
+    answer = process_partial_response(event, record_handler, processor, context)
+    _try_again_soon(event, {str(failure["itemIdentifier"]) for failure in answer["batchItemFailures"]})
+    return answer
+
+
+def _try_again_soon(event: dict[str, Any], failed: set[str]) -> None:
+    if failed and settings.queue_url:
+        problem = queues.try_again_soon(sqs_client(), settings.queue_url, event["Records"], failed)
+        if problem:
+            logger.warning("the messages come back only when their visibility timeout ends", reason=problem)
 
 
 def _report(settled: Settled, tools: Tools) -> None:

@@ -5,6 +5,7 @@ import time
 from collections import defaultdict
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from typing import Any
 
 from aws_lambda_powertools import Logger, Metrics, single_metric
 from aws_lambda_powertools.metrics import MetricUnit
@@ -19,8 +20,8 @@ from publish.commit import Published, publish
 from settings import Settings
 from simplestreams.errors import RejectedUpload, SimplestreamsError
 from simplestreams.keys import ProductId, parse_record_key
-from storage import edge
-from storage.clients import cloudfront_client, s3_client
+from storage import edge, queues
+from storage.clients import cloudfront_client, s3_client, sqs_client
 from storage.s3 import S3Store
 
 logger = Logger()
@@ -38,7 +39,7 @@ def forget(keys: Sequence[str]) -> None:
 
 @logger.inject_lambda_context
 @metrics.log_metrics
-def handler(event: dict[str, object], context: LambdaContext) -> PartialItemFailureResponse:
+def handler(event: dict[str, Any], context: LambdaContext) -> PartialItemFailureResponse:
     """Publish all products of the batch with one write for each stream; what failed stays in the queue."""
     failures = _publish_all(_products(SQSEvent(event)))
 
@@ -47,7 +48,16 @@ def handler(event: dict[str, object], context: LambdaContext) -> PartialItemFail
             if product in failures:
                 raise failures[product]
 
-    return process_partial_response(event, record_handler, processor, context)
+    answer = process_partial_response(event, record_handler, processor, context)
+    _try_again_soon(event, {str(failure["itemIdentifier"]) for failure in answer["batchItemFailures"]})
+    return answer
+
+
+def _try_again_soon(event: dict[str, Any], failed: set[str]) -> None:
+    if failed and settings.queue_url:
+        problem = queues.try_again_soon(sqs_client(), settings.queue_url, event["Records"], failed)
+        if problem:
+            logger.warning("the messages come back only when their visibility timeout ends", reason=problem)
 
 
 def _products(event: SQSEvent) -> set[ProductId]:

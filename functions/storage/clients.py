@@ -30,6 +30,7 @@ def s3_client() -> S3Client:
     return boto3.client("s3", config=_CONFIG)
 
 
+@cache
 def sqs_client() -> SQSClient:
     """A client for SQS in the function's region."""
     return boto3.client("sqs")

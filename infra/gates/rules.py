@@ -28,8 +28,8 @@ PUBLIC_ROUTES: Final = frozenset({("/openapi.json", "get")})
 FUNCTIONS: Final = ("Digest", "Publish", "Uploads", "Maintain")
 COMMON: Final = frozenset({"BUCKET", "POWERTOOLS_SERVICE_NAME", "POWERTOOLS_METRICS_NAMESPACE", "POWERTOOLS_LOG_LEVEL"})
 ENVIRONMENT: Final[Mapping[str, frozenset[str]]] = {
-    "Digest": COMMON | {"MAX_UPLOAD_BYTES"},
-    "Publish": COMMON | {"CLIENTS", "DISTRIBUTION_ID"},
+    "Digest": COMMON | {"MAX_UPLOAD_BYTES", "QUEUE_URL"},
+    "Publish": COMMON | {"CLIENTS", "DISTRIBUTION_ID", "QUEUE_URL"},
     "Uploads": COMMON | {"ALLOW_OVERWRITES", "ALLOW_DELETES", "PUBLISHERS", "MAX_UPLOAD_BYTES", "GRACE_HOURS"},
     "Maintain": COMMON
     | {"ARRIVALS_QUEUE_URL", "CLIENTS", "RETAIN_VERSIONS", "RETAIN_DAYS", "GRACE_HOURS", "STALE_DAYS"},
