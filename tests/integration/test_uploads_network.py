@@ -253,3 +253,28 @@ def test_every_refusal_of_the_api_has_its_exit_code(
     Listener.answers["/uploads/batch"] = (status, text)
     done = upload(listener, tmp_path)
     assert (done.returncode, sentence in done.stderr) == (code, True), done.stderr
+
+
+def test_three_lines_of_curl_do_it(tmp_path: Path) -> None:
+    """The README's recipe: ask for a config of curl, send with it, look."""
+    version = "images/recipe/one/amd64/default/20261123_10:00"
+    content = images.unified_tarball(marker="recipe")
+    (tmp_path / "lxd_combined.tar.gz").write_bytes(content)
+    asked = json.dumps({"path": f"{version}/lxd_combined.tar.gz", "size": len(content), "multipart": False})
+    with uploading.system("local", tmp_path / "system") as system:
+        who = f"-s --cacert {system.ca_file} -H 'X-Local-Caller: local' -H 'Accept: text/plain'"
+        lines = f"""
+            curl {who} -d '{asked}' {system.api_url}/uploads > put
+            curl -s --fail-with-body -K put -T lxd_combined.tar.gz
+            curl {who} {system.api_url}/versions/{version.replace(":", "~")}
+        """
+        done = subprocess.run(("sh", "-ec", lines), cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout.startswith(f"status incomplete\npath {version}\n")
+        again = subprocess.run(
+            ("curl", "-s", "-o", "answer", "-w", "%{http_code}", "-K", "put", "-T", "lxd_combined.tar.gz"),
+            cwd=tmp_path, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert again.stdout == "412"
+        system.settle(version)
+        assert system.status(version)["status"] == "published"
