@@ -22,10 +22,18 @@ from typing import TypeVar
 import notices
 from digest.settle import Tools, settle
 from publish.commit import publish
-from simplestreams.errors import ObjectChanged, RejectedUpload, SimplestreamsError, StorageDenied, StorageUnavailable
+from simplestreams.errors import (
+    ClaimedByAnother,
+    ObjectChanged,
+    RejectedUpload,
+    SimplestreamsError,
+    StorageDenied,
+    StorageUnavailable,
+)
 from simplestreams.fold import ALL_CLIENTS
 from simplestreams.keys import ProductId, VersionId, parse_record_key, version_of
 from storage.port import Document, ObjectInfo, Opened
+from storage.queues import pause_s
 
 START = datetime(2026, 11, 23, 10, 0, tzinfo=UTC)
 BUCKET = "images"
@@ -265,8 +273,9 @@ class World:
         @cache
         def once(version: VersionId) -> None:
             began = self.change
-            if settle(version, tools).outcome != "claimed by another":
-                self._done(version, began)
+            if settle(version, tools).outcome == "claimed by another":
+                raise ClaimedByAnother(version.path)
+            self._done(version, began)
 
         finished = [message for message in messages if self._handled(message, once)]
         actor.pause()
@@ -281,6 +290,7 @@ class World:
             return True
         except SimplestreamsError as error:
             self.counted[f"left in the queue: {type(error).__name__}"] += 1
+            message.visible_at = self.clock + pause_s(message.received)
             return False
         return True
 
@@ -301,7 +311,9 @@ class World:
                     self._done(product, began)
         actor.pause()
         for message in messages:
-            if products[message.body] not in failed:
+            if products[message.body] in failed:
+                message.visible_at = self.clock + pause_s(message.received)
+            else:
                 self.changes.delete(message)
 
     def _done(self, subject: VersionId | ProductId, began: int) -> None:

@@ -16,7 +16,7 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 import notices
 from digest.settle import Settled, Tools, settle
 from settings import Settings
-from simplestreams.errors import RejectedUpload, SimplestreamsError
+from simplestreams.errors import ClaimedByAnother, RejectedUpload, SimplestreamsError
 from simplestreams.keys import VersionId, version_of
 from storage import queues
 from storage.clients import s3_client, sqs_client
@@ -48,7 +48,10 @@ def handler(event: dict[str, Any], context: LambdaContext) -> PartialItemFailure
 
     @cache  # all messages of the batch were there before the first one is handled: one look serves them all
     def once(version: VersionId) -> None:
-        _report(settle(version, tools), tools)
+        settled = settle(version, tools)
+        _report(settled, tools)
+        if settled.outcome == "claimed by another":
+            raise ClaimedByAnother(f"{version.path} is being read by another worker: its notice is tried again later")
 
     def record_handler(record: SQSRecord) -> None:
         for key in notices.keys(record.body):
@@ -57,6 +60,9 @@ def handler(event: dict[str, Any], context: LambdaContext) -> PartialItemFailure
             except RejectedUpload as refusal:
                 logger.warning("refused", key=key, reason=str(refusal))
                 _count_refusals("bad-path", 1)
+            except ClaimedByAnother as busy:
+                logger.info("comes back later", key=key, reason=str(busy))
+                raise
             except SimplestreamsError as error:
                 logger.error("left in the queue", key=key, error=type(error).__name__, reason=str(error))
                 raise

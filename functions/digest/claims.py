@@ -1,19 +1,17 @@
 """Marks that say "somebody is reading the files of this version just now".
 
-Two notices of one version can reach two workers at once. The second one then sees the mark and leaves:
-the first looks at the folder once more when it is done, so nothing that arrived in between is missed. A
-mark that its worker could not remove (it was killed) runs out; the notice that the worker held comes back
-from the queue later than that (visibility is six times the function's timeout).
+Two notices of one version can reach two workers at once. The second one then sees the mark and leaves its
+notice in the queue for later: by then the first is done, and there is nothing left to do. Nothing depends on
+the first one's own notice: a mark that its worker could not remove runs out, and whoever comes next takes over.
 
-Each mark has a token of its own: a refused write may be one's own first try, whose answer was lost. Taking
-that for another's mark would leave the version to nobody.
+A mark is told by its token, not by who was refused: a refused write may be one's own first try, whose answer
+was lost, or may have met a mark that was just being removed.
 """
 
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
-from uuid import uuid4
 
 from simplestreams.keys import VersionId
 from storage.attempts import attempts
@@ -22,11 +20,19 @@ from storage.port import Store, write
 
 @contextmanager
 def claimed(
-    store: Store, version: VersionId, now: Callable[[], datetime], seconds: float, pause: Callable[[float], object]
+    store: Store,
+    version: VersionId,
+    token: str,
+    now: Callable[[], datetime],
+    seconds: float,
+    pause: Callable[[float], object],
 ) -> Iterator[bool]:
-    """Hold the mark for a while; yields False when another worker holds it. CatalogBusy if nobody can tell."""
-    mark = json.dumps({"until": (now() + timedelta(seconds=seconds)).isoformat(), "token": uuid4().hex}).encode()
-    revision = _taken(store, version.claim_key, mark, now, pause)
+    """Hold the mark for a while; yields False when another worker holds it. CatalogBusy if nobody can tell.
+
+    `token` is the worker's own: a mark with it is taken over, so one that could not be removed is no obstacle.
+    """
+    until = (now() + timedelta(seconds=seconds)).isoformat()
+    revision = _taken(store, version.claim_key, {"until": until, "token": token}, now, pause)
     if revision is None:
         yield False
         return
@@ -37,23 +43,16 @@ def claimed(
 
 
 def _taken(
-    store: Store, key: str, mark: bytes, now: Callable[[], datetime], pause: Callable[[float], object]
+    store: Store, key: str, mark: dict[str, str], now: Callable[[], datetime], pause: Callable[[float], object]
 ) -> str | None:
-    """The revision of the mark once it is there; None when there is another one that has not run out.
-
-    Only that mark says that somebody is at work. A refused write does not: it may have met a mark that was just
-    being removed.
-    """
+    """The revision of the mark once it is there; None when there is another one that has not run out."""
     for _ in attempts(key, pause):
         seen = store.read(key)
-        if seen and seen.body == mark:
+        held: dict[str, str] = json.loads(seen.body) if seen else {}
+        if seen and held.get("token") == mark["token"]:
             return seen.revision
-        if seen and _until(seen.body) > now():
+        if held and datetime.fromisoformat(held["until"]) > now():
             return None
-        if revision := write(store, key, mark, seen):
+        if revision := write(store, key, json.dumps(mark).encode(), seen):
             return revision
     raise AssertionError("attempts() ends by raising")
-
-
-def _until(body: bytes) -> datetime:
-    return datetime.fromisoformat(json.loads(body)["until"])

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final, Literal
+from uuid import uuid4
 
 from msgspec.structs import replace
 
@@ -60,6 +61,7 @@ class _Work:
     tools: Tools
     settled: Settled
     learned: Learned = field(default_factory=dict)
+    token: str = field(default_factory=lambda: uuid4().hex)
     states: dict[str, Sha256] = field(default_factory=dict)  # sha256 of a metadata file -> digest state after it
 
     @property
@@ -98,7 +100,7 @@ def settle(version: VersionId, tools: Tools) -> Settled:
             if _finish(work, sight) and (work.settled.outcome == "unchanged" or _is_as_seen(work, sight)):
                 return work.settled
             continue
-        with claimed(tools.store, version, tools.now, tools.claim_seconds, tools.pause) as mine:
+        with claimed(tools.store, version, work.token, tools.now, tools.claim_seconds, tools.pause) as mine:
             if not mine:
                 work.settled.outcome = "claimed by another"
                 return work.settled

@@ -13,6 +13,10 @@ class CatalogBusy(SimplestreamsError):
     """Every attempt at a conditional write lost its race. Nobody acts: redelivery tries again."""
 
 
+class ClaimedByAnother(SimplestreamsError):
+    """Another worker is at it, and may or may not get to its end. Nobody acts: redelivery looks again."""
+
+
 class StorageUnavailable(SimplestreamsError):
     """Storage throttled, timed out or failed on its side. Nobody acts: redelivery tries again."""
 

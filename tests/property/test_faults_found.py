@@ -219,3 +219,24 @@ def test_a_refused_mark_means_nothing_when_nobody_holds_one() -> None:
     system = System(Conflict())
     system.upload(OLD, images.split_image())
     assert system.settle(OLD).outcome == "recorded"
+
+
+def test_a_worker_is_not_kept_out_by_its_own_mark_that_could_not_be_removed() -> None:
+    class Conflict(MemoryStore):
+        """Answers 409 to the first removal of a mark; a file arrives just then, so the worker goes round again."""
+
+        refused = False
+
+        def delete(self, key: str, revision: str) -> bool:
+            if key.startswith("claims/") and not self.refused:
+                self.refused = True
+                self.put(f"{OLD}/disk.qcow2", images.qcow2())
+                return False
+            return super().delete(key, revision)
+
+    system = System(Conflict())
+    system.upload(OLD, images.split_image())
+    done = system.settle(OLD)
+    assert done.outcome == "recorded"
+    assert done.record is not None
+    assert done.record.files["disk.qcow2"].sha256
