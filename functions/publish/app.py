@@ -109,6 +109,7 @@ def _report(published: Published, products: int) -> None:
         writes=published.writes,
         attempts=published.attempts,
         lost_races=published.lost_races,
+        repeats=published.repeats,
         bytes=published.catalog_bytes,
     )
     metrics.add_metric("CatalogWrites", MetricUnit.Count, published.writes)

@@ -26,13 +26,20 @@ from storage.attempts import attempts
 from storage.edge import Forget, nothing_to_forget
 from storage.port import Document, Store, write
 
-READERS: Final = 8  # records of one product that are read at once
+READERS: Final = 16  # records that are read at once
+MOST_REPEATS: Final = 3
+"""How often a publisher that wrote begins again because something changed meanwhile.
+
+Each change sends a notice of its own, so most repeats only do the next run's work; what they are for, a
+document that came back, does not happen in every one of them.
+"""
 
 
 @dataclass(slots=True)
 class Published:
     """What came of publishing one stream. `damaged` products were left as they are in the catalog.
 
+    `repeats` are attempts that lost nothing and were made again to be sure, see MOST_REPEATS.
     `seen`: prefix -> key -> revision of all that the last attempt read or wrote there.
     """
 
@@ -40,6 +47,7 @@ class Published:
     writes: int = 0
     attempts: int = 0
     lost_races: int = 0
+    repeats: int = 0
     catalog_bytes: int = 0
     damaged: dict[ProductId, CatalogDamaged] = field(default_factory=dict)
     newly_listed: list[Record] = field(default_factory=list)
@@ -75,9 +83,12 @@ def publish(
         done.damaged.clear()
         done.seen.clear()
         writes = done.writes
-        if _attempt(store, wanted, clients, done, forget) and (done.writes == writes or _is_as_seen(store, done)):
+        if not _attempt(store, wanted, clients, done, forget):
+            done.lost_races += 1
+        elif done.writes == writes or _is_as_seen(store, done) or done.repeats == MOST_REPEATS:
             return done
-        done.lost_races += 1
+        else:
+            done.repeats += 1
     raise AssertionError("attempts() ends by raising")
 
 
@@ -141,15 +152,18 @@ def _folded(
 
 def _read_products(store: Store, products: Iterable[ProductId], done: Published) -> dict[ProductId, list[Record]]:
     found: dict[ProductId, list[Record]] = {}
+    wanted = list(products)
     with ThreadPoolExecutor(READERS, thread_name_prefix="records") as pool:
-        for product in products:
-            keys = [info.key for info in store.list(product.records_prefix)]
-            bodies = {key: seen for key, seen in zip(keys, pool.map(store.read, keys), strict=True) if seen}
-            done.seen[product.records_prefix] = {key: seen.revision for key, seen in bodies.items()}
-            try:
-                found[product] = [records.decode(seen.body, key) for key, seen in bodies.items()]
-            except CatalogDamaged as damage:  # its neighbours in the batch go on
-                done.damaged[product] = damage
+        folders = list(pool.map(lambda product: list(store.list(product.records_prefix)), wanted))
+        keys = [info.key for folder in folders for info in folder]
+        bodies = {key: seen for key, seen in zip(keys, pool.map(store.read, keys), strict=True) if seen}
+    for product, folder in zip(wanted, folders, strict=True):
+        mine = {info.key: bodies[info.key] for info in folder if info.key in bodies}
+        done.seen[product.records_prefix] = {key: seen.revision for key, seen in mine.items()}
+        try:
+            found[product] = [records.decode(seen.body, key) for key, seen in mine.items()]
+        except CatalogDamaged as damage:  # its neighbours in the batch go on
+            done.damaged[product] = damage
     return found
 
 
