@@ -177,9 +177,7 @@ def _aliases(listed: dict[str, list[Build]]) -> dict[str, list[str]]:
     def has(name: str, alias: str) -> bool:
         return taken[name.split(":")[2], alias] == name
 
-    return {
-        name: [a for a in dict.fromkeys((*_own_aliases(name), *wanted[name])) if has(name, a)] for name in listed
-    }
+    return {name: [a for a in dict.fromkeys((*_own_aliases(name), *wanted[name])) if has(name, a)] for name in listed}
 
 
 def _overrides(build: Build) -> Mapping[str, Any]:

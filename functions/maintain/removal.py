@@ -37,9 +37,7 @@ def remove_withdrawn(store: Store, product: Product, named: Collection[str], now
         work.do(task, partial(_delete, store, record, product.seen[version], doomed))
 
 
-def remove_stale(
-    store: Store, product: Product, named: Collection[str], days: int, now: datetime, work: Work
-) -> None:
+def remove_stale(store: Store, product: Product, named: Collection[str], days: int, now: datetime, work: Work) -> None:
     """Delete what was never finished: incomplete versions without another upload for `days`; 0 keeps them."""
     for version, record in sorted(product.known.items()):
         if not days or record.state != "incomplete" or any(version.prefix + file in named for file in record.files):

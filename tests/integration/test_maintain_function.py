@@ -43,9 +43,7 @@ def queue_url(sqs: SQSClient, bucket: str) -> str:
 
 
 @pytest.fixture
-def app(
-    moto_endpoint: str, bucket: str, queue_url: str, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[ModuleType]:
+def app(moto_endpoint: str, bucket: str, queue_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
     """maintain.app, imported in the environment that the template gives it."""
     environment = {
         "BUCKET": bucket,

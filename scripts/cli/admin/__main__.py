@@ -36,9 +36,7 @@ class Context:
     as_json: bool
 
 
-@click.group(
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}, epilog=EXIT_CODES
-)
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}, epilog=EXIT_CODES)
 @click.option("--bucket", help="A bucket in AWS, with the usual credentials and region, instead of the local stack.")
 @click.option("--url", default="", help="The address that clients of it know, such as https://images.example.org.")
 @click.option(

@@ -112,5 +112,3 @@ def _index(store: Store) -> catalog.Index:
 
 def _tools(store: Store, max_bytes: int) -> Tools:
     return Tools(store, lambda: datetime.now(UTC), time.sleep, max_bytes, CLAIM_S, HashFan)
-
-
