@@ -40,6 +40,7 @@ from uploads.withdrawals import restore, withdraw
 STREAMS = ("images", "images-daily")
 PRODUCTS = ("alma/9/amd64/default", "alma/9/amd64/cloud", "alpine/3.22/amd64/default", "alpine/3.22/arm64/default")
 GRACE_HOURS = 1
+PHASES = 15
 RULES = Rules(Rule(versions=3), GRACE_HOURS, stale_days=1)
 VERSIONS = ("20261101_10:00", "20261102_10:00", "20261103_10:00", "202611041000")
 
@@ -87,6 +88,10 @@ class Story:
         self.sweeps = sweeps
         self.world = World(seed, rates)
         self.rng = random.Random(f"publishers {seed}")  # noqa: S311  (a seed must replay)
+        # In a small world everybody meets everybody; in a large one products share fingerprints and aliases.
+        self.streams = STREAMS[: self.rng.choice((1, 2))]
+        self.products = self.rng.sample(PRODUCTS, self.rng.choice((1, 2, 4)))
+        self.versions = self.rng.sample(VERSIONS, self.rng.choice((1, 2, 4)))
         self.world.check = self.check_truth
         self.world.on_delete = self.check_not_named
         self.parsed: dict[str, list[tuple[str, int, str]]] = {}
@@ -103,7 +108,7 @@ class Story:
         elif choice < 0.06:
             self.publisher_acts()
         elif choice < 0.16:
-            world.wait(rng.choices((0, 1, 5, 20, 500, 30_000), (40, 40, 12, 6, 2, 0.3))[0])
+            world.wait(rng.choices((0, 1, 5, 100, 500, 30_000), (70, 20, 5, 2, 1.5, 0.3))[0])
         elif choice < 0.26 and sum(a.name.startswith("digest") for a in world.actors) < 4:
             if batch := world.arrivals.receive(rng.randint(1, 3), world.clock, rng):
                 world.start_digest(batch)
@@ -117,7 +122,7 @@ class Story:
 
     def maintain_acts(self) -> None:
         """Withdraw or restore something, or have maintain keep order, each with faults."""
-        version = parse_version(f"{self.rng.choice(STREAMS)}/{self.rng.choice(PRODUCTS)}/{self.rng.choice(VERSIONS)}")
+        version = parse_version(self.somewhere())
         now = self.world.now
         jobs: dict[str, Callable[[FaultyStore], object]] = {
             "withdraw": lambda store: withdraw(store, version, now, GRACE_HOURS, _no_pause, "a test"),
@@ -134,9 +139,13 @@ class Story:
 
         self.world.start(f"maintain {task}", run)
 
+    def somewhere(self) -> str:
+        """The path of a version of this story's world."""
+        return f"{self.rng.choice(self.streams)}/{self.rng.choice(self.products)}/{self.rng.choice(self.versions)}"
+
     def publisher_acts(self) -> None:
         """Upload, overwrite or delete one file, or a whole version at once."""
-        version = f"{self.rng.choice(STREAMS)}/{self.rng.choice(PRODUCTS)}/{self.rng.choice(VERSIONS)}"
+        version = self.somewhere()
         present = sorted(key for key in self.world.objects if key.startswith(f"{version}/"))
         choice = self.rng.random()
         self.world.counted["publisher actions"] += 1
@@ -330,8 +339,8 @@ def test_without_lost_events_no_sweep_is_needed(
         story = Story(seed, Rates(event_dropped=0), sweeps=False)
         stories.append(story)
         try:
-            for _ in range(4):
-                story.play(steps // 4)
+            for _ in range(PHASES):
+                story.play(steps // PHASES)
                 rates = story.world.rates
                 story.world.settle_down()
                 story.check_settled()
