@@ -45,7 +45,7 @@ def pytest_configure(config: pytest.Config) -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     config.addinivalue_line("markers", "e2e: starts the whole stack as processes and uses the real clients")
     config.addinivalue_line("markers", "real_s3: needs versitygw, a real S3 server")
-    config.addinivalue_line("markers", "heavy: gigabytes and minutes; runs with `-m heavy` only")
+    config.addinivalue_line("markers", "heavy: gigabytes or minutes; runs with `-m heavy` only")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -18,7 +18,7 @@ from harness import PATIENCE, Stack, client, local_stack, need, put, short_folde
 from clients import read_catalog
 from images import sha256_hex, split_image
 
-pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("many")]
+pytestmark = [pytest.mark.e2e, pytest.mark.heavy, pytest.mark.xdist_group("many")]
 
 VERSIONS = 200
 UPLOADERS = 8

@@ -17,7 +17,7 @@ from harness import PROJECT, Client, Stack, client, local_stack, need, sha256sum
 import images
 from images import Workshop
 
-pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("lxd")]
+pytestmark = [pytest.mark.e2e, pytest.mark.heavy, pytest.mark.xdist_group("lxd")]
 
 SCRIPT = PROJECT / "scripts/upload"
 MIB = 1 << 20
@@ -190,7 +190,6 @@ def test_a_killed_upload_continues_and_sends_only_what_is_missing(own_stack: Sta
     assert sent == root.stat().st_size - arrived
 
 
-@pytest.mark.heavy
 def test_a_gibibyte_goes_through_in_parts_over_an_interruption(
     own_stack: Stack, tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
