@@ -118,7 +118,7 @@ class Story:
         elif choice < 0.375 and not any(a.name.startswith("maintain") for a in world.actors):
             self.maintain_acts()
         elif world.actors:
-            world.advance(rng.choice(world.actors))
+            world.advance(world.somebody())
 
     def maintain_acts(self) -> None:
         """Withdraw or restore something, or have maintain keep order, each with faults."""
