@@ -110,6 +110,7 @@ def test_verify_names_every_file_that_is_not_what_the_catalog_says(stack: Stack,
     with stack.damaged(f"{path}/lxd.tar.xz", lambda _: None):
         wrong = told(stack, "verify", product, code=1)["mismatches"]
         assert [one["what"] for one in wrong if one["path"].endswith("lxd.tar.xz")] == ["there is no such object"]
+    upload(stack, f"{product}/20261102", images.split_image(seed=f"{product} again"))  # so that there are two at least
     assert "sample of 1 of" in _stderr(stack, "verify", "--sample", "1", "--seed", "3")
 
 
