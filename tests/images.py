@@ -92,13 +92,25 @@ def filler(seed: str, size_bytes: int) -> bytes:
 
 
 def squashfs(seed: str = "", size_bytes: int = 4096) -> bytes:
-    """A file with a squashfs 4.0 superblock that declares its own size, and noise behind it.
+    """A file with a squashfs 4.0 superblock that declares its own size, noise, and the index of its ids.
 
     It does not mount.
     """
-    header = struct.pack("<4sIIIIHHHHHH", b"hsqs", 1, CREATION_DATE, 131072, 0, 4, 17, 0, 1, 4, 0)
-    header += struct.pack("<QQ", 0, size_bytes) + b"\xff" * 48
-    return header + filler(f"squashfs {seed}", size_bytes - len(header))
+    index = struct.pack("<Q", size_bytes - 14)
+    header = superblock(size_bytes)
+    return header + filler(f"squashfs {seed}", size_bytes - len(header) - len(index)) + index
+
+
+def superblock(used_bytes: int, **other: int) -> bytes:
+    """The first 96 bytes of a squashfs; `other` names what to put instead."""
+    no_table = (1 << 64) - 1
+    fields = {
+        "inodes": 1, "time": CREATION_DATE, "block_bytes": 131072, "fragments": 0,
+        "compression": 4, "block_log": 17, "flags": 0, "ids": 1, "major": 4, "minor": 0,
+        "root": 0, "used": used_bytes, "id_table": used_bytes - 8, "xattrs": no_table,
+        "inode_table": 96, "directories": 200, "fragment_table": no_table, "exports": no_table, **other,
+    }  # fmt: skip
+    return struct.pack("<4sIIIIHHHHHHQQQQQQQQ", b"hsqs", *fields.values())
 
 
 def qcow2(seed: str = "", size_bytes: int = 4096) -> bytes:

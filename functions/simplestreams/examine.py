@@ -9,13 +9,14 @@ from typing import Final
 
 from msgspec.structs import replace
 
-from simplestreams import archive, items, metadata
+from simplestreams import archive, items, metadata, squashfs
 from simplestreams.archive import UnreadableArchive
 from simplestreams.digests import Digests, InTurn, Sha256, Spread
 from simplestreams.errors import RejectedUpload
 from simplestreams.items import FileKind, Role
 from simplestreams.keys import ProductId
 from simplestreams.records import FileFacts
+from simplestreams.squashfs import NotSquashfs
 
 Chunks = Iterable[bytes | memoryview]
 MakeSpread = Callable[[Sequence[Sha256]], Spread]
@@ -101,7 +102,12 @@ def read_root(
     head, rest = _peek(chunks)
     if refusal := _root_refusal(head, ftype):
         return replace(facts, refusal=refusal)
-    digests = _drained(Digests(states, spread), rest)
+    if ftype == items.SQUASHFS:
+        rest = squashfs.checked(rest, head, facts.size_bytes)
+    try:
+        digests = _drained(Digests(states, spread), rest)
+    except NotSquashfs as reason:
+        return replace(facts, refusal=f"{reason}; build it again and upload it again")
     return replace(facts, sha256=digests.sha256, combined=digests.combined)
 
 

@@ -12,7 +12,7 @@ from contextlib import suppress
 
 import images
 import notices
-from simplestreams import archive, catalog, items, keys, metadata, records
+from simplestreams import archive, catalog, examine, items, keys, metadata, records
 from simplestreams.errors import CatalogDamaged, RejectedUpload
 from simplestreams.fold import fold, fold_unlisted
 from simplestreams.keys import parse_product
@@ -103,6 +103,16 @@ def compressed(data: bytes) -> None:
         archive.read_member(iter((data,)), "metadata.yaml", LIMITS, whole=True)
 
 
+def squashfs_root(data: bytes) -> None:
+    """A superblock, then anything: refused with a reason, or hashed as it is; however it is cut into chunks."""
+    facts = records.FileFacts(etag="e", size_bytes=len(data), modified="2026-11-23T10:00:00+00:00")
+    whole, cut = (
+        examine.read_root(facts, iter(chunks), items.SQUASHFS, {}) for chunks in ((data,), (data[:70], data[70:]))
+    )
+    assert whole == cut
+    assert bool(whole.refusal) != (whole.sha256 == images.sha256_hex(data))
+
+
 def notice(data: bytes) -> None:
     """A message is unreadable, or names keys."""
     with suppress(notices.UnreadableNotice):
@@ -164,5 +174,6 @@ TARGETS: dict[str, tuple[Callable[[bytes], None], list[bytes]]] = {
     "document": (document, [_document_seed(), b'{"format":"index:1.0","index":{}}']),
     "tarball": (tarball, [bytes([n]) + images.tarball({"metadata.yaml": images.metadata_yaml()}) for n in range(4)]),
     "compressed": (compressed, [images.metadata_tarball("amd64", how) for how in ("xz", "gz", "zst")]),
+    "squashfs_root": (squashfs_root, [images.squashfs(), images.superblock(200, ids=5000) + bytes(104)]),
     "notice": (notice, [notices.notice("b", f"{PATH}/x").encode(), b'{"Event": "s3:TestEvent"}']),
 }

@@ -185,6 +185,11 @@ CASES: dict[str, Hostile] = {
     "SHA256SUMS of noise": Hostile("SHA256SUMS", lambda: noise(900_000), "expected a sha256, two spaces"),
     "empty root": Hostile("rootfs.squashfs", lambda: b"", "is empty (0 bytes)"),
     "root of noise": Hostile("rootfs.squashfs", lambda: noise(100_000), "is not a squashfs"),
+    "squashfs magic on noise": Hostile("rootfs.squashfs", lambda: b"hsqs" + noise(100_000), "by its header, expected"),
+    "squashfs header on noise": Hostile(
+        "rootfs.squashfs", lambda: images.superblock(100_000) + noise(99_904), "but something else is there"
+    ),
+    "squashfs cut short": Hostile("rootfs.squashfs", lambda: images.squashfs()[:-1], "is cut short"),
     "root of three bytes": Hostile("disk.qcow2", lambda: b"QFI", "is not a qcow2 disk"),
     "tar root of noise": Hostile("root.tar.xz", lambda: noise(100_000), "is not a tarball"),
     "delta of noise": Hostile("rootfs.20261101.vcdiff", lambda: noise(900), "is not a vcdiff delta"),

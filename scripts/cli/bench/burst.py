@@ -133,16 +133,20 @@ def _path(number: int) -> str:
 def _files(number: int) -> dict[str, bytes]:
     noise = hashlib.sha256(str(number).encode()).digest() * 128
     yaml = f"architecture: x86_64\ncreation_date: 1795000000\nproperties:\n  serial: '{number}'\n".encode()
-    tar = io.BytesIO()
-    with tarfile.open(fileobj=tar, mode="w") as archive:
-        member = tarfile.TarInfo("metadata.yaml")
-        member.size = len(yaml)
-        archive.addfile(member, io.BytesIO(yaml))
     return {
-        "rootfs.squashfs": b"hsqs" + noise,
-        "lxd.tar.xz": lzma.compress(tar.getvalue(), preset=0),
+        "root.tar.xz": _tarball("noise", noise),
+        "lxd.tar.xz": _tarball("metadata.yaml", yaml),
         "disk.qcow2": b"QFI\xfb" + noise,
     }
+
+
+def _tarball(name: str, content: bytes) -> bytes:
+    tar = io.BytesIO()
+    with tarfile.open(fileobj=tar, mode="w") as archive:
+        member = tarfile.TarInfo(name)
+        member.size = len(content)
+        archive.addfile(member, io.BytesIO(content))
+    return lzma.compress(tar.getvalue(), preset=0)
 
 
 def _wait_until_listed(client: Any, bucket: str, versions: int) -> int:
@@ -161,7 +165,7 @@ def _listed(client: Any, bucket: str) -> int:
     except client.exceptions.NoSuchKey:
         return 0
     products = json.loads(body)["products"].values()
-    whole = {"rootfs.squashfs", "disk.qcow2"}
+    whole = {"root.tar.xz", "disk.qcow2"}
     return sum(whole <= version["items"].keys() for p in products for version in p["versions"].values())
 
 
