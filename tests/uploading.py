@@ -25,11 +25,12 @@ from botocore.config import Config
 from local_stack.api import make_api
 from local_stack.certificates import ensure_certificates
 from local_stack.credentials import ACCESS_KEY, SECRET_KEY
+from local_stack.interpreter import read_wiring
 from local_stack.processes import S3Process
 from local_stack.schedules import Scheduler
 from local_stack.servers import Server, free_port, listen
 from local_stack.template import Place
-from local_stack.wiring import Wiring, read_wiring
+from local_stack.wiring import Wiring
 from local_stack.workers import Pool, common_environment
 
 PROJECT = Path(__file__).resolve().parents[1]

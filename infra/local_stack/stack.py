@@ -21,6 +21,7 @@ from local_stack.certificates import Certificates, ensure_certificates
 from local_stack.credentials import ACCESS_KEY, SECRET_KEY
 from local_stack.errors import AlreadyRunning
 from local_stack.front import make_front
+from local_stack.interpreter import read_wiring
 from local_stack.mappings import Poller
 from local_stack.observer import Observer
 from local_stack.processes import S3Process
@@ -29,7 +30,7 @@ from local_stack.schedules import Scheduler
 from local_stack.servers import Server, free_port, listen
 from local_stack.state import Stack, remove_stack
 from local_stack.template import Place
-from local_stack.wiring import Wiring, read_wiring
+from local_stack.wiring import Wiring
 from local_stack.workers import Pool, common_environment
 
 TEMPLATE: Final = Path(__file__).resolve().parent.parent / "template.yaml"

@@ -18,10 +18,11 @@ from cryptography import x509
 
 from local_stack.certificates import Certificates, ensure_certificates
 from local_stack.front import make_front
+from local_stack.interpreter import read_wiring
 from local_stack.servers import Server, listen
 from local_stack.stack import TEMPLATE
 from local_stack.template import Place
-from local_stack.wiring import Edge, read_wiring
+from local_stack.wiring import Edge
 from s3_server import BUCKET, S3Server, running_s3
 
 # One worker starts the process for all of them.

@@ -7,10 +7,12 @@ from typing import Any
 import pytest
 
 from local_stack.errors import TemplateError
+from local_stack.interpreter import interpret
+from local_stack.names import Names
 from local_stack.schedules import next_run
 from local_stack.stack import TEMPLATE
 from local_stack.template import Place, Resolver, load, parameters, translate
-from local_stack.wiring import Names, Wiring, interpret
+from local_stack.wiring import Wiring
 
 PLACE = Place("local", "eu-west-3")
 

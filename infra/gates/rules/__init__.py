@@ -1,0 +1,30 @@
+"""What must hold of the deployed stack and no linter says: each rule names what is wrong, and nothing when all is well.
+
+A rule sees the stack with every reference made concrete, so that it does not matter how the template spells a thing.
+`tests/infra` breaks the template on purpose, once for each rule and more, and requires the rule to notice.
+
+registry.py   the table of rules, and what rules of several themes say
+storage.py    the buckets
+queues.py     the way from bucket to function
+policies.py   who may do what
+functions.py  the functions and the schedule
+edge.py       CloudFront
+api.py        the API
+alarms.py     alarms and the dashboard
+template.py   parameters, outputs, the order of resources
+"""
+
+# A theme's rules enter RULES when it is imported, so every theme is, whether or not a name of it is used here.
+from gates.rules import alarms, api, edge, functions, policies, queues, storage, template  # noqa: F401
+from gates.rules.alarms import METRICS
+from gates.rules.api import PUBLIC_ROUTES, every_route_asks_who_calls
+from gates.rules.edge import the_edge_speaks_https_and_only_reads
+from gates.rules.registry import RULES
+
+__all__ = [
+    "METRICS",
+    "PUBLIC_ROUTES",
+    "RULES",
+    "every_route_asks_who_calls",
+    "the_edge_speaks_https_and_only_reads",
+]

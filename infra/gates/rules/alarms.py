@@ -1,0 +1,70 @@
+"""What tells people: alarms and the dashboard."""
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+from gates.rules.functions import FUNCTIONS
+from gates.rules.registry import differ, rule, stack_arn
+from gates.stack import Stack
+
+METRICS: Final = frozenset(
+    {
+        "UploadToListedSeconds",
+        "BytesHashed",
+        "Refusals",
+        "LostRaces",
+        "CatalogBytes",
+        "VersionsSettled",
+        "CatalogWrites",
+        "UnreadableRecords",
+        "MaintainTasks",
+    }
+)
+
+
+@rule
+def alarms_tell_somebody(stack: Stack) -> Iterator[str]:
+    alarms = stack.of_type("AWS::CloudWatch::Alarm")
+    watched = {
+        (metric, dimension["Value"])
+        for alarm in alarms.values()
+        for metric, dimensions in metrics_of(alarm)
+        for dimension in dimensions
+    }
+    expected = {
+        ("ApproximateNumberOfMessagesVisible", f"images-{q}DeadLetters.QueueName")
+        for q in ("Arrivals", "Changes", "Maintain")
+    }
+    expected |= {("ApproximateAgeOfOldestMessage", f"images-{q}Queue.QueueName") for q in ("Arrivals", "Changes")}
+    expected |= {(metric, f"images-{name}Function") for name in FUNCTIONS for metric in ("Errors", "Throttles")}
+    expected |= {
+        ("5xx", "images-UploadsApi"),
+        ("UploadToListedSeconds", "simplestreams"),
+        ("UnreadableRecords", "simplestreams"),
+    }
+    if "EdgeErrorsAlarmCommand" not in stack.outputs:
+        expected |= {("5xxErrorRate", "images-Distribution")}
+    yield from (f"nothing watches {metric} of {name}" for metric, name in sorted(expected - watched))
+    for name, alarm in alarms.items():
+        yield from differ(f"{name} tells", alarm.get("AlarmActions"), [stack_arn("sns", "AlarmsTopic")])
+        if not alarm.get("AlarmDescription"):
+            yield f"{name} does not say what to do"
+
+
+def metrics_of(alarm: Mapping[str, Any]) -> Iterator[tuple[str, list[Mapping[str, str]]]]:
+    if "MetricName" in alarm:
+        yield alarm["MetricName"], alarm["Dimensions"]
+    for metric in (m["MetricStat"]["Metric"] for m in alarm.get("Metrics", []) if "MetricStat" in m):
+        yield metric["MetricName"], metric["Dimensions"]
+
+
+@rule
+def the_dashboard_shows_every_metric(stack: Stack) -> Iterator[str]:
+    body = stack.properties("Dashboard")["DashboardBody"]
+    widgets = json.loads(body)["widgets"]
+    shown = {name for name in METRICS if any(name in json.dumps(widget) for widget in widgets)}
+    yield from differ("metrics of our own", shown, METRICS)
+    for question in ("Is anything stuck?", "How long from upload to listed?", "What was refused?"):
+        if question not in body:
+            yield f"the dashboard does not ask: {question}"

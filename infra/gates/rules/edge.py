@@ -1,0 +1,125 @@
+"""The edge, CloudFront: its origin, what it answers and compresses, for how long it keeps what, and its log."""
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+from gates.rules.registry import differ, rule
+from gates.stack import Stack
+
+# Seconds. The catalog's are short, because they are what a new image waits for; a file never changes.
+MOST_CATALOG_S: Final = 60
+IMAGE_S: Final = 365 * 24 * 3600
+MOST_ERROR_S: Final = 10
+
+
+def edge(stack: Stack) -> Mapping[str, Any]:
+    config: Mapping[str, Any] = stack.properties("Distribution")["DistributionConfig"]
+    return config
+
+
+def behaviours(stack: Stack) -> dict[str, Mapping[str, Any]]:
+    """Path pattern → behaviour, in their order; `*` is the default one."""
+    config = edge(stack)
+    return {b["PathPattern"]: b for b in config.get("CacheBehaviors", [])} | {"*": config["DefaultCacheBehavior"]}
+
+
+def policy_of(stack: Stack, behaviour: Mapping[str, Any], which: str) -> Mapping[str, Any]:
+    """The cache policy (`CachePolicy`) or headers policy (`ResponseHeadersPolicy`) of a behaviour."""
+    logical_id = str(behaviour.get(f"{which}Id", "")).removeprefix("images-")
+    config: Mapping[str, Any] = stack.properties(logical_id)[f"{which}Config"]
+    return config
+
+
+@rule
+def the_bucket_answers_the_edge_alone(stack: Stack) -> Iterator[str]:
+    control = stack.of_type("AWS::CloudFront::OriginAccessControl")
+    for origin in edge(stack)["Origins"]:
+        name = str(origin.get("OriginAccessControlId", "")).removeprefix("images-").removesuffix(".Id")
+        if name not in control:
+            yield f"origin {origin['Id']} has no origin access control"
+            continue
+        config = control[name]["OriginAccessControlConfig"]
+        found = (config["OriginAccessControlOriginType"], config["SigningBehavior"], config["SigningProtocol"])
+        yield from differ("origin access control", found, ("s3", "always", "sigv4"))
+
+
+@rule
+def the_edge_speaks_https_and_only_reads(stack: Stack) -> Iterator[str]:
+    config = edge(stack)
+    yield from differ("HTTP versions", config.get("HttpVersion"), "http2and3")
+    yield from differ("IPv6", config.get("IPV6Enabled"), True)
+    yield from differ("the root", config.get("DefaultRootObject"), "index.html")
+    yield from differ("path patterns", list(behaviours(stack)), ["streams/*", "images*", "*"])
+    for pattern, behaviour in behaviours(stack).items():
+        yield from differ(f"{pattern} protocol", behaviour["ViewerProtocolPolicy"], "redirect-to-https")
+        yield from differ(f"{pattern} methods", sorted(behaviour["AllowedMethods"]), ["GET", "HEAD"])
+    certificate = config["ViewerCertificate"]
+    if "AcmCertificateArn" in certificate and certificate.get("MinimumProtocolVersion", "") < "TLSv1.2_2021":
+        yield f"TLS: {certificate.get('MinimumProtocolVersion')} admits less than 1.2"
+
+
+@rule
+def only_json_is_compressed(stack: Stack) -> Iterator[str]:
+    for pattern, behaviour in behaviours(stack).items():
+        wanted = pattern != "images*"
+        key = policy_of(stack, behaviour, "CachePolicy")["ParametersInCacheKeyAndForwardedToOrigin"]
+        yield from differ(f"{pattern} compression", behaviour.get("Compress"), wanted)
+        yield from differ(f"{pattern} gzip", key["EnableAcceptEncodingGzip"], wanted)
+        yield from differ(f"{pattern} query strings", key["QueryStringsConfig"]["QueryStringBehavior"], "none")
+
+
+@rule
+def lifetimes_are_short_for_the_catalog_and_long_for_images(stack: Stack) -> Iterator[str]:
+    for pattern, behaviour in behaviours(stack).items():
+        cache = policy_of(stack, behaviour, "CachePolicy")
+        times = {name: int(cache[name]) for name in ("MinTTL", "DefaultTTL", "MaxTTL")}
+        header = header_of(stack, behaviour, "Cache-Control")
+        if not times["MinTTL"] <= times["DefaultTTL"] <= times["MaxTTL"]:
+            yield f"{pattern}: lifetimes out of order: {times}"
+        if pattern == "images*":
+            yield from differ(f"{pattern} lifetime", times, {"MinTTL": 0, "DefaultTTL": IMAGE_S, "MaxTTL": IMAGE_S})
+            yield from differ(f"{pattern} Cache-Control", header, f"public, max-age={IMAGE_S}, immutable")
+            continue
+        if times["MaxTTL"] > MOST_CATALOG_S:
+            yield f"{pattern}: the edge may keep it for {times['MaxTTL']} s, at most {MOST_CATALOG_S} s is right"
+        age = re.fullmatch(r"public, max-age=(\d+), stale-while-revalidate=(\d+)", header)
+        if not age or max(map(int, age.groups())) > MOST_CATALOG_S:
+            yield f"{pattern}: Cache-Control {header!r} lacks a short max-age and stale-while-revalidate"
+
+
+def header_of(stack: Stack, behaviour: Mapping[str, Any], name: str) -> str:
+    items = policy_of(stack, behaviour, "ResponseHeadersPolicy").get("CustomHeadersConfig", {}).get("Items", [])
+    return next((str(item["Value"]) for item in items if item["Header"] == name), "")
+
+
+@rule
+def errors_stay_errors(stack: Stack) -> Iterator[str]:
+    responses = {int(r["ErrorCode"]): r for r in edge(stack).get("CustomErrorResponses", [])}
+    yield from differ("errors with a lifetime", responses.keys(), {403, 404, 500, 502, 503, 504})
+    for code, response in responses.items():
+        for key in ("ResponseCode", "ResponsePagePath"):
+            if key in response:
+                yield f"{code}: {key} {response[key]} puts a page in place of an error"
+        if int(response.get("ErrorCachingMinTTL", 10)) > MOST_ERROR_S:
+            yield f"{code} is remembered for {response['ErrorCachingMinTTL']} s, at most {MOST_ERROR_S} s is right"
+
+
+@rule
+def responses_carry_security_headers(stack: Stack) -> Iterator[str]:
+    for pattern, behaviour in behaviours(stack).items():
+        headers = policy_of(stack, behaviour, "ResponseHeadersPolicy").get("SecurityHeadersConfig", {})
+        missing = {"ContentTypeOptions", "FrameOptions", "ReferrerPolicy", "StrictTransportSecurity"} - headers.keys()
+        yield from (f"{pattern}: no {name}" for name in sorted(missing))
+        policy = headers.get("ContentSecurityPolicy", {}).get("ContentSecurityPolicy", "")
+        for directive in ("default-src 'none'", "frame-ancestors 'none'"):
+            if directive not in policy.split("; "):
+                yield f"{pattern}: Content-Security-Policy lacks {directive}"
+
+
+@rule
+def access_is_logged(stack: Stack) -> Iterator[str]:
+    logs = edge(stack).get("Logging", {}).get("Bucket", "")
+    yield from differ("the edge's access logs", logs.split(".")[0], "images-logsbucket")
+    found = stack.properties("Bucket").get("LoggingConfiguration", {}).get("DestinationBucketName")
+    yield from differ("the bucket's access logs", found, "images-logsbucket")

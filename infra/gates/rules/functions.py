@@ -1,0 +1,74 @@
+"""The functions: their settings, their handlers, and the schedule of maintain."""
+
+import ast
+import json
+from collections.abc import Iterator, Mapping
+from typing import Final
+
+from gates.rules.registry import differ, rule, stack_arn
+from gates.stack import INFRA, Stack
+from local_stack.template import ACCOUNT_ID
+
+FUNCTIONS: Final = ("Digest", "Publish", "Uploads", "Maintain")
+COMMON: Final = frozenset({"BUCKET", "POWERTOOLS_SERVICE_NAME", "POWERTOOLS_METRICS_NAMESPACE", "POWERTOOLS_LOG_LEVEL"})
+ENVIRONMENT: Final[Mapping[str, frozenset[str]]] = {
+    "Digest": COMMON | {"MAX_UPLOAD_BYTES", "QUEUE_URL"},
+    "Publish": COMMON | {"CLIENTS", "DISTRIBUTION_ID", "QUEUE_URL"},
+    "Uploads": COMMON | {"ALLOW_OVERWRITES", "ALLOW_DELETES", "PUBLISHERS", "MAX_UPLOAD_BYTES", "GRACE_HOURS"},
+    "Maintain": COMMON
+    | {"ARRIVALS_QUEUE_URL", "CLIENTS", "RETAIN_VERSIONS", "RETAIN_DAYS", "GRACE_HOURS", "STALE_DAYS"},
+}
+
+
+@rule
+def functions_are_as_decided(stack: Stack) -> Iterator[str]:
+    functions = stack.of_type("AWS::Lambda::Function")
+    yield from differ("functions", functions.keys(), {f"{name}Function" for name in FUNCTIONS})
+    for name in FUNCTIONS:
+        function = functions.get(f"{name}Function", {})
+        for what, found, expected in (
+            ("runtime", function.get("Runtime"), "python3.13"),
+            ("architecture", function.get("Architectures"), ["arm64"]),
+            ("tracing", function.get("TracingConfig"), {"Mode": "Active"}),
+            ("log format", function.get("LoggingConfig", {}).get("LogFormat"), "JSON"),
+            ("log group", function.get("LoggingConfig", {}).get("LogGroup"), f"images-{name}Logs"),
+            ("role", function.get("Role"), f"arn:aws:iam::{ACCOUNT_ID}:role/images-{name}Role"),
+            ("environment", function.get("Environment", {}).get("Variables", {}).keys(), ENVIRONMENT[name]),
+        ):
+            yield from differ(f"{name}Function {what}", found, expected)
+    for name, group in stack.of_type("AWS::Logs::LogGroup").items():
+        if not group.get("RetentionInDays"):
+            yield f"{name} keeps its logs for ever"
+
+
+@rule
+def handlers_exist(stack: Stack) -> Iterator[str]:
+    for name, function in stack.of_type("AWS::Lambda::Function").items():
+        module, _, attribute = function["Handler"].rpartition(".")
+        source = INFRA.parent / "functions" / f"{module.replace('.', '/')}.py"
+        if not source.is_file():
+            yield f"{name}: handler {function['Handler']} has no file"
+            continue
+        defined = {n.name for n in ast.parse(source.read_text()).body if isinstance(n, ast.FunctionDef)}
+        assigned = {
+            t.id
+            for n in ast.parse(source.read_text()).body
+            if isinstance(n, ast.Assign)
+            for t in n.targets
+            if isinstance(t, ast.Name)
+        }
+        if attribute not in defined | assigned:
+            yield f"{name}: {source.name} has no {attribute}"
+
+
+@rule
+def maintain_runs_on_schedule(stack: Stack) -> Iterator[str]:
+    schedules = stack.of_type("AWS::Scheduler::Schedule").values()
+    tasks = {json.loads(s["Target"]["Input"])["task"] for s in schedules if s.get("State", "ENABLED") == "ENABLED"}
+    yield from differ("scheduled tasks", tasks, {"sweep", "retain"})
+    for schedule in schedules:
+        target = schedule["Target"]
+        yield from differ("schedule runs", target["Arn"], stack_arn("lambda", "MaintainFunction", "function:"))
+        yield from differ("schedule is real", json.loads(target["Input"]).get("dry_run"), False)
+        letters = target.get("DeadLetterConfig", {}).get("Arn")
+        yield from differ("schedule dead letters", letters, stack_arn("sqs", "MaintainDeadLetters"))

@@ -1,0 +1,68 @@
+"""The way from bucket to function: notifications, queues, and the mappings that feed functions from them."""
+
+from collections.abc import Iterator
+
+from gates.policy import listed
+from gates.rules.registry import differ, rule, stack_arn
+from gates.stack import Stack
+
+
+@rule
+def notifications_reach_their_queues(stack: Stack) -> Iterator[str]:
+    expected = {
+        (prefix, event, stack_arn("sqs", queue))
+        for prefix, queue in (("images", "ArrivalsQueue"), ("versions/", "ChangesQueue"))
+        for event in ("s3:ObjectCreated:*", "s3:ObjectRemoved:*")
+    }
+    found = {
+        (filter_rule["Value"], entry["Event"], entry["Queue"])
+        for entry in stack.properties("Bucket").get("NotificationConfiguration", {}).get("QueueConfigurations", [])
+        for filter_rule in entry["Filter"]["S3Key"]["Rules"]
+    }
+    yield from differ("notifications", found, expected)
+
+
+@rule
+def queues_admit_the_bucket_before_it_is_made(stack: Stack) -> Iterator[str]:
+    waits = stack.raw["Resources"]["Bucket"].get("DependsOn", [])
+    for policy in ("ArrivalsQueuePolicy", "ChangesQueuePolicy"):
+        if policy not in listed(waits):
+            yield f"Bucket must depend on {policy}, or setting its notifications fails"
+
+
+@rule
+def queues_outlast_their_functions(stack: Stack) -> Iterator[str]:
+    for queue, letters, function in (
+        ("ArrivalsQueue", "ArrivalsDeadLetters", "DigestFunction"),
+        ("ChangesQueue", "ChangesDeadLetters", "PublishFunction"),
+    ):
+        properties, timeout = stack.properties(queue), int(stack.properties(function)["Timeout"])
+        if int(properties["VisibilityTimeout"]) < 6 * timeout:
+            visibility = properties["VisibilityTimeout"]
+            yield f"{queue}: visibility {visibility} s, less than six times {function}'s {timeout} s"
+        redrive = properties.get("RedrivePolicy", {})
+        yield from differ(f"{queue} dead letters", redrive.get("deadLetterTargetArn"), stack_arn("sqs", letters))
+        if int(redrive.get("maxReceiveCount", 0)) < 5:
+            yield f"{queue}: a message must be tried at least five times, as AWS advises for Lambda"
+    for name, properties in stack.of_type("AWS::SQS::Queue").items():
+        yield from differ(f"{name} encryption", properties.get("SqsManagedSseEnabled"), True)
+        # A dead letter keeps its age, so it must be allowed to grow older than the queue let it.
+        days = 14 if name.endswith("DeadLetters") else 4
+        yield from differ(f"{name} retention", properties.get("MessageRetentionPeriod"), days * 24 * 3600)
+
+
+@rule
+def queues_feed_their_functions(stack: Stack) -> Iterator[str]:
+    mappings = stack.of_type("AWS::Lambda::EventSourceMapping").values()
+    found = {(m["EventSourceArn"], m["FunctionName"]) for m in mappings}
+    expected = {("ArrivalsQueue", "DigestFunction"), ("ChangesQueue", "PublishFunction")}
+    yield from differ("queue → function", found, {(stack_arn("sqs", q), f"images-{f}") for q, f in expected})
+    for mapping in mappings:
+        name = mapping["FunctionName"]
+        yield from differ(
+            f"{name} answers for each message", mapping.get("FunctionResponseTypes"), ["ReportBatchItemFailures"]
+        )
+        if int(mapping.get("ScalingConfig", {}).get("MaximumConcurrency", 0)) < 2:
+            yield f"{name}: MaximumConcurrency must be given, and 2 is the least that AWS takes"
+        if int(mapping["BatchSize"]) > 10 and int(mapping.get("MaximumBatchingWindowInSeconds", 0)) < 1:
+            yield f"{name}: a batch of more than ten needs a window"

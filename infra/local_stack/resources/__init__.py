@@ -1,0 +1,8 @@
+"""The wiring of each resource type, for interpreter.py.
+
+storage.py     buckets with their notifications, and queues
+functions.py   functions, and what starts them: event source mappings and schedules
+api.py         the API's routes
+edge.py        the distribution, its policies, and what it may read
+properties.py  the check that every property is known
+"""

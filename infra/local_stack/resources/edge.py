@@ -1,0 +1,113 @@
+"""The distribution: its behaviours, their policies, and what it may read of the bucket."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from local_stack.errors import TemplateError
+from local_stack.resources.properties import take
+from local_stack.template import Resource
+from local_stack.wiring import Behaviour, Edge
+
+
+def read_edge(
+    distributions: list[Resource],
+    cache_policies: list[Resource],
+    headers_policies: list[Resource],
+    bucket_policies: list[Resource],
+) -> Edge:
+    """The one distribution, with the policies that its behaviours name and what buckets let it read."""
+    if len(distributions) != 1:
+        raise TemplateError(f"the template has {len(distributions)} distributions, expected one")
+    config = take(
+        "Distribution", distributions[0].properties["DistributionConfig"],
+        ["Enabled", "DefaultRootObject", "DefaultCacheBehavior", "CacheBehaviors", "CustomErrorResponses"],
+        # Of the network, the name and the certificate there is only one kind here; one origin; nothing is cached.
+        ["Aliases", "Comment", "HttpVersion", "IPV6Enabled", "Logging", "Origins", "PriceClass", "Restrictions",
+         "ViewerCertificate", "WebACLId"],
+    )  # fmt: skip
+    for response in config.get("CustomErrorResponses", []):
+        take("Distribution.CustomErrorResponses", response, [], ["ErrorCode", "ErrorCachingMinTTL"])
+    encodings = {r.logical_id: _encodings(r) for r in cache_policies}
+    headers = {r.logical_id: _headers(r) for r in headers_policies}
+    declared = [*config.get("CacheBehaviors", []), {"PathPattern": "*", **config["DefaultCacheBehavior"]}]
+    readable, sees_missing = _readable(bucket_policies)
+    return Edge(
+        root=config.get("DefaultRootObject", ""),
+        behaviours=tuple(_behaviour(b, encodings, headers) for b in declared),
+        readable=readable,
+        sees_missing=sees_missing,
+    )
+
+
+def _behaviour(
+    b: Mapping[str, Any], encodings: Mapping[str, tuple[str, ...]], headers: Mapping[str, Mapping[str, str]]
+) -> Behaviour:
+    where = f"Distribution behaviour {b['PathPattern']}"
+    take(where, b, ["PathPattern", "AllowedMethods", "Compress", "CachePolicyId", "ResponseHeadersPolicyId"],
+         ["TargetOriginId", "ViewerProtocolPolicy", "CachedMethods"])  # fmt: skip
+    for name, table in (("CachePolicyId", encodings), ("ResponseHeadersPolicyId", headers)):
+        if b.get(name) and b[name] not in table:
+            raise TemplateError(f"{where}: {name} is {b[name]}, which is no policy of this template")
+    compressed = encodings.get(b.get("CachePolicyId", ""), ()) if b.get("Compress") else ()
+    own_headers = headers.get(b.get("ResponseHeadersPolicyId", ""), {})
+    methods = frozenset(b.get("AllowedMethods", ["GET", "HEAD"]))
+    return Behaviour(b["PathPattern"].lstrip("/"), methods, compressed, own_headers)
+
+
+def _encodings(resource: Resource) -> tuple[str, ...]:
+    """Encodings the policy lets the edge use. Its lifetimes have no effect: the local edge keeps nothing."""
+    config = take(resource.logical_id, resource.properties["CachePolicyConfig"],
+                  ["ParametersInCacheKeyAndForwardedToOrigin"],
+                  ["Name", "Comment", "MinTTL", "DefaultTTL", "MaxTTL"])  # fmt: skip
+    key = take(resource.logical_id, config["ParametersInCacheKeyAndForwardedToOrigin"],
+               ["EnableAcceptEncodingBrotli", "EnableAcceptEncodingGzip"],
+               ["CookiesConfig", "HeadersConfig", "QueryStringsConfig"])  # fmt: skip
+    return tuple(
+        name
+        for name, flag in (("br", "EnableAcceptEncodingBrotli"), ("gzip", "EnableAcceptEncodingGzip"))
+        if key.get(flag)
+    )
+
+
+def _headers(resource: Resource) -> Mapping[str, str]:
+    config = take(resource.logical_id, resource.properties["ResponseHeadersPolicyConfig"],
+                  ["CustomHeadersConfig", "SecurityHeadersConfig", "CorsConfig"],
+                  ["Name", "Comment", "RemoveHeadersConfig"])  # fmt: skip
+    headers = {item["Header"]: item["Value"] for item in config.get("CustomHeadersConfig", {}).get("Items", [])}
+    # Strict-Transport-Security is left out: a browser would apply it to everything else that runs on localhost.
+    security = take(resource.logical_id, config.get("SecurityHeadersConfig", {}),
+                    ["ContentTypeOptions", "FrameOptions", "ReferrerPolicy", "ContentSecurityPolicy"],
+                    ["StrictTransportSecurity"])  # fmt: skip
+    if "CorsConfig" in config:
+        origins = config["CorsConfig"]["AccessControlAllowOrigins"]["Items"]
+        headers["Access-Control-Allow-Origin"] = origins[0]
+    if "ContentTypeOptions" in security:
+        headers["X-Content-Type-Options"] = "nosniff"
+    if "FrameOptions" in security:
+        headers["X-Frame-Options"] = security["FrameOptions"]["FrameOption"]
+    if "ReferrerPolicy" in security:
+        headers["Referrer-Policy"] = security["ReferrerPolicy"]["ReferrerPolicy"]
+    if "ContentSecurityPolicy" in security:
+        headers["Content-Security-Policy"] = security["ContentSecurityPolicy"]["ContentSecurityPolicy"]
+    return headers
+
+
+def _readable(policies: Iterable[Resource]) -> tuple[tuple[str, ...], bool]:
+    """The keys (as patterns) that CloudFront may read, and whether it may learn that a key is missing."""
+    patterns: list[str] = []
+    sees_missing = False
+    for policy in policies:
+        take(policy.logical_id, policy.properties, ["Bucket", "PolicyDocument"])
+        for statement in policy.properties["PolicyDocument"]["Statement"]:
+            service = statement["Principal"].get("Service") if isinstance(statement["Principal"], dict) else None
+            if statement["Effect"] != "Allow" or service != "cloudfront.amazonaws.com":
+                continue  # transport security, and log delivery: neither exists here
+            actions, resources = _listed(statement["Action"]), _listed(statement["Resource"])
+            if "s3:GetObject" in actions:
+                patterns += [resource.split("/", 1)[1] for resource in resources if "/" in resource]
+            sees_missing = sees_missing or "s3:ListBucket" in actions
+    return tuple(patterns), sees_missing
+
+
+def _listed(value: str | list[str]) -> list[str]:
+    return [value] if isinstance(value, str) else value

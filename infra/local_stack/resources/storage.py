@@ -1,0 +1,53 @@
+"""Buckets with their notifications, and queues."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from local_stack.errors import TemplateError
+from local_stack.resources.properties import take
+from local_stack.template import ACCOUNT_ID, Resource
+from local_stack.wiring import Bucket, Notification, Queue
+
+
+def read_bucket(resource: Resource) -> Bucket:
+    """A bucket, and which queues it tells of its objects."""
+    p = take(
+        resource.logical_id, resource.properties,
+        ["BucketName", "VersioningConfiguration", "NotificationConfiguration"],
+        # Access is bound to loopback, and nothing here lives long enough to expire.
+        ["PublicAccessBlockConfiguration", "OwnershipControls", "BucketEncryption", "LoggingConfiguration",
+         "LifecycleConfiguration", "Tags"],
+    )  # fmt: skip
+    config = take(resource.logical_id, p.get("NotificationConfiguration", {}), ["QueueConfigurations"])
+    notifications = tuple(_notification(resource.logical_id, c) for c in config.get("QueueConfigurations", []))
+    versioned = p.get("VersioningConfiguration", {}).get("Status") == "Enabled"
+    name = p.get("BucketName") or f"{resource.logical_id.lower()}-{ACCOUNT_ID}"
+    return Bucket(resource.logical_id, name, versioned, notifications)
+
+
+def _notification(where: str, config: Mapping[str, Any]) -> Notification:
+    take(f"{where}.NotificationConfiguration", config, ["Event", "Queue", "Filter"])
+    prefix = ""
+    for rule in config.get("Filter", {}).get("S3Key", {}).get("Rules", []):
+        if rule["Name"] != "prefix":
+            raise TemplateError(f"{where}: the local stack does not know the notification filter {rule['Name']}")
+        prefix = rule["Value"]
+    return Notification(config["Queue"], (config["Event"],), prefix)
+
+
+def read_queue(resource: Resource) -> Queue:
+    """A queue, and where it puts what fails too often."""
+    p = take(
+        resource.logical_id, resource.properties, ["VisibilityTimeout", "RedrivePolicy"],
+        # Retention is days; the pollers choose their own waits; nothing here is encrypted.
+        ["MessageRetentionPeriod", "ReceiveMessageWaitTimeSeconds", "SqsManagedSseEnabled", "KmsMasterKeyId",
+         "RedriveAllowPolicy", "Tags"],
+    )  # fmt: skip
+    redrive = p.get("RedrivePolicy", {})
+    return Queue(
+        resource.logical_id,
+        resource.logical_id,
+        int(p.get("VisibilityTimeout", 30)),
+        redrive.get("deadLetterTargetArn", ""),
+        int(redrive.get("maxReceiveCount", 0)),
+    )
