@@ -31,6 +31,7 @@ from local_stack.workers import Outcome
 
 ALL_METHODS: Final = ["GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"]
 LARGEST_BODY_BYTES: Final = 10 * 1024 * 1024
+MOST_READ_BYTES: Final = 128 * 1024 * 1024
 CALLER_HEADER: Final = "x-local-caller"
 
 Failed = Callable[[str, str], None]
@@ -75,13 +76,18 @@ def make_api(
 
 
 async def _body(request: Request) -> bytes | None:
-    """The body, or None if it is too large: then the rest of it is not read."""
-    body = bytearray()
+    """The body, or None if it is too large.
+
+    Then the rest is read and thrown away for a while: who is still sending would see a broken connection and no answer.
+    """
+    body, size_bytes = bytearray(), 0
     async for chunk in request.stream():
-        body += chunk
-        if len(body) > LARGEST_BODY_BYTES:
-            return None
-    return bytes(body)
+        size_bytes += len(chunk)
+        if size_bytes <= LARGEST_BODY_BYTES:
+            body += chunk
+        if size_bytes > MOST_READ_BYTES:
+            break
+    return bytes(body) if size_bytes <= LARGEST_BODY_BYTES else None
 
 
 def match(routes: Sequence[Route], method: str, path: str) -> tuple[Route, dict[str, str]] | None:

@@ -245,6 +245,18 @@ def test_a_long_poll_keeps_nobody_out_and_ends_with_the_first_message(server: S3
     assert at_once(2, work)[0] == "hello"
 
 
+@pytest.mark.parametrize("asked", ["All", "ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"])
+def test_a_queue_tells_how_many_messages_wait_and_are_in_flight(server: S3Server, asked: str) -> None:
+    url, _ = server.make_queue(f"counted-{asked.lower()}")
+    sqs = server.client("sqs")
+    for number in range(3):
+        sqs.send_message(QueueUrl=url, MessageBody=str(number))
+    sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=1)
+    told = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=[asked])["Attributes"]
+    counts = {"ApproximateNumberOfMessages": "2", "ApproximateNumberOfMessagesNotVisible": "1"}
+    assert told.items() >= {name: counts[name] for name in (counts if asked == "All" else [asked])}.items()
+
+
 def test_a_watcher_is_told_of_each_stored_and_removed_object(s3: Any, server: S3Server) -> None:
     server.told.clear()
     s3.put_object(Bucket=BUCKET, Key=KEY, Body=b"12345")

@@ -6,14 +6,20 @@ machine has it: what it refuses, the restatement of the rules must refuse too.
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import os
 import shutil
+import socket
+import ssl
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -152,10 +158,36 @@ def test_a_request_without_a_caller_is_not_let_through(system: System) -> None:
     assert (answer.status, answer.json) == (403, {"message": "Forbidden"})  # API Gateway's own answer
 
 
-def test_a_gigabyte_of_json_is_cut_off(system: System) -> None:
+def test_far_too_much_json_is_refused_also_to_who_sends_all_before_he_listens(system: System) -> None:
     """API Gateway takes 10 MB; the local stack must not take the rest into its memory either."""
-    answer = system.ask("POST", "/uploads", b'{"path": "' + b"x" * (64 << 20))
-    assert answer.status == 413
+    body = b'{"path": "' + b"x" * (64 << 20)
+    request = urllib.request.Request(f"{system.api_url}/uploads", body, {"X-Local-Caller": "local"})  # noqa: S310
+    context = ssl.create_default_context(cafile=system.ca_file)
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        urllib.request.urlopen(request, context=context, timeout=60)  # noqa: S310
+    assert refused.value.code == 413
+    assert system.ask("GET", "/openapi.json").status == 200
+
+
+def test_a_gigabyte_of_json_is_cut_off(system: System) -> None:
+    """What goes on for ever is not read for ever: an answer if it is seen in time, then a closed connection."""
+    host, port = urlsplit(system.api_url).hostname, urlsplit(system.api_url).port
+    assert host
+    assert port
+    context = ssl.create_default_context(cafile=system.ca_file)
+    sent = 0
+    with (
+        socket.create_connection((host, port), 60) as plain,
+        context.wrap_socket(plain, server_hostname=host) as stream,
+        contextlib.suppress(OSError),
+    ):
+        head = f"POST /uploads HTTP/1.1\r\nHost: {host}\r\nX-Local-Caller: local\r\nContent-Length: {1 << 30}\r\n\r\n"
+        stream.sendall(head.encode())
+        while sent < 1 << 30:
+            stream.sendall(bytes(1 << 20))
+            sent += 1 << 20
+    assert sent < 256 << 20
+    assert system.ask("GET", "/openapi.json").status == 200
 
 
 def _objects(system: System) -> set[tuple[str, str]]:
