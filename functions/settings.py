@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from simplestreams.fold import ALL_CLIENTS
+from simplestreams.items import ALL_CLIENTS
 
 GIB: Final = 1 << 30
 DEFAULT_MAX_BYTES: Final = 50 * GIB

@@ -14,9 +14,10 @@ from datetime import UTC, datetime, timedelta
 
 from digest.settle import Settled, Tools, settle
 from publish.commit import Published, publish
+from publish.commit import Tools as PublishTools
 from simplestreams import catalog
 from simplestreams.errors import ObjectChanged
-from simplestreams.fold import ALL_CLIENTS
+from simplestreams.items import ALL_CLIENTS
 from simplestreams.keys import ProductId, VersionId, parse_record_key, version_of
 from storage.port import Document, ObjectInfo, Opened
 
@@ -118,6 +119,10 @@ class System:
     def tools(self) -> Tools:
         return Tools(self.store, lambda: self.store.clock, lambda _: None, self.max_bytes, claim_seconds=900)
 
+    @property
+    def publish_tools(self) -> PublishTools:
+        return PublishTools(self.store, self.clients, lambda: self.store.clock, lambda _: None)
+
     def upload(self, path: str, files: dict[str, bytes]) -> None:
         for name, body in files.items():
             self.store.put(f"{path}/{name}", body)
@@ -127,10 +132,7 @@ class System:
 
     def publish(self, *products: ProductId) -> list[Published]:
         streams = sorted({product.stream for product in products})
-        return [
-            publish(self.store, stream, [p for p in products if p.stream == stream], self.clients, lambda _: None)
-            for stream in streams
-        ]
+        return [publish(stream, [p for p in products if p.stream == stream], self.publish_tools) for stream in streams]
 
     def catch_up(self) -> None:
         """Settle every folder, then fold every record: what all events together come to."""

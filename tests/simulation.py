@@ -21,6 +21,7 @@ from typing import TypeVar
 
 import notices
 from digest.settle import Tools, settle
+from publish.commit import Tools as PublishTools
 from publish.commit import publish
 from simplestreams.errors import (
     ClaimedByAnother,
@@ -30,7 +31,7 @@ from simplestreams.errors import (
     StorageDenied,
     StorageUnavailable,
 )
-from simplestreams.fold import ALL_CLIENTS
+from simplestreams.items import ALL_CLIENTS
 from simplestreams.keys import ProductId, VersionId, parse_record_key, version_of
 from storage.port import Document, ObjectInfo, Opened
 from storage.queues import pause_s
@@ -304,11 +305,12 @@ class World:
         """As publish.app.handler: one publish for each stream of the batch."""
         products = {m.body: parse_record_key(notices.keys(m.body)[0]).product for m in messages}
         failed: set[ProductId] = set()
+        tools = PublishTools(FaultyStore(self, actor), self.clients, lambda: self.now, lambda _: None)
         for stream in sorted({product.stream for product in products.values()}):
             wanted = {product for product in products.values() if product.stream == stream}
             began = self.change
             try:
-                publish(FaultyStore(self, actor), stream, wanted, self.clients, lambda _: None)
+                publish(stream, wanted, tools)
             except SimplestreamsError as error:
                 self.counted[f"left in the queue: {type(error).__name__}"] += 1
                 failed |= wanted

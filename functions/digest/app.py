@@ -1,5 +1,9 @@
 """The digest function: notices about uploads in, records of versions out."""
 
+import coldstart
+
+# isort: split
+
 import os
 import time
 from datetime import UTC, datetime
@@ -8,18 +12,17 @@ from typing import Any
 
 from aws_lambda_powertools import Logger, Metrics, single_metric
 from aws_lambda_powertools.metrics import MetricUnit
-from aws_lambda_powertools.utilities.batch import BatchProcessor, EventType, process_partial_response
 from aws_lambda_powertools.utilities.batch.types import PartialItemFailureResponse
 from aws_lambda_powertools.utilities.data_classes.sqs_event import SQSRecord
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
+import batches
 import notices
 from digest.settle import Settled, Tools, settle
 from settings import Settings
 from simplestreams.errors import ClaimedByAnother, RejectedUpload, SimplestreamsError
 from simplestreams.keys import VersionId, version_of
-from storage import queues
-from storage.clients import s3_client, sqs_client
+from storage.clients import s3_client
 from storage.s3 import S3Store
 from storage.stream import LARGE, SMALL, HashFan
 
@@ -28,9 +31,9 @@ LARGE_FUNCTION_MB = 1700
 
 logger = Logger()
 metrics = Metrics()
-processor = BatchProcessor(EventType.SQS, raise_on_entire_batch_failure=False)
 settings = Settings.from_environment(os.environ)
 store = S3Store(s3_client(), settings.bucket, LARGE if settings.memory_mb >= LARGE_FUNCTION_MB else SMALL)
+coldstart.loaded()
 
 
 @logger.inject_lambda_context
@@ -67,16 +70,7 @@ def handler(event: dict[str, Any], context: LambdaContext) -> PartialItemFailure
                 logger.error("left in the queue", key=key, error=type(error).__name__, reason=str(error))
                 raise
 
-    answer = process_partial_response(event, record_handler, processor, context)
-    _try_again_soon(event, {str(failure["itemIdentifier"]) for failure in answer["batchItemFailures"]})
-    return answer
-
-
-def _try_again_soon(event: dict[str, Any], failed: set[str]) -> None:
-    if failed and settings.queue_url:
-        problem = queues.try_again_soon(sqs_client(), settings.queue_url, event["Records"], failed)
-        if problem:
-            logger.warning("the messages come back only when their visibility timeout ends", reason=problem)
+    return batches.handle_each(event, record_handler, context, settings.queue_url, logger)
 
 
 def _report(settled: Settled, tools: Tools) -> None:

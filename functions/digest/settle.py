@@ -13,7 +13,6 @@ from uuid import uuid4
 
 from msgspec.structs import replace
 
-from digest.claims import claimed
 from simplestreams import examine, items, records
 from simplestreams.digests import InTurn, Sha256, Spread
 from simplestreams.errors import ObjectChanged
@@ -21,6 +20,7 @@ from simplestreams.items import Role
 from simplestreams.keys import VersionId
 from simplestreams.records import FileFacts, Record
 from storage.attempts import attempts
+from storage.marks import marked
 from storage.port import Document, ObjectInfo, Store, write
 
 SAVE_EVERY_BYTES: Final = 1 << 30
@@ -100,7 +100,7 @@ def settle(version: VersionId, tools: Tools) -> Settled:
             if _finish(work, sight) and (work.settled.outcome == "unchanged" or _is_as_seen(work, sight)):
                 return work.settled
             continue
-        with claimed(tools.store, version, work.token, tools.now, tools.claim_seconds, tools.pause) as mine:
+        with marked(tools.store, version.claim_key, work.token, tools.now, tools.claim_seconds, tools.pause) as mine:
             if not mine:
                 work.settled.outcome = "claimed by another"
                 return work.settled

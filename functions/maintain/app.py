@@ -4,6 +4,10 @@ The event is `{"task": "sweep" | "retain" | "all", "dry_run": false}`. A run goe
 ends in time; what it did not reach is next.
 """
 
+import coldstart
+
+# isort: split
+
 import os
 import time
 from datetime import UTC, datetime
@@ -31,8 +35,8 @@ logger = Logger()
 metrics = Metrics()
 settings = Settings.from_environment(os.environ)
 store = S3Store(s3_client(), settings.bucket)
-queues = sqs_client()
 rules = Rules(Rule(settings.retain_versions, settings.retain_days), settings.grace_hours, settings.stale_days)
+coldstart.loaded()
 
 
 @logger.inject_lambda_context
@@ -64,7 +68,7 @@ def _run(task: str, work: Work) -> None:
 
 
 def _send(key: str) -> None:
-    queues.send_message(QueueUrl=settings.arrivals_queue_url, MessageBody=notices.notice(settings.bucket, key))
+    sqs_client().send_message(QueueUrl=settings.arrivals_queue_url, MessageBody=notices.notice(settings.bucket, key))
 
 
 def _report(task: str, work: Work) -> dict[str, Any]:

@@ -1,5 +1,9 @@
 """The publish function: notices about records in, the catalog out."""
 
+import coldstart
+
+# isort: split
+
 import os
 import time
 from collections import defaultdict
@@ -9,26 +13,26 @@ from typing import Any
 
 from aws_lambda_powertools import Logger, Metrics, single_metric
 from aws_lambda_powertools.metrics import MetricUnit
-from aws_lambda_powertools.utilities.batch import BatchProcessor, EventType, process_partial_response
 from aws_lambda_powertools.utilities.batch.types import PartialItemFailureResponse
 from aws_lambda_powertools.utilities.data_classes import SQSEvent
 from aws_lambda_powertools.utilities.data_classes.sqs_event import SQSRecord
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
+import batches
 import notices
-from publish.commit import Published, publish
+from publish.commit import Published, Tools, publish, turn_seconds
 from settings import Settings
 from simplestreams.errors import RejectedUpload, SimplestreamsError
 from simplestreams.keys import ProductId, parse_record_key
-from storage import edge, queues
-from storage.clients import cloudfront_client, s3_client, sqs_client
+from storage import edge
+from storage.clients import cloudfront_client, s3_client
 from storage.s3 import S3Store
 
 logger = Logger()
 metrics = Metrics()
-processor = BatchProcessor(EventType.SQS, raise_on_entire_batch_failure=False)
 settings = Settings.from_environment(os.environ)
 store = S3Store(s3_client(), settings.bucket)
+coldstart.loaded()
 
 
 def forget(keys: Sequence[str]) -> None:
@@ -41,23 +45,16 @@ def forget(keys: Sequence[str]) -> None:
 @metrics.log_metrics
 def handler(event: dict[str, Any], context: LambdaContext) -> PartialItemFailureResponse:
     """Publish all products of the batch with one write for each stream; what failed stays in the queue."""
-    failures = _publish_all(_products(SQSEvent(event)))
+    turn_s = turn_seconds(context.get_remaining_time_in_millis() / 1000)
+    tools = Tools(store, settings.clients, lambda: datetime.now(UTC), time.sleep, forget, turn_s)
+    failures = _publish_all(_products(SQSEvent(event)), tools)
 
     def record_handler(record: SQSRecord) -> None:
         for product in _products_of(record):
             if product in failures:
                 raise failures[product]
 
-    answer = process_partial_response(event, record_handler, processor, context)
-    _try_again_soon(event, {str(failure["itemIdentifier"]) for failure in answer["batchItemFailures"]})
-    return answer
-
-
-def _try_again_soon(event: dict[str, Any], failed: set[str]) -> None:
-    if failed and settings.queue_url:
-        problem = queues.try_again_soon(sqs_client(), settings.queue_url, event["Records"], failed)
-        if problem:
-            logger.warning("the messages come back only when their visibility timeout ends", reason=problem)
+    return batches.handle_each(event, record_handler, context, settings.queue_url, logger)
 
 
 def _products(event: SQSEvent) -> set[ProductId]:
@@ -80,7 +77,7 @@ def _products_of(record: SQSRecord) -> set[ProductId]:
     return found
 
 
-def _publish_all(products: set[ProductId]) -> dict[ProductId, SimplestreamsError]:
+def _publish_all(products: set[ProductId], tools: Tools) -> dict[ProductId, SimplestreamsError]:
     """Publish each stream; the error of each product that could not be."""
     streams: dict[str, set[ProductId]] = defaultdict(set)
     for product in products:
@@ -88,7 +85,7 @@ def _publish_all(products: set[ProductId]) -> dict[ProductId, SimplestreamsError
     failures: dict[ProductId, SimplestreamsError] = {}
     for stream, wanted in sorted(streams.items()):
         try:
-            published = publish(store, stream, wanted, settings.clients, time.sleep, forget)
+            published = publish(stream, wanted, tools)
             _report(published, len(wanted))
             failures |= published.damaged
         except SimplestreamsError as error:
@@ -110,6 +107,7 @@ def _report(published: Published, products: int) -> None:
         attempts=published.attempts,
         lost_races=published.lost_races,
         repeats=published.repeats,
+        had_turn=published.had_turn,
         bytes=published.catalog_bytes,
     )
     metrics.add_metric("CatalogWrites", MetricUnit.Count, published.writes)

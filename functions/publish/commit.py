@@ -8,11 +8,15 @@ writes is made good by the next one.
 If-Match is not enough. Another publisher may find an index right that this one is about to change, and
 equal documents have equal ETags, so a document that went away and came back is not noticed. Hence an
 attempt that wrote looks again at all that it read and wrote, and one that finds a change is repeated.
+
+Publishers of one stream take turns, which a mark on the stream tells (storage.marks). That saves the races
+and decides nothing: one that has waited for long enough goes on without it.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Final
 
 from simplestreams import catalog, records
@@ -20,10 +24,11 @@ from simplestreams.catalog import Document as CatalogDocument
 from simplestreams.catalog import Products, Unlisted
 from simplestreams.errors import CatalogDamaged
 from simplestreams.fold import fold, fold_index, fold_unlisted, product_id
-from simplestreams.keys import ProductId
+from simplestreams.keys import ProductId, stream_claim_key
 from simplestreams.records import Record
 from storage.attempts import attempts
 from storage.edge import Forget, nothing_to_forget
+from storage.marks import in_turn
 from storage.port import Document, Store, write
 
 READERS: Final = 16  # records that are read at once
@@ -33,13 +38,36 @@ MOST_REPEATS: Final = 3
 Each change sends a notice of its own, so most repeats only do the next run's work; what they are for, a
 document that came back, does not happen in every one of them.
 """
+TURN_S: Final = 20.0
+"""How long a publisher's mark on a stream holds at most, and how long another waits for it.
+
+Above the few seconds that publishing takes; a publisher that was killed delays the next one by so much.
+"""
+
+
+def turn_seconds(left_s: float) -> float:
+    """The same for a run with so many seconds left: a quarter, for the edge may need most of it (storage.edge)."""
+    return min(TURN_S, left_s / 4)
+
+
+@dataclass(frozen=True, slots=True)
+class Tools:
+    """What publishing needs from around it; `forget` tells the edge what it may not keep; for `turn_s` see TURN_S."""
+
+    store: Store
+    clients: Sequence[str]
+    now: Callable[[], datetime]
+    pause: Callable[[float], object]
+    forget: Forget = nothing_to_forget
+    turn_s: float = TURN_S
 
 
 @dataclass(slots=True)
 class Published:
     """What came of publishing one stream. `damaged` products were left as they are in the catalog.
 
-    `repeats` are attempts that lost nothing and were made again to be sure, see MOST_REPEATS.
+    `repeats` are attempts that lost nothing and were made again to be sure, see MOST_REPEATS. `had_turn` is
+    false when it gave up waiting for the mark on the stream.
     `seen`: prefix -> key -> revision of all that the last attempt read or wrote there.
     """
 
@@ -51,6 +79,7 @@ class Published:
     catalog_bytes: int = 0
     damaged: dict[ProductId, CatalogDamaged] = field(default_factory=dict)
     newly_listed: list[Record] = field(default_factory=list)
+    had_turn: bool = False
     seen: dict[str, dict[str, str]] = field(default_factory=dict)
 
 
@@ -63,39 +92,31 @@ class _Sight:
     unlisted: Document | None
 
 
-def publish(
-    store: Store,
-    stream: str,
-    products: Iterable[ProductId],
-    clients: Sequence[str],
-    pause: Callable[[float], object],
-    forget: Forget = nothing_to_forget,
-) -> Published:
-    """Fold these products of one stream into its catalog; `forget` tells the edge which files it may not keep.
+def publish(stream: str, products: Iterable[ProductId], tools: Tools) -> Published:
+    """Fold these products of one stream into its catalog.
 
     Raises CatalogBusy when other publishers won every race, CatalogDamaged when a document of the stream
     cannot be read, StorageUnavailable, StorageDenied.
     """
     wanted = sorted(set(products))
     done = Published(stream)
-    for _ in attempts(f"the catalog of {stream}", pause):
-        done.attempts += 1
-        done.damaged.clear()
-        done.seen.clear()
-        writes = done.writes
-        if not _attempt(store, wanted, clients, done, forget):
-            done.lost_races += 1
-        elif done.writes == writes or _is_as_seen(store, done) or done.repeats == MOST_REPEATS:
-            return done
-        else:
-            done.repeats += 1
+    with in_turn(tools.store, stream_claim_key(stream), tools.now, tools.turn_s, tools.pause) as done.had_turn:
+        for _ in attempts(f"the catalog of {stream}", tools.pause):
+            done.attempts += 1
+            done.damaged.clear()
+            done.seen.clear()
+            writes = done.writes
+            if not _attempt(wanted, tools, done):
+                done.lost_races += 1
+            elif done.writes == writes or _is_as_seen(tools.store, done) or done.repeats == MOST_REPEATS:
+                return done
+            else:
+                done.repeats += 1
     raise AssertionError("attempts() ends by raising")
 
 
-def _attempt(
-    store: Store, wanted: Sequence[ProductId], clients: Sequence[str], done: Published, forget: Forget
-) -> bool:
-    stream = done.stream
+def _attempt(wanted: Sequence[ProductId], tools: Tools, done: Published) -> bool:
+    stream, store = done.stream, tools.store
     sight = _Sight(
         index=_read(store, catalog.INDEX_KEY, done),
         products=_read(store, catalog.products_key(stream), done),
@@ -103,11 +124,11 @@ def _attempt(
     )
     changed = _read_products(store, wanted, done)
     before = catalog.decode_products(sight.products.body if sight.products else None, stream)
-    after = _folded(store, before, changed, clients, done)
+    after = _folded(before, changed, tools, done)
     unlisted = catalog.decode_unlisted(sight.unlisted.body if sight.unlisted else None, stream)
     index = catalog.decode_index(sight.index.body if sight.index else None)
     if gone := _listed_before(before, after, changed):
-        forget(gone)  # first: the new digest may be believed as soon as it is written
+        tools.forget(gone)  # first: the new digest may be believed as soon as it is written
     written = (
         _put(store, catalog.products_key(stream), after, sight.products, done)
         and _put(store, catalog.unlisted_key(stream), fold_unlisted(unlisted, changed), sight.unlisted, done)
@@ -131,23 +152,31 @@ def _is_as_seen(store: Store, done: Published) -> bool:
     )
 
 
-def _folded(
-    store: Store,
-    before: Products,
-    changed: dict[ProductId, list[Record]],
-    clients: Sequence[str],
-    done: Published,
-) -> Products:
+def _folded(before: Products, changed: dict[ProductId, list[Record]], tools: Tools, done: Published) -> Products:
     """Fold, with the records of every other product that turns out to be touched; `changed` grows by them."""
-    folded = fold(before, changed, clients)
+    folded = fold(before, changed, tools.clients)
     while folded.needs:
-        others = [product_id(done.stream, name) for name in sorted(folded.needs)]
-        found = _read_products(store, others, done)
-        if unknown := done.damaged.keys() & set(others):
-            raise done.damaged[min(unknown)]  # without its records nobody can tell what to list
-        changed.update(found)
-        folded = fold(before, changed, clients)
+        others = {product_id(done.stream, name) for name in folded.needs}
+        changed.update(_read_products(tools.store, sorted(others - done.damaged.keys()), done))
+        if unknown := others & done.damaged.keys():
+            _set_aside(before, changed, min(unknown), tools, done)
+        folded = fold(before, changed, tools.clients)
     return folded.document
+
+
+def _set_aside(
+    before: Products, changed: dict[ProductId, list[Record]], unknown: ProductId, tools: Tools, done: Published
+) -> None:
+    """Leave products as they are that share an image with one whose records cannot be read.
+
+    Without those nobody can tell which of the two to list; the others of the batch go on.
+    """
+    for product in sorted(changed):
+        if unknown.name in fold(before, {product: changed[product]}, tools.clients).needs:
+            del changed[product]
+            done.damaged[product] = CatalogDamaged(
+                f"{product.name} shares an image with {unknown.name}, which is damaged: {done.damaged[unknown]}"
+            )
 
 
 def _read_products(store: Store, products: Iterable[ProductId], done: Published) -> dict[ProductId, list[Record]]:

@@ -21,11 +21,11 @@ import msgspec
 from simplestreams import architectures, catalog, items, records
 from simplestreams.catalog import Index, IndexEntry, Item, Product, Products, Unlisted, Version, Withheld
 from simplestreams.errors import CatalogDamaged
+from simplestreams.items import ALL_CLIENTS
 from simplestreams.keys import ProductId, version_form, version_moment
 from simplestreams.metadata import Overrides
 from simplestreams.records import Record, Verdict
 
-ALL_CLIENTS: Final = ("incus", "lxd")
 _ITEM_ATTRIBUTES: Final = {field.encode_name: field.name for field in msgspec.structs.fields(Item)}
 _COMBINED_ATTRIBUTES: Final = [name for field, name in _ITEM_ATTRIBUTES.items() if field.startswith("combined_")]
 

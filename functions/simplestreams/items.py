@@ -34,6 +34,9 @@ class FileKind:
     delta_base: str = ""
 
 
+ALL_CLIENTS: Final = ("incus", "lxd")
+"""Whose names for metadata and unified items the catalog can carry."""
+
 SQUASHFS: Final = "squashfs"
 ROOT_TAR: Final = "root.tar.xz"
 DISK_KVM: Final = "disk-kvm.img"

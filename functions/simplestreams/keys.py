@@ -35,6 +35,11 @@ _VERSION_FORMS: Final[tuple[tuple[str, re.Pattern[str], str], ...]] = (
 )
 
 
+def stream_claim_key(stream: str) -> str:
+    """The key of the mark that somebody is writing the catalog of a stream just now."""
+    return f"{CLAIMS}streams/{stream}.json"
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class ProductId:
     """A product of one stream; the words are the folders of its key."""

@@ -4,6 +4,10 @@ API Gateway has matched the route and authenticated the caller; its `routeKey` c
 library would cost a third of the cold start to do that again.)
 """
 
+import coldstart
+
+# isort: split
+
 import base64
 import binascii
 import hashlib
@@ -38,6 +42,7 @@ settings = Settings.from_environment(os.environ)
 rights = Rights.parse(settings.publishers)
 store = S3Uploads(s3_client(), settings.bucket)
 catalogs = status.Catalogs(store)
+coldstart.loaded()
 
 _R = TypeVar("_R")
 

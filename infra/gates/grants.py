@@ -24,6 +24,7 @@ KEYS: Final = {
     "streams/v1/index.json": "streams/v1/index.json",
     "versions/": "versions/images/ubuntu/noble/amd64/default/20261123_10:00.json",
     "claims/": "claims/images/ubuntu/noble/amd64/default/20261123_10:00.json",
+    "claims/streams/": "claims/streams/images.json",
     "maintain/": "maintain/cursor.json",
     "index.html": "index.html",
     "openapi.json": "openapi.json",
@@ -82,9 +83,10 @@ GRANTS: Final[Mapping[str, set[Call]]] = {
         | TRACE
     ),
     "PublishRole": (
-        _may(["s3:GetObject"], ["versions/", "streams/", "streams/v1/index.json"])
-        | _may(["s3:PutObject"], ["streams/", "streams/v1/index.json"])
-        | _may(["s3:ListBucket"], ["missing", "versions/", "streams/"])
+        _may(["s3:GetObject"], ["versions/", "streams/", "streams/v1/index.json", "claims/streams/"])
+        | _may(["s3:PutObject"], ["streams/", "streams/v1/index.json", "claims/streams/"])
+        | _may(["s3:DeleteObject"], ["claims/streams/"])
+        | _may(["s3:ListBucket"], ["missing", "versions/", "streams/", "claims/streams/"])
         | _may(TAKE, ["ChangesQueue"])
         | _may(["cloudfront:CreateInvalidation", "cloudfront:GetInvalidation"], ["Distribution"])
         | _log("Publish")
@@ -102,7 +104,10 @@ GRANTS: Final[Mapping[str, set[Call]]] = {
         _may(["s3:DeleteObject"], [*IMAGES, "versions/", "maintain/"])
         | _may(["s3:GetObject"], [*IMAGES, "versions/", "maintain/", "streams/", *PAGE])
         | _may(["s3:PutObject"], ["versions/", "maintain/", *PAGE])
-        | _may(["s3:ListBucket"], ["missing", *IMAGES, "streams/", "versions/", "claims/", "maintain/", "everything"])
+        | _may(
+            ["s3:ListBucket"],
+            ["missing", *IMAGES, "streams/", "versions/", "claims/", "claims/streams/", "maintain/", "everything"],
+        )
         | _may(["sqs:SendMessage"], ["ArrivalsQueue", "MaintainDeadLetters"])
         | _log("Maintain")
         | TRACE
@@ -147,7 +152,7 @@ def calls(stack: Stack) -> Iterator[tuple[Call, Request]]:
     bucket = things(stack)["bucket"]["Bucket"]
     # Without a prefix in it: what S3 asks before it says 404 instead of 403.
     yield ("s3:ListBucket", "missing"), Request("s3:ListBucket", bucket)
-    for name in (*IMAGES, "streams/", "versions/", "claims/", "maintain/"):
+    for name in (*IMAGES, "streams/", "versions/", "claims/", "claims/streams/", "maintain/"):
         prefix = KEYS[name].rsplit("/", 1)[0] + "/"
         yield ("s3:ListBucket", name), Request("s3:ListBucket", bucket, context={"s3:prefix": prefix})
     yield ("s3:ListBucket", "everything"), Request("s3:ListBucket", bucket, context={"s3:prefix": ""})

@@ -18,10 +18,11 @@ from local_stack.credentials import ACCESS_KEY, SECRET_KEY
 from local_stack.processes import S3Process
 from local_stack.servers import free_port
 from memory import START
+from publish.commit import Tools as PublishTools
 from publish.commit import publish
 from simplestreams import catalog
 from simplestreams.errors import ObjectChanged, StorageDenied, StorageUnavailable
-from simplestreams.fold import ALL_CLIENTS
+from simplestreams.items import ALL_CLIENTS
 from simplestreams.keys import parse_product, parse_version
 from storage.s3 import S3Store
 from storage.stream import HashFan
@@ -201,7 +202,7 @@ def test_two_real_publishers_lose_nothing(store: S3Store, client: S3Client) -> N
         for path in mine:
             version = parse_version(path)
             settle(version, tools)
-            done = publish(store, "images", [version.product], ALL_CLIENTS, tools.pause)
+            done = publish("images", [version.product], PublishTools(store, ALL_CLIENTS, tools.now, tools.pause))
             lost.append(done.lost_races)
 
     threads = [threading.Thread(target=work, args=(paths[start::2],)) for start in (0, 1)]

@@ -14,7 +14,7 @@ from cli.bench.reads import Taken
 from cli.bench.scale import Scene, simulate
 from simplestreams import records
 
-BUSY = Scene("busy", rate=2.0, window_s=1.0, seconds=60, products=5)
+BUSY = Scene("busy", rate=2.0, window_s=1.0, seconds=60, products=5, marked=False)
 
 
 def test_a_ratio_above_one_is_better_also_where_less_is() -> None:
@@ -92,7 +92,7 @@ def test_a_simulated_day_lists_every_version_whatever_the_races(scene: Scene) ->
 def test_more_publishers_of_one_document_lose_more_races_and_a_mark_on_the_stream_none() -> None:
     two, ten = simulate(BUSY), simulate(replace(BUSY, publishers=10))
     assert ten.lost / ten.attempts > two.lost / two.attempts > 0
-    assert simulate(replace(BUSY, leased=True)).lost == 0
+    assert simulate(replace(BUSY, marked=True)).lost == 0
 
 
 def test_a_simulation_repeats_itself() -> None:

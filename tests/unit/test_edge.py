@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import boto3
@@ -12,7 +13,6 @@ import images
 from memory import System
 from publish.commit import publish
 from simplestreams.errors import StorageUnavailable
-from simplestreams.fold import ALL_CLIENTS
 from simplestreams.keys import parse_product
 from storage.edge import PATIENCE_S, forget
 
@@ -31,7 +31,7 @@ def published(system: System) -> list[tuple[str, bytes]]:
         assert isinstance(keys, list)
         forgotten.extend((key, system.streams()["streams/v1/images.json"]) for key in keys)
 
-    publish(system.store, "images", [parse_product(NOBLE)], ALL_CLIENTS, lambda _: None, remember)
+    publish("images", [parse_product(NOBLE)], replace(system.publish_tools, forget=remember))
     return forgotten
 
 

@@ -1,12 +1,17 @@
 """Publishing a stream: races staged between a read and a write, and what a damaged document stops."""
 
+import json
+from dataclasses import replace
+from datetime import timedelta
+
 import pytest
 
 import images
 from memory import System
+from publish.commit import TURN_S, Published, publish, turn_seconds
 from simplestreams import catalog
 from simplestreams.errors import CatalogBusy, CatalogDamaged
-from simplestreams.keys import parse_product
+from simplestreams.keys import parse_product, stream_claim_key
 
 A, B = "images/a/r/amd64/default", "images/b/r/amd64/default"
 VERSION = "20261123_10:00"
@@ -126,3 +131,91 @@ def test_a_product_whose_record_is_damaged_keeps_what_was_listed(system: System)
     system.store.put(f"versions/{A}/{VERSION}.json", b"{torn")
     system.publish(parse_product(A))
     assert system.listed() == {"a:r:amd64:default": [VERSION]}
+
+
+def test_a_damaged_record_holds_up_who_shares_an_image_with_it_and_nobody_else(system: System) -> None:
+    """C has the very image of A, whose record is damaged: nobody can tell whether C may list it. B goes on."""
+    c = "images/c/r/amd64/default"
+    system.publish(parse_product(A))
+    system.store.put(f"versions/{A}/{VERSION}.json", b"{torn")
+    system.upload(f"{c}/{VERSION}", images.split_image(seed=A))
+    system.settle(f"{c}/{VERSION}")
+    (done,) = system.publish(parse_product(B), parse_product(c))
+    assert set(done.damaged) == {parse_product(A), parse_product(c)}
+    assert "c:r:amd64:default shares an image with a:r:amd64:default" in str(done.damaged[parse_product(c)])
+    assert system.listed() == {"a:r:amd64:default": [VERSION], "b:r:amd64:default": [VERSION]}
+    system.store.remove(f"versions/{A}/{VERSION}.json")
+    system.settle(f"{A}/{VERSION}")
+    (done,) = system.publish(parse_product(A), parse_product(c))
+    assert done.damaged == {}
+    assert system.listed().keys() == {"a:r:amd64:default", "b:r:amd64:default"}  # the first by name lists it
+
+
+class Waiting:
+    """A publisher of A while somebody else holds the mark on the stream for `seconds`; time passes while it pauses."""
+
+    def __init__(self, system: System, seconds: float) -> None:
+        self.system, self.waited = system, 0.0
+        until = system.store.clock + timedelta(seconds=seconds + 1)  # storing the mark takes a second
+        system.store.put(MARK, json.dumps({"until": until.isoformat(), "token": "another"}).encode())
+
+    def publish(self, turn_s: float = TURN_S) -> Published:
+        return publish(
+            "images", [parse_product(A)], replace(self.system.publish_tools, pause=self.pause, turn_s=turn_s)
+        )
+
+    def pause(self, seconds: float) -> None:
+        self.waited += seconds
+        self.system.store.clock += timedelta(seconds=seconds)
+
+
+MARK = stream_claim_key("images")
+
+
+def test_a_publisher_holds_the_mark_while_it_writes_and_no_longer(system: System) -> None:
+    held = []
+
+    def look(_method: str, key: str) -> None:
+        if key == DOCUMENT:
+            held.append(MARK in system.store.objects)
+
+    system.store.on = look
+    (done,) = system.publish(parse_product(A))
+    assert done.had_turn
+    assert held
+    assert all(held)
+    assert MARK not in system.store.objects
+
+
+def test_a_publisher_waits_until_the_other_one_is_done(system: System) -> None:
+    waiting = Waiting(system, 300)
+
+    def remove(method: str, key: str) -> None:
+        if key == MARK and waiting.waited > 3:
+            system.store.on = lambda *_: None
+            system.store.remove(MARK)
+
+    system.store.on = remove
+    done = waiting.publish()
+    assert (done.had_turn, done.attempts, 3 < waiting.waited < 4) == (True, 1, True)
+    assert list(system.listed()) == ["a:r:amd64:default"]
+
+
+def test_a_mark_that_ran_out_is_taken_over(system: System) -> None:
+    waiting = Waiting(system, 5)
+    assert waiting.publish().had_turn
+    assert 5 <= waiting.waited < 6
+    assert MARK not in system.store.objects
+
+
+def test_who_waited_long_enough_goes_on_without_a_mark(system: System) -> None:
+    waiting = Waiting(system, 300)
+    done = waiting.publish(turn_s=2.0)
+    assert (done.had_turn, waiting.waited) == (False, 2.0)
+    assert list(system.listed()) == ["a:r:amd64:default"]
+    assert MARK in system.store.objects  # it is the other one's
+
+
+@pytest.mark.parametrize(("left_s", "turn_s"), [(900, 20.0), (60, 15.0), (4, 1.0)])
+def test_a_turn_leaves_time_to_publish(left_s: float, turn_s: float) -> None:
+    assert turn_seconds(left_s) == turn_s

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 import images
+from local_stack.interpreter import read_wiring
 from local_stack.template import Place
-from local_stack.wiring import read_wiring
 from memory import START, MemoryStore, System
 from simplestreams import examine, records
 from simplestreams.errors import CatalogBusy

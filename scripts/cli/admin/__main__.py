@@ -20,7 +20,7 @@ from maintain.retention import Rule
 from maintain.sweep import sweep as sweep_bucket
 from maintain.work import Work
 from settings import DEFAULT_MAX_BYTES
-from simplestreams.fold import ALL_CLIENTS
+from simplestreams.items import ALL_CLIENTS
 from simplestreams.keys import RECORDS as RECORD_PREFIX
 from simplestreams.keys import ImageKey, VersionId
 from uploads import withdrawals

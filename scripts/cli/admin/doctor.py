@@ -15,7 +15,7 @@ from maintain.sweep import sweep
 from maintain.work import Work
 from simplestreams import catalog
 from simplestreams.errors import RejectedUpload, SimplestreamsError
-from simplestreams.fold import ALL_CLIENTS
+from simplestreams.items import ALL_CLIENTS
 from simplestreams.keys import CLAIMS, RECORDS, parse_key, parse_record_key
 
 EVENTS: Final = ["s3:ObjectCreated:*", "s3:ObjectRemoved:*"]

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from digest.settle import Tools, outdated, settle
 from maintain.look import known_products, look
+from publish.commit import Tools as PublishTools
 from publish.commit import publish
 from simplestreams import catalog
 from simplestreams.errors import CatalogDamaged
@@ -61,12 +62,13 @@ def rebuild_catalog(store: Store, clients: Sequence[str], *, really: bool) -> Re
         except CatalogDamaged as damage:
             revision = seen.revision if seen else ""
             repaired.note(f"delete {key}: {damage}", lambda k=key, r=revision: store.delete(k, r), really=really)  # type: ignore[misc]
+    tools = PublishTools(store, clients, lambda: datetime.now(UTC), time.sleep)
     by_stream: dict[str, list[ProductId]] = {}
     for product in _all_products(store):
         by_stream.setdefault(product.stream, []).append(product)
     for stream, products in by_stream.items():
         what = f"fold the records of {len(products)} products into {catalog.products_key(stream)}"
-        repaired.note(what, lambda s=stream, p=products: publish(store, s, p, clients, time.sleep), really=really)  # type: ignore[misc]
+        repaired.note(what, lambda s=stream, p=products: publish(s, p, tools), really=really)  # type: ignore[misc]
     return repaired
 
 

@@ -2,6 +2,7 @@
 
 Publish functions share streams as they do in AWS: each gathers messages until its window closes, reads the revision
 of a document, then the records, folds, and writes if the revision is still the one it read; otherwise it starts again.
+They take turns by a mark on the stream, or race where a scene says so.
 Only time is modelled (`Costs`). What they write is real, and at the end each document must equal the fold of all
 records from scratch: an update that a race lost would show.
 """
@@ -20,11 +21,13 @@ import click
 
 from cli.bench.figures import Figure, figure
 from cli.bench.folds import record_of
+from publish.commit import TURN_S
 from simplestreams import catalog
 from simplestreams.catalog import Products
 from simplestreams.fold import fold, product_id
 from simplestreams.keys import ProductId
 from simplestreams.records import Record
+from storage.marks import POLL_S as MARK_POLL_S
 
 # Longest and first pause after a lost race, as storage.attempts has them.
 _FIRST_PAUSE_S: Final = 0.05
@@ -44,6 +47,11 @@ class Costs:
     bytes_per_s: float = 80e6
     fold_s_per_byte: float = 0.39 / 124e6
 
+    @property
+    def marking_s(self) -> float:
+        """Look for a mark and leave one; removing it is a third request."""
+        return 2 * self.request_s
+
     def reading(self, document_bytes: float, products: int, readers: int) -> float:
         """Read three documents, list each product's records and read the 20 of each, `readers` at once."""
         rounds = 3 + products * (1 + 20 / readers)
@@ -58,7 +66,7 @@ class Costs:
 class Scene:
     """What is simulated: `rate` versions a second for `seconds`, into `streams` documents of `document_bytes`.
 
-    `leased`: a publisher waits while another holds a short-lived mark on the stream, instead of racing with it.
+    `marked`: a publisher waits while another holds the mark on the stream, for TURN_S at most, instead of racing.
     """
 
     name: str
@@ -69,8 +77,8 @@ class Scene:
     streams: int = 1
     document_bytes: float = 10e6
     products: int = 50
-    readers: int = 8
-    leased: bool = False
+    readers: int = 16
+    marked: bool = True
 
 
 @dataclass(slots=True)
@@ -87,7 +95,7 @@ class _World:
     attempts: int = 0
     lost: int = 0
     writes: int = 0
-    held: set[str] = field(default_factory=set)
+    held: dict[str, float] = field(default_factory=dict)  # stream -> when its mark runs out
     listed_after: list[float] = field(default_factory=list)
     arrivals_left: int = 0
 
@@ -164,9 +172,8 @@ def _by_stream(batch: list[tuple[float, ProductId]]) -> Iterator[tuple[str, list
 def _publish(world: _World, group: list[tuple[float, ProductId]], chance: random.Random) -> Process:
     """The publish function: revision first, then the records, then the conditional write; again if it was lost."""
     stream, products = group[0][1].stream, {product for _, product in group}
-    while world.scene.leased and stream in world.held:
-        yield _POLL_S
-    world.held.add(stream)
+    if world.scene.marked:
+        yield from _turn(world, stream)
     for attempt in itertools.count(1):
         world.attempts += 1
         revision = world.revisions[stream]
@@ -180,10 +187,21 @@ def _publish(world: _World, group: list[tuple[float, ProductId]], chance: random
             world.documents[stream] = after
             world.writes += 1
             world.listed_after += [world.now - arrived for arrived, _ in group]
-            world.held.discard(stream)
+            if world.scene.marked:
+                world.held.pop(stream, None)
+                yield world.costs.request_s
             return
         world.lost += 1
         yield chance.uniform(0, min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2**attempt))
+
+
+def _turn(world: _World, stream: str) -> Process:
+    """Wait for the mark on the stream, as storage.marks does, and take it."""
+    patience = world.now + TURN_S
+    while world.held.get(stream, 0.0) > world.now and world.now < patience:
+        yield MARK_POLL_S
+    world.held[stream] = world.now + TURN_S
+    yield world.costs.marking_s
 
 
 DAY_S: Final = 86_400.0
@@ -202,9 +220,10 @@ SCENES: Final = (
     Scene("half of them in one hour, a document of 100 MB", RUSH, 3, document_bytes=100e6),
     Scene("1,000 versions in a minute", BURST, 3, seconds=60),
     Scene("1,000 versions in a minute, window of 10 s", BURST, 10, seconds=60),
-    Scene("1,000 versions in a minute, 32 readers", BURST, 3, seconds=60, readers=32),
-    Scene("1,000 versions in a minute, a mark on the stream", BURST, 3, seconds=60, leased=True),
-    Scene("half of them in one hour, a mark on the stream", RUSH, 3, leased=True),
+    Scene("1,000 versions in a minute, 8 readers", BURST, 3, seconds=60, readers=8),
+    Scene("half of them in one hour, without the mark", RUSH, 3, marked=False),
+    Scene("half of them in one hour, 10 publishers, without the mark", RUSH, 3, publishers=10, marked=False),
+    Scene("1,000 versions in a minute, without the mark", BURST, 3, seconds=60, marked=False),
 )
 
 
