@@ -32,7 +32,7 @@ from simplestreams.errors import ObjectChanged, StorageDenied, StorageUnavailabl
 
 MIB: Final = 1 << 20
 # A chunk's buffer is reused only when the consumer has asked for this many more: digests may be that far behind.
-HELD: Final = 2
+HELD: Final = 3
 # One read of a body; smaller ones spend their time taking the interpreter lock, larger ones stop less promptly.
 SLICE_BYTES: Final = MIB
 # A presigned URL must outlive the read: a function runs for 900 s at most.
@@ -72,8 +72,8 @@ class ReadPlan:
         return self.part_bytes * self.buffers
 
 
-LARGE: Final = ReadPlan(part_bytes=6 * MIB, workers=16, buffers=19)
-SMALL: Final = ReadPlan(part_bytes=4 * MIB, workers=12, buffers=15)
+LARGE: Final = ReadPlan(part_bytes=6 * MIB, workers=16, buffers=20)
+SMALL: Final = ReadPlan(part_bytes=4 * MIB, workers=12, buffers=16)
 
 
 class _Broken(Exception):
@@ -85,7 +85,7 @@ def read_object(
 ) -> Iterator[memoryview]:
     """Yield the object's bytes in order, in chunks of at most `plan.part_bytes`.
 
-    A chunk may be used until HELD (2) more have been asked for; then its buffer is filled again. Close the iterator
+    A chunk may be used until HELD (3) more have been asked for; then its buffer is filled again. Close the iterator
     (or drop it) to stop early: no thread or connection outlives it. An object of one part costs one request, no thread.
 
     Raises ObjectChanged when the key holds no longer `etag` with that size, StorageDenied on 403 and its like,
@@ -246,39 +246,43 @@ def _trust() -> ssl.SSLContext:
 
 
 class HashFan:
-    """Updates several digests side by side, each in order, at most one chunk behind the caller.
+    """Updates several digests side by side, each in order, each at most HELD - 1 chunks behind the caller.
 
-    hashlib lets go of the interpreter lock, so each digest gets a core while there is one. A chunk must stay as it is
-    until the next `update` or the exit from the context returns; `read_object` keeps it for longer.
+    hashlib lets go of the interpreter lock, so each digest gets a core while there is one. They do not wait for each
+    other: where cores are few, the one that was held up catches up while the other goes on. A chunk must stay as it
+    is until HELD - 1 more were taken in or the context is left; `read_object` keeps it for as long.
     """
 
     def __init__(self, digests: Sequence[Sha256]) -> None:
         self._digests = tuple(digests)
-        self._pool = ThreadPoolExecutor(max(1, len(self._digests)), thread_name_prefix="digest")
-        self._running: list[Future[None]] = []
+        self._threads = [ThreadPoolExecutor(1, thread_name_prefix="digest") for _ in self._digests]
+        self._running: deque[list[Future[None]]] = deque()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         try:
-            self._settle()
+            self._settle(0)
         finally:
-            self._pool.shutdown()
+            for thread in self._threads:
+                thread.shutdown()
 
     def update(self, chunk: bytes | bytearray | memoryview) -> None:
-        """Wait for the chunk before, then start on this one; a small one is done at once, without a thread."""
-        self._settle()
+        """Start on this chunk, then wait until at most HELD - 1 are unfinished; a small one is done at once."""
         if len(chunk) < MIB:
+            self._settle(0)
             for digest in self._digests:
                 digest.update(chunk)
         else:
-            self._running = [self._pool.submit(digest.update, chunk) for digest in self._digests]
+            pairs = zip(self._threads, self._digests, strict=True)
+            self._running.append([thread.submit(digest.update, chunk) for thread, digest in pairs])
+            self._settle(HELD - 1)
 
-    def _settle(self) -> None:
-        running, self._running = self._running, []
-        for update in running:
-            update.result()
+    def _settle(self, unfinished: int) -> None:
+        while len(self._running) > unfinished:
+            for update in self._running.popleft():
+                update.result()
 
 
 def digest_chunks(chunks: Iterable[bytes | memoryview], digests: Sequence[Sha256]) -> None:
