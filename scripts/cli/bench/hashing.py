@@ -24,6 +24,10 @@ from storage.stream import LARGE, SMALL, ReadPlan
 
 RATE: Final = 80_000_000
 FIRST_BYTE_S: Final = 0.025
+# What a Lambda function's network interface lets through in the long run: 600 Mbit/s.
+INTERFACE_RATE: Final = 75_000_000
+# Where nothing is paced, a small object would mostly measure how long the first request takes.
+UNTHROTTLED_BYTES: Final = 2 << 30
 # Share of the machine that others may use during a measurement before it is taken again.
 DISTURBED: Final = 0.10
 
@@ -121,7 +125,7 @@ def figures_of(rows: Sequence[Row], runs: dict[str, Runs], rounds: int) -> list[
 @contextmanager
 def standin(file: Path, environment: dict[str, str], **options: object) -> Iterator[tuple[str, int]]:
     """A stand-in for S3 in a process of its own: its address and its pid."""
-    arguments = [word for name, value in options.items() for word in (f"--{name}", str(value))]
+    arguments = [word for name, value in options.items() for word in (f"--{name.replace('_', '-')}", str(value))]
     command = [sys.executable, "-m", "cli.bench.standin", "--file", str(file), *arguments]
     with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment, text=True) as process:  # noqa: S603
         try:
@@ -165,7 +169,8 @@ def hash_figures(size_mib: int, rounds: int, huge_gib: int) -> list[Figure]:
         file = make_object(folder, size_mib * MIB)
         cert = folder / "server.pem"
         found = _paced(file, environment, rounds, cert)
-        found += _unthrottled(file, environment, rounds, size_mib * MIB)
+        found += _one_interface(file, environment, rounds)
+        found += _unthrottled(file, environment, rounds)
         if huge_gib:
             found += _huge(file, environment, huge_gib)
         return found
@@ -189,11 +194,18 @@ def _paced(file: Path, environment: dict[str, str], rounds: int, cert: Path) -> 
     return found
 
 
-def _unthrottled(file: Path, environment: dict[str, str], rounds: int, size_bytes: int) -> list[Figure]:
-    with standin(file, environment) as (address, pid):
+def _one_interface(file: Path, environment: dict[str, str], rounds: int) -> list[Figure]:
+    """All connections share one limit: more of them do not help, reading once does."""
+    with standin(file, environment, total_rate=INTERFACE_RATE, delay=FIRST_BYTE_S) as (address, pid):
+        rows = rows_of("600 Mbit/s in all", Read("plain", "bucket", "object", address), two_passes=True)
+        return figures_of(rows, measure(rows, rounds, environment, [pid]), rounds)
+
+
+def _unthrottled(file: Path, environment: dict[str, str], rounds: int) -> list[Figure]:
+    with standin(file, environment, repeat=UNTHROTTLED_BYTES) as (address, pid):
         rows = rows_of("unthrottled", Read("plain", "bucket", "object", address), two_passes=True)
         found = figures_of(rows, measure(rows, rounds, environment, [pid]), rounds)
-    memory = Row("both digests over memory, one thread", Read("memory", "", str(size_bytes)))
+    memory = Row("both digests over memory, one thread", Read("memory", "", str(UNTHROTTLED_BYTES)))
     limit = figures_of([memory], measure([memory], rounds, environment, []), rounds)[1]
     again = [replace_ratio(row, limit) for row in found if row.name.endswith(": CPU")]
     return [row for row in found if not row.name.endswith(": CPU")] + [limit, *again]

@@ -2,8 +2,9 @@
 
 Each accepted connection inherits `SO_MAX_PACING_RATE` from the listening socket, so the kernel spaces the
 packets themselves and a small range is no faster than a large one (a server that limits its rate in user space
-lets the first or last megabytes of each answer through undelayed). The object is a file, best on a tmpfs; with
-`--repeat` its bytes are served over and over as an object of that size, whatever its size.
+lets the first or last megabytes of each answer through undelayed). `--total-rate` limits all connections
+together, as a network interface does. The object is a file, best on a tmpfs; with `--repeat` its bytes are served
+over and over as an object of that size, whatever its size.
 
 Run it in its own process: `python -m cli.bench.standin --file F --rate 80000000 --delay 0.025`; it prints its port.
 """
@@ -18,6 +19,7 @@ import socket
 import socketserver
 import ssl
 import sys
+import threading
 import time
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -28,6 +30,7 @@ ETAG = '"5f0c5e7b9d1a4c3e8b2f6a7d9e0c1b2a"'
 # From asm-generic/socket.h; the socket module has no name for it before Python 3.14.
 SO_MAX_PACING_RATE = 47
 _SEND_BYTES = 1 << 20
+_PACED_BYTES = 1 << 18
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +41,24 @@ class Served:
     file: int
     size_bytes: int
     delay_s: float
+    interface: Interface | None = None
+
+
+class Interface:
+    """What all connections share: `rate` bytes a second."""
+
+    def __init__(self, rate: int) -> None:
+        self._rate = rate
+        self._free_at = 0.0
+        self._lock = threading.Lock()
+
+    def wait(self, count: int) -> None:
+        """Wait for the time that so many bytes take after all that others asked for before."""
+        with self._lock:
+            now = time.monotonic()
+            self._free_at = max(self._free_at, now) + count / self._rate
+            pause = self._free_at - now
+        time.sleep(pause)
 
 
 class Server(socketserver.ThreadingMixIn, socketserver.TCPServer):
@@ -107,10 +128,13 @@ class Handler(BaseHTTPRequestHandler):
 
     def _body(self, start: int, stop: int) -> None:
         """Send bytes [start, stop): by sendfile in the clear, from the mapped file under TLS."""
-        content = self.server.served.content
+        content, interface = self.server.served.content, self.server.served.interface
         while start < stop:
             at = start % len(content)
             count = min(stop - start, len(content) - at)
+            if interface:
+                count = min(count, _PACED_BYTES)
+                interface.wait(count)
             if self.server.tls is None:
                 self.connection.setblocking(True)
                 start += os.sendfile(self.connection.fileno(), self.server.served.file, at, count)
@@ -127,6 +151,7 @@ def main() -> None:
     parser.add_argument("--file", type=Path, required=True)
     parser.add_argument("--repeat", type=int, default=0, help="size in bytes to serve by repeating the file")
     parser.add_argument("--rate", type=int, default=0, help="bytes per second and connection; 0 is unlimited")
+    parser.add_argument("--total-rate", type=int, default=0, help="bytes per second of all connections together")
     parser.add_argument("--delay", type=float, default=0.0, help="seconds before the first byte of each answer")
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--cert", type=Path, help="PEM with key and certificate: serve over TLS")
@@ -137,7 +162,8 @@ def main() -> None:
         tls.load_cert_chain(options.cert)
     with options.file.open("rb") as file:
         content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        served = Served(content, file.fileno(), options.repeat or len(content), options.delay)
+        interface = Interface(options.total_rate) if options.total_rate else None
+        served = Served(content, file.fileno(), options.repeat or len(content), options.delay, interface)
         with Server(served, options.rate, options.port, tls) as server:
             print(server.server_address[1], flush=True)
             server.serve_forever()
