@@ -15,6 +15,7 @@ import signal
 import socket
 import ssl
 import subprocess
+import sys
 import tempfile
 import time
 import urllib.error
@@ -203,6 +204,22 @@ class Stack:
         )
         assert done.returncode == 0, f"{line}: exit {done.returncode}\n{done.stdout}{done.stderr}"
 
+    def workers(self, *handlers: str) -> list[tuple[int, str]]:
+        """Process number and handler of every worker of this stack that runs one of these handlers."""
+        found = []
+        for entry in Path("/proc").iterdir():
+            if not entry.name.isdecimal():
+                continue
+            try:
+                words = (entry / "cmdline").read_bytes().decode().split("\0")
+                parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+            except OSError:  # it ended meanwhile
+                continue
+            handler = next((word for word in words if word in handlers), "")
+            if handler and parent == self.facts["pid"]:
+                found.append((int(entry.name), handler))
+        return found
+
     def wait_until(self, look: Callable[[], T | None], what: str, patience: float = PATIENCE) -> T:
         """`wait_for`, which ends at once when the stack does and shows the end of its log when it fails."""
 
@@ -268,19 +285,23 @@ def put(file: Path, url: str, *options: str) -> None:
 
 
 @contextlib.contextmanager
-def local_stack(*options: str) -> Iterator[Stack]:
-    """`./scripts/local` in a state folder and on a port of its own, ready; stopped whatever happens."""
+def local_stack(*options: str, code: Path | None = None) -> Iterator[Stack]:
+    """`./scripts/local` in a state folder and on a port of its own, ready; stopped whatever happens.
+
+    `code` is a copy of the project to run instead of this one, with this one's packages.
+    """
     with short_folder() as folder, (folder / "stack.log").open("wb") as log:
         state = folder / "state"
+        paths = [str(code / name) for name in ("scripts", "infra", "functions")] if code else []
         command = (
-            str(PROJECT / "scripts/local"),
+            *((sys.executable, "-m", "cli.local") if code else (str(PROJECT / "scripts/local"),)),
             "--port",
             str(free_port()),
             "--state-dir",
             str(state),
             *options,
         )
-        environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+        environment = {**os.environ, "PYTHONUNBUFFERED": "1"} | ({"PYTHONPATH": os.pathsep.join(paths)} if code else {})
         process = subprocess.Popen(
             command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=environment, start_new_session=True
         )

@@ -15,7 +15,6 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import pytest
 
@@ -90,23 +89,6 @@ class Publisher:
         return {key: body for key, body in self.files.items() if key.rpartition("/")[0] not in self.deleted}
 
 
-def workers(stack: Stack) -> list[tuple[int, str]]:
-    """Process number and handler of every worker of this stack, and of no other."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdecimal():
-            continue
-        try:
-            words = (entry / "cmdline").read_bytes().decode().split("\0")
-            parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-        except OSError:  # it ended meanwhile
-            continue
-        handler = next((word for word in words if word in HANDLERS), "")
-        if handler and parent == stack.facts["pid"]:
-            found.append((int(entry.name), handler))
-    return found
-
-
 def test_nothing_is_lost_doubled_or_torn_while_workers_are_killed(
     request: pytest.FixtureRequest, record_property: Callable[[str, object], None]
 ) -> None:
@@ -163,7 +145,7 @@ def _kill(stack: Stack, kills: Counter[str], ending: threading.Event) -> None:
     chance = random.Random(11)  # noqa: S311
     while not ending.wait(chance.uniform(0.05, 0.7)):
         wanted = chance.choice(HANDLERS)  # there are fewer publishers, and they are to die as often
-        if alive := [pid for pid, handler in workers(stack) if handler == wanted]:
+        if alive := [pid for pid, handler in stack.workers(*HANDLERS) if handler == wanted]:
             pid = chance.choice(alive)
             try:
                 os.kill(pid, signal.SIGKILL)

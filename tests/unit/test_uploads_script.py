@@ -129,7 +129,9 @@ def test_every_posix_shell_reads_it(shell: str) -> None:
         pytest.skip(f"NOT TESTED, missing {shell}")
     command = ([shell, "sh"] if shell == "busybox" else [shell]) + ["-n", str(SCRIPT)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr) == (0, "")
+    # ksh93 recommends its own forms of arithmetic, which no other shell reads.
+    said = [line for line in done.stderr.splitlines() if "is slower than" not in line]
+    assert (done.returncode, said) == (0, [])
 
 
 def test_shellcheck_has_nothing_to_say() -> None:
