@@ -15,6 +15,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from environment import SetupFailed, find_uv, uv_settings
+
 ROOT: Final = Path(__file__).resolve().parents[2]
 LOCKS: Final = Path(__file__).parent / "locks"
 CACHE: Final = ROOT / ".cache" / "gates"
@@ -69,15 +71,17 @@ def environment(name: str, python: Path | None = None) -> Path:
 
 
 def _create(folder: Path, lock: Path, python: Path) -> None:
-    target = str(folder / "bin" / "python")
-    if shutil.which("uv"):
-        make = ["uv", "venv", "--quiet", "--no-project", "--python", str(python), str(folder)]
-        fill = ["uv", "pip", "install", "--quiet", "--python", target, "--require-hashes", "-r", str(lock)]
-    else:
-        make = [str(python), "-m", "venv", str(folder)]
-        fill = [target, "-m", "pip", "install", "--quiet", "--require-hashes", "-r", str(lock)]
+    try:
+        uv = find_uv()
+    except SetupFailed as failure:
+        raise ToolMissing(str(failure)) from failure
+    make = [uv, "venv", "--quiet", "--no-project", "--python", str(python), str(folder)]
+    # The lock is whole, so nothing is resolved again.
+    fill = [uv, "pip", "install", "--quiet", "--no-config", "--require-hashes", "--no-deps"]
+    fill += ["--python", str(folder / "bin" / "python"), "-r", str(lock)]
     for command in (make, fill):
-        done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
+        settings = uv_settings(dict(os.environ))
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=settings)  # noqa: S603
         if done.returncode:
             reason = (done.stderr or done.stdout).strip()[-2000:]
             raise ToolMissing(

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+import environment
 from gates import __main__ as command
 from gates import checks, tools
 from gates.tools import ToolMissing
@@ -15,6 +16,16 @@ def executable(path: Path, script: str) -> Path:
     path.write_text(f"#!/bin/sh\n{script}\n")
     path.chmod(0o755)
     return path
+
+
+def installer(bare: Path, script: str) -> None:
+    """A uv that is recent enough and then does what the script says."""
+    executable(bare / "bin" / "uv", f'if [ "$1" = --version ]; then echo "uv 99.0"; exit; fi; {script}')
+
+
+def noting(bare: Path) -> str:
+    """Notes the call, and makes the folder named last, as `uv venv` does; `uv pip` names the lock, which is there."""
+    return f'echo "$*" >> {bare}/calls; for last; do :; done; [ -e "$last" ] || /bin/mkdir -p "$last"'
 
 
 @pytest.fixture
@@ -45,21 +56,31 @@ def test_a_python_of_another_version_is_not_taken(bare: Path) -> None:
 
 
 def test_a_tool_that_cannot_be_installed_is_named(bare: Path) -> None:
-    executable(bare / "bin" / "uv", "echo 'no network' >&2; exit 1")
+    installer(bare, "echo 'no network' >&2; exit 1")
     with pytest.raises(ToolMissing, match=r"(?s)checkov\.txt could not be installed.*no network"):
         tools.environment("checkov")
     assert not list((bare / "cache").glob("checkov-*/complete"))
 
 
 def test_an_environment_is_made_once(bare: Path) -> None:
-    # Makes the folder that it is given last, as `uv venv` does; `uv pip` ends with the lock, which is there already.
-    executable(
-        bare / "bin" / "uv", f'echo x >> {bare}/calls; for last; do :; done; [ -e "$last" ] || /bin/mkdir -p "$last"'
-    )
+    installer(bare, noting(bare))
     first = tools.environment("checkov")
     assert tools.environment("checkov") == first
     assert first.parent.parent == bare / "cache"
-    assert (bare / "calls").read_text().count("x") == 2
+    assert len((bare / "calls").read_text().splitlines()) == 2
+
+
+def test_without_a_uv_on_the_path_the_pinned_one_of_the_project_is_used(
+    bare: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Never pip: an older one takes requirements with extras for unpinned, though the lock pins all of them."""
+    monkeypatch.setattr(environment, "working_folder", lambda: bare)
+    executable(bare / ".cache" / f"uv-{environment.UV_VERSION}", noting(bare))
+    tools.environment("checkov")
+    make, fill = (bare / "calls").read_text().splitlines()
+    assert make.startswith("venv ")
+    assert fill.startswith("pip install ")
+    assert {"--require-hashes", "--no-deps"} <= set(fill.split())
 
 
 @pytest.mark.parametrize(
