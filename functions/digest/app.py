@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from functools import cache
 from typing import Any
 
-from aws_lambda_powertools import Logger, Metrics, single_metric
+from aws_lambda_powertools import Logger, Metrics
 from aws_lambda_powertools.metrics import MetricUnit
 from aws_lambda_powertools.utilities.batch.types import PartialItemFailureResponse
 from aws_lambda_powertools.utilities.data_classes.sqs_event import SQSRecord
@@ -18,6 +18,7 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 
 import batches
 import notices
+import telemetry
 from digest.settle import Settled, Tools, settle
 from settings import Settings
 from simplestreams.errors import ClaimedByAnother, RejectedUpload, SimplestreamsError
@@ -51,8 +52,9 @@ def handler(event: dict[str, Any], context: LambdaContext) -> PartialItemFailure
 
     @cache  # all messages of the batch were there before the first one is handled: one look serves them all
     def once(version: VersionId) -> None:
+        began = time.monotonic()
         settled = settle(version, tools)
-        _report(settled, tools)
+        _report(settled, time.monotonic() - began)
         if settled.outcome == "claimed by another":
             raise ClaimedByAnother(f"{version.path} is being read by another worker: its notice is tried again later")
 
@@ -62,7 +64,7 @@ def handler(event: dict[str, Any], context: LambdaContext) -> PartialItemFailure
                 once(version_of(key))
             except RejectedUpload as refusal:
                 logger.warning("refused", key=key, reason=str(refusal))
-                _count_refusals("bad-path", 1)
+                telemetry.count_refusal("path")
             except ClaimedByAnother as busy:
                 logger.info("comes back later", key=key, reason=str(busy))
                 raise
@@ -73,31 +75,21 @@ def handler(event: dict[str, Any], context: LambdaContext) -> PartialItemFailure
     return batches.handle_each(event, record_handler, context, settings.queue_url, logger)
 
 
-def _report(settled: Settled, tools: Tools) -> None:
+def _report(settled: Settled, seconds: float) -> None:
     """One line and the metrics of one version."""
     record = settled.record
-    modified = [facts.modified for facts in record.files.values()] if record else []
-    refused = [reason for reason in record.reasons if reason.kind == "refused"] if record else []
     logger.info(
         "settled",
-        stream=settled.version.product.stream,
-        product=settled.version.product.name,
-        version=settled.version.version,
+        **telemetry.about(settled.version),
         outcome=settled.outcome,
         state=record.state if record else "gone",
-        bytes_read=settled.bytes_read,
+        bytes=settled.bytes_read,
+        seconds=round(seconds, 3),
         lost_races=settled.lost_races,
-        seconds=round((tools.now() - datetime.fromisoformat(max(modified))).total_seconds(), 3) if modified else 0,
         reasons=[reason.sentence for reason in record.reasons] if record else [],
     )
     metrics.add_metric("VersionsSettled", MetricUnit.Count, 1)
     metrics.add_metric("BytesHashed", MetricUnit.Bytes, settled.bytes_read)
     metrics.add_metric("LostRaces", MetricUnit.Count, settled.lost_races)
-    if settled.outcome == "recorded":
-        _count_refusals("content", len(refused))
-
-
-def _count_refusals(reason: str, count: int) -> None:
-    if count:
-        with single_metric("Refusals", MetricUnit.Count, count) as metric:
-            metric.add_dimension("reason", reason)
+    for fault in settled.new_faults:
+        telemetry.count_refusal(fault or "other")

@@ -18,7 +18,7 @@ from simplestreams.digests import InTurn, Sha256, Spread
 from simplestreams.errors import ObjectChanged
 from simplestreams.items import Role
 from simplestreams.keys import VersionId
-from simplestreams.records import FileFacts, Record
+from simplestreams.records import Fault, FileFacts, Record
 from storage.attempts import attempts
 from storage.marks import marked
 from storage.port import Document, ObjectInfo, Store, write
@@ -45,13 +45,17 @@ class Tools:
 
 @dataclass(slots=True)
 class Settled:
-    """What came of it. `bytes_read` counts every byte that was fetched, metadata read again included."""
+    """What came of it. `bytes_read` counts every byte that was fetched, metadata read again included.
+
+    `new_faults` has the fault of each refusal that the record did not have before.
+    """
 
     version: VersionId
     outcome: Outcome = "unchanged"
     record: Record | None = None
     bytes_read: int = 0
     lost_races: int = 0
+    new_faults: list[Fault] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -257,6 +261,8 @@ def _save(work: _Work, sight: _Sight) -> bool:
         work.settled.lost_races += 1
         return False
     work.settled.outcome = "recorded"
+    known = set(sight.before.reasons) if sight.before else set()
+    work.settled.new_faults += [r.fault for r in record.reasons if r.kind == "refused" and r not in known]
     return True
 
 

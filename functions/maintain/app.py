@@ -18,6 +18,7 @@ from aws_lambda_powertools.metrics import MetricUnit
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
 import notices
+import telemetry
 from maintain.layout import lay_out
 from maintain.retain import Rules, retain
 from maintain.retention import Rule
@@ -74,7 +75,10 @@ def _send(key: str) -> None:
 def _report(task: str, work: Work) -> dict[str, Any]:
     """One line for each thing done, one for the run, and the metrics."""
     for done in work.tasks:
-        logger.info(done.what, task=task, path=done.path, why=done.why, dry_run=work.dry_run)
+        about = telemetry.about_path(done.path)
+        logger.info(
+            done.what, **about, task=task, path=done.path, outcome=done.what, why=done.why, dry_run=work.dry_run
+        )
     for key in work.unreadable:
         logger.error("unreadable record", task=task, key=key, remedy="delete it; the next sweep reads its images again")
     logger.info(

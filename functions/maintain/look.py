@@ -11,6 +11,7 @@ from simplestreams.errors import CatalogDamaged, RejectedUpload
 from simplestreams.fold import product_id
 from simplestreams.keys import RECORDS, ProductId, VersionId, parse_product, parse_version
 from simplestreams.records import Record
+from storage.catalogs import Catalogs
 from storage.port import Document, ObjectInfo, Store
 
 READERS: Final = 16
@@ -30,20 +31,12 @@ class Product:
     damaged: bool = False
 
 
-@dataclass(slots=True)
-class Catalog:
-    """The documents of one stream, read before the records that they are compared with."""
-
-    products: catalog.Products
-    unlisted: catalog.Unlisted
-
-
-def known_products(store: Store, index: catalog.Index, after: str) -> list[ProductId]:
+def known_products(store: Store, catalogs: Catalogs, index: catalog.Index, after: str) -> list[ProductId]:
     """Every product that the bucket or the catalog knows, in order of path, behind `after`."""
     found = {*_below(store, "images", 0, after), *_below(store, RECORDS, len(RECORDS), after)}
     streams = {product.stream for product in found} | index.index.keys() | _streams(store)
     for stream in streams:
-        documents = read_catalog(store, stream)
+        documents = catalogs.of(stream)
         named = {*documents.products.products, *documents.products.withheld, *documents.unlisted.products}
         entry = index.index.get(stream)
         found |= {product_id(stream, name) for name in named | set(entry.products if entry else ())}
@@ -64,15 +57,6 @@ def _below(store: Store, prefix: str, skip: int, after: str) -> Iterator[Product
             yield parse_product(path)
         except RejectedUpload:  # somebody's own files beside the images
             continue
-
-
-def read_catalog(store: Store, stream: str) -> Catalog:
-    products = store.read(catalog.products_key(stream))
-    unlisted = store.read(catalog.unlisted_key(stream))
-    return Catalog(
-        catalog.decode_products(products.body if products else None, stream),
-        catalog.decode_unlisted(unlisted.body if unlisted else None, stream),
-    )
 
 
 def look(store: Store, product: ProductId) -> Product:

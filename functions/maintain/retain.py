@@ -6,11 +6,12 @@ from datetime import datetime
 from functools import partial
 from itertools import groupby
 
-from maintain.look import Catalog, Product, known_products, look, read_catalog
+from maintain.look import Product, known_products, look
 from maintain.removal import remove_stale, remove_tombstones, remove_withdrawn
 from maintain.retention import Rule, expired
 from maintain.work import Task, Work
 from simplestreams import catalog
+from storage.catalogs import Catalog, Catalogs
 from storage.port import Store
 from uploads.withdrawals import withdraw
 
@@ -28,7 +29,8 @@ def retain(store: Store, rules: Rules, now: datetime, pause: Callable[[float], o
     """Go through the products that are next. Errors as of the store, and CatalogDamaged for a served document."""
     index_seen = store.read(catalog.INDEX_KEY)
     index = catalog.decode_index(index_seen.body if index_seen else None)
-    todo = known_products(store, index, work.after)
+    catalogs = Catalogs(store)
+    todo = known_products(store, catalogs, index, work.after)
     for stream, names in groupby(todo, key=lambda product: product.stream):
         for product_id in names:
             if not work.more():
@@ -36,7 +38,7 @@ def retain(store: Store, rules: Rules, now: datetime, pause: Callable[[float], o
             # Records before the catalog: a version that is put back on the list after this look changes its record,
             # and then nothing that was decided here goes through.
             product = look(store, product_id)
-            documents = read_catalog(store, stream)
+            documents = catalogs.of(stream)
             if product.damaged:
                 for version in product.seen.keys() - product.known.keys():
                     work.damaged(version.record_key)

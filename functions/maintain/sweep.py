@@ -11,12 +11,13 @@ from itertools import groupby
 from typing import Final
 
 from digest.settle import outdated
-from maintain.look import Catalog, Product, known_products, look, read_catalog
+from maintain.look import Product, known_products, look
 from maintain.work import Task, Work
 from simplestreams import catalog, records
 from simplestreams.fold import fold, fold_index, fold_unlisted, product_id
 from simplestreams.keys import ProductId, VersionId
 from simplestreams.records import Record
+from storage.catalogs import Catalog, Catalogs
 from storage.port import Store
 
 NO_VERSION: Final = "19700101"
@@ -32,9 +33,10 @@ def sweep(store: Store, send: Callable[[str], object], clients: Sequence[str], w
     _create_index(store, work)
     index_seen = store.read(catalog.INDEX_KEY)
     index = catalog.decode_index(index_seen.body if index_seen else None)
-    todo = known_products(store, index, work.after)
+    catalogs = Catalogs(store)
+    todo = known_products(store, catalogs, index, work.after)
     for stream, names in groupby(todo, key=lambda product: product.stream):
-        documents = read_catalog(store, stream)
+        documents = catalogs.of(stream)
         looked: list[Product] = []
         for product_id_ in names:
             if not work.more():

@@ -20,6 +20,7 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 
 import batches
 import notices
+import telemetry
 from publish.commit import Published, Tools, publish, turn_seconds
 from settings import Settings
 from simplestreams.errors import RejectedUpload, SimplestreamsError
@@ -102,7 +103,8 @@ def _report(published: Published, products: int) -> None:
         "published",
         stream=published.stream,
         products=products,
-        listed=[record.version for record in published.newly_listed],
+        listed=len(published.listed),
+        delisted=len(published.delisted),
         writes=published.writes,
         attempts=published.attempts,
         lost_races=published.lost_races,
@@ -112,9 +114,13 @@ def _report(published: Published, products: int) -> None:
     )
     metrics.add_metric("CatalogWrites", MetricUnit.Count, published.writes)
     metrics.add_metric("LostRaces", MetricUnit.Count, published.lost_races)
-    for record in published.newly_listed:
+    for version in published.delisted:
+        logger.info("delisted", **telemetry.about(version), outcome="delisted", bytes=0, seconds=0)
+    for record in published.listed:
         newest = max(datetime.fromisoformat(facts.modified) for facts in record.files.values())
-        seconds = (datetime.now(UTC) - newest).total_seconds()
+        seconds = round((datetime.now(UTC) - newest).total_seconds(), 3)
+        size_bytes = sum(facts.size_bytes for facts in record.files.values())
+        logger.info("listed", **telemetry.about(record.id), outcome="listed", bytes=size_bytes, seconds=seconds)
         metrics.add_metric("UploadToListedSeconds", MetricUnit.Seconds, seconds)
     with single_metric("CatalogBytes", MetricUnit.Bytes, published.catalog_bytes) as metric:
         metric.add_dimension("stream", published.stream)

@@ -24,7 +24,7 @@ from simplestreams.catalog import Document as CatalogDocument
 from simplestreams.catalog import Products, Unlisted
 from simplestreams.errors import CatalogDamaged
 from simplestreams.fold import fold, fold_index, fold_unlisted, product_id
-from simplestreams.keys import ProductId, stream_claim_key
+from simplestreams.keys import ProductId, VersionId, stream_claim_key
 from simplestreams.records import Record
 from storage.attempts import attempts
 from storage.edge import Forget, nothing_to_forget
@@ -66,6 +66,7 @@ class Tools:
 class Published:
     """What came of publishing one stream. `damaged` products were left as they are in the catalog.
 
+    `listed` are the versions that clients see from now on, `delisted` those that they see no longer.
     `repeats` are attempts that lost nothing and were made again to be sure, see MOST_REPEATS. `had_turn` is
     false when it gave up waiting for the mark on the stream.
     `seen`: prefix -> key -> revision of all that the last attempt read or wrote there.
@@ -78,7 +79,8 @@ class Published:
     repeats: int = 0
     catalog_bytes: int = 0
     damaged: dict[ProductId, CatalogDamaged] = field(default_factory=dict)
-    newly_listed: list[Record] = field(default_factory=list)
+    listed: list[Record] = field(default_factory=list)
+    delisted: list[VersionId] = field(default_factory=list)
     had_turn: bool = False
     seen: dict[str, dict[str, str]] = field(default_factory=dict)
 
@@ -129,14 +131,12 @@ def _attempt(wanted: Sequence[ProductId], tools: Tools, done: Published) -> bool
     index = catalog.decode_index(sight.index.body if sight.index else None)
     if gone := _listed_before(before, after, changed):
         tools.forget(gone)  # first: the new digest may be believed as soon as it is written
-    written = (
-        _put(store, catalog.products_key(stream), after, sight.products, done)
-        and _put(store, catalog.unlisted_key(stream), fold_unlisted(unlisted, changed), sight.unlisted, done)
-        and _put(store, catalog.INDEX_KEY, fold_index(index, after), sight.index, done)
+    if not _put(store, catalog.products_key(stream), after, sight.products, done):
+        return False
+    _note_changes(before, after, changed, done)
+    return _put(store, catalog.unlisted_key(stream), fold_unlisted(unlisted, changed), sight.unlisted, done) and _put(
+        store, catalog.INDEX_KEY, fold_index(index, after), sight.index, done
     )
-    if written:
-        done.newly_listed.extend(_newly_listed(before, after, changed))
-    return written
 
 
 def _read(store: Store, key: str, done: Published) -> Document | None:
@@ -235,13 +235,16 @@ def _files(document: Products, names: Iterable[str]) -> set[tuple[str, str]]:
     }
 
 
-def _newly_listed(before: Products, after: Products, changed: Mapping[ProductId, Sequence[Record]]) -> list[Record]:
-    """Records of versions that the catalog lists now and did not list before."""
-    new: list[Record] = []
+def _note_changes(
+    before: Products, after: Products, changed: Mapping[ProductId, Sequence[Record]], done: Published
+) -> None:
+    """Note the versions that the catalog lists from now on, and those that it lists no longer."""
     for product, versions in changed.items():
-        if product.name in after.products:
-            old = before.products.get(product.name)
-            known = catalog.decode_versions(old).keys() if old else set()
-            names = catalog.decode_versions(after.products[product.name]).keys() - known
-            new.extend(record for record in versions if record.id.version in names)
-    return new
+        was, now = _version_names(before, product), _version_names(after, product)
+        done.listed.extend(record for record in versions if record.id.version in now - was)
+        done.delisted.extend(VersionId(product, name) for name in sorted(was - now))
+
+
+def _version_names(document: Products, product: ProductId) -> set[str]:
+    entry = document.products.get(product.name)
+    return set(catalog.decode_versions(entry)) if entry else set()

@@ -15,7 +15,7 @@ from simplestreams.digests import Digests, InTurn, Sha256, Spread
 from simplestreams.errors import RejectedUpload
 from simplestreams.items import FileKind, Role
 from simplestreams.keys import ProductId
-from simplestreams.records import FileFacts
+from simplestreams.records import Fault, FileFacts
 from simplestreams.squashfs import NotSquashfs
 
 Chunks = Iterable[bytes | memoryview]
@@ -49,18 +49,20 @@ def needs_reading(file: str, facts: FileFacts, metadata_sha256s: Iterable[str]) 
 def refuse_unread(file: str, facts: FileFacts, content_encoding: str, max_bytes: int) -> FileFacts:
     """Facts with a refusal when the object need not be read to know that it cannot be served."""
     if facts.size_bytes == 0:
-        return replace(facts, refusal="is empty (0 bytes): upload it again")
+        return _refused(facts, "empty", "is empty (0 bytes): upload it again")
     if facts.size_bytes > max_bytes:
-        return replace(
+        return _refused(
             facts,
-            refusal=f"has {facts.size_bytes:,} bytes, expected at most {max_bytes:,}, "
+            "too-large",
+            f"has {facts.size_bytes:,} bytes, expected at most {max_bytes:,}, "
             "which is what can be hashed in one run; make the image smaller",
         )
     encodings = {part.strip() for part in content_encoding.split(",")} - {"", "identity", "aws-chunked"}
     if encodings and items.classify(file).role is not Role.OTHER:
-        return replace(
+        return _refused(
             facts,
-            refusal=f"was uploaded with `Content-Encoding: {', '.join(sorted(encodings))}`, expected none: clients "
+            "encoded",
+            f"was uploaded with `Content-Encoding: {', '.join(sorted(encodings))}`, expected none: clients "
             "would unpack it before they hash it; upload it again without that header",
         )
     return facts
@@ -101,13 +103,13 @@ def read_root(
     """A root: its sha256, and its combined sha256 with each metadata file whose digest state is given."""
     head, rest = _peek(chunks)
     if refusal := _root_refusal(head, ftype):
-        return replace(facts, refusal=refusal)
+        return _refused(facts, "wrong-kind", refusal)
     if ftype == items.SQUASHFS:
         rest = squashfs.checked(rest, head, facts.size_bytes)
     try:
         digests = _drained(Digests(states, spread), rest)
     except NotSquashfs as reason:
-        return replace(facts, refusal=f"{reason}; build it again and upload it again")
+        return _refused(facts, "damaged", f"{reason}; build it again and upload it again")
     return replace(facts, sha256=digests.sha256, combined=digests.combined)
 
 
@@ -115,7 +117,7 @@ def read_delta(facts: FileFacts, chunks: Chunks, spread: MakeSpread = InTurn) ->
     """A binary delta against the same root of an older version."""
     head, rest = _peek(chunks)
     if not head.startswith(_DELTA_MAGIC):
-        return replace(facts, refusal=_not_a("a vcdiff delta", head))
+        return _refused(facts, "wrong-kind", _not_a("a vcdiff delta", head))
     return replace(facts, sha256=_drained(Digests(spread=spread), rest).sha256)
 
 
@@ -127,7 +129,7 @@ def compare_declared(facts: FileFacts, declared_sha256: str) -> FileFacts:
     if facts.refusal or not declared_sha256 or facts.sha256 == declared_sha256:
         return facts
     refusal = f"has sha256 {facts.sha256}, expected {declared_sha256} as its uploader declared; upload it again"
-    return replace(facts, sha256="", combined={}, refusal=refusal)
+    return _refused(facts, "digest", refusal)
 
 
 def seed(chunks: Chunks) -> Sha256:
@@ -148,12 +150,16 @@ def _inspected(
         body = archive.read_member(chunks, "metadata.yaml", limits, whole=whole)
         notices = metadata.check_metadata_yaml(body, product.arch)
     except UnreadableArchive as reason:
-        return replace(facts, refusal=f"{reason}; build it again and upload it again")
+        return _refused(facts, "damaged", f"{reason}; build it again and upload it again")
     except RejectedUpload as reason:
-        return replace(facts, refusal=f"holds a metadata.yaml that {reason}")
+        return _refused(facts, "metadata", f"holds a metadata.yaml that {reason}")
     for _ in chunks:
         pass
     return replace(facts, notices=notices)
+
+
+def _refused(facts: FileFacts, fault: Fault, refusal: str) -> FileFacts:
+    return replace(facts, sha256="", combined={}, refusal=refusal, fault=fault)
 
 
 def _root_refusal(head: bytes, ftype: str) -> str:

@@ -18,6 +18,8 @@ from simplestreams.keys import ProductId
 
 MAX_DOCUMENT_BYTES: Final = 1024 * 1024
 """Largest metadata.json, image.yaml, metadata.yaml or SHA256SUMS that is read."""
+MAX_YAML_BYTES: Final = 256 * 1024
+"""Of those, the largest that is YAML: each byte of it can cost 180 while it is parsed. Usual ones have some KiB."""
 _MAX_DEPTH: Final = 32
 _MAX_TEXT: Final = 200
 _MAX_PLAIN: Final = 4096
@@ -138,8 +140,8 @@ def _load_yaml(body: bytes) -> Any:
 
     # A megabyte of YAML takes the loader in C two seconds, the one in Python twenty.
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    if len(body) > MAX_DOCUMENT_BYTES:
-        raise RejectedUpload(f"has {len(body):,} bytes, expected at most {MAX_DOCUMENT_BYTES:,}")
+    if len(body) > MAX_YAML_BYTES:
+        raise RejectedUpload(f"has {len(body):,} bytes, expected at most {MAX_YAML_BYTES:,}")
     try:
         depth = 0
         for event in yaml.parse(body, Loader=loader):  # builds nothing yet

@@ -25,6 +25,14 @@ State = Literal["sound", "incomplete", "refused", "withdrawn", "gone"]
 """sound: clients can use it; gone: its folder is empty, the record only says so."""
 
 
+Fault = Literal["", "empty", "too-large", "encoded", "wrong-kind", "damaged", "metadata", "digest", "second", "name"]
+"""What a refusal is about, in one word for counters and programs; empty where an older release refused.
+
+encoded: it was stored with a Content-Encoding; metadata: its metadata.yaml is wrong; digest: it is not what was
+declared; second: another file has its place in the version.
+"""
+
+
 class Withdrawal(msgspec.Struct, frozen=True, omit_defaults=True):
     """Somebody took a version or one file off the list; what it is about stays until `delete_after` (ISO 8601, UTC).
 
@@ -41,9 +49,9 @@ class FileFacts(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """What is known of one object. `sha256` is empty until it was read.
 
     `etag` and `size_bytes` tell one generation of the object from the next. `combined` maps the sha256 of
-    a metadata file to the combined sha256 with it. `refusal` completes "<file> …". `notices` are sentences
-    about what was ignored in the file. `modified` is when it was uploaded (ISO 8601, UTC). `withdrawn` is about
-    this generation of the object: another upload under the same name begins anew.
+    a metadata file to the combined sha256 with it. `refusal` completes "<file> …", `fault` says what it is about.
+    `notices` are sentences about what was ignored in the file. `modified` is when it was uploaded (ISO 8601, UTC).
+    `withdrawn` is about this generation of the object: another upload under the same name begins anew.
     """
 
     etag: str
@@ -52,21 +60,24 @@ class FileFacts(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     sha256: str = ""
     combined: dict[str, str] = {}
     refusal: str = ""
+    fault: Fault = ""
     notices: tuple[str, ...] = ()
     overrides: Overrides | None = None
     checksums: dict[str, str] = {}
     withdrawn: Withdrawal | None = None
 
 
-class Reason(msgspec.Struct, frozen=True, order=True):
+class Reason(msgspec.Struct, frozen=True, order=True, omit_defaults=True):
     """A sentence for the publisher about one file, or about the version where `file` is empty.
 
-    refused: wrong for good, upload something else; waiting: not there or not read yet; ignored: harmless.
+    refused: wrong for good, upload something else, `fault` says why in a word; waiting: not there or not read yet;
+    ignored: harmless.
     """
 
     file: str
     kind: Literal["refused", "waiting", "ignored"]
     sentence: str
+    fault: Fault = ""
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):
@@ -184,9 +195,9 @@ def _sound_files(record: Record, reasons: list[Reason]) -> dict[str, FileKind]:
         facts, kind = record.files[file], items.classify(file)
         declared = sums.get(file, facts.sha256)
         if facts.refusal:
-            reasons.append(Reason(file, "refused", f"{file} {facts.refusal}"))
+            reasons.append(Reason(file, "refused", f"{file} {facts.refusal}", facts.fault))
         elif facts.sha256 and declared != facts.sha256:
-            reasons.append(Reason(file, "refused", _mismatch(record, file, facts.sha256, declared)))
+            reasons.append(Reason(file, "refused", _mismatch(record, file, facts.sha256, declared), "digest"))
         elif kind.role is Role.OTHER:
             reasons.append(_unknown(file))
         elif facts.sha256:
@@ -202,7 +213,7 @@ def _unknown(file: str) -> Reason:
         try:
             check_file(file)
         except RejectedUpload as refusal:
-            return Reason(file, "refused", str(refusal))
+            return Reason(file, "refused", str(refusal), "name")
     return Reason(file, "ignored", f"{file if file.isprintable() else ascii(file)} {UNKNOWN_FILE}")
 
 
@@ -244,7 +255,7 @@ def _one_per_ftype(sound: dict[str, FileKind], role: Role, reasons: list[Reason]
         slot = kind.ftype if role is Role.ROOT else "unified tarball"
         if kind.role is role and (first := chosen.setdefault(slot, file)) != file:
             sentence = f"{file} is a second {slot} beside {first}, expected one in a version; delete one of them"
-            reasons.append(Reason(file, "refused", sentence))
+            reasons.append(Reason(file, "refused", sentence, "second"))
     return chosen
 
 

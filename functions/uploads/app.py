@@ -22,9 +22,11 @@ import msgspec
 from aws_lambda_powertools import Logger
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
+import telemetry
 from settings import Settings
 from simplestreams.errors import CatalogBusy, RejectedUpload, SimplestreamsError, StorageUnavailable
 from simplestreams.keys import parse_version
+from storage.catalogs import Catalogs
 from storage.clients import s3_client
 from storage.parts import S3Uploads
 from uploads import problems, signing, status, withdrawals
@@ -41,7 +43,7 @@ logger = Logger()
 settings = Settings.from_environment(os.environ)
 rights = Rights.parse(settings.publishers)
 store = S3Uploads(s3_client(), settings.bucket)
-catalogs = status.Catalogs(store)
+catalogs = Catalogs(store)
 coldstart.loaded()
 
 _R = TypeVar("_R")
@@ -82,6 +84,7 @@ def handler(event: dict[str, Any], _context: LambdaContext) -> dict[str, Any]:
         reply = ROUTES[event["routeKey"]](replace(request, body=_body(event)))
     except Problem as problem:
         logger.info("refused", route=event["routeKey"], caller=request.caller, reason=problem.detail)
+        telemetry.count_refusal(problem.kind.name)
         return _problem(problem, request)
     except (CatalogBusy, StorageUnavailable) as error:
         logger.warning("busy", route=event["routeKey"], error=type(error).__name__, reason=str(error))

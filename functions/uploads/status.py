@@ -1,7 +1,6 @@
 """What became of a version: the record says what is wrong with it, the catalog whether clients see it."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
 from msgspec.structs import replace
 
@@ -9,28 +8,11 @@ from simplestreams import catalog, records
 from simplestreams.catalog import Products
 from simplestreams.keys import VersionId
 from simplestreams.records import Reason, Record
+from storage.catalogs import Catalogs
 from storage.port import Store
 from uploads.shapes import FileStatus, VersionStatus
 
 POLL_S = 0.5
-
-
-@dataclass(slots=True)
-class Catalogs:
-    """The products documents as last read. They are large, so one is read again only when its ETag is another."""
-
-    store: Store
-    known: dict[str, tuple[str, Products]] = field(default_factory=dict)
-
-    def products(self, stream: str) -> Products:
-        """The products document of a stream, as it is now."""
-        key = catalog.products_key(stream)
-        etag = next((info.etag for info in self.store.list(key) if info.key == key), "")
-        if stream not in self.known or self.known[stream][0] != etag:
-            seen = self.store.read(key)
-            document = catalog.decode_products(seen.body if seen else None, stream)
-            self.known[stream] = (seen.revision if seen else "", document)
-        return self.known[stream][1]
 
 
 def look(store: Store, catalogs: Catalogs, version: VersionId) -> VersionStatus | None:

@@ -42,13 +42,17 @@ LONGEST_WINDOW_S: Final = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """How to start. `limits` is how many workers each function may have at once; `port` 0 is any."""
+    """How to start. `limits` is how many workers each function may have at once; `port` 0 is any.
+
+    `functions_endpoint` is what functions take for S3 and SQS, if it is not that address itself: a proxy in between.
+    """
 
     port: int
     state_folder: Path
     parameters: Mapping[str, str] = field(default_factory=dict)
     limits: Mapping[str, int] = field(default_factory=dict)
     full_windows: bool = False
+    functions_endpoint: str = ""
     template: Path = TEMPLATE
 
 
@@ -108,7 +112,7 @@ class LocalStack:
         process, sqs = self._start_s3(ports.choose("s3"), logs)
         observer = Observer(self.s3, self.wiring.bucket.name, self._console)
         process.watch(observer.changed)
-        pool = self._start_functions(sqs, observer, logs, process.endpoint)
+        pool = self._start_functions(sqs, observer, logs, self._options.functions_endpoint or process.endpoint)
         api_sockets = listen(ports.choose("api"))
         self._serve(make_front(self.wiring.edge, self.wiring.bucket.name, self.s3), sockets, certificates)
         api = make_api(self.wiring.routes, pool.invoke, self.scheduler, observer.failed)

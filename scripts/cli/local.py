@@ -58,6 +58,12 @@ def _parameters(_context: click.Context, _option: click.Parameter, given: tuple[
     callback=_parameters,
     help="A parameter of infra/template.yaml, for example DigestTimeout=30. Repeatable.",
 )
+@click.option(
+    "--functions-endpoint",
+    default="",
+    metavar="URL",
+    help="What functions take for S3 and SQS: a proxy of yours in front of them, to watch or to break what they ask.",
+)
 def main(
     port: int,
     state_dir: Path | None,
@@ -66,6 +72,7 @@ def main(
     publish_workers: int,
     full_windows: bool,
     parameters: dict[str, str],
+    functions_endpoint: str,
 ) -> None:
     """Run the image server on this machine: S3, queues, functions and the HTTPS front, until Ctrl-C.
 
@@ -82,6 +89,7 @@ def main(
             "UploadsFunction": 4,
         },
         full_windows=full_windows,
+        functions_endpoint=functions_endpoint,
     )
     console = Console(highlight=False, soft_wrap=True)
     stopping = _stop_on_signals()

@@ -285,13 +285,17 @@ def put(file: Path, url: str, *options: str) -> None:
 
 
 @contextlib.contextmanager
-def local_stack(*options: str, code: Path | None = None) -> Iterator[Stack]:
+def local_stack(*options: str, code: Path | None = None, s3_port: int = 0) -> Iterator[Stack]:
     """`./scripts/local` in a state folder and on a port of its own, ready; stopped whatever happens.
 
-    `code` is a copy of the project to run instead of this one, with this one's packages.
+    `code` is a copy of the project to run instead of this one, with this one's packages; `s3_port` is where S3 shall
+    listen.
     """
     with short_folder() as folder, (folder / "stack.log").open("wb") as log:
         state = folder / "state"
+        state.mkdir()
+        if s3_port:
+            (state / "ports.json").write_text(json.dumps({"s3": s3_port}))
         paths = [str(code / name) for name in ("scripts", "infra", "functions")] if code else []
         command = (
             *((sys.executable, "-m", "cli.local") if code else (str(PROJECT / "scripts/local"),)),

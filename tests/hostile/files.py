@@ -150,10 +150,13 @@ CASES: dict[str, Hostile] = {
     "random bytes": Hostile(META, lambda: noise(4096), "is not a tarball"),
     "html page": Hostile(META, lambda: b"<html>404</html>" * 40, "is not a tarball"),
     "billion laughs": Hostile(META, yaml(billion_laughs()), "uses YAML aliases"),
-    "deep YAML": Hostile(META, yaml(b"[" * 900_000), "nests deeper than 32 levels"),
-    "number to base 60": Hostile(META, yaml(b"architecture: 1" + b":59" * 300_000), "an unquoted value of 900,001"),
-    "number of a million digits": Hostile(META, yaml(b"architecture: " + b"9" * 1_000_000), "has an unquoted value of"),
-    "a megabyte of YAML": Hostile(META, yaml(b"architecture: [" + b"1," * 500_000 + b"1]"), "architecture: [1, 1"),
+    "deep YAML": Hostile(META, yaml(b"[" * 250_000), "nests deeper than 32 levels"),
+    "number to base 60": Hostile(META, yaml(b"architecture: 1" + b":59" * 80_000), "an unquoted value of 240,001"),
+    "number of 250,000 digits": Hostile(META, yaml(b"architecture: " + b"9" * 250_000), "has an unquoted value of"),
+    "a megabyte of YAML": Hostile(META, yaml(b"architecture: [" + b"1," * 500_000 + b"1]"), "expected at most 262,144"),
+    "all the YAML there may be": Hostile(
+        META, yaml(b"architecture: [" + b"1," * 131_060 + b"1]"), "architecture: [1, 1"
+    ),
     "python object": Hostile(META, yaml(b"a: !!python/object/apply:os.system ['true']"), "is not YAML"),
     "YAML with NUL": Hostile(META, yaml(b"architecture: \0"), "is not YAML"),
     "not UTF-8": Hostile(META, yaml(b"architecture: \xff\xfe\xff"), "is not YAML"),

@@ -13,15 +13,17 @@ import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import pytest
 
 import images
 from clients import read_catalog
-from e2e.harness import PROJECT, Stack, local_stack, run
+from e2e.harness import PROJECT, Stack, free_port, local_stack, run
 from model import Content, canonical, expected_catalog
+from wire import faulty_wire
 
 pytestmark = [pytest.mark.heavy, pytest.mark.timeout(900)]
 
@@ -89,22 +91,24 @@ class Publisher:
         return {key: body for key, body in self.files.items() if key.rpartition("/")[0] not in self.deleted}
 
 
-def test_nothing_is_lost_doubled_or_torn_while_workers_are_killed(
-    request: pytest.FixtureRequest, record_property: Callable[[str, object], None]
-) -> None:
-    seconds = float(request.config.getoption("--kill-seconds"))
-    options = ("--empty", "--digest-workers", "8", "--publish-workers", "2")
-    short = ("--parameter", "DigestTimeout=5", "--parameter", "PublishTimeout=5")
-    with local_stack(*options, *short) as stack:
-        publisher, reader, kills = Publisher(stack), Reader(stack), Counter[str]()
-        ending = threading.Event()
-        failures: list[BaseException] = []
+@dataclass
+class Life:
+    """A stack with somebody who uploads, somebody who reads, and somebody who kills; what became of them."""
+
+    stack: Stack
+    publisher: Publisher
+    reader: Reader
+    kills: Counter[str]
+
+    def live(self, seconds: float, kill_pause_s: tuple[float, float]) -> None:
+        """Let them all do their thing for a while; raises what any of them found to be wrong."""
+        ending, failures = threading.Event(), list[BaseException]()
         threads = [
             threading.Thread(target=_guarded, args=(failures, ending, work))
             for work in (
-                lambda: _upload(publisher, ending),
-                lambda: _read(reader, publisher, ending),
-                lambda: _kill(stack, kills, ending),
+                lambda: _upload(self.publisher, ending),
+                lambda: _read(self.reader, self.publisher, ending),
+                lambda: _kill(self.stack, self.kills, ending, kill_pause_s),
             )
         ]
         for thread in threads:
@@ -115,10 +119,50 @@ def test_nothing_is_lost_doubled_or_torn_while_workers_are_killed(
             thread.join()
         if failures:
             raise failures[0]
-        _recovered(stack, publisher, reader)
-        record_property("kills", f"{dict(kills)} in {seconds:.0f} s, {reader.polls} polls")
-        record_property("uploaded", f"{len(publisher.files)} files, {len(publisher.deleted)} versions deleted")
-        assert all(kills[handler] for handler in HANDLERS), "nobody was killed: nothing was tested"
+
+
+@contextmanager
+def living(*options: str, s3_port: int = 0) -> Iterator[Life]:
+    """Eight digest workers and two publishers that soon come back when they were killed."""
+    workers = ("--empty", "--digest-workers", "8", "--publish-workers", "2")
+    short = ("--parameter", "DigestTimeout=5", "--parameter", "PublishTimeout=5")
+    with local_stack(*workers, *short, *options, s3_port=s3_port) as stack:
+        yield Life(stack, Publisher(stack), Reader(stack), Counter())
+
+
+def tell(life: Life, seconds: float, record_property: Callable[[str, object], None]) -> None:
+    record_property("kills", f"{dict(life.kills)} in {seconds:.0f} s, {life.reader.polls} polls")
+    record_property("uploaded", f"{len(life.publisher.files)} files, {len(life.publisher.deleted)} versions deleted")
+    assert all(life.kills[handler] for handler in HANDLERS), "nobody was killed: nothing was tested"
+
+
+def test_nothing_is_lost_doubled_or_torn_while_workers_are_killed(
+    request: pytest.FixtureRequest, record_property: Callable[[str, object], None]
+) -> None:
+    seconds = float(request.config.getoption("--kill-seconds"))
+    with living() as life:
+        life.live(seconds, (0.05, 0.7))
+        _recovered(life)
+        tell(life, seconds, record_property)
+
+
+def test_nothing_is_lost_doubled_or_torn_while_the_wire_to_storage_breaks_as_well(
+    request: pytest.FixtureRequest, record_property: Callable[[str, object], None]
+) -> None:
+    """S3 and SQS refuse, hang up before and after, and cut their answers: the real adapter over real connections."""
+    seconds = float(request.config.getoption("--kill-seconds"))
+    s3_port = free_port()
+    with faulty_wire(free_port(), f"http://127.0.0.1:{s3_port}", seed=3) as wire:
+        rates, wire.rates = wire.rates, {}  # until the stack is laid out
+        with living("--functions-endpoint", wire.url, s3_port=s3_port) as life:
+            assert life.stack.facts["s3_endpoint"] == wire.target, "another process took the port"
+            wire.rates = rates
+            life.live(seconds, (1.0, 4.0))
+            wire.rates = {}
+            _recovered(life)
+        tell(life, seconds, record_property)
+        record_property("on the wire", f"{dict(sorted(wire.injected.items()))} in {wire.requests:,} requests")
+        assert wire.injected.keys() == rates.keys(), "some fault never happened"
 
 
 def _guarded(failures: list[BaseException], ending: threading.Event, work: Callable[[], None]) -> None:
@@ -141,9 +185,9 @@ def _read(reader: Reader, publisher: Publisher, ending: threading.Event) -> None
         reader.look(publisher.files, publisher.deleted)  # live: what is marked before it is deleted
 
 
-def _kill(stack: Stack, kills: Counter[str], ending: threading.Event) -> None:
+def _kill(stack: Stack, kills: Counter[str], ending: threading.Event, pause_s: tuple[float, float]) -> None:
     chance = random.Random(11)  # noqa: S311
-    while not ending.wait(chance.uniform(0.05, 0.7)):
+    while not ending.wait(chance.uniform(*pause_s)):
         wanted = chance.choice(HANDLERS)  # there are fewer publishers, and they are to die as often
         if alive := [pid for pid, handler in stack.workers(*HANDLERS) if handler == wanted]:
             pid = chance.choice(alive)
@@ -159,8 +203,9 @@ def admin(stack: Stack, *arguments: str) -> str:
     return run(str(PROJECT / "scripts/admin"), "--state-dir", str(stack.folder / "state"), *arguments).stdout
 
 
-def _recovered(stack: Stack, publisher: Publisher, reader: Reader) -> None:
+def _recovered(life: Life) -> None:
     """Dead letters go back, one sweep looks for the rest; then the catalog is what the objects say."""
+    stack, publisher, reader = life.stack, life.publisher, life.reader
     kinds = {"lxd.tar.xz": "metadata amd64", "rootfs.squashfs": "squashfs"}
     objects = {key: Content(kinds[key.rpartition("/")[2]], body) for key, body in publisher.present.items()}
     expected = {key: json.loads(body) for key, body in expected_catalog(objects, set()).items()}

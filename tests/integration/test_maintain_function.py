@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
 import json
-import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +11,7 @@ import pytest
 
 import images
 import notices
+from lambdas import Context, imported
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -23,27 +21,13 @@ LAID_OUT = ["index.html", "openapi.json", "streams/v1/index.json"]
 PRODUCT = "images/ubuntu/noble/amd64/default"
 
 
-@dataclass
-class Lambda:
-    """What a handler gets as its context."""
-
-    left_ms: int = 900_000
-    function_name: str = "maintain"
-    memory_limit_in_mb: int = 512
-    invoked_function_arn: str = "arn:aws:lambda:eu-central-1:123456789012:function:maintain"
-    aws_request_id: str = "1"
-
-    def get_remaining_time_in_millis(self) -> int:
-        return self.left_ms
-
-
 @pytest.fixture
 def queue_url(sqs: SQSClient, bucket: str) -> str:
     return sqs.create_queue(QueueName=f"arrivals-{bucket}")["QueueUrl"]
 
 
 @pytest.fixture
-def app(moto_endpoint: str, bucket: str, queue_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+def app(moto_endpoint: str, bucket: str, queue_url: str) -> Iterator[ModuleType]:
     """maintain.app, imported in the environment that the template gives it."""
     environment = {
         "BUCKET": bucket,
@@ -51,17 +35,13 @@ def app(moto_endpoint: str, bucket: str, queue_url: str, monkeypatch: pytest.Mon
         "ARRIVALS_QUEUE_URL": queue_url,
         "RETAIN_VERSIONS": "1",
         "POWERTOOLS_SERVICE_NAME": "maintain",
-        "POWERTOOLS_METRICS_NAMESPACE": "Simplestreams",
     }
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
-    sys.modules.pop("maintain.app", None)
-    yield importlib.import_module("maintain.app")
-    sys.modules.pop("maintain.app", None)
+    with imported("maintain.app", environment) as module:
+        yield module
 
 
 def run(app: ModuleType, task: str, left_ms: int = 900_000, **more: Any) -> dict[str, Any]:
-    answer: dict[str, Any] = app.handler({"task": task, **more}, Lambda(left_ms))
+    answer: dict[str, Any] = app.handler({"task": task, **more}, Context("maintain", left_ms))
     json.dumps(answer)  # Lambda must be able to send it
     return answer
 

@@ -336,3 +336,44 @@ def test_settings_of_maintain_are_read_and_refused_by_name() -> None:
     assert (settings.retain_versions, settings.retain_days, settings.stale_days) == (3, 30, 2)
     with pytest.raises(BadSetting, match="RETAIN_DAYS is 'x'"):
         Settings.from_environment({"BUCKET": "b", "RETAIN_DAYS": "x"})
+
+
+@pytest.mark.parametrize("task", ["retain", "sweep"])
+def test_many_products_are_looked_at_with_one_read_of_their_catalog(task: str) -> None:
+    system = System()
+    for number in range(6):
+        system.upload(f"images/os{number}/1/amd64/default/20261101", images.split_image(seed=str(number)))
+    system.catch_up()
+    system.store.log.clear()
+    if task == "retain":
+        retain(system.store, KEEP_ALL, NOW, no_pause, Work())
+    else:
+        sweep(system.store, lambda _: None, system.clients, Work())
+    reads = [key for method, key in system.store.log if method == "read"]
+    assert len([key for key in reads if key.startswith("versions/")]) == 6
+    assert reads.count("streams/v1/images.json") == 1
+
+
+def test_a_version_that_is_listed_again_while_others_are_looked_at_is_not_deleted() -> None:
+    """The catalog is compared after each product's records, not once for all of them."""
+    system = System()
+    for number in range(2):
+        system.upload(f"images/os{number}/1/amd64/default/20261101", images.split_image(seed=str(number)))
+    system.catch_up()
+    later = parse_version("images/os1/1/amd64/default/20261101")
+    withdraw(system.store, later, NOW - timedelta(hours=48), 24, no_pause)
+    system.catch_up()
+    assert list(system.listed()) == ["os0:1:amd64:default"]
+
+    def list_again(method: str, key: str) -> None:
+        if (method, key) == ("list", "versions/images/os1/1/amd64/default/"):
+            system.store.on = lambda *_: None
+            restore(system.store, later, no_pause)
+            system.publish(later.product)
+            withdraw(system.store, later, NOW - timedelta(hours=48), 24, no_pause)  # not yet folded
+
+    system.store.on = list_again
+    work = Work()
+    retain(system.store, KEEP_ALL, NOW, no_pause, work)
+    assert [(task.what, task.path) for task in work.tasks] == [("wait", later.path)]
+    assert f"{later.path}/rootfs.squashfs" in system.store.objects

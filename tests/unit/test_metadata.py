@@ -7,7 +7,7 @@ import pytest
 from simplestreams.errors import RejectedUpload
 from simplestreams.keys import parse_product
 from simplestreams.metadata import (
-    MAX_DOCUMENT_BYTES,
+    MAX_YAML_BYTES,
     Overrides,
     check_metadata_yaml,
     parse_checksums,
@@ -125,7 +125,7 @@ def test_a_missing_creation_date_is_a_warning() -> None:
         (b"a: [", "is not YAML"),
         (b"a: &a [x]\nb: [*a,*a]", "uses YAML aliases"),
         (b"[" * 40 + b"]" * 40, "nests deeper than 32"),
-        (b"a: " + b"x" * MAX_DOCUMENT_BYTES, "expected at most 1,048,576"),
+        (b"a: " + b"x" * MAX_YAML_BYTES, "expected at most 262,144"),
         (b"? " * 2000, "nests deeper"),
     ],
 )

@@ -9,7 +9,7 @@ from digest.settle import Settled
 from memory import MemoryStore, System
 from simplestreams import records
 from simplestreams.errors import CatalogBusy, CatalogDamaged
-from simplestreams.records import Reason, Record
+from simplestreams.records import Fault, Reason, Record
 
 PATH = "images/ubuntu/noble/amd64/default/20261123_10:00"
 RECORD = f"versions/{PATH}.json"
@@ -113,47 +113,74 @@ def test_an_overwritten_root_is_off_the_list_while_it_is_read(system: System) ->
 
 
 DELTA = "rootfs.20261122_10:00.vcdiff"
-REFUSED: dict[str, tuple[dict[str, bytes], str, str]] = {
-    "no tarball": ({"lxd.tar.xz": b"nonsense"}, "lxd.tar.xz", "is not a tarball (xz, gz, zst, bz2 or plain)"),
+REFUSED: dict[str, tuple[dict[str, bytes], str, str, Fault]] = {
+    "no tarball": (
+        {"lxd.tar.xz": b"nonsense"},
+        "lxd.tar.xz",
+        "is not a tarball (xz, gz, zst, bz2 or plain)",
+        "damaged",
+    ),
     "other architecture": (
         {"lxd.tar.xz": images.metadata_tarball("arm64")},
         "lxd.tar.xz",
         "says `architecture: aarch64`, expected x86_64",
+        "metadata",
     ),
-    "empty file": ({"lxd.tar.xz": b""}, "lxd.tar.xz", "is empty (0 bytes)"),
+    "empty file": ({"lxd.tar.xz": b""}, "lxd.tar.xz", "is empty (0 bytes)", "empty"),
     "no squashfs": (
         {"rootfs.squashfs": b"QFI\xfb" + bytes(90)},
         "rootfs.squashfs",
         "is not a squashfs: it starts with",
+        "wrong-kind",
     ),
-    "no qcow2": ({"disk.qcow2": b"raw disk"}, "disk.qcow2", "is not a qcow2 disk"),
-    "no tar root": ({"rootfs.tar.xz": b"x" * 600}, "rootfs.tar.xz", "is not a tarball"),
+    "no qcow2": ({"disk.qcow2": b"raw disk"}, "disk.qcow2", "is not a qcow2 disk", "wrong-kind"),
+    "no tar root": ({"rootfs.tar.xz": b"x" * 600}, "rootfs.tar.xz", "is not a tarball", "wrong-kind"),
     "no unified": (
         {"0123.tar.gz": images.root_tarball(compression="gz")},
         "0123.tar.gz",
         "holds no metadata.yaml at its top level",
+        "damaged",
     ),
-    "no delta": ({DELTA: b"xxxx"}, DELTA, "is not a vcdiff delta"),
+    "no delta": ({DELTA: b"xxxx"}, DELTA, "is not a vcdiff delta", "wrong-kind"),
     "two roots": (
         {"root.squashfs": images.squashfs("2")},
         "root.squashfs",
         "is a second squashfs beside rootfs.squashfs",
+        "second",
+    ),
+    "squashfs cut short": (
+        {"rootfs.squashfs": images.squashfs()[:-1]},
+        "rootfs.squashfs",
+        "is cut short: a squashfs of 4,096 bytes by its header, the file has 4,095",
+        "damaged",
+    ),
+    "name that clients spoil": (
+        {"root fs.squashfs": images.squashfs()},
+        "root fs.squashfs",
+        "the file name 'root fs.squashfs' contains ' '",
+        "name",
     ),
     "wrong digest": (
         {"SHA256SUMS": f"{'a' * 64}  rootfs.squashfs\n".encode()},
         "rootfs.squashfs",
         "expected aaaaaaaa",
+        "digest",
     ),
 }
 
 
-@pytest.mark.parametrize(("files", "file", "says"), REFUSED.values(), ids=REFUSED.keys())
-def test_bad_files_are_refused_with_a_reason(system: System, files: dict[str, bytes], file: str, says: str) -> None:
-    settled(system, images.split_image() | files)
+@pytest.mark.parametrize(("files", "file", "says", "fault"), REFUSED.values(), ids=REFUSED.keys())
+def test_bad_files_are_refused_with_a_reason(
+    system: System, files: dict[str, bytes], file: str, says: str, fault: Fault
+) -> None:
+    done = settled(system, images.split_image() | files)
     (reason,) = [reason for reason in record(system).reasons if reason.kind == "refused"]
     assert reason.file == file
     assert says in reason.sentence
-    assert reason.sentence.startswith(file)
+    assert reason.sentence.startswith((file, repr(file)))
+    assert reason.fault == fault
+    assert done.new_faults == [fault]
+    assert system.settle(PATH).new_faults == []
 
 
 @pytest.mark.parametrize("name", ["no qcow2", "no tar root", "no unified", "no delta", "two roots"])
@@ -175,6 +202,7 @@ def test_content_encoding_is_refused_and_a_copy_in_place_without_it_heals(system
     system.store.put(ROOT, images.squashfs(), content_encoding="gzip")
     system.settle(PATH)
     assert "`Content-Encoding: gzip`, expected none" in sentences(system)
+    assert [reason.fault for reason in record(system).reasons] == ["encoded"]
     system.store.put(ROOT, images.squashfs())  # the same bytes, so the same ETag
     system.settle(PATH)
     assert record(system).state == "sound"
@@ -184,6 +212,7 @@ def test_a_file_above_the_limit_is_refused_unread() -> None:
     system = System(max_bytes=5000)
     settled(system, images.split_image() | {"disk.qcow2": images.qcow2(size_bytes=6000)})
     assert "has 6,000 bytes, expected at most 5,000" in sentences(system)
+    assert [reason.fault for reason in record(system).reasons] == ["too-large"]
     assert f"{PATH}/disk.qcow2" not in system.store.bytes_read
 
 

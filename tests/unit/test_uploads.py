@@ -17,6 +17,7 @@ from simplestreams import examine, records
 from simplestreams.errors import CatalogBusy
 from simplestreams.keys import parse_key, parse_product, parse_version
 from simplestreams.records import FileFacts
+from storage.catalogs import Catalogs
 from storage.port import Opened
 from uploads import plan, problems, status, text, withdrawals
 from uploads.openapi import document
@@ -166,7 +167,7 @@ def test_a_root_with_another_digest_than_declared_is_never_listed() -> None:
     system.upload(PATH, images.split_image())
     system.catch_up()
     assert system.listed() == {}
-    found = status.look(system.store, status.Catalogs(system.store), VERSION)
+    found = status.look(system.store, Catalogs(system.store), VERSION)
     assert found
     assert found.status == "refused"
     assert f"expected {'b' * 64} as its uploader declared" in found.reasons[0].sentence
@@ -187,7 +188,7 @@ def system() -> System:
 
 
 def told(system: System, path: str = PATH) -> VersionStatus:
-    found = status.look(system.store, status.Catalogs(system.store), parse_version(path))
+    found = status.look(system.store, Catalogs(system.store), parse_version(path))
     assert found
     return found
 
@@ -305,7 +306,7 @@ def test_digest_that_lost_to_a_withdrawal_does_not_undo_it(system: System) -> No
 
 def test_there_is_no_status_of_nothing() -> None:
     store = MemoryStore()
-    assert status.look(store, status.Catalogs(store), VERSION) is None
+    assert status.look(store, Catalogs(store), VERSION) is None
 
 
 def test_files_that_nobody_looked_at_yet_are_incomplete() -> None:
@@ -397,7 +398,7 @@ def test_the_same_image_twice_is_refused_and_names_who_lists_it(system: System) 
 
 
 def test_the_catalog_is_read_again_only_when_it_changed(system: System) -> None:
-    catalogs = status.Catalogs(system.store)
+    catalogs = Catalogs(system.store)
     status.look(system.store, catalogs, VERSION)
     system.store.log.clear()
     status.look(system.store, catalogs, VERSION)

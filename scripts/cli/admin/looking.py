@@ -7,11 +7,11 @@ from typing import Any
 
 import msgspec
 
-from maintain.look import read_catalog
 from simplestreams import catalog, records
 from simplestreams.errors import CatalogDamaged, RejectedUpload
 from simplestreams.keys import RECORDS, ProductId, VersionId, parse_record_key
 from simplestreams.records import Record
+from storage.catalogs import Catalogs
 from storage.port import Store
 
 READERS = 16
@@ -73,8 +73,9 @@ def _products(store: Store) -> set[ProductId]:
 def listed(store: Store, below: str = "") -> list[Listed]:
     """Every item that the catalog names, whose path begins with `below`."""
     found = []
+    catalogs = Catalogs(store)
     for stream in streams(store):
-        for name, product in read_catalog(store, stream).products.products.items():
+        for name, product in catalogs.products(stream).products.items():
             for version, entry in catalog.decode_versions(product).items():
                 id_ = VersionId(ProductId(stream, *name.split(":")), version)
                 found += [Listed(id_, key, item) for key, item in entry.items.items() if item.path.startswith(below)]

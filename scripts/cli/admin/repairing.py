@@ -13,6 +13,7 @@ from publish.commit import publish
 from simplestreams import catalog
 from simplestreams.errors import CatalogDamaged
 from simplestreams.keys import ProductId, VersionId
+from storage.catalogs import Catalogs
 from storage.port import Store
 from storage.stream import HashFan
 
@@ -35,7 +36,7 @@ class Repaired:
 def rebuild_records(store: Store, below: str, max_bytes: int, *, really: bool) -> Repaired:
     """Read the images of every version whose record is missing, unreadable or out of date."""
     repaired = Repaired()
-    for product in known_products(store, _index(store), ""):
+    for product in known_products(store, Catalogs(store), _index(store), ""):
         if not product.path.startswith(below):
             continue
         looked = look(store, product)
@@ -92,7 +93,7 @@ def _checked(document: catalog.Products) -> None:
 def _all_products(store: Store) -> list[ProductId]:
     """Every product, also when no document can be read."""
     try:
-        return known_products(store, _index(store), "")
+        return known_products(store, Catalogs(store), _index(store), "")
     except CatalogDamaged:
         found: set[ProductId] = {version.product for version in _recorded(store)}
         return sorted(found)

@@ -1,0 +1,126 @@
+"""What an operator can see: one line for each version that a function settles, and metrics."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import images
+from lambdas import Context, imported, sqs_event
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+PRODUCT = "images/ubuntu/noble/amd64/default"
+GOOD, BAD = f"{PRODUCT}/20261122_10:00", f"{PRODUCT}/20261123_10:00"
+NAMED = {"stream": "images", "product": "ubuntu:noble:amd64:default"}
+FIELDS = {"stream", "product", "version", "outcome", "bytes", "seconds"}
+
+
+@dataclass
+class Told:
+    """What a run logged, and the metrics that it emitted: name -> values, and refusals by reason."""
+
+    lines: list[dict[str, Any]] = field(default_factory=list)
+    metrics: dict[str, list[float]] = field(default_factory=dict)
+    refusals: Counter[str] = field(default_factory=Counter)
+
+    def about(self, message: str) -> list[dict[str, Any]]:
+        return [line for line in self.lines if line.get("message") == message]
+
+
+class Functions:
+    """digest and publish over one bucket."""
+
+    def __init__(self, bucket: str, s3: S3Client, capsys: pytest.CaptureFixture[str], endpoint: str) -> None:
+        self._bucket, self._s3, self._capsys, self._endpoint = bucket, s3, capsys, endpoint
+
+    def upload(self, path: str, files: dict[str, bytes]) -> None:
+        for name, body in files.items():
+            self._s3.put_object(Bucket=self._bucket, Key=f"{path}/{name}", Body=body)
+
+    def remove(self, path: str) -> None:
+        for info in self._s3.list_objects_v2(Bucket=self._bucket, Prefix=f"{path}/")["Contents"]:
+            self._s3.delete_object(Bucket=self._bucket, Key=info["Key"])
+
+    def digest(self, *paths: str) -> Told:
+        return self._run("digest.app", sqs_event(self._bucket, *(f"{path}/x" for path in paths)))
+
+    def publish(self, *paths: str) -> Told:
+        return self._run("publish.app", sqs_event(self._bucket, *(f"versions/{path}.json" for path in paths)))
+
+    def _run(self, module: str, event: dict[str, Any]) -> Told:
+        self._capsys.readouterr()
+        environment = {"BUCKET": self._bucket, "AWS_ENDPOINT_URL": self._endpoint, "POWERTOOLS_SERVICE_NAME": "images"}
+        with imported(module, environment) as app:
+            answer = app.handler(event, Context())
+        assert answer == {"batchItemFailures": []}
+        return told(self._capsys.readouterr().out)
+
+
+def told(output: str) -> Told:
+    found = Told()
+    for line in map(json.loads, output.splitlines()):
+        if "_aws" not in line:
+            found.lines.append(line)
+            continue
+        for name in (m["Name"] for directive in line["_aws"]["CloudWatchMetrics"] for m in directive["Metrics"]):
+            if name == "Refusals":
+                found.refusals[line["reason"]] += int(sum(line[name]))
+            found.metrics.setdefault(name, []).extend(line[name])
+    return found
+
+
+@pytest.fixture
+def functions(moto_endpoint: str, bucket: str, s3: S3Client, capsys: pytest.CaptureFixture[str]) -> Iterator[Functions]:
+    return Functions(bucket, s3, capsys, moto_endpoint)
+
+
+def test_digest_tells_of_each_version_what_it_took_and_what_came_of_it(functions: Functions) -> None:
+    files = images.split_image()
+    functions.upload(GOOD, files)
+    functions.upload(BAD, {"lxd.tar.xz": b"no tarball", "incus.tar.xz": b""})
+    first = functions.digest(GOOD, BAD, GOOD)
+    settled = {line["version"]: line for line in first.about("settled")}
+    assert len(first.about("settled")) == len(settled) == 2
+    assert all(line.keys() >= FIELDS and line.items() >= NAMED.items() for line in settled.values())
+    good, bad = settled["20261122_10:00"], settled["20261123_10:00"]
+    assert (good["outcome"], good["state"], good["bytes"]) == ("recorded", "sound", sum(map(len, files.values())))
+    assert (bad["outcome"], bad["state"]) == ("recorded", "refused")
+    assert 0 < good["seconds"] < 60
+    assert sum(first.metrics["BytesHashed"]) == good["bytes"] + bad["bytes"]
+    assert first.refusals == {"damaged": 1, "empty": 1}
+    again = functions.digest(BAD)
+    assert [line["outcome"] for line in again.about("settled")] == ["unchanged"]
+    assert again.refusals == {}, "a refusal is counted when it is found, not whenever it is seen"
+
+
+def test_a_key_that_no_version_can_have_is_counted_too(functions: Functions) -> None:
+    said = functions.digest("images/ubuntu/noble/amd65/default/20261123_10:00")
+    assert "no client knows the architecture 'amd65'" in said.about("refused")[0]["reason"]
+    assert said.refusals == {"path": 1}
+
+
+def test_publish_tells_of_each_version_when_clients_see_it_and_when_no_more(functions: Functions) -> None:
+    files = images.split_image()
+    functions.upload(GOOD, files)
+    functions.digest(GOOD)
+    first = functions.publish(GOOD)
+    (line,) = first.about("listed")
+    assert line.items() >= {**NAMED, "version": "20261122_10:00", "outcome": "listed"}.items()
+    assert line["bytes"] == sum(map(len, files.values()))
+    assert first.metrics["UploadToListedSeconds"] == [line["seconds"]]
+    assert 0 <= line["seconds"] < 60
+    assert first.metrics["CatalogBytes"][0] > 500
+    assert first.metrics["LostRaces"] == [0]
+    assert functions.publish(GOOD).about("listed") == []
+    functions.remove(GOOD)
+    functions.digest(GOOD)
+    (gone,) = functions.publish(GOOD).about("delisted")
+    assert gone.items() >= {**NAMED, "version": "20261122_10:00", "outcome": "delisted"}.items()
+    assert gone.keys() >= FIELDS

@@ -1,0 +1,61 @@
+"""Functions as they are deployed: imported in an environment as the template gives it, and called as Lambda does."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import ModuleType
+
+import pytest
+
+import notices
+
+
+@dataclass
+class Context:
+    """What a handler gets as its context."""
+
+    function_name: str = "function"
+    left_ms: int = 900_000
+    memory_limit_in_mb: int = 512
+    invoked_function_arn: str = "arn:aws:lambda:eu-central-1:123456789012:function:function"
+    aws_request_id: str = "1"
+
+    def get_remaining_time_in_millis(self) -> int:
+        return self.left_ms
+
+
+@contextmanager
+def imported(module: str, environment: Mapping[str, str]) -> Iterator[ModuleType]:
+    """A handler's module, new from a cold start with these variables, and forgotten afterwards."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in {"POWERTOOLS_METRICS_NAMESPACE": "Simplestreams", **environment}.items():
+            patch.setenv(name, value)
+        sys.modules.pop(module, None)
+        app = importlib.import_module(module)
+        for handler in app.logger._logger.handlers:
+            handler.stream = sys.stdout  # Powertools keeps its handlers, pytest puts another stream in place
+        yield app
+        sys.modules.pop(module, None)
+
+
+def sqs_event(bucket: str, *keys: str) -> dict[str, list[dict[str, object]]]:
+    """A batch of one message for each key."""
+    return {
+        "Records": [
+            {
+                "messageId": str(number),
+                "receiptHandle": f"handle {number}",
+                "body": notices.notice(bucket, key),
+                "attributes": {"ApproximateReceiveCount": "1"},
+                "messageAttributes": {},
+                "eventSource": "aws:sqs",
+                "eventSourceARN": "arn:aws:sqs:eu-central-1:123456789012:queue",
+                "awsRegion": "eu-central-1",
+            }
+            for number, key in enumerate(keys)
+        ]
+    }
