@@ -87,31 +87,50 @@ def write_svg(figures: Iterable[Figure], target: Path, caption: str) -> None:
     )
 
 
-def write_growth_svg(series: Mapping[str, Sequence[tuple[float, float]]], target: Path, caption: str) -> None:
-    """Lines over two logarithmic axes, one for each name: (x, y) in the units that the name says."""
-    points = [point for line in series.values() for point in line]
+_PANEL: Final = (400, 250)  # width and height of what is between the axes
+_COLOURS: Final = ("#3a6ea5", "#b5523b", "#4b8b3b", "#8a5a9e")
+
+Line = Sequence[tuple[float, float]]
+
+
+def write_growth_svg(series: Mapping[str, Line], target: Path, caption: str) -> None:
+    """Lines over logarithmic axes; a panel for each unit, which ends the name after a comma: `fold, MiB`."""
+    panels: dict[str, dict[str, Line]] = {}
+    for name, line in series.items():
+        what, _, unit = name.rpartition(", ")
+        panels.setdefault(unit, {})[what] = line
+    width, height = _PANEL
+    parts = [f'<text x="10" y="20" font-weight="bold">{escape(caption)}</text>']
+    for number, (unit, lines) in enumerate(panels.items()):
+        parts.append(f'<g transform="translate({40 + number * (width + 80)},70)">{_panel(unit, lines)}</g>')
+    size = (len(panels) * (width + 80), height + 120)
+    target.write_text(
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {size[0]} {size[1]}" font-family="sans-serif" '
+        f'font-size="12"><rect width="{size[0]}" height="{size[1]}" fill="white"/>{"".join(parts)}</svg>\n'
+    )
+
+
+def _panel(unit: str, lines: Mapping[str, Line]) -> str:
+    points = [point for line in lines.values() for point in line]
     low = [min(point[axis] for point in points) for axis in (0, 1)]
     high = [max(point[axis] for point in points) for axis in (0, 1)]
 
     def place(point: tuple[float, float]) -> tuple[float, float]:
         share = [log(point[a] / low[a]) / (log(high[a] / low[a]) or 1.0) for a in (0, 1)]
-        return 70 + share[0] * 560, 340 - share[1] * 270
+        return share[0] * _PANEL[0], (1 - share[1]) * _PANEL[1]
 
-    parts = [f'<text x="10" y="20" font-weight="bold">{escape(caption)}</text>']
-    for number, (name, line) in enumerate(series.items()):
-        colour = ("#3a6ea5", "#b5523b", "#4b8b3b", "#8a5a9e")[number % 4]
+    parts = [f'<text x="0" y="-24" font-weight="bold">{escape(unit)}</text>']
+    for number, (name, line) in enumerate(lines.items()):
+        colour, off = _COLOURS[number % 4], -8 if number == 0 else 16  # numbers above the first line, below others
         places = [place(point) for point in line]
         path = " ".join(f"{x:.0f},{y:.0f}" for x, y in places)
         parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"/>')
         parts += [
-            f'<circle cx="{x:.0f}" cy="{y:.0f}" r="3" fill="{colour}"/><text x="{x + 5:.0f}" y="{y - 5:.0f}" '
-            f'fill="{colour}">{_short(point[1])}</text>'
+            f'<circle cx="{x:.0f}" cy="{y:.0f}" r="3" fill="{colour}"/>'
+            f'<text x="{x:.0f}" y="{y + off:.0f}" text-anchor="middle" fill="{colour}">{_short(point[1])}</text>'
             for (x, y), point in zip(places, line, strict=True)
         ]
-        parts.append(f'<text x="690" y="{60 + 18 * number}" fill="{colour}">{escape(name)}</text>')
-    ticks = sorted({point[0] for point in points})
-    parts += [f'<text x="{place((x, low[1]))[0]:.0f}" y="362" text-anchor="middle">{x:,.0f}</text>' for x in ticks]
-    target.write_text(
-        '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 980 380" font-family="sans-serif" font-size="12">'
-        f'<rect width="980" height="380" fill="white"/>{"".join(parts)}</svg>\n'
-    )
+        parts.append(f'<text x="{80 + 90 * number}" y="-24" fill="{colour}">{escape(name)}</text>')
+    for x in sorted({point[0] for point in points}):
+        parts.append(f'<text x="{place((x, low[1]))[0]:.0f}" y="{_PANEL[1] + 38}" text-anchor="middle">{x:,.0f}</text>')
+    return "".join(parts)
