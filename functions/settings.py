@@ -11,6 +11,9 @@ DEFAULT_MAX_BYTES: Final = 50 * GIB
 """What digest reads in 716 of its 900 s at the 600 Mbit/s of one Lambda run; the template explains its limit."""
 
 
+CLIENT_CHOICES: Final[Mapping[str, tuple[str, ...]]] = {"both": ALL_CLIENTS, "lxd": ("lxd",), "incus": ("incus",)}
+
+
 class BadSetting(ValueError):
     """A variable is missing or says nothing useful; the message names it."""
 
@@ -67,10 +70,9 @@ def _required(environment: Mapping[str, str], name: str) -> str:
 
 
 def _clients(value: str) -> tuple[str, ...]:
-    choices = {"both": ALL_CLIENTS, "lxd": ("lxd",), "incus": ("incus",)}
-    if value not in choices:
-        raise BadSetting(f"CLIENTS is {value!r}, expected one of {', '.join(sorted(choices))}")
-    return choices[value]
+    if value not in CLIENT_CHOICES:
+        raise BadSetting(f"CLIENTS is {value!r}, expected one of {', '.join(sorted(CLIENT_CHOICES))}")
+    return CLIENT_CHOICES[value]
 
 
 def _switch(environment: Mapping[str, str], name: str) -> bool:

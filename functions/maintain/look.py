@@ -34,7 +34,7 @@ class Product:
 def known_products(store: Store, catalogs: Catalogs, index: catalog.Index, after: str) -> list[ProductId]:
     """Every product that the bucket or the catalog knows, in order of path, behind `after`."""
     found = {*_below(store, "images", 0, after), *_below(store, RECORDS, len(RECORDS), after)}
-    streams = {product.stream for product in found} | index.index.keys() | _streams(store)
+    streams = {product.stream for product in found} | index.index.keys() | documented_streams(store)
     for stream in streams:
         documents = catalogs.of(stream)
         named = {*documents.products.products, *documents.products.withheld, *documents.unlisted.products}
@@ -43,7 +43,8 @@ def known_products(store: Store, catalogs: Catalogs, index: catalog.Index, after
     return sorted((product for product in found if product.path > after), key=lambda product: product.path)
 
 
-def _streams(store: Store) -> set[str]:
+def documented_streams(store: Store) -> set[str]:
+    """The streams that have a document."""
     keys = (info.key for info in store.list("streams/v1/"))
     names = {key.removeprefix("streams/v1/").removesuffix(".json").removesuffix(".unlisted") for key in keys}
     return {name for name in names if name.startswith("images")}

@@ -26,12 +26,16 @@ class Task:
 
 @dataclass(slots=True)
 class Work:
-    """A run. `after` is the path behind which it goes on, "" at the start; `time_left` says if there is some."""
+    """A run. `after` is the path behind which it goes on, "" at the start; `time_left` says if there is some.
+
+    `told` hears of each product that was looked at.
+    """
 
     dry_run: bool = False
     after: str = ""
     limit: int = MANY
     time_left: Callable[[], bool] = lambda: True
+    told: Callable[[str], object] = lambda _: None
     tasks: list[Task] = field(default_factory=list)
     unreadable: list[str] = field(default_factory=list)
     looked_at: int = 0
@@ -55,6 +59,7 @@ class Work:
         """A product was looked at; the next run need not look at it again."""
         self.after = path
         self.looked_at += size
+        self.told(path)
 
     def end(self, last: str) -> None:
         """Close the run. If it got as far as `last`, all were looked at, and the next run starts from the first."""

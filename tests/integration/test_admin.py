@@ -181,11 +181,13 @@ def test_what_events_missed_is_found_by_a_sweep(stack: Stack, product: str) -> N
 def test_withdrawn_is_off_the_list_at_once_and_restored_is_back(stack: Stack, product: str) -> None:
     path = f"{product}/20261101"
     upload(stack, path, images.split_image(seed=product))
-    admin(stack, "withdraw", path)
+    assert f"{path}: would be withdrawn, deleted after" in admin(stack, "withdraw", path)
     assert path in paths(stack)
     assert "deleted after" in admin(stack, "withdraw", path, "--reason", "does not boot", "--yes")
     wait_listed(stack, path, listed=False)
     assert stack.get(f"{path}/rootfs.squashfs")[0] == 200  # clients may still believe an older catalog
+    assert f"{path}: would be on the list again" in admin(stack, "restore", path, "--dry-run")
+    assert path not in paths(stack)
     admin(stack, "restore", path)
     wait_listed(stack, path)
     admin(stack, "withdraw", f"{product}/20261109", "--yes", code=4)

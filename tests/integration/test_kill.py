@@ -99,6 +99,7 @@ class Life:
     publisher: Publisher
     reader: Reader
     kills: Counter[str]
+    verified: int = 0
 
     def live(self, seconds: float, kill_pause_s: tuple[float, float]) -> None:
         """Let them all do their thing for a while; raises what any of them found to be wrong."""
@@ -132,7 +133,8 @@ def living(*options: str, s3_port: int = 0) -> Iterator[Life]:
 
 def tell(life: Life, seconds: float, record_property: Callable[[str, object], None]) -> None:
     record_property("kills", f"{dict(life.kills)} in {seconds:.0f} s, {life.reader.polls} polls")
-    record_property("uploaded", f"{len(life.publisher.files)} files, {len(life.publisher.deleted)} versions deleted")
+    about = f"{len(life.publisher.deleted)} versions deleted, {life.verified} read again and right"
+    record_property("uploaded", f"{len(life.publisher.files)} files, {about}")
     assert all(life.kills[handler] for handler in HANDLERS), "nobody was killed: nothing was tested"
 
 
@@ -223,4 +225,6 @@ def _recovered(life: Life) -> None:
     admin(stack, "redrive", "--yes")
     admin(stack, "sweep")
     stack.wait_until(right, "the catalog to be what the objects say", patience=240)
-    assert json.loads(admin(stack, "--json", "verify"))["mismatches"] == []
+    verified = json.loads(admin(stack, "--json", "verify"))
+    assert verified["mismatches"] == []
+    life.verified = verified["versions"]

@@ -3,7 +3,7 @@
 import random
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import wraps
@@ -14,18 +14,16 @@ import click
 
 import notices
 from cli.admin import checking, doctor, importing, looking, redriving, repairing, shown
-from cli.admin.place import EXIT_CODES, FOUND, NOTHING, Place, aws, end, errors_told, local
+from cli.admin.dry import DryStore
+from cli.admin.place import EXIT_CODES, FOUND, NOTHING, Place, aws, deployed, end, errors_told, local
 from maintain.retain import Rules, retain
 from maintain.retention import Rule
 from maintain.sweep import sweep as sweep_bucket
 from maintain.work import Work
-from settings import DEFAULT_MAX_BYTES
-from simplestreams.items import ALL_CLIENTS
+from settings import CLIENT_CHOICES, DEFAULT_MAX_BYTES
 from simplestreams.keys import RECORDS as RECORD_PREFIX
 from simplestreams.keys import ImageKey, VersionId
 from uploads import withdrawals
-
-CLIENTS = {"both": ALL_CLIENTS, "lxd": ("lxd",), "incus": ("incus",)}
 
 
 @dataclass(frozen=True)
@@ -37,8 +35,11 @@ class Context:
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}, epilog=EXIT_CODES)
-@click.option("--bucket", help="A bucket in AWS, with the usual credentials and region, instead of the local stack.")
-@click.option("--url", default="", help="The address that clients of it know, such as https://images.example.org.")
+@click.option("--stack", help="A stack in AWS, by its name, with the usual credentials and region.")
+@click.option("--bucket", help="A bucket in AWS whose stack is gone or not yours to ask.")
+@click.option(
+    "--url", default="", help="With --bucket: the address that clients know, such as https://images.example.org."
+)
 @click.option(
     "--state-dir",
     type=click.Path(path_type=Path, file_okay=False),
@@ -46,11 +47,13 @@ class Context:
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 @click.pass_context
-def main(context: click.Context, bucket: str | None, url: str, state_dir: Path | None, as_json: bool) -> None:
+def main(
+    context: click.Context, stack: str | None, bucket: str | None, url: str, state_dir: Path | None, as_json: bool
+) -> None:
     """Look at a server, check it, repair it.
 
-    Without --bucket it is the local stack that ./scripts/local started. Nothing is deleted, withdrawn or rebuilt
-    without --yes; without it these commands print what they would do, and why.
+    Without --stack or --bucket it is the local stack that ./scripts/local started. Nothing is deleted, withdrawn or
+    rebuilt without --yes; without it these commands print what they would do, and why.
 
     \b
     ./scripts/admin list                                   what is there, and what waits for what
@@ -58,9 +61,17 @@ def main(context: click.Context, bucket: str | None, url: str, state_dir: Path |
     ./scripts/admin verify --sample 20                     read 20 listed versions again and compare every digest
     ./scripts/admin doctor                                 is everything as it should be? if not, what helps?
     ./scripts/admin withdraw images/ubuntu/noble/amd64/default/20261123_10:00 --reason "does not boot" --yes
-    ./scripts/admin --bucket my-images --url https://images.example.org verify
+    ./scripts/admin --stack images verify --through-edge
     """
-    context.obj = Context(lambda: aws(bucket, url) if bucket else local(state_dir), as_json)
+    if (stack and bucket) or (url and not bucket):
+        raise click.UsageError("name the server by --stack, or by --bucket and --url")
+
+    def open_place() -> Place:
+        if stack:
+            return deployed(stack)
+        return aws(bucket, url) if bucket else local(state_dir)
+
+    context.obj = Context(open_place, as_json)
 
 
 def _command(function: Callable[..., None]) -> Callable[..., None]:
@@ -76,6 +87,11 @@ def _command(function: Callable[..., None]) -> Callable[..., None]:
 
 
 _yes = click.option("--yes", is_flag=True, help="Really do it.")
+_clients = click.option(
+    "--clients",
+    type=click.Choice(sorted(CLIENT_CHOICES)),
+    help="Whose items the catalog carries.  [default: as the stack was deployed, else as the catalog has it]",
+)
 
 
 @main.command(name="list")
@@ -191,15 +207,17 @@ def rebuild() -> None:
 
 
 @rebuild.command(name="catalog")
-@click.option("--clients", type=click.Choice(sorted(CLIENTS)), default="both", show_default=True)
+@_clients
 @_yes
 @_command
-def rebuild_catalog(place: Place, as_json: bool, clients: str, yes: bool) -> None:
+def rebuild_catalog(place: Place, as_json: bool, clients: str | None, yes: bool) -> None:
     """Fold all records into streams/v1 again; no image is read. A document that cannot be read is deleted first.
 
-    --clients must be what the server was deployed with (parameter Clients).
+    For a catalog that is gone, with --bucket, say --clients if the server was deployed for one of them only.
     """
-    _tell(as_json, yes, repairing.rebuild_catalog(place.store, CLIENTS[clients], really=yes).done)
+    with shown.busy("looking at the catalog"):
+        steps = list(repairing.catalog_again(place.store, _chosen(place, clients)))
+    _carry_out(as_json, yes, steps)
 
 
 @rebuild.command(name="records")
@@ -208,22 +226,25 @@ def rebuild_catalog(place: Place, as_json: bool, clients: str, yes: bool) -> Non
 @_command
 def rebuild_records(place: Place, as_json: bool, below: str, yes: bool) -> None:
     """Read the images whose record is missing, unreadable or out of date, here on this machine."""
-    _tell(as_json, yes, repairing.rebuild_records(place.store, below, DEFAULT_MAX_BYTES, really=yes).done)
+    with shown.busy("comparing records and images"):
+        steps = list(repairing.records_again(place.store, below, DEFAULT_MAX_BYTES))
+    _carry_out(as_json, yes, steps)
 
 
 @main.command()
-@click.option("--clients", type=click.Choice(sorted(CLIENTS)), default="both", show_default=True)
+@_clients
 @click.option("--dry-run", is_flag=True, help="Print what is missing, and send nothing.")
 @_command
-def sweep(place: Place, as_json: bool, clients: str, dry_run: bool) -> None:
+def sweep(place: Place, as_json: bool, clients: str | None, dry_run: bool) -> None:
     """Find what events missed and have it looked at again. Harmless at any time."""
     url = place.queue("images").url
-    work = Work(dry_run=dry_run, limit=1 << 60)
 
     def send(key: str) -> None:
         place.sqs.send_message(QueueUrl=url, MessageBody=notices.notice(place.bucket, key))
 
-    sweep_bucket(place.store, send, CLIENTS[clients], work)
+    with shown.busy("sweeping") as told:
+        work = Work(dry_run=dry_run, limit=1 << 60, told=told)
+        sweep_bucket(place.store, send, _chosen(place, clients), work)
     _tell_work(as_json, work)
 
 
@@ -253,9 +274,10 @@ def prune(
     \b
     ./scripts/admin prune --keep-versions 5 --dry-run
     """
-    work = Work(dry_run=dry_run or not yes, limit=1 << 60)
     rules = Rules(Rule(keep_versions, keep_days), grace_hours, stale_days)
-    retain(place.store, rules, datetime.now(UTC), time.sleep, work)
+    with shown.busy("looking at") as told:
+        work = Work(dry_run=dry_run or not yes, limit=1 << 60, told=told)
+        retain(place.store, rules, datetime.now(UTC), time.sleep, work)
     _tell_work(as_json, work)
 
 
@@ -267,21 +289,22 @@ def prune(
 @_command
 def withdraw(place: Place, as_json: bool, path: str, reason: str, grace_hours: int, yes: bool) -> None:
     """Take PATH (a product, a version or a file) off the list; its files are deleted after the grace time."""
+    store = place.store if yes else DryStore(place.store)
     target = withdrawals.parse_target(path)
-    if not yes:
-        shown.say(f"would take {path} off the list and delete it after {grace_hours} hours; add --yes to do it")
-        return
-    done = withdrawals.withdraw(place.store, target, datetime.now(UTC), grace_hours, time.sleep, reason)
-    _tell_changed(as_json, path, done, f"withdrawn, deleted after {done.delete_after}")
+    done = withdrawals.withdraw(store, target, datetime.now(UTC), grace_hours, time.sleep, reason)
+    will = f"withdrawn, deleted after {done.delete_after}"
+    _tell_changed(as_json, path, done, will if yes else f"would be {will}; add --yes to do it")
 
 
 @main.command()
 @click.argument("path")
+@click.option("--dry-run", is_flag=True, help="Print what would be back, and change nothing.")
 @_command
-def restore(place: Place, as_json: bool, path: str) -> None:
+def restore(place: Place, as_json: bool, path: str, dry_run: bool) -> None:
     """Put PATH (a product, a version or a file) back on the list, as long as it was not deleted."""
-    done = withdrawals.restore(place.store, withdrawals.parse_target(path), time.sleep)
-    _tell_changed(as_json, path, done, "on the list again")
+    store = DryStore(place.store) if dry_run else place.store
+    done = withdrawals.restore(store, withdrawals.parse_target(path), time.sleep)
+    _tell_changed(as_json, path, done, "would be on the list again" if dry_run else "on the list again")
 
 
 @main.command()
@@ -345,7 +368,7 @@ def redrive(place: Place, as_json: bool, queue: str, yes: bool) -> None:
 def doctor_(place: Place, as_json: bool) -> None:
     """Look the whole server over. Each finding names its remedy; exit code 1 if there is one."""
     found = []
-    for name, findings in doctor.examine(place):
+    for name, findings in _watched(doctor.examine(place)):
         found += findings
         if not as_json:
             click.echo(f"{name}: {'ok' if not findings else f'{len(findings)} findings'}")
@@ -390,6 +413,29 @@ def import_(place: Place, as_json: bool, source: str, yes: bool) -> None:
         did = f"{'copied' if yes else 'would copy'} {len(todo.files):,} files, {shown.size(todo.size_bytes)}"
         click.echo(f"{did}; {todo.already:,} were there already")
     sys.exit(FOUND if answer["left out"] else 0)
+
+
+def _watched(checks: Iterator[tuple[str, list[doctor.Finding]]]) -> Iterator[tuple[str, list[doctor.Finding]]]:
+    """The same, with a sign that something is going on while each is made."""
+    while True:
+        with shown.busy("looking"):
+            made = next(checks, None)
+        if made is None:
+            return
+        yield made
+
+
+def _chosen(place: Place, clients: str | None) -> tuple[str, ...]:
+    return CLIENT_CHOICES[clients] if clients else place.clients
+
+
+def _carry_out(as_json: bool, yes: bool, steps: list[repairing.Step]) -> None:
+    """Take the steps if that is wanted, with progress; then tell them."""
+    if yes:
+        with shown.count_progress() as progress:
+            for step in progress.track(steps, description="repairing"):
+                step.do()
+    _tell(as_json, yes, [step.what for step in steps])
 
 
 def _tell(as_json: bool, really: bool, done: list[str]) -> None:

@@ -15,7 +15,6 @@ from maintain.sweep import sweep
 from maintain.work import Work
 from simplestreams import catalog
 from simplestreams.errors import RejectedUpload, SimplestreamsError
-from simplestreams.items import ALL_CLIENTS
 from simplestreams.keys import CLAIMS, RECORDS, parse_key, parse_record_key
 
 EVENTS: Final = ["s3:ObjectCreated:*", "s3:ObjectRemoved:*"]
@@ -84,7 +83,7 @@ def _documents(place: Place) -> Findings:
 def _agreement(place: Place) -> Findings:
     """The bucket, the records and the catalog say the same."""
     work = Work(dry_run=True)
-    sweep(place.store, lambda _: None, ALL_CLIENTS, work)
+    sweep(place.store, lambda _: None, place.clients, work)
     for task in work.tasks:
         yield f"{task.path}: {task.why}", "admin sweep"
     for key in work.unreadable:
@@ -109,14 +108,42 @@ def _claims(place: Place) -> Findings:
 
 
 def _private(place: Place) -> Findings:
+    """Nobody but the edge reads the bucket, and what is deleted can be brought back."""
     try:
         public = place.s3.get_bucket_policy_status(Bucket=place.bucket)["PolicyStatus"]["IsPublic"]
     except ClientError as error:
-        if error.response["Error"]["Code"] in ("NoSuchBucketPolicy", "NotImplemented", "404"):
-            return
-        raise
+        if error.response["Error"]["Code"] not in ("NoSuchBucketPolicy", "NotImplemented", "404"):
+            raise
+        public = False
     if public:
         yield "the bucket's policy is public", "deploy the template again: only CloudFront reads the bucket"
+    if place.endpoint is None and not _is_blocked(place):
+        yield "the bucket does not block public access", "deploy the template again"
+    if place.s3.get_bucket_versioning(Bucket=place.bucket).get("Status") != "Enabled":
+        yield "the bucket keeps no older generations: what is deleted is gone", "deploy the template again"
+
+
+def _is_blocked(place: Place) -> bool:
+    try:
+        blocked = place.s3.get_public_access_block(Bucket=place.bucket)["PublicAccessBlockConfiguration"]
+    except ClientError as error:
+        if error.response["Error"]["Code"] != "NoSuchPublicAccessBlockConfiguration":
+            raise
+        return False
+    return all(blocked.values())
+
+
+def _deployment(place: Place) -> Findings:
+    """What CloudFormation and CloudWatch say of a stack that was named."""
+    if not place.stack:
+        return
+    (stack,) = place.session.client("cloudformation").describe_stacks(StackName=place.stack)["Stacks"]
+    if "FAILED" in stack["StackStatus"] or "ROLLBACK" in stack["StackStatus"]:
+        yield f"the last deployment ended as {stack['StackStatus']}", "sam deploy again; see README, A bad deployment"
+    pages = place.session.client("cloudwatch").get_paginator("describe_alarms")
+    for page in pages.paginate(AlarmNamePrefix=f"{place.stack}-", StateValue="ALARM"):
+        for alarm in page["MetricAlarms"]:
+            yield f"{alarm['AlarmName']} is in alarm: {alarm['StateReason']}", "see README, An alarm"
 
 
 def _served(place: Place) -> Findings:
@@ -134,8 +161,12 @@ def _served(place: Place) -> Findings:
 
 
 def _api(place: Place) -> Findings:
-    if place.api and (status := _get(place, place.api, "v1/uploads")[0]) not in (401, 403, 404, 405):
-        yield f"the upload API answers {status} to a stranger, expected 401 or 403", "look at the log of uploads"
+    if not place.api:
+        return
+    if (status := _get(place, place.api, "openapi.json")[0]) != 200:
+        yield f"the upload API answers {status} for its own description", "look at the log of uploads"
+    if (status := _get(place, place.api, "versions/images/a/b/amd64/c/20260101")[0]) not in (401, 403):
+        yield f"the upload API answers {status} to a stranger, expected 401 or 403", "deploy the template again"
 
 
 def _get(place: Place, base: str, path: str) -> tuple[int, bytes]:
@@ -148,6 +179,7 @@ def _get(place: Place, base: str, path: str) -> tuple[int, bytes]:
 
 
 CHECKS: Final[dict[str, Callable[[Place], Findings]]] = {
+    "deployment": _deployment,
     "wiring": _wiring,
     "queues": _queues,
     "documents": _documents,

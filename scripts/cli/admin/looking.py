@@ -2,12 +2,14 @@
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 
-from simplestreams import catalog, records
+from maintain.look import documented_streams
+from simplestreams import catalog, items, records
 from simplestreams.errors import CatalogDamaged, RejectedUpload
 from simplestreams.keys import RECORDS, ProductId, VersionId, parse_record_key
 from simplestreams.records import Record
@@ -80,6 +82,18 @@ def listed(store: Store, below: str = "") -> list[Listed]:
                 id_ = VersionId(ProductId(stream, *name.split(":")), version)
                 found += [Listed(id_, key, item) for key, item in entry.items.items() if item.path.startswith(below)]
     return found
+
+
+def clients(store: Store) -> tuple[str, ...]:
+    """Whose items the catalog carries now; all while it lists nothing that can be read."""
+    catalogs, ftypes = Catalogs(store), set[str]()
+    for stream in documented_streams(store):
+        with suppress(CatalogDamaged):  # another stream may tell; that this one is damaged, the doctor says
+            for product in catalogs.products(stream).products.values():
+                for version in catalog.decode_versions(product).values():
+                    ftypes |= {item.ftype for item in version.items.values()}
+    own = {client: {items.METADATA_FTYPES[client], items.UNIFIED_FTYPES[client]} for client in items.ALL_CLIENTS}
+    return tuple(client for client in items.ALL_CLIENTS if own[client] & ftypes) or items.ALL_CLIENTS
 
 
 def described(found: Seen, in_catalog: set[str]) -> dict[str, Any]:

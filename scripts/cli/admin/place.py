@@ -15,9 +15,11 @@ import click
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
+from cli.admin import looking
 from cli.folders import default_state_folder
 from local_stack.errors import NotRunning
 from local_stack.state import read_stack
+from settings import CLIENT_CHOICES
 from simplestreams.errors import RejectedUpload, SimplestreamsError
 from storage.s3 import S3Store
 from storage.stream import LARGE
@@ -46,7 +48,9 @@ class Queue:
 
 @dataclass(frozen=True)
 class Place:
-    """One server. `edge` is the address that clients know, empty when it was not said."""
+    """One server. `edge` is the address that clients know, `api` that of uploads, `stack` the name that it was
+    deployed under, `deployed_for` the clients that it was deployed for; each is empty when it is not known.
+    """
 
     session: Any
     bucket: str
@@ -54,6 +58,13 @@ class Place:
     edge: str = ""
     ca_file: str = ""
     api: str = ""
+    stack: str = ""
+    deployed_for: tuple[str, ...] = ()
+
+    @cached_property
+    def clients(self) -> tuple[str, ...]:
+        """Whose items the catalog shall carry: as it was deployed, else as the catalog has it."""
+        return self.deployed_for or looking.clients(self.store)
 
     @cached_property
     def s3(self) -> Any:
@@ -108,17 +119,44 @@ def local(state_folder: Path | None) -> Place:
     try:
         stack = read_stack(state_folder or default_state_folder())
     except NotRunning as error:
-        end(NO_STACK, f"{error}, or name a bucket in AWS with --bucket")
+        end(NO_STACK, f"{error}, or name a stack in AWS with --stack")
     session = boto3.Session(stack.access_key_id, stack.secret_access_key, region_name=stack.region)
     return Place(session, stack.bucket, stack.s3_endpoint, stack.base_url, stack.ca_file, stack.api_url)
 
 
+def deployed(stack: str) -> Place:
+    """A stack in AWS: bucket, addresses and clients as CloudFormation knows them."""
+    session = _session()
+    try:
+        (found,) = session.client("cloudformation").describe_stacks(StackName=stack)["Stacks"]
+    except ClientError as error:
+        if error.response["Error"]["Code"] != "ValidationError":
+            raise
+        end(NOTHING, f"there is no stack {stack} in {session.region_name}; set AWS_REGION to its region")
+    outputs = {output["OutputKey"]: output["OutputValue"] for output in found.get("Outputs", ())}
+    if "BucketName" not in outputs:
+        end(NOTHING, f"{stack} has no output BucketName, so it was not made from infra/template.yaml")
+    chosen = {parameter["ParameterKey"]: parameter["ParameterValue"] for parameter in found.get("Parameters", ())}
+    return Place(
+        session,
+        outputs["BucketName"],
+        edge=outputs.get("Address", ""),
+        api=outputs.get("ApiUrl", ""),
+        stack=stack,
+        deployed_for=CLIENT_CHOICES.get(chosen.get("Clients", ""), ()),
+    )
+
+
 def aws(bucket: str, url: str) -> Place:
     """A bucket in AWS, with the usual credentials."""
+    return Place(_session(), bucket, edge=url, ca_file=os.environ.get("SSL_CERT_FILE", ""))
+
+
+def _session() -> Any:
     session = boto3.Session()
     if not session.region_name:
-        end(NO_CREDENTIALS, "no AWS region is set; set AWS_REGION to the region of the bucket")
-    return Place(session, bucket, edge=url, ca_file=os.environ.get("SSL_CERT_FILE", ""))
+        end(NO_CREDENTIALS, "no AWS region is set; set AWS_REGION to the region of the server")
+    return session
 
 
 @contextmanager

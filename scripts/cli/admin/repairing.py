@@ -1,9 +1,10 @@
-"""Make records and catalog again from what lies below them."""
+"""Make records and catalog again from what lies below them. Plans, step by step; whoever asked carries them out."""
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, Final
 
 from digest.settle import Tools, outdated, settle
@@ -12,7 +13,7 @@ from publish.commit import Tools as PublishTools
 from publish.commit import publish
 from simplestreams import catalog
 from simplestreams.errors import CatalogDamaged
-from simplestreams.keys import ProductId, VersionId
+from simplestreams.keys import RECORDS, ProductId, VersionId, parse_record_key
 from storage.catalogs import Catalogs
 from storage.port import Store
 from storage.stream import HashFan
@@ -20,22 +21,16 @@ from storage.stream import HashFan
 CLAIM_S: Final = 900
 
 
-@dataclass
-class Repaired:
-    """What was, or would be, repaired, a sentence each."""
+@dataclass(frozen=True)
+class Step:
+    """One thing to repair: a sentence that says what would be done, and what does it."""
 
-    done: list[str] = field(default_factory=list)
-
-    def note(self, what: str, action: Callable[[], Any], *, really: bool) -> None:
-        """Note it, and do it if it shall really be done."""
-        self.done.append(what)
-        if really:
-            action()
+    what: str
+    do: Callable[[], Any]
 
 
-def rebuild_records(store: Store, below: str, max_bytes: int, *, really: bool) -> Repaired:
+def records_again(store: Store, below: str, max_bytes: int) -> Iterator[Step]:
     """Read the images of every version whose record is missing, unreadable or out of date."""
-    repaired = Repaired()
     for product in known_products(store, Catalogs(store), _index(store), ""):
         if not product.path.startswith(below):
             continue
@@ -44,33 +39,28 @@ def rebuild_records(store: Store, below: str, max_bytes: int, *, really: bool) -
             unreadable = version in looked.seen and version not in looked.known
             reason = outdated(looked.known.get(version), looked.folders.get(version, {}))
             if unreadable:
-                seen = looked.seen[version]
-                what = f"delete {version.record_key}, which cannot be read"
-                repaired.note(what, lambda v=version, s=seen: store.delete(v.record_key, s.revision), really=really)  # type: ignore[misc]
+                gone = partial(store.delete, version.record_key, looked.seen[version].revision)
+                yield Step(f"delete {version.record_key}, which cannot be read", gone)
             if unreadable or reason:
-                what = f"read {version.path} again: {reason or 'its record cannot be read'}"
-                repaired.note(what, lambda v=version: settle(v, _tools(store, max_bytes)), really=really)  # type: ignore[misc]
-    return repaired
+                why = reason or "its record cannot be read"
+                yield Step(f"read {version.path} again: {why}", partial(settle, version, _tools(store, max_bytes)))
 
 
-def rebuild_catalog(store: Store, clients: Sequence[str], *, really: bool) -> Repaired:
+def catalog_again(store: Store, clients: Sequence[str]) -> Iterator[Step]:
     """Fold every record into the documents of its stream; a document that cannot be read goes first."""
-    repaired = Repaired()
     for key, decode in _documents(store):
         seen = store.read(key)
         try:
             decode(seen.body if seen else None)
         except CatalogDamaged as damage:
-            revision = seen.revision if seen else ""
-            repaired.note(f"delete {key}: {damage}", lambda k=key, r=revision: store.delete(k, r), really=really)  # type: ignore[misc]
+            yield Step(f"delete {key}: {damage}", partial(store.delete, key, seen.revision if seen else ""))
     tools = PublishTools(store, clients, lambda: datetime.now(UTC), time.sleep)
     by_stream: dict[str, list[ProductId]] = {}
     for product in _all_products(store):
         by_stream.setdefault(product.stream, []).append(product)
     for stream, products in by_stream.items():
         what = f"fold the records of {len(products)} products into {catalog.products_key(stream)}"
-        repaired.note(what, lambda s=stream, p=products: publish(s, p, tools), really=really)  # type: ignore[misc]
-    return repaired
+        yield Step(what, partial(publish, stream, products, tools))
 
 
 def _documents(store: Store) -> list[tuple[str, Callable[[bytes | None], object]]]:
@@ -100,8 +90,6 @@ def _all_products(store: Store) -> list[ProductId]:
 
 
 def _recorded(store: Store) -> list[VersionId]:
-    from simplestreams.keys import RECORDS, parse_record_key
-
     return [parse_record_key(info.key) for info in store.list(RECORDS)]
 
 

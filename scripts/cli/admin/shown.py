@@ -1,7 +1,8 @@
 """How commands show what they found: a table for people, JSON for programs, progress on standard error."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import click
@@ -41,6 +42,13 @@ def count_progress() -> Progress:
     """A bar of things done, on standard error."""
     parts = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     return Progress(*parts, console=Console(stderr=True), transient=True)
+
+
+@contextmanager
+def busy(what: str) -> Iterator[Callable[[str], None]]:
+    """Say on standard error, where that is a terminal, what is being looked at; gone when it is over."""
+    with Console(stderr=True).status(what) as status:
+        yield lambda now: status.update(f"{what}: {escape(now)}")
 
 
 def size(size_bytes: int) -> str:
