@@ -15,11 +15,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from environment import SetupFailed, find_uv, uv_settings
+from environment import SetupFailed, find_uv, uv_settings, working_folder
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 LOCKS: Final = Path(__file__).parent / "locks"
-CACHE: Final = ROOT / ".cache" / "gates"
+CACHE: Final = working_folder() / ".cache" / "gates"
 
 
 class ToolMissing(Exception):

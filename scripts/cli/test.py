@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from environment import working_folder
+
 PROJECT = Path(__file__).resolve().parent.parent.parent
 
 CHECKS = (
@@ -27,7 +29,11 @@ OPTIONAL = (
 
 def main() -> int:
     """Run the checks, then pytest with the arguments given; 0 only if all of it passed."""
-    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"}
+    environment = {
+        **os.environ,
+        **_caches(working_folder()),
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
+    }
     failed = [name for name, arguments in CHECKS if not _passes(name, arguments, environment)]
     for what, programs, remedy in OPTIONAL:
         missing = [program for program in programs if not shutil.which(program)]
@@ -43,6 +49,16 @@ def main() -> int:
         cwd=PROJECT, env=environment, check=False,
     )  # fmt: skip
     return tests.returncode or (1 if failed else 0)
+
+
+def _caches(folder: Path) -> dict[str, str]:
+    """Where each tool keeps what it learned; its own default would be the clone, which may be read-only."""
+    return {
+        "RUFF_CACHE_DIR": str(folder / ".ruff_cache"),
+        "MYPY_CACHE_DIR": str(folder / ".mypy_cache"),
+        "HYPOTHESIS_STORAGE_DIRECTORY": str(folder / ".hypothesis"),
+        "PYTEST_ADDOPTS": f"{os.environ.get('PYTEST_ADDOPTS', '')} -o cache_dir='{folder / '.pytest_cache'}'".strip(),
+    }
 
 
 def _passes(name: str, arguments: list[str], environment: dict[str, str]) -> bool:
