@@ -22,6 +22,7 @@ from typing import Any
 import boto3
 from botocore.config import Config
 
+from e2e.harness import need
 from local_stack.api import make_api
 from local_stack.certificates import ensure_certificates
 from local_stack.credentials import ACCESS_KEY, SECRET_KEY
@@ -69,6 +70,7 @@ def send(
     ca_file: Path | None = None,
 ) -> Answer:
     """One request with exactly these headers, by curl: it reads an answer that comes before the body has gone out."""
+    need("curl")
     with tempfile.TemporaryDirectory() as folder:
         sent, head, got = (Path(folder) / name for name in ("sent", "head", "got"))
         command = ["curl", "--silent", "--show-error", "--http1.1", "--request", method, "--max-time", "60"]

@@ -61,6 +61,22 @@ def need(*tools: str, root: bool = False) -> None:
     pytest.skip(reason)
 
 
+def children(parent: int) -> dict[int, list[str]]:
+    """The processes that another one started and that still run: number -> words of the command."""
+    found = {}
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdecimal():
+            continue
+        try:
+            words = (entry / "cmdline").read_bytes().decode().split("\0")
+            its_parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+        except OSError:  # it ended meanwhile
+            continue
+        if its_parent == parent:
+            found[int(entry.name)] = words
+    return found
+
+
 def wait_for(look: Callable[[], T | None], what: str, patience: float = PATIENCE) -> T:
     """The first answer of `look` that is neither None nor False; a TimeoutError says `what` was expected."""
     deadline = time.monotonic() + patience
@@ -206,19 +222,9 @@ class Stack:
 
     def workers(self, *handlers: str) -> list[tuple[int, str]]:
         """Process number and handler of every worker of this stack that runs one of these handlers."""
-        found = []
-        for entry in Path("/proc").iterdir():
-            if not entry.name.isdecimal():
-                continue
-            try:
-                words = (entry / "cmdline").read_bytes().decode().split("\0")
-                parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-            except OSError:  # it ended meanwhile
-                continue
-            handler = next((word for word in words if word in handlers), "")
-            if handler and parent == self.facts["pid"]:
-                found.append((int(entry.name), handler))
-        return found
+        return [
+            (pid, word) for pid, words in children(int(self.facts["pid"])).items() for word in words if word in handlers
+        ]
 
     def wait_until(self, look: Callable[[], T | None], what: str, patience: float = PATIENCE) -> T:
         """`wait_for`, which ends at once when the stack does and shows the end of its log when it fails."""
@@ -281,6 +287,7 @@ class Stack:
 
 def put(file: Path, url: str, *options: str) -> None:
     """`curl -T file url`, an AssertionError on any status that is not a success."""
+    need("curl")
     run("curl", "--silent", "--show-error", "--fail-with-body", *options, "-T", file, url)
 
 

@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 
+from e2e.harness import children
 from local_stack.sample import host_architecture, sample_files
 from local_stack.servers import listen
 
@@ -71,10 +72,7 @@ class Running:
 
     def children(self) -> list[int]:
         """Processes of this stack, found by their endpoint or port; none of another stack."""
-        listed = subprocess.run(
-            ["ps", "-o", "pid=", "--ppid", str(self.process.pid)], capture_output=True, text=True, check=False
-        )
-        return [int(pid) for pid in listed.stdout.split()]
+        return list(children(self.process.pid))
 
 
 def command(*options: str) -> list[str]:

@@ -13,6 +13,7 @@ import yaml
 
 import images
 import uploading
+from e2e.harness import need
 from uploading import PROJECT, System
 
 ACTION = PROJECT / "infra/action/action.yml"
@@ -26,6 +27,7 @@ def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
 
 def run_step(system: System, folder: Path, **inputs: str) -> tuple[subprocess.CompletedProcess[str], dict[str, str]]:
     """Run the action's only step with these inputs; the process and the outputs that it set."""
+    need("curl")
     action: dict[str, Any] = yaml.safe_load(ACTION.read_text())
     (step,) = action["runs"]["steps"]
     given = {name: about.get("default", "") for name, about in action["inputs"].items()} | inputs

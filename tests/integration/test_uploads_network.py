@@ -21,10 +21,16 @@ from botocore.credentials import Credentials
 
 import images
 import uploading
+from e2e.harness import need
 from uploading import PROJECT
 
 MIB = 1 << 20
 SCRIPT = PROJECT / "scripts/upload"
+
+
+@pytest.fixture(autouse=True)
+def _curl() -> None:
+    need("curl")
 
 
 def environment(folder: Path, **variables: str) -> dict[str, str]:
