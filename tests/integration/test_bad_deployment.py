@@ -32,6 +32,8 @@ BAD = "raise RuntimeError('a release that does not start')\n"
 def copy(tmp_path: Path) -> Path:
     for folder in ("functions", "infra", "scripts"):
         shutil.copytree(PROJECT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__", ".*"))
+    for path in tmp_path.rglob("*"):
+        path.chmod(path.stat().st_mode | 0o200)  # the clone may be read-only
     return tmp_path
 
 

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shlex
 import subprocess
 import sys
 import zipfile
@@ -13,6 +14,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from click.testing import CliRunner, Result
 
+import cli.test
 import environment
 from cli import presign
 from local_stack.errors import NotRunning
@@ -234,3 +236,24 @@ def test_presign_for_aws_without_a_region_says_so(monkeypatch: pytest.MonkeyPatc
     done = run(GOOD, "--bucket", "mine", "--overwrite")
     assert (done.exit_code, done.stdout) == (presign.NO_CREDENTIALS, "")
     assert "AWS_REGION" in done.stderr
+
+
+def test_a_read_only_clone_is_tested_without_writing_to_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """ruff, mypy, pytest and hypothesis each keep a cache, by default in the folder that they are run in."""
+    told: list[dict[str, str]] = []
+
+    def run(command: list[str], env: dict[str, str], **_: object) -> subprocess.CompletedProcess[str]:
+        told.append(env)
+        return subprocess.CompletedProcess(command, 0)
+
+    monkeypatch.setattr(cli.test, "working_folder", lambda: tmp_path)
+    monkeypatch.setattr(subprocess, "run", run)
+    monkeypatch.setattr(sys, "argv", ["test"])
+    monkeypatch.setenv("PYTEST_ADDOPTS", "-x")
+    assert cli.test.main() == 0
+    assert len(told) == 4
+    for env in told:
+        caches = [env["RUFF_CACHE_DIR"], env["MYPY_CACHE_DIR"], env["HYPOTHESIS_STORAGE_DIRECTORY"]]
+        first, _, cache = shlex.split(env["PYTEST_ADDOPTS"])
+        assert (first, cache.partition("=")[0]) == ("-x", "cache_dir")
+        assert all(Path(folder).is_relative_to(tmp_path) for folder in (*caches, cache.partition("=")[2]))
