@@ -240,6 +240,14 @@ def test_a_tree_of_todays_layout_is_adopted_and_a_second_run_copies_nothing(
     assert len(told(stack, "import", str(tmp_path), "--yes", code=1)["left out"]) == 2
 
 
+@pytest.mark.parametrize("folder", ["", "no-such-folder", "streams"])
+def test_a_tree_without_images_is_no_tree(stack: Stack, tmp_path: Path, folder: str) -> None:
+    (tmp_path / "streams/images/ubuntu").mkdir(parents=True)
+    (tmp_path / "streams/v1").mkdir()
+    (tmp_path / "streams/v1/index.json").write_text("{}")
+    assert admin(stack, "import", str(tmp_path / folder), "--yes", code=4) == ""
+
+
 def test_another_bucket_is_adopted(stack: Stack, product: str) -> None:
     s3, path = stack.s3(), f"{product}/20261101"
     s3.create_bucket(Bucket="old-server")

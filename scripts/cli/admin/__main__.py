@@ -394,6 +394,11 @@ def import_(place: Place, as_json: bool, source: str, yes: bool) -> None:
     """
     files = importing.bucket(place.s3, source) if source.startswith("s3://") else importing.folder(Path(source))
     todo = importing.plan(place, files)
+    if todo.is_empty:
+        end(
+            NOTHING,
+            f"there is no file below images* in {source}; name the folder or bucket that holds the folder images",
+        )
     for sentence in (*todo.refused, *todo.taken):
         shown.say(f"left out: {sentence}")
     if yes:

@@ -36,6 +36,11 @@ class Plan:
     already: int
 
     @property
+    def is_empty(self) -> bool:
+        """Whether the tree holds nothing at all, not even what is left out."""
+        return not (self.files or self.refused or self.taken or self.already)
+
+    @property
     def size_bytes(self) -> int:
         """How much there is to send."""
         return sum(file.size_bytes for file in self.files)
