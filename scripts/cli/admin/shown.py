@@ -1,15 +1,20 @@
 """How commands show what they found: a table for people, JSON for programs, progress on standard error."""
 
 import json
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import asdict
+from typing import Any, NoReturn
 
 import click
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn, TransferSpeedColumn
 from rich.table import Column, Table
+
+from cli.admin.place import FOUND
+from maintain.work import Work
 
 
 def say(sentence: str) -> None:
@@ -49,6 +54,20 @@ def busy(what: str) -> Iterator[Callable[[str], None]]:
     """Say on standard error, where that is a terminal, what is being looked at; gone when it is over."""
     with Console(stderr=True).status(what) as status:
         yield lambda now: status.update(f"{what}: {escape(now)}")
+
+
+def end_of_work(in_json: bool, work: Work) -> NoReturn:
+    """Show a run of maintain, and end; the exit code says whether there was something that it could not read."""
+    if in_json:
+        tasks = [asdict(task) for task in work.tasks]
+        as_json({"dry_run": work.dry_run, "tasks": tasks, "unreadable": work.unreadable})
+    else:
+        for task in work.tasks:
+            click.echo(f"{task.what}: {task.path}\n  {task.why}")
+        for key in work.unreadable:
+            click.echo(f"unreadable: {key}\n  admin rebuild records --yes reads its images again")
+        click.echo(f"{len(work.tasks)} things {'to do' if work.dry_run else 'done'}")
+    sys.exit(FOUND if work.unreadable else 0)
 
 
 def size(size_bytes: int) -> str:
