@@ -1,5 +1,6 @@
 """A gate that cannot run says so, and is not green."""
 
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -98,3 +99,20 @@ def test_the_exit_status_says_what_happened(
     monkeypatch.setitem(checks.CHECKS, "lint", gate)
     answer = CliRunner().invoke(command.main, ["run", "lint"])
     assert (answer.exit_code, said in answer.output) == (status, True)
+
+
+def test_the_mirror_for_backports_is_one_that_the_machine_uses(tmp_path: Path) -> None:
+    """Images of Debian name the snapshot that they were made of in a comment."""
+    lists = tmp_path / "sources.list.d"
+    lists.mkdir()
+    (lists / "debian.sources").write_text(
+        "Types: deb\n# http://snapshot.debian.org/archive/debian/20250520T000000Z\n"
+        "URIs: http://deb.debian.org/debian\nSuites: bookworm\n\nURIs: http://deb.debian.org/debian-security\n"
+    )
+    command = f"source {tools.ROOT}/.ci/install-extras; debian_mirror {tmp_path}"
+    done = subprocess.run(("bash", "-c", command), capture_output=True, text=True, check=False)
+    assert done.stdout == "http://deb.debian.org/debian\n"
+    (lists / "debian.sources").unlink()
+    (tmp_path / "sources.list").write_text("deb http://ftp.de.debian.org/debian/ bookworm main\n")
+    done = subprocess.run(("bash", "-c", command), capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == "http://ftp.de.debian.org/debian/"

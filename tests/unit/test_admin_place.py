@@ -119,3 +119,24 @@ def test_a_dry_run_says_the_same_and_writes_nothing() -> None:
     before = dict(system.store.objects)
     assert restore(DryStore(system.store), version, lambda _: None).versions == [PATH]
     assert system.store.objects == before
+
+
+@pytest.mark.parametrize(
+    ("description", "stranger", "says"),
+    [
+        (200, 403, []),
+        (200, 401, []),
+        (503, 403, ["answers 503 for its own description"]),
+        (200, 200, ["answers 200 to a stranger, expected 401 or 403"]),
+        (200, 404, ["answers 404 to a stranger, expected 401 or 403"]),
+    ],
+)
+def test_an_api_that_is_away_or_open_is_a_finding(
+    description: int, stranger: int, says: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def get(_place: Place, _base: str, path: str) -> tuple[int, bytes]:
+        return (description if path == "openapi.json" else stranger), b""
+
+    monkeypatch.setattr(doctor, "_get", get)
+    found = [what for what, _ in doctor.CHECKS["api"](Place(None, "images-1", api="https://api.example.org"))]
+    assert [sentence for sentence, said in zip(found, says, strict=True) if said not in sentence] == []

@@ -98,6 +98,24 @@ def test_a_publisher_that_died_before_the_index_is_made_good_by_the_next(system:
     assert catalog.decode_index(system.streams()[INDEX]).index["images"].products == ["a:r:amd64:default"]
 
 
+def test_a_version_is_told_as_listed_once_though_the_index_loses_a_race(system: System) -> None:
+    """Its document is written already then, and the attempt that wins finds nothing new in it."""
+
+    def another(method: str, key: str) -> None:
+        if (method, key) == ("create", INDEX):
+            system.store.on = lambda *_: None
+            system.store.put(INDEX, catalog.encode(catalog.decode_index(None)))
+
+    system.store.on = another
+    (done,) = system.publish(parse_product(A))
+    assert done.lost_races == 1
+    assert [record.version for record in done.listed] == [f"{A}/{VERSION}"]
+    system.store.remove(f"{A}/{VERSION}/rootfs.squashfs")
+    system.settle(f"{A}/{VERSION}")
+    (done,) = system.publish(parse_product(A))
+    assert [version.path for version in done.delisted] == [f"{A}/{VERSION}"]
+
+
 def test_losing_every_race_is_said(system: System) -> None:
     def always(method: str, key: str) -> None:
         if method in ("create", "replace") and key == DOCUMENT:
