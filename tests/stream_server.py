@@ -5,7 +5,9 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
+
+from http_servers import served
 
 ETAG = '"5f0c5e7b9d1a4c3e8b2f6a7d9e0c1b2a"'
 
@@ -41,19 +43,10 @@ class ObjectServer:
 @contextmanager
 def serving(content: bytes) -> Iterator[ObjectServer]:
     """A server of `content` on a port of its own, with the presigning half of an S3 client."""
-    served = ObjectServer(content)
-    handler = type("Handler", (_Handler,), {"served": served})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    server.daemon_threads = True
-    served.url = f"http://127.0.0.1:{server.server_port}"
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-    thread.start()
-    try:
-        yield served
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    source = ObjectServer(content)
+    with served(type("Handler", (_Handler,), {"served": source})) as port:
+        source.url = f"http://127.0.0.1:{port}"
+        yield source
 
 
 class _Handler(BaseHTTPRequestHandler):

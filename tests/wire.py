@@ -18,8 +18,10 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from urllib.parse import urlsplit
+
+from http_servers import served
 
 RATES: Mapping[str, float] = {
     "503": 0.03,
@@ -72,16 +74,8 @@ class Wire:
 def faulty_wire(port: int, target: str, seed: int) -> Iterator[Wire]:
     """Serve on `port`; `target` is the address of the service, which need not be there yet."""
     wire = Wire(f"http://127.0.0.1:{port}", target, random.Random(seed))  # noqa: S311
-    server = ThreadingHTTPServer(("127.0.0.1", port), type("Handler", (_Handler,), {"wire": wire}))
-    server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
-    thread.start()
-    try:
+    with served(type("Handler", (_Handler,), {"wire": wire}), port):
         yield wire
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -53,6 +53,7 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
             dry_run=bool(event.get("dry_run", False)),
             after=resume(store, task),
             time_left=lambda: context.get_remaining_time_in_millis() > LAST_MS,
+            clock=time.monotonic,
         )
         _run(task, work)
         remember(store, task, work)
@@ -75,9 +76,15 @@ def _send(key: str) -> None:
 def _report(task: str, work: Work) -> dict[str, Any]:
     """One line for each thing done, one for the run, and the metrics."""
     for done in work.tasks:
-        about = telemetry.about_path(done.path)
         logger.info(
-            done.what, **about, task=task, path=done.path, outcome=done.what, why=done.why, dry_run=work.dry_run
+            done.what,
+            **telemetry.about_path(done.path),
+            task=task,
+            path=done.path,
+            outcome="would be done" if work.dry_run else "done",
+            bytes=done.size_bytes,
+            seconds=done.seconds,
+            why=done.why,
         )
     for key in work.unreadable:
         logger.error("unreadable record", task=task, key=key, remedy="delete it; the next sweep reads its images again")

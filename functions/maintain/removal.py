@@ -33,7 +33,7 @@ def remove_withdrawn(store: Store, product: Product, named: Collection[str], now
             work.do(task, partial(store.replace, version.record_key, seen.body, seen.revision))
             continue
         why = f"withdrawn, {_reason(record, doomed)}"
-        task = Task("delete", _shown(version, record, doomed), why)
+        task = Task("delete", _shown(version, record, doomed), why, _size(doomed))
         work.do(task, partial(_delete, store, record, product.seen[version], doomed))
 
 
@@ -48,7 +48,8 @@ def remove_stale(store: Store, product: Product, named: Collection[str], days: i
         moment = now.isoformat(timespec="seconds")
         why = f"incomplete, and nothing was uploaded for {(now - newest).days} days"
         marked = replace(record, withdrawn=Withdrawal(moment, moment, why))
-        work.do(Task("delete", version.path, why), partial(_delete, store, marked, product.seen[version], marked.files))
+        task = Task("delete", version.path, why, marked.size_bytes)
+        work.do(task, partial(_delete, store, marked, product.seen[version], marked.files))
 
 
 def remove_tombstones(store: Store, product: Product, mentioned: Collection[str], work: Work) -> None:
@@ -71,6 +72,10 @@ def _reason(record: Record, doomed: dict[str, FileFacts]) -> str:
     withdrawal = _withdrawal_of(record, next(iter(doomed.values())))
     assert withdrawal is not None  # noqa: S101  (only such files are doomed)
     return f"{withdrawal.reason or 'as was asked'}, on {withdrawal.since}"
+
+
+def _size(files: dict[str, FileFacts]) -> int:
+    return sum(facts.size_bytes for facts in files.values())
 
 
 def _shown(version: VersionId, record: Record, doomed: dict[str, FileFacts]) -> str:

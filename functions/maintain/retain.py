@@ -61,7 +61,12 @@ def _tend(
     named = {item.path for version in listed.values() for item in version.items.values()}
     for version, reason in expired(product.known.values(), listed, rules.retention, now):
         work.do(
-            Task("withdraw", version.path, f"{reason}; its files are deleted {rules.grace_hours} hours later"),
+            Task(
+                "withdraw",
+                version.path,
+                f"{reason}; its files are deleted {rules.grace_hours} hours later",
+                product.known[version].size_bytes,
+            ),
             partial(withdraw, store, version, now, rules.grace_hours, pause, reason),
         )
     remove_withdrawn(store, product, named, now, work)

@@ -66,7 +66,8 @@ def _send_outdated(send: Callable[[str], object], product: Product, work: Work) 
             continue
         folder = product.folders.get(version, {})
         if reason := outdated(product.known.get(version), folder):
-            work.do(Task("look again", version.path, reason), partial(send, version.prefix))
+            task = Task("look again", version.path, reason, sum(info.size_bytes for info in folder.values()))
+            work.do(task, partial(send, version.prefix))
 
 
 def _fold_again(

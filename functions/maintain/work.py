@@ -5,7 +5,7 @@ A plan is a list of tasks; carrying it out and printing it differ in one place, 
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from storage.port import Store, write
@@ -17,18 +17,23 @@ MANY: Final = 20_000
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """One thing to do: `what` in a word or two, to which path, and why."""
+    """One thing to do: `what` in a word or two, to which path, and why; what it is about has `size_bytes`.
+
+    `seconds` is what it took, once it is done.
+    """
 
     what: str
     path: str
     why: str
+    size_bytes: int = 0
+    seconds: float = 0.0
 
 
 @dataclass(slots=True)
 class Work:
     """A run. `after` is the path behind which it goes on, "" at the start; `time_left` says if there is some.
 
-    `told` hears of each product that was looked at.
+    `told` hears of each product that was looked at. `clock` counts seconds, from whenever.
     """
 
     dry_run: bool = False
@@ -36,6 +41,7 @@ class Work:
     limit: int = MANY
     time_left: Callable[[], bool] = lambda: True
     told: Callable[[str], object] = lambda _: None
+    clock: Callable[[], float] = lambda: 0.0
     tasks: list[Task] = field(default_factory=list)
     unreadable: list[str] = field(default_factory=list)
     looked_at: int = 0
@@ -43,9 +49,11 @@ class Work:
 
     def do(self, task: Task, action: Callable[[], object]) -> None:
         """Note a task and carry it out, unless this is a dry run."""
-        self.tasks.append(task)
+        self.tasks.append(task)  # first: a task that fails was begun
         if not self.dry_run:
+            began = self.clock()
             action()
+            self.tasks[-1] = replace(task, seconds=round(self.clock() - began, 3))
 
     def damaged(self, key: str) -> None:
         """Note a record that cannot be read; an operator must look at it."""

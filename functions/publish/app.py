@@ -86,8 +86,9 @@ def _publish_all(products: set[ProductId], tools: Tools) -> dict[ProductId, Simp
     failures: dict[ProductId, SimplestreamsError] = {}
     for stream, wanted in sorted(streams.items()):
         try:
+            began = time.monotonic()
             published = publish(stream, wanted, tools)
-            _report(published, len(wanted))
+            _report(published, len(wanted), round(time.monotonic() - began, 3))
             failures |= published.damaged
         except SimplestreamsError as error:
             logger.error("left in the queue", stream=stream, error=type(error).__name__, reason=str(error))
@@ -95,8 +96,8 @@ def _publish_all(products: set[ProductId], tools: Tools) -> dict[ProductId, Simp
     return failures
 
 
-def _report(published: Published, products: int) -> None:
-    """One line and the metrics of one stream."""
+def _report(published: Published, products: int, seconds: float) -> None:
+    """One line and the metrics of one stream, a line for each version that came or went; `seconds` is what it took."""
     for product, damage in published.damaged.items():
         logger.error("left in the queue", product=product.name, error=type(damage).__name__, reason=str(damage))
     logger.info(
@@ -111,16 +112,19 @@ def _report(published: Published, products: int) -> None:
         repeats=published.repeats,
         had_turn=published.had_turn,
         bytes=published.catalog_bytes,
+        seconds=seconds,
     )
     metrics.add_metric("CatalogWrites", MetricUnit.Count, published.writes)
     metrics.add_metric("LostRaces", MetricUnit.Count, published.lost_races)
-    for version in published.delisted:
-        logger.info("delisted", **telemetry.about(version), outcome="delisted", bytes=0, seconds=0)
+    for version, size_bytes in published.delisted.items():
+        logger.info("delisted", **telemetry.about(version), outcome="delisted", bytes=size_bytes, seconds=seconds)
     for record in published.listed:
         newest = max(datetime.fromisoformat(facts.modified) for facts in record.files.values())
-        seconds = round((datetime.now(UTC) - newest).total_seconds(), 3)
-        size_bytes = sum(facts.size_bytes for facts in record.files.values())
-        logger.info("listed", **telemetry.about(record.id), outcome="listed", bytes=size_bytes, seconds=seconds)
-        metrics.add_metric("UploadToListedSeconds", MetricUnit.Seconds, seconds)
+        late = round((datetime.now(UTC) - newest).total_seconds(), 3)
+        about = telemetry.about(record.id)
+        logger.info(
+            "listed", **about, outcome="listed", bytes=record.size_bytes, seconds=seconds, seconds_since_upload=late
+        )
+        metrics.add_metric("UploadToListedSeconds", MetricUnit.Seconds, late)
     with single_metric("CatalogBytes", MetricUnit.Bytes, published.catalog_bytes) as metric:
         metric.add_dimension("stream", published.stream)

@@ -21,7 +21,7 @@ from typing import Final
 
 from simplestreams import catalog, records
 from simplestreams.catalog import Document as CatalogDocument
-from simplestreams.catalog import Products, Unlisted
+from simplestreams.catalog import Products, Unlisted, Version
 from simplestreams.errors import CatalogDamaged
 from simplestreams.fold import fold, fold_index, fold_unlisted, product_id
 from simplestreams.keys import ProductId, VersionId, stream_claim_key
@@ -66,7 +66,8 @@ class Tools:
 class Published:
     """What came of publishing one stream. `damaged` products were left as they are in the catalog.
 
-    `listed` are the versions that clients see from now on, `delisted` those that they see no longer.
+    `listed` are the versions that clients see from now on, `delisted` those that they see no longer, with the bytes
+    of the files that were listed.
     `repeats` are attempts that lost nothing and were made again to be sure, see MOST_REPEATS. `had_turn` is
     false when it gave up waiting for the mark on the stream.
     `seen`: prefix -> key -> revision of all that the last attempt read or wrote there.
@@ -80,7 +81,7 @@ class Published:
     catalog_bytes: int = 0
     damaged: dict[ProductId, CatalogDamaged] = field(default_factory=dict)
     listed: list[Record] = field(default_factory=list)
-    delisted: list[VersionId] = field(default_factory=list)
+    delisted: dict[VersionId, int] = field(default_factory=dict)
     had_turn: bool = False
     seen: dict[str, dict[str, str]] = field(default_factory=dict)
 
@@ -240,11 +241,13 @@ def _note_changes(
 ) -> None:
     """Note the versions that the catalog lists from now on, and those that it lists no longer."""
     for product, versions in changed.items():
-        was, now = _version_names(before, product), _version_names(after, product)
-        done.listed.extend(record for record in versions if record.id.version in now - was)
-        done.delisted.extend(VersionId(product, name) for name in sorted(was - now))
+        was, now = _versions(before, product), _versions(after, product)
+        done.listed.extend(record for record in versions if record.id.version in now.keys() - was.keys())
+        for name in sorted(was.keys() - now.keys()):
+            sizes = {item.path: item.size for item in was[name].items.values()}  # a file may be two items
+            done.delisted[VersionId(product, name)] = sum(sizes.values())
 
 
-def _version_names(document: Products, product: ProductId) -> set[str]:
+def _versions(document: Products, product: ProductId) -> dict[str, Version]:
     entry = document.products.get(product.name)
-    return set(catalog.decode_versions(entry)) if entry else set()
+    return catalog.decode_versions(entry) if entry else {}

@@ -95,6 +95,11 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
         """The version this record is about."""
         return parse_version(self.version)
 
+    @property
+    def size_bytes(self) -> int:
+        """What its files come to."""
+        return sum(facts.size_bytes for facts in self.files.values())
+
 
 class Verdict(msgspec.Struct, frozen=True):
     """What of a version may be listed. File names; `roots` and `deltas` by ftype."""

@@ -82,6 +82,9 @@ def test_missed_uploads_go_to_the_arrivals_queue(
     assert notices.keys(message["Body"]) == [f"{PRODUCT}/20261101/"]
     (said,) = [vars(record) for record in caplog.records if record.getMessage() == "look again"]
     assert (said["path"], said["why"]) == (f"{PRODUCT}/20261101", "it has no record")
+    assert (said["stream"], said["product"], said["version"]) == ("images", "ubuntu:noble:amd64:default", "20261101")
+    assert (said["outcome"], said["bytes"]) == ("done", sum(map(len, images.split_image().values())))
+    assert 0 < said["seconds"] < 60
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [line["MaintainTasks"] for line in lines if "MaintainTasks" in line] == [[len(LAID_OUT) + 1]]
 

@@ -104,7 +104,7 @@ def described(found: Seen, in_catalog: set[str]) -> dict[str, Any]:
         "state": record.state if record else "unreadable",
         "listed": found.version.path in in_catalog,
         "files": len(record.files) if record else 0,
-        "bytes": sum(facts.size_bytes for facts in record.files.values()) if record else 0,
+        "bytes": record.size_bytes if record else 0,
         "reasons": [reason.sentence for reason in record.reasons] if record else [found.damage],
     }
 

@@ -2,13 +2,13 @@
 
 import hashlib
 import json
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 
+from http_servers import served
 from page.build import ARTEFACT
 
 Json = dict[str, Any]
@@ -90,12 +90,5 @@ def _handler(site: Site) -> type[BaseHTTPRequestHandler]:
 def serving() -> Iterator[Site]:
     """A running site with the page and no catalog."""
     site = Site(files={"/index.html": ARTEFACT.read_bytes(), "/openapi.json": b"{}"})
-    with ThreadingHTTPServer(("127.0.0.1", 0), _handler(site)) as server:
-        site.port = server.server_address[1]
-        thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
-        thread.start()
-        try:
-            yield site
-        finally:
-            server.shutdown()
-            thread.join()
+    with served(_handler(site)) as site.port:
+        yield site
