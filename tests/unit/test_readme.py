@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import get_args
 
 import click
 import pytest
@@ -46,7 +47,7 @@ def test_every_problem_of_the_api_is_explained() -> None:
 
 
 def test_every_word_for_a_fault_is_explained() -> None:
-    assert set(filter(None, Fault.__args__)) <= named(section("### What the functions say"))  # type: ignore[attr-defined]
+    assert set(filter(None, get_args(Fault))) <= named(section("### What the functions say"))
 
 
 @pytest.mark.parametrize("line", sorted({n for n in named(README) if re.match(r"(\./scripts/)?admin [a-z]", n)}))
