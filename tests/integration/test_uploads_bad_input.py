@@ -400,7 +400,9 @@ def test_an_upload_id_that_means_nothing_here_begins_anew(system: System, versio
 
 def test_a_part_of_another_size_is_refused(system: System, version: str) -> None:
     signed = system.sign(f"{version}/rootfs.squashfs", BIG, multipart=True)
-    answer = send("PUT", signed["parts"][0]["url"], BIG[: 15 * MIB])
+    # A few bytes: a server that answers and hangs up while megabytes still come resets the connection, and the
+    # answer may be lost with it (versitygw, 7 of 300 on a busy machine).
+    answer = send("PUT", signed["parts"][0]["url"], BIG[:1000])
     assert (answer.status, MISMATCH in answer.body.decode()) == (403, True)
 
 
