@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
+from dataclasses import asdict
 from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any
@@ -10,11 +12,18 @@ from typing import Any
 import boto3
 import pytest
 from botocore.exceptions import ClientError
+from click.testing import CliRunner
 
 import images
 from cli.admin import doctor, looking, place
+from cli.admin.__main__ import main
 from cli.admin.dry import DryStore
-from cli.admin.place import NOTHING, Place
+from cli.admin.faults import NOTHING
+from cli.admin.findings import NotSeen
+from cli.admin.place import Place
+from maintain.retain import Rules, retain
+from maintain.retention import Rule
+from maintain.work import Work
 from memory import System
 from simplestreams.keys import parse_version
 from uploads.withdrawals import restore, withdraw
@@ -22,7 +31,16 @@ from uploads.withdrawals import restore, withdraw
 PATH = "images/ubuntu/noble/amd64/default/20261123_10:00"
 STACK = {
     "StackStatus": "UPDATE_COMPLETE",
-    "Parameters": [{"ParameterKey": "Clients", "ParameterValue": "lxd"}],
+    "Parameters": [
+        {"ParameterKey": name, "ParameterValue": value}
+        for name, value in {
+            "Clients": "lxd",
+            "RetainVersions": "2",
+            "RetainDays": "0",
+            "GraceHours": "48",
+            "StaleDays": "3",
+        }.items()
+    ],
     "Outputs": [
         {"OutputKey": "BucketName", "OutputValue": "images-1"},
         {"OutputKey": "Address", "OutputValue": "https://images.example.org"},
@@ -81,6 +99,50 @@ def test_another_stack_is_not_taken_for_ours(
     assert says in capsys.readouterr().err
 
 
+def test_a_dry_run_of_prune_is_what_maintain_would_do_in_that_stack(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(boto3, "Session", lambda: Session(STACK))
+    system = three_versions()
+    monkeypatch.setattr(Place, "store", system.store)
+    work = Work(dry_run=True)
+    retain(system.store, Rules(Rule(2, 0), 48, 3), datetime.now(UTC), lambda _: None, work)
+    assert work.tasks
+    before = dict(system.store.objects)
+    assert pruned("--stack images prune --dry-run") == [asdict(task) for task in work.tasks]
+    assert "48 hours later" in work.tasks[0].why
+    assert pruned("prune --stack images --keep-versions 0") == [], "an option goes before the stack's own"
+    later = pruned("--stack images prune --grace-hours 5")
+    assert "5 hours later" in later[0]["why"]
+    assert system.store.objects == before
+
+
+def test_what_is_withdrawn_stays_for_the_grace_time_of_its_stack(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(boto3, "Session", lambda: Session(STACK))
+    system = three_versions()
+    monkeypatch.setattr(Place, "store", system.store)
+    for given, hours in (("", 48), (" --grace-hours 5", 5)):
+        done = CliRunner().invoke(main, f"--json --stack images withdraw {PATH}{given}".split())
+        told = json.loads(done.stdout)
+        left = datetime.fromisoformat(told["delete_after"]) - datetime.now(UTC)
+        assert round(left.total_seconds() / 3600) == hours
+        assert told["dry_run"] is True
+
+
+def three_versions() -> System:
+    system = System()
+    for day in (1, 2):
+        system.upload(f"{PATH[:-14]}2026112{day}_10:00", images.split_image(seed=str(day)))
+    system.upload(PATH, images.split_image())
+    system.catch_up()
+    return system
+
+
+def pruned(line: str) -> list[dict[str, Any]]:
+    done = CliRunner().invoke(main, ["--json", *line.split()])
+    assert done.exit_code == 0, done.output
+    tasks: list[dict[str, Any]] = json.loads(done.stdout)["tasks"]
+    return tasks
+
+
 @pytest.mark.parametrize("clients", [("incus", "lxd"), ("lxd",), ("incus",)])
 @pytest.mark.parametrize("unified", [False, True])
 def test_the_catalog_tells_whose_items_it_carries(clients: tuple[str, ...], unified: bool) -> None:
@@ -104,7 +166,8 @@ def test_a_deployment_that_failed_and_alarms_that_ring_are_findings() -> None:
     ]
     assert all(remedy for _, remedy in found)
     assert list(doctor.CHECKS["deployment"](Place(Session(STACK), "images-1", stack="images"))) == []
-    assert list(doctor.CHECKS["deployment"](Place(None, "images-1"))) == [], "nobody named a stack"
+    (unseen,) = doctor.CHECKS["deployment"](Place(None, "images-1"))
+    assert isinstance(unseen, NotSeen), "nobody named a stack"
 
 
 def test_a_dry_run_says_the_same_and_writes_nothing() -> None:

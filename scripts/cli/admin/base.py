@@ -8,34 +8,68 @@ from typing import Any
 
 import click
 
-from cli.admin.place import EXIT_CODES, Place, aws, deployed, errors_told, local
+from cli.admin.faults import EXIT_CODES, errors_told
+from cli.admin.place import Place, aws, deployed, local
 from settings import CLIENT_CHOICES
 
 
 @dataclass(frozen=True)
-class Context:
-    """What every command is told."""
+class Named:
+    """Which server, and how to answer, as far as it was said."""
 
-    open: Callable[[], Place]
-    as_json: bool
+    stack: str = ""
+    bucket: str = ""
+    url: str = ""
+    state_dir: Path | None = None
+    as_json: bool = False
+
+    def over(self, other: "Named") -> "Named":
+        """The same, with what was not said here as the other says it."""
+        return Named(
+            self.stack or other.stack,
+            self.bucket or other.bucket,
+            self.url or other.url,
+            self.state_dir or other.state_dir,
+            self.as_json or other.as_json,
+        )
+
+    def open(self) -> Place:
+        """The server; a usage error when two are named."""
+        if sum(map(bool, (self.stack, self.bucket, self.state_dir))) > 1 or (self.url and not self.bucket):
+            raise click.UsageError("name one server: --stack, or --bucket with --url, or --state-dir")
+        if self.url and not self.url.startswith(("https://", "http://")):
+            raise click.UsageError(f"--url is {self.url!r}, expected an address such as https://images.example.org")
+        if self.stack:
+            return deployed(self.stack)
+        return aws(self.bucket, self.url) if self.bucket else local(self.state_dir)
+
+
+OPTIONS = (
+    click.option("--stack", default="", help="A stack in AWS, by its name, with the usual credentials and region."),
+    click.option("--bucket", default="", help="A bucket in AWS whose stack is gone or not yours to ask."),
+    click.option(
+        "--url", default="", help="With --bucket: the address that clients know, such as https://images.example.org."
+    ),
+    click.option(
+        "--state-dir",
+        type=click.Path(path_type=Path, file_okay=False),
+        help="The state folder of the local stack.  [default: .local in the project folder]",
+    ),
+    click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table."),
+)
+
+
+def common(function: Callable[..., None]) -> Callable[..., None]:
+    """Options that may stand before a command and behind it."""
+    for option in reversed(OPTIONS):
+        function = option(function)
+    return function
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}, epilog=EXIT_CODES)
-@click.option("--stack", help="A stack in AWS, by its name, with the usual credentials and region.")
-@click.option("--bucket", help="A bucket in AWS whose stack is gone or not yours to ask.")
-@click.option(
-    "--url", default="", help="With --bucket: the address that clients know, such as https://images.example.org."
-)
-@click.option(
-    "--state-dir",
-    type=click.Path(path_type=Path, file_okay=False),
-    help="The state folder of the local stack.  [default: .local in the project folder]",
-)
-@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+@common
 @click.pass_context
-def main(
-    context: click.Context, stack: str | None, bucket: str | None, url: str, state_dir: Path | None, as_json: bool
-) -> None:
+def main(context: click.Context, /, **named: Any) -> None:
     """Look at a server, check it, repair it.
 
     Without --stack or --bucket it is the local stack that ./scripts/local started. Nothing is deleted, withdrawn or
@@ -47,27 +81,31 @@ def main(
     ./scripts/admin verify --sample 20                     read 20 listed versions again and compare every digest
     ./scripts/admin doctor                                 is everything as it should be? if not, what helps?
     ./scripts/admin withdraw images/ubuntu/noble/amd64/default/20261123_10:00 --reason "does not boot" --yes
-    ./scripts/admin --stack images verify --through-edge
+    ./scripts/admin verify --through-edge --stack images
     """
-    if (stack and bucket) or (url and not bucket):
-        raise click.UsageError("name the server by --stack, or by --bucket and --url")
-
-    def open_place() -> Place:
-        if stack:
-            return deployed(stack)
-        return aws(bucket, url) if bucket else local(state_dir)
-
-    context.obj = Context(open_place, as_json)
+    context.obj = Named(**named)
 
 
 def command(function: Callable[..., None]) -> Callable[..., None]:
     """A command gets the opened place, and its errors become sentences."""
 
+    @common
     @wraps(function)
     @click.pass_obj
-    def run(context: Context, *args: Any, **kwargs: Any) -> None:
+    def run(
+        before: Named,
+        /,
+        *args: Any,
+        stack: str,
+        bucket: str,
+        url: str,
+        state_dir: Path | None,
+        as_json: bool,
+        **kwargs: Any,
+    ) -> None:
+        named = Named(stack, bucket, url, state_dir, as_json).over(before)
         with errors_told():
-            function(context.open(), context.as_json, *args, **kwargs)
+            function(named.open(), named.as_json, *args, **kwargs)
 
     return run
 

@@ -5,6 +5,7 @@ import time
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Final, NoReturn
 
 import click
 
@@ -12,26 +13,30 @@ from cli.admin import importing, shown
 from cli.admin.base import command, main
 from cli.admin.base import yes as yes_option
 from cli.admin.dry import DryStore
-from cli.admin.place import FOUND, NOTHING, Place, end
+from cli.admin.faults import FOUND, NOTHING, end
+from cli.admin.place import Place
 from maintain.retain import Rules, retain
 from maintain.retention import Rule
 from maintain.work import Work
 from uploads import withdrawals
 
+AS_DEPLOYED: Final = "[default: as the stack was deployed"
+
 
 @main.command()
 @click.argument("path")
 @click.option("--reason", default="", help="Why; it is kept in the record.")
-@click.option("--grace-hours", type=click.IntRange(1), default=24, show_default=True, help="Until it is deleted.")
+@click.option("--grace-hours", type=click.IntRange(1), help=f"Until it is deleted.  {AS_DEPLOYED}, else 24]")
 @yes_option
 @command
-def withdraw(place: Place, as_json: bool, path: str, reason: str, grace_hours: int, yes: bool) -> None:
+def withdraw(place: Place, as_json: bool, path: str, reason: str, grace_hours: int | None, yes: bool) -> None:
     """Take PATH (a product, a version or a file) off the list; its files are deleted after the grace time."""
     store = place.store if yes else DryStore(place.store)
     target = withdrawals.parse_target(path)
-    done = withdrawals.withdraw(store, target, datetime.now(UTC), grace_hours, time.sleep, reason)
+    hours = place.rules.grace_hours if grace_hours is None else grace_hours
+    done = withdrawals.withdraw(store, target, datetime.now(UTC), hours, time.sleep, reason)
     will = f"withdrawn, deleted after {done.delete_after}"
-    _tell_changed(as_json, path, done, will if yes else f"would be {will}; add --yes to do it")
+    _tell_changed(as_json, not yes, path, done, will if yes else f"would be {will}; add --yes to do it")
 
 
 @main.command()
@@ -42,50 +47,68 @@ def restore(place: Place, as_json: bool, path: str, dry_run: bool) -> None:
     """Put PATH (a product, a version or a file) back on the list, as long as it was not deleted."""
     store = DryStore(place.store) if dry_run else place.store
     done = withdrawals.restore(store, withdrawals.parse_target(path), time.sleep)
-    _tell_changed(as_json, path, done, "would be on the list again" if dry_run else "on the list again")
+    _tell_changed(as_json, dry_run, path, done, "would be on the list again" if dry_run else "on the list again")
 
 
-def _tell_changed(as_json: bool, path: str, done: withdrawals.Changed, what: str) -> None:
+def _tell_changed(as_json: bool, dry_run: bool, path: str, done: withdrawals.Changed, what: str) -> None:
     if not (done.versions or done.files):
         end(NOTHING, f"there is no {path}, or its files are being deleted; `admin undelete` may bring them back")
     if as_json:
-        shown.as_json(asdict(done))
+        shown.as_json({"dry_run": dry_run, **asdict(done)})
         return
     for one in (*done.versions, *done.files):
         click.echo(f"{one}: {what}")
 
 
 @main.command()
-@click.option("--keep-versions", type=click.IntRange(0), default=0, help="Keep so many versions of a product; 0: all.")
-@click.option("--keep-days", type=click.IntRange(0), default=0, help="Keep versions for so many days; 0: for ever.")
-@click.option("--grace-hours", type=click.IntRange(1), default=24, show_default=True)
-@click.option("--stale-days", type=click.IntRange(0), default=7, show_default=True, help="0 keeps unfinished uploads.")
+@click.option(
+    "--keep-versions", type=click.IntRange(0), help=f"Keep so many of a product; 0: all.  {AS_DEPLOYED}, else 0]"
+)
+@click.option(
+    "--keep-days", type=click.IntRange(0), help=f"Keep them for so long; 0: for ever.  {AS_DEPLOYED}, else 0]"
+)
+@click.option("--grace-hours", type=click.IntRange(1), help=f"Until it is deleted.  {AS_DEPLOYED}, else 24]")
+@click.option("--stale-days", type=click.IntRange(0), help=f"0 keeps unfinished uploads.  {AS_DEPLOYED}, else 7]")
 @click.option("--dry-run", is_flag=True, help="Print what would happen; so it is without --yes.")
 @yes_option
 @command
-def prune(
-    place: Place,
-    as_json: bool,
-    keep_versions: int,
-    keep_days: int,
-    grace_hours: int,
-    stale_days: int,
-    dry_run: bool,
-    yes: bool,
-) -> None:
+def prune(place: Place, as_json: bool, dry_run: bool, yes: bool, **given: int | None) -> None:
     """Apply retention, delete what was withdrawn for long enough, and what was never finished.
+
+    With --stack and none of these options it is what the scheduled maintain does: RetainVersions, RetainDays,
+    GraceHours and StaleDays are those of the stack. An option goes before them.
 
     The newest listed version of a product always stays. What retention takes is off the list at once and deleted
     by a later run, after the grace time; until then `admin restore` brings it back.
 
     \b
+    ./scripts/admin --stack images prune --dry-run
     ./scripts/admin prune --keep-versions 5 --dry-run
     """
-    rules = Rules(Rule(keep_versions, keep_days), grace_hours, stale_days)
+    rules = _rules(place.rules, **given)
+    kept = rules.retention
+    shown.say(
+        f"RetainVersions {kept.versions}, RetainDays {kept.days}, GraceHours {rules.grace_hours}, "
+        f"StaleDays {rules.stale_days}"
+    )
     with shown.busy("looking at") as told:
         work = Work(dry_run=dry_run or not yes, limit=1 << 60, told=told)
         retain(place.store, rules, datetime.now(UTC), time.sleep, work)
     shown.end_of_work(as_json, work)
+
+
+def _rules(
+    usual: Rules, keep_versions: int | None, keep_days: int | None, grace_hours: int | None, stale_days: int | None
+) -> Rules:
+    """The server's own rules, with what was said on the command line in their place."""
+    return Rules(
+        Rule(
+            usual.retention.versions if keep_versions is None else keep_versions,
+            usual.retention.days if keep_days is None else keep_days,
+        ),
+        usual.grace_hours if grace_hours is None else grace_hours,
+        usual.stale_days if stale_days is None else stale_days,
+    )
 
 
 @main.command(name="import")
@@ -95,35 +118,42 @@ def prune(
 def import_(place: Place, as_json: bool, source: str, yes: bool) -> None:
     """Copy the images of an existing server: a folder such as /var/www/simplestreams, or another bucket.
 
-    What lies below images* is taken; the catalog is made anew. Nothing that is there is replaced, and a run that
-    was stopped goes on where it was. Without --yes it prints what it would copy.
+    What lies below images* is taken; the catalog is made anew. Nothing that is there is replaced: a file that is
+    there with other bytes is named and left out. A run that was stopped goes on where it was. Without --yes it
+    prints what it would copy.
 
     \b
     ./scripts/admin import /var/www/simplestreams --yes
     """
     files = importing.bucket(place.s3, source) if source.startswith("s3://") else importing.folder(Path(source))
-    todo = importing.plan(place, files)
+    with shown.busy("comparing") as told:
+        todo = importing.plan(place, files, told)
     if todo.is_empty:
         end(
             NOTHING,
             f"there is no file below images* in {source}; name the folder or bucket that holds the folder images",
         )
-    for sentence in (*todo.refused, *todo.taken):
-        shown.say(f"left out: {sentence}")
     if yes:
         with shown.bytes_progress() as progress:
             task = progress.add_task("copying", total=todo.size_bytes)
-            for file in todo.files:
-                file.copy(place, file.key, lambda count: progress.advance(task, count))
-    answer = {
-        "copied" if yes else "to copy": len(todo.files),
-        "bytes": todo.size_bytes,
-        "already there": todo.already,
-        "left out": [*todo.refused, *todo.taken],
-    }
+            todo = importing.carry_out(place, todo, lambda count: progress.advance(task, count))
+    _tell_imported(as_json, yes, todo)
+
+
+def _tell_imported(as_json: bool, really: bool, todo: importing.Plan) -> NoReturn:
+    left_out = [*todo.refused, *todo.taken]
+    for sentence in left_out:
+        shown.say(f"left out: {sentence}")
     if as_json:
-        shown.as_json(answer)
+        shown.as_json(
+            {
+                "copied" if really else "to copy": len(todo.files),
+                "bytes": todo.size_bytes,
+                "already there": len(todo.already),
+                "left out": left_out,
+            }
+        )
     else:
-        did = f"{'copied' if yes else 'would copy'} {len(todo.files):,} files, {shown.size(todo.size_bytes)}"
-        click.echo(f"{did}; {todo.already:,} were there already")
-    sys.exit(FOUND if answer["left out"] else 0)
+        did = f"{'copied' if really else 'would copy'} {len(todo.files):,} files, {shown.size(todo.size_bytes)}"
+        click.echo(f"{did}; {len(todo.already):,} were there already")
+    sys.exit(FOUND if left_out else 0)

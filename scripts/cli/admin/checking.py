@@ -1,6 +1,7 @@
 """Read the files that the catalog names, and compare: size, sha256, and the combined sha256 that clients check."""
 
 import hashlib
+import http.client
 import ssl
 import urllib.error
 import urllib.request
@@ -59,7 +60,7 @@ def from_edge(url: str, ca_file: str) -> Open:
             with urllib.request.urlopen(address, timeout=60, context=trust) as answer:  # noqa: S310
                 while chunk := answer.read(CHUNK):
                     yield chunk
-        except (urllib.error.URLError, OSError) as error:
+        except (urllib.error.URLError, http.client.HTTPException, OSError) as error:
             raise NotThere(f"{address}: {error}") from error
 
     return chunks

@@ -1,23 +1,27 @@
 """Look a server over: each finding says what is wrong and the command that answers it."""
 
+import http.client
 import ssl
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
+import click
 from botocore.exceptions import ClientError
 
+from cli.admin import queue_checks
+from cli.admin.faults import CATALOG, OUTSIDE, RECORD, explain
+from cli.admin.findings import AGAIN, DEPLOY, Findings, NotSeen
 from cli.admin.place import Place
 from maintain.sweep import sweep
 from maintain.work import Work
 from simplestreams import catalog
-from simplestreams.errors import RejectedUpload, SimplestreamsError
+from simplestreams.errors import RejectedUpload
 from simplestreams.keys import CLAIMS, RECORDS, parse_key, parse_record_key
 
-EVENTS: Final = ["s3:ObjectCreated:*", "s3:ObjectRemoved:*"]
 OLD_CLAIM: Final = timedelta(hours=1)
 
 
@@ -30,39 +34,31 @@ class Finding:
     remedy: str
 
 
-def examine(place: Place) -> Iterator[tuple[str, list[Finding]]]:
-    """Each check by name with its findings; a check that cannot be made is a finding itself."""
+@dataclass
+class Checked:
+    """What one check came to. `not_seen` says what it could not look at, which is no fault of the server."""
+
+    name: str
+    findings: list[Finding] = field(default_factory=list)
+    not_seen: list[str] = field(default_factory=list)
+
+
+def examine(place: Place) -> Iterator[Checked]:
+    """Each check with its findings; one that breaks off is a finding itself, and keeps what it had found."""
     for name, check in CHECKS.items():
+        checked = Checked(name)
         try:
-            yield name, [Finding(name, what, remedy) for what, remedy in check(place)]
-        except (ClientError, SimplestreamsError, OSError) as error:
-            yield name, [Finding(name, f"it could not be looked at: {error}", "look at the rights of your credentials")]
-
-
-Findings = Iterator[tuple[str, str]]
-
-
-def _wiring(place: Place) -> Findings:
-    for prefix in ("images", RECORDS):
-        found = place.wiring.get(prefix)
-        if found is None:
-            yield f"the bucket tells nobody about {prefix}*: uploads stay unseen", "deploy the template again"
-        elif found["events"] != EVENTS:
-            yield f"of {prefix}* only {', '.join(found['events'])} is told", "deploy the template again"
-
-
-def _queues(place: Place) -> Findings:
-    for prefix in (prefix for prefix in ("images", RECORDS) if prefix in place.wiring):
-        queue = place.queue(prefix)
-        waiting = int(queue.attributes.get("ApproximateNumberOfMessages", 0))
-        if waiting > 1000:
-            yield f"{waiting:,} notices of {prefix}* wait", "look at the functions' errors and throttles"
-        if not queue.dead_letters:
-            yield f"the queue of {prefix}* has no dead-letter queue", "deploy the template again"
-            continue
-        told = place.sqs.get_queue_attributes(QueueUrl=queue.dead_letters, AttributeNames=["All"])["Attributes"]
-        if dead := int(told.get("ApproximateNumberOfMessages", 0)):
-            yield f"{dead:,} dead letters of {prefix}*", "admin redrive shows why; admin redrive --yes sends them back"
+            for found in check(place):
+                if isinstance(found, NotSeen):
+                    checked.not_seen.append(found.why)
+                else:
+                    checked.findings.append(Finding(name, *found))
+        except OUTSIDE as error:
+            fault = explain(error)
+            checked.findings.append(Finding(name, f"it could not be looked at: {fault.what}", fault.remedy))
+        except click.ClickException as error:
+            checked.findings.append(Finding(name, error.message, DEPLOY))
+        yield checked
 
 
 def _documents(place: Place) -> Findings:
@@ -73,21 +69,21 @@ def _documents(place: Place) -> Findings:
     for stream, entry in catalog.decode_index(seen.body).index.items():
         document = place.store.read(entry.path)
         if document is None:
-            yield f"the index names {entry.path}, which is missing", "admin rebuild catalog --yes"
+            yield f"the index names {entry.path}, which is missing", CATALOG
             continue
         named = set(catalog.decode_products(document.body, stream).products)
         if named != set(entry.products):
-            yield f"the index and {entry.path} differ in their products", "admin rebuild catalog --yes"
+            yield f"the index and {entry.path} differ in their products", CATALOG
 
 
 def _agreement(place: Place) -> Findings:
     """The bucket, the records and the catalog say the same."""
-    work = Work(dry_run=True)
+    work = Work(dry_run=True, limit=1 << 60)  # what was not compared is not agreed
     sweep(place.store, lambda _: None, place.clients, work)
     for task in work.tasks:
         yield f"{task.path}: {task.why}", "admin sweep"
     for key in work.unreadable:
-        yield f"{key} cannot be read", "admin rebuild records --yes"
+        yield f"{key} cannot be read", RECORD
 
 
 def _orphans(place: Place) -> Findings:
@@ -118,9 +114,9 @@ def _private(place: Place) -> Findings:
     if public:
         yield "the bucket's policy is public", "deploy the template again: only CloudFront reads the bucket"
     if place.endpoint is None and not _is_blocked(place):
-        yield "the bucket does not block public access", "deploy the template again"
+        yield "the bucket does not block public access", DEPLOY
     if place.s3.get_bucket_versioning(Bucket=place.bucket).get("Status") != "Enabled":
-        yield "the bucket keeps no older generations: what is deleted is gone", "deploy the template again"
+        yield "the bucket keeps no older generations: what is deleted is gone", DEPLOY
 
 
 def _is_blocked(place: Place) -> bool:
@@ -136,6 +132,7 @@ def _is_blocked(place: Place) -> bool:
 def _deployment(place: Place) -> Findings:
     """What CloudFormation and CloudWatch say of a stack that was named."""
     if not place.stack:
+        yield NotSeen("the deployment and its alarms: only with --stack")
         return
     (stack,) = place.session.client("cloudformation").describe_stacks(StackName=place.stack)["Stacks"]
     if "FAILED" in stack["StackStatus"] or "ROLLBACK" in stack["StackStatus"]:
@@ -149,10 +146,11 @@ def _deployment(place: Place) -> Findings:
 def _served(place: Place) -> Findings:
     """What clients get over https is what the bucket holds, and an error is an error."""
     if not place.edge:
+        yield NotSeen("what clients get: only with --stack, or with --url")
         return
     index = place.store.read(catalog.INDEX_KEY)
     if index and (answer := _get(place, place.edge, catalog.INDEX_KEY)) != (200, index.body):
-        yield f"{place.edge}/{catalog.INDEX_KEY} answers {answer[0]}, and not what the bucket holds", "wait a minute"
+        yield f"{place.edge}/{catalog.INDEX_KEY} answers {answer[0]}, and not what the bucket holds", AGAIN
     status, _ = _get(place, place.edge, "streams/v1/no-such-document.json")
     if status != 404:
         yield f"a missing document answers {status}, expected 404", "the edge needs s3:ListBucket: deploy again"
@@ -162,26 +160,31 @@ def _served(place: Place) -> Findings:
 
 def _api(place: Place) -> Findings:
     if not place.api:
+        yield NotSeen("the upload API: only with --stack")
         return
     if (status := _get(place, place.api, "openapi.json")[0]) != 200:
         yield f"the upload API answers {status} for its own description", "look at the log of uploads"
     if (status := _get(place, place.api, "versions/images/a/b/amd64/c/20260101")[0]) not in (401, 403):
-        yield f"the upload API answers {status} to a stranger, expected 401 or 403", "deploy the template again"
+        yield f"the upload API answers {status} to a stranger, expected 401 or 403", DEPLOY
 
 
 def _get(place: Place, base: str, path: str) -> tuple[int, bytes]:
+    """Status and body; ConnectionError names the address that does not answer, or not in HTTP."""
     trust = ssl.create_default_context(cafile=place.ca_file or None)
+    address = f"{base.rstrip('/')}/{path}"
     try:
-        with urllib.request.urlopen(f"{base.rstrip('/')}/{path}", timeout=30, context=trust) as answer:  # noqa: S310
+        with urllib.request.urlopen(address, timeout=30, context=trust) as answer:  # noqa: S310
             return answer.status, answer.read()
     except urllib.error.HTTPError as error:
         return error.code, b""
+    except (OSError, http.client.HTTPException) as error:
+        raise ConnectionError(f"{address} does not answer: {error!r}") from error
 
 
 CHECKS: Final[dict[str, Callable[[Place], Findings]]] = {
     "deployment": _deployment,
-    "wiring": _wiring,
-    "queues": _queues,
+    "wiring": queue_checks.wiring,
+    "queues": queue_checks.queues,
     "documents": _documents,
     "agreement": _agreement,
     "orphans": _orphans,

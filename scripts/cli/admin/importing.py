@@ -1,39 +1,62 @@
-"""Adopt an existing tree: a folder, or another bucket."""
+"""Adopt an existing tree: a folder, or another bucket. Everything is created, nothing is written over."""
 
+import hashlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from boto3.s3.transfer import TransferConfig
+from botocore.exceptions import ClientError
 
 from cli.admin.place import Place
-from simplestreams import items
-from simplestreams.errors import RejectedUpload
+from simplestreams import items, records
+from simplestreams.errors import CatalogDamaged, RejectedUpload
 from simplestreams.items import Role
-from simplestreams.keys import parse_key
+from simplestreams.keys import VersionId, parse_key
+from storage.port import ObjectInfo
 
 PART: Final = 64 << 20
 CONTENT_TYPE: Final = "application/octet-stream"
+SOURCE_ETAG: Final = "source-etag"
+"""Name of the user metadata in which a copy from another bucket says what it is a copy of: its own ETag may differ."""
+_THERE: Final = frozenset({"PreconditionFailed", "412", "ConditionalRequestConflict", "409"})
+_TRANSFER: Final = TransferConfig(multipart_threshold=PART, multipart_chunksize=PART, max_concurrency=4)
+
+Advance = Callable[[int], Any]
+
+
+class AlreadyThere(Exception):
+    """An object is where one should be created, or somebody else was creating it."""
+
+
+class Source(Protocol):
+    """Where the bytes of a file come from."""
+
+    def create(self, place: Place, key: str, advance: Advance) -> None:
+        """Make the object; ClientError 412 when there is one."""
+
+    def is_same(self, place: Place, there: ObjectInfo, sha256: str) -> bool | None:
+        """Whether an object of the same size, with this digest if it is known, is this file; None: nobody can tell."""
 
 
 @dataclass(frozen=True)
 class File:
-    """One file of the tree. `copy` sends it to the server's bucket; `key` is where it goes."""
+    """One file of the tree; `key` is where it goes."""
 
     key: str
     size_bytes: int
-    copy: Callable[[Any, str, Callable[[int], None]], None]
+    source: Source
 
 
 @dataclass(frozen=True)
 class Plan:
     """What an import comes to. `refused` and `taken` say why for each file that is left out."""
 
-    files: list[File]
-    refused: list[str]
-    taken: list[str]
-    already: int
+    files: list[File] = field(default_factory=list)
+    refused: list[str] = field(default_factory=list)
+    taken: list[str] = field(default_factory=list)
+    already: list[File] = field(default_factory=list)
 
     @property
     def is_empty(self) -> bool:
@@ -46,11 +69,10 @@ class Plan:
         return sum(file.size_bytes for file in self.files)
 
 
-def plan(place: Place, found: Iterator[File]) -> Plan:
-    """Compare a tree with the server. A file that is there with the same size was sent by an earlier run."""
-    there = {info.key: info.size_bytes for info in place.store.list("images")}
-    result = Plan([], [], [], 0)
-    already = 0
+def plan(place: Place, found: Iterator[File], told: Callable[[str], Any] = lambda _: None) -> Plan:
+    """Compare a tree with the server. `told` hears of each file that is read for it."""
+    there = {info.key: info for info in place.store.list("images")}
+    comparing, result = Comparing(place), Plan()
     for file in found:
         try:
             parse_key(file.key)
@@ -59,19 +81,89 @@ def plan(place: Place, found: Iterator[File]) -> Plan:
             continue
         if file.key not in there:
             result.files.append(file)
-        elif there[file.key] == file.size_bytes:
-            already += 1
-        else:
-            result.taken.append(f"{file.key} is there with {there[file.key]:,} bytes, here it has {file.size_bytes:,}")
-    ordered = sorted(result.files, key=_order)
-    return Plan(ordered, result.refused, result.taken, already)
+            continue
+        told(file.key)
+        _sort_in(result, file, comparing.difference(file, there[file.key]))
+    result.files.sort(key=_order)
+    return result
+
+
+def carry_out(place: Place, todo: Plan, advance: Advance) -> Plan:
+    """Create what is to be created: `files` are those that were. What somebody put there meanwhile is compared."""
+    comparing = Comparing(place)
+    done = Plan([], todo.refused, list(todo.taken), list(todo.already))
+    for file in todo.files:
+        try:
+            create(place, file, advance)
+            done.files.append(file)
+        except AlreadyThere:
+            there = next((info for info in place.store.list(file.key) if info.key == file.key), None)
+            other = f"{file.key} was being written by somebody else; run it again"
+            _sort_in(done, file, comparing.difference(file, there) if there else other)
+    return done
+
+
+def create(place: Place, file: File, advance: Advance) -> None:
+    """Make one object; AlreadyThere when there is one by now."""
+    try:
+        file.source.create(place, file.key, advance)
+    except ClientError as error:
+        if error.response["Error"].get("Code") in _THERE:
+            raise AlreadyThere(file.key) from error
+        raise
+
+
+def _sort_in(result: Plan, file: File, difference: str) -> None:
+    if difference:
+        result.taken.append(difference)
+    else:
+        result.already.append(file)
+
+
+class Comparing:
+    """Whether files are what the server has under their keys. Reads each record once, and a file only if it must."""
+
+    def __init__(self, place: Place) -> None:
+        self._place = place
+        self._records: dict[VersionId, records.Record | None] = {}
+
+    def difference(self, file: File, there: ObjectInfo) -> str:
+        """A sentence that says how they differ, or that nobody can tell; empty when they are the same."""
+        if file.size_bytes != there.size_bytes:
+            return f"{file.key} is there with {there.size_bytes:,} bytes, here it has {file.size_bytes:,}"
+        known = self._sha256(file.key, there)
+        same = file.source.is_same(self._place, there, known)
+        if same:
+            return ""
+        if same is None:
+            return (
+                f"{file.key} is there with the same size and another ETag ({there.etag}); it was not compared, for the "
+                "server has not read it: run it again when admin show has its sha256"
+            )
+        return f"{file.key} is there with the same size and sha256 {known}, here it has another: nothing was replaced"
+
+    def _sha256(self, key: str, there: ObjectInfo) -> str:
+        """The digest of an object as its record has it; empty while it has none of this generation."""
+        parsed = parse_key(key)
+        if parsed.version not in self._records:
+            self._records[parsed.version] = self._record(parsed.version)
+        record = self._records[parsed.version]
+        facts = record.files.get(parsed.file) if record else None
+        return facts.sha256 if facts and facts.etag == there.etag else ""
+
+    def _record(self, version: VersionId) -> records.Record | None:
+        seen = self._place.store.read(version.record_key)
+        try:
+            return records.decode(seen.body, version.record_key) if seen else None
+        except CatalogDamaged:  # the doctor names it; here it only tells no digest
+            return None
 
 
 def folder(root: Path) -> Iterator[File]:
     """The files below `images*` of a folder; the catalog and the records of another server are not taken over."""
     for path in sorted(root.glob("images*/**/*")):
         if path.is_file():
-            yield File(path.relative_to(root).as_posix(), path.stat().st_size, _Upload(path))
+            yield File(path.relative_to(root).as_posix(), path.stat().st_size, Upload(path))
 
 
 def bucket(s3: Any, address: str) -> Iterator[File]:
@@ -80,19 +172,8 @@ def bucket(s3: Any, address: str) -> Iterator[File]:
     prefix = f"{prefix.rstrip('/')}/" if prefix else ""
     for page in s3.get_paginator("list_objects_v2").paginate(Bucket=name, Prefix=f"{prefix}images"):
         for found in page.get("Contents", ()):
-            yield File(found["Key"].removeprefix(prefix), found["Size"], _Copy(name, found["Key"]))
-
-
-def deleted(place: Place, below: str) -> list[File]:
-    """What is deleted below a path: the last generation of each key whose newest one is a delete marker."""
-    gone: set[str] = set()
-    last: dict[str, File] = {}
-    for page in place.s3.get_paginator("list_object_versions").paginate(Bucket=place.bucket, Prefix=below):
-        gone |= {marker["Key"] for marker in page.get("DeleteMarkers", ()) if marker["IsLatest"]}
-        for found in page.get("Versions", ()):  # newest first
-            again = _Copy(place.bucket, found["Key"], found["VersionId"])
-            last.setdefault(found["Key"], File(found["Key"], found["Size"], again))
-    return [last[key] for key in sorted(gone & last.keys())]
+            source = Copy(s3, name, found["Key"], found["ETag"])
+            yield File(found["Key"].removeprefix(prefix), found["Size"], source)
 
 
 def _order(file: File) -> tuple[str, bool, str]:
@@ -102,27 +183,72 @@ def _order(file: File) -> tuple[str, bool, str]:
 
 
 @dataclass(frozen=True)
-class _Upload:
+class Upload:
+    """A file of this machine."""
+
     path: Path
 
-    def __call__(self, place: Place, key: str, advance: Callable[[int], None]) -> None:
+    def create(self, place: Place, key: str, advance: Advance) -> None:
         about = {"ContentType": CONTENT_TYPE}
-        config = TransferConfig(multipart_threshold=PART, multipart_chunksize=PART, max_concurrency=4)
-        place.s3.upload_file(str(self.path), place.bucket, key, ExtraArgs=about, Callback=advance, Config=config)
+        with self.path.open("rb") as body:
+            place.creating_s3.upload_fileobj(
+                body, place.bucket, key, ExtraArgs=about, Callback=advance, Config=_TRANSFER
+            )
+
+    def is_same(self, _place: Place, there: ObjectInfo, sha256: str) -> bool | None:
+        if sha256:
+            with self.path.open("rb") as body:
+                return hashlib.file_digest(body, "sha256").hexdigest() == sha256
+        return self._etag(there) == there.etag.strip('"') or None
+
+    def _etag(self, there: ObjectInfo) -> str:
+        """What `create` would have given: MD5 of the file, or of the MD5s of its parts. Empty if it was not sent so."""
+        parts = -(-there.size_bytes // PART) if there.size_bytes >= PART else 0
+        if there.etag.strip('"').partition("-")[2] != (str(parts) if parts else ""):
+            return ""
+        whole, joined = hashlib.md5(usedforsecurity=False), hashlib.md5(usedforsecurity=False)
+        with self.path.open("rb") as body:
+            while part := body.read(PART):
+                whole.update(part)
+                joined.update(hashlib.md5(part, usedforsecurity=False).digest())
+        return f"{joined.hexdigest()}-{parts}" if parts else whole.hexdigest()
 
 
 @dataclass(frozen=True)
-class _Copy:
+class Copy:
+    """An object of another bucket, or an older generation of one of the server's own."""
+
+    s3: Any
     bucket: str
     key: str
+    etag: str
     generation: str = ""
 
-    def __call__(self, place: Place, key: str, advance: Callable[[int], None]) -> None:
+    def create(self, place: Place, key: str, advance: Advance) -> None:
         source = {"Bucket": self.bucket, "Key": self.key}
-        about: dict[str, str] = {}  # what an object says of itself comes along when it is brought back
+        about: dict[str, Any] = {"ContentType": CONTENT_TYPE, "Metadata": {SOURCE_ETAG: self.etag.strip('"')}}
         if self.generation:
             source["VersionId"] = self.generation
-        else:
-            about = {"ContentType": CONTENT_TYPE, "MetadataDirective": "REPLACE"}
-        config = TransferConfig(multipart_threshold=PART, multipart_chunksize=PART, max_concurrency=4)
-        place.s3.copy(source, place.bucket, key, ExtraArgs=about, Callback=advance, Config=config)
+            about = self._about()
+        about["MetadataDirective"] = "REPLACE"
+        place.creating_s3.copy(source, place.bucket, key, ExtraArgs=about, Callback=advance, Config=_TRANSFER)
+
+    def is_same(self, place: Place, there: ObjectInfo, sha256: str) -> bool | None:
+        if there.etag == self.etag:
+            return True
+        head = place.s3.head_object(Bucket=place.bucket, Key=there.key, IfMatch=there.etag)
+        if head.get("Metadata", {}).get(SOURCE_ETAG) == self.etag.strip('"'):
+            return True
+        return self._read() == sha256 if sha256 else None
+
+    def _about(self) -> dict[str, Any]:
+        """What the generation says of itself: a copy in parts leaves it behind."""
+        head = self.s3.head_object(Bucket=self.bucket, Key=self.key, VersionId=self.generation)
+        return {"ContentType": head.get("ContentType", CONTENT_TYPE), "Metadata": head.get("Metadata", {})}
+
+    def _read(self) -> str:
+        found = hashlib.sha256()
+        body = self.s3.get_object(Bucket=self.bucket, Key=self.key, IfMatch=self.etag)["Body"]
+        for chunk in body.iter_chunks(1 << 20):
+            found.update(chunk)
+        return found.hexdigest()

@@ -10,9 +10,13 @@ import click
 
 from cli.admin import checking, doctor, looking, shown
 from cli.admin.base import command, main
-from cli.admin.place import FOUND, NOTHING, Place, end
+from cli.admin.faults import FOUND, NOTHING, end
+from cli.admin.place import Place
 from simplestreams.keys import ImageKey, VersionId
 from uploads import withdrawals
+
+MOST_SHOWN = 20
+"""Findings of one check that a person reads."""
 
 
 @main.command(name="list")
@@ -52,11 +56,10 @@ def show(place: Place, as_json: bool, path: str) -> None:
     """
     target = withdrawals.parse_target(path)
     below = target.version.path if isinstance(target, ImageKey) else target.path
-    is_product = not isinstance(target, VersionId | ImageKey)
-    wanted = list(looking.seen(place.store, f"{below}/" if is_product else f"{below}.json"))
+    wanted = list(looking.seen(place.store, below))
     if not wanted:
         end(NOTHING, f"nothing is known of {path}; `admin sweep` looks for what events missed")
-    items = looking.listed(place.store, f"{below}/")
+    items = looking.listed(place.store, below)
     found = [
         {
             "version": one.version.path,
@@ -95,15 +98,17 @@ def verify(place: Place, as_json: bool, below: str, sample: int | None, seed: in
     ./scripts/admin verify
     ./scripts/admin verify --sample 20 --through-edge
     """
+    if through_edge and not place.edge:
+        raise click.UsageError("say the address that clients know with --url")
     items = looking.listed(place.store, below)
+    if below and not items:
+        end(NOTHING, f"the catalog lists nothing at or below {below}; `admin list` says what is there")
     versions = sorted({entry.version for entry in items})
     if sample and sample < len(versions):
         seed = random.randrange(1 << 32) if seed is None else seed  # noqa: S311
         shown.say(f"sample of {sample} of {len(versions)} versions with --seed {seed}")
         chosen = set(random.Random(seed).sample(versions, sample))  # noqa: S311
         items = [entry for entry in items if entry.version in chosen]
-    if through_edge and not place.edge:
-        raise click.UsageError("say the address that clients know with --url")
     read = checking.from_edge(place.edge, place.ca_file) if through_edge else checking.from_bucket(place.store)
     total = sum({entry.item.path: entry.item.size for entry in items}.values())
     with shown.bytes_progress() as progress:
@@ -126,19 +131,33 @@ def _tell_verified(as_json: bool, versions: set[VersionId], total: int, wrong: l
 @command
 def doctor_(place: Place, as_json: bool) -> None:
     """Look the whole server over. Each finding names its remedy; exit code 1 if there is one."""
-    found = []
-    for name, findings in _watched(doctor.examine(place)):
-        found += findings
-        if not as_json:
-            click.echo(f"{name}: {'ok' if not findings else f'{len(findings)} findings'}")
-            for finding in findings[:20]:
-                click.echo(f"  {finding.what}\n    -> {finding.remedy}")
+    found: list[doctor.Finding] = []
+    for checked in _watched(doctor.examine(place)):
+        found += checked.findings
+        if as_json:
+            for why in checked.not_seen:
+                shown.say(f"{checked.name}: not looked at: {why}")
+        else:
+            _tell_checked(checked)
     if as_json:
         shown.as_json([asdict(finding) for finding in found])
     sys.exit(FOUND if found else 0)
 
 
-def _watched(checks: Iterator[tuple[str, list[doctor.Finding]]]) -> Iterator[tuple[str, list[doctor.Finding]]]:
+def _tell_checked(checked: doctor.Checked) -> None:
+    count, shortened = len(checked.findings), len(checked.findings) - MOST_SHOWN
+    ok = "ok, as far as it was looked at" if checked.not_seen else "ok"
+    said = f"{count} finding{'s' if count > 1 else ''}" if count else ok
+    click.echo(f"{checked.name}: {said}")
+    for finding in checked.findings[:MOST_SHOWN]:
+        click.echo(f"  {finding.what}\n    -> {finding.remedy}")
+    if shortened > 0:
+        click.echo(f"  and {shortened:,} more; --json has all of them")
+    for why in checked.not_seen:
+        click.echo(f"  not looked at: {why}")
+
+
+def _watched(checks: Iterator[doctor.Checked]) -> Iterator[doctor.Checked]:
     """The same, with a sign that something is going on while each is made."""
     while True:
         with shown.busy("looking"):

@@ -37,9 +37,16 @@ class Listed:
     item: catalog.Item
 
 
+def is_below(path: str, root: str) -> bool:
+    """Whether a path is this one or lies below it, folder by folder; everything is below an empty one."""
+    root = root.rstrip("/")
+    return not root or path == root or path.startswith(f"{root}/")
+
+
 def seen(store: Store, below: str = "") -> Iterator[Seen]:
-    """Every record whose path begins with `below`, in order of path."""
-    keys = [info.key for info in store.list(f"{RECORDS}{below}")]
+    """Every record of a version at or below a path, in order of path."""
+    below = below.rstrip("/")
+    keys = [info.key for info in store.list(f"{RECORDS}{below}") if is_below(_path(info.key), below)]
     with ThreadPoolExecutor(READERS) as pool:
         for key, document in zip(keys, pool.map(store.read, keys), strict=True):
             try:
@@ -52,6 +59,10 @@ def seen(store: Store, below: str = "") -> Iterator[Seen]:
                 yield Seen(version, records.decode(document.body, key))
             except CatalogDamaged as damage:
                 yield Seen(version, None, str(damage))
+
+
+def _path(key: str) -> str:
+    return key.removeprefix(RECORDS).removesuffix(".json")
 
 
 def streams(store: Store) -> list[str]:
@@ -73,14 +84,14 @@ def _products(store: Store) -> set[ProductId]:
 
 
 def listed(store: Store, below: str = "") -> list[Listed]:
-    """Every item that the catalog names, whose path begins with `below`."""
+    """Every item that the catalog names at or below a path."""
     found = []
     catalogs = Catalogs(store)
     for stream in streams(store):
         for name, product in catalogs.products(stream).products.items():
             for version, entry in catalog.decode_versions(product).items():
                 id_ = VersionId(ProductId(stream, *name.split(":")), version)
-                found += [Listed(id_, key, item) for key, item in entry.items.items() if item.path.startswith(below)]
+                found += [Listed(id_, key, item) for key, item in entry.items.items() if is_below(item.path, below)]
     return found
 
 

@@ -2,39 +2,47 @@
 
 import json
 import os
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Final, NoReturn
+from typing import Any, Final
 
 import boto3
 import click
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import ClientError
 
 from cli.admin import looking
+from cli.admin.faults import NO_CREDENTIALS, NO_STACK, NOTHING, end
 from cli.folders import default_state_folder
 from local_stack.errors import NotRunning
 from local_stack.state import read_stack
-from settings import CLIENT_CHOICES
-from simplestreams.errors import RejectedUpload, SimplestreamsError
+from maintain.retain import Rules
+from maintain.retention import Rule
+from settings import CLIENT_CHOICES, Settings
 from storage.s3 import S3Store
 from storage.stream import LARGE
 
-FOUND: Final = 1
-REFUSED: Final = 3
-NOTHING: Final = 4
-STORAGE: Final = 5
-NO_STACK: Final = 6
-NO_CREDENTIALS: Final = 7
-EXIT_CODES: Final = (
-    "Exit codes: 0 done, nothing wrong; 1 something is wrong and named; 2 wrong usage; 3 no such name can exist; "
-    "4 there is nothing of that name; 5 storage refused or failed; 6 no local stack is running; 7 no usable AWS "
-    "credentials or region."
-)
+ARRIVALS: Final = "ArrivalsQueue"
+DEAD: Final = "MaintainDeadLetters"
+"""What the template calls two of its queues: CloudFormation's names have these in them."""
+
+
+def rules_of(chosen: Mapping[str, str]) -> Rules:
+    """What maintain goes by in a stack with these parameters; the template's defaults for what is not among them."""
+    usual = Settings(bucket="")
+    number = {
+        "RetainVersions": usual.retain_versions,
+        "RetainDays": usual.retain_days,
+        "GraceHours": usual.grace_hours,
+        "StaleDays": usual.stale_days,
+    }
+    versions, days, grace, stale = (int(chosen.get(name, default)) for name, default in number.items())
+    return Rules(Rule(versions, days), grace, stale)
+
+
+AS_USUAL: Final = rules_of({})
 
 
 @dataclass(frozen=True)
@@ -50,6 +58,7 @@ class Queue:
 class Place:
     """One server. `edge` is the address that clients know, `api` that of uploads, `stack` the name that it was
     deployed under, `deployed_for` the clients that it was deployed for; each is empty when it is not known.
+    `rules` are what maintain goes by there, the template's defaults when that is not known.
     """
 
     session: Any
@@ -60,6 +69,7 @@ class Place:
     api: str = ""
     stack: str = ""
     deployed_for: tuple[str, ...] = ()
+    rules: Rules = AS_USUAL
 
     @cached_property
     def clients(self) -> tuple[str, ...]:
@@ -68,6 +78,20 @@ class Place:
 
     @cached_property
     def s3(self) -> Any:
+        return self._s3()
+
+    @cached_property
+    def creating_s3(self) -> Any:
+        """A client that never writes over anything: 412 where an object is, or came while its parts were sent.
+
+        boto3's transfers (parts side by side, copies inside S3) take no condition; their requests do.
+        """
+        client = self._s3()
+        for operation in ("PutObject", "CopyObject", "CompleteMultipartUpload"):
+            client.meta.events.register(f"provide-client-params.s3.{operation}", _only_create)
+        return client
+
+    def _s3(self) -> Any:
         config = Config(
             signature_version="s3v4",
             s3={"addressing_style": "path" if self.endpoint else "virtual"},
@@ -108,6 +132,29 @@ class Place:
         dead = policy.get("deadLetterTargetArn", "")
         return Queue(url, attributes, self._url(dead) if dead else "")
 
+    @cached_property
+    def maintain_dead_letters(self) -> str:
+        """The queue of maintain's runs that failed: as CloudFormation has it, else by its name; empty if unknown."""
+        if self.stack:
+            return self._resource(DEAD)
+        arn = self.wiring.get("images", {}).get("arn", "")
+        before, found, _ = arn.rpartition(":")[2].partition(ARRIVALS)
+        if not found:
+            return ""
+        urls = self.sqs.list_queues(QueueNamePrefix=f"{before}{DEAD}").get("QueueUrls", [])
+        return str(urls[0]) if len(urls) == 1 else ""
+
+    def _resource(self, logical_id: str) -> str:
+        """What a resource of the stack is called; empty if the stack has none of that name."""
+        cloudformation = self.session.client("cloudformation")
+        try:
+            found = cloudformation.describe_stack_resource(StackName=self.stack, LogicalResourceId=logical_id)
+        except ClientError as error:
+            if error.response["Error"]["Code"] != "ValidationError":
+                raise
+            return ""
+        return str(found["StackResourceDetail"].get("PhysicalResourceId", ""))
+
     def _url(self, arn: str) -> str:
         *_, account, name = arn.split(":")
         url: str = self.sqs.get_queue_url(QueueName=name, QueueOwnerAWSAccountId=account)["QueueUrl"]
@@ -125,7 +172,7 @@ def local(state_folder: Path | None) -> Place:
 
 
 def deployed(stack: str) -> Place:
-    """A stack in AWS: bucket, addresses and clients as CloudFormation knows them."""
+    """A stack in AWS: bucket, addresses and settings as CloudFormation knows them."""
     session = _session()
     try:
         (found,) = session.client("cloudformation").describe_stacks(StackName=stack)["Stacks"]
@@ -144,6 +191,7 @@ def deployed(stack: str) -> Place:
         api=outputs.get("ApiUrl", ""),
         stack=stack,
         deployed_for=CLIENT_CHOICES.get(chosen.get("Clients", ""), ()),
+        rules=rules_of(chosen),
     )
 
 
@@ -159,22 +207,5 @@ def _session() -> Any:
     return session
 
 
-@contextmanager
-def errors_told() -> Iterator[None]:
-    """End with a sentence and an exit code instead of a traceback for whatever can go wrong outside."""
-    try:
-        yield
-    except RejectedUpload as refusal:
-        end(REFUSED, str(refusal))
-    except SimplestreamsError as error:
-        end(STORAGE, str(error))
-    except ClientError as error:
-        end(STORAGE, f"{error.operation_name}: {error.response['Error'].get('Message', error)}")
-    except BotoCoreError as error:
-        end(NO_CREDENTIALS, f"AWS cannot be asked: {error}")
-
-
-def end(code: int, reason: str) -> NoReturn:
-    """Say why, and end."""
-    click.echo(f"admin: {reason}", err=True)
-    sys.exit(code)
+def _only_create(params: dict[str, Any], **_: Any) -> dict[str, Any]:
+    return {**params, "IfNoneMatch": "*"}

@@ -1,24 +1,38 @@
-"""Dead letters: what they were about, why they died, and back into the queue."""
+"""Dead letters: what they were about, why they died, and what becomes of them.
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+A notice goes back into its queue. A failed run of maintain is not sent again: the schedule starts the next one,
+which goes on where the last one stopped, so its letter has only to be read and removed. So has a notice that no
+release can read: a sweep finds whatever it was about.
+"""
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from botocore.exceptions import ClientError
+
 import notices
-from cli.admin.place import Place, Queue
+from cli.admin.place import Place
 from simplestreams import catalog, records
 from simplestreams.errors import CatalogDamaged, RejectedUpload
 from simplestreams.keys import RECORDS, VersionId, parse_record_key, version_of
 from storage.port import Store
 
 HIDDEN_S: Final = 120
-"""How long a letter that was read stays hidden from others; then it is back where it was."""
+"""How long a letter that is being looked at stays hidden from others."""
+WAIT_S: Final = 2
+"""A receive without a wait asks only some of SQS's servers and may answer that a full queue is empty."""
+EMPTY: Final = 2
+"""So many answers in a row without a new letter end the look."""
+TASKS: Final = {"sweep": "admin sweep", "retain": "admin prune --yes"}
 
 
 @dataclass(frozen=True)
 class Letter:
-    """One dead letter. `diagnosis` is what can be seen now of why it died."""
+    """One dead letter. `diagnosis` is what can be seen now of why it died; `returns` says if it can be tried again."""
 
     queue: str
     body: str
@@ -27,66 +41,151 @@ class Letter:
     received: int
     keys: list[str]
     diagnosis: str
+    returns: bool
 
 
-def letters(place: Place, prefix: str, queue: Queue) -> Iterator[Letter]:
-    """The dead letters of a queue, each once; they stay in their queue."""
-    seen: set[str] = set()
-    while True:
-        answer = place.sqs.receive_message(
-            QueueUrl=queue.dead_letters,
+@dataclass
+class Box:
+    """A queue of dead letters; `home` is the queue that they came from, empty where none takes them back."""
+
+    place: Place
+    name: str
+    url: str
+    home: str
+    _damages: dict[str, str] = field(default_factory=dict)
+
+    def letters(self) -> Iterator[Letter]:
+        """Each letter once; whoever got one decides what becomes of it."""
+        seen: set[str] = set()
+        empty = 0
+        while empty < EMPTY:
+            messages = self._receive()
+            new = [message for message in messages if message["MessageId"] not in seen]
+            seen.update(message["MessageId"] for message in new)
+            empty = 0 if new else empty + 1
+            yield from map(self._letter, new)
+
+    def answer(self, letter: Letter) -> str:
+        """Send it back if that can help, and remove it; says which of the two."""
+        if letter.returns:
+            # Before it is removed: twice is harmless, never is not.
+            self.place.sqs.send_message(QueueUrl=self.home, MessageBody=letter.body)
+        self.place.sqs.delete_message(QueueUrl=self.url, ReceiptHandle=letter.receipt)
+        return "sent back" if letter.returns else "removed"
+
+    def put_back(self, letter: Letter) -> None:
+        """Let the next look see it at once."""
+        with suppress(ClientError):  # it is back by itself, or will be soon
+            self.place.sqs.change_message_visibility(
+                QueueUrl=self.url, ReceiptHandle=letter.receipt, VisibilityTimeout=0
+            )
+
+    def _receive(self) -> list[dict[str, Any]]:
+        answer = self.place.sqs.receive_message(
+            QueueUrl=self.url,
             MaxNumberOfMessages=10,
             VisibilityTimeout=HIDDEN_S,
+            WaitTimeSeconds=WAIT_S,
             AttributeNames=["SentTimestamp", "ApproximateReceiveCount"],
+            MessageAttributeNames=["All"],
         )
-        new = [message for message in answer.get("Messages", ()) if message["MessageId"] not in seen]
-        if not new:
-            return
-        seen.update(message["MessageId"] for message in new)
-        yield from (_letter(place.store, prefix, message) for message in new)
+        return list(answer.get("Messages", ()))
+
+    def _letter(self, message: dict[str, Any]) -> Letter:
+        keys, diagnosis, returns = self._read(message) if self.home else ([], _failed_run(message), False)
+        attributes = message.get("Attributes", {})
+        sent = datetime.fromtimestamp(int(attributes.get("SentTimestamp", 0)) / 1000, UTC)
+        return Letter(
+            queue=self.name,
+            body=message["Body"],
+            receipt=message["ReceiptHandle"],
+            sent=sent.isoformat(timespec="seconds"),
+            received=int(attributes.get("ApproximateReceiveCount", 0)),
+            keys=keys,
+            diagnosis=diagnosis,
+            returns=returns,
+        )
+
+    def _read(self, message: dict[str, Any]) -> tuple[list[str], str, bool]:
+        try:
+            keys = notices.keys(message["Body"])
+        except notices.UnreadableNotice as error:
+            return [], f"no release can read it: {error}; --yes removes it, admin sweep finds what it was about", False
+        said = dict.fromkeys(map(self._diagnosis, keys))
+        return keys, "; ".join(said) or "it is about nothing", True
+
+    def _diagnosis(self, key: str) -> str:
+        """What is wrong with what a key is about, as far as it still is."""
+        try:
+            version = parse_record_key(key) if key.startswith(RECORDS) else version_of(key)
+        except RejectedUpload as refusal:
+            return f"no version can have this key: {refusal}"
+        try:
+            record = _record(self.place.store, version)
+        except CatalogDamaged as damage:
+            return str(damage)
+        if damage_of_all := self._damage(version.product.stream):
+            return damage_of_all
+        if record is None:
+            return f"{version.path} has no record: every try failed; the log of the digest function says how"
+        return f"{version.path} is {record.state} by now; what failed has passed, or another notice did the work"
+
+    def _damage(self, stream: str) -> str:
+        """Why the document of a stream cannot be read; looked at once, for it is large and letters are many."""
+        if stream not in self._damages:
+            self._damages[stream] = _damage(self.place.store, stream)
+        return self._damages[stream]
 
 
-def send_back(place: Place, queue: Queue, letter: Letter) -> None:
-    """Put it into its queue, then take it from the dead ones: twice is harmless, never is not."""
-    place.sqs.send_message(QueueUrl=queue.url, MessageBody=letter.body)
-    place.sqs.delete_message(QueueUrl=queue.dead_letters, ReceiptHandle=letter.receipt)
+def boxes(place: Place, wanted: str) -> Iterator[Box]:
+    """The queues of dead letters that `wanted` names: arrivals, changes, maintain, or all."""
+    for name, prefix in (("arrivals", "images"), ("changes", RECORDS)):
+        if wanted in (name, "all"):
+            queue = place.queue(prefix)
+            if queue.dead_letters:  # that there is none, the doctor says
+                yield Box(place, name, queue.dead_letters, queue.url)
+    if wanted in ("maintain", "all") and place.maintain_dead_letters:
+        yield Box(place, "maintain", place.maintain_dead_letters, "")
 
 
-def _letter(store: Store, prefix: str, message: dict[str, Any]) -> Letter:
+def read(box: Box, really: bool, found: Callable[[Letter, str], object]) -> None:
+    """Go through the letters; `found` hears of each, and what was done with it. Without `really` all stay."""
+    kept: list[Letter] = []
     try:
-        keys = notices.keys(message["Body"])
-        diagnosis = "; ".join(dict.fromkeys(_diagnosis(store, key) for key in keys)) or "it is about nothing"
-    except notices.UnreadableNotice as error:
-        keys, diagnosis = [], f"no release can read it: {error}; delete it"
-    attributes = message.get("Attributes", {})
-    return Letter(
-        queue=prefix,
-        body=message["Body"],
-        receipt=message["ReceiptHandle"],
-        sent=datetime.fromtimestamp(int(attributes.get("SentTimestamp", 0)) / 1000, UTC).isoformat(timespec="seconds"),
-        received=int(attributes.get("ApproximateReceiveCount", 0)),
-        keys=keys,
-        diagnosis=diagnosis,
-    )
+        for letter in box.letters():
+            found(letter, box.answer(letter) if really else "")
+            if not really:
+                kept.append(letter)
+    finally:
+        for letter in kept:
+            box.put_back(letter)
 
 
-def _diagnosis(store: Store, key: str) -> str:
-    """What is wrong with what a key is about, as far as it still is."""
+def _failed_run(message: dict[str, Any]) -> str:
+    """What a schedule that could not start maintain left, or Lambda of a run that failed twice."""
     try:
-        version = parse_record_key(key) if key.startswith(RECORDS) else version_of(key)
-    except RejectedUpload as refusal:
-        return f"no version can have this key: {refusal}"
+        body = json.loads(message["Body"])
+    except ValueError:
+        body = {}
+    body = body if isinstance(body, dict) else {}
+    payload, answer = body.get("requestPayload", body), body.get("responsePayload") or {}
+    task = payload.get("task", "") if isinstance(payload, dict) else ""
+    about = {name: value.get("StringValue", "") for name, value in message.get("MessageAttributes", {}).items()}
+    said = answer if isinstance(answer, dict) else {}
+    parts = (said.get("errorType"), said.get("errorMessage"), about.get("ERROR_CODE"), about.get("ERROR_MESSAGE"))
+    why = ": ".join(str(part) for part in parts if part) or "the log of the maintain function says why"
+    now = TASKS.get(task, "admin sweep; admin prune --yes")
+    return f"{task or 'a task'} failed: {why}. The next scheduled run does it; at once: {now}; --yes removes the letter"
+
+
+def _damage(store: Store, stream: str) -> str:
     try:
-        record = _record(store, version)
-        stream = version.product.stream
         seen = store.read(catalog.products_key(stream))
         for product in catalog.decode_products(seen.body if seen else None, stream).products.values():
             catalog.decode_versions(product)
     except CatalogDamaged as damage:
         return str(damage)
-    if record is None:
-        return f"{version.path} has no record: every try failed; the log of the digest function says how"
-    return f"{version.path} is {record.state} by now; what failed has passed, or another notice did the work"
+    return ""
 
 
 def _record(store: Store, version: VersionId) -> records.Record | None:

@@ -1,19 +1,20 @@
 """Commands that make good what was missed, lost or damaged: sweep, rebuild, redrive, undelete."""
 
+import sys
 from dataclasses import asdict
 
 import click
 
 import notices
-from cli.admin import importing, redriving, repairing, shown
+from cli.admin import redriving, repairing, restoring, shown
 from cli.admin.base import clients as clients_option
 from cli.admin.base import command, main
 from cli.admin.base import yes as yes_option
-from cli.admin.place import NOTHING, Place, end
+from cli.admin.faults import FOUND, NOTHING, end
+from cli.admin.place import Place
 from maintain.sweep import sweep as sweep_bucket
 from maintain.work import Work
 from settings import CLIENT_CHOICES, DEFAULT_MAX_BYTES
-from simplestreams.keys import RECORDS as RECORD_PREFIX
 
 
 @main.command()
@@ -64,26 +65,28 @@ def rebuild_records(place: Place, as_json: bool, below: str, yes: bool) -> None:
 
 
 @main.command()
-@click.argument("queue", type=click.Choice(["arrivals", "changes", "all"]), default="all")
+@click.argument("queue", type=click.Choice(["arrivals", "changes", "maintain", "all"]), default="all")
 @yes_option
 @command
 def redrive(place: Place, as_json: bool, queue: str, yes: bool) -> None:
-    """Show the dead letters and why they died; with --yes send them back to be tried again."""
-    wanted = {"arrivals": ["images"], "changes": [RECORD_PREFIX], "all": ["images", RECORD_PREFIX]}[queue]
-    found = []
-    for prefix in wanted:
-        dead = place.queue(prefix)
-        for letter in redriving.letters(place, prefix, dead):
-            found.append(letter)
-            if yes:
-                redriving.send_back(place, dead, letter)
+    """Show the dead letters and why they died; with --yes send them back to be tried again.
+
+    What cannot be tried again, --yes removes: a failed run of maintain (the next scheduled one goes on where it
+    stopped) and a message that no release can read.
+    """
+    found: list[tuple[redriving.Letter, str]] = []
+    with shown.busy("asking the queues"):
+        for box in redriving.boxes(place, queue):
+            redriving.read(box, yes, lambda letter, done: found.append((letter, done)))
     if as_json:
-        shown.as_json([{k: v for k, v in asdict(letter).items() if k != "receipt"} for letter in found])
+        told = [{**asdict(letter), "done": done} for letter, done in found]
+        shown.as_json([{k: v for k, v in letter.items() if k not in ("receipt", "returns")} for letter in told])
         return
-    for letter in found:
-        click.echo(f"{', '.join(letter.keys) or letter.body[:80]!r}  sent {letter.sent}")
+    for letter, done in found:
+        about = ", ".join(letter.keys) or repr(letter.body[:80])
+        click.echo(f"{letter.queue}: {about}  sent {letter.sent}{f'  {done}' if done else ''}")
         click.echo(f"  {letter.diagnosis}")
-    after = "sent back" if yes else f"shown; they are hidden for {redriving.HIDDEN_S} s; --yes sends them back"
+    after = "done with" if yes else "left where they are; --yes sends them back"
     click.echo(f"{len(found)} dead letters{f' {after}' if found else ''}")
 
 
@@ -92,21 +95,27 @@ def redrive(place: Place, as_json: bool, queue: str, yes: bool) -> None:
 @yes_option
 @command
 def undelete(place: Place, as_json: bool, path: str, yes: bool) -> None:
-    """Bring objects below PATH back that somebody deleted, as long as the bucket keeps their last generation.
+    """Bring images below PATH back that somebody deleted, as long as the bucket keeps their last generation.
+
+    Nothing is written over: a file that was uploaded again meanwhile stays. Records and the catalog are made anew
+    instead (rebuild records, rebuild catalog), for old ones may name files that are gone.
 
     \b
     ./scripts/admin undelete images/ubuntu/noble/amd64/default/20261123_10:00 --yes
-    ./scripts/admin undelete streams/v1/images.json --yes
     """
-    found = importing.deleted(place, path)
+    restoring.check(path)
+    found = restoring.deleted(place, path)
     if not found:
         end(NOTHING, f"the bucket keeps nothing deleted below {path}")
+    there: list[str] = []
     if yes:
         with shown.bytes_progress() as progress:
             task = progress.add_task("copying", total=sum(file.size_bytes for file in found))
-            for file in found:
-                file.copy(place, file.key, lambda count: progress.advance(task, count))
-    _tell(as_json, yes, [f"bring back {file.key}, {shown.size(file.size_bytes)}" for file in found])
+            there = restoring.bring_back(place, found, lambda count: progress.advance(task, count))
+    for key in there:
+        shown.say(f"left as it is: {key} was uploaded again meanwhile")
+    _tell(as_json, yes, [f"bring back {f.key}, {shown.size(f.size_bytes)}" for f in found if f.key not in there])
+    sys.exit(FOUND if there else 0)
 
 
 def _chosen(place: Place, clients: str | None) -> tuple[str, ...]:

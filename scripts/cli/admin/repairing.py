@@ -2,17 +2,19 @@
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Final
 
+from cli.admin.looking import is_below
 from digest.settle import Tools, outdated, settle
 from maintain.look import known_products, look
 from publish.commit import Tools as PublishTools
 from publish.commit import publish
 from simplestreams import catalog
-from simplestreams.errors import CatalogDamaged
+from simplestreams.errors import CatalogBusy, CatalogDamaged, RejectedUpload
 from simplestreams.keys import RECORDS, ProductId, VersionId, parse_record_key
 from storage.catalogs import Catalogs
 from storage.port import Store
@@ -32,14 +34,16 @@ class Step:
 def records_again(store: Store, below: str, max_bytes: int) -> Iterator[Step]:
     """Read the images of every version whose record is missing, unreadable or out of date."""
     for product in known_products(store, Catalogs(store), _index(store), ""):
-        if not product.path.startswith(below):
+        if not (is_below(product.path, below) or is_below(below, product.path)):
             continue
         looked = look(store, product)
         for version in sorted(looked.folders.keys() | looked.seen.keys()):
+            if not is_below(version.path, below):
+                continue
             unreadable = version in looked.seen and version not in looked.known
             reason = outdated(looked.known.get(version), looked.folders.get(version, {}))
             if unreadable:
-                gone = partial(store.delete, version.record_key, looked.seen[version].revision)
+                gone = partial(_delete, store, version.record_key, looked.seen[version].revision)
                 yield Step(f"delete {version.record_key}, which cannot be read", gone)
             if unreadable or reason:
                 why = reason or "its record cannot be read"
@@ -53,7 +57,7 @@ def catalog_again(store: Store, clients: Sequence[str]) -> Iterator[Step]:
         try:
             decode(seen.body if seen else None)
         except CatalogDamaged as damage:
-            yield Step(f"delete {key}: {damage}", partial(store.delete, key, seen.revision if seen else ""))
+            yield Step(f"delete {key}: {damage}", partial(_delete, store, key, seen.revision if seen else ""))
     tools = PublishTools(store, clients, lambda: datetime.now(UTC), time.sleep)
     by_stream: dict[str, list[ProductId]] = {}
     for product in _all_products(store):
@@ -89,8 +93,16 @@ def _all_products(store: Store) -> list[ProductId]:
         return sorted(found)
 
 
-def _recorded(store: Store) -> list[VersionId]:
-    return [parse_record_key(info.key) for info in store.list(RECORDS)]
+def _recorded(store: Store) -> Iterator[VersionId]:
+    for info in store.list(RECORDS):
+        with suppress(RejectedUpload):  # somebody's own file beside the records
+            yield parse_record_key(info.key)
+
+
+def _delete(store: Store, key: str, revision: str) -> None:
+    """Delete what was found damaged, and nothing that was written since."""
+    if not store.delete(key, revision):
+        raise CatalogBusy(f"{key} was written meanwhile; look again, it may be sound by now")
 
 
 def _index(store: Store) -> catalog.Index:

@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn, TransferSpeedColumn
 from rich.table import Column, Table
 
-from cli.admin.place import FOUND
+from cli.admin.faults import FOUND
 from maintain.work import Work
 
 

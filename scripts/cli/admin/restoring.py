@@ -1,0 +1,53 @@
+"""Bring deleted images back: a copy of the last generation that the bucket keeps, over nothing."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import click
+
+from cli.admin.importing import AlreadyThere, Copy, File, create
+from cli.admin.looking import is_below
+from cli.admin.place import Place
+from simplestreams.keys import RECORDS
+
+INSTEAD = {"streams": "admin rebuild catalog", RECORDS.rstrip("/"): "admin rebuild records"}
+
+
+def check(path: str) -> None:
+    """A usage error unless the path is one of images; it says what makes the other documents again."""
+    first = path.split("/", maxsplit=1)[0]
+    if first in INSTEAD:
+        # An old catalog, or an old record that publish then folds, names files that may be gone: never served.
+        raise click.UsageError(f"{path} is made from what lies below it, and an old one may be wrong: {INSTEAD[first]}")
+    if first != "images" and not first.startswith("images-"):
+        raise click.UsageError(f"{path!r} is no path of images, expected images/… or images-<name>/…")
+
+
+def deleted(place: Place, path: str) -> list[File]:
+    """What is deleted at a path and below it: the last generation of each key whose newest is a delete marker."""
+    gone: set[str] = set()
+    last: dict[str, File] = {}
+    for page in _generations(place, path.rstrip("/")):
+        gone |= {marker["Key"] for marker in page.get("DeleteMarkers", ()) if marker["IsLatest"]}
+        for found in page.get("Versions", ()):  # newest first
+            again = Copy(place.s3, place.bucket, found["Key"], found["ETag"], found["VersionId"])
+            last.setdefault(found["Key"], File(found["Key"], found["Size"], again))
+    return [last[key] for key in sorted(gone & last.keys()) if is_below(key, path)]
+
+
+def bring_back(place: Place, files: list[File], advance: Callable[[int], Any]) -> list[str]:
+    """Copy each; the keys where something is by now, which was left as it is."""
+    there = []
+    for file in files:
+        try:
+            create(place, file, advance)
+        except AlreadyThere:
+            there.append(file.key)
+    return there
+
+
+def _generations(place: Place, path: str) -> Iterator[dict[str, Any]]:
+    pages: Iterator[dict[str, Any]] = iter(
+        place.s3.get_paginator("list_object_versions").paginate(Bucket=place.bucket, Prefix=path)
+    )
+    return pages

@@ -1,0 +1,346 @@
+"""What the admin tool says of faults outside: each class has its own remedy and exit code."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler
+from types import SimpleNamespace
+from typing import Any
+
+import botocore.exceptions as aws
+import click
+import pytest
+from botocore.exceptions import ClientError
+from click.testing import CliRunner
+
+import images
+from cli.admin import base, doctor, faults, queue_checks
+from cli.admin.__main__ import main
+from cli.admin.faults import AGAIN, CATALOG, LOG_IN, NO_CREDENTIALS, NOTHING, RECORD, RIGHTS, STORAGE, WAY
+from cli.admin.findings import NotSeen
+from cli.admin.place import Place, Queue
+from http_servers import served
+from memory import System
+from simplestreams.errors import CatalogBusy, CatalogDamaged, StorageDenied, StorageUnavailable
+from storage.s3 import Refused
+
+PATH = "images/ubuntu/noble/amd64/default/20261123_10:00"
+
+
+def refused(code: str) -> ClientError:
+    return ClientError({"Error": {"Code": code, "Message": "no"}}, "GetObject")
+
+
+def through_the_adapter(cause: Exception) -> Exception:
+    """As storage.s3 raises it."""
+    try:
+        try:
+            if not isinstance(cause, ClientError):
+                raise StorageUnavailable(f"no answer about x: {cause}") from cause
+            raise Refused(cause, "images-1", "x") from cause
+        except Refused as error:
+            raise error.error from error
+    except (StorageUnavailable, StorageDenied) as error:
+        return error
+
+
+CONNECTION = aws.EndpointConnectionError(endpoint_url="https://s3.example.org")
+
+
+@pytest.mark.parametrize(
+    ("error", "remedy", "code"),
+    [
+        (CatalogDamaged("streams/v1/images.json is not a document of ours"), CATALOG, STORAGE),
+        (CatalogDamaged("versions/images/x.json is not a record"), RECORD, STORAGE),
+        (StorageUnavailable("503"), AGAIN, STORAGE),
+        (CatalogBusy("races"), AGAIN, STORAGE),
+        (StorageDenied("403"), RIGHTS, STORAGE),
+        (through_the_adapter(refused("SlowDown")), AGAIN, STORAGE),
+        (through_the_adapter(refused("AccessDenied")), RIGHTS, STORAGE),
+        (through_the_adapter(refused("ExpiredToken")), LOG_IN, NO_CREDENTIALS),
+        (
+            through_the_adapter(refused("NoSuchBucket")),
+            "name a bucket that is there, with --bucket or --stack",
+            NOTHING,
+        ),
+        (through_the_adapter(aws.NoCredentialsError()), LOG_IN, NO_CREDENTIALS),
+        (through_the_adapter(CONNECTION), WAY, STORAGE),
+        (refused("AccessDenied"), RIGHTS, STORAGE),
+        (refused("QueueDoesNotExist"), "deploy the template again", STORAGE),
+        (aws.NoCredentialsError(), LOG_IN, NO_CREDENTIALS),
+        (aws.ProfileNotFound(profile="x"), LOG_IN, NO_CREDENTIALS),
+        (CONNECTION, WAY, STORAGE),
+        (aws.ConnectTimeoutError(endpoint_url="https://s3.example.org"), WAY, STORAGE),
+        (aws.ReadTimeoutError(endpoint_url="https://s3.example.org"), WAY, STORAGE),
+        (http.client.BadStatusLine("x"), WAY, STORAGE),
+        (ConnectionRefusedError(111, "Connection refused"), WAY, STORAGE),
+        (PermissionError(13, "Permission denied", "/srv/rootfs"), "look at that file and its rights", STORAGE),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else None,
+)
+def test_each_fault_has_the_remedy_of_its_class(error: Exception, remedy: str, code: int) -> None:
+    fault = faults.explain(error)
+    assert (fault.remedy, fault.code) == (remedy, code)
+    assert fault.what
+
+
+def test_a_connection_that_fails_is_not_called_missing_credentials(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended, faults.errors_told():
+        raise CONNECTION
+    assert ended.value.code == STORAGE
+    said = capsys.readouterr().err
+    assert "https://s3.example.org" in said
+    assert "credentials" not in said
+
+
+def checked(place: Place, name: str, monkeypatch: pytest.MonkeyPatch) -> doctor.Checked:
+    monkeypatch.setattr(doctor, "CHECKS", {name: doctor.CHECKS[name]})
+    (found,) = doctor.examine(place)
+    return found
+
+
+class FakePlace(Place):
+    """A server whose bucket is in memory."""
+
+    @classmethod
+    def over(cls, system: System, **about: Any) -> FakePlace:
+        place = cls(None, "images-1", **about)
+        place.__dict__["store"] = system.store
+        place.__dict__["clients"] = system.clients
+        return place
+
+
+@pytest.mark.parametrize("check", ["documents", "agreement"])
+def test_the_doctor_has_a_damaged_catalog_rebuilt(check: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    system = System()
+    system.upload(PATH, images.split_image())
+    system.catch_up()
+    system.store.put("streams/v1/images.json", b'{"products": [')
+    (finding,) = checked(FakePlace.over(system), check, monkeypatch).findings
+    assert finding.remedy == "admin rebuild catalog --yes"
+
+
+def test_the_doctor_compares_every_record_before_it_says_ok(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One run of maintain ends after so many records; what lies behind them is looked at all the same."""
+    monkeypatch.setattr(doctor, "Work", limited_work(1))
+    system = System()
+    for name in ("a", "b", "c"):
+        system.upload(f"images/{name}/1/amd64/default/20261123", images.split_image(seed=name))
+    system.catch_up()
+    system.store.remove("versions/images/c/1/amd64/default/20261123.json")
+    found = checked(FakePlace.over(system), "agreement", monkeypatch).findings
+    assert "images/c/1/amd64/default/20261123: it has no record" in {finding.what for finding in found}
+
+
+def limited_work(most: int) -> Any:
+    """`Work` whose default limit is low, as if there were many records."""
+    from maintain.work import Work
+
+    return lambda **about: Work(**{"limit": most, **about})
+
+
+def test_an_edge_that_refuses_connections_is_told_by_its_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as bound:  # bound and not listening: refused for certain
+        bound.bind(("127.0.0.1", 0))
+        address = f"http://127.0.0.1:{bound.getsockname()[1]}"
+        (finding,) = checked(FakePlace.over(System(), edge=address), "edge", monkeypatch).findings
+    assert address in finding.what
+    assert finding.remedy == WAY
+
+
+class Nonsense(BaseHTTPRequestHandler):
+    """A server that speaks no HTTP."""
+
+    def do_GET(self) -> None:
+        self.wfile.write(b"SSH-2.0-OpenSSH_9.6\r\n")
+        self.close_connection = True
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+def test_an_answer_that_is_no_http_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
+    with served(Nonsense) as port:
+        (finding,) = checked(FakePlace.over(System(), api=f"http://127.0.0.1:{port}"), "api", monkeypatch).findings
+    assert "BadStatusLine" in finding.what
+    assert finding.remedy == WAY
+
+
+def test_what_could_not_be_looked_at_is_said_and_is_not_ok() -> None:
+    found = {check.name: check.not_seen for check in doctor.examine(dead_place())}
+    assert "only with --stack" in found["deployment"][0]
+    assert "--url" in found["edge"][0]
+    assert found["api"] == ["the upload API: only with --stack"]
+
+
+def dead_place() -> Place:
+    """A bucket in AWS that nobody can reach."""
+
+    class Session:
+        def client(self, *_: Any, **__: Any) -> Any:
+            raise CONNECTION
+
+    return Place(Session(), "images-1")
+
+
+def test_a_check_that_breaks_off_is_a_finding_and_the_next_one_is_made() -> None:
+    checks = list(doctor.examine(dead_place()))
+    assert [check.name for check in checks] == list(doctor.CHECKS)
+    assert {finding.remedy for check in checks for finding in check.findings} == {WAY}
+
+
+ALLOWED = {
+    "Effect": "Allow",
+    "Principal": {"Service": "s3.amazonaws.com"},
+    "Action": "sqs:SendMessage",
+    "Condition": {"ArnEquals": {"aws:SourceArn": "arn:aws:s3:::images-1"}},
+}
+
+
+@pytest.mark.parametrize(
+    ("statements", "fine"),
+    [
+        ([ALLOWED], True),
+        ([{"Effect": "Deny", "Principal": "*", "Action": "sqs:*"}, ALLOWED], True),
+        ([{**ALLOWED, "Condition": {}, "Action": ["SQS:SendMessage"]}], True),
+        ([], False),
+        ([{**ALLOWED, "Effect": "Deny"}], False),
+        ([{**ALLOWED, "Principal": {"Service": "sns.amazonaws.com"}}], False),
+        ([{**ALLOWED, "Action": "sqs:ReceiveMessage"}], False),
+        ([{**ALLOWED, "Condition": {"ArnEquals": {"aws:SourceArn": "arn:aws:s3:::another"}}}], False),
+    ],
+)
+def test_a_queue_that_does_not_let_the_bucket_in_is_a_finding(statements: list[Any], fine: bool) -> None:
+    found = list(queue_checks.wiring(queued({"Policy": json.dumps({"Statement": statements})})))
+    assert [what for what, _ in found if "does not let S3 send" in what] == (
+        [] if fine else [f"the policy of the queue of {p}* does not let S3 send to it: uploads stay unseen"
+                         for p in ("images", "versions/")]
+    )  # fmt: skip
+
+
+def queued(attributes: dict[str, str], session: Any = None, stack: str = "", counts: int = 0) -> Place:
+    """A server in AWS with both queues, with these attributes; `counts` letters in each box."""
+    place = FakePlace.over(System(), stack=stack)
+    place = replace(place, session=session)
+    queue = Queue("https://sqs/1/images-ArrivalsQueue-X", attributes, "dead")
+    events = {"events": queue_checks.EVENTS, "arn": "arn:aws:sqs:eu-central-1:1:images-ArrivalsQueue-X"}
+    told = {"Attributes": {"ApproximateNumberOfMessages": str(counts)}}
+    place.__dict__.update(
+        wiring={"images": events, "versions/": events},
+        queue=lambda _: queue,
+        sqs=SimpleNamespace(get_queue_attributes=lambda **_: told, list_queues=lambda **_: {"QueueUrls": []}),
+    )
+    return place
+
+
+class Watch:
+    """CloudWatch with one age, CloudFormation with one resource or none."""
+
+    def __init__(self, age: float, resource: str) -> None:
+        self._age, self._resource = age, resource
+
+    def client(self, service: str) -> Any:
+        if service == "cloudwatch":
+            return SimpleNamespace(get_metric_statistics=self._statistics)
+        return SimpleNamespace(describe_stack_resource=self._describe)
+
+    def _statistics(self, **asked: Any) -> dict[str, Any]:
+        assert asked["Dimensions"] == [{"Name": "QueueName", "Value": "images-ArrivalsQueue-X"}]
+        moment = datetime(2026, 11, 23, 12, tzinfo=UTC)
+        old = {"Timestamp": moment.replace(hour=11), "Maximum": 99999.0}
+        return {"Datapoints": [{"Timestamp": moment, "Maximum": self._age}, old]}
+
+    def _describe(self, StackName: str, LogicalResourceId: str) -> dict[str, Any]:  # noqa: N803
+        assert (StackName, LogicalResourceId) == ("images", "MaintainDeadLetters")
+        if not self._resource:
+            raise refused("ValidationError")
+        return {"StackResourceDetail": {"PhysicalResourceId": self._resource}}
+
+
+@pytest.mark.parametrize(("age", "says"), [(30.0, []), (1200.0, ["versions/"]), (1900.0, ["images", "versions/"])])
+def test_a_notice_that_waits_too_long_is_a_finding_however_few_there_are(age: float, says: list[str]) -> None:
+    found = list(queue_checks.queues(queued({}, Watch(age, "dead of maintain"), "images")))
+    waits = [what for what, _ in found if "the oldest notice" in what]
+    assert waits == [f"the oldest notice of {prefix}* waits for {age / 60:.0f} minutes" for prefix in says]
+    assert not [one for one in found if isinstance(one, NotSeen)]
+
+
+def test_a_stack_whose_maintain_has_no_box_for_its_dead_letters_is_a_finding() -> None:
+    found = list(queue_checks.queues(queued({}, Watch(0, ""), "images")))
+    assert [what for what, _ in found] == ["maintain has no dead-letter queue: that a schedule failed, nobody hears"]
+
+
+def test_dead_letters_of_maintain_are_a_finding_with_the_command_that_shows_them() -> None:
+    found = dict(queue_checks.queues(queued({}, Watch(0, "dead of maintain"), "images", counts=3)))
+    assert found["3 dead letters of maintain"] == "admin redrive maintain shows why, and what to do"
+
+
+def test_without_a_stack_the_age_is_not_looked_at_and_that_is_said() -> None:
+    found = list(queue_checks.queues(queued({})))
+    assert [one.why.split(":")[0] for one in found if isinstance(one, NotSeen)] == [
+        "how long the oldest notice waits",
+        "the dead letters of maintain",
+    ]
+
+
+COMMANDS = sorted(
+    {
+        *(name for name, found in main.commands.items() if not isinstance(found, click.Group)),
+        *(f"rebuild {name}" for name in main.commands["rebuild"].commands),
+    }
+)
+
+
+@pytest.mark.parametrize("line", COMMANDS)
+def test_every_command_explains_itself_and_takes_what_all_take(line: str) -> None:
+    done = CliRunner().invoke(main, [*line.split(), "--help"])
+    assert done.exit_code == 0
+    about = done.output.split("Options:")[0].splitlines()
+    assert any(text.strip() for text in about[1:]), "it says what it does"
+    assert all(option in done.output for option in ("--json", "--stack", "--bucket", "--url", "--state-dir"))
+
+
+@contextmanager
+def opened(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
+    """Which server each command would have opened."""
+    found: list[Any] = []
+
+    def open_(*named: Any) -> Place:
+        found.append(named)
+        return FakePlace.over(System())
+
+    for name in ("deployed", "aws", "local"):
+        monkeypatch.setattr(base, name, lambda *named, name=name: open_(name, *named))
+    yield found
+
+
+@pytest.mark.parametrize(
+    "line", ["--json --stack images list", "list --json --stack images", "--stack images list --json"]
+)
+def test_what_all_commands_take_may_stand_before_and_behind(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with opened(monkeypatch) as places:
+        done = CliRunner().invoke(main, line.split())
+    assert (done.exit_code, places) == (0, [("deployed", "images")])
+    assert json.loads(done.stdout) == []
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "list --stack a --bucket b",
+        "--stack a list --bucket b",
+        "list --url https://x",
+        "list --stack a --state-dir .",
+        "list --bucket b --url images.example.org",
+    ],
+)
+def test_two_servers_or_half_a_server_are_wrong_usage(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with opened(monkeypatch) as places:
+        assert CliRunner().invoke(main, line.split()).exit_code == 2
+    assert places == []
