@@ -9,6 +9,7 @@
   queue message can lose another that is being sent. Here one request at a time is inside moto.
 - Multipart uploads: moto falls over the completion of one that is gone, joins whatever parts are named whatever size
   was declared (x-amz-mp-object-size), and ignores If-Match.
+- Copies: moto ignores If-None-Match.
 - Large reads: moto copies the whole object for each ranged read. Here the range is read from its file.
 - Events: deleting in a versioned bucket is silent in moto; other events lack fields of the real ones.
 """
@@ -97,6 +98,8 @@ class S3Rules:
         with self._inside_moto:
             if environ["REQUEST_METHOD"] == "POST":
                 _check_completion(environ)
+            if "HTTP_X_AMZ_COPY_SOURCE" in environ:
+                _check_copy(environ)
             status, headers, body = _call(self._moto, environ)
             if status.startswith("2"):
                 self._announce(environ, headers, body)
@@ -303,6 +306,13 @@ def _check_completion(environ: Environ) -> None:
                 f"The provided 'x-amz-mp-object-size' header value {declared} does not match what was computed: "
                 f"{found}",
             )  # fmt: skip
+
+
+def _check_copy(environ: Environ) -> None:
+    """Raise S3Refusal where S3 would not copy over what is there (If-None-Match), but moto would."""
+    bucket, key = bucket_and_key(environ)
+    if environ.get("HTTP_IF_NONE_MATCH") == "*" and s3_backends[ACCOUNT_ID]["aws"].get_object(bucket, key) is not None:
+        raise S3Refusal(412, "PreconditionFailed", "At least one of the pre-conditions you specified did not hold")
 
 
 class _Checks:
