@@ -195,6 +195,16 @@ def test_a_multipart_upload_ends_in_one_whole_object(s3: Any, server: S3Server) 
     assert "ObjectCreated:CompleteMultipartUpload" in {event["eventName"] for event in server.events()}
 
 
+def test_a_copy_is_made_over_nothing_when_that_is_asked(s3: Any) -> None:
+    s3.put_object(Bucket=BUCKET, Key=KEY, Body=b"mine")
+    about = {"Bucket": BUCKET, "CopySource": {"Bucket": BUCKET, "Key": KEY}, "IfNoneMatch": "*"}
+    s3.copy_object(**about, Key=f"{KEY}.new")
+    s3.put_object(Bucket=BUCKET, Key=f"{KEY}.new", Body=b"theirs")
+    with pytest.raises(ClientError, match="PreconditionFailed"):
+        s3.copy_object(**about, Key=f"{KEY}.new")
+    assert stored(s3, f"{KEY}.new") == b"theirs"
+
+
 @pytest.mark.parametrize("asked", ["", "bytes=0-0", "bytes=5000000-5000009", "bytes=-7", "bytes=4999990-9999999"])
 def test_a_large_object_is_read_in_any_range(s3: Any, asked: str) -> None:
     body = bytes(range(256)) * 20_000  # 5 MB: above what moto answers by itself

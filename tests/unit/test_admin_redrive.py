@@ -1,0 +1,61 @@
+"""Dead letters as real SQS gives them out: not all at once, some twice, and empty answers in between."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+from cli.admin import redriving
+from cli.admin.place import Place
+from memory import MemoryStore
+
+
+class Sqs:
+    """Gives its answers one after the other; a receive that does not wait gets nothing."""
+
+    def __init__(self, *answers: str) -> None:
+        self._answers = [[message(name) for name in answer] for answer in answers]
+        self.log: list[tuple[str, str]] = []
+
+    def receive_message(self, **asked: Any) -> dict[str, Any]:
+        if not asked.get("WaitTimeSeconds") or not self._answers:
+            return {}
+        return {"Messages": self._answers.pop(0)}
+
+    def send_message(self, **asked: Any) -> None:
+        self.log.append(("send", asked["QueueUrl"]))
+
+    def delete_message(self, **asked: Any) -> None:
+        self.log.append(("delete", asked["ReceiptHandle"]))
+
+    def change_message_visibility(self, **asked: Any) -> None:
+        assert asked["VisibilityTimeout"] == 0
+        self.log.append(("put back", asked["ReceiptHandle"]))
+
+
+def message(name: str) -> dict[str, Any]:
+    return {"MessageId": name, "ReceiptHandle": name, "Body": '{"Records": []}'}
+
+
+def box(sqs: Sqs) -> redriving.Box:
+    place = Place(SimpleNamespace(), "images-1")
+    place.__dict__.update(sqs=sqs, store=MemoryStore())
+    return redriving.Box(place, "arrivals", "dead", "home")
+
+
+def redriven(sqs: Sqs, really: bool) -> list[str]:
+    found: list[str] = []
+    redriving.read(box(sqs), really, lambda letter, _: found.append(letter.receipt))
+    return found
+
+
+def test_an_empty_answer_is_not_the_end() -> None:
+    sqs = Sqs("", "ab", "", "bc", "")
+    assert redriven(sqs, really=True) == ["a", "b", "c"]
+    assert [what for what, _ in sqs.log] == ["send", "delete"] * 3, "sent before it is deleted, each once"
+
+
+def test_what_was_only_shown_is_there_for_the_next_look() -> None:
+    sqs = Sqs("ab", "c")
+    assert redriven(sqs, really=False) == ["a", "b", "c"]
+    assert sqs.log == [("put back", "a"), ("put back", "b"), ("put back", "c")]
