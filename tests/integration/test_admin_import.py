@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,14 @@ from cli.admin.importing import PART, Plan, carry_out
 from cli.admin.place import Place
 from digest.settle import Tools, settle
 from local_stack.credentials import ACCESS_KEY, SECRET_KEY
+from maintain.retain import Rules, retain
+from maintain.retention import Rule
+from maintain.work import Work
 from memory import START
 from s3_server import BUCKET, REGION, S3Server, running_s3
 from simplestreams.keys import parse_version
 from storage.stream import HashFan
+from uploads.withdrawals import withdraw
 
 pytestmark = pytest.mark.xdist_group("admin-import")
 
@@ -201,6 +206,20 @@ def test_only_what_lies_below_a_path_comes_back(place: Place) -> None:
         place.s3.delete_object(Bucket=BUCKET, Key=f"{PRODUCT}/{name}")
     for path in (PATH, f"{PATH}/", f"{PATH}/a"):
         assert [file.key for file in restoring.deleted(place, path)] == [f"{PATH}/a"]
+
+
+def test_what_maintain_is_just_deleting_would_not_stay_and_is_named(place: Place) -> None:
+    for name, body in images.split_image().items():
+        place.s3.put_object(Bucket=BUCKET, Key=f"{PATH}/{name}", Body=body)
+    settled(place)
+    version = parse_version(PATH)
+    now, never = START + timedelta(hours=2), lambda _: None
+    withdraw(place.store, version, START, 1, never)
+    place.s3.delete_object(Bucket=BUCKET, Key=f"{PATH}/lxd.tar.xz")
+    found = restoring.deleted(place, PATH)
+    assert restoring.being_deleted(place, found) == [], "it is withdrawn, and nobody deletes it yet"
+    retain(place.store, Rules(Rule(), 1, 0), now, never, Work())  # one file is not as its record says: it does not end
+    assert restoring.being_deleted(place, restoring.deleted(place, PATH)) == [PATH]
 
 
 @pytest.mark.parametrize("size", [1000, PART + 5], ids=["small", "in parts"])

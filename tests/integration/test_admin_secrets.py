@@ -97,7 +97,16 @@ def use_it_all(stack: Stack, publisher: Publisher) -> str:
             60,
         )
     assert publisher.ask("DELETE", f"/{broken}").status == 202
-    lines = ("list", "list --json", f"show {sound}", f"show {broken}", "doctor", "verify", "redrive changes", "sweep --dry-run")
+    lines = (
+        "list",
+        "list --json",
+        f"show {sound}",
+        f"show {broken}",
+        "doctor",
+        "verify",
+        "redrive changes",
+        "sweep --dry-run",
+    )
     return "\n".join(admin(stack, *line.split()) for line in lines)
 
 

@@ -18,13 +18,14 @@ import images
 from cli.admin import doctor, looking, place
 from cli.admin.__main__ import main
 from cli.admin.dry import DryStore
-from cli.admin.faults import NOTHING
+from cli.admin.faults import NO_CREDENTIALS, NOTHING, STORAGE
 from cli.admin.findings import NotSeen
 from cli.admin.place import Place
 from maintain.retain import Rules, retain
 from maintain.retention import Rule
 from maintain.work import Work
 from memory import System
+from simplestreams.errors import StorageUnavailable
 from simplestreams.keys import parse_version
 from uploads.withdrawals import restore, withdraw
 
@@ -75,7 +76,7 @@ class Session:
 
 
 def test_a_stack_is_known_by_its_outputs_and_parameters(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(boto3, "Session", lambda: Session(STACK))
+    monkeypatch.setattr(boto3, "Session", lambda **_: Session(STACK))
     found = place.deployed("images")
     assert (found.bucket, found.edge, found.api, found.clients) == (
         "images-1", "https://images.example.org", "https://api.example.org", ("lxd",)
@@ -92,7 +93,7 @@ def test_a_stack_is_known_by_its_outputs_and_parameters(monkeypatch: pytest.Monk
 def test_another_stack_is_not_taken_for_ours(
     stack: dict[str, Any] | None, says: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(boto3, "Session", lambda: Session(stack))
+    monkeypatch.setattr(boto3, "Session", lambda **_: Session(stack))
     with pytest.raises(SystemExit) as ended:
         place.deployed("images")
     assert ended.value.code == NOTHING
@@ -100,7 +101,7 @@ def test_another_stack_is_not_taken_for_ours(
 
 
 def test_a_dry_run_of_prune_is_what_maintain_would_do_in_that_stack(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(boto3, "Session", lambda: Session(STACK))
+    monkeypatch.setattr(boto3, "Session", lambda **_: Session(STACK))
     system = three_versions()
     monkeypatch.setattr(Place, "store", system.store)
     work = Work(dry_run=True)
@@ -116,7 +117,7 @@ def test_a_dry_run_of_prune_is_what_maintain_would_do_in_that_stack(monkeypatch:
 
 
 def test_what_is_withdrawn_stays_for_the_grace_time_of_its_stack(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(boto3, "Session", lambda: Session(STACK))
+    monkeypatch.setattr(boto3, "Session", lambda **_: Session(STACK))
     system = three_versions()
     monkeypatch.setattr(Place, "store", system.store)
     for given, hours in (("", 48), (" --grace-hours 5", 5)):
@@ -125,6 +126,23 @@ def test_what_is_withdrawn_stays_for_the_grace_time_of_its_stack(monkeypatch: py
         left = datetime.fromisoformat(told["delete_after"]) - datetime.now(UTC)
         assert round(left.total_seconds() / 3600) == hours
         assert told["dry_run"] is True
+
+
+def test_a_prune_that_breaks_off_says_what_it_did_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(boto3, "Session", lambda **_: Session(STACK))
+    system = three_versions()
+    monkeypatch.setattr(Place, "store", system.store)
+
+    def fail(method: str, key: str) -> None:
+        if method == "list" and key == "versions/images/ubuntu/plucky/amd64/default/":
+            raise StorageUnavailable("503")
+
+    system.upload("images/ubuntu/plucky/amd64/default/20261123_10:00", images.split_image(seed="plucky"))
+    system.catch_up()
+    system.store.on = fail
+    done = CliRunner().invoke(main, "--json --stack images prune --yes".split())
+    assert (done.exit_code, done.stdout) == (STORAGE, "")
+    assert f"withdraw: {PATH[:-14]}20261121_10:00" in done.stderr
 
 
 def three_versions() -> System:
@@ -141,6 +159,21 @@ def pruned(line: str) -> list[dict[str, Any]]:
     assert done.exit_code == 0, done.output
     tasks: list[dict[str, Any]] = json.loads(done.stdout)["tasks"]
     return tasks
+
+
+def test_the_region_is_where_aws_region_says_and_without_one_that_is_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-west-1")
+    monkeypatch.setenv("AWS_REGION", "eu-north-1")
+    assert place.aws("images-1", "").session.region_name == "eu-north-1"
+    monkeypatch.delenv("AWS_REGION")
+    assert place.aws("images-1", "").session.region_name == "eu-west-1"
+    monkeypatch.delenv("AWS_DEFAULT_REGION")
+    with pytest.raises(SystemExit) as ended:
+        place.aws("images-1", "")
+    assert ended.value.code == NO_CREDENTIALS
+    assert "set AWS_REGION" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("clients", [("incus", "lxd"), ("lxd",), ("incus",)])

@@ -201,7 +201,8 @@ def aws(bucket: str, url: str) -> Place:
 
 
 def _session() -> Any:
-    session = boto3.Session()
+    # boto3 itself reads AWS_DEFAULT_REGION only; every other tool of AWS goes by AWS_REGION first.
+    session = boto3.Session(region_name=os.environ.get("AWS_REGION") or None)
     if not session.region_name:
         end(NO_CREDENTIALS, "no AWS region is set; set AWS_REGION to the region of the server")
     return session

@@ -30,7 +30,8 @@ def sweep(place: Place, as_json: bool, clients: str | None, dry_run: bool) -> No
 
     with shown.busy("sweeping") as told:
         work = Work(dry_run=dry_run, limit=1 << 60, told=told)
-        sweep_bucket(place.store, send, _chosen(place, clients), work)
+        with shown.told_if_broken_off(work):
+            sweep_bucket(place.store, send, _chosen(place, clients), work)
     shown.end_of_work(as_json, work)
 
 
@@ -107,6 +108,8 @@ def undelete(place: Place, as_json: bool, path: str, yes: bool) -> None:
     found = restoring.deleted(place, path)
     if not found:
         end(NOTHING, f"the bucket keeps nothing deleted below {path}")
+    if half := restoring.being_deleted(place, found):
+        end(FOUND, f"the deletion of {', '.join(half)} has not ended: `admin prune --yes` ends it, then try again")
     there: list[str] = []
     if yes:
         with shown.bytes_progress() as progress:

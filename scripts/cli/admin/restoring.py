@@ -8,7 +8,9 @@ import click
 from cli.admin.importing import AlreadyThere, Copy, File, create
 from cli.admin.looking import is_below
 from cli.admin.place import Place
-from simplestreams.keys import RECORDS
+from simplestreams import records
+from simplestreams.errors import RejectedUpload
+from simplestreams.keys import RECORDS, parse_key, version_of
 
 INSTEAD = {"streams": "admin rebuild catalog", RECORDS.rstrip("/"): "admin rebuild records"}
 
@@ -44,6 +46,30 @@ def bring_back(place: Place, files: list[File], advance: Callable[[int], Any]) -
         except AlreadyThere:
             there.append(file.key)
     return there
+
+
+def being_deleted(place: Place, files: list[File]) -> list[str]:
+    """The versions among these whose deletion has begun and not ended: what came back would be deleted again."""
+    versions = {version_of(file.key) for file in files if _is_upload(file.key)}
+    found = []
+    for version in sorted(versions):
+        seen = place.store.read(version.record_key)
+        record = records.decode(seen.body, version.record_key) if seen else None
+        if record and any(one.final for one in _withdrawals(record)):
+            found.append(version.path)
+    return found
+
+
+def _withdrawals(record: records.Record) -> Iterator[records.Withdrawal]:
+    yield from filter(None, (record.withdrawn, *(facts.withdrawn for facts in record.files.values())))
+
+
+def _is_upload(key: str) -> bool:
+    try:
+        parse_key(key)
+    except RejectedUpload:  # in no version, so in no record
+        return False
+    return True
 
 
 def _generations(place: Place, path: str) -> Iterator[dict[str, Any]]:

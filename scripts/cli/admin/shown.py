@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn, TransferSpeedColumn
 from rich.table import Column, Table
 
-from cli.admin.faults import FOUND
+from cli.admin.faults import FOUND, OUTSIDE
 from maintain.work import Work
 
 
@@ -54,6 +54,17 @@ def busy(what: str) -> Iterator[Callable[[str], None]]:
     """Say on standard error, where that is a terminal, what is being looked at; gone when it is over."""
     with Console(stderr=True).status(what) as status:
         yield lambda now: status.update(f"{what}: {escape(now)}")
+
+
+@contextmanager
+def told_if_broken_off(work: Work) -> Iterator[None]:
+    """What was done before an error ended a run, on standard error: nobody else would ever know."""
+    try:
+        yield
+    except OUTSIDE:
+        for task in work.tasks if not work.dry_run else ():
+            say(f"{task.what}: {task.path}")
+        raise
 
 
 def end_of_work(in_json: bool, work: Work) -> NoReturn:
