@@ -140,7 +140,7 @@ def test_a_prune_that_breaks_off_says_what_it_did_before(monkeypatch: pytest.Mon
     system.upload("images/ubuntu/plucky/amd64/default/20261123_10:00", images.split_image(seed="plucky"))
     system.catch_up()
     system.store.on = fail
-    done = CliRunner().invoke(main, "--json --stack images prune --yes".split())
+    done = CliRunner().invoke(main, ["--json", "--stack", "images", "prune", "--yes"])
     assert (done.exit_code, done.stdout) == (STORAGE, "")
     assert f"withdraw: {PATH[:-14]}20261121_10:00" in done.stderr
 

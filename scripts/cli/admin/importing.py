@@ -21,7 +21,6 @@ CONTENT_TYPE: Final = "application/octet-stream"
 SOURCE_ETAG: Final = "source-etag"
 """Name of the user metadata in which a copy from another bucket says what it is a copy of: its own ETag may differ."""
 _THERE: Final = frozenset({"PreconditionFailed", "412", "ConditionalRequestConflict", "409"})
-_TRANSFER: Final = TransferConfig(multipart_threshold=PART, multipart_chunksize=PART, max_concurrency=4)
 
 Advance = Callable[[int], Any]
 
@@ -176,6 +175,10 @@ def bucket(s3: Any, address: str) -> Iterator[File]:
             yield File(found["Key"].removeprefix(prefix), found["Size"], source)
 
 
+def _transfer() -> TransferConfig:
+    return TransferConfig(multipart_threshold=PART, multipart_chunksize=PART, max_concurrency=4)
+
+
 def _order(file: File) -> tuple[str, bool, str]:
     """Version by version, metadata last: a root that is there before its metadata is read once, with it."""
     parsed = parse_key(file.key)
@@ -192,7 +195,7 @@ class Upload:
         about = {"ContentType": CONTENT_TYPE}
         with self.path.open("rb") as body:
             place.creating_s3.upload_fileobj(
-                body, place.bucket, key, ExtraArgs=about, Callback=advance, Config=_TRANSFER
+                body, place.bucket, key, ExtraArgs=about, Callback=advance, Config=_transfer()
             )
 
     def is_same(self, _place: Place, there: ObjectInfo, sha256: str) -> bool | None:
@@ -231,7 +234,7 @@ class Copy:
             source["VersionId"] = self.generation
             about = self._about()
         about["MetadataDirective"] = "REPLACE"
-        place.creating_s3.copy(source, place.bucket, key, ExtraArgs=about, Callback=advance, Config=_TRANSFER)
+        place.creating_s3.copy(source, place.bucket, key, ExtraArgs=about, Callback=advance, Config=_transfer())
 
     def is_same(self, place: Place, there: ObjectInfo, sha256: str) -> bool | None:
         if there.etag == self.etag:
