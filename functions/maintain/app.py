@@ -32,7 +32,7 @@ LAST_MS: Final = 120_000
 """No further product is begun with less time left than this; the largest takes a minute."""
 TASKS: Final = ("sweep", "retain")
 
-logger = Logger()
+logger = Logger(use_rfc3339=True)  # Lambda takes lines with another form of time for INFO
 metrics = Metrics()
 settings = Settings.from_environment(os.environ)
 store = S3Store(s3_client(), settings.bucket)

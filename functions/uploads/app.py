@@ -39,7 +39,7 @@ LONGEST_BODY: Final = 256 * 1024
 LONGEST_WAIT_S: Final = 25.0
 """API Gateway gives up on a function after 30 s."""
 
-logger = Logger()
+logger = Logger(use_rfc3339=True)  # Lambda takes lines with another form of time for INFO
 settings = Settings.from_environment(os.environ)
 rights = Rights.parse(settings.publishers)
 store = S3Uploads(s3_client(), settings.bucket)

@@ -78,7 +78,7 @@ GRANTS: Final[Mapping[str, set[Call]]] = {
         | _may(["s3:PutObject"], ["versions/", "claims/"])
         | _may(["s3:DeleteObject"], ["claims/"])
         | _may(["s3:ListBucket"], ["missing", *IMAGES, "versions/", "claims/"])
-        | _may(TAKE, ["ArrivalsQueue"])
+        | _may([*TAKE, "sqs:SendMessage"], ["ArrivalsQueue"])
         | _log("Digest")
         | TRACE
     ),

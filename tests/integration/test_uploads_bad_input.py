@@ -31,7 +31,7 @@ from uploading import Answer, System, completion, send, sha256
 GIB = 1 << 30
 PRODUCT = "images/ubuntu/noble/amd64/default"
 PATH = f"{PRODUCT}/20261123_10:00"
-LIMIT = 50 * GIB
+LIMIT = 50_000_000_000
 
 
 @pytest.fixture(scope="module", params=["local", pytest.param("versitygw", marks=pytest.mark.real_s3)])
