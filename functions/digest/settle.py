@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from simplestreams import examine, items, records
 from simplestreams.digests import InTurn, Sha256, Spread
-from simplestreams.errors import ObjectChanged
+from simplestreams.errors import ObjectChanged, OutOfTime
 from simplestreams.items import Role
 from simplestreams.keys import VersionId
 from simplestreams.records import Fault, FileFacts, Record
@@ -29,11 +29,13 @@ SAVE_EVERY_BYTES: Final = 1 << 30
 Files = dict[str, FileFacts]
 Learned = dict[tuple[str, str, str], FileFacts]  # by file, etag, modified
 Outcome = Literal["recorded", "unchanged", "claimed by another"]
+Came = Literal["done", "saved", "lost"]
+"""What came of one attempt: saved is a record that was written with more to read, lost is to be looked at again."""
 
 
 @dataclass(frozen=True, slots=True)
 class Tools:
-    """What settling needs from around it."""
+    """What settling needs from around it. `budget_bytes`: what this run can still read; None if any version will do."""
 
     store: Store
     now: Callable[[], datetime]
@@ -41,6 +43,7 @@ class Tools:
     max_bytes: int
     claim_seconds: float
     spread: Callable[[Sequence[Sha256]], Spread] = InTurn
+    budget_bytes: int | None = None
 
 
 @dataclass(slots=True)
@@ -89,30 +92,51 @@ class _Sight:
     def worth_a_claim(self) -> bool:
         return not all(examine.is_small(items.classify(file)) for file in _unread(self.files))
 
+    @property
+    def unread_bytes(self) -> int:
+        return sum(self.files[file].size_bytes for file in _unread(self.files))
+
 
 def settle(version: VersionId, tools: Tools) -> Settled:
     """Bring the record of a version up to date with its folder.
 
-    Raises CatalogBusy when other writers won every race, StorageUnavailable, StorageDenied, CatalogDamaged.
+    Raises CatalogBusy when other writers won every race, OutOfTime when there is more to read than `budget_bytes`,
+    StorageUnavailable, StorageDenied, CatalogDamaged.
     """
     work = _Work(tools, Settled(version))
-    for _ in attempts(version.path, tools.pause):
-        sight = _look(work)
-        if sight.nothing:
-            return work.settled
-        if not sight.worth_a_claim:
-            if _finish(work, sight) and (work.settled.outcome == "unchanged" or _is_as_seen(work, sight)):
-                return work.settled
-            continue
+    while not _settle(work):
+        pass  # what was read so far is saved: that is no lost race, so the count of attempts begins anew
+    return work.settled
+
+
+def _settle(work: _Work) -> bool:
+    """Whether it came to its end; False when what was read so far is saved and there is more."""
+    for _ in attempts(work.version.path, work.tools.pause):
+        if (came := _attempt(work)) != "lost":
+            return came == "done"
+    raise AssertionError("attempts() ends by raising")
+
+
+def _attempt(work: _Work) -> Came:
+    tools, version = work.tools, work.version
+    sight = _look(work)
+    if sight.nothing:
+        return "done"
+    if not sight.worth_a_claim:
+        came = _finish(work, sight)
+        if work.settled.outcome == "unchanged":
+            return came
+    else:
+        if tools.budget_bytes is not None and sight.unread_bytes > tools.budget_bytes:
+            raise OutOfTime(f"{version.path} has {sight.unread_bytes:,} bytes to read, too many for the rest of a run")
         with marked(tools.store, version.claim_key, work.token, tools.now, tools.claim_seconds, tools.pause) as mine:
             if not mine:
                 work.settled.outcome = "claimed by another"
-                return work.settled
+                return "done"
             sight = _look(work)  # again: whoever held the claim until now may have read all there is
-            done = _finish(work, sight)
-        if done and _is_as_seen(work, sight):
-            return work.settled  # whoever saw the claim and left had nothing newer to show
-    raise AssertionError("attempts() ends by raising")
+            came = _finish(work, sight)
+    # Whoever saw the claim and left, or wrote before this did, had nothing newer to show.
+    return "lost" if came == "done" and not _is_as_seen(work, sight) else came
 
 
 def outdated(before: Record | None, listed: dict[str, ObjectInfo]) -> str:
@@ -193,21 +217,19 @@ def _can_be_listed(file: str) -> bool:
     return items.classify(file).role in (Role.METADATA, Role.ROOT, Role.UNIFIED, Role.DELTA)
 
 
-def _finish(work: _Work, sight: _Sight) -> bool:
-    """Read what is unread, then write the record; False when it must be looked at again."""
-    if _lists_what_changed(sight):
-        _save(work, sight)  # off the list first: the bytes are no longer those that it names
-        return False
+def _finish(work: _Work, sight: _Sight) -> Came:
+    """Read what is unread, then write the record."""
+    if _lists_what_changed(sight):  # off the list first: the bytes are no longer those that it names
+        return "saved" if _save(work, sight) else "lost"
     saved_at = work.settled.bytes_read
     try:
         while unread := _unread(sight.files):
             sight.files[unread[0]] = _read(work, unread[0], sight.files)
             if work.settled.bytes_read - saved_at >= SAVE_EVERY_BYTES and len(unread) > 1:
-                _save(work, sight)
-                return False
+                return "saved" if _save(work, sight) else "lost"
     except ObjectChanged:
-        return False
-    return _save(work, sight)
+        return "lost"
+    return "done" if _save(work, sight) else "lost"
 
 
 def _read(work: _Work, file: str, files: Files) -> FileFacts:
@@ -253,7 +275,9 @@ def _counted(work: _Work, chunks: Iterator[bytes | memoryview]) -> Iterator[byte
 def _save(work: _Work, sight: _Sight) -> bool:
     """Write the record unless it says this already; False when another writer was faster."""
     withdrawn = sight.before.withdrawn if sight.before and sight.files else None
-    record = records.settled(work.version, dict(sight.files), withdrawn)
+    record = records.judged(
+        Record(version=work.version.path, files=dict(sight.files), withdrawn=withdrawn, replaced=_replaced(sight))
+    )
     work.settled.record = record
     if record == sight.before:
         return True
@@ -264,6 +288,15 @@ def _save(work: _Work, sight: _Sight) -> bool:
     known = set(sight.before.reasons) if sight.before else set()
     work.settled.new_faults += [r.fault for r in record.reasons if r.kind == "refused" and r not in known]
     return True
+
+
+def _replaced(sight: _Sight) -> tuple[str, ...]:
+    """The files whose key held other bytes before, or is empty now: what is put there next may meet them in a cache."""
+    if sight.before is None:
+        return ()
+    now = {file: facts.etag for file, facts in sight.files.items()}
+    changed = {file for file, facts in sight.before.files.items() if now.get(file) != facts.etag}
+    return tuple(sorted({*sight.before.replaced, *changed}))
 
 
 def _is_as_seen(work: _Work, sight: _Sight) -> bool:
