@@ -157,7 +157,7 @@ CASES: dict[str, Hostile] = {
     "all the YAML there may be": Hostile(
         META, yaml(b"architecture: [" + b"1," * 131_060 + b"1]"), "architecture: [1, 1"
     ),
-    "python object": Hostile(META, yaml(b"a: !!python/object/apply:os.system ['true']"), "is not YAML"),
+    "python object": Hostile(META, yaml(b"a: !!python/object/apply:os.system ['true']"), "uses the YAML tag"),
     "YAML with NUL": Hostile(META, yaml(b"architecture: \0"), "is not YAML"),
     "not UTF-8": Hostile(META, yaml(b"architecture: \xff\xfe\xff"), "is not YAML"),
     "control characters as architecture": Hostile(
