@@ -145,7 +145,7 @@ CASES: dict[str, Hostile] = {
     "xz that wants 4 GiB to unpack": Hostile(
         META,
         lambda: XZ[:12] + XZ_4_GIB + zlib.crc32(XZ_4_GIB).to_bytes(4, "little") + XZ[24:],
-        "is damaged xz data",
+        "needs more than 128 MiB of memory to unpack",
     ),
     "random bytes": Hostile(META, lambda: noise(4096), "is not a tarball"),
     "html page": Hostile(META, lambda: b"<html>404</html>" * 40, "is not a tarball"),

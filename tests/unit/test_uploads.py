@@ -151,6 +151,7 @@ def test_another_digest_than_declared_is_refused_with_both_and_what_to_do() -> N
     assert refused.refusal == f"has sha256 {'a' * 64}, expected {'b' * 64} as its uploader declared; upload it again"
     assert (refused.sha256, refused.combined) == ("", {})
     assert examine.compare_declared(facts, "a" * 64) == facts
+    assert examine.compare_declared(facts, "A" * 64) == facts
     assert examine.compare_declared(facts, "") == facts
 
 
