@@ -20,11 +20,11 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 import notices
 import telemetry
 from maintain.layout import lay_out
-from maintain.retain import Rules, retain
-from maintain.retention import Rule
-from maintain.sweep import sweep
-from maintain.work import Work, remember, resume
+from operations.retain import Rules, retain
+from operations.sweep import sweep
+from operations.work import Work, remember, resume
 from settings import Settings
+from simplestreams.retention import Rule
 from storage.clients import s3_client, sqs_client
 from storage.s3 import S3Store
 

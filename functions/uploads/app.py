@@ -23,16 +23,18 @@ from aws_lambda_powertools import Logger
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
 import telemetry
+from api import problems
+from api.problems import Problem
+from api.shapes import BatchRequest, FileRequest, Restored, RestoreRequest, VersionStatus, Withdrawn
+from operations import withdrawals
 from settings import Settings
 from simplestreams.errors import CatalogBusy, RejectedUpload, SimplestreamsError, StorageUnavailable
 from simplestreams.keys import parse_version
 from storage.catalogs import Catalogs
 from storage.clients import s3_client
 from storage.parts import S3Uploads
-from uploads import problems, signing, status, withdrawals
-from uploads.problems import Problem
+from uploads import signing, status
 from uploads.rights import Rights, caller_of
-from uploads.shapes import BatchRequest, FileRequest, Restored, RestoreRequest, VersionStatus, Withdrawn
 from uploads.text import Answer, render
 
 LONGEST_BODY: Final = 256 * 1024
@@ -242,7 +244,7 @@ def _problem(problem: Problem, request: Request) -> dict[str, Any]:
 
 
 def _openapi() -> dict[str, Any]:
-    from uploads.openapi import document  # most cold starts answer something else
+    from api.openapi import document  # most cold starts answer something else
 
     return _answer(200, msgspec.json.encode(document()).decode(), "application/json", {})
 

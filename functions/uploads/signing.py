@@ -9,6 +9,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final, TypeVar
 
+from api import problems
+from api.problems import Problem
+from api.shapes import BatchAnswer, BatchRequest, FileRequest, Multipart, PartPlan, Present, Signed, Single
 from simplestreams import examine, items, records
 from simplestreams.errors import RejectedUpload
 from simplestreams.items import Role
@@ -16,10 +19,8 @@ from simplestreams.keys import ImageKey, VersionId, parse_key, parse_version
 from simplestreams.records import FileFacts, Record
 from storage.parts import CONTENT_TYPE, S3Uploads
 from storage.port import ObjectInfo
-from uploads import plan, problems
-from uploads.problems import Problem
+from uploads import plan
 from uploads.rights import Rights
-from uploads.shapes import BatchAnswer, BatchRequest, FileRequest, Multipart, PartPlan, Present, Signed, Single
 
 MOST_PARTS_OF_A_BATCH: Final = 1000
 

@@ -4,13 +4,13 @@ from collections.abc import Callable
 
 from msgspec.structs import replace
 
+from api.shapes import FileStatus, VersionStatus
 from simplestreams import catalog, records
 from simplestreams.catalog import Products
 from simplestreams.keys import VersionId
 from simplestreams.records import Reason, Record
 from storage.catalogs import Catalogs
 from storage.port import Store
-from uploads.shapes import FileStatus, VersionStatus
 
 POLL_S = 0.5
 

@@ -10,17 +10,17 @@ import pytest
 
 import images
 from maintain.layout import API_KEY, PAGE_KEY, lay_out
-from maintain.retain import Rules, retain
-from maintain.retention import Rule, expired
-from maintain.sweep import sweep
-from maintain.work import Task, Work, remember, resume
 from memory import START, MemoryStore, System
+from operations.retain import Rules, retain
+from operations.sweep import sweep
+from operations.withdrawals import restore, withdraw
+from operations.work import Task, Work, remember, resume
 from settings import BadSetting, Settings
 from simplestreams import catalog, records
 from simplestreams.keys import VersionId, parse_product, parse_version
 from simplestreams.metadata import Overrides
 from simplestreams.records import FileFacts, Record
-from uploads.withdrawals import restore, withdraw
+from simplestreams.retention import Rule, expired
 
 PRODUCT = "images/ubuntu/noble/amd64/default"
 ID = parse_product(PRODUCT)
@@ -190,7 +190,7 @@ def test_a_withdrawn_file_is_deleted_alone(system: System) -> None:
     system.upload(path, {"disk.qcow2": images.qcow2("extra")})
     system.settle(path)
     system.publish(ID)
-    from uploads.withdrawals import parse_target
+    from operations.withdrawals import parse_target
 
     withdraw(system.store, parse_target(f"{path}/disk.qcow2"), NOW, 1, no_pause)
     system.publish(ID)

@@ -5,8 +5,8 @@ import json
 import pytest
 
 import images
-from digest.settle import Settled
 from memory import MemoryStore, System
+from operations.settle import Settled
 from simplestreams import records
 from simplestreams.errors import CatalogBusy, CatalogDamaged
 from simplestreams.records import Fault, Reason, Record

@@ -10,20 +10,22 @@ from pathlib import Path
 import pytest
 
 import images
+from api import problems
+from api.openapi import document
+from api.problems import Problem
+from api.shapes import FileStatus, Multipart, PartPlan, Signed, Single, VersionStatus
 from local_stack.interpreter import read_wiring
 from local_stack.template import Place
 from memory import START, MemoryStore, System
+from operations import withdrawals
 from simplestreams import examine, records
 from simplestreams.errors import CatalogBusy
 from simplestreams.keys import parse_key, parse_product, parse_version
 from simplestreams.records import FileFacts
 from storage.catalogs import Catalogs
 from storage.port import Opened
-from uploads import plan, problems, status, text, withdrawals
-from uploads.openapi import document
-from uploads.problems import Problem
+from uploads import plan, status, text
 from uploads.rights import BadRule, Rights, caller_of, role_of
-from uploads.shapes import FileStatus, Multipart, PartPlan, Signed, Single, VersionStatus
 
 GIB = 1 << 30
 MIB = 1 << 20

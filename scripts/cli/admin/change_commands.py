@@ -13,10 +13,10 @@ from cli.admin.base import command, main
 from cli.admin.base import yes as yes_option
 from cli.admin.dry import DryStore
 from cli.admin.place import FOUND, NOTHING, Place, end
-from maintain.retain import Rules, retain
-from maintain.retention import Rule
-from maintain.work import Work
-from uploads import withdrawals
+from operations import withdrawals
+from operations.retain import Rules, retain
+from operations.work import Work
+from simplestreams.retention import Rule
 
 
 @main.command()

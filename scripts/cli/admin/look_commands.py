@@ -11,8 +11,8 @@ import click
 from cli.admin import checking, doctor, looking, shown
 from cli.admin.base import command, main
 from cli.admin.place import FOUND, NOTHING, Place, end
+from operations import withdrawals
 from simplestreams.keys import ImageKey, VersionId
-from uploads import withdrawals
 
 
 @main.command(name="list")

@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Final
 
-from digest.settle import Tools, outdated, settle
-from maintain.look import known_products, look
+from operations.look import known_products, look
+from operations.settle import Tools, outdated, settle
 from publish.commit import Tools as PublishTools
 from publish.commit import publish
 from simplestreams import catalog

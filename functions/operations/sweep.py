@@ -10,9 +10,9 @@ from functools import partial
 from itertools import groupby
 from typing import Final
 
-from digest.settle import outdated
-from maintain.look import Product, known_products, look
-from maintain.work import Task, Work
+from operations.look import Product, known_products, look
+from operations.settle import outdated
+from operations.work import Task, Work
 from simplestreams import catalog, records
 from simplestreams.fold import fold, fold_index, fold_unlisted, product_id
 from simplestreams.keys import ProductId, VersionId

@@ -6,14 +6,14 @@ from datetime import datetime
 from functools import partial
 from itertools import groupby
 
-from maintain.look import Product, known_products, look
-from maintain.removal import remove_stale, remove_tombstones, remove_withdrawn
-from maintain.retention import Rule, expired
-from maintain.work import Task, Work
+from operations.look import Product, known_products, look
+from operations.removal import remove_stale, remove_tombstones, remove_withdrawn
+from operations.withdrawals import withdraw
+from operations.work import Task, Work
 from simplestreams import catalog
+from simplestreams.retention import Rule, expired
 from storage.catalogs import Catalog, Catalogs
 from storage.port import Store
-from uploads.withdrawals import withdraw
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""What the API reads and answers. The OpenAPI description is made from these (uploads.openapi)."""
+"""What the API reads and answers. The OpenAPI description is made from these (api.openapi)."""
 
 from typing import Annotated, Literal
 

@@ -4,7 +4,7 @@ from typing import Any, Final
 
 import msgspec
 
-from uploads import problems, shapes
+from api import problems, shapes
 
 SHAPES: Final = (
     shapes.FileRequest,
