@@ -29,7 +29,7 @@ from api.shapes import BatchRequest, FileRequest, Restored, RestoreRequest, Vers
 from operations import withdrawals
 from settings import Settings
 from simplestreams.errors import CatalogBusy, RejectedUpload, SimplestreamsError, StorageUnavailable
-from simplestreams.keys import parse_version
+from simplestreams.keys import parse_target, parse_version, path_of
 from storage.catalogs import Catalogs
 from storage.clients import s3_client
 from storage.parts import S3Uploads
@@ -132,8 +132,8 @@ def show(request: Request) -> Reply:
 
 def withdraw(request: Request) -> Reply:
     """DELETE /<path>"""
-    target = _parsed(withdrawals.parse_target, request.path.rstrip("/").replace("~", ":"))
-    path = withdrawals.path_of(target)
+    target = _parsed(parse_target, request.path.rstrip("/").replace("~", ":"))
+    path = path_of(target)
     _check_deletes(request.caller, path)
     done = withdrawals.withdraw(store, target, datetime.now(UTC), settings.grace_hours, time.sleep)
     if not (done.versions or done.files):
@@ -145,8 +145,8 @@ def withdraw(request: Request) -> Reply:
 def restore(request: Request) -> Reply:
     """PATCH /versions/<path>"""
     _read(request.body, RestoreRequest)
-    target = _parsed(withdrawals.parse_target, request.path.rstrip("/").replace("~", ":"))
-    path = withdrawals.path_of(target)
+    target = _parsed(parse_target, request.path.rstrip("/").replace("~", ":"))
+    path = path_of(target)
     _check_deletes(request.caller, path)
     done = withdrawals.restore(store, target, time.sleep)
     if not (done.versions or done.files):

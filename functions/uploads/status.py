@@ -9,6 +9,7 @@ from simplestreams import catalog, records
 from simplestreams.catalog import Products
 from simplestreams.keys import VersionId
 from simplestreams.records import Reason, Record
+from storage import folders
 from storage.catalogs import Catalogs
 from storage.port import Store
 
@@ -19,11 +20,10 @@ def look(store: Store, catalogs: Catalogs, version: VersionId) -> VersionStatus 
     """The status of a version now; None if there is nothing of that name."""
     seen = store.read(version.record_key)
     record = records.decode(seen.body, version.record_key) if seen else None
-    listed = {info.key.removeprefix(version.prefix): info for info in store.list(version.prefix)}
     fresh = {
-        file: FileStatus(size=info.size_bytes)
-        for file, info in listed.items()
-        if file and not (record and file in record.files and record.files[file].etag == info.etag)
+        file: FileStatus(size=there.size_bytes)
+        for file, there in folders.listed(store, version).items()
+        if not (record and file in record.files and record.files[file].etag == there.etag)
     }
     if record is None or not record.files:
         return with_arrivals(VersionStatus(path=version.path, status="incomplete"), fresh) if fresh else None

@@ -17,7 +17,7 @@ from operations.withdrawals import restore, withdraw
 from operations.work import Task, Work, remember, resume
 from settings import BadSetting, Settings
 from simplestreams import catalog, records
-from simplestreams.keys import VersionId, parse_product, parse_version
+from simplestreams.keys import VersionId, parse_product, parse_target, parse_version
 from simplestreams.metadata import Overrides
 from simplestreams.records import FileFacts, Record
 from simplestreams.retention import Rule, expired
@@ -190,8 +190,6 @@ def test_a_withdrawn_file_is_deleted_alone(system: System) -> None:
     system.upload(path, {"disk.qcow2": images.qcow2("extra")})
     system.settle(path)
     system.publish(ID)
-    from operations.withdrawals import parse_target
-
     withdraw(system.store, parse_target(f"{path}/disk.qcow2"), NOW, 1, no_pause)
     system.publish(ID)
     assert [task.path for task in tidy(system, NOW + timedelta(days=1))] == [f"{path}/{{disk.qcow2}}"]

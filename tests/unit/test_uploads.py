@@ -20,7 +20,7 @@ from memory import START, MemoryStore, System
 from operations import withdrawals
 from simplestreams import examine, records
 from simplestreams.errors import CatalogBusy
-from simplestreams.keys import parse_key, parse_product, parse_version
+from simplestreams.keys import parse_key, parse_product, parse_target, parse_version, path_of
 from simplestreams.records import FileFacts
 from storage.catalogs import Catalogs
 from storage.port import Opened
@@ -258,8 +258,8 @@ def test_another_upload_under_the_name_of_a_withdrawn_file_is_listed(system: Sys
 def test_what_is_not_there_cannot_be_withdrawn(system: System) -> None:
     nothing = withdrawals.Changed()
     for path in ("images/ubuntu/none/amd64/default", f"{VERSION.product.path}/20200101_00:00", f"{PATH}/none.qcow2"):
-        target = withdrawals.parse_target(path)
-        assert withdrawals.path_of(target) == path
+        target = parse_target(path)
+        assert path_of(target) == path
         assert withdrawals.withdraw(system.store, target, START, 24, pause) == nothing
         assert withdrawals.restore(system.store, target, pause) == nothing
 
@@ -499,9 +499,9 @@ def test_the_description_resolves_all_its_references() -> None:
 
 
 def test_a_target_is_what_its_number_of_parts_says() -> None:
-    assert withdrawals.parse_target(PATH) == VERSION
-    assert withdrawals.parse_target(VERSION.product.path) == parse_product(VERSION.product.path)
-    assert withdrawals.parse_target(f"{PATH}/x") == parse_key(f"{PATH}/x")
+    assert parse_target(PATH) == VERSION
+    assert parse_target(VERSION.product.path) == parse_product(VERSION.product.path)
+    assert parse_target(f"{PATH}/x") == parse_key(f"{PATH}/x")
 
 
 def test_the_description_has_just_the_routes_that_the_template_declares_and_the_function_answers(
