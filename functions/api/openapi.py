@@ -18,6 +18,7 @@ SHAPES: Final = (
     shapes.Restored,
 )
 _VERSION: Final = "images/ubuntu/noble/amd64/default/20261123_10:00"
+_TARGET: Final = "A product, a version or a file."
 _TEXT: Final = {
     "text/plain": {"schema": {"type": "string"}},
 }
@@ -58,40 +59,44 @@ def document() -> dict[str, Any]:
 
 
 def _paths() -> dict[str, Any]:
-    version, target = (
-        _path_parameter("A version.", _VERSION),
-        _path_parameter("A product, a version or a file.", _VERSION),
-    )
     return {
         "/uploads": {"post": _sending("Ask to upload one file", "FileRequest", _either("Single", "Multipart"))},
         "/uploads/batch": {"post": _sending("Ask to upload a version", "BatchRequest", _ref("BatchAnswer"))},
-        "/versions/{path}": {
-            "get": {
-                **_operation("What became of a version", 200, _ref("VersionStatus"), (400, 403, 404, 422, 500, 503)),
-                "parameters": [version, _WAIT, _KNOWN],
-            },
-            "patch": {
-                **_operation("Take a withdrawal back", 200, _ref("Restored"), (400, 403, 404, 413, 422, 500, 503)),
-                "parameters": [target],
-                "requestBody": _body("RestoreRequest"),
-            },
-        },
-        "/{path}": {
-            "delete": {
-                **_operation(
-                    "Withdraw a product, a version or a file", 202, _ref("Withdrawn"), (403, 404, 422, 500, 503)
-                ),
-                "parameters": [target],
-                "description": "Off the list at once, deleted after the grace time, restorable until then.",
-            }
-        },
-        "/openapi.json": {
-            "get": {
-                "summary": "This description",
-                "security": [],
-                "responses": {"200": {"description": "OpenAPI 3.1.", "content": {"application/json": {"schema": {}}}}},
-            }
-        },
+        "/versions/{path}": {"get": _showing(), "patch": _restoring()},
+        "/{path}": {"delete": _withdrawing()},
+        "/openapi.json": {"get": _describing()},
+    }
+
+
+def _showing() -> dict[str, Any]:
+    return {
+        **_operation("What became of a version", 200, _ref("VersionStatus"), (400, 403, 404, 422, 500, 503)),
+        "parameters": [_path_parameter("A version."), _WAIT, _KNOWN],
+    }
+
+
+def _restoring() -> dict[str, Any]:
+    return {
+        **_operation("Take a withdrawal back", 200, _ref("Restored"), (400, 403, 404, 413, 422, 500, 503)),
+        "parameters": [_path_parameter(_TARGET)],
+        "requestBody": _body("RestoreRequest"),
+    }
+
+
+def _withdrawing() -> dict[str, Any]:
+    summary = "Withdraw a product, a version or a file"
+    return {
+        **_operation(summary, 202, _ref("Withdrawn"), (403, 404, 422, 500, 503)),
+        "parameters": [_path_parameter(_TARGET)],
+        "description": "Off the list at once, deleted after the grace time, restorable until then.",
+    }
+
+
+def _describing() -> dict[str, Any]:
+    return {
+        "summary": "This description",
+        "security": [],
+        "responses": {"200": {"description": "OpenAPI 3.1.", "content": {"application/json": {"schema": {}}}}},
     }
 
 
@@ -151,14 +156,14 @@ def _operation(summary: str, success: int, answer: dict[str, Any], refusals: tup
     return {"summary": summary, "security": [{"iam": []}, {"jwt": []}], "responses": responses}
 
 
-def _path_parameter(description: str, example: str) -> dict[str, Any]:
+def _path_parameter(description: str) -> dict[str, Any]:
     return {
         "name": "path",
         "in": "path",
         "required": True,
         "description": description,
         "schema": {"type": "string"},
-        "example": example,
+        "example": _VERSION,
     }
 
 
