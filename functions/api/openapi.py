@@ -69,10 +69,11 @@ def _paths() -> dict[str, Any]:
 
 
 def _showing() -> dict[str, Any]:
-    return {
-        **_operation("What became of a version", 200, _ref("VersionStatus"), (400, 403, 404, 422, 500, 503)),
-        "parameters": [_path_parameter("A version."), _WAIT, _KNOWN],
-    }
+    operation = _operation("What became of a version", 200, _ref("VersionStatus"), (400, 403, 404, 422, 500, 503))
+    responses, headers = operation["responses"], {"headers": {"Retry-After": _AGAIN}}
+    responses["200"] |= headers
+    responses["304"] = {"description": "Nothing changed while waiting.", **headers}
+    return {**operation, "parameters": [_path_parameter("A version."), _WAIT, _KNOWN]}
 
 
 def _restoring() -> dict[str, Any]:
@@ -104,8 +105,13 @@ _WAIT: Final = {
     "name": "wait",
     "in": "query",
     "description": "Seconds to wait until nothing is `incomplete` or `waiting`, or with If-None-Match for any change; "
-    "more than 25 is taken as 25.",
+    "more than 25 is taken as 25, and as 5 while a version waits whose last file arrived more than a minute ago.",
     "schema": {"type": "integer", "minimum": 0, "maximum": 999, "default": 0},
+}
+_AGAIN: Final = {
+    "description": "Seconds after which to ask again, the more the longer it has waited; absent when nothing is waited "
+    "for.",
+    "schema": {"type": "integer", "minimum": 1},
 }
 _KNOWN: Final = {
     "name": "If-None-Match",
@@ -147,8 +153,6 @@ def _operation(summary: str, success: int, answer: dict[str, Any], refusals: tup
     responses: dict[str, Any] = {
         str(success): {"description": "Done.", "content": {"application/json": {"schema": answer}, **_TEXT}}
     }
-    if success == 200 and answer == _ref("VersionStatus"):
-        responses["304"] = {"description": "Nothing changed while waiting."}
     for status in refusals:
         titles = "; or ".join(kind.title for kind in problems.KINDS if kind.status == status)
         content = {"application/problem+json": {"schema": _ref("Problem")}, **_TEXT}
