@@ -19,7 +19,7 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 import batches
 import notices
 import telemetry
-from digest.settle import Settled, Tools, settle
+from operations.settle import Settled, Tools, settle
 from settings import Settings
 from simplestreams.errors import ClaimedByAnother, OutOfTime, RejectedUpload, SimplestreamsError
 from simplestreams.keys import VersionId, version_of

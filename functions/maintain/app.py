@@ -2,6 +2,9 @@
 
 The event is `{"task": "sweep" | "retain" | "all", "dry_run": false}`. A run goes on where the last one stopped and
 ends in time; what it did not reach is next.
+
+The answer has for each task `tasks`, the first thousand with the reason, how many they are (`tasks_shown`) of how
+many (`tasks_total`), whether the run `ended` or goes on behind `after`, and the records that are `unreadable`.
 """
 
 import coldstart
@@ -20,17 +23,19 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 import notices
 import telemetry
 from maintain.layout import lay_out
-from maintain.retain import Rules, retain
-from maintain.retention import Rule
-from maintain.sweep import sweep
-from maintain.work import Work, remember, resume
+from operations.retain import Rules, retain
+from operations.sweep import sweep
+from operations.work import Task, Work, remember, resume
 from settings import Settings
+from simplestreams.retention import Rule
 from storage.clients import s3_client, sqs_client
 from storage.s3 import S3Store
 
 LAST_MS: Final = 120_000
 """No further product is begun with less time left than this; the largest takes a minute."""
 TASKS: Final = ("sweep", "retain")
+MOST_SHOWN: Final = 1000
+"""Tasks in one answer: Lambda sends 6 MB at most, and the 20,000 of a run would be as much. The log has all."""
 
 logger = Logger(use_rfc3339=True)  # Lambda takes lines with another form of time for INFO
 metrics = Metrics()
@@ -74,18 +79,9 @@ def _send(key: str) -> None:
 
 
 def _report(task: str, work: Work) -> dict[str, Any]:
-    """One line for each thing done, one for the run, and the metrics."""
+    """One line for each thing done, one for the run, and the metrics; what is answered of them."""
     for done in work.tasks:
-        logger.info(
-            done.what,
-            **telemetry.about_path(done.path),
-            task=task,
-            path=done.path,
-            outcome="would be done" if work.dry_run else "done",
-            bytes=done.size_bytes,
-            seconds=done.seconds,
-            why=done.why,
-        )
+        _tell(task, done, "would be done" if work.dry_run else "done")
     for key in work.unreadable:
         logger.error("unreadable record", task=task, key=key, remedy="delete it; the next sweep reads its images again")
     logger.info(
@@ -96,9 +92,37 @@ def _report(task: str, work: Work) -> dict[str, Any]:
         after=work.after,
         dry_run=work.dry_run,
     )
+    _count(task, work)
+    return _answer(work)
+
+
+def _tell(task: str, done: Task, outcome: str) -> None:
+    logger.info(
+        done.what,
+        **telemetry.about_path(done.path),
+        task=task,
+        path=done.path,
+        outcome=outcome,
+        bytes=done.size_bytes,
+        seconds=done.seconds,
+        why=done.why,
+    )
+
+
+def _count(task: str, work: Work) -> None:
     metrics.add_metric("UnreadableRecords", MetricUnit.Count, len(work.unreadable))
     if not work.dry_run:
         with single_metric("MaintainTasks", MetricUnit.Count, len(work.tasks)) as metric:
             metric.add_dimension("task", task)
-    tasks = [{"what": done.what, "path": done.path, "why": done.why} for done in work.tasks[:1000]]
-    return {"tasks": tasks, "ended": work.ended, "after": work.after, "unreadable": work.unreadable}
+
+
+def _answer(work: Work) -> dict[str, Any]:
+    shown = [{"what": done.what, "path": done.path, "why": done.why} for done in work.tasks[:MOST_SHOWN]]
+    return {
+        "tasks": shown,
+        "tasks_shown": len(shown),
+        "tasks_total": len(work.tasks),
+        "ended": work.ended,
+        "after": work.after,
+        "unreadable": work.unreadable,
+    }

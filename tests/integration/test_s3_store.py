@@ -13,11 +13,11 @@ from botocore.config import Config
 from botocore.stub import ANY, Stubber
 
 import images
-from digest.settle import Tools, settle
 from local_stack.credentials import ACCESS_KEY, SECRET_KEY
 from local_stack.processes import S3Process
 from local_stack.servers import free_port
 from memory import START
+from operations.settle import Tools, settle
 from publish.commit import Tools as PublishTools
 from publish.commit import publish
 from simplestreams import catalog

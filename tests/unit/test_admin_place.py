@@ -16,8 +16,8 @@ from cli.admin import doctor, looking, place
 from cli.admin.dry import DryStore
 from cli.admin.place import NOTHING, Place
 from memory import System
+from operations.withdrawals import restore, withdraw
 from simplestreams.keys import parse_version
-from uploads.withdrawals import restore, withdraw
 
 PATH = "images/ubuntu/noble/amd64/default/20261123_10:00"
 STACK = {

@@ -12,11 +12,11 @@ from botocore.stub import ANY, Stubber
 
 import images
 from memory import System
+from operations.withdrawals import restore, withdraw
 from publish.commit import publish
 from simplestreams.errors import StorageUnavailable
 from simplestreams.keys import parse_product, parse_version
 from storage.edge import forget
-from uploads.withdrawals import restore, withdraw
 
 if TYPE_CHECKING:
     from mypy_boto3_cloudfront import CloudFrontClient

@@ -10,17 +10,17 @@ import pytest
 
 import images
 from maintain.layout import API_KEY, PAGE_KEY, lay_out
-from maintain.retain import Rules, retain
-from maintain.retention import Rule, expired
-from maintain.sweep import sweep
-from maintain.work import Task, Work, remember, resume
 from memory import START, MemoryStore, System
+from operations.retain import Rules, retain
+from operations.sweep import sweep
+from operations.withdrawals import restore, withdraw
+from operations.work import Task, Work, remember, resume
 from settings import BadSetting, Settings
 from simplestreams import catalog, records
-from simplestreams.keys import VersionId, parse_product, parse_version
+from simplestreams.keys import VersionId, parse_product, parse_target, parse_version
 from simplestreams.metadata import Overrides
 from simplestreams.records import FileFacts, Record
-from uploads.withdrawals import restore, withdraw
+from simplestreams.retention import Rule, expired
 
 PRODUCT = "images/ubuntu/noble/amd64/default"
 ID = parse_product(PRODUCT)
@@ -123,6 +123,43 @@ def test_a_dry_run_says_the_same_and_changes_nothing(system: System) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("metadata_json", "rule", "gone"),
+    [
+        (b'{"retain_versions": 2}', Rule(), DAYS[:3]),
+        (b'{"retain_days": 10}', Rule(), DAYS[:3]),
+        (b'{"retain_versions": 4, "retain_days": 20}', Rule(versions=1), DAYS[:1]),
+        (b'{"retain_versions": 0}', Rule(versions=1), []),
+        (b'{"retain_days": 0}', Rule(versions=3, days=1), DAYS[:2]),  # says nothing of their number
+        (b'{"retain_versions": 1, "retain_days": 1}', Rule(), DAYS[:4]),  # the newest is three days old, and stays
+        (b'{"retain_versions": "2"}', Rule(versions=4), DAYS[:1]),  # ignored
+        (b'{"retain_versions": 2', Rule(versions=4), DAYS[:1]),
+    ],
+)
+def test_what_metadata_json_says_of_retention_is_what_is_taken(
+    system: System, metadata_json: bytes, rule: Rule, gone: list[str]
+) -> None:
+    newest = f"{PRODUCT}/{DAYS[-1]}"
+    system.upload(newest, {"metadata.json": metadata_json})
+    system.catch_up()
+    tasks = tidy(system, NOW, Rules(rule, grace_hours=24, stale_days=7))
+    assert [(task.what, task.path) for task in tasks] == [("withdraw", f"{PRODUCT}/{day}") for day in gone]
+    system.publish(ID)
+    assert system.listed()[ID.name] == [day for day in DAYS if day not in gone]
+
+
+def test_a_newer_version_that_is_not_listed_yet_does_not_cost_the_newest_listed_one(system: System) -> None:
+    newer = f"{PRODUCT}/20261122"
+    system.upload(
+        newer, {**images.split_image(seed="newer"), "metadata.json": b'{"retain_versions": 1, "retain_days": 1}'}
+    )
+    system.settle(newer)  # and publish is late
+    assert [task.path for task in tidy(system, NOW)] == [f"{PRODUCT}/{day}" for day in DAYS[:4]]
+    system.publish(ID)
+    assert system.listed()[ID.name] == [DAYS[-1], "20261122"]
+    assert [task.path for task in tidy(system, NOW)] == [f"{PRODUCT}/{DAYS[-1]}"]
+
+
 def test_a_withdrawn_version_that_is_still_listed_is_not_deleted(system: System) -> None:
     """Publish is late: the clients' catalog still names the files."""
     withdraw(system.store, parse_version(f"{PRODUCT}/20261101"), NOW, 1, no_pause, "broken")
@@ -190,8 +227,6 @@ def test_a_withdrawn_file_is_deleted_alone(system: System) -> None:
     system.upload(path, {"disk.qcow2": images.qcow2("extra")})
     system.settle(path)
     system.publish(ID)
-    from uploads.withdrawals import parse_target
-
     withdraw(system.store, parse_target(f"{path}/disk.qcow2"), NOW, 1, no_pause)
     system.publish(ID)
     assert [task.path for task in tidy(system, NOW + timedelta(days=1))] == [f"{path}/{{disk.qcow2}}"]

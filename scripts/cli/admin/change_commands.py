@@ -13,10 +13,11 @@ from cli.admin.base import command, main
 from cli.admin.base import yes as yes_option
 from cli.admin.dry import DryStore
 from cli.admin.place import FOUND, NOTHING, Place, end
-from maintain.retain import Rules, retain
-from maintain.retention import Rule
-from maintain.work import Work
-from uploads import withdrawals
+from operations import withdrawals
+from operations.retain import Rules, retain
+from operations.work import Work
+from simplestreams.keys import parse_target
+from simplestreams.retention import Rule
 
 
 @main.command()
@@ -28,7 +29,7 @@ from uploads import withdrawals
 def withdraw(place: Place, as_json: bool, path: str, reason: str, grace_hours: int, yes: bool) -> None:
     """Take PATH (a product, a version or a file) off the list; its files are deleted after the grace time."""
     store = place.store if yes else DryStore(place.store)
-    target = withdrawals.parse_target(path)
+    target = parse_target(path)
     done = withdrawals.withdraw(store, target, datetime.now(UTC), grace_hours, time.sleep, reason)
     will = f"withdrawn, deleted after {done.delete_after}"
     _tell_changed(as_json, path, done, will if yes else f"would be {will}; add --yes to do it")
@@ -41,7 +42,7 @@ def withdraw(place: Place, as_json: bool, path: str, reason: str, grace_hours: i
 def restore(place: Place, as_json: bool, path: str, dry_run: bool) -> None:
     """Put PATH (a product, a version or a file) back on the list, as long as it was not deleted."""
     store = DryStore(place.store) if dry_run else place.store
-    done = withdrawals.restore(store, withdrawals.parse_target(path), time.sleep)
+    done = withdrawals.restore(store, parse_target(path), time.sleep)
     _tell_changed(as_json, path, done, "would be on the list again" if dry_run else "on the list again")
 
 

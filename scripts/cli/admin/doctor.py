@@ -11,8 +11,8 @@ from typing import Final
 from botocore.exceptions import ClientError
 
 from cli.admin.place import Place
-from maintain.sweep import sweep
-from maintain.work import Work
+from operations.sweep import sweep
+from operations.work import Work
 from simplestreams import catalog
 from simplestreams.errors import RejectedUpload, SimplestreamsError
 from simplestreams.keys import CLAIMS, RECORDS, parse_key, parse_record_key

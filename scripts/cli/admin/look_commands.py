@@ -11,8 +11,7 @@ import click
 from cli.admin import checking, doctor, looking, shown
 from cli.admin.base import command, main
 from cli.admin.place import FOUND, NOTHING, Place, end
-from simplestreams.keys import ImageKey, VersionId
-from uploads import withdrawals
+from simplestreams.keys import ImageKey, VersionId, parse_target
 
 
 @main.command(name="list")
@@ -50,7 +49,7 @@ def show(place: Place, as_json: bool, path: str) -> None:
     ./scripts/admin show images/ubuntu/noble/amd64/default
     ./scripts/admin --json show images/ubuntu/noble/amd64/default/20261123_10:00
     """
-    target = withdrawals.parse_target(path)
+    target = parse_target(path)
     below = target.version.path if isinstance(target, ImageKey) else target.path
     is_product = not isinstance(target, VersionId | ImageKey)
     wanted = list(looking.seen(place.store, f"{below}/" if is_product else f"{below}.json"))

@@ -10,8 +10,8 @@ from cli.admin.base import clients as clients_option
 from cli.admin.base import command, main
 from cli.admin.base import yes as yes_option
 from cli.admin.place import NOTHING, Place, end
-from maintain.sweep import sweep as sweep_bucket
-from maintain.work import Work
+from operations.sweep import sweep as sweep_bucket
+from operations.work import Work
 from settings import CLIENT_CHOICES, DEFAULT_MAX_BYTES
 from simplestreams.keys import RECORDS as RECORD_PREFIX
 

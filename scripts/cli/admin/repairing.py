@@ -7,13 +7,14 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Final
 
-from digest.settle import Tools, outdated, settle
-from maintain.look import known_products, look
+from operations.look import known_products, look
+from operations.settle import Tools, settle
 from publish.commit import Tools as PublishTools
 from publish.commit import publish
 from simplestreams import catalog
 from simplestreams.errors import CatalogDamaged
 from simplestreams.keys import RECORDS, ProductId, VersionId, parse_record_key
+from simplestreams.reading import outdated
 from storage.catalogs import Catalogs
 from storage.port import Store
 from storage.stream import HashFan

@@ -11,23 +11,21 @@ from datetime import datetime
 from typing import Final, Literal
 from uuid import uuid4
 
-from msgspec.structs import replace
-
-from simplestreams import examine, items, records
+from simplestreams import examine, items, reading, records
 from simplestreams.digests import InTurn, Sha256, Spread
 from simplestreams.errors import ObjectChanged, OutOfTime
 from simplestreams.items import Role
 from simplestreams.keys import VersionId
+from simplestreams.reading import Files, Learned
 from simplestreams.records import Fault, FileFacts, Record
+from storage import folders
 from storage.attempts import attempts
 from storage.marks import marked
-from storage.port import Document, ObjectInfo, Store, write
+from storage.port import Document, Store, write
 
 SAVE_EVERY_BYTES: Final = 1 << 30
 """A run that is cut short loses at most about so much reading: the record is saved in between."""
 
-Files = dict[str, FileFacts]
-Learned = dict[tuple[str, str, str], FileFacts]  # by file, etag, modified
 Outcome = Literal["recorded", "unchanged", "claimed by another"]
 Came = Literal["done", "saved", "lost"]
 """What came of one attempt: saved is a record that was written with more to read, lost is to be looked at again."""
@@ -90,11 +88,11 @@ class _Sight:
 
     @property
     def worth_a_claim(self) -> bool:
-        return not all(examine.is_small(items.classify(file)) for file in _unread(self.files))
+        return not all(examine.is_small(items.classify(file)) for file in reading.unread(self.files))
 
     @property
     def unread_bytes(self) -> int:
-        return sum(self.files[file].size_bytes for file in _unread(self.files))
+        return sum(self.files[file].size_bytes for file in reading.unread(self.files))
 
 
 def settle(version: VersionId, tools: Tools) -> Settled:
@@ -139,91 +137,22 @@ def _attempt(work: _Work) -> Came:
     return "lost" if came == "done" and not _is_as_seen(work, sight) else came
 
 
-def outdated(before: Record | None, listed: dict[str, ObjectInfo]) -> str:
-    """Why settling would find something to do, in a sentence; empty when the record is up to date."""
-    files = _known({}, before, listed)
-    if before is None:
-        return "it has no record" if files else ""
-    if files.keys() != before.files.keys():
-        other = ", ".join(sorted(files.keys() ^ before.files.keys()))
-        return f"its folder and its record differ in {other}"
-    if unread := _unread(files):
-        return f"{unread[0]} was not read in its present form"
-    return "" if files == before.files else "an object changed"
-
-
 def _look(work: _Work) -> _Sight:
     key = work.version.record_key
     seen = work.tools.store.read(key)  # before anything is decided: the rule of the conditional write
     before = records.decode(seen.body, key) if seen else None
-    return _Sight(seen, before, _known(work.learned, before, _listed(work)))
-
-
-def _listed(work: _Work) -> dict[str, ObjectInfo]:
-    prefix = work.version.prefix
-    found = {info.key.removeprefix(prefix): info for info in work.tools.store.list(prefix)}
-    return {file: info for file, info in found.items() if file}  # consoles put an empty object for a folder
-
-
-def _known(learned: Learned, before: Record | None, listed: dict[str, ObjectInfo]) -> Files:
-    """The facts about each object in the folder, as far as they are known for this very generation of it."""
-    files: Files = {}
-    for file, info in listed.items():
-        stored = before.files.get(file) if before else None
-        stored = stored if stored and _same_generation(stored, info) else None
-        known = learned.get((file, info.etag, info.modified)) or stored
-        if known and _same_generation(known, info):
-            # Somebody may have withdrawn or restored the file since it was read.
-            files[file] = replace(known, withdrawn=stored.withdrawn if stored else None)
-        else:
-            files[file] = FileFacts(etag=info.etag, size_bytes=info.size_bytes, modified=info.modified)
-    return files
-
-
-def _same_generation(known: FileFacts, info: ObjectInfo) -> bool:
-    """The same bytes; what a refusal or a withdrawal is about ends with any other upload, also of the same bytes."""
-    same = (known.etag, known.size_bytes) == (info.etag, info.size_bytes)
-    return same and (not (known.refusal or known.withdrawn) or known.modified == info.modified)
-
-
-def _unread(files: Files) -> list[str]:
-    """What to read, in this order: documents, metadata, then what is large."""
-    metadata = _metadata_sha256s(files)
-    waiting = any(items.classify(f).role is Role.METADATA and examine.needs_reading(f, files[f], ()) for f in files)
-    wanted = [*metadata, *(["of metadata that is unread"] if waiting else [])]
-    return sorted((f for f in files if examine.needs_reading(f, files[f], wanted)), key=_reading_order)
-
-
-def _metadata_sha256s(files: Files) -> list[str]:
-    found = (facts.sha256 for file, facts in files.items() if items.classify(file).role is Role.METADATA)
-    return sorted(filter(None, found))
-
-
-def _reading_order(file: str) -> tuple[bool, bool, str]:
-    kind = items.classify(file)
-    return (not examine.is_small(kind), kind.role is not Role.METADATA, file)
-
-
-def _lists_what_changed(sight: _Sight) -> bool:
-    """Whether clients may have been told of a digest that a key no longer holds."""
-    if sight.before is None or sight.before.state != "sound":
-        return False
-    known = sight.before.files
-    listed = {file: facts for file, facts in sight.files.items() if file in known and _can_be_listed(file)}
-    return any(known[file].sha256 and not facts.sha256 for file, facts in listed.items())
-
-
-def _can_be_listed(file: str) -> bool:
-    return items.classify(file).role in (Role.METADATA, Role.ROOT, Role.UNIFIED, Role.DELTA)
+    return _Sight(seen, before, reading.known(work.learned, before, folders.listed(work.tools.store, work.version)))
 
 
 def _finish(work: _Work, sight: _Sight) -> Came:
     """Read what is unread, then write the record."""
-    if _lists_what_changed(sight):  # off the list first: the bytes are no longer those that it names
+    if reading.lists_what_changed(
+        sight.before, sight.files
+    ):  # off the list first: the bytes are no longer those that it names
         return "saved" if _save(work, sight) else "lost"
     saved_at = work.settled.bytes_read
     try:
-        while unread := _unread(sight.files):
+        while unread := reading.unread(sight.files):
             sight.files[unread[0]] = _read(work, unread[0], sight.files)
             if work.settled.bytes_read - saved_at >= SAVE_EVERY_BYTES and len(unread) > 1:
                 return "saved" if _save(work, sight) else "lost"
@@ -258,7 +187,7 @@ def _read(work: _Work, file: str, files: Files) -> FileFacts:
 
 def _states(work: _Work, files: Files) -> dict[str, Sha256]:
     """The digest state after each metadata file, read again where an earlier run examined it."""
-    sha256s = _metadata_sha256s(files)
+    sha256s = reading.metadata_sha256s(files)
     for file, facts in files.items():
         if facts.sha256 in sha256s and facts.sha256 not in work.states:
             opened = work.tools.store.open(work.version.prefix + file, facts.etag)
@@ -304,5 +233,8 @@ def _is_as_seen(work: _Work, sight: _Sight) -> bool:
 
     equal records have equal ETags, so If-Match also holds when the record went away and came back meanwhile.
     """
-    listed = {file: (info.etag, info.size_bytes) for file, info in _listed(work).items()}
-    return listed == {file: (facts.etag, facts.size_bytes) for file, facts in sight.files.items()}
+    return _generations(folders.listed(work.tools.store, work.version)) == _generations(sight.files)
+
+
+def _generations(files: Files) -> dict[str, tuple[str, int]]:
+    return {file: (facts.etag, facts.size_bytes) for file, facts in files.items()}

@@ -12,8 +12,8 @@ from functools import partial
 
 from msgspec.structs import replace
 
-from maintain.look import Product
-from maintain.work import Task, Work
+from operations.look import Product
+from operations.work import Task, Work
 from simplestreams import records
 from simplestreams.keys import VersionId
 from simplestreams.records import FileFacts, Record, Withdrawal

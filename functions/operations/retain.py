@@ -1,19 +1,19 @@
 """Keep the bucket in order: retention, deletion of what was withdrawn or never finished, empty records."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from itertools import groupby
 
-from maintain.look import Product, known_products, look
-from maintain.removal import remove_stale, remove_tombstones, remove_withdrawn
-from maintain.retention import Rule, expired
-from maintain.work import Task, Work
+from operations.look import Product, known_products, look
+from operations.removal import remove_stale, remove_tombstones, remove_withdrawn
+from operations.withdrawals import withdraw
+from operations.work import Task, Work
 from simplestreams import catalog
+from simplestreams.retention import Rule, expired
 from storage.catalogs import Catalog, Catalogs
 from storage.port import Store
-from uploads.withdrawals import withdraw
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,20 +60,19 @@ def _tend(
     listed = _listed(product, documents)
     named = {item.path for version in listed.values() for item in version.items.values()}
     for version, reason in expired(product.known.values(), listed, rules.retention, now):
-        work.do(
-            Task(
-                "withdraw",
-                version.path,
-                f"{reason}; its files are deleted {rules.grace_hours} hours later",
-                product.known[version].size_bytes,
-            ),
-            partial(withdraw, store, version, now, rules.grace_hours, pause, reason),
-        )
+        why = f"{reason}; its files are deleted {rules.grace_hours} hours later"
+        task = Task("withdraw", version.path, why, product.known[version].size_bytes)
+        work.do(task, partial(withdraw, store, version, now, rules.grace_hours, pause, reason))
     remove_withdrawn(store, product, named, now, work)
     remove_stale(store, product, named, rules.stale_days, now, work)
+    remove_tombstones(store, product, _mentioned(product, documents, listed), work)
+
+
+def _mentioned(product: Product, documents: Catalog, listed: Collection[str]) -> set[str]:
+    """The names of the versions that the documents say anything of."""
     unlisted = documents.unlisted.products.get(product.id.name, {})
-    withheld = {entry.version for entry in documents.products.withheld.get(product.id.name, ())}
-    remove_tombstones(store, product, {*listed, *unlisted, *withheld}, work)
+    withheld = (entry.version for entry in documents.products.withheld.get(product.id.name, ()))
+    return {*listed, *unlisted, *withheld}
 
 
 def _listed(product: Product, documents: Catalog) -> dict[str, catalog.Version]:

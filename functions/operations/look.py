@@ -10,13 +10,14 @@ from simplestreams import catalog, records
 from simplestreams.errors import CatalogDamaged, RejectedUpload
 from simplestreams.fold import product_id
 from simplestreams.keys import RECORDS, ProductId, VersionId, parse_product, parse_version
-from simplestreams.records import Record
+from simplestreams.records import FileFacts, Record
+from storage import folders
 from storage.catalogs import Catalogs
-from storage.port import Document, ObjectInfo, Store
+from storage.port import Document, Store
 
 READERS: Final = 16
 
-Folder = dict[str, ObjectInfo]
+Folder = dict[str, FileFacts]
 _T = TypeVar("_T")
 
 
@@ -77,7 +78,7 @@ def look(store: Store, product: ProductId) -> Product:
         folder, _, file = info.key.rpartition("/")
         version = _version(folder)
         if version and file:
-            looked.folders.setdefault(version, {})[file] = info
+            looked.folders.setdefault(version, {})[file] = folders.as_listed(info)
     return looked
 
 
