@@ -13,6 +13,7 @@ import coldstart
 
 import os
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -28,11 +29,14 @@ from operations.sweep import sweep
 from operations.work import Task, Work, remember, resume
 from settings import Settings
 from simplestreams.retention import Rule
-from storage.clients import s3_client, sqs_client
+from storage import edge
+from storage.clients import cloudfront_client, s3_client, sqs_client
 from storage.s3 import S3Store
 
 LAST_MS: Final = 120_000
 """No further product is begun with less time left than this; the largest takes a minute."""
+EDGE_PATIENCE_S: Final = 60.0
+"""How long a deletion waits while CloudFront has its hands full with those before it; half of LAST_MS."""
 TASKS: Final = ("sweep", "retain")
 MOST_SHOWN: Final = 1000
 """Tasks in one answer: Lambda sends 6 MB at most, and the 20,000 of a run would be as much. The log has all."""
@@ -71,11 +75,17 @@ def _run(task: str, work: Work) -> None:
         lay_out(store, work)
         sweep(store, _send, settings.clients, work)
     else:
-        retain(store, rules, datetime.now(UTC), time.sleep, work)
+        retain(store, rules, datetime.now(UTC), time.sleep, work, _forget)
 
 
 def _send(key: str) -> None:
     sqs_client().send_message(QueueUrl=settings.arrivals_queue_url, MessageBody=notices.notice(settings.bucket, key))
+
+
+def _forget(keys: Sequence[str]) -> None:
+    """Tell the edge what was deleted; nobody waits until it is done."""
+    if settings.distribution_id:
+        edge.ask(cloudfront_client(), settings.distribution_id, keys, time.sleep, EDGE_PATIENCE_S)
 
 
 def _report(task: str, work: Work) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from simplestreams.items import Role
 from simplestreams.keys import VersionId
 from simplestreams.reading import Files, Learned
 from simplestreams.records import Fault, FileFacts, Record
+from simplestreams.withdrawals import past
 from storage import folders
 from storage.attempts import attempts
 from storage.marks import marked
@@ -203,10 +204,9 @@ def _counted(work: _Work, chunks: Iterator[bytes | memoryview]) -> Iterator[byte
 
 def _save(work: _Work, sight: _Sight) -> bool:
     """Write the record unless it says this already; False when another writer was faster."""
-    withdrawn = sight.before.withdrawn if sight.before and sight.files else None
-    record = records.judged(
-        Record(version=work.version.path, files=dict(sight.files), withdrawn=withdrawn, replaced=_replaced(sight))
-    )
+    withdrawn, files = past(sight.before, sight.files) if sight.before else (None, dict(sight.files))
+    found = Record(version=work.version.path, files=files, withdrawn=withdrawn, replaced=_replaced(sight))
+    record = records.judged(found)
     work.settled.record = record
     if record == sight.before:
         return True

@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 
 from simplestreams import records
 from simplestreams.errors import RejectedUpload
-from simplestreams.keys import ImageKey, Target, VersionId, parse_key, parse_record_key
+from simplestreams.keys import ImageKey, Target, VersionId, parse_record_key, version_of
 from simplestreams.records import Record, Withdrawal
 from simplestreams.withdrawals import restored, withdrawn
 from storage import folders
@@ -83,12 +83,13 @@ def _versions(store: Store, target: Target) -> Iterable[VersionId]:
         return [target.version]
     if isinstance(target, VersionId):
         return [target]
-    found: set[VersionId] = {parse_record_key(info.key) for info in store.list(target.records_prefix)}
-    for info in store.list(f"{target.path}/"):
-        try:
-            found.add(parse_key(info.key).version)
-        except RejectedUpload:  # such a file is in no version, and was never listed
-            continue
+    found: set[VersionId] = set()
+    for parse, prefix in ((parse_record_key, target.records_prefix), (version_of, f"{target.path}/")):
+        for info in store.list(prefix):
+            try:
+                found.add(parse(info.key))
+            except RejectedUpload:  # a key that is in no version, and was never listed
+                continue
     return sorted(found)
 
 

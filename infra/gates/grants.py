@@ -109,6 +109,7 @@ GRANTS: Final[Mapping[str, set[Call]]] = {
             ["missing", *IMAGES, "streams/", "versions/", "claims/", "claims/streams/", "maintain/", "everything"],
         )
         | _may(["sqs:SendMessage"], ["ArrivalsQueue", "MaintainDeadLetters"])
+        | _may(["cloudfront:CreateInvalidation"], ["Distribution"])
         | _log("Maintain")
         | TRACE
     ),

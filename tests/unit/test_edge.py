@@ -16,7 +16,7 @@ from operations.withdrawals import restore, withdraw
 from publish.commit import publish
 from simplestreams.errors import StorageUnavailable
 from simplestreams.keys import parse_product, parse_version
-from storage.edge import forget
+from storage.edge import ask, forget
 
 if TYPE_CHECKING:
     from mypy_boto3_cloudfront import CloudFrontClient
@@ -146,3 +146,17 @@ def test_very_many_paths_become_whole_streams(client: CloudFrontClient) -> None:
         expected = {"DistributionId": "D1", "InvalidationBatch": {"Paths": paths, "CallerReference": ANY}}
         stub.add_response("create_invalidation", invalidation("Completed"), expected)
         forget(client, "D1", [f"{s}/{n}" for s in ("images", "images-daily") for n in range(600)], lambda _: None, 100)
+
+
+def test_who_does_not_wait_asks_again_while_the_edge_has_too_much_to_do(client: CloudFrontClient) -> None:
+    waited: list[float] = []
+    with Stubber(client) as stub:
+        stub.add_client_error("create_invalidation", "TooManyInvalidationsInProgress", "wait", 400)
+        stub.add_response("create_invalidation", invalidation("InProgress"))
+        ask(client, "D1", ["images/x"], waited.append, 10)
+    assert waited == [2]
+    with Stubber(client) as stub:
+        for _ in range(3):
+            stub.add_client_error("create_invalidation", "TooManyInvalidationsInProgress", "wait", 400)
+        with pytest.raises(StorageUnavailable, match="was not told to forget /images/x"):
+            ask(client, "D1", ["images/x"], lambda _: None, 4)

@@ -248,6 +248,96 @@ def test_an_unfinished_upload_goes_when_nothing_was_added_for_days_and_not_earli
     assert not [key for key in system.store.objects if path in key]
 
 
+def test_a_listed_version_that_loses_a_file_has_as_long_to_get_it_back(system: System) -> None:
+    path, lost = f"{PRODUCT}/20261101", START + timedelta(days=30)
+    system.store.clock = lost
+    system.store.remove(f"{path}/lxd.tar.xz")
+    system.settle(path)
+    system.publish(ID)
+    assert tidy(system, lost + timedelta(days=6)) == []
+    assert [task.path for task in tidy(system, lost + timedelta(days=8))] == [path]
+
+
+def test_a_version_of_which_a_file_is_withdrawn_keeps_the_others_and_the_grace_time(system: System) -> None:
+    path, now = f"{PRODUCT}/20261101", START + timedelta(days=30)
+    withdraw(system.store, parse_target(f"{path}/rootfs.squashfs"), now, 24, no_pause)
+    system.publish(ID)
+    system.store.clock = START  # the record looks as old as its files
+    assert tidy(system, now + timedelta(hours=1)) == []
+    assert restore(system.store, parse_target(f"{path}/rootfs.squashfs"), no_pause).files
+    system.publish(ID)
+    assert system.listed()[ID.name] == DAYS
+
+
+@pytest.mark.parametrize("again", [images.squashfs("late"), images.squashfs()])
+def test_an_upload_on_its_way_keeps_an_unfinished_version(again: bytes) -> None:
+    """Also of the very bytes that are there: its record still has the time of the first upload."""
+    system, path = System(), f"{PRODUCT}/20261101"
+    system.upload(path, {"rootfs.squashfs": images.squashfs()})
+    system.catch_up()
+    system.store.clock = START + timedelta(days=8)
+    system.upload(path, {"rootfs.squashfs": again})
+    assert tidy(system, START + timedelta(days=8, hours=1)) == []
+
+
+def test_what_arrives_while_a_version_is_deleted_is_a_new_beginning() -> None:
+    system, path = System(), f"{PRODUCT}/20261101"
+    system.upload(path, {"lxd.tar.xz": images.metadata_tarball()})
+    system.catch_up()
+    quiet = system.store.on
+
+    def arrive(method: str, key: str) -> None:
+        if (method, key) == ("delete", f"{path}/lxd.tar.xz"):
+            system.store.on = quiet
+            system.upload(path, {"rootfs.squashfs": images.squashfs()})
+            system.settle(path)
+
+    system.store.on = arrive
+    assert [task.path for task in tidy(system, START + timedelta(days=8))] == [path]
+    system.upload(path, {"lxd.tar.xz": images.metadata_tarball()})
+    system.settle(path)
+    system.publish(ID)
+    assert system.listed() == {ID.name: ["20261101"]}
+    assert tidy(system, START + timedelta(days=9)) == []
+
+
+def test_deleted_is_deleted_at_the_edge_too_before_its_record_goes(system: System) -> None:
+    path = f"{PRODUCT}/20261101"
+    withdraw(system.store, parse_version(path), NOW, 1, no_pause)
+    system.publish(ID)
+    forgotten: list[str] = []
+
+    def forget(keys: Sequence[str]) -> None:
+        assert f"versions/{path}.json" in system.store.objects
+        assert not [key for key in keys if key in system.store.objects]
+        forgotten.extend(keys)
+
+    retain(system.store, KEEP_ALL, NOW + timedelta(days=2), no_pause, Work(), forget)
+    assert forgotten == [f"{path}/lxd.tar.xz", f"{path}/rootfs.squashfs"]
+    assert f"versions/{path}.json" not in system.store.objects
+
+
+def test_what_an_emptied_folder_held_is_forgotten_at_the_edge_before_its_record(system: System) -> None:
+    path = f"{PRODUCT}/20261101"
+    for file in ("lxd.tar.xz", "rootfs.squashfs"):
+        system.store.remove(f"{path}/{file}")
+    system.settle(path)
+    system.publish(ID)
+    forgotten: list[str] = []
+    retain(system.store, KEEP_ALL, NOW, no_pause, Work(), forgotten.extend)
+    assert forgotten == [f"{path}/lxd.tar.xz", f"{path}/rootfs.squashfs"]
+
+
+def test_withdrawing_and_restoring_keep_what_a_record_remembers(system: System) -> None:
+    version = parse_version(f"{PRODUCT}/20261101")
+    system.upload(version.path, {"rootfs.squashfs": images.squashfs("replaced")})
+    system.settle(version.path)
+    withdraw(system.store, version, NOW, 1, no_pause)
+    restore(system.store, version, no_pause)
+    found = records.decode(system.store.objects[version.record_key].body, version.record_key)
+    assert found.replaced == ("rootfs.squashfs",)
+
+
 def test_the_record_of_an_emptied_folder_goes_once_the_catalog_agrees(system: System) -> None:
     path = f"{PRODUCT}/20261101"
     for file in ("lxd.tar.xz", "rootfs.squashfs"):
@@ -282,6 +372,20 @@ def test_an_empty_server_gets_an_index_and_a_page() -> None:
     again = Work()
     lay_out(store, again)
     assert again.tasks == []
+
+
+def test_a_file_in_a_deeper_folder_is_part_of_its_version(system: System) -> None:
+    path = f"{PRODUCT}/20261101"
+    system.store.put(f"{path}/logs/build.log", b"x")
+    assert swept(system.store)[0] == [f"{path}/"]
+    system.settle(path)
+    assert swept(system.store)[0] == []
+
+
+def test_a_product_is_withdrawn_whatever_else_lies_among_its_records(system: System) -> None:
+    system.store.put(f"versions/{PRODUCT}/README", b"somebody's")
+    done = withdraw(system.store, ID, NOW, 1, no_pause)
+    assert [path.rpartition("/")[2] for path in done.versions] == DAYS
 
 
 def test_whatever_events_missed_is_sent_again(system: System) -> None:
