@@ -32,7 +32,7 @@ With `Accept: text/plain` answers are lines instead of JSON. Uploads are then a 
 with their options. A status is `status <word>`, `alias`, `fingerprint`, `file <size> <sha256> <name>` and
 `reason <kind> <file or -> <sentence>`; a problem is `problem <kind>` and a `detail <sentence>` for each sentence.
 
-In paths of URLs `~` may stand for `:`, which some versions of curl do not sign as AWS does."""
+In paths of URLs `~` may stand for the `:` of a version, which some versions of curl do not sign as AWS does."""
 
 
 def document() -> dict[str, Any]:

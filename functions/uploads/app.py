@@ -12,6 +12,7 @@ import base64
 import binascii
 import hashlib
 import os
+import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -109,8 +110,7 @@ def sign_batch(request: Request) -> Reply:
 
 def show(request: Request) -> Reply:
     """GET /versions/<path>?wait=<seconds>"""
-    # Some versions of curl cannot sign a ':' in a path as AWS does; '~' never is in a version's name.
-    version = _parsed(parse_version, request.path.replace("~", ":"))
+    version = _parsed(parse_version, _with_colons(request.path))
     signing.allowed(rights, request.caller, version.path)
     known = request.headers.get("if-none-match", "")
     found = _waited(version, known, _wait_s(request.query.get("wait", "0")))
@@ -137,7 +137,7 @@ def _waited(version: VersionId, known: str, asked_s: float) -> VersionStatus | N
 
 def withdraw(request: Request) -> Reply:
     """DELETE /<path>"""
-    target = _parsed(parse_target, request.path.rstrip("/").replace("~", ":"))
+    target = _parsed(parse_target, _with_colons(request.path.rstrip("/")))
     path = path_of(target)
     _check_deletes(request.caller, path)
     done = withdrawals.withdraw(store, target, datetime.now(UTC), settings.grace_hours, time.sleep)
@@ -150,7 +150,7 @@ def withdraw(request: Request) -> Reply:
 def restore(request: Request) -> Reply:
     """PATCH /versions/<path>"""
     _read(request.body, RestoreRequest)
-    target = _parsed(parse_target, request.path.rstrip("/").replace("~", ":"))
+    target = _parsed(parse_target, _with_colons(request.path.rstrip("/")))
     path = path_of(target)
     _check_deletes(request.caller, path)
     done = withdrawals.restore(store, target, time.sleep)
@@ -166,6 +166,11 @@ ROUTES: Final[dict[str, Callable[[Request], Reply]]] = {
     "PATCH /versions/{path+}": restore,
     "DELETE /{path+}": withdraw,
 }
+
+
+def _with_colons(path: str) -> str:
+    """The path with `~` read as `:` in the time of a version, which some versions of curl cannot sign as AWS does."""
+    return re.sub(r"(\d{8}_\d\d)~(\d\d)", r"\1:\2", path)
 
 
 def _office() -> signing.Office:

@@ -536,6 +536,14 @@ def test_a_status_has_an_etag_and_a_tilde_stands_for_a_colon(system: System) -> 
     assert (same.status, same.body) == (304, b"")
 
 
+def test_a_tilde_of_a_releases_own_name_is_left_alone(system: System) -> None:
+    path = "images/test/12.1~rc1/amd64/default/20261123_10:00"
+    system.put(f"{path}/lxd.tar.xz", images.metadata_tarball(serial="release candidate"))
+    answer = system.ask("GET", f"/versions/{path.replace(':', '~')}")
+    assert (answer.status, answer.json["path"]) == (200, path)
+    assert system.ask("DELETE", f"/{path}/lxd.tar.xz").status == 202
+
+
 def test_a_version_that_is_waited_for_says_when_to_ask_again_and_a_settled_one_does_not(
     system: System, version: str
 ) -> None:
