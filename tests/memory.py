@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
-from digest.settle import Settled, Tools, settle
+from operations.settle import Settled, Tools, settle
 from publish.commit import Published, publish
 from publish.commit import Tools as PublishTools
 from simplestreams import catalog

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -132,7 +132,7 @@ def _document(stream: str, products: dict[str, list[Build]]) -> dict[str, Any]:
             _drop_taken(build, taken)
             if build.prints:
                 listed.setdefault(name, []).append(build)
-    aliases = _aliases(listed)
+    aliases = _aliases(listed, products.keys() - listed.keys())
     return {
         "content_id": stream,
         "datatype": "image-downloads",
@@ -165,11 +165,14 @@ def _own_aliases(name: str) -> list[str]:
     return [f"{os}/{release}/{arch}/{variant}", f"{os}/{release}/{variant}", *short]
 
 
-def _aliases(listed: dict[str, list[Build]]) -> dict[str, list[str]]:
-    """Product -> its aliases: a path's own first of all, any other to the first product by name that asks."""
+def _aliases(listed: dict[str, list[Build]], waiting: Collection[str]) -> dict[str, list[str]]:
+    """Product -> its aliases: a path's own first of all, any other to the first product by name that asks.
+
+    `waiting` are products whose images others list: their names stay theirs.
+    """
     taken: dict[tuple[str, str], str] = {}
     wanted = {name: sorted(set(_overrides(builds[0]).get("aliases", []))) for name, builds in listed.items()}
-    for asked in ({name: _own_aliases(name) for name in listed}, wanted):
+    for asked in (*({name: _own_aliases(name) for name in names} for names in (listed, waiting)), wanted):
         for name in sorted(asked):
             for alias in asked[name]:
                 taken.setdefault((name.split(":")[2], alias), name)

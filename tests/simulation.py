@@ -20,7 +20,7 @@ from functools import cache
 from typing import TypeVar
 
 import notices
-from digest.settle import Tools, settle
+from operations.settle import Tools, settle
 from publish.commit import Tools as PublishTools
 from publish.commit import publish
 from simplestreams.errors import (

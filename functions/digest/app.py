@@ -6,9 +6,9 @@ import coldstart
 
 import os
 import time
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import cache
-from typing import Any
+from typing import Any, Final
 
 from aws_lambda_powertools import Logger, Metrics
 from aws_lambda_powertools.metrics import MetricUnit
@@ -19,60 +19,104 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 import batches
 import notices
 import telemetry
-from digest.settle import Settled, Tools, settle
+from operations.settle import Settled, Tools, settle
 from settings import Settings
-from simplestreams.errors import ClaimedByAnother, RejectedUpload, SimplestreamsError
+from simplestreams.errors import ClaimedByAnother, OutOfTime, RejectedUpload, SimplestreamsError
 from simplestreams.keys import VersionId, version_of
-from storage.clients import s3_client
+from storage import queues
+from storage.clients import s3_client, sqs_client
 from storage.s3 import S3Store
 from storage.stream import LARGE, SMALL, HashFan
 
-LARGE_FUNCTION_MB = 1700
+LARGE_FUNCTION_MB: Final = 1700
 """From about here on a function has a whole CPU for the digests, and memory for more connections."""
+FRESH: Final = 0.9
+"""A run that has so much of its time left takes a version of any size: the largest takes three quarters."""
+SLOWEST_BYTES_PER_S: Final = 40_000_000
+"""What a run reads at least; a function of the default size gets 75 MB/s."""
 
-logger = Logger()
+logger = Logger(use_rfc3339=True)  # Lambda takes lines with another form of time for INFO
 metrics = Metrics()
 settings = Settings.from_environment(os.environ)
 store = S3Store(s3_client(), settings.bucket, LARGE if settings.memory_mb >= LARGE_FUNCTION_MB else SMALL)
 coldstart.loaded()
 
 
+@dataclass(slots=True)
+class Run:
+    """The versions of one batch: each is settled once, for all its messages were there before the first look.
+
+    A failure is remembered too; its messages come back, and with them a new run.
+    """
+
+    context: LambdaContext
+    whole_s: float
+    outcomes: dict[VersionId, SimplestreamsError | None] = field(default_factory=dict)
+
+    def settle(self, version: VersionId) -> None:
+        """Raises what `settle` does, and ClaimedByAnother."""
+        if version not in self.outcomes:
+            self.outcomes[version] = self._outcome(version)
+        if error := self.outcomes[version]:
+            raise error
+
+    def _outcome(self, version: VersionId) -> SimplestreamsError | None:
+        began = time.monotonic()
+        try:
+            settled = settle(version, self._tools())
+        except SimplestreamsError as error:
+            return error
+        _report(settled, time.monotonic() - began)
+        if settled.outcome == "claimed by another":
+            return ClaimedByAnother(f"{version.path} is being read by another worker: its notice is tried again later")
+        return None
+
+    def _tools(self) -> Tools:
+        left_s = seconds_left(self.context)
+        return Tools(
+            store=store,
+            now=lambda: datetime.now(UTC),
+            pause=time.sleep,
+            max_bytes=settings.max_upload_bytes,
+            claim_seconds=left_s,
+            spread=HashFan,
+            budget_bytes=None if left_s > FRESH * self.whole_s else int(left_s * SLOWEST_BYTES_PER_S),
+        )
+
+
+def seconds_left(context: LambdaContext) -> float:
+    return context.get_remaining_time_in_millis() / 1000
+
+
 @logger.inject_lambda_context
 @metrics.log_metrics
 def handler(event: dict[str, Any], context: LambdaContext) -> PartialItemFailureResponse:
-    """Settle each version that the batch is about, once; messages of versions that failed stay in the queue."""
-    tools = Tools(
-        store=store,
-        now=lambda: datetime.now(UTC),
-        pause=time.sleep,
-        max_bytes=settings.max_upload_bytes,
-        claim_seconds=context.get_remaining_time_in_millis() / 1000,
-        spread=HashFan,
-    )
-
-    @cache  # all messages of the batch were there before the first one is handled: one look serves them all
-    def once(version: VersionId) -> None:
-        began = time.monotonic()
-        settled = settle(version, tools)
-        _report(settled, time.monotonic() - began)
-        if settled.outcome == "claimed by another":
-            raise ClaimedByAnother(f"{version.path} is being read by another worker: its notice is tried again later")
+    """Settle each version that the batch is about; messages of versions that failed stay in the queue."""
+    run = Run(context, seconds_left(context))
 
     def record_handler(record: SQSRecord) -> None:
         for key in notices.keys(record.body):
-            try:
-                once(version_of(key))
-            except RejectedUpload as refusal:
-                logger.warning("refused", key=key, reason=str(refusal))
-                telemetry.count_refusal("path")
-            except ClaimedByAnother as busy:
-                logger.info("comes back later", key=key, reason=str(busy))
-                raise
-            except SimplestreamsError as error:
-                logger.error("left in the queue", key=key, error=type(error).__name__, reason=str(error))
-                raise
+            _handle(key, run)
 
     return batches.handle_each(event, record_handler, context, settings.queue_url, logger)
+
+
+def _handle(key: str, run: Run) -> None:
+    try:
+        run.settle(version_of(key))
+    except RejectedUpload as refusal:
+        logger.warning("refused", key=key, reason=str(refusal))
+        telemetry.count_refusal("path")
+    except OutOfTime as late:
+        # A message of its own, for coming back would count as a try of this one.
+        logger.info("left for another run", key=key, reason=str(late))
+        queues.send(sqs_client(), settings.queue_url, notices.notice(settings.bucket, key))
+    except ClaimedByAnother as busy:
+        logger.info("comes back later", key=key, reason=str(busy))
+        raise
+    except SimplestreamsError as error:
+        logger.error("left in the queue", key=key, error=type(error).__name__, reason=str(error))
+        raise
 
 
 def _report(settled: Settled, seconds: float) -> None:

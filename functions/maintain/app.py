@@ -2,6 +2,9 @@
 
 The event is `{"task": "sweep" | "retain" | "all", "dry_run": false}`. A run goes on where the last one stopped and
 ends in time; what it did not reach is next.
+
+The answer has for each task `tasks`, the first thousand with the reason, how many they are (`tasks_shown`) of how
+many (`tasks_total`), whether the run `ended` or goes on behind `after`, and the records that are `unreadable`.
 """
 
 import coldstart
@@ -10,6 +13,7 @@ import coldstart
 
 import os
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -20,19 +24,24 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 import notices
 import telemetry
 from maintain.layout import lay_out
-from maintain.retain import Rules, retain
-from maintain.retention import Rule
-from maintain.sweep import sweep
-from maintain.work import Work, remember, resume
+from operations.retain import Rules, retain
+from operations.sweep import sweep
+from operations.work import Task, Work, remember, resume
 from settings import Settings
-from storage.clients import s3_client, sqs_client
+from simplestreams.retention import Rule
+from storage import edge
+from storage.clients import cloudfront_client, s3_client, sqs_client
 from storage.s3 import S3Store
 
 LAST_MS: Final = 120_000
 """No further product is begun with less time left than this; the largest takes a minute."""
+EDGE_PATIENCE_S: Final = 60.0
+"""How long a deletion waits while CloudFront has its hands full with those before it; half of LAST_MS."""
 TASKS: Final = ("sweep", "retain")
+MOST_SHOWN: Final = 1000
+"""Tasks in one answer: Lambda sends 6 MB at most, and the 20,000 of a run would be as much. The log has all."""
 
-logger = Logger()
+logger = Logger(use_rfc3339=True)  # Lambda takes lines with another form of time for INFO
 metrics = Metrics()
 settings = Settings.from_environment(os.environ)
 store = S3Store(s3_client(), settings.bucket)
@@ -66,26 +75,23 @@ def _run(task: str, work: Work) -> None:
         lay_out(store, work)
         sweep(store, _send, settings.clients, work)
     else:
-        retain(store, rules, datetime.now(UTC), time.sleep, work)
+        retain(store, rules, datetime.now(UTC), time.sleep, work, _forget)
 
 
 def _send(key: str) -> None:
     sqs_client().send_message(QueueUrl=settings.arrivals_queue_url, MessageBody=notices.notice(settings.bucket, key))
 
 
+def _forget(keys: Sequence[str]) -> None:
+    """Tell the edge what was deleted; nobody waits until it is done."""
+    if settings.distribution_id:
+        edge.ask(cloudfront_client(), settings.distribution_id, keys, time.sleep, EDGE_PATIENCE_S)
+
+
 def _report(task: str, work: Work) -> dict[str, Any]:
-    """One line for each thing done, one for the run, and the metrics."""
+    """One line for each thing done, one for the run, and the metrics; what is answered of them."""
     for done in work.tasks:
-        logger.info(
-            done.what,
-            **telemetry.about_path(done.path),
-            task=task,
-            path=done.path,
-            outcome="would be done" if work.dry_run else "done",
-            bytes=done.size_bytes,
-            seconds=done.seconds,
-            why=done.why,
-        )
+        _tell(task, done, "would be done" if work.dry_run else "done")
     for key in work.unreadable:
         logger.error("unreadable record", task=task, key=key, remedy="delete it; the next sweep reads its images again")
     logger.info(
@@ -96,9 +102,37 @@ def _report(task: str, work: Work) -> dict[str, Any]:
         after=work.after,
         dry_run=work.dry_run,
     )
+    _count(task, work)
+    return _answer(work)
+
+
+def _tell(task: str, done: Task, outcome: str) -> None:
+    logger.info(
+        done.what,
+        **telemetry.about_path(done.path),
+        task=task,
+        path=done.path,
+        outcome=outcome,
+        bytes=done.size_bytes,
+        seconds=done.seconds,
+        why=done.why,
+    )
+
+
+def _count(task: str, work: Work) -> None:
     metrics.add_metric("UnreadableRecords", MetricUnit.Count, len(work.unreadable))
     if not work.dry_run:
         with single_metric("MaintainTasks", MetricUnit.Count, len(work.tasks)) as metric:
             metric.add_dimension("task", task)
-    tasks = [{"what": done.what, "path": done.path, "why": done.why} for done in work.tasks[:1000]]
-    return {"tasks": tasks, "ended": work.ended, "after": work.after, "unreadable": work.unreadable}
+
+
+def _answer(work: Work) -> dict[str, Any]:
+    shown = [{"what": done.what, "path": done.path, "why": done.why} for done in work.tasks[:MOST_SHOWN]]
+    return {
+        "tasks": shown,
+        "tasks_shown": len(shown),
+        "tasks_total": len(work.tasks),
+        "ended": work.ended,
+        "after": work.after,
+        "unreadable": work.unreadable,
+    }

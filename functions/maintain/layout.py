@@ -5,9 +5,9 @@ from typing import Final
 
 import msgspec
 
-from maintain.work import Task, Work
+from api.openapi import document
+from operations.work import Task, Work
 from storage.port import Store, write
-from uploads.openapi import document
 
 PAGE_KEY: Final = "index.html"
 API_KEY: Final = "openapi.json"

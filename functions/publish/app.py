@@ -9,7 +9,7 @@ import time
 from collections import defaultdict
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
 from aws_lambda_powertools import Logger, Metrics, single_metric
 from aws_lambda_powertools.metrics import MetricUnit
@@ -29,25 +29,35 @@ from storage import edge
 from storage.clients import cloudfront_client, s3_client
 from storage.s3 import S3Store
 
-logger = Logger()
+logger = Logger(use_rfc3339=True)  # Lambda takes lines with another form of time for INFO
 metrics = Metrics()
 settings = Settings.from_environment(os.environ)
 store = S3Store(s3_client(), settings.bucket)
 coldstart.loaded()
 
 
-def forget(keys: Sequence[str]) -> None:
+LAST_S: Final = 15.0
+"""What a run keeps of its time for the writes after the edge has forgotten, which take a few seconds."""
+
+
+def forget(keys: Sequence[str], left_s: float) -> None:
     """Make the edge forget files; the client is made only when an overwrite or a deletion needs it."""
     if settings.distribution_id:
-        edge.forget(cloudfront_client(), settings.distribution_id, keys, time.sleep)
+        edge.forget(cloudfront_client(), settings.distribution_id, keys, time.sleep, left_s - LAST_S)
 
 
 @logger.inject_lambda_context
 @metrics.log_metrics
 def handler(event: dict[str, Any], context: LambdaContext) -> PartialItemFailureResponse:
     """Publish all products of the batch with one write for each stream; what failed stays in the queue."""
-    turn_s = turn_seconds(context.get_remaining_time_in_millis() / 1000)
-    tools = Tools(store, settings.clients, lambda: datetime.now(UTC), time.sleep, forget, turn_s)
+    tools = Tools(
+        store=store,
+        clients=settings.clients,
+        now=lambda: datetime.now(UTC),
+        pause=time.sleep,
+        forget=lambda keys: forget(keys, seconds_left(context)),
+        turn_s=turn_seconds(seconds_left(context)),
+    )
     failures = _publish_all(_products(SQSEvent(event)), tools)
 
     def record_handler(record: SQSRecord) -> None:
@@ -56,6 +66,10 @@ def handler(event: dict[str, Any], context: LambdaContext) -> PartialItemFailure
                 raise failures[product]
 
     return batches.handle_each(event, record_handler, context, settings.queue_url, logger)
+
+
+def seconds_left(context: LambdaContext) -> float:
+    return context.get_remaining_time_in_millis() / 1000
 
 
 def _products(event: SQSEvent) -> set[ProductId]:

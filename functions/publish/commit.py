@@ -25,7 +25,7 @@ from simplestreams.catalog import Products, Unlisted, Version
 from simplestreams.errors import CatalogDamaged
 from simplestreams.fold import fold, fold_index, fold_unlisted, product_id
 from simplestreams.keys import ProductId, VersionId, stream_claim_key
-from simplestreams.records import Record
+from simplestreams.records import FileFacts, Record
 from storage.attempts import attempts
 from storage.edge import Forget, nothing_to_forget
 from storage.marks import in_turn
@@ -46,7 +46,7 @@ Above the few seconds that publishing takes; a publisher that was killed delays 
 
 
 def turn_seconds(left_s: float) -> float:
-    """The same for a run with so many seconds left: a quarter, for the edge may need most of it (storage.edge)."""
+    """The same for a run with so many seconds left: a quarter, for the edge may need most of it (publish.app)."""
     return min(TURN_S, left_s / 4)
 
 
@@ -68,6 +68,7 @@ class Published:
 
     `listed` are the versions that clients see from now on, `delisted` those that they see no longer, with the bytes
     of the files that were listed.
+    `forgotten`: (key, sha256, time of upload) of the files that the edge was told to forget older bytes of.
     `repeats` are attempts that lost nothing and were made again to be sure, see MOST_REPEATS. `had_turn` is
     false when it gave up waiting for the mark on the stream.
     `seen`: prefix -> key -> revision of all that the last attempt read or wrote there.
@@ -82,6 +83,7 @@ class Published:
     damaged: dict[ProductId, CatalogDamaged] = field(default_factory=dict)
     listed: list[Record] = field(default_factory=list)
     delisted: dict[VersionId, int] = field(default_factory=dict)
+    forgotten: set[tuple[str, str, str]] = field(default_factory=set)
     had_turn: bool = False
     seen: dict[str, dict[str, str]] = field(default_factory=dict)
 
@@ -130,8 +132,7 @@ def _attempt(wanted: Sequence[ProductId], tools: Tools, done: Published) -> bool
     after = _folded(before, changed, tools, done)
     unlisted = catalog.decode_unlisted(sight.unlisted.body if sight.unlisted else None, stream)
     index = catalog.decode_index(sight.index.body if sight.index else None)
-    if gone := _listed_before(before, after, changed):
-        tools.forget(gone)  # first: the new digest may be believed as soon as it is written
+    _forget(before, after, changed, tools, done)  # first: a digest may be believed as soon as it is written
     if not _put(store, catalog.products_key(stream), after, sight.products, done):
         return False
     _note_changes(before, after, changed, done)
@@ -219,10 +220,34 @@ def _says_nothing(document: CatalogDocument) -> bool:
     return isinstance(document, Unlisted) and not document.products
 
 
-def _listed_before(before: Products, after: Products, changed: Iterable[ProductId]) -> list[str]:
-    """Keys of files that the catalog no longer lists with the digest that it listed them with."""
+def _forget(
+    before: Products, after: Products, changed: Mapping[ProductId, Sequence[Record]], tools: Tools, done: Published
+) -> None:
+    """Make the edge forget what it may hold of keys that get another digest, or lost their file.
+
+    What was forgotten once in this run is not again: its bytes had changed by then, and waiting takes long.
+    """
     names = [product.name for product in changed]
-    return sorted({key for key, _ in _files(before, names) - _files(after, names)})
+    was, now = _files(before, names), _files(after, names)
+    held = {key for key, _ in was}
+    facts, replaced = _facts(changed), _replaced(changed)
+    stale = {(key, sha256, facts[key].modified) for key, sha256 in now - was if key in held or key in replaced}
+    stale |= {(key, "", "") for key, _ in was - now if key not in facts}
+    if new := stale - done.forgotten:
+        tools.forget(sorted(key for key, _, _ in new))
+        done.forgotten |= new
+
+
+def _facts(changed: Mapping[ProductId, Sequence[Record]]) -> dict[str, FileFacts]:
+    """What is known of each file of these products, by key."""
+    every = (record for versions in changed.values() for record in versions)
+    return {f"{record.version}/{file}": facts for record in every for file, facts in record.files.items()}
+
+
+def _replaced(changed: Mapping[ProductId, Sequence[Record]]) -> set[str]:
+    """The keys that held other bytes before."""
+    every = (record for versions in changed.values() for record in versions)
+    return {f"{record.version}/{file}" for record in every for file in record.replaced}
 
 
 def _files(document: Products, names: Iterable[str]) -> set[tuple[str, str]]:

@@ -59,6 +59,11 @@ def read_member(chunks: Iterable[bytes | memoryview], name: str, limits: Limits,
     except UnreadableArchive:
         raise
     except lzma.LZMAError as error:
+        if "Memory usage limit" in str(error):
+            most = f"{_LZMA_MEMORY // MIB} MiB"
+            raise UnreadableArchive(
+                f"needs more than {most} of memory to unpack, `xz -9` is the most it may"
+            ) from error
         raise UnreadableArchive(f"is damaged xz data ({error})") from error
     except (zlib.error, OSError, EOFError) as error:
         raise UnreadableArchive(f"is damaged or cut short ({error})") from error

@@ -17,6 +17,10 @@ class ClaimedByAnother(SimplestreamsError):
     """Another worker is at it, and may or may not get to its end. Nobody acts: redelivery looks again."""
 
 
+class OutOfTime(SimplestreamsError):
+    """This run cannot read a version to its end. Nobody acts: another run, which has all its time, does."""
+
+
 class StorageUnavailable(SimplestreamsError):
     """Storage throttled, timed out or failed on its side. Nobody acts: redelivery tries again."""
 

@@ -126,7 +126,7 @@ def compare_declared(facts: FileFacts, declared_sha256: str) -> FileFacts:
 
     S3 compares a declared sha256 itself for a single PUT; what came in parts is compared here.
     """
-    if facts.refusal or not declared_sha256 or facts.sha256 == declared_sha256:
+    if facts.refusal or not declared_sha256 or facts.sha256 == declared_sha256.lower():
         return facts
     refusal = f"has sha256 {facts.sha256}, expected {declared_sha256} as its uploader declared; upload it again"
     return _refused(facts, "digest", refusal)

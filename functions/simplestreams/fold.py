@@ -5,7 +5,8 @@ products may not share (a fingerprint, an alias of one architecture) is settled 
 rules that do not depend on who came first:
 
 - a fingerprint is listed once: by the first product by name, there by the newest version;
-- an alias that a product's path gives it is its own; any other goes to the first product by name.
+- an alias that a product's path gives it is its own, also while another product lists its image; any other goes to
+  the first product by name.
 
 The document remembers in `withheld` what lost, so folding one product finds every other product that is
 touched by it: `fold` asks for their records instead of guessing (`Folded.needs`).
@@ -315,23 +316,39 @@ def _each_alias_once(
         name: _claims(ids[name], (*_aliases(products[name]), *(w.alias for w in withheld.get(name, ()) if w.alias)))
         for name in ids
     }
-    owner: dict[tuple[str, str], str] = {}
-    for own_path in (True, False):
-        for name, product in ids.items():
-            arch = architectures.canonical(product.arch) or product.arch
-            for alias in claims[name]:
-                if (alias in product.path_aliases) == own_path:
-                    owner.setdefault((arch, alias), name)
+    owner = _owners(ids, claims, (product_id(stream, name) for name in _waiting(products, withheld)))
     settled: dict[str, Product] = {}
     for name, product in ids.items():
-        arch = architectures.canonical(product.arch) or product.arch
-        lost = {alias: held_by for alias in claims[name] if (held_by := owner[arch, alias]) != name}
+        lost = {alias: held_by for alias in claims[name] if (held_by := owner[_arch(product), alias]) != name}
         kept = ",".join(alias for alias in claims[name] if alias not in lost)
         now = products[name]
         settled[name] = now if kept == now.aliases else msgspec.structs.replace(now, aliases=kept)
         others = tuple(w for w in withheld.get(name, ()) if not w.alias)
         withheld[name] = (*(_lost_alias(alias, held_by) for alias, held_by in sorted(lost.items())), *others)
     return settled, {name: entries for name, entries in withheld.items() if entries}
+
+
+def _waiting(products: Mapping[str, Product], withheld: Mapping[str, tuple[Withheld, ...]]) -> list[str]:
+    """The products of which nothing is listed because others list the same images."""
+    return sorted(name for name, entries in withheld.items() if name not in products and any(w.file for w in entries))
+
+
+def _owners(
+    listed: Mapping[str, ProductId], claims: Mapping[str, Iterable[str]], waiting: Iterable[ProductId]
+) -> dict[tuple[str, str], str]:
+    """(architecture, alias) -> the one product that has it. Whose image is listed by another keeps its own name."""
+    owner: dict[tuple[str, str], str] = {}
+    for product in (*listed.values(), *waiting):
+        for alias in product.path_aliases:
+            owner.setdefault((_arch(product), alias), product.name)
+    for name, product in listed.items():
+        for alias in claims[name]:
+            owner.setdefault((_arch(product), alias), name)
+    return owner
+
+
+def _arch(product: ProductId) -> str:
+    return architectures.canonical(product.arch) or product.arch
 
 
 def _aliases(product: Product) -> list[str]:

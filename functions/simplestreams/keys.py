@@ -116,6 +116,10 @@ class ImageKey:
         return self.version.prefix + self.file
 
 
+Target = ImageKey | VersionId | ProductId
+"""What can be withdrawn and restored."""
+
+
 def parse_key(key: str) -> ImageKey:
     """Parse the key of an upload; RejectedUpload names the part that is wrong and what it should be."""
     parts = key.split("/")
@@ -159,6 +163,19 @@ def parse_product(path: str) -> ProductId:
             f"expected one of {', '.join(architectures.KNOWN)}"
         )
     return product
+
+
+def parse_target(path: str) -> Target:
+    """The product, version or file that a path names, by its number of parts; RejectedUpload if none."""
+    parts = path.count("/") + 1
+    if parts == 5:
+        return parse_product(path)
+    return parse_version(path) if parts == 6 else parse_key(path)
+
+
+def path_of(target: Target) -> str:
+    """`images/…`, as it was parsed."""
+    return target.key if isinstance(target, ImageKey) else target.path
 
 
 def parse_record_key(key: str) -> VersionId:

@@ -24,6 +24,8 @@ _MAX_DEPTH: Final = 32
 _MAX_TEXT: Final = 200
 _MAX_PLAIN: Final = 4096
 """Longest unquoted YAML value. One of digits and colons is read as a number to base 60, in quadratic time."""
+_MOST_WHOLE: Final = 1 << 63
+_TEXT_TAG: Final = "tag:yaml.org,2002:str"
 _MOST: Final = 100
 """Aliases or requirements of one file; the catalog that every client fetches carries them all."""
 _MOST_NOTICES: Final = 20
@@ -151,11 +153,31 @@ def _load_yaml(body: bytes) -> Any:
                 raise RejectedUpload(f"has an unquoted value of {found}; put it in quotes")
             if isinstance(event, yaml.AliasEvent):
                 raise RejectedUpload("uses YAML aliases, which can explode; write the values out")
+            tag = getattr(event, "tag", None)
+            if tag not in (None, _TEXT_TAG):
+                raise RejectedUpload(f"uses the YAML tag {_short(tag)}; leave it out, values tell their kind")
             if depth > _MAX_DEPTH:
                 raise RejectedUpload(f"nests deeper than {_MAX_DEPTH} levels")
         return yaml.load(body, Loader=loader)  # noqa: S506  (a safe loader, in C where there is one)
-    except (yaml.YAMLError, ValueError, OverflowError, RecursionError) as error:
+    except yaml.MarkedYAMLError as error:
+        raise RejectedUpload(f"is not YAML ({_where(error)})") from error
+    # What the loader lets through when a value is not what it looks like; a version must never get stuck on it.
+    except (
+        yaml.YAMLError,
+        ValueError,
+        ArithmeticError,
+        LookupError,
+        TypeError,
+        AttributeError,
+        RecursionError,
+    ) as error:
         raise RejectedUpload(f"is not YAML ({_short(str(error))})") from error
+
+
+def _where(error: Any) -> str:
+    mark = error.problem_mark or error.context_mark
+    place = f" in line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+    return f"{error.problem or error.context}{place}"
 
 
 def _overrides(document: dict[str, Any]) -> Parsed:
@@ -209,8 +231,9 @@ def _requirements(value: object, ignored: list[str]) -> dict[str, str]:
         raise ValueError("an object of texts")
     taken: dict[str, str] = {}
     for name, wish in value.items():
-        text = str(wish).lower() if isinstance(wish, bool) else str(wish)
-        fits = isinstance(wish, str | bool | int) and text.isprintable() and len(text) <= _MAX_TEXT
+        text = str(wish).lower() if isinstance(wish, bool) else _written(wish)
+        whole = isinstance(wish, int) and abs(wish) < _MOST_WHOLE
+        fits = (isinstance(wish, str) or whole) and text.isprintable() and len(text) <= _MAX_TEXT
         if isinstance(name, str) and name.isprintable() and 0 < len(name) <= _MAX_TEXT and fits:
             taken[name] = text
         else:
@@ -300,5 +323,12 @@ def _kind(value: object) -> str:
 
 
 def _short(value: object) -> str:
-    text = ascii(value) if not isinstance(value, str) else ascii(value[:_MAX_TEXT])
+    text = _written(value, ascii) if not isinstance(value, str) else ascii(value[:_MAX_TEXT])
     return text if len(text) <= 80 else f"{text[:79]}…"
+
+
+def _written(value: object, write: Callable[[object], str] = str) -> str:
+    try:
+        return write(value)
+    except ValueError:  # Python writes no number of more than 4,300 digits; YAML reads one from hexadecimal ones
+        return "a number of thousands of digits"

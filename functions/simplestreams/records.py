@@ -81,11 +81,15 @@ class Reason(msgspec.Struct, frozen=True, order=True, omit_defaults=True):
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):
-    """The record of one version; `version` is its path, `images/<os>/…/<version>`."""
+    """The record of one version; `version` is its path, `images/<os>/…/<version>`.
+
+    `replaced` names the files whose key has held other bytes since the record was made: a cache may still have those.
+    """
 
     version: str
     files: dict[str, FileFacts] = {}
     withdrawn: Withdrawal | None = None
+    replaced: tuple[str, ...] = ()
     state: State = "gone"
     reasons: tuple[Reason, ...] = ()
     schema: int = SCHEMA
@@ -137,8 +141,12 @@ def decode(body: bytes, key: str) -> Record:
 
 
 def settled(version: VersionId, files: dict[str, FileFacts], withdrawn: Withdrawal | None) -> Record:
-    """The record of these facts, with the verdict on them."""
-    record = Record(version=version.path, files=files, withdrawn=withdrawn)
+    """A new record of these facts, with the verdict on them."""
+    return judged(Record(version=version.path, files=files, withdrawn=withdrawn))
+
+
+def judged(record: Record) -> Record:
+    """The record with the verdict on its facts."""
     verdict = judge(record)
     return msgspec.structs.replace(record, state=verdict.state, reasons=verdict.reasons)
 

@@ -1,4 +1,4 @@
-"""When a message that failed is tried again.
+"""When a message that failed is tried again, and messages of our own.
 
 A queue hides a message for six times its function's timeout, which is right for a function that was killed
 and far too long after a passing fault: for digest an hour and a half. A function that still can says so.
@@ -10,6 +10,8 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from botocore.exceptions import BotoCoreError, ClientError
+
+from simplestreams.errors import StorageUnavailable
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
@@ -40,3 +42,11 @@ def try_again_soon(client: SQSClient, queue_url: str, records: Iterable[Mapping[
     except (ClientError, BotoCoreError) as error:
         return str(error)
     return ""
+
+
+def send(client: SQSClient, queue_url: str, body: str) -> None:
+    """Put a message into a queue. StorageUnavailable when that cannot be done now."""
+    try:
+        client.send_message(QueueUrl=queue_url, MessageBody=body)
+    except (ClientError, BotoCoreError) as error:
+        raise StorageUnavailable(f"the queue {queue_url} took no message: {error}") from error

@@ -25,8 +25,12 @@ _DENIED: Final = frozenset({"AccessDenied", "403", "AllAccessDisabled", "Invalid
 _JSON: Final = "application/json"
 DECLARED_SHA256: Final = "sha256"
 """Name of the user metadata of an object (`x-amz-meta-sha256`) in which its uploader declared its digest."""
-PUBLIC_LIFETIME: Final = "public, max-age=30, stale-while-revalidate=60"
-"""How long the edge and browsers may hold a catalog; LXD and Incus keep it for an hour whatever it says."""
+PUBLIC_LIFETIME: Final = "public, max-age=30"
+"""How long the edge may hold a catalog; LXD and Incus keep it for an hour whatever it says.
+
+No stale-while-revalidate here: the edge would take it for itself and hand out a catalog that is over. Browsers
+get it from the edge's own header.
+"""
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")

@@ -12,6 +12,7 @@ import base64
 import binascii
 import hashlib
 import os
+import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -23,23 +24,23 @@ from aws_lambda_powertools import Logger
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
 import telemetry
+from api import problems
+from api.problems import Problem
+from api.shapes import BatchRequest, FileRequest, Restored, RestoreRequest, VersionStatus, Withdrawn
+from operations import withdrawals
 from settings import Settings
 from simplestreams.errors import CatalogBusy, RejectedUpload, SimplestreamsError, StorageUnavailable
-from simplestreams.keys import parse_version
+from simplestreams.keys import VersionId, parse_target, parse_version, path_of
 from storage.catalogs import Catalogs
 from storage.clients import s3_client
 from storage.parts import S3Uploads
-from uploads import problems, signing, status, withdrawals
-from uploads.problems import Problem
+from uploads import signing, status
 from uploads.rights import Rights, caller_of
-from uploads.shapes import BatchRequest, FileRequest, Restored, RestoreRequest, VersionStatus, Withdrawn
 from uploads.text import Answer, render
 
 LONGEST_BODY: Final = 256 * 1024
-LONGEST_WAIT_S: Final = 25.0
-"""API Gateway gives up on a function after 30 s."""
 
-logger = Logger()
+logger = Logger(use_rfc3339=True)  # Lambda takes lines with another form of time for INFO
 settings = Settings.from_environment(os.environ)
 rights = Rights.parse(settings.publishers)
 store = S3Uploads(s3_client(), settings.bucket)
@@ -109,29 +110,35 @@ def sign_batch(request: Request) -> Reply:
 
 def show(request: Request) -> Reply:
     """GET /versions/<path>?wait=<seconds>"""
-    # Some versions of curl cannot sign a ':' in a path as AWS does; '~' never is in a version's name.
-    version = _parsed(parse_version, request.path.replace("~", ":"))
+    version = _parsed(parse_version, _with_colons(request.path))
     signing.allowed(rights, request.caller, version.path)
     known = request.headers.get("if-none-match", "")
-    began = time.monotonic()
-    found = status.wait(
-        lambda: status.look(store, catalogs, version),
-        lambda found: _etag(found) == known if known else not status.is_settled(found),
-        lambda: time.monotonic() - began,
-        _wait_s(request.query.get("wait", "0")),
-        time.sleep,
-    )
+    found = _waited(version, known, _wait_s(request.query.get("wait", "0")))
     if found is None:
         raise Problem(problems.NOT_FOUND, f"there is nothing at {version.path}, neither files nor a record of any")
     etag = _etag(found)
     headers = {"etag": etag, "cache-control": "no-store"}
+    if again_s := status.ask_again_s(found, datetime.now(UTC)):
+        headers["retry-after"] = str(again_s)
     return Reply(304, None, headers) if etag == known else Reply(200, found, headers)
+
+
+def _waited(version: VersionId, known: str, asked_s: float) -> VersionStatus | None:
+    """The status once it is settled, or with an ETag that is `known` once it is another; or when time is up."""
+    began = time.monotonic()
+    return status.wait(
+        lambda: status.look(store, catalogs, version),
+        lambda found: _etag(found) == known if known else not status.is_settled(found),
+        lambda: time.monotonic() - began,
+        lambda found: min(asked_s, status.hold_s(found, datetime.now(UTC))),
+        time.sleep,
+    )
 
 
 def withdraw(request: Request) -> Reply:
     """DELETE /<path>"""
-    target = _parsed(withdrawals.parse_target, request.path.rstrip("/").replace("~", ":"))
-    path = withdrawals.path_of(target)
+    target = _parsed(parse_target, _with_colons(request.path.rstrip("/")))
+    path = path_of(target)
     _check_deletes(request.caller, path)
     done = withdrawals.withdraw(store, target, datetime.now(UTC), settings.grace_hours, time.sleep)
     if not (done.versions or done.files):
@@ -143,8 +150,8 @@ def withdraw(request: Request) -> Reply:
 def restore(request: Request) -> Reply:
     """PATCH /versions/<path>"""
     _read(request.body, RestoreRequest)
-    target = _parsed(withdrawals.parse_target, request.path.rstrip("/").replace("~", ":"))
-    path = withdrawals.path_of(target)
+    target = _parsed(parse_target, _with_colons(request.path.rstrip("/")))
+    path = path_of(target)
     _check_deletes(request.caller, path)
     done = withdrawals.restore(store, target, time.sleep)
     if not (done.versions or done.files):
@@ -159,6 +166,11 @@ ROUTES: Final[dict[str, Callable[[Request], Reply]]] = {
     "PATCH /versions/{path+}": restore,
     "DELETE /{path+}": withdraw,
 }
+
+
+def _with_colons(path: str) -> str:
+    """The path with `~` read as `:` in the time of a version, which some versions of curl cannot sign as AWS does."""
+    return re.sub(r"(\d{8}_\d\d)~(\d\d)", r"\1:\2", path)
 
 
 def _office() -> signing.Office:
@@ -218,7 +230,7 @@ def _parsed(parse: Callable[[str], _R], path: str) -> _R:
 def _wait_s(text: str) -> float:
     if not (text.isascii() and text.isdecimal() and len(text) <= 3):
         raise Problem(problems.BAD_REQUEST, f"wait is {text[:40]!r}, expected whole seconds from 0 to 25")
-    return min(float(text), LONGEST_WAIT_S)
+    return float(text)
 
 
 def _etag(found: VersionStatus) -> str:
@@ -242,7 +254,7 @@ def _problem(problem: Problem, request: Request) -> dict[str, Any]:
 
 
 def _openapi() -> dict[str, Any]:
-    from uploads.openapi import document  # most cold starts answer something else
+    from api.openapi import document  # most cold starts answer something else
 
     return _answer(200, msgspec.json.encode(document()).decode(), "application/json", {})
 

@@ -9,17 +9,18 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final, TypeVar
 
+from api import problems
+from api.problems import Problem
+from api.shapes import BatchAnswer, BatchRequest, FileRequest, Multipart, PartPlan, Present, Signed, Single
 from simplestreams import examine, items, records
 from simplestreams.errors import RejectedUpload
 from simplestreams.items import Role
 from simplestreams.keys import ImageKey, VersionId, parse_key, parse_version
 from simplestreams.records import FileFacts, Record
+from storage import folders
 from storage.parts import CONTENT_TYPE, S3Uploads
-from storage.port import ObjectInfo
-from uploads import plan, problems
-from uploads.problems import Problem
+from uploads import plan
 from uploads.rights import Rights
-from uploads.shapes import BatchAnswer, BatchRequest, FileRequest, Multipart, PartPlan, Present, Signed, Single
 
 MOST_PARTS_OF_A_BATCH: Final = 1000
 
@@ -43,7 +44,7 @@ class _Folder:
     """A version as it is now."""
 
     record: Record | None
-    listed: Mapping[str, ObjectInfo]
+    listed: Mapping[str, FileFacts]
 
 
 def sign_one(office: Office, caller: str, request: FileRequest) -> Single | Multipart:
@@ -149,8 +150,7 @@ def _look(office: Office, version: VersionId) -> _Folder:
             f"{version.path} is withdrawn and will be deleted after {record.withdrawn.delete_after}; "
             "restore it first, or upload under the name of another version",
         )
-    listed = {info.key.removeprefix(version.prefix): info for info in office.store.list(version.prefix)}
-    return _Folder(record, listed)
+    return _Folder(record, folders.listed(office.store, version))
 
 
 def _present(image: ImageKey, request: FileRequest, folder: _Folder) -> Present | None:
@@ -166,7 +166,7 @@ def _present(image: ImageKey, request: FileRequest, folder: _Folder) -> Present 
     return Present(path=image.key, size=there.size_bytes, sha256=known)
 
 
-def _facts(folder: _Folder, there: ObjectInfo, file: str) -> FileFacts | None:
+def _facts(folder: _Folder, there: FileFacts, file: str) -> FileFacts | None:
     """What is recorded of this very generation of a file."""
     facts = folder.record.files.get(file) if folder.record else None
     return facts if facts and facts.etag == there.etag else None

@@ -1,29 +1,37 @@
 """What became of a version: the record says what is wrong with it, the catalog whether clients see it."""
 
 from collections.abc import Callable
+from datetime import datetime
+from typing import Final
 
 from msgspec.structs import replace
 
+from api.shapes import FileStatus, VersionStatus
 from simplestreams import catalog, records
 from simplestreams.catalog import Products
 from simplestreams.keys import VersionId
 from simplestreams.records import Reason, Record
+from storage import folders
 from storage.catalogs import Catalogs
 from storage.port import Store
-from uploads.shapes import FileStatus, VersionStatus
 
-POLL_S = 0.5
+POLL_S: Final = 0.5
+LONGEST_HOLD_S: Final = 25.0
+"""API Gateway gives up on a function after 30 s."""
+FRESH_S: Final = 60.0
+"""So long after its last file nearly every version is listed. What is not waits behind others, for minutes or hours."""
+SHORT_HOLD_S: Final = 5.0
+LONGEST_REST_S: Final = 60.0
 
 
 def look(store: Store, catalogs: Catalogs, version: VersionId) -> VersionStatus | None:
     """The status of a version now; None if there is nothing of that name."""
     seen = store.read(version.record_key)
     record = records.decode(seen.body, version.record_key) if seen else None
-    listed = {info.key.removeprefix(version.prefix): info for info in store.list(version.prefix)}
     fresh = {
-        file: FileStatus(size=info.size_bytes)
-        for file, info in listed.items()
-        if file and not (record and file in record.files and record.files[file].etag == info.etag)
+        file: FileStatus(size=there.size_bytes, uploaded_at=there.modified)
+        for file, there in folders.listed(store, version).items()
+        if not (record and file in record.files and record.files[file].etag == there.etag)
     }
     if record is None or not record.files:
         return with_arrivals(VersionStatus(path=version.path, status="incomplete"), fresh) if fresh else None
@@ -38,16 +46,38 @@ def is_settled(found: VersionStatus) -> bool:
     return found.status != "incomplete" and not waiting
 
 
+def hold_s(found: VersionStatus | None, now: datetime) -> float:
+    """How long a request may be held at most. Each is a run of a function, taken from those who work on the queue:
+
+    while that is long, every publisher waits, and holding all of them would take hundreds of the account's runs.
+    """
+    return LONGEST_HOLD_S if found is None or is_settled(found) or _age_s(found, now) < FRESH_S else SHORT_HOLD_S
+
+
+def ask_again_s(found: VersionStatus, now: datetime) -> int:
+    """After how many seconds to ask again: half of what it has waited already; 0 when nothing is waited for."""
+    if is_settled(found):
+        return 0
+    age_s = _age_s(found, now)
+    return 1 if age_s < FRESH_S else int(min(age_s / 2, LONGEST_REST_S))
+
+
+def _age_s(found: VersionStatus, now: datetime) -> float:
+    """Seconds since the last file arrived."""
+    arrived = [datetime.fromisoformat(facts.uploaded_at) for facts in found.files.values() if facts.uploaded_at]
+    return (now - max(arrived)).total_seconds() if arrived else 0.0
+
+
 def wait(
     look: Callable[[], VersionStatus | None],
     known: Callable[[VersionStatus], bool],
     passed_s: Callable[[], float],
-    wait_s: float,
+    wait_s: Callable[[VersionStatus | None], float],
     pause: Callable[[float], object],
 ) -> VersionStatus | None:
-    """Look until there is something that the caller does not know, or `wait_s` have passed; the last look."""
+    """Look until there is something that the caller does not know, or `wait_s` of it have passed; the last look."""
     found = look()
-    while (found is None or known(found)) and passed_s() + POLL_S < wait_s:
+    while (found is None or known(found)) and passed_s() + POLL_S < wait_s(found):
         pause(POLL_S)
         found = look()
     return found
@@ -130,4 +160,7 @@ def _fingerprints(entry: catalog.Version) -> list[str]:
 
 
 def _files(record: Record) -> dict[str, FileStatus]:
-    return {file: FileStatus(size=facts.size_bytes, sha256=facts.sha256) for file, facts in record.files.items()}
+    return {
+        file: FileStatus(size=facts.size_bytes, sha256=facts.sha256, uploaded_at=facts.modified)
+        for file, facts in record.files.items()
+    }

@@ -6,8 +6,8 @@ option of curl stands in comments, one fact a line. A status is one word and its
 
 from collections.abc import Iterator, Mapping
 
-from uploads.problems import one_line
-from uploads.shapes import BatchAnswer, Multipart, Present, Restored, Signed, Single, VersionStatus, Withdrawn
+from api.problems import one_line
+from api.shapes import BatchAnswer, Multipart, Present, Restored, Signed, Single, VersionStatus, Withdrawn
 
 Answer = Single | Multipart | BatchAnswer | VersionStatus | Withdrawn | Restored
 

@@ -78,7 +78,7 @@ GRANTS: Final[Mapping[str, set[Call]]] = {
         | _may(["s3:PutObject"], ["versions/", "claims/"])
         | _may(["s3:DeleteObject"], ["claims/"])
         | _may(["s3:ListBucket"], ["missing", *IMAGES, "versions/", "claims/"])
-        | _may(TAKE, ["ArrivalsQueue"])
+        | _may([*TAKE, "sqs:SendMessage"], ["ArrivalsQueue"])
         | _log("Digest")
         | TRACE
     ),
@@ -109,6 +109,7 @@ GRANTS: Final[Mapping[str, set[Call]]] = {
             ["missing", *IMAGES, "streams/", "versions/", "claims/", "claims/streams/", "maintain/", "everything"],
         )
         | _may(["sqs:SendMessage"], ["ArrivalsQueue", "MaintainDeadLetters"])
+        | _may(["cloudfront:CreateInvalidation"], ["Distribution"])
         | _log("Maintain")
         | TRACE
     ),

@@ -145,7 +145,7 @@ CASES: dict[str, Hostile] = {
     "xz that wants 4 GiB to unpack": Hostile(
         META,
         lambda: XZ[:12] + XZ_4_GIB + zlib.crc32(XZ_4_GIB).to_bytes(4, "little") + XZ[24:],
-        "is damaged xz data",
+        "needs more than 128 MiB of memory to unpack",
     ),
     "random bytes": Hostile(META, lambda: noise(4096), "is not a tarball"),
     "html page": Hostile(META, lambda: b"<html>404</html>" * 40, "is not a tarball"),
@@ -157,7 +157,7 @@ CASES: dict[str, Hostile] = {
     "all the YAML there may be": Hostile(
         META, yaml(b"architecture: [" + b"1," * 131_060 + b"1]"), "architecture: [1, 1"
     ),
-    "python object": Hostile(META, yaml(b"a: !!python/object/apply:os.system ['true']"), "is not YAML"),
+    "python object": Hostile(META, yaml(b"a: !!python/object/apply:os.system ['true']"), "uses the YAML tag"),
     "YAML with NUL": Hostile(META, yaml(b"architecture: \0"), "is not YAML"),
     "not UTF-8": Hostile(META, yaml(b"architecture: \xff\xfe\xff"), "is not YAML"),
     "control characters as architecture": Hostile(

@@ -11,13 +11,13 @@ import images
 from gates import stack as stacks
 from gates.policy import Decision, Request, decide
 from maintain.layout import lay_out
-from maintain.retain import Rules, retain
-from maintain.retention import Rule
-from maintain.sweep import sweep
-from maintain.work import Work, remember, resume
 from memory import MemoryStore, System
+from operations.retain import Rules, retain
+from operations.sweep import sweep
+from operations.work import Work, remember, resume
 from simplestreams.items import ALL_CLIENTS
 from simplestreams.keys import parse_product
+from simplestreams.retention import Rule
 
 PRODUCT = "images/ubuntu/noble/amd64/default"
 VERSIONS = (f"{PRODUCT}/20261122_10:00", f"{PRODUCT}/20261123_10:00")

@@ -170,6 +170,7 @@ MUTATIONS: dict[str, dict[str, Mutation]] = {
         "ACLs on": put("Bucket", "OwnershipControls.Rules.0.ObjectOwnership", to="ObjectWriter"),
         "no encryption": remove("Bucket", "BucketEncryption"),
         "bucket goes with the stack": delete_with_the_stack,
+        "bucket outlives a stack that never was": lambda t: t["Resources"]["Bucket"].update(DeletionPolicy="Retain"),
     },
     "old_generations_are_kept_for_a_while": {
         "no versioning": put("Bucket", "VersioningConfiguration.Status", to="Suspended"),
@@ -312,10 +313,23 @@ MUTATIONS: dict[str, dict[str, Mutation]] = {
     },
     "alarms_tell_somebody": {
         "alarm without ear": put("ChangesAgeAlarm", "AlarmActions", to=[]),
+        "a gap hides the rest": put(
+            "ThrottlesAlarm", "Metrics.0.Expression", to="digest + publish + uploads + maintain"
+        ),
         "dead letters unwatched": lambda t: t["Resources"].pop("ChangesDeadLettersAlarm"),
     },
     "the_dashboard_shows_every_metric": {
         "metric renamed": unmeasured,
+    },
+    "two_stacks_fit_into_an_account": {
+        "schedule with a name of SAM's": lambda t: resource(t, "MaintainFunction")["Events"]["Sweep"]["Properties"].pop(
+            "OmitName"
+        ),
+        "cache policy with a plain name": put("CatalogCachePolicy", "CachePolicyConfig.Name", to="catalog"),
+    },
+    "limits_are_those_of_aws": {
+        "more than the edge serves": lambda t: t["Parameters"]["MaxUploadBytes"].update(MaxValue=67_500_000_000),
+        "metrics dropped": lambda t: t["Parameters"]["LogLevel"]["AllowedValues"].append("ERROR"),
     },
     "parameters_explain_and_bound_themselves": {
         "parameter takes anything": lambda t: t["Parameters"]["DomainName"].pop("AllowedPattern"),

@@ -15,16 +15,16 @@ import images
 from cli.admin import importing, restoring
 from cli.admin.importing import Plan, carry_out
 from cli.admin.place import Place
-from digest.settle import Tools, settle
 from local_stack.credentials import ACCESS_KEY, SECRET_KEY
-from maintain.retain import Rules, retain
-from maintain.retention import Rule
-from maintain.work import Work
 from memory import START
+from operations.retain import Rules, retain
+from operations.settle import Tools, settle
+from operations.withdrawals import withdraw
+from operations.work import Work
 from s3_server import BUCKET, REGION, S3Server, running_s3
 from simplestreams.keys import parse_version
+from simplestreams.retention import Rule
 from storage.stream import HashFan
-from uploads.withdrawals import withdraw
 
 pytestmark = pytest.mark.xdist_group("admin-import")
 

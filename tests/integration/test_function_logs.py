@@ -5,16 +5,23 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from datetime import datetime
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 import images
+import notices
 from lambdas import Context, imported, sqs_event
+from simplestreams.errors import StorageUnavailable
+from simplestreams.keys import VersionId
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
+    from mypy_boto3_sqs import SQSClient
 
 PRODUCT = "images/ubuntu/noble/amd64/default"
 GOOD, BAD = f"{PRODUCT}/20261122_10:00", f"{PRODUCT}/20261123_10:00"
@@ -49,15 +56,21 @@ class Functions:
             self._s3.delete_object(Bucket=self._bucket, Key=info["Key"])
 
     def digest(self, *paths: str) -> Told:
-        return self._run("digest.app", sqs_event(self._bucket, *(f"{path}/x" for path in paths)))
+        return self._run("digest.app", self.arrivals(*paths))
 
     def publish(self, *paths: str) -> Told:
         return self._run("publish.app", sqs_event(self._bucket, *(f"versions/{path}.json" for path in paths)))
 
+    def arrivals(self, *paths: str) -> dict[str, Any]:
+        return sqs_event(self._bucket, *(f"{path}/x" for path in paths))
+
+    def loaded(self, module: str, **more: str) -> AbstractContextManager[ModuleType]:
+        environment = {"BUCKET": self._bucket, "AWS_ENDPOINT_URL": self._endpoint, "POWERTOOLS_SERVICE_NAME": "images"}
+        return imported(module, environment | more)
+
     def _run(self, module: str, event: dict[str, Any]) -> Told:
         self._capsys.readouterr()
-        environment = {"BUCKET": self._bucket, "AWS_ENDPOINT_URL": self._endpoint, "POWERTOOLS_SERVICE_NAME": "images"}
-        with imported(module, environment) as app:
+        with self.loaded(module) as app:
             answer = app.handler(event, Context())
         assert answer == {"batchItemFailures": []}
         return told(self._capsys.readouterr().out)
@@ -126,3 +139,42 @@ def test_publish_tells_of_each_version_when_clients_see_it_and_when_no_more(func
     about = {"version": "20261122_10:00", "outcome": "delisted", "bytes": sum(map(len, files.values()))}
     assert gone.items() >= {**NAMED, **about}.items()
     assert 0 < gone["seconds"] < 60
+
+
+def test_what_a_run_has_no_time_for_goes_to_another_run(
+    functions: Functions, sqs: SQSClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queue = sqs.create_queue(QueueName="arrivals-of-digest")["QueueUrl"]
+    for path in (GOOD, BAD):
+        functions.upload(path, images.split_image(seed=path))
+    with functions.loaded("digest.app", QUEUE_URL=queue) as app:
+        monkeypatch.setattr(app, "SLOWEST_BYTES_PER_S", 1)
+        left = iter([900_000, 900_000, 100_000])
+        context = Context()
+        monkeypatch.setattr(context, "get_remaining_time_in_millis", lambda: next(left))
+        answer = app.handler(functions.arrivals(GOOD, BAD, BAD), context)
+    assert answer == {"batchItemFailures": []}
+    bodies = [m["Body"] for m in sqs.receive_message(QueueUrl=queue, MaxNumberOfMessages=10)["Messages"]]
+    assert [notices.keys(body) for body in bodies] == [[f"{BAD}/x"]] * 2
+
+
+def test_a_version_that_fails_is_tried_once_for_all_its_messages(
+    functions: Functions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[str] = []
+
+    def settle(version: VersionId, _: object) -> None:
+        tried.append(version.path)
+        raise StorageUnavailable("503")
+
+    with functions.loaded("digest.app") as app:
+        monkeypatch.setattr(app, "settle", settle)
+        answer = app.handler(functions.arrivals(GOOD, BAD, GOOD), Context())
+    assert (len(answer["batchItemFailures"]), tried) == (3, [GOOD, BAD])
+
+
+def test_lines_tell_their_time_as_lambda_reads_it(functions: Functions) -> None:
+    functions.upload(GOOD, images.split_image())
+    (line,) = functions.digest(GOOD).about("settled")
+    assert datetime.fromisoformat(line["timestamp"]).tzinfo
+    assert "T" in line["timestamp"]

@@ -66,6 +66,21 @@ def test_a_dry_run_says_what_it_would_do_and_does_nothing(app: ModuleType, s3: S
     assert "Contents" not in s3.list_objects_v2(Bucket=bucket)
 
 
+def test_an_answer_that_would_be_too_long_says_how_much_it_leaves_out(
+    app: ModuleType, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    whole = run(app, "sweep", dry_run=True)["sweep"]
+    assert (whole["tasks_shown"], whole["tasks_total"]) == (len(LAID_OUT), len(LAID_OUT))
+    monkeypatch.setattr(app, "MOST_SHOWN", 2)
+    caplog.clear()
+    cut = run(app, "sweep", dry_run=True)["sweep"]
+    assert [task["path"] for task in cut["tasks"]] == LAID_OUT[:2]
+    assert (cut["tasks_shown"], cut["tasks_total"]) == (2, len(LAID_OUT))
+    assert [
+        vars(line)["path"] for line in caplog.records if "path" in vars(line)
+    ] == LAID_OUT  # the log leaves nothing out
+
+
 def test_missed_uploads_go_to_the_arrivals_queue(
     app: ModuleType,
     s3: S3Client,

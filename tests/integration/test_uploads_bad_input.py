@@ -31,7 +31,7 @@ from uploading import Answer, System, completion, send, sha256
 GIB = 1 << 30
 PRODUCT = "images/ubuntu/noble/amd64/default"
 PATH = f"{PRODUCT}/20261123_10:00"
-LIMIT = 50 * GIB
+LIMIT = 50_000_000_000
 
 
 @pytest.fixture(scope="module", params=["local", pytest.param("versitygw", marks=pytest.mark.real_s3)])
@@ -372,7 +372,8 @@ def test_parts_make_the_file_and_a_second_completion_changes_nothing(system: Sys
     assert _finish(signed, etags).status == 200
     _finish(signed, etags)
     system.settle(version)
-    assert system.status(version)["files"]["rootfs.squashfs"] == {"size": len(BIG), "sha256": sha256(BIG)}
+    root = system.status(version)["files"]["rootfs.squashfs"]
+    assert (root["size"], root["sha256"]) == (len(BIG), sha256(BIG))
     assert system.status(version)["status"] == "published"
 
 
@@ -533,6 +534,27 @@ def test_a_status_has_an_etag_and_a_tilde_stands_for_a_colon(system: System) -> 
     assert (answer.status, answer.json["path"]) == (200, PATH)
     same = system.ask("GET", f"/versions/{PATH}", headers={"If-None-Match": answer.headers["etag"]})
     assert (same.status, same.body) == (304, b"")
+
+
+def test_a_tilde_of_a_releases_own_name_is_left_alone(system: System) -> None:
+    path = "images/test/12.1~rc1/amd64/default/20261123_10:00"
+    system.put(f"{path}/lxd.tar.xz", images.metadata_tarball(serial="release candidate"))
+    answer = system.ask("GET", f"/versions/{path.replace(':', '~')}")
+    assert (answer.status, answer.json["path"]) == (200, path)
+    assert system.ask("DELETE", f"/{path}/lxd.tar.xz").status == 202
+
+
+def test_a_version_that_is_waited_for_says_when_to_ask_again_and_a_settled_one_does_not(
+    system: System, version: str
+) -> None:
+    system.put(f"{version}/lxd.tar.xz", images.metadata_tarball(serial="again"))
+    answer = system.ask("GET", f"/versions/{version}?wait=1")
+    assert (answer.status, answer.headers["retry-after"]) == (200, "1")
+    arrived = datetime.datetime.fromisoformat(answer.json["files"]["lxd.tar.xz"]["uploaded_at"])
+    assert abs(datetime.datetime.now(datetime.UTC) - arrived) < datetime.timedelta(minutes=5)
+    same = system.ask("GET", f"/versions/{version}", headers={"If-None-Match": answer.headers["etag"]})
+    assert (same.status, same.headers["retry-after"]) == (304, "1")
+    assert "retry-after" not in system.ask("GET", f"/versions/{PATH}").headers
 
 
 @pytest.mark.parametrize("wait", ["x", "-1", "1e3", "99999", "٣"])

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 import uploading
+from api.openapi import document
 from uploading import System
-from uploads.openapi import document
 
 schemathesis: Any = pytest.importorskip("schemathesis", reason="NOT TESTED, missing schemathesis: the group `contract`")
 from hypothesis import HealthCheck, settings  # noqa: E402

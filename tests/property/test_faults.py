@@ -25,17 +25,17 @@ import pytest
 import clients as client_rules
 import images
 import publish.commit
-from maintain.retain import Rules, retain
-from maintain.retention import Rule
-from maintain.sweep import sweep
-from maintain.work import Work
 from model import Content, canonical, expected_catalog
+from operations.retain import Rules, retain
+from operations.sweep import sweep
+from operations.withdrawals import restore, withdraw
+from operations.work import Work
 from simplestreams import catalog, records
 from simplestreams.errors import SimplestreamsError
 from simplestreams.fold import fold, fold_index, fold_unlisted
 from simplestreams.keys import ProductId, parse_record_key, parse_version, version_of
+from simplestreams.retention import Rule
 from simulation import FaultyStore, InTurnPool, Rates, World
-from uploads.withdrawals import restore, withdraw
 
 STREAMS = ("images", "images-daily")
 PRODUCTS = ("alma/9/amd64/default", "alma/9/amd64/cloud", "alpine/3.22/amd64/default", "alpine/3.22/arm64/default")
@@ -291,7 +291,7 @@ def rebuild(world: World) -> dict[str, bytes]:
 @pytest.fixture(autouse=True)
 def _in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(publish.commit, "ThreadPoolExecutor", InTurnPool)
-    monkeypatch.setattr("maintain.look.ThreadPoolExecutor", InTurnPool)
+    monkeypatch.setattr("operations.look.ThreadPoolExecutor", InTurnPool)
 
 
 def seeds(request: pytest.FixtureRequest) -> range:

@@ -140,7 +140,7 @@ def test_the_doctor_compares_every_record_before_it_says_ok(monkeypatch: pytest.
 
 def limited_work(most: int) -> Any:
     """`Work` whose default limit is low, as if there were many records."""
-    from maintain.work import Work
+    from operations.work import Work
 
     return lambda **about: Work(**{"limit": most, **about})
 

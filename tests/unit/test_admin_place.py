@@ -21,13 +21,13 @@ from cli.admin.dry import DryStore
 from cli.admin.faults import NO_CREDENTIALS, NOTHING, STORAGE
 from cli.admin.findings import NotSeen
 from cli.admin.place import Place
-from maintain.retain import Rules, retain
-from maintain.retention import Rule
-from maintain.work import Work
 from memory import System
+from operations.retain import Rules, retain
+from operations.withdrawals import restore, withdraw
+from operations.work import Work
 from simplestreams.errors import StorageUnavailable
 from simplestreams.keys import parse_version
-from uploads.withdrawals import restore, withdraw
+from simplestreams.retention import Rule
 
 PATH = "images/ubuntu/noble/amd64/default/20261123_10:00"
 STACK = {

@@ -6,9 +6,47 @@ from pathlib import Path
 
 import pytest
 
+from gates.bundle import imports
 from simplestreams import architectures
 
-FUNCTIONS = Path(__file__).parents[2] / "functions"
+ROOT = Path(__file__).parents[2]
+FUNCTIONS = ROOT / "functions"
+HANDLERS = ("digest", "publish", "uploads", "maintain")
+INWARD = {
+    "simplestreams": set[str](),
+    "api": {"simplestreams"},
+    "storage": {"simplestreams"},
+    "operations": {"simplestreams", "storage"},
+}
+"""What a package may import of ours besides itself; a handler's, anything but another handler's."""
+
+
+def imported(folder: Path) -> dict[str, set[str]]:
+    """The modules of ours that the sources in a folder import, by the source's name."""
+    ours = {path.stem for path in FUNCTIONS.iterdir()}
+    return {
+        source.relative_to(ROOT).as_posix(): {name for name in imports(source) if name.split(".")[0] in ours}
+        for source in folder.rglob("*.py")
+    }
+
+
+@pytest.mark.parametrize("package", [*INWARD, *HANDLERS])
+def test_imports_point_inward_and_no_handler_imports_another(package: str) -> None:
+    ours = {path.stem for path in FUNCTIONS.iterdir()}
+    allowed = {package} | INWARD.get(package, ours - set(HANDLERS))
+    for source, names in imported(FUNCTIONS / package).items():
+        assert {name.split(".")[0] for name in names} <= allowed, source
+
+
+def test_what_lies_beside_the_handlers_knows_none_of_them() -> None:
+    for source in FUNCTIONS.glob("*.py"):
+        assert not {name.split(".")[0] for name in imports(source)} & {*HANDLERS, "operations", "api"}, source
+
+
+def test_nobody_imports_a_handler_but_who_runs_it() -> None:
+    """`scripts/admin` does what the functions do with the same operations, never through a function's wiring."""
+    for source, names in imported(ROOT / "scripts").items():
+        assert not {f"{handler}.app" for handler in HANDLERS} & names, source
 
 
 def test_the_core_imports_no_aws_library_and_no_clock_of_its_own() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -11,10 +12,11 @@ from botocore.stub import ANY, Stubber
 
 import images
 from memory import System
+from operations.withdrawals import restore, withdraw
 from publish.commit import publish
 from simplestreams.errors import StorageUnavailable
-from simplestreams.keys import parse_product
-from storage.edge import PATIENCE_S, forget
+from simplestreams.keys import parse_product, parse_version
+from storage.edge import ask, forget
 
 if TYPE_CHECKING:
     from mypy_boto3_cloudfront import CloudFrontClient
@@ -61,10 +63,46 @@ def test_an_overwritten_file_is_forgotten_before_its_new_digest_is_served(system
     assert published(system) == []
 
 
-def test_files_that_leave_the_list_are_forgotten_since_they_may_be_uploaded_anew(system: System) -> None:
+def test_a_deleted_file_is_forgotten_and_again_before_another_one_is_listed_in_its_place(system: System) -> None:
     system.store.remove(f"{PATH}/lxd.tar.xz")
     system.settle(PATH)
-    assert [key for key, _ in published(system)] == [f"{PATH}/lxd.tar.xz", f"{PATH}/rootfs.squashfs"]
+    assert [key for key, _ in published(system)] == [f"{PATH}/lxd.tar.xz"]
+    system.upload(PATH, {"lxd.tar.xz": images.metadata_tarball(serial="another")})
+    system.settle(PATH)
+    assert [key for key, _ in published(system)] == [f"{PATH}/lxd.tar.xz"]
+
+
+def test_bytes_that_were_never_listed_are_forgotten_before_others_are_in_their_place(system: System) -> None:
+    path = f"{NOBLE}/20261124_10:00"
+    files = images.split_image(seed="corrected")
+    system.upload(path, files | {"rootfs.squashfs": b"this is no squashfs" * 10})  # somebody may have looked at it
+    system.settle(path)
+    assert published(system) == []
+    system.upload(path, {"rootfs.squashfs": files["rootfs.squashfs"]})
+    system.settle(path)
+    assert [key for key, _ in published(system)] == [f"{path}/rootfs.squashfs"]
+
+
+def test_what_is_withdrawn_is_kept_while_its_files_are_there(system: System) -> None:
+    withdraw(system.store, parse_version(PATH), system.store.clock, 24, lambda _: None)
+    assert published(system) == []
+    restore(system.store, parse_version(PATH), lambda _: None)
+    assert published(system) == []
+
+
+def test_a_publisher_that_loses_its_race_while_the_edge_forgets_does_not_ask_it_twice(system: System) -> None:
+    system.upload(PATH, {"rootfs.squashfs": images.squashfs("new")})
+    system.settle(PATH)
+    asked: list[list[str]] = []
+
+    def forget(keys: Sequence[str]) -> None:
+        asked.append(list(keys))
+        if len(asked) == 1:  # it takes long, and another publisher writes meanwhile
+            document = system.store.objects["streams/v1/images.json"]
+            system.store.put("streams/v1/images.json", document.body + b"\n")
+
+    done = publish("images", [parse_product(NOBLE)], replace(system.publish_tools, forget=forget))
+    assert (asked, done.lost_races) == ([[f"{PATH}/rootfs.squashfs"]], 1)
 
 
 @pytest.fixture
@@ -85,7 +123,7 @@ def test_exactly_the_paths_are_invalidated_and_waited_for(client: CloudFrontClie
         stub.add_response("create_invalidation", invalidation("InProgress"), expected)
         stub.add_response("get_invalidation", invalidation("InProgress"), {"DistributionId": "D1", "Id": "I1"})
         stub.add_response("get_invalidation", invalidation("Completed"), {"DistributionId": "D1", "Id": "I1"})
-        forget(client, "D1", [f"{PATH}/rootfs.squashfs", f"{PATH}/lxd.tar.xz"], waited.append)
+        forget(client, "D1", [f"{PATH}/rootfs.squashfs", f"{PATH}/lxd.tar.xz"], waited.append, 100)
     assert waited == [2, 2]
 
 
@@ -93,13 +131,13 @@ def test_an_edge_that_does_not_answer_or_is_too_slow_is_tried_again_later(client
     with Stubber(client) as stub:
         stub.add_client_error("create_invalidation", "Throttling", "slow down", 400)
         with pytest.raises(StorageUnavailable, match=f"was not told to forget /{PATH}/lxd.tar.xz"):
-            forget(client, "D1", [f"{PATH}/lxd.tar.xz"], lambda _: None)
+            forget(client, "D1", [f"{PATH}/lxd.tar.xz"], lambda _: None, 100)
     with Stubber(client) as stub:
         stub.add_response("create_invalidation", invalidation("InProgress"))
-        for _ in range(PATIENCE_S // 2):
+        for _ in range(3):
             stub.add_response("get_invalidation", invalidation("InProgress"))
-        with pytest.raises(StorageUnavailable, match="has not forgotten 1 paths"):
-            forget(client, "D1", ["images/x"], lambda _: None)
+        with pytest.raises(StorageUnavailable, match="has not forgotten 1 paths within 6 s"):
+            forget(client, "D1", ["images/x"], lambda _: None, 5.5)
 
 
 def test_very_many_paths_become_whole_streams(client: CloudFrontClient) -> None:
@@ -107,4 +145,18 @@ def test_very_many_paths_become_whole_streams(client: CloudFrontClient) -> None:
         paths = {"Quantity": 2, "Items": ["/images-daily/*", "/images/*"]}
         expected = {"DistributionId": "D1", "InvalidationBatch": {"Paths": paths, "CallerReference": ANY}}
         stub.add_response("create_invalidation", invalidation("Completed"), expected)
-        forget(client, "D1", [f"{s}/{n}" for s in ("images", "images-daily") for n in range(600)], lambda _: None)
+        forget(client, "D1", [f"{s}/{n}" for s in ("images", "images-daily") for n in range(600)], lambda _: None, 100)
+
+
+def test_who_does_not_wait_asks_again_while_the_edge_has_too_much_to_do(client: CloudFrontClient) -> None:
+    waited: list[float] = []
+    with Stubber(client) as stub:
+        stub.add_client_error("create_invalidation", "TooManyInvalidationsInProgress", "wait", 400)
+        stub.add_response("create_invalidation", invalidation("InProgress"))
+        ask(client, "D1", ["images/x"], waited.append, 10)
+    assert waited == [2]
+    with Stubber(client) as stub:
+        for _ in range(3):
+            stub.add_client_error("create_invalidation", "TooManyInvalidationsInProgress", "wait", 400)
+        with pytest.raises(StorageUnavailable, match="was not told to forget /images/x"):
+            ask(client, "D1", ["images/x"], lambda _: None, 4)

@@ -146,6 +146,24 @@ def test_an_alias_of_a_path_wins_over_a_claim_and_a_lost_alias_comes_back(system
     assert "ubuntu/noble" in system.products_document().products["aaa:x:amd64:default"].aliases.split(",")
 
 
+def test_a_product_whose_image_another_one_lists_keeps_its_name(system: System) -> None:
+    """Or a copy under a name that sorts first would take over the alias, and could then change the image."""
+    claim = {"metadata.json": json.dumps({"aliases": ["zzz/app"]}).encode()}
+    files = images.split_image(seed="theirs")
+    system.upload(f"images/zzz/app/amd64/default/{OLD}", files)
+    system.upload(f"images/aaa/x/amd64/default/{OLD}", files | claim)
+    system.upload(f"images/aaa/x/amd64/default/{NEW}", images.split_image(seed="another") | claim)
+    system.catch_up()
+    document = system.products_document()
+    assert sorted(document.products) == ["aaa:x:amd64:default"]
+    assert "zzz/app" not in document.products["aaa:x:amd64:default"].aliases.split(",")
+    assert document.withheld["aaa:x:amd64:default"][0].held_by == "zzz:app:amd64:default"
+    system.store.remove(f"images/aaa/x/amd64/default/{OLD}/rootfs.squashfs")
+    system.settle(f"images/aaa/x/amd64/default/{OLD}")
+    system.publish(parse_product("images/aaa/x/amd64/default"))
+    assert "zzz/app" in system.products_document().products["zzz:app:amd64:default"].aliases.split(",")
+
+
 def test_one_alias_on_two_architectures_is_no_conflict(system: System) -> None:
     system.upload(f"{NOBLE}/{NEW}", images.split_image(seed="1"))
     system.upload(f"images/ubuntu/noble/arm64/default/{NEW}", images.split_image("arm64", "2"))

@@ -10,17 +10,17 @@ import pytest
 
 import images
 from maintain.layout import API_KEY, PAGE_KEY, lay_out
-from maintain.retain import Rules, retain
-from maintain.retention import Rule, expired
-from maintain.sweep import sweep
-from maintain.work import Task, Work, remember, resume
 from memory import START, MemoryStore, System
+from operations.retain import Rules, retain
+from operations.sweep import sweep
+from operations.withdrawals import restore, withdraw
+from operations.work import Task, Work, remember, resume
 from settings import BadSetting, Settings
 from simplestreams import catalog, records
-from simplestreams.keys import VersionId, parse_product, parse_version
+from simplestreams.keys import VersionId, parse_product, parse_target, parse_version
 from simplestreams.metadata import Overrides
 from simplestreams.records import FileFacts, Record
-from uploads.withdrawals import restore, withdraw
+from simplestreams.retention import Rule, expired
 
 PRODUCT = "images/ubuntu/noble/amd64/default"
 ID = parse_product(PRODUCT)
@@ -123,6 +123,43 @@ def test_a_dry_run_says_the_same_and_changes_nothing(system: System) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("metadata_json", "rule", "gone"),
+    [
+        (b'{"retain_versions": 2}', Rule(), DAYS[:3]),
+        (b'{"retain_days": 10}', Rule(), DAYS[:3]),
+        (b'{"retain_versions": 4, "retain_days": 20}', Rule(versions=1), DAYS[:1]),
+        (b'{"retain_versions": 0}', Rule(versions=1), []),
+        (b'{"retain_days": 0}', Rule(versions=3, days=1), DAYS[:2]),  # says nothing of their number
+        (b'{"retain_versions": 1, "retain_days": 1}', Rule(), DAYS[:4]),  # the newest is three days old, and stays
+        (b'{"retain_versions": "2"}', Rule(versions=4), DAYS[:1]),  # ignored
+        (b'{"retain_versions": 2', Rule(versions=4), DAYS[:1]),
+    ],
+)
+def test_what_metadata_json_says_of_retention_is_what_is_taken(
+    system: System, metadata_json: bytes, rule: Rule, gone: list[str]
+) -> None:
+    newest = f"{PRODUCT}/{DAYS[-1]}"
+    system.upload(newest, {"metadata.json": metadata_json})
+    system.catch_up()
+    tasks = tidy(system, NOW, Rules(rule, grace_hours=24, stale_days=7))
+    assert [(task.what, task.path) for task in tasks] == [("withdraw", f"{PRODUCT}/{day}") for day in gone]
+    system.publish(ID)
+    assert system.listed()[ID.name] == [day for day in DAYS if day not in gone]
+
+
+def test_a_newer_version_that_is_not_listed_yet_does_not_cost_the_newest_listed_one(system: System) -> None:
+    newer = f"{PRODUCT}/20261122"
+    system.upload(
+        newer, {**images.split_image(seed="newer"), "metadata.json": b'{"retain_versions": 1, "retain_days": 1}'}
+    )
+    system.settle(newer)  # and publish is late
+    assert [task.path for task in tidy(system, NOW)] == [f"{PRODUCT}/{day}" for day in DAYS[:4]]
+    system.publish(ID)
+    assert system.listed()[ID.name] == [DAYS[-1], "20261122"]
+    assert [task.path for task in tidy(system, NOW)] == [f"{PRODUCT}/{DAYS[-1]}"]
+
+
 def test_a_withdrawn_version_that_is_still_listed_is_not_deleted(system: System) -> None:
     """Publish is late: the clients' catalog still names the files."""
     withdraw(system.store, parse_version(f"{PRODUCT}/20261101"), NOW, 1, no_pause, "broken")
@@ -190,8 +227,6 @@ def test_a_withdrawn_file_is_deleted_alone(system: System) -> None:
     system.upload(path, {"disk.qcow2": images.qcow2("extra")})
     system.settle(path)
     system.publish(ID)
-    from uploads.withdrawals import parse_target
-
     withdraw(system.store, parse_target(f"{path}/disk.qcow2"), NOW, 1, no_pause)
     system.publish(ID)
     assert [task.path for task in tidy(system, NOW + timedelta(days=1))] == [f"{path}/{{disk.qcow2}}"]
@@ -211,6 +246,96 @@ def test_an_unfinished_upload_goes_when_nothing_was_added_for_days_and_not_earli
     assert [(task.what, task.path) for task in tasks] == [("delete", path)]
     assert "nothing was uploaded for 7 days" in tasks[0].why
     assert not [key for key in system.store.objects if path in key]
+
+
+def test_a_listed_version_that_loses_a_file_has_as_long_to_get_it_back(system: System) -> None:
+    path, lost = f"{PRODUCT}/20261101", START + timedelta(days=30)
+    system.store.clock = lost
+    system.store.remove(f"{path}/lxd.tar.xz")
+    system.settle(path)
+    system.publish(ID)
+    assert tidy(system, lost + timedelta(days=6)) == []
+    assert [task.path for task in tidy(system, lost + timedelta(days=8))] == [path]
+
+
+def test_a_version_of_which_a_file_is_withdrawn_keeps_the_others_and_the_grace_time(system: System) -> None:
+    path, now = f"{PRODUCT}/20261101", START + timedelta(days=30)
+    withdraw(system.store, parse_target(f"{path}/rootfs.squashfs"), now, 24, no_pause)
+    system.publish(ID)
+    system.store.clock = START  # the record looks as old as its files
+    assert tidy(system, now + timedelta(hours=1)) == []
+    assert restore(system.store, parse_target(f"{path}/rootfs.squashfs"), no_pause).files
+    system.publish(ID)
+    assert system.listed()[ID.name] == DAYS
+
+
+@pytest.mark.parametrize("again", [images.squashfs("late"), images.squashfs()])
+def test_an_upload_on_its_way_keeps_an_unfinished_version(again: bytes) -> None:
+    """Also of the very bytes that are there: its record still has the time of the first upload."""
+    system, path = System(), f"{PRODUCT}/20261101"
+    system.upload(path, {"rootfs.squashfs": images.squashfs()})
+    system.catch_up()
+    system.store.clock = START + timedelta(days=8)
+    system.upload(path, {"rootfs.squashfs": again})
+    assert tidy(system, START + timedelta(days=8, hours=1)) == []
+
+
+def test_what_arrives_while_a_version_is_deleted_is_a_new_beginning() -> None:
+    system, path = System(), f"{PRODUCT}/20261101"
+    system.upload(path, {"lxd.tar.xz": images.metadata_tarball()})
+    system.catch_up()
+    quiet = system.store.on
+
+    def arrive(method: str, key: str) -> None:
+        if (method, key) == ("delete", f"{path}/lxd.tar.xz"):
+            system.store.on = quiet
+            system.upload(path, {"rootfs.squashfs": images.squashfs()})
+            system.settle(path)
+
+    system.store.on = arrive
+    assert [task.path for task in tidy(system, START + timedelta(days=8))] == [path]
+    system.upload(path, {"lxd.tar.xz": images.metadata_tarball()})
+    system.settle(path)
+    system.publish(ID)
+    assert system.listed() == {ID.name: ["20261101"]}
+    assert tidy(system, START + timedelta(days=9)) == []
+
+
+def test_deleted_is_deleted_at_the_edge_too_before_its_record_goes(system: System) -> None:
+    path = f"{PRODUCT}/20261101"
+    withdraw(system.store, parse_version(path), NOW, 1, no_pause)
+    system.publish(ID)
+    forgotten: list[str] = []
+
+    def forget(keys: Sequence[str]) -> None:
+        assert f"versions/{path}.json" in system.store.objects
+        assert not [key for key in keys if key in system.store.objects]
+        forgotten.extend(keys)
+
+    retain(system.store, KEEP_ALL, NOW + timedelta(days=2), no_pause, Work(), forget)
+    assert forgotten == [f"{path}/lxd.tar.xz", f"{path}/rootfs.squashfs"]
+    assert f"versions/{path}.json" not in system.store.objects
+
+
+def test_what_an_emptied_folder_held_is_forgotten_at_the_edge_before_its_record(system: System) -> None:
+    path = f"{PRODUCT}/20261101"
+    for file in ("lxd.tar.xz", "rootfs.squashfs"):
+        system.store.remove(f"{path}/{file}")
+    system.settle(path)
+    system.publish(ID)
+    forgotten: list[str] = []
+    retain(system.store, KEEP_ALL, NOW, no_pause, Work(), forgotten.extend)
+    assert forgotten == [f"{path}/lxd.tar.xz", f"{path}/rootfs.squashfs"]
+
+
+def test_withdrawing_and_restoring_keep_what_a_record_remembers(system: System) -> None:
+    version = parse_version(f"{PRODUCT}/20261101")
+    system.upload(version.path, {"rootfs.squashfs": images.squashfs("replaced")})
+    system.settle(version.path)
+    withdraw(system.store, version, NOW, 1, no_pause)
+    restore(system.store, version, no_pause)
+    found = records.decode(system.store.objects[version.record_key].body, version.record_key)
+    assert found.replaced == ("rootfs.squashfs",)
 
 
 def test_the_record_of_an_emptied_folder_goes_once_the_catalog_agrees(system: System) -> None:
@@ -247,6 +372,20 @@ def test_an_empty_server_gets_an_index_and_a_page() -> None:
     again = Work()
     lay_out(store, again)
     assert again.tasks == []
+
+
+def test_a_file_in_a_deeper_folder_is_part_of_its_version(system: System) -> None:
+    path = f"{PRODUCT}/20261101"
+    system.store.put(f"{path}/logs/build.log", b"x")
+    assert swept(system.store)[0] == [f"{path}/"]
+    system.settle(path)
+    assert swept(system.store)[0] == []
+
+
+def test_a_product_is_withdrawn_whatever_else_lies_among_its_records(system: System) -> None:
+    system.store.put(f"versions/{PRODUCT}/README", b"somebody's")
+    done = withdraw(system.store, ID, NOW, 1, no_pause)
+    assert [path.rpartition("/")[2] for path in done.versions] == DAYS
 
 
 def test_whatever_events_missed_is_sent_again(system: System) -> None:

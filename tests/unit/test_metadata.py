@@ -73,6 +73,11 @@ def test_requirements_become_texts(value: object, text: str) -> None:
     assert parsed.overrides.requirements == {"secureboot": text}
 
 
+def test_a_requirement_of_thousands_of_digits_is_ignored() -> None:
+    parsed = parse_image_yaml(b"simplestream: {requirements: {a: 0x" + b"f" * 4000 + b"}}", NOBLE)
+    assert (parsed.overrides, len(parsed.ignored)) == (Overrides(), 1)
+
+
 def test_image_yaml_as_imagebuilder_writes_it() -> None:
     body = b"""
 image: {distribution: ubuntu}
@@ -94,7 +99,9 @@ simplestream:
 
 
 @pytest.mark.parametrize(
-    "body", [b"a: [", b"\x00", b"simplestream: 5", b"- a", b"a: &x [1]\nb: *x", b"[" * 5000, b"%TAG ! x"]
+    "body",
+    [b"a: [", b"\x00", b"simplestream: 5", b"- a", b"a: &x [1]\nb: *x", b"[" * 5000, b"%TAG ! x"]
+    + [b"simplestream: {distro_name: " + value + b"}" for value in (b"!!bool x", b"!!int ''", b"0x" + b"f" * 4000)],
 )
 def test_an_image_yaml_that_is_none_overrides_nothing(body: bytes) -> None:
     assert parse_image_yaml(body, NOBLE).overrides == Overrides()
@@ -122,7 +129,11 @@ def test_a_missing_creation_date_is_a_warning() -> None:
         (b"architecture: z80", "expected one that clients know"),
         (b"creation_date: 5", "says `architecture: None`"),
         (b"[]", "is a list, expected a mapping"),
-        (b"a: [", "is not YAML"),
+        (b"a: [", "is not YAML (did not find expected node content in line 2, column 1)"),
+        (b"architecture: !!bool foo", "uses the YAML tag 'tag:yaml.org,2002:bool'; leave it out"),
+        (b"architecture: x86_64\ncreation_date: !!int ''", "uses the YAML tag"),
+        (b"architecture: !!timestamp foo", "uses the YAML tag"),
+        (b"architecture: 0x" + b"f" * 4000, "says `architecture: a number of thousands of digits`"),
         (b"a: &a [x]\nb: [*a,*a]", "uses YAML aliases"),
         (b"[" * 40 + b"]" * 40, "nests deeper than 32"),
         (b"a: " + b"x" * MAX_YAML_BYTES, "expected at most 262,144"),

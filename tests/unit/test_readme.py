@@ -9,10 +9,10 @@ from typing import get_args
 import click
 import pytest
 
+from api import problems
 from cli.admin.__main__ import main as admin
 from gates import stack as stacks
 from simplestreams.records import Fault
-from uploads import problems
 
 PROJECT = Path(__file__).resolve().parents[2]
 README = (PROJECT / "README.md").read_text()

@@ -1,14 +1,16 @@
 """Settling one version: what is read, what is written, and what happens when somebody is faster."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
 import images
-from digest.settle import Settled
 from memory import MemoryStore, System
+from operations.settle import Settled, settle
 from simplestreams import records
-from simplestreams.errors import CatalogBusy, CatalogDamaged
+from simplestreams.errors import CatalogBusy, CatalogDamaged, OutOfTime
+from simplestreams.keys import parse_version
 from simplestreams.records import Fault, Reason, Record
 
 PATH = "images/ubuntu/noble/amd64/default/20261123_10:00"
@@ -334,3 +336,24 @@ def test_memory_store_is_conditional() -> None:
     seen = store.read("a")
     assert seen
     assert store.replace("a", b"2", seen.revision)
+
+
+def test_a_version_too_large_for_the_rest_of_a_run_is_left_to_another(system: System) -> None:
+    files = images.split_image()
+    system.upload(PATH, files)
+    size = sum(map(len, files.values()))
+    with pytest.raises(OutOfTime, match=f"{PATH} has {size:,} bytes to read"):
+        settle(parse_version(PATH), replace(system.tools, budget_bytes=size - 1))
+    assert system.store.bytes_read == {}
+    settle(parse_version(PATH), replace(system.tools, budget_bytes=size))
+    assert record(system).state == "sound"
+    settle(parse_version(PATH), replace(system.tools, budget_bytes=0))  # nothing is left to read
+
+
+def test_saving_in_between_is_no_lost_race(system: System, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("operations.settle.SAVE_EVERY_BYTES", 1)
+    roots = {f"rootfs.2026110{day}_10:00.vcdiff": images.vcdiff(str(day)) for day in range(1, 10)}
+    system.upload(PATH, images.split_image() | roots | {f"disk.{name[7:]}": body for name, body in roots.items()})
+    pauses: list[float] = []
+    settle(parse_version(PATH), replace(system.tools, pause=pauses.append))
+    assert (record(system).state, pauses) == ("sound", [])

@@ -6,11 +6,15 @@ import gzip
 import hashlib
 import shutil
 import subprocess
+import time
+from http.server import BaseHTTPRequestHandler
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
 import images
+from http_servers import served
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts/upload"
 FP = hashlib.sha256(b"an image").hexdigest()
@@ -121,6 +125,43 @@ def test_help_names_every_option_and_exit_code() -> None:
     for word in ("--to", "--api", "--stream", "--version", "--jobs", "--wait", "--remote", "--json", "--dry-run"):
         assert word in printed
     assert "Exit codes: 0 " in printed
+
+
+def test_it_asks_again_when_the_server_says_and_a_last_time_at_the_deadline(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    asked: list[tuple[float, str]] = []
+
+    class Api(BaseHTTPRequestHandler):
+        """Has all files, and never lists them."""
+
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.answer(201, b"# upload present 1 x\n# upload present 1 x\n")
+
+        def do_GET(self) -> None:
+            asked.append((time.monotonic(), self.path.partition("?")[2]))
+            self.answer(200, b"status incomplete\n", ("Retry-After", "3" if len(asked) == 1 else "60"))
+
+        def answer(self, code: int, body: bytes, *headers: tuple[str, str]) -> None:
+            self.send_response(code)
+            for name, value in (("Content-Length", str(len(body))), *headers):
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            """Says nothing."""
+
+    files = write(tmp_path, {"lxd.tar.xz": XZ, "rootfs.squashfs": SQUASHFS})
+    with served(Api) as port:
+        done = run("--to", "a/b/amd64/d", "--api", f"http://127.0.0.1:{port}", "--wait", "6", *files)
+    assert (done.returncode, "not listed after 6 s" in done.stderr) == (5, True), done.stderr
+    pauses = [after - before for (before, _), (after, _) in pairwise(asked)]
+    assert (len(asked), asked[-1][1]) == (3, "wait=0")
+    assert 3 <= pauses[0] < 5
+    assert 1 < pauses[1] < 5  # and not a minute
 
 
 @pytest.mark.parametrize("shell", ["dash", "bash", "ksh", "busybox"])

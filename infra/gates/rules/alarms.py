@@ -50,6 +50,10 @@ def alarms_tell_somebody(stack: Stack) -> Iterator[str]:
         yield from differ(f"{name} tells", alarm.get("AlarmActions"), [stack_arn("sns", "AlarmsTopic")])
         if not alarm.get("AlarmDescription"):
             yield f"{name} does not say what to do"
+        for metric in alarm.get("Metrics", []):
+            ids = [other["Id"] for other in alarm["Metrics"] if "MetricStat" in other]
+            if bare := [i for i in ids if f"FILL({i}, 0)" not in metric.get("Expression", f"FILL({i}, 0)")]:
+                yield f"{name}: a gap in {', '.join(bare)} would leave the whole sum without a value"
 
 
 def metrics_of(alarm: Mapping[str, Any]) -> Iterator[tuple[str, list[Mapping[str, str]]]]:

@@ -16,7 +16,15 @@ ENVIRONMENT: Final[Mapping[str, frozenset[str]]] = {
     "Publish": COMMON | {"CLIENTS", "DISTRIBUTION_ID", "QUEUE_URL"},
     "Uploads": COMMON | {"ALLOW_OVERWRITES", "ALLOW_DELETES", "PUBLISHERS", "MAX_UPLOAD_BYTES", "GRACE_HOURS"},
     "Maintain": COMMON
-    | {"ARRIVALS_QUEUE_URL", "CLIENTS", "RETAIN_VERSIONS", "RETAIN_DAYS", "GRACE_HOURS", "STALE_DAYS"},
+    | {
+        "ARRIVALS_QUEUE_URL",
+        "CLIENTS",
+        "DISTRIBUTION_ID",
+        "RETAIN_VERSIONS",
+        "RETAIN_DAYS",
+        "GRACE_HOURS",
+        "STALE_DAYS",
+    },
 }
 
 

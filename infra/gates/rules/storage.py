@@ -17,8 +17,9 @@ def buckets_are_private_and_outlive_the_stack(stack: Stack) -> Iterator[str]:
         yield from differ(f"{name} ownership", bucket["OwnershipControls"]["Rules"][0]["ObjectOwnership"], owners[name])
         if not bucket.get("BucketEncryption"):
             yield f"{name} is not encrypted"
-        for policy in ("DeletionPolicy", "UpdateReplacePolicy"):
-            yield from differ(f"{name} {policy}", stack.raw["Resources"][name].get(policy), "Retain")
+        # A deployment that failed must not leave a bucket behind whose name the next one wants.
+        for policy, wanted in (("DeletionPolicy", "RetainExceptOnCreate"), ("UpdateReplacePolicy", "Retain")):
+            yield from differ(f"{name} {policy}", stack.raw["Resources"][name].get(policy), wanted)
 
 
 @rule

@@ -15,10 +15,11 @@ from cli.admin.base import yes as yes_option
 from cli.admin.dry import DryStore
 from cli.admin.faults import FOUND, NOTHING, end
 from cli.admin.place import Place
-from maintain.retain import Rules, retain
-from maintain.retention import Rule
-from maintain.work import Work
-from uploads import withdrawals
+from operations import withdrawals
+from operations.retain import Rules, retain
+from operations.work import Work
+from simplestreams.keys import parse_target
+from simplestreams.retention import Rule
 
 AS_DEPLOYED: Final = "[default: as the stack was deployed"
 
@@ -32,7 +33,7 @@ AS_DEPLOYED: Final = "[default: as the stack was deployed"
 def withdraw(place: Place, as_json: bool, path: str, reason: str, grace_hours: int | None, yes: bool) -> None:
     """Take PATH (a product, a version or a file) off the list; its files are deleted after the grace time."""
     store = place.store if yes else DryStore(place.store)
-    target = withdrawals.parse_target(path)
+    target = parse_target(path)
     hours = place.rules.grace_hours if grace_hours is None else grace_hours
     done = withdrawals.withdraw(store, target, datetime.now(UTC), hours, time.sleep, reason)
     will = f"withdrawn, deleted after {done.delete_after}"
@@ -46,7 +47,7 @@ def withdraw(place: Place, as_json: bool, path: str, reason: str, grace_hours: i
 def restore(place: Place, as_json: bool, path: str, dry_run: bool) -> None:
     """Put PATH (a product, a version or a file) back on the list, as long as it was not deleted."""
     store = DryStore(place.store) if dry_run else place.store
-    done = withdrawals.restore(store, withdrawals.parse_target(path), time.sleep)
+    done = withdrawals.restore(store, parse_target(path), time.sleep)
     _tell_changed(as_json, dry_run, path, done, "would be on the list again" if dry_run else "on the list again")
 
 

@@ -16,8 +16,8 @@ from cli.admin import queue_checks
 from cli.admin.faults import CATALOG, OUTSIDE, RECORD, explain
 from cli.admin.findings import AGAIN, DEPLOY, Findings, NotSeen
 from cli.admin.place import Place
-from maintain.sweep import sweep
-from maintain.work import Work
+from operations.sweep import sweep
+from operations.work import Work
 from simplestreams import catalog
 from simplestreams.errors import RejectedUpload
 from simplestreams.keys import CLAIMS, RECORDS, parse_key, parse_record_key

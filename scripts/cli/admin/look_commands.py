@@ -12,8 +12,7 @@ from cli.admin import checking, doctor, looking, shown
 from cli.admin.base import command, main
 from cli.admin.faults import FOUND, NOTHING, end
 from cli.admin.place import Place
-from simplestreams.keys import ImageKey, VersionId
-from uploads import withdrawals
+from simplestreams.keys import ImageKey, VersionId, parse_target
 
 MOST_SHOWN = 20
 """Findings of one check that a person reads."""
@@ -54,7 +53,7 @@ def show(place: Place, as_json: bool, path: str) -> None:
     ./scripts/admin show images/ubuntu/noble/amd64/default
     ./scripts/admin --json show images/ubuntu/noble/amd64/default/20261123_10:00
     """
-    target = withdrawals.parse_target(path)
+    target = parse_target(path)
     below = target.version.path if isinstance(target, ImageKey) else target.path
     wanted = list(looking.seen(place.store, below))
     if not wanted:

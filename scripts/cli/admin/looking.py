@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from maintain.look import documented_streams
+from operations.look import documented_streams
 from simplestreams import catalog, items, records
 from simplestreams.errors import CatalogDamaged, RejectedUpload
 from simplestreams.keys import RECORDS, ProductId, VersionId, parse_record_key

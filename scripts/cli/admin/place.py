@@ -18,9 +18,9 @@ from cli.admin.faults import NO_CREDENTIALS, NO_STACK, NOTHING, end
 from cli.folders import default_state_folder
 from local_stack.errors import NotRunning
 from local_stack.state import read_stack
-from maintain.retain import Rules
-from maintain.retention import Rule
+from operations.retain import Rules
 from settings import CLIENT_CHOICES, Settings
+from simplestreams.retention import Rule
 from storage.s3 import S3Store
 from storage.stream import LARGE
 

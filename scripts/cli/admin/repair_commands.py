@@ -12,8 +12,8 @@ from cli.admin.base import command, main
 from cli.admin.base import yes as yes_option
 from cli.admin.faults import FOUND, NOTHING, end
 from cli.admin.place import Place
-from maintain.sweep import sweep as sweep_bucket
-from maintain.work import Work
+from operations.sweep import sweep as sweep_bucket
+from operations.work import Work
 from settings import CLIENT_CHOICES, DEFAULT_MAX_BYTES
 
 

@@ -9,13 +9,14 @@ from functools import partial
 from typing import Any, Final
 
 from cli.admin.looking import is_below
-from digest.settle import Tools, outdated, settle
-from maintain.look import known_products, look
+from operations.look import known_products, look
+from operations.settle import Tools, settle
 from publish.commit import Tools as PublishTools
 from publish.commit import publish
 from simplestreams import catalog
 from simplestreams.errors import CatalogBusy, CatalogDamaged, RejectedUpload
 from simplestreams.keys import RECORDS, ProductId, VersionId, parse_record_key
+from simplestreams.reading import outdated
 from storage.catalogs import Catalogs
 from storage.port import Store
 from storage.stream import HashFan

@@ -14,7 +14,7 @@ from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progres
 from rich.table import Column, Table
 
 from cli.admin.faults import FOUND, OUTSIDE
-from maintain.work import Work
+from operations.work import Work
 
 
 def say(sentence: str) -> None:

@@ -10,12 +10,12 @@ from functools import partial
 from itertools import groupby
 from typing import Final
 
-from digest.settle import outdated
-from maintain.look import Product, known_products, look
-from maintain.work import Task, Work
+from operations.look import Product, known_products, look
+from operations.work import Task, Work
 from simplestreams import catalog, records
 from simplestreams.fold import fold, fold_index, fold_unlisted, product_id
 from simplestreams.keys import ProductId, VersionId
+from simplestreams.reading import outdated
 from simplestreams.records import Record
 from storage.catalogs import Catalog, Catalogs
 from storage.port import Store
@@ -66,7 +66,7 @@ def _send_outdated(send: Callable[[str], object], product: Product, work: Work) 
             continue
         folder = product.folders.get(version, {})
         if reason := outdated(product.known.get(version), folder):
-            task = Task("look again", version.path, reason, sum(info.size_bytes for info in folder.values()))
+            task = Task("look again", version.path, reason, sum(facts.size_bytes for facts in folder.values()))
             work.do(task, partial(send, version.prefix))
 
 

@@ -4,7 +4,7 @@ from typing import Any, Final
 
 import msgspec
 
-from uploads import problems, shapes
+from api import problems, shapes
 
 SHAPES: Final = (
     shapes.FileRequest,
@@ -18,6 +18,7 @@ SHAPES: Final = (
     shapes.Restored,
 )
 _VERSION: Final = "images/ubuntu/noble/amd64/default/20261123_10:00"
+_TARGET: Final = "A product, a version or a file."
 _TEXT: Final = {
     "text/plain": {"schema": {"type": "string"}},
 }
@@ -31,7 +32,7 @@ With `Accept: text/plain` answers are lines instead of JSON. Uploads are then a 
 with their options. A status is `status <word>`, `alias`, `fingerprint`, `file <size> <sha256> <name>` and
 `reason <kind> <file or -> <sentence>`; a problem is `problem <kind>` and a `detail <sentence>` for each sentence.
 
-In paths of URLs `~` may stand for `:`, which some versions of curl do not sign as AWS does."""
+In paths of URLs `~` may stand for the `:` of a version, which some versions of curl do not sign as AWS does."""
 
 
 def document() -> dict[str, Any]:
@@ -58,40 +59,45 @@ def document() -> dict[str, Any]:
 
 
 def _paths() -> dict[str, Any]:
-    version, target = (
-        _path_parameter("A version.", _VERSION),
-        _path_parameter("A product, a version or a file.", _VERSION),
-    )
     return {
         "/uploads": {"post": _sending("Ask to upload one file", "FileRequest", _either("Single", "Multipart"))},
         "/uploads/batch": {"post": _sending("Ask to upload a version", "BatchRequest", _ref("BatchAnswer"))},
-        "/versions/{path}": {
-            "get": {
-                **_operation("What became of a version", 200, _ref("VersionStatus"), (400, 403, 404, 422, 500, 503)),
-                "parameters": [version, _WAIT, _KNOWN],
-            },
-            "patch": {
-                **_operation("Take a withdrawal back", 200, _ref("Restored"), (400, 403, 404, 413, 422, 500, 503)),
-                "parameters": [target],
-                "requestBody": _body("RestoreRequest"),
-            },
-        },
-        "/{path}": {
-            "delete": {
-                **_operation(
-                    "Withdraw a product, a version or a file", 202, _ref("Withdrawn"), (403, 404, 422, 500, 503)
-                ),
-                "parameters": [target],
-                "description": "Off the list at once, deleted after the grace time, restorable until then.",
-            }
-        },
-        "/openapi.json": {
-            "get": {
-                "summary": "This description",
-                "security": [],
-                "responses": {"200": {"description": "OpenAPI 3.1.", "content": {"application/json": {"schema": {}}}}},
-            }
-        },
+        "/versions/{path}": {"get": _showing(), "patch": _restoring()},
+        "/{path}": {"delete": _withdrawing()},
+        "/openapi.json": {"get": _describing()},
+    }
+
+
+def _showing() -> dict[str, Any]:
+    operation = _operation("What became of a version", 200, _ref("VersionStatus"), (400, 403, 404, 422, 500, 503))
+    responses, headers = operation["responses"], {"headers": {"Retry-After": _AGAIN}}
+    responses["200"] |= headers
+    responses["304"] = {"description": "Nothing changed while waiting.", **headers}
+    return {**operation, "parameters": [_path_parameter("A version."), _WAIT, _KNOWN]}
+
+
+def _restoring() -> dict[str, Any]:
+    return {
+        **_operation("Take a withdrawal back", 200, _ref("Restored"), (400, 403, 404, 413, 422, 500, 503)),
+        "parameters": [_path_parameter(_TARGET)],
+        "requestBody": _body("RestoreRequest"),
+    }
+
+
+def _withdrawing() -> dict[str, Any]:
+    summary = "Withdraw a product, a version or a file"
+    return {
+        **_operation(summary, 202, _ref("Withdrawn"), (403, 404, 422, 500, 503)),
+        "parameters": [_path_parameter(_TARGET)],
+        "description": "Off the list at once, deleted after the grace time, restorable until then.",
+    }
+
+
+def _describing() -> dict[str, Any]:
+    return {
+        "summary": "This description",
+        "security": [],
+        "responses": {"200": {"description": "OpenAPI 3.1.", "content": {"application/json": {"schema": {}}}}},
     }
 
 
@@ -99,8 +105,13 @@ _WAIT: Final = {
     "name": "wait",
     "in": "query",
     "description": "Seconds to wait until nothing is `incomplete` or `waiting`, or with If-None-Match for any change; "
-    "more than 25 is taken as 25.",
+    "more than 25 is taken as 25, and as 5 while a version waits whose last file arrived more than a minute ago.",
     "schema": {"type": "integer", "minimum": 0, "maximum": 999, "default": 0},
+}
+_AGAIN: Final = {
+    "description": "Seconds after which to ask again, the more the longer it has waited; absent when nothing is waited "
+    "for.",
+    "schema": {"type": "integer", "minimum": 1},
 }
 _KNOWN: Final = {
     "name": "If-None-Match",
@@ -142,8 +153,6 @@ def _operation(summary: str, success: int, answer: dict[str, Any], refusals: tup
     responses: dict[str, Any] = {
         str(success): {"description": "Done.", "content": {"application/json": {"schema": answer}, **_TEXT}}
     }
-    if success == 200 and answer == _ref("VersionStatus"):
-        responses["304"] = {"description": "Nothing changed while waiting."}
     for status in refusals:
         titles = "; or ".join(kind.title for kind in problems.KINDS if kind.status == status)
         content = {"application/problem+json": {"schema": _ref("Problem")}, **_TEXT}
@@ -151,14 +160,14 @@ def _operation(summary: str, success: int, answer: dict[str, Any], refusals: tup
     return {"summary": summary, "security": [{"iam": []}, {"jwt": []}], "responses": responses}
 
 
-def _path_parameter(description: str, example: str) -> dict[str, Any]:
+def _path_parameter(description: str) -> dict[str, Any]:
     return {
         "name": "path",
         "in": "path",
         "required": True,
         "description": description,
         "schema": {"type": "string"},
-        "example": example,
+        "example": _VERSION,
     }
 
 

@@ -11,29 +11,30 @@ from datetime import datetime
 from typing import Final, Literal
 from uuid import uuid4
 
-from msgspec.structs import replace
-
-from simplestreams import examine, items, records
+from simplestreams import examine, items, reading, records
 from simplestreams.digests import InTurn, Sha256, Spread
-from simplestreams.errors import ObjectChanged
+from simplestreams.errors import ObjectChanged, OutOfTime
 from simplestreams.items import Role
 from simplestreams.keys import VersionId
+from simplestreams.reading import Files, Learned
 from simplestreams.records import Fault, FileFacts, Record
+from simplestreams.withdrawals import past
+from storage import folders
 from storage.attempts import attempts
 from storage.marks import marked
-from storage.port import Document, ObjectInfo, Store, write
+from storage.port import Document, Store, write
 
 SAVE_EVERY_BYTES: Final = 1 << 30
 """A run that is cut short loses at most about so much reading: the record is saved in between."""
 
-Files = dict[str, FileFacts]
-Learned = dict[tuple[str, str, str], FileFacts]  # by file, etag, modified
 Outcome = Literal["recorded", "unchanged", "claimed by another"]
+Came = Literal["done", "saved", "lost"]
+"""What came of one attempt: saved is a record that was written with more to read, lost is to be looked at again."""
 
 
 @dataclass(frozen=True, slots=True)
 class Tools:
-    """What settling needs from around it."""
+    """What settling needs from around it. `budget_bytes`: what this run can still read; None if any version will do."""
 
     store: Store
     now: Callable[[], datetime]
@@ -41,6 +42,7 @@ class Tools:
     max_bytes: int
     claim_seconds: float
     spread: Callable[[Sequence[Sha256]], Spread] = InTurn
+    budget_bytes: int | None = None
 
 
 @dataclass(slots=True)
@@ -87,127 +89,77 @@ class _Sight:
 
     @property
     def worth_a_claim(self) -> bool:
-        return not all(examine.is_small(items.classify(file)) for file in _unread(self.files))
+        return not all(examine.is_small(items.classify(file)) for file in reading.unread(self.files))
+
+    @property
+    def unread_bytes(self) -> int:
+        return sum(self.files[file].size_bytes for file in reading.unread(self.files))
 
 
 def settle(version: VersionId, tools: Tools) -> Settled:
     """Bring the record of a version up to date with its folder.
 
-    Raises CatalogBusy when other writers won every race, StorageUnavailable, StorageDenied, CatalogDamaged.
+    Raises CatalogBusy when other writers won every race, OutOfTime when there is more to read than `budget_bytes`,
+    StorageUnavailable, StorageDenied, CatalogDamaged.
     """
     work = _Work(tools, Settled(version))
-    for _ in attempts(version.path, tools.pause):
-        sight = _look(work)
-        if sight.nothing:
-            return work.settled
-        if not sight.worth_a_claim:
-            if _finish(work, sight) and (work.settled.outcome == "unchanged" or _is_as_seen(work, sight)):
-                return work.settled
-            continue
-        with marked(tools.store, version.claim_key, work.token, tools.now, tools.claim_seconds, tools.pause) as mine:
-            if not mine:
-                work.settled.outcome = "claimed by another"
-                return work.settled
-            sight = _look(work)  # again: whoever held the claim until now may have read all there is
-            done = _finish(work, sight)
-        if done and _is_as_seen(work, sight):
-            return work.settled  # whoever saw the claim and left had nothing newer to show
+    while not _settle(work):
+        pass  # what was read so far is saved: that is no lost race, so the count of attempts begins anew
+    return work.settled
+
+
+def _settle(work: _Work) -> bool:
+    """Whether it came to its end; False when what was read so far is saved and there is more."""
+    for _ in attempts(work.version.path, work.tools.pause):
+        if (came := _attempt(work)) != "lost":
+            return came == "done"
     raise AssertionError("attempts() ends by raising")
 
 
-def outdated(before: Record | None, listed: dict[str, ObjectInfo]) -> str:
-    """Why settling would find something to do, in a sentence; empty when the record is up to date."""
-    files = _known({}, before, listed)
-    if before is None:
-        return "it has no record" if files else ""
-    if files.keys() != before.files.keys():
-        other = ", ".join(sorted(files.keys() ^ before.files.keys()))
-        return f"its folder and its record differ in {other}"
-    if unread := _unread(files):
-        return f"{unread[0]} was not read in its present form"
-    return "" if files == before.files else "an object changed"
+def _attempt(work: _Work) -> Came:
+    tools, version = work.tools, work.version
+    sight = _look(work)
+    if sight.nothing:
+        return "done"
+    if not sight.worth_a_claim:
+        came = _finish(work, sight)
+        if work.settled.outcome == "unchanged":
+            return came
+    else:
+        if tools.budget_bytes is not None and sight.unread_bytes > tools.budget_bytes:
+            raise OutOfTime(f"{version.path} has {sight.unread_bytes:,} bytes to read, too many for the rest of a run")
+        with marked(tools.store, version.claim_key, work.token, tools.now, tools.claim_seconds, tools.pause) as mine:
+            if not mine:
+                work.settled.outcome = "claimed by another"
+                return "done"
+            sight = _look(work)  # again: whoever held the claim until now may have read all there is
+            came = _finish(work, sight)
+    # Whoever saw the claim and left, or wrote before this did, had nothing newer to show.
+    return "lost" if came == "done" and not _is_as_seen(work, sight) else came
 
 
 def _look(work: _Work) -> _Sight:
     key = work.version.record_key
     seen = work.tools.store.read(key)  # before anything is decided: the rule of the conditional write
     before = records.decode(seen.body, key) if seen else None
-    return _Sight(seen, before, _known(work.learned, before, _listed(work)))
+    return _Sight(seen, before, reading.known(work.learned, before, folders.listed(work.tools.store, work.version)))
 
 
-def _listed(work: _Work) -> dict[str, ObjectInfo]:
-    prefix = work.version.prefix
-    found = {info.key.removeprefix(prefix): info for info in work.tools.store.list(prefix)}
-    return {file: info for file, info in found.items() if file}  # consoles put an empty object for a folder
-
-
-def _known(learned: Learned, before: Record | None, listed: dict[str, ObjectInfo]) -> Files:
-    """The facts about each object in the folder, as far as they are known for this very generation of it."""
-    files: Files = {}
-    for file, info in listed.items():
-        stored = before.files.get(file) if before else None
-        stored = stored if stored and _same_generation(stored, info) else None
-        known = learned.get((file, info.etag, info.modified)) or stored
-        if known and _same_generation(known, info):
-            # Somebody may have withdrawn or restored the file since it was read.
-            files[file] = replace(known, withdrawn=stored.withdrawn if stored else None)
-        else:
-            files[file] = FileFacts(etag=info.etag, size_bytes=info.size_bytes, modified=info.modified)
-    return files
-
-
-def _same_generation(known: FileFacts, info: ObjectInfo) -> bool:
-    """The same bytes; what a refusal or a withdrawal is about ends with any other upload, also of the same bytes."""
-    same = (known.etag, known.size_bytes) == (info.etag, info.size_bytes)
-    return same and (not (known.refusal or known.withdrawn) or known.modified == info.modified)
-
-
-def _unread(files: Files) -> list[str]:
-    """What to read, in this order: documents, metadata, then what is large."""
-    metadata = _metadata_sha256s(files)
-    waiting = any(items.classify(f).role is Role.METADATA and examine.needs_reading(f, files[f], ()) for f in files)
-    wanted = [*metadata, *(["of metadata that is unread"] if waiting else [])]
-    return sorted((f for f in files if examine.needs_reading(f, files[f], wanted)), key=_reading_order)
-
-
-def _metadata_sha256s(files: Files) -> list[str]:
-    found = (facts.sha256 for file, facts in files.items() if items.classify(file).role is Role.METADATA)
-    return sorted(filter(None, found))
-
-
-def _reading_order(file: str) -> tuple[bool, bool, str]:
-    kind = items.classify(file)
-    return (not examine.is_small(kind), kind.role is not Role.METADATA, file)
-
-
-def _lists_what_changed(sight: _Sight) -> bool:
-    """Whether clients may have been told of a digest that a key no longer holds."""
-    if sight.before is None or sight.before.state != "sound":
-        return False
-    known = sight.before.files
-    listed = {file: facts for file, facts in sight.files.items() if file in known and _can_be_listed(file)}
-    return any(known[file].sha256 and not facts.sha256 for file, facts in listed.items())
-
-
-def _can_be_listed(file: str) -> bool:
-    return items.classify(file).role in (Role.METADATA, Role.ROOT, Role.UNIFIED, Role.DELTA)
-
-
-def _finish(work: _Work, sight: _Sight) -> bool:
-    """Read what is unread, then write the record; False when it must be looked at again."""
-    if _lists_what_changed(sight):
-        _save(work, sight)  # off the list first: the bytes are no longer those that it names
-        return False
+def _finish(work: _Work, sight: _Sight) -> Came:
+    """Read what is unread, then write the record."""
+    if reading.lists_what_changed(
+        sight.before, sight.files
+    ):  # off the list first: the bytes are no longer those that it names
+        return "saved" if _save(work, sight) else "lost"
     saved_at = work.settled.bytes_read
     try:
-        while unread := _unread(sight.files):
+        while unread := reading.unread(sight.files):
             sight.files[unread[0]] = _read(work, unread[0], sight.files)
             if work.settled.bytes_read - saved_at >= SAVE_EVERY_BYTES and len(unread) > 1:
-                _save(work, sight)
-                return False
+                return "saved" if _save(work, sight) else "lost"
     except ObjectChanged:
-        return False
-    return _save(work, sight)
+        return "lost"
+    return "done" if _save(work, sight) else "lost"
 
 
 def _read(work: _Work, file: str, files: Files) -> FileFacts:
@@ -236,7 +188,7 @@ def _read(work: _Work, file: str, files: Files) -> FileFacts:
 
 def _states(work: _Work, files: Files) -> dict[str, Sha256]:
     """The digest state after each metadata file, read again where an earlier run examined it."""
-    sha256s = _metadata_sha256s(files)
+    sha256s = reading.metadata_sha256s(files)
     for file, facts in files.items():
         if facts.sha256 in sha256s and facts.sha256 not in work.states:
             opened = work.tools.store.open(work.version.prefix + file, facts.etag)
@@ -252,8 +204,9 @@ def _counted(work: _Work, chunks: Iterator[bytes | memoryview]) -> Iterator[byte
 
 def _save(work: _Work, sight: _Sight) -> bool:
     """Write the record unless it says this already; False when another writer was faster."""
-    withdrawn = sight.before.withdrawn if sight.before and sight.files else None
-    record = records.settled(work.version, dict(sight.files), withdrawn)
+    withdrawn, files = past(sight.before, sight.files) if sight.before else (None, dict(sight.files))
+    found = Record(version=work.version.path, files=files, withdrawn=withdrawn, replaced=_replaced(sight))
+    record = records.judged(found)
     work.settled.record = record
     if record == sight.before:
         return True
@@ -266,10 +219,22 @@ def _save(work: _Work, sight: _Sight) -> bool:
     return True
 
 
+def _replaced(sight: _Sight) -> tuple[str, ...]:
+    """The files whose key held other bytes before, or is empty now: what is put there next may meet them in a cache."""
+    if sight.before is None:
+        return ()
+    now = {file: facts.etag for file, facts in sight.files.items()}
+    changed = {file for file, facts in sight.before.files.items() if now.get(file) != facts.etag}
+    return tuple(sorted({*sight.before.replaced, *changed}))
+
+
 def _is_as_seen(work: _Work, sight: _Sight) -> bool:
     """Whether the folder is still as it was decided from. Asked after each write, for a condition is not enough:
 
     equal records have equal ETags, so If-Match also holds when the record went away and came back meanwhile.
     """
-    listed = {file: (info.etag, info.size_bytes) for file, info in _listed(work).items()}
-    return listed == {file: (facts.etag, facts.size_bytes) for file, facts in sight.files.items()}
+    return _generations(folders.listed(work.tools.store, work.version)) == _generations(sight.files)
+
+
+def _generations(files: Files) -> dict[str, tuple[str, int]]:
+    return {file: (facts.etag, facts.size_bytes) for file, facts in files.items()}

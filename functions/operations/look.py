@@ -10,24 +10,26 @@ from simplestreams import catalog, records
 from simplestreams.errors import CatalogDamaged, RejectedUpload
 from simplestreams.fold import product_id
 from simplestreams.keys import RECORDS, ProductId, VersionId, parse_product, parse_version
-from simplestreams.records import Record
+from simplestreams.records import FileFacts, Record
+from storage import folders
 from storage.catalogs import Catalogs
-from storage.port import Document, ObjectInfo, Store
+from storage.port import Document, Store
 
 READERS: Final = 16
 
-Folder = dict[str, ObjectInfo]
+Folder = dict[str, FileFacts]
 _T = TypeVar("_T")
 
 
 @dataclass(slots=True)
 class Product:
-    """One product as the bucket has it: the folders of its versions, and its records as read."""
+    """One product as the bucket has it: the folders of its versions, its records as read and when they were written."""
 
     id: ProductId
     folders: dict[VersionId, Folder] = field(default_factory=dict)
     seen: dict[VersionId, Document] = field(default_factory=dict)
     known: dict[VersionId, Record] = field(default_factory=dict)
+    written: dict[VersionId, str] = field(default_factory=dict)
     damaged: bool = False
 
 
@@ -63,21 +65,21 @@ def _below(store: Store, prefix: str, skip: int, after: str) -> Iterator[Product
 def look(store: Store, product: ProductId) -> Product:
     """Records first, then the folders: a version that settles in between is then sent once too often, not missed."""
     looked = Product(product)
-    keys = [info.key for info in store.list(product.records_prefix)]
-    for key, seen in zip(keys, _all(store.read, keys), strict=True):
+    infos = list(store.list(product.records_prefix))
+    keys = [info.key for info in infos]
+    for info, key, seen in zip(infos, keys, _all(store.read, keys), strict=True):
         version = _version(key[len(RECORDS) : -len(".json")])
         if seen is None or version is None:
             continue
-        looked.seen[version] = seen
+        looked.seen[version], looked.written[version] = seen, info.modified
         try:
             looked.known[version] = records.decode(seen.body, key)
         except CatalogDamaged:
             looked.damaged = True
     for info in store.list(f"{product.path}/"):
-        folder, _, file = info.key.rpartition("/")
-        version = _version(folder)
-        if version and file:
-            looked.folders.setdefault(version, {})[file] = info
+        version = _version("/".join(info.key.split("/")[:6]))  # what lies deeper belongs to the version too
+        if version and (file := info.key.removeprefix(version.prefix)):
+            looked.folders.setdefault(version, {})[file] = folders.as_listed(info)
     return looked
 
 

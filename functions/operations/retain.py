@@ -6,14 +6,15 @@ from datetime import datetime
 from functools import partial
 from itertools import groupby
 
-from maintain.look import Product, known_products, look
-from maintain.removal import remove_stale, remove_tombstones, remove_withdrawn
-from maintain.retention import Rule, expired
-from maintain.work import Task, Work
+from operations.look import Product, known_products, look
+from operations.removal import Broom, remove_stale, remove_tombstones, remove_withdrawn
+from operations.withdrawals import withdraw
+from operations.work import Task, Work
 from simplestreams import catalog
+from simplestreams.retention import Rule, expired
 from storage.catalogs import Catalog, Catalogs
+from storage.edge import Forget, nothing_to_forget
 from storage.port import Store
-from uploads.withdrawals import withdraw
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,8 +26,18 @@ class Rules:
     stale_days: int
 
 
-def retain(store: Store, rules: Rules, now: datetime, pause: Callable[[float], object], work: Work) -> None:
-    """Go through the products that are next. Errors as of the store, and CatalogDamaged for a served document."""
+def retain(
+    store: Store,
+    rules: Rules,
+    now: datetime,
+    pause: Callable[[float], object],
+    work: Work,
+    forget: Forget = nothing_to_forget,
+) -> None:
+    """Go through the products that are next; `forget` tells the edge what was deleted.
+
+    Errors as of the store and of `forget`, and CatalogDamaged for a served document.
+    """
     index_seen = store.read(catalog.INDEX_KEY)
     index = catalog.decode_index(index_seen.body if index_seen else None)
     catalogs = Catalogs(store)
@@ -43,12 +54,16 @@ def retain(store: Store, rules: Rules, now: datetime, pause: Callable[[float], o
                 for version in product.seen.keys() - product.known.keys():
                     work.damaged(version.record_key)
             else:
-                _tend(store, product, documents, rules, now, pause, work)
+                broom = Broom(store, forget, _named(product, documents), now, work)
+                _withdraw_expired(store, product, documents, rules, now, pause, work)
+                remove_withdrawn(product, broom)
+                remove_stale(product, rules.stale_days, broom)
+                remove_tombstones(product, _mentioned(product, documents), broom)
             work.finished(product_id.path, 1 + len(product.known))
     work.end(todo[-1].path if todo else "")
 
 
-def _tend(
+def _withdraw_expired(
     store: Store,
     product: Product,
     documents: Catalog,
@@ -58,22 +73,22 @@ def _tend(
     work: Work,
 ) -> None:
     listed = _listed(product, documents)
-    named = {item.path for version in listed.values() for item in version.items.values()}
     for version, reason in expired(product.known.values(), listed, rules.retention, now):
-        work.do(
-            Task(
-                "withdraw",
-                version.path,
-                f"{reason}; its files are deleted {rules.grace_hours} hours later",
-                product.known[version].size_bytes,
-            ),
-            partial(withdraw, store, version, now, rules.grace_hours, pause, reason),
-        )
-    remove_withdrawn(store, product, named, now, work)
-    remove_stale(store, product, named, rules.stale_days, now, work)
+        why = f"{reason}; its files are deleted {rules.grace_hours} hours later"
+        task = Task("withdraw", version.path, why, product.known[version].size_bytes)
+        work.do(task, partial(withdraw, store, version, now, rules.grace_hours, pause, reason))
+
+
+def _named(product: Product, documents: Catalog) -> set[str]:
+    """The keys that the catalog names."""
+    return {item.path for version in _listed(product, documents).values() for item in version.items.values()}
+
+
+def _mentioned(product: Product, documents: Catalog) -> set[str]:
+    """The names of the versions that the documents say anything of."""
     unlisted = documents.unlisted.products.get(product.id.name, {})
-    withheld = {entry.version for entry in documents.products.withheld.get(product.id.name, ())}
-    remove_tombstones(store, product, {*listed, *unlisted, *withheld}, work)
+    withheld = (entry.version for entry in documents.products.withheld.get(product.id.name, ()))
+    return {*_listed(product, documents), *unlisted, *withheld}
 
 
 def _listed(product: Product, documents: Catalog) -> dict[str, catalog.Version]:

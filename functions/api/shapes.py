@@ -1,4 +1,4 @@
-"""What the API reads and answers. The OpenAPI description is made from these (uploads.openapi)."""
+"""What the API reads and answers. The OpenAPI description is made from these (api.openapi)."""
 
 from typing import Annotated, Literal
 
@@ -122,10 +122,11 @@ class BatchAnswer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class FileStatus(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
-    """One file. `sha256` is empty until it was read."""
+    """One file. `sha256` is empty until it was read; `uploaded_at` in ISO 8601, UTC."""
 
     size: int
     sha256: str = ""
+    uploaded_at: str = ""
 
 
 class VersionStatus(msgspec.Struct, frozen=True, kw_only=True):
