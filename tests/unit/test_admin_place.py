@@ -46,8 +46,12 @@ STACK = {
         {"OutputKey": "BucketName", "OutputValue": "images-1"},
         {"OutputKey": "Address", "OutputValue": "https://images.example.org"},
         {"OutputKey": "ApiUrl", "OutputValue": "https://api.example.org"},
+        {"OutputKey": "DistributionId", "OutputValue": "E123"},
     ],
 }
+
+
+FORGOTTEN: list[str] = []
 
 
 class Session:
@@ -61,8 +65,15 @@ class Session:
     def client(self, service: str) -> Any:
         if service == "cloudformation":
             return SimpleNamespace(describe_stacks=self._describe)
+        if service == "cloudfront":
+            return SimpleNamespace(create_invalidation=self._invalidate)
         assert service == "cloudwatch"
         return SimpleNamespace(get_paginator=lambda _: SimpleNamespace(paginate=self._alarm_pages))
+
+    def _invalidate(self, DistributionId: str, InvalidationBatch: dict[str, Any]) -> dict[str, Any]:  # noqa: N803
+        assert DistributionId == "E123"
+        FORGOTTEN.extend(InvalidationBatch["Paths"]["Items"])
+        return {"Invalidation": {"Id": "I1", "Status": "Completed"}}
 
     def _describe(self, StackName: str) -> dict[str, Any]:  # noqa: N803
         if self._stack is None:
@@ -126,6 +137,18 @@ def test_what_is_withdrawn_stays_for_the_grace_time_of_its_stack(monkeypatch: py
         left = datetime.fromisoformat(told["delete_after"]) - datetime.now(UTC)
         assert round(left.total_seconds() / 3600) == hours
         assert told["dry_run"] is True
+
+
+def test_what_a_command_deletes_the_edge_forgets_as_when_maintain_does_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(boto3, "Session", lambda **_: Session(STACK))
+    FORGOTTEN.clear()
+    system = three_versions()
+    monkeypatch.setattr(Place, "store", system.store)
+    withdraw(system.store, parse_version(PATH), datetime(2020, 11, 20, tzinfo=UTC), 24, lambda _: None)
+    system.catch_up()
+    assert CliRunner().invoke(main, ["--stack", "images", "prune", "--yes"]).exit_code == 0
+    assert f"{PATH}/rootfs.squashfs" not in system.store.objects
+    assert f"/{PATH}/rootfs.squashfs" in FORGOTTEN
 
 
 def test_a_prune_that_breaks_off_says_what_it_did_before(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,8 @@
 
 import json
 import os
-from collections.abc import Mapping
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -21,6 +22,7 @@ from local_stack.state import read_stack
 from operations.retain import Rules
 from settings import CLIENT_CHOICES, Settings
 from simplestreams.retention import Rule
+from storage import edge
 from storage.s3 import S3Store
 from storage.stream import LARGE
 
@@ -42,6 +44,8 @@ def rules_of(chosen: Mapping[str, str]) -> Rules:
     return Rules(Rule(versions, days), grace, stale)
 
 
+EDGE_PATIENCE_S: Final = 300
+"""How long a command waits for the edge, which takes seconds as a rule and minutes at worst."""
 AS_USUAL: Final = rules_of({})
 
 
@@ -58,7 +62,8 @@ class Queue:
 class Place:
     """One server. `edge` is the address that clients know, `api` that of uploads, `stack` the name that it was
     deployed under, `deployed_for` the clients that it was deployed for; each is empty when it is not known.
-    `rules` are what maintain goes by there, the template's defaults when that is not known.
+    `rules` are what maintain goes by there, the template's defaults when that is not known; `distribution` is what
+    CloudFront calls the edge, empty where there is none or it is not known.
     """
 
     session: Any
@@ -70,11 +75,22 @@ class Place:
     stack: str = ""
     deployed_for: tuple[str, ...] = ()
     rules: Rules = AS_USUAL
+    distribution: str = ""
 
     @cached_property
     def clients(self) -> tuple[str, ...]:
         """Whose items the catalog shall carry: as it was deployed, else as the catalog has it."""
         return self.deployed_for or looking.clients(self.store)
+
+    def forget(self, keys: Sequence[str]) -> None:
+        """Have the edge forget what it holds of these keys, and wait until it has: as publish does."""
+        if self.distribution:
+            edge.forget(self.session.client("cloudfront"), self.distribution, keys, time.sleep, EDGE_PATIENCE_S)
+
+    def forget_soon(self, keys: Sequence[str]) -> None:
+        """The same without waiting: as maintain does for what it deleted."""
+        if self.distribution:
+            edge.ask(self.session.client("cloudfront"), self.distribution, keys, time.sleep, EDGE_PATIENCE_S)
 
     @cached_property
     def s3(self) -> Any:
@@ -192,6 +208,7 @@ def deployed(stack: str) -> Place:
         stack=stack,
         deployed_for=CLIENT_CHOICES.get(chosen.get("Clients", ""), ()),
         rules=rules_of(chosen),
+        distribution=outputs.get("DistributionId", ""),
     )
 
 

@@ -50,7 +50,7 @@ def rebuild_catalog(place: Place, as_json: bool, clients: str | None, yes: bool)
     For a catalog that is gone, with --bucket, say --clients if the server was deployed for one of them only.
     """
     with shown.busy("looking at the catalog"):
-        steps = list(repairing.catalog_again(place.store, _chosen(place, clients)))
+        steps = list(repairing.catalog_again(place.store, _chosen(place, clients), place.forget))
     _carry_out(as_json, yes, steps)
 
 

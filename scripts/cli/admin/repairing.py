@@ -18,6 +18,7 @@ from simplestreams.errors import CatalogBusy, CatalogDamaged, RejectedUpload
 from simplestreams.keys import RECORDS, ProductId, VersionId, parse_record_key
 from simplestreams.reading import outdated
 from storage.catalogs import Catalogs
+from storage.edge import Forget
 from storage.port import Store
 from storage.stream import HashFan
 
@@ -51,15 +52,18 @@ def records_again(store: Store, below: str, max_bytes: int) -> Iterator[Step]:
                 yield Step(f"read {version.path} again: {why}", partial(settle, version, _tools(store, max_bytes)))
 
 
-def catalog_again(store: Store, clients: Sequence[str]) -> Iterator[Step]:
-    """Fold every record into the documents of its stream; a document that cannot be read goes first."""
+def catalog_again(store: Store, clients: Sequence[str], forget: Forget) -> Iterator[Step]:
+    """Fold every record into the documents of its stream; a document that cannot be read goes first.
+
+    `forget` tells the edge what it may not keep.
+    """
     for key, decode in _documents(store):
         seen = store.read(key)
         try:
             decode(seen.body if seen else None)
         except CatalogDamaged as damage:
             yield Step(f"delete {key}: {damage}", partial(_delete, store, key, seen.revision if seen else ""))
-    tools = PublishTools(store, clients, lambda: datetime.now(UTC), time.sleep)
+    tools = PublishTools(store, clients, lambda: datetime.now(UTC), time.sleep, forget)
     by_stream: dict[str, list[ProductId]] = {}
     for product in _all_products(store):
         by_stream.setdefault(product.stream, []).append(product)
