@@ -60,7 +60,7 @@ def limits_are_those_of_aws(stack: Stack) -> Iterator[str]:
 
 @rule
 def outputs_say_where_everything_is(stack: Stack) -> Iterator[str]:
-    expected = {"Address", "RemoteAdd", "BucketName", "ApiUrl", "DashboardUrl"}
+    expected = {"Address", "EdgeName", "RemoteAdd", "BucketName", "ApiUrl", "DashboardUrl"}
     yield from (f"no output {name}" for name in sorted(expected - stack.outputs.keys()))
     address = stack.outputs.get("Address", "")
     yield from differ(
