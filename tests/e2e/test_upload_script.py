@@ -125,7 +125,7 @@ def test_who_may_not_is_told_so(stack: Stack, tmp_path: Path) -> None:
     files = _write(tmp_path, images.split_image(seed="stranger"))
     who = {"AWS_ACCESS_KEY_ID": "STRANGER", "AWS_SECRET_ACCESS_KEY": "x", "AWS_REGION": "eu-central-1"}
     done = upload(stack, tmp_path, "--to", "script/who/amd64/default", *files, check=False, **who)
-    assert done.returncode == 6
+    assert done.returncode == 7
     assert "arn:aws:iam::123456789012:user/STRANGER may not write to images/script/who/" in done.stderr
 
 

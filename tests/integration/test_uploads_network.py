@@ -244,10 +244,10 @@ def test_what_is_listed_must_be_what_was_sent(listener: ThreadingHTTPServer, tmp
 
 
 ENDS = [
-    (403, "problem forbidden\ndetail you may not\n", 6, "you may not"),
+    (403, "problem forbidden\ndetail you may not\n", 7, "you may not"),
     (409, "problem exists\ndetail it is there\n", 4, "it is there"),
     (422, "problem refused\ndetail first\ndetail second\n", 3, "first second"),
-    (401, '{"message":"Unauthorized"}', 6, "Unauthorized"),
+    (401, '{"message":"Unauthorized"}', 7, "Unauthorized"),
     (413, "problem body-too-large\ndetail too much\n", 3, "too much"),
 ]
 
