@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import pty
 import re
 import socket
 import subprocess
@@ -190,7 +191,7 @@ def test_requests_are_signed_as_aws_checks_them(listener: ThreadingHTTPServer, t
     """botocore makes the signature again, as API Gateway would, from what arrived: also for a path with a colon."""
     who = {"AWS_ACCESS_KEY_ID": CREDENTIALS.access_key, "AWS_SECRET_ACCESS_KEY": CREDENTIALS.secret_key}
     done = upload(listener, tmp_path, **who, AWS_SESSION_TOKEN=str(CREDENTIALS.token), AWS_REGION="eu-central-1")
-    assert (done.returncode, done.stdout) == (0, "lxc launch images:signed/one\n"), done.stderr
+    assert (done.returncode, done.stdout) == (0, "lxc launch mine:signed/one\n"), done.stderr
     assert [(method, path.split("?")[0]) for method, path, _, _ in Listener.seen] == [
         ("POST", "/uploads/batch"),
         ("GET", f"/versions/{VERSION.replace(':', '~')}"),
@@ -283,6 +284,59 @@ def test_a_refusal_is_told_once(listener: ThreadingHTTPServer, tmp_path: Path, c
     Listener.answers["/versions/"] = (200, answer)
     done = upload(listener, tmp_path)
     assert (done.returncode, done.stdout, done.stderr) == (3, "", said)
+
+
+# ── what somebody has still to upload ────────────────────────────────────────────────────────────────────────────
+
+ROOT = f"{VERSION} waits for a root: upload rootfs.squashfs"
+LACKS = f"status incomplete\npath {VERSION}\nfile 260 - {{file}}\nreason waiting - {ROOT}\n"
+LACKING = LACKS.format(file="lxd_combined.tar.gz")
+UNDER_WAY = {
+    "not there yet": LACKS.format(file="another"),
+    "not read yet": f"{LACKING}reason waiting lxd_combined.tar.gz lxd_combined.tar.gz has arrived\n",
+    "about to be listed": f"status incomplete\nfile 260 - lxd_combined.tar.gz\nreason waiting - {VERSION} is sound\n",
+}
+
+
+def test_what_waits_for_another_file_ends_at_once_and_names_it(listener: ThreadingHTTPServer, tmp_path: Path) -> None:
+    Listener.answers["/versions/"] = (200, LACKING)
+    done = upload(listener, tmp_path)
+    said = f"upload: uploaded, but {ROOT}, with --version 20261123_10:00; --wait SECONDS waits for somebody else's\n"
+    assert (done.returncode, done.stdout, done.stderr) == (8, "", said)
+
+
+def test_with_wait_it_is_said_once_and_waited_for(listener: ThreadingHTTPServer, tmp_path: Path) -> None:
+    Listener.answers["/versions/"] = (200, LACKING)
+    done = upload(listener, tmp_path, "--wait", "4")
+    assert (done.returncode, done.stderr) == (5, f"{ROOT}\nupload: {VERSION} is uploaded and not listed after 4 s\n")
+    assert len([path for _, path, _, _ in Listener.seen if path.startswith("/versions/")]) > 2
+
+
+@pytest.mark.parametrize("case", UNDER_WAY)
+def test_what_is_under_way_is_waited_for(listener: ThreadingHTTPServer, tmp_path: Path, case: str) -> None:
+    listed = Listener.answers["/versions/"]
+    Listener.answers["/versions/"], Listener.once["/versions/"] = listed, (200, UNDER_WAY[case])
+    done = upload(listener, tmp_path)
+    assert (done.returncode, done.stderr) == (0, f"{VERSION} is listed:\n")
+
+
+# ── on a terminal ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_on_a_terminal_a_line_tells_of_the_list_that_incus_keeps(listener: ThreadingHTTPServer, tmp_path: Path) -> None:
+    seen, terminal = pty.openpty()
+    api = f"http://127.0.0.1:{listener.server_address[1]}"
+    command = (SCRIPT, "--api", api, "--to", "signed/one/amd64/default", "--version", "20261123_10:00")
+    done = subprocess.run(
+        (*command, tmp_path / "image.tar.gz"), env=environment(tmp_path), stdout=subprocess.PIPE, stderr=terminal,
+        check=False, timeout=60,
+    )  # fmt: skip
+    os.close(terminal)
+    said = os.read(seen, 65536).decode().splitlines()
+    os.close(seen)
+    assert done.stdout == b"lxc launch mine:signed/one\n"
+    assert said[0].endswith("is listed:")
+    assert [("Incus" in line, "~/.cache/incus" in line) for line in said[1:]] == [(True, True)]
 
 
 def programs(folder: Path, **scripts: str) -> str:

@@ -135,8 +135,8 @@ def clone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "clone"
 
 
-def asked(folder: Path, script: Path, *arguments: str | Path, shell: str = "sh") -> list[str]:
-    """The addresses that the script asks, by a curl that knows no server; its exit code is not looked at."""
+def asked(folder: Path, script: Path, *arguments: str | Path, shell: str = "sh", to: str = "a/b/amd64/d") -> list[str]:
+    """The servers that the script asks, by a curl that knows none; what it ends with if it asks nobody."""
     programs = folder / "programs"
     programs.mkdir(exist_ok=True)
     (programs / "curl").write_text(f'#!/bin/sh\necho "$*" >>{folder}/asked\nprintf 403\n')
@@ -147,7 +147,7 @@ def asked(folder: Path, script: Path, *arguments: str | Path, shell: str = "sh")
         "HOME": str(folder),
         "XDG_STATE_HOME": str(folder / "state"),
     }
-    command = (*shell.split(), script, "--to", "a/b/amd64/d", *arguments, folder / "x")
+    command = (*shell.split(), script, "--to", to, *arguments, folder / "x")
     done = subprocess.run(
         command, cwd=folder, env=os.environ | variables, capture_output=True, text=True, check=False, timeout=60
     )
@@ -216,6 +216,33 @@ def test_of_a_read_only_clone_the_state_is_where_the_other_scripts_keep_it(
     # Root may write everywhere; what the shell asks then is answered for it.
     script.write_text(script.read_text().replace('[ -w "$project" ]', "false"))
     assert asked(tmp_path, script) == ["https://localhost:4"]
+
+
+# ── the product ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+PRODUCTS = [
+    ("a/b/amd64/d", [], "images/a/b/amd64/d"),
+    ("images/a/b/amd64/d", [], "images/a/b/amd64/d"),
+    ("images-daily/a/b/amd64/d", [], "images-daily/a/b/amd64/d"),
+    ("images-daily/a/b/amd64/d", ["--stream", "images-daily"], "images-daily/a/b/amd64/d"),
+    ("a/b/amd64/d", ["--stream", "images-daily"], "images-daily/a/b/amd64/d"),
+    ("images/b/amd64/d", [], "images/images/b/amd64/d"),
+    ("a/b/amd64/d", ["--stream", ""], "images/a/b/amd64/d"),
+]
+
+
+@pytest.mark.parametrize(("to", "arguments", "product"), PRODUCTS)
+def test_the_stream_may_stand_in_front_of_the_product(
+    clone: Path, tmp_path: Path, to: str, arguments: list[str], product: str
+) -> None:
+    asked(tmp_path, clone / "scripts/upload", "--api", "https://api", *arguments, to=to)
+    (path,) = re.findall(r"https://api/versions/(\S*)/\d{8}_\d\d~\d\d$", (tmp_path / "asked").read_text(), re.MULTILINE)
+    assert path == product
+
+
+def test_two_streams_are_one_too_many(clone: Path, tmp_path: Path) -> None:
+    (said,) = asked(tmp_path, clone / "scripts/upload", "--stream", "images", to="images-daily/a/b/amd64/d")
+    assert said.startswith("2 upload: --stream is images and --to names images-daily: leave one out")
 
 
 def test_help_names_every_option_and_exit_code() -> None:
