@@ -151,9 +151,9 @@ def instructions(local: LocalStack, state_folder: Path) -> str:
     ca = shlex.quote(_short(stack.ca_file))
     scripts = Path(__file__).resolve().parent.parent
     presign, upload = (shlex.quote(_short(str(scripts / name))) for name in ("presign", "upload"))
-    where = f"--state-dir {shlex.quote(_short(str(state_folder)))}"
     if state_folder != default_state_folder():
-        presign += f" {where}"
+        where = f"--state-dir {shlex.quote(_short(str(state_folder)))}"
+        presign, upload = f"{presign} {where}", f"{upload} {where}"
     key = "images/alpine/3.22/amd64/default/20261123_10:00/"
     return f"""
 Serving {stack.base_url}  (Ctrl-C stops it; logs in {_short(str(state_folder / "logs"))})
@@ -161,7 +161,7 @@ Serving {stack.base_url}  (Ctrl-C stops it; logs in {_short(str(state_folder / "
 Upload the files of a version, in any order; it is listed seconds after the last one:
   {presign} {key}lxd.tar.xz {key}rootfs.squashfs
   and type the curl lines that it prints. Or a folder of them at once:
-  {upload} {where} --to alpine/3.22/amd64/default FOLDER
+  {upload} --to alpine/3.22/amd64/default FOLDER
 
 Read the catalog:
   curl --cacert {ca} {stack.base_url}/streams/v1/images.json

@@ -88,7 +88,7 @@ def test_a_folder_of_distrobuilder_is_uploaded_whole(stack: Stack, tmp_path: Pat
     (built / "build.log").write_text("not an image")
     said = json.loads(upload(stack, tmp_path, "--to", "script/folder/amd64/default", "--json", built).stdout)
     assert (said["status"], said["files"]) == ("published", ["incus.tar.xz", "rootfs.squashfs"])
-    assert said["launch"] == "lxc launch images:script/folder"
+    assert said["launch"] == "lxc launch mine:script/folder"
 
 
 def test_the_same_upload_again_sends_nothing_and_other_content_is_refused(stack: Stack, tmp_path: Path) -> None:
@@ -111,21 +111,43 @@ def test_a_refused_upload_says_why_and_can_be_made_good_under_the_same_name(stac
     assert refused.returncode == 3
     assert "x86_64" in refused.stderr
     files[0].write_bytes(images.metadata_tarball("arm64"))
-    assert upload(stack, tmp_path, *to, *files).stdout == "lxc launch images:script/mended\n"
+    assert upload(stack, tmp_path, *to, *files).stdout == "lxc launch mine:script/mended\n"
 
 
 def test_half_an_image_is_uploaded_and_not_listed_in_time(stack: Stack, tmp_path: Path) -> None:
     files = _write(tmp_path, images.split_image(seed="half"))
     done = upload(stack, tmp_path, "--to", "script/half/amd64/default", "--wait", "6", files[1], check=False)
     assert done.returncode == 5
-    assert "waits for its metadata: upload lxd.tar.xz or incus.tar.xz" in done.stderr
+    assert done.stderr.count("waits for its metadata: upload lxd.tar.xz or incus.tar.xz") == 1
+
+
+def test_half_an_image_ends_when_it_is_read_and_the_other_half_completes_it(stack: Stack, tmp_path: Path) -> None:
+    metadata, root = _write(tmp_path, images.split_image(seed="halves"))
+    to = ("--to", "images/script/halves/amd64/default", "--version", "20261123_10:00")
+    began = time.monotonic()
+    done = upload(stack, tmp_path, *to, metadata, check=False)
+    assert (done.returncode, time.monotonic() - began < 100) == (8, True)
+    missing = "waits for a root: upload rootfs.squashfs, rootfs.tar.xz or disk.qcow2, with --version 20261123_10:00"
+    assert done.stderr.count(missing) == 1
+    assert upload(stack, tmp_path, *to, root).stdout == "lxc launch mine:script/halves\n"
+
+
+def test_one_waits_for_what_another_uploads(stack: Stack, tmp_path: Path) -> None:
+    metadata, root = _write(tmp_path, images.split_image(seed="pair"))
+    to = ("--to", "script/pair/amd64/default", "--version", "20261123_10:00", "--wait", "200")
+    command = (*_shell(), SCRIPT, "--state-dir", stack.folder / "state", *to, metadata)
+    with subprocess.Popen(command, env=_environment(tmp_path), stderr=subprocess.PIPE, text=True) as first:
+        assert first.stderr
+        assert "waits for a root: upload rootfs.squashfs" in first.stderr.readline()
+        upload(stack, tmp_path, *to, root)
+        assert first.wait(200) == 0
 
 
 def test_who_may_not_is_told_so(stack: Stack, tmp_path: Path) -> None:
     files = _write(tmp_path, images.split_image(seed="stranger"))
     who = {"AWS_ACCESS_KEY_ID": "STRANGER", "AWS_SECRET_ACCESS_KEY": "x", "AWS_REGION": "eu-central-1"}
     done = upload(stack, tmp_path, "--to", "script/who/amd64/default", *files, check=False, **who)
-    assert done.returncode == 6
+    assert done.returncode == 7
     assert "arn:aws:iam::123456789012:user/STRANGER may not write to images/script/who/" in done.stderr
 
 

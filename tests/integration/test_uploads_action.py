@@ -57,8 +57,18 @@ def test_the_step_uploads_what_its_inputs_name(system: System, tmp_path: Path) -
     system.settle(version)
     assert system.status(version)["status"] == "published"
     done, outputs = run_step(system, tmp_path, **to | {"wait": "20"}, files="my build")
-    assert (done.returncode, outputs["launch"]) == (0, "lxc launch images:action/one")
+    assert (done.returncode, outputs["launch"]) == (0, "lxc launch mine:action/one")
     assert outputs["fingerprint"] == system.status(version)["fingerprints"][0]
+
+
+def test_what_nobody_else_completes_is_not_waited_for(system: System, tmp_path: Path) -> None:
+    (tmp_path / "rootfs.squashfs").write_bytes(images.squashfs("alone"))
+    to = {"to": "images-daily/action/alone/amd64/default", "version": "20261123_10:00", "api": system.api_url}
+    version = "images-daily/action/alone/amd64/default/20261123_10:00"
+    assert run_step(system, tmp_path, **to, wait="0", files="rootfs.squashfs")[0].returncode == 0
+    system.invoke("DigestFunction", f"{version}/x")
+    done, outputs = run_step(system, tmp_path, **to, files="rootfs.squashfs")
+    assert (done.returncode, outputs["path"]) == (8, version)
 
 
 def test_an_input_is_never_run_as_part_of_the_script(system: System, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import pty
 import re
 import socket
 import subprocess
@@ -22,7 +23,7 @@ from botocore.credentials import Credentials
 import images
 import uploading
 from e2e.harness import need
-from uploading import PROJECT
+from uploading import PROJECT, System
 
 MIB = 1 << 20
 SCRIPT = PROJECT / "scripts/upload"
@@ -138,11 +139,13 @@ class Listener(BaseHTTPRequestHandler):
 
     seen: list[tuple[str, str, dict[str, str], bytes]] = []  # noqa: RUF012
     answers: dict[str, tuple[int, str]] = {}  # noqa: RUF012
+    once: dict[str, tuple[int, str]] = {}  # noqa: RUF012
 
     def _answer(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         self.seen.append((self.command, self.path, dict(self.headers), body))
-        status, text = next(answer for start, answer in self.answers.items() if self.path.startswith(start))
+        start = next(start for start in self.answers if self.path.startswith(start))
+        status, text = self.once.pop(start, None) or self.answers[start]
         self.send_response(status)
         self.send_header("Content-Length", str(len(text.encode())))
         self.end_headers()
@@ -160,7 +163,7 @@ def listener(tmp_path: Path) -> Iterator[ThreadingHTTPServer]:
     (tmp_path / "image.tar.gz").write_bytes(content)
     name, digest = f"{VERSION}/lxd_combined.tar.gz", uploading.sha256(content)
     listed = f"status published\nalias signed/one\nfile {len(content)} {digest} lxd_combined.tar.gz\n"
-    Listener.seen = []
+    Listener.seen, Listener.once = [], {}
     Listener.answers = {
         "/uploads/batch": (201, f"# upload present {len(content)} {name}\n"),
         "/versions/": (200, listed),
@@ -173,11 +176,13 @@ def listener(tmp_path: Path) -> Iterator[ThreadingHTTPServer]:
     server.server_close()
 
 
-def upload(server: ThreadingHTTPServer, folder: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+def upload(
+    server: ThreadingHTTPServer, folder: Path, *arguments: str, **variables: str
+) -> subprocess.CompletedProcess[str]:
     api = f"http://127.0.0.1:{server.server_address[1]}"
     return subprocess.run(
         (SCRIPT, "--api", api, "--to", "signed/one/amd64/default", "--version", "20261123_10:00",
-         folder / "image.tar.gz"),
+         *arguments, folder / "image.tar.gz"),
         env=environment(folder, **variables), capture_output=True, text=True, check=False, timeout=60,
     )  # fmt: skip
 
@@ -186,7 +191,7 @@ def test_requests_are_signed_as_aws_checks_them(listener: ThreadingHTTPServer, t
     """botocore makes the signature again, as API Gateway would, from what arrived: also for a path with a colon."""
     who = {"AWS_ACCESS_KEY_ID": CREDENTIALS.access_key, "AWS_SECRET_ACCESS_KEY": CREDENTIALS.secret_key}
     done = upload(listener, tmp_path, **who, AWS_SESSION_TOKEN=str(CREDENTIALS.token), AWS_REGION="eu-central-1")
-    assert (done.returncode, done.stdout) == (0, "lxc launch images:signed/one\n"), done.stderr
+    assert (done.returncode, done.stdout) == (0, "lxc launch mine:signed/one\n"), done.stderr
     assert [(method, path.split("?")[0]) for method, path, _, _ in Listener.seen] == [
         ("POST", "/uploads/batch"),
         ("GET", f"/versions/{VERSION.replace(':', '~')}"),
@@ -244,10 +249,10 @@ def test_what_is_listed_must_be_what_was_sent(listener: ThreadingHTTPServer, tmp
 
 
 ENDS = [
-    (403, "problem forbidden\ndetail you may not\n", 6, "you may not"),
+    (403, "problem forbidden\ndetail you may not\n", 7, "you may not"),
     (409, "problem exists\ndetail it is there\n", 4, "it is there"),
     (422, "problem refused\ndetail first\ndetail second\n", 3, "first second"),
-    (401, '{"message":"Unauthorized"}', 6, "Unauthorized"),
+    (401, '{"message":"Unauthorized"}', 7, "Unauthorized"),
     (413, "problem body-too-large\ndetail too much\n", 3, "too much"),
 ]
 
@@ -259,6 +264,189 @@ def test_every_refusal_of_the_api_has_its_exit_code(
     Listener.answers["/uploads/batch"] = (status, text)
     done = upload(listener, tmp_path)
     assert (done.returncode, sentence in done.stderr) == (code, True), done.stderr
+
+
+REFUSED = f"status refused\npath {VERSION}\nreason refused lxd_combined.tar.gz lxd_combined.tar.gz is cut short\n"
+ONCE = {
+    "refused": (REFUSED, f"upload: {VERSION} is refused: lxd_combined.tar.gz is cut short\n"),
+    "withdrawn": (
+        f"status withdrawn\nreason ignored - {VERSION} was withdrawn\n",
+        f"upload: {VERSION} is withdrawn: {VERSION} was withdrawn\n",
+    ),
+    "refused twice": (f"{REFUSED}reason refused x x is no image\n",
+        f"upload: {VERSION} is refused: lxd_combined.tar.gz is cut short x is no image\n"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", ONCE)
+def test_a_refusal_is_told_once(listener: ThreadingHTTPServer, tmp_path: Path, case: str) -> None:
+    answer, said = ONCE[case]
+    Listener.answers["/versions/"] = (200, answer)
+    done = upload(listener, tmp_path)
+    assert (done.returncode, done.stdout, done.stderr) == (3, "", said)
+
+
+# ── what somebody has still to upload ────────────────────────────────────────────────────────────────────────────
+
+ROOT = f"{VERSION} waits for a root: upload rootfs.squashfs"
+LACKS = f"status incomplete\npath {VERSION}\nfile 260 - {{file}}\nreason waiting - {ROOT}\n"
+LACKING = LACKS.format(file="lxd_combined.tar.gz")
+UNDER_WAY = {
+    "not there yet": LACKS.format(file="another"),
+    "not read yet": f"{LACKING}reason waiting lxd_combined.tar.gz lxd_combined.tar.gz has arrived\n",
+    "about to be listed": f"status incomplete\nfile 260 - lxd_combined.tar.gz\nreason waiting - {VERSION} is sound\n",
+}
+
+
+def test_what_waits_for_another_file_ends_at_once_and_names_it(listener: ThreadingHTTPServer, tmp_path: Path) -> None:
+    Listener.answers["/versions/"] = (200, LACKING)
+    done = upload(listener, tmp_path)
+    said = f"upload: uploaded, but {ROOT}, with --version 20261123_10:00; --wait SECONDS waits for somebody else's\n"
+    assert (done.returncode, done.stdout, done.stderr) == (8, "", said)
+
+
+def test_with_wait_it_is_said_once_and_waited_for(listener: ThreadingHTTPServer, tmp_path: Path) -> None:
+    Listener.answers["/versions/"] = (200, LACKING)
+    done = upload(listener, tmp_path, "--wait", "4")
+    assert (done.returncode, done.stderr) == (5, f"{ROOT}\nupload: {VERSION} is uploaded and not listed after 4 s\n")
+    assert len([path for _, path, _, _ in Listener.seen if path.startswith("/versions/")]) > 2
+
+
+@pytest.mark.parametrize("case", UNDER_WAY)
+def test_what_is_under_way_is_waited_for(listener: ThreadingHTTPServer, tmp_path: Path, case: str) -> None:
+    listed = Listener.answers["/versions/"]
+    Listener.answers["/versions/"], Listener.once["/versions/"] = listed, (200, UNDER_WAY[case])
+    done = upload(listener, tmp_path)
+    assert (done.returncode, done.stderr) == (0, f"{VERSION} is listed:\n")
+
+
+# ── on a terminal ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_on_a_terminal_a_line_tells_of_the_list_that_incus_keeps(listener: ThreadingHTTPServer, tmp_path: Path) -> None:
+    seen, terminal = pty.openpty()
+    api = f"http://127.0.0.1:{listener.server_address[1]}"
+    command = (SCRIPT, "--api", api, "--to", "signed/one/amd64/default", "--version", "20261123_10:00")
+    done = subprocess.run(
+        (*command, tmp_path / "image.tar.gz"), env=environment(tmp_path), stdout=subprocess.PIPE, stderr=terminal,
+        check=False, timeout=60,
+    )  # fmt: skip
+    os.close(terminal)
+    said = os.read(seen, 65536).decode().splitlines()
+    os.close(seen)
+    assert done.stdout == b"lxc launch mine:signed/one\n"
+    assert said[0].endswith("is listed:")
+    assert [("Incus" in line, "~/.cache/incus" in line) for line in said[1:]] == [(True, True)]
+
+
+def programs(folder: Path, **scripts: str) -> str:
+    """A PATH on which these programs of one line go before all others."""
+    (folder / "programs").mkdir()
+    for name, line in scripts.items():
+        (folder / "programs" / name).write_text(f"#!/bin/sh\n{line}\n")
+        (folder / "programs" / name).chmod(0o755)
+    return f"{folder / 'programs'}:{os.environ['PATH']}"
+
+
+def test_where_nobody_answers_the_sentence_is_curls_own(listener: ThreadingHTTPServer, tmp_path: Path) -> None:
+    listener.server_close()
+    done = upload(listener, tmp_path, PATH=programs(tmp_path, sleep="exit 0"))
+    api = f"http://127.0.0.1:{listener.server_address[1]}"
+    assert done.returncode == 1
+    assert re.fullmatch(rf"upload: the API at {api} does not answer: curl: \(7\) [^\n>]*\n", done.stderr), done.stderr
+
+
+def test_of_a_busy_api_its_own_sentence_is_told(listener: ThreadingHTTPServer, tmp_path: Path) -> None:
+    Listener.answers["/uploads/batch"] = (503, "problem busy\ndetail storage is busy\n")
+    done = upload(listener, tmp_path, PATH=programs(tmp_path, sleep="exit 0"))
+    api = f"http://127.0.0.1:{listener.server_address[1]}"
+    assert (done.returncode, done.stderr) == (1, f"upload: the API at {api} answers 503: storage is busy\n")
+
+
+# ── a version named after the minute ─────────────────────────────────────────────────────────────────────────────
+
+MINUTE = 'case "$*" in +%s) echo 1795450000 ;; *) exec /usr/bin/env -i /bin/date "$@" ;; esac'
+"""A `date` for which it is always 2026-11-23 16:06:40 UTC."""
+NAMED = [f"20261123_16:{minute:02}" for minute in range(6, 12)]
+
+
+@pytest.fixture(scope="module")
+def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
+    need("curl")
+    with uploading.system("local", tmp_path_factory.mktemp("api")) as running:
+        yield running
+
+
+def upload_now(system: System, folder: Path, to: str, *arguments: str, **files: bytes) -> tuple[int, str, str]:
+    """Upload these files in the minute above; exit code, the version's name and all that was said before."""
+    folder.mkdir()
+    for name, content in files.items():
+        (folder / name.replace("_", ".")).write_bytes(content)
+    paths = [folder / name.replace("_", ".") for name in files]
+    about = {"SIMPLESTREAMS_API": system.api_url, "CURL_CA_BUNDLE": str(system.ca_file)}
+    done = subprocess.run(
+        (SCRIPT, "--to", to, "--wait", "0", *arguments, *paths),
+        env=environment(folder, PATH=programs(folder, date=MINUTE), **about),
+        capture_output=True, text=True, check=False, timeout=60,
+    )  # fmt: skip
+    *before, last = done.stderr.splitlines()
+    return done.returncode, last.removesuffix(" is uploaded").rpartition("/")[2], "\n".join(before)
+
+
+def test_what_joins_a_version_of_this_minute_is_told_so(api: System, tmp_path: Path) -> None:
+    to, metadata = "minute/joins/amd64/default", images.metadata_tarball(serial="joins")
+    container = {"lxd_tar_xz": metadata, "rootfs_squashfs": images.squashfs("joins")}
+    assert upload_now(api, tmp_path / "c", to, **container) == (0, NAMED[0], "")
+    assert upload_now(api, tmp_path / "again", to, **container) == (0, NAMED[0], "")
+    machine = {"lxd_tar_xz": metadata, "disk_qcow2": images.qcow2()}
+    said = f"joins {NAMED[0]}, which has rootfs.squashfs already"
+    assert upload_now(api, tmp_path / "vm", to, **machine) == (0, NAMED[0], said)
+
+
+def test_other_content_of_this_minute_takes_the_next_one_and_only_so_far(api: System, tmp_path: Path) -> None:
+    to = "minute/next/amd64/default"
+    for number, name in enumerate(NAMED):
+        passed = [f"{NAMED[n]} has another rootfs.squashfs already: this becomes {NAMED[n + 1]}" for n in range(number)]
+        content = images.squashfs("next", 4096 * (1 + number))
+        done = upload_now(api, tmp_path / str(number), to, rootfs_squashfs=content)
+        assert done == (0, name, "\n".join(passed))
+    code, said, _ = upload_now(api, tmp_path / "full", to, rootfs_squashfs=images.squashfs("next", 40960))
+    assert (code, "exists already" in said) == (4, True)
+
+
+def test_a_version_that_was_named_does_not_move(api: System, tmp_path: Path) -> None:
+    to, version = "minute/named/amd64/default", ("--version", NAMED[0])
+    first = {"lxd_tar_xz": images.metadata_tarball(serial="named"), "rootfs_squashfs": images.squashfs("named")}
+    assert upload_now(api, tmp_path / "first", to, *version, **first) == (0, NAMED[0], "")
+    assert upload_now(api, tmp_path / "joins", to, *version, disk_qcow2=images.qcow2()) == (0, NAMED[0], "")
+    code, said, _ = upload_now(
+        api, tmp_path / "other", to, *version, lxd_tar_xz=images.metadata_tarball(serial="other" * 99)
+    )
+    assert (code, "exists already" in said) == (4, True)
+
+
+def test_who_loses_the_race_for_a_minute_takes_the_next_one(listener: ThreadingHTTPServer, tmp_path: Path) -> None:
+    sent = Listener.answers["/uploads/batch"]
+    Listener.answers["/versions/"] = (404, "problem not-found\ndetail there is nothing\n")
+    Listener.once["/uploads/batch"] = (409, f"problem exists\ndetail {VERSION}/lxd_combined.tar.gz exists already\n")
+    done = upload(listener, tmp_path, "--version", "now", "--wait", "0", PATH=programs(tmp_path, date=MINUTE))
+    assert done.returncode == 0
+    moved = f"{NAMED[0]} has another lxd_combined.tar.gz by now: this becomes {NAMED[1]}\n"
+    assert done.stderr == f"{moved}images/signed/one/amd64/default/{NAMED[1]} is uploaded\n"
+    asked = [json.loads(body)["version"].rpartition("/")[2] for method, _, _, body in Listener.seen if method == "POST"]
+    assert (asked, sent) == (NAMED[:2], Listener.answers["/uploads/batch"])
+
+
+def test_when_it_ends_nothing_holds_its_output_open(api: System, tmp_path: Path) -> None:
+    (tmp_path / "rootfs.squashfs").write_bytes(images.squashfs("pipe"))
+    about = {"SIMPLESTREAMS_API": api.api_url, "CURL_CA_BUNDLE": str(api.ca_file)}
+    command = (SCRIPT, "--to", "minute/pipe/amd64/default", "--wait", "0", tmp_path / "rootfs.squashfs")
+    with subprocess.Popen(command, env=environment(tmp_path, **about), stderr=subprocess.PIPE) as process:
+        assert process.wait(timeout=60) == 0
+        assert process.stderr
+        os.set_blocking(process.stderr.fileno(), False)
+        assert process.stderr.read().endswith(b" is uploaded\n")
+        assert process.stderr.read() == b"", "None: somebody could still write"
 
 
 def test_three_lines_of_curl_do_it(tmp_path: Path) -> None:

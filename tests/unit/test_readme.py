@@ -10,6 +10,7 @@ import click
 import pytest
 
 from api import problems
+from cli import presign
 from cli.admin.__main__ import main as admin
 from gates import stack as stacks
 from simplestreams.records import Fault
@@ -44,6 +45,19 @@ def test_every_parameter_is_described() -> None:
 
 def test_every_problem_of_the_api_is_explained() -> None:
     assert {kind.name for kind in problems.KINDS} - {"broken"} <= named(section("### What each refusal means"))
+
+
+def test_the_scripts_that_upload_share_one_table_of_exit_codes() -> None:
+    table = dict(re.findall(r"^\| (\d) \| (.*?) \|", section("### With the script"), re.MULTILINE))
+    script = (PROJECT / "scripts/upload").read_text()
+    told = re.search(r"^Exit codes: (.*?)^EOF", script, re.MULTILINE | re.DOTALL)
+    assert told
+    assert set(re.findall(r"\b(\d) ", told[1])) - {"0"} == set(re.findall(r"(?:fail|exit) (\d)\b", script)) - {"0"}
+    assert (
+        set(re.findall(r"\b(\d) ", presign.main.epilog or "")) <= set(table) == {"0", *re.findall(r"\b(\d) ", told[1])}
+    )
+    assert "no local stack" in table[str(presign.NO_STACK)]
+    assert "credentials" in table[str(presign.NO_CREDENTIALS)]
 
 
 def test_every_word_for_a_fault_is_explained() -> None:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import os
+import re
 import shutil
 import subprocess
+import sys
 import time
 from http.server import BaseHTTPRequestHandler
 from itertools import pairwise
@@ -13,8 +16,11 @@ from pathlib import Path
 
 import pytest
 
+import environment
 import images
+from cli.folders import default_state_folder
 from http_servers import served
+from local_stack.state import Stack
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts/upload"
 FP = hashlib.sha256(b"an image").hexdigest()
@@ -105,9 +111,7 @@ USAGE = [
     (["x"], "--to is missing"),
     (["--to", "a/b/amd64/d", "--jobs", "0", "x"], "--jobs is 0"),
     (["--to", "a/b/amd64/d", "--wait", "soon", "x"], "--wait is soon"),
-    (["--to", "a/b/amd64/d", "x"], "--api is missing"),
     (["--to", "a/b/amd64/d", "--api", "https://localhost:1", "missing"], "missing is not a file that can be read"),
-    (["--to", "a/b/amd64/d", "--state-dir", "/nowhere", "x"], "no local stack runs with the state folder /nowhere"),
 ]
 
 
@@ -118,6 +122,131 @@ def test_wrong_usage_is_said_and_exits_with_2(
     monkeypatch.delenv("SIMPLESTREAMS_API", raising=False)
     done = run(*arguments)
     assert (done.returncode, sentence in done.stderr) == (2, True), done.stderr
+
+
+# ── which server ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def clone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A clone, as far as the script looks at it, and an image file `x` beside it."""
+    monkeypatch.delenv("SIMPLESTREAMS_API", raising=False)
+    scripts = tmp_path / "clone/scripts"
+    scripts.mkdir(parents=True)
+    shutil.copy(SCRIPT, scripts / "upload")
+    (scripts / "local").write_text("")
+    (tmp_path / "x").write_bytes(SQUASHFS)
+    return tmp_path / "clone"
+
+
+def asked(folder: Path, script: Path, *arguments: str | Path, shell: str = "sh", to: str = "a/b/amd64/d") -> list[str]:
+    """The servers that the script asks, by a curl that knows none; what it ends with if it asks nobody."""
+    programs = folder / "programs"
+    programs.mkdir(exist_ok=True)
+    (programs / "curl").write_text(f'#!/bin/sh\necho "$*" >>{folder}/asked\nprintf 403\n')
+    (programs / "curl").chmod(0o755)
+    (folder / "asked").write_text("")
+    variables = {
+        "PATH": f"{programs}:{os.environ['PATH']}",
+        "HOME": str(folder),
+        "XDG_STATE_HOME": str(folder / "state"),
+    }
+    command = (*shell.split(), script, "--to", to, *arguments, folder / "x")
+    done = subprocess.run(
+        command, cwd=folder, env=os.environ | variables, capture_output=True, text=True, check=False, timeout=60
+    )
+    addresses = re.findall(r"https://[^/ ]*", (folder / "asked").read_text())
+    return sorted(set(addresses)) or [f"{done.returncode} {done.stderr}"]
+
+
+def run_stack(folder: Path, api: str, pid: int) -> None:
+    """stack.json of a stack that is said to run."""
+    folder.mkdir(parents=True)
+    Stack("https://localhost:1", "ca.pem", "http://127.0.0.1:9", "b", "us-east-1", pid, api, "AK", "SK").write(folder)
+
+
+def test_without_a_name_the_local_stack_of_the_clone_is_the_server_from_any_folder(clone: Path, tmp_path: Path) -> None:
+    run_stack(clone / ".local", "https://localhost:2", os.getpid())
+    (tmp_path / "link").symlink_to("clone/scripts/upload")
+    for script in (clone / "scripts/upload", Path("clone/scripts/upload"), tmp_path / "link", Path("link")):
+        assert asked(tmp_path, script) == ["https://localhost:2"]
+
+
+@pytest.mark.parametrize("shell", ["dash", "bash", "ksh", "busybox sh"])
+def test_every_shell_finds_the_local_stack(clone: Path, tmp_path: Path, shell: str) -> None:
+    if shutil.which(shell.split(maxsplit=1)[0]) is None:
+        pytest.skip(f"NOT TESTED, missing {shell}")
+    run_stack(clone / ".local", "https://localhost:2", os.getpid())
+    assert asked(tmp_path, clone / "scripts/upload", shell=shell) == ["https://localhost:2"]
+
+
+def test_what_is_named_goes_before_the_local_stack(
+    clone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_stack(clone / ".local", "https://localhost:2", os.getpid())
+    run_stack(tmp_path / "other", "https://localhost:3", os.getpid())
+    script = clone / "scripts/upload"
+    monkeypatch.setenv("SIMPLESTREAMS_API", "https://variable")
+    assert asked(tmp_path, script) == ["https://variable"]
+    assert asked(tmp_path, script, "--state-dir", "other") == ["https://localhost:3"]
+    assert asked(tmp_path, script, "--api", "https://option/") == ["https://option"]
+    assert asked(tmp_path, script, "--api", "https://option", "--state-dir", "other") == ["https://option"]
+
+
+def test_without_any_server_each_way_to_name_one_is_shown(clone: Path, tmp_path: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", ""]) as ended:
+        pass
+    run_stack(clone / ".local", "https://localhost:2", ended.pid)
+    (said,) = asked(tmp_path, clone / "scripts/upload")
+    assert said.startswith(f"6 upload: no server is named, and no local stack is running with the state folder {clone}")
+    (clone / "scripts/local").unlink()  # not a clone: whose `.local` that is nobody knows
+    (copied,) = asked(tmp_path, clone / "scripts/upload")
+    for sentence in (said, copied):
+        for way in ("--api https://", "SIMPLESTREAMS_API=https://", "./scripts/local", "--state-dir /"):
+            assert way in sentence
+    assert str(clone) not in copied
+    (missing,) = asked(tmp_path, clone / "scripts/upload", "--state-dir", "/nowhere")
+    assert missing == "6 upload: no local stack is running with the state folder /nowhere: start ./scripts/local\n"
+
+
+def test_of_a_read_only_clone_the_state_is_where_the_other_scripts_keep_it(
+    clone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(environment, "PROJECT", clone)
+    monkeypatch.setattr(environment.os, "access", lambda path, _mode: Path(path) != clone)
+    run_stack(default_state_folder(), "https://localhost:4", os.getpid())
+    script = clone / "scripts/upload"
+    # Root may write everywhere; what the shell asks then is answered for it.
+    script.write_text(script.read_text().replace('[ -w "$project" ]', "false"))
+    assert asked(tmp_path, script) == ["https://localhost:4"]
+
+
+# ── the product ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+PRODUCTS = [
+    ("a/b/amd64/d", [], "images/a/b/amd64/d"),
+    ("images/a/b/amd64/d", [], "images/a/b/amd64/d"),
+    ("images-daily/a/b/amd64/d", [], "images-daily/a/b/amd64/d"),
+    ("images-daily/a/b/amd64/d", ["--stream", "images-daily"], "images-daily/a/b/amd64/d"),
+    ("a/b/amd64/d", ["--stream", "images-daily"], "images-daily/a/b/amd64/d"),
+    ("images/b/amd64/d", [], "images/images/b/amd64/d"),
+    ("a/b/amd64/d", ["--stream", ""], "images/a/b/amd64/d"),
+]
+
+
+@pytest.mark.parametrize(("to", "arguments", "product"), PRODUCTS)
+def test_the_stream_may_stand_in_front_of_the_product(
+    clone: Path, tmp_path: Path, to: str, arguments: list[str], product: str
+) -> None:
+    asked(tmp_path, clone / "scripts/upload", "--api", "https://api", *arguments, to=to)
+    (path,) = re.findall(r"https://api/versions/(\S*)/\d{8}_\d\d~\d\d$", (tmp_path / "asked").read_text(), re.MULTILINE)
+    assert path == product
+
+
+def test_two_streams_are_one_too_many(clone: Path, tmp_path: Path) -> None:
+    (said,) = asked(tmp_path, clone / "scripts/upload", "--stream", "images", to="images-daily/a/b/amd64/d")
+    assert said.startswith("2 upload: --stream is images and --to names images-daily: leave one out")
 
 
 def test_help_names_every_option_and_exit_code() -> None:
@@ -141,7 +270,8 @@ def test_it_asks_again_when_the_server_says_and_a_last_time_at_the_deadline(
             self.answer(201, b"# upload present 1 x\n# upload present 1 x\n")
 
         def do_GET(self) -> None:
-            asked.append((time.monotonic(), self.path.partition("?")[2]))
+            if "?wait=" in self.path:  # and not whether the version is there already
+                asked.append((time.monotonic(), self.path.partition("?")[2]))
             self.answer(200, b"status incomplete\n", ("Retry-After", "3" if len(asked) == 1 else "60"))
 
         def answer(self, code: int, body: bytes, *headers: tuple[str, str]) -> None:
