@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from cli.bench.figures import Figure, figure, table, write_growth_svg, write_json, write_svg
+from cli.bench.figures import Figure, exact, figure, table, write_growth_svg, write_json, write_svg
 from cli.bench.folding import growth
 from cli.bench.folds import name_of, prepare, record_of, with_our_fold, with_plain_json
 from cli.bench.hashing import Runs
@@ -24,14 +24,25 @@ def test_a_ratio_above_one_is_better_also_where_less_is() -> None:
 
 
 def test_a_figure_has_its_median_and_spread() -> None:
-    assert figure("a", "s", [3.0, 1.0, 2.0]) == Figure("a", "s", 2.0, 1.0, 3.0)
+    assert figure("a", "s", [3.0, 1.0, 2.0]) == Figure("a", "s", 2.0, 1.0, 3.0, runs=3)
+    assert exact("a", "MiB", 2.0).runs == 0
 
 
 def test_the_table_shows_the_ratio_and_against_what() -> None:
-    slow = figure("slow", "s", [4.0])
-    assert table([slow, figure("fast", "s", [1.0, 2.0, 3.0], slow)]).splitlines()[2:] == [
-        "| slow | 4 | s |  |  |  |",
-        "| fast | 2 | s | 1 .. 3 | 2.00 x | slow |",
+    slow = figure("slow", "s", [4.0] * 5)
+    assert table([slow, figure("fast", "s", [1.0, 2.0, 3.0, 2.0, 2.0], slow)]).splitlines()[2:] == [
+        "| slow | 4 | s |  | 5 |  |  |",
+        "| fast | 2 | s | 1 .. 3 | 5 | 2.00 x | slow |",
+    ]
+
+
+def test_the_table_says_which_medians_are_of_too_few_runs() -> None:
+    lines = table([figure("twice", "s", [4.0, 5.0]), exact("counted", "bytes", 7)]).splitlines()[2:]
+    assert lines == [
+        "| twice | 4.5 | s | 4 .. 5 | 2 (!) |  |  |",
+        "| counted | 7 | bytes |  |  |  |  |",
+        "",
+        "(!) fewer than 5 runs: no median to rely on",
     ]
 
 
