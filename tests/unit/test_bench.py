@@ -1,5 +1,6 @@
 """The bench's own arithmetic: figures, their table, quiet runs, and the simulation of publishers."""
 
+import hashlib
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -9,9 +10,10 @@ import pytest
 from cli.bench.figures import Figure, exact, figure, table, write_growth_svg, write_json, write_svg
 from cli.bench.folding import growth
 from cli.bench.folds import name_of, prepare, record_of, with_our_fold, with_plain_json
-from cli.bench.hashing import Runs
-from cli.bench.reads import Taken
+from cli.bench.hashing import BASELINES, Baseline, Runs, figures_of, measure, rows_of
+from cli.bench.reads import Read, Taken
 from cli.bench.scale import Scene, simulate
+from cli.bench.servers import fastest, make_object, nginx_program, own_environment
 from simplestreams import records
 
 BUSY = Scene("busy", rate=2.0, window_s=1.0, seconds=60, products=5, marked=False)
@@ -108,3 +110,40 @@ def test_more_publishers_of_one_document_lose_more_races_and_a_mark_on_the_strea
 
 def test_a_simulation_repeats_itself() -> None:
     assert simulate(BUSY, seed=3).listed_after == simulate(BUSY, seed=3).listed_after
+
+
+def test_each_reader_is_compared_with_the_plain_loop_and_with_two_passes() -> None:
+    rows = rows_of("slow", Read("", "bucket", "object"), BASELINES)
+    seconds = {"plain loop": 8.0, "two passes": 16.0, "ranged": 1.0}
+    runs = {row.name: Runs([(0.0, Taken(seconds[row.read.how], 0.0, 0.0, "", ""))]) for row in rows}
+    ratios = [(f.name.split(",")[0], f.against, f.ratio) for f in figures_of(rows, runs, 1) if f.unit == "s"]
+    assert ratios == [
+        ("slow: plain loop", None, None),
+        ("slow: two passes", "slow: plain loop", 0.5),
+        ("slow: small function", "slow: plain loop", 8.0),
+        ("slow: small function", "slow: two passes", 16.0),
+        ("slow: large function", "slow: plain loop", 8.0),
+        ("slow: large function", "slow: two passes", 16.0),
+    ]
+
+
+@pytest.mark.parametrize("baseline", BASELINES)
+def test_a_single_baseline_is_the_only_one_that_runs(baseline: Baseline) -> None:
+    assert len(rows_of("slow", Read("", "bucket", "object"), [baseline])) == 3
+
+
+@pytest.mark.parametrize("kind", ["nginx", "Python"])
+def test_both_servers_serve_the_same_bytes_to_every_way(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if kind == "Python":
+        monkeypatch.setattr("cli.bench.servers.nginx_program", lambda: None)
+    elif nginx_program() is None:
+        pytest.skip("NOT TESTED, missing nginx: install with .ci/install-extras")
+    file, environment = make_object(tmp_path, 100_000), own_environment(tmp_path)
+    body = file.read_bytes() * 3
+    with fastest(file, 300_000, environment) as server:
+        assert server.name == kind
+        rows = rows_of("quick", Read("", "bucket", "object", server.address), BASELINES)
+        runs = measure(rows, 1, environment, [server.pid])
+    assert {run.sha256 for each in runs.values() for _, run in each.taken} == {hashlib.sha256(body).hexdigest()}
