@@ -108,12 +108,11 @@ def fold_command(rounds: int, as_json: Path | None, plot: Path | None) -> None:
 def burst_command(
     rounds: int, as_json: Path | None, plot: Path | None, versions: int, digest_workers: int, publish_workers: int
 ) -> None:
-    """Let versions arrive within a minute at a local stack of its own; one run, whatever --rounds says."""
-    del rounds
+    """Let versions arrive within a minute at a local stack of its own; one to three minutes a round."""
     from cli.bench.burst import burst_figures
 
     about = machine.describe()
-    show(burst_figures(versions, digest_workers, publish_workers), about, as_json, plot)
+    show(burst_figures(versions, digest_workers, publish_workers, rounds), about, as_json, plot)
 
 
 @main.command("start")
@@ -151,10 +150,10 @@ def _start(rounds: int) -> list[Figure]:
     return start_figures(max(15, rounds))
 
 
-def _burst(_rounds: int) -> list[Figure]:
+def _burst(rounds: int) -> list[Figure]:
     from cli.bench.burst import burst_figures
 
-    return burst_figures(1000, 8, 2)
+    return burst_figures(1000, 8, 2, rounds)
 
 
 def _scale(rounds: int) -> list[Figure]:
