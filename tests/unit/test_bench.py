@@ -97,18 +97,44 @@ def test_growth_keeps_the_series_apart() -> None:
     assert growth(figures) == {"fold, CPU s": [(1000.0, 1.0)]}
 
 
-@pytest.mark.parametrize("scene", [BUSY, replace(BUSY, publishers=5), replace(BUSY, streams=3)])
+@pytest.mark.parametrize(
+    "scene",
+    [
+        BUSY,
+        replace(BUSY, publishers=5),
+        replace(BUSY, streams=3),
+        replace(BUSY, twice=0.5),
+        replace(BUSY, late=0.5),
+        replace(BUSY, twice=0.5, late=0.5, publishers=5),
+    ],
+)
 def test_a_simulated_day_lists_every_version_whatever_the_races(scene: Scene) -> None:
     world = simulate(scene)  # raises when a document is not the fold of all records
     assert len(world.listed_after) == 120
     assert sum(len(versions) for versions in world.records.values()) == 120
-    assert world.attempts == world.writes + world.lost
+    assert world.attempts == world.writes + world.lost + world.idle
+    assert not world.unlisted
 
 
 def test_more_publishers_of_one_document_lose_more_races_and_a_mark_on_the_stream_none() -> None:
     two, ten = simulate(BUSY), simulate(replace(BUSY, publishers=10))
     assert ten.lost / ten.attempts > two.lost / two.attempts > 0
     assert simulate(replace(BUSY, marked=True)).lost == 0
+
+
+def test_a_notice_that_comes_twice_writes_nothing_more() -> None:
+    rare = replace(BUSY, rate=0.02, seconds=3000, marked=True)  # seldom two versions in one batch
+    world = simulate(replace(rare, twice=1.0))
+    assert world.writes <= len(world.listed_after) == 60
+    assert world.idle > 0.8 * world.writes
+
+
+def test_a_late_notice_delays_its_version_unless_a_neighbour_brings_it_along() -> None:
+    def slow(products: int) -> int:
+        world = simulate(replace(BUSY, seconds=300, late=0.2, products=products, marked=True))
+        return sum(seconds > 60 for seconds in world.listed_after)
+
+    assert slow(products=600) > 5 * slow(products=5)
 
 
 def test_a_simulation_repeats_itself() -> None:
