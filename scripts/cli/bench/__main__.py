@@ -20,7 +20,13 @@ def output_options(command: Callable[..., Any]) -> Callable[..., Any]:
             type=click.Path(path_type=Path, dir_okay=False),
             help="Write a list of {name, unit, median, min, max, ratio, against}.",
         ),
-        click.option("--rounds", type=click.IntRange(1), default=5, show_default=True, help="Runs behind a median."),
+        click.option(
+            "--rounds",
+            type=click.IntRange(1),
+            default=5,
+            show_default=True,
+            help="Runs behind a median; the table marks fewer than five.",
+        ),
     ):
         command = option(command)
     return command
