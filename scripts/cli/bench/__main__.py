@@ -1,5 +1,6 @@
 """The commands of `scripts/bench`."""
 
+import signal
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -46,6 +47,8 @@ def show(figures: Sequence[Figure], about: str, as_json: Path | None, plot: Path
 @click.pass_context
 def main(context: click.Context, rounds: int, as_json: Path | None, plot: Path | None) -> None:
     """Measure this machine: hashing, folding, cold starts, a burst, a simulation. Without a command: all of it."""
+    # Stopped from outside, as with Ctrl-C, it still stops its servers and removes its gigabytes from the tmpfs.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     if context.invoked_subcommand:
         return
     about = machine.describe()
