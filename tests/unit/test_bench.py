@@ -1,17 +1,22 @@
 """The bench's own arithmetic: figures, their table, quiet runs, and the simulation of publishers."""
 
+import hashlib
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from cli.bench.figures import Figure, figure, table, write_growth_svg, write_json, write_svg
+from cli.bench.burst import Burst, Logged
+from cli.bench.burst import figures_of as figures_of_bursts
+from cli.bench.figures import Figure, exact, figure, table, write_growth_svg, write_json, write_svg
 from cli.bench.folding import growth
 from cli.bench.folds import name_of, prepare, record_of, with_our_fold, with_plain_json
-from cli.bench.hashing import Runs
-from cli.bench.reads import Taken
+from cli.bench.hashing import BASELINES, Baseline, Runs, figures_of, measure, rows_of
+from cli.bench.reads import Read, Taken
 from cli.bench.scale import Scene, simulate
+from cli.bench.servers import fastest, make_object, nginx_program, own_environment
 from simplestreams import records
 
 BUSY = Scene("busy", rate=2.0, window_s=1.0, seconds=60, products=5, marked=False)
@@ -24,14 +29,25 @@ def test_a_ratio_above_one_is_better_also_where_less_is() -> None:
 
 
 def test_a_figure_has_its_median_and_spread() -> None:
-    assert figure("a", "s", [3.0, 1.0, 2.0]) == Figure("a", "s", 2.0, 1.0, 3.0)
+    assert figure("a", "s", [3.0, 1.0, 2.0]) == Figure("a", "s", 2.0, 1.0, 3.0, runs=3)
+    assert exact("a", "MiB", 2.0).runs == 0
 
 
 def test_the_table_shows_the_ratio_and_against_what() -> None:
-    slow = figure("slow", "s", [4.0])
-    assert table([slow, figure("fast", "s", [1.0, 2.0, 3.0], slow)]).splitlines()[2:] == [
-        "| slow | 4 | s |  |  |  |",
-        "| fast | 2 | s | 1 .. 3 | 2.00 x | slow |",
+    slow = figure("slow", "s", [4.0] * 5)
+    assert table([slow, figure("fast", "s", [1.0, 2.0, 3.0, 2.0, 2.0], slow)]).splitlines()[2:] == [
+        "| slow | 4 | s |  | 5 |  |  |",
+        "| fast | 2 | s | 1 .. 3 | 5 | 2.00 x | slow |",
+    ]
+
+
+def test_the_table_says_which_medians_are_of_too_few_runs() -> None:
+    lines = table([figure("twice", "s", [4.0, 5.0]), exact("counted", "bytes", 7)]).splitlines()[2:]
+    assert lines == [
+        "| twice | 4.5 | s | 4 .. 5 | 2 (!) |  |  |",
+        "| counted | 7 | bytes |  |  |  |  |",
+        "",
+        "(!) fewer than 5 runs: no median to rely on",
     ]
 
 
@@ -81,12 +97,23 @@ def test_growth_keeps_the_series_apart() -> None:
     assert growth(figures) == {"fold, CPU s": [(1000.0, 1.0)]}
 
 
-@pytest.mark.parametrize("scene", [BUSY, replace(BUSY, publishers=5), replace(BUSY, streams=3)])
+@pytest.mark.parametrize(
+    "scene",
+    [
+        BUSY,
+        replace(BUSY, publishers=5),
+        replace(BUSY, streams=3),
+        replace(BUSY, twice=0.5),
+        replace(BUSY, late=0.5),
+        replace(BUSY, twice=0.5, late=0.5, publishers=5),
+    ],
+)
 def test_a_simulated_day_lists_every_version_whatever_the_races(scene: Scene) -> None:
     world = simulate(scene)  # raises when a document is not the fold of all records
     assert len(world.listed_after) == 120
     assert sum(len(versions) for versions in world.records.values()) == 120
-    assert world.attempts == world.writes + world.lost
+    assert world.attempts == world.writes + world.lost + world.idle
+    assert not world.unlisted
 
 
 def test_more_publishers_of_one_document_lose_more_races_and_a_mark_on_the_stream_none() -> None:
@@ -95,5 +122,66 @@ def test_more_publishers_of_one_document_lose_more_races_and_a_mark_on_the_strea
     assert simulate(replace(BUSY, marked=True)).lost == 0
 
 
+def test_a_notice_that_comes_twice_writes_nothing_more() -> None:
+    rare = replace(BUSY, rate=0.02, seconds=3000, marked=True)  # seldom two versions in one batch
+    world = simulate(replace(rare, twice=1.0))
+    assert world.writes <= len(world.listed_after) == 60
+    assert world.idle > 0.8 * world.writes
+
+
+def test_a_late_notice_delays_its_version_unless_a_neighbour_brings_it_along() -> None:
+    def slow(products: int) -> int:
+        world = simulate(replace(BUSY, seconds=300, late=0.2, products=products, marked=True))
+        return sum(seconds > 60 for seconds in world.listed_after)
+
+    assert slow(products=600) > 5 * slow(products=5)
+
+
 def test_a_simulation_repeats_itself() -> None:
     assert simulate(BUSY, seed=3).listed_after == simulate(BUSY, seed=3).listed_after
+
+
+def test_each_reader_is_compared_with_the_plain_loop_and_with_two_passes() -> None:
+    rows = rows_of("slow", Read("", "bucket", "object"), BASELINES)
+    seconds = {"plain loop": 8.0, "two passes": 16.0, "ranged": 1.0}
+    runs = {row.name: Runs([(0.0, Taken(seconds[row.read.how], 0.0, 0.0, "", ""))]) for row in rows}
+    ratios = [(f.name.split(",")[0], f.against, f.ratio) for f in figures_of(rows, runs, 1) if f.unit == "s"]
+    assert ratios == [
+        ("slow: plain loop", None, None),
+        ("slow: two passes", "slow: plain loop", 0.5),
+        ("slow: small function", "slow: plain loop", 8.0),
+        ("slow: small function", "slow: two passes", 16.0),
+        ("slow: large function", "slow: plain loop", 8.0),
+        ("slow: large function", "slow: two passes", 16.0),
+    ]
+
+
+@pytest.mark.parametrize("baseline", BASELINES)
+def test_a_single_baseline_is_the_only_one_that_runs(baseline: Baseline) -> None:
+    assert len(rows_of("slow", Read("", "bucket", "object"), [baseline])) == 3
+
+
+@pytest.mark.parametrize("kind", ["nginx", "Python"])
+def test_both_servers_serve_the_same_bytes_to_every_way(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if kind == "Python":
+        monkeypatch.setattr("cli.bench.servers.nginx_program", lambda: None)
+    elif nginx_program() is None:
+        stop = pytest.fail if os.environ.get("SIMPLESTREAMS_REQUIRE_EXTRAS") == "1" else pytest.skip
+        stop("NOT TESTED, missing nginx: install with .ci/install-extras")
+    file, environment = make_object(tmp_path, 100_000), own_environment(tmp_path)
+    body = file.read_bytes() * 3
+    with fastest(file, 300_000, environment) as server:
+        assert server.name == kind
+        rows = rows_of("quick", Read("", "bucket", "object", server.address), BASELINES)
+        runs = measure(rows, 1, environment, [server.pid])
+    assert {run.sha256 for each in runs.values() for _, run in each.taken} == {hashlib.sha256(body).hexdigest()}
+
+
+def test_bursts_make_a_median_and_the_worst_is_seen() -> None:
+    logged = Logged(catalog_writes=80, publish_attempts=50, publish_races=1, record_writes=100, record_races=0)
+    found = {row.name: row for row in figures_of_bursts(100, [Burst(n, 60.0, 5.0, logged) for n in (100, 99, 100)])}
+    lost = found["burst: versions lost"]
+    assert (lost.median, lost.max, lost.runs) == (0, 1, 3)
+    assert found["burst: catalog races lost"].median == pytest.approx(2.0)

@@ -11,7 +11,7 @@ import sys
 import tarfile
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ import boto3
 import click
 from botocore.config import Config
 
-from cli.bench.figures import Figure, figure
+from cli.bench.figures import Figure, exact, figure
 from local_stack.errors import NotRunning
 from local_stack.state import Stack, read_stack
 
@@ -43,8 +43,42 @@ class Logged:
     record_races: int
 
 
-def burst_figures(versions: int, digest_workers: int, publish_workers: int) -> list[Figure]:
-    """Upload `versions` versions of three files each, evenly over a minute, and wait until all are listed."""
+@dataclass(frozen=True, slots=True)
+class Burst:
+    """What came of one burst, with a stack of its own."""
+
+    listed: int
+    uploading_s: float
+    listing_s: float
+    logged: Logged
+
+
+def burst_figures(versions: int, digest_workers: int, publish_workers: int, rounds: int) -> list[Figure]:
+    """Upload `versions` versions of three files each, evenly over a minute, and wait until all are listed; again."""
+    bursts = []
+    for number in range(1, rounds + 1):
+        click.echo(f"  burst {number} of {rounds} …", err=True)
+        bursts.append(_burst(versions, digest_workers, publish_workers))
+    return figures_of(versions, bursts)
+
+
+def figures_of(versions: int, bursts: Sequence[Burst]) -> list[Figure]:
+    """The medians of some bursts of so many versions."""
+    logged = [burst.logged for burst in bursts]
+    return [
+        exact("burst: versions uploaded", "versions", versions),
+        figure("burst: versions listed", "versions", [burst.listed for burst in bursts]),
+        figure("burst: versions lost", "versions", [versions - burst.listed for burst in bursts]),
+        figure("burst: uploading took", "s", [burst.uploading_s for burst in bursts]),
+        figure("burst: last upload to all listed", "s", [burst.listing_s for burst in bursts]),
+        figure("burst: catalog writes", "writes", [each.catalog_writes for each in logged]),
+        figure("burst: attempts at a catalog", "attempts", [each.publish_attempts for each in logged]),
+        figure("burst: catalog races lost", "%", [_percent(e.publish_races, e.publish_attempts) for e in logged]),
+        figure("burst: record races lost", "%", [_percent(e.record_races, e.record_writes) for e in logged]),
+    ]
+
+
+def _burst(versions: int, digest_workers: int, publish_workers: int) -> Burst:
     with (
         tempfile.TemporaryDirectory() as scratch,
         _local_stack(Path(scratch), digest_workers, publish_workers) as stack,
@@ -56,18 +90,7 @@ def burst_figures(versions: int, digest_workers: int, publish_workers: int) -> l
         click.echo(f"  {versions} versions uploaded in {uploaded - begin:.0f} s …", err=True)
         listed = _wait_until_listed(client, stack.bucket, versions)
         done = time.monotonic()
-        logged = _read_logs(Path(scratch) / "logs")
-    return [
-        figure("burst: versions uploaded", "versions", [versions]),
-        figure("burst: versions listed", "versions", [listed]),
-        figure("burst: versions lost", "versions", [versions - listed]),
-        figure("burst: uploading took", "s", [uploaded - begin]),
-        figure("burst: last upload to all listed", "s", [done - uploaded]),
-        figure("burst: catalog writes", "writes", [logged.catalog_writes]),
-        figure("burst: attempts at a catalog", "attempts", [logged.publish_attempts]),
-        figure("burst: catalog races lost", "%", [_percent(logged.publish_races, logged.publish_attempts)]),
-        figure("burst: record races lost", "%", [_percent(logged.record_races, logged.record_writes)]),
-    ]
+        return Burst(listed, uploaded - begin, done - uploaded, _read_logs(Path(scratch) / "logs"))
 
 
 def _percent(part: int, whole: int) -> float:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from html import escape
 from math import log
 from pathlib import Path
@@ -15,6 +15,8 @@ class Figure:
     """A median with its spread. `ratio` compares with the figure named `against`, taken in the same run.
 
     Where less is better (seconds) the ratio is `against` / this one, so that more than 1 is always better.
+    `runs`: how many measurements it is the median of; 0 for what is counted once because it cannot vary.
+    A row compared with two others comes twice, under one name.
     """
 
     name: str
@@ -24,34 +26,62 @@ class Figure:
     max: float
     ratio: float | None = None
     against: str | None = None
+    runs: int = 0
 
 
 def figure(name: str, unit: str, values: Sequence[float], against: Figure | None = None) -> Figure:
-    """The figure of some values in `unit`; compared with `against`, which has the same unit."""
-    middle = median(values)
+    """The figure of one value for each run, in `unit`; compared with `against`, which has the same unit."""
+    found = Figure(name, unit, median(values), min(values), max(values), runs=len(values))
+    return compared(found, against) if against else found
+
+
+def exact(name: str, unit: str, value: float) -> Figure:
+    """The figure of what is the same in every run."""
+    return Figure(name, unit, value, value, value)
+
+
+def compared(row: Figure, against: Figure) -> Figure:
+    """The same figure with its ratio to another one."""
     ratio = None
-    if against is not None and middle and against.median:
-        ratio = against.median / middle if _less_is_better(unit) else middle / against.median
-    return Figure(name, unit, middle, min(values), max(values), ratio, against.name if against else None)
+    if row.median and against.median:
+        ratio = against.median / row.median if _less_is_better(row.unit) else row.median / against.median
+    return replace(row, ratio=ratio, against=against.name)
 
 
 def _less_is_better(unit: str) -> bool:
     return unit in ("s", "CPU s", "ms", "CPU ms", "MiB")
 
 
-def table(figures: Iterable[Figure]) -> str:
-    """A Markdown table; numbers with three significant digits."""
-    lines = ["| what | median | unit | from .. to | ratio | against |", "|---|--:|---|--:|--:|---|"]
+ENOUGH_RUNS: Final = 5
+"""Below so many runs a median says little, and the table says so."""
+
+
+def table(figures: Sequence[Figure]) -> str:
+    """A Markdown table; numbers with three significant digits, and a mark on medians of too few runs."""
+    lines = ["| what | median | unit | from .. to | runs | ratio | against |", "|---|--:|---|--:|--:|--:|---|"]
     for row in figures:
         ratio = f"{row.ratio:.2f} x" if row.ratio is not None else ""
         spread = f"{_short(row.min)} .. {_short(row.max)}" if row.min != row.max else ""
-        lines.append(f"| {row.name} | {_short(row.median)} | {row.unit} | {spread} | {ratio} | {row.against or ''} |")
+        cells = (row.name, _short(row.median), row.unit, spread, _runs(row), ratio, row.against or "")
+        lines.append(f"| {' | '.join(cells)} |")
+    if any(0 < row.runs < ENOUGH_RUNS for row in figures):
+        lines += ["", f"(!) fewer than {ENOUGH_RUNS} runs: no median to rely on"]
     return "\n".join(lines)
+
+
+def _runs(row: Figure) -> str:
+    if not row.runs:
+        return ""
+    return str(row.runs) if row.runs >= ENOUGH_RUNS else f"{row.runs} (!)"
+
+
+FIELDS: Final = ("name", "unit", "median", "min", "max", "ratio", "against")
 
 
 def write_json(figures: Iterable[Figure], target: Path) -> None:
     """A list of {name, unit, median, min, max, ratio, against}."""
-    target.write_text(json.dumps([asdict(row) for row in figures], indent=1) + "\n")
+    rows = [{name: getattr(row, name) for name in FIELDS} for row in figures]
+    target.write_text(json.dumps(rows, indent=1) + "\n")
 
 
 def _short(value: float) -> str:

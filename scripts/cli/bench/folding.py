@@ -12,7 +12,7 @@ from typing import Final
 
 import click
 
-from cli.bench.figures import Figure, figure
+from cli.bench.figures import Figure, exact, figure
 
 SIZES: Final = (1_000, 3_000, 10_000, 30_000, 100_000)
 # CloudFront compresses answers of up to this many bytes; a larger document goes out as it is.
@@ -31,11 +31,11 @@ def fold_figures(rounds: int, sizes: Sequence[int] = SIZES) -> list[Figure]:
             taken = {how: [json.loads(_run(how, scratch)) for _ in range(rounds)] for how in ("plain", "fold")}
             body = (folder / "document.json").read_bytes()
         found += _figures(f"{versions:,} versions", taken)
-        found.append(figure(f"{versions:,} versions: document", "MiB", [size_bytes / MIB]))
-        found.append(figure(f"{versions:,} versions: compressed", "MiB", [len(gzip.compress(body, 6)) / MIB]))
+        found.append(exact(f"{versions:,} versions: document", "MiB", size_bytes / MIB))
+        found.append(exact(f"{versions:,} versions: compressed", "MiB", len(gzip.compress(body, 6)) / MIB))
     per_version = size_bytes / versions
-    found.append(figure("bytes of a version in the document", "bytes", [per_version]))
-    found.append(figure("split a stream at", "versions", [EDGE_COMPRESSES_BYTES / per_version]))
+    found.append(exact("bytes of a version in the document", "bytes", per_version))
+    found.append(exact("split a stream at", "versions", EDGE_COMPRESSES_BYTES / per_version))
     return found
 
 

@@ -8,37 +8,43 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 import click
-import trustme
 
-from cli.bench.figures import Figure, figure
+from cli.bench.figures import Figure, compared, figure
 from cli.bench.machine import Busy, cpu_seconds
 from cli.bench.reads import MIB, Read, Taken
+from cli.bench.servers import Server, fastest, make_object, own_environment, standin
 from storage.stream import LARGE, SMALL, ReadPlan
 
 RATE: Final = 80_000_000
 FIRST_BYTE_S: Final = 0.025
 # What a Lambda function's network interface lets through in the long run: 600 Mbit/s.
 INTERFACE_RATE: Final = 75_000_000
+PLANS: Final = {"small function": SMALL, "large function": LARGE}
 # Where nothing is paced, a small object would mostly measure how long the first request takes.
 UNTHROTTLED_BYTES: Final = 2 << 30
 # Share of the machine that others may use during a measurement before it is taken again.
 DISTURBED: Final = 0.10
 
 
+Baseline = Literal["plain", "two-pass"]
+BASELINES: Final[tuple[Baseline, ...]] = ("plain", "two-pass")
+_WORDS: Final[dict[Baseline, str]] = {"plain": "plain loop", "two-pass": "two passes"}
+
+
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One way to read under one condition, and the name of the row that it is compared with."""
+    """One way to read under one condition, and the names of the rows that it is compared with."""
 
     name: str
     read: Read
-    against: str = ""
+    against: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
@@ -62,16 +68,22 @@ def planned(read: Read, plan: ReadPlan) -> Read:
     return replace(read, how="ranged", part_bytes=plan.part_bytes, workers=plan.workers, buffers=plan.buffers)
 
 
-def rows_of(title: str, read: Read, *, two_passes: bool) -> list[Row]:
-    """The rows of one condition; the first is what the others are compared with."""
-    plain = f"{title}: plain loop"
-    rows = [Row(plain, replace(read, how="plain"))]
-    if two_passes:
-        rows.append(Row(f"{title}: two passes", replace(read, how="two passes"), plain))
-    for name, plan in (("small function", SMALL), ("large function", LARGE)):
+def rows_of(title: str, read: Read, baselines: Sequence[Baseline]) -> list[Row]:
+    """The rows of one condition: the ways to compare with, then this project's reader, compared with each of them."""
+    rows: list[Row] = []
+    for baseline in baselines:
+        known = tuple(row.name for row in rows)
+        rows.append(Row(f"{title}: {_WORDS[baseline]}", replace(read, how=_WORDS[baseline]), known))
+    against = tuple(row.name for row in rows)
+    for name, plan in PLANS.items():
         what = f"{plan.workers} x {plan.part_bytes // MIB} MiB"
-        rows.append(Row(f"{title}: {name}, {what}", planned(read, plan), plain))
+        rows.append(Row(f"{title}: {name}, {what}", planned(read, plan), against))
     return rows
+
+
+def one_of(baselines: Sequence[Baseline]) -> Sequence[Baseline]:
+    """The first: over TLS too, two passes take twice the plain loop's time, which the clear rows show for less."""
+    return baselines[:1]
 
 
 def measure(rows: Sequence[Row], rounds: int, environment: dict[str, str], servers: Sequence[int]) -> dict[str, Runs]:
@@ -109,127 +121,101 @@ def _take(read: Read, environment: dict[str, str], servers: Sequence[int]) -> tu
 
 
 def figures_of(rows: Sequence[Row], runs: dict[str, Runs], rounds: int) -> list[Figure]:
-    """Wall seconds with their ratio, then CPU seconds and peak memory of each row."""
+    """Wall seconds, once for each ratio, then CPU seconds and peak memory of each row."""
     taken = {name: each.quiet(rounds) for name, each in runs.items()}
-    wall: dict[str, Figure] = {}
+    wall = {row.name: figure(row.name, "s", [run.wall_s for run in taken[row.name]]) for row in rows}
     found: list[Figure] = []
     for row in rows:
-        runs_of_row = taken[row.name]
-        wall[row.name] = figure(row.name, "s", [run.wall_s for run in runs_of_row], wall.get(row.against))
-        found.append(wall[row.name])
-        found.append(figure(f"{row.name}: CPU", "CPU s", [run.cpu_s for run in runs_of_row]))
-        found.append(figure(f"{row.name}: peak memory", "MiB", [run.peak_mib for run in runs_of_row]))
+        mine = wall[row.name]
+        found += [compared(mine, wall[other]) for other in row.against] or [mine]
+        found.append(figure(f"{row.name}: CPU", "CPU s", [run.cpu_s for run in taken[row.name]]))
+        found.append(figure(f"{row.name}: peak memory", "MiB", [run.peak_mib for run in taken[row.name]]))
     return found
 
 
-@contextmanager
-def standin(file: Path, environment: dict[str, str], **options: object) -> Iterator[tuple[str, int]]:
-    """A stand-in for S3 in a process of its own: its address and its pid."""
-    arguments = [word for name, value in options.items() for word in (f"--{name.replace('_', '-')}", str(value))]
-    command = [sys.executable, "-m", "cli.bench.standin", "--file", str(file), *arguments]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment, text=True) as process:  # noqa: S603
-        try:
-            assert process.stdout is not None  # noqa: S101
-            scheme = "https" if "cert" in options else "http"
-            yield f"{scheme}://localhost:{int(process.stdout.readline())}", process.pid
-        finally:
-            process.kill()
+@dataclass(frozen=True, slots=True)
+class Course:
+    """What all conditions on this machine share: the object, who reads it, how often, and what to compare with."""
+
+    file: Path
+    environment: dict[str, str]
+    rounds: int
+    baselines: Sequence[Baseline]
+
+    def take(self, title: str, read: Read, servers: Sequence[Server], baselines: Sequence[Baseline]) -> list[Figure]:
+        """The figures of one condition."""
+        rows = rows_of(title, read, baselines)
+        runs = measure(rows, self.rounds, self.environment, [server.pid for server in servers])
+        return figures_of(rows, runs, self.rounds)
 
 
-def own_environment(folder: Path) -> dict[str, str]:
-    """The environment of readers and stand-ins: no credentials of anybody, and a certificate authority of ours."""
-    authority = trustme.CA()
-    authority.cert_pem.write_to_path(folder / "ca.pem")
-    authority.issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(folder / "server.pem")
-    return {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
-        "AWS_ACCESS_KEY_ID": "bench",
-        "AWS_SECRET_ACCESS_KEY": "bench",
-        "AWS_DEFAULT_REGION": "eu-central-1",
-        "AWS_CA_BUNDLE": str(folder / "ca.pem"),
-    }
-
-
-def make_object(folder: Path, size_bytes: int) -> Path:
-    """A file of random bytes."""
-    target = folder / "object"
-    with target.open("wb") as file:
-        for start in range(0, size_bytes, 8 * MIB):
-            file.write(os.urandom(min(8 * MIB, size_bytes - start)))
-    return target
-
-
-def hash_figures(size_mib: int, rounds: int, huge_gib: int) -> list[Figure]:
+def hash_figures(size_mib: int, rounds: int, huge_gib: int, baselines: Sequence[Baseline] = BASELINES) -> list[Figure]:
     """All conditions on this machine, against stand-ins."""
     shm = Path("/dev/shm")  # noqa: S108 - a tmpfs: a disk would be measured instead
     with tempfile.TemporaryDirectory(dir=shm if shm.is_dir() else None) as scratch:
         folder = Path(scratch)
-        environment = own_environment(folder)
-        file = make_object(folder, size_mib * MIB)
-        cert = folder / "server.pem"
-        found = _paced(file, environment, rounds, cert)
-        found += _one_interface(file, environment, rounds)
-        found += _unthrottled(file, environment, rounds)
+        course = Course(make_object(folder, size_mib * MIB), own_environment(folder), rounds, baselines)
+        found = _paced(course, folder / "server.pem")
+        found += _one_interface(course)
+        found += _unthrottled(course)
         if huge_gib:
-            found += _huge(file, environment, huge_gib)
+            found += _huge(course, huge_gib)
         return found
 
 
-def _paced(file: Path, environment: dict[str, str], rounds: int, cert: Path) -> list[Figure]:
+def _paced(course: Course, cert: Path) -> list[Figure]:
     speed = {"rate": RATE, "delay": FIRST_BYTE_S}
     found: list[Figure] = []
     with ExitStack() as stack:
-        http, http_pid = stack.enter_context(standin(file, environment, **speed))
-        https, https_pid = stack.enter_context(standin(file, environment, **speed, cert=cert))
-        plain = Read("plain", "bucket", "object", http)
-        tls = replace(plain, endpoint=https)
-        for title, read, two in (
-            ("80 MB/s a connection", plain, True),
-            ("80 MB/s, TLS", tls, False),
-            ("80 MB/s, TLS, one core", replace(tls, cpu=0), False),
+        http = stack.enter_context(standin(course.file, course.environment, **speed))
+        https = stack.enter_context(standin(course.file, course.environment, **speed, cert=cert))
+        plain = Read("", "bucket", "object", http.address)
+        tls = replace(plain, endpoint=https.address)
+        for title, read, baselines in (
+            ("80 MB/s a connection", plain, course.baselines),
+            ("80 MB/s, TLS", tls, one_of(course.baselines)),
+            ("80 MB/s, TLS, one core", replace(tls, cpu=0), one_of(course.baselines)),
         ):
-            rows = rows_of(title, read, two_passes=two)
-            found += figures_of(rows, measure(rows, rounds, environment, [http_pid, https_pid]), rounds)
+            found += course.take(title, read, [http, https], baselines)
     return found
 
 
-def _one_interface(file: Path, environment: dict[str, str], rounds: int) -> list[Figure]:
+def _one_interface(course: Course) -> list[Figure]:
     """All connections share one limit: more of them do not help, reading once does."""
-    with standin(file, environment, total_rate=INTERFACE_RATE, delay=FIRST_BYTE_S) as (address, pid):
-        rows = rows_of("600 Mbit/s in all", Read("plain", "bucket", "object", address), two_passes=True)
-        return figures_of(rows, measure(rows, rounds, environment, [pid]), rounds)
+    with standin(course.file, course.environment, total_rate=INTERFACE_RATE, delay=FIRST_BYTE_S) as server:
+        read = Read("", "bucket", "object", server.address)
+        return course.take("600 Mbit/s in all", read, [server], course.baselines)
 
 
-def _unthrottled(file: Path, environment: dict[str, str], rounds: int) -> list[Figure]:
-    with standin(file, environment, repeat=UNTHROTTLED_BYTES) as (address, pid):
-        rows = rows_of("unthrottled", Read("plain", "bucket", "object", address), two_passes=True)
-        found = figures_of(rows, measure(rows, rounds, environment, [pid]), rounds)
+def _unthrottled(course: Course) -> list[Figure]:
+    with fastest(course.file, UNTHROTTLED_BYTES, course.environment) as server:
+        read = Read("", "bucket", "object", server.address)
+        found = course.take(f"unthrottled ({server.name})", read, [server], course.baselines)
     memory = Row("both digests over memory, one thread", Read("memory", "", str(UNTHROTTLED_BYTES)))
-    limit = figures_of([memory], measure([memory], rounds, environment, []), rounds)[1]
-    again = [replace_ratio(row, limit) for row in found if row.name.endswith(": CPU")]
+    runs = measure([memory], course.rounds, course.environment, [])
+    limit = figures_of([memory], runs, course.rounds)[1]
+    again = [compared(row, limit) for row in found if row.name.endswith(": CPU")]
     return [row for row in found if not row.name.endswith(": CPU")] + [limit, *again]
 
 
-def replace_ratio(row: Figure, limit: Figure) -> Figure:
-    """The same figure compared with the limit."""
-    return replace(row, ratio=limit.median / row.median, against=limit.name)
+def _huge(course: Course, huge_gib: int) -> list[Figure]:
+    """Peak memory of an object far larger than any memory: the file's bytes over and over.
 
-
-def _huge(file: Path, environment: dict[str, str], huge_gib: int) -> list[Figure]:
-    """Peak memory of an object far larger than any memory: the file's bytes over and over."""
-    with standin(file, environment, repeat=huge_gib << 30) as (address, _):
+    One run of each plan, a minute or more: the ring of buffers is full after its first megabytes, so that
+    another run, or a median, would tell nothing new.
+    """
+    with standin(course.file, course.environment, repeat=huge_gib << 30) as server:
         found = []
-        for name, plan in (("large function", LARGE),):
+        for name, plan in PLANS.items():
             click.echo(f"  {huge_gib} GiB, {name} …", err=True)
-            _, taken = _take(planned(Read("", "bucket", "object", address), plan), environment, [])
+            _, taken = _take(planned(Read("", "bucket", "object", server.address), plan), course.environment, [])
             found.append(figure(f"{huge_gib} GiB, {name}: peak memory", "MiB", [taken.peak_mib]))
             found.append(figure(f"{huge_gib} GiB, {name}", "s", [taken.wall_s]))
         return found
 
 
-def real_figures(bucket: str, key: str, rounds: int) -> list[Figure]:
+def real_figures(bucket: str, key: str, rounds: int, baselines: Sequence[Baseline] = BASELINES) -> list[Figure]:
     """The same ways against an object of a real bucket, with the caller's credentials and region."""
-    rows = rows_of(f"s3://{bucket}/{key}", Read("plain", bucket, key), two_passes=True)
+    rows = rows_of(f"s3://{bucket}/{key}", Read("", bucket, key), baselines)
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     return figures_of(rows, measure(rows, rounds, environment, []), rounds)

@@ -100,7 +100,7 @@ def memory_only(_client: S3Client, read: Read) -> tuple[str, str]:
 
 
 WAYS: dict[str, Callable[[S3Client, Read], tuple[str, str]]] = {
-    "plain": plain_loop,
+    "plain loop": plain_loop,
     "two passes": two_passes,
     "ranged": ranged,
     "memory": memory_only,

@@ -2,7 +2,9 @@
 
 Publish functions share streams as they do in AWS: each gathers messages until its window closes, reads the revision
 of a document, then the records, folds, and writes if the revision is still the one it read; otherwise it starts again.
-They take turns by a mark on the stream, or race where a scene says so.
+They take turns by a mark on the stream, or race where a scene says so. Some notices come twice, and some minutes late,
+as S3 and SQS allow; a publisher that finds nothing new writes nothing, and one that reads a product's records lists
+whatever is there, notice or not.
 Only time is modelled (`Costs`). What they write is real, and at the end each document must equal the fold of all
 records from scratch: an update that a race lost would show.
 """
@@ -13,8 +15,8 @@ import heapq
 import itertools
 import random
 from collections import defaultdict
-from collections.abc import Generator, Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import click
@@ -34,6 +36,10 @@ _FIRST_PAUSE_S: Final = 0.05
 _LONGEST_PAUSE_S: Final = 2.0
 _POLL_S: Final = 0.05
 _BATCH: Final = 200
+LATE_S: Final = (60.0, 600.0)
+"""How long a notice takes that is late: usually they come within seconds, sometimes in minutes."""
+AGAIN_S: Final = 60.0
+"""Within how long the second copy comes of a notice that comes twice."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +73,7 @@ class Scene:
     """What is simulated: `rate` versions a second for `seconds`, into `streams` documents of `document_bytes`.
 
     `marked`: a publisher waits while another holds the mark on the stream, for TURN_S at most, instead of racing.
+    `twice` and `late` are shares of the notices: those that come a second time, and those that take LATE_S to come.
     """
 
     name: str
@@ -79,25 +86,52 @@ class Scene:
     products: int = 50
     readers: int = 16
     marked: bool = True
+    twice: float = 0.0
+    late: float = 0.0
+
+
+Name = tuple[ProductId, str]
 
 
 @dataclass(slots=True)
 class _World:
-    """The bucket and the queue. `waiting` holds (arrival, product); `listed_after` seconds of each version."""
+    """The bucket and the queue. `queue` is a heap of (when it can be received, product).
+
+    `unlisted`: when the record of each version was written that no document has yet; `listed_after`: seconds from
+    there to the document, of the others.
+    """
 
     scene: Scene
     costs: Costs
     now: float = 0.0
-    waiting: list[tuple[float, ProductId]] = field(default_factory=list)
+    queue: list[tuple[float, ProductId]] = field(default_factory=list)
     records: dict[ProductId, list[Record]] = field(default_factory=lambda: defaultdict(list))
     documents: dict[str, Products] = field(default_factory=dict)
     revisions: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     attempts: int = 0
     lost: int = 0
     writes: int = 0
+    idle: int = 0
     held: dict[str, float] = field(default_factory=dict)  # stream -> when its mark runs out
+    unlisted: dict[Name, float] = field(default_factory=dict)
     listed_after: list[float] = field(default_factory=list)
     arrivals_left: int = 0
+    uploaded_s: float = 0.0
+
+    def receive(self, most: int) -> list[ProductId]:
+        """Take up to so many notices off the queue that are due."""
+        taken: list[ProductId] = []
+        while self.queue and self.queue[0][0] <= self.now and len(taken) < most:
+            taken.append(heapq.heappop(self.queue)[1])
+        return taken
+
+    def note_listed(self, changed: dict[ProductId, list[Record]]) -> None:
+        """These records are in a document from now on."""
+        for product, versions in changed.items():
+            for record in versions:
+                written = self.unlisted.pop((product, record.id.version), None)
+                if written is not None:
+                    self.listed_after.append(self.now - written)
 
 
 Process = Generator[float, None, None]
@@ -140,59 +174,79 @@ def _uploads(world: _World, chance: random.Random) -> Process:
         stream = "images" if scene.streams == 1 else f"images-{chance.randrange(scene.streams)}"
         made = product_id(stream, record.id.product.name)
         world.records[made].append(record)
-        world.waiting.append((world.now, made))
+        world.unlisted[made, record.id.version] = world.now
+        _notify(world, made, chance)
         world.arrivals_left -= 1
+    world.uploaded_s = world.now
+
+
+def _notify(world: _World, product: ProductId, chance: random.Random) -> None:
+    """Send the notice about a record: late, and once more later on, as often as the scene says."""
+    scene = world.scene
+    delay = chance.uniform(*LATE_S) if scene.late and chance.random() < scene.late else 0.0
+    heapq.heappush(world.queue, (world.now + delay, product))
+    if scene.twice and chance.random() < scene.twice:
+        heapq.heappush(world.queue, (world.now + chance.uniform(0, AGAIN_S), product))
 
 
 def _publisher(world: _World, chance: random.Random) -> Process:
     """Gather a batch, publish it stream by stream, begin again; end when nothing can come any more."""
     yield chance.uniform(0, world.scene.window_s)
-    while world.waiting or world.arrivals_left:
-        if not world.waiting:
+    while world.queue or world.arrivals_left:
+        if not world.queue or world.queue[0][0] > world.now:
             yield _POLL_S
             continue
-        batch: list[tuple[float, ProductId]] = []
+        batch: list[ProductId] = []
         closes = world.now + world.scene.window_s
         while world.now < closes and len(batch) < _BATCH:
-            taken = min(_BATCH - len(batch), len(world.waiting))
-            batch += world.waiting[:taken]
-            del world.waiting[:taken]
+            batch += world.receive(_BATCH - len(batch))
             yield _POLL_S
-        for _, group in _by_stream(batch):
-            yield from _publish(world, group, chance)
+        for stream, products in _by_stream(batch):
+            yield from _publish(world, stream, products, chance)
 
 
-def _by_stream(batch: list[tuple[float, ProductId]]) -> Iterator[tuple[str, list[tuple[float, ProductId]]]]:
-    streams: dict[str, list[tuple[float, ProductId]]] = defaultdict(list)
-    for arrived, product in batch:
-        streams[product.stream].append((arrived, product))
+def _by_stream(batch: list[ProductId]) -> Iterator[tuple[str, set[ProductId]]]:
+    streams: dict[str, set[ProductId]] = defaultdict(set)
+    for product in batch:
+        streams[product.stream].add(product)
     yield from sorted(streams.items())
 
 
-def _publish(world: _World, group: list[tuple[float, ProductId]], chance: random.Random) -> Process:
-    """The publish function: revision first, then the records, then the conditional write; again if it was lost."""
-    stream, products = group[0][1].stream, {product for _, product in group}
+def _publish(world: _World, stream: str, products: set[ProductId], chance: random.Random) -> Process:
+    """The publish function: its turn, attempts until one is not lost, the mark removed."""
     if world.scene.marked:
         yield from _turn(world, stream)
     for attempt in itertools.count(1):
         world.attempts += 1
-        revision = world.revisions[stream]
-        before = world.documents.get(stream) or catalog.decode_products(None, stream)
-        yield world.costs.reading(world.scene.document_bytes, len(products), world.scene.readers)
-        changed = {product: list(world.records[product]) for product in products}
-        after = fold(before, changed).document
-        yield world.costs.writing(world.scene.document_bytes)
-        if world.revisions[stream] == revision:
-            world.revisions[stream] += 1
-            world.documents[stream] = after
-            world.writes += 1
-            world.listed_after += [world.now - arrived for arrived, _ in group]
-            if world.scene.marked:
-                world.held.pop(stream, None)
-                yield world.costs.request_s
-            return
+        won = yield from _attempt(world, stream, products)
+        if won:
+            break
         world.lost += 1
         yield chance.uniform(0, min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2**attempt))
+    if world.scene.marked:
+        world.held.pop(stream, None)
+        yield world.costs.request_s
+
+
+def _attempt(world: _World, stream: str, products: set[ProductId]) -> Generator[float, None, bool]:
+    """Revision first, then the records, then the conditional write, if there is anything to write; False if it lost."""
+    scene, revision = world.scene, world.revisions[stream]
+    before = world.documents.get(stream) or catalog.decode_products(None, stream)
+    yield world.costs.reading(scene.document_bytes, len(products), scene.readers)
+    changed = {product: list(world.records[product]) for product in products}
+    after = fold(before, changed).document
+    if after == before:
+        world.idle += 1
+        yield scene.document_bytes * world.costs.fold_s_per_byte
+        return True
+    yield world.costs.writing(scene.document_bytes)
+    if world.revisions[stream] != revision:
+        return False
+    world.revisions[stream] += 1
+    world.documents[stream] = after
+    world.writes += 1
+    world.note_listed(changed)
+    return True
 
 
 def _turn(world: _World, stream: str) -> Process:
@@ -221,9 +275,15 @@ SCENES: Final = (
     Scene("1,000 versions in a minute", BURST, 3, seconds=60),
     Scene("1,000 versions in a minute, window of 10 s", BURST, 10, seconds=60),
     Scene("1,000 versions in a minute, 8 readers", BURST, 3, seconds=60, readers=8),
+    Scene("half of them in one hour, 1 % of notices twice", RUSH, 3, twice=0.01),
+    Scene("half of them in one hour, 1 % of notices late", RUSH, 3, late=0.01),
+    Scene("half of them in one hour, 1 % late, 500 products", RUSH, 3, late=0.01, products=500),
     Scene("half of them in one hour, without the mark", RUSH, 3, marked=False),
     Scene("half of them in one hour, 10 publishers, without the mark", RUSH, 3, publishers=10, marked=False),
     Scene("1,000 versions in a minute, without the mark", BURST, 3, seconds=60, marked=False),
+    Scene(
+        "1,000 in a minute, without the mark, 1 % twice, 1 % late", BURST, 3, 60, marked=False, twice=0.01, late=0.01
+    ),
 )
 
 
@@ -232,11 +292,25 @@ def scale_figures(rounds: int) -> list[Figure]:
     found: list[Figure] = []
     for scene in SCENES:
         click.echo(f"  {scene.name} …", err=True)
-        worlds = [simulate(scene, seed=seed) for seed in range(rounds)]
-        lost = [100 * world.lost / max(1, world.attempts) for world in worlds]
-        found.append(figure(f"{scene.name}: races lost", "%", lost))
-        found.append(figure(f"{scene.name}: writes", "a minute", [60 * w.writes / w.now for w in worlds]))
-        found.append(
-            figure(f"{scene.name}: record to listed", "s", [s for world in worlds for s in world.listed_after])
-        )
+        found += figures_of(scene, [simulate(scene, seed=seed) for seed in range(rounds)])
     return found
+
+
+def figures_of(scene: Scene, worlds: Sequence[_World]) -> list[Figure]:
+    """What came of a scene with several seeds; the seconds to the listing are those of all versions of all of them."""
+    waits = [seconds for world in worlds for seconds in world.listed_after]
+    found = [
+        figure(f"{scene.name}: races lost", "%", [100 * world.lost / world.attempts for world in worlds]),
+        figure(f"{scene.name}: writes", "a minute", [60 * world.writes / world.uploaded_s for world in worlds]),
+        replace(figure(f"{scene.name}: record to listed", "s", waits), runs=len(worlds)),
+    ]
+    if scene.twice or scene.late:
+        slow = [_percent_slow(world.listed_after) for world in worlds]
+        found.append(figure(f"{scene.name}: listed after more than a minute", "%", slow))
+        idle = [100 * world.idle / world.attempts for world in worlds]
+        found.append(figure(f"{scene.name}: attempts with nothing to write", "%", idle))
+    return found
+
+
+def _percent_slow(waits: Sequence[float]) -> float:
+    return 100 * sum(seconds > 60 for seconds in waits) / max(1, len(waits))

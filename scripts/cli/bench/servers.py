@@ -1,0 +1,155 @@
+"""What `bench hash` reads from: the paced stand-in for S3, and nginx where nothing is paced."""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from string import Template
+from typing import Final
+
+import click
+import trustme
+
+from cli.bench.reads import MIB
+
+START_S: Final = 10.0
+# One process, so that its CPU seconds are those of one pid: an event loop around sendfile keeps ahead of any reader
+# on two cores. Whatever is asked for is the one object, as with the stand-in.
+NGINX: Final = Template("""\
+daemon off;
+master_process off;
+pid $folder/nginx.pid;
+error_log $folder/nginx.log;
+events { worker_connections 256; }
+http {
+  access_log off;
+  sendfile on;
+  tcp_nopush on;
+  keepalive_requests 1000000;
+  client_body_temp_path $folder/nginx.tmp;
+  proxy_temp_path $folder/nginx.tmp;
+  fastcgi_temp_path $folder/nginx.tmp;
+  uwsgi_temp_path $folder/nginx.tmp;
+  scgi_temp_path $folder/nginx.tmp;
+  server {
+    listen 127.0.0.1:$port;
+    root $folder;
+    location / { try_files /$name =404; }
+  }
+}
+""")
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A server that runs: what it is called in the figures, its address, and the process that serves."""
+
+    name: str
+    address: str
+    pid: int
+
+
+@contextmanager
+def standin(file: Path, environment: dict[str, str], **options: object) -> Iterator[Server]:
+    """A stand-in for S3 in a process of its own."""
+    arguments = [word for name, value in options.items() for word in (f"--{name.replace('_', '-')}", str(value))]
+    command = [sys.executable, "-m", "cli.bench.standin", "--file", str(file), *arguments]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment, text=True) as process:  # noqa: S603
+        try:
+            assert process.stdout is not None  # noqa: S101
+            scheme = "https" if "cert" in options else "http"
+            yield Server("Python", f"{scheme}://localhost:{int(process.stdout.readline())}", process.pid)
+        finally:
+            process.kill()
+
+
+@contextmanager
+def nginx(file: Path, program: str) -> Iterator[Server]:
+    """nginx with the file as its only object: static, by sendfile, with Range and If-Match."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    settings = file.parent / "nginx.conf"
+    settings.write_text(NGINX.substitute(folder=file.parent, name=file.name, port=port))
+    command = [program, "-p", str(file.parent), "-c", str(settings)]
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:  # noqa: S603
+        try:
+            _wait_for(port, process, file.parent / "nginx.log")
+            yield Server("nginx", f"http://localhost:{port}", process.pid)
+        finally:
+            process.kill()
+
+
+def _wait_for(port: int, process: "subprocess.Popen[bytes]", log: Path) -> None:
+    deadline = time.monotonic() + START_S
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+        except OSError:
+            time.sleep(0.05)
+        else:
+            return
+    said = log.read_text()[-1000:] if log.exists() else ""
+    raise click.ClickException(f"nginx did not start (exit status {process.poll()}): {said}")
+
+
+def nginx_program() -> str | None:
+    """Where nginx is; Debian puts it where only root's PATH leads."""
+    return shutil.which("nginx", path=f"{os.environ.get('PATH', os.defpath)}{os.pathsep}/usr/sbin")
+
+
+@contextmanager
+def fastest(file: Path, size_bytes: int, environment: dict[str, str]) -> Iterator[Server]:
+    """What serves an object of that size with the least CPU here: nginx; the stand-in where it, or room, is missing.
+
+    A Python server takes from the reader's two cores what S3 would not. It stays for what is paced: nginx limits
+    its rate in user space, where a short range passes undelayed.
+    """
+    program = nginx_program()
+    missing = size_bytes - file.stat().st_size
+    if program and shutil.disk_usage(file.parent).free > 2 * missing:
+        _grow(file, size_bytes)
+        with nginx(file, program) as server:
+            yield server
+        return
+    click.echo(
+        f"  served by Python: {'no room for nginx to have the object' if program else 'no nginx here'}", err=True
+    )
+    with standin(file, environment, repeat=size_bytes) as server:
+        yield server
+
+
+def _grow(file: Path, size_bytes: int) -> None:
+    """Append the file's own bytes to it until it has that size: what the stand-in serves as a repeated file."""
+    with file.open("rb") as source, file.open("ab") as target:
+        while (left := size_bytes - target.tell()) > 0:
+            target.write(source.read(min(8 * MIB, left)))
+
+
+def own_environment(folder: Path) -> dict[str, str]:
+    """The environment of readers and stand-ins: no credentials of anybody, and a certificate authority of ours."""
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(folder / "ca.pem")
+    authority.issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(folder / "server.pem")
+    return {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
+        "AWS_ACCESS_KEY_ID": "bench",
+        "AWS_SECRET_ACCESS_KEY": "bench",
+        "AWS_DEFAULT_REGION": "eu-central-1",
+        "AWS_CA_BUNDLE": str(folder / "ca.pem"),
+    }
+
+
+def make_object(folder: Path, size_bytes: int) -> Path:
+    """A file of random bytes."""
+    target = folder / "object"
+    with target.open("wb") as file:
+        for start in range(0, size_bytes, 8 * MIB):
+            file.write(os.urandom(min(8 * MIB, size_bytes - start)))
+    return target

@@ -1,0 +1,67 @@
+"""How many requests to storage one changed version costs: the same for a catalog of any size, as the README says."""
+
+import re
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+import images
+from memory import System
+from simplestreams.keys import parse_product
+
+README = (Path(__file__).resolve().parents[2] / "README.md").read_text()
+NEWEST = "20261128_10:00"
+
+
+def catalog_of(products: int, versions: int) -> tuple[System, str]:
+    """A published catalog with so many versions in each product, one fewer in the middle one; and that one's path."""
+    system = System()
+    paths = [f"images/os{number:03d}/r/amd64/default" for number in range(products)]
+    changed = paths[products // 2]
+    for path in paths:
+        for number in range(versions - (path == changed)):
+            version = f"{path}/202611{number + 1:02d}_10:00"
+            system.upload(version, images.split_image(seed=version))
+            system.settle(version)
+    system.publish(*map(parse_product, paths))
+    return system, changed
+
+
+def calls(system: System) -> Counter[str]:
+    """What was asked of storage since the last time, by method. The chunks of a body come from ranged GETs."""
+    found = Counter(method for method, _ in system.store.log if method != "chunk")
+    system.store.log.clear()
+    return found
+
+
+def upload_one_more(system: System, product: str) -> str:
+    path = f"{product}/{NEWEST}"
+    system.upload(path, {**images.split_image(seed=path), "disk.qcow2": images.qcow2(path)})
+    calls(system)
+    return path
+
+
+@pytest.mark.parametrize("versions", [1, 6, 20])
+@pytest.mark.parametrize("products", [2, 40])
+def test_a_changed_version_costs_as_many_requests_whatever_the_catalogs_size(products: int, versions: int) -> None:
+    system, product = catalog_of(products, versions)
+    path = upload_one_more(system, product)
+    assert system.settle(path).outcome == "recorded"
+    # Each open is a HEAD; the ranged GETs of its body come on top, one for each part.
+    assert calls(system) == {"read": 3, "list": 3, "create": 2, "delete": 1, "open": 3}
+    assert system.settle(path).outcome == "unchanged"
+    assert calls(system) == {"read": 1, "list": 1}, "each further notice"
+    (done,) = system.publish(parse_product(product))
+    first = int(versions == 1)  # of its product: the index changes too
+    assert done.writes == 1 + first
+    expected = {"read": 4 + versions, "list": 5, "create": 1, "replace": 1 + first, "delete": 1}
+    assert calls(system) == expected
+    assert sum(expected.values()) == 12 + versions + first
+
+
+def test_the_readme_states_these_numbers() -> None:
+    (row,) = re.findall(r"^\| requests to storage.*$", README, re.MULTILINE)
+    assert row.count("24 + V + parts") == 3
+    assert "12 by digest when all three files are there as it looks (3 GET, 3 LIST, 3 HEAD, 2 PUT, 1 DELETE)" in README
+    assert "12 + V by publish (4 + V GET, 5 LIST, 2 PUT, 1 DELETE)" in README

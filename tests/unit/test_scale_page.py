@@ -1,0 +1,59 @@
+"""infra/SCALE.md counts with what the code and the template say: who changes one is told to count again."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from cli.bench.folding import EDGE_COMPRESSES_BYTES
+from gates import stack as stacks
+from uploads import status
+
+PROJECT = Path(__file__).resolve().parents[2]
+PAGE = (PROJECT / "infra/SCALE.md").read_text()
+SCRIPT = "scripts/upload"
+RUSH = 5_000 / 3600
+
+
+def number_in(file: str, pattern: str) -> int:
+    """The number that a file of the project has there."""
+    found = re.search(pattern, (PROJECT / file).read_text())
+    assert found, f"{file} has no {pattern}: count again in infra/SCALE.md, The upload API"
+    return int(found[1])
+
+
+def row_of(what: str) -> list[str]:
+    (line,) = [line for line in PAGE.splitlines() if line.startswith(f"| {what}")]
+    return [cell.strip(" *") for cell in line.strip("|").split("|")]
+
+
+def test_those_who_wait_are_counted_with_the_scripts_and_the_functions_numbers() -> None:
+    waits_s, pause_s = number_in(SCRIPT, r"left=(\d+); fi"), number_in(SCRIPT, r"return 0; fi\n    sleep (\d+)")
+    longest_s = number_in("functions/uploads/app.py", r"LONGEST_WAIT_S: Final = (\d+)")
+    held_s = min(waits_s, longest_s) - status.POLL_S
+    waiting = RUSH * number_in(SCRIPT, r"patience=(\d+)")
+    requests, runs = waiting / (held_s + pause_s), waiting * held_s / (held_s + pause_s)
+    _, said_waiting, said_requests, said_runs, said_looks, _ = row_of("the default of 8, once")
+    assert float(said_waiting) == pytest.approx(waiting, rel=0.02)
+    assert float(said_requests.split(" +")[0]) == pytest.approx(requests, rel=0.05)
+    assert float(said_runs) == pytest.approx(runs, rel=0.02)
+    assert float(said_looks.split(" +")[0]) == pytest.approx(runs / status.POLL_S, rel=0.02)
+
+
+def test_the_limits_are_the_templates() -> None:
+    stack = stacks.deployed()
+    ((_, stage),) = stack.of_type("AWS::ApiGatewayV2::Stage").items()
+    rate, burst = (stage["DefaultRouteSettings"][f"Throttling{word}Limit"] for word in ("Rate", "Burst"))
+    assert f"lets {rate} requests a second through, {burst} at once" in PAGE
+    assert stack.properties("UploadsFunction")["MemorySize"] == 1024
+    assert f"default of {stack.raw['Parameters']['DigestConcurrency']['Default']}" in row_of("the default of 8")[0]
+
+
+def test_a_stream_is_split_where_its_document_is_no_longer_compressed() -> None:
+    found = re.search(r"A version is ([\d,]+) bytes of JSON", PAGE)
+    assert found
+    versions = EDGE_COMPRESSES_BYTES / int(found[1].replace(",", ""))
+    assert "Split a stream at 8,000 versions" in PAGE
+    readme = (PROJECT / "README.md").read_text()
+    assert "(about 8,000 versions of three files" in readme
+    assert versions == pytest.approx(8000, rel=0.02)
