@@ -11,6 +11,20 @@ from environment import working_folder
 
 PROJECT = Path(__file__).resolve().parent.parent.parent
 
+HELP = """\
+Usage: scripts/test [PYTEST-ARGUMENT]...
+
+Runs ruff, mypy and pytest; arguments go to pytest. What is missing for some tests is said, with how to install it.
+
+  scripts/test                                       everything but heavy tests, two at a time or more
+  scripts/test tests/unit                            the tests of a folder or a file, one at a time
+  scripts/test -k presign                            the tests whose names have that word
+  scripts/test tests/unit/test_keys.py -x --pdb      stop at the first failure and look at it
+  scripts/test -m heavy tests/e2e                    large uploads and real clients: minutes, gigabytes
+  .venv/bin/python -m pytest --help                  all arguments of pytest
+
+Exit codes: 0 all passed; 1 a check or a test failed; others are pytest's.
+"""
 CHECKS = (
     ("ruff check", ["-m", "ruff", "check", "."]),
     ("ruff format", ["-m", "ruff", "format", "--check", "."]),
@@ -29,6 +43,9 @@ OPTIONAL = (
 
 def main() -> int:
     """Run the checks, then pytest with the arguments given; 0 only if all of it passed."""
+    if {"-h", "--help"} & set(sys.argv[1:]):
+        print(HELP, end="")
+        return 0
     environment = {
         **os.environ,
         **_caches(working_folder()),

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -236,6 +237,20 @@ def test_presign_for_aws_without_a_region_says_so(monkeypatch: pytest.MonkeyPatc
     done = run(GOOD, "--bucket", "mine", "--overwrite")
     assert (done.exit_code, done.stdout) == (presign.NO_CREDENTIALS, "")
     assert "AWS_REGION" in done.stderr
+
+
+def test_help_of_the_tests_is_ours_and_there_at_once(tmp_path: Path) -> None:
+    """No packages, no checks: a bare Python says it."""
+    script = environment.PROJECT / "scripts/test"
+    for option in ("-h", "--help"):
+        done = subprocess.run(
+            (sys._base_executable, "-I", "-S", script, option), cwd=tmp_path, env={"PATH": "/nowhere"},
+            capture_output=True, text=True, check=False, timeout=20,
+        )  # fmt: skip
+        assert (done.returncode, done.stdout, done.stderr) == (0, cli.test.HELP, "")
+    assert len(cli.test.HELP.splitlines()) < 15
+    for folder in set(re.findall(r"\btests/[\w./]+", cli.test.HELP)):
+        assert (environment.PROJECT / folder).exists()
 
 
 def test_a_read_only_clone_is_tested_without_writing_to_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
