@@ -27,6 +27,8 @@ ROOTS = {  # the first of a kind that is there and sound is meant
     "disk-kvm.img": ("disk.qcow2", "other.qcow2"),
 }
 FORMS = {14: "%Y%m%d_%H:%M", 13: "%Y%m%d_%H%M", 12: "%Y%m%d%H%M", 8: "%Y%m%d"}
+FORM_NAMES = {14: "YYYYMMDD_HH:MM", 13: "YYYYMMDD_HHMM", 12: "YYYYMMDDHHMM", 8: "YYYYMMDD"}
+Said = dict[str, str]  # an entry of `withheld`
 
 
 @dataclass(frozen=True)
@@ -59,16 +61,13 @@ class Build:
         return datetime.strptime(self.name, FORMS[len(self.name)])  # noqa: DTZ007
 
 
-def expected_catalog(objects: Mapping[str, Content], withdrawn: set[str]) -> dict[str, bytes]:
-    """Served key -> bytes of `streams/v1/index.json` and every products document (without what is `withheld`).
+def expected_catalog(objects: Mapping[str, Content], withdrawn: Collection[str]) -> dict[str, bytes]:
+    """Served key -> bytes of `streams/v1/index.json` and every products document.
 
-    `objects`: the key of each object below images* with what it is; `withdrawn`: `images/…/<version>`.
+    `objects`: the key of each object below images* with what it is; `withdrawn`: versions (`images/…/<version>`) and
+    keys of single files.
     """
-    versions: dict[str, dict[str, Content]] = {}
-    for key, content in objects.items():
-        parts = key.split("/")
-        if len(parts) == 7 and len(parts[5]) in FORMS and "/".join(parts[:6]) not in withdrawn:
-            versions.setdefault("/".join(parts[:6]), {})[parts[6]] = content
+    versions = _versions(objects, withdrawn)
     streams: dict[str, dict[str, list[Build]]] = {}
     for path, files in versions.items():
         stream, *product, version = path.split("/")
@@ -87,6 +86,30 @@ def expected_catalog(objects: Mapping[str, Content], withdrawn: set[str]) -> dic
     }
     served = {f"streams/v1/{stream}.json": canonical(document) for stream, document in documents.items()}
     return served | {"streams/v1/index.json": canonical({"format": "index:1.0", "index": index})}
+
+
+def expected_unlisted(objects: Mapping[str, Content], withdrawn: Collection[str]) -> dict[str, dict[str, set[str]]]:
+    """Stream -> product -> versions that are there and cannot be listed; everything as for `expected_catalog`.
+
+    Not whether they are `incomplete` or `refused`: a bad root is refused once somebody read it, which takes metadata
+    that may be gone by now, so that depends on more than the objects.
+    """
+    found: dict[str, dict[str, set[str]]] = {}
+    for path, files in _versions(objects, withdrawn).items():
+        stream, *product, version = path.split("/")
+        if _build(version, files, product[2]) is None:
+            found.setdefault(stream, {}).setdefault(":".join(product), set()).add(version)
+    return found
+
+
+def _versions(objects: Mapping[str, Content], withdrawn: Collection[str]) -> dict[str, dict[str, Content]]:
+    versions: dict[str, dict[str, Content]] = {}
+    for key, content in objects.items():
+        path, _, file = key.rpartition("/")
+        parts = path.split("/")
+        if len(parts) == 6 and len(parts[5]) in FORMS and not {path, key} & set(withdrawn):
+            versions.setdefault(path, {})[file] = content
+    return versions
 
 
 def canonical(document: object) -> bytes:
@@ -126,37 +149,65 @@ def _build(name: str, files: dict[str, Content], arch: str) -> Build | None:
 
 def _document(stream: str, products: dict[str, list[Build]]) -> dict[str, Any]:
     listed: dict[str, list[Build]] = {}
-    taken: set[str] = set()
+    lost: dict[str, list[Said]] = {}
+    taken: dict[str, tuple[str, str]] = {}  # fingerprint -> product and version that list it
     for name in sorted(products):
-        for build in sorted(_of_one_form(products[name]), key=lambda b: (b.moment, b.name), reverse=True):
-            _drop_taken(build, taken)
+        builds, lost[name] = _of_one_form(products[name])
+        for build in sorted(builds, key=lambda b: (b.moment, b.name), reverse=True):
+            lost[name] += _drop_taken(name, build, taken)
             if build.prints:
                 listed.setdefault(name, []).append(build)
-    aliases = _aliases(listed, products.keys() - listed.keys())
-    return {
+    aliases, others_aliases = _aliases(listed, products.keys() - listed.keys())
+    fields = ("version", "file", "fingerprint", "held_by", "reason")
+    withheld = {
+        name: others_aliases.get(name, []) + sorted(entries, key=lambda entry: [entry.get(f, "") for f in fields])
+        for name, entries in lost.items()
+    }
+    document = {
         "content_id": stream,
         "datatype": "image-downloads",
         "format": "products:1.0",
         "products": {name: _product(stream, name, builds, aliases[name]) for name, builds in listed.items()},
+        "withheld": {name: entries for name, entries in withheld.items() if entries},
     }
+    return document if document["withheld"] else {k: v for k, v in document.items() if k != "withheld"}
 
 
-def _of_one_form(builds: list[Build]) -> list[Build]:
-    """Those named as most are; when as many are named one way as another, as the oldest is."""
+def _of_one_form(builds: list[Build]) -> tuple[list[Build], list[Said]]:
+    """Those named as most are; when as many are named one way as another, as the oldest is. And the others."""
     count = Counter(len(build.name) for build in builds)
     most = max(count.values())
     oldest = min((b for b in builds if count[len(b.name)] == most), key=lambda b: (b.moment, builds.index(b)))
-    return [build for build in builds if len(build.name) == len(oldest.name)]
+    form = len(oldest.name)
+    others = [
+        {"version": build.name, "reason": _wrong_form(build.name, form)} for build in builds if len(build.name) != form
+    ]
+    return [build for build in builds if len(build.name) == form], others
 
 
-def _drop_taken(build: Build, taken: set[str]) -> None:
+def _wrong_form(name: str, form: int) -> str:
+    return (
+        f"the version {name} is named {FORM_NAMES[len(name)]}, expected {FORM_NAMES[form]} as most versions of this "
+        "product are: clients order versions as texts; upload it again under a name of that form"
+    )
+
+
+def _drop_taken(product: str, build: Build, taken: dict[str, tuple[str, str]]) -> list[Said]:
+    lost = []
     for file, prints in list(build.prints.items()):
-        if taken & set(prints):
+        if twice := [fingerprint for fingerprint in prints if fingerprint in taken]:
             del build.prints[file]
             build.roots = {ftype: root for ftype, root in build.roots.items() if root != file}
             build.unified = "" if build.unified == file else build.unified
+            holder, version = taken[twice[0]]
+            held_by = f"{holder}/{version}" if holder == product else holder
+            same = f"{build.name}/{file} is the same image as one that {held_by} lists"
+            reason = f"{same}: clients fail when they see it twice"
+            about = {"version": build.name, "file": file, "fingerprint": twice[0]}
+            lost.append({**about, "held_by": held_by, "reason": reason})
         else:
-            taken |= set(prints)
+            taken.update(dict.fromkeys(prints, (product, build.name)))
+    return lost
 
 
 def _own_aliases(name: str) -> list[str]:
@@ -165,10 +216,13 @@ def _own_aliases(name: str) -> list[str]:
     return [f"{os}/{release}/{arch}/{variant}", f"{os}/{release}/{variant}", *short]
 
 
-def _aliases(listed: dict[str, list[Build]], waiting: Collection[str]) -> dict[str, list[str]]:
+def _aliases(
+    listed: dict[str, list[Build]], waiting: Collection[str]
+) -> tuple[dict[str, list[str]], dict[str, list[Said]]]:
     """Product -> its aliases: a path's own first of all, any other to the first product by name that asks.
 
-    `waiting` are products whose images others list: their names stay theirs.
+    And what each product asked for that another one has. `waiting` are products whose images others list: their
+    names stay theirs.
     """
     taken: dict[tuple[str, str], str] = {}
     wanted = {name: sorted(set(_overrides(builds[0]).get("aliases", []))) for name, builds in listed.items()}
@@ -176,11 +230,18 @@ def _aliases(listed: dict[str, list[Build]], waiting: Collection[str]) -> dict[s
         for name in sorted(asked):
             for alias in asked[name]:
                 taken.setdefault((name.split(":")[2], alias), name)
-
-    def has(name: str, alias: str) -> bool:
-        return taken[name.split(":")[2], alias] == name
-
-    return {name: [a for a in dict.fromkeys((*_own_aliases(name), *wanted[name])) if has(name, a)] for name in listed}
+    has: dict[str, list[str]] = {name: [] for name in listed}
+    lost: dict[str, list[Said]] = {name: [] for name in listed}
+    for name in listed:
+        for alias in dict.fromkeys((*_own_aliases(name), *wanted[name])):
+            holder = taken[name.split(":")[2], alias]
+            if holder == name:
+                has[name].append(alias)
+            else:
+                said = {"alias": alias, "held_by": holder, "reason": f"the alias {alias} is taken by {holder}"}
+                lost[name].append(said)
+        lost[name].sort(key=lambda said: said["alias"])
+    return has, lost
 
 
 def _overrides(build: Build) -> Mapping[str, Any]:

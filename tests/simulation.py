@@ -14,15 +14,15 @@ import random
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from typing import TypeVar
 
 import notices
 from operations.settle import Tools, settle
+from publish.commit import TURN_S, publish
 from publish.commit import Tools as PublishTools
-from publish.commit import publish
 from simplestreams.errors import (
     ClaimedByAnother,
     ObjectChanged,
@@ -39,6 +39,8 @@ from storage.queues import pause_s
 START = datetime(2026, 11, 23, 10, 0, tzinfo=UTC)
 BUCKET = "images"
 DIGEST_TIMEOUT_S, PUBLISH_TIMEOUT_S = 900, 60
+SLOW = 0.01  # how often a slow handler goes on, when a usual one does once
+PAGE = 3  # keys of a listing that S3 sends at once; what a version's folder holds always fits into one page
 _R = TypeVar("_R")
 
 
@@ -50,7 +52,9 @@ class Killed(BaseException):
 class Rates:
     """How often each thing goes wrong; the chance for one storage call, one event or one step of the driver."""
 
-    unavailable: float = 0.02
+    answer_500: float = 0.006
+    answer_503: float = 0.008
+    no_answer: float = 0.006
     denied: float = 0.004
     conflict: float = 0.02
     reply_lost: float = 0.02
@@ -60,9 +64,10 @@ class Rates:
     event_delayed: float = 0.3
     event_dropped: float = 0.02
     killed: float = 0.01
+    stalled: float = 0.2  # between a decision and its conditional write, for long enough for whole runs of others
 
 
-CALM = Rates(0, 0, 0, 0, 0, 0, 0, 0, 0, 0)
+CALM = Rates(**dict.fromkeys((rate.name for rate in fields(Rates)), 0.0))
 
 
 @dataclass(frozen=True)
@@ -111,14 +116,20 @@ class Queue:
             self.messages.remove(message)
 
     def subjects(self) -> set[str]:
-        return {key for message in self.messages for key in notices.keys(message.body)}
+        return {key for message in self.messages for key in keys_of(message.body)}
+
+
+keys_of = cache(notices.keys)
 
 
 class Actor:
     """One run of a handler, in a thread that only moves when the driver says so."""
 
-    def __init__(self, name: str, deadline: int, job: Callable[[Actor], None], back: threading.Lock) -> None:
+    def __init__(
+        self, name: str, deadline: int, job: Callable[[Actor], None], back: threading.Lock, keys: frozenset[str]
+    ) -> None:
         self.name = name
+        self.keys = keys  # what the messages are about that it handles
         self.deadline = deadline
         self.speed = 1.0
         self.done = False
@@ -163,6 +174,8 @@ class World:
     def __init__(self, seed: int, rates: Rates, clients: Sequence[str] = ALL_CLIENTS) -> None:
         self.rng = random.Random(seed)  # noqa: S311  (a seed must replay)
         self.rates = rates
+        # Without taking turns publishers race all the time, and turns decide nothing: no run may need them.
+        self.turn_s = self.rng.choice((0.0, 1.0, TURN_S))
         self.clients = clients
         self.objects: dict[str, Stored] = {}
         self.history: dict[str, set[tuple[int, str]]] = {}  # key of an image file -> (size, sha256) it ever had
@@ -172,11 +185,15 @@ class World:
         self.actors: list[Actor] = []
         self.injected: Counter[str] = Counter()
         self.counted: Counter[str] = Counter()
+        self.excused: Counter[str] = Counter()  # wrong entries, by why they were no fault yet; by `check`
         self.clock = 0
         self.change = 0  # counts changes of the bucket
         self.lost: dict[VersionId | ProductId, int] = {}  # what a notice was lost about, and after which change
         self.check: Callable[[], None] = lambda: None
         self.on_delete: Callable[[str], None] = lambda _: None  # before a handler of ours deletes anything
+        self.on_done: Callable[[Actor], None] = lambda _: None  # after a handler ended, however it did
+        self.on_change: Callable[[str], None] = lambda _: None  # after an object came or went, before `check`
+        self.on_open: Callable[[str, bytes | None], None] = lambda _key, _record: None  # see FaultyStore.open
         self._back = threading.Lock()
         self._back.acquire()
 
@@ -203,6 +220,7 @@ class World:
 
     def _changed(self, key: str) -> None:
         self.change += 1
+        self.on_change(key)
         if key.startswith("images"):
             self._notify(self.arrivals, key)
         elif key.startswith("versions/"):
@@ -230,11 +248,23 @@ class World:
             return True
         return False
 
+    def receive(self, queue: Queue, most: int) -> list[Message]:
+        """A batch for a handler. What became a dead letter by that is as lost as an event that never came."""
+        dead = len(queue.dead)
+        taken = queue.receive(self.rng.randint(1, most), self.clock, self.rng)
+        for message in queue.dead[dead:]:
+            self.injected["dead_letter"] += 1
+            for key in keys_of(message.body):
+                if subject := subject_of(queue is self.arrivals, key):
+                    self.lost[subject] = self.change
+        return taken
+
     # ── the handlers ────────────────────────────────────────────────────────────────────────────────────────────
 
     def start_digest(self, messages: list[Message]) -> None:
         name = f"digest {self.counted['digest runs']}"
-        self._start(name, DIGEST_TIMEOUT_S, lambda actor: self._digest(actor, messages))
+        keys = frozenset(key for message in messages for key in notices.keys(message.body))
+        self._start(name, DIGEST_TIMEOUT_S, lambda actor: self._digest(actor, messages), keys)
         self.counted["digest runs"] += 1
 
     def start_publish(self, messages: list[Message]) -> None:
@@ -246,9 +276,9 @@ class World:
         """Run anything else over a store of its own: maintain, an operator's command."""
         self._start(name, 900, lambda actor: job(FaultyStore(self, actor)))
 
-    def _start(self, name: str, timeout: int, job: Callable[[Actor], None]) -> None:
-        self.actors.append(Actor(name, self.clock + timeout, job, self._back))
-        self.actors[-1].speed = self.rng.choice((1.0, 1.0, 0.02))
+    def _start(self, name: str, timeout: int, job: Callable[[Actor], None], keys: frozenset[str] = frozenset()) -> None:
+        self.actors.append(Actor(name, self.clock + timeout, job, self._back, keys))
+        self.actors[-1].speed = self.rng.choice((1.0, 1.0, SLOW)) if self.rates.killed else 1.0
 
     def wait(self, seconds: int) -> None:
         """Let time pass; a handler that reaches its timeout is killed, as Lambda does it."""
@@ -267,6 +297,7 @@ class World:
             raise actor.error
         if actor.done:
             self.actors.remove(actor)
+            self.on_done(actor)
 
     def kill(self, actor: Actor) -> None:
         actor.killed = True
@@ -305,7 +336,8 @@ class World:
         """As publish.app.handler: one publish for each stream of the batch."""
         products = {m.body: parse_record_key(notices.keys(m.body)[0]).product for m in messages}
         failed: set[ProductId] = set()
-        tools = PublishTools(FaultyStore(self, actor), self.clients, lambda: self.now, lambda _: None)
+        store = FaultyStore(self, actor)
+        tools = PublishTools(store, self.clients, lambda: self.now, lambda _: None, turn_s=self.turn_s)
         for stream in sorted({product.stream for product in products.values()}):
             wanted = {product for product in products.values() if product.stream == stream}
             began = self.change
@@ -330,21 +362,34 @@ class World:
 
     # ── what is still owed ──────────────────────────────────────────────────────────────────────────────────────
 
-    def owed(self, version: VersionId) -> bool:
-        """Whether a notice that concerns this version is queued, in flight, or was lost."""
+    def owed(self, version: VersionId) -> str:
+        """Why a wrong entry of this version is no fault yet: what about it is lost, or queued, or in flight."""
         if version in self.lost or version.product in self.lost:
-            return True
+            return "a lost notice"
         if any(key.startswith(version.prefix) for key in self.arrivals.subjects()):
-            return True
-        return any(key.startswith(version.product.records_prefix) for key in self.changes.subjects())
+            return "a notice of its files"
+        if any(key.startswith(version.product.records_prefix) for key in self.changes.subjects()):
+            return "a notice of its product's records"
+        return ""
+
+    def quiet(self, version: VersionId) -> bool:
+        """Whether the last change of its folder was looked at to the end, and nobody is looking just now."""
+        at_work = {key for actor in self.actors for key in actor.keys}
+        owed = (key.startswith(version.prefix) for key in self.arrivals.subjects() | at_work)
+        return version not in self.lost and not any(owed)
+
+    def folded(self) -> bool:
+        """Whether every change of a record was published, and nobody is publishing just now."""
+        busy = any(actor.name.startswith("publish") for actor in self.actors)
+        return not (busy or self.changes.messages or any(isinstance(subject, ProductId) for subject in self.lost))
 
     def settle_down(self) -> None:
         """No more faults: let everybody finish, let messages come back, until there is nothing left to do."""
         self.rates = CALM
         while self.actors or self.arrivals.messages or self.changes.messages:
-            if len(self.actors) < 4 and (batch := self.arrivals.receive(self.rng.randint(1, 3), self.clock, self.rng)):
+            if len(self.actors) < 4 and (batch := self.receive(self.arrivals, 3)):
                 self.start_digest(batch)
-            if len(self.actors) < 6 and (batch := self.changes.receive(self.rng.randint(1, 3), self.clock, self.rng)):
+            if len(self.actors) < 6 and (batch := self.receive(self.changes, 3)):
                 self.start_publish(batch)
             if self.actors:  # side by side to the last one: the last race must end well too
                 self.advance(self.somebody())
@@ -374,10 +419,13 @@ class FaultyStore:
     def __init__(self, world: World, actor: Actor) -> None:
         self._world = world
         self._actor = actor
+        self._records: dict[str, bytes | None] = {}  # as last read
 
     def read(self, key: str) -> Document | None:
         self._before(key)
         found = self._world.objects.get(key)
+        if key.startswith("versions/"):
+            self._records[key] = found.body if found else None
         return Document(found.body, found.etag) if found else None
 
     def create(self, key: str, body: bytes) -> str | None:
@@ -397,21 +445,39 @@ class FaultyStore:
         return bool(self._conditionally(key, lambda found: found is not None and found.etag == revision, effect))
 
     def list(self, prefix: str, after: str = "") -> Iterator[ObjectInfo]:
-        self._before(prefix)
-        found = sorted((k, o) for k, o in self._world.objects.items() if k.startswith(prefix) and k > after)
-        return iter([ObjectInfo(k, len(o.body), o.etag, o.modified.isoformat()) for k, o in found])
+        """Each page as the bucket is by then, and each may fail when others have come already."""
+        page = 1000 if prefix.count("/") == 6 else PAGE
+        while True:
+            self._before(prefix)
+            found = sorted((k, o) for k, o in self._world.objects.items() if k.startswith(prefix) and k > after)
+            for key, o in found[:page]:
+                yield ObjectInfo(key, len(o.body), o.etag, o.modified.isoformat())
+                after = key
+            if len(found) <= page:
+                return
+            self._world.counted["listings of more pages"] += 1
 
     def open(self, key: str, etag: str) -> Opened:
+        """Tells the world too, with the record that the handler decided from."""
         self._before(key)
         found = self._pinned(key, etag)
+        self._world.on_open(key, self._records.get(f"versions/{key.rpartition('/')[0]}.json"))
         return Opened(len(found.body), found.content_encoding, self._chunks(key, etag, len(found.body)))
 
     def _chunks(self, key: str, etag: str, size_bytes: int) -> Iterator[bytes]:
-        for start in range(0, size_bytes, max(1, size_bytes // 2)):
+        """Halves; a body that is cut short gives less, and then the error that the port promises.
+
+        Ending without one is no fault to inject here: storage.stream never does (tests/unit/test_stream.py and the
+        wire of tests/wire.py cut real bodies), and nobody behind the port counts bytes a second time.
+        """
+        half = max(1, size_bytes // 2)
+        for start in range(0, size_bytes, half):
             self._before(key)
+            chunk = self._pinned(key, etag).body[start : start + half]
             if self._world._happens("truncated"):
+                yield chunk[: self._world.rng.randrange(len(chunk))]
                 raise StorageUnavailable(f"the body of {key} ended early, more often than it is tried")
-            yield self._pinned(key, etag).body[start : start + max(1, size_bytes // 2)]
+            yield chunk
 
     def _pinned(self, key: str, etag: str) -> Stored:
         found = self._world.objects.get(key)
@@ -422,13 +488,18 @@ class FaultyStore:
     def _before(self, key: str) -> None:
         self._actor.pause()
         self._world.counted["storage calls"] += 1
-        if self._world._happens("unavailable"):
-            raise StorageUnavailable(f"503 for {key}")
+        for fault in ("answer_500", "answer_503", "no_answer"):
+            if self._world._happens(fault):
+                raise StorageUnavailable(f"{fault} for {key}")
         if self._world._happens("denied"):
             raise StorageDenied(f"403 for {key}")
 
     def _conditionally(self, key: str, holds: Callable[[Stored | None], bool], effect: Callable[[], str]) -> str | None:
+        usual = self._actor.speed
+        if self._world._happens("stalled"):
+            self._actor.speed = SLOW
         self._before(key)
+        self._actor.speed = usual
         if self._world._happens("conflict"):
             return None  # 409: somebody else's conditional write was under way, which may have come to nothing
         if not holds(self._world.objects.get(key)):

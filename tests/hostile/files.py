@@ -55,8 +55,8 @@ def header_only(size: int) -> bytes:
     return info.tobuf(tarfile.GNU_FORMAT) + b"architecture: x86_64\n".ljust(512, b"\0")
 
 
-def bomb(compression: str, mib: int) -> bytes:
-    """A tarball of a few KiB per 16 MiB that it unpacks to."""
+def bomb(compression: str, mib: int, behind: bytes = b"") -> bytes:
+    """A tarball of a few KiB per 16 MiB that it unpacks to, and what is `behind` them."""
     info = tarfile.TarInfo("pad")
     info.size = mib * MIB
     head = info.tobuf(tarfile.GNU_FORMAT)
@@ -66,7 +66,12 @@ def bomb(compression: str, mib: int) -> bytes:
             return bz2.compress(body)
         return lzma.compress(body, preset=0) if compression == "xz" else images.compress(body, compression)
 
-    return pack(head) + pack(ZEROS) * (mib // 16)
+    return pack(head) + pack(ZEROS) * (mib // 16) + (pack(behind) if behind else b"")
+
+
+def unified_bomb(compression: str) -> bytes:
+    """A unified tarball may hold its metadata.yaml behind the whole root: here behind a GiB, and it is wrong."""
+    return bomb(compression, 1024, tar(("metadata.yaml", images.metadata_yaml("arm64"))))
 
 
 def many_members(count: int) -> bytes:
@@ -118,6 +123,12 @@ _KINDS: Iterable[tuple[str, tarfile.TarInfo]] = (
 CASES: dict[str, Hostile] = {
     **{
         f"{compression} bomb": Hostile(META, lambda c=compression: bomb(c, 4096), "unpacks to more than 64 MiB")  # type: ignore[misc]
+        for compression in ("gz", "xz", "zst", "bz2")
+    },
+    **{
+        f"unified {compression} bomb": Hostile(
+            "lxd_combined.tar.gz", lambda c=compression: unified_bomb(c), "expected x86_64"
+        )  # type: ignore[misc]
         for compression in ("gz", "xz", "zst", "bz2")
     },
     "tar of 1 TiB": Hostile(META, lambda: header_only(1 << 40), "metadata.yaml of 1,099,511,627,776"),

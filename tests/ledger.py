@@ -1,0 +1,150 @@
+"""What publishers and operators were told about withdrawals, kept apart from the records.
+
+An answer that came is believed: what was withdrawn is not listed, what was restored is, whatever happens to other
+files of the version. Where no answer came, or two things crossed, both are right and the mark says None.
+
+What ends a withdrawal without a call: of a file, another upload under its name; of a version, that it was seen
+without files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+Generation = tuple[str, str]  # ETag and time of an upload
+
+
+@dataclass
+class Mark:
+    """Whether a version, or one generation of a file, is withdrawn.
+
+    While it is `blurred`, an answer proves nothing: its record may be about another generation, or be given up.
+    """
+
+    withdrawn: bool | None = False
+    blurred: bool = False
+    calls: int = 0  # under way
+    touched: int = 0  # counts what may have changed it
+    generation: Generation | None = None
+    etags: set[str] = field(default_factory=set)  # of all uploads before this one
+
+    def touch(self, withdrawn: bool | None) -> None:
+        self.withdrawn = withdrawn
+        self.touched += 1
+
+
+@dataclass
+class Answer:
+    """What a call came back with, if it did: paths of the versions and files that are now as was asked."""
+
+    acknowledged: Collection[str] = ()
+
+
+@dataclass
+class Ledger:
+    """Marks by path of a version or key of a file; a path without one was never withdrawn.
+
+    `quiet` says whether nobody looks at a version just now, and its record is up to date.
+    """
+
+    quiet: Callable[[str], bool]
+    marks: dict[str, Mark] = field(default_factory=dict)
+    present: set[str] = field(default_factory=set)  # keys of files
+    deleting: list[str] = field(default_factory=list)  # versions that maintain is deleting something of
+
+    def of(self, path: str) -> Mark:
+        return self.marks.setdefault(path, Mark())
+
+    @contextmanager
+    def call(self, versions: Collection[str], files: Collection[str], withdrawn: bool) -> Iterator[Answer]:
+        """A call that may change these, from its start to its answer, or to whatever kept that away."""
+        answer = Answer()
+        began: dict[str, int] = {}
+        for path in (*versions, *files):
+            mark = self.of(path)
+            version = _version(path)
+            if self._is_clear(version):
+                mark.blurred = False
+            elif withdrawn and path in files:
+                mark.blurred = True  # the record may still be about the upload before
+            mark.touch(None)
+            mark.calls += 1
+            began[path] = mark.touched
+        try:
+            yield answer
+        finally:
+            for path, touched in began.items():
+                mark = self.of(path)
+                mark.calls -= 1
+                answered = path in answer.acknowledged or _version(path) in answer.acknowledged
+                if answered and mark.touched == touched and not (mark.calls or mark.blurred):
+                    mark.withdrawn = withdrawn
+
+    @contextmanager
+    def deletion(self, version: str, files: Collection[str], unfinished: bool) -> Iterator[None]:
+        """Maintain deletes a version, or some files of it: from now on an answer may be about what goes away.
+
+        A withdrawn version ends with its record, also when a file arrived that the record does not know.
+        """
+        for path in files or [version]:
+            mark = self.of(path)
+            ends = unfinished or (mark.withdrawn and not files)
+            mark.touch(None if ends else mark.withdrawn)
+            mark.blurred = True
+        self.deleting.append(version)
+        try:
+            yield
+        finally:
+            self.deleting.remove(version)
+
+    def came(self, key: str, generation: Generation) -> None:
+        """A file was uploaded."""
+        version, mark = self.of(_version(key)), self.of(key)
+        if self._is_empty(_version(key)) and self._is_clear(_version(key)) and not version.calls:
+            version.touch(False)  # it was seen empty
+            version.blurred = False
+        if mark.generation != generation:
+            mark.touch(None if mark.calls else False)
+            mark.blurred = bool(mark.calls)
+            mark.etags |= {mark.generation[0]} if mark.generation else set()
+        elif mark.withdrawn:  # the same bytes again within a second: nobody can tell whether it was gone
+            mark.touch(None)
+        mark.generation = generation
+        self.present.add(key)
+
+    def went(self, key: str) -> None:
+        """A file was deleted, by anybody."""
+        self.present.remove(key)
+        if self._is_empty(_version(key)):
+            mark = self.of(_version(key))
+            mark.touch(None if mark.withdrawn else mark.withdrawn)  # somebody may see the folder empty, or not
+            mark.blurred = True
+
+    def resolve(self, known: Callable[[str], bool]) -> None:
+        """Nothing is under way: what was unknown is as the records have it now."""
+        for path, mark in self.marks.items():
+            if mark.withdrawn is None:
+                mark.withdrawn = known(path)
+            mark.blurred = False
+
+    def may_go(self, key: str) -> bool:
+        """Whether maintain may delete this file: it or its version is withdrawn, for all that anybody was told.
+
+        Or its bytes were there before and withdrawn, and no record knows yet that they came again: S3 deletes by ETag.
+        """
+        version, mark = _version(key), self.of(key)
+        again = mark.generation is not None and mark.generation[0] in mark.etags
+        withdrawn = mark.withdrawn is not False or self.of(version).withdrawn is not False
+        return withdrawn or (again and not self.quiet(version))
+
+    def _is_clear(self, version: str) -> bool:
+        return version not in self.deleting and self.quiet(version)
+
+    def _is_empty(self, version: str) -> bool:
+        return not any(key.startswith(f"{version}/") for key in self.present)
+
+
+def _version(path: str) -> str:
+    return "/".join(path.split("/")[:6])
