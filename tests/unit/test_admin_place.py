@@ -40,6 +40,7 @@ STACK = {
             "RetainDays": "0",
             "GraceHours": "48",
             "StaleDays": "3",
+            "MaxUploadBytes": "30000000000",
         }.items()
     ],
     "Outputs": [
@@ -92,6 +93,7 @@ def test_a_stack_is_known_by_its_outputs_and_parameters(monkeypatch: pytest.Monk
     assert (found.bucket, found.edge, found.api, found.clients) == (
         "images-1", "https://images.example.org", "https://api.example.org", ("lxd",)
     )  # fmt: skip
+    assert found.max_bytes == 30_000_000_000
 
 
 @pytest.mark.parametrize(

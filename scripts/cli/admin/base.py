@@ -73,7 +73,9 @@ def main(context: click.Context, /, **named: Any) -> None:
     """Look at a server, check it, repair it.
 
     Without --stack or --bucket it is the local stack that ./scripts/local started. Nothing is deleted, withdrawn or
-    rebuilt without --yes; without it these commands print what they would do, and why.
+    rebuilt without --yes; without it these commands print what they would do, and why. restore and sweep lose nothing
+    and act at once. With --dry-run nothing is changed, whatever else is said. A PATH without its stream in front
+    means images/.
 
     \b
     ./scripts/admin list                                   what is there, and what waits for what
@@ -105,11 +107,18 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
     ) -> None:
         named = Named(stack, bucket, url, state_dir, as_json).over(before)
         with errors_told():
-            function(named.open(), named.as_json, *args, **kwargs)
+            place = named.open()
+            try:
+                function(place, named.as_json, *args, **kwargs)
+            finally:  # also when it broke off: what was done by then the edge does not know either
+                place.say_untold()
 
     return run
 
 
+yes_anyway = click.option(
+    "--yes", is_flag=True, expose_value=False, help="Accepted as everywhere else: it is done without it too."
+)
 yes = click.option("--yes", is_flag=True, help="Really do it.")
 clients = click.option(
     "--clients",

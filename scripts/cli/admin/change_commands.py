@@ -9,8 +9,8 @@ from typing import Final, NoReturn
 
 import click
 
-from cli.admin import importing, shown
-from cli.admin.base import command, main
+from cli.admin import importing, paths, shown
+from cli.admin.base import command, main, yes_anyway
 from cli.admin.base import yes as yes_option
 from cli.admin.dry import DryStore
 from cli.admin.faults import FOUND, NOTHING, end
@@ -18,7 +18,7 @@ from cli.admin.place import Place
 from operations import withdrawals
 from operations.retain import Rules, retain
 from operations.work import Work
-from simplestreams.keys import parse_target
+from simplestreams.keys import Target, path_of
 from simplestreams.retention import Rule
 
 AS_DEPLOYED: Final = "[default: as the stack was deployed"
@@ -33,27 +33,35 @@ AS_DEPLOYED: Final = "[default: as the stack was deployed"
 def withdraw(place: Place, as_json: bool, path: str, reason: str, grace_hours: int | None, yes: bool) -> None:
     """Take PATH (a product, a version or a file) off the list; its files are deleted after the grace time."""
     store = place.store if yes else DryStore(place.store)
-    target = parse_target(path)
+    target = paths.target(path)
     hours = place.rules.grace_hours if grace_hours is None else grace_hours
     done = withdrawals.withdraw(store, target, datetime.now(UTC), hours, time.sleep, reason)
     will = f"withdrawn, deleted after {done.delete_after}"
-    _tell_changed(as_json, not yes, path, done, will if yes else f"would be {will}; add --yes to do it")
+    _tell_changed(as_json, not yes, target, done, will if yes else f"would be {will}; add --yes to do it")
 
 
 @main.command()
 @click.argument("path")
-@click.option("--dry-run", is_flag=True, help="Print what would be back, and change nothing.")
+@click.option("--dry-run", is_flag=True, help="Print what would be back, and change nothing, also with --yes.")
+@yes_anyway
 @command
 def restore(place: Place, as_json: bool, path: str, dry_run: bool) -> None:
-    """Put PATH (a product, a version or a file) back on the list, as long as it was not deleted."""
+    """Put PATH (a product, a version or a file) back on the list, as long as it was not deleted.
+
+    It is done at once, without --yes: nothing is lost by it.
+    """
     store = DryStore(place.store) if dry_run else place.store
-    done = withdrawals.restore(store, parse_target(path), time.sleep)
-    _tell_changed(as_json, dry_run, path, done, "would be on the list again" if dry_run else "on the list again")
+    target = paths.target(path)
+    done = withdrawals.restore(store, target, time.sleep)
+    _tell_changed(as_json, dry_run, target, done, "would be on the list again" if dry_run else "on the list again")
 
 
-def _tell_changed(as_json: bool, dry_run: bool, path: str, done: withdrawals.Changed, what: str) -> None:
+def _tell_changed(as_json: bool, dry_run: bool, target: Target, done: withdrawals.Changed, what: str) -> None:
     if not (done.versions or done.files):
-        end(NOTHING, f"there is no {path}, or its files are being deleted; `admin undelete` may bring them back")
+        end(
+            NOTHING,
+            f"there is no {path_of(target)}, or its files are being deleted; `admin undelete` may bring them back",
+        )
     if as_json:
         shown.as_json({"dry_run": dry_run, **asdict(done)})
         return
@@ -70,7 +78,7 @@ def _tell_changed(as_json: bool, dry_run: bool, path: str, done: withdrawals.Cha
 )
 @click.option("--grace-hours", type=click.IntRange(1), help=f"Until it is deleted.  {AS_DEPLOYED}, else 24]")
 @click.option("--stale-days", type=click.IntRange(0), help=f"0 keeps unfinished uploads.  {AS_DEPLOYED}, else 7]")
-@click.option("--dry-run", is_flag=True, help="Print what would happen; so it is without --yes.")
+@click.option("--dry-run", is_flag=True, help="Print what would happen, also with --yes; so it is without --yes.")
 @yes_option
 @command
 def prune(place: Place, as_json: bool, dry_run: bool, yes: bool, **given: int | None) -> None:
@@ -127,6 +135,8 @@ def import_(place: Place, as_json: bool, source: str, yes: bool) -> None:
     \b
     ./scripts/admin import /var/www/simplestreams --yes
     """
+    if not (source.startswith("s3://") or Path(source).is_dir()):
+        end(NOTHING, f"there is no folder {source} on this machine; a bucket is named s3://BUCKET/PREFIX")
     files = importing.bucket(place.s3, source) if source.startswith("s3://") else importing.folder(Path(source))
     with shown.busy("comparing") as told:
         todo = importing.plan(place, files, told)

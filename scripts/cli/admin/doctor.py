@@ -14,24 +14,28 @@ from botocore.exceptions import ClientError
 
 from cli.admin import queue_checks
 from cli.admin.faults import CATALOG, OUTSIDE, RECORD, explain
-from cli.admin.findings import AGAIN, DEPLOY, Findings, NotSeen
+from cli.admin.findings import AGAIN, DEPLOY, Findings, Hint, NotSeen
 from cli.admin.place import Place
+from operations.look import documented_streams
 from operations.sweep import sweep
 from operations.work import Work
 from simplestreams import catalog
 from simplestreams.errors import RejectedUpload
+from simplestreams.fold import product_id
 from simplestreams.keys import CLAIMS, RECORDS, parse_key, parse_record_key
+from storage.catalogs import Catalogs
 
 OLD_CLAIM: Final = timedelta(hours=1)
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that is wrong, and what to do."""
+    """One thing that is wrong, and what to do; a `hint` may well be meant so."""
 
     check: str
     what: str
     remedy: str
+    hint: bool = False
 
 
 @dataclass
@@ -40,6 +44,7 @@ class Checked:
 
     name: str
     findings: list[Finding] = field(default_factory=list)
+    hints: list[Finding] = field(default_factory=list)
     not_seen: list[str] = field(default_factory=list)
 
 
@@ -51,6 +56,8 @@ def examine(place: Place) -> Iterator[Checked]:
             for found in check(place):
                 if isinstance(found, NotSeen):
                     checked.not_seen.append(found.why)
+                elif isinstance(found, Hint):
+                    checked.hints.append(Finding(name, found.what, found.remedy, hint=True))
                 else:
                     checked.findings.append(Finding(name, *found))
         except OUTSIDE as error:
@@ -84,6 +91,30 @@ def _agreement(place: Place) -> Findings:
         yield f"{task.path}: {task.why}", "admin sweep"
     for key in work.unreadable:
         yield f"{key} cannot be read", RECORD
+
+
+def _withheld(place: Place) -> Findings:
+    """Images that another product lists already: whoever may publish there can take somebody's image off the list."""
+    catalogs = Catalogs(place.store)
+    for stream in sorted(documented_streams(place.store)):
+        document = catalogs.products(stream)
+        for name, entries in sorted(document.withheld.items()):
+            for entry in entries:
+                if entry.fingerprint and "/" not in entry.held_by:  # with a slash it is a version of its own
+                    path = f"{product_id(stream, name).path}/{entry.version}/{entry.file}"
+                    holder = _holder(document, entry.held_by, entry.fingerprint)
+                    what = f"{path} is not listed, for {holder} has the same image"
+                    yield Hint(what, f"if that one should not have it: admin withdraw {holder}")
+
+
+def _holder(document: catalog.Products, name: str, fingerprint: str) -> str:
+    """The path of the version that lists an image; that of the product if it lists it no longer."""
+    path = product_id(document.content_id, name).path
+    versions = catalog.decode_versions(document.products[name]) if name in document.products else {}
+    for version, entry in versions.items():
+        if fingerprint.encode() in bytes(catalog.encode_versions({version: entry})):
+            return f"{path}/{version}"
+    return path
 
 
 def _orphans(place: Place) -> Findings:
@@ -187,6 +218,7 @@ CHECKS: Final[dict[str, Callable[[Place], Findings]]] = {
     "queues": queue_checks.queues,
     "documents": _documents,
     "agreement": _agreement,
+    "withheld": _withheld,
     "orphans": _orphans,
     "claims": _claims,
     "private": _private,

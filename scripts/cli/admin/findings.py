@@ -15,5 +15,13 @@ class NotSeen:
     why: str
 
 
-Findings = Iterator[tuple[str, str] | NotSeen]
-"""What is wrong and what helps, or what could not be seen."""
+@dataclass(frozen=True)
+class Hint:
+    """What may well be meant so, and what to do if it is not."""
+
+    what: str
+    remedy: str
+
+
+Findings = Iterator[tuple[str, str] | NotSeen | Hint]
+"""What is wrong and what helps, what could not be seen, or what may be wrong."""

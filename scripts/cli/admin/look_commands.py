@@ -8,39 +8,52 @@ from typing import Any
 
 import click
 
-from cli.admin import checking, doctor, looking, shown
+from cli.admin import checking, doctor, looking, paths, shown
 from cli.admin.base import command, main
 from cli.admin.faults import FOUND, NOTHING, end
 from cli.admin.place import Place
-from simplestreams.keys import ImageKey, VersionId, parse_target
+from simplestreams.keys import ImageKey, VersionId
 
 MOST_SHOWN = 20
 """Findings of one check that a person reads."""
 
 
 @main.command(name="list")
-@click.argument("below", default="", metavar="[PATH]")
+@paths.below
 @click.option("--unlisted", is_flag=True, help="Only what clients do not see.")
 @command
 def list_(place: Place, as_json: bool, below: str, unlisted: bool) -> None:
-    """What is there: every version below PATH with its state, and why it is not listed.
+    """What is there: every version below PATH with its state, and why it, or a file of it, is not listed.
+
+    PATH is a version or any folder above it; without its stream in front it means images/. On a terminal the
+    reasons stand below each version; a program gets one line a version, with tabs between: version, state, listed,
+    files, size, reasons.
 
     \b
     ./scripts/admin list images-daily
+    ./scripts/admin list ubuntu/noble
     ./scripts/admin list --unlisted
     """
-    in_catalog = {entry.version.path for entry in looking.listed(place.store, below)}
-    rows = [looking.described(found, in_catalog) for found in looking.seen(place.store, below)]
+    there = looking.catalogued(place.store, below)
+    in_catalog = {entry.version.path for entry in there.items}
+    seen = looking.seen(place.store, below)
+    rows = [looking.described(found, there, found.version.path in in_catalog) for found in seen]
+    if below and not rows:
+        end(NOTHING, f"{_unknown(below)}; it takes a version or any folder above it")
     rows = [row for row in rows if not (unlisted and row["listed"])]
     if as_json:
         shown.as_json(rows)
         return
-    shown.table(("version", "state", "listed", "files", "size", "first reason"), map(_cells, rows))
+    shown.listing(("version", "state", "listed", "files", "size"), [(_cells(row), row["reasons"]) for row in rows])
 
 
-def _cells(row: dict[str, Any]) -> tuple[object, ...]:
-    is_listed = "yes" if row["listed"] else ""
-    return (row["version"], row["state"], is_listed, row["files"], shown.size(row["bytes"]), *row["reasons"][:1])
+def _unknown(path: str) -> str:
+    return f"nothing is known of {path}; `admin sweep` looks for what events missed"
+
+
+def _cells(row: dict[str, Any]) -> tuple[str, ...]:
+    is_listed = "yes" if row["listed"] else "no"
+    return (row["version"], row["state"], is_listed, str(row["files"]), shown.size(row["bytes"]))
 
 
 @main.command()
@@ -53,37 +66,43 @@ def show(place: Place, as_json: bool, path: str) -> None:
     ./scripts/admin show images/ubuntu/noble/amd64/default
     ./scripts/admin --json show images/ubuntu/noble/amd64/default/20261123_10:00
     """
-    target = parse_target(path)
+    target = paths.target(path)
     below = target.version.path if isinstance(target, ImageKey) else target.path
-    wanted = list(looking.seen(place.store, below))
-    if not wanted:
-        end(NOTHING, f"nothing is known of {path}; `admin sweep` looks for what events missed")
-    items = looking.listed(place.store, below)
-    found = [
-        {
-            "version": one.version.path,
-            "record": looking.plain(one.record) if one.record else one.damage,
-            "catalog": {e.name: looking.plain(e.item) for e in items if e.version == one.version},
-        }
-        for one in wanted
-    ]
+    there = looking.catalogued(place.store, below)
+    found = [_known(one, there) for one in looking.seen(place.store, below)]
+    if not found:
+        end(NOTHING, _unknown(below))
     if as_json:
         shown.as_json(found)
         return
     for one in found:
-        click.echo(one["version"])
-        if isinstance(one["record"], str):
-            click.echo(f"  {one['record']}")
-            continue
+        _tell_known(one)
+
+
+def _known(one: looking.Seen, there: looking.Catalogued) -> dict[str, Any]:
+    items = {entry.name: looking.plain(entry.item) for entry in there.items if entry.version == one.version}
+    return {
+        "version": one.version.path,
+        "record": looking.plain(one.record) if one.record else one.damage,
+        "catalog": items,
+        "withheld": looking.plain(there.withheld.get(one.version.path, [])),
+        "reasons": [asdict(why) for why in looking.reasons(one, there, bool(items))],
+    }
+
+
+def _tell_known(one: dict[str, Any]) -> None:
+    click.echo(one["version"])
+    if not isinstance(one["record"], str):
         click.echo(f"  {one['record']['state']}, {len(one['catalog'])} items listed")
         for file, facts in sorted(one["record"]["files"].items()):
-            click.echo(f"  {file}  {shown.size(facts['size_bytes'])}  sha256 {facts.get('sha256') or 'not read'}")
-        for reason in one["record"]["reasons"]:
-            click.echo(f"  {reason['kind']}: {reason['sentence']}")
+            sha256 = facts.get("sha256") or "not read"
+            click.echo(f"  {shown.one_line(file)}  {shown.size(facts['size_bytes'])}  sha256 {sha256}")
+    for why in one["reasons"]:
+        click.echo(f"  {why['kind']}: {shown.one_line(why['sentence'])}")
 
 
 @main.command()
-@click.argument("below", default="", metavar="[PATH]")
+@paths.below
 @click.option("--sample", type=click.IntRange(1), help="Only so many versions, chosen at random.")
 @click.option("--seed", type=int, default=None, help="Choose the same sample again.")
 @click.option("--through-edge", is_flag=True, help="Read through the address that clients know, not from the bucket.")
@@ -129,10 +148,14 @@ def _tell_verified(as_json: bool, versions: set[VersionId], total: int, wrong: l
 @main.command(name="doctor")
 @command
 def doctor_(place: Place, as_json: bool) -> None:
-    """Look the whole server over. Each finding names its remedy; exit code 1 if there is one."""
+    """Look the whole server over. Each finding names its remedy; exit code 1 if there is one.
+
+    A hint is what may well be meant so, such as an image that is not listed because another product lists it; it
+    leaves the exit code as it is.
+    """
     found: list[doctor.Finding] = []
     for checked in _watched(doctor.examine(place)):
-        found += checked.findings
+        found += [*checked.findings, *checked.hints]
         if as_json:
             for why in checked.not_seen:
                 shown.say(f"{checked.name}: not looked at: {why}")
@@ -140,20 +163,25 @@ def doctor_(place: Place, as_json: bool) -> None:
             _tell_checked(checked)
     if as_json:
         shown.as_json([asdict(finding) for finding in found])
-    sys.exit(FOUND if found else 0)
+    sys.exit(FOUND if any(not finding.hint for finding in found) else 0)
 
 
 def _tell_checked(checked: doctor.Checked) -> None:
-    count, shortened = len(checked.findings), len(checked.findings) - MOST_SHOWN
     ok = "ok, as far as it was looked at" if checked.not_seen else "ok"
-    said = f"{count} finding{'s' if count > 1 else ''}" if count else ok
-    click.echo(f"{checked.name}: {said}")
-    for finding in checked.findings[:MOST_SHOWN]:
-        click.echo(f"  {finding.what}\n    -> {finding.remedy}")
-    if shortened > 0:
-        click.echo(f"  and {shortened:,} more; --json has all of them")
+    said = _counted(len(checked.findings), "finding") if checked.findings else ok
+    hints = f"; {_counted(len(checked.hints), 'hint')}" if checked.hints else ""
+    click.echo(f"{checked.name}: {said}{hints}")
+    for found in (checked.findings, checked.hints):
+        for finding in found[:MOST_SHOWN]:
+            click.echo(f"  {'hint: ' if finding.hint else ''}{finding.what}\n    -> {finding.remedy}")
+        if len(found) > MOST_SHOWN:
+            click.echo(f"  and {len(found) - MOST_SHOWN:,} more; --json has all of them")
     for why in checked.not_seen:
         click.echo(f"  not looked at: {why}")
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count:,} {what}{'s' if count > 1 else ''}"
 
 
 def _watched(checks: Iterator[doctor.Checked]) -> Iterator[doctor.Checked]:

@@ -10,9 +10,11 @@ import msgspec
 
 from operations.look import documented_streams
 from simplestreams import catalog, items, records
+from simplestreams.catalog import Withheld
 from simplestreams.errors import CatalogDamaged, RejectedUpload
+from simplestreams.fold import product_id
 from simplestreams.keys import RECORDS, ProductId, VersionId, parse_record_key
-from simplestreams.records import Record
+from simplestreams.records import Record, Withdrawal
 from storage.catalogs import Catalogs
 from storage.port import Store
 
@@ -35,6 +37,26 @@ class Listed:
     version: VersionId
     name: str
     item: catalog.Item
+
+
+@dataclass(frozen=True)
+class Catalogued:
+    """What the catalog has: its items, and by path of a version what of it is withheld."""
+
+    items: list[Listed]
+    withheld: dict[str, list[Withheld]]
+
+
+@dataclass(frozen=True)
+class Why:
+    """Why a version, or a part of it, is not listed; or what of it was passed over.
+
+    `kind` is that of a record's reason, or: withdrawn, withheld (something else that is listed has its place),
+    unreadable.
+    """
+
+    kind: str
+    sentence: str
 
 
 def is_below(path: str, root: str) -> bool:
@@ -85,13 +107,26 @@ def _products(store: Store) -> set[ProductId]:
 
 def listed(store: Store, below: str = "") -> list[Listed]:
     """Every item that the catalog names at or below a path."""
-    found = []
+    return catalogued(store, below).items
+
+
+def catalogued(store: Store, below: str = "") -> Catalogued:
+    """The same, and what sound versions have to do without because of what else is listed."""
+    found = Catalogued([], {})
     catalogs = Catalogs(store)
     for stream in streams(store):
-        for name, product in catalogs.products(stream).products.items():
+        document = catalogs.products(stream)
+        for name, product in document.products.items():
             for version, entry in catalog.decode_versions(product).items():
-                id_ = VersionId(ProductId(stream, *name.split(":")), version)
-                found += [Listed(id_, key, item) for key, item in entry.items.items() if is_below(item.path, below)]
+                id_ = VersionId(product_id(stream, name), version)
+                found.items.extend(
+                    Listed(id_, k, item) for k, item in entry.items.items() if is_below(item.path, below)
+                )
+        for name, entries in document.withheld.items():
+            for lost in entries:  # an alias that was lost is the whole product's
+                if lost.version:
+                    path = f"{product_id(stream, name).path}/{lost.version}"
+                    found.withheld.setdefault(path, []).append(lost)
     return found
 
 
@@ -107,17 +142,43 @@ def clients(store: Store) -> tuple[str, ...]:
     return tuple(client for client in items.ALL_CLIENTS if own[client] & ftypes) or items.ALL_CLIENTS
 
 
-def described(found: Seen, in_catalog: set[str]) -> dict[str, Any]:
-    """One line of `admin list`."""
+def described(found: Seen, there: Catalogued, is_listed: bool) -> dict[str, Any]:
+    """One version as `admin list` tells it."""
     record = found.record
+    withdrawn_files = {file: facts.withdrawn for file, facts in record.files.items()} if record else {}
     return {
         "version": found.version.path,
         "state": record.state if record else "unreadable",
-        "listed": found.version.path in in_catalog,
+        "listed": is_listed,
         "files": len(record.files) if record else 0,
         "bytes": record.size_bytes if record else 0,
-        "reasons": [reason.sentence for reason in record.reasons] if record else [found.damage],
+        "reasons": [why.sentence for why in reasons(found, there, is_listed)],
+        "withdrawn": plain(record.withdrawn) if record else None,
+        "withdrawn_files": {file: plain(withdrawn) for file, withdrawn in withdrawn_files.items() if withdrawn},
     }
+
+
+def reasons(found: Seen, there: Catalogued, is_listed: bool) -> list[Why]:
+    """Everything that keeps a version, or a file of it, off the list: what the record says, and what the catalog."""
+    record = found.record
+    if record is None:
+        return [Why("unreadable", found.damage)]
+    told = [Why("withdrawn", _withdrawn("it", record.withdrawn))] if record.withdrawn else []
+    withdrawn = {file: facts.withdrawn for file, facts in record.files.items() if facts.withdrawn}
+    told += [Why("withdrawn", _withdrawn(file, withdrawal)) for file, withdrawal in withdrawn.items()]
+    # The record has a sentence of its own about each withdrawn file, and no other: it does not say why.
+    told += [Why(reason.kind, reason.sentence) for reason in record.reasons if reason.file not in withdrawn]
+    withheld = there.withheld.get(found.version.path, [])
+    told += [Why("withheld", entry.reason) for entry in withheld]
+    if record.state == "sound" and not (is_listed or withheld):
+        told.append(Why("waiting", "it is sound and about to be listed; `admin sweep` if that lasts"))
+    return told
+
+
+def _withdrawn(what: str, withdrawal: Withdrawal) -> str:
+    until = "is being deleted" if withdrawal.final else f"is deleted after {withdrawal.delete_after}"
+    why = f": {withdrawal.reason}" if withdrawal.reason else "; no reason was given"
+    return f"{what} was withdrawn at {withdrawal.since} and {until}{why}"
 
 
 def plain(value: object) -> Any:

@@ -2,19 +2,22 @@
 
 import json
 import os
+import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from decimal import Decimal
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import quote
 
 import boto3
 import click
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
-from cli.admin import looking
+from cli.admin import looking, shown
 from cli.admin.faults import NO_CREDENTIALS, NO_STACK, NOTHING, end
 from cli.folders import default_state_folder
 from local_stack.errors import NotRunning
@@ -44,6 +47,16 @@ def rules_of(chosen: Mapping[str, str]) -> Rules:
     return Rules(Rule(versions, days), grace, stale)
 
 
+def max_bytes_of(chosen: Mapping[str, str]) -> int:
+    """The largest file that a stack with these parameters takes; no limit where that is not known."""
+    # CloudFormation may give a number back as 5.3687091200E10.
+    return int(Decimal(chosen["MaxUploadBytes"])) if "MaxUploadBytes" in chosen else NO_LIMIT
+
+
+NO_LIMIT: Final = sys.maxsize
+"""Nothing is cut short on this machine, as a run of digest would be."""
+MOST_FOLDERS: Final = 5
+"""Folders that the command for the edge names singly."""
 EDGE_PATIENCE_S: Final = 300
 """How long a command waits for the edge, which takes seconds as a rule and minutes at worst."""
 AS_USUAL: Final = rules_of({})
@@ -63,7 +76,8 @@ class Place:
     """One server. `edge` is the address that clients know, `api` that of uploads, `stack` the name that it was
     deployed under, `deployed_for` the clients that it was deployed for; each is empty when it is not known.
     `rules` are what maintain goes by there, the template's defaults when that is not known; `distribution` is what
-    CloudFront calls the edge, empty where there is none or it is not known.
+    CloudFront calls the edge, empty where there is none or it is not known. `max_bytes` is the largest file that is
+    accepted there. `untold` are the keys that an edge should have forgotten whose distribution is not known.
     """
 
     session: Any
@@ -76,6 +90,8 @@ class Place:
     deployed_for: tuple[str, ...] = ()
     rules: Rules = AS_USUAL
     distribution: str = ""
+    max_bytes: int = NO_LIMIT
+    untold: set[str] = field(default_factory=set, compare=False)
 
     @cached_property
     def clients(self) -> tuple[str, ...]:
@@ -86,11 +102,28 @@ class Place:
         """Have the edge forget what it holds of these keys, and wait until it has: as publish does."""
         if self.distribution:
             edge.forget(self.session.client("cloudfront"), self.distribution, keys, time.sleep, EDGE_PATIENCE_S)
+        else:
+            self.untold.update(keys)
 
     def forget_soon(self, keys: Sequence[str]) -> None:
         """The same without waiting: as maintain does for what it deleted."""
         if self.distribution:
             edge.ask(self.session.client("cloudfront"), self.distribution, keys, time.sleep, EDGE_PATIENCE_S)
+        else:
+            self.untold.update(keys)
+
+    def say_untold(self) -> None:
+        """Say what the edge was not told, and how to tell it, in one line. The local stack has no edge that keeps."""
+        if not self.untold or self.endpoint:
+            return
+        folders = sorted({key.rpartition("/")[0] for key in self.untold})
+        if len(folders) > MOST_FOLDERS:
+            folders = sorted({folder.split("/")[0] for folder in folders})
+        wildcards = " ".join(f"'/{quote(folder, safe='/:~')}/*'" for folder in folders)
+        shown.say(
+            f"the edge was not told to forget {len(self.untold):,} files, for its distribution is not known: use "
+            f"--stack NAME, or now: aws cloudfront create-invalidation --distribution-id ID --paths {wildcards}"
+        )
 
     @cached_property
     def s3(self) -> Any:
@@ -208,6 +241,7 @@ def deployed(stack: str) -> Place:
         stack=stack,
         deployed_for=CLIENT_CHOICES.get(chosen.get("Clients", ""), ()),
         rules=rules_of(chosen),
+        max_bytes=max_bytes_of(chosen),
         distribution=outputs.get("DistributionId", ""),
     )
 

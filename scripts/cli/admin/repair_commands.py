@@ -1,28 +1,31 @@
 """Commands that make good what was missed, lost or damaged: sweep, rebuild, redrive, undelete."""
 
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 
 import click
 
 import notices
-from cli.admin import redriving, repairing, restoring, shown
+from cli.admin import paths, redriving, repairing, restoring, shown
 from cli.admin.base import clients as clients_option
-from cli.admin.base import command, main
+from cli.admin.base import command, main, yes_anyway
 from cli.admin.base import yes as yes_option
 from cli.admin.faults import FOUND, NOTHING, end
 from cli.admin.place import Place
 from operations.sweep import sweep as sweep_bucket
 from operations.work import Work
-from settings import CLIENT_CHOICES, DEFAULT_MAX_BYTES
+from settings import CLIENT_CHOICES
 
 
 @main.command()
 @clients_option
-@click.option("--dry-run", is_flag=True, help="Print what is missing, and send nothing.")
+@click.option("--dry-run", is_flag=True, help="Print what is missing, and send nothing, also with --yes.")
+@yes_anyway
 @command
 def sweep(place: Place, as_json: bool, clients: str | None, dry_run: bool) -> None:
-    """Find what events missed and have it looked at again. Harmless at any time."""
+    """Find what events missed and have it looked at again. Harmless at any time, so it is done without --yes."""
     url = place.queue("images").url
 
     def send(key: str) -> None:
@@ -55,14 +58,30 @@ def rebuild_catalog(place: Place, as_json: bool, clients: str | None, yes: bool)
 
 
 @rebuild.command(name="records")
-@click.argument("below", default="", metavar="[PATH]")
+@paths.below
 @yes_option
 @command
 def rebuild_records(place: Place, as_json: bool, below: str, yes: bool) -> None:
-    """Read the images whose record is missing, unreadable or out of date, here on this machine."""
+    """Read the images whose record is missing, unreadable or out of date, here on this machine.
+
+    PATH is a version or any folder above it. The edge forgets what it holds of files whose record is made from
+    nothing. Ends with exit code 1 when another worker was reading one of them: that one is to be looked at again.
+    """
     with shown.busy("comparing records and images"):
-        steps = list(repairing.records_again(place.store, below, DEFAULT_MAX_BYTES))
-    _carry_out(as_json, yes, steps)
+        again = repairing.records_again(place.store, below, place.max_bytes)
+    if below and not again.versions:
+        end(NOTHING, f"there is no image and no record at or below {below}; it takes a version or any folder above it")
+    _carry_out(as_json, yes, [*_forgetting(place, again.anew, yes), *again.steps])
+
+
+def _forgetting(place: Place, keys: list[str], yes: bool) -> list[repairing.Step]:
+    """The edge forgets these before anything lists them again."""
+    if keys and place.distribution:
+        what = f"have the edge forget {len(keys):,} files: whether they held other bytes before, no record says"
+        return [repairing.Step(what, partial(place.forget, keys))]
+    if yes:
+        place.forget(keys)  # notes that it cannot
+    return []
 
 
 @main.command()
@@ -105,9 +124,10 @@ def undelete(place: Place, as_json: bool, path: str, yes: bool) -> None:
     ./scripts/admin undelete images/ubuntu/noble/amd64/default/20261123_10:00 --yes
     """
     restoring.check(path)
+    path = paths.with_stream(path)
     found = restoring.deleted(place, path)
     if not found:
-        end(NOTHING, f"the bucket keeps nothing deleted below {path}")
+        end(NOTHING, f"the bucket keeps nothing deleted at or below {path}; it takes a file or any folder above it")
     if half := restoring.being_deleted(place, found):
         end(FOUND, f"the deletion of {', '.join(half)} has not ended: `admin prune --yes` ends it, then try again")
     there: list[str] = []
@@ -126,17 +146,24 @@ def _chosen(place: Place, clients: str | None) -> tuple[str, ...]:
 
 
 def _carry_out(as_json: bool, yes: bool, steps: list[repairing.Step]) -> None:
-    """Take the steps if that is wanted, with progress; then tell them."""
-    if yes:
-        with shown.count_progress() as progress:
-            for step in progress.track(steps, description="repairing"):
-                step.do()
-    _tell(as_json, yes, [step.what for step in steps])
+    """Take the steps if that is wanted, with progress; then tell them. Ends with 1 when one came to nothing."""
+    done, left = [], []
+    with shown.count_progress() as progress:
+        for step in progress.track(steps, description="repairing") if yes else steps:
+            came = step.do() if yes else None
+            if isinstance(came, repairing.NotDone):
+                left.append(came.why)
+            else:
+                done.append(step.what)
+    for sentence in left:
+        shown.say(f"not done: {sentence}")
+    _tell(as_json, yes, done, left)
+    sys.exit(FOUND if left else 0)
 
 
-def _tell(as_json: bool, really: bool, done: list[str]) -> None:
+def _tell(as_json: bool, really: bool, done: list[str], left: Sequence[str] = ()) -> None:
     if as_json:
-        shown.as_json({"done" if really else "would do": done})
+        shown.as_json({"done" if really else "would do": done, **({"not done": left} if left else {})})
         return
     for sentence in done:
         click.echo(sentence)

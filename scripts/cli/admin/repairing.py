@@ -3,13 +3,13 @@
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Final
 
 from cli.admin.looking import is_below
-from operations.look import known_products, look
+from operations.look import Product, known_products, look
 from operations.settle import Tools, settle
 from publish.commit import Tools as PublishTools
 from publish.commit import publish
@@ -27,29 +27,67 @@ CLAIM_S: Final = 900
 
 @dataclass(frozen=True)
 class Step:
-    """One thing to repair: a sentence that says what would be done, and what does it."""
+    """One thing to repair: a sentence that says what would be done, and what does it, or answers with NotDone."""
 
     what: str
     do: Callable[[], Any]
 
 
-def records_again(store: Store, below: str, max_bytes: int) -> Iterator[Step]:
+@dataclass(frozen=True)
+class NotDone:
+    """What a step answers that came to nothing; the sentence says why, and what helps."""
+
+    why: str
+
+
+@dataclass
+class Again:
+    """How to make records again. `anew`: keys of the files whose record begins from nothing; `versions` were looked at.
+
+    Of those nobody knows any more whether their keys held other bytes before (`Record.replaced`), so the edge may
+    have those still and publish will not tell it: who carries the steps out has it forget them first.
+    """
+
+    steps: list[Step] = field(default_factory=list)
+    anew: list[str] = field(default_factory=list)
+    versions: int = 0
+
+
+def records_again(store: Store, below: str, max_bytes: int) -> Again:
     """Read the images of every version whose record is missing, unreadable or out of date."""
+    again, tools = Again(), _tools(store, max_bytes)
     for product in known_products(store, Catalogs(store), _index(store), ""):
         if not (is_below(product.path, below) or is_below(below, product.path)):
             continue
         looked = look(store, product)
         for version in sorted(looked.folders.keys() | looked.seen.keys()):
-            if not is_below(version.path, below):
-                continue
-            unreadable = version in looked.seen and version not in looked.known
-            reason = outdated(looked.known.get(version), looked.folders.get(version, {}))
-            if unreadable:
-                gone = partial(_delete, store, version.record_key, looked.seen[version].revision)
-                yield Step(f"delete {version.record_key}, which cannot be read", gone)
-            if unreadable or reason:
-                why = reason or "its record cannot be read"
-                yield Step(f"read {version.path} again: {why}", partial(settle, version, _tools(store, max_bytes)))
+            if is_below(version.path, below):
+                _record_again(again, looked, version, tools)
+    return again
+
+
+def _record_again(again: Again, looked: Product, version: VersionId, tools: Tools) -> None:
+    again.versions += 1
+    folder, known = looked.folders.get(version, {}), looked.known.get(version)
+    unreadable = version in looked.seen and known is None
+    reason = outdated(known, folder)
+    if unreadable:
+        gone = partial(_delete, tools.store, version.record_key, looked.seen[version].revision)
+        again.steps.append(Step(f"delete {version.record_key}, which cannot be read", gone))
+    if unreadable or reason:
+        why = "its record cannot be read" if unreadable else reason
+        again.steps.append(Step(f"read {version.path} again: {why}", partial(_read_again, version, tools)))
+    if known is None:
+        again.anew.extend(f"{version.path}/{file}" for file in folder)
+
+
+def _read_again(version: VersionId, tools: Tools) -> NotDone | None:
+    if settle(version, tools).outcome != "claimed by another":
+        return None
+    return NotDone(
+        f"another worker reads {version.path} just now, or was killed while it did ({version.claim_key}, which holds "
+        f"for {CLAIM_S // 60} minutes at most): nothing was written; look again then"
+    )
 
 
 def catalog_again(store: Store, clients: Sequence[str], forget: Forget) -> Iterator[Step]:

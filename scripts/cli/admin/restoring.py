@@ -16,13 +16,13 @@ INSTEAD = {"streams": "admin rebuild catalog", RECORDS.rstrip("/"): "admin rebui
 
 
 def check(path: str) -> None:
-    """A usage error unless the path is one of images; it says what makes the other documents again."""
-    first = path.split("/", maxsplit=1)[0]
+    """A usage error when the path is of no image: everything, or a document; it says what makes that again."""
+    first = path.strip("/").partition("/")[0]
+    if not first:
+        raise click.UsageError(f"{path!r} is no path of images, expected images/… or one without its stream")
     if first in INSTEAD:
         # An old catalog, or an old record that publish then folds, names files that may be gone: never served.
         raise click.UsageError(f"{path} is made from what lies below it, and an old one may be wrong: {INSTEAD[first]}")
-    if first != "images" and not first.startswith("images-"):
-        raise click.UsageError(f"{path!r} is no path of images, expected images/… or images-<name>/…")
 
 
 def deleted(place: Place, path: str) -> list[File]:

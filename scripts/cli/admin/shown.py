@@ -1,8 +1,10 @@
 """How commands show what they found: a table for people, JSON for programs, progress on standard error."""
 
 import json
+import shutil
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import textwrap
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any, NoReturn
@@ -11,7 +13,6 @@ import click
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn, TransferSpeedColumn
-from rich.table import Column, Table
 
 from cli.admin.faults import FOUND, OUTSIDE
 from operations.work import Work
@@ -27,14 +28,46 @@ def as_json(value: Any) -> None:
     click.echo(json.dumps(value, indent=2))
 
 
-def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Print rows for a person; whatever a publisher named is not read as markup."""
-    first, *others = columns
-    shown = Table(Column(first, no_wrap=True), *others, box=None, pad_edge=False, header_style="bold")
-    for row in rows:
-        shown.add_row(*(escape(str(cell)) for cell in row))
-    console = Console(highlight=False)
-    console.print(shown, width=max(console.width, 140))
+def width() -> int:
+    """Columns of the terminal that the result goes to; 0 when it goes to a file or a program."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else 0
+
+
+def listing(columns: Sequence[str], rows: Sequence[tuple[Sequence[str], Sequence[str]]]) -> None:
+    """Print rows, each with its remarks: on a terminal below the row, else one line a row, separated by tabs.
+
+    Nothing is ever cut short: what is wider than the terminal is the terminal's to wrap.
+    """
+    if not (columns_wide := width()):
+        for cells, remarks in rows:
+            click.echo("\t".join((*cells, "; ".join(map(one_line, remarks)))))
+        return
+    widths = [max(map(len, column)) for column in zip(columns, *(cells for cells, _ in rows), strict=True)]
+    click.secho(_spaced(columns, widths), bold=True)
+    for cells, remarks in rows:
+        click.echo(_spaced(cells, widths))
+        for remark in remarks:
+            click.echo(_indented(one_line(remark), columns_wide))
+
+
+def _spaced(cells: Sequence[str], widths: Sequence[int]) -> str:
+    return "  ".join(cell.ljust(wide) for cell, wide in zip(cells, widths, strict=True)).rstrip()
+
+
+def _indented(text: str, columns_wide: int) -> str:
+    return textwrap.fill(
+        text,
+        max(columns_wide, 40),
+        initial_indent="    ",
+        subsequent_indent="      ",
+        break_long_words=False,  # a path that is cut in two cannot be copied
+        break_on_hyphens=False,
+    )
+
+
+def one_line(text: str) -> str:
+    """What somebody else wrote, with nothing in it that moves the cursor or looks like another row."""
+    return "".join(letter if letter.isprintable() else " " for letter in text)
 
 
 def bytes_progress() -> Progress:

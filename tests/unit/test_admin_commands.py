@@ -1,0 +1,300 @@
+"""What the commands of `scripts/admin` say and do, over a bucket in memory."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+import images
+from cli.admin import base, doctor, place, shown
+from cli.admin.__main__ import main
+from cli.admin.place import Place
+from memory import START, System
+from operations.withdrawals import withdraw
+from simplestreams.keys import parse_target, parse_version
+from storage.marks import marked
+
+TINY = "images/tiny/1/amd64/default"
+LATER = "2126-01-01T00:00:00+00:00"
+
+
+class FakePlace(Place):
+    """A server whose bucket is in memory, and whose edge writes down what it was told."""
+
+    def forget(self, keys: Any) -> None:
+        if self.distribution:
+            self.session.extend(("forget", key) for key in keys)
+        else:
+            super().forget(keys)
+
+
+@pytest.fixture
+def system() -> System:
+    return System()
+
+
+@pytest.fixture
+def server(system: System, monkeypatch: pytest.MonkeyPatch) -> FakePlace:
+    """What every command works on; its session is the list of what the edge was told."""
+    return serve(system, monkeypatch)
+
+
+def serve(system: System, monkeypatch: pytest.MonkeyPatch, **about: Any) -> FakePlace:
+    made = FakePlace([], "images-1", **about)
+    made.__dict__.update(store=system.store, clients=system.clients)
+    monkeypatch.setattr(base, "local", lambda _: made)
+    return made
+
+
+def admin(line: str, code: int = 0) -> Result:
+    done = CliRunner().invoke(main, line.split())
+    assert done.exit_code == code, (line, done.output, done.exception)
+    return done
+
+
+def told(line: str, code: int = 0) -> Any:
+    return json.loads(admin(f"--json {line}", code).stdout)
+
+
+def listed(system: System, path: str, **seed: Any) -> str:
+    system.upload(path, images.split_image(**seed))
+    system.catch_up()
+    return path
+
+
+def taken(system: System, path: str, reason: str = "does not boot") -> None:
+    """Withdraw something for long."""
+    withdraw(system.store, parse_target(path), START, 24 * 36500, lambda _: None, reason)
+    system.publish(*system.products())
+
+
+def test_a_version_that_is_withheld_says_what_has_its_place(system: System, server: FakePlace) -> None:
+    listed(system, "images/aaa/1/amd64/default/20261101")
+    path = listed(system, f"{TINY}/20261101")  # the same bytes
+    reason = "20261101/rootfs.squashfs is the same image as one that aaa:1:amd64:default lists: clients fail when they"
+    (row,) = told(f"list {path}")
+    assert (row["state"], row["listed"]) == ("sound", False)
+    assert row["reasons"][0].startswith(reason)
+    assert f"\t{reason}" in admin(f"list {path}").stdout
+    assert f"withheld: {reason}" in admin(f"show {path}").stdout
+    (known,) = told(f"show {path}")
+    assert known["withheld"][0]["held_by"] == "aaa:1:amd64:default"
+    assert [why["kind"] for why in known["reasons"]] == ["withheld"]
+
+
+def test_a_version_whose_name_has_another_form_says_so(system: System, server: FakePlace) -> None:
+    for day in (1, 2):
+        listed(system, f"{TINY}/2026110{day}", seed=str(day))
+    path = listed(system, f"{TINY}/20261103_10:00", seed="3")
+    assert "expected YYYYMMDD as most versions" in admin(f"list {path}").stdout
+    assert "expected YYYYMMDD as most versions" in told(f"list {path}")[0]["reasons"][0]
+
+
+def test_a_withdrawn_version_says_why_and_until_when_it_can_be_had_back(system: System, server: FakePlace) -> None:
+    path = listed(system, f"{TINY}/20261101")
+    taken(system, path)
+    (row,) = told(f"list {path}")
+    assert row["withdrawn"]["reason"] == "does not boot"
+    until = row["withdrawn"]["delete_after"]
+    for line in (f"list {path}", f"show {path}"):
+        assert f"is deleted after {until}: does not boot" in admin(line).stdout
+    assert f"is deleted after {until}: does not boot" in row["reasons"][0]
+
+
+def test_a_withdrawn_file_says_why_and_until_when_it_can_be_had_back(system: System, server: FakePlace) -> None:
+    path = listed(system, f"{TINY}/20261101")
+    taken(system, f"{path}/rootfs.squashfs", "half a root")
+    (row,) = told(f"list {path}")
+    until = row["withdrawn_files"]["rootfs.squashfs"]["delete_after"]
+    sentence = f"rootfs.squashfs was withdrawn at {START.isoformat()} and is deleted after {until}: half a root"
+    assert [reason for reason in row["reasons"] if "withdrawn" in reason] == [sentence], "once"
+    assert sentence in admin(f"list {path}").stdout
+    assert f"withdrawn: {sentence}" in admin(f"show {path}").stdout
+
+
+def test_a_reason_that_somebody_wrote_is_one_line_without_commands_for_the_terminal(
+    system: System, server: FakePlace
+) -> None:
+    path = listed(system, f"{TINY}/20261101")
+    taken(system, path, "a\nb\t\x1b[2Jc")
+    (line,) = admin(f"list {path}").stdout.splitlines()
+    assert line.endswith(": a b  [2Jc")
+    assert line.count("\t") == 5
+
+
+def test_a_program_gets_one_line_a_version_and_nothing_is_cut(system: System, server: FakePlace) -> None:
+    path = f"images/{'long-name-' * 9}/1/amd64/default"
+    system.upload(f"{path}/20261101", {"rootfs.squashfs": images.squashfs()})
+    listed(system, f"{path}/20261102")
+    lines = [line.split("\t") for line in admin("list").stdout.splitlines()]
+    assert [line[:4] for line in lines] == [
+        [f"{path}/20261101", "incomplete", "no", "1"],
+        [f"{path}/20261102", "sound", "yes", "2"],
+    ]
+    assert "waits for its metadata" in lines[0][5]
+
+
+def test_on_a_terminal_reasons_stand_below_their_version(
+    system: System, server: FakePlace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shown, "width", lambda: 80)
+    system.upload(f"{TINY}/20261101", {"rootfs.squashfs": images.squashfs()})
+    listed(system, f"{TINY}/20261102")
+    header, first, *reasons, second = admin("list").stdout.splitlines()
+    assert header.split() == ["version", "state", "listed", "files", "size"]
+    assert first.split()[:3] == [f"{TINY}/20261101", "incomplete", "no"]
+    assert all(line.startswith("    ") and len(line) <= 80 for line in reasons)
+    assert "waits for its metadata" in " ".join(" ".join(reasons).split())
+    assert second.split()[:3] == [f"{TINY}/20261102", "sound", "yes"]
+
+
+@pytest.mark.parametrize("line", ["list tiny", "list tiny/1/", "show tiny/1/amd64/default", "verify tiny"])
+def test_a_path_without_its_stream_means_images(line: str, system: System, server: FakePlace) -> None:
+    listed(system, f"{TINY}/20261101")
+    assert told(line) == told(line.replace("tiny", "images/tiny"))
+
+
+def test_what_changes_takes_a_path_without_its_stream_too(system: System, server: FakePlace) -> None:
+    path = listed(system, f"{TINY}/20261101")
+    short = path.removeprefix("images/")
+    assert told(f"withdraw {short} --yes")["versions"] == [path]
+    assert told(f"restore {short}")["versions"] == [path]
+    assert told(f"rebuild records {short}") == {"would do": []}
+    system.store.remove(parse_version(path).record_key)
+    assert told(f"rebuild records {short} --yes")["done"] == [f"read {path} again: it has no record"]
+
+
+@pytest.mark.parametrize("command", ["list", "show", "verify", "rebuild records", "undelete", "withdraw", "restore"])
+def test_where_nothing_is_it_says_so(command: str, system: System, server: FakePlace, monkeypatch: Any) -> None:
+    monkeypatch.setattr("cli.admin.restoring._generations", lambda *_: iter(()))
+    listed(system, f"{TINY}/20261101")
+    done = admin(f"{command} tin/1/amd64/default", 4)
+    assert done.stdout == ""
+    assert "images/tin/1/amd64/default" in done.stderr
+
+
+@pytest.mark.parametrize("command", ["show", "withdraw", "restore"])
+@pytest.mark.parametrize("path", ["tiny/1", "images/tiny/1/amd64", f"{TINY}/20261101/a/b"])
+def test_a_path_of_another_length_is_told_what_is_taken(command: str, path: str, server: FakePlace) -> None:
+    said = admin(f"{command} {path}", 3).stderr
+    assert "expected a product (images/<os>/<release>/<arch>/<variant>), a version (…/<version>) or a file" in said
+
+
+def test_a_rebuild_of_records_that_another_worker_reads_is_not_called_done(system: System, server: FakePlace) -> None:
+    path = listed(system, f"{TINY}/20261101")
+    version = parse_version(path)
+    system.store.remove(version.record_key)
+    # a mark of a worker that has just been killed
+    with marked(system.store, version.claim_key, "another", lambda: START.replace(year=2126), 900, lambda _: None):
+        done = admin(f"rebuild records {TINY} --yes", 1)
+        assert version.record_key not in system.store.objects
+        assert f"not done: another worker reads {path} just now" in done.stderr
+        assert "0 things done" in done.stdout
+        assert told(f"rebuild records {TINY} --yes", 1)["done"] == []
+    assert told(f"rebuild records {TINY} --yes")["done"] == [f"read {path} again: it has no record"]
+
+
+@pytest.mark.parametrize("unreadable", [True, False])
+def test_the_edge_forgets_the_files_of_a_record_that_is_made_from_nothing_before_they_are_read(
+    unreadable: bool, system: System, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = serve(system, monkeypatch, distribution="E123")
+    other, path = (listed(system, f"{TINY}/2026110{day}", seed=str(day)) for day in (1, 2))
+    system.store.on = lambda method, key: server.session.append((method, key)) if method == "open" else None
+    if unreadable:
+        system.store.put(f"versions/{path}.json", b"{")
+    else:
+        system.store.remove(f"versions/{path}.json")
+    assert "have the edge forget 2 files" in admin("rebuild records").stdout
+    assert server.session == []
+    admin("rebuild records --yes")
+    assert server.session[:2] == [("forget", f"{path}/lxd.tar.xz"), ("forget", f"{path}/rootfs.squashfs")]
+    assert {method for method, _ in server.session[2:]} == {"open"}
+    system.upload(other, {"notes.txt": b"one more file"})  # its record is out of date, and knows what it replaced
+    del server.session[:]
+    admin("rebuild records --yes")
+    assert ("forget", f"{other}/notes.txt") not in server.session
+
+
+def test_records_are_made_again_with_the_limit_of_the_stack(system: System, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert place.max_bytes_of({"MaxUploadBytes": "300"}) == 300
+    assert place.max_bytes_of({"MaxUploadBytes": "5.3687091200E10"}) == 53_687_091_200
+    assert place.max_bytes_of({}) > 1 << 60, "nothing times out here"
+    path = listed(system, f"{TINY}/20261101")
+    system.store.remove(f"versions/{path}.json")
+    serve(system, monkeypatch, max_bytes=20)
+    admin("rebuild records --yes")
+    assert "expected at most 20" in admin(f"list {path}").stdout
+
+
+def test_without_the_distribution_it_says_what_the_edge_was_not_told(
+    system: System, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = listed(system, f"{TINY}/20261101_10:00")
+    withdraw(system.store, parse_version(path), START.replace(year=2020), 24, lambda _: None)
+    system.catch_up()
+    serve(system, monkeypatch)
+    assert "the edge" not in admin("prune --dry-run").stderr
+    said = admin("prune --yes").stderr
+    (line,) = [line for line in said.splitlines() if "the edge" in line]
+    assert line.startswith("the edge was not told to forget 2 files")
+    assert "--stack NAME" in line
+    assert line.endswith(f"aws cloudfront create-invalidation --distribution-id ID --paths '/{path}/*'")
+
+
+def test_the_local_stack_has_no_edge_that_must_be_told(system: System, capsys: pytest.CaptureFixture[str]) -> None:
+    for endpoint, lines in (("http://127.0.0.1:9000", 0), (None, 1)):
+        told_nothing = Place(None, "images-1", endpoint)
+        told_nothing.forget([f"images/{name}/1/amd64/default/20261101/a" for name in "abcdefgh"])
+        told_nothing.say_untold()
+        said = capsys.readouterr().err.splitlines()
+        assert len(said) == lines
+    assert said[0].endswith("--paths '/images/*'"), "too many to name each"
+
+
+def test_the_doctor_hints_at_images_that_another_product_took_off_the_list(
+    system: System, server: FakePlace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doctor, "CHECKS", {"withheld": doctor.CHECKS["withheld"]})
+    path = listed(system, f"{TINY}/20261101")
+    listed(system, f"{TINY}/20261102")  # the same image once more, in the same product: nobody else's doing
+    assert told("doctor") == []
+    other = listed(system, "images/aaa/1/amd64/default/20261130")
+    found = told("doctor")
+    assert {one["hint"] for one in found} == {True}
+    assert f"{path}/rootfs.squashfs is not listed, for {other} has the same image" in {one["what"] for one in found}
+    assert {one["remedy"] for one in found} == {f"if that one should not have it: admin withdraw {other}"}
+    said = admin("doctor").stdout
+    assert said.startswith("withheld: ok; 2 hints\n  hint: ")
+
+
+def test_the_doctor_names_the_product_when_it_does_not_list_the_image_any_more(system: System) -> None:
+    listed(system, f"{TINY}/20261101")
+    document = doctor.Catalogs(system.store).products("images")
+    assert doctor._holder(document, "tiny:1:amd64:default", "0" * 64) == TINY
+    assert doctor._holder(document, "gone:1:amd64:default", "0" * 64) == "images/gone/1/amd64/default"
+
+
+def test_a_folder_that_is_not_there_is_told(server: FakePlace, tmp_path: Path) -> None:
+    assert f"there is no folder {tmp_path}/none on this machine" in admin(f"import {tmp_path}/none", 4).stderr
+    assert "no file below images*" in admin(f"import {tmp_path}", 4).stderr
+
+
+def test_restore_and_sweep_take_yes_and_stay_dry_when_told_so(
+    system: System, server: FakePlace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = listed(system, f"{TINY}/20261101")
+    taken(system, path)
+    before = dict(system.store.objects)
+    assert told(f"restore {path} --dry-run --yes")["dry_run"] is True
+    assert system.store.objects == before
+    assert told(f"restore {path} --yes")["versions"] == [path]
+    assert system.store.objects != before
+    monkeypatch.setattr(Place, "queue", lambda *_: place.Queue("url", {}, ""))
+    system.catch_up()
+    assert told("sweep --yes")["tasks"] == []
+    assert told("prune --dry-run --yes")["dry_run"] is True
