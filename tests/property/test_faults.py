@@ -148,6 +148,7 @@ class Story:
         self.world.on_delete = self.check_deletion
         self.world.on_open = self.check_off_first
         self.world.on_done = self.check_done
+        self.steps = 0
         self.due = False  # maintain is to follow a withdrawal at once, before anybody has published that
         self.parsed: dict[str, list[tuple[str, int, str]]] = {}
         if place is NARROW:
@@ -157,6 +158,7 @@ class Story:
                 self.world.put(f"{path}/lxd.tar.xz", plain_metadata(path.split("/")[3], "1"))
 
     def play(self, steps: int) -> None:
+        self.steps += steps
         for _ in range(steps):
             self.step()
 
@@ -463,7 +465,8 @@ def tell(
 ) -> None:
     """What was run goes into the summary, and is asserted for a run of the usual length: else it would go blind."""
     tried, steps = seeds(request), int(request.config.getoption("--fault-steps"))
-    record("run", f"seeds {tried.start} to {tried.stop - 1}, {steps} steps each")
+    played = sum(story.steps for story in stories)
+    record("run", f"seeds {tried.start} to {tried.stop - 1}, {played:,} steps in all")
     total: Counter[str] = Counter()
     for name in ("injected", "counted", "excused"):
         found = sum((getattr(story.world, name) for story in stories), Counter[str]())
