@@ -39,7 +39,8 @@ def known(learned: Learned, before: Record | None, listed: Mapping[str, FileFact
         facts = learned.get((file, there.etag, there.modified)) or stored
         if facts and _same_generation(facts, there):
             # Somebody may have withdrawn or restored the file since it was read.
-            files[file] = replace(facts, withdrawn=stored.withdrawn if stored else None)
+            # The same bytes may have come again: a withdrawal from now on is about that upload.
+            files[file] = replace(facts, withdrawn=stored.withdrawn if stored else None, modified=there.modified)
         else:
             files[file] = there
     return files

@@ -328,6 +328,16 @@ def test_what_an_emptied_folder_held_is_forgotten_at_the_edge_before_its_record(
     assert forgotten == [f"{path}/lxd.tar.xz", f"{path}/rootfs.squashfs"]
 
 
+def test_a_withdrawal_of_bytes_that_were_uploaded_again_stands(system: System) -> None:
+    path = f"{PRODUCT}/20261101"
+    system.store.put(f"{path}/rootfs.squashfs", system.store.objects[f"{path}/rootfs.squashfs"].body)
+    system.settle(path)
+    withdraw(system.store, parse_target(f"{path}/rootfs.squashfs"), NOW, 24, no_pause)
+    system.settle(path)
+    system.publish(ID)
+    assert system.listed()[ID.name] == DAYS[1:]
+
+
 def test_withdrawing_and_restoring_keep_what_a_record_remembers(system: System) -> None:
     version = parse_version(f"{PRODUCT}/20261101")
     system.upload(version.path, {"rootfs.squashfs": images.squashfs("replaced")})
