@@ -47,6 +47,7 @@ def main() -> int:
         print(HELP, end="")
         return 0
     environment = {
+        "PYTHONHASHSEED": "0",  # or a random run would not replay from its seed: sets have an order of their own
         **os.environ,
         **_caches(working_folder()),
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
