@@ -76,6 +76,9 @@ class Ledger:
         try:
             yield answer
         finally:
+            if not withdrawn:  # files that came meanwhile are restored with their version, or not
+                for path in (key for key in self.present if _version(key) in versions and key not in began):
+                    self.of(path).touch(None)
             for path, touched in began.items():
                 mark = self.of(path)
                 mark.calls -= 1
