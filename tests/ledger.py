@@ -25,6 +25,7 @@ class Mark:
 
     withdrawn: bool | None = False
     blurred: bool = False
+    unfinished: bool = False  # maintain began to delete it though nobody withdrew it
     calls: int = 0  # under way
     touched: int = 0  # counts what may have changed it
     generation: Generation | None = None
@@ -52,7 +53,7 @@ class Ledger:
     quiet: Callable[[str], bool]
     marks: dict[str, Mark] = field(default_factory=dict)
     present: set[str] = field(default_factory=set)  # keys of files
-    deleting: list[str] = field(default_factory=list)  # versions that maintain is deleting something of
+    deleting: list[str] = field(default_factory=list)  # what maintain has begun to delete
 
     def of(self, path: str) -> Mark:
         return self.marks.setdefault(path, Mark())
@@ -66,7 +67,7 @@ class Ledger:
             mark = self.of(path)
             version = _version(path)
             if self._is_clear(version):
-                mark.blurred = False
+                mark.blurred = mark.unfinished = False
             elif withdrawn and path in files:
                 mark.blurred = True  # the record may still be about the upload before
             mark.touch(None)
@@ -75,11 +76,16 @@ class Ledger:
         try:
             yield answer
         finally:
+            if not withdrawn:  # files that came meanwhile are restored with their version, or not
+                for path in (key for key in self.present if _version(key) in versions and key not in began):
+                    self.of(path).touch(None)
             for path, touched in began.items():
                 mark = self.of(path)
                 mark.calls -= 1
+                # A restore that is answered came before the record was made final: then nothing is deleted.
+                restored = not withdrawn and path in answer.acknowledged and not mark.unfinished
                 answered = path in answer.acknowledged or _version(path) in answer.acknowledged
-                if answered and mark.touched == touched and not (mark.calls or mark.blurred):
+                if answered and mark.touched == touched and not mark.calls and (restored or not mark.blurred):
                     mark.withdrawn = withdrawn
 
     @contextmanager
@@ -93,18 +99,20 @@ class Ledger:
             ends = unfinished or (mark.withdrawn and not files)
             mark.touch(None if ends else mark.withdrawn)
             mark.blurred = True
-        self.deleting.append(version)
+            mark.unfinished = unfinished
+            self.deleting.append(path)
         try:
             yield
         finally:
-            self.deleting.remove(version)
+            for path in files or [version]:
+                self.deleting.remove(path)
 
     def came(self, key: str, generation: Generation) -> None:
         """A file was uploaded."""
         version, mark = self.of(_version(key)), self.of(key)
         if self._is_empty(_version(key)) and self._is_clear(_version(key)) and not version.calls:
             version.touch(False)  # it was seen empty
-            version.blurred = False
+            version.blurred = version.unfinished = False
         if mark.generation != generation:
             mark.touch(None if mark.calls else False)
             mark.blurred = bool(mark.calls)
@@ -140,7 +148,7 @@ class Ledger:
         return withdrawn or (again and not self.quiet(version))
 
     def _is_clear(self, version: str) -> bool:
-        return version not in self.deleting and self.quiet(version)
+        return version not in map(_version, self.deleting) and self.quiet(version)
 
     def _is_empty(self, version: str) -> bool:
         return not any(key.startswith(f"{version}/") for key in self.present)
