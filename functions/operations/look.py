@@ -37,7 +37,7 @@ def known_products(store: Store, catalogs: Catalogs, index: catalog.Index, after
     """Every product that the bucket or the catalog knows, in order of path, behind `after`."""
     found = {*_below(store, "images", 0, after), *_below(store, RECORDS, len(RECORDS), after)}
     streams = {product.stream for product in found} | index.index.keys() | documented_streams(store)
-    for stream in streams:
+    for stream in sorted(streams):
         documents = catalogs.of(stream)
         named = {*documents.products.products, *documents.products.withheld, *documents.unlisted.products}
         entry = index.index.get(stream)

@@ -19,6 +19,7 @@ from operations.work import Task, Work
 from simplestreams import reading, records
 from simplestreams.keys import VersionId
 from simplestreams.records import FileFacts, Record, Withdrawal
+from storage import folders
 from storage.edge import Forget
 from storage.port import Document, Store
 
@@ -116,11 +117,14 @@ def _delete(broom: Broom, record: Record, seen: Document, doomed: dict[str, File
         if written is None:
             return  # it was restored or changed meanwhile: the next run decides afresh
         revision = written
-    gone = [broom.store.delete(record.id.prefix + file, facts.etag) for file, facts in doomed.items()]
-    if all(gone) and doomed.keys() == record.files.keys():
+    # S3 compares ETags alone: the same bytes, uploaded again since the record was written, would go with them.
+    now = folders.listed(broom.store, record.id)
+    ours = {file: facts for file, facts in doomed.items() if now.get(file, facts).modified == facts.modified}
+    gone = [broom.store.delete(record.id.prefix + file, facts.etag) for file, facts in ours.items()]
+    if all(gone) and ours.keys() == record.files.keys():
         _forget_record(broom, final, revision)
     else:
-        _forget_files(broom, record.id, doomed)
+        _forget_files(broom, record.id, ours)
 
 
 def _forget_record(broom: Broom, record: Record, revision: str) -> None:

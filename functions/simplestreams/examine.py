@@ -35,10 +35,10 @@ def needs_reading(file: str, facts: FileFacts, metadata_sha256s: Iterable[str]) 
     """Whether bytes of this file must be read (again) to know all about it.
 
     A root waits until there is metadata to combine it with, and is read again when that changes: a sha256
-    cannot be continued in front.
+    cannot be continued in front. What is withdrawn is read too: when it is restored nobody is told to read it.
     """
     role = items.classify(file).role
-    if role is Role.OTHER or facts.refusal or facts.withdrawn:
+    if role is Role.OTHER or facts.refusal:
         return False
     if role is Role.ROOT:
         wanted = set(metadata_sha256s)

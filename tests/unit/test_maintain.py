@@ -301,6 +301,62 @@ def test_what_arrives_while_a_version_is_deleted_is_a_new_beginning() -> None:
     assert tidy(system, START + timedelta(days=9)) == []
 
 
+@pytest.mark.parametrize("serial", ["", "new"])
+def test_a_new_upload_is_listed_though_maintain_was_killed_when_it_began_to_delete(serial: str) -> None:
+    """Also of the very bytes that are to be deleted; and whether or not maintain comes again before digest."""
+    for again in (False, True):
+        system, path, later = System(), f"{PRODUCT}/20261101", START + timedelta(days=8)
+        system.upload(path, {"lxd.tar.xz": images.metadata_tarball()})
+        system.catch_up()
+        _killed_while_deleting(system, later)
+        system.store.clock = later
+        system.upload(
+            path, {"lxd.tar.xz": images.metadata_tarball(serial=serial), "rootfs.squashfs": images.squashfs()}
+        )
+        if again:
+            tidy(system, later + timedelta(hours=1))
+        system.settle(path)
+        system.publish(ID)
+        tidy(system, later + timedelta(hours=2))
+        assert system.listed() == {ID.name: ["20261101"]}
+        assert {f"{path}/lxd.tar.xz", f"{path}/rootfs.squashfs"} <= system.store.objects.keys()
+
+
+def _killed_while_deleting(system: System, now: datetime) -> None:
+    quiet = system.store.on
+
+    def die(method: str, _: str) -> None:
+        if method == "delete":
+            system.store.on = quiet
+            raise KeyboardInterrupt
+
+    system.store.on = die
+    with pytest.raises(KeyboardInterrupt):
+        tidy(system, now)
+
+
+def test_the_same_bytes_uploaded_again_are_not_deleted_with_those_that_were_withdrawn(system: System) -> None:
+    root = f"{PRODUCT}/20261101/rootfs.squashfs"
+    withdraw(system.store, parse_target(root), NOW, 1, no_pause)
+    system.catch_up()
+    system.store.put(root, system.store.objects[root].body)  # nobody has looked at it yet
+    tidy(system, NOW + timedelta(hours=2))
+    assert root in system.store.objects
+
+
+def test_a_root_that_was_withdrawn_before_its_metadata_came_is_listed_when_it_is_restored() -> None:
+    system, path, files = System(), f"{PRODUCT}/20261101", images.split_image()
+    root = parse_target(f"{path}/rootfs.squashfs")
+    system.upload(path, {"rootfs.squashfs": files["rootfs.squashfs"]})
+    system.settle(path)
+    withdraw(system.store, root, NOW, 24, no_pause)
+    system.upload(path, {"lxd.tar.xz": files["lxd.tar.xz"]})
+    system.settle(path)
+    restore(system.store, root, no_pause)  # sends no notice to anybody who would read it
+    system.publish(ID)
+    assert system.listed() == {ID.name: ["20261101"]}
+
+
 def test_deleted_is_deleted_at_the_edge_too_before_its_record_goes(system: System) -> None:
     path = f"{PRODUCT}/20261101"
     withdraw(system.store, parse_version(path), NOW, 1, no_pause)
