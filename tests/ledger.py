@@ -26,6 +26,7 @@ class Mark:
     withdrawn: bool | None = False
     blurred: bool = False
     unfinished: bool = False  # maintain began to delete it though nobody withdrew it
+    going: bool = False  # a file that maintain began to delete with its version: another upload may save only others
     calls: int = 0  # under way
     touched: int = 0  # counts what may have changed it
     generation: Generation | None = None
@@ -84,7 +85,7 @@ class Ledger:
                 mark.calls -= 1
                 # A restore that is answered came before the record was made final: then nothing is deleted.
                 restored = not withdrawn and path in answer.acknowledged and not mark.unfinished
-                answered = path in answer.acknowledged or _version(path) in answer.acknowledged
+                answered = path in answer.acknowledged or (_version(path) in answer.acknowledged and not mark.going)
                 if answered and mark.touched == touched and not mark.calls and (restored or not mark.blurred):
                     mark.withdrawn = withdrawn
 
@@ -101,6 +102,9 @@ class Ledger:
             mark.blurred = True
             mark.unfinished = unfinished
             self.deleting.append(path)
+        for key in () if files else [key for key in self.present if _version(key) == version]:
+            self.of(key).going = True
+            self.of(key).touch(None)
         try:
             yield
         finally:
@@ -116,6 +120,7 @@ class Ledger:
         if mark.generation != generation:
             mark.touch(None if mark.calls else False)
             mark.blurred = bool(mark.calls)
+            mark.going = False
             mark.etags |= {mark.generation[0]} if mark.generation else set()
         elif mark.withdrawn:  # the same bytes again within a second: nobody can tell whether it was gone
             mark.touch(None)
