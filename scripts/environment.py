@@ -28,7 +28,7 @@ from typing import Any, NoReturn
 
 PROJECT = Path(__file__).resolve().parent.parent
 OLDEST_PYTHON = (3, 11)
-IMPORT_FOLDERS = ("functions", "infra", "scripts", "tests")
+IMPORT_FOLDERS = ("functions", "infra", "scripts", ".")
 
 UV_VERSION = "0.13.9"
 UV_OLDEST = (0, 8)

@@ -10,7 +10,8 @@ import shutil
 from collections.abc import Iterator
 
 import pytest
-from harness import (
+
+from tests.support.harness import (
     ARCH,
     Client,
     Stack,
@@ -23,8 +24,7 @@ from harness import (
     running_daemon,
     short_folder,
 )
-
-from images import Workshop
+from tests.support.images import Workshop
 
 
 @pytest.fixture(scope="session")

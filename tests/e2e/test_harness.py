@@ -7,7 +7,18 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from harness import REQUIRE_EXTRAS, Stack, Uploaded, mounts_below, need, processes_of, running_daemon, stop, wait_for
+
+from tests.support.harness import (
+    REQUIRE_EXTRAS,
+    Stack,
+    Uploaded,
+    mounts_below,
+    need,
+    processes_of,
+    running_daemon,
+    stop,
+    wait_for,
+)
 
 pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("lxd")]
 

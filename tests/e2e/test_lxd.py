@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import BASE, Client, Stack, Uploaded, local_stack, need, place, running_daemon, sha256sum
 
-from clients import Image, read_catalog, resolve_alias
-from images import Workshop
+from tests.support.client_rules import Image, read_catalog, resolve_alias
+from tests.support.harness import BASE, Client, Stack, Uploaded, local_stack, need, place, running_daemon, sha256sum
+from tests.support.images import Workshop
 
 pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("lxd")]
 

@@ -13,10 +13,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from harness import PATIENCE, Stack, client, local_stack, need, put, short_folder
 
-from clients import read_catalog
-from images import sha256_hex, split_image
+from tests.support.client_rules import read_catalog
+from tests.support.harness import PATIENCE, Stack, client, local_stack, need, put, short_folder
+from tests.support.images import sha256_hex, split_image
 
 pytestmark = [pytest.mark.e2e, pytest.mark.heavy, pytest.mark.xdist_group("many")]
 

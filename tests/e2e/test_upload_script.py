@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import PROJECT, Client, Stack, client, local_stack, need, sha256sum, wait_for
 
-import images
-from images import Workshop
+from tests.support import images
+from tests.support.harness import PROJECT, Client, Stack, client, local_stack, need, sha256sum, wait_for
+from tests.support.images import Workshop
 
 pytestmark = [pytest.mark.e2e, pytest.mark.heavy, pytest.mark.xdist_group("lxd")]
 

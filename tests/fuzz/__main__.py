@@ -1,4 +1,4 @@
-"""Coverage-guided fuzzing: `PYTHONPATH=functions:tests python -m fuzz TARGET SECONDS` (dependency group `fuzz`).
+"""Coverage-guided fuzzing: `PYTHONPATH=functions:. python -m tests.fuzz TARGET SECONDS` (dependency group `fuzz`).
 
 Prints libFuzzer's statistics; a crash leaves its input in `crash-…` and ends with an error.
 """
@@ -10,7 +10,7 @@ from pathlib import Path
 import atheris
 
 with atheris.instrument_imports(include=["simplestreams", "notices", "yaml", "tarfile", "json"]):
-    from fuzz.targets import TARGETS
+    from tests.fuzz.targets import TARGETS
 
 
 def main() -> None:

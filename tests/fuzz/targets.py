@@ -10,12 +10,12 @@ import json
 from collections.abc import Callable
 from contextlib import suppress
 
-import images
 import notices
 from simplestreams import archive, catalog, examine, items, keys, metadata, records
 from simplestreams.errors import CatalogDamaged, RejectedUpload
 from simplestreams.fold import fold, fold_unlisted
 from simplestreams.keys import parse_product
+from tests.support import images
 
 PRODUCT = parse_product("images/ubuntu/noble/amd64/default")
 PATH = f"{PRODUCT.path}/20261123_10:00"

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from fuzz.targets import TARGETS
+from tests.fuzz.targets import TARGETS
 
 
 @pytest.mark.parametrize("name", sorted(TARGETS))

@@ -16,7 +16,7 @@ import zlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-import images
+from tests.support import images
 
 MIB = 1 << 20
 ZEROS = bytes(16 * MIB)

@@ -1,4 +1,4 @@
-"""Settle one hostile file in a process of its own: `python -m hostile.measure NAME`; prints JSON.
+"""Settle one hostile file in a process of its own: `python -m tests.hostile.measure NAME`; prints JSON.
 
 The process may use MEMORY_BYTES of address space and CPU_SECONDS: whoever goes beyond is stopped by the kernel.
 """
@@ -10,9 +10,9 @@ import resource
 import sys
 from pathlib import Path
 
-from hostile.files import CASES
-from memory import System
 from simplestreams import records
+from tests.hostile.files import CASES
+from tests.support.memory_store import System
 
 MEMORY_BYTES = 1 << 30
 CPU_SECONDS = 60
@@ -38,7 +38,7 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
     resource.setrlimit(resource.RLIMIT_CPU, (int(before.ru_utime) + CPU_SECONDS, int(before.ru_utime) + CPU_SECONDS))
     system = System()
-    import images  # a sound image beside it must not suffer
+    from tests.support import images  # a sound image beside it must not suffer
 
     good = images.split_image(root="root.tar.xz" if case.file != "root.tar.xz" else "rootfs.squashfs")
     if case.file != "lxd.tar.xz":

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-import images
-from hostile.files import CASES
-from memory import System
+from tests.hostile.files import CASES
+from tests.support import images
+from tests.support.memory_store import System
 
 ROOT = Path(__file__).resolve().parents[2]
 PATH = "images/ubuntu/noble/amd64/default/20261123_10:00"
@@ -22,8 +22,8 @@ PATH = "images/ubuntu/noble/amd64/default/20261123_10:00"
 def test_a_hostile_file_is_refused_with_its_reason_and_little_else(
     name: str, record_property: Callable[[str, object], None]
 ) -> None:
-    paths = f"{ROOT / 'functions'}:{ROOT / 'tests'}"
-    command = [sys.executable, "-m", "hostile.measure", name]
+    paths = f"{ROOT / 'functions'}:{ROOT}"
+    command = [sys.executable, "-m", "tests.hostile.measure", name]
     done = subprocess.run(
         command, capture_output=True, text=True, check=False, timeout=120, env={"PYTHONPATH": paths, "PATH": "/usr/bin"}
     )

@@ -6,13 +6,13 @@ import itertools
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import images
-from clients import read_catalog
-from memory import System
 from simplestreams.digests import Digests
 from simplestreams.errors import RejectedUpload
 from simplestreams.keys import parse_key, parse_product, parse_record_key, version_of
 from storage.stream import HashFan
+from tests.support import images
+from tests.support.client_rules import read_catalog
+from tests.support.memory_store import System
 
 PRODUCTS = ("images/a/r/amd64/default", "images/b/r/amd64/default", "images/b/r/arm64/cloud", "images-x/a/r/amd64/v")
 VERSIONS = ("20261120", "20261121", "202611211000")

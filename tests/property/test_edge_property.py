@@ -9,8 +9,6 @@ from datetime import timedelta
 
 import pytest
 
-import images
-from memory import System
 from operations.retain import Rules, retain
 from operations.withdrawals import restore, withdraw
 from operations.work import Work
@@ -18,6 +16,8 @@ from publish.commit import publish
 from simplestreams import catalog
 from simplestreams.keys import parse_product, parse_target
 from simplestreams.retention import Rule
+from tests.support import images
+from tests.support.memory_store import System
 
 PRODUCT = parse_product("images/ubuntu/noble/amd64/default")
 VERSIONS = [f"{PRODUCT.path}/2026112{day}_10:00" for day in (1, 2)]

@@ -24,11 +24,7 @@ from typing import Any
 
 import pytest
 
-import clients as client_rules
-import images
 import publish.commit
-from ledger import Answer, Ledger
-from model import Content, canonical, expected_catalog, expected_unlisted
 from operations.retain import Rules, retain
 from operations.sweep import sweep
 from operations.withdrawals import Changed, restore, withdraw
@@ -38,7 +34,10 @@ from simplestreams.errors import SimplestreamsError
 from simplestreams.fold import fold, fold_index, fold_unlisted
 from simplestreams.keys import ProductId, parse_record_key, parse_target, parse_version, path_of, version_of
 from simplestreams.retention import Rule
-from simulation import CALM, Actor, FaultyStore, InTurnPool, Rates, World, subject_of
+from tests.support import client_rules, images
+from tests.support.ledger import Answer, Ledger
+from tests.support.oracle import Content, canonical, expected_catalog, expected_unlisted
+from tests.support.simulation import CALM, Actor, FaultyStore, InTurnPool, Rates, World, subject_of
 
 STREAMS = ("images", "images-daily")
 PRODUCTS = ("alma/9/amd64/default", "alma/9/amd64/cloud", "alpine/3.22/amd64/default", "alpine/3.22/arm64/default")

@@ -3,12 +3,12 @@
 import json
 from collections.abc import Callable
 
-import images
-from memory import MemoryStore, System
 from simplestreams import catalog, records
 from simplestreams.fold import fold
 from simplestreams.keys import ProductId, VersionId, parse_product
 from simplestreams.records import FileFacts, Record
+from tests.support import images
+from tests.support.memory_store import MemoryStore, System
 
 PRODUCT = "images/ubuntu/noble/amd64/default"
 OLD, NEW = f"{PRODUCT}/20261101_10:00", f"{PRODUCT}/20261102_10:00"

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from storage.stream import HELD, ReadPlan, read_object
-from stream_server import ETAG, Fault, serving
+from tests.support.servers.ranged_object import ETAG, Fault, serving
 
 plans = st.builds(
     ReadPlan,

@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-import images
 from cli.admin import base, doctor, place, shown
 from cli.admin.__main__ import main
 from cli.admin.place import Place
-from memory import START, System
 from operations.withdrawals import withdraw
 from simplestreams.keys import parse_target, parse_version
 from storage.marks import marked
+from tests.support import images
+from tests.support.memory_store import START, System
 
 TINY = "images/tiny/1/amd64/default"
 LATER = "2126-01-01T00:00:00+00:00"

@@ -19,16 +19,16 @@ import pytest
 from botocore.exceptions import ClientError
 from click.testing import CliRunner
 
-import images
 from cli.admin import base, doctor, faults, queue_checks
 from cli.admin.__main__ import main
 from cli.admin.faults import AGAIN, CATALOG, LOG_IN, NO_CREDENTIALS, NOTHING, RECORD, RIGHTS, STORAGE, WAY
 from cli.admin.findings import NotSeen
 from cli.admin.place import Place, Queue
-from http_servers import served
-from memory import System
 from simplestreams.errors import CatalogBusy, CatalogDamaged, StorageDenied, StorageUnavailable
 from storage.s3 import Refused
+from tests.support import images
+from tests.support.memory_store import System
+from tests.support.servers.http import served
 
 PATH = "images/ubuntu/noble/amd64/default/20261123_10:00"
 

@@ -14,20 +14,20 @@ import pytest
 from botocore.exceptions import ClientError
 from click.testing import CliRunner
 
-import images
 from cli.admin import doctor, looking, place
 from cli.admin.__main__ import main
 from cli.admin.dry import DryStore
 from cli.admin.faults import NO_CREDENTIALS, NOTHING, STORAGE
 from cli.admin.findings import NotSeen
 from cli.admin.place import Place
-from memory import System
 from operations.retain import Rules, retain
 from operations.withdrawals import restore, withdraw
 from operations.work import Work
 from simplestreams.errors import StorageUnavailable
 from simplestreams.keys import parse_version
 from simplestreams.retention import Rule
+from tests.support import images
+from tests.support.memory_store import System
 
 PATH = "images/ubuntu/noble/amd64/default/20261123_10:00"
 STACK = {

@@ -7,7 +7,7 @@ from typing import Any
 
 from cli.admin import redriving
 from cli.admin.place import Place
-from memory import MemoryStore
+from tests.support.memory_store import MemoryStore
 
 
 class Sqs:

@@ -8,8 +8,8 @@ import tarfile
 
 import pytest
 
-import images
 from simplestreams.archive import METADATA_LIMITS, UNIFIED_LIMITS, Limits, UnreadableArchive, read_member
+from tests.support import images
 
 YAML = b"architecture: x86_64\n"
 

@@ -10,13 +10,13 @@ import boto3
 import pytest
 from botocore.stub import ANY, Stubber
 
-import images
-from memory import System
 from operations.withdrawals import restore, withdraw
 from publish.commit import publish
 from simplestreams.errors import StorageUnavailable
 from simplestreams.keys import parse_product, parse_version
 from storage.edge import ask, forget
+from tests.support import images
+from tests.support.memory_store import System
 
 if TYPE_CHECKING:
     from mypy_boto3_cloudfront import CloudFrontClient

@@ -5,12 +5,12 @@ from collections.abc import Callable
 
 import pytest
 
-import images
-from clients import Image, read_catalog
-from memory import System
 from simplestreams import catalog
 from simplestreams.fold import fold
 from simplestreams.keys import parse_product
+from tests.support import images
+from tests.support.client_rules import Image, read_catalog
+from tests.support.memory_store import System
 
 NOBLE = "images/ubuntu/noble/amd64/default"
 OLD, NEW = "20261122_10:00", "20261123_10:00"

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from local_stack.s3_rules import S3Rules
-from s3_server import at_once
+from tests.support.servers.s3 import at_once
 
 SIGNED = "AWS4-HMAC-SHA256 Credential=AK/20261123/us-east-1/s3/aws4_request, …"
 

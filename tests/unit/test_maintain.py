@@ -8,9 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-import images
 from maintain.layout import API_KEY, PAGE_KEY, lay_out
-from memory import START, MemoryStore, System
 from operations.retain import Rules, retain
 from operations.sweep import sweep
 from operations.withdrawals import restore, withdraw
@@ -21,6 +19,8 @@ from simplestreams.keys import VersionId, parse_product, parse_target, parse_ver
 from simplestreams.metadata import Overrides
 from simplestreams.records import FileFacts, Record
 from simplestreams.retention import Rule, expired
+from tests.support import images
+from tests.support.memory_store import START, MemoryStore, System
 
 PRODUCT = "images/ubuntu/noble/amd64/default"
 ID = parse_product(PRODUCT)

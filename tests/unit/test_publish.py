@@ -6,12 +6,12 @@ from datetime import timedelta
 
 import pytest
 
-import images
-from memory import System
 from publish.commit import TURN_S, Published, publish, turn_seconds
 from simplestreams import catalog
 from simplestreams.errors import CatalogBusy, CatalogDamaged
 from simplestreams.keys import parse_product, stream_claim_key
+from tests.support import images
+from tests.support.memory_store import System
 
 A, B = "images/a/r/amd64/default", "images/b/r/amd64/default"
 VERSION = "20261123_10:00"

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-import images
-from memory import System
 from simplestreams.keys import parse_product
+from tests.support import images
+from tests.support.memory_store import System
 
 README = (Path(__file__).resolve().parents[2] / "README.md").read_text()
 NEWEST = "20261128_10:00"

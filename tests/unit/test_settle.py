@@ -5,13 +5,13 @@ from dataclasses import replace
 
 import pytest
 
-import images
-from memory import MemoryStore, System
 from operations.settle import Settled, settle
 from simplestreams import records
 from simplestreams.errors import CatalogBusy, CatalogDamaged, OutOfTime
 from simplestreams.keys import parse_version
 from simplestreams.records import Fault, Reason, Record
+from tests.support import images
+from tests.support.memory_store import MemoryStore, System
 
 PATH = "images/ubuntu/noble/amd64/default/20261123_10:00"
 RECORD = f"versions/{PATH}.json"

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
-import images
 from simplestreams.squashfs import NotSquashfs, checked
+from tests.support import images
 
 SIZE = 4096
 

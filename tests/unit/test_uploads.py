@@ -9,14 +9,12 @@ from pathlib import Path
 
 import pytest
 
-import images
 from api import problems
 from api.openapi import document
 from api.problems import Problem
 from api.shapes import FileStatus, Multipart, PartPlan, Signed, Single, VersionStatus
 from local_stack.interpreter import read_wiring
 from local_stack.template import Place
-from memory import START, MemoryStore, System
 from operations import withdrawals
 from simplestreams import examine, records
 from simplestreams.errors import CatalogBusy
@@ -24,6 +22,8 @@ from simplestreams.keys import parse_key, parse_product, parse_target, parse_ver
 from simplestreams.records import FileFacts
 from storage.catalogs import Catalogs
 from storage.port import Opened
+from tests.support import images
+from tests.support.memory_store import START, MemoryStore, System
 from uploads import plan, status, text
 from uploads.rights import BadRule, Rights, caller_of, role_of
 

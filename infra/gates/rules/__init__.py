@@ -1,7 +1,7 @@
 """What must hold of the deployed stack and no linter says: each rule names what is wrong, and nothing when all is well.
 
 A rule sees the stack with every reference made concrete, so that it does not matter how the template spells a thing.
-`tests/infra` breaks the template on purpose, once for each rule and more, and requires the rule to notice.
+`tests/deployment` breaks the template on purpose, once for each rule and more, and requires the rule to notice.
 
 registry.py   the table of rules, and what rules of several themes say
 storage.py    the buckets

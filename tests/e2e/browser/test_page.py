@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from e2e.browser.catalogs import digest, document, many, product, realistic, version_name
-from e2e.browser.conftest import type_of_visit
-from e2e.browser.site_server import IMAGES, INDEX, UNLISTED, Site
+from tests.e2e.browser.conftest import type_of_visit
+from tests.support.browser.catalogs import digest, document, many, product, realistic, version_name
+from tests.support.browser.site_server import IMAGES, INDEX, UNLISTED, Site
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from e2e.browser.site_server import Site
 from page.build import SOURCE
+from tests.support.browser.site_server import Site
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser

@@ -7,7 +7,7 @@ import pytest
 
 pytest.importorskip("PIL", reason="the page's pictures were NOT tested: Pillow is missing (uv sync --group browser)")
 
-from e2e.browser.screenshots import FOLDER, PICTURES, Picture, content, take
+from tests.support.browser.screenshots import FOLDER, PICTURES, Picture, content, take
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser

@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from e2e.browser.catalogs import document, product, realistic
-from e2e.browser.conftest import Visit, type_of_visit
-from e2e.browser.site_server import INDEX, Site
+from tests.e2e.browser.conftest import Visit, type_of_visit
+from tests.support.browser.catalogs import document, product, realistic
+from tests.support.browser.site_server import INDEX, Site
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from e2e.browser.conftest import type_of_visit
-from images import split_image
 from page.build import ARTEFACT
+from tests.e2e.browser.conftest import type_of_visit
+from tests.support.images import split_image
 
 if TYPE_CHECKING:
-    from e2e.harness import Stack
+    from tests.support.harness import Stack
 
 pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("lxd")]
 

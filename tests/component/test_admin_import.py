@@ -1,0 +1,244 @@
+"""`admin import` and `admin undelete` create and never replace: against S3, with somebody else writing meanwhile."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+
+from cli.admin import importing, restoring
+from cli.admin.importing import Plan, carry_out
+from cli.admin.place import Place
+from local_stack.credentials import ACCESS_KEY, SECRET_KEY
+from operations.retain import Rules, retain
+from operations.settle import Tools, settle
+from operations.withdrawals import withdraw
+from operations.work import Work
+from simplestreams.keys import parse_version
+from simplestreams.retention import Rule
+from storage.stream import HashFan
+from tests.support import images
+from tests.support.memory_store import START
+from tests.support.servers.s3 import BUCKET, REGION, S3Server, running_s3
+
+pytestmark = pytest.mark.xdist_group("admin-import")
+
+PRODUCT = "images/ubuntu/noble/amd64/default"
+PATH = f"{PRODUCT}/20261101"
+OTHER = "old-server"
+PART = 5 << 20
+"""The least that S3 takes: the same code with less to send."""
+
+
+@pytest.fixture(autouse=True)
+def _small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importing, "PART", PART)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    with running_s3(tmp_path_factory.mktemp("s3")) as running:
+        running.client("s3").create_bucket(Bucket=OTHER)
+        yield running
+
+
+@pytest.fixture
+def place(server: S3Server) -> Iterator[Place]:
+    session = boto3.Session(ACCESS_KEY, SECRET_KEY, region_name=REGION)
+    place = Place(session, BUCKET, server.endpoint)
+    yield place
+    for bucket in (BUCKET, OTHER):
+        for page in place.s3.get_paginator("list_object_versions").paginate(Bucket=bucket):
+            for one in (*page.get("Versions", ()), *page.get("DeleteMarkers", ())):
+                about = {} if one["VersionId"] == "null" else {"VersionId": one["VersionId"]}
+                place.s3.delete_object(Bucket=bucket, Key=one["Key"], **about)
+    server.events()
+
+
+class Tree:
+    """A source of images: a folder, or another bucket."""
+
+    def __init__(self, kind: str, place: Place, folder: Path) -> None:
+        self.kind, self._s3, self._folder = kind, place.s3, folder
+
+    def put(self, key: str, body: bytes) -> None:
+        if self.kind == "bucket":
+            self._s3.put_object(Bucket=OTHER, Key=f"www/{key}", Body=body)
+            return
+        (self._folder / key).parent.mkdir(parents=True, exist_ok=True)
+        (self._folder / key).write_bytes(body)
+
+    def files(self) -> Iterator[importing.File]:
+        return (
+            importing.bucket(self._s3, f"s3://{OTHER}/www") if self.kind == "bucket" else importing.folder(self._folder)
+        )
+
+
+@pytest.fixture(params=["folder", "bucket"])
+def tree(request: pytest.FixtureRequest, place: Place, tmp_path: Path) -> Tree:
+    return Tree(request.param, place, tmp_path)
+
+
+def imported(place: Place, tree: Tree) -> Plan:
+    return carry_out(place, importing.plan(place, tree.files()), lambda _: None)
+
+
+def keys(plan: Plan) -> tuple[list[str], list[str]]:
+    return [file.key for file in plan.files], [file.key for file in plan.already]
+
+
+def stored(place: Place, key: str) -> bytes:
+    body: bytes = place.s3.get_object(Bucket=BUCKET, Key=key)["Body"].read()
+    return body
+
+
+def settled(place: Place, path: str = PATH) -> None:
+    """Let digest read what is there, so that a record has its sha256."""
+    settle(parse_version(path), Tools(place.store, lambda: START, lambda _: None, 1 << 40, 900, HashFan))
+
+
+@pytest.mark.parametrize("is_read", [False, True])
+@pytest.mark.parametrize("size", [1000, PART + 5], ids=["small", "in parts"])
+def test_another_file_of_the_same_size_is_named_and_the_same_one_is_not(
+    place: Place, tree: Tree, size: int, is_read: bool
+) -> None:
+    key = f"{PATH}/rootfs.squashfs"
+    body = images.squashfs() + bytes(size)
+    tree.put(key, body)
+    assert keys(imported(place, tree)) == ([key], [])
+    if is_read:
+        place.s3.put_object(Bucket=BUCKET, Key=f"{PATH}/lxd.tar.xz", Body=images.metadata_tarball())
+        settled(place)
+    assert keys(imported(place, tree)) == ([], [key])
+    tree.put(key, body[:-1] + b"x")
+    again = imported(place, tree)
+    assert keys(again) == ([], [])
+    (sentence,) = again.taken
+    known = hashlib.sha256(body).hexdigest()
+    assert (f"the same size and sha256 {known}" if is_read else "it was not compared") in sentence
+    assert stored(place, key) == body
+
+
+def test_what_another_way_than_ours_sent_is_compared_by_its_digest(place: Place, tree: Tree) -> None:
+    """Its ETag says nothing: it was sent in parts of another size."""
+    files = images.split_image()
+    for name, body in files.items():
+        tree.put(f"{PATH}/{name}", body)
+        upload = place.s3.create_multipart_upload(Bucket=BUCKET, Key=f"{PATH}/{name}")["UploadId"]
+        about = {"Bucket": BUCKET, "Key": f"{PATH}/{name}", "UploadId": upload}
+        etag = place.s3.upload_part(**about, PartNumber=1, Body=body)["ETag"]
+        place.s3.complete_multipart_upload(**about, MultipartUpload={"Parts": [{"PartNumber": 1, "ETag": etag}]})
+    assert len(imported(place, tree).taken) == len(files), "nobody has read them yet, and that is said"
+    settled(place)
+    again = imported(place, tree)
+    assert (len(again.already), again.taken) == (len(files), [])
+
+
+@pytest.mark.parametrize("size", [1000, PART + 5], ids=["small", "in parts"])
+def test_what_somebody_uploads_meanwhile_is_never_replaced(place: Place, tree: Tree, size: int) -> None:
+    same, other = f"{PATH}/a.squashfs", f"{PATH}/b.squashfs"
+    for key in (same, other):
+        tree.put(key, key.encode() + bytes(size))
+    todo = importing.plan(place, tree.files())
+    assert len(todo.files) == 2
+    imported(place, tree)
+    place.s3.put_object(Bucket=BUCKET, Key=other, Body=b"theirs")
+    done = carry_out(place, todo, lambda _: None)
+    assert keys(done) == ([], [same])
+    assert done.taken == [f"{other} is there with 6 bytes, here it has {len(other) + size:,}"]
+    assert stored(place, other) == b"theirs"
+    assert "Uploads" not in place.s3.list_multipart_uploads(Bucket=BUCKET), "nothing is left half sent"
+
+
+def test_an_import_that_broke_off_goes_on_where_it_was(
+    place: Place, tree: Tree, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bodies = {f"{PRODUCT}/2026110{day}/{name}": body for day in (1, 2, 3)
+              for name, body in images.split_image(seed=str(day)).items()}  # fmt: skip
+    for key, body in bodies.items():
+        tree.put(key, body)
+    todo, create, left = importing.plan(place, tree.files()), importing.create, [3]
+
+    def breaking(place: Place, file: importing.File, advance: Any) -> None:
+        left[0] -= 1
+        if left[0] < 0:
+            raise ConnectionError("the wire was cut")
+        create(place, file, advance)
+
+    monkeypatch.setattr(importing, "create", breaking)
+    with pytest.raises(ConnectionError):
+        carry_out(place, todo, lambda _: None)
+    monkeypatch.setattr(importing, "create", create)
+    again = imported(place, tree)
+    assert (len(again.files), len(again.already), again.taken) == (3, 3, [])
+    assert {key: stored(place, key) for key in bodies} == bodies
+
+
+def test_a_large_file_that_was_cut_off_is_not_there_at_all(place: Place, tmp_path: Path) -> None:
+    key = f"{PATH}/disk.qcow2"
+    tree = Tree("folder", place, tmp_path)
+    tree.put(key, b"x" * (PART + 5))
+
+    def cut(_count: int) -> None:
+        raise ConnectionError("the wire was cut")
+
+    with pytest.raises(ConnectionError):
+        carry_out(place, importing.plan(place, tree.files()), cut)
+    assert place.s3.list_objects_v2(Bucket=BUCKET, Prefix=key)["KeyCount"] == 0
+    assert keys(imported(place, tree)) == ([key], [])
+
+
+@pytest.mark.parametrize(
+    ("path", "says"),
+    [
+        ("streams/v1/images.json", "admin rebuild catalog"),
+        ("versions/images/ubuntu", "admin rebuild records"),
+        ("", "expected images/"),
+        ("/", "expected images/"),
+    ],
+)
+def test_what_is_made_from_images_is_made_anew_and_not_brought_back(path: str, says: str) -> None:
+    with pytest.raises(Exception, match=says):
+        restoring.check(path)
+
+
+def test_only_what_lies_below_a_path_comes_back(place: Place) -> None:
+    for name in ("20261101/a", "20261101_10:00/a", "20261101x", "2026110"):
+        place.s3.put_object(Bucket=BUCKET, Key=f"{PRODUCT}/{name}", Body=b"1")
+        place.s3.delete_object(Bucket=BUCKET, Key=f"{PRODUCT}/{name}")
+    for path in (PATH, f"{PATH}/", f"{PATH}/a"):
+        assert [file.key for file in restoring.deleted(place, path)] == [f"{PATH}/a"]
+
+
+def test_what_maintain_is_just_deleting_would_not_stay_and_is_named(place: Place) -> None:
+    for name, body in images.split_image().items():
+        place.s3.put_object(Bucket=BUCKET, Key=f"{PATH}/{name}", Body=body)
+    settled(place)
+    version = parse_version(PATH)
+    now, never = START + timedelta(hours=2), lambda _: None
+    withdraw(place.store, version, START, 1, never)
+    place.s3.delete_object(Bucket=BUCKET, Key=f"{PATH}/lxd.tar.xz")
+    found = restoring.deleted(place, PATH)
+    assert restoring.being_deleted(place, found) == [], "it is withdrawn, and nobody deletes it yet"
+    retain(place.store, Rules(Rule(), 1, 0), now, never, Work())  # one file is not as its record says: it does not end
+    assert restoring.being_deleted(place, restoring.deleted(place, PATH)) == [PATH]
+
+
+@pytest.mark.parametrize("size", [1000, PART + 5], ids=["small", "in parts"])
+def test_a_file_comes_back_as_it_was_and_over_nothing(place: Place, size: int) -> None:
+    mine, theirs = f"{PATH}/a.squashfs", f"{PATH}/b.squashfs"
+    about = {"ContentType": "application/octet-stream", "Metadata": {"sha256": "41ab"}}
+    for key in (mine, theirs):
+        place.s3.put_object(Bucket=BUCKET, Key=key, Body=bytes(size), **about)
+        place.s3.delete_object(Bucket=BUCKET, Key=key)
+    found = restoring.deleted(place, PATH)
+    place.s3.put_object(Bucket=BUCKET, Key=theirs, Body=b"again")
+    assert restoring.bring_back(place, found, lambda _: None) == [theirs]
+    assert stored(place, theirs) == b"again"
+    head = place.s3.head_object(Bucket=BUCKET, Key=mine)
+    assert (head["ContentLength"], {name: head[name] for name in about}) == (size, about)

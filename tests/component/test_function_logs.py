@@ -1,0 +1,180 @@
+"""What an operator can see: one line for each version that a function settles, and metrics."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from datetime import datetime
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import notices
+from simplestreams.errors import StorageUnavailable
+from simplestreams.keys import VersionId
+from tests.support import images
+from tests.support.handlers import Context, imported, sqs_event
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+    from mypy_boto3_sqs import SQSClient
+
+PRODUCT = "images/ubuntu/noble/amd64/default"
+GOOD, BAD = f"{PRODUCT}/20261122_10:00", f"{PRODUCT}/20261123_10:00"
+NAMED = {"stream": "images", "product": "ubuntu:noble:amd64:default"}
+FIELDS = {"stream", "product", "version", "outcome", "bytes", "seconds"}
+
+
+@dataclass
+class Told:
+    """What a run logged, and the metrics that it emitted: name -> values, and refusals by reason."""
+
+    lines: list[dict[str, Any]] = field(default_factory=list)
+    metrics: dict[str, list[float]] = field(default_factory=dict)
+    refusals: Counter[str] = field(default_factory=Counter)
+
+    def about(self, message: str) -> list[dict[str, Any]]:
+        return [line for line in self.lines if line.get("message") == message]
+
+
+class Functions:
+    """digest and publish over one bucket."""
+
+    def __init__(self, bucket: str, s3: S3Client, capsys: pytest.CaptureFixture[str], endpoint: str) -> None:
+        self._bucket, self._s3, self._capsys, self._endpoint = bucket, s3, capsys, endpoint
+
+    def upload(self, path: str, files: dict[str, bytes]) -> None:
+        for name, body in files.items():
+            self._s3.put_object(Bucket=self._bucket, Key=f"{path}/{name}", Body=body)
+
+    def remove(self, path: str) -> None:
+        for info in self._s3.list_objects_v2(Bucket=self._bucket, Prefix=f"{path}/")["Contents"]:
+            self._s3.delete_object(Bucket=self._bucket, Key=info["Key"])
+
+    def digest(self, *paths: str) -> Told:
+        return self._run("digest.app", self.arrivals(*paths))
+
+    def publish(self, *paths: str) -> Told:
+        return self._run("publish.app", sqs_event(self._bucket, *(f"versions/{path}.json" for path in paths)))
+
+    def arrivals(self, *paths: str) -> dict[str, Any]:
+        return sqs_event(self._bucket, *(f"{path}/x" for path in paths))
+
+    def loaded(self, module: str, **more: str) -> AbstractContextManager[ModuleType]:
+        environment = {"BUCKET": self._bucket, "AWS_ENDPOINT_URL": self._endpoint, "POWERTOOLS_SERVICE_NAME": "images"}
+        return imported(module, environment | more)
+
+    def _run(self, module: str, event: dict[str, Any]) -> Told:
+        self._capsys.readouterr()
+        with self.loaded(module) as app:
+            answer = app.handler(event, Context())
+        assert answer == {"batchItemFailures": []}
+        return told(self._capsys.readouterr().out)
+
+
+def told(output: str) -> Told:
+    found = Told()
+    for line in map(json.loads, output.splitlines()):
+        if "_aws" not in line:
+            found.lines.append(line)
+            continue
+        for name in (m["Name"] for directive in line["_aws"]["CloudWatchMetrics"] for m in directive["Metrics"]):
+            if name == "Refusals":
+                found.refusals[line["reason"]] += int(sum(line[name]))
+            found.metrics.setdefault(name, []).extend(line[name])
+    return found
+
+
+@pytest.fixture
+def functions(moto_endpoint: str, bucket: str, s3: S3Client, capsys: pytest.CaptureFixture[str]) -> Iterator[Functions]:
+    return Functions(bucket, s3, capsys, moto_endpoint)
+
+
+def test_digest_tells_of_each_version_what_it_took_and_what_came_of_it(functions: Functions) -> None:
+    files = images.split_image()
+    functions.upload(GOOD, files)
+    functions.upload(BAD, {"lxd.tar.xz": b"no tarball", "incus.tar.xz": b""})
+    first = functions.digest(GOOD, BAD, GOOD)
+    settled = {line["version"]: line for line in first.about("settled")}
+    assert len(first.about("settled")) == len(settled) == 2
+    assert all(line.keys() >= FIELDS and line.items() >= NAMED.items() for line in settled.values())
+    good, bad = settled["20261122_10:00"], settled["20261123_10:00"]
+    assert (good["outcome"], good["state"], good["bytes"]) == ("recorded", "sound", sum(map(len, files.values())))
+    assert (bad["outcome"], bad["state"]) == ("recorded", "refused")
+    assert 0 < good["seconds"] < 60
+    assert sum(first.metrics["BytesHashed"]) == good["bytes"] + bad["bytes"]
+    assert first.refusals == {"damaged": 1, "empty": 1}
+    again = functions.digest(BAD)
+    assert [line["outcome"] for line in again.about("settled")] == ["unchanged"]
+    assert again.refusals == {}, "a refusal is counted when it is found, not whenever it is seen"
+
+
+def test_a_key_that_no_version_can_have_is_counted_too(functions: Functions) -> None:
+    said = functions.digest("images/ubuntu/noble/amd65/default/20261123_10:00")
+    assert "no client knows the architecture 'amd65'" in said.about("refused")[0]["reason"]
+    assert said.refusals == {"path": 1}
+
+
+def test_publish_tells_of_each_version_when_clients_see_it_and_when_no_more(functions: Functions) -> None:
+    files = images.split_image()
+    functions.upload(GOOD, files)
+    functions.digest(GOOD)
+    first = functions.publish(GOOD)
+    (line,) = first.about("listed")
+    assert line.items() >= {**NAMED, "version": "20261122_10:00", "outcome": "listed"}.items()
+    assert line["bytes"] == sum(map(len, files.values()))
+    assert first.metrics["UploadToListedSeconds"] == [line["seconds_since_upload"]]
+    assert 0 <= line["seconds_since_upload"] < 60
+    assert 0 < line["seconds"] < 60
+    assert first.metrics["CatalogBytes"][0] > 500
+    assert first.metrics["LostRaces"] == [0]
+    assert functions.publish(GOOD).about("listed") == []
+    functions.remove(GOOD)
+    functions.digest(GOOD)
+    (gone,) = functions.publish(GOOD).about("delisted")
+    about = {"version": "20261122_10:00", "outcome": "delisted", "bytes": sum(map(len, files.values()))}
+    assert gone.items() >= {**NAMED, **about}.items()
+    assert 0 < gone["seconds"] < 60
+
+
+def test_what_a_run_has_no_time_for_goes_to_another_run(
+    functions: Functions, sqs: SQSClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queue = sqs.create_queue(QueueName="arrivals-of-digest")["QueueUrl"]
+    for path in (GOOD, BAD):
+        functions.upload(path, images.split_image(seed=path))
+    with functions.loaded("digest.app", QUEUE_URL=queue) as app:
+        monkeypatch.setattr(app, "SLOWEST_BYTES_PER_S", 1)
+        left = iter([900_000, 900_000, 100_000])
+        context = Context()
+        monkeypatch.setattr(context, "get_remaining_time_in_millis", lambda: next(left))
+        answer = app.handler(functions.arrivals(GOOD, BAD, BAD), context)
+    assert answer == {"batchItemFailures": []}
+    bodies = [m["Body"] for m in sqs.receive_message(QueueUrl=queue, MaxNumberOfMessages=10)["Messages"]]
+    assert [notices.keys(body) for body in bodies] == [[f"{BAD}/x"]] * 2
+
+
+def test_a_version_that_fails_is_tried_once_for_all_its_messages(
+    functions: Functions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[str] = []
+
+    def settle(version: VersionId, _: object) -> None:
+        tried.append(version.path)
+        raise StorageUnavailable("503")
+
+    with functions.loaded("digest.app") as app:
+        monkeypatch.setattr(app, "settle", settle)
+        answer = app.handler(functions.arrivals(GOOD, BAD, GOOD), Context())
+    assert (len(answer["batchItemFailures"]), tried) == (3, [GOOD, BAD])
+
+
+def test_lines_tell_their_time_as_lambda_reads_it(functions: Functions) -> None:
+    functions.upload(GOOD, images.split_image())
+    (line,) = functions.digest(GOOD).about("settled")
+    assert datetime.fromisoformat(line["timestamp"]).tzinfo
+    assert "T" in line["timestamp"]

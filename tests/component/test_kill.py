@@ -1,0 +1,253 @@
+"""Two publishers and eight digest workers, killed at random while somebody uploads and somebody else reads.
+
+Nothing that was uploaded is lost, nothing is listed twice, and no reader ever sees a document that is torn or a
+catalog that names an untouched file wrongly. `--kill-seconds` says for how long (60 by default).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import pytest
+
+from tests.support import images
+from tests.support.client_rules import read_catalog
+from tests.support.harness import PROJECT, Stack, free_port, local_stack, run
+from tests.support.oracle import Content, expected_catalog
+from tests.support.servers.fault_proxy import faulty_wire
+
+pytestmark = [pytest.mark.heavy, pytest.mark.timeout(900)]
+
+HANDLERS = {"digest.app.handler": 8, "publish.app.handler": 2}
+"""How many of each there are. They come with work, so all are there once a batch waits for each."""
+PRODUCTS = [f"images{s}/os{n}/1/amd64/default" for n in range(4) for s in ("", "-daily")]
+
+
+@dataclass
+class Reader:
+    """Polls the catalog over https as clients do; `listed` are versions that were seen listed."""
+
+    stack: Stack
+    polls: int = 0
+    listed: set[str] = field(default_factory=set)
+    wrong: list[str] = field(default_factory=list)
+
+    def look(self, uploaded: dict[str, bytes], deleted: set[str]) -> None:
+        index, documents = self.stack.catalog()
+        for client in ("lxd", "incus"):
+            prints = [image.fingerprint for image in read_catalog(index, documents, client)]
+            # Two streams are two documents, read at two moments; within one, an image is there once.
+            assert len(prints) == len(set(prints)), "an image is listed twice"
+        now = set()
+        for document in documents.values():
+            for product in json.loads(document)["products"].values():
+                for version in product["versions"].values():
+                    for item in version["items"].values():
+                        now.add(item["path"].rpartition("/")[0])
+                        body = uploaded[item["path"]]
+                        assert (item["size"], item["sha256"]) == (len(body), images.sha256_hex(body)), item["path"]
+        lost = {path for path in self.listed - now if path not in deleted}
+        assert not lost, f"listed before, and not any more: {lost}"
+        self.listed |= now
+        self.polls += 1
+
+
+class Publisher:
+    """Uploads versions, a few of them in pieces with pauses, and deletes some of its older ones."""
+
+    def __init__(self, stack: Stack) -> None:
+        self._s3 = stack.s3()
+        self._bucket = stack.bucket
+        self._chance = random.Random(7)  # noqa: S311
+        self.files: dict[str, bytes] = {}
+        self.deleted: set[str] = set()
+        self._number = 0
+
+    def act(self) -> None:
+        number, path, files = self._version()
+        for name in self._chance.sample(sorted(files), len(files)):
+            self._put(f"{path}/{name}", files[name])
+        if number % 7 == 6:
+            self._delete(self._chance.choice(sorted({key.rpartition("/")[0] for key in self.files} - self.deleted)))
+
+    def all_at_once(self, count: int) -> None:
+        """Roots, which nobody reads without metadata; then all the metadata: a batch for each worker there may be."""
+        versions = [self._version() for _ in range(count)]
+        for name in ("rootfs.squashfs", "lxd.tar.xz"):
+            for _, path, files in versions:
+                self._put(f"{path}/{name}", files[name])
+
+    def _version(self) -> tuple[int, str, dict[str, bytes]]:
+        number = self._number
+        self._number += 1
+        path = f"{self._chance.choice(PRODUCTS)}/20261101_{number // 60:02d}:{number % 60:02d}"
+        files = images.split_image(seed=str(number))
+        if number % 5 == 0:  # long enough in the reading to be killed in the middle of it
+            files["rootfs.squashfs"] = images.squashfs(str(number), 6 << 20)
+        return number, path, files
+
+    def _put(self, key: str, body: bytes) -> None:
+        self.files[key] = body
+        self._s3.put_object(Bucket=self._bucket, Key=key, Body=body)
+
+    def _delete(self, path: str) -> None:
+        self.deleted.add(path)
+        for key in [key for key in self.files if key.startswith(f"{path}/")]:
+            self._s3.delete_object(Bucket=self._bucket, Key=key)
+
+    @property
+    def present(self) -> dict[str, bytes]:
+        return {key: body for key, body in self.files.items() if key.rpartition("/")[0] not in self.deleted}
+
+
+@dataclass
+class Life:
+    """A stack with somebody who uploads, somebody who reads, and somebody who kills; what became of them."""
+
+    stack: Stack
+    publisher: Publisher
+    reader: Reader
+    kills: Counter[str]
+    verified: int = 0
+
+    def live(self, seconds: float, kill_pause_s: tuple[float, float]) -> None:
+        """Let them all do their thing for a while; raises what any of them found to be wrong."""
+        ending, failures = threading.Event(), list[BaseException]()
+        self.publisher.all_at_once(160)
+        self.stack.wait_until(self._all_there, "ten workers", patience=60)
+        threads = [
+            threading.Thread(target=_guarded, args=(failures, ending, work))
+            for work in (
+                lambda: _upload(self.publisher, ending),
+                lambda: _read(self.reader, self.publisher, ending),
+                lambda: _kill(self, ending, kill_pause_s),
+            )
+        ]
+        for thread in threads:
+            thread.start()
+        ending.wait(seconds)
+        ending.set()
+        for thread in threads:
+            thread.join()
+        if failures:
+            raise failures[0]
+
+    def _all_there(self) -> bool:
+        return Counter(handler for _, handler in self.stack.workers(*HANDLERS)) == HANDLERS
+
+
+@contextmanager
+def living(*options: str, s3_port: int = 0) -> Iterator[Life]:
+    """Eight digest workers and two publishers that soon come back when they were killed."""
+    digests, publishers = map(str, HANDLERS.values())
+    workers = ("--empty", "--digest-workers", digests, "--publish-workers", publishers)
+    short = ("--parameter", "DigestTimeout=5", "--parameter", "PublishTimeout=5")
+    with local_stack(*workers, *short, *options, s3_port=s3_port) as stack:
+        yield Life(stack, Publisher(stack), Reader(stack), Counter())
+
+
+def tell(life: Life, seconds: float, record_property: Callable[[str, object], None]) -> None:
+    record_property("kills", f"{dict(life.kills)} in {seconds:.0f} s, {life.reader.polls} polls")
+    about = f"{len(life.publisher.deleted)} versions deleted, {life.verified} read again and right"
+    record_property("uploaded", f"{len(life.publisher.files)} files, {about}")
+    # Ten kills in a minute and a poll every two seconds: what a machine with little time manages too.
+    assert all(life.kills[handler] >= seconds / 12 for handler in HANDLERS), "hardly anybody was killed"
+    assert life.kills.total() >= seconds / 6, "hardly anybody was killed"
+    assert life.reader.polls >= seconds / 2, "hardly anybody looked"
+    assert life.publisher.deleted
+    assert life.verified
+
+
+def test_nothing_is_lost_doubled_or_torn_while_workers_are_killed(
+    request: pytest.FixtureRequest, record_property: Callable[[str, object], None]
+) -> None:
+    seconds = float(request.config.getoption("--kill-seconds"))
+    with living() as life:
+        life.live(seconds, (0.05, 0.7))
+        _recovered(life)
+        tell(life, seconds, record_property)
+
+
+def test_nothing_is_lost_doubled_or_torn_while_the_wire_to_storage_breaks_as_well(
+    request: pytest.FixtureRequest, record_property: Callable[[str, object], None]
+) -> None:
+    """S3 and SQS refuse, hang up before and after, and cut their answers: the real adapter over real connections."""
+    seconds = float(request.config.getoption("--kill-seconds"))
+    s3_port = free_port()
+    with faulty_wire(free_port(), f"http://127.0.0.1:{s3_port}", seed=3) as wire:
+        rates, wire.rates = wire.rates, {}  # until the stack is laid out
+        with living("--functions-endpoint", wire.url, s3_port=s3_port) as life:
+            assert life.stack.facts["s3_endpoint"] == wire.target, "another process took the port"
+            wire.rates = rates
+            life.live(seconds, (1.0, 4.0))
+            wire.rates = {}
+            _recovered(life)
+        tell(life, seconds, record_property)
+        record_property("on the wire", f"{dict(sorted(wire.injected.items()))} in {wire.requests:,} requests")
+        assert wire.injected.keys() == rates.keys(), "some fault never happened"
+
+
+def _guarded(failures: list[BaseException], ending: threading.Event, work: Callable[[], None]) -> None:
+    try:
+        work()
+    except BaseException as error:  # noqa: BLE001  (raised again in the test's own thread)
+        failures.append(error)
+        ending.set()
+
+
+def _upload(publisher: Publisher, ending: threading.Event) -> None:
+    while not ending.wait(0.3):
+        publisher.act()
+
+
+def _read(reader: Reader, publisher: Publisher, ending: threading.Event) -> None:
+    while not ending.wait(0.1):
+        reader.look(publisher.files, publisher.deleted)  # live: what is marked before it is deleted
+
+
+def _kill(life: Life, ending: threading.Event, pause_s: tuple[float, float]) -> None:
+    chance = random.Random(11)  # noqa: S311
+    while not ending.wait(chance.uniform(*pause_s)):
+        wanted = chance.choice(sorted(HANDLERS))  # there are fewer publishers, and they are to die as often
+        if alive := [pid for pid, handler in life.stack.workers(*HANDLERS) if handler == wanted]:
+            pid = chance.choice(alive)
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+            life.kills[wanted] += 1
+
+
+def admin(stack: Stack, *arguments: str) -> str:
+    """What `scripts/admin` prints about this stack."""
+    return run(str(PROJECT / "scripts/admin"), "--state-dir", str(stack.folder / "state"), *arguments).stdout
+
+
+def _recovered(life: Life) -> None:
+    """Dead letters go back, one sweep looks for the rest; then the catalog is what the objects say."""
+    stack, publisher, reader = life.stack, life.publisher, life.reader
+    kinds = {"lxd.tar.xz": "metadata amd64", "rootfs.squashfs": "squashfs"}
+    objects = {key: Content(kinds[key.rpartition("/")[2]], body) for key, body in publisher.present.items()}
+    expected = expected_catalog(objects, set())
+
+    def right() -> bool | None:
+        reader.look(publisher.files, publisher.deleted)
+        index, documents = stack.catalog()
+        return True if {"streams/v1/index.json": index, **documents} == expected else None
+
+    time.sleep(35)  # what was killed is visible again
+    admin(stack, "redrive", "--yes")
+    admin(stack, "sweep")
+    stack.wait_until(right, "the catalog to be what the objects say", patience=240)
+    verified = json.loads(admin(stack, "--json", "verify"))
+    assert verified["mismatches"] == []
+    life.verified = verified["versions"]

@@ -1,0 +1,136 @@
+"""The maintain function as it is deployed: its handler, over S3 and SQS."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import notices
+from tests.support import images
+from tests.support.handlers import Context, imported
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+    from mypy_boto3_sqs import SQSClient
+
+LAID_OUT = ["index.html", "openapi.json", "streams/v1/index.json"]
+PRODUCT = "images/ubuntu/noble/amd64/default"
+
+
+@pytest.fixture
+def queue_url(sqs: SQSClient, bucket: str) -> str:
+    return sqs.create_queue(QueueName=f"arrivals-{bucket}")["QueueUrl"]
+
+
+@pytest.fixture
+def app(moto_endpoint: str, bucket: str, queue_url: str) -> Iterator[ModuleType]:
+    """maintain.app, imported in the environment that the template gives it."""
+    environment = {
+        "BUCKET": bucket,
+        "AWS_ENDPOINT_URL": moto_endpoint,
+        "ARRIVALS_QUEUE_URL": queue_url,
+        "RETAIN_VERSIONS": "1",
+        "POWERTOOLS_SERVICE_NAME": "maintain",
+    }
+    with imported("maintain.app", environment) as module:
+        yield module
+
+
+def run(app: ModuleType, task: str, left_ms: int = 900_000, **more: Any) -> dict[str, Any]:
+    answer: dict[str, Any] = app.handler({"task": task, **more}, Context("maintain", left_ms))
+    json.dumps(answer)  # Lambda must be able to send it
+    return answer
+
+
+def body(s3: S3Client, bucket: str, key: str) -> bytes:
+    return s3.get_object(Bucket=bucket, Key=key)["Body"].read()
+
+
+def test_an_empty_server_is_laid_out_once(app: ModuleType, s3: S3Client, bucket: str) -> None:
+    done = run(app, "all")
+    assert [task["path"] for task in done["sweep"]["tasks"]] == LAID_OUT
+    assert body(s3, bucket, "streams/v1/index.json") == b'{"format":"index:1.0","index":{}}'
+    page = s3.get_object(Bucket=bucket, Key="index.html")
+    assert page["ContentType"] == "text/html; charset=utf-8"
+    assert page["Body"].read().startswith(b"<!")
+    assert run(app, "all")["sweep"]["tasks"] == []
+
+
+def test_a_dry_run_says_what_it_would_do_and_does_nothing(app: ModuleType, s3: S3Client, bucket: str) -> None:
+    done = run(app, "all", dry_run=True)
+    assert [task["path"] for task in done["sweep"]["tasks"]] == LAID_OUT
+    assert "Contents" not in s3.list_objects_v2(Bucket=bucket)
+
+
+def test_an_answer_that_would_be_too_long_says_how_much_it_leaves_out(
+    app: ModuleType, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    whole = run(app, "sweep", dry_run=True)["sweep"]
+    assert (whole["tasks_shown"], whole["tasks_total"]) == (len(LAID_OUT), len(LAID_OUT))
+    monkeypatch.setattr(app, "MOST_SHOWN", 2)
+    caplog.clear()
+    cut = run(app, "sweep", dry_run=True)["sweep"]
+    assert [task["path"] for task in cut["tasks"]] == LAID_OUT[:2]
+    assert (cut["tasks_shown"], cut["tasks_total"]) == (2, len(LAID_OUT))
+    assert [
+        vars(line)["path"] for line in caplog.records if "path" in vars(line)
+    ] == LAID_OUT  # the log leaves nothing out
+
+
+def test_missed_uploads_go_to_the_arrivals_queue(
+    app: ModuleType,
+    s3: S3Client,
+    sqs: SQSClient,
+    bucket: str,
+    queue_url: str,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    for name, content in images.split_image().items():
+        s3.put_object(Bucket=bucket, Key=f"{PRODUCT}/20261101/{name}", Body=content)
+    run(app, "sweep")
+    (message,) = sqs.receive_message(QueueUrl=queue_url)["Messages"]
+    assert notices.keys(message["Body"]) == [f"{PRODUCT}/20261101/"]
+    (said,) = [vars(record) for record in caplog.records if record.getMessage() == "look again"]
+    assert (said["path"], said["why"]) == (f"{PRODUCT}/20261101", "it has no record")
+    assert (said["stream"], said["product"], said["version"]) == ("images", "ubuntu:noble:amd64:default", "20261101")
+    assert (said["outcome"], said["bytes"]) == ("done", sum(map(len, images.split_image().values())))
+    assert 0 < said["seconds"] < 60
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [line["MaintainTasks"] for line in lines if "MaintainTasks" in line] == [[len(LAID_OUT) + 1]]
+
+
+def test_without_time_it_stops_and_the_next_run_goes_on(
+    app: ModuleType, s3: S3Client, sqs: SQSClient, bucket: str, queue_url: str
+) -> None:
+    s3.put_object(Bucket=bucket, Key=f"{PRODUCT}/20261101/x", Body=b"x")
+    stopped = run(app, "sweep", left_ms=1000)
+    assert not stopped["sweep"]["ended"]
+    assert "Messages" not in sqs.receive_message(QueueUrl=queue_url)
+    assert run(app, "sweep")["sweep"]["ended"]
+    assert len(sqs.receive_message(QueueUrl=queue_url)["Messages"]) == 1
+
+
+def test_retention_of_the_template_is_applied(app: ModuleType, s3: S3Client, bucket: str) -> None:
+    from tests.support.memory_store import System
+
+    system = System()
+    for day in ("20261101", "20261102"):
+        system.upload(f"{PRODUCT}/{day}", images.split_image(seed=day))
+    system.catch_up()
+    for key, stored in system.store.objects.items():
+        s3.put_object(Bucket=bucket, Key=key, Body=stored.body)
+    done = run(app, "retain")
+    assert [(task["what"], task["path"]) for task in done["retain"]["tasks"]] == [("withdraw", f"{PRODUCT}/20261101")]
+    record = json.loads(body(s3, bucket, f"versions/{PRODUCT}/20261101.json"))
+    assert record["state"] == "withdrawn"
+    assert "1 newer versions are there, and 1 are kept" in record["withdrawn"]["reason"]
+
+
+def test_an_unknown_task_is_refused(app: ModuleType) -> None:
+    with pytest.raises(ValueError, match="expected one of sweep, retain, all"):
+        run(app, "tidy")

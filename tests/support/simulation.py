@@ -1,0 +1,528 @@
+"""The whole system in memory, driven by one seeded generator, with everything that may go wrong.
+
+Handlers are the real `settle`, `publish` and `sweep`. Each runs in a thread of its own that stops before every
+storage call until the driver lets it go on, so any interleaving can happen and each is replayed by its seed.
+Killing one is never letting it go on; what it wrote stays, its messages come back when their visibility ends.
+
+The bucket gives md5 ETags to single PUTs as S3 does: equal bytes written later are the same revision.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, fields
+from datetime import UTC, datetime, timedelta
+from functools import cache
+from typing import TypeVar
+
+import notices
+from operations.settle import Tools, settle
+from publish.commit import TURN_S, publish
+from publish.commit import Tools as PublishTools
+from simplestreams.errors import (
+    ClaimedByAnother,
+    ObjectChanged,
+    RejectedUpload,
+    SimplestreamsError,
+    StorageDenied,
+    StorageUnavailable,
+)
+from simplestreams.items import ALL_CLIENTS
+from simplestreams.keys import ProductId, VersionId, parse_record_key, version_of
+from storage.port import Document, ObjectInfo, Opened
+from storage.queues import pause_s
+
+START = datetime(2026, 11, 23, 10, 0, tzinfo=UTC)
+BUCKET = "images"
+DIGEST_TIMEOUT_S, PUBLISH_TIMEOUT_S = 900, 60
+SLOW = 0.01  # how often a slow handler goes on, when a usual one does once
+PAGE = 3  # keys of a listing that S3 sends at once; what a version's folder holds always fits into one page
+_R = TypeVar("_R")
+
+
+class Killed(BaseException):
+    """The process is gone: no handler of ours may catch this, and cleaning up reaches nothing any more."""
+
+
+@dataclass(frozen=True)
+class Rates:
+    """How often each thing goes wrong; the chance for one storage call, one event or one step of the driver."""
+
+    answer_500: float = 0.006
+    answer_503: float = 0.008
+    no_answer: float = 0.006
+    denied: float = 0.004
+    conflict: float = 0.02
+    reply_lost: float = 0.02
+    reply_lost_and_sent_again: float = 0.02
+    truncated: float = 0.02
+    event_doubled: float = 0.1
+    event_delayed: float = 0.3
+    event_dropped: float = 0.02
+    killed: float = 0.01
+    stalled: float = 0.2  # between a decision and its conditional write, for long enough for whole runs of others
+
+
+CALM = Rates(**dict.fromkeys((rate.name for rate in fields(Rates)), 0.0))
+
+
+@dataclass(frozen=True)
+class Stored:
+    """One generation of an object."""
+
+    body: bytes
+    etag: str
+    modified: datetime
+    sha256: str
+    content_encoding: str = ""
+
+
+@dataclass
+class Message:
+    """A message of a queue; `visible_at` in seconds of the simulated clock."""
+
+    body: str
+    visible_at: int
+    received: int = 0
+
+
+@dataclass
+class Queue:
+    """At least once, in any order. `limit` receives at most; then a message is a dead letter."""
+
+    visibility: int
+    limit: int
+    messages: list[Message] = field(default_factory=list)
+    dead: list[Message] = field(default_factory=list)
+
+    def receive(self, count: int, now: int, rng: random.Random) -> list[Message]:
+        visible = [message for message in self.messages if message.visible_at <= now]
+        taken = rng.sample(visible, min(count, len(visible)))
+        for message in list(taken):
+            message.received += 1
+            message.visible_at = now + self.visibility
+            if message.received > self.limit:
+                self.messages.remove(message)
+                self.dead.append(message)
+                taken.remove(message)
+        return taken
+
+    def delete(self, message: Message) -> None:
+        if message in self.messages:
+            self.messages.remove(message)
+
+    def subjects(self) -> set[str]:
+        return {key for message in self.messages for key in keys_of(message.body)}
+
+
+keys_of = cache(notices.keys)
+
+
+class Actor:
+    """One run of a handler, in a thread that only moves when the driver says so."""
+
+    def __init__(
+        self, name: str, deadline: int, job: Callable[[Actor], None], back: threading.Lock, keys: frozenset[str]
+    ) -> None:
+        self.name = name
+        self.keys = keys  # what the messages are about that it handles
+        self.deadline = deadline
+        self.speed = 1.0
+        self.done = False
+        self.killed = False
+        self.error: BaseException | None = None
+        self._job = job
+        self._back = back
+        self._go = threading.Lock()
+        self._go.acquire()
+        threading.Thread(target=self._run, name=name, daemon=True).start()
+
+    def step(self) -> None:
+        """Let it make one storage call and stop before the next."""
+        self._go.release()
+        self._back.acquire()
+
+    def pause(self) -> None:
+        """Called in its own thread, before each call."""
+        if not self.killed:
+            self._back.release()
+            self._go.acquire()
+        if self.killed:
+            raise Killed
+
+    def _run(self) -> None:
+        self._go.acquire()
+        try:
+            if not self.killed:
+                self._job(self)
+        except Killed:
+            pass
+        except BaseException as error:  # noqa: BLE001  (handed to the driver, which raises it)
+            self.error = error
+        finally:
+            self.done = True
+            self._back.release()
+
+
+class World:
+    """Bucket, queues, clock and running handlers. `check` is called after every change of the bucket."""
+
+    def __init__(self, seed: int, rates: Rates, clients: Sequence[str] = ALL_CLIENTS) -> None:
+        self.rng = random.Random(seed)  # noqa: S311  (a seed must replay)
+        self.rates = rates
+        # Without taking turns publishers race all the time, and turns decide nothing: no run may need them.
+        self.turn_s = self.rng.choice((0.0, 1.0, TURN_S))
+        self.clients = clients
+        self.objects: dict[str, Stored] = {}
+        self.history: dict[str, set[tuple[int, str]]] = {}  # key of an image file -> (size, sha256) it ever had
+        limit = 5 if rates.event_dropped else 1 << 30
+        self.arrivals = Queue(6 * DIGEST_TIMEOUT_S, limit)
+        self.changes = Queue(6 * PUBLISH_TIMEOUT_S, limit)
+        self.actors: list[Actor] = []
+        self.injected: Counter[str] = Counter()
+        self.counted: Counter[str] = Counter()
+        self.excused: Counter[str] = Counter()  # wrong entries, by why they were no fault yet; by `check`
+        self.clock = 0
+        self.change = 0  # counts changes of the bucket
+        self.lost: dict[VersionId | ProductId, int] = {}  # what a notice was lost about, and after which change
+        self.check: Callable[[], None] = lambda: None
+        self.on_delete: Callable[[str], None] = lambda _: None  # before a handler of ours deletes anything
+        self.on_done: Callable[[Actor], None] = lambda _: None  # after a handler ended, however it did
+        self.on_change: Callable[[str], None] = lambda _: None  # after an object came or went, before `check`
+        self.on_open: Callable[[str, bytes | None], None] = lambda _key, _record: None  # see FaultyStore.open
+        self._back = threading.Lock()
+        self._back.acquire()
+
+    @property
+    def now(self) -> datetime:
+        return START + timedelta(seconds=self.clock)
+
+    # ── the bucket ──────────────────────────────────────────────────────────────────────────────────────────────
+
+    def put(self, key: str, body: bytes, content_encoding: str = "", parts: int = 1) -> Stored:
+        """Store an object and send its event, as S3 does for anybody."""
+        md5 = hashlib.md5(body).hexdigest()  # noqa: S324  (what S3 does)
+        etag = f'"{md5}"' if parts == 1 else f'"{hashlib.md5(md5.encode()).hexdigest()}-{parts}"'  # noqa: S324
+        stored = Stored(body, etag, self.now, hashlib.sha256(body).hexdigest(), content_encoding)
+        self.objects[key] = stored
+        if key.startswith("images"):
+            self.history.setdefault(key, set()).add((len(body), stored.sha256))
+        self._changed(key)
+        return stored
+
+    def remove(self, key: str) -> None:
+        del self.objects[key]
+        self._changed(key)
+
+    def _changed(self, key: str) -> None:
+        self.change += 1
+        self.on_change(key)
+        if key.startswith("images"):
+            self._notify(self.arrivals, key)
+        elif key.startswith("versions/"):
+            self._notify(self.changes, key)
+        self.check()
+
+    def _notify(self, queue: Queue, key: str) -> None:
+        if self._happens("event_dropped"):
+            subject = subject_of(queue is self.arrivals, key)
+            if subject:
+                self.lost[subject] = self.change
+            return
+        for _ in range(2 if self._happens("event_doubled") else 1):
+            delay = self.rng.randrange(1, 600) if self._happens("event_delayed") else 0
+            queue.messages.append(Message(notices.notice(BUCKET, key), self.clock + delay))
+
+    def send(self, key: str) -> None:
+        """What sweeps use to have a version looked at again."""
+        self.arrivals.messages.append(Message(notices.notice(BUCKET, key), self.clock))
+
+    def _happens(self, fault: str) -> bool:
+        chance: float = getattr(self.rates, fault)
+        if chance and self.rng.random() < chance:
+            self.injected[fault] += 1
+            return True
+        return False
+
+    def receive(self, queue: Queue, most: int) -> list[Message]:
+        """A batch for a handler. What became a dead letter by that is as lost as an event that never came."""
+        dead = len(queue.dead)
+        taken = queue.receive(self.rng.randint(1, most), self.clock, self.rng)
+        for message in queue.dead[dead:]:
+            self.injected["dead_letter"] += 1
+            for key in keys_of(message.body):
+                if subject := subject_of(queue is self.arrivals, key):
+                    self.lost[subject] = self.change
+        return taken
+
+    # ── the handlers ────────────────────────────────────────────────────────────────────────────────────────────
+
+    def start_digest(self, messages: list[Message]) -> None:
+        name = f"digest {self.counted['digest runs']}"
+        keys = frozenset(key for message in messages for key in notices.keys(message.body))
+        self._start(name, DIGEST_TIMEOUT_S, lambda actor: self._digest(actor, messages), keys)
+        self.counted["digest runs"] += 1
+
+    def start_publish(self, messages: list[Message]) -> None:
+        name = f"publish {self.counted['publish runs']}"
+        self._start(name, PUBLISH_TIMEOUT_S, lambda actor: self._publish(actor, messages))
+        self.counted["publish runs"] += 1
+
+    def start(self, name: str, job: Callable[[FaultyStore], None]) -> None:
+        """Run anything else over a store of its own: maintain, an operator's command."""
+        self._start(name, 900, lambda actor: job(FaultyStore(self, actor)))
+
+    def _start(self, name: str, timeout: int, job: Callable[[Actor], None], keys: frozenset[str] = frozenset()) -> None:
+        self.actors.append(Actor(name, self.clock + timeout, job, self._back, keys))
+        self.actors[-1].speed = self.rng.choice((1.0, 1.0, SLOW)) if self.rates.killed else 1.0
+
+    def wait(self, seconds: int) -> None:
+        """Let time pass; a handler that reaches its timeout is killed, as Lambda does it."""
+        self.clock += seconds
+        for actor in [actor for actor in self.actors if actor.deadline < self.clock]:
+            self.kill(actor)
+
+    def somebody(self) -> Actor:
+        """Who goes on next. Some are slow: whole runs of others fit between two of their calls."""
+        return self.rng.choices(self.actors, [actor.speed for actor in self.actors])[0]
+
+    def advance(self, actor: Actor) -> None:
+        """Let a handler go on to its next storage call."""
+        actor.step()
+        if actor.error:
+            raise actor.error
+        if actor.done:
+            self.actors.remove(actor)
+            self.on_done(actor)
+
+    def kill(self, actor: Actor) -> None:
+        actor.killed = True
+        self.injected["killed"] += 1
+        self.advance(actor)
+
+    def _digest(self, actor: Actor, messages: list[Message]) -> None:
+        """As digest.app.handler: each version of the batch once, what failed stays in the queue."""
+        tools = Tools(FaultyStore(self, actor), lambda: self.now, lambda _: None, 1 << 40, DIGEST_TIMEOUT_S)
+
+        @cache
+        def once(version: VersionId) -> None:
+            began = self.change
+            if settle(version, tools).outcome == "claimed by another":
+                raise ClaimedByAnother(version.path)
+            self._done(version, began)
+
+        finished = [message for message in messages if self._handled(message, once)]
+        actor.pause()
+        for message in finished:
+            self.arrivals.delete(message)
+
+    def _handled(self, message: Message, once: Callable[[VersionId], None]) -> bool:
+        try:
+            for key in notices.keys(message.body):
+                once(version_of(key))
+        except RejectedUpload:
+            return True
+        except SimplestreamsError as error:
+            self.counted[f"left in the queue: {type(error).__name__}"] += 1
+            message.visible_at = self.clock + pause_s(message.received)
+            return False
+        return True
+
+    def _publish(self, actor: Actor, messages: list[Message]) -> None:
+        """As publish.app.handler: one publish for each stream of the batch."""
+        products = {m.body: parse_record_key(notices.keys(m.body)[0]).product for m in messages}
+        failed: set[ProductId] = set()
+        store = FaultyStore(self, actor)
+        tools = PublishTools(store, self.clients, lambda: self.now, lambda _: None, turn_s=self.turn_s)
+        for stream in sorted({product.stream for product in products.values()}):
+            wanted = {product for product in products.values() if product.stream == stream}
+            began = self.change
+            try:
+                publish(stream, wanted, tools)
+            except SimplestreamsError as error:
+                self.counted[f"left in the queue: {type(error).__name__}"] += 1
+                failed |= wanted
+            else:
+                for product in wanted:
+                    self._done(product, began)
+        actor.pause()
+        for message in messages:
+            if products[message.body] in failed:
+                message.visible_at = self.clock + pause_s(message.received)
+            else:
+                self.changes.delete(message)
+
+    def _done(self, subject: VersionId | ProductId, began: int) -> None:
+        if self.lost.get(subject, began + 1) <= began:
+            del self.lost[subject]
+
+    # ── what is still owed ──────────────────────────────────────────────────────────────────────────────────────
+
+    def owed(self, version: VersionId) -> str:
+        """Why a wrong entry of this version is no fault yet: what about it is lost, or queued, or in flight."""
+        if version in self.lost or version.product in self.lost:
+            return "a lost notice"
+        if any(key.startswith(version.prefix) for key in self.arrivals.subjects()):
+            return "a notice of its files"
+        if any(key.startswith(version.product.records_prefix) for key in self.changes.subjects()):
+            return "a notice of its product's records"
+        return ""
+
+    def quiet(self, version: VersionId) -> bool:
+        """Whether the last change of its folder was looked at to the end, and nobody is looking just now."""
+        at_work = {key for actor in self.actors for key in actor.keys}
+        owed = (key.startswith(version.prefix) for key in self.arrivals.subjects() | at_work)
+        return version not in self.lost and not any(owed)
+
+    def folded(self) -> bool:
+        """Whether every change of a record was published, and nobody is publishing just now."""
+        busy = any(actor.name.startswith("publish") for actor in self.actors)
+        return not (busy or self.changes.messages or any(isinstance(subject, ProductId) for subject in self.lost))
+
+    def settle_down(self) -> None:
+        """No more faults: let everybody finish, let messages come back, until there is nothing left to do."""
+        self.rates = CALM
+        while self.actors or self.arrivals.messages or self.changes.messages:
+            if len(self.actors) < 4 and (batch := self.receive(self.arrivals, 3)):
+                self.start_digest(batch)
+            if len(self.actors) < 6 and (batch := self.receive(self.changes, 3)):
+                self.start_publish(batch)
+            if self.actors:  # side by side to the last one: the last race must end well too
+                self.advance(self.somebody())
+            else:
+                self.clock += 30
+        self.clock += DIGEST_TIMEOUT_S  # marks of killed workers run out
+
+    def run(self, name: str, job: Callable[[FaultyStore], None]) -> None:
+        """Run one handler from start to end."""
+        self.start(name, job)
+        actor = self.actors[-1]
+        while not actor.done:
+            self.advance(actor)
+
+
+def subject_of(arrival: bool, key: str) -> VersionId | ProductId | None:
+    """What a notice about a key makes somebody look at; None for a key that nobody ever looks at."""
+    try:
+        return version_of(key) if arrival else parse_record_key(key).product
+    except RejectedUpload:
+        return None
+
+
+class FaultyStore:
+    """storage.port.Store over a World for one handler; every call may fail in each way that S3 can."""
+
+    def __init__(self, world: World, actor: Actor) -> None:
+        self._world = world
+        self._actor = actor
+        self._records: dict[str, bytes | None] = {}  # as last read
+
+    def read(self, key: str) -> Document | None:
+        self._before(key)
+        found = self._world.objects.get(key)
+        if key.startswith("versions/"):
+            self._records[key] = found.body if found else None
+        return Document(found.body, found.etag) if found else None
+
+    def create(self, key: str, body: bytes) -> str | None:
+        return self._conditionally(key, lambda found: found is None, lambda: self._world.put(key, body).etag)
+
+    def replace(self, key: str, body: bytes, revision: str) -> str | None:
+        return self._conditionally(
+            key, lambda found: found is not None and found.etag == revision, lambda: self._world.put(key, body).etag
+        )
+
+    def delete(self, key: str, revision: str) -> bool:
+        def effect() -> str:
+            self._world.on_delete(key)
+            self._world.remove(key)
+            return "deleted"
+
+        return bool(self._conditionally(key, lambda found: found is not None and found.etag == revision, effect))
+
+    def list(self, prefix: str, after: str = "") -> Iterator[ObjectInfo]:
+        """Each page as the bucket is by then, and each may fail when others have come already."""
+        page = 1000 if prefix.count("/") == 6 else PAGE
+        while True:
+            self._before(prefix)
+            found = sorted((k, o) for k, o in self._world.objects.items() if k.startswith(prefix) and k > after)
+            for key, o in found[:page]:
+                yield ObjectInfo(key, len(o.body), o.etag, o.modified.isoformat())
+                after = key
+            if len(found) <= page:
+                return
+            self._world.counted["listings of more pages"] += 1
+
+    def open(self, key: str, etag: str) -> Opened:
+        """Tells the world too, with the record that the handler decided from."""
+        self._before(key)
+        found = self._pinned(key, etag)
+        self._world.on_open(key, self._records.get(f"versions/{key.rpartition('/')[0]}.json"))
+        return Opened(len(found.body), found.content_encoding, self._chunks(key, etag, len(found.body)))
+
+    def _chunks(self, key: str, etag: str, size_bytes: int) -> Iterator[bytes]:
+        """Halves; a body that is cut short gives less, and then the error that the port promises.
+
+        Ending without one is no fault to inject here: storage.stream never does (tests/component/test_stream.py and the
+        wire of tests/wire.py cut real bodies), and nobody behind the port counts bytes a second time.
+        """
+        half = max(1, size_bytes // 2)
+        for start in range(0, size_bytes, half):
+            self._before(key)
+            chunk = self._pinned(key, etag).body[start : start + half]
+            if self._world._happens("truncated"):
+                yield chunk[: self._world.rng.randrange(len(chunk))]
+                raise StorageUnavailable(f"the body of {key} ended early, more often than it is tried")
+            yield chunk
+
+    def _pinned(self, key: str, etag: str) -> Stored:
+        found = self._world.objects.get(key)
+        if found is None or found.etag != etag:
+            raise ObjectChanged(key)
+        return found
+
+    def _before(self, key: str) -> None:
+        self._actor.pause()
+        self._world.counted["storage calls"] += 1
+        for fault in ("answer_500", "answer_503", "no_answer"):
+            if self._world._happens(fault):
+                raise StorageUnavailable(f"{fault} for {key}")
+        if self._world._happens("denied"):
+            raise StorageDenied(f"403 for {key}")
+
+    def _conditionally(self, key: str, holds: Callable[[Stored | None], bool], effect: Callable[[], str]) -> str | None:
+        usual = self._actor.speed
+        if self._world._happens("stalled"):
+            self._actor.speed = SLOW
+        self._before(key)
+        self._actor.speed = usual
+        if self._world._happens("conflict"):
+            return None  # 409: somebody else's conditional write was under way, which may have come to nothing
+        if not holds(self._world.objects.get(key)):
+            return None
+        answer = effect()
+        if self._world._happens("reply_lost"):
+            raise StorageUnavailable(f"timeout for {key}, after the write took effect")
+        if self._world._happens("reply_lost_and_sent_again"):
+            return None  # the SDK tries again by itself and meets its own first write: 412
+        return answer
+
+
+class InTurnPool:
+    """Stands in for ThreadPoolExecutor in a handler, so that a run depends on its seed alone."""
+
+    def __init__(self, *_: object, **__: object) -> None:
+        pass
+
+    def __enter__(self) -> InTurnPool:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def map(self, function: Callable[..., _R], *lists: Iterable[object]) -> list[_R]:
+        return [function(*arguments) for arguments in zip(*lists, strict=False)]
