@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from tests.support import images
-from tests.support.harness import PROJECT, Stack, local_stack
+from tests.support import PROJECT, images
+from tests.support.stack import Stack, local_stack
 from tests.support.upload_api import Answer, send
 
 pytestmark = pytest.mark.timeout(300)

@@ -17,9 +17,9 @@ from typing import Any
 import boto3
 import pytest
 
-from tests.support import images
+from tests.support import PROJECT, images
 from tests.support.client_rules import read_catalog
-from tests.support.harness import PROJECT, Stack, local_stack
+from tests.support.stack import Stack, local_stack
 
 pytestmark = pytest.mark.timeout(300)
 

@@ -19,11 +19,12 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from tests.support import images
+from tests.support import PROJECT, images
 from tests.support.client_rules import read_catalog
-from tests.support.harness import PROJECT, Stack, free_port, local_stack, run
 from tests.support.oracle import Content, expected_catalog
+from tests.support.processes import free_port, run
 from tests.support.servers.fault_proxy import faulty_wire
+from tests.support.stack import Stack, local_stack
 
 pytestmark = [pytest.mark.heavy, pytest.mark.timeout(900)]
 

@@ -21,12 +21,12 @@ import pytest
 
 from local_stack.sample import host_architecture, sample_files
 from local_stack.servers import listen
-from tests.support.harness import children
+from tests.support import PROJECT
+from tests.support.processes import children
 
 # One worker starts the process for all of them.
 pytestmark = pytest.mark.xdist_group("local-stack-process")
 
-PROJECT = Path(__file__).resolve().parent.parent.parent
 PATIENCE_S = 90
 PRODUCT = f"hello:world:{host_architecture()}:default"
 

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.support import images, upload_api
-from tests.support.harness import need
-from tests.support.upload_api import PROJECT, System
+from tests.support import PROJECT, images, upload_api
+from tests.support.processes import need
+from tests.support.upload_api import System
 
 ACTION = PROJECT / "infra/action/action.yml"
 

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import images, upload_api
-from tests.support.upload_api import PROJECT, System
+from tests.support import PROJECT, images, upload_api
+from tests.support.upload_api import System
 
 pytestmark = [pytest.mark.heavy, pytest.mark.real_s3, pytest.mark.timeout(1800)]
 

@@ -20,9 +20,9 @@ from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
-from tests.support import images, upload_api
-from tests.support.harness import need
-from tests.support.upload_api import PROJECT, System
+from tests.support import PROJECT, images, upload_api
+from tests.support.processes import need
+from tests.support.upload_api import System
 
 MIB = 1 << 20
 SCRIPT = PROJECT / "scripts/upload"

@@ -11,20 +11,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.support.harness import (
-    ARCH,
-    Client,
-    Stack,
-    Uploaded,
-    client,
-    daemon_of,
-    local_stack,
-    need,
-    place,
-    running_daemon,
-    short_folder,
-)
 from tests.support.images import Workshop
+from tests.support.processes import need, short_folder
+from tests.support.real_clients import Client, Uploaded, client, daemon_of, running_daemon
+from tests.support.stack import ARCH, Stack, local_stack, place
 
 
 @pytest.fixture(scope="session")

@@ -11,8 +11,10 @@ from typing import Any
 import pytest
 
 from tests.support.client_rules import Image, read_catalog, resolve_alias
-from tests.support.harness import BASE, Client, Stack, Uploaded, local_stack, need, place, running_daemon, sha256sum
 from tests.support.images import Workshop
+from tests.support.processes import need, sha256sum
+from tests.support.real_clients import Client, Uploaded, running_daemon
+from tests.support.stack import BASE, Stack, local_stack, place
 
 pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("lxd")]
 

@@ -15,8 +15,10 @@ from pathlib import Path
 import pytest
 
 from tests.support.client_rules import read_catalog
-from tests.support.harness import PATIENCE, Stack, client, local_stack, need, put, short_folder
 from tests.support.images import sha256_hex, split_image
+from tests.support.processes import PATIENCE, need, short_folder
+from tests.support.real_clients import client
+from tests.support.stack import Stack, local_stack, put
 
 pytestmark = [pytest.mark.e2e, pytest.mark.heavy, pytest.mark.xdist_group("many")]
 

@@ -13,9 +13,11 @@ from typing import Any
 
 import pytest
 
-from tests.support import images
-from tests.support.harness import PROJECT, Client, Stack, client, local_stack, need, sha256sum, wait_for
+from tests.support import PROJECT, images
 from tests.support.images import Workshop
+from tests.support.processes import need, sha256sum, wait_for
+from tests.support.real_clients import Client, client
+from tests.support.stack import Stack, local_stack
 
 pytestmark = [pytest.mark.e2e, pytest.mark.heavy, pytest.mark.xdist_group("lxd")]
 

@@ -6,15 +6,13 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
 from tests.hostile.files import CASES
-from tests.support import images
+from tests.support import PROJECT, images
 from tests.support.memory_store import System
 
-ROOT = Path(__file__).resolve().parents[2]
 PATH = "images/ubuntu/noble/amd64/default/20261123_10:00"
 
 
@@ -22,7 +20,7 @@ PATH = "images/ubuntu/noble/amd64/default/20261123_10:00"
 def test_a_hostile_file_is_refused_with_its_reason_and_little_else(
     name: str, record_property: Callable[[str, object], None]
 ) -> None:
-    paths = f"{ROOT / 'functions'}:{ROOT}"
+    paths = f"{PROJECT / 'functions'}:{PROJECT}"
     command = [sys.executable, "-m", "tests.hostile.measure", name]
     done = subprocess.run(
         command, capture_output=True, text=True, check=False, timeout=120, env={"PYTHONPATH": paths, "PATH": "/usr/bin"}

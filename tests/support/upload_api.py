@@ -32,9 +32,9 @@ from local_stack.servers import Server, free_port, listen
 from local_stack.template import Place
 from local_stack.wiring import Wiring
 from local_stack.workers import Pool, common_environment
-from tests.support.harness import need
+from tests.support import PROJECT
+from tests.support.processes import need
 
-PROJECT = Path(__file__).resolve().parents[2]
 REGION = "us-east-1"
 PUBLISHERS = {
     "arn:aws:iam::123456789012:user/local": ["images*"],

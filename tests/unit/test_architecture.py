@@ -8,9 +8,9 @@ import pytest
 
 from gates.bundle import imports
 from simplestreams import architectures
+from tests.support import PROJECT
 
-ROOT = Path(__file__).parents[2]
-FUNCTIONS = ROOT / "functions"
+FUNCTIONS = PROJECT / "functions"
 HANDLERS = ("digest", "publish", "uploads", "maintain")
 INWARD = {
     "simplestreams": set[str](),
@@ -25,7 +25,7 @@ def imported(folder: Path) -> dict[str, set[str]]:
     """The modules of ours that the sources in a folder import, by the source's name."""
     ours = {path.stem for path in FUNCTIONS.iterdir()}
     return {
-        source.relative_to(ROOT).as_posix(): {name for name in imports(source) if name.split(".")[0] in ours}
+        source.relative_to(PROJECT).as_posix(): {name for name in imports(source) if name.split(".")[0] in ours}
         for source in folder.rglob("*.py")
     }
 
@@ -45,7 +45,7 @@ def test_what_lies_beside_the_handlers_knows_none_of_them() -> None:
 
 def test_nobody_imports_a_handler_but_who_runs_it() -> None:
     """`scripts/admin` does what the functions do with the same operations, never through a function's wiring."""
-    for source, names in imported(ROOT / "scripts").items():
+    for source, names in imported(PROJECT / "scripts").items():
         assert not {f"{handler}.app" for handler in HANDLERS} & names, source
 
 

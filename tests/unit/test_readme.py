@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import get_args
 
 import click
@@ -14,8 +13,8 @@ from cli import presign
 from cli.admin.__main__ import main as admin
 from gates import stack as stacks
 from simplestreams.records import Fault
+from tests.support import PROJECT
 
-PROJECT = Path(__file__).resolve().parents[2]
 README = (PROJECT / "README.md").read_text()
 
 

@@ -1,15 +1,14 @@
 """infra/SCALE.md counts with what the code and the template say: who changes one is told to count again."""
 
 import re
-from pathlib import Path
 
 import pytest
 
 from cli.bench.folding import EDGE_COMPRESSES_BYTES
 from gates import stack as stacks
+from tests.support import PROJECT
 from uploads import status
 
-PROJECT = Path(__file__).resolve().parents[2]
 PAGE = (PROJECT / "infra/SCALE.md").read_text()
 SCRIPT = "scripts/upload"
 RUSH = 5_000 / 3600

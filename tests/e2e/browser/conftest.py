@@ -10,7 +10,7 @@ import pytest
 from tests.support.browser.catalogs import NOW
 from tests.support.browser.chromium import Missing, chromium
 from tests.support.browser.site_server import Site, serving
-from tests.support.harness import REQUIRE_EXTRAS
+from tests.support.processes import REQUIRE_EXTRAS
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext, Page

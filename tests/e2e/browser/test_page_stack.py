@@ -13,7 +13,7 @@ from tests.e2e.browser.conftest import type_of_visit
 from tests.support.images import split_image
 
 if TYPE_CHECKING:
-    from tests.support.harness import Stack
+    from tests.support.stack import Stack
 
 pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("lxd")]
 

@@ -8,17 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.harness import (
-    REQUIRE_EXTRAS,
-    Stack,
-    Uploaded,
-    mounts_below,
-    need,
-    processes_of,
-    running_daemon,
-    stop,
-    wait_for,
-)
+from tests.support.processes import REQUIRE_EXTRAS, need, stop, wait_for
+from tests.support.real_clients import Uploaded, mounts_below, processes_of, running_daemon
+from tests.support.stack import Stack
 
 pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("lxd")]
 

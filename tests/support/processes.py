@@ -1,0 +1,123 @@
+"""Programs that tests need, start and wait for. Each is stopped for certain."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+
+REQUIRE_EXTRAS = "SIMPLESTREAMS_REQUIRE_EXTRAS"
+# Generous on purpose: nothing is measured by it, it only ends a test that would wait for ever on a busy
+# machine.
+PATIENCE = 150.0
+T = TypeVar("T")
+
+
+def need(*tools: str, root: bool = False) -> None:
+    """Skip the calling test, loudly, unless these programs are here;
+
+    under REQUIRE_EXTRAS=1 fail it instead.
+    """
+    missing = [tool for tool in tools if shutil.which(tool) is None]  # which() takes a path as well
+    if root and os.geteuid() != 0:
+        missing.append("root (an LXD daemon needs it)")
+    if not missing:
+        return
+    reason = f"NOT TESTED, missing {', '.join(missing)}: install with .ci/install-extras"
+    if os.environ.get(REQUIRE_EXTRAS) == "1":
+        pytest.fail(reason, pytrace=False)
+    pytest.skip(reason)
+
+
+def children(parent: int) -> dict[int, list[str]]:
+    """The processes that another one started and that still run: number -> words of the command."""
+    found = {}
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdecimal():
+            continue
+        try:
+            words = (entry / "cmdline").read_bytes().decode().split("\0")
+            its_parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+        except OSError:  # it ended meanwhile
+            continue
+        if its_parent == parent:
+            found[int(entry.name)] = words
+    return found
+
+
+def wait_for(look: Callable[[], T | None], what: str, patience: float = PATIENCE) -> T:
+    """The first answer of `look` that is neither None nor False; a TimeoutError says `what` was expected."""
+    deadline = time.monotonic() + patience
+    while True:
+        answer = look()
+        if answer is not None and answer is not False:
+            return answer
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{what}: not within {patience:.0f} s")
+        time.sleep(0.1)
+
+
+def free_port() -> int:
+    """A port that nothing listens on now."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+@contextlib.contextmanager
+def short_folder(mode: int = 0o711) -> Iterator[Path]:
+    """A folder directly below /tmp (a unix socket's path has 107 bytes at most), others may pass through."""
+    folder = Path(tempfile.mkdtemp(prefix="sst-", dir="/tmp"))
+    folder.chmod(mode)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def stop(process: subprocess.Popen[Any], first: signal.Signals = signal.SIGTERM, patience: float = 20) -> int:
+    """End a process started with `start_new_session=True`, politely first, and all of its session."""
+    if process.poll() is None:
+        process.send_signal(first)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(patience)
+    with contextlib.suppress(ProcessLookupError):  # the whole session is gone already
+        os.killpg(process.pid, signal.SIGKILL)
+    return process.wait()
+
+
+def run(
+    *command: str | Path, env: Mapping[str, str] | None = None, check: bool = True, timeout: float = PATIENCE
+) -> subprocess.CompletedProcess[str]:
+    """Run a program to its end;
+
+    with `check`, an exit code other than 0 is an AssertionError with all it printed.
+    """
+    done = subprocess.run(
+        command,
+        env={**os.environ, **(env or {})},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=timeout,
+    )
+    if check and done.returncode != 0:
+        raise AssertionError(f"{' '.join(map(str, command))}: exit {done.returncode}\n{done.stdout}{done.stderr}")
+    return done
+
+
+def sha256sum(paths: Sequence[Path]) -> list[str]:
+    """The SHA-256 of each file, by coreutils."""
+    lines = run("sha256sum", "--", *paths).stdout.splitlines()
+    return [line.lstrip("\\").split()[0] for line in lines]
