@@ -159,6 +159,15 @@ def unmeasured(document: Template) -> None:
     widget["Fn::Sub"] = widget["Fn::Sub"].replace("Refusals", "Refused")
 
 
+def assert_instead(expression: Any) -> Mutation:
+    """Put another expression in place of the assertion of a rule in `Rules`."""
+
+    def mutate(document: Template) -> None:
+        document["Rules"]["RestrictionNeedsLocations"]["Assertions"][0]["Assert"] = expression
+
+    return mutate
+
+
 IMAGE_BEHAVIOUR = "DistributionConfig.CacheBehaviors.1"
 A_DAY_S = 86400
 ALL_OBJECTS = {"Fn::Sub": "${Bucket.Arn}/*"}
@@ -333,6 +342,27 @@ MUTATIONS: dict[str, dict[str, Mutation]] = {
     },
     "parameters_explain_and_bound_themselves": {
         "parameter takes anything": lambda t: t["Parameters"]["DomainName"].pop("AllowedPattern"),
+    },
+    "rules_use_only_functions_that_cloudformation_takes_there": {
+        "Join in an assertion": assert_instead(
+            {"Fn::Not": [{"Fn::Equals": [{"Fn::Join": ["", {"Ref": "GeoLocations"}]}, ""]}]}
+        ),
+        "If, which is documented there": assert_instead({"Fn::If": ["HasDomain", True, False]}),
+        "Sub deep below functions that are taken": assert_instead(
+            {"Fn::And": [{"Fn::Or": [{"Fn::Equals": [{"Fn::Sub": "${DomainName}"}, ""]}]}, {"Fn::Not": [True]}]}
+        ),
+        "a condition by its name": assert_instead({"Fn::Not": [{"Condition": "HasDomain"}]}),
+        "FindInMap in a rule's condition": lambda t: t["Rules"]["IssuerNeedsAudience"].update(
+            RuleCondition={"Fn::Equals": [{"Fn::FindInMap": ["SixTimes", "5", "Visibility"]}, "30"]}
+        ),
+        "Ref to a resource": assert_instead({"Fn::Equals": [{"Ref": "Bucket"}, ""]}),
+        "Ref to a pseudo parameter": assert_instead({"Fn::Equals": [{"Ref": "AWS::Region"}, "us-east-1"]}),
+        "ValueOf a resource": assert_instead({"Fn::Equals": [{"Fn::ValueOf": ["Bucket", "Name"]}, ""]}),
+        "no function at all": assert_instead(True),
+        "a second assertion": lambda t: t["Rules"]["ZoneNeedsDomain"]["Assertions"].append(
+            {"Assert": {"Fn::Select": [0, [True]]}}
+        ),
+        "a misspelled condition": lambda t: t["Rules"]["ZoneNeedsDomain"].update(Condition={"Fn::Equals": ["", ""]}),
     },
     "outputs_say_where_everything_is": {
         "no remote line": lambda t: t["Outputs"].pop("RemoteAdd"),

@@ -1,6 +1,6 @@
 """The template as a whole: its parameters and outputs, and that no resource waits for itself."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from graphlib import CycleError, TopologicalSorter
 from typing import Any, Final
 
@@ -11,6 +11,11 @@ MOST_SERVED_BYTES: Final = 50_000_000_000
 """CloudFront: "Maximum cacheable file size per HTTP GET response". Clients ask for whole files."""
 _NAMES_OF_OTHERS: Final = frozenset({"MetricName", "FunctionName", "StageName", "DomainName"})
 """What a resource is about or within, not what it is called."""
+_BOOLEAN_IN_RULES: Final = frozenset(
+    f"Fn::{name}" for name in ("And", "Contains", "EachMemberEquals", "EachMemberIn", "Equals", "Not", "Or")
+)
+_TAKEN_IN_RULES: Final = _BOOLEAN_IN_RULES | {"Ref", "Fn::RefAll", "Fn::ValueOf", "Fn::ValueOfAll"}
+"""The only functions that CloudFormation takes in `Rules`. It documents Fn::If there as well, and refuses it."""
 
 
 @rule
@@ -29,6 +34,35 @@ def parameters_explain_and_bound_themselves(stack: Stack) -> Iterator[str]:
         bounds = {"AllowedPattern", "AllowedValues", "MinValue", "MaxValue"}
         if body["Type"] != "CommaDelimitedList" and not bounds & body.keys():
             yield f"parameter {name} takes anything"
+
+
+@rule
+def rules_use_only_functions_that_cloudformation_takes_there(stack: Stack) -> Iterator[str]:
+    for name, body in stack.raw.get("Rules", {}).items():
+        yield from (f"rule {name}: unknown key {key}" for key in sorted(body.keys() - {"RuleCondition", "Assertions"}))
+        expressions = [("RuleCondition", body["RuleCondition"])] if "RuleCondition" in body else []
+        expressions += [(f"Assertions.{i}", a["Assert"]) for i, a in enumerate(body["Assertions"])]
+        for where, expression in expressions:
+            if not isinstance(expression, Mapping) or not _BOOLEAN_IN_RULES & expression.keys():
+                yield f"rule {name}, {where}: expected one of {', '.join(sorted(_BOOLEAN_IN_RULES))}"
+            for finding in _refused_in_rules(expression, stack.raw["Parameters"].keys()):
+                yield f"rule {name}, {where}: {finding}"
+
+
+def _refused_in_rules(node: Any, parameters: Collection[str]) -> Iterator[str]:
+    """What CloudFormation refuses in an expression of a rule, at any depth."""
+    if isinstance(node, list):
+        for item in node:
+            yield from _refused_in_rules(item, parameters)
+    if not isinstance(node, Mapping):
+        return
+    for function, argument in node.items():
+        if function not in _TAKEN_IN_RULES:
+            yield f"CloudFormation does not take {function} in a rule"
+        named = argument[0] if function == "Fn::ValueOf" else argument
+        if function in {"Ref", "Fn::ValueOf"} and named not in parameters:
+            yield f"{function} {named!r}: a rule may refer to parameters alone"
+        yield from _refused_in_rules(argument, parameters)
 
 
 @rule
