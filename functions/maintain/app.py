@@ -27,7 +27,7 @@ from maintain.layout import lay_out
 from operations.retain import Rules, retain
 from operations.sweep import sweep
 from operations.work import Task, Work, remember, resume
-from settings import Settings
+from settings import CLIENT_CHOICES, Settings
 from simplestreams.retention import Rule
 from storage import edge
 from storage.clients import cloudfront_client, s3_client, sqs_client
@@ -73,7 +73,7 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
 def _run(task: str, work: Work) -> None:
     if task == "sweep":
         lay_out(store, work)
-        sweep(store, _send, settings.clients, work)
+        sweep(store, _send, CLIENT_CHOICES[settings.clients], work)
     else:
         retain(store, rules, datetime.now(UTC), time.sleep, work, _forget)
 

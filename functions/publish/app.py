@@ -22,7 +22,7 @@ import batches
 import notices
 import telemetry
 from publish.commit import Published, Tools, publish, turn_seconds
-from settings import Settings
+from settings import CLIENT_CHOICES, Settings
 from simplestreams.errors import RejectedUpload, SimplestreamsError
 from simplestreams.keys import ProductId, parse_record_key
 from storage import edge
@@ -52,7 +52,7 @@ def handler(event: dict[str, Any], context: LambdaContext) -> PartialItemFailure
     """Publish all products of the batch with one write for each stream; what failed stays in the queue."""
     tools = Tools(
         store=store,
-        clients=settings.clients,
+        clients=CLIENT_CHOICES[settings.clients],
         now=lambda: datetime.now(UTC),
         pause=time.sleep,
         forget=lambda keys: forget(keys, seconds_left(context)),
