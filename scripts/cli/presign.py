@@ -13,10 +13,10 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from cli.folders import default_state_folder
+from imageserver.errors import RejectedUpload
+from imageserver.format.keys import parse_key
 from local_stack.errors import NotRunning
 from local_stack.state import read_stack
-from simplestreams.errors import RejectedUpload
-from simplestreams.keys import parse_key
 
 REFUSED = 3
 EXISTS = 4

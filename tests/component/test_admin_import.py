@@ -14,14 +14,14 @@ import pytest
 from cli.admin import importing, restoring
 from cli.admin.importing import Plan, carry_out
 from cli.admin.place import Place
+from imageserver.format.keys import parse_version
+from imageserver.operations.ingest import Tools, settle
+from imageserver.operations.prune import Rules, retain
+from imageserver.operations.runs import Work
+from imageserver.operations.withdraw import withdraw
+from imageserver.storage.ranged_reader import HashFan
+from imageserver.versions.retention import Rule
 from local_stack.credentials import ACCESS_KEY, SECRET_KEY
-from operations.retain import Rules, retain
-from operations.settle import Tools, settle
-from operations.withdrawals import withdraw
-from operations.work import Work
-from simplestreams.keys import parse_version
-from simplestreams.retention import Rule
-from storage.stream import HashFan
 from tests.support import images
 from tests.support.memory_store import START
 from tests.support.servers.s3 import BUCKET, REGION, S3Server, running_s3

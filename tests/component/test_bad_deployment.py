@@ -47,7 +47,7 @@ def deploy(stack: Stack, copy: Path, release: dict[str, str]) -> None:
     """Put the sources of a release in place, file -> text, and end what runs the one before."""
     for file, text in release.items():
         (copy / "functions" / file).write_text(text)
-    for process, _ in stack.workers("digest.app.handler", "publish.app.handler"):
+    for process, _ in stack.workers("imageserver.handlers.digest.handler", "imageserver.handlers.publish.handler"):
         os.kill(process, signal.SIGKILL)
 
 

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-import notices
-from simplestreams.errors import StorageUnavailable
-from simplestreams.keys import VersionId
+from imageserver.aws import events
+from imageserver.errors import StorageUnavailable
+from imageserver.format.keys import VersionId
 from tests.support import images
 from tests.support.handlers import Context, imported, sqs_event
 
@@ -56,10 +56,12 @@ class Functions:
             self._s3.delete_object(Bucket=self._bucket, Key=info["Key"])
 
     def digest(self, *paths: str) -> Told:
-        return self._run("digest.app", self.arrivals(*paths))
+        return self._run("imageserver.handlers.digest", self.arrivals(*paths))
 
     def publish(self, *paths: str) -> Told:
-        return self._run("publish.app", sqs_event(self._bucket, *(f"versions/{path}.json" for path in paths)))
+        return self._run(
+            "imageserver.handlers.publish", sqs_event(self._bucket, *(f"versions/{path}.json" for path in paths))
+        )
 
     def arrivals(self, *paths: str) -> dict[str, Any]:
         return sqs_event(self._bucket, *(f"{path}/x" for path in paths))
@@ -147,7 +149,7 @@ def test_what_a_run_has_no_time_for_goes_to_another_run(
     queue = sqs.create_queue(QueueName="arrivals-of-digest")["QueueUrl"]
     for path in (GOOD, BAD):
         functions.upload(path, images.split_image(seed=path))
-    with functions.loaded("digest.app", QUEUE_URL=queue) as app:
+    with functions.loaded("imageserver.handlers.digest", QUEUE_URL=queue) as app:
         monkeypatch.setattr(app, "SLOWEST_BYTES_PER_S", 1)
         left = iter([900_000, 900_000, 100_000])
         context = Context()
@@ -155,7 +157,7 @@ def test_what_a_run_has_no_time_for_goes_to_another_run(
         answer = app.handler(functions.arrivals(GOOD, BAD, BAD), context)
     assert answer == {"batchItemFailures": []}
     bodies = [m["Body"] for m in sqs.receive_message(QueueUrl=queue, MaxNumberOfMessages=10)["Messages"]]
-    assert [notices.keys(body) for body in bodies] == [[f"{BAD}/x"]] * 2
+    assert [events.keys(body) for body in bodies] == [[f"{BAD}/x"]] * 2
 
 
 def test_a_version_that_fails_is_tried_once_for_all_its_messages(
@@ -167,7 +169,7 @@ def test_a_version_that_fails_is_tried_once_for_all_its_messages(
         tried.append(version.path)
         raise StorageUnavailable("503")
 
-    with functions.loaded("digest.app") as app:
+    with functions.loaded("imageserver.handlers.digest") as app:
         monkeypatch.setattr(app, "settle", settle)
         answer = app.handler(functions.arrivals(GOOD, BAD, GOOD), Context())
     assert (len(answer["batchItemFailures"]), tried) == (3, [GOOD, BAD])

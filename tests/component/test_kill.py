@@ -28,7 +28,7 @@ from tests.support.stack import Stack, local_stack
 
 pytestmark = [pytest.mark.heavy, pytest.mark.timeout(900)]
 
-HANDLERS = {"digest.app.handler": 8, "publish.app.handler": 2}
+HANDLERS = {"imageserver.handlers.digest.handler": 8, "imageserver.handlers.publish.handler": 2}
 """How many of each there are. They come with work, so all are there once a batch waits for each."""
 PRODUCTS = [f"images{s}/os{n}/1/amd64/default" for n in range(4) for s in ("", "-daily")]
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-import notices
+from imageserver.aws import events
 from tests.support import images
 from tests.support.handlers import Context, imported
 
@@ -28,7 +28,7 @@ def queue_url(sqs: SQSClient, bucket: str) -> str:
 
 @pytest.fixture
 def app(moto_endpoint: str, bucket: str, queue_url: str) -> Iterator[ModuleType]:
-    """maintain.app, imported in the environment that the template gives it."""
+    """imageserver.handlers.maintain, imported in the environment that the template gives it."""
     environment = {
         "BUCKET": bucket,
         "AWS_ENDPOINT_URL": moto_endpoint,
@@ -36,7 +36,7 @@ def app(moto_endpoint: str, bucket: str, queue_url: str) -> Iterator[ModuleType]
         "RETAIN_VERSIONS": "1",
         "POWERTOOLS_SERVICE_NAME": "maintain",
     }
-    with imported("maintain.app", environment) as module:
+    with imported("imageserver.handlers.maintain", environment) as module:
         yield module
 
 
@@ -94,7 +94,7 @@ def test_missed_uploads_go_to_the_arrivals_queue(
         s3.put_object(Bucket=bucket, Key=f"{PRODUCT}/20261101/{name}", Body=content)
     run(app, "sweep")
     (message,) = sqs.receive_message(QueueUrl=queue_url)["Messages"]
-    assert notices.keys(message["Body"]) == [f"{PRODUCT}/20261101/"]
+    assert events.keys(message["Body"]) == [f"{PRODUCT}/20261101/"]
     (said,) = [vars(record) for record in caplog.records if record.getMessage() == "look again"]
     assert (said["path"], said["why"]) == (f"{PRODUCT}/20261101", "it has no record")
     assert (said["stream"], said["product"], said["version"]) == ("images", "ubuntu:noble:amd64:default", "20261101")

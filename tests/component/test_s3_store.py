@@ -12,18 +12,18 @@ import pytest
 from botocore.config import Config
 from botocore.stub import ANY, Stubber
 
+from imageserver.errors import ObjectChanged, StorageDenied, StorageUnavailable
+from imageserver.format import documents
+from imageserver.format.file_kinds import ALL_CLIENTS
+from imageserver.format.keys import parse_product, parse_version
+from imageserver.operations.ingest import Tools, settle
+from imageserver.operations.publish import Tools as PublishTools
+from imageserver.operations.publish import publish
+from imageserver.storage.ranged_reader import HashFan
+from imageserver.storage.s3 import S3Store
 from local_stack.credentials import ACCESS_KEY, SECRET_KEY
 from local_stack.processes import S3Process
 from local_stack.servers import free_port
-from operations.settle import Tools, settle
-from publish.commit import Tools as PublishTools
-from publish.commit import publish
-from simplestreams import catalog
-from simplestreams.errors import ObjectChanged, StorageDenied, StorageUnavailable
-from simplestreams.items import ALL_CLIENTS
-from simplestreams.keys import parse_product, parse_version
-from storage.s3 import S3Store
-from storage.stream import HashFan
 from tests.support import images
 from tests.support.memory_store import START
 
@@ -216,5 +216,5 @@ def test_two_real_publishers_lose_nothing(store: S3Store, client: S3Client) -> N
     assert body
     assert index
     names = sorted(parse_product(path.rsplit("/", 1)[0]).name for path in paths)
-    assert sorted(catalog.decode_products(body.body, "images").products) == names
-    assert catalog.decode_index(index.body).index["images"].products == names
+    assert sorted(documents.decode_products(body.body, "images").products) == names
+    assert documents.decode_index(index.body).index["images"].products == names

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from simplestreams.errors import ObjectChanged, StorageDenied, StorageUnavailable
-from storage.stream import HELD, LARGE, MIB, SMALL, HashFan, ReadPlan, digest_chunks, read_object
+from imageserver.errors import ObjectChanged, StorageDenied, StorageUnavailable
+from imageserver.storage.ranged_reader import HELD, LARGE, MIB, SMALL, HashFan, ReadPlan, digest_chunks, read_object
 from tests.support.servers.ranged_object import ETAG, Fault, ObjectServer, serving
 
 CONTENT = random.Random(7).randbytes(1_000_003)  # noqa: S311 - no multiple of any part

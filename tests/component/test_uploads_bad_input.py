@@ -267,7 +267,7 @@ def _signed_with_lifetime(system: System, path: str, seconds: int) -> Signed:
     import boto3
     from botocore.config import Config
 
-    from storage.parts import S3Uploads
+    from imageserver.storage.presigned import S3Uploads
 
     client = boto3.client(
         "s3",

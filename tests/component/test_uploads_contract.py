@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from api.openapi import document
+from imageserver.api.openapi import document
 from tests.support import upload_api
 from tests.support.upload_api import System
 

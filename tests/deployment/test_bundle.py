@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from gates import bundle, grants, packages, rules, stack
-from settings import Settings
+from imageserver.settings import Settings
 
 ROOT = stack.INFRA.parent
 PIN = re.compile(r"^([a-z0-9-]+)==(\S+)", re.MULTILINE)

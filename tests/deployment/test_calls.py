@@ -9,13 +9,13 @@ import pytest
 
 from gates import stack as stacks
 from gates.policy import Decision, Request, decide
-from maintain.layout import lay_out
-from operations.retain import Rules, retain
-from operations.sweep import sweep
-from operations.work import Work, remember, resume
-from simplestreams.items import ALL_CLIENTS
-from simplestreams.keys import parse_product
-from simplestreams.retention import Rule
+from imageserver.format.file_kinds import ALL_CLIENTS
+from imageserver.format.keys import parse_product
+from imageserver.operations.prune import Rules, retain
+from imageserver.operations.reconcile import sweep
+from imageserver.operations.runs import Work, remember, resume
+from imageserver.site.layout import lay_out
+from imageserver.versions.retention import Rule
 from tests.support import images
 from tests.support.memory_store import MemoryStore, System
 

@@ -258,7 +258,7 @@ MUTATIONS: dict[str, dict[str, Mutation]] = {
         "variable misspelled": put("PublishFunction", "Environment.Variables", to={"CLIENT": "both"}),
     },
     "handlers_exist": {
-        "handler misspelled": put("DigestFunction", "Handler", to="digest.app.handle"),
+        "handler misspelled": put("DigestFunction", "Handler", to="imageserver.handlers.digest.handle"),
         "handler nowhere": put("DigestFunction", "Handler", to="digests.app.handler"),
     },
     "the_bucket_answers_the_edge_alone": {

@@ -10,11 +10,14 @@ import json
 from collections.abc import Callable
 from contextlib import suppress
 
-import notices
-from simplestreams import archive, catalog, examine, items, keys, metadata, records
-from simplestreams.errors import CatalogDamaged, RejectedUpload
-from simplestreams.fold import fold, fold_unlisted
-from simplestreams.keys import parse_product
+from imageserver.aws import events
+from imageserver.catalog.render import fold, fold_unlisted
+from imageserver.errors import CatalogDamaged, RejectedUpload
+from imageserver.format import documents, file_kinds, keys
+from imageserver.format.keys import parse_product
+from imageserver.inspection import metadata
+from imageserver.inspection import tarball as archive
+from imageserver.versions import examine, records
 from tests.support import images
 
 PRODUCT = parse_product("images/ubuntu/noble/amd64/default")
@@ -33,7 +36,7 @@ def key(data: bytes) -> None:
         assert parsed.version.product.name.count(":") == 3
         assert not set(text) & set(" +%\\,\"'<>&?#\0\n")
         assert ".." not in text.split("/")
-        items.classify(parsed.file)
+        file_kinds.classify(parsed.file)
     with suppress(RejectedUpload):
         keys.version_of(text)
 
@@ -66,22 +69,22 @@ def record(data: bytes) -> None:
         found = records.decode(data, RECORD_KEY)
         judged = records.settled(found.id, found.files, found.withdrawn)
         assert records.decode(records.encode(judged), RECORD_KEY) == judged
-        folded = fold(catalog.decode_products(None, "images"), {PRODUCT: [judged]}).document
-        assert catalog.decode_products(catalog.encode(folded), "images") == folded
-        fold_unlisted(catalog.decode_unlisted(None, "images"), {PRODUCT: [judged]})
+        folded = fold(documents.decode_products(None, "images"), {PRODUCT: [judged]}).document
+        assert documents.decode_products(documents.encode(folded), "images") == folded
+        fold_unlisted(documents.decode_unlisted(None, "images"), {PRODUCT: [judged]})
 
 
 def document(data: bytes) -> None:
     """A served document is damaged, or a product can be folded into it."""
     with suppress(CatalogDamaged):
-        products = catalog.decode_products(data, "images")
+        products = documents.decode_products(data, "images")
         for product in products.products.values():
-            catalog.decode_versions(product)
+            documents.decode_versions(product)
         fold(products, {PRODUCT: []})
     with suppress(CatalogDamaged):
-        catalog.decode_index(data)
+        documents.decode_index(data)
     with suppress(CatalogDamaged):
-        catalog.decode_unlisted(data, "images")
+        documents.decode_unlisted(data, "images")
 
 
 def tarball(data: bytes) -> None:
@@ -107,7 +110,7 @@ def squashfs_root(data: bytes) -> None:
     """A superblock, then anything: refused with a reason, or hashed as it is; however it is cut into chunks."""
     facts = records.FileFacts(etag="e", size_bytes=len(data), modified="2026-11-23T10:00:00+00:00")
     whole, cut = (
-        examine.read_root(facts, iter(chunks), items.SQUASHFS, {}) for chunks in ((data,), (data[:70], data[70:]))
+        examine.read_root(facts, iter(chunks), file_kinds.SQUASHFS, {}) for chunks in ((data,), (data[:70], data[70:]))
     )
     assert whole == cut
     assert bool(whole.refusal) != (whole.sha256 == images.sha256_hex(data))
@@ -115,8 +118,8 @@ def squashfs_root(data: bytes) -> None:
 
 def notice(data: bytes) -> None:
     """A message is unreadable, or names keys."""
-    with suppress(notices.UnreadableNotice):
-        assert all(isinstance(key, str) for key in notices.keys(data.decode("utf-8", "replace")))
+    with suppress(events.UnreadableNotice):
+        assert all(isinstance(key, str) for key in events.keys(data.decode("utf-8", "replace")))
 
 
 def _publishable(overrides: metadata.Overrides) -> None:
@@ -129,8 +132,8 @@ def _publishable(overrides: metadata.Overrides) -> None:
     }
     found = records.settled(keys.parse_version(PATH), files, None)
     assert records.decode(records.encode(found), RECORD_KEY) == found
-    folded = fold(catalog.decode_products(None, "images"), {PRODUCT: [found]}).document
-    product = json.loads(catalog.encode(folded))["products"][PRODUCT.name]
+    folded = fold(documents.decode_products(None, "images"), {PRODUCT: [found]}).document
+    product = json.loads(documents.encode(folded))["products"][PRODUCT.name]
     assert all(part == part.strip() != "" for part in product["aliases"].split(","))
 
 
@@ -152,7 +155,7 @@ def _record_seed() -> bytes:
 
 def _document_seed() -> bytes:
     found = records.decode(_record_seed(), RECORD_KEY)
-    return catalog.encode(fold(catalog.decode_products(None, "images"), {PRODUCT: [found]}).document)
+    return documents.encode(fold(documents.decode_products(None, "images"), {PRODUCT: [found]}).document)
 
 
 OVERRIDES = json.dumps({"aliases": ["a/b", "c"], "requirements": {"secureboot": "false"}, "supported": True,
@@ -175,5 +178,5 @@ TARGETS: dict[str, tuple[Callable[[bytes], None], list[bytes]]] = {
     "tarball": (tarball, [bytes([n]) + images.tarball({"metadata.yaml": images.metadata_yaml()}) for n in range(4)]),
     "compressed": (compressed, [images.metadata_tarball("amd64", how) for how in ("xz", "gz", "zst")]),
     "squashfs_root": (squashfs_root, [images.squashfs(), images.superblock(200, ids=5000) + bytes(104)]),
-    "notice": (notice, [notices.notice("b", f"{PATH}/x").encode(), b'{"Event": "s3:TestEvent"}']),
+    "notice": (notice, [events.notice("b", f"{PATH}/x").encode(), b'{"Event": "s3:TestEvent"}']),
 }

@@ -10,7 +10,7 @@ import resource
 import sys
 from pathlib import Path
 
-from simplestreams import records
+from imageserver.versions import records
 from tests.hostile.files import CASES
 from tests.support.memory_store import System
 

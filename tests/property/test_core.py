@@ -6,10 +6,10 @@ import itertools
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from simplestreams.digests import Digests
-from simplestreams.errors import RejectedUpload
-from simplestreams.keys import parse_key, parse_product, parse_record_key, version_of
-from storage.stream import HashFan
+from imageserver.errors import RejectedUpload
+from imageserver.format.keys import parse_key, parse_product, parse_record_key, version_of
+from imageserver.inspection.digests import Digests
+from imageserver.storage.ranged_reader import HashFan
 from tests.support import images
 from tests.support.client_rules import read_catalog
 from tests.support.memory_store import System

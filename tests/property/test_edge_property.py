@@ -9,13 +9,13 @@ from datetime import timedelta
 
 import pytest
 
-from operations.retain import Rules, retain
-from operations.withdrawals import restore, withdraw
-from operations.work import Work
-from publish.commit import publish
-from simplestreams import catalog
-from simplestreams.keys import parse_product, parse_target
-from simplestreams.retention import Rule
+from imageserver.format import documents
+from imageserver.format.keys import parse_product, parse_target
+from imageserver.operations.prune import Rules, retain
+from imageserver.operations.publish import publish
+from imageserver.operations.runs import Work
+from imageserver.operations.withdraw import restore, withdraw
+from imageserver.versions.retention import Rule
 from tests.support import images
 from tests.support.memory_store import System
 
@@ -86,7 +86,7 @@ class Story:
         """How many listed files the edge holds; each is the one that is listed."""
         held = 0
         for product in self.system.products_document().products.values():
-            for version in catalog.decode_versions(product).values():
+            for version in documents.decode_versions(product).values():
                 for item in version.items.values():
                     found = self.edge.get(item.path, item.sha256)
                     assert found == item.sha256, f"the edge holds other bytes than {item.path} is listed with"

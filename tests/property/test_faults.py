@@ -24,16 +24,17 @@ from typing import Any
 
 import pytest
 
-import publish.commit
-from operations.retain import Rules, retain
-from operations.sweep import sweep
-from operations.withdrawals import Changed, restore, withdraw
-from operations.work import Task, Work
-from simplestreams import catalog, records
-from simplestreams.errors import SimplestreamsError
-from simplestreams.fold import fold, fold_index, fold_unlisted
-from simplestreams.keys import ProductId, parse_record_key, parse_target, parse_version, path_of, version_of
-from simplestreams.retention import Rule
+from imageserver.catalog.render import fold, fold_index, fold_unlisted
+from imageserver.errors import SimplestreamsError
+from imageserver.format import documents
+from imageserver.format.keys import ProductId, parse_record_key, parse_target, parse_version, path_of, version_of
+from imageserver.operations import publish
+from imageserver.operations.prune import Rules, retain
+from imageserver.operations.reconcile import sweep
+from imageserver.operations.runs import Task, Work
+from imageserver.operations.withdraw import Changed, restore, withdraw
+from imageserver.versions import records
+from imageserver.versions.retention import Rule
 from tests.support import client_rules, images
 from tests.support.ledger import Answer, Ledger
 from tests.support.oracle import Content, canonical, expected_catalog, expected_unlisted
@@ -362,10 +363,10 @@ class Story:
         withdrawn = {path for path, mark in self.ledger.marks.items() if mark.withdrawn}
         model = expected_catalog(objects, withdrawn)
         unlisted = expected_unlisted(objects, withdrawn)
-        for key in (catalog.INDEX_KEY, *map(catalog.products_key, STREAMS)):
+        for key in (documents.INDEX_KEY, *map(documents.products_key, STREAMS)):
             assert _said(served.get(key)) == _said(model.get(key)), key
         for stream in STREAMS:
-            document = json.loads(served.get(catalog.unlisted_key(stream), b'{"products":{}}'))
+            document = json.loads(served.get(documents.unlisted_key(stream), b'{"products":{}}'))
             told = {product: set(versions) for product, versions in document["products"].items()}
             assert told == unlisted.get(stream, {}), f"{stream}: what is not listed"
         self.check_fingerprints_once(served)
@@ -435,20 +436,20 @@ def rebuild(world: World) -> dict[str, bytes]:
         if key.startswith("versions/"):
             product = parse_record_key(key).product
             changed.setdefault(product.stream, {}).setdefault(product, []).append(records.decode(stored.body, key))
-    index, served = catalog.decode_index(None), {}
+    index, served = documents.decode_index(None), {}
     for stream, products in changed.items():
-        folded = fold(catalog.decode_products(None, stream), products, world.clients).document
-        served[catalog.products_key(stream)] = catalog.encode(folded)
-        unlisted = fold_unlisted(catalog.decode_unlisted(None, stream), products)
-        served[catalog.unlisted_key(stream)] = catalog.encode(unlisted)
+        folded = fold(documents.decode_products(None, stream), products, world.clients).document
+        served[documents.products_key(stream)] = documents.encode(folded)
+        unlisted = fold_unlisted(documents.decode_unlisted(None, stream), products)
+        served[documents.unlisted_key(stream)] = documents.encode(unlisted)
         index = fold_index(index, folded)
-    return served | {catalog.INDEX_KEY: catalog.encode(index)}
+    return served | {documents.INDEX_KEY: documents.encode(index)}
 
 
 @pytest.fixture(autouse=True)
 def _in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(publish.commit, "ThreadPoolExecutor", InTurnPool)
-    monkeypatch.setattr("operations.look.ThreadPoolExecutor", InTurnPool)
+    monkeypatch.setattr(publish, "ThreadPoolExecutor", InTurnPool)
+    monkeypatch.setattr("imageserver.operations.inventory.ThreadPoolExecutor", InTurnPool)
 
 
 def seeds(request: pytest.FixtureRequest) -> range:

@@ -3,10 +3,11 @@
 import json
 from collections.abc import Callable
 
-from simplestreams import catalog, records
-from simplestreams.fold import fold
-from simplestreams.keys import ProductId, VersionId, parse_product
-from simplestreams.records import FileFacts, Record
+from imageserver.catalog.render import fold
+from imageserver.format import documents
+from imageserver.format.keys import ProductId, VersionId, parse_product
+from imageserver.versions import records
+from imageserver.versions.records import FileFacts, Record
 from tests.support import images
 from tests.support.memory_store import MemoryStore, System
 
@@ -89,10 +90,10 @@ def test_an_index_entry_is_not_taken_away_by_a_publisher_who_was_overtaken() -> 
     for file in images.split_image():
         store.remove(f"{OLD}/{file}")
     system.settle(OLD)
-    store.meanwhile("replace", catalog.INDEX_KEY, another_version_is_published)
+    store.meanwhile("replace", documents.INDEX_KEY, another_version_is_published)
     system.publish(ID)
     assert system.listed() == {ID.name: ["20261102_10:00"]}
-    index = catalog.decode_index(store.objects[catalog.INDEX_KEY].body)
+    index = documents.decode_index(store.objects[documents.INDEX_KEY].body)
     assert index.index["images"].products == [ID.name]
 
 
@@ -111,7 +112,7 @@ def test_a_catalog_that_came_back_to_an_earlier_revision_is_not_written_over_fro
         system.settle(NEW)
         system.publish(ID)  # the document is byte for byte what it was
 
-    store.meanwhile("replace", catalog.products_key("images"), come_and_go)
+    store.meanwhile("replace", documents.products_key("images"), come_and_go)
     system.publish(ID)
     assert system.listed() == {ID.name: ["20261101_10:00"]}
 
@@ -155,7 +156,7 @@ def test_a_root_is_listed_again_when_only_one_of_its_two_fingerprints_was_ever_t
     """LXD's and Incus's metadata give a root two fingerprints; freeing one frees whoever waits for the other."""
     alma, beta, gamma = (ProductId("images", os, "1", "amd64", "default") for os in ("alma", "beta", "gamma"))
     both = {"lxd.tar.xz": "1", "incus.tar.xz": "2"}
-    document = catalog.decode_products(None, "images")
+    document = documents.decode_products(None, "images")
     known = {beta: [_record(beta, both)], gamma: [_record(gamma, {"incus.tar.xz": "2"})]}
     document = fold(document, known).document
     assert sorted(document.products) == [beta.name]
@@ -165,17 +166,19 @@ def test_a_root_is_listed_again_when_only_one_of_its_two_fingerprints_was_ever_t
 
 def test_a_file_that_was_listed_as_metadata_counts_as_new_when_it_is_listed_as_an_image() -> None:
     alma, beta = (ProductId("images", os, "1", "amd64", "default") for os in ("alma", "beta"))
-    document = catalog.decode_products(None, "images")
+    document = documents.decode_products(None, "images")
     known = {alma: [_record(alma, {"lxd.tar.xz": "1"})], beta: [_unified(beta, "1")]}
     document = fold(document, known).document
     assert sorted(document.products) == [alma.name, beta.name]
     known[alma] = [*known[alma], _unified(alma, "1", "20261102_10:00")]
     after = _folded(document, known, alma)
     assert sorted(after.products) == [alma.name]
-    assert after == fold(catalog.decode_products(None, "images"), known).document
+    assert after == fold(documents.decode_products(None, "images"), known).document
 
 
-def _folded(document: catalog.Products, known: dict[ProductId, list[Record]], changed: ProductId) -> catalog.Products:
+def _folded(
+    document: documents.Products, known: dict[ProductId, list[Record]], changed: ProductId
+) -> documents.Products:
     wanted = {changed: known[changed]}
     while (folded := fold(document, wanted)).needs:
         wanted |= {product: versions for product, versions in known.items() if product.name in folded.needs}

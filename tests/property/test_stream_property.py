@@ -3,7 +3,7 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from storage.stream import HELD, ReadPlan, read_object
+from imageserver.storage.ranged_reader import HELD, ReadPlan, read_object
 from tests.support.servers.ranged_object import ETAG, Fault, serving
 
 plans = st.builds(

@@ -11,7 +11,7 @@ from types import ModuleType
 
 import pytest
 
-import notices
+from imageserver.aws import events
 
 
 @dataclass
@@ -49,7 +49,7 @@ def sqs_event(bucket: str, *keys: str) -> dict[str, list[dict[str, object]]]:
             {
                 "messageId": str(number),
                 "receiptHandle": f"handle {number}",
-                "body": notices.notice(bucket, key),
+                "body": events.notice(bucket, key),
                 "attributes": {"ApproximateReceiveCount": "1"},
                 "messageAttributes": {},
                 "eventSource": "aws:sqs",

@@ -12,14 +12,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
-from operations.settle import Settled, Tools, settle
-from publish.commit import Published, publish
-from publish.commit import Tools as PublishTools
-from simplestreams import catalog
-from simplestreams.errors import ObjectChanged
-from simplestreams.items import ALL_CLIENTS
-from simplestreams.keys import ProductId, VersionId, parse_record_key, version_of
-from storage.port import Document, ObjectInfo, Opened
+from imageserver.errors import ObjectChanged
+from imageserver.format import documents
+from imageserver.format.file_kinds import ALL_CLIENTS
+from imageserver.format.keys import ProductId, VersionId, parse_record_key, version_of
+from imageserver.operations.ingest import Settled, Tools, settle
+from imageserver.operations.publish import Published, publish
+from imageserver.operations.publish import Tools as PublishTools
+from imageserver.storage.port import Document, ObjectInfo, Opened
 
 START = datetime(2026, 11, 23, 10, 0, tzinfo=UTC)
 CHUNK = 1000
@@ -35,7 +35,7 @@ class Stored:
 
 @dataclass
 class MemoryStore:
-    """Implements storage.port.Store. `log` has every call as (method, key); `bytes_read` counts by key."""
+    """Implements imageserver.storage.port.Store. `log` has every call as (method, key); `bytes_read` counts by key."""
 
     objects: dict[str, Stored] = field(default_factory=dict)
     on: Callable[[str, str], None] = lambda *_: None
@@ -152,11 +152,11 @@ class System:
         """Everything served below streams/."""
         return {key: found.body for key, found in sorted(self.store.objects.items()) if key.startswith("streams/")}
 
-    def products_document(self, stream: str = "images") -> catalog.Products:
-        found = self.store.objects.get(catalog.products_key(stream))
-        return catalog.decode_products(found.body if found else None, stream)
+    def products_document(self, stream: str = "images") -> documents.Products:
+        found = self.store.objects.get(documents.products_key(stream))
+        return documents.decode_products(found.body if found else None, stream)
 
     def listed(self, stream: str = "images") -> dict[str, list[str]]:
         """Product name -> the versions that the catalog lists."""
         products = self.products_document(stream).products
-        return {name: sorted(catalog.decode_versions(product)) for name, product in products.items()}
+        return {name: sorted(documents.decode_versions(product)) for name, product in products.items()}

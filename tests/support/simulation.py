@@ -19,11 +19,9 @@ from datetime import UTC, datetime, timedelta
 from functools import cache
 from typing import TypeVar
 
-import notices
-from operations.settle import Tools, settle
-from publish.commit import TURN_S, publish
-from publish.commit import Tools as PublishTools
-from simplestreams.errors import (
+from imageserver.aws import events
+from imageserver.aws.queues import pause_s
+from imageserver.errors import (
     ClaimedByAnother,
     ObjectChanged,
     RejectedUpload,
@@ -31,10 +29,12 @@ from simplestreams.errors import (
     StorageDenied,
     StorageUnavailable,
 )
-from simplestreams.items import ALL_CLIENTS
-from simplestreams.keys import ProductId, VersionId, parse_record_key, version_of
-from storage.port import Document, ObjectInfo, Opened
-from storage.queues import pause_s
+from imageserver.format.file_kinds import ALL_CLIENTS
+from imageserver.format.keys import ProductId, VersionId, parse_record_key, version_of
+from imageserver.operations.ingest import Tools, settle
+from imageserver.operations.publish import TURN_S, publish
+from imageserver.operations.publish import Tools as PublishTools
+from imageserver.storage.port import Document, ObjectInfo, Opened
 
 START = datetime(2026, 11, 23, 10, 0, tzinfo=UTC)
 BUCKET = "images"
@@ -119,7 +119,7 @@ class Queue:
         return {key for message in self.messages for key in keys_of(message.body)}
 
 
-keys_of = cache(notices.keys)
+keys_of = cache(events.keys)
 
 
 class Actor:
@@ -235,11 +235,11 @@ class World:
             return
         for _ in range(2 if self._happens("event_doubled") else 1):
             delay = self.rng.randrange(1, 600) if self._happens("event_delayed") else 0
-            queue.messages.append(Message(notices.notice(BUCKET, key), self.clock + delay))
+            queue.messages.append(Message(events.notice(BUCKET, key), self.clock + delay))
 
     def send(self, key: str) -> None:
         """What sweeps use to have a version looked at again."""
-        self.arrivals.messages.append(Message(notices.notice(BUCKET, key), self.clock))
+        self.arrivals.messages.append(Message(events.notice(BUCKET, key), self.clock))
 
     def _happens(self, fault: str) -> bool:
         chance: float = getattr(self.rates, fault)
@@ -263,7 +263,7 @@ class World:
 
     def start_digest(self, messages: list[Message]) -> None:
         name = f"digest {self.counted['digest runs']}"
-        keys = frozenset(key for message in messages for key in notices.keys(message.body))
+        keys = frozenset(key for message in messages for key in events.keys(message.body))
         self._start(name, DIGEST_TIMEOUT_S, lambda actor: self._digest(actor, messages), keys)
         self.counted["digest runs"] += 1
 
@@ -305,7 +305,7 @@ class World:
         self.advance(actor)
 
     def _digest(self, actor: Actor, messages: list[Message]) -> None:
-        """As digest.app.handler: each version of the batch once, what failed stays in the queue."""
+        """As imageserver.handlers.digest.handler: each version of the batch once, what failed stays in the queue."""
         tools = Tools(FaultyStore(self, actor), lambda: self.now, lambda _: None, 1 << 40, DIGEST_TIMEOUT_S)
 
         @cache
@@ -322,7 +322,7 @@ class World:
 
     def _handled(self, message: Message, once: Callable[[VersionId], None]) -> bool:
         try:
-            for key in notices.keys(message.body):
+            for key in events.keys(message.body):
                 once(version_of(key))
         except RejectedUpload:
             return True
@@ -333,8 +333,8 @@ class World:
         return True
 
     def _publish(self, actor: Actor, messages: list[Message]) -> None:
-        """As publish.app.handler: one publish for each stream of the batch."""
-        products = {m.body: parse_record_key(notices.keys(m.body)[0]).product for m in messages}
+        """As imageserver.handlers.publish.handler: one publish for each stream of the batch."""
+        products = {m.body: parse_record_key(events.keys(m.body)[0]).product for m in messages}
         failed: set[ProductId] = set()
         store = FaultyStore(self, actor)
         tools = PublishTools(store, self.clients, lambda: self.now, lambda _: None, turn_s=self.turn_s)
@@ -414,7 +414,7 @@ def subject_of(arrival: bool, key: str) -> VersionId | ProductId | None:
 
 
 class FaultyStore:
-    """storage.port.Store over a World for one handler; every call may fail in each way that S3 can."""
+    """imageserver.storage.port.Store over a World for one handler; every call may fail in each way that S3 can."""
 
     def __init__(self, world: World, actor: Actor) -> None:
         self._world = world
@@ -467,7 +467,7 @@ class FaultyStore:
     def _chunks(self, key: str, etag: str, size_bytes: int) -> Iterator[bytes]:
         """Halves; a body that is cut short gives less, and then the error that the port promises.
 
-        Ending without one is no fault to inject here: storage.stream never does (tests/component/test_stream.py and the
+        Ending without one is no fault to inject here: imageserver.storage.ranged_reader never does (tests/component/test_stream.py and the
         wire of tests/wire.py cut real bodies), and nobody behind the port counts bytes a second time.
         """
         half = max(1, size_bytes // 2)

@@ -12,9 +12,9 @@ from click.testing import CliRunner, Result
 from cli.admin import base, doctor, place, shown
 from cli.admin.__main__ import main
 from cli.admin.place import Place
-from operations.withdrawals import withdraw
-from simplestreams.keys import parse_target, parse_version
-from storage.marks import marked
+from imageserver.format.keys import parse_target, parse_version
+from imageserver.operations.withdraw import withdraw
+from imageserver.storage.leases import marked
 from tests.support import images
 from tests.support.memory_store import START, System
 

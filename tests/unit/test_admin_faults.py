@@ -24,8 +24,8 @@ from cli.admin.__main__ import main
 from cli.admin.faults import AGAIN, CATALOG, LOG_IN, NO_CREDENTIALS, NOTHING, RECORD, RIGHTS, STORAGE, WAY
 from cli.admin.findings import NotSeen
 from cli.admin.place import Place, Queue
-from simplestreams.errors import CatalogBusy, CatalogDamaged, StorageDenied, StorageUnavailable
-from storage.s3 import Refused
+from imageserver.errors import CatalogBusy, CatalogDamaged, StorageDenied, StorageUnavailable
+from imageserver.storage.s3 import Refused
 from tests.support import images
 from tests.support.memory_store import System
 from tests.support.servers.http import served
@@ -38,7 +38,7 @@ def refused(code: str) -> ClientError:
 
 
 def through_the_adapter(cause: Exception) -> Exception:
-    """As storage.s3 raises it."""
+    """As imageserver.storage.s3 raises it."""
     try:
         try:
             if not isinstance(cause, ClientError):
@@ -140,7 +140,7 @@ def test_the_doctor_compares_every_record_before_it_says_ok(monkeypatch: pytest.
 
 def limited_work(most: int) -> Any:
     """`Work` whose default limit is low, as if there were many records."""
-    from operations.work import Work
+    from imageserver.operations.runs import Work
 
     return lambda **about: Work(**{"limit": most, **about})
 

@@ -20,12 +20,12 @@ from cli.admin.dry import DryStore
 from cli.admin.faults import NO_CREDENTIALS, NOTHING, STORAGE
 from cli.admin.findings import NotSeen
 from cli.admin.place import Place
-from operations.retain import Rules, retain
-from operations.withdrawals import restore, withdraw
-from operations.work import Work
-from simplestreams.errors import StorageUnavailable
-from simplestreams.keys import parse_version
-from simplestreams.retention import Rule
+from imageserver.errors import StorageUnavailable
+from imageserver.format.keys import parse_version
+from imageserver.operations.prune import Rules, retain
+from imageserver.operations.runs import Work
+from imageserver.operations.withdraw import restore, withdraw
+from imageserver.versions.retention import Rule
 from tests.support import images
 from tests.support.memory_store import System
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from gates.bundle import imports
-from simplestreams import architectures
+from imageserver.format import architectures
 from tests.support import PROJECT
 
 FUNCTIONS = PROJECT / "functions"

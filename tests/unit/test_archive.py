@@ -8,7 +8,7 @@ import tarfile
 
 import pytest
 
-from simplestreams.archive import METADATA_LIMITS, UNIFIED_LIMITS, Limits, UnreadableArchive, read_member
+from imageserver.inspection.tarball import METADATA_LIMITS, UNIFIED_LIMITS, Limits, UnreadableArchive, read_member
 from tests.support import images
 
 YAML = b"architecture: x86_64\n"

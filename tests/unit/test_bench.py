@@ -17,7 +17,7 @@ from cli.bench.hashing import BASELINES, Baseline, Runs, figures_of, measure, ro
 from cli.bench.reads import Read, Taken
 from cli.bench.scale import Scene, simulate
 from cli.bench.servers import fastest, make_object, nginx_program, own_environment
-from simplestreams import records
+from imageserver.versions import records
 
 BUSY = Scene("busy", rate=2.0, window_s=1.0, seconds=60, products=5, marked=False)
 

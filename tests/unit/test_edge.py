@@ -10,11 +10,11 @@ import boto3
 import pytest
 from botocore.stub import ANY, Stubber
 
-from operations.withdrawals import restore, withdraw
-from publish.commit import publish
-from simplestreams.errors import StorageUnavailable
-from simplestreams.keys import parse_product, parse_version
-from storage.edge import ask, forget
+from imageserver.aws.cloudfront import ask, forget
+from imageserver.errors import StorageUnavailable
+from imageserver.format.keys import parse_product, parse_version
+from imageserver.operations.publish import publish
+from imageserver.operations.withdraw import restore, withdraw
 from tests.support import images
 from tests.support.memory_store import System
 

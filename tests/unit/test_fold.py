@@ -5,9 +5,9 @@ from collections.abc import Callable
 
 import pytest
 
-from simplestreams import catalog
-from simplestreams.fold import fold
-from simplestreams.keys import parse_product
+from imageserver.catalog.render import fold
+from imageserver.format import documents
+from imageserver.format.keys import parse_product
 from tests.support import images
 from tests.support.client_rules import Image, read_catalog
 from tests.support.memory_store import System
@@ -198,12 +198,12 @@ def test_a_delta_is_listed_only_while_its_base_is(system: System) -> None:
     system.upload(f"{NOBLE}/{NEW}", images.split_image(seed="2") | {f"rootfs.{OLD}.vcdiff": images.vcdiff()})
     system.catch_up()
     product = system.products_document().products["ubuntu:noble:amd64:default"]
-    item = catalog.decode_versions(product)[NEW].items[f"rootfs.{OLD}.vcdiff"]
+    item = documents.decode_versions(product)[NEW].items[f"rootfs.{OLD}.vcdiff"]
     assert (item.ftype, item.delta_base) == ("squashfs.vcdiff", OLD)
     system.store.remove(f"{NOBLE}/{OLD}/lxd.tar.xz")
     system.catch_up()
     product = system.products_document().products["ubuntu:noble:amd64:default"]
-    assert f"rootfs.{OLD}.vcdiff" not in catalog.decode_versions(product)[NEW].items
+    assert f"rootfs.{OLD}.vcdiff" not in documents.decode_versions(product)[NEW].items
 
 
 def test_incomplete_and_refused_versions_are_told_apart_and_change_nothing_that_is_listed(system: System) -> None:
@@ -248,5 +248,5 @@ def test_folding_again_changes_no_byte_and_a_rebuild_from_records_gives_the_same
 def test_fold_leaves_other_products_bytes_alone() -> None:
     """A field that a newer release of ours put into a product survives in products that did not change."""
     body = b'{"content_id":"images","datatype":"image-downloads","format":"products:1.0","products":{}}'
-    document = catalog.decode_products(body, "images")
-    assert catalog.encode(fold(document, {}).document) == body
+    document = documents.decode_products(body, "images")
+    assert documents.encode(fold(document, {}).document) == body

@@ -2,7 +2,7 @@
 
 import pytest
 
-from simplestreams.items import Role, classify
+from imageserver.format.file_kinds import Role, classify
 
 
 @pytest.mark.parametrize(

@@ -2,9 +2,9 @@
 
 import pytest
 
-from simplestreams import keys
-from simplestreams.errors import RejectedUpload
-from simplestreams.keys import ImageKey, ProductId, VersionId, parse_key
+from imageserver.errors import RejectedUpload
+from imageserver.format import keys
+from imageserver.format.keys import ImageKey, ProductId, VersionId, parse_key
 
 GOOD = "images/ubuntu/xenial/amd64/default/20261123_10:00/lxd.tar.xz"
 

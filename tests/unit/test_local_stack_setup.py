@@ -194,8 +194,8 @@ def test_presign_as_json(stack: Stack, tmp_path: Path) -> None:
 
 
 def test_presign_refuses_a_key_with_the_servers_sentence_and_prints_no_url_at_all(stack: Stack, tmp_path: Path) -> None:
-    from simplestreams.errors import RejectedUpload
-    from simplestreams.keys import parse_key
+    from imageserver.errors import RejectedUpload
+    from imageserver.format.keys import parse_key
 
     bad = GOOD.replace("xenial", "xe nial")
     with pytest.raises(RejectedUpload) as refusal:

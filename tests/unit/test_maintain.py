@@ -8,17 +8,18 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from maintain.layout import API_KEY, PAGE_KEY, lay_out
-from operations.retain import Rules, retain
-from operations.sweep import sweep
-from operations.withdrawals import restore, withdraw
-from operations.work import Task, Work, remember, resume
-from settings import BadSetting, Settings
-from simplestreams import catalog, records
-from simplestreams.keys import VersionId, parse_product, parse_target, parse_version
-from simplestreams.metadata import Overrides
-from simplestreams.records import FileFacts, Record
-from simplestreams.retention import Rule, expired
+from imageserver.format import documents
+from imageserver.format.keys import VersionId, parse_product, parse_target, parse_version
+from imageserver.inspection.metadata import Overrides
+from imageserver.operations.prune import Rules, retain
+from imageserver.operations.reconcile import sweep
+from imageserver.operations.runs import Task, Work, remember, resume
+from imageserver.operations.withdraw import restore, withdraw
+from imageserver.settings import BadSetting, Settings
+from imageserver.site.layout import API_KEY, PAGE_KEY, lay_out
+from imageserver.versions import records
+from imageserver.versions.records import FileFacts, Record
+from imageserver.versions.retention import Rule, expired
 from tests.support import images
 from tests.support.memory_store import START, MemoryStore, System
 
@@ -433,8 +434,8 @@ def test_an_empty_server_gets_an_index_and_a_page() -> None:
     store = MemoryStore()
     sent, work = swept(store)
     lay_out(store, work)
-    assert (sent, [task.path for task in work.tasks]) == ([], [catalog.INDEX_KEY, PAGE_KEY, API_KEY])
-    assert store.objects[catalog.INDEX_KEY].body == b'{"format":"index:1.0","index":{}}'
+    assert (sent, [task.path for task in work.tasks]) == ([], [documents.INDEX_KEY, PAGE_KEY, API_KEY])
+    assert store.objects[documents.INDEX_KEY].body == b'{"format":"index:1.0","index":{}}'
     again = Work()
     lay_out(store, again)
     assert again.tasks == []
@@ -474,13 +475,13 @@ def test_a_dry_sweep_sends_nothing(system: System) -> None:
 @pytest.mark.parametrize("damage", ["deleted", "of long ago", "without the product", "index deleted", "index emptied"])
 def test_a_catalog_that_disagrees_with_the_records_is_folded_again(system: System, damage: str) -> None:
     good = system.streams()
-    key = catalog.products_key("images")
+    key = documents.products_key("images")
     if damage == "deleted":
         system.store.remove(key)
     elif damage == "index deleted":
-        system.store.remove(catalog.INDEX_KEY)
+        system.store.remove(documents.INDEX_KEY)
     elif damage == "index emptied":
-        system.store.put(catalog.INDEX_KEY, b'{"format":"index:1.0","index":{}}')
+        system.store.put(documents.INDEX_KEY, b'{"format":"index:1.0","index":{}}')
     else:
         document = json.loads(good[key])
         versions = document["products"][ID.name]["versions"]

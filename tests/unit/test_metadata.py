@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from simplestreams.errors import RejectedUpload
-from simplestreams.keys import parse_product
-from simplestreams.metadata import (
+from imageserver.errors import RejectedUpload
+from imageserver.format.keys import parse_product
+from imageserver.inspection.metadata import (
     MAX_YAML_BYTES,
     Overrides,
     check_metadata_yaml,

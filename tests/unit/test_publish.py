@@ -6,10 +6,10 @@ from datetime import timedelta
 
 import pytest
 
-from publish.commit import TURN_S, Published, publish, turn_seconds
-from simplestreams import catalog
-from simplestreams.errors import CatalogBusy, CatalogDamaged
-from simplestreams.keys import parse_product, stream_claim_key
+from imageserver.errors import CatalogBusy, CatalogDamaged
+from imageserver.format import documents
+from imageserver.format.keys import parse_product, stream_claim_key
+from imageserver.operations.publish import TURN_S, Published, publish, turn_seconds
 from tests.support import images
 from tests.support.memory_store import System
 
@@ -49,7 +49,7 @@ def test_a_lost_race_keeps_what_the_winner_wrote(system: System, method: str, do
     (done,) = system.publish(parse_product(first))
     assert done.lost_races == 1
     assert {"a:r:amd64:default", "b:r:amd64:default"} <= set(system.listed())
-    index = catalog.decode_index(system.streams()[INDEX])
+    index = documents.decode_index(system.streams()[INDEX])
     assert index.index["images"].products == sorted(system.listed())
 
 
@@ -95,7 +95,7 @@ def test_a_publisher_that_died_before_the_index_is_made_good_by_the_next(system:
     system.store.on = lambda *_: None
     assert INDEX not in system.streams()
     system.publish(parse_product(A))
-    assert catalog.decode_index(system.streams()[INDEX]).index["images"].products == ["a:r:amd64:default"]
+    assert documents.decode_index(system.streams()[INDEX]).index["images"].products == ["a:r:amd64:default"]
 
 
 def test_a_version_is_told_as_listed_once_though_the_index_loses_a_race(system: System) -> None:
@@ -104,7 +104,7 @@ def test_a_version_is_told_as_listed_once_though_the_index_loses_a_race(system: 
     def another(method: str, key: str) -> None:
         if (method, key) == ("create", INDEX):
             system.store.on = lambda *_: None
-            system.store.put(INDEX, catalog.encode(catalog.decode_index(None)))
+            system.store.put(INDEX, documents.encode(documents.decode_index(None)))
 
     system.store.on = another
     (done,) = system.publish(parse_product(A))
@@ -119,7 +119,7 @@ def test_a_version_is_told_as_listed_once_though_the_index_loses_a_race(system: 
 def test_losing_every_race_is_said(system: System) -> None:
     def always(method: str, key: str) -> None:
         if method in ("create", "replace") and key == DOCUMENT:
-            body = catalog.encode(catalog.decode_products(None, "images"))
+            body = documents.encode(documents.decode_products(None, "images"))
             system.store.put(DOCUMENT, body.replace(b"products:1.0", f"{len(system.store.log)}".encode()))
 
     system.store.on = always

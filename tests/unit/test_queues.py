@@ -8,7 +8,7 @@ import boto3
 import pytest
 from botocore.stub import Stubber
 
-from storage.queues import pause_s, try_again_soon
+from imageserver.aws.queues import pause_s, try_again_soon
 
 URL = "https://sqs.us-east-1.amazonaws.com/111122223333/arrivals"
 

@@ -8,11 +8,11 @@ from typing import get_args
 import click
 import pytest
 
-from api import problems
 from cli import presign
 from cli.admin.__main__ import main as admin
 from gates import stack as stacks
-from simplestreams.records import Fault
+from imageserver.api import problems
+from imageserver.versions.records import Fault
 from tests.support import PROJECT
 
 README = (PROJECT / "README.md").read_text()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from simplestreams.keys import parse_product
+from imageserver.format.keys import parse_product
 from tests.support import images
 from tests.support.memory_store import System
 

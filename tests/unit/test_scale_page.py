@@ -6,8 +6,8 @@ import pytest
 
 from cli.bench.folding import EDGE_COMPRESSES_BYTES
 from gates import stack as stacks
+from imageserver.api import status
 from tests.support import PROJECT
-from uploads import status
 
 PAGE = (PROJECT / "infra/SCALE.md").read_text()
 SCRIPT = "scripts/upload"

@@ -2,7 +2,7 @@
 
 import pytest
 
-from settings import CLIENT_CHOICES, BadSetting, Settings
+from imageserver.settings import CLIENT_CHOICES, BadSetting, Settings
 
 
 def test_a_bucket_is_enough_and_everything_else_has_a_default() -> None:

@@ -5,11 +5,11 @@ from dataclasses import replace
 
 import pytest
 
-from operations.settle import Settled, settle
-from simplestreams import records
-from simplestreams.errors import CatalogBusy, CatalogDamaged, OutOfTime
-from simplestreams.keys import parse_version
-from simplestreams.records import Fault, Reason, Record
+from imageserver.errors import CatalogBusy, CatalogDamaged, OutOfTime
+from imageserver.format.keys import parse_version
+from imageserver.operations.ingest import Settled, settle
+from imageserver.versions import records
+from imageserver.versions.records import Fault, Reason, Record
 from tests.support import images
 from tests.support.memory_store import MemoryStore, System
 
@@ -351,7 +351,7 @@ def test_a_version_too_large_for_the_rest_of_a_run_is_left_to_another(system: Sy
 
 
 def test_saving_in_between_is_no_lost_race(system: System, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("operations.settle.SAVE_EVERY_BYTES", 1)
+    monkeypatch.setattr("imageserver.operations.ingest.SAVE_EVERY_BYTES", 1)
     roots = {f"rootfs.2026110{day}_10:00.vcdiff": images.vcdiff(str(day)) for day in range(1, 10)}
     system.upload(PATH, images.split_image() | roots | {f"disk.{name[7:]}": body for name, body in roots.items()})
     pauses: list[float] = []

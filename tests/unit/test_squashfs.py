@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from simplestreams.squashfs import NotSquashfs, checked
+from imageserver.inspection.squashfs import NotSquashfs, checked
 from tests.support import images
 
 SIZE = 4096

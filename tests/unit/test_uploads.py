@@ -9,23 +9,22 @@ from pathlib import Path
 
 import pytest
 
-from api import problems
-from api.openapi import document
-from api.problems import Problem
-from api.shapes import FileStatus, Multipart, PartPlan, Signed, Single, VersionStatus
+from imageserver.api import multipart, problems, status, text
+from imageserver.api.openapi import document
+from imageserver.api.permissions import BadRule, Rights, caller_of, role_of
+from imageserver.api.problems import Problem
+from imageserver.api.schema import FileStatus, Multipart, PartPlan, Signed, Single, VersionStatus
+from imageserver.errors import CatalogBusy
+from imageserver.format.keys import parse_key, parse_product, parse_target, parse_version, path_of
+from imageserver.operations import withdraw
+from imageserver.storage.document_cache import Catalogs
+from imageserver.storage.port import Opened
+from imageserver.versions import examine, records
+from imageserver.versions.records import FileFacts
 from local_stack.interpreter import read_wiring
 from local_stack.template import Place
-from operations import withdrawals
-from simplestreams import examine, records
-from simplestreams.errors import CatalogBusy
-from simplestreams.keys import parse_key, parse_product, parse_target, parse_version, path_of
-from simplestreams.records import FileFacts
-from storage.catalogs import Catalogs
-from storage.port import Opened
 from tests.support import images
 from tests.support.memory_store import START, MemoryStore, System
-from uploads import plan, status, text
-from uploads.rights import BadRule, Rights, caller_of, role_of
 
 GIB = 1 << 30
 MIB = 1 << 20
@@ -121,11 +120,11 @@ def test_the_caller_is_the_arn_or_the_subject(authorizer: object, expected: str)
 
 @pytest.mark.parametrize("size", [1, 16 * MIB, 16 * MIB + 1, 65 * MIB, 6 * GIB, 8000 * MIB, 50 * GIB, 67_500_000_000])
 def test_parts_cover_the_file_without_gap_and_s3_takes_them(size: int) -> None:
-    parts = plan.parts(size)
+    parts = multipart.parts(size)
     assert [part.number for part in parts] == list(range(1, len(parts) + 1))
     assert sum(part.size for part in parts) == size
     assert all(a.offset + a.size == b.offset for a, b in itertools.pairwise(parts))
-    assert len(parts) <= plan.MOST_PARTS
+    assert len(parts) <= multipart.MOST_PARTS
     assert all(part.offset % MIB == 0 for part in parts)
     assert all(5 * MIB <= part.size <= 5 * GIB for part in parts[:-1])
 
@@ -141,7 +140,7 @@ def test_parts_cover_the_file_without_gap_and_s3_takes_them(size: int) -> None:
     ],
 )
 def test_a_large_file_comes_in_parts(size: int, wanted: bool | None, expected: bool) -> None:
-    assert plan.in_parts(size, wanted) is expected
+    assert multipart.in_parts(size, wanted) is expected
 
 
 # ── declared digests ─────────────────────────────────────────────────────────────────────────────────────────────
@@ -197,7 +196,7 @@ def told(system: System, path: str = PATH) -> VersionStatus:
 
 
 def test_a_withdrawn_version_leaves_the_list_and_its_files_stay(system: System) -> None:
-    done = withdrawals.withdraw(system.store, VERSION, START, 24, pause)
+    done = withdraw.withdraw(system.store, VERSION, START, 24, pause)
     assert (done.versions, done.delete_after) == ([PATH], "2026-11-24T10:00:00+00:00")
     system.catch_up()
     assert system.listed() == {VERSION.product.name: ["20261122_10:00"]}
@@ -207,17 +206,17 @@ def test_a_withdrawn_version_leaves_the_list_and_its_files_stay(system: System) 
 
 
 def test_withdrawing_twice_keeps_the_first_date(system: System) -> None:
-    withdrawals.withdraw(system.store, VERSION, START, 24, pause)
-    again = withdrawals.withdraw(system.store, VERSION, START + timedelta(hours=5), 24, pause)
+    withdraw.withdraw(system.store, VERSION, START, 24, pause)
+    again = withdraw.withdraw(system.store, VERSION, START + timedelta(hours=5), 24, pause)
     assert again.delete_after == "2026-11-24T10:00:00+00:00"
 
 
 def test_a_restored_version_is_listed_again_without_reading_an_image(system: System) -> None:
     before = system.streams()
-    withdrawals.withdraw(system.store, VERSION, START, 24, pause)
+    withdraw.withdraw(system.store, VERSION, START, 24, pause)
     system.catch_up()
     read = dict(system.store.bytes_read)
-    assert withdrawals.restore(system.store, VERSION, pause).versions == [PATH]
+    assert withdraw.restore(system.store, VERSION, pause).versions == [PATH]
     system.catch_up()
     assert system.streams() == before
     assert system.store.bytes_read == read
@@ -225,7 +224,7 @@ def test_a_restored_version_is_listed_again_without_reading_an_image(system: Sys
 
 def test_a_product_is_withdrawn_with_all_its_versions_recorded_or_not(system: System) -> None:
     system.upload(f"{VERSION.product.path}/20261124_10:00", {"lxd.tar.xz": b"not looked at yet"})
-    done = withdrawals.withdraw(system.store, VERSION.product, START, 24, pause)
+    done = withdraw.withdraw(system.store, VERSION.product, START, 24, pause)
     assert done.versions == [f"{VERSION.product.path}/{day}_10:00" for day in ("20261122", "20261123", "20261124")]
     system.catch_up()
     assert system.listed() == {}
@@ -236,19 +235,19 @@ def test_a_withdrawn_file_leaves_the_rest_of_its_version_listed(system: System) 
     system.upload(PATH, {"disk.qcow2": images.qcow2()})
     system.catch_up()
     assert len(told(system).fingerprints) == 2
-    done = withdrawals.withdraw(system.store, parse_key(f"{PATH}/disk.qcow2"), START, 24, pause)
+    done = withdraw.withdraw(system.store, parse_key(f"{PATH}/disk.qcow2"), START, 24, pause)
     assert (done.versions, done.files) == ([], [f"{PATH}/disk.qcow2"])
     system.catch_up()
     found = told(system)
     assert (found.status, len(found.fingerprints)) == ("published", 1)
     assert "disk.qcow2 was withdrawn; it is deleted after 2026-11-24T10:00:00+00:00" in found.reasons[0].sentence
-    withdrawals.restore(system.store, parse_key(f"{PATH}/disk.qcow2"), pause)
+    withdraw.restore(system.store, parse_key(f"{PATH}/disk.qcow2"), pause)
     system.catch_up()
     assert len(told(system).fingerprints) == 2
 
 
 def test_another_upload_under_the_name_of_a_withdrawn_file_is_listed(system: System) -> None:
-    withdrawals.withdraw(system.store, parse_key(f"{PATH}/rootfs.squashfs"), START, 24, pause)
+    withdraw.withdraw(system.store, parse_key(f"{PATH}/rootfs.squashfs"), START, 24, pause)
     system.catch_up()
     assert told(system).status == "incomplete"
     system.upload(PATH, {"rootfs.squashfs": images.squashfs("another")})
@@ -257,12 +256,12 @@ def test_another_upload_under_the_name_of_a_withdrawn_file_is_listed(system: Sys
 
 
 def test_what_is_not_there_cannot_be_withdrawn(system: System) -> None:
-    nothing = withdrawals.Changed()
+    nothing = withdraw.Changed()
     for path in ("images/ubuntu/none/amd64/default", f"{VERSION.product.path}/20200101_00:00", f"{PATH}/none.qcow2"):
         target = parse_target(path)
         assert path_of(target) == path
-        assert withdrawals.withdraw(system.store, target, START, 24, pause) == nothing
-        assert withdrawals.restore(system.store, target, pause) == nothing
+        assert withdraw.withdraw(system.store, target, START, 24, pause) == nothing
+        assert withdraw.restore(system.store, target, pause) == nothing
 
 
 def test_a_withdrawal_that_loses_a_race_starts_again_from_fresh_facts(system: System) -> None:
@@ -275,7 +274,7 @@ def test_a_withdrawal_that_loses_a_race_starts_again_from_fresh_facts(system: Sy
             system.settle(PATH)
 
     system.store.on = digest_is_faster
-    withdrawals.withdraw(system.store, VERSION, START, 24, pause)
+    withdraw.withdraw(system.store, VERSION, START, 24, pause)
     record = records.decode(system.store.objects[VERSION.record_key].body, VERSION.record_key)
     assert record.withdrawn
     assert "disk.qcow2" in record.files
@@ -284,7 +283,7 @@ def test_a_withdrawal_that_loses_a_race_starts_again_from_fresh_facts(system: Sy
 def test_a_withdrawal_that_loses_every_race_says_so(system: System) -> None:
     system.store.replace = lambda *_: None  # type: ignore[method-assign, assignment, misc]
     with pytest.raises(CatalogBusy):
-        withdrawals.withdraw(system.store, VERSION, START, 24, pause)
+        withdraw.withdraw(system.store, VERSION, START, 24, pause)
 
 
 def test_digest_that_lost_to_a_withdrawal_does_not_undo_it(system: System) -> None:
@@ -294,7 +293,7 @@ def test_digest_that_lost_to_a_withdrawal_does_not_undo_it(system: System) -> No
     def withdrawn_meanwhile(method: str, key: str) -> None:
         if method == "replace" and key == VERSION.record_key and not raced:
             raced.append(key)
-            withdrawals.withdraw(system.store, parse_key(f"{PATH}/rootfs.squashfs"), START, 24, pause)
+            withdraw.withdraw(system.store, parse_key(f"{PATH}/rootfs.squashfs"), START, 24, pause)
 
     system.upload(PATH, {"disk.qcow2": images.qcow2()})
     system.store.on = withdrawn_meanwhile
@@ -570,6 +569,6 @@ def test_the_description_has_just_the_routes_that_the_template_declares_and_the_
     wiring = read_wiring(template, {}, Place("uploads", "us-east-1"), "http://127.0.0.1:1")
     assert {f"{route.method} {route.path}" for route in wiring.routes} == routes
     monkeypatch.setenv("BUCKET", "bucket")
-    from uploads import app
+    from imageserver.handlers import uploads
 
-    assert {*app.ROUTES, "GET /openapi.json"} == routes
+    assert {*uploads.ROUTES, "GET /openapi.json"} == routes

@@ -10,7 +10,7 @@ import click
 
 from cli.admin.faults import EXIT_CODES, errors_told
 from cli.admin.place import Place, aws, deployed, local
-from settings import CLIENT_CHOICES
+from imageserver.settings import CLIENT_CHOICES
 
 
 @dataclass(frozen=True)

@@ -15,11 +15,11 @@ from cli.admin.base import yes as yes_option
 from cli.admin.dry import DryStore
 from cli.admin.faults import FOUND, NOTHING, end
 from cli.admin.place import Place
-from operations import withdrawals
-from operations.retain import Rules, retain
-from operations.work import Work
-from simplestreams.keys import Target, path_of
-from simplestreams.retention import Rule
+from imageserver.format.keys import Target, path_of
+from imageserver.operations import withdraw as withdrawals
+from imageserver.operations.prune import Rules, retain
+from imageserver.operations.runs import Work
+from imageserver.versions.retention import Rule
 
 AS_DEPLOYED: Final = "[default: as the stack was deployed"
 

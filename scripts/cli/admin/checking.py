@@ -15,9 +15,9 @@ from urllib.parse import quote
 import msgspec
 
 from cli.admin.looking import Listed
-from simplestreams import items
-from simplestreams.errors import SimplestreamsError
-from storage.port import Store
+from imageserver.errors import SimplestreamsError
+from imageserver.format import file_kinds
+from imageserver.storage.port import Store
 
 CHUNK: Final = 1 << 20
 READERS: Final = 4
@@ -77,7 +77,9 @@ def verify(files: Sequence[Listed], read: Open, advance: Callable[[int], Any]) -
 
 def _version(found: list[Listed], read: Open, advance: Callable[[int], Any]) -> list[Mismatch]:
     wrong: list[Mismatch] = []
-    metadata = {entry.item.path: entry.item for entry in found if entry.item.ftype in items.METADATA_FTYPES.values()}
+    metadata = {
+        entry.item.path: entry.item for entry in found if entry.item.ftype in file_kinds.METADATA_FTYPES.values()
+    }
     states = {path: hashlib.sha256() for path in metadata}
     for path in sorted({entry.item.path for entry in found}, key=lambda path: (path not in metadata, path)):
         item = next(entry.item for entry in found if entry.item.path == path)
@@ -93,7 +95,7 @@ def _version(found: list[Listed], read: Open, advance: Callable[[int], Any]) -> 
             wrong.append(Mismatch(path, f"has {read_bytes:,} bytes, the catalog says {item.size:,}"))
         if (sha256 := digests[""].hexdigest()) != item.sha256:
             wrong.append(Mismatch(path, f"has sha256 {sha256}, the catalog says {item.sha256}"))
-        if item.ftype in items.ROOT_FTYPES:
+        if item.ftype in file_kinds.ROOT_FTYPES:
             wrong += _combined(path, item.ftype, metadata, digests)
     return wrong
 
@@ -112,7 +114,7 @@ def _combined(path: str, ftype: str, metadata: dict[str, Any], digests: dict[str
     """The fingerprint that a client computes from metadata and root, against the one it was told."""
     for meta, item in metadata.items():
         told = msgspec.to_builtins(item)
-        for field in items.combined_fields(ftype):
+        for field in file_kinds.combined_fields(ftype):
             if (found := digests[meta].hexdigest()) != told.get(field, ""):
                 says = told.get(field) or "nothing"
                 yield Mismatch(path, f"with {meta} has {field} {found}, the catalog says {says}")

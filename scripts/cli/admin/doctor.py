@@ -16,14 +16,14 @@ from cli.admin import queue_checks
 from cli.admin.faults import CATALOG, OUTSIDE, RECORD, explain
 from cli.admin.findings import AGAIN, DEPLOY, Findings, Hint, NotSeen
 from cli.admin.place import Place
-from operations.look import documented_streams
-from operations.sweep import sweep
-from operations.work import Work
-from simplestreams import catalog
-from simplestreams.errors import RejectedUpload
-from simplestreams.fold import product_id
-from simplestreams.keys import CLAIMS, RECORDS, parse_key, parse_record_key
-from storage.catalogs import Catalogs
+from imageserver.catalog.render import product_id
+from imageserver.errors import RejectedUpload
+from imageserver.format import documents
+from imageserver.format.keys import CLAIMS, RECORDS, parse_key, parse_record_key
+from imageserver.operations.inventory import documented_streams
+from imageserver.operations.reconcile import sweep
+from imageserver.operations.runs import Work
+from imageserver.storage.document_cache import Catalogs
 
 OLD_CLAIM: Final = timedelta(hours=1)
 
@@ -69,16 +69,16 @@ def examine(place: Place) -> Iterator[Checked]:
 
 
 def _documents(place: Place) -> Findings:
-    seen = place.store.read(catalog.INDEX_KEY)
+    seen = place.store.read(documents.INDEX_KEY)
     if seen is None:
-        yield f"there is no {catalog.INDEX_KEY}: clients cannot add the server", "admin sweep"
+        yield f"there is no {documents.INDEX_KEY}: clients cannot add the server", "admin sweep"
         return
-    for stream, entry in catalog.decode_index(seen.body).index.items():
+    for stream, entry in documents.decode_index(seen.body).index.items():
         document = place.store.read(entry.path)
         if document is None:
             yield f"the index names {entry.path}, which is missing", CATALOG
             continue
-        named = set(catalog.decode_products(document.body, stream).products)
+        named = set(documents.decode_products(document.body, stream).products)
         if named != set(entry.products):
             yield f"the index and {entry.path} differ in their products", CATALOG
 
@@ -107,12 +107,12 @@ def _withheld(place: Place) -> Findings:
                     yield Hint(what, f"if that one should not have it: admin withdraw {holder}")
 
 
-def _holder(document: catalog.Products, name: str, fingerprint: str) -> str:
+def _holder(document: documents.Products, name: str, fingerprint: str) -> str:
     """The path of the version that lists an image; that of the product if it lists it no longer."""
     path = product_id(document.content_id, name).path
-    versions = catalog.decode_versions(document.products[name]) if name in document.products else {}
+    versions = documents.decode_versions(document.products[name]) if name in document.products else {}
     for version, entry in versions.items():
-        if fingerprint.encode() in bytes(catalog.encode_versions({version: entry})):
+        if fingerprint.encode() in bytes(documents.encode_versions({version: entry})):
             return f"{path}/{version}"
     return path
 
@@ -179,9 +179,9 @@ def _served(place: Place) -> Findings:
     if not place.edge:
         yield NotSeen("what clients get: only with --stack, or with --url")
         return
-    index = place.store.read(catalog.INDEX_KEY)
-    if index and (answer := _get(place, place.edge, catalog.INDEX_KEY)) != (200, index.body):
-        yield f"{place.edge}/{catalog.INDEX_KEY} answers {answer[0]}, and not what the bucket holds", AGAIN
+    index = place.store.read(documents.INDEX_KEY)
+    if index and (answer := _get(place, place.edge, documents.INDEX_KEY)) != (200, index.body):
+        yield f"{place.edge}/{documents.INDEX_KEY} answers {answer[0]}, and not what the bucket holds", AGAIN
     status, _ = _get(place, place.edge, "streams/v1/no-such-document.json")
     if status != 404:
         yield f"a missing document answers {status}, expected 404", "the edge needs s3:ListBucket: deploy again"

@@ -2,11 +2,11 @@
 
 from collections.abc import Iterator
 
-from storage.port import Document, ObjectInfo, Opened, Store
+from imageserver.storage.port import Document, ObjectInfo, Opened, Store
 
 
 class DryStore:
-    """storage.port.Store over another one: reads are real, writes seem to succeed and are forgotten."""
+    """imageserver.storage.port.Store over another one: reads are real, writes seem to succeed and are forgotten."""
 
     def __init__(self, store: Store) -> None:
         self._store = store

@@ -11,8 +11,8 @@ import botocore.exceptions as aws
 import click
 from botocore.exceptions import BotoCoreError, ClientError
 
-from simplestreams.errors import CatalogDamaged, RejectedUpload, SimplestreamsError, StorageDenied
-from simplestreams.keys import RECORDS
+from imageserver.errors import CatalogDamaged, RejectedUpload, SimplestreamsError, StorageDenied
+from imageserver.format.keys import RECORDS
 
 FOUND: Final = 1
 REFUSED: Final = 3

@@ -10,11 +10,12 @@ from boto3.s3.transfer import TransferConfig
 from botocore.exceptions import ClientError
 
 from cli.admin.place import Place
-from simplestreams import items, records
-from simplestreams.errors import CatalogDamaged, RejectedUpload
-from simplestreams.items import Role
-from simplestreams.keys import VersionId, parse_key
-from storage.port import ObjectInfo
+from imageserver.errors import CatalogDamaged, RejectedUpload
+from imageserver.format import file_kinds
+from imageserver.format.file_kinds import Role
+from imageserver.format.keys import VersionId, parse_key
+from imageserver.storage.port import ObjectInfo
+from imageserver.versions import records
 
 PART: Final = 64 << 20
 CONTENT_TYPE: Final = "application/octet-stream"
@@ -182,7 +183,7 @@ def _transfer() -> TransferConfig:
 def _order(file: File) -> tuple[str, bool, str]:
     """Version by version, metadata last: a root that is there before its metadata is read once, with it."""
     parsed = parse_key(file.key)
-    return parsed.version.path, items.classify(parsed.file).role is Role.METADATA, parsed.file
+    return parsed.version.path, file_kinds.classify(parsed.file).role is Role.METADATA, parsed.file
 
 
 @dataclass(frozen=True)

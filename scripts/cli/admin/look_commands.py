@@ -12,7 +12,7 @@ from cli.admin import checking, doctor, looking, paths, shown
 from cli.admin.base import command, main
 from cli.admin.faults import FOUND, NOTHING, end
 from cli.admin.place import Place
-from simplestreams.keys import ImageKey, VersionId
+from imageserver.format.keys import ImageKey, VersionId
 
 MOST_SHOWN = 20
 """Findings of one check that a person reads."""

@@ -8,15 +8,16 @@ from typing import Any
 
 import msgspec
 
-from operations.look import documented_streams
-from simplestreams import catalog, items, records
-from simplestreams.catalog import Withheld
-from simplestreams.errors import CatalogDamaged, RejectedUpload
-from simplestreams.fold import product_id
-from simplestreams.keys import RECORDS, ProductId, VersionId, parse_record_key
-from simplestreams.records import Record, Withdrawal
-from storage.catalogs import Catalogs
-from storage.port import Store
+from imageserver.catalog.render import product_id
+from imageserver.errors import CatalogDamaged, RejectedUpload
+from imageserver.format import documents, file_kinds
+from imageserver.format.documents import Withheld
+from imageserver.format.keys import RECORDS, ProductId, VersionId, parse_record_key
+from imageserver.operations.inventory import documented_streams
+from imageserver.storage.document_cache import Catalogs
+from imageserver.storage.port import Store
+from imageserver.versions import records
+from imageserver.versions.records import Record, Withdrawal
 
 READERS = 16
 
@@ -36,7 +37,7 @@ class Listed:
 
     version: VersionId
     name: str
-    item: catalog.Item
+    item: documents.Item
 
 
 @dataclass(frozen=True)
@@ -89,8 +90,8 @@ def _path(key: str) -> str:
 
 def streams(store: Store) -> list[str]:
     """The streams that have a record, a document or an entry in the index."""
-    index = store.read(catalog.INDEX_KEY)
-    found = set(catalog.decode_index(index.body if index else None).index)
+    index = store.read(documents.INDEX_KEY)
+    found = set(documents.decode_index(index.body if index else None).index)
     found |= {key.path.split("/")[0] for key in _products(store)}
     return sorted(found)
 
@@ -117,7 +118,7 @@ def catalogued(store: Store, below: str = "") -> Catalogued:
     for stream in streams(store):
         document = catalogs.products(stream)
         for name, product in document.products.items():
-            for version, entry in catalog.decode_versions(product).items():
+            for version, entry in documents.decode_versions(product).items():
                 id_ = VersionId(product_id(stream, name), version)
                 found.items.extend(
                     Listed(id_, k, item) for k, item in entry.items.items() if is_below(item.path, below)
@@ -136,10 +137,13 @@ def clients(store: Store) -> tuple[str, ...]:
     for stream in documented_streams(store):
         with suppress(CatalogDamaged):  # another stream may tell; that this one is damaged, the doctor says
             for product in catalogs.products(stream).products.values():
-                for version in catalog.decode_versions(product).values():
+                for version in documents.decode_versions(product).values():
                     ftypes |= {item.ftype for item in version.items.values()}
-    own = {client: {items.METADATA_FTYPES[client], items.UNIFIED_FTYPES[client]} for client in items.ALL_CLIENTS}
-    return tuple(client for client in items.ALL_CLIENTS if own[client] & ftypes) or items.ALL_CLIENTS
+    own = {
+        client: {file_kinds.METADATA_FTYPES[client], file_kinds.UNIFIED_FTYPES[client]}
+        for client in file_kinds.ALL_CLIENTS
+    }
+    return tuple(client for client in file_kinds.ALL_CLIENTS if own[client] & ftypes) or file_kinds.ALL_CLIENTS
 
 
 def described(found: Seen, there: Catalogued, is_listed: bool) -> dict[str, Any]:

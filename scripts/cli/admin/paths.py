@@ -4,8 +4,8 @@ from typing import Any, Final
 
 import click
 
-from simplestreams.errors import RejectedUpload
-from simplestreams.keys import Target, parse_target
+from imageserver.errors import RejectedUpload
+from imageserver.format.keys import Target, parse_target
 
 PRODUCT_PARTS: Final = 5
 FILE_PARTS: Final = 7

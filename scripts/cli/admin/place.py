@@ -20,14 +20,14 @@ from botocore.exceptions import ClientError
 from cli.admin import looking, shown
 from cli.admin.faults import NO_CREDENTIALS, NO_STACK, NOTHING, end
 from cli.folders import default_state_folder
+from imageserver.aws import cloudfront
+from imageserver.operations.prune import Rules
+from imageserver.settings import CLIENT_CHOICES, Settings
+from imageserver.storage.ranged_reader import LARGE
+from imageserver.storage.s3 import S3Store
+from imageserver.versions.retention import Rule
 from local_stack.errors import NotRunning
 from local_stack.state import read_stack
-from operations.retain import Rules
-from settings import CLIENT_CHOICES, Settings
-from simplestreams.retention import Rule
-from storage import edge
-from storage.s3 import S3Store
-from storage.stream import LARGE
 
 ARRIVALS: Final = "ArrivalsQueue"
 DEAD: Final = "MaintainDeadLetters"
@@ -101,14 +101,14 @@ class Place:
     def forget(self, keys: Sequence[str]) -> None:
         """Have the edge forget what it holds of these keys, and wait until it has: as publish does."""
         if self.distribution:
-            edge.forget(self.session.client("cloudfront"), self.distribution, keys, time.sleep, EDGE_PATIENCE_S)
+            cloudfront.forget(self.session.client("cloudfront"), self.distribution, keys, time.sleep, EDGE_PATIENCE_S)
         else:
             self.untold.update(keys)
 
     def forget_soon(self, keys: Sequence[str]) -> None:
         """The same without waiting: as maintain does for what it deleted."""
         if self.distribution:
-            edge.ask(self.session.client("cloudfront"), self.distribution, keys, time.sleep, EDGE_PATIENCE_S)
+            cloudfront.ask(self.session.client("cloudfront"), self.distribution, keys, time.sleep, EDGE_PATIENCE_S)
         else:
             self.untold.update(keys)
 

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from cli.admin.findings import DEPLOY, Findings, NotSeen
 from cli.admin.place import Place, Queue
-from simplestreams.keys import RECORDS
+from imageserver.format.keys import RECORDS
 
 EVENTS: Final = ["s3:ObjectCreated:*", "s3:ObjectRemoved:*"]
 MANY: Final = 1000

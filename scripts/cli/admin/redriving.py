@@ -14,12 +14,13 @@ from typing import Any, Final
 
 from botocore.exceptions import ClientError
 
-import notices
 from cli.admin.place import Place
-from simplestreams import catalog, records
-from simplestreams.errors import CatalogDamaged, RejectedUpload
-from simplestreams.keys import RECORDS, VersionId, parse_record_key, version_of
-from storage.port import Store
+from imageserver.aws import events
+from imageserver.errors import CatalogDamaged, RejectedUpload
+from imageserver.format import documents
+from imageserver.format.keys import RECORDS, VersionId, parse_record_key, version_of
+from imageserver.storage.port import Store
+from imageserver.versions import records
 
 HIDDEN_S: Final = 120
 """How long a letter that is being looked at stays hidden from others."""
@@ -108,8 +109,8 @@ class Box:
 
     def _read(self, message: dict[str, Any]) -> tuple[list[str], str, bool]:
         try:
-            keys = notices.keys(message["Body"])
-        except notices.UnreadableNotice as error:
+            keys = events.keys(message["Body"])
+        except events.UnreadableNotice as error:
             return [], f"no release can read it: {error}; --yes removes it, admin sweep finds what it was about", False
         said = dict.fromkeys(map(self._diagnosis, keys))
         return keys, "; ".join(said) or "it is about nothing", True
@@ -180,9 +181,9 @@ def _failed_run(message: dict[str, Any]) -> str:
 
 def _damage(store: Store, stream: str) -> str:
     try:
-        seen = store.read(catalog.products_key(stream))
-        for product in catalog.decode_products(seen.body if seen else None, stream).products.values():
-            catalog.decode_versions(product)
+        seen = store.read(documents.products_key(stream))
+        for product in documents.decode_products(seen.body if seen else None, stream).products.values():
+            documents.decode_versions(product)
     except CatalogDamaged as damage:
         return str(damage)
     return ""

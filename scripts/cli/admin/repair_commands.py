@@ -7,16 +7,16 @@ from functools import partial
 
 import click
 
-import notices
 from cli.admin import paths, redriving, repairing, restoring, shown
 from cli.admin.base import clients as clients_option
 from cli.admin.base import command, main, yes_anyway
 from cli.admin.base import yes as yes_option
 from cli.admin.faults import FOUND, NOTHING, end
 from cli.admin.place import Place
-from operations.sweep import sweep as sweep_bucket
-from operations.work import Work
-from settings import CLIENT_CHOICES
+from imageserver.aws import events
+from imageserver.operations.reconcile import sweep as sweep_bucket
+from imageserver.operations.runs import Work
+from imageserver.settings import CLIENT_CHOICES
 
 
 @main.command()
@@ -29,7 +29,7 @@ def sweep(place: Place, as_json: bool, clients: str | None, dry_run: bool) -> No
     url = place.queue("images").url
 
     def send(key: str) -> None:
-        place.sqs.send_message(QueueUrl=url, MessageBody=notices.notice(place.bucket, key))
+        place.sqs.send_message(QueueUrl=url, MessageBody=events.notice(place.bucket, key))
 
     with shown.busy("sweeping") as told:
         work = Work(dry_run=dry_run, limit=1 << 60, told=told)

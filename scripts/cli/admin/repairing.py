@@ -9,18 +9,18 @@ from functools import partial
 from typing import Any, Final
 
 from cli.admin.looking import is_below
-from operations.look import Product, known_products, look
-from operations.settle import Tools, settle
-from publish.commit import Tools as PublishTools
-from publish.commit import publish
-from simplestreams import catalog
-from simplestreams.errors import CatalogBusy, CatalogDamaged, RejectedUpload
-from simplestreams.keys import RECORDS, ProductId, VersionId, parse_record_key
-from simplestreams.reading import outdated
-from storage.catalogs import Catalogs
-from storage.edge import Forget
-from storage.port import Store
-from storage.stream import HashFan
+from imageserver.aws.cloudfront import Forget
+from imageserver.errors import CatalogBusy, CatalogDamaged, RejectedUpload
+from imageserver.format import documents
+from imageserver.format.keys import RECORDS, ProductId, VersionId, parse_record_key
+from imageserver.operations.ingest import Tools, settle
+from imageserver.operations.inventory import Product, known_products, look
+from imageserver.operations.publish import Tools as PublishTools
+from imageserver.operations.publish import publish
+from imageserver.storage.document_cache import Catalogs
+from imageserver.storage.port import Store
+from imageserver.storage.ranged_reader import HashFan
+from imageserver.versions.diff import outdated
 
 CLAIM_S: Final = 900
 
@@ -106,25 +106,25 @@ def catalog_again(store: Store, clients: Sequence[str], forget: Forget) -> Itera
     for product in _all_products(store):
         by_stream.setdefault(product.stream, []).append(product)
     for stream, products in by_stream.items():
-        what = f"fold the records of {len(products)} products into {catalog.products_key(stream)}"
+        what = f"fold the records of {len(products)} products into {documents.products_key(stream)}"
         yield Step(what, partial(publish, stream, products, tools))
 
 
 def _documents(store: Store) -> list[tuple[str, Callable[[bytes | None], object]]]:
-    found: list[tuple[str, Callable[[bytes | None], object]]] = [(catalog.INDEX_KEY, catalog.decode_index)]
+    found: list[tuple[str, Callable[[bytes | None], object]]] = [(documents.INDEX_KEY, documents.decode_index)]
     for info in store.list("streams/v1/"):
         stream = info.key.removeprefix("streams/v1/").removesuffix(".json")
         if stream.endswith(".unlisted"):
             name = stream.removesuffix(".unlisted")
-            found.append((info.key, lambda body, s=name: catalog.decode_unlisted(body, s)))  # type: ignore[misc]
-        elif info.key != catalog.INDEX_KEY:
-            found.append((info.key, lambda body, s=stream: _checked(catalog.decode_products(body, s))))  # type: ignore[misc]
+            found.append((info.key, lambda body, s=name: documents.decode_unlisted(body, s)))  # type: ignore[misc]
+        elif info.key != documents.INDEX_KEY:
+            found.append((info.key, lambda body, s=stream: _checked(documents.decode_products(body, s))))  # type: ignore[misc]
     return found
 
 
-def _checked(document: catalog.Products) -> None:
+def _checked(document: documents.Products) -> None:
     for product in document.products.values():
-        catalog.decode_versions(product)
+        documents.decode_versions(product)
 
 
 def _all_products(store: Store) -> list[ProductId]:
@@ -148,12 +148,12 @@ def _delete(store: Store, key: str, revision: str) -> None:
         raise CatalogBusy(f"{key} was written meanwhile; look again, it may be sound by now")
 
 
-def _index(store: Store) -> catalog.Index:
-    seen = store.read(catalog.INDEX_KEY)
+def _index(store: Store) -> documents.Index:
+    seen = store.read(documents.INDEX_KEY)
     try:
-        return catalog.decode_index(seen.body if seen else None)
+        return documents.decode_index(seen.body if seen else None)
     except CatalogDamaged:  # what the records and images say is enough to find every product
-        return catalog.decode_index(None)
+        return documents.decode_index(None)
 
 
 def _tools(store: Store, max_bytes: int) -> Tools:

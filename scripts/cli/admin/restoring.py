@@ -8,9 +8,9 @@ import click
 from cli.admin.importing import AlreadyThere, Copy, File, create
 from cli.admin.looking import is_below
 from cli.admin.place import Place
-from simplestreams import records
-from simplestreams.errors import RejectedUpload
-from simplestreams.keys import RECORDS, parse_key, version_of
+from imageserver.errors import RejectedUpload
+from imageserver.format.keys import RECORDS, parse_key, version_of
+from imageserver.versions import records
 
 INSTEAD = {"streams": "admin rebuild catalog", RECORDS.rstrip("/"): "admin rebuild records"}
 

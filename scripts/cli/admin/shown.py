@@ -15,7 +15,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn, TransferSpeedColumn
 
 from cli.admin.faults import FOUND, OUTSIDE
-from operations.work import Work
+from imageserver.operations.runs import Work
 
 
 def say(sentence: str) -> None:

@@ -12,10 +12,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from cli.bench.reads import peak_mib
-from simplestreams import catalog, records
-from simplestreams.fold import fold, fold_index, product_id
-from simplestreams.keys import VersionId
-from simplestreams.records import FileFacts, Record
+from imageserver.catalog.render import fold, fold_index, product_id
+from imageserver.format import documents
+from imageserver.format.keys import VersionId
+from imageserver.versions import records
+from imageserver.versions.records import FileFacts, Record
 
 STREAM = "images"
 VERSIONS_PER_PRODUCT = 20
@@ -55,8 +56,8 @@ def prepare(versions: int, folder: Path) -> int:
         product_id(STREAM, name_of(product)): [record_of(product, version) for version in range(per_product)]
         for product in range(products)
     }
-    document = fold(catalog.decode_products(None, STREAM), all_records).document
-    body = catalog.encode(document)
+    document = fold(documents.decode_products(None, STREAM), all_records).document
+    body = documents.encode(document)
     (folder / "document.json").write_bytes(body)
     (folder / "records.jsonl").write_bytes(
         b"\n".join(records.encode(record_of(products // 2, version)) for version in range(per_product + 1))
@@ -67,12 +68,12 @@ def prepare(versions: int, folder: Path) -> int:
 def with_our_fold(folder: Path) -> int:
     """Read, fold one changed product, render the document and the index."""
     changed = [records.decode(line, _key_of(line)) for line in (folder / "records.jsonl").read_bytes().splitlines()]
-    before = catalog.decode_products((folder / "document.json").read_bytes(), STREAM)
+    before = documents.decode_products((folder / "document.json").read_bytes(), STREAM)
     folded = fold(before, {changed[0].id.product: changed})
     if folded.needs:
         raise AssertionError(f"the synthetic catalog is entangled: {sorted(folded.needs)[:3]}")
-    index = fold_index(catalog.decode_index(None), folded.document)
-    return len(catalog.encode(folded.document)) + len(catalog.encode(index))
+    index = fold_index(documents.decode_index(None), folded.document)
+    return len(documents.encode(folded.document)) + len(documents.encode(index))
 
 
 def _key_of(line: bytes) -> str:

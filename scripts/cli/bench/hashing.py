@@ -20,7 +20,7 @@ from cli.bench.figures import Figure, compared, figure
 from cli.bench.machine import Busy, cpu_seconds
 from cli.bench.reads import MIB, Read, Taken
 from cli.bench.servers import Server, fastest, make_object, own_environment, standin
-from storage.stream import LARGE, SMALL, ReadPlan
+from imageserver.storage.ranged_reader import LARGE, SMALL, ReadPlan
 
 RATE: Final = 80_000_000
 FIRST_BYTE_S: Final = 0.025

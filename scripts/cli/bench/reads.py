@@ -79,7 +79,7 @@ def two_passes(client: S3Client, read: Read) -> tuple[str, str]:
 
 def ranged(client: S3Client, read: Read) -> tuple[str, str]:
     """This project's reader, with the plan given."""
-    from storage.stream import ReadPlan, digest_chunks, read_object
+    from imageserver.storage.ranged_reader import ReadPlan, digest_chunks, read_object
 
     head = client.head_object(Bucket=read.bucket, Key=read.key)
     plan = ReadPlan(part_bytes=read.part_bytes, workers=read.workers, buffers=read.buffers)

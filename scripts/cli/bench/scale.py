@@ -23,15 +23,15 @@ import click
 
 from cli.bench.figures import Figure, figure
 from cli.bench.folds import record_of
-from publish.commit import TURN_S
-from simplestreams import catalog
-from simplestreams.catalog import Products
-from simplestreams.fold import fold, product_id
-from simplestreams.keys import ProductId
-from simplestreams.records import Record
-from storage.marks import POLL_S as MARK_POLL_S
+from imageserver.catalog.render import fold, product_id
+from imageserver.format import documents
+from imageserver.format.documents import Products
+from imageserver.format.keys import ProductId
+from imageserver.operations.publish import TURN_S
+from imageserver.storage.leases import POLL_S as MARK_POLL_S
+from imageserver.versions.records import Record
 
-# Longest and first pause after a lost race, as storage.attempts has them.
+# Longest and first pause after a lost race, as imageserver.storage.retries has them.
 _FIRST_PAUSE_S: Final = 0.05
 _LONGEST_PAUSE_S: Final = 2.0
 _POLL_S: Final = 0.05
@@ -144,8 +144,8 @@ def simulate(scene: Scene, costs: Costs | None = None, seed: int = 1) -> _World:
     _run(world, [_uploads(world, chance), *(_publisher(world, chance) for _ in range(scene.publishers))])
     for stream, document in world.documents.items():
         ours = {product: made for product, made in world.records.items() if product.stream == stream}
-        whole = fold(catalog.decode_products(None, stream), ours).document
-        if catalog.encode(document) != catalog.encode(whole):
+        whole = fold(documents.decode_products(None, stream), ours).document
+        if documents.encode(document) != documents.encode(whole):
             raise AssertionError(f"{scene.name}: {stream} lost an update")
     return world
 
@@ -231,7 +231,7 @@ def _publish(world: _World, stream: str, products: set[ProductId], chance: rando
 def _attempt(world: _World, stream: str, products: set[ProductId]) -> Generator[float, None, bool]:
     """Revision first, then the records, then the conditional write, if there is anything to write; False if it lost."""
     scene, revision = world.scene, world.revisions[stream]
-    before = world.documents.get(stream) or catalog.decode_products(None, stream)
+    before = world.documents.get(stream) or documents.decode_products(None, stream)
     yield world.costs.reading(scene.document_bytes, len(products), scene.readers)
     changed = {product: list(world.records[product]) for product in products}
     after = fold(before, changed).document
@@ -250,7 +250,7 @@ def _attempt(world: _World, stream: str, products: set[ProductId]) -> Generator[
 
 
 def _turn(world: _World, stream: str) -> Process:
-    """Wait for the mark on the stream, as storage.marks does, and take it."""
+    """Wait for the mark on the stream, as imageserver.storage.leases does, and take it."""
     patience = world.now + TURN_S
     while world.held.get(stream, 0.0) > world.now and world.now < patience:
         yield MARK_POLL_S

@@ -1,0 +1,183 @@
+"""The OpenAPI description, made from the shapes that the function really reads and answers."""
+
+from typing import Any, Final
+
+import msgspec
+
+from imageserver.api import problems, schema
+
+SHAPES: Final = (
+    schema.FileRequest,
+    schema.BatchRequest,
+    schema.RestoreRequest,
+    schema.Single,
+    schema.Multipart,
+    schema.BatchAnswer,
+    schema.VersionStatus,
+    schema.Withdrawn,
+    schema.Restored,
+)
+_VERSION: Final = "images/ubuntu/noble/amd64/default/20261123_10:00"
+_TARGET: Final = "A product, a version or a file."
+_TEXT: Final = {
+    "text/plain": {"schema": {"type": "string"}},
+}
+_ABOUT: Final = """\
+Ask for an upload, send the file's bytes to the URL that is answered, with its headers, and ask what became of the
+version. Callers sign with AWS SigV4 (service `execute-api`) or send a bearer token, as the server was deployed.
+
+With `Accept: text/plain` answers are lines instead of JSON. Uploads are then a curl config: `# upload <kind> <size>
+<path>`, then `request`, `url` and `header` options of a single upload (`curl --config answer -T file`); of one in parts
+`# upload-id <id>`, `# part <number> <offset> <size> [<etag if it arrived>]` and its `url`, `# complete` and `# abort`
+with their options. A status is `status <word>`, `alias`, `fingerprint`, `file <size> <sha256> <name>` and
+`reason <kind> <file or -> <sentence>`; a problem is `problem <kind>` and a `detail <sentence>` for each sentence.
+
+In paths of URLs `~` may stand for the `:` of a version, which some versions of curl do not sign as AWS does."""
+
+
+def document() -> dict[str, Any]:
+    """The description, OpenAPI 3.1."""
+    _, schemas = msgspec.json.schema_components(SHAPES, ref_template="#/components/schemas/{name}")
+    schemas["Problem"] = _PROBLEM
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "Uploads to a simplestreams image server", "version": "1", "description": _ABOUT},
+        "paths": _paths(),
+        "components": {
+            "schemas": schemas,
+            "securitySchemes": {
+                "iam": {
+                    "type": "apiKey",
+                    "in": "header",
+                    "name": "Authorization",
+                    "description": "AWS Signature Version 4, service execute-api.",
+                },
+                "jwt": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"},
+            },
+        },
+    }
+
+
+def _paths() -> dict[str, Any]:
+    return {
+        "/uploads": {"post": _sending("Ask to upload one file", "FileRequest", _either("Single", "Multipart"))},
+        "/uploads/batch": {"post": _sending("Ask to upload a version", "BatchRequest", _ref("BatchAnswer"))},
+        "/versions/{path}": {"get": _showing(), "patch": _restoring()},
+        "/{path}": {"delete": _withdrawing()},
+        "/openapi.json": {"get": _describing()},
+    }
+
+
+def _showing() -> dict[str, Any]:
+    operation = _operation("What became of a version", 200, _ref("VersionStatus"), (400, 403, 404, 422, 500, 503))
+    responses, headers = operation["responses"], {"headers": {"Retry-After": _AGAIN}}
+    responses["200"] |= headers
+    responses["304"] = {"description": "Nothing changed while waiting.", **headers}
+    return {**operation, "parameters": [_path_parameter("A version."), _WAIT, _KNOWN]}
+
+
+def _restoring() -> dict[str, Any]:
+    return {
+        **_operation("Take a withdrawal back", 200, _ref("Restored"), (400, 403, 404, 413, 422, 500, 503)),
+        "parameters": [_path_parameter(_TARGET)],
+        "requestBody": _body("RestoreRequest"),
+    }
+
+
+def _withdrawing() -> dict[str, Any]:
+    summary = "Withdraw a product, a version or a file"
+    return {
+        **_operation(summary, 202, _ref("Withdrawn"), (403, 404, 422, 500, 503)),
+        "parameters": [_path_parameter(_TARGET)],
+        "description": "Off the list at once, deleted after the grace time, restorable until then.",
+    }
+
+
+def _describing() -> dict[str, Any]:
+    return {
+        "summary": "This description",
+        "security": [],
+        "responses": {"200": {"description": "OpenAPI 3.1.", "content": {"application/json": {"schema": {}}}}},
+    }
+
+
+_WAIT: Final = {
+    "name": "wait",
+    "in": "query",
+    "description": "Seconds to wait until nothing is `incomplete` or `waiting`, or with If-None-Match for any change; "
+    "more than 25 is taken as 25, and as 5 while a version waits whose last file arrived more than a minute ago.",
+    "schema": {"type": "integer", "minimum": 0, "maximum": 999, "default": 0},
+}
+_AGAIN: Final = {
+    "description": "Seconds after which to ask again, the more the longer it has waited; absent when nothing is waited "
+    "for.",
+    "schema": {"type": "integer", "minimum": 1},
+}
+_KNOWN: Final = {
+    "name": "If-None-Match",
+    "in": "header",
+    "description": "The ETag of the status that the caller knows.",
+    "schema": {"type": "string"},
+}
+_PROBLEM: Final = {
+    "type": "object",
+    "description": "RFC 9457. `refusals` has one entry for each file of a batch that may not be sent.",
+    "required": ["type", "title", "status", "detail"],
+    "properties": {
+        "type": {"enum": [kind.uri for kind in problems.KINDS]},
+        "title": {"type": "string"},
+        "status": {"type": "integer"},
+        "detail": {"type": "string"},
+        "refusals": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "required": ["type", "detail"],
+                "properties": {"type": {"type": "string"}, "detail": {"type": "string"}},
+            },
+        },
+        "existing": {
+            "type": "object",
+            "properties": {"size": {"type": "integer"}, "sha256": {"type": "string"}},
+        },
+    },
+}
+
+
+def _sending(summary: str, request: str, answer: dict[str, Any]) -> dict[str, Any]:
+    operation = _operation(summary, 201, answer, (400, 403, 409, 413, 422, 500, 503))
+    return {**operation, "requestBody": _body(request)}
+
+
+def _operation(summary: str, success: int, answer: dict[str, Any], refusals: tuple[int, ...]) -> dict[str, Any]:
+    responses: dict[str, Any] = {
+        str(success): {"description": "Done.", "content": {"application/json": {"schema": answer}, **_TEXT}}
+    }
+    for status in refusals:
+        titles = "; or ".join(kind.title for kind in problems.KINDS if kind.status == status)
+        content = {"application/problem+json": {"schema": _ref("Problem")}, **_TEXT}
+        responses[str(status)] = {"description": f"{titles}.", "content": content}
+    return {"summary": summary, "security": [{"iam": []}, {"jwt": []}], "responses": responses}
+
+
+def _path_parameter(description: str) -> dict[str, Any]:
+    return {
+        "name": "path",
+        "in": "path",
+        "required": True,
+        "description": description,
+        "schema": {"type": "string"},
+        "example": _VERSION,
+    }
+
+
+def _body(name: str) -> dict[str, Any]:
+    return {"required": True, "content": {"application/json": {"schema": _ref(name)}}}
+
+
+def _ref(name: str) -> dict[str, Any]:
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+def _either(*names: str) -> dict[str, Any]:
+    return {"oneOf": [_ref(name) for name in names]}

@@ -1,0 +1,158 @@
+"""What the API reads and answers. The OpenAPI description is made from these (imageserver.api.openapi)."""
+
+from typing import Annotated, Literal
+
+import msgspec
+
+from imageserver.versions.records import Reason
+
+Size = Annotated[int, msgspec.Meta(ge=0, description="Bytes.", examples=[734003200])]
+Sha256 = Annotated[
+    str, msgspec.Meta(description="SHA-256 of the file, 64 hex digits.", pattern="^[0-9A-Fa-f]{64}$", max_length=64)
+]
+UploadId = Annotated[
+    str,
+    msgspec.Meta(description="`upload_id` of an earlier answer: what arrived then is not sent again.", max_length=1024),
+]
+InParts = Annotated[
+    bool, msgspec.Meta(description="false: one PUT up to 5 GiB; true: in parts. By default in parts above 64 MiB.")
+]
+
+
+class FileRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One file to upload."""
+
+    path: Annotated[
+        str,
+        msgspec.Meta(
+            description="images/<os>/<release>/<arch>/<variant>/<version>/<file>",
+            examples=["images/ubuntu/noble/amd64/default/20261123_10:00/rootfs.squashfs"],
+        ),
+    ]
+    size: Size
+    sha256: Sha256 | None = None
+    multipart: InParts | None = None
+    upload_id: UploadId | None = None
+
+
+class BatchFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One file of a version."""
+
+    file: Annotated[str, msgspec.Meta(description="Its name in the version's folder.", examples=["rootfs.squashfs"])]
+    size: Size
+    sha256: Sha256 | None = None
+    multipart: InParts | None = None
+    upload_id: UploadId | None = None
+
+
+class BatchRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """All files of a version. Nothing is signed unless all of them can be."""
+
+    version: Annotated[
+        str,
+        msgspec.Meta(
+            description="images/<os>/<release>/<arch>/<variant>/<version>",
+            examples=["images/ubuntu/noble/amd64/default/20261123_10:00"],
+        ),
+    ]
+    files: Annotated[list[BatchFile], msgspec.Meta(min_length=1, max_length=50)]
+
+
+class RestoreRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Takes a withdrawal back."""
+
+    withdrawn: Literal[False]
+
+
+class Signed(msgspec.Struct, frozen=True, kw_only=True):
+    """A request to send just so: this method, URL and headers."""
+
+    method: str
+    url: str
+    headers: dict[str, str]
+
+
+class Single(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="single"):
+    """Send the file in one request."""
+
+    path: str
+    size: int
+    method: Literal["PUT"] = "PUT"
+    url: str
+    headers: dict[str, str]
+    expires_at: str
+
+
+class PartPlan(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """`size` bytes from `offset` on: PUT them to `url`. A part that has arrived already has `etag` and no URL."""
+
+    number: int
+    offset: int
+    size: int
+    url: str = ""
+    etag: str = ""
+
+
+class Multipart(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="multipart"):
+    """Send the parts in any order, then `complete` with an XML list of part numbers and the ETags of the answers."""
+
+    path: str
+    size: int
+    upload_id: str
+    part_size: int
+    parts: list[PartPlan]
+    complete: Signed
+    abort: Signed
+    expires_at: str
+
+
+class Present(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="present"):
+    """The file is there already, with the declared size and, as far as is known, the declared digest."""
+
+    path: str
+    size: int
+    sha256: str
+
+
+class BatchAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """One entry for each file, in the order of the request."""
+
+    version: str
+    uploads: list[Single | Multipart | Present]
+
+
+class FileStatus(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """One file. `sha256` is empty until it was read; `uploaded_at` in ISO 8601, UTC."""
+
+    size: int
+    sha256: str = ""
+    uploaded_at: str = ""
+
+
+class VersionStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of a version. `aliases` and `fingerprints` are those that clients see; empty unless published."""
+
+    path: str
+    status: Literal["published", "incomplete", "refused", "withdrawn"]
+    reasons: list[Reason] = []
+    files: dict[str, FileStatus] = {}
+    aliases: list[str] = []
+    fingerprints: list[str] = []
+    delete_after: str = ""
+
+
+class Withdrawn(msgspec.Struct, frozen=True, kw_only=True):
+    """What is off the list, until when it can be restored, and what of it was already."""
+
+    path: str
+    versions: list[str]
+    files: list[str]
+    delete_after: str
+
+
+class Restored(msgspec.Struct, frozen=True, kw_only=True):
+    """What is back."""
+
+    path: str
+    versions: list[str]
+    files: list[str]

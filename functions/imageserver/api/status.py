@@ -1,0 +1,167 @@
+"""What became of a version: the record says what is wrong with it, the catalog whether clients see it."""
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import Final
+
+from msgspec.structs import replace
+
+from imageserver.api.schema import FileStatus, VersionStatus
+from imageserver.format import documents
+from imageserver.format.documents import Products
+from imageserver.format.keys import VersionId
+from imageserver.storage import listing
+from imageserver.storage.document_cache import Catalogs
+from imageserver.storage.port import Store
+from imageserver.versions import records
+from imageserver.versions.records import Reason, Record
+
+POLL_S: Final = 0.5
+LONGEST_HOLD_S: Final = 25.0
+"""API Gateway gives up on a function after 30 s."""
+FRESH_S: Final = 60.0
+"""So long after its last file nearly every version is listed. What is not waits behind others, for minutes or hours."""
+SHORT_HOLD_S: Final = 5.0
+LONGEST_REST_S: Final = 60.0
+
+
+def look(store: Store, catalogs: Catalogs, version: VersionId) -> VersionStatus | None:
+    """The status of a version now; None if there is nothing of that name."""
+    seen = store.read(version.record_key)
+    record = records.decode(seen.body, version.record_key) if seen else None
+    fresh = {
+        file: FileStatus(size=there.size_bytes, uploaded_at=there.modified)
+        for file, there in listing.listed(store, version).items()
+        if not (record and file in record.files and record.files[file].etag == there.etag)
+    }
+    if record is None or not record.files:
+        return with_arrivals(VersionStatus(path=version.path, status="incomplete"), fresh) if fresh else None
+    if record.state != "sound":
+        return with_arrivals(told(record), fresh)
+    return with_arrivals(shown(record, catalogs.products(version.product.stream)), fresh)
+
+
+def is_settled(found: VersionStatus) -> bool:
+    """Whether nothing is expected to change by itself any more; a reason about no file waits for its publisher."""
+    waiting = [reason for reason in found.reasons if reason.kind == "waiting" and reason.file]
+    return found.status != "incomplete" and not waiting
+
+
+def hold_s(found: VersionStatus | None, now: datetime) -> float:
+    """How long a request may be held at most. Each is a run of a function, taken from those who work on the queue:
+
+    while that is long, every publisher waits, and holding all of them would take hundreds of the account's runs.
+    """
+    return LONGEST_HOLD_S if found is None or is_settled(found) or _age_s(found, now) < FRESH_S else SHORT_HOLD_S
+
+
+def ask_again_s(found: VersionStatus, now: datetime) -> int:
+    """After how many seconds to ask again: half of what it has waited already; 0 when nothing is waited for."""
+    if is_settled(found):
+        return 0
+    age_s = _age_s(found, now)
+    return 1 if age_s < FRESH_S else int(min(age_s / 2, LONGEST_REST_S))
+
+
+def _age_s(found: VersionStatus, now: datetime) -> float:
+    """Seconds since the last file arrived."""
+    arrived = [datetime.fromisoformat(facts.uploaded_at) for facts in found.files.values() if facts.uploaded_at]
+    return (now - max(arrived)).total_seconds() if arrived else 0.0
+
+
+def wait(
+    look: Callable[[], VersionStatus | None],
+    known: Callable[[VersionStatus], bool],
+    passed_s: Callable[[], float],
+    wait_s: Callable[[VersionStatus | None], float],
+    pause: Callable[[float], object],
+) -> VersionStatus | None:
+    """Look until there is something that the caller does not know, or `wait_s` of it have passed; the last look."""
+    found = look()
+    while (found is None or known(found)) and passed_s() + POLL_S < wait_s(found):
+        pause(POLL_S)
+        found = look()
+    return found
+
+
+def with_arrivals(found: VersionStatus, fresh: dict[str, FileStatus]) -> VersionStatus:
+    """The status with files that arrived and that digest has not looked at yet: what was refused may be mended."""
+    waiting = [Reason(file, "waiting", f"{file} has arrived and is about to be looked at") for file in sorted(fresh)]
+    status = "incomplete" if fresh and found.status == "refused" else found.status
+    return replace(found, status=status, reasons=[*found.reasons, *waiting], files={**found.files, **fresh})
+
+
+def told(record: Record) -> VersionStatus:
+    """A version of which the record alone says that it is not listed."""
+    status = record.state if record.state in ("refused", "withdrawn") else "incomplete"
+    withdrawals = [record.withdrawn] if record.withdrawn else [facts.withdrawn for facts in record.files.values()]
+    delete_after = max((w.delete_after for w in withdrawals if w), default="") if status == "withdrawn" else ""
+    sentence = f"{record.version} was withdrawn; it can be restored until {delete_after} and is deleted then"
+    withdrawn = [Reason("", "ignored", sentence)] if delete_after else []
+    return VersionStatus(
+        path=record.version,
+        status=status,
+        reasons=[*withdrawn, *record.reasons],
+        files=_files(record),
+        delete_after=delete_after,
+    )
+
+
+def shown(record: Record, products: Products) -> VersionStatus:
+    """A sound version: listed, or held back by what else is listed, or about to be listed."""
+    version = record.id
+    name = version.product.name
+    product = products.products.get(name)
+    entry = documents.decode_versions(product).get(version.version) if product else None
+    held = [w for w in products.withheld.get(name, ()) if w.version == version.version]
+    if product is None or entry is None:
+        reasons = [Reason(w.file, "refused", w.reason) for w in held]
+        waiting = Reason("", "waiting", f"{record.version} is sound and about to be listed")
+        return VersionStatus(
+            path=record.version,
+            status="refused" if held else "incomplete",
+            reasons=[*record.reasons, *(reasons or [waiting])],
+            files=_files(record),
+        )
+    lost = [w for w in products.withheld.get(name, ()) if w.alias]
+    ignored = [Reason(w.file, "ignored", w.reason) for w in (*held, *lost)]
+    return VersionStatus(
+        path=record.version,
+        status="published",
+        reasons=[*record.reasons, *ignored, *_not_yet_listed(record, entry, {w.file for w in held})],
+        files=_files(record),
+        aliases=product.aliases.split(",") if product.aliases else [],
+        fingerprints=_fingerprints(entry),
+    )
+
+
+def _not_yet_listed(record: Record, entry: documents.Version, held: set[str]) -> list[Reason]:
+    """Files that the record has and the catalog does not, or under the digest of an earlier upload."""
+    listed = {item.path.rpartition("/")[2]: item.sha256 for item in entry.items.values()}
+    verdict = records.judge(record)
+    wanted = ({*verdict.roots.values(), verdict.unified} - held - {""}) | (listed.keys() & record.files.keys())
+    late = sorted(file for file in wanted if listed.get(file) != record.files[file].sha256)
+    return [Reason(file, "waiting", f"{file} is sound and about to be listed") for file in late]
+
+
+def _fingerprints(entry: documents.Version) -> list[str]:
+    found: set[str] = set()
+    for item in entry.items.values():
+        if item.ftype.endswith("_combined.tar.gz"):
+            found.add(item.sha256)
+        combined = (
+            item.combined_squashfs_sha256,
+            item.combined_rootxz_sha256,
+            item.combined_disk_kvm,
+            item.combined_disk1,
+            item.combined_uefi1,
+        )
+        found |= {value for value in combined if value}
+    return sorted(found)
+
+
+def _files(record: Record) -> dict[str, FileStatus]:
+    return {
+        file: FileStatus(size=facts.size_bytes, sha256=facts.sha256, uploaded_at=facts.modified)
+        for file, facts in record.files.items()
+    }

@@ -1,0 +1,74 @@
+"""The answers as text: for a shell without a JSON parser, and for `curl --config`.
+
+An upload is a curl config file: a plain one can be given to curl as it is (`curl -K answer -T file`). What is no
+option of curl stands in comments, one fact a line. A status is one word and its value a line.
+"""
+
+from collections.abc import Iterator, Mapping
+
+from imageserver.api.problems import one_line
+from imageserver.api.schema import BatchAnswer, Multipart, Present, Restored, Signed, Single, VersionStatus, Withdrawn
+
+Answer = Single | Multipart | BatchAnswer | VersionStatus | Withdrawn | Restored
+
+
+def render(answer: Answer) -> str:
+    """The answer in lines, each ended."""
+    return "".join(f"{line}\n" for line in _lines(answer))
+
+
+def _lines(answer: Answer) -> Iterator[str]:
+    if isinstance(answer, BatchAnswer):
+        for upload in answer.uploads:
+            yield from _upload(upload)
+    elif isinstance(answer, VersionStatus):
+        yield from _status(answer)
+    elif isinstance(answer, (Withdrawn, Restored)):
+        yield from (f"version {path}" for path in answer.versions)
+        yield from (f"file {path}" for path in answer.files)
+        if isinstance(answer, Withdrawn):
+            yield f"delete-after {answer.delete_after}"
+    else:
+        yield from _upload(answer)
+
+
+def _upload(upload: Single | Multipart | Present) -> Iterator[str]:
+    yield f"# upload {type(upload).__struct_config__.tag} {upload.size} {upload.path}"
+    if isinstance(upload, Present):
+        return
+    yield f"# expires {upload.expires_at}"
+    if isinstance(upload, Single):
+        yield from _request(upload.method, upload.url, upload.headers)
+        return
+    yield f"# upload-id {upload.upload_id}"
+    for part in upload.parts:
+        yield f"# part {part.number} {part.offset} {part.size} {part.etag}".rstrip()
+        if part.url:
+            yield f'url = "{part.url}"'
+    for name, request in (("complete", upload.complete), ("abort", upload.abort)):
+        yield f"# {name}"
+        yield from _signed(request)
+
+
+def _signed(request: Signed) -> Iterator[str]:
+    yield from _request(request.method, request.url, request.headers)
+
+
+def _request(method: str, url: str, headers: Mapping[str, str]) -> Iterator[str]:
+    yield f'request = "{method}"'
+    yield f'url = "{url}"'
+    for name, value in headers.items():
+        if name != "Content-Length":  # curl sends that of the file: should it differ, S3 refuses, and nothing hangs
+            escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+            yield f'header = "{name}: {escaped}"'
+
+
+def _status(status: VersionStatus) -> Iterator[str]:
+    yield f"status {status.status}"
+    yield f"path {status.path}"
+    yield from (f"alias {alias}" for alias in status.aliases)
+    yield from (f"fingerprint {fingerprint}" for fingerprint in status.fingerprints)
+    yield from (f"file {facts.size} {facts.sha256 or '-'} {file}" for file, facts in status.files.items())
+    yield from (f"reason {r.kind} {r.file or '-'} {one_line(r.sentence)}" for r in status.reasons)
+    if status.delete_after:
+        yield f"delete-after {status.delete_after}"

@@ -1,0 +1,253 @@
+"""What may be uploaded, and the signed requests to do it with.
+
+Everything is checked before anything is signed, with the sentences that digest would write into the record.
+"""
+
+import base64
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final, TypeVar
+
+from imageserver.api import multipart, problems
+from imageserver.api.permissions import Rights
+from imageserver.api.problems import Problem
+from imageserver.api.schema import BatchAnswer, BatchRequest, FileRequest, Multipart, PartPlan, Present, Signed, Single
+from imageserver.errors import RejectedUpload
+from imageserver.format import file_kinds
+from imageserver.format.file_kinds import Role
+from imageserver.format.keys import ImageKey, VersionId, parse_key, parse_version
+from imageserver.storage import listing
+from imageserver.storage.presigned import CONTENT_TYPE, S3Uploads
+from imageserver.versions import examine, records
+from imageserver.versions.records import FileFacts, Record
+
+MOST_PARTS_OF_A_BATCH: Final = 1000
+
+_T = TypeVar("_T")
+_R = TypeVar("_R")
+
+
+@dataclass(frozen=True, slots=True)
+class Office:
+    """What handing out uploads needs from around it."""
+
+    store: S3Uploads
+    rights: Rights
+    max_bytes: int
+    allow_overwrites: bool
+    now: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class _Folder:
+    """A version as it is now."""
+
+    record: Record | None
+    listed: Mapping[str, FileFacts]
+
+
+def sign_one(office: Office, caller: str, request: FileRequest) -> Single | Multipart:
+    """The answer for one file; Problem if it may not be sent."""
+    image = _checked(office, caller, request)
+    return _signed(office, image, request, _condition(office, image, _look(office, image.version)))
+
+
+def sign_batch(office: Office, caller: str, request: BatchRequest) -> BatchAnswer:
+    """The answer for the files of a version; one Problem with all refusals if any of them may not be sent."""
+    version = _parsed(parse_version, request.version)
+    images = _each(lambda file: _checked(office, caller, file), _files(version, request))
+    _check_batch([(image.file, file) for image, file in images])
+    folder = _look(office, version)
+    decided = _each(lambda pair: _present(*pair, folder) or _condition(office, pair[0], folder), images)
+    uploads = [
+        decision if isinstance(decision, Present) else _signed(office, image, file, decision)
+        for decision, (image, file) in decided
+    ]
+    return BatchAnswer(version=version.path, uploads=uploads)
+
+
+def allowed(rights: Rights, caller: str, path: str) -> None:
+    """Problem unless the caller may write there."""
+    if not rights.allow(caller, path):
+        raise Problem(
+            problems.FORBIDDEN,
+            f"{caller or 'a caller without a name'} may not write to {path}; "
+            "the operator names callers and their path prefixes in the parameter Publishers",
+        )
+
+
+def _files(version: VersionId, request: BatchRequest) -> list[FileRequest]:
+    return [
+        FileRequest(
+            path=f"{version.prefix}{f.file}", size=f.size, sha256=f.sha256, multipart=f.multipart, upload_id=f.upload_id
+        )
+        for f in request.files
+    ]
+
+
+def _check_batch(files: Sequence[tuple[str, FileRequest]]) -> None:
+    wanted = dict(files)
+    if len(wanted) < len(files):
+        raise Problem(problems.BAD_REQUEST, "two of the files have one name; name each file of a version once")
+    count = sum(len(multipart.parts(f.size)) for f in wanted.values() if multipart.in_parts(f.size, f.multipart))
+    if count > MOST_PARTS_OF_A_BATCH:
+        raise Problem(
+            problems.BAD_REQUEST,
+            f"the files have {count:,} parts together, expected at most {MOST_PARTS_OF_A_BATCH:,} in one answer; "
+            "ask for the large files one by one",
+        )
+
+
+def _each(decide: Callable[[_T], _R], wanted: Iterable[_T]) -> list[tuple[_R, _T]]:
+    """What was decided about each; one Problem with every refusal if there is any."""
+    decided: list[tuple[_R, _T]] = []
+    refusals: list[Problem] = []
+    for one in wanted:
+        try:
+            decided.append((decide(one), one))
+        except Problem as refusal:
+            refusals.append(refusal)
+    if refusals:
+        first = refusals[0]
+        about = [{"type": r.kind.uri, "detail": r.detail} for r in refusals]
+        others = f" ({len(refusals) - 1} more)" if len(refusals) > 1 else ""
+        raise Problem(first.kind, f"{first.detail}{others}", refusals=about)
+    return decided
+
+
+def _parsed(parse: Callable[[str], _R], path: str) -> _R:
+    try:
+        return parse(path)
+    except RejectedUpload as refusal:
+        raise Problem(problems.REFUSED, str(refusal)) from refusal
+
+
+def _checked(office: Office, caller: str, request: FileRequest) -> ImageKey:
+    """The key of a file that its name, size and caller do not speak against."""
+    image = _parsed(parse_key, request.path)
+    allowed(office.rights, caller, image.key)
+    if file_kinds.classify(image.file).role is Role.OTHER:
+        raise Problem(problems.REFUSED, f"{image.file} {records.UNKNOWN_FILE}")
+    declared = FileFacts(etag="", size_bytes=request.size, modified="")
+    if refusal := examine.refuse_unread(image.file, declared, "", office.max_bytes).refusal:
+        raise Problem(problems.REFUSED, f"{image.file} {refusal}")
+    if request.multipart is False and request.size > multipart.LARGEST_SINGLE_BYTES:
+        raise Problem(
+            problems.REFUSED,
+            f"{image.file} has {request.size:,} bytes, expected at most {multipart.LARGEST_SINGLE_BYTES:,} for one PUT; "
+            "leave `multipart` out and send it in parts",
+        )
+    return image
+
+
+def _look(office: Office, version: VersionId) -> _Folder:
+    seen = office.store.read(version.record_key)
+    record = records.decode(seen.body, version.record_key) if seen else None
+    if record and record.withdrawn:
+        raise Problem(
+            problems.WITHDRAWN,
+            f"{version.path} is withdrawn and will be deleted after {record.withdrawn.delete_after}; "
+            "restore it first, or upload under the name of another version",
+        )
+    return _Folder(record, listing.listed(office.store, version))
+
+
+def _present(image: ImageKey, request: FileRequest, folder: _Folder) -> Present | None:
+    """The file, if what is there is what the uploader wants to send, as far as anybody knows."""
+    there = folder.listed.get(image.file)
+    if there is None or there.size_bytes != request.size:
+        return None
+    facts = _facts(folder, there, image.file)
+    known = facts.sha256 if facts else ""
+    differs = known and request.sha256 and known != request.sha256.lower()
+    if differs or _refused(folder, image.file, facts):
+        return None
+    return Present(path=image.key, size=there.size_bytes, sha256=known)
+
+
+def _facts(folder: _Folder, there: FileFacts, file: str) -> FileFacts | None:
+    """What is recorded of this very generation of a file."""
+    facts = folder.record.files.get(file) if folder.record else None
+    return facts if facts and facts.etag == there.etag else None
+
+
+def _refused(folder: _Folder, file: str, facts: FileFacts | None) -> bool:
+    """Whether the file stands refused, or is the list of digests that another file failed: clients never saw it."""
+    if facts is None or folder.record is None or facts.withdrawn:
+        return False
+    refused = {reason.file for reason in folder.record.reasons if reason.kind == "refused"}
+    return file in refused or (file == "SHA256SUMS" and bool(refused))
+
+
+def _condition(office: Office, image: ImageKey, folder: _Folder) -> dict[str, str]:
+    """The header that keeps whoever has the URL from replacing what is published."""
+    there = folder.listed.get(image.file)
+    if office.allow_overwrites:
+        return {}
+    if there is None:
+        return {"If-None-Match": "*"}
+    facts = _facts(folder, there, image.file)
+    if _refused(folder, image.file, facts):
+        return {"If-Match": there.etag}  # over just what was refused, once
+    raise Problem(
+        problems.EXISTS,
+        f"{image.key} exists already, with {there.size_bytes:,} bytes; nothing was changed. "
+        "Upload under the name of a new version",
+        existing={"size": there.size_bytes, "sha256": facts.sha256 if facts else ""},
+    )
+
+
+def _signed(office: Office, image: ImageKey, request: FileRequest, condition: Mapping[str, str]) -> Single | Multipart:
+    sha256 = (request.sha256 or "").lower()
+    if multipart.in_parts(request.size, request.multipart):
+        return _multipart(office, image, request, condition)
+    headers = {"Content-Length": str(request.size), "Content-Type": CONTENT_TYPE, **condition}
+    if sha256:
+        headers["x-amz-checksum-sha256"] = base64.b64encode(bytes.fromhex(sha256)).decode()
+    return Single(
+        path=image.key,
+        size=request.size,
+        url=office.store.sign("put_object", image.key, headers, multipart.SINGLE_LIFETIME_S),
+        headers=headers,
+        expires_at=_after(office, multipart.SINGLE_LIFETIME_S),
+    )
+
+
+def _multipart(office: Office, image: ImageKey, request: FileRequest, condition: Mapping[str, str]) -> Multipart:
+    """A new multipart upload, or what is left of the one that the uploader began earlier."""
+    arrived = office.store.arrived(image.key, request.upload_id) if request.upload_id else None
+    begun = request.upload_id if arrived is not None else None
+    upload_id = begun or office.store.begin(image.key, (request.sha256 or "").lower())
+
+    def signed(operation: str, method: str, headers: dict[str, str], unsigned: dict[str, str]) -> Signed:
+        url = office.store.sign(operation, image.key, headers, multipart.PARTS_LIFETIME_S, UploadId=upload_id)
+        return Signed(method=method, url=url, headers=headers | unsigned)
+
+    whole = {**condition, "x-amz-mp-object-size": str(request.size)}
+    return Multipart(
+        path=image.key,
+        size=request.size,
+        upload_id=upload_id,
+        part_size=multipart.part_bytes(request.size),
+        parts=[_part(office, image, upload_id, part, arrived or {}) for part in multipart.parts(request.size)],
+        complete=signed("complete_multipart_upload", "POST", whole, {"Content-Type": "application/xml"}),
+        abort=signed("abort_multipart_upload", "DELETE", {}, {}),
+        expires_at=_after(office, multipart.PARTS_LIFETIME_S),
+    )
+
+
+def _part(
+    office: Office, image: ImageKey, upload_id: str, part: multipart.Part, arrived: Mapping[int, tuple[int, str]]
+) -> PartPlan:
+    """The URL of a part, or its ETag if it has arrived in full."""
+    size, etag = arrived.get(part.number, (0, ""))
+    if size == part.size:
+        return PartPlan(number=part.number, offset=part.offset, size=part.size, etag=etag)
+    length, about = {"Content-Length": str(part.size)}, {"UploadId": upload_id, "PartNumber": part.number}
+    url = office.store.sign("upload_part", image.key, length, multipart.PARTS_LIFETIME_S, **about)
+    return PartPlan(number=part.number, offset=part.offset, size=part.size, url=url)
+
+
+def _after(office: Office, seconds: int) -> str:
+    return (office.now + timedelta(seconds=seconds)).isoformat(timespec="seconds")

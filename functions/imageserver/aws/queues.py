@@ -1,0 +1,52 @@
+"""When a message that failed is tried again, and messages of our own.
+
+A queue hides a message for six times its function's timeout, which is right for a function that was killed
+and far too long after a passing fault: for digest an hour and a half. A function that still can says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from imageserver.errors import StorageUnavailable
+
+if TYPE_CHECKING:
+    from mypy_boto3_sqs import SQSClient
+
+_FIRST_S: Final = 20
+_LONGEST_S: Final = 3600
+
+
+def pause_s(receive_count: int) -> int:
+    """How long a message rests after its n-th try: 20 s, then four times as long each time, an hour at most."""
+    tries_before = min(max(receive_count, 1) - 1, 10)
+    return min(_LONGEST_S, _FIRST_S * int(4**tries_before))
+
+
+def try_again_soon(client: SQSClient, queue_url: str, records: Iterable[Mapping[str, Any]], failed: set[str]) -> str:
+    """Shorten the rest of the messages whose ids are in `failed`; `records` are those of the event.
+
+    Returns what went wrong, empty if nothing: then they come back when their visibility timeout ends.
+    """
+    try:
+        for record in records:
+            if record["messageId"] in failed:
+                client.change_message_visibility(
+                    QueueUrl=queue_url,
+                    ReceiptHandle=record["receiptHandle"],
+                    VisibilityTimeout=pause_s(int(record["attributes"]["ApproximateReceiveCount"])),
+                )
+    except (ClientError, BotoCoreError) as error:
+        return str(error)
+    return ""
+
+
+def send(client: SQSClient, queue_url: str, body: str) -> None:
+    """Put a message into a queue. StorageUnavailable when that cannot be done now."""
+    try:
+        client.send_message(QueueUrl=queue_url, MessageBody=body)
+    except (ClientError, BotoCoreError) as error:
+        raise StorageUnavailable(f"the queue {queue_url} took no message: {error}") from error

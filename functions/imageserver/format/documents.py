@@ -1,0 +1,168 @@
+"""The documents that clients read: their shapes, and bytes <-> documents.
+
+Field names and types are the clients' (shared/simplestreams of LXD and Incus); one wrong type makes them
+reject a whole document, so each has one here. Encoding is deterministic: sorted keys, no spaces, no time.
+"""
+
+from typing import Final, TypeVar
+
+import msgspec
+
+from imageserver.errors import CatalogDamaged
+
+INDEX_KEY: Final = "streams/v1/index.json"
+
+
+def products_key(stream: str) -> str:
+    """The key of a stream's products document. Clients cache it under its base name: it never changes."""
+    return f"streams/v1/{stream}.json"
+
+
+def unlisted_key(stream: str) -> str:
+    """The key of the document that tells people (no client) what was uploaded but is not listed."""
+    return f"streams/v1/{stream}.unlisted.json"
+
+
+class Item(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """One file of a version. `path` is relative to the server's address, `size` in bytes."""
+
+    ftype: str
+    path: str
+    sha256: str
+    size: int
+    delta_base: str = ""
+    combined_sha256: str = ""
+    combined_rootxz_sha256: str = ""
+    combined_squashfs_sha256: str = ""
+    combined_disk_kvm: str = msgspec.field(default="", name="combined_disk-kvm-img_sha256")
+    combined_disk1: str = msgspec.field(default="", name="combined_disk1-img_sha256")
+    combined_uefi1: str = msgspec.field(default="", name="combined_uefi1-img_sha256")
+
+
+class Version(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """One version of a product; the names of the items mean nothing to clients."""
+
+    items: dict[str, Item]
+    label: str = ""
+
+
+class Product(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """One product. `aliases` is comma-joined. `versions` stays raw JSON until somebody asks for it."""
+
+    aliases: str
+    arch: str
+    os: str
+    release: str
+    release_title: str
+    variant: str
+    versions: msgspec.Raw
+    release_codename: str = ""
+    version: str = ""
+    requirements: dict[str, str] = {}  # as Incus reads them
+    lxd_requirements: dict[str, str] = {}  # as LXD reads them
+    supported: bool | None = None
+    support_eol: str = ""
+
+
+class Withheld(msgspec.Struct, frozen=True, omit_defaults=True, order=True, kw_only=True):
+    """Something sound that is not listed because of what else is: an alias, a root or a whole version.
+
+    `held_by` says what has its place: another product, or `<product>/<version>` of its own. Clients ignore it.
+    """
+
+    alias: str = ""
+    version: str = ""
+    file: str = ""
+    fingerprint: str = ""
+    held_by: str = ""
+    reason: str
+
+
+class Products(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """A stream's products document. `withheld` is ours: product name -> what of it is not listed."""
+
+    content_id: str
+    datatype: str
+    format: str
+    products: dict[str, Product]
+    withheld: dict[str, tuple[Withheld, ...]] = {}
+
+
+class IndexEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """A stream as the index shows it. Clients pass over an entry without products."""
+
+    datatype: str
+    format: str
+    path: str
+    products: list[str]
+
+
+class Index(msgspec.Struct, frozen=True, kw_only=True):
+    """`streams/v1/index.json`: where the products documents are."""
+
+    format: str
+    index: dict[str, IndexEntry]
+
+
+class Unlisted(msgspec.Struct, frozen=True, kw_only=True):
+    """What was uploaded and is not listed: product name -> version -> `incomplete` or `refused`."""
+
+    content_id: str
+    format: str
+    products: dict[str, dict[str, str]]
+
+
+Document = Products | Index | Unlisted
+_D = TypeVar("_D", Products, Index, Unlisted)
+
+_encoder = msgspec.json.Encoder(order="sorted")
+_versions = msgspec.json.Decoder(dict[str, Version])
+
+
+def encode(document: Document) -> bytes:
+    """The bytes of a document; equal documents give equal bytes."""
+    return _encoder.encode(document)
+
+
+def decode_products(body: bytes | None, stream: str) -> Products:
+    """Read a products document; None (there is none yet) gives an empty one. CatalogDamaged otherwise."""
+    if body is None:
+        return Products(content_id=stream, datatype="image-downloads", format="products:1.0", products={})
+    return _decode(body, Products, products_key(stream))
+
+
+def decode_index(body: bytes | None) -> Index:
+    """Read the index; None gives an empty one. CatalogDamaged otherwise."""
+    return Index(format="index:1.0", index={}) if body is None else _decode(body, Index, INDEX_KEY)
+
+
+def decode_unlisted(body: bytes | None, stream: str) -> Unlisted:
+    """Read what is not listed; None gives an empty one. CatalogDamaged otherwise."""
+    if body is None:
+        return Unlisted(content_id=stream, format="unlisted:1.0", products={})
+    return _decode(body, Unlisted, unlisted_key(stream))
+
+
+def encode_versions(versions: dict[str, Version]) -> msgspec.Raw:
+    """The versions of a product as it carries them."""
+    return msgspec.Raw(_encoder.encode(versions))
+
+
+def decode_versions(product: Product) -> dict[str, Version]:
+    """The versions of a product, read; CatalogDamaged when they are none of ours."""
+    try:
+        return _versions.decode(product.versions)
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+        raise CatalogDamaged(
+            f"the catalog's versions of {product.os} {product.release} {product.arch} cannot be read ({error}); "
+            "delete the products document and rebuild the catalog from the records"
+        ) from error
+
+
+def _decode(body: bytes, kind: type[_D], key: str) -> _D:
+    try:
+        return msgspec.json.decode(body, type=kind)
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+        raise CatalogDamaged(
+            f"{key} is not a document of ours ({error}); delete it and rebuild the catalog from the records"
+        ) from error

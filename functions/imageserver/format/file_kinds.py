@@ -1,0 +1,121 @@
+"""What a file in a version's folder is, by its name: the table of ftypes.
+
+The ftypes and the field of the combined sha256 for each kind of root are the clients'
+(shared/simplestreams/products.go of LXD and Incus).
+"""
+
+import re
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from imageserver.errors import RejectedUpload
+from imageserver.format.keys import check_file, version_form
+
+
+class Role(StrEnum):
+    """What a file is for."""
+
+    METADATA = "metadata"
+    ROOT = "root"
+    UNIFIED = "unified"
+    DELTA = "delta"
+    OVERRIDES = "overrides"
+    CHECKSUMS = "checksums"
+    OTHER = "other"
+
+
+@dataclass(frozen=True, slots=True)
+class FileKind:
+    """The role of a file and how the catalog names it; `delta_base` is the version a delta applies to."""
+
+    role: Role
+    ftype: str = ""
+    delta_base: str = ""
+
+
+ALL_CLIENTS: Final = ("incus", "lxd")
+"""Whose names for metadata and unified items the catalog can carry."""
+
+SQUASHFS: Final = "squashfs"
+ROOT_TAR: Final = "root.tar.xz"
+DISK_KVM: Final = "disk-kvm.img"
+ROOT_FTYPES: Final = (SQUASHFS, ROOT_TAR, DISK_KVM, "disk1.img", "uefi1.img")
+"""Every kind of root, in the order in which clients' listings usually show them."""
+
+METADATA_FTYPES: Final[dict[str, str]] = {"lxd": "lxd.tar.xz", "incus": "incus.tar.xz"}
+"""Client -> the ftype of the metadata that it reads."""
+UNIFIED_FTYPES: Final[dict[str, str]] = {"lxd": "lxd_combined.tar.gz", "incus": "incus_combined.tar.gz"}
+"""Client -> the ftype of the unified tarball that it reads."""
+
+_TAR = r"tar(\.(gz|xz|zst|bz2))?"
+_ROOT_TAR = re.compile(rf"root(fs)?\.{_TAR}")
+_UNIFIED = re.compile(rf".+\.({_TAR}|tgz|txz)")
+_DELTA = re.compile(r"[^.]+\.(?P<base>[0-9][^.]*)\.(?P<disk>qcow2\.)?vcdiff")
+_FIXED: Final[dict[str, FileKind]] = {
+    "lxd.tar.xz": FileKind(Role.METADATA, "lxd.tar.xz"),
+    "incus.tar.xz": FileKind(Role.METADATA, "incus.tar.xz"),
+    "lxd_combined.tar.gz": FileKind(Role.UNIFIED, "lxd_combined.tar.gz"),
+    "incus_combined.tar.gz": FileKind(Role.UNIFIED, "incus_combined.tar.gz"),
+    "disk-kvm.img": FileKind(Role.ROOT, DISK_KVM),
+    "disk1.img": FileKind(Role.ROOT, "disk1.img"),
+    "uefi1.img": FileKind(Role.ROOT, "uefi1.img"),
+    "metadata.json": FileKind(Role.OVERRIDES),
+    "image.yaml": FileKind(Role.OVERRIDES),
+    "SHA256SUMS": FileKind(Role.CHECKSUMS),
+}
+
+
+def classify(file: str) -> FileKind:
+    """The kind of a file by its name; a name that means nothing to us, or that no URL can carry, has Role.OTHER."""
+    try:
+        check_file(file)
+    except RejectedUpload:
+        return FileKind(Role.OTHER)
+    return meant(file)
+
+
+def meant(file: str) -> FileKind:
+    """The kind of a file as its publisher meant it, whether it can be served under that name or not."""
+    if file in _FIXED:
+        return _FIXED[file]
+    if file.endswith(".vcdiff"):
+        return _delta(file)
+    if file.endswith(".squashfs"):
+        return FileKind(Role.ROOT, SQUASHFS)
+    if file.endswith(".qcow2"):
+        return FileKind(Role.ROOT, DISK_KVM)
+    if _ROOT_TAR.fullmatch(file):
+        return FileKind(Role.ROOT, ROOT_TAR)
+    if _UNIFIED.fullmatch(file):
+        return FileKind(Role.UNIFIED, UNIFIED_FTYPES["lxd"])
+    return FileKind(Role.OTHER)
+
+
+def preference(file: str) -> tuple[bool, str]:
+    """Sort key that settles which of two files of one ftype is meant: distrobuilder's names come first."""
+    usual = ("rootfs.squashfs", "rootfs.tar.xz", "disk.qcow2", *_FIXED)
+    return (file not in usual, file)
+
+
+def combined_fields(ftype: str) -> tuple[str, ...]:
+    """The fields of a metadata item that carry the combined sha256 with a root of this ftype."""
+    return {
+        SQUASHFS: ("combined_squashfs_sha256",),
+        ROOT_TAR: ("combined_rootxz_sha256", "combined_sha256"),  # old clients read the second name
+        DISK_KVM: ("combined_disk-kvm-img_sha256",),
+        "disk1.img": ("combined_disk1-img_sha256",),
+        "uefi1.img": ("combined_uefi1-img_sha256",),
+    }[ftype]
+
+
+def _delta(file: str) -> FileKind:
+    match = _DELTA.fullmatch(file)
+    if match is None:
+        return FileKind(Role.OTHER)
+    try:
+        version_form(match["base"])
+    except RejectedUpload:
+        return FileKind(Role.OTHER)
+    root = DISK_KVM if match["disk"] else SQUASHFS
+    return FileKind(Role.DELTA, f"{root}.vcdiff", match["base"])

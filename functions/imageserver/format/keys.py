@@ -1,0 +1,248 @@
+"""Object keys <-> stream, product, version and file.
+
+    images/<os>/<release>/<arch>/<variant>/<version>/<file>
+
+A key that parses here is safe in an URL, in a product name (which joins with ':') and in an alias list
+(which joins with ','), and every client sees its product and version. What a client would skip in
+silence is refused with a sentence.
+"""
+
+import re
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+from imageserver.errors import RejectedUpload
+from imageserver.format import architectures
+
+LAYOUT: Final = "images/<os>/<release>/<arch>/<variant>/<version>/<file>"
+RECORDS: Final = "versions/"
+CLAIMS: Final = "claims/"
+MAX_SEGMENT: Final = 100
+"""Longest folder or file name. Seven of them and `versions/` stay below the 1,024 bytes of an S3 key."""
+
+_STREAM = re.compile(r"images(-[a-z0-9]+)*")
+_SEGMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._~-]*")
+_FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._~:-]*")
+_FOLDERS: Final = ("os", "release", "architecture", "variant")
+
+# The forms of a version name: how each looks to a person, to a regular expression, to strptime.
+_VERSION_FORMS: Final[tuple[tuple[str, re.Pattern[str], str], ...]] = (
+    ("YYYYMMDD_HH:MM", re.compile(r"\d{8}_\d{2}:\d{2}", re.ASCII), "%Y%m%d_%H:%M"),
+    ("YYYYMMDD_HHMM", re.compile(r"\d{8}_\d{4}", re.ASCII), "%Y%m%d_%H%M"),
+    ("YYYYMMDDHHMM", re.compile(r"\d{12}", re.ASCII), "%Y%m%d%H%M"),
+    ("YYYYMMDD", re.compile(r"\d{8}", re.ASCII), "%Y%m%d"),
+)
+
+
+def stream_claim_key(stream: str) -> str:
+    """The key of the mark that somebody is writing the catalog of a stream just now."""
+    return f"{CLAIMS}streams/{stream}.json"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class ProductId:
+    """A product of one stream; the words are the folders of its key."""
+
+    stream: str
+    os: str
+    release: str
+    arch: str
+    variant: str
+
+    @property
+    def name(self) -> str:
+        """The key of the product in the catalog: `ubuntu:xenial:amd64:default`."""
+        return f"{self.os}:{self.release}:{self.arch}:{self.variant}"
+
+    @property
+    def path(self) -> str:
+        """`images/ubuntu/xenial/amd64/default`."""
+        return f"{self.stream}/{self.os}/{self.release}/{self.arch}/{self.variant}"
+
+    @property
+    def records_prefix(self) -> str:
+        """Where the records of all its versions lie, with the final slash."""
+        return f"{RECORDS}{self.path}/"
+
+    @property
+    def path_aliases(self) -> tuple[str, ...]:
+        """The aliases that its path gives it, longest first; no other product of its arch has them."""
+        named = (
+            f"{self.os}/{self.release}/{self.arch}/{self.variant}",
+            f"{self.os}/{self.release}/{self.variant}",
+        )
+        return (*named, f"{self.os}/{self.release}") if self.variant == "default" else named
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class VersionId:
+    """One version of a product; `version` is its folder's name."""
+
+    product: ProductId
+    version: str
+
+    @property
+    def path(self) -> str:
+        """`images/ubuntu/xenial/amd64/default/20261123_10:00`."""
+        return f"{self.product.path}/{self.version}"
+
+    @property
+    def prefix(self) -> str:
+        """The path with the final slash, as a listing wants it."""
+        return f"{self.path}/"
+
+    @property
+    def record_key(self) -> str:
+        """The key of its record."""
+        return f"{RECORDS}{self.path}.json"
+
+    @property
+    def claim_key(self) -> str:
+        """The key of the mark that somebody is reading its files just now."""
+        return f"{CLAIMS}{self.path}.json"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class ImageKey:
+    """One file that a publisher uploads."""
+
+    version: VersionId
+    file: str
+
+    @property
+    def key(self) -> str:
+        """The object's key."""
+        return self.version.prefix + self.file
+
+
+Target = ImageKey | VersionId | ProductId
+"""What can be withdrawn and restored."""
+
+
+def parse_key(key: str) -> ImageKey:
+    """Parse the key of an upload; RejectedUpload names the part that is wrong and what it should be."""
+    parts = key.split("/")
+    if len(parts) != 7:
+        raise RejectedUpload(f"{_shown(key)} has {len(parts)} parts between slashes, expected 7: upload to {LAYOUT}")
+    version = parse_version("/".join(parts[:6]))
+    return ImageKey(version, _checked(parts[6], "file name", key, _FILE))
+
+
+def check_file(file: str) -> None:
+    """RejectedUpload when a file's name cannot stand in an URL as it is, or holds a folder."""
+    _checked(file, "file name", file, _FILE)
+
+
+def parse_version(path: str) -> VersionId:
+    """Parse `images/<os>/<release>/<arch>/<variant>/<version>`; RejectedUpload like parse_key."""
+    product_path, _, version = path.rpartition("/")
+    product = parse_product(product_path)
+    version_form(version, path)
+    return VersionId(product, version)
+
+
+def parse_product(path: str) -> ProductId:
+    """Parse `images/<os>/<release>/<arch>/<variant>`; RejectedUpload like parse_key."""
+    parts = path.split("/")
+    if len(parts) != 5:
+        raise RejectedUpload(
+            f"{_shown(path)} has {len(parts)} folders, expected 5: <stream>/<os>/<release>/<arch>/<variant>"
+        )
+    stream = parts[0]
+    if not _STREAM.fullmatch(stream) or len(stream) > MAX_SEGMENT:
+        raise RejectedUpload(
+            f"{_shown(path)}: the first folder is {_shown(stream)}, "
+            "expected `images` or `images-` and lower-case letters or digits (it names the stream)"
+        )
+    folders = [_checked(part, what, path, _SEGMENT) for part, what in zip(parts[1:], _FOLDERS, strict=True)]
+    product = ProductId(stream, *folders)
+    if architectures.canonical(product.arch) is None:
+        raise RejectedUpload(
+            f"{_shown(path)}: no client knows the architecture {_shown(product.arch)}; "
+            f"expected one of {', '.join(architectures.KNOWN)}"
+        )
+    return product
+
+
+def parse_target(path: str) -> Target:
+    """The product, version or file that a path names, by its number of parts; RejectedUpload if none."""
+    parts = path.count("/") + 1
+    if parts == 5:
+        return parse_product(path)
+    return parse_version(path) if parts == 6 else parse_key(path)
+
+
+def path_of(target: Target) -> str:
+    """`images/…`, as it was parsed."""
+    return target.key if isinstance(target, ImageKey) else target.path
+
+
+def parse_record_key(key: str) -> VersionId:
+    """The version that a record's key belongs to; RejectedUpload when it is no record's key."""
+    if not (key.startswith(RECORDS) and key.endswith(".json")):
+        raise RejectedUpload(f"{_shown(key)} is not the key of a record: expected {RECORDS}….json")
+    return parse_version(key[len(RECORDS) : -len(".json")])
+
+
+def version_of(key: str) -> VersionId:
+    """The version whose folder holds `key`, whatever the file is called; RejectedUpload if there is none."""
+    return parse_version("/".join(key.split("/")[:6]))
+
+
+def version_form(version: str, where: str = "") -> str:
+    """Which form a version's name has: `YYYYMMDD_HH:MM`, `YYYYMMDD_HHMM`, `YYYYMMDDHHMM` or `YYYYMMDD`.
+
+    RejectedUpload when it has none of them or the date or time does not exist: clients skip such a
+    version without a word (products.go parses the first eight characters).
+    """
+    prefix = f"{_shown(where)}: " if where else ""
+    for form, pattern, _ in _VERSION_FORMS:
+        if pattern.fullmatch(version):
+            if _moment(version) is None:
+                raise RejectedUpload(
+                    f"{prefix}the version {_shown(version)} is not a real date and time; expected {form} in UTC"
+                )
+            return form
+    raise RejectedUpload(
+        f"{prefix}the version is {_shown(version)}, expected {', '.join(f for f, _, _ in _VERSION_FORMS)} "
+        "such as 20261123_10:00"
+    )
+
+
+def version_moment(version: str) -> datetime:
+    """The date and time (UTC, naive) that a valid version name says."""
+    moment = _moment(version)
+    if moment is None:
+        raise RejectedUpload(f"the version {_shown(version)} is not a real date and time")
+    return moment
+
+
+def _moment(version: str) -> datetime | None:
+    for _, pattern, layout in _VERSION_FORMS:
+        if pattern.fullmatch(version):
+            try:
+                return datetime.strptime(version, layout)  # noqa: DTZ007  (names carry no zone; UTC by rule)
+            except ValueError:
+                return None
+    return None
+
+
+def _checked(part: str, what: str, where: str, pattern: re.Pattern[str]) -> str:
+    if not part:
+        raise RejectedUpload(f"{_shown(where)} has an empty {what}: upload to {LAYOUT}")
+    if len(part) > MAX_SEGMENT:
+        raise RejectedUpload(f"{_shown(where)}: the {what} has {len(part)} characters, expected at most {MAX_SEGMENT}")
+    if not pattern.fullmatch(part):
+        bad = next((c for c in part if not pattern.fullmatch(f"a{c}")), part[0])
+        place = "begins with" if bad == part[0] and pattern.fullmatch(f"a{bad}") else "contains"
+        raise RejectedUpload(
+            f"{_shown(where)}: the {what} {_shown(part)} {place} {_shown(bad)}, expected a letter or digit "
+            "first and then letters, digits, '.', '_', '-', '~'" + (" or ':'" if pattern is _FILE else "")
+        )
+    return part
+
+
+def _shown(text: str) -> str:
+    """A name as it may appear in a message: quoted, control and look-alike characters escaped, not endless."""
+    return ascii(text if len(text) <= 200 else f"{text[:200]}…")

@@ -1,0 +1,137 @@
+"""The digest function: notices about uploads in, records of versions out."""
+
+from imageserver.handlers import coldstart
+
+# isort: split
+
+import os
+import time
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from aws_lambda_powertools import Logger, Metrics
+from aws_lambda_powertools.metrics import MetricUnit
+from aws_lambda_powertools.utilities.batch.types import PartialItemFailureResponse
+from aws_lambda_powertools.utilities.data_classes.sqs_event import SQSRecord
+from aws_lambda_powertools.utilities.typing import LambdaContext
+
+from imageserver.aws import events, queues
+from imageserver.aws.clients import s3_client, sqs_client
+from imageserver.errors import ClaimedByAnother, OutOfTime, RejectedUpload, SimplestreamsError
+from imageserver.format.keys import VersionId, version_of
+from imageserver.handlers import batches, telemetry
+from imageserver.operations.ingest import Settled, Tools, settle
+from imageserver.settings import Settings
+from imageserver.storage.ranged_reader import LARGE, SMALL, HashFan
+from imageserver.storage.s3 import S3Store
+
+LARGE_FUNCTION_MB: Final = 1700
+"""From about here on a function has a whole CPU for the digests, and memory for more connections."""
+FRESH: Final = 0.9
+"""A run that has so much of its time left takes a version of any size: the largest takes three quarters."""
+SLOWEST_BYTES_PER_S: Final = 40_000_000
+"""What a run reads at least; a function of the default size gets 75 MB/s."""
+
+logger = Logger(use_rfc3339=True)  # Lambda takes lines with another form of time for INFO
+metrics = Metrics()
+settings = Settings.from_environment(os.environ)
+store = S3Store(s3_client(), settings.bucket, LARGE if settings.memory_mb >= LARGE_FUNCTION_MB else SMALL)
+coldstart.loaded()
+
+
+@dataclass(slots=True)
+class Run:
+    """The versions of one batch: each is settled once, for all its messages were there before the first look.
+
+    A failure is remembered too; its messages come back, and with them a new run.
+    """
+
+    context: LambdaContext
+    whole_s: float
+    outcomes: dict[VersionId, SimplestreamsError | None] = field(default_factory=dict)
+
+    def settle(self, version: VersionId) -> None:
+        """Raises what `settle` does, and ClaimedByAnother."""
+        if version not in self.outcomes:
+            self.outcomes[version] = self._outcome(version)
+        if error := self.outcomes[version]:
+            raise error
+
+    def _outcome(self, version: VersionId) -> SimplestreamsError | None:
+        began = time.monotonic()
+        try:
+            settled = settle(version, self._tools())
+        except SimplestreamsError as error:
+            return error
+        _report(settled, time.monotonic() - began)
+        if settled.outcome == "claimed by another":
+            return ClaimedByAnother(f"{version.path} is being read by another worker: its notice is tried again later")
+        return None
+
+    def _tools(self) -> Tools:
+        left_s = seconds_left(self.context)
+        return Tools(
+            store=store,
+            now=lambda: datetime.now(UTC),
+            pause=time.sleep,
+            max_bytes=settings.max_upload_bytes,
+            claim_seconds=left_s,
+            spread=HashFan,
+            budget_bytes=None if left_s > FRESH * self.whole_s else int(left_s * SLOWEST_BYTES_PER_S),
+        )
+
+
+def seconds_left(context: LambdaContext) -> float:
+    return context.get_remaining_time_in_millis() / 1000
+
+
+@logger.inject_lambda_context
+@metrics.log_metrics
+def handler(event: dict[str, Any], context: LambdaContext) -> PartialItemFailureResponse:
+    """Settle each version that the batch is about; messages of versions that failed stay in the queue."""
+    run = Run(context, seconds_left(context))
+
+    def record_handler(record: SQSRecord) -> None:
+        for key in events.keys(record.body):
+            _handle(key, run)
+
+    return batches.handle_each(event, record_handler, context, settings.queue_url, logger)
+
+
+def _handle(key: str, run: Run) -> None:
+    try:
+        run.settle(version_of(key))
+    except RejectedUpload as refusal:
+        logger.warning("refused", key=key, reason=str(refusal))
+        telemetry.count_refusal("path")
+    except OutOfTime as late:
+        # A message of its own, for coming back would count as a try of this one.
+        logger.info("left for another run", key=key, reason=str(late))
+        queues.send(sqs_client(), settings.queue_url, events.notice(settings.bucket, key))
+    except ClaimedByAnother as busy:
+        logger.info("comes back later", key=key, reason=str(busy))
+        raise
+    except SimplestreamsError as error:
+        logger.error("left in the queue", key=key, error=type(error).__name__, reason=str(error))
+        raise
+
+
+def _report(settled: Settled, seconds: float) -> None:
+    """One line and the metrics of one version."""
+    record = settled.record
+    logger.info(
+        "settled",
+        **telemetry.about(settled.version),
+        outcome=settled.outcome,
+        state=record.state if record else "gone",
+        bytes=settled.bytes_read,
+        seconds=round(seconds, 3),
+        lost_races=settled.lost_races,
+        reasons=[reason.sentence for reason in record.reasons] if record else [],
+    )
+    metrics.add_metric("VersionsSettled", MetricUnit.Count, 1)
+    metrics.add_metric("BytesHashed", MetricUnit.Bytes, settled.bytes_read)
+    metrics.add_metric("LostRaces", MetricUnit.Count, settled.lost_races)
+    for fault in settled.new_faults:
+        telemetry.count_refusal(fault or "other")

@@ -1,0 +1,137 @@
+"""The maintain function: a schedule in, a tidy bucket out.
+
+The event is `{"task": "sweep" | "retain" | "all", "dry_run": false}`. A run goes on where the last one stopped and
+ends in time; what it did not reach is next.
+
+The answer has for each task `tasks`, the first thousand with the reason, how many they are (`tasks_shown`) of how
+many (`tasks_total`), whether the run `ended` or goes on behind `after`, and the records that are `unreadable`.
+"""
+
+from imageserver.handlers import coldstart
+
+# isort: split
+
+import os
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from aws_lambda_powertools import Logger, Metrics, single_metric
+from aws_lambda_powertools.metrics import MetricUnit
+from aws_lambda_powertools.utilities.typing import LambdaContext
+
+from imageserver.aws import cloudfront, events
+from imageserver.aws.clients import cloudfront_client, s3_client, sqs_client
+from imageserver.handlers import telemetry
+from imageserver.operations.prune import Rules, retain
+from imageserver.operations.reconcile import sweep
+from imageserver.operations.runs import Task, Work, remember, resume
+from imageserver.settings import CLIENT_CHOICES, Settings
+from imageserver.site.layout import lay_out
+from imageserver.storage.s3 import S3Store
+from imageserver.versions.retention import Rule
+
+LAST_MS: Final = 120_000
+"""No further product is begun with less time left than this; the largest takes a minute."""
+EDGE_PATIENCE_S: Final = 60.0
+"""How long a deletion waits while CloudFront has its hands full with those before it; half of LAST_MS."""
+TASKS: Final = ("sweep", "retain")
+MOST_SHOWN: Final = 1000
+"""Tasks in one answer: Lambda sends 6 MB at most, and the 20,000 of a run would be as much. The log has all."""
+
+logger = Logger(use_rfc3339=True)  # Lambda takes lines with another form of time for INFO
+metrics = Metrics()
+settings = Settings.from_environment(os.environ)
+store = S3Store(s3_client(), settings.bucket)
+rules = Rules(Rule(settings.retain_versions, settings.retain_days), settings.grace_hours, settings.stale_days)
+coldstart.loaded()
+
+
+@logger.inject_lambda_context
+@metrics.log_metrics
+def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
+    """Do what the event names; answers what was done, or would be, and why."""
+    wanted = event.get("task", "all")
+    if wanted not in (*TASKS, "all"):
+        raise ValueError(f"the task is {wanted!r}, expected one of {', '.join(TASKS)}, all")
+    answer = {}
+    for task in TASKS if wanted == "all" else (wanted,):
+        work = Work(
+            dry_run=bool(event.get("dry_run", False)),
+            after=resume(store, task),
+            time_left=lambda: context.get_remaining_time_in_millis() > LAST_MS,
+            clock=time.monotonic,
+        )
+        _run(task, work)
+        remember(store, task, work)
+        answer[task] = _report(task, work)
+    return answer
+
+
+def _run(task: str, work: Work) -> None:
+    if task == "sweep":
+        lay_out(store, work)
+        sweep(store, _send, CLIENT_CHOICES[settings.clients], work)
+    else:
+        retain(store, rules, datetime.now(UTC), time.sleep, work, _forget)
+
+
+def _send(key: str) -> None:
+    sqs_client().send_message(QueueUrl=settings.arrivals_queue_url, MessageBody=events.notice(settings.bucket, key))
+
+
+def _forget(keys: Sequence[str]) -> None:
+    """Tell the edge what was deleted; nobody waits until it is done."""
+    if settings.distribution_id:
+        cloudfront.ask(cloudfront_client(), settings.distribution_id, keys, time.sleep, EDGE_PATIENCE_S)
+
+
+def _report(task: str, work: Work) -> dict[str, Any]:
+    """One line for each thing done, one for the run, and the metrics; what is answered of them."""
+    for done in work.tasks:
+        _tell(task, done, "would be done" if work.dry_run else "done")
+    for key in work.unreadable:
+        logger.error("unreadable record", task=task, key=key, remedy="delete it; the next sweep reads its images again")
+    logger.info(
+        "finished" if work.ended else "stopped, the next run goes on",
+        task=task,
+        tasks=len(work.tasks),
+        looked_at=work.looked_at,
+        after=work.after,
+        dry_run=work.dry_run,
+    )
+    _count(task, work)
+    return _answer(work)
+
+
+def _tell(task: str, done: Task, outcome: str) -> None:
+    logger.info(
+        done.what,
+        **telemetry.about_path(done.path),
+        task=task,
+        path=done.path,
+        outcome=outcome,
+        bytes=done.size_bytes,
+        seconds=done.seconds,
+        why=done.why,
+    )
+
+
+def _count(task: str, work: Work) -> None:
+    metrics.add_metric("UnreadableRecords", MetricUnit.Count, len(work.unreadable))
+    if not work.dry_run:
+        with single_metric("MaintainTasks", MetricUnit.Count, len(work.tasks)) as metric:
+            metric.add_dimension("task", task)
+
+
+def _answer(work: Work) -> dict[str, Any]:
+    shown = [{"what": done.what, "path": done.path, "why": done.why} for done in work.tasks[:MOST_SHOWN]]
+    return {
+        "tasks": shown,
+        "tasks_shown": len(shown),
+        "tasks_total": len(work.tasks),
+        "ended": work.ended,
+        "after": work.after,
+        "unreadable": work.unreadable,
+    }

@@ -1,0 +1,142 @@
+"""The publish function: notices about records in, the catalog out."""
+
+from imageserver.handlers import coldstart
+
+# isort: split
+
+import os
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from aws_lambda_powertools import Logger, Metrics, single_metric
+from aws_lambda_powertools.metrics import MetricUnit
+from aws_lambda_powertools.utilities.batch.types import PartialItemFailureResponse
+from aws_lambda_powertools.utilities.data_classes import SQSEvent
+from aws_lambda_powertools.utilities.data_classes.sqs_event import SQSRecord
+from aws_lambda_powertools.utilities.typing import LambdaContext
+
+from imageserver.aws import cloudfront, events
+from imageserver.aws.clients import cloudfront_client, s3_client
+from imageserver.errors import RejectedUpload, SimplestreamsError
+from imageserver.format.keys import ProductId, parse_record_key
+from imageserver.handlers import batches, telemetry
+from imageserver.operations.publish import Published, Tools, publish, turn_seconds
+from imageserver.settings import CLIENT_CHOICES, Settings
+from imageserver.storage.s3 import S3Store
+
+logger = Logger(use_rfc3339=True)  # Lambda takes lines with another form of time for INFO
+metrics = Metrics()
+settings = Settings.from_environment(os.environ)
+store = S3Store(s3_client(), settings.bucket)
+coldstart.loaded()
+
+
+LAST_S: Final = 15.0
+"""What a run keeps of its time for the writes after the edge has forgotten, which take a few seconds."""
+
+
+def forget(keys: Sequence[str], left_s: float) -> None:
+    """Make the edge forget files; the client is made only when an overwrite or a deletion needs it."""
+    if settings.distribution_id:
+        cloudfront.forget(cloudfront_client(), settings.distribution_id, keys, time.sleep, left_s - LAST_S)
+
+
+@logger.inject_lambda_context
+@metrics.log_metrics
+def handler(event: dict[str, Any], context: LambdaContext) -> PartialItemFailureResponse:
+    """Publish all products of the batch with one write for each stream; what failed stays in the queue."""
+    tools = Tools(
+        store=store,
+        clients=CLIENT_CHOICES[settings.clients],
+        now=lambda: datetime.now(UTC),
+        pause=time.sleep,
+        forget=lambda keys: forget(keys, seconds_left(context)),
+        turn_s=turn_seconds(seconds_left(context)),
+    )
+    failures = _publish_all(_products(SQSEvent(event)), tools)
+
+    def record_handler(record: SQSRecord) -> None:
+        for product in _products_of(record):
+            if product in failures:
+                raise failures[product]
+
+    return batches.handle_each(event, record_handler, context, settings.queue_url, logger)
+
+
+def seconds_left(context: LambdaContext) -> float:
+    return context.get_remaining_time_in_millis() / 1000
+
+
+def _products(event: SQSEvent) -> set[ProductId]:
+    found: set[ProductId] = set()
+    for record in event.records:
+        try:
+            found |= _products_of(record)
+        except events.UnreadableNotice as error:  # raised again for its own message, which stays in the queue
+            logger.error("unreadable message", reason=str(error))
+    return found
+
+
+def _products_of(record: SQSRecord) -> set[ProductId]:
+    found: set[ProductId] = set()
+    for key in events.keys(record.body):
+        try:
+            found.add(parse_record_key(key).product)
+        except RejectedUpload as refusal:
+            logger.warning("not a record of ours", key=key, reason=str(refusal))
+    return found
+
+
+def _publish_all(products: set[ProductId], tools: Tools) -> dict[ProductId, SimplestreamsError]:
+    """Publish each stream; the error of each product that could not be."""
+    streams: dict[str, set[ProductId]] = defaultdict(set)
+    for product in products:
+        streams[product.stream].add(product)
+    failures: dict[ProductId, SimplestreamsError] = {}
+    for stream, wanted in sorted(streams.items()):
+        try:
+            began = time.monotonic()
+            published = publish(stream, wanted, tools)
+            _report(published, len(wanted), round(time.monotonic() - began, 3))
+            failures |= published.damaged
+        except SimplestreamsError as error:
+            logger.error("left in the queue", stream=stream, error=type(error).__name__, reason=str(error))
+            failures |= dict.fromkeys(wanted, error)
+    return failures
+
+
+def _report(published: Published, products: int, seconds: float) -> None:
+    """One line and the metrics of one stream, a line for each version that came or went; `seconds` is what it took."""
+    for product, damage in published.damaged.items():
+        logger.error("left in the queue", product=product.name, error=type(damage).__name__, reason=str(damage))
+    logger.info(
+        "published",
+        stream=published.stream,
+        products=products,
+        listed=len(published.listed),
+        delisted=len(published.delisted),
+        writes=published.writes,
+        attempts=published.attempts,
+        lost_races=published.lost_races,
+        repeats=published.repeats,
+        had_turn=published.had_turn,
+        bytes=published.catalog_bytes,
+        seconds=seconds,
+    )
+    metrics.add_metric("CatalogWrites", MetricUnit.Count, published.writes)
+    metrics.add_metric("LostRaces", MetricUnit.Count, published.lost_races)
+    for version, size_bytes in published.delisted.items():
+        logger.info("delisted", **telemetry.about(version), outcome="delisted", bytes=size_bytes, seconds=seconds)
+    for record in published.listed:
+        newest = max(datetime.fromisoformat(facts.modified) for facts in record.files.values())
+        late = round((datetime.now(UTC) - newest).total_seconds(), 3)
+        about = telemetry.about(record.id)
+        logger.info(
+            "listed", **about, outcome="listed", bytes=record.size_bytes, seconds=seconds, seconds_since_upload=late
+        )
+        metrics.add_metric("UploadToListedSeconds", MetricUnit.Seconds, late)
+    with single_metric("CatalogBytes", MetricUnit.Bytes, published.catalog_bytes) as metric:
+        metric.add_dimension("stream", published.stream)

@@ -1,0 +1,32 @@
+"""What the functions say of a version in their logs, and how they count refusals: one vocabulary for all of them.
+
+A line about a version carries `stream`, `product`, `version`, `outcome`, `bytes` and `seconds`. Never a URL: a
+presigned one is a password.
+"""
+
+from typing import Any
+
+from imageserver.errors import RejectedUpload
+from imageserver.format.keys import VersionId, parse_version
+
+
+def about(version: VersionId) -> dict[str, Any]:
+    """The fields that name a version."""
+    return {"stream": version.product.stream, "product": version.product.name, "version": version.version}
+
+
+def about_path(path: str) -> dict[str, Any]:
+    """The same for the path of a version; nothing for any other path."""
+    try:
+        return about(parse_version(path))
+    except RejectedUpload:
+        return {}
+
+
+def count_refusal(reason: str) -> None:
+    """Count one refusal under a reason of few words: a metric lives for each of them."""
+    from aws_lambda_powertools import single_metric  # a function that refuses nothing need not load it
+    from aws_lambda_powertools.metrics import MetricUnit
+
+    with single_metric("Refusals", MetricUnit.Count, 1) as metric:
+        metric.add_dimension("reason", reason)

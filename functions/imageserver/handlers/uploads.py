@@ -1,0 +1,263 @@
+"""The uploads function: one HTTP request in, one answer out.
+
+API Gateway has matched the route and authenticated the caller; its `routeKey` chooses what is done. (A routing
+library would cost a third of the cold start to do that again.)
+"""
+
+from imageserver.handlers import coldstart
+
+# isort: split
+
+import base64
+import binascii
+import hashlib
+import os
+import re
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any, Final, TypeVar
+
+import msgspec
+from aws_lambda_powertools import Logger
+from aws_lambda_powertools.utilities.typing import LambdaContext
+
+from imageserver.api import problems, status, uploads
+from imageserver.api.permissions import Rights, caller_of
+from imageserver.api.problems import Problem
+from imageserver.api.schema import BatchRequest, FileRequest, Restored, RestoreRequest, VersionStatus, Withdrawn
+from imageserver.api.text import Answer, render
+from imageserver.aws.clients import s3_client
+from imageserver.errors import CatalogBusy, RejectedUpload, SimplestreamsError, StorageUnavailable
+from imageserver.format.keys import VersionId, parse_target, parse_version, path_of
+from imageserver.handlers import telemetry
+from imageserver.operations import withdraw as withdrawals
+from imageserver.settings import Settings
+from imageserver.storage.document_cache import Catalogs
+from imageserver.storage.presigned import S3Uploads
+
+LONGEST_BODY: Final = 256 * 1024
+
+logger = Logger(use_rfc3339=True)  # Lambda takes lines with another form of time for INFO
+settings = Settings.from_environment(os.environ)
+rights = Rights.parse(settings.publishers)
+store = S3Uploads(s3_client(), settings.bucket)
+catalogs = Catalogs(store)
+coldstart.loaded()
+
+_R = TypeVar("_R")
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What of an event is used. `path` is the rest of the path after the route's own."""
+
+    caller: str
+    path: str
+    query: Mapping[str, str]
+    headers: Mapping[str, str]
+    body: str
+
+    @property
+    def wants_text(self) -> bool:
+        """Whether the answer shall be lines of text."""
+        return "text/plain" in self.headers.get("accept", "")
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What is answered before it is rendered."""
+
+    status: int
+    answer: Answer | None
+    headers: Mapping[str, str]
+
+
+@logger.inject_lambda_context
+def handler(event: dict[str, Any], _context: LambdaContext) -> dict[str, Any]:
+    """Answer one request (API Gateway payload format 2.0)."""
+    request = _request(event)
+    try:
+        if event["routeKey"] == "GET /openapi.json":
+            return _openapi()
+        reply = ROUTES[event["routeKey"]](replace(request, body=_body(event)))
+    except Problem as problem:
+        logger.info("refused", route=event["routeKey"], caller=request.caller, reason=problem.detail)
+        telemetry.count_refusal(problem.kind.name)
+        return _problem(problem, request)
+    except (CatalogBusy, StorageUnavailable) as error:
+        logger.warning("busy", route=event["routeKey"], error=type(error).__name__, reason=str(error))
+        return _problem(Problem(problems.BUSY, "storage is busy; send the request again in a moment"), request)
+    except SimplestreamsError as error:
+        logger.error("failed", route=event["routeKey"], error=type(error).__name__, reason=str(error))
+        sentence = "the server cannot read or write what it keeps; its log tells the operator why"
+        return _problem(Problem(problems.BROKEN, sentence), request)
+    logger.info("answered", route=event["routeKey"], caller=request.caller, status=reply.status)
+    return _rendered(reply, request)
+
+
+def sign_one(request: Request) -> Reply:
+    """POST /uploads"""
+    return Reply(201, uploads.sign_one(_office(), request.caller, _read(request.body, FileRequest)), {})
+
+
+def sign_batch(request: Request) -> Reply:
+    """POST /uploads/batch"""
+    return Reply(201, uploads.sign_batch(_office(), request.caller, _read(request.body, BatchRequest)), {})
+
+
+def show(request: Request) -> Reply:
+    """GET /versions/<path>?wait=<seconds>"""
+    version = _parsed(parse_version, _with_colons(request.path))
+    uploads.allowed(rights, request.caller, version.path)
+    known = request.headers.get("if-none-match", "")
+    found = _waited(version, known, _wait_s(request.query.get("wait", "0")))
+    if found is None:
+        raise Problem(problems.NOT_FOUND, f"there is nothing at {version.path}, neither files nor a record of any")
+    etag = _etag(found)
+    headers = {"etag": etag, "cache-control": "no-store"}
+    if again_s := status.ask_again_s(found, datetime.now(UTC)):
+        headers["retry-after"] = str(again_s)
+    return Reply(304, None, headers) if etag == known else Reply(200, found, headers)
+
+
+def _waited(version: VersionId, known: str, asked_s: float) -> VersionStatus | None:
+    """The status once it is settled, or with an ETag that is `known` once it is another; or when time is up."""
+    began = time.monotonic()
+    return status.wait(
+        lambda: status.look(store, catalogs, version),
+        lambda found: _etag(found) == known if known else not status.is_settled(found),
+        lambda: time.monotonic() - began,
+        lambda found: min(asked_s, status.hold_s(found, datetime.now(UTC))),
+        time.sleep,
+    )
+
+
+def withdraw(request: Request) -> Reply:
+    """DELETE /<path>"""
+    target = _parsed(parse_target, _with_colons(request.path.rstrip("/")))
+    path = path_of(target)
+    _check_deletes(request.caller, path)
+    done = withdrawals.withdraw(store, target, datetime.now(UTC), settings.grace_hours, time.sleep)
+    if not (done.versions or done.files):
+        raise Problem(problems.NOT_FOUND, f"there is nothing at {path} to withdraw")
+    answer = Withdrawn(path=path, versions=done.versions, files=done.files, delete_after=done.delete_after)
+    return Reply(202, answer, {})
+
+
+def restore(request: Request) -> Reply:
+    """PATCH /versions/<path>"""
+    _read(request.body, RestoreRequest)
+    target = _parsed(parse_target, _with_colons(request.path.rstrip("/")))
+    path = path_of(target)
+    _check_deletes(request.caller, path)
+    done = withdrawals.restore(store, target, time.sleep)
+    if not (done.versions or done.files):
+        raise Problem(problems.NOT_FOUND, f"there is nothing at {path} to restore; its files may be deleted already")
+    return Reply(200, Restored(path=path, versions=done.versions, files=done.files), {})
+
+
+ROUTES: Final[dict[str, Callable[[Request], Reply]]] = {
+    "POST /uploads": sign_one,
+    "POST /uploads/batch": sign_batch,
+    "GET /versions/{path+}": show,
+    "PATCH /versions/{path+}": restore,
+    "DELETE /{path+}": withdraw,
+}
+
+
+def _with_colons(path: str) -> str:
+    """The path with `~` read as `:` in the time of a version, which some versions of curl cannot sign as AWS does."""
+    return re.sub(r"(\d{8}_\d\d)~(\d\d)", r"\1:\2", path)
+
+
+def _office() -> uploads.Office:
+    return uploads.Office(store, rights, settings.max_upload_bytes, settings.allow_overwrites, datetime.now(UTC))
+
+
+def _check_deletes(caller: str, path: str) -> None:
+    uploads.allowed(rights, caller, path)
+    if not settings.allow_deletes:
+        sentence = "withdrawals are off on this server; the operator turns them on with the parameter AllowDeletes"
+        raise Problem(problems.FORBIDDEN, sentence)
+
+
+def _request(event: Mapping[str, Any]) -> Request:
+    return Request(
+        caller=caller_of(event["requestContext"].get("authorizer")),
+        path=(event.get("pathParameters") or {}).get("path", ""),
+        query=event.get("queryStringParameters") or {},
+        headers={name.lower(): value for name, value in event.get("headers", {}).items()},
+        body="",
+    )
+
+
+def _body(event: Mapping[str, Any]) -> str:
+    body: str = event.get("body") or ""
+    if len(body) > LONGEST_BODY:
+        raise Problem(
+            problems.TOO_LARGE,
+            f"the request has {len(body):,} characters, expected at most {LONGEST_BODY:,}; "
+            "a file's bytes go to the URL that is answered, not here",
+        )
+    if not event.get("isBase64Encoded"):
+        return body
+    try:
+        return base64.b64decode(body, validate=True).decode()
+    except (binascii.Error, UnicodeDecodeError) as error:
+        raise Problem(problems.BAD_REQUEST, "the body is not UTF-8 text, expected JSON; see /openapi.json") from error
+
+
+def _read(body: str, shape: type[_R]) -> _R:
+    try:
+        return msgspec.json.decode(body, type=shape)
+    except (msgspec.DecodeError, RecursionError) as error:
+        reason = str(error) if body else "it is empty"
+        raise Problem(
+            problems.BAD_REQUEST, f"the body of the request is not what is expected: {reason}; see /openapi.json"
+        ) from error
+
+
+def _parsed(parse: Callable[[str], _R], path: str) -> _R:
+    try:
+        return parse(path)
+    except RejectedUpload as refusal:
+        raise Problem(problems.REFUSED, str(refusal)) from refusal
+
+
+def _wait_s(text: str) -> float:
+    if not (text.isascii() and text.isdecimal() and len(text) <= 3):
+        raise Problem(problems.BAD_REQUEST, f"wait is {text[:40]!r}, expected whole seconds from 0 to 25")
+    return float(text)
+
+
+def _etag(found: VersionStatus) -> str:
+    return f'"{hashlib.sha256(msgspec.json.encode(found)).hexdigest()[:32]}"'
+
+
+def _rendered(reply: Reply, request: Request) -> dict[str, Any]:
+    if reply.answer is None:
+        return {"statusCode": reply.status, "headers": dict(reply.headers)}
+    text = request.wants_text
+    body = render(reply.answer) if text else msgspec.json.encode(reply.answer).decode()
+    return _answer(reply.status, body, "text/plain; charset=utf-8" if text else "application/json", reply.headers)
+
+
+def _problem(problem: Problem, request: Request) -> dict[str, Any]:
+    headers = {"retry-after": "1"} if problem.kind is problems.BUSY else {}
+    if request.wants_text:
+        return _answer(problem.kind.status, problem.text(), "text/plain; charset=utf-8", headers)
+    body = msgspec.json.encode(problem.document()).decode()
+    return _answer(problem.kind.status, body, "application/problem+json", headers)
+
+
+def _openapi() -> dict[str, Any]:
+    from imageserver.api.openapi import document  # most cold starts answer something else
+
+    return _answer(200, msgspec.json.encode(document()).decode(), "application/json", {})
+
+
+def _answer(code: int, body: str, content_type: str, headers: Mapping[str, str]) -> dict[str, Any]:
+    about = {"content-type": content_type, "x-content-type-options": "nosniff", "cache-control": "no-store"}
+    return {"statusCode": code, "headers": {**about, **headers}, "body": body}

@@ -1,0 +1,151 @@
+"""Delete what nobody can ask for any more. Off the list first, deleted later.
+
+Before anything is deleted three things must hold: its time is over, the catalog that is served now does not
+name it, and its record says `final`, written over the very revision that was decided from. From then on nobody
+can put it back on the list, so no client is ever told of a file that is going away. Each object is deleted by
+the ETag that the record knows: what a publisher uploads meanwhile stays. The record goes last, when the edge was
+told to forget what was deleted.
+"""
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import partial
+
+from msgspec.structs import replace
+
+from imageserver.aws.cloudfront import Forget
+from imageserver.format.keys import VersionId
+from imageserver.operations.inventory import Product
+from imageserver.operations.runs import Task, Work
+from imageserver.storage import listing
+from imageserver.storage.port import Document, Store
+from imageserver.versions import diff, records
+from imageserver.versions.records import FileFacts, Record, Withdrawal
+
+
+@dataclass(frozen=True, slots=True)
+class Broom:
+    """What removing needs from around it, for one product; `named` are the keys that the catalog names."""
+
+    store: Store
+    forget: Forget
+    named: Collection[str]
+    now: datetime
+    work: Work
+
+
+def remove_withdrawn(product: Product, broom: Broom) -> None:
+    """Delete withdrawn versions and single files whose time is over."""
+    for version, record in sorted(product.known.items()):
+        seen = product.seen[version]
+        doomed = {f: facts for f, facts in record.files.items() if _is_over(_withdrawal_of(record, facts), broom.now)}
+        if not doomed:
+            continue
+        if still := sorted(version.prefix + file for file in doomed if version.prefix + file in broom.named):
+            # Touching the record makes publish fold it again, in case that was missed.
+            task = Task("wait", version.path, f"its time is over, but the catalog still names {still[0]}")
+            broom.work.do(task, partial(broom.store.replace, version.record_key, seen.body, seen.revision))
+            continue
+        task = Task("delete", _shown(version, record, doomed), f"withdrawn, {_reason(record, doomed)}", _size(doomed))
+        broom.work.do(task, partial(_delete, broom, record, seen, doomed))
+
+
+def remove_stale(product: Product, days: int, broom: Broom) -> None:
+    """Delete what was never finished: incomplete versions to which nothing happened for `days`; 0 keeps them."""
+    for version, record in sorted(product.known.items()):
+        if not days or not _is_unfinished(product, version, record, broom.named):
+            continue
+        # Since when it is so: what a listed version has lost lately can still be brought back.
+        uploads = (facts.modified for facts in product.folders[version].values())
+        quiet = broom.now - max(map(datetime.fromisoformat, (*uploads, product.written[version])))
+        if quiet < timedelta(days=days):
+            continue
+        moment = broom.now.isoformat(timespec="seconds")
+        why = f"incomplete, and nothing was uploaded for {quiet.days} days"
+        marked = replace(record, withdrawn=Withdrawal(moment, moment, why))
+        task = Task("delete", version.path, why, marked.size_bytes)
+        broom.work.do(task, partial(_delete, broom, marked, product.seen[version], marked.files))
+
+
+def remove_tombstones(product: Product, mentioned: Collection[str], broom: Broom) -> None:
+    """Delete records that say "nothing is here", once the catalog says so too; `mentioned` are version names."""
+    for version, record in sorted(product.known.items()):
+        if record.state == "gone" and version.version not in mentioned and version not in product.folders:
+            task = Task("forget", version.path, "its folder is empty and the catalog does not name it")
+            broom.work.do(task, partial(_forget_record, broom, record, product.seen[version].revision))
+
+
+def _is_unfinished(product: Product, version: VersionId, record: Record, named: Collection[str]) -> bool:
+    """Whether a version is incomplete as its record says, and nothing of it is listed, withdrawn, or on its way."""
+    if record.state != "incomplete" or any(facts.withdrawn for facts in record.files.values()):
+        return False
+    if diff.outdated(record, product.folders.get(version, {})):
+        return False
+    return not any(version.prefix + file in named for file in record.files)
+
+
+def _withdrawal_of(record: Record, facts: FileFacts) -> Withdrawal | None:
+    return record.withdrawn or facts.withdrawn
+
+
+def _is_over(withdrawal: Withdrawal | None, now: datetime) -> bool:
+    return withdrawal is not None and (withdrawal.final or datetime.fromisoformat(withdrawal.delete_after) <= now)
+
+
+def _reason(record: Record, doomed: dict[str, FileFacts]) -> str:
+    withdrawal = _withdrawal_of(record, next(iter(doomed.values())))
+    assert withdrawal is not None  # noqa: S101  (only such files are doomed)
+    return f"{withdrawal.reason or 'as was asked'}, on {withdrawal.since}"
+
+
+def _size(files: dict[str, FileFacts]) -> int:
+    return sum(facts.size_bytes for facts in files.values())
+
+
+def _shown(version: VersionId, record: Record, doomed: dict[str, FileFacts]) -> str:
+    return version.path if record.withdrawn else f"{version.path}/{{{','.join(sorted(doomed))}}}"
+
+
+def _delete(broom: Broom, record: Record, seen: Document, doomed: dict[str, FileFacts]) -> None:
+    """Make it final, delete the objects; then the record if the version is empty. Killed anywhere, it is repeated."""
+    key = record.id.record_key
+    final = _finally(record, doomed)
+    revision = seen.revision
+    if records.encode(final) != seen.body:
+        written = broom.store.replace(key, records.encode(final), seen.revision)
+        if written is None:
+            return  # it was restored or changed meanwhile: the next run decides afresh
+        revision = written
+    # S3 compares ETags alone: the same bytes, uploaded again since the record was written, would go with them.
+    now = listing.listed(broom.store, record.id)
+    ours = {file: facts for file, facts in doomed.items() if now.get(file, facts).modified == facts.modified}
+    gone = [broom.store.delete(record.id.prefix + file, facts.etag) for file, facts in ours.items()]
+    if all(gone) and ours.keys() == record.files.keys():
+        _forget_record(broom, final, revision)
+    else:
+        _forget_files(broom, record.id, ours)
+
+
+def _forget_record(broom: Broom, record: Record, revision: str) -> None:
+    """Delete a record whose version is empty: with it goes what is known of the bytes that its keys have held."""
+    _forget_files(broom, record.id, {*record.replaced, *record.files})
+    broom.store.delete(record.id.record_key, revision)
+
+
+def _forget_files(broom: Broom, version: VersionId, files: Iterable[str]) -> None:
+    """Deleted is deleted at the edge too, and what is uploaded there next must not meet the old bytes."""
+    if keys := sorted(version.prefix + file for file in files):
+        broom.forget(keys)
+
+
+def _finally(record: Record, doomed: dict[str, FileFacts]) -> Record:
+    if record.withdrawn:
+        return records.judged(replace(record, withdrawn=replace(record.withdrawn, final=True)))
+    files = {
+        file: replace(facts, withdrawn=replace(facts.withdrawn, final=True))
+        if file in doomed and facts.withdrawn
+        else facts
+        for file, facts in record.files.items()
+    }
+    return records.judged(replace(record, files=files))

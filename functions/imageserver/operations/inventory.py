@@ -1,0 +1,96 @@
+"""What maintain looks at: products as the bucket has them, and the catalog beside them."""
+
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import groupby
+from typing import Final, TypeVar
+
+from imageserver.catalog.render import product_id
+from imageserver.errors import CatalogDamaged, RejectedUpload
+from imageserver.format import documents
+from imageserver.format.keys import RECORDS, ProductId, VersionId, parse_product, parse_version
+from imageserver.storage import listing
+from imageserver.storage.document_cache import Catalogs
+from imageserver.storage.port import Document, Store
+from imageserver.versions import records
+from imageserver.versions.records import FileFacts, Record
+
+READERS: Final = 16
+
+Folder = dict[str, FileFacts]
+_T = TypeVar("_T")
+
+
+@dataclass(slots=True)
+class Product:
+    """One product as the bucket has it: the folders of its versions, its records as read and when they were written."""
+
+    id: ProductId
+    folders: dict[VersionId, Folder] = field(default_factory=dict)
+    seen: dict[VersionId, Document] = field(default_factory=dict)
+    known: dict[VersionId, Record] = field(default_factory=dict)
+    written: dict[VersionId, str] = field(default_factory=dict)
+    damaged: bool = False
+
+
+def known_products(store: Store, catalogs: Catalogs, index: documents.Index, after: str) -> list[ProductId]:
+    """Every product that the bucket or the catalog knows, in order of path, behind `after`."""
+    found = {*_below(store, "images", 0, after), *_below(store, RECORDS, len(RECORDS), after)}
+    streams = {product.stream for product in found} | index.index.keys() | documented_streams(store)
+    for stream in sorted(streams):
+        documents = catalogs.of(stream)
+        named = {*documents.products.products, *documents.products.withheld, *documents.unlisted.products}
+        entry = index.index.get(stream)
+        found |= {product_id(stream, name) for name in named | set(entry.products if entry else ())}
+    return sorted((product for product in found if product.path > after), key=lambda product: product.path)
+
+
+def documented_streams(store: Store) -> set[str]:
+    """The streams that have a document."""
+    keys = (info.key for info in store.list("streams/v1/"))
+    names = {key.removeprefix("streams/v1/").removesuffix(".json").removesuffix(".unlisted") for key in keys}
+    return {name for name in names if name.startswith("images")}
+
+
+def _below(store: Store, prefix: str, skip: int, after: str) -> Iterator[ProductId]:
+    """The products of the keys below a prefix; keys that are no upload of ours belong to none."""
+    keys = (info.key[skip:] for info in store.list(prefix, prefix[:skip] + after if after else ""))
+    for path, _ in groupby("/".join(key.split("/")[:5]) for key in keys):
+        try:
+            yield parse_product(path)
+        except RejectedUpload:  # somebody's own files beside the images
+            continue
+
+
+def look(store: Store, product: ProductId) -> Product:
+    """Records first, then the folders: a version that settles in between is then sent once too often, not missed."""
+    looked = Product(product)
+    infos = list(store.list(product.records_prefix))
+    keys = [info.key for info in infos]
+    for info, key, seen in zip(infos, keys, _all(store.read, keys), strict=True):
+        version = _version(key[len(RECORDS) : -len(".json")])
+        if seen is None or version is None:
+            continue
+        looked.seen[version], looked.written[version] = seen, info.modified
+        try:
+            looked.known[version] = records.decode(seen.body, key)
+        except CatalogDamaged:
+            looked.damaged = True
+    for info in store.list(f"{product.path}/"):
+        version = _version("/".join(info.key.split("/")[:6]))  # what lies deeper belongs to the version too
+        if version and (file := info.key.removeprefix(version.prefix)):
+            looked.folders.setdefault(version, {})[file] = listing.as_listed(info)
+    return looked
+
+
+def _version(path: str) -> VersionId | None:
+    try:
+        return parse_version(path)
+    except RejectedUpload:
+        return None
+
+
+def _all(read: Callable[[str], _T], keys: Iterable[str]) -> list[_T]:
+    with ThreadPoolExecutor(READERS, thread_name_prefix="records") as pool:
+        return list(pool.map(read, keys))

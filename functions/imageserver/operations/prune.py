@@ -1,0 +1,96 @@
+"""Keep the bucket in order: retention, deletion of what was withdrawn or never finished, empty records."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
+from itertools import groupby
+
+from imageserver.aws.cloudfront import Forget, nothing_to_forget
+from imageserver.format import documents as catalog
+from imageserver.operations.deletion import Broom, remove_stale, remove_tombstones, remove_withdrawn
+from imageserver.operations.inventory import Product, known_products, look
+from imageserver.operations.runs import Task, Work
+from imageserver.operations.withdraw import withdraw
+from imageserver.storage.document_cache import Catalog, Catalogs
+from imageserver.storage.port import Store
+from imageserver.versions.retention import Rule, expired
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What is kept for how long. `stale_days`: incomplete versions without a new upload; 0 keeps them."""
+
+    retention: Rule
+    grace_hours: int
+    stale_days: int
+
+
+def retain(
+    store: Store,
+    rules: Rules,
+    now: datetime,
+    pause: Callable[[float], object],
+    work: Work,
+    forget: Forget = nothing_to_forget,
+) -> None:
+    """Go through the products that are next; `forget` tells the edge what was deleted.
+
+    Errors as of the store and of `forget`, and CatalogDamaged for a served document.
+    """
+    index_seen = store.read(catalog.INDEX_KEY)
+    index = catalog.decode_index(index_seen.body if index_seen else None)
+    catalogs = Catalogs(store)
+    todo = known_products(store, catalogs, index, work.after)
+    for stream, names in groupby(todo, key=lambda product: product.stream):
+        for product_id in names:
+            if not work.more():
+                break
+            # Records before the catalog: a version that is put back on the list after this look changes its record,
+            # and then nothing that was decided here goes through.
+            product = look(store, product_id)
+            documents = catalogs.of(stream)
+            if product.damaged:
+                for version in product.seen.keys() - product.known.keys():
+                    work.damaged(version.record_key)
+            else:
+                broom = Broom(store, forget, _named(product, documents), now, work)
+                _withdraw_expired(store, product, documents, rules, now, pause, work)
+                remove_withdrawn(product, broom)
+                remove_stale(product, rules.stale_days, broom)
+                remove_tombstones(product, _mentioned(product, documents), broom)
+            work.finished(product_id.path, 1 + len(product.known))
+    work.end(todo[-1].path if todo else "")
+
+
+def _withdraw_expired(
+    store: Store,
+    product: Product,
+    documents: Catalog,
+    rules: Rules,
+    now: datetime,
+    pause: Callable[[float], object],
+    work: Work,
+) -> None:
+    listed = _listed(product, documents)
+    for version, reason in expired(product.known.values(), listed, rules.retention, now):
+        why = f"{reason}; its files are deleted {rules.grace_hours} hours later"
+        task = Task("withdraw", version.path, why, product.known[version].size_bytes)
+        work.do(task, partial(withdraw, store, version, now, rules.grace_hours, pause, reason))
+
+
+def _named(product: Product, documents: Catalog) -> set[str]:
+    """The keys that the catalog names."""
+    return {item.path for version in _listed(product, documents).values() for item in version.items.values()}
+
+
+def _mentioned(product: Product, documents: Catalog) -> set[str]:
+    """The names of the versions that the documents say anything of."""
+    unlisted = documents.unlisted.products.get(product.id.name, {})
+    withheld = (entry.version for entry in documents.products.withheld.get(product.id.name, ()))
+    return {*_listed(product, documents), *unlisted, *withheld}
+
+
+def _listed(product: Product, documents: Catalog) -> dict[str, catalog.Version]:
+    entry = documents.products.products.get(product.id.name)
+    return catalog.decode_versions(entry) if entry else {}

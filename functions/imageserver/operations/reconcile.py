@@ -1,0 +1,129 @@
+"""Find what events missed: compare the bucket with the records, and the records with the catalog.
+
+Nothing is repaired here. A folder that differs from its record is sent back through the arrivals queue; a
+product that differs from the catalog gets one of its records written again as it is, and the event of
+that write makes publish fold it. Both are what would have happened if the event had come.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import groupby
+from typing import Final
+
+from imageserver.catalog.render import fold, fold_index, fold_unlisted, product_id
+from imageserver.format import documents as catalog
+from imageserver.format.keys import ProductId, VersionId
+from imageserver.operations.inventory import Product, known_products, look
+from imageserver.operations.runs import Task, Work
+from imageserver.storage.document_cache import Catalog, Catalogs
+from imageserver.storage.port import Store
+from imageserver.versions import records
+from imageserver.versions.diff import outdated
+from imageserver.versions.records import Record
+
+NO_VERSION: Final = "19700101"
+"""A product that is in the catalog without any record gets an empty one under this name, so that it is folded."""
+
+
+def sweep(store: Store, send: Callable[[str], object], clients: Sequence[str], work: Work) -> None:
+    """Look at the products that are next; `send` posts a key to the arrivals queue.
+
+    Raises StorageUnavailable, StorageDenied, and CatalogDamaged when a served document cannot be read. A
+    record that cannot be read is named in `work` and its product left alone.
+    """
+    _create_index(store, work)
+    index_seen = store.read(catalog.INDEX_KEY)
+    index = catalog.decode_index(index_seen.body if index_seen else None)
+    catalogs = Catalogs(store)
+    todo = known_products(store, catalogs, index, work.after)
+    for stream, names in groupby(todo, key=lambda product: product.stream):
+        documents = catalogs.of(stream)
+        looked: list[Product] = []
+        for product_id_ in names:
+            if not work.more():
+                break
+            product = look(store, product_id_)
+            _send_outdated(send, product, work)
+            looked.append(product)
+            work.finished(product_id_.path, 1 + len(product.known))
+        _fold_again(store, index, documents, looked, clients, work)
+    work.end(todo[-1].path if todo else "")
+
+
+def _create_index(store: Store, work: Work) -> None:
+    """Clients ask for the index of an empty server too, and a missing one reads as a broken server."""
+    if store.read(catalog.INDEX_KEY) is None:
+        empty = catalog.encode(catalog.decode_index(None))
+        work.do(
+            Task("create", catalog.INDEX_KEY, "it is missing; clients cannot add the server without it"),
+            lambda: store.create(catalog.INDEX_KEY, empty),
+        )
+
+
+def _send_outdated(send: Callable[[str], object], product: Product, work: Work) -> None:
+    for version in sorted(product.folders.keys() | product.known.keys()):
+        if version in product.seen and version not in product.known:
+            work.damaged(version.record_key)
+            continue
+        folder = product.folders.get(version, {})
+        if reason := outdated(product.known.get(version), folder):
+            task = Task("look again", version.path, reason, sum(facts.size_bytes for facts in folder.values()))
+            work.do(task, partial(send, version.prefix))
+
+
+def _fold_again(
+    store: Store,
+    index: catalog.Index,
+    documents: Catalog,
+    looked: Sequence[Product],
+    clients: Sequence[str],
+    work: Work,
+) -> None:
+    """Have those products folded whose part of the catalog is not what their records say."""
+    changed = {p.id: list(p.known.values()) for p in looked if not p.damaged}
+    if not changed:
+        return
+    folded = _folded(store, documents.products, dict(changed), clients)
+    if folded is None:
+        return
+    unlisted = fold_unlisted(documents.unlisted, changed)
+    stale = {p.name for p in changed if _part(folded, unlisted, p.name) != _part(*_now(documents), p.name)}
+    if fold_index(index, folded) != index:
+        stale.add(min(p.name for p in changed))
+    for product in looked:
+        if product.id.name in stale and not product.damaged:
+            why = "its entry in the catalog is not what its records say"
+            work.do(Task("fold again", product.id.path, why), partial(_touch, store, product))
+
+
+def _now(documents: Catalog) -> tuple[catalog.Products, catalog.Unlisted]:
+    return documents.products, documents.unlisted
+
+
+def _part(products: catalog.Products, unlisted: catalog.Unlisted, name: str) -> tuple[object, ...]:
+    return products.products.get(name), products.withheld.get(name), unlisted.products.get(name)
+
+
+def _folded(
+    store: Store, document: catalog.Products, changed: dict[ProductId, list[Record]], clients: Sequence[str]
+) -> catalog.Products | None:
+    """The document with these products folded, others read as needed; None when one of those is damaged."""
+    folded = fold(document, changed, clients)
+    while folded.needs:
+        for name in sorted(folded.needs):
+            other = look(store, product_id(document.content_id, name))
+            if other.damaged:
+                return None
+            changed[other.id] = list(other.known.values())
+        folded = fold(document, changed, clients)
+    return folded.document
+
+
+def _touch(store: Store, product: Product) -> None:
+    """Write one record of the product again as it is; a record that changed meanwhile sent its own event."""
+    if product.seen:
+        version, seen = min(product.seen.items())
+        store.replace(version.record_key, seen.body, seen.revision)
+        return
+    version = VersionId(product.id, NO_VERSION)
+    store.create(version.record_key, records.encode(records.settled(version, {}, None)))

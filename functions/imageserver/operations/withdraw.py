@@ -1,0 +1,98 @@
+"""Take versions and files off the list, and back on while their files are there.
+
+A withdrawal is part of the record, written conditionally; publish takes the version off the list as with
+any other change of a record. Nothing is deleted here: maintain does that after the grace time, when no
+client believes a catalog any more that names the files.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from imageserver.errors import RejectedUpload
+from imageserver.format.keys import ImageKey, Target, VersionId, parse_record_key, version_of
+from imageserver.storage import listing
+from imageserver.storage.port import Store, write
+from imageserver.storage.retries import attempts
+from imageserver.versions import records
+from imageserver.versions.records import Record, Withdrawal
+from imageserver.versions.withdrawal import restored, withdrawn
+
+Change = Callable[[Record], Record]
+
+
+@dataclass(slots=True)
+class Changed:
+    """Paths of versions and of single files that are now as was asked, whoever made them so; latest deletion."""
+
+    versions: list[str] = field(default_factory=list)
+    files: list[str] = field(default_factory=list)
+    delete_after: str = ""
+
+
+def withdraw(
+    store: Store, target: Target, now: datetime, grace_hours: int, pause: Callable[[float], object], reason: str = ""
+) -> Changed:
+    """Take it off the list; what is withdrawn already keeps its date. Empty if there is nothing of that name.
+
+    Raises CatalogBusy, StorageUnavailable, StorageDenied, CatalogDamaged; then part of a product may be withdrawn.
+    """
+    until = (now + timedelta(hours=grace_hours)).isoformat(timespec="seconds")
+    withdrawal = Withdrawal(now.isoformat(timespec="seconds"), until, reason)
+    return _change(store, target, lambda record: withdrawn(record, target, withdrawal), pause)
+
+
+def restore(store: Store, target: Target, pause: Callable[[float], object]) -> Changed:
+    """Put it back on the list: a version with its files, or a single file. Idempotent; errors as `withdraw`."""
+    return _change(store, target, lambda record: restored(record, target), pause)
+
+
+def _change(store: Store, target: Target, change: Change, pause: Callable[[float], object]) -> Changed:
+    done = Changed()
+    for version in _versions(store, target):
+        record = _change_record(store, version, change, pause)
+        if record is None or (isinstance(target, ImageKey) and target.file not in record.files):
+            continue
+        withdrawal = record.files[target.file].withdrawn if isinstance(target, ImageKey) else record.withdrawn
+        if withdrawal and withdrawal.final:
+            continue  # as good as deleted
+        if isinstance(target, ImageKey):
+            done.files.append(target.key)
+        else:
+            done.versions.append(version.path)
+        done.delete_after = max(done.delete_after, withdrawal.delete_after if withdrawal else "")
+    return done
+
+
+def _change_record(store: Store, version: VersionId, change: Change, pause: Callable[[float], object]) -> Record | None:
+    """Write the record as changed; None if the version has neither record nor files."""
+    for _ in attempts(version.path, pause):
+        seen = store.read(version.record_key)
+        before = records.decode(seen.body, version.record_key) if seen else _unread(store, version)
+        if not before.files:
+            return None
+        after = change(before)
+        if after == before or write(store, version.record_key, records.encode(after), seen):
+            return after
+    raise AssertionError("attempts() ends by raising")
+
+
+def _versions(store: Store, target: Target) -> Iterable[VersionId]:
+    """The versions that a target is about: with a record, or with files that nobody has looked at yet."""
+    if isinstance(target, ImageKey):
+        return [target.version]
+    if isinstance(target, VersionId):
+        return [target]
+    found: set[VersionId] = set()
+    for parse, prefix in ((parse_record_key, target.records_prefix), (version_of, f"{target.path}/")):
+        for info in store.list(prefix):
+            try:
+                found.add(parse(info.key))
+            except RejectedUpload:  # a key that is in no version, and was never listed
+                continue
+    return sorted(found)
+
+
+def _unread(store: Store, version: VersionId) -> Record:
+    """The record of files that arrived just now; digest fills in the rest."""
+    return Record(version=version.path, files=listing.listed(store, version))

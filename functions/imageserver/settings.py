@@ -1,0 +1,59 @@
+"""Settings of a function: one frozen object, read once from its environment at cold start."""
+
+import re
+from collections.abc import Mapping
+from typing import Annotated, Final, Literal, Self
+
+import msgspec
+
+from imageserver.format.file_kinds import ALL_CLIENTS
+
+DEFAULT_MAX_BYTES: Final = 50_000_000_000
+"""What CloudFront serves in one answer; digest reads it in 667 of its 900 s at the 600 Mbit/s of one Lambda run."""
+
+CLIENT_CHOICES: Final[Mapping[str, tuple[str, ...]]] = {"both": ALL_CLIENTS, "lxd": ("lxd",), "incus": ("incus",)}
+
+_VARIABLE: Final = re.compile(r"`(?:\$\.)?([A-Z_]+)`$")  # msgspec's messages end with the name of the field
+_Count = Annotated[int, msgspec.Meta(ge=0)]
+
+
+class BadSetting(ValueError):
+    """A variable is missing or its value cannot be used; the message names it."""
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True, rename="upper"):
+    """Values that the template sets, each in the variable with the field's name in capitals.
+
+    `clients` says whose items the catalog carries. `publishers` is the text of the rule that says who may upload what;
+    imageserver.api.permissions reads it. `queue_url` is the queue that triggers this function, `arrivals_queue_url` that of digest.
+    """
+
+    bucket: str
+    clients: Literal["both", "lxd", "incus"] = "both"
+    max_upload_bytes: _Count = DEFAULT_MAX_BYTES
+    memory_mb: _Count = msgspec.field(default=0, name="AWS_LAMBDA_FUNCTION_MEMORY_SIZE")
+    allow_overwrites: bool = False
+    allow_deletes: bool = False
+    publishers: str = "{}"
+    grace_hours: _Count = 24
+    distribution_id: str = ""
+    queue_url: str = ""
+    arrivals_queue_url: str = ""
+    retain_versions: _Count = 0
+    retain_days: _Count = 0
+    stale_days: _Count = 7
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str]) -> Self:
+        """Read the settings; an empty variable counts as unset.
+
+        Raises BadSetting, which names the variable, its value and the expected type.
+        """
+        try:
+            return msgspec.convert({name: value for name, value in environment.items() if value}, cls, strict=False)
+        except msgspec.ValidationError as error:
+            (name,) = _VARIABLE.findall(str(error))
+            found = f"is {environment[name]!r}" if environment.get(name) else "is not set"
+            raise BadSetting(
+                f"{name} {found}: {error}; the template sets it for every function that reads it"
+            ) from error

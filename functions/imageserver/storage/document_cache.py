@@ -1,0 +1,52 @@
+"""The documents of streams, for who only looks at them: read again only when they changed.
+
+They are large (10 MB and more) and looked at again and again: by whoever waits for an upload, and by maintain for
+each product. S3 tells the ETag for the price of a listing; equal ETags are equal bytes.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from imageserver.format import documents
+from imageserver.format.documents import Document, Products, Unlisted
+from imageserver.storage.port import Store
+
+_D = TypeVar("_D", bound=Document)
+
+
+@dataclass(frozen=True, slots=True)
+class Catalog:
+    """What one stream lists, and what was uploaded to it and is not listed."""
+
+    products: Products
+    unlisted: Unlisted
+
+
+@dataclass(slots=True)
+class Catalogs:
+    """Documents as last read, by key, each with its ETag. Errors as of the store, and CatalogDamaged."""
+
+    store: Store
+    _known: dict[str, tuple[str, Document]] = field(default_factory=dict)
+
+    def of(self, stream: str) -> Catalog:
+        """Both documents of a stream, as they are now."""
+        key = documents.unlisted_key(stream)
+        unlisted = self._now(key, lambda body: documents.decode_unlisted(body, stream), Unlisted)
+        return Catalog(self.products(stream), unlisted)
+
+    def products(self, stream: str) -> Products:
+        """The products document of a stream, as it is now."""
+        key = documents.products_key(stream)
+        return self._now(key, lambda body: documents.decode_products(body, stream), Products)
+
+    def _now(self, key: str, decode: Callable[[bytes | None], _D], kind: type[_D]) -> _D:
+        etag = next((info.etag for info in self.store.list(key) if info.key == key), "")
+        known = self._known.get(key)
+        if known and known[0] == etag and isinstance(known[1], kind):
+            return known[1]
+        seen = self.store.read(key)
+        document = decode(seen.body if seen else None)
+        self._known[key] = (seen.revision if seen else "", document)
+        return document

@@ -1,0 +1,64 @@
+"""Presigned uploads on S3: single ones and multipart ones, and what of a multipart upload has arrived."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from imageserver.storage.s3 import DECLARED_SHA256, Refused, S3Store
+
+CONTENT_TYPE: Final = "application/octet-stream"
+"""Of every upload, and signed: what is served from here must never be a page to a browser."""
+
+_GONE: Final = frozenset({"NoSuchUpload", "404", "InvalidArgument", "InvalidRequest"})
+# Names of headers -> boto3's names of the same.
+_PARAMETERS: Final = {
+    "If-None-Match": "IfNoneMatch",
+    "If-Match": "IfMatch",
+    "Content-Length": "ContentLength",
+    "Content-Type": "ContentType",
+    "x-amz-checksum-sha256": "ChecksumSHA256",
+    "x-amz-mp-object-size": "MpuObjectSize",
+}
+
+
+class S3Uploads(S3Store):
+    """One bucket, with uploads that others send. Errors as in imageserver.storage.port.Store."""
+
+    def sign(self, operation: str, key: str, headers: Mapping[str, str], lifetime_s: int, **more: Any) -> str:
+        """A URL for one request with exactly these headers; `operation` as boto3 calls it."""
+        numbers = ("Content-Length", "x-amz-mp-object-size")
+        signed = {_PARAMETERS[h]: int(value) if h in numbers else value for h, value in headers.items()}
+        about = {"Bucket": self._bucket, "Key": key, **signed, **more}
+        return self._s3.generate_presigned_url(operation, Params=about, ExpiresIn=lifetime_s)
+
+    def begin(self, key: str, sha256: str) -> str:
+        """Begin a multipart upload; its id. A declared digest is kept with the object until it is hashed."""
+        about = {DECLARED_SHA256: sha256} if sha256 else {}
+        try:
+            answer = self._call(
+                key,
+                self._s3.create_multipart_upload,
+                Bucket=self._bucket,
+                Key=key,
+                ContentType=CONTENT_TYPE,
+                Metadata=about,
+            )
+        except Refused as refused:
+            raise refused.error from refused
+        return answer["UploadId"]
+
+    def arrived(self, key: str, upload_id: str) -> dict[int, tuple[int, str]] | None:
+        """Part number -> size in bytes and ETag of what has arrived; None if there is no such upload of this key."""
+        found: dict[int, tuple[int, str]] = {}
+        try:
+            pages = iter(
+                self._s3.get_paginator("list_parts").paginate(Bucket=self._bucket, Key=key, UploadId=upload_id)
+            )
+            while (page := self._call(key, next, pages, None)) is not None:
+                found |= {part["PartNumber"]: (part["Size"], part["ETag"]) for part in page.get("Parts", ())}
+        except Refused as refused:
+            if refused.code in _GONE:
+                return None
+            raise refused.error from refused
+        return found

@@ -1,0 +1,127 @@
+"""The S3 adapter: the only place that knows boto3's errors.
+
+Which code of S3 means what is decided once, here. 412 (the condition does not hold), 409
+(two conditional writes at once) and 404 on a conditional write (the object went away) are all one thing
+to the caller: a lost race.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Final, ParamSpec, TypeVar
+
+from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
+
+from imageserver.errors import ObjectChanged, SimplestreamsError, StorageDenied, StorageUnavailable
+from imageserver.storage.port import Document, ObjectInfo, Opened
+from imageserver.storage.ranged_reader import SMALL, ReadPlan, read_object
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+_MISSING: Final = frozenset({"NoSuchKey", "404", "NotFound"})
+_LOST: Final = frozenset({"PreconditionFailed", "412", "ConditionalRequestConflict", "409", *_MISSING})
+_DENIED: Final = frozenset({"AccessDenied", "403", "AllAccessDisabled", "InvalidAccessKeyId", "SignatureDoesNotMatch"})
+_JSON: Final = "application/json"
+DECLARED_SHA256: Final = "sha256"
+"""Name of the user metadata of an object (`x-amz-meta-sha256`) in which its uploader declared its digest."""
+PUBLIC_LIFETIME: Final = "public, max-age=30"
+"""How long the edge may hold a catalog; LXD and Incus keep it for an hour whatever it says.
+
+No stale-while-revalidate here: the edge would take it for itself and hand out a catalog that is over. Browsers
+get it from the edge's own header.
+"""
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+
+
+class S3Store:
+    """One bucket through one boto3 client; implements imageserver.storage.port.Store."""
+
+    def __init__(self, client: S3Client, bucket: str, plan: ReadPlan = SMALL) -> None:
+        self._s3 = client
+        self._bucket = bucket
+        self._plan = plan
+
+    def read(self, key: str) -> Document | None:
+        try:
+            answer = self._call(key, self._s3.get_object, Bucket=self._bucket, Key=key)
+            return Document(self._call(key, answer["Body"].read), answer["ETag"])
+        except Refused as refused:
+            if refused.code in _MISSING:
+                return None
+            raise refused.error from refused
+
+    def create(self, key: str, body: bytes) -> str | None:
+        return self._put(key, body, IfNoneMatch="*")
+
+    def replace(self, key: str, body: bytes, revision: str) -> str | None:
+        return self._put(key, body, IfMatch=revision)
+
+    def delete(self, key: str, revision: str) -> bool:
+        return self._conditionally(key, self._s3.delete_object, Key=key, IfMatch=revision) is not None
+
+    def list(self, prefix: str, after: str = "") -> Iterator[ObjectInfo]:
+        paginator = self._s3.get_paginator("list_objects_v2")
+        pages = iter(paginator.paginate(Bucket=self._bucket, Prefix=prefix, StartAfter=after))
+        try:
+            while (page := self._call(prefix, next, pages, None)) is not None:
+                for item in page.get("Contents", ()):
+                    yield ObjectInfo(item["Key"], item["Size"], item["ETag"], item["LastModified"].isoformat())
+        except Refused as refused:
+            raise refused.error from refused
+
+    def open(self, key: str, etag: str) -> Opened:
+        try:
+            head = self._call(key, self._s3.head_object, Bucket=self._bucket, Key=key, IfMatch=etag)
+        except Refused as refused:
+            if refused.code in _LOST:
+                raise ObjectChanged(f"{key} is no longer the object with ETag {etag} that was listed") from refused
+            raise refused.error from refused
+        size = head["ContentLength"]
+        chunks = read_object(self._s3, self._bucket, key, etag, size, self._plan)
+        return Opened(size, head.get("ContentEncoding", ""), chunks, head.get("Metadata", {}).get(DECLARED_SHA256, ""))
+
+    def _put(self, key: str, body: bytes, **condition: str) -> str | None:
+        about = {"Body": body, "ContentType": _content_type(key), **_lifetime(key), **condition}
+        answer = self._conditionally(key, self._s3.put_object, Key=key, **about)
+        return None if answer is None else answer["ETag"]
+
+    def _conditionally(self, key: str, call: Callable[..., _R], **arguments: object) -> _R | None:
+        """The answer, or None when the condition does not hold."""
+        try:
+            return self._call(key, call, Bucket=self._bucket, **arguments)
+        except Refused as refused:
+            if refused.code in _LOST:
+                return None
+            raise refused.error from refused
+
+    def _call(self, key: str, call: Callable[_P, _R], *args: _P.args, **kwargs: _P.kwargs) -> _R:
+        try:
+            return call(*args, **kwargs)
+        except ClientError as error:
+            raise Refused(error, self._bucket, key) from error
+        except (BotoCoreError, HTTPClientError) as error:
+            raise StorageUnavailable(f"no answer about {key} in {self._bucket}: {error}") from error
+
+
+class Refused(Exception):
+    """S3 answered with an error; `code` is S3's own, `error` what it means to the caller."""
+
+    def __init__(self, cause: ClientError, bucket: str, key: str) -> None:
+        self.code = str(cause.response["Error"].get("Code", ""))
+        message = f"{cause.operation_name} of {key} in {bucket}: {self.code} {cause.response['Error'].get('Message')}"
+        super().__init__(message)
+        self.error: SimplestreamsError = StorageUnavailable(message)
+        if self.code in _DENIED:
+            self.error = StorageDenied(f"{message}; the role of this function needs that right")
+
+
+def _content_type(key: str) -> str:
+    return "text/html; charset=utf-8" if key.endswith(".html") else _JSON
+
+
+def _lifetime(key: str) -> dict[str, str]:
+    """Documents that the edge serves say how long they hold; records are private and say nothing."""
+    return {"CacheControl": PUBLIC_LIFETIME} if key.startswith("streams/") or "/" not in key else {}

@@ -1,0 +1,82 @@
+"""What is known of the files in a version's folder, and what is still to be read. It compares; others list and read.
+
+`listed` are the facts that a listing gives: which generation of each file is there, and nothing of its content.
+"""
+
+from collections.abc import Mapping
+from typing import Final
+
+from msgspec.structs import replace
+
+from imageserver.format import file_kinds
+from imageserver.format.file_kinds import Role
+from imageserver.versions import examine
+from imageserver.versions.records import FileFacts, Record
+
+Files = dict[str, FileFacts]
+Learned = dict[tuple[str, str, str], FileFacts]  # by file, etag, modified
+_LISTED: Final = (Role.METADATA, Role.ROOT, Role.UNIFIED, Role.DELTA)
+
+
+def outdated(before: Record | None, listed: Mapping[str, FileFacts]) -> str:
+    """Why settling would find something to do, in a sentence; empty when the record is up to date."""
+    files = known({}, before, listed)
+    if before is None:
+        return "it has no record" if files else ""
+    if files.keys() != before.files.keys():
+        other = ", ".join(sorted(files.keys() ^ before.files.keys()))
+        return f"its folder and its record differ in {other}"
+    if left := unread(files):
+        return f"{left[0]} was not read in its present form"
+    return "" if files == before.files else "an object changed"
+
+
+def known(learned: Learned, before: Record | None, listed: Mapping[str, FileFacts]) -> Files:
+    """The facts about each file in the folder, as far as they are known for this very generation of it."""
+    files: Files = {}
+    for file, there in listed.items():
+        stored = before.files.get(file) if before else None
+        stored = stored if stored and _same_generation(stored, there) else None
+        facts = learned.get((file, there.etag, there.modified)) or stored
+        if facts and _same_generation(facts, there):
+            # Somebody may have withdrawn or restored the file since it was read.
+            # The same bytes may have come again: a withdrawal from now on is about that upload.
+            files[file] = replace(facts, withdrawn=stored.withdrawn if stored else None, modified=there.modified)
+        else:
+            files[file] = there
+    return files
+
+
+def _same_generation(facts: FileFacts, there: FileFacts) -> bool:
+    """The same bytes; what a refusal or a withdrawal is about ends with any other upload, also of the same bytes."""
+    same = (facts.etag, facts.size_bytes) == (there.etag, there.size_bytes)
+    return same and (not (facts.refusal or facts.withdrawn) or facts.modified == there.modified)
+
+
+def unread(files: Files) -> list[str]:
+    """What to read, in this order: documents, metadata, then what is large."""
+    metadata = metadata_sha256s(files)
+    waiting = any(
+        file_kinds.classify(f).role is Role.METADATA and examine.needs_reading(f, files[f], ()) for f in files
+    )
+    wanted = [*metadata, *(["of metadata that is unread"] if waiting else [])]
+    return sorted((f for f in files if examine.needs_reading(f, files[f], wanted)), key=_reading_order)
+
+
+def metadata_sha256s(files: Files) -> list[str]:
+    """The digests of the metadata files that were read: each root has a combined sha256 with each of them."""
+    found = (facts.sha256 for file, facts in files.items() if file_kinds.classify(file).role is Role.METADATA)
+    return sorted(filter(None, found))
+
+
+def _reading_order(file: str) -> tuple[bool, bool, str]:
+    kind = file_kinds.classify(file)
+    return (not examine.is_small(kind), kind.role is not Role.METADATA, file)
+
+
+def lists_what_changed(before: Record | None, files: Files) -> bool:
+    """Whether clients may have been told of a digest that a key no longer holds."""
+    if before is None or before.state != "sound":
+        return False
+    can_be_listed = [file for file in files if file in before.files and file_kinds.classify(file).role in _LISTED]
+    return any(before.files[file].sha256 and not files[file].sha256 for file in can_be_listed)

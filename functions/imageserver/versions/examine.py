@@ -1,0 +1,195 @@
+"""What a file turns out to be when its bytes are read: once, in order, whatever its size.
+
+Each function takes the facts known from a listing and the chunks of the object, and returns the facts with
+digests, or with a `refusal` that completes the sentence "<file> …".
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Final
+
+from msgspec.structs import replace
+
+from imageserver.errors import RejectedUpload
+from imageserver.format import file_kinds
+from imageserver.format.file_kinds import FileKind, Role
+from imageserver.format.keys import ProductId
+from imageserver.inspection import metadata, squashfs, tarball
+from imageserver.inspection.digests import Digests, InTurn, Sha256, Spread
+from imageserver.inspection.squashfs import NotSquashfs
+from imageserver.inspection.tarball import UnreadableArchive
+from imageserver.versions.records import Fault, FileFacts
+
+Chunks = Iterable[bytes | memoryview]
+MakeSpread = Callable[[Sequence[Sha256]], Spread]
+
+_HEAD: Final = 512
+_MAGIC: Final[dict[str, tuple[str, bytes]]] = {
+    file_kinds.SQUASHFS: ("a squashfs", b"hsqs"),
+    file_kinds.DISK_KVM: ("a qcow2 disk", b"QFI\xfb"),
+    "disk1.img": ("a qcow2 disk", b"QFI\xfb"),
+    "uefi1.img": ("a qcow2 disk", b"QFI\xfb"),
+}
+_DELTA_MAGIC: Final = b"\xd6\xc3\xc4"
+
+
+def needs_reading(file: str, facts: FileFacts, metadata_sha256s: Iterable[str]) -> bool:
+    """Whether bytes of this file must be read (again) to know all about it.
+
+    A root waits until there is metadata to combine it with, and is read again when that changes: a sha256
+    cannot be continued in front. What is withdrawn is read too: when it is restored nobody is told to read it.
+    """
+    role = file_kinds.classify(file).role
+    if role is Role.OTHER or facts.refusal:
+        return False
+    if role is Role.ROOT:
+        wanted = set(metadata_sha256s)
+        return bool(wanted) and not (facts.sha256 and wanted <= facts.combined.keys())
+    return not facts.sha256
+
+
+def refuse_unread(file: str, facts: FileFacts, content_encoding: str, max_bytes: int) -> FileFacts:
+    """Facts with a refusal when the object need not be read to know that it cannot be served."""
+    if facts.size_bytes == 0:
+        return _refused(facts, "empty", "is empty (0 bytes): upload it again")
+    if facts.size_bytes > max_bytes:
+        return _refused(
+            facts,
+            "too-large",
+            f"has {facts.size_bytes:,} bytes, expected at most {max_bytes:,}, "
+            "which is what can be hashed in one run; make the image smaller",
+        )
+    encodings = {part.strip() for part in content_encoding.split(",")} - {"", "identity", "aws-chunked"}
+    if encodings and file_kinds.classify(file).role is not Role.OTHER:
+        return _refused(
+            facts,
+            "encoded",
+            f"was uploaded with `Content-Encoding: {', '.join(sorted(encodings))}`, expected none: clients "
+            "would unpack it before they hash it; upload it again without that header",
+        )
+    return facts
+
+
+def read_document(file: str, facts: FileFacts, chunks: Chunks, product: ProductId) -> FileFacts:
+    """metadata.json, image.yaml or SHA256SUMS. What does not parse is noted and ignored, never refused."""
+    digests = Digests()
+    if facts.size_bytes > metadata.MAX_DOCUMENT_BYTES:
+        note = f"it has {facts.size_bytes:,} bytes, expected at most {metadata.MAX_DOCUMENT_BYTES:,}: it is ignored"
+        return replace(facts, sha256=_drained(digests, chunks).sha256, notices=(note,))
+    body = b"".join(bytes(chunk) for chunk in digests.tee(chunks))
+    facts = replace(facts, sha256=digests.sha256)
+    if file == "SHA256SUMS":
+        checksums, ignored = metadata.parse_checksums(body)
+        return replace(facts, checksums=checksums, notices=ignored)
+    parsed = metadata.parse_metadata_json(body) if file == "metadata.json" else metadata.parse_image_yaml(body, product)
+    return replace(facts, overrides=parsed.overrides, notices=parsed.ignored)
+
+
+def read_metadata(facts: FileFacts, chunks: Chunks, product: ProductId) -> tuple[FileFacts, Sha256]:
+    """A metadata tarball; also the digest state after it, which seeds the combined sha256 of each root."""
+    digests = Digests()
+    facts = _inspected(facts, digests.tee(chunks), product, tarball.METADATA_LIMITS, whole=True)
+    return replace(facts, sha256="" if facts.refusal else digests.sha256), digests.state
+
+
+def read_unified(facts: FileFacts, chunks: Chunks, product: ProductId, spread: MakeSpread = InTurn) -> FileFacts:
+    """A unified tarball: it is unpacked until its metadata.yaml was found, and hashed whole."""
+    digests = Digests(spread=spread)
+    facts = _inspected(facts, digests.tee(chunks), product, tarball.UNIFIED_LIMITS, whole=False)
+    return replace(facts, sha256="" if facts.refusal else digests.sha256)
+
+
+def read_root(
+    facts: FileFacts, chunks: Chunks, ftype: str, states: Mapping[str, Sha256], spread: MakeSpread = InTurn
+) -> FileFacts:
+    """A root: its sha256, and its combined sha256 with each metadata file whose digest state is given."""
+    head, rest = _peek(chunks)
+    if refusal := _root_refusal(head, ftype):
+        return _refused(facts, "wrong-kind", refusal)
+    if ftype == file_kinds.SQUASHFS:
+        rest = squashfs.checked(rest, head, facts.size_bytes)
+    try:
+        digests = _drained(Digests(states, spread), rest)
+    except NotSquashfs as reason:
+        return _refused(facts, "damaged", f"{reason}; build it again and upload it again")
+    return replace(facts, sha256=digests.sha256, combined=digests.combined)
+
+
+def read_delta(facts: FileFacts, chunks: Chunks, spread: MakeSpread = InTurn) -> FileFacts:
+    """A binary delta against the same root of an older version."""
+    head, rest = _peek(chunks)
+    if not head.startswith(_DELTA_MAGIC):
+        return _refused(facts, "wrong-kind", _not_a("a vcdiff delta", head))
+    return replace(facts, sha256=_drained(Digests(spread=spread), rest).sha256)
+
+
+def compare_declared(facts: FileFacts, declared_sha256: str) -> FileFacts:
+    """Facts with a refusal when the uploader of the file declared another digest than it turned out to have.
+
+    S3 compares a declared sha256 itself for a single PUT; what came in parts is compared here.
+    """
+    if facts.refusal or not declared_sha256 or facts.sha256 == declared_sha256.lower():
+        return facts
+    refusal = f"has sha256 {facts.sha256}, expected {declared_sha256} as its uploader declared; upload it again"
+    return _refused(facts, "digest", refusal)
+
+
+def seed(chunks: Chunks) -> Sha256:
+    """The digest state after the bytes of a metadata file that was examined before."""
+    return _drained(Digests(), chunks).state
+
+
+def is_small(kind: FileKind) -> bool:
+    """Whether reading a file of this kind is so cheap that nobody needs to be kept from doing it twice."""
+    return kind.role in (Role.METADATA, Role.OVERRIDES, Role.CHECKSUMS)
+
+
+def _inspected(
+    facts: FileFacts, chunks: Iterator[bytes | memoryview], product: ProductId, limits: tarball.Limits, *, whole: bool
+) -> FileFacts:
+    """Find and check the metadata.yaml, then let the rest of the chunks pass."""
+    try:
+        body = tarball.read_member(chunks, "metadata.yaml", limits, whole=whole)
+        notices = metadata.check_metadata_yaml(body, product.arch)
+    except UnreadableArchive as reason:
+        return _refused(facts, "damaged", f"{reason}; build it again and upload it again")
+    except RejectedUpload as reason:
+        return _refused(facts, "metadata", f"holds a metadata.yaml that {reason}")
+    for _ in chunks:
+        pass
+    return replace(facts, notices=notices)
+
+
+def _refused(facts: FileFacts, fault: Fault, refusal: str) -> FileFacts:
+    return replace(facts, sha256="", combined={}, refusal=refusal, fault=fault)
+
+
+def _root_refusal(head: bytes, ftype: str) -> str:
+    if ftype == file_kinds.ROOT_TAR:
+        return "" if tarball.looks_like_tar(head) else _not_a("a tarball (xz, gz, zst, bz2 or plain)", head)
+    what, magic = _MAGIC[ftype]
+    return "" if head.startswith(magic) else _not_a(what, head)
+
+
+def _not_a(what: str, head: bytes) -> str:
+    return f"is not {what}: it starts with {head[:8].hex(' ')}; upload the right file under this name"
+
+
+def _peek(chunks: Chunks) -> tuple[bytes, Iterator[bytes | memoryview]]:
+    """The first bytes, and an iterator that still yields everything, buffers untouched where it can."""
+    source = iter(chunks)
+    first = next(source, b"")
+    held: list[bytes | memoryview] = [first]
+    while sum(map(len, held)) < _HEAD and (more := next(source, b"")):
+        held = [*(bytes(part) for part in held), more]  # copied: its buffer may be reused
+    return b"".join(bytes(part[:_HEAD]) for part in held)[:_HEAD], _chained(held, source)
+
+
+def _chained(held: list[bytes | memoryview], rest: Iterator[bytes | memoryview]) -> Iterator[bytes | memoryview]:
+    yield from held
+    yield from rest
+
+
+def _drained(digests: Digests, chunks: Chunks) -> Digests:
+    for _ in digests.tee(chunks):
+        pass
+    return digests

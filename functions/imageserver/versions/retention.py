@@ -1,0 +1,54 @@
+"""Which versions a product has too many of, by count and by age. Pure: it plans, others act."""
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from imageserver.format.keys import VersionId, version_moment
+from imageserver.versions import records
+from imageserver.versions.records import Record
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """Keep the newest `versions`, and none older than `days`; 0 keeps all."""
+
+    versions: int = 0
+    days: int = 0
+
+
+def expired(known: Iterable[Record], listed: Collection[str], rule: Rule, now: datetime) -> list[tuple[VersionId, str]]:
+    """The sound versions of one product that the rule does not keep, oldest first, each with the reason.
+
+    `listed` are the names of the versions that its catalog lists. The newest version and the newest listed one are
+    always kept, whatever their age: a product does not vanish because nobody builds it any more. The product's own
+    `retain_versions` and `retain_days`, as its newest version gives them, go before the rule.
+    """
+    sound = sorted((r for r in known if r.state == "sound"), key=_age_order, reverse=True)
+    if not sound:
+        return []
+    own = records.overrides(sound[0])
+    rule = Rule(
+        rule.versions if own.retain_versions is None else own.retain_versions,
+        rule.days if own.retain_days is None else own.retain_days,
+    )
+    newest_listed = next((r.id.version for r in sound if r.id.version in listed), "")
+    plan = [
+        (record.id, reason)
+        for place, record in enumerate(sound)
+        if place and record.id.version != newest_listed and (reason := _reason(record, place, rule, now))
+    ]
+    return plan[::-1]
+
+
+def _age_order(record: Record) -> tuple[datetime, str]:
+    return version_moment(record.id.version), record.id.version
+
+
+def _reason(record: Record, place: int, rule: Rule, now: datetime) -> str:
+    if rule.versions and place >= rule.versions:
+        return f"{place} newer versions are there, and {rule.versions} are kept"
+    days = (now - version_moment(record.id.version).replace(tzinfo=UTC)).days
+    if rule.days and days >= rule.days:
+        return f"it is {days} days old, and versions are kept for {rule.days}"
+    return ""

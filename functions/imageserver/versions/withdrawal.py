@@ -1,0 +1,55 @@
+"""A record with something of it taken off the list, or put back."""
+
+from collections.abc import Mapping
+
+from msgspec.structs import replace
+
+from imageserver.format.keys import ImageKey, Target
+from imageserver.versions import records
+from imageserver.versions.records import FileFacts, Record, Withdrawal
+
+
+def withdrawn(record: Record, target: Target, withdrawal: Withdrawal) -> Record:
+    """The record with what the target names withdrawn."""
+    if not isinstance(target, ImageKey):
+        return records.judged(replace(record, withdrawn=record.withdrawn or withdrawal))
+    facts = record.files.get(target.file)
+    if facts is None or facts.withdrawn:
+        return record
+    return records.judged(_with_file(record, target.file, replace(facts, withdrawn=withdrawal)))
+
+
+def restored(record: Record, target: Target) -> Record:
+    """The record with what the target names no longer withdrawn; what is being deleted already stays so."""
+    if isinstance(target, ImageKey):
+        facts = record.files.get(target.file)
+        return records.judged(_with_file(record, target.file, _restored_file(facts))) if facts else record
+    if record.withdrawn and record.withdrawn.final:
+        return record
+    files = {file: _restored_file(facts) for file, facts in record.files.items()}
+    return records.judged(replace(record, withdrawn=None, files=files))
+
+
+def _same_upload(one: FileFacts, other: FileFacts) -> bool:
+    return (one.etag, one.modified) == (other.etag, other.modified)
+
+
+def _restored_file(facts: FileFacts) -> FileFacts:
+    return facts if facts.withdrawn and facts.withdrawn.final else replace(facts, withdrawn=None)
+
+
+def _with_file(record: Record, file: str, facts: FileFacts) -> Record:
+    return replace(record, files={**record.files, file: facts})
+
+
+def past(before: Record, files: Mapping[str, FileFacts]) -> tuple[Withdrawal | None, dict[str, FileFacts]]:
+    """What of a withdrawal is about the files that are there now, which may be others than `before`.
+
+    Of a version that is being deleted only the files that were there then are: what comes now is a new beginning.
+    """
+    if before.withdrawn is None or not files:
+        return None, dict(files)
+    old = {file for file, facts in files.items() if file in before.files and _same_upload(before.files[file], facts)}
+    if not before.withdrawn.final or old == files.keys():
+        return before.withdrawn, dict(files)
+    return None, {file: replace(f, withdrawn=before.withdrawn) if file in old else f for file, f in files.items()}
