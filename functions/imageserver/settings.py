@@ -25,7 +25,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename="upper"):
     """Values that the template sets, each in the variable with the field's name in capitals.
 
     `clients` says whose items the catalog carries. `publishers` is the text of the rule that says who may upload what;
-    imageserver.api.permissions reads it. `queue_url` is the queue that triggers this function, `arrivals_queue_url` that of digest.
+    api.permissions reads it. `queue_url` is the queue that triggers this function, `arrivals_queue_url` that of digest.
     """
 
     bucket: str

@@ -59,9 +59,14 @@ def bundle(function: str, folder: Path, *, for_this_machine: bool = False) -> No
     compile_all(folder)
 
 
+def handler(function: str) -> Path:
+    """Return the path below functions/, and below a package, of the module that Lambda starts for a function."""
+    return Path("imageserver", "handlers", f"{function}.py")
+
+
 def first_party(function: str) -> Iterator[Path]:
     """Every source file under functions/ that the function's handler imports, however indirectly."""
-    waiting = [FUNCTIONS / function / "app.py"]
+    waiting = [FUNCTIONS / handler(function)]
     if not waiting[0].is_file():
         raise SystemExit(f"bundle: no handler at {waiting[0].relative_to(ROOT)}")
     seen: set[Path] = set()
@@ -98,7 +103,7 @@ def data_files(sources: set[Path]) -> Iterator[Path]:
     """What lies beside the sources without being one: documents that a function serves."""
     folders = {source.parent for source in sources} - {FUNCTIONS}
     for folder in folders:
-        yield from (path for path in folder.iterdir() if path.is_file() and path.suffix not in {".py", ".pyc"})
+        yield from (p for p in folder.iterdir() if p.is_file() and p.suffix not in {".py", ".pyc", ".typed"})
 
 
 def install_requirements(folder: Path, *, for_this_machine: bool) -> None:

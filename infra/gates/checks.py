@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from gates import packages, stack, tools
+from gates import bundle, packages, stack, tools
 from gates.tools import CACHE, ROOT
 
 # Reviewed: what checkov finds here, why it is right as it is, and for which resources that was decided.
@@ -125,8 +125,8 @@ def build() -> Iterator[str]:
 
 def _look_into(package: Path, function: str) -> Iterator[str]:
     name = function.removesuffix("Function").lower()
-    if not (package / name / "app.py").is_file():
-        yield f"no {name}/app.py"
+    if not (package / bundle.handler(name)).is_file():
+        yield f"no {bundle.handler(name)}"
     here = {path.name for path in package.iterdir()}
     strangers = here & {
         "moto",
@@ -139,7 +139,7 @@ def _look_into(package: Path, function: str) -> Iterator[str]:
     }
     yield from (f"holds {stranger}" for stranger in sorted(strangers))
     for other in ("digest", "publish", "uploads", "maintain"):
-        if other != name and (package / other / "app.py").exists():
+        if other != name and (package / bundle.handler(other)).exists():
             yield f"holds the handler of {other}"
     for source in package.rglob("*.py"):
         if not list((source.parent / "__pycache__").glob(f"{source.stem}.cpython-313.pyc")):

@@ -18,7 +18,7 @@ from statistics import median
 from typing import Any, Final
 from urllib.request import Request, urlopen
 
-from gates import stack, tools
+from gates import bundle, stack, tools
 from gates.runtime import Answer, Function, StartFailed, started
 
 NAMES: Final = ("digest", "publish", "uploads", "maintain")
@@ -248,8 +248,9 @@ def all_cold_starts(name: str, rounds: int) -> dict[str, list[Start]]:
         shutil.copytree(folder, copy, dirs_exist_ok=True)
     for cached in list(bare.rglob("__pycache__")):
         shutil.rmtree(cached)
-    (empty / name / "app.py").write_text(EMPTY.format(services=CLIENTS[name]))
-    (empty / name / "__pycache__" / "app.cpython-313.pyc").unlink(missing_ok=True)
+    handler = empty / bundle.handler(name)
+    handler.write_text(EMPTY.format(services=CLIENTS[name]))
+    (handler.parent / "__pycache__" / f"{name}.cpython-313.pyc").unlink(missing_ok=True)
     taken: dict[str, list[Start]] = {"packaged": [], "without bytecode": [], "empty handler": []}
     with storage() as address:
         for _ in range(rounds):

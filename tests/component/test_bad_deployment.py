@@ -83,7 +83,10 @@ def listed(stack: Stack) -> set[str]:
 
 def test_the_release_before_it_settles_what_a_bad_deployment_left(stack: Stack, copy: Path) -> None:
     impatient(stack)
-    good = {f"{name}/app.py": (copy / f"functions/{name}/app.py").read_text() for name in ("digest", "publish")}
+    good = {
+        file: (copy / "functions" / file).read_text()
+        for file in (f"imageserver/handlers/{name}.py" for name in ("digest", "publish"))
+    }
     upload(stack, BEFORE)
     stack.wait_until(lambda: listed(stack) == {BEFORE}, "the first version")
 

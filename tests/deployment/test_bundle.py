@@ -46,18 +46,22 @@ def test_requirements_carry_every_hash_of_the_lock() -> None:
 def functions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A small tree of functions."""
     for name, text in {
-        "digest/__init__.py": "",
-        "digest/app.py": "import os\nfrom core import keys\ndef handler(e, c):\n    import late\n",
-        "digest/unused.py": "import nothing",
-        "digest/page.html": "<p>",
-        "core/__init__.py": "",
-        "core/keys.py": "import yaml.representer\n",
-        "core/other.py": "",
-        "late.py": "import core.lists\n",
-        "core/lists.py": "",
-        "publish/app.py": "from . import x\n",
+        "imageserver/__init__.py": "",
+        "imageserver/handlers/__init__.py": "",
+        "imageserver/handlers/digest.py": (
+            "import os\nfrom imageserver.core import keys\ndef handler(e, c):\n    from imageserver import late\n"
+        ),
+        "imageserver/handlers/unused.py": "import nothing",
+        "imageserver/core/page.html": "<p>",
+        "imageserver/py.typed": "",
+        "imageserver/core/__init__.py": "",
+        "imageserver/core/keys.py": "import yaml.representer\n",
+        "imageserver/core/other.py": "",
+        "imageserver/late.py": "import imageserver.core.lists\n",
+        "imageserver/core/lists.py": "",
+        "imageserver/handlers/publish.py": "from . import x\n",
     }.items():
-        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
     monkeypatch.setattr(bundle, "FUNCTIONS", tmp_path)
     monkeypatch.setattr(bundle, "ROOT", tmp_path.parent)
@@ -65,21 +69,21 @@ def functions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_a_package_has_what_its_handler_imports_and_no_more(functions: Path) -> None:
-    found = {str(path.relative_to(functions)) for path in bundle.first_party("digest")}
-    expected = "digest/__init__.py digest/app.py core/__init__.py core/keys.py late.py core/lists.py"
+    found = {str(path.relative_to(functions / "imageserver")) for path in bundle.first_party("digest")}
+    expected = "__init__.py handlers/__init__.py handlers/digest.py core/__init__.py core/keys.py late.py core/lists.py"
     assert found == set(expected.split())
 
 
 def test_documents_beside_the_code_go_along(functions: Path) -> None:
-    assert list(bundle.data_files(set(bundle.first_party("digest")))) == [functions / "digest" / "page.html"]
+    assert list(bundle.data_files(set(bundle.first_party("digest")))) == [functions / "imageserver/core/page.html"]
 
 
 def test_imports_name_the_packages_above_them(functions: Path) -> None:
-    assert bundle.imports(functions / "core" / "keys.py") == {"yaml", "yaml.representer"}
+    assert bundle.imports(functions / "imageserver/core/keys.py") == {"yaml", "yaml.representer"}
 
 
 def test_a_relative_import_is_refused(functions: Path) -> None:
-    with pytest.raises(SystemExit, match=r"publish/app\.py:1: relative import"):
+    with pytest.raises(SystemExit, match=r"publish\.py:1: relative import"):
         list(bundle.first_party("publish"))
 
 
@@ -128,7 +132,7 @@ def test_metrics_of_the_dashboard_are_those_of_the_code() -> None:
 def test_routes_of_the_template_are_those_of_the_code() -> None:
     paths = stack.deployed().properties("UploadsApi")["Body"]["paths"]
     declared = {f"{method.upper()} {path}" for path, methods in paths.items() for method in methods}
-    tree = ast.parse((ROOT / "functions" / "uploads" / "app.py").read_text())
+    tree = ast.parse((ROOT / "functions/imageserver/handlers/uploads.py").read_text())
     (routes,) = (n.value for n in ast.walk(tree) if isinstance(n, ast.AnnAssign) and ast.unparse(n.target) == "ROUTES")
     assert isinstance(routes, ast.Dict)
     public = {f"{method.upper()} {path}" for path, method in rules.PUBLIC_ROUTES}

@@ -259,7 +259,7 @@ MUTATIONS: dict[str, dict[str, Mutation]] = {
     },
     "handlers_exist": {
         "handler misspelled": put("DigestFunction", "Handler", to="imageserver.handlers.digest.handle"),
-        "handler nowhere": put("DigestFunction", "Handler", to="digests.app.handler"),
+        "handler nowhere": put("DigestFunction", "Handler", to="imageserver.handlers.digests.handler"),
     },
     "the_bucket_answers_the_edge_alone": {
         "no OAC on the origin": remove("Distribution", "DistributionConfig.Origins.0.OriginAccessControlId"),

@@ -467,8 +467,8 @@ class FaultyStore:
     def _chunks(self, key: str, etag: str, size_bytes: int) -> Iterator[bytes]:
         """Halves; a body that is cut short gives less, and then the error that the port promises.
 
-        Ending without one is no fault to inject here: imageserver.storage.ranged_reader never does (tests/component/test_stream.py and the
-        wire of tests/wire.py cut real bodies), and nobody behind the port counts bytes a second time.
+        Ending without one is no fault to inject here: the ranged reader never does (tests/component/test_stream.py and
+        servers/fault_proxy.py cut real bodies), and nobody behind the port counts bytes a second time.
         """
         half = max(1, size_bytes // 2)
         for start in range(0, size_bytes, half):

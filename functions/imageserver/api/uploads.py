@@ -135,7 +135,8 @@ def _checked(office: Office, caller: str, request: FileRequest) -> ImageKey:
     if request.multipart is False and request.size > multipart.LARGEST_SINGLE_BYTES:
         raise Problem(
             problems.REFUSED,
-            f"{image.file} has {request.size:,} bytes, expected at most {multipart.LARGEST_SINGLE_BYTES:,} for one PUT; "
+            f"{image.file} has {request.size:,} bytes, expected at most "
+            f"{multipart.LARGEST_SINGLE_BYTES:,} for one PUT; "
             "leave `multipart` out and send it in parts",
         )
     return image

@@ -24,7 +24,7 @@ def handle_each(
 ) -> PartialItemFailureResponse:
     """Call `handle` for each message; those for which it raised are answered as failed.
 
-    They rest for a time that grows with their tries (imageserver.aws.queues). Without a `queue_url` it is the queue's own.
+    They rest for a time that grows with their tries (aws.queues). Without a `queue_url` it is the queue's own.
     """
     answer = process_partial_response(event, handle, _processor, context)
     failed = {str(failure["itemIdentifier"]) for failure in answer["batchItemFailures"]}

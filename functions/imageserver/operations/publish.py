@@ -47,7 +47,7 @@ Above the few seconds that publishing takes; a publisher that was killed delays 
 
 
 def turn_seconds(left_s: float) -> float:
-    """The same for a run with so many seconds left: a quarter, for the edge may need most of it (imageserver.handlers.publish)."""
+    """The same for a run with so many seconds left: a quarter, for the edge may need most of it (handlers.publish)."""
     return min(TURN_S, left_s / 4)
 
 
