@@ -5,7 +5,7 @@ class SimplestreamsError(Exception):
     """Base of all of them. The message is a sentence: what, where, expected against found, what to do."""
 
 
-class RejectedUpload(SimplestreamsError):
+class InvalidUpload(SimplestreamsError):
     """The publisher must change something. Reported and acknowledged, never retried."""
 
 
@@ -13,7 +13,7 @@ class CatalogBusy(SimplestreamsError):
     """Every attempt at a conditional write lost its race. Nobody acts: redelivery tries again."""
 
 
-class ClaimedByAnother(SimplestreamsError):
+class LeaseHeld(SimplestreamsError):
     """Another worker is at it, and may or may not get to its end. Nobody acts: redelivery looks again."""
 
 

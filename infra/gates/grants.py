@@ -23,8 +23,8 @@ KEYS: Final = {
     "streams/": "streams/v1/images.json",
     "streams/v1/index.json": "streams/v1/index.json",
     "versions/": "versions/images/ubuntu/noble/amd64/default/20261123_10:00.json",
-    "claims/": "claims/images/ubuntu/noble/amd64/default/20261123_10:00.json",
-    "claims/streams/": "claims/streams/images.json",
+    "leases/": "leases/images/ubuntu/noble/amd64/default/20261123_10:00.json",
+    "leases/streams/": "leases/streams/images.json",
     "maintain/": "maintain/cursor.json",
     "index.html": "index.html",
     "openapi.json": "openapi.json",
@@ -74,19 +74,19 @@ def _log(function: str) -> set[Call]:
 # "list X" stands for s3:ListBucket with that prefix; "list missing" for the right to a 404.
 GRANTS: Final[Mapping[str, set[Call]]] = {
     "DigestRole": (
-        _may(["s3:GetObject"], [*IMAGES, "versions/", "claims/"])
-        | _may(["s3:PutObject"], ["versions/", "claims/"])
-        | _may(["s3:DeleteObject"], ["claims/"])
-        | _may(["s3:ListBucket"], ["missing", *IMAGES, "versions/", "claims/"])
+        _may(["s3:GetObject"], [*IMAGES, "versions/", "leases/"])
+        | _may(["s3:PutObject"], ["versions/", "leases/"])
+        | _may(["s3:DeleteObject"], ["leases/"])
+        | _may(["s3:ListBucket"], ["missing", *IMAGES, "versions/", "leases/"])
         | _may([*TAKE, "sqs:SendMessage"], ["ArrivalsQueue"])
         | _log("Digest")
         | TRACE
     ),
     "PublishRole": (
-        _may(["s3:GetObject"], ["versions/", "streams/", "streams/v1/index.json", "claims/streams/"])
-        | _may(["s3:PutObject"], ["streams/", "streams/v1/index.json", "claims/streams/"])
-        | _may(["s3:DeleteObject"], ["claims/streams/"])
-        | _may(["s3:ListBucket"], ["missing", "versions/", "streams/", "claims/streams/"])
+        _may(["s3:GetObject"], ["versions/", "streams/", "streams/v1/index.json", "leases/streams/"])
+        | _may(["s3:PutObject"], ["streams/", "streams/v1/index.json", "leases/streams/"])
+        | _may(["s3:DeleteObject"], ["leases/streams/"])
+        | _may(["s3:ListBucket"], ["missing", "versions/", "streams/", "leases/streams/"])
         | _may(TAKE, ["ChangesQueue"])
         | _may(["cloudfront:CreateInvalidation", "cloudfront:GetInvalidation"], ["Distribution"])
         | _log("Publish")
@@ -106,7 +106,7 @@ GRANTS: Final[Mapping[str, set[Call]]] = {
         | _may(["s3:PutObject"], ["versions/", "maintain/", *PAGE])
         | _may(
             ["s3:ListBucket"],
-            ["missing", *IMAGES, "streams/", "versions/", "claims/", "claims/streams/", "maintain/", "everything"],
+            ["missing", *IMAGES, "streams/", "versions/", "leases/", "leases/streams/", "maintain/", "everything"],
         )
         | _may(["sqs:SendMessage"], ["ArrivalsQueue", "MaintainDeadLetters"])
         | _may(["cloudfront:CreateInvalidation"], ["Distribution"])
@@ -153,7 +153,7 @@ def calls(stack: Stack) -> Iterator[tuple[Call, Request]]:
     bucket = things(stack)["bucket"]["Bucket"]
     # Without a prefix in it: what S3 asks before it says 404 instead of 403.
     yield ("s3:ListBucket", "missing"), Request("s3:ListBucket", bucket)
-    for name in (*IMAGES, "streams/", "versions/", "claims/", "claims/streams/", "maintain/"):
+    for name in (*IMAGES, "streams/", "versions/", "leases/", "leases/streams/", "maintain/"):
         prefix = KEYS[name].rsplit("/", 1)[0] + "/"
         yield ("s3:ListBucket", name), Request("s3:ListBucket", bucket, context={"s3:prefix": prefix})
     yield ("s3:ListBucket", "everything"), Request("s3:ListBucket", bucket, context={"s3:prefix": ""})

@@ -1,4 +1,4 @@
-"""Event source mappings: take messages from a queue, give them to a function in batches, delete what it settled.
+"""Event source mappings: take messages from a queue, give them to a function in batches, delete what it ingested.
 
 As AWS does it (Lambda Developer Guide, "Using Lambda with Amazon SQS" and "Handling errors for an SQS event source"):
 a batch is sent when it is full or its window has passed; what the function reports as failed, or everything if it
@@ -71,7 +71,7 @@ class Poller:
                     log.warning("%s: the queue does not answer: %s", self._mapping.logical_id, error)
                     self._stopping.wait(POLL_S)
             if batch and not self._stopping.is_set():
-                self._runners.submit(self._settle, batch)
+                self._runners.submit(self._ingest, batch)
             else:
                 self._slots.release()
 
@@ -100,8 +100,8 @@ class Poller:
                 self._stopping.wait(min(0.1, max(0.0, closes - time.monotonic())))
         return batch
 
-    def _settle(self, batch: Sequence[Message]) -> None:
-        """Run the function over a batch and delete the messages that it settled."""
+    def _ingest(self, batch: Sequence[Message]) -> None:
+        """Run the function over a batch and delete the messages that it ingested."""
         try:
             outcome = self._invoke(self._mapping.function, sqs_event(batch, self._mapping.queue_arn))
             if self._stopping.is_set():
@@ -112,7 +112,7 @@ class Poller:
             self._delete([message for message in batch if message["MessageId"] not in failures])
         except (BotoCoreError, ClientError):
             if not self._stopping.is_set():
-                log.exception("%s: a settled batch could not be deleted; it comes again", self._mapping.logical_id)
+                log.exception("%s: a ingested batch could not be deleted; it comes again", self._mapping.logical_id)
         finally:
             self._slots.release()
 

@@ -53,12 +53,12 @@ class Observer:
         record = self._json(key)
         if not record:
             return
-        state = record.get("state", "settled")
+        state = record.get("state", "ingested")
         reasons = [reason["sentence"] for reason in record.get("reasons", [])]
         path = record.get("version", key)
         if not self._is_news(key, state + "".join(reasons)):
             return
-        colour = {"sound": "green", "refused": "red"}.get(state, "yellow")
+        colour = {"complete": "green", "refused": "red"}.get(state, "yellow")
         self._line(state, colour, path)
         for sentence in reasons:
             self._line("", "dim", f"  {sentence}")

@@ -13,7 +13,7 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from cli.folders import default_state_folder
-from imageserver.errors import RejectedUpload
+from imageserver.errors import InvalidUpload
 from imageserver.format.keys import parse_key
 from local_stack.errors import NotRunning
 from local_stack.state import read_stack
@@ -99,7 +99,7 @@ def _refuse_bad_keys(keys: tuple[str, ...]) -> None:
     for key in keys:
         try:
             parse_key(key)
-        except RejectedUpload as refusal:
+        except InvalidUpload as refusal:
             refusals.append(str(refusal))
     if refusals:
         _end(REFUSED, *refusals)

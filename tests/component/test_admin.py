@@ -87,7 +87,7 @@ def test_list_and_show_say_what_is_there_and_why_not(stack: Stack, product: str)
     upload(stack, f"{product}/20261102", {"rootfs.squashfs": images.squashfs()}, listed=False)
     stack.wait_until(lambda: known(stack, f"{product}/20261102") or None, "the second version recorded", 60)
     first, second = told(stack, "list", product)
-    assert (first["state"], first["listed"], first["files"]) == ("sound", True, 2)
+    assert (first["state"], first["listed"], first["files"]) == ("complete", True, 2)
     assert (second["state"], second["listed"]) == ("incomplete", False)
     assert "waits for its metadata" in second["reasons"][0]
     assert [row["version"] for row in told(stack, "list", product, "--unlisted")] == [f"{product}/20261102"]
@@ -159,7 +159,7 @@ def test_lost_and_unreadable_records_come_back_from_the_images(stack: Stack, pro
     plan = told(stack, "rebuild", "records", product)["would do"]
     assert len(plan) == 3
     admin(stack, "rebuild", "records", product, "--yes")
-    assert [row["state"] for row in told(stack, "list", product)] == ["sound", "sound"]
+    assert [row["state"] for row in told(stack, "list", product)] == ["complete", "complete"]
     stack.wait_until(lambda: stack.catalog() == before or None, "the catalog as it was", 60)
 
 
@@ -180,9 +180,9 @@ def test_what_events_missed_is_found_by_a_sweep(stack: Stack, product: str) -> N
     path = f"{product}/20261101"
     with stack.deaf():
         upload(stack, path, images.split_image(seed=product), listed=False)
-    assert any(path in task["path"] for task in told(stack, "sweep", "--dry-run")["tasks"])
+    assert any(path in task["path"] for task in told(stack, "reconcile", "--dry-run")["tasks"])
     assert path not in paths(stack)
-    admin(stack, "sweep")
+    admin(stack, "reconcile")
     wait_listed(stack, path)
 
 
@@ -230,7 +230,7 @@ def test_prune_says_what_and_why_and_does_it_only_when_told(stack: Stack, produc
 
 
 def test_after_a_bad_deployment_dead_letters_go_back_and_are_done(stack: Stack, product: str) -> None:
-    """The release that could not settle this version is gone; its notice is among the dead letters."""
+    """The release that could not ingest this version is gone; its notice is among the dead letters."""
     path = f"{product}/20261101"
     with stack.deaf():
         upload(stack, path, images.split_image(seed=product), listed=False)
@@ -249,10 +249,10 @@ def test_after_a_bad_deployment_dead_letters_go_back_and_are_done(stack: Stack, 
 def test_failed_runs_of_maintain_are_shown_with_what_does_the_same_and_removed(stack: Stack) -> None:
     run = {
         "requestContext": {"condition": "RetriesExhausted"},
-        "requestPayload": {"task": "retain", "dry_run": False},
+        "requestPayload": {"task": "prune", "dry_run": False},
         "responsePayload": {"errorType": "StorageDenied", "errorMessage": "PutObject: 403"},
     }
-    never_started = {"task": "sweep", "dry_run": False}
+    never_started = {"task": "reconcile", "dry_run": False}
     about = {"ERROR_CODE": {"DataType": "String", "StringValue": "TooManyRequestsException"}}
     url = queue_url(stack, "MaintainDead")
     sqs(stack).send_message(QueueUrl=url, MessageBody=json.dumps(run))
@@ -261,10 +261,10 @@ def test_failed_runs_of_maintain_are_shown_with_what_does_the_same_and_removed(s
     assert [one["remedy"].split(" shows")[0] for one in found] == ["admin redrive maintain"]
     for _ in range(2):  # what was only shown stays
         said = sorted(letter["diagnosis"] for letter in told(stack, "redrive", "maintain"))
-        assert said[0].startswith("retain failed: StorageDenied: PutObject: 403.")
+        assert said[0].startswith("prune failed: StorageDenied: PutObject: 403.")
         assert "at once: admin prune --yes" in said[0]
-        assert said[1].startswith("sweep failed: TooManyRequestsException.")
-        assert "at once: admin sweep" in said[1]
+        assert said[1].startswith("reconcile failed: TooManyRequestsException.")
+        assert "at once: admin reconcile" in said[1]
     assert "removed" in admin(stack, "redrive", "maintain", "--yes")
     assert told(stack, "redrive", "maintain") == []
 
@@ -327,7 +327,7 @@ def test_the_doctor_finds_wiring_that_is_gone(stack: Stack) -> None:
 
 def test_help_names_every_command_and_what_exit_codes_mean(stack: Stack) -> None:
     text = admin(stack, "--help")
-    commands = {"list", "show", "verify", "rebuild", "sweep", "prune", "withdraw", "restore", "undelete", "redrive"}
+    commands = {"list", "show", "verify", "rebuild", "reconcile", "prune", "withdraw", "restore", "undelete", "redrive"}
     commands |= {"doctor", "import"}
     assert all(re.search(rf"^  {command} ", text, re.MULTILINE) for command in commands)
     assert "6 no local stack is running" in " ".join(text.split())

@@ -15,8 +15,8 @@ from cli.admin import importing, restoring
 from cli.admin.importing import Plan, carry_out
 from cli.admin.place import Place
 from imageserver.format.keys import parse_version
-from imageserver.operations.ingest import Tools, settle
-from imageserver.operations.prune import Rules, retain
+from imageserver.operations.ingest import Tools, ingest
+from imageserver.operations.prune import Rules, prune
 from imageserver.operations.runs import Work
 from imageserver.operations.withdraw import withdraw
 from imageserver.storage.ranged_reader import HashFan
@@ -97,9 +97,9 @@ def stored(place: Place, key: str) -> bytes:
     return body
 
 
-def settled(place: Place, path: str = PATH) -> None:
+def ingested(place: Place, path: str = PATH) -> None:
     """Let digest read what is there, so that a record has its sha256."""
-    settle(parse_version(path), Tools(place.store, lambda: START, lambda _: None, 1 << 40, 900, HashFan))
+    ingest(parse_version(path), Tools(place.store, lambda: START, lambda _: None, 1 << 40, 900, HashFan))
 
 
 @pytest.mark.parametrize("is_read", [False, True])
@@ -113,7 +113,7 @@ def test_another_file_of_the_same_size_is_named_and_the_same_one_is_not(
     assert keys(imported(place, tree)) == ([key], [])
     if is_read:
         place.s3.put_object(Bucket=BUCKET, Key=f"{PATH}/lxd.tar.xz", Body=images.metadata_tarball())
-        settled(place)
+        ingested(place)
     assert keys(imported(place, tree)) == ([], [key])
     tree.put(key, body[:-1] + b"x")
     again = imported(place, tree)
@@ -134,7 +134,7 @@ def test_what_another_way_than_ours_sent_is_compared_by_its_digest(place: Place,
         etag = place.s3.upload_part(**about, PartNumber=1, Body=body)["ETag"]
         place.s3.complete_multipart_upload(**about, MultipartUpload={"Parts": [{"PartNumber": 1, "ETag": etag}]})
     assert len(imported(place, tree).taken) == len(files), "nobody has read them yet, and that is said"
-    settled(place)
+    ingested(place)
     again = imported(place, tree)
     assert (len(again.already), again.taken) == (len(files), [])
 
@@ -218,14 +218,14 @@ def test_only_what_lies_below_a_path_comes_back(place: Place) -> None:
 def test_what_maintain_is_just_deleting_would_not_stay_and_is_named(place: Place) -> None:
     for name, body in images.split_image().items():
         place.s3.put_object(Bucket=BUCKET, Key=f"{PATH}/{name}", Body=body)
-    settled(place)
+    ingested(place)
     version = parse_version(PATH)
     now, never = START + timedelta(hours=2), lambda _: None
     withdraw(place.store, version, START, 1, never)
     place.s3.delete_object(Bucket=BUCKET, Key=f"{PATH}/lxd.tar.xz")
     found = restoring.deleted(place, PATH)
     assert restoring.being_deleted(place, found) == [], "it is withdrawn, and nobody deletes it yet"
-    retain(place.store, Rules(Rule(), 1, 0), now, never, Work())  # one file is not as its record says: it does not end
+    prune(place.store, Rules(Rule(), 1, 0), now, never, Work())  # one file is not as its record says: it does not end
     assert restoring.being_deleted(place, restoring.deleted(place, PATH)) == [PATH]
 
 

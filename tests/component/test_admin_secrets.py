@@ -105,7 +105,7 @@ def use_it_all(stack: Stack, publisher: Publisher) -> str:
         "doctor",
         "verify",
         "redrive changes",
-        "sweep --dry-run",
+        "reconcile --dry-run",
     )
     return "\n".join(admin(stack, *line.split()) for line in lines)
 
@@ -120,7 +120,7 @@ def test_no_secret_is_in_anything_that_was_printed_or_logged(stack: Stack) -> No
     assert '"message":"refused"' in uploads
     assert CALLER in uploads, "who called is told, and that is no secret"
     said = {"what admin printed": printed, "what the stack printed": stack.log, **logs}
-    assert '"message":"settled"' in said["DigestFunction.log"].replace(" ", "")
+    assert '"message":"ingested"' in said["DigestFunction.log"].replace(" ", "")
     held = {*publisher.secrets, str(stack.facts["secret_access_key"]), *NEVER}
     found = {(where, secret) for where, text in said.items() for secret in held if secret.lower() in text.lower()}
     assert found == set()

@@ -103,7 +103,7 @@ def test_the_release_before_it_settles_what_a_bad_deployment_left(stack: Stack, 
     _, letters = admin(stack, "redrive", "--yes")
     assert {DURING} <= {key.rpartition("/")[0] for letter in letters for key in letter["keys"]}
     assert admin(stack, "rebuild", "records", PRODUCT, "--yes")[0] == 0
-    admin(stack, "sweep")
+    admin(stack, "reconcile")
     stack.wait_until(lambda: listed(stack) == {BEFORE, DURING, NEWER}, "all three versions")
     stack.wait_until(lambda: _sent_back_again(stack) or not _findings(stack, ""), "a doctor who finds nothing")
     assert admin(stack, "verify", "--sample", "50")[0] == 0

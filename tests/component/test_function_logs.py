@@ -1,4 +1,4 @@
-"""What an operator can see: one line for each version that a function settles, and metrics."""
+"""What an operator can see: one line for each version that a function ingests, and metrics."""
 
 from __future__ import annotations
 
@@ -101,17 +101,17 @@ def test_digest_tells_of_each_version_what_it_took_and_what_came_of_it(functions
     functions.upload(GOOD, files)
     functions.upload(BAD, {"lxd.tar.xz": b"no tarball", "incus.tar.xz": b""})
     first = functions.digest(GOOD, BAD, GOOD)
-    settled = {line["version"]: line for line in first.about("settled")}
-    assert len(first.about("settled")) == len(settled) == 2
-    assert all(line.keys() >= FIELDS and line.items() >= NAMED.items() for line in settled.values())
-    good, bad = settled["20261122_10:00"], settled["20261123_10:00"]
-    assert (good["outcome"], good["state"], good["bytes"]) == ("recorded", "sound", sum(map(len, files.values())))
+    ingested = {line["version"]: line for line in first.about("ingested")}
+    assert len(first.about("ingested")) == len(ingested) == 2
+    assert all(line.keys() >= FIELDS and line.items() >= NAMED.items() for line in ingested.values())
+    good, bad = ingested["20261122_10:00"], ingested["20261123_10:00"]
+    assert (good["outcome"], good["state"], good["bytes"]) == ("recorded", "complete", sum(map(len, files.values())))
     assert (bad["outcome"], bad["state"]) == ("recorded", "refused")
     assert 0 < good["seconds"] < 60
     assert sum(first.metrics["BytesHashed"]) == good["bytes"] + bad["bytes"]
     assert first.refusals == {"damaged": 1, "empty": 1}
     again = functions.digest(BAD)
-    assert [line["outcome"] for line in again.about("settled")] == ["unchanged"]
+    assert [line["outcome"] for line in again.about("ingested")] == ["unchanged"]
     assert again.refusals == {}, "a refusal is counted when it is found, not whenever it is seen"
 
 
@@ -165,18 +165,18 @@ def test_a_version_that_fails_is_tried_once_for_all_its_messages(
 ) -> None:
     tried: list[str] = []
 
-    def settle(version: VersionId, _: object) -> None:
+    def ingest(version: VersionId, _: object) -> None:
         tried.append(version.path)
         raise StorageUnavailable("503")
 
     with functions.loaded("imageserver.handlers.digest") as app:
-        monkeypatch.setattr(app, "settle", settle)
+        monkeypatch.setattr(app, "ingest", ingest)
         answer = app.handler(functions.arrivals(GOOD, BAD, GOOD), Context())
     assert (len(answer["batchItemFailures"]), tried) == (3, [GOOD, BAD])
 
 
 def test_lines_tell_their_time_as_lambda_reads_it(functions: Functions) -> None:
     functions.upload(GOOD, images.split_image())
-    (line,) = functions.digest(GOOD).about("settled")
+    (line,) = functions.digest(GOOD).about("ingested")
     assert datetime.fromisoformat(line["timestamp"]).tzinfo
     assert "T" in line["timestamp"]

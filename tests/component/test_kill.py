@@ -234,7 +234,7 @@ def admin(stack: Stack, *arguments: str) -> str:
 
 
 def _recovered(life: Life) -> None:
-    """Dead letters go back, one sweep looks for the rest; then the catalog is what the objects say."""
+    """Dead letters go back, one reconcile looks for the rest; then the catalog is what the objects say."""
     stack, publisher, reader = life.stack, life.publisher, life.reader
     kinds = {"lxd.tar.xz": "metadata amd64", "rootfs.squashfs": "squashfs"}
     objects = {key: Content(kinds[key.rpartition("/")[2]], body) for key, body in publisher.present.items()}
@@ -247,7 +247,7 @@ def _recovered(life: Life) -> None:
 
     time.sleep(35)  # what was killed is visible again
     admin(stack, "redrive", "--yes")
-    admin(stack, "sweep")
+    admin(stack, "reconcile")
     stack.wait_until(right, "the catalog to be what the objects say", patience=240)
     verified = json.loads(admin(stack, "--json", "verify"))
     assert verified["mismatches"] == []

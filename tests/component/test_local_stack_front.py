@@ -105,7 +105,7 @@ def test_other_methods_are_refused(s3: Any, front: Front, method: str) -> None:
     assert front.ask(f"/{IMAGE}")[2] == b"tarball"
 
 
-@pytest.mark.parametrize("key", ["versions/images/a.json", "claims/a", "maintain/a", "other", "imagesnot/a"])
+@pytest.mark.parametrize("key", ["versions/images/a.json", "leases/a", "maintain/a", "other", "imagesnot/a"])
 def test_what_is_private_is_not_there(s3: Any, front: Front, key: str) -> None:
     put(s3, key, b"secret")
     status, _, body = front.ask(f"/{key}")

@@ -52,28 +52,28 @@ def body(s3: S3Client, bucket: str, key: str) -> bytes:
 
 def test_an_empty_server_is_laid_out_once(app: ModuleType, s3: S3Client, bucket: str) -> None:
     done = run(app, "all")
-    assert [task["path"] for task in done["sweep"]["tasks"]] == LAID_OUT
+    assert [task["path"] for task in done["reconcile"]["tasks"]] == LAID_OUT
     assert body(s3, bucket, "streams/v1/index.json") == b'{"format":"index:1.0","index":{}}'
     page = s3.get_object(Bucket=bucket, Key="index.html")
     assert page["ContentType"] == "text/html; charset=utf-8"
     assert page["Body"].read().startswith(b"<!")
-    assert run(app, "all")["sweep"]["tasks"] == []
+    assert run(app, "all")["reconcile"]["tasks"] == []
 
 
 def test_a_dry_run_says_what_it_would_do_and_does_nothing(app: ModuleType, s3: S3Client, bucket: str) -> None:
     done = run(app, "all", dry_run=True)
-    assert [task["path"] for task in done["sweep"]["tasks"]] == LAID_OUT
+    assert [task["path"] for task in done["reconcile"]["tasks"]] == LAID_OUT
     assert "Contents" not in s3.list_objects_v2(Bucket=bucket)
 
 
 def test_an_answer_that_would_be_too_long_says_how_much_it_leaves_out(
     app: ModuleType, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    whole = run(app, "sweep", dry_run=True)["sweep"]
+    whole = run(app, "reconcile", dry_run=True)["reconcile"]
     assert (whole["tasks_shown"], whole["tasks_total"]) == (len(LAID_OUT), len(LAID_OUT))
     monkeypatch.setattr(app, "MOST_SHOWN", 2)
     caplog.clear()
-    cut = run(app, "sweep", dry_run=True)["sweep"]
+    cut = run(app, "reconcile", dry_run=True)["reconcile"]
     assert [task["path"] for task in cut["tasks"]] == LAID_OUT[:2]
     assert (cut["tasks_shown"], cut["tasks_total"]) == (2, len(LAID_OUT))
     assert [
@@ -92,7 +92,7 @@ def test_missed_uploads_go_to_the_arrivals_queue(
 ) -> None:
     for name, content in images.split_image().items():
         s3.put_object(Bucket=bucket, Key=f"{PRODUCT}/20261101/{name}", Body=content)
-    run(app, "sweep")
+    run(app, "reconcile")
     (message,) = sqs.receive_message(QueueUrl=queue_url)["Messages"]
     assert events.keys(message["Body"]) == [f"{PRODUCT}/20261101/"]
     (said,) = [vars(record) for record in caplog.records if record.getMessage() == "look again"]
@@ -108,10 +108,10 @@ def test_without_time_it_stops_and_the_next_run_goes_on(
     app: ModuleType, s3: S3Client, sqs: SQSClient, bucket: str, queue_url: str
 ) -> None:
     s3.put_object(Bucket=bucket, Key=f"{PRODUCT}/20261101/x", Body=b"x")
-    stopped = run(app, "sweep", left_ms=1000)
-    assert not stopped["sweep"]["ended"]
+    stopped = run(app, "reconcile", left_ms=1000)
+    assert not stopped["reconcile"]["ended"]
     assert "Messages" not in sqs.receive_message(QueueUrl=queue_url)
-    assert run(app, "sweep")["sweep"]["ended"]
+    assert run(app, "reconcile")["reconcile"]["ended"]
     assert len(sqs.receive_message(QueueUrl=queue_url)["Messages"]) == 1
 
 
@@ -124,13 +124,13 @@ def test_retention_of_the_template_is_applied(app: ModuleType, s3: S3Client, buc
     system.catch_up()
     for key, stored in system.store.objects.items():
         s3.put_object(Bucket=bucket, Key=key, Body=stored.body)
-    done = run(app, "retain")
-    assert [(task["what"], task["path"]) for task in done["retain"]["tasks"]] == [("withdraw", f"{PRODUCT}/20261101")]
+    done = run(app, "prune")
+    assert [(task["what"], task["path"]) for task in done["prune"]["tasks"]] == [("withdraw", f"{PRODUCT}/20261101")]
     record = json.loads(body(s3, bucket, f"versions/{PRODUCT}/20261101.json"))
     assert record["state"] == "withdrawn"
     assert "1 newer versions are there, and 1 are kept" in record["withdrawn"]["reason"]
 
 
 def test_an_unknown_task_is_refused(app: ModuleType) -> None:
-    with pytest.raises(ValueError, match="expected one of sweep, retain, all"):
+    with pytest.raises(ValueError, match="expected one of reconcile, prune, all"):
         run(app, "tidy")

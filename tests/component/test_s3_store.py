@@ -16,7 +16,7 @@ from imageserver.errors import ObjectChanged, StorageDenied, StorageUnavailable
 from imageserver.format import documents
 from imageserver.format.file_kinds import ALL_CLIENTS
 from imageserver.format.keys import parse_product, parse_version
-from imageserver.operations.ingest import Tools, settle
+from imageserver.operations.ingest import Tools, ingest
 from imageserver.operations.publish import Tools as PublishTools
 from imageserver.operations.publish import publish
 from imageserver.storage.ranged_reader import HashFan
@@ -78,13 +78,13 @@ def test_create_and_replace_are_conditional(store: S3Store) -> None:
 
 
 def test_delete_is_conditional(store: S3Store) -> None:
-    store.create("claims/a", b"1")
-    seen = store.read("claims/a")
+    store.create("leases/a", b"1")
+    seen = store.read("leases/a")
     assert seen
-    assert not store.delete("claims/a", '"0123456789abcdef0123456789abcdef"')
-    assert store.read("claims/a")
-    assert store.delete("claims/a", seen.revision)
-    assert store.read("claims/a") is None
+    assert not store.delete("leases/a", '"0123456789abcdef0123456789abcdef"')
+    assert store.read("leases/a")
+    assert store.delete("leases/a", seen.revision)
+    assert store.read("leases/a") is None
 
 
 def test_documents_are_served_as_json_for_a_short_while_and_records_say_nothing(
@@ -190,7 +190,7 @@ def test_an_unreachable_endpoint_is_unavailable() -> None:
 
 
 def test_two_real_publishers_lose_nothing(store: S3Store, client: S3Client) -> None:
-    """Twelve products, settled and published one by one by two threads against one catalog."""
+    """Twelve products, ingested and published one by one by two threads against one catalog."""
     paths = [f"images/os{number}/r/amd64/default/20261123_10:00" for number in range(12)]
     tools = Tools(store, lambda: START, lambda seconds: threading.Event().wait(seconds), 1 << 40, 900, HashFan)
     for number, path in enumerate(paths):
@@ -201,7 +201,7 @@ def test_two_real_publishers_lose_nothing(store: S3Store, client: S3Client) -> N
     def work(mine: list[str]) -> None:
         for path in mine:
             version = parse_version(path)
-            settle(version, tools)
+            ingest(version, tools)
             done = publish("images", [version.product], PublishTools(store, ALL_CLIENTS, tools.now, tools.pause))
             lost.append(done.lost_races)
 

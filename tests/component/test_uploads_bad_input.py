@@ -40,7 +40,7 @@ def system(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     with upload_api.system(request.param, folder, AllowDeletes="true") as running:
         for name, content in images.split_image(seed="published").items():
             running.put(f"{PATH}/{name}", content)
-        running.settle(PATH)
+        running.ingest(PATH)
         assert running.status(PATH)["status"] == "published"
         yield running
 
@@ -303,7 +303,7 @@ def test_an_encoded_upload_is_refused_with_what_to_do(system: System, version: s
     root = files["rootfs.squashfs"]
     signed = system.sign(f"{version}/rootfs.squashfs", root)
     send("PUT", signed["url"], root, signed["headers"] | {"Content-Encoding": "gzip"})
-    system.settle(version)
+    system.ingest(version)
     found = system.status(version)
     assert found["status"] == "refused"
     assert "was uploaded with `Content-Encoding: gzip`, expected none" in found["reasons"][0]["sentence"]
@@ -314,13 +314,13 @@ def test_what_was_refused_can_be_replaced_once_and_what_is_published_cannot(syst
     root = files["rootfs.squashfs"]
     system.put(f"{version}/lxd.tar.xz", files["lxd.tar.xz"])
     system.put(f"{version}/rootfs.squashfs", b"this is no squashfs" * 10)
-    system.settle(version)
+    system.ingest(version)
     assert system.status(version)["status"] == "refused"
     signed = system.sign(f"{version}/rootfs.squashfs", root, sha256=sha256(root))
     assert signed["headers"]["If-Match"]
     assert send("PUT", signed["url"], root, signed["headers"]).status == 200
     assert send("PUT", signed["url"], root, signed["headers"]).status == 412
-    system.settle(version)
+    system.ingest(version)
     assert system.status(version)["status"] == "published"
     answer = system.ask("POST", "/uploads", {"path": f"{version}/rootfs.squashfs", "size": 4096})
     assert answer.status == 409
@@ -334,7 +334,7 @@ def test_two_uploaders_of_one_version_both_get_through_and_of_one_file_the_first
     assert send("PUT", root["url"], files["rootfs.squashfs"], root["headers"]).status == 200
     assert send("PUT", theirs["url"], files["lxd.tar.xz"], theirs["headers"]).status == 200
     assert send("PUT", mine["url"], files["lxd.tar.xz"], mine["headers"]).status == 412
-    system.settle(version)
+    system.ingest(version)
     assert system.status(version)["status"] == "published"
 
 
@@ -370,7 +370,7 @@ def test_parts_make_the_file_and_a_second_completion_changes_nothing(system: Sys
     etags = _send_parts(signed)
     assert _finish(signed, etags).status == 200
     _finish(signed, etags)
-    system.settle(version)
+    system.ingest(version)
     root = system.status(version)["files"]["rootfs.squashfs"]
     assert (root["size"], root["sha256"]) == (len(BIG), sha256(BIG))
     assert system.status(version)["status"] == "published"
@@ -445,12 +445,12 @@ def test_a_refused_file_is_replaced_in_parts_too_and_not_once_it_has_changed(sys
     path = f"{version}/rootfs.squashfs"
     system.put(f"{version}/lxd.tar.xz", images.metadata_tarball(serial="replaced in parts"))
     system.put(path, b"this is no squashfs" * 10)
-    system.settle(version)
+    system.ingest(version)
     signed = system.sign(path, BIG, multipart=True)
     late = system.sign(path, BIG, multipart=True)
     assert _finish(signed, _send_parts(signed)).status == 200
     assert _finish(late, _send_parts(late)).status == 412
-    system.settle(version)
+    system.ingest(version)
     assert system.status(version)["status"] == "published"
 
 
@@ -467,14 +467,14 @@ def test_parts_with_another_digest_than_declared_are_refused_after_hashing(syste
     system.put(f"{version}/lxd.tar.xz", images.metadata_tarball(serial="wrong digest"))
     signed = system.sign(path, BIG, multipart=True, sha256="b" * 64)
     assert _finish(signed, _send_parts(signed)).status == 200
-    system.settle(version)
+    system.ingest(version)
     found = system.status(version)
     expected = f"has sha256 {sha256(BIG)}, expected {'b' * 64} as its uploader declared; upload it again"
     assert (found["status"], expected in found["reasons"][0]["sentence"]) == ("refused", True), found
     time.sleep(1.1)  # S3 tells times to the second, and the same bytes in the same second are the same upload
     again = system.sign(path, BIG, multipart=True, sha256=sha256(BIG))
     assert _finish(again, _send_parts(again)).status == 200
-    system.settle(version)
+    system.ingest(version)
     assert system.status(version)["status"] == "published"
 
 
@@ -484,7 +484,7 @@ def test_parts_with_another_digest_than_declared_are_refused_after_hashing(syste
 def _publish(system: System, version: str) -> None:
     for name, content in images.split_image(seed=version).items():
         system.put(f"{version}/{name}", content)
-    system.settle(version)
+    system.ingest(version)
     assert system.status(version)["status"] == "published"
 
 
@@ -492,7 +492,7 @@ def test_a_version_is_withdrawn_and_restored(system: System, version: str) -> No
     _publish(system, version)
     answer = system.ask("DELETE", f"/{version}")
     assert (answer.status, answer.json["versions"]) == (202, [version])
-    system.settle(version)
+    system.ingest(version)
     grace = datetime.datetime.fromisoformat(answer.json["delete_after"]) - datetime.datetime.now(datetime.UTC)
     assert datetime.timedelta(hours=23) < grace <= datetime.timedelta(hours=24)
     assert system.status(version)["status"] == "withdrawn"
@@ -501,7 +501,7 @@ def test_a_version_is_withdrawn_and_restored(system: System, version: str) -> No
     assert (refused.status, "is withdrawn and will be deleted after" in refused.detail) == (409, True)
     restored = system.ask("PATCH", f"/versions/{version}", {"withdrawn": False})
     assert (restored.status, restored.json["versions"]) == (200, [version])
-    system.settle(version)
+    system.ingest(version)
     assert system.status(version)["status"] == "published"
 
 
@@ -585,7 +585,7 @@ def test_with_overwrites_on_the_new_content_replaces_the_old(tmp_path: Path) -> 
         _publish(running, PATH)
         old = running.status(PATH)["fingerprints"]
         running.put(f"{PATH}/rootfs.squashfs", images.squashfs("new"))
-        running.settle(PATH)
+        running.ingest(PATH)
         assert running.status(PATH)["status"] == "published"
         assert running.status(PATH)["fingerprints"] != old
 

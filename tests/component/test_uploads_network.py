@@ -469,5 +469,5 @@ def test_three_lines_of_curl_do_it(tmp_path: Path) -> None:
             cwd=tmp_path, capture_output=True, text=True, check=False,
         )  # fmt: skip
         assert again.stdout == "412"
-        system.settle(version)
+        system.ingest(version)
         assert system.status(version)["status"] == "published"

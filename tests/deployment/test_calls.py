@@ -11,8 +11,8 @@ from gates import stack as stacks
 from gates.policy import Decision, Request, decide
 from imageserver.format.file_kinds import ALL_CLIENTS
 from imageserver.format.keys import parse_product
-from imageserver.operations.prune import Rules, retain
-from imageserver.operations.reconcile import sweep
+from imageserver.operations.prune import Rules, prune
+from imageserver.operations.reconcile import reconcile
 from imageserver.operations.runs import Work, remember, resume
 from imageserver.site.layout import lay_out
 from imageserver.versions.retention import Rule
@@ -38,7 +38,7 @@ def requests(store: MemoryStore) -> list[Request]:
 
 def settle_all(system: System) -> None:
     for path in VERSIONS:
-        system.settle(path)
+        system.ingest(path)
 
 
 def publish_all(system: System) -> None:
@@ -46,16 +46,16 @@ def publish_all(system: System) -> None:
 
 
 def maintain_all(system: System) -> None:
-    """A sweep that finds nothing to do, then retention: withdraw, later remove."""
+    """A reconcile that finds nothing to do, then retention: withdraw, later remove."""
     work = Work()
     lay_out(system.store, work)
-    for task in ("sweep", "retain"):
+    for task in ("reconcile", "prune"):
         work.after = resume(system.store, task)
         remember(system.store, task, work)
-    sweep(system.store, lambda _: None, ALL_CLIENTS, work)
+    reconcile(system.store, lambda _: None, ALL_CLIENTS, work)
     for days in (0, 3):
         now = system.store.clock + timedelta(days=days)
-        retain(system.store, Rules(Rule(1, 0), 24, 7), now, lambda _: None, Work())
+        prune(system.store, Rules(Rule(1, 0), 24, 7), now, lambda _: None, Work())
         asked = list(system.store.log)
         publish_all(system)  # what is withdrawn is off the list before it is removed; not maintain's calls
         system.store.log[:] = asked

@@ -197,7 +197,7 @@ MUTATIONS: dict[str, dict[str, Mutation]] = {
         ),
     },
     "queues_admit_the_bucket_before_it_is_made": {
-        "DependsOn forgotten": forget_dependency,
+        "DependsOn invalidated": forget_dependency,
     },
     "nothing_waits_for_itself": {
         "cycle of bucket and queue": close_the_circle,
@@ -315,9 +315,9 @@ MUTATIONS: dict[str, dict[str, Mutation]] = {
         "CORS": lambda t: resource(t, "UploadsApi").update(CorsConfiguration={"AllowOrigins": ["*"]}),
     },
     "maintain_runs_on_schedule": {
-        "no sweep": remove("MaintainFunction", "Events.Sweep"),
+        "no reconcile": remove("MaintainFunction", "Events.Reconcile"),
         "a dry schedule": put(
-            "MaintainFunction", "Events.Retain.Properties.Input", to='{"task": "retain", "dry_run": true}'
+            "MaintainFunction", "Events.Prune.Properties.Input", to='{"task": "prune", "dry_run": true}'
         ),
     },
     "alarms_tell_somebody": {
@@ -331,9 +331,9 @@ MUTATIONS: dict[str, dict[str, Mutation]] = {
         "metric renamed": unmeasured,
     },
     "two_stacks_fit_into_an_account": {
-        "schedule with a name of SAM's": lambda t: resource(t, "MaintainFunction")["Events"]["Sweep"]["Properties"].pop(
-            "OmitName"
-        ),
+        "schedule with a name of SAM's": lambda t: resource(t, "MaintainFunction")["Events"]["Reconcile"][
+            "Properties"
+        ].pop("OmitName"),
         "cache policy with a plain name": put("CatalogCachePolicy", "CachePolicyConfig.Name", to="catalog"),
     },
     "limits_are_those_of_aws": {

@@ -12,7 +12,7 @@ from contextlib import suppress
 
 from imageserver.aws import events
 from imageserver.catalog.render import fold, fold_unlisted
-from imageserver.errors import CatalogDamaged, RejectedUpload
+from imageserver.errors import CatalogDamaged, InvalidUpload
 from imageserver.format import documents, file_kinds, keys
 from imageserver.format.keys import parse_product
 from imageserver.inspection import metadata
@@ -29,7 +29,7 @@ LIMITS = archive.Limits(unpacked_bytes=4 << 20, members=1000)
 def key(data: bytes) -> None:
     """A key is refused, or means exactly itself and is safe wherever it is put."""
     text = data.decode("utf-8", "surrogateescape")
-    with suppress(RejectedUpload):
+    with suppress(InvalidUpload):
         parsed = keys.parse_key(text)
         assert parsed.key == text
         assert keys.parse_record_key(parsed.version.record_key) == parsed.version
@@ -37,7 +37,7 @@ def key(data: bytes) -> None:
         assert not set(text) & set(" +%\\,\"'<>&?#\0\n")
         assert ".." not in text.split("/")
         file_kinds.classify(parsed.file)
-    with suppress(RejectedUpload):
+    with suppress(InvalidUpload):
         keys.version_of(text)
 
 
@@ -53,7 +53,7 @@ def image_yaml(data: bytes) -> None:
 
 def metadata_yaml(data: bytes) -> None:
     """Accepted or refused with a reason."""
-    with suppress(RejectedUpload):
+    with suppress(InvalidUpload):
         assert all(isinstance(note, str) for note in metadata.check_metadata_yaml(data, "amd64"))
 
 
@@ -64,14 +64,14 @@ def checksums(data: bytes) -> None:
 
 
 def record(data: bytes) -> None:
-    """A record is damaged, or can be judged, folded and written back."""
+    """A record is damaged, or can be assessed, folded and written back."""
     with suppress(CatalogDamaged):
         found = records.decode(data, RECORD_KEY)
-        judged = records.settled(found.id, found.files, found.withdrawn)
-        assert records.decode(records.encode(judged), RECORD_KEY) == judged
-        folded = fold(documents.decode_products(None, "images"), {PRODUCT: [judged]}).document
+        assessed = records.new(found.id, found.files, found.withdrawn)
+        assert records.decode(records.encode(assessed), RECORD_KEY) == assessed
+        folded = fold(documents.decode_products(None, "images"), {PRODUCT: [assessed]}).document
         assert documents.decode_products(documents.encode(folded), "images") == folded
-        fold_unlisted(documents.decode_unlisted(None, "images"), {PRODUCT: [judged]})
+        fold_unlisted(documents.decode_unlisted(None, "images"), {PRODUCT: [assessed]})
 
 
 def document(data: bytes) -> None:
@@ -118,7 +118,7 @@ def squashfs_root(data: bytes) -> None:
 
 def notice(data: bytes) -> None:
     """A message is unreadable, or names keys."""
-    with suppress(events.UnreadableNotice):
+    with suppress(events.UnreadableEvent):
         assert all(isinstance(key, str) for key in events.keys(data.decode("utf-8", "replace")))
 
 
@@ -130,7 +130,7 @@ def _publishable(overrides: metadata.Overrides) -> None:
             etag="o", size_bytes=1, modified=facts.modified, sha256="b" * 64, overrides=overrides
         ),
     }
-    found = records.settled(keys.parse_version(PATH), files, None)
+    found = records.new(keys.parse_version(PATH), files, None)
     assert records.decode(records.encode(found), RECORD_KEY) == found
     folded = fold(documents.decode_products(None, "images"), {PRODUCT: [found]}).document
     product = json.loads(documents.encode(folded))["products"][PRODUCT.name]
@@ -150,7 +150,7 @@ def _record_seed() -> bytes:
             combined={sha256: images.sha256_hex(meta, root)},
         ),
     }
-    return records.encode(records.settled(keys.parse_version(PATH), files, None))
+    return records.encode(records.new(keys.parse_version(PATH), files, None))
 
 
 def _document_seed() -> bytes:
@@ -178,5 +178,5 @@ TARGETS: dict[str, tuple[Callable[[bytes], None], list[bytes]]] = {
     "tarball": (tarball, [bytes([n]) + images.tarball({"metadata.yaml": images.metadata_yaml()}) for n in range(4)]),
     "compressed": (compressed, [images.metadata_tarball("amd64", how) for how in ("xz", "gz", "zst")]),
     "squashfs_root": (squashfs_root, [images.squashfs(), images.superblock(200, ids=5000) + bytes(104)]),
-    "notice": (notice, [events.notice("b", f"{PATH}/x").encode(), b'{"Event": "s3:TestEvent"}']),
+    "notice": (notice, [events.message("b", f"{PATH}/x").encode(), b'{"Event": "s3:TestEvent"}']),
 }

@@ -44,7 +44,7 @@ def main() -> None:
     if case.file != "lxd.tar.xz":
         good["incus.tar.xz"] = good.pop("lxd.tar.xz")
     system.upload(PATH, {**good, case.file: body})
-    record = system.settle(PATH).record
+    record = system.ingest(PATH).record
     assert record is not None
     after = resource.getrusage(resource.RUSAGE_SELF)
     answer = {

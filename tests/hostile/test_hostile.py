@@ -34,7 +34,7 @@ def test_a_hostile_file_is_refused_with_its_reason_and_little_else(
     assert 0 < found["peak_mib"] < 64
     assert found["seconds"] < 30
     # What is refused takes nothing else of its version away: the good root needs a good metadata file, no more.
-    assert found["state"] == ("refused" if CASES[name].file == "lxd.tar.xz" else "sound")
+    assert found["state"] == ("refused" if CASES[name].file == "lxd.tar.xz" else "complete")
     record_property("used", f"{found['seconds']} s, {found['peak_mib']} MiB for {found['file_bytes']:,} bytes")
 
 
@@ -43,9 +43,9 @@ def test_a_disk_with_the_right_magic_and_noise_behind_it_is_taken_as_it_is() -> 
     system = System()
     disk = b"QFI\xfb" + images.filler("noise", 5000)
     system.upload(PATH, {"lxd.tar.xz": images.metadata_tarball(), "disk.qcow2": disk})
-    record = system.settle(PATH).record
+    record = system.ingest(PATH).record
     assert record is not None
-    assert record.state == "sound"
+    assert record.state == "complete"
 
 
 NAMES = [
@@ -63,7 +63,7 @@ def test_a_file_with_a_hostile_name_is_never_listed_and_never_printed_raw(name: 
     system.upload(PATH, {"lxd.tar.xz": images.metadata_tarball(), name: images.squashfs("evil")})
     system.catch_up()
     assert system.listed() == {}
-    record = system.settle(PATH).record
+    record = system.ingest(PATH).record
     assert record is not None
     assert [reason.kind for reason in record.reasons if reason.file == name] == ["refused"]
     assert all(reason.sentence.isprintable() for reason in record.reasons)

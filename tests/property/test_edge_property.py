@@ -11,7 +11,7 @@ import pytest
 
 from imageserver.format import documents
 from imageserver.format.keys import parse_product, parse_target
-from imageserver.operations.prune import Rules, retain
+from imageserver.operations.prune import Rules, prune
 from imageserver.operations.publish import publish
 from imageserver.operations.runs import Work
 from imageserver.operations.withdraw import restore, withdraw
@@ -32,17 +32,17 @@ def no_pause(_: float) -> None:
 
 @dataclass
 class Story:
-    """Publishers and operators act, clients read whatever lies below images* through an edge that never forgets."""
+    """Publishers and operators act, clients read whatever lies below images* through an edge that never invalidates."""
 
     rng: random.Random
     system: System = field(default_factory=System)
     edge: dict[str, str] = field(default_factory=dict)  # key -> sha256 of what it holds
     made: int = 0
-    forgotten: int = 0
+    invalidated: int = 0
 
-    def forget(self, keys: Sequence[str]) -> None:
+    def invalidate(self, keys: Sequence[str]) -> None:
         for key in keys:
-            self.forgotten += self.edge.pop(key, "") != ""
+            self.invalidated += self.edge.pop(key, "") != ""
         self.read()  # somebody asks again at once
 
     def read(self) -> None:
@@ -65,7 +65,7 @@ class Story:
             restore(store, target, no_pause)
         else:
             store.clock += timedelta(hours=self.rng.choice((0, 2, 30)))
-            retain(store, RULES, store.clock, no_pause, Work(), self.forget)
+            prune(store, RULES, store.clock, no_pause, Work(), self.invalidate)
 
     def content(self, file: str) -> bytes:
         """Never the same twice: what came back to the bytes that it was is nothing that anybody could notice."""
@@ -76,11 +76,11 @@ class Story:
             return images.metadata_tarball(serial=str(self.made))
         return images.squashfs(str(self.made))
 
-    def settle(self) -> None:
+    def ingest(self) -> None:
         for version in VERSIONS:
-            self.system.settle(version)
+            self.system.ingest(version)
             self.read()
-        publish("images", [PRODUCT], replace(self.system.publish_tools, forget=self.forget))
+        publish("images", [PRODUCT], replace(self.system.publish_tools, invalidate=self.invalidate))
 
     def check(self) -> int:
         """How many listed files the edge holds; each is the one that is listed."""
@@ -101,6 +101,6 @@ def test_nobody_gets_old_bytes_under_a_new_digest(seed: int) -> None:
     for _ in range(STEPS):
         story.act()
         story.read()
-        story.settle()
+        story.ingest()
         held += story.check()
-    assert min(held, story.forgotten) > 5, "nothing was tried"
+    assert min(held, story.invalidated) > 5, "nothing was tried"

@@ -5,11 +5,11 @@ What holds, and what cannot:
 - At every moment each file that the catalog names was, with that size and sha256, at that key.
 - It still is, unless a publisher has since overwritten or deleted it there himself. No server can prevent
   that window: the bytes are gone before anybody is told. While it lasts, a notice of that version or of its
-  product is queued, in flight, or was lost; so it ends when that is handled, or with the next sweep.
+  product is queued, in flight, or was lost; so it ends when that is handled, or with the next reconcile.
 - Files that no publisher touched again are always there as named: nothing that this server does, or fails to
   do, makes an entry wrong.
 - When nothing is owed the catalog is what the objects say, byte for byte. Without lost events that needs no
-  sweep; with them, one.
+  reconcile; with them, one.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from imageserver.errors import SimplestreamsError
 from imageserver.format import documents
 from imageserver.format.keys import ProductId, parse_record_key, parse_target, parse_version, path_of, version_of
 from imageserver.operations import publish
-from imageserver.operations.prune import Rules, retain
-from imageserver.operations.reconcile import sweep
+from imageserver.operations.prune import Rules, prune
+from imageserver.operations.reconcile import reconcile
 from imageserver.operations.runs import Task, Work
 from imageserver.operations.withdraw import Changed, restore, withdraw
 from imageserver.versions import records
@@ -84,7 +84,7 @@ EACH_FAULT = dict.fromkeys({rate.name for rate in fields(Rates)} - {"event_dropp
     "killed": 200,
     "withdraw ended well": 200,
     "restore ended well": 100,
-    "retain ended well": 100,
+    "prune ended well": 100,
     "quiet versions": 200,
     "quiet catalogs": 50,
 }
@@ -133,8 +133,8 @@ class Watched(Work):
 class Story:
     """A random run over a World: publishers, deliveries, kills, and the checks after each change."""
 
-    def __init__(self, seed: int, rates: Rates, sweeps: bool = True, place: Place = ANYWHERE) -> None:
-        self.sweeps = sweeps
+    def __init__(self, seed: int, rates: Rates, reconciles: bool = True, place: Place = ANYWHERE) -> None:
+        self.reconciles = reconciles
         self.place = place
         self.world = World(seed, rates)
         self.rng = random.Random(f"publishers {seed}")  # noqa: S311  (a seed must replay)
@@ -152,7 +152,7 @@ class Story:
         self.due = False  # maintain is to follow a withdrawal at once, before anybody has published that
         self.parsed: dict[str, list[tuple[str, int, str]]] = {}
         if place is NARROW:
-            self.world.turn_s = 0
+            self.world.lease_wait_s = 0
             for path in (f"{self.streams[0]}/{self.products[0]}/{version}" for version in self.versions):
                 self.world.put(f"{path}/rootfs.squashfs", ROOT_A)
                 self.world.put(f"{path}/lxd.tar.xz", plain_metadata(path.split("/")[3], "1"))
@@ -201,11 +201,13 @@ class Story:
         self.due = False
         now = self.world.now
         rules = Rules(Rule(versions=3), self.grace_hours, stale_days=1)
-        if self.sweeps and self.rng.random() < 0.3:
-            self.start("maintain", "sweep", lambda store: sweep(store, self.world.send, self.world.clients, Work()))
+        if self.reconciles and self.rng.random() < 0.3:
+            self.start(
+                "maintain", "reconcile", lambda store: reconcile(store, self.world.send, self.world.clients, Work())
+            )
         else:
             work = Watched(ledger=self.ledger)
-            self.start("maintain", "retain", lambda store: retain(store, rules, now, _no_pause, work))
+            self.start("maintain", "prune", lambda store: prune(store, rules, now, _no_pause, work))
 
     def operator_acts(self) -> None:
         """Somebody withdraws or restores a product, a version or a file, with faults; often the same one again."""
@@ -305,7 +307,7 @@ class Story:
     def check_off_first(self, key: str, record: bytes | None) -> None:
         """Off the list first, read later: nobody reads what a key holds now on a record that lists what it held."""
         known = records.decode(record, f"versions/{key.rpartition('/')[0]}.json") if record else None
-        facts = known.files.get(key.rpartition("/")[2]) if known and known.state == "sound" else None
+        facts = known.files.get(key.rpartition("/")[2]) if known and known.state == "complete" else None
         if facts and facts.sha256 and not key.endswith(DOCUMENTS):
             assert facts.etag == self.world.objects[key].etag, f"{key} is read while it is listed as it was before"
 
@@ -346,9 +348,9 @@ class Story:
 
     # ── what must hold in the end ───────────────────────────────────────────────────────────────────────────────
 
-    def sweep(self) -> Work:
+    def reconcile(self) -> Work:
         work = Work()
-        self.world.run("sweep", lambda store: sweep(store, self.world.send, self.world.clients, work))
+        self.world.run("reconcile", lambda store: reconcile(store, self.world.send, self.world.clients, work))
         return work
 
     def check_settled(self) -> None:
@@ -486,7 +488,7 @@ def replayed(seed: int) -> Iterator[None]:
 
 
 def in_phases(story: Story, steps: int) -> None:
-    """Play, and again and again let it settle; without lost events that needs no sweep."""
+    """Play, and again and again let it ingest; without lost events that needs no reconcile."""
     for _ in range(PHASES):
         story.play(steps // PHASES)
         rates = story.world.rates
@@ -506,9 +508,9 @@ def test_after_faults_and_one_sweep_the_catalog_is_what_the_objects_say(
                 story.play(steps // 3)
                 rates = story.world.rates
                 story.world.settle_down()
-                story.sweep()
+                story.reconcile()
                 story.world.settle_down()
-                assert not story.sweep().tasks, "a second sweep finds something"
+                assert not story.reconcile().tasks, "a second reconcile finds something"
                 story.check_settled()
                 story.world.rates = rates
     tell(request, record_property, stories, {**EACH_FAULT, "event_dropped": 20, "files deleted": 40})
@@ -518,7 +520,7 @@ def test_without_lost_events_no_sweep_is_needed(
     request: pytest.FixtureRequest, record_property: Callable[[str, object], None]
 ) -> None:
     steps = int(request.config.getoption("--fault-steps"))
-    stories = [Story(seed, Rates(event_dropped=0), sweeps=False) for seed in seeds(request)]
+    stories = [Story(seed, Rates(event_dropped=0), reconciles=False) for seed in seeds(request)]
     for seed, story in zip(seeds(request), stories, strict=True):
         with replayed(seed):
             in_phases(story, 2 * steps)
@@ -531,7 +533,7 @@ def test_what_came_and_went_is_not_taken_for_what_was_there_all_the_time(
     """Equal bytes are an equal revision: a conditional write goes through when its document went away and came back."""
     steps = int(request.config.getoption("--fault-steps"))
     rates = replace(CALM, event_doubled=0.5, event_delayed=0.2, stalled=0.3)
-    stories = [Story(seed, rates, sweeps=False, place=NARROW) for seed in seeds(request)]
+    stories = [Story(seed, rates, reconciles=False, place=NARROW) for seed in seeds(request)]
     for seed, story in zip(seeds(request), stories, strict=True):
         with replayed(seed):
             in_phases(story, 3 * steps)

@@ -49,28 +49,28 @@ class AnswerLost(MemoryStore):
 
 def test_a_mark_whose_answer_was_lost_is_still_my_own() -> None:
     store = AnswerLost()
-    store.lose = "claims/"
+    store.lose = "leases/"
     system = System(store)
     system.upload(OLD, images.split_image())
-    assert system.settle(OLD).outcome == "recorded"
-    assert not [key for key in store.objects if key.startswith("claims/")]
+    assert system.ingest(OLD).outcome == "recorded"
+    assert not [key for key in store.objects if key.startswith("leases/")]
 
 
 def test_a_record_that_came_back_to_an_earlier_revision_is_not_written_over_from_an_old_look() -> None:
     store = Interrupted()
     system = System(store)
     system.upload(OLD, images.split_image())
-    system.settle(OLD)
+    system.ingest(OLD)
 
     def come_and_go() -> None:
         store.quiet()
-        system.settle(OLD)  # another worker is faster, and sees the same file
+        system.ingest(OLD)  # another worker is faster, and sees the same file
         store.remove(f"{OLD}/metadata.json")
-        system.settle(OLD)  # the record is byte for byte what it was
+        system.ingest(OLD)  # the record is byte for byte what it was
 
     store.put(f"{OLD}/metadata.json", b'{"os": "Other"}')
     store.meanwhile("replace", f"versions/{OLD}.json", come_and_go)
-    system.settle(OLD)
+    system.ingest(OLD)
     record = records.decode(store.objects[f"versions/{OLD}.json"].body, f"versions/{OLD}.json")
     assert "metadata.json" not in record.files
 
@@ -84,12 +84,12 @@ def test_an_index_entry_is_not_taken_away_by_a_publisher_who_was_overtaken() -> 
     def another_version_is_published() -> None:
         store.quiet()
         system.upload(NEW, images.split_image(seed="new"))
-        system.settle(NEW)
+        system.ingest(NEW)
         system.publish(ID)  # finds the index as it should be: the entry is not gone yet
 
     for file in images.split_image():
         store.remove(f"{OLD}/{file}")
-    system.settle(OLD)
+    system.ingest(OLD)
     store.meanwhile("replace", documents.INDEX_KEY, another_version_is_published)
     system.publish(ID)
     assert system.listed() == {ID.name: ["20261102_10:00"]}
@@ -103,13 +103,13 @@ def test_a_catalog_that_came_back_to_an_earlier_revision_is_not_written_over_fro
     system.upload(OLD, images.split_image(seed="old"))
     system.catch_up()
     system.upload(NEW, images.split_image(seed="new"))
-    system.settle(NEW)
+    system.ingest(NEW)
 
     def come_and_go() -> None:
         store.quiet()
         system.publish(ID)
         store.remove(f"{NEW}/lxd.tar.xz")
-        system.settle(NEW)
+        system.ingest(NEW)
         system.publish(ID)  # the document is byte for byte what it was
 
     store.meanwhile("replace", documents.products_key("images"), come_and_go)
@@ -121,7 +121,7 @@ def test_overwriting_metadata_json_does_not_show_the_product_without_any_in_betw
     store = MemoryStore()
     system = System(store)
     system.upload(OLD, {**images.split_image(), "metadata.json": b'{"aliases": ["stable"]}'})
-    system.settle(OLD)
+    system.ingest(OLD)
     shown: list[list[str]] = []
 
     def note(method: str, key: str) -> None:
@@ -131,7 +131,7 @@ def test_overwriting_metadata_json_does_not_show_the_product_without_any_in_betw
 
     store.put(f"{OLD}/metadata.json", b'{"aliases": ["edge"]}')
     store.on = note
-    system.settle(OLD)
+    system.ingest(OLD)
     assert shown
     assert all(aliases in (["stable"], ["edge"]) for aliases in shown)
 
@@ -143,7 +143,7 @@ def test_an_unreadable_record_stops_only_its_own_product() -> None:
     paths = [f"images/{os}/1/amd64/default/20261101_10:00" for os in ("alma", "beta", "gamma")]
     for path in paths:
         system.upload(path, files if "gamma" not in path else images.split_image(seed="other"))
-        system.settle(path)
+        system.ingest(path)
     alma, beta, gamma = (parse_product(path.rpartition("/")[0]) for path in paths)
     system.publish(alma)
     system.store.put(f"versions/{paths[2]}.json", b"{")
@@ -190,11 +190,11 @@ def _record(product: ProductId, metadata: dict[str, str]) -> Record:
     files = {file: _facts(sha256=digit * 64) for file, digit in metadata.items()}
     combined = {digit * 64: f"c{digit}" * 32 for digit in metadata.values()}
     files["rootfs.squashfs"] = _facts(sha256="f" * 64, combined=combined)
-    return records.settled(_version(product), files, None)
+    return records.new(_version(product), files, None)
 
 
 def _unified(product: ProductId, digit: str, version: str = "20261101_10:00") -> Record:
-    return records.settled(_version(product, version), {"lxd_combined.tar.gz": _facts(sha256=digit * 64)}, None)
+    return records.new(_version(product, version), {"lxd_combined.tar.gz": _facts(sha256=digit * 64)}, None)
 
 
 def _version(product: ProductId, version: str = "20261101_10:00") -> VersionId:
@@ -214,14 +214,14 @@ def test_a_refused_mark_means_nothing_when_nobody_holds_one() -> None:
         refused = False
 
         def create(self, key: str, body: bytes) -> str | None:
-            if key.startswith("claims/") and not self.refused:
+            if key.startswith("leases/") and not self.refused:
                 self.refused = True
                 return None
             return super().create(key, body)
 
     system = System(Conflict())
     system.upload(OLD, images.split_image())
-    assert system.settle(OLD).outcome == "recorded"
+    assert system.ingest(OLD).outcome == "recorded"
 
 
 def test_a_worker_is_not_kept_out_by_its_own_mark_that_could_not_be_removed() -> None:
@@ -231,7 +231,7 @@ def test_a_worker_is_not_kept_out_by_its_own_mark_that_could_not_be_removed() ->
         refused = False
 
         def delete(self, key: str, revision: str) -> bool:
-            if key.startswith("claims/") and not self.refused:
+            if key.startswith("leases/") and not self.refused:
                 self.refused = True
                 self.put(f"{OLD}/disk.qcow2", images.qcow2())
                 return False
@@ -239,7 +239,7 @@ def test_a_worker_is_not_kept_out_by_its_own_mark_that_could_not_be_removed() ->
 
     system = System(Conflict())
     system.upload(OLD, images.split_image())
-    done = system.settle(OLD)
+    done = system.ingest(OLD)
     assert done.outcome == "recorded"
     assert done.record is not None
     assert done.record.files["disk.qcow2"].sha256

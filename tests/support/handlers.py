@@ -30,7 +30,7 @@ class Context:
 
 @contextmanager
 def imported(module: str, environment: Mapping[str, str]) -> Iterator[ModuleType]:
-    """A handler's module, new from a cold start with these variables, and forgotten afterwards."""
+    """A handler's module, new from a cold start with these variables, and invalidated afterwards."""
     with pytest.MonkeyPatch.context() as patch:
         for name, value in {"POWERTOOLS_METRICS_NAMESPACE": "Simplestreams", **environment}.items():
             patch.setenv(name, value)
@@ -49,7 +49,7 @@ def sqs_event(bucket: str, *keys: str) -> dict[str, list[dict[str, object]]]:
             {
                 "messageId": str(number),
                 "receiptHandle": f"handle {number}",
-                "body": events.notice(bucket, key),
+                "body": events.message(bucket, key),
                 "attributes": {"ApproximateReceiveCount": "1"},
                 "messageAttributes": {},
                 "eventSource": "aws:sqs",

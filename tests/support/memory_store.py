@@ -16,7 +16,7 @@ from imageserver.errors import ObjectChanged
 from imageserver.format import documents
 from imageserver.format.file_kinds import ALL_CLIENTS
 from imageserver.format.keys import ProductId, VersionId, parse_record_key, version_of
-from imageserver.operations.ingest import Settled, Tools, settle
+from imageserver.operations.ingest import Ingested, Tools, ingest
 from imageserver.operations.publish import Published, publish
 from imageserver.operations.publish import Tools as PublishTools
 from imageserver.storage.port import Document, ObjectInfo, Opened
@@ -109,7 +109,7 @@ class MemoryStore:
 
 @dataclass
 class System:
-    """Publisher's view: put files, then `settle` and `publish` as the functions would."""
+    """Publisher's view: put files, then `ingest` and `publish` as the functions would."""
 
     store: MemoryStore = field(default_factory=MemoryStore)
     clients: tuple[str, ...] = ALL_CLIENTS
@@ -117,7 +117,7 @@ class System:
 
     @property
     def tools(self) -> Tools:
-        return Tools(self.store, lambda: self.store.clock, lambda _: None, self.max_bytes, claim_seconds=900)
+        return Tools(self.store, lambda: self.store.clock, lambda _: None, self.max_bytes, lease_seconds=900)
 
     @property
     def publish_tools(self) -> PublishTools:
@@ -127,8 +127,8 @@ class System:
         for name, body in files.items():
             self.store.put(f"{path}/{name}", body)
 
-    def settle(self, path: str) -> Settled:
-        return settle(version_of(f"{path}/"), self.tools)
+    def ingest(self, path: str) -> Ingested:
+        return ingest(version_of(f"{path}/"), self.tools)
 
     def publish(self, *products: ProductId) -> list[Published]:
         streams = sorted({product.stream for product in products})
@@ -137,7 +137,7 @@ class System:
     def catch_up(self) -> None:
         """Settle every folder, then fold every record: what all events together come to."""
         for version in self.versions():
-            settle(version, self.tools)
+            ingest(version, self.tools)
         self.publish(*self.products())
 
     def versions(self) -> list[VersionId]:

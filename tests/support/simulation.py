@@ -1,6 +1,6 @@
 """The whole system in memory, driven by one seeded generator, with everything that may go wrong.
 
-Handlers are the real `settle`, `publish` and `sweep`. Each runs in a thread of its own that stops before every
+Handlers are the real `ingest`, `publish` and `reconcile`. Each runs in a thread of its own that stops before every
 storage call until the driver lets it go on, so any interleaving can happen and each is replayed by its seed.
 Killing one is never letting it go on; what it wrote stays, its messages come back when their visibility ends.
 
@@ -22,17 +22,17 @@ from typing import TypeVar
 from imageserver.aws import events
 from imageserver.aws.queues import pause_s
 from imageserver.errors import (
-    ClaimedByAnother,
+    InvalidUpload,
+    LeaseHeld,
     ObjectChanged,
-    RejectedUpload,
     SimplestreamsError,
     StorageDenied,
     StorageUnavailable,
 )
 from imageserver.format.file_kinds import ALL_CLIENTS
 from imageserver.format.keys import ProductId, VersionId, parse_record_key, version_of
-from imageserver.operations.ingest import Tools, settle
-from imageserver.operations.publish import TURN_S, publish
+from imageserver.operations.ingest import Tools, ingest
+from imageserver.operations.publish import LEASE_S, publish
 from imageserver.operations.publish import Tools as PublishTools
 from imageserver.storage.port import Document, ObjectInfo, Opened
 
@@ -175,7 +175,7 @@ class World:
         self.rng = random.Random(seed)  # noqa: S311  (a seed must replay)
         self.rates = rates
         # Without taking turns publishers race all the time, and turns decide nothing: no run may need them.
-        self.turn_s = self.rng.choice((0.0, 1.0, TURN_S))
+        self.lease_wait_s = self.rng.choice((0.0, 1.0, LEASE_S))
         self.clients = clients
         self.objects: dict[str, Stored] = {}
         self.history: dict[str, set[tuple[int, str]]] = {}  # key of an image file -> (size, sha256) it ever had
@@ -235,11 +235,11 @@ class World:
             return
         for _ in range(2 if self._happens("event_doubled") else 1):
             delay = self.rng.randrange(1, 600) if self._happens("event_delayed") else 0
-            queue.messages.append(Message(events.notice(BUCKET, key), self.clock + delay))
+            queue.messages.append(Message(events.message(BUCKET, key), self.clock + delay))
 
     def send(self, key: str) -> None:
-        """What sweeps use to have a version looked at again."""
-        self.arrivals.messages.append(Message(events.notice(BUCKET, key), self.clock))
+        """What reconciles use to have a version looked at again."""
+        self.arrivals.messages.append(Message(events.message(BUCKET, key), self.clock))
 
     def _happens(self, fault: str) -> bool:
         chance: float = getattr(self.rates, fault)
@@ -311,8 +311,8 @@ class World:
         @cache
         def once(version: VersionId) -> None:
             began = self.change
-            if settle(version, tools).outcome == "claimed by another":
-                raise ClaimedByAnother(version.path)
+            if ingest(version, tools).outcome == "leased by another worker":
+                raise LeaseHeld(version.path)
             self._done(version, began)
 
         finished = [message for message in messages if self._handled(message, once)]
@@ -324,7 +324,7 @@ class World:
         try:
             for key in events.keys(message.body):
                 once(version_of(key))
-        except RejectedUpload:
+        except InvalidUpload:
             return True
         except SimplestreamsError as error:
             self.counted[f"left in the queue: {type(error).__name__}"] += 1
@@ -337,7 +337,7 @@ class World:
         products = {m.body: parse_record_key(events.keys(m.body)[0]).product for m in messages}
         failed: set[ProductId] = set()
         store = FaultyStore(self, actor)
-        tools = PublishTools(store, self.clients, lambda: self.now, lambda _: None, turn_s=self.turn_s)
+        tools = PublishTools(store, self.clients, lambda: self.now, lambda _: None, lease_wait_s=self.lease_wait_s)
         for stream in sorted({product.stream for product in products.values()}):
             wanted = {product for product in products.values() if product.stream == stream}
             began = self.change
@@ -409,7 +409,7 @@ def subject_of(arrival: bool, key: str) -> VersionId | ProductId | None:
     """What a notice about a key makes somebody look at; None for a key that nobody ever looks at."""
     try:
         return version_of(key) if arrival else parse_record_key(key).product
-    except RejectedUpload:
+    except InvalidUpload:
         return None
 
 

@@ -2,7 +2,7 @@
 
 moto has neither signatures nor expiry; the local stack restates those rules, and a real implementation says
 whether the restatement is right. Functions run in worker processes as on Lambda, from the wiring of the
-template; nothing is triggered by events here: `settle` hands over what a queue would.
+template; nothing is triggered by events here: `ingest` hands over what a queue would.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ class System:
     pool: Pool
     s3: Any
 
-    def ask(
+    def request_invalidation(
         self,
         method: str,
         path: str,
@@ -127,7 +127,7 @@ class System:
         answer = send("PUT", signed["url"], content, signed["headers"])
         assert answer.status == 200, answer.body
 
-    def settle(self, version: str) -> None:
+    def ingest(self, version: str) -> None:
         """Let digest and publish do what the events of the version would make them do."""
         self.invoke("DigestFunction", f"{version}/x")
         self.invoke("PublishFunction", f"versions/{version}.json")

@@ -14,7 +14,7 @@ from cli.admin.__main__ import main
 from cli.admin.place import Place
 from imageserver.format.keys import parse_target, parse_version
 from imageserver.operations.withdraw import withdraw
-from imageserver.storage.leases import marked
+from imageserver.storage.leases import lease
 from tests.support import images
 from tests.support.memory_store import START, System
 
@@ -25,11 +25,11 @@ LATER = "2126-01-01T00:00:00+00:00"
 class FakePlace(Place):
     """A server whose bucket is in memory, and whose edge writes down what it was told."""
 
-    def forget(self, keys: Any) -> None:
+    def invalidate(self, keys: Any) -> None:
         if self.distribution:
-            self.session.extend(("forget", key) for key in keys)
+            self.session.extend(("invalidate", key) for key in keys)
         else:
-            super().forget(keys)
+            super().invalidate(keys)
 
 
 @pytest.fixture
@@ -77,7 +77,7 @@ def test_a_version_that_is_withheld_says_what_has_its_place(system: System, serv
     path = listed(system, f"{TINY}/20261101")  # the same bytes
     reason = "20261101/rootfs.squashfs is the same image as one that aaa:1:amd64:default lists: clients fail when they"
     (row,) = told(f"list {path}")
-    assert (row["state"], row["listed"]) == ("sound", False)
+    assert (row["state"], row["listed"]) == ("complete", False)
     assert row["reasons"][0].startswith(reason)
     assert f"\t{reason}" in admin(f"list {path}").stdout
     assert f"withheld: {reason}" in admin(f"show {path}").stdout
@@ -133,7 +133,7 @@ def test_a_program_gets_one_line_a_version_and_nothing_is_cut(system: System, se
     lines = [line.split("\t") for line in admin("list").stdout.splitlines()]
     assert [line[:4] for line in lines] == [
         [f"{path}/20261101", "incomplete", "no", "1"],
-        [f"{path}/20261102", "sound", "yes", "2"],
+        [f"{path}/20261102", "complete", "yes", "2"],
     ]
     assert "waits for its metadata" in lines[0][5]
 
@@ -149,7 +149,7 @@ def test_on_a_terminal_reasons_stand_below_their_version(
     assert first.split()[:3] == [f"{TINY}/20261101", "incomplete", "no"]
     assert all(line.startswith("    ") and len(line) <= 80 for line in reasons)
     assert "waits for its metadata" in " ".join(" ".join(reasons).split())
-    assert second.split()[:3] == [f"{TINY}/20261102", "sound", "yes"]
+    assert second.split()[:3] == [f"{TINY}/20261102", "complete", "yes"]
 
 
 @pytest.mark.parametrize("line", ["list tiny", "list tiny/1/", "show tiny/1/amd64/default", "verify tiny"])
@@ -189,7 +189,7 @@ def test_a_rebuild_of_records_that_another_worker_reads_is_not_called_done(syste
     version = parse_version(path)
     system.store.remove(version.record_key)
     # a mark of a worker that has just been killed
-    with marked(system.store, version.claim_key, "another", lambda: START.replace(year=2126), 900, lambda _: None):
+    with lease(system.store, version.lease_key, "another", lambda: START.replace(year=2126), 900, lambda _: None):
         done = admin(f"rebuild records {TINY} --yes", 1)
         assert version.record_key not in system.store.objects
         assert f"not done: another worker reads {path} just now" in done.stderr
@@ -209,15 +209,15 @@ def test_the_edge_forgets_the_files_of_a_record_that_is_made_from_nothing_before
         system.store.put(f"versions/{path}.json", b"{")
     else:
         system.store.remove(f"versions/{path}.json")
-    assert "have the edge forget 2 files" in admin("rebuild records").stdout
+    assert "have the edge invalidate 2 files" in admin("rebuild records").stdout
     assert server.session == []
     admin("rebuild records --yes")
-    assert server.session[:2] == [("forget", f"{path}/lxd.tar.xz"), ("forget", f"{path}/rootfs.squashfs")]
+    assert server.session[:2] == [("invalidate", f"{path}/lxd.tar.xz"), ("invalidate", f"{path}/rootfs.squashfs")]
     assert {method for method, _ in server.session[2:]} == {"open"}
     system.upload(other, {"notes.txt": b"one more file"})  # its record is out of date, and knows what it replaced
     del server.session[:]
     admin("rebuild records --yes")
-    assert ("forget", f"{other}/notes.txt") not in server.session
+    assert ("invalidate", f"{other}/notes.txt") not in server.session
 
 
 def test_records_are_made_again_with_the_limit_of_the_stack(system: System, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -241,7 +241,7 @@ def test_without_the_distribution_it_says_what_the_edge_was_not_told(
     assert "the edge" not in admin("prune --dry-run").stderr
     said = admin("prune --yes").stderr
     (line,) = [line for line in said.splitlines() if "the edge" in line]
-    assert line.startswith("the edge was not told to forget 2 files")
+    assert line.startswith("the edge was not told to invalidate 2 files")
     assert "--stack NAME" in line
     assert line.endswith(f"aws cloudfront create-invalidation --distribution-id ID --paths '/{path}/*'")
 
@@ -249,7 +249,7 @@ def test_without_the_distribution_it_says_what_the_edge_was_not_told(
 def test_the_local_stack_has_no_edge_that_must_be_told(system: System, capsys: pytest.CaptureFixture[str]) -> None:
     for endpoint, lines in (("http://127.0.0.1:9000", 0), (None, 1)):
         told_nothing = Place(None, "images-1", endpoint)
-        told_nothing.forget([f"images/{name}/1/amd64/default/20261101/a" for name in "abcdefgh"])
+        told_nothing.invalidate([f"images/{name}/1/amd64/default/20261101/a" for name in "abcdefgh"])
         told_nothing.say_untold()
         said = capsys.readouterr().err.splitlines()
         assert len(said) == lines
@@ -296,5 +296,5 @@ def test_restore_and_sweep_take_yes_and_stay_dry_when_told_so(
     assert system.store.objects != before
     monkeypatch.setattr(Place, "queue", lambda *_: place.Queue("url", {}, ""))
     system.catch_up()
-    assert told("sweep --yes")["tasks"] == []
+    assert told("reconcile --yes")["tasks"] == []
     assert told("prune --dry-run --yes")["dry_run"] is True

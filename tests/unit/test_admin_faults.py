@@ -25,7 +25,7 @@ from cli.admin.faults import AGAIN, CATALOG, LOG_IN, NO_CREDENTIALS, NOTHING, RE
 from cli.admin.findings import NotSeen
 from cli.admin.place import Place, Queue
 from imageserver.errors import CatalogBusy, CatalogDamaged, StorageDenied, StorageUnavailable
-from imageserver.storage.s3 import Refused
+from imageserver.storage.s3 import S3Error
 from tests.support import images
 from tests.support.memory_store import System
 from tests.support.servers.http import served
@@ -43,8 +43,8 @@ def through_the_adapter(cause: Exception) -> Exception:
         try:
             if not isinstance(cause, ClientError):
                 raise StorageUnavailable(f"no answer about x: {cause}") from cause
-            raise Refused(cause, "images-1", "x") from cause
-        except Refused as error:
+            raise S3Error(cause, "images-1", "x") from cause
+        except S3Error as error:
             raise error.error from error
     except (StorageUnavailable, StorageDenied) as error:
         return error

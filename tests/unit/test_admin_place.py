@@ -22,7 +22,7 @@ from cli.admin.findings import NotSeen
 from cli.admin.place import Place
 from imageserver.errors import StorageUnavailable
 from imageserver.format.keys import parse_version
-from imageserver.operations.prune import Rules, retain
+from imageserver.operations.prune import Rules, prune
 from imageserver.operations.runs import Work
 from imageserver.operations.withdraw import restore, withdraw
 from imageserver.versions.retention import Rule
@@ -118,7 +118,7 @@ def test_a_dry_run_of_prune_is_what_maintain_would_do_in_that_stack(monkeypatch:
     system = three_versions()
     monkeypatch.setattr(Place, "store", system.store)
     work = Work(dry_run=True)
-    retain(system.store, Rules(Rule(2, 0), 48, 3), datetime.now(UTC), lambda _: None, work)
+    prune(system.store, Rules(Rule(2, 0), 48, 3), datetime.now(UTC), lambda _: None, work)
     assert work.tasks
     before = dict(system.store.objects)
     assert pruned("--stack images prune --dry-run") == [asdict(task) for task in work.tasks]

@@ -79,8 +79,8 @@ def test_runs_are_chosen_by_their_disturbance_not_by_their_result() -> None:
 
 
 def test_synthetic_records_are_sound_and_their_fold_lists_them(tmp_path: Path) -> None:
-    assert record_of(0, 0).state == "sound"
-    assert records.judge(record_of(3, 500)).state == "sound"
+    assert record_of(0, 0).state == "complete"
+    assert records.assess(record_of(3, 500)).state == "complete"
     size = prepare(40, tmp_path)
     document = json.loads((tmp_path / "document.json").read_bytes())
     assert size == (tmp_path / "document.json").stat().st_size

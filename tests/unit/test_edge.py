@@ -1,4 +1,4 @@
-"""What the edge must forget, and when: before the catalog says something new about a path."""
+"""What the edge must invalidate, and when: before the catalog says something new about a path."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import boto3
 import pytest
 from botocore.stub import ANY, Stubber
 
-from imageserver.aws.cloudfront import ask, forget
+from imageserver.aws.cloudfront import invalidate, request_invalidation
 from imageserver.errors import StorageUnavailable
 from imageserver.format.keys import parse_product, parse_version
 from imageserver.operations.publish import publish
@@ -26,36 +26,36 @@ PATH = f"{NOBLE}/20261123_10:00"
 
 
 def published(system: System) -> list[tuple[str, bytes]]:
-    """Publish; what was forgotten, with the catalog as it was served at that moment."""
-    forgotten: list[tuple[str, bytes]] = []
+    """Publish; what was invalidated, with the catalog as it was served at that moment."""
+    invalidated: list[tuple[str, bytes]] = []
 
     def remember(keys: object) -> None:
         assert isinstance(keys, list)
-        forgotten.extend((key, system.streams()["streams/v1/images.json"]) for key in keys)
+        invalidated.extend((key, system.streams()["streams/v1/images.json"]) for key in keys)
 
-    publish("images", [parse_product(NOBLE)], replace(system.publish_tools, forget=remember))
-    return forgotten
+    publish("images", [parse_product(NOBLE)], replace(system.publish_tools, invalidate=remember))
+    return invalidated
 
 
 @pytest.fixture
 def system() -> System:
     system = System()
     system.upload(PATH, images.split_image(seed="old"))
-    system.settle(PATH)
+    system.ingest(PATH)
     published(system)
     return system
 
 
 def test_nothing_is_forgotten_while_files_only_come(system: System) -> None:
     system.upload(f"{NOBLE}/20261124_10:00", images.split_image(seed="more"))
-    system.settle(f"{NOBLE}/20261124_10:00")
+    system.ingest(f"{NOBLE}/20261124_10:00")
     assert published(system) == []
 
 
 def test_an_overwritten_file_is_forgotten_before_its_new_digest_is_served(system: System) -> None:
     root = images.squashfs("new")
     system.upload(PATH, {"rootfs.squashfs": root})
-    system.settle(PATH)
+    system.ingest(PATH)
     ((key, served),) = published(system)
     assert key == f"{PATH}/rootfs.squashfs"
     assert images.sha256_hex(root).encode() not in served
@@ -65,10 +65,10 @@ def test_an_overwritten_file_is_forgotten_before_its_new_digest_is_served(system
 
 def test_a_deleted_file_is_forgotten_and_again_before_another_one_is_listed_in_its_place(system: System) -> None:
     system.store.remove(f"{PATH}/lxd.tar.xz")
-    system.settle(PATH)
+    system.ingest(PATH)
     assert [key for key, _ in published(system)] == [f"{PATH}/lxd.tar.xz"]
     system.upload(PATH, {"lxd.tar.xz": images.metadata_tarball(serial="another")})
-    system.settle(PATH)
+    system.ingest(PATH)
     assert [key for key, _ in published(system)] == [f"{PATH}/lxd.tar.xz"]
 
 
@@ -76,10 +76,10 @@ def test_bytes_that_were_never_listed_are_forgotten_before_others_are_in_their_p
     path = f"{NOBLE}/20261124_10:00"
     files = images.split_image(seed="corrected")
     system.upload(path, files | {"rootfs.squashfs": b"this is no squashfs" * 10})  # somebody may have looked at it
-    system.settle(path)
+    system.ingest(path)
     assert published(system) == []
     system.upload(path, {"rootfs.squashfs": files["rootfs.squashfs"]})
-    system.settle(path)
+    system.ingest(path)
     assert [key for key, _ in published(system)] == [f"{path}/rootfs.squashfs"]
 
 
@@ -92,16 +92,16 @@ def test_what_is_withdrawn_is_kept_while_its_files_are_there(system: System) -> 
 
 def test_a_publisher_that_loses_its_race_while_the_edge_forgets_does_not_ask_it_twice(system: System) -> None:
     system.upload(PATH, {"rootfs.squashfs": images.squashfs("new")})
-    system.settle(PATH)
+    system.ingest(PATH)
     asked: list[list[str]] = []
 
-    def forget(keys: Sequence[str]) -> None:
+    def invalidate(keys: Sequence[str]) -> None:
         asked.append(list(keys))
         if len(asked) == 1:  # it takes long, and another publisher writes meanwhile
             document = system.store.objects["streams/v1/images.json"]
             system.store.put("streams/v1/images.json", document.body + b"\n")
 
-    done = publish("images", [parse_product(NOBLE)], replace(system.publish_tools, forget=forget))
+    done = publish("images", [parse_product(NOBLE)], replace(system.publish_tools, invalidate=invalidate))
     assert (asked, done.lost_races) == ([[f"{PATH}/rootfs.squashfs"]], 1)
 
 
@@ -123,21 +123,21 @@ def test_exactly_the_paths_are_invalidated_and_waited_for(client: CloudFrontClie
         stub.add_response("create_invalidation", invalidation("InProgress"), expected)
         stub.add_response("get_invalidation", invalidation("InProgress"), {"DistributionId": "D1", "Id": "I1"})
         stub.add_response("get_invalidation", invalidation("Completed"), {"DistributionId": "D1", "Id": "I1"})
-        forget(client, "D1", [f"{PATH}/rootfs.squashfs", f"{PATH}/lxd.tar.xz"], waited.append, 100)
+        invalidate(client, "D1", [f"{PATH}/rootfs.squashfs", f"{PATH}/lxd.tar.xz"], waited.append, 100)
     assert waited == [2, 2]
 
 
 def test_an_edge_that_does_not_answer_or_is_too_slow_is_tried_again_later(client: CloudFrontClient) -> None:
     with Stubber(client) as stub:
         stub.add_client_error("create_invalidation", "Throttling", "slow down", 400)
-        with pytest.raises(StorageUnavailable, match=f"was not told to forget /{PATH}/lxd.tar.xz"):
-            forget(client, "D1", [f"{PATH}/lxd.tar.xz"], lambda _: None, 100)
+        with pytest.raises(StorageUnavailable, match=f"was not told to invalidate /{PATH}/lxd.tar.xz"):
+            invalidate(client, "D1", [f"{PATH}/lxd.tar.xz"], lambda _: None, 100)
     with Stubber(client) as stub:
         stub.add_response("create_invalidation", invalidation("InProgress"))
         for _ in range(3):
             stub.add_response("get_invalidation", invalidation("InProgress"))
-        with pytest.raises(StorageUnavailable, match="has not forgotten 1 paths within 6 s"):
-            forget(client, "D1", ["images/x"], lambda _: None, 5.5)
+        with pytest.raises(StorageUnavailable, match="has not invalidated 1 paths within 6 s"):
+            invalidate(client, "D1", ["images/x"], lambda _: None, 5.5)
 
 
 def test_very_many_paths_become_whole_streams(client: CloudFrontClient) -> None:
@@ -145,7 +145,9 @@ def test_very_many_paths_become_whole_streams(client: CloudFrontClient) -> None:
         paths = {"Quantity": 2, "Items": ["/images-daily/*", "/images/*"]}
         expected = {"DistributionId": "D1", "InvalidationBatch": {"Paths": paths, "CallerReference": ANY}}
         stub.add_response("create_invalidation", invalidation("Completed"), expected)
-        forget(client, "D1", [f"{s}/{n}" for s in ("images", "images-daily") for n in range(600)], lambda _: None, 100)
+        invalidate(
+            client, "D1", [f"{s}/{n}" for s in ("images", "images-daily") for n in range(600)], lambda _: None, 100
+        )
 
 
 def test_who_does_not_wait_asks_again_while_the_edge_has_too_much_to_do(client: CloudFrontClient) -> None:
@@ -153,10 +155,10 @@ def test_who_does_not_wait_asks_again_while_the_edge_has_too_much_to_do(client: 
     with Stubber(client) as stub:
         stub.add_client_error("create_invalidation", "TooManyInvalidationsInProgress", "wait", 400)
         stub.add_response("create_invalidation", invalidation("InProgress"))
-        ask(client, "D1", ["images/x"], waited.append, 10)
+        request_invalidation(client, "D1", ["images/x"], waited.append, 10)
     assert waited == [2]
     with Stubber(client) as stub:
         for _ in range(3):
             stub.add_client_error("create_invalidation", "TooManyInvalidationsInProgress", "wait", 400)
-        with pytest.raises(StorageUnavailable, match="was not told to forget /images/x"):
-            ask(client, "D1", ["images/x"], lambda _: None, 4)
+        with pytest.raises(StorageUnavailable, match="was not told to invalidate /images/x"):
+            request_invalidation(client, "D1", ["images/x"], lambda _: None, 4)

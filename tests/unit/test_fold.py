@@ -116,13 +116,13 @@ def test_the_same_image_in_two_products_belongs_to_the_first_by_name_and_comes_b
     system.catch_up()
     assert system.listed() == {"b:r:amd64:default": [NEW]}
     system.upload(f"images/a/r/amd64/default/{OLD}", images.split_image(seed="same"))
-    system.settle(f"images/a/r/amd64/default/{OLD}")
+    system.ingest(f"images/a/r/amd64/default/{OLD}")
     system.publish(parse_product("images/a/r/amd64/default"))
     assert system.listed() == {"a:r:amd64:default": [OLD]}
     assert system.products_document().withheld["b:r:amd64:default"][0].held_by == "a:r:amd64:default"
     for file in ("lxd.tar.xz", "rootfs.squashfs"):
         system.store.remove(f"images/a/r/amd64/default/{OLD}/{file}")
-    system.settle(f"images/a/r/amd64/default/{OLD}")
+    system.ingest(f"images/a/r/amd64/default/{OLD}")
     system.publish(parse_product("images/a/r/amd64/default"))  # only the product that changed is named
     assert system.listed() == {"b:r:amd64:default": [NEW]}
 
@@ -141,7 +141,7 @@ def test_an_alias_of_a_path_wins_over_a_claim_and_a_lost_alias_comes_back(system
     assert "ubuntu/noble" in products["ubuntu:noble:amd64:default"].aliases.split(",")
     assert system.products_document().withheld["aaa:x:amd64:default"][0].alias == "ubuntu/noble"
     system.store.remove(f"{NOBLE}/{NEW}/lxd.tar.xz")
-    system.settle(f"{NOBLE}/{NEW}")
+    system.ingest(f"{NOBLE}/{NEW}")
     system.publish(parse_product(NOBLE))
     assert "ubuntu/noble" in system.products_document().products["aaa:x:amd64:default"].aliases.split(",")
 
@@ -159,7 +159,7 @@ def test_a_product_whose_image_another_one_lists_keeps_its_name(system: System) 
     assert "zzz/app" not in document.products["aaa:x:amd64:default"].aliases.split(",")
     assert document.withheld["aaa:x:amd64:default"][0].held_by == "zzz:app:amd64:default"
     system.store.remove(f"images/aaa/x/amd64/default/{OLD}/rootfs.squashfs")
-    system.settle(f"images/aaa/x/amd64/default/{OLD}")
+    system.ingest(f"images/aaa/x/amd64/default/{OLD}")
     system.publish(parse_product("images/aaa/x/amd64/default"))
     assert "zzz/app" in system.products_document().products["zzz:app:amd64:default"].aliases.split(",")
 

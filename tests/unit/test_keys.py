@@ -2,7 +2,7 @@
 
 import pytest
 
-from imageserver.errors import RejectedUpload
+from imageserver.errors import InvalidUpload
 from imageserver.format import keys
 from imageserver.format.keys import ImageKey, ProductId, VersionId, parse_key
 
@@ -79,7 +79,7 @@ def test_good_keys(key: str) -> None:
     ],
 )
 def test_bad_keys_are_refused_with_the_part_that_is_wrong(key: str, says: str) -> None:
-    with pytest.raises(RejectedUpload) as refusal:
+    with pytest.raises(InvalidUpload) as refusal:
         parse_key(key)
     assert says in str(refusal.value)
     assert str(refusal.value).isascii()

@@ -194,11 +194,11 @@ def test_presign_as_json(stack: Stack, tmp_path: Path) -> None:
 
 
 def test_presign_refuses_a_key_with_the_servers_sentence_and_prints_no_url_at_all(stack: Stack, tmp_path: Path) -> None:
-    from imageserver.errors import RejectedUpload
+    from imageserver.errors import InvalidUpload
     from imageserver.format.keys import parse_key
 
     bad = GOOD.replace("xenial", "xe nial")
-    with pytest.raises(RejectedUpload) as refusal:
+    with pytest.raises(InvalidUpload) as refusal:
         parse_key(bad)
     done = run(GOOD, bad, "--overwrite", "--state-dir", tmp_path)
     assert (done.exit_code, done.stdout) == (presign.REFUSED, "")

@@ -126,7 +126,7 @@ def test_the_edge_reads_what_is_served_and_nothing_private() -> None:
     edge = wire().edge
     served = ("images/a/b", "images-daily/a", "streams/v1/index.json", "index.html")
     assert [key for key in served if not edge.may_read(key)] == []
-    assert [key for key in ("versions/images/a.json", "claims/x", "maintain/x", "") if edge.may_read(key)] == []
+    assert [key for key in ("versions/images/a.json", "leases/x", "maintain/x", "") if edge.may_read(key)] == []
     assert "immutable" in edge.behaviour("images/a/b").headers["Cache-Control"]
     assert edge.behaviour("images/a/b").encodings == ()
     assert "gzip" in edge.behaviour("streams/v1/index.json").encodings

@@ -1,4 +1,4 @@
-"""What maintain plans and does: retention, withdrawal with grace, stale uploads, empty records, sweeps."""
+"""What maintain plans and does: retention, withdrawal with grace, stale uploads, empty records, reconciles."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import pytest
 from imageserver.format import documents
 from imageserver.format.keys import VersionId, parse_product, parse_target, parse_version
 from imageserver.inspection.metadata import Overrides
-from imageserver.operations.prune import Rules, retain
-from imageserver.operations.reconcile import sweep
+from imageserver.operations.prune import Rules, prune
+from imageserver.operations.reconcile import reconcile
 from imageserver.operations.runs import Task, Work, remember, resume
 from imageserver.operations.withdraw import restore, withdraw
 from imageserver.settings import BadSetting, Settings
@@ -41,7 +41,7 @@ def sound(name: str, overrides: Overrides | None = None) -> Record:
         files["metadata.json"] = FileFacts(
             etag="o", size_bytes=1, modified=NOW.isoformat(), sha256="0" * 64, overrides=overrides
         )
-    return records.settled(VersionId(ID, name), files, None)
+    return records.new(VersionId(ID, name), files, None)
 
 
 DAYS = [f"202611{day:02d}" for day in (1, 5, 10, 15, 20)]
@@ -80,7 +80,7 @@ def test_a_product_says_itself_what_it_keeps() -> None:
 
 
 def test_what_is_withdrawn_or_incomplete_does_not_count() -> None:
-    half = records.settled(VersionId(ID, "20261120"), {"rootfs.squashfs": FileFacts(
+    half = records.new(VersionId(ID, "20261120"), {"rootfs.squashfs": FileFacts(
         etag="e", size_bytes=1, modified=NOW.isoformat())}, None)  # fmt: skip
     assert expired([sound("20261101"), half], ["20261101"], Rule(versions=1), NOW) == []
 
@@ -96,7 +96,7 @@ def system() -> System:
 
 def tidy(system: System, now: datetime, rules: Rules = KEEP_ALL, dry_run: bool = False) -> list[Task]:
     work = Work(dry_run=dry_run)
-    retain(system.store, rules, now, no_pause, work)
+    prune(system.store, rules, now, no_pause, work)
     assert work.ended
     return work.tasks
 
@@ -154,7 +154,7 @@ def test_a_newer_version_that_is_not_listed_yet_does_not_cost_the_newest_listed_
     system.upload(
         newer, {**images.split_image(seed="newer"), "metadata.json": b'{"retain_versions": 1, "retain_days": 1}'}
     )
-    system.settle(newer)  # and publish is late
+    system.ingest(newer)  # and publish is late
     assert [task.path for task in tidy(system, NOW)] == [f"{PRODUCT}/{day}" for day in DAYS[:4]]
     system.publish(ID)
     assert system.listed()[ID.name] == [DAYS[-1], "20261122"]
@@ -215,7 +215,7 @@ def test_deleting_that_was_interrupted_is_final_and_goes_on(system: System) -> N
     system.store.on = die
     with pytest.raises(KeyboardInterrupt):
         tidy(system, NOW + timedelta(days=2))
-    system.settle(version.path)
+    system.ingest(version.path)
     assert restore(system.store, version, no_pause).versions == []  # as good as deleted
     system.publish(ID)
     assert system.listed()[ID.name] == DAYS[1:]
@@ -226,12 +226,12 @@ def test_deleting_that_was_interrupted_is_final_and_goes_on(system: System) -> N
 def test_a_withdrawn_file_is_deleted_alone(system: System) -> None:
     path = f"{PRODUCT}/20261101"
     system.upload(path, {"disk.qcow2": images.qcow2("extra")})
-    system.settle(path)
+    system.ingest(path)
     system.publish(ID)
     withdraw(system.store, parse_target(f"{path}/disk.qcow2"), NOW, 1, no_pause)
     system.publish(ID)
     assert [task.path for task in tidy(system, NOW + timedelta(days=1))] == [f"{path}/{{disk.qcow2}}"]
-    system.settle(path)
+    system.ingest(path)
     assert f"{path}/disk.qcow2" not in system.store.objects
     assert system.listed()[ID.name] == DAYS
     assert tidy(system, NOW + timedelta(days=1)) == []
@@ -253,7 +253,7 @@ def test_a_listed_version_that_loses_a_file_has_as_long_to_get_it_back(system: S
     path, lost = f"{PRODUCT}/20261101", START + timedelta(days=30)
     system.store.clock = lost
     system.store.remove(f"{path}/lxd.tar.xz")
-    system.settle(path)
+    system.ingest(path)
     system.publish(ID)
     assert tidy(system, lost + timedelta(days=6)) == []
     assert [task.path for task in tidy(system, lost + timedelta(days=8))] == [path]
@@ -291,12 +291,12 @@ def test_what_arrives_while_a_version_is_deleted_is_a_new_beginning() -> None:
         if (method, key) == ("delete", f"{path}/lxd.tar.xz"):
             system.store.on = quiet
             system.upload(path, {"rootfs.squashfs": images.squashfs()})
-            system.settle(path)
+            system.ingest(path)
 
     system.store.on = arrive
     assert [task.path for task in tidy(system, START + timedelta(days=8))] == [path]
     system.upload(path, {"lxd.tar.xz": images.metadata_tarball()})
-    system.settle(path)
+    system.ingest(path)
     system.publish(ID)
     assert system.listed() == {ID.name: ["20261101"]}
     assert tidy(system, START + timedelta(days=9)) == []
@@ -316,7 +316,7 @@ def test_a_new_upload_is_listed_though_maintain_was_killed_when_it_began_to_dele
         )
         if again:
             tidy(system, later + timedelta(hours=1))
-        system.settle(path)
+        system.ingest(path)
         system.publish(ID)
         tidy(system, later + timedelta(hours=2))
         assert system.listed() == {ID.name: ["20261101"]}
@@ -349,10 +349,10 @@ def test_a_root_that_was_withdrawn_before_its_metadata_came_is_listed_when_it_is
     system, path, files = System(), f"{PRODUCT}/20261101", images.split_image()
     root = parse_target(f"{path}/rootfs.squashfs")
     system.upload(path, {"rootfs.squashfs": files["rootfs.squashfs"]})
-    system.settle(path)
+    system.ingest(path)
     withdraw(system.store, root, NOW, 24, no_pause)
     system.upload(path, {"lxd.tar.xz": files["lxd.tar.xz"]})
-    system.settle(path)
+    system.ingest(path)
     restore(system.store, root, no_pause)  # sends no notice to anybody who would read it
     system.publish(ID)
     assert system.listed() == {ID.name: ["20261101"]}
@@ -362,15 +362,15 @@ def test_deleted_is_deleted_at_the_edge_too_before_its_record_goes(system: Syste
     path = f"{PRODUCT}/20261101"
     withdraw(system.store, parse_version(path), NOW, 1, no_pause)
     system.publish(ID)
-    forgotten: list[str] = []
+    invalidated: list[str] = []
 
-    def forget(keys: Sequence[str]) -> None:
+    def invalidate(keys: Sequence[str]) -> None:
         assert f"versions/{path}.json" in system.store.objects
         assert not [key for key in keys if key in system.store.objects]
-        forgotten.extend(keys)
+        invalidated.extend(keys)
 
-    retain(system.store, KEEP_ALL, NOW + timedelta(days=2), no_pause, Work(), forget)
-    assert forgotten == [f"{path}/lxd.tar.xz", f"{path}/rootfs.squashfs"]
+    prune(system.store, KEEP_ALL, NOW + timedelta(days=2), no_pause, Work(), invalidate)
+    assert invalidated == [f"{path}/lxd.tar.xz", f"{path}/rootfs.squashfs"]
     assert f"versions/{path}.json" not in system.store.objects
 
 
@@ -378,19 +378,19 @@ def test_what_an_emptied_folder_held_is_forgotten_at_the_edge_before_its_record(
     path = f"{PRODUCT}/20261101"
     for file in ("lxd.tar.xz", "rootfs.squashfs"):
         system.store.remove(f"{path}/{file}")
-    system.settle(path)
+    system.ingest(path)
     system.publish(ID)
-    forgotten: list[str] = []
-    retain(system.store, KEEP_ALL, NOW, no_pause, Work(), forgotten.extend)
-    assert forgotten == [f"{path}/lxd.tar.xz", f"{path}/rootfs.squashfs"]
+    invalidated: list[str] = []
+    prune(system.store, KEEP_ALL, NOW, no_pause, Work(), invalidated.extend)
+    assert invalidated == [f"{path}/lxd.tar.xz", f"{path}/rootfs.squashfs"]
 
 
 def test_a_withdrawal_of_bytes_that_were_uploaded_again_stands(system: System) -> None:
     path = f"{PRODUCT}/20261101"
     system.store.put(f"{path}/rootfs.squashfs", system.store.objects[f"{path}/rootfs.squashfs"].body)
-    system.settle(path)
+    system.ingest(path)
     withdraw(system.store, parse_target(f"{path}/rootfs.squashfs"), NOW, 24, no_pause)
-    system.settle(path)
+    system.ingest(path)
     system.publish(ID)
     assert system.listed()[ID.name] == DAYS[1:]
 
@@ -398,7 +398,7 @@ def test_a_withdrawal_of_bytes_that_were_uploaded_again_stands(system: System) -
 def test_withdrawing_and_restoring_keep_what_a_record_remembers(system: System) -> None:
     version = parse_version(f"{PRODUCT}/20261101")
     system.upload(version.path, {"rootfs.squashfs": images.squashfs("replaced")})
-    system.settle(version.path)
+    system.ingest(version.path)
     withdraw(system.store, version, NOW, 1, no_pause)
     restore(system.store, version, no_pause)
     found = records.decode(system.store.objects[version.record_key].body, version.record_key)
@@ -409,30 +409,30 @@ def test_the_record_of_an_emptied_folder_goes_once_the_catalog_agrees(system: Sy
     path = f"{PRODUCT}/20261101"
     for file in ("lxd.tar.xz", "rootfs.squashfs"):
         system.store.remove(f"{path}/{file}")
-    system.settle(path)
+    system.ingest(path)
     assert tidy(system, NOW) == []  # the catalog still lists it
     system.publish(ID)
-    assert [task.what for task in tidy(system, NOW)] == ["forget"]
+    assert [task.what for task in tidy(system, NOW)] == ["invalidate"]
     assert f"versions/{path}.json" not in system.store.objects
 
 
-# ── sweep ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── reconcile ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def swept(store: MemoryStore, **settings: object) -> tuple[list[str], Work]:
+def reconciled(store: MemoryStore, **settings: object) -> tuple[list[str], Work]:
     sent: list[str] = []
     work = Work(**settings)  # type: ignore[arg-type]
-    sweep(store, sent.append, ("incus", "lxd"), work)
+    reconcile(store, sent.append, ("incus", "lxd"), work)
     return sent, work
 
 
 def test_a_sweep_of_a_server_in_order_does_nothing(system: System) -> None:
-    assert swept(system.store) == ([], Work(ended=True, looked_at=6))
+    assert reconciled(system.store) == ([], Work(ended=True, looked_at=6))
 
 
 def test_an_empty_server_gets_an_index_and_a_page() -> None:
     store = MemoryStore()
-    sent, work = swept(store)
+    sent, work = reconciled(store)
     lay_out(store, work)
     assert (sent, [task.path for task in work.tasks]) == ([], [documents.INDEX_KEY, PAGE_KEY, API_KEY])
     assert store.objects[documents.INDEX_KEY].body == b'{"format":"index:1.0","index":{}}'
@@ -444,9 +444,9 @@ def test_an_empty_server_gets_an_index_and_a_page() -> None:
 def test_a_file_in_a_deeper_folder_is_part_of_its_version(system: System) -> None:
     path = f"{PRODUCT}/20261101"
     system.store.put(f"{path}/logs/build.log", b"x")
-    assert swept(system.store)[0] == [f"{path}/"]
-    system.settle(path)
-    assert swept(system.store)[0] == []
+    assert reconciled(system.store)[0] == [f"{path}/"]
+    system.ingest(path)
+    assert reconciled(system.store)[0] == []
 
 
 def test_a_product_is_withdrawn_whatever_else_lies_among_its_records(system: System) -> None:
@@ -462,13 +462,13 @@ def test_whatever_events_missed_is_sent_again(system: System) -> None:
     for file in ("lxd.tar.xz", "rootfs.squashfs"):
         system.store.remove(f"{emptied}/{file}")
     system.store.remove(f"versions/{unrecorded}.json")
-    sent, _ = swept(system.store)
+    sent, _ = reconciled(system.store)
     assert sent == [f"{path}/" for path in (changed, emptied, unrecorded, new)]
 
 
 def test_a_dry_sweep_sends_nothing(system: System) -> None:
     system.upload(f"{PRODUCT}/20261122", images.split_image(seed="new"))
-    sent, work = swept(system.store, dry_run=True)
+    sent, work = reconciled(system.store, dry_run=True)
     assert (sent, len(work.tasks)) == ([], 1)
 
 
@@ -490,7 +490,7 @@ def test_a_catalog_that_disagrees_with_the_records_is_folded_again(system: Syste
             document["products"] = {}
         system.store.put(key, json.dumps(document).encode())
     writes = len([1 for method, _ in system.store.log if method == "replace"])
-    swept(system.store)
+    reconciled(system.store)
     touched = [key for method, key in system.store.log if method == "replace"][writes:]
     assert touched == [f"versions/{PRODUCT}/20261101.json"]
     system.publish(ID)
@@ -500,17 +500,17 @@ def test_a_catalog_that_disagrees_with_the_records_is_folded_again(system: Syste
 def test_a_product_that_only_the_catalog_knows_is_taken_out(system: System) -> None:
     for key in [key for key in system.store.objects if not key.startswith("streams/")]:
         system.store.remove(key)
-    swept(system.store)
+    reconciled(system.store)
     system.publish(*system.products())
     assert system.listed() == {}
-    assert [task.what for task in tidy(system, NOW)] == ["forget"]
+    assert [task.what for task in tidy(system, NOW)] == ["invalidate"]
 
 
 def test_an_unreadable_record_is_named_and_the_rest_is_swept(system: System) -> None:
     system.store.put(f"versions/{PRODUCT}/20261101.json", b"{")
     other = "images/debian/12/amd64/default/20261101"
     system.upload(other, images.split_image(seed="debian"))
-    sent, work = swept(system.store)
+    sent, work = reconciled(system.store)
     assert sent == [f"{other}/"]
     assert work.unreadable == [f"versions/{PRODUCT}/20261101.json"]
 
@@ -523,17 +523,17 @@ def test_a_run_that_stops_goes_on_behind_what_it_did_and_a_finished_one_from_the
     seen: list[list[str]] = []
     for _ in range(3):
         sent: list[str] = []
-        work = Work(after=resume(system.store, "sweep"), limit=2)
-        sweep(system.store, sent.append, ("lxd",), work)
-        remember(system.store, "sweep", work)
+        work = Work(after=resume(system.store, "reconcile"), limit=2)
+        reconcile(system.store, sent.append, ("lxd",), work)
+        remember(system.store, "reconcile", work)
         seen.append(sent)
     assert seen == [[f"{p}/" for p in paths[:2]], [f"{p}/" for p in paths[2:]], [f"{p}/" for p in paths[:2]]]
 
 
 def test_a_note_that_cannot_be_read_starts_from_the_first_product() -> None:
     store = MemoryStore()
-    store.put("maintain/sweep.json", b"[")
-    assert resume(store, "sweep") == ""
+    store.put("maintain/reconcile.json", b"[")
+    assert resume(store, "reconcile") == ""
 
 
 def test_settings_of_maintain_are_read_and_refused_by_name() -> None:
@@ -544,17 +544,17 @@ def test_settings_of_maintain_are_read_and_refused_by_name() -> None:
         Settings.from_environment({"BUCKET": "b", "RETAIN_DAYS": "x"})
 
 
-@pytest.mark.parametrize("task", ["retain", "sweep"])
+@pytest.mark.parametrize("task", ["prune", "reconcile"])
 def test_many_products_are_looked_at_with_one_read_of_their_catalog(task: str) -> None:
     system = System()
     for number in range(6):
         system.upload(f"images/os{number}/1/amd64/default/20261101", images.split_image(seed=str(number)))
     system.catch_up()
     system.store.log.clear()
-    if task == "retain":
-        retain(system.store, KEEP_ALL, NOW, no_pause, Work())
+    if task == "prune":
+        prune(system.store, KEEP_ALL, NOW, no_pause, Work())
     else:
-        sweep(system.store, lambda _: None, system.clients, Work())
+        reconcile(system.store, lambda _: None, system.clients, Work())
     reads = [key for method, key in system.store.log if method == "read"]
     assert len([key for key in reads if key.startswith("versions/")]) == 6
     assert reads.count("streams/v1/images.json") == 1
@@ -580,6 +580,6 @@ def test_a_version_that_is_listed_again_while_others_are_looked_at_is_not_delete
 
     system.store.on = list_again
     work = Work()
-    retain(system.store, KEEP_ALL, NOW, no_pause, work)
+    prune(system.store, KEEP_ALL, NOW, no_pause, work)
     assert [(task.what, task.path) for task in work.tasks] == [("wait", later.path)]
     assert f"{later.path}/rootfs.squashfs" in system.store.objects

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from imageserver.errors import RejectedUpload
+from imageserver.errors import InvalidUpload
 from imageserver.format.keys import parse_product
 from imageserver.inspection.metadata import (
     MAX_YAML_BYTES,
@@ -141,7 +141,7 @@ def test_a_missing_creation_date_is_a_warning() -> None:
     ],
 )
 def test_a_metadata_yaml_that_clients_would_choke_on_is_refused(body: bytes, says: str) -> None:
-    with pytest.raises(RejectedUpload) as refusal:
+    with pytest.raises(InvalidUpload) as refusal:
         check_metadata_yaml(body, "amd64")
     assert says in str(refusal.value)
 

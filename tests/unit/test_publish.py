@@ -8,8 +8,8 @@ import pytest
 
 from imageserver.errors import CatalogBusy, CatalogDamaged
 from imageserver.format import documents
-from imageserver.format.keys import parse_product, stream_claim_key
-from imageserver.operations.publish import TURN_S, Published, publish, turn_seconds
+from imageserver.format.keys import parse_product, stream_lease_key
+from imageserver.operations.publish import LEASE_S, Published, lease_wait_seconds, publish
 from tests.support import images
 from tests.support.memory_store import System
 
@@ -21,11 +21,11 @@ INDEX = "streams/v1/index.json"
 
 @pytest.fixture
 def system() -> System:
-    """Two settled products, nothing published."""
+    """Two ingested products, nothing published."""
     system = System()
     for path in (A, B):
         system.upload(f"{path}/{VERSION}", images.split_image(seed=path))
-        system.settle(f"{path}/{VERSION}")
+        system.ingest(f"{path}/{VERSION}")
     return system
 
 
@@ -37,7 +37,7 @@ def test_a_lost_race_keeps_what_the_winner_wrote(system: System, method: str, do
     if method == "replace":
         extra = "images/c/r/amd64/default"
         system.upload(f"{extra}/{VERSION}", images.split_image(seed="3"))
-        system.settle(f"{extra}/{VERSION}")
+        system.ingest(f"{extra}/{VERSION}")
         system.publish(parse_product(extra))
 
     def winner(called: str, key: str) -> None:
@@ -65,7 +65,7 @@ def test_a_batch_of_any_size_writes_each_document_once(system: System) -> None:
     for number in range(30):
         path = f"images/many/r{number}/amd64/default/{VERSION}"
         system.upload(path, images.split_image(seed=str(number)))
-        system.settle(path)
+        system.ingest(path)
     (done,) = system.publish(*system.products())
     assert done.writes == 2
     assert len(system.listed()) == 32
@@ -74,7 +74,7 @@ def test_a_batch_of_any_size_writes_each_document_once(system: System) -> None:
 def test_the_index_is_left_alone_when_no_product_came_or_went(system: System) -> None:
     system.publish(parse_product(A))
     system.upload(f"{A}/20261124_10:00", images.split_image(seed="new"))
-    system.settle(f"{A}/20261124_10:00")
+    system.ingest(f"{A}/20261124_10:00")
     system.store.log.clear()
     (done,) = system.publish(parse_product(A))
     assert done.writes == 1
@@ -111,7 +111,7 @@ def test_a_version_is_told_as_listed_once_though_the_index_loses_a_race(system: 
     assert done.lost_races == 1
     assert [record.version for record in done.listed] == [f"{A}/{VERSION}"]
     system.store.remove(f"{A}/{VERSION}/rootfs.squashfs")
-    system.settle(f"{A}/{VERSION}")
+    system.ingest(f"{A}/{VERSION}")
     (done,) = system.publish(parse_product(A))
     assert [version.path for version in done.delisted] == [f"{A}/{VERSION}"]
 
@@ -157,13 +157,13 @@ def test_a_damaged_record_holds_up_who_shares_an_image_with_it_and_nobody_else(s
     system.publish(parse_product(A))
     system.store.put(f"versions/{A}/{VERSION}.json", b"{torn")
     system.upload(f"{c}/{VERSION}", images.split_image(seed=A))
-    system.settle(f"{c}/{VERSION}")
+    system.ingest(f"{c}/{VERSION}")
     (done,) = system.publish(parse_product(B), parse_product(c))
     assert set(done.damaged) == {parse_product(A), parse_product(c)}
     assert "c:r:amd64:default shares an image with a:r:amd64:default" in str(done.damaged[parse_product(c)])
     assert system.listed() == {"a:r:amd64:default": [VERSION], "b:r:amd64:default": [VERSION]}
     system.store.remove(f"versions/{A}/{VERSION}.json")
-    system.settle(f"{A}/{VERSION}")
+    system.ingest(f"{A}/{VERSION}")
     (done,) = system.publish(parse_product(A), parse_product(c))
     assert done.damaged == {}
     assert system.listed().keys() == {"a:r:amd64:default", "b:r:amd64:default"}  # the first by name lists it
@@ -177,9 +177,11 @@ class Waiting:
         until = system.store.clock + timedelta(seconds=seconds + 1)  # storing the mark takes a second
         system.store.put(MARK, json.dumps({"until": until.isoformat(), "token": "another"}).encode())
 
-    def publish(self, turn_s: float = TURN_S) -> Published:
+    def publish(self, lease_wait_s: float = LEASE_S) -> Published:
         return publish(
-            "images", [parse_product(A)], replace(self.system.publish_tools, pause=self.pause, turn_s=turn_s)
+            "images",
+            [parse_product(A)],
+            replace(self.system.publish_tools, pause=self.pause, lease_wait_s=lease_wait_s),
         )
 
     def pause(self, seconds: float) -> None:
@@ -187,7 +189,7 @@ class Waiting:
         self.system.store.clock += timedelta(seconds=seconds)
 
 
-MARK = stream_claim_key("images")
+MARK = stream_lease_key("images")
 
 
 def test_a_publisher_holds_the_mark_while_it_writes_and_no_longer(system: System) -> None:
@@ -199,7 +201,7 @@ def test_a_publisher_holds_the_mark_while_it_writes_and_no_longer(system: System
 
     system.store.on = look
     (done,) = system.publish(parse_product(A))
-    assert done.had_turn
+    assert done.had_lease
     assert held
     assert all(held)
     assert MARK not in system.store.objects
@@ -215,25 +217,25 @@ def test_a_publisher_waits_until_the_other_one_is_done(system: System) -> None:
 
     system.store.on = remove
     done = waiting.publish()
-    assert (done.had_turn, done.attempts, 3 < waiting.waited < 4) == (True, 1, True)
+    assert (done.had_lease, done.attempts, 3 < waiting.waited < 4) == (True, 1, True)
     assert list(system.listed()) == ["a:r:amd64:default"]
 
 
 def test_a_mark_that_ran_out_is_taken_over(system: System) -> None:
     waiting = Waiting(system, 5)
-    assert waiting.publish().had_turn
+    assert waiting.publish().had_lease
     assert 5 <= waiting.waited < 6
     assert MARK not in system.store.objects
 
 
 def test_who_waited_long_enough_goes_on_without_a_mark(system: System) -> None:
     waiting = Waiting(system, 300)
-    done = waiting.publish(turn_s=2.0)
-    assert (done.had_turn, waiting.waited) == (False, 2.0)
+    done = waiting.publish(lease_wait_s=2.0)
+    assert (done.had_lease, waiting.waited) == (False, 2.0)
     assert list(system.listed()) == ["a:r:amd64:default"]
     assert MARK in system.store.objects  # it is the other one's
 
 
-@pytest.mark.parametrize(("left_s", "turn_s"), [(900, 20.0), (60, 15.0), (4, 1.0)])
-def test_a_turn_leaves_time_to_publish(left_s: float, turn_s: float) -> None:
-    assert turn_seconds(left_s) == turn_s
+@pytest.mark.parametrize(("left_s", "lease_wait_s"), [(900, 20.0), (60, 15.0), (4, 1.0)])
+def test_a_turn_leaves_time_to_publish(left_s: float, lease_wait_s: float) -> None:
+    assert lease_wait_seconds(left_s) == lease_wait_s

@@ -23,7 +23,7 @@ def catalog_of(products: int, versions: int) -> tuple[System, str]:
         for number in range(versions - (path == changed)):
             version = f"{path}/202611{number + 1:02d}_10:00"
             system.upload(version, images.split_image(seed=version))
-            system.settle(version)
+            system.ingest(version)
     system.publish(*map(parse_product, paths))
     return system, changed
 
@@ -47,10 +47,10 @@ def upload_one_more(system: System, product: str) -> str:
 def test_a_changed_version_costs_as_many_requests_whatever_the_catalogs_size(products: int, versions: int) -> None:
     system, product = catalog_of(products, versions)
     path = upload_one_more(system, product)
-    assert system.settle(path).outcome == "recorded"
+    assert system.ingest(path).outcome == "recorded"
     # Each open is a HEAD; the ranged GETs of its body come on top, one for each part.
     assert calls(system) == {"read": 3, "list": 3, "create": 2, "delete": 1, "open": 3}
-    assert system.settle(path).outcome == "unchanged"
+    assert system.ingest(path).outcome == "unchanged"
     assert calls(system) == {"read": 1, "list": 1}, "each further notice"
     (done,) = system.publish(parse_product(product))
     first = int(versions == 1)  # of its product: the index changes too

@@ -7,7 +7,7 @@ import pytest
 
 from imageserver.errors import CatalogBusy, CatalogDamaged, OutOfTime
 from imageserver.format.keys import parse_version
-from imageserver.operations.ingest import Settled, settle
+from imageserver.operations.ingest import Ingested, ingest
 from imageserver.versions import records
 from imageserver.versions.records import Fault, Reason, Record
 from tests.support import images
@@ -32,15 +32,15 @@ def sentences(system: System, path: str = PATH) -> str:
     return "\n".join(reason.sentence for reason in record(system, path).reasons)
 
 
-def settled(system: System, files: dict[str, bytes]) -> Settled:
+def ingested(system: System, files: dict[str, bytes]) -> Ingested:
     system.upload(PATH, files)
-    return system.settle(PATH)
+    return system.ingest(PATH)
 
 
 def test_a_split_image_is_sound_and_each_byte_was_read_once(system: System) -> None:
     files = images.split_image()
-    done = settled(system, files)
-    assert record(system).state == "sound"
+    done = ingested(system, files)
+    assert record(system).state == "complete"
     assert record(system).files["rootfs.squashfs"].combined == {
         images.sha256_hex(files["lxd.tar.xz"]): images.sha256_hex(*files.values())
     }
@@ -49,68 +49,68 @@ def test_a_split_image_is_sound_and_each_byte_was_read_once(system: System) -> N
 
 def test_a_root_without_metadata_is_not_read_yet_and_then_once(system: System) -> None:
     files = images.split_image()
-    settled(system, {"rootfs.squashfs": files["rootfs.squashfs"]})
+    ingested(system, {"rootfs.squashfs": files["rootfs.squashfs"]})
     assert record(system).state == "incomplete"
     assert "waits for its metadata: upload lxd.tar.xz or incus.tar.xz" in sentences(system)
     assert system.store.bytes_read == {}
-    settled(system, {"lxd.tar.xz": files["lxd.tar.xz"]})
-    assert record(system).state == "sound"
+    ingested(system, {"lxd.tar.xz": files["lxd.tar.xz"]})
+    assert record(system).state == "complete"
     assert system.store.bytes_read[ROOT] == len(files["rootfs.squashfs"])
 
 
 def test_metadata_alone_waits_for_a_root(system: System) -> None:
-    settled(system, {"lxd.tar.xz": images.metadata_tarball()})
+    ingested(system, {"lxd.tar.xz": images.metadata_tarball()})
     assert record(system).state == "incomplete"
     assert "waits for a root: upload rootfs.squashfs" in sentences(system)
 
 
 def test_a_second_root_that_comes_later_is_the_only_thing_read(system: System) -> None:
-    settled(system, images.split_image())
+    ingested(system, images.split_image())
     before = dict(system.store.bytes_read)
-    settled(system, {"disk.qcow2": images.qcow2()})
+    ingested(system, {"disk.qcow2": images.qcow2()})
     assert system.store.bytes_read[ROOT] == before[ROOT]
     assert set(record(system).files) == {"lxd.tar.xz", "rootfs.squashfs", "disk.qcow2"}
-    assert record(system).state == "sound"
+    assert record(system).state == "complete"
 
 
 def test_nothing_new_writes_nothing(system: System) -> None:
-    settled(system, images.split_image())
+    ingested(system, images.split_image())
     writes = len([call for call in system.store.log if call[0] in ("create", "replace")])
-    assert system.settle(PATH).outcome == "unchanged"
+    assert system.ingest(PATH).outcome == "unchanged"
     assert len([call for call in system.store.log if call[0] in ("create", "replace")]) == writes
 
 
 def test_an_empty_folder_that_was_never_seen_leaves_no_record(system: System) -> None:
-    system.settle(PATH)
+    system.ingest(PATH)
     assert system.store.objects == {}
 
 
 def test_a_folder_that_was_emptied_leaves_a_record_that_says_so(system: System) -> None:
-    settled(system, images.split_image())
+    ingested(system, images.split_image())
     for file in images.split_image():
         system.store.remove(f"{PATH}/{file}")
-    system.settle(PATH)
-    assert record(system).state == "gone"
+    system.ingest(PATH)
+    assert record(system).state == "empty"
 
 
 def test_new_metadata_reads_the_root_again_for_its_combined_sha256(system: System) -> None:
-    settled(system, images.split_image())
+    ingested(system, images.split_image())
     metadata = images.metadata_tarball(serial="new")
-    settled(system, {"lxd.tar.xz": metadata})
+    ingested(system, {"lxd.tar.xz": metadata})
     combined = images.sha256_hex(metadata, images.squashfs())
     assert record(system).files["rootfs.squashfs"].combined[images.sha256_hex(metadata)] == combined
-    assert record(system).state == "sound"
+    assert record(system).state == "complete"
 
 
 def test_an_overwritten_root_is_off_the_list_while_it_is_read(system: System) -> None:
-    settled(system, images.split_image(seed="old"))
+    ingested(system, images.split_image(seed="old"))
     states: list[str] = []
     system.store.on = lambda method, key: (
         states.append(record(system).state) if (method, key) == ("chunk", ROOT) else None
     )
-    settled(system, {"rootfs.squashfs": images.squashfs("new")})
+    ingested(system, {"rootfs.squashfs": images.squashfs("new")})
     assert set(states) == {"incomplete"}
-    assert record(system).state == "sound"
+    assert record(system).state == "complete"
     assert record(system).files["rootfs.squashfs"].sha256 == images.sha256_hex(images.squashfs("new"))
 
 
@@ -175,64 +175,64 @@ REFUSED: dict[str, tuple[dict[str, bytes], str, str, Fault]] = {
 def test_bad_files_are_refused_with_a_reason(
     system: System, files: dict[str, bytes], file: str, says: str, fault: Fault
 ) -> None:
-    done = settled(system, images.split_image() | files)
+    done = ingested(system, images.split_image() | files)
     (reason,) = [reason for reason in record(system).reasons if reason.kind == "refused"]
     assert reason.file == file
     assert says in reason.sentence
     assert reason.sentence.startswith((file, repr(file)))
     assert reason.fault == fault
     assert done.new_faults == [fault]
-    assert settled(system, {"notes.txt": b"another look at it"}).new_faults == []
+    assert ingested(system, {"notes.txt": b"another look at it"}).new_faults == []
 
 
 @pytest.mark.parametrize("name", ["no qcow2", "no tar root", "no unified", "no delta", "two roots"])
 def test_a_refused_file_takes_nothing_else_of_its_version_away(system: System, name: str) -> None:
-    settled(system, images.split_image() | REFUSED[name][0])
-    assert record(system).state == "sound"
+    ingested(system, images.split_image() | REFUSED[name][0])
+    assert record(system).state == "complete"
 
 
 def test_a_version_with_only_refused_files_is_refused_and_heals(system: System) -> None:
-    settled(system, images.split_image() | {"lxd.tar.xz": b"nonsense"})
+    ingested(system, images.split_image() | {"lxd.tar.xz": b"nonsense"})
     assert record(system).state == "refused"
-    settled(system, images.split_image())
-    assert record(system).state == "sound"
+    ingested(system, images.split_image())
+    assert record(system).state == "complete"
     assert record(system).reasons == ()
 
 
 def test_content_encoding_is_refused_and_a_copy_in_place_without_it_heals(system: System) -> None:
     system.upload(PATH, images.split_image())
     system.store.put(ROOT, images.squashfs(), content_encoding="gzip")
-    system.settle(PATH)
+    system.ingest(PATH)
     assert "`Content-Encoding: gzip`, expected none" in sentences(system)
     assert [reason.fault for reason in record(system).reasons] == ["encoded"]
     system.store.put(ROOT, images.squashfs())  # the same bytes, so the same ETag
-    system.settle(PATH)
-    assert record(system).state == "sound"
+    system.ingest(PATH)
+    assert record(system).state == "complete"
 
 
 def test_a_file_above_the_limit_is_refused_unread() -> None:
     system = System(max_bytes=5000)
-    settled(system, images.split_image() | {"disk.qcow2": images.qcow2(size_bytes=6000)})
+    ingested(system, images.split_image() | {"disk.qcow2": images.qcow2(size_bytes=6000)})
     assert "has 6,000 bytes, expected at most 5,000" in sentences(system)
     assert [reason.fault for reason in record(system).reasons] == ["too-large"]
     assert f"{PATH}/disk.qcow2" not in system.store.bytes_read
 
 
 def test_overrides_that_do_not_parse_are_reported_and_take_nothing_off_the_list(system: System) -> None:
-    settled(system, images.split_image() | {"metadata.json": b"{"})
-    assert record(system).state == "sound"
+    ingested(system, images.split_image() | {"metadata.json": b"{"})
+    assert record(system).state == "complete"
     assert "metadata.json: it is not JSON" in sentences(system)
 
 
 def test_a_huge_metadata_json_is_ignored_with_a_reason(system: System) -> None:
-    settled(system, images.split_image() | {"metadata.json": b" " * 10_000_000})
-    assert record(system).state == "sound"
+    ingested(system, images.split_image() | {"metadata.json": b" " * 10_000_000})
+    assert record(system).state == "complete"
     assert "has 10,000,000 bytes, expected at most 1,048,576" in sentences(system)
 
 
 def test_unknown_files_are_reported_and_not_read(system: System) -> None:
-    settled(system, images.split_image() | {"README (copy)": b"x", "sub/file": b"y", "": b""})
-    assert record(system).state == "sound"
+    ingested(system, images.split_image() | {"README (copy)": b"x", "sub/file": b"y", "": b""})
+    assert record(system).state == "complete"
     assert "README (copy) is no image file that clients know" in sentences(system)
     assert f"{PATH}/README (copy)" not in system.store.bytes_read
 
@@ -245,15 +245,15 @@ def test_a_lost_race_starts_from_fresh_reads_without_reading_images_again(system
     def winner(method: str, key: str) -> None:
         if (method, key) == ("create", RECORD):
             system.store.on = lambda *_: None
-            for claim in [key for key in system.store.objects if key.startswith("claims/")]:
+            for claim in [key for key in system.store.objects if key.startswith("leases/")]:
                 del system.store.objects[claim]
             system.store.put(f"{PATH}/disk.qcow2", images.qcow2())
-            other.settle(PATH)
+            other.ingest(PATH)
 
     system.store.on = winner
-    done = system.settle(PATH)
+    done = system.ingest(PATH)
     assert done.lost_races == 1
-    assert record(system).state == "sound"
+    assert record(system).state == "complete"
     assert set(record(system).files) == {"lxd.tar.xz", "rootfs.squashfs", "disk.qcow2"}
 
 
@@ -263,13 +263,13 @@ def test_two_workers_at_once_do_not_hash_a_root_twice(system: System) -> None:
 
     def second_worker(method: str, key: str) -> None:
         if (method, key) == ("chunk", ROOT) and not outcomes:
-            outcomes.append(System(store=system.store).settle(PATH).outcome)
+            outcomes.append(System(store=system.store).ingest(PATH).outcome)
 
     system.store.on = second_worker
-    system.settle(PATH)
-    assert outcomes == ["claimed by another"]
+    system.ingest(PATH)
+    assert outcomes == ["leased by another worker"]
     assert system.store.bytes_read[ROOT] == len(images.squashfs())
-    assert record(system).state == "sound"
+    assert record(system).state == "complete"
 
 
 def test_a_file_that_arrives_while_another_worker_has_the_claim_is_not_missed(system: System) -> None:
@@ -279,19 +279,19 @@ def test_a_file_that_arrives_while_another_worker_has_the_claim_is_not_missed(sy
     def upload_meanwhile(method: str, key: str) -> None:
         if (method, key) == ("chunk", ROOT) and not late:
             system.store.put(f"{PATH}/disk.qcow2", images.qcow2())
-            late.append(System(store=system.store).settle(PATH).outcome)
+            late.append(System(store=system.store).ingest(PATH).outcome)
 
     system.store.on = upload_meanwhile
-    system.settle(PATH)
-    assert late == ["claimed by another"]
+    system.ingest(PATH)
+    assert late == ["leased by another worker"]
     assert record(system).files["disk.qcow2"].sha256 == images.sha256_hex(images.qcow2())
 
 
 def test_a_claim_of_a_dead_worker_runs_out(system: System) -> None:
     system.upload(PATH, images.split_image())
-    system.store.put(f"claims/{PATH}.json", json.dumps({"until": "2026-11-23T09:00:00+00:00"}).encode())
-    assert system.settle(PATH).outcome == "recorded"
-    assert [key for key in system.store.objects if key.startswith("claims/")] == []
+    system.store.put(f"leases/{PATH}.json", json.dumps({"until": "2026-11-23T09:00:00+00:00"}).encode())
+    assert system.ingest(PATH).outcome == "recorded"
+    assert [key for key in system.store.objects if key.startswith("leases/")] == []
 
 
 def test_an_object_that_changes_while_it_is_read_is_looked_at_again(system: System) -> None:
@@ -303,7 +303,7 @@ def test_an_object_that_changes_while_it_is_read_is_looked_at_again(system: Syst
             system.store.put(ROOT, images.squashfs("new"))
 
     system.store.on = overwrite
-    system.settle(PATH)
+    system.ingest(PATH)
     assert record(system).files["rootfs.squashfs"].sha256 == images.sha256_hex(images.squashfs("new"))
 
 
@@ -317,14 +317,14 @@ def test_losing_every_race_is_said_and_left_for_redelivery(system: System) -> No
 
     system.store.on = always
     with pytest.raises(CatalogBusy, match="10 attempts lost"):
-        system.settle(PATH)
+        system.ingest(PATH)
 
 
 def test_an_unreadable_record_is_never_taken_for_absent(system: System) -> None:
     system.upload(PATH, images.split_image())
     system.store.put(RECORD, b"{torn")
-    with pytest.raises(CatalogDamaged, match=r"is not a record.*delete it and sweep"):
-        system.settle(PATH)
+    with pytest.raises(CatalogDamaged, match=r"is not a record.*delete it and reconcile"):
+        system.ingest(PATH)
     assert system.store.objects[RECORD].body == b"{torn"
 
 
@@ -343,11 +343,11 @@ def test_a_version_too_large_for_the_rest_of_a_run_is_left_to_another(system: Sy
     system.upload(PATH, files)
     size = sum(map(len, files.values()))
     with pytest.raises(OutOfTime, match=f"{PATH} has {size:,} bytes to read"):
-        settle(parse_version(PATH), replace(system.tools, budget_bytes=size - 1))
+        ingest(parse_version(PATH), replace(system.tools, budget_bytes=size - 1))
     assert system.store.bytes_read == {}
-    settle(parse_version(PATH), replace(system.tools, budget_bytes=size))
-    assert record(system).state == "sound"
-    settle(parse_version(PATH), replace(system.tools, budget_bytes=0))  # nothing is left to read
+    ingest(parse_version(PATH), replace(system.tools, budget_bytes=size))
+    assert record(system).state == "complete"
+    ingest(parse_version(PATH), replace(system.tools, budget_bytes=0))  # nothing is left to read
 
 
 def test_saving_in_between_is_no_lost_race(system: System, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -355,5 +355,5 @@ def test_saving_in_between_is_no_lost_race(system: System, monkeypatch: pytest.M
     roots = {f"rootfs.2026110{day}_10:00.vcdiff": images.vcdiff(str(day)) for day in range(1, 10)}
     system.upload(PATH, images.split_image() | roots | {f"disk.{name[7:]}": body for name, body in roots.items()})
     pauses: list[float] = []
-    settle(parse_version(PATH), replace(system.tools, pause=pauses.append))
-    assert (record(system).state, pauses) == ("sound", [])
+    ingest(parse_version(PATH), replace(system.tools, pause=pauses.append))
+    assert (record(system).state, pauses) == ("complete", [])

@@ -271,7 +271,7 @@ def test_a_withdrawal_that_loses_a_race_starts_again_from_fresh_facts(system: Sy
         if method == "replace" and not raced:
             raced.append(key)
             system.upload(PATH, {"disk.qcow2": images.qcow2()})
-            system.settle(PATH)
+            system.ingest(PATH)
 
     system.store.on = digest_is_faster
     withdraw.withdraw(system.store, VERSION, START, 24, pause)
@@ -297,7 +297,7 @@ def test_digest_that_lost_to_a_withdrawal_does_not_undo_it(system: System) -> No
 
     system.upload(PATH, {"disk.qcow2": images.qcow2()})
     system.store.on = withdrawn_meanwhile
-    system.settle(PATH)
+    system.ingest(PATH)
     record = records.decode(system.store.objects[VERSION.record_key].body, VERSION.record_key)
     assert record.files["rootfs.squashfs"].withdrawn
     assert record.files["disk.qcow2"].sha256
@@ -323,23 +323,23 @@ def test_a_refused_version_with_a_new_upload_is_not_refused_any_more(system: Sys
     path = f"{VERSION.product.path}/20261125_10:00"
     system.upload(path, {"lxd.tar.xz": b"nonsense"})
     system.catch_up()
-    assert (told(system, path).status, status.is_settled(told(system, path))) == ("refused", True)
+    assert (told(system, path).status, status.is_terminal(told(system, path))) == ("refused", True)
     system.upload(path, images.split_image(seed="mended"))
-    assert (told(system, path).status, status.is_settled(told(system, path))) == ("incomplete", False)
+    assert (told(system, path).status, status.is_terminal(told(system, path))) == ("incomplete", False)
     system.catch_up()
     assert told(system, path).status == "published"
 
 
 def test_a_published_version_with_a_new_file_is_published_and_not_settled(system: System) -> None:
     system.upload(PATH, {"disk.qcow2": images.qcow2()})
-    assert (told(system).status, status.is_settled(told(system))) == ("published", False)
+    assert (told(system).status, status.is_terminal(told(system))) == ("published", False)
     assert told(system).reasons[-1].sentence == "disk.qcow2 has arrived and is about to be looked at"
 
 
 def test_a_sound_version_is_incomplete_until_it_is_listed() -> None:
     system = System()
     system.upload(PATH, images.split_image())
-    system.settle(PATH)
+    system.ingest(PATH)
     assert told(system).status == "incomplete"
     assert "is sound and about to be listed" in told(system).reasons[0].sentence
     system.publish(VERSION.product)
@@ -349,20 +349,20 @@ def test_a_sound_version_is_incomplete_until_it_is_listed() -> None:
 
 def test_a_new_file_of_a_listed_version_waits_until_the_catalog_has_it(system: System) -> None:
     system.upload(PATH, {"disk.qcow2": images.qcow2()})
-    system.settle(PATH)
-    assert (told(system).status, status.is_settled(told(system))) == ("published", False)
+    system.ingest(PATH)
+    assert (told(system).status, status.is_terminal(told(system))) == ("published", False)
     assert told(system).reasons[-1].sentence == "disk.qcow2 is sound and about to be listed"
     system.publish(VERSION.product)
-    assert status.is_settled(told(system))
+    assert status.is_terminal(told(system))
 
 
 def test_new_content_of_a_listed_file_waits_until_the_catalog_has_its_digest(system: System) -> None:
     """Whatever publish has seen of it meanwhile: here it has seen nothing."""
     system.upload(PATH, {"rootfs.squashfs": images.squashfs("another")})
-    system.settle(PATH)
+    system.ingest(PATH)
     assert told(system).reasons[-1].sentence == "rootfs.squashfs is sound and about to be listed"
     system.publish(VERSION.product)
-    assert status.is_settled(told(system))
+    assert status.is_terminal(told(system))
 
 
 def test_a_root_that_another_product_lists_is_not_waited_for(system: System) -> None:
@@ -371,7 +371,7 @@ def test_a_root_that_another_product_lists_is_not_waited_for(system: System) -> 
     metadata = system.store.objects[f"{PATH}/lxd.tar.xz"].body
     system.upload(first, {"lxd.tar.xz": metadata, "disk.qcow2": images.qcow2("shared")})
     system.catch_up()
-    assert (told(system).status, status.is_settled(told(system))) == ("published", True)
+    assert (told(system).status, status.is_terminal(told(system))) == ("published", True)
     assert any("the same image as one that alpine:edge:amd64:default lists" in r.sentence for r in told(system).reasons)
 
 

@@ -36,12 +36,12 @@ def look(store: Store, catalogs: Catalogs, version: VersionId) -> VersionStatus 
     }
     if record is None or not record.files:
         return with_arrivals(VersionStatus(path=version.path, status="incomplete"), fresh) if fresh else None
-    if record.state != "sound":
+    if record.state != "complete":
         return with_arrivals(told(record), fresh)
     return with_arrivals(shown(record, catalogs.products(version.product.stream)), fresh)
 
 
-def is_settled(found: VersionStatus) -> bool:
+def is_terminal(found: VersionStatus) -> bool:
     """Whether nothing is expected to change by itself any more; a reason about no file waits for its publisher."""
     waiting = [reason for reason in found.reasons if reason.kind == "waiting" and reason.file]
     return found.status != "incomplete" and not waiting
@@ -52,12 +52,12 @@ def hold_s(found: VersionStatus | None, now: datetime) -> float:
 
     while that is long, every publisher waits, and holding all of them would take hundreds of the account's runs.
     """
-    return LONGEST_HOLD_S if found is None or is_settled(found) or _age_s(found, now) < FRESH_S else SHORT_HOLD_S
+    return LONGEST_HOLD_S if found is None or is_terminal(found) or _age_s(found, now) < FRESH_S else SHORT_HOLD_S
 
 
 def ask_again_s(found: VersionStatus, now: datetime) -> int:
     """After how many seconds to ask again: half of what it has waited already; 0 when nothing is waited for."""
-    if is_settled(found):
+    if is_terminal(found):
         return 0
     age_s = _age_s(found, now)
     return 1 if age_s < FRESH_S else int(min(age_s / 2, LONGEST_REST_S))
@@ -138,8 +138,8 @@ def shown(record: Record, products: Products) -> VersionStatus:
 def _not_yet_listed(record: Record, entry: documents.Version, held: set[str]) -> list[Reason]:
     """Files that the record has and the catalog does not, or under the digest of an earlier upload."""
     listed = {item.path.rpartition("/")[2]: item.sha256 for item in entry.items.values()}
-    verdict = records.judge(record)
-    wanted = ({*verdict.roots.values(), verdict.unified} - held - {""}) | (listed.keys() & record.files.keys())
+    assessment = records.assess(record)
+    wanted = ({*assessment.roots.values(), assessment.unified} - held - {""}) | (listed.keys() & record.files.keys())
     late = sorted(file for file in wanted if listed.get(file) != record.files[file].sha256)
     return [Reason(file, "waiting", f"{file} is sound and about to be listed") for file in late]
 

@@ -13,7 +13,7 @@ from imageserver.api import multipart, problems
 from imageserver.api.permissions import Rights
 from imageserver.api.problems import Problem
 from imageserver.api.schema import BatchAnswer, BatchRequest, FileRequest, Multipart, PartPlan, Present, Signed, Single
-from imageserver.errors import RejectedUpload
+from imageserver.errors import InvalidUpload
 from imageserver.format import file_kinds
 from imageserver.format.file_kinds import Role
 from imageserver.format.keys import ImageKey, VersionId, parse_key, parse_version
@@ -29,7 +29,7 @@ _R = TypeVar("_R")
 
 
 @dataclass(frozen=True, slots=True)
-class Office:
+class UploadService:
     """What handing out uploads needs from around it."""
 
     store: S3Uploads
@@ -47,21 +47,21 @@ class _Folder:
     listed: Mapping[str, FileFacts]
 
 
-def sign_one(office: Office, caller: str, request: FileRequest) -> Single | Multipart:
+def sign_one(service: UploadService, caller: str, request: FileRequest) -> Single | Multipart:
     """The answer for one file; Problem if it may not be sent."""
-    image = _checked(office, caller, request)
-    return _signed(office, image, request, _condition(office, image, _look(office, image.version)))
+    image = _checked(service, caller, request)
+    return _signed(service, image, request, _condition(service, image, _look(service, image.version)))
 
 
-def sign_batch(office: Office, caller: str, request: BatchRequest) -> BatchAnswer:
+def sign_batch(service: UploadService, caller: str, request: BatchRequest) -> BatchAnswer:
     """The answer for the files of a version; one Problem with all refusals if any of them may not be sent."""
     version = _parsed(parse_version, request.version)
-    images = _each(lambda file: _checked(office, caller, file), _files(version, request))
+    images = _each(lambda file: _checked(service, caller, file), _files(version, request))
     _check_batch([(image.file, file) for image, file in images])
-    folder = _look(office, version)
-    decided = _each(lambda pair: _present(*pair, folder) or _condition(office, pair[0], folder), images)
+    folder = _look(service, version)
+    decided = _each(lambda pair: _present(*pair, folder) or _condition(service, pair[0], folder), images)
     uploads = [
-        decision if isinstance(decision, Present) else _signed(office, image, file, decision)
+        decision if isinstance(decision, Present) else _signed(service, image, file, decision)
         for decision, (image, file) in decided
     ]
     return BatchAnswer(version=version.path, uploads=uploads)
@@ -119,18 +119,18 @@ def _each(decide: Callable[[_T], _R], wanted: Iterable[_T]) -> list[tuple[_R, _T
 def _parsed(parse: Callable[[str], _R], path: str) -> _R:
     try:
         return parse(path)
-    except RejectedUpload as refusal:
+    except InvalidUpload as refusal:
         raise Problem(problems.REFUSED, str(refusal)) from refusal
 
 
-def _checked(office: Office, caller: str, request: FileRequest) -> ImageKey:
+def _checked(service: UploadService, caller: str, request: FileRequest) -> ImageKey:
     """The key of a file that its name, size and caller do not speak against."""
     image = _parsed(parse_key, request.path)
-    allowed(office.rights, caller, image.key)
+    allowed(service.rights, caller, image.key)
     if file_kinds.classify(image.file).role is Role.OTHER:
         raise Problem(problems.REFUSED, f"{image.file} {records.UNKNOWN_FILE}")
     declared = FileFacts(etag="", size_bytes=request.size, modified="")
-    if refusal := examine.refuse_unread(image.file, declared, "", office.max_bytes).refusal:
+    if refusal := examine.refuse_unread(image.file, declared, "", service.max_bytes).refusal:
         raise Problem(problems.REFUSED, f"{image.file} {refusal}")
     if request.multipart is False and request.size > multipart.LARGEST_SINGLE_BYTES:
         raise Problem(
@@ -142,8 +142,8 @@ def _checked(office: Office, caller: str, request: FileRequest) -> ImageKey:
     return image
 
 
-def _look(office: Office, version: VersionId) -> _Folder:
-    seen = office.store.read(version.record_key)
+def _look(service: UploadService, version: VersionId) -> _Folder:
+    seen = service.store.read(version.record_key)
     record = records.decode(seen.body, version.record_key) if seen else None
     if record and record.withdrawn:
         raise Problem(
@@ -151,7 +151,7 @@ def _look(office: Office, version: VersionId) -> _Folder:
             f"{version.path} is withdrawn and will be deleted after {record.withdrawn.delete_after}; "
             "restore it first, or upload under the name of another version",
         )
-    return _Folder(record, listing.listed(office.store, version))
+    return _Folder(record, listing.listed(service.store, version))
 
 
 def _present(image: ImageKey, request: FileRequest, folder: _Folder) -> Present | None:
@@ -181,10 +181,10 @@ def _refused(folder: _Folder, file: str, facts: FileFacts | None) -> bool:
     return file in refused or (file == "SHA256SUMS" and bool(refused))
 
 
-def _condition(office: Office, image: ImageKey, folder: _Folder) -> dict[str, str]:
+def _condition(service: UploadService, image: ImageKey, folder: _Folder) -> dict[str, str]:
     """The header that keeps whoever has the URL from replacing what is published."""
     there = folder.listed.get(image.file)
-    if office.allow_overwrites:
+    if service.allow_overwrites:
         return {}
     if there is None:
         return {"If-None-Match": "*"}
@@ -199,30 +199,34 @@ def _condition(office: Office, image: ImageKey, folder: _Folder) -> dict[str, st
     )
 
 
-def _signed(office: Office, image: ImageKey, request: FileRequest, condition: Mapping[str, str]) -> Single | Multipart:
+def _signed(
+    service: UploadService, image: ImageKey, request: FileRequest, condition: Mapping[str, str]
+) -> Single | Multipart:
     sha256 = (request.sha256 or "").lower()
     if multipart.in_parts(request.size, request.multipart):
-        return _multipart(office, image, request, condition)
+        return _multipart(service, image, request, condition)
     headers = {"Content-Length": str(request.size), "Content-Type": CONTENT_TYPE, **condition}
     if sha256:
         headers["x-amz-checksum-sha256"] = base64.b64encode(bytes.fromhex(sha256)).decode()
     return Single(
         path=image.key,
         size=request.size,
-        url=office.store.sign("put_object", image.key, headers, multipart.SINGLE_LIFETIME_S),
+        url=service.store.sign("put_object", image.key, headers, multipart.SINGLE_LIFETIME_S),
         headers=headers,
-        expires_at=_after(office, multipart.SINGLE_LIFETIME_S),
+        expires_at=_after(service, multipart.SINGLE_LIFETIME_S),
     )
 
 
-def _multipart(office: Office, image: ImageKey, request: FileRequest, condition: Mapping[str, str]) -> Multipart:
+def _multipart(
+    service: UploadService, image: ImageKey, request: FileRequest, condition: Mapping[str, str]
+) -> Multipart:
     """A new multipart upload, or what is left of the one that the uploader began earlier."""
-    arrived = office.store.arrived(image.key, request.upload_id) if request.upload_id else None
+    arrived = service.store.arrived(image.key, request.upload_id) if request.upload_id else None
     begun = request.upload_id if arrived is not None else None
-    upload_id = begun or office.store.begin(image.key, (request.sha256 or "").lower())
+    upload_id = begun or service.store.begin(image.key, (request.sha256 or "").lower())
 
     def signed(operation: str, method: str, headers: dict[str, str], unsigned: dict[str, str]) -> Signed:
-        url = office.store.sign(operation, image.key, headers, multipart.PARTS_LIFETIME_S, UploadId=upload_id)
+        url = service.store.sign(operation, image.key, headers, multipart.PARTS_LIFETIME_S, UploadId=upload_id)
         return Signed(method=method, url=url, headers=headers | unsigned)
 
     whole = {**condition, "x-amz-mp-object-size": str(request.size)}
@@ -231,24 +235,28 @@ def _multipart(office: Office, image: ImageKey, request: FileRequest, condition:
         size=request.size,
         upload_id=upload_id,
         part_size=multipart.part_bytes(request.size),
-        parts=[_part(office, image, upload_id, part, arrived or {}) for part in multipart.parts(request.size)],
+        parts=[_part(service, image, upload_id, part, arrived or {}) for part in multipart.parts(request.size)],
         complete=signed("complete_multipart_upload", "POST", whole, {"Content-Type": "application/xml"}),
         abort=signed("abort_multipart_upload", "DELETE", {}, {}),
-        expires_at=_after(office, multipart.PARTS_LIFETIME_S),
+        expires_at=_after(service, multipart.PARTS_LIFETIME_S),
     )
 
 
 def _part(
-    office: Office, image: ImageKey, upload_id: str, part: multipart.Part, arrived: Mapping[int, tuple[int, str]]
+    service: UploadService,
+    image: ImageKey,
+    upload_id: str,
+    part: multipart.Part,
+    arrived: Mapping[int, tuple[int, str]],
 ) -> PartPlan:
     """The URL of a part, or its ETag if it has arrived in full."""
     size, etag = arrived.get(part.number, (0, ""))
     if size == part.size:
         return PartPlan(number=part.number, offset=part.offset, size=part.size, etag=etag)
     length, about = {"Content-Length": str(part.size)}, {"UploadId": upload_id, "PartNumber": part.number}
-    url = office.store.sign("upload_part", image.key, length, multipart.PARTS_LIFETIME_S, **about)
+    url = service.store.sign("upload_part", image.key, length, multipart.PARTS_LIFETIME_S, **about)
     return PartPlan(number=part.number, offset=part.offset, size=part.size, url=url)
 
 
-def _after(office: Office, seconds: int) -> str:
-    return (office.now + timedelta(seconds=seconds)).isoformat(timespec="seconds")
+def _after(service: UploadService, seconds: int) -> str:
+    return (service.now + timedelta(seconds=seconds)).isoformat(timespec="seconds")

@@ -1,4 +1,4 @@
-"""What CloudFront must forget when a path gets other bytes, or none.
+"""What CloudFront must invalidate when a path gets other bytes, or none.
 
 Images are cached for a year. A path that has held other bytes is invalidated before the catalog lists it
 with its new digest, and the catalog waits until that is done: no client is ever given old bytes under a new
@@ -21,16 +21,16 @@ if TYPE_CHECKING:
     from mypy_boto3_cloudfront.type_defs import InvalidationBatchTypeDef, InvalidationTypeDef
 
 _ASK_EVERY_S: Final = 2
-_SINGLY: Final = 1000  # CloudFront takes 3,000 paths in progress; above this whole streams are forgotten
+_SINGLY: Final = 1000  # CloudFront takes 3,000 paths in progress; above this whole streams are invalidated
 
-Forget = Callable[[Sequence[str]], None]
+Invalidate = Callable[[Sequence[str]], None]
 
 
-def nothing_to_forget(_keys: Sequence[str]) -> None:
+def no_invalidation(_keys: Sequence[str]) -> None:
     """For a server without an edge."""
 
 
-def forget(
+def invalidate(
     client: CloudFrontClient,
     distribution: str,
     keys: Sequence[str],
@@ -41,19 +41,19 @@ def forget(
 
     StorageUnavailable when CloudFront does not answer or is not done in `patience_s`.
     """
-    asked, waited = ask(client, distribution, keys, pause, patience_s), 0.0
+    asked, waited = request_invalidation(client, distribution, keys, pause, patience_s), 0.0
     while asked["Status"] != "Completed":
         if waited >= patience_s:
-            raise StorageUnavailable(f"the edge has not forgotten {len(keys)} paths within {waited:.0f} s")
+            raise StorageUnavailable(f"the edge has not invalidated {len(keys)} paths within {waited:.0f} s")
         pause(_ASK_EVERY_S)
         waited += _ASK_EVERY_S
         try:
             asked = client.get_invalidation(DistributionId=distribution, Id=asked["Id"])["Invalidation"]
         except (ClientError, BotoCoreError) as error:
-            raise StorageUnavailable(f"the edge does not say whether it has forgotten {keys[0]}: {error}") from error
+            raise StorageUnavailable(f"the edge does not say whether it has invalidated {keys[0]}: {error}") from error
 
 
-def ask(
+def request_invalidation(
     client: CloudFrontClient,
     distribution: str,
     keys: Sequence[str],
@@ -68,7 +68,7 @@ def ask(
     paths = sorted({"/" + quote(key, safe="/:~") for key in keys})
     if len(paths) > _SINGLY:
         paths = sorted({f"/{key.split('/')[0]}/*" for key in keys})
-    # Always a new reference: one that was used before would give the old invalidation back and forget nothing.
+    # Always a new reference: one that was used before would give the old invalidation back and invalidate nothing.
     batch: InvalidationBatchTypeDef = {
         "Paths": {"Quantity": len(paths), "Items": paths},
         "CallerReference": str(uuid.uuid4()),
@@ -82,7 +82,7 @@ def ask(
                 pause(_ASK_EVERY_S)
                 waited += _ASK_EVERY_S
                 continue
-            raise StorageUnavailable(f"the edge was not told to forget {', '.join(paths)}: {error}") from error
+            raise StorageUnavailable(f"the edge was not told to invalidate {', '.join(paths)}: {error}") from error
 
 
 def _too_many(error: Exception) -> bool:

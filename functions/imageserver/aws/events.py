@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import quote, unquote_plus
 
 
-class UnreadableNotice(ValueError):
+class UnreadableEvent(ValueError):
     """A message that no release of ours can read; it belongs into the dead-letter queue."""
 
 
@@ -21,10 +21,10 @@ def keys(body: str) -> list[str]:
             return []
         return [unquote_plus(record["s3"]["object"]["key"]) for record in message["Records"]]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UnreadableNotice(f"expected an S3 event notification, found {body[:200]!r} ({error!r})") from error
+        raise UnreadableEvent(f"expected an S3 event notification, found {body[:200]!r} ({error!r})") from error
 
 
-def notice(bucket: str, key: str) -> str:
+def message(bucket: str, key: str) -> str:
     """A message that asks to look at a key again."""
     s3 = {"bucket": {"name": bucket}, "object": {"key": quote(key)}}
-    return json.dumps({"Records": [{"eventSource": "simplestreams", "eventName": "Sweep:Look", "s3": s3}]})
+    return json.dumps({"Records": [{"eventSource": "simplestreams", "eventName": "Reconcile:Ingest", "s3": s3}]})

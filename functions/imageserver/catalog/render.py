@@ -1,7 +1,7 @@
 """The fold: records of products -> a stream's products document, the index, and what is not listed.
 
 Everything here is a pure function of the records. A product is rendered from its own records; what two
-products may not share (a fingerprint, an alias of one architecture) is settled over the whole document by
+products may not share (a fingerprint, an alias of one architecture) is ingested over the whole document by
 rules that do not depend on who came first:
 
 - a fingerprint is listed once: by the first product by name, there by the newest version;
@@ -26,7 +26,7 @@ from imageserver.format.file_kinds import ALL_CLIENTS
 from imageserver.format.keys import ProductId, version_form, version_moment
 from imageserver.inspection.metadata import Overrides
 from imageserver.versions import records
-from imageserver.versions.records import Record, Verdict
+from imageserver.versions.records import Assessment, Record
 
 _ITEM_ATTRIBUTES: Final = {field.encode_name: field.name for field in msgspec.structs.fields(Item)}
 _COMBINED_ATTRIBUTES: Final = [name for field, name in _ITEM_ATTRIBUTES.items() if field.startswith("combined_")]
@@ -46,16 +46,16 @@ class _Build:
 
     name: str
     record: Record
-    verdict: Verdict
+    assessment: Assessment
     fingerprints: dict[str, tuple[str, ...]]
 
     def without(self, file: str) -> "_Build":
         """The same version without one of its roots."""
         left = {f: v for f, v in self.fingerprints.items() if f != file}
-        roots = {ftype: f for ftype, f in self.verdict.roots.items() if f != file}
-        unified = "" if self.verdict.unified == file else self.verdict.unified
-        verdict = msgspec.structs.replace(self.verdict, roots=roots, unified=unified)
-        return _Build(self.name, self.record, verdict, left)
+        roots = {ftype: f for ftype, f in self.assessment.roots.items() if f != file}
+        unified = "" if self.assessment.unified == file else self.assessment.unified
+        assessment = msgspec.structs.replace(self.assessment, roots=roots, unified=unified)
+        return _Build(self.name, self.record, assessment, left)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +111,7 @@ def fold_unlisted(unlisted: Unlisted, changed: Mapping[ProductId, Sequence[Recor
     """What was uploaded and is not listed, with the products that changed brought up to date."""
     products = dict(unlisted.products)
     for product, versions in changed.items():
-        states: dict[str, str] = {record.id.version: records.judge(record).state for record in versions}
+        states: dict[str, str] = {record.id.version: records.assess(record).state for record in versions}
         states = {version: state for version, state in states.items() if state in ("incomplete", "refused")}
         if states:
             products[product.name] = states
@@ -132,15 +132,15 @@ def product_id(stream: str, name: str) -> ProductId:
 
 
 def _candidate(product: ProductId, versions: Sequence[Record], clients: Sequence[str]) -> _Candidate:
-    verdicts = {record.id.version: (record, records.judge(record)) for record in versions}
-    sound = {name: pair for name, pair in verdicts.items() if pair[1].state == "sound"}
+    assessments = {record.id.version: (record, records.assess(record)) for record in versions}
+    sound = {name: pair for name, pair in assessments.items() if pair[1].state == "complete"}
     form = _common_form(sound)
     builds = []
     withheld = []
     for name in sorted(sound, key=lambda name: (version_moment(name), name), reverse=True):
-        record, verdict = sound[name]
+        record, assessment = sound[name]
         if version_form(name) == form:
-            builds.append(_Build(name, record, verdict, _fingerprints(record, verdict, clients)))
+            builds.append(_Build(name, record, assessment, _fingerprints(record, assessment, clients)))
         else:
             withheld.append(Withheld(version=name, reason=_wrong_form(name, form)))
     return _Candidate(product, tuple(builds), tuple(withheld))
@@ -163,15 +163,15 @@ def _wrong_form(name: str, form: str) -> str:
     )
 
 
-def _fingerprints(record: Record, verdict: Verdict, clients: Sequence[str]) -> dict[str, tuple[str, ...]]:
+def _fingerprints(record: Record, assessment: Assessment, clients: Sequence[str]) -> dict[str, tuple[str, ...]]:
     """File of a root -> its fingerprint, or two when LXD and Incus have a metadata file each."""
-    metadata = {verdict.metadata[file_kinds.METADATA_FTYPES[client]] for client in clients if verdict.metadata}
+    metadata = {assessment.metadata[file_kinds.METADATA_FTYPES[client]] for client in clients if assessment.metadata}
     prints = {
         file: tuple(sorted({record.files[file].combined[record.files[meta].sha256] for meta in metadata}))
-        for file in verdict.roots.values()
+        for file in assessment.roots.values()
     }
-    if verdict.unified:
-        prints[verdict.unified] = (record.files[verdict.unified].sha256,)
+    if assessment.unified:
+        prints[assessment.unified] = (record.files[assessment.unified].sha256,)
     return prints
 
 
@@ -245,7 +245,7 @@ def _duplicate(product: str, version: str, file: str, fingerprint: str, holder: 
 
 def _product(candidate: _Candidate, clients: Sequence[str]) -> Product:
     product, newest = candidate.id, records.overrides(candidate.builds[0].record)
-    listed_roots = {build.name: frozenset(build.verdict.roots) for build in candidate.builds}
+    listed_roots = {build.name: frozenset(build.assessment.roots) for build in candidate.builds}
     versions = {build.name: _version(build, listed_roots, clients) for build in candidate.builds}
     return Product(
         aliases=",".join(_claims(product, newest.aliases)),
@@ -265,33 +265,33 @@ def _product(candidate: _Candidate, clients: Sequence[str]) -> Product:
 
 
 def _version(build: _Build, listed_roots: Mapping[str, frozenset[str]], clients: Sequence[str]) -> Version:
-    verdict = build.verdict
+    assessment = build.assessment
     listed: dict[str, Item] = {}
-    if verdict.roots:
+    if assessment.roots:
         for client in clients:
             ftype = file_kinds.METADATA_FTYPES[client]
             listed[ftype] = _metadata_item(build, ftype)
-    for ftype, file in verdict.roots.items():
+    for ftype, file in assessment.roots.items():
         listed[file] = _item(build, file, ftype)
-    if verdict.unified:
+    if assessment.unified:
         for client in clients:
             ftype = file_kinds.UNIFIED_FTYPES[client]
-            listed[ftype] = _item(build, verdict.unified, ftype)
-    for ftype, files in verdict.deltas.items():
+            listed[ftype] = _item(build, assessment.unified, ftype)
+    for ftype, files in assessment.deltas.items():
         for file in files:
             base = file_kinds.classify(file).delta_base
-            if ftype.removesuffix(".vcdiff") in verdict.roots.keys() & listed_roots.get(base, frozenset()):
+            if ftype.removesuffix(".vcdiff") in assessment.roots.keys() & listed_roots.get(base, frozenset()):
                 listed[file] = msgspec.structs.replace(_item(build, file, ftype), delta_base=base)
     overrides: Overrides = records.overrides(build.record)
     return Version(items=listed, label=overrides.label)
 
 
 def _metadata_item(build: _Build, ftype: str) -> Item:
-    file = build.verdict.metadata[ftype]
+    file = build.assessment.metadata[ftype]
     sha256 = build.record.files[file].sha256
     combined = {
         _ITEM_ATTRIBUTES[field]: build.record.files[root].combined[sha256]
-        for root_ftype, root in build.verdict.roots.items()
+        for root_ftype, root in build.assessment.roots.items()
         for field in file_kinds.combined_fields(root_ftype)
     }
     return msgspec.structs.replace(_item(build, file, ftype), **combined)
@@ -318,15 +318,15 @@ def _each_alias_once(
         for name in ids
     }
     owner = _owners(ids, claims, (product_id(stream, name) for name in _waiting(products, withheld)))
-    settled: dict[str, Product] = {}
+    ingested: dict[str, Product] = {}
     for name, product in ids.items():
         lost = {alias: held_by for alias in claims[name] if (held_by := owner[_arch(product), alias]) != name}
         kept = ",".join(alias for alias in claims[name] if alias not in lost)
         now = products[name]
-        settled[name] = now if kept == now.aliases else msgspec.structs.replace(now, aliases=kept)
+        ingested[name] = now if kept == now.aliases else msgspec.structs.replace(now, aliases=kept)
         others = tuple(w for w in withheld.get(name, ()) if not w.alias)
         withheld[name] = (*(_lost_alias(alias, held_by) for alias, held_by in sorted(lost.items())), *others)
-    return settled, {name: entries for name, entries in withheld.items() if entries}
+    return ingested, {name: entries for name, entries in withheld.items() if entries}
 
 
 def _waiting(products: Mapping[str, Product], withheld: Mapping[str, tuple[Withheld, ...]]) -> list[str]:

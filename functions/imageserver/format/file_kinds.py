@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from imageserver.errors import RejectedUpload
+from imageserver.errors import InvalidUpload
 from imageserver.format.keys import check_file, version_form
 
 
@@ -70,7 +70,7 @@ def classify(file: str) -> FileKind:
     """The kind of a file by its name; a name that means nothing to us, or that no URL can carry, has Role.OTHER."""
     try:
         check_file(file)
-    except RejectedUpload:
+    except InvalidUpload:
         return FileKind(Role.OTHER)
     return meant(file)
 
@@ -93,7 +93,7 @@ def meant(file: str) -> FileKind:
 
 
 def preference(file: str) -> tuple[bool, str]:
-    """Sort key that settles which of two files of one ftype is meant: distrobuilder's names come first."""
+    """Sort key that ingests which of two files of one ftype is meant: distrobuilder's names come first."""
     usual = ("rootfs.squashfs", "rootfs.tar.xz", "disk.qcow2", *_FIXED)
     return (file not in usual, file)
 
@@ -115,7 +115,7 @@ def _delta(file: str) -> FileKind:
         return FileKind(Role.OTHER)
     try:
         version_form(match["base"])
-    except RejectedUpload:
+    except InvalidUpload:
         return FileKind(Role.OTHER)
     root = DISK_KVM if match["disk"] else SQUASHFS
     return FileKind(Role.DELTA, f"{root}.vcdiff", match["base"])

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from imageserver.errors import RejectedUpload
+from imageserver.errors import InvalidUpload
 from imageserver.format import architectures
 
 LAYOUT: Final = "images/<os>/<release>/<arch>/<variant>/<version>/<file>"
 RECORDS: Final = "versions/"
-CLAIMS: Final = "claims/"
+LEASES: Final = "leases/"
 MAX_SEGMENT: Final = 100
 """Longest folder or file name. Seven of them and `versions/` stay below the 1,024 bytes of an S3 key."""
 
@@ -35,9 +35,9 @@ _VERSION_FORMS: Final[tuple[tuple[str, re.Pattern[str], str], ...]] = (
 )
 
 
-def stream_claim_key(stream: str) -> str:
+def stream_lease_key(stream: str) -> str:
     """The key of the mark that somebody is writing the catalog of a stream just now."""
-    return f"{CLAIMS}streams/{stream}.json"
+    return f"{LEASES}streams/{stream}.json"
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -98,9 +98,9 @@ class VersionId:
         return f"{RECORDS}{self.path}.json"
 
     @property
-    def claim_key(self) -> str:
+    def lease_key(self) -> str:
         """The key of the mark that somebody is reading its files just now."""
-        return f"{CLAIMS}{self.path}.json"
+        return f"{LEASES}{self.path}.json"
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -121,21 +121,21 @@ Target = ImageKey | VersionId | ProductId
 
 
 def parse_key(key: str) -> ImageKey:
-    """Parse the key of an upload; RejectedUpload names the part that is wrong and what it should be."""
+    """Parse the key of an upload; InvalidUpload names the part that is wrong and what it should be."""
     parts = key.split("/")
     if len(parts) != 7:
-        raise RejectedUpload(f"{_shown(key)} has {len(parts)} parts between slashes, expected 7: upload to {LAYOUT}")
+        raise InvalidUpload(f"{_shown(key)} has {len(parts)} parts between slashes, expected 7: upload to {LAYOUT}")
     version = parse_version("/".join(parts[:6]))
     return ImageKey(version, _checked(parts[6], "file name", key, _FILE))
 
 
 def check_file(file: str) -> None:
-    """RejectedUpload when a file's name cannot stand in an URL as it is, or holds a folder."""
+    """InvalidUpload when a file's name cannot stand in an URL as it is, or holds a folder."""
     _checked(file, "file name", file, _FILE)
 
 
 def parse_version(path: str) -> VersionId:
-    """Parse `images/<os>/<release>/<arch>/<variant>/<version>`; RejectedUpload like parse_key."""
+    """Parse `images/<os>/<release>/<arch>/<variant>/<version>`; InvalidUpload like parse_key."""
     product_path, _, version = path.rpartition("/")
     product = parse_product(product_path)
     version_form(version, path)
@@ -143,22 +143,22 @@ def parse_version(path: str) -> VersionId:
 
 
 def parse_product(path: str) -> ProductId:
-    """Parse `images/<os>/<release>/<arch>/<variant>`; RejectedUpload like parse_key."""
+    """Parse `images/<os>/<release>/<arch>/<variant>`; InvalidUpload like parse_key."""
     parts = path.split("/")
     if len(parts) != 5:
-        raise RejectedUpload(
+        raise InvalidUpload(
             f"{_shown(path)} has {len(parts)} folders, expected 5: <stream>/<os>/<release>/<arch>/<variant>"
         )
     stream = parts[0]
     if not _STREAM.fullmatch(stream) or len(stream) > MAX_SEGMENT:
-        raise RejectedUpload(
+        raise InvalidUpload(
             f"{_shown(path)}: the first folder is {_shown(stream)}, "
             "expected `images` or `images-` and lower-case letters or digits (it names the stream)"
         )
     folders = [_checked(part, what, path, _SEGMENT) for part, what in zip(parts[1:], _FOLDERS, strict=True)]
     product = ProductId(stream, *folders)
     if architectures.canonical(product.arch) is None:
-        raise RejectedUpload(
+        raise InvalidUpload(
             f"{_shown(path)}: no client knows the architecture {_shown(product.arch)}; "
             f"expected one of {', '.join(architectures.KNOWN)}"
         )
@@ -166,7 +166,7 @@ def parse_product(path: str) -> ProductId:
 
 
 def parse_target(path: str) -> Target:
-    """The product, version or file that a path names, by its number of parts; RejectedUpload if none."""
+    """The product, version or file that a path names, by its number of parts; InvalidUpload if none."""
     parts = path.count("/") + 1
     if parts == 5:
         return parse_product(path)
@@ -179,32 +179,32 @@ def path_of(target: Target) -> str:
 
 
 def parse_record_key(key: str) -> VersionId:
-    """The version that a record's key belongs to; RejectedUpload when it is no record's key."""
+    """The version that a record's key belongs to; InvalidUpload when it is no record's key."""
     if not (key.startswith(RECORDS) and key.endswith(".json")):
-        raise RejectedUpload(f"{_shown(key)} is not the key of a record: expected {RECORDS}….json")
+        raise InvalidUpload(f"{_shown(key)} is not the key of a record: expected {RECORDS}….json")
     return parse_version(key[len(RECORDS) : -len(".json")])
 
 
 def version_of(key: str) -> VersionId:
-    """The version whose folder holds `key`, whatever the file is called; RejectedUpload if there is none."""
+    """The version whose folder holds `key`, whatever the file is called; InvalidUpload if there is none."""
     return parse_version("/".join(key.split("/")[:6]))
 
 
 def version_form(version: str, where: str = "") -> str:
     """Which form a version's name has: `YYYYMMDD_HH:MM`, `YYYYMMDD_HHMM`, `YYYYMMDDHHMM` or `YYYYMMDD`.
 
-    RejectedUpload when it has none of them or the date or time does not exist: clients skip such a
+    InvalidUpload when it has none of them or the date or time does not exist: clients skip such a
     version without a word (products.go parses the first eight characters).
     """
     prefix = f"{_shown(where)}: " if where else ""
     for form, pattern, _ in _VERSION_FORMS:
         if pattern.fullmatch(version):
             if _moment(version) is None:
-                raise RejectedUpload(
+                raise InvalidUpload(
                     f"{prefix}the version {_shown(version)} is not a real date and time; expected {form} in UTC"
                 )
             return form
-    raise RejectedUpload(
+    raise InvalidUpload(
         f"{prefix}the version is {_shown(version)}, expected {', '.join(f for f, _, _ in _VERSION_FORMS)} "
         "such as 20261123_10:00"
     )
@@ -214,7 +214,7 @@ def version_moment(version: str) -> datetime:
     """The date and time (UTC, naive) that a valid version name says."""
     moment = _moment(version)
     if moment is None:
-        raise RejectedUpload(f"the version {_shown(version)} is not a real date and time")
+        raise InvalidUpload(f"the version {_shown(version)} is not a real date and time")
     return moment
 
 
@@ -230,13 +230,13 @@ def _moment(version: str) -> datetime | None:
 
 def _checked(part: str, what: str, where: str, pattern: re.Pattern[str]) -> str:
     if not part:
-        raise RejectedUpload(f"{_shown(where)} has an empty {what}: upload to {LAYOUT}")
+        raise InvalidUpload(f"{_shown(where)} has an empty {what}: upload to {LAYOUT}")
     if len(part) > MAX_SEGMENT:
-        raise RejectedUpload(f"{_shown(where)}: the {what} has {len(part)} characters, expected at most {MAX_SEGMENT}")
+        raise InvalidUpload(f"{_shown(where)}: the {what} has {len(part)} characters, expected at most {MAX_SEGMENT}")
     if not pattern.fullmatch(part):
         bad = next((c for c in part if not pattern.fullmatch(f"a{c}")), part[0])
         place = "begins with" if bad == part[0] and pattern.fullmatch(f"a{bad}") else "contains"
-        raise RejectedUpload(
+        raise InvalidUpload(
             f"{_shown(where)}: the {what} {_shown(part)} {place} {_shown(bad)}, expected a letter or digit "
             "first and then letters, digits, '.', '_', '-', '~'" + (" or ':'" if pattern is _FILE else "")
         )

@@ -18,10 +18,10 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from imageserver.aws import events, queues
 from imageserver.aws.clients import s3_client, sqs_client
-from imageserver.errors import ClaimedByAnother, OutOfTime, RejectedUpload, SimplestreamsError
+from imageserver.errors import InvalidUpload, LeaseHeld, OutOfTime, SimplestreamsError
 from imageserver.format.keys import VersionId, version_of
 from imageserver.handlers import batches, telemetry
-from imageserver.operations.ingest import Settled, Tools, settle
+from imageserver.operations.ingest import Ingested, Tools, ingest
 from imageserver.settings import Settings
 from imageserver.storage.ranged_reader import LARGE, SMALL, HashFan
 from imageserver.storage.s3 import S3Store
@@ -42,7 +42,7 @@ coldstart.loaded()
 
 @dataclass(slots=True)
 class Run:
-    """The versions of one batch: each is settled once, for all its messages were there before the first look.
+    """The versions of one batch: each is ingested once, for all its messages were there before the first look.
 
     A failure is remembered too; its messages come back, and with them a new run.
     """
@@ -51,8 +51,8 @@ class Run:
     whole_s: float
     outcomes: dict[VersionId, SimplestreamsError | None] = field(default_factory=dict)
 
-    def settle(self, version: VersionId) -> None:
-        """Raises what `settle` does, and ClaimedByAnother."""
+    def ingest(self, version: VersionId) -> None:
+        """Raises what `ingest` does, and LeaseHeld."""
         if version not in self.outcomes:
             self.outcomes[version] = self._outcome(version)
         if error := self.outcomes[version]:
@@ -61,12 +61,12 @@ class Run:
     def _outcome(self, version: VersionId) -> SimplestreamsError | None:
         began = time.monotonic()
         try:
-            settled = settle(version, self._tools())
+            ingested = ingest(version, self._tools())
         except SimplestreamsError as error:
             return error
-        _report(settled, time.monotonic() - began)
-        if settled.outcome == "claimed by another":
-            return ClaimedByAnother(f"{version.path} is being read by another worker: its notice is tried again later")
+        _report(ingested, time.monotonic() - began)
+        if ingested.outcome == "leased by another worker":
+            return LeaseHeld(f"{version.path} is being read by another worker: its notice is tried again later")
         return None
 
     def _tools(self) -> Tools:
@@ -76,7 +76,7 @@ class Run:
             now=lambda: datetime.now(UTC),
             pause=time.sleep,
             max_bytes=settings.max_upload_bytes,
-            claim_seconds=left_s,
+            lease_seconds=left_s,
             spread=HashFan,
             budget_bytes=None if left_s > FRESH * self.whole_s else int(left_s * SLOWEST_BYTES_PER_S),
         )
@@ -101,15 +101,15 @@ def handler(event: dict[str, Any], context: LambdaContext) -> PartialItemFailure
 
 def _handle(key: str, run: Run) -> None:
     try:
-        run.settle(version_of(key))
-    except RejectedUpload as refusal:
+        run.ingest(version_of(key))
+    except InvalidUpload as refusal:
         logger.warning("refused", key=key, reason=str(refusal))
         telemetry.count_refusal("path")
     except OutOfTime as late:
         # A message of its own, for coming back would count as a try of this one.
         logger.info("left for another run", key=key, reason=str(late))
-        queues.send(sqs_client(), settings.queue_url, events.notice(settings.bucket, key))
-    except ClaimedByAnother as busy:
+        queues.send(sqs_client(), settings.queue_url, events.message(settings.bucket, key))
+    except LeaseHeld as busy:
         logger.info("comes back later", key=key, reason=str(busy))
         raise
     except SimplestreamsError as error:
@@ -117,21 +117,21 @@ def _handle(key: str, run: Run) -> None:
         raise
 
 
-def _report(settled: Settled, seconds: float) -> None:
+def _report(ingested: Ingested, seconds: float) -> None:
     """One line and the metrics of one version."""
-    record = settled.record
+    record = ingested.record
     logger.info(
-        "settled",
-        **telemetry.about(settled.version),
-        outcome=settled.outcome,
-        state=record.state if record else "gone",
-        bytes=settled.bytes_read,
+        "ingested",
+        **telemetry.about(ingested.version),
+        outcome=ingested.outcome,
+        state=record.state if record else "empty",
+        bytes=ingested.bytes_read,
         seconds=round(seconds, 3),
-        lost_races=settled.lost_races,
+        lost_races=ingested.lost_races,
         reasons=[reason.sentence for reason in record.reasons] if record else [],
     )
-    metrics.add_metric("VersionsSettled", MetricUnit.Count, 1)
-    metrics.add_metric("BytesHashed", MetricUnit.Bytes, settled.bytes_read)
-    metrics.add_metric("LostRaces", MetricUnit.Count, settled.lost_races)
-    for fault in settled.new_faults:
+    metrics.add_metric("VersionsIngested", MetricUnit.Count, 1)
+    metrics.add_metric("BytesHashed", MetricUnit.Bytes, ingested.bytes_read)
+    metrics.add_metric("LostRaces", MetricUnit.Count, ingested.lost_races)
+    for fault in ingested.new_faults:
         telemetry.count_refusal(fault or "other")

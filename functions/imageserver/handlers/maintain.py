@@ -1,6 +1,6 @@
 """The maintain function: a schedule in, a tidy bucket out.
 
-The event is `{"task": "sweep" | "retain" | "all", "dry_run": false}`. A run goes on where the last one stopped and
+The event is `{"task": "reconcile" | "prune" | "all", "dry_run": false}`. A run goes on where the last one stopped and
 ends in time; what it did not reach is next.
 
 The answer has for each task `tasks`, the first thousand with the reason, how many they are (`tasks_shown`) of how
@@ -24,8 +24,8 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 from imageserver.aws import cloudfront, events
 from imageserver.aws.clients import cloudfront_client, s3_client, sqs_client
 from imageserver.handlers import telemetry
-from imageserver.operations.prune import Rules, retain
-from imageserver.operations.reconcile import sweep
+from imageserver.operations.prune import Rules, prune
+from imageserver.operations.reconcile import reconcile
 from imageserver.operations.runs import Task, Work, remember, resume
 from imageserver.settings import CLIENT_CHOICES, Settings
 from imageserver.site.layout import lay_out
@@ -36,7 +36,7 @@ LAST_MS: Final = 120_000
 """No further product is begun with less time left than this; the largest takes a minute."""
 EDGE_PATIENCE_S: Final = 60.0
 """How long a deletion waits while CloudFront has its hands full with those before it; half of LAST_MS."""
-TASKS: Final = ("sweep", "retain")
+TASKS: Final = ("reconcile", "prune")
 MOST_SHOWN: Final = 1000
 """Tasks in one answer: Lambda sends 6 MB at most, and the 20,000 of a run would be as much. The log has all."""
 
@@ -70,21 +70,23 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
 
 
 def _run(task: str, work: Work) -> None:
-    if task == "sweep":
+    if task == "reconcile":
         lay_out(store, work)
-        sweep(store, _send, CLIENT_CHOICES[settings.clients], work)
+        reconcile(store, _send, CLIENT_CHOICES[settings.clients], work)
     else:
-        retain(store, rules, datetime.now(UTC), time.sleep, work, _forget)
+        prune(store, rules, datetime.now(UTC), time.sleep, work, _invalidate)
 
 
 def _send(key: str) -> None:
-    sqs_client().send_message(QueueUrl=settings.arrivals_queue_url, MessageBody=events.notice(settings.bucket, key))
+    sqs_client().send_message(QueueUrl=settings.arrivals_queue_url, MessageBody=events.message(settings.bucket, key))
 
 
-def _forget(keys: Sequence[str]) -> None:
+def _invalidate(keys: Sequence[str]) -> None:
     """Tell the edge what was deleted; nobody waits until it is done."""
     if settings.distribution_id:
-        cloudfront.ask(cloudfront_client(), settings.distribution_id, keys, time.sleep, EDGE_PATIENCE_S)
+        cloudfront.request_invalidation(
+            cloudfront_client(), settings.distribution_id, keys, time.sleep, EDGE_PATIENCE_S
+        )
 
 
 def _report(task: str, work: Work) -> dict[str, Any]:
@@ -92,7 +94,9 @@ def _report(task: str, work: Work) -> dict[str, Any]:
     for done in work.tasks:
         _tell(task, done, "would be done" if work.dry_run else "done")
     for key in work.unreadable:
-        logger.error("unreadable record", task=task, key=key, remedy="delete it; the next sweep reads its images again")
+        logger.error(
+            "unreadable record", task=task, key=key, remedy="delete it; the next reconcile reads its images again"
+        )
     logger.info(
         "finished" if work.ended else "stopped, the next run goes on",
         task=task,

@@ -20,10 +20,10 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from imageserver.aws import cloudfront, events
 from imageserver.aws.clients import cloudfront_client, s3_client
-from imageserver.errors import RejectedUpload, SimplestreamsError
+from imageserver.errors import InvalidUpload, SimplestreamsError
 from imageserver.format.keys import ProductId, parse_record_key
 from imageserver.handlers import batches, telemetry
-from imageserver.operations.publish import Published, Tools, publish, turn_seconds
+from imageserver.operations.publish import Published, Tools, lease_wait_seconds, publish
 from imageserver.settings import CLIENT_CHOICES, Settings
 from imageserver.storage.s3 import S3Store
 
@@ -35,13 +35,13 @@ coldstart.loaded()
 
 
 LAST_S: Final = 15.0
-"""What a run keeps of its time for the writes after the edge has forgotten, which take a few seconds."""
+"""What a run keeps of its time for the writes after the edge has invalidated, which take a few seconds."""
 
 
-def forget(keys: Sequence[str], left_s: float) -> None:
-    """Make the edge forget files; the client is made only when an overwrite or a deletion needs it."""
+def invalidate(keys: Sequence[str], left_s: float) -> None:
+    """Make the edge invalidate files; the client is made only when an overwrite or a deletion needs it."""
     if settings.distribution_id:
-        cloudfront.forget(cloudfront_client(), settings.distribution_id, keys, time.sleep, left_s - LAST_S)
+        cloudfront.invalidate(cloudfront_client(), settings.distribution_id, keys, time.sleep, left_s - LAST_S)
 
 
 @logger.inject_lambda_context
@@ -53,8 +53,8 @@ def handler(event: dict[str, Any], context: LambdaContext) -> PartialItemFailure
         clients=CLIENT_CHOICES[settings.clients],
         now=lambda: datetime.now(UTC),
         pause=time.sleep,
-        forget=lambda keys: forget(keys, seconds_left(context)),
-        turn_s=turn_seconds(seconds_left(context)),
+        invalidate=lambda keys: invalidate(keys, seconds_left(context)),
+        lease_wait_s=lease_wait_seconds(seconds_left(context)),
     )
     failures = _publish_all(_products(SQSEvent(event)), tools)
 
@@ -75,7 +75,7 @@ def _products(event: SQSEvent) -> set[ProductId]:
     for record in event.records:
         try:
             found |= _products_of(record)
-        except events.UnreadableNotice as error:  # raised again for its own message, which stays in the queue
+        except events.UnreadableEvent as error:  # raised again for its own message, which stays in the queue
             logger.error("unreadable message", reason=str(error))
     return found
 
@@ -85,7 +85,7 @@ def _products_of(record: SQSRecord) -> set[ProductId]:
     for key in events.keys(record.body):
         try:
             found.add(parse_record_key(key).product)
-        except RejectedUpload as refusal:
+        except InvalidUpload as refusal:
             logger.warning("not a record of ours", key=key, reason=str(refusal))
     return found
 
@@ -122,7 +122,7 @@ def _report(published: Published, products: int, seconds: float) -> None:
         attempts=published.attempts,
         lost_races=published.lost_races,
         repeats=published.repeats,
-        had_turn=published.had_turn,
+        had_lease=published.had_lease,
         bytes=published.catalog_bytes,
         seconds=seconds,
     )

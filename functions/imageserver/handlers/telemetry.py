@@ -6,7 +6,7 @@ presigned one is a password.
 
 from typing import Any
 
-from imageserver.errors import RejectedUpload
+from imageserver.errors import InvalidUpload
 from imageserver.format.keys import VersionId, parse_version
 
 
@@ -19,7 +19,7 @@ def about_path(path: str) -> dict[str, Any]:
     """The same for the path of a version; nothing for any other path."""
     try:
         return about(parse_version(path))
-    except RejectedUpload:
+    except InvalidUpload:
         return {}
 
 

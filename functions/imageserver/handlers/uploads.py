@@ -29,7 +29,7 @@ from imageserver.api.problems import Problem
 from imageserver.api.schema import BatchRequest, FileRequest, Restored, RestoreRequest, VersionStatus, Withdrawn
 from imageserver.api.text import Answer, render
 from imageserver.aws.clients import s3_client
-from imageserver.errors import CatalogBusy, RejectedUpload, SimplestreamsError, StorageUnavailable
+from imageserver.errors import CatalogBusy, InvalidUpload, SimplestreamsError, StorageUnavailable
 from imageserver.format.keys import VersionId, parse_target, parse_version, path_of
 from imageserver.handlers import telemetry
 from imageserver.operations import withdraw as withdrawals
@@ -99,12 +99,12 @@ def handler(event: dict[str, Any], _context: LambdaContext) -> dict[str, Any]:
 
 def sign_one(request: Request) -> Reply:
     """POST /uploads"""
-    return Reply(201, uploads.sign_one(_office(), request.caller, _read(request.body, FileRequest)), {})
+    return Reply(201, uploads.sign_one(_service(), request.caller, _read(request.body, FileRequest)), {})
 
 
 def sign_batch(request: Request) -> Reply:
     """POST /uploads/batch"""
-    return Reply(201, uploads.sign_batch(_office(), request.caller, _read(request.body, BatchRequest)), {})
+    return Reply(201, uploads.sign_batch(_service(), request.caller, _read(request.body, BatchRequest)), {})
 
 
 def show(request: Request) -> Reply:
@@ -123,11 +123,11 @@ def show(request: Request) -> Reply:
 
 
 def _waited(version: VersionId, known: str, asked_s: float) -> VersionStatus | None:
-    """The status once it is settled, or with an ETag that is `known` once it is another; or when time is up."""
+    """The status once it is ingested, or with an ETag that is `known` once it is another; or when time is up."""
     began = time.monotonic()
     return status.wait(
         lambda: status.look(store, catalogs, version),
-        lambda found: _etag(found) == known if known else not status.is_settled(found),
+        lambda found: _etag(found) == known if known else not status.is_terminal(found),
         lambda: time.monotonic() - began,
         lambda found: min(asked_s, status.hold_s(found, datetime.now(UTC))),
         time.sleep,
@@ -172,8 +172,8 @@ def _with_colons(path: str) -> str:
     return re.sub(r"(\d{8}_\d\d)~(\d\d)", r"\1:\2", path)
 
 
-def _office() -> uploads.Office:
-    return uploads.Office(store, rights, settings.max_upload_bytes, settings.allow_overwrites, datetime.now(UTC))
+def _service() -> uploads.UploadService:
+    return uploads.UploadService(store, rights, settings.max_upload_bytes, settings.allow_overwrites, datetime.now(UTC))
 
 
 def _check_deletes(caller: str, path: str) -> None:
@@ -222,7 +222,7 @@ def _read(body: str, shape: type[_R]) -> _R:
 def _parsed(parse: Callable[[str], _R], path: str) -> _R:
     try:
         return parse(path)
-    except RejectedUpload as refusal:
+    except InvalidUpload as refusal:
         raise Problem(problems.REFUSED, str(refusal)) from refusal
 
 

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import msgspec
 
-from imageserver.errors import RejectedUpload
+from imageserver.errors import InvalidUpload
 from imageserver.format import architectures
 from imageserver.format.keys import ProductId
 
@@ -82,7 +82,7 @@ def parse_image_yaml(body: bytes, product: ProductId) -> Parsed:
     """
     try:
         document = _load_yaml(body)
-    except RejectedUpload as refusal:
+    except InvalidUpload as refusal:
         return Parsed(Overrides(), (f"it {refusal}: all of it is ignored",))
     section = document.get("simplestream") if isinstance(document, dict) else None
     if not isinstance(section, dict):
@@ -102,17 +102,17 @@ def parse_image_yaml(body: bytes, product: ProductId) -> Parsed:
 def check_metadata_yaml(body: bytes, arch: str) -> tuple[str, ...]:
     """Check the metadata.yaml of an image against the architecture of its folder; returns warnings.
 
-    RejectedUpload (the message completes "its metadata.yaml …") when it does not parse or is another
+    InvalidUpload (the message completes "its metadata.yaml …") when it does not parse or is another
     architecture's: a client would list the image and then fail to start it.
     """
     document = _load_yaml(body)
     if not isinstance(document, dict):
-        raise RejectedUpload(f"is a {_kind(document)}, expected a mapping with `architecture`")
+        raise InvalidUpload(f"is a {_kind(document)}, expected a mapping with `architecture`")
     found = document.get("architecture")
     if not isinstance(found, str) or architectures.canonical(found) is None:
-        raise RejectedUpload(f"says `architecture: {_short(found)}`, expected one that clients know, such as x86_64")
+        raise InvalidUpload(f"says `architecture: {_short(found)}`, expected one that clients know, such as x86_64")
     if architectures.canonical(found) != architectures.canonical(arch):
-        raise RejectedUpload(
+        raise InvalidUpload(
             f"says `architecture: {found}`, expected {architectures.canonical(arch)} as the folder `{arch}` "
             "says; upload it under its own architecture or build it again"
         )
@@ -137,30 +137,30 @@ def parse_checksums(body: bytes) -> tuple[dict[str, str], tuple[str, ...]]:
 
 
 def _load_yaml(body: bytes) -> Any:
-    """Parse YAML without aliases and deep nesting; RejectedUpload completes "the file …"."""
+    """Parse YAML without aliases and deep nesting; InvalidUpload completes "the file …"."""
     import yaml  # here, since most functions never need it and all of them would start later
 
     # A megabyte of YAML takes the loader in C two seconds, the one in Python twenty.
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     if len(body) > MAX_YAML_BYTES:
-        raise RejectedUpload(f"has {len(body):,} bytes, expected at most {MAX_YAML_BYTES:,}")
+        raise InvalidUpload(f"has {len(body):,} bytes, expected at most {MAX_YAML_BYTES:,}")
     try:
         depth = 0
         for event in yaml.parse(body, Loader=loader):  # builds nothing yet
             depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
             if isinstance(event, yaml.ScalarEvent) and not event.style and len(event.value) > _MAX_PLAIN:
                 found = f"{len(event.value):,} characters, expected at most {_MAX_PLAIN:,}"
-                raise RejectedUpload(f"has an unquoted value of {found}; put it in quotes")
+                raise InvalidUpload(f"has an unquoted value of {found}; put it in quotes")
             if isinstance(event, yaml.AliasEvent):
-                raise RejectedUpload("uses YAML aliases, which can explode; write the values out")
+                raise InvalidUpload("uses YAML aliases, which can explode; write the values out")
             tag = getattr(event, "tag", None)
             if tag not in (None, _TEXT_TAG):
-                raise RejectedUpload(f"uses the YAML tag {_short(tag)}; leave it out, values tell their kind")
+                raise InvalidUpload(f"uses the YAML tag {_short(tag)}; leave it out, values tell their kind")
             if depth > _MAX_DEPTH:
-                raise RejectedUpload(f"nests deeper than {_MAX_DEPTH} levels")
+                raise InvalidUpload(f"nests deeper than {_MAX_DEPTH} levels")
         return yaml.load(body, Loader=loader)  # noqa: S506  (a safe loader, in C where there is one)
     except yaml.MarkedYAMLError as error:
-        raise RejectedUpload(f"is not YAML ({_where(error)})") from error
+        raise InvalidUpload(f"is not YAML ({_where(error)})") from error
     # What the loader lets through when a value is not what it looks like; a version must never get stuck on it.
     except (
         yaml.YAMLError,
@@ -171,7 +171,7 @@ def _load_yaml(body: bytes) -> Any:
         AttributeError,
         RecursionError,
     ) as error:
-        raise RejectedUpload(f"is not YAML ({_short(str(error))})") from error
+        raise InvalidUpload(f"is not YAML ({_short(str(error))})") from error
 
 
 def _where(error: Any) -> str:

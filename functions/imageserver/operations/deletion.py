@@ -4,7 +4,7 @@ Before anything is deleted three things must hold: its time is over, the catalog
 name it, and its record says `final`, written over the very revision that was decided from. From then on nobody
 can put it back on the list, so no client is ever told of a file that is going away. Each object is deleted by
 the ETag that the record knows: what a publisher uploads meanwhile stays. The record goes last, when the edge was
-told to forget what was deleted.
+told to invalidate what was deleted.
 """
 
 from collections.abc import Collection, Iterable
@@ -14,7 +14,7 @@ from functools import partial
 
 from msgspec.structs import replace
 
-from imageserver.aws.cloudfront import Forget
+from imageserver.aws.cloudfront import Invalidate
 from imageserver.format.keys import VersionId
 from imageserver.operations.inventory import Product
 from imageserver.operations.runs import Task, Work
@@ -25,55 +25,62 @@ from imageserver.versions.records import FileFacts, Record, Withdrawal
 
 
 @dataclass(frozen=True, slots=True)
-class Broom:
+class PruneContext:
     """What removing needs from around it, for one product; `named` are the keys that the catalog names."""
 
     store: Store
-    forget: Forget
+    invalidate: Invalidate
     named: Collection[str]
     now: datetime
     work: Work
 
 
-def remove_withdrawn(product: Product, broom: Broom) -> None:
+def remove_withdrawn(product: Product, context: PruneContext) -> None:
     """Delete withdrawn versions and single files whose time is over."""
     for version, record in sorted(product.known.items()):
         seen = product.seen[version]
-        doomed = {f: facts for f, facts in record.files.items() if _is_over(_withdrawal_of(record, facts), broom.now)}
-        if not doomed:
+        expired_files = {
+            f: facts for f, facts in record.files.items() if _is_over(_withdrawal_of(record, facts), context.now)
+        }
+        if not expired_files:
             continue
-        if still := sorted(version.prefix + file for file in doomed if version.prefix + file in broom.named):
+        if still := sorted(version.prefix + file for file in expired_files if version.prefix + file in context.named):
             # Touching the record makes publish fold it again, in case that was missed.
             task = Task("wait", version.path, f"its time is over, but the catalog still names {still[0]}")
-            broom.work.do(task, partial(broom.store.replace, version.record_key, seen.body, seen.revision))
+            context.work.do(task, partial(context.store.replace, version.record_key, seen.body, seen.revision))
             continue
-        task = Task("delete", _shown(version, record, doomed), f"withdrawn, {_reason(record, doomed)}", _size(doomed))
-        broom.work.do(task, partial(_delete, broom, record, seen, doomed))
+        task = Task(
+            "delete",
+            _shown(version, record, expired_files),
+            f"withdrawn, {_reason(record, expired_files)}",
+            _size(expired_files),
+        )
+        context.work.do(task, partial(_delete, context, record, seen, expired_files))
 
 
-def remove_stale(product: Product, days: int, broom: Broom) -> None:
+def remove_stale(product: Product, days: int, context: PruneContext) -> None:
     """Delete what was never finished: incomplete versions to which nothing happened for `days`; 0 keeps them."""
     for version, record in sorted(product.known.items()):
-        if not days or not _is_unfinished(product, version, record, broom.named):
+        if not days or not _is_unfinished(product, version, record, context.named):
             continue
         # Since when it is so: what a listed version has lost lately can still be brought back.
         uploads = (facts.modified for facts in product.folders[version].values())
-        quiet = broom.now - max(map(datetime.fromisoformat, (*uploads, product.written[version])))
+        quiet = context.now - max(map(datetime.fromisoformat, (*uploads, product.written[version])))
         if quiet < timedelta(days=days):
             continue
-        moment = broom.now.isoformat(timespec="seconds")
+        moment = context.now.isoformat(timespec="seconds")
         why = f"incomplete, and nothing was uploaded for {quiet.days} days"
         marked = replace(record, withdrawn=Withdrawal(moment, moment, why))
         task = Task("delete", version.path, why, marked.size_bytes)
-        broom.work.do(task, partial(_delete, broom, marked, product.seen[version], marked.files))
+        context.work.do(task, partial(_delete, context, marked, product.seen[version], marked.files))
 
 
-def remove_tombstones(product: Product, mentioned: Collection[str], broom: Broom) -> None:
+def remove_tombstones(product: Product, mentioned: Collection[str], context: PruneContext) -> None:
     """Delete records that say "nothing is here", once the catalog says so too; `mentioned` are version names."""
     for version, record in sorted(product.known.items()):
-        if record.state == "gone" and version.version not in mentioned and version not in product.folders:
-            task = Task("forget", version.path, "its folder is empty and the catalog does not name it")
-            broom.work.do(task, partial(_forget_record, broom, record, product.seen[version].revision))
+        if record.state == "empty" and version.version not in mentioned and version not in product.folders:
+            task = Task("invalidate", version.path, "its folder is empty and the catalog does not name it")
+            context.work.do(task, partial(_invalidate_record, context, record, product.seen[version].revision))
 
 
 def _is_unfinished(product: Product, version: VersionId, record: Record, named: Collection[str]) -> bool:
@@ -93,9 +100,9 @@ def _is_over(withdrawal: Withdrawal | None, now: datetime) -> bool:
     return withdrawal is not None and (withdrawal.final or datetime.fromisoformat(withdrawal.delete_after) <= now)
 
 
-def _reason(record: Record, doomed: dict[str, FileFacts]) -> str:
-    withdrawal = _withdrawal_of(record, next(iter(doomed.values())))
-    assert withdrawal is not None  # noqa: S101  (only such files are doomed)
+def _reason(record: Record, expired_files: dict[str, FileFacts]) -> str:
+    withdrawal = _withdrawal_of(record, next(iter(expired_files.values())))
+    assert withdrawal is not None  # noqa: S101  (only such files are expired_files)
     return f"{withdrawal.reason or 'as was asked'}, on {withdrawal.since}"
 
 
@@ -103,49 +110,49 @@ def _size(files: dict[str, FileFacts]) -> int:
     return sum(facts.size_bytes for facts in files.values())
 
 
-def _shown(version: VersionId, record: Record, doomed: dict[str, FileFacts]) -> str:
-    return version.path if record.withdrawn else f"{version.path}/{{{','.join(sorted(doomed))}}}"
+def _shown(version: VersionId, record: Record, expired_files: dict[str, FileFacts]) -> str:
+    return version.path if record.withdrawn else f"{version.path}/{{{','.join(sorted(expired_files))}}}"
 
 
-def _delete(broom: Broom, record: Record, seen: Document, doomed: dict[str, FileFacts]) -> None:
+def _delete(context: PruneContext, record: Record, seen: Document, expired_files: dict[str, FileFacts]) -> None:
     """Make it final, delete the objects; then the record if the version is empty. Killed anywhere, it is repeated."""
     key = record.id.record_key
-    final = _finally(record, doomed)
+    final = _finally(record, expired_files)
     revision = seen.revision
     if records.encode(final) != seen.body:
-        written = broom.store.replace(key, records.encode(final), seen.revision)
+        written = context.store.replace(key, records.encode(final), seen.revision)
         if written is None:
             return  # it was restored or changed meanwhile: the next run decides afresh
         revision = written
     # S3 compares ETags alone: the same bytes, uploaded again since the record was written, would go with them.
-    now = listing.listed(broom.store, record.id)
-    ours = {file: facts for file, facts in doomed.items() if now.get(file, facts).modified == facts.modified}
-    gone = [broom.store.delete(record.id.prefix + file, facts.etag) for file, facts in ours.items()]
+    now = listing.listed(context.store, record.id)
+    ours = {file: facts for file, facts in expired_files.items() if now.get(file, facts).modified == facts.modified}
+    gone = [context.store.delete(record.id.prefix + file, facts.etag) for file, facts in ours.items()]
     if all(gone) and ours.keys() == record.files.keys():
-        _forget_record(broom, final, revision)
+        _invalidate_record(context, final, revision)
     else:
-        _forget_files(broom, record.id, ours)
+        _invalidate_files(context, record.id, ours)
 
 
-def _forget_record(broom: Broom, record: Record, revision: str) -> None:
+def _invalidate_record(context: PruneContext, record: Record, revision: str) -> None:
     """Delete a record whose version is empty: with it goes what is known of the bytes that its keys have held."""
-    _forget_files(broom, record.id, {*record.replaced, *record.files})
-    broom.store.delete(record.id.record_key, revision)
+    _invalidate_files(context, record.id, {*record.replaced, *record.files})
+    context.store.delete(record.id.record_key, revision)
 
 
-def _forget_files(broom: Broom, version: VersionId, files: Iterable[str]) -> None:
+def _invalidate_files(context: PruneContext, version: VersionId, files: Iterable[str]) -> None:
     """Deleted is deleted at the edge too, and what is uploaded there next must not meet the old bytes."""
     if keys := sorted(version.prefix + file for file in files):
-        broom.forget(keys)
+        context.invalidate(keys)
 
 
-def _finally(record: Record, doomed: dict[str, FileFacts]) -> Record:
+def _finally(record: Record, expired_files: dict[str, FileFacts]) -> Record:
     if record.withdrawn:
-        return records.judged(replace(record, withdrawn=replace(record.withdrawn, final=True)))
+        return records.assessed(replace(record, withdrawn=replace(record.withdrawn, final=True)))
     files = {
         file: replace(facts, withdrawn=replace(facts.withdrawn, final=True))
-        if file in doomed and facts.withdrawn
+        if file in expired_files and facts.withdrawn
         else facts
         for file, facts in record.files.items()
     }
-    return records.judged(replace(record, files=files))
+    return records.assessed(replace(record, files=files))

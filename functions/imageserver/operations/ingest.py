@@ -17,7 +17,7 @@ from imageserver.format.file_kinds import Role
 from imageserver.format.keys import VersionId
 from imageserver.inspection.digests import InTurn, Sha256, Spread
 from imageserver.storage import listing
-from imageserver.storage.leases import marked
+from imageserver.storage.leases import lease
 from imageserver.storage.port import Document, Store, write
 from imageserver.storage.retries import attempts
 from imageserver.versions import diff, examine, records
@@ -28,26 +28,26 @@ from imageserver.versions.withdrawal import past
 SAVE_EVERY_BYTES: Final = 1 << 30
 """A run that is cut short loses at most about so much reading: the record is saved in between."""
 
-Outcome = Literal["recorded", "unchanged", "claimed by another"]
+Outcome = Literal["recorded", "unchanged", "leased by another worker"]
 Came = Literal["done", "saved", "lost"]
 """What came of one attempt: saved is a record that was written with more to read, lost is to be looked at again."""
 
 
 @dataclass(frozen=True, slots=True)
 class Tools:
-    """What settling needs from around it. `budget_bytes`: what this run can still read; None if any version will do."""
+    """What ingesting needs from around it. `budget_bytes`: what this run can still read; None if any version will do."""
 
     store: Store
     now: Callable[[], datetime]
     pause: Callable[[float], object]
     max_bytes: int
-    claim_seconds: float
+    lease_seconds: float
     spread: Callable[[Sequence[Sha256]], Spread] = InTurn
     budget_bytes: int | None = None
 
 
 @dataclass(slots=True)
-class Settled:
+class Ingested:
     """What came of it. `bytes_read` counts every byte that was fetched, metadata read again included.
 
     `new_faults` has the fault of each refusal that the record did not have before.
@@ -63,17 +63,17 @@ class Settled:
 
 @dataclass(slots=True)
 class _Work:
-    """The state of settling one version over several attempts."""
+    """The state of ingesting one version over several attempts."""
 
     tools: Tools
-    settled: Settled
+    ingested: Ingested
     learned: Learned = field(default_factory=dict)
     token: str = field(default_factory=lambda: uuid4().hex)
     states: dict[str, Sha256] = field(default_factory=dict)  # sha256 of a metadata file -> digest state after it
 
     @property
     def version(self) -> VersionId:
-        return self.settled.version
+        return self.ingested.version
 
 
 @dataclass(slots=True)
@@ -89,7 +89,7 @@ class _Sight:
         return self.before is None and not self.files
 
     @property
-    def worth_a_claim(self) -> bool:
+    def needs_lease(self) -> bool:
         return not all(examine.is_small(file_kinds.classify(file)) for file in diff.unread(self.files))
 
     @property
@@ -97,19 +97,19 @@ class _Sight:
         return sum(self.files[file].size_bytes for file in diff.unread(self.files))
 
 
-def settle(version: VersionId, tools: Tools) -> Settled:
+def ingest(version: VersionId, tools: Tools) -> Ingested:
     """Bring the record of a version up to date with its folder.
 
     Raises CatalogBusy when other writers won every race, OutOfTime when there is more to read than `budget_bytes`,
     StorageUnavailable, StorageDenied, CatalogDamaged.
     """
-    work = _Work(tools, Settled(version))
-    while not _settle(work):
+    work = _Work(tools, Ingested(version))
+    while not _ingest(work):
         pass  # what was read so far is saved: that is no lost race, so the count of attempts begins anew
-    return work.settled
+    return work.ingested
 
 
-def _settle(work: _Work) -> bool:
+def _ingest(work: _Work) -> bool:
     """Whether it came to its end; False when what was read so far is saved and there is more."""
     for _ in attempts(work.version.path, work.tools.pause):
         if (came := _attempt(work)) != "lost":
@@ -122,16 +122,16 @@ def _attempt(work: _Work) -> Came:
     sight = _look(work)
     if sight.nothing:
         return "done"
-    if not sight.worth_a_claim:
+    if not sight.needs_lease:
         came = _finish(work, sight)
-        if work.settled.outcome == "unchanged":
+        if work.ingested.outcome == "unchanged":
             return came
     else:
         if tools.budget_bytes is not None and sight.unread_bytes > tools.budget_bytes:
             raise OutOfTime(f"{version.path} has {sight.unread_bytes:,} bytes to read, too many for the rest of a run")
-        with marked(tools.store, version.claim_key, work.token, tools.now, tools.claim_seconds, tools.pause) as mine:
+        with lease(tools.store, version.lease_key, work.token, tools.now, tools.lease_seconds, tools.pause) as mine:
             if not mine:
-                work.settled.outcome = "claimed by another"
+                work.ingested.outcome = "leased by another worker"
                 return "done"
             sight = _look(work)  # again: whoever held the claim until now may have read all there is
             came = _finish(work, sight)
@@ -152,11 +152,11 @@ def _finish(work: _Work, sight: _Sight) -> Came:
         sight.before, sight.files
     ):  # off the list first: the bytes are no longer those that it names
         return "saved" if _save(work, sight) else "lost"
-    saved_at = work.settled.bytes_read
+    saved_at = work.ingested.bytes_read
     try:
         while unread := diff.unread(sight.files):
             sight.files[unread[0]] = _read(work, unread[0], sight.files)
-            if work.settled.bytes_read - saved_at >= SAVE_EVERY_BYTES and len(unread) > 1:
+            if work.ingested.bytes_read - saved_at >= SAVE_EVERY_BYTES and len(unread) > 1:
                 return "saved" if _save(work, sight) else "lost"
     except ObjectChanged:
         return "lost"
@@ -199,7 +199,7 @@ def _states(work: _Work, files: Files) -> dict[str, Sha256]:
 
 def _counted(work: _Work, chunks: Iterator[bytes | memoryview]) -> Iterator[bytes | memoryview]:
     for chunk in chunks:
-        work.settled.bytes_read += len(chunk)
+        work.ingested.bytes_read += len(chunk)
         yield chunk
 
 
@@ -207,16 +207,16 @@ def _save(work: _Work, sight: _Sight) -> bool:
     """Write the record unless it says this already; False when another writer was faster."""
     withdrawn, files = past(sight.before, sight.files) if sight.before else (None, dict(sight.files))
     found = Record(version=work.version.path, files=files, withdrawn=withdrawn, replaced=_replaced(sight))
-    record = records.judged(found)
-    work.settled.record = record
+    record = records.assessed(found)
+    work.ingested.record = record
     if record == sight.before:
         return True
     if not write(work.tools.store, work.version.record_key, records.encode(record), sight.seen):
-        work.settled.lost_races += 1
+        work.ingested.lost_races += 1
         return False
-    work.settled.outcome = "recorded"
+    work.ingested.outcome = "recorded"
     known = set(sight.before.reasons) if sight.before else set()
-    work.settled.new_faults += [r.fault for r in record.reasons if r.kind == "refused" and r not in known]
+    work.ingested.new_faults += [r.fault for r in record.reasons if r.kind == "refused" and r not in known]
     return True
 
 

@@ -7,7 +7,7 @@ from itertools import groupby
 from typing import Final, TypeVar
 
 from imageserver.catalog.render import product_id
-from imageserver.errors import CatalogDamaged, RejectedUpload
+from imageserver.errors import CatalogDamaged, InvalidUpload
 from imageserver.format import documents
 from imageserver.format.keys import RECORDS, ProductId, VersionId, parse_product, parse_version
 from imageserver.storage import listing
@@ -59,12 +59,12 @@ def _below(store: Store, prefix: str, skip: int, after: str) -> Iterator[Product
     for path, _ in groupby("/".join(key.split("/")[:5]) for key in keys):
         try:
             yield parse_product(path)
-        except RejectedUpload:  # somebody's own files beside the images
+        except InvalidUpload:  # somebody's own files beside the images
             continue
 
 
 def look(store: Store, product: ProductId) -> Product:
-    """Records first, then the folders: a version that settles in between is then sent once too often, not missed."""
+    """Records first, then the folders: a version that ingests in between is then sent once too often, not missed."""
     looked = Product(product)
     infos = list(store.list(product.records_prefix))
     keys = [info.key for info in infos]
@@ -87,7 +87,7 @@ def look(store: Store, product: ProductId) -> Product:
 def _version(path: str) -> VersionId | None:
     try:
         return parse_version(path)
-    except RejectedUpload:
+    except InvalidUpload:
         return None
 
 

@@ -6,9 +6,9 @@ from datetime import datetime
 from functools import partial
 from itertools import groupby
 
-from imageserver.aws.cloudfront import Forget, nothing_to_forget
+from imageserver.aws.cloudfront import Invalidate, no_invalidation
 from imageserver.format import documents as catalog
-from imageserver.operations.deletion import Broom, remove_stale, remove_tombstones, remove_withdrawn
+from imageserver.operations.deletion import PruneContext, remove_stale, remove_tombstones, remove_withdrawn
 from imageserver.operations.inventory import Product, known_products, look
 from imageserver.operations.runs import Task, Work
 from imageserver.operations.withdraw import withdraw
@@ -26,17 +26,17 @@ class Rules:
     stale_days: int
 
 
-def retain(
+def prune(
     store: Store,
     rules: Rules,
     now: datetime,
     pause: Callable[[float], object],
     work: Work,
-    forget: Forget = nothing_to_forget,
+    invalidate: Invalidate = no_invalidation,
 ) -> None:
-    """Go through the products that are next; `forget` tells the edge what was deleted.
+    """Go through the products that are next; `invalidate` tells the edge what was deleted.
 
-    Errors as of the store and of `forget`, and CatalogDamaged for a served document.
+    Errors as of the store and of `invalidate`, and CatalogDamaged for a served document.
     """
     index_seen = store.read(catalog.INDEX_KEY)
     index = catalog.decode_index(index_seen.body if index_seen else None)
@@ -54,11 +54,11 @@ def retain(
                 for version in product.seen.keys() - product.known.keys():
                     work.damaged(version.record_key)
             else:
-                broom = Broom(store, forget, _named(product, documents), now, work)
+                context = PruneContext(store, invalidate, _named(product, documents), now, work)
                 _withdraw_expired(store, product, documents, rules, now, pause, work)
-                remove_withdrawn(product, broom)
-                remove_stale(product, rules.stale_days, broom)
-                remove_tombstones(product, _mentioned(product, documents), broom)
+                remove_withdrawn(product, context)
+                remove_stale(product, rules.stale_days, context)
+                remove_tombstones(product, _mentioned(product, documents), context)
             work.finished(product_id.path, 1 + len(product.known))
     work.end(todo[-1].path if todo else "")
 

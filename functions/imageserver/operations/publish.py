@@ -19,14 +19,14 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
 
-from imageserver.aws.cloudfront import Forget, nothing_to_forget
+from imageserver.aws.cloudfront import Invalidate, no_invalidation
 from imageserver.catalog.render import fold, fold_index, fold_unlisted, product_id
 from imageserver.errors import CatalogDamaged
 from imageserver.format import documents
 from imageserver.format.documents import Document as CatalogDocument
 from imageserver.format.documents import Products, Unlisted, Version
-from imageserver.format.keys import ProductId, VersionId, stream_claim_key
-from imageserver.storage.leases import in_turn
+from imageserver.format.keys import ProductId, VersionId, stream_lease_key
+from imageserver.storage.leases import wait_for_lease
 from imageserver.storage.port import Document, Store, write
 from imageserver.storage.retries import attempts
 from imageserver.versions import records
@@ -39,28 +39,28 @@ MOST_REPEATS: Final = 3
 Each change sends a notice of its own, so most repeats only do the next run's work; what they are for, a
 document that came back, does not happen in every one of them.
 """
-TURN_S: Final = 20.0
+LEASE_S: Final = 20.0
 """How long a publisher's mark on a stream holds at most, and how long another waits for it.
 
 Above the few seconds that publishing takes; a publisher that was killed delays the next one by so much.
 """
 
 
-def turn_seconds(left_s: float) -> float:
+def lease_wait_seconds(left_s: float) -> float:
     """The same for a run with so many seconds left: a quarter, for the edge may need most of it (handlers.publish)."""
-    return min(TURN_S, left_s / 4)
+    return min(LEASE_S, left_s / 4)
 
 
 @dataclass(frozen=True, slots=True)
 class Tools:
-    """What publishing needs from around it; `forget` tells the edge what it may not keep; for `turn_s` see TURN_S."""
+    """What publishing needs from around it; `invalidate` tells the edge what it may not keep; for `lease_wait_s` see LEASE_S."""
 
     store: Store
     clients: Sequence[str]
     now: Callable[[], datetime]
     pause: Callable[[float], object]
-    forget: Forget = nothing_to_forget
-    turn_s: float = TURN_S
+    invalidate: Invalidate = no_invalidation
+    lease_wait_s: float = LEASE_S
 
 
 @dataclass(slots=True)
@@ -69,8 +69,8 @@ class Published:
 
     `listed` are the versions that clients see from now on, `delisted` those that they see no longer, with the bytes
     of the files that were listed.
-    `forgotten`: (key, sha256, time of upload) of the files that the edge was told to forget older bytes of.
-    `repeats` are attempts that lost nothing and were made again to be sure, see MOST_REPEATS. `had_turn` is
+    `invalidated`: (key, sha256, time of upload) of the files that the edge was told to invalidate older bytes of.
+    `repeats` are attempts that lost nothing and were made again to be sure, see MOST_REPEATS. `had_lease` is
     false when it gave up waiting for the mark on the stream.
     `seen`: prefix -> key -> revision of all that the last attempt read or wrote there.
     """
@@ -84,8 +84,8 @@ class Published:
     damaged: dict[ProductId, CatalogDamaged] = field(default_factory=dict)
     listed: list[Record] = field(default_factory=list)
     delisted: dict[VersionId, int] = field(default_factory=dict)
-    forgotten: set[tuple[str, str, str]] = field(default_factory=set)
-    had_turn: bool = False
+    invalidated: set[tuple[str, str, str]] = field(default_factory=set)
+    had_lease: bool = False
     seen: dict[str, dict[str, str]] = field(default_factory=dict)
 
 
@@ -106,7 +106,9 @@ def publish(stream: str, products: Iterable[ProductId], tools: Tools) -> Publish
     """
     wanted = sorted(set(products))
     done = Published(stream)
-    with in_turn(tools.store, stream_claim_key(stream), tools.now, tools.turn_s, tools.pause) as done.had_turn:
+    with wait_for_lease(
+        tools.store, stream_lease_key(stream), tools.now, tools.lease_wait_s, tools.pause
+    ) as done.had_lease:
         for _ in attempts(f"the catalog of {stream}", tools.pause):
             done.attempts += 1
             done.damaged.clear()
@@ -133,7 +135,7 @@ def _attempt(wanted: Sequence[ProductId], tools: Tools, done: Published) -> bool
     after = _folded(before, changed, tools, done)
     unlisted = documents.decode_unlisted(sight.unlisted.body if sight.unlisted else None, stream)
     index = documents.decode_index(sight.index.body if sight.index else None)
-    _forget(before, after, changed, tools, done)  # first: a digest may be believed as soon as it is written
+    _invalidate(before, after, changed, tools, done)  # first: a digest may be believed as soon as it is written
     if not _put(store, documents.products_key(stream), after, sight.products, done):
         return False
     _note_changes(before, after, changed, done)
@@ -221,12 +223,12 @@ def _says_nothing(document: CatalogDocument) -> bool:
     return isinstance(document, Unlisted) and not document.products
 
 
-def _forget(
+def _invalidate(
     before: Products, after: Products, changed: Mapping[ProductId, Sequence[Record]], tools: Tools, done: Published
 ) -> None:
-    """Make the edge forget what it may hold of keys that get another digest, or lost their file.
+    """Make the edge invalidate what it may hold of keys that get another digest, or lost their file.
 
-    What was forgotten once in this run is not again: its bytes had changed by then, and waiting takes long.
+    What was invalidated once in this run is not again: its bytes had changed by then, and waiting takes long.
     """
     names = [product.name for product in changed]
     was, now = _files(before, names), _files(after, names)
@@ -234,9 +236,9 @@ def _forget(
     facts, replaced = _facts(changed), _replaced(changed)
     stale = {(key, sha256, facts[key].modified) for key, sha256 in now - was if key in held or key in replaced}
     stale |= {(key, "", "") for key, _ in was - now if key not in facts}
-    if new := stale - done.forgotten:
-        tools.forget(sorted(key for key, _, _ in new))
-        done.forgotten |= new
+    if new := stale - done.invalidated:
+        tools.invalidate(sorted(key for key, _, _ in new))
+        done.invalidated |= new
 
 
 def _facts(changed: Mapping[ProductId, Sequence[Record]]) -> dict[str, FileFacts]:

@@ -25,7 +25,7 @@ NO_VERSION: Final = "19700101"
 """A product that is in the catalog without any record gets an empty one under this name, so that it is folded."""
 
 
-def sweep(store: Store, send: Callable[[str], object], clients: Sequence[str], work: Work) -> None:
+def reconcile(store: Store, send: Callable[[str], object], clients: Sequence[str], work: Work) -> None:
     """Look at the products that are next; `send` posts a key to the arrivals queue.
 
     Raises StorageUnavailable, StorageDenied, and CatalogDamaged when a served document cannot be read. A
@@ -126,4 +126,4 @@ def _touch(store: Store, product: Product) -> None:
         store.replace(version.record_key, seen.body, seen.revision)
         return
     version = VersionId(product.id, NO_VERSION)
-    store.create(version.record_key, records.encode(records.settled(version, {}, None)))
+    store.create(version.record_key, records.encode(records.new(version, {}, None)))

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from imageserver.errors import RejectedUpload
+from imageserver.errors import InvalidUpload
 from imageserver.format.keys import ImageKey, Target, VersionId, parse_record_key, version_of
 from imageserver.storage import listing
 from imageserver.storage.port import Store, write
@@ -88,7 +88,7 @@ def _versions(store: Store, target: Target) -> Iterable[VersionId]:
         for info in store.list(prefix):
             try:
                 found.add(parse(info.key))
-            except RejectedUpload:  # a key that is in no version, and was never listed
+            except InvalidUpload:  # a key that is in no version, and was never listed
                 continue
     return sorted(found)
 

@@ -26,7 +26,7 @@ POLL_S: Final = 0.25
 
 
 @contextmanager
-def marked(
+def lease(
     store: Store,
     key: str,
     token: str,
@@ -50,13 +50,13 @@ def marked(
 
 
 @contextmanager
-def in_turn(
+def wait_for_lease(
     store: Store, key: str, now: Callable[[], datetime], seconds: float, pause: Callable[[float], object]
 ) -> Iterator[bool]:
     """Hold the mark once nobody else does; who has waited for `seconds` goes on without it, and gets False."""
     token = uuid4().hex
     for _ in range(ceil(seconds / POLL_S)):
-        with marked(store, key, token, now, seconds, pause) as mine:
+        with lease(store, key, token, now, seconds, pause) as mine:
             if mine:
                 yield True
                 return

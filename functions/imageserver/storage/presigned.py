@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from imageserver.storage.s3 import DECLARED_SHA256, Refused, S3Store
+from imageserver.storage.s3 import DECLARED_SHA256, S3Error, S3Store
 
 CONTENT_TYPE: Final = "application/octet-stream"
 """Of every upload, and signed: what is served from here must never be a page to a browser."""
@@ -44,7 +44,7 @@ class S3Uploads(S3Store):
                 ContentType=CONTENT_TYPE,
                 Metadata=about,
             )
-        except Refused as refused:
+        except S3Error as refused:
             raise refused.error from refused
         return answer["UploadId"]
 
@@ -57,7 +57,7 @@ class S3Uploads(S3Store):
             )
             while (page := self._call(key, next, pages, None)) is not None:
                 found |= {part["PartNumber"]: (part["Size"], part["ETag"]) for part in page.get("Parts", ())}
-        except Refused as refused:
+        except S3Error as refused:
             if refused.code in _GONE:
                 return None
             raise refused.error from refused

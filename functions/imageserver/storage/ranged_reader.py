@@ -263,7 +263,7 @@ class HashFan:
 
     def __exit__(self, *_: object) -> None:
         try:
-            self._settle(0)
+            self._ingest(0)
         finally:
             for thread in self._threads:
                 thread.shutdown()
@@ -271,15 +271,15 @@ class HashFan:
     def update(self, chunk: bytes | bytearray | memoryview) -> None:
         """Start on this chunk, then wait until at most HELD - 1 are unfinished; a small one is done at once."""
         if len(chunk) < MIB:
-            self._settle(0)
+            self._ingest(0)
             for digest in self._digests:
                 digest.update(chunk)
         else:
             pairs = zip(self._threads, self._digests, strict=True)
             self._running.append([thread.submit(digest.update, chunk) for thread, digest in pairs])
-            self._settle(HELD - 1)
+            self._ingest(HELD - 1)
 
-    def _settle(self, unfinished: int) -> None:
+    def _ingest(self, unfinished: int) -> None:
         while len(self._running) > unfinished:
             for update in self._running.popleft():
                 update.result()

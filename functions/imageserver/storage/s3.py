@@ -48,7 +48,7 @@ class S3Store:
         try:
             answer = self._call(key, self._s3.get_object, Bucket=self._bucket, Key=key)
             return Document(self._call(key, answer["Body"].read), answer["ETag"])
-        except Refused as refused:
+        except S3Error as refused:
             if refused.code in _MISSING:
                 return None
             raise refused.error from refused
@@ -69,13 +69,13 @@ class S3Store:
             while (page := self._call(prefix, next, pages, None)) is not None:
                 for item in page.get("Contents", ()):
                     yield ObjectInfo(item["Key"], item["Size"], item["ETag"], item["LastModified"].isoformat())
-        except Refused as refused:
+        except S3Error as refused:
             raise refused.error from refused
 
     def open(self, key: str, etag: str) -> Opened:
         try:
             head = self._call(key, self._s3.head_object, Bucket=self._bucket, Key=key, IfMatch=etag)
-        except Refused as refused:
+        except S3Error as refused:
             if refused.code in _LOST:
                 raise ObjectChanged(f"{key} is no longer the object with ETag {etag} that was listed") from refused
             raise refused.error from refused
@@ -92,7 +92,7 @@ class S3Store:
         """The answer, or None when the condition does not hold."""
         try:
             return self._call(key, call, Bucket=self._bucket, **arguments)
-        except Refused as refused:
+        except S3Error as refused:
             if refused.code in _LOST:
                 return None
             raise refused.error from refused
@@ -101,12 +101,12 @@ class S3Store:
         try:
             return call(*args, **kwargs)
         except ClientError as error:
-            raise Refused(error, self._bucket, key) from error
+            raise S3Error(error, self._bucket, key) from error
         except (BotoCoreError, HTTPClientError) as error:
             raise StorageUnavailable(f"no answer about {key} in {self._bucket}: {error}") from error
 
 
-class Refused(Exception):
+class S3Error(Exception):
     """S3 answered with an error; `code` is S3's own, `error` what it means to the caller."""
 
     def __init__(self, cause: ClientError, bucket: str, key: str) -> None:

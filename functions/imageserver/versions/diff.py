@@ -19,7 +19,7 @@ _LISTED: Final = (Role.METADATA, Role.ROOT, Role.UNIFIED, Role.DELTA)
 
 
 def outdated(before: Record | None, listed: Mapping[str, FileFacts]) -> str:
-    """Why settling would find something to do, in a sentence; empty when the record is up to date."""
+    """Why ingesting would find something to do, in a sentence; empty when the record is up to date."""
     files = known({}, before, listed)
     if before is None:
         return "it has no record" if files else ""
@@ -76,7 +76,7 @@ def _reading_order(file: str) -> tuple[bool, bool, str]:
 
 def lists_what_changed(before: Record | None, files: Files) -> bool:
     """Whether clients may have been told of a digest that a key no longer holds."""
-    if before is None or before.state != "sound":
+    if before is None or before.state != "complete":
         return False
     can_be_listed = [file for file in files if file in before.files and file_kinds.classify(file).role in _LISTED]
     return any(before.files[file].sha256 and not files[file].sha256 for file in can_be_listed)

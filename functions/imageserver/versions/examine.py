@@ -9,7 +9,7 @@ from typing import Final
 
 from msgspec.structs import replace
 
-from imageserver.errors import RejectedUpload
+from imageserver.errors import InvalidUpload
 from imageserver.format import file_kinds
 from imageserver.format.file_kinds import FileKind, Role
 from imageserver.format.keys import ProductId
@@ -74,14 +74,14 @@ def read_document(file: str, facts: FileFacts, chunks: Chunks, product: ProductI
     digests = Digests()
     if facts.size_bytes > metadata.MAX_DOCUMENT_BYTES:
         note = f"it has {facts.size_bytes:,} bytes, expected at most {metadata.MAX_DOCUMENT_BYTES:,}: it is ignored"
-        return replace(facts, sha256=_drained(digests, chunks).sha256, notices=(note,))
+        return replace(facts, sha256=_drained(digests, chunks).sha256, warnings=(note,))
     body = b"".join(bytes(chunk) for chunk in digests.tee(chunks))
     facts = replace(facts, sha256=digests.sha256)
     if file == "SHA256SUMS":
         checksums, ignored = metadata.parse_checksums(body)
-        return replace(facts, checksums=checksums, notices=ignored)
+        return replace(facts, checksums=checksums, warnings=ignored)
     parsed = metadata.parse_metadata_json(body) if file == "metadata.json" else metadata.parse_image_yaml(body, product)
-    return replace(facts, overrides=parsed.overrides, notices=parsed.ignored)
+    return replace(facts, overrides=parsed.overrides, warnings=parsed.ignored)
 
 
 def read_metadata(facts: FileFacts, chunks: Chunks, product: ProductId) -> tuple[FileFacts, Sha256]:
@@ -152,11 +152,11 @@ def _inspected(
         notices = metadata.check_metadata_yaml(body, product.arch)
     except UnreadableArchive as reason:
         return _refused(facts, "damaged", f"{reason}; build it again and upload it again")
-    except RejectedUpload as reason:
+    except InvalidUpload as reason:
         return _refused(facts, "metadata", f"holds a metadata.yaml that {reason}")
     for _ in chunks:
         pass
-    return replace(facts, notices=notices)
+    return replace(facts, warnings=notices)
 
 
 def _refused(facts: FileFacts, fault: Fault, refusal: str) -> FileFacts:

@@ -1,7 +1,7 @@
-"""What was found out about one version, and the verdict on it.
+"""What was found out about one version, and the assessment on it.
 
 A record is private and complete: folding records gives the catalog back without reading an image. It
-holds facts (sizes, digests, what a file's content turned out to be); the verdict is a pure function of
+holds facts (sizes, digests, what a file's content turned out to be); the assessment is a pure function of
 them, written beside the facts for people and for the API.
 """
 
@@ -9,7 +9,7 @@ from typing import Final, Literal
 
 import msgspec
 
-from imageserver.errors import CatalogDamaged, RejectedUpload
+from imageserver.errors import CatalogDamaged, InvalidUpload
 from imageserver.format import file_kinds
 from imageserver.format.file_kinds import FileKind, Role
 from imageserver.format.keys import VersionId, check_file, parse_version
@@ -21,7 +21,7 @@ SCHEMA: Final = 1
 UNKNOWN_FILE: Final = "is no image file that clients know: it is not listed"
 """Completes "<file> …"."""
 
-State = Literal["sound", "incomplete", "refused", "withdrawn", "gone"]
+State = Literal["complete", "incomplete", "refused", "withdrawn", "empty"]
 """sound: clients can use it; gone: its folder is empty, the record only says so."""
 
 
@@ -61,7 +61,7 @@ class FileFacts(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     combined: dict[str, str] = {}
     refusal: str = ""
     fault: Fault = ""
-    notices: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
     overrides: Overrides | None = None
     checksums: dict[str, str] = {}
     withdrawn: Withdrawal | None = None
@@ -90,7 +90,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     files: dict[str, FileFacts] = {}
     withdrawn: Withdrawal | None = None
     replaced: tuple[str, ...] = ()
-    state: State = "gone"
+    state: State = "empty"
     reasons: tuple[Reason, ...] = ()
     schema: int = SCHEMA
 
@@ -105,7 +105,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
         return sum(facts.size_bytes for facts in self.files.values())
 
 
-class Verdict(msgspec.Struct, frozen=True):
+class Assessment(msgspec.Struct, frozen=True):
     """What of a version may be listed. File names; `roots` and `deltas` by ftype."""
 
     state: State
@@ -130,28 +130,30 @@ def decode(body: bytes, key: str) -> Record:
     try:
         record = _decoder.decode(body)
         parse_version(record.version)
-    except (msgspec.DecodeError, RejectedUpload, UnicodeError, RecursionError) as error:
-        raise CatalogDamaged(f"{key} is not a record ({error}); delete it and sweep, its images are intact") from error
+    except (msgspec.DecodeError, InvalidUpload, UnicodeError, RecursionError) as error:
+        raise CatalogDamaged(
+            f"{key} is not a record ({error}); delete it and reconcile, its images are intact"
+        ) from error
     if record.schema > SCHEMA or record.id.record_key != key:
         raise CatalogDamaged(
             f"{key} is a record of schema {record.schema} for {record.version}, expected schema {SCHEMA} "
-            "for its own path; delete it and sweep, or deploy the newer release again"
+            "for its own path; delete it and reconcile, or deploy the newer release again"
         )
     return record
 
 
-def settled(version: VersionId, files: dict[str, FileFacts], withdrawn: Withdrawal | None) -> Record:
-    """A new record of these facts, with the verdict on them."""
-    return judged(Record(version=version.path, files=files, withdrawn=withdrawn))
+def new(version: VersionId, files: dict[str, FileFacts], withdrawn: Withdrawal | None) -> Record:
+    """A new record of these facts, with the assessment on them."""
+    return assessed(Record(version=version.path, files=files, withdrawn=withdrawn))
 
 
-def judged(record: Record) -> Record:
-    """The record with the verdict on its facts."""
-    verdict = judge(record)
-    return msgspec.structs.replace(record, state=verdict.state, reasons=verdict.reasons)
+def assessed(record: Record) -> Record:
+    """The record with the assessment on its facts."""
+    assessment = assess(record)
+    return msgspec.structs.replace(record, state=assessment.state, reasons=assessment.reasons)
 
 
-def judge(record: Record) -> Verdict:
+def assess(record: Record) -> Assessment:
     """Decide what of a version may be listed and give a reason for everything else.
 
     A version is sound when a metadata file and at least one root, or a unified tarball, are there and
@@ -160,7 +162,7 @@ def judge(record: Record) -> Verdict:
     reasons = _withdrawn_files(record)
     record = msgspec.structs.replace(record, files=_present(record))
     reasons += [
-        Reason(file, "ignored", f"{file}: {note}") for file, facts in record.files.items() for note in facts.notices
+        Reason(file, "ignored", f"{file}: {note}") for file, facts in record.files.items() for note in facts.warnings
     ]
     sound = _sound_files(record, reasons)
     metadata = _metadata(sound)
@@ -173,7 +175,7 @@ def judge(record: Record) -> Verdict:
     reasons.sort()
     state = _state(record, usable, reasons)
     deltas = {file: kind for file, kind in sound.items() if kind.role is Role.DELTA}
-    return Verdict(
+    return Assessment(
         state, tuple(reasons), metadata, roots if metadata else {}, next(iter(unified.values()), ""), _by_ftype(deltas)
     )
 
@@ -225,7 +227,7 @@ def _unknown(file: str) -> Reason:
     if file_kinds.meant(file).role is not Role.OTHER:
         try:
             check_file(file)
-        except RejectedUpload as refusal:
+        except InvalidUpload as refusal:
             return Reason(file, "refused", str(refusal), "name")
     return Reason(file, "ignored", f"{file if file.isprintable() else ascii(file)} {UNKNOWN_FILE}")
 
@@ -281,9 +283,9 @@ def _state(record: Record, usable: bool, reasons: list[Reason]) -> State:
     if record.withdrawn and record.files:
         return "withdrawn"
     if not record.files:
-        return "withdrawn" if reasons else "gone"  # without files, reasons can only be about withdrawn ones
+        return "withdrawn" if reasons else "empty"  # without files, reasons can only be about withdrawn ones
     if usable:
-        return "sound"
+        return "complete"
     return "refused" if any(reason.kind == "refused" for reason in reasons) else "incomplete"
 
 

@@ -24,7 +24,7 @@ def expired(known: Iterable[Record], listed: Collection[str], rule: Rule, now: d
     always kept, whatever their age: a product does not vanish because nobody builds it any more. The product's own
     `retain_versions` and `retain_days`, as its newest version gives them, go before the rule.
     """
-    sound = sorted((r for r in known if r.state == "sound"), key=_age_order, reverse=True)
+    sound = sorted((r for r in known if r.state == "complete"), key=_age_order, reverse=True)
     if not sound:
         return []
     own = records.overrides(sound[0])

@@ -12,22 +12,22 @@ from imageserver.versions.records import FileFacts, Record, Withdrawal
 def withdrawn(record: Record, target: Target, withdrawal: Withdrawal) -> Record:
     """The record with what the target names withdrawn."""
     if not isinstance(target, ImageKey):
-        return records.judged(replace(record, withdrawn=record.withdrawn or withdrawal))
+        return records.assessed(replace(record, withdrawn=record.withdrawn or withdrawal))
     facts = record.files.get(target.file)
     if facts is None or facts.withdrawn:
         return record
-    return records.judged(_with_file(record, target.file, replace(facts, withdrawn=withdrawal)))
+    return records.assessed(_with_file(record, target.file, replace(facts, withdrawn=withdrawal)))
 
 
 def restored(record: Record, target: Target) -> Record:
     """The record with what the target names no longer withdrawn; what is being deleted already stays so."""
     if isinstance(target, ImageKey):
         facts = record.files.get(target.file)
-        return records.judged(_with_file(record, target.file, _restored_file(facts))) if facts else record
+        return records.assessed(_with_file(record, target.file, _restored_file(facts))) if facts else record
     if record.withdrawn and record.withdrawn.final:
         return record
     files = {file: _restored_file(facts) for file, facts in record.files.items()}
-    return records.judged(replace(record, withdrawn=None, files=files))
+    return records.assessed(replace(record, withdrawn=None, files=files))
 
 
 def _same_upload(one: FileFacts, other: FileFacts) -> bool:

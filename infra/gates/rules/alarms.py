@@ -15,7 +15,7 @@ METRICS: Final = frozenset(
         "Refusals",
         "LostRaces",
         "CatalogBytes",
-        "VersionsSettled",
+        "VersionsIngested",
         "CatalogWrites",
         "UnreadableRecords",
         "MaintainTasks",

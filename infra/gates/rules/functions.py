@@ -73,7 +73,7 @@ def handlers_exist(stack: Stack) -> Iterator[str]:
 def maintain_runs_on_schedule(stack: Stack) -> Iterator[str]:
     schedules = stack.of_type("AWS::Scheduler::Schedule").values()
     tasks = {json.loads(s["Target"]["Input"])["task"] for s in schedules if s.get("State", "ENABLED") == "ENABLED"}
-    yield from differ("scheduled tasks", tasks, {"sweep", "retain"})
+    yield from differ("scheduled tasks", tasks, {"reconcile", "prune"})
     for schedule in schedules:
         target = schedule["Target"]
         yield from differ("schedule runs", target["Arn"], stack_arn("lambda", "MaintainFunction", "function:"))

@@ -73,7 +73,7 @@ def main(context: click.Context, /, **named: Any) -> None:
     """Look at a server, check it, repair it.
 
     Without --stack or --bucket it is the local stack that ./scripts/local started. Nothing is deleted, withdrawn or
-    rebuilt without --yes; without it these commands print what they would do, and why. restore and sweep lose nothing
+    rebuilt without --yes; without it these commands print what they would do, and why. restore and reconcile lose nothing
     and act at once. With --dry-run nothing is changed, whatever else is said. A PATH without its stream in front
     means images/.
 

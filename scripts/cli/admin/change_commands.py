@@ -17,7 +17,8 @@ from cli.admin.faults import FOUND, NOTHING, end
 from cli.admin.place import Place
 from imageserver.format.keys import Target, path_of
 from imageserver.operations import withdraw as withdrawals
-from imageserver.operations.prune import Rules, retain
+from imageserver.operations.prune import Rules
+from imageserver.operations.prune import prune as prune_server
 from imageserver.operations.runs import Work
 from imageserver.versions.retention import Rule
 
@@ -103,7 +104,7 @@ def prune(place: Place, as_json: bool, dry_run: bool, yes: bool, **given: int | 
     with shown.busy("looking at") as told:
         work = Work(dry_run=dry_run or not yes, limit=1 << 60, told=told)
         with shown.told_if_broken_off(work):
-            retain(place.store, rules, datetime.now(UTC), time.sleep, work, place.forget_soon)
+            prune_server(place.store, rules, datetime.now(UTC), time.sleep, work, place.forget_soon)
     shown.end_of_work(as_json, work)
 
 

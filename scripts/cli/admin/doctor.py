@@ -17,11 +17,11 @@ from cli.admin.faults import CATALOG, OUTSIDE, RECORD, explain
 from cli.admin.findings import AGAIN, DEPLOY, Findings, Hint, NotSeen
 from cli.admin.place import Place
 from imageserver.catalog.render import product_id
-from imageserver.errors import RejectedUpload
+from imageserver.errors import InvalidUpload
 from imageserver.format import documents
-from imageserver.format.keys import CLAIMS, RECORDS, parse_key, parse_record_key
+from imageserver.format.keys import LEASES, RECORDS, parse_key, parse_record_key
 from imageserver.operations.inventory import documented_streams
-from imageserver.operations.reconcile import sweep
+from imageserver.operations.reconcile import reconcile
 from imageserver.operations.runs import Work
 from imageserver.storage.document_cache import Catalogs
 
@@ -71,7 +71,7 @@ def examine(place: Place) -> Iterator[Checked]:
 def _documents(place: Place) -> Findings:
     seen = place.store.read(documents.INDEX_KEY)
     if seen is None:
-        yield f"there is no {documents.INDEX_KEY}: clients cannot add the server", "admin sweep"
+        yield f"there is no {documents.INDEX_KEY}: clients cannot add the server", "admin reconcile"
         return
     for stream, entry in documents.decode_index(seen.body).index.items():
         document = place.store.read(entry.path)
@@ -86,9 +86,9 @@ def _documents(place: Place) -> Findings:
 def _agreement(place: Place) -> Findings:
     """The bucket, the records and the catalog say the same."""
     work = Work(dry_run=True, limit=1 << 60)  # what was not compared is not agreed
-    sweep(place.store, lambda _: None, place.clients, work)
+    reconcile(place.store, lambda _: None, place.clients, work)
     for task in work.tasks:
-        yield f"{task.path}: {task.why}", "admin sweep"
+        yield f"{task.path}: {task.why}", "admin reconcile"
     for key in work.unreadable:
         yield f"{key} cannot be read", RECORD
 
@@ -123,12 +123,12 @@ def _orphans(place: Place) -> Findings:
         for info in place.store.list(prefix):
             try:
                 parse(info.key)
-            except RejectedUpload as refusal:
+            except InvalidUpload as refusal:
                 yield str(refusal), "move it to a key that can be listed, or delete it"
 
 
 def _claims(place: Place) -> Findings:
-    for info in place.store.list(CLAIMS):
+    for info in place.store.list(LEASES):
         age = datetime.now(UTC) - datetime.fromisoformat(info.modified)
         if age > OLD_CLAIM:
             yield f"{info.key} is {age} old: its worker was killed", "nothing: it has run out, and expires by itself"

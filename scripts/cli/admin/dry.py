@@ -6,7 +6,7 @@ from imageserver.storage.port import Document, ObjectInfo, Opened, Store
 
 
 class DryStore:
-    """imageserver.storage.port.Store over another one: reads are real, writes seem to succeed and are forgotten."""
+    """imageserver.storage.port.Store over another one: reads are real, writes seem to succeed and are invalidated."""
 
     def __init__(self, store: Store) -> None:
         self._store = store

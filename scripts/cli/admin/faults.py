@@ -11,7 +11,7 @@ import botocore.exceptions as aws
 import click
 from botocore.exceptions import BotoCoreError, ClientError
 
-from imageserver.errors import CatalogDamaged, RejectedUpload, SimplestreamsError, StorageDenied
+from imageserver.errors import CatalogDamaged, InvalidUpload, SimplestreamsError, StorageDenied
 from imageserver.format.keys import RECORDS
 
 FOUND: Final = 1
@@ -68,7 +68,7 @@ class Fault:
 def explain(error: BaseException) -> Fault:
     """What an error from outside means. The adapter's own errors are told by what the SDK said below them."""
     what, root = str(error), _root(error)
-    if isinstance(error, RejectedUpload):
+    if isinstance(error, InvalidUpload):
         return Fault(what, "", REFUSED)
     if isinstance(error, CatalogDamaged):
         return Fault(what, RECORD if what.startswith(RECORDS) else CATALOG)

@@ -10,7 +10,7 @@ from boto3.s3.transfer import TransferConfig
 from botocore.exceptions import ClientError
 
 from cli.admin.place import Place
-from imageserver.errors import CatalogDamaged, RejectedUpload
+from imageserver.errors import CatalogDamaged, InvalidUpload
 from imageserver.format import file_kinds
 from imageserver.format.file_kinds import Role
 from imageserver.format.keys import VersionId, parse_key
@@ -76,7 +76,7 @@ def plan(place: Place, found: Iterator[File], told: Callable[[str], Any] = lambd
     for file in found:
         try:
             parse_key(file.key)
-        except RejectedUpload as refusal:
+        except InvalidUpload as refusal:
             result.refused.append(str(refusal))
             continue
         if file.key not in there:

@@ -48,7 +48,7 @@ def list_(place: Place, as_json: bool, below: str, unlisted: bool) -> None:
 
 
 def _unknown(path: str) -> str:
-    return f"nothing is known of {path}; `admin sweep` looks for what events missed"
+    return f"nothing is known of {path}; `admin reconcile` looks for what events missed"
 
 
 def _cells(row: dict[str, Any]) -> tuple[str, ...]:

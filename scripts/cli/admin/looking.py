@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from imageserver.catalog.render import product_id
-from imageserver.errors import CatalogDamaged, RejectedUpload
+from imageserver.errors import CatalogDamaged, InvalidUpload
 from imageserver.format import documents, file_kinds
 from imageserver.format.documents import Withheld
 from imageserver.format.keys import RECORDS, ProductId, VersionId, parse_record_key
@@ -74,7 +74,7 @@ def seen(store: Store, below: str = "") -> Iterator[Seen]:
         for key, document in zip(keys, pool.map(store.read, keys), strict=True):
             try:
                 version = parse_record_key(key)
-            except RejectedUpload:
+            except InvalidUpload:
                 continue
             if document is None:
                 continue
@@ -101,7 +101,7 @@ def _products(store: Store) -> set[ProductId]:
     for info in store.list(RECORDS):
         try:
             found.add(parse_record_key(info.key).product)
-        except RejectedUpload:
+        except InvalidUpload:
             continue
     return found
 
@@ -174,8 +174,8 @@ def reasons(found: Seen, there: Catalogued, is_listed: bool) -> list[Why]:
     told += [Why(reason.kind, reason.sentence) for reason in record.reasons if reason.file not in withdrawn]
     withheld = there.withheld.get(found.version.path, [])
     told += [Why("withheld", entry.reason) for entry in withheld]
-    if record.state == "sound" and not (is_listed or withheld):
-        told.append(Why("waiting", "it is sound and about to be listed; `admin sweep` if that lasts"))
+    if record.state == "complete" and not (is_listed or withheld):
+        told.append(Why("waiting", "it is sound and about to be listed; `admin reconcile` if that lasts"))
     return told
 
 

@@ -4,7 +4,7 @@ from typing import Any, Final
 
 import click
 
-from imageserver.errors import RejectedUpload
+from imageserver.errors import InvalidUpload
 from imageserver.format.keys import Target, parse_target
 
 PRODUCT_PARTS: Final = 5
@@ -23,11 +23,11 @@ def with_stream(path: str) -> str:
 
 
 def target(path: str) -> Target:
-    """The product, version or file that a path names; RejectedUpload says what is taken, or which part is wrong."""
+    """The product, version or file that a path names; InvalidUpload says what is taken, or which part is wrong."""
     path = with_stream(path)
     parts = path.count("/") + 1
     if not PRODUCT_PARTS <= parts <= FILE_PARTS:
-        raise RejectedUpload(f"{path!a} has {parts} parts between slashes, {TAKES}")
+        raise InvalidUpload(f"{path!a} has {parts} parts between slashes, {TAKES}")
     return parse_target(path)
 
 

@@ -77,7 +77,7 @@ class Place:
     deployed under, `deployed_for` the clients that it was deployed for; each is empty when it is not known.
     `rules` are what maintain goes by there, the template's defaults when that is not known; `distribution` is what
     CloudFront calls the edge, empty where there is none or it is not known. `max_bytes` is the largest file that is
-    accepted there. `untold` are the keys that an edge should have forgotten whose distribution is not known.
+    accepted there. `untold` are the keys that an edge should have invalidated whose distribution is not known.
     """
 
     session: Any
@@ -98,17 +98,21 @@ class Place:
         """Whose items the catalog shall carry: as it was deployed, else as the catalog has it."""
         return self.deployed_for or looking.clients(self.store)
 
-    def forget(self, keys: Sequence[str]) -> None:
-        """Have the edge forget what it holds of these keys, and wait until it has: as publish does."""
+    def invalidate(self, keys: Sequence[str]) -> None:
+        """Have the edge invalidate what it holds of these keys, and wait until it has: as publish does."""
         if self.distribution:
-            cloudfront.forget(self.session.client("cloudfront"), self.distribution, keys, time.sleep, EDGE_PATIENCE_S)
+            cloudfront.invalidate(
+                self.session.client("cloudfront"), self.distribution, keys, time.sleep, EDGE_PATIENCE_S
+            )
         else:
             self.untold.update(keys)
 
     def forget_soon(self, keys: Sequence[str]) -> None:
         """The same without waiting: as maintain does for what it deleted."""
         if self.distribution:
-            cloudfront.ask(self.session.client("cloudfront"), self.distribution, keys, time.sleep, EDGE_PATIENCE_S)
+            cloudfront.request_invalidation(
+                self.session.client("cloudfront"), self.distribution, keys, time.sleep, EDGE_PATIENCE_S
+            )
         else:
             self.untold.update(keys)
 
@@ -121,7 +125,7 @@ class Place:
             folders = sorted({folder.split("/")[0] for folder in folders})
         wildcards = " ".join(f"'/{quote(folder, safe='/:~')}/*'" for folder in folders)
         shown.say(
-            f"the edge was not told to forget {len(self.untold):,} files, for its distribution is not known: use "
+            f"the edge was not told to invalidate {len(self.untold):,} files, for its distribution is not known: use "
             f"--stack NAME, or now: aws cloudfront create-invalidation --distribution-id ID --paths {wildcards}"
         )
 

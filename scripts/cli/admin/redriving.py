@@ -2,7 +2,7 @@
 
 A notice goes back into its queue. A failed run of maintain is not sent again: the schedule starts the next one,
 which goes on where the last one stopped, so its letter has only to be read and removed. So has a notice that no
-release can read: a sweep finds whatever it was about.
+release can read: a reconcile finds whatever it was about.
 """
 
 import json
@@ -16,7 +16,7 @@ from botocore.exceptions import ClientError
 
 from cli.admin.place import Place
 from imageserver.aws import events
-from imageserver.errors import CatalogDamaged, RejectedUpload
+from imageserver.errors import CatalogDamaged, InvalidUpload
 from imageserver.format import documents
 from imageserver.format.keys import RECORDS, VersionId, parse_record_key, version_of
 from imageserver.storage.port import Store
@@ -28,7 +28,7 @@ WAIT_S: Final = 2
 """A receive without a wait asks only some of SQS's servers and may answer that a full queue is empty."""
 EMPTY: Final = 2
 """So many answers in a row without a new letter end the look."""
-TASKS: Final = {"sweep": "admin sweep", "retain": "admin prune --yes"}
+TASKS: Final = {"reconcile": "admin reconcile", "prune": "admin prune --yes"}
 
 
 @dataclass(frozen=True)
@@ -110,8 +110,12 @@ class Box:
     def _read(self, message: dict[str, Any]) -> tuple[list[str], str, bool]:
         try:
             keys = events.keys(message["Body"])
-        except events.UnreadableNotice as error:
-            return [], f"no release can read it: {error}; --yes removes it, admin sweep finds what it was about", False
+        except events.UnreadableEvent as error:
+            return (
+                [],
+                f"no release can read it: {error}; --yes removes it, admin reconcile finds what it was about",
+                False,
+            )
         said = dict.fromkeys(map(self._diagnosis, keys))
         return keys, "; ".join(said) or "it is about nothing", True
 
@@ -119,7 +123,7 @@ class Box:
         """What is wrong with what a key is about, as far as it still is."""
         try:
             version = parse_record_key(key) if key.startswith(RECORDS) else version_of(key)
-        except RejectedUpload as refusal:
+        except InvalidUpload as refusal:
             return f"no version can have this key: {refusal}"
         try:
             record = _record(self.place.store, version)
@@ -175,7 +179,7 @@ def _failed_run(message: dict[str, Any]) -> str:
     said = answer if isinstance(answer, dict) else {}
     parts = (said.get("errorType"), said.get("errorMessage"), about.get("ERROR_CODE"), about.get("ERROR_MESSAGE"))
     why = ": ".join(str(part) for part in parts if part) or "the log of the maintain function says why"
-    now = TASKS.get(task, "admin sweep; admin prune --yes")
+    now = TASKS.get(task, "admin reconcile; admin prune --yes")
     return f"{task or 'a task'} failed: {why}. The next scheduled run does it; at once: {now}; --yes removes the letter"
 
 

@@ -1,4 +1,4 @@
-"""Commands that make good what was missed, lost or damaged: sweep, rebuild, redrive, undelete."""
+"""Commands that make good what was missed, lost or damaged: reconcile, rebuild, redrive, undelete."""
 
 import sys
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from cli.admin.base import yes as yes_option
 from cli.admin.faults import FOUND, NOTHING, end
 from cli.admin.place import Place
 from imageserver.aws import events
-from imageserver.operations.reconcile import sweep as sweep_bucket
+from imageserver.operations.reconcile import reconcile as sweep_bucket
 from imageserver.operations.runs import Work
 from imageserver.settings import CLIENT_CHOICES
 
@@ -24,12 +24,12 @@ from imageserver.settings import CLIENT_CHOICES
 @click.option("--dry-run", is_flag=True, help="Print what is missing, and send nothing, also with --yes.")
 @yes_anyway
 @command
-def sweep(place: Place, as_json: bool, clients: str | None, dry_run: bool) -> None:
+def reconcile(place: Place, as_json: bool, clients: str | None, dry_run: bool) -> None:
     """Find what events missed and have it looked at again. Harmless at any time, so it is done without --yes."""
     url = place.queue("images").url
 
     def send(key: str) -> None:
-        place.sqs.send_message(QueueUrl=url, MessageBody=events.notice(place.bucket, key))
+        place.sqs.send_message(QueueUrl=url, MessageBody=events.message(place.bucket, key))
 
     with shown.busy("sweeping") as told:
         work = Work(dry_run=dry_run, limit=1 << 60, told=told)
@@ -53,7 +53,7 @@ def rebuild_catalog(place: Place, as_json: bool, clients: str | None, yes: bool)
     For a catalog that is gone, with --bucket, say --clients if the server was deployed for one of them only.
     """
     with shown.busy("looking at the catalog"):
-        steps = list(repairing.catalog_again(place.store, _chosen(place, clients), place.forget))
+        steps = list(repairing.catalog_again(place.store, _chosen(place, clients), place.invalidate))
     _carry_out(as_json, yes, steps)
 
 
@@ -64,7 +64,7 @@ def rebuild_catalog(place: Place, as_json: bool, clients: str | None, yes: bool)
 def rebuild_records(place: Place, as_json: bool, below: str, yes: bool) -> None:
     """Read the images whose record is missing, unreadable or out of date, here on this machine.
 
-    PATH is a version or any folder above it. The edge forgets what it holds of files whose record is made from
+    PATH is a version or any folder above it. The edge invalidates what it holds of files whose record is made from
     nothing. Ends with exit code 1 when another worker was reading one of them: that one is to be looked at again.
     """
     with shown.busy("comparing records and images"):
@@ -75,12 +75,12 @@ def rebuild_records(place: Place, as_json: bool, below: str, yes: bool) -> None:
 
 
 def _forgetting(place: Place, keys: list[str], yes: bool) -> list[repairing.Step]:
-    """The edge forgets these before anything lists them again."""
+    """The edge invalidates these before anything lists them again."""
     if keys and place.distribution:
-        what = f"have the edge forget {len(keys):,} files: whether they held other bytes before, no record says"
-        return [repairing.Step(what, partial(place.forget, keys))]
+        what = f"have the edge invalidate {len(keys):,} files: whether they held other bytes before, no record says"
+        return [repairing.Step(what, partial(place.invalidate, keys))]
     if yes:
-        place.forget(keys)  # notes that it cannot
+        place.invalidate(keys)  # notes that it cannot
     return []
 
 

@@ -9,11 +9,11 @@ from functools import partial
 from typing import Any, Final
 
 from cli.admin.looking import is_below
-from imageserver.aws.cloudfront import Forget
-from imageserver.errors import CatalogBusy, CatalogDamaged, RejectedUpload
+from imageserver.aws.cloudfront import Invalidate
+from imageserver.errors import CatalogBusy, CatalogDamaged, InvalidUpload
 from imageserver.format import documents
 from imageserver.format.keys import RECORDS, ProductId, VersionId, parse_record_key
-from imageserver.operations.ingest import Tools, settle
+from imageserver.operations.ingest import Tools, ingest
 from imageserver.operations.inventory import Product, known_products, look
 from imageserver.operations.publish import Tools as PublishTools
 from imageserver.operations.publish import publish
@@ -45,7 +45,7 @@ class Again:
     """How to make records again. `anew`: keys of the files whose record begins from nothing; `versions` were looked at.
 
     Of those nobody knows any more whether their keys held other bytes before (`Record.replaced`), so the edge may
-    have those still and publish will not tell it: who carries the steps out has it forget them first.
+    have those still and publish will not tell it: who carries the steps out has it invalidate them first.
     """
 
     steps: list[Step] = field(default_factory=list)
@@ -82,18 +82,18 @@ def _record_again(again: Again, looked: Product, version: VersionId, tools: Tool
 
 
 def _read_again(version: VersionId, tools: Tools) -> NotDone | None:
-    if settle(version, tools).outcome != "claimed by another":
+    if ingest(version, tools).outcome != "leased by another worker":
         return None
     return NotDone(
-        f"another worker reads {version.path} just now, or was killed while it did ({version.claim_key}, which holds "
+        f"another worker reads {version.path} just now, or was killed while it did ({version.lease_key}, which holds "
         f"for {CLAIM_S // 60} minutes at most): nothing was written; look again then"
     )
 
 
-def catalog_again(store: Store, clients: Sequence[str], forget: Forget) -> Iterator[Step]:
+def catalog_again(store: Store, clients: Sequence[str], invalidate: Invalidate) -> Iterator[Step]:
     """Fold every record into the documents of its stream; a document that cannot be read goes first.
 
-    `forget` tells the edge what it may not keep.
+    `invalidate` tells the edge what it may not keep.
     """
     for key, decode in _documents(store):
         seen = store.read(key)
@@ -101,7 +101,7 @@ def catalog_again(store: Store, clients: Sequence[str], forget: Forget) -> Itera
             decode(seen.body if seen else None)
         except CatalogDamaged as damage:
             yield Step(f"delete {key}: {damage}", partial(_delete, store, key, seen.revision if seen else ""))
-    tools = PublishTools(store, clients, lambda: datetime.now(UTC), time.sleep, forget)
+    tools = PublishTools(store, clients, lambda: datetime.now(UTC), time.sleep, invalidate)
     by_stream: dict[str, list[ProductId]] = {}
     for product in _all_products(store):
         by_stream.setdefault(product.stream, []).append(product)
@@ -138,7 +138,7 @@ def _all_products(store: Store) -> list[ProductId]:
 
 def _recorded(store: Store) -> Iterator[VersionId]:
     for info in store.list(RECORDS):
-        with suppress(RejectedUpload):  # somebody's own file beside the records
+        with suppress(InvalidUpload):  # somebody's own file beside the records
             yield parse_record_key(info.key)
 
 

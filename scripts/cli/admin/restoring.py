@@ -8,7 +8,7 @@ import click
 from cli.admin.importing import AlreadyThere, Copy, File, create
 from cli.admin.looking import is_below
 from cli.admin.place import Place
-from imageserver.errors import RejectedUpload
+from imageserver.errors import InvalidUpload
 from imageserver.format.keys import RECORDS, parse_key, version_of
 from imageserver.versions import records
 
@@ -67,7 +67,7 @@ def _withdrawals(record: records.Record) -> Iterator[records.Withdrawal]:
 def _is_upload(key: str) -> bool:
     try:
         parse_key(key)
-    except RejectedUpload:  # in no version, so in no record
+    except InvalidUpload:  # in no version, so in no record
         return False
     return True
 

@@ -194,13 +194,13 @@ def _listed(client: Any, bucket: str) -> int:
 
 def _read_logs(folder: Path) -> Logged:
     published = list(_lines(folder / "PublishFunction.log", "published"))
-    settled = list(_lines(folder / "DigestFunction.log", "settled"))
+    ingested = list(_lines(folder / "DigestFunction.log", "ingested"))
     return Logged(
         catalog_writes=sum(line["writes"] for line in published),
         publish_attempts=sum(line["attempts"] for line in published),
         publish_races=sum(line["lost_races"] for line in published),
-        record_writes=sum(line["outcome"] == "recorded" for line in settled),
-        record_races=sum(line["lost_races"] for line in settled),
+        record_writes=sum(line["outcome"] == "recorded" for line in ingested),
+        record_races=sum(line["lost_races"] for line in ingested),
     )
 
 

@@ -45,7 +45,7 @@ def record_of(product: int, version: int) -> Record:
 
     files = {"lxd.tar.xz": facts(1, 876), "rootfs.squashfs": facts(2, 123_456_789, 4)}
     files["disk.qcow2"] = facts(3, 323_456_789, 5)
-    return records.settled(VersionId(product_id(STREAM, name_of(product)), name), files, None)
+    return records.new(VersionId(product_id(STREAM, name_of(product)), name), files, None)
 
 
 def prepare(versions: int, folder: Path) -> int:

@@ -27,7 +27,7 @@ from imageserver.catalog.render import fold, product_id
 from imageserver.format import documents
 from imageserver.format.documents import Products
 from imageserver.format.keys import ProductId
-from imageserver.operations.publish import TURN_S
+from imageserver.operations.publish import LEASE_S
 from imageserver.storage.leases import POLL_S as MARK_POLL_S
 from imageserver.versions.records import Record
 
@@ -72,7 +72,7 @@ class Costs:
 class Scene:
     """What is simulated: `rate` versions a second for `seconds`, into `streams` documents of `document_bytes`.
 
-    `marked`: a publisher waits while another holds the mark on the stream, for TURN_S at most, instead of racing.
+    `marked`: a publisher waits while another holds the mark on the stream, for LEASE_S at most, instead of racing.
     `twice` and `late` are shares of the notices: those that come a second time, and those that take LATE_S to come.
     """
 
@@ -251,10 +251,10 @@ def _attempt(world: _World, stream: str, products: set[ProductId]) -> Generator[
 
 def _turn(world: _World, stream: str) -> Process:
     """Wait for the mark on the stream, as imageserver.storage.leases does, and take it."""
-    patience = world.now + TURN_S
+    patience = world.now + LEASE_S
     while world.held.get(stream, 0.0) > world.now and world.now < patience:
         yield MARK_POLL_S
-    world.held[stream] = world.now + TURN_S
+    world.held[stream] = world.now + LEASE_S
     yield world.costs.marking_s
 
 
