@@ -416,7 +416,7 @@ def test_the_record_of_an_emptied_folder_goes_once_the_catalog_agrees(system: Sy
     assert f"versions/{path}.json" not in system.store.objects
 
 
-# ── reconcile ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── reconcile ────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def reconciled(store: MemoryStore, **settings: object) -> tuple[list[str], Work]:

@@ -35,7 +35,7 @@ Came = Literal["done", "saved", "lost"]
 
 @dataclass(frozen=True, slots=True)
 class Tools:
-    """What ingesting needs from around it. `budget_bytes`: what this run can still read; None if any version will do."""
+    """Dependencies of `ingest`. `budget_bytes` is what this run can still read; None means no limit."""
 
     store: Store
     now: Callable[[], datetime]

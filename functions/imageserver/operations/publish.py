@@ -53,7 +53,7 @@ def lease_wait_seconds(left_s: float) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Tools:
-    """What publishing needs from around it; `invalidate` tells the edge what it may not keep; for `lease_wait_s` see LEASE_S."""
+    """Dependencies of `publish`. `invalidate` removes keys from the edge's caches; for `lease_wait_s` see LEASE_S."""
 
     store: Store
     clients: Sequence[str]

@@ -73,8 +73,8 @@ def main(context: click.Context, /, **named: Any) -> None:
     """Look at a server, check it, repair it.
 
     Without --stack or --bucket it is the local stack that ./scripts/local started. Nothing is deleted, withdrawn or
-    rebuilt without --yes; without it these commands print what they would do, and why. restore and reconcile lose nothing
-    and act at once. With --dry-run nothing is changed, whatever else is said. A PATH without its stream in front
+    rebuilt without --yes; without it these commands print what they would do, and why. restore and reconcile
+    lose nothing and act at once. With --dry-run nothing is changed, even with --yes. A PATH without its stream
     means images/.
 
     \b
