@@ -49,7 +49,7 @@ def host_architecture() -> str:
 def sample_files(arch: str) -> dict[str, bytes]:
     """The files of the sample's one version by key, metadata last, so that its root has to wait for it."""
     folder = f"images/hello/world/{arch}/default/{VERSION}/"
-    return {folder + "rootfs.tar.xz": _rootfs(arch), folder + "lxd.tar.xz": _metadata(arch)}
+    return {folder + "rootfs.tar.xz": rootfs(arch), folder + "lxd.tar.xz": _metadata(arch)}
 
 
 def _metadata(arch: str) -> bytes:
@@ -63,10 +63,11 @@ def _metadata(arch: str) -> bytes:
         "  release: world",
         "  variant: default",
     ]
-    return _tarball({"metadata.yaml": ("\n".join(lines) + "\n").encode()}, folders=())
+    return tarball({"metadata.yaml": ("\n".join(lines) + "\n").encode()}, folders=())
 
 
-def _rootfs(arch: str) -> bytes:
+def rootfs(arch: str) -> bytes:
+    """Return a root file system that starts, as `rootfs.tar.xz`: the same bytes every time."""
     files = {
         "bin/hello": hello_program(arch),
         "sbin/init": init_program(arch),
@@ -74,10 +75,11 @@ def _rootfs(arch: str) -> bytes:
         "etc/passwd": b"root:x:0:0:root:/root:/bin/hello\n",
         "etc/group": b"root:x:0:\n",
     }
-    return _tarball(files, folders=("bin", "dev", "etc", "proc", "root", "run", "sbin", "sys", "tmp", "var"))
+    return tarball(files, folders=("bin", "dev", "etc", "proc", "root", "run", "sbin", "sys", "tmp", "var"))
 
 
-def _tarball(files: Mapping[str, bytes], folders: Iterable[str]) -> bytes:
+def tarball(files: Mapping[str, bytes], folders: Iterable[str]) -> bytes:
+    """Return a tar.xz of `folders` and of files (path -> content), all owned by root and made at CREATED."""
     plain = io.BytesIO()
     with tarfile.open(fileobj=plain, mode="w", format=tarfile.USTAR_FORMAT) as archive:
         for name in folders:

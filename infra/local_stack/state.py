@@ -45,7 +45,7 @@ def read_stack(folder: Path) -> Stack:
         raise NotRunning(f"no local stack is running with the state folder {folder}: start ./scripts/local") from None
     except (ValueError, TypeError) as error:
         raise NotRunning(f"{file} is damaged ({error}): start ./scripts/local again") from error
-    if not _alive(stack.pid):
+    if not is_alive(stack.pid):
         raise NotRunning(f"the local stack of {folder} (process {stack.pid}) is gone: start ./scripts/local again")
     return stack
 
@@ -55,7 +55,8 @@ def remove_stack(folder: Path) -> None:
     (folder / FILE_NAME).unlink(missing_ok=True)
 
 
-def _alive(pid: int) -> bool:
+def is_alive(pid: int) -> bool:
+    """Return whether a process of this machine runs, whoever owns it."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

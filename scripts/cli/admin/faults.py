@@ -122,6 +122,8 @@ def errors_told() -> Iterator[None]:
 
 
 def end(code: int, reason: str) -> NoReturn:
-    """Say why, and end."""
-    click.echo(f"admin: {reason}", err=True)
+    """Say why, and end. The sentence begins with the name of the script."""
+    context = click.get_current_context(silent=True)
+    program = context.find_root().info_name if context else "admin"
+    click.echo(f"{program}: {reason}", err=True)
     sys.exit(code)

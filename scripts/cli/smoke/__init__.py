@@ -1,0 +1,1 @@
+"""`scripts/smoke`: upload a tiny image to a live server, read it back as clients do, and take it away again."""

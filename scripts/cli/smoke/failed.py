@@ -1,0 +1,9 @@
+"""How a step ends other than well."""
+
+
+class Failed(Exception):
+    """The server is not as it should be: what was expected, what was found."""
+
+
+class Skipped(Exception):
+    """The step cannot be taken here; the message says why. No fault of the server."""

@@ -1,0 +1,58 @@
+"""One smoke test of a server at a time: each removes what an earlier one left, and must not take that from a live one.
+
+The lease is an object beside the product. It is released at the end, also after Ctrl-C. One whose process was killed
+runs out by itself; on the machine where that process ran it is taken over at once.
+"""
+
+import json
+import os
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from uuid import uuid4
+
+from cli.smoke.image import LEASE_KEY
+from imageserver.storage.leases import lease
+from imageserver.storage.port import Store
+from local_stack.state import is_alive
+
+
+class Running(Exception):
+    """Another smoke test holds the lease; the message says which, until when, and what to do."""
+
+
+@contextmanager
+def held(store: Store, seconds: float, take_over: bool) -> Iterator[None]:
+    """Hold the lease for at most `seconds`. Running if another process does. Errors as of the store."""
+    _release_dead(store, take_over)
+    token = f"{socket.gethostname()} {os.getpid()} {uuid4().hex}"
+    with lease(store, LEASE_KEY, token, lambda: datetime.now(UTC), seconds, time.sleep) as mine:
+        if not mine:
+            raise Running(_who(store))
+        yield
+
+
+def _release_dead(store: Store, take_over: bool) -> None:
+    """Delete the lease of a process of this machine that is gone, or with `take_over` any."""
+    if (seen := store.read(LEASE_KEY)) is None:
+        return
+    host, process = _holder(seen.body)
+    if take_over or (host == socket.gethostname() and not is_alive(process)):
+        store.delete(LEASE_KEY, seen.revision)
+
+
+def _who(store: Store) -> str:
+    seen = store.read(LEASE_KEY)
+    host, process = _holder(seen.body) if seen else ("another machine", 0)
+    until = json.loads(seen.body)["until"] if seen else "a moment from now"
+    return (
+        f"another smoke test of this server is running, process {process} on {host}; its lease ends at {until}. "
+        "Wait for it; if you know that it was killed, add --take-over"
+    )
+
+
+def _holder(body: bytes) -> tuple[str, int]:
+    host, process, _ = json.loads(body)["token"].split()
+    return host, int(process)

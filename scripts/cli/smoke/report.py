@@ -1,0 +1,74 @@
+"""What a smoke test shows: a table or JSON on standard output, and on standard error what takes long."""
+
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import Any, Final
+
+import click
+from rich.console import Console
+
+from cli.admin.shown import one_line
+from cli.smoke.run import Done, Run, Step
+
+QUIET_S: Final = 2.0
+"""A step that takes longer is announced."""
+COLUMNS: Final = ("STEP", "RESULT", "SECONDS", "")
+
+
+def table(done: Sequence[Done]) -> str:
+    """Return one line a step, aligned: its name, how it ended, what it took, and a detail."""
+    rows = [COLUMNS, *((row.step, row.result, _seconds(row), one_line(row.detail)) for row in done)]
+    name, result, seconds = (max(len(row[column]) for row in rows) for column in range(3))
+    lines = (f"{row[0]:<{name}}  {row[1]:<{result}}  {row[2]:>{seconds}}  {row[3]}" for row in rows)
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def _seconds(row: Done) -> str:
+    return "" if row.result == "skipped" else f"{row.seconds:.1f}"
+
+
+def document(run: Run, done: Sequence[Done], kept: bool, left: bool) -> dict[str, Any]:
+    """Return the object of `--json`. `kept`: the image is there by request; `left`: something is there against it."""
+    return {
+        "address": run.server.address,
+        "version": run.image.version.path,
+        "fingerprint": run.image.fingerprint,
+        "ok": not unfinished(done),
+        "kept": kept,
+        "left": left,
+        "seconds": round(sum(row.seconds for row in done), 1),
+        "steps": [asdict(row) for row in done],
+    }
+
+
+def unfinished(done: Sequence[Done]) -> list[str]:
+    """Return the names of the steps that failed or were interrupted."""
+    return [row.step for row in done if row.result in ("failed", "interrupted")]
+
+
+def summary(done: Sequence[Done]) -> str:
+    """Return the last line of the table."""
+    taken = [row for row in done if row.result != "skipped"]
+    seconds = sum(row.seconds for row in taken)
+    if bad := unfinished(done):
+        return f"{len(bad)} of {len(taken)} steps not ok: {', '.join(bad)} ({seconds:.0f} s)"
+    return f"{len(taken)} steps ok ({seconds:.0f} s)"
+
+
+@contextmanager
+def watch(step: Step) -> Iterator[None]:
+    """Say on standard error what is being done once it takes more than QUIET_S."""
+    console = Console(stderr=True)
+    status = console.status(f"{step.name}: {step.doing}")
+    say = status.start if console.is_terminal else lambda: click.echo(f"smoke: {step.name}: {step.doing}", err=True)
+    timer = threading.Timer(QUIET_S, say)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        timer.join()  # or it might start the status after it was stopped
+        status.stop()

@@ -1,0 +1,127 @@
+"""One smoke test: its state, and its steps in order. A step that fails ends no other that can do without it."""
+
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Final, Literal, TypeVar
+
+import click
+
+from cli.admin.faults import OUTSIDE, explain
+from cli.smoke.failed import Failed, Skipped
+from cli.smoke.image import Image
+from cli.smoke.reader import Image as ListedImage
+from cli.smoke.reader import NotReadable
+from cli.smoke.server import Server
+
+POLL_S: Final = 1.0
+
+Result = Literal["ok", "failed", "skipped", "interrupted"]
+Watch = Callable[["Step"], AbstractContextManager[object]]
+"""Wraps each step, to say on standard error that one takes long."""
+
+_T = TypeVar("_T")
+
+
+@dataclass
+class Run:
+    """What the steps share. `patience_s` is how long one waits for the server at most.
+
+    `direct`: sign the upload here without asking the API. `sent`: files may have arrived. `publisher`: the API gave
+    the URLs. `seen_aliases` are those that other products had before, `listed` what clients see of the image.
+    """
+
+    server: Server
+    image: Image
+    patience_s: float
+    direct: bool = False
+    sent: bool = False
+    publisher: bool = False
+    strict_missing: bool = True
+    seen_aliases: set[str] = field(default_factory=set)
+    listed: Sequence[ListedImage] = ()
+    clock: Callable[[], float] = time.monotonic
+
+    def wait(self, look: Callable[[], _T | None], overdue: Callable[[], str]) -> _T:
+        """Return the first answer that is not None; Failed with what `overdue` says when patience is over."""
+        deadline = self.clock() + self.patience_s
+        while (found := look()) is None:
+            if self.clock() > deadline:
+                raise Failed(f"not within {self.patience_s:.0f} s: {overdue()}")
+            self.server.pause(POLL_S)
+        return found
+
+
+@dataclass(frozen=True)
+class Step:
+    """One row of the table. `act` returns a detail to show, or raises. `cleans`: it is taken whatever happened before.
+
+    `needs` are the steps without which it makes no sense; `can_skip`: `--skip` takes its name.
+    """
+
+    name: str
+    doing: str
+    act: Callable[[Run], str]
+    needs: tuple[str, ...] = ()
+    cleans: bool = False
+    can_skip: bool = False
+
+
+@dataclass(frozen=True)
+class Done:
+    """How one step ended."""
+
+    step: str
+    result: Result
+    seconds: float
+    detail: str
+
+
+def take(steps: Sequence[Step], run: Run, skip: Iterable[str], keep: bool, watch: Watch) -> list[Done]:
+    """Take every step that can be taken. After an interruption only those that clean up; after two, none."""
+    done: dict[str, Done] = {}
+    interruptions = 0
+    for step in steps:
+        reason = _reason_to_skip(step, done, set(skip), keep, interruptions)
+        done[step.name] = Done(step.name, "skipped", 0.0, reason) if reason else _take(step, run, watch)
+        interruptions += done[step.name].result == "interrupted"
+    return list(done.values())
+
+
+def _reason_to_skip(step: Step, done: dict[str, Done], skip: set[str], keep: bool, interruptions: int) -> str:
+    lacking = [name for name in step.needs if done[name].result != "ok"]
+    if step.name in skip:
+        return "--skip"
+    if step.cleans and keep:
+        return "--keep"
+    if interruptions > step.cleans:
+        return "interrupted"
+    return f"needs {', '.join(lacking)}" if lacking else ""
+
+
+def _take(step: Step, run: Run, watch: Watch) -> Done:
+    began = run.clock()
+    result, detail = _outcome(step, run, watch)
+    return Done(step.name, result, round(run.clock() - began, 1), detail)
+
+
+def _outcome(step: Step, run: Run, watch: Watch) -> tuple[Result, str]:
+    try:
+        with watch(step):
+            return "ok", step.act(run)
+    except KeyboardInterrupt:
+        click.echo("smoke: interrupted: cleaning up; press Ctrl-C again to stop at once", err=True)
+        return "interrupted", ""
+    except Skipped as skipped:
+        return "skipped", str(skipped)
+    except (Failed, NotReadable) as failed:
+        return "failed", str(failed)
+    except OUTSIDE as error:
+        fault = explain(error)
+        return "failed", f"{fault.what}; {fault.remedy}" if fault.remedy else fault.what
+    except Exception as error:  # noqa: BLE001  (our own fault: shown in full, and the image is removed)
+        traceback.print_exc(file=sys.stderr)
+        return "failed", f"a fault of the smoke test itself: {error!r}"

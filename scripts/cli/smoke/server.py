@@ -1,0 +1,83 @@
+"""The server under test, and who calls it. The one module that knows how servers and credentials are found."""
+
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from botocore.auth import SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.exceptions import NoCredentialsError
+
+from cli.admin import place
+from cli.admin.place import Place
+from cli.smoke.web import Answer, Web
+from imageserver.storage.port import Store
+
+API_PATIENCE: Final = 3
+"""How often a busy API is asked."""
+
+
+@dataclass(frozen=True)
+class Server:
+    """One server: `address` is what clients know, `api` where uploads are asked for; neither ends in a slash."""
+
+    place: Place
+    address: str
+    api: str
+    web: Web
+    pause: Callable[[float], object] = time.sleep
+
+    @property
+    def store(self) -> Store:
+        """The bucket, with the operator's credentials."""
+        return self.place.store
+
+    @property
+    def ca_file(self) -> str:
+        """The private certificate authority of the edge, if it is known here; empty: the usual ones are trusted."""
+        return self.place.ca_file
+
+    @property
+    def clients(self) -> tuple[str, ...]:
+        """The clients that the stack was deployed for; empty if that is not known."""
+        return self.place.deployed_for
+
+    def get(self, path: str) -> Answer:
+        """Fetch a path through the edge as Go's HTTP client does, which always accepts gzip."""
+        return self.web.ask(f"{self.address}/{path}", headers={"Accept-Encoding": "gzip"})
+
+    def call(self, method: str, path: str, body: bytes | None = None) -> Answer:
+        """Send a request to the API as this operator; while it is busy, again."""
+        url = f"{self.api}/{path}"
+        about = {"Content-Type": "application/json"} if body is not None else {}
+        for attempt in range(API_PATIENCE):
+            answer = self.web.ask(url, method, {**about, **self._signature(method, url, body, about)}, body)
+            if answer.status not in (429, 502, 503, 504):
+                break
+            self.pause(2**attempt)
+        return answer
+
+    def _signature(self, method: str, url: str, body: bytes | None, headers: Mapping[str, str]) -> dict[str, str]:
+        """The headers that say who calls: a bearer token if there is one, else SigV4; the local stack takes a name."""
+        if token := os.environ.get("SIMPLESTREAMS_TOKEN", ""):
+            return {"Authorization": f"Bearer {token}"}
+        if self.place.endpoint:
+            return {"X-Local-Caller": "local"}
+        session: Any = self.place.session
+        if (credentials := session.get_credentials()) is None:
+            raise NoCredentialsError
+        request = AWSRequest(method, url, data=body or b"", headers=dict(headers))
+        SigV4Auth(credentials, "execute-api", session.region_name).add_auth(request)
+        return dict(request.headers.items())
+
+
+def find(stack: str, state_dir: Path | None, address: str, api: str) -> Server:
+    """The deployed stack of that name, else the local stack that runs; ends with a sentence if there is none.
+
+    `address` and `api` go before what is known of it.
+    """
+    found = place.deployed(stack) if stack else place.local(state_dir)
+    return Server(found, (address or found.edge).rstrip("/"), (api or found.api).rstrip("/"), Web(found.ca_file))
