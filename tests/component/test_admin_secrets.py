@@ -88,7 +88,7 @@ def use_it_all(stack: Stack, publisher: Publisher) -> str:
     assert publisher.ask("POST", "/uploads", {"path": f"{PRODUCT}/20261301/lxd.tar.xz", "size": 1}).status == 422
     assert publisher.ask("POST", "/uploads", {"path": 1}).status == 400
     assert publisher.ask("GET", f"/versions/{sound}", token="no.token").status == 401
-    for path, state in ((sound, "published"), (broken, "refused")):
+    for path, state in ((sound, "listed"), (broken, "invalid")):
         stack.wait_until(
             lambda path=path, state=state: (
                 publisher.ask("GET", f"/versions/{path}").json.get("status") == state or None

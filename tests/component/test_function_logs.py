@@ -106,7 +106,7 @@ def test_digest_tells_of_each_version_what_it_took_and_what_came_of_it(functions
     assert all(line.keys() >= FIELDS and line.items() >= NAMED.items() for line in ingested.values())
     good, bad = ingested["20261122_10:00"], ingested["20261123_10:00"]
     assert (good["outcome"], good["state"], good["bytes"]) == ("recorded", "complete", sum(map(len, files.values())))
-    assert (bad["outcome"], bad["state"]) == ("recorded", "refused")
+    assert (bad["outcome"], bad["state"]) == ("recorded", "invalid")
     assert 0 < good["seconds"] < 60
     assert sum(first.metrics["BytesHashed"]) == good["bytes"] + bad["bytes"]
     assert first.refusals == {"damaged": 1, "empty": 1}

@@ -54,7 +54,7 @@ def test_the_step_uploads_what_its_inputs_name(system: System, tmp_path: Path) -
     version = "images/action/one/amd64/default/20261123_10:00"
     assert outputs["path"] == version
     system.ingest(version)
-    assert system.status(version)["status"] == "published"
+    assert system.status(version)["status"] == "listed"
     done, outputs = run_step(system, tmp_path, **to | {"wait": "20"}, files="my build")
     assert (done.returncode, outputs["launch"]) == (0, "lxc launch mine:action/one")
     assert outputs["fingerprint"] == system.status(version)["fingerprints"][0]

@@ -41,7 +41,7 @@ def system(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         for name, content in images.split_image(seed="published").items():
             running.put(f"{PATH}/{name}", content)
         running.ingest(PATH)
-        assert running.status(PATH)["status"] == "published"
+        assert running.status(PATH)["status"] == "listed"
         yield running
 
 
@@ -305,7 +305,7 @@ def test_an_encoded_upload_is_refused_with_what_to_do(system: System, version: s
     send("PUT", signed["url"], root, signed["headers"] | {"Content-Encoding": "gzip"})
     system.ingest(version)
     found = system.status(version)
-    assert found["status"] == "refused"
+    assert found["status"] == "invalid"
     assert "was uploaded with `Content-Encoding: gzip`, expected none" in found["reasons"][0]["sentence"]
 
 
@@ -315,13 +315,13 @@ def test_what_was_refused_can_be_replaced_once_and_what_is_published_cannot(syst
     system.put(f"{version}/lxd.tar.xz", files["lxd.tar.xz"])
     system.put(f"{version}/rootfs.squashfs", b"this is no squashfs" * 10)
     system.ingest(version)
-    assert system.status(version)["status"] == "refused"
+    assert system.status(version)["status"] == "invalid"
     signed = system.sign(f"{version}/rootfs.squashfs", root, sha256=sha256(root))
     assert signed["headers"]["If-Match"]
     assert send("PUT", signed["url"], root, signed["headers"]).status == 200
     assert send("PUT", signed["url"], root, signed["headers"]).status == 412
     system.ingest(version)
-    assert system.status(version)["status"] == "published"
+    assert system.status(version)["status"] == "listed"
     answer = system.ask("POST", "/uploads", {"path": f"{version}/rootfs.squashfs", "size": 4096})
     assert answer.status == 409
 
@@ -335,7 +335,7 @@ def test_two_uploaders_of_one_version_both_get_through_and_of_one_file_the_first
     assert send("PUT", theirs["url"], files["lxd.tar.xz"], theirs["headers"]).status == 200
     assert send("PUT", mine["url"], files["lxd.tar.xz"], mine["headers"]).status == 412
     system.ingest(version)
-    assert system.status(version)["status"] == "published"
+    assert system.status(version)["status"] == "listed"
 
 
 # ── in parts ─────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -373,7 +373,7 @@ def test_parts_make_the_file_and_a_second_completion_changes_nothing(system: Sys
     system.ingest(version)
     root = system.status(version)["files"]["rootfs.squashfs"]
     assert (root["size"], root["sha256"]) == (len(BIG), sha256(BIG))
-    assert system.status(version)["status"] == "published"
+    assert system.status(version)["status"] == "listed"
 
 
 def test_what_has_arrived_is_not_asked_for_again(system: System, version: str) -> None:
@@ -451,7 +451,7 @@ def test_a_refused_file_is_replaced_in_parts_too_and_not_once_it_has_changed(sys
     assert _finish(signed, _send_parts(signed)).status == 200
     assert _finish(late, _send_parts(late)).status == 412
     system.ingest(version)
-    assert system.status(version)["status"] == "published"
+    assert system.status(version)["status"] == "listed"
 
 
 def test_an_aborted_upload_takes_no_more_parts(system: System, version: str) -> None:
@@ -470,12 +470,12 @@ def test_parts_with_another_digest_than_declared_are_refused_after_hashing(syste
     system.ingest(version)
     found = system.status(version)
     expected = f"has sha256 {sha256(BIG)}, expected {'b' * 64} as its uploader declared; upload it again"
-    assert (found["status"], expected in found["reasons"][0]["sentence"]) == ("refused", True), found
+    assert (found["status"], expected in found["reasons"][0]["sentence"]) == ("invalid", True), found
     time.sleep(1.1)  # S3 tells times to the second, and the same bytes in the same second are the same upload
     again = system.sign(path, BIG, multipart=True, sha256=sha256(BIG))
     assert _finish(again, _send_parts(again)).status == 200
     system.ingest(version)
-    assert system.status(version)["status"] == "published"
+    assert system.status(version)["status"] == "listed"
 
 
 # ── withdrawals and status over HTTP ─────────────────────────────────────────────────────────────────────────────
@@ -485,7 +485,7 @@ def _publish(system: System, version: str) -> None:
     for name, content in images.split_image(seed=version).items():
         system.put(f"{version}/{name}", content)
     system.ingest(version)
-    assert system.status(version)["status"] == "published"
+    assert system.status(version)["status"] == "listed"
 
 
 def test_a_version_is_withdrawn_and_restored(system: System, version: str) -> None:
@@ -502,7 +502,7 @@ def test_a_version_is_withdrawn_and_restored(system: System, version: str) -> No
     restored = system.ask("PATCH", f"/versions/{version}", {"withdrawn": False})
     assert (restored.status, restored.json["versions"]) == (200, [version])
     system.ingest(version)
-    assert system.status(version)["status"] == "published"
+    assert system.status(version)["status"] == "listed"
 
 
 REFUSED_DELETES = [
@@ -520,7 +520,7 @@ def test_a_withdrawal_that_is_refused_says_why(
 ) -> None:
     answer = system.ask("DELETE", path, caller=caller)
     assert (answer.status, sentence in answer.detail) == (status, True), answer.body
-    assert system.status(PATH)["status"] == "published"
+    assert system.status(PATH)["status"] == "listed"
 
 
 def test_status_is_for_those_who_may_write(system: System) -> None:
@@ -586,7 +586,7 @@ def test_with_overwrites_on_the_new_content_replaces_the_old(tmp_path: Path) -> 
         old = running.status(PATH)["fingerprints"]
         running.put(f"{PATH}/rootfs.squashfs", images.squashfs("new"))
         running.ingest(PATH)
-        assert running.status(PATH)["status"] == "published"
+        assert running.status(PATH)["status"] == "listed"
         assert running.status(PATH)["fingerprints"] != old
 
 

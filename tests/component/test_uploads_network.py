@@ -267,13 +267,13 @@ def test_every_refusal_of_the_api_has_its_exit_code(
 
 REFUSED = f"status refused\npath {VERSION}\nreason refused lxd_combined.tar.gz lxd_combined.tar.gz is cut short\n"
 ONCE = {
-    "refused": (REFUSED, f"upload: {VERSION} is refused: lxd_combined.tar.gz is cut short\n"),
+    "refused": (REFUSED, f"upload: {VERSION} is invalid: lxd_combined.tar.gz is cut short\n"),
     "withdrawn": (
         f"status withdrawn\nreason ignored - {VERSION} was withdrawn\n",
         f"upload: {VERSION} is withdrawn: {VERSION} was withdrawn\n",
     ),
     "refused twice": (f"{REFUSED}reason refused x x is no image\n",
-        f"upload: {VERSION} is refused: lxd_combined.tar.gz is cut short x is no image\n"),
+        f"upload: {VERSION} is invalid: lxd_combined.tar.gz is cut short x is no image\n"),
 }  # fmt: skip
 
 
@@ -470,4 +470,4 @@ def test_three_lines_of_curl_do_it(tmp_path: Path) -> None:
         )  # fmt: skip
         assert again.stdout == "412"
         system.ingest(version)
-        assert system.status(version)["status"] == "published"
+        assert system.status(version)["status"] == "listed"

@@ -89,7 +89,7 @@ def test_a_folder_of_distrobuilder_is_uploaded_whole(stack: Stack, tmp_path: Pat
         (built / name.replace("lxd", "incus")).write_bytes(content)
     (built / "build.log").write_text("not an image")
     said = json.loads(upload(stack, tmp_path, "--to", "script/folder/amd64/default", "--json", built).stdout)
-    assert (said["status"], said["files"]) == ("published", ["incus.tar.xz", "rootfs.squashfs"])
+    assert (said["status"], said["files"]) == ("listed", ["incus.tar.xz", "rootfs.squashfs"])
     assert said["launch"] == "lxc launch mine:script/folder"
 
 
@@ -99,7 +99,7 @@ def test_the_same_upload_again_sends_nothing_and_other_content_is_refused(stack:
     first = json.loads(upload(stack, tmp_path, *to, *files).stdout)
     again = json.loads(upload(stack, tmp_path, *to, *files).stdout)
     size = sum(file.stat().st_size for file in files)
-    assert (first["sent_bytes"], again["sent_bytes"], again["status"]) == (size, 0, "published")
+    assert (first["sent_bytes"], again["sent_bytes"], again["status"]) == (size, 0, "listed")
     files[1].write_bytes(images.squashfs("other"))
     refused = upload(stack, tmp_path, *to, *files, check=False)
     assert refused.returncode == 4
@@ -195,7 +195,7 @@ def _interrupt_and_resume(stack: Stack, home: Path, root: Path, enough: int) -> 
     time.sleep(2)  # what the kernel had taken already may still arrive
     before = _parts(stack)
     said = json.loads(upload(stack, home, *to, metadata, root).stdout)
-    assert said["status"] == "published", said
+    assert said["status"] == "listed", said
     return said["sent_bytes"], sum(part["Size"] for part in before.values())
 
 

@@ -18,6 +18,7 @@ from imageserver.format.keys import parse_product
 from imageserver.inspection import metadata
 from imageserver.inspection import tarball as archive
 from imageserver.versions import examine, records
+from imageserver.versions.assessment import new_record
 from tests.support import images
 
 PRODUCT = parse_product("images/ubuntu/noble/amd64/default")
@@ -67,7 +68,7 @@ def record(data: bytes) -> None:
     """A record is damaged, or can be assessed, folded and written back."""
     with suppress(CatalogDamaged):
         found = records.decode(data, RECORD_KEY)
-        assessed = records.new(found.id, found.files, found.withdrawn)
+        assessed = new_record(found.id, found.files, found.withdrawn)
         assert records.decode(records.encode(assessed), RECORD_KEY) == assessed
         folded = fold(documents.decode_products(None, "images"), {PRODUCT: [assessed]}).document
         assert documents.decode_products(documents.encode(folded), "images") == folded
@@ -130,7 +131,7 @@ def _publishable(overrides: metadata.Overrides) -> None:
             etag="o", size_bytes=1, modified=facts.modified, sha256="b" * 64, overrides=overrides
         ),
     }
-    found = records.new(keys.parse_version(PATH), files, None)
+    found = new_record(keys.parse_version(PATH), files, None)
     assert records.decode(records.encode(found), RECORD_KEY) == found
     folded = fold(documents.decode_products(None, "images"), {PRODUCT: [found]}).document
     product = json.loads(documents.encode(folded))["products"][PRODUCT.name]
@@ -150,7 +151,7 @@ def _record_seed() -> bytes:
             combined={sha256: images.sha256_hex(meta, root)},
         ),
     }
-    return records.encode(records.new(keys.parse_version(PATH), files, None))
+    return records.encode(new_record(keys.parse_version(PATH), files, None))
 
 
 def _document_seed() -> bytes:

@@ -34,7 +34,7 @@ def test_a_hostile_file_is_refused_with_its_reason_and_little_else(
     assert 0 < found["peak_mib"] < 64
     assert found["seconds"] < 30
     # What is refused takes nothing else of its version away: the good root needs a good metadata file, no more.
-    assert found["state"] == ("refused" if CASES[name].file == "lxd.tar.xz" else "complete")
+    assert found["state"] == ("invalid" if CASES[name].file == "lxd.tar.xz" else "complete")
     record_property("used", f"{found['seconds']} s, {found['peak_mib']} MiB for {found['file_bytes']:,} bytes")
 
 
@@ -65,5 +65,5 @@ def test_a_file_with_a_hostile_name_is_never_listed_and_never_printed_raw(name: 
     assert system.listed() == {}
     record = system.ingest(PATH).record
     assert record is not None
-    assert [reason.kind for reason in record.reasons if reason.file == name] == ["refused"]
+    assert [reason.kind for reason in record.reasons if reason.file == name] == ["error"]
     assert all(reason.sentence.isprintable() for reason in record.reasons)

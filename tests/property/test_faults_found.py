@@ -7,6 +7,7 @@ from imageserver.catalog.render import fold
 from imageserver.format import documents
 from imageserver.format.keys import ProductId, VersionId, parse_product
 from imageserver.versions import records
+from imageserver.versions.assessment import new_record
 from imageserver.versions.records import FileFacts, Record
 from tests.support import images
 from tests.support.memory_store import MemoryStore, System
@@ -190,11 +191,11 @@ def _record(product: ProductId, metadata: dict[str, str]) -> Record:
     files = {file: _facts(sha256=digit * 64) for file, digit in metadata.items()}
     combined = {digit * 64: f"c{digit}" * 32 for digit in metadata.values()}
     files["rootfs.squashfs"] = _facts(sha256="f" * 64, combined=combined)
-    return records.new(_version(product), files, None)
+    return new_record(_version(product), files, None)
 
 
 def _unified(product: ProductId, digit: str, version: str = "20261101_10:00") -> Record:
-    return records.new(_version(product, version), {"lxd_combined.tar.gz": _facts(sha256=digit * 64)}, None)
+    return new_record(_version(product, version), {"lxd_combined.tar.gz": _facts(sha256=digit * 64)}, None)
 
 
 def _version(product: ProductId, version: str = "20261101_10:00") -> VersionId:

@@ -77,7 +77,7 @@ def test_a_version_that_is_withheld_says_what_has_its_place(system: System, serv
     path = listed(system, f"{TINY}/20261101")  # the same bytes
     reason = "20261101/rootfs.squashfs is the same image as one that aaa:1:amd64:default lists: clients fail when they"
     (row,) = told(f"list {path}")
-    assert (row["state"], row["listed"]) == ("complete", False)
+    assert (row["state"], row["listed"]) == ("withheld", False)
     assert row["reasons"][0].startswith(reason)
     assert f"\t{reason}" in admin(f"list {path}").stdout
     assert f"withheld: {reason}" in admin(f"show {path}").stdout
@@ -133,7 +133,7 @@ def test_a_program_gets_one_line_a_version_and_nothing_is_cut(system: System, se
     lines = [line.split("\t") for line in admin("list").stdout.splitlines()]
     assert [line[:4] for line in lines] == [
         [f"{path}/20261101", "incomplete", "no", "1"],
-        [f"{path}/20261102", "complete", "yes", "2"],
+        [f"{path}/20261102", "listed", "yes", "2"],
     ]
     assert "waits for its metadata" in lines[0][5]
 
@@ -149,7 +149,7 @@ def test_on_a_terminal_reasons_stand_below_their_version(
     assert first.split()[:3] == [f"{TINY}/20261101", "incomplete", "no"]
     assert all(line.startswith("    ") and len(line) <= 80 for line in reasons)
     assert "waits for its metadata" in " ".join(" ".join(reasons).split())
-    assert second.split()[:3] == [f"{TINY}/20261102", "complete", "yes"]
+    assert second.split()[:3] == [f"{TINY}/20261102", "listed", "yes"]
 
 
 @pytest.mark.parametrize("line", ["list tiny", "list tiny/1/", "show tiny/1/amd64/default", "verify tiny"])

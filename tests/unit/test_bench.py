@@ -17,7 +17,7 @@ from cli.bench.hashing import BASELINES, Baseline, Runs, figures_of, measure, ro
 from cli.bench.reads import Read, Taken
 from cli.bench.scale import Scene, simulate
 from cli.bench.servers import fastest, make_object, nginx_program, own_environment
-from imageserver.versions import records
+from imageserver.versions.assessment import assess
 
 BUSY = Scene("busy", rate=2.0, window_s=1.0, seconds=60, products=5, marked=False)
 
@@ -80,7 +80,7 @@ def test_runs_are_chosen_by_their_disturbance_not_by_their_result() -> None:
 
 def test_synthetic_records_are_sound_and_their_fold_lists_them(tmp_path: Path) -> None:
     assert record_of(0, 0).state == "complete"
-    assert records.assess(record_of(3, 500)).state == "complete"
+    assert assess(record_of(3, 500)).state == "complete"
     size = prepare(40, tmp_path)
     document = json.loads((tmp_path / "document.json").read_bytes())
     assert size == (tmp_path / "document.json").stat().st_size

@@ -216,7 +216,7 @@ def test_incomplete_and_refused_versions_are_told_apart_and_change_nothing_that_
     assert system.streams()["streams/v1/images.json"] == before
     assert unlisted(system) == {
         "ubuntu:noble:amd64:default": {NEW: "incomplete"},
-        "a:b:amd64:c": {"20261123": "refused"},
+        "a:b:amd64:c": {"20261123": "invalid"},
     }
 
 

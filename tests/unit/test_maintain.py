@@ -18,6 +18,7 @@ from imageserver.operations.withdraw import restore, withdraw
 from imageserver.settings import BadSetting, Settings
 from imageserver.site.layout import API_KEY, PAGE_KEY, lay_out
 from imageserver.versions import records
+from imageserver.versions.assessment import new_record
 from imageserver.versions.records import FileFacts, Record
 from imageserver.versions.retention import Rule, expired
 from tests.support import images
@@ -41,7 +42,7 @@ def sound(name: str, overrides: Overrides | None = None) -> Record:
         files["metadata.json"] = FileFacts(
             etag="o", size_bytes=1, modified=NOW.isoformat(), sha256="0" * 64, overrides=overrides
         )
-    return records.new(VersionId(ID, name), files, None)
+    return new_record(VersionId(ID, name), files, None)
 
 
 DAYS = [f"202611{day:02d}" for day in (1, 5, 10, 15, 20)]
@@ -80,7 +81,7 @@ def test_a_product_says_itself_what_it_keeps() -> None:
 
 
 def test_what_is_withdrawn_or_incomplete_does_not_count() -> None:
-    half = records.new(VersionId(ID, "20261120"), {"rootfs.squashfs": FileFacts(
+    half = new_record(VersionId(ID, "20261120"), {"rootfs.squashfs": FileFacts(
         etag="e", size_bytes=1, modified=NOW.isoformat())}, None)  # fmt: skip
     assert expired([sound("20261101"), half], ["20261101"], Rule(versions=1), NOW) == []
 

@@ -176,7 +176,7 @@ def test_bad_files_are_refused_with_a_reason(
     system: System, files: dict[str, bytes], file: str, says: str, fault: Fault
 ) -> None:
     done = ingested(system, images.split_image() | files)
-    (reason,) = [reason for reason in record(system).reasons if reason.kind == "refused"]
+    (reason,) = [reason for reason in record(system).reasons if reason.kind == "error"]
     assert reason.file == file
     assert says in reason.sentence
     assert reason.sentence.startswith((file, repr(file)))
@@ -193,7 +193,7 @@ def test_a_refused_file_takes_nothing_else_of_its_version_away(system: System, n
 
 def test_a_version_with_only_refused_files_is_refused_and_heals(system: System) -> None:
     ingested(system, images.split_image() | {"lxd.tar.xz": b"nonsense"})
-    assert record(system).state == "refused"
+    assert record(system).state == "invalid"
     ingested(system, images.split_image())
     assert record(system).state == "complete"
     assert record(system).reasons == ()
@@ -312,7 +312,7 @@ def test_losing_every_race_is_said_and_left_for_redelivery(system: System) -> No
 
     def always(method: str, key: str) -> None:
         if method in ("create", "replace") and key == RECORD:
-            other = Reason("", "ignored", f"another writer, call {len(system.store.log)}")
+            other = Reason("", "warning", f"another writer, call {len(system.store.log)}")
             system.store.put(RECORD, records.encode(Record(version=PATH, reasons=(other,))))
 
     system.store.on = always

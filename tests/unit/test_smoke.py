@@ -157,7 +157,7 @@ class FakeServer:
         body = self.system.store.objects[f"{version}/lxd.tar.xz"].body
         body += self.system.store.objects[f"{version}/rootfs.tar.xz"].body
         fingerprints = [hashlib.sha256(body).hexdigest()]
-        return json.dumps({"path": version, "status": "published", "fingerprints": fingerprints}).encode()
+        return json.dumps({"path": version, "status": "listed", "fingerprints": fingerprints}).encode()
 
     def left(self) -> list[str]:
         """The keys that a smoke test must not leave behind."""
@@ -326,7 +326,7 @@ DOCUMENT = f"GET {EDGE}/streams/v1/images-smoke.json"
         (f"GET {API}/openapi.json", code(500), "api", "answers 500, expected 200"),
         (f"GET {API}/openapi.json", body(lambda _: b"[]"), "api", "is no OpenAPI document"),
         (f"GET {API}/versions/*", code(200), "stranger", "expected 401 or 403"),
-        (f"GET {API}/versions/*", body(lambda b: b.replace(b"published", b"incomplete")), "status", "says incomplete"),
+        (f"GET {API}/versions/*", body(lambda b: b.replace(b"listed", b"incomplete")), "status", "says incomplete"),
         (f"POST {API}/*", code(500), "upload", "the API answers 500 for an upload"),
         (f"PUT {S3}/*", code(403), "upload", "S3 answers 403 for the PUT of images-smoke/"),
         ("GET http://*", code(200), "redirect", "answers 200"),
@@ -387,7 +387,7 @@ def edge_is_old(fake: FakeServer) -> None:
     ("happens", "words"),
     [
         (nobody_reads, "no record was written: digest has not read the files"),
-        (digest_refuses, "its record says refused: rootfs.tar.xz"),
+        (digest_refuses, "its record says invalid: rootfs.tar.xz"),
         (digest_reads, "the catalog in the bucket does not list it (the queue changes, publish)"),
         (edge_is_old, f"the catalog in the bucket lists it, and {EDGE} does not (the edge)"),
     ],

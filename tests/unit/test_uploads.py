@@ -171,7 +171,7 @@ def test_a_root_with_another_digest_than_declared_is_never_listed() -> None:
     assert system.listed() == {}
     found = status.look(system.store, Catalogs(system.store), VERSION)
     assert found
-    assert found.status == "refused"
+    assert found.status == "invalid"
     assert f"expected {'b' * 64} as its uploader declared" in found.reasons[0].sentence
 
 
@@ -239,7 +239,7 @@ def test_a_withdrawn_file_leaves_the_rest_of_its_version_listed(system: System) 
     assert (done.versions, done.files) == ([], [f"{PATH}/disk.qcow2"])
     system.catch_up()
     found = told(system)
-    assert (found.status, len(found.fingerprints)) == ("published", 1)
+    assert (found.status, len(found.fingerprints)) == ("listed", 1)
     assert "disk.qcow2 was withdrawn; it is deleted after 2026-11-24T10:00:00+00:00" in found.reasons[0].sentence
     withdraw.restore(system.store, parse_key(f"{PATH}/disk.qcow2"), pause)
     system.catch_up()
@@ -252,7 +252,7 @@ def test_another_upload_under_the_name_of_a_withdrawn_file_is_listed(system: Sys
     assert told(system).status == "incomplete"
     system.upload(PATH, {"rootfs.squashfs": images.squashfs("another")})
     system.catch_up()
-    assert told(system).status == "published"
+    assert told(system).status == "listed"
 
 
 def test_what_is_not_there_cannot_be_withdrawn(system: System) -> None:
@@ -323,35 +323,35 @@ def test_a_refused_version_with_a_new_upload_is_not_refused_any_more(system: Sys
     path = f"{VERSION.product.path}/20261125_10:00"
     system.upload(path, {"lxd.tar.xz": b"nonsense"})
     system.catch_up()
-    assert (told(system, path).status, status.is_terminal(told(system, path))) == ("refused", True)
+    assert (told(system, path).status, status.is_terminal(told(system, path))) == ("invalid", True)
     system.upload(path, images.split_image(seed="mended"))
     assert (told(system, path).status, status.is_terminal(told(system, path))) == ("incomplete", False)
     system.catch_up()
-    assert told(system, path).status == "published"
+    assert told(system, path).status == "listed"
 
 
 def test_a_published_version_with_a_new_file_is_published_and_not_settled(system: System) -> None:
     system.upload(PATH, {"disk.qcow2": images.qcow2()})
-    assert (told(system).status, status.is_terminal(told(system))) == ("published", False)
+    assert (told(system).status, status.is_terminal(told(system))) == ("listed", False)
     assert told(system).reasons[-1].sentence == "disk.qcow2 has arrived and is about to be looked at"
 
 
-def test_a_sound_version_is_incomplete_until_it_is_listed() -> None:
+def test_a_version_is_complete_until_it_is_listed() -> None:
     system = System()
     system.upload(PATH, images.split_image())
     system.ingest(PATH)
-    assert told(system).status == "incomplete"
-    assert "is sound and about to be listed" in told(system).reasons[0].sentence
+    assert told(system).status == "complete"
+    assert "is complete and about to be listed" in told(system).reasons[0].sentence
     system.publish(VERSION.product)
-    assert told(system).status == "published"
+    assert told(system).status == "listed"
     assert told(system).aliases == ["ubuntu/noble/amd64/default", "ubuntu/noble/default", "ubuntu/noble"]
 
 
 def test_a_new_file_of_a_listed_version_waits_until_the_catalog_has_it(system: System) -> None:
     system.upload(PATH, {"disk.qcow2": images.qcow2()})
     system.ingest(PATH)
-    assert (told(system).status, status.is_terminal(told(system))) == ("published", False)
-    assert told(system).reasons[-1].sentence == "disk.qcow2 is sound and about to be listed"
+    assert (told(system).status, status.is_terminal(told(system))) == ("listed", False)
+    assert told(system).reasons[-1].sentence == "disk.qcow2 is complete and about to be listed"
     system.publish(VERSION.product)
     assert status.is_terminal(told(system))
 
@@ -360,7 +360,7 @@ def test_new_content_of_a_listed_file_waits_until_the_catalog_has_its_digest(sys
     """Whatever publish has seen of it meanwhile: here it has seen nothing."""
     system.upload(PATH, {"rootfs.squashfs": images.squashfs("another")})
     system.ingest(PATH)
-    assert told(system).reasons[-1].sentence == "rootfs.squashfs is sound and about to be listed"
+    assert told(system).reasons[-1].sentence == "rootfs.squashfs is complete and about to be listed"
     system.publish(VERSION.product)
     assert status.is_terminal(told(system))
 
@@ -371,7 +371,7 @@ def test_a_root_that_another_product_lists_is_not_waited_for(system: System) -> 
     metadata = system.store.objects[f"{PATH}/lxd.tar.xz"].body
     system.upload(first, {"lxd.tar.xz": metadata, "disk.qcow2": images.qcow2("shared")})
     system.catch_up()
-    assert (told(system).status, status.is_terminal(told(system))) == ("published", True)
+    assert (told(system).status, status.is_terminal(told(system))) == ("listed", True)
     assert any("the same image as one that alpine:edge:amd64:default lists" in r.sentence for r in told(system).reasons)
 
 
@@ -383,19 +383,19 @@ def test_a_version_missing_its_root_says_what_to_upload() -> None:
     assert "waits for a root: upload rootfs.squashfs" in told(system).reasons[0].sentence
 
 
-def test_a_sound_version_that_the_catalog_cannot_list_is_refused_with_the_reason(system: System) -> None:
+def test_a_complete_version_that_the_catalog_cannot_list_is_withheld_with_the_reason(system: System) -> None:
     wrong_form = f"{VERSION.product.path}/20261125"
     system.upload(wrong_form, images.split_image(seed="third"))
     system.catch_up()
-    assert told(system, wrong_form).status == "refused"
+    assert told(system, wrong_form).status == "withheld"
     assert "is named YYYYMMDD, expected YYYYMMDD_HH:MM" in told(system, wrong_form).reasons[0].sentence
 
 
-def test_the_same_image_twice_is_refused_and_names_who_lists_it(system: System) -> None:
+def test_the_same_image_twice_is_withheld_and_names_the_product_that_lists_it(system: System) -> None:
     again = "images/ubuntu/zesty/amd64/default/20261123_10:00"
     system.upload(again, images.split_image(seed="new"))
     system.catch_up()
-    assert told(system, again).status == "refused"
+    assert told(system, again).status == "withheld"
     assert "the same image as one that ubuntu:noble:amd64:default lists" in told(system, again).reasons[0].sentence
 
 
@@ -423,11 +423,11 @@ def test_waiting_ends_with_a_change_and_not_later_than_asked() -> None:
     def look() -> VersionStatus:
         nonlocal looks
         looks += 1
-        return VersionStatus(path=PATH, status="published" if looks == 4 else "incomplete", reasons=[], files={})
+        return VersionStatus(path=PATH, status="listed" if looks == 4 else "incomplete", reasons=[], files={})
 
     found = status.wait(look, lambda s: s.status == "incomplete", lambda: passed, lambda _: 20, tick)
     assert found
-    assert (found.status, looks) == ("published", 4)
+    assert (found.status, looks) == ("listed", 4)
     looks = 10
     passed = 0.0
     found = status.wait(look, lambda s: s.status == "incomplete", lambda: passed, lambda _: 20, tick)
@@ -528,10 +528,10 @@ def test_a_multipart_upload_in_text_says_what_has_arrived() -> None:
 
 
 def test_a_sentence_with_line_breaks_stays_one_line() -> None:
-    problem = Problem(problems.REFUSED, "a\nproblem forbidden\n b")
-    assert problem.text() == "problem refused\ndetail a problem forbidden b\n"
-    several = Problem(problems.REFUSED, "first (1 more)", refusals=[{"detail": "first"}, {"detail": "second"}])
-    assert several.text() == "problem refused\ndetail first\ndetail second\n"
+    problem = Problem(problems.INVALID, "a\nproblem forbidden\n b")
+    assert problem.text() == "problem invalid\ndetail a problem forbidden b\n"
+    several = Problem(problems.INVALID, "first (1 more)", refusals=[{"detail": "first"}, {"detail": "second"}])
+    assert several.text() == "problem invalid\ndetail first\ndetail second\n"
 
 
 # ── the description ──────────────────────────────────────────────────────────────────────────────────────────────

@@ -24,11 +24,11 @@ NOT_FOUND: Final = Kind("not-found", 404, "There is nothing of that name")
 EXISTS: Final = Kind("exists", 409, "The file exists already")
 WITHDRAWN: Final = Kind("withdrawn", 409, "The version is withdrawn")
 TOO_LARGE: Final = Kind("body-too-large", 413, "The request is too large")
-REFUSED: Final = Kind("refused", 422, "The upload would be refused")
+INVALID: Final = Kind("invalid", 422, "The upload is invalid")
 BROKEN: Final = Kind("broken", 500, "The server is at fault")
 BUSY: Final = Kind("busy", 503, "Try again in a moment")
 
-KINDS: Final = (BAD_REQUEST, FORBIDDEN, NOT_FOUND, EXISTS, WITHDRAWN, TOO_LARGE, REFUSED, BROKEN, BUSY)
+KINDS: Final = (BAD_REQUEST, FORBIDDEN, NOT_FOUND, EXISTS, WITHDRAWN, TOO_LARGE, INVALID, BROKEN, BUSY)
 
 
 class Problem(Exception):

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from imageserver.versions.records import Reason
+from imageserver.versions.state import State
 
 Size = Annotated[int, msgspec.Meta(ge=0, description="Bytes.", examples=[734003200])]
 Sha256 = Annotated[
@@ -130,10 +131,10 @@ class FileStatus(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
 
 
 class VersionStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of a version. `aliases` and `fingerprints` are those that clients see; empty unless published."""
+    """Where a version is in its life. `aliases` and `fingerprints` are those that clients see; empty unless listed."""
 
     path: str
-    status: Literal["published", "incomplete", "refused", "withdrawn"]
+    status: State
     reasons: list[Reason] = []
     files: dict[str, FileStatus] = {}
     aliases: list[str] = []

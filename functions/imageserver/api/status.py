@@ -14,7 +14,9 @@ from imageserver.storage import listing
 from imageserver.storage.document_cache import Catalogs
 from imageserver.storage.port import Store
 from imageserver.versions import records
+from imageserver.versions.assessment import assess
 from imageserver.versions.records import Reason, Record
+from imageserver.versions.state import State, visible_state
 
 POLL_S: Final = 0.5
 LONGEST_HOLD_S: Final = 25.0
@@ -35,16 +37,16 @@ def look(store: Store, catalogs: Catalogs, version: VersionId) -> VersionStatus 
         if not (record and file in record.files and record.files[file].etag == there.etag)
     }
     if record is None or not record.files:
-        return with_arrivals(VersionStatus(path=version.path, status="incomplete"), fresh) if fresh else None
-    if record.state != "complete":
-        return with_arrivals(told(record), fresh)
-    return with_arrivals(shown(record, catalogs.products(version.product.stream)), fresh)
+        return with_arrivals(VersionStatus(path=version.path, status=State.INCOMPLETE), fresh) if fresh else None
+    if record.state is not State.COMPLETE:
+        return with_arrivals(from_record(record), fresh)
+    return with_arrivals(from_catalog(record, catalogs.products(version.product.stream)), fresh)
 
 
 def is_terminal(found: VersionStatus) -> bool:
     """Whether nothing is expected to change by itself any more; a reason about no file waits for its publisher."""
     waiting = [reason for reason in found.reasons if reason.kind == "waiting" and reason.file]
-    return found.status != "incomplete" and not waiting
+    return found.status not in (State.INCOMPLETE, State.COMPLETE) and not waiting
 
 
 def hold_s(found: VersionStatus | None, now: datetime) -> float:
@@ -87,48 +89,47 @@ def wait(
 def with_arrivals(found: VersionStatus, fresh: dict[str, FileStatus]) -> VersionStatus:
     """The status with files that arrived and that digest has not looked at yet: what was refused may be mended."""
     waiting = [Reason(file, "waiting", f"{file} has arrived and is about to be looked at") for file in sorted(fresh)]
-    status = "incomplete" if fresh and found.status == "refused" else found.status
+    status = State.INCOMPLETE if fresh and found.status is State.INVALID else found.status
     return replace(found, status=status, reasons=[*found.reasons, *waiting], files={**found.files, **fresh})
 
 
-def told(record: Record) -> VersionStatus:
-    """A version of which the record alone says that it is not listed."""
-    status = record.state if record.state in ("refused", "withdrawn") else "incomplete"
+def from_record(record: Record) -> VersionStatus:
+    """Return the status of a version whose record says that it cannot be listed."""
     withdrawals = [record.withdrawn] if record.withdrawn else [facts.withdrawn for facts in record.files.values()]
-    delete_after = max((w.delete_after for w in withdrawals if w), default="") if status == "withdrawn" else ""
-    sentence = f"{record.version} was withdrawn; it can be restored until {delete_after} and is deleted then"
-    withdrawn = [Reason("", "ignored", sentence)] if delete_after else []
+    delete_after, reasons = "", list(record.reasons)
+    if record.state in (State.WITHDRAWN, State.DELETING):
+        delete_after = max(withdrawal.delete_after for withdrawal in withdrawals if withdrawal)
+        until = f"it can be restored until {delete_after} and is deleted then"
+        what = "its files are being deleted" if record.state is State.DELETING else until
+        reasons.insert(0, Reason("", "warning", f"{record.version} was withdrawn; {what}"))
     return VersionStatus(
-        path=record.version,
-        status=status,
-        reasons=[*withdrawn, *record.reasons],
-        files=_files(record),
-        delete_after=delete_after,
+        path=record.version, status=record.state, reasons=reasons, files=_files(record), delete_after=delete_after
     )
 
 
-def shown(record: Record, products: Products) -> VersionStatus:
-    """A sound version: listed, or held back by what else is listed, or about to be listed."""
+def from_catalog(record: Record, products: Products) -> VersionStatus:
+    """Return the status of a complete version: listed, withheld because of what else is listed, or not rendered yet."""
     version = record.id
-    name = version.product.name
-    product = products.products.get(name)
+    withheld = products.withheld.get(version.product.name, ())
+    product = products.products.get(version.product.name)
     entry = documents.decode_versions(product).get(version.version) if product else None
-    held = [w for w in products.withheld.get(name, ()) if w.version == version.version]
+    mine = [held for held in withheld if held.version == version.version]
+    state = visible_state(record.state, listed=entry is not None, withheld=bool(mine))
     if product is None or entry is None:
-        reasons = [Reason(w.file, "refused", w.reason) for w in held]
-        waiting = Reason("", "waiting", f"{record.version} is sound and about to be listed")
+        reasons = [Reason(held.file, "error", held.reason) for held in mine]
+        waiting = Reason("", "waiting", f"{record.version} is complete and about to be listed")
         return VersionStatus(
             path=record.version,
-            status="refused" if held else "incomplete",
+            status=state,
             reasons=[*record.reasons, *(reasons or [waiting])],
             files=_files(record),
         )
-    lost = [w for w in products.withheld.get(name, ()) if w.alias]
-    ignored = [Reason(w.file, "ignored", w.reason) for w in (*held, *lost)]
+    aliases = [held for held in withheld if held.alias]
+    warnings = [Reason(held.file, "warning", held.reason) for held in (*mine, *aliases)]
     return VersionStatus(
         path=record.version,
-        status="published",
-        reasons=[*record.reasons, *ignored, *_not_yet_listed(record, entry, {w.file for w in held})],
+        status=state,
+        reasons=[*record.reasons, *warnings, *_not_yet_listed(record, entry, {held.file for held in mine})],
         files=_files(record),
         aliases=product.aliases.split(",") if product.aliases else [],
         fingerprints=_fingerprints(entry),
@@ -138,10 +139,10 @@ def shown(record: Record, products: Products) -> VersionStatus:
 def _not_yet_listed(record: Record, entry: documents.Version, held: set[str]) -> list[Reason]:
     """Files that the record has and the catalog does not, or under the digest of an earlier upload."""
     listed = {item.path.rpartition("/")[2]: item.sha256 for item in entry.items.values()}
-    assessment = records.assess(record)
+    assessment = assess(record)
     wanted = ({*assessment.roots.values(), assessment.unified} - held - {""}) | (listed.keys() & record.files.keys())
     late = sorted(file for file in wanted if listed.get(file) != record.files[file].sha256)
-    return [Reason(file, "waiting", f"{file} is sound and about to be listed") for file in late]
+    return [Reason(file, "waiting", f"{file} is complete and about to be listed") for file in late]
 
 
 def _fingerprints(entry: documents.Version) -> list[str]:

@@ -20,6 +20,7 @@ from imageserver.format.keys import ImageKey, VersionId, parse_key, parse_versio
 from imageserver.storage import listing
 from imageserver.storage.presigned import CONTENT_TYPE, S3Uploads
 from imageserver.versions import examine, records
+from imageserver.versions.assessment import UNKNOWN_FILE
 from imageserver.versions.records import FileFacts, Record
 
 MOST_PARTS_OF_A_BATCH: Final = 1000
@@ -120,7 +121,7 @@ def _parsed(parse: Callable[[str], _R], path: str) -> _R:
     try:
         return parse(path)
     except InvalidUpload as refusal:
-        raise Problem(problems.REFUSED, str(refusal)) from refusal
+        raise Problem(problems.INVALID, str(refusal)) from refusal
 
 
 def _checked(service: UploadService, caller: str, request: FileRequest) -> ImageKey:
@@ -128,13 +129,13 @@ def _checked(service: UploadService, caller: str, request: FileRequest) -> Image
     image = _parsed(parse_key, request.path)
     allowed(service.rights, caller, image.key)
     if file_kinds.classify(image.file).role is Role.OTHER:
-        raise Problem(problems.REFUSED, f"{image.file} {records.UNKNOWN_FILE}")
+        raise Problem(problems.INVALID, f"{image.file} {UNKNOWN_FILE}")
     declared = FileFacts(etag="", size_bytes=request.size, modified="")
     if refusal := examine.refuse_unread(image.file, declared, "", service.max_bytes).refusal:
-        raise Problem(problems.REFUSED, f"{image.file} {refusal}")
+        raise Problem(problems.INVALID, f"{image.file} {refusal}")
     if request.multipart is False and request.size > multipart.LARGEST_SINGLE_BYTES:
         raise Problem(
-            problems.REFUSED,
+            problems.INVALID,
             f"{image.file} has {request.size:,} bytes, expected at most "
             f"{multipart.LARGEST_SINGLE_BYTES:,} for one PUT; "
             "leave `multipart` out and send it in parts",
@@ -177,7 +178,7 @@ def _refused(folder: _Folder, file: str, facts: FileFacts | None) -> bool:
     """Whether the file stands refused, or is the list of digests that another file failed: clients never saw it."""
     if facts is None or folder.record is None or facts.withdrawn:
         return False
-    refused = {reason.file for reason in folder.record.reasons if reason.kind == "refused"}
+    refused = {reason.file for reason in folder.record.reasons if reason.kind == "error"}
     return file in refused or (file == "SHA256SUMS" and bool(refused))
 
 

@@ -24,12 +24,16 @@ from imageserver.format import architectures, documents, file_kinds
 from imageserver.format.documents import Index, IndexEntry, Item, Product, Products, Unlisted, Version, Withheld
 from imageserver.format.file_kinds import ALL_CLIENTS
 from imageserver.format.keys import ProductId, version_form, version_moment
-from imageserver.inspection.metadata import Overrides
-from imageserver.versions import records
-from imageserver.versions.records import Assessment, Record
+from imageserver.versions.assessment import Assessment, assess, overrides
+from imageserver.versions.records import Record
+from imageserver.versions.state import State
 
 _ITEM_ATTRIBUTES: Final = {field.encode_name: field.name for field in msgspec.structs.fields(Item)}
 _COMBINED_ATTRIBUTES: Final = [name for field, name in _ITEM_ATTRIBUTES.items() if field.startswith("combined_")]
+
+
+UNLISTED: Final = frozenset({State.INCOMPLETE, State.INVALID})
+"""States that `<stream>.unlisted.json` tells: something was uploaded, and clients see nothing of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,8 +115,8 @@ def fold_unlisted(unlisted: Unlisted, changed: Mapping[ProductId, Sequence[Recor
     """What was uploaded and is not listed, with the products that changed brought up to date."""
     products = dict(unlisted.products)
     for product, versions in changed.items():
-        states: dict[str, str] = {record.id.version: records.assess(record).state for record in versions}
-        states = {version: state for version, state in states.items() if state in ("incomplete", "refused")}
+        assessed = {record.id.version: assess(record).state for record in versions}
+        states = {version: state.value for version, state in assessed.items() if state in UNLISTED}
         if states:
             products[product.name] = states
         else:
@@ -132,8 +136,8 @@ def product_id(stream: str, name: str) -> ProductId:
 
 
 def _candidate(product: ProductId, versions: Sequence[Record], clients: Sequence[str]) -> _Candidate:
-    assessments = {record.id.version: (record, records.assess(record)) for record in versions}
-    sound = {name: pair for name, pair in assessments.items() if pair[1].state == "complete"}
+    assessments = {record.id.version: (record, assess(record)) for record in versions}
+    sound = {name: pair for name, pair in assessments.items() if pair[1].state is State.COMPLETE}
     form = _common_form(sound)
     builds = []
     withheld = []
@@ -244,7 +248,7 @@ def _duplicate(product: str, version: str, file: str, fingerprint: str, holder: 
 
 
 def _product(candidate: _Candidate, clients: Sequence[str]) -> Product:
-    product, newest = candidate.id, records.overrides(candidate.builds[0].record)
+    product, newest = candidate.id, overrides(candidate.builds[0].record)
     listed_roots = {build.name: frozenset(build.assessment.roots) for build in candidate.builds}
     versions = {build.name: _version(build, listed_roots, clients) for build in candidate.builds}
     return Product(
@@ -282,8 +286,7 @@ def _version(build: _Build, listed_roots: Mapping[str, frozenset[str]], clients:
             base = file_kinds.classify(file).delta_base
             if ftype.removesuffix(".vcdiff") in assessment.roots.keys() & listed_roots.get(base, frozenset()):
                 listed[file] = msgspec.structs.replace(_item(build, file, ftype), delta_base=base)
-    overrides: Overrides = records.overrides(build.record)
-    return Version(items=listed, label=overrides.label)
+    return Version(items=listed, label=overrides(build.record).label)
 
 
 def _metadata_item(build: _Build, ftype: str) -> Item:

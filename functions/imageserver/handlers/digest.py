@@ -25,6 +25,7 @@ from imageserver.operations.ingest import Ingested, Tools, ingest
 from imageserver.settings import Settings
 from imageserver.storage.ranged_reader import LARGE, SMALL, HashFan
 from imageserver.storage.s3 import S3Store
+from imageserver.versions.state import State
 
 LARGE_FUNCTION_MB: Final = 1700
 """From about here on a function has a whole CPU for the digests, and memory for more connections."""
@@ -124,7 +125,7 @@ def _report(ingested: Ingested, seconds: float) -> None:
         "ingested",
         **telemetry.about(ingested.version),
         outcome=ingested.outcome,
-        state=record.state if record else "empty",
+        state=record.state if record else State.EMPTY,
         bytes=ingested.bytes_read,
         seconds=round(seconds, 3),
         lost_races=ingested.lost_races,

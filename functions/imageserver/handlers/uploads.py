@@ -223,7 +223,7 @@ def _parsed(parse: Callable[[str], _R], path: str) -> _R:
     try:
         return parse(path)
     except InvalidUpload as refusal:
-        raise Problem(problems.REFUSED, str(refusal)) from refusal
+        raise Problem(problems.INVALID, str(refusal)) from refusal
 
 
 def _wait_s(text: str) -> float:

@@ -21,7 +21,9 @@ from imageserver.operations.runs import Task, Work
 from imageserver.storage import listing
 from imageserver.storage.port import Document, Store
 from imageserver.versions import diff, records
+from imageserver.versions.assessment import assessed
 from imageserver.versions.records import FileFacts, Record, Withdrawal
+from imageserver.versions.state import State
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,14 +80,14 @@ def remove_stale(product: Product, days: int, context: PruneContext) -> None:
 def remove_tombstones(product: Product, mentioned: Collection[str], context: PruneContext) -> None:
     """Delete records that say "nothing is here", once the catalog says so too; `mentioned` are version names."""
     for version, record in sorted(product.known.items()):
-        if record.state == "empty" and version.version not in mentioned and version not in product.folders:
+        if record.state is State.EMPTY and version.version not in mentioned and version not in product.folders:
             task = Task("invalidate", version.path, "its folder is empty and the catalog does not name it")
             context.work.do(task, partial(_invalidate_record, context, record, product.seen[version].revision))
 
 
 def _is_unfinished(product: Product, version: VersionId, record: Record, named: Collection[str]) -> bool:
     """Whether a version is incomplete as its record says, and nothing of it is listed, withdrawn, or on its way."""
-    if record.state != "incomplete" or any(facts.withdrawn for facts in record.files.values()):
+    if record.state is not State.INCOMPLETE or any(facts.withdrawn for facts in record.files.values()):
         return False
     if diff.outdated(record, product.folders.get(version, {})):
         return False
@@ -148,11 +150,11 @@ def _invalidate_files(context: PruneContext, version: VersionId, files: Iterable
 
 def _finally(record: Record, expired_files: dict[str, FileFacts]) -> Record:
     if record.withdrawn:
-        return records.assessed(replace(record, withdrawn=replace(record.withdrawn, final=True)))
+        return assessed(replace(record, withdrawn=replace(record.withdrawn, final=True)))
     files = {
         file: replace(facts, withdrawn=replace(facts.withdrawn, final=True))
         if file in expired_files and facts.withdrawn
         else facts
         for file, facts in record.files.items()
     }
-    return records.assessed(replace(record, files=files))
+    return assessed(replace(record, files=files))

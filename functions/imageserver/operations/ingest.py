@@ -21,6 +21,7 @@ from imageserver.storage.leases import lease
 from imageserver.storage.port import Document, Store, write
 from imageserver.storage.retries import attempts
 from imageserver.versions import diff, examine, records
+from imageserver.versions.assessment import assessed
 from imageserver.versions.diff import Files, Learned
 from imageserver.versions.records import Fault, FileFacts, Record
 from imageserver.versions.withdrawal import past
@@ -207,7 +208,7 @@ def _save(work: _Work, sight: _Sight) -> bool:
     """Write the record unless it says this already; False when another writer was faster."""
     withdrawn, files = past(sight.before, sight.files) if sight.before else (None, dict(sight.files))
     found = Record(version=work.version.path, files=files, withdrawn=withdrawn, replaced=_replaced(sight))
-    record = records.assessed(found)
+    record = assessed(found)
     work.ingested.record = record
     if record == sight.before:
         return True
@@ -216,7 +217,7 @@ def _save(work: _Work, sight: _Sight) -> bool:
         return False
     work.ingested.outcome = "recorded"
     known = set(sight.before.reasons) if sight.before else set()
-    work.ingested.new_faults += [r.fault for r in record.reasons if r.kind == "refused" and r not in known]
+    work.ingested.new_faults += [r.fault for r in record.reasons if r.kind == "error" and r not in known]
     return True
 
 

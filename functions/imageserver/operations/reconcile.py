@@ -18,6 +18,7 @@ from imageserver.operations.runs import Task, Work
 from imageserver.storage.document_cache import Catalog, Catalogs
 from imageserver.storage.port import Store
 from imageserver.versions import records
+from imageserver.versions.assessment import new_record
 from imageserver.versions.diff import outdated
 from imageserver.versions.records import Record
 
@@ -126,4 +127,4 @@ def _touch(store: Store, product: Product) -> None:
         store.replace(version.record_key, seen.body, seen.revision)
         return
     version = VersionId(product.id, NO_VERSION)
-    store.create(version.record_key, records.encode(records.new(version, {}, None)))
+    store.create(version.record_key, records.encode(new_record(version, {}, None)))

@@ -12,6 +12,7 @@ from imageserver.format import file_kinds
 from imageserver.format.file_kinds import Role
 from imageserver.versions import examine
 from imageserver.versions.records import FileFacts, Record
+from imageserver.versions.state import State
 
 Files = dict[str, FileFacts]
 Learned = dict[tuple[str, str, str], FileFacts]  # by file, etag, modified
@@ -76,7 +77,7 @@ def _reading_order(file: str) -> tuple[bool, bool, str]:
 
 def lists_what_changed(before: Record | None, files: Files) -> bool:
     """Whether clients may have been told of a digest that a key no longer holds."""
-    if before is None or before.state != "complete":
+    if before is None or before.state is not State.COMPLETE:
         return False
     can_be_listed = [file for file in files if file in before.files and file_kinds.classify(file).role in _LISTED]
     return any(before.files[file].sha256 and not files[file].sha256 for file in can_be_listed)

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from imageserver.format.keys import VersionId, version_moment
-from imageserver.versions import records
+from imageserver.versions.assessment import overrides
 from imageserver.versions.records import Record
+from imageserver.versions.state import State
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,10 +25,10 @@ def expired(known: Iterable[Record], listed: Collection[str], rule: Rule, now: d
     always kept, whatever their age: a product does not vanish because nobody builds it any more. The product's own
     `retain_versions` and `retain_days`, as its newest version gives them, go before the rule.
     """
-    sound = sorted((r for r in known if r.state == "complete"), key=_age_order, reverse=True)
+    sound = sorted((r for r in known if r.state is State.COMPLETE), key=_age_order, reverse=True)
     if not sound:
         return []
-    own = records.overrides(sound[0])
+    own = overrides(sound[0])
     rule = Rule(
         rule.versions if own.retain_versions is None else own.retain_versions,
         rule.days if own.retain_days is None else own.retain_days,

@@ -5,29 +5,30 @@ from collections.abc import Mapping
 from msgspec.structs import replace
 
 from imageserver.format.keys import ImageKey, Target
-from imageserver.versions import records
+from imageserver.versions.assessment import assessed
 from imageserver.versions.records import FileFacts, Record, Withdrawal
+from imageserver.versions.state import Event, allows
 
 
 def withdrawn(record: Record, target: Target, withdrawal: Withdrawal) -> Record:
     """The record with what the target names withdrawn."""
     if not isinstance(target, ImageKey):
-        return records.assessed(replace(record, withdrawn=record.withdrawn or withdrawal))
+        return assessed(replace(record, withdrawn=record.withdrawn or withdrawal))
     facts = record.files.get(target.file)
     if facts is None or facts.withdrawn:
         return record
-    return records.assessed(_with_file(record, target.file, replace(facts, withdrawn=withdrawal)))
+    return assessed(_with_file(record, target.file, replace(facts, withdrawn=withdrawal)))
 
 
 def restored(record: Record, target: Target) -> Record:
     """The record with what the target names no longer withdrawn; what is being deleted already stays so."""
     if isinstance(target, ImageKey):
         facts = record.files.get(target.file)
-        return records.assessed(_with_file(record, target.file, _restored_file(facts))) if facts else record
-    if record.withdrawn and record.withdrawn.final:
+        return assessed(_with_file(record, target.file, _restored_file(facts))) if facts else record
+    if record.withdrawn and not allows(record.state, Event.RESTORE):
         return record
     files = {file: _restored_file(facts) for file, facts in record.files.items()}
-    return records.assessed(replace(record, withdrawn=None, files=files))
+    return assessed(replace(record, withdrawn=None, files=files))
 
 
 def _same_upload(one: FileFacts, other: FileFacts) -> bool:

@@ -3,7 +3,7 @@
 
 /**
  * @typedef {"container" | "vm"} Kind
- * @typedef {"healthy" | "stale" | "eol" | "incomplete" | "refused"} State
+ * @typedef {"healthy" | "stale" | "eol" | "incomplete" | "withheld" | "invalid"} State
  * @typedef {{path: string, name: string, ftype: string, sizeBytes: number, sha256: string, deltaBase: string}} CatalogFile
  * @typedef {{kind: Kind, form: string, fingerprint: string, sizeBytes: number, clients: string[]}} Image
  *   one thing a client can launch; sizeBytes is what it downloads, metadata and root
@@ -131,7 +131,7 @@ function readWithheld(raw) {
   }));
 }
 
-/** @param {unknown} raw @returns {Note[]} newest first; why is "incomplete" or "refused" */
+/** @param {unknown} raw @returns {Note[]} newest first; why is "incomplete" or "invalid" */
 function readUnlisted(raw) {
   const notes = Object.entries(record(raw)).map(([what, why]) => ({ what, why: text(why) || "incomplete" }));
   return notes.sort((a, b) => (a.what < b.what ? 1 : -1));
@@ -218,7 +218,8 @@ export const STATES = {
   stale: "Stale",
   eol: "End of life",
   incomplete: "Incomplete",
-  refused: "Refused",
+  withheld: "Withheld",
+  invalid: "Invalid",
 };
 
 /**
@@ -227,7 +228,8 @@ export const STATES = {
  */
 export function stateOf(product, now, staleDays) {
   const newest = product.versions[0];
-  if (!newest) return product.unlisted[0]?.why === "incomplete" ? "incomplete" : "refused";
+  if (!newest && product.unlisted.length === 0) return "withheld";
+  if (!newest) return product.unlisted[0]?.why === "incomplete" ? "incomplete" : "invalid";
   if ((product.eol !== null && product.eol <= now) || !product.supported) return "eol";
   if (newest.when !== null && now - newest.when > staleDays * DAY_MS) return "stale";
   return "healthy";
@@ -241,8 +243,8 @@ export const shortestAlias = (product) => [...product.aliases].sort((a, b) => a.
  * @param {Product} product @param {State} state
  */
 export function verdict(product, state) {
-  if (state === "refused" && product.unlisted.length === 0) return "Nothing is listed: what was uploaded is withheld.";
-  if (state === "refused") return "Nothing is listed: the newest upload was refused. The API tells why.";
+  if (state === "withheld") return "Nothing is listed: other versions have its images.";
+  if (state === "invalid") return "Nothing is listed: files of the newest upload were refused. The API tells why.";
   if (state === "incomplete") return "Nothing is listed yet: files have arrived, but no version has its metadata and a root.";
   if (state === "stale") return "No new version for a while.";
   if (state === "healthy") return "Up to date.";

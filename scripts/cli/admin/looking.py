@@ -18,6 +18,7 @@ from imageserver.storage.document_cache import Catalogs
 from imageserver.storage.port import Store
 from imageserver.versions import records
 from imageserver.versions.records import Record, Withdrawal
+from imageserver.versions.state import State, visible_state
 
 READERS = 16
 
@@ -152,7 +153,7 @@ def described(found: Seen, there: Catalogued, is_listed: bool) -> dict[str, Any]
     withdrawn_files = {file: facts.withdrawn for file, facts in record.files.items()} if record else {}
     return {
         "version": found.version.path,
-        "state": record.state if record else "unreadable",
+        "state": _state(record, there, is_listed) if record else "unreadable",
         "listed": is_listed,
         "files": len(record.files) if record else 0,
         "bytes": record.size_bytes if record else 0,
@@ -160,6 +161,10 @@ def described(found: Seen, there: Catalogued, is_listed: bool) -> dict[str, Any]
         "withdrawn": plain(record.withdrawn) if record else None,
         "withdrawn_files": {file: plain(withdrawn) for file, withdrawn in withdrawn_files.items() if withdrawn},
     }
+
+
+def _state(record: Record, there: Catalogued, is_listed: bool) -> State:
+    return visible_state(record.state, listed=is_listed, withheld=bool(there.withheld.get(record.version)))
 
 
 def reasons(found: Seen, there: Catalogued, is_listed: bool) -> list[Why]:
@@ -174,8 +179,8 @@ def reasons(found: Seen, there: Catalogued, is_listed: bool) -> list[Why]:
     told += [Why(reason.kind, reason.sentence) for reason in record.reasons if reason.file not in withdrawn]
     withheld = there.withheld.get(found.version.path, [])
     told += [Why("withheld", entry.reason) for entry in withheld]
-    if record.state == "complete" and not (is_listed or withheld):
-        told.append(Why("waiting", "it is sound and about to be listed; `admin reconcile` if that lasts"))
+    if _state(record, there, is_listed) is State.COMPLETE:
+        told.append(Why("waiting", "it is complete and about to be listed; run `admin reconcile` if that lasts"))
     return told
 
 

@@ -16,6 +16,7 @@ from imageserver.catalog.render import fold, fold_index, product_id
 from imageserver.format import documents
 from imageserver.format.keys import VersionId
 from imageserver.versions import records
+from imageserver.versions.assessment import new_record
 from imageserver.versions.records import FileFacts, Record
 
 STREAM = "images"
@@ -45,7 +46,7 @@ def record_of(product: int, version: int) -> Record:
 
     files = {"lxd.tar.xz": facts(1, 876), "rootfs.squashfs": facts(2, 123_456_789, 4)}
     files["disk.qcow2"] = facts(3, 323_456_789, 5)
-    return records.new(VersionId(product_id(STREAM, name_of(product)), name), files, None)
+    return new_record(VersionId(product_id(STREAM, name_of(product)), name), files, None)
 
 
 def prepare(versions: int, folder: Path) -> int:

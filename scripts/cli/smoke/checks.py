@@ -205,7 +205,7 @@ def stranger(run: Run) -> str:
 
 
 def status(run: Run) -> str:
-    """The API tells the publisher that the version is published, with the fingerprint that clients see."""
+    """The API tells the publisher that the version is listed, with the fingerprint that clients see."""
     if not run.publisher:
         raise Skipped("the caller is no publisher")
     answer = run.server.call("GET", f"versions/{_in_address(run)}")
@@ -215,8 +215,8 @@ def status(run: Run) -> str:
         found = msgspec.json.decode(answer.body, type=VersionStatus)
     except msgspec.DecodeError as error:
         raise Failed(f"the API's answer for a version has another shape than /openapi.json says: {error}") from error
-    if (found.status, found.fingerprints) != ("published", [run.image.fingerprint]):
-        raise Failed(f"the API says {found.status} {found.fingerprints}, expected published {run.image.fingerprint}")
+    if (found.status, found.fingerprints) != ("listed", [run.image.fingerprint]):
+        raise Failed(f"the API says {found.status} {found.fingerprints}, expected listed {run.image.fingerprint}")
     return found.status
 
 

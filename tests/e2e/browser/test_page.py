@@ -161,7 +161,7 @@ def test_the_states_are_told_apart(site: Site, visit: type_of_visit) -> None:
         "c:ended:amd64:default": product("c:ended:amd64:default", [HOUR], support_eol="2026-11-22"),
         "d:dropped:amd64:default": product("d:dropped:amd64:default", [HOUR], supported=False),
     }
-    waiting = {"e:half:amd64:default": {"20261123_11:00": "incomplete"}, "f:bad:amd64:default": {"20261123": "refused"}}
+    waiting = {"e:half:amd64:default": {"20261123_11:00": "incomplete"}, "f:bad:amd64:default": {"20261123": "invalid"}}
     site.publish(images=document(products, unlisted=waiting))
     seen = visit()
     states = {title: state_of(seen.page, title) for title in sorted(seen.rows())}

@@ -125,7 +125,7 @@ def realistic() -> Json:
                 products[name] = product(name, ages, kinds="container vm" if mib[1] else "container", mib=mib, **fields)
     waiting = {
         "nixos:25.11:amd64:default": {version_name(timedelta(minutes=11)): "incomplete"},
-        "gentoo:current:amd64:openrc": {version_name(timedelta(hours=3)): "refused"},
+        "gentoo:current:amd64:openrc": {version_name(timedelta(hours=3)): "invalid"},
         "ubuntu:noble:amd64:default": {version_name(timedelta(minutes=1)): "incomplete"},
     }
     return document(products, unlisted=waiting)

@@ -1,0 +1,187 @@
+"""What of a version clients can use, and a reason for everything else: a pure function of its record's facts."""
+
+from typing import Final
+
+import msgspec
+
+from imageserver.errors import InvalidUpload
+from imageserver.format import file_kinds
+from imageserver.format.file_kinds import FileKind, Role
+from imageserver.format.keys import VersionId, check_file
+from imageserver.inspection.digests import EMPTY_SHA256
+from imageserver.inspection.metadata import Overrides
+from imageserver.versions.records import FileFacts, Reason, Record, Withdrawal
+from imageserver.versions.state import State, recorded_state
+
+UNKNOWN_FILE: Final = "is no image file that clients know: it is not listed"
+"""Completes "<file> …"."""
+
+
+class Assessment(msgspec.Struct, frozen=True):
+    """What of a version may be listed. The values are file names; `roots` and `deltas` go by ftype."""
+
+    state: State
+    reasons: tuple[Reason, ...]
+    metadata: dict[str, str] = {}
+    roots: dict[str, str] = {}
+    unified: str = ""
+    deltas: dict[str, tuple[str, ...]] = {}
+
+
+def new_record(version: VersionId, files: dict[str, FileFacts], withdrawn: Withdrawal | None) -> Record:
+    """Return a record of these facts, with its state and reasons."""
+    return assessed(Record(version=version.path, files=files, withdrawn=withdrawn))
+
+
+def assessed(record: Record) -> Record:
+    """Return the record with the state and reasons that follow from its facts."""
+    assessment = assess(record)
+    return msgspec.structs.replace(record, state=assessment.state, reasons=assessment.reasons)
+
+
+def assess(record: Record) -> Assessment:
+    """Decide what of a version may be listed and give a reason for everything else.
+
+    A version is complete when a metadata file and at least one root, or a unified tarball, are there and were
+    accepted. A refused file takes nothing else of its version away.
+    """
+    reasons = _withdrawn_files(record)
+    kept = msgspec.structs.replace(record, files=_present(record))
+    reasons += [
+        Reason(file, "warning", f"{file}: {note}") for file, facts in kept.files.items() for note in facts.warnings
+    ]
+    accepted = _accepted_files(kept, reasons)
+    metadata = _metadata(accepted)
+    _set_aside_half_read_roots(kept, accepted, metadata, reasons)
+    roots = _one_per_ftype(accepted, Role.ROOT, reasons)
+    unified = _one_per_ftype(accepted, Role.UNIFIED, reasons)
+    usable = bool(unified or (metadata and roots))
+    if kept.files and not usable:
+        reasons.extend(_missing(kept, metadata))
+    reasons.sort()
+    state = _state(record, usable, reasons)
+    deltas = {file: kind for file, kind in accepted.items() if kind.role is Role.DELTA}
+    return Assessment(
+        state, tuple(reasons), metadata, roots if metadata else {}, next(iter(unified.values()), ""), _by_ftype(deltas)
+    )
+
+
+def overrides(record: Record) -> Overrides:
+    """What the publisher says of the product in this version; metadata.json goes before image.yaml."""
+    files = _present(record)
+    given = [files[file].overrides for file in ("image.yaml", "metadata.json") if file in files]
+    merged = Overrides()
+    for stronger in filter(None, given):
+        merged = stronger.over(merged)
+    return merged
+
+
+def _present(record: Record) -> dict[str, FileFacts]:
+    return {file: facts for file, facts in record.files.items() if facts.withdrawn is None}
+
+
+def _withdrawn_files(record: Record) -> list[Reason]:
+    return [
+        Reason(file, "warning", f"{file} was withdrawn; it is deleted after {facts.withdrawn.delete_after}")
+        for file, facts in record.files.items()
+        if facts.withdrawn
+    ]
+
+
+def _accepted_files(record: Record, reasons: list[Reason]) -> dict[str, FileKind]:
+    """Return the files that were read and are what their names say, in order of preference."""
+    sums = record.files["SHA256SUMS"].checksums if "SHA256SUMS" in record.files else {}
+    accepted: dict[str, FileKind] = {}
+    for file in sorted(record.files, key=file_kinds.preference):
+        facts, kind = record.files[file], file_kinds.classify(file)
+        declared = sums.get(file, facts.sha256)
+        if facts.refusal:
+            reasons.append(Reason(file, "error", f"{file} {facts.refusal}", facts.fault))
+        elif facts.sha256 and declared != facts.sha256:
+            reasons.append(Reason(file, "error", _mismatch(record, file, facts.sha256, declared), "digest"))
+        elif kind.role is Role.OTHER:
+            reasons.append(_unknown(file))
+        elif facts.sha256:
+            accepted[file] = kind
+        elif kind.role is not Role.ROOT:
+            reasons.append(Reason(file, "waiting", f"{file} is being read"))
+    return accepted
+
+
+def _unknown(file: str) -> Reason:
+    """Why a file is not listed whose name says nothing, or says an image but cannot be served."""
+    if file_kinds.meant(file).role is not Role.OTHER:
+        try:
+            check_file(file)
+        except InvalidUpload as refusal:
+            return Reason(file, "error", str(refusal), "name")
+    return Reason(file, "warning", f"{file if file.isprintable() else ascii(file)} {UNKNOWN_FILE}")
+
+
+def _mismatch(record: Record, file: str, found: str, declared: str) -> str:
+    what = "is empty" if found == EMPTY_SHA256 else f"has sha256 {found}"
+    return (
+        f"{file} in {record.version} {what}, expected {declared} as SHA256SUMS says; "
+        "upload the file again, or a SHA256SUMS that is right"
+    )
+
+
+def _metadata(accepted: dict[str, FileKind]) -> dict[str, str]:
+    """Client's metadata ftype -> file; a client whose own file is missing reads the other's."""
+    own = {kind.ftype: file for file, kind in accepted.items() if kind.role is Role.METADATA}
+    if not own:
+        return {}
+    return {ftype: own.get(ftype, next(iter(own.values()))) for ftype in file_kinds.METADATA_FTYPES.values()}
+
+
+def _set_aside_half_read_roots(
+    record: Record, accepted: dict[str, FileKind], metadata: dict[str, str], reasons: list[Reason]
+) -> None:
+    """Take out the roots that were not read yet together with the metadata of today."""
+    needed = {record.files[file].sha256 for file in metadata.values()}
+    for file, facts in record.files.items():
+        if file_kinds.classify(file).role is not Role.ROOT or facts.refusal:
+            continue
+        if facts.sha256 and needed <= facts.combined.keys():
+            continue
+        accepted.pop(file, None)
+        if metadata:
+            reasons.append(Reason(file, "waiting", f"{file} is being read"))
+
+
+def _one_per_ftype(accepted: dict[str, FileKind], role: Role, reasons: list[Reason]) -> dict[str, str]:
+    """One file of a role for each ftype: the preferred one; the catalog has no place for a second."""
+    chosen: dict[str, str] = {}
+    for file, kind in accepted.items():
+        slot = kind.ftype if role is Role.ROOT else "unified tarball"
+        if kind.role is role and (first := chosen.setdefault(slot, file)) != file:
+            sentence = f"{file} is a second {slot} beside {first}, expected one in a version; delete one of them"
+            reasons.append(Reason(file, "error", sentence, "second"))
+    return chosen
+
+
+def _by_ftype(files: dict[str, FileKind]) -> dict[str, tuple[str, ...]]:
+    ftypes = sorted({kind.ftype for kind in files.values()})
+    return {ftype: tuple(sorted(f for f, k in files.items() if k.ftype == ftype)) for ftype in ftypes}
+
+
+def _state(record: Record, usable: bool, reasons: list[Reason]) -> State:
+    withdrawals = [record.withdrawn] if record.withdrawn else [facts.withdrawn for facts in record.files.values()]
+    return recorded_state(
+        present=bool(record.files),
+        withdrawn=all(withdrawals),
+        deleting=all(withdrawal and withdrawal.final for withdrawal in withdrawals),
+        usable=usable,
+        refused=any(reason.kind == "error" for reason in reasons),
+    )
+
+
+def _missing(record: Record, metadata: dict[str, str]) -> list[Reason]:
+    """What a version still needs before clients can use it."""
+    roles = {file_kinds.classify(file).role for file in record.files}
+    missing = []
+    if not metadata and Role.METADATA not in roles and Role.UNIFIED not in roles:
+        missing.append(f"{record.version} waits for its metadata: upload lxd.tar.xz or incus.tar.xz")
+    if Role.ROOT not in roles and Role.UNIFIED not in roles:
+        missing.append(f"{record.version} waits for a root: upload rootfs.squashfs, rootfs.tar.xz or disk.qcow2")
+    return [Reason("", "waiting", sentence) for sentence in missing]
