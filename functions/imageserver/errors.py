@@ -33,5 +33,13 @@ class StorageDenied(SimplestreamsError):
     """Storage refused us. The operator must repair a policy; nothing was written."""
 
 
+class InvalidationRefused(SimplestreamsError):
+    """CloudFront calls an invalidation invalid. The operator must act: the same one is refused again."""
+
+
 class CatalogDamaged(SimplestreamsError):
     """A document of ours cannot be read. The operator must repair it; nothing was written."""
+
+
+class TasksFailed(SimplestreamsError):
+    """A run did all that it could, and some products of it failed. The operator looks at those that it names."""

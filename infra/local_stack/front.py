@@ -1,7 +1,7 @@
 """CloudFront's part: the distribution of the template, served over HTTPS on loopback.
 
 It declares nothing of its own: paths, methods, headers, compression and what may be read come from the wiring.
-Nothing is cached, so the lifetimes of the template show only in Cache-Control.
+Nothing is cached, so the lifetimes of the template have no effect; Cache-Control is what the object was stored with.
 """
 
 import gzip
@@ -54,6 +54,8 @@ async def _serve(request: Request, behaviour: Behaviour, edge: Edge, s3: Any, bu
     try:
         found = await run_in_threadpool(s3.get_object, Bucket=bucket, Key=key, **conditions)
     except ClientError as error:
+        if _ERRORS.get(str(error.response["Error"]["Code"])) == 304:
+            return await _not_modified(behaviour, s3, bucket, key)
         return _passed_error(error, behaviour, edge)
     headers = _headers(found, behaviour)
     if request.method == "HEAD":
@@ -68,6 +70,12 @@ async def _serve(request: Request, behaviour: Behaviour, edge: Edge, s3: Any, bu
         return Response(await run_in_threadpool(gzip.compress, body, 6), headers=headers)
     headers["Content-Length"] = str(found["ContentLength"])
     return StreamingResponse(_body(found["Body"]), status_code=206 if "ContentRange" in found else 200, headers=headers)
+
+
+async def _not_modified(behaviour: Behaviour, s3: Any, bucket: str, key: str) -> Response:
+    """304 with the headers of the object, which CloudFront has in its cache; moto sends none of them."""
+    headers = _headers(await run_in_threadpool(s3.head_object, Bucket=bucket, Key=key), behaviour)
+    return Response(status_code=304, headers=headers)
 
 
 async def _body(source: Any) -> AsyncIterator[bytes]:
@@ -114,9 +122,6 @@ def _passed_error(error: ClientError, behaviour: Behaviour, edge: Edge) -> Respo
     status = _ERRORS.get(code)
     if status is None:
         return _error(502, "BadGateway", f"the origin answered {code}", {})
-    if status == 304:
-        etag = error.response["ResponseMetadata"]["HTTPHeaders"].get("etag", "")
-        return Response(status_code=304, headers={**behaviour.headers, **({"ETag": etag} if etag else {})})
     if status == 404 and not edge.sees_missing:
         return _error(403, "AccessDenied", "Access Denied", behaviour.headers)
     return _error(status, code, error.response["Error"].get("Message", code), behaviour.headers)
@@ -124,6 +129,5 @@ def _passed_error(error: ClientError, behaviour: Behaviour, edge: Edge) -> Respo
 
 def _error(status: int, code: str, message: str, headers: Mapping[str, str]) -> Response:
     body = f'<?xml version="1.0" encoding="UTF-8"?>\n<Error><Code>{code}</Code><Message>{message}</Message></Error>'
-    # No Cache-Control: errors are remembered by the edge for seconds, and by no client.
-    kept = {name: value for name, value in headers.items() if name != "Cache-Control"}
-    return Response(body, status, {**kept, "Content-Type": "application/xml"})
+    # Whatever the headers policy says is put on errors too, as CloudFront does it.
+    return Response(body, status, {**headers, "Content-Type": "application/xml"})

@@ -15,6 +15,7 @@ import click
 from rich.console import Console
 
 from cli.folders import default_state_folder
+from cli.presign import presign as presigned
 from local_stack.errors import LocalStackError
 from local_stack.sample import VERSION, host_architecture, sample_files
 from local_stack.stack import LocalStack, Options
@@ -127,8 +128,8 @@ def seed(local: LocalStack, console: Console, stopping: threading.Event) -> None
     """Upload the sample image as a publisher would, and wait until it is listed."""
     arch = host_architecture()
     for key, body in sample_files(arch).items():
-        url = local.s3.generate_presigned_url("put_object", {"Bucket": local.stack.bucket, "Key": key}, ExpiresIn=60)
-        upload = urllib.request.Request(url, body, method="PUT")  # noqa: S310  (our own URL)
+        wanted = presigned(local.s3, local.stack.bucket, key, expires_s=60, overwrite=False)
+        upload = urllib.request.Request(wanted.url, body, wanted.headers, method="PUT")  # noqa: S310  (our own URL)
         with urllib.request.urlopen(upload, timeout=60):  # noqa: S310
             pass
     listed = f"hello:world:{arch}:default"

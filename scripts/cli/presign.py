@@ -14,6 +14,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from cli.folders import default_state_folder
 from imageserver.errors import InvalidUpload
+from imageserver.format.caching import cache_control
 from imageserver.format.keys import parse_key
 from local_stack.errors import NotRunning
 from local_stack.state import read_stack
@@ -64,8 +65,8 @@ def main(
 
     KEY is images/<os>/<release>/<arch>/<variant>/<version>/<file>. Each URL stands alone on a line of standard
     output; what surrounds it are comments (#) and the curl line, which sends the file of that name from the current
-    folder. Without --overwrite the URL never replaces a file: it is good only with the header If-None-Match: *, as in
-    the curl line.
+    folder. The URL is good only with the headers of the curl line: Cache-Control, which the file is then served with,
+    and If-None-Match: *, which never replaces a file, unless --overwrite leaves that out.
     """
     _refuse_bad_keys(keys)
     client, bucket_name = _aws(bucket) if bucket else _local(state_dir or default_state_folder())
@@ -79,10 +80,12 @@ def main(
 
 
 def presign(client: Any, bucket: str, key: str, expires_s: int, overwrite: bool) -> Upload:
-    """One upload. The condition is signed: not even a URL that fell into other hands can replace a file."""
-    headers = {} if overwrite else {"If-None-Match": "*"}
-    condition = {} if overwrite else {"IfNoneMatch": "*"}
-    url = client.generate_presigned_url("put_object", {"Bucket": bucket, "Key": key, **condition}, ExpiresIn=expires_s)
+    """One upload. The headers are signed: not even a URL that fell into other hands can replace a file."""
+    headers = {"Cache-Control": cache_control(key)}
+    signed = {"Bucket": bucket, "Key": key, "CacheControl": headers["Cache-Control"]}
+    if not overwrite:
+        headers["If-None-Match"] = signed["IfNoneMatch"] = "*"
+    url = client.generate_presigned_url("put_object", signed, ExpiresIn=expires_s)
     options = [f"-H '{name}: {value}'" for name, value in headers.items()]
     file = shlex.quote(key.rsplit("/", 1)[1])
     curl = " ".join(["curl", "--fail-with-body", *options, "-T", file, f"'{url}'"])

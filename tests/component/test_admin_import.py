@@ -14,6 +14,7 @@ import pytest
 from cli.admin import importing, restoring
 from cli.admin.importing import Plan, carry_out
 from cli.admin.place import Place
+from imageserver.format.caching import BRIEF, IMMUTABLE
 from imageserver.format.keys import parse_version
 from imageserver.operations.ingest import Tools, ingest
 from imageserver.operations.prune import Rules, prune
@@ -232,7 +233,7 @@ def test_what_maintain_is_just_deleting_would_not_stay_and_is_named(place: Place
 @pytest.mark.parametrize("size", [1000, PART + 5], ids=["small", "in parts"])
 def test_a_file_comes_back_as_it_was_and_over_nothing(place: Place, size: int) -> None:
     mine, theirs = f"{PATH}/a.squashfs", f"{PATH}/b.squashfs"
-    about = {"ContentType": "application/octet-stream", "Metadata": {"sha256": "41ab"}}
+    about: dict[str, Any] = {"ContentType": "application/octet-stream", "Metadata": {"sha256": "41ab"}}
     for key in (mine, theirs):
         place.s3.put_object(Bucket=BUCKET, Key=key, Body=bytes(size), **about)
         place.s3.delete_object(Bucket=BUCKET, Key=key)
@@ -242,3 +243,13 @@ def test_a_file_comes_back_as_it_was_and_over_nothing(place: Place, size: int) -
     assert stored(place, theirs) == b"again"
     head = place.s3.head_object(Bucket=BUCKET, Key=mine)
     assert (head["ContentLength"], {name: head[name] for name in about}) == (size, about)
+    assert head["CacheControl"] == IMMUTABLE, "which an older release had not stored"
+
+
+@pytest.mark.parametrize("size", [1000, PART + 5], ids=["small", "in parts"])
+def test_what_is_imported_says_how_long_it_holds(place: Place, tree: Tree, size: int) -> None:
+    tree.put(f"{PATH}/rootfs.squashfs", bytes(size))
+    tree.put(f"{PATH}/SHA256SUMS", bytes(size))
+    imported(place, tree)
+    for file, lifetime in (("rootfs.squashfs", IMMUTABLE), ("SHA256SUMS", BRIEF)):
+        assert place.s3.head_object(Bucket=BUCKET, Key=f"{PATH}/{file}")["CacheControl"] == lifetime

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from imageserver.aws import events
-from imageserver.errors import StorageUnavailable
+from imageserver.errors import InvalidationRefused, StorageUnavailable
 from imageserver.format.keys import VersionId
 from tests.support import images
 from tests.support.handlers import Context, imported, sqs_event
@@ -59,9 +59,10 @@ class Functions:
         return self._run("imageserver.handlers.digest", self.arrivals(*paths))
 
     def publish(self, *paths: str) -> Told:
-        return self._run(
-            "imageserver.handlers.publish", sqs_event(self._bucket, *(f"versions/{path}.json" for path in paths))
-        )
+        return self._run("imageserver.handlers.publish", self.changes(*paths))
+
+    def changes(self, *paths: str) -> dict[str, Any]:
+        return sqs_event(self._bucket, *(f"versions/{path}.json" for path in paths))
 
     def arrivals(self, *paths: str) -> dict[str, Any]:
         return sqs_event(self._bucket, *(f"{path}/x" for path in paths))
@@ -143,6 +144,31 @@ def test_publish_tells_of_each_version_when_clients_see_it_and_when_no_more(func
     assert 0 < gone["seconds"] < 60
 
 
+def test_only_the_messages_of_a_product_that_the_edge_failed_stay_in_the_queue(
+    functions: Functions, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = "images/ubuntu/plucky/amd64/default/20261122_10:00"
+    functions.upload(GOOD, images.split_image())
+    functions.digest(GOOD)
+    functions.publish(GOOD)
+    functions.upload(GOOD, {"rootfs.squashfs": images.squashfs("other")})
+    functions.upload(other, images.split_image(seed="other"))
+    functions.digest(GOOD, other)
+
+    def refuse(*_: object) -> None:
+        raise InvalidationRefused("InvalidArgument")
+
+    with functions.loaded("imageserver.handlers.publish", DISTRIBUTION_ID="E1") as app:
+        monkeypatch.setattr(app.edge, "invalidate", refuse)
+        capsys.readouterr()
+        answer = app.handler(functions.changes(other, GOOD), Context())
+    assert answer == {"batchItemFailures": [{"itemIdentifier": "1"}]}
+    said = told(capsys.readouterr().out)
+    assert [line["product"] for line in said.about("listed")] == ["ubuntu:plucky:amd64:default"]
+    (left,) = said.about("left in the queue")
+    assert left.items() >= {**NAMED, "level": "ERROR", "error": "InvalidationRefused"}.items()
+
+
 def test_what_a_run_has_no_time_for_goes_to_another_run(
     functions: Functions, sqs: SQSClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -151,13 +177,13 @@ def test_what_a_run_has_no_time_for_goes_to_another_run(
         functions.upload(path, images.split_image(seed=path))
     with functions.loaded("imageserver.handlers.digest", QUEUE_URL=queue) as app:
         monkeypatch.setattr(app, "SLOWEST_BYTES_PER_S", 1)
-        left = iter([900_000, 900_000, 100_000])
+        left = iter([900_000, 900_000, 100_000])  # at the start, for the first version, for the second
         context = Context()
         monkeypatch.setattr(context, "get_remaining_time_in_millis", lambda: next(left))
         answer = app.handler(functions.arrivals(GOOD, BAD, BAD), context)
     assert answer == {"batchItemFailures": []}
     bodies = [m["Body"] for m in sqs.receive_message(QueueUrl=queue, MaxNumberOfMessages=10)["Messages"]]
-    assert [events.keys(body) for body in bodies] == [[f"{BAD}/x"]] * 2
+    assert [events.keys(body) for body in bodies] == [[f"{BAD}/x"]], "one message for the two that it had"
 
 
 def test_a_version_that_fails_is_tried_once_for_all_its_messages(

@@ -77,16 +77,26 @@ def front(s3: Any, edge: Edge, certificates: Certificates) -> Iterator[Front]:
     server.stop()
 
 
-def put(s3: Any, key: str, body: bytes, content_type: str = "application/json") -> str:
-    etag: str = s3.put_object(Bucket=BUCKET, Key=key, Body=body, ContentType=content_type)["ETag"]
+def put(s3: Any, key: str, body: bytes, content_type: str = "application/json", **about: str) -> str:
+    etag: str = s3.put_object(Bucket=BUCKET, Key=key, Body=body, ContentType=content_type, **about)["ETag"]
     return etag
 
 
-def test_an_image_is_served_as_it_is_for_a_year(s3: Any, front: Front) -> None:
+@pytest.mark.parametrize("size", [7, 5_000_000])
+def test_an_object_is_served_with_the_lifetime_that_it_was_stored_with(s3: Any, front: Front, size: int) -> None:
+    etag = put(s3, IMAGE, bytes(size), CacheControl="public, max-age=31536000, immutable")
+    asked: dict[int, dict[str, str]] = {200: {}, 206: {"range": "bytes=0-3"}, 304: {"if_none_match": etag}}
+    for expected, about in asked.items():
+        status, headers, _ = front.ask(f"/{IMAGE}", **about)
+        assert (status, headers["cache-control"]) == (expected, "public, max-age=31536000, immutable")
+    put(s3, IMAGE, bytes(size))
+    assert "cache-control" not in front.ask(f"/{IMAGE}")[1], "as an older release stored it"
+
+
+def test_an_image_is_served_as_it_is(s3: Any, front: Front) -> None:
     etag = put(s3, IMAGE, b"tarball", "application/x-xz")
     status, headers, body = front.ask(f"/{IMAGE.replace(':', '%3A')}", accept_encoding="gzip")
     assert (status, body) == (200, b"tarball")
-    assert headers["cache-control"] == "public, max-age=31536000, immutable"
     assert (headers["etag"], headers["content-type"], headers["content-length"]) == (etag, "application/x-xz", "7")
     assert "content-encoding" not in headers
     assert front.ask(f"/{IMAGE}")[2] == b"tarball"  # clients do not escape the colon
@@ -121,10 +131,26 @@ def test_no_spelling_of_a_path_leads_to_what_is_private(s3: Any, front: Front, p
     assert (status, b"secret" in body) == (404, False)
 
 
-def test_a_missing_key_is_404_and_not_remembered_for_long(front: Front) -> None:
-    status, headers, _ = front.ask("/images/none")
+@pytest.mark.parametrize("path", ["/images/none", "/images/%ff", "/streams/v1/none.json", "/none", "/versions/a.json"])
+def test_a_missing_key_is_404_and_says_nothing_of_how_long(front: Front, path: str) -> None:
+    status, headers, _ = front.ask(path)
     assert (status, "cache-control" in headers) == (404, False)
-    assert front.ask("/streams/v1/none.json")[0] == 404
+    assert headers["x-content-type-options"] == "nosniff"
+
+
+def test_what_a_headers_policy_says_is_put_on_errors_too(s3: Any, edge: Edge, certificates: Certificates) -> None:
+    """As CloudFront does it: a lifetime there would be that of a 404."""
+    behaviours = tuple(
+        dataclasses.replace(behaviour, headers={"Cache-Control": "public, max-age=31536000, immutable"})
+        for behaviour in edge.behaviours
+    )
+    server = Server(make_front(dataclasses.replace(edge, behaviours=behaviours), BUCKET, s3), listen(0), certificates)
+    server.start()
+    try:
+        for path in ("/images/none", "/versions/a.json"):
+            assert "immutable" in Front(server.port, certificates).ask(path)[1]["cache-control"]
+    finally:
+        server.stop()
 
 
 def test_without_the_right_to_list_a_missing_key_is_403(s3: Any, edge: Edge, certificates: Certificates) -> None:
@@ -146,12 +172,12 @@ def test_the_root_is_the_page(s3: Any, front: Front) -> None:
 
 def test_the_catalog_is_compressed_when_asked_and_large_enough(s3: Any, front: Front) -> None:
     large = json.dumps({"products": {str(number): {} for number in range(200)}}).encode()
-    etag = put(s3, CATALOG, large)
+    etag = put(s3, CATALOG, large, CacheControl="public, max-age=30")
     status, headers, body = front.ask(f"/{CATALOG}", accept_encoding="gzip, br")
     assert (status, headers["content-encoding"], gzip.decompress(body)) == (200, "gzip", large)
     assert headers["etag"] == f"W/{etag}"
     assert headers["vary"] == "Accept-Encoding"
-    assert "max-age=30" in headers["cache-control"]
+    assert headers["cache-control"] == "public, max-age=30"
     assert front.ask(f"/{CATALOG}")[2] == large
     put(s3, CATALOG, b"{}" + b" " * 997)
     assert "content-encoding" not in front.ask(f"/{CATALOG}", accept_encoding="gzip")[1]

@@ -14,6 +14,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from email.message import Message
 from pathlib import Path
 from typing import Any
 
@@ -58,13 +59,16 @@ class Running:
         wait_for(look, "stack.json")
 
     def get(self, url: str, **headers: str) -> bytes:
+        return self.ask(url, **headers)[1]
+
+    def ask(self, url: str, **headers: str) -> tuple[Message, bytes]:
+        """Headers and body."""
         trust = ssl.create_default_context(cafile=self.facts["ca_file"])
         request = urllib.request.Request(  # noqa: S310
             url, headers={n.replace("_", "-"): v for n, v in headers.items()}
         )
         with urllib.request.urlopen(request, context=trust, timeout=20) as answer:  # noqa: S310
-            body: bytes = answer.read()
-            return body
+            return answer.headers, answer.read()
 
     def catalog(self) -> dict[str, Any]:
         found: dict[str, Any] = json.loads(self.get(self.facts["base_url"] + "/streams/v1/images.json"))
@@ -116,6 +120,17 @@ def test_when_it_is_ready_the_sample_is_listed_and_served(stack: Running) -> Non
     assert index["index"]["images"]["products"] == [PRODUCT]
 
 
+def test_images_are_served_for_a_year_the_catalog_for_a_moment_and_errors_for_no_time(stack: Running) -> None:
+    url, (key, *_) = stack.facts["base_url"], sample_files(host_architecture())
+    assert stack.ask(f"{url}/{key}")[0]["Cache-Control"] == "public, max-age=31536000, immutable"
+    for path in ("", "streams/v1/images.json", "streams/v1/index.json"):
+        assert stack.ask(f"{url}/{path}")[0]["Cache-Control"] == "public, max-age=30"
+    for path in (f"{key}.missing", "streams/v1/missing.json", "missing"):
+        with pytest.raises(urllib.error.HTTPError) as missing:
+            stack.ask(f"{url}/{path}")
+        assert (missing.value.code, missing.value.headers["Cache-Control"]) == (404, None)
+
+
 def test_it_tells_each_arrival_and_publication_in_one_line(stack: Running) -> None:
     log = stack.log.read_text()
     for pattern in (
@@ -158,7 +173,7 @@ def test_a_url_without_overwrite_never_replaces_a_file_whatever_is_typed(stack: 
         capture_output=True, text=True, check=True, env=environment(),
     )  # fmt: skip
     (upload,) = json.loads(printed.stdout)
-    assert "X-Amz-SignedHeaders=host%3Bif-none-match" in upload["url"]
+    assert "X-Amz-SignedHeaders=cache-control%3Bhost%3Bif-none-match" in upload["url"]
     answers = []
     for body, headers in ((b"first", {}), (b"second", {}), (b"third", {"If-None-Match": "*"})):
         request = urllib.request.Request(upload["url"], data=body, method="PUT", headers=headers)  # noqa: S310

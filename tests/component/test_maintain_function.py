@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from imageserver.aws import events
+from imageserver.errors import StorageUnavailable, TasksFailed
 from tests.support import images
 from tests.support.handlers import Context, imported
 
@@ -129,6 +131,43 @@ def test_retention_of_the_template_is_applied(app: ModuleType, s3: S3Client, buc
     record = json.loads(body(s3, bucket, f"versions/{PRODUCT}/20261101.json"))
     assert record["state"] == "withdrawn"
     assert "1 newer versions are there, and 1 are kept" in record["withdrawn"]["reason"]
+
+
+def test_a_run_in_which_something_failed_does_the_rest_and_fails_by_name(
+    app: ModuleType,
+    s3: S3Client,
+    sqs: SQSClient,
+    bucket: str,
+    queue_url: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    for path in (f"{PRODUCT}/20261101", "images/ubuntu/plucky/amd64/default/20261101"):
+        s3.put_object(Bucket=bucket, Key=f"{path}/x", Body=b"x")
+    send = app._send
+
+    def failing(key: str) -> None:
+        if "noble" in key:
+            raise StorageUnavailable("the queue took no message")
+        send(key)
+
+    monkeypatch.setattr(app, "_send", failing)
+    with pytest.raises(TasksFailed, match=f"^1 failed, the rest was done: look again {PRODUCT}/20261101: the queue"):
+        run(app, "reconcile")
+    (message,) = sqs.receive_message(QueueUrl=queue_url)["Messages"]
+    assert events.keys(message["Body"]) == ["images/ubuntu/plucky/amd64/default/20261101/"]
+    (said,) = [vars(record) for record in caplog.records if record.getMessage() == "failed"]
+    assert (said["levelname"], said["task"], said["path"]) == ("ERROR", "reconcile", f"{PRODUCT}/20261101")
+    assert (said["product"], said["error"]) == ("ubuntu:noble:amd64:default", "StorageUnavailable")
+    assert json.loads(body(s3, bucket, "maintain/reconcile.json")) == {"after": ""}, "it came to its end"
+    planned = run(app, "reconcile", dry_run=True)["reconcile"]
+    assert (planned["failed"], planned["tasks_total"]) == ([], 2)
+
+
+def test_a_queue_that_takes_no_message_is_an_error_of_ours(app: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(app, "settings", replace(app.settings, arrivals_queue_url="http://127.0.0.1:9/none"))
+    with pytest.raises(StorageUnavailable, match=r"the queue http://127\.0\.0\.1:9/none took no message"):
+        app._send(f"{PRODUCT}/20261101/")
 
 
 def test_an_unknown_task_is_refused(app: ModuleType) -> None:

@@ -219,6 +219,10 @@ ABUSES: dict[str, tuple[Callable[[Signed], Answer], int, str]] = {
         lambda s: send("DELETE", s["url"], ROOT, s["headers"]), 403, MISMATCH),
     "without the condition": (
         lambda s: send("PUT", s["url"], ROOT, _without(s, "If-None-Match")), 403, MISMATCH),
+    "without the lifetime": (
+        lambda s: send("PUT", s["url"], ROOT, _without(s, "Cache-Control")), 403, MISMATCH),
+    "another lifetime": (
+        lambda s: send("PUT", s["url"], ROOT, s["headers"] | {"Cache-Control": "no-store"}), 403, MISMATCH),
     "another condition": (
         lambda s: send("PUT", s["url"], ROOT, s["headers"] | {"If-None-Match": '"x"'}), 403, MISMATCH),
     "as a page": (
@@ -243,6 +247,25 @@ def test_a_url_that_is_used_for_anything_else_is_refused(system: System, version
     assert system.stored(f"{version}/rootfs.squashfs") is None
     assert send("PUT", signed["url"], ROOT, signed["headers"]).status == 200
     assert system.stored(f"{version}/rootfs.squashfs") == ROOT
+
+
+@pytest.mark.parametrize("multipart", [False, True])
+@pytest.mark.parametrize(
+    ("file", "lifetime"),
+    [("rootfs.squashfs", "public, max-age=31536000, immutable"), ("SHA256SUMS", "public, max-age=30")],
+)
+def test_a_file_is_stored_with_its_lifetime(
+    system: System, version: str, file: str, lifetime: str, multipart: bool
+) -> None:
+    key = f"{version}/{file}"
+    signed = system.sign(key, ROOT, multipart=multipart)
+    if multipart:
+        etags = {part["number"]: send("PUT", part["url"], ROOT).headers["etag"] for part in signed["parts"]}
+        assert _finish(signed, etags).status == 200
+    else:
+        assert signed["headers"]["Cache-Control"] == lifetime
+        assert send("PUT", signed["url"], ROOT, signed["headers"]).status == 200
+    assert system.s3.head_object(Bucket=system.bucket, Key=key)["CacheControl"] == lifetime
 
 
 def test_a_url_is_good_for_one_upload(system: System, version: str) -> None:

@@ -446,6 +446,9 @@ def test_when_it_ends_nothing_holds_its_output_open(api: System, tmp_path: Path)
         os.set_blocking(process.stderr.fileno(), False)
         assert process.stderr.read().endswith(b" is uploaded\n")
         assert process.stderr.read() == b"", "None: somebody could still write"
+    (sent,) = api.s3.list_objects_v2(Bucket=api.bucket, Prefix="images/minute/pipe/")["Contents"]
+    stored = api.s3.head_object(Bucket=api.bucket, Key=sent["Key"])
+    assert stored["CacheControl"] == "public, max-age=31536000, immutable"
 
 
 def test_three_lines_of_curl_do_it(tmp_path: Path) -> None:
@@ -469,5 +472,7 @@ def test_three_lines_of_curl_do_it(tmp_path: Path) -> None:
             cwd=tmp_path, capture_output=True, text=True, check=False,
         )  # fmt: skip
         assert again.stdout == "412"
+        stored = system.s3.head_object(Bucket=system.bucket, Key=f"{version}/lxd_combined.tar.gz")
+        assert stored["CacheControl"] == "public, max-age=31536000, immutable"
         system.ingest(version)
         assert system.status(version)["status"] == "listed"

@@ -159,6 +159,17 @@ def unmeasured(document: Template) -> None:
     widget["Fn::Sub"] = widget["Fn::Sub"].replace("Refusals", "Refused")
 
 
+def lifetime(policy: str, value: str) -> Mutation:
+    """A headers policy that says how long to keep whatever is answered."""
+    item = {"Header": "Cache-Control", "Value": value, "Override": True}
+
+    def mutate(document: Template) -> None:
+        config = resource(document, policy)["ResponseHeadersPolicyConfig"]
+        config["CustomHeadersConfig"] = {"Items": [item]}
+
+    return mutate
+
+
 def assert_instead(expression: Any) -> Mutation:
     """Put another expression in place of the assertion of a rule in `Rules`."""
 
@@ -257,6 +268,18 @@ MUTATIONS: dict[str, dict[str, Mutation]] = {
         "logs for ever": remove("PublishLogs", "RetentionInDays"),
         "variable misspelled": put("PublishFunction", "Environment.Variables", to={"CLIENT": "both"}),
     },
+    "only_functions_that_feed_themselves_may_loop": {
+        "Lambda stops digest": remove("DigestFunction", "RecursiveLoop"),
+        "a loop of publish would not be noticed": lambda t: resource(t, "PublishFunction").update(
+            RecursiveLoop="Allow"
+        ),
+        "publish writes records, whose events start it": widen(
+            "PublishRole", "ReadRecords", Action=["s3:GetObject", "s3:PutObject"]
+        ),
+        "a circle of two": lambda t: statements(t, "PublishRole").append(
+            {"Effect": "Allow", "Action": "s3:DeleteObject", "Resource": {"Fn::Sub": "${Bucket.Arn}/images/*"}}
+        ),
+    },
     "handlers_exist": {
         "handler misspelled": put("DigestFunction", "Handler", to="imageserver.handlers.digest.handle"),
         "handler nowhere": put("DigestFunction", "Handler", to="imageserver.handlers.digests.handler"),
@@ -279,13 +302,15 @@ MUTATIONS: dict[str, dict[str, Mutation]] = {
     },
     "lifetimes_are_short_for_the_catalog_and_long_for_images": {
         "catalog for a day": put("CatalogCachePolicy", "CachePolicyConfig.MaxTTL", to=A_DAY_S),
-        "catalog for a day with clients": put(
-            "CatalogHeadersPolicy",
-            "ResponseHeadersPolicyConfig.CustomHeadersConfig.Items.0.Value",
-            to="public, max-age=86400",
-        ),
         "images for a minute": put("ImagesCachePolicy", "CachePolicyConfig.DefaultTTL", to=60),
         "MinTTL above DefaultTTL": put("CatalogCachePolicy", "CachePolicyConfig.MinTTL", to=45),
+    },
+    "errors_carry_no_lifetime": {
+        "images for a year, and their errors": lifetime("FilesHeadersPolicy", "public, max-age=31536000, immutable"),
+        "the page for a moment, and its errors": lifetime("PageHeadersPolicy", "public, max-age=30"),
+        "no lifetime at all": lambda t: resource(t, "FilesHeadersPolicy")["ResponseHeadersPolicyConfig"].update(
+            RemoveHeadersConfig={"Items": [{"Header": "cache-control"}]}
+        ),
     },
     "errors_stay_errors": {
         "a page for a missing key": serve_a_page_for_errors,

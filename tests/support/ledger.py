@@ -145,12 +145,13 @@ class Ledger:
     def may_go(self, key: str) -> bool:
         """Whether maintain may delete this file: it or its version is withdrawn, for all that anybody was told.
 
-        Or its bytes were there before and withdrawn, and no record knows yet that they came again: S3 deletes by ETag.
+        Or its bytes were there before and withdrawn, and came again when no record knew it yet, or while maintain was
+        about to delete them, after its look: S3 deletes by ETag.
         """
         version, mark = _version(key), self.of(key)
         again = mark.generation is not None and mark.generation[0] in mark.etags
         withdrawn = mark.withdrawn is not False or self.of(version).withdrawn is not False
-        return withdrawn or (again and not self.quiet(version))
+        return withdrawn or (again and not self._is_clear(version))
 
     def _is_clear(self, version: str) -> bool:
         return version not in map(_version, self.deleting) and self.quiet(version)

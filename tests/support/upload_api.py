@@ -101,7 +101,7 @@ class System:
     pool: Pool
     s3: Any
 
-    def request_invalidation(
+    def ask(
         self,
         method: str,
         path: str,

@@ -12,6 +12,7 @@ from click.testing import CliRunner, Result
 from cli.admin import base, doctor, place, shown
 from cli.admin.__main__ import main
 from cli.admin.place import Place
+from imageserver.errors import InvalidationRefused
 from imageserver.format.keys import parse_target, parse_version
 from imageserver.operations.withdraw import withdraw
 from imageserver.storage.leases import lease
@@ -244,6 +245,34 @@ def test_without_the_distribution_it_says_what_the_edge_was_not_told(
     assert line.startswith("the edge was not told to invalidate 2 files")
     assert "--stack NAME" in line
     assert line.endswith(f"aws cloudfront create-invalidation --distribution-id ID --paths '/{path}/*'")
+
+
+def test_the_command_for_the_edge_ends_a_path_before_a_tilde(capsys: pytest.CaptureFixture[str]) -> None:
+    told_nothing = Place(None, "images-1", None)
+    told_nothing.invalidate([f"images/a/1.0~rc{number}/amd64/default/20261101/x" for number in (1, 2)])
+    told_nothing.say_untold()
+    assert capsys.readouterr().err.rstrip().endswith("--paths '/images/a/1.0*'")
+
+
+def test_a_rebuild_of_which_a_product_fails_folds_the_others_and_names_it(
+    system: System, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = listed(system, f"{TINY}/20261101")
+    other = listed(system, "images/aaa/1/amd64/default/20261101", seed="other")
+    system.upload(path, {"rootfs.squashfs": images.squashfs("new")})
+    system.ingest(path)
+    system.upload(f"{other[:-1]}2", images.split_image(seed="another"))
+    system.ingest(f"{other[:-1]}2")
+
+    def refuse(_self: Place, _keys: Any) -> None:
+        raise InvalidationRefused("InvalidArgument")
+
+    serve(system, monkeypatch, distribution="E123")
+    monkeypatch.setattr(FakePlace, "invalidate", refuse)
+    done = admin("rebuild catalog --yes", 1)
+    assert "not done: 1 products of images are as they were" in done.stderr
+    assert "tiny:1:amd64:default: InvalidArgument" in done.stderr
+    assert system.listed()["aaa:1:amd64:default"] == ["20261101", "20261102"]
 
 
 def test_the_local_stack_has_no_edge_that_must_be_told(system: System, capsys: pytest.CaptureFixture[str]) -> None:

@@ -21,10 +21,10 @@ from click.testing import CliRunner
 
 from cli.admin import base, doctor, faults, queue_checks
 from cli.admin.__main__ import main
-from cli.admin.faults import AGAIN, CATALOG, LOG_IN, NO_CREDENTIALS, NOTHING, RECORD, RIGHTS, STORAGE, WAY
+from cli.admin.faults import AGAIN, CATALOG, EDGE, LOG_IN, NO_CREDENTIALS, NOTHING, RECORD, RIGHTS, STORAGE, WAY
 from cli.admin.findings import NotSeen
 from cli.admin.place import Place, Queue
-from imageserver.errors import CatalogBusy, CatalogDamaged, StorageDenied, StorageUnavailable
+from imageserver.errors import CatalogBusy, CatalogDamaged, InvalidationRefused, StorageDenied, StorageUnavailable
 from imageserver.storage.s3 import S3Error
 from tests.support import images
 from tests.support.memory_store import System
@@ -61,6 +61,7 @@ CONNECTION = aws.EndpointConnectionError(endpoint_url="https://s3.example.org")
         (StorageUnavailable("503"), AGAIN, STORAGE),
         (CatalogBusy("races"), AGAIN, STORAGE),
         (StorageDenied("403"), RIGHTS, STORAGE),
+        (InvalidationRefused("the edge was not told"), EDGE, STORAGE),
         (through_the_adapter(refused("SlowDown")), AGAIN, STORAGE),
         (through_the_adapter(refused("AccessDenied")), RIGHTS, STORAGE),
         (through_the_adapter(refused("ExpiredToken")), LOG_IN, NO_CREDENTIALS),
@@ -136,6 +137,25 @@ def test_the_doctor_compares_every_record_before_it_says_ok(monkeypatch: pytest.
     system.store.remove("versions/images/c/1/amd64/default/20261123.json")
     found = checked(FakePlace.over(system), "agreement", monkeypatch).findings
     assert "images/c/1/amd64/default/20261123: it has no record" in {finding.what for finding in found}
+
+
+def test_the_doctor_names_a_product_that_could_not_be_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    system = System()
+    for name in ("a", "b"):
+        system.upload(f"images/{name}/1/amd64/default/20261123", images.split_image(seed=name))
+    system.catch_up()
+    system.store.remove("versions/images/b/1/amd64/default/20261123.json")
+
+    def fail(method: str, key: str) -> None:
+        if (method, key) == ("list", "versions/images/a/1/amd64/default/"):
+            raise StorageDenied("403 for a")
+
+    system.store.on = fail
+    found = checked(FakePlace.over(system), "agreement", monkeypatch).findings
+    assert {(finding.what, finding.remedy) for finding in found} >= {
+        ("images/a/1/amd64/default could not be compared: 403 for a", RIGHTS),
+        ("images/b/1/amd64/default/20261123: it has no record", "admin reconcile"),
+    }
 
 
 def limited_work(most: int) -> Any:

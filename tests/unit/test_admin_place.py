@@ -11,13 +11,13 @@ from typing import Any
 
 import boto3
 import pytest
-from botocore.exceptions import ClientError
+from botocore.exceptions import ClientError, NoRegionError
 from click.testing import CliRunner
 
 from cli.admin import doctor, looking, place
 from cli.admin.__main__ import main
 from cli.admin.dry import DryStore
-from cli.admin.faults import NO_CREDENTIALS, NOTHING, STORAGE
+from cli.admin.faults import AGAIN, NO_CREDENTIALS, NOTHING, STORAGE
 from cli.admin.findings import NotSeen
 from cli.admin.place import Place
 from imageserver.errors import StorageUnavailable
@@ -153,20 +153,41 @@ def test_what_a_command_deletes_the_edge_forgets_as_when_maintain_does_it(monkey
     assert f"/{PATH}/rootfs.squashfs" in FORGOTTEN
 
 
-def test_a_prune_that_breaks_off_says_what_it_did_before(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(boto3, "Session", lambda **_: Session(STACK))
-    system = three_versions()
-    monkeypatch.setattr(Place, "store", system.store)
+def plucky_fails(system: System, error: Exception) -> None:
+    """A second product whose records cannot be listed."""
 
     def fail(method: str, key: str) -> None:
         if method == "list" and key == "versions/images/ubuntu/plucky/amd64/default/":
-            raise StorageUnavailable("503")
+            raise error
 
     system.upload("images/ubuntu/plucky/amd64/default/20261123_10:00", images.split_image(seed="plucky"))
     system.catch_up()
     system.store.on = fail
+
+
+def test_a_prune_in_which_a_product_fails_does_the_rest_and_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(boto3, "Session", lambda **_: Session(STACK))
+    system = three_versions()
+    monkeypatch.setattr(Place, "store", system.store)
+    plucky_fails(system, StorageUnavailable("503"))
     done = CliRunner().invoke(main, ["--json", "--stack", "images", "prune", "--yes"])
-    assert (done.exit_code, done.stdout) == (STORAGE, "")
+    told = json.loads(done.stdout)
+    assert done.exit_code == STORAGE
+    assert [task["path"] for task in told["tasks"]] == [f"{PATH[:-14]}20261121_10:00"]
+    failed = {"what": "look at", "path": "images/ubuntu/plucky/amd64/default", "why": "503", "remedy": AGAIN}
+    assert told["failed"] == [failed]
+    done = CliRunner().invoke(main, ["--stack", "images", "prune", "--yes"])
+    assert done.exit_code == STORAGE
+    assert f"failed: look at images/ubuntu/plucky/amd64/default\n  503; {AGAIN}" in done.stdout
+
+
+def test_a_prune_that_breaks_off_says_what_it_did_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(boto3, "Session", lambda **_: Session(STACK))
+    system = three_versions()
+    monkeypatch.setattr(Place, "store", system.store)
+    plucky_fails(system, NoRegionError())
+    done = CliRunner().invoke(main, ["--json", "--stack", "images", "prune", "--yes"])
+    assert (done.exit_code, done.stdout) == (NO_CREDENTIALS, "")
     assert f"withdraw: {PATH[:-14]}20261121_10:00" in done.stderr
 
 

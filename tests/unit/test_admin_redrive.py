@@ -7,7 +7,8 @@ from typing import Any
 
 from cli.admin import redriving
 from cli.admin.place import Place
-from tests.support.memory_store import MemoryStore
+from tests.support import images
+from tests.support.memory_store import MemoryStore, System
 
 
 class Sqs:
@@ -59,3 +60,13 @@ def test_what_was_only_shown_is_there_for_the_next_look() -> None:
     sqs = Sqs("ab", "c")
     assert redriven(sqs, really=False) == ["a", "b", "c"]
     assert sqs.log == [("put back", "a"), ("put back", "b"), ("put back", "c")]
+
+
+def test_a_letter_about_a_record_in_order_says_where_a_fault_of_the_edge_is_found() -> None:
+    system, path = System(), "images/ubuntu/noble/amd64/default/20261123_10:00"
+    system.upload(path, images.split_image())
+    system.catch_up()
+    found = box(Sqs())
+    found.place.__dict__["store"] = system.store
+    assert "the log of the publish function says what failed at the edge" in found._diagnosis(f"versions/{path}.json")
+    assert found._diagnosis(f"{path}/lxd.tar.xz").endswith("what failed has passed, or another notice did the work")

@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
+from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
 import boto3
 import pytest
 from botocore.stub import ANY, Stubber
+from hypothesis import given
+from hypothesis import strategies as st
 
-from imageserver.aws.cloudfront import invalidate, request_invalidation
-from imageserver.errors import StorageUnavailable
+from imageserver.aws.cloudfront import (
+    MOST_FILES,
+    MOST_WILDCARDS,
+    everything_below,
+    invalidate,
+    invalidation_paths,
+    request_invalidation,
+)
+from imageserver.errors import InvalidationRefused, SimplestreamsError, StorageDenied, StorageUnavailable
 from imageserver.format.keys import parse_product, parse_version
-from imageserver.operations.publish import publish
+from imageserver.operations.publish import Published, publish
 from imageserver.operations.withdraw import restore, withdraw
 from tests.support import images
 from tests.support.memory_store import System
@@ -105,6 +116,154 @@ def test_a_publisher_that_loses_its_race_while_the_edge_forgets_does_not_ask_it_
     assert (asked, done.lost_races) == ([[f"{PATH}/rootfs.squashfs"]], 1)
 
 
+# ── a product whose invalidation fails ────────────────────────────────────────────────────────────────────────────
+
+JAMMY, PLUCKY = (f"images/ubuntu/{release}/amd64/default" for release in ("jammy", "plucky"))
+
+
+class Edge:
+    """An edge that fails for every request about one product."""
+
+    def __init__(self, broken: str, error: SimplestreamsError) -> None:
+        self.broken, self.error = broken, error
+        self.asked: list[list[str]] = []
+
+    def invalidate(self, keys: Sequence[str]) -> None:
+        self.asked.append(list(keys))
+        if any(key.startswith(self.broken) for key in keys):
+            raise self.error
+
+
+def overwritten(system: System, seed: str) -> bytes:
+    """A new root for the version of noble, digested and not yet published."""
+    root = images.squashfs(seed)
+    system.upload(PATH, {"rootfs.squashfs": root})
+    system.ingest(PATH)
+    return root
+
+
+def uploaded(system: System, product: str, files: dict[str, bytes]) -> None:
+    system.upload(f"{product}/20261123_10:00", files)
+    system.ingest(f"{product}/20261123_10:00")
+
+
+def published_all(system: System, edge: Edge) -> Published:
+    return publish("images", system.products(), replace(system.publish_tools, invalidate=edge.invalidate))
+
+
+@pytest.mark.parametrize("error", [InvalidationRefused("400"), StorageUnavailable("503"), StorageDenied("403")])
+def test_a_product_whose_invalidation_fails_stays_as_it_was_and_the_batch_is_published(
+    system: System, error: SimplestreamsError
+) -> None:
+    before = system.products_document().products["ubuntu:noble:amd64:default"]
+    root = overwritten(system, "new")
+    uploaded(system, JAMMY, images.split_image(seed="jammy"))
+    edge = Edge(NOBLE, error)
+    done = published_all(system, edge)
+    assert done.failed == {parse_product(NOBLE): error}
+    assert system.listed()["ubuntu:jammy:amd64:default"] == ["20261123_10:00"]
+    assert system.products_document().products["ubuntu:noble:amd64:default"] == before
+    edge.broken = "none"
+    assert published_all(system, edge).failed == {}
+    assert images.sha256_hex(root).encode() in system.streams()["streams/v1/images.json"]
+
+
+def test_the_index_names_a_new_product_though_another_one_failed(system: System) -> None:
+    overwritten(system, "new")
+    uploaded(system, JAMMY, images.split_image(seed="jammy"))
+    published_all(system, Edge(NOBLE, StorageUnavailable("503")))
+    assert b"ubuntu:jammy:amd64:default" in system.streams()["streams/v1/index.json"]
+
+
+def test_what_shares_an_image_with_a_product_that_failed_waits_with_it(system: System) -> None:
+    root = overwritten(system, "new")
+    uploaded(system, PLUCKY, {**images.split_image(seed="old"), "rootfs.squashfs": root})
+    uploaded(system, JAMMY, images.split_image(seed="jammy"))
+    uploaded(
+        system, "images/debian/12/amd64/default", images.split_image(seed="old")
+    )  # what noble has listed until now
+    done = published_all(system, Edge(NOBLE, StorageUnavailable("503")))
+    shares = parse_product("images/debian/12/amd64/default")
+    assert done.failed.keys() == {parse_product(NOBLE), shares}
+    assert str(done.failed[shares]).startswith(
+        "debian:12:amd64:default shares an image with ubuntu:noble:amd64:default"
+    )
+    assert isinstance(done.failed[shares], StorageUnavailable)
+    assert system.listed().keys() == {f"ubuntu:{r}:amd64:default" for r in ("noble", "jammy", "plucky")}
+
+
+def test_an_edge_that_failed_is_not_asked_again_when_a_race_is_lost(system: System) -> None:
+    overwritten(system, "new")
+    uploaded(system, JAMMY, images.split_image(seed="jammy"))
+    edge = Edge(NOBLE, StorageUnavailable("no answer in 100 s"))
+
+    def another(method: str, key: str) -> None:
+        if (method, key) == ("replace", "streams/v1/images.json"):
+            system.store.on = lambda *_: None
+            document = system.store.objects["streams/v1/images.json"]
+            system.store.put("streams/v1/images.json", document.body + b"\n")
+
+    system.store.on = another
+    done = published_all(system, edge)
+    assert (done.lost_races, len(edge.asked), list(done.failed)) == (1, 1, [parse_product(NOBLE)])
+    assert "ubuntu:jammy:amd64:default" in system.listed()
+
+
+# ── CloudFront ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("keys", "paths"),
+    [
+        ([f"{PATH}/lxd.tar.xz"], [f"/{PATH}/lxd.tar.xz"]),
+        ([f"{PATH}/a_b-c.1:2"], [f"/{PATH}/a_b-c.1:2"]),
+        (["images/a~b/1/amd64/default/20261123/x"], ["/images/a*"]),
+        ([f"images/a/1.0~rc1/amd64/default/20261123/{f}" for f in ("x", "y")], ["/images/a/1.0*"]),
+        ([f"{PATH}/disk~1.qcow2", f"{PATH}/rootfs.squashfs"], [f"/{PATH}/disk*", f"/{PATH}/rootfs.squashfs"]),
+        ([f"{PATH}/disk~1.qcow2", f"{PATH}/disk.qcow2"], [f"/{PATH}/disk*"]),
+        (["images/a~b/x", "images/ab~c/y", "images-daily/a/z"], ["/images-daily/a/z", "/images/a*"]),
+        ([f"{PATH}/read me", f"{PATH}/100%", f"{PATH}/100*"], [f"/{PATH}/100*", f"/{PATH}/read*"]),
+        ([f"{PATH}/\u00fc", f"{PATH}/a+b"], [f"/{PATH}/*"]),
+    ],
+)
+def test_a_path_ends_where_cloudfront_may_spell_it_in_another_way(keys: list[str], paths: list[str]) -> None:
+    assert invalidation_paths(keys) == paths
+
+
+def test_more_wildcards_than_cloudfront_takes_at_once_become_whole_streams() -> None:
+    def named(count: int, stream: str = "images") -> list[str]:
+        return [f"{stream}/os{number}~1/1/amd64/default/20261123/x" for number in range(count)]
+
+    assert len(invalidation_paths(named(MOST_WILDCARDS))) == MOST_WILDCARDS
+    assert invalidation_paths([*named(MOST_WILDCARDS + 1), "images-daily/a/x"]) == ["/images-daily/*", "/images/*"]
+    streams = [key for number in range(MOST_WILDCARDS + 1) for key in named(1, f"images-{number}")]
+    assert invalidation_paths(streams) == ["/images*"]
+
+
+@given(
+    st.lists(
+        st.builds(
+            "{}/{}".format,
+            st.sampled_from(["images", "images-daily", "images-7"]),
+            st.text(st.sampled_from("ab~:/._-* %+\u00fc"), min_size=1, max_size=6),
+        ),
+        min_size=1,
+        max_size=40,
+    )
+)
+def test_every_key_is_in_a_path_that_cloudfront_takes(keys: list[str]) -> None:
+    paths = invalidation_paths(keys)
+    assert all(re.fullmatch(r"/[A-Za-z0-9._:/-]*\*?", path) for path in paths)
+    assert all(any(fnmatchcase(f"/{key}", path) for path in paths) for key in keys)
+    assert sum(path.endswith("*") for path in paths) <= MOST_WILDCARDS
+    assert len(paths) <= MOST_FILES + MOST_WILDCARDS
+
+
+def test_everything_below_a_prefix_is_one_path() -> None:
+    assert everything_below(f"{PATH}/") == f"/{PATH}/*"
+    assert everything_below("images/a/1.0~rc1/amd64/") == "/images/a/1.0*"
+
+
 @pytest.fixture
 def client() -> CloudFrontClient:
     return boto3.client("cloudfront", region_name="us-east-1", aws_access_key_id="x", aws_secret_access_key="x")
@@ -138,6 +297,50 @@ def test_an_edge_that_does_not_answer_or_is_too_slow_is_tried_again_later(client
             stub.add_response("get_invalidation", invalidation("InProgress"))
         with pytest.raises(StorageUnavailable, match="has not invalidated 1 paths within 6 s"):
             invalidate(client, "D1", ["images/x"], lambda _: None, 5.5)
+
+
+def expected(*paths: str) -> dict[str, object]:
+    batch = {"Paths": {"Quantity": len(paths), "Items": list(paths)}, "CallerReference": ANY}
+    return {"DistributionId": "D1", "InvalidationBatch": batch}
+
+
+def test_a_path_that_is_refused_as_invalid_is_invalidated_with_its_whole_stream(client: CloudFrontClient) -> None:
+    with Stubber(client) as stub:
+        stub.add_client_error(
+            "create_invalidation",
+            "InvalidArgument",
+            "invalid paths",
+            400,
+            expected_params=expected("/b/c", f"/{PATH}/a"),
+        )
+        stub.add_response("create_invalidation", invalidation("Completed"), expected("/b/*", "/images/*"))
+        invalidate(client, "D1", [f"{PATH}/a", "b/c"], lambda _: None, 100)
+
+
+@pytest.mark.parametrize(
+    ("code", "raised"),
+    [
+        ("InvalidArgument", InvalidationRefused),
+        ("BatchTooLarge", InvalidationRefused),
+        ("AccessDenied", StorageDenied),
+        ("NoSuchDistribution", StorageDenied),
+        ("ServiceUnavailable", StorageUnavailable),
+    ],
+)
+def test_each_refusal_says_who_can_act(client: CloudFrontClient, code: str, raised: type[SimplestreamsError]) -> None:
+    with Stubber(client) as stub:
+        stub.add_client_error("create_invalidation", code, "no", 400, expected_params=expected("/images/*"))
+        with pytest.raises(raised, match=rf"was not told to invalidate /images/\*: .*{code}"):
+            request_invalidation(
+                client, "D1", [f"images/{number}/x" for number in range(MOST_FILES + 1)], lambda _: None, 100
+            )
+
+
+def test_an_error_about_many_paths_names_three(client: CloudFrontClient) -> None:
+    with Stubber(client) as stub:
+        stub.add_client_error("create_invalidation", "Throttling", "slow down", 400)
+        with pytest.raises(StorageUnavailable, match=r"to invalidate /images/a, /images/b, /images/c and 2 more: "):
+            request_invalidation(client, "D1", [f"images/{name}" for name in "abcde"], lambda _: None, 100)
 
 
 def test_very_many_paths_become_whole_streams(client: CloudFrontClient) -> None:

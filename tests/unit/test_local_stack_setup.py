@@ -18,6 +18,8 @@ from click.testing import CliRunner, Result
 import cli.test
 import environment
 from cli import presign
+from imageserver.format.caching import BRIEF, IMMUTABLE
+from local_stack import s3_rules
 from local_stack.errors import NotRunning
 from local_stack.state import Stack, read_stack, remove_stack
 
@@ -184,13 +186,40 @@ def test_presign_prints_one_bare_url_for_each_key(stack: Stack, tmp_path: Path) 
     query = parse_qs(urlsplit(urls[0]).query)
     assert (query["X-Amz-Algorithm"], query["X-Amz-Expires"]) == (["AWS4-HMAC-SHA256"], ["60"])
     assert urlsplit(urls[0]).path == f"/b/{GOOD.replace(':', '%3A')}"
-    assert f"curl --fail-with-body -T lxd.tar.xz '{urls[0]}'" in done.stdout
+    assert f"curl --fail-with-body -H 'Cache-Control: {IMMUTABLE}' -T lxd.tar.xz '{urls[0]}'" in done.stdout
+    assert query["X-Amz-SignedHeaders"] == ["cache-control;host"]
 
 
 def test_presign_as_json(stack: Stack, tmp_path: Path) -> None:
     (upload,) = json.loads(run(GOOD, "--overwrite", "--json", "--state-dir", tmp_path).stdout)
     assert set(upload) == {"key", "url", "method", "headers", "expires_in", "curl"}
-    assert (upload["key"], upload["method"], upload["headers"], upload["expires_in"]) == (GOOD, "PUT", {}, 3600)
+    headers = {"Cache-Control": IMMUTABLE}
+    assert (upload["key"], upload["method"], upload["headers"], upload["expires_in"]) == (GOOD, "PUT", headers, 3600)
+
+
+def test_the_line_that_presign_prints_sends_every_header_that_its_url_signs(stack: Stack, tmp_path: Path) -> None:
+    client, bucket = presign._local(tmp_path)
+    for file, lifetime in (("lxd.tar.xz", IMMUTABLE), ("disk.20261101.qcow2.vcdiff", IMMUTABLE), ("SHA256SUMS", BRIEF)):
+        upload = presign.presign(client, bucket, f"{GOOD.rpartition('/')[0]}/{file}", 60, overwrite=False)
+        assert upload.headers == {"Cache-Control": lifetime, "If-None-Match": "*"}
+        sent = {word.partition(": ")[0].lower() for word in shlex.split(upload.curl) if ": " in word}
+        assert parse_qs(urlsplit(upload.url).query)["X-Amz-SignedHeaders"] == [";".join(sorted({"host", *sent}))]
+
+
+def test_the_page_shows_the_line_that_presign_prints(stack: Stack, tmp_path: Path) -> None:
+    page = (environment.PROJECT / "infra/page/source/main.js").read_text()
+    (line,) = re.findall(r"line: `(curl [^`]*)`", page)
+    upload = presign.presign(*presign._local(tmp_path), GOOD.replace("lxd.tar.xz", "incus.tar.xz"), 60, overwrite=False)
+    assert line == upload.curl.replace(f"'{upload.url}'", '"$URL"')
+
+
+def test_the_local_stack_helps_a_bare_curl_with_what_presign_signs(stack: Stack, tmp_path: Path) -> None:
+    client, bucket = presign._local(tmp_path)
+    for overwrite in (False, True):
+        upload = presign.presign(client, bucket, GOOD, 60, overwrite)
+        (signed,) = parse_qs(urlsplit(upload.url).query)["X-Amz-SignedHeaders"]
+        assert signed.split(";") in s3_rules.PRESIGNED
+    assert s3_rules.LIFETIMES == (IMMUTABLE, BRIEF)
 
 
 def test_presign_refuses_a_key_with_the_servers_sentence_and_prints_no_url_at_all(stack: Stack, tmp_path: Path) -> None:

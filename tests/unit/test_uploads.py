@@ -493,7 +493,12 @@ def test_publishers_behind_a_long_queue_take_few_of_the_accounts_runs() -> None:
 
 
 def test_a_single_upload_in_text_is_a_config_of_curl() -> None:
-    headers = {"Content-Length": "5", "Content-Type": "application/octet-stream", "If-Match": '"abc"'}
+    headers = {
+        "Content-Length": "5",
+        "Content-Type": "application/octet-stream",
+        "Cache-Control": "public, max-age=31536000, immutable",
+        "If-Match": '"abc"',
+    }
     upload = Single(path=f"{PATH}/disk.qcow2", size=5, url="https://b/k?x=%3A", headers=headers, expires_at="then")
     assert text.render(upload) == (
         f"# upload single 5 {PATH}/disk.qcow2\n"
@@ -501,6 +506,7 @@ def test_a_single_upload_in_text_is_a_config_of_curl() -> None:
         'request = "PUT"\n'
         'url = "https://b/k?x=%3A"\n'
         'header = "Content-Type: application/octet-stream"\n'
+        'header = "Cache-Control: public, max-age=31536000, immutable"\n'
         'header = "If-Match: \\"abc\\""\n'
     )
 

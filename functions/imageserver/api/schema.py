@@ -7,6 +7,12 @@ import msgspec
 from imageserver.versions.records import Reason
 from imageserver.versions.state import State
 
+Headers = Annotated[
+    dict[str, str],
+    msgspec.Meta(
+        description="Send each of them as it is: S3 answers 403 to a request without a header that its URL signs."
+    ),
+]
 Size = Annotated[int, msgspec.Meta(ge=0, description="Bytes.", examples=[734003200])]
 Sha256 = Annotated[
     str, msgspec.Meta(description="SHA-256 of the file, 64 hex digits.", pattern="^[0-9A-Fa-f]{64}$", max_length=64)
@@ -70,7 +76,7 @@ class Signed(msgspec.Struct, frozen=True, kw_only=True):
 
     method: str
     url: str
-    headers: dict[str, str]
+    headers: Headers
 
 
 class Single(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="single"):
@@ -80,7 +86,7 @@ class Single(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="s
     size: int
     method: Literal["PUT"] = "PUT"
     url: str
-    headers: dict[str, str]
+    headers: Headers
     expires_at: str
 
 

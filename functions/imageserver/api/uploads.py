@@ -15,6 +15,7 @@ from imageserver.api.problems import Problem
 from imageserver.api.schema import BatchAnswer, BatchRequest, FileRequest, Multipart, PartPlan, Present, Signed, Single
 from imageserver.errors import InvalidUpload
 from imageserver.format import file_kinds
+from imageserver.format.caching import cache_control
 from imageserver.format.file_kinds import Role
 from imageserver.format.keys import ImageKey, VersionId, parse_key, parse_version
 from imageserver.storage import listing
@@ -206,7 +207,12 @@ def _signed(
     sha256 = (request.sha256 or "").lower()
     if multipart.in_parts(request.size, request.multipart):
         return _multipart(service, image, request, condition)
-    headers = {"Content-Length": str(request.size), "Content-Type": CONTENT_TYPE, **condition}
+    headers = {
+        "Content-Length": str(request.size),
+        "Content-Type": CONTENT_TYPE,
+        "Cache-Control": cache_control(image.key),
+        **condition,
+    }
     if sha256:
         headers["x-amz-checksum-sha256"] = base64.b64encode(bytes.fromhex(sha256)).decode()
     return Single(

@@ -7,27 +7,76 @@ digest. A path whose file was deleted is invalidated too, so that deleted is del
 
 from __future__ import annotations
 
+import re
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Final
-from urllib.parse import quote
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from imageserver.errors import StorageUnavailable
+from imageserver.errors import InvalidationRefused, SimplestreamsError, StorageDenied, StorageUnavailable
 
 if TYPE_CHECKING:
     from mypy_boto3_cloudfront import CloudFrontClient
     from mypy_boto3_cloudfront.type_defs import InvalidationBatchTypeDef, InvalidationTypeDef
 
 _ASK_EVERY_S: Final = 2
-_SINGLY: Final = 1000  # CloudFront takes 3,000 paths in progress; above this whole streams are invalidated
+MOST_FILES: Final = 1000
+"""Paths of single files in one request. CloudFront takes 3,000 in progress, from all requests together."""
+MOST_WILDCARDS: Final = 5
+"""Paths that end in `*` in one request. CloudFront takes 15 in progress, counted apart from single files."""
+
+_PLAIN: Final = re.compile(r"[A-Za-z0-9._:/-]*")
+"""The start of a key that an invalidation path can spell only in one way.
+
+`~` is not in it: CloudFront refuses it raw and does not match `%7E` (aws/aws-sdk-js-v3 issue 4042). Neither is
+whatever else may lie in a version's folder without being an image: a path must then hold the escape that the client
+sent, which nobody knows, and `*` or `%` mean something of their own. `:` is what every client sends as it is.
+"""
+_TOO_MANY: Final = "TooManyInvalidationsInProgress"
+_INVALID: Final = frozenset({"InvalidArgument", "BatchTooLarge"})
+_DENIED: Final = frozenset({"AccessDenied", "NoSuchDistribution"})
 
 Invalidate = Callable[[Sequence[str]], None]
 
 
 def no_invalidation(_keys: Sequence[str]) -> None:
     """For a server without an edge."""
+
+
+def everything_below(prefix: str) -> str:
+    """Return the path of all keys with a prefix: `/images/a/*` for `images/a/`, `/images/b*` for `images/b~c/`."""
+    plain = _PLAIN.match(prefix)
+    return f"/{plain[0] if plain else ''}*"
+
+
+def invalidation_paths(keys: Iterable[str]) -> list[str]:
+    """The paths that invalidate these keys, sorted, none within another; wider ones where there would be too many.
+
+    A key that a path cannot spell is invalidated by a wildcard that ends where it stops being plain.
+    """
+    wanted = list(keys)
+    paths = _without_covered({f"/{key}" if _PLAIN.fullmatch(key) else everything_below(key) for key in wanted})
+    wildcards = sum(path.endswith("*") for path in paths)
+    if wildcards <= MOST_WILDCARDS and len(paths) - wildcards <= MOST_FILES:
+        return paths
+    return _whole_streams(wanted)
+
+
+def _whole_streams(keys: Iterable[str]) -> list[str]:
+    streams = {key.split("/")[0] for key in keys}
+    return sorted(everything_below(f"{s}/") for s in streams) if len(streams) <= MOST_WILDCARDS else ["/images*"]
+
+
+def _without_covered(paths: set[str]) -> list[str]:
+    """The paths without those that a wildcard among them covers, which sort right behind it."""
+    kept: list[str] = []
+    covered = "*"  # as no path begins
+    for path in sorted(paths, key=lambda path: (path.removesuffix("*"), not path.endswith("*"))):
+        if not path.startswith(covered):
+            kept.append(path)
+            covered = path[:-1] if path.endswith("*") else covered
+    return sorted(kept)
 
 
 def invalidate(
@@ -39,7 +88,7 @@ def invalidate(
 ) -> None:
     """Invalidate the paths of these objects and wait for it, which takes 5 to 15 s as a rule and minutes at worst.
 
-    StorageUnavailable when CloudFront does not answer or is not done in `patience_s`.
+    Errors as `ask`, and StorageUnavailable when CloudFront is not done in `patience_s`.
     """
     asked, waited = request_invalidation(client, distribution, keys, pause, patience_s), 0.0
     while asked["Status"] != "Completed":
@@ -50,7 +99,7 @@ def invalidate(
         try:
             asked = client.get_invalidation(DistributionId=distribution, Id=asked["Id"])["Invalidation"]
         except (ClientError, BotoCoreError) as error:
-            raise StorageUnavailable(f"the edge does not say whether it has invalidated {keys[0]}: {error}") from error
+            raise _failure(error, f"the edge does not say whether it has invalidated {_shown(keys)}") from error
 
 
 def request_invalidation(
@@ -62,12 +111,28 @@ def request_invalidation(
 ) -> InvalidationTypeDef:
     """Have the paths of these objects invalidated, without waiting for it.
 
-    CloudFront takes so many at once and no more until some are done: that is waited for, as long as `patience_s`.
-    StorageUnavailable when it does not take them.
+    CloudFront limits what is in progress; a free place is waited for, as long as `patience_s`. Paths that it calls
+    invalid are not worth losing a publish for: their whole streams are invalidated instead, whose names are plain.
+
+    Raises StorageUnavailable when a later try may work, StorageDenied when CloudFront denies us the distribution, and
+    InvalidationRefused when it takes the names of whole streams for invalid too.
     """
-    paths = sorted({"/" + quote(key, safe="/:~") for key in keys})
-    if len(paths) > _SINGLY:
-        paths = sorted({f"/{key.split('/')[0]}/*" for key in keys})
+    paths, wider = invalidation_paths(keys), _whole_streams(keys)
+    try:
+        return _create(client, distribution, paths, pause, patience_s)
+    except InvalidationRefused:
+        if paths == wider:
+            raise
+        return _create(client, distribution, wider, pause, patience_s)
+
+
+def _create(
+    client: CloudFrontClient,
+    distribution: str,
+    paths: list[str],
+    pause: Callable[[float], object],
+    patience_s: float,
+) -> InvalidationTypeDef:
     # Always a new reference: one that was used before would give the old invalidation back and invalidate nothing.
     batch: InvalidationBatchTypeDef = {
         "Paths": {"Quantity": len(paths), "Items": paths},
@@ -78,13 +143,26 @@ def request_invalidation(
         try:
             return client.create_invalidation(DistributionId=distribution, InvalidationBatch=batch)["Invalidation"]
         except (ClientError, BotoCoreError) as error:
-            if _too_many(error) and waited < patience_s:
-                pause(_ASK_EVERY_S)
-                waited += _ASK_EVERY_S
-                continue
-            raise StorageUnavailable(f"the edge was not told to invalidate {', '.join(paths)}: {error}") from error
+            if _code(error) != _TOO_MANY or waited >= patience_s:
+                raise _failure(error, f"the edge was not told to invalidate {_shown(paths)}") from error
+        pause(_ASK_EVERY_S)
+        waited += _ASK_EVERY_S
 
 
-def _too_many(error: Exception) -> bool:
-    code = error.response["Error"]["Code"] if isinstance(error, ClientError) else ""
-    return code == "TooManyInvalidationsInProgress"
+def _failure(error: ClientError | BotoCoreError, what: str) -> SimplestreamsError:
+    """What an error of CloudFront means to the caller."""
+    if _code(error) in _INVALID:
+        return InvalidationRefused(f"{what}: {error}")
+    if _code(error) in _DENIED:
+        return StorageDenied(f"{what}: {error}; the role needs that right, and the distribution must be the stack's")
+    return StorageUnavailable(f"{what}: {error}")
+
+
+def _code(error: ClientError | BotoCoreError) -> str:
+    return str(error.response["Error"].get("Code", "")) if isinstance(error, ClientError) else ""
+
+
+def _shown(names: Sequence[str]) -> str:
+    """The first three of them, and how many more there are."""
+    more = f" and {len(names) - 3:,} more" if len(names) > 3 else ""
+    return ", ".join(names[:3]) + more

@@ -45,12 +45,14 @@ coldstart.loaded()
 class Run:
     """The versions of one batch: each is ingested once, for all its messages were there before the first look.
 
-    A failure is remembered too; its messages come back, and with them a new run.
+    A failure is remembered too; its messages come back, and with them a new run. `handed_on` are the versions that
+    another run was sent a message about: one is enough for all that this run had.
     """
 
     context: LambdaContext
     whole_s: float
     outcomes: dict[VersionId, SimplestreamsError | None] = field(default_factory=dict)
+    handed_on: set[VersionId] = field(default_factory=set)
 
     def ingest(self, version: VersionId) -> None:
         """Raises what `ingest` does, and LeaseHeld."""
@@ -58,6 +60,17 @@ class Run:
             self.outcomes[version] = self._outcome(version)
         if error := self.outcomes[version]:
             raise error
+
+    def hand_on(self, version: VersionId, key: str) -> None:
+        """Have another run ingest this version.
+
+        By a message of its own: coming back would count as a try of this one, and a backlog has a message handed on
+        more often than a broken one should be tried. A run that hands anything on has used a tenth of its time, and
+        sends no more messages than it had, so this loop can neither spin nor grow; see RecursiveLoop in the template.
+        """
+        if version not in self.handed_on:
+            queues.send(sqs_client(), settings.queue_url, events.message(settings.bucket, key))
+            self.handed_on.add(version)
 
     def _outcome(self, version: VersionId) -> SimplestreamsError | None:
         began = time.monotonic()
@@ -102,14 +115,16 @@ def handler(event: dict[str, Any], context: LambdaContext) -> PartialItemFailure
 
 def _handle(key: str, run: Run) -> None:
     try:
-        run.ingest(version_of(key))
+        version = version_of(key)
     except InvalidUpload as refusal:
         logger.warning("refused", key=key, reason=str(refusal))
         telemetry.count_refusal("path")
+        return
+    try:
+        run.ingest(version)
     except OutOfTime as late:
-        # A message of its own, for coming back would count as a try of this one.
         logger.info("left for another run", key=key, reason=str(late))
-        queues.send(sqs_client(), settings.queue_url, events.message(settings.bucket, key))
+        run.hand_on(version, key)
     except LeaseHeld as busy:
         logger.info("comes back later", key=key, reason=str(busy))
         raise

@@ -4,7 +4,9 @@ The event is `{"task": "reconcile" | "prune" | "all", "dry_run": false}`. A run 
 ends in time; what it did not reach is next.
 
 The answer has for each task `tasks`, the first thousand with the reason, how many they are (`tasks_shown`) of how
-many (`tasks_total`), whether the run `ended` or goes on behind `after`, and the records that are `unreadable`.
+many (`tasks_total`), whether the run `ended` or goes on behind `after`, the records that are `unreadable`, and what
+`failed`. A run in which something failed does the rest and then fails itself, unless it is dry: so Lambda tries it once
+more, and the alarm and the dead letter name what failed.
 """
 
 from imageserver.handlers import coldstart
@@ -21,7 +23,7 @@ from aws_lambda_powertools import Logger, Metrics, single_metric
 from aws_lambda_powertools.metrics import MetricUnit
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
-from imageserver.aws import cloudfront, events
+from imageserver.aws import cloudfront, events, queues
 from imageserver.aws.clients import cloudfront_client, s3_client, sqs_client
 from imageserver.handlers import telemetry
 from imageserver.operations.prune import Rules, prune
@@ -55,7 +57,7 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     wanted = event.get("task", "all")
     if wanted not in (*TASKS, "all"):
         raise ValueError(f"the task is {wanted!r}, expected one of {', '.join(TASKS)}, all")
-    answer = {}
+    answer, runs = {}, []
     for task in TASKS if wanted == "all" else (wanted,):
         work = Work(
             dry_run=bool(event.get("dry_run", False)),
@@ -66,6 +68,10 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
         _run(task, work)
         remember(store, task, work)
         answer[task] = _report(task, work)
+        runs.append(work)
+    for work in runs:
+        if not work.dry_run:
+            work.check()
     return answer
 
 
@@ -78,7 +84,7 @@ def _run(task: str, work: Work) -> None:
 
 
 def _send(key: str) -> None:
-    sqs_client().send_message(QueueUrl=settings.arrivals_queue_url, MessageBody=events.message(settings.bucket, key))
+    queues.send(sqs_client(), settings.arrivals_queue_url, events.message(settings.bucket, key))
 
 
 def _invalidate(keys: Sequence[str]) -> None:
@@ -93,6 +99,9 @@ def _report(task: str, work: Work) -> dict[str, Any]:
     """One line for each thing done, one for the run, and the metrics; what is answered of them."""
     for done in work.tasks:
         _tell(task, done, "would be done" if work.dry_run else "done")
+    for failure in work.failed:
+        about = {**telemetry.about_path(failure.path), "path": failure.path, "what": failure.what}
+        logger.error("failed", task=task, **about, error=type(failure.error).__name__, reason=str(failure.error))
     for key in work.unreadable:
         logger.error(
             "unreadable record", task=task, key=key, remedy="delete it; the next reconcile reads its images again"
@@ -101,6 +110,7 @@ def _report(task: str, work: Work) -> dict[str, Any]:
         "finished" if work.ended else "stopped, the next run goes on",
         task=task,
         tasks=len(work.tasks),
+        failed=len(work.failed),
         looked_at=work.looked_at,
         after=work.after,
         dry_run=work.dry_run,
@@ -138,4 +148,5 @@ def _answer(work: Work) -> dict[str, Any]:
         "ended": work.ended,
         "after": work.after,
         "unreadable": work.unreadable,
+        "failed": [str(failure) for failure in work.failed],
     }

@@ -101,7 +101,7 @@ def _publish_all(products: set[ProductId], tools: Tools) -> dict[ProductId, Simp
             began = time.monotonic()
             published = publish(stream, wanted, tools)
             _report(published, len(wanted), round(time.monotonic() - began, 3))
-            failures |= published.damaged
+            failures |= published.failed
         except SimplestreamsError as error:
             logger.error("left in the queue", stream=stream, error=type(error).__name__, reason=str(error))
             failures |= dict.fromkeys(wanted, error)
@@ -110,8 +110,9 @@ def _publish_all(products: set[ProductId], tools: Tools) -> dict[ProductId, Simp
 
 def _report(published: Published, products: int, seconds: float) -> None:
     """One line and the metrics of one stream, a line for each version that came or went; `seconds` is what it took."""
-    for product, damage in published.damaged.items():
-        logger.error("left in the queue", product=product.name, error=type(damage).__name__, reason=str(damage))
+    for product, error in published.failed.items():
+        kind, reason = type(error).__name__, str(error)
+        logger.error("left in the queue", stream=product.stream, product=product.name, error=kind, reason=reason)
     logger.info(
         "published",
         stream=published.stream,

@@ -4,7 +4,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
-from itertools import groupby
 
 from imageserver.aws.cloudfront import Invalidate, no_invalidation
 from imageserver.format import documents as catalog
@@ -36,31 +35,39 @@ def prune(
 ) -> None:
     """Go through the products that are next; `invalidate` tells the edge what was deleted.
 
-    Errors as of the store and of `invalidate`, and CatalogDamaged for a served document.
+    A task or a product that fails is noted in `work`, and the next one is done. Raises StorageUnavailable,
+    StorageDenied, and CatalogDamaged for a served document, where nothing could be done at all.
     """
     index_seen = store.read(catalog.INDEX_KEY)
     index = catalog.decode_index(index_seen.body if index_seen else None)
     catalogs = Catalogs(store)
     todo = known_products(store, catalogs, index, work.after)
-    for stream, names in groupby(todo, key=lambda product: product.stream):
-        for product_id in names:
-            if not work.more():
-                break
+    for product_id in todo:
+        if not work.more():
+            break
+        size = 1
+        with work.looking_at(product_id.path):
             # Records before the catalog: a version that is put back on the list after this look changes its record,
             # and then nothing that was decided here goes through.
             product = look(store, product_id)
-            documents = catalogs.of(stream)
+            size += len(product.known)
+            documents = catalogs.of(product_id.stream)
             if product.damaged:
                 for version in product.seen.keys() - product.known.keys():
                     work.damaged(version.record_key)
             else:
-                context = PruneContext(store, invalidate, _named(product, documents), now, work)
                 _withdraw_expired(store, product, documents, rules, now, pause, work)
-                remove_withdrawn(product, context)
-                remove_stale(product, rules.stale_days, context)
-                remove_tombstones(product, _mentioned(product, documents), context)
-            work.finished(product_id.path, 1 + len(product.known))
+                _remove(
+                    product, documents, rules, PruneContext(store, invalidate, _named(product, documents), now, work)
+                )
+        work.finished(product_id.path, size)
     work.end(todo[-1].path if todo else "")
+
+
+def _remove(product: Product, documents: Catalog, rules: Rules, context: PruneContext) -> None:
+    remove_withdrawn(product, context)
+    remove_stale(product, rules.stale_days, context)
+    remove_tombstones(product, _mentioned(product, documents), context)
 
 
 def _withdraw_expired(

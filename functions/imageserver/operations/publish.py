@@ -21,11 +21,11 @@ from typing import Final
 
 from imageserver.aws.cloudfront import Invalidate, no_invalidation
 from imageserver.catalog.render import fold, fold_index, fold_unlisted, product_id
-from imageserver.errors import CatalogDamaged
+from imageserver.errors import CatalogDamaged, SimplestreamsError
 from imageserver.format import documents
 from imageserver.format.documents import Document as CatalogDocument
 from imageserver.format.documents import Products, Unlisted, Version
-from imageserver.format.keys import ProductId, VersionId, stream_lease_key
+from imageserver.format.keys import ProductId, VersionId, stream_lease_key, version_of
 from imageserver.storage.leases import wait_for_lease
 from imageserver.storage.port import Document, Store, write
 from imageserver.storage.retries import attempts
@@ -65,7 +65,10 @@ class Tools:
 
 @dataclass(slots=True)
 class Published:
-    """What came of publishing one stream. `damaged` products were left as they are in the catalog.
+    """What came of publishing one stream.
+
+    `damaged` products have a record that cannot be read, `not_invalidated` ones bytes that the edge still holds: both,
+    together `failed`, were left as they are in the catalog. What failed at the edge is not asked for again in a run.
 
     `listed` are the versions that clients see from now on, `delisted` those that they see no longer, with the bytes
     of the files that were listed.
@@ -81,12 +84,18 @@ class Published:
     lost_races: int = 0
     repeats: int = 0
     catalog_bytes: int = 0
-    damaged: dict[ProductId, CatalogDamaged] = field(default_factory=dict)
+    damaged: dict[ProductId, SimplestreamsError] = field(default_factory=dict)
+    not_invalidated: dict[ProductId, SimplestreamsError] = field(default_factory=dict)
     listed: list[Record] = field(default_factory=list)
     delisted: dict[VersionId, int] = field(default_factory=dict)
     invalidated: set[tuple[str, str, str]] = field(default_factory=set)
     had_lease: bool = False
     seen: dict[str, dict[str, str]] = field(default_factory=dict)
+
+    @property
+    def failed(self) -> dict[ProductId, SimplestreamsError]:
+        """The products that could not be folded, and why."""
+        return self.damaged | self.not_invalidated
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,8 +110,9 @@ class _Sight:
 def publish(stream: str, products: Iterable[ProductId], tools: Tools) -> Published:
     """Fold these products of one stream into its catalog.
 
-    Raises CatalogBusy when other publishers won every race, CatalogDamaged when a document of the stream
-    cannot be read, StorageUnavailable, StorageDenied.
+    A product that fails is left out, noted in the answer, and ends nobody else's. Raises CatalogBusy when other
+    publishers won every race, CatalogDamaged when a document of the stream cannot be read, StorageUnavailable,
+    StorageDenied.
     """
     wanted = sorted(set(products))
     done = Published(stream)
@@ -130,12 +140,15 @@ def _attempt(wanted: Sequence[ProductId], tools: Tools, done: Published) -> bool
         products=_read(store, documents.products_key(stream), done),
         unlisted=_read(store, documents.unlisted_key(stream), done),
     )
-    changed = _read_products(store, wanted, done)
+    changed = _read_products(store, [product for product in wanted if product not in done.not_invalidated], done)
     before = documents.decode_products(sight.products.body if sight.products else None, stream)
     after = _folded(before, changed, tools, done)
     unlisted = documents.decode_unlisted(sight.unlisted.body if sight.unlisted else None, stream)
     index = documents.decode_index(sight.index.body if sight.index else None)
-    _invalidate(before, after, changed, tools, done)  # first: a digest may be believed as soon as it is written
+    # First the edge: a digest may be believed as soon as it is written.
+    while failed := _not_forgotten(before, after, changed, tools, done):
+        changed = {product: versions for product, versions in changed.items() if product not in failed}
+        after = _folded(before, changed, tools, done)
     if not _put(store, documents.products_key(stream), after, sight.products, done):
         return False
     _note_changes(before, after, changed, done)
@@ -162,8 +175,8 @@ def _folded(before: Products, changed: dict[ProductId, list[Record]], tools: Too
     folded = fold(before, changed, tools.clients)
     while folded.needs:
         others = {product_id(done.stream, name) for name in folded.needs}
-        changed.update(_read_products(tools.store, sorted(others - done.damaged.keys()), done))
-        if unknown := others & done.damaged.keys():
+        changed.update(_read_products(tools.store, sorted(others - done.failed.keys()), done))
+        if unknown := others & done.failed.keys():
             _set_aside(before, changed, min(unknown), tools, done)
         folded = fold(before, changed, tools.clients)
     return folded.document
@@ -172,15 +185,17 @@ def _folded(before: Products, changed: dict[ProductId, list[Record]], tools: Too
 def _set_aside(
     before: Products, changed: dict[ProductId, list[Record]], unknown: ProductId, tools: Tools, done: Published
 ) -> None:
-    """Leave products as they are that share an image with one whose records cannot be read.
+    """Leave products as they are that share an image with one that cannot be folded now.
 
-    Without those nobody can tell which of the two to list; the others of the batch go on.
+    Without its records nobody can tell which of the two to list; the others of the batch go on.
     """
+    failed = done.damaged if unknown in done.damaged else done.not_invalidated
+    cause = failed[unknown]
     for product in sorted(changed):
         if unknown.name in fold(before, {product: changed[product]}, tools.clients).needs:
             del changed[product]
-            done.damaged[product] = CatalogDamaged(
-                f"{product.name} shares an image with {unknown.name}, which is damaged: {done.damaged[unknown]}"
+            failed[product] = type(cause)(
+                f"{product.name} shares an image with {unknown.name}, which cannot be folded: {cause}"
             )
 
 
@@ -223,12 +238,13 @@ def _says_nothing(document: CatalogDocument) -> bool:
     return isinstance(document, Unlisted) and not document.products
 
 
-def _invalidate(
+def _not_forgotten(
     before: Products, after: Products, changed: Mapping[ProductId, Sequence[Record]], tools: Tools, done: Published
-) -> None:
+) -> set[ProductId]:
     """Make the edge invalidate what it may hold of keys that get another digest, or lost their file.
 
-    What was invalidated once in this run is not again: its bytes had changed by then, and waiting takes long.
+    Returns the products for which that failed. What was invalidated once in this run is not again: its bytes had
+    changed by then, and waiting takes long.
     """
     names = [product.name for product in changed]
     was, now = _files(before, names), _files(after, names)
@@ -236,9 +252,16 @@ def _invalidate(
     facts, replaced = _facts(changed), _replaced(changed)
     stale = {(key, sha256, facts[key].modified) for key, sha256 in now - was if key in held or key in replaced}
     stale |= {(key, "", "") for key, _ in was - now if key not in facts}
-    if new := stale - done.invalidated:
+    if not (new := stale - done.invalidated):
+        return set()
+    try:
         tools.invalidate(sorted(key for key, _, _ in new))
-        done.invalidated |= new
+    except SimplestreamsError as error:
+        failed = {version_of(key).product for key, _, _ in new}
+        done.not_invalidated |= dict.fromkeys(failed, error)
+        return failed
+    done.invalidated |= new
+    return set()
 
 
 def _facts(changed: Mapping[ProductId, Sequence[Record]]) -> dict[str, FileFacts]:

@@ -29,8 +29,9 @@ NO_VERSION: Final = "19700101"
 def reconcile(store: Store, send: Callable[[str], object], clients: Sequence[str], work: Work) -> None:
     """Look at the products that are next; `send` posts a key to the arrivals queue.
 
-    Raises StorageUnavailable, StorageDenied, and CatalogDamaged when a served document cannot be read. A
-    record that cannot be read is named in `work` and its product left alone.
+    A record that cannot be read is named in `work` and its product left alone; a task or a product that fails is noted
+    there too, and the next one is looked at. Raises StorageUnavailable, StorageDenied, and CatalogDamaged for a served
+    document, where nothing could be done at all.
     """
     _create_index(store, work)
     index_seen = store.read(catalog.INDEX_KEY)
@@ -43,11 +44,15 @@ def reconcile(store: Store, send: Callable[[str], object], clients: Sequence[str
         for product_id_ in names:
             if not work.more():
                 break
-            product = look(store, product_id_)
-            _send_outdated(send, product, work)
-            looked.append(product)
-            work.finished(product_id_.path, 1 + len(product.known))
-        _fold_again(store, index, documents, looked, clients, work)
+            size = 1
+            with work.looking_at(product_id_.path):
+                product = look(store, product_id_)
+                size += len(product.known)
+                _send_outdated(send, product, work)
+                looked.append(product)
+            work.finished(product_id_.path, size)
+        with work.looking_at(catalog.products_key(stream)):
+            _fold_again(store, index, documents, looked, clients, work)
     work.end(todo[-1].path if todo else "")
 
 

@@ -1,18 +1,24 @@
-"""One bounded run of a task: what it did or would do, and where the next run goes on.
+"""One bounded run of a task: what it did or would do, what failed, and where the next run goes on.
 
-A plan is a list of tasks; carrying it out and printing it differ in one place, `Work.do`.
+A plan is a list of tasks; carrying it out and printing it differ in one place, `Work.do`. A task or a product that
+fails ends no other: it is noted, the run continues behind it, and `Work.check` raises when all the rest is done.
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Final
 
+from imageserver.errors import SimplestreamsError, TasksFailed
 from imageserver.storage.port import Store, write
 
 NOTES: Final = "maintain/"
 MANY: Final = 20_000
 """Records that one run reads at most; the next one goes on behind them."""
+MOST_FAILED: Final = 100
+"""Failures after which a run stops: so many have one cause, and it is not in the products."""
+_NAMED: Final = 10  # failures that an error names; the log has all
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,11 +35,24 @@ class Task:
     seconds: float = 0.0
 
 
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A task that failed, `what` to which path, or "look at" a product."""
+
+    what: str
+    path: str
+    error: SimplestreamsError
+
+    def __str__(self) -> str:
+        return f"{self.what} {self.path}: {self.error}"
+
+
 @dataclass(slots=True)
 class Work:
     """A run. `after` is the path behind which it goes on, "" at the start; `time_left` says if there is some.
 
-    `told` hears of each product that was looked at. `clock` counts seconds, from whenever.
+    `told` hears of each product that was looked at. `clock` counts seconds, from whenever. `tasks` are done, or would
+    be; those that were begun and failed are in `failed`.
     """
 
     dry_run: bool = False
@@ -43,17 +62,32 @@ class Work:
     told: Callable[[str], object] = lambda _: None
     clock: Callable[[], float] = lambda: 0.0
     tasks: list[Task] = field(default_factory=list)
+    failed: list[Failure] = field(default_factory=list)
     unreadable: list[str] = field(default_factory=list)
     looked_at: int = 0
     ended: bool = False
 
     def do(self, task: Task, action: Callable[[], object]) -> None:
-        """Note a task and carry it out, unless this is a dry run."""
-        self.tasks.append(task)  # first: a task that fails was begun
-        if not self.dry_run:
-            began = self.clock()
+        """Note a task and carry it out, unless this is a dry run. An error of ours is noted, not raised."""
+        self.tasks.append(task)  # first: a run that is killed had begun it
+        if self.dry_run:
+            return
+        began = self.clock()
+        try:
             action()
+        except SimplestreamsError as error:
+            self.tasks.pop()
+            self.failed.append(Failure(task.what, task.path, error))
+        else:
             self.tasks[-1] = replace(task, seconds=round(self.clock() - began, 3))
+
+    @contextmanager
+    def looking_at(self, path: str) -> Iterator[None]:
+        """Note an error of ours that ends the block: whatever comes after it is looked at all the same."""
+        try:
+            yield
+        except SimplestreamsError as error:
+            self.failed.append(Failure("look at", path, error))
 
     def damaged(self, key: str) -> None:
         """Note a record that cannot be read; an operator must look at it."""
@@ -61,7 +95,7 @@ class Work:
 
     def more(self) -> bool:
         """Whether this run may look at yet another product."""
-        return self.looked_at < self.limit and self.time_left()
+        return self.looked_at < self.limit and len(self.failed) < MOST_FAILED and self.time_left()
 
     def finished(self, path: str, size: int) -> None:
         """A product was looked at; the next run need not look at it again."""
@@ -73,6 +107,13 @@ class Work:
         """Close the run. If it got as far as `last`, all were looked at, and the next run starts from the first."""
         if not last or self.after == last:
             self.after, self.ended = "", True
+
+    def check(self) -> None:
+        """Raise TasksFailed, which names what failed, if anything did."""
+        if self.failed:
+            named = "; ".join(map(str, self.failed[:_NAMED]))
+            more = f"; and {len(self.failed) - _NAMED} more, which the log names" if len(self.failed) > _NAMED else ""
+            raise TasksFailed(f"{len(self.failed)} failed, the rest was done: {named}{more}")
 
 
 def resume(store: Store, task: str) -> str:

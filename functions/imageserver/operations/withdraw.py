@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from imageserver.errors import InvalidUpload
+from imageserver.errors import InvalidUpload, SimplestreamsError
 from imageserver.format.keys import ImageKey, Target, VersionId, parse_record_key, version_of
 from imageserver.storage import listing
 from imageserver.storage.port import Store, write
@@ -35,7 +35,8 @@ def withdraw(
 ) -> Changed:
     """Take it off the list; what is withdrawn already keeps its date. Empty if there is nothing of that name.
 
-    Raises CatalogBusy, StorageUnavailable, StorageDenied, CatalogDamaged; then part of a product may be withdrawn.
+    Raises CatalogBusy, StorageUnavailable, StorageDenied, CatalogDamaged: of the first version that failed, when every
+    other one of a product is withdrawn.
     """
     until = (now + timedelta(hours=grace_hours)).isoformat(timespec="seconds")
     withdrawal = Withdrawal(now.isoformat(timespec="seconds"), until, reason)
@@ -48,9 +49,13 @@ def restore(store: Store, target: Target, pause: Callable[[float], object]) -> C
 
 
 def _change(store: Store, target: Target, change: Change, pause: Callable[[float], object]) -> Changed:
-    done = Changed()
+    done, failed = Changed(), list[SimplestreamsError]()
     for version in _versions(store, target):
-        record = _change_record(store, version, change, pause)
+        try:
+            record = _change_record(store, version, change, pause)
+        except SimplestreamsError as error:
+            failed.append(error)
+            continue
         if record is None or (isinstance(target, ImageKey) and target.file not in record.files):
             continue
         withdrawal = record.files[target.file].withdrawn if isinstance(target, ImageKey) else record.withdrawn
@@ -61,6 +66,8 @@ def _change(store: Store, target: Target, change: Change, pause: Callable[[float
         else:
             done.versions.append(version.path)
         done.delete_after = max(done.delete_after, withdrawal.delete_after if withdrawal else "")
+    if failed:
+        raise failed[0]
     return done
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
+from imageserver.format.caching import cache_control
 from imageserver.storage.s3 import DECLARED_SHA256, S3Error, S3Store
 
 CONTENT_TYPE: Final = "application/octet-stream"
@@ -17,6 +18,7 @@ _PARAMETERS: Final = {
     "If-Match": "IfMatch",
     "Content-Length": "ContentLength",
     "Content-Type": "ContentType",
+    "Cache-Control": "CacheControl",
     "x-amz-checksum-sha256": "ChecksumSHA256",
     "x-amz-mp-object-size": "MpuObjectSize",
 }
@@ -42,6 +44,7 @@ class S3Uploads(S3Store):
                 Bucket=self._bucket,
                 Key=key,
                 ContentType=CONTENT_TYPE,
+                CacheControl=cache_control(key),
                 Metadata=about,
             )
         except S3Error as refused:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final, ParamSpec, TypeVar
 from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
 
 from imageserver.errors import ObjectChanged, SimplestreamsError, StorageDenied, StorageUnavailable
+from imageserver.format.caching import cache_control
 from imageserver.storage.port import Document, ObjectInfo, Opened
 from imageserver.storage.ranged_reader import SMALL, ReadPlan, read_object
 
@@ -25,12 +26,6 @@ _DENIED: Final = frozenset({"AccessDenied", "403", "AllAccessDisabled", "Invalid
 _JSON: Final = "application/json"
 DECLARED_SHA256: Final = "sha256"
 """Name of the user metadata of an object (`x-amz-meta-sha256`) in which its uploader declared its digest."""
-PUBLIC_LIFETIME: Final = "public, max-age=30"
-"""How long the edge may hold a catalog; LXD and Incus keep it for an hour whatever it says.
-
-No stale-while-revalidate here: the edge would take it for itself and hand out a catalog that is over. Browsers
-get it from the edge's own header.
-"""
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -84,8 +79,9 @@ class S3Store:
         return Opened(size, head.get("ContentEncoding", ""), chunks, head.get("Metadata", {}).get(DECLARED_SHA256, ""))
 
     def _put(self, key: str, body: bytes, **condition: str) -> str | None:
-        about = {"Body": body, "ContentType": _content_type(key), **_lifetime(key), **condition}
-        answer = self._conditionally(key, self._s3.put_object, Key=key, **about)
+        lifetime = cache_control(key)
+        about = {"Body": body, "ContentType": _content_type(key), **({"CacheControl": lifetime} if lifetime else {})}
+        answer = self._conditionally(key, self._s3.put_object, Key=key, **about, **condition)
         return None if answer is None else answer["ETag"]
 
     def _conditionally(self, key: str, call: Callable[..., _R], **arguments: object) -> _R | None:
@@ -120,8 +116,3 @@ class S3Error(Exception):
 
 def _content_type(key: str) -> str:
     return "text/html; charset=utf-8" if key.endswith(".html") else _JSON
-
-
-def _lifetime(key: str) -> dict[str, str]:
-    """Documents that the edge serves say how long they hold; records are private and say nothing."""
-    return {"CacheControl": PUBLIC_LIFETIME} if key.startswith("streams/") or "/" not in key else {}

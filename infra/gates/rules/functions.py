@@ -5,6 +5,8 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Final
 
+from gates.grants import KEYS
+from gates.policy import Decision, Request, decide
 from gates.rules.registry import differ, rule, stack_arn
 from gates.stack import INFRA, Stack
 from local_stack.template import ACCOUNT_ID
@@ -67,6 +69,36 @@ def handlers_exist(stack: Stack) -> Iterator[str]:
         }
         if attribute not in defined | assigned:
             yield f"{name}: {source.name} has no {attribute}"
+
+
+@rule
+def only_functions_that_feed_themselves_may_loop(stack: Stack) -> Iterator[str]:
+    """Lambda stops a function after about 16 runs in one chain of events, unless the function says Allow."""
+    starts = {f"{name}Function": _starts(stack, f"{name}Role") for name in FUNCTIONS}
+    for name, started in starts.items():
+        reached = set(started)
+        while more := {other for between in reached for other in starts[between]} - reached:
+            reached |= more
+        allowed = stack.properties(name).get("RecursiveLoop") == "Allow"
+        if name in reached and not allowed:
+            yield f"{name} causes events that start it again: without RecursiveLoop: Allow Lambda stops the chain"
+        if allowed and name not in reached:
+            yield f"{name} never starts itself: RecursiveLoop: Allow would only hide a loop made by mistake"
+
+
+def _starts(stack: Stack, role: str) -> set[str]:
+    """The functions that this role can start: by a message to their queue, or by a key that their queue hears of."""
+    bucket = stack.properties("Bucket")
+    mappings = stack.of_type("AWS::Lambda::EventSourceMapping").values()
+    causes = [(m["EventSourceArn"], Request("sqs:SendMessage", m["EventSourceArn"])) for m in mappings]
+    for entry in bucket["NotificationConfiguration"]["QueueConfigurations"]:
+        (prefix,) = (told["Value"] for told in entry["Filter"]["S3Key"]["Rules"])
+        action = "s3:PutObject" if "Created" in entry["Event"] else "s3:DeleteObject"
+        keys = [f"arn:aws:s3:::{bucket['BucketName']}/{key}" for key in KEYS.values() if key.startswith(prefix)]
+        causes += [(entry["Queue"], Request(action, key)) for key in keys]
+    statements = stack.role_statements(role)
+    heard = {queue for queue, request in causes if decide(statements, request) is Decision.ALLOWED}
+    return {m["FunctionName"].removeprefix("images-") for m in mappings if m["EventSourceArn"] in heard}
 
 
 @rule

@@ -27,7 +27,8 @@ def _invoke_config(resource: Resource) -> Mapping[str, Any]:
 def _function(resource: Resource, retries: Mapping[str, int], region: str) -> Function:
     p = take(
         resource.logical_id, resource.properties, ["Code", "Handler", "Environment", "Timeout", "MemorySize"],
-        ["Architectures", "Description", "LoggingConfig", "Role", "Runtime", "Tags", "TracingConfig",
+        # RecursiveLoop: nobody follows chains of events here, so none is ever stopped.
+        ["Architectures", "Description", "LoggingConfig", "RecursiveLoop", "Role", "Runtime", "Tags", "TracingConfig",
          "ReservedConcurrentExecutions", "FunctionName", "EphemeralStorage", "Layers", "SnapStart"],
     )  # fmt: skip
     code = p["Code"]

@@ -256,7 +256,8 @@ function showCommands() {
   const keys = ["incus.tar.xz", "rootfs.squashfs"].map((file) => `images/alpine/3.22/amd64/default/${version}/${file}`);
   const steps = {
     presign: { client: "./scripts/presign", line: `./scripts/presign ${keys.join(" ")}` },
-    curl: { client: "curl", line: 'curl --fail-with-body -T incus.tar.xz "$URL"' },
+    // As scripts/presign prints it; a URL is good only with these headers.
+    curl: { client: "curl", line: `curl --fail-with-body -H 'Cache-Control: public, max-age=31536000, immutable' -H 'If-None-Match: *' -T incus.tar.xz "$URL"` },
     launch: { client: "incus", line: `incus launch ${remote}:alpine/3.22` },
   };
   for (const [name, step] of Object.entries(steps)) {

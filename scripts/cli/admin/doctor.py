@@ -89,6 +89,9 @@ def _agreement(place: Place) -> Findings:
     reconcile(place.store, lambda _: None, place.clients, work)
     for task in work.tasks:
         yield f"{task.path}: {task.why}", "admin reconcile"
+    for failure in work.failed:
+        fault = explain(failure.error)
+        yield f"{failure.path} could not be compared: {fault.what}", fault.remedy
     for key in work.unreadable:
         yield f"{key} cannot be read", RECORD
 

@@ -11,7 +11,13 @@ import botocore.exceptions as aws
 import click
 from botocore.exceptions import BotoCoreError, ClientError
 
-from imageserver.errors import CatalogDamaged, InvalidUpload, SimplestreamsError, StorageDenied
+from imageserver.errors import (
+    CatalogDamaged,
+    InvalidationRefused,
+    InvalidUpload,
+    SimplestreamsError,
+    StorageDenied,
+)
 from imageserver.format.keys import RECORDS
 
 FOUND: Final = 1
@@ -30,6 +36,7 @@ LOG_IN: Final = "log in to AWS, or set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS
 RIGHTS: Final = "look at the rights of your credentials"
 WAY: Final = "look at the address, its name in DNS, its certificate, and the network between here and there"
 AGAIN: Final = "try again in a minute"
+EDGE: Final = "look at the distribution: it takes no invalidation of a whole stream, which is always a valid one"
 CATALOG: Final = "admin rebuild catalog --yes"
 RECORD: Final = "admin rebuild records --yes"
 
@@ -72,6 +79,8 @@ def explain(error: BaseException) -> Fault:
         return Fault(what, "", REFUSED)
     if isinstance(error, CatalogDamaged):
         return Fault(what, RECORD if what.startswith(RECORDS) else CATALOG)
+    if isinstance(error, InvalidationRefused):
+        return Fault(what, EDGE)
     if isinstance(root, _UNKNOWN_CALLER):
         return Fault(f"AWS cannot be asked: {root}", LOG_IN, NO_CREDENTIALS)
     if isinstance(root, ClientError):

@@ -12,6 +12,7 @@ from botocore.exceptions import ClientError
 from cli.admin.place import Place
 from imageserver.errors import CatalogDamaged, InvalidUpload
 from imageserver.format import file_kinds
+from imageserver.format.caching import cache_control
 from imageserver.format.file_kinds import Role
 from imageserver.format.keys import VersionId, parse_key
 from imageserver.storage.port import ObjectInfo
@@ -193,7 +194,7 @@ class Upload:
     path: Path
 
     def create(self, place: Place, key: str, advance: Advance) -> None:
-        about = {"ContentType": CONTENT_TYPE}
+        about = {"ContentType": CONTENT_TYPE, "CacheControl": cache_control(key)}
         with self.path.open("rb") as body:
             place.creating_s3.upload_fileobj(
                 body, place.bucket, key, ExtraArgs=about, Callback=advance, Config=_transfer()
@@ -234,7 +235,8 @@ class Copy:
         if self.generation:
             source["VersionId"] = self.generation
             about = self._about()
-        about["MetadataDirective"] = "REPLACE"
+        # Not as the source has it: that may be an object of an older release, or of another server.
+        about |= {"CacheControl": cache_control(key), "MetadataDirective": "REPLACE"}
         place.creating_s3.copy(source, place.bucket, key, ExtraArgs=about, Callback=advance, Config=_transfer())
 
     def is_same(self, place: Place, there: ObjectInfo, sha256: str) -> bool | None:

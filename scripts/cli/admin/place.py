@@ -10,7 +10,6 @@ from decimal import Decimal
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import quote
 
 import boto3
 import click
@@ -55,8 +54,6 @@ def max_bytes_of(chosen: Mapping[str, str]) -> int:
 
 NO_LIMIT: Final = sys.maxsize
 """Nothing is cut short on this machine, as a run of digest would be."""
-MOST_FOLDERS: Final = 5
-"""Folders that the command for the edge names singly."""
 EDGE_PATIENCE_S: Final = 300
 """How long a command waits for the edge, which takes seconds as a rule and minutes at worst."""
 AS_USUAL: Final = rules_of({})
@@ -120,10 +117,10 @@ class Place:
         """Say what the edge was not told, and how to tell it, in one line. The local stack has no edge that keeps."""
         if not self.untold or self.endpoint:
             return
-        folders = sorted({key.rpartition("/")[0] for key in self.untold})
-        if len(folders) > MOST_FOLDERS:
-            folders = sorted({folder.split("/")[0] for folder in folders})
-        wildcards = " ".join(f"'/{quote(folder, safe='/:~')}/*'" for folder in folders)
+        folders = {key.rpartition("/")[0] for key in self.untold}
+        if len(folders) > cloudfront.MOST_WILDCARDS:
+            folders = {folder.split("/")[0] for folder in folders}
+        wildcards = " ".join(f"'{path}'" for path in sorted({cloudfront.everything_below(f"{f}/") for f in folders}))
         shown.say(
             f"the edge was not told to invalidate {len(self.untold):,} files, for its distribution is not known: use "
             f"--stack NAME, or now: aws cloudfront create-invalidation --distribution-id ID --paths {wildcards}"

@@ -133,7 +133,10 @@ class Box:
             return damage_of_all
         if record is None:
             return f"{version.path} has no record: every try failed; the log of the digest function says how"
-        return f"{version.path} is {record.state} by now; what failed has passed, or another notice did the work"
+        passed = "what failed has passed, or another notice did the work"
+        if key.startswith(RECORDS):  # what fails at the edge is seen in no object
+            passed += "; if it comes back, the log of the publish function says what failed at the edge"
+        return f"{version.path} is {record.state} by now; {passed}"
 
     def _damage(self, stream: str) -> str:
         """Why the document of a stream cannot be read; looked at once, for it is large and letters are many."""

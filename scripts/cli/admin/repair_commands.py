@@ -13,7 +13,7 @@ from cli.admin.base import command, main, yes_anyway
 from cli.admin.base import yes as yes_option
 from cli.admin.faults import FOUND, NOTHING, end
 from cli.admin.place import Place
-from imageserver.aws import events
+from imageserver.aws import events, queues
 from imageserver.operations.reconcile import reconcile as sweep_bucket
 from imageserver.operations.runs import Work
 from imageserver.settings import CLIENT_CHOICES
@@ -29,7 +29,7 @@ def reconcile(place: Place, as_json: bool, clients: str | None, dry_run: bool) -
     url = place.queue("images").url
 
     def send(key: str) -> None:
-        place.sqs.send_message(QueueUrl=url, MessageBody=events.message(place.bucket, key))
+        queues.send(place.sqs, url, events.message(place.bucket, key))
 
     with shown.busy("sweeping") as told:
         work = Work(dry_run=dry_run, limit=1 << 60, told=told)

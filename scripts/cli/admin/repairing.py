@@ -107,7 +107,15 @@ def catalog_again(store: Store, clients: Sequence[str], invalidate: Invalidate) 
         by_stream.setdefault(product.stream, []).append(product)
     for stream, products in by_stream.items():
         what = f"fold the records of {len(products)} products into {documents.products_key(stream)}"
-        yield Step(what, partial(publish, stream, products, tools))
+        yield Step(what, partial(_publish, stream, products, tools))
+
+
+def _publish(stream: str, products: Sequence[ProductId], tools: PublishTools) -> NotDone | None:
+    failed = publish(stream, products, tools).failed
+    if not failed:
+        return None
+    why = "; ".join(f"{product.name}: {error}" for product, error in sorted(failed.items()))
+    return NotDone(f"{len(failed)} products of {stream} are as they were, the others are folded: {why}")
 
 
 def _documents(store: Store) -> list[tuple[str, Callable[[bytes | None], object]]]:

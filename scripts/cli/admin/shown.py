@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn, TransferSpeedColumn
 
-from cli.admin.faults import FOUND, OUTSIDE
+from cli.admin.faults import FOUND, OUTSIDE, explain
 from imageserver.operations.runs import Work
 
 
@@ -101,17 +101,21 @@ def told_if_broken_off(work: Work) -> Iterator[None]:
 
 
 def end_of_work(in_json: bool, work: Work) -> NoReturn:
-    """Show a run of maintain, and end; the exit code says whether there was something that it could not read."""
+    """Show a run of maintain, and end; the exit code is that of the first failure, or of a record nobody can read."""
+    faults = [(failure, explain(failure.error)) for failure in work.failed]
     if in_json:
         tasks = [asdict(task) for task in work.tasks]
-        as_json({"dry_run": work.dry_run, "tasks": tasks, "unreadable": work.unreadable})
+        failed = [{"what": f.what, "path": f.path, "why": fault.what, "remedy": fault.remedy} for f, fault in faults]
+        as_json({"dry_run": work.dry_run, "tasks": tasks, "failed": failed, "unreadable": work.unreadable})
     else:
         for task in work.tasks:
             click.echo(f"{task.what}: {task.path}\n  {task.why}")
+        for failure, fault in faults:
+            click.echo(f"failed: {failure.what} {failure.path}\n  {fault.what}; {fault.remedy}")
         for key in work.unreadable:
             click.echo(f"unreadable: {key}\n  admin rebuild records --yes reads its images again")
         click.echo(f"{len(work.tasks)} things {'to do' if work.dry_run else 'done'}")
-    sys.exit(FOUND if work.unreadable else 0)
+    sys.exit(faults[0][1].code if faults else FOUND if work.unreadable else 0)
 
 
 def size(size_bytes: int) -> str:

@@ -1,0 +1,46 @@
+"""How long each object that is served may be kept."""
+
+from __future__ import annotations
+
+import pytest
+
+from gates import stack as stacks
+from gates.grants import KEYS, SERVED
+from gates.rules.edge import IMAGE_S
+from imageserver.format.caching import BRIEF, IMMUTABLE, cache_control
+from imageserver.format.file_kinds import ALL_CLIENTS
+
+VERSION = "images/ubuntu/noble/amd64/default/20261123_10:00"
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        *(f"{client}.tar.xz" for client in ALL_CLIENTS),
+        "rootfs.squashfs",
+        "disk.qcow2",
+        "root.tar.xz",
+        "lxd_combined.tar.gz",
+        "rootfs.20261101_10:00.vcdiff",
+    ],
+)
+@pytest.mark.parametrize("stream", ["images", "images-daily"])
+def test_what_the_catalog_lists_never_changes(stream: str, file: str) -> None:
+    assert cache_control(f"{stream}{VERSION.removeprefix('images')}/{file}") == IMMUTABLE
+
+
+@pytest.mark.parametrize("file", ["metadata.json", "image.yaml", "SHA256SUMS", "README", "read me"])
+def test_what_a_publisher_may_correct_is_kept_for_a_moment(file: str) -> None:
+    assert cache_control(f"{VERSION}/{file}") == BRIEF
+
+
+@pytest.mark.parametrize("name", KEYS)
+def test_what_is_served_says_how_long_it_holds_and_what_is_private_says_nothing(name: str) -> None:
+    served = name in SERVED or "/" not in KEYS[name]  # at the top of the bucket only the page and the API's description
+    assert bool(cache_control(KEYS[name])) == served
+
+
+def test_the_edge_may_keep_an_image_for_as_long_as_its_header_says() -> None:
+    assert f"public, max-age={IMAGE_S}, immutable" == IMMUTABLE
+    cache = stacks.deployed().properties("ImagesCachePolicy")["CachePolicyConfig"]
+    assert (cache["MinTTL"], cache["MaxTTL"]) == (0, IMAGE_S), "a document's 30 s hold there too"

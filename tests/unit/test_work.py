@@ -1,0 +1,190 @@
+"""A run of maintain does what it can: what fails ends nothing else, and is named when the run ends."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+
+import pytest
+
+from imageserver.errors import (
+    CatalogBusy,
+    CatalogDamaged,
+    InvalidationRefused,
+    StorageDenied,
+    StorageUnavailable,
+    TasksFailed,
+)
+from imageserver.format import documents
+from imageserver.format.keys import parse_product, parse_version
+from imageserver.operations import runs as works
+from imageserver.operations.prune import Rules, prune
+from imageserver.operations.reconcile import reconcile
+from imageserver.operations.runs import Task, Work
+from imageserver.operations.withdraw import withdraw
+from imageserver.versions import records
+from imageserver.versions.retention import Rule
+from tests.support import images
+from tests.support.memory_store import START, System
+
+PRODUCTS = [f"images/os/{name}/amd64/default" for name in ("a", "b~rc1", "c")]
+OLD, NEW = "20261101_10:00", "20261102_10:00"
+RULES = Rules(Rule(), grace_hours=1, stale_days=7)
+LATER = START + timedelta(days=2)
+
+
+def no_pause(_seconds: float) -> None:
+    """Nobody else is there to wait for."""
+
+
+@pytest.fixture
+def system() -> System:
+    """Three products of two versions each, all listed."""
+    system = System()
+    for product in PRODUCTS:
+        for version in (OLD, NEW):
+            system.upload(f"{product}/{version}", images.split_image(seed=f"{product} {version}"))
+    system.catch_up()
+    return system
+
+
+def withdrawn(system: System, *paths: str) -> None:
+    for path in paths:
+        withdraw(system.store, parse_version(path), START, 1, no_pause)
+    system.publish(*system.products())
+
+
+def fail(system: System, method: str, prefix: str, error: Exception) -> None:
+    def hook(called: str, key: str) -> None:
+        if called == method and key.startswith(prefix):
+            raise error
+
+    system.store.on = hook
+
+
+def test_a_version_whose_invalidation_is_refused_ends_nobody_elses_deletion(system: System) -> None:
+    withdrawn(system, *(f"{product}/{OLD}" for product in PRODUCTS), f"{PRODUCTS[1]}/{NEW}")
+
+    def invalidate(keys: Sequence[str]) -> None:
+        if any(key.startswith(f"{PRODUCTS[1]}/{OLD}") for key in keys):
+            raise InvalidationRefused("InvalidArgument")
+
+    work = Work()
+    prune(system.store, RULES, LATER, no_pause, work, invalidate)
+    deleted = [f"{PRODUCTS[0]}/{OLD}", f"{PRODUCTS[1]}/{NEW}", f"{PRODUCTS[2]}/{OLD}"]
+    assert [task.path for task in work.tasks] == deleted, "also of the same product"
+    assert work.ended
+    with pytest.raises(TasksFailed) as failed:
+        work.check()
+    assert str(failed.value) == f"1 failed, the rest was done: delete {PRODUCTS[1]}/{OLD}: InvalidArgument"
+    again = Work()
+    prune(system.store, RULES, LATER, no_pause, again)
+    assert [task.path for task in again.tasks] == [f"{PRODUCTS[1]}/{OLD}"], (
+        "its record stayed until the edge had invalidated"
+    )
+    again.check()
+
+
+@pytest.mark.parametrize(
+    "error", [StorageUnavailable("503"), StorageDenied("403"), CatalogBusy("races"), CatalogDamaged("a document")]
+)
+def test_a_product_that_cannot_be_looked_at_ends_nobody_elses_retention(system: System, error: Exception) -> None:
+    fail(system, "list", f"versions/{PRODUCTS[1]}/", error)
+    work = Work()
+    prune(system.store, Rules(Rule(versions=1), 24, 7), LATER, no_pause, work)
+    assert [(task.what, task.path) for task in work.tasks] == [
+        ("withdraw", f"{PRODUCTS[0]}/{OLD}"),
+        ("withdraw", f"{PRODUCTS[2]}/{OLD}"),
+    ]
+    assert [(f.what, f.path, f.error) for f in work.failed] == [("look at", PRODUCTS[1], error)]
+    assert work.ended
+
+
+def test_a_withdrawal_that_fails_ends_no_other(system: System) -> None:
+    fail(system, "replace", f"versions/{PRODUCTS[0]}/{OLD}", StorageUnavailable("503"))
+    work = Work()
+    prune(system.store, Rules(Rule(versions=1), 24, 7), LATER, no_pause, work)
+    assert [task.path for task in work.tasks] == [f"{PRODUCTS[1]}/{OLD}", f"{PRODUCTS[2]}/{OLD}"]
+    assert [f.path for f in work.failed] == [f"{PRODUCTS[0]}/{OLD}"]
+
+
+def test_a_sweep_looks_behind_a_product_that_fails(system: System) -> None:
+    fail(system, "list", f"versions/{PRODUCTS[0]}/", StorageDenied("403"))
+    system.store.remove(f"versions/{PRODUCTS[2]}/{OLD}.json")
+    sent: list[str] = []
+    work = Work()
+    reconcile(system.store, sent.append, system.clients, work)
+    assert sent == [f"{PRODUCTS[2]}/{OLD}/"]
+    assert [(f.what, f.path) for f in work.failed] == [("look at", PRODUCTS[0])]
+    assert work.ended
+
+
+def test_a_sweep_whose_messages_are_not_taken_names_each_version(system: System) -> None:
+    def send(key: str) -> None:
+        raise StorageUnavailable(f"the queue took no message about {key}")
+
+    for product in PRODUCTS[:2]:
+        system.store.remove(f"versions/{product}/{OLD}.json")
+    work = Work()
+    reconcile(system.store, send, system.clients, work)
+    assert [(f.what, f.path) for f in work.failed] == [("look again", f"{product}/{OLD}") for product in PRODUCTS[:2]]
+    assert not [task for task in work.tasks if task.what == "look again"], "what failed was not done"
+
+
+def test_a_product_that_cannot_be_folded_again_ends_nobody_elses_fold(system: System) -> None:
+    document = documents.encode(documents.decode_products(None, "images"))
+    system.store.put("streams/v1/images.json", document)  # somebody else's
+    fail(system, "replace", f"versions/{PRODUCTS[0]}/", StorageUnavailable("503"))
+    work = Work()
+    reconcile(system.store, lambda _: None, system.clients, work)
+    assert [(f.what, f.path) for f in work.failed] == [("fold again", PRODUCTS[0])]
+    assert [task.path for task in work.tasks] == PRODUCTS[1:]
+
+
+def test_a_record_that_nobody_can_read_ends_no_other_withdrawal_of_its_product(system: System) -> None:
+    third = "20261103_10:00"
+    system.upload(f"{PRODUCTS[0]}/{third}", images.split_image(seed="third"))
+    system.catch_up()
+    system.store.put(f"versions/{PRODUCTS[0]}/{NEW}.json", b"{torn")
+    with pytest.raises(CatalogDamaged, match=NEW):
+        withdraw(system.store, parse_product(PRODUCTS[0]), START, 1, no_pause)
+    for version in (OLD, third):
+        key = f"versions/{PRODUCTS[0]}/{version}.json"
+        assert records.decode(system.store.objects[key].body, key).withdrawn
+
+
+def test_a_run_in_which_everything_fails_stops_and_the_next_one_begins_behind_it(
+    system: System, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(works, "MOST_FAILED", 2)
+    fail(system, "list", "versions/images/os/", StorageDenied("403"))
+    work = Work()
+    prune(system.store, RULES, LATER, no_pause, work)
+    assert ([f.path for f in work.failed], work.after, work.ended) == (PRODUCTS[:2], PRODUCTS[1], False)
+
+
+def test_an_error_names_ten_of_those_that_failed() -> None:
+    work = Work()
+
+    def failing(number: int) -> Callable[[], object]:
+        def action() -> None:
+            raise StorageUnavailable(f"no {number}")
+
+        return action
+
+    for number in range(12):
+        work.do(Task("delete", f"images/{number}", "why"), failing(number))
+    with pytest.raises(TasksFailed, match=r"^12 failed, .*images/9: no 9; and 2 more, which the log names$"):
+        work.check()
+
+
+def test_a_fault_of_the_program_is_none_of_a_product() -> None:
+    def broken() -> None:
+        raise KeyError("a")
+
+    work = Work()
+    with pytest.raises(KeyError):
+        work.do(Task("delete", "images/a", "why"), broken)
+    with pytest.raises(KeyError), work.looking_at("images/a"):
+        broken()
+    assert work.failed == []
