@@ -74,7 +74,7 @@ def _cfn_lint(template: Path) -> Iterator[str]:
 
 
 def validate() -> Iterator[str]:
-    """`sam validate --lint`, as the README has people do it."""
+    """`sam validate --lint`."""
     sam = tools.environment("sam") / "sam"
     done = _run(
         [str(sam), "validate", "--lint", "--region", stack.REGION, "--template", str(stack.TEMPLATE)],

@@ -22,6 +22,7 @@ _SERVICES: Final = {
     "AWS::IAM::Role": f"arn:aws:iam::{ACCOUNT_ID}:role/{{}}",
     "AWS::Logs::LogGroup": f"arn:aws:logs:{REGION}:{ACCOUNT_ID}:log-group:{{}}:*",
     "AWS::SNS::Topic": f"arn:aws:sns:{REGION}:{ACCOUNT_ID}:{{}}",
+    "AWS::Events::Rule": f"arn:aws:events:{REGION}:{ACCOUNT_ID}:rule/{{}}",
 }
 # What Ref gives is an ARN or an address for these, and a name for the others.
 _REF_IS_ARN: Final = frozenset({"AWS::SNS::Topic"})

@@ -13,14 +13,15 @@ from local_stack.errors import TemplateError
 from local_stack.names import Names
 from local_stack.resources.api import check_stage, read_routes
 from local_stack.resources.edge import read_edge
-from local_stack.resources.functions import read_functions, read_mapping, read_schedule
+from local_stack.resources.functions import check_rule, read_functions, read_mapping, read_schedule
 from local_stack.resources.storage import read_bucket, read_queue
 from local_stack.template import Place, Resolver, Resource, load, parameters, translate
 from local_stack.wiring import Wiring
 
 INTERPRETED: Final = frozenset({
     "AWS::ApiGatewayV2::Api", "AWS::ApiGatewayV2::Stage", "AWS::CloudFront::CachePolicy",
-    "AWS::CloudFront::Distribution", "AWS::CloudFront::ResponseHeadersPolicy", "AWS::Lambda::EventInvokeConfig",
+    "AWS::CloudFront::Distribution", "AWS::CloudFront::ResponseHeadersPolicy", "AWS::Events::Rule",
+    "AWS::Lambda::EventInvokeConfig",
     "AWS::Lambda::EventSourceMapping", "AWS::Lambda::Function", "AWS::S3::Bucket", "AWS::S3::BucketPolicy",
     "AWS::SQS::Queue", "AWS::Scheduler::Schedule",
 })  # fmt: skip
@@ -66,13 +67,16 @@ def interpret(resources: Iterable[Resource], place: Place) -> Wiring:
 
     for stage in of("AWS::ApiGatewayV2::Stage"):
         check_stage(stage)
+    schedules = tuple(read_schedule(r) for r in of("AWS::Scheduler::Schedule"))
+    for rule in of("AWS::Events::Rule"):
+        check_rule(rule, schedules)
     return Wiring(
         region=place.region,
         buckets=tuple(read_bucket(r) for r in of("AWS::S3::Bucket")),
         queues=tuple(read_queue(r) for r in of("AWS::SQS::Queue")),
         functions=read_functions(of("AWS::Lambda::Function"), of("AWS::Lambda::EventInvokeConfig"), place.region),
         mappings=tuple(read_mapping(r) for r in of("AWS::Lambda::EventSourceMapping")),
-        schedules=tuple(read_schedule(r) for r in of("AWS::Scheduler::Schedule")),
+        schedules=schedules,
         routes=tuple(route for r in of("AWS::ApiGatewayV2::Api") for route in read_routes(r)),
         edge=read_edge(
             distributions=of("AWS::CloudFront::Distribution"),

@@ -18,6 +18,7 @@ ACCOUNT_ID: Final = "123456789012"
 CODE_BUCKET: Final = "local-code"
 """Stands for a folder of this machine in a function's Code, since the translation takes only s3:// addresses."""
 
+_STACK_UUID: Final = "5c6d7e80-0000-4000-8000-000000000000"
 _NO_VALUE: Final = object()
 
 
@@ -44,6 +45,7 @@ class Place:
             "AWS::Region": self.region,
             "AWS::Partition": "aws",
             "AWS::StackName": self.stack_name,
+            "AWS::StackId": f"arn:aws:cloudformation:{self.region}:{ACCOUNT_ID}:stack/{self.stack_name}/{_STACK_UUID}",
             "AWS::URLSuffix": "amazonaws.com",
             "AWS::NoValue": _NO_VALUE,
         }

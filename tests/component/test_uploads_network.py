@@ -452,7 +452,7 @@ def test_when_it_ends_nothing_holds_its_output_open(api: System, tmp_path: Path)
 
 
 def test_three_lines_of_curl_do_it(tmp_path: Path) -> None:
-    """The README's recipe: ask for a config of curl, send with it, look."""
+    """The recipe of functions/API.md: ask for a config of curl, send with it, look."""
     version = "images/recipe/one/amd64/default/20261123_10:00"
     content = images.unified_tarball(marker="recipe")
     (tmp_path / "lxd_combined.tar.gz").write_bytes(content)

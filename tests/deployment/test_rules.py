@@ -263,6 +263,11 @@ MUTATIONS: dict[str, dict[str, Mutation]] = {
             "PublishFunction", "Events.Changes.Properties.MaximumBatchingWindowInSeconds", to=0
         ),
     },
+    "defaults_leave_the_api_some_of_a_new_accounts_runs": {
+        "digest takes all": lambda t: t["Parameters"]["DigestConcurrency"].update(Default=8),
+        "publish without bound": remove("PublishFunction", "Events.Changes.Properties.ScalingConfig"),
+        "runs reserved": lambda t: resource(t, "UploadsFunction").update(ReservedConcurrentExecutions=2),
+    },
     "functions_are_as_decided": {
         "shared role": put("DigestFunction", "Role", to={"Fn::GetAtt": ["MaintainRole", "Arn"]}),
         "logs for ever": remove("PublishLogs", "RetentionInDays"),
@@ -344,6 +349,22 @@ MUTATIONS: dict[str, dict[str, Mutation]] = {
         "a dry schedule": put(
             "MaintainFunction", "Events.Prune.Properties.Input", to='{"task": "prune", "dry_run": true}'
         ),
+    },
+    "a_deployment_ends_with_a_sweep": {
+        "nobody lays out the catalog": remove("MaintainFunction", "Events.Deployed"),
+        "after an update nothing": put(
+            "MaintainFunction",
+            "Events.Deployed.Properties.Pattern.detail.status-details.status",
+            to=["CREATE_COMPLETE"],
+        ),
+        "any stack's deployment": remove("MaintainFunction", "Events.Deployed.Properties.Pattern.detail.stack-id"),
+        "only a plan": put(
+            "MaintainFunction", "Events.Deployed.Properties.Input", to='{"task": "reconcile", "dry_run": true}'
+        ),
+    },
+    "functions_run_for_their_own_sources_alone": {
+        "any API": remove("UploadsApiPermission", "SourceArn"),
+        "anybody's Lambda": put("UploadsApiPermission", "Principal", to="*"),
     },
     "alarms_tell_somebody": {
         "alarm without ear": put("ChangesAgeAlarm", "AlarmActions", to=[]),

@@ -166,6 +166,10 @@ def test_swapped_queues_are_swapped_here_too() -> None:
          [{"ErrorCode": 404, "ResponseCode": 200, "ResponsePagePath": "/index.html"}], "ResponseCode"),
         (["Distribution", "Properties", "DistributionConfig", "DefaultCacheBehavior", "CachePolicyId"], "managed",
          "CachePolicyId is managed"),
+        (["MaintainFunction", "Properties", "Events", "Deployed", "Properties", "Pattern", "source"], ["aws.s3"],
+         "only the end of a deployment, not .*aws.s3"),
+        (["MaintainFunction", "Properties", "Events", "Deployed", "Properties", "Input"], '{"task": "all"}',
+         "no schedule does what it does: .*all"),
     ],
 )  # fmt: skip
 def test_what_the_interpreter_does_not_know_is_an_error_that_names_it(path: list[str], value: Any, names: str) -> None:

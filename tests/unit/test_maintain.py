@@ -442,6 +442,25 @@ def test_an_empty_server_gets_an_index_and_a_page() -> None:
     assert again.tasks == []
 
 
+def test_two_first_sweeps_at_once_lay_out_one_server() -> None:
+    """After a first deployment both the deployment's event and the schedule start one."""
+    store = MemoryStore()
+
+    def once(method: str, key: str) -> None:
+        if method == "create":
+            store.on = lambda *_: None
+            lay_out(store, Work())
+            reconciled(store)
+
+    store.on = once
+    lay_out(store, Work())
+    store.on = once
+    _, work = reconciled(store)
+    remember(store, "reconcile", work)
+    assert sorted(store.objects) == ["index.html", "maintain/reconcile.json", "openapi.json", documents.INDEX_KEY]
+    assert store.objects[documents.INDEX_KEY].body == b'{"format":"index:1.0","index":{}}'
+
+
 def test_a_file_in_a_deeper_folder_is_part_of_its_version(system: System) -> None:
     path = f"{PRODUCT}/20261101"
     system.store.put(f"{path}/logs/build.log", b"x")

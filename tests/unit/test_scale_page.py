@@ -12,6 +12,8 @@ from tests.support import PROJECT
 PAGE = (PROJECT / "infra/SCALE.md").read_text()
 SCRIPT = "scripts/upload"
 RUSH = 5_000 / 3600
+GIB = 1 << 30
+LAMBDA_BYTES_S = 600e6 / 8
 
 
 def number_in(file: str, pattern: str) -> int:
@@ -26,12 +28,12 @@ def row_of(what: str) -> list[str]:
     return [cell.strip(" *") for cell in line.strip("|").split("|")]
 
 
-def test_those_who_wait_are_counted_with_the_scripts_and_the_functions_numbers() -> None:
+def test_publishers_that_wait_are_counted_with_the_numbers_of_script_and_functions() -> None:
     asks_s = number_in(SCRIPT, r"longest=(\d+)")
-    _, waiting, requests, runs, _ = row_of("the default of 8, once")
+    _, waiting, requests, runs, _ = row_of("the default of 4, once")
     assert float(waiting) == pytest.approx(RUSH * number_in(SCRIPT, r"patience=(\d+)"), rel=0.02)
     assert (requests, runs) == ("11 + 1.4 /s", "106")  # as tests/unit/test_uploads.py counts them
-    _, _, _, held_runs, _ = row_of("the same, were all held")
+    _, _, _, held_runs, _ = row_of("the same, if all were held")
     assert float(held_runs) == pytest.approx(
         float(waiting) * (asks_s - status.POLL_S) / (asks_s - status.POLL_S + 1), rel=0.02
     )
@@ -44,7 +46,17 @@ def test_the_limits_are_the_templates() -> None:
     rate, burst = (stage["DefaultRouteSettings"][f"Throttling{word}Limit"] for word in ("Rate", "Burst"))
     assert f"lets {rate} requests a second through, {burst} at once" in PAGE
     assert stack.properties("UploadsFunction")["MemorySize"] == 1024
-    assert f"default of {stack.raw['Parameters']['DigestConcurrency']['Default']}" in row_of("the default of 8")[0]
+
+
+def test_the_backlog_is_that_of_the_default_concurrency() -> None:
+    runs = int(stacks.deployed().raw["Parameters"]["DigestConcurrency"]["Default"])
+    read, arriving = runs * LAMBDA_BYTES_S, RUSH * GIB
+    assert row_of("the default of")[0].startswith(f"the default of {runs}, once")
+    assert f"default `DigestConcurrency` of {runs} ({read / 1e6:.0f} MB/s)" in PAGE
+    assert f"take {arriving * 3600 / read / 3600:.0f} hours" in PAGE
+    assert f"With {runs} executions digest reads {read / 1e6:.0f} MB/s of the {arriving / 1e9:.1f} GB/s" in PAGE
+    assert f"a version waits for {(arriving - read) / read:.0f} t" in PAGE
+    assert f"{read / 1e6:.0f} MB/s of uploads: `DigestConcurrency` above {runs}" in PAGE
 
 
 def test_a_stream_is_split_where_its_document_is_no_longer_compressed() -> None:
@@ -52,6 +64,6 @@ def test_a_stream_is_split_where_its_document_is_no_longer_compressed() -> None:
     assert found
     versions = EDGE_COMPRESSES_BYTES / int(found[1].replace(",", ""))
     assert "Split a stream at 8,000 versions" in PAGE
-    readme = (PROJECT / "README.md").read_text()
-    assert "(about 8,000 versions of three files" in readme
+    for page in ("functions/FORMAT.md", "infra/PERFORMANCE.md"):
+        assert "(about 8,000 versions of three files" in (PROJECT / page).read_text()
     assert versions == pytest.approx(8000, rel=0.02)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import json
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
-from imageserver.api import multipart, problems, status, text
+from imageserver.api import multipart, problems, status, text, uploads
 from imageserver.api.openapi import document
 from imageserver.api.permissions import BadRule, Rights, caller_of, role_of
 from imageserver.api.problems import Problem
@@ -78,7 +79,15 @@ CALLERS = [
     ("repo:org/*:ref:refs/heads/main", "repo:org/x:ref:refs/heads/evil:ref:refs/heads/main", False),
     ("repo:org/name:*", "repo:org/name:pull_request", True),
     ("repo:org/name:*", "repo:org/name2:ref:refs/heads/main", False),
-    ("*", "", False),
+    ("repo:org@1/name@22:ref:refs/heads/main", "repo:org@1/name@22:ref:refs/heads/main", True),
+    ("repo:org@1/name@22:ref:refs/heads/main", "repo:org@9/name@22:ref:refs/heads/main", False),
+    ("repo:org@1/*", "repo:org@1/other@33:ref:refs/heads/main", True),
+    ("repo:org@1/*", "repo:org@11/other@33:ref:refs/heads/main", False),
+    ("repo:org/*", "repo:org@1/other@33:ref:refs/heads/main", False),
+    ("project_path:group/*:ref_type:branch:ref:main", "project_path:group/a:ref_type:branch:ref:main", True),
+    ("arn:aws:iam::111122223333:*", CI, True),
+    ("arn:aws:iam::111122223333:*", "", False),
+    ("system:serviceaccount:images:*", "system:serviceaccount:images:builder", True),
 ]
 
 
@@ -92,6 +101,33 @@ def test_nobody_may_anything_by_default() -> None:
 
 
 BAD_RULES = ["", "[]", "nonsense", '{"a": "images/"}', '{"a": [1]}', '{"": ["images/"]}', '{"a": [""]}']
+
+
+ANYBODY = ["*", "r*", "*:me/images", "repo:*", "repo:*/images:*", "repo:octocat*/images", "repo:octocat@*/images@1"]
+ANYBODY += ["repo:octocat*", "project_path:*", "project_path:group*/images:ref_type:branch:ref:main"]
+
+
+@pytest.mark.parametrize("caller", ANYBODY)
+def test_a_caller_that_anybody_could_be_is_refused(caller: str) -> None:
+    """A stranger may register an owner whose name begins like yours."""
+    with pytest.raises(BadRule, match="owner in full"):
+        Rights.parse(json.dumps({caller: ["images/"]}))
+
+
+@pytest.mark.parametrize(
+    "caller",
+    [
+        CI,
+        "arn:aws:sts::111122223333:assumed-role/ci/session-1",
+        "repo:octocat@123456/images@456789:ref:refs/heads/main",
+    ],
+)
+def test_a_refusal_says_how_the_rule_must_name_the_caller(caller: str) -> None:
+    with pytest.raises(Problem, match="may not write") as refusal:
+        uploads.allowed(Rights.parse("{}"), caller, PATH)
+    named = refusal.value.detail.rsplit('"', 2)[1]
+    assert "session" not in named
+    uploads.allowed(Rights.parse(json.dumps({named: ["images/"]})), caller, PATH)
 
 
 @pytest.mark.parametrize("rule", BAD_RULES)

@@ -4,15 +4,20 @@ The rule is a JSON object, caller -> list of path prefixes:
 
     {"arn:aws:iam::111122223333:role/ci": ["images/team-a/"], "repo:org/name:ref:refs/heads/main": ["debian/*"]}
 
-Nobody who is not named may do anything. A prefix ends between two folders, so `images/team` does not
+Callers that are not listed cannot upload anything. A prefix ends between two folders, so `images/team` does not
 cover `images/team-a`; without a stream in front it means `images/`. `*` stands for any characters up to the
 next `/` (in a caller also `:`), and at the very end for all that follows.
+
+A `*` may not stand where an owner is named. Everybody can register `octocat-2` with GitHub and ask for a token with
+any audience, so `repo:octocat*/…` would let strangers in, and `*` alone the whole world.
 """
 
 import json
 import re
 from dataclasses import dataclass
 
+# A "*" before the first separator, or before the "/" that ends the owner in the subject of a GitHub or GitLab job.
+_ANY_OWNER = re.compile(r"[^:/]*\*|(repo|project_path):[^/]*\*")
 _ASSUMED_ROLE = re.compile(r"arn:(?P<partition>[^:]+):sts::(?P<account>\d+):assumed-role/(?P<role>[^/]+)/.+")
 
 
@@ -28,7 +33,7 @@ class Rights:
 
     @classmethod
     def parse(cls, text: str) -> "Rights":
-        """Read the rule; BadRule if it is no JSON object of callers and lists of prefixes."""
+        """Read the rule; BadRule if it is no JSON object of callers and prefixes, or a caller could be anybody."""
         try:
             rule = json.loads(text)
         except ValueError as error:
@@ -38,6 +43,11 @@ class Rights:
         for caller, prefixes in rule.items():
             if not (caller and isinstance(prefixes, list) and all(isinstance(p, str) and p for p in prefixes)):
                 raise BadRule(f"PUBLISHERS gives {caller!r} {prefixes!r}, expected a list of path prefixes")
+            if _ANY_OWNER.match(caller):
+                raise BadRule(
+                    f"PUBLISHERS has the caller {caller!r}, whose * also matches owners that are strangers to you; "
+                    "write the owner in full: repo:octocat/*, repo:octocat@123456/*, arn:aws:iam::111122223333:*"
+                )
         return cls(tuple((_pattern(who, ":/"), tuple(map(_path_pattern, p))) for who, p in rule.items()))
 
     def allow(self, caller: str, path: str) -> bool:

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from typing import Final, TypeVar
 
 from imageserver.api import multipart, problems
-from imageserver.api.permissions import Rights
+from imageserver.api.permissions import Rights, role_of
 from imageserver.api.problems import Problem
 from imageserver.api.schema import BatchAnswer, BatchRequest, FileRequest, Multipart, PartPlan, Present, Signed, Single
 from imageserver.errors import InvalidUpload
@@ -75,7 +75,8 @@ def allowed(rights: Rights, caller: str, path: str) -> None:
         raise Problem(
             problems.FORBIDDEN,
             f"{caller or 'a caller without a name'} may not write to {path}; "
-            "the operator names callers and their path prefixes in the parameter Publishers",
+            "the operator names callers and their path prefixes in the parameter Publishers"
+            + (f', this one as "{role_of(caller) or caller}"' if caller else ""),
         )
 
 

@@ -61,7 +61,7 @@ def _create_index(store: Store, work: Work) -> None:
     if store.read(catalog.INDEX_KEY) is None:
         empty = catalog.encode(catalog.decode_index(None))
         work.do(
-            Task("create", catalog.INDEX_KEY, "it is missing; clients cannot add the server without it"),
+            Task("create", catalog.INDEX_KEY, "it is missing; clients cannot list a server without it"),
             lambda: store.create(catalog.INDEX_KEY, empty),
         )
 

@@ -1,4 +1,4 @@
-"""The functions: their settings, their handlers, and the schedule of maintain."""
+"""The functions: their settings, their handlers, and what starts maintain."""
 
 import ast
 import json
@@ -8,7 +8,7 @@ from typing import Final
 from gates.grants import KEYS
 from gates.policy import Decision, Request, decide
 from gates.rules.registry import differ, rule, stack_arn
-from gates.stack import INFRA, Stack
+from gates.stack import INFRA, PLACE, REGION, Stack
 from local_stack.template import ACCOUNT_ID
 
 FUNCTIONS: Final = ("Digest", "Publish", "Uploads", "Maintain")
@@ -112,3 +112,36 @@ def maintain_runs_on_schedule(stack: Stack) -> Iterator[str]:
         yield from differ("schedule is real", json.loads(target["Input"]).get("dry_run"), False)
         letters = target.get("DeadLetterConfig", {}).get("Arn")
         yield from differ("schedule dead letters", letters, stack_arn("sqs", "MaintainDeadLetters"))
+
+
+@rule
+def a_deployment_ends_with_a_sweep(stack: Stack) -> Iterator[str]:
+    rules = stack.of_type("AWS::Events::Rule")
+    yield from differ("rules of EventBridge", rules.keys(), {"MaintainFunctionDeployed"})
+    for found in rules.values():
+        pattern = found["EventPattern"]
+        kinds = (pattern.get("source"), pattern.get("detail-type"))
+        yield from differ("the event", kinds, (["aws.cloudformation"], ["CloudFormation Stack Status Change"]))
+        detail = pattern.get("detail", {})
+        yield from differ("whose deployment", detail.get("stack-id"), [PLACE.pseudo()["AWS::StackId"]])
+        statuses = set(detail.get("status-details", {}).get("status", []))
+        yield from differ("the ends", statuses, {"CREATE_COMPLETE", "UPDATE_COMPLETE", "UPDATE_ROLLBACK_COMPLETE"})
+        for target in found["Targets"]:
+            yield from differ("it runs", target["Arn"], stack_arn("lambda", "MaintainFunction", "function:"))
+            yield from differ("its task", json.loads(target["Input"]), {"task": "reconcile", "dry_run": False})
+
+
+@rule
+def functions_run_for_their_own_sources_alone(stack: Stack) -> Iterator[str]:
+    sources = {
+        "UploadsFunction": (
+            "apigateway.amazonaws.com",
+            f"arn:aws:execute-api:{REGION}:{ACCOUNT_ID}:images-UploadsApi/*",
+        ),
+        "MaintainFunction": ("events.amazonaws.com", stack_arn("events", "MaintainFunctionDeployed", "rule/")),
+    }
+    found = {
+        p["FunctionName"].removeprefix("images-"): (p["Principal"], p.get("SourceArn"))
+        for p in stack.of_type("AWS::Lambda::Permission").values()
+    }
+    yield from differ("who may invoke functions", found, sources)

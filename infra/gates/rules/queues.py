@@ -1,6 +1,7 @@
 """The way from bucket to function: notifications, queues, and the mappings that feed functions from them."""
 
 from collections.abc import Iterator
+from typing import Final
 
 from gates.policy import listed
 from gates.rules.registry import differ, rule, stack_arn
@@ -66,3 +67,24 @@ def queues_feed_their_functions(stack: Stack) -> Iterator[str]:
             yield f"{name}: MaximumConcurrency must be given, and 2 is the least that AWS takes"
         if int(mapping["BatchSize"]) > 10 and int(mapping.get("MaximumBatchingWindowInSeconds", 0)) < 1:
             yield f"{name}: a batch of more than ten needs a window"
+
+
+NEW_ACCOUNT_RUNS: Final = 10
+"""How many functions a new account may run at once, all together, until AWS raises it on request."""
+RUNS_LEFT: Final = 4
+"""For what has no bound of its own: the upload API, and maintain, which takes one or two."""
+
+
+@rule
+def defaults_leave_the_api_some_of_a_new_accounts_runs(stack: Stack) -> Iterator[str]:
+    defaults = {
+        name: int(body["Default"]) for name, body in stack.raw["Parameters"].items() if name.endswith("Concurrency")
+    }
+    if sum(defaults.values()) > NEW_ACCOUNT_RUNS - RUNS_LEFT:
+        yield f"{defaults} leave less than {RUNS_LEFT} of a new account's {NEW_ACCOUNT_RUNS} runs to the upload API"
+    mappings = stack.of_type("AWS::Lambda::EventSourceMapping").values()
+    bounds = sorted(int(mapping.get("ScalingConfig", {}).get("MaximumConcurrency", 0)) for mapping in mappings)
+    yield from differ("the bounds of the event source mappings", bounds, sorted(defaults.values()))
+    for name, function in stack.of_type("AWS::Lambda::Function").items():
+        if "ReservedConcurrentExecutions" in function:
+            yield f"{name} reserves runs, which fails to deploy in a new account"

@@ -100,5 +100,5 @@ def outputs_say_where_everything_is(stack: Stack) -> Iterator[str]:
     yield from differ(
         "the remote",
         stack.outputs.get("RemoteAdd"),
-        f"lxc remote add images-of-ours {address} --protocol simplestreams",
+        f"lxc remote add mine {address} --protocol simplestreams",
     )

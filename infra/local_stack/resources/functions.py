@@ -1,7 +1,7 @@
-"""Functions, and what starts them: event source mappings and schedules."""
+"""Functions, and what starts them: event source mappings, schedules, and the end of a deployment."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -80,3 +80,20 @@ def read_schedule(resource: Resource) -> Schedule:
                   ["RoleArn", "DeadLetterConfig", "RetryPolicy"])  # fmt: skip
     event = json.loads(target.get("Input", "{}"))
     return Schedule(resource.logical_id, target["Arn"].rsplit(":", 1)[1], p["ScheduleExpression"], event)
+
+
+def check_rule(resource: Resource, schedules: Iterable[Schedule]) -> None:
+    """Raise TemplateError unless the rule does, after a deployment, what one of the schedules does.
+
+    Schedules run once when the local stack has started, so such a rule needs nothing more here.
+    """
+    p = take(resource.logical_id, resource.properties, ["EventPattern", "Targets"], ["Description", "Name", "State"])
+    pattern = p["EventPattern"]
+    kinds = (pattern.get("source"), pattern.get("detail-type"))
+    if kinds != (["aws.cloudformation"], ["CloudFormation Stack Status Change"]):
+        raise TemplateError(f"{resource.logical_id}: the local stack knows only the end of a deployment, not {kinds}")
+    started = [(schedule.function, schedule.event) for schedule in schedules]
+    for rule_target in p["Targets"]:
+        target = take(f"{resource.logical_id}.Targets", rule_target, ["Arn", "Input"], ["Id", "RetryPolicy"])
+        if (target["Arn"].rsplit(":", 1)[1], json.loads(target["Input"])) not in started:
+            raise TemplateError(f"{resource.logical_id}: no schedule does what it does: {target['Input']}")

@@ -71,7 +71,7 @@ def examine(place: Place) -> Iterator[Checked]:
 def _documents(place: Place) -> Findings:
     seen = place.store.read(documents.INDEX_KEY)
     if seen is None:
-        yield f"there is no {documents.INDEX_KEY}: clients cannot add the server", "admin reconcile"
+        yield f"there is no {documents.INDEX_KEY}: clients cannot list the server", "admin reconcile"
         return
     for stream, entry in documents.decode_index(seen.body).index.items():
         document = place.store.read(entry.path)
@@ -170,11 +170,12 @@ def _deployment(place: Place) -> Findings:
         return
     (stack,) = place.session.client("cloudformation").describe_stacks(StackName=place.stack)["Stacks"]
     if "FAILED" in stack["StackStatus"] or "ROLLBACK" in stack["StackStatus"]:
-        yield f"the last deployment ended as {stack['StackStatus']}", "sam deploy again; see README, A bad deployment"
+        remedy = "sam deploy again; see infra/RUNBOOK.md, A bad deployment"
+        yield f"the last deployment ended as {stack['StackStatus']}", remedy
     pages = place.session.client("cloudwatch").get_paginator("describe_alarms")
     for page in pages.paginate(AlarmNamePrefix=f"{place.stack}-", StateValue="ALARM"):
         for alarm in page["MetricAlarms"]:
-            yield f"{alarm['AlarmName']} is in alarm: {alarm['StateReason']}", "see README, An alarm"
+            yield f"{alarm['AlarmName']} is in alarm: {alarm['StateReason']}", "see infra/RUNBOOK.md, An alarm"
 
 
 def _served(place: Place) -> Findings:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 HOUR = timedelta(hours=1)
 DAY = timedelta(days=1)
 NOBLE = "ubuntu:noble:amd64:default"
-# How long the browser may take to show the first of 5,000 products on a busy machine; the README has the figure.
+# How long the browser may take to show the first of 5,000 products on a busy machine. The figure is in infra/page.
 FIRST_ROW_MS = 30_000
 
 

@@ -1,0 +1,209 @@
+"""What a server costs in a month, in US dollars: the arithmetic behind COSTS.md, also for numbers of your own.
+
+    python3 infra/costs.py --versions 200 --kept 600 --served-gb 1000
+
+List prices of us-east-1 in 2026. A month has 730 hours; a GB has 10^9 bytes, which AWS counts as 7 % less.
+"""
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import ceil
+from typing import Final
+
+HOURS: Final = 730
+DAYS: Final = HOURS / 24
+
+# Of one version with three files, from its upload until nothing of it is left, in a product of V versions. LIST costs
+# as much as PUT; DELETE is free. tests/unit/test_costs.py counts the same life.
+PUTS: Final = 13
+LISTS: Final = 22
+GETS: Final = 29
+GETS_FOR_EACH_SIBLING: Final = 4
+PART_BYTES: Final = 6 * 2**20
+"""Each part of a file is one more GET."""
+WAIT_S: Final = 25.0
+"""From the last upload to the listing, while `scripts/upload` waits: an event, the hash, an event, the catalog."""
+POLL_S: Final = 0.5
+LISTS_A_POLL: Final = 1.5
+"""Before the record is there 1, then 2; and 1 GET."""
+VERSION_BYTES: Final = 1235
+"""JSON of one version in the catalog (SCALE.md)."""
+CATALOG_WRITES: Final = 2
+"""Of one version: listed, and taken off the list. At most: a batch of any size is one write."""
+
+HASHED_GB_S: Final = 0.075
+DIGEST_GB: Final = 1769 / 1024
+PUBLISH_GB: Final = 1.0
+PUBLISH_RUNS: Final = 4
+UPLOADS_GB: Final = 1.0
+MAINTAIN_GB: Final = 0.5
+PRODUCT_S: Final = 0.15
+"""What maintain needs for one product of 20 versions: two listings, and its records 16 at a time."""
+
+ALARM_METRICS: Final = 17
+OWN_METRICS: Final = 11
+"""Of our own, and one more for each stream: six without dimension, three reasons of refusals, two tasks of maintain."""
+POLLERS: Final = 10
+"""Lambda polls each of the two queues with five requests at once, which wait for 20 s."""
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A server in a steady state: each month as many versions are deleted as are new."""
+
+    versions: int
+    kept: int
+    served_gb: int
+    products: int
+    streams: int = 1
+    version_gb: float = 0.5
+    files: int = 3
+    noncurrent_days: int = 30
+    grace_hours: int = 24
+
+    @property
+    def siblings(self) -> float:
+        """Versions of one product."""
+        return self.kept / self.products
+
+    @property
+    def gb_a_day(self) -> float:
+        """What is uploaded, and deleted, in a day."""
+        return self.versions / DAYS * self.version_gb
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of the bill; `amount` says of how much."""
+
+    what: str
+    amount: str
+    dollars: float
+
+
+def bill(server: Server) -> list[Row]:
+    """Every line of a month's bill."""
+    return [*_storage(server), *_requests(server), *_lambda(server), *_messages(server), *_delivery(server)]
+
+
+def _storage(server: Server) -> list[Row]:
+    kept = server.kept * server.version_gb
+    deleted = server.gb_a_day * (server.grace_hours / 24 + server.noncurrent_days)
+    document = server.kept / server.streams * VERSION_BYTES / 1e9
+    generations = CATALOG_WRITES * server.versions / DAYS * server.noncurrent_days * document
+    return [
+        Row("S3, listed images", f"{kept:,.0f} GB", kept * 0.023),
+        Row(
+            "S3, deleted images until `GraceHours` and `NoncurrentDays` are over", f"{deleted:,.0f} GB", deleted * 0.023
+        ),
+        Row("S3, earlier generations of the catalog", f"{generations:,.1f} GB", generations * 0.023),
+    ]
+
+
+def _requests(server: Server) -> list[Row]:
+    polls = WAIT_S / POLL_S
+    writes = server.versions * (PUTS + LISTS + polls * LISTS_A_POLL)
+    reads = server.versions * (
+        GETS + GETS_FOR_EACH_SIBLING * server.siblings + ceil(server.version_gb * 1e9 / PART_BYTES) + polls
+    )
+    pages = (server.files + 1) * server.kept / 1000
+    sweep_lists, retain_lists = 2 * server.products + pages + 7, 4 * server.products + pages + 5
+    maintain = (HOURS * sweep_lists + DAYS * retain_lists) * 5e-6 + (HOURS + DAYS) * server.kept * 4e-7
+    each = (writes * 5e-6 + reads * 4e-7) / server.versions
+    return [
+        Row("S3, requests of uploads and deletions", f"{server.versions:,} x ${each:.5f}", each * server.versions),
+        Row("S3, requests of the hourly reconcile and of retention", f"{server.kept:,} records, hourly", maintain),
+    ]
+
+
+def _lambda(server: Server) -> list[Row]:
+    digest = (server.version_gb / HASHED_GB_S + 1) * DIGEST_GB
+    each = digest + PUBLISH_RUNS * PUBLISH_GB + (WAIT_S + 1) * UPLOADS_GB
+    maintain = (HOURS + DAYS) * (1 + server.products * PRODUCT_S) * MAINTAIN_GB
+    return [
+        Row(
+            "Lambda, uploads and deletions",
+            f"{server.versions:,} x {each:.0f} GB-s",
+            server.versions * (each * 0.0000133334 + 12 * 2e-7),
+        ),
+        Row("Lambda, maintain", f"{maintain:,.0f} GB-s", maintain * 0.0000133334),
+    ]
+
+
+def _messages(server: Server) -> list[Row]:
+    requests = POLLERS * HOURS * 3600 / 20 + 30 * server.versions
+    metrics = OWN_METRICS + server.streams
+    return [
+        Row("API Gateway", f"{4 * server.versions:,} requests", 4e-6 * server.versions),
+        Row("SQS, 1 M requests free", f"{requests / 1e6:.1f} M requests", max(0.0, requests - 1e6) * 4e-7),
+        Row("CloudWatch, alarms, 10 free", f"{ALARM_METRICS} metrics", (ALARM_METRICS - 10) * 0.10),
+        Row("CloudWatch, metrics of our own, 10 free", f"{metrics} metrics", (metrics - 10) * 0.30),
+    ]
+
+
+def _delivery(server: Server) -> list[Row]:
+    paid = max(0, server.served_gb - 1000)
+    paths = server.files * server.versions
+    return [
+        Row(
+            "CloudFront, 1 TB free, then $0.085/GB to 10 TB, $0.080 to 50 TB",
+            f"{server.served_gb:,} GB",
+            min(paid, 10_000) * 0.085 + max(0, paid - 10_000) * 0.080,
+        ),
+        Row("CloudFront, invalidations, 1,000 free", f"{paths:,} paths", max(0, paths - 1000) * 0.005),
+    ]
+
+
+def always_on(server: Server, instances: int, instance: float, disk_gb: int) -> list[Row]:
+    """The same from servers that run all the time; `instance` is dollars an hour."""
+    out = max(0, server.served_gb - 100)
+    return [
+        Row("instances, on demand", f"{instances} x ${instance}/h", instances * instance * HOURS),
+        Row("load balancer, $0.0225/h and $0.008 for each GB", "1", 0.0225 * HOURS + 0.008 * server.served_gb),
+        Row("public IPv4 addresses", "3 x $0.005/h", 3 * 0.005 * HOURS),
+        Row("gp3 disk, $0.08/GB", f"{instances} x {disk_gb:,} GB", instances * disk_gb * 0.08),
+        Row(
+            "data out, 100 GB free, then $0.090/GB to 10 TB, $0.085 to 50 TB",
+            f"{server.served_gb:,} GB",
+            min(out, 9_900) * 0.09 + max(0, out - 9_900) * 0.085,
+        ),
+    ]
+
+
+def table(heads: Sequence[str], bills: Sequence[list[Row]]) -> str:
+    """A Markdown table of bills that have the same lines, side by side, with their sums."""
+    lines = [f"| | {' | '.join(f'{head} | $' for head in heads)} |", f"|---|{'--:|--:|' * len(heads)}"]
+    for rows in zip(*bills, strict=True):
+        lines.append(f"| {rows[0].what} | {' | '.join(f'{row.amount} | {row.dollars:,.2f}' for row in rows)} |")
+    sums = " | ".join(f"| **{sum(row.dollars for row in rows):,.2f}**" for rows in bills)
+    return "\n".join([*lines, f"| **together** | {sums} |"])
+
+
+SMALL: Final = Server(versions=50, kept=150, served_gb=200, products=15)
+LARGE: Final = Server(versions=5_000, kept=10_000, served_gb=50_000, products=500, streams=2)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Print what a server costs in a month, in US dollars.")
+    parser.add_argument("--versions", type=int, required=True, help="new versions a month")
+    parser.add_argument("--kept", type=int, required=True, help="versions that are listed at a time")
+    parser.add_argument("--served-gb", type=int, required=True, help="GB that clients download in a month")
+    parser.add_argument("--products", type=int, help="products; without it, one for each 20 versions")
+    parser.add_argument("--version-gb", type=float, default=0.5, help="GB of one version (default: 0.5)")
+    parser.add_argument("--noncurrent-days", type=int, default=30, help="the parameter NoncurrentDays (default: 30)")
+    given = parser.parse_args()
+    server = Server(
+        given.versions,
+        given.kept,
+        given.served_gb,
+        given.products or ceil(given.kept / 20),
+        streams=ceil(given.kept / 8000),
+        version_gb=given.version_gb,
+        noncurrent_days=given.noncurrent_days,
+    )
+    print(table(["a month"], [bill(server)]))
+
+
+if __name__ == "__main__":
+    main()

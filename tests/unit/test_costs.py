@@ -1,0 +1,148 @@
+"""The bill counts what the code does and what the template says. That its tables are up to date: test_generated.py."""
+
+import subprocess
+import sys
+from collections import Counter
+from datetime import timedelta
+from math import ceil
+from pathlib import Path
+
+import pytest
+
+import costs
+from cli.bench.folding import EDGE_COMPRESSES_BYTES
+from gates import stack as stacks
+from gates.rules.alarms import METRICS, metrics_of
+from imageserver.api import status
+from imageserver.format.keys import parse_product, parse_version
+from imageserver.operations.prune import Rules, prune
+from imageserver.operations.reconcile import reconcile
+from imageserver.operations.runs import Work
+from imageserver.operations.withdraw import withdraw
+from imageserver.storage.document_cache import Catalogs
+from imageserver.storage.ranged_reader import LARGE
+from imageserver.versions.retention import Rule
+from tests.support import images
+from tests.support.memory_store import System
+
+PROJECT = Path(__file__).resolve().parents[2]
+PRODUCTS = [f"images/os{number}/r/amd64/default" for number in range(3)]
+PRODUCT, VERSIONS = PRODUCTS[1], 20
+FILES = 3
+WRITES, LISTS, READS = ("create", "replace"), ("list",), ("read", "open")
+"""Each open is a HEAD, which costs as much as a GET; the parts of the body are counted by size."""
+
+
+def upload(system: System, path: str) -> None:
+    system.upload(path, {**images.split_image(seed=path), "disk.qcow2": images.qcow2(path)})
+
+
+@pytest.fixture
+def system() -> System:
+    """A server with one version fewer in the middle product; nothing of its making is counted."""
+    system = System()
+    for product in PRODUCTS:
+        for day in range(1, VERSIONS + (product != PRODUCT)):
+            upload(system, f"{product}/202610{day:02d}_10:00")
+    system.catch_up()
+    system.store.log.clear()
+    return system
+
+
+def counted(system: System) -> tuple[int, int, int]:
+    """Writes, listings and reads since the last time."""
+    calls = Counter(method for method, _ in system.store.log)
+    system.store.log.clear()
+    return tuple(sum(calls[method] for method in methods) for methods in (WRITES, LISTS, READS))  # type: ignore[return-value]
+
+
+def tidy(system: System) -> list[str]:
+    work = Work()
+    prune(system.store, Rules(Rule(), 24, 7), system.store.clock + timedelta(days=2), lambda _: None, work)
+    return [task.what for task in work.tasks]
+
+
+def test_a_version_costs_as_many_requests_as_are_billed(system: System) -> None:
+    path, product = f"{PRODUCT}/20261101_10:00", parse_product(PRODUCT)
+    status.look(system.store, Catalogs(system.store), parse_version(path))  # before its URLs are signed
+    upload(system, path)
+    for _ in range(FILES):
+        system.ingest(path)
+    system.publish(product)
+    withdraw(system.store, parse_version(path), system.store.clock, 24, lambda _: None)
+    system.publish(product)
+    before = counted(system)
+    assert tidy(system) == ["delete"]
+    deletion = counted(system)
+    assert tidy(system) == []
+    regular = counted(system)
+    for _ in range(FILES):
+        system.ingest(path)
+    system.publish(product)  # its record was made final
+    system.publish(product)  # and deleted
+    after = counted(system)
+    found = [a + b - c + d for a, b, c, d in zip(before, deletion, regular, after, strict=True)]
+    siblings = costs.GETS_FOR_EACH_SIBLING * VERSIONS
+    billed = (costs.PUTS - FILES, costs.LISTS, costs.GETS + siblings)  # the publisher's own PUTs are not in the log
+    assert found == pytest.approx(billed, abs=FILES)
+
+
+def test_a_look_of_somebody_who_waits_is_billed(system: System) -> None:
+    path = f"{PRODUCT}/20261101_10:00"
+    upload(system, path)
+    catalogs, version = Catalogs(system.store), parse_version(path)
+    status.look(system.store, catalogs, version)
+    first = counted(system)
+    system.ingest(path)
+    status.look(system.store, catalogs, version)
+    counted(system)
+    status.look(system.store, catalogs, version)
+    last = counted(system)
+    assert (first, last) == ((0, 1, 1), (0, 2, 1))
+    assert (first[1] + last[1]) / 2 == costs.LISTS_A_POLL
+    assert costs.POLL_S == status.POLL_S
+
+
+def test_a_run_of_maintain_costs_as_many_requests_as_are_billed(system: System) -> None:
+    kept = len(PRODUCTS) * VERSIONS - 1
+    reconcile(system.store, lambda _: None, ("incus", "lxd"), Work())
+    assert counted(system) == (0, 2 * len(PRODUCTS) + 7, kept + 4)
+    assert tidy(system) == []
+    assert counted(system) == (0, 4 * len(PRODUCTS) + 5, kept + 3)
+
+
+def test_the_templates_numbers_are_those_of_the_bill() -> None:
+    stack = stacks.deployed()
+    default = {name: body["Default"] for name, body in stack.raw["Parameters"].items()}
+    assert int(default["NoncurrentDays"]) == costs.SMALL.noncurrent_days
+    assert int(default["GraceHours"]) == costs.SMALL.grace_hours
+    memory = {name: int(stack.properties(f"{name}Function")["MemorySize"]) / 1024 for name in ("Digest", "Publish")}
+    assert memory == {"Digest": costs.DIGEST_GB, "Publish": costs.PUBLISH_GB}
+    assert int(stack.properties("UploadsFunction")["MemorySize"]) / 1024 == costs.UPLOADS_GB
+    assert int(stack.properties("MaintainFunction")["MemorySize"]) / 1024 == costs.MAINTAIN_GB
+    assert LARGE.part_bytes == costs.PART_BYTES
+    alarms = stack.of_type("AWS::CloudWatch::Alarm").values()
+    at_the_edge = int("EdgeErrorsAlarmCommand" in stack.outputs)  # in us-east-1 an alarm of its own
+    assert sum(len(list(metrics_of(alarm))) for alarm in alarms) + at_the_edge == costs.ALARM_METRICS
+    without_dimension = METRICS - {"Refusals", "MaintainTasks", "CatalogBytes"}
+    assert len(without_dimension) + 3 + 2 == costs.OWN_METRICS
+
+
+def test_a_large_server_splits_its_stream_where_the_edge_stops_compressing() -> None:
+    assert ceil(costs.LARGE.kept * costs.VERSION_BYTES / EDGE_COMPRESSES_BYTES) == costs.LARGE.streams
+
+
+def test_deleted_images_are_billed_until_their_days_are_over() -> None:
+    server = costs.Server(versions=3650 // 12, kept=100, served_gb=0, products=1, version_gb=1.0)
+    (deleted,) = [row for row in costs.bill(server) if "deleted images" in row.what]
+    a_day = server.versions / (365 / 12)
+    assert deleted.dollars == pytest.approx(a_day * 31 * 0.023, rel=0.01)
+
+
+def test_it_counts_for_numbers_of_ones_own() -> None:
+    arguments = ["--versions", "5000", "--kept", "10000", "--served-gb", "50000"]
+    done = subprocess.run(
+        [sys.executable, PROJECT / "infra/costs.py", *arguments], capture_output=True, text=True, check=True
+    )
+    together = sum(row.dollars for row in costs.bill(costs.LARGE))
+    assert done.stdout.endswith(f"| **together** | | **{together:,.2f}** |\n")

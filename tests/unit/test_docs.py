@@ -1,0 +1,155 @@
+"""The documentation is true: what it names exists, and what an operator or a publisher must know is in it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import get_args
+
+import click
+import pytest
+
+from cli import presign
+from cli.admin.__main__ import main as admin
+from gates import stack as stacks
+from imageserver.api import problems
+from imageserver.versions.records import Fault
+
+PROJECT = Path(__file__).resolve().parents[2]
+FOLDERS = ("functions", "infra", "scripts", "tests", ".github", ".changes")
+PAGES = {
+    str(page.relative_to(PROJECT)): page.read_text()
+    for page in (*PROJECT.glob("*.md"), *(page for folder in FOLDERS for page in (PROJECT / folder).rglob("*.md")))
+}
+"""Path in the project → text."""
+README_BYTES = 10_000
+
+
+def section(page: str, title: str) -> str:
+    """What stands below a heading of a page, up to the next of its level."""
+    level = re.match("#+", title)
+    assert level
+    found = re.search(rf"^{re.escape(title)}\n(.*?)(?=^{level[0]} |\Z)", PAGES[page], re.MULTILINE | re.DOTALL)
+    assert found, f"{page} has no heading {title!r}"
+    return found[1]
+
+
+def named(text: str) -> set[str]:
+    """Everything between backticks."""
+    return set(re.findall(r"`([^`\n]+)`", text))
+
+
+def prose(text: str) -> str:
+    """A page without its blocks of code."""
+    return re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
+
+
+def anchors(text: str) -> set[str]:
+    """The anchors of a page's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.*)$", prose(text), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_the_readme_is_short_enough_to_be_read() -> None:
+    assert len(PAGES["README.md"].encode()) <= README_BYTES
+
+
+def test_the_readme_names_every_folder_and_leads_to_every_page() -> None:
+    readme = PAGES["README.md"]
+    folders = {f"{path.name}/" for path in PROJECT.iterdir() if path.is_dir() and not path.name.startswith(".")}
+    assert folders <= named(readme)
+    pages = {page for page in PAGES if not page.startswith((".", "functions/decisions/")) and page != "README.md"}
+    assert {page for page in pages if f"]({page})" not in readme} <= {"CHANGELOG.md"}
+
+
+def test_the_runbook_answers_every_alarm() -> None:
+    alarms = {name.removesuffix("Alarm") for name in stacks.deployed().of_type("AWS::CloudWatch::Alarm")}
+    assert alarms - named(section("infra/RUNBOOK.md", "## An alarm")) == set()
+
+
+def test_every_parameter_is_described_with_its_default() -> None:
+    parameters = stacks.deployed().raw["Parameters"]
+    table = section("infra/README.md", "## Parameters")
+    assert set(parameters) - named(table) == set()
+    rows = {name: row for row in table.splitlines() for name in named(row.partition("|")[2].partition("|")[0])}
+    for name, body in parameters.items():
+        default = str(body["Default"])
+        if default.isdecimal() and int(default) and name != "MaxUploadBytes":
+            assert re.search(rf"\b{default}\b", rows[name].split("|")[2]), f"{name}: {default} is not in {rows[name]}"
+
+
+def test_every_problem_of_the_api_is_explained() -> None:
+    explained = named(section("functions/API.md", "## What each refusal means"))
+    assert {kind.name for kind in problems.KINDS} - {"broken"} <= explained
+
+
+def test_the_scripts_that_upload_share_one_table_of_exit_codes() -> None:
+    table = dict(re.findall(r"^\| (\d) \| (.*?) \|", section("scripts/README.md", "## Publish an image"), re.MULTILINE))
+    script = (PROJECT / "scripts/upload").read_text()
+    told = re.search(r"^Exit codes: (.*?)^EOF", script, re.MULTILINE | re.DOTALL)
+    assert told
+    assert set(re.findall(r"\b(\d) ", told[1])) - {"0"} == set(re.findall(r"(?:fail|exit) (\d)\b", script)) - {"0"}
+    assert (
+        set(re.findall(r"\b(\d) ", presign.main.epilog or "")) <= set(table) == {"0", *re.findall(r"\b(\d) ", told[1])}
+    )
+    assert "no local stack" in table[str(presign.NO_STACK)]
+    assert "credentials" in table[str(presign.NO_CREDENTIALS)]
+
+
+def test_every_word_for_a_fault_is_explained() -> None:
+    assert set(filter(None, get_args(Fault))) <= named(section("infra/README.md", "## Logs and metrics"))
+
+
+WRITTEN = sorted(
+    {line for text in PAGES.values() for line in named(prose(text)) if re.match(r"(\S*scripts/)?admin [a-z-]", line)}
+    | {
+        line.partition("#")[0].strip()
+        for text in PAGES.values()
+        for line in re.findall(r"^(\S*scripts/admin [a-z-].*)$", text, re.MULTILINE)
+    }
+)
+
+
+@pytest.mark.parametrize("line", WRITTEN)
+def test_commands_are_as_they_are_written(line: str) -> None:
+    """Each `admin …` names commands and options that exist."""
+    words = [word for word in re.sub(r'"[^"]*"', "X", line).split()[1:] if word != "…"]
+    command: click.Command = admin
+    options: set[str] = set()
+    while words:
+        word = words.pop(0)
+        options |= {name for parameter in command.params for name in parameter.opts}
+        if word in ("--stack", "--bucket"):
+            words.pop(0)
+        elif isinstance(command, click.Group) and not word.startswith("-"):
+            command = command.commands[word]
+        elif word.startswith("--"):
+            assert word in {name for parameter in command.params for name in parameter.opts} | options, line
+
+
+LINKS = sorted(
+    {
+        (page, first or second)
+        for page, text in PAGES.items()
+        for first, second in re.findall(r"\]\((?!http)([^)]+)\)|srcset=\"([^\"]+)\"", prose(text))
+    }
+)
+
+
+@pytest.mark.parametrize(("page", "link"), LINKS)
+def test_links_lead_somewhere(page: str, link: str) -> None:
+    path, _, anchor = link.partition("#")
+    target = (PROJECT / page).parent / path if path else PROJECT / page
+    assert target.exists()
+    if anchor:
+        assert anchor in anchors(target.read_text()), f"{page}: {path} has no heading for #{anchor}"
+
+
+def test_one_name_for_the_server_in_every_example() -> None:
+    """Users add it as `mine`, at images.example.org; operators deploy the stack that samconfig.example.toml names."""
+    whole = "\n".join(PAGES.values())
+    assert set(re.findall(r"(?:lxc|incus) remote (?:add|set-url) (\S+)", whole)) == {"mine"}
+    assert set(re.findall(r"(?:lxc|incus) launch (\w+):", whole)) <= {"mine", "REMOTE"}
+    operated = "\n".join(PAGES[page] for page in PAGES if page.startswith(("infra/", "README")))
+    assert set(re.findall(r"--stack(?:-name)? (\w+)", operated)) <= {"simplestreams", "NAME"}
+    assert 'stack_name = "simplestreams"' in (PROJECT / "infra/samconfig.example.toml").read_text()
