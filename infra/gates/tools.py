@@ -2,7 +2,8 @@
 
 Each tool has a lock of its own in locks/, with hashes, and gets an environment under .cache/gates when it is first
 wanted. To renew one: `echo NAME | uv pip compile --no-header --universal --python-version 3.11 --generate-hashes
--o FILE -`.
+-o FILE -`. ministack.txt is for python3.13, which runs the functions in the emulator; its input also names
+aws-sam-translator, with which the emulator expands the template.
 """
 
 import fcntl

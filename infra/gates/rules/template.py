@@ -32,7 +32,7 @@ def parameters_explain_and_bound_themselves(stack: Stack) -> Iterator[str]:
         if "Default" not in body or not body.get("Description"):
             yield f"parameter {name} needs a default and a description"
         bounds = {"AllowedPattern", "AllowedValues", "MinValue", "MaxValue"}
-        if body["Type"] != "CommaDelimitedList" and not bounds & body.keys():
+        if not bounds & body.keys():
             yield f"parameter {name} takes anything"
 
 

@@ -1,0 +1,221 @@
+"""The one table of what ministack does not do as AWS does, and how the tests get past it.
+
+The template in infra/ stays as AWS takes it: an adaptation changes the emulator's copy of it, or what the emulator
+answers. `test_adaptations.py` asks an emulator without any of them whether each difference is still there, and fails
+once it is not. Only the standard library is imported here, because the emulator's process reads this table too.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+Template = dict[str, Any]
+MINISTACK: Final = "1.5.33"
+"""The version that each difference was last seen in; infra/gates/locks/ministack.txt pins it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Adaptation:
+    """One difference. `template` changes a document, `clone` files of a folder, `answers` the running emulator."""
+
+    name: str
+    difference: str
+    reason: str
+    version: str = MINISTACK
+    template: Callable[[Template], None] | None = None
+    clone: Callable[[Path], None] | None = None
+    answers: Callable[[], None] | None = None
+
+
+def leave_out_metric_math(template: Template) -> None:
+    """Remove the alarms over several metrics."""
+    resources = template["Resources"]
+    for name in [n for n, r in resources.items() if r["Type"] == "AWS::CloudWatch::Alarm"]:
+        if "Metrics" in resources[name]["Properties"]:
+            del resources[name]
+
+
+def write_concurrency_as_numbers(template: Template) -> None:
+    """Put a parameter's default in place of each `MaximumConcurrency: !Ref …`."""
+    for resource in template["Resources"].values():
+        for event in resource.get("Properties", {}).get("Events", {}).values():
+            scaling = event["Properties"].get("ScalingConfig", {})
+            if "Ref" in scaling.get("MaximumConcurrency", ()):
+                parameter = template["Parameters"][scaling["MaximumConcurrency"]["Ref"]]
+                scaling["MaximumConcurrency"] = int(parameter["Default"])
+
+
+def make_routes_of_the_body(template: Template) -> None:
+    """Add what API Gateway makes of an HttpApi's OpenAPI body: integration, authorizer, a route for each path."""
+    resources = template["Resources"]
+    body = resources["UploadsApi"]["Properties"]["DefinitionBody"]
+    api = {"Ref": "UploadsApi"}
+    resources["EmulatedIntegration"] = {
+        "Type": "AWS::ApiGatewayV2::Integration",
+        "Properties": {
+            "ApiId": api,
+            "IntegrationType": "AWS_PROXY",
+            "IntegrationUri": {"Fn::GetAtt": ["UploadsFunction", "Arn"]},
+            "PayloadFormatVersion": "2.0",
+        },
+    }
+    jwt = body["components"]["securitySchemes"]["Jwt"]["Fn::If"][1]["x-amazon-apigateway-authorizer"]
+    resources["EmulatedAuthorizer"] = {
+        "Type": "AWS::ApiGatewayV2::Authorizer",
+        "Condition": "UsesJwt",
+        "Properties": {
+            "ApiId": api,
+            "Name": "jwt",
+            "AuthorizerType": "JWT",
+            "IdentitySource": [jwt["identitySource"]],
+            "JwtConfiguration": {
+                "Issuer": jwt["jwtConfiguration"]["issuer"],
+                "Audience": jwt["jwtConfiguration"]["audience"],
+            },
+        },
+    }
+    routes = [(path, method, route) for path, methods in body["paths"].items() for method, route in methods.items()]
+    for number, (path, method, route) in enumerate(routes):
+        properties = {
+            "ApiId": api,
+            "RouteKey": f"{method.upper()} {path}",
+            "Target": {"Fn::Sub": "integrations/${EmulatedIntegration}"},
+        }
+        resources[f"EmulatedRoute{number}"] = {
+            "Type": "AWS::ApiGatewayV2::Route",
+            "Properties": properties | _authorization(route.get("security", [])),
+        }
+
+
+def _authorization(security: list[Any]) -> dict[str, Any]:
+    """A route's authorization from the `security` of its operation: open, or what the template's condition chooses."""
+    if not security:
+        return {"AuthorizationType": "NONE"}
+    ((condition, then, otherwise),) = (scheme["Fn::If"] for scheme in security)
+    kinds = {"Jwt": "JWT", "Iam": "AWS_IAM"}
+    return {
+        "AuthorizationType": {"Fn::If": [condition, kinds[next(iter(then))], kinds[next(iter(otherwise))]]},
+        "AuthorizerId": {"Fn::If": [condition, {"Ref": "EmulatedAuthorizer"}, {"Ref": "AWS::NoValue"}]},
+    }
+
+
+def build_for_this_machine(clone: Path) -> None:
+    """Have functions/Makefile take the wheels of the interpreter at hand instead of Lambda's on arm64."""
+    makefile = clone / "functions" / "Makefile"
+    recipe = '$(PYTHON) -m gates.bundle $* "$(ARTIFACTS_DIR)"'
+    here = (
+        '$(PYTHON) -c "import sys; from pathlib import Path; from gates.bundle import bundle; '
+        'bundle(sys.argv[1].lower(), Path(sys.argv[2]), for_this_machine=True)" $* "$(ARTIFACTS_DIR)"'
+    )
+    text = makefile.read_text()
+    if recipe not in text:
+        raise LookupError(f"{makefile} has no recipe {recipe!r}; write the adaptation anew")
+    makefile.write_text(text.replace(recipe, here))
+
+
+def answer_policy_status() -> None:
+    """Answer GetBucketPolicyStatus, by the emulator's own notion of a public policy."""
+    from ministack.services import s3
+
+    usual = s3.handle_request
+
+    async def handle(method: str, path: str, headers: Any, body: Any, query: dict[str, Any], *rest: Any) -> Any:
+        bucket = path.strip("/")
+        if method != "GET" or "policyStatus" not in query or "/" in bucket:
+            return await usual(method, path, headers, body, query, *rest)
+        status, fields, policy = await usual(method, path, headers, body, {"policy": [""]}, *rest)
+        if status != 200:
+            return status, fields, policy
+        public = str(s3._policy_is_public(policy)).lower()
+        answer = f'<?xml version="1.0" encoding="UTF-8"?><PolicyStatus><IsPublic>{public}</IsPublic></PolicyStatus>'
+        return status, {"Content-Type": "application/xml"}, answer.encode()
+
+    s3.handle_request = handle
+
+
+def answer_404_at_the_edge() -> None:
+    """Answer 404 for a key that is missing, when the bucket's policy lets the distribution list the bucket."""
+    from ministack.core import iam_evaluator
+    from ministack.services import s3
+
+    usual = s3.serve_cloudfront_origin_fetch
+
+    def fetch(
+        bucket: str, key: str, method: str, headers: Any, source_arn: str = "", oai_id: str = ""
+    ) -> tuple[int, Any, Any]:
+        answer: tuple[int, Any, Any] = usual(bucket, key, method, headers, source_arn, oai_id)
+        if answer[0] != 403 or key in s3._buckets[bucket]["objects"]:
+            return answer
+        owner = s3._bucket_owner_account(bucket)
+        readable = s3._cloudfront_origin_allows(owner, bucket, key, source_arn, oai_id)
+        if not (readable and _may_list(bucket, owner, source_arn)):
+            return answer
+        missing: tuple[int, Any, Any] = s3._error("NoSuchKey", "The specified key does not exist.", 404, f"/{key}")
+        return missing
+
+    def _may_list(bucket: str, owner: str, source_arn: str) -> bool:
+        context = iam_evaluator.EvalContext(
+            principal_arn="*",
+            principal_type="Service",
+            principal_account="",
+            action="s3:ListBucket",
+            resource_arn=f"arn:aws:s3:::{bucket}",
+            region="",
+            service_context={"aws:sourcearn": source_arn},
+        )
+        policy = s3._bucket_policies.get_scoped(owner, None, bucket)
+        service = "cloudfront.amazonaws.com"
+        decided = iam_evaluator.evaluate_resource_policy(policy, context, service=service)
+        return bool(decided.decision == "Allow")
+
+    s3.serve_cloudfront_origin_fetch = fetch
+
+
+ADAPTATIONS: Final[tuple[Adaptation, ...]] = (
+    Adaptation(
+        name="metric math",
+        difference="An alarm over several metrics is refused: Properties.Metrics (metric math) is not supported.",
+        reason="The deployment would end at ThrottlesAlarm. The copy goes without that alarm.",
+        template=leave_out_metric_math,
+    ),
+    Adaptation(
+        name="MaximumConcurrency",
+        difference="A number that comes from a parameter stays text, and the poller of the queue stops comparing it.",
+        reason="No function would ever run. The copy has the parameters' defaults as numbers.",
+        template=write_concurrency_as_numbers,
+    ),
+    Adaptation(
+        name="routes of an HttpApi",
+        difference="The OpenAPI Body of an AWS::ApiGatewayV2::Api makes no routes.",
+        reason="The upload API would answer 404 to everything. The copy has routes, derived from that body.",
+        template=make_routes_of_the_body,
+    ),
+    *(
+        ()
+        if platform.machine() in ("aarch64", "arm64")
+        else (
+            Adaptation(
+                name="architecture",
+                difference="Functions run on this machine's processor, whatever Architectures says.",
+                reason="Native modules for arm64 do not load here. The copy's Makefile takes this machine's wheels.",
+                clone=build_for_this_machine,
+            ),
+        )
+    ),
+    Adaptation(
+        name="GetBucketPolicyStatus",
+        difference="It is answered with an empty PolicyStatus.",
+        reason="`admin doctor` asks whether the bucket's policy is public.",
+        answers=answer_policy_status,
+    ),
+    Adaptation(
+        name="missing key at the edge",
+        difference="CloudFront answers 403 for a missing key, also where the bucket lets it list.",
+        reason="A missing document must be 404 (Incus drops its cache on that), and `admin doctor` checks it.",
+        answers=answer_404_at_the_edge,
+    ),
+)

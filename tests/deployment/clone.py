@@ -1,0 +1,104 @@
+"""A copy of the clone to deploy from, with the emulator's copy of the template in it, and commands typed there."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from deployment.adaptations import ADAPTATIONS, Adaptation, Template
+from deployment.emulator import Emulator
+from deployment.walk import Terminal
+from samtranslator.yaml_helper import yaml_parse
+
+PROJECT: Final = Path(__file__).resolve().parents[2]
+_TABLE: Final = "[default.deploy.parameters.parameter_overrides]"
+_DERIVED: Final = shutil.ignore_patterns(
+    ".git", ".*_cache", ".aws-sam", ".cache", ".hypothesis", ".local", ".venv", "__pycache__"
+)
+YES: Final = "y\n" * 50
+"""What a person answers to whatever `sam` asks."""
+
+
+@dataclass(frozen=True)
+class Clone:
+    """A folder with everything that the clone has, in which commands run against the emulator."""
+
+    folder: Path
+    emulator: Emulator
+
+    @property
+    def infra(self) -> Path:
+        return self.folder / "infra"
+
+    def run(
+        self, command: str, *, code: int | None = 0, environment: Mapping[str, str] | None = None, timeout: float = 300
+    ) -> str:
+        """Run a command as it is typed, in infra/, saying yes to every question; its output.
+
+        An AssertionError shows it whole when it ends with another `code`; None takes any.
+        """
+        done = subprocess.run(
+            ["bash", "-euo", "pipefail", "-c", command],
+            cwd=self.infra,
+            env={**self.emulator.environment(), **(environment or {})},
+            input=YES,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+            timeout=timeout,
+        )
+        if code is not None and done.returncode != code:
+            log = self.emulator.log[-6000:]
+            raise AssertionError(
+                f"{command}\nexit {done.returncode}, expected {code}\n{done.stdout}\n── emulator\n{log}"
+            )
+        return done.stdout
+
+    def terminal(self) -> Terminal:
+        """The shell of a person who stands in infra/ and says yes to every question."""
+        state = self.folder.with_name(f"{self.folder.name}.terminal")
+        state.mkdir()
+        return Terminal(self.infra, self.emulator.environment(), state, YES)
+
+    def set(self, **parameters: str) -> None:
+        """Set parameters of the template in samconfig.toml, the one place for their values."""
+        config = self.infra / "samconfig.toml"
+        if not config.exists():
+            shutil.copyfile(self.infra / "samconfig.example.toml", config)
+        lines = config.read_text().splitlines()
+        if _TABLE not in lines:
+            lines += ["", _TABLE]
+        kept = [line for line in lines if line.partition(" = ")[0] not in parameters]
+        config.write_text("\n".join([*kept, *(f"{name} = {_toml(value)}" for name, value in parameters.items()), ""]))
+
+
+def _toml(text: str) -> str:
+    """A literal string, in which nothing is escaped."""
+    if "'" in text or "\n" in text:
+        raise ValueError(f"{text!r} has a quote or a line break")
+    return f"'{text}'"
+
+
+def load_template() -> Template:
+    """The template as it is in the clone, with the long forms of its functions."""
+    template: Template = yaml_parse((PROJECT / "infra" / "template.yaml").read_text())
+    return template
+
+
+def copied(folder: Path, emulator: Emulator, adaptations: Iterable[Adaptation] = ADAPTATIONS) -> Clone:
+    """Copy the clone into `folder`, which must not exist, and adapt the copy to the emulator."""
+    shutil.copytree(PROJECT, folder, ignore=_DERIVED, symlinks=True)
+    template = load_template()
+    for adaptation in adaptations:
+        if adaptation.template:
+            adaptation.template(template)
+        if adaptation.clone:
+            adaptation.clone(folder)
+    (folder / "infra" / "template.yaml").write_text(json.dumps(template, indent=1))  # JSON is YAML
+    return Clone(folder, emulator)

@@ -1,0 +1,78 @@
+"""One emulator and one deployment of the real template for all of this group; most tests have products of their own."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+from deployment import emulator
+from deployment.clone import Clone, copied
+from deployment.emulator import ACCOUNT, Emulator
+from deployment.server import Server, publisher
+
+from gates import tools
+from tests.support.processes import REQUIRE_EXTRAS, need, short_folder
+
+GROUP = "deployment"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep the group on one worker, since there is one emulator; give each test time for a deployment."""
+    for item in items:
+        if GROUP in item.path.parts:
+            item.add_marker(pytest.mark.xdist_group(GROUP))
+            if item.get_closest_marker("timeout") is None:
+                item.add_marker(pytest.mark.timeout(900))
+
+
+@pytest.fixture(scope="session")
+def tooling() -> None:
+    """Skip the tests, loudly, where the packages or python3.13 cannot be had; fail them under REQUIRE_EXTRAS=1."""
+    need("curl", "bash")
+    try:
+        python = tools.python313()
+        tools.environment("ministack", python)
+        tools.environment("sam")
+    except tools.ToolMissing as missing:
+        reason = f"NOT TESTED, the deployment: {missing}"
+        if os.environ.get(REQUIRE_EXTRAS) == "1":
+            pytest.fail(reason, pytrace=False)
+        pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def aws(tooling: None) -> Iterator[Emulator]:
+    """An emulated account in which nothing is deployed yet, with the adaptations of the answers."""
+    with short_folder() as folder, emulator.running(folder) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def built(aws: Emulator) -> Clone:
+    """A copy of the clone after `sam build`."""
+    clone = copied(aws.folder / "clone", aws)
+    clone.run("sam build")
+    return clone
+
+
+@pytest.fixture(scope="session")
+def first_deployment(built: Clone) -> str:
+    """What `sam deploy` printed the first time, when no value was chosen at all."""
+    return built.run("sam deploy")
+
+
+@pytest.fixture(scope="session")
+def ci(aws: Emulator) -> tuple[str, str]:
+    """Access key and secret of the IAM user `ci`, who publishes."""
+    return publisher(aws, "ci")
+
+
+@pytest.fixture(scope="session")
+def server(built: Clone, first_deployment: str, ci: tuple[str, str]) -> Server:
+    """The stack after its second deployment, which named a publisher and allowed deletes."""
+    deployed = Server(built, "simplestreams")
+    deployed.invoke("MaintainFunction", {"task": "reconcile", "dry_run": False})
+    built.set(Publishers=f'{{"arn:aws:iam::{ACCOUNT}:user/ci": ["images*"]}}', AllowDeletes="true")
+    built.run("sam deploy")
+    return Server(built, "simplestreams")

@@ -1,0 +1,251 @@
+"""Each adaptation is still needed: an emulator without any of them is asked for what it is said to lack."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from deployment import emulator
+from deployment.adaptations import ADAPTATIONS, MINISTACK, Template
+from deployment.clone import PROJECT, load_template
+from deployment.emulator import ACCOUNT, Emulator
+
+from environment import IMPORT_FOLDERS
+from gates import tools
+from tests.support.processes import short_folder, wait_for
+
+BUCKET = "probe"
+
+
+@pytest.fixture(scope="module")
+def bare(tooling: None) -> Iterator[Emulator]:
+    """The emulator as it is, with a bucket that only a distribution may list."""
+    with short_folder() as folder, emulator.running(folder, as_it_is=True) as running:
+        s3 = running.client("s3")
+        s3.create_bucket(Bucket=BUCKET, CreateBucketConfiguration={"LocationConstraint": "eu-central-1"})
+        yield running
+
+
+def created(aws: Emulator, name: str, resources: Template, **other: Any) -> dict[str, Any]:
+    """Create a stack of these resources and wait for its end; what CloudFormation says of it, events included."""
+    cloudformation = aws.client("cloudformation")
+    cloudformation.create_stack(
+        StackName=name, TemplateBody=json.dumps({"Resources": resources, **other}), Capabilities=["CAPABILITY_IAM"]
+    )
+
+    def ended() -> dict[str, Any] | None:
+        (found,) = cloudformation.describe_stacks(StackName=name)["Stacks"]
+        return found if found["StackStatus"] in ("CREATE_COMPLETE", "ROLLBACK_COMPLETE", "ROLLBACK_FAILED") else None
+
+    found = wait_for(ended, f"the end of {name}")
+    events = cloudformation.describe_stack_events(StackName=name)["StackEvents"]
+    return found | {"reasons": " ".join(str(event.get("ResourceStatusReason")) for event in events)}
+
+
+def refuses_metric_math(aws: Emulator) -> bool:
+    plain = {"Period": 300, "Stat": "Sum", "Metric": {"Namespace": "AWS/Lambda", "MetricName": "Throttles"}}
+    properties = {
+        "ComparisonOperator": "GreaterThanThreshold",
+        "EvaluationPeriods": 1,
+        "Threshold": 0,
+        "Metrics": [
+            {"Id": "sum", "Expression": "FILL(m, 0)", "Label": "sum"},
+            {"Id": "m", "ReturnData": False, "MetricStat": plain},
+        ],
+    }
+    found = created(aws, "metric-math", {"Alarm": {"Type": "AWS::CloudWatch::Alarm", "Properties": properties}})
+    return "metric math" in found["reasons"]
+
+
+FUNCTION: Template = {
+    "Role": {
+        "Type": "AWS::IAM::Role",
+        "Properties": {
+            "AssumeRolePolicyDocument": {
+                "Version": "2012-10-17",
+                "Statement": [
+                    {"Effect": "Allow", "Principal": {"Service": "lambda.amazonaws.com"}, "Action": "sts:AssumeRole"}
+                ],
+            },
+            "Policies": [
+                {
+                    "PolicyName": "queue",
+                    "PolicyDocument": {
+                        "Version": "2012-10-17",
+                        "Statement": [{"Effect": "Allow", "Action": "sqs:*", "Resource": "*"}],
+                    },
+                }
+            ],
+        },
+    },
+    "Function": {
+        "Type": "AWS::Lambda::Function",
+        "Properties": {
+            "Runtime": "python3.13",
+            "Architectures": ["arm64"],
+            "Handler": "index.handler",
+            "Role": {"Fn::GetAtt": ["Role", "Arn"]},
+            "Code": {"ZipFile": "import platform\n\ndef handler(event, context):\n    return platform.machine()\n"},
+        },
+    },
+}
+
+
+def stops_polling_for_a_concurrency_from_a_parameter(aws: Emulator) -> bool:
+    """Whether the poller stops at its comparison, instead of taking a message off the queue."""
+    mapping = {
+        "FunctionName": {"Ref": "Function"},
+        "EventSourceArn": {"Fn::GetAtt": ["Queue", "Arn"]},
+        "ScalingConfig": {"MaximumConcurrency": {"Ref": "Most"}},
+    }
+    created(
+        aws, "concurrency",
+        FUNCTION | {
+            "Queue": {"Type": "AWS::SQS::Queue"},
+            "Mapping": {"Type": "AWS::Lambda::EventSourceMapping", "Properties": mapping},
+        },
+        Parameters={"Most": {"Type": "Number", "Default": 2}},
+        Outputs={"Queue": {"Value": {"Ref": "Queue"}}},
+    )  # fmt: skip
+    stacks = aws.client("cloudformation").describe_stacks(StackName="concurrency")["Stacks"]
+    queue = stacks[0]["Outputs"][0]["OutputValue"]
+    sqs = aws.client("sqs")
+    sqs.send_message(QueueUrl=queue, MessageBody="x")
+
+    def seen() -> str | None:
+        names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
+        told = sqs.get_queue_attributes(QueueUrl=queue, AttributeNames=names)["Attributes"]
+        if "not supported between instances of 'int' and 'str'" in aws.log:
+            return "stopped"
+        return None if any(int(told[name]) for name in names) else "taken"
+
+    return wait_for(seen, "the poller takes the message or stops") == "stopped"
+
+
+def makes_no_routes_of_a_body(aws: Emulator) -> bool:
+    body = {"openapi": "3.0.1", "info": {"title": "probe", "version": "1"}, "paths": {"/here": {"get": {}}}}
+    created(aws, "routes", {"Api": {"Type": "AWS::ApiGatewayV2::Api", "Properties": {"Body": body, "Name": "probe"}}})
+    gateway = aws.client("apigatewayv2")
+    (api,) = (found["ApiId"] for found in gateway.get_apis()["Items"])
+    return not gateway.get_routes(ApiId=api)["Items"]
+
+
+def runs_functions_on_this_machines_processor(aws: Emulator) -> bool:
+    name = created(aws, "processor", FUNCTION, Outputs={"Name": {"Value": {"Ref": "Function"}}})["Outputs"][0]
+    answer = aws.client("lambda").invoke(FunctionName=name["OutputValue"])
+    return json.loads(answer["Payload"].read()) not in ("aarch64", "arm64")
+
+
+def answers_no_policy_status(aws: Emulator) -> bool:
+    s3 = aws.client("s3")
+    s3.delete_public_access_block(Bucket=BUCKET)
+    allow = {"Effect": "Allow", "Principal": "*", "Action": "s3:GetObject", "Resource": f"arn:aws:s3:::{BUCKET}/*"}
+    s3.put_bucket_policy(Bucket=BUCKET, Policy=json.dumps({"Version": "2012-10-17", "Statement": [allow]}))
+    return s3.get_bucket_policy_status(Bucket=BUCKET)["PolicyStatus"].get("IsPublic") is not True
+
+
+def answers_403_for_a_missing_key_at_the_edge(aws: Emulator) -> bool:
+    """Also where CloudFront may list the bucket, as the template lets it."""
+    config = {
+        "Enabled": True,
+        "DefaultCacheBehavior": {
+            "TargetOriginId": "s3",
+            "ViewerProtocolPolicy": "allow-all",
+            "CachePolicyId": "658327ea-f89d-4fab-a63d-7e88639e58f6",
+        },
+        "Origins": [
+            {
+                "Id": "s3",
+                "DomainName": f"{BUCKET}.s3.eu-central-1.amazonaws.com",
+                "S3OriginConfig": {"OriginAccessIdentity": ""},
+                "OriginAccessControlId": {"Fn::GetAtt": ["Control", "Id"]},
+            }
+        ],
+    }
+    control = {
+        "Name": "probe",
+        "OriginAccessControlOriginType": "s3",
+        "SigningBehavior": "always",
+        "SigningProtocol": "sigv4",
+    }
+    resources = {
+        "Control": {
+            "Type": "AWS::CloudFront::OriginAccessControl",
+            "Properties": {"OriginAccessControlConfig": control},
+        },
+        "Edge": {"Type": "AWS::CloudFront::Distribution", "Properties": {"DistributionConfig": config}},
+    }
+    outputs = {"Host": {"Value": {"Fn::GetAtt": ["Edge", "DomainName"]}}, "Id": {"Value": {"Ref": "Edge"}}}
+    found = {o["OutputKey"]: o["OutputValue"] for o in created(aws, "edge", resources, Outputs=outputs)["Outputs"]}
+    s3 = aws.client("s3")
+    allow = {
+        "Effect": "Allow",
+        "Principal": {"Service": "cloudfront.amazonaws.com"},
+        "Action": ["s3:GetObject", "s3:ListBucket"],
+        "Resource": [f"arn:aws:s3:::{BUCKET}", f"arn:aws:s3:::{BUCKET}/*"],
+        "Condition": {"StringEquals": {"aws:SourceArn": f"arn:aws:cloudfront::{ACCOUNT}:distribution/{found['Id']}"}},
+    }
+    s3.put_bucket_policy(Bucket=BUCKET, Policy=json.dumps({"Version": "2012-10-17", "Statement": [allow]}))
+    s3.put_object(Bucket=BUCKET, Key="there", Body=b"x")
+    statuses = [aws.status(f"https://{found['Host']}/{key}") for key in ("there", "missing")]
+    assert statuses[0] == 200, statuses
+    return statuses[1] == 403
+
+
+STILL_LACKS: dict[str, Callable[[Emulator], bool]] = {
+    "metric math": refuses_metric_math,
+    "MaximumConcurrency": stops_polling_for_a_concurrency_from_a_parameter,
+    "routes of an HttpApi": makes_no_routes_of_a_body,
+    "architecture": runs_functions_on_this_machines_processor,
+    "GetBucketPolicyStatus": answers_no_policy_status,
+    "missing key at the edge": answers_403_for_a_missing_key_at_the_edge,
+}
+
+
+@pytest.mark.parametrize("name", [adaptation.name for adaptation in ADAPTATIONS])
+def test_the_emulator_still_needs_it(bare: Emulator, name: str) -> None:
+    assert STILL_LACKS[name](bare), f"ministack does this as AWS now: remove the adaptation {name!r}"
+
+
+def test_every_adaptation_says_what_and_why_and_was_seen_in_the_pinned_version() -> None:
+    lock = (tools.LOCKS / "ministack.txt").read_text()
+    assert f"\nministack=={MINISTACK} " in lock
+    for adaptation in ADAPTATIONS:
+        assert adaptation.version == MINISTACK, f"{adaptation.name}: look whether {MINISTACK} still does it"
+        assert adaptation.difference
+        assert adaptation.reason
+        changes = [adaptation.template, adaptation.clone, adaptation.answers]
+        assert sum(change is not None for change in changes) == 1, adaptation.name
+
+
+def test_adaptations_change_the_copy_where_they_say_and_nothing_else() -> None:
+    """What the emulator's copy does not share with the template is what the table names."""
+    template, copy = load_template(), load_template()
+    for adaptation in ADAPTATIONS:
+        if adaptation.template:
+            adaptation.template(copy)
+    before, after = template["Resources"], copy["Resources"]
+    assert before.keys() - after.keys() == {"ThrottlesAlarm"}
+    assert all(name.startswith("Emulated") for name in after.keys() - before.keys())
+    changed = {name for name in before.keys() & after.keys() if before[name] != after[name]}
+    assert changed == {"DigestFunction", "PublishFunction"}
+    assert {key for key in template if template[key] != copy[key]} == {"Resources"}
+
+
+def test_nothing_here_uses_the_local_stack() -> None:
+    """Or its mistakes would be proven right by themselves."""
+    modules = [f"deployment.{path.stem}" for path in Path(__file__).parent.glob("*.py") if path.stem not in ALONE]
+    code = f"import sys, {', '.join(modules)}; print(*(n for n in sys.modules if n.split('.')[0] in {STANDS_IN!r}))"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=PATHS)
+    assert found.stdout.split() == []
+
+
+ALONE = ("__init__", "conftest", "emulated")
+STANDS_IN = ("local_stack", "moto")
+PATHS = {**os.environ, "PYTHONPATH": os.pathsep.join(str(PROJECT / name) for name in IMPORT_FOLDERS)}

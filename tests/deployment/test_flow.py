@@ -1,0 +1,212 @@
+"""From a deployment to what clients list, and everything that an operator and a publisher do with it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from deployment.server import Server, written
+
+from tests.support import images
+from tests.support.processes import need
+
+VERSIONS = tuple(f"2026112{day}_10:00" for day in range(1, 5))
+Who = tuple[str, str]
+
+
+@pytest.fixture
+def product(request: pytest.FixtureRequest) -> str:
+    """A product of its own for each test, without its stream."""
+    name = request.node.name.removeprefix("test_").partition("[")[0].replace("_", "-")[:40].strip("-")
+    return f"{name}/1/amd64/default"
+
+
+def published(server: Server, ci: Who, folder: Path, product: str, version: str, seed: str = "") -> str:
+    """Upload a version with the script; its fingerprint as the two files have it."""
+    files = images.split_image(seed=f"{product} {version} {seed}")
+    said = server.upload(ci, product, version, written(folder / f"{version}{seed}", files))
+    assert said["status"] == "published", said
+    return images.sha256_hex(files["lxd.tar.xz"], files["rootfs.squashfs"])
+
+
+def test_everything_of_the_template_is_deployed(
+    server: Server, first_deployment: str, record_property: Callable[[str, object], None]
+) -> None:
+    assert "Successfully created/updated stack - simplestreams" in first_deployment
+    assert server.description["StackStatus"] == "UPDATE_COMPLETE"
+    resources = server.resources()
+    assert {"Bucket", "Distribution", "UploadsApi", "DigestFunction", "MaintainFunctionSweep"} <= resources.keys()
+    record_property("resources deployed", len(resources))
+    assert server.outputs["RemoteAdd"].endswith(f"{server.outputs['Address']} --protocol simplestreams")
+
+
+def test_the_doctor_finds_nothing_wrong(server: Server) -> None:
+    assert server.told("doctor") == []
+
+
+@pytest.mark.parametrize("program", ["lxc", "incus"])
+def test_the_real_clients_list_and_fetch_what_the_script_uploaded(
+    server: Server, ci: Who, product: str, tmp_path: Path, program: str
+) -> None:
+    need(program)
+    product = product.replace("/1/", f"/{program}/")
+    fingerprint = published(server, ci, tmp_path, product, VERSIONS[0])
+    alias = "/".join(product.split("/")[:2])
+    with server.client(program) as client:
+        assert fingerprint in client.fingerprints()
+        assert fingerprint in client("image", "info", f"here:{alias}").stdout
+        (tmp_path / "back").mkdir()
+        client("image", "export", f"here:{alias}", tmp_path / "back")
+    fetched = [hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted((tmp_path / "back").iterdir())]
+    sent = [hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted((tmp_path / VERSIONS[0]).iterdir())]
+    assert fetched == sent
+
+
+def test_curl_alone_publishes_and_a_url_is_good_for_one_upload_of_one_size(
+    server: Server, ci: Who, product: str, tmp_path: Path
+) -> None:
+    """As the README shows it: ask for a curl config, send, look. The emulator checks what was signed."""
+    version = f"images/{product}/{VERSIONS[0]}"
+    files = images.split_image(seed=product)
+    folder = written(tmp_path / "files", files)
+    for name, body in files.items():
+        asked = {"path": f"{version}/{name}", "size": len(body), "multipart": False}
+        config = server.api(ci, "POST", "/uploads", asked, "--header", "Accept: text/plain")
+        assert config.status == 201, config
+        (tmp_path / "put").write_bytes(config.body)
+        longer = written(tmp_path / f"longer-{name}", {name: body + b"!"})
+        assert server.curl("-K", str(tmp_path / "put"), "-T", str(longer / name)).status == 403, "another size"
+        assert server.curl("-K", str(tmp_path / "put"), "-T", str(folder / name)).status == 200
+        assert server.curl("-K", str(tmp_path / "put"), "-T", str(folder / name)).status == 412, "the second use"
+    path = f"/versions/{version.replace(':', '~')}"
+
+    def state() -> bool | None:
+        return server.api(ci, "GET", f"{path}?wait=5").json["status"] == "published" or None
+
+    server.wait(state, f"{version} published")
+    assert server.listed(f"images/{product}") == {version: images.sha256_hex(*files.values())}
+
+
+def test_strangers_may_nothing(server: Server, ci: Who, product: str) -> None:
+    asked = {"path": f"images/{product}/{VERSIONS[0]}/rootfs.squashfs", "size": 4096}
+    assert server.api(None, "POST", "/uploads", asked).status == 403
+    assert server.api((ci[0], "another secret"), "POST", "/uploads", asked).status == 403
+    assert server.api(None, "GET", "/openapi.json").status == 200
+    bucket = server.emulator.client("s3", ci)
+    with pytest.raises(bucket.exceptions.ClientError, match="AccessDenied"):
+        bucket.list_objects_v2(Bucket=server.outputs["BucketName"])
+
+
+def test_the_edge_serves_the_catalog_and_the_images_alone(
+    server: Server, ci: Who, product: str, tmp_path: Path
+) -> None:
+    published(server, ci, tmp_path, product, VERSIONS[0])
+    version = f"{product}/{VERSIONS[0]}"
+    keys = [f"versions/images/{version}.json", "maintain/reconcile.json"]
+    stored = server.emulator.client("s3")
+    for key in keys:
+        stored.head_object(Bucket=server.outputs["BucketName"], Key=key)
+    missing = ["streams/v1/nothing.json", f"images/{version}/nothing"]
+    statuses = {path: server.get(path).status for path in [f"images/{version}/rootfs.squashfs", "", *missing, *keys]}
+    assert list(statuses.values()) == [200, 200, 404, 404, 403, 403], statuses
+    plain = server.outputs["Address"].replace("https://", "http://")
+    assert server.curl(f"{plain}/streams/v1/index.json").status == 301
+
+
+def test_a_function_has_no_right_that_its_role_does_not_give(server: Server) -> None:
+    """The emulator enforces the roles; without that, every test here would pass with any role."""
+    iam, role = server.emulator.client("iam"), {"RoleName": server.resources()["MaintainRole"]}
+    policy = iam.get_role_policy(PolicyName="maintain", **role)
+    iam.delete_role_policy(PolicyName="maintain", **role)
+    try:
+        with pytest.raises(AssertionError, match="AccessDenied"):
+            server.invoke("MaintainFunction", {"task": "reconcile", "dry_run": True})
+    finally:
+        iam.put_role_policy(PolicyName="maintain", PolicyDocument=json.dumps(policy["PolicyDocument"]), **role)
+    server.invoke("MaintainFunction", {"task": "reconcile", "dry_run": True})
+
+
+def test_what_is_refused_says_why(server: Server, ci: Who, product: str, tmp_path: Path) -> None:
+    files = images.split_image(arch="arm64", seed=product)  # in a folder for amd64
+    folder = written(tmp_path / "files", files)
+    command = ["scripts/upload", "--to", product, "--version", VERSIONS[0], "--json", str(folder)]
+    done = server.run([str(server.clone.folder / command[0]), *command[1:]], ci)
+    assert done.returncode == 3, done.stdout + done.stderr
+    assert "aarch64" in json.loads(done.stdout)["reasons"][0]
+    assert server.listed(f"images/{product}") == {}
+
+
+def test_what_is_withdrawn_is_off_the_list_until_it_is_restored(
+    server: Server, ci: Who, product: str, tmp_path: Path
+) -> None:
+    fingerprint = published(server, ci, tmp_path, product, VERSIONS[0])
+    version = f"images/{product}/{VERSIONS[0]}"
+    server.admin("withdraw", version, "--reason", "does not boot", "--yes")
+    server.wait(lambda: server.listed(version) == {} or None, f"{version} off the list")
+    assert server.get(f"{version}/rootfs.squashfs").status == 200, "clients believe a catalog for an hour"
+    server.admin("restore", version, "--yes")
+    server.wait(lambda: server.listed(version) == {version: fingerprint} or None, f"{version} on the list again")
+    deleted = server.api(ci, "DELETE", f"/{version.replace(':', '~')}")
+    assert deleted.status in (200, 202), deleted
+    server.wait(lambda: server.listed(version) == {} or None, f"{version} off the list again")
+
+
+def test_retention_keeps_the_newest_versions(server: Server, ci: Who, product: str, tmp_path: Path) -> None:
+    """By the product's own rule, which maintain applies as its schedule starts it."""
+    rule = {"metadata.json": json.dumps({"retain_versions": 2}).encode()}
+    for version in VERSIONS:
+        files = images.split_image(seed=f"{product} {version}") | (rule if version == VERSIONS[-1] else {})
+        server.upload(ci, product, version, written(tmp_path / version, files))
+    server.invoke("MaintainFunction", {"task": "prune", "dry_run": False})
+    kept = {f"images/{product}/{version}" for version in VERSIONS[-2:]}
+    server.wait(lambda: server.listed(f"images/{product}").keys() == kept or None, "two versions")
+    shown = server.told("list", f"images/{product}")
+    assert [row["state"] for row in shown if row["version"] not in kept] == ["withdrawn", "withdrawn"]
+    assert server.told("prune") is not None
+
+
+def test_a_broken_message_ends_as_a_dead_letter_that_the_operator_answers(server: Server, product: str) -> None:
+    sqs = server.emulator.client("sqs")
+    resources = server.resources()
+    arrivals, dead = resources["ArrivalsQueue"], resources["ArrivalsDeadLetters"]
+    usual = sqs.get_queue_attributes(QueueUrl=arrivals, AttributeNames=["RedrivePolicy"])["Attributes"]["RedrivePolicy"]
+    # One try instead of five, between which a message rests for longer and longer: half an hour in all.
+    once = json.dumps(json.loads(usual) | {"maxReceiveCount": 1})
+    sqs.set_queue_attributes(QueueUrl=arrivals, Attributes={"RedrivePolicy": once})
+    try:
+        sqs.send_message(QueueUrl=arrivals, MessageBody="not a notification")
+        server.wait(lambda: _waiting(sqs, dead) == 1 or None, "a dead letter")
+    finally:
+        sqs.set_queue_attributes(QueueUrl=arrivals, Attributes={"RedrivePolicy": usual})
+    # And one that can be read, as an outage leaves it.
+    s3 = {"bucket": {"name": server.outputs["BucketName"]}, "object": {"key": f"images/{product}/20261121/x"}}
+    sqs.send_message(QueueUrl=dead, MessageBody=json.dumps({"Records": [{"s3": s3}]}))
+    found = [finding["what"] for finding in server.told("doctor", code=1)]
+    assert found == ["2 dead letters of images*"]
+    assert "not a notification" in server.admin("redrive", "arrivals")
+    server.admin("redrive", "arrivals", "--yes")
+    assert _waiting(sqs, dead) == 0
+    server.wait(lambda: _waiting(sqs, arrivals) == 0 or None, "what was sent back is done")
+    assert server.told("doctor") == []
+
+
+def _waiting(sqs: object, url: str) -> int:
+    names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
+    told = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=names)["Attributes"]  # type: ignore[attr-defined]
+    return sum(int(told[name]) for name in names)
+
+
+def test_every_file_is_what_the_catalog_says_at_the_edge_too(
+    server: Server, ci: Who, product: str, tmp_path: Path
+) -> None:
+    published(server, ci, tmp_path, product, VERSIONS[0])
+    told = server.told("verify", f"images/{product}", "--through-edge")
+    assert (told["versions"], told["mismatches"]) == (1, [])
+
+
+def test_nothing_asked_for_a_host_outside(server: Server) -> None:
+    """Whatever ran so far: no tool and no function tried to reach AWS itself, or anybody else."""
+    assert server.emulator.names.refused == []

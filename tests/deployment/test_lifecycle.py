@@ -1,0 +1,140 @@
+"""A stack's life beyond its first deployment: failed, changed, two side by side, taken down, started again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from deployment.clone import Clone
+from deployment.emulator import Emulator
+from deployment.server import Server, written
+
+from tests.support import images
+
+Who = tuple[str, str]
+VERSION = "20261121_10:00"
+
+
+def publish(server: Server, ci: Who, folder: Path, product: str) -> None:
+    files = images.split_image(seed=f"{server.stack} {product}")
+    assert server.upload(ci, product, VERSION, written(folder, files))["status"] == "published"
+
+
+@pytest.mark.parametrize(
+    ("values", "reason"),
+    [
+        ({"GeoRestriction": "whitelist"}, "GeoRestriction needs GeoLocations"),
+        ({"DomainName": "images.example.org"}, "DomainName needs CertificateArn"),
+        ({"HostedZoneId": "Z0123456789ABCDEFGHIJ"}, "HostedZoneId needs DomainName"),
+        ({"JwtIssuer": "https://token.example.org"}, "JwtIssuer needs JwtAudience"),
+        ({"GeoRestriction": "whitelist", "GeoLocations": "DE, fr"}, "GeoLocations"),
+    ],
+)
+def test_values_that_do_not_go_together_are_refused(server: Server, values: dict[str, str], reason: str) -> None:
+    assert reason in server.refusal(**values)
+    assert "ROLLBACK" not in server.description["StackStatus"]
+
+
+def test_a_deployment_that_fails_is_rolled_back_and_the_server_works_on(
+    server: Server, built: Clone, aws: Emulator, ci: Who, tmp_path: Path
+) -> None:
+    somebody = ("222233334444", "secret of the operator")
+    aws.client("s3", somebody).create_bucket(
+        Bucket="taken-by-somebody-else", CreateBucketConfiguration={"LocationConstraint": "eu-central-1"}
+    )
+    before = server.resources()
+    built.set(BucketName="taken-by-somebody-else")
+    try:
+        assert "taken-by-somebody-else" in built.run("sam deploy", code=1)
+    finally:
+        built.set(BucketName="")
+    assert server.description["StackStatus"] == "UPDATE_ROLLBACK_COMPLETE"
+    assert server.resources() == before
+    publish(server, ci, tmp_path / "files", "after-rollback/1/amd64/default")
+
+
+def test_changed_parameters_reach_the_functions_and_the_schedule(
+    server: Server, built: Clone, ci: Who, tmp_path: Path
+) -> None:
+    product, outputs = "changed/1/amd64/default", dict(server.outputs)
+    publish(server, ci, tmp_path / "files", product)
+    built.set(AllowOverwrites="true", ReconcileSchedule="rate(1 minute)")
+    built.run("sam deploy")
+    try:
+        assert server.description["StackStatus"] == "UPDATE_COMPLETE"
+        assert Server(built, server.stack).outputs == outputs
+        assert server.told("doctor") == []
+        server.emulator.client("s3").delete_object(Bucket=server.outputs["BucketName"], Key="openapi.json")
+        assert server.get("openapi.json").status == 404
+        overwrite_is_listed_and_invalidated(server, ci, tmp_path, product)
+        server.wait(lambda: server.get("openapi.json").status == 200 or None, "the scheduled reconcile")
+    finally:
+        built.set(AllowOverwrites="false", ReconcileSchedule="rate(1 hour)")
+        built.run("sam deploy")
+
+
+def overwrite_is_listed_and_invalidated(server: Server, ci: Who, folder: Path, product: str) -> None:
+    version = f"images/{product}/{VERSION}"
+    new = images.squashfs("other bytes")
+    (folder / "new").write_bytes(new)
+    asked = {"path": f"{version}/rootfs.squashfs", "size": len(new)}
+    config = server.api(ci, "POST", "/uploads", asked, "--header", "Accept: text/plain")
+    assert config.status == 201, config
+    (folder / "put").write_bytes(config.body)
+    assert server.curl("-K", str(folder / "put"), "-T", str(folder / "new")).status == 200
+    fingerprint = images.sha256_hex((folder / "files" / "lxd.tar.xz").read_bytes(), new)
+    server.wait(lambda: server.listed(version) == {version: fingerprint} or None, f"{version} with its new bytes")
+    assert any(product in path for path in invalidated(server))
+
+
+def invalidated(server: Server) -> list[str]:
+    """Every path that CloudFront was told to invalidate."""
+    cloudfront, distribution = server.emulator.client("cloudfront"), server.outputs["DistributionId"]
+    listed = cloudfront.list_invalidations(DistributionId=distribution)["InvalidationList"].get("Items", [])
+    batches = [
+        cloudfront.get_invalidation(DistributionId=distribution, Id=item["Id"])["Invalidation"]["InvalidationBatch"]
+        for item in listed
+    ]
+    return [path for batch in batches for path in batch["Paths"]["Items"]]
+
+
+def test_two_servers_side_by_side_one_taken_down_and_started_again(
+    server: Server, built: Clone, ci: Who, tmp_path: Path
+) -> None:
+    """What the second one holds outlives it, and a third one starts from that bucket."""
+    built.run("sam deploy --stack-name images-two")
+    second = Server(built, "images-two")
+    second.invoke("MaintainFunction", {"task": "reconcile", "dry_run": False})
+    publish(second, ci, tmp_path / "two", "second/1/amd64/default")
+    assert list(second.listed("images/")) == [f"images/second/1/amd64/default/{VERSION}"]
+    assert server.listed("images/second") == {}
+    assert second.told("doctor") == []
+    assert second.outputs["Address"] != server.outputs["Address"]
+
+    bucket, logs = (second.resources()[name] for name in ("Bucket", "LogsBucket"))
+    listed = second.listed("images/")
+    built.run("sam delete --no-prompts --stack-name images-two --region eu-central-1")
+    s3 = server.emulator.client("s3")
+    assert {bucket, logs} <= {found["Name"] for found in s3.list_buckets()["Buckets"]}
+    assert s3.get_bucket_policy(Bucket=bucket)["Policy"]
+    assert server.told("doctor") == [], "the other server has not noticed"
+
+    built.run("sam deploy --stack-name images-three")
+    third = Server(built, "images-three")
+    third.invoke("MaintainFunction", {"task": "reconcile", "dry_run": False})
+    third.admin("import", f"s3://{bucket}", "--yes")
+    third.wait(lambda: third.listed("images/") == listed or None, "what the kept bucket holds")
+    assert third.told("doctor") == []
+
+
+def test_a_new_server_may_not_take_the_name_of_a_bucket_that_was_kept(server: Server, built: Clone) -> None:
+    """CloudFormation refuses it, takes back what it made, and the bucket stays."""
+    bucket = server.outputs["BucketName"]
+    built.set(BucketName=bucket)
+    try:
+        assert bucket in built.run("sam deploy --stack-name images-four", code=1)
+    finally:
+        built.set(BucketName="")
+    (four,) = server.emulator.client("cloudformation").describe_stacks(StackName="images-four")["Stacks"]
+    assert four["StackStatus"] == "ROLLBACK_COMPLETE"
+    assert server.get("streams/v1/index.json").status == 200
