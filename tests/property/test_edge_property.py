@@ -9,6 +9,7 @@ from datetime import timedelta
 
 import pytest
 
+from imageserver.errors import InvalidationRefused, StorageUnavailable
 from imageserver.format import documents
 from imageserver.format.keys import parse_product, parse_target
 from imageserver.operations.prune import Rules, prune
@@ -32,15 +33,23 @@ def no_pause(_: float) -> None:
 
 @dataclass
 class Story:
-    """Publishers and operators act, clients read whatever lies below images* through an edge that never invalidates."""
+    """Publishers and operators act, clients read whatever lies below images* through an edge that never invalidates.
+
+    It refuses a share of the invalidations, `refuses`, and says so.
+    """
 
     rng: random.Random
+    refuses: float = 0.0
     system: System = field(default_factory=System)
     edge: dict[str, str] = field(default_factory=dict)  # key -> sha256 of what it holds
     made: int = 0
     invalidated: int = 0
+    refused: int = 0
 
     def invalidate(self, keys: Sequence[str]) -> None:
+        if self.rng.random() < self.refuses:
+            self.refused += 1
+            raise self.rng.choice((StorageUnavailable, InvalidationRefused))("no")
         for key in keys:
             self.invalidated += self.edge.pop(key, "") != ""
         self.read()  # somebody asks again at once
@@ -65,7 +74,9 @@ class Story:
             restore(store, target, no_pause)
         else:
             store.clock += timedelta(hours=self.rng.choice((0, 2, 30)))
-            prune(store, RULES, store.clock, no_pause, Work(), self.invalidate)
+            work = Work()
+            prune(store, RULES, store.clock, no_pause, work, self.invalidate)
+            assert work.ended
 
     def content(self, file: str) -> bytes:
         """Never the same twice: what came back to the bytes that it was is nothing that anybody could notice."""
@@ -94,9 +105,10 @@ class Story:
         return held
 
 
+@pytest.mark.parametrize("refuses", [0.0, 0.5])
 @pytest.mark.parametrize("seed", range(1, 11))
-def test_nobody_gets_old_bytes_under_a_new_digest(seed: int) -> None:
-    story = Story(random.Random(f"edge {seed}"))  # noqa: S311  (a seed must replay)
+def test_nobody_gets_old_bytes_under_a_new_digest(seed: int, refuses: float) -> None:
+    story = Story(random.Random(f"edge {seed}"), refuses)  # noqa: S311  (a seed must replay)
     held = 0
     for _ in range(STEPS):
         story.act()
@@ -104,3 +116,4 @@ def test_nobody_gets_old_bytes_under_a_new_digest(seed: int) -> None:
         story.ingest()
         held += story.check()
     assert min(held, story.invalidated) > 5, "nothing was tried"
+    assert bool(story.refused) == bool(refuses)

@@ -270,7 +270,7 @@ def test_a_rebuild_of_which_a_product_fails_folds_the_others_and_names_it(
     serve(system, monkeypatch, distribution="E123")
     monkeypatch.setattr(FakePlace, "invalidate", refuse)
     done = admin("rebuild catalog --yes", 1)
-    assert "not done: 1 products of images are as they were" in done.stderr
+    assert "not done: 1 products of images are not listed as their records say" in done.stderr
     assert "tiny:1:amd64:default: InvalidArgument" in done.stderr
     assert system.listed()["aaa:1:amd64:default"] == ["20261101", "20261102"]
 

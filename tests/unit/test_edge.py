@@ -23,6 +23,7 @@ from imageserver.aws.cloudfront import (
     request_invalidation,
 )
 from imageserver.errors import InvalidationRefused, SimplestreamsError, StorageDenied, StorageUnavailable
+from imageserver.format import documents
 from imageserver.format.keys import parse_product, parse_version
 from imageserver.operations.publish import Published, publish
 from imageserver.operations.withdraw import restore, withdraw
@@ -142,9 +143,9 @@ def overwritten(system: System, seed: str) -> bytes:
     return root
 
 
-def uploaded(system: System, product: str, files: dict[str, bytes]) -> None:
-    system.upload(f"{product}/20261123_10:00", files)
-    system.ingest(f"{product}/20261123_10:00")
+def uploaded(system: System, product: str, files: dict[str, bytes], version: str = "20261123_10:00") -> None:
+    system.upload(f"{product}/{version}", files)
+    system.ingest(f"{product}/{version}")
 
 
 def published_all(system: System, edge: Edge) -> Published:
@@ -152,44 +153,77 @@ def published_all(system: System, edge: Edge) -> Published:
 
 
 @pytest.mark.parametrize("error", [InvalidationRefused("400"), StorageUnavailable("503"), StorageDenied("403")])
-def test_a_product_whose_invalidation_fails_stays_as_it_was_and_the_batch_is_published(
+def test_a_version_whose_invalidation_fails_is_held_back_and_the_batch_is_published(
     system: System, error: SimplestreamsError
 ) -> None:
-    before = system.products_document().products["ubuntu:noble:amd64:default"]
     root = overwritten(system, "new")
+    uploaded(system, NOBLE, images.split_image(seed="newer"), "20261124_10:00")
     uploaded(system, JAMMY, images.split_image(seed="jammy"))
-    edge = Edge(NOBLE, error)
+    edge = Edge(PATH, error)
     done = published_all(system, edge)
-    assert done.failed == {parse_product(NOBLE): error}
-    assert system.listed()["ubuntu:jammy:amd64:default"] == ["20261123_10:00"]
-    assert system.products_document().products["ubuntu:noble:amd64:default"] == before
+    assert (done.failed, list(done.held)) == ({parse_product(NOBLE): error}, [parse_version(PATH)])
+    assert system.listed() == {
+        "ubuntu:noble:amd64:default": ["20261124_10:00"],  # what was listed has other bytes by now
+        "ubuntu:jammy:amd64:default": ["20261123_10:00"],
+    }
     edge.broken = "none"
     assert published_all(system, edge).failed == {}
+    assert system.listed()["ubuntu:noble:amd64:default"] == ["20261123_10:00", "20261124_10:00"]
     assert images.sha256_hex(root).encode() in system.streams()["streams/v1/images.json"]
+    assert edge.asked == [[f"{PATH}/rootfs.squashfs"]] * 2
 
 
 def test_the_index_names_a_new_product_though_another_one_failed(system: System) -> None:
     overwritten(system, "new")
     uploaded(system, JAMMY, images.split_image(seed="jammy"))
     published_all(system, Edge(NOBLE, StorageUnavailable("503")))
-    assert b"ubuntu:jammy:amd64:default" in system.streams()["streams/v1/index.json"]
+    index = documents.decode_index(system.streams()["streams/v1/index.json"])
+    assert index.index["images"].products == ["ubuntu:jammy:amd64:default"]
 
 
-def test_what_shares_an_image_with_a_product_that_failed_waits_with_it(system: System) -> None:
+def test_a_deleted_file_is_off_the_list_at_once_and_forgotten_before_its_version_is_listed_again(
+    system: System,
+) -> None:
+    system.upload(PATH, {"disk.qcow2": images.qcow2()})
+    system.ingest(PATH)
+    published(system)
+    system.store.remove(f"{PATH}/disk.qcow2")
+    system.ingest(PATH)
+    edge = Edge(PATH, StorageUnavailable("503"))
+    assert parse_product(NOBLE) in published_all(system, edge).failed
+    assert system.listed() == {}
+    edge.broken = "none"
+    assert published_all(system, edge).failed == {}
+    assert system.listed() == {"ubuntu:noble:amd64:default": ["20261123_10:00"]}
+    assert edge.asked == [[f"{PATH}/disk.qcow2"]] * 2
+
+
+def test_a_product_of_which_only_the_catalog_knows_what_it_held_stays_as_it_was(system: System) -> None:
+    """Somebody deleted the record: taken off the list, nothing would remember that the edge has other bytes."""
+    before = system.products_document().products["ubuntu:noble:amd64:default"]
+    system.store.remove(f"versions/{PATH}.json")
     root = overwritten(system, "new")
-    uploaded(system, PLUCKY, {**images.split_image(seed="old"), "rootfs.squashfs": root})
     uploaded(system, JAMMY, images.split_image(seed="jammy"))
-    uploaded(
-        system, "images/debian/12/amd64/default", images.split_image(seed="old")
-    )  # what noble has listed until now
-    done = published_all(system, Edge(NOBLE, StorageUnavailable("503")))
-    shares = parse_product("images/debian/12/amd64/default")
-    assert done.failed.keys() == {parse_product(NOBLE), shares}
-    assert str(done.failed[shares]).startswith(
-        "debian:12:amd64:default shares an image with ubuntu:noble:amd64:default"
-    )
-    assert isinstance(done.failed[shares], StorageUnavailable)
-    assert system.listed().keys() == {f"ubuntu:{r}:amd64:default" for r in ("noble", "jammy", "plucky")}
+    edge = Edge(NOBLE, StorageUnavailable("503"))
+    done = published_all(system, edge)
+    assert list(done.damaged) == [parse_product(NOBLE)]
+    assert system.products_document().products["ubuntu:noble:amd64:default"] == before
+    assert "ubuntu:jammy:amd64:default" in system.listed()
+    edge.broken = "none"
+    published_all(system, edge)
+    assert edge.asked == [[f"{PATH}/rootfs.squashfs"]] * 2
+    assert images.sha256_hex(root).encode() in system.streams()["streams/v1/images.json"]
+
+
+def test_an_image_of_a_version_that_is_held_back_is_listed_by_another_product_meanwhile(system: System) -> None:
+    root = overwritten(system, "new")
+    uploaded(system, PLUCKY, {**images.split_image(seed="old"), "rootfs.squashfs": root})  # sorts behind noble
+    edge = Edge(NOBLE, StorageUnavailable("503"))
+    published_all(system, edge)
+    assert system.listed().keys() == {"ubuntu:plucky:amd64:default"}
+    edge.broken = "none"
+    published_all(system, edge)
+    assert system.listed().keys() == {"ubuntu:noble:amd64:default"}
 
 
 def test_an_edge_that_failed_is_not_asked_again_when_a_race_is_lost(system: System) -> None:

@@ -22,6 +22,7 @@ from imageserver.operations.prune import Rules, prune
 from imageserver.operations.reconcile import reconcile
 from imageserver.operations.runs import Task, Work
 from imageserver.operations.withdraw import withdraw
+from imageserver.site.layout import API_KEY, PAGE_KEY, lay_out
 from imageserver.versions import records
 from imageserver.versions.retention import Rule
 from tests.support import images
@@ -116,6 +117,16 @@ def test_a_sweep_looks_behind_a_product_that_fails(system: System) -> None:
     reconcile(system.store, sent.append, system.clients, work)
     assert sent == [f"{PRODUCTS[2]}/{OLD}/"]
     assert [(f.what, f.path) for f in work.failed] == [("look at", PRODUCTS[0])]
+    assert work.ended
+
+
+def test_a_page_that_cannot_be_read_does_not_keep_the_description_or_the_sweep_away(system: System) -> None:
+    fail(system, "read", PAGE_KEY, StorageDenied("403"))
+    work = Work()
+    lay_out(system.store, work)
+    reconcile(system.store, lambda _: None, system.clients, work)
+    assert [task.path for task in work.tasks] == [API_KEY]
+    assert [f.path for f in work.failed] == [PAGE_KEY]
     assert work.ended
 
 

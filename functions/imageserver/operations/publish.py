@@ -67,8 +67,9 @@ class Tools:
 class Published:
     """What came of publishing one stream.
 
-    `damaged` products have a record that cannot be read, `not_invalidated` ones bytes that the edge still holds: both,
-    together `failed`, were left as they are in the catalog. What failed at the edge is not asked for again in a run.
+    `damaged` products were left as they are in the catalog: a record of theirs cannot be read. `held` versions were
+    taken off the list: the edge may hold other bytes of them and did not take an invalidation, which is not asked for
+    again in this run. Both are `failed`.
 
     `listed` are the versions that clients see from now on, `delisted` those that they see no longer, with the bytes
     of the files that were listed.
@@ -85,7 +86,7 @@ class Published:
     repeats: int = 0
     catalog_bytes: int = 0
     damaged: dict[ProductId, SimplestreamsError] = field(default_factory=dict)
-    not_invalidated: dict[ProductId, SimplestreamsError] = field(default_factory=dict)
+    held: dict[VersionId, SimplestreamsError] = field(default_factory=dict)
     listed: list[Record] = field(default_factory=list)
     delisted: dict[VersionId, int] = field(default_factory=dict)
     invalidated: set[tuple[str, str, str]] = field(default_factory=set)
@@ -94,8 +95,8 @@ class Published:
 
     @property
     def failed(self) -> dict[ProductId, SimplestreamsError]:
-        """The products that could not be folded, and why."""
-        return self.damaged | self.not_invalidated
+        """The products that are not listed as their records say, and why."""
+        return {version.product: error for version, error in self.held.items()} | self.damaged
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,9 +111,8 @@ class _Sight:
 def publish(stream: str, products: Iterable[ProductId], tools: Tools) -> Published:
     """Fold these products of one stream into its catalog.
 
-    A product that fails is left out, noted in the answer, and ends nobody else's. Raises CatalogBusy when other
-    publishers won every race, CatalogDamaged when a document of the stream cannot be read, StorageUnavailable,
-    StorageDenied.
+    A product that fails is noted in the answer, and the others are published. Raises CatalogBusy when other publishers
+    won every race, CatalogDamaged when a document of the stream cannot be read, StorageUnavailable, StorageDenied.
     """
     wanted = sorted(set(products))
     done = Published(stream)
@@ -140,14 +140,14 @@ def _attempt(wanted: Sequence[ProductId], tools: Tools, done: Published) -> bool
         products=_read(store, documents.products_key(stream), done),
         unlisted=_read(store, documents.unlisted_key(stream), done),
     )
-    changed = _read_products(store, [product for product in wanted if product not in done.not_invalidated], done)
+    changed = _read_products(store, wanted, done)
     before = documents.decode_products(sight.products.body if sight.products else None, stream)
     after = _folded(before, changed, tools, done)
     unlisted = documents.decode_unlisted(sight.unlisted.body if sight.unlisted else None, stream)
     index = documents.decode_index(sight.index.body if sight.index else None)
     # First the edge: a digest may be believed as soon as it is written.
-    while failed := _not_forgotten(before, after, changed, tools, done):
-        changed = {product: versions for product, versions in changed.items() if product not in failed}
+    while not _invalidate(before, after, changed, tools, done):
+        changed = _without_failed(changed, done)
         after = _folded(before, changed, tools, done)
     if not _put(store, documents.products_key(stream), after, sight.products, done):
         return False
@@ -175,8 +175,8 @@ def _folded(before: Products, changed: dict[ProductId, list[Record]], tools: Too
     folded = fold(before, changed, tools.clients)
     while folded.needs:
         others = {product_id(done.stream, name) for name in folded.needs}
-        changed.update(_read_products(tools.store, sorted(others - done.failed.keys()), done))
-        if unknown := others & done.failed.keys():
+        changed.update(_read_products(tools.store, sorted(others - done.damaged.keys()), done))
+        if unknown := others & done.damaged.keys():
             _set_aside(before, changed, min(unknown), tools, done)
         folded = fold(before, changed, tools.clients)
     return folded.document
@@ -185,17 +185,15 @@ def _folded(before: Products, changed: dict[ProductId, list[Record]], tools: Too
 def _set_aside(
     before: Products, changed: dict[ProductId, list[Record]], unknown: ProductId, tools: Tools, done: Published
 ) -> None:
-    """Leave products as they are that share an image with one that cannot be folded now.
+    """Leave products as they are that share an image with one whose records cannot be read.
 
-    Without its records nobody can tell which of the two to list; the others of the batch go on.
+    Without those nobody can tell which of the two to list; the others of the batch go on.
     """
-    failed = done.damaged if unknown in done.damaged else done.not_invalidated
-    cause = failed[unknown]
     for product in sorted(changed):
         if unknown.name in fold(before, {product: changed[product]}, tools.clients).needs:
             del changed[product]
-            failed[product] = type(cause)(
-                f"{product.name} shares an image with {unknown.name}, which cannot be folded: {cause}"
+            done.damaged[product] = CatalogDamaged(
+                f"{product.name} shares an image with {unknown.name}, which is damaged: {done.damaged[unknown]}"
             )
 
 
@@ -210,7 +208,8 @@ def _read_products(store: Store, products: Iterable[ProductId], done: Published)
         mine = {info.key: bodies[info.key] for info in folder if info.key in bodies}
         done.seen[product.records_prefix] = {key: seen.revision for key, seen in mine.items()}
         try:
-            found[product] = [records.decode(seen.body, key) for key, seen in mine.items()]
+            versions = [records.decode(seen.body, key) for key, seen in mine.items()]
+            found[product] = [record for record in versions if record.id not in done.held]
         except CatalogDamaged as damage:  # its neighbours in the batch go on
             done.damaged[product] = damage
     return found
@@ -238,30 +237,60 @@ def _says_nothing(document: CatalogDocument) -> bool:
     return isinstance(document, Unlisted) and not document.products
 
 
-def _not_forgotten(
+def _invalidate(
     before: Products, after: Products, changed: Mapping[ProductId, Sequence[Record]], tools: Tools, done: Published
-) -> set[ProductId]:
+) -> bool:
     """Make the edge invalidate what it may hold of keys that get another digest, or lost their file.
 
-    Returns the products for which that failed. What was invalidated once in this run is not again: its bytes had
-    changed by then, and waiting takes long.
+    What was invalidated once in this run is not again: its bytes had changed by then, and waiting takes long. False when
+    it failed, which is noted in `done`: a version is held back whose record remembers that its keys held other bytes,
+    so the next try knows it too. Of another one only the catalog remembers it, so its product is left as it is there.
     """
-    names = [product.name for product in changed]
-    was, now = _files(before, names), _files(after, names)
-    held = {key for key, _ in was}
-    facts, replaced = _facts(changed), _replaced(changed)
-    stale = {(key, sha256, facts[key].modified) for key, sha256 in now - was if key in held or key in replaced}
-    stale |= {(key, "", "") for key, _ in was - now if key not in facts}
-    if not (new := stale - done.invalidated):
-        return set()
+    if not (new := _stale(before, after, changed, done) - done.invalidated):
+        return True
     try:
         tools.invalidate(sorted(key for key, _, _ in new))
     except SimplestreamsError as error:
-        failed = {version_of(key).product for key, _, _ in new}
-        done.not_invalidated |= dict.fromkeys(failed, error)
-        return failed
+        replaced = _replaced(changed)
+        for key, sha256, _ in new:
+            version = version_of(key)
+            if sha256 and key not in replaced:
+                done.damaged[version.product] = error
+            else:
+                done.held[version] = error
+        return False
     done.invalidated |= new
-    return set()
+    return True
+
+
+def _stale(
+    before: Products, after: Products, changed: Mapping[ProductId, Sequence[Record]], done: Published
+) -> set[tuple[str, str, str]]:
+    """(key, sha256, time of upload) of what the edge may hold other bytes of; the last two are empty for no file.
+
+    A version that is listed anew may have lost a file when it was held back.
+    """
+    names = [product.name for product in changed]
+    was, now = _files(before, names), _files(after, names)
+    facts, replaced = _facts(changed), _replaced(changed)
+    known = {key for key, _ in was} | replaced
+    anew = _folders(now) - _folders(was)
+    gone = {key for key, _ in was - now if version_of(key) not in done.held}
+    gone |= {key for key in replaced if key.rpartition("/")[0] in anew}
+    stale = {(key, sha256, facts[key].modified) for key, sha256 in now - was if key in known}
+    return stale | {(key, "", "") for key in gone - facts.keys()}
+
+
+def _folders(files: Iterable[tuple[str, str]]) -> set[str]:
+    return {key.rpartition("/")[0] for key, _ in files}
+
+
+def _without_failed(changed: Mapping[ProductId, Sequence[Record]], done: Published) -> dict[ProductId, list[Record]]:
+    return {
+        product: [record for record in versions if record.id not in done.held]
+        for product, versions in changed.items()
+        if product not in done.damaged
+    }
 
 
 def _facts(changed: Mapping[ProductId, Sequence[Record]]) -> dict[str, FileFacts]:

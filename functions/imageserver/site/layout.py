@@ -17,7 +17,8 @@ _PAGE: Final = Path(__file__).with_name("index.html")
 def lay_out(store: Store, work: Work) -> None:
     """Put the page and the description of this release where they are served."""
     for key, body in ((PAGE_KEY, _PAGE.read_bytes()), (API_KEY, msgspec.json.encode(document()))):
-        _put(store, work, key, body)
+        with work.looking_at(key):
+            _put(store, work, key, body)
 
 
 def _put(store: Store, work: Work, key: str, body: bytes) -> None:

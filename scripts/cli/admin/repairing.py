@@ -115,7 +115,7 @@ def _publish(stream: str, products: Sequence[ProductId], tools: PublishTools) ->
     if not failed:
         return None
     why = "; ".join(f"{product.name}: {error}" for product, error in sorted(failed.items()))
-    return NotDone(f"{len(failed)} products of {stream} are as they were, the others are folded: {why}")
+    return NotDone(f"{len(failed)} products of {stream} are not listed as their records say, the others are: {why}")
 
 
 def _documents(store: Store) -> list[tuple[str, Callable[[bytes | None], object]]]:
