@@ -146,3 +146,17 @@ def test_it_counts_for_numbers_of_ones_own() -> None:
     )
     together = sum(row.dollars for row in costs.bill(costs.LARGE))
     assert done.stdout.endswith(f"| **together** | | **{together:,.2f}** |\n")
+
+
+def test_the_figures_that_other_pages_quote_are_those_of_the_bill() -> None:
+    small, large = costs.bill(costs.SMALL), costs.bill(costs.LARGE)
+    readme = (PROJECT / "README.md").read_text()
+    assert f"[about ${sum(row.dollars for row in small):.0f} a month](infra/COSTS.md)" in readme
+    (sqs,) = [row.dollars for row in small if row.what.startswith("SQS")]
+    assert f"cost about ${sqs:.2f} a month" in (PROJECT / "functions/decisions/0001-two-queues.md").read_text()
+    (reconciled,) = [row.dollars for row in large if "reconcile" in row.what]
+    assert f"that costs ${reconciled:.0f} a month" in (PROJECT / "functions/decisions/0003-no-dynamodb.md").read_text()
+    (generations,) = [row for row in large if "generations" in row.what]
+    assert f"keeps {float(generations.amount.split()[0]):.0f} GB, or ${generations.dollars:.2f}" in (
+        (PROJECT / "infra/COSTS.md").read_text()
+    )
