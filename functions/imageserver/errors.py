@@ -43,3 +43,7 @@ class CatalogDamaged(SimplestreamsError):
 
 class TasksFailed(SimplestreamsError):
     """A run did all that it could, and some products of it failed. The operator looks at those that it names."""
+
+
+class NewerRecord(CatalogDamaged):
+    """A record of a newer release, which this one cannot read. The operator must use that release."""

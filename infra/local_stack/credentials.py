@@ -1,6 +1,41 @@
 """The credentials of the local stack. Whoever can reach its loopback port may use them; they are no secret."""
 
+import os
+from collections.abc import Mapping
 from typing import Final
+
+import boto3
+import botocore.session
 
 ACCESS_KEY: Final = "LOCALSIMPLESTREAMS00"
 SECRET_KEY: Final = "local-only-not-a-secret"  # noqa: S105
+
+
+NO_CONFIGURATION: Final = {
+    "AWS_CONFIG_FILE": os.devnull,
+    "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+    "AWS_EC2_METADATA_DISABLED": "true",
+}
+"""Variables for processes of the local stack: what the user set for AWS is not about this machine."""
+
+
+def without_aws(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return an environment in which nothing of AWS is set, neither by variables nor by files."""
+    kept = {name: value for name, value in environment.items() if not name.startswith("AWS_")}
+    return {**kept, **NO_CONFIGURATION}
+
+
+def local_session(access_key: str, secret_key: str, region: str) -> boto3.Session:
+    """Return a session that takes nothing from the user's own AWS configuration.
+
+    A profile that is not there, or an option such as FIPS endpoints, would end what never asks AWS.
+    """
+    nowhere = {
+        name: (None, None, default, convert)
+        for name, (_, _, default, convert) in botocore.session.Session.SESSION_VARIABLES.items()
+    }
+    for file in ("config_file", "credentials_file"):
+        nowhere[file] = (None, None, os.devnull, None)
+    return boto3.Session(
+        access_key, secret_key, region_name=region, botocore_session=botocore.session.Session(session_vars=nowhere)
+    )

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
+from local_stack.credentials import without_aws
 from local_stack.errors import LocalStackError
 
 READY_S: Final = 60
@@ -28,7 +29,7 @@ class S3Process:
                 stdin=subprocess.PIPE,  # closed when this process dies, whatever kills it; the child then ends too
                 stdout=subprocess.PIPE,
                 stderr=stderr,
-                env={**os.environ, "PYTHONPATH": str(infra)},
+                env={**without_aws(os.environ), "PYTHONPATH": str(infra)},
                 start_new_session=True,
             )
         self._lines: queue.Queue[dict[str, Any] | None] = queue.Queue()

@@ -11,14 +11,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-import boto3
 from botocore.config import Config
 from botocore.exceptions import ClientError
 from rich.console import Console
 
 from local_stack.api import make_api
 from local_stack.certificates import Certificates, ensure_certificates
-from local_stack.credentials import ACCESS_KEY, SECRET_KEY
+from local_stack.credentials import ACCESS_KEY, SECRET_KEY, local_session
 from local_stack.errors import AlreadyRunning
 from local_stack.front import make_front
 from local_stack.interpreter import read_wiring
@@ -218,9 +217,9 @@ def _clients(endpoint: str) -> tuple[Any, Any]:
         response_checksum_validation="when_required",
         retries={"total_max_attempts": 2},
     )
-    session = boto3.Session(ACCESS_KEY, SECRET_KEY, region_name=REGION)
+    aws = local_session(ACCESS_KEY, SECRET_KEY, REGION)
     queues = Config(retries={"total_max_attempts": 2}, max_pool_connections=16)
     return (
-        session.client("s3", endpoint_url=endpoint, config=config),
-        session.client("sqs", endpoint_url=endpoint, config=queues),
+        aws.client("s3", endpoint_url=endpoint, config=config),
+        aws.client("sqs", endpoint_url=endpoint, config=queues),
     )

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import boto3
 import yaml
 
+from local_stack.credentials import ACCESS_KEY, SECRET_KEY, local_session
 from local_stack.errors import TemplateError
 
 ACCOUNT_ID: Final = "123456789012"
@@ -94,7 +94,7 @@ def translate(document: dict[str, Any], folder: Path, region: str) -> dict[str, 
     from samtranslator.translator.translator import Translator
 
     _name_code_folders(document, folder)
-    session = boto3.Session(region_name=region)
+    session = local_session(ACCESS_KEY, SECRET_KEY, region)
     try:
         translated: dict[str, Any] = Translator({}, Parser(), boto_session=session).translate(document, {})
     except InvalidDocumentException as error:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from local_stack.credentials import ACCESS_KEY, SECRET_KEY
+from local_stack.credentials import ACCESS_KEY, NO_CONFIGURATION, SECRET_KEY
 from local_stack.wiring import Function
 
 # Run as a file: nothing of the local stack shall be importable from the functions.
@@ -164,7 +164,7 @@ def common_environment(endpoint: str, region: str) -> dict[str, str]:
         "AWS_SECRET_ACCESS_KEY": SECRET_KEY,
         "AWS_REGION": region,
         "AWS_DEFAULT_REGION": region,
-        "AWS_EC2_METADATA_DISABLED": "true",
+        **NO_CONFIGURATION,
         "PYTHONUNBUFFERED": "1",
         "TZ": "UTC",
     }

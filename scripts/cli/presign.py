@@ -5,20 +5,22 @@ import shlex
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
-import boto3
 import click
-from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
+from cli import aws
 from cli.folders import default_state_folder
 from imageserver.errors import InvalidUpload
 from imageserver.format.caching import cache_control
 from imageserver.format.keys import parse_key
+from local_stack.credentials import local_session
 from local_stack.errors import NotRunning
 from local_stack.state import read_stack
 
+NO_ANSWER = 1
+WRONG_USAGE = 2
 REFUSED = 3
 EXISTS = 4
 NO_STACK = 6
@@ -41,15 +43,18 @@ class Upload:
 
 @click.command(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
-    epilog="Exit codes: 0 printed; 2 wrong usage; 3 the server would refuse a key; 4 a key exists already; 6 no local "
-    "stack is running; 7 no usable AWS credentials or region. On any of them no URL is printed.",
+    epilog="Exit codes: 0 printed; 1 S3 cannot be asked, or does not answer; 2 wrong usage, or no such bucket; 3 the "
+    "server would refuse a key; 4 a key exists already; 6 no local stack is running; 7 no usable AWS credentials or "
+    "region. On any but 0 no URL is printed.",
 )
 @click.argument("keys", nargs=-1, required=True, metavar="KEY...")
 @click.option(
     "--expires", type=click.IntRange(1, LONGEST_S), default=3600, show_default=True, help="Seconds the URL can be used."
 )
 @click.option("--overwrite", is_flag=True, help="Allow to replace a file that exists.")
-@click.option("--bucket", help="A bucket in AWS, with the usual credentials and region, instead of the local stack.")
+@click.option(
+    "--bucket", help="A bucket in AWS, with the usual credentials and in its own region, instead of the local stack."
+)
 @click.option(
     "--state-dir",
     type=click.Path(path_type=Path, file_okay=False),
@@ -75,7 +80,7 @@ def main(
     try:
         uploads = [presign(client, bucket_name, key, expires, overwrite) for key in keys]
     except BotoCoreError as error:
-        _end(NO_CREDENTIALS, f"the URL cannot be signed: {error}; run `aws configure` or set AWS_ACCESS_KEY_ID")
+        _end_for(error, "the URL cannot be signed")
     click.echo(json.dumps([asdict(upload) for upload in uploads], indent=2) if as_json else readable(uploads))
 
 
@@ -119,16 +124,26 @@ def _exists(client: Any, bucket: str, key: str) -> bool:
         client.head_object(Bucket=bucket, Key=key)
     except ClientError as error:
         status = error.response["ResponseMetadata"]["HTTPStatusCode"]
-        if status == 403:
+        if status == 404:
+            return False
+        reason = _reason(client, bucket, key) or error
+        if status == 403 and not aws.unusable(reason):
             # A publisher may be allowed to write and not to read; the condition in the curl line decides then.
             click.echo(f"presign: may not look whether {key} exists; If-None-Match will tell at the upload", err=True)
             return False
-        if status == 404:
-            return False
-        _end(1, f"S3 does not tell whether {key} exists: {error}")
+        _end_for(reason, f"S3 does not tell whether {key} exists")
     except BotoCoreError as error:
-        _end(NO_CREDENTIALS, f"S3 cannot be asked whether {key} exists: {error}")
+        _end_for(error, f"S3 cannot be asked whether {key} exists")
     return True
+
+
+def _reason(client: Any, bucket: str, key: str) -> Exception | None:
+    """Why S3 refuses: it gives no reason to a HEAD, and gives one to a listing. None if it does not refuse that."""
+    try:
+        client.list_objects_v2(Bucket=bucket, Prefix=key, MaxKeys=1)
+    except (BotoCoreError, ClientError) as error:
+        return error
+    return None
 
 
 def _local(state_folder: Path) -> tuple[Any, str]:
@@ -136,24 +151,27 @@ def _local(state_folder: Path) -> tuple[Any, str]:
         stack = read_stack(state_folder)
     except NotRunning as error:
         _end(NO_STACK, f"{error}, or name a bucket in AWS with --bucket")
-    session = boto3.Session(stack.access_key_id, stack.secret_access_key, region_name=stack.region)
-    config = Config(signature_version="s3v4", s3={"addressing_style": "path"})
-    return session.client("s3", endpoint_url=stack.s3_endpoint, config=config), stack.bucket
+    session = local_session(stack.access_key_id, stack.secret_access_key, stack.region)
+    return session.client("s3", endpoint_url=stack.s3_endpoint, config=aws.s3_config(path_style=True)), stack.bucket
 
 
 def _aws(bucket: str) -> tuple[Any, str]:
-    session = boto3.Session()
-    if not session.region_name:
-        _end(NO_CREDENTIALS, "no AWS region is set; set AWS_REGION to the region of the bucket")
-    # SigV4 said explicitly, since boto3 presigns with SigV2 in old regions; the regional host, since a redirect from
-    # the global one does not keep the signature.
-    config = Config(
-        signature_version="s3v4", s3={"addressing_style": "virtual", "us_east_1_regional_endpoint": "regional"}
-    )
-    return session.client("s3", config=config), bucket
+    try:
+        return aws.session_for_bucket(bucket).client("s3", config=aws.s3_config()), bucket
+    except aws.NoBucket as error:
+        _end(WRONG_USAGE, str(error))
+    except (aws.NotUsable, BotoCoreError) as error:
+        _end_for(error, f"the bucket {bucket} cannot be asked for its region")
 
 
-def _end(code: int, *reasons: str) -> Any:
+def _end_for(error: Exception, what: str) -> NoReturn:
+    """End with what an error of AWS means; `what` was attempted, where it is not about credentials or region."""
+    if reason := aws.unusable(error):
+        _end(NO_CREDENTIALS, f"{reason.what}; {reason.remedy}")
+    _end(NO_ANSWER, f"{what}: {error}")
+
+
+def _end(code: int, *reasons: str) -> NoReturn:
     for reason in reasons:
         click.echo(f"presign: {reason}", err=True)
     sys.exit(code)

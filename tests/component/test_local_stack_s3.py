@@ -8,12 +8,16 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 from botocore.exceptions import ClientError
 
+from local_stack.credentials import ACCESS_KEY, SECRET_KEY, local_session
+from local_stack.processes import S3Process
+from local_stack.servers import free_port
 from tests.support.servers.s3 import BUCKET, S3Server, at_once, running_s3
 
 # One worker starts the process for all of them.
@@ -35,6 +39,18 @@ def s3(server: S3Server) -> Iterator[Any]:
     for listed in client.list_objects_v2(Bucket=BUCKET).get("Contents", []):
         client.delete_object(Bucket=BUCKET, Key=listed["Key"])
     server.events()
+
+
+def test_what_the_user_set_for_aws_is_nothing_to_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """moto asks boto3 for regions, and boto3 looks for the profile that is set."""
+    monkeypatch.setenv("AWS_PROFILE", "that-is-not-here")
+    process = S3Process(free_port(0), tmp_path / "s3.log")
+    try:
+        process.wait_until_ready()
+        sqs = local_session(ACCESS_KEY, SECRET_KEY, "us-east-1").client("sqs", endpoint_url=process.endpoint)
+        assert sqs.create_queue(QueueName="arrivals")["QueueUrl"].endswith("/arrivals")
+    finally:
+        process.stop()
 
 
 def presign(s3: Any, key: str = KEY, **extra: Any) -> str:

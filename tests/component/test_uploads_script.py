@@ -7,6 +7,7 @@ import hashlib
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 import time
@@ -316,23 +317,152 @@ def test_shellcheck_has_nothing_to_say() -> None:
     assert (done.returncode, done.stdout) == (0, "")
 
 
-def test_an_api_that_is_busy_with_others_who_wait_does_not_end_the_wait(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "bin").mkdir()
-    (tmp_path / "bin/sleep").write_text("#!/bin/sh\n")
-    (tmp_path / "bin/sleep").chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+# ── an API that does not answer while the listing is waited for ──────────────────────────────────────────────────
 
-    class Busy(Api):
-        """Has no time to say what became of them."""
+
+@pytest.fixture
+def clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A clock that only `sleep` moves; the file has every pause, in seconds."""
+    (tmp_path / "bin").mkdir()
+    pauses = tmp_path / "pauses"
+    pauses.touch()
+    programs = {
+        "sleep": f'echo "$1" >>{pauses}',
+        "date": f"""case $1 in
+          +%s) awk '{{ sum += $1 }} END {{ printf "%.0f", 1000000000 + sum }}' {pauses} ;;
+          *) exec /bin/date "$@" ;;
+        esac""",
+    }
+    for name, text in programs.items():
+        (tmp_path / "bin" / name).write_text(f"#!/bin/sh\n{text}\n")
+        (tmp_path / "bin" / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    return pauses
+
+
+HTML = b"<html><head><title>504 Gateway Time-out</title></head></html>"
+NO_ANSWERS: dict[str, tuple[int, bytes]] = {
+    "API Gateway is busy": (503, b'{"message":"Service Unavailable"}'),
+    "API Gateway waited too long": (504, b'{"message":"Endpoint request timed out"}'),
+    "a page": (504, HTML),
+    "the function failed": (500, b'{"message":"Internal Server Error"}'),
+    "bad gateway": (502, b""),
+    "throttled": (429, b'{"message":"Too Many Requests"}'),
+    "busy": (503, b"problem busy\ndetail S3 is busy\n"),
+    "too slow": (408, b""),
+    "hung up": (0, b""),
+    "somebody else's page": (200, HTML),
+}
+LISTED = b"status published\nalias a/b\nfile %d %s lxd.tar.xz\nfile %d %s rootfs.squashfs\n" % (
+    len(XZ), hashlib.sha256(XZ).hexdigest().encode(), len(SQUASHFS), hashlib.sha256(SQUASHFS).hexdigest().encode(),
+)  # fmt: skip
+
+
+def scripted(*answers: tuple[int, bytes]) -> type[Api]:
+    """An API that gives these answers about the version, one after the other, and the last one for ever."""
+    left = list(answers)
+
+    class Scripted(Api):
+        polls = 0
 
         def do_GET(self) -> None:
-            busy = "?wait=" in self.path
-            self.answer(429 if busy else 200, b"detail too many\n" if busy else b"status incomplete\n")
+            if "?wait=" not in self.path:  # whether the version is there already
+                self.answer(404, b"")
+                return
+            type(self).polls += 1
+            status, body = left.pop(0) if len(left) > 1 else left[0]
+            if status:
+                self.answer(status, body)
+            else:
+                self.connection.shutdown(socket.SHUT_RDWR)
 
+    return Scripted
+
+
+def waited(tmp_path: Path, api: type[Api], seconds: int) -> subprocess.CompletedProcess[str]:
+    """Upload a whole image to this API, and wait for so long."""
     files = write(tmp_path, {"lxd.tar.xz": XZ, "rootfs.squashfs": SQUASHFS})
-    with served(Busy) as port:
-        done = run("--to", "a/b/amd64/d", "--api", f"http://127.0.0.1:{port}", "--wait", "2", *files)
-    assert (done.returncode, "not listed after 2 s" in done.stderr) == (5, True), done.stderr
+    with served(api) as port:
+        return run("--to", "a/b/amd64/d", "--api", f"http://127.0.0.1:{port}", "--wait", str(seconds), *files)
+
+
+@pytest.mark.parametrize("what", NO_ANSWERS)
+def test_an_api_that_does_not_answer_for_a_while_does_not_end_the_wait(what: str, tmp_path: Path, clock: Path) -> None:
+    api = scripted(*[NO_ANSWERS[what]] * 7, (404, b""), (200, LISTED))
+    done = waited(tmp_path, api, 600)
+    assert (done.returncode, done.stdout) == (0, "lxc launch mine:a/b\n"), done.stderr
+    assert api.polls == 9
+
+
+@pytest.mark.parametrize("what", NO_ANSWERS)
+def test_an_api_that_never_answers_is_named_when_the_time_is_over(what: str, tmp_path: Path, clock: Path) -> None:
+    done = waited(tmp_path, scripted(NO_ANSWERS[what]), 100)
+    assert done.returncode == 5, done.stderr
+    assert sum(map(int, clock.read_text().split())) == 100, "it waits to the deadline, and not a second longer"
+    status, body = NO_ANSWERS[what]
+    said = "does not answer: curl: " if not status else f"answers {status}"
+    assert "not listed after 100 s: the API at http://127.0.0.1:" in done.stderr
+    assert said in done.stderr
+    assert "S3 is busy" in done.stderr or body != NO_ANSWERS["busy"][1]
+
+
+def test_an_api_that_is_gone_for_a_while_does_not_end_the_wait(tmp_path: Path, clock: Path) -> None:
+    """S3Error connections, as when a load balancer or a proxy is started again."""
+    api = scripted((200, LISTED))
+    files = write(tmp_path, {"lxd.tar.xz": XZ, "rootfs.squashfs": SQUASHFS})
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    curl = shutil.which("curl")
+    (tmp_path / "bin/curl").write_text(  # the first request is the upload's; the next four find nobody
+        f"""#!/bin/sh
+        echo call >>{tmp_path}/calls
+        case $(grep -c call {tmp_path}/calls) in [2345]) exec {curl} "$@" --connect-to ::127.0.0.1:1 ;; esac
+        exec {curl} "$@"
+        """
+    )
+    (tmp_path / "bin/curl").chmod(0o755)
+    with served(api, port):
+        done = run("--to", "a/b/amd64/d", "--api", f"http://127.0.0.1:{port}", "--version", "20261123", *files)
+    assert (done.returncode, api.polls) == (0, 1), done.stderr
+    assert len(clock.read_text().split()) == 4
+
+
+def test_pauses_double_and_no_two_jobs_have_the_same(tmp_path: Path, clock: Path) -> None:
+    seen = []
+    for _ in range(3):
+        clock.write_text("")
+        assert waited(tmp_path, scripted(NO_ANSWERS["throttled"]), 400).returncode == 5
+        pauses = [int(pause) for pause in clock.read_text().split()]
+        assert all(1 <= pause <= min(2**number, 30) for number, pause in enumerate(pauses, 1))
+        assert max(pauses) > 8, "it does not go on asking every second"
+        seen.append(pauses)
+    assert len({tuple(pauses) for pauses in seen}) == 3
+
+
+def test_what_a_busy_api_asks_for_is_not_undercut(tmp_path: Path, clock: Path) -> None:
+    class Asking(Api):
+        def do_GET(self) -> None:
+            self.answer(429 if "?wait=" in self.path else 404, b"", ("Retry-After", "45"))
+
+    assert waited(tmp_path, Asking, 100).returncode == 5
+    assert [int(pause) for pause in clock.read_text().split()] == [45, 45, 10]
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "code"),
+    [
+        (401, b'{"message":"Unauthorized"}', 7),
+        (403, b'{"message":"The security token included in the request is expired"}', 7),
+        (400, b"detail no such thing\n", 1),
+        (410, b"", 1),
+        (422, b"detail no such thing\n", 1),
+    ],
+)
+def test_what_will_not_pass_ends_the_wait_at_once_and_says_that_all_has_arrived(
+    status: int, body: bytes, code: int, tmp_path: Path, clock: Path
+) -> None:
+    api = scripted((status, body))
+    done = waited(tmp_path, api, 600)
+    assert (done.returncode, api.polls, clock.read_text()) == (code, 1, ""), done.stderr
+    assert "is uploaded, and the API does not say what became of it: " in done.stderr

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from deployment.adaptations import ADAPTATIONS, Adaptation, Template
-from deployment.emulator import Emulator
-from deployment.walk import Terminal
 from samtranslator.yaml_helper import yaml_parse
+
+from tests.deployment.adaptations import ADAPTATIONS, Adaptation, Template
+from tests.deployment.emulator import Emulator
+from tests.deployment.walk import Terminal
 
 PROJECT: Final = Path(__file__).resolve().parents[2]
 _TABLE: Final = "[default.deploy.parameters.parameter_overrides]"

@@ -6,12 +6,12 @@ import os
 from collections.abc import Iterator
 
 import pytest
-from deployment import emulator
-from deployment.clone import Clone, copied
-from deployment.emulator import ACCOUNT, Emulator
-from deployment.server import Server, publisher
 
 from gates import tools
+from tests.deployment import emulator
+from tests.deployment.clone import Clone, copied
+from tests.deployment.emulator import ACCOUNT, Emulator
+from tests.deployment.server import Server, publisher
 from tests.support.processes import REQUIRE_EXTRAS, need, short_folder
 
 GROUP = "deployment"

@@ -21,7 +21,7 @@ def main(arguments: list[str]) -> None:
     if not as_it_is:
         # Behind everything that is there, so that no module of the tests can stand in front of one of ministack's.
         sys.path.append(str(Path(__file__).resolve().parents[1]))
-        from deployment.adaptations import ADAPTATIONS
+        from tests.deployment.adaptations import ADAPTATIONS
 
         for adaptation in ADAPTATIONS:
             if adaptation.answers:

@@ -18,10 +18,10 @@ from urllib.parse import urlsplit
 
 import boto3
 import trustme
-from deployment.names import Names, served
 
 from environment import find_uv, uv_settings
 from gates import tools
+from tests.deployment.names import Names, served
 from tests.support.processes import free_port, stop
 
 ACCOUNT: Final = "111122223333"
@@ -108,7 +108,7 @@ def _reached_directly() -> list[str]:
 
 @contextlib.contextmanager
 def running(folder: Path, *, as_it_is: bool = False) -> Iterator[Emulator]:
-    """ministack with an empty account, its answers adapted unless `as_it_is`; it invalidates everything when it ends."""
+    """Run ministack with an empty account, its answers adapted unless `as_it_is`. Nothing is left when it ends."""
     authority = _certificates(folder)
     _link_uv(folder / "bin")
     ports = Names(free_port(), free_port())

@@ -12,9 +12,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
-from deployment.clone import PROJECT, Clone
-from deployment.emulator import ACCOUNT, OPERATOR, REGION, Emulator
-
+from tests.deployment.clone import PROJECT, Clone
+from tests.deployment.emulator import ACCOUNT, OPERATOR, REGION, Emulator
 from tests.support.client_rules import Image, read_catalog
 from tests.support.processes import short_folder, wait_for
 from tests.support.real_clients import Client, client

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from deployment import emulator
-from deployment.adaptations import ADAPTATIONS, MINISTACK, Template
-from deployment.clone import PROJECT, load_template
-from deployment.emulator import ACCOUNT, Emulator
 
 from environment import IMPORT_FOLDERS
 from gates import tools
+from tests.deployment import emulator
+from tests.deployment.adaptations import ADAPTATIONS, MINISTACK, Template
+from tests.deployment.clone import PROJECT, load_template
+from tests.deployment.emulator import ACCOUNT, Emulator
 from tests.support.processes import short_folder, wait_for
 
 BUCKET = "probe"

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from deployment.server import Server, written
 
+from tests.deployment.server import Server, written
 from tests.support import images
 from tests.support.processes import need
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from deployment.clone import Clone
-from deployment.emulator import Emulator
-from deployment.server import Server, written
 
+from tests.deployment.clone import Clone
+from tests.deployment.emulator import Emulator
+from tests.deployment.server import Server, written
 from tests.support import images
 
 Who = tuple[str, str]

@@ -413,27 +413,6 @@ MUTATIONS: dict[str, dict[str, Mutation]] = {
         ),
         "a misspelled condition": lambda t: t["Rules"]["ZoneNeedsDomain"].update(Condition={"Fn::Equals": ["", ""]}),
     },
-    "rules_use_only_functions_that_cloudformation_takes_there": {
-        "Join in an assertion": assert_instead(
-            {"Fn::Not": [{"Fn::Equals": [{"Fn::Join": ["", {"Ref": "GeoLocations"}]}, ""]}]}
-        ),
-        "If, which is documented there": assert_instead({"Fn::If": ["HasDomain", True, False]}),
-        "Sub deep below functions that are taken": assert_instead(
-            {"Fn::And": [{"Fn::Or": [{"Fn::Equals": [{"Fn::Sub": "${DomainName}"}, ""]}]}, {"Fn::Not": [True]}]}
-        ),
-        "a condition by its name": assert_instead({"Fn::Not": [{"Condition": "HasDomain"}]}),
-        "FindInMap in a rule's condition": lambda t: t["Rules"]["IssuerNeedsAudience"].update(
-            RuleCondition={"Fn::Equals": [{"Fn::FindInMap": ["SixTimes", "5", "Visibility"]}, "30"]}
-        ),
-        "Ref to a resource": assert_instead({"Fn::Equals": [{"Ref": "Bucket"}, ""]}),
-        "Ref to a pseudo parameter": assert_instead({"Fn::Equals": [{"Ref": "AWS::Region"}, "us-east-1"]}),
-        "ValueOf a resource": assert_instead({"Fn::Equals": [{"Fn::ValueOf": ["Bucket", "Name"]}, ""]}),
-        "no function at all": assert_instead(True),
-        "a second assertion": lambda t: t["Rules"]["ZoneNeedsDomain"]["Assertions"].append(
-            {"Assert": {"Fn::Select": [0, [True]]}}
-        ),
-        "a misspelled condition": lambda t: t["Rules"]["ZoneNeedsDomain"].update(Condition={"Fn::Equals": ["", ""]}),
-    },
     "outputs_say_where_everything_is": {
         "no remote line": lambda t: t["Outputs"].pop("RemoteAdd"),
     },

@@ -177,7 +177,7 @@ def test_the_walk_resets_no_value(deployments: Deployments) -> None:
         assert deployments.values == ({} if "sam delete" in block else expected), block
     assert len(deployments.history) == 5, "first deployment, publishers, own domain, upgrade, start again"
     changed = {name for name, value in expected.items() if value != str(DECLARED[name]["Default"])}
-    assert changed == {"Publishers", "DomainName", "CertificateArn", "HostedZoneId", "BucketName"}
+    assert changed == {"Publishers", "DomainName", "CertificateArn", "BucketName"}
 
 
 def test_no_command_sets_a_value_anywhere_else() -> None:

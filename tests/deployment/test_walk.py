@@ -6,10 +6,10 @@ import os
 from pathlib import Path
 
 import pytest
-from deployment import emulator
-from deployment.clone import PROJECT, copied
-from deployment.walk import Block, Terminal, WalkFailed, blocks
 
+from tests.deployment import emulator
+from tests.deployment.clone import PROJECT, copied
+from tests.deployment.walk import Block, Terminal, WalkFailed, blocks
 from tests.support.processes import short_folder
 
 PAGE = """\

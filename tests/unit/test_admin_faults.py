@@ -21,9 +21,10 @@ from click.testing import CliRunner
 
 from cli.admin import base, doctor, faults, queue_checks
 from cli.admin.__main__ import main
-from cli.admin.faults import AGAIN, CATALOG, EDGE, LOG_IN, NO_CREDENTIALS, NOTHING, RECORD, RIGHTS, STORAGE, WAY
+from cli.admin.faults import AGAIN, CATALOG, EDGE, NO_CREDENTIALS, NOTHING, RECORD, RIGHTS, STORAGE, WAY
 from cli.admin.findings import NotSeen
 from cli.admin.place import Place, Queue
+from cli.aws import LOG_IN, LOG_IN_AGAIN
 from imageserver.errors import CatalogBusy, CatalogDamaged, InvalidationRefused, StorageDenied, StorageUnavailable
 from imageserver.storage.s3 import S3Error
 from tests.support import images
@@ -64,7 +65,7 @@ CONNECTION = aws.EndpointConnectionError(endpoint_url="https://s3.example.org")
         (InvalidationRefused("the edge was not told"), EDGE, STORAGE),
         (through_the_adapter(refused("SlowDown")), AGAIN, STORAGE),
         (through_the_adapter(refused("AccessDenied")), RIGHTS, STORAGE),
-        (through_the_adapter(refused("ExpiredToken")), LOG_IN, NO_CREDENTIALS),
+        (through_the_adapter(refused("ExpiredToken")), LOG_IN_AGAIN, NO_CREDENTIALS),
         (
             through_the_adapter(refused("NoSuchBucket")),
             "name a bucket that is there, with --bucket or --stack",
@@ -75,7 +76,7 @@ CONNECTION = aws.EndpointConnectionError(endpoint_url="https://s3.example.org")
         (refused("AccessDenied"), RIGHTS, STORAGE),
         (refused("QueueDoesNotExist"), "deploy the template again", STORAGE),
         (aws.NoCredentialsError(), LOG_IN, NO_CREDENTIALS),
-        (aws.ProfileNotFound(profile="x"), LOG_IN, NO_CREDENTIALS),
+        (aws.ProfileNotFound(profile="x"), "set AWS_PROFILE to one that is there (none), or unset it", NO_CREDENTIALS),
         (CONNECTION, WAY, STORAGE),
         (aws.ConnectTimeoutError(endpoint_url="https://s3.example.org"), WAY, STORAGE),
         (aws.ReadTimeoutError(endpoint_url="https://s3.example.org"), WAY, STORAGE),
@@ -248,6 +249,7 @@ def queued(attributes: dict[str, str], session: Any = None, stack: str = "", cou
     """A server in AWS with both queues, with these attributes; `counts` letters in each box."""
     place = FakePlace.over(System(), stack=stack)
     place = replace(place, session=session)
+    attributes = {"ApproximateNumberOfMessages": "0", **attributes}
     queue = Queue("https://sqs/1/images-ArrivalsQueue-X", attributes, "dead")
     events = {"events": queue_checks.EVENTS, "arn": "arn:aws:sqs:eu-central-1:1:images-ArrivalsQueue-X"}
     told = {"Attributes": {"ApproximateNumberOfMessages": str(counts)}}

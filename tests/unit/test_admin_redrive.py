@@ -23,8 +23,9 @@ class Sqs:
             return {}
         return {"Messages": self._answers.pop(0)}
 
-    def send_message(self, **asked: Any) -> None:
+    def send_message(self, **asked: Any) -> dict[str, Any]:
         self.log.append(("send", asked["QueueUrl"]))
+        return {"MessageId": "sent"}
 
     def delete_message(self, **asked: Any) -> None:
         self.log.append(("delete", asked["ReceiptHandle"]))

@@ -240,34 +240,6 @@ def test_presign_without_a_stack_says_how_to_get_one(tmp_path: Path) -> None:
     assert "start ./scripts/local, or name a bucket in AWS with --bucket" in done.stderr
 
 
-@pytest.fixture
-def _aws(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in {"AWS_ACCESS_KEY_ID": "AKIA", "AWS_SECRET_ACCESS_KEY": "x", "AWS_REGION": "us-east-1"}.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.delenv("AWS_DEFAULT_REGION", raising=False)
-
-
-@pytest.mark.usefixtures("_aws")
-def test_presign_for_aws_names_the_regional_host_of_the_bucket(monkeypatch: pytest.MonkeyPatch) -> None:
-    for region, host in {
-        "us-east-1": "mine.s3.us-east-1.amazonaws.com",
-        "eu-central-1": "mine.s3.eu-central-1.amazonaws.com",
-    }.items():
-        monkeypatch.setenv("AWS_REGION", region)
-        monkeypatch.setenv("AWS_DEFAULT_REGION", region)
-        (upload,) = json.loads(run(GOOD, "--bucket", "mine", "--overwrite", "--json").stdout)
-        assert urlsplit(upload["url"]).netloc == host
-        assert f"%2F{region}%2Fs3%2Faws4_request" in upload["url"]
-
-
-@pytest.mark.usefixtures("_aws")
-def test_presign_for_aws_without_a_region_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("AWS_REGION")
-    done = run(GOOD, "--bucket", "mine", "--overwrite")
-    assert (done.exit_code, done.stdout) == (presign.NO_CREDENTIALS, "")
-    assert "AWS_REGION" in done.stderr
-
-
 def test_help_of_the_tests_is_ours_and_there_at_once(tmp_path: Path) -> None:
     """No packages, no checks: a bare Python says it."""
     script = environment.PROJECT / "scripts/test"

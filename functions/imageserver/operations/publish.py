@@ -242,9 +242,10 @@ def _invalidate(
 ) -> bool:
     """Make the edge invalidate what it may hold of keys that get another digest, or lost their file.
 
-    What was invalidated once in this run is not again: its bytes had changed by then, and waiting takes long. False when
-    it failed, which is noted in `done`: a version is held back whose record remembers that its keys held other bytes,
-    so the next try knows it too. Of another one only the catalog remembers it, so its product is left as it is there.
+    What was invalidated once in this run is not again: its bytes had changed by then, and waiting takes long. False
+    when it failed, which is noted in `done`: a version is held back whose record remembers that its keys held other
+    bytes, so the next try knows it too. Of another one only the catalog remembers it, so its product is left there as
+    it is.
     """
     if not (new := _stale(before, after, changed, done) - done.invalidated):
         return True

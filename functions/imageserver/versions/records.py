@@ -9,7 +9,7 @@ from typing import Final, Literal
 
 import msgspec
 
-from imageserver.errors import CatalogDamaged, InvalidUpload
+from imageserver.errors import CatalogDamaged, InvalidUpload, NewerRecord
 from imageserver.format.keys import VersionId, parse_version
 from imageserver.inspection.metadata import Overrides
 from imageserver.versions.state import State
@@ -106,17 +106,39 @@ def encode(record: Record) -> bytes:
 
 
 def decode(body: bytes, key: str) -> Record:
-    """Read a record; CatalogDamaged names the key when it is none of ours."""
+    """Read a record; CatalogDamaged names the key when it is none of ours, NewerRecord when a newer release made it."""
     try:
         record = _decoder.decode(body)
         parse_version(record.version)
     except (msgspec.DecodeError, InvalidUpload, UnicodeError, RecursionError) as error:
+        if (schema := _schema(body)) > SCHEMA:
+            raise NewerRecord(_newer(key, schema)) from error
         raise CatalogDamaged(
             f"{key} is not a record ({error}); delete it and reconcile, its images are intact"
         ) from error
-    if record.schema > SCHEMA or record.id.record_key != key:
+    if record.schema > SCHEMA:
+        raise NewerRecord(_newer(key, record.schema))
+    if record.id.record_key != key:
         raise CatalogDamaged(
-            f"{key} is a record of schema {record.schema} for {record.version}, expected schema {SCHEMA} "
-            "for its own path; delete it and reconcile, or deploy the newer release again"
+            f"{key} is a record for {record.version}, expected one for its own path; delete it and reconcile"
         )
     return record
+
+
+class _Schema(msgspec.Struct):
+    schema: int = 0
+
+
+def _schema(body: bytes) -> int:
+    """The schema of a record whose other fields may be other than ours; 0 where it has none."""
+    try:
+        return msgspec.json.decode(body, type=_Schema).schema
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        return 0
+
+
+def _newer(key: str, schema: int) -> str:
+    return (
+        f"{key} is a record of schema {schema}, expected schema {SCHEMA} at most; deploy the newer release again, or "
+        "delete it and reconcile"
+    )

@@ -43,6 +43,19 @@ def _with_file(record: Record, file: str, facts: FileFacts) -> Record:
     return replace(record, files={**record.files, file: facts})
 
 
+def applies_to(record: Record, file: str, size_bytes: int) -> Withdrawal | None:
+    """Return the withdrawal that a file is under where a copy of it lies, which has lost its ETag and its date.
+
+    A withdrawal of the version is about every file of it. One of a file, and one that is being carried out, is about
+    the object that the record knows: a file of another size came later, one of the same size may be it.
+    """
+    facts = record.files.get(file)
+    is_known = facts is not None and facts.size_bytes == size_bytes
+    if record.withdrawn and (is_known or not record.withdrawn.final):
+        return record.withdrawn
+    return facts.withdrawn if facts and is_known else None
+
+
 def past(before: Record, files: Mapping[str, FileFacts]) -> tuple[Withdrawal | None, dict[str, FileFacts]]:
     """What of a withdrawal is about the files that are there now, which may be others than `before`.
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from cli.admin.faults import EXIT_CODES, errors_told
+from cli.admin.faults import EXIT_CODES, errors_told, show_tracebacks
 from cli.admin.place import Place, aws, deployed, local
 from imageserver.settings import CLIENT_CHOICES
 
@@ -22,6 +22,7 @@ class Named:
     url: str = ""
     state_dir: Path | None = None
     as_json: bool = False
+    debug: bool = False
 
     def over(self, other: "Named") -> "Named":
         """The same, with what was not said here as the other says it."""
@@ -31,6 +32,7 @@ class Named:
             self.url or other.url,
             self.state_dir or other.state_dir,
             self.as_json or other.as_json,
+            self.debug or other.debug,
         )
 
     def open(self) -> Place:
@@ -56,6 +58,7 @@ OPTIONS = (
         help="The state folder of the local stack.  [default: .local in the project folder]",
     ),
     click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table."),
+    click.option("--debug", is_flag=True, help="Also print the traceback of each error, for a report."),
 )
 
 
@@ -103,13 +106,17 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
         url: str,
         state_dir: Path | None,
         as_json: bool,
+        debug: bool,
         **kwargs: Any,
     ) -> None:
-        named = Named(stack, bucket, url, state_dir, as_json).over(before)
+        named = Named(stack, bucket, url, state_dir, as_json, debug).over(before)
+        if named.debug:
+            show_tracebacks()
         with errors_told():
             place = named.open()
             try:
-                function(place, named.as_json, *args, **kwargs)
+                with place.calls.noted():
+                    function(place, named.as_json, *args, **kwargs)
             finally:  # also when it broke off: what was done by then the edge does not know either
                 place.say_untold()
 

@@ -2,6 +2,7 @@
 
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -9,12 +10,14 @@ from typing import Final, NoReturn
 
 import click
 
-from cli.admin import importing, paths, shown
+from cli import aws
+from cli.admin import importing, looking, paths, shown, source_records
 from cli.admin.base import command, main, yes_anyway
 from cli.admin.base import yes as yes_option
 from cli.admin.dry import DryStore
 from cli.admin.faults import FOUND, NOTHING, end
 from cli.admin.place import Place
+from cli.admin.source_records import SourceRecords
 from imageserver.format.keys import Target, path_of
 from imageserver.operations import withdraw as withdrawals
 from imageserver.operations.prune import Rules
@@ -130,17 +133,18 @@ def import_(place: Place, as_json: bool, source: str, yes: bool) -> None:
     """Copy the images of an existing server: a folder such as /var/www/simplestreams, or another bucket.
 
     What lies below images* is taken; the catalog is made anew. Nothing that is there is replaced: a file that is
-    there with other bytes is named and left out. A run that was stopped goes on where it was. Without --yes it
-    prints what it would copy.
+    there with other bytes is named and left out. What the records of the source (versions/) call withdrawn stays out,
+    by name, with the reason and the date; so does a version whose record cannot be read. A run that was stopped goes
+    on where it was. Without --yes it prints what it would copy.
 
     \b
     ./scripts/admin import /var/www/simplestreams --yes
     """
     if not (source.startswith("s3://") or Path(source).is_dir()):
         end(NOTHING, f"there is no folder {source} on this machine; a bucket is named s3://BUCKET/PREFIX")
-    files = importing.bucket(place.s3, source) if source.startswith("s3://") else importing.folder(Path(source))
     with shown.busy("comparing") as told:
-        todo = importing.plan(place, files, told)
+        files, known = _tree(place, source)
+        todo = importing.plan(place, files, told, known)
     if todo.is_empty:
         end(
             NOTHING,
@@ -150,13 +154,28 @@ def import_(place: Place, as_json: bool, source: str, yes: bool) -> None:
         with shown.bytes_progress() as progress:
             task = progress.add_task("copying", total=todo.size_bytes)
             todo = importing.carry_out(place, todo, lambda count: progress.advance(task, count))
-    _tell_imported(as_json, yes, todo)
+    _tell_imported(as_json, yes, todo, known.is_empty)
 
 
-def _tell_imported(as_json: bool, really: bool, todo: importing.Plan) -> NoReturn:
-    left_out = [*todo.refused, *todo.taken]
+def _tree(place: Place, source: str) -> tuple[Iterator[importing.File], SourceRecords]:
+    """The files of a source, and what its records say of them; a bucket in AWS may be in another region."""
+    if not source.startswith("s3://"):
+        return importing.folder(Path(source)), source_records.of_folder(Path(source))
+    bucket, prefix = importing.address_of(source)
+    s3 = place.s3 if place.endpoint else aws.session_for_bucket(bucket).client("s3", config=aws.s3_config())
+    return importing.bucket(s3, source), source_records.of_bucket(s3, bucket, prefix)
+
+
+def _tell_imported(as_json: bool, really: bool, todo: importing.Plan, has_no_records: bool) -> NoReturn:
+    left_out = todo.left_out
     for sentence in left_out:
         shown.say(f"left out: {sentence}")
+    for one in todo.withdrawn:
+        shown.say(f"stays out: {shown.one_line(one.sentence)}")
+    for note in todo.notes:
+        shown.say(f"note: {shown.one_line(note)}")
+    if has_no_records:
+        shown.say("note: the source has no records (versions/), so nothing of it counts as withdrawn")
     if as_json:
         shown.as_json(
             {
@@ -164,9 +183,18 @@ def _tell_imported(as_json: bool, really: bool, todo: importing.Plan) -> NoRetur
                 "bytes": todo.size_bytes,
                 "already there": len(todo.already),
                 "left out": left_out,
+                "withdrawn": [
+                    {"path": one.path, "files": one.files, **looking.plain(one.withdrawal)} for one in todo.withdrawn
+                ],
+                "notes": todo.notes,
             }
         )
     else:
         did = f"{'copied' if really else 'would copy'} {len(todo.files):,} files, {shown.size(todo.size_bytes)}"
-        click.echo(f"{did}; {len(todo.already):,} were there already")
+        click.echo(f"{did}; {len(todo.already):,} were there already{_tell_withdrawn(todo)}")
     sys.exit(FOUND if left_out else 0)
+
+
+def _tell_withdrawn(todo: importing.Plan) -> str:
+    count = sum(one.files for one in todo.withdrawn)
+    return f"; {count:,} stay out, withdrawn on the source (admin restore there brings them along)" if count else ""

@@ -14,8 +14,8 @@ from urllib.parse import quote
 
 import msgspec
 
+from cli.admin.faults import explain
 from cli.admin.looking import Listed
-from imageserver.errors import SimplestreamsError
 from imageserver.format import file_kinds
 from imageserver.storage.port import Store
 
@@ -88,8 +88,11 @@ def _version(found: list[Listed], read: Open, advance: Callable[[int], Any]) -> 
             digests = {"": states[path]}
         try:
             read_bytes = _fed(read(path), list(digests.values()), advance)
-        except (NotThere, SimplestreamsError) as error:
+        except NotThere as error:
             wrong.append(Mismatch(path, str(error)))
+            continue
+        except Exception as error:  # noqa: BLE001 - whatever came for one file: the others are read all the same
+            wrong.append(Mismatch(path, f"it cannot be read: {explain(error).what}"))
             continue
         if read_bytes != item.size:
             wrong.append(Mismatch(path, f"has {read_bytes:,} bytes, the catalog says {item.size:,}"))

@@ -1,6 +1,7 @@
 """Look a server over: each finding says what is wrong and the command that answers it."""
 
 import http.client
+import re
 import ssl
 import urllib.error
 import urllib.request
@@ -10,10 +11,11 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 
 import click
+import msgspec
 from botocore.exceptions import ClientError
 
-from cli.admin import queue_checks
-from cli.admin.faults import CATALOG, OUTSIDE, RECORD, explain
+from cli.admin import answers, queue_checks
+from cli.admin.faults import CATALOG, RECORD, explain
 from cli.admin.findings import AGAIN, DEPLOY, Findings, Hint, NotSeen
 from cli.admin.place import Place
 from imageserver.catalog.render import product_id
@@ -23,9 +25,12 @@ from imageserver.format.keys import LEASES, RECORDS, parse_key, parse_record_key
 from imageserver.operations.inventory import documented_streams
 from imageserver.operations.reconcile import reconcile
 from imageserver.operations.runs import Work
+from imageserver.site.layout import PAGE_KEY
 from imageserver.storage.document_cache import Catalogs
 
 OLD_CLAIM: Final = timedelta(hours=1)
+DEPLOYED: Final = re.compile(r"(CREATE|UPDATE|IMPORT)_(COMPLETE|IN_PROGRESS|COMPLETE_CLEANUP_IN_PROGRESS)")
+"""Statuses of a stack whose deployment has not failed."""
 
 
 @dataclass(frozen=True)
@@ -53,19 +58,25 @@ def examine(place: Place) -> Iterator[Checked]:
     for name, check in CHECKS.items():
         checked = Checked(name)
         try:
-            for found in check(place):
-                if isinstance(found, NotSeen):
-                    checked.not_seen.append(found.why)
-                elif isinstance(found, Hint):
-                    checked.hints.append(Finding(name, found.what, found.remedy, hint=True))
-                else:
-                    checked.findings.append(Finding(name, *found))
-        except OUTSIDE as error:
-            fault = explain(error)
-            checked.findings.append(Finding(name, f"it could not be looked at: {fault.what}", fault.remedy))
+            with place.calls.noted():
+                _gather(checked, check(place))
         except click.ClickException as error:
             checked.findings.append(Finding(name, error.message, DEPLOY))
+        except Exception as error:  # noqa: BLE001 - whatever came: the other checks are made all the same
+            fault = explain(error)
+            checked.findings.append(Finding(name, f"it could not be looked at: {fault.what}", fault.remedy))
         yield checked
+
+
+def _gather(checked: Checked, findings: Findings) -> None:
+    """Sort what a check yields, as it comes."""
+    for found in findings:
+        if isinstance(found, NotSeen):
+            checked.not_seen.append(found.why)
+        elif isinstance(found, Hint):
+            checked.hints.append(Finding(checked.name, found.what, found.remedy, hint=True))
+        else:
+            checked.findings.append(Finding(checked.name, *found))
 
 
 def _documents(place: Place) -> Findings:
@@ -140,7 +151,8 @@ def _claims(place: Place) -> Findings:
 def _private(place: Place) -> Findings:
     """Nobody but the edge reads the bucket, and what is deleted can be brought back."""
     try:
-        public = place.s3.get_bucket_policy_status(Bucket=place.bucket)["PolicyStatus"]["IsPublic"]
+        status = answers.read(place.s3.get_bucket_policy_status(Bucket=place.bucket), answers.BucketPolicyStatus)
+        public = status.policy_status.is_public
     except ClientError as error:
         if error.response["Error"]["Code"] not in ("NoSuchBucketPolicy", "NotImplemented", "404"):
             raise
@@ -149,18 +161,20 @@ def _private(place: Place) -> Findings:
         yield "the bucket's policy is public", "deploy the template again: only CloudFront reads the bucket"
     if place.endpoint is None and not _is_blocked(place):
         yield "the bucket does not block public access", DEPLOY
-    if place.s3.get_bucket_versioning(Bucket=place.bucket).get("Status") != "Enabled":
+    versioning = answers.read(place.s3.get_bucket_versioning(Bucket=place.bucket), answers.Versioning)
+    if versioning.status != "Enabled":
         yield "the bucket keeps no older generations: what is deleted is gone", DEPLOY
 
 
 def _is_blocked(place: Place) -> bool:
     try:
-        blocked = place.s3.get_public_access_block(Bucket=place.bucket)["PublicAccessBlockConfiguration"]
+        found = place.s3.get_public_access_block(Bucket=place.bucket)
     except ClientError as error:
         if error.response["Error"]["Code"] != "NoSuchPublicAccessBlockConfiguration":
             raise
         return False
-    return all(blocked.values())
+    blocked = answers.read(found, answers.PublicAccessBlock).public_access_block_configuration
+    return all(msgspec.structs.astuple(blocked))
 
 
 def _deployment(place: Place) -> Findings:
@@ -168,14 +182,15 @@ def _deployment(place: Place) -> Findings:
     if not place.stack:
         yield NotSeen("the deployment and its alarms: only with --stack")
         return
-    (stack,) = place.session.client("cloudformation").describe_stacks(StackName=place.stack)["Stacks"]
-    if "FAILED" in stack["StackStatus"] or "ROLLBACK" in stack["StackStatus"]:
+    found = place.session.client("cloudformation").describe_stacks(StackName=place.stack)
+    (stack,) = answers.read(found, answers.Stacks).stacks
+    if not DEPLOYED.fullmatch(stack.stack_status):
         remedy = "sam deploy again; see infra/RUNBOOK.md, A bad deployment"
-        yield f"the last deployment ended as {stack['StackStatus']}", remedy
+        yield f"the last deployment ended as {stack.stack_status}", remedy
     pages = place.session.client("cloudwatch").get_paginator("describe_alarms")
     for page in pages.paginate(AlarmNamePrefix=f"{place.stack}-", StateValue="ALARM"):
-        for alarm in page["MetricAlarms"]:
-            yield f"{alarm['AlarmName']} is in alarm: {alarm['StateReason']}", "see infra/RUNBOOK.md, An alarm"
+        for alarm in answers.read(page, answers.Alarms).metric_alarms:
+            yield f"{alarm.alarm_name} is in alarm: {alarm.state_reason}", "see infra/RUNBOOK.md, An alarm"
 
 
 def _served(place: Place) -> Findings:
@@ -186,27 +201,34 @@ def _served(place: Place) -> Findings:
     index = place.store.read(documents.INDEX_KEY)
     if index and (answer := _get(place, place.edge, documents.INDEX_KEY)) != (200, index.body):
         yield f"{place.edge}/{documents.INDEX_KEY} answers {answer[0]}, and not what the bucket holds", AGAIN
-    status, _ = _get(place, place.edge, "streams/v1/no-such-document.json")
-    if status != 404:
-        yield f"a missing document answers {status}, expected 404", "the edge needs s3:ListBucket: deploy again"
-    if _get(place, place.edge, "")[0] != 200:
-        yield "the page for browsers is missing", "wait for the next run of maintain"
+    missing = "streams/v1/no-such-document.json"
+    if (status := _get(place, place.edge, missing)[0]) != 404:
+        what = f"{place.edge}/{missing}, a missing document, answers {status}, expected 404"
+        yield what, "the edge needs s3:ListBucket: deploy again"
+    page = place.store.read(PAGE_KEY)
+    if (answer := _get(place, place.edge, "")) != (200, page.body if page else b""):
+        what = f"{place.edge}/, the page for browsers, answers {answer[0]}, and not what the bucket holds"
+        yield what, "wait for the next run of maintain, which lays it out"
 
 
 def _api(place: Place) -> Findings:
     if not place.api:
         yield NotSeen("the upload API: only with --stack")
         return
-    if (status := _get(place, place.api, "openapi.json")[0]) != 200:
-        yield f"the upload API answers {status} for its own description", "look at the log of uploads"
-    if (status := _get(place, place.api, "versions/images/a/b/amd64/c/20260101")[0]) not in (401, 403):
-        yield f"the upload API answers {status} to a stranger, expected 401 or 403", DEPLOY
+    status, body = _get(place, place.api, "openapi.json")
+    if status != 200 or b'"openapi"' not in body:
+        what = f"{place.api}/openapi.json answers {status} for its own description, expected 200 and OpenAPI"
+        yield what, "look at the log of uploads"
+    version = "versions/images/a/b/amd64/c/20260101"
+    if (status := _get(place, place.api, version)[0]) not in (401, 403):
+        yield f"{place.api}/{version} answers {status} to a stranger, expected 401 or 403", DEPLOY
 
 
 def _get(place: Place, base: str, path: str) -> tuple[int, bytes]:
     """Status and body; ConnectionError names the address that does not answer, or not in HTTP."""
     trust = ssl.create_default_context(cafile=place.ca_file or None)
     address = f"{base.rstrip('/')}/{path}"
+    place.calls.asks(f"GET {address}")
     try:
         with urllib.request.urlopen(address, timeout=30, context=trust) as answer:  # noqa: S310
             return answer.status, answer.read()

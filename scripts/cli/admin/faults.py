@@ -2,15 +2,19 @@
 
 import http.client
 import sys
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final, NoReturn
 
-import botocore.exceptions as aws
+import botocore.exceptions
 import click
 from botocore.exceptions import BotoCoreError, ClientError
+from botocore.parsers import ResponseParserError
 
+from cli import aws
 from imageserver.errors import (
     CatalogDamaged,
     InvalidationRefused,
@@ -28,38 +32,34 @@ NO_STACK: Final = 6
 NO_CREDENTIALS: Final = 7
 EXIT_CODES: Final = (
     "Exit codes: 0 done, nothing wrong; 1 something is wrong and named; 2 wrong usage; 3 no such name can exist; "
-    "4 there is nothing of that name; 5 storage refused, failed or cannot be reached; 6 no local stack is running; "
+    "4 there is nothing of that name; 5 storage or AWS refused, failed, cannot be reached or answered nonsense; "
+    "6 no local stack is running; "
     "7 no usable AWS credentials or region."
 )
 
-LOG_IN: Final = "log in to AWS, or set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
 RIGHTS: Final = "look at the rights of your credentials"
 WAY: Final = "look at the address, its name in DNS, its certificate, and the network between here and there"
 AGAIN: Final = "try again in a minute"
 EDGE: Final = "look at the distribution: it takes no invalidation of a whole stream, which is always a valid one"
+OTHER_BUCKET: Final = "name a bucket that is there, with --bucket or --stack"
 CATALOG: Final = "admin rebuild catalog --yes"
 RECORD: Final = "admin rebuild records --yes"
 
-OUTSIDE: Final = (SimplestreamsError, ClientError, BotoCoreError, http.client.HTTPException, OSError)
+PROXY: Final = "look whether something between here and AWS answers in its place"
+REPORT: Final = "try again; if it stays, report it with what --debug prints"
+
+OUTSIDE: Final = (
+    SimplestreamsError, ClientError, BotoCoreError, ResponseParserError, aws.NotUsable, aws.NoBucket,
+    http.client.HTTPException, OSError,
+)  # fmt: skip
 """Whatever of this comes up is a fault of the world and not of this program."""
 
-_UNKNOWN_CALLER: Final = (
-    aws.NoCredentialsError,
-    aws.PartialCredentialsError,
-    aws.CredentialRetrievalError,
-    aws.ProfileNotFound,
-    aws.NoRegionError,
-    aws.SSOError,
-    aws.TokenRetrievalError,
-)
-_NO_WAY: Final = (aws.ConnectionError, aws.HTTPClientError, http.client.HTTPException, OSError)
+_NO_WAY: Final = (
+    botocore.exceptions.ConnectionError, botocore.exceptions.HTTPClientError, http.client.HTTPException, OSError
+)  # fmt: skip
 _DENIED: Final = frozenset(
     {"AccessDenied", "AccessDeniedException", "403", "AllAccessDisabled", "UnauthorizedOperation"}
 )
-_STALE: Final = frozenset(
-    {"ExpiredToken", "ExpiredTokenException", "RequestExpired", "InvalidToken", "InvalidClientTokenId",
-     "UnrecognizedClientException", "InvalidAccessKeyId", "SignatureDoesNotMatch", "AuthFailure"}
-)  # fmt: skip
 _GONE: Final = frozenset({"QueueDoesNotExist", "AWS.SimpleQueueService.NonExistentQueue"})
 
 
@@ -72,8 +72,36 @@ class Fault:
     code: int = STORAGE
 
 
-def explain(error: BaseException) -> Fault:
-    """What an error from outside means. The adapter's own errors are told by what the SDK said below them."""
+_TRACEBACKS: Final = "cli.admin.tracebacks"
+
+
+def show_tracebacks() -> None:
+    """Print for the rest of this command, on standard error, the traceback of each error that becomes a sentence."""
+    click.get_current_context().meta[_TRACEBACKS] = True
+
+
+def explain(error: Exception) -> Fault:
+    """Return what an error means, whatever it is, and what helps. Its traceback is shown with --debug."""
+    context = click.get_current_context(silent=True)
+    if context and _TRACEBACKS in context.meta:
+        click.echo("".join(traceback.format_exception(error)), err=True)
+    return _explained(error) if isinstance(error, OUTSIDE) else _unexpected(error)
+
+
+def _unexpected(error: Exception) -> Fault:
+    """Return what is known of an error that is in no table: of an answer that nobody expected, or of this program."""
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "site-packages" not in frame.filename]
+    where = f" in {Path(frames[-1].filename).name}, line {frames[-1].lineno}" if frames else ""
+    return Fault(f"an answer was not as expected ({type(error).__name__}: {error}{where}){_asked(error)}", REPORT)
+
+
+def _asked(error: BaseException) -> str:
+    """Return what was asked of AWS last, as it was noted on the error; empty if it was not."""
+    return "".join(f"; {note}" for note in getattr(error, "__notes__", ()))
+
+
+def _explained(error: Exception) -> Fault:
+    """Return what an error from outside means. The adapter's own errors are told by what the SDK said below them."""
     what, root = str(error), _root(error)
     if isinstance(error, InvalidUpload):
         return Fault(what, "", REFUSED)
@@ -81,17 +109,21 @@ def explain(error: BaseException) -> Fault:
         return Fault(what, RECORD if what.startswith(RECORDS) else CATALOG)
     if isinstance(error, InvalidationRefused):
         return Fault(what, EDGE)
-    if isinstance(root, _UNKNOWN_CALLER):
-        return Fault(f"AWS cannot be asked: {root}", LOG_IN, NO_CREDENTIALS)
+    if isinstance(error, aws.NoBucket):
+        return Fault(what, OTHER_BUCKET, NOTHING)
+    if reason := aws.unusable(root):
+        return Fault(reason.what, reason.remedy, NO_CREDENTIALS)
     if isinstance(root, ClientError):
         return _refused(what if isinstance(error, SimplestreamsError) else _said(root), root)
     if isinstance(error, StorageDenied):
         return Fault(what, RIGHTS)
     if isinstance(root, OSError) and root.filename:  # a file of this machine, as import reads them
         return Fault(what, "look at that file and its rights")
+    if isinstance(root, ResponseParserError):
+        return Fault(f"what came is no answer of AWS ({what}){_asked(error)}", PROXY)
     if isinstance(root, _NO_WAY):
-        return Fault(what, WAY)
-    return Fault(what, AGAIN)
+        return Fault(f"{what}{_asked(error)}", WAY)
+    return Fault(f"{what}{_asked(error)}", AGAIN)
 
 
 def _root(error: BaseException) -> BaseException:
@@ -102,17 +134,16 @@ def _root(error: BaseException) -> BaseException:
 
 
 def _said(error: ClientError) -> str:
-    return f"{error.operation_name}: {error.response['Error'].get('Message') or error}"
+    about = error.response.get("Error", {})
+    return f"{error.operation_name}: {about.get('Code', '')} {about.get('Message') or error}"
 
 
 def _refused(what: str, error: ClientError) -> Fault:
-    code = error.response["Error"].get("Code", "")
-    if code in _STALE:
-        return Fault(what, LOG_IN, NO_CREDENTIALS)
+    code = error.response.get("Error", {}).get("Code", "")
     if code in _DENIED:
         return Fault(what, RIGHTS)
     if code == "NoSuchBucket":
-        return Fault(what, "name a bucket that is there, with --bucket or --stack", NOTHING)
+        return Fault(what, OTHER_BUCKET, NOTHING)
     if code in _GONE:
         return Fault(what, "deploy the template again")
     return Fault(what, AGAIN)
@@ -120,12 +151,12 @@ def _refused(what: str, error: ClientError) -> Fault:
 
 @contextmanager
 def errors_told() -> Iterator[None]:
-    """End with a sentence and an exit code instead of a traceback for whatever can go wrong outside."""
+    """End with a sentence and an exit code instead of a traceback, whatever goes wrong."""
     try:
         yield
-    except BrokenPipeError:  # `admin list | head`: click knows what to do
-        raise
-    except OUTSIDE as error:
+    except (BrokenPipeError, click.ClickException, click.exceptions.Exit, click.Abort):
+        raise  # click knows what to do, also for `admin list | head`
+    except Exception as error:  # noqa: BLE001 - an answer may be wrong in any way; --debug shows the traceback
         fault = explain(error)
         end(fault.code, f"{fault.what}; {fault.remedy}" if fault.remedy else fault.what)
 

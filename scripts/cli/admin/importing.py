@@ -1,8 +1,9 @@
 """Adopt an existing tree: a folder, or another bucket. Everything is created, nothing is written over."""
 
 import hashlib
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Callable, Container, Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -10,13 +11,15 @@ from boto3.s3.transfer import TransferConfig
 from botocore.exceptions import ClientError
 
 from cli.admin.place import Place
+from cli.admin.source_records import SourceRecords, Withdrawn, summed_up
 from imageserver.errors import CatalogDamaged, InvalidUpload
 from imageserver.format import file_kinds
 from imageserver.format.caching import cache_control
 from imageserver.format.file_kinds import Role
-from imageserver.format.keys import VersionId, parse_key
+from imageserver.format.keys import ImageKey, VersionId, parse_key
 from imageserver.storage.port import ObjectInfo
 from imageserver.versions import records
+from imageserver.versions.records import Withdrawal
 
 PART: Final = 64 << 20
 CONTENT_TYPE: Final = "application/octet-stream"
@@ -52,17 +55,28 @@ class File:
 
 @dataclass(frozen=True)
 class Plan:
-    """What an import comes to. `refused` and `taken` say why for each file that is left out."""
+    """What an import comes to. `refused`, `taken` and `unknown` say why for each file that is left out.
+
+    `withdrawn` stays out on purpose. `notes` are sentences about what comes along, or is here already.
+    """
 
     files: list[File] = field(default_factory=list)
     refused: list[str] = field(default_factory=list)
     taken: list[str] = field(default_factory=list)
     already: list[File] = field(default_factory=list)
+    unknown: list[str] = field(default_factory=list)
+    withdrawn: list[Withdrawn] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     @property
     def is_empty(self) -> bool:
         """Whether the tree holds nothing at all, not even what is left out."""
-        return not (self.files or self.refused or self.taken or self.already)
+        return not (self.files or self.already or self.withdrawn or self.left_out)
+
+    @property
+    def left_out(self) -> list[str]:
+        """Return a sentence for each file, or each version, that should come along and cannot."""
+        return [*self.refused, *self.taken, *self.unknown]
 
     @property
     def size_bytes(self) -> int:
@@ -70,16 +84,16 @@ class Plan:
         return sum(file.size_bytes for file in self.files)
 
 
-def plan(place: Place, found: Iterator[File], told: Callable[[str], Any] = lambda _: None) -> Plan:
-    """Compare a tree with the server. `told` hears of each file that is read for it."""
+def plan(
+    place: Place,
+    found: Iterator[File],
+    told: Callable[[str], Any] = lambda _: None,
+    source: SourceRecords | None = None,
+) -> Plan:
+    """Compare a tree with the server. `told` hears of each file that is read for it; `source`: the tree's records."""
     there = {info.key: info for info in place.store.list("images")}
     comparing, result = Comparing(place), Plan()
-    for file in found:
-        try:
-            parse_key(file.key)
-        except InvalidUpload as refusal:
-            result.refused.append(str(refusal))
-            continue
+    for file in _not_withdrawn(result, found, source or SourceRecords(), there, comparing):
         if file.key not in there:
             result.files.append(file)
             continue
@@ -89,10 +103,41 @@ def plan(place: Place, found: Iterator[File], told: Callable[[str], Any] = lambd
     return result
 
 
+def _not_withdrawn(
+    result: Plan, found: Iterator[File], source: SourceRecords, there: Container[str], comparing: "Comparing"
+) -> Iterator[File]:
+    """Yield the files that may be listed as far as the source says; put down what became of the others."""
+    coming: list[ImageKey] = []
+    withdrawn: list[tuple[ImageKey, Withdrawal]] = []
+    unknown: Counter[VersionId] = Counter()
+    for file in found:
+        try:
+            image = parse_key(file.key)
+        except InvalidUpload as refusal:
+            result.refused.append(str(refusal))
+            continue
+        if image.version in source.unreadable:
+            unknown[image.version] += 1
+            continue
+        if withdrawal := source.withdrawal_of(image, file.size_bytes):
+            withdrawn.append((image, withdrawal))
+            if file.key in there and not comparing.is_withdrawn(image):
+                result.notes.append(f"{file.key} is on this server already: admin withdraw {file.key} takes it off")
+            continue
+        coming.append(image)
+        if file.key not in there and (sentence := source.refusal_of(image, file.size_bytes)):
+            result.notes.append(f"{file.key} is not listed on the source ({sentence}); it is looked at anew here")
+        yield file
+    result.withdrawn.extend(summed_up(withdrawn, coming))
+    for version, count in sorted(unknown.items()):
+        what = f"{version.path} ({count} files): its record on the source {source.unreadable[version]}"
+        result.unknown.append(f"{what}; until then nobody knows whether it was withdrawn")
+
+
 def carry_out(place: Place, todo: Plan, advance: Advance) -> Plan:
     """Create what is to be created: `files` are those that were. What somebody put there meanwhile is compared."""
     comparing = Comparing(place)
-    done = Plan([], todo.refused, list(todo.taken), list(todo.already))
+    done = replace(todo, files=[], taken=list(todo.taken), already=list(todo.already))
     for file in todo.files:
         try:
             create(place, file, advance)
@@ -143,14 +188,23 @@ class Comparing:
             )
         return f"{file.key} is there with the same size and sha256 {known}, here it has another: nothing was replaced"
 
+    def is_withdrawn(self, image: ImageKey) -> bool:
+        """Whether a file is withdrawn here too."""
+        record = self._known(image.version)
+        facts = record.files.get(image.file) if record else None
+        return bool(record and record.withdrawn) or bool(facts and facts.withdrawn)
+
     def _sha256(self, key: str, there: ObjectInfo) -> str:
         """The digest of an object as its record has it; empty while it has none of this generation."""
         parsed = parse_key(key)
-        if parsed.version not in self._records:
-            self._records[parsed.version] = self._record(parsed.version)
-        record = self._records[parsed.version]
+        record = self._known(parsed.version)
         facts = record.files.get(parsed.file) if record else None
         return facts.sha256 if facts and facts.etag == there.etag else ""
+
+    def _known(self, version: VersionId) -> records.Record | None:
+        if version not in self._records:
+            self._records[version] = self._record(version)
+        return self._records[version]
 
     def _record(self, version: VersionId) -> records.Record | None:
         seen = self._place.store.read(version.record_key)
@@ -161,16 +215,22 @@ class Comparing:
 
 
 def folder(root: Path) -> Iterator[File]:
-    """The files below `images*` of a folder; the catalog and the records of another server are not taken over."""
+    """The files below `images*` of a folder; the catalog and the records of another server are not copied."""
     for path in sorted(root.glob("images*/**/*")):
         if path.is_file():
             yield File(path.relative_to(root).as_posix(), path.stat().st_size, Upload(path))
 
 
+def address_of(address: str) -> tuple[str, str]:
+    """Return the name of the bucket and the prefix of `s3://bucket/prefix`; a prefix ends in a slash."""
+    name, _, prefix = address.removeprefix("s3://").partition("/")
+    prefix = prefix.strip("/")
+    return name, f"{prefix}/" if prefix else ""
+
+
 def bucket(s3: Any, address: str) -> Iterator[File]:
     """The objects below `images*` of `s3://bucket/prefix`."""
-    name, _, prefix = address.removeprefix("s3://").partition("/")
-    prefix = f"{prefix.rstrip('/')}/" if prefix else ""
+    name, prefix = address_of(address)
     for page in s3.get_paginator("list_objects_v2").paginate(Bucket=name, Prefix=f"{prefix}images"):
         for found in page.get("Contents", ()):
             source = Copy(s3, name, found["Key"], found["ETag"])

@@ -173,11 +173,12 @@ def _tell_checked(checked: doctor.Checked) -> None:
     click.echo(f"{checked.name}: {said}{hints}")
     for found in (checked.findings, checked.hints):
         for finding in found[:MOST_SHOWN]:
-            click.echo(f"  {'hint: ' if finding.hint else ''}{finding.what}\n    -> {finding.remedy}")
+            what = f"{'hint: ' if finding.hint else ''}{shown.one_line(finding.what)}"
+            click.echo(f"  {what}\n    -> {shown.one_line(finding.remedy)}")
         if len(found) > MOST_SHOWN:
             click.echo(f"  and {len(found) - MOST_SHOWN:,} more; --json has all of them")
     for why in checked.not_seen:
-        click.echo(f"  not looked at: {why}")
+        click.echo(f"  not looked at: {shown.one_line(why)}")
 
 
 def _counted(count: int, what: str) -> str:

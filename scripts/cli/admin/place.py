@@ -1,6 +1,5 @@
 """The server that a command works on: the local stack, or a bucket in AWS and what hangs on it."""
 
-import json
 import os
 import sys
 import time
@@ -11,13 +10,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
-import boto3
 import click
-from botocore.config import Config
+import msgspec
 from botocore.exceptions import ClientError
 
-from cli.admin import looking, shown
-from cli.admin.faults import NO_CREDENTIALS, NO_STACK, NOTHING, end
+from cli import aws as credentials
+from cli.admin import answers, looking, shown
+from cli.admin.calls import Calls
+from cli.admin.faults import NO_STACK, NOTHING, end
 from cli.folders import default_state_folder
 from imageserver.aws import cloudfront
 from imageserver.operations.prune import Rules
@@ -25,6 +25,7 @@ from imageserver.settings import CLIENT_CHOICES, Settings
 from imageserver.storage.ranged_reader import LARGE
 from imageserver.storage.s3 import S3Store
 from imageserver.versions.retention import Rule
+from local_stack.credentials import local_session
 from local_stack.errors import NotRunning
 from local_stack.state import read_stack
 
@@ -75,6 +76,7 @@ class Place:
     `rules` are what maintain goes by there, the template's defaults when that is not known; `distribution` is what
     CloudFront calls the edge, empty where there is none or it is not known. `max_bytes` is the largest file that is
     accepted there. `untold` are the keys that an edge should have invalidated whose distribution is not known.
+    `calls` hears what is asked of AWS.
     """
 
     session: Any
@@ -89,6 +91,7 @@ class Place:
     distribution: str = ""
     max_bytes: int = NO_LIMIT
     untold: set[str] = field(default_factory=set, compare=False)
+    calls: Calls = field(default_factory=Calls, compare=False)
 
     @cached_property
     def clients(self) -> tuple[str, ...]:
@@ -142,9 +145,8 @@ class Place:
         return client
 
     def _s3(self) -> Any:
-        config = Config(
-            signature_version="s3v4",
-            s3={"addressing_style": "path" if self.endpoint else "virtual"},
+        config = credentials.s3_config(
+            path_style=bool(self.endpoint),
             max_pool_connections=32,
             response_checksum_validation="when_required",
             request_checksum_calculation="when_required",
@@ -163,13 +165,12 @@ class Place:
     @cached_property
     def wiring(self) -> dict[str, dict[str, Any]]:
         """Prefix of keys -> the queue that the bucket tells of them, as the bucket has it configured."""
-        told = self.s3.get_bucket_notification_configuration(Bucket=self.bucket)
+        told = answers.read(self.s3.get_bucket_notification_configuration(Bucket=self.bucket), answers.Notifications)
         found: dict[str, dict[str, Any]] = {}
-        for entry in told.get("QueueConfigurations", ()):
-            rules = entry.get("Filter", {}).get("Key", {}).get("FilterRules", ())
-            prefix = next((rule["Value"] for rule in rules if rule["Name"].lower() == "prefix"), "")
+        for entry in told.queue_configurations:
+            prefix = next((rule.value for rule in entry.filter.key.filter_rules if rule.name.lower() == "prefix"), "")
             events = found.get(prefix, {}).get("events", [])
-            found[prefix] = {"arn": entry["QueueArn"], "events": sorted({*events, *entry["Events"]})}
+            found[prefix] = {"arn": entry.queue_arn, "events": sorted({*events, *entry.events})}
         return found
 
     def queue(self, prefix: str) -> Queue:
@@ -177,10 +178,17 @@ class Place:
         if prefix not in self.wiring:
             raise click.ClickException(f"{self.bucket} tells no queue about {prefix}*; `admin doctor` says more")
         url = self._url(self.wiring[prefix]["arn"])
-        attributes = self.sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["All"])["Attributes"]
-        policy = json.loads(attributes.get("RedrivePolicy", "{}"))
-        dead = policy.get("deadLetterTargetArn", "")
-        return Queue(url, attributes, self._url(dead) if dead else "")
+        attributes = self.attributes(url)
+        dead = ""
+        if "RedrivePolicy" in attributes:
+            policy = msgspec.json.decode(attributes["RedrivePolicy"], type=answers.RedrivePolicy)
+            dead = self._url(policy.dead_letter_target_arn)
+        return Queue(url, attributes, dead)
+
+    def attributes(self, url: str) -> dict[str, str]:
+        """All attributes of a queue."""
+        found = self.sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["All"])
+        return answers.read(found, answers.QueueAttributes).attributes
 
     @cached_property
     def maintain_dead_letters(self) -> str:
@@ -191,8 +199,9 @@ class Place:
         before, found, _ = arn.rpartition(":")[2].partition(ARRIVALS)
         if not found:
             return ""
-        urls = self.sqs.list_queues(QueueNamePrefix=f"{before}{DEAD}").get("QueueUrls", [])
-        return str(urls[0]) if len(urls) == 1 else ""
+        found = self.sqs.list_queues(QueueNamePrefix=f"{before}{DEAD}")
+        urls = answers.read(found, answers.QueueUrls).queue_urls
+        return urls[0] if len(urls) == 1 else ""
 
     def _resource(self, logical_id: str) -> str:
         """What a resource of the stack is called; empty if the stack has none of that name."""
@@ -203,12 +212,12 @@ class Place:
             if error.response["Error"]["Code"] != "ValidationError":
                 raise
             return ""
-        return str(found["StackResourceDetail"].get("PhysicalResourceId", ""))
+        return answers.read(found, answers.StackResource).stack_resource_detail.physical_resource_id
 
     def _url(self, arn: str) -> str:
         *_, account, name = arn.split(":")
-        url: str = self.sqs.get_queue_url(QueueName=name, QueueOwnerAWSAccountId=account)["QueueUrl"]
-        return url
+        found = self.sqs.get_queue_url(QueueName=name, QueueOwnerAWSAccountId=account)
+        return answers.read(found, answers.QueueUrl).queue_url
 
 
 def local(state_folder: Path | None) -> Place:
@@ -217,23 +226,38 @@ def local(state_folder: Path | None) -> Place:
         stack = read_stack(state_folder or default_state_folder())
     except NotRunning as error:
         end(NO_STACK, f"{error}, or name a stack in AWS with --stack")
-    session = boto3.Session(stack.access_key_id, stack.secret_access_key, region_name=stack.region)
-    return Place(session, stack.bucket, stack.s3_endpoint, stack.base_url, stack.ca_file, stack.api_url)
+    session = local_session(stack.access_key_id, stack.secret_access_key, stack.region)
+    return Place(
+        session,
+        stack.bucket,
+        stack.s3_endpoint,
+        stack.base_url,
+        stack.ca_file,
+        stack.api_url,
+        calls=Calls.of(session),
+    )
 
 
 def deployed(stack: str) -> Place:
     """A stack in AWS: bucket, addresses and settings as CloudFormation knows them."""
-    session = _session()
+    session = credentials.session(f"the stack {stack}")
+    calls = Calls.of(session)
+    with calls.noted():
+        return _deployed(stack, session, calls)
+
+
+def _deployed(stack: str, session: Any, calls: Calls) -> Place:
     try:
-        (found,) = session.client("cloudformation").describe_stacks(StackName=stack)["Stacks"]
+        answer = session.client("cloudformation").describe_stacks(StackName=stack)
     except ClientError as error:
         if error.response["Error"]["Code"] != "ValidationError":
             raise
         end(NOTHING, f"there is no stack {stack} in {session.region_name}; set AWS_REGION to its region")
-    outputs = {output["OutputKey"]: output["OutputValue"] for output in found.get("Outputs", ())}
+    (found,) = answers.read(answer, answers.Stacks).stacks
+    outputs = {output.output_key: output.output_value for output in found.outputs}
     if "BucketName" not in outputs:
         end(NOTHING, f"{stack} has no output BucketName, so it was not made from infra/template.yaml")
-    chosen = {parameter["ParameterKey"]: parameter["ParameterValue"] for parameter in found.get("Parameters", ())}
+    chosen = {parameter.parameter_key: parameter.parameter_value for parameter in found.parameters}
     return Place(
         session,
         outputs["BucketName"],
@@ -244,20 +268,14 @@ def deployed(stack: str) -> Place:
         rules=rules_of(chosen),
         max_bytes=max_bytes_of(chosen),
         distribution=outputs.get("DistributionId", ""),
+        calls=calls,
     )
 
 
 def aws(bucket: str, url: str) -> Place:
-    """A bucket in AWS, with the usual credentials."""
-    return Place(_session(), bucket, edge=url, ca_file=os.environ.get("SSL_CERT_FILE", ""))
-
-
-def _session() -> Any:
-    # boto3 itself reads AWS_DEFAULT_REGION only; every other tool of AWS goes by AWS_REGION first.
-    session = boto3.Session(region_name=os.environ.get("AWS_REGION") or None)
-    if not session.region_name:
-        end(NO_CREDENTIALS, "no AWS region is set; set AWS_REGION to the region of the server")
-    return session
+    """A bucket in AWS, with the usual credentials and in its own region."""
+    session = credentials.session_for_bucket(bucket)
+    return Place(session, bucket, edge=url, ca_file=os.environ.get("SSL_CERT_FILE", ""), calls=Calls.of(session))
 
 
 def _only_create(params: dict[str, Any], **_: Any) -> dict[str, Any]:

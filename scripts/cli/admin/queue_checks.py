@@ -4,6 +4,7 @@ import json
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
+from cli.admin import answers
 from cli.admin.findings import DEPLOY, Findings, NotSeen
 from cli.admin.place import Place, Queue
 from imageserver.format.keys import RECORDS
@@ -61,7 +62,7 @@ def queues(place: Place) -> Findings:
     """Nothing waits too long, and nothing died."""
     for prefix in (prefix for prefix in OLD_S if prefix in place.wiring):
         queue = place.queue(prefix)
-        waiting = int(queue.attributes.get("ApproximateNumberOfMessages", 0))
+        waiting = int(queue.attributes["ApproximateNumberOfMessages"])
         if waiting > MANY:
             yield f"{waiting:,} notices of {prefix}* wait", STUCK
         if place.stack and (age := _age_s(place, queue)) > OLD_S[prefix]:
@@ -86,8 +87,7 @@ def _of_maintain(place: Place) -> Findings:
 
 
 def _count(place: Place, url: str) -> int:
-    told = place.sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["All"])["Attributes"]
-    return int(told.get("ApproximateNumberOfMessages", 0))
+    return int(place.attributes(url)["ApproximateNumberOfMessages"])
 
 
 def _age_s(place: Place, queue: Queue) -> float:
@@ -101,6 +101,7 @@ def _age_s(place: Place, queue: Queue) -> float:
         EndTime=now,
         Period=60,
         Statistics=["Maximum"],
-    )["Datapoints"]
-    newest = max(found, key=lambda point: point["Timestamp"], default=None)
-    return float(newest["Maximum"]) if newest else 0.0
+    )
+    points = answers.read(found, answers.Statistics).datapoints
+    newest = max(points, key=lambda point: point.timestamp, default=None)
+    return newest.maximum if newest else 0.0

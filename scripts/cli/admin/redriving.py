@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from botocore.exceptions import ClientError
 
+from cli.admin import answers
 from cli.admin.place import Place
 from imageserver.aws import events
 from imageserver.errors import CatalogDamaged, InvalidUpload
@@ -69,8 +70,8 @@ class Box:
     def answer(self, letter: Letter) -> str:
         """Send it back if that can help, and remove it; says which of the two."""
         if letter.returns:
-            # Before it is removed: twice is harmless, never is not.
-            self.place.sqs.send_message(QueueUrl=self.home, MessageBody=letter.body)
+            # Before it is removed: twice is harmless, never is not. Without an id it was not sent.
+            answers.read(self.place.sqs.send_message(QueueUrl=self.home, MessageBody=letter.body), answers.SentMessage)
         self.place.sqs.delete_message(QueueUrl=self.url, ReceiptHandle=letter.receipt)
         return "sent back" if letter.returns else "removed"
 

@@ -96,8 +96,13 @@ def redrive(place: Place, as_json: bool, queue: str, yes: bool) -> None:
     """
     found: list[tuple[redriving.Letter, str]] = []
     with shown.busy("asking the queues"):
-        for box in redriving.boxes(place, queue):
-            redriving.read(box, yes, lambda letter, done: found.append((letter, done)))
+        try:
+            for box in redriving.boxes(place, queue):
+                redriving.read(box, yes, lambda letter, done: found.append((letter, done)))
+        except Exception:  # what was sent back by then nobody else would ever know
+            for letter, done in found if yes else ():
+                shown.say(f"{letter.queue}: {', '.join(letter.keys)}  sent {letter.sent}  {done}")
+            raise
     if as_json:
         told = [{**asdict(letter), "done": done} for letter, done in found]
         shown.as_json([{k: v for k, v in letter.items() if k not in ("receipt", "returns")} for letter in told])

@@ -75,7 +75,8 @@ def _record_again(again: Again, looked: Product, version: VersionId, tools: Tool
         gone = partial(_delete, tools.store, version.record_key, looked.seen[version].revision)
         again.steps.append(Step(f"delete {version.record_key}, which cannot be read", gone))
     if unreadable or reason:
-        why = "its record cannot be read" if unreadable else reason
+        lost = "its record cannot be read; if it was withdrawn, withdraw it again"
+        why = lost if unreadable else reason
         again.steps.append(Step(f"read {version.path} again: {why}", partial(_read_again, version, tools)))
     if known is None:
         again.anew.extend(f"{version.path}/{file}" for file in folder)

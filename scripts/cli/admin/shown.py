@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn, TransferSpeedColumn
 
-from cli.admin.faults import FOUND, OUTSIDE, explain
+from cli.admin.faults import FOUND, explain
 from imageserver.operations.runs import Work
 
 
@@ -94,7 +94,7 @@ def told_if_broken_off(work: Work) -> Iterator[None]:
     """What was done before an error ended a run, on standard error: nobody else would ever know."""
     try:
         yield
-    except OUTSIDE:
+    except Exception:
         for task in work.tasks if not work.dry_run else ():
             say(f"{task.what}: {task.path}")
         raise

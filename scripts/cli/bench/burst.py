@@ -18,11 +18,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import boto3
 import click
 from botocore.config import Config
 
 from cli.bench.figures import Figure, exact, figure
+from local_stack.credentials import local_session
 from local_stack.errors import NotRunning
 from local_stack.state import Stack, read_stack
 
@@ -130,9 +130,9 @@ def _ready(folder: Path, process: subprocess.Popen[bytes]) -> Stack:
 
 
 def _client(stack: Stack) -> Any:
-    session = boto3.Session(stack.access_key_id, stack.secret_access_key, region_name=stack.region)
+    aws = local_session(stack.access_key_id, stack.secret_access_key, stack.region)
     config = Config(s3={"addressing_style": "path"}, max_pool_connections=20)
-    return session.client("s3", endpoint_url=stack.s3_endpoint, config=config)
+    return aws.client("s3", endpoint_url=stack.s3_endpoint, config=config)
 
 
 def _upload(client: Any, bucket: str, versions: int) -> None:

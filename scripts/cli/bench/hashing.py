@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import Final, Literal
 
 import click
+from botocore.exceptions import BotoCoreError, ClientError
 
+from cli import aws
 from cli.bench.figures import Figure, compared, figure
 from cli.bench.machine import Busy, cpu_seconds
 from cli.bench.reads import MIB, Read, Taken
@@ -215,7 +217,24 @@ def _huge(course: Course, huge_gib: int) -> list[Figure]:
 
 
 def real_figures(bucket: str, key: str, rounds: int, baselines: Sequence[Baseline] = BASELINES) -> list[Figure]:
-    """The same ways against an object of a real bucket, with the caller's credentials and region."""
+    """The same ways against an object of a real bucket, with the caller's credentials and in the bucket's region."""
+    region = _region_that_has(bucket, key)
     rows = rows_of(f"s3://{bucket}/{key}", Read("", bucket, key), baselines)
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    environment = {
+        **os.environ,
+        "AWS_DEFAULT_REGION": region,  # which is what boto3 reads
+        "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
+    }
     return figures_of(rows, measure(rows, rounds, environment, []), rounds)
+
+
+def _region_that_has(bucket: str, key: str) -> str:
+    """Return the region of a bucket that has this object; ClickException says what to set or that it has not."""
+    try:
+        session = aws.session_for_bucket(bucket)
+        session.client("s3", config=aws.s3_config()).head_object(Bucket=bucket, Key=key)
+    except (aws.NoBucket, aws.NotUsable, BotoCoreError, ClientError) as error:
+        reason = aws.unusable(error)
+        what = f"{reason.what}; {reason.remedy}" if reason else f"s3://{bucket}/{key} cannot be read: {error}"
+        raise click.ClickException(what) from error
+    return session.region_name

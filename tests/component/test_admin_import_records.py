@@ -1,0 +1,328 @@
+"""`admin import` from an old bucket of one's own: what its records call withdrawn is not listed again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import boto3
+import pytest
+from click.testing import CliRunner, Result
+
+from cli.admin import base, importing
+from cli.admin.__main__ import main
+from cli.admin.faults import FOUND, STORAGE
+from cli.admin.place import Place
+from imageserver.format.keys import parse_target
+from imageserver.operations.prune import Rules, prune
+from imageserver.operations.runs import Work
+from imageserver.operations.withdraw import restore, withdraw
+from imageserver.versions.retention import Rule
+from local_stack.credentials import ACCESS_KEY, SECRET_KEY, local_session
+from tests.support import images
+from tests.support.memory_store import START, System
+from tests.support.servers.s3 import BUCKET, REGION, S3Server, running_s3
+
+pytestmark = pytest.mark.xdist_group("admin-import-records")
+
+OLD = "old-server"
+NOBLE = "images/ubuntu/noble/amd64/default"
+JAMMY = "images/ubuntu/jammy/amd64/default"
+FILES = ("lxd.tar.xz", "rootfs.squashfs")
+NEVER: Callable[[float], object] = lambda _: None  # noqa: E731
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    with running_s3(tmp_path_factory.mktemp("s3")) as running:
+        s3 = running.client("s3")
+        s3.create_bucket(Bucket=OLD)
+        s3.put_bucket_versioning(Bucket=OLD, VersioningConfiguration={"Status": "Enabled"})
+        yield running
+
+
+@pytest.fixture(scope="module")
+def session() -> boto3.Session:
+    """One for all, since it keeps what it has loaded."""
+    return local_session(ACCESS_KEY, SECRET_KEY, REGION)
+
+
+@pytest.fixture
+def place(server: S3Server, session: boto3.Session, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
+    """The new server."""
+    place = Place(session, BUCKET, server.endpoint)
+    monkeypatch.setattr(base, "local", lambda _: place)
+    yield place
+    for bucket in (BUCKET, OLD):
+        for page in place.s3.get_paginator("list_object_versions").paginate(Bucket=bucket):
+            for one in (*page.get("Versions", ()), *page.get("DeleteMarkers", ())):
+                place.s3.delete_object(Bucket=bucket, Key=one["Key"], VersionId=one["VersionId"])
+
+
+class OldServer:
+    """A server of ours that is left behind: how it came to its records, and where its objects lie now."""
+
+    def __init__(self, kind: str, s3: Any, folder: Path) -> None:
+        self.system = System()
+        self._kind, self._s3, self._folder = kind, s3, folder
+        for product in (NOBLE, JAMMY):
+            for day in (1, 2):
+                self.system.upload(f"{product}/2026110{day}", images.split_image(seed=f"{product}{day}"))
+        self.system.catch_up()
+
+    @property
+    def address(self) -> str:
+        return {"folder": str(self._folder), "bucket": f"s3://{OLD}", "prefix": f"s3://{OLD}/a/copy/"}[self._kind]
+
+    def withdraw(self, path: str, reason: str = "does not boot") -> None:
+        withdraw(self.system.store, parse_target(path), START, 24, NEVER, reason)
+
+    def put(self, key: str, body: bytes) -> None:
+        """Put an object where they lie, besides those of the system."""
+        if self._kind == "folder":
+            (self._folder / key).parent.mkdir(parents=True, exist_ok=True)
+            (self._folder / key).write_bytes(body)
+        else:
+            self._s3.put_object(Bucket=OLD, Key=f"{'a/copy/' if self._kind == 'prefix' else ''}{key}", Body=body)
+
+    def leave(self) -> None:
+        """Put down all there is."""
+        for key, found in self.system.store.objects.items():
+            self.put(key, found.body)
+
+    def imported(self, *options: str, code: int = 0) -> Any:
+        """What `admin import` says as JSON."""
+        done = self.run("--json", "import", self.address, *options)
+        assert done.exit_code == code, (done.output, done.exception)
+        return json.loads(done.stdout)
+
+    def run(self, *line: str) -> Result:
+        return CliRunner().invoke(main, line)
+
+
+@pytest.fixture(params=["folder", "bucket", "prefix"])
+def old(request: pytest.FixtureRequest, place: Place, tmp_path: Path) -> OldServer:
+    return OldServer(request.param, place.s3, tmp_path)
+
+
+def here(place: Place) -> set[str]:
+    """The keys of all images on the new server."""
+    return {info.key for info in place.store.list("images")}
+
+
+def keys(*paths: str) -> set[str]:
+    return {f"{path}/{file}" for path in paths for file in FILES}
+
+
+def test_a_withdrawn_version_stays_out_and_the_plan_says_which_why_and_since_when(place: Place, old: OldServer) -> None:
+    old.withdraw(f"{NOBLE}/20261101")
+    old.leave()
+    plan = old.imported()
+    assert (plan["to copy"], plan["left out"]) == (6, [])
+    (withdrawn,) = plan["withdrawn"]
+    assert (withdrawn["path"], withdrawn["files"]) == (f"{NOBLE}/20261101", 2)
+    assert (withdrawn["reason"], withdrawn["since"]) == ("does not boot", START.isoformat())
+    done = old.run("import", old.address, "--yes")
+    assert done.exit_code == 0, done.output
+    sentence = f"{NOBLE}/20261101 (2 files) was withdrawn on the source at {START.isoformat()}: does not boot"
+    assert f"stays out: {sentence}" in done.stderr
+    assert "2 stay out, withdrawn on the source" in done.stdout
+    assert here(place) == keys(f"{NOBLE}/20261102", f"{JAMMY}/20261101", f"{JAMMY}/20261102")
+
+
+def test_a_withdrawn_file_stays_out_and_the_rest_of_its_version_comes_along(place: Place, old: OldServer) -> None:
+    old.system.upload(f"{NOBLE}/20261101", {"disk.qcow2": images.qcow2()})
+    old.system.catch_up()
+    old.withdraw(f"{NOBLE}/20261101/disk.qcow2", "half a disk")
+    old.leave()
+    assert [one["path"] for one in old.imported("--yes")["withdrawn"]] == [f"{NOBLE}/20261101/disk.qcow2"]
+    assert f"{NOBLE}/20261101/disk.qcow2" not in here(place)
+    assert keys(f"{NOBLE}/20261101") <= here(place)
+
+
+def test_a_withdrawn_product_is_one_line(place: Place, old: OldServer) -> None:
+    old.withdraw(NOBLE, "end of life")
+    old.leave()
+    (withdrawn,) = old.imported("--yes")["withdrawn"]
+    assert (withdrawn["path"], withdrawn["files"], withdrawn["reason"]) == (NOBLE, 4, "end of life")
+    assert here(place) == keys(f"{JAMMY}/20261101", f"{JAMMY}/20261102")
+
+
+def test_a_source_of_which_all_is_withdrawn_is_not_called_empty(place: Place, old: OldServer) -> None:
+    for product in (NOBLE, JAMMY):
+        old.withdraw(product)
+    old.leave()
+    plan = old.imported("--yes")
+    assert (plan["copied"], {one["path"] for one in plan["withdrawn"]}) == (0, {NOBLE, JAMMY})
+    assert here(place) == set()
+
+
+def test_what_was_restored_comes_along(place: Place, old: OldServer) -> None:
+    old.withdraw(NOBLE)
+    restore(old.system.store, parse_target(NOBLE), NEVER)
+    old.leave()
+    plan = old.imported("--yes")
+    assert (plan["copied"], plan["withdrawn"]) == (8, [])
+
+
+def test_what_is_being_deleted_stays_out_and_what_was_uploaded_since_comes_along(place: Place, old: OldServer) -> None:
+    """Its record says final; of two files one is deleted already, and a new one has come."""
+    store = old.system.store
+    old.withdraw(f"{NOBLE}/20261101")
+    old.system.catch_up()
+
+    def stop(method: str, key: str) -> None:
+        if method == "delete" and key.endswith("rootfs.squashfs"):
+            raise KeyboardInterrupt
+
+    store.on = stop
+    with pytest.raises(KeyboardInterrupt):
+        prune(store, Rules(Rule(), 24, 0), START + timedelta(days=3), NEVER, Work())
+    store.on = lambda *_: None
+    old.system.upload(f"{NOBLE}/20261101", {"disk.qcow2": images.qcow2()})
+    old.leave()
+    (withdrawn,) = old.imported("--yes")["withdrawn"]
+    assert (withdrawn["path"], withdrawn["final"]) == (f"{NOBLE}/20261101/rootfs.squashfs", True)
+    assert {key for key in here(place) if key.startswith(f"{NOBLE}/20261101/")} == {f"{NOBLE}/20261101/disk.qcow2"}
+    assert "and is being deleted there" in old.run("import", old.address).stderr
+
+
+def test_another_upload_under_the_name_of_a_withdrawn_file_comes_along(place: Place, old: OldServer) -> None:
+    """The source has not looked at it yet. One of the same size may be the withdrawn one, and stays out."""
+    other, same = f"{NOBLE}/20261101/rootfs.squashfs", f"{NOBLE}/20261102/rootfs.squashfs"
+    for key in (other, same):
+        old.withdraw(key)
+    body = old.system.store.objects[same].body
+    old.system.store.put(other, images.squashfs("mended", 9000))
+    old.system.store.put(same, body[:-1] + b"x")
+    old.leave()
+    plan = old.imported("--yes")
+    assert [one["path"] for one in plan["withdrawn"]] == [same]
+    assert other in here(place)
+    assert same not in here(place)
+
+
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        (b"{torn", "cannot be read: repair it there with admin rebuild records, then import again"),
+        (b'{"schema": 2, "version": 7}', "was written by a newer release: import with that one"),
+        (None, "cannot be read: repair it there"),  # a record of another version
+    ],
+    ids=["torn", "newer", "misplaced"],
+)
+def test_a_version_whose_record_cannot_be_read_is_left_out_by_name(
+    place: Place, old: OldServer, body: bytes | None, says: str
+) -> None:
+    path = f"{NOBLE}/20261101"
+    old.withdraw(path)
+    other = old.system.store.objects[f"versions/{JAMMY}/20261101.json"].body
+    old.system.store.put(f"versions/{path}.json", other if body is None else body)
+    old.leave()
+    plan = old.imported("--yes", code=FOUND)
+    (sentence,) = plan["left out"]
+    assert sentence.startswith(f"{path} (2 files): its record on the source {says}")
+    assert sentence.endswith("nobody knows whether it was withdrawn")
+    assert not keys(path) & here(place)
+    assert plan["copied"] == 6
+
+
+def test_a_source_without_records_is_imported_whole_and_that_is_said(place: Place, old: OldServer) -> None:
+    for key, found in old.system.store.objects.items():
+        if key.startswith("images"):
+            old.put(key, found.body)
+    old.put("versions/notes.json", b"{somebody else's file")
+    done = old.run("import", old.address, "--yes")
+    assert done.exit_code == 0, done.output
+    assert "the source has no records (versions/), so nothing of it counts as withdrawn" in done.stderr
+    assert len(here(place)) == 8
+
+
+def test_a_version_without_a_record_comes_along(place: Place, old: OldServer) -> None:
+    """It arrived when nobody looked any more. What a record calls empty and has files now is the same."""
+    fresh, emptied = f"{NOBLE}/20261103", f"{NOBLE}/20261104"
+    old.system.upload(emptied, images.split_image(seed="gone"))
+    old.system.catch_up()
+    for file in FILES:
+        old.system.store.remove(f"{emptied}/{file}")
+    old.system.ingest(emptied)
+    assert b'"gone"' in old.system.store.objects[f"versions/{emptied}.json"].body
+    for path in (fresh, emptied):
+        old.system.upload(path, images.split_image(seed=path))
+    old.leave()
+    assert old.imported("--yes")["withdrawn"] == []
+    assert keys(fresh, emptied) <= here(place)
+
+
+def test_what_the_source_refuses_is_named_and_looked_at_anew(place: Place, old: OldServer) -> None:
+    broken = {**images.split_image(seed="3"), "rootfs.squashfs": b"no squashfs at all"}
+    old.system.upload(f"{NOBLE}/20261103", broken)
+    old.system.catch_up()
+    old.leave()
+    plan = old.imported("--yes")
+    (note,) = plan["notes"]
+    assert note.startswith(f"{NOBLE}/20261103/rootfs.squashfs is not listed on the source (rootfs.squashfs ")
+    assert note.endswith("; it is looked at anew here")
+    assert f"{NOBLE}/20261103/rootfs.squashfs" in here(place)
+    assert old.imported("--yes")["notes"] == [], "it is here by now"
+
+
+def test_what_was_withdrawn_on_the_source_and_is_here_already_is_named_with_what_takes_it_off(
+    place: Place, old: OldServer
+) -> None:
+    """It was imported before it was withdrawn, or by a release that did not read the records."""
+    old.leave()
+    old.imported("--yes")
+    old.withdraw(f"{NOBLE}/20261101")
+    old.leave()
+    plan = old.imported("--yes")
+    assert plan["notes"] == [
+        f"{key} is on this server already: admin withdraw {key} takes it off"
+        for key in sorted(keys(f"{NOBLE}/20261101"))
+    ]
+    withdraw(place.store, parse_target(f"{NOBLE}/20261101"), START, 24, NEVER)
+    assert old.imported("--yes")["notes"] == []
+
+
+def test_a_delete_marker_on_the_source_is_no_file(place: Place) -> None:
+    """What was withdrawn, deleted and kept as an older generation does not come along."""
+    for key in keys(f"{NOBLE}/20261101"):
+        place.s3.put_object(Bucket=OLD, Key=key, Body=b"1")
+    place.s3.delete_object(Bucket=OLD, Key=f"{NOBLE}/20261101/lxd.tar.xz")
+    found = [file.key for file in importing.bucket(place.s3, f"s3://{OLD}")]
+    assert found == [f"{NOBLE}/20261101/rootfs.squashfs"]
+
+
+@pytest.mark.parametrize(
+    ("address", "parts"),
+    [
+        ("s3://old", ("old", "")),
+        ("s3://old/", ("old", "")),
+        ("s3://old/www", ("old", "www/")),
+        ("s3://old//a/b/", ("old", "a/b/")),
+    ],
+)
+def test_an_address_is_a_bucket_and_a_prefix(address: str, parts: tuple[str, str]) -> None:
+    assert importing.address_of(address) == parts
+
+
+def test_records_that_may_not_be_read_are_not_taken_for_none(place: Place) -> None:
+    """A 403 never reads as empty: else all that was withdrawn would come along."""
+    place.s3.put_object(Bucket=OLD, Key=f"{NOBLE}/20261101/lxd.tar.xz", Body=b"1")
+
+    def deny(params: Any, **_: Any) -> Any:
+        if params["query_string"]["prefix"] != "versions/":
+            return None
+        answer = {"Error": {"Code": "AccessDenied", "Message": "Access Denied"}, "ResponseMetadata": {}}
+        return SimpleNamespace(status_code=403), answer
+
+    place.s3.meta.events.register("before-call.s3.ListObjectsV2", deny)
+    done = CliRunner().invoke(main, ["import", f"s3://{OLD}", "--yes"])
+    place.s3.meta.events.unregister("before-call.s3.ListObjectsV2", deny)
+    assert done.exit_code == STORAGE, done.output
+    assert "AccessDenied" in done.stderr
+    assert here(place) == set()

@@ -1,0 +1,77 @@
+"""Records as they are read: of another release, and from another server."""
+
+from __future__ import annotations
+
+import pytest
+
+from imageserver.errors import CatalogDamaged, NewerRecord
+from imageserver.versions import records
+from imageserver.versions.records import FileFacts, Record, Withdrawal
+from imageserver.versions.withdrawal import applies_to
+
+PATH = "images/ubuntu/noble/amd64/default/20261123_10:00"
+KEY = f"versions/{PATH}.json"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"schema": 2, "version": "%s"}' % PATH.encode(),
+        b'{"schema": 2, "version": {"path": "another shape"}}',
+        b'{"schema": 99}',
+    ],
+)
+def test_a_record_of_a_newer_release_is_told_apart_from_a_damaged_one(body: bytes) -> None:
+    with pytest.raises(NewerRecord, match=rf"{KEY} is a record of schema \d+, expected schema 1 at most"):
+        records.decode(body, KEY)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"{torn", b"[]", b"7", b'{"schema": 1}', b'{"schema": "2"}', b'{"schema": 2', b"[" * 100_000, b"\xff\xfe"],
+    ids=repr,
+)
+def test_what_is_no_record_is_damaged(body: bytes) -> None:
+    with pytest.raises(CatalogDamaged) as damage:
+        records.decode(body, KEY)
+    assert not isinstance(damage.value, NewerRecord)
+
+
+def test_a_record_under_another_key_is_damaged() -> None:
+    body = records.encode(Record(version=PATH))
+    assert records.decode(body, KEY).version == PATH
+    with pytest.raises(CatalogDamaged, match=r"is a record for .*, expected one for its own path"):
+        records.decode(body, KEY.replace("noble", "jammy"))
+
+
+PENDING = Withdrawal("2026-11-23T10:00:00+00:00", "2026-11-24T10:00:00+00:00", "does not boot")
+FINAL = Withdrawal(PENDING.since, PENDING.delete_after, PENDING.reason, final=True)
+
+
+@pytest.mark.parametrize(
+    ("of_version", "of_file", "size", "expected"),
+    [
+        (None, None, 10, None),
+        (PENDING, None, 10, PENDING),
+        (PENDING, None, 11, PENDING),  # of the version: it is about every file
+        (FINAL, None, 10, FINAL),
+        (FINAL, None, 11, None),  # uploaded since the deletion began
+        (None, PENDING, 10, PENDING),
+        (None, PENDING, 11, None),  # another upload begins anew
+        (None, FINAL, 10, FINAL),
+        (FINAL, PENDING, 11, None),
+    ],
+)
+def test_a_withdrawal_is_about_what_the_record_knows(
+    of_version: Withdrawal | None, of_file: Withdrawal | None, size: int, expected: Withdrawal | None
+) -> None:
+    facts = FileFacts(etag='"1"', size_bytes=10, modified=PENDING.since, withdrawn=of_file)
+    record = Record(version=PATH, files={"rootfs.squashfs": facts}, withdrawn=of_version)
+    assert applies_to(record, "rootfs.squashfs", size) == expected
+
+
+@pytest.mark.parametrize(("withdrawal", "expected"), [(PENDING, PENDING), (FINAL, None), (None, None)])
+def test_a_file_that_the_record_does_not_know_is_under_the_withdrawal_of_its_version(
+    withdrawal: Withdrawal | None, expected: Withdrawal | None
+) -> None:
+    assert applies_to(Record(version=PATH, withdrawn=withdrawal), "disk.qcow2", 10) == expected
