@@ -10,7 +10,8 @@ import pytest
 from tests.deployment import emulator
 from tests.deployment.clone import PROJECT, copied
 from tests.deployment.walk import Block, Terminal, WalkFailed, blocks
-from tests.support.processes import short_folder
+from tests.support import images
+from tests.support.processes import short_folder, wait_for
 
 PAGE = """\
 # Deploy
@@ -92,4 +93,23 @@ WALK = PROJECT / "infra" / "README.md"
 def test_the_walk_of_the_page_on_deployment_ends_well(tooling: None) -> None:
     """Word for word, in its order, in a new account and a clone in which nothing has been built."""
     with short_folder() as folder, emulator.running(folder) as aws:
-        copied(folder / "clone", aws).terminal().walk(WALK)
+        terminal = copied(folder / "clone", aws).terminal()
+        for block in blocks(WALK.read_text()):
+            if block.heading == "Take it down":
+                upload_an_image(aws)
+            terminal.run(block)
+
+
+def upload_an_image(aws: emulator.Emulator) -> None:
+    """Put an image into the stack's bucket and wait until it is listed: a server that is taken down has some."""
+    (stack,) = aws.client("cloudformation").describe_stacks(StackName="simplestreams")["Stacks"]
+    bucket = next(o["OutputValue"] for o in stack["Outputs"] if o["OutputKey"] == "BucketName")
+    s3 = aws.client("s3")
+    for name, body in images.split_image().items():
+        s3.put_object(Bucket=bucket, Key=f"images/walk/1/amd64/default/20261123_1000/{name}", Body=body)
+
+    def listed() -> bool | None:
+        objects = s3.list_objects_v2(Bucket=bucket, Prefix="streams/v1/images.json")
+        return True if objects.get("KeyCount") else None
+
+    wait_for(listed, "the image in the catalog")

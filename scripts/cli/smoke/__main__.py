@@ -97,12 +97,13 @@ def main(
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a cancelled job cleans up too
     try:
         with errors_told():
-            _test(server.find(stack, state_dir, address, api), wait, set(skip), keep, take_over, as_json)
+            try:
+                _test(server.find(stack, state_dir, address, api), wait, set(skip), keep, take_over, as_json)
+            except lease.Running as running:
+                say(f"smoke: {running}")
+                sys.exit(RUNNING)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
-    except lease.Running as running:
-        say(f"smoke: {running}")
-        sys.exit(RUNNING)
 
 
 def _test(found: server.Server, wait: int, skip: set[str], keep: bool, take_over: bool, as_json: bool) -> NoReturn:
