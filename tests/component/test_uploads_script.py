@@ -354,7 +354,7 @@ NO_ANSWERS: dict[str, tuple[int, bytes]] = {
     "hung up": (0, b""),
     "somebody else's page": (200, HTML),
 }
-LISTED = b"status published\nalias a/b\nfile %d %s lxd.tar.xz\nfile %d %s rootfs.squashfs\n" % (
+LISTED = b"status listed\nalias a/b\nfile %d %s lxd.tar.xz\nfile %d %s rootfs.squashfs\n" % (
     len(XZ), hashlib.sha256(XZ).hexdigest().encode(), len(SQUASHFS), hashlib.sha256(SQUASHFS).hexdigest().encode(),
 )  # fmt: skip
 

@@ -52,7 +52,7 @@ def aws(tooling: None) -> Iterator[Emulator]:
 def built(aws: Emulator) -> Clone:
     """A copy of the clone after `sam build`."""
     clone = copied(aws.folder / "clone", aws)
-    clone.run("sam build")
+    clone.run("cp samconfig.example.toml samconfig.toml && sam build")
     return clone
 
 

@@ -20,7 +20,7 @@ def main(arguments: list[str]) -> None:
     port, plain_port, certificate, key = (word for word in arguments if word != "--as-it-is")
     if not as_it_is:
         # Behind everything that is there, so that no module of the tests can stand in front of one of ministack's.
-        sys.path.append(str(Path(__file__).resolve().parents[1]))
+        sys.path.append(str(Path(__file__).resolve().parents[2]))
         from tests.deployment.adaptations import ADAPTATIONS
 
         for adaptation in ADAPTATIONS:

@@ -240,7 +240,7 @@ def test_adaptations_change_the_copy_where_they_say_and_nothing_else() -> None:
 
 def test_nothing_here_uses_the_local_stack() -> None:
     """Or its mistakes would be proven right by themselves."""
-    modules = [f"deployment.{path.stem}" for path in Path(__file__).parent.glob("*.py") if path.stem not in ALONE]
+    modules = [f"tests.deployment.{path.stem}" for path in Path(__file__).parent.glob("*.py") if path.stem not in ALONE]
     code = f"import sys, {', '.join(modules)}; print(*(n for n in sys.modules if n.split('.')[0] in {STANDS_IN!r}))"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=PATHS)
     assert found.stdout.split() == []
@@ -248,4 +248,4 @@ def test_nothing_here_uses_the_local_stack() -> None:
 
 ALONE = ("__init__", "conftest", "emulated")
 STANDS_IN = ("local_stack", "moto")
-PATHS = {**os.environ, "PYTHONPATH": os.pathsep.join(str(PROJECT / name) for name in IMPORT_FOLDERS)}
+PATHS = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (PROJECT, *(PROJECT / name for name in IMPORT_FOLDERS))))}
