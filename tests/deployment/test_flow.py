@@ -28,7 +28,7 @@ def published(server: Server, ci: Who, folder: Path, product: str, version: str,
     """Upload a version with the script; its fingerprint as the two files have it."""
     files = images.split_image(seed=f"{product} {version} {seed}")
     said = server.upload(ci, product, version, written(folder / f"{version}{seed}", files))
-    assert said["status"] == "published", said
+    assert said["status"] == "listed", said
     return images.sha256_hex(files["lxd.tar.xz"], files["rootfs.squashfs"])
 
 
@@ -38,7 +38,7 @@ def test_everything_of_the_template_is_deployed(
     assert "Successfully created/updated stack - simplestreams" in first_deployment
     assert server.description["StackStatus"] == "UPDATE_COMPLETE"
     resources = server.resources()
-    assert {"Bucket", "Distribution", "UploadsApi", "DigestFunction", "MaintainFunctionSweep"} <= resources.keys()
+    assert {"Bucket", "Distribution", "UploadsApi", "DigestFunction", "MaintainFunctionReconcile"} <= resources.keys()
     record_property("resources deployed", len(resources))
     assert server.outputs["RemoteAdd"].endswith(f"{server.outputs['Address']} --protocol simplestreams")
 
@@ -84,7 +84,7 @@ def test_curl_alone_publishes_and_a_url_is_good_for_one_upload_of_one_size(
     path = f"/versions/{version.replace(':', '~')}"
 
     def state() -> bool | None:
-        return server.api(ci, "GET", f"{path}?wait=5").json["status"] == "published" or None
+        return server.api(ci, "GET", f"{path}?wait=5").json["status"] == "listed" or None
 
     server.wait(state, f"{version} published")
     assert server.listed(f"images/{product}") == {version: images.sha256_hex(*files.values())}

@@ -17,7 +17,7 @@ VERSION = "20261121_10:00"
 
 def publish(server: Server, ci: Who, folder: Path, product: str) -> None:
     files = images.split_image(seed=f"{server.stack} {product}")
-    assert server.upload(ci, product, VERSION, written(folder, files))["status"] == "published"
+    assert server.upload(ci, product, VERSION, written(folder, files))["status"] == "listed"
 
 
 @pytest.mark.parametrize(
