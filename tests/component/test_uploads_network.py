@@ -161,7 +161,7 @@ def listener(tmp_path: Path) -> Iterator[ThreadingHTTPServer]:
     content = images.unified_tarball()
     (tmp_path / "image.tar.gz").write_bytes(content)
     name, digest = f"{VERSION}/lxd_combined.tar.gz", upload_api.sha256(content)
-    listed = f"status published\nalias signed/one\nfile {len(content)} {digest} lxd_combined.tar.gz\n"
+    listed = f"status listed\nalias signed/one\nfile {len(content)} {digest} lxd_combined.tar.gz\n"
     Listener.seen, Listener.once = [], {}
     Listener.answers = {
         "/uploads/batch": (201, f"# upload present {len(content)} {name}\n"),
