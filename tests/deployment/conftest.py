@@ -1,4 +1,4 @@
-"""One emulator and one deployment of the real template for all of this group; most tests have products of their own."""
+"""One emulator and one deployment of the real template, for the tests that want them."""
 
 from __future__ import annotations
 
@@ -8,22 +8,11 @@ from collections.abc import Iterator
 import pytest
 
 from gates import tools
-from tests.deployment import emulator
-from tests.deployment.clone import Clone, copied
-from tests.deployment.emulator import ACCOUNT, Emulator
-from tests.deployment.server import Server, publisher
+from tests.support.ministack import emulator
+from tests.support.ministack.clone import Clone, copied
+from tests.support.ministack.emulator import ACCOUNT, Emulator
+from tests.support.ministack.server import Server, publisher
 from tests.support.processes import REQUIRE_EXTRAS, need, short_folder
-
-GROUP = "deployment"
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep the group on one worker, since there is one emulator; give each test time for a deployment."""
-    for item in items:
-        if GROUP in item.path.parts:
-            item.add_marker(pytest.mark.xdist_group(GROUP))
-            if item.get_closest_marker("timeout") is None:
-                item.add_marker(pytest.mark.timeout(900))
 
 
 @pytest.fixture(scope="session")
@@ -50,7 +39,7 @@ def aws(tooling: None) -> Iterator[Emulator]:
 
 @pytest.fixture(scope="session")
 def built(aws: Emulator) -> Clone:
-    """A copy of the clone after `sam build`."""
+    """A copy of the clone with a file of values, after `sam build`."""
     clone = copied(aws.folder / "clone", aws)
     clone.run("cp samconfig.example.toml samconfig.toml && sam build")
     return clone
@@ -71,8 +60,9 @@ def ci(aws: Emulator) -> tuple[str, str]:
 @pytest.fixture(scope="session")
 def server(built: Clone, first_deployment: str, ci: tuple[str, str]) -> Server:
     """The stack after its second deployment, which named a publisher and allowed deletes."""
-    deployed = Server(built, "simplestreams")
-    deployed.invoke("MaintainFunction", {"task": "reconcile", "dry_run": False})
+    first = Server(built, "simplestreams")
+    first.wait(first.is_laid_out, "an empty catalog, without another command")
+    assert first.listed("images") == {}
     built.set(Publishers=f'{{"arn:aws:iam::{ACCOUNT}:user/ci": ["images*"]}}', AllowDeletes="true")
     built.run("sam deploy")
     return Server(built, "simplestreams")

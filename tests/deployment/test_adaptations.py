@@ -11,15 +11,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from botocore.exceptions import ClientError
 
 from environment import IMPORT_FOLDERS
 from gates import tools
-from tests.deployment import emulator
-from tests.deployment.adaptations import ADAPTATIONS, MINISTACK, Template
-from tests.deployment.clone import PROJECT, load_template
-from tests.deployment.emulator import ACCOUNT, Emulator
+from tests.support import PROJECT, ministack
+from tests.support.ministack import emulator
+from tests.support.ministack.adaptations import ADAPTATIONS, MINISTACK, Template
+from tests.support.ministack.clone import load_template
+from tests.support.ministack.emulator import ACCOUNT, Emulator
 from tests.support.processes import short_folder, wait_for
 
+pytestmark = [pytest.mark.xdist_group("ministack"), pytest.mark.timeout(900)]
 BUCKET = "probe"
 
 
@@ -150,14 +153,25 @@ def answers_no_policy_status(aws: Emulator) -> bool:
     return s3.get_bucket_policy_status(Bucket=BUCKET)["PolicyStatus"].get("IsPublic") is not True
 
 
-def answers_403_for_a_missing_key_at_the_edge(aws: Emulator) -> bool:
-    """Also where CloudFront may list the bucket, as the template lets it."""
+def knows_no_record_set_group(aws: Emulator) -> bool:
+    zone = aws.client("route53").create_hosted_zone(Name="example.org", CallerReference="probe")["HostedZone"]["Id"]
+    record = {"Name": "images.example.org", "Type": "TXT", "TTL": "60", "ResourceRecords": ['"x"']}
+    group = {"HostedZoneId": zone.rpartition("/")[2], "RecordSets": [record]}
+    try:
+        created(aws, "records", {"Records": {"Type": "AWS::Route53::RecordSetGroup", "Properties": group}})
+    except ClientError as refused:
+        return "Unrecognized resource types" in str(refused)
+    return False
+
+
+def distribution(aws: Emulator, name: str, **other: Any) -> str:
+    """Create a distribution over the bucket, which lets it read and list; its cloudfront.net name."""
     config = {
         "Enabled": True,
         "DefaultCacheBehavior": {
             "TargetOriginId": "s3",
             "ViewerProtocolPolicy": "allow-all",
-            "CachePolicyId": "658327ea-f89d-4fab-a63d-7e88639e58f6",
+            "CachePolicyId": "658327ea-f89d-4fab-a63d-7e88639e58f6",  # CloudFront's own CachingOptimized
         },
         "Origins": [
             {
@@ -167,9 +181,10 @@ def answers_403_for_a_missing_key_at_the_edge(aws: Emulator) -> bool:
                 "OriginAccessControlId": {"Fn::GetAtt": ["Control", "Id"]},
             }
         ],
+        **other,
     }
     control = {
-        "Name": "probe",
+        "Name": name,
         "OriginAccessControlOriginType": "s3",
         "SigningBehavior": "always",
         "SigningProtocol": "sigv4",
@@ -182,7 +197,7 @@ def answers_403_for_a_missing_key_at_the_edge(aws: Emulator) -> bool:
         "Edge": {"Type": "AWS::CloudFront::Distribution", "Properties": {"DistributionConfig": config}},
     }
     outputs = {"Host": {"Value": {"Fn::GetAtt": ["Edge", "DomainName"]}}, "Id": {"Value": {"Ref": "Edge"}}}
-    found = {o["OutputKey"]: o["OutputValue"] for o in created(aws, "edge", resources, Outputs=outputs)["Outputs"]}
+    found = {o["OutputKey"]: o["OutputValue"] for o in created(aws, name, resources, Outputs=outputs)["Outputs"]}
     s3 = aws.client("s3")
     allow = {
         "Effect": "Allow",
@@ -193,18 +208,54 @@ def answers_403_for_a_missing_key_at_the_edge(aws: Emulator) -> bool:
     }
     s3.put_bucket_policy(Bucket=BUCKET, Policy=json.dumps({"Version": "2012-10-17", "Statement": [allow]}))
     s3.put_object(Bucket=BUCKET, Key="there", Body=b"x")
-    statuses = [aws.status(f"https://{found['Host']}/{key}") for key in ("there", "missing")]
-    assert statuses[0] == 200, statuses
-    return statuses[1] == 403
+    assert aws.status(f"https://{found['Host']}/there") == 200
+    return str(found["Host"])
+
+
+def answers_403_for_a_missing_key_at_the_edge(aws: Emulator) -> bool:
+    """Also where CloudFront may list the bucket, as the template lets it."""
+    return aws.status(f"https://{distribution(aws, 'missing')}/missing") == 403
+
+
+def answers_under_the_name_of_cloudfront_alone(aws: Emulator) -> bool:
+    arn = f"arn:aws:acm:us-east-1:{ACCOUNT}:certificate/01234567-89ab-cdef-0123-456789abcdef"
+    certificate = {"AcmCertificateArn": arn, "SslSupportMethod": "sni-only"}
+    distribution(aws, "alias", Aliases=["alias.example.org"], ViewerCertificate=certificate)
+    return aws.status("https://alias.example.org/there") != 200
+
+
+def tells_eventbridge_nothing_of_stacks(aws: Emulator) -> bool:
+    """Whether a queue that would hear of every stack is still empty some time after one was made."""
+    hearing = created(
+        aws,
+        "hearing",
+        {
+            "Queue": {"Type": "AWS::SQS::Queue"},
+            "Rule": {
+                "Type": "AWS::Events::Rule",
+                "Properties": {
+                    "EventPattern": {"source": ["aws.cloudformation"]},
+                    "Targets": [{"Id": "queue", "Arn": {"Fn::GetAtt": ["Queue", "Arn"]}}],
+                },
+            },
+        },
+        Outputs={"Queue": {"Value": {"Ref": "Queue"}}},
+    )
+    created(aws, "heard", {"Topic": {"Type": "AWS::SNS::Topic"}})
+    answer = aws.client("sqs").receive_message(QueueUrl=hearing["Outputs"][0]["OutputValue"], WaitTimeSeconds=3)
+    return not answer.get("Messages")
 
 
 STILL_LACKS: dict[str, Callable[[Emulator], bool]] = {
     "metric math": refuses_metric_math,
     "MaximumConcurrency": stops_polling_for_a_concurrency_from_a_parameter,
     "routes of an HttpApi": makes_no_routes_of_a_body,
+    "RecordSetGroup": knows_no_record_set_group,
     "architecture": runs_functions_on_this_machines_processor,
     "GetBucketPolicyStatus": answers_no_policy_status,
     "missing key at the edge": answers_403_for_a_missing_key_at_the_edge,
+    "alternate domain names": answers_under_the_name_of_cloudfront_alone,
+    "stack status events": tells_eventbridge_nothing_of_stacks,
 }
 
 
@@ -231,7 +282,7 @@ def test_adaptations_change_the_copy_where_they_say_and_nothing_else() -> None:
         if adaptation.template:
             adaptation.template(copy)
     before, after = template["Resources"], copy["Resources"]
-    assert before.keys() - after.keys() == {"ThrottlesAlarm"}
+    assert before.keys() - after.keys() == {"ThrottlesAlarm", "DomainRecord"}
     assert all(name.startswith("Emulated") for name in after.keys() - before.keys())
     changed = {name for name in before.keys() & after.keys() if before[name] != after[name]}
     assert changed == {"DigestFunction", "PublishFunction"}
@@ -240,12 +291,13 @@ def test_adaptations_change_the_copy_where_they_say_and_nothing_else() -> None:
 
 def test_nothing_here_uses_the_local_stack() -> None:
     """Or its mistakes would be proven right by themselves."""
-    modules = [f"tests.deployment.{path.stem}" for path in Path(__file__).parent.glob("*.py") if path.stem not in ALONE]
+    folder = Path(str(ministack.__file__)).parent
+    names = {path.stem for path in folder.glob("*.py")} - {"__init__", "emulated"}
+    modules = [f"tests.support.ministack.{name}" for name in names]
     code = f"import sys, {', '.join(modules)}; print(*(n for n in sys.modules if n.split('.')[0] in {STANDS_IN!r}))"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=PATHS)
     assert found.stdout.split() == []
 
 
-ALONE = ("__init__", "conftest", "emulated")
 STANDS_IN = ("local_stack", "moto")
 PATHS = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (PROJECT, *(PROJECT / name for name in IMPORT_FOLDERS))))}

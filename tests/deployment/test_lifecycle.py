@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.deployment.clone import Clone
-from tests.deployment.emulator import Emulator
-from tests.deployment.server import Server, written
 from tests.support import images
+from tests.support.ministack.clone import Clone
+from tests.support.ministack.emulator import Emulator
+from tests.support.ministack.server import Server, written
 
 Who = tuple[str, str]
+pytestmark = [pytest.mark.xdist_group("ministack"), pytest.mark.timeout(900)]
 VERSION = "20261121_10:00"
 
 
@@ -63,11 +64,11 @@ def test_changed_parameters_reach_the_functions_and_the_schedule(
     try:
         assert server.description["StackStatus"] == "UPDATE_COMPLETE"
         assert Server(built, server.stack).outputs == outputs
-        assert server.told("doctor") == []
+        assert server.wrong() == []
         server.emulator.client("s3").delete_object(Bucket=server.outputs["BucketName"], Key="openapi.json")
         assert server.get("openapi.json").status == 404
         overwrite_is_listed_and_invalidated(server, ci, tmp_path, product)
-        server.wait(lambda: server.get("openapi.json").status == 200 or None, "the scheduled reconcile")
+        server.wait(lambda: server.get("openapi.json").status == 200 or None, "the scheduled run")
     finally:
         built.set(AllowOverwrites="false", ReconcileSchedule="rate(1 hour)")
         built.run("sam deploy")
@@ -88,7 +89,7 @@ def overwrite_is_listed_and_invalidated(server: Server, ci: Who, folder: Path, p
 
 
 def invalidated(server: Server) -> list[str]:
-    """Every path that CloudFront was told to invalidate."""
+    """Every path that CloudFront was told to forget."""
     cloudfront, distribution = server.emulator.client("cloudfront"), server.outputs["DistributionId"]
     listed = cloudfront.list_invalidations(DistributionId=distribution)["InvalidationList"].get("Items", [])
     batches = [
@@ -104,11 +105,11 @@ def test_two_servers_side_by_side_one_taken_down_and_started_again(
     """What the second one holds outlives it, and a third one starts from that bucket."""
     built.run("sam deploy --stack-name images-two")
     second = Server(built, "images-two")
-    second.invoke("MaintainFunction", {"task": "reconcile", "dry_run": False})
+    second.wait(second.is_laid_out, "an empty catalog")
     publish(second, ci, tmp_path / "two", "second/1/amd64/default")
     assert list(second.listed("images/")) == [f"images/second/1/amd64/default/{VERSION}"]
     assert server.listed("images/second") == {}
-    assert second.told("doctor") == []
+    assert second.wrong() == []
     assert second.outputs["Address"] != server.outputs["Address"]
 
     bucket, logs = (second.resources()[name] for name in ("Bucket", "LogsBucket"))
@@ -117,14 +118,14 @@ def test_two_servers_side_by_side_one_taken_down_and_started_again(
     s3 = server.emulator.client("s3")
     assert {bucket, logs} <= {found["Name"] for found in s3.list_buckets()["Buckets"]}
     assert s3.get_bucket_policy(Bucket=bucket)["Policy"]
-    assert server.told("doctor") == [], "the other server has not noticed"
+    assert server.wrong() == [], "the other server has not noticed"
 
     built.run("sam deploy --stack-name images-three")
     third = Server(built, "images-three")
-    third.invoke("MaintainFunction", {"task": "reconcile", "dry_run": False})
+    third.wait(third.is_laid_out, "an empty catalog")
     third.admin("import", f"s3://{bucket}", "--yes")
     third.wait(lambda: third.listed("images/") == listed or None, "what the kept bucket holds")
-    assert third.told("doctor") == []
+    assert third.wrong() == []
 
 
 def test_a_new_server_may_not_take_the_name_of_a_bucket_that_was_kept(server: Server, built: Clone) -> None:

@@ -7,12 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.deployment import emulator
-from tests.deployment.clone import PROJECT, copied
-from tests.deployment.walk import Block, Terminal, WalkFailed, blocks
-from tests.support import images
-from tests.support.processes import short_folder, wait_for
+from tests.support import PROJECT, images
+from tests.support.ministack import emulator
+from tests.support.ministack.clone import copied
+from tests.support.ministack.server import Server
+from tests.support.ministack.walk import Block, Terminal, WalkFailed, blocks
+from tests.support.processes import short_folder
 
+pytestmark = [pytest.mark.xdist_group("ministack"), pytest.mark.timeout(900)]
 PAGE = """\
 # Deploy
 
@@ -80,36 +82,50 @@ def test_a_page_is_walked_from_its_first_block_to_its_last(terminal: Terminal, t
         terminal.walk(tmp_path / "page.md")
 
 
+def test_something_happens_before_the_first_block_of_a_heading(terminal: Terminal, tmp_path: Path) -> None:
+    (tmp_path / "page.md").write_text(PAGE)
+    seen: list[str] = []
+    assert terminal.walk(tmp_path / "page.md", before={"Look": lambda: seen.append("once")})
+    assert seen == ["once"]
+    with pytest.raises(ValueError, match="below Elsewhere"):
+        terminal.walk(tmp_path / "page.md", before={"Elsewhere": lambda: None})
+
+
 def test_a_question_is_answered(terminal: Terminal) -> None:
     assert terminal.run(Block("Deploy", 1, 'read -r said; echo "$said"\n')) == "y\n"
 
 
+def test_an_example_value_is_replaced_as_a_reader_does(terminal: Terminal, tmp_path: Path) -> None:
+    (tmp_path / "page.md").write_text("```sh walk\necho Z0123\n```\n")
+    assert terminal.walk(tmp_path / "page.md", {"Z0123": "ZMINE"}) == ["ZMINE\n"]
+    with pytest.raises(ValueError, match="does not have the example 'Z4567'"):
+        terminal.walk(tmp_path / "page.md", {"Z4567": "ZMINE"})
+
+
 WALK = PROJECT / "infra" / "README.md"
+ZONE = "Z0123456789ABCDEFGHIJ"
+VERSION = "images/kept/1/amd64/default/20261121_10:00"
 
 
-@pytest.mark.skipif(
-    not WALK.exists() or not list(blocks(WALK.read_text())), reason=f"{WALK.name} in infra/ has no walk yet"
-)
+@pytest.mark.timeout(2400)
 def test_the_walk_of_the_page_on_deployment_ends_well(tooling: None) -> None:
-    """Word for word, in its order, in a new account and a clone in which nothing has been built."""
+    """Word for word, in its order, in an account that owns example.org, from a clone in which nothing was built."""
     with short_folder() as folder, emulator.running(folder) as aws:
-        terminal = copied(folder / "clone", aws).terminal()
-        for block in blocks(WALK.read_text()):
-            if block.heading == "Take it down":
-                upload_an_image(aws)
-            terminal.run(block)
+        zone = aws.client("route53").create_hosted_zone(Name="example.org", CallerReference="walk")["HostedZone"]["Id"]
+        clone = copied(folder / "clone", aws)
+        files = images.split_image(seed="kept")
+        fingerprint = images.sha256_hex(files["lxd.tar.xz"], files["rootfs.squashfs"])
 
+        def publish() -> None:
+            server = Server(clone, "simplestreams")
+            for name, body in files.items():
+                key = f"{VERSION}/{name}"
+                aws.client("s3").put_object(Bucket=server.outputs["BucketName"], Key=key, Body=body)
+            server.wait(lambda: server.listed(VERSION) == {VERSION: fingerprint} or None, "an image to keep")
 
-def upload_an_image(aws: emulator.Emulator) -> None:
-    """Put an image into the stack's bucket and wait until it is listed: a server that is taken down has some."""
-    (stack,) = aws.client("cloudformation").describe_stacks(StackName="simplestreams")["Stacks"]
-    bucket = next(o["OutputValue"] for o in stack["Outputs"] if o["OutputKey"] == "BucketName")
-    s3 = aws.client("s3")
-    for name, body in images.split_image().items():
-        s3.put_object(Bucket=bucket, Key=f"images/walk/1/amd64/default/20261123_1000/{name}", Body=body)
-
-    def listed() -> bool | None:
-        objects = s3.list_objects_v2(Bucket=bucket, Prefix="streams/v1/images.json")
-        return True if objects.get("KeyCount") else None
-
-    wait_for(listed, "the image in the catalog")
+        own, before = {ZONE: zone.rpartition("/")[2]}, {"Take it down": publish}
+        clone.terminal().walk(WALK, own, before)
+        server = Server(clone, "simplestreams")
+        server.wait(lambda: server.listed(VERSION) == {VERSION: fingerprint} or None, "the kept image")
+        assert server.outputs["Address"] == "https://images.example.org"
+        assert aws.names.refused == []

@@ -7,7 +7,10 @@ once it is not. Only the standard library is imported here, because the emulator
 
 from __future__ import annotations
 
+import json
 import platform
+import time
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,6 +106,17 @@ def _authorization(security: list[Any]) -> dict[str, Any]:
     }
 
 
+def split_record_set_groups(template: Template) -> None:
+    """Make a resource of its own of each record of a RecordSetGroup."""
+    resources = template["Resources"]
+    for name in [n for n, r in resources.items() if r["Type"] == "AWS::Route53::RecordSetGroup"]:
+        group = resources.pop(name)
+        zone = {"HostedZoneId": group["Properties"]["HostedZoneId"]}
+        for record in group["Properties"]["RecordSets"]:
+            single = {**group, "Type": "AWS::Route53::RecordSet", "Properties": zone | record}
+            resources[f"Emulated{name}{record['Type']}"] = single
+
+
 def build_for_this_machine(clone: Path) -> None:
     """Have functions/Makefile take the wheels of the interpreter at hand instead of Lambda's on arm64."""
     makefile = clone / "functions" / "Makefile"
@@ -175,6 +189,53 @@ def answer_404_at_the_edge() -> None:
     s3.serve_cloudfront_origin_fetch = fetch
 
 
+def serve_alternate_domain_names() -> None:
+    """Serve a distribution under the names in its Aliases as well."""
+    from ministack import app
+    from ministack.services import cloudfront
+
+    usual = app._parse_cloudfront_dataplane_host
+
+    def parse(host: str) -> str | None:
+        name = host.split(":", maxsplit=1)[0].lower()
+        for distribution in cloudfront._distributions.values():
+            if name in cloudfront._get_distribution_aliases(distribution):
+                return str(distribution["DomainName"]).partition(".")[0]
+        label: str | None = usual(host)
+        return label
+
+    app._parse_cloudfront_dataplane_host = parse
+
+
+def send_stack_status_events() -> None:
+    """Send EventBridge what CloudFormation tells it of a stack: each status that ends a change."""
+    from ministack.core.responses import get_account_id, get_region
+    from ministack.services import eventbridge
+    from ministack.services.cloudformation import stacks
+
+    usual = stacks._add_event
+
+    def add(stack_id: str, stack: str, logical_id: str, kind: str, status: str, *rest: Any, **more: Any) -> None:
+        usual(stack_id, stack, logical_id, kind, status, *rest, **more)
+        if kind == "AWS::CloudFormation::Stack" and status.endswith("_COMPLETE"):
+            detail = {"stack-id": stack_id, "status-details": {"status": status, "status-reason": ""}}
+            eventbridge._dispatch_event(
+                {
+                    "EventId": str(uuid.uuid4()),
+                    "Source": "aws.cloudformation",
+                    "DetailType": "CloudFormation Stack Status Change",
+                    "Detail": json.dumps(detail),
+                    "EventBusName": "default",
+                    "Time": time.time(),
+                    "Resources": [stack_id],
+                    "Account": get_account_id(),
+                    "Region": get_region(),
+                }
+            )
+
+    stacks._add_event = add
+
+
 ADAPTATIONS: Final[tuple[Adaptation, ...]] = (
     Adaptation(
         name="metric math",
@@ -193,6 +254,12 @@ ADAPTATIONS: Final[tuple[Adaptation, ...]] = (
         difference="The OpenAPI Body of an AWS::ApiGatewayV2::Api makes no routes.",
         reason="The upload API would answer 404 to everything. The copy has routes, derived from that body.",
         template=make_routes_of_the_body,
+    ),
+    Adaptation(
+        name="RecordSetGroup",
+        difference="Templates with an AWS::Route53::RecordSetGroup are refused once its condition holds.",
+        reason="HostedZoneId could not be set. The copy has a RecordSet for each of its records.",
+        template=split_record_set_groups,
     ),
     *(
         ()
@@ -217,5 +284,17 @@ ADAPTATIONS: Final[tuple[Adaptation, ...]] = (
         difference="CloudFront answers 403 for a missing key, also where the bucket lets it list.",
         reason="A missing document must be 404 (Incus drops its cache on that), and `admin doctor` checks it.",
         answers=answer_404_at_the_edge,
+    ),
+    Adaptation(
+        name="alternate domain names",
+        difference="A distribution answers under its cloudfront.net name alone, not under its Aliases.",
+        reason="With DomainName the stack's address is that name, and clients are given it.",
+        answers=serve_alternate_domain_names,
+    ),
+    Adaptation(
+        name="stack status events",
+        difference="CloudFormation tells EventBridge nothing of its stacks.",
+        reason="The end of a deployment starts a run of maintain, which lays out the empty catalog.",
+        answers=send_stack_status_events,
     ),
 )

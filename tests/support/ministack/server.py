@@ -12,9 +12,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
-from tests.deployment.clone import PROJECT, Clone
-from tests.deployment.emulator import ACCOUNT, OPERATOR, REGION, Emulator
+from tests.support import PROJECT
 from tests.support.client_rules import Image, read_catalog
+from tests.support.ministack.clone import Clone
+from tests.support.ministack.emulator import ACCOUNT, OPERATOR, REGION, Emulator
 from tests.support.processes import short_folder, wait_for
 from tests.support.real_clients import Client, client
 
@@ -77,6 +78,16 @@ class Server:
     def told(self, *arguments: str, code: int = 0) -> Any:
         """What `scripts/admin --json` says."""
         return json.loads(self.admin("--json", *arguments, code=code))
+
+    def wrong(self) -> list[str]:
+        """What `admin doctor` finds, but for alarms: a test before may have failed a function on purpose.
+
+        An alarm of the emulator also counts what happened to the functions of other stacks.
+        """
+        done = self.run([str(PROJECT / "scripts/admin"), "--stack", self.stack, "--json", "doctor"], OPERATOR)
+        assert done.returncode in (0, 1), done.stderr
+        found = [str(finding["what"]) for finding in json.loads(done.stdout)]
+        return [what for what in found if " is in alarm: " not in what]
 
     def run(self, command: Sequence[str], who: tuple[str, str]) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
@@ -161,6 +172,10 @@ class Server:
             return wait_for(look, what, PATIENCE_S)
         except TimeoutError as error:
             raise AssertionError(f"{error}\n{self.emulator.log[-8000:]}") from error
+
+    def is_laid_out(self) -> bool | None:
+        """Whether clients can add the server; the end of a deployment sees to that."""
+        return self.get("streams/v1/index.json").status == 200 or None
 
     @contextlib.contextmanager
     def client(self, program: str) -> Iterator[Client]:

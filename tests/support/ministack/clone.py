@@ -12,12 +12,11 @@ from typing import Final
 
 from samtranslator.yaml_helper import yaml_parse
 
-from tests.deployment.adaptations import ADAPTATIONS, Adaptation, Template
-from tests.deployment.emulator import Emulator
-from tests.deployment.walk import Terminal
+from tests.support import PROJECT
+from tests.support.ministack.adaptations import ADAPTATIONS, Adaptation, Template
+from tests.support.ministack.emulator import Emulator
+from tests.support.ministack.walk import Terminal
 
-PROJECT: Final = Path(__file__).resolve().parents[2]
-_TABLE: Final = "[default.deploy.parameters.parameter_overrides]"
 _DERIVED: Final = shutil.ignore_patterns(
     ".git", ".*_cache", ".aws-sam", ".cache", ".hypothesis", ".local", ".venv", "__pycache__"
 )
@@ -69,13 +68,8 @@ class Clone:
 
     def set(self, **parameters: str) -> None:
         """Set parameters of the template in samconfig.toml, the one place for their values."""
-        config = self.infra / "samconfig.toml"
-        if not config.exists():
-            shutil.copyfile(self.infra / "samconfig.example.toml", config)
-        lines = config.read_text().splitlines()
-        if _TABLE not in lines:
-            lines += ["", _TABLE]
-        kept = [line for line in lines if line.partition(" = ")[0] not in parameters]
+        config = self.infra / "samconfig.toml"  # its last table is that of the parameters
+        kept = [line for line in config.read_text().splitlines() if line.partition(" = ")[0] not in parameters]
         config.write_text("\n".join([*kept, *(f"{name} = {_toml(value)}" for name, value in parameters.items()), ""]))
 
 

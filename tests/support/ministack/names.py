@@ -14,7 +14,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
-EDGE = ".cloudfront.net"
+EDGE = (".cloudfront.net", ".example.org")
+"""What a distribution is called, and the names that the documentation gives one."""
 LOOPBACK = (".localhost", "localhost", "127.0.0.1")
 
 

@@ -21,7 +21,7 @@ import trustme
 
 from environment import find_uv, uv_settings
 from gates import tools
-from tests.deployment.names import Names, served
+from tests.support.ministack.names import EDGE, Names, served
 from tests.support.processes import free_port, stop
 
 ACCOUNT: Final = "111122223333"
@@ -114,6 +114,7 @@ def running(folder: Path, *, as_it_is: bool = False) -> Iterator[Emulator]:
     ports = Names(free_port(), free_port())
     command: list[str | Path] = [
         tools.environment("ministack", tools.python313()) / "python",
+        "-P",
         Path(__file__).with_name("emulated.py"),
         *(["--as-it-is"] if as_it_is else []),
         str(ports.tls_port),
@@ -136,7 +137,7 @@ def running(folder: Path, *, as_it_is: bool = False) -> Iterator[Emulator]:
 def _certificates(folder: Path) -> trustme.CA:
     """An authority for this run, and a certificate for every name under which the emulator is reached."""
     authority = trustme.CA(organization_name="serverless-simplestreams tests")
-    server = authority.issue_cert("localhost", "127.0.0.1", "*.execute-api.localhost", "*.cloudfront.net")
+    server = authority.issue_cert("localhost", "127.0.0.1", "*.execute-api.localhost", *(f"*{name}" for name in EDGE))
     server.private_key_and_cert_chain_pem.write_to_path(str(folder / "server.pem"))
     usual = os.environ.get("SSL_CERT_FILE") or ssl.get_default_verify_paths().cafile
     roots = Path(usual).read_bytes() if usual and Path(usual).is_file() else b""

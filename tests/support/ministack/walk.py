@@ -15,7 +15,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -89,12 +89,32 @@ class Terminal:
             )
         return done.stdout
 
-    def walk(self, page: Path) -> list[str]:
-        """Run the walk of a page from its first block to its last; what each printed."""
-        walk = list(blocks(page.read_text()))
-        if not walk:
-            raise ValueError(f"{page} has no block that is marked as `sh walk`")
-        return [self.run(block) for block in walk]
+    def walk(
+        self, page: Path, own: Mapping[str, str] | None = None, before: Mapping[str, Callable[[], None]] | None = None
+    ) -> list[str]:
+        """Run the walk of a page from its first block to its last; what each printed.
+
+        `own` maps values that the page gives as an example to those of this account, as a reader replaces them.
+        `before` maps a heading to what happens before its first block: the life of a server between two commands.
+        """
+        text = page.read_text()
+        for example, value in (own or {}).items():
+            if example not in text:
+                raise ValueError(f"{page} does not have the example {example!r}")
+            text = text.replace(example, value)
+        walk, waiting, printed = list(blocks(text)), dict(before or {}), []
+        if not walk or waiting.keys() - {block.heading for block in walk}:
+            raise ValueError(
+                f"{page} has no block that is marked as `sh walk` below {', '.join(waiting) or 'anything'}"
+            )
+        for block in walk:
+            waiting.pop(block.heading, _nothing)()
+            printed.append(self.run(block))
+        return printed
+
+
+def _nothing() -> None:
+    """What happens before most blocks."""
 
 
 _RUN: Final = r"""

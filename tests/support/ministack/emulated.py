@@ -7,6 +7,7 @@ and applies the adaptations of the answers unless `--as-it-is` is given.
 from __future__ import annotations
 
 import asyncio
+import logging
 import sys
 from pathlib import Path
 
@@ -19,13 +20,15 @@ def main(arguments: list[str]) -> None:
     as_it_is = "--as-it-is" in arguments
     port, plain_port, certificate, key = (word for word in arguments if word != "--as-it-is")
     if not as_it_is:
-        # Behind everything that is there, so that no module of the tests can stand in front of one of ministack's.
-        sys.path.append(str(Path(__file__).resolve().parents[2]))
-        from tests.deployment.adaptations import ADAPTATIONS
+        # Behind everything else, so that nothing of this project stands in front of what the emulator imports.
+        sys.path.append(str(Path(__file__).resolve().parents[3]))
+        from tests.support.ministack.adaptations import ADAPTATIONS
 
         for adaptation in ADAPTATIONS:
             if adaptation.answers:
                 adaptation.answers()
+    # It would log each client that leaves without saying goodbye, at length.
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     config = Config()
     config.bind, config.insecure_bind = [f"127.0.0.1:{port}"], [f"127.0.0.1:{plain_port}"]
     config.certfile, config.keyfile = certificate, key
