@@ -265,14 +265,14 @@ def test_every_refusal_of_the_api_has_its_exit_code(
     assert (done.returncode, sentence in done.stderr) == (code, True), done.stderr
 
 
-REFUSED = f"status refused\npath {VERSION}\nreason refused lxd_combined.tar.gz lxd_combined.tar.gz is cut short\n"
+REFUSED = f"status invalid\npath {VERSION}\nreason error lxd_combined.tar.gz lxd_combined.tar.gz is cut short\n"
 ONCE = {
     "refused": (REFUSED, f"upload: {VERSION} is invalid: lxd_combined.tar.gz is cut short\n"),
     "withdrawn": (
-        f"status withdrawn\nreason ignored - {VERSION} was withdrawn\n",
+        f"status withdrawn\nreason warning - {VERSION} was withdrawn\n",
         f"upload: {VERSION} is withdrawn: {VERSION} was withdrawn\n",
     ),
-    "refused twice": (f"{REFUSED}reason refused x x is no image\n",
+    "refused twice": (f"{REFUSED}reason error x x is no image\n",
         f"upload: {VERSION} is invalid: lxd_combined.tar.gz is cut short x is no image\n"),
 }  # fmt: skip
 
