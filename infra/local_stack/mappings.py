@@ -112,7 +112,9 @@ class Poller:
             self._delete([message for message in batch if message["MessageId"] not in failures])
         except (BotoCoreError, ClientError):
             if not self._stopping.is_set():
-                log.exception("%s: a ingested batch could not be deleted; it comes again", self._mapping.logical_id)
+                log.exception(
+                    "%s: a finished batch could not be deleted; it is delivered again", self._mapping.logical_id
+                )
         finally:
             self._slots.release()
 

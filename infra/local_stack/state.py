@@ -56,7 +56,7 @@ def remove_stack(folder: Path) -> None:
 
 
 def is_alive(pid: int) -> bool:
-    """Return whether a process of this machine runs, whoever owns it."""
+    """Return whether a process of this machine runs, under any user."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

@@ -47,7 +47,7 @@ Above the few seconds that publishing takes; a publisher that was killed delays 
 
 
 def lease_wait_seconds(left_s: float) -> float:
-    """The same for a run with so many seconds left: a quarter, for the edge may need most of it (handlers.publish)."""
+    """Return the wait for a run with this time left: a quarter of it, since CloudFront may need most of the rest."""
     return min(LEASE_S, left_s / 4)
 
 
@@ -65,7 +65,7 @@ class Tools:
 
 @dataclass(slots=True)
 class Published:
-    """What came of publishing one stream.
+    """Result of publishing one stream.
 
     `damaged` products were left as they are in the catalog: a record of theirs cannot be read. `held` versions were
     taken off the list: the edge may hold other bytes of them and did not take an invalidation, which is not asked for
