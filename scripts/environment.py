@@ -1,10 +1,14 @@
 """Make an environment with the packages of uv.lock, from nothing but Python's standard library.
 
-If the environment is older than `uv.lock` it is brought up to date: by the `uv` on PATH if there is a recent one,
+Each version of Python has an environment of its own: `.venv-3.11`, `.venv-3.13`. `.venv` is a link to the first that
+was made, for editors and for commands typed by hand.
+
+If an environment is older than `uv.lock` it is brought up to date: by the `uv` on PATH if there is a recent one,
 else by a pinned `uv`, fetched and checked by its sha256 (so this step needs neither pip nor TLS roots). The packages
 come from whatever index the standard variables or pip.conf name, each checked against its hash in `uv.lock`.
 """
 
+import argparse
 import configparser
 import contextlib
 import fcntl
@@ -17,6 +21,7 @@ import shutil
 import ssl
 import subprocess
 import sys
+import sysconfig
 import tempfile
 import urllib.error
 import urllib.parse
@@ -29,6 +34,7 @@ from typing import Any, NoReturn
 PROJECT = Path(__file__).resolve().parent.parent
 OLDEST_PYTHON = (3, 11)
 IMPORT_FOLDERS = ("functions", "infra", "scripts", ".")
+"""What an environment can import besides its packages, as folders of the project."""
 
 UV_VERSION = "0.13.9"
 UV_OLDEST = (0, 8)
@@ -62,15 +68,61 @@ def run(module: str, *, groups: Sequence[str]) -> NoReturn:
     try:
         python = ensure_environment(groups)
     except SetupFailed as failure:
-        sys.exit(f"{Path(sys.argv[0]).name}: {failure}")
-    environment = dict(os.environ)
-    folders = [str(PROJECT / name) for name in IMPORT_FOLDERS]
-    if environment.get("PYTHONPATH"):
-        folders.append(environment["PYTHONPATH"])
-    environment["PYTHONPATH"] = os.pathsep.join(folders)
-    command = [str(python), "-m", module, *sys.argv[1:]]
+        _fail(failure)
     sys.stdout.flush()
-    os.execve(python, command, environment)  # noqa: S606
+    os.execv(python, [str(python), "-m", module, *sys.argv[1:]])  # noqa: S606
+
+
+def switch_python() -> None:
+    """Take `--python VERSION` out of `sys.argv`; start this script again under that Python if this is another one."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--python")
+    given, rest = parser.parse_known_args(sys.argv[1:])
+    if given.python in (None, "{}.{}".format(*sys.version_info)):
+        sys.argv[1:] = rest
+        return
+    try:
+        python = find_python(given.python)
+    except SetupFailed as failure:
+        _fail(failure)
+    os.execv(python, [str(python), sys.argv[0], *rest])  # noqa: S606
+
+
+def find_python(wanted: str, *, module: str = "venv") -> Path:
+    """Return a Python that runs and can import `module`. `wanted` is a version like `3.13`, or the path of one.
+
+    Raise SetupFailed with everything that was tried. A pyenv shim on PATH fails unless its version is selected.
+    """
+    is_version = re.fullmatch(r"3\.\d+", wanted) is not None
+    candidates = list(dict.fromkeys(_pythons(wanted))) if is_version else [Path(wanted)]
+    check = f"import {module}, sys; print(sys.version_info >= {OLDEST_PYTHON}, '%d.%d' % sys.version_info[:2])"
+    for candidate in candidates:
+        answer = _output([str(candidate), "-c", check]) if candidate.is_file() else ""
+        if answer.startswith("True") and (not is_version or answer == f"True {wanted}"):
+            return candidate.absolute()
+    raise SetupFailed(
+        f"no Python {wanted} with the module {module} was found. Install it, or put it on PATH (the lowest version is "
+        f"{'.'.join(map(str, OLDEST_PYTHON))}). Tried {', '.join(map(str, candidates)) or 'nothing'}."
+    )
+
+
+def _pythons(version: str) -> Iterator[Path]:
+    yield from (Path(folder) / f"python{version}" for folder in os.environ.get("PATH", "").split(os.pathsep))
+    pyenv = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv")
+    yield from sorted(pyenv.glob(f"versions/{version}*/bin/python{version}"), reverse=True)
+    if shutil.which("uv"):
+        found = _output(["uv", "python", "find", "--managed-python", version])
+        yield from [Path(found)] if found else []
+
+
+def _output(command: list[str]) -> str:
+    """Return what a command prints, or an empty string if it fails."""
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)  # noqa: S603
+    return done.stdout.strip() if done.returncode == 0 else ""
+
+
+def _fail(failure: SetupFailed) -> NoReturn:
+    sys.exit(f"{Path(sys.argv[0]).name}: {failure}")
 
 
 def working_folder() -> Path:
@@ -90,14 +142,21 @@ def working_folder() -> Path:
 
 
 def ensure_environment(groups: Sequence[str]) -> Path:
-    """The python of an environment that matches uv.lock, made or refreshed under a lock if need be."""
+    """Return the Python of an environment that matches uv.lock, made or refreshed under a lock if need be.
+
+    The environment is the one of this interpreter's version.
+    """
     folder = working_folder()
-    environment = folder / ".venv"
+    environment = folder / ".venv-{}.{}".format(*sys.version_info)
     if _is_fresh(environment, groups):
         return environment / "bin" / "python"
     with _locked(folder / ".cache" / "setup.lock"):
         if not _is_fresh(environment, groups):  # another process may have done it while this one waited
             _install(environment, groups)
+        link = folder / ".venv"
+        if not link.exists():
+            link.unlink(missing_ok=True)  # it led to an environment that has been removed
+            link.symlink_to(environment.name)
     return environment / "bin" / "python"
 
 
@@ -120,7 +179,7 @@ def _read_stamp(environment: Path) -> dict[str, Any]:
 
 def _inputs() -> str:
     """A digest of everything that decides what an environment holds."""
-    digest = hashlib.sha256(f"{platform.machine()} {PROJECT}".encode())
+    digest = hashlib.sha256(f"{platform.machine()} {PROJECT} {IMPORT_FOLDERS}".encode())
     for name in ("uv.lock", "pyproject.toml"):
         digest.update((PROJECT / name).read_bytes())
     return digest.hexdigest()
@@ -147,14 +206,22 @@ def _install(environment: Path, groups: Sequence[str]) -> None:
         # Added, not synchronised: two scripts must not take turns removing each other's packages.
         _uv(uv, settings, "pip", "install", "--require-hashes", "--no-config",
             "--python", str(environment / "bin" / "python"), "-r", str(requirements))  # fmt: skip
+    _make_importable(environment)
     (environment / "stamp.json").write_text(json.dumps({"inputs": _inputs(), "groups": wanted}))
 
 
+def _make_importable(environment: Path) -> None:
+    """Let the environment's Python import the project's own code, as an editable install would."""
+    packages = Path(sysconfig.get_path("purelib", "venv", {"base": str(environment)}))
+    folders = [str((PROJECT / name).resolve()) for name in IMPORT_FOLDERS]
+    (packages / "serverless-simplestreams.pth").write_text("\n".join(folders) + "\n")
+
+
 def _runs(python: Path) -> bool:
-    if not python.exists():
-        return False
-    check = f"import sys; sys.exit(sys.version_info < {OLDEST_PYTHON})"
-    return subprocess.run([str(python), "-c", check], check=False, capture_output=True).returncode == 0  # noqa: S603
+    """Whether this is a working Python of this interpreter's version."""
+    return python.exists() and _output([str(python), "-c", "import sys; print(sys.version_info[:2])"]) == str(
+        sys.version_info[:2]
+    )
 
 
 def _uv(uv: str, settings: dict[str, str], *arguments: str) -> None:

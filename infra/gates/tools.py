@@ -12,11 +12,10 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from environment import SetupFailed, find_uv, uv_settings, working_folder
+from environment import SetupFailed, find_python, find_uv, uv_settings, working_folder
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 LOCKS: Final = Path(__file__).parent / "locks"
@@ -28,33 +27,11 @@ class ToolMissing(Exception):
 
 
 def python313() -> Path:
-    """A python3.13 that runs: `sam build` calls it by that name, and only it makes the runtime's bytecode."""
-    tried = []
-    for candidate in _candidates():
-        tried.append(str(candidate))
-        check = [str(candidate), "-c", "import pip, sys; print(sys.version_info[:2] == (3, 13))"]
-        if candidate.is_file() and _output(check) == "True":
-            return candidate
-    raise ToolMissing(
-        "no python3.13 with pip, and a package built by another version would start without its bytecode. Install "
-        "it, or put it on PATH (a pyenv shim does not run unless that version is chosen). "
-        f"Tried {', '.join(tried) or 'nothing'}."
-    )
-
-
-def _candidates() -> Iterator[Path]:
-    yield from (Path(folder) / "python3.13" for folder in os.environ.get("PATH", "").split(os.pathsep))
-    pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
-    yield from sorted(pyenv.glob("versions/3.13*/bin/python3.13"), reverse=True)
-    if shutil.which("uv"):
-        found = _output(["uv", "python", "find", "--managed-python", "3.13"])
-        yield from [Path(found)] if found else []
-
-
-def _output(command: list[str]) -> str:
-    """What a command prints, or nothing if it fails: whether it works is the question."""
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)  # noqa: S603
-    return done.stdout.strip() if done.returncode == 0 else ""
+    """Return a python3.13 that runs: `sam build` calls it by that name, and only it makes the runtime's bytecode."""
+    try:
+        return find_python("3.13", module="pip")
+    except SetupFailed as failure:
+        raise ToolMissing(f"{failure} Packages built by another version start without bytecode.") from failure
 
 
 def environment(name: str, python: Path | None = None) -> Path:

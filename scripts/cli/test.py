@@ -12,7 +12,7 @@ from environment import working_folder
 PROJECT = Path(__file__).resolve().parent.parent.parent
 
 HELP = """\
-Usage: scripts/test [PYTEST-ARGUMENT]...
+Usage: scripts/test [--python VERSION] [PYTEST-ARGUMENT]...
 
 Runs ruff, mypy and pytest; arguments go to pytest. What is missing for some tests is said, with how to install it.
 
@@ -20,6 +20,7 @@ Runs ruff, mypy and pytest; arguments go to pytest. What is missing for some tes
   scripts/test tests/unit                            the tests of a folder or a file, one at a time
   scripts/test -k presign                            the tests whose names have that word
   scripts/test tests/unit/test_keys.py -x --pdb      stop at the first failure and look at it
+  scripts/test --python 3.13                         with that Python, in an environment of its own
   scripts/test -m heavy tests/e2e                    large uploads and real clients: minutes, gigabytes
   .venv/bin/python -m pytest --help                  all arguments of pytest
 

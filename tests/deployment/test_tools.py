@@ -40,18 +40,18 @@ def bare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_a_shim_that_does_not_run_is_no_python(bare: Path) -> None:
     shim = executable(bare / "bin" / "python3.13", "echo 'command not found' >&2; exit 127")
-    with pytest.raises(ToolMissing, match=r"(?s)no python3\.13.*" + str(shim)):
+    with pytest.raises(ToolMissing, match=r"no Python 3\.13.*" + str(shim)):
         tools.python313()
 
 
 def test_the_real_one_behind_the_shim_is_found(bare: Path) -> None:
     executable(bare / "bin" / "python3.13", "exit 127")
-    real = executable(bare / "pyenv" / "versions" / "3.13.9" / "bin" / "python3.13", "echo True")
+    real = executable(bare / "pyenv" / "versions" / "3.13.9" / "bin" / "python3.13", "echo True 3.13")
     assert tools.python313() == real
 
 
 def test_a_python_of_another_version_is_not_taken(bare: Path) -> None:
-    executable(bare / "bin" / "python3.13", "echo False")
+    executable(bare / "bin" / "python3.13", "echo True 3.12")
     with pytest.raises(ToolMissing):
         tools.python313()
 

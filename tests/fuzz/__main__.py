@@ -1,4 +1,4 @@
-"""Coverage-guided fuzzing: `PYTHONPATH=functions:. python -m tests.fuzz TARGET SECONDS` (dependency group `fuzz`).
+"""Coverage-guided fuzzing: `.venv/bin/python -m tests.fuzz TARGET SECONDS` (dependency group `fuzz`).
 
 Prints libFuzzer's statistics; a crash leaves its input in `crash-…` and ends with an error.
 """

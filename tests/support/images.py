@@ -8,7 +8,6 @@ hashlib's or sha256sum's, never this project's own.
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import io
 import lzma
@@ -18,6 +17,7 @@ import struct
 import subprocess
 import sys
 import tarfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -58,7 +58,7 @@ def compress(body: bytes, compression: str) -> bytes:
     if compression == "xz":
         return lzma.compress(body, preset=0)
     if compression == "gz":
-        return gzip.compress(body, mtime=0)
+        return zlib.compress(body, 9, wbits=31)  # gzip.compress() writes another header since Python 3.13
     return zstd.compress(body, 1) if compression == "zst" else body
 
 

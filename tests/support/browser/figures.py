@@ -1,4 +1,4 @@
-"""The page's figures: `PYTHONPATH=infra:. python -m tests.support.browser.figures` prints them as JSON.
+"""The page's figures: `.venv/bin/python -m tests.support.browser.figures` prints them as JSON.
 
 Time to first row: from the start of navigation until the first row was painted, with the catalog on this machine and
 nothing cached. Weight: of index.html as it is, and as gzip sends it.

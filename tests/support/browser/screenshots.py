@@ -1,6 +1,6 @@
 """The pictures of the page.
 
-`PYTHONPATH=infra:. python -m tests.support.browser.screenshots` makes those in infra/page/screenshots.
+`.venv/bin/python -m tests.support.browser.screenshots` makes those in infra/page/screenshots.
 
 The page believes to be at images.example.net: no server runs, every request is answered from memory.
 """

@@ -1,0 +1,47 @@
+"""scripts/test itself: its help, and where it writes."""
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import cli.test
+from tests.support import PROJECT
+
+
+def test_help_of_the_tests_is_ours_and_there_at_once(tmp_path: Path) -> None:
+    """No packages, no checks: a bare Python says it."""
+    script = PROJECT / "scripts/test"
+    for option in ("-h", "--help"):
+        done = subprocess.run(
+            (sys._base_executable, "-I", "-S", script, option), cwd=tmp_path, env={"PATH": "/nowhere"},
+            capture_output=True, text=True, check=False, timeout=20,
+        )  # fmt: skip
+        assert (done.returncode, done.stdout, done.stderr) == (0, cli.test.HELP, "")
+    assert len(cli.test.HELP.splitlines()) < 15
+    for folder in set(re.findall(r"\btests/[\w./]+", cli.test.HELP)):
+        assert (PROJECT / folder).exists()
+
+
+def test_a_read_only_clone_is_tested_without_writing_to_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """ruff, mypy, pytest and hypothesis each keep a cache, by default in the folder that they are run in."""
+    told: list[dict[str, str]] = []
+
+    def run(command: list[str], env: dict[str, str], **_: object) -> subprocess.CompletedProcess[str]:
+        told.append(env)
+        return subprocess.CompletedProcess(command, 0)
+
+    monkeypatch.setattr(cli.test, "working_folder", lambda: tmp_path)
+    monkeypatch.setattr(subprocess, "run", run)
+    monkeypatch.setattr(sys, "argv", ["test"])
+    monkeypatch.setenv("PYTEST_ADDOPTS", "-x")
+    assert cli.test.main() == 0
+    assert len(told) == 4
+    for env in told:
+        caches = [env["RUFF_CACHE_DIR"], env["MYPY_CACHE_DIR"], env["HYPOTHESIS_STORAGE_DIRECTORY"]]
+        first, _, cache = shlex.split(env["PYTEST_ADDOPTS"])
+        assert (first, cache.partition("=")[0]) == ("-x", "cache_dir")
+        assert all(Path(folder).is_relative_to(tmp_path) for folder in (*caches, cache.partition("=")[2]))
