@@ -8,6 +8,7 @@ import re
 import secrets
 import subprocess
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,10 @@ class Publisher:
         assert send("PUT", signed["url"], body, signed["headers"]).status == 412
         assert send("PUT", signed["url"] + "0", body, signed["headers"]).status == 403
 
+    def has_status(self, version: str, status: str) -> bool | None:
+        """True once the API reports this status, None until then."""
+        return self.ask("GET", f"/versions/{version}").json.get("status") == status or None
+
     def signed(self, route: str, request: object) -> Any:
         answer = self.ask("POST", route, request)
         assert answer.status == 201, answer.body
@@ -90,9 +95,7 @@ def use_it_all(stack: Stack, publisher: Publisher) -> str:
     assert publisher.ask("GET", f"/versions/{sound}", token="no.token").status == 401
     for path, state in ((sound, "listed"), (broken, "invalid")):
         stack.wait_until(
-            lambda path=path, state=state: (
-                publisher.ask("GET", f"/versions/{path}").json.get("status") == state or None
-            ),
+            partial(publisher.has_status, path, state),
             f"{path} {state}",
             60,
         )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -93,7 +92,7 @@ def told(output: str) -> Told:
 
 
 @pytest.fixture
-def functions(moto_endpoint: str, bucket: str, s3: S3Client, capsys: pytest.CaptureFixture[str]) -> Iterator[Functions]:
+def functions(moto_endpoint: str, bucket: str, s3: S3Client, capsys: pytest.CaptureFixture[str]) -> Functions:
     return Functions(bucket, s3, capsys, moto_endpoint)
 
 

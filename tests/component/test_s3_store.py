@@ -211,10 +211,10 @@ def test_two_real_publishers_lose_nothing(store: S3Store, client: S3Client) -> N
     for thread in threads:
         thread.join()
     assert len(lost) == 12
-    body = store.read("streams/v1/images.json")
+    products = store.read("streams/v1/images.json")
     index = store.read("streams/v1/index.json")
-    assert body
+    assert products
     assert index
     names = sorted(parse_product(path.rsplit("/", 1)[0]).name for path in paths)
-    assert sorted(documents.decode_products(body.body, "images").products) == names
+    assert sorted(documents.decode_products(products.body, "images").products) == names
     assert documents.decode_index(index.body).index["images"].products == names

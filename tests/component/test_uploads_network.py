@@ -144,7 +144,7 @@ class Listener(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         self.seen.append((self.command, self.path, dict(self.headers), body))
         start = next(start for start in self.answers if self.path.startswith(start))
-        status, text = self.once.pop(start, None) or self.answers[start]
+        status, text = self.once.pop(start) if start in self.once else self.answers[start]
         self.send_response(status)
         self.send_header("Content-Length", str(len(text.encode())))
         self.end_headers()

@@ -215,7 +215,7 @@ def test_of_a_read_only_clone_the_state_is_where_the_other_scripts_keep_it(
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(environment, "PROJECT", clone)
-    monkeypatch.setattr(environment.os, "access", lambda path, _mode: Path(path) != clone)
+    monkeypatch.setattr(os, "access", lambda path, _mode: Path(path) != clone)
     run_stack(default_state_folder(), "https://localhost:4", os.getpid())
     script = clone / "scripts/upload"
     # Root may write everywhere; what the shell asks then is answered for it.

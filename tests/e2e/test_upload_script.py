@@ -137,7 +137,7 @@ def test_half_an_image_ends_when_it_is_read_and_the_other_half_completes_it(stac
 def test_one_waits_for_what_another_uploads(stack: Stack, tmp_path: Path) -> None:
     metadata, root = _write(tmp_path, images.split_image(seed="pair"))
     to = ("--to", "script/pair/amd64/default", "--version", "20261123_10:00", "--wait", "200")
-    command = (*_shell(), SCRIPT, "--state-dir", stack.folder / "state", *to, metadata)
+    command: list[str | Path] = [*_shell(), SCRIPT, "--state-dir", stack.folder / "state", *to, metadata]
     with subprocess.Popen(command, env=_environment(tmp_path), stderr=subprocess.PIPE, text=True) as first:
         assert first.stderr
         assert "waits for a root: upload rootfs.squashfs" in first.stderr.readline()
@@ -185,7 +185,7 @@ def _interrupt_and_resume(stack: Stack, home: Path, root: Path, enough: int) -> 
     metadata = home / "lxd.tar.xz"
     metadata.write_bytes(images.metadata_tarball(serial=root.name))
     to = ("--to", "script/killed/amd64/default", "--json", "--wait", "280", "--jobs", "2")
-    command = (*_shell(), SCRIPT, "--state-dir", stack.folder / "state", *to, metadata, root)
+    command: list[str | Path] = [*_shell(), SCRIPT, "--state-dir", stack.folder / "state", *to, metadata, root]
     process = subprocess.Popen(command, env=_environment(home), start_new_session=True, stdout=subprocess.PIPE)
     try:
         wait_for(lambda: len(_parts(stack)) >= enough, f"{enough} parts", 280)

@@ -100,8 +100,8 @@ def test_the_size_of_chunks_never_changes_a_digest(metadata: bytes, root: bytes,
     first = Digests()
     for _ in first.tee([metadata]):
         pass
-    spread = {"spread": HashFan} if threads else {}
-    digests = Digests({first.sha256: first.state}, **spread)  # type: ignore[arg-type]
+    prefixes = {first.sha256: first.state}
+    digests = Digests(prefixes, spread=HashFan) if threads else Digests(prefixes)
     chunks = [root[start : start + size] for start in range(0, len(root), size)]
     assert b"".join(digests.tee(chunks)) == root
     assert digests.sha256 == images.sha256_hex(root)

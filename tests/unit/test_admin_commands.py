@@ -15,6 +15,7 @@ from cli.admin.place import Place
 from imageserver.errors import InvalidationRefused
 from imageserver.format.keys import parse_target, parse_version
 from imageserver.operations.withdraw import withdraw
+from imageserver.storage.document_cache import Catalogs
 from imageserver.storage.leases import lease
 from tests.support import images
 from tests.support.memory_store import START, System
@@ -303,7 +304,7 @@ def test_the_doctor_hints_at_images_that_another_product_took_off_the_list(
 
 def test_the_doctor_names_the_product_when_it_does_not_list_the_image_any_more(system: System) -> None:
     listed(system, f"{TINY}/20261101")
-    document = doctor.Catalogs(system.store).products("images")
+    document = Catalogs(system.store).products("images")
     assert doctor._holder(document, "tiny:1:amd64:default", "0" * 64) == TINY
     assert doctor._holder(document, "gone:1:amd64:default", "0" * 64) == "images/gone/1/amd64/default"
 

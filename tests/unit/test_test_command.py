@@ -17,7 +17,7 @@ def test_help_of_the_tests_is_ours_and_there_at_once(tmp_path: Path) -> None:
     script = PROJECT / "scripts/test"
     for option in ("-h", "--help"):
         done = subprocess.run(
-            (sys._base_executable, "-I", "-S", script, option), cwd=tmp_path, env={"PATH": "/nowhere"},
+            (Path(sys.base_prefix, "bin/python3"), "-I", "-S", script, option), cwd=tmp_path, env={"PATH": "/nowhere"},
             capture_output=True, text=True, check=False, timeout=20,
         )  # fmt: skip
         assert (done.returncode, done.stdout, done.stderr) == (0, cli.test.HELP, "")

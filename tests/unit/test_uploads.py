@@ -317,7 +317,7 @@ def test_a_withdrawal_that_loses_a_race_starts_again_from_fresh_facts(system: Sy
 
 
 def test_a_withdrawal_that_loses_every_race_says_so(system: System) -> None:
-    system.store.replace = lambda *_: None  # type: ignore[method-assign, assignment, misc]
+    system.store.replace = lambda *_: None  # type: ignore[method-assign]
     with pytest.raises(CatalogBusy):
         withdraw.withdraw(system.store, VERSION, START, 24, pause)
 

@@ -63,7 +63,8 @@ class Visit:
 
     def rows(self) -> list[str]:
         """The titles of the rows in the document, top to bottom."""
-        return self.page.locator("#rows td.image a").all_inner_texts()
+        titles: list[str] = self.page.locator("#rows td.image a").all_inner_texts()
+        return titles
 
     def later(self, seconds: int = 31) -> None:
         """Lets the page's clock run, so that its next refresh comes; 31 s is one refresh interval."""

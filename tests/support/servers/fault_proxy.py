@@ -57,13 +57,14 @@ class Wire:
     requests: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def fault(self, method: str, headers: Mapping[str, str]) -> str:
-        """What goes wrong with one request, or nothing."""
-        conditional = method in ("PUT", "DELETE") and ("If-Match" in headers or "If-None-Match" in headers)
+    def fault(self, method: str, conditional: bool) -> str:
+        """Return what goes wrong with one request, or nothing."""
         with self.lock:
             self.requests += 1
             for fault, rate in self.rates.items():
-                possible = {"409": conditional, "body cut": method == "GET"}.get(fault, True)
+                possible = {"409": conditional and method in ("PUT", "DELETE"), "body cut": method == "GET"}.get(
+                    fault, True
+                )
                 if possible and self.chance.random() < rate:
                     self.injected[fault] += 1
                     return fault
@@ -87,7 +88,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _forward(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        fault = self.wire.fault(self.command, self.headers)
+        conditional = "If-Match" in self.headers or "If-None-Match" in self.headers
+        fault = self.wire.fault(self.command, conditional)
         if fault == "cut":
             self._hang_up()
         elif fault in ("503", "500", "409", "403"):
