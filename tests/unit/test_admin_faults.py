@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
-from http.server import BaseHTTPRequestHandler
 from types import SimpleNamespace
 from typing import Any
 
@@ -30,7 +29,6 @@ from imageserver.storage.s3 import S3Error
 from tests.support import images
 from tests.support.findings import only_faults
 from tests.support.memory_store import System
-from tests.support.servers.http import served
 
 PATH = "images/ubuntu/noble/amd64/default/20261123_10:00"
 
@@ -173,24 +171,6 @@ def test_an_edge_that_refuses_connections_is_told_by_its_address(monkeypatch: py
         address = f"http://127.0.0.1:{bound.getsockname()[1]}"
         (finding,) = checked(FakePlace.over(System(), edge=address), "edge", monkeypatch).findings
     assert address in finding.what
-    assert finding.remedy == WAY
-
-
-class Nonsense(BaseHTTPRequestHandler):
-    """A server that speaks no HTTP."""
-
-    def do_GET(self) -> None:
-        self.wfile.write(b"SSH-2.0-OpenSSH_9.6\r\n")
-        self.close_connection = True
-
-    def log_message(self, *_: Any) -> None:
-        pass
-
-
-def test_an_answer_that_is_no_http_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
-    with served(Nonsense) as port:
-        (finding,) = checked(FakePlace.over(System(), api=f"http://127.0.0.1:{port}"), "api", monkeypatch).findings
-    assert "BadStatusLine" in finding.what
     assert finding.remedy == WAY
 
 
