@@ -82,7 +82,7 @@ def queue_url(stack: Stack, name: str) -> str:
     return next(url for url in urls if name in url)
 
 
-def test_list_and_show_say_what_is_there_and_why_not(stack: Stack, product: str) -> None:
+def test_list_and_show_give_each_version_its_state_and_reason(stack: Stack, product: str) -> None:
     upload(stack, f"{product}/20261101", images.split_image(seed=product))
     upload(stack, f"{product}/20261102", {"rootfs.squashfs": images.squashfs()}, listed=False)
     stack.wait_until(lambda: known(stack, f"{product}/20261102") or None, "the second version recorded", 60)
@@ -98,7 +98,7 @@ def test_list_and_show_say_what_is_there_and_why_not(stack: Stack, product: str)
     admin(stack, "show", "images/a b", code=3)
 
 
-def test_verify_names_every_file_that_is_not_what_the_catalog_says(stack: Stack, product: str) -> None:
+def test_verify_names_every_file_that_differs_from_the_catalog(stack: Stack, product: str) -> None:
     path = f"{product}/20261101"
     files = images.split_image(seed=product)
     upload(stack, path, files)
@@ -136,7 +136,7 @@ def test_a_deleted_catalog_comes_back_byte_for_byte(stack: Stack, product: str) 
     assert stack.wait_until(lambda: stack.catalog() if stack.catalog()[1] else None, "the catalog", 60) == before
 
 
-def test_a_damaged_catalog_is_told_by_the_doctor_and_made_anew(stack: Stack, product: str) -> None:
+def test_the_doctor_reports_a_damaged_catalog_and_rebuild_repairs_it(stack: Stack, product: str) -> None:
     upload(stack, f"{product}/20261101", images.split_image(seed=product))
     before = stack.catalog()
     stack.s3().put_object(Bucket=stack.bucket, Key="streams/v1/images.json", Body=b'{"products": [')
@@ -146,7 +146,7 @@ def test_a_damaged_catalog_is_told_by_the_doctor_and_made_anew(stack: Stack, pro
     stack.wait_until(lambda: stack.catalog() == before or None, "the catalog as it was", 60)
 
 
-def test_lost_and_unreadable_records_come_back_from_the_images(stack: Stack, product: str) -> None:
+def test_rebuild_restores_lost_and_unreadable_records_from_the_images(stack: Stack, product: str) -> None:
     lost, unreadable = (f"{product}/2026110{day}" for day in (1, 2))
     for path in (lost, unreadable):
         upload(stack, path, images.split_image(seed=path))
@@ -163,7 +163,7 @@ def test_lost_and_unreadable_records_come_back_from_the_images(stack: Stack, pro
     stack.wait_until(lambda: stack.catalog() == before or None, "the catalog as it was", 60)
 
 
-def test_a_deleted_object_comes_back_from_the_buckets_older_generations(stack: Stack, product: str) -> None:
+def test_undelete_restores_an_object_from_its_noncurrent_version(stack: Stack, product: str) -> None:
     path = f"{product}/20261101"
     upload(stack, path, images.split_image(seed=product))
     stack.s3().delete_object(Bucket=stack.bucket, Key=f"{path}/rootfs.squashfs")
@@ -176,7 +176,7 @@ def test_a_deleted_object_comes_back_from_the_buckets_older_generations(stack: S
     admin(stack, "undelete", "streams/v1/images.json", "--yes", code=2)
 
 
-def test_what_events_missed_is_found_by_a_sweep(stack: Stack, product: str) -> None:
+def test_reconcile_finds_uploads_whose_events_were_lost(stack: Stack, product: str) -> None:
     path = f"{product}/20261101"
     with stack.deaf():
         upload(stack, path, images.split_image(seed=product), listed=False)
@@ -186,7 +186,7 @@ def test_what_events_missed_is_found_by_a_sweep(stack: Stack, product: str) -> N
     wait_listed(stack, path)
 
 
-def test_withdrawn_is_off_the_list_at_once_and_restored_is_back(stack: Stack, product: str) -> None:
+def test_withdraw_delists_at_once_and_restore_lists_again(stack: Stack, product: str) -> None:
     path = f"{product}/20261101"
     upload(stack, path, images.split_image(seed=product))
     assert f"{path}: would be withdrawn, deleted after" in admin(stack, "withdraw", path)
@@ -201,7 +201,7 @@ def test_withdrawn_is_off_the_list_at_once_and_restored_is_back(stack: Stack, pr
     admin(stack, "withdraw", f"{product}/20261109", "--yes", code=4)
 
 
-def test_what_was_withdrawn_and_deleted_comes_back_by_undelete(stack: Stack, product: str) -> None:
+def test_undelete_brings_back_a_withdrawn_version_that_was_deleted(stack: Stack, product: str) -> None:
     path = f"{product}/20261101"
     upload(stack, path, images.split_image(seed=product))
     admin(stack, "withdraw", path, "--yes")
@@ -218,7 +218,7 @@ def test_what_was_withdrawn_and_deleted_comes_back_by_undelete(stack: Stack, pro
     assert told(stack, "verify", path)["mismatches"] == []
 
 
-def test_prune_says_what_and_why_and_does_it_only_when_told(stack: Stack, product: str) -> None:
+def test_prune_prints_what_it_deletes_and_why_and_deletes_only_with_yes(stack: Stack, product: str) -> None:
     for day in (1, 2, 3):
         upload(stack, f"{product}/2026110{day}", images.split_image(seed=f"{product}{day}"))
     tasks = [t for t in told(stack, "prune", "--keep-versions", "2")["tasks"] if product in t["path"]]
@@ -229,7 +229,7 @@ def test_prune_says_what_and_why_and_does_it_only_when_told(stack: Stack, produc
     wait_listed(stack, f"{product}/20261101", listed=False)
 
 
-def test_after_a_bad_deployment_dead_letters_go_back_and_are_done(stack: Stack, product: str) -> None:
+def test_dead_letters_of_a_bad_deployment_are_redriven_and_processed(stack: Stack, product: str) -> None:
     """The release that could not ingest this version is gone; its notice is among the dead letters."""
     path = f"{product}/20261101"
     with stack.deaf():
@@ -246,7 +246,7 @@ def test_after_a_bad_deployment_dead_letters_go_back_and_are_done(stack: Stack, 
     assert told(stack, "redrive") == []
 
 
-def test_failed_runs_of_maintain_are_shown_with_what_does_the_same_and_removed(stack: Stack) -> None:
+def test_redrive_shows_failed_runs_of_maintain_with_their_replacement_and_removes_them(stack: Stack) -> None:
     run = {
         "requestContext": {"condition": "RetriesExhausted"},
         "requestPayload": {"task": "prune", "dry_run": False},
@@ -269,7 +269,7 @@ def test_failed_runs_of_maintain_are_shown_with_what_does_the_same_and_removed(s
     assert told(stack, "redrive", "maintain") == []
 
 
-def test_a_message_that_no_release_can_read_is_not_sent_round_again(stack: Stack) -> None:
+def test_redrive_does_not_resend_a_message_that_no_release_can_read(stack: Stack) -> None:
     sqs(stack).send_message(QueueUrl=queue_url(stack, "ChangesDead"), MessageBody="no notice")
     (letter,) = told(stack, "redrive", "changes", "--yes")
     assert (letter["keys"], letter["done"]) == ([], "removed")
@@ -277,7 +277,7 @@ def test_a_message_that_no_release_can_read_is_not_sent_round_again(stack: Stack
     assert told(stack, "redrive", "changes") == []
 
 
-def test_a_tree_of_todays_layout_is_adopted_and_a_second_run_copies_nothing(
+def test_import_adopts_a_tree_of_the_current_layout_and_copies_nothing_twice(
     stack: Stack, product: str, tmp_path: Path
 ) -> None:
     path = f"{product}/20261101_10:00"
@@ -301,14 +301,14 @@ def test_a_tree_of_todays_layout_is_adopted_and_a_second_run_copies_nothing(
 
 
 @pytest.mark.parametrize("folder", ["", "no-such-folder", "streams"])
-def test_a_tree_without_images_is_no_tree(stack: Stack, tmp_path: Path, folder: str) -> None:
+def test_import_refuses_a_tree_without_images(stack: Stack, tmp_path: Path, folder: str) -> None:
     (tmp_path / "streams/images/ubuntu").mkdir(parents=True)
     (tmp_path / "streams/v1").mkdir()
     (tmp_path / "streams/v1/index.json").write_text("{}")
     assert admin(stack, "import", str(tmp_path / folder), "--yes", code=4) == ""
 
 
-def test_another_bucket_is_adopted(stack: Stack, product: str) -> None:
+def test_import_adopts_another_bucket(stack: Stack, product: str) -> None:
     s3, path = stack.s3(), f"{product}/20261101"
     s3.create_bucket(Bucket="old-server")
     for name, body in images.split_image(seed=product).items():
@@ -317,7 +317,7 @@ def test_another_bucket_is_adopted(stack: Stack, product: str) -> None:
     wait_listed(stack, path)
 
 
-def test_the_doctor_finds_wiring_that_is_gone(stack: Stack) -> None:
+def test_the_doctor_finds_missing_notifications(stack: Stack) -> None:
     with stack.deaf():
         found = told(stack, "doctor", code=1)
     assert {one["check"] for one in found} >= {"wiring"}
@@ -333,7 +333,7 @@ def test_help_names_every_command_and_what_exit_codes_mean(stack: Stack) -> None
     assert "6 no local stack is running" in " ".join(text.split())
 
 
-def test_without_a_stack_it_says_how_to_start_one(tmp_path: Path) -> None:
+def test_without_a_stack_admin_prints_how_to_start_one(tmp_path: Path) -> None:
     command = (str(PROJECT / "scripts/admin"), "--state-dir", str(tmp_path), "list")
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     assert (done.returncode, done.stdout) == (6, "")

@@ -105,7 +105,7 @@ def ingested(place: Place, path: str = PATH) -> None:
 
 @pytest.mark.parametrize("is_read", [False, True])
 @pytest.mark.parametrize("size", [1000, PART + 5], ids=["small", "in parts"])
-def test_another_file_of_the_same_size_is_named_and_the_same_one_is_not(
+def test_import_names_a_file_of_equal_size_and_other_content(
     place: Place, tree: Tree, size: int, is_read: bool
 ) -> None:
     key = f"{PATH}/rootfs.squashfs"
@@ -125,7 +125,7 @@ def test_another_file_of_the_same_size_is_named_and_the_same_one_is_not(
     assert stored(place, key) == body
 
 
-def test_what_another_way_than_ours_sent_is_compared_by_its_digest(place: Place, tree: Tree) -> None:
+def test_an_object_with_a_foreign_etag_is_compared_by_its_digest(place: Place, tree: Tree) -> None:
     """Its ETag says nothing: it was sent in parts of another size."""
     files = images.split_image()
     for name, body in files.items():
@@ -141,7 +141,7 @@ def test_what_another_way_than_ours_sent_is_compared_by_its_digest(place: Place,
 
 
 @pytest.mark.parametrize("size", [1000, PART + 5], ids=["small", "in parts"])
-def test_what_somebody_uploads_meanwhile_is_never_replaced(place: Place, tree: Tree, size: int) -> None:
+def test_import_never_replaces_a_concurrent_upload(place: Place, tree: Tree, size: int) -> None:
     same, other = f"{PATH}/a.squashfs", f"{PATH}/b.squashfs"
     for key in (same, other):
         tree.put(key, key.encode() + bytes(size))
@@ -156,7 +156,7 @@ def test_what_somebody_uploads_meanwhile_is_never_replaced(place: Place, tree: T
     assert "Uploads" not in place.s3.list_multipart_uploads(Bucket=BUCKET), "nothing is left half sent"
 
 
-def test_an_import_that_broke_off_goes_on_where_it_was(
+def test_an_interrupted_import_resumes_where_it_stopped(
     place: Place, tree: Tree, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bodies = {f"{PRODUCT}/2026110{day}/{name}": body for day in (1, 2, 3)
@@ -180,7 +180,7 @@ def test_an_import_that_broke_off_goes_on_where_it_was(
     assert {key: stored(place, key) for key in bodies} == bodies
 
 
-def test_a_large_file_that_was_cut_off_is_not_there_at_all(place: Place, tmp_path: Path) -> None:
+def test_an_interrupted_multipart_copy_leaves_no_object(place: Place, tmp_path: Path) -> None:
     key = f"{PATH}/disk.qcow2"
     tree = Tree("folder", place, tmp_path)
     tree.put(key, b"x" * (PART + 5))
@@ -203,12 +203,12 @@ def test_a_large_file_that_was_cut_off_is_not_there_at_all(place: Place, tmp_pat
         ("/", "expected images/"),
     ],
 )
-def test_what_is_made_from_images_is_made_anew_and_not_brought_back(path: str, says: str) -> None:
+def test_undelete_refuses_derived_documents_and_names_the_rebuild(path: str, says: str) -> None:
     with pytest.raises(Exception, match=says):
         restoring.check(path)
 
 
-def test_only_what_lies_below_a_path_comes_back(place: Place) -> None:
+def test_undelete_restores_only_objects_below_the_path(place: Place) -> None:
     for name in ("20261101/a", "20261101_10:00/a", "20261101x", "2026110"):
         place.s3.put_object(Bucket=BUCKET, Key=f"{PRODUCT}/{name}", Body=b"1")
         place.s3.delete_object(Bucket=BUCKET, Key=f"{PRODUCT}/{name}")
@@ -216,7 +216,7 @@ def test_only_what_lies_below_a_path_comes_back(place: Place) -> None:
         assert [file.key for file in restoring.deleted(place, path)] == [f"{PATH}/a"]
 
 
-def test_what_maintain_is_just_deleting_would_not_stay_and_is_named(place: Place) -> None:
+def test_undelete_names_what_maintain_is_about_to_delete(place: Place) -> None:
     for name, body in images.split_image().items():
         place.s3.put_object(Bucket=BUCKET, Key=f"{PATH}/{name}", Body=body)
     ingested(place)
@@ -231,7 +231,7 @@ def test_what_maintain_is_just_deleting_would_not_stay_and_is_named(place: Place
 
 
 @pytest.mark.parametrize("size", [1000, PART + 5], ids=["small", "in parts"])
-def test_a_file_comes_back_as_it_was_and_over_nothing(place: Place, size: int) -> None:
+def test_undelete_restores_a_file_unchanged_and_replaces_none(place: Place, size: int) -> None:
     mine, theirs = f"{PATH}/a.squashfs", f"{PATH}/b.squashfs"
     about: dict[str, Any] = {"ContentType": "application/octet-stream", "Metadata": {"sha256": "41ab"}}
     for key in (mine, theirs):

@@ -81,7 +81,7 @@ def listed(stack: Stack) -> set[str]:
     return {download.path.rpartition("/")[0] for image in found for download in image.files.values()}
 
 
-def test_the_release_before_it_settles_what_a_bad_deployment_left(stack: Stack, copy: Path) -> None:
+def test_the_previous_release_processes_what_a_bad_deployment_left_behind(stack: Stack, copy: Path) -> None:
     impatient(stack)
     good = {
         file: (copy / "functions" / file).read_text()

@@ -12,7 +12,7 @@ from tests.support.processes import need
 
 
 @pytest.mark.parametrize("kind", ["nginx", "Python"])
-def test_both_servers_serve_the_same_bytes_to_every_way(
+def test_both_servers_serve_every_reader_the_same_bytes(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if kind == "Python":

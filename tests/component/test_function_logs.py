@@ -96,7 +96,7 @@ def functions(moto_endpoint: str, bucket: str, s3: S3Client, capsys: pytest.Capt
     return Functions(bucket, s3, capsys, moto_endpoint)
 
 
-def test_digest_tells_of_each_version_what_it_took_and_what_came_of_it(functions: Functions) -> None:
+def test_digest_logs_the_cost_and_outcome_of_each_version(functions: Functions) -> None:
     files = images.split_image()
     functions.upload(GOOD, files)
     functions.upload(BAD, {"lxd.tar.xz": b"no tarball", "incus.tar.xz": b""})
@@ -115,13 +115,13 @@ def test_digest_tells_of_each_version_what_it_took_and_what_came_of_it(functions
     assert again.refusals == {}, "a refusal is counted when it is found, not whenever it is seen"
 
 
-def test_a_key_that_no_version_can_have_is_counted_too(functions: Functions) -> None:
+def test_digest_counts_keys_that_cannot_belong_to_a_version(functions: Functions) -> None:
     said = functions.digest("images/ubuntu/noble/amd65/default/20261123_10:00")
     assert "no client knows the architecture 'amd65'" in said.about("refused")[0]["reason"]
     assert said.refusals == {"path": 1}
 
 
-def test_publish_tells_of_each_version_when_clients_see_it_and_when_no_more(functions: Functions) -> None:
+def test_publish_logs_when_clients_can_see_a_version_and_when_they_no_longer_can(functions: Functions) -> None:
     files = images.split_image()
     functions.upload(GOOD, files)
     functions.digest(GOOD)
@@ -168,7 +168,7 @@ def test_only_the_messages_of_a_product_that_the_edge_failed_stay_in_the_queue(
     assert left.items() >= {**NAMED, "level": "ERROR", "error": "InvalidationRefused"}.items()
 
 
-def test_what_a_run_has_no_time_for_goes_to_another_run(
+def test_a_run_without_time_left_leaves_its_messages_to_another(
     functions: Functions, sqs: SQSClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     queue = sqs.create_queue(QueueName="arrivals-of-digest")["QueueUrl"]
@@ -185,9 +185,7 @@ def test_what_a_run_has_no_time_for_goes_to_another_run(
     assert [events.keys(body) for body in bodies] == [[f"{BAD}/x"]], "one message for the two that it had"
 
 
-def test_a_version_that_fails_is_tried_once_for_all_its_messages(
-    functions: Functions, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failing_version_is_tried_once_per_batch(functions: Functions, monkeypatch: pytest.MonkeyPatch) -> None:
     tried: list[str] = []
 
     def ingest(version: VersionId, _: object) -> None:
@@ -200,7 +198,7 @@ def test_a_version_that_fails_is_tried_once_for_all_its_messages(
     assert (len(answer["batchItemFailures"]), tried) == (3, [GOOD, BAD])
 
 
-def test_lines_tell_their_time_as_lambda_reads_it(functions: Functions) -> None:
+def test_log_lines_carry_the_timestamp_that_lambda_reads(functions: Functions) -> None:
     functions.upload(GOOD, images.split_image())
     (line,) = functions.digest(GOOD).about("ingested")
     assert datetime.fromisoformat(line["timestamp"]).tzinfo

@@ -178,7 +178,7 @@ def test_nothing_is_lost_doubled_or_torn_while_workers_are_killed(
         tell(life, seconds, record_property)
 
 
-def test_nothing_is_lost_doubled_or_torn_while_the_wire_to_storage_breaks_as_well(
+def test_nothing_is_lost_doubled_or_torn_while_storage_connections_break_too(
     request: pytest.FixtureRequest, record_property: Callable[[str, object], None]
 ) -> None:
     """S3 and SQS refuse, hang up before and after, and cut their answers: the real adapter over real connections."""

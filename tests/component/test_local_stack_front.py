@@ -116,7 +116,7 @@ def test_other_methods_are_refused(s3: Any, front: Front, method: str) -> None:
 
 
 @pytest.mark.parametrize("key", ["versions/images/a.json", "leases/a", "maintain/a", "other", "imagesnot/a"])
-def test_what_is_private_is_not_there(s3: Any, front: Front, key: str) -> None:
+def test_private_objects_are_404(s3: Any, front: Front, key: str) -> None:
     put(s3, key, b"secret")
     status, _, body = front.ask(f"/{key}")
     assert (status, b"secret" in body) == (404, False)
@@ -125,7 +125,7 @@ def test_what_is_private_is_not_there(s3: Any, front: Front, key: str) -> None:
 @pytest.mark.parametrize(
     "path", ["/images/../versions/images/a.json", "/images/%2e%2e/versions/images/a.json", "//versions/images/a.json"]
 )
-def test_no_spelling_of_a_path_leads_to_what_is_private(s3: Any, front: Front, path: str) -> None:
+def test_no_spelling_of_a_path_reaches_a_private_object(s3: Any, front: Front, path: str) -> None:
     put(s3, "versions/images/a.json", b"secret")
     status, _, body = front.ask(path)
     assert (status, b"secret" in body) == (404, False)
@@ -170,7 +170,7 @@ def test_the_root_is_the_page(s3: Any, front: Front) -> None:
     assert headers["x-content-type-options"] == "nosniff"
 
 
-def test_the_catalog_is_compressed_when_asked_and_large_enough(s3: Any, front: Front) -> None:
+def test_the_catalog_is_compressed_on_request_above_a_size(s3: Any, front: Front) -> None:
     large = json.dumps({"products": {str(number): {} for number in range(200)}}).encode()
     etag = put(s3, CATALOG, large, CacheControl="public, max-age=30")
     status, headers, body = front.ask(f"/{CATALOG}", accept_encoding="gzip, br")
@@ -204,7 +204,7 @@ def test_a_large_file_arrives_whole(s3: Any, front: Front) -> None:
     assert front.ask(f"/{IMAGE}")[2] == body
 
 
-def test_plain_http_on_the_port_is_closed_and_disturbs_nobody(s3: Any, front: Front) -> None:
+def test_a_plain_http_connection_is_closed_and_disturbs_no_other(s3: Any, front: Front) -> None:
     put(s3, IMAGE, b"tarball")
     with socket.create_connection(("127.0.0.1", front.port), timeout=10) as plain:
         plain.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")

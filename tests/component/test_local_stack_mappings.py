@@ -106,7 +106,7 @@ def succeed(_event: dict[str, Any]) -> Outcome:
     return Outcome({"batchItemFailures": []})
 
 
-def test_settled_messages_are_deleted(make_bench: Callable[..., Bench]) -> None:
+def test_processed_messages_are_deleted(make_bench: Callable[..., Bench]) -> None:
     bench, function = make_bench(), Function(succeed)
     bench.send("a", "b", "c")
     bench.poll(function)
@@ -122,7 +122,7 @@ def test_a_batch_is_no_larger_than_declared_and_a_window_gathers(make_bench: Cal
     assert [len(batch) for batch in function.batches] == [12, 12, 1]
 
 
-def test_only_what_was_reported_as_failed_comes_again(make_bench: Callable[..., Bench]) -> None:
+def test_only_messages_reported_as_failed_are_redelivered(make_bench: Callable[..., Bench]) -> None:
     def fail_bad(event: dict[str, Any]) -> Outcome:
         bad = [r["messageId"] for r in event["Records"] if r["body"] == "bad"]
         return Outcome({"batchItemFailures": [{"itemIdentifier": message_id} for message_id in bad]})
@@ -137,7 +137,7 @@ def test_only_what_was_reported_as_failed_comes_again(make_bench: Callable[..., 
 
 
 @pytest.mark.parametrize("outcome", [Outcome(None, "ValueError: why"), Outcome("nonsense")])
-def test_a_batch_that_fails_as_a_whole_stays_until_it_is_dead(
+def test_a_failing_batch_is_redelivered_until_it_is_a_dead_letter(
     make_bench: Callable[..., Bench], outcome: Outcome
 ) -> None:
     bench, function = make_bench(visibility_s=1, tries=2), Function(lambda _event: outcome)
@@ -147,7 +147,7 @@ def test_a_batch_that_fails_as_a_whole_stays_until_it_is_dead(
     assert sorted(function.bodies) == ["a", "a", "b", "b"]
 
 
-def test_a_failed_message_stays_out_of_sight_for_the_visibility_timeout(make_bench: Callable[..., Bench]) -> None:
+def test_a_failed_message_is_invisible_for_the_visibility_timeout(make_bench: Callable[..., Bench]) -> None:
     bench, function = make_bench(visibility_s=60), Function(lambda _event: Outcome(None, "E: x"))
     bench.send("a")
     bench.poll(function)

@@ -111,7 +111,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
         yield running
 
 
-def test_when_it_is_ready_the_sample_is_listed_and_served(stack: Running) -> None:
+def test_a_ready_stack_lists_and_serves_its_sample(stack: Running) -> None:
     versions = stack.catalog()["products"][PRODUCT]["versions"]
     (items,) = [version["items"] for version in versions.values()]
     bodies = set(sample_files(host_architecture()).values())
@@ -131,7 +131,7 @@ def test_images_are_served_for_a_year_the_catalog_for_a_moment_and_errors_for_no
         assert (missing.value.code, missing.value.headers["Cache-Control"]) == (404, None)
 
 
-def test_it_tells_each_arrival_and_publication_in_one_line(stack: Running) -> None:
+def test_the_stack_logs_each_upload_and_publication_in_one_line(stack: Running) -> None:
     log = stack.log.read_text()
     for pattern in (
         r"^ +arrived  images/hello/world/.*/lxd\.tar\.xz \(\d+ B\)$",
@@ -166,7 +166,7 @@ def test_the_printed_curl_line_uploads_from_another_folder(stack: Running, tmp_p
     wait_for(lambda: "hello/there" in stack.log.read_text(), "the second version's record")
 
 
-def test_a_url_without_overwrite_never_replaces_a_file_whatever_is_typed(stack: Running, tmp_path: Path) -> None:
+def test_a_url_without_overwrite_never_replaces_a_file(stack: Running, tmp_path: Path) -> None:
     key = "images/once/1/amd64/default/20261123/rootfs.squashfs"
     printed = subprocess.run(
         [sys.executable, "-m", "cli.presign", key, "--json", "--state-dir", str(stack.folder)],
@@ -222,7 +222,7 @@ def test_two_stacks_side_by_side_do_not_mix(stack: Running, tmp_path: Path) -> N
         (("--parameter", "nothing"), 2, "is not Name=Value"),
     ],
 )
-def test_what_cannot_be_started_is_said_in_a_sentence(
+def test_a_failed_start_is_reported_in_one_sentence(
     tmp_path: Path, options: tuple[str, ...], code: int, says: str
 ) -> None:
     done = subprocess.run(
@@ -233,7 +233,7 @@ def test_what_cannot_be_started_is_said_in_a_sentence(
     assert says in done.stderr
 
 
-def test_a_port_in_use_is_said_in_a_sentence(tmp_path: Path) -> None:
+def test_a_port_in_use_is_reported_in_one_sentence(tmp_path: Path) -> None:
     taken = listen(0)
     port = taken[0].getsockname()[1]
     try:
@@ -250,7 +250,7 @@ def test_a_port_in_use_is_said_in_a_sentence(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
-def test_however_it_ends_its_processes_end_too(tmp_path: Path, number: signal.Signals) -> None:
+def test_however_the_stack_ends_its_processes_end_too(tmp_path: Path, number: signal.Signals) -> None:
     with local(tmp_path / "state") as running:
         running.wait_until_ready()
         children = running.children()
@@ -265,7 +265,7 @@ def test_however_it_ends_its_processes_end_too(tmp_path: Path, number: signal.Si
         assert (tmp_path / "state/ca/ca.pem").read_bytes() == authority
 
 
-def test_without_its_s3_it_says_so_and_ends(tmp_path: Path) -> None:
+def test_a_stack_that_loses_its_s3_reports_that_and_ends(tmp_path: Path) -> None:
     with local(tmp_path / "state", "--empty") as running:
         running.wait_until_ready()
         (s3,) = [pid for pid in running.children() if "local_stack.s3" in Path(f"/proc/{pid}/cmdline").read_text()]

@@ -83,7 +83,7 @@ def test_a_form_content_type_does_not_lose_the_body(s3: Any, content_type: str) 
     assert (status, stored(s3)) == (200, b"a=1&b=2")
 
 
-def test_who_does_not_sign_is_refused(s3: Any, server: S3Server) -> None:
+def test_an_unsigned_request_is_refused(s3: Any, server: S3Server) -> None:
     status, body = send(f"{server.endpoint}/{BUCKET}/{KEY}", b"x")
     assert (status, "<Code>AccessDenied</Code>" in body, stored(s3)) == (403, True, None)
     assert send(f"{server.endpoint}/{BUCKET}/{KEY}", b"", "GET")[0] == 403
@@ -130,7 +130,7 @@ def test_a_body_without_a_length_is_refused(s3: Any) -> None:
     assert stored(s3) is None
 
 
-def test_of_many_who_create_a_key_one_succeeds(s3: Any, server: S3Server) -> None:
+def test_one_of_many_concurrent_creations_of_a_key_succeeds(s3: Any, server: S3Server) -> None:
     clients = [server.client("s3") for _ in range(8)]
     for attempt in range(5):
         key = f"{KEY}.{attempt}"
@@ -146,7 +146,7 @@ def test_of_many_who_create_a_key_one_succeeds(s3: Any, server: S3Server) -> Non
     assert len(server.events()) == 5
 
 
-def test_of_many_who_replace_a_revision_one_succeeds(s3: Any, server: S3Server) -> None:
+def test_one_of_many_concurrent_replacements_of_a_revision_succeeds(s3: Any, server: S3Server) -> None:
     clients = [server.client("s3") for _ in range(8)]
     etag = s3.put_object(Bucket=BUCKET, Key="streams/v1/images.json", Body=b"0")["ETag"]
 
@@ -174,7 +174,7 @@ def test_a_listing_while_keys_arrive_never_fails(s3: Any, server: S3Server) -> N
     assert at_once(4, work) == [0] * 4
 
 
-def test_deleting_tells_the_queue_as_s3_does(s3: Any, server: S3Server) -> None:
+def test_deleting_sends_the_events_that_s3_sends(s3: Any, server: S3Server) -> None:
     version = s3.put_object(Bucket=BUCKET, Key=KEY, Body=b"x")["VersionId"]
     marker = s3.delete_object(Bucket=BUCKET, Key=KEY)["VersionId"]
     created, removed = server.events()
@@ -187,7 +187,7 @@ def test_deleting_tells_the_queue_as_s3_does(s3: Any, server: S3Server) -> None:
     assert "size" not in removed["s3"]["object"]
 
 
-def test_deleting_many_at_once_tells_of_each(s3: Any, server: S3Server) -> None:
+def test_deleting_many_at_once_sends_an_event_for_each(s3: Any, server: S3Server) -> None:
     keys = [f"{KEY}.{number}" for number in range(3)]
     for key in keys:
         s3.put_object(Bucket=BUCKET, Key=key, Body=b"x")
@@ -211,7 +211,7 @@ def test_a_multipart_upload_ends_in_one_whole_object(s3: Any, server: S3Server) 
     assert "ObjectCreated:CompleteMultipartUpload" in {event["eventName"] for event in server.events()}
 
 
-def test_a_copy_is_made_over_nothing_when_that_is_asked(s3: Any) -> None:
+def test_a_conditional_copy_replaces_nothing(s3: Any) -> None:
     s3.put_object(Bucket=BUCKET, Key=KEY, Body=b"mine")
     about = {"Bucket": BUCKET, "CopySource": {"Bucket": BUCKET, "Key": KEY}, "IfNoneMatch": "*"}
     s3.copy_object(**about, Key=f"{KEY}.new")
@@ -259,7 +259,7 @@ def test_a_message_sent_while_another_is_deleted_is_not_lost(server: S3Server) -
     assert sorted(taken) == sorted(f"{index} {number}" for index in range(2) for number in range(60))
 
 
-def test_a_long_poll_keeps_nobody_out_and_ends_with_the_first_message(server: S3Server) -> None:
+def test_a_long_poll_blocks_no_other_request_and_ends_with_the_first_message(server: S3Server) -> None:
     url, _ = server.make_queue("slow")
     poller, sender = server.client("sqs"), server.client("sqs")
 
@@ -272,7 +272,7 @@ def test_a_long_poll_keeps_nobody_out_and_ends_with_the_first_message(server: S3
 
 
 @pytest.mark.parametrize("asked", ["All", "ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"])
-def test_a_queue_tells_how_many_messages_wait_and_are_in_flight(server: S3Server, asked: str) -> None:
+def test_a_queue_counts_visible_and_in_flight_messages(server: S3Server, asked: str) -> None:
     url, _ = server.make_queue(f"counted-{asked.lower()}")
     sqs = server.client("sqs")
     for number in range(3):
@@ -283,7 +283,7 @@ def test_a_queue_tells_how_many_messages_wait_and_are_in_flight(server: S3Server
     assert told.items() >= {name: counts[name] for name in (counts if asked == "All" else [asked])}.items()
 
 
-def test_a_watcher_is_told_of_each_stored_and_removed_object(s3: Any, server: S3Server) -> None:
+def test_a_watcher_sees_each_stored_and_removed_object(s3: Any, server: S3Server) -> None:
     server.told.clear()
     s3.put_object(Bucket=BUCKET, Key=KEY, Body=b"12345")
     s3.delete_object(Bucket=BUCKET, Key=KEY)

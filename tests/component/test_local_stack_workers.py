@@ -69,7 +69,7 @@ def test_a_process_serves_many_events_and_keeps_its_state(make_pool: MakePool) -
         ("x = 1", "AttributeError: .*handler"),
     ],
 )
-def test_failures_are_told_as_lambda_tells_them(make_pool: MakePool, source: str, error: str) -> None:
+def test_failures_are_reported_in_lambdas_form(make_pool: MakePool, source: str, error: str) -> None:
     import re
 
     outcome = make_pool(source).invoke("F", {})
@@ -77,7 +77,7 @@ def test_failures_are_told_as_lambda_tells_them(make_pool: MakePool, source: str
     assert outcome.result is None
 
 
-def test_a_function_that_cannot_be_imported_is_tried_again(make_pool: MakePool, tmp_path: Path) -> None:
+def test_a_function_that_cannot_be_imported_is_retried(make_pool: MakePool, tmp_path: Path) -> None:
     pool = make_pool("raise OSError('broken')")
     assert pool.invoke("F", {}).error == "OSError: broken"
     (tmp_path / "app.py").write_text("def handler(event, context):\n    return 'corrected'\n")
@@ -119,7 +119,7 @@ def test_nothing_of_the_local_stack_is_importable_from_a_function(make_pool: Mak
     assert pool.invoke("F", "mappings").result
 
 
-def test_stopping_ends_what_runs(make_pool: MakePool) -> None:
+def test_stopping_ends_running_functions(make_pool: MakePool) -> None:
     import threading
 
     pool = make_pool("import time\ndef handler(event, context):\n    time.sleep(60)\n")

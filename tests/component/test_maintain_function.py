@@ -52,7 +52,7 @@ def body(s3: S3Client, bucket: str, key: str) -> bytes:
     return s3.get_object(Bucket=bucket, Key=key)["Body"].read()
 
 
-def test_an_empty_server_is_laid_out_once(app: ModuleType, s3: S3Client, bucket: str) -> None:
+def test_an_empty_bucket_gets_its_index_and_page_once(app: ModuleType, s3: S3Client, bucket: str) -> None:
     done = run(app, "all")
     assert [task["path"] for task in done["reconcile"]["tasks"]] == LAID_OUT
     assert body(s3, bucket, "streams/v1/index.json") == b'{"format":"index:1.0","index":{}}'
@@ -62,13 +62,13 @@ def test_an_empty_server_is_laid_out_once(app: ModuleType, s3: S3Client, bucket:
     assert run(app, "all")["reconcile"]["tasks"] == []
 
 
-def test_a_dry_run_says_what_it_would_do_and_does_nothing(app: ModuleType, s3: S3Client, bucket: str) -> None:
+def test_a_dry_run_lists_its_changes_and_makes_none(app: ModuleType, s3: S3Client, bucket: str) -> None:
     done = run(app, "all", dry_run=True)
     assert [task["path"] for task in done["reconcile"]["tasks"]] == LAID_OUT
     assert "Contents" not in s3.list_objects_v2(Bucket=bucket)
 
 
-def test_an_answer_that_would_be_too_long_says_how_much_it_leaves_out(
+def test_a_truncated_answer_states_how_much_it_omits(
     app: ModuleType, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     whole = run(app, "reconcile", dry_run=True)["reconcile"]
@@ -83,7 +83,7 @@ def test_an_answer_that_would_be_too_long_says_how_much_it_leaves_out(
     ] == LAID_OUT  # the log leaves nothing out
 
 
-def test_missed_uploads_go_to_the_arrivals_queue(
+def test_uploads_without_an_event_are_sent_to_the_arrivals_queue(
     app: ModuleType,
     s3: S3Client,
     sqs: SQSClient,
@@ -106,7 +106,7 @@ def test_missed_uploads_go_to_the_arrivals_queue(
     assert [line["MaintainTasks"] for line in lines if "MaintainTasks" in line] == [[len(LAID_OUT) + 1]]
 
 
-def test_without_time_it_stops_and_the_next_run_goes_on(
+def test_a_run_out_of_time_stops_and_the_next_one_resumes(
     app: ModuleType, s3: S3Client, sqs: SQSClient, bucket: str, queue_url: str
 ) -> None:
     s3.put_object(Bucket=bucket, Key=f"{PRODUCT}/20261101/x", Body=b"x")

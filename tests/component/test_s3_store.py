@@ -59,7 +59,7 @@ def store(client: S3Client) -> S3Store:
     return S3Store(client, bucket)
 
 
-def test_a_missing_key_is_none_and_only_that(store: S3Store) -> None:
+def test_only_a_missing_key_reads_as_none(store: S3Store) -> None:
     assert store.read("nothing") is None
 
 
@@ -87,9 +87,7 @@ def test_delete_is_conditional(store: S3Store) -> None:
     assert store.read("leases/a") is None
 
 
-def test_documents_are_served_as_json_for_a_short_while_and_records_say_nothing(
-    store: S3Store, client: S3Client
-) -> None:
+def test_documents_carry_json_and_a_short_lifetime_and_records_neither(store: S3Store, client: S3Client) -> None:
     store.create("streams/v1/a.json", b"{}")
     store.create("versions/a.json", b"{}")
     served = client.head_object(Bucket=store._bucket, Key="streams/v1/a.json")
@@ -98,7 +96,7 @@ def test_documents_are_served_as_json_for_a_short_while_and_records_say_nothing(
     assert "CacheControl" not in client.head_object(Bucket=store._bucket, Key="versions/a.json")
 
 
-def test_listing_is_in_order_and_empty_where_nothing_is(store: S3Store) -> None:
+def test_a_listing_is_sorted_and_empty_for_an_unknown_prefix(store: S3Store) -> None:
     keys = [f"versions/{number}" for number in range(5)]
     for key in reversed(keys):
         store.create(key, b"x")
@@ -106,7 +104,7 @@ def test_listing_is_in_order_and_empty_where_nothing_is(store: S3Store) -> None:
     assert list(store.list("nothing/")) == []
 
 
-def test_listing_goes_on_over_pages(store: S3Store, client: S3Client) -> None:
+def test_a_listing_spans_pages(store: S3Store, client: S3Client) -> None:
     def page(key: str) -> dict[str, object]:
         return {"Contents": [{"Key": key, "Size": 1, "ETag": "e", "LastModified": START}]}
 
@@ -141,7 +139,7 @@ def test_a_read_of_another_generation_is_refused(store: S3Store, client: S3Clien
         store.open("images/x", etag)
 
 
-def test_content_encoding_is_told(store: S3Store, client: S3Client) -> None:
+def test_content_encoding_is_reported(store: S3Store, client: S3Client) -> None:
     etag = client.put_object(Bucket=store._bucket, Key="images/x", Body=b"old", ContentEncoding="gzip")["ETag"]
     assert store.open("images/x", etag).content_encoding == "gzip"
 
@@ -155,7 +153,7 @@ def test_content_encoding_is_told(store: S3Store, client: S3Client) -> None:
         ("NoSuchBucket", 404, StorageUnavailable),
     ],
 )
-def test_any_other_refusal_is_an_error_and_never_absence(
+def test_any_other_error_is_raised_and_never_read_as_absence(
     store: S3Store, client: S3Client, code: str, status: int, error: type[Exception]
 ) -> None:
     for method, call in (
@@ -171,7 +169,7 @@ def test_any_other_refusal_is_an_error_and_never_absence(
                 call()
 
 
-def test_two_conditional_writes_at_once_are_a_lost_race(store: S3Store, client: S3Client) -> None:
+def test_a_conflict_of_conditional_writes_is_a_lost_race(store: S3Store, client: S3Client) -> None:
     """S3 answers 409 then; no server here does, so this one is stubbed."""
     with Stubber(client) as stub:
         expected = {"Bucket": ANY, "Key": ANY, "Body": ANY, "ContentType": ANY, "IfMatch": "r"}
@@ -189,7 +187,7 @@ def test_an_unreachable_endpoint_is_unavailable() -> None:
         S3Store(client, "b").read("k")
 
 
-def test_two_real_publishers_lose_nothing(store: S3Store, client: S3Client) -> None:
+def test_two_concurrent_publishers_lose_no_update(store: S3Store, client: S3Client) -> None:
     """Twelve products, ingested and published one by one by two threads against one catalog."""
     paths = [f"images/os{number}/r/amd64/default/20261123_10:00" for number in range(12)]
     tools = Tools(store, lambda: START, lambda seconds: threading.Event().wait(seconds), 1 << 40, 900, HashFan)

@@ -75,7 +75,7 @@ def test_a_body_that_ends_short_is_resumed_where_it_stopped(server: ObjectServer
 
 
 @pytest.mark.parametrize("status", [429, 500, 503])
-def test_a_refusal_that_may_pass_is_asked_again(server: ObjectServer, status: int) -> None:
+def test_a_transient_error_is_retried(server: ObjectServer, status: int) -> None:
     server.faults = [Fault(status=status)] * 2
     assert read(server) == CONTENT
 
@@ -108,7 +108,9 @@ def test_an_object_that_changes_midway_is_object_changed(server: ObjectServer) -
 @pytest.mark.parametrize(
     ("status", "error"), [(404, ObjectChanged), (412, ObjectChanged), (416, ObjectChanged), (403, StorageDenied)]
 )
-def test_each_final_status_is_the_error_of_who_can_act(server: ObjectServer, status: int, error: type) -> None:
+def test_each_final_status_maps_to_the_error_class_of_whoever_can_act(
+    server: ObjectServer, status: int, error: type
+) -> None:
     server.faults = [Fault(status=status)]
     with pytest.raises(error, match=str(status)):
         read(server)
@@ -183,7 +185,7 @@ def test_presets_fit_their_functions() -> None:
 
 
 @pytest.mark.parametrize("wrong", [{"part_bytes": 0}, {"workers": 0}, {"buffers": HELD}])
-def test_a_plan_that_could_not_work_is_refused(wrong: dict[str, int]) -> None:
+def test_an_impossible_plan_is_refused(wrong: dict[str, int]) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):
         ReadPlan(**{"part_bytes": 1, "workers": 1, "buffers": HELD + 1, **wrong})
 

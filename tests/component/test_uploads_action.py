@@ -60,7 +60,7 @@ def test_the_step_uploads_what_its_inputs_name(system: System, tmp_path: Path) -
     assert outputs["fingerprint"] == system.status(version)["fingerprints"][0]
 
 
-def test_what_nobody_else_completes_is_not_waited_for(system: System, tmp_path: Path) -> None:
+def test_the_step_does_not_wait_for_a_version_it_cannot_complete(system: System, tmp_path: Path) -> None:
     (tmp_path / "rootfs.squashfs").write_bytes(images.squashfs("alone"))
     to = {"to": "images-daily/action/alone/amd64/default", "version": "20261123_10:00", "api": system.api_url}
     version = "images-daily/action/alone/amd64/default/20261123_10:00"

@@ -125,7 +125,7 @@ ROWS = [
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
-def test_a_bad_request_gets_its_status_and_a_sentence(system: System, row: Row) -> None:
+def test_a_bad_request_is_answered_with_its_status_and_reason(system: System, row: Row) -> None:
     before = _objects(system)
     answer = system.ask("POST", "/uploads", row.request, caller=row.caller)
     assert answer.status == row.status, answer.body
@@ -139,7 +139,7 @@ SHORT_ROWS = [row for row in ROWS if row.body is None and row.name != "endless"]
 
 
 @pytest.mark.parametrize("row", SHORT_ROWS, ids=lambda row: row.name)
-def test_in_a_batch_the_same_is_said_and_nothing_of_it_is_signed(system: System, row: Row) -> None:
+def test_a_bad_file_in_a_batch_is_answered_the_same_and_nothing_is_signed(system: System, row: Row) -> None:
     version, _, file = row.path.rpartition("/")
     good = {"file": "incus.tar.xz", "size": 10}
     bad = {"file": file, "size": 4096, **row.about}
@@ -157,7 +157,7 @@ def test_a_request_without_a_caller_is_not_let_through(system: System) -> None:
     assert (answer.status, answer.json) == (403, {"message": "Forbidden"})  # API Gateway's own answer
 
 
-def test_far_too_much_json_is_refused_also_to_who_sends_all_before_he_listens(system: System) -> None:
+def test_an_oversized_body_is_refused_even_if_the_client_sends_it_all_before_reading(system: System) -> None:
     """API Gateway takes 10 MB; the local stack must not take the rest into its memory either."""
     body = b'{"path": "' + b"x" * (64 << 20)
     request = urllib.request.Request(f"{system.api_url}/uploads", body, {"X-Local-Caller": "local"})  # noqa: S310
@@ -168,7 +168,7 @@ def test_far_too_much_json_is_refused_also_to_who_sends_all_before_he_listens(sy
     assert system.ask("GET", "/openapi.json").status == 200
 
 
-def test_a_gigabyte_of_json_is_cut_off(system: System) -> None:
+def test_a_gigabyte_of_json_is_cut_off_early(system: System) -> None:
     """What goes on for ever is not read for ever: an answer if it is seen in time, then a closed connection."""
     host, port = urlsplit(system.api_url).hostname, urlsplit(system.api_url).port
     assert host
@@ -239,7 +239,7 @@ ABUSES: dict[str, tuple[Callable[[Signed], Answer], int, str]] = {
 
 
 @pytest.mark.parametrize("abuse", ABUSES)
-def test_a_url_that_is_used_for_anything_else_is_refused(system: System, version: str, abuse: str) -> None:
+def test_a_url_used_for_another_request_is_refused(system: System, version: str, abuse: str) -> None:
     use, status, code = ABUSES[abuse]
     signed = system.sign(f"{version}/rootfs.squashfs", ROOT, sha256=sha256(ROOT))
     answer = use(signed)
@@ -268,7 +268,7 @@ def test_a_file_is_stored_with_its_lifetime(
     assert system.s3.head_object(Bucket=system.bucket, Key=key)["CacheControl"] == lifetime
 
 
-def test_a_url_is_good_for_one_upload(system: System, version: str) -> None:
+def test_a_url_works_for_one_upload(system: System, version: str) -> None:
     signed = system.sign(f"{version}/rootfs.squashfs", ROOT)
     assert send("PUT", signed["url"], ROOT, signed["headers"]).status == 200
     again = send("PUT", signed["url"], ROOT[::-1], signed["headers"])
@@ -320,7 +320,7 @@ def test_a_body_that_ends_early_is_not_stored(system: System, version: str) -> N
     assert send("PUT", signed["url"], ROOT, signed["headers"]).status == 200
 
 
-def test_an_encoded_upload_is_refused_with_what_to_do(system: System, version: str) -> None:
+def test_an_encoded_upload_is_refused_with_its_remedy(system: System, version: str) -> None:
     files = images.split_image(seed="encoded")
     system.put(f"{version}/lxd.tar.xz", files["lxd.tar.xz"])
     root = files["rootfs.squashfs"]
@@ -332,7 +332,7 @@ def test_an_encoded_upload_is_refused_with_what_to_do(system: System, version: s
     assert "was uploaded with `Content-Encoding: gzip`, expected none" in found["reasons"][0]["sentence"]
 
 
-def test_what_was_refused_can_be_replaced_once_and_what_is_published_cannot(system: System, version: str) -> None:
+def test_an_invalid_file_can_be_replaced_once_and_a_published_one_cannot(system: System, version: str) -> None:
     files = images.split_image(seed="mended")
     root = files["rootfs.squashfs"]
     system.put(f"{version}/lxd.tar.xz", files["lxd.tar.xz"])
@@ -349,7 +349,7 @@ def test_what_was_refused_can_be_replaced_once_and_what_is_published_cannot(syst
     assert answer.status == 409
 
 
-def test_two_uploaders_of_one_version_both_get_through_and_of_one_file_the_first(system: System, version: str) -> None:
+def test_two_uploaders_of_one_version_succeed_and_of_one_file_only_the_first(system: System, version: str) -> None:
     files = images.split_image(seed="two uploaders")
     mine = system.sign(f"{version}/lxd.tar.xz", files["lxd.tar.xz"])
     theirs = system.sign(f"{version}/lxd.tar.xz", files["lxd.tar.xz"])
@@ -399,7 +399,7 @@ def test_parts_make_the_file_and_a_second_completion_changes_nothing(system: Sys
     assert system.status(version)["status"] == "listed"
 
 
-def test_what_has_arrived_is_not_asked_for_again(system: System, version: str) -> None:
+def test_uploaded_parts_are_not_requested_again(system: System, version: str) -> None:
     path = f"{version}/rootfs.squashfs"
     signed = system.sign(path, BIG, multipart=True)
     sent = _send_parts(signed, 1, 3)
@@ -411,7 +411,7 @@ def test_what_has_arrived_is_not_asked_for_again(system: System, version: str) -
     assert system.stored(path) == BIG
 
 
-def test_an_upload_id_that_means_nothing_here_begins_anew(system: System, version: str) -> None:
+def test_an_unknown_upload_id_starts_a_new_upload(system: System, version: str) -> None:
     other = system.sign(f"{version}/disk.qcow2", BIG, multipart=True)
     # moto finds an upload by its id alone.
     foreign = other["upload_id"] if system.name != "local" else "another"
@@ -429,7 +429,7 @@ def test_a_part_of_another_size_is_refused(system: System, version: str) -> None
     assert (answer.status, MISMATCH in answer.body.decode()) == (403, True)
 
 
-def test_completing_without_a_part_is_refused_and_can_be_made_good(system: System, version: str) -> None:
+def test_completing_without_a_part_is_refused_and_works_once_it_is_uploaded(system: System, version: str) -> None:
     path = f"{version}/rootfs.squashfs"
     signed = system.sign(path, BIG, multipart=True)
     etags = _send_parts(signed)
@@ -447,7 +447,7 @@ def test_completing_with_a_part_that_never_came_is_refused(system: System, versi
     assert (answer.status, b"InvalidPart" in answer.body) == (400, True), answer.body
 
 
-def test_completing_over_a_file_that_came_meanwhile_is_refused(system: System, version: str) -> None:
+def test_completing_over_a_file_uploaded_meanwhile_is_refused(system: System, version: str) -> None:
     path = f"{version}/rootfs.squashfs"
     signed = system.sign(path, BIG, multipart=True)
     etags = _send_parts(signed)
@@ -464,7 +464,7 @@ def test_completing_without_the_condition_is_refused(system: System, version: st
         assert (answer.status, MISMATCH in answer.body.decode()) == (403, True), answer.body
 
 
-def test_a_refused_file_is_replaced_in_parts_too_and_not_once_it_has_changed(system: System, version: str) -> None:
+def test_an_invalid_file_can_be_replaced_in_parts_until_it_changes(system: System, version: str) -> None:
     path = f"{version}/rootfs.squashfs"
     system.put(f"{version}/lxd.tar.xz", images.metadata_tarball(serial="replaced in parts"))
     system.put(path, b"this is no squashfs" * 10)
@@ -538,7 +538,7 @@ REFUSED_DELETES = [
 
 
 @pytest.mark.parametrize(("path", "caller", "status", "sentence"), REFUSED_DELETES)
-def test_a_withdrawal_that_is_refused_says_why(
+def test_a_refused_withdrawal_gives_its_reason(
     system: System, path: str, caller: str, status: int, sentence: str
 ) -> None:
     answer = system.ask("DELETE", path, caller=caller)
@@ -546,7 +546,7 @@ def test_a_withdrawal_that_is_refused_says_why(
     assert system.status(PATH)["status"] == "listed"
 
 
-def test_status_is_for_those_who_may_write(system: System) -> None:
+def test_only_callers_allowed_to_upload_can_read_a_status(system: System) -> None:
     assert system.ask("GET", f"/versions/{PATH}", caller="team-a").status == 403
     assert system.ask("GET", f"/versions/{PATH}", caller="stranger").status == 403
 
@@ -558,7 +558,7 @@ def test_a_status_has_an_etag_and_a_tilde_stands_for_a_colon(system: System) -> 
     assert (same.status, same.body) == (304, b"")
 
 
-def test_a_tilde_of_a_releases_own_name_is_left_alone(system: System) -> None:
+def test_a_tilde_in_a_release_name_is_kept(system: System) -> None:
     path = "images/test/12.1~rc1/amd64/default/20261123_10:00"
     system.put(f"{path}/lxd.tar.xz", images.metadata_tarball(serial="release candidate"))
     answer = system.ask("GET", f"/versions/{path.replace(':', '~')}")
@@ -566,9 +566,7 @@ def test_a_tilde_of_a_releases_own_name_is_left_alone(system: System) -> None:
     assert system.ask("DELETE", f"/{path}/lxd.tar.xz").status == 202
 
 
-def test_a_version_that_is_waited_for_says_when_to_ask_again_and_a_settled_one_does_not(
-    system: System, version: str
-) -> None:
+def test_a_pending_status_has_retry_after_and_a_terminal_one_does_not(system: System, version: str) -> None:
     system.put(f"{version}/lxd.tar.xz", images.metadata_tarball(serial="again"))
     answer = system.ask("GET", f"/versions/{version}?wait=1")
     assert (answer.status, answer.headers["retry-after"]) == (200, "1")
@@ -580,14 +578,14 @@ def test_a_version_that_is_waited_for_says_when_to_ask_again_and_a_settled_one_d
 
 
 @pytest.mark.parametrize("wait", ["x", "-1", "1e3", "99999", "٣"])
-def test_a_wait_that_is_no_number_of_seconds_is_refused(system: System, wait: str) -> None:
+def test_a_wait_that_is_not_a_number_of_seconds_is_refused(system: System, wait: str) -> None:
     from urllib.parse import quote
 
     answer = system.ask("GET", f"/versions/{PATH}?wait={quote(wait)}")
     assert (answer.status, "expected whole seconds" in answer.detail) == (400, True)
 
 
-def test_a_status_of_nothing_is_not_found(system: System, version: str) -> None:
+def test_the_status_of_an_unknown_version_is_404(system: System, version: str) -> None:
     answer = system.ask("GET", f"/versions/{version}")
     assert (answer.status, f"there is nothing at {version}" in answer.detail) == (404, True)
 
@@ -603,7 +601,7 @@ def test_deletes_are_off_by_default(tmp_path: Path) -> None:
         assert (answer.status, "the parameter AllowDeletes" in answer.detail) == (403, True)
 
 
-def test_with_overwrites_on_the_new_content_replaces_the_old(tmp_path: Path) -> None:
+def test_with_overwrites_enabled_new_content_replaces_the_old(tmp_path: Path) -> None:
     with upload_api.system("local", tmp_path, AllowOverwrites="true") as running:
         _publish(running, PATH)
         old = running.status(PATH)["fingerprints"]

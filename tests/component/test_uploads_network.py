@@ -98,7 +98,7 @@ def _pump(source: socket.socket, target: socket.socket) -> None:
         target.shutdown(socket.SHUT_WR)
 
 
-def test_broken_connections_cost_only_what_was_under_way(tmp_path: Path) -> None:
+def test_broken_connections_cost_only_the_parts_in_transit(tmp_path: Path) -> None:
     root = large(tmp_path / "rootfs.squashfs", 100)  # seven parts
     metadata = tmp_path / "lxd.tar.xz"
     metadata.write_bytes(images.metadata_tarball(serial="broken"))
@@ -234,13 +234,15 @@ def test_a_github_job_asks_for_its_own_token(listener: ThreadingHTTPServer, tmp_
     assert others == {"Bearer a.github.token"}
 
 
-def test_no_secret_is_seen_in_the_arguments_of_a_process() -> None:
+def test_no_process_has_a_secret_in_its_arguments() -> None:
     text = SCRIPT.read_text()
     assert not re.search(r"curl[^\n]*(--user|-u) ", text)
     assert "umask 077" in text
 
 
-def test_what_is_listed_must_be_what_was_sent(listener: ThreadingHTTPServer, tmp_path: Path) -> None:
+def test_the_script_fails_if_the_listed_digests_are_not_what_it_sent(
+    listener: ThreadingHTTPServer, tmp_path: Path
+) -> None:
     status, text = Listener.answers["/versions/"]
     Listener.answers["/versions/"] = (status, re.sub(r"[0-9a-f]{64}", "b" * 64, text))
     done = upload(listener, tmp_path)
@@ -257,7 +259,7 @@ ENDS = [
 
 
 @pytest.mark.parametrize(("status", "text", "code", "sentence"), ENDS)
-def test_every_refusal_of_the_api_has_its_exit_code(
+def test_every_error_of_the_api_has_its_exit_code(
     listener: ThreadingHTTPServer, tmp_path: Path, status: int, text: str, code: int, sentence: str
 ) -> None:
     Listener.answers["/uploads/batch"] = (status, text)
@@ -278,7 +280,7 @@ ONCE = {
 
 
 @pytest.mark.parametrize("case", ONCE)
-def test_a_refusal_is_told_once(listener: ThreadingHTTPServer, tmp_path: Path, case: str) -> None:
+def test_a_refusal_is_printed_once(listener: ThreadingHTTPServer, tmp_path: Path, case: str) -> None:
     answer, said = ONCE[case]
     Listener.answers["/versions/"] = (200, answer)
     done = upload(listener, tmp_path)
@@ -297,14 +299,16 @@ UNDER_WAY = {
 }
 
 
-def test_what_waits_for_another_file_ends_at_once_and_names_it(listener: ThreadingHTTPServer, tmp_path: Path) -> None:
+def test_an_incomplete_version_ends_the_script_at_once_and_names_the_missing_file(
+    listener: ThreadingHTTPServer, tmp_path: Path
+) -> None:
     Listener.answers["/versions/"] = (200, LACKING)
     done = upload(listener, tmp_path)
     said = f"upload: uploaded, but {ROOT}, with --version 20261123_10:00; --wait SECONDS waits for somebody else's\n"
     assert (done.returncode, done.stdout, done.stderr) == (8, "", said)
 
 
-def test_with_wait_it_is_said_once_and_waited_for(listener: ThreadingHTTPServer, tmp_path: Path) -> None:
+def test_with_wait_the_missing_file_is_printed_once_and_awaited(listener: ThreadingHTTPServer, tmp_path: Path) -> None:
     Listener.answers["/versions/"] = (200, LACKING)
     done = upload(listener, tmp_path, "--wait", "4")
     assert (done.returncode, done.stderr) == (5, f"{ROOT}\nupload: {VERSION} is uploaded and not listed after 4 s\n")
@@ -312,7 +316,7 @@ def test_with_wait_it_is_said_once_and_waited_for(listener: ThreadingHTTPServer,
 
 
 @pytest.mark.parametrize("case", UNDER_WAY)
-def test_what_is_under_way_is_waited_for(listener: ThreadingHTTPServer, tmp_path: Path, case: str) -> None:
+def test_a_version_in_progress_is_awaited(listener: ThreadingHTTPServer, tmp_path: Path, case: str) -> None:
     listed = Listener.answers["/versions/"]
     Listener.answers["/versions/"], Listener.once["/versions/"] = listed, (200, UNDER_WAY[case])
     done = upload(listener, tmp_path)
@@ -322,7 +326,9 @@ def test_what_is_under_way_is_waited_for(listener: ThreadingHTTPServer, tmp_path
 # ── on a terminal ────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_on_a_terminal_a_line_tells_of_the_list_that_incus_keeps(listener: ThreadingHTTPServer, tmp_path: Path) -> None:
+def test_on_a_terminal_a_line_mentions_the_list_that_incus_caches(
+    listener: ThreadingHTTPServer, tmp_path: Path
+) -> None:
     seen, terminal = pty.openpty()
     api = f"http://127.0.0.1:{listener.server_address[1]}"
     command = (SCRIPT, "--api", api, "--to", "signed/one/amd64/default", "--version", "20261123_10:00")
@@ -347,7 +353,7 @@ def programs(folder: Path, **scripts: str) -> str:
     return f"{folder / 'programs'}:{os.environ['PATH']}"
 
 
-def test_where_nobody_answers_the_sentence_is_curls_own(listener: ThreadingHTTPServer, tmp_path: Path) -> None:
+def test_an_unreachable_api_is_reported_in_curls_own_words(listener: ThreadingHTTPServer, tmp_path: Path) -> None:
     listener.server_close()
     done = upload(listener, tmp_path, PATH=programs(tmp_path, sleep="exit 0"))
     api = f"http://127.0.0.1:{listener.server_address[1]}"
@@ -355,7 +361,7 @@ def test_where_nobody_answers_the_sentence_is_curls_own(listener: ThreadingHTTPS
     assert re.fullmatch(rf"upload: the API at {api} does not answer: curl: \(7\) [^\n>]*\n", done.stderr), done.stderr
 
 
-def test_of_a_busy_api_its_own_sentence_is_told(listener: ThreadingHTTPServer, tmp_path: Path) -> None:
+def test_a_busy_api_is_reported_in_its_own_words(listener: ThreadingHTTPServer, tmp_path: Path) -> None:
     Listener.answers["/uploads/batch"] = (503, "problem busy\ndetail storage is busy\n")
     done = upload(listener, tmp_path, PATH=programs(tmp_path, sleep="exit 0"))
     api = f"http://127.0.0.1:{listener.server_address[1]}"
@@ -392,7 +398,7 @@ def upload_now(system: System, folder: Path, to: str, *arguments: str, **files: 
     return done.returncode, last.removesuffix(" is uploaded").rpartition("/")[2], "\n".join(before)
 
 
-def test_what_joins_a_version_of_this_minute_is_told_so(api: System, tmp_path: Path) -> None:
+def test_joining_a_version_of_the_same_minute_is_reported(api: System, tmp_path: Path) -> None:
     to, metadata = "minute/joins/amd64/default", images.metadata_tarball(serial="joins")
     container = {"lxd_tar_xz": metadata, "rootfs_squashfs": images.squashfs("joins")}
     assert upload_now(api, tmp_path / "c", to, **container) == (0, NAMED[0], "")
@@ -402,7 +408,7 @@ def test_what_joins_a_version_of_this_minute_is_told_so(api: System, tmp_path: P
     assert upload_now(api, tmp_path / "vm", to, **machine) == (0, NAMED[0], said)
 
 
-def test_other_content_of_this_minute_takes_the_next_one_and_only_so_far(api: System, tmp_path: Path) -> None:
+def test_conflicting_content_takes_the_next_minute_within_a_limit(api: System, tmp_path: Path) -> None:
     to = "minute/next/amd64/default"
     for number, name in enumerate(NAMED):
         passed = [f"{NAMED[n]} has another rootfs.squashfs already: this becomes {NAMED[n + 1]}" for n in range(number)]
@@ -413,7 +419,7 @@ def test_other_content_of_this_minute_takes_the_next_one_and_only_so_far(api: Sy
     assert (code, "exists already" in said) == (4, True)
 
 
-def test_a_version_that_was_named_does_not_move(api: System, tmp_path: Path) -> None:
+def test_a_named_version_is_never_changed(api: System, tmp_path: Path) -> None:
     to, version = "minute/named/amd64/default", ("--version", NAMED[0])
     first = {"lxd_tar_xz": images.metadata_tarball(serial="named"), "rootfs_squashfs": images.squashfs("named")}
     assert upload_now(api, tmp_path / "first", to, *version, **first) == (0, NAMED[0], "")
@@ -424,7 +430,7 @@ def test_a_version_that_was_named_does_not_move(api: System, tmp_path: Path) -> 
     assert (code, "exists already" in said) == (4, True)
 
 
-def test_who_loses_the_race_for_a_minute_takes_the_next_one(listener: ThreadingHTTPServer, tmp_path: Path) -> None:
+def test_losing_the_race_for_a_minute_takes_the_next_one(listener: ThreadingHTTPServer, tmp_path: Path) -> None:
     sent = Listener.answers["/uploads/batch"]
     Listener.answers["/versions/"] = (404, "problem not-found\ndetail there is nothing\n")
     Listener.once["/uploads/batch"] = (409, f"problem exists\ndetail {VERSION}/lxd_combined.tar.gz exists already\n")
@@ -436,7 +442,7 @@ def test_who_loses_the_race_for_a_minute_takes_the_next_one(listener: ThreadingH
     assert (asked, sent) == (NAMED[:2], Listener.answers["/uploads/batch"])
 
 
-def test_when_it_ends_nothing_holds_its_output_open(api: System, tmp_path: Path) -> None:
+def test_the_script_leaves_no_process_holding_its_output(api: System, tmp_path: Path) -> None:
     (tmp_path / "rootfs.squashfs").write_bytes(images.squashfs("pipe"))
     about = {"SIMPLESTREAMS_API": api.api_url, "CURL_CA_BUNDLE": str(api.ca_file)}
     command = (SCRIPT, "--to", "minute/pipe/amd64/default", "--wait", "0", tmp_path / "rootfs.squashfs")
@@ -451,7 +457,7 @@ def test_when_it_ends_nothing_holds_its_output_open(api: System, tmp_path: Path)
     assert stored["CacheControl"] == "public, max-age=31536000, immutable"
 
 
-def test_three_lines_of_curl_do_it(tmp_path: Path) -> None:
+def test_three_lines_of_curl_upload_an_image(tmp_path: Path) -> None:
     """The recipe of functions/API.md: ask for a config of curl, send with it, look."""
     version = "images/recipe/one/amd64/default/20261123_10:00"
     content = images.unified_tarball(marker="recipe")

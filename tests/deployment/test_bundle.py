@@ -74,7 +74,7 @@ def test_a_package_has_what_its_handler_imports_and_no_more(functions: Path) -> 
     assert found == set(expected.split())
 
 
-def test_documents_beside_the_code_go_along(functions: Path) -> None:
+def test_documents_beside_the_code_are_packaged(functions: Path) -> None:
     assert list(bundle.data_files(set(bundle.first_party("digest")))) == [functions / "imageserver/core/page.html"]
 
 
@@ -92,7 +92,7 @@ def test_a_function_without_handler_is_refused(functions: Path) -> None:
         list(bundle.first_party("uploads"))
 
 
-def test_pruning_leaves_what_is_imported(tmp_path: Path) -> None:
+def test_pruning_keeps_every_imported_module(tmp_path: Path) -> None:
     for name in (
         "botocore/data/s3/a",
         "botocore/data/ec2/a",
@@ -113,7 +113,7 @@ def test_pruning_leaves_what_is_imported(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", packages.NAMES)
-def test_the_template_sets_just_what_the_code_uses(name: str) -> None:
+def test_the_template_sets_exactly_the_variables_that_the_code_reads(name: str) -> None:
     variables = packages.variables(name)
     assert Settings.from_environment(variables).bucket == stack.deployed().properties("Bucket")["BucketName"]
     code = "".join(path.read_text() for path in bundle.first_party(name))
@@ -162,7 +162,7 @@ def directives(policy: str) -> dict[str, list[str]]:
     return {words[0]: words[1:] for words in (part.split() for part in policy.split(";"))}
 
 
-def test_calls_are_many_and_each_has_one_name() -> None:
+def test_every_aws_call_is_found_and_has_one_action() -> None:
     """The table of rights is worth what it is checked against."""
     calls = [call for call, _ in grants.calls(stack.deployed())]
     assert len(calls) == len(set(calls)) > 250

@@ -64,7 +64,7 @@ def maintain_all(system: System) -> None:
 @pytest.mark.parametrize(
     ("role", "run"), [("DigestRole", settle_all), ("PublishRole", publish_all), ("MaintainRole", maintain_all)]
 )
-def test_a_role_allows_what_its_function_does(role: str, run: Callable[[System], None]) -> None:
+def test_each_role_allows_the_calls_of_its_function(role: str, run: Callable[[System], None]) -> None:
     system = System()
     for path in VERSIONS:
         system.upload(path, images.split_image(seed=path))

@@ -111,7 +111,7 @@ def test_principals(principal: object, caller: str, expected: Decision) -> None:
         (allow(Effect="allow"), "Effect"),
     ],
 )
-def test_what_it_does_not_know_is_an_error(statement: dict[str, Any], named: str) -> None:
+def test_an_unknown_statement_element_is_an_error(statement: dict[str, Any], named: str) -> None:
     with pytest.raises(PolicyError, match=named.replace("$", r"\$")):
         decide([statement], Request("s3:GetObject", KEY, context={"s3:prefix": "x"}))
 

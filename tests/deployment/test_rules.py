@@ -34,7 +34,7 @@ def deployed(request: pytest.FixtureRequest) -> stack.Stack:
 
 
 @pytest.mark.parametrize("name", RULES)
-def test_the_template_keeps_its_rules(deployed: stack.Stack, name: str) -> None:
+def test_the_template_obeys_every_rule(deployed: stack.Stack, name: str) -> None:
     assert list(RULES[name](deployed)) == []
 
 
@@ -420,7 +420,7 @@ MUTATIONS: dict[str, dict[str, Mutation]] = {
 
 
 @pytest.mark.parametrize(("rule", "mutation"), [(rule, name) for rule, table in MUTATIONS.items() for name in table])
-def test_a_broken_template_is_noticed(rule: str, mutation: str) -> None:
+def test_each_mutation_of_the_template_breaks_its_rule(rule: str, mutation: str) -> None:
     document = stack.template()
     MUTATIONS[rule][mutation](document)
     assert list(RULES[rule](stack.deployed(document))) != []
@@ -433,7 +433,7 @@ def test_a_route_without_authorizer_is_noticed_with_tokens_too() -> None:
     assert list(rules.every_route_asks_who_calls(broken)) != []
 
 
-def test_an_old_protocol_on_an_own_domain_is_noticed() -> None:
+def test_an_old_protocol_on_a_custom_domain_is_noticed() -> None:
     document = stack.template()
     edge(document)["ViewerCertificate"]["Fn::If"][1]["MinimumProtocolVersion"] = "TLSv1.1_2016"
     broken = stack.deployed(document, DomainName="images.example.org", CertificateArn=CERTIFICATE)

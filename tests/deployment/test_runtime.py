@@ -20,14 +20,14 @@ def python() -> Path:
         pytest.skip(f"no function was started: {missing}")
 
 
-def test_an_answer_comes_back(python: Path, tmp_path: Path) -> None:
+def test_the_runtime_returns_the_answer_of_a_handler(python: Path, tmp_path: Path) -> None:
     (tmp_path / "app.py").write_text("def handler(event, context):\n    return {'got': event['x'] + 1}\n")
     with started(tmp_path, "app.handler", python, {}) as function:
         assert function.invoke({"x": 1}).body == {"got": 2}
         assert function.invoke({"x": 2}).body == {"got": 3}
 
 
-def test_an_error_of_the_handler_comes_back(python: Path, tmp_path: Path) -> None:
+def test_the_runtime_returns_the_error_of_a_handler(python: Path, tmp_path: Path) -> None:
     (tmp_path / "app.py").write_text("def handler(event, context):\n    raise KeyError('no such thing')\n")
     with started(tmp_path, "app.handler", python, {}) as function:
         answer = function.invoke({})
@@ -46,13 +46,13 @@ def test_an_error_of_the_handler_comes_back(python: Path, tmp_path: Path) -> Non
         ("1 +\n", "SyntaxError"),
     ],
 )
-def test_a_start_that_fails_says_why(python: Path, tmp_path: Path, code: str, named: str) -> None:
+def test_a_failed_start_gives_its_reason(python: Path, tmp_path: Path, code: str, named: str) -> None:
     (tmp_path / "app.py").write_text(code)
     with started(tmp_path, "app.handler", python, {}) as function, pytest.raises(StartFailed, match=named):
         function.invoke({})
 
 
-def test_a_function_sees_lambdas_environment_and_nothing_of_this_machine(
+def test_a_function_has_lambdas_environment_and_nothing_of_this_machine(
     python: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SECRET_OF_THIS_MACHINE", "x")

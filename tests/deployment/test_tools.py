@@ -38,7 +38,7 @@ def bare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_a_shim_that_does_not_run_is_no_python(bare: Path) -> None:
+def test_a_shim_that_does_not_run_is_skipped(bare: Path) -> None:
     shim = executable(bare / "bin" / "python3.13", "echo 'command not found' >&2; exit 127")
     with pytest.raises(ToolMissing, match=r"no Python 3\.13.*" + str(shim)):
         tools.python313()
@@ -71,9 +71,7 @@ def test_an_environment_is_made_once(bare: Path) -> None:
     assert len((bare / "calls").read_text().splitlines()) == 2
 
 
-def test_without_a_uv_on_the_path_the_pinned_one_of_the_project_is_used(
-    bare: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_uv_on_path_the_pinned_one_is_used(bare: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Never pip: an older one takes requirements with extras for unpinned, though the lock pins all of them."""
     monkeypatch.setattr(environment, "working_folder", lambda: bare)
     executable(bare / ".cache" / f"uv-{environment.UV_VERSION}", noting(bare))
@@ -88,7 +86,7 @@ def test_without_a_uv_on_the_path_the_pinned_one_of_the_project_is_used(
     ("outcome", "status", "said"),
     [([], 0, "ok"), (["E3002 wrong"], 1, "E3002 wrong"), (ToolMissing("no sam here"), 1, "NOT RUN: no sam here")],
 )
-def test_the_exit_status_says_what_happened(
+def test_the_exit_status_distinguishes_failures_from_missing_tools(
     outcome: list[str] | ToolMissing, status: int, said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def gate() -> list[str]:

@@ -93,7 +93,7 @@ def test_the_daemon_copies_each_form(daemon: Client, forms: dict[str, Uploaded],
     assert copied["type"] == ("virtual-machine" if image.is_vm else "container")
 
 
-def test_files_may_arrive_in_any_order(stack: Stack, workshop: Workshop, lxc: Client) -> None:
+def test_files_can_arrive_in_any_order(stack: Stack, workshop: Workshop, lxc: Client) -> None:
     wanted = {}
     for i, order in enumerate(itertools.permutations(("lxd.tar.xz", "rootfs.squashfs", "SHA256SUMS"))):
         files = workshop.split_squashfs(f"order{i}")
@@ -108,7 +108,7 @@ def test_files_may_arrive_in_any_order(stack: Stack, workshop: Workshop, lxc: Cl
     assert {alias: found.get(alias) for alias in wanted} == wanted
 
 
-def test_a_version_is_invisible_until_it_is_whole(stack: Stack, workshop: Workshop, lxc: Client) -> None:
+def test_a_version_is_invisible_until_it_is_complete(stack: Stack, workshop: Workshop, lxc: Client) -> None:
     part, whole = workshop.split_squashfs("part"), workshop.split_squashfs("whole")
     stack.upload(place("part"), {"rootfs.squashfs": part["rootfs.squashfs"]})
     stack.upload(place("whole"), whole)
@@ -120,7 +120,7 @@ def test_a_version_is_invisible_until_it_is_whole(stack: Stack, workshop: Worksh
     assert lxc.fingerprints("here:alpine/part") == {fingerprint}
 
 
-def test_a_bad_upload_is_not_listed_and_disturbs_nobody(stack: Stack, workshop: Workshop, lxc: Client) -> None:
+def test_a_bad_upload_is_not_listed_and_affects_no_other_version(stack: Stack, workshop: Workshop, lxc: Client) -> None:
     bad, good = workshop.split_squashfs("bad"), workshop.split_squashfs("good")
     bad["lxd.tar.xz"].write_text("<html>404 Not Found</html>")
     stack.upload(place("bad"), bad)

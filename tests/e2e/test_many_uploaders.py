@@ -82,7 +82,7 @@ def writes(stack: Stack, key: str) -> int:
 
 
 @pytest.mark.timeout(600)
-def test_nothing_is_lost_or_doubled_when_eight_publish_two_hundred_versions(
+def test_eight_concurrent_publishers_lose_and_double_none_of_200_versions(
     stack: Stack, images: dict[str, Path], record_property: Callable[[str, object], None]
 ) -> None:
     started = time.monotonic()

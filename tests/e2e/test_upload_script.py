@@ -51,7 +51,7 @@ def _environment(home: Path) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("form", ["split_squashfs", "split_root_tar", "vm_qcow2", "unified"])
-def test_what_image_export_writes_is_published_with_one_command_and_taken_by_the_client(
+def test_an_exported_image_is_published_with_one_command_and_comes_back_unchanged(
     daemon: Client, stack: Stack, workshop: Workshop, tmp_path: Path, form: str
 ) -> None:
     built = getattr(workshop, form)(f"script-{daemon.program}-{form}")
@@ -106,7 +106,7 @@ def test_the_same_upload_again_sends_nothing_and_other_content_is_refused(stack:
     assert "exists already, with 4,096 bytes" in json.loads(refused.stdout)["reasons"][0]
 
 
-def test_a_refused_upload_says_why_and_can_be_made_good_under_the_same_name(stack: Stack, tmp_path: Path) -> None:
+def test_an_invalid_upload_gives_its_reason_and_can_be_replaced(stack: Stack, tmp_path: Path) -> None:
     files = _write(tmp_path, images.split_image(seed="mended"))
     to = ("--to", "script/mended/arm64/default", "--version", "20261123_10:00")
     refused = upload(stack, tmp_path, *to, *files, check=False)
@@ -116,14 +116,14 @@ def test_a_refused_upload_says_why_and_can_be_made_good_under_the_same_name(stac
     assert upload(stack, tmp_path, *to, *files).stdout == "lxc launch mine:script/mended\n"
 
 
-def test_half_an_image_is_uploaded_and_not_listed_in_time(stack: Stack, tmp_path: Path) -> None:
+def test_an_incomplete_image_is_uploaded_and_reported_as_not_listed(stack: Stack, tmp_path: Path) -> None:
     files = _write(tmp_path, images.split_image(seed="half"))
     done = upload(stack, tmp_path, "--to", "script/half/amd64/default", "--wait", "6", files[1], check=False)
     assert done.returncode == 5
     assert done.stderr.count("waits for its metadata: upload lxd.tar.xz or incus.tar.xz") == 1
 
 
-def test_half_an_image_ends_when_it_is_read_and_the_other_half_completes_it(stack: Stack, tmp_path: Path) -> None:
+def test_an_incomplete_image_ends_the_wait_and_its_missing_half_completes_it(stack: Stack, tmp_path: Path) -> None:
     metadata, root = _write(tmp_path, images.split_image(seed="halves"))
     to = ("--to", "images/script/halves/amd64/default", "--version", "20261123_10:00")
     began = time.monotonic()
@@ -134,7 +134,7 @@ def test_half_an_image_ends_when_it_is_read_and_the_other_half_completes_it(stac
     assert upload(stack, tmp_path, *to, root).stdout == "lxc launch mine:script/halves\n"
 
 
-def test_one_waits_for_what_another_uploads(stack: Stack, tmp_path: Path) -> None:
+def test_one_publisher_waits_for_the_file_of_another(stack: Stack, tmp_path: Path) -> None:
     metadata, root = _write(tmp_path, images.split_image(seed="pair"))
     to = ("--to", "script/pair/amd64/default", "--version", "20261123_10:00", "--wait", "200")
     command: list[str | Path] = [*_shell(), SCRIPT, "--state-dir", stack.folder / "state", *to, metadata]
@@ -145,7 +145,7 @@ def test_one_waits_for_what_another_uploads(stack: Stack, tmp_path: Path) -> Non
         assert first.wait(200) == 0
 
 
-def test_who_may_not_is_told_so(stack: Stack, tmp_path: Path) -> None:
+def test_a_caller_without_permission_is_refused_with_a_reason(stack: Stack, tmp_path: Path) -> None:
     files = _write(tmp_path, images.split_image(seed="stranger"))
     who = {"AWS_ACCESS_KEY_ID": "STRANGER", "AWS_SECRET_ACCESS_KEY": "x", "AWS_REGION": "eu-central-1"}
     done = upload(stack, tmp_path, "--to", "script/who/amd64/default", *files, check=False, **who)
@@ -214,7 +214,7 @@ def test_a_killed_upload_continues_and_sends_only_what_is_missing(own_stack: Sta
     assert sent == root.stat().st_size - arrived
 
 
-def test_a_gibibyte_goes_through_in_parts_over_an_interruption(
+def test_an_interrupted_gibibyte_is_completed_in_parts(
     own_stack: Stack, tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
     root = tmp_path / "rootfs.squashfs"

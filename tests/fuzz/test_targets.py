@@ -8,7 +8,7 @@ from tests.fuzz.targets import TARGETS
 
 
 @pytest.mark.parametrize("name", sorted(TARGETS))
-def test_a_target_holds_on_its_seeds_and_on_what_is_near_them(name: str) -> None:
+def test_a_target_holds_on_its_seeds_and_their_mutations(name: str) -> None:
     target, seeds = TARGETS[name]
     chance = random.Random(name)  # noqa: S311  (a failure must replay)
     for seed in seeds:

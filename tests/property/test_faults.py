@@ -497,7 +497,7 @@ def in_phases(story: Story, steps: int) -> None:
         story.world.rates = rates
 
 
-def test_after_faults_and_one_sweep_the_catalog_is_what_the_objects_say(
+def test_after_faults_one_reconcile_makes_the_catalog_agree_with_the_objects(
     request: pytest.FixtureRequest, record_property: Callable[[str, object], None]
 ) -> None:
     steps = int(request.config.getoption("--fault-steps"))
@@ -516,7 +516,7 @@ def test_after_faults_and_one_sweep_the_catalog_is_what_the_objects_say(
     tell(request, record_property, stories, {**EACH_FAULT, "event_dropped": 20, "files deleted": 40})
 
 
-def test_without_lost_events_no_sweep_is_needed(
+def test_without_lost_events_the_catalog_needs_no_reconcile(
     request: pytest.FixtureRequest, record_property: Callable[[str, object], None]
 ) -> None:
     steps = int(request.config.getoption("--fault-steps"))
@@ -527,7 +527,7 @@ def test_without_lost_events_no_sweep_is_needed(
     tell(request, record_property, stories, {**EACH_FAULT, "files deleted": 150, "withdrawn, as was answered": 40})
 
 
-def test_what_came_and_went_is_not_taken_for_what_was_there_all_the_time(
+def test_a_revision_that_went_away_and_came_back_does_not_hide_a_change(
     request: pytest.FixtureRequest, record_property: Callable[[str, object], None]
 ) -> None:
     """Equal bytes are an equal revision: a conditional write goes through when its document went away and came back."""

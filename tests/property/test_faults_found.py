@@ -48,7 +48,7 @@ class AnswerLost(MemoryStore):
         return revision
 
 
-def test_a_mark_whose_answer_was_lost_is_still_my_own() -> None:
+def test_a_lease_whose_reply_was_lost_is_still_held_by_its_owner() -> None:
     store = AnswerLost()
     store.lose = "leases/"
     system = System(store)
@@ -57,7 +57,7 @@ def test_a_mark_whose_answer_was_lost_is_still_my_own() -> None:
     assert not [key for key in store.objects if key.startswith("leases/")]
 
 
-def test_a_record_that_came_back_to_an_earlier_revision_is_not_written_over_from_an_old_look() -> None:
+def test_a_stale_listing_never_overwrites_a_record_that_returned_to_an_earlier_revision() -> None:
     store = Interrupted()
     system = System(store)
     system.upload(OLD, images.split_image())
@@ -76,7 +76,7 @@ def test_a_record_that_came_back_to_an_earlier_revision_is_not_written_over_from
     assert "metadata.json" not in record.files
 
 
-def test_an_index_entry_is_not_taken_away_by_a_publisher_who_was_overtaken() -> None:
+def test_an_overtaken_publisher_does_not_remove_an_index_entry() -> None:
     store = Interrupted()
     system = System(store)
     system.upload(OLD, images.split_image(seed="old"))
@@ -98,7 +98,7 @@ def test_an_index_entry_is_not_taken_away_by_a_publisher_who_was_overtaken() -> 
     assert index.index["images"].products == [ID.name]
 
 
-def test_a_catalog_that_came_back_to_an_earlier_revision_is_not_written_over_from_old_records() -> None:
+def test_stale_records_never_overwrite_a_catalog_that_returned_to_an_earlier_revision() -> None:
     store = Interrupted()
     system = System(store)
     system.upload(OLD, images.split_image(seed="old"))
@@ -118,7 +118,7 @@ def test_a_catalog_that_came_back_to_an_earlier_revision_is_not_written_over_fro
     assert system.listed() == {ID.name: ["20261101_10:00"]}
 
 
-def test_overwriting_metadata_json_does_not_show_the_product_without_any_in_between() -> None:
+def test_overwriting_metadata_json_never_shows_the_product_without_overrides() -> None:
     store = MemoryStore()
     system = System(store)
     system.upload(OLD, {**images.split_image(), "metadata.json": b'{"aliases": ["stable"]}'})
@@ -165,7 +165,7 @@ def test_a_root_is_listed_again_when_only_one_of_its_two_fingerprints_was_ever_t
     assert sorted(_folded(document, known, alma).products) == [alma.name, gamma.name]
 
 
-def test_a_file_that_was_listed_as_metadata_counts_as_new_when_it_is_listed_as_an_image() -> None:
+def test_an_image_whose_digest_was_listed_as_metadata_still_withholds_its_duplicate() -> None:
     alma, beta = (ProductId("images", os, "1", "amd64", "default") for os in ("alma", "beta"))
     document = documents.decode_products(None, "images")
     known = {alma: [_record(alma, {"lxd.tar.xz": "1"})], beta: [_unified(beta, "1")]}
@@ -208,7 +208,7 @@ def _facts(sha256: str, combined: dict[str, str] | None = None) -> FileFacts:
     )
 
 
-def test_a_refused_mark_means_nothing_when_nobody_holds_one() -> None:
+def test_a_refused_lease_is_retried_if_nobody_holds_it() -> None:
     class Conflict(MemoryStore):
         """Answers 409 to the first mark, as S3 does while another one is being removed."""
 
@@ -225,7 +225,7 @@ def test_a_refused_mark_means_nothing_when_nobody_holds_one() -> None:
     assert system.ingest(OLD).outcome == "recorded"
 
 
-def test_a_worker_is_not_kept_out_by_its_own_mark_that_could_not_be_removed() -> None:
+def test_a_worker_is_not_blocked_by_its_own_lease_that_it_failed_to_remove() -> None:
     class Conflict(MemoryStore):
         """Answers 409 to the first removal of a mark; a file arrives just then, so the worker goes round again."""
 

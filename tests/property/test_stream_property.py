@@ -19,7 +19,7 @@ faults = st.builds(Fault, status=st.sampled_from([206, 206, 503]), cut_after=st.
 
 @settings(deadline=None, max_examples=60)
 @given(content=st.binary(max_size=3000), plan=plans, broken=st.lists(faults, max_size=15))
-def test_no_plan_and_no_fault_changes_the_bytes(content: bytes, plan: ReadPlan, broken: list[Fault]) -> None:
+def test_no_read_plan_and_no_fault_changes_the_bytes(content: bytes, plan: ReadPlan, broken: list[Fault]) -> None:
     with serving(content) as server:
         server.faults = broken
         chunks = read_object(server, "b", "k", ETAG, len(content), plan)

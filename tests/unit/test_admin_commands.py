@@ -74,7 +74,7 @@ def taken(system: System, path: str, reason: str = "does not boot") -> None:
     system.publish(*system.products())
 
 
-def test_a_version_that_is_withheld_says_what_has_its_place(system: System, server: FakePlace) -> None:
+def test_a_withheld_version_names_the_version_listed_instead(system: System, server: FakePlace) -> None:
     listed(system, "images/aaa/1/amd64/default/20261101")
     path = listed(system, f"{TINY}/20261101")  # the same bytes
     reason = "20261101/rootfs.squashfs is the same image as one that aaa:1:amd64:default lists: clients fail when they"
@@ -88,7 +88,7 @@ def test_a_version_that_is_withheld_says_what_has_its_place(system: System, serv
     assert [why["kind"] for why in known["reasons"]] == ["withheld"]
 
 
-def test_a_version_whose_name_has_another_form_says_so(system: System, server: FakePlace) -> None:
+def test_a_version_whose_name_has_another_form_is_shown_with_that_reason(system: System, server: FakePlace) -> None:
     for day in (1, 2):
         listed(system, f"{TINY}/2026110{day}", seed=str(day))
     path = listed(system, f"{TINY}/20261103_10:00", seed="3")
@@ -96,7 +96,7 @@ def test_a_version_whose_name_has_another_form_says_so(system: System, server: F
     assert "expected YYYYMMDD as most versions" in told(f"list {path}")[0]["reasons"][0]
 
 
-def test_a_withdrawn_version_says_why_and_until_when_it_can_be_had_back(system: System, server: FakePlace) -> None:
+def test_a_withdrawn_version_is_shown_with_its_reason_and_restore_deadline(system: System, server: FakePlace) -> None:
     path = listed(system, f"{TINY}/20261101")
     taken(system, path)
     (row,) = told(f"list {path}")
@@ -107,7 +107,7 @@ def test_a_withdrawn_version_says_why_and_until_when_it_can_be_had_back(system: 
     assert f"is deleted after {until}: does not boot" in row["reasons"][0]
 
 
-def test_a_withdrawn_file_says_why_and_until_when_it_can_be_had_back(system: System, server: FakePlace) -> None:
+def test_a_withdrawn_file_is_shown_with_its_reason_and_restore_deadline(system: System, server: FakePlace) -> None:
     path = listed(system, f"{TINY}/20261101")
     taken(system, f"{path}/rootfs.squashfs", "half a root")
     (row,) = told(f"list {path}")
@@ -118,9 +118,7 @@ def test_a_withdrawn_file_says_why_and_until_when_it_can_be_had_back(system: Sys
     assert f"withdrawn: {sentence}" in admin(f"show {path}").stdout
 
 
-def test_a_reason_that_somebody_wrote_is_one_line_without_commands_for_the_terminal(
-    system: System, server: FakePlace
-) -> None:
+def test_a_free_text_reason_is_one_line_without_terminal_escapes(system: System, server: FakePlace) -> None:
     path = listed(system, f"{TINY}/20261101")
     taken(system, path, "a\nb\t\x1b[2Jc")
     (line,) = admin(f"list {path}").stdout.splitlines()
@@ -128,7 +126,7 @@ def test_a_reason_that_somebody_wrote_is_one_line_without_commands_for_the_termi
     assert line.count("\t") == 5
 
 
-def test_a_program_gets_one_line_a_version_and_nothing_is_cut(system: System, server: FakePlace) -> None:
+def test_piped_output_has_one_untruncated_line_per_version(system: System, server: FakePlace) -> None:
     path = f"images/{'long-name-' * 9}/1/amd64/default"
     system.upload(f"{path}/20261101", {"rootfs.squashfs": images.squashfs()})
     listed(system, f"{path}/20261102")
@@ -160,7 +158,7 @@ def test_a_path_without_its_stream_means_images(line: str, system: System, serve
     assert told(line) == told(line.replace("tiny", "images/tiny"))
 
 
-def test_what_changes_takes_a_path_without_its_stream_too(system: System, server: FakePlace) -> None:
+def test_commands_that_change_accept_a_path_without_its_stream(system: System, server: FakePlace) -> None:
     path = listed(system, f"{TINY}/20261101")
     short = path.removeprefix("images/")
     assert told(f"withdraw {short} --yes")["versions"] == [path]
@@ -171,7 +169,7 @@ def test_what_changes_takes_a_path_without_its_stream_too(system: System, server
 
 
 @pytest.mark.parametrize("command", ["list", "show", "verify", "rebuild records", "undelete", "withdraw", "restore"])
-def test_where_nothing_is_it_says_so(command: str, system: System, server: FakePlace, monkeypatch: Any) -> None:
+def test_an_empty_path_is_reported_as_empty(command: str, system: System, server: FakePlace, monkeypatch: Any) -> None:
     monkeypatch.setattr("cli.admin.restoring._generations", lambda *_: iter(()))
     listed(system, f"{TINY}/20261101")
     done = admin(f"{command} tin/1/amd64/default", 4)
@@ -181,12 +179,14 @@ def test_where_nothing_is_it_says_so(command: str, system: System, server: FakeP
 
 @pytest.mark.parametrize("command", ["show", "withdraw", "restore"])
 @pytest.mark.parametrize("path", ["tiny/1", "images/tiny/1/amd64", f"{TINY}/20261101/a/b"])
-def test_a_path_of_another_length_is_told_what_is_taken(command: str, path: str, server: FakePlace) -> None:
+def test_a_path_of_another_length_is_refused_with_the_accepted_forms(
+    command: str, path: str, server: FakePlace
+) -> None:
     said = admin(f"{command} {path}", 3).stderr
     assert "expected a product (images/<os>/<release>/<arch>/<variant>), a version (…/<version>) or a file" in said
 
 
-def test_a_rebuild_of_records_that_another_worker_reads_is_not_called_done(system: System, server: FakePlace) -> None:
+def test_rebuild_records_does_not_report_leased_records_as_done(system: System, server: FakePlace) -> None:
     path = listed(system, f"{TINY}/20261101")
     version = parse_version(path)
     system.store.remove(version.record_key)
@@ -201,7 +201,7 @@ def test_a_rebuild_of_records_that_another_worker_reads_is_not_called_done(syste
 
 
 @pytest.mark.parametrize("unreadable", [True, False])
-def test_the_edge_forgets_the_files_of_a_record_that_is_made_from_nothing_before_they_are_read(
+def test_files_of_a_rebuilt_record_are_invalidated_before_they_are_read(
     unreadable: bool, system: System, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server = serve(system, monkeypatch, distribution="E123")
@@ -222,7 +222,7 @@ def test_the_edge_forgets_the_files_of_a_record_that_is_made_from_nothing_before
     assert ("invalidate", f"{other}/notes.txt") not in server.session
 
 
-def test_records_are_made_again_with_the_limit_of_the_stack(system: System, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_records_are_rebuilt_with_the_size_limit_of_the_stack(system: System, monkeypatch: pytest.MonkeyPatch) -> None:
     assert place.max_bytes_of({"MaxUploadBytes": "300"}) == 300
     assert place.max_bytes_of({"MaxUploadBytes": "5.3687091200E10"}) == 53_687_091_200
     assert place.max_bytes_of({}) > 1 << 60, "nothing times out here"
@@ -233,7 +233,7 @@ def test_records_are_made_again_with_the_limit_of_the_stack(system: System, monk
     assert "expected at most 20" in admin(f"list {path}").stdout
 
 
-def test_without_the_distribution_it_says_what_the_edge_was_not_told(
+def test_without_the_distribution_the_pending_invalidation_is_printed(
     system: System, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = listed(system, f"{TINY}/20261101_10:00")
@@ -276,7 +276,7 @@ def test_a_rebuild_of_which_a_product_fails_folds_the_others_and_names_it(
     assert system.listed()["aaa:1:amd64:default"] == ["20261101", "20261102"]
 
 
-def test_the_local_stack_has_no_edge_that_must_be_told(system: System, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_local_stack_needs_no_invalidation(system: System, capsys: pytest.CaptureFixture[str]) -> None:
     for endpoint, lines in (("http://127.0.0.1:9000", 0), (None, 1)):
         told_nothing = Place(None, "images-1", endpoint)
         told_nothing.invalidate([f"images/{name}/1/amd64/default/20261101/a" for name in "abcdefgh"])
@@ -286,7 +286,7 @@ def test_the_local_stack_has_no_edge_that_must_be_told(system: System, capsys: p
     assert said[0].endswith("--paths '/images/*'"), "too many to name each"
 
 
-def test_the_doctor_hints_at_images_that_another_product_took_off_the_list(
+def test_the_doctor_hints_at_images_listed_by_another_product(
     system: System, server: FakePlace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(doctor, "CHECKS", {"withheld": doctor.CHECKS["withheld"]})
@@ -302,19 +302,19 @@ def test_the_doctor_hints_at_images_that_another_product_took_off_the_list(
     assert said.startswith("withheld: ok; 2 hints\n  hint: ")
 
 
-def test_the_doctor_names_the_product_when_it_does_not_list_the_image_any_more(system: System) -> None:
+def test_the_doctor_names_the_product_even_if_it_no_longer_lists_the_image(system: System) -> None:
     listed(system, f"{TINY}/20261101")
     document = Catalogs(system.store).products("images")
     assert doctor._holder(document, "tiny:1:amd64:default", "0" * 64) == TINY
     assert doctor._holder(document, "gone:1:amd64:default", "0" * 64) == "images/gone/1/amd64/default"
 
 
-def test_a_folder_that_is_not_there_is_told(server: FakePlace, tmp_path: Path) -> None:
+def test_a_missing_folder_is_reported(server: FakePlace, tmp_path: Path) -> None:
     assert f"there is no folder {tmp_path}/none on this machine" in admin(f"import {tmp_path}/none", 4).stderr
     assert "no file below images*" in admin(f"import {tmp_path}", 4).stderr
 
 
-def test_restore_and_sweep_take_yes_and_stay_dry_when_told_so(
+def test_restore_and_reconcile_accept_yes_and_honour_dry_run(
     system: System, server: FakePlace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = listed(system, f"{TINY}/20261101")

@@ -118,7 +118,7 @@ class FakePlace(Place):
 
 
 @pytest.mark.parametrize("check", ["documents", "agreement"])
-def test_the_doctor_has_a_damaged_catalog_rebuilt(check: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_doctor_recommends_a_rebuild_for_a_damaged_catalog(check: str, monkeypatch: pytest.MonkeyPatch) -> None:
     system = System()
     system.upload(PATH, images.split_image())
     system.catch_up()
@@ -127,7 +127,7 @@ def test_the_doctor_has_a_damaged_catalog_rebuilt(check: str, monkeypatch: pytes
     assert finding.remedy == "admin rebuild catalog --yes"
 
 
-def test_the_doctor_compares_every_record_before_it_says_ok(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_doctor_reports_ok_only_after_comparing_every_record(monkeypatch: pytest.MonkeyPatch) -> None:
     """One run of maintain ends after so many records; what lies behind them is looked at all the same."""
     monkeypatch.setattr(doctor, "Work", limited_work(1))
     system = System()
@@ -165,7 +165,7 @@ def limited_work(most: int) -> Any:
     return lambda **about: Work(**{"limit": most, **about})
 
 
-def test_an_edge_that_refuses_connections_is_told_by_its_address(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_edge_that_refuses_connections_is_named_by_its_address(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket() as bound:  # bound and not listening: refused for certain
         bound.bind(("127.0.0.1", 0))
         address = f"http://127.0.0.1:{bound.getsockname()[1]}"
@@ -174,7 +174,7 @@ def test_an_edge_that_refuses_connections_is_told_by_its_address(monkeypatch: py
     assert finding.remedy == WAY
 
 
-def test_what_could_not_be_looked_at_is_said_and_is_not_ok() -> None:
+def test_a_skipped_check_is_reported_and_is_not_ok() -> None:
     found = {check.name: check.not_seen for check in doctor.examine(dead_place())}
     assert "only with --stack" in found["deployment"][0]
     assert "--url" in found["edge"][0]
@@ -191,7 +191,7 @@ def dead_place() -> Place:
     return Place(Session(), "images-1")
 
 
-def test_a_check_that_breaks_off_is_a_finding_and_the_next_one_is_made() -> None:
+def test_a_check_that_fails_is_a_finding_and_the_next_one_still_runs() -> None:
     checks = list(doctor.examine(dead_place()))
     assert [check.name for check in checks] == list(doctor.CHECKS)
     assert {finding.remedy for check in checks for finding in check.findings} == {WAY}
@@ -218,7 +218,7 @@ ALLOWED = {
         ([{**ALLOWED, "Condition": {"ArnEquals": {"aws:SourceArn": "arn:aws:s3:::another"}}}], False),
     ],
 )
-def test_a_queue_that_does_not_let_the_bucket_in_is_a_finding(statements: list[Any], fine: bool) -> None:
+def test_a_queue_that_the_bucket_cannot_send_to_is_a_finding(statements: list[Any], fine: bool) -> None:
     found = only_faults(queue_checks.wiring(queued({"Policy": json.dumps({"Statement": statements})})))
     assert [what for what, _ in found if "does not let S3 send" in what] == (
         [] if fine else [f"the policy of the queue of {p}* does not let S3 send to it: uploads stay unseen"
@@ -267,13 +267,13 @@ class Watch:
 
 
 @pytest.mark.parametrize(("age", "says"), [(30.0, []), (1200.0, ["versions/"]), (1900.0, ["images", "versions/"])])
-def test_a_notice_that_waits_too_long_is_a_finding_however_few_there_are(age: float, says: list[str]) -> None:
+def test_one_event_that_waits_too_long_is_a_finding(age: float, says: list[str]) -> None:
     found = only_faults(queue_checks.queues(queued({}, Watch(age, "dead of maintain"), "images")))
     waits = [what for what, _ in found if "the oldest notice" in what]
     assert waits == [f"the oldest notice of {prefix}* waits for {age / 60:.0f} minutes" for prefix in says]
 
 
-def test_a_stack_whose_maintain_has_no_box_for_its_dead_letters_is_a_finding() -> None:
+def test_a_maintain_without_a_dead_letter_queue_is_a_finding() -> None:
     found = only_faults(queue_checks.queues(queued({}, Watch(0, ""), "images")))
     assert [what for what, _ in found] == ["maintain has no dead-letter queue: that a schedule failed, nobody hears"]
 
@@ -283,7 +283,7 @@ def test_dead_letters_of_maintain_are_a_finding_with_the_command_that_shows_them
     assert found["3 dead letters of maintain"] == "admin redrive maintain shows why, and what to do"
 
 
-def test_without_a_stack_the_age_is_not_looked_at_and_that_is_said() -> None:
+def test_without_a_stack_the_skipped_age_check_is_reported() -> None:
     found = list(queue_checks.queues(queued({})))
     assert [one.why.split(":")[0] for one in found if isinstance(one, NotSeen)] == [
         "how long the oldest notice waits",
@@ -305,7 +305,7 @@ COMMANDS = sorted(
 
 
 @pytest.mark.parametrize("line", COMMANDS)
-def test_every_command_explains_itself_and_takes_what_all_take(line: str) -> None:
+def test_every_command_has_a_help_text_and_the_common_options(line: str) -> None:
     done = CliRunner().invoke(main, [*line.split(), "--help"])
     assert done.exit_code == 0
     about = done.output.split("Options:")[0].splitlines()
@@ -330,7 +330,7 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
 @pytest.mark.parametrize(
     "line", ["--json --stack images list", "list --json --stack images", "--stack images list --json"]
 )
-def test_what_all_commands_take_may_stand_before_and_behind(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_common_options_are_accepted_before_and_after_the_command(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with opened(monkeypatch) as places:
         done = CliRunner().invoke(main, line.split())
     assert (done.exit_code, places) == (0, [("deployed", "images")])
@@ -347,7 +347,7 @@ def test_what_all_commands_take_may_stand_before_and_behind(line: str, monkeypat
         "list --bucket b --url images.example.org",
     ],
 )
-def test_two_servers_or_half_a_server_are_wrong_usage(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_naming_two_servers_or_half_of_one_is_wrong_usage(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with opened(monkeypatch) as places:
         assert CliRunner().invoke(main, line.split()).exit_code == 2
     assert places == []

@@ -89,7 +89,7 @@ class Session:
         yield {"MetricAlarms": list(self._alarms)}
 
 
-def test_a_stack_is_known_by_its_outputs_and_parameters(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stack_is_read_from_its_outputs_and_parameters(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(boto3, "Session", lambda **_: Session(STACK))
     found = place.deployed("images")
     assert (found.bucket, found.edge, found.api, found.clients) == (
@@ -105,7 +105,7 @@ def test_a_stack_is_known_by_its_outputs_and_parameters(monkeypatch: pytest.Monk
         ({"StackStatus": "CREATE_COMPLETE"}, "has no output BucketName, so it was not made from infra/template.yaml"),
     ],
 )
-def test_another_stack_is_not_taken_for_ours(
+def test_a_stack_of_another_template_is_refused(
     stack: dict[str, Any] | None, says: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(boto3, "Session", lambda **_: Session(stack))
@@ -115,7 +115,7 @@ def test_another_stack_is_not_taken_for_ours(
     assert says in capsys.readouterr().err
 
 
-def test_a_dry_run_of_prune_is_what_maintain_would_do_in_that_stack(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_dry_run_of_prune_uses_the_retention_rules_of_the_stack(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(boto3, "Session", lambda **_: Session(STACK))
     system = three_versions()
     monkeypatch.setattr(Place, "store", system.store)
@@ -131,7 +131,7 @@ def test_a_dry_run_of_prune_is_what_maintain_would_do_in_that_stack(monkeypatch:
     assert system.store.objects == before
 
 
-def test_what_is_withdrawn_stays_for_the_grace_time_of_its_stack(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_withdrawn_version_keeps_the_grace_time_of_its_stack(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(boto3, "Session", lambda **_: Session(STACK))
     system = three_versions()
     monkeypatch.setattr(Place, "store", system.store)
@@ -143,7 +143,7 @@ def test_what_is_withdrawn_stays_for_the_grace_time_of_its_stack(monkeypatch: py
         assert told["dry_run"] is True
 
 
-def test_what_a_command_deletes_the_edge_forgets_as_when_maintain_does_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_command_invalidates_the_files_it_deletes_as_maintain_does(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(boto3, "Session", lambda **_: Session(STACK))
     FORGOTTEN.clear()
     system = three_versions()
@@ -183,7 +183,7 @@ def test_a_prune_in_which_a_product_fails_does_the_rest_and_names_it(monkeypatch
     assert f"failed: look at images/ubuntu/plucky/amd64/default\n  503; {AGAIN}" in done.stdout
 
 
-def test_a_prune_that_breaks_off_says_what_it_did_before(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_prune_reports_what_it_deleted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(boto3, "Session", lambda **_: Session(STACK))
     system = three_versions()
     monkeypatch.setattr(Place, "store", system.store)
@@ -211,7 +211,7 @@ def pruned(line: str) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("clients", [("incus", "lxd"), ("lxd",), ("incus",)])
 @pytest.mark.parametrize("unified", [False, True])
-def test_the_catalog_tells_whose_items_it_carries(clients: tuple[str, ...], unified: bool) -> None:
+def test_the_client_kinds_are_read_from_the_catalog(clients: tuple[str, ...], unified: bool) -> None:
     system = System(clients=clients)
     files = {"x.tar.gz": images.unified_tarball("amd64", "gz", "x")} if unified else images.split_image()
     system.upload(PATH, files)
@@ -222,7 +222,7 @@ def test_the_catalog_tells_whose_items_it_carries(clients: tuple[str, ...], unif
     assert looking.clients(system.store) == clients, "what cannot be read tells nothing"
 
 
-def test_a_deployment_that_failed_and_alarms_that_ring_are_findings() -> None:
+def test_a_failed_deployment_and_active_alarms_are_findings() -> None:
     alarm = {"AlarmName": "images-ArrivalsAge-1X", "StateReason": "1 datapoint was greater than 1800"}
     session = Session({**STACK, "StackStatus": "UPDATE_ROLLBACK_COMPLETE"}, (alarm,))
     found = only_faults(doctor.CHECKS["deployment"](Place(session, "images-1", stack="images")))
@@ -236,7 +236,7 @@ def test_a_deployment_that_failed_and_alarms_that_ring_are_findings() -> None:
     assert isinstance(unseen, NotSeen), "nobody named a stack"
 
 
-def test_a_dry_run_says_the_same_and_writes_nothing() -> None:
+def test_a_dry_run_reports_the_same_changes_and_writes_nothing() -> None:
     system = System()
     system.upload(PATH, images.split_image())
     system.catch_up()
@@ -260,7 +260,7 @@ def test_a_dry_run_says_the_same_and_writes_nothing() -> None:
         (200, 404, ["answers 404 to a stranger, expected 401 or 403"]),
     ],
 )
-def test_an_api_that_is_away_or_open_is_a_finding(
+def test_an_api_that_is_unreachable_or_open_is_a_finding(
     description: int, stranger: int, says: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def get(_place: Place, _base: str, path: str) -> tuple[int, bytes]:

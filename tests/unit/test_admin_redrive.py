@@ -51,13 +51,13 @@ def redriven(sqs: Sqs, really: bool) -> list[str]:
     return found
 
 
-def test_an_empty_answer_is_not_the_end() -> None:
+def test_an_empty_receive_does_not_end_the_redrive() -> None:
     sqs = Sqs("", "ab", "", "bc", "")
     assert redriven(sqs, really=True) == ["a", "b", "c"]
     assert [what for what, _ in sqs.log] == ["send", "delete"] * 3, "sent before it is deleted, each once"
 
 
-def test_what_was_only_shown_is_there_for_the_next_look() -> None:
+def test_messages_that_were_only_shown_stay_in_the_queue() -> None:
     sqs = Sqs("ab", "c")
     assert redriven(sqs, really=False) == ["a", "b", "c"]
     assert sqs.log == [("put back", "a"), ("put back", "b"), ("put back", "c")]

@@ -53,7 +53,7 @@ def test_no_handler_imports_another() -> None:
         assert not {f"imageserver.handlers.{other}" for other in others} & names, source
 
 
-def test_nobody_imports_a_handler_but_who_runs_it() -> None:
+def test_scripts_import_no_handler() -> None:
     """`scripts/admin` does what the functions do with the same operations, never through a function's wiring."""
     for source, names in imported(ROOT / "scripts").items():
         assert not {name for name in names if name.startswith("imageserver.handlers")}, source
@@ -71,7 +71,7 @@ def test_the_core_imports_no_aws_library_and_no_clock_of_its_own() -> None:
 
 
 @pytest.mark.parametrize("call", ["time.time(", "datetime.now(", "os.environ", "open("])
-def test_the_core_asks_nobody_for_the_time_or_the_environment(call: str) -> None:
+def test_the_core_reads_neither_clock_nor_environment(call: str) -> None:
     for layer in CORE:
         for path in (PACKAGE / layer).glob("*.py"):
             assert call not in path.read_text(), path

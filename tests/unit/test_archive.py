@@ -80,7 +80,7 @@ BAD: dict[str, tuple[bytes, str]] = {
 
 
 @pytest.mark.parametrize(("body", "says"), BAD.values(), ids=BAD.keys())
-def test_what_is_no_such_tarball_is_told_apart(body: bytes, says: str) -> None:
+def test_each_kind_of_broken_tarball_has_its_own_error(body: bytes, says: str) -> None:
     with pytest.raises(UnreadableArchive) as reason:
         read(body, chunk=100_000)
     assert says in str(reason.value)
@@ -92,7 +92,7 @@ def test_a_million_members_are_too_many() -> None:
         read(body, Limits(unpacked_bytes=1 << 20, members=40))
 
 
-def test_a_chain_of_long_names_ends() -> None:
+def test_a_chain_of_long_names_is_bounded() -> None:
     link = tarfile.TarInfo("././@LongLink")
     link.type, link.size = tarfile.GNUTYPE_LONGNAME, 5
     with pytest.raises(UnreadableArchive):

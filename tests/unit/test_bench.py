@@ -19,7 +19,7 @@ from imageserver.versions.assessment import assess
 BUSY = Scene("busy", rate=2.0, window_s=1.0, seconds=60, products=5, marked=False)
 
 
-def test_a_ratio_above_one_is_better_also_where_less_is() -> None:
+def test_a_ratio_above_one_is_better_for_every_unit() -> None:
     slow, fast = figure("slow", "s", [4.0, 5.0, 6.0]), figure("few", "versions", [2.0])
     assert figure("fast", "s", [2.5], slow).ratio == pytest.approx(2.0)
     assert figure("many", "versions", [6.0], fast).ratio == pytest.approx(3.0)
@@ -38,7 +38,7 @@ def test_the_table_shows_the_ratio_and_against_what() -> None:
     ]
 
 
-def test_the_table_says_which_medians_are_of_too_few_runs() -> None:
+def test_the_table_marks_medians_of_too_few_runs() -> None:
     lines = table([figure("twice", "s", [4.0, 5.0]), exact("counted", "bytes", 7)]).splitlines()[2:]
     assert lines == [
         "| twice | 4.5 | s | 4 .. 5 | 2 (!) |  |  |",
@@ -75,7 +75,7 @@ def test_runs_are_chosen_by_their_disturbance_not_by_their_result() -> None:
     assert not runs.is_done(3)
 
 
-def test_synthetic_records_are_sound_and_their_fold_lists_them(tmp_path: Path) -> None:
+def test_synthetic_records_are_complete_and_render_into_a_listing(tmp_path: Path) -> None:
     assert record_of(0, 0).state == "complete"
     assert assess(record_of(3, 500)).state == "complete"
     size = prepare(40, tmp_path)
@@ -113,20 +113,20 @@ def test_a_simulated_day_lists_every_version_whatever_the_races(scene: Scene) ->
     assert not world.unlisted
 
 
-def test_more_publishers_of_one_document_lose_more_races_and_a_mark_on_the_stream_none() -> None:
+def test_more_publishers_of_one_document_lose_more_races_and_a_lease_prevents_them() -> None:
     two, ten = simulate(BUSY), simulate(replace(BUSY, publishers=10))
     assert ten.lost / ten.attempts > two.lost / two.attempts > 0
     assert simulate(replace(BUSY, marked=True)).lost == 0
 
 
-def test_a_notice_that_comes_twice_writes_nothing_more() -> None:
+def test_a_duplicate_event_writes_nothing_more() -> None:
     rare = replace(BUSY, rate=0.02, seconds=3000, marked=True)  # seldom two versions in one batch
     world = simulate(replace(rare, twice=1.0))
     assert world.writes <= len(world.listed_after) == 60
     assert world.idle > 0.8 * world.writes
 
 
-def test_a_late_notice_delays_its_version_unless_a_neighbour_brings_it_along() -> None:
+def test_a_late_event_delays_its_version_unless_another_event_of_its_product_arrives() -> None:
     def slow(products: int) -> int:
         world = simulate(replace(BUSY, seconds=120, late=0.2, products=products, marked=True))
         return sum(seconds > 60 for seconds in world.listed_after)
@@ -138,7 +138,7 @@ def test_a_simulation_repeats_itself() -> None:
     assert simulate(BUSY, seed=3).listed_after == simulate(BUSY, seed=3).listed_after
 
 
-def test_each_reader_is_compared_with_the_plain_loop_and_with_two_passes() -> None:
+def test_each_reader_is_compared_with_both_baselines() -> None:
     rows = rows_of("slow", Read("", "bucket", "object"), BASELINES)
     seconds = {"plain loop": 8.0, "two passes": 16.0, "ranged": 1.0}
     runs = {row.name: Runs([(0.0, Taken(seconds[row.read.how], 0.0, 0.0, "", ""))]) for row in rows}

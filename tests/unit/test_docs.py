@@ -96,7 +96,7 @@ def test_the_scripts_that_upload_share_one_table_of_exit_codes() -> None:
     assert "credentials" in table[str(presign.NO_CREDENTIALS)]
 
 
-def test_every_word_for_a_fault_is_explained() -> None:
+def test_every_error_code_is_explained() -> None:
     assert set(filter(None, get_args(Fault))) <= named(section("infra/README.md", "## Logs and metrics"))
 
 
@@ -111,7 +111,7 @@ WRITTEN = sorted(
 
 
 @pytest.mark.parametrize("line", WRITTEN)
-def test_commands_are_as_they_are_written(line: str) -> None:
+def test_commands_in_the_readme_exist(line: str) -> None:
     """Each `admin …` names commands and options that exist."""
     words = [word for word in re.sub(r'"[^"]*"', "X", line).split()[1:] if word != "…"]
     command: click.Command = admin
@@ -137,7 +137,7 @@ LINKS = sorted(
 
 
 @pytest.mark.parametrize(("page", "link"), LINKS)
-def test_links_lead_somewhere(page: str, link: str) -> None:
+def test_links_have_a_target(page: str, link: str) -> None:
     path, _, anchor = link.partition("#")
     target = (PROJECT / page).parent / path if path else PROJECT / page
     assert target.exists()

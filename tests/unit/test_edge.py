@@ -58,13 +58,13 @@ def system() -> System:
     return system
 
 
-def test_nothing_is_forgotten_while_files_only_come(system: System) -> None:
+def test_new_files_need_no_invalidation(system: System) -> None:
     system.upload(f"{NOBLE}/20261124_10:00", images.split_image(seed="more"))
     system.ingest(f"{NOBLE}/20261124_10:00")
     assert published(system) == []
 
 
-def test_an_overwritten_file_is_forgotten_before_its_new_digest_is_served(system: System) -> None:
+def test_an_overwritten_file_is_invalidated_before_its_new_digest_is_listed(system: System) -> None:
     root = images.squashfs("new")
     system.upload(PATH, {"rootfs.squashfs": root})
     system.ingest(PATH)
@@ -75,7 +75,7 @@ def test_an_overwritten_file_is_forgotten_before_its_new_digest_is_served(system
     assert published(system) == []
 
 
-def test_a_deleted_file_is_forgotten_and_again_before_another_one_is_listed_in_its_place(system: System) -> None:
+def test_a_deleted_file_is_invalidated_and_again_before_its_replacement_is_listed(system: System) -> None:
     system.store.remove(f"{PATH}/lxd.tar.xz")
     system.ingest(PATH)
     assert [key for key, _ in published(system)] == [f"{PATH}/lxd.tar.xz"]
@@ -84,7 +84,7 @@ def test_a_deleted_file_is_forgotten_and_again_before_another_one_is_listed_in_i
     assert [key for key, _ in published(system)] == [f"{PATH}/lxd.tar.xz"]
 
 
-def test_bytes_that_were_never_listed_are_forgotten_before_others_are_in_their_place(system: System) -> None:
+def test_unlisted_bytes_are_invalidated_before_their_replacement_is_listed(system: System) -> None:
     path = f"{NOBLE}/20261124_10:00"
     files = images.split_image(seed="corrected")
     system.upload(path, files | {"rootfs.squashfs": b"this is no squashfs" * 10})  # somebody may have looked at it
@@ -95,14 +95,14 @@ def test_bytes_that_were_never_listed_are_forgotten_before_others_are_in_their_p
     assert [key for key, _ in published(system)] == [f"{path}/rootfs.squashfs"]
 
 
-def test_what_is_withdrawn_is_kept_while_its_files_are_there(system: System) -> None:
+def test_a_withdrawal_invalidates_nothing_while_its_files_exist(system: System) -> None:
     withdraw(system.store, parse_version(PATH), system.store.clock, 24, lambda _: None)
     assert published(system) == []
     restore(system.store, parse_version(PATH), lambda _: None)
     assert published(system) == []
 
 
-def test_a_publisher_that_loses_its_race_while_the_edge_forgets_does_not_ask_it_twice(system: System) -> None:
+def test_a_publisher_that_loses_its_race_does_not_invalidate_twice(system: System) -> None:
     system.upload(PATH, {"rootfs.squashfs": images.squashfs("new")})
     system.ingest(PATH)
     asked: list[list[str]] = []
@@ -308,7 +308,7 @@ def invalidation(status: str) -> dict[str, object]:
     return {"Invalidation": {"Id": "I1", "Status": status, "CreateTime": "2026-11-23", "InvalidationBatch": batch}}
 
 
-def test_exactly_the_paths_are_invalidated_and_waited_for(client: CloudFrontClient) -> None:
+def test_exactly_the_changed_paths_are_invalidated_and_awaited(client: CloudFrontClient) -> None:
     waited: list[float] = []
     paths = {"Quantity": 2, "Items": [f"/{PATH}/lxd.tar.xz", f"/{PATH}/rootfs.squashfs"]}
     with Stubber(client) as stub:
@@ -320,7 +320,7 @@ def test_exactly_the_paths_are_invalidated_and_waited_for(client: CloudFrontClie
     assert waited == [2, 2]
 
 
-def test_an_edge_that_does_not_answer_or_is_too_slow_is_tried_again_later(client: CloudFrontClient) -> None:
+def test_an_invalidation_that_fails_or_is_too_slow_is_retried_later(client: CloudFrontClient) -> None:
     with Stubber(client) as stub:
         stub.add_client_error("create_invalidation", "Throttling", "slow down", 400)
         with pytest.raises(StorageUnavailable, match=f"was not told to invalidate /{PATH}/lxd.tar.xz"):
@@ -377,7 +377,7 @@ def test_an_error_about_many_paths_names_three(client: CloudFrontClient) -> None
             request_invalidation(client, "D1", [f"images/{name}" for name in "abcde"], lambda _: None, 100)
 
 
-def test_very_many_paths_become_whole_streams(client: CloudFrontClient) -> None:
+def test_many_paths_are_invalidated_as_whole_streams(client: CloudFrontClient) -> None:
     with Stubber(client) as stub:
         paths = {"Quantity": 2, "Items": ["/images-daily/*", "/images/*"]}
         expected = {"DistributionId": "D1", "InvalidationBatch": {"Paths": paths, "CallerReference": ANY}}
@@ -387,7 +387,7 @@ def test_very_many_paths_become_whole_streams(client: CloudFrontClient) -> None:
         )
 
 
-def test_who_does_not_wait_asks_again_while_the_edge_has_too_much_to_do(client: CloudFrontClient) -> None:
+def test_an_invalidation_without_waiting_is_retried_while_cloudfront_throttles(client: CloudFrontClient) -> None:
     waited: list[float] = []
     with Stubber(client) as stub:
         stub.add_client_error("create_invalidation", "TooManyInvalidationsInProgress", "wait", 400)

@@ -38,13 +38,11 @@ def test_the_entry_file_parses_on_an_old_python() -> None:
         ({"UV_PROJECT_ENVIRONMENT": "/elsewhere"}, "UV_PROJECT_ENVIRONMENT", None),
     ],
 )
-def test_settings_for_pip_are_said_to_uv(
-    given: dict[str, str], name: str, expected: str | None, tmp_path: Path
-) -> None:
+def test_pip_settings_are_passed_to_uv(given: dict[str, str], name: str, expected: str | None, tmp_path: Path) -> None:
     assert environment.uv_settings({"HOME": str(tmp_path), **given}).get(name) == expected
 
 
-def test_pip_conf_is_read_and_variables_go_before_it(tmp_path: Path) -> None:
+def test_variables_take_precedence_over_pip_conf(tmp_path: Path) -> None:
     conf = tmp_path / ".config/pip/pip.conf"
     conf.parent.mkdir(parents=True)
     conf.write_text("[global]\nindex-url = https://conf/simple\n")
@@ -79,12 +77,12 @@ def test_an_environment_is_made_again_only_for_a_reason(project: Path) -> None:
     assert not environment._is_fresh(made, ["local"])
 
 
-def test_a_stamp_that_was_cut_short_does_not_count(project: Path) -> None:
+def test_a_truncated_stamp_is_ignored(project: Path) -> None:
     (project / ".venv/stamp.json").write_text('{"inputs": ')
     assert not environment._is_fresh(project / ".venv", ["local"])
 
 
-def test_an_environment_whose_python_is_gone_does_not_count(project: Path) -> None:
+def test_an_environment_whose_python_is_gone_is_not_fresh(project: Path) -> None:
     (project / ".venv/bin/python").unlink()
     (project / ".venv/bin/python").symlink_to(project / "nowhere")
     assert not environment._is_fresh(project / ".venv", ["local"])
@@ -207,7 +205,7 @@ def test_an_installer_with_other_bytes_is_refused(tmp_path: Path, monkeypatch: p
     assert not (tmp_path / "cache/uv").exists()
 
 
-def test_an_unknown_platform_is_told_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unknown_platform_is_refused_with_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(environment, "UV_WHEELS", {})
     with pytest.raises(environment.SetupFailed, match=r"install uv .* by hand"):
         environment._fetch_uv(tmp_path / "uv")

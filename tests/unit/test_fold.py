@@ -111,7 +111,7 @@ def test_the_same_image_in_two_versions_is_listed_as_the_newest(system: System) 
     assert (withheld.version, withheld.held_by) == (OLD, f"ubuntu:noble:amd64:default/{NEW}")
 
 
-def test_the_same_image_in_two_products_belongs_to_the_first_by_name_and_comes_back(system: System) -> None:
+def test_an_image_in_two_products_is_listed_in_the_first_and_in_the_other_once_that_is_gone(system: System) -> None:
     system.upload(f"images/b/r/amd64/default/{NEW}", images.split_image(seed="same"))
     system.catch_up()
     assert system.listed() == {"b:r:amd64:default": [NEW]}
@@ -127,7 +127,7 @@ def test_the_same_image_in_two_products_belongs_to_the_first_by_name_and_comes_b
     assert system.listed() == {"b:r:amd64:default": [NEW]}
 
 
-def test_an_alias_of_a_path_wins_over_a_claim_and_a_lost_alias_comes_back(system: System) -> None:
+def test_a_path_alias_wins_over_a_metadata_alias_which_returns_once_free(system: System) -> None:
     claim = {"metadata.json": json.dumps({"aliases": ["ubuntu/noble", "lts"]}).encode()}
     system.upload(f"images/aaa/x/amd64/default/{NEW}", images.split_image(seed="1") | claim)
     system.catch_up()
@@ -146,7 +146,7 @@ def test_an_alias_of_a_path_wins_over_a_claim_and_a_lost_alias_comes_back(system
     assert "ubuntu/noble" in system.products_document().products["aaa:x:amd64:default"].aliases.split(",")
 
 
-def test_a_product_whose_image_another_one_lists_keeps_its_name(system: System) -> None:
+def test_a_product_keeps_its_aliases_when_another_product_lists_its_image(system: System) -> None:
     """Or a copy under a name that sorts first would take over the alias, and could then change the image."""
     claim = {"metadata.json": json.dumps({"aliases": ["zzz/app"]}).encode()}
     files = images.split_image(seed="theirs")
@@ -206,7 +206,7 @@ def test_a_delta_is_listed_only_while_its_base_is(system: System) -> None:
     assert f"rootfs.{OLD}.vcdiff" not in documents.decode_versions(product)[NEW].items
 
 
-def test_incomplete_and_refused_versions_are_told_apart_and_change_nothing_that_is_listed(system: System) -> None:
+def test_incomplete_and_invalid_versions_are_distinguished_and_change_no_listing(system: System) -> None:
     system.upload(f"{NOBLE}/{OLD}", images.split_image())
     system.catch_up()
     before = system.streams()["streams/v1/images.json"]
@@ -220,7 +220,7 @@ def test_incomplete_and_refused_versions_are_told_apart_and_change_nothing_that_
     }
 
 
-def test_the_last_image_of_a_stream_takes_its_index_entry_along(system: System) -> None:
+def test_removing_the_last_image_of_a_stream_removes_its_index_entry(system: System) -> None:
     system.upload(f"{NOBLE}/{NEW}", images.split_image())
     system.catch_up()
     for file in images.split_image():
@@ -230,7 +230,7 @@ def test_the_last_image_of_a_stream_takes_its_index_entry_along(system: System) 
     assert json.loads(system.streams()["streams/v1/index.json"]) == {"format": "index:1.0", "index": {}}
 
 
-def test_folding_again_changes_no_byte_and_a_rebuild_from_records_gives_the_same(system: System) -> None:
+def test_rendering_again_changes_no_byte_and_a_rebuild_from_records_gives_the_same(system: System) -> None:
     system.upload(f"{NOBLE}/{OLD}", images.split_image(seed="1"))
     system.upload(f"images/b/r/amd64/default/{NEW}", images.split_image(seed="1"))
     system.catch_up()
@@ -245,7 +245,7 @@ def test_folding_again_changes_no_byte_and_a_rebuild_from_records_gives_the_same
     assert [call for call in system.store.log if call[0] == "open"] == opened  # no image was read
 
 
-def test_fold_leaves_other_products_bytes_alone() -> None:
+def test_rendering_keeps_the_bytes_of_other_products() -> None:
     """A field that a newer release of ours put into a product survives in products that did not change."""
     body = b'{"content_id":"images","datatype":"image-downloads","format":"products:1.0","products":{}}'
     document = documents.decode_products(body, "images")

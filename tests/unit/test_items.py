@@ -35,7 +35,7 @@ from imageserver.format.file_kinds import Role, classify
         ("disk2.img", Role.OTHER, ""),
     ],
 )
-def test_what_a_file_is(file: str, role: Role, ftype: str) -> None:
+def test_each_file_name_has_its_role_and_ftype(file: str, role: Role, ftype: str) -> None:
     assert (classify(file).role, classify(file).ftype) == (role, ftype)
 
 

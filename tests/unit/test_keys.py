@@ -39,7 +39,7 @@ def test_only_the_default_variant_has_the_short_alias() -> None:
         "images/a/b/riscv64/c/20240229/rootfs.20240228_10:00.vcdiff",
     ],
 )
-def test_good_keys(key: str) -> None:
+def test_valid_keys_are_accepted(key: str) -> None:
     assert parse_key(key).key == key
 
 
@@ -78,7 +78,7 @@ def test_good_keys(key: str) -> None:
         (GOOD.replace("lxd.tar.xz", "a\n"), "the file name 'a\\n' contains '\\n'"),
     ],
 )
-def test_bad_keys_are_refused_with_the_part_that_is_wrong(key: str, says: str) -> None:
+def test_invalid_keys_are_refused_with_the_part_that_is_wrong(key: str, says: str) -> None:
     with pytest.raises(InvalidUpload) as refusal:
         parse_key(key)
     assert says in str(refusal.value)

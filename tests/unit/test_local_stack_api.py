@@ -34,7 +34,9 @@ ROUTES = [
         ("PUT", "/uploads", None, {}),
     ],
 )
-def test_routes(method: str, path: str, route: str | None, parameters: dict[str, str]) -> None:
+def test_requests_reach_the_route_that_matches(
+    method: str, path: str, route: str | None, parameters: dict[str, str]
+) -> None:
     found = match(ROUTES, method, path)
     assert (found and (found[0].path, found[1])) == (route and (route, parameters))
 
@@ -50,12 +52,12 @@ def test_routes(method: str, path: str, route: str | None, parameters: dict[str,
         ({}, None),
     ],
 )  # fmt: skip
-def test_who_calls(headers: dict[str, str], arn: str | None) -> None:
+def test_the_authorizer_identifies_the_caller(headers: dict[str, str], arn: str | None) -> None:
     found = caller("iam", headers)
     assert (found and found["iam"]["userArn"]) == arn
 
 
-def test_a_token_gives_its_claims_as_text() -> None:
+def test_token_claims_are_passed_as_text() -> None:
     claims = base64.urlsafe_b64encode(json.dumps({"sub": "repo:a", "n": 1}).encode()).decode().rstrip("=")
     found = caller("jwt", {"authorization": f"Bearer x.{claims}.y"})
     assert found == {"jwt": {"claims": {"sub": "repo:a", "n": "1"}, "scopes": None}}
@@ -80,7 +82,7 @@ def test_the_event_has_format_2_0() -> None:
     assert event["requestContext"]["authorizer"] == {"iam": {"userArn": "x"}}
 
 
-def test_a_body_that_is_no_text_is_encoded_and_an_absent_one_is_absent() -> None:
+def test_a_binary_body_is_base64_and_an_absent_one_is_omitted() -> None:
     event = proxy_event(request(), ROUTES[1], {}, {}, b"\xff\x00")
     assert (base64.b64decode(event["body"]), event["isBase64Encoded"]) == (b"\xff\x00", True)
     bare = proxy_event(request(), ROUTES[1], {}, {}, b"")
@@ -98,6 +100,6 @@ def test_a_body_that_is_no_text_is_encoded_and_an_absent_one_is_absent() -> None
         (Outcome({"statusCode": 204}), 204, b""),
     ],
 )
-def test_answers(outcome: Outcome, status: int, body: bytes) -> None:
+def test_responses_are_translated_as_api_gateway_does(outcome: Outcome, status: int, body: bytes) -> None:
     answer: Any = proxy_answer(outcome)
     assert (answer.status_code, answer.body) == (status, body)

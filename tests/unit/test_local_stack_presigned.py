@@ -35,7 +35,7 @@ def check(
     return ""
 
 
-def test_a_url_as_signed_is_taken() -> None:
+def test_a_url_is_accepted_as_signed() -> None:
     assert check(presign()) == ""
 
 
@@ -49,7 +49,7 @@ def test_signed_headers_must_be_sent_as_signed() -> None:
     assert check(url, headers=right) == "SignatureDoesNotMatch"
 
 
-def test_headers_outside_the_signature_are_free_unless_amazon_reads_them() -> None:
+def test_unsigned_headers_are_accepted_unless_s3_interprets_them() -> None:
     assert check(presign(), headers={"if-none-match": "*", "content-type": "text/plain"}) == ""
     assert check(presign(), headers={"x-amz-acl": "public-read"}) == "AccessDenied"
 
@@ -69,16 +69,16 @@ def test_a_changed_url_does_not_match(change: Callable[[str], str]) -> None:
 
 
 @pytest.mark.parametrize("method", ["POST", "GET", "DELETE"])
-def test_a_url_for_put_is_for_nothing_else(method: str) -> None:
+def test_a_put_url_allows_no_other_method(method: str) -> None:
     assert check(presign(), method=method) == "SignatureDoesNotMatch"
 
 
 @pytest.mark.parametrize(("later_s", "code"), [(570, ""), (602, "AccessDenied"), (-2000, "AccessDenied")])
-def test_a_url_lives_as_long_as_it_says(later_s: int, code: str) -> None:
+def test_a_url_expires_when_it_says(later_s: int, code: str) -> None:
     assert check(presign(), later_s=later_s) == code
 
 
-def test_longer_than_a_week_is_refused() -> None:
+def test_an_expiry_above_a_week_is_refused() -> None:
     assert check(presign(expires_s=7 * 24 * 3600)) == ""
     assert check(presign(expires_s=7 * 24 * 3600 + 1)) == "AuthorizationQueryParametersError"
 
@@ -87,10 +87,10 @@ def test_the_old_signature_is_refused() -> None:
     assert check(presign(version="s3")) == "InvalidRequest"
 
 
-def test_an_unknown_key_and_a_wrong_secret_are_told_apart() -> None:
+def test_an_unknown_key_and_a_wrong_secret_have_their_own_errors() -> None:
     assert check(presign(), secrets={"OTHER": "x"}) == "InvalidAccessKeyId"
     assert check(presign(), secrets={"AKTEST": "x"}) == "SignatureDoesNotMatch"
 
 
-def test_a_part_of_the_parameters_is_not_enough() -> None:
+def test_incomplete_signature_parameters_are_refused() -> None:
     assert check(presign().split("&X-Amz-Signature")[0]) == "AuthorizationQueryParametersError"

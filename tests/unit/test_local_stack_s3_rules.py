@@ -61,7 +61,7 @@ def ask(rules: S3Rules, method: str, body: Any = b"", **extra: str) -> str:
         ("PUT", "POST AmazonSQS.SendMessage"),
     ],
 )
-def test_one_request_at_a_time_is_inside_moto(kinds: tuple[str, str]) -> None:
+def test_moto_handles_one_request_at_a_time(kinds: tuple[str, str]) -> None:
     moto = Moto()
     rules = S3Rules(moto, {}, lambda _told: None)
 
@@ -86,7 +86,7 @@ class Slow(io.RawIOBase):
         return b"x" * min(size, 10)
 
 
-def test_a_slow_upload_keeps_nobody_out() -> None:
+def test_a_slow_upload_blocks_no_other_request() -> None:
     moto, body = Moto(), Slow()
     rules = S3Rules(moto, {}, lambda _told: None)
     upload = threading.Thread(target=ask, args=(rules, "PUT", body))
@@ -98,7 +98,7 @@ def test_a_slow_upload_keeps_nobody_out() -> None:
     assert moto.bodies == [b"", b"x" * 10]
 
 
-def test_an_endless_long_poll_is_bounded_by_its_own_wait_and_asks_moto_for_none() -> None:
+def test_a_long_poll_is_bounded_by_its_own_wait_and_never_waits_inside_moto() -> None:
     moto = Moto()
     rules = S3Rules(moto, {}, lambda _told: None)
     ask(rules, "POST", b'{"WaitTimeSeconds": 20}', HTTP_X_AMZ_TARGET="AmazonSQS.ReceiveMessage")

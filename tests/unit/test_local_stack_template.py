@@ -49,7 +49,7 @@ def resolver(**sections: Any) -> Resolver:
         ({"Fn::Or": [{"Condition": "IsNotRed"}, {"Fn::Equals": [1, 2]}]}, False),
     ],
 )  # fmt: skip
-def test_intrinsics(node: Any, expected: Any) -> None:
+def test_intrinsic_functions_are_resolved(node: Any, expected: Any) -> None:
     sections = {
         "Mappings": {"Table": {"red": {"Column": 7}}},
         "Conditions": {
@@ -73,7 +73,7 @@ def test_an_unknown_intrinsic_reference_or_condition_is_named(node: Any, names: 
         resolver().value(node)
 
 
-def test_a_resource_whose_condition_does_not_hold_is_left_out() -> None:
+def test_a_resource_whose_condition_is_false_is_omitted() -> None:
     resources = {"A": {"Type": "Q"}, "B": {"Type": "Q", "Condition": "Never"}}
     found = resolver(Resources=resources, Conditions={"Never": {"Fn::Equals": [1, 2]}}).resources()
     assert [resource.logical_id for resource in found] == ["A"]
@@ -122,7 +122,7 @@ def test_visibility_follows_the_timeout_parameter() -> None:
     assert queues["ArrivalsQueue"] == 180
 
 
-def test_the_edge_reads_what_is_served_and_nothing_private() -> None:
+def test_the_edge_can_read_served_objects_and_nothing_private() -> None:
     edge = wire().edge
     served = ("images/a/b", "images-daily/a", "streams/v1/index.json", "index.html")
     assert [key for key in served if not edge.may_read(key)] == []
@@ -132,7 +132,7 @@ def test_the_edge_reads_what_is_served_and_nothing_private() -> None:
     assert not [b.pattern for b in edge.behaviours if "Cache-Control" in b.headers], "it would be that of errors too"
 
 
-def test_every_api_route_but_the_description_asks_who_calls() -> None:
+def test_every_api_route_except_the_description_requires_a_caller() -> None:
     routes = wire().routes
     assert {route.path for route in routes if route.auth == "none"} <= {"/openapi.json"}
     assert {route.auth for route in wire(given={"JwtIssuer": "https://i", "JwtAudience": "a"}).routes} == {
@@ -147,7 +147,7 @@ def _swap_queues(resources: dict[str, Any]) -> None:
         configuration["Queue"] = {"Fn::GetAtt": [swapped[configuration["Queue"]["Fn::GetAtt"][0]], "Arn"]}
 
 
-def test_swapped_queues_are_swapped_here_too() -> None:
+def test_swapped_queues_in_the_template_are_swapped_locally_too() -> None:
     told = {(n.prefix, n.queue_arn.rsplit(":", 1)[1]) for n in wire(_swap_queues).bucket.notifications}
     assert told == {("images", "ChangesQueue"), ("versions/", "ArrivalsQueue")}
 
@@ -172,7 +172,7 @@ def test_swapped_queues_are_swapped_here_too() -> None:
          "no schedule does what it does: .*all"),
     ],
 )  # fmt: skip
-def test_what_the_interpreter_does_not_know_is_an_error_that_names_it(path: list[str], value: Any, names: str) -> None:
+def test_an_unsupported_property_is_an_error_that_names_it(path: list[str], value: Any, names: str) -> None:
     def change(resources: dict[str, Any]) -> None:
         holder = resources
         for name in path[:-1]:
@@ -192,7 +192,7 @@ def test_what_the_interpreter_does_not_know_is_an_error_that_names_it(path: list
         ("cron(1 10 * * ? *)", "2026-11-23T10:01:00+00:00"),
     ],
 )
-def test_schedules(expression: str, expected: str) -> None:
+def test_schedule_expressions_become_seconds(expression: str, expected: str) -> None:
     from datetime import UTC, datetime
 
     assert next_run(expression, datetime(2026, 11, 23, 10, 0, 30, tzinfo=UTC)).isoformat() == expected
@@ -205,7 +205,7 @@ def test_an_unknown_schedule_is_named() -> None:
         next_run("cron(0 0 1 * ? *)", datetime.now(UTC))
 
 
-def test_a_file_that_is_no_template_is_refused(tmp_path: Path) -> None:
+def test_an_invalid_template_is_refused(tmp_path: Path) -> None:
     (tmp_path / "t.yaml").write_text("a: [")
     with pytest.raises(TemplateError, match=r"t\.yaml"):
         load(tmp_path / "t.yaml")

@@ -63,7 +63,7 @@ DAYS = [f"202611{day:02d}" for day in (1, 5, 10, 15, 20)]
         (Rule(days=1), [], ["20261101", "20261105", "20261110", "20261115"]),
     ],
 )
-def test_retention_takes_the_oldest_and_never_the_newest_listed(
+def test_retention_removes_the_oldest_and_never_the_newest_listed_version(
     rule: Rule, listed: Sequence[str], gone: list[str]
 ) -> None:
     plan = expired([sound(name) for name in reversed(DAYS)], listed, rule, NOW)
@@ -71,7 +71,7 @@ def test_retention_takes_the_oldest_and_never_the_newest_listed(
     assert all("are kept" in reason for _, reason in plan)
 
 
-def test_a_product_says_itself_what_it_keeps() -> None:
+def test_a_product_can_override_its_retention() -> None:
     known = [sound("20261101"), sound("20261105"), sound("20261110", Overrides(retain_versions=2))]
     assert [v.version for v, _ in expired(known, DAYS, Rule(versions=1), NOW)] == ["20261101"]
     known[-1] = sound("20261110", Overrides(retain_versions=0, retain_days=0))
@@ -80,7 +80,7 @@ def test_a_product_says_itself_what_it_keeps() -> None:
     assert [v.version for v, _ in expired(known, DAYS, Rule(), NOW)] == ["20261101", "20261105"]
 
 
-def test_what_is_withdrawn_or_incomplete_does_not_count() -> None:
+def test_withdrawn_and_incomplete_versions_do_not_count_for_retention() -> None:
     half = new_record(VersionId(ID, "20261120"), {"rootfs.squashfs": FileFacts(
         etag="e", size_bytes=1, modified=NOW.isoformat())}, None)  # fmt: skip
     assert expired([sound("20261101"), half], ["20261101"], Rule(versions=1), NOW) == []
@@ -102,7 +102,7 @@ def tidy(system: System, now: datetime, rules: Rules = KEEP_ALL, dry_run: bool =
     return work.tasks
 
 
-def test_retention_takes_off_the_list_at_once_and_deletes_after_the_grace_time(system: System) -> None:
+def test_prune_delists_at_once_and_deletes_after_the_grace_time(system: System) -> None:
     rules = Rules(Rule(versions=4), grace_hours=24, stale_days=7)
     old = f"{PRODUCT}/20261101"
     assert [(task.what, task.path) for task in tidy(system, NOW, rules)] == [("withdraw", old)]
@@ -114,7 +114,7 @@ def test_retention_takes_off_the_list_at_once_and_deletes_after_the_grace_time(s
     assert not [key for key in system.store.objects if old in key]
 
 
-def test_a_dry_run_says_the_same_and_changes_nothing(system: System) -> None:
+def test_a_dry_prune_reports_the_same_and_changes_nothing(system: System) -> None:
     rules = Rules(Rule(versions=2), grace_hours=24, stale_days=7)
     before = dict(system.store.objects)
     planned = tidy(system, NOW, rules, dry_run=True)
@@ -138,7 +138,7 @@ def test_a_dry_run_says_the_same_and_changes_nothing(system: System) -> None:
         (b'{"retain_versions": 2', Rule(versions=4), DAYS[:1]),
     ],
 )
-def test_what_metadata_json_says_of_retention_is_what_is_taken(
+def test_metadata_json_sets_the_retention_of_its_product(
     system: System, metadata_json: bytes, rule: Rule, gone: list[str]
 ) -> None:
     newest = f"{PRODUCT}/{DAYS[-1]}"
@@ -150,7 +150,7 @@ def test_what_metadata_json_says_of_retention_is_what_is_taken(
     assert system.listed()[ID.name] == [day for day in DAYS if day not in gone]
 
 
-def test_a_newer_version_that_is_not_listed_yet_does_not_cost_the_newest_listed_one(system: System) -> None:
+def test_a_newer_unlisted_version_does_not_expire_the_newest_listed_one(system: System) -> None:
     newer = f"{PRODUCT}/20261122"
     system.upload(
         newer, {**images.split_image(seed="newer"), "metadata.json": b'{"retain_versions": 1, "retain_days": 1}'}
@@ -182,7 +182,7 @@ def test_a_restored_version_is_listed_again_and_stays(system: System) -> None:
     assert tidy(system, NOW + timedelta(days=2)) == []
 
 
-def test_restoring_while_maintain_decides_wins_or_comes_too_late_but_never_lists_what_is_deleted(
+def test_a_restore_during_prune_wins_or_fails_and_never_lists_a_deleted_version(
     system: System,
 ) -> None:
     version = parse_version(f"{PRODUCT}/20261101")
@@ -202,7 +202,7 @@ def test_restoring_while_maintain_decides_wins_or_comes_too_late_but_never_lists
     assert system.listed()[ID.name] == DAYS
 
 
-def test_deleting_that_was_interrupted_is_final_and_goes_on(system: System) -> None:
+def test_an_interrupted_deletion_is_final_and_resumes(system: System) -> None:
     version = parse_version(f"{PRODUCT}/20261101")
     withdraw(system.store, version, NOW, 1, no_pause)
     system.publish(ID)
@@ -238,7 +238,7 @@ def test_a_withdrawn_file_is_deleted_alone(system: System) -> None:
     assert tidy(system, NOW + timedelta(days=1)) == []
 
 
-def test_an_unfinished_upload_goes_when_nothing_was_added_for_days_and_not_earlier() -> None:
+def test_prune_removes_an_incomplete_version_after_days_without_uploads() -> None:
     system = System()
     path = f"{PRODUCT}/20261101"
     system.upload(path, {"rootfs.squashfs": images.squashfs()})
@@ -250,7 +250,7 @@ def test_an_unfinished_upload_goes_when_nothing_was_added_for_days_and_not_earli
     assert not [key for key in system.store.objects if path in key]
 
 
-def test_a_listed_version_that_loses_a_file_has_as_long_to_get_it_back(system: System) -> None:
+def test_a_listed_version_that_lost_a_file_is_kept_as_long_as_an_incomplete_one(system: System) -> None:
     path, lost = f"{PRODUCT}/20261101", START + timedelta(days=30)
     system.store.clock = lost
     system.store.remove(f"{path}/lxd.tar.xz")
@@ -260,7 +260,7 @@ def test_a_listed_version_that_loses_a_file_has_as_long_to_get_it_back(system: S
     assert [task.path for task in tidy(system, lost + timedelta(days=8))] == [path]
 
 
-def test_a_version_of_which_a_file_is_withdrawn_keeps_the_others_and_the_grace_time(system: System) -> None:
+def test_withdrawing_a_file_keeps_the_others_and_the_grace_time(system: System) -> None:
     path, now = f"{PRODUCT}/20261101", START + timedelta(days=30)
     withdraw(system.store, parse_target(f"{path}/rootfs.squashfs"), now, 24, no_pause)
     system.publish(ID)
@@ -272,7 +272,7 @@ def test_a_version_of_which_a_file_is_withdrawn_keeps_the_others_and_the_grace_t
 
 
 @pytest.mark.parametrize("again", [images.squashfs("late"), images.squashfs()])
-def test_an_upload_on_its_way_keeps_an_unfinished_version(again: bytes) -> None:
+def test_an_upload_in_progress_keeps_an_incomplete_version(again: bytes) -> None:
     """Also of the very bytes that are there: its record still has the time of the first upload."""
     system, path = System(), f"{PRODUCT}/20261101"
     system.upload(path, {"rootfs.squashfs": images.squashfs()})
@@ -282,7 +282,7 @@ def test_an_upload_on_its_way_keeps_an_unfinished_version(again: bytes) -> None:
     assert tidy(system, START + timedelta(days=8, hours=1)) == []
 
 
-def test_what_arrives_while_a_version_is_deleted_is_a_new_beginning() -> None:
+def test_files_uploaded_during_a_deletion_start_a_new_version() -> None:
     system, path = System(), f"{PRODUCT}/20261101"
     system.upload(path, {"lxd.tar.xz": images.metadata_tarball()})
     system.catch_up()
@@ -304,7 +304,7 @@ def test_what_arrives_while_a_version_is_deleted_is_a_new_beginning() -> None:
 
 
 @pytest.mark.parametrize("serial", ["", "new"])
-def test_a_new_upload_is_listed_though_maintain_was_killed_when_it_began_to_delete(serial: str) -> None:
+def test_a_new_upload_is_listed_after_maintain_was_killed_during_a_deletion(serial: str) -> None:
     """Also of the very bytes that are to be deleted; and whether or not maintain comes again before digest."""
     for again in (False, True):
         system, path, later = System(), f"{PRODUCT}/20261101", START + timedelta(days=8)
@@ -337,7 +337,7 @@ def _killed_while_deleting(system: System, now: datetime) -> None:
         tidy(system, now)
 
 
-def test_the_same_bytes_uploaded_again_are_not_deleted_with_those_that_were_withdrawn(system: System) -> None:
+def test_reuploaded_bytes_are_not_deleted_with_the_withdrawn_ones(system: System) -> None:
     root = f"{PRODUCT}/20261101/rootfs.squashfs"
     withdraw(system.store, parse_target(root), NOW, 1, no_pause)
     system.catch_up()
@@ -359,7 +359,7 @@ def test_a_root_that_was_withdrawn_before_its_metadata_came_is_listed_when_it_is
     assert system.listed() == {ID.name: ["20261101"]}
 
 
-def test_deleted_is_deleted_at_the_edge_too_before_its_record_goes(system: System) -> None:
+def test_deleted_files_are_invalidated_before_their_record_is_removed(system: System) -> None:
     path = f"{PRODUCT}/20261101"
     withdraw(system.store, parse_version(path), NOW, 1, no_pause)
     system.publish(ID)
@@ -375,7 +375,7 @@ def test_deleted_is_deleted_at_the_edge_too_before_its_record_goes(system: Syste
     assert f"versions/{path}.json" not in system.store.objects
 
 
-def test_what_an_emptied_folder_held_is_forgotten_at_the_edge_before_its_record(system: System) -> None:
+def test_files_of_an_emptied_folder_are_invalidated_before_its_record_is_removed(system: System) -> None:
     path = f"{PRODUCT}/20261101"
     for file in ("lxd.tar.xz", "rootfs.squashfs"):
         system.store.remove(f"{path}/{file}")
@@ -386,7 +386,7 @@ def test_what_an_emptied_folder_held_is_forgotten_at_the_edge_before_its_record(
     assert invalidated == [f"{path}/lxd.tar.xz", f"{path}/rootfs.squashfs"]
 
 
-def test_a_withdrawal_of_bytes_that_were_uploaded_again_stands(system: System) -> None:
+def test_a_withdrawal_of_reuploaded_bytes_stands(system: System) -> None:
     path = f"{PRODUCT}/20261101"
     system.store.put(f"{path}/rootfs.squashfs", system.store.objects[f"{path}/rootfs.squashfs"].body)
     system.ingest(path)
@@ -396,7 +396,7 @@ def test_a_withdrawal_of_bytes_that_were_uploaded_again_stands(system: System) -
     assert system.listed()[ID.name] == DAYS[1:]
 
 
-def test_withdrawing_and_restoring_keep_what_a_record_remembers(system: System) -> None:
+def test_withdraw_and_restore_keep_the_other_fields_of_a_record(system: System) -> None:
     version = parse_version(f"{PRODUCT}/20261101")
     system.upload(version.path, {"rootfs.squashfs": images.squashfs("replaced")})
     system.ingest(version.path)
@@ -406,7 +406,7 @@ def test_withdrawing_and_restoring_keep_what_a_record_remembers(system: System) 
     assert found.replaced == ("rootfs.squashfs",)
 
 
-def test_the_record_of_an_emptied_folder_goes_once_the_catalog_agrees(system: System) -> None:
+def test_the_record_of_an_emptied_folder_is_removed_once_the_catalog_agrees(system: System) -> None:
     path = f"{PRODUCT}/20261101"
     for file in ("lxd.tar.xz", "rootfs.squashfs"):
         system.store.remove(f"{path}/{file}")
@@ -427,11 +427,11 @@ def reconciled(store: MemoryStore, **settings: object) -> tuple[list[str], Work]
     return sent, work
 
 
-def test_a_sweep_of_a_server_in_order_does_nothing(system: System) -> None:
+def test_reconcile_changes_nothing_on_a_consistent_server(system: System) -> None:
     assert reconciled(system.store) == ([], Work(ended=True, looked_at=6))
 
 
-def test_an_empty_server_gets_an_index_and_a_page() -> None:
+def test_reconcile_gives_an_empty_server_an_index_and_a_page() -> None:
     store = MemoryStore()
     sent, work = reconciled(store)
     lay_out(store, work)
@@ -469,13 +469,13 @@ def test_a_file_in_a_deeper_folder_is_part_of_its_version(system: System) -> Non
     assert reconciled(system.store)[0] == []
 
 
-def test_a_product_is_withdrawn_whatever_else_lies_among_its_records(system: System) -> None:
+def test_a_product_is_withdrawn_despite_foreign_objects_among_its_records(system: System) -> None:
     system.store.put(f"versions/{PRODUCT}/README", b"somebody's")
     done = withdraw(system.store, ID, NOW, 1, no_pause)
     assert [path.rpartition("/")[2] for path in done.versions] == DAYS
 
 
-def test_whatever_events_missed_is_sent_again(system: System) -> None:
+def test_reconcile_resends_whatever_events_missed(system: System) -> None:
     new, changed, emptied, unrecorded = (f"{PRODUCT}/{day}" for day in ("20261122", *DAYS[:3]))
     system.upload(new, images.split_image(seed="new"))
     system.store.put(f"{changed}/rootfs.squashfs", images.squashfs("other"))
@@ -486,14 +486,14 @@ def test_whatever_events_missed_is_sent_again(system: System) -> None:
     assert sent == [f"{path}/" for path in (changed, emptied, unrecorded, new)]
 
 
-def test_a_dry_sweep_sends_nothing(system: System) -> None:
+def test_a_dry_reconcile_sends_nothing(system: System) -> None:
     system.upload(f"{PRODUCT}/20261122", images.split_image(seed="new"))
     sent, work = reconciled(system.store, dry_run=True)
     assert (sent, len(work.tasks)) == ([], 1)
 
 
 @pytest.mark.parametrize("damage", ["deleted", "of long ago", "without the product", "index deleted", "index emptied"])
-def test_a_catalog_that_disagrees_with_the_records_is_folded_again(system: System, damage: str) -> None:
+def test_reconcile_renders_a_catalog_that_disagrees_with_its_records(system: System, damage: str) -> None:
     good = system.streams()
     key = documents.products_key("images")
     if damage == "deleted":
@@ -517,7 +517,7 @@ def test_a_catalog_that_disagrees_with_the_records_is_folded_again(system: Syste
     assert system.streams() == good
 
 
-def test_a_product_that_only_the_catalog_knows_is_taken_out(system: System) -> None:
+def test_reconcile_removes_a_product_that_only_the_catalog_lists(system: System) -> None:
     for key in [key for key in system.store.objects if not key.startswith("streams/")]:
         system.store.remove(key)
     reconciled(system.store)
@@ -526,7 +526,7 @@ def test_a_product_that_only_the_catalog_knows_is_taken_out(system: System) -> N
     assert [task.what for task in tidy(system, NOW)] == ["invalidate"]
 
 
-def test_an_unreadable_record_is_named_and_the_rest_is_swept(system: System) -> None:
+def test_reconcile_names_an_unreadable_record_and_processes_the_rest(system: System) -> None:
     system.store.put(f"versions/{PRODUCT}/20261101.json", b"{")
     other = "images/debian/12/amd64/default/20261101"
     system.upload(other, images.split_image(seed="debian"))
@@ -535,7 +535,7 @@ def test_an_unreadable_record_is_named_and_the_rest_is_swept(system: System) -> 
     assert work.unreadable == [f"versions/{PRODUCT}/20261101.json"]
 
 
-def test_a_run_that_stops_goes_on_behind_what_it_did_and_a_finished_one_from_the_start() -> None:
+def test_a_stopped_run_resumes_where_it_was_and_a_finished_one_starts_over() -> None:
     system = System()
     paths = [f"images/os{n}/1/amd64/default/20261101" for n in range(4)]
     for path in paths:
@@ -550,13 +550,13 @@ def test_a_run_that_stops_goes_on_behind_what_it_did_and_a_finished_one_from_the
     assert seen == [[f"{p}/" for p in paths[:2]], [f"{p}/" for p in paths[2:]], [f"{p}/" for p in paths[:2]]]
 
 
-def test_a_note_that_cannot_be_read_starts_from_the_first_product() -> None:
+def test_an_unreadable_cursor_starts_from_the_first_product() -> None:
     store = MemoryStore()
     store.put("maintain/reconcile.json", b"[")
     assert resume(store, "reconcile") == ""
 
 
-def test_settings_of_maintain_are_read_and_refused_by_name() -> None:
+def test_invalid_settings_of_maintain_are_refused_by_name() -> None:
     said = {"RETAIN_VERSIONS": "3", "RETAIN_DAYS": "30", "STALE_DAYS": "2"}
     settings = Settings.from_environment({"BUCKET": "b", **said})
     assert (settings.retain_versions, settings.retain_days, settings.stale_days) == (3, 30, 2)
@@ -565,7 +565,7 @@ def test_settings_of_maintain_are_read_and_refused_by_name() -> None:
 
 
 @pytest.mark.parametrize("task", ["prune", "reconcile"])
-def test_many_products_are_looked_at_with_one_read_of_their_catalog(task: str) -> None:
+def test_many_products_are_compared_with_one_read_of_their_catalog(task: str) -> None:
     system = System()
     for number in range(6):
         system.upload(f"images/os{number}/1/amd64/default/20261101", images.split_image(seed=str(number)))
@@ -580,7 +580,7 @@ def test_many_products_are_looked_at_with_one_read_of_their_catalog(task: str) -
     assert reads.count("streams/v1/images.json") == 1
 
 
-def test_a_version_that_is_listed_again_while_others_are_looked_at_is_not_deleted() -> None:
+def test_a_version_relisted_during_prune_is_not_deleted() -> None:
     """The catalog is compared after each product's records, not once for all of them."""
     system = System()
     for number in range(2):

@@ -18,7 +18,7 @@ from imageserver.inspection.metadata import (
 NOBLE = parse_product("images/ubuntu/noble/amd64/default")
 
 
-def test_every_known_key_is_taken() -> None:
+def test_every_known_key_of_metadata_json_is_read() -> None:
     document = {
         "os": "Ubuntu", "release_title": "24.04 LTS", "release_codename": "Noble Numbat", "variant": "server",
         "version": "24.04", "label": "release", "aliases": ["n", "lts"], "requirements": {"secureboot": "false"},
@@ -53,7 +53,7 @@ def test_aliases_are_a_list_or_a_comma_joined_string_and_trimmed(aliases: object
         ({"flavour": "x"}, "the key 'flavour' has no meaning here"),
     ],
 )
-def test_what_does_not_fit_is_ignored_alone_and_said(document: dict[str, object], about: str) -> None:
+def test_an_invalid_override_is_ignored_alone_and_reported(document: dict[str, object], about: str) -> None:
     parsed = parse_metadata_json(json.dumps(document | {"release_title": "kept"}).encode())
     assert parsed.overrides.release_title == "kept"
     assert len(parsed.ignored) == 1
@@ -61,14 +61,14 @@ def test_what_does_not_fit_is_ignored_alone_and_said(document: dict[str, object]
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b"null", b'"x"', b"\xff\xfe", b"[" * 100_000])
-def test_a_metadata_json_that_is_none_is_ignored_whole(body: bytes) -> None:
+def test_an_invalid_metadata_json_is_ignored_as_a_whole(body: bytes) -> None:
     parsed = parse_metadata_json(body)
     assert parsed.overrides == Overrides()
     assert parsed.ignored
 
 
 @pytest.mark.parametrize(("value", "text"), [(True, "true"), (False, "false"), (5, "5"), ("x", "x")])
-def test_requirements_become_texts(value: object, text: str) -> None:
+def test_requirement_values_become_strings(value: object, text: str) -> None:
     parsed = parse_metadata_json(json.dumps({"requirements": {"secureboot": value}}).encode())
     assert parsed.overrides.requirements == {"secureboot": text}
 
@@ -103,17 +103,17 @@ simplestream:
     [b"a: [", b"\x00", b"simplestream: 5", b"- a", b"a: &x [1]\nb: *x", b"[" * 5000, b"%TAG ! x"]
     + [b"simplestream: {distro_name: " + value + b"}" for value in (b"!!bool x", b"!!int ''", b"0x" + b"f" * 4000)],
 )
-def test_an_image_yaml_that_is_none_overrides_nothing(body: bytes) -> None:
+def test_an_invalid_image_yaml_overrides_nothing(body: bytes) -> None:
     assert parse_image_yaml(body, NOBLE).overrides == Overrides()
 
 
-def test_metadata_json_goes_before_image_yaml() -> None:
+def test_metadata_json_takes_precedence_over_image_yaml() -> None:
     weaker = Overrides(os="Yaml", label="kept", aliases=("b",))
     assert Overrides(os="Json", aliases=("a",)).over(weaker) == Overrides(os="Json", label="kept", aliases=("a", "b"))
 
 
 @pytest.mark.parametrize("arch", ["x86_64", "amd64"])
-def test_a_metadata_yaml_of_the_folders_architecture(arch: str) -> None:
+def test_metadata_yaml_must_name_the_architecture_of_its_folder(arch: str) -> None:
     assert check_metadata_yaml(f"architecture: {arch}\ncreation_date: 1".encode(), "amd64") == ()
 
 
@@ -146,7 +146,7 @@ def test_a_metadata_yaml_that_clients_would_choke_on_is_refused(body: bytes, say
     assert says in str(refusal.value)
 
 
-def test_checksums_as_sha256sum_writes_them() -> None:
+def test_checksum_files_are_read_as_sha256sum_writes_them() -> None:
     one, two = "a" * 64, "B" * 64
     body = f"{one}  rootfs.squashfs\n{two} *./lxd.tar.xz\n\nnonsense\n".encode()
     sums, ignored = parse_checksums(body)

@@ -20,7 +20,7 @@ def test_the_committed_page_is_the_one_its_source_builds() -> None:
     )
 
 
-def test_the_policy_admits_the_inline_script_and_style_and_nothing_else() -> None:
+def test_the_policy_allows_only_the_inline_script_and_style() -> None:
     declared = re.search(r'http-equiv="Content-Security-Policy" content="([^"]+)"', build.ARTEFACT.read_text("utf-8"))
     assert declared
     policy = dict(part.split(" ", 1) for part in declared.group(1).split("; "))

@@ -35,13 +35,13 @@ def stack(tmp_path: Path) -> Iterator[Stack]:
     remove_stack(tmp_path)
 
 
-def test_stack_json_has_the_names_that_others_rely_on(stack: Stack, tmp_path: Path) -> None:
+def test_stack_json_has_its_documented_fields(stack: Stack, tmp_path: Path) -> None:
     said = json.loads((tmp_path / "stack.json").read_text())
     assert {"base_url", "ca_file", "s3_endpoint", "bucket", "region", "pid", "api_url"} <= set(said)
     assert read_stack(tmp_path) == stack
 
 
-def test_a_stack_that_is_gone_is_not_found(stack: Stack, tmp_path: Path) -> None:
+def test_a_dead_stack_is_not_found(stack: Stack, tmp_path: Path) -> None:
     with subprocess.Popen([sys.executable, "-c", ""]) as ended:
         pass
     said = json.loads((tmp_path / "stack.json").read_text())

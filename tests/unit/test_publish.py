@@ -81,7 +81,7 @@ def test_the_index_is_left_alone_when_no_product_came_or_went(system: System) ->
     assert ("replace", INDEX) not in system.store.log
 
 
-def test_a_publisher_that_died_before_the_index_is_made_good_by_the_next(system: System) -> None:
+def test_the_next_publisher_completes_an_index_that_a_dead_one_left(system: System) -> None:
     class Killed(Exception):
         pass
 
@@ -98,7 +98,7 @@ def test_a_publisher_that_died_before_the_index_is_made_good_by_the_next(system:
     assert documents.decode_index(system.streams()[INDEX]).index["images"].products == ["a:r:amd64:default"]
 
 
-def test_a_version_is_told_as_listed_once_though_the_index_loses_a_race(system: System) -> None:
+def test_a_version_is_reported_as_listed_once_even_if_the_index_loses_a_race(system: System) -> None:
     """Its document is written already then, and the attempt that wins finds nothing new in it."""
 
     def another(method: str, key: str) -> None:
@@ -116,7 +116,7 @@ def test_a_version_is_told_as_listed_once_though_the_index_loses_a_race(system: 
     assert [version.path for version in done.delisted] == [f"{A}/{VERSION}"]
 
 
-def test_losing_every_race_is_said(system: System) -> None:
+def test_losing_every_race_raises_catalog_busy(system: System) -> None:
     def always(method: str, key: str) -> None:
         if method in ("create", "replace") and key == DOCUMENT:
             body = documents.encode(documents.decode_products(None, "images"))
@@ -129,7 +129,7 @@ def test_losing_every_race_is_said(system: System) -> None:
 
 @pytest.mark.parametrize("document", [DOCUMENT, INDEX, "streams/v1/images.unlisted.json"])
 @pytest.mark.parametrize("body", [b"", b"{torn", b"[]", b'{"products": 5}'])
-def test_a_damaged_document_is_never_taken_for_empty(system: System, document: str, body: bytes) -> None:
+def test_a_damaged_document_never_reads_as_empty(system: System, document: str, body: bytes) -> None:
     system.store.put(document, body)
     before = system.streams()
     with pytest.raises(CatalogDamaged, match=document):
@@ -137,7 +137,7 @@ def test_a_damaged_document_is_never_taken_for_empty(system: System, document: s
     assert system.streams() == before
 
 
-def test_a_damaged_record_holds_up_its_own_product_only(system: System) -> None:
+def test_a_damaged_record_blocks_only_its_own_product(system: System) -> None:
     system.store.put(f"versions/{A}/{VERSION}.json", b"{torn")
     (done,) = system.publish(parse_product(A), parse_product(B))
     assert list(done.damaged) == [parse_product(A)]
@@ -151,7 +151,7 @@ def test_a_product_whose_record_is_damaged_keeps_what_was_listed(system: System)
     assert system.listed() == {"a:r:amd64:default": [VERSION]}
 
 
-def test_a_damaged_record_holds_up_who_shares_an_image_with_it_and_nobody_else(system: System) -> None:
+def test_a_damaged_record_blocks_products_that_share_its_image_and_no_others(system: System) -> None:
     """C has the very image of A, whose record is damaged: nobody can tell whether C may list it. B goes on."""
     c = "images/c/r/amd64/default"
     system.publish(parse_product(A))
@@ -192,7 +192,7 @@ class Waiting:
 MARK = stream_lease_key("images")
 
 
-def test_a_publisher_holds_the_mark_while_it_writes_and_no_longer(system: System) -> None:
+def test_a_publisher_holds_the_lease_only_while_it_writes(system: System) -> None:
     held = []
 
     def look(_method: str, key: str) -> None:
@@ -207,7 +207,7 @@ def test_a_publisher_holds_the_mark_while_it_writes_and_no_longer(system: System
     assert MARK not in system.store.objects
 
 
-def test_a_publisher_waits_until_the_other_one_is_done(system: System) -> None:
+def test_a_publisher_waits_for_the_lease(system: System) -> None:
     waiting = Waiting(system, 300)
 
     def remove(method: str, key: str) -> None:
@@ -221,14 +221,14 @@ def test_a_publisher_waits_until_the_other_one_is_done(system: System) -> None:
     assert list(system.listed()) == ["a:r:amd64:default"]
 
 
-def test_a_mark_that_ran_out_is_taken_over(system: System) -> None:
+def test_an_expired_lease_is_taken_over(system: System) -> None:
     waiting = Waiting(system, 5)
     assert waiting.publish().had_lease
     assert 5 <= waiting.waited < 6
     assert MARK not in system.store.objects
 
 
-def test_who_waited_long_enough_goes_on_without_a_mark(system: System) -> None:
+def test_a_publisher_that_waited_long_enough_writes_without_the_lease(system: System) -> None:
     waiting = Waiting(system, 300)
     done = waiting.publish(lease_wait_s=2.0)
     assert (done.had_lease, waiting.waited) == (False, 2.0)
@@ -237,5 +237,5 @@ def test_who_waited_long_enough_goes_on_without_a_mark(system: System) -> None:
 
 
 @pytest.mark.parametrize(("left_s", "lease_wait_s"), [(900, 20.0), (60, 15.0), (4, 1.0)])
-def test_a_turn_leaves_time_to_publish(left_s: float, lease_wait_s: float) -> None:
+def test_the_lease_leaves_time_to_publish(left_s: float, lease_wait_s: float) -> None:
     assert lease_wait_seconds(left_s) == lease_wait_s

@@ -19,11 +19,11 @@ def record(message_id: str, receive_count: int) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(("count", "seconds"), [(0, 20), (1, 20), (2, 80), (3, 320), (4, 1280), (5, 3600), (90, 3600)])
-def test_pauses_grow_to_an_hour(count: int, seconds: int) -> None:
+def test_retry_delays_grow_to_an_hour(count: int, seconds: int) -> None:
     assert pause_s(count) == seconds
 
 
-def test_only_what_failed_is_hastened() -> None:
+def test_only_failed_messages_get_a_shorter_visibility_timeout() -> None:
     client = boto3.client("sqs", region_name="us-east-1", aws_access_key_id="x", aws_secret_access_key="x")
     with Stubber(client) as stub:
         expected = {"QueueUrl": URL, "ReceiptHandle": "handle of b", "VisibilityTimeout": 80}
@@ -32,7 +32,7 @@ def test_only_what_failed_is_hastened() -> None:
         stub.assert_no_pending_responses()
 
 
-def test_a_queue_that_does_not_answer_is_said_and_leaves_the_timeout() -> None:
+def test_a_queue_that_does_not_answer_is_logged_and_keeps_the_timeout() -> None:
     client = boto3.client("sqs", region_name="us-east-1", aws_access_key_id="x", aws_secret_access_key="x")
     with Stubber(client) as stub:
         stub.add_client_error("change_message_visibility", "AccessDenied", "no")

@@ -44,7 +44,7 @@ def upload_one_more(system: System, product: str) -> str:
 
 @pytest.mark.parametrize("versions", [1, 6, 20])
 @pytest.mark.parametrize("products", [2, 40])
-def test_a_changed_version_costs_as_many_requests_whatever_the_catalogs_size(products: int, versions: int) -> None:
+def test_a_changed_version_costs_the_same_requests_for_any_size_of_catalog(products: int, versions: int) -> None:
     system, product = catalog_of(products, versions)
     path = upload_one_more(system, product)
     assert system.ingest(path).outcome == "recorded"

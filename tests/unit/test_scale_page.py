@@ -40,7 +40,7 @@ def test_publishers_that_wait_are_counted_with_the_numbers_of_script_and_functio
     assert f"it is held for {status.SHORT_HOLD_S:.0f} s" in PAGE
 
 
-def test_the_limits_are_the_templates() -> None:
+def test_the_limits_are_those_of_the_template() -> None:
     stack = stacks.deployed()
     ((_, stage),) = stack.of_type("AWS::ApiGatewayV2::Stage").items()
     rate, burst = (stage["DefaultRouteSettings"][f"Throttling{word}Limit"] for word in ("Rate", "Burst"))
@@ -59,7 +59,7 @@ def test_the_backlog_is_that_of_the_default_concurrency() -> None:
     assert f"{read / 1e6:.0f} MB/s of uploads: `DigestConcurrency` above {runs}" in PAGE
 
 
-def test_a_stream_is_split_where_its_document_is_no_longer_compressed() -> None:
+def test_the_stream_limit_is_where_its_document_is_no_longer_compressed() -> None:
     found = re.search(r"A version is ([\d,]+) bytes of JSON", PAGE)
     assert found
     versions = EDGE_COMPRESSES_BYTES / int(found[1].replace(",", ""))

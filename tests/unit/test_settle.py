@@ -37,7 +37,7 @@ def ingested(system: System, files: dict[str, bytes]) -> Ingested:
     return system.ingest(PATH)
 
 
-def test_a_split_image_is_sound_and_each_byte_was_read_once(system: System) -> None:
+def test_a_split_image_is_complete_and_each_byte_is_read_once(system: System) -> None:
     files = images.split_image()
     done = ingested(system, files)
     assert record(system).state == "complete"
@@ -47,7 +47,7 @@ def test_a_split_image_is_sound_and_each_byte_was_read_once(system: System) -> N
     assert done.bytes_read == sum(map(len, files.values()))
 
 
-def test_a_root_without_metadata_is_not_read_yet_and_then_once(system: System) -> None:
+def test_a_root_is_read_only_once_its_metadata_is_there(system: System) -> None:
     files = images.split_image()
     ingested(system, {"rootfs.squashfs": files["rootfs.squashfs"]})
     assert record(system).state == "incomplete"
@@ -58,13 +58,13 @@ def test_a_root_without_metadata_is_not_read_yet_and_then_once(system: System) -
     assert system.store.bytes_read[ROOT] == len(files["rootfs.squashfs"])
 
 
-def test_metadata_alone_waits_for_a_root(system: System) -> None:
+def test_metadata_alone_is_incomplete(system: System) -> None:
     ingested(system, {"lxd.tar.xz": images.metadata_tarball()})
     assert record(system).state == "incomplete"
     assert "waits for a root: upload rootfs.squashfs" in sentences(system)
 
 
-def test_a_second_root_that_comes_later_is_the_only_thing_read(system: System) -> None:
+def test_only_a_second_root_that_arrives_later_is_read(system: System) -> None:
     ingested(system, images.split_image())
     before = dict(system.store.bytes_read)
     ingested(system, {"disk.qcow2": images.qcow2()})
@@ -73,19 +73,19 @@ def test_a_second_root_that_comes_later_is_the_only_thing_read(system: System) -
     assert record(system).state == "complete"
 
 
-def test_nothing_new_writes_nothing(system: System) -> None:
+def test_an_unchanged_version_writes_nothing(system: System) -> None:
     ingested(system, images.split_image())
     writes = len([call for call in system.store.log if call[0] in ("create", "replace")])
     assert system.ingest(PATH).outcome == "unchanged"
     assert len([call for call in system.store.log if call[0] in ("create", "replace")]) == writes
 
 
-def test_an_empty_folder_that_was_never_seen_leaves_no_record(system: System) -> None:
+def test_an_unknown_empty_folder_leaves_no_record(system: System) -> None:
     system.ingest(PATH)
     assert system.store.objects == {}
 
 
-def test_a_folder_that_was_emptied_leaves_a_record_that_says_so(system: System) -> None:
+def test_an_emptied_folder_leaves_an_empty_record(system: System) -> None:
     ingested(system, images.split_image())
     for file in images.split_image():
         system.store.remove(f"{PATH}/{file}")
@@ -102,7 +102,7 @@ def test_new_metadata_reads_the_root_again_for_its_combined_sha256(system: Syste
     assert record(system).state == "complete"
 
 
-def test_an_overwritten_root_is_off_the_list_while_it_is_read(system: System) -> None:
+def test_an_overwritten_root_is_delisted_while_it_is_read(system: System) -> None:
     ingested(system, images.split_image(seed="old"))
     states: list[str] = []
     system.store.on = lambda method, key: (
@@ -172,7 +172,7 @@ REFUSED: dict[str, tuple[dict[str, bytes], str, str, Fault]] = {
 
 
 @pytest.mark.parametrize(("files", "file", "says", "fault"), REFUSED.values(), ids=REFUSED.keys())
-def test_bad_files_are_refused_with_a_reason(
+def test_invalid_files_are_refused_with_a_reason(
     system: System, files: dict[str, bytes], file: str, says: str, fault: Fault
 ) -> None:
     done = ingested(system, images.split_image() | files)
@@ -186,12 +186,12 @@ def test_bad_files_are_refused_with_a_reason(
 
 
 @pytest.mark.parametrize("name", ["no qcow2", "no tar root", "no unified", "no delta", "two roots"])
-def test_a_refused_file_takes_nothing_else_of_its_version_away(system: System, name: str) -> None:
+def test_an_invalid_file_does_not_affect_the_others_of_its_version(system: System, name: str) -> None:
     ingested(system, images.split_image() | REFUSED[name][0])
     assert record(system).state == "complete"
 
 
-def test_a_version_with_only_refused_files_is_refused_and_heals(system: System) -> None:
+def test_a_version_with_only_invalid_files_is_invalid_until_they_are_replaced(system: System) -> None:
     ingested(system, images.split_image() | {"lxd.tar.xz": b"nonsense"})
     assert record(system).state == "invalid"
     ingested(system, images.split_image())
@@ -199,7 +199,7 @@ def test_a_version_with_only_refused_files_is_refused_and_heals(system: System) 
     assert record(system).reasons == ()
 
 
-def test_content_encoding_is_refused_and_a_copy_in_place_without_it_heals(system: System) -> None:
+def test_content_encoding_is_refused_until_the_object_is_copied_without_it(system: System) -> None:
     system.upload(PATH, images.split_image())
     system.store.put(ROOT, images.squashfs(), content_encoding="gzip")
     system.ingest(PATH)
@@ -218,7 +218,7 @@ def test_a_file_above_the_limit_is_refused_unread() -> None:
     assert f"{PATH}/disk.qcow2" not in system.store.bytes_read
 
 
-def test_overrides_that_do_not_parse_are_reported_and_take_nothing_off_the_list(system: System) -> None:
+def test_invalid_overrides_are_reported_and_delist_nothing(system: System) -> None:
     ingested(system, images.split_image() | {"metadata.json": b"{"})
     assert record(system).state == "complete"
     assert "metadata.json: it is not JSON" in sentences(system)
@@ -237,7 +237,7 @@ def test_unknown_files_are_reported_and_not_read(system: System) -> None:
     assert f"{PATH}/README (copy)" not in system.store.bytes_read
 
 
-def test_a_lost_race_starts_from_fresh_reads_without_reading_images_again(system: System) -> None:
+def test_a_lost_race_restarts_from_fresh_reads_without_reading_images_again(system: System) -> None:
     """The winner writes between our read and our write; its record must survive in ours."""
     system.upload(PATH, images.split_image())
     other = System(store=system.store)
@@ -257,7 +257,7 @@ def test_a_lost_race_starts_from_fresh_reads_without_reading_images_again(system
     assert set(record(system).files) == {"lxd.tar.xz", "rootfs.squashfs", "disk.qcow2"}
 
 
-def test_two_workers_at_once_do_not_hash_a_root_twice(system: System) -> None:
+def test_two_concurrent_workers_hash_a_root_once(system: System) -> None:
     system.upload(PATH, images.split_image())
     outcomes: list[str] = []
 
@@ -272,7 +272,7 @@ def test_two_workers_at_once_do_not_hash_a_root_twice(system: System) -> None:
     assert record(system).state == "complete"
 
 
-def test_a_file_that_arrives_while_another_worker_has_the_claim_is_not_missed(system: System) -> None:
+def test_a_file_that_arrives_while_another_worker_holds_the_lease_is_not_missed(system: System) -> None:
     system.upload(PATH, images.split_image())
     late: list[str] = []
 
@@ -287,14 +287,14 @@ def test_a_file_that_arrives_while_another_worker_has_the_claim_is_not_missed(sy
     assert record(system).files["disk.qcow2"].sha256 == images.sha256_hex(images.qcow2())
 
 
-def test_a_claim_of_a_dead_worker_runs_out(system: System) -> None:
+def test_the_lease_of_a_dead_worker_expires(system: System) -> None:
     system.upload(PATH, images.split_image())
     system.store.put(f"leases/{PATH}.json", json.dumps({"until": "2026-11-23T09:00:00+00:00"}).encode())
     assert system.ingest(PATH).outcome == "recorded"
     assert [key for key in system.store.objects if key.startswith("leases/")] == []
 
 
-def test_an_object_that_changes_while_it_is_read_is_looked_at_again(system: System) -> None:
+def test_an_object_that_changes_while_it_is_read_is_read_again(system: System) -> None:
     system.upload(PATH, images.split_image(seed="old"))
 
     def overwrite(method: str, key: str) -> None:
@@ -307,7 +307,7 @@ def test_an_object_that_changes_while_it_is_read_is_looked_at_again(system: Syst
     assert record(system).files["rootfs.squashfs"].sha256 == images.sha256_hex(images.squashfs("new"))
 
 
-def test_losing_every_race_is_said_and_left_for_redelivery(system: System) -> None:
+def test_losing_every_race_leaves_the_message_for_redelivery(system: System) -> None:
     system.upload(PATH, images.split_image())
 
     def always(method: str, key: str) -> None:
@@ -320,7 +320,7 @@ def test_losing_every_race_is_said_and_left_for_redelivery(system: System) -> No
         system.ingest(PATH)
 
 
-def test_an_unreadable_record_is_never_taken_for_absent(system: System) -> None:
+def test_an_unreadable_record_never_reads_as_absent(system: System) -> None:
     system.upload(PATH, images.split_image())
     system.store.put(RECORD, b"{torn")
     with pytest.raises(CatalogDamaged, match=r"is not a record.*delete it and reconcile"):
@@ -328,7 +328,7 @@ def test_an_unreadable_record_is_never_taken_for_absent(system: System) -> None:
     assert system.store.objects[RECORD].body == b"{torn"
 
 
-def test_memory_store_is_conditional() -> None:
+def test_the_memory_store_writes_conditionally() -> None:
     store = MemoryStore()
     assert store.create("a", b"1")
     assert not store.create("a", b"2")
@@ -338,7 +338,7 @@ def test_memory_store_is_conditional() -> None:
     assert store.replace("a", b"2", seen.revision)
 
 
-def test_a_version_too_large_for_the_rest_of_a_run_is_left_to_another(system: System) -> None:
+def test_a_version_too_large_for_the_remaining_time_is_left_to_another_run(system: System) -> None:
     files = images.split_image()
     system.upload(PATH, files)
     size = sum(map(len, files.values()))
@@ -350,7 +350,7 @@ def test_a_version_too_large_for_the_rest_of_a_run_is_left_to_another(system: Sy
     ingest(parse_version(PATH), replace(system.tools, budget_bytes=0))  # nothing is left to read
 
 
-def test_saving_in_between_is_no_lost_race(system: System, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_saving_a_partial_record_is_no_lost_race(system: System, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("imageserver.operations.ingest.SAVE_EVERY_BYTES", 1)
     roots = {f"rootfs.2026110{day}_10:00.vcdiff": images.vcdiff(str(day)) for day in range(1, 10)}
     system.upload(PATH, images.split_image() | roots | {f"disk.{name[7:]}": body for name, body in roots.items()})

@@ -40,11 +40,11 @@ def _refusal(body: bytes, chunk: int) -> str:
 
 
 @pytest.mark.parametrize("padding", [0, 1, 4096])
-def test_a_squashfs_passes_unchanged_with_whatever_padding(padding: int) -> None:
+def test_a_squashfs_is_accepted_with_any_padding(padding: int) -> None:
     assert refusal(images.squashfs() + bytes(padding)) == ""
 
 
-def test_many_owners_have_an_index_of_several_places() -> None:
+def test_a_squashfs_with_many_owners_is_accepted() -> None:
     """2,049 ids of four bytes take two blocks, so the index names two places."""
     index = struct.pack("<QQ", SIZE - 16 - 1000, SIZE - 16 - 500)
     body = images.superblock(SIZE, ids=2049, id_table=SIZE - 16) + bytes(SIZE - 96 - 16) + index
@@ -80,7 +80,7 @@ def test_a_file_that_ends_within_its_header_is_refused() -> None:
     assert refusal(images.squashfs()[:95]) == "has 95 bytes, a squashfs header alone has 96"
 
 
-def test_nothing_is_read_after_a_header_that_is_none() -> None:
+def test_reading_stops_at_an_invalid_header() -> None:
     def unread() -> Iterator[bytes]:
         raise AssertionError("read on")
         yield b""

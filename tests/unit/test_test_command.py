@@ -12,7 +12,7 @@ import cli.test
 from tests.support import PROJECT
 
 
-def test_help_of_the_tests_is_ours_and_there_at_once(tmp_path: Path) -> None:
+def test_help_needs_no_packages(tmp_path: Path) -> None:
     """No packages, no checks: a bare Python says it."""
     script = PROJECT / "scripts/test"
     for option in ("-h", "--help"):

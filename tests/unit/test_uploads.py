@@ -63,7 +63,7 @@ ALLOWED = [
 
 
 @pytest.mark.parametrize(("prefixes", "path", "expected"), ALLOWED)
-def test_a_caller_may_write_below_its_prefixes_and_nowhere_else(prefixes: list[str], path: str, expected: bool) -> None:
+def test_a_caller_can_write_only_below_its_prefixes(prefixes: list[str], path: str, expected: bool) -> None:
     assert Rights.parse(f'{{"{CI}": {prefixes}}}'.replace("'", '"')).allow(CI, path) is expected
 
 
@@ -92,11 +92,11 @@ CALLERS = [
 
 
 @pytest.mark.parametrize(("named", "caller", "expected"), CALLERS)
-def test_a_caller_is_who_the_rule_names(named: str, caller: str, expected: bool) -> None:
+def test_a_rule_applies_to_the_callers_it_names(named: str, caller: str, expected: bool) -> None:
     assert Rights.parse(f'{{"{named}": ["*"]}}').allow(caller, PATH) is expected
 
 
-def test_nobody_may_anything_by_default() -> None:
+def test_without_rules_every_caller_is_refused() -> None:
     assert not Rights.parse("{}").allow(CI, PATH)
 
 
@@ -131,7 +131,7 @@ def test_a_refusal_says_how_the_rule_must_name_the_caller(caller: str) -> None:
 
 
 @pytest.mark.parametrize("rule", BAD_RULES)
-def test_a_rule_that_cannot_be_read_is_said_so_and_allows_nothing(rule: str) -> None:
+def test_an_invalid_rule_is_reported_and_allows_nothing(rule: str) -> None:
     with pytest.raises(BadRule, match="PUBLISHERS"):
         Rights.parse(rule)
 
@@ -155,7 +155,7 @@ def test_the_caller_is_the_arn_or_the_subject(authorizer: object, expected: str)
 
 
 @pytest.mark.parametrize("size", [1, 16 * MIB, 16 * MIB + 1, 65 * MIB, 6 * GIB, 8000 * MIB, 50 * GIB, 67_500_000_000])
-def test_parts_cover_the_file_without_gap_and_s3_takes_them(size: int) -> None:
+def test_parts_cover_the_file_without_gaps_and_within_the_limits_of_s3(size: int) -> None:
     parts = multipart.parts(size)
     assert [part.number for part in parts] == list(range(1, len(parts) + 1))
     assert sum(part.size for part in parts) == size
@@ -182,7 +182,7 @@ def test_a_large_file_comes_in_parts(size: int, wanted: bool | None, expected: b
 # ── declared digests ─────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_another_digest_than_declared_is_refused_with_both_and_what_to_do() -> None:
+def test_a_digest_that_differs_from_the_declared_one_is_refused_with_both() -> None:
     facts = FileFacts(etag="e", size_bytes=1, modified="", sha256="a" * 64, combined={"m": "c"})
     refused = examine.compare_declared(facts, "b" * 64)
     assert refused.refusal == f"has sha256 {'a' * 64}, expected {'b' * 64} as its uploader declared; upload it again"
@@ -231,7 +231,7 @@ def told(system: System, path: str = PATH) -> VersionStatus:
     return found
 
 
-def test_a_withdrawn_version_leaves_the_list_and_its_files_stay(system: System) -> None:
+def test_a_withdrawn_version_is_delisted_and_its_files_stay(system: System) -> None:
     done = withdraw.withdraw(system.store, VERSION, START, 24, pause)
     assert (done.versions, done.delete_after) == ([PATH], "2026-11-24T10:00:00+00:00")
     system.catch_up()
@@ -291,7 +291,7 @@ def test_another_upload_under_the_name_of_a_withdrawn_file_is_listed(system: Sys
     assert told(system).status == "listed"
 
 
-def test_what_is_not_there_cannot_be_withdrawn(system: System) -> None:
+def test_withdrawing_an_unknown_version_is_refused(system: System) -> None:
     nothing = withdraw.Changed()
     for path in ("images/ubuntu/none/amd64/default", f"{VERSION.product.path}/20200101_00:00", f"{PATH}/none.qcow2"):
         target = parse_target(path)
@@ -300,7 +300,7 @@ def test_what_is_not_there_cannot_be_withdrawn(system: System) -> None:
         assert withdraw.restore(system.store, target, pause) == nothing
 
 
-def test_a_withdrawal_that_loses_a_race_starts_again_from_fresh_facts(system: System) -> None:
+def test_a_withdrawal_that_loses_a_race_restarts_from_fresh_reads(system: System) -> None:
     raced: list[str] = []
 
     def digest_is_faster(method: str, key: str) -> None:
@@ -316,13 +316,13 @@ def test_a_withdrawal_that_loses_a_race_starts_again_from_fresh_facts(system: Sy
     assert "disk.qcow2" in record.files
 
 
-def test_a_withdrawal_that_loses_every_race_says_so(system: System) -> None:
+def test_a_withdrawal_that_loses_every_race_raises_catalog_busy(system: System) -> None:
     system.store.replace = lambda *_: None  # type: ignore[method-assign]
     with pytest.raises(CatalogBusy):
         withdraw.withdraw(system.store, VERSION, START, 24, pause)
 
 
-def test_digest_that_lost_to_a_withdrawal_does_not_undo_it(system: System) -> None:
+def test_an_ingest_that_lost_to_a_withdrawal_does_not_undo_it(system: System) -> None:
     """What it learned about a file before stays good; that the file is withdrawn is newer."""
     raced: list[str] = []
 
@@ -342,12 +342,12 @@ def test_digest_that_lost_to_a_withdrawal_does_not_undo_it(system: System) -> No
 # ── status ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_there_is_no_status_of_nothing() -> None:
+def test_an_unknown_version_has_no_status() -> None:
     store = MemoryStore()
     assert status.look(store, Catalogs(store), VERSION) is None
 
 
-def test_files_that_nobody_looked_at_yet_are_incomplete() -> None:
+def test_files_without_a_record_are_incomplete() -> None:
     system = System()
     system.upload(PATH, {"lxd.tar.xz": b"x"})
     assert told(system).status == "incomplete"
@@ -355,7 +355,7 @@ def test_files_that_nobody_looked_at_yet_are_incomplete() -> None:
     assert "has arrived and is about to be looked at" in told(system).reasons[0].sentence
 
 
-def test_a_refused_version_with_a_new_upload_is_not_refused_any_more(system: System) -> None:
+def test_an_invalid_version_with_a_new_upload_is_incomplete_again(system: System) -> None:
     path = f"{VERSION.product.path}/20261125_10:00"
     system.upload(path, {"lxd.tar.xz": b"nonsense"})
     system.catch_up()
@@ -366,7 +366,7 @@ def test_a_refused_version_with_a_new_upload_is_not_refused_any_more(system: Sys
     assert told(system, path).status == "listed"
 
 
-def test_a_published_version_with_a_new_file_is_published_and_not_settled(system: System) -> None:
+def test_a_published_version_with_a_new_file_is_published_and_not_terminal(system: System) -> None:
     system.upload(PATH, {"disk.qcow2": images.qcow2()})
     assert (told(system).status, status.is_terminal(told(system))) == ("listed", False)
     assert told(system).reasons[-1].sentence == "disk.qcow2 has arrived and is about to be looked at"
@@ -401,7 +401,7 @@ def test_new_content_of_a_listed_file_waits_until_the_catalog_has_its_digest(sys
     assert status.is_terminal(told(system))
 
 
-def test_a_root_that_another_product_lists_is_not_waited_for(system: System) -> None:
+def test_a_root_listed_by_another_product_is_not_awaited(system: System) -> None:
     system.upload(PATH, {"disk.qcow2": images.qcow2("shared")})
     first = "images/alpine/edge/amd64/default/20261123_10:00"
     metadata = system.store.objects[f"{PATH}/lxd.tar.xz"].body
@@ -411,7 +411,7 @@ def test_a_root_that_another_product_lists_is_not_waited_for(system: System) -> 
     assert any("the same image as one that alpine:edge:amd64:default lists" in r.sentence for r in told(system).reasons)
 
 
-def test_a_version_missing_its_root_says_what_to_upload() -> None:
+def test_a_version_without_a_root_names_the_file_to_upload() -> None:
     system = System()
     system.upload(PATH, {"lxd.tar.xz": images.metadata_tarball()})
     system.catch_up()
@@ -435,7 +435,7 @@ def test_the_same_image_twice_is_withheld_and_names_the_product_that_lists_it(sy
     assert "the same image as one that ubuntu:noble:amd64:default lists" in told(system, again).reasons[0].sentence
 
 
-def test_the_catalog_is_read_again_only_when_it_changed(system: System) -> None:
+def test_the_catalog_is_reread_only_when_it_changed(system: System) -> None:
     catalogs = Catalogs(system.store)
     status.look(system.store, catalogs, VERSION)
     system.store.log.clear()
@@ -448,7 +448,7 @@ def test_the_catalog_is_read_again_only_when_it_changed(system: System) -> None:
     assert len(found.fingerprints) == 2
 
 
-def test_waiting_ends_with_a_change_and_not_later_than_asked() -> None:
+def test_waiting_ends_with_a_change_or_at_the_requested_time() -> None:
     passed = 0.0
     looks = 0
 
@@ -476,16 +476,14 @@ def test_waiting_ends_with_a_change_and_not_later_than_asked() -> None:
     ("age_s", "hold_s", "again_s"),
     [(0, 25, 1), (59, 25, 1), (60, 5, 30), (90, 5, 45), (120, 5, 60), (86_400, 5, 60)],
 )
-def test_who_waits_for_long_is_held_for_less_and_asked_to_come_back_later(
-    age_s: int, hold_s: float, again_s: int
-) -> None:
+def test_a_long_wait_is_held_shorter_and_retried_later(age_s: int, hold_s: float, again_s: int) -> None:
     system = System()
     system.upload(PATH, {"lxd.tar.xz": b"x"})
     now = system.store.clock + timedelta(seconds=age_s)
     assert (status.hold_s(told(system), now), status.ask_again_s(told(system), now)) == (hold_s, again_s)
 
 
-def test_another_file_is_waited_for_anew_and_who_watches_a_settled_version_is_held_as_asked(system: System) -> None:
+def test_a_new_file_restarts_the_wait_and_a_terminal_version_is_held_as_requested(system: System) -> None:
     later = system.store.clock + timedelta(days=1)
     assert (status.hold_s(told(system), later), status.ask_again_s(told(system), later)) == (25, 0)
     assert status.hold_s(None, later) == 25
@@ -494,7 +492,7 @@ def test_another_file_is_waited_for_anew_and_who_watches_a_settled_version_is_he
     assert (status.hold_s(told(system), later), status.ask_again_s(told(system), later)) == (25, 1)
 
 
-def test_publishers_behind_a_long_queue_take_few_of_the_accounts_runs() -> None:
+def test_publishers_behind_a_long_queue_occupy_few_concurrent_executions() -> None:
     """Each asks as scripts/upload does, for 300 s, and nothing is listed; infra/SCALE.md has the figures."""
     system = System()
     system.upload(PATH, {"lxd.tar.xz": b"x"})
@@ -528,7 +526,7 @@ def test_publishers_behind_a_long_queue_take_few_of_the_accounts_runs() -> None:
 # ── text ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_a_single_upload_in_text_is_a_config_of_curl() -> None:
+def test_the_text_form_of_a_single_upload_is_a_curl_config() -> None:
     headers = {
         "Content-Length": "5",
         "Content-Type": "application/octet-stream",
@@ -547,7 +545,7 @@ def test_a_single_upload_in_text_is_a_config_of_curl() -> None:
     )
 
 
-def test_a_multipart_upload_in_text_says_what_has_arrived() -> None:
+def test_the_text_form_of_a_multipart_upload_lists_the_uploaded_parts() -> None:
     upload = Multipart(
         path=f"{PATH}/disk.qcow2",
         size=7,
@@ -569,7 +567,7 @@ def test_a_multipart_upload_in_text_says_what_has_arrived() -> None:
     )
 
 
-def test_a_sentence_with_line_breaks_stays_one_line() -> None:
+def test_line_breaks_in_a_reason_are_removed_from_the_text_form() -> None:
     problem = Problem(problems.INVALID, "a\nproblem forbidden\n b")
     assert problem.text() == "problem invalid\ndetail a problem forbidden b\n"
     several = Problem(problems.INVALID, "first (1 more)", refusals=[{"detail": "first"}, {"detail": "second"}])
@@ -593,13 +591,13 @@ def test_the_description_resolves_all_its_references() -> None:
     assert names <= described["components"]["schemas"].keys()
 
 
-def test_a_target_is_what_its_number_of_parts_says() -> None:
+def test_the_depth_of_a_path_decides_its_target() -> None:
     assert parse_target(PATH) == VERSION
     assert parse_target(VERSION.product.path) == parse_product(VERSION.product.path)
     assert parse_target(f"{PATH}/x") == parse_key(f"{PATH}/x")
 
 
-def test_the_description_has_just_the_routes_that_the_template_declares_and_the_function_answers(
+def test_the_description_has_exactly_the_routes_of_the_template_and_the_function(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     routes = {

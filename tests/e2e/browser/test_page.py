@@ -48,7 +48,7 @@ def test_an_upload_appears_without_a_reload(site: Site, visit: type_of_visit) ->
     assert seen.page.evaluate("window.sameDocument")
 
 
-def test_an_unchanged_catalog_is_revalidated_not_sent_again(site: Site, visit: type_of_visit) -> None:
+def test_an_unchanged_catalog_is_revalidated_without_a_body(site: Site, visit: type_of_visit) -> None:
     site.publish(images=realistic())
     seen = visit()
     del site.answers[:]
@@ -83,7 +83,7 @@ def test_ages_stay_true_without_any_upload(site: Site, visit: type_of_visit) -> 
 # Search, filters, order -----------------------------------------------------------------------------------------------
 
 
-def test_typing_filters_and_the_address_keeps_it(site: Site, visit: type_of_visit) -> None:
+def test_typing_filters_the_list_and_the_address_keeps_the_filter(site: Site, visit: type_of_visit) -> None:
     site.publish(images=realistic())
     seen = visit()
     seen.page.locator("#search").press_sequentially("noble cloud")
@@ -129,14 +129,14 @@ def test_each_filter_narrows_the_list_and_goes_into_the_address(
     assert seen.page.locator("#table").get_attribute("aria-rowcount") == "50"
 
 
-def test_nothing_found_says_so(site: Site, visit: type_of_visit) -> None:
+def test_an_empty_result_is_stated(site: Site, visit: type_of_visit) -> None:
     site.publish(images=realistic())
     seen = visit("?q=plan9")
     assert seen.rows() == []
     assert seen.page.locator("#matches").inner_text() == "Nothing matches."
 
 
-def test_a_column_sorts_both_ways_and_says_so(site: Site, visit: type_of_visit) -> None:
+def test_a_column_sorts_both_ways_and_shows_the_order(site: Site, visit: type_of_visit) -> None:
     names = ["debian:9:amd64:default", "debian:10:amd64:default", "alpine:3:amd64:default"]
     site.publish(images=document({name: product(name, [HOUR]) for name in names}))
     seen = visit()
@@ -154,7 +154,7 @@ def test_a_column_sorts_both_ways_and_says_so(site: Site, visit: type_of_visit) 
 # Health ---------------------------------------------------------------------------------------------------------------
 
 
-def test_the_states_are_told_apart(site: Site, visit: type_of_visit) -> None:
+def test_each_state_has_its_own_badge(site: Site, visit: type_of_visit) -> None:
     products = {
         "a:fresh:amd64:default": product("a:fresh:amd64:default", [HOUR], support_eol="2026-11-23"),
         "b:old:amd64:default": product("b:old:amd64:default", [31 * DAY]),
@@ -175,7 +175,7 @@ def test_the_states_are_told_apart(site: Site, visit: type_of_visit) -> None:
     }
 
 
-def test_the_limit_for_stale_is_the_readers_and_in_the_address(site: Site, visit: type_of_visit) -> None:
+def test_the_stale_limit_is_the_readers_and_kept_in_the_address(site: Site, visit: type_of_visit) -> None:
     site.publish(images=document({NOBLE: product(NOBLE, [31 * DAY])}))
     seen = visit()
     assert state_of(seen.page, "ubuntu noble") == "Stale"
@@ -380,7 +380,7 @@ def test_an_empty_server_explains_the_first_upload(site: Site, visit: type_of_vi
     ("status", "reason"),
     [(503, "the server answered 503"), (403, "the server answered 403"), (0, "the server did not answer")],
 )
-def test_an_unreachable_catalog_says_so_and_is_not_taken_for_empty(
+def test_an_unreachable_catalog_is_stated_and_not_shown_as_empty(
     site: Site, visit: type_of_visit, status: int, reason: str
 ) -> None:
     site.publish(images=realistic())
@@ -400,7 +400,7 @@ def test_an_unreachable_catalog_says_so_and_is_not_taken_for_empty(
     ("path", "status"),
     [*((path, status) for path in (INDEX, IMAGES) for status in (0, 403, 404, 500)), (UNLISTED, 0), (UNLISTED, 403)],
 )
-def test_what_was_read_stays_when_the_catalog_goes_away(
+def test_the_last_catalog_stays_when_the_server_stops_answering(
     site: Site, visit: type_of_visit, path: str, status: int
 ) -> None:
     site.publish(images=document({NOBLE: product(NOBLE, [HOUR])}))
@@ -434,7 +434,7 @@ def test_one_broken_stream_does_not_hide_the_others(site: Site, visit: type_of_v
     assert "streams/v1/images.json" in seen.page.get_by_role("alert").inner_text()
 
 
-def test_a_failing_server_is_asked_less_often(site: Site, visit: type_of_visit) -> None:
+def test_a_failing_server_is_polled_less_often(site: Site, visit: type_of_visit) -> None:
     site.broken[INDEX] = 503
     seen = visit()
     for wait in (30, 60, 120, 240, 300, 300):

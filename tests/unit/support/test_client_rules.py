@@ -163,7 +163,7 @@ def test_requirements_are_read_under_another_name_by_each_client() -> None:
         {"versions": None},
     ],
 )
-def test_what_the_clients_skip_is_skipped_in_silence_and_alone(change: dict[str, Any]) -> None:
+def test_an_entry_that_clients_skip_is_skipped_silently_and_alone(change: dict[str, Any]) -> None:
     other = product(aliases="other", versions={"20261122_10:00": version()})
     images = read({PRODUCT: product(**change), "other:1:amd64:default": other})
     assert [image.names[0] for image in images] == ["other"]
@@ -190,14 +190,14 @@ def test_one_wrong_type_fails_the_whole_catalog(broken: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"<html>", b'{"a": NaN}', b'{"a": 1, "a": 2}', b"\xff"])
-def test_what_is_not_json_fails_the_whole_catalog(body: bytes) -> None:
+def test_invalid_json_fails_the_whole_catalog(body: bytes) -> None:
     with pytest.raises(ClientError):
         read_catalog(index(PATH), {PATH: body})
     with pytest.raises(ClientError):
         read_catalog(body, {})
 
 
-def test_a_document_that_the_index_names_must_be_there() -> None:
+def test_a_document_named_by_the_index_must_exist() -> None:
     with pytest.raises(ClientError, match="404"):
         read_catalog(index(PATH, "streams/v1/gone.json"), {PATH: document({})})
 

@@ -23,7 +23,7 @@ def test_a_missing_tool_is_a_failure_where_extras_are_required(monkeypatch: pyte
         need("sh", "no-such-tool")
 
 
-def test_what_a_process_left_behind_is_stopped_with_it() -> None:
+def test_stopping_a_process_stops_its_children() -> None:
     command = ("sh", "-c", "trap '' TERM INT; sleep 600 & echo $!; wait")
     process = subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True)
     assert process.stdout is not None
