@@ -68,10 +68,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Print what tests measured (`record_property`), from every worker:
-
-    a figure is for a reader, never an assertion.
-    """
+    """Print the figures that tests recorded with `record_property`. Nothing is asserted about them."""
     for report in terminalreporter.getreports("passed"):
         for name, value in getattr(report, "user_properties", []):
             if report.when == "call":

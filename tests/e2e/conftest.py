@@ -1,7 +1,4 @@
-"""One stack, one workshop and one LXD for all end-to-end tests of a worker;
-
-each test has products of its own.
-"""
+"""One stack, one workshop and one LXD for all end-to-end tests of a worker. Each test has products of its own."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Many publishers at once:
-
-everything that was uploaded is listed, once, and the catalog was written seldom.
-"""
+"""Many publishers at once: every upload is listed once, in few writes of the catalog."""
 
 from __future__ import annotations
 

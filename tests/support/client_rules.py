@@ -158,9 +158,9 @@ def find_image(images: Sequence[Image], fingerprint: str) -> Image:
 
 
 def resolve_alias(images: Sequence[Image], name: str, image_type: str = "", native: str = "x86_64") -> Image:
-    """The image that `launch remote:name` takes:
+    """Return the image that `launch remote:name` takes.
 
-    the native architecture first, then one that it can run, then any.
+    The native architecture comes first, then one that it can run, then any other.
     """
 
     def rank(image: Image) -> int:
@@ -328,9 +328,9 @@ def _fingerprint(meta: Any, root: Any | None) -> str:
 
 
 def _deltas(product: Any, serial: str, root: Any, dialect: _Dialect) -> dict[str, Download]:
-    """Deltas whose base version is still listed with a squashfs fingerprint;
+    """Return the deltas whose base version is still listed with a squashfs fingerprint.
 
-    both clients look at that one even for a disk.
+    Both clients look at that fingerprint even for the delta of a disk.
     """
     deltas = {}
     for item in product["versions"][serial]["items"].values():

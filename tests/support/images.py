@@ -68,10 +68,7 @@ def metadata_tarball(
     members: Mapping[str, bytes] | None = None,
     **properties: str,
 ) -> bytes:
-    """What `lxd.tar.xz` and `incus.tar.xz` hold:
-
-    `metadata.yaml` first, then `members` (a `metadata.yaml` there replaces it).
-    """
+    """Return a metadata tarball: `metadata.yaml` first, then `members`, which may replace it."""
     return compress(tarball({"metadata.yaml": metadata_yaml(arch, **properties), **(members or {})}), compression)
 
 
@@ -130,10 +127,7 @@ def vcdiff(seed: str = "", size_bytes: int = 512) -> bytes:
 
 
 def split_image(arch: str = "amd64", seed: str = "", root: str = "rootfs.squashfs") -> dict[str, bytes]:
-    """File name to bytes of the smallest listed version:
-
-    metadata and one root of the kind that its name says.
-    """
+    """Return the files of the smallest version that is listed: metadata, and a root of the kind that its name says."""
     metadata = metadata_tarball(arch, serial=seed)
     if root.endswith(".squashfs"):
         return {"lxd.tar.xz": metadata, root: squashfs(seed)}

@@ -17,17 +17,13 @@ from typing import Any, TypeVar
 import pytest
 
 REQUIRE_EXTRAS = "SIMPLESTREAMS_REQUIRE_EXTRAS"
-# Generous on purpose: nothing is measured by it, it only ends a test that would wait for ever on a busy
-# machine.
 PATIENCE = 150.0
+"""Seconds after which a wait fails. Generous: it only ends a test that would wait for ever on a busy machine."""
 T = TypeVar("T")
 
 
 def need(*tools: str, root: bool = False) -> None:
-    """Skip the calling test, loudly, unless these programs are here;
-
-    under REQUIRE_EXTRAS=1 fail it instead.
-    """
+    """Skip the calling test unless these programs are installed; under REQUIRE_EXTRAS=1 fail it instead."""
     missing = [tool for tool in tools if shutil.which(tool) is None]  # which() takes a path as well
     if root and os.geteuid() != 0:
         missing.append("root (an LXD daemon needs it)")
@@ -56,7 +52,7 @@ def children(parent: int) -> dict[int, list[str]]:
 
 
 def wait_for(look: Callable[[], T | None], what: str, patience: float = PATIENCE) -> T:
-    """The first answer of `look` that is neither None nor False; a TimeoutError says `what` was expected."""
+    """Return the first answer of `look` that is neither None nor False; raise TimeoutError with `what` otherwise."""
     deadline = time.monotonic() + patience
     while True:
         answer = look()
@@ -99,10 +95,7 @@ def stop(process: subprocess.Popen[Any], first: signal.Signals = signal.SIGTERM,
 def run(
     *command: str | Path, env: Mapping[str, str] | None = None, check: bool = True, timeout: float = PATIENCE
 ) -> subprocess.CompletedProcess[str]:
-    """Run a program to its end;
-
-    with `check`, an exit code other than 0 is an AssertionError with all it printed.
-    """
+    """Run a program to its end. With `check`, an exit code other than 0 raises AssertionError with the output."""
     done = subprocess.run(
         command,
         env={**os.environ, **(env or {})},

@@ -55,10 +55,7 @@ class Client:
 
 
 def client(program: str, folder: Path, ca_file: str, daemon: Path | None = None) -> Client:
-    """`lxc` or `incus`, trusting `ca_file` and nothing else;
-
-    `daemon` is the folder of the server it talks to.
-    """
+    """Return `lxc` or `incus` with `ca_file` as its only authority and `daemon` as the folder of its server."""
     conf = folder / f"{program}-conf"
     conf.mkdir(exist_ok=True)
     # Without a daemon the client must not look for one of the machine's own.
@@ -127,10 +124,7 @@ def _tear_down(process: subprocess.Popen[bytes], talk: Client, home: Path) -> No
 
 
 def processes_of(home: Path) -> list[int]:
-    """Processes that left the daemon's session:
-
-    monitors name `home` when they were started, containers live in it.
-    """
+    """Return processes that left the daemon's session: monitors were started with `home`, containers live in it."""
     found = []
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit() or int(entry.name) == os.getpid():
@@ -151,10 +145,7 @@ def mounts_below(home: Path) -> list[str]:
 
 @dataclass(frozen=True)
 class Uploaded:
-    """An image that was built and uploaded:
-
-    where, which files, and the fingerprint that clients must arrive at.
-    """
+    """An image that was built and uploaded. `fingerprint` is what clients must arrive at."""
 
     name: str
     files: dict[str, Path]

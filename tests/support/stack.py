@@ -153,10 +153,7 @@ class Stack:
 
     @contextlib.contextmanager
     def deaf(self) -> Iterator[None]:
-        """Store objects without the stack being told:
-
-        what bit rot, or a hand in the bucket, looks like to it.
-        """
+        """Store objects without events, as bit rot or a manual change of the bucket would."""
         s3 = self.s3()
         wiring = s3.get_bucket_notification_configuration(Bucket=self.bucket)
         wiring.pop("ResponseMetadata", None)

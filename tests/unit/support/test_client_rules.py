@@ -1,7 +1,4 @@
-"""The independent reader against catalogs written by hand:
-
-what it finds, and where the clients fail or fall silent.
-"""
+"""The independent reader against catalogs written by hand: what it finds, skips and refuses."""
 
 from __future__ import annotations
 
