@@ -176,7 +176,18 @@ TARGETS: dict[str, tuple[Callable[[bytes], None], list[bytes]]] = {
     "checksums": (checksums, [b"a" * 64 + b"  rootfs.squashfs\n"]),
     "record": (record, [_record_seed()]),
     "document": (document, [_document_seed(), b'{"format":"index:1.0","index":{}}']),
-    "tarball": (tarball, [bytes([n]) + images.tarball({"metadata.yaml": images.metadata_yaml()}) for n in range(4)]),
+    "tarball": (
+        tarball,
+        [
+            bytes([n]) + body
+            for n in range(4)
+            for body in (
+                images.tarball({"metadata.yaml": images.metadata_yaml()}),
+                images.sparse_map(2),
+                images.pax_sparse_map(99),
+            )
+        ],
+    ),
     "compressed": (compressed, [images.metadata_tarball("amd64", how) for how in ("xz", "gz", "zst")]),
     "squashfs_root": (squashfs_root, [images.squashfs(), images.superblock(200, ids=5000) + bytes(104)]),
     "notice": (notice, [events.message("b", f"{PATH}/x").encode(), b'{"Event": "s3:TestEvent"}']),

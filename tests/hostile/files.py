@@ -139,7 +139,13 @@ CASES: dict[str, Hostile] = {
     "tar of 1 TiB": Hostile(META, lambda: header_only(1 << 40), "metadata.yaml of 1,099,511,627,776"),
     "negative size": Hostile(META, lambda: header_only(0).replace(b"00000000000", b"-0000000001", 1), "is not"),
     "million members": Hostile(META, lambda: many_members(120_000), "has more than 10,000 members"),
-    "extended header of 1 GiB": Hostile(META, lambda: extended_header(1 << 30), "has a header of 1,073,741,8"),
+    "extended header of 1 GiB": Hostile(META, lambda: extended_header(1 << 30), "headers of more than 1,048,576 bytes"),
+    "sparse map of 60 MiB": Hostile(
+        META, lambda: images.compress(images.sparse_map(120_000), "gz"), "headers of more than 1,048,576 bytes"
+    ),
+    "pax sparse map of 60 MiB": Hostile(
+        META, lambda: images.compress(images.pax_sparse_map(30_000_000), "gz"), "headers of more than 1,048,576 bytes"
+    ),
     "metadata.yaml of 40 MiB": Hostile(
         META, lambda: images.metadata_tarball(members={"metadata.yaml": bytes(40 * MIB)}), "expected at most 1,048,576"
     ),

@@ -62,6 +62,27 @@ def compress(body: bytes, compression: str) -> bytes:
     return zstd.compress(body, 1) if compression == "zst" else body
 
 
+def sparse_map(blocks: int) -> bytes:
+    """Return a tar of one old GNU sparse member whose map goes on for so many blocks of 21 places each."""
+    info = tarfile.TarInfo("sparse")
+    info.type = tarfile.GNUTYPE_SPARSE
+    header = bytearray(info.tobuf(tarfile.GNU_FORMAT))
+    header[482] = 1  # the map goes on in the next block
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    place = b"%011o\0%011o\0" % (1, 1)
+    return bytes(header) + ((place * 21).ljust(504, b"\0") + b"\1".ljust(8, b"\0")) * blocks
+
+
+def pax_sparse_map(numbers: int) -> bytes:
+    """Return a tar of one GNU sparse member (pax, version 1.0) whose map claims and holds so many numbers."""
+    info = tarfile.TarInfo("sparse")
+    info.pax_headers = {"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.name": "sparse"}
+    body = b"%d\n" % (numbers // 2) + b"0\n" * numbers
+    info.size = len(body)
+    return info.tobuf(tarfile.PAX_FORMAT) + body.ljust(-(-len(body) // 512) * 512, b"\0")
+
+
 def metadata_tarball(
     arch: str = "amd64",
     compression: str = "xz",

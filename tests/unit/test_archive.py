@@ -50,6 +50,14 @@ def oversized_header(size: int) -> bytes:
     return long_name.tobuf() + b"x" * 5_000_000
 
 
+def long_names(count: int, size: int) -> bytes:
+    """Names for one member, each of which replaces the one before it."""
+    name = tarfile.TarInfo("././@LongLink")
+    name.type, name.size = tarfile.GNUTYPE_LONGNAME, size
+    return (name.tobuf() + b"x" * size) * count
+
+
+TOO_LONG = "has headers of more than 1,048,576 bytes for one member"
 BOMB = images.tarball({"metadata.yaml": YAML, "a": bytes(100_000_000)})
 GOOD = images.tarball({"metadata.yaml": YAML, "z": b"z" * 5000})
 
@@ -74,8 +82,12 @@ BAD: dict[str, tuple[bytes, str]] = {
     "symlink": (special(tarfile.SYMTYPE), "not a regular file"),
     "device": (special(tarfile.CHRTYPE), "not a regular file"),
     "folder": (special(tarfile.DIRTYPE), "not a regular file"),
-    "long header": (oversized_header(4_000_000), "has a header of 4,000,256 bytes"),
-    "absurd header": (oversized_header(8_000_000_000), "has a header of 8,000,000,000 bytes"),
+    "long header": (oversized_header(4_000_000), TOO_LONG),
+    "absurd header": (oversized_header(8_000_000_000), TOO_LONG),
+    "sparse map": (images.sparse_map(3000), TOO_LONG),
+    "sparse map cut short": (images.sparse_map(3), "is not a sound tarball"),
+    "pax sparse map": (images.pax_sparse_map(1_000_000), TOO_LONG),
+    "many long names": (long_names(600, 4096), TOO_LONG),
 }
 
 

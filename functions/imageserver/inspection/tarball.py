@@ -2,7 +2,7 @@
 
 The compression is told by content, not by name. Unpacking goes step by step and counts every byte it
 makes, so a small file that inflates to gigabytes costs at most `Limits.unpacked_bytes` of work and a few
-MiB of memory. tarfile reads headers through a forward-only file that refuses a header of absurd size.
+MiB of memory. tarfile reads headers through a forward-only file that refuses more of them than one member needs.
 """
 
 import bz2
@@ -17,7 +17,7 @@ from typing import Final, Protocol
 
 MIB: Final = 1024 * 1024
 _STEP: Final = 256 * 1024  # of unpacked bytes at a time
-_LONGEST_READ: Final = MIB  # tarfile asks for a whole extended header at once
+_HEADERS_BYTES: Final = MIB  # of one member: tarfile keeps long names, pax records and sparse maps of any size
 _LZMA_MEMORY: Final = 128 * MIB  # xz -9 needs 65 MiB to unpack
 _ZSTD_WINDOW_LOG: Final = 27  # zstd --long; 128 MiB
 
@@ -49,9 +49,10 @@ def read_member(chunks: Iterable[bytes | memoryview], name: str, limits: Limits,
     that member.
     """
     plain = _unpacked(chunks, limits)
+    file = _Forward(plain)
     try:
-        with tarfile.TarFile(fileobj=_Forward(plain), mode="r") as tar:
-            content = _find(tar, name, limits, whole=whole)
+        with tarfile.TarFile(fileobj=file, mode="r") as tar:
+            content = _find(tar, file, name, limits, whole=whole)
         if whole:
             for _ in plain:  # a tar ends with zeros; what compresses it must end well too
                 pass
@@ -67,7 +68,7 @@ def read_member(chunks: Iterable[bytes | memoryview], name: str, limits: Limits,
         raise UnreadableArchive(f"is damaged xz data ({error})") from error
     except (zlib.error, OSError, EOFError) as error:
         raise UnreadableArchive(f"is damaged or cut short ({error})") from error
-    except (tarfile.TarError, ValueError, ArithmeticError, RecursionError) as error:
+    except (tarfile.TarError, ValueError, ArithmeticError, LookupError, TypeError, RecursionError) as error:
         raise UnreadableArchive(f"is not a sound tarball ({error})") from error
 
 
@@ -76,12 +77,13 @@ def looks_like_tar(head: bytes) -> bool:
     return head[257:262] == b"ustar" or any(head.startswith(magic) for magic, _ in _FORMATS)
 
 
-def _find(tar: tarfile.TarFile, name: str, limits: Limits, *, whole: bool) -> bytes:
+def _find(tar: tarfile.TarFile, file: "_Forward", name: str, limits: Limits, *, whole: bool) -> bytes:
     found: bytes | None = None
-    for count, member in enumerate(_members(tar), start=1):
+    for count, member in enumerate(_members(tar, file), start=1):
         if count > limits.members:
             raise UnreadableArchive(f"has more than {limits.members:,} members")
         if found is None and member.name.removeprefix("./") == name:
+            file.begin(member.size)
             found = _content(tar, member, limits)
             if not whole:
                 break
@@ -90,10 +92,11 @@ def _find(tar: tarfile.TarFile, name: str, limits: Limits, *, whole: bool) -> by
     return found
 
 
-def _members(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+def _members(tar: tarfile.TarFile, file: "_Forward") -> Iterator[tarfile.TarInfo]:
     while (member := tar.next()) is not None:
         yield member
         tar.members = []  # type: ignore[attr-defined]  # tarfile keeps them all otherwise; a bomb has millions
+        file.begin(_HEADERS_BYTES)
 
 
 def _content(tar: tarfile.TarFile, member: tarfile.TarInfo, limits: Limits) -> bytes:
@@ -111,12 +114,21 @@ def _content(tar: tarfile.TarFile, member: tarfile.TarInfo, limits: Limits) -> b
 
 
 class _Forward(io.RawIOBase):
-    """A file over chunks that only goes forward, as far as tarfile needs one."""
+    """A file over chunks that only goes forward, as far as tarfile needs one.
+
+    What is read between two calls of `begin` is bounded, in one read or in many: newer Pythons read a long header in
+    pieces, and all of them read a sparse map block by block. What is skipped costs no memory and is not counted.
+    """
 
     def __init__(self, chunks: Iterator[bytes]) -> None:
         self._chunks = chunks
         self._rest = memoryview(b"")
         self._position = 0
+        self._readable_bytes = _HEADERS_BYTES
+
+    def begin(self, most_bytes: int) -> None:
+        """Allow `most_bytes` to be read from here on."""
+        self._readable_bytes = most_bytes
 
     def readable(self) -> bool:
         return True
@@ -128,8 +140,9 @@ class _Forward(io.RawIOBase):
         return self._position
 
     def read(self, size: int = -1, /) -> bytes:
-        if not 0 <= size <= _LONGEST_READ:
-            raise UnreadableArchive(f"has a header of {size:,} bytes, expected at most {_LONGEST_READ:,}")
+        if not 0 <= size <= self._readable_bytes:
+            raise UnreadableArchive(f"has headers of more than {_HEADERS_BYTES:,} bytes for one member")
+        self._readable_bytes -= size
         return b"".join(self._take(size))
 
     def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
