@@ -19,7 +19,7 @@ from tests.support import PROJECT, images
 from tests.support.client_rules import read_catalog
 from tests.support.stack import Stack, local_stack
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.timeout(300), pytest.mark.xdist_group("admin")]
 
 
 @pytest.fixture(scope="module")

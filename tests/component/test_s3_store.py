@@ -30,6 +30,9 @@ from tests.support.memory_store import START
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
+# Their fixtures last for the module: one worker, so that they are made once.
+pytestmark = pytest.mark.xdist_group("s3-store")
+
 NUMBERS = itertools.count(1)
 
 

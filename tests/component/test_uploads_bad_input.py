@@ -27,6 +27,9 @@ from local_stack.credentials import ACCESS_KEY, SECRET_KEY
 from tests.support import images, upload_api
 from tests.support.upload_api import Answer, System, completion, send, sha256
 
+# Their fixtures last for the module: one worker, so that they are made once.
+pytestmark = pytest.mark.xdist_group("uploads-bad-input")
+
 GIB = 1 << 30
 PRODUCT = "images/ubuntu/noble/amd64/default"
 PATH = f"{PRODUCT}/20261123_10:00"

@@ -24,6 +24,9 @@ from tests.support import PROJECT, images, upload_api
 from tests.support.processes import need
 from tests.support.upload_api import System
 
+# Their fixtures last for the module: one worker, so that they are made once.
+pytestmark = pytest.mark.xdist_group("uploads-network")
+
 MIB = 1 << 20
 SCRIPT = PROJECT / "scripts/upload"
 
