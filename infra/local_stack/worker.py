@@ -1,9 +1,9 @@
 """What runs inside a worker process: one function, imported as Lambda imports it, one event at a time.
 
-Run as a file, with the handler's name, and with the function's folder in PYTHONPATH. Events come as JSON lines on
-standard input, {"id", "event", "deadline"}. Answers go as JSON lines to what was standard output: {"id", "last"} and
-either "result" or "error", {"errorType", "errorMessage", "stackTrace"}; after the last one the process ends. Whatever
-the function itself prints goes to standard error, so it cannot disturb the answers.
+Run as a file, with the handler's name, and with the function's folder and the packages in PYTHONPATH. Events come as
+JSON lines on standard input, {"id", "event", "deadline"}. Answers go as JSON lines to what was standard output:
+{"id", "last"} and either "result" or "error", {"errorType", "errorMessage", "stackTrace"}; after the last one the
+process ends. Whatever the function itself prints goes to standard error, so it cannot disturb the answers.
 """
 
 import importlib

@@ -16,8 +16,9 @@ from typing import Any
 from local_stack.credentials import ACCESS_KEY, NO_CONFIGURATION, SECRET_KEY
 from local_stack.wiring import Function
 
-# Run as a file: nothing of the local stack shall be importable from the functions.
+# Run as a file, without the startup files of site-packages: nothing of the local stack is importable from a function.
 _PROGRAM = Path(__file__).with_name("worker.py")
+_PACKAGES = [path for path in sys.path if Path(path).name == "site-packages"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +36,7 @@ class Worker:
         self._function = function
         with log.open("ab") as stderr:
             self._process = subprocess.Popen(  # noqa: S603
-                [sys.executable, "-P", str(_PROGRAM), function.handler],
+                [sys.executable, "-P", "-S", str(_PROGRAM), function.handler],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=stderr,
@@ -150,7 +151,7 @@ class Pool:
             "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": str(function.memory_mb),
             "LOCAL_FUNCTION_ARN": function.arn,
             "POWERTOOLS_TRACE_DISABLED": "true",  # there is no X-Ray daemon here
-            "PYTHONPATH": str(function.code),
+            "PYTHONPATH": os.pathsep.join((str(function.code), *_PACKAGES)),
         }
 
 

@@ -117,6 +117,8 @@ def test_nothing_of_the_local_stack_is_importable_from_a_function(make_pool: Mak
     pool = make_pool(source)
     assert pool.invoke("F", "local_stack").result
     assert pool.invoke("F", "mappings").result
+    assert pool.invoke("F", "cli").result
+    assert not pool.invoke("F", "boto3").result
 
 
 def test_stopping_ends_running_functions(make_pool: MakePool) -> None:
