@@ -247,7 +247,7 @@ def test_undelete_restores_a_file_unchanged_and_replaces_none(place: Place, size
 
 
 @pytest.mark.parametrize("size", [1000, PART + 5], ids=["small", "in parts"])
-def test_what_is_imported_says_how_long_it_holds(place: Place, tree: Tree, size: int) -> None:
+def test_imported_objects_carry_their_lifetime(place: Place, tree: Tree, size: int) -> None:
     tree.put(f"{PATH}/rootfs.squashfs", bytes(size))
     tree.put(f"{PATH}/SHA256SUMS", bytes(size))
     imported(place, tree)

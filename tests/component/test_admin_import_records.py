@@ -118,7 +118,7 @@ def keys(*paths: str) -> set[str]:
     return {f"{path}/{file}" for path in paths for file in FILES}
 
 
-def test_a_withdrawn_version_stays_out_and_the_plan_says_which_why_and_since_when(place: Place, old: OldServer) -> None:
+def test_a_withdrawn_version_is_skipped_and_the_plan_shows_its_reason_and_time(place: Place, old: OldServer) -> None:
     old.withdraw(f"{NOBLE}/20261101")
     old.leave()
     plan = old.imported()
@@ -134,7 +134,7 @@ def test_a_withdrawn_version_stays_out_and_the_plan_says_which_why_and_since_whe
     assert here(place) == keys(f"{NOBLE}/20261102", f"{JAMMY}/20261101", f"{JAMMY}/20261102")
 
 
-def test_a_withdrawn_file_stays_out_and_the_rest_of_its_version_comes_along(place: Place, old: OldServer) -> None:
+def test_a_withdrawn_file_is_skipped_and_the_rest_of_its_version_imported(place: Place, old: OldServer) -> None:
     old.system.upload(f"{NOBLE}/20261101", {"disk.qcow2": images.qcow2()})
     old.system.catch_up()
     old.withdraw(f"{NOBLE}/20261101/disk.qcow2", "half a disk")
@@ -152,7 +152,7 @@ def test_a_withdrawn_product_is_one_line(place: Place, old: OldServer) -> None:
     assert here(place) == keys(f"{JAMMY}/20261101", f"{JAMMY}/20261102")
 
 
-def test_a_source_of_which_all_is_withdrawn_is_not_called_empty(place: Place, old: OldServer) -> None:
+def test_a_fully_withdrawn_source_is_not_reported_as_empty(place: Place, old: OldServer) -> None:
     for product in (NOBLE, JAMMY):
         old.withdraw(product)
     old.leave()
@@ -161,7 +161,7 @@ def test_a_source_of_which_all_is_withdrawn_is_not_called_empty(place: Place, ol
     assert here(place) == set()
 
 
-def test_what_was_restored_comes_along(place: Place, old: OldServer) -> None:
+def test_a_restored_version_is_imported(place: Place, old: OldServer) -> None:
     old.withdraw(NOBLE)
     restore(old.system.store, parse_target(NOBLE), NEVER)
     old.leave()
@@ -169,7 +169,7 @@ def test_what_was_restored_comes_along(place: Place, old: OldServer) -> None:
     assert (plan["copied"], plan["withdrawn"]) == (8, [])
 
 
-def test_what_is_being_deleted_stays_out_and_what_was_uploaded_since_comes_along(place: Place, old: OldServer) -> None:
+def test_a_version_being_deleted_is_skipped_and_later_uploads_are_imported(place: Place, old: OldServer) -> None:
     """Its record says final; of two files one is deleted already, and a new one has come."""
     store = old.system.store
     old.withdraw(f"{NOBLE}/20261101")
@@ -191,7 +191,7 @@ def test_what_is_being_deleted_stays_out_and_what_was_uploaded_since_comes_along
     assert "and is being deleted there" in old.run("import", old.address).stderr
 
 
-def test_another_upload_under_the_name_of_a_withdrawn_file_comes_along(place: Place, old: OldServer) -> None:
+def test_a_new_upload_under_the_name_of_a_withdrawn_file_is_imported(place: Place, old: OldServer) -> None:
     """The source has not looked at it yet. One of the same size may be the withdrawn one, and stays out."""
     other, same = f"{NOBLE}/20261101/rootfs.squashfs", f"{NOBLE}/20261102/rootfs.squashfs"
     for key in (other, same):
@@ -215,7 +215,7 @@ def test_another_upload_under_the_name_of_a_withdrawn_file_comes_along(place: Pl
     ],
     ids=["torn", "newer", "misplaced"],
 )
-def test_a_version_whose_record_cannot_be_read_is_left_out_by_name(
+def test_a_version_with_an_unreadable_record_is_skipped_by_name(
     place: Place, old: OldServer, body: bytes | None, says: str
 ) -> None:
     path = f"{NOBLE}/20261101"
@@ -231,7 +231,7 @@ def test_a_version_whose_record_cannot_be_read_is_left_out_by_name(
     assert plan["copied"] == 6
 
 
-def test_a_source_without_records_is_imported_whole_and_that_is_said(place: Place, old: OldServer) -> None:
+def test_a_source_without_records_is_imported_whole_with_a_warning(place: Place, old: OldServer) -> None:
     for key, found in old.system.store.objects.items():
         if key.startswith("images"):
             old.put(key, found.body)
@@ -242,7 +242,7 @@ def test_a_source_without_records_is_imported_whole_and_that_is_said(place: Plac
     assert len(here(place)) == 8
 
 
-def test_a_version_without_a_record_comes_along(place: Place, old: OldServer) -> None:
+def test_a_version_without_a_record_is_imported(place: Place, old: OldServer) -> None:
     """It arrived when nobody looked any more. What a record calls empty and has files now is the same."""
     fresh, emptied = f"{NOBLE}/20261103", f"{NOBLE}/20261104"
     old.system.upload(emptied, images.split_image(seed="gone"))
@@ -258,7 +258,7 @@ def test_a_version_without_a_record_comes_along(place: Place, old: OldServer) ->
     assert keys(fresh, emptied) <= here(place)
 
 
-def test_what_the_source_refuses_is_named_and_looked_at_anew(place: Place, old: OldServer) -> None:
+def test_an_object_refused_by_the_source_is_named_and_retried(place: Place, old: OldServer) -> None:
     broken = {**images.split_image(seed="3"), "rootfs.squashfs": b"no squashfs at all"}
     old.system.upload(f"{NOBLE}/20261103", broken)
     old.system.catch_up()
@@ -271,7 +271,7 @@ def test_what_the_source_refuses_is_named_and_looked_at_anew(place: Place, old: 
     assert old.imported("--yes")["notes"] == [], "it is here by now"
 
 
-def test_what_was_withdrawn_on_the_source_and_is_here_already_is_named_with_what_takes_it_off(
+def test_a_version_withdrawn_on_the_source_and_present_here_is_named_with_the_command_that_withdraws_it(
     place: Place, old: OldServer
 ) -> None:
     """It was imported before it was withdrawn, or by a release that did not read the records."""
@@ -310,7 +310,7 @@ def test_an_address_is_a_bucket_and_a_prefix(address: str, parts: tuple[str, str
     assert importing.address_of(address) == parts
 
 
-def test_records_that_may_not_be_read_are_not_taken_for_none(place: Place) -> None:
+def test_unreadable_records_never_read_as_absent(place: Place) -> None:
     """A 403 never reads as empty: else all that was withdrawn would come along."""
     place.s3.put_object(Bucket=OLD, Key=f"{NOBLE}/20261101/lxd.tar.xz", Body=b"1")
 

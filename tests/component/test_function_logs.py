@@ -143,7 +143,7 @@ def test_publish_logs_when_clients_can_see_a_version_and_when_they_no_longer_can
     assert 0 < gone["seconds"] < 60
 
 
-def test_only_the_messages_of_a_product_that_the_edge_failed_stay_in_the_queue(
+def test_only_messages_of_products_with_a_failed_invalidation_stay_in_the_queue(
     functions: Functions, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     other = "images/ubuntu/plucky/amd64/default/20261122_10:00"

@@ -132,13 +132,13 @@ def test_no_spelling_of_a_path_reaches_a_private_object(s3: Any, front: Front, p
 
 
 @pytest.mark.parametrize("path", ["/images/none", "/images/%ff", "/streams/v1/none.json", "/none", "/versions/a.json"])
-def test_a_missing_key_is_404_and_says_nothing_of_how_long(front: Front, path: str) -> None:
+def test_a_missing_key_is_404_without_a_lifetime(front: Front, path: str) -> None:
     status, headers, _ = front.ask(path)
     assert (status, "cache-control" in headers) == (404, False)
     assert headers["x-content-type-options"] == "nosniff"
 
 
-def test_what_a_headers_policy_says_is_put_on_errors_too(s3: Any, edge: Edge, certificates: Certificates) -> None:
+def test_a_headers_policy_applies_to_errors_too(s3: Any, edge: Edge, certificates: Certificates) -> None:
     """As CloudFront does it: a lifetime there would be that of a 404."""
     behaviours = tuple(
         dataclasses.replace(behaviour, headers={"Cache-Control": "public, max-age=31536000, immutable"})

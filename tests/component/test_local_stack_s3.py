@@ -41,7 +41,9 @@ def s3(server: S3Server) -> Iterator[Any]:
     server.events()
 
 
-def test_what_the_user_set_for_aws_is_nothing_to_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_aws_settings_of_the_user_do_not_affect_the_local_stack(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """moto asks boto3 for regions, and boto3 looks for the profile that is set."""
     monkeypatch.setenv("AWS_PROFILE", "that-is-not-here")
     process = S3Process(free_port(0), tmp_path / "s3.log")

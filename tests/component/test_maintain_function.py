@@ -133,7 +133,7 @@ def test_retention_of_the_template_is_applied(app: ModuleType, s3: S3Client, buc
     assert "1 newer versions are there, and 1 are kept" in record["withdrawn"]["reason"]
 
 
-def test_a_run_in_which_something_failed_does_the_rest_and_fails_by_name(
+def test_a_run_with_a_failure_finishes_the_rest_and_fails_with_its_name(
     app: ModuleType,
     s3: S3Client,
     sqs: SQSClient,
@@ -164,7 +164,7 @@ def test_a_run_in_which_something_failed_does_the_rest_and_fails_by_name(
     assert (planned["failed"], planned["tasks_total"]) == ([], 2)
 
 
-def test_a_queue_that_takes_no_message_is_an_error_of_ours(app: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_queue_that_rejects_a_message_raises_our_own_error(app: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(app, "settings", replace(app.settings, arrivals_queue_url="http://127.0.0.1:9/none"))
     with pytest.raises(StorageUnavailable, match=r"the queue http://127\.0\.0\.1:9/none took no message"):
         app._send(f"{PRODUCT}/20261101/")

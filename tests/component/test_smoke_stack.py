@@ -72,7 +72,7 @@ def aliases(stack: Stack) -> set[str]:
     return {alias for found in read_catalog(*stack.catalog()) for alias in found.names}
 
 
-def test_a_server_passes_with_the_real_clients_and_nothing_is_left(stack: Stack) -> None:
+def test_a_server_passes_the_smoke_test_with_the_real_clients_and_nothing_is_left_behind(stack: Stack) -> None:
     before = stack.get("streams/v1/images.json"), stack.get("streams/v1/index.json")
     printed = smoke(stack)
     expected = {name: "ok" if shutil.which(name) else "skipped" for name in ("lxc", "incus")}
@@ -84,7 +84,7 @@ def test_a_server_passes_with_the_real_clients_and_nothing_is_left(stack: Stack)
     assert doctor.returncode == 0, doctor.stdout
 
 
-def test_an_operator_who_is_no_publisher_signs_the_same_upload(stack: Stack) -> None:
+def test_an_operator_that_is_no_publisher_signs_the_same_upload(stack: Stack) -> None:
     printed = smoke(stack, "--skip", "api", "--keep")
     assert details(printed)["upload"] == "signed with your own credentials: without the API"
     assert set(ALIASES) <= aliases(stack)
@@ -218,7 +218,7 @@ def waiting(stack: Stack) -> Iterator[subprocess.Popen[str]]:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_test_cleans_up_before_it_ends(stack: Stack, number: signal.Signals) -> None:
+def test_an_interrupted_smoke_test_cleans_up_before_it_ends(stack: Stack, number: signal.Signals) -> None:
     with waiting(stack) as process:
         process.send_signal(number)
         out, err = process.communicate(timeout=60)
@@ -228,7 +228,7 @@ def test_an_interrupted_test_cleans_up_before_it_ends(stack: Stack, number: sign
     assert left(stack) == []
 
 
-def test_what_a_killed_test_left_is_removed_by_the_next_one(stack: Stack) -> None:
+def test_the_image_of_a_killed_smoke_test_is_removed_by_the_next_one(stack: Stack) -> None:
     with waiting(stack) as process:
         process.send_signal(signal.SIGKILL)
         process.wait(30)

@@ -396,7 +396,7 @@ def test_an_api_that_does_not_answer_for_a_while_does_not_end_the_wait(what: str
 
 
 @pytest.mark.parametrize("what", NO_ANSWERS)
-def test_an_api_that_never_answers_is_named_when_the_time_is_over(what: str, tmp_path: Path, clock: Path) -> None:
+def test_an_api_that_never_answers_is_named_at_the_timeout(what: str, tmp_path: Path, clock: Path) -> None:
     done = waited(tmp_path, scripted(NO_ANSWERS[what]), 100)
     assert done.returncode == 5, done.stderr
     assert sum(map(int, clock.read_text().split())) == 100, "it waits to the deadline, and not a second longer"
@@ -407,7 +407,7 @@ def test_an_api_that_never_answers_is_named_when_the_time_is_over(what: str, tmp
     assert "S3 is busy" in done.stderr or body != NO_ANSWERS["busy"][1]
 
 
-def test_an_api_that_is_gone_for_a_while_does_not_end_the_wait(tmp_path: Path, clock: Path) -> None:
+def test_an_unreachable_api_does_not_end_the_wait(tmp_path: Path, clock: Path) -> None:
     """S3Error connections, as when a load balancer or a proxy is started again."""
     api = scripted((200, LISTED))
     files = write(tmp_path, {"lxd.tar.xz": XZ, "rootfs.squashfs": SQUASHFS})
@@ -440,7 +440,7 @@ def test_pauses_double_and_no_two_jobs_have_the_same(tmp_path: Path, clock: Path
     assert len({tuple(pauses) for pauses in seen}) == 3
 
 
-def test_what_a_busy_api_asks_for_is_not_undercut(tmp_path: Path, clock: Path) -> None:
+def test_the_retry_after_of_a_busy_api_is_respected(tmp_path: Path, clock: Path) -> None:
     class Asking(Api):
         def do_GET(self) -> None:
             self.answer(429 if "?wait=" in self.path else 404, b"", ("Retry-After", "45"))
@@ -459,7 +459,7 @@ def test_what_a_busy_api_asks_for_is_not_undercut(tmp_path: Path, clock: Path) -
         (422, b"detail no such thing\n", 1),
     ],
 )
-def test_what_will_not_pass_ends_the_wait_at_once_and_says_that_all_has_arrived(
+def test_a_permanent_error_ends_the_wait_at_once_and_states_that_everything_is_uploaded(
     status: int, body: bytes, code: int, tmp_path: Path, clock: Path
 ) -> None:
     api = scripted((status, body))

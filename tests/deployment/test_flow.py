@@ -92,7 +92,7 @@ def test_curl_alone_publishes_and_a_url_is_good_for_one_upload_of_one_size(
     assert server.listed(f"images/{product}") == {version: images.sha256_hex(*files.values())}
 
 
-def test_strangers_may_nothing(server: Server, ci: Who, product: str) -> None:
+def test_strangers_have_no_access(server: Server, ci: Who, product: str) -> None:
     asked = {"path": f"images/{product}/{VERSIONS[0]}/rootfs.squashfs", "size": 4096}
     assert server.api(None, "POST", "/uploads", asked).status == 403
     assert server.api((ci[0], "another secret"), "POST", "/uploads", asked).status == 403
@@ -102,9 +102,7 @@ def test_strangers_may_nothing(server: Server, ci: Who, product: str) -> None:
         bucket.list_objects_v2(Bucket=server.outputs["BucketName"])
 
 
-def test_the_edge_serves_the_catalog_and_the_images_alone(
-    server: Server, ci: Who, product: str, tmp_path: Path
-) -> None:
+def test_the_edge_serves_only_the_catalog_and_the_images(server: Server, ci: Who, product: str, tmp_path: Path) -> None:
     published(server, ci, tmp_path, product, VERSIONS[0])
     version = f"{product}/{VERSIONS[0]}"
     keys = [f"versions/images/{version}.json", "maintain/reconcile.json"]
@@ -131,7 +129,7 @@ def test_a_function_has_no_right_that_its_role_does_not_give(server: Server) -> 
     server.invoke("MaintainFunction", {"task": "reconcile", "dry_run": True})
 
 
-def test_what_is_refused_says_why(server: Server, ci: Who, product: str, tmp_path: Path) -> None:
+def test_a_refusal_gives_its_reason(server: Server, ci: Who, product: str, tmp_path: Path) -> None:
     files = images.split_image(arch="arm64", seed=product)  # in a folder for amd64
     folder = written(tmp_path / "files", files)
     command = ["scripts/upload", "--to", product, "--version", VERSIONS[0], "--json", str(folder)]
@@ -141,7 +139,7 @@ def test_what_is_refused_says_why(server: Server, ci: Who, product: str, tmp_pat
     assert server.listed(f"images/{product}") == {}
 
 
-def test_what_is_withdrawn_is_off_the_list_until_it_is_restored(
+def test_a_withdrawn_version_is_unlisted_until_it_is_restored(
     server: Server, ci: Who, product: str, tmp_path: Path
 ) -> None:
     fingerprint = published(server, ci, tmp_path, product, VERSIONS[0])
@@ -170,7 +168,7 @@ def test_retention_keeps_the_newest_versions(server: Server, ci: Who, product: s
     assert server.told("prune") is not None
 
 
-def test_a_broken_message_ends_as_a_dead_letter_that_the_operator_answers(server: Server, product: str) -> None:
+def test_a_broken_message_becomes_a_dead_letter_with_a_remedy(server: Server, product: str) -> None:
     sqs = server.emulator.client("sqs")
     resources = server.resources()
     arrivals, dead = resources["ArrivalsQueue"], resources["ArrivalsDeadLetters"]

@@ -36,7 +36,7 @@ def test_values_that_do_not_go_together_are_refused(server: Server, values: dict
     assert "ROLLBACK" not in server.description["StackStatus"]
 
 
-def test_a_deployment_that_fails_is_rolled_back_and_the_server_works_on(
+def test_a_failed_deployment_is_rolled_back_and_the_server_keeps_working(
     server: Server, built: Clone, aws: Emulator, ci: Who, tmp_path: Path
 ) -> None:
     somebody = ("222233334444", "secret of the operator")
@@ -128,7 +128,7 @@ def test_two_servers_side_by_side_one_taken_down_and_started_again(
     assert third.wrong() == []
 
 
-def test_a_new_server_may_not_take_the_name_of_a_bucket_that_was_kept(server: Server, built: Clone) -> None:
+def test_a_new_server_cannot_reuse_the_name_of_a_retained_bucket(server: Server, built: Clone) -> None:
     """CloudFormation refuses it, takes back what it made, and the bucket stays."""
     bucket = server.outputs["BucketName"]
     built.set(BucketName=bucket)

@@ -203,7 +203,7 @@ def test_every_commented_line_of_the_example_is_the_templates_default(deployment
     assert deployments.values == shown
 
 
-def test_a_value_that_the_file_no_longer_names_stays(deployments: Deployments) -> None:
+def test_a_value_removed_from_the_file_stays_deployed(deployments: Deployments) -> None:
     deployments.run("cp samconfig.example.toml samconfig.toml && echo 'RetainVersions = \"3\"' >> samconfig.toml")
     deployments.run("sam deploy")
     deployments.run("cp samconfig.example.toml samconfig.toml && sam deploy")
@@ -239,7 +239,7 @@ def test_publishers_arrive_as_they_are_written(deployments: Deployments) -> None
         ("""Publishers = '''{"a": ["b\nc"]}'''""", "Publishers"),
     ],
 )
-def test_what_would_break_the_stack_is_refused_before_it_is_changed(
+def test_a_breaking_change_is_refused_before_the_stack_is_changed(
     deployments: Deployments, line: str, named: str
 ) -> None:
     deployments.run(f"cp samconfig.example.toml samconfig.toml\ncat >> samconfig.toml <<'EOF'\n{line}\nEOF")
@@ -266,7 +266,7 @@ def test_the_api_reads_whatever_the_template_accepts(
             Rights.parse(whole)
 
 
-def test_git_leaves_the_operators_file_alone(tmp_path: Path) -> None:
+def test_git_ignores_the_operators_file(tmp_path: Path) -> None:
     """Kept out of git, so `git pull` neither meets nor loses it."""
     subprocess.run(["git", "init", "-q", tmp_path], check=True)
     shutil.copy(ROOT / ".gitignore", tmp_path)

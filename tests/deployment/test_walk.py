@@ -91,7 +91,7 @@ def test_something_happens_before_the_first_block_of_a_heading(terminal: Termina
         terminal.walk(tmp_path / "page.md", before={"Elsewhere": lambda: None})
 
 
-def test_a_question_is_answered(terminal: Terminal) -> None:
+def test_a_command_that_asks_a_question_gets_its_answer(terminal: Terminal) -> None:
     assert terminal.run(Block("Deploy", 1, 'read -r said; echo "$said"\n')) == "y\n"
 
 
@@ -108,7 +108,7 @@ VERSION = "images/kept/1/amd64/default/20261121_10:00"
 
 
 @pytest.mark.timeout(2400)
-def test_the_walk_of_the_page_on_deployment_ends_well(tooling: None) -> None:
+def test_the_walk_through_the_deployment_page_succeeds(tooling: None) -> None:
     """Word for word, in its order, in an account that owns example.org, from a clone in which nothing was built."""
     with short_folder() as folder, emulator.running(folder) as aws:
         zone = aws.client("route53").create_hosted_zone(Name="example.org", CallerReference="walk")["HostedZone"]["Id"]

@@ -255,7 +255,7 @@ def test_the_command_for_the_edge_ends_a_path_before_a_tilde(capsys: pytest.Capt
     assert capsys.readouterr().err.rstrip().endswith("--paths '/images/a/1.0*'")
 
 
-def test_a_rebuild_of_which_a_product_fails_folds_the_others_and_names_it(
+def test_a_rebuild_with_a_failing_product_names_it_and_renders_the_others(
     system: System, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = listed(system, f"{TINY}/20261101")

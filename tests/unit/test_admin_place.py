@@ -167,7 +167,7 @@ def plucky_fails(system: System, error: Exception) -> None:
     system.store.on = fail
 
 
-def test_a_prune_in_which_a_product_fails_does_the_rest_and_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_prune_with_a_failing_product_names_it_and_finishes_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(boto3, "Session", lambda **_: Session(STACK))
     system = three_versions()
     monkeypatch.setattr(Place, "store", system.store)

@@ -63,7 +63,7 @@ def test_messages_that_were_only_shown_stay_in_the_queue() -> None:
     assert sqs.log == [("put back", "a"), ("put back", "b"), ("put back", "c")]
 
 
-def test_a_letter_about_a_record_in_order_says_where_a_fault_of_the_edge_is_found() -> None:
+def test_a_dead_letter_of_a_sound_record_names_the_check_for_the_distribution() -> None:
     system, path = System(), "images/ubuntu/noble/amd64/default/20261123_10:00"
     system.upload(path, images.split_image())
     system.catch_up()

@@ -185,7 +185,7 @@ def checked(done: Result) -> list[Any]:
 # ── doctor ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_the_doctor_finds_nothing_at_a_server_without_a_fault(world: World) -> None:
+def test_the_doctor_finds_nothing_on_a_working_server(world: World) -> None:
     done, asked = world.run("--json doctor")
     assert (done.exit_code, checked(done)) == (0, []), done.output
     assert {name.split()[0] for name in asked} == {"s3", "sqs", "cloudformation", "cloudwatch", "http"}
@@ -258,7 +258,7 @@ AN_ANSWER_TOO = {
 
 
 @pytest.mark.parametrize("way", ["missing", *VALUES])
-def test_an_answer_with_something_else_in_it_never_ends_the_doctor(world: World, way: str) -> None:
+def test_an_unexpected_answer_never_ends_the_doctor(world: World, way: str) -> None:
     wrong, unnoticed = [], set()
     for operation, answers in seen_answers(world, "doctor").items():
         for where in sorted({where for answer in answers for where in places(answer)}, key=repr):
@@ -292,7 +292,7 @@ LINES = (
 
 
 @pytest.mark.parametrize("line", LINES)
-def test_a_command_whose_request_fails_ends_with_a_sentence_and_a_code(world: World, line: str) -> None:
+def test_a_failed_request_ends_a_command_with_one_sentence_and_its_exit_code(world: World, line: str) -> None:
     prepare(world, line)
     wrong = []
     for operation in seen_answers(world, line):
@@ -337,7 +337,9 @@ def prepare(world: World, line: str) -> None:
 
 @pytest.mark.parametrize("line", ["list", "redrive --yes", "prune --yes"])
 @pytest.mark.parametrize("way", ["missing", "None", "a text"])
-def test_a_command_that_meets_another_answer_ends_with_a_sentence_and_a_code(world: World, line: str, way: str) -> None:
+def test_an_unexpected_answer_ends_a_command_with_one_sentence_and_its_exit_code(
+    world: World, line: str, way: str
+) -> None:
     prepare(world, line)
     wrong = []
     for operation, answers in seen_answers(world, line).items():
@@ -348,7 +350,7 @@ def test_a_command_that_meets_another_answer_ends_with_a_sentence_and_a_code(wor
     assert wrong == []
 
 
-def test_the_sentence_says_what_was_asked_and_what_came_and_debug_shows_where(world: World) -> None:
+def test_an_error_names_the_request_and_the_answer_and_debug_shows_the_location(world: World) -> None:
     broken = mangled("s3 ListObjectsV2", ("Contents", 0, "ETag"), "missing")
     done, _ = world.run("list", broken)
     (line,) = done.stderr.splitlines()
@@ -363,7 +365,7 @@ def test_the_sentence_says_what_was_asked_and_what_came_and_debug_shows_where(wo
     assert "KeyError: 'ETag'" in debugged.stderr
 
 
-def test_debug_shows_what_the_doctor_made_a_finding_of(world: World) -> None:
+def test_debug_shows_the_error_behind_a_finding_of_the_doctor(world: World) -> None:
     done, _ = world.run("doctor --debug", after_opening(failing("sqs GetQueueUrl", "a program's mistake")))
     assert done.exit_code == FOUND
     assert "ZeroDivisionError: division by zero" in done.stderr
@@ -371,7 +373,7 @@ def test_debug_shows_what_the_doctor_made_a_finding_of(world: World) -> None:
     assert "wiring: 1 finding" in done.stdout
 
 
-def test_what_was_done_before_an_answer_ended_a_run_is_told(world: World) -> None:
+def test_an_aborted_run_reports_what_it_did_before(world: World) -> None:
     world.dead = True
     count = [0]
 

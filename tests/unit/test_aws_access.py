@@ -82,7 +82,7 @@ REGIONS: list[tuple[dict[str, str], str]] = [
 
 
 @pytest.mark.parametrize(("variables", "region"), REGIONS, ids=lambda value: " ".join(value) or "nothing")
-def test_a_region_is_found_wherever_the_tools_of_aws_look(
+def test_the_region_is_found_where_the_aws_tools_look_for_it(
     variables: dict[str, str], region: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put(monkeypatch, variables)
@@ -102,7 +102,7 @@ def test_a_region_is_found_wherever_the_tools_of_aws_look(
     ],
 )
 @pytest.mark.parametrize("line", ["presign", "admin stack", "admin bucket", "bench"])
-def test_a_profile_that_is_not_there_is_named_by_every_script(
+def test_every_script_names_a_missing_profile(
     line: str, variables: dict[str, str], says: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wired(monkeypatch, nobody)
@@ -151,7 +151,7 @@ def bucket_in(region: str, key_status: int = 404) -> Any:
 
 @pytest.mark.parametrize("region", ["eu-central-1", "us-east-1"])
 @pytest.mark.parametrize("variables", [{}, {"AWS_REGION": "us-west-2"}, {"AWS_REGION": "eu-central-1"}], ids=str)
-def test_a_url_is_signed_for_the_region_of_the_bucket_whatever_is_set(
+def test_a_url_is_signed_for_the_region_of_the_bucket_whatever_the_environment_sets(
     variables: dict[str, str], region: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Wherever the bucket lives, a redirect would not keep the signature."""
@@ -187,7 +187,7 @@ def test_a_url_is_signed_without_a_network_when_a_region_is_set(monkeypatch: pyt
 
 
 @pytest.mark.parametrize("line", ["presign", "admin bucket", "bench"])
-def test_a_bucket_that_cannot_be_asked_is_no_fault_of_region_or_credentials(
+def test_an_unreachable_bucket_is_not_reported_as_a_fault_of_region_or_credentials(
     line: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put(monkeypatch, {**KEYS, "AWS_PROFILE": "bare"})
@@ -198,7 +198,7 @@ def test_a_bucket_that_cannot_be_asked_is_no_fault_of_region_or_credentials(
 
 
 @pytest.mark.parametrize("line", ["presign", "admin bucket", "bench"])
-def test_a_bucket_that_says_no_region_says_what_to_set(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bucket_without_a_region_names_the_variable_to_set(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """As stores do that speak S3 and have no regions."""
     put(monkeypatch, {**KEYS, "AWS_PROFILE": "bare"})
     wired(monkeypatch, lambda *_: Answer(200))
@@ -210,7 +210,7 @@ def test_a_bucket_that_says_no_region_says_what_to_set(line: str, monkeypatch: p
 
 
 @pytest.mark.parametrize(("line", "code"), [("presign", presign.WRONG_USAGE), ("admin bucket", NOTHING), ("bench", 1)])
-def test_a_bucket_that_is_not_there_is_said_before_anything_is_signed(
+def test_a_missing_bucket_is_reported_before_anything_is_signed(
     line: str, code: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put(monkeypatch, {**KEYS, "AWS_REGION": "eu-central-1"})
@@ -254,7 +254,7 @@ def refusing(code: str, status: int) -> Any:
     ],
 )
 @pytest.mark.parametrize("line", ["presign", "admin stack", "admin bucket"])
-def test_credentials_that_aws_does_not_take_are_told_apart(
+def test_each_kind_of_rejected_credentials_has_its_own_message(
     line: str, code: str, status: int, says: str, remedy: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put(monkeypatch, {"AWS_PROFILE": "bare", "AWS_REGION": "eu-central-1"})
@@ -276,7 +276,7 @@ def test_credentials_that_aws_does_not_take_are_told_apart(
     ids=["half", "sso", "helper", "none"],
 )
 @pytest.mark.parametrize("line", ["presign", "admin stack", "admin bucket", "bench"])
-def test_credentials_that_are_not_there_are_told_with_what_to_set(
+def test_missing_credentials_are_reported_with_the_variables_to_set(
     line: str, variables: dict[str, str], says: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put(monkeypatch, {"AWS_REGION": "eu-central-1", **variables})
@@ -310,7 +310,7 @@ def test_every_way_to_have_no_credentials_says_what_to_do(name: str) -> None:
     "error",
     [boto.EndpointConnectionError(endpoint_url="https://x"), ClientError({"Error": {"Code": "AccessDenied"}}, "X")],
 )
-def test_what_is_about_something_else_is_not_called_missing_credentials(error: Exception) -> None:
+def test_an_unrelated_error_is_not_reported_as_missing_credentials(error: Exception) -> None:
     assert aws.unusable(error) is None
 
 
@@ -324,9 +324,7 @@ def test_what_is_about_something_else_is_not_called_missing_credentials(error: E
     ],
     ids=str,
 )
-def test_what_is_set_for_aws_is_nothing_to_the_local_stack(
-    variables: dict[str, str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_aws_settings_do_not_affect_the_local_stack(variables: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     put(monkeypatch, variables)
     s3 = local_session("AK", "SK", "us-east-1").client("s3", endpoint_url="http://127.0.0.1:1")
     assert s3.generate_presigned_url("get_object", {"Bucket": "b", "Key": "k"}).startswith("http://127.0.0.1:1/b/k?")
@@ -334,7 +332,7 @@ def test_what_is_set_for_aws_is_nothing_to_the_local_stack(
     assert not variables.items() & common_environment("", "us-east-1").items()
 
 
-def test_the_upload_script_says_the_same_words() -> None:
+def test_the_upload_script_prints_the_same_words() -> None:
     script = (Path(__file__).resolve().parents[2] / "scripts/upload").read_text()
     words = [aws.LOG_IN, aws.LOG_IN_AGAIN, aws.NO_REGION, aws.SET_REGION, aws.EXPIRED, aws.NOT_TAKEN, aws.SKEWED]
     assert [word for word in (*words, aws.SET_CLOCK) if word not in script] == []

@@ -30,17 +30,17 @@ def test_what_the_catalog_lists_never_changes(stream: str, file: str) -> None:
 
 
 @pytest.mark.parametrize("file", ["metadata.json", "image.yaml", "SHA256SUMS", "README", "read me"])
-def test_what_a_publisher_may_correct_is_kept_for_a_moment(file: str) -> None:
+def test_files_that_a_publisher_can_correct_are_cached_briefly(file: str) -> None:
     assert cache_control(f"{VERSION}/{file}") == BRIEF
 
 
 @pytest.mark.parametrize("name", KEYS)
-def test_what_is_served_says_how_long_it_holds_and_what_is_private_says_nothing(name: str) -> None:
+def test_served_objects_carry_a_lifetime_and_private_ones_none(name: str) -> None:
     served = name in SERVED or "/" not in KEYS[name]  # at the top of the bucket only the page and the API's description
     assert bool(cache_control(KEYS[name])) == served
 
 
-def test_the_edge_may_keep_an_image_for_as_long_as_its_header_says() -> None:
+def test_the_edge_caches_an_image_for_the_lifetime_in_its_header() -> None:
     assert f"public, max-age={IMAGE_S}, immutable" == IMMUTABLE
     cache = stacks.deployed().properties("ImagesCachePolicy")["CachePolicyConfig"]
     assert (cache["MinTTL"], cache["MaxTTL"]) == (0, IMAGE_S), "a document's 30 s hold there too"

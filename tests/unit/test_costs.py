@@ -87,7 +87,7 @@ def test_a_version_costs_as_many_requests_as_are_billed(system: System) -> None:
     assert found == pytest.approx(billed, abs=FILES)
 
 
-def test_a_look_of_somebody_who_waits_is_billed(system: System) -> None:
+def test_a_status_request_of_a_waiting_publisher_is_billed(system: System) -> None:
     path = f"{PRODUCT}/20261101_10:00"
     upload(system, path)
     catalogs, version = Catalogs(system.store), parse_version(path)
@@ -132,14 +132,14 @@ def test_a_large_server_splits_its_stream_where_the_edge_stops_compressing() -> 
     assert ceil(costs.LARGE.kept * costs.VERSION_BYTES / EDGE_COMPRESSES_BYTES) == costs.LARGE.streams
 
 
-def test_deleted_images_are_billed_until_their_days_are_over() -> None:
+def test_deleted_images_are_billed_until_their_retention_ends() -> None:
     server = costs.Server(versions=3650 // 12, kept=100, served_gb=0, products=1, version_gb=1.0)
     (deleted,) = [row for row in costs.bill(server) if "deleted images" in row.what]
     a_day = server.versions / (365 / 12)
     assert deleted.dollars == pytest.approx(a_day * 31 * 0.023, rel=0.01)
 
 
-def test_it_counts_for_numbers_of_ones_own() -> None:
+def test_the_calculator_accepts_other_numbers() -> None:
     arguments = ["--versions", "5000", "--kept", "10000", "--served-gb", "50000"]
     done = subprocess.run(
         [sys.executable, PROJECT / "infra/costs.py", *arguments], capture_output=True, text=True, check=True

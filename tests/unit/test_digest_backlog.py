@@ -110,7 +110,7 @@ def most_hops(versions: int, runs: int) -> float:
 @pytest.mark.parametrize(
     ("versions", "runs", "stopped"), [(40, 2, False), (100, 2, True), (120, 8, False), (400, 8, True)]
 )
-def test_a_long_backlog_is_handed_on_more_often_than_lambda_follows_a_loop(
+def test_a_long_backlog_is_handed_on_past_the_limit_of_lambdas_loop_detection(
     app: ModuleType, monkeypatch: pytest.MonkeyPatch, versions: int, runs: int, stopped: bool
 ) -> None:
     queue = drained(app, monkeypatch, versions, runs)
@@ -119,7 +119,7 @@ def test_a_long_backlog_is_handed_on_more_often_than_lambda_follows_a_loop(
     assert mean(queue.hops[path] for path in queue.sizes) < BATCH - 1
 
 
-def test_the_template_tells_the_same_arithmetic() -> None:
+def test_the_template_states_the_same_arithmetic() -> None:
     comment = " ".join(
         stacks.TEMPLATE.read_text()
         .split("# A run that has too little time left for a version hands it on")[1]

@@ -181,7 +181,7 @@ def test_the_index_names_a_new_product_though_another_one_failed(system: System)
     assert index.index["images"].products == ["ubuntu:jammy:amd64:default"]
 
 
-def test_a_deleted_file_is_off_the_list_at_once_and_forgotten_before_its_version_is_listed_again(
+def test_a_deleted_file_is_delisted_at_once_and_invalidated_before_its_version_is_listed_again(
     system: System,
 ) -> None:
     system.upload(PATH, {"disk.qcow2": images.qcow2()})
@@ -198,7 +198,7 @@ def test_a_deleted_file_is_off_the_list_at_once_and_forgotten_before_its_version
     assert edge.asked == [[f"{PATH}/disk.qcow2"]] * 2
 
 
-def test_a_product_of_which_only_the_catalog_knows_what_it_held_stays_as_it_was(system: System) -> None:
+def test_a_product_known_only_to_the_catalog_stays_unchanged(system: System) -> None:
     """Somebody deleted the record: taken off the list, nothing would remember that the edge has other bytes."""
     before = system.products_document().products["ubuntu:noble:amd64:default"]
     system.store.remove(f"versions/{PATH}.json")
@@ -215,7 +215,7 @@ def test_a_product_of_which_only_the_catalog_knows_what_it_held_stays_as_it_was(
     assert images.sha256_hex(root).encode() in system.streams()["streams/v1/images.json"]
 
 
-def test_an_image_of_a_version_that_is_held_back_is_listed_by_another_product_meanwhile(system: System) -> None:
+def test_an_image_of_a_held_back_version_is_listed_by_another_product_meanwhile(system: System) -> None:
     root = overwritten(system, "new")
     uploaded(system, PLUCKY, {**images.split_image(seed="old"), "rootfs.squashfs": root})  # sorts behind noble
     edge = Edge(NOBLE, StorageUnavailable("503"))
@@ -226,7 +226,7 @@ def test_an_image_of_a_version_that_is_held_back_is_listed_by_another_product_me
     assert system.listed().keys() == {"ubuntu:noble:amd64:default"}
 
 
-def test_an_edge_that_failed_is_not_asked_again_when_a_race_is_lost(system: System) -> None:
+def test_a_failed_invalidation_is_not_repeated_after_a_lost_race(system: System) -> None:
     overwritten(system, "new")
     uploaded(system, JAMMY, images.split_image(seed="jammy"))
     edge = Edge(NOBLE, StorageUnavailable("no answer in 100 s"))
@@ -260,7 +260,9 @@ def test_an_edge_that_failed_is_not_asked_again_when_a_race_is_lost(system: Syst
         ([f"{PATH}/\u00fc", f"{PATH}/a+b"], [f"/{PATH}/*"]),
     ],
 )
-def test_a_path_ends_where_cloudfront_may_spell_it_in_another_way(keys: list[str], paths: list[str]) -> None:
+def test_an_invalidation_path_ends_before_a_character_that_cloudfront_can_encode_differently(
+    keys: list[str], paths: list[str]
+) -> None:
     assert invalidation_paths(keys) == paths
 
 
@@ -338,7 +340,7 @@ def expected(*paths: str) -> dict[str, object]:
     return {"DistributionId": "D1", "InvalidationBatch": batch}
 
 
-def test_a_path_that_is_refused_as_invalid_is_invalidated_with_its_whole_stream(client: CloudFrontClient) -> None:
+def test_a_path_refused_by_cloudfront_is_invalidated_with_its_whole_stream(client: CloudFrontClient) -> None:
     with Stubber(client) as stub:
         stub.add_client_error(
             "create_invalidation",
@@ -361,7 +363,7 @@ def test_a_path_that_is_refused_as_invalid_is_invalidated_with_its_whole_stream(
         ("ServiceUnavailable", StorageUnavailable),
     ],
 )
-def test_each_refusal_says_who_can_act(client: CloudFrontClient, code: str, raised: type[SimplestreamsError]) -> None:
+def test_each_refusal_names_who_can_act(client: CloudFrontClient, code: str, raised: type[SimplestreamsError]) -> None:
     with Stubber(client) as stub:
         stub.add_client_error("create_invalidation", code, "no", 400, expected_params=expected("/images/*"))
         with pytest.raises(raised, match=rf"was not told to invalidate /images/\*: .*{code}"):

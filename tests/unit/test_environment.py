@@ -119,7 +119,7 @@ def test_a_link_to_an_environment_that_was_removed_is_replaced(tmp_path: Path, p
 def test_an_environment_imports_the_projects_code_from_any_folder(tmp_path: Path) -> None:
     venv.create(tmp_path / "made", symlinks=True)
     environment._make_importable(tmp_path / "made")
-    command = [str(tmp_path / "made/bin/python"), "-c", "import gates, simplestreams.keys, cli, tests.support"]
+    command = [str(tmp_path / "made/bin/python"), "-c", "import gates, imageserver, cli, tests.support"]
     done = subprocess.run(command, cwd="/", env={}, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
 

@@ -18,7 +18,7 @@ PAGES = [
 ]
 
 
-def test_there_are_such_pages() -> None:
+def test_there_are_pages_with_a_walk() -> None:
     assert Path("infra/COSTS.md") in PAGES
 
 

@@ -442,7 +442,7 @@ def test_reconcile_gives_an_empty_server_an_index_and_a_page() -> None:
     assert again.tasks == []
 
 
-def test_two_first_sweeps_at_once_lay_out_one_server() -> None:
+def test_two_concurrent_first_reconciles_lay_out_one_server() -> None:
     """After a first deployment both the deployment's event and the schedule start one."""
     store = MemoryStore()
 

@@ -21,7 +21,7 @@ KEY = f"versions/{PATH}.json"
         b'{"schema": 99}',
     ],
 )
-def test_a_record_of_a_newer_release_is_told_apart_from_a_damaged_one(body: bytes) -> None:
+def test_a_record_of_a_newer_release_is_distinguished_from_a_damaged_one(body: bytes) -> None:
     with pytest.raises(NewerRecord, match=rf"{KEY} is a record of schema \d+, expected schema 1 at most"):
         records.decode(body, KEY)
 
@@ -31,7 +31,7 @@ def test_a_record_of_a_newer_release_is_told_apart_from_a_damaged_one(body: byte
     [b"", b"{torn", b"[]", b"7", b'{"schema": 1}', b'{"schema": "2"}', b'{"schema": 2', b"[" * 100_000, b"\xff\xfe"],
     ids=repr,
 )
-def test_what_is_no_record_is_damaged(body: bytes) -> None:
+def test_an_object_that_is_no_record_is_damaged(body: bytes) -> None:
     with pytest.raises(CatalogDamaged) as damage:
         records.decode(body, KEY)
     assert not isinstance(damage.value, NewerRecord)
@@ -62,7 +62,7 @@ FINAL = Withdrawal(PENDING.since, PENDING.delete_after, PENDING.reason, final=Tr
         (FINAL, PENDING, 11, None),
     ],
 )
-def test_a_withdrawal_is_about_what_the_record_knows(
+def test_a_withdrawal_applies_to_the_files_in_the_record(
     of_version: Withdrawal | None, of_file: Withdrawal | None, size: int, expected: Withdrawal | None
 ) -> None:
     facts = FileFacts(etag='"1"', size_bytes=10, modified=PENDING.since, withdrawn=of_file)
@@ -71,7 +71,7 @@ def test_a_withdrawal_is_about_what_the_record_knows(
 
 
 @pytest.mark.parametrize(("withdrawal", "expected"), [(PENDING, PENDING), (FINAL, None), (None, None)])
-def test_a_file_that_the_record_does_not_know_is_under_the_withdrawal_of_its_version(
+def test_a_file_missing_from_the_record_is_covered_by_the_withdrawal_of_its_version(
     withdrawal: Withdrawal | None, expected: Withdrawal | None
 ) -> None:
     assert applies_to(Record(version=PATH, withdrawn=withdrawal), "disk.qcow2", 10) == expected

@@ -60,7 +60,7 @@ def test_a_changed_version_costs_the_same_requests_for_any_size_of_catalog(produ
     assert sum(expected.values()) == 12 + versions + first
 
 
-def test_the_page_on_performance_states_these_numbers() -> None:
+def test_the_performance_page_states_these_numbers() -> None:
     (row,) = re.findall(r"^\| requests to storage.*$", PAGE, re.MULTILINE)
     assert row.count("24 + V + parts") == 3
     text = " ".join(PAGE.split())

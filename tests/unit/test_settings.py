@@ -36,7 +36,7 @@ def test_every_variable_is_read_into_the_field_of_its_name() -> None:
     )
 
 
-def test_a_number_is_read_in_the_form_that_cloudformation_gives_it_back() -> None:
+def test_a_number_is_read_in_the_form_that_cloudformation_returns() -> None:
     settings = Settings.from_environment({"BUCKET": "b", "MAX_UPLOAD_BYTES": "5.3687091200E10"})
     assert settings.max_upload_bytes == 53_687_091_200
 
@@ -69,6 +69,6 @@ def test_settings_cannot_be_changed() -> None:
 
 
 @pytest.mark.parametrize("choice", ["both", "lxd", "incus"])
-def test_each_choice_of_clients_has_its_list(choice: str) -> None:
+def test_each_choice_of_client_kinds_has_its_list(choice: str) -> None:
     assert Settings.from_environment({"BUCKET": "b", "CLIENTS": choice}).clients == choice
     assert CLIENT_CHOICES[choice]

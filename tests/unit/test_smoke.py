@@ -202,7 +202,7 @@ def steps_of(done: Result) -> dict[str, tuple[str, str]]:
 # ── the journey ──────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_a_sound_server_passes_and_nothing_is_left(fake: FakeServer) -> None:
+def test_a_working_server_passes_the_smoke_test_and_nothing_is_left_behind(fake: FakeServer) -> None:
     before = fake.system.streams()["streams/v1/images.json"]
     done = smoked("--json")
     printed = json.loads(done.stdout)
@@ -215,7 +215,7 @@ def test_a_sound_server_passes_and_nothing_is_left(fake: FakeServer) -> None:
     assert set(fake.invalidated) == {f"{printed['version']}/lxd.tar.xz", f"{printed['version']}/rootfs.tar.xz"}
 
 
-def test_it_changes_nothing_outside_of_its_product(fake: FakeServer) -> None:
+def test_the_smoke_test_changes_nothing_outside_its_product(fake: FakeServer) -> None:
     smoked()
     changed = {key for method, key in fake.recorder.calls if method in ("create", "replace", "delete")}
     assert changed
@@ -235,7 +235,7 @@ def _served(fake: FakeServer) -> tuple[bytes, Mapping[str, bytes]]:
     return fake.system.streams()["streams/v1/index.json"], fake.system.streams()
 
 
-def test_keep_leaves_the_image_and_the_next_run_removes_it(fake: FakeServer) -> None:
+def test_keep_leaves_the_image_for_the_next_run_to_remove(fake: FakeServer) -> None:
     done = steps_of(smoked("--keep", "--json"))
     assert {done[name] for name in ("withdraw", "delisted", "remove", "gone")} == {("skipped", "--keep")}
     assert fake.left()
@@ -246,14 +246,14 @@ def test_keep_leaves_the_image_and_the_next_run_removes_it(fake: FakeServer) -> 
     assert fake.left() == []
 
 
-def test_what_an_operator_withdrew_by_hand_is_removed_before_its_grace_time_is_over(fake: FakeServer) -> None:
+def test_a_version_withdrawn_by_hand_is_removed_before_its_grace_time_ends(fake: FakeServer) -> None:
     smoked("--keep")
     withdraw(fake.recorder, image.PRODUCT, NOW, 24 * 365 * 100, lambda _: None, "by hand")
     smoked()
     assert fake.left() == []
 
 
-def test_a_caller_who_is_no_publisher_signs_with_own_credentials(
+def test_a_caller_that_is_no_publisher_signs_with_its_own_credentials(
     fake: FakeServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fake.publisher = False
@@ -334,7 +334,7 @@ DOCUMENT = f"GET {EDGE}/streams/v1/images-smoke.json"
         ("GET http://*", no_answer, "redirect", "so port 80 must answer"),
     ],
 )  # fmt: skip
-def test_each_fault_fails_its_step_and_the_image_goes_all_the_same(
+def test_each_fault_fails_its_step_and_the_image_is_still_removed(
     fake: FakeServer, where: str, fault: Change, step: str, words: str
 ) -> None:
     fake.faults[where] = fault
@@ -392,7 +392,7 @@ def edge_is_old(fake: FakeServer) -> None:
         (edge_is_old, f"the catalog in the bucket lists it, and {EDGE} does not (the edge)"),
     ],
 )
-def test_what_is_not_listed_in_time_is_reported_with_the_place_where_it_stands(
+def test_a_version_not_listed_in_time_is_reported_with_its_current_state(
     fake: FakeServer, happens: Callable[[FakeServer], None], words: str
 ) -> None:
     usual, fake.events = fake.events, happens
@@ -432,7 +432,7 @@ def test_a_refused_withdrawal_is_reported_with_the_command_that_helps(fake: Fake
     assert fake.left() == []
 
 
-def test_what_cannot_be_tidied_up_keeps_another_image_from_being_uploaded(fake: FakeServer) -> None:
+def test_a_failed_cleanup_blocks_the_next_upload(fake: FakeServer) -> None:
     smoked("--keep")
     before = fake.left()
     fake.recorder.refuse = refuse_records
@@ -441,7 +441,7 @@ def test_what_cannot_be_tidied_up_keeps_another_image_from_being_uploaded(fake: 
     assert fake.left() == before
 
 
-def test_nothing_is_deleted_while_the_catalog_names_it(fake: FakeServer) -> None:
+def test_no_file_is_deleted_while_the_catalog_lists_it(fake: FakeServer) -> None:
     fake.recorder.refuse = lambda method, key: stop_events(fake, method, key)
     done = steps_of(smoked("--json", code=smoke.LEFT))
     assert (done["withdraw"][0], done["delisted"][0], done["remove"][0]) == ("ok", "failed", "failed")
@@ -455,7 +455,7 @@ def stop_events(fake: FakeServer, method: str, key: str) -> None:
         fake.events = nobody_reads
 
 
-def test_an_edge_that_keeps_what_was_deleted_is_found(fake: FakeServer) -> None:
+def test_a_distribution_that_still_serves_deleted_files_is_found(fake: FakeServer) -> None:
     kept: list[Answer] = []
 
     def keep(answer: Answer) -> Answer:
@@ -469,7 +469,7 @@ def test_an_edge_that_keeps_what_was_deleted_is_found(fake: FakeServer) -> None:
     assert (result, "the edge still has it" in detail) == ("failed", True)
 
 
-def test_a_server_that_answers_403_for_what_is_missing_passes_without_that_check(fake: FakeServer) -> None:
+def test_a_server_that_answers_403_for_missing_keys_passes_with_that_check_skipped(fake: FakeServer) -> None:
     fake.faults[f"GET {EDGE}/*"] = lambda answer: replace(answer, status=403) if answer.status == 404 else answer
     assert "expected 404" in steps_of(smoked("--json", code=1))["gone"][1]
     smoked("--skip", "missing")
@@ -502,7 +502,7 @@ def test_an_interrupted_run_cleans_up_at_once(fake: FakeServer, where: str, step
     assert fake.left() == []
 
 
-def test_interrupted_twice_it_stops_at_once_and_the_next_run_cleans_up(fake: FakeServer) -> None:
+def test_a_second_interrupt_stops_the_smoke_test_at_once_and_the_next_run_cleans_up(fake: FakeServer) -> None:
     interrupt(fake, FILES, INDEX)
     done = smoked("--json", code=smoke.INTERRUPTED)
     assert [steps_of(done)[name][0] for name in ("delisted", "remove", "gone")] == ["interrupted", "skipped", "skipped"]
@@ -512,7 +512,7 @@ def test_interrupted_twice_it_stops_at_once_and_the_next_run_cleans_up(fake: Fak
     assert fake.left() == []
 
 
-def test_a_fault_of_the_test_itself_is_reported_in_full_and_the_image_goes_all_the_same(
+def test_an_error_of_the_smoke_test_is_reported_in_full_and_the_image_is_still_removed(
     fake: FakeServer, capfd: pytest.CaptureFixture[str]
 ) -> None:
     def broken(_: Answer) -> Answer:
@@ -527,7 +527,7 @@ def test_a_fault_of_the_test_itself_is_reported_in_full_and_the_image_goes_all_t
 # ── one at a time ────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_a_running_test_keeps_others_out_until_it_is_taken_over(fake: FakeServer) -> None:
+def test_a_running_smoke_test_excludes_others_until_its_lease_is_taken_over(fake: FakeServer) -> None:
     with lease.held(fake.recorder, 600, take_over=False):
         done = smoked(code=smoke.RUNNING)
         assert f"process {os.getpid()} on {socket.gethostname()}" in done.stderr
@@ -542,7 +542,7 @@ def test_the_lease_of_a_killed_process_of_this_machine_is_no_obstacle(fake: Fake
     smoked()
 
 
-def test_the_lease_of_another_machine_is(fake: FakeServer) -> None:
+def test_the_lease_of_a_process_of_another_machine_is_an_obstacle(fake: FakeServer) -> None:
     other = json.dumps({"until": "2126-01-01T00:00:00+00:00", "token": f"not-{socket.gethostname()} 1 x"})
     fake.system.store.put(image.LEASE_KEY, other.encode())
     assert "2126-01-01" in smoked(code=smoke.RUNNING).stderr
@@ -605,7 +605,7 @@ def test_the_table_is_aligned_and_a_detail_stays_in_its_row() -> None:
     assert report.summary(done[:1]) == "1 steps ok (0 s)"
 
 
-def test_what_takes_long_is_reported_on_standard_error(
+def test_long_steps_are_reported_on_standard_error(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(report, "QUIET_S", 0.01)
@@ -622,7 +622,7 @@ def test_what_takes_long_is_reported_on_standard_error(
     ("cache_control", "seconds"),
     [("public, max-age=31536000, immutable", 31536000), ("s-maxage=9,max-age=30", 30), ("no-store", 0), ("", 0)],
 )
-def test_the_lifetime_of_an_answer(cache_control: str, seconds: int) -> None:
+def test_each_kind_of_answer_has_its_lifetime(cache_control: str, seconds: int) -> None:
     assert checks.max_age_s({"cache-control": cache_control}) == seconds
 
 
@@ -636,7 +636,7 @@ def test_the_lifetime_of_an_answer(cache_control: str, seconds: int) -> None:
         "--wait 0",
     ],
 )
-def test_wrong_usage(line: str) -> None:
+def test_wrong_usage_exits_with_2(line: str) -> None:
     assert CliRunner().invoke(smoke.main, line.split()).exit_code == 2
 
 
@@ -646,13 +646,13 @@ def test_every_exit_code_is_explained() -> None:
         assert f" {number} " in printed
 
 
-def test_without_a_local_stack_it_says_so_in_its_own_name(tmp_path: Path) -> None:
+def test_without_a_local_stack_each_script_reports_that_under_its_own_name(tmp_path: Path) -> None:
     done = CliRunner().invoke(smoke.main, ["--state-dir", str(tmp_path)], prog_name="smoke")
     assert done.exit_code == 6
     assert done.stderr.startswith("smoke: no local stack is running")
 
 
-def test_a_snap_and_a_script_are_not_taken_for_the_client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_snap_or_a_script_is_not_mistaken_for_the_client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(Skipped, match="not installed"):
         usable("lxc")
@@ -665,19 +665,21 @@ def test_a_snap_and_a_script_are_not_taken_for_the_client(tmp_path: Path, monkey
             usable(program)
 
 
-def test_a_busy_api_is_asked_again(fake: FakeServer) -> None:
+def test_a_busy_api_is_retried(fake: FakeServer) -> None:
     answers = iter([503, 429, 200])
     fake.faults[f"GET {API}/*"] = lambda answer: replace(answer, status=next(answers))
     assert found(fake).call("GET", "openapi.json").status == 200
 
 
-def test_what_s3_says_of_a_refusal_is_reported_without_what_was_signed() -> None:
+def test_an_s3_error_is_reported_without_the_signature() -> None:
     xml = b"<Error><Code>AccessDenied</Code><Message>Request has\nexpired</Message><Token>secret</Token></Error>"
     assert uploading.said(Answer(403, {}, xml)) == "AccessDenied: Request has expired"
     assert uploading.said(Answer(500, {}, b"")) == "nothing"
 
 
-def test_a_caller_in_aws_is_known_by_a_signature_or_a_token(fake: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_caller_in_aws_is_identified_by_a_signature_or_a_token(
+    fake: FakeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     heard: list[dict[str, str]] = []
 
     def ask(_url: str, _method: str, headers: dict[str, str], _body: bytes | None) -> Answer:
@@ -717,7 +719,7 @@ class Odd(BaseHTTPRequestHandler):
         self.wfile.write(content)
 
 
-def test_an_answer_is_taken_as_it_comes() -> None:
+def test_an_answer_is_passed_through_unchanged() -> None:
     with served(Odd) as port:
         base, client = f"http://127.0.0.1:{port}", Web()
         moved = client.ask(f"{base}/moved")

@@ -84,13 +84,13 @@ def test_requests_are_signed_for_the_region_that_the_other_scripts_would_take(
     assert who(folder) == [f'aws-sigv4 = "aws:amz:{region}:execute-api"', 'user = "AKIA:s3\\"\\\\cret"']
 
 
-def test_what_is_in_no_variable_is_asked_of_the_aws_cli(folder: Path) -> None:
+def test_values_missing_from_the_environment_come_from_the_aws_cli(folder: Path) -> None:
     program(folder, "aws", CLI)
     upload(folder, AT_AWS, {"AWS_PROFILE": "work"})
     assert who(folder)[1:] == ['user = "ASIA:a=b"', 'header = "x-amz-security-token: t=="']
 
 
-def test_variables_go_before_a_profile_as_boto3_has_it(folder: Path) -> None:
+def test_variables_take_precedence_over_a_profile_as_in_boto3(folder: Path) -> None:
     program(folder, "aws", CLI)
     upload(folder, AT_AWS, KEYS | {"AWS_PROFILE": "work", "AWS_SESSION_TOKEN": "mine"})
     assert who(folder)[1:] == ['user = "AKIA:s3\\"\\\\cret"', 'header = "x-amz-security-token: mine"']
@@ -116,7 +116,7 @@ SSO = "The SSO session associated with this profile has expired. To refresh this
         (ELSEWHERE, KEYS, True, f"{aws.NO_REGION}; {aws.SET_REGION} {ELSEWHERE}"),
     ],
 )
-def test_what_is_missing_is_told_before_anything_is_sent(
+def test_missing_settings_are_reported_before_anything_is_sent(
     folder: Path, api: str, variables: dict[str, str], has_cli: bool, says: str
 ) -> None:
     if has_cli:
@@ -137,14 +137,14 @@ def test_what_is_missing_is_told_before_anything_is_sent(
         ("Forbidden", 'upload: the API answers 403: {"message":"Forbidden"}'),
     ],
 )
-def test_credentials_that_aws_does_not_take_are_told_apart(folder: Path, body: str, says: str) -> None:
+def test_each_kind_of_rejected_credentials_has_its_own_message(folder: Path, body: str, says: str) -> None:
     done = upload(folder, AT_AWS, KEYS | {"SAYS": f'{{"message":"{body}"}}'})
     assert (done.returncode, done.stdout) == (7, "")
     assert says in done.stderr
     assert body in done.stderr
 
 
-def test_what_ends_it_is_one_object_for_a_job(folder: Path) -> None:
+def test_the_json_form_ends_with_one_object(folder: Path) -> None:
     environment = {"PATH": f"{folder / 'bin'}:/usr/bin:/bin", "HOME": str(folder), "FAKE": str(folder)}
     done = subprocess.run(
         ("sh", SCRIPT, "--api", AT_AWS, "--json", "--to", "a/b/amd64/default", folder / "image.tar.gz"),

@@ -108,7 +108,7 @@ ANYBODY += ["repo:octocat*", "project_path:*", "project_path:group*/images:ref_t
 
 
 @pytest.mark.parametrize("caller", ANYBODY)
-def test_a_caller_that_anybody_could_be_is_refused(caller: str) -> None:
+def test_a_rule_that_matches_any_caller_is_refused(caller: str) -> None:
     """A stranger may register an owner whose name begins like yours."""
     with pytest.raises(BadRule, match="owner in full"):
         Rights.parse(json.dumps({caller: ["images/"]}))
@@ -122,7 +122,7 @@ def test_a_caller_that_anybody_could_be_is_refused(caller: str) -> None:
         "repo:octocat@123456/images@456789:ref:refs/heads/main",
     ],
 )
-def test_a_refusal_says_how_the_rule_must_name_the_caller(caller: str) -> None:
+def test_a_refusal_shows_how_a_rule_names_the_caller(caller: str) -> None:
     with pytest.raises(Problem, match="may not write") as refusal:
         uploads.allowed(Rights.parse("{}"), caller, PATH)
     named = refusal.value.detail.rsplit('"', 2)[1]

@@ -63,7 +63,7 @@ def fail(system: System, method: str, prefix: str, error: Exception) -> None:
     system.store.on = hook
 
 
-def test_a_version_whose_invalidation_is_refused_ends_nobody_elses_deletion(system: System) -> None:
+def test_a_version_whose_invalidation_fails_blocks_no_other_deletion(system: System) -> None:
     withdrawn(system, *(f"{product}/{OLD}" for product in PRODUCTS), f"{PRODUCTS[1]}/{NEW}")
 
     def invalidate(keys: Sequence[str]) -> None:
@@ -89,7 +89,7 @@ def test_a_version_whose_invalidation_is_refused_ends_nobody_elses_deletion(syst
 @pytest.mark.parametrize(
     "error", [StorageUnavailable("503"), StorageDenied("403"), CatalogBusy("races"), CatalogDamaged("a document")]
 )
-def test_a_product_that_cannot_be_looked_at_ends_nobody_elses_retention(system: System, error: Exception) -> None:
+def test_a_product_that_cannot_be_listed_blocks_retention_of_no_other_product(system: System, error: Exception) -> None:
     fail(system, "list", f"versions/{PRODUCTS[1]}/", error)
     work = Work()
     prune(system.store, Rules(Rule(versions=1), 24, 7), LATER, no_pause, work)
@@ -101,7 +101,7 @@ def test_a_product_that_cannot_be_looked_at_ends_nobody_elses_retention(system: 
     assert work.ended
 
 
-def test_a_withdrawal_that_fails_ends_no_other(system: System) -> None:
+def test_a_failing_withdrawal_blocks_no_other(system: System) -> None:
     fail(system, "replace", f"versions/{PRODUCTS[0]}/{OLD}", StorageUnavailable("503"))
     work = Work()
     prune(system.store, Rules(Rule(versions=1), 24, 7), LATER, no_pause, work)
@@ -109,7 +109,7 @@ def test_a_withdrawal_that_fails_ends_no_other(system: System) -> None:
     assert [f.path for f in work.failed] == [f"{PRODUCTS[0]}/{OLD}"]
 
 
-def test_a_sweep_looks_behind_a_product_that_fails(system: System) -> None:
+def test_reconcile_continues_after_a_failing_product(system: System) -> None:
     fail(system, "list", f"versions/{PRODUCTS[0]}/", StorageDenied("403"))
     system.store.remove(f"versions/{PRODUCTS[2]}/{OLD}.json")
     sent: list[str] = []
@@ -120,7 +120,7 @@ def test_a_sweep_looks_behind_a_product_that_fails(system: System) -> None:
     assert work.ended
 
 
-def test_a_page_that_cannot_be_read_does_not_keep_the_description_or_the_sweep_away(system: System) -> None:
+def test_an_unreadable_page_blocks_neither_the_description_nor_the_reconcile(system: System) -> None:
     fail(system, "read", PAGE_KEY, StorageDenied("403"))
     work = Work()
     lay_out(system.store, work)
@@ -130,7 +130,7 @@ def test_a_page_that_cannot_be_read_does_not_keep_the_description_or_the_sweep_a
     assert work.ended
 
 
-def test_a_sweep_whose_messages_are_not_taken_names_each_version(system: System) -> None:
+def test_a_reconcile_whose_messages_are_rejected_names_each_version(system: System) -> None:
     def send(key: str) -> None:
         raise StorageUnavailable(f"the queue took no message about {key}")
 
@@ -142,7 +142,7 @@ def test_a_sweep_whose_messages_are_not_taken_names_each_version(system: System)
     assert not [task for task in work.tasks if task.what == "look again"], "what failed was not done"
 
 
-def test_a_product_that_cannot_be_folded_again_ends_nobody_elses_fold(system: System) -> None:
+def test_a_product_that_cannot_be_rendered_blocks_no_other_product(system: System) -> None:
     document = documents.encode(documents.decode_products(None, "images"))
     system.store.put("streams/v1/images.json", document)  # somebody else's
     fail(system, "replace", f"versions/{PRODUCTS[0]}/", StorageUnavailable("503"))
@@ -152,7 +152,7 @@ def test_a_product_that_cannot_be_folded_again_ends_nobody_elses_fold(system: Sy
     assert [task.path for task in work.tasks] == PRODUCTS[1:]
 
 
-def test_a_record_that_nobody_can_read_ends_no_other_withdrawal_of_its_product(system: System) -> None:
+def test_an_unreadable_record_blocks_no_other_withdrawal_of_its_product(system: System) -> None:
     third = "20261103_10:00"
     system.upload(f"{PRODUCTS[0]}/{third}", images.split_image(seed="third"))
     system.catch_up()
@@ -164,7 +164,7 @@ def test_a_record_that_nobody_can_read_ends_no_other_withdrawal_of_its_product(s
         assert records.decode(system.store.objects[key].body, key).withdrawn
 
 
-def test_a_run_in_which_everything_fails_stops_and_the_next_one_begins_behind_it(
+def test_a_run_in_which_everything_fails_stops_and_the_next_one_resumes_after_it(
     system: System, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(works, "MOST_FAILED", 2)
@@ -189,7 +189,7 @@ def test_an_error_names_ten_of_those_that_failed() -> None:
         work.check()
 
 
-def test_a_fault_of_the_program_is_none_of_a_product() -> None:
+def test_an_error_of_the_program_is_not_reported_as_an_error_of_a_product() -> None:
     def broken() -> None:
         raise KeyError("a")
 

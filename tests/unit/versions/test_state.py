@@ -21,7 +21,7 @@ def test_every_state_has_a_way_in_and_a_way_out() -> None:
 
 
 @pytest.mark.parametrize("facts", FACTS, ids=str)
-def test_a_record_never_claims_what_only_the_catalog_knows(facts: dict[str, bool]) -> None:
+def test_a_record_never_contains_what_only_the_catalog_knows(facts: dict[str, bool]) -> None:
     assert recorded_state(**facts) not in (State.LISTED, State.WITHHELD)
 
 
@@ -37,7 +37,7 @@ def test_a_record_never_claims_what_only_the_catalog_knows(facts: dict[str, bool
         ({"withdrawn": True, "deleting": True}, State.EMPTY),
     ],
 )
-def test_facts_amount_to_one_state(facts: dict[str, bool], state: State) -> None:
+def test_the_facts_of_a_version_determine_one_state(facts: dict[str, bool], state: State) -> None:
     assert recorded_state(**{**FACTS[0], **facts}) is state
 
 
@@ -46,13 +46,13 @@ def test_only_a_complete_version_can_be_listed_or_withheld(state: State) -> None
     assert visible_state(state, listed=True, withheld=True) is state
 
 
-def test_a_version_that_is_listed_in_part_is_listed() -> None:
+def test_a_partly_listed_version_is_listed() -> None:
     assert visible_state(State.COMPLETE, listed=True, withheld=True) is State.LISTED
     assert visible_state(State.COMPLETE, listed=False, withheld=True) is State.WITHHELD
     assert visible_state(State.COMPLETE, listed=False, withheld=False) is State.COMPLETE
 
 
-def test_what_is_being_deleted_cannot_be_restored() -> None:
+def test_a_version_being_deleted_cannot_be_restored() -> None:
     assert [state for state in State if allows(state, Event.RESTORE)] == [State.WITHDRAWN]
 
 
