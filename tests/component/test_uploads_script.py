@@ -260,6 +260,8 @@ def test_help_names_every_option_and_exit_code() -> None:
 class Api(BaseHTTPRequestHandler):
     """An upload API that has all files already; a test says what it answers of the version."""
 
+    polls = 0
+
     def do_POST(self) -> None:
         self.rfile.read(int(self.headers["Content-Length"]))
         self.answer(201, b"# upload present 1 x\n# upload present 1 x\n")
@@ -364,8 +366,6 @@ def scripted(*answers: tuple[int, bytes]) -> type[Api]:
     left = list(answers)
 
     class Scripted(Api):
-        polls = 0
-
         def do_GET(self) -> None:
             if "?wait=" not in self.path:  # whether the version is there already
                 self.answer(404, b"")

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 import botocore.httpsession
 import pytest
 from botocore.awsrequest import AWSPreparedRequest, AWSResponse
+from botocore.compat import HTTPHeaders
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +39,7 @@ class Wire:
             raise found
         raw = _Raw(found.body)
         headers = {"Content-Length": str(len(found.body)), **found.headers}
-        return AWSResponse(str(request.url), found.status, headers, raw)
+        return AWSResponse(str(request.url), found.status, HTTPHeaders.from_dict(headers), raw)
 
 
 class _Raw(io.BytesIO):

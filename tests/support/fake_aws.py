@@ -49,7 +49,7 @@ class Session:
 
     def __init__(self) -> None:
         self.events = self
-        self._session = local_session("AK", "SK", REGION)
+        self._session: Any = local_session("AK", "SK", REGION)
         self._clients: dict[str, Any] = {}
         self._hearers: dict[str, list[Callable[..., Any]]] = {}
         self._aws: FakeAws | None = None
@@ -75,8 +75,10 @@ class Session:
         for hearer in self._hearers.get(event, ()):
             hearer(**about)
         assert self._aws is not None
-        answer = {"provide-client-params": self._aws._remember, "before-call": self._aws._answer}.get(event)
-        return answer(**about) if answer else None
+        if event == "provide-client-params":
+            self._aws._remember(**about)
+            return None
+        return self._aws._answer(**about) if event == "before-call" else None
 
 
 @dataclass
@@ -97,7 +99,7 @@ class FakeAws:
         self.asked.append(name)
         found = self.broken(name, copy.deepcopy(getattr(self, f"_{_snake(name)}")(**self._params.now)))
         status = found.pop("Status!", 200) if isinstance(found, dict) else 200
-        about = {"HTTPStatusCode": status, "HTTPHeaders": {}}
+        about: dict[str, Any] = {"HTTPStatusCode": status, "HTTPHeaders": {}}
         if isinstance(found, dict):
             found.setdefault("ResponseMetadata", about)
         return SimpleNamespace(status_code=status, headers={}, content=b""), found
@@ -120,7 +122,7 @@ class FakeAws:
         found = self.store.read(Key)
         if found is None:
             return error("NoSuchKey", 404)
-        body = StreamingBody(io.BytesIO(found.body), len(found.body))  # type: ignore[arg-type]
+        body = StreamingBody(io.BytesIO(found.body), len(found.body))
         return {"Body": _Body(body, found.body), "ETag": found.revision}
 
     def _s3_head_object(self, Key: str, **_: Any) -> Any:  # noqa: N803
@@ -229,7 +231,7 @@ class _Body:
         self.read = stream.read
 
     def __deepcopy__(self, _: Any) -> _Body:
-        return _Body(StreamingBody(io.BytesIO(self._content), len(self._content)), self._content)  # type: ignore[arg-type]
+        return _Body(StreamingBody(io.BytesIO(self._content), len(self._content)), self._content)
 
     def __repr__(self) -> str:
         return f"<{len(self._content)} bytes>"

@@ -22,6 +22,7 @@ from imageserver.storage.document_cache import Catalogs
 from imageserver.storage.port import Opened
 from imageserver.versions import examine, records
 from imageserver.versions.records import FileFacts
+from imageserver.versions.state import State
 from local_stack.interpreter import read_wiring
 from local_stack.template import Place
 from tests.support import images
@@ -459,7 +460,7 @@ def test_waiting_ends_with_a_change_or_at_the_requested_time() -> None:
     def look() -> VersionStatus:
         nonlocal looks
         looks += 1
-        return VersionStatus(path=PATH, status="listed" if looks == 4 else "incomplete", reasons=[], files={})
+        return VersionStatus(path=PATH, status=State.LISTED if looks == 4 else State.INCOMPLETE, reasons=[], files={})
 
     found = status.wait(look, lambda s: s.status == "incomplete", lambda: passed, lambda _: 20, tick)
     assert found
