@@ -37,10 +37,10 @@ class Observer:
         if key.startswith("images"):
             return self._arrived
         if key.startswith("versions/"):
-            return self._settled
+            return self._ingested
         if key.startswith("streams/") or key in ("index.html", "openapi.json"):
             return self._published
-        return None  # claims and notes of maintain: of no interest to a publisher
+        return None  # leases and notes of maintain: of no interest to a publisher
 
     def failed(self, function: str, reason: str) -> None:
         """Tell of a failed invocation."""
@@ -49,7 +49,7 @@ class Observer:
     def _arrived(self, key: str, size_bytes: int) -> None:
         self._line("arrived", "cyan", f"{key} ({readable(size_bytes)})")
 
-    def _settled(self, key: str, _size_bytes: int) -> None:
+    def _ingested(self, key: str, _size_bytes: int) -> None:
         record = self._json(key)
         if not record:
             return
@@ -58,7 +58,7 @@ class Observer:
         path = record.get("version", key)
         if not self._is_news(key, state + "".join(reasons)):
             return
-        colour = {"complete": "green", "refused": "red"}.get(state, "yellow")
+        colour = {"complete": "green", "invalid": "red"}.get(state, "yellow")
         self._line(state, colour, path)
         for sentence in reasons:
             self._line("", "dim", f"  {sentence}")

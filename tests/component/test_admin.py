@@ -87,7 +87,7 @@ def test_list_and_show_give_each_version_its_state_and_reason(stack: Stack, prod
     upload(stack, f"{product}/20261102", {"rootfs.squashfs": images.squashfs()}, listed=False)
     stack.wait_until(lambda: known(stack, f"{product}/20261102") or None, "the second version recorded", 60)
     first, second = told(stack, "list", product)
-    assert (first["state"], first["listed"], first["files"]) == ("complete", True, 2)
+    assert (first["state"], first["listed"], first["files"]) == ("listed", True, 2)
     assert (second["state"], second["listed"]) == ("incomplete", False)
     assert "waits for its metadata" in second["reasons"][0]
     assert [row["version"] for row in told(stack, "list", product, "--unlisted")] == [f"{product}/20261102"]
@@ -159,7 +159,7 @@ def test_rebuild_restores_lost_and_unreadable_records_from_the_images(stack: Sta
     plan = told(stack, "rebuild", "records", product)["would do"]
     assert len(plan) == 3
     admin(stack, "rebuild", "records", product, "--yes")
-    assert [row["state"] for row in told(stack, "list", product)] == ["complete", "complete"]
+    assert [row["state"] for row in told(stack, "list", product)] == ["listed", "listed"]
     stack.wait_until(lambda: stack.catalog() == before or None, "the catalog as it was", 60)
 
 

@@ -250,7 +250,7 @@ def test_a_version_without_a_record_is_imported(place: Place, old: OldServer) ->
     for file in FILES:
         old.system.store.remove(f"{emptied}/{file}")
     old.system.ingest(emptied)
-    assert b'"gone"' in old.system.store.objects[f"versions/{emptied}.json"].body
+    assert b'"empty"' in old.system.store.objects[f"versions/{emptied}.json"].body
     for path in (fresh, emptied):
         old.system.upload(path, images.split_image(seed=path))
     old.leave()

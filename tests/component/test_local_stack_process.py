@@ -135,7 +135,7 @@ def test_the_stack_logs_each_upload_and_publication_in_one_line(stack: Running) 
     log = stack.log.read_text()
     for pattern in (
         r"^ +arrived  images/hello/world/.*/lxd\.tar\.xz \(\d+ B\)$",
-        r"^ +sound  images/hello/world/",
+        r"^ +complete  images/hello/world/",
         r"^ +published  /streams/v1/images\.json \(1 product, 1 version, .*\)$",
     ):
         assert re.search(pattern, log, re.MULTILINE), log

@@ -172,6 +172,7 @@ def test_a_deployed_stack_is_found_by_its_name_and_reached_as_boto3_and_tls_are_
     facts = stack.facts
     outputs = {"BucketName": stack.bucket, "Address": stack.base_url, "ApiUrl": facts["api_url"]}
     described = {
+        "StackStatus": "CREATE_COMPLETE",
         "Outputs": [{"OutputKey": key, "OutputValue": value} for key, value in outputs.items()],
         "Parameters": [{"ParameterKey": "Clients", "ParameterValue": "both"}],
     }
@@ -221,7 +222,7 @@ def waiting(stack: Stack) -> Iterator[subprocess.Popen[str]]:
 def test_an_interrupted_smoke_test_cleans_up_before_it_ends(stack: Stack, number: signal.Signals) -> None:
     with waiting(stack) as process:
         process.send_signal(number)
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=180)
     assert process.returncode == 130, err
     assert "press Ctrl-C again to stop at once" in err
     assert results(json.loads(out))["listed"] == "interrupted"

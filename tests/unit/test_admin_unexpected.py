@@ -310,6 +310,8 @@ def says_why(done: Result) -> bool:
     """Whether there is a sentence: about the command, or about something that it found."""
     if done.exit_code == FOUND and done.stdout.strip():
         return True
+    if any(line.startswith("failed: ") for line in done.stdout.splitlines()):
+        return True
     return any(line.startswith(("admin: ", "Error: ")) for line in done.stderr.splitlines())
 
 
