@@ -158,7 +158,7 @@ def test_only_messages_of_products_with_a_failed_invalidation_stay_in_the_queue(
         raise InvalidationRefused("InvalidArgument")
 
     with functions.loaded("imageserver.handlers.publish", DISTRIBUTION_ID="E1") as app:
-        monkeypatch.setattr(app.edge, "invalidate", refuse)
+        monkeypatch.setattr(app.cloudfront, "invalidate", refuse)
         capsys.readouterr()
         answer = app.handler(functions.changes(other, GOOD), Context())
     assert answer == {"batchItemFailures": [{"itemIdentifier": "1"}]}

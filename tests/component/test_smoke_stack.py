@@ -208,7 +208,10 @@ def test_a_listing_that_never_comes_is_reported_and_the_upload_is_removed(stack:
 def waiting(stack: Stack) -> Iterator[subprocess.Popen[str]]:
     """A smoke test that has uploaded and waits for a listing that does not come."""
     with stack.deaf():
+        # A shell makes the jobs that it starts with & ignore SIGINT, and so would the whole test run and this process.
+        usual = signal.signal(signal.SIGINT, signal.default_int_handler)
         process = subprocess.Popen(command(stack, "--json"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        signal.signal(signal.SIGINT, usual)
         try:
             uploaded = f"{PRODUCT.path}/"
             stack.wait_until(lambda: len([k for k in left(stack) if k.startswith(uploaded)]) == 2 or None, "an upload")
