@@ -8,6 +8,7 @@ import os
 import shutil
 import struct
 import subprocess
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -66,7 +67,7 @@ def lint_translation() -> Iterator[str]:
 
 
 def _cfn_lint(template: Path) -> Iterator[str]:
-    cfn_lint = tools.environment("sam") / "cfn-lint"
+    cfn_lint = Path(sys.executable).parent / "cfn-lint"  # of the group `lint`, as in the pre-commit hook
     done = _run([str(cfn_lint), "--format", "parseable", "--region", stack.REGION, "--", str(template)])
     yield from done.stdout.splitlines()
     if done.returncode and not done.stdout:

@@ -235,11 +235,6 @@ def cold_starts(name: str, rounds: int) -> dict[str, Start]:
     }
 
 
-def cold_start_times(name: str, rounds: int) -> dict[str, list[float]]:
-    """Wall seconds of `all_cold_starts`."""
-    return {what: [start.wall_s for start in starts] for what, starts in all_cold_starts(name, rounds).items()}
-
-
 def all_cold_starts(name: str, rounds: int) -> dict[str, list[Start]]:
     """The variants taken in turns: as packaged, the same without bytecode, and an empty handler."""
     folder = package(name)

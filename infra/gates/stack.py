@@ -2,13 +2,12 @@
 
 import copy
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
-from gates.policy import Statement
 from local_stack.template import ACCOUNT_ID, Place, Resolver, load, parameters, translate
 
 INFRA: Final = Path(__file__).resolve().parents[1]
@@ -32,7 +31,6 @@ _REF_IS_ARN: Final = frozenset({"AWS::SNS::Topic"})
 class Stack:
     """`raw` is the translation, `resources` maps logical id to type and properties without any intrinsic."""
 
-    document: Mapping[str, Any]
     raw: Mapping[str, Any]
     resources: Mapping[str, tuple[str, Mapping[str, Any]]]
     outputs: Mapping[str, str]
@@ -44,19 +42,6 @@ class Stack:
 
     def of_type(self, kind: str) -> dict[str, Mapping[str, Any]]:
         return {name: properties for name, (found, properties) in self.resources.items() if found == kind}
-
-    def role_statements(self, logical_id: str) -> list[Statement]:
-        """What a role may do. A managed policy would be a right that no table sees, so it counts as `*`."""
-        role = self.properties(logical_id)
-        managed: list[Statement] = [
-            {"Effect": "Allow", "Action": "*", "Resource": "*"} for _ in role.get("ManagedPolicyArns", [])
-        ]
-        return managed + [s for policy in role.get("Policies", []) for s in policy["PolicyDocument"]["Statement"]]
-
-    def resource_statements(self, kind: str, holder: str, name: str) -> list[Statement]:
-        """The policy of a bucket or queue: every statement of the policies of type `kind` whose `holder` names it."""
-        policies = self.of_type(kind).values()
-        return [s for p in policies if name in str(p[holder]) for s in p["PolicyDocument"]["Statement"]]
 
 
 @cache
@@ -85,7 +70,7 @@ def deployed(document: dict[str, Any] | None = None, **given: str) -> Stack:
         for name, body in raw.get("Outputs", {}).items()
         if "Condition" not in body or resolver.value({"Condition": body["Condition"]})
     }
-    return Stack(document or source(), raw, resources, outputs)
+    return Stack(raw, resources, outputs)
 
 
 def physical() -> Callable[[str, str, str | None, Mapping[str, Any]], str]:
@@ -105,33 +90,3 @@ def physical() -> Callable[[str, str, str | None, Mapping[str, Any]], str]:
 def bucket_name(logical_id: str) -> str:
     """The bucket of images has the name that the template derives; the other one a generated name."""
     return f"{PLACE.stack_name}-{ACCOUNT_ID}-{REGION}" if logical_id == "Bucket" else f"images-{logical_id.lower()}"
-
-
-def references(raw: Mapping[str, Any]) -> dict[str, set[str]]:
-    """Which resources each resource waits for: what it refers to, and its DependsOn."""
-    names = raw["Resources"].keys()
-    return {
-        name: {target for target in _referred(body) if target in names and target != name}
-        for name, body in raw["Resources"].items()
-    }
-
-
-def _referred(node: Any) -> Iterator[str]:
-    if isinstance(node, list):
-        for item in node:
-            yield from _referred(item)
-    if not isinstance(node, dict):
-        return
-    for key, value in node.items():
-        if key == "Ref":
-            yield str(value)
-        elif key == "Fn::GetAtt":
-            yield str(value[0] if isinstance(value, list) else value).split(".")[0]
-        elif key == "Fn::Sub":
-            text = value if isinstance(value, str) else value[0]
-            yield from (part.split("}")[0].split(".")[0] for part in text.split("${")[1:])
-            yield from _referred(value)
-        elif key == "DependsOn":
-            yield from (value if isinstance(value, list) else [value])
-        else:
-            yield from _referred(value)

@@ -1,9 +1,8 @@
 """Where the gates find what they run: python3.13, and tools whose dependencies do not go together with the project's.
 
 Each tool has a lock of its own in locks/, with hashes, and gets an environment under .cache/gates when it is first
-wanted. To renew one: `echo NAME | uv pip compile --no-header --universal --python-version 3.11 --generate-hashes
--o FILE -`. ministack.txt is for python3.13, which runs the functions in the emulator; its input also names
-aws-sam-translator, with which the emulator expands the template.
+wanted. NAME.in says what a lock is made from; the second line of NAME.txt is the command that renews it. ministack.txt
+is for python3.13, which runs the functions in the emulator; aws-sam-translator expands the template there.
 """
 
 import fcntl

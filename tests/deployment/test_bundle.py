@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from gates import bundle, grants, packages, rules, stack
+from gates import bundle, packages, stack
 from imageserver.settings import Settings
+from tests.support.deployment import grants, rules
 
 ROOT = stack.INFRA.parent
 PIN = re.compile(r"^([a-z0-9-]+)==(\S+)", re.MULTILINE)

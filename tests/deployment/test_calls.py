@@ -8,7 +8,6 @@ from datetime import timedelta
 import pytest
 
 from gates import stack as stacks
-from gates.policy import Decision, Request, decide
 from imageserver.format.file_kinds import ALL_CLIENTS
 from imageserver.format.keys import parse_product
 from imageserver.operations.prune import Rules, prune
@@ -17,6 +16,8 @@ from imageserver.operations.runs import Work, remember, resume
 from imageserver.site.layout import lay_out
 from imageserver.versions.retention import Rule
 from tests.support import images
+from tests.support.deployment.grants import role_statements
+from tests.support.deployment.policy import Decision, Request, decide
 from tests.support.memory_store import MemoryStore, System
 
 PRODUCT = "images/ubuntu/noble/amd64/default"
@@ -74,7 +75,7 @@ def test_each_role_allows_the_calls_of_its_function(role: str, run: Callable[[Sy
         publish_all(system)
     system.store.log.clear()
     run(system)
-    statements = stacks.deployed().role_statements(role)
+    statements = role_statements(stacks.deployed(), role)
     asked = requests(system.store)
     assert {request.action for request in asked} >= {"s3:GetObject", "s3:PutObject", "s3:DeleteObject", "s3:ListBucket"}
     denied = [request for request in asked if decide(statements, request) is not Decision.ALLOWED]

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from gates.policy import Decision, PolicyError, Request, decide
+from tests.support.deployment.policy import Decision, PolicyError, Request, decide
 
 ALLOWED, DENIED, NOT_GRANTED = Decision.ALLOWED, Decision.DENIED, Decision.NOT_GRANTED
 KEY = "arn:aws:s3:::b/images/x"

@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
-from gates import rules, stack
-from gates.rules import RULES
+from gates import stack
+from tests.support.deployment import rules
+from tests.support.deployment.rules import RULES
 
 Template = dict[str, Any]
 Mutation = Callable[[Template], object]

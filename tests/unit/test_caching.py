@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from gates import stack as stacks
-from gates.grants import KEYS, SERVED
-from gates.rules.edge import IMAGE_S
 from imageserver.format.caching import BRIEF, IMMUTABLE, cache_control
 from imageserver.format.file_kinds import ALL_CLIENTS
+from tests.support.deployment.grants import KEYS, SERVED
+from tests.support.deployment.rules.edge import IMAGE_S
 
 VERSION = "images/ubuntu/noble/amd64/default/20261123_10:00"
 

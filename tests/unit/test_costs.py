@@ -12,7 +12,6 @@ import pytest
 import costs
 from cli.bench.folding import EDGE_COMPRESSES_BYTES
 from gates import stack as stacks
-from gates.rules.alarms import METRICS, metrics_of
 from imageserver.api import status
 from imageserver.format.keys import parse_product, parse_version
 from imageserver.operations.prune import Rules, prune
@@ -23,6 +22,7 @@ from imageserver.storage.document_cache import Catalogs
 from imageserver.storage.ranged_reader import LARGE
 from imageserver.versions.retention import Rule
 from tests.support import images
+from tests.support.deployment.rules.alarms import METRICS, metrics_of
 from tests.support.memory_store import System
 
 PROJECT = Path(__file__).resolve().parents[2]

@@ -4,9 +4,9 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from gates.rules.functions import FUNCTIONS
-from gates.rules.registry import differ, rule, stack_arn
 from gates.stack import Stack
+from tests.support.deployment.rules.functions import FUNCTIONS
+from tests.support.deployment.rules.registry import differ, rule, stack_arn
 
 METRICS: Final = frozenset(
     {

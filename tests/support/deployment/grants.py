@@ -8,9 +8,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from itertools import product
 from typing import Final
 
-from gates.policy import Decision, Request, Statement, decide
 from gates.stack import REGION, Stack
 from local_stack.template import ACCOUNT_ID
+from tests.support.deployment.policy import Decision, Request, Statement, decide
 
 Call = tuple[str, str]
 """An action and the short name of what it is done to: ("s3:GetObject", "images/")."""
@@ -162,3 +162,18 @@ def calls(stack: Stack) -> Iterator[tuple[Call, Request]]:
 def granted(statements: list[Statement], stack: Stack) -> set[Call]:
     """Of all calls, those that the statements allow."""
     return {call for call, request in calls(stack) if decide(statements, request) is Decision.ALLOWED}
+
+
+def role_statements(stack: Stack, logical_id: str) -> list[Statement]:
+    """Return what a role may do. A managed policy would be a right that no table sees, so it counts as `*`."""
+    role = stack.properties(logical_id)
+    managed: list[Statement] = [
+        {"Effect": "Allow", "Action": "*", "Resource": "*"} for _ in role.get("ManagedPolicyArns", [])
+    ]
+    return managed + [s for policy in role.get("Policies", []) for s in policy["PolicyDocument"]["Statement"]]
+
+
+def resource_statements(stack: Stack, kind: str, holder: str, name: str) -> list[Statement]:
+    """Return every statement of the policies of type `kind` whose `holder` names the bucket or queue `name`."""
+    policies = stack.of_type(kind).values()
+    return [s for p in policies if name in str(p[holder]) for s in p["PolicyDocument"]["Statement"]]

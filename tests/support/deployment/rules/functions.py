@@ -5,11 +5,11 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Final
 
-from gates.grants import KEYS
-from gates.policy import Decision, Request, decide
-from gates.rules.registry import differ, rule, stack_arn
 from gates.stack import INFRA, PLACE, REGION, Stack
 from local_stack.template import ACCOUNT_ID
+from tests.support.deployment.grants import KEYS, role_statements
+from tests.support.deployment.policy import Decision, Request, decide
+from tests.support.deployment.rules.registry import differ, rule, stack_arn
 
 FUNCTIONS: Final = ("Digest", "Publish", "Uploads", "Maintain")
 COMMON: Final = frozenset({"BUCKET", "POWERTOOLS_SERVICE_NAME", "POWERTOOLS_METRICS_NAMESPACE", "POWERTOOLS_LOG_LEVEL"})
@@ -96,7 +96,7 @@ def _starts(stack: Stack, role: str) -> set[str]:
         action = "s3:PutObject" if "Created" in entry["Event"] else "s3:DeleteObject"
         keys = [f"arn:aws:s3:::{bucket['BucketName']}/{key}" for key in KEYS.values() if key.startswith(prefix)]
         causes += [(entry["Queue"], Request(action, key)) for key in keys]
-    statements = stack.role_statements(role)
+    statements = role_statements(stack, role)
     heard = {queue for queue, request in causes if decide(statements, request) is Decision.ALLOWED}
     return {m["FunctionName"].removeprefix("images-") for m in mappings if m["EventSourceArn"] in heard}
 

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator
 
-from gates.rules.registry import differ, rule
 from gates.stack import Stack
+from tests.support.deployment.rules.registry import differ, rule
 
 
 @rule

@@ -3,8 +3,8 @@
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from gates.rules.registry import differ, rule
 from gates.stack import Stack
+from tests.support.deployment.rules.registry import differ, rule
 
 # Seconds. The catalog's are short, because they are what a new image waits for; a file never changes.
 MOST_CATALOG_S: Final = 60

@@ -4,8 +4,8 @@ from collections.abc import Collection, Iterator, Mapping
 from graphlib import CycleError, TopologicalSorter
 from typing import Any, Final
 
-from gates.rules.registry import differ, rule
-from gates.stack import PLACE, Stack, references
+from gates.stack import PLACE, Stack
+from tests.support.deployment.rules.registry import differ, rule
 
 MOST_SERVED_BYTES: Final = 50_000_000_000
 """CloudFront: "Maximum cacheable file size per HTTP GET response". Clients ask for whole files."""
@@ -102,3 +102,33 @@ def outputs_say_where_everything_is(stack: Stack) -> Iterator[str]:
         stack.outputs.get("RemoteAdd"),
         f"lxc remote add mine {address} --protocol simplestreams",
     )
+
+
+def references(raw: Mapping[str, Any]) -> dict[str, set[str]]:
+    """Which resources each resource waits for: what it refers to, and its DependsOn."""
+    names = raw["Resources"].keys()
+    return {
+        name: {target for target in _referred(body) if target in names and target != name}
+        for name, body in raw["Resources"].items()
+    }
+
+
+def _referred(node: Any) -> Iterator[str]:
+    if isinstance(node, list):
+        for item in node:
+            yield from _referred(item)
+    if not isinstance(node, dict):
+        return
+    for key, value in node.items():
+        if key == "Ref":
+            yield str(value)
+        elif key == "Fn::GetAtt":
+            yield str(value[0] if isinstance(value, list) else value).split(".")[0]
+        elif key == "Fn::Sub":
+            text = value if isinstance(value, str) else value[0]
+            yield from (part.split("}")[0].split(".")[0] for part in text.split("${")[1:])
+            yield from _referred(value)
+        elif key == "DependsOn":
+            yield from (value if isinstance(value, list) else [value])
+        else:
+            yield from _referred(value)

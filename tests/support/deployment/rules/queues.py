@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 from typing import Final
 
-from gates.policy import listed
-from gates.rules.registry import differ, rule, stack_arn
 from gates.stack import Stack
+from tests.support.deployment.policy import listed
+from tests.support.deployment.rules.registry import differ, rule, stack_arn
 
 
 @rule

@@ -2,11 +2,11 @@
 
 from collections.abc import Iterator
 
-from gates import grants
-from gates.policy import Decision, Request, decide, listed
-from gates.rules.registry import differ, rule, stack_arn
 from gates.stack import Stack
 from local_stack.template import ACCOUNT_ID
+from tests.support.deployment import grants
+from tests.support.deployment.policy import Decision, Request, decide, listed
+from tests.support.deployment.rules.registry import differ, rule, stack_arn
 
 
 def edge_context(distribution: str = "images-Distribution") -> dict[str, str]:
@@ -16,7 +16,9 @@ def edge_context(distribution: str = "images-Distribution") -> dict[str, str]:
 
 @rule
 def the_edge_reads_only_what_is_served(stack: Stack) -> Iterator[str]:
-    statements = stack.resource_statements("AWS::S3::BucketPolicy", "Bucket", stack.properties("Bucket")["BucketName"])
+    statements = grants.resource_statements(
+        stack, "AWS::S3::BucketPolicy", "Bucket", stack.properties("Bucket")["BucketName"]
+    )
     edge = "cloudfront.amazonaws.com"
     keys = grants.things(stack)["key"]
     for action in grants.ACTIONS["key"]:
@@ -36,7 +38,7 @@ def the_edge_reads_only_what_is_served(stack: Stack) -> Iterator[str]:
 @rule
 def a_missing_key_is_404(stack: Stack) -> Iterator[str]:
     bucket = stack.properties("Bucket")["BucketName"]
-    statements = stack.resource_statements("AWS::S3::BucketPolicy", "Bucket", bucket)
+    statements = grants.resource_statements(stack, "AWS::S3::BucketPolicy", "Bucket", bucket)
     request = Request("s3:ListBucket", f"arn:aws:s3:::{bucket}", "cloudfront.amazonaws.com", edge_context())
     if decide(statements, request) is not Decision.ALLOWED:
         yield "the edge lacks s3:ListBucket: a missing key would be 403"
@@ -46,12 +48,12 @@ def a_missing_key_is_404(stack: Stack) -> Iterator[str]:
 def nothing_travels_in_clear_text(stack: Stack) -> Iterator[str]:
     clear = edge_context() | {"aws:SecureTransport": "false"}
     for name, bucket in (("Bucket", stack.properties("Bucket")["BucketName"]), ("LogsBucket", "images-logsbucket")):
-        statements = stack.resource_statements("AWS::S3::BucketPolicy", "Bucket", bucket)
+        statements = grants.resource_statements(stack, "AWS::S3::BucketPolicy", "Bucket", bucket)
         for resource in (f"arn:aws:s3:::{bucket}", f"arn:aws:s3:::{bucket}/images/x"):
             found = decide(statements, Request("s3:GetObject", resource, "cloudfront.amazonaws.com", clear))
             yield from differ(f"{name} without TLS", found, Decision.DENIED)
     for queue in ("ArrivalsQueue", "ChangesQueue"):
-        statements = stack.resource_statements("AWS::SQS::QueuePolicy", "Queues", f"images-{queue}")
+        statements = grants.resource_statements(stack, "AWS::SQS::QueuePolicy", "Queues", f"images-{queue}")
         found = decide(statements, Request("sqs:SendMessage", stack_arn("sqs", queue), "s3.amazonaws.com", clear))
         yield from differ(f"{queue} without TLS", found, Decision.DENIED)
 
@@ -81,7 +83,7 @@ def queues_take_messages_of_their_bucket_alone(stack: Stack) -> Iterator[str]:
         ("anybody", "sqs:SendMessage", "*", {"aws:SecureTransport": "true"}, Decision.NOT_GRANTED),
     )
     for queue in ("ArrivalsQueue", "ChangesQueue"):
-        statements = stack.resource_statements("AWS::SQS::QueuePolicy", "Queues", f"images-{queue}")
+        statements = grants.resource_statements(stack, "AWS::SQS::QueuePolicy", "Queues", f"images-{queue}")
         for who, action, principal, context, expected in cases:
             found = decide(statements, Request(action, stack_arn("sqs", queue), principal, context))
             yield from differ(f"{queue}, {who}: {action}", found, expected)
@@ -92,7 +94,7 @@ def no_role_is_wider_than_its_table(stack: Stack) -> Iterator[str]:
     yield from differ("roles", stack.of_type("AWS::IAM::Role").keys(), grants.GRANTS.keys())
     known = {action for actions in grants.ACTIONS.values() for action in actions}
     for role, expected in grants.GRANTS.items():
-        statements = stack.role_statements(role)
+        statements = grants.role_statements(stack, role)
         for action in (a for s in statements for a in listed(s.get("Action", []))):
             if action not in known:
                 yield f"{role}: {action} is not among the actions that the table is checked against"

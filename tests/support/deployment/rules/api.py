@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 from typing import Final
 
-from gates.rules.registry import differ, rule
 from gates.stack import Stack
+from tests.support.deployment.rules.registry import differ, rule
 
 PUBLIC_ROUTES: Final = frozenset({("/openapi.json", "get")})
 
