@@ -13,7 +13,7 @@ Headers = Annotated[
         description="Send each of them as it is: S3 answers 403 to a request without a header that its URL signs."
     ),
 ]
-Size = Annotated[int, msgspec.Meta(ge=0, description="Bytes.", examples=[734003200])]
+Size = Annotated[int, msgspec.Meta(ge=0, description="Bytes, written without a fraction.", examples=[734003200])]
 Sha256 = Annotated[
     str, msgspec.Meta(description="SHA-256 of the file, 64 hex digits.", pattern="^[0-9A-Fa-f]{64}$", max_length=64)
 ]

@@ -5,9 +5,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-pytest.importorskip("PIL", reason="the page's pictures were NOT tested: Pillow is missing (uv sync --group browser)")
+from tests.support.extras import optional
 
-from tests.support.browser.screenshots import FOLDER, PICTURES, Picture, content, take
+optional("PIL", "browser")
+
+from tests.support.browser.screenshots import FOLDER, PICTURES, Picture, content, take  # noqa: E402
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser

@@ -8,6 +8,7 @@ import pytest
 from tests.e2e.browser.conftest import Visit, type_of_visit
 from tests.support.browser.catalogs import document, product, realistic
 from tests.support.browser.site_server import INDEX, Site
+from tests.support.extras import optional
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -134,9 +135,7 @@ def test_the_policy_is_in_force(site: Site, visit: type_of_visit, attack: str, d
 
 def serious(page: "Page") -> list[str]:
     """axe-core's serious and critical findings, each with the first element concerned."""
-    axe = pytest.importorskip(
-        "axe_playwright_python.sync_playwright", reason="accessibility was NOT tested: uv sync --group browser"
-    )
+    axe = optional("axe_playwright_python.sync_playwright", "browser")
     found = axe.Axe().run(page).response["violations"]
     return [f"{each['id']}: {each['nodes'][0]['html']}" for each in found if each["impact"] in ("serious", "critical")]
 
