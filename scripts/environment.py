@@ -6,6 +6,8 @@ was made, for editors and for commands typed by hand.
 If an environment is older than `uv.lock` it is brought up to date: by the `uv` on PATH if there is a recent one,
 else by a pinned `uv`, fetched and checked by its sha256 (so this step needs neither pip nor TLS roots). The packages
 come from whatever index the standard variables or pip.conf name, each checked against its hash in `uv.lock`.
+
+`python3 scripts/environment.py [--python VERSION] GROUP...` prints the path of the environment's Python.
 """
 
 import argparse
@@ -375,3 +377,16 @@ def _locked(path: Path) -> Iterator[None]:
 
 def _say(what: str) -> None:
     print(f"[setup] {what}", file=sys.stderr, flush=True)
+
+
+def main() -> None:
+    """Make the environment with the dependency groups that are given as arguments; print the path of its Python."""
+    switch_python()
+    try:
+        print(ensure_environment(sys.argv[1:]))
+    except SetupFailed as failure:
+        _fail(failure)
+
+
+if __name__ == "__main__":
+    main()

@@ -209,3 +209,28 @@ def test_an_unknown_platform_is_refused_with_what_to_do(tmp_path: Path, monkeypa
     monkeypatch.setattr(environment, "UV_WHEELS", {})
     with pytest.raises(environment.SetupFailed, match=r"install uv .* by hand"):
         environment._fetch_uv(tmp_path / "uv")
+
+
+def test_the_command_prints_the_python_of_the_environment_and_nothing_else(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wanted: list[Sequence[str]] = []
+
+    def ensure(groups: Sequence[str]) -> Path:
+        wanted.append(groups)
+        return Path("/of/it/python")
+
+    monkeypatch.setattr(environment, "ensure_environment", ensure)
+    monkeypatch.setattr(sys, "argv", ["environment.py", "--python", "{}.{}".format(*sys.version_info), "dev", "fuzz"])
+    environment.main()
+    assert (wanted, capsys.readouterr().out) == ([["dev", "fuzz"]], "/of/it/python\n")
+
+
+def test_the_command_fails_with_the_reason_where_no_environment_can_be_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_groups: list[str]) -> Path:
+        raise environment.SetupFailed("no network")
+
+    monkeypatch.setattr(environment, "ensure_environment", fail)
+    monkeypatch.setattr(sys, "argv", ["environment.py", "dev"])
+    with pytest.raises(SystemExit, match=r"environment\.py: no network"):
+        environment.main()
