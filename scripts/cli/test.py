@@ -1,10 +1,12 @@
-"""`scripts/test`: lint, types and all tests."""
+"""`scripts/test`: the checks (lint, types, imports, spelling, workflows) and all tests."""
 
 import importlib.util
 import os
+import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from environment import working_folder
@@ -13,8 +15,11 @@ PROJECT = Path(__file__).resolve().parent.parent.parent
 
 HELP = """\
 Usage: scripts/test [--python VERSION] [PYTEST-ARGUMENT]...
+       scripts/test [--python VERSION] --lint [CHECK]...
+       scripts/test --fix
 
-Runs ruff, mypy and pytest; arguments go to pytest. What is missing for some tests is said, with how to install it.
+Runs the checks, then pytest; arguments go to pytest. It names the tests that this machine cannot run, and what to
+install for them. Checks: ruff, ruff-format, mypy, import-linter, codespell, shellcheck, cog, zizmor, actionlint.
 
   scripts/test                                       everything but heavy tests, two at a time or more
   scripts/test tests/unit                            the tests of a folder or a file, one at a time
@@ -22,16 +27,15 @@ Runs ruff, mypy and pytest; arguments go to pytest. What is missing for some tes
   scripts/test tests/unit/test_keys.py -x --pdb      stop at the first failure and look at it
   scripts/test --python 3.13                         with that Python, in an environment of its own
   scripts/test -m heavy tests/e2e                    large uploads and real clients: minutes, gigabytes
+  scripts/test --lint                                the checks alone
+  scripts/test --lint ruff mypy                      some of them
+  scripts/test --fix                                 rewrite what ruff and cog (generated parts of pages) can repair
   .venv/bin/python -m pytest --help                  all arguments of pytest
 
-Exit codes: 0 all passed; 1 a check or a test failed; others are pytest's.
+Exit codes: 0 all passed; 1 a check or a test failed; 2 there is no such check; others are pytest's.
 """
-CHECKS = (
-    ("ruff check", ["-m", "ruff", "check", "."]),
-    ("ruff format", ["-m", "ruff", "format", "--check", "."]),
-    ("mypy", ["-m", "mypy"]),
-)
 OPTIONAL = (
+    ("GitHub workflows", ("actionlint",), "go install github.com/rhysd/actionlint/cmd/actionlint@v1.7.12"),
     ("the real LXD client and daemon", ("lxc", "lxd"), "apt-get install lxd lxd-client"),
     ("the real Incus client", ("incus",), "apt-get install incus-client"),
     ("squashfs images", ("mksquashfs",), "apt-get install squashfs-tools"),
@@ -44,7 +48,8 @@ OPTIONAL = (
 
 def main() -> int:
     """Run the checks, then pytest with the arguments given; 0 only if all of it passed."""
-    if {"-h", "--help"} & set(sys.argv[1:]):
+    given = sys.argv[1:]
+    if {"-h", "--help"} & set(given):
         print(HELP, end="")
         return 0
     environment = {
@@ -53,21 +58,82 @@ def main() -> int:
         **_caches(working_folder()),
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
     }
-    failed = [name for name, arguments in CHECKS if not _passes(name, arguments, environment)]
+    if given[:1] == ["--lint"]:
+        return _lint(given[1:], environment)
+    if given == ["--fix"]:
+        return max(_run(command, environment) for command in fixes(PROJECT))
+    failed = _run_checks(tuple(checks(PROJECT)), environment)
+    _say_what_is_missing()
+    if failed:
+        _say(f"FAILED before the tests: {', '.join(failed)} (see above)")
+    # Last, so that pytest's own summary ends the output.
+    tests = subprocess.run(  # noqa: S603
+        [sys.executable, "-m", "pytest", *_parallel(given), *given],
+        cwd=PROJECT, env=environment, check=False,
+    )  # fmt: skip
+    return tests.returncode or (1 if failed else 0)
+
+
+def checks(project: Path) -> dict[str, list[str]]:
+    """Return the command of each check by the check's name; pre-commit and CI run them by these names."""
+    workflows = sorted(str(path) for path in (project / ".github" / "workflows").glob("*.yml"))
+    return {
+        "ruff": ["ruff", "check", "."],
+        "ruff-format": ["ruff", "format", "--check", "."],
+        "mypy": ["mypy"],
+        "import-linter": ["lint-imports", "--no-logo", "--no-cache"],
+        "codespell": ["codespell"],
+        "shellcheck": ["shellcheck", *_shell_scripts(project)],
+        "cog": ["cog", "--check", *generated_pages(project)],
+        "zizmor": ["zizmor", "--offline", "--quiet", ".github", "infra/action"],
+        "actionlint": ["actionlint", *workflows],
+    }
+
+
+def fixes(project: Path) -> list[list[str]]:
+    """Return the commands that repair what the checks of the same tools find."""
+    return [
+        ["ruff", "check", "--fix", "."],
+        ["ruff", "format", "."],
+        ["cog", "-r", *generated_pages(project)],
+    ]
+
+
+def _shell_scripts(project: Path) -> list[str]:
+    """Return the files in scripts/ and .ci/ whose first line names a shell."""
+    files = [path for folder in ("scripts", ".ci") for path in (project / folder).iterdir() if path.is_file()]
+    shell = re.compile(rb"#!.*\b(ba)?sh\n")
+    return sorted(str(path) for path in files if shell.match(path.read_bytes()))
+
+
+def generated_pages(project: Path) -> list[str]:
+    """Return the Markdown pages with a part that cog generates."""
+    folders = (".github", "functions", "infra", "scripts", "tests")
+    pages = [*project.glob("*.md"), *(page for folder in folders for page in (project / folder).rglob("*.md"))]
+    return sorted(str(page) for page in pages if "[[[cog" in page.read_text())
+
+
+def _lint(names: list[str], environment: dict[str, str]) -> int:
+    known = checks(PROJECT)
+    if unknown := set(names) - known.keys():
+        _say(f"there is no check {', '.join(sorted(unknown))}; the checks are {', '.join(known)}")
+        return 2
+    return 1 if _run_checks(names or tuple(known), environment) else 0
+
+
+def _run_checks(names: Sequence[str], environment: dict[str, str]) -> list[str]:
+    """Run the checks and return the names of those that failed."""
+    commands = checks(PROJECT)
+    return [name for name in names if not _passes(name, commands[name], environment)]
+
+
+def _say_what_is_missing() -> None:
     for what, programs, remedy in OPTIONAL:
         missing = [program for program in programs if not shutil.which(program)]
         if missing:
             _say(f"NOT TESTED HERE: {what}, for want of {', '.join(missing)} ({remedy})")
     if importlib.util.find_spec("playwright") is None:
         _say("NOT TESTED HERE: the page in a browser, for want of playwright (uv sync --group browser)")
-    if failed:
-        _say(f"FAILED before the tests: {', '.join(failed)} (see above)")
-    # Last, so that pytest's own summary ends the output.
-    tests = subprocess.run(  # noqa: S603
-        [sys.executable, "-m", "pytest", *_parallel(sys.argv[1:]), *sys.argv[1:]],
-        cwd=PROJECT, env=environment, check=False,
-    )  # fmt: skip
-    return tests.returncode or (1 if failed else 0)
 
 
 def _caches(folder: Path) -> dict[str, str]:
@@ -80,10 +146,18 @@ def _caches(folder: Path) -> dict[str, str]:
     }
 
 
-def _passes(name: str, arguments: list[str], environment: dict[str, str]) -> bool:
-    done = subprocess.run([sys.executable, *arguments], cwd=PROJECT, env=environment, check=False)  # noqa: S603
-    _say(f"{name}: {'passed' if done.returncode == 0 else 'FAILED'}")
-    return done.returncode == 0
+def _passes(name: str, command: list[str], environment: dict[str, str]) -> bool:
+    if shutil.which(command[0], path=environment["PATH"]) is None:
+        required = environment.get("SIMPLESTREAMS_REQUIRE_EXTRAS") == "1"
+        _say(f"{name}: {'FAILED, ' if required else ''}NOT RUN, for want of {command[0]}")
+        return not required
+    code = _run(command, environment)
+    _say(f"{name}: {'passed' if code == 0 else 'FAILED'}")
+    return code == 0
+
+
+def _run(command: list[str], environment: dict[str, str]) -> int:
+    return subprocess.run(command, cwd=PROJECT, env=environment, check=False).returncode  # noqa: S603
 
 
 def _parallel(given: list[str]) -> list[str]:

@@ -1,62 +1,87 @@
-"""The boundaries of the house: imports point inward."""
+"""The boundaries that import-linter cannot express, and that each of its contracts notices what breaks it.
 
+The contracts themselves are in pyproject.toml; `./scripts/test --lint import-linter` checks them.
+"""
+
+import os
+import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from gates.bundle import imports
 from imageserver.format import architectures
 from tests.support import PROJECT
 
-ROOT = PROJECT
-PACKAGE = ROOT / "functions" / "imageserver"
-LAYERS = (
-    {"handlers"},
-    {"site"},
-    {"api"},
-    {"operations"},
-    {"aws", "storage"},
-    {"catalog"},
-    {"versions"},
-    {"inspection"},
-    {"format"},
-    {"errors"},
-)
-"""Outermost first; a layer may import those behind it. `settings` stands beside them."""
+PACKAGE = PROJECT / "functions" / "imageserver"
 CORE = ("format", "inspection", "versions", "catalog")
+LINTER: dict[str, Any] = tomllib.loads((PROJECT / "pyproject.toml").read_text())["tool"]["importlinter"]
+BREACHES = {
+    "inward": [
+        ("functions/imageserver/storage/s3.py", "import imageserver.operations.prune"),
+        ("functions/imageserver/operations/runs.py", "import imageserver.handlers.maintain"),
+        ("functions/imageserver/api/schema.py", "import imageserver.site.layout"),
+        ("functions/imageserver/catalog/render.py", "import imageserver.storage.port"),
+        ("functions/imageserver/format/keys.py", "import imageserver.inspection.digests"),
+        ("functions/imageserver/newcomer.py", ""),
+    ],
+    "handlers": [("functions/imageserver/handlers/digest.py", "import imageserver.handlers.publish")],
+    "pure": [
+        ("functions/imageserver/catalog/render.py", "import boto3"),
+        ("functions/imageserver/inspection/digests.py", "from imageserver.settings import Settings"),
+    ],
+    "adapter": [("functions/imageserver/operations/ingest.py", "from botocore.exceptions import ClientError")],
+    "no-lambda": [
+        ("functions/imageserver/operations/runs.py", "from aws_lambda_powertools import Logger"),
+        ("functions/imageserver/aws/queues.py", "from imageserver.settings import Settings"),
+    ],
+    "no-wiring": [("scripts/cli/admin/place.py", "from imageserver.handlers import publish")],
+    "stand-in": [("infra/local_stack/s3.py", "from imageserver.format import keys")],
+}
+"""Sources, each with a line that the contract must notice in it, by the contract's id. A new source is created."""
 
 
-def imported(folder: Path) -> dict[str, set[str]]:
-    """Return, for each source in a folder, the modules of ours that it imports."""
-    return {
-        source.relative_to(ROOT).as_posix(): {name for name in imports(source) if name.startswith("imageserver.")}
-        for source in folder.rglob("*.py")
-    }
+@pytest.fixture(scope="module")
+def copied(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a copy of the packages, to break."""
+    folder = tmp_path_factory.mktemp("copied")
+    shutil.copy(PROJECT / "pyproject.toml", folder)
+    for name in ("functions/imageserver", "infra/local_stack", "scripts/cli"):
+        shutil.copytree(PROJECT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "*.html"))
+    return folder
 
 
-@pytest.mark.parametrize("layer", [name for layer in LAYERS[:-1] for name in sorted(layer)])
-def test_imports_point_inward(layer: str) -> None:
-    depth = next(depth for depth, names in enumerate(LAYERS) if layer in names)
-    allowed = {layer, "settings"} | {name for names in LAYERS[depth + 1 :] for name in names}
-    if layer in CORE:
-        allowed -= {"settings"}
-    for source, names in imported(PACKAGE / layer).items():
-        assert {name.split(".")[1] for name in names} <= allowed, source
+@pytest.mark.parametrize(
+    ("contract", "source", "line"), [(contract, *breach) for contract, found in BREACHES.items() for breach in found]
+)
+def test_a_contract_notices_an_import_that_breaks_it(copied: Path, contract: str, source: str, line: str) -> None:
+    file = copied / source
+    before = file.read_text() if file.exists() else None
+    file.write_text(f"{before or ''}\n{line}\n")
+    try:
+        done = subprocess.run(
+            [Path(sys.executable).parent / "lint-imports", "--no-cache", "--no-logo", "--contract", contract],
+            cwd=copied, env={**os.environ, "PYTHONPATH": "functions:infra:scripts"},
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+    finally:
+        file.unlink() if before is None else file.write_text(before)
+    assert (done.returncode, "1 broken" in done.stdout) == (1, True), done.stdout + done.stderr
 
 
-def test_no_handler_imports_another() -> None:
-    handlers = {"digest", "publish", "uploads", "maintain"}
-    for source, names in imported(PACKAGE / "handlers").items():
-        others = handlers - {Path(source).stem}
-        assert not {f"imageserver.handlers.{other}" for other in others} & names, source
+def test_every_contract_has_a_breach_here() -> None:
+    assert {contract["id"] for contract in LINTER["contracts"]} == BREACHES.keys()
 
 
-def test_scripts_import_no_handler() -> None:
-    """`scripts/admin` does what the functions do with the same operations, never through a function's wiring."""
-    for source, names in imported(ROOT / "scripts").items():
-        assert not {name for name in names if name.startswith("imageserver.handlers")}, source
+def test_no_handler_escapes_the_contract_of_handlers() -> None:
+    """What the template starts is a handler; its neighbours in the folder are shared by them."""
+    (contract,) = (contract for contract in LINTER["contracts"] if contract["id"] == "handlers")
+    template = (PROJECT / "infra" / "template.yaml").read_text()
+    started = {f"imageserver.handlers.{path.stem}" for path in (PACKAGE / "handlers").glob("*.py")}
+    assert set(contract["modules"]) == {name for name in started if f"{name}.handler" in template}
 
 
 def test_the_core_imports_no_aws_library_and_no_clock_of_its_own() -> None:

@@ -1,6 +1,6 @@
 """What a page says of itself that it is generated is what would be generated now.
 
-Make it anew with `python -m cogapp -r -I infra -I functions -I scripts FILE`.
+`./scripts/test --fix` makes it anew.
 """
 
 import subprocess
@@ -9,13 +9,10 @@ from pathlib import Path
 
 import pytest
 
-PROJECT = Path(__file__).resolve().parents[2]
-PAGES = [
-    page.relative_to(PROJECT)
-    for folder in (".", "functions", "infra", "scripts", "tests")
-    for page in (PROJECT / folder).glob("*.md")
-    if "[[[cog" in page.read_text()
-]
+from cli.test import generated_pages
+from tests.support import PROJECT
+
+PAGES = [Path(page).relative_to(PROJECT) for page in generated_pages(PROJECT)]
 
 
 def test_there_are_pages_with_a_walk() -> None:
@@ -24,9 +21,8 @@ def test_there_are_pages_with_a_walk() -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=str)
 def test_a_generated_page_is_up_to_date(page: Path) -> None:
-    folders = [argument for folder in ("infra", "functions", "scripts") for argument in ("-I", folder)]
     done = subprocess.run(
-        [sys.executable, "-m", "cogapp", "--check", "--diff", *folders, str(page)],
+        [sys.executable, "-m", "cogapp", "--check", "--diff", str(page)],
         cwd=PROJECT, capture_output=True, text=True, check=False,
     )  # fmt: skip
-    assert done.returncode == 0, f"{done.stdout}{done.stderr}\nrun: python -m cogapp -r {' '.join(folders)} {page}"
+    assert done.returncode == 0, f"{done.stdout}{done.stderr}\nrun: ./scripts/test --fix"

@@ -21,7 +21,9 @@ def test_help_needs_no_packages(tmp_path: Path) -> None:
             capture_output=True, text=True, check=False, timeout=20,
         )  # fmt: skip
         assert (done.returncode, done.stdout, done.stderr) == (0, cli.test.HELP, "")
-    assert len(cli.test.HELP.splitlines()) < 15
+    assert len(cli.test.HELP.splitlines()) < 22
+    (named,) = re.findall(r"Checks: ([^.]+)\.", cli.test.HELP)
+    assert named.split(", ") == list(cli.test.checks(PROJECT))
     for folder in set(re.findall(r"\btests/[\w./]+", cli.test.HELP)):
         assert (PROJECT / folder).exists()
 
@@ -36,10 +38,11 @@ def test_a_read_only_clone_is_tested_without_writing_to_it(tmp_path: Path, monke
 
     monkeypatch.setattr(cli.test, "working_folder", lambda: tmp_path)
     monkeypatch.setattr(subprocess, "run", run)
+    monkeypatch.setattr("shutil.which", lambda program, **_: program)
     monkeypatch.setattr(sys, "argv", ["test"])
     monkeypatch.setenv("PYTEST_ADDOPTS", "-x")
     assert cli.test.main() == 0
-    assert len(told) == 4
+    assert len(told) == len(cli.test.checks(PROJECT)) + 1
     for env in told:
         caches = [env["RUFF_CACHE_DIR"], env["MYPY_CACHE_DIR"], env["HYPOTHESIS_STORAGE_DIRECTORY"]]
         first, _, cache = shlex.split(env["PYTEST_ADDOPTS"])
