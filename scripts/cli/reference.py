@@ -10,6 +10,7 @@ import click
 from cli import local, presign
 from cli.admin.__main__ import main as admin
 from cli.bench.__main__ import main as bench
+from cli.smoke.__main__ import main as smoke
 
 SCRIPTS: Final = Path(__file__).resolve().parents[1]
 WIDTH: Final = 100
@@ -19,7 +20,8 @@ def reference() -> str:
     """Markdown with the help of every command, and of each command of admin and bench."""
     shell = subprocess.run([SCRIPTS / "upload", "--help"], capture_output=True, text=True, check=True)  # noqa: S603
     texts = [("upload", shell.stdout.rstrip())]
-    for name, command in (("presign", presign.main), ("local", local.main), ("admin", admin), ("bench", bench)):
+    commands = {"presign": presign.main, "local": local.main, "admin": admin, "smoke": smoke, "bench": bench}
+    for name, command in commands.items():
         texts += _helps(f"scripts/{name}", command)
     return "\n\n".join(f"### `{name.removeprefix('scripts/')}`\n\n```text\n{text}\n```" for name, text in texts)
 
