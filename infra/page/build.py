@@ -2,8 +2,7 @@
 
 Nothing is compiled or minified. Building joins the modules, because the served paths hold one page and no
 assets, and names the sha256 of each inline block in the policy, because `'unsafe-inline'` alone would let markup
-in a product name run. After an edit run `PYTHONPATH=infra python -m page.build`; a test fails while index.html is
-stale.
+in a product name run. After an edit run `.venv/bin/python -m page.build`; a test fails while index.html is stale.
 """
 
 import base64

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 from pathlib import Path
 from typing import get_args
@@ -143,6 +144,27 @@ def test_links_have_a_target(page: str, link: str) -> None:
     assert target.exists()
     if anchor:
         assert anchor in anchors(target.read_text()), f"{page}: {path} has no heading for #{anchor}"
+
+
+NAMED_PATH = re.compile(r"(?<![\w./(-])(?:functions|infra|scripts|tests)/[\w./-]*\w")
+OF_THE_OPERATOR = {"infra/samconfig.toml"}
+"""Files that a page lets its reader make."""
+PATHS = sorted(
+    {(page, path) for page, text in PAGES.items() for path in NAMED_PATH.findall(text) if path not in OF_THE_OPERATOR}
+)
+
+
+@pytest.mark.parametrize(("page", "path"), PATHS)
+def test_files_and_folders_that_a_page_names_exist(page: str, path: str) -> None:
+    assert (PROJECT / path).exists(), f"{page} names {path}"
+
+
+MODULES = sorted({(page, module) for page, text in PAGES.items() for module in re.findall(r"python -m ([\w.]+)", text)})
+
+
+@pytest.mark.parametrize(("page", "module"), MODULES)
+def test_modules_that_a_page_runs_exist(page: str, module: str) -> None:
+    assert importlib.util.find_spec(module), f"{page} runs {module}"
 
 
 def test_one_name_for_the_server_in_every_example() -> None:

@@ -147,14 +147,3 @@ def test_a_lock_names_no_index_but_pypi() -> None:
     ]
     hosts = {host for lock in locks for host in re.findall(r"https?://([^/\"\s]+)", lock.read_text())}
     assert hosts <= {"pypi.org", "files.pythonhosted.org"}
-
-
-PAGES = sorted(
-    [*(ROOT / ".github").rglob("*.md"), ROOT / ".changes" / "README.md", *(ROOT / "functions").rglob("decisions/*.md")]
-)
-
-
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_links_of_a_page_lead_to_files_that_are_there(page: Path) -> None:
-    links = re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text())
-    assert [link for link in links if "://" not in link and not (page.parent / link).exists()] == []

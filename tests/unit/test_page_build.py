@@ -15,9 +15,7 @@ def inline(element: str) -> str:
 
 
 def test_the_committed_page_is_the_one_its_source_builds() -> None:
-    assert build.ARTEFACT.read_text("utf-8") == build.render(), (
-        "index.html is stale: PYTHONPATH=infra python -m page.build"
-    )
+    assert build.ARTEFACT.read_text("utf-8") == build.render(), "index.html is stale: .venv/bin/python -m page.build"
 
 
 def test_the_policy_allows_only_the_inline_script_and_style() -> None:
