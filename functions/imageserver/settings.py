@@ -25,7 +25,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename="upper"):
     """Values that the template sets, each in the variable with the field's name in capitals.
 
     `clients` says whose items the catalog carries. `publishers` is the text of the rule that says who may upload what;
-    api.permissions reads it. `queue_url` is the queue that triggers this function, `arrivals_queue_url` that of digest.
+    api.permissions reads it. `queue_url` is the queue that triggers this function, `arrivals_queue_url` that of digest,
+    `changes_queue_url` that of publish.
     """
 
     bucket: str
@@ -39,6 +40,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename="upper"):
     distribution_id: str = ""
     queue_url: str = ""
     arrivals_queue_url: str = ""
+    changes_queue_url: str = ""
     retain_versions: _Count = 0
     retain_days: _Count = 0
     stale_days: _Count = 7

@@ -59,6 +59,10 @@ def interpreter() -> Path:
     return tools.environment("runtime", tools.python313()) / "python"
 
 
+QUEUES: Final = {"ARRIVALS_QUEUE_URL": "images-ArrivalsQueue", "CHANGES_QUEUE_URL": "images-ChangesQueue"}
+"""The variables of a function that name queues, and these queues."""
+
+
 @contextmanager
 def storage() -> Iterator[str]:
     """The address of an S3 and SQS on this machine that has the stack's bucket and queue."""
@@ -71,7 +75,8 @@ def storage() -> Iterator[str]:
         host, port = server.get_host_and_port()
         address = f"http://{host}:{port}"
         urlopen(Request(f"{address}/{variables('digest')['BUCKET']}", method="PUT")).close()  # noqa: S310
-        urlopen(f"{address}/?Action=CreateQueue&QueueName=images-ArrivalsQueue").close()  # noqa: S310
+        for queue in QUEUES.values():
+            urlopen(f"{address}/?Action=CreateQueue&QueueName={queue}").close()  # noqa: S310
         yield address
     finally:
         server.stop()
@@ -91,8 +96,7 @@ def variables(name: str) -> dict[str, str]:
 @contextmanager
 def running(name: str, folder: Path, address: str, **changed: str) -> Iterator[Function]:
     environment = {**variables(name), "AWS_ENDPOINT_URL": address, **changed}
-    if "ARRIVALS_QUEUE_URL" in environment:
-        environment["ARRIVALS_QUEUE_URL"] = f"{address}/123456789012/images-ArrivalsQueue"
+    environment |= {name: f"{address}/123456789012/{queue}" for name, queue in QUEUES.items() if name in environment}
     handler = deployed().properties(f"{name.title()}Function")["Handler"]
     with started(folder, handler, interpreter(), environment) as function:
         yield function

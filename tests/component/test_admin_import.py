@@ -24,7 +24,7 @@ from imageserver.storage.ranged_reader import HashFan
 from imageserver.versions.retention import Rule
 from local_stack.credentials import ACCESS_KEY, SECRET_KEY
 from tests.support import images
-from tests.support.memory_store import START
+from tests.support.memory_store import START, Sent
 from tests.support.servers.s3 import BUCKET, REGION, S3Server, running_s3
 
 pytestmark = pytest.mark.xdist_group("admin-import")
@@ -226,7 +226,9 @@ def test_undelete_names_what_maintain_is_about_to_delete(place: Place) -> None:
     place.s3.delete_object(Bucket=BUCKET, Key=f"{PATH}/lxd.tar.xz")
     found = restoring.deleted(place, PATH)
     assert restoring.being_deleted(place, found) == [], "it is withdrawn, and nobody deletes it yet"
-    prune(place.store, Rules(Rule(), 1, 0), now, never, Work())  # one file is not as its record says: it does not end
+    prune(
+        place.store, Sent(), Rules(Rule(), 1, 0), now, never, Work()
+    )  # one file is not as its record says: it does not end
     assert restoring.being_deleted(place, restoring.deleted(place, PATH)) == [PATH]
 
 

@@ -24,7 +24,7 @@ from imageserver.operations.withdraw import restore, withdraw
 from imageserver.versions.retention import Rule
 from local_stack.credentials import ACCESS_KEY, SECRET_KEY, local_session
 from tests.support import images
-from tests.support.memory_store import START, System
+from tests.support.memory_store import START, Sent, System
 from tests.support.servers.s3 import BUCKET, REGION, S3Server, running_s3
 
 pytestmark = pytest.mark.xdist_group("admin-import-records")
@@ -181,7 +181,7 @@ def test_a_version_being_deleted_is_skipped_and_later_uploads_are_imported(place
 
     store.on = stop
     with pytest.raises(KeyboardInterrupt):
-        prune(store, Rules(Rule(), 24, 0), START + timedelta(days=3), NEVER, Work())
+        prune(store, Sent(), Rules(Rule(), 24, 0), START + timedelta(days=3), NEVER, Work())
     store.on = lambda *_: None
     old.system.upload(f"{NOBLE}/20261101", {"disk.qcow2": images.qcow2()})
     old.leave()

@@ -8,12 +8,13 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from msgspec.structs import replace
 
-from imageserver.aws import events
+from imageserver.aws import events, queues
 from imageserver.errors import StorageUnavailable, TasksFailed
+from imageserver.format.keys import parse_product, parse_version
 from tests.support import images
-from tests.support.handlers import Context, imported
+from tests.support.handlers import Context, imported, sqs_batch
+from tests.support.memory_store import System
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -29,12 +30,18 @@ def queue_url(sqs: SQSClient, bucket: str) -> str:
 
 
 @pytest.fixture
-def app(moto_endpoint: str, bucket: str, queue_url: str) -> Iterator[ModuleType]:
+def changes_url(sqs: SQSClient, bucket: str) -> str:
+    return sqs.create_queue(QueueName=f"changes-{bucket}")["QueueUrl"]
+
+
+@pytest.fixture
+def app(moto_endpoint: str, bucket: str, queue_url: str, changes_url: str) -> Iterator[ModuleType]:
     """imageserver.handlers.maintain, imported in the environment that the template gives it."""
     environment = {
         "BUCKET": bucket,
         "AWS_ENDPOINT_URL": moto_endpoint,
         "ARRIVALS_QUEUE_URL": queue_url,
+        "CHANGES_QUEUE_URL": changes_url,
         "RETAIN_VERSIONS": "1",
         "POWERTOOLS_SERVICE_NAME": "maintain",
     }
@@ -118,8 +125,6 @@ def test_a_run_out_of_time_stops_and_the_next_one_resumes(
 
 
 def test_retention_of_the_template_is_applied(app: ModuleType, s3: S3Client, bucket: str) -> None:
-    from tests.support.memory_store import System
-
     system = System()
     for day in ("20261101", "20261102"):
         system.upload(f"{PRODUCT}/{day}", images.split_image(seed=day))
@@ -144,14 +149,14 @@ def test_a_run_with_a_failure_finishes_the_rest_and_fails_with_its_name(
 ) -> None:
     for path in (f"{PRODUCT}/20261101", "images/ubuntu/plucky/amd64/default/20261101"):
         s3.put_object(Bucket=bucket, Key=f"{path}/x", Body=b"x")
-    send = app._send
+    send = queues.send
 
-    def failing(key: str) -> None:
-        if "noble" in key:
+    def failing(client: SQSClient, url: str, message: str) -> None:
+        if "noble" in message:
             raise StorageUnavailable("the queue took no message")
-        send(key)
+        send(client, url, message)
 
-    monkeypatch.setattr(app, "_send", failing)
+    monkeypatch.setattr(queues, "send", failing)
     with pytest.raises(TasksFailed, match=f"^1 failed, the rest was done: look again {PRODUCT}/20261101: the queue"):
         run(app, "reconcile")
     (message,) = sqs.receive_message(QueueUrl=queue_url)["Messages"]
@@ -164,10 +169,47 @@ def test_a_run_with_a_failure_finishes_the_rest_and_fails_with_its_name(
     assert (planned["failed"], planned["tasks_total"]) == ([], 2)
 
 
-def test_a_queue_that_rejects_a_message_raises_our_own_error(app: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(app, "settings", replace(app.settings, arrivals_queue_url="http://127.0.0.1:9/none"))
+def test_a_queue_that_rejects_a_message_raises_our_own_error(app: ModuleType) -> None:
+    notifier = queues.QueueNotifier(app.sqs_client(), "http://127.0.0.1:9/none", "http://127.0.0.1:9/none")
     with pytest.raises(StorageUnavailable, match=r"the queue http://127\.0\.0\.1:9/none took no message"):
-        app._send(f"{PRODUCT}/20261101/")
+        notifier.version_changed(parse_version(f"{PRODUCT}/20261101"))
+    with pytest.raises(StorageUnavailable, match=r"the queue http://127\.0\.0\.1:9/none took no message"):
+        notifier.product_changed(parse_product(PRODUCT))
+
+
+@pytest.mark.parametrize("has_records", [True, False])
+def test_a_product_that_differs_from_its_records_is_published_by_a_message(
+    app: ModuleType,
+    s3: S3Client,
+    sqs: SQSClient,
+    bucket: str,
+    moto_endpoint: str,
+    changes_url: str,
+    has_records: bool,
+) -> None:
+    """Also a product that the catalog lists without any record: the message needs none."""
+    system = System()
+    system.upload(f"{PRODUCT}/20261101", images.split_image())
+    system.catch_up()
+    good = system.streams()
+    lost = ("streams/v1/images.json",) if has_records else ("versions/", "images/")
+    for key, stored in system.store.objects.items():
+        if not key.startswith(lost):
+            s3.put_object(Bucket=bucket, Key=key, Body=stored.body)
+    run(app, "reconcile")
+    (message,) = sqs.receive_message(QueueUrl=changes_url)["Messages"]
+    assert json.loads(message["Body"]) == {"changed": f"versions/{PRODUCT}/"}
+    generations = s3.list_object_versions(Bucket=bucket, Prefix="versions/").get("Versions", [])
+    assert [one["Key"] for one in generations] == [f"versions/{PRODUCT}/20261101.json"] * has_records
+    environment = {"BUCKET": bucket, "AWS_ENDPOINT_URL": moto_endpoint, "POWERTOOLS_SERVICE_NAME": "publish"}
+    with imported("imageserver.handlers.publish", environment) as publish:
+        assert publish.handler(sqs_batch(message["Body"]), Context("publish")) == {"batchItemFailures": []}
+    if has_records:
+        assert body(s3, bucket, "streams/v1/images.json") == good["streams/v1/images.json"]
+    else:
+        assert json.loads(body(s3, bucket, "streams/v1/images.json"))["products"] == {}
+    planned = run(app, "reconcile", dry_run=True)["reconcile"]["tasks"]
+    assert [task["path"] for task in planned if task["path"] == PRODUCT] == []
 
 
 def test_an_unknown_task_is_refused(app: ModuleType) -> None:

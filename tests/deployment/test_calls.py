@@ -18,7 +18,7 @@ from imageserver.versions.retention import Rule
 from tests.support import images
 from tests.support.deployment.grants import role_statements
 from tests.support.deployment.policy import Decision, Request, decide
-from tests.support.memory_store import MemoryStore, System
+from tests.support.memory_store import MemoryStore, Sent, System
 
 PRODUCT = "images/ubuntu/noble/amd64/default"
 VERSIONS = (f"{PRODUCT}/20261122_10:00", f"{PRODUCT}/20261123_10:00")
@@ -53,10 +53,10 @@ def maintain_all(system: System) -> None:
     for task in ("reconcile", "prune"):
         work.after = resume(system.store, task)
         remember(system.store, task, work)
-    reconcile(system.store, lambda _: None, ALL_CLIENTS, work)
+    reconcile(system.store, Sent(), ALL_CLIENTS, work)
     for days in (0, 3):
         now = system.store.clock + timedelta(days=days)
-        prune(system.store, Rules(Rule(1, 0), 24, 7), now, lambda _: None, Work())
+        prune(system.store, Sent(), Rules(Rule(1, 0), 24, 7), now, lambda _: None, Work())
         asked = list(system.store.log)
         publish_all(system)  # what is withdrawn is off the list before it is removed; not maintain's calls
         system.store.log[:] = asked

@@ -20,6 +20,7 @@ from imageserver.inspection import tarball as archive
 from imageserver.versions import examine, records
 from imageserver.versions.assessment import new_record
 from tests.support import images
+from tests.support.messages import s3_event
 
 PRODUCT = parse_product("images/ubuntu/noble/amd64/default")
 PATH = f"{PRODUCT.path}/20261123_10:00"
@@ -190,5 +191,8 @@ TARGETS: dict[str, tuple[Callable[[bytes], None], list[bytes]]] = {
     ),
     "compressed": (compressed, [images.metadata_tarball("amd64", how) for how in ("xz", "gz", "zst")]),
     "squashfs_root": (squashfs_root, [images.squashfs(), images.superblock(200, ids=5000) + bytes(104)]),
-    "notice": (notice, [events.message("b", f"{PATH}/x").encode(), b'{"Event": "s3:TestEvent"}']),
+    "notice": (
+        notice,
+        [s3_event(f"{PATH}/x").encode(), events.changed(f"{PATH}/").encode(), b'{"Event": "s3:TestEvent"}'],
+    ),
 }

@@ -18,7 +18,7 @@ from imageserver.operations.runs import Work
 from imageserver.operations.withdraw import restore, withdraw
 from imageserver.versions.retention import Rule
 from tests.support import images
-from tests.support.memory_store import System
+from tests.support.memory_store import Sent, System
 
 PRODUCT = parse_product("images/ubuntu/noble/amd64/default")
 VERSIONS = [f"{PRODUCT.path}/2026112{day}_10:00" for day in (1, 2)]
@@ -75,7 +75,7 @@ class Story:
         else:
             store.clock += timedelta(hours=self.rng.choice((0, 2, 30)))
             work = Work()
-            prune(store, RULES, store.clock, no_pause, work, self.invalidate)
+            prune(store, Sent(), RULES, store.clock, no_pause, work, self.invalidate)
             assert work.ended
 
     def content(self, file: str) -> bytes:

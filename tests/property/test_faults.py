@@ -202,12 +202,10 @@ class Story:
         now = self.world.now
         rules = Rules(Rule(versions=3), self.grace_hours, stale_days=1)
         if self.reconciles and self.rng.random() < 0.3:
-            self.start(
-                "maintain", "reconcile", lambda store: reconcile(store, self.world.send, self.world.clients, Work())
-            )
+            self.start("maintain", "reconcile", lambda store: reconcile(store, self.world, self.world.clients, Work()))
         else:
             work = Watched(ledger=self.ledger)
-            self.start("maintain", "prune", lambda store: prune(store, rules, now, _no_pause, work))
+            self.start("maintain", "prune", lambda store: prune(store, self.world, rules, now, _no_pause, work))
 
     def operator_acts(self) -> None:
         """Somebody withdraws or restores a product, a version or a file, with faults; often the same one again."""
@@ -350,7 +348,7 @@ class Story:
 
     def reconcile(self) -> Work:
         work = Work()
-        self.world.run("reconcile", lambda store: reconcile(store, self.world.send, self.world.clients, work))
+        self.world.run("reconcile", lambda store: reconcile(store, self.world, self.world.clients, work))
         return work
 
     def check_settled(self) -> None:

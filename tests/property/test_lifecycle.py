@@ -15,7 +15,7 @@ from imageserver.versions import records
 from imageserver.versions.retention import Rule
 from imageserver.versions.state import TRANSITIONS, Event, State, visible_state
 from tests.support import images
-from tests.support.memory_store import System
+from tests.support.memory_store import Sent, System
 
 VERSIONS = tuple(
     parse_version(f"images/{product}/r/amd64/default/{version}")
@@ -76,7 +76,7 @@ def do(system: System, step: str, version: VersionId, upload: str) -> tuple[Even
             restore(store, version, lambda _: None)
             return (Event.INGEST, Event.RESTORE)
     store.clock += timedelta(days=8)
-    prune(store, RULES, store.clock, lambda _: None, Work())
+    prune(store, Sent(), RULES, store.clock, lambda _: None, Work())
     return (Event.WITHDRAW, Event.DELETE, Event.CLEAR)
 
 

@@ -11,7 +11,7 @@ from types import ModuleType
 
 import pytest
 
-from imageserver.aws import events
+from tests.support.messages import s3_event
 
 
 @dataclass
@@ -43,19 +43,24 @@ def imported(module: str, environment: Mapping[str, str]) -> Iterator[ModuleType
 
 
 def sqs_event(bucket: str, *keys: str) -> dict[str, list[dict[str, object]]]:
-    """A batch of one message for each key."""
+    """Return a batch of one message from S3 for each key."""
+    return sqs_batch(*(s3_event(key, bucket) for key in keys))
+
+
+def sqs_batch(*bodies: str) -> dict[str, list[dict[str, object]]]:
+    """Return a batch of messages with these bodies, as Lambda hands it to a function."""
     return {
         "Records": [
             {
                 "messageId": str(number),
                 "receiptHandle": f"handle {number}",
-                "body": events.message(bucket, key),
+                "body": body,
                 "attributes": {"ApproximateReceiveCount": "1"},
                 "messageAttributes": {},
                 "eventSource": "aws:sqs",
                 "eventSourceARN": "arn:aws:sqs:eu-central-1:123456789012:queue",
                 "awsRegion": "eu-central-1",
             }
-            for number, key in enumerate(keys)
+            for number, body in enumerate(bodies)
         ]
     }

@@ -108,6 +108,25 @@ class MemoryStore:
 
 
 @dataclass
+class Sent:
+    """Implements imageserver.aws.queues.Notifier: what was sent, in order."""
+
+    versions: list[VersionId] = field(default_factory=list)
+    products: list[ProductId] = field(default_factory=list)
+
+    def version_changed(self, version: VersionId) -> None:
+        self.versions.append(version)
+
+    def product_changed(self, product: ProductId) -> None:
+        self.products.append(product)
+
+    @property
+    def paths(self) -> list[str]:
+        """The paths of the versions that were sent."""
+        return [version.path for version in self.versions]
+
+
+@dataclass
 class System:
     """Publisher's view: put files, then `ingest` and `publish` as the functions would."""
 

@@ -30,11 +30,12 @@ from imageserver.errors import (
     StorageUnavailable,
 )
 from imageserver.format.file_kinds import ALL_CLIENTS
-from imageserver.format.keys import ProductId, VersionId, parse_record_key, version_of
+from imageserver.format.keys import ProductId, VersionId, product_of_records, version_of
 from imageserver.operations.ingest import Tools, ingest
 from imageserver.operations.publish import LEASE_S, publish
 from imageserver.operations.publish import Tools as PublishTools
 from imageserver.storage.port import Document, ObjectInfo, Opened
+from tests.support.messages import s3_event
 
 START = datetime(2026, 11, 23, 10, 0, tzinfo=UTC)
 BUCKET = "images"
@@ -235,11 +236,15 @@ class World:
             return
         for _ in range(2 if self._happens("event_doubled") else 1):
             delay = self.rng.randrange(1, 600) if self._happens("event_delayed") else 0
-            queue.messages.append(Message(events.message(BUCKET, key), self.clock + delay))
+            queue.messages.append(Message(s3_event(key, BUCKET), self.clock + delay))
 
-    def send(self, key: str) -> None:
-        """What reconciles use to have a version looked at again."""
-        self.arrivals.messages.append(Message(events.message(BUCKET, key), self.clock))
+    def version_changed(self, version: VersionId) -> None:
+        """As imageserver.aws.queues.Notifier, which maintain uses."""
+        self.arrivals.messages.append(Message(events.changed(version.prefix), self.clock))
+
+    def product_changed(self, product: ProductId) -> None:
+        """As imageserver.aws.queues.Notifier, which maintain uses."""
+        self.changes.messages.append(Message(events.changed(product.records_prefix), self.clock))
 
     def _happens(self, fault: str) -> bool:
         chance: float = getattr(self.rates, fault)
@@ -334,7 +339,7 @@ class World:
 
     def _publish(self, actor: Actor, messages: list[Message]) -> None:
         """As imageserver.handlers.publish.handler: one publish for each stream of the batch."""
-        products = {m.body: parse_record_key(events.keys(m.body)[0]).product for m in messages}
+        products = {m.body: product_of_records(events.keys(m.body)[0]) for m in messages}
         failed: set[ProductId] = set()
         store = FaultyStore(self, actor)
         tools = PublishTools(store, self.clients, lambda: self.now, lambda _: None, lease_wait_s=self.lease_wait_s)
@@ -408,7 +413,7 @@ class World:
 def subject_of(arrival: bool, key: str) -> VersionId | ProductId | None:
     """What a notice about a key makes somebody look at; None for a key that nobody ever looks at."""
     try:
-        return version_of(key) if arrival else parse_record_key(key).product
+        return version_of(key) if arrival else product_of_records(key)
     except InvalidUpload:
         return None
 

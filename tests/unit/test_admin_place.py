@@ -28,7 +28,7 @@ from imageserver.operations.withdraw import restore, withdraw
 from imageserver.versions.retention import Rule
 from tests.support import images
 from tests.support.findings import only_faults
-from tests.support.memory_store import System
+from tests.support.memory_store import Sent, System
 
 PATH = "images/ubuntu/noble/amd64/default/20261123_10:00"
 STACK = {
@@ -120,7 +120,7 @@ def test_a_dry_run_of_prune_uses_the_retention_rules_of_the_stack(monkeypatch: p
     system = three_versions()
     monkeypatch.setattr(Place, "store", system.store)
     work = Work(dry_run=True)
-    prune(system.store, Rules(Rule(2, 0), 48, 3), datetime.now(UTC), lambda _: None, work)
+    prune(system.store, Sent(), Rules(Rule(2, 0), 48, 3), datetime.now(UTC), lambda _: None, work)
     assert work.tasks
     before = dict(system.store.objects)
     assert pruned("--stack images prune --dry-run") == [asdict(task) for task in work.tasks]

@@ -23,7 +23,7 @@ from imageserver.storage.ranged_reader import LARGE
 from imageserver.versions.retention import Rule
 from tests.support import images
 from tests.support.deployment.rules.alarms import METRICS, metrics_of
-from tests.support.memory_store import System
+from tests.support.memory_store import Sent, System
 
 PROJECT = Path(__file__).resolve().parents[2]
 PRODUCTS = [f"images/os{number}/r/amd64/default" for number in range(3)]
@@ -58,7 +58,7 @@ def counted(system: System) -> tuple[int, int, int]:
 
 def tidy(system: System) -> list[str]:
     work = Work()
-    prune(system.store, Rules(Rule(), 24, 7), system.store.clock + timedelta(days=2), lambda _: None, work)
+    prune(system.store, Sent(), Rules(Rule(), 24, 7), system.store.clock + timedelta(days=2), lambda _: None, work)
     return [task.what for task in work.tasks]
 
 
@@ -105,7 +105,7 @@ def test_a_status_request_of_a_waiting_publisher_is_billed(system: System) -> No
 
 def test_a_run_of_maintain_costs_as_many_requests_as_are_billed(system: System) -> None:
     kept = len(PRODUCTS) * VERSIONS - 1
-    reconcile(system.store, lambda _: None, ("incus", "lxd"), Work())
+    reconcile(system.store, Sent(), ("incus", "lxd"), Work())
     assert counted(system) == (0, 2 * len(PRODUCTS) + 7, kept + 4)
     assert tidy(system) == []
     assert counted(system) == (0, 4 * len(PRODUCTS) + 5, kept + 3)

@@ -22,7 +22,7 @@ from imageserver.versions.assessment import new_record
 from imageserver.versions.records import FileFacts, Record
 from imageserver.versions.retention import Rule, expired
 from tests.support import images
-from tests.support.memory_store import START, MemoryStore, System
+from tests.support.memory_store import START, MemoryStore, Sent, System
 
 PRODUCT = "images/ubuntu/noble/amd64/default"
 ID = parse_product(PRODUCT)
@@ -95,9 +95,11 @@ def system() -> System:
     return system
 
 
-def tidy(system: System, now: datetime, rules: Rules = KEEP_ALL, dry_run: bool = False) -> list[Task]:
+def tidy(
+    system: System, now: datetime, rules: Rules = KEEP_ALL, dry_run: bool = False, notifier: Sent | None = None
+) -> list[Task]:
     work = Work(dry_run=dry_run)
-    prune(system.store, rules, now, no_pause, work)
+    prune(system.store, notifier or Sent(), rules, now, no_pause, work)
     assert work.ended
     return work.tasks
 
@@ -165,10 +167,12 @@ def test_a_newer_unlisted_version_does_not_expire_the_newest_listed_one(system: 
 def test_a_withdrawn_version_that_is_still_listed_is_not_deleted(system: System) -> None:
     """Publish is late: the clients' catalog still names the files."""
     withdraw(system.store, parse_version(f"{PRODUCT}/20261101"), NOW, 1, no_pause, "broken")
-    tasks = tidy(system, NOW + timedelta(days=2))
+    before, sent = dict(system.store.objects), Sent()
+    tasks = tidy(system, NOW + timedelta(days=2), notifier=sent)
     assert [task.what for task in tasks] == ["wait"]
-    assert f"{PRODUCT}/20261101/rootfs.squashfs" in system.store.objects
-    system.publish(ID)
+    assert system.store.objects == before, "not even its record is written"
+    assert sent.products == [ID]
+    system.publish(*sent.products)
     assert [task.what for task in tidy(system, NOW + timedelta(days=2))] == ["delete"]
 
 
@@ -370,7 +374,7 @@ def test_deleted_files_are_invalidated_before_their_record_is_removed(system: Sy
         assert not [key for key in keys if key in system.store.objects]
         invalidated.extend(keys)
 
-    prune(system.store, KEEP_ALL, NOW + timedelta(days=2), no_pause, Work(), invalidate)
+    prune(system.store, Sent(), KEEP_ALL, NOW + timedelta(days=2), no_pause, Work(), invalidate)
     assert invalidated == [f"{path}/lxd.tar.xz", f"{path}/rootfs.squashfs"]
     assert f"versions/{path}.json" not in system.store.objects
 
@@ -382,7 +386,7 @@ def test_files_of_an_emptied_folder_are_invalidated_before_its_record_is_removed
     system.ingest(path)
     system.publish(ID)
     invalidated: list[str] = []
-    prune(system.store, KEEP_ALL, NOW, no_pause, Work(), invalidated.extend)
+    prune(system.store, Sent(), KEEP_ALL, NOW, no_pause, Work(), invalidated.extend)
     assert invalidated == [f"{path}/lxd.tar.xz", f"{path}/rootfs.squashfs"]
 
 
@@ -420,22 +424,21 @@ def test_the_record_of_an_emptied_folder_is_removed_once_the_catalog_agrees(syst
 # ── reconcile ────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def reconciled(store: MemoryStore, **settings: object) -> tuple[list[str], Work]:
-    sent: list[str] = []
-    work = Work(**settings)  # type: ignore[arg-type]
-    reconcile(store, sent.append, ("incus", "lxd"), work)
+def reconciled(store: MemoryStore, dry_run: bool = False) -> tuple[Sent, Work]:
+    sent, work = Sent(), Work(dry_run=dry_run)
+    reconcile(store, sent, ("incus", "lxd"), work)
     return sent, work
 
 
 def test_reconcile_changes_nothing_on_a_consistent_server(system: System) -> None:
-    assert reconciled(system.store) == ([], Work(ended=True, looked_at=6))
+    assert reconciled(system.store) == (Sent(), Work(ended=True, looked_at=6))
 
 
 def test_reconcile_gives_an_empty_server_an_index_and_a_page() -> None:
     store = MemoryStore()
     sent, work = reconciled(store)
     lay_out(store, work)
-    assert (sent, [task.path for task in work.tasks]) == ([], [documents.INDEX_KEY, PAGE_KEY, API_KEY])
+    assert (sent, [task.path for task in work.tasks]) == (Sent(), [documents.INDEX_KEY, PAGE_KEY, API_KEY])
     assert store.objects[documents.INDEX_KEY].body == b'{"format":"index:1.0","index":{}}'
     again = Work()
     lay_out(store, again)
@@ -464,9 +467,9 @@ def test_two_concurrent_first_reconciles_lay_out_one_server() -> None:
 def test_a_file_in_a_deeper_folder_is_part_of_its_version(system: System) -> None:
     path = f"{PRODUCT}/20261101"
     system.store.put(f"{path}/logs/build.log", b"x")
-    assert reconciled(system.store)[0] == [f"{path}/"]
+    assert reconciled(system.store)[0].paths == [path]
     system.ingest(path)
-    assert reconciled(system.store)[0] == []
+    assert reconciled(system.store)[0].paths == []
 
 
 def test_a_product_is_withdrawn_despite_foreign_objects_among_its_records(system: System) -> None:
@@ -483,13 +486,13 @@ def test_reconcile_resends_whatever_events_missed(system: System) -> None:
         system.store.remove(f"{emptied}/{file}")
     system.store.remove(f"versions/{unrecorded}.json")
     sent, _ = reconciled(system.store)
-    assert sent == [f"{path}/" for path in (changed, emptied, unrecorded, new)]
+    assert sent.paths == [changed, emptied, unrecorded, new]
 
 
 def test_a_dry_reconcile_sends_nothing(system: System) -> None:
     system.upload(f"{PRODUCT}/20261122", images.split_image(seed="new"))
     sent, work = reconciled(system.store, dry_run=True)
-    assert (sent, len(work.tasks)) == ([], 1)
+    assert (sent, len(work.tasks)) == (Sent(), 1)
 
 
 @pytest.mark.parametrize("damage", ["deleted", "of long ago", "without the product", "index deleted", "index emptied"])
@@ -509,21 +512,38 @@ def test_reconcile_renders_a_catalog_that_disagrees_with_its_records(system: Sys
         if damage == "without the product":
             document["products"] = {}
         system.store.put(key, json.dumps(document).encode())
-    writes = len([1 for method, _ in system.store.log if method == "replace"])
-    reconciled(system.store)
-    touched = [key for method, key in system.store.log if method == "replace"][writes:]
-    assert touched == [f"versions/{PRODUCT}/20261101.json"]
-    system.publish(ID)
+    sent, _ = reconciled(system.store)
+    assert (sent.versions, sent.products) == ([], [ID])
+    system.publish(*sent.products)
     assert system.streams() == good
+
+
+@pytest.mark.parametrize("has_records", [True, False])
+def test_reconcile_sends_a_message_and_writes_no_record(system: System, has_records: bool) -> None:
+    if has_records:
+        system.store.remove(documents.products_key("images"))
+    else:
+        for key in [key for key in system.store.objects if not key.startswith("streams/")]:
+            system.store.remove(key)
+    before = dict(system.store.objects)
+    system.store.log.clear()
+    sent, _ = reconciled(system.store)
+    assert sent.products == [ID]
+    assert {method for method, _ in system.store.log} <= {"read", "list"}, "a write is a new generation of an object"
+    assert system.store.objects == before
+    system.publish(*sent.products)
+    assert list(system.listed()) == ([ID.name] if has_records else [])
+    assert reconciled(system.store)[0] == Sent(), "what was sent has been done"
 
 
 def test_reconcile_removes_a_product_that_only_the_catalog_lists(system: System) -> None:
     for key in [key for key in system.store.objects if not key.startswith("streams/")]:
         system.store.remove(key)
-    reconciled(system.store)
-    system.publish(*system.products())
+    sent, _ = reconciled(system.store)
+    system.publish(*sent.products)
     assert system.listed() == {}
-    assert [task.what for task in tidy(system, NOW)] == ["invalidate"]
+    assert not [key for key in system.store.objects if key.startswith("versions/")]
+    assert tidy(system, NOW) == []
 
 
 def test_reconcile_names_an_unreadable_record_and_processes_the_rest(system: System) -> None:
@@ -531,7 +551,7 @@ def test_reconcile_names_an_unreadable_record_and_processes_the_rest(system: Sys
     other = "images/debian/12/amd64/default/20261101"
     system.upload(other, images.split_image(seed="debian"))
     sent, work = reconciled(system.store)
-    assert sent == [f"{other}/"]
+    assert sent.paths == [other]
     assert work.unreadable == [f"versions/{PRODUCT}/20261101.json"]
 
 
@@ -542,12 +562,11 @@ def test_a_stopped_run_resumes_where_it_was_and_a_finished_one_starts_over() -> 
         system.upload(path, images.split_image(seed=path))
     seen: list[list[str]] = []
     for _ in range(3):
-        sent: list[str] = []
-        work = Work(after=resume(system.store, "reconcile"), limit=2)
-        reconcile(system.store, sent.append, ("lxd",), work)
+        sent, work = Sent(), Work(after=resume(system.store, "reconcile"), limit=2)
+        reconcile(system.store, sent, ("lxd",), work)
         remember(system.store, "reconcile", work)
-        seen.append(sent)
-    assert seen == [[f"{p}/" for p in paths[:2]], [f"{p}/" for p in paths[2:]], [f"{p}/" for p in paths[:2]]]
+        seen.append(sent.paths)
+    assert seen == [paths[:2], paths[2:], paths[:2]]
 
 
 def test_an_unreadable_cursor_starts_from_the_first_product() -> None:
@@ -572,9 +591,9 @@ def test_many_products_are_compared_with_one_read_of_their_catalog(task: str) ->
     system.catch_up()
     system.store.log.clear()
     if task == "prune":
-        prune(system.store, KEEP_ALL, NOW, no_pause, Work())
+        prune(system.store, Sent(), KEEP_ALL, NOW, no_pause, Work())
     else:
-        reconcile(system.store, lambda _: None, system.clients, Work())
+        reconcile(system.store, Sent(), system.clients, Work())
     reads = [key for method, key in system.store.log if method == "read"]
     assert len([key for key in reads if key.startswith("versions/")]) == 6
     assert reads.count("streams/v1/images.json") == 1
@@ -600,6 +619,6 @@ def test_a_version_relisted_during_prune_is_not_deleted() -> None:
 
     system.store.on = list_again
     work = Work()
-    prune(system.store, KEEP_ALL, NOW, no_pause, work)
+    prune(system.store, Sent(), KEEP_ALL, NOW, no_pause, work)
     assert [(task.what, task.path) for task in work.tasks] == [("wait", later.path)]
     assert f"{later.path}/rootfs.squashfs" in system.store.objects

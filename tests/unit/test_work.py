@@ -16,7 +16,7 @@ from imageserver.errors import (
     TasksFailed,
 )
 from imageserver.format import documents
-from imageserver.format.keys import parse_product, parse_version
+from imageserver.format.keys import ProductId, VersionId, parse_product, parse_version
 from imageserver.operations import runs as works
 from imageserver.operations.prune import Rules, prune
 from imageserver.operations.reconcile import reconcile
@@ -26,7 +26,7 @@ from imageserver.site.layout import API_KEY, PAGE_KEY, lay_out
 from imageserver.versions import records
 from imageserver.versions.retention import Rule
 from tests.support import images
-from tests.support.memory_store import START, System
+from tests.support.memory_store import START, Sent, System
 
 PRODUCTS = [f"images/os/{name}/amd64/default" for name in ("a", "b~rc1", "c")]
 OLD, NEW = "20261101_10:00", "20261102_10:00"
@@ -55,6 +55,26 @@ def withdrawn(system: System, *paths: str) -> None:
     system.publish(*system.products())
 
 
+class Rejecting(Sent):
+    """A queue that takes no message about some products."""
+
+    def __init__(self, rejected: Sequence[str]) -> None:
+        super().__init__()
+        self.rejected = rejected
+
+    def version_changed(self, version: VersionId) -> None:
+        self._check(version.product)
+        super().version_changed(version)
+
+    def product_changed(self, product: ProductId) -> None:
+        self._check(product)
+        super().product_changed(product)
+
+    def _check(self, product: ProductId) -> None:
+        if product.path in self.rejected:
+            raise StorageUnavailable("the queue took no message")
+
+
 def fail(system: System, method: str, prefix: str, error: Exception) -> None:
     def hook(called: str, key: str) -> None:
         if called == method and key.startswith(prefix):
@@ -71,7 +91,7 @@ def test_a_version_whose_invalidation_fails_blocks_no_other_deletion(system: Sys
             raise InvalidationRefused("InvalidArgument")
 
     work = Work()
-    prune(system.store, RULES, LATER, no_pause, work, invalidate)
+    prune(system.store, Sent(), RULES, LATER, no_pause, work, invalidate)
     deleted = [f"{PRODUCTS[0]}/{OLD}", f"{PRODUCTS[1]}/{NEW}", f"{PRODUCTS[2]}/{OLD}"]
     assert [task.path for task in work.tasks] == deleted, "also of the same product"
     assert work.ended
@@ -79,7 +99,7 @@ def test_a_version_whose_invalidation_fails_blocks_no_other_deletion(system: Sys
         work.check()
     assert str(failed.value) == f"1 failed, the rest was done: delete {PRODUCTS[1]}/{OLD}: InvalidArgument"
     again = Work()
-    prune(system.store, RULES, LATER, no_pause, again)
+    prune(system.store, Sent(), RULES, LATER, no_pause, again)
     assert [task.path for task in again.tasks] == [f"{PRODUCTS[1]}/{OLD}"], (
         "its record stayed until the edge had invalidated"
     )
@@ -92,7 +112,7 @@ def test_a_version_whose_invalidation_fails_blocks_no_other_deletion(system: Sys
 def test_a_product_that_cannot_be_listed_blocks_retention_of_no_other_product(system: System, error: Exception) -> None:
     fail(system, "list", f"versions/{PRODUCTS[1]}/", error)
     work = Work()
-    prune(system.store, Rules(Rule(versions=1), 24, 7), LATER, no_pause, work)
+    prune(system.store, Sent(), Rules(Rule(versions=1), 24, 7), LATER, no_pause, work)
     assert [(task.what, task.path) for task in work.tasks] == [
         ("withdraw", f"{PRODUCTS[0]}/{OLD}"),
         ("withdraw", f"{PRODUCTS[2]}/{OLD}"),
@@ -104,7 +124,7 @@ def test_a_product_that_cannot_be_listed_blocks_retention_of_no_other_product(sy
 def test_a_failing_withdrawal_blocks_no_other(system: System) -> None:
     fail(system, "replace", f"versions/{PRODUCTS[0]}/{OLD}", StorageUnavailable("503"))
     work = Work()
-    prune(system.store, Rules(Rule(versions=1), 24, 7), LATER, no_pause, work)
+    prune(system.store, Sent(), Rules(Rule(versions=1), 24, 7), LATER, no_pause, work)
     assert [task.path for task in work.tasks] == [f"{PRODUCTS[1]}/{OLD}", f"{PRODUCTS[2]}/{OLD}"]
     assert [f.path for f in work.failed] == [f"{PRODUCTS[0]}/{OLD}"]
 
@@ -112,10 +132,9 @@ def test_a_failing_withdrawal_blocks_no_other(system: System) -> None:
 def test_reconcile_continues_after_a_failing_product(system: System) -> None:
     fail(system, "list", f"versions/{PRODUCTS[0]}/", StorageDenied("403"))
     system.store.remove(f"versions/{PRODUCTS[2]}/{OLD}.json")
-    sent: list[str] = []
-    work = Work()
-    reconcile(system.store, sent.append, system.clients, work)
-    assert sent == [f"{PRODUCTS[2]}/{OLD}/"]
+    sent, work = Sent(), Work()
+    reconcile(system.store, sent, system.clients, work)
+    assert sent.paths == [f"{PRODUCTS[2]}/{OLD}"]
     assert [(f.what, f.path) for f in work.failed] == [("look at", PRODUCTS[0])]
     assert work.ended
 
@@ -124,32 +143,42 @@ def test_an_unreadable_page_blocks_neither_the_description_nor_the_reconcile(sys
     fail(system, "read", PAGE_KEY, StorageDenied("403"))
     work = Work()
     lay_out(system.store, work)
-    reconcile(system.store, lambda _: None, system.clients, work)
+    reconcile(system.store, Sent(), system.clients, work)
     assert [task.path for task in work.tasks] == [API_KEY]
     assert [f.path for f in work.failed] == [PAGE_KEY]
     assert work.ended
 
 
 def test_a_reconcile_whose_messages_are_rejected_names_each_version(system: System) -> None:
-    def send(key: str) -> None:
-        raise StorageUnavailable(f"the queue took no message about {key}")
-
     for product in PRODUCTS[:2]:
         system.store.remove(f"versions/{product}/{OLD}.json")
     work = Work()
-    reconcile(system.store, send, system.clients, work)
-    assert [(f.what, f.path) for f in work.failed] == [("look again", f"{product}/{OLD}") for product in PRODUCTS[:2]]
-    assert not [task for task in work.tasks if task.what == "look again"], "what failed was not done"
+    reconcile(system.store, Rejecting(PRODUCTS[:2]), system.clients, work)
+    versions = [("look again", f"{product}/{OLD}") for product in PRODUCTS[:2]]
+    products = [("fold again", product) for product in PRODUCTS[:2]]
+    assert [(f.what, f.path) for f in work.failed] == versions + products
+    assert work.tasks == [], "what failed was not done"
 
 
-def test_a_product_that_cannot_be_rendered_blocks_no_other_product(system: System) -> None:
+def test_a_rejected_message_about_a_product_blocks_no_other_product(system: System) -> None:
     document = documents.encode(documents.decode_products(None, "images"))
     system.store.put("streams/v1/images.json", document)  # somebody else's
-    fail(system, "replace", f"versions/{PRODUCTS[0]}/", StorageUnavailable("503"))
-    work = Work()
-    reconcile(system.store, lambda _: None, system.clients, work)
+    sent, work = Rejecting(PRODUCTS[:1]), Work()
+    reconcile(system.store, sent, system.clients, work)
     assert [(f.what, f.path) for f in work.failed] == [("fold again", PRODUCTS[0])]
     assert [task.path for task in work.tasks] == PRODUCTS[1:]
+    assert [product.path for product in sent.products] == PRODUCTS[1:]
+    with pytest.raises(TasksFailed, match=f"fold again {PRODUCTS[0]}: the queue took no message"):
+        work.check()
+
+
+def test_a_message_of_prune_that_is_rejected_blocks_no_other_product(system: System) -> None:
+    for product in PRODUCTS[:2]:
+        withdraw(system.store, parse_version(f"{product}/{OLD}"), START, 1, no_pause)  # and publish is late
+    sent, work = Rejecting(PRODUCTS[:1]), Work()
+    prune(system.store, sent, RULES, LATER, no_pause, work)
+    assert [(f.what, f.path) for f in work.failed] == [("wait", f"{PRODUCTS[0]}/{OLD}")]
+    assert [product.path for product in sent.products] == PRODUCTS[1:2]
 
 
 def test_an_unreadable_record_blocks_no_other_withdrawal_of_its_product(system: System) -> None:
@@ -170,7 +199,7 @@ def test_a_run_in_which_everything_fails_stops_and_the_next_one_resumes_after_it
     monkeypatch.setattr(works, "MOST_FAILED", 2)
     fail(system, "list", "versions/images/os/", StorageDenied("403"))
     work = Work()
-    prune(system.store, RULES, LATER, no_pause, work)
+    prune(system.store, Sent(), RULES, LATER, no_pause, work)
     assert ([f.path for f in work.failed], work.after, work.ended) == (PRODUCTS[:2], PRODUCTS[1], False)
 
 

@@ -1,30 +1,47 @@
-"""S3 event notifications as they arrive through SQS.
+"""Messages of the queues arrivals and changes: S3's event notifications, and one form of our own.
 
-A notice says only "look at this key again": kind, order and number of events are not believed. Sweeps and
-tools send notices of the same shape.
+    {"Records": [{"s3": {"object": {"key": "images/ubuntu/noble/amd64/default/20261123_10%3A00/lxd.tar.xz"}}}]}
+    {"changed": "images/ubuntu/noble/amd64/default/20261123_10:00/"}
+
+S3 sends the first: an object was written or deleted. Functions and tools send the second: look again at everything
+below this prefix, which is a version's folder in arrivals and the records of a product in changes. Neither says more
+than "look again": the kind, order and number of messages carry no meaning.
 """
 
 import json
-from typing import Any
-from urllib.parse import quote, unquote_plus
+from typing import Annotated, Any
+from urllib.parse import unquote_plus
+
+import msgspec
 
 
 class UnreadableEvent(ValueError):
     """A message that no release of ours can read; it belongs into the dead-letter queue."""
 
 
+class _Changed(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The message of our own. `changed` is a prefix of keys, with its final slash and not URL-encoded."""
+
+    changed: Annotated[str, msgspec.Meta(pattern=r"^(images|versions/).*/\Z")]
+
+
 def keys(body: str) -> list[str]:
-    """The object keys that a message is about; S3's test event and an empty message are about none."""
+    """Return the object keys that a message is about, or the prefix that it names.
+
+    S3's test event and an empty message are about none. Raise UnreadableEvent for any other form.
+    """
     try:
         message: dict[str, Any] = json.loads(body)
+        if "changed" in message:
+            return [msgspec.convert(message, _Changed).changed]
         if message.get("Event") == "s3:TestEvent":
             return []
         return [unquote_plus(record["s3"]["object"]["key"]) for record in message["Records"]]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UnreadableEvent(f"expected an S3 event notification, found {body[:200]!r} ({error!r})") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:  # msgspec's errors are ValueErrors
+        expected = 'an S3 event notification or {"changed": "<prefix>/"}'
+        raise UnreadableEvent(f"expected {expected}, found {body[:200]!r} ({error!r})") from error
 
 
-def message(bucket: str, key: str) -> str:
-    """A message that asks to look at a key again."""
-    s3 = {"bucket": {"name": bucket}, "object": {"key": quote(key)}}
-    return json.dumps({"Records": [{"eventSource": "simplestreams", "eventName": "Reconcile:Ingest", "s3": s3}]})
+def changed(prefix: str) -> str:
+    """Return the message that asks to look again at everything below a prefix, given with its final slash."""
+    return msgspec.json.encode(_Changed(prefix)).decode()

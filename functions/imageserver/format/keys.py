@@ -185,6 +185,13 @@ def parse_record_key(key: str) -> VersionId:
     return parse_version(key[len(RECORDS) : -len(".json")])
 
 
+def product_of_records(key: str) -> ProductId:
+    """Return the product of a record's key or of a `records_prefix`; raise InvalidUpload for any other key."""
+    if key.startswith(RECORDS) and key.endswith("/"):
+        return parse_product(key[len(RECORDS) : -1])
+    return parse_record_key(key).product
+
+
 def version_of(key: str) -> VersionId:
     """The version whose folder holds `key`, whatever the file is called; InvalidUpload if there is none."""
     return parse_version("/".join(key.split("/")[:6]))

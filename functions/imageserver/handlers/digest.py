@@ -61,7 +61,7 @@ class Run:
         if error := self.outcomes[version]:
             raise error
 
-    def hand_on(self, version: VersionId, key: str) -> None:
+    def hand_on(self, version: VersionId) -> None:
         """Have another run ingest this version.
 
         By a message of its own: coming back would count as a try of this one, and a backlog has a message handed on
@@ -69,7 +69,7 @@ class Run:
         sends no more messages than it had, so this loop can neither spin nor grow; see RecursiveLoop in the template.
         """
         if version not in self.handed_on:
-            queues.send(sqs_client(), settings.queue_url, events.message(settings.bucket, key))
+            queues.send(sqs_client(), settings.queue_url, events.changed(version.prefix))
             self.handed_on.add(version)
 
     def _outcome(self, version: VersionId) -> SimplestreamsError | None:
@@ -124,7 +124,7 @@ def _handle(key: str, run: Run) -> None:
         run.ingest(version)
     except OutOfTime as late:
         logger.info("left for another run", key=key, reason=str(late))
-        run.hand_on(version, key)
+        run.hand_on(version)
     except LeaseHeld as busy:
         logger.info("comes back later", key=key, reason=str(busy))
         raise

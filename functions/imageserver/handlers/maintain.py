@@ -23,8 +23,9 @@ from aws_lambda_powertools import Logger, Metrics, single_metric
 from aws_lambda_powertools.metrics import MetricUnit
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
-from imageserver.aws import cloudfront, events, queues
+from imageserver.aws import cloudfront
 from imageserver.aws.clients import cloudfront_client, s3_client, sqs_client
+from imageserver.aws.queues import QueueNotifier
 from imageserver.handlers import telemetry
 from imageserver.operations.prune import Rules, prune
 from imageserver.operations.reconcile import reconcile
@@ -46,6 +47,7 @@ logger = Logger(use_rfc3339=True)  # Lambda takes lines with another form of tim
 metrics = Metrics()
 settings = Settings.from_environment(os.environ)
 store = S3Store(s3_client(), settings.bucket)
+notifier = QueueNotifier(sqs_client(), settings.arrivals_queue_url, settings.changes_queue_url)
 rules = Rules(Rule(settings.retain_versions, settings.retain_days), settings.grace_hours, settings.stale_days)
 coldstart.loaded()
 
@@ -78,13 +80,9 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
 def _run(task: str, work: Work) -> None:
     if task == "reconcile":
         lay_out(store, work)
-        reconcile(store, _send, CLIENT_CHOICES[settings.clients], work)
+        reconcile(store, notifier, CLIENT_CHOICES[settings.clients], work)
     else:
-        prune(store, rules, datetime.now(UTC), time.sleep, work, _invalidate)
-
-
-def _send(key: str) -> None:
-    queues.send(sqs_client(), settings.arrivals_queue_url, events.message(settings.bucket, key))
+        prune(store, notifier, rules, datetime.now(UTC), time.sleep, work, _invalidate)
 
 
 def _invalidate(keys: Sequence[str]) -> None:

@@ -1,4 +1,4 @@
-"""The publish function: notices about records in, the catalog out."""
+"""The publish function: messages about records and products in, the catalog out."""
 
 from imageserver.handlers import coldstart
 
@@ -21,7 +21,7 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 from imageserver.aws import cloudfront, events
 from imageserver.aws.clients import cloudfront_client, s3_client
 from imageserver.errors import InvalidUpload, SimplestreamsError
-from imageserver.format.keys import ProductId, parse_record_key
+from imageserver.format.keys import ProductId, product_of_records
 from imageserver.handlers import batches, telemetry
 from imageserver.operations.publish import Published, Tools, lease_wait_seconds, publish
 from imageserver.settings import CLIENT_CHOICES, Settings
@@ -84,7 +84,7 @@ def _products_of(record: SQSRecord) -> set[ProductId]:
     found: set[ProductId] = set()
     for key in events.keys(record.body):
         try:
-            found.add(parse_record_key(key).product)
+            found.add(product_of_records(key))
         except InvalidUpload as refusal:
             logger.warning("not a record of ours", key=key, reason=str(refusal))
     return found

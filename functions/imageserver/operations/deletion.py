@@ -15,6 +15,7 @@ from functools import partial
 from msgspec.structs import replace
 
 from imageserver.aws.cloudfront import Invalidate
+from imageserver.aws.queues import Notifier
 from imageserver.format.keys import VersionId
 from imageserver.operations.inventory import Product
 from imageserver.operations.runs import Task, Work
@@ -31,6 +32,7 @@ class PruneContext:
     """What removing needs from around it, for one product; `named` are the keys that the catalog names."""
 
     store: Store
+    notifier: Notifier
     invalidate: Invalidate
     named: Collection[str]
     now: datetime
@@ -47,9 +49,9 @@ def remove_withdrawn(product: Product, context: PruneContext) -> None:
         if not expired_files:
             continue
         if still := sorted(version.prefix + file for file in expired_files if version.prefix + file in context.named):
-            # Touching the record makes publish fold it again, in case that was missed.
+            # Publish may have missed the withdrawal, or failed.
             task = Task("wait", version.path, f"its time is over, but the catalog still names {still[0]}")
-            context.work.do(task, partial(context.store.replace, version.record_key, seen.body, seen.revision))
+            context.work.do(task, partial(context.notifier.product_changed, product.id))
             continue
         task = Task(
             "delete",

@@ -6,6 +6,7 @@ from datetime import datetime
 from functools import partial
 
 from imageserver.aws.cloudfront import Invalidate, no_invalidation
+from imageserver.aws.queues import Notifier
 from imageserver.format import documents as catalog
 from imageserver.operations.deletion import PruneContext, remove_stale, remove_tombstones, remove_withdrawn
 from imageserver.operations.inventory import Product, known_products, look
@@ -27,13 +28,17 @@ class Rules:
 
 def prune(
     store: Store,
+    notifier: Notifier,
     rules: Rules,
     now: datetime,
     pause: Callable[[float], object],
     work: Work,
     invalidate: Invalidate = no_invalidation,
 ) -> None:
-    """Go through the products that are next; `invalidate` tells the edge what was deleted.
+    """Go through the products that are next.
+
+    `notifier` sends publish a product whose catalog entry still names what was withdrawn; `invalidate` tells the edge
+    what was deleted.
 
     A task or a product that fails is noted in `work`, and the next one is done. Raises StorageUnavailable,
     StorageDenied, and CatalogDamaged for a served document, where nothing could be done at all.
@@ -58,7 +63,10 @@ def prune(
             else:
                 _withdraw_expired(store, product, documents, rules, now, pause, work)
                 _remove(
-                    product, documents, rules, PruneContext(store, invalidate, _named(product, documents), now, work)
+                    product,
+                    documents,
+                    rules,
+                    PruneContext(store, notifier, invalidate, _named(product, documents), now, work),
                 )
         work.finished(product_id.path, size)
     work.end(todo[-1].path if todo else "")

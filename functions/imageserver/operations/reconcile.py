@@ -1,33 +1,28 @@
 """Find what events missed: compare the bucket with the records, and the records with the catalog.
 
-Nothing is repaired here. A folder that differs from its record is sent back through the arrivals queue; a
-product that differs from the catalog gets one of its records written again as it is, and the event of
-that write makes publish fold it. Both are what would have happened if the event had come.
+Nothing is repaired here. A version whose folder differs from its record is sent to digest through the queue
+arrivals. A product whose records differ from the catalog is sent to publish through the queue changes. Both are what
+would have happened if the event had come.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from itertools import groupby
-from typing import Final
 
+from imageserver.aws.queues import Notifier
 from imageserver.catalog.render import fold, fold_index, fold_unlisted, product_id
 from imageserver.format import documents as catalog
-from imageserver.format.keys import ProductId, VersionId
+from imageserver.format.keys import ProductId
 from imageserver.operations.inventory import Product, known_products, look
 from imageserver.operations.runs import Task, Work
 from imageserver.storage.document_cache import Catalog, Catalogs
 from imageserver.storage.port import Store
-from imageserver.versions import records
-from imageserver.versions.assessment import new_record
 from imageserver.versions.diff import outdated
 from imageserver.versions.records import Record
 
-NO_VERSION: Final = "19700101"
-"""A product that is in the catalog without any record gets an empty one under this name, so that it is folded."""
 
-
-def reconcile(store: Store, send: Callable[[str], object], clients: Sequence[str], work: Work) -> None:
-    """Look at the products that are next; `send` posts a key to the arrivals queue.
+def reconcile(store: Store, notifier: Notifier, clients: Sequence[str], work: Work) -> None:
+    """Look at the products that are next, and have `notifier` send what differs.
 
     A record that cannot be read is named in `work` and its product left alone; a task or a product that fails is noted
     there too, and the next one is looked at. Raises StorageUnavailable, StorageDenied, and CatalogDamaged for a served
@@ -48,11 +43,11 @@ def reconcile(store: Store, send: Callable[[str], object], clients: Sequence[str
             with work.looking_at(product_id_.path):
                 product = look(store, product_id_)
                 size += len(product.known)
-                _send_outdated(send, product, work)
+                _send_outdated(notifier, product, work)
                 looked.append(product)
             work.finished(product_id_.path, size)
         with work.looking_at(catalog.products_key(stream)):
-            _fold_again(store, index, documents, looked, clients, work)
+            _fold_again(store, notifier, index, documents, looked, clients, work)
     work.end(todo[-1].path if todo else "")
 
 
@@ -66,7 +61,7 @@ def _create_index(store: Store, work: Work) -> None:
         )
 
 
-def _send_outdated(send: Callable[[str], object], product: Product, work: Work) -> None:
+def _send_outdated(notifier: Notifier, product: Product, work: Work) -> None:
     for version in sorted(product.folders.keys() | product.known.keys()):
         if version in product.seen and version not in product.known:
             work.damaged(version.record_key)
@@ -74,11 +69,12 @@ def _send_outdated(send: Callable[[str], object], product: Product, work: Work) 
         folder = product.folders.get(version, {})
         if reason := outdated(product.known.get(version), folder):
             task = Task("look again", version.path, reason, sum(facts.size_bytes for facts in folder.values()))
-            work.do(task, partial(send, version.prefix))
+            work.do(task, partial(notifier.version_changed, version))
 
 
 def _fold_again(
     store: Store,
+    notifier: Notifier,
     index: catalog.Index,
     documents: Catalog,
     looked: Sequence[Product],
@@ -99,7 +95,7 @@ def _fold_again(
     for product in looked:
         if product.id.name in stale and not product.damaged:
             why = "its entry in the catalog is not what its records say"
-            work.do(Task("fold again", product.id.path, why), partial(_touch, store, product))
+            work.do(Task("fold again", product.id.path, why), partial(notifier.product_changed, product.id))
 
 
 def _now(documents: Catalog) -> tuple[catalog.Products, catalog.Unlisted]:
@@ -123,13 +119,3 @@ def _folded(
             changed[other.id] = list(other.known.values())
         folded = fold(document, changed, clients)
     return folded.document
-
-
-def _touch(store: Store, product: Product) -> None:
-    """Write one record of the product again as it is; a record that changed meanwhile sent its own event."""
-    if product.seen:
-        version, seen = min(product.seen.items())
-        store.replace(version.record_key, seen.body, seen.revision)
-        return
-    version = VersionId(product.id, NO_VERSION)
-    store.create(version.record_key, records.encode(new_record(version, {}, None)))

@@ -107,7 +107,7 @@ def prune(place: Place, as_json: bool, dry_run: bool, yes: bool, **given: int | 
     with shown.busy("looking at") as told:
         work = Work(dry_run=dry_run or not yes, limit=1 << 60, told=told)
         with shown.told_if_broken_off(work):
-            prune_server(place.store, rules, datetime.now(UTC), time.sleep, work, place.forget_soon)
+            prune_server(place.store, place, rules, datetime.now(UTC), time.sleep, work, place.forget_soon)
     shown.end_of_work(as_json, work)
 
 

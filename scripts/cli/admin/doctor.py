@@ -97,7 +97,7 @@ def _documents(place: Place) -> Findings:
 def _agreement(place: Place) -> Findings:
     """The bucket, the records and the catalog say the same."""
     work = Work(dry_run=True, limit=1 << 60)  # what was not compared is not agreed
-    reconcile(place.store, lambda _: None, place.clients, work)
+    reconcile(place.store, place, place.clients, work)
     for task in work.tasks:
         yield f"{task.path}: {task.why}", "admin reconcile"
     for failure in work.failed:

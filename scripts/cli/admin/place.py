@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import click
 import msgspec
-from botocore.exceptions import ClientError
+from botocore.exceptions import BotoCoreError, ClientError
 
 from cli import aws as credentials
 from cli.admin import answers, looking, shown
@@ -20,6 +20,9 @@ from cli.admin.calls import Calls
 from cli.admin.faults import NO_STACK, NOTHING, end
 from cli.folders import default_state_folder
 from imageserver.aws import cloudfront
+from imageserver.aws.queues import QueueNotifier
+from imageserver.errors import StorageUnavailable
+from imageserver.format.keys import RECORDS, ProductId, VersionId
 from imageserver.operations.prune import Rules
 from imageserver.settings import CLIENT_CHOICES, Settings
 from imageserver.storage.ranged_reader import LARGE
@@ -157,6 +160,25 @@ class Place:
     @cached_property
     def sqs(self) -> Any:
         return self.session.client("sqs", endpoint_url=self.endpoint)
+
+    @cached_property
+    def notifier(self) -> QueueNotifier:
+        """The queues of digest and publish, as the bucket has them; a usage error when it tells one of them nothing."""
+        return QueueNotifier(self.sqs, self.queue("images").url, self.queue(RECORDS).url)
+
+    def version_changed(self, version: VersionId) -> None:
+        """As imageserver.aws.queues.Notifier; the queues are looked up when the first message is sent."""
+        self._notifier_for(version.path).version_changed(version)
+
+    def product_changed(self, product: ProductId) -> None:
+        """As imageserver.aws.queues.Notifier; the queues are looked up when the first message is sent."""
+        self._notifier_for(product.path).product_changed(product)
+
+    def _notifier_for(self, path: str) -> QueueNotifier:
+        try:
+            return self.notifier
+        except (click.ClickException, ClientError, BotoCoreError) as error:
+            raise StorageUnavailable(f"no message was sent about {path}: {error}") from error
 
     @cached_property
     def store(self) -> S3Store:

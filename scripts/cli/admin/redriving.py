@@ -19,7 +19,7 @@ from cli.admin.place import Place
 from imageserver.aws import events
 from imageserver.errors import CatalogDamaged, InvalidUpload
 from imageserver.format import documents
-from imageserver.format.keys import RECORDS, VersionId, parse_record_key, version_of
+from imageserver.format.keys import RECORDS, parse_record_key, product_of_records, version_of
 from imageserver.storage.port import Store
 from imageserver.versions import records
 
@@ -122,12 +122,14 @@ class Box:
 
     def _diagnosis(self, key: str) -> str:
         """What is wrong with what a key is about, as far as it still is."""
+        if key.startswith(RECORDS) and key.endswith("/"):
+            return self._diagnosis_of_product(key)
         try:
             version = parse_record_key(key) if key.startswith(RECORDS) else version_of(key)
         except InvalidUpload as refusal:
             return f"no version can have this key: {refusal}"
         try:
-            record = _record(self.place.store, version)
+            record = _record(self.place.store, version.record_key)
         except CatalogDamaged as damage:
             return str(damage)
         if damage_of_all := self._damage(version.product.stream):
@@ -138,6 +140,20 @@ class Box:
         if key.startswith(RECORDS):  # what fails at the edge is seen in no object
             passed += "; if it comes back, the log of the publish function says what failed at the edge"
         return f"{version.path} is {record.state} by now; {passed}"
+
+    def _diagnosis_of_product(self, prefix: str) -> str:
+        """What is wrong with the records below a prefix, which maintain asked publish to look at."""
+        try:
+            product = product_of_records(prefix)
+        except InvalidUpload as refusal:
+            return f"no product can have these records: {refusal}"
+        for info in self.place.store.list(product.records_prefix):
+            try:
+                _record(self.place.store, info.key)
+            except CatalogDamaged as damage:
+                return str(damage)
+        passed = f"the records of {product.path} can be read by now; if it comes back, the log of publish says why"
+        return self._damage(product.stream) or passed
 
     def _damage(self, stream: str) -> str:
         """Why the document of a stream cannot be read; looked at once, for it is large and letters are many."""
@@ -197,6 +213,6 @@ def _damage(store: Store, stream: str) -> str:
     return ""
 
 
-def _record(store: Store, version: VersionId) -> records.Record | None:
-    seen = store.read(version.record_key)
-    return records.decode(seen.body, version.record_key) if seen else None
+def _record(store: Store, key: str) -> records.Record | None:
+    seen = store.read(key)
+    return records.decode(seen.body, key) if seen else None

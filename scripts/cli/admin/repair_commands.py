@@ -13,7 +13,6 @@ from cli.admin.base import command, main, yes_anyway
 from cli.admin.base import yes as yes_option
 from cli.admin.faults import FOUND, NOTHING, end
 from cli.admin.place import Place
-from imageserver.aws import events, queues
 from imageserver.operations.reconcile import reconcile as sweep_bucket
 from imageserver.operations.runs import Work
 from imageserver.settings import CLIENT_CHOICES
@@ -26,15 +25,11 @@ from imageserver.settings import CLIENT_CHOICES
 @command
 def reconcile(place: Place, as_json: bool, clients: str | None, dry_run: bool) -> None:
     """Find what events missed and have it looked at again. Harmless at any time, so it is done without --yes."""
-    url = place.queue("images").url
-
-    def send(key: str) -> None:
-        queues.send(place.sqs, url, events.message(place.bucket, key))
-
+    notifier = place.notifier  # first: without its queues nothing is compared
     with shown.busy("sweeping") as told:
         work = Work(dry_run=dry_run, limit=1 << 60, told=told)
         with shown.told_if_broken_off(work):
-            sweep_bucket(place.store, send, _chosen(place, clients), work)
+            sweep_bucket(place.store, notifier, _chosen(place, clients), work)
     shown.end_of_work(as_json, work)
 
 

@@ -108,7 +108,7 @@ GRANTS: Final[Mapping[str, set[Call]]] = {
             ["s3:ListBucket"],
             ["missing", *IMAGES, "streams/", "versions/", "leases/", "leases/streams/", "maintain/", "everything"],
         )
-        | _may(["sqs:SendMessage"], ["ArrivalsQueue", "MaintainDeadLetters"])
+        | _may(["sqs:SendMessage"], ["ArrivalsQueue", "ChangesQueue", "MaintainDeadLetters"])
         | _may(["cloudfront:CreateInvalidation"], ["Distribution"])
         | _log("Maintain")
         | TRACE

@@ -20,6 +20,7 @@ ENVIRONMENT: Final[Mapping[str, frozenset[str]]] = {
     "Maintain": COMMON
     | {
         "ARRIVALS_QUEUE_URL",
+        "CHANGES_QUEUE_URL",
         "CLIENTS",
         "DISTRIBUTION_ID",
         "RETAIN_VERSIONS",
