@@ -226,9 +226,8 @@ def test_undelete_names_what_maintain_is_about_to_delete(place: Place) -> None:
     place.s3.delete_object(Bucket=BUCKET, Key=f"{PATH}/lxd.tar.xz")
     found = restoring.deleted(place, PATH)
     assert restoring.being_deleted(place, found) == [], "it is withdrawn, and nobody deletes it yet"
-    prune(
-        place.store, Sent(), Rules(Rule(), 1, 0), now, never, Work()
-    )  # one file is not as its record says: it does not end
+    # One file is not as its record says: the deletion does not end.
+    prune(place.store, Sent(), Rules(Rule(), 1, 0), now, never, Work())
     assert restoring.being_deleted(place, restoring.deleted(place, PATH)) == [PATH]
 
 
@@ -246,6 +245,14 @@ def test_undelete_restores_a_file_unchanged_and_replaces_none(place: Place, size
     head = place.s3.head_object(Bucket=BUCKET, Key=mine)
     assert (head["ContentLength"], {name: head[name] for name in about}) == (size, about)
     assert head["CacheControl"] == IMMUTABLE, "which an older release had not stored"
+
+
+@pytest.mark.parametrize(("file", "lifetime"), [("rootfs.squashfs", IMMUTABLE), ("metadata.json", BRIEF)])
+def test_undelete_keeps_the_lifetime_of_a_file(place: Place, file: str, lifetime: str) -> None:
+    place.s3.put_object(Bucket=BUCKET, Key=f"{PATH}/{file}", Body=b"{}", CacheControl=lifetime)
+    place.s3.delete_object(Bucket=BUCKET, Key=f"{PATH}/{file}")
+    assert restoring.bring_back(place, restoring.deleted(place, PATH), lambda _: None) == []
+    assert place.s3.head_object(Bucket=BUCKET, Key=f"{PATH}/{file}")["CacheControl"] == lifetime
 
 
 @pytest.mark.parametrize("size", [1000, PART + 5], ids=["small", "in parts"])

@@ -18,7 +18,7 @@ from cli.admin import doctor, looking, place
 from cli.admin.__main__ import main
 from cli.admin.dry import DryStore
 from cli.admin.faults import AGAIN, NO_CREDENTIALS, NOTHING, STORAGE
-from cli.admin.findings import NotSeen
+from cli.admin.findings import Hint, NotSeen
 from cli.admin.place import Place
 from imageserver.errors import StorageUnavailable
 from imageserver.format.keys import parse_version
@@ -224,16 +224,33 @@ def test_the_client_kinds_are_read_from_the_catalog(clients: tuple[str, ...], un
 
 def test_a_failed_deployment_and_active_alarms_are_findings() -> None:
     alarm = {"AlarmName": "images-ArrivalsAge-1X", "StateReason": "1 datapoint was greater than 1800"}
-    session = Session({**STACK, "StackStatus": "UPDATE_ROLLBACK_COMPLETE"}, (alarm,))
+    session = Session({**STACK, "StackStatus": "UPDATE_FAILED"}, (alarm,))
     found = only_faults(doctor.CHECKS["deployment"](Place(session, "images-1", stack="images")))
     assert [what for what, _ in found] == [
-        "the last deployment ended as UPDATE_ROLLBACK_COMPLETE",
+        "the last deployment ended as UPDATE_FAILED",
         "images-ArrivalsAge-1X is in alarm: 1 datapoint was greater than 1800",
     ]
     assert all(remedy for _, remedy in found)
     assert list(doctor.CHECKS["deployment"](Place(Session(STACK), "images-1", stack="images"))) == []
     (unseen,) = doctor.CHECKS["deployment"](Place(None, "images-1"))
     assert isinstance(unseen, NotSeen), "nobody named a stack"
+
+
+def test_a_deployment_that_was_undone_is_a_hint() -> None:
+    """The server works, and deploying the same again would change nothing."""
+    session = Session({**STACK, "StackStatus": "UPDATE_ROLLBACK_COMPLETE"})
+    (hint,) = doctor.CHECKS["deployment"](Place(session, "images-1", stack="images"))
+    assert isinstance(hint, Hint)
+    assert hint.what == (
+        "the last deployment failed (UPDATE_ROLLBACK_COMPLETE): CloudFormation returns the stack to what it was before"
+    )
+    assert "describe-stack-events --stack-name images" in hint.remedy
+
+
+@pytest.mark.parametrize("status", ["ROLLBACK_COMPLETE", "UPDATE_ROLLBACK_FAILED", "DELETE_FAILED"])
+def test_a_stack_that_is_not_whole_is_a_fault(status: str) -> None:
+    session = Session({**STACK, "StackStatus": status})
+    assert len(only_faults(doctor.CHECKS["deployment"](Place(session, "images-1", stack="images")))) == 1
 
 
 def test_a_dry_run_reports_the_same_changes_and_writes_nothing() -> None:

@@ -5,8 +5,12 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
+
 from cli.admin import redriving
 from cli.admin.place import Place
+from imageserver.errors import StorageUnavailable
+from imageserver.format.keys import parse_product
 from tests.support import images
 from tests.support.memory_store import MemoryStore, System
 
@@ -71,3 +75,23 @@ def test_a_dead_letter_of_a_sound_record_names_the_check_for_the_distribution() 
     found.place.__dict__["store"] = system.store
     assert "the log of the publish function says what failed at the edge" in found._diagnosis(f"versions/{path}.json")
     assert found._diagnosis(f"{path}/lxd.tar.xz").endswith("what failed has passed, or another notice did the work")
+
+
+def test_a_dead_letter_about_a_product_names_its_unreadable_record() -> None:
+    system, product = System(), "images/ubuntu/noble/amd64/default"
+    system.upload(f"{product}/20261123_10:00", images.split_image())
+    system.catch_up()
+    found = box(Sqs())
+    found.place.__dict__["store"] = system.store
+    assert found._diagnosis(f"versions/{product}/").startswith(f"the records of {product} can be read by now")
+    assert found._diagnosis("versions/images/").startswith("no product can have these records")
+    system.store.put(f"versions/{product}/20261123_10:00.json", b"{torn")
+    assert "versions/images/ubuntu/noble/amd64/default/20261123_10:00.json" in found._diagnosis(f"versions/{product}/")
+
+
+def test_a_queue_that_the_bucket_does_not_notify_is_an_error_of_the_product() -> None:
+    place = Place(SimpleNamespace(), "images-1")
+    place.__dict__.update(wiring={}, sqs=SimpleNamespace())
+    product = parse_product("images/ubuntu/noble/amd64/default")
+    with pytest.raises(StorageUnavailable, match=f"no message was sent about {product.path}: images-1 tells no queue"):
+        place.product_changed(product)

@@ -31,6 +31,8 @@ from imageserver.storage.document_cache import Catalogs
 OLD_CLAIM: Final = timedelta(hours=1)
 DEPLOYED: Final = re.compile(r"(CREATE|UPDATE|IMPORT)_(COMPLETE|IN_PROGRESS|COMPLETE_CLEANUP_IN_PROGRESS)")
 """Statuses of a stack whose deployment has not failed."""
+ROLLED_BACK: Final = re.compile(r"(UPDATE|IMPORT)_ROLLBACK_(COMPLETE|IN_PROGRESS|COMPLETE_CLEANUP_IN_PROGRESS)")
+"""Statuses of a stack that failed to change and is, or soon will be, as it was before."""
 
 
 @dataclass(frozen=True)
@@ -184,9 +186,12 @@ def _deployment(place: Place) -> Findings:
         return
     found = place.session.client("cloudformation").describe_stacks(StackName=place.stack)
     (stack,) = answers.read(found, answers.Stacks).stacks
-    if not DEPLOYED.fullmatch(stack.stack_status):
-        remedy = "sam deploy again; see infra/RUNBOOK.md, A bad deployment"
-        yield f"the last deployment ended as {stack.stack_status}", remedy
+    status = stack.stack_status
+    if ROLLED_BACK.fullmatch(status):
+        what = f"the last deployment failed ({status}): CloudFormation returns the stack to what it was before"
+        yield Hint(what, f"`aws cloudformation describe-stack-events --stack-name {place.stack}` says what failed")
+    elif not DEPLOYED.fullmatch(status):
+        yield f"the last deployment ended as {status}", "sam deploy again; see infra/RUNBOOK.md, A bad deployment"
     pages = place.session.client("cloudwatch").get_paginator("describe_alarms")
     for page in pages.paginate(AlarmNamePrefix=f"{place.stack}-", StateValue="ALARM"):
         for alarm in answers.read(page, answers.Alarms).metric_alarms:

@@ -308,7 +308,7 @@ class Copy:
         return self._read() == sha256 if sha256 else None
 
     def _about(self) -> dict[str, Any]:
-        """What the generation says of itself: a copy in parts leaves it behind."""
+        """Return the type and metadata of the generation, which a copy in parts does not keep."""
         head = self.s3.head_object(Bucket=self.bucket, Key=self.key, VersionId=self.generation)
         return {"ContentType": head.get("ContentType", CONTENT_TYPE), "Metadata": head.get("Metadata", {})}
 
