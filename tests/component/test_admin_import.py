@@ -16,7 +16,7 @@ from cli.admin.importing import Plan, carry_out
 from cli.admin.place import Place
 from imageserver.format.caching import BRIEF, IMMUTABLE
 from imageserver.format.keys import parse_version
-from imageserver.operations.ingest import Tools, ingest
+from imageserver.operations.ingest import IngestServices, ingest
 from imageserver.operations.prune import Rules, prune
 from imageserver.operations.runs import Work
 from imageserver.operations.withdraw import withdraw
@@ -100,7 +100,7 @@ def stored(place: Place, key: str) -> bytes:
 
 def ingested(place: Place, path: str = PATH) -> None:
     """Let digest read what is there, so that a record has its sha256."""
-    ingest(parse_version(path), Tools(place.store, lambda: START, lambda _: None, 1 << 40, 900, HashFan))
+    ingest(parse_version(path), IngestServices(place.store, lambda: START, lambda _: None, 1 << 40, 900, HashFan))
 
 
 @pytest.mark.parametrize("is_read", [False, True])

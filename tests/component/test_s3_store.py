@@ -16,9 +16,8 @@ from imageserver.errors import ObjectChanged, StorageDenied, StorageUnavailable
 from imageserver.format import documents
 from imageserver.format.file_kinds import ALL_CLIENTS
 from imageserver.format.keys import parse_product, parse_version
-from imageserver.operations.ingest import Tools, ingest
-from imageserver.operations.publish import Tools as PublishTools
-from imageserver.operations.publish import publish
+from imageserver.operations.ingest import IngestServices, ingest
+from imageserver.operations.publish import PublishServices, publish
 from imageserver.storage.ranged_reader import HashFan
 from imageserver.storage.s3 import S3Store
 from local_stack.credentials import ACCESS_KEY, SECRET_KEY
@@ -193,7 +192,9 @@ def test_an_unreachable_endpoint_is_unavailable() -> None:
 def test_two_concurrent_publishers_lose_no_update(store: S3Store, client: S3Client) -> None:
     """Twelve products, ingested and published one by one by two threads against one catalog."""
     paths = [f"images/os{number}/r/amd64/default/20261123_10:00" for number in range(12)]
-    tools = Tools(store, lambda: START, lambda seconds: threading.Event().wait(seconds), 1 << 40, 900, HashFan)
+    services = IngestServices(
+        store, lambda: START, lambda seconds: threading.Event().wait(seconds), 1 << 40, 900, HashFan
+    )
     for number, path in enumerate(paths):
         for name, body in images.split_image(seed=str(number)).items():
             client.put_object(Bucket=store._bucket, Key=f"{path}/{name}", Body=body)
@@ -202,8 +203,10 @@ def test_two_concurrent_publishers_lose_no_update(store: S3Store, client: S3Clie
     def work(mine: list[str]) -> None:
         for path in mine:
             version = parse_version(path)
-            ingest(version, tools)
-            done = publish("images", [version.product], PublishTools(store, ALL_CLIENTS, tools.now, tools.pause))
+            ingest(version, services)
+            done = publish(
+                "images", [version.product], PublishServices(store, ALL_CLIENTS, services.now, services.pause)
+            )
             lost.append(done.lost_races)
 
     threads = [threading.Thread(target=work, args=(paths[start::2],)) for start in (0, 1)]

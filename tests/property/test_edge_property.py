@@ -91,7 +91,7 @@ class Story:
         for version in VERSIONS:
             self.system.ingest(version)
             self.read()
-        publish("images", [PRODUCT], replace(self.system.publish_tools, invalidate=self.invalidate))
+        publish("images", [PRODUCT], replace(self.system.publish_services, invalidate=self.invalidate))
 
     def check(self) -> int:
         """How many listed files the edge holds; each is the one that is listed."""

@@ -16,9 +16,8 @@ from imageserver.errors import ObjectChanged
 from imageserver.format import documents
 from imageserver.format.file_kinds import ALL_CLIENTS
 from imageserver.format.keys import ProductId, VersionId, parse_record_key, version_of
-from imageserver.operations.ingest import Ingested, Tools, ingest
-from imageserver.operations.publish import Published, publish
-from imageserver.operations.publish import Tools as PublishTools
+from imageserver.operations.ingest import Ingested, IngestServices, ingest
+from imageserver.operations.publish import Published, PublishServices, publish
 from imageserver.storage.port import Document, ObjectInfo, Opened
 
 START = datetime(2026, 11, 23, 10, 0, tzinfo=UTC)
@@ -135,28 +134,30 @@ class System:
     max_bytes: int = 1 << 40
 
     @property
-    def tools(self) -> Tools:
-        return Tools(self.store, lambda: self.store.clock, lambda _: None, self.max_bytes, lease_seconds=900)
+    def ingest_services(self) -> IngestServices:
+        return IngestServices(self.store, lambda: self.store.clock, lambda _: None, self.max_bytes, lease_seconds=900)
 
     @property
-    def publish_tools(self) -> PublishTools:
-        return PublishTools(self.store, self.clients, lambda: self.store.clock, lambda _: None)
+    def publish_services(self) -> PublishServices:
+        return PublishServices(self.store, self.clients, lambda: self.store.clock, lambda _: None)
 
     def upload(self, path: str, files: dict[str, bytes]) -> None:
         for name, body in files.items():
             self.store.put(f"{path}/{name}", body)
 
     def ingest(self, path: str) -> Ingested:
-        return ingest(version_of(f"{path}/"), self.tools)
+        return ingest(version_of(f"{path}/"), self.ingest_services)
 
     def publish(self, *products: ProductId) -> list[Published]:
         streams = sorted({product.stream for product in products})
-        return [publish(stream, [p for p in products if p.stream == stream], self.publish_tools) for stream in streams]
+        return [
+            publish(stream, [p for p in products if p.stream == stream], self.publish_services) for stream in streams
+        ]
 
     def catch_up(self) -> None:
         """Settle every folder, then fold every record: what all events together come to."""
         for version in self.versions():
-            ingest(version, self.tools)
+            ingest(version, self.ingest_services)
         self.publish(*self.products())
 
     def versions(self) -> list[VersionId]:

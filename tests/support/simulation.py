@@ -31,9 +31,8 @@ from imageserver.errors import (
 )
 from imageserver.format.file_kinds import ALL_CLIENTS
 from imageserver.format.keys import ProductId, VersionId, product_of_records, version_of
-from imageserver.operations.ingest import Tools, ingest
-from imageserver.operations.publish import LEASE_S, publish
-from imageserver.operations.publish import Tools as PublishTools
+from imageserver.operations.ingest import IngestServices, ingest
+from imageserver.operations.publish import LEASE_S, PublishServices, publish
 from imageserver.storage.port import Document, ObjectInfo, Opened
 from tests.support.messages import s3_event
 
@@ -311,12 +310,12 @@ class World:
 
     def _digest(self, actor: Actor, messages: list[Message]) -> None:
         """As imageserver.handlers.digest.handler: each version of the batch once, what failed stays in the queue."""
-        tools = Tools(FaultyStore(self, actor), lambda: self.now, lambda _: None, 1 << 40, DIGEST_TIMEOUT_S)
+        services = IngestServices(FaultyStore(self, actor), lambda: self.now, lambda _: None, 1 << 40, DIGEST_TIMEOUT_S)
 
         @cache
         def once(version: VersionId) -> None:
             began = self.change
-            if ingest(version, tools).outcome == "leased by another worker":
+            if ingest(version, services).outcome == "leased by another worker":
                 raise LeaseHeld(version.path)
             self._done(version, began)
 
@@ -342,12 +341,14 @@ class World:
         products = {m.body: product_of_records(events.keys(m.body)[0]) for m in messages}
         failed: set[ProductId] = set()
         store = FaultyStore(self, actor)
-        tools = PublishTools(store, self.clients, lambda: self.now, lambda _: None, lease_wait_s=self.lease_wait_s)
+        services = PublishServices(
+            store, self.clients, lambda: self.now, lambda _: None, lease_wait_s=self.lease_wait_s
+        )
         for stream in sorted({product.stream for product in products.values()}):
             wanted = {product for product in products.values() if product.stream == stream}
             began = self.change
             try:
-                publish(stream, wanted, tools)
+                publish(stream, wanted, services)
             except SimplestreamsError as error:
                 self.counted[f"left in the queue: {type(error).__name__}"] += 1
                 failed |= wanted

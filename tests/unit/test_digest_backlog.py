@@ -21,7 +21,7 @@ from gates import stack as stacks
 from imageserver.aws import events
 from imageserver.errors import OutOfTime
 from imageserver.format.keys import VersionId, version_of
-from imageserver.operations.ingest import Ingested, Tools
+from imageserver.operations.ingest import Ingested, IngestServices
 from tests.support.handlers import Context, imported, sqs_event
 
 TIMEOUT_S: Final = 900
@@ -63,9 +63,9 @@ class Queue:
         context.get_remaining_time_in_millis = lambda: int((TIMEOUT_S - self.elapsed) * 1000)  # type: ignore[method-assign]
         assert self.app.handler(sqs_event("b", *keys), context) == {"batchItemFailures": []}
 
-    def ingest(self, version: VersionId, tools: Tools) -> Ingested:
+    def ingest(self, version: VersionId, services: IngestServices) -> Ingested:
         size = self.sizes[version.path]
-        if tools.budget_bytes is not None and size > tools.budget_bytes:
+        if services.budget_bytes is not None and size > services.budget_bytes:
             raise OutOfTime(version.path)
         self.elapsed += size / BYTES_PER_S
         assert self.elapsed < TIMEOUT_S, "a run that took it on reads it to its end"

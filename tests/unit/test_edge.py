@@ -45,7 +45,7 @@ def published(system: System) -> list[tuple[str, bytes]]:
         assert isinstance(keys, list)
         invalidated.extend((key, system.streams()["streams/v1/images.json"]) for key in keys)
 
-    publish("images", [parse_product(NOBLE)], replace(system.publish_tools, invalidate=remember))
+    publish("images", [parse_product(NOBLE)], replace(system.publish_services, invalidate=remember))
     return invalidated
 
 
@@ -113,7 +113,7 @@ def test_a_publisher_that_loses_its_race_does_not_invalidate_twice(system: Syste
             document = system.store.objects["streams/v1/images.json"]
             system.store.put("streams/v1/images.json", document.body + b"\n")
 
-    done = publish("images", [parse_product(NOBLE)], replace(system.publish_tools, invalidate=invalidate))
+    done = publish("images", [parse_product(NOBLE)], replace(system.publish_services, invalidate=invalidate))
     assert (asked, done.lost_races) == ([[f"{PATH}/rootfs.squashfs"]], 1)
 
 
@@ -149,7 +149,7 @@ def uploaded(system: System, product: str, files: dict[str, bytes], version: str
 
 
 def published_all(system: System, edge: Edge) -> Published:
-    return publish("images", system.products(), replace(system.publish_tools, invalidate=edge.invalidate))
+    return publish("images", system.products(), replace(system.publish_services, invalidate=edge.invalidate))
 
 
 @pytest.mark.parametrize("error", [InvalidationRefused("400"), StorageUnavailable("503"), StorageDenied("403")])

@@ -181,7 +181,7 @@ class Waiting:
         return publish(
             "images",
             [parse_product(A)],
-            replace(self.system.publish_tools, pause=self.pause, lease_wait_s=lease_wait_s),
+            replace(self.system.publish_services, pause=self.pause, lease_wait_s=lease_wait_s),
         )
 
     def pause(self, seconds: float) -> None:

@@ -343,11 +343,11 @@ def test_a_version_too_large_for_the_remaining_time_is_left_to_another_run(syste
     system.upload(PATH, files)
     size = sum(map(len, files.values()))
     with pytest.raises(OutOfTime, match=f"{PATH} has {size:,} bytes to read"):
-        ingest(parse_version(PATH), replace(system.tools, budget_bytes=size - 1))
+        ingest(parse_version(PATH), replace(system.ingest_services, budget_bytes=size - 1))
     assert system.store.bytes_read == {}
-    ingest(parse_version(PATH), replace(system.tools, budget_bytes=size))
+    ingest(parse_version(PATH), replace(system.ingest_services, budget_bytes=size))
     assert record(system).state == "complete"
-    ingest(parse_version(PATH), replace(system.tools, budget_bytes=0))  # nothing is left to read
+    ingest(parse_version(PATH), replace(system.ingest_services, budget_bytes=0))  # nothing is left to read
 
 
 def test_saving_a_partial_record_is_no_lost_race(system: System, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -355,5 +355,5 @@ def test_saving_a_partial_record_is_no_lost_race(system: System, monkeypatch: py
     roots = {f"rootfs.2026110{day}_10:00.vcdiff": images.vcdiff(str(day)) for day in range(1, 10)}
     system.upload(PATH, images.split_image() | roots | {f"disk.{name[7:]}": body for name, body in roots.items()})
     pauses: list[float] = []
-    ingest(parse_version(PATH), replace(system.tools, pause=pauses.append))
+    ingest(parse_version(PATH), replace(system.ingest_services, pause=pauses.append))
     assert (record(system).state, pauses) == ("complete", [])

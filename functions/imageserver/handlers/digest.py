@@ -21,7 +21,7 @@ from imageserver.aws.clients import s3_client, sqs_client
 from imageserver.errors import InvalidUpload, LeaseHeld, OutOfTime, SimplestreamsError
 from imageserver.format.keys import VersionId, version_of
 from imageserver.handlers import batches, telemetry
-from imageserver.operations.ingest import Ingested, Tools, ingest
+from imageserver.operations.ingest import Ingested, IngestServices, ingest
 from imageserver.settings import Settings
 from imageserver.storage.ranged_reader import LARGE, SMALL, HashFan
 from imageserver.storage.s3 import S3Store
@@ -75,7 +75,7 @@ class Run:
     def _outcome(self, version: VersionId) -> SimplestreamsError | None:
         began = time.monotonic()
         try:
-            ingested = ingest(version, self._tools())
+            ingested = ingest(version, self._services())
         except SimplestreamsError as error:
             return error
         _report(ingested, time.monotonic() - began)
@@ -83,9 +83,9 @@ class Run:
             return LeaseHeld(f"{version.path} is being read by another worker: its notice is tried again later")
         return None
 
-    def _tools(self) -> Tools:
+    def _services(self) -> IngestServices:
         left_s = seconds_left(self.context)
-        return Tools(
+        return IngestServices(
             store=store,
             now=lambda: datetime.now(UTC),
             pause=time.sleep,

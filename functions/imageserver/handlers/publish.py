@@ -23,7 +23,7 @@ from imageserver.aws.clients import cloudfront_client, s3_client
 from imageserver.errors import InvalidUpload, SimplestreamsError
 from imageserver.format.keys import ProductId, product_of_records
 from imageserver.handlers import batches, telemetry
-from imageserver.operations.publish import Published, Tools, lease_wait_seconds, publish
+from imageserver.operations.publish import Published, PublishServices, lease_wait_seconds, publish
 from imageserver.settings import CLIENT_CHOICES, Settings
 from imageserver.storage.s3 import S3Store
 
@@ -48,7 +48,7 @@ def invalidate(keys: Sequence[str], left_s: float) -> None:
 @metrics.log_metrics
 def handler(event: dict[str, Any], context: LambdaContext) -> PartialItemFailureResponse:
     """Publish all products of the batch with one write for each stream; what failed stays in the queue."""
-    tools = Tools(
+    services = PublishServices(
         store=store,
         clients=CLIENT_CHOICES[settings.clients],
         now=lambda: datetime.now(UTC),
@@ -56,7 +56,7 @@ def handler(event: dict[str, Any], context: LambdaContext) -> PartialItemFailure
         invalidate=lambda keys: invalidate(keys, seconds_left(context)),
         lease_wait_s=lease_wait_seconds(seconds_left(context)),
     )
-    failures = _publish_all(_products(SQSEvent(event)), tools)
+    failures = _publish_all(_products(SQSEvent(event)), services)
 
     def record_handler(record: SQSRecord) -> None:
         for product in _products_of(record):
@@ -90,7 +90,7 @@ def _products_of(record: SQSRecord) -> set[ProductId]:
     return found
 
 
-def _publish_all(products: set[ProductId], tools: Tools) -> dict[ProductId, SimplestreamsError]:
+def _publish_all(products: set[ProductId], services: PublishServices) -> dict[ProductId, SimplestreamsError]:
     """Publish each stream; the error of each product that could not be."""
     streams: dict[str, set[ProductId]] = defaultdict(set)
     for product in products:
@@ -99,7 +99,7 @@ def _publish_all(products: set[ProductId], tools: Tools) -> dict[ProductId, Simp
     for stream, wanted in sorted(streams.items()):
         try:
             began = time.monotonic()
-            published = publish(stream, wanted, tools)
+            published = publish(stream, wanted, services)
             _report(published, len(wanted), round(time.monotonic() - began, 3))
             failures |= published.failed
         except SimplestreamsError as error:

@@ -1,6 +1,6 @@
-"""Settle one version: look at its folder, read what is new, write its record.
+"""Ingest one version: look at its folder, read what is new, write its record.
 
-Level-triggered: whatever the notice said, the folder is listed and compared with the record. Each attempt
+Level-triggered: whatever the event said, the folder is listed and compared with the record. Each attempt
 reads the record's revision first and then everything that it decides from, so a write that goes through
 was decided from facts that were current. What was read once is remembered over attempts.
 """
@@ -8,6 +8,7 @@ was decided from facts that were current. What was read once is remembered over 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from typing import Final, Literal
 from uuid import uuid4
 
@@ -18,8 +19,9 @@ from imageserver.format.keys import VersionId
 from imageserver.inspection.digests import InTurn, Sha256, Spread
 from imageserver.storage import listing
 from imageserver.storage.leases import lease
+from imageserver.storage.listing import is_unchanged
 from imageserver.storage.port import Document, Store, write
-from imageserver.storage.retries import attempts
+from imageserver.storage.retries import RaceLost, retry
 from imageserver.versions import diff, examine, records
 from imageserver.versions.assessment import assessed
 from imageserver.versions.diff import Files, Learned
@@ -27,15 +29,13 @@ from imageserver.versions.records import Fault, FileFacts, Record
 from imageserver.versions.withdrawal import past
 
 SAVE_EVERY_BYTES: Final = 1 << 30
-"""A run that is cut short loses at most about so much reading: the record is saved in between."""
+"""A run that is killed loses about this much reading at most: the record is saved in between."""
 
 Outcome = Literal["recorded", "unchanged", "leased by another worker"]
-Came = Literal["done", "saved", "lost"]
-"""What came of one attempt: saved is a record that was written with more to read, lost is to be looked at again."""
 
 
 @dataclass(frozen=True, slots=True)
-class Tools:
+class IngestServices:
     """Dependencies of `ingest`. `budget_bytes` is what this run can still read; None means no limit."""
 
     store: Store
@@ -49,7 +49,7 @@ class Tools:
 
 @dataclass(slots=True)
 class Ingested:
-    """What came of it. `bytes_read` counts every byte that was fetched, metadata read again included.
+    """Result of `ingest`. `bytes_read` counts every byte that was fetched, metadata read again included.
 
     `new_faults` has the fault of each refusal that the record did not have before.
     """
@@ -63,10 +63,10 @@ class Ingested:
 
 
 @dataclass(slots=True)
-class _Work:
+class _Progress:
     """The state of ingesting one version over several attempts."""
 
-    tools: Tools
+    services: IngestServices
     ingested: Ingested
     learned: Learned = field(default_factory=dict)
     token: str = field(default_factory=lambda: uuid4().hex)
@@ -78,8 +78,8 @@ class _Work:
 
 
 @dataclass(slots=True)
-class _Sight:
-    """One look at a version: the record's revision and what it said, then the folder."""
+class _Snapshot:
+    """A version at one moment: the record's revision, what it said, and then the folder."""
 
     seen: Document | None
     before: Record | None
@@ -93,150 +93,143 @@ class _Sight:
     def needs_lease(self) -> bool:
         return not all(examine.is_small(file_kinds.classify(file)) for file in diff.unread(self.files))
 
+    def etags(self, version: VersionId) -> dict[str, dict[str, str]]:
+        """Return the folder as `listing.is_unchanged` compares it."""
+        return {version.prefix: {version.prefix + file: facts.etag for file, facts in self.files.items()}}
+
     @property
     def unread_bytes(self) -> int:
         return sum(self.files[file].size_bytes for file in diff.unread(self.files))
 
 
-def ingest(version: VersionId, tools: Tools) -> Ingested:
+def ingest(version: VersionId, services: IngestServices) -> Ingested:
     """Bring the record of a version up to date with its folder.
 
     Raises CatalogBusy when other writers won every race, OutOfTime when there is more to read than `budget_bytes`,
     StorageUnavailable, StorageDenied, CatalogDamaged.
     """
-    work = _Work(tools, Ingested(version))
-    while not _ingest(work):
+    progress = _Progress(services, Ingested(version))
+    while not retry(version.path, partial(_attempt, progress), services.pause):
         pass  # what was read so far is saved: that is no lost race, so the count of attempts begins anew
-    return work.ingested
+    return progress.ingested
 
 
-def _ingest(work: _Work) -> bool:
-    """Whether it came to its end; False when what was read so far is saved and there is more."""
-    for _ in attempts(work.version.path, work.tools.pause):
-        if (came := _attempt(work)) != "lost":
-            return came == "done"
-    raise AssertionError("attempts() ends by raising")
+def _attempt(progress: _Progress) -> bool:
+    """Return whether the version is done; False when the record was saved with files left to read.
 
-
-def _attempt(work: _Work) -> Came:
-    tools, version = work.tools, work.version
-    sight = _look(work)
-    if sight.nothing:
-        return "done"
-    if not sight.needs_lease:
-        came = _finish(work, sight)
-        if work.ingested.outcome == "unchanged":
-            return came
-    else:
-        if tools.budget_bytes is not None and sight.unread_bytes > tools.budget_bytes:
-            raise OutOfTime(f"{version.path} has {sight.unread_bytes:,} bytes to read, too many for the rest of a run")
-        with lease(tools.store, version.lease_key, work.token, tools.now, tools.lease_seconds, tools.pause) as mine:
-            if not mine:
-                work.ingested.outcome = "leased by another worker"
-                return "done"
-            sight = _look(work)  # again: whoever held the claim until now may have read all there is
-            came = _finish(work, sight)
-    # Whoever saw the claim and left, or wrote before this did, had nothing newer to show.
-    return "lost" if came == "done" and not _is_as_seen(work, sight) else came
-
-
-def _look(work: _Work) -> _Sight:
-    key = work.version.record_key
-    seen = work.tools.store.read(key)  # before anything is decided: the rule of the conditional write
-    before = records.decode(seen.body, key) if seen else None
-    return _Sight(seen, before, diff.known(work.learned, before, listing.listed(work.tools.store, work.version)))
-
-
-def _finish(work: _Work, sight: _Sight) -> Came:
-    """Read what is unread, then write the record."""
-    if diff.lists_what_changed(
-        sight.before, sight.files
-    ):  # off the list first: the bytes are no longer those that it names
-        return "saved" if _save(work, sight) else "lost"
-    saved_at = work.ingested.bytes_read
-    try:
-        while unread := diff.unread(sight.files):
-            sight.files[unread[0]] = _read(work, unread[0], sight.files)
-            if work.ingested.bytes_read - saved_at >= SAVE_EVERY_BYTES and len(unread) > 1:
-                return "saved" if _save(work, sight) else "lost"
-    except ObjectChanged:
-        return "lost"
-    return "done" if _save(work, sight) else "lost"
-
-
-def _read(work: _Work, file: str, files: Files) -> FileFacts:
-    """Examine one object, pinned to the generation that was listed."""
-    listed, kind = files[file], file_kinds.classify(file)
-    opened = work.tools.store.open(work.version.prefix + file, listed.etag)
-    facts = examine.refuse_unread(file, listed, opened.content_encoding, work.tools.max_bytes)
-    chunks = _counted(work, opened.chunks)
-    if facts.refusal:
-        pass
-    elif kind.role is Role.METADATA:
-        facts, state = examine.read_metadata(facts, chunks, work.version.product)
-        work.states[facts.sha256] = state
-    elif kind.role is Role.ROOT:
-        facts = examine.read_root(facts, chunks, kind.ftype, _states(work, files), work.tools.spread)
-    elif kind.role is Role.UNIFIED:
-        facts = examine.read_unified(facts, chunks, work.version.product, work.tools.spread)
-    elif kind.role is Role.DELTA:
-        facts = examine.read_delta(facts, chunks, work.tools.spread)
-    else:
-        facts = examine.read_document(file, facts, chunks, work.version.product)
-    facts = examine.compare_declared(facts, opened.declared_sha256)
-    work.learned[file, listed.etag, listed.modified] = facts
-    return facts
-
-
-def _states(work: _Work, files: Files) -> dict[str, Sha256]:
-    """The digest state after each metadata file, read again where an earlier run examined it."""
-    sha256s = diff.metadata_sha256s(files)
-    for file, facts in files.items():
-        if facts.sha256 in sha256s and facts.sha256 not in work.states:
-            opened = work.tools.store.open(work.version.prefix + file, facts.etag)
-            work.states[facts.sha256] = examine.seed(_counted(work, opened.chunks))
-    return {sha256: work.states[sha256] for sha256 in sha256s}
-
-
-def _counted(work: _Work, chunks: Iterator[bytes | memoryview]) -> Iterator[bytes | memoryview]:
-    for chunk in chunks:
-        work.ingested.bytes_read += len(chunk)
-        yield chunk
-
-
-def _save(work: _Work, sight: _Sight) -> bool:
-    """Write the record unless it says this already; False when another writer was faster."""
-    withdrawn, files = past(sight.before, sight.files) if sight.before else (None, dict(sight.files))
-    found = Record(version=work.version.path, files=files, withdrawn=withdrawn, replaced=_replaced(sight))
-    record = assessed(found)
-    work.ingested.record = record
-    if record == sight.before:
+    Raise RaceLost when another writer was faster, or the folder changed meanwhile.
+    """
+    services, version = progress.services, progress.version
+    snapshot = _look(progress)
+    if snapshot.nothing:
         return True
-    if not write(work.tools.store, work.version.record_key, records.encode(record), sight.seen):
-        work.ingested.lost_races += 1
+    if not snapshot.needs_lease:
+        done = _finish(progress, snapshot)
+        if progress.ingested.outcome == "unchanged":
+            return done
+    else:
+        unread = snapshot.unread_bytes
+        if services.budget_bytes is not None and unread > services.budget_bytes:
+            raise OutOfTime(f"{version.path} has {unread:,} bytes to read, too many for the rest of a run")
+        key, seconds = version.lease_key, services.lease_seconds
+        with lease(services.store, key, progress.token, services.now, seconds, services.pause) as mine:
+            if not mine:
+                progress.ingested.outcome = "leased by another worker"
+                return True
+            snapshot = _look(progress)  # again: the worker that held the lease may have read everything
+            done = _finish(progress, snapshot)
+    # Another worker may have skipped this version because of our lease: it looked at the folder after we did.
+    if done and not is_unchanged(services.store, snapshot.etags(version)):
+        raise RaceLost
+    return done
+
+
+def _look(progress: _Progress) -> _Snapshot:
+    key = progress.version.record_key
+    seen = progress.services.store.read(key)  # before anything is decided: the rule of the conditional write
+    before = records.decode(seen.body, key) if seen else None
+    listed = listing.listed(progress.services.store, progress.version)
+    return _Snapshot(seen, before, diff.known(progress.learned, before, listed))
+
+
+def _finish(progress: _Progress, snapshot: _Snapshot) -> bool:
+    """Read what is unread, then write the record. Results and errors as of `_attempt`."""
+    if diff.lists_what_changed(snapshot.before, snapshot.files):
+        _save(progress, snapshot)  # off the list first: the bytes are no longer those that it names
         return False
-    work.ingested.outcome = "recorded"
-    known = set(sight.before.reasons) if sight.before else set()
-    work.ingested.new_faults += [r.fault for r in record.reasons if r.kind == "error" and r not in known]
+    saved_at = progress.ingested.bytes_read
+    try:
+        while unread := diff.unread(snapshot.files):
+            snapshot.files[unread[0]] = _read(progress, unread[0], snapshot.files)
+            if progress.ingested.bytes_read - saved_at >= SAVE_EVERY_BYTES and len(unread) > 1:
+                _save(progress, snapshot)
+                return False
+    except ObjectChanged as changed:
+        raise RaceLost from changed
+    _save(progress, snapshot)
     return True
 
 
-def _replaced(sight: _Sight) -> tuple[str, ...]:
+def _read(progress: _Progress, file: str, files: Files) -> FileFacts:
+    """Examine one object, pinned to the generation that was listed."""
+    listed, kind = files[file], file_kinds.classify(file)
+    opened = progress.services.store.open(progress.version.prefix + file, listed.etag)
+    facts = examine.refuse_unread(file, listed, opened.content_encoding, progress.services.max_bytes)
+    chunks = _counted(progress, opened.chunks)
+    if facts.refusal:
+        pass
+    elif kind.role is Role.METADATA:
+        facts, state = examine.read_metadata(facts, chunks, progress.version.product)
+        progress.states[facts.sha256] = state
+    elif kind.role is Role.ROOT:
+        facts = examine.read_root(facts, chunks, kind.ftype, _states(progress, files), progress.services.spread)
+    elif kind.role is Role.UNIFIED:
+        facts = examine.read_unified(facts, chunks, progress.version.product, progress.services.spread)
+    elif kind.role is Role.DELTA:
+        facts = examine.read_delta(facts, chunks, progress.services.spread)
+    else:
+        facts = examine.read_document(file, facts, chunks, progress.version.product)
+    facts = examine.compare_declared(facts, opened.declared_sha256)
+    progress.learned[file, listed.etag, listed.modified] = facts
+    return facts
+
+
+def _states(progress: _Progress, files: Files) -> dict[str, Sha256]:
+    """The digest state after each metadata file, read again where an earlier run examined it."""
+    sha256s = diff.metadata_sha256s(files)
+    for file, facts in files.items():
+        if facts.sha256 in sha256s and facts.sha256 not in progress.states:
+            opened = progress.services.store.open(progress.version.prefix + file, facts.etag)
+            progress.states[facts.sha256] = examine.seed(_counted(progress, opened.chunks))
+    return {sha256: progress.states[sha256] for sha256 in sha256s}
+
+
+def _counted(progress: _Progress, chunks: Iterator[bytes | memoryview]) -> Iterator[bytes | memoryview]:
+    for chunk in chunks:
+        progress.ingested.bytes_read += len(chunk)
+        yield chunk
+
+
+def _save(progress: _Progress, snapshot: _Snapshot) -> None:
+    """Write the record unless it says this already; RaceLost when another writer was faster."""
+    withdrawn, files = past(snapshot.before, snapshot.files) if snapshot.before else (None, dict(snapshot.files))
+    found = Record(version=progress.version.path, files=files, withdrawn=withdrawn, replaced=_replaced(snapshot))
+    record = assessed(found)
+    progress.ingested.record = record
+    if record == snapshot.before:
+        return
+    if not write(progress.services.store, progress.version.record_key, records.encode(record), snapshot.seen):
+        progress.ingested.lost_races += 1
+        raise RaceLost
+    progress.ingested.outcome = "recorded"
+    known = set(snapshot.before.reasons) if snapshot.before else set()
+    progress.ingested.new_faults += [r.fault for r in record.reasons if r.kind == "error" and r not in known]
+
+
+def _replaced(snapshot: _Snapshot) -> tuple[str, ...]:
     """The files whose key held other bytes before, or is empty now: what is put there next may meet them in a cache."""
-    if sight.before is None:
+    if snapshot.before is None:
         return ()
-    now = {file: facts.etag for file, facts in sight.files.items()}
-    changed = {file for file, facts in sight.before.files.items() if now.get(file) != facts.etag}
-    return tuple(sorted({*sight.before.replaced, *changed}))
-
-
-def _is_as_seen(work: _Work, sight: _Sight) -> bool:
-    """Whether the folder is still as it was decided from. Asked after each write, for a condition is not enough:
-
-    equal records have equal ETags, so If-Match also holds when the record went away and came back meanwhile.
-    """
-    return _generations(listing.listed(work.tools.store, work.version)) == _generations(sight.files)
-
-
-def _generations(files: Files) -> dict[str, tuple[str, int]]:
-    return {file: (facts.etag, facts.size_bytes) for file, facts in files.items()}
+    now = {file: facts.etag for file, facts in snapshot.files.items()}
+    changed = {file for file, facts in snapshot.before.files.items() if now.get(file) != facts.etag}
+    return tuple(sorted({*snapshot.before.replaced, *changed}))

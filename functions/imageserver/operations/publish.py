@@ -9,14 +9,15 @@ If-Match is not enough. Another publisher may find an index right that this one 
 equal documents have equal ETags, so a document that went away and came back is not noticed. Hence an
 attempt that wrote looks again at all that it read and wrote, and one that finds a change is repeated.
 
-Publishers of one stream take turns, which a mark on the stream tells (imageserver.storage.leases). That saves the races
-and decides nothing: one that has waited for long enough goes on without it.
+Publishers of one stream take turns by a lease on the stream (imageserver.storage.leases). It saves races and decides
+nothing: a publisher that has waited for long enough continues without it.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from typing import Final
 
 from imageserver.aws.cloudfront import Invalidate, no_invalidation
@@ -27,8 +28,9 @@ from imageserver.format.documents import Document as CatalogDocument
 from imageserver.format.documents import Products, Unlisted, Version
 from imageserver.format.keys import ProductId, VersionId, stream_lease_key, version_of
 from imageserver.storage.leases import wait_for_lease
+from imageserver.storage.listing import is_unchanged
 from imageserver.storage.port import Document, Store, write
-from imageserver.storage.retries import attempts
+from imageserver.storage.retries import RaceLost, retry
 from imageserver.versions import records
 from imageserver.versions.records import FileFacts, Record
 
@@ -36,13 +38,13 @@ READERS: Final = 16  # records that are read at once
 MOST_REPEATS: Final = 3
 """How often a publisher that wrote begins again because something changed meanwhile.
 
-Each change sends a notice of its own, so most repeats only do the next run's work; what they are for, a
-document that came back, does not happen in every one of them.
+Each change sends an event of its own, so most repeats only do the next run's work. The case that needs them, a
+document that came back, is rare.
 """
 LEASE_S: Final = 20.0
-"""How long a publisher's mark on a stream holds at most, and how long another waits for it.
+"""How long a publisher's lease on a stream lasts at most, and how long another waits for it.
 
-Above the few seconds that publishing takes; a publisher that was killed delays the next one by so much.
+Above the few seconds that publishing takes; a publisher that was killed delays the next one by this long.
 """
 
 
@@ -52,7 +54,7 @@ def lease_wait_seconds(left_s: float) -> float:
 
 
 @dataclass(frozen=True, slots=True)
-class Tools:
+class PublishServices:
     """Dependencies of `publish`. `invalidate` removes keys from the edge's caches; for `lease_wait_s` see LEASE_S."""
 
     store: Store
@@ -75,7 +77,7 @@ class Published:
     of the files that were listed.
     `invalidated`: (key, sha256, time of upload) of the files that the edge was told to invalidate older bytes of.
     `repeats` are attempts that lost nothing and were made again to be sure, see MOST_REPEATS. `had_lease` is
-    false when it gave up waiting for the mark on the stream.
+    false when it gave up waiting for the lease on the stream.
     `seen`: prefix -> key -> revision of all that the last attempt read or wrote there.
     """
 
@@ -99,16 +101,7 @@ class Published:
         return {version.product: error for version, error in self.held.items()} | self.damaged
 
 
-@dataclass(frozen=True, slots=True)
-class _Sight:
-    """The documents of a stream as an attempt found them, before it read any record."""
-
-    index: Document | None
-    products: Document | None
-    unlisted: Document | None
-
-
-def publish(stream: str, products: Iterable[ProductId], tools: Tools) -> Published:
+def publish(stream: str, products: Iterable[ProductId], services: PublishServices) -> Published:
     """Fold these products of one stream into its catalog.
 
     A product that fails is noted in the answer, and the others are published. Raises CatalogBusy when other publishers
@@ -117,44 +110,42 @@ def publish(stream: str, products: Iterable[ProductId], tools: Tools) -> Publish
     wanted = sorted(set(products))
     done = Published(stream)
     with wait_for_lease(
-        tools.store, stream_lease_key(stream), tools.now, tools.lease_wait_s, tools.pause
+        services.store, stream_lease_key(stream), services.now, services.lease_wait_s, services.pause
     ) as done.had_lease:
-        for _ in attempts(f"the catalog of {stream}", tools.pause):
-            done.attempts += 1
-            done.damaged.clear()
-            done.seen.clear()
-            writes = done.writes
-            if not _attempt(wanted, tools, done):
-                done.lost_races += 1
-            elif done.writes == writes or _is_as_seen(tools.store, done) or done.repeats == MOST_REPEATS:
-                return done
-            else:
-                done.repeats += 1
-    raise AssertionError("attempts() ends by raising")
+        retry(f"the catalog of {stream}", partial(_attempt, wanted, services, done), services.pause)
+    return done
 
 
-def _attempt(wanted: Sequence[ProductId], tools: Tools, done: Published) -> bool:
-    stream, store = done.stream, tools.store
-    sight = _Sight(
-        index=_read(store, documents.INDEX_KEY, done),
-        products=_read(store, documents.products_key(stream), done),
-        unlisted=_read(store, documents.unlisted_key(stream), done),
-    )
+def _attempt(wanted: Sequence[ProductId], services: PublishServices, done: Published) -> None:
+    """Write what changed; RaceLost when another publisher was faster, or anything changed while this one wrote."""
+    done.attempts += 1
+    done.damaged.clear()
+    done.seen.clear()
+    writes = done.writes
+    _update(wanted, services, done)
+    if done.writes > writes and done.repeats < MOST_REPEATS and not is_unchanged(services.store, done.seen):
+        done.repeats += 1
+        raise RaceLost
+
+
+def _update(wanted: Sequence[ProductId], services: PublishServices, done: Published) -> None:
+    stream, store = done.stream, services.store
+    index_seen = _read(store, documents.INDEX_KEY, done)
+    products_seen = _read(store, documents.products_key(stream), done)
+    unlisted_seen = _read(store, documents.unlisted_key(stream), done)
     changed = _read_products(store, wanted, done)
-    before = documents.decode_products(sight.products.body if sight.products else None, stream)
-    after = _folded(before, changed, tools, done)
-    unlisted = documents.decode_unlisted(sight.unlisted.body if sight.unlisted else None, stream)
-    index = documents.decode_index(sight.index.body if sight.index else None)
+    before = documents.decode_products(products_seen.body if products_seen else None, stream)
+    after = _folded(before, changed, services, done)
+    unlisted = documents.decode_unlisted(unlisted_seen.body if unlisted_seen else None, stream)
+    index = documents.decode_index(index_seen.body if index_seen else None)
     # First the edge: a digest may be believed as soon as it is written.
-    while not _invalidate(before, after, changed, tools, done):
+    while not _invalidate(before, after, changed, services, done):
         changed = _without_failed(changed, done)
-        after = _folded(before, changed, tools, done)
-    if not _put(store, documents.products_key(stream), after, sight.products, done):
-        return False
+        after = _folded(before, changed, services, done)
+    _put(store, documents.products_key(stream), after, products_seen, done)
     _note_changes(before, after, changed, done)
-    return _put(store, documents.unlisted_key(stream), fold_unlisted(unlisted, changed), sight.unlisted, done) and _put(
-        store, documents.INDEX_KEY, fold_index(index, after), sight.index, done
-    )
+    _put(store, documents.unlisted_key(stream), fold_unlisted(unlisted, changed), unlisted_seen, done)
+    _put(store, documents.INDEX_KEY, fold_index(index, after), index_seen, done)
 
 
 def _read(store: Store, key: str, done: Published) -> Document | None:
@@ -163,34 +154,33 @@ def _read(store: Store, key: str, done: Published) -> Document | None:
     return found
 
 
-def _is_as_seen(store: Store, done: Published) -> bool:
-    """Whether everything that was read or written is as it was then."""
-    return all(
-        {info.key: info.etag for info in store.list(prefix)} == revisions for prefix, revisions in done.seen.items()
-    )
-
-
-def _folded(before: Products, changed: dict[ProductId, list[Record]], tools: Tools, done: Published) -> Products:
+def _folded(
+    before: Products, changed: dict[ProductId, list[Record]], services: PublishServices, done: Published
+) -> Products:
     """Fold, with the records of every other product that turns out to be touched; `changed` grows by them."""
-    folded = fold(before, changed, tools.clients)
+    folded = fold(before, changed, services.clients)
     while folded.needs:
         others = {product_id(done.stream, name) for name in folded.needs}
-        changed.update(_read_products(tools.store, sorted(others - done.damaged.keys()), done))
+        changed.update(_read_products(services.store, sorted(others - done.damaged.keys()), done))
         if unknown := others & done.damaged.keys():
-            _set_aside(before, changed, min(unknown), tools, done)
-        folded = fold(before, changed, tools.clients)
+            _set_aside(before, changed, min(unknown), services, done)
+        folded = fold(before, changed, services.clients)
     return folded.document
 
 
 def _set_aside(
-    before: Products, changed: dict[ProductId, list[Record]], unknown: ProductId, tools: Tools, done: Published
+    before: Products,
+    changed: dict[ProductId, list[Record]],
+    unknown: ProductId,
+    services: PublishServices,
+    done: Published,
 ) -> None:
     """Leave products as they are that share an image with one whose records cannot be read.
 
     Without those nobody can tell which of the two to list; the others of the batch go on.
     """
     for product in sorted(changed):
-        if unknown.name in fold(before, {product: changed[product]}, tools.clients).needs:
+        if unknown.name in fold(before, {product: changed[product]}, services.clients).needs:
             del changed[product]
             done.damaged[product] = CatalogDamaged(
                 f"{product.name} shares an image with {unknown.name}, which is damaged: {done.damaged[unknown]}"
@@ -215,19 +205,19 @@ def _read_products(store: Store, products: Iterable[ProductId], done: Published)
     return found
 
 
-def _put(store: Store, key: str, document: CatalogDocument, seen: Document | None, done: Published) -> bool:
-    """Write a document unless it is there byte for byte; False when another publisher was faster."""
+def _put(store: Store, key: str, document: CatalogDocument, seen: Document | None, done: Published) -> None:
+    """Write a document unless it is there byte for byte; RaceLost when another publisher was faster."""
     body = documents.encode(document)
     if isinstance(document, Products):
         done.catalog_bytes = len(body)
     if (seen and seen.body == body) or (seen is None and _says_nothing(document)):
-        return True
+        return
     revision = write(store, key, body, seen)
     if not revision:
-        return False
+        done.lost_races += 1
+        raise RaceLost
     done.seen[key] = {key: revision}
     done.writes += 1
-    return True
 
 
 def _says_nothing(document: CatalogDocument) -> bool:
@@ -238,7 +228,11 @@ def _says_nothing(document: CatalogDocument) -> bool:
 
 
 def _invalidate(
-    before: Products, after: Products, changed: Mapping[ProductId, Sequence[Record]], tools: Tools, done: Published
+    before: Products,
+    after: Products,
+    changed: Mapping[ProductId, Sequence[Record]],
+    services: PublishServices,
+    done: Published,
 ) -> bool:
     """Make the edge invalidate what it may hold of keys that get another digest, or lost their file.
 
@@ -250,7 +244,7 @@ def _invalidate(
     if not (new := _stale(before, after, changed, done) - done.invalidated):
         return True
     try:
-        tools.invalidate(sorted(key for key, _, _ in new))
+        services.invalidate(sorted(key for key, _, _ in new))
     except SimplestreamsError as error:
         replaced = _replaced(changed)
         for key, sha256, _ in new:

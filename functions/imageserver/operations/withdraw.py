@@ -13,7 +13,7 @@ from imageserver.errors import InvalidUpload, SimplestreamsError
 from imageserver.format.keys import ImageKey, Target, VersionId, parse_record_key, version_of
 from imageserver.storage import listing
 from imageserver.storage.port import Store, write
-from imageserver.storage.retries import attempts
+from imageserver.storage.retries import RaceLost, retry
 from imageserver.versions import records
 from imageserver.versions.records import Record, Withdrawal
 from imageserver.versions.withdrawal import restored, withdrawn
@@ -23,7 +23,7 @@ Change = Callable[[Record], Record]
 
 @dataclass(slots=True)
 class Changed:
-    """Paths of versions and of single files that are now as was asked, whoever made them so; latest deletion."""
+    """Versions and files now in the requested state, whether or not this call changed them; the latest deletion."""
 
     versions: list[str] = field(default_factory=list)
     files: list[str] = field(default_factory=list)
@@ -73,7 +73,8 @@ def _change(store: Store, target: Target, change: Change, pause: Callable[[float
 
 def _change_record(store: Store, version: VersionId, change: Change, pause: Callable[[float], object]) -> Record | None:
     """Write the record as changed; None if the version has neither record nor files."""
-    for _ in attempts(version.path, pause):
+
+    def attempt() -> Record | None:
         seen = store.read(version.record_key)
         before = records.decode(seen.body, version.record_key) if seen else _unread(store, version)
         if not before.files:
@@ -81,7 +82,9 @@ def _change_record(store: Store, version: VersionId, change: Change, pause: Call
         after = change(before)
         if after == before or write(store, version.record_key, records.encode(after), seen):
             return after
-    raise AssertionError("attempts() ends by raising")
+        raise RaceLost
+
+    return retry(version.path, attempt, pause)
 
 
 def _versions(store: Store, target: Target) -> Iterable[VersionId]:

@@ -19,7 +19,7 @@ from typing import Final
 from uuid import uuid4
 
 from imageserver.storage.port import Store, write
-from imageserver.storage.retries import attempts
+from imageserver.storage.retries import RaceLost, retry
 
 POLL_S: Final = 0.25
 """How often who waits for a turn looks whether the mark is gone."""
@@ -68,7 +68,8 @@ def _taken(
     store: Store, key: str, mark: dict[str, str], now: Callable[[], datetime], pause: Callable[[float], object]
 ) -> str | None:
     """The revision of the mark once it is there; None when there is another one that has not run out."""
-    for _ in attempts(key, pause):
+
+    def attempt() -> str | None:
         seen = store.read(key)
         held: dict[str, str] = json.loads(seen.body) if seen else {}
         if seen and held.get("token") == mark["token"]:
@@ -77,4 +78,6 @@ def _taken(
             return None
         if revision := write(store, key, json.dumps(mark).encode(), seen):
             return revision
-    raise AssertionError("attempts() ends by raising")
+        raise RaceLost
+
+    return retry(key, attempt, pause)

@@ -1,5 +1,7 @@
 """The folder of a version as a listing shows it."""
 
+from collections.abc import Mapping
+
 from imageserver.format.keys import VersionId
 from imageserver.storage.port import ObjectInfo, Store
 from imageserver.versions.records import FileFacts
@@ -9,6 +11,18 @@ def listed(store: Store, version: VersionId) -> dict[str, FileFacts]:
     """The files that are there, by name: which generation of each, and nothing of its content."""
     found = {info.key.removeprefix(version.prefix): info for info in store.list(version.prefix)}
     return {file: as_listed(info) for file, info in found.items() if file}  # consoles put an empty object for a folder
+
+
+def is_unchanged(store: Store, seen: Mapping[str, Mapping[str, str]]) -> bool:
+    """Return whether the objects are those that were `seen`: prefix -> key -> ETag. New folder objects do not count.
+
+    Asked after a conditional write, because the condition is not enough: equal objects have equal ETags, so If-Match
+    also holds for one that went away and came back meanwhile.
+    """
+    return all(
+        {i.key: i.etag for i in store.list(prefix) if i.key in etags or not i.key.endswith("/")} == etags
+        for prefix, etags in seen.items()
+    )
 
 
 def as_listed(info: ObjectInfo) -> FileFacts:

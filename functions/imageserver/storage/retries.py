@@ -1,8 +1,9 @@
 """How often a conditional write is tried, and how long to wait in between."""
 
 import random
-from collections.abc import Callable, Iterator
-from typing import Final
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Final, TypeVar
 
 from imageserver.errors import CatalogBusy
 
@@ -10,15 +11,23 @@ ATTEMPTS: Final = 10
 _FIRST_PAUSE_S: Final = 0.05
 _LONGEST_PAUSE_S: Final = 2.0
 
+_R = TypeVar("_R")
 
-def attempts(what: str, pause: Callable[[float], object], count: int = ATTEMPTS) -> Iterator[int]:
-    """Yield 0, 1, … with growing, jittered pauses in between; CatalogBusy when the last one came to nothing.
 
-    Two writers that lost to each other must not meet again, so each pause is drawn from its whole range.
+class RaceLost(Exception):
+    """Another writer was faster, or something changed meanwhile: the attempt starts again from fresh reads."""
+
+
+def retry(what: str, attempt: Callable[[], _R], pause: Callable[[float], object]) -> _R:
+    """Return what `attempt` returns, and repeat it when it raises RaceLost; CatalogBusy after `ATTEMPTS` of them.
+
+    Two writers that lost to each other must not meet again, so each pause (in seconds) is drawn from its whole range,
+    which doubles up to two seconds.
     """
-    for attempt in range(count):
-        if attempt:
-            ceiling = min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2**attempt)
+    for number in range(ATTEMPTS):
+        if number:
+            ceiling = min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2**number)
             pause(random.uniform(0, ceiling))  # noqa: S311  (spreads load, guards nothing)
-        yield attempt
-    raise CatalogBusy(f"{what}: {count} attempts lost their race to other writers; it is tried again later")
+        with suppress(RaceLost):
+            return attempt()
+    raise CatalogBusy(f"{what}: {ATTEMPTS} attempts lost their race to other writers; it is tried again later")

@@ -13,10 +13,9 @@ from imageserver.aws.cloudfront import Invalidate
 from imageserver.errors import CatalogBusy, CatalogDamaged, InvalidUpload
 from imageserver.format import documents
 from imageserver.format.keys import RECORDS, ProductId, VersionId, parse_record_key
-from imageserver.operations.ingest import Tools, ingest
+from imageserver.operations.ingest import IngestServices, ingest
 from imageserver.operations.inventory import Product, known_products, look
-from imageserver.operations.publish import Tools as PublishTools
-from imageserver.operations.publish import publish
+from imageserver.operations.publish import PublishServices, publish
 from imageserver.storage.document_cache import Catalogs
 from imageserver.storage.port import Store
 from imageserver.storage.ranged_reader import HashFan
@@ -55,35 +54,35 @@ class Again:
 
 def records_again(store: Store, below: str, max_bytes: int) -> Again:
     """Read the images of every version whose record is missing, unreadable or out of date."""
-    again, tools = Again(), _tools(store, max_bytes)
+    again, services = Again(), _services(store, max_bytes)
     for product in known_products(store, Catalogs(store), _index(store), ""):
         if not (is_below(product.path, below) or is_below(below, product.path)):
             continue
         looked = look(store, product)
         for version in sorted(looked.folders.keys() | looked.seen.keys()):
             if is_below(version.path, below):
-                _record_again(again, looked, version, tools)
+                _record_again(again, looked, version, services)
     return again
 
 
-def _record_again(again: Again, looked: Product, version: VersionId, tools: Tools) -> None:
+def _record_again(again: Again, looked: Product, version: VersionId, services: IngestServices) -> None:
     again.versions += 1
     folder, known = looked.folders.get(version, {}), looked.known.get(version)
     unreadable = version in looked.seen and known is None
     reason = outdated(known, folder)
     if unreadable:
-        gone = partial(_delete, tools.store, version.record_key, looked.seen[version].revision)
+        gone = partial(_delete, services.store, version.record_key, looked.seen[version].revision)
         again.steps.append(Step(f"delete {version.record_key}, which cannot be read", gone))
     if unreadable or reason:
         lost = "its record cannot be read; if it was withdrawn, withdraw it again"
         why = lost if unreadable else reason
-        again.steps.append(Step(f"read {version.path} again: {why}", partial(_read_again, version, tools)))
+        again.steps.append(Step(f"read {version.path} again: {why}", partial(_read_again, version, services)))
     if known is None:
         again.anew.extend(f"{version.path}/{file}" for file in folder)
 
 
-def _read_again(version: VersionId, tools: Tools) -> NotDone | None:
-    if ingest(version, tools).outcome != "leased by another worker":
+def _read_again(version: VersionId, services: IngestServices) -> NotDone | None:
+    if ingest(version, services).outcome != "leased by another worker":
         return None
     return NotDone(
         f"another worker reads {version.path} just now, or was killed while it did ({version.lease_key}, which holds "
@@ -102,17 +101,17 @@ def catalog_again(store: Store, clients: Sequence[str], invalidate: Invalidate) 
             decode(seen.body if seen else None)
         except CatalogDamaged as damage:
             yield Step(f"delete {key}: {damage}", partial(_delete, store, key, seen.revision if seen else ""))
-    tools = PublishTools(store, clients, lambda: datetime.now(UTC), time.sleep, invalidate)
+    services = PublishServices(store, clients, lambda: datetime.now(UTC), time.sleep, invalidate)
     by_stream: dict[str, list[ProductId]] = {}
     for product in _all_products(store):
         by_stream.setdefault(product.stream, []).append(product)
     for stream, products in by_stream.items():
         what = f"fold the records of {len(products)} products into {documents.products_key(stream)}"
-        yield Step(what, partial(_publish, stream, products, tools))
+        yield Step(what, partial(_publish, stream, products, services))
 
 
-def _publish(stream: str, products: Sequence[ProductId], tools: PublishTools) -> NotDone | None:
-    failed = publish(stream, products, tools).failed
+def _publish(stream: str, products: Sequence[ProductId], services: PublishServices) -> NotDone | None:
+    failed = publish(stream, products, services).failed
     if not failed:
         return None
     why = "; ".join(f"{product.name}: {error}" for product, error in sorted(failed.items()))
@@ -165,5 +164,5 @@ def _index(store: Store) -> documents.Index:
         return documents.decode_index(None)
 
 
-def _tools(store: Store, max_bytes: int) -> Tools:
-    return Tools(store, lambda: datetime.now(UTC), time.sleep, max_bytes, CLAIM_S, HashFan)
+def _services(store: Store, max_bytes: int) -> IngestServices:
+    return IngestServices(store, lambda: datetime.now(UTC), time.sleep, max_bytes, CLAIM_S, HashFan)
