@@ -1,4 +1,4 @@
-"""Event source mappings: take messages from a queue, give them to a function in batches, delete what it ingested.
+"""Event source mappings: take messages from a queue, give them to a function in batches, delete what it handled.
 
 As AWS does it (Lambda Developer Guide, "Using Lambda with Amazon SQS" and "Handling errors for an SQS event source"):
 a batch is sent when it is full or its window has passed; what the function reports as failed, or everything if it
@@ -71,7 +71,7 @@ class Poller:
                     log.warning("%s: the queue does not answer: %s", self._mapping.logical_id, error)
                     self._stopping.wait(POLL_S)
             if batch and not self._stopping.is_set():
-                self._runners.submit(self._ingest, batch)
+                self._runners.submit(self._deliver, batch)
             else:
                 self._slots.release()
 
@@ -100,8 +100,8 @@ class Poller:
                 self._stopping.wait(min(0.1, max(0.0, closes - time.monotonic())))
         return batch
 
-    def _ingest(self, batch: Sequence[Message]) -> None:
-        """Run the function over a batch and delete the messages that it ingested."""
+    def _deliver(self, batch: Sequence[Message]) -> None:
+        """Run the function over a batch and delete the messages that it handled."""
         try:
             outcome = self._invoke(self._mapping.function, sqs_event(batch, self._mapping.queue_arn))
             if self._stopping.is_set():

@@ -18,7 +18,7 @@ from imageserver.format.caching import BRIEF, IMMUTABLE
 from imageserver.format.keys import parse_version
 from imageserver.operations.ingest import IngestServices, ingest
 from imageserver.operations.prune import Rules, prune
-from imageserver.operations.runs import Work
+from imageserver.operations.runs import Run
 from imageserver.operations.withdraw import withdraw
 from imageserver.storage.ranged_reader import HashFan
 from imageserver.versions.retention import Rule
@@ -227,7 +227,7 @@ def test_undelete_names_what_maintain_is_about_to_delete(place: Place) -> None:
     found = restoring.deleted(place, PATH)
     assert restoring.being_deleted(place, found) == [], "it is withdrawn, and nobody deletes it yet"
     # One file is not as its record says: the deletion does not end.
-    prune(place.store, Sent(), Rules(Rule(), 1, 0), now, never, Work())
+    prune(place.store, Sent(), Rules(Rule(), 1, 0), now, never, Run())
     assert restoring.being_deleted(place, restoring.deleted(place, PATH)) == [PATH]
 
 

@@ -19,7 +19,7 @@ from cli.admin.faults import FOUND, STORAGE
 from cli.admin.place import Place
 from imageserver.format.keys import parse_target
 from imageserver.operations.prune import Rules, prune
-from imageserver.operations.runs import Work
+from imageserver.operations.runs import Run
 from imageserver.operations.withdraw import restore, withdraw
 from imageserver.versions.retention import Rule
 from local_stack.credentials import ACCESS_KEY, SECRET_KEY, local_session
@@ -181,7 +181,7 @@ def test_a_version_being_deleted_is_skipped_and_later_uploads_are_imported(place
 
     store.on = stop
     with pytest.raises(KeyboardInterrupt):
-        prune(store, Sent(), Rules(Rule(), 24, 0), START + timedelta(days=3), NEVER, Work())
+        prune(store, Sent(), Rules(Rule(), 24, 0), START + timedelta(days=3), NEVER, Run())
     store.on = lambda *_: None
     old.system.upload(f"{NOBLE}/20261101", {"disk.qcow2": images.qcow2()})
     old.leave()

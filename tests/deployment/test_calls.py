@@ -12,7 +12,7 @@ from imageserver.format.file_kinds import ALL_CLIENTS
 from imageserver.format.keys import parse_product
 from imageserver.operations.prune import Rules, prune
 from imageserver.operations.reconcile import reconcile
-from imageserver.operations.runs import Work, remember, resume
+from imageserver.operations.runs import Run, remember, resume
 from imageserver.site.layout import lay_out
 from imageserver.versions.retention import Rule
 from tests.support import images
@@ -48,15 +48,15 @@ def publish_all(system: System) -> None:
 
 def maintain_all(system: System) -> None:
     """A reconcile that finds nothing to do, then retention: withdraw, later remove."""
-    work = Work()
-    lay_out(system.store, work)
+    run = Run()
+    lay_out(system.store, run)
     for task in ("reconcile", "prune"):
-        work.after = resume(system.store, task)
-        remember(system.store, task, work)
-    reconcile(system.store, Sent(), ALL_CLIENTS, work)
+        run.after = resume(system.store, task)
+        remember(system.store, task, run)
+    reconcile(system.store, Sent(), ALL_CLIENTS, run)
     for days in (0, 3):
         now = system.store.clock + timedelta(days=days)
-        prune(system.store, Sent(), Rules(Rule(1, 0), 24, 7), now, lambda _: None, Work())
+        prune(system.store, Sent(), Rules(Rule(1, 0), 24, 7), now, lambda _: None, Run())
         asked = list(system.store.log)
         publish_all(system)  # what is withdrawn is off the list before it is removed; not maintain's calls
         system.store.log[:] = asked

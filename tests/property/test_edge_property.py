@@ -14,7 +14,7 @@ from imageserver.format import documents
 from imageserver.format.keys import parse_product, parse_target
 from imageserver.operations.prune import Rules, prune
 from imageserver.operations.publish import publish
-from imageserver.operations.runs import Work
+from imageserver.operations.runs import Run
 from imageserver.operations.withdraw import restore, withdraw
 from imageserver.versions.retention import Rule
 from tests.support import images
@@ -74,9 +74,9 @@ class Story:
             restore(store, target, no_pause)
         else:
             store.clock += timedelta(hours=self.rng.choice((0, 2, 30)))
-            work = Work()
-            prune(store, Sent(), RULES, store.clock, no_pause, work, self.invalidate)
-            assert work.ended
+            run = Run()
+            prune(store, Sent(), RULES, store.clock, no_pause, run, self.invalidate)
+            assert run.ended
 
     def content(self, file: str) -> bytes:
         """Never the same twice: what came back to the bytes that it was is nothing that anybody could notice."""

@@ -31,7 +31,7 @@ from imageserver.format.keys import ProductId, parse_record_key, parse_target, p
 from imageserver.operations import publish
 from imageserver.operations.prune import Rules, prune
 from imageserver.operations.reconcile import reconcile
-from imageserver.operations.runs import Task, Work
+from imageserver.operations.runs import Run, Task
 from imageserver.operations.withdraw import Changed, restore, withdraw
 from imageserver.versions import records
 from imageserver.versions.retention import Rule
@@ -112,7 +112,7 @@ NARROW = Place((1,), (1,), (1, 2), ("metadata.json", "notes.txt"), 0.55, 0.0, op
 
 
 @dataclass
-class Watched(Work):
+class Watched(Run):
     """A run of maintain whose plans go into the ledger: what it withdraws, and what it begins to delete."""
 
     ledger: Ledger = field(kw_only=True)
@@ -202,10 +202,10 @@ class Story:
         now = self.world.now
         rules = Rules(Rule(versions=3), self.grace_hours, stale_days=1)
         if self.reconciles and self.rng.random() < 0.3:
-            self.start("maintain", "reconcile", lambda store: reconcile(store, self.world, self.world.clients, Work()))
+            self.start("maintain", "reconcile", lambda store: reconcile(store, self.world, self.world.clients, Run()))
         else:
-            work = Watched(ledger=self.ledger)
-            self.start("maintain", "prune", lambda store: prune(store, self.world, rules, now, _no_pause, work))
+            run = Watched(ledger=self.ledger)
+            self.start("maintain", "prune", lambda store: prune(store, self.world, rules, now, _no_pause, run))
 
     def operator_acts(self) -> None:
         """Somebody withdraws or restores a product, a version or a file, with faults; often the same one again."""
@@ -346,10 +346,10 @@ class Story:
 
     # ── what must hold in the end ───────────────────────────────────────────────────────────────────────────────
 
-    def reconcile(self) -> Work:
-        work = Work()
-        self.world.run("reconcile", lambda store: reconcile(store, self.world, self.world.clients, work))
-        return work
+    def reconcile(self) -> Run:
+        run = Run()
+        self.world.run("reconcile", lambda store: reconcile(store, self.world, self.world.clients, run))
+        return run
 
     def check_settled(self) -> None:
         """Nothing is owed: the catalog is the model's and a rebuild's, byte for byte."""
@@ -486,7 +486,7 @@ def replayed(seed: int) -> Iterator[None]:
 
 
 def in_phases(story: Story, steps: int) -> None:
-    """Play, and again and again let it ingest; without lost events that needs no reconcile."""
+    """Play, and let everything settle now and then; without lost events that needs no reconcile."""
     for _ in range(PHASES):
         story.play(steps // PHASES)
         rates = story.world.rates

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from imageserver.format import documents
 from imageserver.format.keys import ImageKey, VersionId, parse_version
 from imageserver.operations.prune import Rules, prune
-from imageserver.operations.runs import Work
+from imageserver.operations.runs import Run
 from imageserver.operations.withdraw import restore, withdraw
 from imageserver.versions import records
 from imageserver.versions.retention import Rule
@@ -76,7 +76,7 @@ def do(system: System, step: str, version: VersionId, upload: str) -> tuple[Even
             restore(store, version, lambda _: None)
             return (Event.INGEST, Event.RESTORE)
     store.clock += timedelta(days=8)
-    prune(store, Sent(), RULES, store.clock, lambda _: None, Work())
+    prune(store, Sent(), RULES, store.clock, lambda _: None, Run())
     return (Event.WITHDRAW, Event.DELETE, Event.CLEAR)
 
 

@@ -155,7 +155,7 @@ class System:
         ]
 
     def catch_up(self) -> None:
-        """Settle every folder, then fold every record: what all events together come to."""
+        """Ingest every folder, then render every record: the result of all events together."""
         for version in self.versions():
             ingest(version, self.ingest_services)
         self.publish(*self.products())

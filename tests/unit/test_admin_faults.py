@@ -129,7 +129,7 @@ def test_the_doctor_recommends_a_rebuild_for_a_damaged_catalog(check: str, monke
 
 def test_the_doctor_reports_ok_only_after_comparing_every_record(monkeypatch: pytest.MonkeyPatch) -> None:
     """One run of maintain ends after so many records; what lies behind them is looked at all the same."""
-    monkeypatch.setattr(doctor, "Work", limited_work(1))
+    monkeypatch.setattr(doctor, "Run", limited_run(1))
     system = System()
     for name in ("a", "b", "c"):
         system.upload(f"images/{name}/1/amd64/default/20261123", images.split_image(seed=name))
@@ -158,11 +158,11 @@ def test_the_doctor_names_a_product_that_could_not_be_compared(monkeypatch: pyte
     }
 
 
-def limited_work(most: int) -> Any:
-    """`Work` whose default limit is low, as if there were many records."""
-    from imageserver.operations.runs import Work
+def limited_run(most: int) -> Any:
+    """`Run` whose default limit is low, as if there were many records."""
+    from imageserver.operations.runs import Run
 
-    return lambda **about: Work(**{"limit": most, **about})
+    return lambda **about: Run(**{"limit": most, **about})
 
 
 def test_an_edge_that_refuses_connections_is_named_by_its_address(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,7 +23,7 @@ from cli.admin.place import Place
 from imageserver.errors import StorageUnavailable
 from imageserver.format.keys import parse_version
 from imageserver.operations.prune import Rules, prune
-from imageserver.operations.runs import Work
+from imageserver.operations.runs import Run
 from imageserver.operations.withdraw import restore, withdraw
 from imageserver.versions.retention import Rule
 from tests.support import images
@@ -119,12 +119,12 @@ def test_a_dry_run_of_prune_uses_the_retention_rules_of_the_stack(monkeypatch: p
     monkeypatch.setattr(boto3, "Session", lambda **_: Session(STACK))
     system = three_versions()
     monkeypatch.setattr(Place, "store", system.store)
-    work = Work(dry_run=True)
-    prune(system.store, Sent(), Rules(Rule(2, 0), 48, 3), datetime.now(UTC), lambda _: None, work)
-    assert work.tasks
+    run = Run(dry_run=True)
+    prune(system.store, Sent(), Rules(Rule(2, 0), 48, 3), datetime.now(UTC), lambda _: None, run)
+    assert run.tasks
     before = dict(system.store.objects)
-    assert pruned("--stack images prune --dry-run") == [asdict(task) for task in work.tasks]
-    assert "48 hours later" in work.tasks[0].why
+    assert pruned("--stack images prune --dry-run") == [asdict(task) for task in run.tasks]
+    assert "48 hours later" in run.tasks[0].why
     assert pruned("prune --stack images --keep-versions 0") == [], "an option goes before the stack's own"
     later = pruned("--stack images prune --grace-hours 5")
     assert "5 hours later" in later[0]["why"]

@@ -16,7 +16,7 @@ from imageserver.api import status
 from imageserver.format.keys import parse_product, parse_version
 from imageserver.operations.prune import Rules, prune
 from imageserver.operations.reconcile import reconcile
-from imageserver.operations.runs import Work
+from imageserver.operations.runs import Run
 from imageserver.operations.withdraw import withdraw
 from imageserver.storage.document_cache import Catalogs
 from imageserver.storage.ranged_reader import LARGE
@@ -57,9 +57,9 @@ def counted(system: System) -> tuple[int, int, int]:
 
 
 def tidy(system: System) -> list[str]:
-    work = Work()
-    prune(system.store, Sent(), Rules(Rule(), 24, 7), system.store.clock + timedelta(days=2), lambda _: None, work)
-    return [task.what for task in work.tasks]
+    run = Run()
+    prune(system.store, Sent(), Rules(Rule(), 24, 7), system.store.clock + timedelta(days=2), lambda _: None, run)
+    return [task.what for task in run.tasks]
 
 
 def test_a_version_costs_as_many_requests_as_are_billed(system: System) -> None:
@@ -105,7 +105,7 @@ def test_a_status_request_of_a_waiting_publisher_is_billed(system: System) -> No
 
 def test_a_run_of_maintain_costs_as_many_requests_as_are_billed(system: System) -> None:
     kept = len(PRODUCTS) * VERSIONS - 1
-    reconcile(system.store, Sent(), ("incus", "lxd"), Work())
+    reconcile(system.store, Sent(), ("incus", "lxd"), Run())
     assert counted(system) == (0, 2 * len(PRODUCTS) + 7, kept + 4)
     assert tidy(system) == []
     assert counted(system) == (0, 4 * len(PRODUCTS) + 5, kept + 3)

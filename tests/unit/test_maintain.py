@@ -13,7 +13,7 @@ from imageserver.format.keys import VersionId, parse_product, parse_target, pars
 from imageserver.inspection.metadata import Overrides
 from imageserver.operations.prune import Rules, prune
 from imageserver.operations.reconcile import reconcile
-from imageserver.operations.runs import Task, Work, remember, resume
+from imageserver.operations.runs import Run, Task, remember, resume
 from imageserver.operations.withdraw import restore, withdraw
 from imageserver.settings import BadSetting, Settings
 from imageserver.site.layout import API_KEY, PAGE_KEY, lay_out
@@ -98,10 +98,10 @@ def system() -> System:
 def tidy(
     system: System, now: datetime, rules: Rules = KEEP_ALL, dry_run: bool = False, notifier: Sent | None = None
 ) -> list[Task]:
-    work = Work(dry_run=dry_run)
-    prune(system.store, notifier or Sent(), rules, now, no_pause, work)
-    assert work.ended
-    return work.tasks
+    run = Run(dry_run=dry_run)
+    prune(system.store, notifier or Sent(), rules, now, no_pause, run)
+    assert run.ended
+    return run.tasks
 
 
 def test_prune_delists_at_once_and_deletes_after_the_grace_time(system: System) -> None:
@@ -374,7 +374,7 @@ def test_deleted_files_are_invalidated_before_their_record_is_removed(system: Sy
         assert not [key for key in keys if key in system.store.objects]
         invalidated.extend(keys)
 
-    prune(system.store, Sent(), KEEP_ALL, NOW + timedelta(days=2), no_pause, Work(), invalidate)
+    prune(system.store, Sent(), KEEP_ALL, NOW + timedelta(days=2), no_pause, Run(), invalidate)
     assert invalidated == [f"{path}/lxd.tar.xz", f"{path}/rootfs.squashfs"]
     assert f"versions/{path}.json" not in system.store.objects
 
@@ -386,7 +386,7 @@ def test_files_of_an_emptied_folder_are_invalidated_before_its_record_is_removed
     system.ingest(path)
     system.publish(ID)
     invalidated: list[str] = []
-    prune(system.store, Sent(), KEEP_ALL, NOW, no_pause, Work(), invalidated.extend)
+    prune(system.store, Sent(), KEEP_ALL, NOW, no_pause, Run(), invalidated.extend)
     assert invalidated == [f"{path}/lxd.tar.xz", f"{path}/rootfs.squashfs"]
 
 
@@ -424,23 +424,23 @@ def test_the_record_of_an_emptied_folder_is_removed_once_the_catalog_agrees(syst
 # ── reconcile ────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def reconciled(store: MemoryStore, dry_run: bool = False) -> tuple[Sent, Work]:
-    sent, work = Sent(), Work(dry_run=dry_run)
-    reconcile(store, sent, ("incus", "lxd"), work)
-    return sent, work
+def reconciled(store: MemoryStore, dry_run: bool = False) -> tuple[Sent, Run]:
+    sent, run = Sent(), Run(dry_run=dry_run)
+    reconcile(store, sent, ("incus", "lxd"), run)
+    return sent, run
 
 
 def test_reconcile_changes_nothing_on_a_consistent_server(system: System) -> None:
-    assert reconciled(system.store) == (Sent(), Work(ended=True, looked_at=6))
+    assert reconciled(system.store) == (Sent(), Run(ended=True, looked_at=6))
 
 
 def test_reconcile_gives_an_empty_server_an_index_and_a_page() -> None:
     store = MemoryStore()
-    sent, work = reconciled(store)
-    lay_out(store, work)
-    assert (sent, [task.path for task in work.tasks]) == (Sent(), [documents.INDEX_KEY, PAGE_KEY, API_KEY])
+    sent, run = reconciled(store)
+    lay_out(store, run)
+    assert (sent, [task.path for task in run.tasks]) == (Sent(), [documents.INDEX_KEY, PAGE_KEY, API_KEY])
     assert store.objects[documents.INDEX_KEY].body == b'{"format":"index:1.0","index":{}}'
-    again = Work()
+    again = Run()
     lay_out(store, again)
     assert again.tasks == []
 
@@ -452,14 +452,14 @@ def test_two_concurrent_first_reconciles_lay_out_one_server() -> None:
     def once(method: str, key: str) -> None:
         if method == "create":
             store.on = lambda *_: None
-            lay_out(store, Work())
+            lay_out(store, Run())
             reconciled(store)
 
     store.on = once
-    lay_out(store, Work())
+    lay_out(store, Run())
     store.on = once
-    _, work = reconciled(store)
-    remember(store, "reconcile", work)
+    _, run = reconciled(store)
+    remember(store, "reconcile", run)
     assert sorted(store.objects) == ["index.html", "maintain/reconcile.json", "openapi.json", documents.INDEX_KEY]
     assert store.objects[documents.INDEX_KEY].body == b'{"format":"index:1.0","index":{}}'
 
@@ -491,8 +491,8 @@ def test_reconcile_resends_whatever_events_missed(system: System) -> None:
 
 def test_a_dry_reconcile_sends_nothing(system: System) -> None:
     system.upload(f"{PRODUCT}/20261122", images.split_image(seed="new"))
-    sent, work = reconciled(system.store, dry_run=True)
-    assert (sent, len(work.tasks)) == (Sent(), 1)
+    sent, run = reconciled(system.store, dry_run=True)
+    assert (sent, len(run.tasks)) == (Sent(), 1)
 
 
 @pytest.mark.parametrize("damage", ["deleted", "of long ago", "without the product", "index deleted", "index emptied"])
@@ -550,9 +550,9 @@ def test_reconcile_names_an_unreadable_record_and_processes_the_rest(system: Sys
     system.store.put(f"versions/{PRODUCT}/20261101.json", b"{")
     other = "images/debian/12/amd64/default/20261101"
     system.upload(other, images.split_image(seed="debian"))
-    sent, work = reconciled(system.store)
+    sent, run = reconciled(system.store)
     assert sent.paths == [other]
-    assert work.unreadable == [f"versions/{PRODUCT}/20261101.json"]
+    assert run.unreadable == [f"versions/{PRODUCT}/20261101.json"]
 
 
 def test_a_stopped_run_resumes_where_it_was_and_a_finished_one_starts_over() -> None:
@@ -562,9 +562,9 @@ def test_a_stopped_run_resumes_where_it_was_and_a_finished_one_starts_over() -> 
         system.upload(path, images.split_image(seed=path))
     seen: list[list[str]] = []
     for _ in range(3):
-        sent, work = Sent(), Work(after=resume(system.store, "reconcile"), limit=2)
-        reconcile(system.store, sent, ("lxd",), work)
-        remember(system.store, "reconcile", work)
+        sent, run = Sent(), Run(after=resume(system.store, "reconcile"), limit=2)
+        reconcile(system.store, sent, ("lxd",), run)
+        remember(system.store, "reconcile", run)
         seen.append(sent.paths)
     assert seen == [paths[:2], paths[2:], paths[:2]]
 
@@ -591,9 +591,9 @@ def test_many_products_are_compared_with_one_read_of_their_catalog(task: str) ->
     system.catch_up()
     system.store.log.clear()
     if task == "prune":
-        prune(system.store, Sent(), KEEP_ALL, NOW, no_pause, Work())
+        prune(system.store, Sent(), KEEP_ALL, NOW, no_pause, Run())
     else:
-        reconcile(system.store, Sent(), system.clients, Work())
+        reconcile(system.store, Sent(), system.clients, Run())
     reads = [key for method, key in system.store.log if method == "read"]
     assert len([key for key in reads if key.startswith("versions/")]) == 6
     assert reads.count("streams/v1/images.json") == 1
@@ -618,7 +618,7 @@ def test_a_version_relisted_during_prune_is_not_deleted() -> None:
             withdraw(system.store, later, NOW - timedelta(hours=48), 24, no_pause)  # not yet folded
 
     system.store.on = list_again
-    work = Work()
-    prune(system.store, Sent(), KEEP_ALL, NOW, no_pause, work)
-    assert [(task.what, task.path) for task in work.tasks] == [("wait", later.path)]
+    run = Run()
+    prune(system.store, Sent(), KEEP_ALL, NOW, no_pause, run)
+    assert [(task.what, task.path) for task in run.tasks] == [("wait", later.path)]
     assert f"{later.path}/rootfs.squashfs" in system.store.objects

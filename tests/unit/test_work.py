@@ -17,10 +17,10 @@ from imageserver.errors import (
 )
 from imageserver.format import documents
 from imageserver.format.keys import ProductId, VersionId, parse_product, parse_version
-from imageserver.operations import runs as works
+from imageserver.operations import runs
 from imageserver.operations.prune import Rules, prune
 from imageserver.operations.reconcile import reconcile
-from imageserver.operations.runs import Task, Work
+from imageserver.operations.runs import Run, Task
 from imageserver.operations.withdraw import withdraw
 from imageserver.site.layout import API_KEY, PAGE_KEY, lay_out
 from imageserver.versions import records
@@ -90,15 +90,15 @@ def test_a_version_whose_invalidation_fails_blocks_no_other_deletion(system: Sys
         if any(key.startswith(f"{PRODUCTS[1]}/{OLD}") for key in keys):
             raise InvalidationRefused("InvalidArgument")
 
-    work = Work()
-    prune(system.store, Sent(), RULES, LATER, no_pause, work, invalidate)
+    run = Run()
+    prune(system.store, Sent(), RULES, LATER, no_pause, run, invalidate)
     deleted = [f"{PRODUCTS[0]}/{OLD}", f"{PRODUCTS[1]}/{NEW}", f"{PRODUCTS[2]}/{OLD}"]
-    assert [task.path for task in work.tasks] == deleted, "also of the same product"
-    assert work.ended
+    assert [task.path for task in run.tasks] == deleted, "also of the same product"
+    assert run.ended
     with pytest.raises(TasksFailed) as failed:
-        work.check()
+        run.check()
     assert str(failed.value) == f"1 failed, the rest was done: delete {PRODUCTS[1]}/{OLD}: InvalidArgument"
-    again = Work()
+    again = Run()
     prune(system.store, Sent(), RULES, LATER, no_pause, again)
     assert [task.path for task in again.tasks] == [f"{PRODUCTS[1]}/{OLD}"], (
         "its record stayed until the edge had invalidated"
@@ -111,73 +111,73 @@ def test_a_version_whose_invalidation_fails_blocks_no_other_deletion(system: Sys
 )
 def test_a_product_that_cannot_be_listed_blocks_retention_of_no_other_product(system: System, error: Exception) -> None:
     fail(system, "list", f"versions/{PRODUCTS[1]}/", error)
-    work = Work()
-    prune(system.store, Sent(), Rules(Rule(versions=1), 24, 7), LATER, no_pause, work)
-    assert [(task.what, task.path) for task in work.tasks] == [
+    run = Run()
+    prune(system.store, Sent(), Rules(Rule(versions=1), 24, 7), LATER, no_pause, run)
+    assert [(task.what, task.path) for task in run.tasks] == [
         ("withdraw", f"{PRODUCTS[0]}/{OLD}"),
         ("withdraw", f"{PRODUCTS[2]}/{OLD}"),
     ]
-    assert [(f.what, f.path, f.error) for f in work.failed] == [("look at", PRODUCTS[1], error)]
-    assert work.ended
+    assert [(f.what, f.path, f.error) for f in run.failed] == [("look at", PRODUCTS[1], error)]
+    assert run.ended
 
 
 def test_a_failing_withdrawal_blocks_no_other(system: System) -> None:
     fail(system, "replace", f"versions/{PRODUCTS[0]}/{OLD}", StorageUnavailable("503"))
-    work = Work()
-    prune(system.store, Sent(), Rules(Rule(versions=1), 24, 7), LATER, no_pause, work)
-    assert [task.path for task in work.tasks] == [f"{PRODUCTS[1]}/{OLD}", f"{PRODUCTS[2]}/{OLD}"]
-    assert [f.path for f in work.failed] == [f"{PRODUCTS[0]}/{OLD}"]
+    run = Run()
+    prune(system.store, Sent(), Rules(Rule(versions=1), 24, 7), LATER, no_pause, run)
+    assert [task.path for task in run.tasks] == [f"{PRODUCTS[1]}/{OLD}", f"{PRODUCTS[2]}/{OLD}"]
+    assert [f.path for f in run.failed] == [f"{PRODUCTS[0]}/{OLD}"]
 
 
 def test_reconcile_continues_after_a_failing_product(system: System) -> None:
     fail(system, "list", f"versions/{PRODUCTS[0]}/", StorageDenied("403"))
     system.store.remove(f"versions/{PRODUCTS[2]}/{OLD}.json")
-    sent, work = Sent(), Work()
-    reconcile(system.store, sent, system.clients, work)
+    sent, run = Sent(), Run()
+    reconcile(system.store, sent, system.clients, run)
     assert sent.paths == [f"{PRODUCTS[2]}/{OLD}"]
-    assert [(f.what, f.path) for f in work.failed] == [("look at", PRODUCTS[0])]
-    assert work.ended
+    assert [(f.what, f.path) for f in run.failed] == [("look at", PRODUCTS[0])]
+    assert run.ended
 
 
 def test_an_unreadable_page_blocks_neither_the_description_nor_the_reconcile(system: System) -> None:
     fail(system, "read", PAGE_KEY, StorageDenied("403"))
-    work = Work()
-    lay_out(system.store, work)
-    reconcile(system.store, Sent(), system.clients, work)
-    assert [task.path for task in work.tasks] == [API_KEY]
-    assert [f.path for f in work.failed] == [PAGE_KEY]
-    assert work.ended
+    run = Run()
+    lay_out(system.store, run)
+    reconcile(system.store, Sent(), system.clients, run)
+    assert [task.path for task in run.tasks] == [API_KEY]
+    assert [f.path for f in run.failed] == [PAGE_KEY]
+    assert run.ended
 
 
 def test_a_reconcile_whose_messages_are_rejected_names_each_version(system: System) -> None:
     for product in PRODUCTS[:2]:
         system.store.remove(f"versions/{product}/{OLD}.json")
-    work = Work()
-    reconcile(system.store, Rejecting(PRODUCTS[:2]), system.clients, work)
+    run = Run()
+    reconcile(system.store, Rejecting(PRODUCTS[:2]), system.clients, run)
     versions = [("look again", f"{product}/{OLD}") for product in PRODUCTS[:2]]
     products = [("fold again", product) for product in PRODUCTS[:2]]
-    assert [(f.what, f.path) for f in work.failed] == versions + products
-    assert work.tasks == [], "what failed was not done"
+    assert [(f.what, f.path) for f in run.failed] == versions + products
+    assert run.tasks == [], "what failed was not done"
 
 
 def test_a_rejected_message_about_a_product_blocks_no_other_product(system: System) -> None:
     document = documents.encode(documents.decode_products(None, "images"))
     system.store.put("streams/v1/images.json", document)  # somebody else's
-    sent, work = Rejecting(PRODUCTS[:1]), Work()
-    reconcile(system.store, sent, system.clients, work)
-    assert [(f.what, f.path) for f in work.failed] == [("fold again", PRODUCTS[0])]
-    assert [task.path for task in work.tasks] == PRODUCTS[1:]
+    sent, run = Rejecting(PRODUCTS[:1]), Run()
+    reconcile(system.store, sent, system.clients, run)
+    assert [(f.what, f.path) for f in run.failed] == [("fold again", PRODUCTS[0])]
+    assert [task.path for task in run.tasks] == PRODUCTS[1:]
     assert [product.path for product in sent.products] == PRODUCTS[1:]
     with pytest.raises(TasksFailed, match=f"fold again {PRODUCTS[0]}: the queue took no message"):
-        work.check()
+        run.check()
 
 
 def test_a_message_of_prune_that_is_rejected_blocks_no_other_product(system: System) -> None:
     for product in PRODUCTS[:2]:
         withdraw(system.store, parse_version(f"{product}/{OLD}"), START, 1, no_pause)  # and publish is late
-    sent, work = Rejecting(PRODUCTS[:1]), Work()
-    prune(system.store, sent, RULES, LATER, no_pause, work)
-    assert [(f.what, f.path) for f in work.failed] == [("wait", f"{PRODUCTS[0]}/{OLD}")]
+    sent, run = Rejecting(PRODUCTS[:1]), Run()
+    prune(system.store, sent, RULES, LATER, no_pause, run)
+    assert [(f.what, f.path) for f in run.failed] == [("wait", f"{PRODUCTS[0]}/{OLD}")]
     assert [product.path for product in sent.products] == PRODUCTS[1:2]
 
 
@@ -196,15 +196,15 @@ def test_an_unreadable_record_blocks_no_other_withdrawal_of_its_product(system: 
 def test_a_run_in_which_everything_fails_stops_and_the_next_one_resumes_after_it(
     system: System, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(works, "MOST_FAILED", 2)
+    monkeypatch.setattr(runs, "MOST_FAILED", 2)
     fail(system, "list", "versions/images/os/", StorageDenied("403"))
-    work = Work()
-    prune(system.store, Sent(), RULES, LATER, no_pause, work)
-    assert ([f.path for f in work.failed], work.after, work.ended) == (PRODUCTS[:2], PRODUCTS[1], False)
+    run = Run()
+    prune(system.store, Sent(), RULES, LATER, no_pause, run)
+    assert ([f.path for f in run.failed], run.after, run.ended) == (PRODUCTS[:2], PRODUCTS[1], False)
 
 
 def test_an_error_names_ten_of_those_that_failed() -> None:
-    work = Work()
+    run = Run()
 
     def failing(number: int) -> Callable[[], object]:
         def action() -> None:
@@ -213,18 +213,18 @@ def test_an_error_names_ten_of_those_that_failed() -> None:
         return action
 
     for number in range(12):
-        work.do(Task("delete", f"images/{number}", "why"), failing(number))
+        run.do(Task("delete", f"images/{number}", "why"), failing(number))
     with pytest.raises(TasksFailed, match=r"^12 failed, .*images/9: no 9; and 2 more, which the log names$"):
-        work.check()
+        run.check()
 
 
 def test_an_error_of_the_program_is_not_reported_as_an_error_of_a_product() -> None:
     def broken() -> None:
         raise KeyError("a")
 
-    work = Work()
+    run = Run()
     with pytest.raises(KeyError):
-        work.do(Task("delete", "images/a", "why"), broken)
-    with pytest.raises(KeyError), work.looking_at("images/a"):
+        run.do(Task("delete", "images/a", "why"), broken)
+    with pytest.raises(KeyError), run.looking_at("images/a"):
         broken()
-    assert work.failed == []
+    assert run.failed == []

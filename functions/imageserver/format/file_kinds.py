@@ -93,7 +93,7 @@ def meant(file: str) -> FileKind:
 
 
 def preference(file: str) -> tuple[bool, str]:
-    """Sort key that ingests which of two files of one ftype is meant: distrobuilder's names come first."""
+    """Sort key that decides which of two files of one ftype is listed: distrobuilder's names come first."""
     usual = ("rootfs.squashfs", "rootfs.tar.xz", "disk.qcow2", *_FIXED)
     return (file not in usual, file)
 

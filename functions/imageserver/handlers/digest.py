@@ -1,4 +1,4 @@
-"""The digest function: notices about uploads in, records of versions out."""
+"""The digest function: events of uploads in, records of versions out."""
 
 from imageserver.handlers import coldstart
 
@@ -42,11 +42,11 @@ coldstart.loaded()
 
 
 @dataclass(slots=True)
-class Run:
-    """The versions of one batch: each is ingested once, for all its messages were there before the first look.
+class Batch:
+    """The versions of one batch. Each is ingested once: all its messages were sent before the folder is listed.
 
-    A failure is remembered too; its messages come back, and with them a new run. `handed_on` are the versions that
-    another run was sent a message about: one is enough for all that this run had.
+    A failure counts too: its messages come back, and with them a new batch. `handed_on` are the versions that were sent
+    to another run. One message is enough for all those of this batch.
     """
 
     context: LambdaContext
@@ -55,7 +55,7 @@ class Run:
     handed_on: set[VersionId] = field(default_factory=set)
 
     def ingest(self, version: VersionId) -> None:
-        """Raises what `ingest` does, and LeaseHeld."""
+        """Ingest a version once. Raise what `ingest` raises, and LeaseHeld."""
         if version not in self.outcomes:
             self.outcomes[version] = self._outcome(version)
         if error := self.outcomes[version]:
@@ -80,7 +80,7 @@ class Run:
             return error
         _report(ingested, time.monotonic() - began)
         if ingested.outcome == "leased by another worker":
-            return LeaseHeld(f"{version.path} is being read by another worker: its notice is tried again later")
+            return LeaseHeld(f"{version.path} is being read by another worker: its message is tried again later")
         return None
 
     def _services(self) -> IngestServices:
@@ -103,17 +103,17 @@ def seconds_left(context: LambdaContext) -> float:
 @logger.inject_lambda_context
 @metrics.log_metrics
 def handler(event: dict[str, Any], context: LambdaContext) -> PartialItemFailureResponse:
-    """Settle each version that the batch is about; messages of versions that failed stay in the queue."""
-    run = Run(context, seconds_left(context))
+    """Ingest each version that the batch is about; messages of versions that failed stay in the queue."""
+    batch = Batch(context, seconds_left(context))
 
     def record_handler(record: SQSRecord) -> None:
         for key in events.keys(record.body):
-            _handle(key, run)
+            _handle(key, batch)
 
     return batches.handle_each(event, record_handler, context, settings.queue_url, logger)
 
 
-def _handle(key: str, run: Run) -> None:
+def _handle(key: str, batch: Batch) -> None:
     try:
         version = version_of(key)
     except InvalidUpload as refusal:
@@ -121,10 +121,10 @@ def _handle(key: str, run: Run) -> None:
         telemetry.count_refusal("path")
         return
     try:
-        run.ingest(version)
+        batch.ingest(version)
     except OutOfTime as late:
         logger.info("left for another run", key=key, reason=str(late))
-        run.hand_on(version)
+        batch.hand_on(version)
     except LeaseHeld as busy:
         logger.info("comes back later", key=key, reason=str(busy))
         raise

@@ -29,7 +29,7 @@ from imageserver.aws.queues import QueueNotifier
 from imageserver.handlers import telemetry
 from imageserver.operations.prune import Rules, prune
 from imageserver.operations.reconcile import reconcile
-from imageserver.operations.runs import Task, Work, remember, resume
+from imageserver.operations.runs import Run, Task, remember, resume
 from imageserver.settings import CLIENT_CHOICES, Settings
 from imageserver.site.layout import lay_out
 from imageserver.storage.s3 import S3Store
@@ -61,28 +61,28 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
         raise ValueError(f"the task is {wanted!r}, expected one of {', '.join(TASKS)}, all")
     answer, runs = {}, []
     for task in TASKS if wanted == "all" else (wanted,):
-        work = Work(
+        run = Run(
             dry_run=bool(event.get("dry_run", False)),
             after=resume(store, task),
             time_left=lambda: context.get_remaining_time_in_millis() > LAST_MS,
             clock=time.monotonic,
         )
-        _run(task, work)
-        remember(store, task, work)
-        answer[task] = _report(task, work)
-        runs.append(work)
-    for work in runs:
-        if not work.dry_run:
-            work.check()
+        _run(task, run)
+        remember(store, task, run)
+        answer[task] = _report(task, run)
+        runs.append(run)
+    for run in runs:
+        if not run.dry_run:
+            run.check()
     return answer
 
 
-def _run(task: str, work: Work) -> None:
+def _run(task: str, run: Run) -> None:
     if task == "reconcile":
-        lay_out(store, work)
-        reconcile(store, notifier, CLIENT_CHOICES[settings.clients], work)
+        lay_out(store, run)
+        reconcile(store, notifier, CLIENT_CHOICES[settings.clients], run)
     else:
-        prune(store, notifier, rules, datetime.now(UTC), time.sleep, work, _invalidate)
+        prune(store, notifier, rules, datetime.now(UTC), time.sleep, run, _invalidate)
 
 
 def _invalidate(keys: Sequence[str]) -> None:
@@ -93,28 +93,28 @@ def _invalidate(keys: Sequence[str]) -> None:
         )
 
 
-def _report(task: str, work: Work) -> dict[str, Any]:
+def _report(task: str, run: Run) -> dict[str, Any]:
     """One line for each thing done, one for the run, and the metrics; what is answered of them."""
-    for done in work.tasks:
-        _tell(task, done, "would be done" if work.dry_run else "done")
-    for failure in work.failed:
+    for done in run.tasks:
+        _tell(task, done, "would be done" if run.dry_run else "done")
+    for failure in run.failed:
         about = {**telemetry.about_path(failure.path), "path": failure.path, "what": failure.what}
         logger.error("failed", task=task, **about, error=type(failure.error).__name__, reason=str(failure.error))
-    for key in work.unreadable:
+    for key in run.unreadable:
         logger.error(
             "unreadable record", task=task, key=key, remedy="delete it; the next reconcile reads its images again"
         )
     logger.info(
-        "finished" if work.ended else "stopped, the next run goes on",
+        "finished" if run.ended else "stopped, the next run goes on",
         task=task,
-        tasks=len(work.tasks),
-        failed=len(work.failed),
-        looked_at=work.looked_at,
-        after=work.after,
-        dry_run=work.dry_run,
+        tasks=len(run.tasks),
+        failed=len(run.failed),
+        looked_at=run.looked_at,
+        after=run.after,
+        dry_run=run.dry_run,
     )
-    _count(task, work)
-    return _answer(work)
+    _count(task, run)
+    return _answer(run)
 
 
 def _tell(task: str, done: Task, outcome: str) -> None:
@@ -130,21 +130,21 @@ def _tell(task: str, done: Task, outcome: str) -> None:
     )
 
 
-def _count(task: str, work: Work) -> None:
-    metrics.add_metric("UnreadableRecords", MetricUnit.Count, len(work.unreadable))
-    if not work.dry_run:
-        with single_metric("MaintainTasks", MetricUnit.Count, len(work.tasks)) as metric:
+def _count(task: str, run: Run) -> None:
+    metrics.add_metric("UnreadableRecords", MetricUnit.Count, len(run.unreadable))
+    if not run.dry_run:
+        with single_metric("MaintainTasks", MetricUnit.Count, len(run.tasks)) as metric:
             metric.add_dimension("task", task)
 
 
-def _answer(work: Work) -> dict[str, Any]:
-    shown = [{"what": done.what, "path": done.path, "why": done.why} for done in work.tasks[:MOST_SHOWN]]
+def _answer(run: Run) -> dict[str, Any]:
+    shown = [{"what": done.what, "path": done.path, "why": done.why} for done in run.tasks[:MOST_SHOWN]]
     return {
         "tasks": shown,
         "tasks_shown": len(shown),
-        "tasks_total": len(work.tasks),
-        "ended": work.ended,
-        "after": work.after,
-        "unreadable": work.unreadable,
-        "failed": [str(failure) for failure in work.failed],
+        "tasks_total": len(run.tasks),
+        "ended": run.ended,
+        "after": run.after,
+        "unreadable": run.unreadable,
+        "failed": [str(failure) for failure in run.failed],
     }

@@ -123,7 +123,7 @@ def show(request: Request) -> Reply:
 
 
 def _waited(version: VersionId, known: str, asked_s: float) -> VersionStatus | None:
-    """The status once it is ingested, or with an ETag that is `known` once it is another; or when time is up."""
+    """Return the status once it is final, or differs from the ETag `known`, or when the time is up."""
     began = time.monotonic()
     return status.wait(
         lambda: status.look(store, catalogs, version),

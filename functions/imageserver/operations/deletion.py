@@ -18,7 +18,7 @@ from imageserver.aws.cloudfront import Invalidate
 from imageserver.aws.queues import Notifier
 from imageserver.format.keys import VersionId
 from imageserver.operations.inventory import Product
-from imageserver.operations.runs import Task, Work
+from imageserver.operations.runs import Run, Task
 from imageserver.storage import listing
 from imageserver.storage.port import Document, Store
 from imageserver.versions import diff, records
@@ -36,7 +36,7 @@ class PruneContext:
     invalidate: Invalidate
     named: Collection[str]
     now: datetime
-    work: Work
+    run: Run
 
 
 def remove_withdrawn(product: Product, context: PruneContext) -> None:
@@ -51,7 +51,7 @@ def remove_withdrawn(product: Product, context: PruneContext) -> None:
         if still := sorted(version.prefix + file for file in expired_files if version.prefix + file in context.named):
             # Publish may have missed the withdrawal, or failed.
             task = Task("wait", version.path, f"its time is over, but the catalog still names {still[0]}")
-            context.work.do(task, partial(context.notifier.product_changed, product.id))
+            context.run.do(task, partial(context.notifier.product_changed, product.id))
             continue
         task = Task(
             "delete",
@@ -59,7 +59,7 @@ def remove_withdrawn(product: Product, context: PruneContext) -> None:
             f"withdrawn, {_reason(record, expired_files)}",
             _size(expired_files),
         )
-        context.work.do(task, partial(_delete, context, record, seen, expired_files))
+        context.run.do(task, partial(_delete, context, record, seen, expired_files))
 
 
 def remove_stale(product: Product, days: int, context: PruneContext) -> None:
@@ -76,7 +76,7 @@ def remove_stale(product: Product, days: int, context: PruneContext) -> None:
         why = f"incomplete, and nothing was uploaded for {quiet.days} days"
         marked = replace(record, withdrawn=Withdrawal(moment, moment, why))
         task = Task("delete", version.path, why, marked.size_bytes)
-        context.work.do(task, partial(_delete, context, marked, product.seen[version], marked.files))
+        context.run.do(task, partial(_delete, context, marked, product.seen[version], marked.files))
 
 
 def remove_tombstones(product: Product, mentioned: Collection[str], context: PruneContext) -> None:
@@ -84,7 +84,7 @@ def remove_tombstones(product: Product, mentioned: Collection[str], context: Pru
     for version, record in sorted(product.known.items()):
         if record.state is State.EMPTY and version.version not in mentioned and version not in product.folders:
             task = Task("invalidate", version.path, "its folder is empty and the catalog does not name it")
-            context.work.do(task, partial(_invalidate_record, context, record, product.seen[version].revision))
+            context.run.do(task, partial(_invalidate_record, context, record, product.seen[version].revision))
 
 
 def _is_unfinished(product: Product, version: VersionId, record: Record, named: Collection[str]) -> bool:

@@ -1,4 +1,4 @@
-"""What maintain looks at: products as the bucket has them, and the catalog beside them."""
+"""Take stock: products as the bucket has them, and the catalog beside them."""
 
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -64,7 +64,7 @@ def _below(store: Store, prefix: str, skip: int, after: str) -> Iterator[Product
 
 
 def look(store: Store, product: ProductId) -> Product:
-    """Records first, then the folders: a version that ingests in between is then sent once too often, not missed."""
+    """Read the records first, then the folders: a record written in between is sent once too often, not missed."""
     looked = Product(product)
     infos = list(store.list(product.records_prefix))
     keys = [info.key for info in infos]

@@ -10,7 +10,7 @@ from imageserver.aws.queues import Notifier
 from imageserver.format import documents as catalog
 from imageserver.operations.deletion import PruneContext, remove_stale, remove_tombstones, remove_withdrawn
 from imageserver.operations.inventory import Product, known_products, look
-from imageserver.operations.runs import Task, Work
+from imageserver.operations.runs import Run, Task
 from imageserver.operations.withdraw import withdraw
 from imageserver.storage.document_cache import Catalog, Catalogs
 from imageserver.storage.port import Store
@@ -32,7 +32,7 @@ def prune(
     rules: Rules,
     now: datetime,
     pause: Callable[[float], object],
-    work: Work,
+    run: Run,
     invalidate: Invalidate = no_invalidation,
 ) -> None:
     """Go through the products that are next.
@@ -40,18 +40,18 @@ def prune(
     `notifier` sends publish a product whose catalog entry still names what was withdrawn; `invalidate` tells the edge
     what was deleted.
 
-    A task or a product that fails is noted in `work`, and the next one is done. Raises StorageUnavailable,
+    A task or a product that fails is noted in `run`, and the next one is done. Raises StorageUnavailable,
     StorageDenied, and CatalogDamaged for a served document, where nothing could be done at all.
     """
     index_seen = store.read(catalog.INDEX_KEY)
     index = catalog.decode_index(index_seen.body if index_seen else None)
     catalogs = Catalogs(store)
-    todo = known_products(store, catalogs, index, work.after)
+    todo = known_products(store, catalogs, index, run.after)
     for product_id in todo:
-        if not work.more():
+        if not run.more():
             break
         size = 1
-        with work.looking_at(product_id.path):
+        with run.looking_at(product_id.path):
             # Records before the catalog: a version that is put back on the list after this look changes its record,
             # and then nothing that was decided here goes through.
             product = look(store, product_id)
@@ -59,17 +59,17 @@ def prune(
             documents = catalogs.of(product_id.stream)
             if product.damaged:
                 for version in product.seen.keys() - product.known.keys():
-                    work.damaged(version.record_key)
+                    run.damaged(version.record_key)
             else:
-                _withdraw_expired(store, product, documents, rules, now, pause, work)
+                _withdraw_expired(store, product, documents, rules, now, pause, run)
                 _remove(
                     product,
                     documents,
                     rules,
-                    PruneContext(store, notifier, invalidate, _named(product, documents), now, work),
+                    PruneContext(store, notifier, invalidate, _named(product, documents), now, run),
                 )
-        work.finished(product_id.path, size)
-    work.end(todo[-1].path if todo else "")
+        run.finished(product_id.path, size)
+    run.end(todo[-1].path if todo else "")
 
 
 def _remove(product: Product, documents: Catalog, rules: Rules, context: PruneContext) -> None:
@@ -85,13 +85,13 @@ def _withdraw_expired(
     rules: Rules,
     now: datetime,
     pause: Callable[[float], object],
-    work: Work,
+    run: Run,
 ) -> None:
     listed = _listed(product, documents)
     for version, reason in expired(product.known.values(), listed, rules.retention, now):
         why = f"{reason}; its files are deleted {rules.grace_hours} hours later"
         task = Task("withdraw", version.path, why, product.known[version].size_bytes)
-        work.do(task, partial(withdraw, store, version, now, rules.grace_hours, pause, reason))
+        run.do(task, partial(withdraw, store, version, now, rules.grace_hours, pause, reason))
 
 
 def _named(product: Product, documents: Catalog) -> set[str]:

@@ -14,62 +14,62 @@ from imageserver.catalog.render import fold, fold_index, fold_unlisted, product_
 from imageserver.format import documents as catalog
 from imageserver.format.keys import ProductId
 from imageserver.operations.inventory import Product, known_products, look
-from imageserver.operations.runs import Task, Work
+from imageserver.operations.runs import Run, Task
 from imageserver.storage.document_cache import Catalog, Catalogs
 from imageserver.storage.port import Store
 from imageserver.versions.diff import outdated
 from imageserver.versions.records import Record
 
 
-def reconcile(store: Store, notifier: Notifier, clients: Sequence[str], work: Work) -> None:
+def reconcile(store: Store, notifier: Notifier, clients: Sequence[str], run: Run) -> None:
     """Look at the products that are next, and have `notifier` send what differs.
 
-    A record that cannot be read is named in `work` and its product left alone; a task or a product that fails is noted
+    A record that cannot be read is named in `run` and its product left alone; a task or a product that fails is noted
     there too, and the next one is looked at. Raises StorageUnavailable, StorageDenied, and CatalogDamaged for a served
     document, where nothing could be done at all.
     """
-    _create_index(store, work)
+    _create_index(store, run)
     index_seen = store.read(catalog.INDEX_KEY)
     index = catalog.decode_index(index_seen.body if index_seen else None)
     catalogs = Catalogs(store)
-    todo = known_products(store, catalogs, index, work.after)
+    todo = known_products(store, catalogs, index, run.after)
     for stream, names in groupby(todo, key=lambda product: product.stream):
         documents = catalogs.of(stream)
         looked: list[Product] = []
         for product_id_ in names:
-            if not work.more():
+            if not run.more():
                 break
             size = 1
-            with work.looking_at(product_id_.path):
+            with run.looking_at(product_id_.path):
                 product = look(store, product_id_)
                 size += len(product.known)
-                _send_outdated(notifier, product, work)
+                _send_outdated(notifier, product, run)
                 looked.append(product)
-            work.finished(product_id_.path, size)
-        with work.looking_at(catalog.products_key(stream)):
-            _fold_again(store, notifier, index, documents, looked, clients, work)
-    work.end(todo[-1].path if todo else "")
+            run.finished(product_id_.path, size)
+        with run.looking_at(catalog.products_key(stream)):
+            _fold_again(store, notifier, index, documents, looked, clients, run)
+    run.end(todo[-1].path if todo else "")
 
 
-def _create_index(store: Store, work: Work) -> None:
+def _create_index(store: Store, run: Run) -> None:
     """Clients ask for the index of an empty server too, and a missing one reads as a broken server."""
     if store.read(catalog.INDEX_KEY) is None:
         empty = catalog.encode(catalog.decode_index(None))
-        work.do(
+        run.do(
             Task("create", catalog.INDEX_KEY, "it is missing; clients cannot list a server without it"),
             lambda: store.create(catalog.INDEX_KEY, empty),
         )
 
 
-def _send_outdated(notifier: Notifier, product: Product, work: Work) -> None:
+def _send_outdated(notifier: Notifier, product: Product, run: Run) -> None:
     for version in sorted(product.folders.keys() | product.known.keys()):
         if version in product.seen and version not in product.known:
-            work.damaged(version.record_key)
+            run.damaged(version.record_key)
             continue
         folder = product.folders.get(version, {})
         if reason := outdated(product.known.get(version), folder):
             task = Task("look again", version.path, reason, sum(facts.size_bytes for facts in folder.values()))
-            work.do(task, partial(notifier.version_changed, version))
+            run.do(task, partial(notifier.version_changed, version))
 
 
 def _fold_again(
@@ -79,7 +79,7 @@ def _fold_again(
     documents: Catalog,
     looked: Sequence[Product],
     clients: Sequence[str],
-    work: Work,
+    run: Run,
 ) -> None:
     """Have those products folded whose part of the catalog is not what their records say."""
     changed = {p.id: list(p.known.values()) for p in looked if not p.damaged}
@@ -95,7 +95,7 @@ def _fold_again(
     for product in looked:
         if product.id.name in stale and not product.damaged:
             why = "its entry in the catalog is not what its records say"
-            work.do(Task("fold again", product.id.path, why), partial(notifier.product_changed, product.id))
+            run.do(Task("fold again", product.id.path, why), partial(notifier.product_changed, product.id))
 
 
 def _now(documents: Catalog) -> tuple[catalog.Products, catalog.Unlisted]:

@@ -1,7 +1,7 @@
-"""One bounded run of a task: what it did or would do, what failed, and where the next run goes on.
+"""One bounded run of a task: what it did or would do, what failed, and where the next run continues.
 
-A plan is a list of tasks; carrying it out and printing it differ in one place, `Work.do`. A task or a product that
-fails ends no other: it is noted, the run continues behind it, and `Work.check` raises when all the rest is done.
+A plan is a list of tasks; carrying it out and printing it differ in one place, `Run.do`. A task or a product that
+fails ends no other: it is noted, the run continues behind it, and `Run.check` raises when all the rest is done.
 """
 
 import json
@@ -15,9 +15,9 @@ from imageserver.storage.port import Store, write
 
 NOTES: Final = "maintain/"
 MANY: Final = 20_000
-"""Records that one run reads at most; the next one goes on behind them."""
+"""Records that one run reads at most; the next run continues after them."""
 MOST_FAILED: Final = 100
-"""Failures after which a run stops: so many have one cause, and it is not in the products."""
+"""Failures after which a run stops: that many have one cause, and it is not in the products."""
 _NAMED: Final = 10  # failures that an error names; the log has all
 
 
@@ -48,11 +48,12 @@ class Failure:
 
 
 @dataclass(slots=True)
-class Work:
-    """A run. `after` is the path behind which it goes on, "" at the start; `time_left` says if there is some.
+class Run:
+    """One run. `after` is the path of the last product that earlier runs looked at, "" at the start.
 
-    `told` hears of each product that was looked at. `clock` counts seconds, from whenever. `tasks` are done, or would
-    be; those that were begun and failed are in `failed`.
+    `time_left` tells whether another product may be begun; `told` is called with the path of each product that was
+    looked at; `clock` counts seconds from any moment. `tasks` were done, or would be in a dry run; those that failed
+    are in `failed`.
     """
 
     dry_run: bool = False
@@ -83,7 +84,7 @@ class Work:
 
     @contextmanager
     def looking_at(self, path: str) -> Iterator[None]:
-        """Note an error of ours that ends the block: whatever comes after it is looked at all the same."""
+        """Note an error of ours that ends the block; the run continues with what comes after it."""
         try:
             yield
         except SimplestreamsError as error:
@@ -125,10 +126,10 @@ def resume(store: Store, task: str) -> str:
         return ""
 
 
-def remember(store: Store, task: str, work: Work) -> None:
+def remember(store: Store, task: str, run: Run) -> None:
     """Note where this run stopped. Two runs at once overwrite each other's note, which costs work, not safety."""
-    if not work.dry_run:
-        write(store, _note(task), json.dumps({"after": work.after}).encode(), store.read(_note(task)))
+    if not run.dry_run:
+        write(store, _note(task), json.dumps({"after": run.after}).encode(), store.read(_note(task)))
 
 
 def _note(task: str) -> str:

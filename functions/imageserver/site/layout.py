@@ -6,7 +6,7 @@ from typing import Final
 import msgspec
 
 from imageserver.api.openapi import document
-from imageserver.operations.runs import Task, Work
+from imageserver.operations.runs import Run, Task
 from imageserver.storage.port import Store, write
 
 PAGE_KEY: Final = "index.html"
@@ -14,16 +14,16 @@ API_KEY: Final = "openapi.json"
 _PAGE: Final = Path(__file__).with_name("index.html")
 
 
-def lay_out(store: Store, work: Work) -> None:
+def lay_out(store: Store, run: Run) -> None:
     """Put the page and the description of this release where they are served."""
     for key, body in ((PAGE_KEY, _PAGE.read_bytes()), (API_KEY, msgspec.json.encode(document()))):
-        with work.looking_at(key):
-            _put(store, work, key, body)
+        with run.looking_at(key):
+            _put(store, run, key, body)
 
 
-def _put(store: Store, work: Work, key: str, body: bytes) -> None:
+def _put(store: Store, run: Run, key: str, body: bytes) -> None:
     seen = store.read(key)
     if seen is None or seen.body != body:
         why = "it is missing" if seen is None else "it is another release's"
         task = Task("create" if seen is None else "replace", key, why)
-        work.do(task, lambda: write(store, key, body, seen))
+        run.do(task, lambda: write(store, key, body, seen))

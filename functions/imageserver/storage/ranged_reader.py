@@ -263,7 +263,7 @@ class HashFan:
 
     def __exit__(self, *_: object) -> None:
         try:
-            self._ingest(0)
+            self._drain(0)
         finally:
             for thread in self._threads:
                 thread.shutdown()
@@ -271,15 +271,16 @@ class HashFan:
     def update(self, chunk: bytes | bytearray | memoryview) -> None:
         """Start on this chunk, then wait until at most HELD - 1 are unfinished; a small one is done at once."""
         if len(chunk) < MIB:
-            self._ingest(0)
+            self._drain(0)
             for digest in self._digests:
                 digest.update(chunk)
         else:
             pairs = zip(self._threads, self._digests, strict=True)
             self._running.append([thread.submit(digest.update, chunk) for thread, digest in pairs])
-            self._ingest(HELD - 1)
+            self._drain(HELD - 1)
 
-    def _ingest(self, unfinished: int) -> None:
+    def _drain(self, unfinished: int) -> None:
+        """Wait until at most this many chunks are unfinished."""
         while len(self._running) > unfinished:
             for update in self._running.popleft():
                 update.result()

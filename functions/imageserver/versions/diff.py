@@ -20,7 +20,7 @@ _LISTED: Final = (Role.METADATA, Role.ROOT, Role.UNIFIED, Role.DELTA)
 
 
 def outdated(before: Record | None, listed: Mapping[str, FileFacts]) -> str:
-    """Why ingesting would find something to do, in a sentence; empty when the record is up to date."""
+    """Return why the version must be ingested again, in a sentence; empty when the record is up to date."""
     files = known({}, before, listed)
     if before is None:
         return "it has no record" if files else ""

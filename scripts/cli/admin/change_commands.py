@@ -22,7 +22,7 @@ from imageserver.format.keys import Target, path_of
 from imageserver.operations import withdraw as withdrawals
 from imageserver.operations.prune import Rules
 from imageserver.operations.prune import prune as prune_server
-from imageserver.operations.runs import Work
+from imageserver.operations.runs import Run
 from imageserver.versions.retention import Rule
 
 AS_DEPLOYED: Final = "[default: as the stack was deployed"
@@ -105,10 +105,10 @@ def prune(place: Place, as_json: bool, dry_run: bool, yes: bool, **given: int | 
         f"StaleDays {rules.stale_days}"
     )
     with shown.busy("looking at") as told:
-        work = Work(dry_run=dry_run or not yes, limit=1 << 60, told=told)
-        with shown.told_if_broken_off(work):
-            prune_server(place.store, place, rules, datetime.now(UTC), time.sleep, work, place.forget_soon)
-    shown.end_of_work(as_json, work)
+        run = Run(dry_run=dry_run or not yes, limit=1 << 60, told=told)
+        with shown.told_if_broken_off(run):
+            prune_server(place.store, place, rules, datetime.now(UTC), time.sleep, run, place.forget_soon)
+    shown.end_of_run(as_json, run)
 
 
 def _rules(

@@ -24,7 +24,7 @@ from imageserver.format import documents
 from imageserver.format.keys import LEASES, RECORDS, parse_key, parse_record_key
 from imageserver.operations.inventory import documented_streams
 from imageserver.operations.reconcile import reconcile
-from imageserver.operations.runs import Work
+from imageserver.operations.runs import Run
 from imageserver.site.layout import PAGE_KEY
 from imageserver.storage.document_cache import Catalogs
 
@@ -98,14 +98,14 @@ def _documents(place: Place) -> Findings:
 
 def _agreement(place: Place) -> Findings:
     """The bucket, the records and the catalog say the same."""
-    work = Work(dry_run=True, limit=1 << 60)  # what was not compared is not agreed
-    reconcile(place.store, place, place.clients, work)
-    for task in work.tasks:
+    run = Run(dry_run=True, limit=1 << 60)  # what was not compared is not agreed
+    reconcile(place.store, place, place.clients, run)
+    for task in run.tasks:
         yield f"{task.path}: {task.why}", "admin reconcile"
-    for failure in work.failed:
+    for failure in run.failed:
         fault = explain(failure.error)
         yield f"{failure.path} could not be compared: {fault.what}", fault.remedy
-    for key in work.unreadable:
+    for key in run.unreadable:
         yield f"{key} cannot be read", RECORD
 
 

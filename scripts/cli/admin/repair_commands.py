@@ -14,7 +14,7 @@ from cli.admin.base import yes as yes_option
 from cli.admin.faults import FOUND, NOTHING, end
 from cli.admin.place import Place
 from imageserver.operations.reconcile import reconcile as sweep_bucket
-from imageserver.operations.runs import Work
+from imageserver.operations.runs import Run
 from imageserver.settings import CLIENT_CHOICES
 
 
@@ -27,10 +27,10 @@ def reconcile(place: Place, as_json: bool, clients: str | None, dry_run: bool) -
     """Find what events missed and have it looked at again. Harmless at any time, so it is done without --yes."""
     notifier = place.notifier  # first: without its queues nothing is compared
     with shown.busy("sweeping") as told:
-        work = Work(dry_run=dry_run, limit=1 << 60, told=told)
-        with shown.told_if_broken_off(work):
-            sweep_bucket(place.store, notifier, _chosen(place, clients), work)
-    shown.end_of_work(as_json, work)
+        run = Run(dry_run=dry_run, limit=1 << 60, told=told)
+        with shown.told_if_broken_off(run):
+            sweep_bucket(place.store, notifier, _chosen(place, clients), run)
+    shown.end_of_run(as_json, run)
 
 
 @main.group()

@@ -15,7 +15,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn, TransferSpeedColumn
 
 from cli.admin.faults import FOUND, explain
-from imageserver.operations.runs import Work
+from imageserver.operations.runs import Run
 
 
 def say(sentence: str) -> None:
@@ -90,32 +90,32 @@ def busy(what: str) -> Iterator[Callable[[str], None]]:
 
 
 @contextmanager
-def told_if_broken_off(work: Work) -> Iterator[None]:
+def told_if_broken_off(run: Run) -> Iterator[None]:
     """What was done before an error ended a run, on standard error: nobody else would ever know."""
     try:
         yield
     except Exception:
-        for task in work.tasks if not work.dry_run else ():
+        for task in run.tasks if not run.dry_run else ():
             say(f"{task.what}: {task.path}")
         raise
 
 
-def end_of_work(in_json: bool, work: Work) -> NoReturn:
+def end_of_run(in_json: bool, run: Run) -> NoReturn:
     """Show a run of maintain, and end; the exit code is that of the first failure, or of a record nobody can read."""
-    faults = [(failure, explain(failure.error)) for failure in work.failed]
+    faults = [(failure, explain(failure.error)) for failure in run.failed]
     if in_json:
-        tasks = [asdict(task) for task in work.tasks]
+        tasks = [asdict(task) for task in run.tasks]
         failed = [{"what": f.what, "path": f.path, "why": fault.what, "remedy": fault.remedy} for f, fault in faults]
-        as_json({"dry_run": work.dry_run, "tasks": tasks, "failed": failed, "unreadable": work.unreadable})
+        as_json({"dry_run": run.dry_run, "tasks": tasks, "failed": failed, "unreadable": run.unreadable})
     else:
-        for task in work.tasks:
+        for task in run.tasks:
             click.echo(f"{task.what}: {task.path}\n  {task.why}")
         for failure, fault in faults:
             click.echo(f"failed: {failure.what} {failure.path}\n  {fault.what}; {fault.remedy}")
-        for key in work.unreadable:
+        for key in run.unreadable:
             click.echo(f"unreadable: {key}\n  admin rebuild records --yes reads its images again")
-        click.echo(f"{len(work.tasks)} things {'to do' if work.dry_run else 'done'}")
-    sys.exit(faults[0][1].code if faults else FOUND if work.unreadable else 0)
+        click.echo(f"{len(run.tasks)} things {'to do' if run.dry_run else 'done'}")
+    sys.exit(faults[0][1].code if faults else FOUND if run.unreadable else 0)
 
 
 def size(size_bytes: int) -> str:

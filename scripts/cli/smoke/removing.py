@@ -15,7 +15,7 @@ from cli.smoke.image import PRODUCT
 from cli.smoke.server import Server
 from imageserver.operations.deletion import PruneContext, remove_tombstones, remove_withdrawn
 from imageserver.operations.inventory import look
-from imageserver.operations.runs import Work
+from imageserver.operations.runs import Run
 from imageserver.operations.withdraw import withdraw
 from imageserver.storage.document_cache import Catalogs
 
@@ -46,7 +46,7 @@ def delete(server: Server) -> bool:
         return True
     documents = Catalogs(server.store).of(PRODUCT.stream)
     if PRODUCT.name not in documents.products.products:  # else publish is about to take it off the list
-        context = PruneContext(server.store, server.place, server.place.invalidate, (), AT_ONCE, Work())
+        context = PruneContext(server.store, server.place, server.place.invalidate, (), AT_ONCE, Run())
         remove_withdrawn(product, context)
         remove_tombstones(product, documents.unlisted.products.get(PRODUCT.name, {}), context)
     return False
