@@ -108,8 +108,8 @@ def _requests(server: Server) -> list[Row]:
         GETS + GETS_FOR_EACH_SIBLING * server.siblings + ceil(server.version_gb * 1e9 / PART_BYTES) + polls
     )
     pages = (server.files + 1) * server.kept / 1000
-    sweep_lists, retain_lists = 2 * server.products + pages + 7, 4 * server.products + pages + 5
-    maintain = (HOURS * sweep_lists + DAYS * retain_lists) * 5e-6 + (HOURS + DAYS) * server.kept * 4e-7
+    reconcile_lists, prune_lists = 2 * server.products + pages + 7, 4 * server.products + pages + 5
+    maintain = (HOURS * reconcile_lists + DAYS * prune_lists) * 5e-6 + (HOURS + DAYS) * server.kept * 4e-7
     each = (writes * 5e-6 + reads * 4e-7) / server.versions
     return [
         Row("S3, requests of uploads and deletions", f"{server.versions:,} x ${each:.5f}", each * server.versions),

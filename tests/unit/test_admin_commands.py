@@ -15,7 +15,7 @@ from cli.admin.place import Place
 from imageserver.errors import InvalidationRefused
 from imageserver.format.keys import parse_target, parse_version
 from imageserver.operations.withdraw import withdraw
-from imageserver.storage.document_cache import Catalogs
+from imageserver.storage.document_cache import DocumentCache
 from imageserver.storage.leases import lease
 from tests.support import images
 from tests.support.memory_store import START, System
@@ -304,7 +304,7 @@ def test_the_doctor_hints_at_images_listed_by_another_product(
 
 def test_the_doctor_names_the_product_even_if_it_no_longer_lists_the_image(system: System) -> None:
     listed(system, f"{TINY}/20261101")
-    document = Catalogs(system.store).products("images")
+    document = DocumentCache(system.store).products("images")
     assert doctor._holder(document, "tiny:1:amd64:default", "0" * 64) == TINY
     assert doctor._holder(document, "gone:1:amd64:default", "0" * 64) == "images/gone/1/amd64/default"
 
@@ -325,6 +325,7 @@ def test_restore_and_reconcile_accept_yes_and_honour_dry_run(
     assert told(f"restore {path} --yes")["versions"] == [path]
     assert system.store.objects != before
     monkeypatch.setattr(Place, "queue", lambda *_: place.Queue("url", {}, ""))
+    monkeypatch.setattr(Place, "sqs", None)
     system.catch_up()
     assert told("reconcile --yes")["tasks"] == []
     assert told("prune --dry-run --yes")["dry_run"] is True

@@ -18,7 +18,7 @@ from imageserver.operations.prune import Rules, prune
 from imageserver.operations.reconcile import reconcile
 from imageserver.operations.runs import Run
 from imageserver.operations.withdraw import withdraw
-from imageserver.storage.document_cache import Catalogs
+from imageserver.storage.document_cache import DocumentCache
 from imageserver.storage.ranged_reader import LARGE
 from imageserver.versions.retention import Rule
 from tests.support import images
@@ -64,7 +64,7 @@ def tidy(system: System) -> list[str]:
 
 def test_a_version_costs_as_many_requests_as_are_billed(system: System) -> None:
     path, product = f"{PRODUCT}/20261101_10:00", parse_product(PRODUCT)
-    status.look(system.store, Catalogs(system.store), parse_version(path))  # before its URLs are signed
+    status.look(system.store, DocumentCache(system.store), parse_version(path))  # before its URLs are signed
     upload(system, path)
     for _ in range(FILES):
         system.ingest(path)
@@ -90,13 +90,13 @@ def test_a_version_costs_as_many_requests_as_are_billed(system: System) -> None:
 def test_a_status_request_of_a_waiting_publisher_is_billed(system: System) -> None:
     path = f"{PRODUCT}/20261101_10:00"
     upload(system, path)
-    catalogs, version = Catalogs(system.store), parse_version(path)
-    status.look(system.store, catalogs, version)
+    cache, version = DocumentCache(system.store), parse_version(path)
+    status.look(system.store, cache, version)
     first = counted(system)
     system.ingest(path)
-    status.look(system.store, catalogs, version)
+    status.look(system.store, cache, version)
     counted(system)
-    status.look(system.store, catalogs, version)
+    status.look(system.store, cache, version)
     last = counted(system)
     assert (first, last) == ((0, 1, 1), (0, 2, 1))
     assert (first[1] + last[1]) / 2 == costs.LISTS_A_POLL

@@ -18,7 +18,7 @@ from imageserver.api.schema import FileStatus, Multipart, PartPlan, Signed, Sing
 from imageserver.errors import CatalogBusy
 from imageserver.format.keys import parse_key, parse_product, parse_target, parse_version, path_of
 from imageserver.operations import withdraw
-from imageserver.storage.document_cache import Catalogs
+from imageserver.storage.document_cache import DocumentCache
 from imageserver.storage.port import Opened
 from imageserver.versions import examine, records
 from imageserver.versions.records import FileFacts
@@ -206,7 +206,7 @@ def test_a_root_with_another_digest_than_declared_is_never_listed() -> None:
     system.upload(PATH, images.split_image())
     system.catch_up()
     assert system.listed() == {}
-    found = status.look(system.store, Catalogs(system.store), VERSION)
+    found = status.look(system.store, DocumentCache(system.store), VERSION)
     assert found
     assert found.status == "invalid"
     assert f"expected {'b' * 64} as its uploader declared" in found.reasons[0].sentence
@@ -227,7 +227,7 @@ def system() -> System:
 
 
 def told(system: System, path: str = PATH) -> VersionStatus:
-    found = status.look(system.store, Catalogs(system.store), parse_version(path))
+    found = status.look(system.store, DocumentCache(system.store), parse_version(path))
     assert found
     return found
 
@@ -345,7 +345,7 @@ def test_an_ingest_that_lost_to_a_withdrawal_does_not_undo_it(system: System) ->
 
 def test_an_unknown_version_has_no_status() -> None:
     store = MemoryStore()
-    assert status.look(store, Catalogs(store), VERSION) is None
+    assert status.look(store, DocumentCache(store), VERSION) is None
 
 
 def test_files_without_a_record_are_incomplete() -> None:
@@ -437,14 +437,14 @@ def test_the_same_image_twice_is_withheld_and_names_the_product_that_lists_it(sy
 
 
 def test_the_catalog_is_reread_only_when_it_changed(system: System) -> None:
-    catalogs = Catalogs(system.store)
-    status.look(system.store, catalogs, VERSION)
+    cache = DocumentCache(system.store)
+    status.look(system.store, cache, VERSION)
     system.store.log.clear()
-    status.look(system.store, catalogs, VERSION)
+    status.look(system.store, cache, VERSION)
     assert ("read", "streams/v1/images.json") not in system.store.log
     system.upload(PATH, {"disk.qcow2": images.qcow2()})
     system.catch_up()
-    found = status.look(system.store, catalogs, VERSION)
+    found = status.look(system.store, cache, VERSION)
     assert found
     assert len(found.fingerprints) == 2
 

@@ -11,7 +11,7 @@ from imageserver.format import documents
 from imageserver.format.documents import Products
 from imageserver.format.keys import VersionId
 from imageserver.storage import listing
-from imageserver.storage.document_cache import Catalogs
+from imageserver.storage.document_cache import DocumentCache
 from imageserver.storage.port import Store
 from imageserver.versions import records
 from imageserver.versions.assessment import assess
@@ -27,7 +27,7 @@ SHORT_HOLD_S: Final = 5.0
 LONGEST_REST_S: Final = 60.0
 
 
-def look(store: Store, catalogs: Catalogs, version: VersionId) -> VersionStatus | None:
+def look(store: Store, cache: DocumentCache, version: VersionId) -> VersionStatus | None:
     """The status of a version now; None if there is nothing of that name."""
     seen = store.read(version.record_key)
     record = records.decode(seen.body, version.record_key) if seen else None
@@ -40,7 +40,7 @@ def look(store: Store, catalogs: Catalogs, version: VersionId) -> VersionStatus 
         return with_arrivals(VersionStatus(path=version.path, status=State.INCOMPLETE), fresh) if fresh else None
     if record.state is not State.COMPLETE:
         return with_arrivals(from_record(record), fresh)
-    return with_arrivals(from_catalog(record, catalogs.products(version.product.stream)), fresh)
+    return with_arrivals(from_catalog(record, cache.products(version.product.stream)), fresh)
 
 
 def is_terminal(found: VersionStatus) -> bool:

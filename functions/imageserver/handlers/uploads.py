@@ -34,7 +34,7 @@ from imageserver.format.keys import VersionId, parse_target, parse_version, path
 from imageserver.handlers import telemetry
 from imageserver.operations import withdraw as withdrawals
 from imageserver.settings import Settings
-from imageserver.storage.document_cache import Catalogs
+from imageserver.storage.document_cache import DocumentCache
 from imageserver.storage.presigned import S3Uploads
 
 LONGEST_BODY: Final = 256 * 1024
@@ -43,7 +43,7 @@ logger = Logger(use_rfc3339=True)  # Lambda takes lines with another form of tim
 settings = Settings.from_environment(os.environ)
 rights = Rights.parse(settings.publishers)
 store = S3Uploads(s3_client(), settings.bucket)
-catalogs = Catalogs(store)
+cache = DocumentCache(store)
 coldstart.loaded()
 
 _R = TypeVar("_R")
@@ -126,7 +126,7 @@ def _waited(version: VersionId, known: str, asked_s: float) -> VersionStatus | N
     """Return the status once it is final, or differs from the ETag `known`, or when the time is up."""
     began = time.monotonic()
     return status.wait(
-        lambda: status.look(store, catalogs, version),
+        lambda: status.look(store, cache, version),
         lambda found: _etag(found) == known if known else not status.is_terminal(found),
         lambda: time.monotonic() - began,
         lambda found: min(asked_s, status.hold_s(found, datetime.now(UTC))),

@@ -11,7 +11,7 @@ from imageserver.errors import CatalogDamaged, InvalidUpload
 from imageserver.format import documents
 from imageserver.format.keys import RECORDS, ProductId, VersionId, parse_product, parse_version
 from imageserver.storage import listing
-from imageserver.storage.document_cache import Catalogs
+from imageserver.storage.document_cache import DocumentCache
 from imageserver.storage.port import Document, Store
 from imageserver.versions import records
 from imageserver.versions.records import FileFacts, Record
@@ -34,12 +34,12 @@ class Product:
     damaged: bool = False
 
 
-def known_products(store: Store, catalogs: Catalogs, index: documents.Index, after: str) -> list[ProductId]:
+def known_products(store: Store, cache: DocumentCache, index: documents.Index, after: str) -> list[ProductId]:
     """Every product that the bucket or the catalog knows, in order of path, behind `after`."""
     found = {*_below(store, "images", 0, after), *_below(store, RECORDS, len(RECORDS), after)}
     streams = {product.stream for product in found} | index.index.keys() | documented_streams(store)
     for stream in sorted(streams):
-        documents = catalogs.of(stream)
+        documents = cache.of(stream)
         named = {*documents.products.products, *documents.products.withheld, *documents.unlisted.products}
         entry = index.index.get(stream)
         found |= {product_id(stream, name) for name in named | set(entry.products if entry else ())}

@@ -12,7 +12,7 @@ from imageserver.operations.deletion import PruneContext, remove_stale, remove_t
 from imageserver.operations.inventory import Product, known_products, look
 from imageserver.operations.runs import Run, Task
 from imageserver.operations.withdraw import withdraw
-from imageserver.storage.document_cache import Catalog, Catalogs
+from imageserver.storage.document_cache import DocumentCache, StreamDocuments
 from imageserver.storage.port import Store
 from imageserver.versions.retention import Rule, expired
 
@@ -45,8 +45,8 @@ def prune(
     """
     index_seen = store.read(catalog.INDEX_KEY)
     index = catalog.decode_index(index_seen.body if index_seen else None)
-    catalogs = Catalogs(store)
-    todo = known_products(store, catalogs, index, run.after)
+    cache = DocumentCache(store)
+    todo = known_products(store, cache, index, run.after)
     for product_id in todo:
         if not run.more():
             break
@@ -56,7 +56,7 @@ def prune(
             # and then nothing that was decided here goes through.
             product = look(store, product_id)
             size += len(product.known)
-            documents = catalogs.of(product_id.stream)
+            documents = cache.of(product_id.stream)
             if product.damaged:
                 for version in product.seen.keys() - product.known.keys():
                     run.damaged(version.record_key)
@@ -72,7 +72,7 @@ def prune(
     run.end(todo[-1].path if todo else "")
 
 
-def _remove(product: Product, documents: Catalog, rules: Rules, context: PruneContext) -> None:
+def _remove(product: Product, documents: StreamDocuments, rules: Rules, context: PruneContext) -> None:
     remove_withdrawn(product, context)
     remove_stale(product, rules.stale_days, context)
     remove_tombstones(product, _mentioned(product, documents), context)
@@ -81,7 +81,7 @@ def _remove(product: Product, documents: Catalog, rules: Rules, context: PruneCo
 def _withdraw_expired(
     store: Store,
     product: Product,
-    documents: Catalog,
+    documents: StreamDocuments,
     rules: Rules,
     now: datetime,
     pause: Callable[[float], object],
@@ -94,18 +94,18 @@ def _withdraw_expired(
         run.do(task, partial(withdraw, store, version, now, rules.grace_hours, pause, reason))
 
 
-def _named(product: Product, documents: Catalog) -> set[str]:
+def _named(product: Product, documents: StreamDocuments) -> set[str]:
     """The keys that the catalog names."""
     return {item.path for version in _listed(product, documents).values() for item in version.items.values()}
 
 
-def _mentioned(product: Product, documents: Catalog) -> set[str]:
+def _mentioned(product: Product, documents: StreamDocuments) -> set[str]:
     """The names of the versions that the documents say anything of."""
     unlisted = documents.unlisted.products.get(product.id.name, {})
     withheld = (entry.version for entry in documents.products.withheld.get(product.id.name, ()))
     return {*_listed(product, documents), *unlisted, *withheld}
 
 
-def _listed(product: Product, documents: Catalog) -> dict[str, catalog.Version]:
+def _listed(product: Product, documents: StreamDocuments) -> dict[str, catalog.Version]:
     entry = documents.products.products.get(product.id.name)
     return catalog.decode_versions(entry) if entry else {}

@@ -15,7 +15,7 @@ from imageserver.format import documents as catalog
 from imageserver.format.keys import ProductId
 from imageserver.operations.inventory import Product, known_products, look
 from imageserver.operations.runs import Run, Task
-from imageserver.storage.document_cache import Catalog, Catalogs
+from imageserver.storage.document_cache import DocumentCache, StreamDocuments
 from imageserver.storage.port import Store
 from imageserver.versions.diff import outdated
 from imageserver.versions.records import Record
@@ -31,10 +31,10 @@ def reconcile(store: Store, notifier: Notifier, clients: Sequence[str], run: Run
     _create_index(store, run)
     index_seen = store.read(catalog.INDEX_KEY)
     index = catalog.decode_index(index_seen.body if index_seen else None)
-    catalogs = Catalogs(store)
-    todo = known_products(store, catalogs, index, run.after)
+    cache = DocumentCache(store)
+    todo = known_products(store, cache, index, run.after)
     for stream, names in groupby(todo, key=lambda product: product.stream):
-        documents = catalogs.of(stream)
+        documents = cache.of(stream)
         looked: list[Product] = []
         for product_id_ in names:
             if not run.more():
@@ -76,7 +76,7 @@ def _fold_again(
     store: Store,
     notifier: Notifier,
     index: catalog.Index,
-    documents: Catalog,
+    documents: StreamDocuments,
     looked: Sequence[Product],
     clients: Sequence[str],
     run: Run,
@@ -98,7 +98,7 @@ def _fold_again(
             run.do(Task("fold again", product.id.path, why), partial(notifier.product_changed, product.id))
 
 
-def _now(documents: Catalog) -> tuple[catalog.Products, catalog.Unlisted]:
+def _now(documents: StreamDocuments) -> tuple[catalog.Products, catalog.Unlisted]:
     return documents.products, documents.unlisted
 
 

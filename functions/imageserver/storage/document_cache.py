@@ -1,7 +1,7 @@
-"""The documents of streams, for who only looks at them: read again only when they changed.
+"""A read cache of stream documents: a document is read again only when its ETag has changed.
 
-They are large (10 MB and more) and looked at again and again: by whoever waits for an upload, and by maintain for
-each product. S3 tells the ETag for the price of a listing; equal ETags are equal bytes.
+Documents are large (10 MB and more) and are looked at often: by each publisher that waits for an upload, and by
+maintain for each product. A listing gives the ETag, and equal ETags are equal bytes.
 """
 
 from collections.abc import Callable
@@ -16,7 +16,7 @@ _D = TypeVar("_D", bound=Document)
 
 
 @dataclass(frozen=True, slots=True)
-class Catalog:
+class StreamDocuments:
     """What one stream lists, and what was uploaded to it and is not listed."""
 
     products: Products
@@ -24,17 +24,17 @@ class Catalog:
 
 
 @dataclass(slots=True)
-class Catalogs:
+class DocumentCache:
     """Documents as last read, by key, each with its ETag. Errors as of the store, and CatalogDamaged."""
 
     store: Store
     _known: dict[str, tuple[str, Document]] = field(default_factory=dict)
 
-    def of(self, stream: str) -> Catalog:
+    def of(self, stream: str) -> StreamDocuments:
         """Both documents of a stream, as they are now."""
         key = documents.unlisted_key(stream)
         unlisted = self._now(key, lambda body: documents.decode_unlisted(body, stream), Unlisted)
-        return Catalog(self.products(stream), unlisted)
+        return StreamDocuments(self.products(stream), unlisted)
 
     def products(self, stream: str) -> Products:
         """The products document of a stream, as it is now."""

@@ -26,7 +26,7 @@ from imageserver.operations.inventory import documented_streams
 from imageserver.operations.reconcile import reconcile
 from imageserver.operations.runs import Run
 from imageserver.site.layout import PAGE_KEY
-from imageserver.storage.document_cache import Catalogs
+from imageserver.storage.document_cache import DocumentCache
 
 OLD_CLAIM: Final = timedelta(hours=1)
 DEPLOYED: Final = re.compile(r"(CREATE|UPDATE|IMPORT)_(COMPLETE|IN_PROGRESS|COMPLETE_CLEANUP_IN_PROGRESS)")
@@ -111,9 +111,9 @@ def _agreement(place: Place) -> Findings:
 
 def _withheld(place: Place) -> Findings:
     """Images that another product lists already: whoever may publish there can take somebody's image off the list."""
-    catalogs = Catalogs(place.store)
+    cache = DocumentCache(place.store)
     for stream in sorted(documented_streams(place.store)):
-        document = catalogs.products(stream)
+        document = cache.products(stream)
         for name, entries in sorted(document.withheld.items()):
             for entry in entries:
                 if entry.fingerprint and "/" not in entry.held_by:  # with a slash it is a version of its own

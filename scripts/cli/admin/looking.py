@@ -14,7 +14,7 @@ from imageserver.format import documents, file_kinds
 from imageserver.format.documents import Withheld
 from imageserver.format.keys import RECORDS, ProductId, VersionId, parse_record_key
 from imageserver.operations.inventory import documented_streams
-from imageserver.storage.document_cache import Catalogs
+from imageserver.storage.document_cache import DocumentCache
 from imageserver.storage.port import Store
 from imageserver.versions import records
 from imageserver.versions.records import Record, Withdrawal
@@ -115,9 +115,9 @@ def listed(store: Store, below: str = "") -> list[Listed]:
 def catalogued(store: Store, below: str = "") -> Catalogued:
     """The same, and what sound versions have to do without because of what else is listed."""
     found = Catalogued([], {})
-    catalogs = Catalogs(store)
+    cache = DocumentCache(store)
     for stream in streams(store):
-        document = catalogs.products(stream)
+        document = cache.products(stream)
         for name, product in document.products.items():
             for version, entry in documents.decode_versions(product).items():
                 id_ = VersionId(product_id(stream, name), version)
@@ -134,10 +134,10 @@ def catalogued(store: Store, below: str = "") -> Catalogued:
 
 def clients(store: Store) -> tuple[str, ...]:
     """Whose items the catalog carries now; all while it lists nothing that can be read."""
-    catalogs, ftypes = Catalogs(store), set[str]()
+    cache, ftypes = DocumentCache(store), set[str]()
     for stream in documented_streams(store):
         with suppress(CatalogDamaged):  # another stream may tell; that this one is damaged, the doctor says
-            for product in catalogs.products(stream).products.values():
+            for product in cache.products(stream).products.values():
                 for version in documents.decode_versions(product).values():
                     ftypes |= {item.ftype for item in version.items.values()}
     own = {

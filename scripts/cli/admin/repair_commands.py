@@ -13,7 +13,7 @@ from cli.admin.base import command, main, yes_anyway
 from cli.admin.base import yes as yes_option
 from cli.admin.faults import FOUND, NOTHING, end
 from cli.admin.place import Place
-from imageserver.operations.reconcile import reconcile as sweep_bucket
+from imageserver.operations.reconcile import reconcile as reconcile_bucket
 from imageserver.operations.runs import Run
 from imageserver.settings import CLIENT_CHOICES
 
@@ -26,10 +26,10 @@ from imageserver.settings import CLIENT_CHOICES
 def reconcile(place: Place, as_json: bool, clients: str | None, dry_run: bool) -> None:
     """Find what events missed and have it looked at again. Harmless at any time, so it is done without --yes."""
     notifier = place.notifier  # first: without its queues nothing is compared
-    with shown.busy("sweeping") as told:
+    with shown.busy("comparing") as told:
         run = Run(dry_run=dry_run, limit=1 << 60, told=told)
         with shown.told_if_broken_off(run):
-            sweep_bucket(place.store, notifier, _chosen(place, clients), run)
+            reconcile_bucket(place.store, notifier, _chosen(place, clients), run)
     shown.end_of_run(as_json, run)
 
 

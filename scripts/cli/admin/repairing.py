@@ -16,7 +16,7 @@ from imageserver.format.keys import RECORDS, ProductId, VersionId, parse_record_
 from imageserver.operations.ingest import IngestServices, ingest
 from imageserver.operations.inventory import Product, known_products, look
 from imageserver.operations.publish import PublishServices, publish
-from imageserver.storage.document_cache import Catalogs
+from imageserver.storage.document_cache import DocumentCache
 from imageserver.storage.port import Store
 from imageserver.storage.ranged_reader import HashFan
 from imageserver.versions.diff import outdated
@@ -55,7 +55,7 @@ class Again:
 def records_again(store: Store, below: str, max_bytes: int) -> Again:
     """Read the images of every version whose record is missing, unreadable or out of date."""
     again, services = Again(), _services(store, max_bytes)
-    for product in known_products(store, Catalogs(store), _index(store), ""):
+    for product in known_products(store, DocumentCache(store), _index(store), ""):
         if not (is_below(product.path, below) or is_below(below, product.path)):
             continue
         looked = look(store, product)
@@ -138,7 +138,7 @@ def _checked(document: documents.Products) -> None:
 def _all_products(store: Store) -> list[ProductId]:
     """Every product, also when no document can be read."""
     try:
-        return known_products(store, Catalogs(store), _index(store), "")
+        return known_products(store, DocumentCache(store), _index(store), "")
     except CatalogDamaged:
         found: set[ProductId] = {version.product for version in _recorded(store)}
         return sorted(found)

@@ -17,7 +17,7 @@ from imageserver.operations.deletion import PruneContext, remove_tombstones, rem
 from imageserver.operations.inventory import look
 from imageserver.operations.runs import Run
 from imageserver.operations.withdraw import withdraw
-from imageserver.storage.document_cache import Catalogs
+from imageserver.storage.document_cache import DocumentCache
 
 AT_ONCE: Final = datetime.max.replace(tzinfo=UTC)
 """Whatever is withdrawn here may go, also what somebody withdrew by hand with a grace time."""
@@ -44,7 +44,7 @@ def delete(server: Server) -> bool:
     product = look(server.store, PRODUCT)
     if not (product.folders or product.seen):
         return True
-    documents = Catalogs(server.store).of(PRODUCT.stream)
+    documents = DocumentCache(server.store).of(PRODUCT.stream)
     if PRODUCT.name not in documents.products.products:  # else publish is about to take it off the list
         context = PruneContext(server.store, server.place, server.place.invalidate, (), AT_ONCE, Run())
         remove_withdrawn(product, context)
