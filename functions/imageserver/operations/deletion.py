@@ -53,12 +53,9 @@ def remove_withdrawn(product: Product, context: PruneContext) -> None:
             task = Task("wait", version.path, f"its time is over, but the catalog still names {still[0]}")
             context.run.do(task, partial(context.notifier.product_changed, product.id))
             continue
-        task = Task(
-            "delete",
-            _shown(version, record, expired_files),
-            f"withdrawn, {_reason(record, expired_files)}",
-            _size(expired_files),
-        )
+        path = version.path if record.withdrawn else f"{version.path}/{{{','.join(sorted(expired_files))}}}"
+        size_bytes = sum(facts.size_bytes for facts in expired_files.values())
+        task = Task("delete", path, f"withdrawn, {_reason(record, expired_files)}", size_bytes)
         context.run.do(task, partial(_delete, context, record, seen, expired_files))
 
 
@@ -108,14 +105,6 @@ def _reason(record: Record, expired_files: dict[str, FileFacts]) -> str:
     withdrawal = _withdrawal_of(record, next(iter(expired_files.values())))
     assert withdrawal is not None  # noqa: S101  (only such files are expired_files)
     return f"{withdrawal.reason or 'as was asked'}, on {withdrawal.since}"
-
-
-def _size(files: dict[str, FileFacts]) -> int:
-    return sum(facts.size_bytes for facts in files.values())
-
-
-def _shown(version: VersionId, record: Record, expired_files: dict[str, FileFacts]) -> str:
-    return version.path if record.withdrawn else f"{version.path}/{{{','.join(sorted(expired_files))}}}"
 
 
 def _delete(context: PruneContext, record: Record, seen: Document, expired_files: dict[str, FileFacts]) -> None:

@@ -85,22 +85,6 @@ class _Snapshot:
     before: Record | None
     files: Files
 
-    @property
-    def nothing(self) -> bool:
-        return self.before is None and not self.files
-
-    @property
-    def needs_lease(self) -> bool:
-        return not all(examine.is_small(file_kinds.classify(file)) for file in diff.unread(self.files))
-
-    def etags(self, version: VersionId) -> dict[str, dict[str, str]]:
-        """Return the folder as `listing.is_unchanged` compares it."""
-        return {version.prefix: {version.prefix + file: facts.etag for file, facts in self.files.items()}}
-
-    @property
-    def unread_bytes(self) -> int:
-        return sum(self.files[file].size_bytes for file in diff.unread(self.files))
-
 
 def ingest(version: VersionId, services: IngestServices) -> Ingested:
     """Bring the record of a version up to date with its folder.
@@ -121,16 +105,17 @@ def _attempt(progress: _Progress) -> bool:
     """
     services, version = progress.services, progress.version
     snapshot = _look(progress)
-    if snapshot.nothing:
+    if snapshot.before is None and not snapshot.files:
         return True
-    if not snapshot.needs_lease:
+    unread = diff.unread(snapshot.files)
+    if all(examine.is_small(file_kinds.classify(file)) for file in unread):
         done = _finish(progress, snapshot)
         if progress.ingested.outcome == "unchanged":
             return done
     else:
-        unread = snapshot.unread_bytes
-        if services.budget_bytes is not None and unread > services.budget_bytes:
-            raise OutOfTime(f"{version.path} has {unread:,} bytes to read, too many for the rest of a run")
+        size_bytes = sum(snapshot.files[file].size_bytes for file in unread)
+        if services.budget_bytes is not None and size_bytes > services.budget_bytes:
+            raise OutOfTime(f"{version.path} has {size_bytes:,} bytes to read, too many for the rest of a run")
         key, seconds = version.lease_key, services.lease_seconds
         with lease(services.store, key, progress.token, services.now, seconds, services.pause) as mine:
             if not mine:
@@ -139,7 +124,8 @@ def _attempt(progress: _Progress) -> bool:
             snapshot = _look(progress)  # again: the worker that held the lease may have read everything
             done = _finish(progress, snapshot)
     # Another worker may have skipped this version because of our lease: it looked at the folder after we did.
-    if done and not is_unchanged(services.store, snapshot.etags(version)):
+    etags = {version.prefix + file: facts.etag for file, facts in snapshot.files.items()}
+    if done and not is_unchanged(services.store, {version.prefix: etags}):
         raise RaceLost
     return done
 

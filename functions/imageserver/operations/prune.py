@@ -1,6 +1,6 @@
 """Keep the bucket in order: retention, deletion of what was withdrawn or never finished, empty records."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -61,42 +61,30 @@ def prune(
                 for version in product.seen.keys() - product.known.keys():
                     run.damaged(version.record_key)
             else:
-                _withdraw_expired(store, product, documents, rules, now, pause, run)
-                _remove(
-                    product,
-                    documents,
-                    rules,
-                    PruneContext(store, notifier, invalidate, _named(product, documents), now, run),
-                )
+                listed = _listed(product, documents)
+                _withdraw_expired(store, product, listed, rules, now, pause, run)
+                named = {item.path for version in listed.values() for item in version.items.values()}
+                context = PruneContext(store, notifier, invalidate, named, now, run)
+                remove_withdrawn(product, context)
+                remove_stale(product, rules.stale_days, context)
+                remove_tombstones(product, _mentioned(product, documents), context)
         run.finished(product_id.path, size)
     run.end(todo[-1].path if todo else "")
-
-
-def _remove(product: Product, documents: StreamDocuments, rules: Rules, context: PruneContext) -> None:
-    remove_withdrawn(product, context)
-    remove_stale(product, rules.stale_days, context)
-    remove_tombstones(product, _mentioned(product, documents), context)
 
 
 def _withdraw_expired(
     store: Store,
     product: Product,
-    documents: StreamDocuments,
+    listed: Collection[str],
     rules: Rules,
     now: datetime,
     pause: Callable[[float], object],
     run: Run,
 ) -> None:
-    listed = _listed(product, documents)
     for version, reason in expired(product.known.values(), listed, rules.retention, now):
         why = f"{reason}; its files are deleted {rules.grace_hours} hours later"
         task = Task("withdraw", version.path, why, product.known[version].size_bytes)
         run.do(task, partial(withdraw, store, version, now, rules.grace_hours, pause, reason))
-
-
-def _named(product: Product, documents: StreamDocuments) -> set[str]:
-    """The keys that the catalog names."""
-    return {item.path for version in _listed(product, documents).values() for item in version.items.values()}
 
 
 def _mentioned(product: Product, documents: StreamDocuments) -> set[str]:

@@ -89,17 +89,17 @@ def _fold_again(
     if folded is None:
         return
     unlisted = fold_unlisted(documents.unlisted, changed)
-    stale = {p.name for p in changed if _part(folded, unlisted, p.name) != _part(*_now(documents), p.name)}
+    stale = {
+        p.name
+        for p in changed
+        if _part(folded, unlisted, p.name) != _part(documents.products, documents.unlisted, p.name)
+    }
     if fold_index(index, folded) != index:
         stale.add(min(p.name for p in changed))
     for product in looked:
         if product.id.name in stale and not product.damaged:
             why = "its entry in the catalog is not what its records say"
             run.do(Task("fold again", product.id.path, why), partial(notifier.product_changed, product.id))
-
-
-def _now(documents: StreamDocuments) -> tuple[catalog.Products, catalog.Unlisted]:
-    return documents.products, documents.unlisted
 
 
 def _part(products: catalog.Products, unlisted: catalog.Unlisted, name: str) -> tuple[object, ...]:

@@ -8,6 +8,7 @@ client believes a catalog any more that names the files.
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import partial
 
 from imageserver.errors import InvalidUpload, SimplestreamsError
 from imageserver.format.keys import ImageKey, Target, VersionId, parse_record_key, version_of
@@ -52,7 +53,7 @@ def _change(store: Store, target: Target, change: Change, pause: Callable[[float
     done, failed = Changed(), list[SimplestreamsError]()
     for version in _versions(store, target):
         try:
-            record = _change_record(store, version, change, pause)
+            record = retry(version.path, partial(_change_record, store, version, change), pause)
         except SimplestreamsError as error:
             failed.append(error)
             continue
@@ -71,20 +72,16 @@ def _change(store: Store, target: Target, change: Change, pause: Callable[[float
     return done
 
 
-def _change_record(store: Store, version: VersionId, change: Change, pause: Callable[[float], object]) -> Record | None:
-    """Write the record as changed; None if the version has neither record nor files."""
-
-    def attempt() -> Record | None:
-        seen = store.read(version.record_key)
-        before = records.decode(seen.body, version.record_key) if seen else _unread(store, version)
-        if not before.files:
-            return None
-        after = change(before)
-        if after == before or write(store, version.record_key, records.encode(after), seen):
-            return after
-        raise RaceLost
-
-    return retry(version.path, attempt, pause)
+def _change_record(store: Store, version: VersionId, change: Change) -> Record | None:
+    """Write the record as changed; None if the version has neither record nor files. Raise RaceLost."""
+    seen = store.read(version.record_key)
+    before = records.decode(seen.body, version.record_key) if seen else _unread(store, version)
+    if not before.files:
+        return None
+    after = change(before)
+    if after == before or write(store, version.record_key, records.encode(after), seen):
+        return after
+    raise RaceLost
 
 
 def _versions(store: Store, target: Target) -> Iterable[VersionId]:

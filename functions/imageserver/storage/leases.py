@@ -14,6 +14,7 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
+from functools import partial
 from math import ceil
 from typing import Final
 from uuid import uuid4
@@ -39,7 +40,7 @@ def lease(
     `token` is the worker's own: a mark with it is taken over, so one that could not be removed is no obstacle.
     """
     until = (now() + timedelta(seconds=seconds)).isoformat()
-    revision = _taken(store, key, {"until": until, "token": token}, now, pause)
+    revision = retry(key, partial(_take, store, key, {"until": until, "token": token}, now), pause)
     if revision is None:
         yield False
         return
@@ -64,20 +65,14 @@ def wait_for_lease(
     yield False
 
 
-def _taken(
-    store: Store, key: str, mark: dict[str, str], now: Callable[[], datetime], pause: Callable[[float], object]
-) -> str | None:
-    """The revision of the mark once it is there; None when there is another one that has not run out."""
-
-    def attempt() -> str | None:
-        seen = store.read(key)
-        held: dict[str, str] = json.loads(seen.body) if seen else {}
-        if seen and held.get("token") == mark["token"]:
-            return seen.revision
-        if held and datetime.fromisoformat(held["until"]) > now():
-            return None
-        if revision := write(store, key, json.dumps(mark).encode(), seen):
-            return revision
-        raise RaceLost
-
-    return retry(key, attempt, pause)
+def _take(store: Store, key: str, mark: dict[str, str], now: Callable[[], datetime]) -> str | None:
+    """Return the revision of the mark once it is written; None while another worker's has not run out."""
+    seen = store.read(key)
+    held: dict[str, str] = json.loads(seen.body) if seen else {}
+    if seen and held.get("token") == mark["token"]:
+        return seen.revision
+    if held and datetime.fromisoformat(held["until"]) > now():
+        return None
+    if revision := write(store, key, json.dumps(mark).encode(), seen):
+        return revision
+    raise RaceLost
