@@ -36,7 +36,7 @@ _VERSION_FORMS: Final[tuple[tuple[str, re.Pattern[str], str], ...]] = (
 
 
 def stream_lease_key(stream: str) -> str:
-    """The key of the mark that somebody is writing the catalog of a stream just now."""
+    """The key of the lease that the publisher of a stream holds while it writes the catalog."""
     return f"{LEASES}streams/{stream}.json"
 
 
@@ -99,7 +99,7 @@ class VersionId:
 
     @property
     def lease_key(self) -> str:
-        """The key of the mark that somebody is reading its files just now."""
+        """The key of the lease that a worker holds while it reads the files."""
         return f"{LEASES}{self.path}.json"
 
 

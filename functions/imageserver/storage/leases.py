@@ -1,13 +1,12 @@
-"""Marks that say "somebody is at this just now", so that two workers need not do the same, or race.
+"""Leases: a worker records that it is busy with a version or a stream, so that others need not do the same, or race.
 
-Digest holds one for each version that it reads: the second notice of a version goes back to the queue, and by
-the time it returns there is nothing left to do. Publish holds one for each stream that it writes: the second
-publisher waits for its turn instead of losing every race. Nothing depends on a mark for being right, for that
-is what conditional writes are for: one that its worker could not remove runs out, and whoever comes next takes
-over.
+Digest takes the lease of each version that it reads files of: a second event of that version goes back into the queue
+and finds nothing left to do later. Publish takes the lease of each stream that it writes: the second publisher waits
+instead of losing every race. Correctness depends on no lease, because all writes are conditional. A lease that its
+worker could not remove expires, and the next worker takes it over.
 
-A mark is told by its token, not by who was refused: a refused write may be one's own first try, whose answer
-was lost, or may have met a mark that was just being removed.
+A lease is recognised by its token and not by the answer to the write. A refused write may be the worker's own first
+try whose answer was lost, or may have met a lease that was just being removed.
 """
 
 import json
@@ -23,7 +22,7 @@ from imageserver.storage.port import Store, write
 from imageserver.storage.retries import RaceLost, retry
 
 POLL_S: Final = 0.25
-"""How often who waits for a turn looks whether the mark is gone."""
+"""How often a waiting worker looks whether the lease is free."""
 
 
 @contextmanager
@@ -35,9 +34,10 @@ def lease(
     seconds: float,
     pause: Callable[[float], object],
 ) -> Iterator[bool]:
-    """Hold the mark for at most `seconds`; yields False when another worker holds it. CatalogBusy if nobody can tell.
+    """Hold the lease for at most `seconds`; yields False while another worker holds it.
 
-    `token` is the worker's own: a mark with it is taken over, so one that could not be removed is no obstacle.
+    Raise CatalogBusy when every write of the lease lost a race. `token` is the worker's own: it takes a lease with this
+    token over, so one that it could not remove is no obstacle.
     """
     until = (now() + timedelta(seconds=seconds)).isoformat()
     revision = retry(key, partial(_take, store, key, {"until": until, "token": token}, now), pause)
@@ -54,7 +54,7 @@ def lease(
 def wait_for_lease(
     store: Store, key: str, now: Callable[[], datetime], seconds: float, pause: Callable[[float], object]
 ) -> Iterator[bool]:
-    """Hold the mark once nobody else does; who has waited for `seconds` goes on without it, and gets False."""
+    """Wait up to `seconds` for the lease. Yields False if it was not free by then; the caller proceeds without it."""
     token = uuid4().hex
     for _ in range(ceil(seconds / POLL_S)):
         with lease(store, key, token, now, seconds, pause) as mine:
@@ -65,14 +65,14 @@ def wait_for_lease(
     yield False
 
 
-def _take(store: Store, key: str, mark: dict[str, str], now: Callable[[], datetime]) -> str | None:
-    """Return the revision of the mark once it is written; None while another worker's has not run out."""
+def _take(store: Store, key: str, wanted: dict[str, str], now: Callable[[], datetime]) -> str | None:
+    """Return the revision of the lease once it is written; None while another worker's has not expired."""
     seen = store.read(key)
     held: dict[str, str] = json.loads(seen.body) if seen else {}
-    if seen and held.get("token") == mark["token"]:
+    if seen and held.get("token") == wanted["token"]:
         return seen.revision
     if held and datetime.fromisoformat(held["until"]) > now():
         return None
-    if revision := write(store, key, json.dumps(mark).encode(), seen):
+    if revision := write(store, key, json.dumps(wanted).encode(), seen):
         return revision
     raise RaceLost

@@ -149,14 +149,14 @@ def _inspected(
     """Find and check the metadata.yaml, then let the rest of the chunks pass."""
     try:
         body = tarball.read_member(chunks, "metadata.yaml", limits, whole=whole)
-        notices = metadata.check_metadata_yaml(body, product.arch)
+        warnings = metadata.check_metadata_yaml(body, product.arch)
     except UnreadableArchive as reason:
         return _refused(facts, "damaged", f"{reason}; build it again and upload it again")
     except InvalidUpload as reason:
         return _refused(facts, "metadata", f"holds a metadata.yaml that {reason}")
     for _ in chunks:
         pass
-    return replace(facts, warnings=notices)
+    return replace(facts, warnings=warnings)
 
 
 def _refused(facts: FileFacts, fault: Fault, refusal: str) -> FileFacts:

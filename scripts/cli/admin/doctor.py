@@ -28,7 +28,7 @@ from imageserver.operations.runs import Run
 from imageserver.site.layout import PAGE_KEY
 from imageserver.storage.document_cache import DocumentCache
 
-OLD_CLAIM: Final = timedelta(hours=1)
+OLD_LEASE: Final = timedelta(hours=1)
 DEPLOYED: Final = re.compile(r"(CREATE|UPDATE|IMPORT)_(COMPLETE|IN_PROGRESS|COMPLETE_CLEANUP_IN_PROGRESS)")
 """Statuses of a stack whose deployment has not failed."""
 ROLLED_BACK: Final = re.compile(r"(UPDATE|IMPORT)_ROLLBACK_(COMPLETE|IN_PROGRESS|COMPLETE_CLEANUP_IN_PROGRESS)")
@@ -146,7 +146,7 @@ def _orphans(place: Place) -> Findings:
 def _claims(place: Place) -> Findings:
     for info in place.store.list(LEASES):
         age = datetime.now(UTC) - datetime.fromisoformat(info.modified)
-        if age > OLD_CLAIM:
+        if age > OLD_LEASE:
             yield f"{info.key} is {age} old: its worker was killed", "nothing: it has run out, and expires by itself"
 
 

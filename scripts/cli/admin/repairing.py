@@ -21,7 +21,7 @@ from imageserver.storage.port import Store
 from imageserver.storage.ranged_reader import HashFan
 from imageserver.versions.diff import outdated
 
-CLAIM_S: Final = 900
+LEASE_S: Final = 900
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def _read_again(version: VersionId, services: IngestServices) -> NotDone | None:
         return None
     return NotDone(
         f"another worker reads {version.path} just now, or was killed while it did ({version.lease_key}, which holds "
-        f"for {CLAIM_S // 60} minutes at most): nothing was written; look again then"
+        f"for {LEASE_S // 60} minutes at most): nothing was written; look again then"
     )
 
 
@@ -165,4 +165,4 @@ def _index(store: Store) -> documents.Index:
 
 
 def _services(store: Store, max_bytes: int) -> IngestServices:
-    return IngestServices(store, lambda: datetime.now(UTC), time.sleep, max_bytes, CLAIM_S, HashFan)
+    return IngestServices(store, lambda: datetime.now(UTC), time.sleep, max_bytes, LEASE_S, HashFan)
