@@ -20,6 +20,7 @@ from urllib.request import Request, urlopen
 
 from gates import bundle, stack, tools
 from gates.runtime import Answer, Function, StartFailed, started
+from local_stack.credentials import local_session
 
 NAMES: Final = ("digest", "publish", "uploads", "maintain")
 KEY: Final = "images/ubuntu/noble/amd64/default/20261123_10:00/rootfs.squashfs"
@@ -75,8 +76,9 @@ def storage() -> Iterator[str]:
         host, port = server.get_host_and_port()
         address = f"http://{host}:{port}"
         urlopen(Request(f"{address}/{variables('digest')['BUCKET']}", method="PUT")).close()  # noqa: S310
+        sqs = local_session("any", "any", stack.REGION).client("sqs", endpoint_url=address)
         for queue in QUEUES.values():
-            urlopen(f"{address}/?Action=CreateQueue&QueueName={queue}").close()  # noqa: S310
+            sqs.create_queue(QueueName=queue)
         yield address
     finally:
         server.stop()
