@@ -47,7 +47,6 @@ logger = Logger(use_rfc3339=True)  # Lambda takes lines with another form of tim
 metrics = Metrics()
 settings = Settings.from_environment(os.environ)
 store = S3Store(s3_client(), settings.bucket)
-notifier = QueueNotifier(sqs_client(), settings.arrivals_queue_url, settings.changes_queue_url)
 rules = Rules(Rule(settings.retain_versions, settings.retain_days), settings.grace_hours, settings.stale_days)
 coldstart.loaded()
 
@@ -78,6 +77,7 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
 
 
 def _run(task: str, run: Run) -> None:
+    notifier = QueueNotifier(sqs_client(), settings.arrivals_queue_url, settings.changes_queue_url)
     if task == "reconcile":
         lay_out(store, run)
         reconcile(store, notifier, CLIENT_CHOICES[settings.clients], run)
