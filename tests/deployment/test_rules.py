@@ -237,6 +237,10 @@ MUTATIONS: dict[str, dict[str, Mutation]] = {
         "everything of S3": widen("MaintainRole", "DeleteImages", Action="s3:*"),
         "any cache at the edge": widen("PublishRole", "ForgetAtTheEdge", Resource="*"),
         "a right lost": widen("PublishRole", "KeepTheCatalog", Action=["s3:PutObject"]),
+        "maintain cannot ask publish": widen(
+            "MaintainRole", "AskForAnotherLook", Resource={"Fn::GetAtt": ["ArrivalsQueue", "Arn"]}
+        ),
+        "maintain sends anywhere": widen("MaintainRole", "AskForAnotherLook", Resource="*"),
         "listing all": widen("DigestRole", "ListAndTellMissingFromForbidden", Condition={}),
         "managed policy": attach_managed_policy,
         "a role without a table": add_a_role,
