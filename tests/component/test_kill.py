@@ -151,7 +151,8 @@ def living(*options: str, s3_port: int = 0) -> Iterator[Life]:
     """Eight digest workers and two publishers that soon come back when they were killed."""
     digests, publishers = map(str, HANDLERS.values())
     workers = ("--empty", "--digest-workers", digests, "--publish-workers", publishers)
-    short = ("--parameter", "DigestTimeout=5", "--parameter", "PublishTimeout=5")
+    given = ("DigestTimeout=5", "PublishTimeout=5", f"DigestConcurrency={digests}", f"PublishConcurrency={publishers}")
+    short = [word for parameter in given for word in ("--parameter", parameter)]
     with local_stack(*workers, *short, *options, s3_port=s3_port) as stack:
         yield Life(stack, Publisher(stack), Reader(stack), Counter())
 

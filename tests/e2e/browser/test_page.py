@@ -171,7 +171,7 @@ def test_each_state_has_its_own_badge(site: Site, visit: type_of_visit) -> None:
         "c ended": "End of life",
         "d dropped": "End of life",
         "e half": "Incomplete",
-        "f bad": "Refused",
+        "f bad": "Invalid",
     }
 
 
@@ -189,7 +189,7 @@ def test_the_summary_counts_states_and_filters_by_them(site: Site, visit: type_o
     site.publish(images=realistic())
     seen = visit()
     buttons = seen.page.locator("#states button")
-    assert buttons.all_inner_texts() == ["34\nHealthy", "4\nStale", "8\nEnd of life", "1\nIncomplete", "1\nRefused"]
+    assert buttons.all_inner_texts() == ["34\nHealthy", "4\nStale", "8\nEnd of life", "1\nIncomplete", "1\nInvalid"]
     buttons.filter(has_text="Incomplete").click()
     assert seen.rows() == ["nixos 25.11"]
     pressed = seen.page.locator("#states [aria-pressed=true]")
@@ -214,7 +214,7 @@ def test_a_product_whose_images_are_all_withheld_says_why(site: Site, visit: typ
     others = {"debian:13:amd64:default": product("debian:13:amd64:default", [HOUR])}
     site.publish(images=document(others, withheld={NOBLE: [withheld]}))
     seen = visit(f"?product=images/{NOBLE}")
-    assert state_of(seen.page, "ubuntu noble") == "Refused"
+    assert state_of(seen.page, "ubuntu noble") == "Withheld"
     detail = seen.page.locator("#detail").inner_text()
     assert "20261123_11:00/disk.qcow2 the same image as debian:13:amd64:default" in detail
 
