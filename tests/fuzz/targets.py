@@ -11,7 +11,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from imageserver.aws import events
-from imageserver.catalog.render import fold, fold_unlisted
+from imageserver.catalog.fold import fold, fold_unlisted
 from imageserver.errors import CatalogDamaged, InvalidUpload
 from imageserver.format import documents, file_kinds, keys
 from imageserver.format.keys import parse_product

@@ -24,7 +24,7 @@ from typing import Any
 
 import pytest
 
-from imageserver.catalog.render import fold, fold_index, fold_unlisted
+from imageserver.catalog.fold import fold, fold_index, fold_unlisted
 from imageserver.errors import SimplestreamsError
 from imageserver.format import documents
 from imageserver.format.keys import ProductId, parse_record_key, parse_target, parse_version, path_of, version_of
@@ -74,6 +74,7 @@ CONTENTS: dict[str, list[Content]] = {
         Content("unified arm64", images.unified_tarball("arm64", "gz", "u")),
     ],
     "rootfs.20261101_10:00.vcdiff": [Content("vcdiff", images.vcdiff("d", 300))],
+    "rootfs.20261102_10:00.vcdiff": [Content("vcdiff", images.vcdiff("e", 300))],
     "metadata.json": [Content("overrides", json.dumps(o).encode(), o) for o in OVERRIDES],
     "SHA256SUMS": [Content("sums", sums(("rootfs.squashfs", ROOT_A))), Content("sums", sums(("disk.qcow2", b"other")))],
     "notes.txt": [Content("other", b"hello")],
@@ -361,7 +362,8 @@ class Story:
             if key.startswith("images") and stored.body in BY_BODY
         }
         withdrawn = {path for path, mark in self.ledger.marks.items() if mark.withdrawn}
-        model = expected_catalog(objects, withdrawn)
+        uploaded = {key: self.world.objects[key].modified.isoformat() for key in objects}
+        model = expected_catalog(objects, withdrawn, uploaded)
         unlisted = expected_unlisted(objects, withdrawn)
         for key in (documents.INDEX_KEY, *map(documents.products_key, STREAMS)):
             assert _said(served.get(key)) == _said(model.get(key)), key

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable
 
-from imageserver.catalog.render import fold
+from imageserver.catalog.fold import fold
 from imageserver.format import documents
 from imageserver.format.keys import ProductId, VersionId, parse_product
 from imageserver.versions import records

@@ -55,23 +55,29 @@ class Build:
     unified: str
     deltas: list[str]
     prints: dict[str, list[str]]
+    arrived: dict[str, str] = field(default_factory=dict)  # file of a root -> when the last file of that image came
 
     @property
     def moment(self) -> datetime:
         return datetime.strptime(self.name, FORMS[len(self.name)])  # noqa: DTZ007
 
 
-def expected_catalog(objects: Mapping[str, Content], withdrawn: Collection[str]) -> dict[str, bytes]:
+def expected_catalog(
+    objects: Mapping[str, Content], withdrawn: Collection[str], uploaded: Mapping[str, str]
+) -> dict[str, bytes]:
     """Served key -> bytes of `streams/v1/index.json` and every products document.
 
     `objects`: the key of each object below images* with what it is; `withdrawn`: versions (`images/…/<version>`) and
-    keys of single files.
+    keys of single files; `uploaded`: when each object came, as text that sorts.
     """
     versions = _versions(objects, withdrawn)
     streams: dict[str, dict[str, list[Build]]] = {}
     for path, files in versions.items():
         stream, *product, version = path.split("/")
         if build := _build(version, files, product[2]):
+            for root in build.prints:
+                needed = {root, *build.metadata.values()} if root != build.unified else {root}
+                build.arrived[root] = max(uploaded[f"{path}/{file}"] for file in needed)
             streams.setdefault(stream, {}).setdefault(":".join(product), []).append(build)
     documents = {stream: _document(stream, products) for stream, products in streams.items()}
     index = {
@@ -91,7 +97,7 @@ def expected_catalog(objects: Mapping[str, Content], withdrawn: Collection[str])
 def expected_unlisted(objects: Mapping[str, Content], withdrawn: Collection[str]) -> dict[str, dict[str, set[str]]]:
     """Stream -> product -> versions that are there and cannot be listed; everything as for `expected_catalog`.
 
-    Not whether they are `incomplete` or `refused`: a bad root is refused once somebody read it, which takes metadata
+    Not whether they are `incomplete` or `invalid`: a bad root is refused once somebody read it, which takes metadata
     that may be gone by now, so that depends on more than the objects.
     """
     found: dict[str, dict[str, set[str]]] = {}
@@ -150,13 +156,15 @@ def _build(name: str, files: dict[str, Content], arch: str) -> Build | None:
 def _document(stream: str, products: dict[str, list[Build]]) -> dict[str, Any]:
     listed: dict[str, list[Build]] = {}
     lost: dict[str, list[Said]] = {}
-    taken: dict[str, tuple[str, str]] = {}  # fingerprint -> product and version that list it
-    for name in sorted(products):
-        builds, lost[name] = _of_one_form(products[name])
-        for build in sorted(builds, key=lambda b: (b.moment, b.name), reverse=True):
-            lost[name] += _drop_taken(name, build, taken)
-            if build.prints:
-                listed.setdefault(name, []).append(build)
+    sound: dict[str, list[Build]] = {}
+    for name, versions in products.items():
+        builds, lost[name] = _of_one_form(versions)
+        sound[name] = sorted(builds, key=lambda b: (b.moment, b.name), reverse=True)
+    _drop_copies(sound, lost)
+    for name, builds in sound.items():
+        if left := [build for build in builds if build.prints]:
+            listed[name] = left
+            lost[name] += _choose_deltas(left) + _dropped(left)
     aliases, others_aliases = _aliases(listed, products.keys() - listed.keys())
     fields = ("version", "file", "fingerprint", "held_by", "reason")
     withheld = {
@@ -174,7 +182,7 @@ def _document(stream: str, products: dict[str, list[Build]]) -> dict[str, Any]:
 
 
 def _of_one_form(builds: list[Build]) -> tuple[list[Build], list[Said]]:
-    """Those named as most are; when as many are named one way as another, as the oldest is. And the others."""
+    """Return those named as most are; when as many are named one way as another, as the oldest is. And the others."""
     count = Counter(len(build.name) for build in builds)
     most = max(count.values())
     oldest = min((b for b in builds if count[len(b.name)] == most), key=lambda b: (b.moment, builds.index(b)))
@@ -192,22 +200,75 @@ def _wrong_form(name: str, form: int) -> str:
     )
 
 
-def _drop_taken(product: str, build: Build, taken: dict[str, tuple[str, str]]) -> list[Said]:
+def _drop_copies(products: dict[str, list[Build]], lost: dict[str, list[Said]]) -> None:
+    """Leave each image to the product that uploaded it first (by name, when at once), in its newest version."""
+    everywhere = [(name, build, root) for name in products for build in products[name] for root in build.prints]
+
+    def turn(entry: tuple[str, Build, str]) -> tuple[str, str, int]:
+        name, build, root = entry
+        alike = [b.arrived[r] for n, b, r in everywhere if n == name and set(b.prints[r]) & set(build.prints[root])]
+        return min(alike), name, products[name].index(build)
+
+    taken: dict[str, tuple[str, str]] = {}  # fingerprint -> product and version that list it
+    for name, build, root in sorted(everywhere, key=turn):
+        prints = build.prints[root]
+        twice = [fingerprint for fingerprint in prints if fingerprint in taken]
+        if not twice:
+            taken.update(dict.fromkeys(prints, (name, build.name)))
+            continue
+        del build.prints[root]
+        build.roots = {ftype: file for ftype, file in build.roots.items() if file != root}
+        build.unified = "" if build.unified == root else build.unified
+        holder, version = taken[twice[0]]
+        held_by = f"{holder}/{version}" if holder == name else holder
+        same = f"{build.name}/{root} is the same image as one that {held_by} lists"
+        reason = f"{same}: clients fail when they see it twice"
+        about = {"version": build.name, "file": root, "fingerprint": twice[0]}
+        lost[name].append({**about, "held_by": held_by, "reason": reason})
+
+
+def _choose_deltas(builds: list[Build]) -> list[Said]:
+    """Keep the squashfs delta of each build whose base is listed and newest; say why the others are not there."""
     lost = []
-    for file, prints in list(build.prints.items()):
-        if twice := [fingerprint for fingerprint in prints if fingerprint in taken]:
-            del build.prints[file]
-            build.roots = {ftype: root for ftype, root in build.roots.items() if root != file}
-            build.unified = "" if build.unified == file else build.unified
-            holder, version = taken[twice[0]]
-            held_by = f"{holder}/{version}" if holder == product else holder
-            same = f"{build.name}/{file} is the same image as one that {held_by} lists"
-            reason = f"{same}: clients fail when they see it twice"
-            about = {"version": build.name, "file": file, "fingerprint": twice[0]}
-            lost.append({**about, "held_by": held_by, "reason": reason})
-        else:
-            taken.update(dict.fromkeys(prints, (product, build.name)))
+    for build in builds:
+        kept = ""
+        for base in [other.name for other in builds] + sorted({d.split(".")[1] for d in build.deltas}):
+            for delta in [d for d in build.deltas if d.split(".")[1] == base]:
+                there = next((b for b in builds if b.name == base and b is not build), None)
+                why = ""
+                if "squashfs" not in build.roots:
+                    why = "has no squashfs beside it that is listed"
+                elif there is None or "squashfs" not in there.roots:
+                    why = f"applies to the squashfs of {base}, which is not listed"
+                elif kept not in ("", delta):
+                    why = f"is a second delta beside {kept}, whose base is newer"
+                kept = kept if why else delta
+                said = {
+                    "version": build.name,
+                    "file": delta,
+                    "reason": f"{build.name}/{delta} {why}: clients download the whole root",
+                }
+                if why and said not in lost and delta != kept:
+                    lost.append(said)
+        build.deltas = [kept] if kept else []
     return lost
+
+
+def _dropped(builds: list[Build]) -> list[Said]:
+    """Say what the newest version of a product no longer repeats of the one before, for want of a metadata.json."""
+    if len(builds) < 2 or "metadata.json" in builds[0].files or "metadata.json" not in builds[1].files:
+        return []
+    said = _overrides(builds[1])
+    aliases = sorted(set(said.get("aliases", [])))
+    what = [f"the alias{'es' if len(aliases) > 1 else ''} {', '.join(aliases)}"] if aliases else []
+    what += [name for name in ("os", "release_title", "requirements") if said.get(name)]
+    if not what:
+        return []
+    reason = (
+        f"{builds[0].name} comes without metadata.json, so {', '.join(what)}, as {builds[1].name} says, no longer "
+        "apply; upload metadata.json with them, or an empty one to agree"
+    )
+    return [{"version": builds[0].name, "reason": reason}]
 
 
 def _own_aliases(name: str) -> list[str]:
@@ -251,7 +312,6 @@ def _overrides(build: Build) -> Mapping[str, Any]:
 def _product(stream: str, name: str, builds: list[Build], aliases: list[str]) -> dict[str, Any]:
     os, release, arch, variant = name.split(":")
     newest = _overrides(builds[0])
-    roots = {build.name: set(build.roots) for build in builds}
     product = {
         "aliases": ",".join(aliases),
         "arch": arch,
@@ -259,14 +319,14 @@ def _product(stream: str, name: str, builds: list[Build], aliases: list[str]) ->
         "release": release,
         "release_title": newest.get("release_title", release),
         "variant": variant,
-        "versions": {b.name: _version(f"{stream}/{name.replace(':', '/')}/{b.name}", b, roots) for b in builds},
+        "versions": {b.name: _version(f"{stream}/{name.replace(':', '/')}/{b.name}", b) for b in builds},
     }
     if requirements := newest.get("requirements"):
         product |= {"requirements": requirements, "lxd_requirements": requirements}
     return product
 
 
-def _version(path: str, build: Build, roots: dict[str, set[str]]) -> dict[str, Any]:
+def _version(path: str, build: Build) -> dict[str, Any]:
     items: dict[str, Any] = {}
 
     def item(file: str, ftype: str, **more: str) -> dict[str, Any]:
@@ -287,7 +347,5 @@ def _version(path: str, build: Build, roots: dict[str, set[str]]) -> dict[str, A
     for ftype, root in build.roots.items():
         items[root] = item(root, ftype)
     for delta in build.deltas:
-        base = delta.split(".")[1]
-        if "squashfs" in build.roots and "squashfs" in roots.get(base, set()):
-            items[delta] = item(delta, "squashfs.vcdiff", delta_base=base)
+        items[delta] = item(delta, "squashfs.vcdiff", delta_base=delta.split(".")[1])
     return {"items": items}

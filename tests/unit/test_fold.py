@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from imageserver.catalog.render import fold
+from imageserver.catalog.fold import fold
 from imageserver.format import documents
 from imageserver.format.keys import parse_product
 from tests.support import images
@@ -111,20 +111,44 @@ def test_the_same_image_in_two_versions_is_listed_as_the_newest(system: System) 
     assert (withheld.version, withheld.held_by) == (OLD, f"ubuntu:noble:amd64:default/{NEW}")
 
 
-def test_an_image_in_two_products_is_listed_in_the_first_and_in_the_other_once_that_is_gone(system: System) -> None:
-    system.upload(f"images/b/r/amd64/default/{NEW}", images.split_image(seed="same"))
+def test_an_image_of_two_products_stays_with_the_one_that_uploaded_it_first(system: System) -> None:
+    first, copy = f"images/b/r/amd64/default/{NEW}", f"images/a/r/amd64/default/{OLD}"
+    system.upload(first, images.split_image(seed="same"))
+    system.catch_up()
+    system.upload(copy, images.split_image(seed="same"))
     system.catch_up()
     assert system.listed() == {"b:r:amd64:default": [NEW]}
-    system.upload(f"images/a/r/amd64/default/{OLD}", images.split_image(seed="same"))
-    system.ingest(f"images/a/r/amd64/default/{OLD}")
-    system.publish(parse_product("images/a/r/amd64/default"))
-    assert system.listed() == {"a:r:amd64:default": [OLD]}
-    assert system.products_document().withheld["b:r:amd64:default"][0].held_by == "a:r:amd64:default"
+    assert system.products_document().withheld["a:r:amd64:default"][0].held_by == "b:r:amd64:default"
     for file in ("lxd.tar.xz", "rootfs.squashfs"):
-        system.store.remove(f"images/a/r/amd64/default/{OLD}/{file}")
-    system.ingest(f"images/a/r/amd64/default/{OLD}")
-    system.publish(parse_product("images/a/r/amd64/default"))  # only the product that changed is named
-    assert system.listed() == {"b:r:amd64:default": [NEW]}
+        system.store.remove(f"{first}/{file}")
+    system.ingest(first)
+    system.publish(parse_product("images/b/r/amd64/default"))  # only the product that changed is named
+    assert system.listed() == {"a:r:amd64:default": [OLD]}
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 2, 0)])
+def test_who_uploaded_first_does_not_depend_on_the_order_of_events(system: System, order: tuple[int, ...]) -> None:
+    paths = [f"images/{os}/r/amd64/default/{NEW}" for os in ("m", "a", "z")]
+    for path in paths:
+        system.upload(path, images.split_image(seed="same"))
+    for number in order:
+        system.ingest(paths[number])
+        system.publish(parse_product(paths[number].rpartition("/")[0]))
+    assert system.listed() == {"m:r:amd64:default": [NEW]}
+    held = {name: entries[0].held_by for name, entries in system.products_document().withheld.items()}
+    assert held == dict.fromkeys(("a:r:amd64:default", "z:r:amd64:default"), "m:r:amd64:default")
+
+
+def test_a_version_whose_other_root_is_a_copy_lists_what_is_its_own(system: System) -> None:
+    files = images.split_image(seed="same")
+    system.upload(f"images/b/r/amd64/default/{NEW}", files)
+    system.catch_up()
+    system.upload(f"images/a/r/amd64/default/{NEW}", files | {"disk.qcow2": images.qcow2("own")})
+    system.catch_up()
+    (held,) = system.products_document().withheld["a:r:amd64:default"]
+    assert (held.file, held.held_by) == ("rootfs.squashfs", "b:r:amd64:default")
+    (own,) = [image for image in catalogs(system, "lxd") if image.type == "virtual-machine"]
+    assert own.fingerprint == images.sha256_hex(files["lxd.tar.xz"], images.qcow2("own"))
 
 
 def test_a_path_alias_wins_over_a_metadata_alias_which_returns_once_free(system: System) -> None:
@@ -147,11 +171,11 @@ def test_a_path_alias_wins_over_a_metadata_alias_which_returns_once_free(system:
 
 
 def test_a_product_keeps_its_aliases_when_another_product_lists_its_image(system: System) -> None:
-    """Or a copy under a name that sorts first would take over the alias, and could then change the image."""
+    """Or whoever uploaded its image before would take over its alias, and could then change the image."""
     claim = {"metadata.json": json.dumps({"aliases": ["zzz/app"]}).encode()}
     files = images.split_image(seed="theirs")
-    system.upload(f"images/zzz/app/amd64/default/{OLD}", files)
     system.upload(f"images/aaa/x/amd64/default/{OLD}", files | claim)
+    system.upload(f"images/zzz/app/amd64/default/{OLD}", files)
     system.upload(f"images/aaa/x/amd64/default/{NEW}", images.split_image(seed="another") | claim)
     system.catch_up()
     document = system.products_document()
@@ -204,6 +228,78 @@ def test_a_delta_is_listed_only_while_its_base_is(system: System) -> None:
     system.catch_up()
     product = system.products_document().products["ubuntu:noble:amd64:default"]
     assert f"rootfs.{OLD}.vcdiff" not in documents.decode_versions(product)[NEW].items
+
+
+THIRD = "20261124_10:00"
+
+
+def deltas_of(system: System, version: str) -> tuple[dict[str, str], dict[str, str]]:
+    """Return the deltas of a version of NOBLE that are listed, with their base, and why the others are not."""
+    document, name = system.products_document(), "ubuntu:noble:amd64:default"
+    items = documents.decode_versions(document.products[name])[version].items
+    held = [entry for entry in document.withheld.get(name, ()) if entry.version == version]
+    return {f: i.delta_base for f, i in items.items() if i.delta_base}, {e.file: e.reason for e in held}
+
+
+def test_of_two_deltas_of_one_root_the_one_with_the_newest_base_is_listed(system: System) -> None:
+    for version in (OLD, NEW):
+        system.upload(f"{NOBLE}/{version}", images.split_image(seed=version))
+    deltas = {f"rootfs.{base}.vcdiff": images.vcdiff(base) for base in (OLD, NEW)}
+    system.upload(f"{NOBLE}/{THIRD}", images.split_image(seed=THIRD) | deltas)
+    system.catch_up()
+    listed, withheld = deltas_of(system, THIRD)
+    assert listed == {f"rootfs.{NEW}.vcdiff": NEW}
+    assert "is a second delta beside" in withheld[f"rootfs.{OLD}.vcdiff"]
+    for client in ("lxd", "incus"):
+        (newest,) = [image for image in catalogs(system, client) if image.properties["serial"] == THIRD]
+        assert len([role for role in newest.files if role.startswith("root.delta-")]) == 1
+    system.store.remove(f"{NOBLE}/{NEW}/lxd.tar.xz")
+    system.catch_up()
+    listed, withheld = deltas_of(system, THIRD)
+    assert listed == {f"rootfs.{OLD}.vcdiff": OLD}
+    assert "which is not listed" in withheld[f"rootfs.{NEW}.vcdiff"]
+
+
+@pytest.mark.parametrize("base_has_squashfs", [True, False])
+def test_a_delta_of_a_disk_is_listed_where_no_client_takes_a_squashfs_as_its_base(
+    system: System, base_has_squashfs: bool
+) -> None:
+    base = images.split_image(seed="1") | {"disk.qcow2": images.qcow2("1")}
+    if not base_has_squashfs:
+        del base["rootfs.squashfs"]
+    system.upload(f"{NOBLE}/{OLD}", base)
+    delta = f"disk.{OLD}.qcow2.vcdiff"
+    files = images.split_image(seed="2") | {"disk.qcow2": images.qcow2("2"), delta: images.vcdiff()}
+    system.upload(f"{NOBLE}/{NEW}", files)
+    system.catch_up()
+    listed, withheld = deltas_of(system, NEW)
+    assert listed == ({} if base_has_squashfs else {delta: OLD})
+    assert ("lists a squashfs too" in withheld.get(delta, "")) is base_has_squashfs
+
+
+def test_a_delta_against_its_own_version_or_without_its_root_is_withheld(system: System) -> None:
+    deltas = {f"rootfs.{NEW}.vcdiff": images.vcdiff(), f"disk.{OLD}.qcow2.vcdiff": images.vcdiff("2")}
+    system.upload(f"{NOBLE}/{NEW}", images.split_image(seed="1") | deltas)
+    system.catch_up()
+    listed, withheld = deltas_of(system, NEW)
+    assert listed == {}
+    assert "which is not listed" in withheld[f"rootfs.{NEW}.vcdiff"]
+    assert "has no disk-kvm.img beside it" in withheld[f"disk.{OLD}.qcow2.vcdiff"]
+
+
+def test_what_the_version_before_said_of_its_product_is_told_to_the_next_that_says_nothing(system: System) -> None:
+    said = json.dumps({"aliases": ["lts", "noble/lts"], "release_title": "24.04 LTS", "label": "release"}).encode()
+    system.upload(f"{NOBLE}/{OLD}", images.split_image(seed="1") | {"metadata.json": said})
+    system.upload(f"{NOBLE}/{NEW}", images.split_image(seed="2"))
+    system.catch_up()
+    (told,) = system.products_document().withheld["ubuntu:noble:amd64:default"]
+    assert told.version == NEW
+    assert told.reason.startswith(
+        f"{NEW} comes without metadata.json, so the aliases lts, noble/lts, release_title, as {OLD} says, no longer"
+    )
+    system.upload(f"{NOBLE}/{NEW}", {"metadata.json": b"{}"})
+    system.catch_up()
+    assert system.products_document().withheld == {}
 
 
 def test_incomplete_and_invalid_versions_are_distinguished_and_change_no_listing(system: System) -> None:

@@ -9,6 +9,7 @@ from typing import Final, TypeVar
 import msgspec
 
 from imageserver.errors import CatalogDamaged
+from imageserver.format.keys import ProductId
 
 INDEX_KEY: Final = "streams/v1/index.json"
 
@@ -21,6 +22,17 @@ def products_key(stream: str) -> str:
 def unlisted_key(stream: str) -> str:
     """The key of the document that tells people (no client) what was uploaded but is not listed."""
     return f"streams/v1/{stream}.unlisted.json"
+
+
+def product_id(stream: str, name: str) -> ProductId:
+    """Return the product that a name of the catalog means in a stream; CatalogDamaged when it is no product's name."""
+    parts = name.split(":")
+    if len(parts) != 4:
+        raise CatalogDamaged(
+            f"the catalog of {stream} names a product {name!r}, expected os:release:arch:variant; "
+            "delete the products document and rebuild the catalog from the records"
+        )
+    return ProductId(stream, *parts)
 
 
 class Item(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
@@ -65,9 +77,11 @@ class Product(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
 
 
 class Withheld(msgspec.Struct, frozen=True, omit_defaults=True, order=True, kw_only=True):
-    """Something sound that is not listed because of what else is: an alias, a root or a whole version.
+    """Something complete that is not listed because of what else is: an alias, a file or a whole version.
 
-    `held_by` says what has its place: another product, or `<product>/<version>` of its own. Clients ignore it.
+    `held_by` says what has its place: another product, or `<product>/<version>` of its own. `fingerprint` is given
+    for an image. An entry with neither alias nor file, of a version that is listed, is about what its product lost.
+    Clients ignore all of it.
     """
 
     alias: str = ""
@@ -105,7 +119,7 @@ class Index(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Unlisted(msgspec.Struct, frozen=True, kw_only=True):
-    """What was uploaded and is not listed: product name -> version -> `incomplete` or `refused`."""
+    """What was uploaded and is not listed: product name -> version -> `incomplete` or `invalid`."""
 
     content_id: str
     format: str

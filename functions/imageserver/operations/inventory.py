@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Final, TypeVar
 
-from imageserver.catalog.render import product_id
 from imageserver.errors import CatalogDamaged, InvalidUpload
 from imageserver.format import documents
+from imageserver.format.documents import product_id
 from imageserver.format.keys import RECORDS, ProductId, VersionId, parse_product, parse_version
 from imageserver.storage import listing
 from imageserver.storage.document_cache import DocumentCache

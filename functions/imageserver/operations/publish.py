@@ -21,11 +21,11 @@ from functools import partial
 from typing import Final
 
 from imageserver.aws.cloudfront import Invalidate, no_invalidation
-from imageserver.catalog.render import fold, fold_index, fold_unlisted, product_id
+from imageserver.catalog.fold import fold, fold_index, fold_unlisted
 from imageserver.errors import CatalogDamaged, SimplestreamsError
 from imageserver.format import documents
 from imageserver.format.documents import Document as CatalogDocument
-from imageserver.format.documents import Products, Unlisted, Version
+from imageserver.format.documents import Products, Unlisted, Version, product_id
 from imageserver.format.keys import ProductId, VersionId, stream_lease_key, version_of
 from imageserver.storage.leases import wait_for_lease
 from imageserver.storage.listing import is_unchanged

@@ -10,8 +10,9 @@ from functools import partial
 from itertools import groupby
 
 from imageserver.aws.queues import Notifier
-from imageserver.catalog.render import fold, fold_index, fold_unlisted, product_id
+from imageserver.catalog.fold import fold, fold_index, fold_unlisted
 from imageserver.format import documents as catalog
+from imageserver.format.documents import product_id
 from imageserver.format.keys import ProductId
 from imageserver.operations.inventory import Product, known_products, look
 from imageserver.operations.runs import Run, Task

@@ -18,9 +18,9 @@ from cli.admin import answers, queue_checks
 from cli.admin.faults import CATALOG, RECORD, explain
 from cli.admin.findings import AGAIN, DEPLOY, Findings, Hint, NotSeen
 from cli.admin.place import Place
-from imageserver.catalog.render import product_id
 from imageserver.errors import InvalidUpload
 from imageserver.format import documents
+from imageserver.format.documents import product_id
 from imageserver.format.keys import LEASES, RECORDS, parse_key, parse_record_key
 from imageserver.operations.inventory import documented_streams
 from imageserver.operations.reconcile import reconcile

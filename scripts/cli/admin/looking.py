@@ -8,10 +8,9 @@ from typing import Any
 
 import msgspec
 
-from imageserver.catalog.render import product_id
 from imageserver.errors import CatalogDamaged, InvalidUpload
 from imageserver.format import documents, file_kinds
-from imageserver.format.documents import Withheld
+from imageserver.format.documents import Withheld, product_id
 from imageserver.format.keys import RECORDS, ProductId, VersionId, parse_record_key
 from imageserver.operations.inventory import documented_streams
 from imageserver.storage.document_cache import DocumentCache

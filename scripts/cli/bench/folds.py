@@ -12,8 +12,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from cli.bench.reads import peak_mib
-from imageserver.catalog.render import fold, fold_index, product_id
+from imageserver.catalog.fold import fold, fold_index
 from imageserver.format import documents
+from imageserver.format.documents import product_id
 from imageserver.format.keys import VersionId
 from imageserver.versions import records
 from imageserver.versions.assessment import new_record

@@ -23,9 +23,9 @@ import click
 
 from cli.bench.figures import Figure, figure
 from cli.bench.folds import record_of
-from imageserver.catalog.render import fold, product_id
+from imageserver.catalog.fold import fold
 from imageserver.format import documents
-from imageserver.format.documents import Products
+from imageserver.format.documents import Products, product_id
 from imageserver.format.keys import ProductId
 from imageserver.operations.publish import LEASE_S
 from imageserver.storage.leases import POLL_S as MARK_POLL_S

@@ -1,0 +1,111 @@
+"""A product as its own records have it: the versions that could be listed, newest first, and why others are not."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import msgspec
+
+from imageserver.format import file_kinds
+from imageserver.format.documents import Withheld
+from imageserver.format.keys import ProductId, version_form, version_moment
+from imageserver.versions.assessment import Assessment, assess
+from imageserver.versions.records import Record
+from imageserver.versions.state import State
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """One root of a version with its metadata, or its unified tarball: what clients list as one image.
+
+    `fingerprints` has one for each metadata file that the clients served read; `uploaded` is when the last of its
+    files arrived (ISO 8601, UTC).
+    """
+
+    fingerprints: tuple[str, ...]
+    uploaded: str
+
+
+@dataclass(frozen=True, slots=True)
+class Build:
+    """A complete version on its way into the catalog.
+
+    `images` goes by the file of the root. `deltas` is what is listed of them: file -> version of the base.
+    """
+
+    name: str
+    record: Record
+    assessment: Assessment
+    images: dict[str, Image]
+    deltas: Mapping[str, str] = field(default_factory=dict)
+
+    def without(self, file: str) -> "Build":
+        """Return the same version without one of its roots."""
+        roots = {ftype: f for ftype, f in self.assessment.roots.items() if f != file}
+        unified = "" if self.assessment.unified == file else self.assessment.unified
+        assessment = msgspec.structs.replace(self.assessment, roots=roots, unified=unified)
+        return replace(self, assessment=assessment, images={f: i for f, i in self.images.items() if f != file})
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A product with the builds that could be listed, newest first, and what of it is withheld."""
+
+    id: ProductId
+    builds: tuple[Build, ...]
+    withheld: tuple[Withheld, ...]
+
+    @property
+    def fingerprints(self) -> frozenset[str]:
+        """Every fingerprint that the product could list."""
+        images = (image for build in self.builds for image in build.images.values())
+        return frozenset(fingerprint for image in images for fingerprint in image.fingerprints)
+
+
+def candidate(product: ProductId, versions: Sequence[Record], clients: Sequence[str]) -> Candidate:
+    """Return a product as all of its records have it. Versions in another form than most are withheld."""
+    assessments = {record.id.version: (record, assess(record)) for record in versions}
+    complete = {name: pair for name, pair in assessments.items() if pair[1].state is State.COMPLETE}
+    form = _common_form(complete)
+    builds = []
+    withheld = []
+    for name in sorted(complete, key=lambda name: (version_moment(name), name), reverse=True):
+        record, assessment = complete[name]
+        if version_form(name) == form:
+            builds.append(Build(name, record, assessment, _images(record, assessment, clients)))
+        else:
+            withheld.append(Withheld(version=name, reason=_wrong_form(name, form)))
+    return Candidate(product, tuple(builds), tuple(withheld))
+
+
+def _common_form(names: Iterable[str]) -> str:
+    """The form that most versions of a product have, and among equals that of the oldest.
+
+    Clients order versions as texts, so two forms in one product would be out of order.
+    """
+    ordered = sorted(names, key=version_moment)
+    count = Counter(version_form(name) for name in ordered)
+    return max(count, key=lambda form: count[form], default="")  # max and Counter keep the order of first sight
+
+
+def _wrong_form(name: str, form: str) -> str:
+    return (
+        f"the version {name} is named {version_form(name)}, expected {form} as most versions of this product are: "
+        "clients order versions as texts; upload it again under a name of that form"
+    )
+
+
+def _images(record: Record, assessment: Assessment, clients: Sequence[str]) -> dict[str, Image]:
+    """Return the images of a version by the file of their root; two fingerprints where each client has its metadata."""
+    files = record.files
+    metadata = {assessment.metadata[file_kinds.METADATA_FTYPES[client]] for client in clients if assessment.metadata}
+    images = {
+        root: Image(
+            tuple(sorted({files[root].combined[files[file].sha256] for file in metadata})),
+            max(files[file].modified for file in (root, *metadata)),
+        )
+        for root in assessment.roots.values()
+    }
+    if unified := assessment.unified:
+        images[unified] = Image((files[unified].sha256,), files[unified].modified)
+    return images

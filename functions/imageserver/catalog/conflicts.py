@@ -1,0 +1,169 @@
+"""What two products may not share: a fingerprint, and an alias of one architecture.
+
+Both are decided over a whole stream, by rules that depend on the records alone and never on the order of events:
+
+- an image is listed once: by the product whose upload came first, there by the newest version;
+- an alias that a product's path gives it is its own, also while another product lists its image; any other goes to
+  the first product by name. The time of upload would not do: retention deletes the oldest claim of a product that
+  publishes daily, and its alias would move to whoever asked once.
+
+The document remembers in `withheld` what lost, so that changing one product finds every other that it touches.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+from typing import Final
+
+import msgspec
+
+from imageserver.catalog.candidates import Build, Candidate
+from imageserver.format import architectures, documents, file_kinds
+from imageserver.format.documents import Item, Product, Products, Withheld, product_id
+from imageserver.format.keys import ProductId
+
+_COMBINED_ATTRIBUTES: Final = [
+    field.name for field in msgspec.structs.fields(Item) if field.encode_name.startswith("combined_")
+]
+
+
+def entangled(document: Products, candidates: Mapping[str, Candidate]) -> frozenset[str]:
+    """Return the products outside of `candidates` that list, or wait for, a fingerprint of one of them."""
+    gained: set[bytes] = set()
+    for name, candidate in candidates.items():
+        before = _listed_fingerprints(document.products[name]) if name in document.products else set()
+        gained |= {fp.encode() for fp in candidate.fingerprints - before}
+    others = {name: product for name, product in document.products.items() if name not in candidates}
+    listing = (name for name, product in others.items() if gained and _mentions(product, gained))
+    waiting = (
+        name
+        for name, entries in document.withheld.items()
+        if name not in candidates
+        for entry in entries
+        if entry.fingerprint.encode() in gained or entry.held_by in candidates
+    )
+    return frozenset((*listing, *waiting))
+
+
+def _listed_fingerprints(product: Product) -> set[str]:
+    """Return what clients compare of a product, as the document has it."""
+    found: set[str] = set()
+    for version in documents.decode_versions(product).values():
+        for item in version.items.values():
+            unified = item.ftype in file_kinds.UNIFIED_FTYPES.values()
+            found |= {item.sha256} if unified else {getattr(item, field) for field in _COMBINED_ATTRIBUTES}
+    return found
+
+
+def _mentions(product: Product, fingerprints: set[bytes]) -> bool:
+    text = bytes(product.versions)  # a search in the raw JSON: decoding every product would cost far more
+    return any(fingerprint in text for fingerprint in fingerprints)
+
+
+def each_fingerprint_once(candidates: Mapping[str, Candidate]) -> dict[str, Candidate]:
+    """Leave each image to the product whose upload of it came first, and tell the others which one has it."""
+    builds: dict[str, dict[str, Build]] = {name: {b.name: b for b in c.builds} for name, c in candidates.items()}
+    withheld = {name: list(candidate.withheld) for name, candidate in candidates.items()}
+    seen: dict[str, tuple[str, str]] = {}
+    for name, build, file in _in_order_of_upload(candidates):
+        fingerprints = build.images[file].fingerprints
+        taken = next((fingerprint for fingerprint in fingerprints if fingerprint in seen), "")
+        if taken:
+            builds[name][build.name] = builds[name][build.name].without(file)
+            withheld[name].append(_duplicate(name, build.name, file, taken, seen[taken]))
+        else:
+            seen.update(dict.fromkeys(fingerprints, (name, build.name)))
+    return {
+        name: replace(
+            candidate,
+            builds=tuple(build for build in builds[name].values() if build.images),
+            withheld=tuple(sorted(withheld[name])),
+        )
+        for name, candidate in candidates.items()
+    }
+
+
+def _in_order_of_upload(candidates: Mapping[str, Candidate]) -> Iterator[tuple[str, Build, str]]:
+    """Yield product, build and root of every image: of equal images the one that is to be listed comes first."""
+    first: dict[tuple[str, str], str] = {}
+    builds = [(name, build) for name, candidate in candidates.items() for build in candidate.builds]
+    images = [(name, build, file) for name, build in builds for file in build.images]
+    for name, build, file in images:
+        image = build.images[file]
+        for fingerprint in image.fingerprints:
+            first[name, fingerprint] = min(image.uploaded, first.get((name, fingerprint), image.uploaded))
+
+    def order(entry: tuple[str, Build, str]) -> tuple[str, str]:
+        name, build, file = entry
+        return min(first[name, fingerprint] for fingerprint in build.images[file].fingerprints), name
+
+    yield from sorted(images, key=order)  # stable: of one product the newest build stays first
+
+
+def _duplicate(product: str, version: str, file: str, fingerprint: str, holder: tuple[str, str]) -> Withheld:
+    # Of another product only the name: which of its versions lists the image may change without a fold here.
+    held_by = f"{product}/{holder[1]}" if holder[0] == product else holder[0]
+    return Withheld(
+        version=version,
+        file=file,
+        fingerprint=fingerprint,
+        held_by=held_by,
+        reason=f"{version}/{file} is the same image as one that {held_by} lists: clients fail when they see it twice",
+    )
+
+
+def claims(product: ProductId, extra: Iterable[str]) -> tuple[str, ...]:
+    """Return every alias a product asks for: its path's, then the others in alphabetical order."""
+    own = product.path_aliases
+    return (*own, *sorted(set(extra) - set(own)))
+
+
+def each_alias_once(
+    products: dict[str, Product], withheld: dict[str, tuple[Withheld, ...]], stream: str
+) -> tuple[dict[str, Product], dict[str, tuple[Withheld, ...]]]:
+    """Give each alias to one product of an architecture; clients would take whichever sorts first."""
+    ids = {name: product_id(stream, name) for name in sorted(products)}
+    wanted = {
+        name: claims(ids[name], (*_aliases(products[name]), *(w.alias for w in withheld.get(name, ()) if w.alias)))
+        for name in ids
+    }
+    owner = _owners(ids, wanted, (product_id(stream, name) for name in _waiting(products, withheld)))
+    settled: dict[str, Product] = {}
+    for name, product in ids.items():
+        lost = {alias: held_by for alias in wanted[name] if (held_by := owner[_arch(product), alias]) != name}
+        kept = ",".join(alias for alias in wanted[name] if alias not in lost)
+        now = products[name]
+        settled[name] = now if kept == now.aliases else msgspec.structs.replace(now, aliases=kept)
+        others = tuple(w for w in withheld.get(name, ()) if not w.alias)
+        withheld[name] = (*(_lost_alias(alias, held_by) for alias, held_by in sorted(lost.items())), *others)
+    return settled, {name: entries for name, entries in withheld.items() if entries}
+
+
+def _waiting(products: Mapping[str, Product], withheld: Mapping[str, tuple[Withheld, ...]]) -> list[str]:
+    """The products of which nothing is listed because others list the same images."""
+    return sorted(name for name, entries in withheld.items() if name not in products and any(w.file for w in entries))
+
+
+def _owners(
+    listed: Mapping[str, ProductId], wanted: Mapping[str, Iterable[str]], waiting: Iterable[ProductId]
+) -> dict[tuple[str, str], str]:
+    """(architecture, alias) -> the one product that has it. Whose image is listed by another keeps its own name."""
+    owner: dict[tuple[str, str], str] = {}
+    for product in (*listed.values(), *waiting):
+        for alias in product.path_aliases:
+            owner.setdefault((_arch(product), alias), product.name)
+    for name, product in listed.items():
+        for alias in wanted[name]:
+            owner.setdefault((_arch(product), alias), name)
+    return owner
+
+
+def _arch(product: ProductId) -> str:
+    return architectures.canonical(product.arch) or product.arch
+
+
+def _aliases(product: Product) -> list[str]:
+    return product.aliases.split(",") if product.aliases else []
+
+
+def _lost_alias(alias: str, held_by: str) -> Withheld:
+    return Withheld(alias=alias, held_by=held_by, reason=f"the alias {alias} is taken by {held_by}")
