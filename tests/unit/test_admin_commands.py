@@ -290,16 +290,17 @@ def test_the_doctor_hints_at_images_listed_by_another_product(
     system: System, server: FakePlace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(doctor, "CHECKS", {"withheld": doctor.CHECKS["withheld"]})
-    path = listed(system, f"{TINY}/20261101")
-    listed(system, f"{TINY}/20261102")  # the same image once more, in the same product: nobody else's doing
+    listed(system, f"{TINY}/20261101")
+    first = listed(system, f"{TINY}/20261102")  # the same image once more, in the same product: nobody else's doing
     assert told("doctor") == []
-    other = listed(system, "images/aaa/1/amd64/default/20261130")
+    copy = listed(system, "images/aaa/1/amd64/default/20261130")
     found = told("doctor")
     assert {one["hint"] for one in found} == {True}
-    assert f"{path}/rootfs.squashfs is not listed, for {other} has the same image" in {one["what"] for one in found}
-    assert {one["remedy"] for one in found} == {f"if that one should not have it: admin withdraw {other}"}
+    assert f"{copy}/rootfs.squashfs is not listed, for {first} has the same image" in {one["what"] for one in found}
+    assert {one["remedy"] for one in found} == {f"if that one should not have it: admin withdraw {first}"}
+    assert "a copy of this image" in admin(f"show {first}").stdout
     said = admin("doctor").stdout
-    assert said.startswith("withheld: ok; 2 hints\n  hint: ")
+    assert said.startswith("withheld: ok; 1 hint\n  hint: ")
 
 
 def test_the_doctor_names_the_product_even_if_it_no_longer_lists_the_image(system: System) -> None:

@@ -403,10 +403,10 @@ def test_new_content_of_a_listed_file_waits_until_the_catalog_has_its_digest(sys
 
 
 def test_a_root_listed_by_another_product_is_not_awaited(system: System) -> None:
-    system.upload(PATH, {"disk.qcow2": images.qcow2("shared")})
     first = "images/alpine/edge/amd64/default/20261123_10:00"
     metadata = system.store.objects[f"{PATH}/lxd.tar.xz"].body
     system.upload(first, {"lxd.tar.xz": metadata, "disk.qcow2": images.qcow2("shared")})
+    system.upload(PATH, {"disk.qcow2": images.qcow2("shared")})
     system.catch_up()
     assert (told(system).status, status.is_terminal(told(system))) == ("listed", True)
     assert any("the same image as one that alpine:edge:amd64:default lists" in r.sentence for r in told(system).reasons)
@@ -434,6 +434,29 @@ def test_the_same_image_twice_is_withheld_and_names_the_product_that_lists_it(sy
     system.catch_up()
     assert told(system, again).status == "withheld"
     assert "the same image as one that ubuntu:noble:amd64:default lists" in told(system, again).reasons[0].sentence
+    (reason,) = told(system).reasons
+    assert (reason.kind, told(system).status) == ("warning", "listed")
+    assert reason.sentence.startswith(
+        "ubuntu:zesty:amd64:default/20261123_10:00/rootfs.squashfs is a copy of this image"
+    )
+
+
+def test_a_listed_version_names_the_root_and_the_alias_that_others_have_as_errors(system: System) -> None:
+    part = "images/ubuntu/zesty/amd64/default/20261123_10:00"
+    claim = {"metadata.json": b'{"aliases": "ubuntu/noble"}'}
+    files = images.split_image(seed="new") | claim | {"disk.qcow2": images.qcow2("own")}
+    system.upload(part, files)
+    system.catch_up()
+    found = told(system, part)
+    assert found.status == "listed"
+    assert [(reason.kind, reason.file) for reason in found.reasons] == [("error", "rootfs.squashfs"), ("error", "")]
+    assert "ubuntu:noble:amd64:default" in found.reasons[0].sentence
+    assert found.reasons[1].sentence == "the alias ubuntu/noble is taken by ubuntu:noble:amd64:default"
+    (alias, copy) = [reason.sentence for reason in told(system).reasons]
+    assert alias == (
+        "ubuntu:zesty:amd64:default asks for the alias ubuntu/noble too; it stays with ubuntu:noble:amd64:default"
+    )
+    assert "is a copy of this image" in copy
 
 
 def test_the_catalog_is_reread_only_when_it_changed(system: System) -> None:

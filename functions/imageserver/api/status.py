@@ -7,14 +7,15 @@ from typing import Final
 from msgspec.structs import replace
 
 from imageserver.api.schema import FileStatus, VersionStatus
+from imageserver.catalog.conflicts import shared_with
 from imageserver.format import documents
-from imageserver.format.documents import Products
+from imageserver.format.documents import Products, Withheld
 from imageserver.format.keys import VersionId
 from imageserver.storage import listing
 from imageserver.storage.document_cache import DocumentCache
 from imageserver.storage.port import Store
 from imageserver.versions import records
-from imageserver.versions.assessment import assess
+from imageserver.versions.assessment import assess, overrides
 from imageserver.versions.records import Reason, Record
 from imageserver.versions.state import State, visible_state
 
@@ -124,16 +125,24 @@ def from_catalog(record: Record, products: Products) -> VersionStatus:
             reasons=[*record.reasons, *(reasons or [waiting])],
             files=_files(record),
         )
+    fingerprints = documents.fingerprints(entry)
     aliases = [held for held in withheld if held.alias]
-    warnings = [Reason(held.file, "warning", held.reason) for held in (*mine, *aliases)]
+    told = [_told(record, held) for held in (*mine, *aliases)]
+    told += [Reason("", "warning", said) for said in shared_with(products, version.product.name, fingerprints)]
     return VersionStatus(
         path=record.version,
         status=state,
-        reasons=[*record.reasons, *warnings, *_not_yet_listed(record, entry, {held.file for held in mine})],
+        reasons=[*record.reasons, *told, *_not_yet_listed(record, entry, {held.file for held in mine})],
         files=_files(record),
         aliases=product.aliases.split(",") if product.aliases else [],
-        fingerprints=_fingerprints(entry),
+        fingerprints=fingerprints,
     )
+
+
+def _told(record: Record, held: Withheld) -> Reason:
+    """What a listed version goes without: an image or an alias that it asks for is an error, the rest a warning."""
+    asked = {*overrides(record).aliases, *record.id.product.path_aliases}
+    return Reason(held.file, "error" if held.fingerprint or held.alias in asked else "warning", held.reason)
 
 
 def _not_yet_listed(record: Record, entry: documents.Version, held: set[str]) -> list[Reason]:
@@ -143,22 +152,6 @@ def _not_yet_listed(record: Record, entry: documents.Version, held: set[str]) ->
     wanted = ({*assessment.roots.values(), assessment.unified} - held - {""}) | (listed.keys() & record.files.keys())
     late = sorted(file for file in wanted if listed.get(file) != record.files[file].sha256)
     return [Reason(file, "waiting", f"{file} is complete and about to be listed") for file in late]
-
-
-def _fingerprints(entry: documents.Version) -> list[str]:
-    found: set[str] = set()
-    for item in entry.items.values():
-        if item.ftype.endswith("_combined.tar.gz"):
-            found.add(item.sha256)
-        combined = (
-            item.combined_squashfs_sha256,
-            item.combined_rootxz_sha256,
-            item.combined_disk_kvm,
-            item.combined_disk1,
-            item.combined_uefi1,
-        )
-        found |= {value for value in combined if value}
-    return sorted(found)
 
 
 def _files(record: Record) -> dict[str, FileStatus]:

@@ -10,27 +10,22 @@ Both are decided over a whole stream, by rules that depend on the records alone 
 The document remembers in `withheld` what lost, so that changing one product finds every other that it touches.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
-from typing import Final
 
 import msgspec
 
 from imageserver.catalog.candidates import Build, Candidate
-from imageserver.format import architectures, documents, file_kinds
-from imageserver.format.documents import Item, Product, Products, Withheld, product_id
+from imageserver.format import architectures, documents
+from imageserver.format.documents import Product, Products, Withheld, product_id
 from imageserver.format.keys import ProductId
-
-_COMBINED_ATTRIBUTES: Final = [
-    field.name for field in msgspec.structs.fields(Item) if field.encode_name.startswith("combined_")
-]
 
 
 def entangled(document: Products, candidates: Mapping[str, Candidate]) -> frozenset[str]:
     """Return the products outside of `candidates` that list, or wait for, a fingerprint of one of them."""
     gained: set[bytes] = set()
     for name, candidate in candidates.items():
-        before = _listed_fingerprints(document.products[name]) if name in document.products else set()
+        before = _fingerprints(document.products[name]) if name in document.products else set()
         gained |= {fp.encode() for fp in candidate.fingerprints - before}
     others = {name: product for name, product in document.products.items() if name not in candidates}
     listing = (name for name, product in others.items() if gained and _mentions(product, gained))
@@ -44,14 +39,9 @@ def entangled(document: Products, candidates: Mapping[str, Candidate]) -> frozen
     return frozenset((*listing, *waiting))
 
 
-def _listed_fingerprints(product: Product) -> set[str]:
-    """Return what clients compare of a product, as the document has it."""
-    found: set[str] = set()
-    for version in documents.decode_versions(product).values():
-        for item in version.items.values():
-            unified = item.ftype in file_kinds.UNIFIED_FTYPES.values()
-            found |= {item.sha256} if unified else {getattr(item, field) for field in _COMBINED_ATTRIBUTES}
-    return found
+def _fingerprints(product: Product) -> set[str]:
+    versions = documents.decode_versions(product).values()
+    return {fingerprint for version in versions for fingerprint in documents.fingerprints(version)}
 
 
 def _mentions(product: Product, fingerprints: set[bytes]) -> bool:
@@ -109,6 +99,23 @@ def _duplicate(product: str, version: str, file: str, fingerprint: str, holder: 
         held_by=held_by,
         reason=f"{version}/{file} is the same image as one that {held_by} lists: clients fail when they see it twice",
     )
+
+
+def shared_with(document: Products, product: str, fingerprints: Collection[str]) -> list[str]:
+    """Return a sentence about each image and each alias that `product` has and another product asked for too.
+
+    `fingerprints` are those of the version that is looked at; a copy of another version is none of its business.
+    """
+    found = []
+    for name, entries in sorted(document.withheld.items()):
+        for entry in entries:
+            if entry.held_by != product:
+                continue
+            if entry.alias:
+                found.append(f"{name} asks for the alias {entry.alias} too; it stays with {product}")
+            elif entry.fingerprint in fingerprints:
+                found.append(f"{name}/{entry.version}/{entry.file} is a copy of this image; it is listed here only")
+    return found
 
 
 def claims(product: ProductId, extra: Iterable[str]) -> tuple[str, ...]:

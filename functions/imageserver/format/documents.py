@@ -9,6 +9,7 @@ from typing import Final, TypeVar
 import msgspec
 
 from imageserver.errors import CatalogDamaged
+from imageserver.format.file_kinds import UNIFIED_FTYPES
 from imageserver.format.keys import ProductId
 
 INDEX_KEY: Final = "streams/v1/index.json"
@@ -129,6 +130,7 @@ class Unlisted(msgspec.Struct, frozen=True, kw_only=True):
 Document = Products | Index | Unlisted
 _D = TypeVar("_D", Products, Index, Unlisted)
 
+_COMBINED: Final = [f.name for f in msgspec.structs.fields(Item) if f.encode_name.startswith("combined_")]
 _encoder = msgspec.json.Encoder(order="sorted")
 _versions = msgspec.json.Decoder(dict[str, Version])
 
@@ -171,6 +173,14 @@ def decode_versions(product: Product) -> dict[str, Version]:
             f"the catalog's versions of {product.os} {product.release} {product.arch} cannot be read ({error}); "
             "delete the products document and rebuild the catalog from the records"
         ) from error
+
+
+def fingerprints(version: Version) -> list[str]:
+    """Return what clients compare of a version: the fingerprint of each of its images, sorted."""
+    found: set[str] = set()
+    for item in version.items.values():
+        found |= {item.sha256} if item.ftype in UNIFIED_FTYPES.values() else {getattr(item, f) for f in _COMBINED}
+    return sorted(found - {""})
 
 
 def _decode(body: bytes, kind: type[_D], key: str) -> _D:

@@ -30,6 +30,7 @@ export function detail({ product, state }, context) {
     ...section("Launch", launchLines(product, context)),
     ...section("Uploads not listed", notes(product.unlisted)),
     ...section("Withheld", notes(product.withheld)),
+    ...section("Asked for by others", notes(product.shared)),
     ...section("About", [facts(product, newest, context)]),
     ...section("Fingerprints", fingerprints(newest)),
     ...section("Files", newest ? [files(newest, context)] : []),

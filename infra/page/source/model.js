@@ -14,7 +14,7 @@
  *   key: string, stream: string, name: string, title: string, os: string, release: string, codename: string,
  *   arch: string, variant: string, aliases: string[], requirements: [string, string][], supported: boolean,
  *   eol: number | null, eolText: string, versions: Version[], kinds: Kind[], sizeBytes: number,
- *   withheld: Note[], unlisted: Note[], haystack: string, raw: unknown[],
+ *   withheld: Note[], shared: Note[], unlisted: Note[], haystack: string, raw: unknown[],
  * }} Product
  */
 
@@ -171,6 +171,7 @@ function readProduct(stream, name, rawProduct, rawWithheld, rawUnlisted) {
     kinds: /** @type {Kind[]} */ (["container", "vm"].filter((kind) => images.some((image) => image.kind === kind))),
     sizeBytes: Math.max(0, ...images.map((image) => image.sizeBytes)),
     withheld: readWithheld(rawWithheld),
+    shared: /** @type {Note[]} */ ([]),
     unlisted: readUnlisted(rawUnlisted),
     haystack: "",
     raw: [rawProduct, rawWithheld, rawUnlisted],
@@ -199,7 +200,25 @@ export function readProducts(stream, document, unlisted) {
   const withheld = record(record(document).withheld);
   const waiting = record(record(unlisted).products);
   const names = new Set([listed, withheld, waiting].flatMap((part) => Object.keys(part)));
-  return [...names].map((name) => readProduct(stream, name, listed[name], withheld[name], waiting[name]));
+  const products = [...names].map((name) => readProduct(stream, name, listed[name], withheld[name], waiting[name]));
+  const byName = new Map(products.map((product) => [product.name, product]));
+  for (const [name, entries] of Object.entries(withheld)) {
+    for (const entry of (Array.isArray(entries) ? entries : []).map(record)) {
+      byName.get(text(entry.held_by))?.shared.push(readShared(name, entry));
+    }
+  }
+  return products;
+}
+
+/**
+ * What another product asked for and does not have, as the product that has it is told.
+ * @param {string} name of the other product @param {Record<string, unknown>} entry @returns {Note}
+ */
+function readShared(name, entry) {
+  const alias = text(entry.alias);
+  if (alias) return { what: alias, why: `${name} asks for this alias too` };
+  const file = [name, text(entry.version), text(entry.file)].filter(Boolean).join("/");
+  return { what: file, why: "is a copy of an image of this product; it is listed here only" };
 }
 
 /**

@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from imageserver.catalog.conflicts import shared_with
 from imageserver.errors import CatalogDamaged, InvalidUpload
 from imageserver.format import documents, file_kinds
 from imageserver.format.documents import Withheld, product_id
@@ -42,10 +43,11 @@ class Listed:
 
 @dataclass(frozen=True)
 class Catalogued:
-    """What the catalog has: its items, and by path of a version what of it is withheld."""
+    """What the catalog has: its items, and by path of a version what of it is withheld, and what others asked for."""
 
     items: list[Listed]
     withheld: dict[str, list[Withheld]]
+    shared: dict[str, list[str]]
 
 
 @dataclass(frozen=True)
@@ -112,17 +114,20 @@ def listed(store: Store, below: str = "") -> list[Listed]:
 
 
 def catalogued(store: Store, below: str = "") -> Catalogued:
-    """The same, and what sound versions have to do without because of what else is listed."""
-    found = Catalogued([], {})
+    """Return the same, and what complete versions go without because of what else is listed."""
+    found = Catalogued([], {}, {})
     cache = DocumentCache(store)
     for stream in streams(store):
         document = cache.products(stream)
+        holders = {entry.held_by for entries in document.withheld.values() for entry in entries}
         for name, product in document.products.items():
             for version, entry in documents.decode_versions(product).items():
                 id_ = VersionId(product_id(stream, name), version)
                 found.items.extend(
                     Listed(id_, k, item) for k, item in entry.items.items() if is_below(item.path, below)
                 )
+                if name in holders:
+                    found.shared[id_.path] = shared_with(document, name, documents.fingerprints(entry))
         for name, entries in document.withheld.items():
             for lost in entries:  # an alias that was lost is the whole product's
                 if lost.version:
@@ -178,6 +183,7 @@ def reasons(found: Seen, there: Catalogued, is_listed: bool) -> list[Why]:
     told += [Why(reason.kind, reason.sentence) for reason in record.reasons if reason.file not in withdrawn]
     withheld = there.withheld.get(found.version.path, [])
     told += [Why("withheld", entry.reason) for entry in withheld]
+    told += [Why("warning", sentence) for sentence in there.shared.get(found.version.path, [])]
     if _state(record, there, is_listed) is State.COMPLETE:
         told.append(Why("waiting", "it is complete and about to be listed; run `admin reconcile` if that lasts"))
     return told
