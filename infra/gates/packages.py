@@ -23,7 +23,7 @@ from gates.runtime import Answer, Function, StartFailed, started
 from local_stack.credentials import local_session
 
 NAMES: Final = ("digest", "publish", "uploads", "maintain")
-KEY: Final = "images/ubuntu/noble/amd64/default/20261123_10:00/rootfs.squashfs"
+KEY: Final = "images/ubuntu/noble/amd64/default/20261123_1000/rootfs.squashfs"
 
 
 @cache

@@ -155,7 +155,7 @@ def instructions(local: LocalStack, state_folder: Path) -> str:
     if state_folder != default_state_folder():
         where = f"--state-dir {shlex.quote(_short(str(state_folder)))}"
         presign, upload = f"{presign} {where}", f"{upload} {where}"
-    key = "images/alpine/3.22/amd64/default/20261123_10:00/"
+    key = "images/alpine/3.22/amd64/default/20261123_1000/"
     return f"""
 Serving {stack.base_url}  (Ctrl-C stops it; logs in {_short(str(state_folder / "logs"))})
 

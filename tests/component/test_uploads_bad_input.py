@@ -94,7 +94,7 @@ ROWS = [
     Row("unknown arch", 422, "no client knows the architecture 'z80'; expected one of ", key(arch="z80")),
     Row("no arch", 422, "has 6 parts between slashes, expected 7: upload to images/<os>/", key().replace("/amd64", "")),
     Row("impossible date", 422, "'20260230_10:00' is not a real date and time", key(version="20260230_10:00")),
-    Row("no date", 422, "the version is 'latest', expected YYYYMMDD_HH:MM, ", key(version="latest")),
+    Row("no date", 422, "the version is 'latest', expected YYYYMMDD_HHMM, ", key(version="latest")),
     Row("another first folder", 422, "the first folder is 'streams', expected `images` or", key(stream="streams")),
     Row("private folder", 422, "the first folder is 'versions', expected `images` or", key(stream="versions")),
     Row("wrong extension", 422, "rootfs.iso is no image file that clients know", key("rootfs.iso")),

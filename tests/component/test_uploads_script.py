@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import json
+import lzma
 import os
 import re
 import shutil
@@ -14,6 +16,7 @@ import time
 from http.server import BaseHTTPRequestHandler
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -27,6 +30,7 @@ SCRIPT = Path(__file__).resolve().parents[2] / "scripts/upload"
 FP = hashlib.sha256(b"an image").hexdigest()
 XZ, GZ = images.metadata_tarball(), images.metadata_tarball(compression="gz")
 ROOT_XZ, SQUASHFS, QCOW2 = images.root_tarball(), images.squashfs(), images.qcow2()
+LZMA = lzma.compress(images.tarball({"metadata.yaml": images.metadata_yaml()}), lzma.FORMAT_ALONE)
 UNIFIED = {kind: images.unified_tarball(compression=kind) for kind in ("gz", "xz", "zst", "plain")}
 
 LEFT_BEHIND = {
@@ -52,6 +56,10 @@ LEFT_BEHIND = {
         {"incus.tar.xz": XZ, "root.squashfs": SQUASHFS, "SHA256SUMS": b"x", "metadata.json": b"{}",
          "rootfs.20261122.vcdiff": images.vcdiff()},
         ["SHA256SUMS", "incus.tar.xz", "metadata.json", "rootfs.20261122.vcdiff", "rootfs.squashfs"]),
+    "image export of a unified image in lzma": (
+        {f"{FP}.tar.lzma": LZMA}, ["lxd_combined.tar.lzma"]),
+    "image export of a split container in lzma": (
+        {f"meta-{FP}.tar.lzma": LZMA, f"{FP}.squashfs": SQUASHFS}, ["lxd.tar.xz", "rootfs.squashfs"]),
     "a misleading name": ({"noble.img": SQUASHFS, "noble.tar": XZ}, ["lxd.tar.xz", "rootfs.squashfs"]),
 }  # fmt: skip
 
@@ -241,7 +249,7 @@ def test_the_product_can_be_given_with_or_without_its_stream(
     clone: Path, tmp_path: Path, to: str, arguments: list[str], product: str
 ) -> None:
     asked(tmp_path, clone / "scripts/upload", "--api", "https://api", *arguments, to=to)
-    (path,) = re.findall(r"https://api/versions/(\S*)/\d{8}_\d\d~\d\d$", (tmp_path / "asked").read_text(), re.MULTILINE)
+    (path,) = re.findall(r"https://api/versions/(\S*)/\d{8}_\d{4}$", (tmp_path / "asked").read_text(), re.MULTILINE)
     assert path == product
 
 
@@ -299,6 +307,99 @@ def test_it_polls_when_the_server_asks_for_it_and_once_more_at_the_deadline(
     assert (len(asked), asked[-1][1]) == (3, "wait=0")
     assert 3 <= pauses[0] < 30
     assert pauses[1] < 30  # and not a minute
+
+
+class Recording(Api):
+    """Lists these versions of the product, and keeps what it is asked to sign."""
+
+    versions: tuple[str, ...] = ()
+    requests: list[dict[str, Any]] = []  # noqa: RUF012  # one for each class that a test makes
+
+    def do_GET(self) -> None:
+        if not self.path.endswith("/versions/images/a/b/amd64/d"):
+            self.answer(404, b"")
+        elif self.versions:
+            self.answer(200, "".join(f"version {name}\n" for name in self.versions).encode())
+        else:
+            self.answer(404, b"problem not-found\n")
+
+    def do_POST(self) -> None:
+        self.requests.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+        self.answer(201, b"".join(b"# upload present 1 x\n" for _ in self.requests[-1]["files"]))
+
+
+def requested(files: list[Path], *arguments: str, versions: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Return what the script asks an API to sign whose product has these versions, newest first."""
+    api = type("Asked", (Recording,), {"versions": versions, "requests": []})
+    with served(api) as port:
+        done = run("--to", "a/b/amd64/d", "--api", f"http://127.0.0.1:{port}", "--wait", "0", *arguments, *files)
+    assert done.returncode == 0, done.stderr
+    return api.requests[0]  # type: ignore[attr-defined, no-any-return]
+
+
+@pytest.mark.parametrize(
+    ("versions", "form"),
+    [
+        ((), r"\d{8}_\d{4}"),
+        (("20261122_10:00", "20261121_10:00"), r"\d{8}_\d\d:\d\d"),
+        (("20261122_1000",), r"\d{8}_\d{4}"),
+        (("202611221000",), r"\d{12}"),
+        (("20261122",), r"\d{8}"),
+        (("20261122.3", "20261122"), r"\d{8}"),
+    ],
+)
+def test_a_version_gets_the_form_of_the_newest_one_of_its_product(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, versions: tuple[str, ...], form: str
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    request = requested(write(tmp_path, {"lxd.tar.xz": XZ, "rootfs.squashfs": SQUASHFS}), versions=versions)
+    assert re.fullmatch(f"images/a/b/amd64/d/{form}", request["version"])
+
+
+SUM_OF_META, SUM_OF_ROOT = (hashlib.sha256(body).hexdigest() for body in (XZ, SQUASHFS))
+OURS = f"{SUM_OF_META}  lxd.tar.xz\n{SUM_OF_ROOT}  rootfs.squashfs\n"
+
+
+@pytest.mark.parametrize(
+    ("given", "sent"),
+    [
+        (f"{SUM_OF_META}  meta-a.tar.xz\n{SUM_OF_ROOT}  a.squashfs\n", OURS),
+        (f"{SUM_OF_META} *build/meta-a.tar.xz\r\n{SUM_OF_ROOT} ./a.squashfs\r\n", OURS),
+        (f"\ufeffSHA256 (meta-a.tar.xz) = {SUM_OF_META}\nSHA256 (x/a.squashfs) = {SUM_OF_ROOT}\n", OURS),
+        (f"SHA2-256(meta-a.tar.xz)= {SUM_OF_META}\nSHA256(a.squashfs)= {SUM_OF_ROOT}\n", OURS),
+        (f"{SUM_OF_META}\tmeta-a.tar.xz\n{SUM_OF_ROOT}  a.squashfs\n{FP}  other.qcow2\n", f"{OURS}{FP}  other.qcow2\n"),
+        (f"{SUM_OF_META}  meta-a.tar.xz\n{SUM_OF_ROOT}  a.squashfs\n{FP}  elsewhere/lxd.tar.xz\n", OURS),
+        (f"{FP[:-1]}  a.squashfs\n", f"{FP[:-1]}  a.squashfs\n"),  # the server says that it cannot be read
+    ],
+)
+def test_a_list_of_digests_is_sent_with_the_names_that_the_files_get(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str, sent: str
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    files = {"meta-a.tar.xz": XZ, "a.squashfs": SQUASHFS, "SHA256SUMS": given.encode()}
+    request = requested(write(tmp_path, files), "--version", "20261123_1000")
+    digests = {file["file"]: file["sha256"] for file in request["files"]}
+    assert digests == {
+        "lxd.tar.xz": SUM_OF_META,
+        "rootfs.squashfs": SUM_OF_ROOT,
+        "SHA256SUMS": hashlib.sha256(sent.encode()).hexdigest(),
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "body", "says"),
+    [
+        ("meta-a.squashfs", SQUASHFS, "is metadata in squashfs form"),
+        ("metadata.squashfs", SQUASHFS, "metadata.squashfs | xz >lxd.tar.xz, and upload lxd.tar.xz instead"),
+        ("disk.raw", b"\0" * 1000, "disk.raw disk.qcow2, and upload that"),
+        ("disk.vmdk", b"KDMV" * 100, "run: qemu-img convert -O qcow2"),
+    ],
+)
+def test_a_file_in_another_form_is_refused_with_the_command_that_helps(
+    tmp_path: Path, name: str, body: bytes, says: str
+) -> None:
+    done = run("--to", "a/b/amd64/d", "--dry-run", *write(tmp_path, {name: body}))
+    assert (done.returncode, says in done.stderr) == (3, True), done.stderr
 
 
 @pytest.mark.parametrize("shell", ["dash", "bash", "ksh", "busybox"])
@@ -398,6 +499,24 @@ def test_an_api_that_never_answers_is_named_at_the_timeout(what: str, tmp_path: 
     assert "not listed after 100 s: the API at http://127.0.0.1:" in done.stderr
     assert said in done.stderr
     assert "S3 is busy" in done.stderr or body != NO_ANSWERS["busy"][1]
+
+
+@pytest.mark.parametrize("state", ["listed", "invalid", "withheld"])
+def test_the_loser_of_a_race_between_two_uploads_of_one_version_ends_with_4(
+    tmp_path: Path, clock: Path, state: str
+) -> None:
+    """Both asked before anything was there; the files of the other have the same sizes."""
+    others = LISTED.replace(hashlib.sha256(SQUASHFS).hexdigest().encode(), FP.encode()).replace(
+        b"listed", state.encode()
+    )
+    done = waited(tmp_path, scripted((200, others)), 100)
+    assert (done.returncode, "was faster: the server has another rootfs.squashfs than" in done.stderr) == (4, True)
+
+
+def test_a_file_that_was_refused_before_it_was_read_is_no_lost_race(tmp_path: Path, clock: Path) -> None:
+    invalid = b"status invalid\nfile %d - lxd.tar.xz\nreason error lxd.tar.xz it is wrong\n" % len(XZ)
+    done = waited(tmp_path, scripted((200, invalid)), 100)
+    assert (done.returncode, "it is wrong" in done.stderr) == (3, True), done.stderr
 
 
 def test_an_unreachable_api_does_not_end_the_wait(tmp_path: Path, clock: Path) -> None:

@@ -15,8 +15,9 @@ from imageserver.catalog.fold import fold, fold_unlisted
 from imageserver.errors import CatalogDamaged, InvalidUpload
 from imageserver.format import documents, file_kinds, keys
 from imageserver.format.keys import parse_product
-from imageserver.inspection import metadata
+from imageserver.inspection import image_metadata, metadata
 from imageserver.inspection import tarball as archive
+from imageserver.inspection.checksums import parse_checksums
 from imageserver.versions import examine, records
 from imageserver.versions.assessment import new_record
 from tests.support import images
@@ -56,13 +57,13 @@ def image_yaml(data: bytes) -> None:
 def metadata_yaml(data: bytes) -> None:
     """Accepted or refused with a reason."""
     with suppress(InvalidUpload):
-        assert all(isinstance(note, str) for note in metadata.check_metadata_yaml(data, "amd64"))
+        assert all(isinstance(note, str) for note in image_metadata.check_metadata_yaml(data, "amd64"))
 
 
 def checksums(data: bytes) -> None:
     """Never raises; digests are digests."""
-    sums, _ = metadata.parse_checksums(data)
-    assert all(len(digest) == 64 and digest == digest.lower() for digest in sums.values())
+    sums = parse_checksums(data, "SHA256SUMS")
+    assert all(len(digest) == 64 and digest == digest.lower() for digest in sums.digests.values())
 
 
 def record(data: bytes) -> None:

@@ -15,7 +15,7 @@ from tests.support.client_rules import read_catalog
 from tests.support.memory_store import System
 
 PRODUCTS = ("images/a/r/amd64/default", "images/b/r/amd64/default", "images/b/r/arm64/cloud", "images-x/a/r/amd64/v")
-VERSIONS = ("20261120", "20261121", "202611211000")
+VERSIONS = ("20261120", "20261121", "20261121.2", "20261121.10", "202611211000")
 SEEDS = ("1", "2", "3")
 
 

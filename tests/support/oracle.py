@@ -28,6 +28,13 @@ ROOTS = {  # the first of a kind that is there and sound is meant
 }
 FORMS = {14: "%Y%m%d_%H:%M", 13: "%Y%m%d_%H%M", 12: "%Y%m%d%H%M", 8: "%Y%m%d"}
 FORM_NAMES = {14: "YYYYMMDD_HH:MM", 13: "YYYYMMDD_HHMM", 12: "YYYYMMDDHHMM", 8: "YYYYMMDD"}
+
+
+def form_of(name: str) -> int:
+    """The key of a version's form; a respin has that of its day."""
+    return len(name.partition(".")[0])
+
+
 Said = dict[str, str]  # an entry of `withheld`
 
 
@@ -59,7 +66,7 @@ class Build:
 
     @property
     def moment(self) -> datetime:
-        return datetime.strptime(self.name, FORMS[len(self.name)])  # noqa: DTZ007
+        return datetime.strptime(self.name.partition(".")[0], FORMS[form_of(self.name)])  # noqa: DTZ007
 
 
 def expected_catalog(
@@ -113,7 +120,7 @@ def _versions(objects: Mapping[str, Content], withdrawn: Collection[str]) -> dic
     for key, content in objects.items():
         path, _, file = key.rpartition("/")
         parts = path.split("/")
-        if len(parts) == 6 and len(parts[5]) in FORMS and not {path, key} & set(withdrawn):
+        if len(parts) == 6 and form_of(parts[5]) in FORMS and not {path, key} & set(withdrawn):
             versions.setdefault(path, {})[file] = content
     return versions
 
@@ -183,20 +190,22 @@ def _document(stream: str, products: dict[str, list[Build]]) -> dict[str, Any]:
 
 def _of_one_form(builds: list[Build]) -> tuple[list[Build], list[Said]]:
     """Return those named as most are; when as many are named one way as another, as the oldest is. And the others."""
-    count = Counter(len(build.name) for build in builds)
+    count = Counter(form_of(build.name) for build in builds)
     most = max(count.values())
-    oldest = min((b for b in builds if count[len(b.name)] == most), key=lambda b: (b.moment, builds.index(b)))
-    form = len(oldest.name)
+    oldest = min((b for b in builds if count[form_of(b.name)] == most), key=lambda b: (b.moment, builds.index(b)))
+    form = form_of(oldest.name)
     others = [
-        {"version": build.name, "reason": _wrong_form(build.name, form)} for build in builds if len(build.name) != form
+        {"version": build.name, "reason": _wrong_form(build.name, form)}
+        for build in builds
+        if form_of(build.name) != form
     ]
-    return [build for build in builds if len(build.name) == form], others
+    return [build for build in builds if form_of(build.name) == form], others
 
 
 def _wrong_form(name: str, form: int) -> str:
     return (
-        f"the version {name} is named {FORM_NAMES[len(name)]}, expected {FORM_NAMES[form]} as most versions of this "
-        "product are: clients order versions as texts; upload it again under a name of that form"
+        f"the version {name} is named {FORM_NAMES[form_of(name)]}, expected {FORM_NAMES[form]} as most versions of "
+        "this product are: clients order versions as texts; upload it again under a name of that form"
     )
 
 

@@ -116,3 +116,27 @@ def test_the_rest_of_a_unified_tarball_is_left_unread() -> None:
     chunks = iter([body[start : start + 1000] for start in range(0, len(body), 1000)])
     assert read_member(chunks, "metadata.yaml", UNIFIED_LIMITS, whole=False) == YAML
     assert len(list(chunks)) > 900
+
+
+def test_the_lzma_form_of_an_export_is_read() -> None:
+    plain = images.tarball({"metadata.yaml": YAML, "z": b"z" * 5000})
+    assert read(lzma.compress(plain, lzma.FORMAT_ALONE)) == YAML
+    with pytest.raises(UnreadableArchive):
+        read(lzma.compress(plain, lzma.FORMAT_ALONE)[:-30])
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 100_000])
+@pytest.mark.parametrize("trailing", [b"garbage", b"\0\0\0x", b"\x1f", b"\x1fx", b"B", b"x" * 5000])
+@pytest.mark.parametrize("compression", ["gz", "bz2"])
+def test_bytes_behind_gzip_and_bzip2_are_ignored_as_their_tools_do(
+    compression: str, trailing: bytes, chunk: int
+) -> None:
+    plain = images.tarball({"metadata.yaml": YAML})
+    body = bz2.compress(plain) if compression == "bz2" else images.compress(plain, compression)
+    assert read(body + trailing, chunk=chunk) == YAML
+
+
+@pytest.mark.parametrize("compression", ["xz", "zst"])
+def test_bytes_behind_xz_and_zstd_are_damage(compression: str) -> None:
+    with pytest.raises(UnreadableArchive):
+        read(images.compress(images.tarball({"metadata.yaml": YAML}), compression) + b"garbage")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from imageserver.format.file_kinds import Role, classify
+from imageserver.format.file_kinds import Role, classify, conversion
 
 
 @pytest.mark.parametrize(
@@ -33,6 +33,9 @@ from imageserver.format.file_kinds import Role, classify
         ("SHA256SUMS", Role.CHECKSUMS, ""),
         ("README", Role.OTHER, ""),
         ("disk2.img", Role.OTHER, ""),
+        ("0123abcd.tar.lzma", Role.UNIFIED, "lxd_combined.tar.gz"),
+        ("rootfs.tar.lzma", Role.ROOT, "root.tar.xz"),
+        ("meta-0123abcd.squashfs", Role.OTHER, ""),
     ],
 )
 def test_each_file_name_has_its_role_and_ftype(file: str, role: Role, ftype: str) -> None:
@@ -42,3 +45,25 @@ def test_each_file_name_has_its_role_and_ftype(file: str, role: Role, ftype: str
 def test_a_delta_names_its_base() -> None:
     assert classify("rootfs.20261122_10:00.vcdiff").delta_base == "20261122_10:00"
     assert classify("disk.20261122.qcow2.vcdiff").delta_base == "20261122"
+    assert classify("rootfs.20261122.3.vcdiff").delta_base == "20261122.3"
+    assert classify("disk.20261122.12.qcow2.vcdiff").delta_base == "20261122.12"
+
+
+@pytest.mark.parametrize(
+    ("file", "says"),
+    [
+        ("meta-0123abcd.squashfs", "is metadata in squashfs form"),
+        ("metadata.squashfs", "sqfs2tar metadata.squashfs | xz > lxd.tar.xz, and upload that"),
+        ("lxd_combined.squashfs", "is a unified image in squashfs form"),
+        ("disk.raw", "qemu-img convert -O qcow2 disk.raw disk.qcow2, and upload that"),
+        ("noble.vmdk", "is a disk that clients do not take as it is"),
+        ("image.tar.lz4", "is a tarball in a compression"),
+        ("disk-kvm.img", ""),
+        ("uefi1.img", ""),
+        ("rootfs.squashfs", ""),
+        ("README", ""),
+    ],
+)
+def test_a_file_in_another_form_is_named_with_the_command_that_helps(file: str, says: str) -> None:
+    assert says in conversion(file)
+    assert bool(says) == bool(conversion(file))

@@ -37,6 +37,8 @@ def test_only_the_default_variant_has_the_short_alias() -> None:
         "images-daily/ubuntu/noble/arm64/cloud/20261123_1000/rootfs.squashfs",
         "images-daily-2/Alpine/3.22/x86_64/desktop-gnome/202611231000/disk.qcow2",
         "images/a/b/riscv64/c/20240229/rootfs.20240228_10:00.vcdiff",
+        "images/a/b/amd64v3/c/20240229.1/rootfs.20240229.vcdiff",
+        "images/a/b/x86_64_v4/c/20240229.12/rootfs.20240229.11.vcdiff",
     ],
 )
 def test_valid_keys_are_accepted(key: str) -> None:
@@ -69,8 +71,16 @@ def test_valid_keys_are_accepted(key: str) -> None:
         (GOOD.replace("amd64", "AMD64"), "no client knows the architecture 'AMD64'"),
         (GOOD.replace("20261123_10:00", "20260231_10:00"), "'20260231_10:00' is not a real date and time"),
         (GOOD.replace("20261123_10:00", "20261123_24:00"), "is not a real date and time"),
-        (GOOD.replace("20261123_10:00", "2026112_10:00"), "the version is '2026112_10:00', expected YYYYMMDD_HH:MM"),
+        (
+            GOOD.replace("20261123_10:00", "2026112_10:00"),
+            "the version is '2026112_10:00', expected YYYYMMDD_HHMM, YYYYMMDD_HH:MM",
+        ),
         (GOOD.replace("20261123_10:00", "v1"), "the version is 'v1'"),
+        (GOOD.replace("20261123_10:00", "20260231.1"), "is not a real date and time; expected YYYYMMDD"),
+        (GOOD.replace("20261123_10:00", "20261123."), "the version is '20261123.', expected YYYYMMDD_HHMM"),
+        (GOOD.replace("20261123_10:00", "20261123.x"), "YYYYMMDD or YYYYMMDD.N such as 20261123_1000"),
+        (GOOD.replace("20261123_10:00", "20261123.1.2"), "the version is '20261123.1.2'"),
+        (GOOD.replace("20261123_10:00", "20261123_1000.1"), "the version is '20261123_1000.1'"),
         (GOOD.replace("20261123_10:00", "\uff12\uff10\uff12\uff16\uff11\uff11\uff12\uff13"), "the version is '\\uff12"),
         (GOOD.replace("lxd.tar.xz", ""), "has an empty file name"),
         (GOOD.replace("lxd.tar.xz", ".hidden"), "the file name '.hidden' begins with '.'"),

@@ -1,16 +1,13 @@
-"""The small files: what is taken, what is ignored alone, what is refused."""
+"""metadata.json and image.yaml: what is taken, what is ignored alone."""
 
 import json
 
 import pytest
 
-from imageserver.errors import InvalidUpload
 from imageserver.format.keys import parse_product
 from imageserver.inspection.metadata import (
-    MAX_YAML_BYTES,
     Overrides,
-    check_metadata_yaml,
-    parse_checksums,
+    Parsed,
     parse_image_yaml,
     parse_metadata_json,
 )
@@ -74,8 +71,26 @@ def test_requirement_values_become_strings(value: object, text: str) -> None:
 
 
 def test_a_requirement_of_thousands_of_digits_is_ignored() -> None:
-    parsed = parse_image_yaml(b"simplestream: {requirements: {a: 0x" + b"f" * 4000 + b"}}", NOBLE)
+    parsed = parse_image_yaml(b"simplestream: {requirements: {cgroup: 0x" + b"f" * 4000 + b"}}", NOBLE)
     assert (parsed.overrides, len(parsed.ignored)) == (Overrides(), 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("secure_boot", "expected `requirements.secureboot`"),
+        ("secureBoot", "expected `requirements.secureboot`"),
+        ("requirements.secureboot", "expected `requirements.secureboot`"),
+        ("cgroups", "expected `requirements.cgroup`"),
+        ("cdrom-agent", "expected `requirements.cdrom_agent`"),
+        ("custom1", "expected one of secureboot, cgroup, nesting"),
+    ],
+)
+def test_a_requirement_that_no_client_reads_is_passed_on_with_the_name_that_was_meant(name: str, expected: str) -> None:
+    parsed = parse_metadata_json(json.dumps({"requirements": {name: "false"}}).encode())
+    assert parsed.overrides.requirements == {name: "false"}
+    (told,) = parsed.ignored
+    assert f"no client reads the requirement {name!r}, {expected}" in told
 
 
 def test_image_yaml_as_imagebuilder_writes_it() -> None:
@@ -86,7 +101,7 @@ simplestream:
   release_aliases: {noble: "24.04, lts", jammy: "22.04"}
   requirements:
     - requirements: {secureboot: false}
-    - requirements: {cgroup: v2}
+    - requirements: {nesting: true}
       releases: [jammy]
 """
     parsed = parse_image_yaml(body, NOBLE)
@@ -98,58 +113,150 @@ simplestream:
     )
 
 
+AS_WRITTEN = ("24.04", "20.10", "7", "on", "0x10", "1_000", "2024-01-01", "1e3", "010", "true", "007", ".5", "12:30")
+
+
+@pytest.mark.parametrize("written", [*AS_WRITTEN, *(f'"{text}"' for text in AS_WRITTEN), "!!str 24.04"])
+def test_scalars_of_image_yaml_are_taken_as_written(written: str) -> None:
+    """As Go's yaml does into a string field: lxd-imagebuilder's own manual leaves out the quotes."""
+    body = f"""
+simplestream:
+  distro_name: {written}
+  release_aliases:
+    noble: {written}
+    22.04: no
+  requirements:
+  - requirements: {{cgroup: {written}}}
+    releases: [{written}, noble]
+  - requirements: {{nesting: {written}}}
+    variants: [{written}]
+"""
+    text = written.removeprefix("!!str ").strip('"')
+    parsed = parse_image_yaml(body.encode(), NOBLE)
+    aliases = () if ":" in text else (f"ubuntu/{text}/default", f"ubuntu/{text}")
+    assert (parsed.overrides.os, parsed.overrides.requirements) == (text, {"cgroup": text})
+    assert parsed.overrides.aliases == aliases
+    assert [told for told in parsed.ignored if "the alias" not in told] == []
+
+
+@pytest.mark.parametrize("release", ["7", "9", "20.10", "on", "24.04", "1_000", "0x10"])
+def test_a_release_that_looks_like_another_type_is_found_by_its_folder(release: str) -> None:
+    product = parse_product(f"images/centos/{release}/amd64/cloud")
+    body = f"""
+simplestream:
+  release_aliases: {{{release}: lts}}
+  requirements:
+  - requirements: {{secureboot: False}}
+    releases: [{release}]
+    architectures: amd64
+"""
+    parsed = parse_image_yaml(body.encode(), product)
+    assert parsed == Parsed(Overrides(aliases=("centos/lts/cloud",), requirements={"secureboot": "False"}), ())
+
+
+def test_anchors_and_merge_keys_are_followed() -> None:
+    body = b"""
+x-base: &base {secureboot: false, nesting: true}
+simplestream: &all
+  distro_name: &name Ubuntu
+  release_aliases: {noble: *name}
+  requirements:
+  - requirements: {<<: *base, nesting: false}
+"""
+    parsed = parse_image_yaml(body, NOBLE)
+    assert parsed.overrides.requirements == {"secureboot": "false", "nesting": "false"}
+    assert parsed.overrides.aliases == ("ubuntu/Ubuntu/default", "ubuntu/Ubuntu")
+    assert len(parsed.ignored) == 1  # x-base, which lxd-imagebuilder does not know
+
+
+@pytest.mark.parametrize(
+    ("release", "variant", "aliases"),
+    [
+        ("noble", "cloud", ("ubuntu/noble/cloud",)),
+        ("noble", "default", ("ubuntu/noble/default", "ubuntu/noble")),
+        ("current", "cloud", ("ubuntu/current/cloud", "ubuntu/cloud")),
+        ("current", "default", ("ubuntu/current/default", "ubuntu/default", "ubuntu")),
+    ],
+)
+def test_aliases_are_those_of_lxd_imagebuilder(release: str, variant: str, aliases: tuple[str, ...]) -> None:
+    """The rows of its TestCreateAliases, for a folder and for an alias of a release."""
+    product = parse_product(f"images/ubuntu/{release}/amd64/{variant}")
+    assert set(aliases) <= {*product.path_aliases, *product.current_aliases}
+    other = parse_product(f"images/ubuntu/other/amd64/{variant}")
+    body = f"simplestream: {{release_aliases: {{other: {release}}}}}".encode()
+    assert parse_image_yaml(body, other).overrides.aliases == aliases
+
+
+def test_an_os_in_title_case_keeps_its_case_in_aliases_as_lxd_imagebuilder_does() -> None:
+    product = parse_product("images/Ubuntu/noble/amd64/default")
+    parsed = parse_image_yaml(b"simplestream: {release_aliases: {noble: 24.04}}", product)
+    assert parsed.overrides.aliases == ("Ubuntu/24.04/default", "Ubuntu/24.04")
+
+
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        ("simplestream: 5", "it has the number '5' at `simplestream` in line 1, expected a mapping: ignored"),
+        ("simplestream: []", "it has a list at `simplestream` in line 1"),
+        ("- a", "it has a list at `the top` in line 1, expected a mapping"),
+        ("# nothing", "it holds nothing"),
+        ("simplestreams: {}", "`simplestreams` in line 1 has no meaning, expected `simplestream`: ignored"),
+        ("simplestream: {distroname: a}", "`simplestream.distroname` in line 1 has no meaning, expected `distro_name`"),
+        ("simplestream:\n  distro_name: [a]", "a list at `simplestream.distro_name` in line 2, expected a text"),
+        (
+            "simplestream: {release_aliases: [a]}",
+            "a list at `simplestream.release_aliases` in line 1, expected a mapping",
+        ),
+        (
+            "simplestream: {release_aliases: {noble: [a, b]}}",
+            "a list at `simplestream.release_aliases.noble` in line 1",
+        ),
+        ("simplestream: {requirements: false}", "the word 'false' at `simplestream.requirements` in line 1"),
+        ("simplestream: {requirements: [a]}", "the text 'a' at `simplestream.requirements[0]` in line 1"),
+        ("simplestream: {requirements: [{releases: [a]}]}", "`requirements[0]` in line 1 has no `requirements`"),
+        ("simplestream: {requirements: [{requirements: {cgroup: {}}}]}", "a mapping at `simplestream.requirements[0]"),
+        ("simplestream: {requirements: [{requirements: {cgroup: v1}, variant: [a]}]}", "expected `variants`: ignored"),
+        ("simplestream: {requirements: [{requirements: {cgroup: v1}, types: [vm]}]}", "to no product"),
+        ("simplestream: {distro_name: a, distro_name: b}", "`simplestream.distro_name` stands there twice"),
+        ("simplestream: {}\n---\na: b", "more stands behind its first document"),
+        ("simplestream: {distro_name: !!bool x}", "gives 'x' in line 1 the tag !!bool, which it is not: all of it"),
+        ("simplestream: {distro_name: *x}", "uses the alias *x in line 1, which nothing before it defines"),
+        ("simplestream: &a {x: *a}", "inside of itself"),
+        ("simplestream: {<<: 5}", "merges the number '5' in line 1, expected a mapping"),
+        ("%YAML 1.2\n---\na: b", "has the directive `%YAML 1.2`, expected 1.1 or none"),
+    ],
+)
+def test_what_is_not_understood_in_image_yaml_is_told(body: str, told: str) -> None:
+    ignored = parse_image_yaml(body.encode(), NOBLE).ignored
+    assert [
+        sentence
+        for sentence in ignored
+        if told.replace("`requirements[0]`", "simplestream.requirements[0]") in sentence
+    ]
+
+
+def test_what_is_wrong_in_image_yaml_takes_nothing_else_away() -> None:
+    body = b"""
+simplestream:
+  distro_name: [a]
+  release_aliases: {noble: [b], jammy: 22.04}
+  requirements: [{requirements: {cgroup: v1}}, 5]
+"""
+    parsed = parse_image_yaml(body, NOBLE)
+    assert parsed.overrides == Overrides(requirements={"cgroup": "v1"})
+    assert len(parsed.ignored) == 3
+
+
 @pytest.mark.parametrize(
     "body",
-    [b"a: [", b"\x00", b"simplestream: 5", b"- a", b"a: &x [1]\nb: *x", b"[" * 5000, b"%TAG ! x"]
-    + [b"simplestream: {distro_name: " + value + b"}" for value in (b"!!bool x", b"!!int ''", b"0x" + b"f" * 4000)],
+    [b"a: [", b"\x00", b"simplestream: 5", b"- a", b"[" * 5000, b"%TAG ! x", b"simplestream: {distro_name: !!int ''}"],
 )
-def test_an_invalid_image_yaml_overrides_nothing(body: bytes) -> None:
-    assert parse_image_yaml(body, NOBLE).overrides == Overrides()
+def test_an_invalid_image_yaml_overrides_nothing_and_says_so(body: bytes) -> None:
+    parsed = parse_image_yaml(body, NOBLE)
+    assert parsed.overrides == Overrides()
+    assert parsed.ignored
 
 
 def test_metadata_json_takes_precedence_over_image_yaml() -> None:
     weaker = Overrides(os="Yaml", label="kept", aliases=("b",))
     assert Overrides(os="Json", aliases=("a",)).over(weaker) == Overrides(os="Json", label="kept", aliases=("a", "b"))
-
-
-@pytest.mark.parametrize("arch", ["x86_64", "amd64"])
-def test_metadata_yaml_must_name_the_architecture_of_its_folder(arch: str) -> None:
-    assert check_metadata_yaml(f"architecture: {arch}\ncreation_date: 1".encode(), "amd64") == ()
-
-
-def test_a_missing_creation_date_is_a_warning() -> None:
-    (warning,) = check_metadata_yaml(b"architecture: x86_64", "amd64")
-    assert "creation_date" in warning
-
-
-@pytest.mark.parametrize(
-    ("body", "says"),
-    [
-        (b"architecture: aarch64", "says `architecture: aarch64`, expected x86_64 as the folder `amd64` says"),
-        (b"architecture: z80", "expected one that clients know"),
-        (b"creation_date: 5", "says `architecture: None`"),
-        (b"[]", "is a list, expected a mapping"),
-        (b"a: [", "is not YAML (did not find expected node content in line 2, column 1)"),
-        (b"architecture: !!bool foo", "uses the YAML tag 'tag:yaml.org,2002:bool'; leave it out"),
-        (b"architecture: x86_64\ncreation_date: !!int ''", "uses the YAML tag"),
-        (b"architecture: !!timestamp foo", "uses the YAML tag"),
-        (b"architecture: 0x" + b"f" * 4000, "says `architecture: a number of thousands of digits`"),
-        (b"a: &a [x]\nb: [*a,*a]", "uses YAML aliases"),
-        (b"[" * 40 + b"]" * 40, "nests deeper than 32"),
-        (b"a: " + b"x" * MAX_YAML_BYTES, "expected at most 262,144"),
-        (b"? " * 2000, "nests deeper"),
-    ],
-)
-def test_a_metadata_yaml_that_clients_would_choke_on_is_refused(body: bytes, says: str) -> None:
-    with pytest.raises(InvalidUpload) as refusal:
-        check_metadata_yaml(body, "amd64")
-    assert says in str(refusal.value)
-
-
-def test_checksum_files_are_read_as_sha256sum_writes_them() -> None:
-    one, two = "a" * 64, "B" * 64
-    body = f"{one}  rootfs.squashfs\n{two} *./lxd.tar.xz\n\nnonsense\n".encode()
-    sums, ignored = parse_checksums(body)
-    assert sums == {"rootfs.squashfs": one, "lxd.tar.xz": two.lower()}
-    assert len(ignored) == 1
-    assert "line 4" in ignored[0]

@@ -119,13 +119,13 @@ REFUSED: dict[str, tuple[dict[str, bytes], str, str, Fault]] = {
     "no tarball": (
         {"lxd.tar.xz": b"nonsense"},
         "lxd.tar.xz",
-        "is not a tarball (xz, gz, zst, bz2 or plain)",
+        "is not a tarball (xz, gz, zst, bz2, lzma or plain)",
         "damaged",
     ),
     "other architecture": (
         {"lxd.tar.xz": images.metadata_tarball("arm64")},
         "lxd.tar.xz",
-        "says `architecture: aarch64`, expected x86_64",
+        "says `architecture: aarch64` in line 1, expected x86_64",
         "metadata",
     ),
     "empty file": ({"lxd.tar.xz": b""}, "lxd.tar.xz", "is empty (0 bytes)", "empty"),

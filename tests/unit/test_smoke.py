@@ -552,8 +552,9 @@ def test_the_lease_of_a_process_of_another_machine_is_an_obstacle(fake: FakeServ
 
 
 def test_a_version_is_named_after_the_first_free_minute() -> None:
-    assert image.build(NOW, (), "x").version.version == "20261125_18:06"
-    assert image.build(NOW, {"20261125_18:06", "20261125_18:07"}, "x").version.version == "20261125_18:08"
+    assert image.build(NOW, (), "x").version.version == "20261125_1806"
+    assert image.build(NOW, {"20261125_1806", "20261125_1807"}, "x").version.version == "20261125_1808"
+    assert image.build(NOW, {"20261125_18:06"}, "x").version.version == "20261125_18:07"
 
 
 def test_two_images_of_one_minute_have_two_fingerprints() -> None:

@@ -421,11 +421,11 @@ def test_a_version_without_a_root_names_the_file_to_upload() -> None:
 
 
 def test_a_complete_version_that_the_catalog_cannot_list_is_withheld_with_the_reason(system: System) -> None:
-    wrong_form = f"{VERSION.product.path}/20261125"
+    wrong_form = f"{VERSION.product.path}/20261121"
     system.upload(wrong_form, images.split_image(seed="third"))
     system.catch_up()
     assert told(system, wrong_form).status == "withheld"
-    assert "is named YYYYMMDD, expected YYYYMMDD_HH:MM" in told(system, wrong_form).reasons[0].sentence
+    assert "is named YYYYMMDD, expected YYYYMMDD_HH:MM" in told(system, wrong_form).reasons[-1].sentence
 
 
 def test_the_same_image_twice_is_withheld_and_names_the_product_that_lists_it(system: System) -> None:

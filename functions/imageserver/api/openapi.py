@@ -14,10 +14,11 @@ SHAPES: Final = (
     schema.Multipart,
     schema.BatchAnswer,
     schema.VersionStatus,
+    schema.ProductStatus,
     schema.Withdrawn,
     schema.Restored,
 )
-_VERSION: Final = "images/ubuntu/noble/amd64/default/20261123_10:00"
+_VERSION: Final = "images/ubuntu/noble/amd64/default/20261123_1000"
 _TARGET: Final = "A product, a version or a file."
 _TEXT: Final = {
     "text/plain": {"schema": {"type": "string"}},
@@ -69,11 +70,14 @@ def _paths() -> dict[str, Any]:
 
 
 def _showing() -> dict[str, Any]:
-    operation = _operation("What became of a version", 200, _ref("VersionStatus"), (400, 403, 404, 422, 500, 503))
+    answers = _either("VersionStatus", "ProductStatus")
+    operation = _operation(
+        "What became of a version, or the versions of a product", 200, answers, (400, 403, 404, 422, 500, 503)
+    )
     responses, headers = operation["responses"], {"headers": {"Retry-After": _AGAIN}}
     responses["200"] |= headers
     responses["304"] = {"description": "Nothing changed while waiting.", **headers}
-    return {**operation, "parameters": [_path_parameter("A version."), _WAIT, _KNOWN]}
+    return {**operation, "parameters": [_path_parameter("A version, or a product."), _WAIT, _KNOWN]}
 
 
 def _restoring() -> dict[str, Any]:

@@ -33,7 +33,7 @@ class FileRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
         str,
         msgspec.Meta(
             description="images/<os>/<release>/<arch>/<variant>/<version>/<file>",
-            examples=["images/ubuntu/noble/amd64/default/20261123_10:00/rootfs.squashfs"],
+            examples=["images/ubuntu/noble/amd64/default/20261123_1000/rootfs.squashfs"],
         ),
     ]
     size: Size
@@ -59,7 +59,7 @@ class BatchRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
         str,
         msgspec.Meta(
             description="images/<os>/<release>/<arch>/<variant>/<version>",
-            examples=["images/ubuntu/noble/amd64/default/20261123_10:00"],
+            examples=["images/ubuntu/noble/amd64/default/20261123_1000"],
         ),
     ]
     files: Annotated[list[BatchFile], msgspec.Meta(min_length=1, max_length=50)]
@@ -146,6 +146,13 @@ class VersionStatus(msgspec.Struct, frozen=True, kw_only=True):
     aliases: list[str] = []
     fingerprints: list[str] = []
     delete_after: str = ""
+
+
+class ProductStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """The versions of a product that clients see, in their order: the newest first."""
+
+    path: str
+    versions: list[str]
 
 
 class Withdrawn(msgspec.Struct, frozen=True, kw_only=True):

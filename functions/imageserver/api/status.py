@@ -1,21 +1,21 @@
 """What became of a version: the record says what is wrong with it, the catalog whether clients see it."""
 
 from collections.abc import Callable
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Final
 
 from msgspec.structs import replace
 
-from imageserver.api.schema import FileStatus, VersionStatus
+from imageserver.api.schema import FileStatus, ProductStatus, VersionStatus
 from imageserver.catalog.conflicts import shared_with
 from imageserver.format import documents
 from imageserver.format.documents import Products, Withheld
-from imageserver.format.keys import VersionId
+from imageserver.format.keys import ProductId, VersionId, version_moment
 from imageserver.storage import listing
 from imageserver.storage.document_cache import DocumentCache
 from imageserver.storage.port import Store
 from imageserver.versions import records
-from imageserver.versions.assessment import assess, overrides
+from imageserver.versions.assessment import FURTHEST_AHEAD, assess, overrides
 from imageserver.versions.records import Reason, Record
 from imageserver.versions.state import State, visible_state
 
@@ -42,6 +42,14 @@ def look(store: Store, cache: DocumentCache, version: VersionId) -> VersionStatu
     if record.state is not State.COMPLETE:
         return with_arrivals(from_record(record), fresh)
     return with_arrivals(from_catalog(record, cache.products(version.product.stream)), fresh)
+
+
+def of_product(cache: DocumentCache, product: ProductId) -> ProductStatus | None:
+    """The listed versions of a product, newest first; None if there are none."""
+    listed = cache.products(product.stream).products.get(product.name)
+    if listed is None:
+        return None
+    return ProductStatus(path=product.path, versions=sorted(documents.decode_versions(listed), reverse=True))
 
 
 def is_terminal(found: VersionStatus) -> bool:
@@ -113,7 +121,8 @@ def from_catalog(record: Record, products: Products) -> VersionStatus:
     version = record.id
     withheld = products.withheld.get(version.product.name, ())
     product = products.products.get(version.product.name)
-    entry = documents.decode_versions(product).get(version.version) if product else None
+    versions = documents.decode_versions(product) if product else {}
+    entry = versions.get(version.version)
     mine = [held for held in withheld if held.version == version.version]
     state = visible_state(record.state, listed=entry is not None, withheld=bool(mine))
     if product is None or entry is None:
@@ -129,6 +138,7 @@ def from_catalog(record: Record, products: Products) -> VersionStatus:
     aliases = [held for held in withheld if held.alias]
     told = [_told(record, held) for held in (*mine, *aliases)]
     told += [Reason("", "warning", said) for said in shared_with(products, version.product.name, fingerprints)]
+    told += _hidden_behind(record, max(versions))
     return VersionStatus(
         path=record.version,
         status=state,
@@ -143,6 +153,19 @@ def _told(record: Record, held: Withheld) -> Reason:
     """What a listed version goes without: an image or an alias that it asks for is an error, the rest a warning."""
     asked = {*overrides(record).aliases, *record.id.product.path_aliases}
     return Reason(held.file, "error" if held.fingerprint or held.alias in asked else "warning", held.reason)
+
+
+def _hidden_behind(record: Record, newest: str) -> list[Reason]:
+    """A warning where clients never come to a version, since the newest by name is dated ahead of any real one."""
+    arrived = [datetime.fromisoformat(facts.modified) for facts in record.files.values() if facts.modified]
+    ahead = arrived and version_moment(newest).replace(tzinfo=UTC) > max(arrived) + FURTHEST_AHEAD
+    if not ahead or newest <= record.id.version:
+        return []
+    sentence = (
+        f"{record.id.version} is listed, and aliases still lead to {newest}, which is dated ahead of today: clients "
+        "take the highest name for the newest; withdraw that one if its date is a mistake"
+    )
+    return [Reason("", "warning", sentence)]
 
 
 def _not_yet_listed(record: Record, entry: documents.Version, held: set[str]) -> list[Reason]:

@@ -7,9 +7,19 @@ option of curl stands in comments, one fact a line. A status is one word and its
 from collections.abc import Iterator, Mapping
 
 from imageserver.api.problems import one_line
-from imageserver.api.schema import BatchAnswer, Multipart, Present, Restored, Signed, Single, VersionStatus, Withdrawn
+from imageserver.api.schema import (
+    BatchAnswer,
+    Multipart,
+    Present,
+    ProductStatus,
+    Restored,
+    Signed,
+    Single,
+    VersionStatus,
+    Withdrawn,
+)
 
-Answer = Single | Multipart | BatchAnswer | VersionStatus | Withdrawn | Restored
+Answer = Single | Multipart | BatchAnswer | VersionStatus | ProductStatus | Withdrawn | Restored
 
 
 def render(answer: Answer) -> str:
@@ -23,6 +33,9 @@ def _lines(answer: Answer) -> Iterator[str]:
             yield from _upload(upload)
     elif isinstance(answer, VersionStatus):
         yield from _status(answer)
+    elif isinstance(answer, ProductStatus):
+        yield f"path {answer.path}"
+        yield from (f"version {version}" for version in answer.versions)
     elif isinstance(answer, (Withdrawn, Restored)):
         yield from (f"version {path}" for path in answer.versions)
         yield from (f"file {path}" for path in answer.files)

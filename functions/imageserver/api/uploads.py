@@ -131,7 +131,7 @@ def _checked(service: UploadService, caller: str, request: FileRequest) -> Image
     image = _parsed(parse_key, request.path)
     allowed(service.rights, caller, image.key)
     if file_kinds.classify(image.file).role is Role.OTHER:
-        raise Problem(problems.INVALID, f"{image.file} {UNKNOWN_FILE}")
+        raise Problem(problems.INVALID, f"{image.file} {file_kinds.conversion(image.file) or UNKNOWN_FILE}")
     declared = FileFacts(etag="", size_bytes=request.size, modified="")
     if refusal := examine.refuse_unread(image.file, declared, "", service.max_bytes).refusal:
         raise Problem(problems.INVALID, f"{image.file} {refusal}")

@@ -153,9 +153,14 @@ def _waiting(products: Mapping[str, Product], withheld: Mapping[str, tuple[Withh
 def _owners(
     listed: Mapping[str, ProductId], wanted: Mapping[str, Iterable[str]], waiting: Iterable[ProductId]
 ) -> dict[tuple[str, str], str]:
-    """(architecture, alias) -> the one product that has it. Whose image is listed by another keeps its own name."""
+    """Return (architecture, alias) -> the one product that has it. A product whose image another lists keeps its name.
+
+    Products of a plain architecture go before those that ask a higher level of the processor: an image for amd64v3
+    does not run on every machine that takes the alias for its own.
+    """
     owner: dict[tuple[str, str], str] = {}
-    for product in (*listed.values(), *waiting):
+    listed = dict(sorted(listed.items(), key=lambda item: architectures.level(item[1].arch)))
+    for product in sorted((*listed.values(), *waiting), key=lambda product: architectures.level(product.arch)):
         for alias in product.path_aliases:
             owner.setdefault((_arch(product), alias), product.name)
     for name, product in listed.items():

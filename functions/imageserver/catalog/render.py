@@ -19,7 +19,7 @@ def render(candidate: Candidate, clients: Sequence[str]) -> Product:
     product, newest = candidate.id, overrides(candidate.builds[0].record)
     versions = {build.name: _version(build, clients) for build in candidate.builds}
     return Product(
-        aliases=",".join(claims(product, newest.aliases)),
+        aliases=",".join(claims(product, (*product.current_aliases, *newest.aliases))),
         arch=product.arch,
         os=newest.os or product.os,
         release=product.release,

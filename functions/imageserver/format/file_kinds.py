@@ -48,10 +48,10 @@ METADATA_FTYPES: Final[dict[str, str]] = {"lxd": "lxd.tar.xz", "incus": "incus.t
 UNIFIED_FTYPES: Final[dict[str, str]] = {"lxd": "lxd_combined.tar.gz", "incus": "incus_combined.tar.gz"}
 """Client -> the ftype of the unified tarball that it reads."""
 
-_TAR = r"tar(\.(gz|xz|zst|bz2))?"
+_TAR = r"tar(\.(gz|xz|zst|bz2|lzma))?"
 _ROOT_TAR = re.compile(rf"root(fs)?\.{_TAR}")
 _UNIFIED = re.compile(rf".+\.({_TAR}|tgz|txz)")
-_DELTA = re.compile(r"[^.]+\.(?P<base>[0-9][^.]*)\.(?P<disk>qcow2\.)?vcdiff")
+_DELTA = re.compile(r"[^.]+\.(?P<base>[0-9][^.]*(\.[0-9]+)?)\.(?P<disk>qcow2\.)?vcdiff")
 _FIXED: Final[dict[str, FileKind]] = {
     "lxd.tar.xz": FileKind(Role.METADATA, "lxd.tar.xz"),
     "incus.tar.xz": FileKind(Role.METADATA, "incus.tar.xz"),
@@ -64,6 +64,17 @@ _FIXED: Final[dict[str, FileKind]] = {
     "image.yaml": FileKind(Role.OVERRIDES),
     "SHA256SUMS": FileKind(Role.CHECKSUMS),
 }
+_SQUASHED_METADATA = re.compile(r"(meta-.+|metadata|meta|lxd|incus)\.squashfs")
+_CONVERTED_BY: Final[tuple[tuple[re.Pattern[str], str, str], ...]] = (
+    (_SQUASHED_METADATA, "metadata in squashfs form, which clients read and this server does not",
+     "sqfs2tar {file} | xz > lxd.tar.xz"),
+    (re.compile(r"(lxd|incus)_combined\.squashfs"), "a unified image in squashfs form",
+     "sqfs2tar {file} | xz > lxd_combined.tar.xz"),
+    (re.compile(r".+\.(raw|vmdk|vdi|vhd|vhdx|img)"), "a disk that clients do not take as it is",
+     "qemu-img convert -O qcow2 {file} disk.qcow2"),
+    (re.compile(r".+\.tar\.(lz4|lz|lzo|Z|br)"), "a tarball in a compression that clients or this server do not read",
+     "unpack it and compress the tar with xz"),
+)  # fmt: skip
 
 
 def classify(file: str) -> FileKind:
@@ -81,6 +92,8 @@ def meant(file: str) -> FileKind:
         return _FIXED[file]
     if file.endswith(".vcdiff"):
         return _delta(file)
+    if conversion(file):
+        return FileKind(Role.OTHER)
     if file.endswith(".squashfs"):
         return FileKind(Role.ROOT, SQUASHFS)
     if file.endswith(".qcow2"):
@@ -90,6 +103,14 @@ def meant(file: str) -> FileKind:
     if _UNIFIED.fullmatch(file):
         return FileKind(Role.UNIFIED, UNIFIED_FTYPES["lxd"])
     return FileKind(Role.OTHER)
+
+
+def conversion(file: str) -> str:
+    """What a file is by its name that is not taken in this form, and the command that helps; completes "<file> …"."""
+    if file in _FIXED:
+        return ""
+    found = next(((what, how) for pattern, what, how in _CONVERTED_BY if pattern.fullmatch(file)), None)
+    return f"is {found[0]}; {found[1].format(file=file)}, and upload that" if found else ""
 
 
 def preference(file: str) -> tuple[bool, str]:

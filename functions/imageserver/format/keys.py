@@ -26,13 +26,15 @@ _SEGMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._~-]*")
 _FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._~:-]*")
 _FOLDERS: Final = ("os", "release", "architecture", "variant")
 
-# The forms of a version name: how each looks to a person, to a regular expression, to strptime.
+# The forms of a version name: how each looks to a person, to a regular expression, to strptime. A respin, `YYYYMMDD.N`
+# as cloud images have them, is of the same form as the day it belongs to: both sort in one product.
 _VERSION_FORMS: Final[tuple[tuple[str, re.Pattern[str], str], ...]] = (
-    ("YYYYMMDD_HH:MM", re.compile(r"\d{8}_\d{2}:\d{2}", re.ASCII), "%Y%m%d_%H:%M"),
     ("YYYYMMDD_HHMM", re.compile(r"\d{8}_\d{4}", re.ASCII), "%Y%m%d_%H%M"),
+    ("YYYYMMDD_HH:MM", re.compile(r"\d{8}_\d{2}:\d{2}", re.ASCII), "%Y%m%d_%H:%M"),
     ("YYYYMMDDHHMM", re.compile(r"\d{12}", re.ASCII), "%Y%m%d%H%M"),
-    ("YYYYMMDD", re.compile(r"\d{8}", re.ASCII), "%Y%m%d"),
+    ("YYYYMMDD", re.compile(r"\d{8}(\.\d{1,4})?", re.ASCII), "%Y%m%d"),
 )
+_EXPECTED_FORMS: Final = ", ".join(form for form, _, _ in _VERSION_FORMS) + " or YYYYMMDD.N"
 
 
 def stream_lease_key(stream: str) -> str:
@@ -74,6 +76,21 @@ class ProductId:
         )
         return (*named, f"{self.os}/{self.release}") if self.variant == "default" else named
 
+    @property
+    def current_aliases(self) -> tuple[str, ...]:
+        """The aliases without a release that lxd-imagebuilder gives a release named `current`; another may own them."""
+        return tuple(alias for alias in self.release_aliases(self.release) if alias not in self.path_aliases)
+
+    def release_aliases(self, release: str) -> tuple[str, ...]:
+        """The aliases that lxd-imagebuilder makes of another name for the release (its CreateAliases)."""
+        current, default = release == "current", self.variant == "default"
+        aliases = [f"{self.os}/{release}/{self.variant}"]
+        if current:
+            aliases.append(f"{self.os}/{self.variant}")
+        if default:
+            aliases.append(self.os if current else f"{self.os}/{release}")
+        return tuple(aliases)
+
 
 @dataclass(frozen=True, slots=True, order=True)
 class VersionId:
@@ -84,7 +101,7 @@ class VersionId:
 
     @property
     def path(self) -> str:
-        """`images/ubuntu/xenial/amd64/default/20261123_10:00`."""
+        """`images/ubuntu/xenial/amd64/default/20261123_1000`."""
         return f"{self.product.path}/{self.version}"
 
     @property
@@ -198,10 +215,10 @@ def version_of(key: str) -> VersionId:
 
 
 def version_form(version: str, where: str = "") -> str:
-    """Which form a version's name has: `YYYYMMDD_HH:MM`, `YYYYMMDD_HHMM`, `YYYYMMDDHHMM` or `YYYYMMDD`.
+    """Which form a version's name has: `YYYYMMDD_HHMM`, `YYYYMMDD_HH:MM`, `YYYYMMDDHHMM` or `YYYYMMDD`.
 
-    InvalidUpload when it has none of them or the date or time does not exist: clients skip such a
-    version without a word (products.go parses the first eight characters).
+    A respin has the form of its day. InvalidUpload when it has none of them or the date or time does not exist: clients
+    skip such a version without a word (products.go parses the first eight characters).
     """
     prefix = f"{_shown(where)}: " if where else ""
     for form, pattern, _ in _VERSION_FORMS:
@@ -211,14 +228,11 @@ def version_form(version: str, where: str = "") -> str:
                     f"{prefix}the version {_shown(version)} is not a real date and time; expected {form} in UTC"
                 )
             return form
-    raise InvalidUpload(
-        f"{prefix}the version is {_shown(version)}, expected {', '.join(f for f, _, _ in _VERSION_FORMS)} "
-        "such as 20261123_10:00"
-    )
+    raise InvalidUpload(f"{prefix}the version is {_shown(version)}, expected {_EXPECTED_FORMS} such as 20261123_1000")
 
 
 def version_moment(version: str) -> datetime:
-    """The date and time (UTC, naive) that a valid version name says."""
+    """The date and time (UTC, naive) that a valid version name says; the start of the day for a respin."""
     moment = _moment(version)
     if moment is None:
         raise InvalidUpload(f"the version {_shown(version)} is not a real date and time")
@@ -229,7 +243,7 @@ def _moment(version: str) -> datetime | None:
     for _, pattern, layout in _VERSION_FORMS:
         if pattern.fullmatch(version):
             try:
-                return datetime.strptime(version, layout)  # noqa: DTZ007  (names carry no zone; UTC by rule)
+                return datetime.strptime(version.partition(".")[0], layout)  # noqa: DTZ007  (no zone; UTC by rule)
             except ValueError:
                 return None
     return None

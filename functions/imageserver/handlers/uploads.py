@@ -30,7 +30,7 @@ from imageserver.api.schema import BatchRequest, FileRequest, Restored, RestoreR
 from imageserver.api.text import Answer, render
 from imageserver.aws.clients import s3_client
 from imageserver.errors import CatalogBusy, InvalidUpload, SimplestreamsError, StorageUnavailable
-from imageserver.format.keys import VersionId, parse_target, parse_version, path_of
+from imageserver.format.keys import ProductId, VersionId, parse_product, parse_target, parse_version, path_of
 from imageserver.handlers import telemetry
 from imageserver.operations import withdraw as withdrawals
 from imageserver.settings import Settings
@@ -38,6 +38,7 @@ from imageserver.storage.document_cache import DocumentCache
 from imageserver.storage.presigned import S3Uploads
 
 LONGEST_BODY: Final = 256 * 1024
+PRODUCT_SLASHES: Final = 4
 
 logger = Logger(use_rfc3339=True)  # Lambda takes lines with another form of time for INFO
 settings = Settings.from_environment(os.environ)
@@ -109,7 +110,10 @@ def sign_batch(request: Request) -> Reply:
 
 def show(request: Request) -> Reply:
     """GET /versions/<path>?wait=<seconds>"""
-    version = _parsed(parse_version, _with_colons(request.path))
+    path = _with_colons(request.path)
+    if path.count("/") == PRODUCT_SLASHES:
+        return _show_product(request.caller, _parsed(parse_product, path))
+    version = _parsed(parse_version, path)
     uploads.allowed(rights, request.caller, version.path)
     known = request.headers.get("if-none-match", "")
     found = _waited(version, known, _wait_s(request.query.get("wait", "0")))
@@ -120,6 +124,14 @@ def show(request: Request) -> Reply:
     if again_s := status.ask_again_s(found, datetime.now(UTC)):
         headers["retry-after"] = str(again_s)
     return Reply(304, None, headers) if etag == known else Reply(200, found, headers)
+
+
+def _show_product(caller: str, product: ProductId) -> Reply:
+    uploads.allowed(rights, caller, product.path)
+    found = status.of_product(cache, product)
+    if found is None:
+        raise Problem(problems.NOT_FOUND, f"nothing of {product.path} is listed")
+    return Reply(200, found, {"cache-control": "no-store"})
 
 
 def _waited(version: VersionId, known: str, asked_s: float) -> VersionStatus | None:

@@ -1,36 +1,37 @@
-"""The small files that say something about an image: metadata.json, image.yaml, metadata.yaml, SHA256SUMS.
+"""What a publisher says of a product beside its path: metadata.json, or the image.yaml of lxd-imagebuilder.
 
-All of them come from strangers. They are read whole, so each has a limit; YAML is refused when it uses
-aliases or nests deeply, before anything is built from it.
+Both come from strangers. They are read whole, so each has a limit. What does not fit is reported and ignored.
 """
 
+import difflib
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from datetime import date
 from typing import Any, Final
 
 import msgspec
 
 from imageserver.errors import InvalidUpload
-from imageserver.format import architectures
 from imageserver.format.keys import ProductId
+from imageserver.inspection import go_yaml
+from imageserver.inspection.go_yaml import Node, Reader
 
 MAX_DOCUMENT_BYTES: Final = 1024 * 1024
-"""Largest metadata.json, image.yaml, metadata.yaml or SHA256SUMS that is read."""
-MAX_YAML_BYTES: Final = 256 * 1024
-"""Of those, the largest that is YAML: each byte of it can cost 180 while it is parsed. Usual ones have some KiB."""
-_MAX_DEPTH: Final = 32
+"""Largest metadata.json, image.yaml or SHA256SUMS that is read."""
 _MAX_TEXT: Final = 200
-_MAX_PLAIN: Final = 4096
-"""Longest unquoted YAML value. One of digits and colons is read as a number to base 60, in quadratic time."""
 _MOST_WHOLE: Final = 1 << 63
-_TEXT_TAG: Final = "tag:yaml.org,2002:str"
 _MOST: Final = 100
 """Aliases or requirements of one file; the catalog that every client fetches carries them all."""
 _MOST_NOTICES: Final = 20
 _ALIAS = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/~-]*")
-_SUM_LINE = re.compile(r"\\?([0-9A-Fa-f]{64}) [ *](?:\./)?(.+)")
+_REQUIREMENTS: Final = ("secureboot", "cgroup", "nesting", "privileged", "cdrom_agent", "cdrom_cloud_init")
+"""What LXD or Incus read of an image (`image.requirements.…` in their drivers); any other name is passed on unread."""
+_DEFINITION: Final = (
+    "simplestream", "image", "source", "targets", "files", "packages", "actions", "mappings", "environment"
+)  # fmt: skip
+"""The sections of an image.yaml, as lxd-imagebuilder and distrobuilder define them."""
+_SIMPLESTREAM: Final = ("distro_name", "release_aliases", "requirements")
 
 
 class Overrides(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
@@ -78,106 +79,23 @@ def parse_image_yaml(body: bytes, product: ProductId) -> Parsed:
     """Read the `simplestream` section of an image.yaml as lxd-imagebuilder writes it. Never raises.
 
     `distro_name` is the os; `release_aliases` maps a release to other names of it, comma-joined; each item
-    of `requirements` may carry the filters `releases`, `architectures` and `variants`.
+    of `requirements` may carry the filters `releases`, `architectures` and `variants`. Every value is a text as it is
+    written, so `noble: 24.04` needs no quotes.
     """
+    reader = Reader()
+    ignored: list[str] = []
     try:
-        document = _load_yaml(body)
+        document = go_yaml.load(body)
+        if document.root is None:
+            return Parsed(Overrides(), ("it holds nothing, expected a mapping with `simplestream`: it is ignored",))
+        parsed = _overrides(_read_simplestream(reader, document.root, product, ignored))
     except InvalidUpload as refusal:
         return Parsed(Overrides(), (f"it {refusal}: all of it is ignored",))
-    section = document.get("simplestream") if isinstance(document, dict) else None
-    if not isinstance(section, dict):
-        return Parsed(Overrides(), ())
-    wanted: dict[str, Any] = {}
-    ignored: list[str] = []
-    if "distro_name" in section:
-        wanted["os"] = section["distro_name"]
-    if "release_aliases" in section:
-        wanted["aliases"] = _release_aliases(section["release_aliases"], product, ignored)
-    if "requirements" in section:
-        wanted["requirements"] = _imagebuilder_requirements(section["requirements"], product, ignored)
-    parsed = _overrides(wanted)
-    return Parsed(parsed.overrides, _first(ignored) + parsed.ignored)
-
-
-def check_metadata_yaml(body: bytes, arch: str) -> tuple[str, ...]:
-    """Check the metadata.yaml of an image against the architecture of its folder; returns warnings.
-
-    InvalidUpload (the message completes "its metadata.yaml …") when it does not parse or is another
-    architecture's: a client would list the image and then fail to start it.
-    """
-    document = _load_yaml(body)
-    if not isinstance(document, dict):
-        raise InvalidUpload(f"is a {_kind(document)}, expected a mapping with `architecture`")
-    found = document.get("architecture")
-    if not isinstance(found, str) or architectures.canonical(found) is None:
-        raise InvalidUpload(f"says `architecture: {_short(found)}`, expected one that clients know, such as x86_64")
-    if architectures.canonical(found) != architectures.canonical(arch):
-        raise InvalidUpload(
-            f"says `architecture: {found}`, expected {architectures.canonical(arch)} as the folder `{arch}` "
-            "says; upload it under its own architecture or build it again"
-        )
-    created = document.get("creation_date")
-    if not isinstance(created, int) or isinstance(created, bool) or created <= 0:
-        return (f"its metadata.yaml says `creation_date: {_short(created)}`, expected seconds since 1970: "
-                "LXD and Incus refuse to import such an image",)  # fmt: skip
-    return ()
-
-
-def parse_checksums(body: bytes) -> tuple[dict[str, str], tuple[str, ...]]:
-    """Read a SHA256SUMS as `sha256sum` writes it: file -> lower-case hex digest, and what was ignored."""
-    sums: dict[str, str] = {}
-    ignored: list[str] = []
-    for number, line in enumerate(body.decode("utf-8", "replace").splitlines(), start=1):
-        match = _SUM_LINE.fullmatch(line.strip())
-        if match:
-            sums[match[2]] = match[1].lower()
-        elif line.strip() and len(ignored) < 10:
-            ignored.append(f"line {number} is {_short(line)}, expected a sha256, two spaces and a file name")
-    return sums, tuple(ignored)
-
-
-def _load_yaml(body: bytes) -> Any:
-    """Parse YAML without aliases and deep nesting; InvalidUpload completes "the file …"."""
-    import yaml  # here, since most functions never need it and all of them would start later
-
-    # A megabyte of YAML takes the loader in C two seconds, the one in Python twenty.
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    if len(body) > MAX_YAML_BYTES:
-        raise InvalidUpload(f"has {len(body):,} bytes, expected at most {MAX_YAML_BYTES:,}")
-    try:
-        depth = 0
-        for event in yaml.parse(body, Loader=loader):  # builds nothing yet
-            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-            if isinstance(event, yaml.ScalarEvent) and not event.style and len(event.value) > _MAX_PLAIN:
-                found = f"{len(event.value):,} characters, expected at most {_MAX_PLAIN:,}"
-                raise InvalidUpload(f"has an unquoted value of {found}; put it in quotes")
-            if isinstance(event, yaml.AliasEvent):
-                raise InvalidUpload("uses YAML aliases, which can explode; write the values out")
-            tag = getattr(event, "tag", None)
-            if tag not in (None, _TEXT_TAG):
-                raise InvalidUpload(f"uses the YAML tag {_short(tag)}; leave it out, values tell their kind")
-            if depth > _MAX_DEPTH:
-                raise InvalidUpload(f"nests deeper than {_MAX_DEPTH} levels")
-        return yaml.load(body, Loader=loader)  # noqa: S506  (a safe loader, in C where there is one)
-    except yaml.MarkedYAMLError as error:
-        raise InvalidUpload(f"is not YAML ({_where(error)})") from error
-    # What the loader lets through when a value is not what it looks like; a version must never get stuck on it.
-    except (
-        yaml.YAMLError,
-        ValueError,
-        ArithmeticError,
-        LookupError,
-        TypeError,
-        AttributeError,
-        RecursionError,
-    ) as error:
-        raise InvalidUpload(f"is not YAML ({_short(str(error))})") from error
-
-
-def _where(error: Any) -> str:
-    mark = error.problem_mark or error.context_mark
-    place = f" in line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-    return f"{error.problem or error.context}{place}"
+    if document.has_more:
+        ignored.append("more stands behind its first document, expected one: the rest is ignored")
+    told = [f"it has {mismatch}: ignored" for mismatch in reader.mismatches]
+    twice = [f"{what}: the last one counts" for what in reader.twice]
+    return Parsed(parsed.overrides, _first([*told, *twice, *ignored, *parsed.ignored]))
 
 
 def _overrides(document: dict[str, Any]) -> Parsed:
@@ -236,11 +154,22 @@ def _requirements(value: object, ignored: list[str]) -> dict[str, str]:
         fits = (isinstance(wish, str) or whole) and text.isprintable() and len(text) <= _MAX_TEXT
         if isinstance(name, str) and name.isprintable() and 0 < len(name) <= _MAX_TEXT and fits:
             taken[name] = text
+            if name not in _REQUIREMENTS:
+                ignored.append(_unread_requirement(name))
         else:
             ignored.append(f"the requirement {_short(name)} is {_short(wish)}, expected a text: ignored")
     if len(taken) > _MOST:
         ignored.append(f"it has {len(taken):,} requirements, expected at most {_MOST}: the others are ignored")
     return dict(list(taken.items())[:_MOST])
+
+
+def _unread_requirement(name: str) -> str:
+    """Say that clients do not read a requirement, with the name that was meant if one is close."""
+    plain = re.sub(r"[^a-z]", "", name.lower().removeprefix("requirements."))
+    close = difflib.get_close_matches(plain, {known.replace("_", ""): known for known in _REQUIREMENTS}, 1, 0.7)
+    meant = next((known for known in _REQUIREMENTS if close and known.replace("_", "") == close[0]), "")
+    expected = f"`requirements.{meant}`" if meant else f"one of {', '.join(_REQUIREMENTS)}"
+    return f"no client reads the requirement {_short(name)}, expected {expected}: it is listed and has no effect"
 
 
 def _flag(value: object, _ignored: list[str]) -> bool:
@@ -280,42 +209,73 @@ _FIELDS: Final[dict[str, Callable[[object, list[str]], Any]]] = {
 }
 
 
-def _release_aliases(value: object, product: ProductId, ignored: list[str]) -> list[str]:
-    if not isinstance(value, dict):
-        ignored.append(f"release_aliases is {_short(value)}, expected a mapping: ignored")
-        return []
-    others = value.get(product.release, "")
-    if not isinstance(others, str):
-        ignored.append(f"release_aliases of {product.release} is {_short(others)}, expected a text: ignored")
-        return []
-    aliases = []
-    for other in filter(None, (part.strip() for part in others.split(","))):
-        aliases.append(f"{product.os}/{other}/{product.variant}")
-        if product.variant == "default":
-            aliases.append(f"{product.os}/{other}")
-    return aliases
-
-
-def _imagebuilder_requirements(value: object, product: ProductId, ignored: list[str]) -> dict[str, Any]:
-    if isinstance(value, dict):
-        return value
-    if not isinstance(value, list):
-        ignored.append(f"requirements is {_short(value)}, expected a list: ignored")
-        return {}
+def _read_simplestream(reader: Reader, root: Node, product: ProductId, ignored: list[str]) -> dict[str, Any]:
+    """Return the section of an image.yaml in the keys of a metadata.json."""
+    top = reader.entries(root, "")
+    _tell_unknown(top, _DEFINITION, "", ignored)
+    section = reader.entries(top["simplestream"], "simplestream") if "simplestream" in top else {}
+    _tell_unknown(section, _SIMPLESTREAM, "simplestream.", ignored)
     wanted: dict[str, Any] = {}
+    if name := reader.text(section["distro_name"], "simplestream.distro_name") if "distro_name" in section else "":
+        wanted["os"] = name
+    if "release_aliases" in section:
+        names = reader.text_map(section["release_aliases"], "simplestream.release_aliases").get(product.release, "")
+        others = filter(None, (part.strip() for part in names.split(",")))
+        wanted["aliases"] = [alias for other in others for alias in product.release_aliases(other)]
+    if "requirements" in section:
+        wanted["requirements"] = _imagebuilder_requirements(reader, section["requirements"], product, ignored)
+    return wanted
+
+
+def _imagebuilder_requirements(reader: Reader, node: Node, product: ProductId, ignored: list[str]) -> dict[str, str]:
+    """Requirements whose filters fit the product; a plain mapping has none."""
+    path = "simplestream.requirements"
+    if node.kind == "mapping":
+        return reader.text_map(node, path)
+    wanted: dict[str, str] = {}
     filters = {"releases": product.release, "architectures": product.arch, "variants": product.variant}
-    for item in value:
-        requirements = item.get("requirements") if isinstance(item, dict) else None
-        if not isinstance(requirements, dict):
-            ignored.append(f"the requirement {_short(item)} has no mapping `requirements`: ignored")
-        elif all(not item.get(name) or ours in _list(item[name]) for name, ours in filters.items()):
+    for place, item in enumerate(reader.items(node, path, "a list of mappings")):
+        below = f"{path}[{place}]"
+        entries = reader.entries(item, below)
+        _tell_unknown(entries, (*filters, "types", "requirements"), f"{below}.", ignored)
+        fits = all(
+            not (only := _filter(reader, entries[name], f"{below}.{name}")) or ours in only
+            for name, ours in filters.items()
+            if name in entries
+        )
+        requirements = (
+            reader.text_map(entries["requirements"], f"{below}.requirements") if "requirements" in entries else {}
+        )
+        if "types" in entries and _filter(reader, entries["types"], f"{below}.types"):
+            ignored.append(
+                f"{below}.types in line {entries['types'].line}: lxd-imagebuilder applies requirements with this "
+                "filter to no product, expected none: ignored"
+            )
+        elif "requirements" not in entries and item.kind == "mapping":
+            ignored.append(f"{below} in line {item.line} has no `requirements`, expected a mapping of texts: ignored")
+        elif fits:
             wanted |= requirements
     return wanted
 
 
-def _list(value: object) -> list[Any]:
-    """A list, or the one thing that stands where a list should."""
-    return value if isinstance(value, list) else [value]
+def _filter(reader: Reader, node: Node, path: str) -> list[str]:
+    """A list of texts, or the one text that stands where a list should."""
+    if node.kind != "scalar":
+        return reader.texts(node, path)
+    text = reader.text(node, path)
+    return [text] if text else []
+
+
+def _tell_unknown(entries: Mapping[str, Node], known: Sequence[str], path: str, ignored: list[str]) -> None:
+    for name, node in entries.items():
+        if name not in known:
+            close = difflib.get_close_matches(name, known, 1, 0.7)
+            expected = f"`{close[0]}`" if close else f"one of {', '.join(known)}"
+            ignored.append(f"`{path}{_plain(name)}` in line {node.line} has no meaning, expected {expected}: ignored")
+
+
+def _plain(name: str) -> str:
+    return ascii(name if len(name) <= 80 else f"{name[:79]}…")[1:-1]
 
 
 def _kind(value: object) -> str:

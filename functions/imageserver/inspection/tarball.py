@@ -41,18 +41,25 @@ UNIFIED_LIMITS: Final = Limits(unpacked_bytes=16 * 1024 * MIB, members=2_000_000
 """A unified tarball may hold its metadata.yaml behind the whole root file system."""
 
 
-def read_member(chunks: Iterable[bytes | memoryview], name: str, limits: Limits, *, whole: bool) -> bytes:
+def read_member(
+    chunks: Iterable[bytes | memoryview],
+    name: str,
+    limits: Limits,
+    *,
+    whole: bool,
+    see: Callable[[tarfile.TarInfo], None] | None = None,
+) -> bytes:
     """The content of the member `name` of a tarball that arrives in chunks.
 
     `whole` reads on to the end of the archive, which proves it complete and within the limits; otherwise
-    the rest of the chunks is left unread. UnreadableArchive says what was found instead of a tarball with
-    that member.
+    the rest of the chunks is left unread. `see` is called with every member that is read past. UnreadableArchive says
+    what was found instead of a tarball with that member.
     """
     plain = _unpacked(chunks, limits)
     file = _Forward(plain)
     try:
         with tarfile.TarFile(fileobj=file, mode="r") as tar:
-            content = _find(tar, file, name, limits, whole=whole)
+            content = _find(tar, file, name, limits, whole=whole, see=see)
         if whole:
             for _ in plain:  # a tar ends with zeros; what compresses it must end well too
                 pass
@@ -77,11 +84,21 @@ def looks_like_tar(head: bytes) -> bool:
     return head[257:262] == b"ustar" or any(head.startswith(magic) for magic, _ in _FORMATS)
 
 
-def _find(tar: tarfile.TarFile, file: "_Forward", name: str, limits: Limits, *, whole: bool) -> bytes:
+def _find(
+    tar: tarfile.TarFile,
+    file: "_Forward",
+    name: str,
+    limits: Limits,
+    *,
+    whole: bool,
+    see: Callable[[tarfile.TarInfo], None] | None,
+) -> bytes:
     found: bytes | None = None
     for count, member in enumerate(_members(tar, file), start=1):
         if count > limits.members:
             raise UnreadableArchive(f"has more than {limits.members:,} members")
+        if see:
+            see(member)
         if found is None and member.name.removeprefix("./") == name:
             file.begin(member.size)
             found = _content(tar, member, limits)
@@ -236,7 +253,10 @@ _FORMATS: Final[tuple[tuple[bytes, Callable[[], _Decompressor]], ...]] = (
     (b"\x1f\x8b", _Gzip),
     (b"\x28\xb5\x2f\xfd", _Zstd),
     (b"BZh", bz2.BZ2Decompressor),
+    (b"\x5d\x00\x00", lambda: lzma.LZMADecompressor(lzma.FORMAT_ALONE, memlimit=_LZMA_MEMORY)),
 )
+_TRAILING_BYTES_ARE_IGNORED: Final = (b"\x1f\x8b", b"BZh")
+"""gzip and bzip2 warn of other bytes behind their data and succeed; xz and zstd fail."""
 
 
 def _unpacked(chunks: Iterable[bytes | memoryview], limits: Limits) -> Iterator[bytes]:
@@ -245,11 +265,13 @@ def _unpacked(chunks: Iterable[bytes | memoryview], limits: Limits) -> Iterator[
     head = b""
     while len(head) < 512 and (more := next(source, b"")):
         head += more
-    make = next((make for magic, make in _FORMATS if head.startswith(magic)), None)
+    magic, make = next((known for known in _FORMATS if head.startswith(known[0])), (b"", None))
     if make is None and head[257:262] != b"ustar":
-        raise UnreadableArchive(f"is not a tarball (xz, gz, zst, bz2 or plain): it starts with {head[:8].hex(' ')}")
+        raise UnreadableArchive(
+            f"is not a tarball (xz, gz, zst, bz2, lzma or plain): it starts with {head[:8].hex(' ')}"
+        )
     made = 0
-    for step in _chain(head, source) if make is None else _decompressed(_chain(head, source), make):
+    for step in _chain(head, source) if make is None else _decompressed(_chain(head, source), make, magic):
         made += len(step)
         if made > limits.unpacked_bytes:
             raise UnreadableArchive(f"unpacks to more than {limits.unpacked_bytes // MIB:,} MiB")
@@ -261,13 +283,20 @@ def _chain(head: bytes, rest: Iterator[bytes]) -> Iterator[bytes]:
     yield from rest
 
 
-def _decompressed(source: Iterator[bytes], make: Callable[[], _Decompressor]) -> Iterator[bytes]:
+def _decompressed(source: Iterator[bytes], make: Callable[[], _Decompressor], magic: bytes) -> Iterator[bytes]:
     """Unpack one compressed stream after another, as the command-line tools do."""
     unpacker, started = make(), False
+    held = b""
     for data in source:
+        data, held = held + data, b""
         while data or not unpacker.needs_input:
             if unpacker.eof:
                 data = (unpacker.unused_data or data).lstrip(b"\0")  # xz pads with zeros
+                if magic in _TRAILING_BYTES_ARE_IGNORED:
+                    if not magic.startswith(data[: len(magic)]):
+                        return
+                    if len(data) < len(magic):
+                        held, data = data, b""
                 if not data:
                     break
                 unpacker, started = make(), False

@@ -1,20 +1,23 @@
 """What of a version clients can use, and a reason for everything else: a pure function of its record's facts."""
 
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 import msgspec
 
 from imageserver.errors import InvalidUpload
-from imageserver.format import file_kinds
+from imageserver.format import architectures, file_kinds
 from imageserver.format.file_kinds import FileKind, Role
-from imageserver.format.keys import VersionId, check_file
+from imageserver.format.keys import VersionId, check_file, version_moment
 from imageserver.inspection.digests import EMPTY_SHA256
 from imageserver.inspection.metadata import Overrides
-from imageserver.versions.records import FileFacts, Reason, Record, Withdrawal
+from imageserver.versions.records import CHECKSUMS_FILE, FileFacts, Reason, Record, Withdrawal
 from imageserver.versions.state import State, recorded_state
 
 UNKNOWN_FILE: Final = "is no image file that clients know: it is not listed"
 """Completes "<file> …"."""
+FURTHEST_AHEAD: Final = timedelta(days=1)
+"""How far a version's name may be ahead of its upload without a word: clocks and time zones differ."""
 
 
 class Assessment(msgspec.Struct, frozen=True):
@@ -58,6 +61,9 @@ def assess(record: Record) -> Assessment:
     usable = bool(unified or (metadata and roots))
     if kept.files and not usable:
         reasons.extend(_missing(kept, metadata))
+    listable = {file: accepted[file] for file in (*metadata.values(), *roots.values(), *unified.values())}
+    usable = usable and _is_confirmed(kept, listable, reasons)
+    reasons.extend(_hints(kept))
     reasons.sort()
     state = _state(record, usable, reasons)
     deltas = {file: kind for file, kind in accepted.items() if kind.role is Role.DELTA}
@@ -90,7 +96,8 @@ def _withdrawn_files(record: Record) -> list[Reason]:
 
 def _accepted_files(record: Record, reasons: list[Reason]) -> dict[str, FileKind]:
     """Return the files that were read and are what their names say, in order of preference."""
-    sums = record.files["SHA256SUMS"].checksums if "SHA256SUMS" in record.files else {}
+    sums = _digests_by_name(record)
+    unreadable = (record.files[CHECKSUMS_FILE].unreadable or {}) if CHECKSUMS_FILE in record.files else {}
     accepted: dict[str, FileKind] = {}
     for file in sorted(record.files, key=file_kinds.preference):
         facts, kind = record.files[file], file_kinds.classify(file)
@@ -101,11 +108,74 @@ def _accepted_files(record: Record, reasons: list[Reason]) -> dict[str, FileKind
             reasons.append(Reason(file, "error", _mismatch(record, file, facts.sha256, declared), "digest"))
         elif kind.role is Role.OTHER:
             reasons.append(_unknown(file))
+        elif file in unreadable and kind.role is not Role.CHECKSUMS:
+            sentence = f"{file} is not confirmed by SHA256SUMS: {unreadable[file]}; upload a SHA256SUMS that is right"
+            reasons.append(Reason(file, "error", sentence, "digest"))
         elif facts.sha256:
             accepted[file] = kind
         elif kind.role is not Role.ROOT:
             reasons.append(Reason(file, "waiting", f"{file} is being read"))
     return accepted
+
+
+def _digests_by_name(record: Record) -> dict[str, str]:
+    """What SHA256SUMS declares, by the last part of each path."""
+    sums = record.files[CHECKSUMS_FILE].checksums if CHECKSUMS_FILE in record.files else {}
+    return {path.rpartition("/")[2]: sha256 for path, sha256 in sums.items()}
+
+
+def _is_confirmed(record: Record, listable: dict[str, FileKind], reasons: list[Reason]) -> bool:
+    """Whether a SHA256SUMS, where one was uploaded, speaks of this version at all; reasons for what it leaves out.
+
+    A list of digests that matches nothing is a mistake of the publisher who wanted a check, so it never passes for one.
+    """
+    facts = record.files.get(CHECKSUMS_FILE)
+    if facts is None or (facts.sha256 and facts.unreadable is None):  # read by an older release, under its rules
+        return True
+    if not facts.sha256 and not facts.refusal:
+        return False
+    sums = _digests_by_name(record)
+    reasons.extend(
+        Reason(CHECKSUMS_FILE, "error", f"{CHECKSUMS_FILE}: {sentence}; upload it again", "digest")
+        for file, sentence in (facts.unreadable or {}).items()
+        if file == CHECKSUMS_FILE or file not in record.files
+    )
+    if not sums.keys() & (record.files.keys() - {CHECKSUMS_FILE}):
+        named = ", ".join(sorted(sums)[:3]) or "no file"
+        sentence = (
+            f"{CHECKSUMS_FILE} covers no file of {record.version}: it names {named}, expected "
+            f"{', '.join(sorted(listable))}; upload one with these names, or delete it"
+        )
+        reasons.append(Reason(CHECKSUMS_FILE, "error", sentence, "digest"))
+        return False
+    uncovered = [file for file, kind in listable.items() if file not in sums and kind.role is not Role.METADATA]
+    reasons.extend(
+        Reason(file, "warning", f"{file} is not in {CHECKSUMS_FILE}: its digest was compared with nothing")
+        for file in sorted(uncovered)
+    )
+    return True
+
+
+def _hints(record: Record) -> list[Reason]:
+    """What works, and not as its publisher may think."""
+    version, hints = record.id, []
+    if record.files and (clients := architectures.skipped_by(version.product.arch)):
+        hints.append(f"{clients} skip this product: they do not know the architecture {version.product.arch}")
+    arrived = [datetime.fromisoformat(facts.modified) for facts in record.files.values() if facts.modified]
+    moment = version_moment(version.version).replace(tzinfo=UTC)
+    if arrived and moment > max(arrived) + FURTHEST_AHEAD:
+        hints.append(
+            f"{version.version} is dated ahead of its upload on {max(arrived):%Y-%m-%d}: clients take the highest "
+            f"name for the newest, so it hides every version of {version.product.name} that is dated before it; if "
+            "that is a mistake, withdraw it and upload it under its real date"
+        )
+    day, _, number = version.version.partition(".")
+    if len(number) > 1 and not number.startswith("0"):
+        hints.append(
+            f"clients order versions as texts: {version.version} comes before {day}.9 and is not the newest beside it; "
+            "name it after another day, or give all respins as many digits (.01 to .10)"
+        )
+    return [Reason("", "warning", sentence) for sentence in hints]
 
 
 def _unknown(file: str) -> Reason:
@@ -115,7 +185,8 @@ def _unknown(file: str) -> Reason:
             check_file(file)
         except InvalidUpload as refusal:
             return Reason(file, "error", str(refusal), "name")
-    return Reason(file, "warning", f"{file if file.isprintable() else ascii(file)} {UNKNOWN_FILE}")
+    shown = file if file.isprintable() else ascii(file)
+    return Reason(file, "warning", f"{shown} {file_kinds.conversion(file) or UNKNOWN_FILE}")
 
 
 def _mismatch(record: Record, file: str, found: str, declared: str) -> str:
@@ -181,7 +252,13 @@ def _missing(record: Record, metadata: dict[str, str]) -> list[Reason]:
     roles = {file_kinds.classify(file).role for file in record.files}
     missing = []
     if not metadata and Role.METADATA not in roles and Role.UNIFIED not in roles:
-        missing.append(f"{record.version} waits for its metadata: upload lxd.tar.xz or incus.tar.xz")
+        sentence = f"{record.version} waits for its metadata: upload lxd.tar.xz or incus.tar.xz"
+        if lone := next((file for file in record.files if file_kinds.classify(file).ftype == file_kinds.SQUASHFS), ""):
+            sentence += (
+                f". If {lone} is a whole image (compression_algorithm=squashfs), with metadata.yaml in it: "
+                f"sqfs2tar {lone} | xz > image.tar.xz, and upload that instead"
+            )
+        missing.append(sentence)
     if Role.ROOT not in roles and Role.UNIFIED not in roles:
         missing.append(f"{record.version} waits for a root: upload rootfs.squashfs, rootfs.tar.xz or disk.qcow2")
     return [Reason("", "waiting", sentence) for sentence in missing]

@@ -4,6 +4,7 @@ Each function takes the facts known from a listing and the chunks of the object,
 digests, or with a `refusal` that completes the sentence "<file> …".
 """
 
+import tarfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
@@ -13,16 +14,17 @@ from imageserver.errors import InvalidUpload
 from imageserver.format import file_kinds
 from imageserver.format.file_kinds import FileKind, Role
 from imageserver.format.keys import ProductId
-from imageserver.inspection import metadata, squashfs, tarball
+from imageserver.inspection import checksums, image_metadata, metadata, squashfs, tarball
 from imageserver.inspection.digests import Digests, InTurn, Sha256, Spread
 from imageserver.inspection.squashfs import NotSquashfs
 from imageserver.inspection.tarball import UnreadableArchive
-from imageserver.versions.records import Fault, FileFacts
+from imageserver.versions.records import CHECKSUMS_FILE, Fault, FileFacts
 
 Chunks = Iterable[bytes | memoryview]
 MakeSpread = Callable[[Sequence[Sha256]], Spread]
 
 _HEAD: Final = 512
+_LONGEST_FILE_NAME: Final = 255  # of a file system; a tarball may hold longer ones, up to a MiB each
 _MAGIC: Final[dict[str, tuple[str, bytes]]] = {
     file_kinds.SQUASHFS: ("a squashfs", b"hsqs"),
     file_kinds.DISK_KVM: ("a qcow2 disk", b"QFI\xfb"),
@@ -44,6 +46,8 @@ def needs_reading(file: str, facts: FileFacts, metadata_sha256s: Iterable[str]) 
     if role is Role.ROOT:
         wanted = set(metadata_sha256s)
         return bool(wanted) and not (facts.sha256 and wanted <= facts.combined.keys())
+    if role is Role.CHECKSUMS and facts.unreadable is None:
+        return True  # an older release read it, which knew fewer forms
     return not facts.sha256
 
 
@@ -74,12 +78,13 @@ def read_document(file: str, facts: FileFacts, chunks: Chunks, product: ProductI
     digests = Digests()
     if facts.size_bytes > metadata.MAX_DOCUMENT_BYTES:
         note = f"it has {facts.size_bytes:,} bytes, expected at most {metadata.MAX_DOCUMENT_BYTES:,}: it is ignored"
-        return replace(facts, sha256=_drained(digests, chunks).sha256, warnings=(note,))
+        unreadable: dict[str, str] | None = {} if file == CHECKSUMS_FILE else None
+        return replace(facts, sha256=_drained(digests, chunks).sha256, warnings=(note,), unreadable=unreadable)
     body = b"".join(bytes(chunk) for chunk in digests.tee(chunks))
     facts = replace(facts, sha256=digests.sha256)
-    if file == "SHA256SUMS":
-        checksums, ignored = metadata.parse_checksums(body)
-        return replace(facts, checksums=checksums, warnings=ignored)
+    if file == CHECKSUMS_FILE:
+        sums = checksums.parse_checksums(body, file)
+        return replace(facts, checksums=sums.digests, unreadable=sums.unreadable)
     parsed = metadata.parse_metadata_json(body) if file == "metadata.json" else metadata.parse_image_yaml(body, product)
     return replace(facts, overrides=parsed.overrides, warnings=parsed.ignored)
 
@@ -146,10 +151,20 @@ def is_small(kind: FileKind) -> bool:
 def _inspected(
     facts: FileFacts, chunks: Iterator[bytes | memoryview], product: ProductId, limits: tarball.Limits, *, whole: bool
 ) -> FileFacts:
-    """Find and check the metadata.yaml, then let the rest of the chunks pass."""
+    """Find and check the metadata.yaml, then let the rest of the chunks pass.
+
+    The templates are known only where the whole archive is read; a unified tarball may have them behind its root.
+    """
+    templates: dict[str, bool] = {}
+
+    def note_template(member: tarfile.TarInfo) -> None:
+        folder, _, name = member.name.removeprefix("./").partition("/")
+        if folder == "templates" and len(name) <= _LONGEST_FILE_NAME:
+            templates[name] = member.isreg() or member.islnk()
+
     try:
-        body = tarball.read_member(chunks, "metadata.yaml", limits, whole=whole)
-        warnings = metadata.check_metadata_yaml(body, product.arch)
+        body = tarball.read_member(chunks, "metadata.yaml", limits, whole=whole, see=note_template)
+        warnings = image_metadata.check_metadata_yaml(body, product.arch, templates if whole else None)
     except UnreadableArchive as reason:
         return _refused(facts, "damaged", f"{reason}; build it again and upload it again")
     except InvalidUpload as reason:
@@ -165,7 +180,7 @@ def _refused(facts: FileFacts, fault: Fault, refusal: str) -> FileFacts:
 
 def _root_refusal(head: bytes, ftype: str) -> str:
     if ftype == file_kinds.ROOT_TAR:
-        return "" if tarball.looks_like_tar(head) else _not_a("a tarball (xz, gz, zst, bz2 or plain)", head)
+        return "" if tarball.looks_like_tar(head) else _not_a("a tarball (xz, gz, zst, bz2, lzma or plain)", head)
     what, magic = _MAGIC[ftype]
     return "" if head.startswith(magic) else _not_a(what, head)
 

@@ -15,6 +15,7 @@ from imageserver.inspection.metadata import Overrides
 from imageserver.versions.state import State
 
 SCHEMA: Final = 1
+CHECKSUMS_FILE: Final = "SHA256SUMS"
 
 Fault = Literal["", "empty", "too-large", "encoded", "wrong-kind", "damaged", "metadata", "digest", "second", "name"]
 """What a refusal is about, in one word for counters and programs; empty where an older release refused.
@@ -42,6 +43,8 @@ class FileFacts(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     `etag` and `size_bytes` tell one generation of the object from the next. `combined` maps the sha256 of
     a metadata file to the combined sha256 with it. `refusal` completes "<file> …", `fault` says what it is about.
     `warnings` are sentences about what was ignored in the file. `modified` is when it was uploaded (ISO 8601, UTC).
+    `checksums` maps files to the sha256 that a SHA256SUMS declares, `unreadable` files to a sentence about the line
+    that names them and cannot be read; None where an older release read it, which knew fewer forms of lines.
     `withdrawn` is about this generation of the object: another upload under the same name begins anew.
     """
 
@@ -55,6 +58,7 @@ class FileFacts(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     warnings: tuple[str, ...] = ()
     overrides: Overrides | None = None
     checksums: dict[str, str] = {}
+    unreadable: dict[str, str] | None = None
     withdrawn: Withdrawal | None = None
 
 

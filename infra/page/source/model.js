@@ -42,11 +42,11 @@ export const text = (value) => (typeof value === "string" ? value : "");
 const count = (value) => (typeof value === "number" && Number.isFinite(value) && value >= 0 ? value : 0);
 
 /**
- * The UTC moment a version name stands for, or null when it is not one of the four forms or not a real date.
+ * The UTC moment a version name stands for, or null when it is none of the forms or not a real date; a respin (`20261123.1`) is of its day.
  * @param {string} name
  */
 export function versionTime(name) {
-  const parts = /^(\d{4})(\d\d)(\d\d)(?:_?(\d\d):?(\d\d))?$/.exec(name);
+  const parts = /^(\d{4})(\d\d)(\d\d)(?:_?(\d\d):?(\d\d)|\.\d{1,4})?$/.exec(name);
   if (!parts) return null;
   const [year, month, day, hour, minute] = parts.slice(1).map((part) => Number(part ?? 0));
   const when = Date.UTC(year, month - 1, day, hour, minute);

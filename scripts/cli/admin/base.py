@@ -82,10 +82,10 @@ def main(context: click.Context, /, **named: Any) -> None:
 
     \b
     ./scripts/admin list                                   what is there, and what waits for what
-    ./scripts/admin show images/ubuntu/noble/amd64/default/20261123_10:00
+    ./scripts/admin show images/ubuntu/noble/amd64/default/20261123_1000
     ./scripts/admin verify --sample 20                     read 20 listed versions again and compare every digest
     ./scripts/admin doctor                                 is everything as it should be? if not, what helps?
-    ./scripts/admin withdraw images/ubuntu/noble/amd64/default/20261123_10:00 --reason "does not boot" --yes
+    ./scripts/admin withdraw images/ubuntu/noble/amd64/default/20261123_1000 --reason "does not boot" --yes
     ./scripts/admin verify --through-edge --stack images
     """
     context.obj = Named(**named)

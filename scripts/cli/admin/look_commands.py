@@ -64,7 +64,7 @@ def show(place: Place, as_json: bool, path: str) -> None:
 
     \b
     ./scripts/admin show images/ubuntu/noble/amd64/default
-    ./scripts/admin --json show images/ubuntu/noble/amd64/default/20261123_10:00
+    ./scripts/admin --json show images/ubuntu/noble/amd64/default/20261123_1000
     """
     target = paths.target(path)
     below = target.version.path if isinstance(target, ImageKey) else target.path

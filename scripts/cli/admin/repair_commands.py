@@ -121,7 +121,7 @@ def undelete(place: Place, as_json: bool, path: str, yes: bool) -> None:
     instead (rebuild records, rebuild catalog), for old ones may name files that are gone.
 
     \b
-    ./scripts/admin undelete images/ubuntu/noble/amd64/default/20261123_10:00 --yes
+    ./scripts/admin undelete images/ubuntu/noble/amd64/default/20261123_1000 --yes
     """
     restoring.check(path)
     path = paths.with_stream(path)

@@ -77,7 +77,7 @@ def whereabouts(run: Run) -> str:
         return "no record was written: digest has not read the files (the bucket's events, the queue arrivals, digest)"
     record = records.decode(seen.body, version.record_key)
     if record.state != "complete":
-        sentences = "; ".join(reason.sentence for reason in record.reasons)
+        sentences = "; ".join(reason.sentence for reason in record.reasons if reason.kind != "warning")
         return f"its record says {record.state}{f': {sentences}' if sentences else ''}"
     there = store.read(documents.products_key(PRODUCT.stream))
     if there is None or f'"{version.version}"'.encode() not in there.body:

@@ -17,13 +17,13 @@ Call = tuple[str, str]
 
 # Short name → key, one for each kind of key that is treated alike.
 KEYS: Final = {
-    "images/": "images/ubuntu/noble/amd64/default/20261123_10:00/rootfs.squashfs",
-    "images-*/": "images-daily/ubuntu/noble/amd64/default/20261123_10:00/disk.qcow2",
+    "images/": "images/ubuntu/noble/amd64/default/20261123_1000/rootfs.squashfs",
+    "images-*/": "images-daily/ubuntu/noble/amd64/default/20261123_1000/disk.qcow2",
     "imagesX": "images.txt",
     "streams/": "streams/v1/images.json",
     "streams/v1/index.json": "streams/v1/index.json",
-    "versions/": "versions/images/ubuntu/noble/amd64/default/20261123_10:00.json",
-    "leases/": "leases/images/ubuntu/noble/amd64/default/20261123_10:00.json",
+    "versions/": "versions/images/ubuntu/noble/amd64/default/20261123_1000.json",
+    "leases/": "leases/images/ubuntu/noble/amd64/default/20261123_1000.json",
     "leases/streams/": "leases/streams/images.json",
     "maintain/": "maintain/cursor.json",
     "index.html": "index.html",

@@ -1,0 +1,85 @@
+"""SHA256SUMS in every form that the usual tools write: sha256sum, shasum, BSD's sha256, openssl, signed with gpg."""
+
+import re
+from typing import Final
+
+import msgspec
+
+_DIGEST: Final = r"(?P<sha256>[0-9A-Fa-f]{64})"
+_FORMS: Final = (
+    re.compile(rf"(?P<escaped>\\?){_DIGEST}(?: [ *]?|\t+| {{2,}}\*?)(?P<file>\S.*)"),  # sha256sum, shasum
+    re.compile(rf"(?P<escaped>\\?)SHA(?:2-)?256 ?\((?P<file>.+)\) ?= ?{_DIGEST}"),  # sha256sum --tag, BSD, openssl
+)
+_ESCAPES: Final = {"\\\\": "\\", "\\n": "\n", "\\r": "\r"}
+_OTHER_ALGORITHM: Final = re.compile(
+    r"\\?(MD5|RMD160|RIPEMD160|SHA1|SHA224|SHA384|SHA512(/\d+)?|SHA3-\d+|BLAKE2\w*) ?\("
+)
+_SIGNED: Final = "-----BEGIN PGP SIGNED MESSAGE-----"
+_SIGNATURE: Final = "-----BEGIN PGP SIGNATURE-----"
+_NAMED_AT_END: Final = re.compile(r"[\s*(/\\]([^\s*()/\\]+)\)?(?:\s*=.*)?$")
+_SOME_DIGEST: Final = re.compile(r"[0-9A-Fa-f]{8}")
+_MOST_UNREADABLE: Final = 100
+"""Lines that are told one by one. A file with more is none: it confirms nothing."""
+
+
+class Checksums(msgspec.Struct, frozen=True):
+    """What a SHA256SUMS says: file -> lower-case hex digest by the last part of its path.
+
+    `unreadable` maps a file to a sentence about the line that names it and cannot be read: nobody knows what its
+    publisher meant, so it is not served. Of a line that names no file, that file is the SHA256SUMS itself.
+    """
+
+    digests: dict[str, str]
+    unreadable: dict[str, str]
+
+
+def parse_checksums(body: bytes, own_name: str) -> Checksums:
+    """Read the file `own_name`; never raises. Two digests for one file are one line that cannot be read."""
+    digests: dict[str, str] = {}
+    unreadable: dict[str, str] = {}
+    for number, line in _lines(body):
+        match = next(filter(None, (form.fullmatch(line) for form in _FORMS)), None)
+        if match:
+            file = _base(_unescaped(match["file"]) if match["escaped"] else match["file"])
+            sha256 = match["sha256"].lower()
+            if digests.setdefault(file, sha256) != sha256:
+                unreadable[file] = f"line {number} gives {_short(file)} another sha256 than a line before it"
+        elif not _OTHER_ALGORITHM.match(line):
+            named = _NAMED_AT_END.search(f" {line}") if _SOME_DIGEST.search(line) else None
+            file = _base(named[1]) if named else own_name
+            unreadable[file] = f"line {number} is {_short(line)}, expected a sha256, two spaces and a file name"
+    if len(unreadable) > _MOST_UNREADABLE:
+        count = (
+            f"{len(unreadable):,} of its lines cannot be read, expected a sha256, two spaces and a file name in each"
+        )
+        return Checksums({}, {own_name: count})
+    return Checksums(digests, unreadable)
+
+
+def _lines(body: bytes) -> list[tuple[int, str]]:
+    """Number and text of each line that says something; of a signed file those that were signed."""
+    if body.startswith((b"\xff\xfe", b"\xfe\xff")):
+        text = body.decode("utf-16", "replace")
+    else:
+        text = body.decode("utf-8-sig", "replace")
+    separator = "\0" if "\0" in text else "\n"  # sha256sum --zero
+    lines = [(number, line.strip("\r\n \t")) for number, line in enumerate(text.split(separator), start=1)]
+    signed = next((place for place, (_, line) in enumerate(lines) if line == _SIGNED), None)
+    if signed is not None:
+        header = next((place for place in range(signed, len(lines)) if not lines[place][1]), signed)
+        end = next((place for place in range(header, len(lines)) if lines[place][1] == _SIGNATURE), len(lines))
+        lines = [(number, line.removeprefix("- ")) for number, line in lines[header:end]]
+    return [(number, line) for number, line in lines if line and not line.startswith("#")]
+
+
+def _unescaped(file: str) -> str:
+    return re.sub(r"\\.", lambda found: _ESCAPES.get(found[0], found[0]), file)
+
+
+def _base(file: str) -> str:
+    """The last part of a path, of Windows' too: the name that the file has in its version's folder."""
+    return re.split(r"[/\\]", file.rstrip("/\\"))[-1]
+
+
+def _short(text: str) -> str:
+    return ascii(text if len(text) <= 80 else f"{text[:80]}…")

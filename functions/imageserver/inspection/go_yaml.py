@@ -1,0 +1,330 @@
+"""YAML as LXD, Incus and lxd-imagebuilder read it: Go's yaml packages decoding into typed fields.
+
+What a value may be depends on the field, not on how the value looks: a text field takes `24.04`, `on` or `0x10` as it
+is written, a field for a number takes no quoted one. Nothing is converted before a field asks for it. The rules are
+those of gopkg.in/yaml.v2, which every LXD and Incus before 7.0 use; what go.yaml.in/yaml/v4 of Incus 7.0 refuses
+besides is told apart (`Reader.newer`). Aliases and merge keys are followed, within limits.
+"""
+
+import base64
+import binascii
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal
+
+from imageserver.errors import InvalidUpload
+
+MAX_BYTES: Final = 1024 * 1024
+"""Largest document: Incus and LXD read no more than this of a metadata.yaml."""
+MAX_VALUES: Final = 50_000
+"""Values of one document, those behind aliases counted each time. One takes some 300 bytes of memory."""
+MAX_DEPTH: Final = 32
+_LONGEST_NUMBER: Final = 64
+_LARGEST: Final = (1 << 63) - 1
+_TAG: Final = "tag:yaml.org,2002:"
+_SHOWN: Final = 60
+
+_NULL: Final = frozenset(("", "~", "null", "Null", "NULL"))
+_TRUE: Final = frozenset(("true", "True", "TRUE", "y", "Y", "yes", "Yes", "YES", "on", "On", "ON"))
+_FALSE: Final = frozenset(("false", "False", "FALSE", "n", "N", "no", "No", "NO", "off", "Off", "OFF"))
+_INTEGER: Final = re.compile(r"[-+]?(0[xX][0-9a-fA-F]+|0[bB][01]+|0[oO]?[0-7]+|0|[1-9][0-9]*)", re.ASCII)
+_FLOAT: Final = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?", re.ASCII)
+_NOT_FINITE: Final = re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
+_DATE: Final = re.compile(r"[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}([Tt ].*)?", re.ASCII)
+
+Type = Literal["mapping", "list", "text", "number", "fraction", "true or false", "date", "null"]
+
+
+@dataclass(slots=True, eq=False)
+class Node:
+    """One value as it is written. Keys and values alternate in the children of a mapping; an alias is its target."""
+
+    kind: Literal["mapping", "list", "scalar"]
+    line: int
+    tag: str = ""
+    text: str = ""
+    quoted: bool = False
+    children: list["Node"] = field(default_factory=list)
+    values: int = 1
+    is_open: bool = False
+
+    @property
+    def type(self) -> Type:
+        """What it looks like to Go; InvalidUpload when its tag says something else, which no field takes."""
+        return _scalar_type(self) if self.kind == "scalar" else self.kind
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """The first document of a file, and whether anything stands behind it, which most clients never look at."""
+
+    root: Node | None
+    has_more: bool
+
+
+class Reader:
+    """Decodes nodes into fields, and collects a sentence for each that does not fit instead of stopping there.
+
+    `mismatches` are what no client takes. `newer` and `twice` (keys) are what only Incus 7.0 and later refuse. Paths
+    are those of a person: `templates./etc/hostname.when`.
+    """
+
+    def __init__(self) -> None:
+        self.mismatches: list[str] = []
+        self.newer: list[str] = []
+        self.twice: list[str] = []
+
+    def text(self, node: Node, path: str) -> str | None:
+        """The text of a scalar as it is written, empty for null; None when it is a list or a mapping."""
+        if node.kind != "scalar":
+            self._mismatch(node, path, "a text")
+            return None
+        found = node.type
+        if found == "null":
+            return ""
+        if found == "date":
+            self.newer.append(f"the date {node.text} at `{path}` in line {node.line} is not in quotes")
+        self._note_old_word(node, path)
+        return _from_base64(node) if node.tag == f"{_TAG}binary" else node.text
+
+    def number(self, node: Node, path: str, expected: str) -> int | None:
+        """A whole number of 64 bits; 0 for null."""
+        found = node.type
+        if found == "null":
+            return 0
+        value = _number(node.text) if found in ("number", "fraction") else None
+        if value is None or not -_LARGEST <= value <= _LARGEST:
+            self._mismatch(node, path, expected)
+            return None
+        if value != int(value):
+            self.newer.append(f"{node.text} at `{path}` in line {node.line} is no whole number")
+        return int(value)
+
+    def flag(self, node: Node, path: str) -> bool | None:
+        """True or false, in any of the words of YAML 1.1; False for null."""
+        found = node.type
+        if found not in ("true or false", "null"):
+            self._mismatch(node, path, "true or false without quotes")
+            return None
+        self._note_old_word(node, path)
+        return node.text in _TRUE
+
+    def items(self, node: Node, path: str, what: str) -> list[Node]:
+        """The values of a list; none for null."""
+        if node.type == "null":
+            return []
+        if node.kind != "list":
+            self._mismatch(node, path, what)
+            return []
+        return node.children
+
+    def texts(self, node: Node, path: str) -> list[str]:
+        """A list of texts."""
+        items = self.items(node, path, "a list of texts")
+        read = [self.text(item, f"{path}[{place}]") for place, item in enumerate(items)]
+        return [text for text in read if text is not None]
+
+    def entries(self, node: Node, path: str, what: str = "a mapping") -> dict[str, Node]:
+        """Key -> value of a mapping, those of its merge keys included; none for null. A key is a text, as written."""
+        found = node.type
+        if found == "null":
+            return {}
+        if node.kind != "mapping":
+            self._mismatch(node, path, what)
+            return {}
+        entries: dict[str, Node] = {}
+        own: set[str] = set()
+        for name, value, is_own in self._pairs(node, path):
+            if is_own and name in own:
+                self.twice.append(f"`{_joined(path, name)}` stands there twice, again in line {value.line}")
+            if is_own or name not in own:
+                entries[name] = value
+            if is_own:
+                own.add(name)
+        return entries
+
+    def text_map(self, node: Node, path: str) -> dict[str, str]:
+        """A mapping of texts to texts."""
+        entries = self.entries(node, path, "a mapping of texts")
+        read = {name: self.text(value, _joined(path, name)) for name, value in entries.items()}
+        return {name: text for name, text in read.items() if text is not None}
+
+    def _pairs(self, node: Node, path: str) -> Iterator[tuple[str, Node, bool]]:
+        """Name, value and whether it stands in the mapping itself; what is merged into it comes first."""
+        own: list[tuple[str, Node, bool]] = []
+        for key, value in zip(node.children[::2], node.children[1::2], strict=True):
+            if key.kind == "scalar" and key.text == "<<" and not key.quoted and not key.tag:
+                for merged in _merged(value):
+                    yield from ((name, below, False) for name, below, _ in self._pairs(merged, path))
+            elif (name := self.text(key, f"a key of {path}" if path else "a key")) is not None:
+                own.append((name, value, True))
+        yield from own
+
+    def _note_old_word(self, node: Node, path: str) -> None:
+        if node.tag == f"{_TAG}bool" and node.text.lower() not in ("true", "false"):
+            self.newer.append(f"{node.text} at `{path}` in line {node.line} has the tag !!bool")
+
+    def _mismatch(self, node: Node, path: str, expected: str) -> None:
+        self.mismatches.append(f"{shown(node)} at `{path or 'the top'}` in line {node.line}, expected {expected}")
+
+
+def load(body: bytes) -> Document:
+    """Parse the first document; InvalidUpload (completing "the file …") when it is not YAML or beyond the limits."""
+    import yaml  # here, since most functions never need it and all of them would start later
+
+    if len(body) > MAX_BYTES:
+        raise InvalidUpload(f"has {len(body):,} bytes, expected at most {MAX_BYTES:,}")
+    # A megabyte of YAML takes the parser in C two seconds, the one in Python twenty.
+    events = yaml.parse(body, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    try:
+        root = _compose(events)
+        return Document(root, _has_more(events))
+    except yaml.MarkedYAMLError as error:
+        raise InvalidUpload(f"is not YAML ({_where(error)})") from error
+    except (yaml.YAMLError, ValueError) as error:
+        raise InvalidUpload(f"is not YAML ({' '.join(str(error).split())[:200]})") from error
+
+
+def shown(node: Node) -> str:
+    """A value in a sentence: `the text 'never'`, `a list`."""
+    found = node.type
+    if node.kind != "scalar" or found == "null":
+        return f"a {found}" if found != "null" else "nothing (null)"
+    text = ascii(node.text if len(node.text) <= _SHOWN else f"{node.text[:_SHOWN]}…")
+    return f"the {'number' if found == 'fraction' else found if found != 'true or false' else 'word'} {text}"
+
+
+def _compose(events: Iterator[Any]) -> Node | None:
+    """Build the first document from the parser's events; None when there is none."""
+    import yaml
+
+    anchors: dict[str, Node] = {}
+    open_nodes: list[Node] = []
+    values = 0
+    for event in events:
+        if isinstance(event, yaml.DocumentStartEvent):
+            if event.version not in (None, (1, 1)):
+                version = ".".join(map(str, event.version))
+                raise InvalidUpload(f"has the directive `%YAML {version}`, expected 1.1 or none: clients refuse it")
+            continue
+        if isinstance(event, (yaml.StreamStartEvent, yaml.StreamEndEvent)):
+            continue
+        if isinstance(event, yaml.CollectionEndEvent):
+            node = open_nodes.pop()
+            node.is_open = False
+        elif isinstance(event, yaml.AliasEvent):
+            node = _target(anchors, event)
+        else:
+            node = _begun(event)
+            anchors |= {event.anchor: node} if event.anchor else {}
+        if not isinstance(event, yaml.CollectionEndEvent):
+            values += node.values
+        if values > MAX_VALUES:
+            raise InvalidUpload(f"holds more than {MAX_VALUES:,} values, those behind its aliases included")
+        if node.is_open:
+            open_nodes.append(node)
+            if len(open_nodes) > MAX_DEPTH:
+                raise InvalidUpload(f"nests deeper than {MAX_DEPTH} levels")
+        elif open_nodes:
+            open_nodes[-1].children.append(node)
+            open_nodes[-1].values += node.values
+        else:
+            next(events)  # the end of the document
+            return node
+    return None
+
+
+def _begun(event: Any) -> Node:
+    """A node of a scalar, or of a collection that is still open."""
+    import yaml
+
+    line = event.start_mark.line + 1
+    tag = event.tag or ""
+    if isinstance(event, yaml.ScalarEvent):
+        return Node("scalar", line, f"{_TAG}str" if tag == "!" else tag, event.value, quoted=bool(event.style))
+    kind: Literal["mapping", "list"] = "mapping" if isinstance(event, yaml.MappingStartEvent) else "list"
+    return Node(kind, line, tag, is_open=True)
+
+
+def _target(anchors: dict[str, Node], event: Any) -> Node:
+    line = event.start_mark.line + 1
+    target = anchors.get(event.anchor)
+    if target is None:
+        raise InvalidUpload(f"uses the alias *{event.anchor} in line {line}, which nothing before it defines")
+    if target.is_open:
+        raise InvalidUpload(f"uses the alias *{event.anchor} in line {line} inside of itself, which never ends")
+    return target
+
+
+def _has_more(events: Iterator[Any]) -> bool:
+    """Whether anything stands behind the first document, sound or not."""
+    import yaml
+
+    try:
+        return not isinstance(next(events, None), (yaml.StreamEndEvent, type(None)))
+    except yaml.YAMLError:
+        return True
+
+
+def _merged(value: Node) -> list[Node]:
+    """The mappings that a merge key names, the strongest last."""
+    merged = [value] if value.kind == "mapping" else value.children[::-1]
+    if value.kind == "scalar" or any(node.kind != "mapping" for node in merged):
+        raise InvalidUpload(f"merges {shown(value)} in line {value.line}, expected a mapping or a list of mappings")
+    return merged
+
+
+def _scalar_type(node: Node) -> Type:
+    tag = node.tag.removeprefix(_TAG) if node.tag.startswith(_TAG) else ""
+    if tag in ("str", "binary") or (node.tag and not tag) or (node.quoted and not tag):
+        return "text"
+    found = _plain_type(node.text)
+    allowed = {"int": ("number",), "float": ("number", "fraction"), "bool": ("true or false",), "null": ("null",)}
+    wanted = allowed.get(tag, ("date",) if tag == "timestamp" else (found,))
+    if found not in wanted:
+        raise InvalidUpload(f"gives {node.text[:_SHOWN]!a} in line {node.line} the tag !!{tag}, which it is not")
+    return found
+
+
+def _plain_type(text: str) -> Type:
+    if text in _NULL:
+        return "null"
+    if text in _TRUE or text in _FALSE:
+        return "true or false"
+    digits = text.replace("_", "") if text[0] in "+-.0123456789" else ""
+    if _INTEGER.fullmatch(digits):
+        return "number"
+    if _FLOAT.fullmatch(digits) or _NOT_FINITE.fullmatch(text):
+        return "fraction"
+    return "date" if _DATE.fullmatch(text) else "text"
+
+
+def _number(text: str) -> float | int | None:
+    """The value of a number that was recognised; None when it is not finite or longer than any that fits."""
+    digits = text.replace("_", "")
+    if len(digits) > _LONGEST_NUMBER or _NOT_FINITE.fullmatch(text):
+        return None
+    if not _INTEGER.fullmatch(digits):
+        value = float(digits)
+        return int(value) if value == value // 1 and abs(value) <= _LARGEST else value
+    sign, bare = (-1, digits[1:]) if digits[0] == "-" else (1, digits.lstrip("+"))
+    octal = bare[0] == "0" and bare[1:].isdigit()
+    return sign * (int(bare, 8) if octal else int(bare, 0))
+
+
+def _from_base64(node: Node) -> str:
+    try:
+        return base64.b64decode("".join(node.text.split()), validate=True).decode("utf-8", "replace")
+    except (binascii.Error, ValueError) as error:
+        raise InvalidUpload(f"has !!binary data in line {node.line} that is not base64") from error
+
+
+def _joined(path: str, name: str) -> str:
+    return f"{path}.{name}" if path else name
+
+
+def _where(error: Any) -> str:
+    mark = error.problem_mark or error.context_mark
+    place = f" in line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+    return f"{error.problem or error.context}{place}"

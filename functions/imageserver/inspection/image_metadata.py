@@ -1,0 +1,158 @@
+"""metadata.yaml as the daemons of LXD and Incus decode it: `ImageMetadata` and `ImageMetadataTemplate` of shared/api.
+
+From a simplestreams server a daemon takes the image's properties from the catalog and reads this file when it first
+starts an instance, to fill in the templates. A file that does not decode, or a template that is missing, makes every
+launch fail, so both are refused here. What only Incus 7.0 and later refuse is a warning.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Final
+
+from imageserver.errors import InvalidUpload
+from imageserver.format import architectures
+from imageserver.inspection import go_yaml
+from imageserver.inspection.go_yaml import Node, Reader
+
+_TRIGGERS: Final = frozenset(("create", "copy", "start", "rename"))
+"""When a daemon applies a template; one with none of these is never read."""
+_MOST_SHOWN: Final = 5
+_WHOLE_NUMBER: Final = re.compile(r"[-+]?[0-9]{1,18}", re.ASCII)
+_MODE: Final = re.compile(r"[0-7]{3}|0[0-7]*|0[oO][0-7]+|0[xX][0-9a-fA-F]+|0[bB][01]+|[1-9][0-9]*", re.ASCII)
+_SECONDS: Final = "a whole number without quotes (seconds since 1970)"
+
+
+def check_metadata_yaml(body: bytes, arch: str, templates: Mapping[str, bool] | None = None) -> tuple[str, ...]:
+    """Check the metadata.yaml of an image against the architecture of its folder; returns warnings.
+
+    `templates` are the names below `templates/` in the same tarball, and whether each is a regular file; None where
+    nobody has looked. InvalidUpload (the message completes "holds a metadata.yaml that …") when a client could not
+    decode it, could not apply one of its templates, or would start an image of another architecture.
+    """
+    document = go_yaml.load(body)
+    if document.root is None or document.root.kind != "mapping":
+        found = "is empty" if document.root is None else f"is {go_yaml.shown(document.root)}"
+        raise InvalidUpload(f"{found}, expected a mapping with `architecture`")
+    reader = Reader()
+    fields = reader.entries(document.root, "")
+    _check_types(reader, fields)
+    if reader.mismatches:
+        raise InvalidUpload(f"has {_several(reader.mismatches)}: LXD and Incus cannot read it and start no instance")
+    if document.has_more:
+        reader.newer.append("more stands behind its first document, which all others ignore")
+    _check_architecture(reader, fields, arch)
+    _check_templates(reader, fields, templates)
+    warnings = [f"its metadata.yaml says {name}" for name in _doubtful(reader, fields, arch)]
+    newer = dict.fromkeys([*reader.newer, *reader.twice])
+    told = [f"Incus 7.0 and later start no instance of it, since in its metadata.yaml {what}" for what in newer]
+    return (*warnings, *told[:_MOST_SHOWN])
+
+
+def _check_types(reader: Reader, fields: Mapping[str, Node]) -> None:
+    """Decode every field that clients decode, whether it matters here or not."""
+    for name in ("creation_date", "expiry_date"):
+        if name in fields:
+            reader.number(fields[name], name, _SECONDS)
+    if "architecture" in fields:
+        reader.text(fields["architecture"], "architecture")
+    if "properties" in fields:
+        reader.text_map(fields["properties"], "properties")
+    for path, template in _templates(reader, fields).items():
+        below = f"templates.{path}"
+        if template.type == "null":  # a nil pointer in Go: the daemon panics
+            reader.mismatches.append(
+                f"{go_yaml.shown(template)} at `{below}` in line {template.line}, expected a mapping"
+            )
+            continue
+        entries = reader.entries(template, below)
+        for name in ("template", "uid", "gid", "mode"):
+            if name in entries:
+                reader.text(entries[name], f"{below}.{name}")
+        if "when" in entries:
+            reader.texts(entries["when"], f"{below}.when")
+        if "create_only" in entries:
+            reader.flag(entries["create_only"], f"{below}.create_only")
+        if "properties" in entries:
+            reader.text_map(entries["properties"], f"{below}.properties")
+
+
+def _templates(reader: Reader, fields: Mapping[str, Node]) -> dict[str, Node]:
+    return reader.entries(fields["templates"], "templates") if "templates" in fields else {}
+
+
+def _check_architecture(reader: Reader, fields: Mapping[str, Node], arch: str) -> None:
+    wanted = architectures.canonical(arch)
+    found = (reader.text(fields["architecture"], "architecture") if "architecture" in fields else None) or ""
+    line = f" in line {fields['architecture'].line}" if found else ""
+    if not found:
+        raise InvalidUpload(f"says no `architecture`, expected {wanted} as the folder `{arch}` says")
+    if architectures.canonical(found) is None:
+        raise InvalidUpload(
+            f"says `architecture: {_text(found)}`{line}, expected one that clients know, such as {wanted}"
+        )
+    if architectures.canonical(found) != wanted:
+        raise InvalidUpload(
+            f"says `architecture: {found}`{line}, expected {wanted} as the folder `{arch}` says; upload it under "
+            "its own architecture or build it again"
+        )
+    own = _property(reader, fields, "architecture")
+    if architectures.canonical(own) not in (None, wanted):
+        raise InvalidUpload(
+            f"says `properties.architecture: {own}` and `architecture: {found}`, expected one machine: `incus image "
+            "list` and a copied image show the first; build it again"
+        )
+
+
+def _property(reader: Reader, fields: Mapping[str, Node], name: str) -> str:
+    entries = reader.entries(fields["properties"], "properties") if "properties" in fields else {}
+    return (reader.text(entries[name], f"properties.{name}") or "") if name in entries else ""
+
+
+def _doubtful(reader: Reader, fields: Mapping[str, Node], arch: str) -> list[str]:
+    own = _property(reader, fields, "architecture")
+    if own and architectures.canonical(own) is None:
+        return [f"`properties.architecture: {_text(own)}`, which no client knows; the folder says {arch}"]
+    return []
+
+
+def _check_templates(reader: Reader, fields: Mapping[str, Node], files: Mapping[str, bool] | None) -> None:
+    """InvalidUpload when a daemon would fail on a template that it applies."""
+    for path, node in _templates(reader, fields).items():
+        below = f"templates.{path}"
+        entries = reader.entries(node, below)
+        when = reader.texts(entries["when"], f"{below}.when") if "when" in entries else []
+        if not _TRIGGERS.intersection(when):
+            continue
+        texts: dict[str, str] = {
+            name: reader.text(entries[name], name) or ""
+            for name in ("template", "uid", "gid", "mode")
+            if name in entries
+        }
+        if problem := _template_problem(texts, files):
+            raise InvalidUpload(f"{problem} (`{below}` in line {node.line}): every launch would fail; build it again")
+
+
+def _template_problem(texts: Mapping[str, str], files: Mapping[str, bool] | None) -> str:
+    """What a daemon would stumble over, as the predicate of a sentence about the metadata.yaml; empty if nothing."""
+    name = texts.get("template", "")
+    if not name or "/" in name or name in (".", ".."):
+        return f"names the template {_text(name)}, expected the name of a file in templates/"
+    if files is not None and name not in files:
+        return f"names the template {_text(name)}, expected a file templates/{name} in the same tarball, which has none"
+    if files is not None and not files[name]:
+        return f"names the template {_text(name)}, which is no regular file in the tarball"
+    for owner in ("uid", "gid"):
+        if texts.get(owner) and not _WHOLE_NUMBER.fullmatch(texts[owner]):
+            return f"gives a template the {owner} {_text(texts[owner])}, expected a number"
+    if texts.get("mode") and not _MODE.fullmatch(texts["mode"]):
+        return f"gives a template the mode {_text(texts['mode'])}, expected octal digits such as 0644"
+    return ""
+
+
+def _several(sentences: list[str]) -> str:
+    more = len(sentences) - _MOST_SHOWN
+    return "; ".join(sentences[:_MOST_SHOWN]) + (f"; and {more:,} more" if more > 0 else "")
+
+
+def _text(value: str) -> str:
+    return ascii(value if len(value) <= 80 else f"{value[:80]}…")

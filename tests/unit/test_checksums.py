@@ -1,0 +1,205 @@
+"""SHA256SUMS: every form of a line, and what a list that does not fit does to its version."""
+
+import hashlib
+
+import pytest
+
+from imageserver.inspection.checksums import parse_checksums
+from imageserver.versions import records
+from imageserver.versions.records import Record
+from tests.support import images
+from tests.support.memory_store import System
+
+SUM = "0123456789abcdef" * 4
+OTHER = "f" * 64
+PATH = "images/ubuntu/noble/amd64/default/20261123_1000"
+
+
+def digests(body: bytes) -> dict[str, str]:
+    sums = parse_checksums(body, "SHA256SUMS")
+    assert sums.unreadable == {}
+    return sums.digests
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        f"{SUM}  rootfs.squashfs",  # sha256sum, shasum
+        f"{SUM} *rootfs.squashfs",  # sha256sum --binary
+        f"{SUM} rootfs.squashfs",  # sha256 -r of BSD, many scripts
+        f"{SUM}\trootfs.squashfs",
+        f"{SUM}   *rootfs.squashfs",
+        f"{SUM.upper()}  rootfs.squashfs",
+        f"{SUM}  ./rootfs.squashfs",
+        f"{SUM}  build/out/rootfs.squashfs",
+        f"{SUM}  /srv/build/rootfs.squashfs",
+        f"{SUM} *C:\\build\\rootfs.squashfs",
+        f"\\{SUM}  dir\\\\name/rootfs.squashfs",
+        f"\\{SUM}  dir\\nname/rootfs.squashfs",
+        f"SHA256 (rootfs.squashfs) = {SUM}",  # sha256sum --tag, sha256 of BSD
+        f"SHA256 (build/rootfs.squashfs) = {SUM}",
+        f"\\SHA256 (a\\\\b/rootfs.squashfs) = {SUM}",
+        f"SHA256(rootfs.squashfs)= {SUM}",  # openssl dgst
+        f"SHA2-256(rootfs.squashfs)= {SUM.upper()}",  # openssl 3
+        f"  {SUM}  rootfs.squashfs  ",
+    ],
+)
+@pytest.mark.parametrize("ending", [b"\n", b"\r\n", b"", b"\n\n", b"\0"])
+@pytest.mark.parametrize("begin", [b"", b"\xef\xbb\xbf", b"# made by build\n"])
+def test_every_form_of_a_line_is_read_and_matched_by_the_last_part(line: str, ending: bytes, begin: bytes) -> None:
+    if not (ending == b"\0" and b"\n" in begin):
+        assert digests(begin + line.encode() + ending) == {"rootfs.squashfs": SUM}
+
+
+def test_utf_16_is_read() -> None:
+    assert digests(f"{SUM}  rootfs.squashfs\r\n".encode("utf-16")) == {"rootfs.squashfs": SUM}
+
+
+def test_the_text_of_a_signed_list_is_read() -> None:
+    body = f"""-----BEGIN PGP SIGNED MESSAGE-----
+Hash: SHA512
+
+{SUM}  rootfs.squashfs
+- {OTHER}  -dashed.squashfs
+-----BEGIN PGP SIGNATURE-----
+
+iQIzBAEBCgAdFiEE0123456789abcdef0123456789abcdef
+=abcd
+-----END PGP SIGNATURE-----
+"""
+    assert digests(body.encode()) == {"rootfs.squashfs": SUM, "-dashed.squashfs": OTHER}
+
+
+def test_lines_of_other_algorithms_are_passed_over() -> None:
+    body = f"MD5 (rootfs.squashfs) = {'0' * 32}\nSHA512 (rootfs.squashfs) = {'0' * 128}\n"
+    body += f"SHA256 (rootfs.squashfs) = {SUM}\n"
+    assert digests(body.encode()) == {"rootfs.squashfs": SUM}
+
+
+@pytest.mark.parametrize(
+    ("line", "file"),
+    [
+        (f"{SUM[:-1]}  rootfs.squashfs", "rootfs.squashfs"),
+        (f"{SUM}0  rootfs.squashfs", "rootfs.squashfs"),
+        (f"{'g' + SUM[1:]}  build/rootfs.squashfs", "rootfs.squashfs"),
+        (f"{SUM[:32]}  rootfs.squashfs", "rootfs.squashfs"),  # an MD5
+        (f"SHA256 (rootfs.squashfs) = {SUM[:-2]}", "rootfs.squashfs"),
+        (f"{SUM}rootfs.squashfs", f"{SUM}rootfs.squashfs"),
+        ("<html>not found</html>", "SHA256SUMS"),
+        (SUM, SUM),
+        (f"{SUM}  rootfs.squashfs\n{OTHER}  other/rootfs.squashfs", "rootfs.squashfs"),
+    ],
+)
+def test_a_line_that_cannot_be_read_is_about_the_file_that_it_names(line: str, file: str) -> None:
+    assert list(parse_checksums(line.encode(), "SHA256SUMS").unreadable) == [file]
+
+
+def test_a_list_full_of_other_things_confirms_nothing() -> None:
+    body = "".join(f"{SUM}  f{n}\n{SUM[:-1]}  g{n}\n" for n in range(200)).encode()
+    assert parse_checksums(body, "SHA256SUMS").digests == {}
+
+
+@pytest.fixture
+def system() -> System:
+    return System()
+
+
+def uploaded(system: System, sums: str, files: dict[str, bytes] | None = None) -> Record:
+    system.upload(PATH, {**(files or images.split_image()), "SHA256SUMS": sums.encode()})
+    system.ingest(PATH)
+    key = f"versions/{PATH}.json"
+    return records.decode(system.store.objects[key].body, key)
+
+
+def told(record: Record, kind: str) -> list[tuple[str, str]]:
+    return [(reason.file, reason.sentence) for reason in record.reasons if reason.kind == kind]
+
+
+def right(files: dict[str, bytes], prefix: str = "") -> str:
+    return "".join(f"{hashlib.sha256(body).hexdigest()}  {prefix}{file}\n" for file, body in files.items())
+
+
+@pytest.mark.parametrize("prefix", ["", "./", "build/"])
+def test_digests_that_are_right_confirm_a_version_without_a_word(system: System, prefix: str) -> None:
+    record = uploaded(system, right(images.split_image(), prefix))
+    assert (record.state, record.reasons) == ("complete", ())
+
+
+@pytest.mark.parametrize(
+    "line", [f"{SUM}  build/rootfs.squashfs", f"{SUM} rootfs.squashfs", f"SHA256 (rootfs.squashfs) = {SUM}"]
+)
+def test_a_wrong_digest_in_any_form_refuses_its_file(system: System, line: str) -> None:
+    record = uploaded(system, line)
+    assert record.state == "invalid"
+    ((file, sentence),) = told(record, "error")
+    assert file == "rootfs.squashfs"
+    assert f"expected {SUM} as SHA256SUMS says" in sentence
+
+
+@pytest.mark.parametrize(
+    "sums",
+    [
+        f"{SUM}  other.squashfs",
+        "nonsense",
+        f"{SUM}  -",
+        "\n# nothing\n",
+        f"{SUM}  SHA256SUMS",
+        SUM,
+        f"{SUM}rootfs.squashfs",
+    ],
+)
+def test_a_list_that_covers_no_file_refuses_the_version(system: System, sums: str) -> None:
+    record = uploaded(system, sums)
+    assert record.state == "invalid"
+    assert any(
+        "covers no file of" in sentence and "rootfs.squashfs" in sentence for _, sentence in told(record, "error")
+    )
+
+
+def test_a_list_alone_or_before_its_files_is_no_fault(system: System) -> None:
+    files = images.split_image()
+    record = uploaded(system, right({"rootfs.squashfs": files["rootfs.squashfs"]}), {"lxd.tar.xz": files["lxd.tar.xz"]})
+    assert record.state == "incomplete"
+    assert told(record, "error") == []
+
+
+def test_each_root_that_a_list_leaves_out_is_told(system: System) -> None:
+    files = images.split_image() | {"disk.qcow2": images.qcow2()}
+    record = uploaded(system, right({"rootfs.squashfs": files["rootfs.squashfs"]}), files)
+    assert record.state == "complete"
+    assert told(record, "warning") == [
+        ("disk.qcow2", "disk.qcow2 is not in SHA256SUMS: its digest was compared with nothing")
+    ]
+
+
+def test_a_line_that_cannot_be_read_refuses_the_file_that_it_names(system: System) -> None:
+    files = images.split_image()
+    record = uploaded(system, right({"lxd.tar.xz": files["lxd.tar.xz"]}) + f"{SUM[:-1]}  rootfs.squashfs\n", files)
+    assert record.state == "invalid"
+    assert told(record, "error")[0][0] == "rootfs.squashfs"
+
+
+def test_a_line_that_names_no_file_of_the_version_refuses_the_list_and_is_told(system: System) -> None:
+    record = uploaded(system, right(images.split_image()) + "nonsense\n")
+    assert record.state == "complete"
+    assert told(record, "error") == [
+        (
+            "SHA256SUMS",
+            "SHA256SUMS: line 3 is 'nonsense', expected a sha256, two spaces and a file name; upload it again",
+        )
+    ]
+
+
+def test_a_list_that_an_older_release_read_is_read_again(system: System) -> None:
+    record = uploaded(system, f"SHA256 (rootfs.squashfs) = {SUM}")
+    key = f"versions/{PATH}.json"
+    body = (
+        system.store.objects[key]
+        .body.replace(b'"unreadable":{},', b"")
+        .replace(f'"rootfs.squashfs":"{SUM}"'.encode(), b"")
+    )
+    assert body != system.store.objects[key].body
+    system.store.objects[key].body = body
+    system.ingest(PATH)
+    assert records.decode(system.store.objects[key].body, key).files["SHA256SUMS"].unreadable == {}
+    assert record.state == "invalid"

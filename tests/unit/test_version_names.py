@@ -1,0 +1,136 @@
+"""Version names: respins, the clients' order, dates ahead of their upload, and who keeps an alias."""
+
+from datetime import UTC, datetime
+
+import pytest
+
+from imageserver.api import status
+from imageserver.format import documents
+from imageserver.format.keys import parse_product, parse_version, version_form
+from imageserver.storage.document_cache import DocumentCache
+from imageserver.versions import records
+from imageserver.versions.assessment import new_record
+from imageserver.versions.records import FileFacts, Record
+from imageserver.versions.retention import Rule, expired
+from tests.support import images
+from tests.support.memory_store import System
+
+NOBLE = "images/ubuntu/noble/amd64/default"
+RESPINS = ("20261101", "20261101.1", "20261101.10", "20261101.2", "20261102", "20261102.1")
+"""In the order in which clients sort them: as texts."""
+
+
+@pytest.fixture
+def system() -> System:
+    return System()
+
+
+def listed(system: System, product: str = NOBLE) -> list[str]:
+    found = status.of_product(DocumentCache(system.store), parse_product(product))
+    return found.versions if found else []
+
+
+def record_of(system: System, path: str) -> Record:
+    key = f"versions/{path}.json"
+    return records.decode(system.store.objects[key].body, key)
+
+
+def hints(version: str, uploaded: str = "2026-11-23T10:00:00+00:00") -> list[str]:
+    facts = FileFacts(etag="e", size_bytes=1, modified=uploaded)
+    record = new_record(parse_version(f"{NOBLE}/{version}"), {"lxd.tar.xz": facts}, None)
+    return [reason.sentence for reason in record.reasons if reason.kind == "warning"]
+
+
+def test_a_respin_has_the_form_of_its_day() -> None:
+    assert {version_form(version) for version in RESPINS} == {"YYYYMMDD"}
+
+
+def test_respins_are_listed_together_and_ordered_as_clients_order_them(system: System) -> None:
+    for number, version in enumerate(RESPINS):
+        system.upload(f"{NOBLE}/{version}", images.split_image(seed=str(number)))
+    system.catch_up()
+    assert listed(system) == sorted(RESPINS, reverse=True)
+    product = system.products_document().products["ubuntu:noble:amd64:default"]
+    assert max(documents.decode_versions(product)) == "20261102.1"
+
+
+def test_retention_keeps_the_newest_in_the_order_of_clients(system: System) -> None:
+    for number, version in enumerate(RESPINS):
+        system.upload(f"{NOBLE}/{version}", images.split_image(seed=str(number)))
+    system.catch_up()
+    known = [record_of(system, f"{NOBLE}/{version}") for version in RESPINS]
+    plan = expired(known, RESPINS, Rule(versions=3), datetime(2026, 11, 23, tzinfo=UTC))
+    assert [version.version for version, _ in plan] == ["20261101", "20261101.1", "20261101.10"]
+
+
+@pytest.mark.parametrize(
+    ("version", "told"),
+    [("20261101.9", False), ("20261101.10", True), ("20261101.123", True), ("20261101.01", False), ("20261101", False)],
+)
+def test_a_respin_that_clients_sort_before_an_earlier_one_is_told(version: str, told: bool) -> None:
+    assert any("clients order versions as texts" in hint for hint in hints(version)) == told
+
+
+@pytest.mark.parametrize(
+    ("version", "told"),
+    [
+        ("20991231_0000", True),
+        ("20261124_1001", True),
+        ("20261124_10:00", False),  # within a day: clocks and time zones differ
+        ("20261123_1000", False),
+        ("20261124", False),
+        ("20261125", True),
+        ("20261125.1", True),
+        ("20200101", False),
+    ],
+)
+def test_a_version_dated_ahead_of_its_upload_is_told(version: str, told: bool) -> None:
+    assert any("is dated ahead of its upload on 2026-11-23" in hint for hint in hints(version)) == told
+
+
+def test_the_date_of_a_version_is_compared_with_its_latest_upload() -> None:
+    facts = {
+        "lxd.tar.xz": FileFacts(etag="a", size_bytes=1, modified="2026-11-01T00:00:00+00:00"),
+        "rootfs.squashfs": FileFacts(etag="b", size_bytes=1, modified="2026-11-23T10:00:00+00:00"),
+    }
+    record = new_record(parse_version(f"{NOBLE}/20261123_1000"), facts, None)
+    assert [reason for reason in record.reasons if "dated ahead" in reason.sentence] == []
+
+
+@pytest.mark.parametrize(("other", "told"), [("20991231_1000", True), ("20261124_1000", False)])
+def test_a_version_that_is_hidden_by_one_dated_ahead_says_so(system: System, other: str, told: bool) -> None:
+    system.upload(f"{NOBLE}/{other}", images.split_image(seed="ahead"))
+    system.upload(f"{NOBLE}/20261123_1000", images.split_image(seed="real"))
+    system.catch_up()
+    found = status.look(system.store, DocumentCache(system.store), parse_version(f"{NOBLE}/20261123_1000"))
+    assert found
+    assert found.status == "listed"
+    assert any(f"aliases still lead to {other}" in reason.sentence for reason in found.reasons) == told
+
+
+def test_a_product_without_a_listed_version_has_no_versions(system: System) -> None:
+    assert status.of_product(DocumentCache(system.store), parse_product(NOBLE)) is None
+
+
+@pytest.mark.parametrize(("plain", "level"), [("amd64", "amd64v3"), ("x86_64", "amd64v3"), ("x86_64", "x86_64_v2")])
+def test_the_plain_architecture_keeps_an_alias_that_a_level_asks_for_too(
+    system: System, plain: str, level: str
+) -> None:
+    for arch in (level, plain):
+        system.upload(f"images/ubuntu/noble/{arch}/default/20261123_1000", images.split_image("amd64", seed=arch))
+    system.catch_up()
+    products = system.products_document().products
+    assert "ubuntu/noble" in products[f"ubuntu:noble:{plain}:default"].aliases.split(",")
+    assert products[f"ubuntu:noble:{level}:default"].aliases == f"ubuntu/noble/{level}/default"
+
+
+def test_an_alias_without_a_release_belongs_to_the_product_of_that_path_first(system: System) -> None:
+    """`ubuntu/cloud` is what lxd-imagebuilder gives the release `current`, and the path of a release named cloud."""
+    system.upload("images/ubuntu/current/amd64/cloud/20261123_1000", images.split_image(seed="1"))
+    system.catch_up()
+    assert system.products_document().products["ubuntu:current:amd64:cloud"].aliases.split(",")[-1] == "ubuntu/cloud"
+    system.upload("images/ubuntu/cloud/amd64/default/20261123_1000", images.split_image(seed="2"))
+    system.catch_up()
+    products = system.products_document().products
+    assert "ubuntu/cloud" not in products["ubuntu:current:amd64:cloud"].aliases.split(",")
+    assert "ubuntu/cloud" in products["ubuntu:cloud:amd64:default"].aliases.split(",")
