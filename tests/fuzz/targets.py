@@ -98,15 +98,15 @@ def tarball(data: bytes) -> None:
     wrapped = (body, images.compress(body, "gz"), bz2.compress(body, 1), images.compress(body, "zst"))
     chunk = wrapped[data[0] % len(wrapped)]
     for whole in (True, False):
-        with suppress(archive.UnreadableArchive):
-            found = archive.read_member(iter((chunk[:700], chunk[700:])), "metadata.yaml", LIMITS, whole=whole)
-            assert len(found) <= LIMITS.member_bytes
+        with suppress(archive.UnreadableArchive, archive.WholeImage):
+            found = archive.read_image(iter((chunk[:700], chunk[700:])), LIMITS, whole=whole)
+            assert len(found.metadata_yaml) <= LIMITS.member_bytes
 
 
 def compressed(data: bytes) -> None:
     """The same for bytes as they are: damaged compression."""
-    with suppress(archive.UnreadableArchive):
-        archive.read_member(iter((data,)), "metadata.yaml", LIMITS, whole=True)
+    with suppress(archive.UnreadableArchive, archive.WholeImage):
+        archive.read_image(iter((data,)), LIMITS, whole=True)
 
 
 def squashfs_root(data: bytes) -> None:

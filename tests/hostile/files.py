@@ -60,9 +60,9 @@ def header_only(size: int) -> bytes:
     return info.tobuf(tarfile.GNU_FORMAT) + b"architecture: x86_64\n".ljust(512, b"\0")
 
 
-def bomb(compression: str, mib: int, behind: bytes = b"") -> bytes:
+def bomb(compression: str, mib: int, behind: bytes = b"", name: str = "pad") -> bytes:
     """A tarball of a few KiB per 16 MiB that it unpacks to, and what is `behind` them."""
-    info = tarfile.TarInfo("pad")
+    info = tarfile.TarInfo(name)
     info.size = mib * MIB
     head = info.tobuf(tarfile.GNU_FORMAT)
 
@@ -76,12 +76,22 @@ def bomb(compression: str, mib: int, behind: bytes = b"") -> bytes:
 
 def unified_bomb(compression: str) -> bytes:
     """A unified tarball may hold its metadata.yaml behind the whole root: here behind a GiB, and it is wrong."""
-    return bomb(compression, 1024, tar(("metadata.yaml", images.metadata_yaml("arm64"))))
+    return bomb(compression, 1024, tar(("metadata.yaml", images.metadata_yaml("arm64"))), "rootfs/pad")
 
 
 def many_members(count: int) -> bytes:
     body = b"".join(tarfile.TarInfo(f"f{n}").tobuf(tarfile.GNU_FORMAT) for n in range(count))
     return images.compress(body, "gz")
+
+
+def cut_bomb(compression: str) -> bytes:
+    """A root that unpacks to 4 GiB and lacks its last ten bytes."""
+    return bomb(compression, 4096)[:-10]
+
+
+def tar_of_members(count: int) -> bytes:
+    """A plain tar of empty members without an end."""
+    return tarfile.TarInfo("f").tobuf(tarfile.GNU_FORMAT) * count
 
 
 def extended_header(size: int) -> bytes:
@@ -111,6 +121,36 @@ def cut(body: bytes, share: float) -> Callable[[], bytes]:
 
 def noise(size: int) -> bytes:
     return random.Random("noise").randbytes(size)  # noqa: S311
+
+
+def qcow2(tables: bytes, **header: int) -> bytes:
+    """A disk of version 3 with `tables` where its L1 table begins."""
+    return images.qcow2_header(version=3, **header) + bytes(2 * images.QCOW2_CLUSTER) + tables
+
+
+def qcow2_of_tables(mib: int) -> bytes:
+    """A disk that is nothing but L1 and L2 tables, and each of these names the last cluster of the file."""
+    entries = mib * MIB // images.QCOW2_CLUSTER
+    l1_bytes = entries * 8
+    first = 3 * images.QCOW2_CLUSTER + l1_bytes
+    last = first + (entries - 1) * images.QCOW2_CLUSTER
+    l1 = b"".join((first + n * images.QCOW2_CLUSTER).to_bytes(8, "big") for n in range(entries))
+    l2 = last.to_bytes(8, "big") * (images.QCOW2_CLUSTER // 8) * entries
+    return qcow2(l1 + l2[:-1], l1_entries=entries, virtual=entries * 64 * images.QCOW2_CLUSTER)
+
+
+def xz_with_index(records: bytes) -> bytes:
+    """An xz stream of one tarball whose index is exchanged for one with these records, checksums right."""
+    body = b"\0" + records
+    body += bytes(-len(body) % 4)
+    index = body + zlib.crc32(body).to_bytes(4, "little")
+    sizes = (len(index) // 4 - 1).to_bytes(4, "little") + b"\0\x04"
+    return XZ[:64] + index + zlib.crc32(sizes).to_bytes(4, "little") + sizes + b"YZ"
+
+
+def zstd_of_empty_blocks(count: int) -> bytes:
+    """A frame of blocks without content, three bytes each, and no end."""
+    return b"\x28\xb5\x2f\xfd" + b"\x00\x58" + bytes(3 * count) + b"\x01"
 
 
 META = "lxd.tar.xz"
@@ -154,14 +194,14 @@ CASES: dict[str, Hostile] = {
         for what, info in _KINDS
     },
     "no metadata.yaml": Hostile(META, lambda: images.compress(tar(("x", b"y")), "xz"), "holds no metadata.yaml"),
-    "path outside": Hostile(META, lambda: images.compress(tar(("../metadata.yaml", b"y")), "xz"), "holds no metadata"),
+    "path outside": Hostile(META, lambda: images.compress(tar(("../metadata.yaml", b"y")), "xz"), "names inside of"),
     "control characters in a name": Hostile(
         META, lambda: images.compress(tar(("metadata.yaml\x1b[2J", b"y")), "xz"), "holds no metadata.yaml"
     ),
     "truncated xz": Hostile(META, cut(XZ, 0.5), "cut short"),
     "truncated gz": Hostile(META, cut(images.metadata_tarball(compression="gz"), 0.5), "cut short"),
     "truncated zst": Hostile(META, cut(images.metadata_tarball(compression="zst"), 0.5), "cut short"),
-    "truncated tar": Hostile(META, cut(images.metadata_tarball(compression="plain"), 0.06), "unexpected end of data"),
+    "truncated tar": Hostile(META, cut(images.metadata_tarball(compression="plain"), 0.06), "is cut short"),
     "flipped xz": Hostile(META, lambda: XZ[:60] + bytes([XZ[60] ^ 255]) + XZ[61:], "is damaged xz data"),
     "flipped zst": Hostile(META, lambda: images.compress(tar(("a", noise(999))), "zst")[:-9] + noise(9), "is damaged"),
     "xz that wants 4 GiB to unpack": Hostile(
@@ -219,6 +259,31 @@ CASES: dict[str, Hostile] = {
     "squashfs cut short": Hostile("rootfs.squashfs", lambda: images.squashfs()[:-1], "is cut short"),
     "root of three bytes": Hostile("disk.qcow2", lambda: b"QFI", "is not a qcow2 disk"),
     "tar root of noise": Hostile("root.tar.xz", lambda: noise(100_000), "is not a tarball"),
+    "qcow2 magic on noise": Hostile("disk.qcow2", lambda: b"QFI\xfb" + noise(5000), "by its header, expected 2 or 3"),
+    "qcow2 of /etc/shadow": Hostile(
+        "disk.qcow2", lambda: qcow2(noise(9000), backing=512, backing_bytes=11), "a backing"
+    ),
+    "qcow2 of nothing but tables": Hostile("disk.qcow2", lambda: qcow2_of_tables(20), "is cut short: by its tables"),
+    "qcow2 of 2^64 bytes": Hostile(
+        "disk.qcow2", lambda: qcow2(noise(9000), virtual=(1 << 64) - 1), "has an L1 table of 32 entries, expected"
+    ),
+    "qcow2 with 4 billion L1 entries": Hostile(
+        "disk.qcow2", lambda: qcow2(noise(9000), l1_entries=(1 << 32) - 1), "is cut short: by its tables its L1 table"
+    ),
+    **{
+        f"{compression} bomb as a root, cut short": Hostile(
+            "root.tar.xz", partial(cut_bomb, compression), "is cut short"
+        )
+        for compression in ("gz", "xz", "zst", "bz2")
+    },
+    "xz root with an endless number": Hostile(
+        "root.tar.xz", lambda: xz_with_index(b"\x80" * 200_000), "more than 63 bits"
+    ),
+    "xz root with 2^62 blocks": Hostile(
+        "root.tar.xz", lambda: xz_with_index(b"\xff" * 8 + b"\x3f" + b"\x7f" * 200_000), "its index names"
+    ),
+    "zstd root of empty blocks": Hostile("root.tar.xz", lambda: zstd_of_empty_blocks(1_900_000), "is cut short"),
+    "tar root of members": Hostile("root.tar.xz", lambda: tar_of_members(150_000), "is cut short"),
     "delta of noise": Hostile("rootfs.20261101.vcdiff", lambda: noise(900), "is not a vcdiff delta"),
     "unified without metadata": Hostile(
         "lxd_combined.tar.gz", lambda: images.compress(tar(("rootfs/x", b"y")), "gz"), "holds no metadata.yaml"

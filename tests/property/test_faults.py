@@ -68,7 +68,7 @@ CONTENTS: dict[str, list[Content]] = {
     "incus.tar.xz": METADATA,
     "rootfs.squashfs": [Content("squashfs", ROOT_A), Content("squashfs", ROOT_B), Content("garbage", b"<html>")],
     "root.squashfs": [Content("squashfs", ROOT_A)],
-    "disk.qcow2": [Content("qcow2", images.qcow2("c", 800)), Content("empty", b"")],
+    "disk.qcow2": [Content("qcow2", images.qcow2("c", 2400)), Content("empty", b"")],
     "lxd_combined.tar.gz": [
         Content("unified amd64", images.unified_tarball("amd64", "gz", "u")),
         Content("unified arm64", images.unified_tarball("arm64", "gz", "u")),

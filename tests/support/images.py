@@ -132,13 +132,27 @@ def superblock(used_bytes: int, **other: int) -> bytes:
 
 
 def qcow2(seed: str = "", size_bytes: int = 4096) -> bytes:
-    """A file with the header of a 1 MiB qcow2 (version 2, 64 KiB clusters) and noise behind it.
+    """A 1 MiB qcow2 (version 2, 512-byte clusters) in which nothing is allocated, and noise behind its tables.
 
     It does not boot.
     """
-    header = struct.pack(">4sIQIIQIIQQIIQ", b"QFI\xfb", 2, 0, 0, 16, 1 << 20, 0, 1, 3 << 16, 1 << 16, 1, 0, 0)
-    header += b"\0" * 8  # no header extensions
-    return header + filler(f"qcow2 {seed}", size_bytes - len(header))
+    body = qcow2_header() + bytes(3 * QCOW2_CLUSTER)  # refcount table, refcount block, L1 table
+    return body + filler(f"qcow2 {seed}", size_bytes - len(body))
+
+
+QCOW2_CLUSTER = 512
+
+
+def qcow2_header(**other: int) -> bytes:
+    """The first cluster of `qcow2`; `other` names what to put instead."""
+    fields = {
+        "version": 2, "backing": 0, "backing_bytes": 0, "cluster_bits": 9, "virtual": 1 << 20, "encryption": 0,
+        "l1_entries": 32, "l1": 3 * QCOW2_CLUSTER, "refcounts": QCOW2_CLUSTER, "refcount_clusters": 1,
+        "snapshots": 0, "snapshots_at": 0, "incompatible": 0, "compatible": 0, "auto_clear": 0, "refcount_order": 4,
+        "header_bytes": 104, "compression": 0, **other,
+    }  # fmt: skip
+    packed = struct.pack(">4sIQIIQIIQQIIQQQQIIB", b"QFI\xfb", *fields.values())
+    return (packed if fields["version"] == 3 else packed[:72]).ljust(QCOW2_CLUSTER, b"\0")
 
 
 def vcdiff(seed: str = "", size_bytes: int = 512) -> bytes:

@@ -149,6 +149,8 @@ def _build(name: str, files: dict[str, Content], arch: str) -> Build | None:
         if found and own:
             roots[ftype] = found[0]
     unified = next((u for u in ("incus_combined.tar.gz", "lxd_combined.tar.gz") if is_a(u, f"unified {arch}")), "")
+    if {"squashfs", "root.tar.xz"} & roots.keys():
+        unified = ""  # one container in a version
     if not (roots or unified):
         return None
     prints = {}

@@ -8,7 +8,7 @@ import tarfile
 
 import pytest
 
-from imageserver.inspection.tarball import METADATA_LIMITS, UNIFIED_LIMITS, Limits, UnreadableArchive, read_member
+from imageserver.inspection.tarball import METADATA_LIMITS, UNIFIED_LIMITS, Limits, UnreadableArchive, read_image
 from tests.support import images
 
 YAML = b"architecture: x86_64\n"
@@ -16,7 +16,7 @@ YAML = b"architecture: x86_64\n"
 
 def read(body: bytes, limits: Limits = METADATA_LIMITS, chunk: int = 700, *, whole: bool = True) -> bytes:
     chunks = [body[start : start + chunk] for start in range(0, len(body), chunk)]
-    return read_member(chunks, "metadata.yaml", limits, whole=whole)
+    return read_image(chunks, limits, whole=whole).metadata_yaml
 
 
 @pytest.mark.parametrize("compression", ["xz", "gz", "zst", ""])
@@ -114,7 +114,7 @@ def test_a_chain_of_long_names_is_bounded() -> None:
 def test_the_rest_of_a_unified_tarball_is_left_unread() -> None:
     body = images.tarball({"metadata.yaml": YAML, "rootfs/big": bytes(1_000_000)})
     chunks = iter([body[start : start + 1000] for start in range(0, len(body), 1000)])
-    assert read_member(chunks, "metadata.yaml", UNIFIED_LIMITS, whole=False) == YAML
+    assert read_image(chunks, UNIFIED_LIMITS, whole=False).metadata_yaml == YAML
     assert len(list(chunks)) > 900
 
 

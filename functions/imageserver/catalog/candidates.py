@@ -72,10 +72,27 @@ def candidate(product: ProductId, versions: Sequence[Record], clients: Sequence[
     for name in sorted(complete, key=lambda name: (version_moment(name), name), reverse=True):
         record, assessment = complete[name]
         if version_form(name) == form:
-            builds.append(Build(name, record, assessment, _images(record, assessment, clients)))
+            build = Build(name, record, assessment, _images(record, assessment, clients))
+            if assessment.unified and not unified_clients(assessment, clients):
+                withheld.append(Withheld(version=name, file=assessment.unified, reason=_unreadable_vm(assessment)))
+                build = build.without(assessment.unified)
+            builds.append(build)
         else:
             withheld.append(Withheld(version=name, reason=_wrong_form(name, form)))
     return Candidate(product, tuple(builds), tuple(withheld))
+
+
+def unified_clients(assessment: Assessment, clients: Sequence[str]) -> list[str]:
+    """Return those of the clients that can use the unified tarball of a version."""
+    able = file_kinds.UNIFIED_VM_CLIENTS if assessment.unified_type else file_kinds.ALL_CLIENTS
+    return [client for client in clients if client in able]
+
+
+def _unreadable_vm(assessment: Assessment) -> str:
+    return (
+        f"{assessment.unified} is a virtual machine in one tarball, which LXD cannot launch, and this server serves "
+        "LXD alone: upload its metadata and its disk as two files (scripts/upload splits it)"
+    )
 
 
 def _common_form(names: Iterable[str]) -> str:

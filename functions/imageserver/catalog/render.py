@@ -5,7 +5,7 @@ from typing import Final
 
 import msgspec
 
-from imageserver.catalog.candidates import Build, Candidate
+from imageserver.catalog.candidates import Build, Candidate, unified_clients
 from imageserver.catalog.conflicts import claims
 from imageserver.format import documents, file_kinds
 from imageserver.format.documents import Item, Product, Version
@@ -45,9 +45,10 @@ def _version(build: Build, clients: Sequence[str]) -> Version:
     for ftype, file in assessment.roots.items():
         listed[file] = _item(build, file, ftype)
     if assessment.unified:
-        for client in clients:
+        for client in unified_clients(assessment, clients):
             ftype = file_kinds.UNIFIED_FTYPES[client]
-            listed[ftype] = _item(build, assessment.unified, ftype)
+            item = _item(build, assessment.unified, ftype)
+            listed[ftype] = msgspec.structs.replace(item, combined_type=assessment.unified_type)
     for file, base in build.deltas.items():
         listed[file] = msgspec.structs.replace(_item(build, file, file_kinds.classify(file).ftype), delta_base=base)
     return Version(items=listed, label=overrides(build.record).label)

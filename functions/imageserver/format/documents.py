@@ -44,6 +44,7 @@ class Item(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     sha256: str
     size: int
     delta_base: str = ""
+    combined_type: str = ""
     combined_sha256: str = ""
     combined_rootxz_sha256: str = ""
     combined_squashfs_sha256: str = ""
@@ -130,7 +131,7 @@ class Unlisted(msgspec.Struct, frozen=True, kw_only=True):
 Document = Products | Index | Unlisted
 _D = TypeVar("_D", Products, Index, Unlisted)
 
-_COMBINED: Final = [f.name for f in msgspec.structs.fields(Item) if f.encode_name.startswith("combined_")]
+_COMBINED: Final = [f.name for f in msgspec.structs.fields(Item) if f.encode_name.endswith("_sha256")]
 _encoder = msgspec.json.Encoder(order="sorted")
 _versions = msgspec.json.Decoder(dict[str, Version])
 

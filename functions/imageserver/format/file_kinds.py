@@ -47,10 +47,13 @@ METADATA_FTYPES: Final[dict[str, str]] = {"lxd": "lxd.tar.xz", "incus": "incus.t
 """Client -> the ftype of the metadata that it reads."""
 UNIFIED_FTYPES: Final[dict[str, str]] = {"lxd": "lxd_combined.tar.gz", "incus": "incus_combined.tar.gz"}
 """Client -> the ftype of the unified tarball that it reads."""
+UNIFIED_VM_CLIENTS: Final = ("incus",)
+"""Who reads `combined_type`, and so a virtual machine in one tarball: Incus from 7.1 on, and no LXD."""
 
 _TAR = r"tar(\.(gz|xz|zst|bz2|lzma))?"
 _ROOT_TAR = re.compile(rf"root(fs)?\.{_TAR}")
 _UNIFIED = re.compile(rf".+\.({_TAR}|tgz|txz)")
+_METADATA_NAME = re.compile(rf"(meta(data)?([-._].*)?|(.*[-._])?(lxd|incus))\.({_TAR}|tgz|txz)", re.IGNORECASE)
 _DELTA = re.compile(r"[^.]+\.(?P<base>[0-9][^.]*(\.[0-9]+)?)\.(?P<disk>qcow2\.)?vcdiff")
 _FIXED: Final[dict[str, FileKind]] = {
     "lxd.tar.xz": FileKind(Role.METADATA, "lxd.tar.xz"),
@@ -111,6 +114,11 @@ def conversion(file: str) -> str:
         return ""
     found = next(((what, how) for pattern, what, how in _CONVERTED_BY if pattern.fullmatch(file)), None)
     return f"is {found[0]}; {found[1].format(file=file)}, and upload that" if found else ""
+
+
+def is_metadata_name(file: str) -> bool:
+    """Whether the name says that a root lies beside: `meta-<fingerprint>.tar.xz`, `incus.tar.gz`, `lxd.tar.gz`."""
+    return _METADATA_NAME.fullmatch(file) is not None
 
 
 def preference(file: str) -> tuple[bool, str]:

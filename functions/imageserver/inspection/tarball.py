@@ -8,12 +8,16 @@ MiB of memory. tarfile reads headers through a forward-only file that refuses mo
 import bz2
 import io
 import lzma
+import posixpath
 import sys
 import tarfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final, Literal, Protocol
+
+XZ, GZIP, ZSTD, BZIP2 = b"\xfd7zXZ\0", b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"BZh"
+"""What a file starts with that is compressed in this way."""
 
 MIB: Final = 1024 * 1024
 _STEP: Final = 256 * 1024  # of unpacked bytes at a time
@@ -22,8 +26,24 @@ _LZMA_MEMORY: Final = 128 * MIB  # xz -9 needs 65 MiB to unpack
 _ZSTD_WINDOW_LOG: Final = 27  # zstd --long; 128 MiB
 
 
+Content = Literal["", "container", "virtual-machine", "metadata"]
+"""What a tarball with a metadata.yaml holds besides: `rootfs/` with something in it, `rootfs.img`, or no root."""
+
+
 class UnreadableArchive(Exception):
     """The bytes are not the tarball they should be; the message completes "the file …"."""
+
+
+class WholeImage(Exception):
+    """A tarball that should be metadata alone holds a root; the message is the path of its first part."""
+
+
+@dataclass(frozen=True, slots=True)
+class ImageTarball:
+    """What was found in a tarball of an image: the bytes of its metadata.yaml, and what it holds besides."""
+
+    metadata_yaml: bytes
+    content: Content
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,29 +61,28 @@ UNIFIED_LIMITS: Final = Limits(unpacked_bytes=16 * 1024 * MIB, members=2_000_000
 """A unified tarball may hold its metadata.yaml behind the whole root file system."""
 
 
-def read_member(
+def read_image(
     chunks: Iterable[bytes | memoryview],
-    name: str,
     limits: Limits,
     *,
     whole: bool,
     see: Callable[[tarfile.TarInfo], None] | None = None,
-) -> bytes:
-    """The content of the member `name` of a tarball that arrives in chunks.
+) -> ImageTarball:
+    """Read the metadata.yaml of a tarball that arrives in chunks, and what the tarball holds besides.
 
-    `whole` reads on to the end of the archive, which proves it complete and within the limits; otherwise
-    the rest of the chunks is left unread. `see` is called with every member that is read past. UnreadableArchive says
-    what was found instead of a tarball with that member.
+    `whole` reads on to the end of the archive, which proves it complete and within the limits; a root in it raises
+    WholeImage. Otherwise the rest of the chunks is left unread as soon as a root was found. `see` is called with every
+    member that is read past. UnreadableArchive says what was found instead of a tarball with a metadata.yaml.
     """
     plain = _unpacked(chunks, limits)
     file = _Forward(plain)
     try:
         with tarfile.TarFile(fileobj=file, mode="r") as tar:
-            content = _find(tar, file, name, limits, whole=whole, see=see)
+            found = _find(tar, file, limits, whole=whole, see=see)
         if whole:
             for _ in plain:  # a tar ends with zeros; what compresses it must end well too
                 pass
-        return content
+        return found
     except UnreadableArchive:
         raise
     except lzma.LZMAError as error:
@@ -87,26 +106,68 @@ def looks_like_tar(head: bytes) -> bool:
 def _find(
     tar: tarfile.TarFile,
     file: "_Forward",
-    name: str,
     limits: Limits,
     *,
     whole: bool,
     see: Callable[[tarfile.TarInfo], None] | None,
-) -> bytes:
-    found: bytes | None = None
+) -> ImageTarball:
+    body: bytes | None = None
+    content: Content = "metadata"
     for count, member in enumerate(_members(tar, file), start=1):
         if count > limits.members:
             raise UnreadableArchive(f"has more than {limits.members:,} members")
         if see:
             see(member)
-        if found is None and member.name.removeprefix("./") == name:
+        path = [part for part in member.name.split("/") if part not in ("", ".")]
+        if path == ["metadata.yaml"] and body is None and not member.name.startswith("/"):
             file.begin(member.size)
-            found = _content(tar, member, limits)
-            if not whole:
+            body = _content(tar, member, limits)
+        elif path:
+            _check_member(member, path)
+            content = _root_in(member, path) or content
+        if content != "metadata":
+            if whole:
+                raise WholeImage("/".join(path))
+            if body is not None:
                 break
-    if found is None:
-        raise UnreadableArchive(f"holds no {name} at its top level")
-    return found
+    if body is None:
+        raise UnreadableArchive("holds no metadata.yaml at its top level")
+    if content == "metadata" and file.tell() > METADATA_LIMITS.unpacked_bytes:
+        raise UnreadableArchive(
+            "holds neither rootfs/ with something in it nor rootfs.img, and unpacks to more than "
+            f"{METADATA_LIMITS.unpacked_bytes // MIB} MiB, which is too much for metadata"
+        )
+    return ImageTarball(body, content)
+
+
+def _root_in(member: tarfile.TarInfo, path: list[str]) -> Content:
+    """Return which root this member is, or is a part of; empty where it is none."""
+    if path == ["rootfs.img"]:
+        if not (member.isreg() or member.islnk()) or (member.isreg() and not member.size):
+            raise UnreadableArchive("holds a rootfs.img that is no disk: it is empty or not a regular file")
+        return "virtual-machine"
+    if path == ["rootfs"] and not member.isdir():
+        raise UnreadableArchive("holds a rootfs that is not a folder")
+    return "container" if path[0] == "rootfs" and len(path) > 1 else ""
+
+
+def _check_member(member: tarfile.TarInfo, path: list[str]) -> None:
+    """Raise for what would be outside of the image's folder once it is unpacked, or is more than a file there.
+
+    Below rootfs/ is a root file system: links lead wherever its programs expect them to, and devices may be there.
+    """
+    shown = ascii(member.name[:200])
+    if member.name.startswith("/") or ".." in path:
+        raise UnreadableArchive(f"holds {shown}, expected names inside of the tarball's own folder")
+    if path[0] == "rootfs" and len(path) > 1:
+        return
+    if member.ischr() or member.isblk() or member.isfifo():
+        raise UnreadableArchive(f"holds {shown}, which is a device or a pipe, expected files and folders")
+    if member.issym() or member.islnk():
+        base = path[:-1] if member.issym() else []
+        target = posixpath.normpath(posixpath.join(*base, member.linkname))
+        if target.startswith("/") or target.split("/")[0] == "..":
+            raise UnreadableArchive(f"holds {shown}, a link that leads out of the tarball's own folder")
 
 
 def _members(tar: tarfile.TarFile, file: "_Forward") -> Iterator[tarfile.TarInfo]:
@@ -249,13 +310,13 @@ class _Zstd:
 
 
 _FORMATS: Final[tuple[tuple[bytes, Callable[[], _Decompressor]], ...]] = (
-    (b"\xfd7zXZ\0", lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_LZMA_MEMORY)),
-    (b"\x1f\x8b", _Gzip),
-    (b"\x28\xb5\x2f\xfd", _Zstd),
-    (b"BZh", bz2.BZ2Decompressor),
+    (XZ, lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_LZMA_MEMORY)),
+    (GZIP, _Gzip),
+    (ZSTD, _Zstd),
+    (BZIP2, bz2.BZ2Decompressor),
     (b"\x5d\x00\x00", lambda: lzma.LZMADecompressor(lzma.FORMAT_ALONE, memlimit=_LZMA_MEMORY)),
 )
-_TRAILING_BYTES_ARE_IGNORED: Final = (b"\x1f\x8b", b"BZh")
+_TRAILING_BYTES_ARE_IGNORED: Final = (GZIP, BZIP2)
 """gzip and bzip2 warn of other bytes behind their data and succeed; xz and zstd fail."""
 
 

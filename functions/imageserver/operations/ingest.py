@@ -170,7 +170,8 @@ def _read(progress: _Progress, file: str, files: Files) -> FileFacts:
     elif kind.role is Role.ROOT:
         facts = examine.read_root(facts, chunks, kind.ftype, _states(progress, files), progress.services.spread)
     elif kind.role is Role.UNIFIED:
-        facts = examine.read_unified(facts, chunks, progress.version.product, progress.services.spread)
+        facts, state = examine.read_unified(facts, chunks, progress.version.product, progress.services.spread)
+        progress.states[facts.sha256] = state
     elif kind.role is Role.DELTA:
         facts = examine.read_delta(facts, chunks, progress.services.spread)
     else:

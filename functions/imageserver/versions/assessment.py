@@ -1,7 +1,7 @@
 """What of a version clients can use, and a reason for everything else: a pure function of its record's facts."""
 
 from datetime import UTC, datetime, timedelta
-from typing import Final
+from typing import Final, Literal
 
 import msgspec
 
@@ -11,23 +11,39 @@ from imageserver.format.file_kinds import FileKind, Role
 from imageserver.format.keys import VersionId, check_file, version_moment
 from imageserver.inspection.digests import EMPTY_SHA256
 from imageserver.inspection.metadata import Overrides
-from imageserver.versions.records import CHECKSUMS_FILE, FileFacts, Reason, Record, Withdrawal
+from imageserver.versions.records import CHECKSUMS_FILE, FileFacts, Reason, Record, Withdrawal, kind_of
 from imageserver.versions.state import State, recorded_state
 
-UNKNOWN_FILE: Final = "is no image file that clients know: it is not listed"
-"""Completes "<file> …"."""
 FURTHEST_AHEAD: Final = timedelta(days=1)
 """How far a version's name may be ahead of its upload without a word: clocks and time zones differ."""
+UNKNOWN_FILE: Final = "is no image file that clients know: it is not listed"
+_NO_ROOT: Final = (
+    "is a metadata tarball: it holds a metadata.yaml, and neither rootfs/ with something in it nor rootfs.img; upload "
+    "its root beside it (rootfs.squashfs, rootfs.tar.xz or disk.qcow2), or a tarball that holds both"
+)
+_NO_METADATA: Final = (
+    "is not read: there is no metadata tarball to go with it; upload lxd.tar.xz or incus.tar.xz beside it"
+)
+_WHOLE_VM: Final = (
+    "is a virtual machine in one tarball: only Incus 7.1 and newer can launch it, LXD is not shown it, and older Incus "
+    "shows it as a container that cannot start; upload metadata and disk as two files for all clients "
+    "(scripts/upload splits it)"
+)
+"""Each completes "<file> …"."""
 
 
 class Assessment(msgspec.Struct, frozen=True):
-    """What of a version may be listed. The values are file names; `roots` and `deltas` go by ftype."""
+    """What of a version may be listed. The values are file names; `roots` and `deltas` go by ftype.
+
+    `unified_type` is empty for a container.
+    """
 
     state: State
     reasons: tuple[Reason, ...]
     metadata: dict[str, str] = {}
     roots: dict[str, str] = {}
     unified: str = ""
+    unified_type: Literal["", "virtual-machine"] = ""
     deltas: dict[str, tuple[str, ...]] = {}
 
 
@@ -54,21 +70,36 @@ def assess(record: Record) -> Assessment:
         Reason(file, "warning", f"{file}: {note}") for file, facts in kept.files.items() for note in facts.warnings
     ]
     accepted = _accepted_files(kept, reasons)
-    metadata = _metadata(accepted)
+    metadata = _metadata(_one_per_ftype(accepted, Role.METADATA, reasons))
     _set_aside_half_read_roots(kept, accepted, metadata, reasons)
-    roots = _one_per_ftype(accepted, Role.ROOT, reasons)
-    unified = _one_per_ftype(accepted, Role.UNIFIED, reasons)
-    usable = bool(unified or (metadata and roots))
+    read_roots = _one_per_ftype(accepted, Role.ROOT, reasons)
+    roots = read_roots if metadata else {}
+    unified = next(iter(_one_per_ftype(accepted, Role.UNIFIED, reasons).values()), "")
+    unified_type = _unified_type(kept, unified)
+    if beside := _roots_of_type(roots, unified_type) if unified else []:
+        reasons.append(_second_image(unified, beside[0], unified_type))
+        unified, unified_type = "", ""
+    elif unified_type:
+        reasons.append(Reason(unified, "warning", f"{unified} {_WHOLE_VM}"))
+    usable = bool(unified or roots)
     if kept.files and not usable:
         reasons.extend(_missing(kept, metadata))
-    listable = {file: accepted[file] for file in (*metadata.values(), *roots.values(), *unified.values())}
+    listable = {file: accepted[file] for file in (*metadata.values(), *roots.values(), *filter(None, [unified]))}
     usable = usable and _is_confirmed(kept, listable, reasons)
     reasons.extend(_hints(kept))
+    reasons.extend(_metadata_without_root(kept, usable=usable))
+    reasons.extend(_roots_without_metadata(kept, usable=usable))
     reasons.sort()
     state = _state(record, usable, reasons)
     deltas = {file: kind for file, kind in accepted.items() if kind.role is Role.DELTA}
     return Assessment(
-        state, tuple(reasons), metadata, roots if metadata else {}, next(iter(unified.values()), ""), _by_ftype(deltas)
+        state=state,
+        reasons=tuple(reasons),
+        metadata=metadata,
+        roots=roots,
+        unified=unified,
+        unified_type=unified_type,
+        deltas=_by_ftype(deltas),
     )
 
 
@@ -100,7 +131,8 @@ def _accepted_files(record: Record, reasons: list[Reason]) -> dict[str, FileKind
     unreadable = (record.files[CHECKSUMS_FILE].unreadable or {}) if CHECKSUMS_FILE in record.files else {}
     accepted: dict[str, FileKind] = {}
     for file in sorted(record.files, key=file_kinds.preference):
-        facts, kind = record.files[file], file_kinds.classify(file)
+        facts = record.files[file]
+        kind = kind_of(file, facts)
         declared = sums.get(file, facts.sha256)
         if facts.refusal:
             reasons.append(Reason(file, "error", f"{file} {facts.refusal}", facts.fault))
@@ -197,9 +229,8 @@ def _mismatch(record: Record, file: str, found: str, declared: str) -> str:
     )
 
 
-def _metadata(accepted: dict[str, FileKind]) -> dict[str, str]:
+def _metadata(own: dict[str, str]) -> dict[str, str]:
     """Client's metadata ftype -> file; a client whose own file is missing reads the other's."""
-    own = {kind.ftype: file for file, kind in accepted.items() if kind.role is Role.METADATA}
     if not own:
         return {}
     return {ftype: own.get(ftype, next(iter(own.values()))) for ftype in file_kinds.METADATA_FTYPES.values()}
@@ -224,11 +255,58 @@ def _one_per_ftype(accepted: dict[str, FileKind], role: Role, reasons: list[Reas
     """One file of a role for each ftype: the preferred one; the catalog has no place for a second."""
     chosen: dict[str, str] = {}
     for file, kind in accepted.items():
-        slot = kind.ftype if role is Role.ROOT else "unified tarball"
+        slot = "unified tarball" if role is Role.UNIFIED else kind.ftype
         if kind.role is role and (first := chosen.setdefault(slot, file)) != file:
-            sentence = f"{file} is a second {slot} beside {first}, expected one in a version; delete one of them"
+            what = "metadata tarball" if role is Role.METADATA else slot
+            sentence = f"{file} is a second {what} beside {first}, expected one in a version; delete one of them"
             reasons.append(Reason(file, "error", sentence, "second"))
     return chosen
+
+
+def _unified_type(record: Record, unified: str) -> Literal["", "virtual-machine"]:
+    return "virtual-machine" if unified and record.files[unified].content == "virtual-machine" else ""
+
+
+def _roots_of_type(roots: dict[str, str], unified_type: str) -> list[str]:
+    """The roots that clients would list as images of the type that a unified tarball has."""
+    containers = (file_kinds.SQUASHFS, file_kinds.ROOT_TAR)
+    return [file for ftype, file in roots.items() if (ftype in containers) != bool(unified_type)]
+
+
+def _second_image(unified: str, root: str, unified_type: str) -> Reason:
+    sentence = (
+        f"{unified} is not listed beside {root}: clients would see two {unified_type or 'container'} images under one "
+        "alias and take one of them at random; delete one, or upload it as a product of its own"
+    )
+    return Reason(unified, "warning", sentence)
+
+
+def _metadata_without_root(record: Record, *, usable: bool) -> list[Reason]:
+    """Say of a tarball what is missing in it, where no root lies beside it that it could be the metadata of."""
+    if any(file_kinds.classify(file).role is Role.ROOT for file in record.files):
+        return []
+    reasons = []
+    for file, facts in record.files.items():
+        if facts.content == "metadata" and file_kinds.classify(file).role is Role.UNIFIED:
+            if usable or file_kinds.is_metadata_name(file):
+                reasons.append(Reason(file, "warning" if usable else "waiting", f"{file} {_NO_ROOT}"))
+            else:
+                reasons.append(Reason(file, "error", f"{file} {_NO_ROOT}", "wrong-kind"))
+    return reasons
+
+
+def _roots_without_metadata(record: Record, *, usable: bool) -> list[Reason]:
+    """Say of each root that is unread why it stays so, where other files seem to serve as its metadata."""
+    kinds = {file: kind_of(file, facts).role for file, facts in record.files.items()}
+    serving = [record.files[file] for file, role in kinds.items() if role in (Role.METADATA, Role.UNIFIED)]
+    to_come = any(not facts.sha256 and not facts.refusal for facts in serving)
+    if not serving or to_come or any(record.files[f].sha256 for f, role in kinds.items() if role is Role.METADATA):
+        return []
+    return [
+        Reason(file, "warning" if usable else "waiting", f"{file} {_NO_METADATA}")
+        for file, role in kinds.items()
+        if role is Role.ROOT and not record.files[file].sha256 and not record.files[file].refusal
+    ]
 
 
 def _by_ftype(files: dict[str, FileKind]) -> dict[str, tuple[str, ...]]:
@@ -249,7 +327,7 @@ def _state(record: Record, usable: bool, reasons: list[Reason]) -> State:
 
 def _missing(record: Record, metadata: dict[str, str]) -> list[Reason]:
     """What a version still needs before clients can use it."""
-    roles = {file_kinds.classify(file).role for file in record.files}
+    roles = {kind_of(file, facts).role for file, facts in record.files.items()}
     missing = []
     if not metadata and Role.METADATA not in roles and Role.UNIFIED not in roles:
         sentence = f"{record.version} waits for its metadata: upload lxd.tar.xz or incus.tar.xz"

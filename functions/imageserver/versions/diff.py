@@ -11,11 +11,13 @@ from msgspec.structs import replace
 from imageserver.format import file_kinds
 from imageserver.format.file_kinds import Role
 from imageserver.versions import examine
-from imageserver.versions.records import FileFacts, Record
+from imageserver.versions.records import FileFacts, Record, kind_of
 from imageserver.versions.state import State
 
 Files = dict[str, FileFacts]
 Learned = dict[tuple[str, str, str], FileFacts]  # by file, etag, modified
+_MAY_BE_METADATA: Final = (Role.METADATA, Role.UNIFIED)
+"""What is read before the roots: a tarball tells only by its content whether it is metadata."""
 _LISTED: Final = (Role.METADATA, Role.ROOT, Role.UNIFIED, Role.DELTA)
 
 
@@ -58,7 +60,7 @@ def unread(files: Files) -> list[str]:
     """What to read, in this order: documents, metadata, then what is large."""
     metadata = metadata_sha256s(files)
     waiting = any(
-        file_kinds.classify(f).role is Role.METADATA and examine.needs_reading(f, files[f], ()) for f in files
+        file_kinds.classify(f).role in _MAY_BE_METADATA and examine.needs_reading(f, files[f], ()) for f in files
     )
     wanted = [*metadata, *(["of metadata that is unread"] if waiting else [])]
     return sorted((f for f in files if examine.needs_reading(f, files[f], wanted)), key=_reading_order)
@@ -66,13 +68,13 @@ def unread(files: Files) -> list[str]:
 
 def metadata_sha256s(files: Files) -> list[str]:
     """The digests of the metadata files that were read: each root has a combined sha256 with each of them."""
-    found = (facts.sha256 for file, facts in files.items() if file_kinds.classify(file).role is Role.METADATA)
+    found = (facts.sha256 for file, facts in files.items() if kind_of(file, facts).role is Role.METADATA)
     return sorted(filter(None, found))
 
 
 def _reading_order(file: str) -> tuple[bool, bool, str]:
     kind = file_kinds.classify(file)
-    return (not examine.is_small(kind), kind.role is not Role.METADATA, file)
+    return (not examine.is_small(kind), kind.role not in _MAY_BE_METADATA, file)
 
 
 def lists_what_changed(before: Record | None, files: Files) -> bool:

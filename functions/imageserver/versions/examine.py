@@ -14,8 +14,9 @@ from imageserver.errors import InvalidUpload
 from imageserver.format import file_kinds
 from imageserver.format.file_kinds import FileKind, Role
 from imageserver.format.keys import ProductId
-from imageserver.inspection import checksums, image_metadata, metadata, squashfs, tarball
+from imageserver.inspection import checksums, ending, image_metadata, metadata, qcow2, squashfs, tarball
 from imageserver.inspection.digests import Digests, InTurn, Sha256, Spread
+from imageserver.inspection.qcow2 import UnusableDisk
 from imageserver.inspection.squashfs import NotSquashfs
 from imageserver.inspection.tarball import UnreadableArchive
 from imageserver.versions.records import CHECKSUMS_FILE, Fault, FileFacts
@@ -92,15 +93,20 @@ def read_document(file: str, facts: FileFacts, chunks: Chunks, product: ProductI
 def read_metadata(facts: FileFacts, chunks: Chunks, product: ProductId) -> tuple[FileFacts, Sha256]:
     """A metadata tarball; also the digest state after it, which seeds the combined sha256 of each root."""
     digests = Digests()
-    facts = _inspected(facts, digests.tee(chunks), product, tarball.METADATA_LIMITS, whole=True)
+    facts = _inspected(facts, digests.tee(chunks), product, whole=True)
     return replace(facts, sha256="" if facts.refusal else digests.sha256), digests.state
 
 
-def read_unified(facts: FileFacts, chunks: Chunks, product: ProductId, spread: MakeSpread = InTurn) -> FileFacts:
-    """A unified tarball: it is unpacked until its metadata.yaml was found, and hashed whole."""
+def read_unified(
+    facts: FileFacts, chunks: Chunks, product: ProductId, spread: MakeSpread = InTurn
+) -> tuple[FileFacts, Sha256]:
+    """A unified tarball, or metadata under such a name: unpacked until its root was found, and hashed whole.
+
+    Also the digest state after it, as read_metadata gives it.
+    """
     digests = Digests(spread=spread)
-    facts = _inspected(facts, digests.tee(chunks), product, tarball.UNIFIED_LIMITS, whole=False)
-    return replace(facts, sha256="" if facts.refusal else digests.sha256)
+    facts = _inspected(facts, digests.tee(chunks), product, whole=False)
+    return replace(facts, sha256="" if facts.refusal else digests.sha256), digests.state
 
 
 def read_root(
@@ -112,9 +118,13 @@ def read_root(
         return _refused(facts, "wrong-kind", refusal)
     if ftype == file_kinds.SQUASHFS:
         rest = squashfs.checked(rest, head, facts.size_bytes)
+    elif ftype == file_kinds.ROOT_TAR:
+        rest = ending.checked(rest, head, facts.size_bytes)
+    else:
+        rest = qcow2.checked(rest, facts.size_bytes)
     try:
         digests = _drained(Digests(states, spread), rest)
-    except NotSquashfs as reason:
+    except (NotSquashfs, UnreadableArchive, UnusableDisk) as reason:
         return _refused(facts, "damaged", f"{reason}; build it again and upload it again")
     return replace(facts, sha256=digests.sha256, combined=digests.combined)
 
@@ -148,9 +158,7 @@ def is_small(kind: FileKind) -> bool:
     return kind.role in (Role.METADATA, Role.OVERRIDES, Role.CHECKSUMS)
 
 
-def _inspected(
-    facts: FileFacts, chunks: Iterator[bytes | memoryview], product: ProductId, limits: tarball.Limits, *, whole: bool
-) -> FileFacts:
+def _inspected(facts: FileFacts, chunks: Iterator[bytes | memoryview], product: ProductId, *, whole: bool) -> FileFacts:
     """Find and check the metadata.yaml, then let the rest of the chunks pass.
 
     The templates are known only where the whole archive is read; a unified tarball may have them behind its root.
@@ -162,16 +170,27 @@ def _inspected(
         if folder == "templates" and len(name) <= _LONGEST_FILE_NAME:
             templates[name] = member.isreg() or member.islnk()
 
+    limits = tarball.METADATA_LIMITS if whole else tarball.UNIFIED_LIMITS
+    head, chunks = _peek(chunks)
+    if tarball.looks_like_tar(head):  # what need not be unpacked should have an end all the same
+        chunks = ending.checked(chunks, head, facts.size_bytes)
     try:
-        body = tarball.read_member(chunks, "metadata.yaml", limits, whole=whole, see=note_template)
-        warnings = image_metadata.check_metadata_yaml(body, product.arch, templates if whole else None)
+        image = tarball.read_image(chunks, limits, whole=whole, see=note_template)
+        read_whole = whole or image.content == "metadata"
+        warnings = image_metadata.check_metadata_yaml(
+            image.metadata_yaml, product.arch, templates if read_whole else None
+        )
+        for _ in chunks:
+            pass
     except UnreadableArchive as reason:
         return _refused(facts, "damaged", f"{reason}; build it again and upload it again")
+    except tarball.WholeImage as part:
+        return _refused(
+            facts, "wrong-kind", f"is a whole image and not metadata, it holds {part}: upload it as lxd_combined.tar.gz"
+        )
     except InvalidUpload as reason:
         return _refused(facts, "metadata", f"holds a metadata.yaml that {reason}")
-    for _ in chunks:
-        pass
-    return replace(facts, warnings=warnings)
+    return replace(facts, warnings=warnings, content=image.content)
 
 
 def _refused(facts: FileFacts, fault: Fault, refusal: str) -> FileFacts:

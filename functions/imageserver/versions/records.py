@@ -10,8 +10,11 @@ from typing import Final, Literal
 import msgspec
 
 from imageserver.errors import CatalogDamaged, InvalidUpload, NewerRecord
+from imageserver.format import file_kinds
+from imageserver.format.file_kinds import FileKind, Role
 from imageserver.format.keys import VersionId, parse_version
 from imageserver.inspection.metadata import Overrides
+from imageserver.inspection.tarball import Content
 from imageserver.versions.state import State
 
 SCHEMA: Final = 1
@@ -43,6 +46,7 @@ class FileFacts(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     `etag` and `size_bytes` tell one generation of the object from the next. `combined` maps the sha256 of
     a metadata file to the combined sha256 with it. `refusal` completes "<file> …", `fault` says what it is about.
     `warnings` are sentences about what was ignored in the file. `modified` is when it was uploaded (ISO 8601, UTC).
+    `content` is what a tarball with a metadata.yaml holds besides; empty where an older release read it.
     `checksums` maps files to the sha256 that a SHA256SUMS declares, `unreadable` files to a sentence about the line
     that names them and cannot be read; None where an older release read it, which knew fewer forms of lines.
     `withdrawn` is about this generation of the object: another upload under the same name begins anew.
@@ -56,6 +60,7 @@ class FileFacts(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     refusal: str = ""
     fault: Fault = ""
     warnings: tuple[str, ...] = ()
+    content: Content = ""
     overrides: Overrides | None = None
     checksums: dict[str, str] = {}
     unreadable: dict[str, str] | None = None
@@ -98,6 +103,14 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     def size_bytes(self) -> int:
         """What its files come to."""
         return sum(facts.size_bytes for facts in self.files.values())
+
+
+def kind_of(file: str, facts: FileFacts) -> FileKind:
+    """Return the kind of a file by its name, and of a tarball also by what it was found to hold."""
+    kind = file_kinds.classify(file)
+    if kind.role is Role.UNIFIED and facts.content == "metadata":
+        return FileKind(Role.METADATA, file_kinds.METADATA_FTYPES["incus" if "incus" in file.lower() else "lxd"])
+    return kind
 
 
 _encoder = msgspec.json.Encoder(order="sorted")

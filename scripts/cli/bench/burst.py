@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import lzma
+import struct
 import subprocess
 import sys
 import tarfile
@@ -159,8 +160,14 @@ def _files(number: int) -> dict[str, bytes]:
     return {
         "root.tar.xz": _tarball("noise", noise),
         "lxd.tar.xz": _tarball("metadata.yaml", yaml),
-        "disk.qcow2": b"QFI\xfb" + noise,
+        "disk.qcow2": _disk(noise),
     }
+
+
+def _disk(noise: bytes) -> bytes:
+    """A qcow2 of 1 MiB in which nothing is allocated: header, refcount table, L1 table, then `noise`."""
+    header = struct.pack(">4sIQIIQIIQQIIQ", b"QFI\xfb", 2, 0, 0, 9, 1 << 20, 0, 32, 1024, 512, 1, 0, 0)
+    return header.ljust(512, b"\0") + bytes(1024) + noise
 
 
 def _tarball(name: str, content: bytes) -> bytes:

@@ -1,0 +1,196 @@
+"""Whether a tarball has its end, seen while it passes by to be hashed.
+
+Unpacking a root of some GB would cost more than hashing it, so each format is asked in the cheapest way that it has:
+
+- xz ends with an index of its blocks, which says how long the file is;
+- zstd is a row of blocks with their lengths in front;
+- bzip2 marks its end with 48 bits, at any bit;
+- a plain tar is a row of headers with lengths, and ends with zeros;
+- gzip has none of that and is unpacked, up to `_MOST_UNPACKED`.
+"""
+
+import re
+import tarfile
+import zlib
+from collections.abc import Callable, Iterator
+from typing import Final
+
+from imageserver.inspection.scan import Chunk, CutShort, Scan, Want, scanned
+from imageserver.inspection.tarball import BZIP2, GZIP, XZ, ZSTD, UnreadableArchive
+
+_STEP: Final = 64 * 1024  # of packed bytes: what one call leaves is copied for the next
+_MOST_AT_ONCE: Final = 1 << 20
+_MOST_UNPACKED: Final = 16 << 30
+"""Of gzip, in bytes: about half a minute. What would unpack to more is hashed and not looked at from there on."""
+_MOST_PARTS: Final = 2_000_000
+"""Blocks of zstd or members of a tar that are looked at; a hostile file has one in every few bytes."""
+_TAIL: Final = 256 * 1024
+_XZ_HEADER, _XZ_FOOTER = 12, 12
+_BZIP2_END: Final = bytes.fromhex("177245385090")
+_BZIP2_TAIL: Final = 1024  # bzip2 takes a file with something behind its end
+_BZIP2_CHECKSUM_BITS: Final = 32
+_ZSTD_SKIPPABLE: Final = range(0x184D2A50, 0x184D2A60)
+_ZSTD_RLE, _ZSTD_RESERVED = 1, 3
+_NO_CONTENT: Final = (b"1", b"2", b"3", b"4", b"5", b"6")  # types of members: links, devices, folders, pipes
+_MOST_PAX: Final = 1 << 20
+_PAX_SIZE: Final = re.compile(rb"(?:\A|\n)[0-9]{1,3} size=([0-9]{1,18})\n")
+_SPARSE_GOES_ON, _SPARSE_MAP_GOES_ON = 482, 504  # the places of two flags of GNU's older sparse format
+
+
+def checked(chunks: Iterator[Chunk], head: bytes, size_bytes: int) -> Iterator[Chunk]:
+    """Pass on the chunks of a tarball of `size_bytes` that begins with `head`; UnreadableArchive when it has no end."""
+    try:
+        if head.startswith(XZ):
+            yield from _with_tail(chunks, size_bytes, _check_xz)
+        elif head.startswith(BZIP2):
+            yield from _with_tail(chunks, size_bytes, _check_bzip2)
+        elif head.startswith(GZIP):
+            yield from _gunzipped(chunks)
+        else:
+            yield from scanned(chunks, _scan_zstd() if head.startswith(ZSTD) else _scan_tar())
+    except CutShort as reason:
+        raise UnreadableArchive(str(reason)) from reason
+
+
+def _with_tail(chunks: Iterator[Chunk], size_bytes: int, check: Callable[[bytes, int], None]) -> Iterator[Chunk]:
+    """Pass on the chunks, then check the last `_TAIL` bytes of them."""
+    start, at = max(0, size_bytes - _TAIL), 0
+    tail = bytearray()
+    for chunk in chunks:
+        end = at + len(chunk)
+        if end > start:
+            tail += chunk[max(0, start - at) :]
+        at = end
+        yield chunk
+    check(bytes(tail), size_bytes)
+
+
+def _check_xz(tail: bytes, size_bytes: int) -> None:
+    """Check footer and index of the last stream; xz allows padding behind it and other streams before it."""
+    body = tail[: -(-len(tail.rstrip(b"\0")) // 4) * 4]  # a footer ends with letters; padding is a multiple of four
+    footer = body[-_XZ_FOOTER:]
+    if len(footer) < _XZ_FOOTER or footer[-2:] != b"YZ" or zlib.crc32(footer[4:10]) != _number(footer[:4]):
+        raise UnreadableArchive("is cut short: it does not end as xz data does")
+    end_bytes = (_number(footer[4:8]) + 1) * 4 + _XZ_FOOTER
+    stream_bytes = size_bytes - (len(tail) - len(body))
+    if end_bytes > len(body):
+        if end_bytes > stream_bytes:
+            raise UnreadableArchive("is damaged xz data: its index is larger than the file")
+        return  # more blocks than the tail has room for: the footer is all that is checked
+    index = body[-end_bytes:-_XZ_FOOTER]
+    if index[0] != 0 or zlib.crc32(index[:-4]) != _number(index[-4:]):
+        raise UnreadableArchive("is damaged xz data: the checksum of its index is wrong")
+    named = _XZ_HEADER + _xz_blocks_bytes(index[1:-4]) + end_bytes
+    if named > stream_bytes:
+        raise UnreadableArchive(f"is cut short: its index names {named:,} bytes, the file has {stream_bytes:,}")
+
+
+def _xz_blocks_bytes(records: bytes) -> int:
+    """What the blocks of an index come to: their number, then packed and unpacked size of each."""
+    numbers = []
+    number = shift = 0
+    for byte in records:
+        number |= (byte & 0x7F) << shift
+        shift += 7
+        if shift > 63:
+            raise UnreadableArchive("is damaged xz data: its index has a number of more than 63 bits")
+        if byte < 0x80:
+            numbers.append(number)
+            number = shift = 0
+    return sum(-(-packed // 4) * 4 for packed in numbers[1 : 2 * numbers[0] + 1 : 2]) if numbers else 0
+
+
+def _check_bzip2(tail: bytes, _size_bytes: int) -> None:
+    """Look for the end of a stream, at any bit, with its checksum behind it and no other stream behind that."""
+    last = tail[-_BZIP2_TAIL:]
+    bits = int.from_bytes(last, "big")
+    behind = []  # of the checksum, in bits
+    for shift in range(8):
+        found = (bits >> shift).to_bytes(len(last), "big").rfind(_BZIP2_END)
+        if found >= 0:
+            behind.append((len(last) - found - len(_BZIP2_END)) * 8 + shift - _BZIP2_CHECKSUM_BITS)
+    left = min(behind, default=-1)
+    rest = last[len(last) - left // 8 :]
+    if left < 0 or (rest and rest.startswith(BZIP2[: len(rest)])):
+        raise UnreadableArchive("is cut short: it does not end as bzip2 data does")
+
+
+def _gunzipped(chunks: Iterator[Chunk]) -> Iterator[Chunk]:
+    """Unpack as gzip does, one member after the other whatever is behind them, and keep nothing of it."""
+    unpacker, made, ended = zlib.decompressobj(wbits=31), 0, False
+    for chunk in chunks:
+        yield chunk  # first: who reads it may refuse a bomb before it is unpacked here
+        for start in range(0, 0 if ended else len(chunk), _STEP):
+            data: Chunk = chunk[start : start + _STEP]
+            while data and not ended:
+                if unpacker.eof:
+                    if data[0] != GZIP[0]:
+                        ended = True
+                        break
+                    unpacker = zlib.decompressobj(wbits=31)
+                try:
+                    made += len(unpacker.decompress(data, _MOST_AT_ONCE))
+                except zlib.error as error:
+                    raise UnreadableArchive(f"is damaged gzip data ({error})") from error
+                data = unpacker.unused_data if unpacker.eof else unpacker.unconsumed_tail
+                ended = made > _MOST_UNPACKED
+    if not ended and not unpacker.eof:
+        raise UnreadableArchive("is cut short: the gzip data has no end")
+
+
+def _scan_zstd() -> Scan:
+    """Go from block to block, as the format's description (RFC 8878) has them."""
+    skip, parts = 0, 0
+    while parts < _MOST_PARTS:
+        magic = _number((yield Want(skip, 4, may_end=parts > 0)))
+        parts += 1
+        if magic in _ZSTD_SKIPPABLE:
+            skip = _number((yield Want(0, 4)))
+            continue
+        if magic != _number(ZSTD):
+            raise UnreadableArchive(f"is damaged zstd data: a frame starts with {magic:#x}")
+        descriptor = (yield Want(0, 1))[0]
+        has_checksum = bool(descriptor & 4)
+        skip = _zstd_header_bytes(descriptor)
+        last = False
+        while not last and parts < _MOST_PARTS:
+            block = _number((yield Want(skip, 3)))
+            last, kind, size = bool(block & 1), block >> 1 & 3, block >> 3
+            if kind == _ZSTD_RESERVED:
+                raise UnreadableArchive("is damaged zstd data: a block is of no kind")
+            skip = 1 if kind == _ZSTD_RLE else size
+            parts += 1
+        skip += 4 * has_checksum
+
+
+def _zstd_header_bytes(descriptor: int) -> int:
+    """What follows the descriptor of a frame in front of its first block."""
+    single_segment = descriptor >> 5 & 1
+    dictionary = (0, 1, 2, 4)[descriptor & 3]
+    content_size = (single_segment, 2, 4, 8)[descriptor >> 6]
+    return 1 - single_segment + dictionary + content_size
+
+
+def _scan_tar() -> Scan:
+    """Go from header to header until the zeros of the end."""
+    skip, size_by_pax = 0, None
+    for _ in range(_MOST_PARTS):
+        header = yield Want(skip, tarfile.BLOCKSIZE)
+        if not any(header):
+            return
+        try:
+            member = tarfile.TarInfo.frombuf(header, "utf-8", "surrogateescape")
+        except tarfile.HeaderError as error:
+            raise UnreadableArchive(f"is not a sound tarball ({error})") from error
+        is_sparse_map = member.type == tarfile.GNUTYPE_SPARSE and header[_SPARSE_GOES_ON]
+        while is_sparse_map:
+            is_sparse_map = (yield Want(0, tarfile.BLOCKSIZE))[_SPARSE_MAP_GOES_ON]
+        size, size_by_pax = size_by_pax if size_by_pax is not None else member.size, None
+        skip = 0 if member.type in _NO_CONTENT else -(-size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
+        if member.type == tarfile.XHDTYPE and size <= _MOST_PAX:
+            found = _PAX_SIZE.search((yield Want(0, skip))[:size]) if skip else None
+            size_by_pax, skip = int(found[1]) if found else None, 0
+
+
+def _number(data: bytes) -> int:
+    return int.from_bytes(data, "little")

@@ -1,0 +1,205 @@
+"""Whether a file that starts like a qcow2 disk is a whole one that needs no other file.
+
+Sources: docs/interop/qcow2.rst and block/qcow2.c of QEMU; all numbers are big-endian. A disk with a backing file or an
+external data file would have a client read a file of its own host, or of nobody; `qemu-img convert` takes a disk that
+was cut short without an error and fills the rest with zeros. What the tables name is compared with the file's size as
+far as one pass can tell: the beginning of the file is held, since tables of a disk that was preallocated or has grown
+lie before the one that names them; elsewhere such a table has gone by.
+
+QEMU writes the last cluster of a disk up to the end of the disk and not to the end of the cluster.
+"""
+
+import heapq
+import struct
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from imageserver.inspection.scan import Chunk, CutShort, Scan, Want, scanned
+
+MAGIC: Final = b"QFI\xfb"
+_HEADER: Final = struct.Struct(">4sIQIIQIIQQIIQ")
+_HEADER_3: Final = struct.Struct(">QQQII")
+_CLUSTER_BITS: Final = range(9, 22)
+_EXTENDED_CLUSTER_BITS: Final = 14  # the fewest with extended L2 entries
+_OFFSET: Final = 0x00FF_FFFF_FFFF_FE00  # of a cluster, in an entry of L1, L2 or the refcount table
+_COMPRESSED: Final = 1 << 62
+_ALL_ZEROS: Final = 1
+_SECTOR: Final = 512
+_HELD_BYTES: Final = 1 << 20
+_HELD_CLUSTERS: Final = 4  # of 2 MiB at most
+_MOST_TABLE_BYTES: Final = 1 << 20
+"""How much of the L1 and of the refcount table is looked at: an L1 table of 64 TiB, at clusters of 64 KiB."""
+_MOST_L2_BYTES: Final = 32 << 20
+"""How much of all L2 tables is looked at: those of 256 GiB, at clusters of 64 KiB. It takes some seconds."""
+
+_DIRTY, _CORRUPT, _DATA_FILE, _COMPRESSION, _EXTENDED_L2 = (1 << bit for bit in range(5))
+_KNOWN_FEATURES: Final = _DIRTY | _CORRUPT | _DATA_FILE | _COMPRESSION | _EXTENDED_L2
+
+
+class UnusableDisk(Exception):
+    """The disk is none, needs another file, or contradicts its size; the message completes "<file> …"."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Header:
+    """What of the header the tables are read by; offsets and sizes in bytes of the file."""
+
+    cluster_bits: int
+    virtual_bytes: int
+    l1_offset: int
+    l1_entries: int
+    refcount_offset: int
+    refcount_bytes: int
+    has_zero_flag: bool
+    entry_bytes: int
+
+    @property
+    def cluster_bytes(self) -> int:
+        return 1 << self.cluster_bits
+
+    @property
+    def l2_entries(self) -> int:
+        return self.cluster_bytes // self.entry_bytes
+
+
+def checked(chunks: Iterator[Chunk], size_bytes: int) -> Iterator[Chunk]:
+    """Pass on the chunks of a disk of `size_bytes`; UnusableDisk when no client could use it."""
+    try:
+        yield from scanned(chunks, _scan(size_bytes))
+    except CutShort as reason:
+        raise UnusableDisk(str(reason)) from reason
+
+
+def _scan(size_bytes: int) -> Scan:
+    fixed = yield Want(0, _HEADER.size)
+    version = struct.unpack_from(">I", fixed, 4)[0]
+    if version not in (2, 3):
+        raise UnusableDisk(f"is qcow2 version {version} by its header, expected 2 or 3: convert it with qemu-img")
+    extra = (yield Want(0, _HEADER_3.size + 1)) if version == 3 else b""
+    header = _read_header(fixed, extra, size_bytes)
+    start = fixed + extra
+    held = min(size_bytes, max(_HELD_BYTES, _HELD_CLUSTERS * header.cluster_bytes))
+    if held > len(start):
+        start += yield Want(0, held - len(start))
+    yield from _scan_tables(header, size_bytes, start)
+
+
+def _read_header(fixed: bytes, extra: bytes, size_bytes: int) -> _Header:
+    _, version, backing, _, bits, virtual, encryption, l1_entries, l1, refcounts, refcount_clusters, *_ = (
+        _HEADER.unpack(fixed)
+    )
+    if bits not in _CLUSTER_BITS:
+        raise UnusableDisk(f"has clusters of 2^{bits} bytes by its header, expected 2^9 to 2^21")
+    features = _check_extension(extra, bits) if version == 3 else 0
+    if backing:
+        raise UnusableDisk(
+            "needs a backing file, which no client has: make it independent with `qemu-img convert -O qcow2`"
+        )
+    if encryption:
+        raise UnusableDisk("is encrypted, and no client has its key: decrypt it with `qemu-img convert -O qcow2`")
+    if not virtual:
+        raise UnusableDisk("is a disk of 0 bytes by its header, expected one with something on it")
+    header = _Header(
+        cluster_bits=bits,
+        virtual_bytes=virtual,
+        l1_offset=l1,
+        l1_entries=l1_entries,
+        refcount_offset=refcounts,
+        refcount_bytes=refcount_clusters << bits,
+        has_zero_flag=version == 3,
+        entry_bytes=16 if features & _EXTENDED_L2 else 8,
+    )
+    needed = -(-virtual // (header.cluster_bytes * header.l2_entries))
+    if l1_entries < needed:
+        raise UnusableDisk(f"has an L1 table of {l1_entries:,} entries, expected {needed:,} for {virtual:,} bytes")
+    for what, offset, length in (
+        ("L1 table", l1, l1_entries * 8),
+        ("refcount table", refcounts, header.refcount_bytes),
+    ):
+        if offset % header.cluster_bytes or not offset:
+            raise UnusableDisk(f"has its {what} at byte {offset:,} by its header, where none can be")
+        _check_inside(what, offset, length, size_bytes)
+    return header
+
+
+def _check_extension(extra: bytes, bits: int) -> int:
+    """Check what version 3 adds to the header; return the incompatible features."""
+    features, _, _, refcount_order, header_bytes = _HEADER_3.unpack_from(extra)
+    compression = extra[_HEADER_3.size] if header_bytes > _HEADER.size + _HEADER_3.size else 0
+    if header_bytes < _HEADER.size + _HEADER_3.size or header_bytes % 8 or header_bytes > 1 << bits:
+        raise UnusableDisk(f"has a header of {header_bytes:,} bytes by itself, expected 104 or a few more")
+    if features & _DATA_FILE:
+        raise UnusableDisk(
+            "keeps its data in another file, which no client has: put it into one with `qemu-img convert -O qcow2`"
+        )
+    if unknown := features & ~_KNOWN_FEATURES:
+        raise UnusableDisk(f"needs the qcow2 features {unknown:#x}, which no client's QEMU knows")
+    if features & _CORRUPT:
+        raise UnusableDisk("is marked as corrupt: repair it with `qemu-img check -r all` or build it again")
+    if compression > 1 or bool(compression) != bool(features & _COMPRESSION):
+        raise UnusableDisk(f"is compressed in a way of number {compression}, expected 0 (zlib) or 1 (zstd)")
+    if refcount_order > 6:
+        raise UnusableDisk(f"has reference counts of 2^{refcount_order} bits by its header, expected 2^6 at most")
+    if features & _EXTENDED_L2 and bits < _EXTENDED_CLUSTER_BITS:
+        raise UnusableDisk(f"has extended entries and clusters of 2^{bits} bytes, expected 2^14 at least")
+    return int(features)
+
+
+def _scan_tables(header: _Header, size_bytes: int, start: bytes) -> Scan:
+    """Look at each table that is in `start`, the beginning of the file, or ahead of it, in the order of the file."""
+    ahead = [
+        (header.refcount_offset, -2, min(header.refcount_bytes, _MOST_TABLE_BYTES)),
+        (header.l1_offset, -1, min(header.l1_entries * 8, _MOST_TABLE_BYTES)),
+    ]
+    heapq.heapify(ahead)
+    left = _MOST_L2_BYTES // header.cluster_bytes
+    at = len(start)
+    while ahead and left:
+        offset, number, length = heapq.heappop(ahead)
+        if offset + length <= len(start):
+            table = start[offset : offset + length]
+        elif offset >= at:
+            table = yield Want(offset - at, length)
+            at = offset + length
+        else:
+            continue  # it has gone by before its place was known
+        if number == -2:
+            for place in _places(table):
+                _check_inside("refcount block", place, header.cluster_bytes, size_bytes)
+        elif number == -1:
+            for index, place in enumerate(_places(table)):
+                _check_inside("L2 table", place, header.cluster_bytes, size_bytes)
+                if place:
+                    heapq.heappush(ahead, (place, index, header.cluster_bytes))
+        else:
+            left -= 1
+            _check_l2(header, table, number, size_bytes)
+
+
+def _places(table: bytes) -> Iterable[int]:
+    return (entry & _OFFSET for (entry,) in struct.iter_unpack(">Q", table))
+
+
+def _check_l2(header: _Header, table: bytes, number: int, size_bytes: int) -> None:
+    """Compare the clusters that an L2 table names with the size of the file; `number` is its place in the L1 table."""
+    shift = 62 - (header.cluster_bits - 8)
+    entries = struct.unpack(f">{len(table) // 8}Q", table)[:: header.entry_bytes // 8]
+    guest = number * header.l2_entries << header.cluster_bits
+    for entry in entries:
+        if entry & _COMPRESSED:
+            start = entry & (1 << shift) - 1
+            last_sector = start // _SECTOR + (entry >> shift & (1 << header.cluster_bits - 8) - 1)
+            _check_inside("compressed cluster", last_sector * _SECTOR, _SECTOR, size_bytes)
+        elif place := entry & _OFFSET:
+            used = min(header.cluster_bytes, header.virtual_bytes - guest)
+            if not (header.has_zero_flag and entry & _ALL_ZEROS):
+                _check_inside("cluster", place, used, size_bytes)
+        guest += header.cluster_bytes
+
+
+def _check_inside(what: str, offset: int, length: int, size_bytes: int) -> None:
+    if (end := offset + length) > size_bytes:
+        raise UnusableDisk(
+            f"is cut short: by its tables its {what} ends at byte {end:,}, the file has {size_bytes:,} bytes"
+        )

@@ -1,0 +1,69 @@
+"""Look at a few places of a file while it passes by, without holding it or reading it again.
+
+A scan is a generator. It yields what it wants next and is sent those bytes; it returns once it has seen enough and
+raises when the file is not what it should be.
+"""
+
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass
+
+Chunk = bytes | memoryview
+
+
+class CutShort(Exception):
+    """The file ended before a place that its own content names; the message completes "the file …"."""
+
+
+@dataclass(frozen=True, slots=True)
+class Want:
+    """The next `length` bytes after `skip` others. `may_end`: the file may also end exactly here."""
+
+    skip: int
+    length: int
+    may_end: bool = False
+
+
+Scan = Generator[Want, bytes, None]
+
+
+class _Reader:
+    """Feeds a scan from chunks of any size."""
+
+    def __init__(self, scan: Scan) -> None:
+        self._scan = scan
+        self._held = bytearray()
+        self._want: Want | None = next(scan, None)
+        self._skip = self._want.skip if self._want else 0
+
+    def feed(self, chunk: Chunk) -> None:
+        rest = memoryview(chunk)
+        while self._want and rest:
+            rest = rest[(skipped := min(self._skip, len(rest))) :]
+            self._skip -= skipped
+            missing = self._want.length - len(self._held)
+            self._held += rest[:missing]
+            rest = rest[missing:]
+            if not self._skip and len(self._held) == self._want.length:
+                self._advance()
+
+    def finish(self) -> None:
+        """Raise CutShort unless the scan has seen enough."""
+        if self._want and (self._skip or self._held or not self._want.may_end):
+            raise CutShort("is cut short: it ends in the middle of its own structure")
+
+    def _advance(self) -> None:
+        found, self._held = bytes(self._held), bytearray()
+        try:
+            self._want = self._scan.send(found)
+            self._skip = self._want.skip
+        except StopIteration:
+            self._want = None
+
+
+def scanned(chunks: Iterator[Chunk], scan: Scan) -> Iterator[Chunk]:
+    """Pass on the chunks of a file from its first byte; raises CutShort and what the scan raises."""
+    reader = _Reader(scan)
+    for chunk in chunks:
+        reader.feed(chunk)
+        yield chunk
+    reader.finish()
