@@ -16,7 +16,7 @@ import functools
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 INDEX_PATH = "streams/v1/index.json"
@@ -42,6 +42,7 @@ class _Dialect:
     requirements: str
     delta_roots: frozenset[str]
     arch_aliases: Mapping[str, str]
+    reads_combined_type: bool = False
 
 
 _ARCH_NAMES = {
@@ -78,6 +79,9 @@ _INCUS = _Dialect(
     delta_roots=frozenset({"squashfs", "disk-kvm.img"}),
     arch_aliases=_known_as(_INCUS_ARCH_NAMES),
 )
+# From 7.1 on, `combined_type` says whether a unified tarball is a container or a virtual machine. Older Incus and every
+# LXD ignore it and take each for a container.
+_INCUS_7_1 = replace(_INCUS, reads_combined_type=True)
 # LXD 5.0.3 and 5.18 to 5.20 accepted either project's item names, and so saw a version that carries both of
 # them twice.
 _LXD_5_20 = _Dialect(
@@ -87,7 +91,7 @@ _LXD_5_20 = _Dialect(
     delta_roots=frozenset({"squashfs"}),
     arch_aliases=_known_as(_LXD_ARCH_NAMES),
 )
-_DIALECTS = {"lxd": _LXD, "incus": _INCUS, "lxd-5.20": _LXD_5_20}
+_DIALECTS = {"lxd": _LXD, "incus": _INCUS, "incus-7.1": _INCUS_7_1, "lxd-5.20": _LXD_5_20}
 
 
 class ClientError(Exception):
@@ -129,7 +133,7 @@ class Image:
 def read_catalog(
     index: bytes, documents: Mapping[str, bytes], client: str = "lxd", native: str = "x86_64"
 ) -> list[Image]:
-    """Every image that `client` (`lxd`, `incus`, `lxd-5.20`) finds, in its own order.
+    """Every image that `client` (`lxd`, `incus`, `incus-7.1`, `lxd-5.20`) finds, in its own order.
 
     `documents` maps a path from the index (`streams/v1/images.json`) to its bytes; a path that is not there
     is a 404. `native` is the architecture of the machine that the client runs on, as the kernel names it.
@@ -182,7 +186,7 @@ _STRING, _BOOL, _INT = "string", "bool", "int64"
 _ITEM = {
     **dict.fromkeys(
         [name for names in _ROOT_COMBINED.values() for name in names]
-        + ["ftype", "md5", "path", "sha256", "delta_base"],
+        + ["ftype", "md5", "path", "sha256", "delta_base", "combined_type"],
         _STRING,
     ),
     "size": _INT,
@@ -309,7 +313,7 @@ def _image(product: Any, serial: str, created: str, meta: Any, root: Any | None,
         files |= _deltas(product, serial, root, dialect)
     yield Image(
         fingerprint=fingerprint,
-        type="virtual-machine" if root is not None and root["ftype"] in _VM_ROOTS else "container",
+        type=_type(meta, root, dialect),
         architecture=dialect.arch_aliases[product["arch"]],
         size_bytes=sum(item["size"] for item in parts.values()),
         filename=meta["path"].rsplit("/", 1)[-1],
@@ -319,6 +323,13 @@ def _image(product: Any, serial: str, created: str, meta: Any, root: Any | None,
         files=files,
         wanted_aliases=product["aliases"].split(",") if product["aliases"] else [],
     )
+
+
+def _type(meta: Any, root: Any | None, dialect: _Dialect) -> str:
+    if root is not None:
+        return "virtual-machine" if root["ftype"] in _VM_ROOTS else "container"
+    is_machine = dialect.reads_combined_type and meta["combined_type"] == "virtual-machine"
+    return "virtual-machine" if is_machine else "container"
 
 
 def _fingerprint(meta: Any, root: Any | None) -> str:

@@ -182,6 +182,8 @@ def _scan_tar() -> Scan:
             member = tarfile.TarInfo.frombuf(header, "utf-8", "surrogateescape")
         except tarfile.HeaderError as error:
             raise UnreadableArchive(f"is not a sound tarball ({error})") from error
+        if member.size < 0:
+            raise UnreadableArchive(f"is not a sound tarball (a member of {member.size:,} bytes)")
         is_sparse_map = member.type == tarfile.GNUTYPE_SPARSE and header[_SPARSE_GOES_ON]
         while is_sparse_map:
             is_sparse_map = (yield Want(0, tarfile.BLOCKSIZE))[_SPARSE_MAP_GOES_ON]

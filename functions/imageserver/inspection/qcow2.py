@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from imageserver.inspection.scan import Chunk, CutShort, Scan, Want, scanned
+from imageserver.inspection.scan import Chunk, CutShort, Scan, Want, scan_start, scanned
 
 MAGIC: Final = b"QFI\xfb"
 _HEADER: Final = struct.Struct(">4sIQIIQIIQQIIQ")
@@ -25,6 +25,10 @@ _EXTENDED_CLUSTER_BITS: Final = 14  # the fewest with extended L2 entries
 _OFFSET: Final = 0x00FF_FFFF_FFFF_FE00  # of a cluster, in an entry of L1, L2 or the refcount table
 _COMPRESSED: Final = 1 << 62
 _ALL_ZEROS: Final = 1
+_MOST_SNAPSHOTS: Final = 65536
+_SNAPSHOT_BYTES: Final = 40  # without what varies: the least that each takes
+_BITMAPS: Final = 0x23852875  # the type of a header extension
+_BITMAPS_FIELDS: Final = struct.Struct(">IIQQ")
 _SECTOR: Final = 512
 _HELD_BYTES: Final = 1 << 20
 _HELD_CLUSTERS: Final = 4  # of 2 MiB at most
@@ -71,8 +75,20 @@ def checked(chunks: Iterator[Chunk], size_bytes: int) -> Iterator[Chunk]:
         raise UnusableDisk(str(reason)) from reason
 
 
+def check_start(chunks: Iterable[Chunk], size_bytes: int, most_bytes: int) -> None:
+    """Check a disk of `size_bytes` as far as its tables lie in the first `most_bytes`; UnusableDisk as above."""
+    try:
+        scan_start(chunks, _scan(size_bytes), most_bytes)
+    except CutShort as reason:
+        raise UnusableDisk(str(reason)) from reason
+
+
 def _scan(size_bytes: int) -> Scan:
+    if size_bytes < _HEADER.size:
+        raise UnusableDisk(f"has {size_bytes:,} bytes, a qcow2 header alone has {_HEADER.size}")
     fixed = yield Want(0, _HEADER.size)
+    if not fixed.startswith(MAGIC):
+        raise UnusableDisk(f"is not a qcow2 disk: it starts with {fixed[:8].hex(' ')}")
     version = struct.unpack_from(">I", fixed, 4)[0]
     if version not in (2, 3):
         raise UnusableDisk(f"is qcow2 version {version} by its header, expected 2 or 3: convert it with qemu-img")
@@ -82,11 +98,13 @@ def _scan(size_bytes: int) -> Scan:
     held = min(size_bytes, max(_HELD_BYTES, _HELD_CLUSTERS * header.cluster_bytes))
     if held > len(start):
         start += yield Want(0, held - len(start))
+    if version == 3:
+        _check_bitmaps(start[: header.cluster_bytes], size_bytes)
     yield from _scan_tables(header, size_bytes, start)
 
 
 def _read_header(fixed: bytes, extra: bytes, size_bytes: int) -> _Header:
-    _, version, backing, _, bits, virtual, encryption, l1_entries, l1, refcounts, refcount_clusters, *_ = (
+    _, version, backing, _, bits, virtual, encryption, l1_entries, l1, refcounts, refcount_clusters, *snapshots = (
         _HEADER.unpack(fixed)
     )
     if bits not in _CLUSTER_BITS:
@@ -110,6 +128,12 @@ def _read_header(fixed: bytes, extra: bytes, size_bytes: int) -> _Header:
         has_zero_flag=version == 3,
         entry_bytes=16 if features & _EXTENDED_L2 else 8,
     )
+    if not refcount_clusters:
+        raise UnusableDisk("has no table of reference counts by its header, and QEMU opens no such disk")
+    if snapshots[0] > _MOST_SNAPSHOTS:
+        raise UnusableDisk(f"has {snapshots[0]:,} snapshots by its header, QEMU takes {_MOST_SNAPSHOTS:,} at most")
+    if snapshots[0]:
+        _check_inside("table of snapshots", snapshots[1], snapshots[0] * _SNAPSHOT_BYTES, size_bytes)
     needed = -(-virtual // (header.cluster_bytes * header.l2_entries))
     if l1_entries < needed:
         raise UnusableDisk(f"has an L1 table of {l1_entries:,} entries, expected {needed:,} for {virtual:,} bytes")
@@ -146,6 +170,19 @@ def _check_extension(extra: bytes, bits: int) -> int:
     return int(features)
 
 
+def _check_bitmaps(cluster: bytes, size_bytes: int) -> None:
+    """Look for the extension of persistent bitmaps: QEMU opens no disk whose directory of them is missing."""
+    at = struct.unpack_from(">I", cluster, _HEADER.size + _HEADER_3.size - 4)[0]
+    while at + 8 <= len(cluster):
+        kind, length = struct.unpack_from(">II", cluster, at)
+        if not kind:
+            return
+        if kind == _BITMAPS and length >= _BITMAPS_FIELDS.size and at + 8 + length <= len(cluster):
+            _, _, directory_bytes, directory = _BITMAPS_FIELDS.unpack_from(cluster, at + 8)
+            _check_inside("directory of bitmaps", directory, directory_bytes, size_bytes)
+        at += 8 + -(-length // 8) * 8
+
+
 def _scan_tables(header: _Header, size_bytes: int, start: bytes) -> Scan:
     """Look at each table that is in `start`, the beginning of the file, or ahead of it, in the order of the file."""
     ahead = [
@@ -169,6 +206,8 @@ def _scan_tables(header: _Header, size_bytes: int, start: bytes) -> Scan:
                 _check_inside("refcount block", place, header.cluster_bytes, size_bytes)
         elif number == -1:
             for index, place in enumerate(_places(table)):
+                if place % header.cluster_bytes:
+                    raise UnusableDisk(f"is damaged: its L1 table names an L2 table at byte {place:,}")
                 _check_inside("L2 table", place, header.cluster_bytes, size_bytes)
                 if place:
                     heapq.heappush(ahead, (place, index, header.cluster_bytes))
@@ -192,6 +231,8 @@ def _check_l2(header: _Header, table: bytes, number: int, size_bytes: int) -> No
             last_sector = start // _SECTOR + (entry >> shift & (1 << header.cluster_bits - 8) - 1)
             _check_inside("compressed cluster", last_sector * _SECTOR, _SECTOR, size_bytes)
         elif place := entry & _OFFSET:
+            if place % header.cluster_bytes:
+                raise UnusableDisk(f"is damaged: an L2 table names a cluster at byte {place:,}, where none can be")
             used = min(header.cluster_bytes, header.virtual_bytes - guest)
             if not (header.has_zero_flag and entry & _ALL_ZEROS):
                 _check_inside("cluster", place, used, size_bytes)

@@ -4,7 +4,7 @@ A scan is a generator. It yields what it wants next and is sent those bytes; it 
 raises when the file is not what it should be.
 """
 
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
 
 Chunk = bytes | memoryview
@@ -46,6 +46,10 @@ class _Reader:
             if not self._skip and len(self._held) == self._want.length:
                 self._advance()
 
+    @property
+    def has_seen_enough(self) -> bool:
+        return self._want is None
+
     def finish(self) -> None:
         """Raise CutShort unless the scan has seen enough."""
         if self._want and (self._skip or self._held or not self._want.may_end):
@@ -66,4 +70,15 @@ def scanned(chunks: Iterator[Chunk], scan: Scan) -> Iterator[Chunk]:
     for chunk in chunks:
         reader.feed(chunk)
         yield chunk
+    reader.finish()
+
+
+def scan_start(chunks: Iterable[Chunk], scan: Scan, most_bytes: int) -> None:
+    """Feed a scan until it has seen enough, or `most_bytes`; raises as `scanned` does."""
+    reader, at = _Reader(scan), 0
+    for chunk in chunks:
+        reader.feed(chunk)
+        at += len(chunk)
+        if reader.has_seen_enough or at >= most_bytes:
+            return
     reader.finish()

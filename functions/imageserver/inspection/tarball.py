@@ -13,8 +13,12 @@ import sys
 import tarfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Final, Literal, Protocol
+
+from imageserver.inspection import qcow2
 
 XZ, GZIP, ZSTD, BZIP2 = b"\xfd7zXZ\0", b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"BZh"
 """What a file starts with that is compressed in this way."""
@@ -22,6 +26,11 @@ XZ, GZIP, ZSTD, BZIP2 = b"\xfd7zXZ\0", b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"BZh"
 MIB: Final = 1024 * 1024
 _STEP: Final = 256 * 1024  # of unpacked bytes at a time
 _HEADERS_BYTES: Final = MIB  # of one member: tarfile keeps long names, pax records and sparse maps of any size
+_MOST_DISK_BYTES: Final = 2 << 30  # of a disk in a tarball: its header and what tables lie there, some 20 s of xz
+START_BYTES: Final = MIB
+"""How much of a tarball tells whether it is a root: a whole block of bzip2 or zstd at least."""
+_START_MEMBERS: Final = 100
+_IMAGE_PARTS: Final = frozenset({"metadata.yaml", "rootfs", "rootfs.img", "templates"})
 _LZMA_MEMORY: Final = 128 * MIB  # xz -9 needs 65 MiB to unpack
 _ZSTD_WINDOW_LOG: Final = 27  # zstd --long; 128 MiB
 
@@ -103,6 +112,25 @@ def looks_like_tar(head: bytes) -> bool:
     return head[257:262] == b"ustar" or any(head.startswith(magic) for magic, _ in _FORMATS)
 
 
+def starts_as_image(start: bytes) -> bool:
+    """Whether a tarball that begins with `start` begins as metadata or a unified image does, and not as a root.
+
+    A file system may have a metadata.yaml in its root folder, but not one beside nothing else than parts of an image.
+    """
+    names: set[str] = set()
+    plain = _unpacked([start[:START_BYTES]], Limits(unpacked_bytes=MIB, members=_START_MEMBERS))
+    with (
+        suppress(UnreadableArchive, tarfile.TarError, lzma.LZMAError, zlib.error, OSError, EOFError, ValueError),
+        tarfile.TarFile(fileobj=_Forward(plain), mode="r") as tar,
+    ):  # the start of a longer file ends too early: what was found until there is the answer
+        for _ in range(_START_MEMBERS):
+            if (member := tar.next()) is None:
+                break
+            path = [part for part in member.name.split("/") if part not in ("", ".")]
+            names |= set(path[:1])
+    return "metadata.yaml" in names and names <= _IMAGE_PARTS
+
+
 def _find(
     tar: tarfile.TarFile,
     file: "_Forward",
@@ -125,13 +153,15 @@ def _find(
         elif path:
             _check_member(member, path)
             content = _root_in(member, path) or content
+            if path == ["rootfs.img"] and not whole:
+                _check_disk(tar, file, member)
         if content != "metadata":
             if whole:
                 raise WholeImage("/".join(path))
             if body is not None:
                 break
     if body is None:
-        raise UnreadableArchive("holds no metadata.yaml at its top level")
+        raise UnreadableArchive("holds no metadata.yaml at its top level (the name of a root is rootfs.tar.xz)")
     if content == "metadata" and file.tell() > METADATA_LIMITS.unpacked_bytes:
         raise UnreadableArchive(
             "holds neither rootfs/ with something in it nor rootfs.img, and unpacks to more than "
@@ -143,12 +173,23 @@ def _find(
 def _root_in(member: tarfile.TarInfo, path: list[str]) -> Content:
     """Return which root this member is, or is a part of; empty where it is none."""
     if path == ["rootfs.img"]:
-        if not (member.isreg() or member.islnk()) or (member.isreg() and not member.size):
+        if not member.isreg() or not member.size:
             raise UnreadableArchive("holds a rootfs.img that is no disk: it is empty or not a regular file")
         return "virtual-machine"
     if path == ["rootfs"] and not member.isdir():
         raise UnreadableArchive("holds a rootfs that is not a folder")
     return "container" if path[0] == "rootfs" and len(path) > 1 else ""
+
+
+def _check_disk(tar: tarfile.TarFile, file: "_Forward", member: tarfile.TarInfo) -> None:
+    body = tar.extractfile(member)
+    if body is None:
+        raise UnreadableArchive("holds a rootfs.img that is no disk: it is not a regular file")
+    file.begin(member.size)
+    try:
+        qcow2.check_start(iter(partial(body.read, _STEP), b""), member.size, _MOST_DISK_BYTES)
+    except qcow2.UnusableDisk as reason:
+        raise UnreadableArchive(f"holds a rootfs.img that {reason}") from reason
 
 
 def _check_member(member: tarfile.TarInfo, path: list[str]) -> None:

@@ -119,6 +119,14 @@ def read_root(
     if ftype == file_kinds.SQUASHFS:
         rest = squashfs.checked(rest, head, facts.size_bytes)
     elif ftype == file_kinds.ROOT_TAR:
+        rest, start = _with_start(rest)
+        if tarball.starts_as_image(start):
+            return _refused(
+                facts,
+                "wrong-kind",
+                "is no root, it holds a metadata.yaml: upload metadata as lxd.tar.xz, a unified image as "
+                "lxd_combined.tar.gz",
+            )
         rest = ending.checked(rest, head, facts.size_bytes)
     else:
         rest = qcow2.checked(rest, facts.size_bytes)
@@ -216,6 +224,17 @@ def _peek(chunks: Chunks) -> tuple[bytes, Iterator[bytes | memoryview]]:
     while sum(map(len, held)) < _HEAD and (more := next(source, b"")):
         held = [*(bytes(part) for part in held), more]  # copied: its buffer may be reused
     return b"".join(bytes(part[:_HEAD]) for part in held)[:_HEAD], _chained(held, source)
+
+
+def _with_start(chunks: Iterator[bytes | memoryview]) -> tuple[Iterator[bytes | memoryview], bytes]:
+    """An iterator that still yields everything, and a copy of the first `tarball.START_BYTES`."""
+    held: list[bytes | memoryview] = []
+    for chunk in chunks:
+        held.append(chunk)
+        if sum(map(len, held)) >= tarball.START_BYTES:
+            break
+        held[-1] = bytes(chunk)  # copied: its buffer may be reused
+    return _chained(held, chunks), b"".join(bytes(part[: tarball.START_BYTES]) for part in held)[: tarball.START_BYTES]
 
 
 def _chained(held: list[bytes | memoryview], rest: Iterator[bytes | memoryview]) -> Iterator[bytes | memoryview]:

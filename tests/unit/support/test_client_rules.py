@@ -107,6 +107,32 @@ def test_a_unified_tarball_is_its_own_fingerprint() -> None:
     assert (image.fingerprint, list(image.files), image.properties["type"]) == (META, ["meta"], "tar.gz")
 
 
+@pytest.mark.parametrize("client", ["lxd", "lxd-5.20", "incus", "incus-7.1"])
+@pytest.mark.parametrize("combined_type", ["virtual-machine", "container", ""])
+def test_only_incus_from_7_1_on_takes_a_unified_tarball_for_a_virtual_machine(client: str, combined_type: str) -> None:
+    items = {
+        name: item(f"{name}_combined.tar.gz", "u.tar.gz", META, 7, combined_type=combined_type)
+        for name in ("lxd", "incus")
+    }
+    products = {PRODUCT: product(versions={"20261123": {"items": items}})}
+    is_machine = (client, combined_type) == ("incus-7.1", "virtual-machine")
+    assert {image.type for image in read(products, client)} == {"virtual-machine" if is_machine else "container"}
+
+
+def test_a_combined_type_says_nothing_of_a_split_image() -> None:
+    items = version()["items"]
+    for part in items.values():
+        part |= {"combined_type": "virtual-machine", "ftype": part["ftype"].replace("lxd", "incus")}
+    products = {PRODUCT: product(versions={"20261123": {"items": items}})}
+    assert [image.type for image in read(products, "incus-7.1")] == ["container"]
+
+
+def test_a_combined_type_that_is_no_string_fails_the_whole_catalog() -> None:
+    items = {"u": item("incus_combined.tar.gz", "u.tar.gz", META, 7, combined_type=1)}
+    with pytest.raises(ClientError, match="cannot unmarshal"):
+        read({PRODUCT: product(versions={"20261123": {"items": items}})}, "incus-7.1")
+
+
 def test_each_client_reads_its_own_items_and_old_lxd_reads_both() -> None:
     twin = item("incus.tar.xz", "lxd.tar.xz", META, 10, combined_squashfs_sha256=COMBINED)
     products = {PRODUCT: product(versions={"20261123_10:00": version(**{"incus.tar.xz": twin})})}
