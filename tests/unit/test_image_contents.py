@@ -1,0 +1,235 @@
+"""What a tarball holds decides what it is, beside which files; a root that is not whole is refused."""
+
+import bz2
+import io
+import json
+import tarfile
+
+import pytest
+
+from imageserver.inspection import ending
+from imageserver.inspection.tarball import UnreadableArchive
+from imageserver.versions import records
+from imageserver.versions.records import Record
+from tests.support import images
+from tests.support.memory_store import System
+
+PATH = "images/ubuntu/noble/amd64/default/20261123_10:00"
+YAML = images.metadata_yaml()
+META = images.tarball({"metadata.yaml": YAML, "templates/hosts.tpl": b"x"})
+ROOT = {"rootfs.squashfs": images.squashfs()}
+VM = images.tarball({"metadata.yaml": YAML, "rootfs.img": images.qcow2()})
+
+
+def tar(*members: tarfile.TarInfo | tuple[str, bytes]) -> bytes:
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w", format=tarfile.GNU_FORMAT) as archive:
+        for member in (("metadata.yaml", YAML), *members):
+            info = member if isinstance(member, tarfile.TarInfo) else tarfile.TarInfo(member[0])
+            content = b"" if isinstance(member, tarfile.TarInfo) else member[1]
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    return out.getvalue()
+
+
+def special(name: str, kind: bytes, target: str = "") -> tarfile.TarInfo:
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname = kind, target
+    return info
+
+
+FOLDER, LINK, HARD = tarfile.DIRTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE
+
+
+def ingested(files: dict[str, bytes], clients: tuple[str, ...] = ("incus", "lxd")) -> tuple[System, Record]:
+    system = System(clients=clients)
+    system.upload(PATH, files)
+    system.catch_up()
+    record = system.ingest(PATH).record
+    assert record is not None
+    return system, record
+
+
+def listed_ftypes(system: System) -> list[str]:
+    return sorted(item["ftype"] for item in items(system))
+
+
+def items(system: System) -> list[dict[str, str]]:
+    document = json.loads(system.streams().get("streams/v1/images.json", b'{"products": {}}'))
+    versions = [version for product in document["products"].values() for version in product["versions"].values()]
+    return [item for version in versions for item in version["items"].values()]
+
+
+METADATA_NAMES = ["meta-0123abcd.tar.xz", "incus.tar.gz", "noble-lxd.tar.xz", "metadata.tar.xz", "lxd_combined.tar.gz",
+                  "anything.tar", "lxd.tgz", "meta.txz"]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", METADATA_NAMES)
+@pytest.mark.parametrize("root", ["rootfs.squashfs", "rootfs.tar.xz", "disk.qcow2"])
+def test_a_metadata_tarball_of_any_name_serves_the_root_beside_it(name: str, root: str) -> None:
+    body = {"rootfs.squashfs": images.squashfs(), "rootfs.tar.xz": images.root_tarball(), "disk.qcow2": images.qcow2()}
+    _, record = ingested({name: META, root: body[root]})
+    assert (record.state, record.reasons) == ("complete", ())
+    assert record.files[root].combined == {images.sha256_hex(META): images.sha256_hex(META, body[root])}
+
+
+ALONE = dict.fromkeys(METADATA_NAMES, "incomplete") | {"lxd_combined.tar.gz": "invalid", "anything.tar": "invalid"}
+
+
+@pytest.mark.parametrize(("name", "state"), ALONE.items())
+def test_a_metadata_tarball_alone_is_not_listed_and_says_what_to_do(name: str, state: str) -> None:
+    system, record = ingested({name: META})
+    assert system.listed() == {}
+    assert record.state == state
+    assert any("upload its root beside it" in reason.sentence for reason in record.reasons if reason.file == name)
+
+
+CONTENTS = {
+    "a file in rootfs": (tar(("rootfs/etc/x", b"x")), "container", ""),
+    "a file in ./rootfs": (tar(("./rootfs/etc/x", b"x")), "container", ""),
+    "an empty folder in rootfs": (tar(special("rootfs", FOLDER), special("rootfs/dev", FOLDER)), "container", ""),
+    "a link in rootfs that leads outside": (tar(special("rootfs/bin", LINK, "/usr/bin")), "container", ""),
+    "a device in rootfs": (tar(special("rootfs/dev/null", tarfile.CHRTYPE)), "container", ""),
+    "a disk": (VM, "virtual-machine", ""),
+    "a disk under ./": (tar(("./rootfs.img", images.qcow2())), "virtual-machine", ""),
+    "an empty rootfs": (tar(special("rootfs", FOLDER)), "metadata", ""),
+    "an empty ./rootfs/": (tar(special("./rootfs/", FOLDER)), "metadata", ""),
+    "another kind of root": (tar(("rootfs.qcow2", b"x")), "metadata", ""),
+    "a rootfs deeper down": (tar(("x/rootfs/etc", b"x")), "metadata", ""),
+    "rootfs is a link": (tar(special("rootfs", LINK, "other")), "", "holds a rootfs that is not a folder"),
+    "rootfs is a hard link": (tar(special("rootfs", HARD, "other")), "", "holds a rootfs that is not a folder"),
+    "rootfs is a file": (tar(("rootfs", b"x")), "", "holds a rootfs that is not a folder"),
+    "the disk is empty": (tar(("rootfs.img", b"")), "", "holds a rootfs.img that is no disk"),
+    "the disk is a link": (tar(special("rootfs.img", LINK, "x")), "", "holds a rootfs.img that is no disk"),
+    "a device": (tar(special("templates/x", tarfile.CHRTYPE)), "", "which is a device or a pipe"),
+    "a block device": (tar(special("x", tarfile.BLKTYPE)), "", "which is a device or a pipe"),
+    "a pipe": (tar(special("x", tarfile.FIFOTYPE)), "", "which is a device or a pipe"),
+    "a path outside": (tar(("templates/../../x", b"x")), "", "names inside of the tarball's own folder"),
+    "an absolute path": (tar(("/etc/x", b"x")), "", "names inside of the tarball's own folder"),
+    "a link outside": (tar(special("templates/x", LINK, "../../x")), "", "leads out of the tarball's own folder"),
+    "an absolute link": (tar(special("x", LINK, "/etc/shadow")), "", "leads out of the tarball's own folder"),
+    "a hard link outside": (tar(special("x", HARD, "../x")), "", "leads out of the tarball's own folder"),
+    "a link inside": (tar(special("templates/x", LINK, "../metadata.yaml")), "metadata", ""),
+}
+
+
+@pytest.mark.parametrize(("body", "content", "says"), CONTENTS.values(), ids=CONTENTS.keys())
+@pytest.mark.parametrize("compression", ["plain", "gz", "xz"])
+def test_the_content_of_a_tarball_is_a_fact_of_its_record(
+    body: bytes, content: str, says: str, compression: str
+) -> None:
+    _, record = ingested({"u.tar.gz": images.compress(body, compression)})
+    facts = record.files["u.tar.gz"]
+    assert (facts.content, bool(facts.sha256)) == (content, not says)
+    assert says in facts.refusal
+
+
+@pytest.mark.parametrize("body", [images.unified_tarball(), images.compress(VM, "gz")], ids=["container", "machine"])
+def test_a_whole_image_under_a_name_of_metadata_is_refused(body: bytes) -> None:
+    _, record = ingested({"lxd.tar.xz": body, **ROOT})
+    assert "is a whole image and not metadata" in record.files["lxd.tar.xz"].refusal
+    assert [reason.file for reason in record.reasons] == ["lxd.tar.xz", "rootfs.squashfs"], "the unread root is named"
+
+
+def test_of_two_metadata_tarballs_for_one_client_the_second_is_refused() -> None:
+    _, record = ingested({"lxd.tar.xz": images.metadata_tarball(), "meta-a.tar": META, **ROOT})
+    assert record.state == "complete"
+    assert [r.sentence.split(",")[0] for r in record.reasons] == [
+        "meta-a.tar is a second metadata tarball beside lxd.tar.xz"
+    ]
+
+
+def test_metadata_named_after_incus_serves_incus_beside_that_of_lxd() -> None:
+    system, record = ingested({"lxd.tar.xz": images.metadata_tarball(), "incus.tar": META, **ROOT})
+    assert record.reasons == ()
+    paths = {item["ftype"]: item["path"].rpartition("/")[2] for item in items(system)}
+    assert (paths["lxd.tar.xz"], paths["incus.tar.xz"]) == ("lxd.tar.xz", "incus.tar")
+
+
+def test_a_root_beside_a_whole_image_without_metadata_is_named() -> None:
+    _, record = ingested({"u.tar.gz": images.unified_tarball(), **ROOT})
+    assert record.state == "complete"
+    assert [(r.file, r.kind) for r in record.reasons] == [("rootfs.squashfs", "warning")]
+
+
+@pytest.mark.parametrize(
+    ("root", "unified", "listed"),
+    [
+        ("rootfs.squashfs", images.unified_tarball(), False),
+        ("rootfs.tar.xz", images.unified_tarball(), False),
+        ("disk.qcow2", images.unified_tarball(), True),
+        ("disk.qcow2", VM, False),
+        ("rootfs.squashfs", VM, True),
+    ],
+    ids=["squashfs", "tar", "disk", "disk, whole machine", "squashfs, whole machine"],
+)
+def test_one_image_of_a_type_is_listed_in_a_version(root: str, unified: bytes, listed: bool) -> None:
+    system, record = ingested({**images.split_image(root=root), "u.tar.gz": unified})
+    assert record.state == "complete"
+    assert ("incus_combined.tar.gz" in listed_ftypes(system)) == listed
+    withheld = [r for r in record.reasons if "u.tar.gz is not listed beside" in r.sentence]
+    assert [(r.file, r.kind) for r in withheld] == ([] if listed else [("u.tar.gz", "warning")])
+
+
+@pytest.mark.parametrize("clients", [("incus", "lxd"), ("incus",), ("lxd",)])
+def test_a_whole_virtual_machine_is_listed_for_incus_alone(clients: tuple[str, ...]) -> None:
+    system, record = ingested({"vm.tar.gz": VM}, clients)
+    wanted = [("incus_combined.tar.gz", "virtual-machine")] if "incus" in clients else []
+    assert [(item["ftype"], item.get("combined_type")) for item in items(system)] == wanted
+    assert any("only Incus 7.1 and newer" in reason.sentence for reason in record.reasons)
+
+
+def test_a_record_of_an_older_release_lists_its_unified_tarball_as_before() -> None:
+    _, record = ingested({"u.tar.gz": images.unified_tarball()})
+    body = records.encode(record).replace(b'"content":"container",', b"")
+    assert b'"content"' not in body
+    assert records.decode(body, f"versions/{PATH}.json").files["u.tar.gz"].content == ""
+
+
+PLAIN = images.tarball({"etc/x": images.filler("x", 40_000), "etc/y": images.filler("y", 3000)})
+PACKED = {
+    "plain": PLAIN,
+    "xz": images.compress(PLAIN, "xz"),
+    "gz": images.compress(PLAIN, "gz"),
+    "zst": images.compress(PLAIN, "zst"),
+    "bz2": bz2.compress(PLAIN),
+}
+
+
+def problem(body: bytes, chunk: int = 1000) -> str:
+    chunks = iter([body[start : start + chunk] for start in range(0, len(body), chunk)])
+    try:
+        passed = b"".join(bytes(part) for part in ending.checked(chunks, body[:512], len(body)))
+    except UnreadableArchive as reason:
+        return str(reason)
+    assert passed == body
+    return ""
+
+
+@pytest.mark.parametrize("how", PACKED)
+def test_a_tarball_with_its_end_passes_whatever_the_chunks(how: str) -> None:
+    assert [problem(PACKED[how], chunk) for chunk in (1, 13, 999, 1 << 20)] == [""] * 4
+
+
+@pytest.mark.parametrize("how", ["xz", "gz", "zst", "bz2"])
+def test_streams_one_after_another_pass_and_the_last_needs_its_end(how: str) -> None:
+    assert problem(PACKED[how] * 2) == ""
+    assert "cut short" in problem(PACKED[how] * 2 + PACKED[how][:-20])
+
+
+@pytest.mark.parametrize("how", PACKED)
+@pytest.mark.parametrize("missing", [1, 4, 9, 100, 20_000])
+def test_a_tarball_without_its_end_is_refused(how: str, missing: int) -> None:
+    body = PACKED[how][: -missing if how != "plain" else -10240 - missing]
+    assert "cut short" in problem(body)
+    assert "cut short" in problem(body, 7)
+
+
+@pytest.mark.parametrize("name", ["rootfs.tar.xz", "u.tar.gz"])
+@pytest.mark.parametrize("compression", ["xz", "gz", "zst", "plain"])
+def test_a_root_and_a_unified_tarball_cut_short_are_refused(name: str, compression: str) -> None:
+    filler = images.filler("x", 50_000)
+    members = {"bin/x": filler} if name == "rootfs.tar.xz" else {"metadata.yaml": YAML, "rootfs/x": filler}
+    body = images.compress(images.tarball(members), compression)
+    _, record = ingested({"lxd.tar.xz": images.metadata_tarball(), name: body[:-20_000]})
+    assert "is cut short" in record.files[name].refusal
