@@ -123,8 +123,7 @@ class Life:
     def live(self, seconds: float, kill_pause_s: tuple[float, float]) -> None:
         """Let them all do their thing for a while; raises what any of them found to be wrong."""
         ending, failures = threading.Event(), list[BaseException]()
-        self.publisher.all_at_once(160)
-        self.stack.wait_until(self._all_there, "ten workers", patience=60)
+        self._start_all_workers()
         threads = [
             threading.Thread(target=_guarded, args=(failures, ending, work))
             for work in (
@@ -142,8 +141,16 @@ class Life:
         if failures:
             raise failures[0]
 
-    def _all_there(self) -> bool:
-        return Counter(handler for _, handler in self.stack.workers(*HANDLERS)) == HANDLERS
+    def _start_all_workers(self) -> None:
+        """Upload in bursts until so much has waited that every worker was needed at once."""
+        for _ in range(8):
+            self.publisher.all_at_once(80)
+            ends = time.monotonic() + 20
+            while time.monotonic() < ends:
+                if Counter(handler for _, handler in self.stack.workers(*HANDLERS)) == HANDLERS:
+                    return
+                time.sleep(0.2)
+        raise AssertionError(f"not all workers were ever at work at once, expected {HANDLERS}")
 
 
 @contextmanager
