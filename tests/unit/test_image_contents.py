@@ -81,7 +81,17 @@ def test_a_metadata_tarball_alone_is_not_listed_and_says_what_to_do(name: str, s
     system, record = ingested({name: META})
     assert system.listed() == {}
     assert record.state == state
-    assert any("upload its root beside it" in reason.sentence for reason in record.reasons if reason.file == name)
+    (reason,) = [reason for reason in record.reasons if "upload its root beside it" in reason.sentence]
+    assert reason.sentence.startswith(f"{name} is a metadata tarball")
+    # What waits for its publisher is about no file: nobody holds a request, or an upload, until it comes.
+    assert (reason.kind, reason.file) == (("waiting", "") if state == "incomplete" else ("error", name))
+
+
+def test_a_root_whose_metadata_is_refused_is_not_waited_for() -> None:
+    """Or the upload script would wait for its whole patience, although nothing is under way."""
+    _, record = ingested({"lxd.tar.xz": images.metadata_tarball("arm64"), "rootfs.squashfs": images.squashfs()})
+    assert record.state == "invalid"
+    assert [reason.kind for reason in record.reasons if reason.file == "rootfs.squashfs"] == ["warning"]
 
 
 CONTENTS = {

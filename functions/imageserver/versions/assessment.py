@@ -289,7 +289,7 @@ def _metadata_without_root(record: Record, *, usable: bool) -> list[Reason]:
     for file, facts in record.files.items():
         if facts.content == "metadata" and file_kinds.classify(file).role is Role.UNIFIED:
             if usable or file_kinds.is_metadata_name(file):
-                reasons.append(Reason(file, "warning" if usable else "waiting", f"{file} {_NO_ROOT}"))
+                reasons.append(Reason(file if usable else "", "warning" if usable else "waiting", f"{file} {_NO_ROOT}"))
             else:
                 reasons.append(Reason(file, "error", f"{file} {_NO_ROOT}", "wrong-kind"))
     return reasons
@@ -303,7 +303,7 @@ def _roots_without_metadata(record: Record, *, usable: bool) -> list[Reason]:
     if not serving or to_come or any(record.files[f].sha256 for f, role in kinds.items() if role is Role.METADATA):
         return []
     return [
-        Reason(file, "warning" if usable else "waiting", f"{file} {_NO_METADATA}")
+        Reason(file, "warning", f"{file} {_NO_METADATA}")
         for file, role in kinds.items()
         if role is Role.ROOT and not record.files[file].sha256 and not record.files[file].refusal
     ]
