@@ -88,7 +88,7 @@ def assess(record: Record) -> Assessment:
     usable = usable and _is_confirmed(kept, listable, reasons)
     reasons.extend(_hints(kept))
     reasons.extend(_metadata_without_root(kept, usable=usable))
-    reasons.extend(_roots_without_metadata(kept, usable=usable))
+    reasons.extend(_roots_without_metadata(kept))
     reasons.sort()
     state = _state(record, usable, reasons)
     deltas = {file: kind for file, kind in accepted.items() if kind.role is Role.DELTA}
@@ -295,7 +295,7 @@ def _metadata_without_root(record: Record, *, usable: bool) -> list[Reason]:
     return reasons
 
 
-def _roots_without_metadata(record: Record, *, usable: bool) -> list[Reason]:
+def _roots_without_metadata(record: Record) -> list[Reason]:
     """Say of each root that is unread why it stays so, where other files seem to serve as its metadata."""
     kinds = {file: kind_of(file, facts).role for file, facts in record.files.items()}
     serving = [record.files[file] for file, role in kinds.items() if role in (Role.METADATA, Role.UNIFIED)]
