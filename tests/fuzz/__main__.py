@@ -9,7 +9,9 @@ from pathlib import Path
 
 import atheris
 
-with atheris.instrument_imports(include=["simplestreams", "notices", "yaml", "tarfile", "json"]):
+from tests.fuzz import INSTRUMENTED
+
+with atheris.instrument_imports(include=list(INSTRUMENTED)):
     from tests.fuzz.targets import TARGETS
 
 

@@ -1,9 +1,12 @@
 """The fuzzer's targets on mutated seeds, without the fuzzer: a target that rots fails here."""
 
 import random
+from importlib.util import find_spec
 
 import pytest
 
+from imageserver.versions import records
+from tests.fuzz import INSTRUMENTED
 from tests.fuzz.targets import TARGETS
 
 
@@ -15,6 +18,15 @@ def test_a_target_holds_on_its_seeds_and_their_mutations(name: str) -> None:
         target(seed)
         for _ in range(300):
             target(_mutated(seed, chance))
+
+
+@pytest.mark.parametrize("name", INSTRUMENTED)
+def test_what_guides_the_fuzzer_exists(name: str) -> None:
+    assert find_spec(name), "the fuzzer would run a renamed package blindly"
+
+
+def test_the_code_under_test_guides_the_fuzzer() -> None:
+    assert records.__name__.partition(".")[0] in INSTRUMENTED
 
 
 def _mutated(seed: bytes, chance: random.Random) -> bytes:

@@ -63,6 +63,20 @@ def test_the_readme_names_every_folder_and_leads_to_every_page() -> None:
     assert {page for page in pages if f"]({page})" not in readme} <= {"CHANGELOG.md"}
 
 
+@pytest.mark.parametrize(
+    ("page", "title", "begins"),
+    [
+        ("infra/RUNBOOK.md", "## Harmless log messages", r"^- `([^`]+)`"),
+        ("infra/README.md", "## Logs and metrics", r"`([a-z_]+)` \(digest:"),
+    ],
+)
+def test_log_messages_that_a_page_explains_are_logged(page: str, title: str, begins: str) -> None:
+    sources = "".join(path.read_text() for path in (PROJECT / "functions/imageserver").rglob("*.py"))
+    messages = re.findall(begins, section(page, title), re.MULTILINE)
+    assert messages
+    assert [message for message in messages if f'"{message}"' not in sources and f"{message}=" not in sources] == []
+
+
 def test_the_runbook_answers_every_alarm() -> None:
     alarms = {name.removesuffix("Alarm") for name in stacks.deployed().of_type("AWS::CloudWatch::Alarm")}
     assert alarms - named(section("infra/RUNBOOK.md", "## An alarm")) == set()

@@ -171,7 +171,7 @@ def test_a_path_alias_wins_over_a_metadata_alias_which_returns_once_free(system:
 
 
 def test_a_product_keeps_its_aliases_when_another_product_lists_its_image(system: System) -> None:
-    """Or whoever uploaded its image before would take over its alias, and could then change the image."""
+    """Otherwise a product that uploaded the image before could take the alias over, and then change the image."""
     claim = {"metadata.json": json.dumps({"aliases": ["zzz/app"]}).encode()}
     files = images.split_image(seed="theirs")
     system.upload(f"images/aaa/x/amd64/default/{OLD}", files | claim)

@@ -6,6 +6,7 @@ import pytest
 
 from imageserver.errors import CatalogDamaged, NewerRecord
 from imageserver.versions import records
+from imageserver.versions.assessment import assess
 from imageserver.versions.records import FileFacts, Record, Withdrawal
 from imageserver.versions.withdrawal import applies_to
 
@@ -35,6 +36,25 @@ def test_an_object_that_is_no_record_is_damaged(body: bytes) -> None:
     with pytest.raises(CatalogDamaged) as damage:
         records.decode(body, KEY)
     assert not isinstance(damage.value, NewerRecord)
+
+
+@pytest.mark.parametrize("time", ["soon", "2026-11-23T10:00:00", "2026-13-01T00:00:00+00:00"])
+@pytest.mark.parametrize("place", ["modified", "since", "delete_after"])
+def test_a_record_with_a_time_that_is_none_is_damaged(place: str, time: str) -> None:
+    """One such record would end the rendering of its whole product."""
+    right = "2026-11-23T10:00:00+00:00"
+    times = {"modified": right, "since": right, "delete_after": right} | {place: time}
+    withdrawn = Withdrawal(times["since"], times["delete_after"])
+    facts = FileFacts(etag="1", size_bytes=1, modified=times["modified"], withdrawn=withdrawn)
+    with pytest.raises(CatalogDamaged, match="is not a record"):
+        records.decode(records.encode(Record(version=PATH, files={"rootfs.squashfs": facts})), KEY)
+
+
+@pytest.mark.parametrize("year", ["0001-01-01", "9999-12-31"])
+def test_the_first_and_the_last_day_can_be_compared(year: str) -> None:
+    facts = FileFacts(etag="1", size_bytes=1, modified=f"{year}T00:00:00+00:00")
+    record = Record(version=PATH, files={"rootfs.squashfs": facts})
+    assert assess(records.decode(records.encode(record), KEY)).state == "incomplete"
 
 
 def test_a_record_under_another_key_is_damaged() -> None:

@@ -158,7 +158,7 @@ def _told(record: Record, held: Withheld) -> Reason:
 def _hidden_behind(record: Record, newest: str) -> list[Reason]:
     """A warning where clients never come to a version, since the newest by name is dated ahead of any real one."""
     arrived = [datetime.fromisoformat(facts.modified) for facts in record.files.values() if facts.modified]
-    ahead = arrived and version_moment(newest).replace(tzinfo=UTC) > max(arrived) + FURTHEST_AHEAD
+    ahead = arrived and version_moment(newest).replace(tzinfo=UTC) - max(arrived) > FURTHEST_AHEAD
     if not ahead or newest <= record.id.version:
         return []
     sentence = (

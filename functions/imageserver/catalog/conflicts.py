@@ -5,7 +5,7 @@ Both are decided over a whole stream, by rules that depend on the records alone 
 - an image is listed once: by the product whose upload came first, there by the newest version;
 - an alias that a product's path gives it is its own, also while another product lists its image; any other goes to
   the first product by name. The time of upload would not do: retention deletes the oldest claim of a product that
-  publishes daily, and its alias would move to whoever asked once.
+  publishes daily, and its alias would move to a product that asked once.
 
 The document remembers in `withheld` what lost, so that changing one product finds every other that it touches.
 """

@@ -195,7 +195,7 @@ def _hints(record: Record) -> list[Reason]:
         hints.append(f"{clients} skip this product: they do not know the architecture {version.product.arch}")
     arrived = [datetime.fromisoformat(facts.modified) for facts in record.files.values() if facts.modified]
     moment = version_moment(version.version).replace(tzinfo=UTC)
-    if arrived and moment > max(arrived) + FURTHEST_AHEAD:
+    if arrived and moment - max(arrived) > FURTHEST_AHEAD:
         hints.append(
             f"{version.version} is dated ahead of its upload on {max(arrived):%Y-%m-%d}: clients take the highest "
             f"name for the newest, so it hides every version of {version.product.name} that is dated before it; if "

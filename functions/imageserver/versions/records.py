@@ -5,6 +5,7 @@ holds facts (sizes, digests, what a file's content turned out to be). Its state 
 those facts (versions.assessment), written beside them for people and for the API.
 """
 
+from datetime import datetime
 from typing import Final, Literal
 
 import msgspec
@@ -127,7 +128,8 @@ def decode(body: bytes, key: str) -> Record:
     try:
         record = _decoder.decode(body)
         parse_version(record.version)
-    except (msgspec.DecodeError, InvalidUpload, UnicodeError, RecursionError) as error:
+        _check_times(record)
+    except (msgspec.DecodeError, InvalidUpload, ValueError, RecursionError) as error:
         if (schema := _schema(body)) > SCHEMA:
             raise NewerRecord(_newer(key, schema)) from error
         raise CatalogDamaged(
@@ -140,6 +142,16 @@ def decode(body: bytes, key: str) -> Record:
             f"{key} is a record for {record.version}, expected one for its own path; delete it and reconcile"
         )
     return record
+
+
+def _check_times(record: Record) -> None:
+    """Raise ValueError for a time that nobody can compare: all that read the record rely on them."""
+    withdrawals = (record.withdrawn, *(facts.withdrawn for facts in record.files.values()))
+    times = [facts.modified for facts in record.files.values()]
+    times += [time for withdrawal in withdrawals if withdrawal for time in (withdrawal.since, withdrawal.delete_after)]
+    for time in filter(None, times):
+        if datetime.fromisoformat(time).tzinfo is None:
+            raise ValueError(f"{time} has no time zone, expected ISO 8601 in UTC")
 
 
 class _Schema(msgspec.Struct):
