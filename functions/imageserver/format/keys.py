@@ -215,38 +215,39 @@ def version_of(key: str) -> VersionId:
 
 
 def version_form(version: str, where: str = "") -> str:
-    """Which form a version's name has: `YYYYMMDD_HHMM`, `YYYYMMDD_HH:MM`, `YYYYMMDDHHMM` or `YYYYMMDD`.
+    """Return the form of a version's name: `YYYYMMDD_HHMM`, `YYYYMMDD_HH:MM`, `YYYYMMDDHHMM` or `YYYYMMDD`.
 
-    A respin has the form of its day. InvalidUpload when it has none of them or the date or time does not exist: clients
-    skip such a version without a word (products.go parses the first eight characters).
+    A respin has the form of its day. Raise InvalidUpload for any other name, and for a date or time that does not
+    exist: clients skip such a version without a word (products.go parses the first eight characters).
     """
+    form, moment = _parsed(version)
+    if moment:
+        return form
     prefix = f"{_shown(where)}: " if where else ""
-    for form, pattern, _ in _VERSION_FORMS:
-        if pattern.fullmatch(version):
-            if _moment(version) is None:
-                raise InvalidUpload(
-                    f"{prefix}the version {_shown(version)} is not a real date and time; expected {form} in UTC"
-                )
-            return form
+    if form:
+        raise InvalidUpload(
+            f"{prefix}the version {_shown(version)} is not a real date and time; expected {form} in UTC"
+        )
     raise InvalidUpload(f"{prefix}the version is {_shown(version)}, expected {_EXPECTED_FORMS} such as 20261123_1000")
 
 
 def version_moment(version: str) -> datetime:
-    """The date and time (UTC, naive) that a valid version name says; the start of the day for a respin."""
-    moment = _moment(version)
+    """Return the date and time (UTC, naive) that a valid version name says; the start of the day for a respin."""
+    _, moment = _parsed(version)
     if moment is None:
         raise InvalidUpload(f"the version {_shown(version)} is not a real date and time")
     return moment
 
 
-def _moment(version: str) -> datetime | None:
-    for _, pattern, layout in _VERSION_FORMS:
+def _parsed(version: str) -> tuple[str, datetime | None]:
+    """Return the form of a version's name, "" for none, and the moment that it says, None when there is none."""
+    for form, pattern, layout in _VERSION_FORMS:
         if pattern.fullmatch(version):
             try:
-                return datetime.strptime(version.partition(".")[0], layout)  # noqa: DTZ007  (no zone; UTC by rule)
+                return form, datetime.strptime(version.partition(".")[0], layout)  # noqa: DTZ007  (no zone; UTC by rule)
             except ValueError:
-                return None
-    return None
+                return form, None
+    return "", None
 
 
 def _checked(part: str, what: str, where: str, pattern: re.Pattern[str]) -> str:

@@ -1,5 +1,6 @@
 """What of a version clients can use, and a reason for everything else: a pure function of its record's facts."""
 
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Final, Literal
 
@@ -64,43 +65,37 @@ def assess(record: Record) -> Assessment:
     A version is complete when a metadata file and at least one root, or a unified tarball, are there and were
     accepted. A refused file takes nothing else of its version away.
     """
-    reasons = _withdrawn_files(record)
     kept = msgspec.structs.replace(record, files=_present(record))
-    reasons += [
-        Reason(file, "warning", f"{file}: {note}") for file, facts in kept.files.items() for note in facts.warnings
-    ]
-    accepted = _accepted_files(kept, reasons)
-    metadata = _metadata(_one_per_ftype(accepted, Role.METADATA, reasons))
-    _set_aside_half_read_roots(kept, accepted, metadata, reasons)
-    read_roots = _one_per_ftype(accepted, Role.ROOT, reasons)
-    roots = read_roots if metadata else {}
-    unified = next(iter(_one_per_ftype(accepted, Role.UNIFIED, reasons).values()), "")
-    unified_type = _unified_type(kept, unified)
-    if beside := _roots_of_type(roots, unified_type) if unified else []:
-        reasons.append(_second_image(unified, beside[0], unified_type))
-        unified, unified_type = "", ""
-    elif unified_type:
-        reasons.append(Reason(unified, "warning", f"{unified} {_WHOLE_VM}"))
+    kinds = {file: kind_of(file, facts) for file, facts in kept.files.items()}
+    reasons = _warnings(record)
+    accepted = _accepted_files(kept, kinds, reasons)
+    metadata = _one_per_ftype(accepted, Role.METADATA, reasons)
+    if metadata:  # a client whose own file is missing reads the other's
+        lone = next(iter(metadata.values()))
+        metadata = {ftype: metadata.get(ftype, lone) for ftype in file_kinds.METADATA_FTYPES.values()}
+    _set_aside_half_read_roots(kept, kinds, accepted, metadata, reasons)
+    roots = _one_per_ftype(accepted, Role.ROOT, reasons)
+    roots = roots if metadata else {}
+    unified, unified_type = _unified(kept, accepted, roots, reasons)
+    listable = {file: accepted[file] for file in (*metadata.values(), *roots.values(), *filter(None, [unified]))}
     usable = bool(unified or roots)
     if kept.files and not usable:
-        reasons.extend(_missing(kept, metadata))
-    listable = {file: accepted[file] for file in (*metadata.values(), *roots.values(), *filter(None, [unified]))}
+        reasons.extend(_missing(record.version, kinds, metadata))
     usable = usable and _is_confirmed(kept, listable, reasons)
-    reasons.extend(_hints(kept))
-    reasons.extend(_metadata_without_root(kept, usable=usable))
-    reasons.extend(_roots_without_metadata(kept))
+    reasons.extend(_unpaired(kept, kinds, usable=usable))
     reasons.sort()
-    state = _state(record, usable, reasons)
-    deltas = {file: kind for file, kind in accepted.items() if kind.role is Role.DELTA}
-    return Assessment(
-        state=state,
-        reasons=tuple(reasons),
-        metadata=metadata,
-        roots=roots,
-        unified=unified,
-        unified_type=unified_type,
-        deltas=_by_ftype(deltas),
+    withdrawals = [record.withdrawn] if record.withdrawn else [facts.withdrawn for facts in record.files.values()]
+    deltas: dict[str, tuple[str, ...]] = {}
+    for ftype, file in sorted((kind.ftype, file) for file, kind in accepted.items() if kind.role is Role.DELTA):
+        deltas[ftype] = (*deltas.get(ftype, ()), file)
+    state = recorded_state(
+        present=bool(record.files),
+        withdrawn=all(withdrawals),
+        deleting=all(withdrawal and withdrawal.final for withdrawal in withdrawals),
+        usable=usable,
+        refused=any(reason.kind == "error" for reason in reasons),
     )
+    return Assessment(state, tuple(reasons), metadata, roots, unified, unified_type, deltas)
 
 
 def overrides(record: Record) -> Overrides:
@@ -117,22 +112,42 @@ def _present(record: Record) -> dict[str, FileFacts]:
     return {file: facts for file, facts in record.files.items() if facts.withdrawn is None}
 
 
-def _withdrawn_files(record: Record) -> list[Reason]:
-    return [
-        Reason(file, "warning", f"{file} was withdrawn; it is deleted after {facts.withdrawn.delete_after}")
-        for file, facts in record.files.items()
-        if facts.withdrawn
-    ]
+def _warnings(record: Record) -> list[Reason]:
+    """Return what was ignored in each file, which files are withdrawn, and what works otherwise than one may think."""
+    version, reasons, hints = record.id, [], []
+    for file, facts in record.files.items():
+        if facts.withdrawn:
+            sentence = f"{file} was withdrawn; it is deleted after {facts.withdrawn.delete_after}"
+            reasons.append(Reason(file, "warning", sentence))
+        else:
+            reasons += [Reason(file, "warning", f"{file}: {note}") for note in facts.warnings]
+    uploads = [facts.modified for facts in record.files.values() if not facts.withdrawn]
+    if uploads and (clients := architectures.skipped_by(version.product.arch)):
+        hints.append(f"{clients} skip this product: they do not know the architecture {version.product.arch}")
+    moment = version_moment(version.version).replace(tzinfo=UTC)
+    arrived = [datetime.fromisoformat(upload) for upload in uploads if upload]
+    if arrived and moment - (latest := max(arrived)) > FURTHEST_AHEAD:
+        hints.append(
+            f"{version.version} is dated ahead of its upload on {latest:%Y-%m-%d}: clients take the highest "
+            f"name for the newest, so it hides every version of {version.product.name} that is dated before it; if "
+            "that is a mistake, withdraw it and upload it under its real date"
+        )
+    day, _, number = version.version.partition(".")
+    if len(number) > 1 and not number.startswith("0"):
+        hints.append(
+            f"clients order versions as texts: {version.version} comes before {day}.9 and is not the newest beside it; "
+            "name it after another day, or give all respins as many digits (.01 to .10)"
+        )
+    return reasons + [Reason("", "warning", sentence) for sentence in hints]
 
 
-def _accepted_files(record: Record, reasons: list[Reason]) -> dict[str, FileKind]:
+def _accepted_files(record: Record, kinds: Mapping[str, FileKind], reasons: list[Reason]) -> dict[str, FileKind]:
     """Return the files that were read and are what their names say, in order of preference."""
     sums = _digests_by_name(record)
     unreadable = (record.files[CHECKSUMS_FILE].unreadable or {}) if CHECKSUMS_FILE in record.files else {}
     accepted: dict[str, FileKind] = {}
     for file in sorted(record.files, key=file_kinds.preference):
-        facts = record.files[file]
-        kind = kind_of(file, facts)
+        facts, kind = record.files[file], kinds[file]
         declared = sums.get(file, facts.sha256)
         if facts.refusal:
             reasons.append(Reason(file, "error", f"{file} {facts.refusal}", facts.fault))
@@ -188,28 +203,6 @@ def _is_confirmed(record: Record, listable: dict[str, FileKind], reasons: list[R
     return True
 
 
-def _hints(record: Record) -> list[Reason]:
-    """What works, and not as its publisher may think."""
-    version, hints = record.id, []
-    if record.files and (clients := architectures.skipped_by(version.product.arch)):
-        hints.append(f"{clients} skip this product: they do not know the architecture {version.product.arch}")
-    arrived = [datetime.fromisoformat(facts.modified) for facts in record.files.values() if facts.modified]
-    moment = version_moment(version.version).replace(tzinfo=UTC)
-    if arrived and moment - max(arrived) > FURTHEST_AHEAD:
-        hints.append(
-            f"{version.version} is dated ahead of its upload on {max(arrived):%Y-%m-%d}: clients take the highest "
-            f"name for the newest, so it hides every version of {version.product.name} that is dated before it; if "
-            "that is a mistake, withdraw it and upload it under its real date"
-        )
-    day, _, number = version.version.partition(".")
-    if len(number) > 1 and not number.startswith("0"):
-        hints.append(
-            f"clients order versions as texts: {version.version} comes before {day}.9 and is not the newest beside it; "
-            "name it after another day, or give all respins as many digits (.01 to .10)"
-        )
-    return [Reason("", "warning", sentence) for sentence in hints]
-
-
 def _unknown(file: str) -> Reason:
     """Why a file is not listed whose name says nothing, or says an image but cannot be served."""
     if file_kinds.meant(file).role is not Role.OTHER:
@@ -229,20 +222,17 @@ def _mismatch(record: Record, file: str, found: str, declared: str) -> str:
     )
 
 
-def _metadata(own: dict[str, str]) -> dict[str, str]:
-    """Client's metadata ftype -> file; a client whose own file is missing reads the other's."""
-    if not own:
-        return {}
-    return {ftype: own.get(ftype, next(iter(own.values()))) for ftype in file_kinds.METADATA_FTYPES.values()}
-
-
 def _set_aside_half_read_roots(
-    record: Record, accepted: dict[str, FileKind], metadata: dict[str, str], reasons: list[Reason]
+    record: Record,
+    kinds: Mapping[str, FileKind],
+    accepted: dict[str, FileKind],
+    metadata: dict[str, str],
+    reasons: list[Reason],
 ) -> None:
     """Take out the roots that were not read yet together with the metadata of today."""
     needed = {record.files[file].sha256 for file in metadata.values()}
     for file, facts in record.files.items():
-        if file_kinds.classify(file).role is not Role.ROOT or facts.refusal:
+        if kinds[file].role is not Role.ROOT or facts.refusal:
             continue
         if facts.sha256 and needed <= facts.combined.keys():
             continue
@@ -263,80 +253,63 @@ def _one_per_ftype(accepted: dict[str, FileKind], role: Role, reasons: list[Reas
     return chosen
 
 
-def _unified_type(record: Record, unified: str) -> Literal["", "virtual-machine"]:
-    return "virtual-machine" if unified and record.files[unified].content == "virtual-machine" else ""
-
-
-def _roots_of_type(roots: dict[str, str], unified_type: str) -> list[str]:
-    """The roots that clients would list as images of the type that a unified tarball has."""
+def _unified(
+    record: Record, accepted: dict[str, FileKind], roots: dict[str, str], reasons: list[Reason]
+) -> tuple[str, Literal["", "virtual-machine"]]:
+    """Return the unified tarball that may be listed and its type; "" when roots make an image of the same type."""
+    unified = next(iter(_one_per_ftype(accepted, Role.UNIFIED, reasons).values()), "")
+    if not unified:
+        return "", ""
+    is_vm = record.files[unified].content == "virtual-machine"
     containers = (file_kinds.SQUASHFS, file_kinds.ROOT_TAR)
-    return [file for ftype, file in roots.items() if (ftype in containers) != bool(unified_type)]
+    if beside := next((file for ftype, file in roots.items() if (ftype in containers) != is_vm), ""):
+        sentence = (
+            f"{unified} is not listed beside {beside}: clients would see two "
+            f"{'virtual-machine' if is_vm else 'container'} images under one "
+            "alias and take one of them at random; delete one, or upload it as a product of its own"
+        )
+        reasons.append(Reason(unified, "warning", sentence))
+        return "", ""
+    if is_vm:
+        reasons.append(Reason(unified, "warning", f"{unified} {_WHOLE_VM}"))
+    return unified, "virtual-machine" if is_vm else ""
 
 
-def _second_image(unified: str, root: str, unified_type: str) -> Reason:
-    sentence = (
-        f"{unified} is not listed beside {root}: clients would see two {unified_type or 'container'} images under one "
-        "alias and take one of them at random; delete one, or upload it as a product of its own"
-    )
-    return Reason(unified, "warning", sentence)
-
-
-def _metadata_without_root(record: Record, *, usable: bool) -> list[Reason]:
-    """Say of a tarball what is missing in it, where no root lies beside it that it could be the metadata of."""
-    if any(file_kinds.classify(file).role is Role.ROOT for file in record.files):
-        return []
+def _unpaired(record: Record, kinds: Mapping[str, FileKind], *, usable: bool) -> list[Reason]:
+    """Say what is missing in each tarball that could only be metadata, and why each root stays unread beside others."""
+    roles = {file: kind.role for file, kind in kinds.items()}
     reasons = []
-    for file, facts in record.files.items():
-        if facts.content == "metadata" and file_kinds.classify(file).role is Role.UNIFIED:
+    if Role.ROOT not in roles.values():
+        for file, facts in record.files.items():
+            if facts.content != "metadata" or file_kinds.classify(file).role is not Role.UNIFIED:
+                continue
             if usable or file_kinds.is_metadata_name(file):
                 reasons.append(Reason(file if usable else "", "warning" if usable else "waiting", f"{file} {_NO_ROOT}"))
             else:
                 reasons.append(Reason(file, "error", f"{file} {_NO_ROOT}", "wrong-kind"))
+    serving = [(role, record.files[file]) for file, role in roles.items() if role in (Role.METADATA, Role.UNIFIED)]
+    to_come = any(not facts.sha256 and not facts.refusal for _, facts in serving)
+    if serving and not to_come and not any(role is Role.METADATA and facts.sha256 for role, facts in serving):
+        reasons += [
+            Reason(file, "warning", f"{file} {_NO_METADATA}")
+            for file, role in roles.items()
+            if role is Role.ROOT and not record.files[file].sha256 and not record.files[file].refusal
+        ]
     return reasons
 
 
-def _roots_without_metadata(record: Record) -> list[Reason]:
-    """Say of each root that is unread why it stays so, where other files seem to serve as its metadata."""
-    kinds = {file: kind_of(file, facts).role for file, facts in record.files.items()}
-    serving = [record.files[file] for file, role in kinds.items() if role in (Role.METADATA, Role.UNIFIED)]
-    to_come = any(not facts.sha256 and not facts.refusal for facts in serving)
-    if not serving or to_come or any(record.files[f].sha256 for f, role in kinds.items() if role is Role.METADATA):
-        return []
-    return [
-        Reason(file, "warning", f"{file} {_NO_METADATA}")
-        for file, role in kinds.items()
-        if role is Role.ROOT and not record.files[file].sha256 and not record.files[file].refusal
-    ]
-
-
-def _by_ftype(files: dict[str, FileKind]) -> dict[str, tuple[str, ...]]:
-    ftypes = sorted({kind.ftype for kind in files.values()})
-    return {ftype: tuple(sorted(f for f, k in files.items() if k.ftype == ftype)) for ftype in ftypes}
-
-
-def _state(record: Record, usable: bool, reasons: list[Reason]) -> State:
-    withdrawals = [record.withdrawn] if record.withdrawn else [facts.withdrawn for facts in record.files.values()]
-    return recorded_state(
-        present=bool(record.files),
-        withdrawn=all(withdrawals),
-        deleting=all(withdrawal and withdrawal.final for withdrawal in withdrawals),
-        usable=usable,
-        refused=any(reason.kind == "error" for reason in reasons),
-    )
-
-
-def _missing(record: Record, metadata: dict[str, str]) -> list[Reason]:
-    """What a version still needs before clients can use it."""
-    roles = {kind_of(file, facts).role for file, facts in record.files.items()}
+def _missing(version: str, kinds: Mapping[str, FileKind], metadata: dict[str, str]) -> list[Reason]:
+    """Return what a version still needs before clients can use it."""
+    roles = {kind.role for kind in kinds.values()}
     missing = []
     if not metadata and Role.METADATA not in roles and Role.UNIFIED not in roles:
-        sentence = f"{record.version} waits for its metadata: upload lxd.tar.xz or incus.tar.xz"
-        if lone := next((file for file in record.files if file_kinds.classify(file).ftype == file_kinds.SQUASHFS), ""):
+        sentence = f"{version} waits for its metadata: upload lxd.tar.xz or incus.tar.xz"
+        if lone := next((file for file, kind in kinds.items() if kind.ftype == file_kinds.SQUASHFS), ""):
             sentence += (
                 f". If {lone} is a whole image (compression_algorithm=squashfs), with metadata.yaml in it: "
                 f"sqfs2tar {lone} | xz > image.tar.xz, and upload that instead"
             )
         missing.append(sentence)
     if Role.ROOT not in roles and Role.UNIFIED not in roles:
-        missing.append(f"{record.version} waits for a root: upload rootfs.squashfs, rootfs.tar.xz or disk.qcow2")
+        missing.append(f"{version} waits for a root: upload rootfs.squashfs, rootfs.tar.xz or disk.qcow2")
     return [Reason("", "waiting", sentence) for sentence in missing]
