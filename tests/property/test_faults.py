@@ -28,7 +28,6 @@ from imageserver.catalog.fold import fold, fold_index, fold_unlisted
 from imageserver.errors import SimplestreamsError
 from imageserver.format import documents
 from imageserver.format.keys import ProductId, parse_record_key, parse_target, parse_version, path_of, version_of
-from imageserver.operations import publish
 from imageserver.operations.prune import Rules, prune
 from imageserver.operations.reconcile import reconcile
 from imageserver.operations.runs import Run, Task
@@ -450,8 +449,7 @@ def rebuild(world: World) -> dict[str, bytes]:
 
 @pytest.fixture(autouse=True)
 def _in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(publish, "ThreadPoolExecutor", InTurnPool)
-    monkeypatch.setattr("imageserver.operations.inventory.ThreadPoolExecutor", InTurnPool)
+    monkeypatch.setattr("imageserver.storage.parallel.ThreadPoolExecutor", InTurnPool)
 
 
 def seeds(request: pytest.FixtureRequest) -> range:

@@ -25,28 +25,21 @@ def entangled(document: Products, candidates: Mapping[str, Candidate]) -> frozen
     """Return the products outside of `candidates` that list, or wait for, a fingerprint of one of them."""
     gained: set[bytes] = set()
     for name, candidate in candidates.items():
-        before = _fingerprints(document.products[name]) if name in document.products else set()
+        before: set[str] = set()
+        if name in document.products:
+            for version in documents.decode_versions(document.products[name]).values():
+                before.update(documents.fingerprints(version))
         gained |= {fp.encode() for fp in candidate.fingerprints - before}
-    others = {name: product for name, product in document.products.items() if name not in candidates}
-    listing = (name for name, product in others.items() if gained and _mentions(product, gained))
-    waiting = (
-        name
-        for name, entries in document.withheld.items()
-        if name not in candidates
-        for entry in entries
-        if entry.fingerprint.encode() in gained or entry.held_by in candidates
-    )
-    return frozenset((*listing, *waiting))
-
-
-def _fingerprints(product: Product) -> set[str]:
-    versions = documents.decode_versions(product).values()
-    return {fingerprint for version in versions for fingerprint in documents.fingerprints(version)}
-
-
-def _mentions(product: Product, fingerprints: set[bytes]) -> bool:
-    text = bytes(product.versions)  # a search in the raw JSON: decoding every product would cost far more
-    return any(fingerprint in text for fingerprint in fingerprints)
+    touched = set()
+    for name in document.products.keys() - candidates.keys() if gained else ():
+        text = bytes(document.products[name].versions)  # a search in raw JSON: decoding every product costs far more
+        if any(fingerprint in text for fingerprint in gained):
+            touched.add(name)
+    for name in document.withheld.keys() - candidates.keys():
+        entries = document.withheld[name]
+        if any(entry.fingerprint.encode() in gained or entry.held_by in candidates for entry in entries):
+            touched.add(name)
+    return frozenset(touched)
 
 
 def each_fingerprint_once(candidates: Mapping[str, Candidate]) -> dict[str, Candidate]:
@@ -129,25 +122,26 @@ def each_alias_once(
 ) -> tuple[dict[str, Product], dict[str, tuple[Withheld, ...]]]:
     """Give each alias to one product of an architecture; clients would take whichever sorts first."""
     ids = {name: product_id(stream, name) for name in sorted(products)}
-    wanted = {
-        name: claims(ids[name], (*_aliases(products[name]), *(w.alias for w in withheld.get(name, ()) if w.alias)))
-        for name in ids
-    }
-    owner = _owners(ids, wanted, (product_id(stream, name) for name in _waiting(products, withheld)))
-    settled: dict[str, Product] = {}
+    wanted = {}
+    for name, product in ids.items():
+        lost_before = (entry.alias for entry in withheld.get(name, ()))
+        wanted[name] = claims(product, filter(None, (*products[name].aliases.split(","), *lost_before)))
+    # Products of which nothing is listed because others list the same images.
+    waiting = sorted(name for name, ws in withheld.items() if name not in products and any(w.file for w in ws))
+    owner = _owners(ids, wanted, [product_id(stream, name) for name in waiting])
+    with_own: dict[str, Product] = {}
     for name, product in ids.items():
         lost = {alias: held_by for alias in wanted[name] if (held_by := owner[_arch(product), alias]) != name}
         kept = ",".join(alias for alias in wanted[name] if alias not in lost)
         now = products[name]
-        settled[name] = now if kept == now.aliases else msgspec.structs.replace(now, aliases=kept)
+        with_own[name] = now if kept == now.aliases else msgspec.structs.replace(now, aliases=kept)
         others = tuple(w for w in withheld.get(name, ()) if not w.alias)
-        withheld[name] = (*(_lost_alias(alias, held_by) for alias, held_by in sorted(lost.items())), *others)
-    return settled, {name: entries for name, entries in withheld.items() if entries}
-
-
-def _waiting(products: Mapping[str, Product], withheld: Mapping[str, tuple[Withheld, ...]]) -> list[str]:
-    """The products of which nothing is listed because others list the same images."""
-    return sorted(name for name, entries in withheld.items() if name not in products and any(w.file for w in entries))
+        gone = [
+            Withheld(alias=alias, held_by=held_by, reason=f"the alias {alias} is taken by {held_by}")
+            for alias, held_by in sorted(lost.items())
+        ]
+        withheld[name] = (*gone, *others)
+    return with_own, {name: entries for name, entries in withheld.items() if entries}
 
 
 def _owners(
@@ -171,11 +165,3 @@ def _owners(
 
 def _arch(product: ProductId) -> str:
     return architectures.canonical(product.arch) or product.arch
-
-
-def _aliases(product: Product) -> list[str]:
-    return product.aliases.split(",") if product.aliases else []
-
-
-def _lost_alias(alias: str, held_by: str) -> Withheld:
-    return Withheld(alias=alias, held_by=held_by, reason=f"the alias {alias} is taken by {held_by}")

@@ -66,15 +66,12 @@ class Ingested:
 class _Progress:
     """The state of ingesting one version over several attempts."""
 
+    version: VersionId
     services: IngestServices
     ingested: Ingested
+    token: str  # of the lease
     learned: Learned = field(default_factory=dict)
-    token: str = field(default_factory=lambda: uuid4().hex)
     states: dict[str, Sha256] = field(default_factory=dict)  # sha256 of a metadata file -> digest state after it
-
-    @property
-    def version(self) -> VersionId:
-        return self.ingested.version
 
 
 @dataclass(slots=True)
@@ -92,7 +89,7 @@ def ingest(version: VersionId, services: IngestServices) -> Ingested:
     Raises CatalogBusy when other writers won every race, OutOfTime when there is more to read than `budget_bytes`,
     StorageUnavailable, StorageDenied, CatalogDamaged.
     """
-    progress = _Progress(services, Ingested(version))
+    progress = _Progress(version, services, Ingested(version), token=uuid4().hex)
     while not retry(version.path, partial(_attempt, progress), services.pause):
         pass  # what was read so far is saved: that is no lost race, so the count of attempts begins anew
     return progress.ingested
@@ -199,24 +196,20 @@ def _counted(progress: _Progress, chunks: Iterator[bytes | memoryview]) -> Itera
 
 def _save(progress: _Progress, snapshot: _Snapshot) -> None:
     """Write the record unless it says this already; RaceLost when another writer was faster."""
-    withdrawn, files = past(snapshot.before, snapshot.files) if snapshot.before else (None, dict(snapshot.files))
-    found = Record(version=progress.version.path, files=files, withdrawn=withdrawn, replaced=_replaced(snapshot))
+    before, withdrawn, files, replaced = snapshot.before, None, snapshot.files, set[str]()
+    if before:
+        withdrawn, files = past(before, snapshot.files)
+        # Keys that held other bytes before, or are empty now: what is put there next may meet those in a cache.
+        changed = {file for file, facts in before.files.items() if file not in files or files[file].etag != facts.etag}
+        replaced = {*before.replaced, *changed}
+    found = Record(version=progress.version.path, files=files, withdrawn=withdrawn, replaced=tuple(sorted(replaced)))
     record = assessed(found)
     progress.ingested.record = record
-    if record == snapshot.before:
+    if record == before:
         return
     if not write(progress.services.store, progress.version.record_key, records.encode(record), snapshot.seen):
         progress.ingested.lost_races += 1
         raise RaceLost
     progress.ingested.outcome = "recorded"
-    known = set(snapshot.before.reasons) if snapshot.before else set()
+    known = set(before.reasons) if before else set()
     progress.ingested.new_faults += [r.fault for r in record.reasons if r.kind == "error" and r not in known]
-
-
-def _replaced(snapshot: _Snapshot) -> tuple[str, ...]:
-    """The files whose key held other bytes before, or is empty now: what is put there next may meet them in a cache."""
-    if snapshot.before is None:
-        return ()
-    now = {file: facts.etag for file, facts in snapshot.files.items()}
-    changed = {file for file, facts in snapshot.before.files.items() if now.get(file) != facts.etag}
-    return tuple(sorted({*snapshot.before.replaced, *changed}))

@@ -1,10 +1,8 @@
 """Take stock: products as the bucket has them, and the catalog beside them."""
 
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import groupby
-from typing import Final, TypeVar
 
 from imageserver.errors import CatalogDamaged, InvalidUpload
 from imageserver.format import documents
@@ -12,14 +10,12 @@ from imageserver.format.documents import product_id
 from imageserver.format.keys import RECORDS, ProductId, VersionId, parse_product, parse_version
 from imageserver.storage import listing
 from imageserver.storage.document_cache import DocumentCache
+from imageserver.storage.parallel import in_parallel
 from imageserver.storage.port import Document, Store
 from imageserver.versions import records
 from imageserver.versions.records import FileFacts, Record
 
-READERS: Final = 16
-
 Folder = dict[str, FileFacts]
-_T = TypeVar("_T")
 
 
 @dataclass(slots=True)
@@ -68,7 +64,7 @@ def look(store: Store, product: ProductId) -> Product:
     looked = Product(product)
     infos = list(store.list(product.records_prefix))
     keys = [info.key for info in infos]
-    for info, key, seen in zip(infos, keys, _all(store.read, keys), strict=True):
+    for info, key, seen in zip(infos, keys, in_parallel(store.read, keys), strict=True):
         version = _version(key[len(RECORDS) : -len(".json")])
         if seen is None or version is None:
             continue
@@ -89,8 +85,3 @@ def _version(path: str) -> VersionId | None:
         return parse_version(path)
     except InvalidUpload:
         return None
-
-
-def _all(read: Callable[[str], _T], keys: Iterable[str]) -> list[_T]:
-    with ThreadPoolExecutor(READERS, thread_name_prefix="records") as pool:
-        return list(pool.map(read, keys))

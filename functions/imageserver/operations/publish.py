@@ -13,28 +13,28 @@ Publishers of one stream take turns by a lease on the stream (imageserver.storag
 nothing: a publisher that has waited for long enough continues without it.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
 from typing import Final
 
 from imageserver.aws.cloudfront import Invalidate, no_invalidation
+from imageserver.catalog.changes import Changes, StaleKey, compare
 from imageserver.catalog.fold import fold, fold_index, fold_unlisted
 from imageserver.errors import CatalogDamaged, SimplestreamsError
 from imageserver.format import documents
 from imageserver.format.documents import Document as CatalogDocument
-from imageserver.format.documents import Products, Unlisted, Version, product_id
-from imageserver.format.keys import ProductId, VersionId, stream_lease_key, version_of
+from imageserver.format.documents import Products, product_id
+from imageserver.format.keys import ProductId, VersionId, stream_lease_key
 from imageserver.storage.leases import wait_for_lease
 from imageserver.storage.listing import is_unchanged
+from imageserver.storage.parallel import in_parallel
 from imageserver.storage.port import Document, Store, write
 from imageserver.storage.retries import RaceLost, retry
 from imageserver.versions import records
-from imageserver.versions.records import FileFacts, Record
+from imageserver.versions.records import Record
 
-READERS: Final = 16  # records that are read at once
 MOST_REPEATS: Final = 3
 """How often a publisher that wrote begins again because something changed meanwhile.
 
@@ -75,10 +75,10 @@ class Published:
 
     `listed` are the versions that clients see from now on, `delisted` those that they see no longer, with the bytes
     of the files that were listed.
-    `invalidated`: (key, sha256, time of upload) of the files that the edge was told to invalidate older bytes of.
+    `invalidated` are the keys that the edge was told to invalidate older bytes of.
     `repeats` are attempts that lost nothing and were made again to be sure, see MOST_REPEATS. `had_lease` is
     false when it gave up waiting for the lease on the stream.
-    `seen`: prefix -> key -> revision of all that the last attempt read or wrote there.
+    `revisions`: prefix -> key -> revision of all that the last attempt read or wrote there.
     """
 
     stream: str
@@ -91,9 +91,9 @@ class Published:
     held: dict[VersionId, SimplestreamsError] = field(default_factory=dict)
     listed: list[Record] = field(default_factory=list)
     delisted: dict[VersionId, int] = field(default_factory=dict)
-    invalidated: set[tuple[str, str, str]] = field(default_factory=set)
+    invalidated: set[StaleKey] = field(default_factory=set)
     had_lease: bool = False
-    seen: dict[str, dict[str, str]] = field(default_factory=dict)
+    revisions: dict[str, dict[str, str]] = field(default_factory=dict)
 
     @property
     def failed(self) -> dict[ProductId, SimplestreamsError]:
@@ -120,10 +120,10 @@ def _attempt(wanted: Sequence[ProductId], services: PublishServices, done: Publi
     """Write what changed; RaceLost when another publisher was faster, or anything changed while this one wrote."""
     done.attempts += 1
     done.damaged.clear()
-    done.seen.clear()
+    done.revisions.clear()
     writes = done.writes
     _update(wanted, services, done)
-    if done.writes > writes and done.repeats < MOST_REPEATS and not is_unchanged(services.store, done.seen):
+    if done.writes > writes and done.repeats < MOST_REPEATS and not is_unchanged(services.store, done.revisions):
         done.repeats += 1
         raise RaceLost
 
@@ -139,18 +139,27 @@ def _update(wanted: Sequence[ProductId], services: PublishServices, done: Publis
     unlisted = documents.decode_unlisted(unlisted_seen.body if unlisted_seen else None, stream)
     index = documents.decode_index(index_seen.body if index_seen else None)
     # First the edge: a digest may be believed as soon as it is written.
-    while not _invalidate(before, after, changed, services, done):
-        changed = _without_failed(changed, done)
+    while not _invalidate(changes := compare(before, after, changed, done.held), services, done):
+        changed = {
+            product: [record for record in versions if record.id not in done.held]
+            for product, versions in changed.items()
+            if product not in done.damaged
+        }
         after = _folded(before, changed, services, done)
-    _put(store, documents.products_key(stream), after, products_seen, done)
-    _note_changes(before, after, changed, done)
-    _put(store, documents.unlisted_key(stream), fold_unlisted(unlisted, changed), unlisted_seen, done)
+    # A document about nothing is not worth creating, except for the index: clients ask for it on an empty server.
+    if products_seen or after != before:
+        _put(store, documents.products_key(stream), after, products_seen, done)
+    done.listed += changes.listed
+    done.delisted |= changes.delisted
+    unlisted_after = fold_unlisted(unlisted, changed)
+    if unlisted_seen or unlisted_after != unlisted:
+        _put(store, documents.unlisted_key(stream), unlisted_after, unlisted_seen, done)
     _put(store, documents.INDEX_KEY, fold_index(index, after), index_seen, done)
 
 
 def _read(store: Store, key: str, done: Published) -> Document | None:
     found = store.read(key)
-    done.seen[key] = {key: found.revision} if found else {}
+    done.revisions[key] = {key: found.revision} if found else {}
     return found
 
 
@@ -190,13 +199,12 @@ def _set_aside(
 def _read_products(store: Store, products: Iterable[ProductId], done: Published) -> dict[ProductId, list[Record]]:
     found: dict[ProductId, list[Record]] = {}
     wanted = list(products)
-    with ThreadPoolExecutor(READERS, thread_name_prefix="records") as pool:
-        folders = list(pool.map(lambda product: list(store.list(product.records_prefix)), wanted))
-        keys = [info.key for folder in folders for info in folder]
-        bodies = {key: seen for key, seen in zip(keys, pool.map(store.read, keys), strict=True) if seen}
+    folders = in_parallel(lambda product: list(store.list(product.records_prefix)), wanted)
+    keys = [info.key for folder in folders for info in folder]
+    bodies = {key: seen for key, seen in zip(keys, in_parallel(store.read, keys), strict=True) if seen}
     for product, folder in zip(wanted, folders, strict=True):
         mine = {info.key: bodies[info.key] for info in folder if info.key in bodies}
-        done.seen[product.records_prefix] = {key: seen.revision for key, seen in mine.items()}
+        done.revisions[product.records_prefix] = {key: seen.revision for key, seen in mine.items()}
         try:
             versions = [records.decode(seen.body, key) for key, seen in mine.items()]
             found[product] = [record for record in versions if record.id not in done.held]
@@ -206,123 +214,38 @@ def _read_products(store: Store, products: Iterable[ProductId], done: Published)
 
 
 def _put(store: Store, key: str, document: CatalogDocument, seen: Document | None, done: Published) -> None:
-    """Write a document unless it is there byte for byte; RaceLost when another publisher was faster."""
+    """Write a document unless it is there byte for byte; raise RaceLost when another publisher was faster."""
     body = documents.encode(document)
     if isinstance(document, Products):
         done.catalog_bytes = len(body)
-    if (seen and seen.body == body) or (seen is None and _says_nothing(document)):
+    if seen and seen.body == body:
         return
     revision = write(store, key, body, seen)
     if not revision:
         done.lost_races += 1
         raise RaceLost
-    done.seen[key] = {key: revision}
+    done.revisions[key] = {key: revision}
     done.writes += 1
 
 
-def _says_nothing(document: CatalogDocument) -> bool:
-    """A document about nothing is not worth creating, but for the index: clients ask for it on an empty server."""
-    if isinstance(document, Products):
-        return not (document.products or document.withheld)
-    return isinstance(document, Unlisted) and not document.products
-
-
-def _invalidate(
-    before: Products,
-    after: Products,
-    changed: Mapping[ProductId, Sequence[Record]],
-    services: PublishServices,
-    done: Published,
-) -> bool:
+def _invalidate(changes: Changes, services: PublishServices, done: Published) -> bool:
     """Make the edge invalidate what it may hold of keys that get another digest, or lost their file.
 
-    What was invalidated once in this run is not again: its bytes had changed by then, and waiting takes long. False
-    when it failed, which is noted in `done`: a version is held back whose record remembers that its keys held other
-    bytes, so the next try knows it too. Of another one only the catalog remembers it, so its product is left there as
-    it is.
+    What was invalidated once in this run is not again: its bytes had changed by then, and waiting takes long. Return
+    False when it failed, which is noted in `done`. A version is held back whose record remembers that its keys held
+    other bytes, so the next try knows it too. Of any other key only the catalog remembers it, so its product is left
+    there as it is.
     """
-    if not (new := _stale(before, after, changed, done) - done.invalidated):
+    if not (new := changes.stale - done.invalidated):
         return True
     try:
-        services.invalidate(sorted(key for key, _, _ in new))
+        services.invalidate(sorted({stale.key for stale in new}))
     except SimplestreamsError as error:
-        replaced = _replaced(changed)
-        for key, sha256, _ in new:
-            version = version_of(key)
-            if sha256 and key not in replaced:
-                done.damaged[version.product] = error
+        for stale in new:
+            if stale.sha256 and not stale.is_recorded:
+                done.damaged[stale.version.product] = error
             else:
-                done.held[version] = error
+                done.held[stale.version] = error
         return False
     done.invalidated |= new
     return True
-
-
-def _stale(
-    before: Products, after: Products, changed: Mapping[ProductId, Sequence[Record]], done: Published
-) -> set[tuple[str, str, str]]:
-    """(key, sha256, time of upload) of what the edge may hold other bytes of; the last two are empty for no file.
-
-    A version that is listed anew may have lost a file when it was held back.
-    """
-    names = [product.name for product in changed]
-    was, now = _files(before, names), _files(after, names)
-    facts, replaced = _facts(changed), _replaced(changed)
-    known = {key for key, _ in was} | replaced
-    anew = _folders(now) - _folders(was)
-    gone = {key for key, _ in was - now if version_of(key) not in done.held}
-    gone |= {key for key in replaced if key.rpartition("/")[0] in anew}
-    stale = {(key, sha256, facts[key].modified) for key, sha256 in now - was if key in known}
-    return stale | {(key, "", "") for key in gone - facts.keys()}
-
-
-def _folders(files: Iterable[tuple[str, str]]) -> set[str]:
-    return {key.rpartition("/")[0] for key, _ in files}
-
-
-def _without_failed(changed: Mapping[ProductId, Sequence[Record]], done: Published) -> dict[ProductId, list[Record]]:
-    return {
-        product: [record for record in versions if record.id not in done.held]
-        for product, versions in changed.items()
-        if product not in done.damaged
-    }
-
-
-def _facts(changed: Mapping[ProductId, Sequence[Record]]) -> dict[str, FileFacts]:
-    """What is known of each file of these products, by key."""
-    every = (record for versions in changed.values() for record in versions)
-    return {f"{record.version}/{file}": facts for record in every for file, facts in record.files.items()}
-
-
-def _replaced(changed: Mapping[ProductId, Sequence[Record]]) -> set[str]:
-    """The keys that held other bytes before."""
-    every = (record for versions in changed.values() for record in versions)
-    return {f"{record.version}/{file}" for record in every for file in record.replaced}
-
-
-def _files(document: Products, names: Iterable[str]) -> set[tuple[str, str]]:
-    """(key, sha256) of every file that some products list."""
-    return {
-        (item.path, item.sha256)
-        for name in names
-        if name in document.products
-        for version in documents.decode_versions(document.products[name]).values()
-        for item in version.items.values()
-    }
-
-
-def _note_changes(
-    before: Products, after: Products, changed: Mapping[ProductId, Sequence[Record]], done: Published
-) -> None:
-    """Note the versions that the catalog lists from now on, and those that it lists no longer."""
-    for product, versions in changed.items():
-        was, now = _versions(before, product), _versions(after, product)
-        done.listed.extend(record for record in versions if record.id.version in now.keys() - was.keys())
-        for name in sorted(was.keys() - now.keys()):
-            sizes = {item.path: item.size for item in was[name].items.values()}  # a file may be two items
-            done.delisted[VersionId(product, name)] = sum(sizes.values())
-
-
-def _versions(document: Products, product: ProductId) -> dict[str, Version]:
-    entry = document.products.get(product.name)
-    return documents.decode_versions(entry) if entry else {}

@@ -6,6 +6,7 @@ digests, or with a `refusal` that completes the sentence "<file> …".
 
 import tarfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from typing import Final
 
 from msgspec.structs import replace
@@ -223,7 +224,7 @@ def _peek(chunks: Chunks) -> tuple[bytes, Iterator[bytes | memoryview]]:
     held: list[bytes | memoryview] = [first]
     while sum(map(len, held)) < _HEAD and (more := next(source, b"")):
         held = [*(bytes(part) for part in held), more]  # copied: its buffer may be reused
-    return b"".join(bytes(part[:_HEAD]) for part in held)[:_HEAD], _chained(held, source)
+    return b"".join(bytes(part[:_HEAD]) for part in held)[:_HEAD], chain(held, source)
 
 
 def _with_start(chunks: Iterator[bytes | memoryview]) -> tuple[Iterator[bytes | memoryview], bytes]:
@@ -234,12 +235,7 @@ def _with_start(chunks: Iterator[bytes | memoryview]) -> tuple[Iterator[bytes | 
         if sum(map(len, held)) >= tarball.START_BYTES:
             break
         held[-1] = bytes(chunk)  # copied: its buffer may be reused
-    return _chained(held, chunks), b"".join(bytes(part[: tarball.START_BYTES]) for part in held)[: tarball.START_BYTES]
-
-
-def _chained(held: list[bytes | memoryview], rest: Iterator[bytes | memoryview]) -> Iterator[bytes | memoryview]:
-    yield from held
-    yield from rest
+    return chain(held, chunks), b"".join(bytes(part[: tarball.START_BYTES]) for part in held)[: tarball.START_BYTES]
 
 
 def _drained(digests: Digests, chunks: Chunks) -> Digests:

@@ -1,0 +1,74 @@
+"""What changes for clients and for the edge when one products document takes the place of another."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from imageserver.format import documents
+from imageserver.format.documents import Products, Version
+from imageserver.format.keys import ProductId, VersionId
+from imageserver.versions.records import Record
+
+
+class StaleKey(NamedTuple):
+    """A key of which the edge may hold other bytes than the catalog lists from now on.
+
+    `sha256` and `uploaded` (ISO 8601, UTC) are of the file that is listed; empty where none is. `is_recorded` tells
+    whether the record remembers that the key held other bytes. Of any other key only the catalog before knows it.
+    """
+
+    version: VersionId
+    key: str
+    sha256: str = ""
+    uploaded: str = ""
+    is_recorded: bool = False
+
+
+@dataclass(slots=True)
+class Changes:
+    """Versions that are listed from now on, those that no longer are with the bytes of their files, and stale keys."""
+
+    listed: list[Record] = field(default_factory=list)
+    delisted: dict[VersionId, int] = field(default_factory=dict)
+    stale: set[StaleKey] = field(default_factory=set)
+
+
+def compare(
+    before: Products, after: Products, changed: Mapping[ProductId, Sequence[Record]], held: Collection[VersionId]
+) -> Changes:
+    """Return what changes in the products that were folded. Of `held` versions no key counts as deleted."""
+    changes = Changes()
+    for product, versions in changed.items():
+        was, now = _listed(before, product), _listed(after, product)
+        known = {record.id.version: record for record in versions}
+        changes.listed += [record for name, record in known.items() if name in now.keys() - was.keys()]
+        for name in sorted(was.keys() - now.keys()):
+            sizes = {item.path: item.size for item in was[name].items.values()}  # a file may be two items
+            changes.delisted[VersionId(product, name)] = sum(sizes.values())
+        for name in was.keys() | now.keys():
+            version = VersionId(product, name)
+            stale = _stale(version, was.get(name), now.get(name), known.get(name))
+            changes.stale |= {key for key in stale if key.sha256 or version not in held}
+    return changes
+
+
+def _listed(document: Products, product: ProductId) -> dict[str, Version]:
+    entry = document.products.get(product.name)
+    return documents.decode_versions(entry) if entry else {}
+
+
+def _stale(version: VersionId, was: Version | None, now: Version | None, record: Record | None) -> set[StaleKey]:
+    """Return the keys of one version that get another digest, and those that lost their file."""
+    old = {item.path: item.sha256 for item in was.items.values()} if was else {}
+    new = {item.path: item.sha256 for item in now.items.values()} if now else {}
+    files = {version.prefix + file: facts for file, facts in record.files.items()} if record else {}
+    replaced = {version.prefix + file for file in record.replaced} if record else set()
+    gone = old.keys() - new.keys()
+    if now and not was:  # it may have lost a file while it was held back
+        gone |= replaced
+    stale = {StaleKey(version, key, is_recorded=key in replaced) for key in gone - files.keys()}
+    return stale | {
+        StaleKey(version, key, sha256, files[key].modified, is_recorded=key in replaced)
+        for key, sha256 in new.items()
+        if old.get(key) != sha256 and (key in old or key in replaced)
+    }
