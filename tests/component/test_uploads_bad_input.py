@@ -88,11 +88,11 @@ ROWS = [
     Row("space", 422, "the release 'noble numbat' contains ' ', expected", key(release="noble numbat")),
     Row("look-alike", 422, r"the os 'ub\u0443ntu' contains '\u0443', expected", key(os="ub\u0443ntu")),
     Row("bell", 422, r"contains '\x07', expected", key("root\x07.squashfs")),
-    Row("empty folder", 422, "has an empty variant: upload to images/<os>/", key(variant="")),
+    Row("empty folder", 422, "has an empty variant, expected images/<os>/", key(variant="")),
     Row("over-long", 422, "the file name has 109 characters, expected at most 100", key("r" * 100 + ".squashfs")),
     Row("endless", 422, "characters, expected at most 100", key(os="u" * 20_000)),
     Row("unknown arch", 422, "no client knows the architecture 'z80'; expected one of ", key(arch="z80")),
-    Row("no arch", 422, "has 6 parts between slashes, expected 7: upload to images/<os>/", key().replace("/amd64", "")),
+    Row("no arch", 422, "has 6 parts between slashes, expected 7: images/<os>/", key().replace("/amd64", "")),
     Row("impossible date", 422, "'20260230_10:00' is not a real date and time", key(version="20260230_10:00")),
     Row("no date", 422, "the version is 'latest', expected YYYYMMDD_HHMM, ", key(version="latest")),
     Row("another first folder", 422, "the first folder is 'streams', expected `images` or", key(stream="streams")),
@@ -532,7 +532,7 @@ def test_a_version_is_withdrawn_and_restored(system: System, version: str) -> No
 
 
 REFUSED_DELETES = [
-    ("/images/test", "local", 422, "has 2 parts between slashes, expected 7"),
+    ("/images/test", "local", 422, "has 2 parts between slashes, expected 5 for a product, 6 for a version or 7 for a"),
     ("/images/test/none/amd64/default", "local", 404, "there is nothing at images/test/none/amd64/default"),
     ("/streams/v1/images.json", "local", 422, "has 3 parts between slashes"),
     (f"/{PATH}", "team-a", 403, "may not write to"),
@@ -546,6 +546,7 @@ def test_a_refused_withdrawal_gives_its_reason(
 ) -> None:
     answer = system.ask("DELETE", path, caller=caller)
     assert (answer.status, sentence in answer.detail) == (status, True), answer.body
+    assert "upload to" not in answer.detail
     assert system.status(PATH)["status"] == "listed"
 
 
@@ -559,6 +560,21 @@ def test_a_status_has_an_etag_and_a_tilde_stands_for_a_colon(system: System) -> 
     assert (answer.status, answer.json["path"]) == (200, PATH)
     same = system.ask("GET", f"/versions/{PATH}", headers={"If-None-Match": answer.headers["etag"]})
     assert (same.status, same.body) == (304, b"")
+
+
+def test_a_status_is_found_by_fingerprint_and_by_alias(system: System) -> None:
+    known = system.ask("GET", f"/versions/{PATH}").json
+    (fingerprint,) = known["fingerprints"]
+    for name in (fingerprint, fingerprint[:12], known["aliases"][-1]):
+        answer = system.ask("GET", f"/versions/{name}")
+        assert (answer.status, answer.json["path"]) == (200, PATH), answer.body
+        assert system.ask("GET", f"/versions/{name}", caller="team-a").status == 403
+
+
+@pytest.mark.parametrize("name", ["0123456789ab", "f" * 64, "ubuntu/none", "x"])
+def test_the_status_of_a_name_that_no_listed_image_has_is_404(system: System, name: str) -> None:
+    answer = system.ask("GET", f"/versions/{name}")
+    assert (answer.status, "no listed image has the fingerprint or the alias" in answer.detail) == (404, True)
 
 
 def test_a_tilde_in_a_release_name_is_kept(system: System) -> None:

@@ -242,10 +242,22 @@ def test_a_withdrawn_version_is_delisted_and_its_files_stay(system: System) -> N
     assert "can be restored until 2026-11-24T10:00:00+00:00" in told(system).reasons[0].sentence
 
 
-def test_withdrawing_twice_keeps_the_first_date(system: System) -> None:
-    withdraw.withdraw(system.store, VERSION, START, 24, pause)
-    again = withdraw.withdraw(system.store, VERSION, START + timedelta(hours=5), 24, pause)
+def test_withdrawing_twice_keeps_the_first_date_and_reason_and_says_so(system: System) -> None:
+    first = withdraw.withdraw(system.store, VERSION, START, 24, pause, "broken")
+    again = withdraw.withdraw(system.store, VERSION, START + timedelta(hours=5), 24, pause, "broken again")
     assert again.delete_after == "2026-11-24T10:00:00+00:00"
+    assert first.already == {}
+    assert {path: withdrawal.reason for path, withdrawal in again.already.items()} == {PATH: "broken"}
+
+
+def test_a_withdrawal_of_a_product_tells_which_versions_were_withdrawn_before(system: System) -> None:
+    withdraw.withdraw(system.store, VERSION, START, 24, pause)
+    done = withdraw.withdraw(system.store, VERSION.product, START, 24, pause)
+    assert (sorted(done.already), done.versions) == ([PATH], [OTHER, PATH])
+    file = parse_key(f"{OTHER}/rootfs.squashfs")
+    withdraw.restore(system.store, VERSION.product, pause)
+    withdraw.withdraw(system.store, file, START, 24, pause)
+    assert sorted(withdraw.withdraw(system.store, file, START, 24, pause).already) == [file.key]
 
 
 def test_a_restored_version_is_listed_again_without_reading_an_image(system: System) -> None:

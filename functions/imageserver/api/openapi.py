@@ -77,7 +77,14 @@ def _showing() -> dict[str, Any]:
     responses, headers = operation["responses"], {"headers": {"Retry-After": _AGAIN}}
     responses["200"] |= headers
     responses["304"] = {"description": "Nothing changed while waiting.", **headers}
-    return {**operation, "parameters": [_path_parameter("A version, or a product."), _WAIT, _KNOWN]}
+    return {
+        **operation,
+        "parameters": [
+            _path_parameter("A version or a product; or a fingerprint, its start, or an alias of what is listed."),
+            _WAIT,
+            _KNOWN,
+        ],
+    }
 
 
 def _restoring() -> dict[str, Any]:

@@ -24,7 +24,7 @@ NOT_FOUND: Final = Kind("not-found", 404, "There is nothing of that name")
 EXISTS: Final = Kind("exists", 409, "The file exists already")
 WITHDRAWN: Final = Kind("withdrawn", 409, "The version is withdrawn")
 TOO_LARGE: Final = Kind("body-too-large", 413, "The request is too large")
-INVALID: Final = Kind("invalid", 422, "The upload is invalid")
+INVALID: Final = Kind("invalid", 422, "The path or the upload is invalid")
 BROKEN: Final = Kind("broken", 500, "The server is at fault")
 BUSY: Final = Kind("busy", 503, "Try again in a moment")
 

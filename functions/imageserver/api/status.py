@@ -134,7 +134,7 @@ def from_catalog(record: Record, products: Products) -> VersionStatus:
             reasons=[*record.reasons, *(reasons or [waiting])],
             files=_files(record),
         )
-    fingerprints = documents.fingerprints(entry)
+    fingerprints = sorted(documents.images(entry))
     aliases = [held for held in withheld if held.alias]
     told = [_told(record, held) for held in (*mine, *aliases)]
     told += [Reason("", "warning", said) for said in shared_with(products, version.product.name, fingerprints)]

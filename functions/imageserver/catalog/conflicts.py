@@ -28,7 +28,7 @@ def entangled(document: Products, candidates: Mapping[str, Candidate]) -> frozen
         before: set[str] = set()
         if name in document.products:
             for version in documents.decode_versions(document.products[name]).values():
-                before.update(documents.fingerprints(version))
+                before.update(documents.images(version))
         gained |= {fp.encode() for fp in candidate.fingerprints - before}
     touched = set()
     for name in document.products.keys() - candidates.keys() if gained else ():

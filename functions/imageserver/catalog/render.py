@@ -1,7 +1,6 @@
 """One product as clients read it: its fields, its versions, and the items of each."""
 
 from collections.abc import Sequence
-from typing import Final
 
 import msgspec
 
@@ -10,8 +9,6 @@ from imageserver.catalog.conflicts import claims
 from imageserver.format import documents, file_kinds
 from imageserver.format.documents import Item, Product, Version
 from imageserver.versions.assessment import overrides
-
-_ITEM_ATTRIBUTES: Final = {field.encode_name: field.name for field in msgspec.structs.fields(Item)}
 
 
 def render(candidate: Candidate, clients: Sequence[str]) -> Product:
@@ -58,7 +55,7 @@ def _metadata_item(build: Build, ftype: str) -> Item:
     file = build.assessment.metadata[ftype]
     sha256 = build.record.files[file].sha256
     combined = {
-        _ITEM_ATTRIBUTES[field]: build.record.files[root].combined[sha256]
+        documents.COMBINED_ATTRIBUTES[field]: build.record.files[root].combined[sha256]
         for root_ftype, root in build.assessment.roots.items()
         for field in file_kinds.combined_fields(root_ftype)
     }

@@ -9,7 +9,7 @@ from typing import Final, TypeVar
 import msgspec
 
 from imageserver.errors import CatalogDamaged
-from imageserver.format.file_kinds import UNIFIED_FTYPES
+from imageserver.format.file_kinds import METADATA_FTYPES, ROOT_FTYPES, UNIFIED_FTYPES, combined_fields
 from imageserver.format.keys import ProductId
 
 INDEX_KEY: Final = "streams/v1/index.json"
@@ -131,7 +131,10 @@ class Unlisted(msgspec.Struct, frozen=True, kw_only=True):
 Document = Products | Index | Unlisted
 _D = TypeVar("_D", Products, Index, Unlisted)
 
-_COMBINED: Final = [f.name for f in msgspec.structs.fields(Item) if f.encode_name.endswith("_sha256")]
+COMBINED_ATTRIBUTES: Final = {
+    field.encode_name: field.name for field in msgspec.structs.fields(Item) if field.encode_name.endswith("_sha256")
+}
+"""Field of a metadata item that carries a combined sha256 -> attribute of `Item`."""
 _encoder = msgspec.json.Encoder(order="sorted")
 _versions = msgspec.json.Decoder(dict[str, Version])
 
@@ -176,12 +179,17 @@ def decode_versions(product: Product) -> dict[str, Version]:
         ) from error
 
 
-def fingerprints(version: Version) -> list[str]:
-    """Return what clients compare of a version: the fingerprint of each of its images, sorted."""
-    found: set[str] = set()
+def images(version: Version) -> dict[str, str]:
+    """Return the images of a version as clients tell them apart: fingerprint -> file of the root or unified tarball."""
+    files = {item.ftype: item.path.rpartition("/")[2] for item in version.items.values()}
+    found: dict[str, str] = {}
     for item in version.items.values():
-        found |= {item.sha256} if item.ftype in UNIFIED_FTYPES.values() else {getattr(item, f) for f in _COMBINED}
-    return sorted(found - {""})
+        if item.ftype in UNIFIED_FTYPES.values():
+            found[item.sha256] = files[item.ftype]
+        for ftype in files.keys() & set(ROOT_FTYPES) if item.ftype in METADATA_FTYPES.values() else ():
+            fingerprints = (getattr(item, COMBINED_ATTRIBUTES[field]) for field in combined_fields(ftype))
+            found |= {fingerprint: files[ftype] for fingerprint in fingerprints if fingerprint}
+    return found
 
 
 def _decode(body: bytes, kind: type[_D], key: str) -> _D:

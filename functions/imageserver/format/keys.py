@@ -141,7 +141,7 @@ def parse_key(key: str) -> ImageKey:
     """Parse the key of an upload; InvalidUpload names the part that is wrong and what it should be."""
     parts = key.split("/")
     if len(parts) != 7:
-        raise InvalidUpload(f"{_shown(key)} has {len(parts)} parts between slashes, expected 7: upload to {LAYOUT}")
+        raise InvalidUpload(f"{_shown(key)} has {len(parts)} parts between slashes, expected 7: {LAYOUT}")
     version = parse_version("/".join(parts[:6]))
     return ImageKey(version, _checked(parts[6], "file name", key, _FILE))
 
@@ -183,8 +183,13 @@ def parse_product(path: str) -> ProductId:
 
 
 def parse_target(path: str) -> Target:
-    """The product, version or file that a path names, by its number of parts; InvalidUpload if none."""
+    """Return the product, version or file that a path names; raise InvalidUpload when it names none."""
     parts = path.count("/") + 1
+    if not 5 <= parts <= 7:
+        raise InvalidUpload(
+            f"{_shown(path)} has {parts} parts between slashes, expected 5 for a product, 6 for a version or 7 for a "
+            f"file: {LAYOUT}"
+        )
     if parts == 5:
         return parse_product(path)
     return parse_version(path) if parts == 6 else parse_key(path)
@@ -252,7 +257,7 @@ def _parsed(version: str) -> tuple[str, datetime | None]:
 
 def _checked(part: str, what: str, where: str, pattern: re.Pattern[str]) -> str:
     if not part:
-        raise InvalidUpload(f"{_shown(where)} has an empty {what}: upload to {LAYOUT}")
+        raise InvalidUpload(f"{_shown(where)} has an empty {what}, expected {LAYOUT}")
     if len(part) > MAX_SEGMENT:
         raise InvalidUpload(f"{_shown(where)}: the {what} has {len(part)} characters, expected at most {MAX_SEGMENT}")
     if not pattern.fullmatch(part):

@@ -33,6 +33,7 @@ from imageserver.errors import CatalogBusy, InvalidUpload, SimplestreamsError, S
 from imageserver.format.keys import ProductId, VersionId, parse_product, parse_target, parse_version, path_of
 from imageserver.handlers import telemetry
 from imageserver.operations import withdraw as withdrawals
+from imageserver.operations.lookup import find_listed
 from imageserver.settings import Settings
 from imageserver.storage.document_cache import DocumentCache
 from imageserver.storage.presigned import S3Uploads
@@ -109,8 +110,10 @@ def sign_batch(request: Request) -> Reply:
 
 
 def show(request: Request) -> Reply:
-    """GET /versions/<path>?wait=<seconds>"""
+    """GET /versions/<path, fingerprint or alias>?wait=<seconds>"""
     path = _with_colons(request.path)
+    if path.count("/") < PRODUCT_SLASHES and not path.startswith("images"):
+        path = _path_of_listed(path, request.caller)
     if path.count("/") == PRODUCT_SLASHES:
         return _show_product(request.caller, _parsed(parse_product, path))
     version = _parsed(parse_version, path)
@@ -124,6 +127,23 @@ def show(request: Request) -> Reply:
     if again_s := status.ask_again_s(found, datetime.now(UTC)):
         headers["retry-after"] = str(again_s)
     return Reply(304, None, headers) if etag == known else Reply(200, found, headers)
+
+
+def _path_of_listed(name: str, caller: str) -> str:
+    """Return the path of the version that a fingerprint, the start of one, or an alias means to this caller."""
+    paths = sorted({image.version.path for image in find_listed(store, cache, name)})
+    allowed = [path for path in paths if rights.allow(caller, path)] or paths
+    if not allowed:
+        raise Problem(
+            problems.NOT_FOUND,
+            f"no listed image has the fingerprint or the alias {name[:100]!a}; ask by path for what is not listed: "
+            "images/<os>/<release>/<arch>/<variant>/<version>",
+        )
+    if len(allowed) > 1:
+        uploads.allowed(rights, caller, allowed[0])
+        sentence = f"{name[:100]!a} means {len(allowed)} versions, ask for one of them: {', '.join(allowed[:10])}"
+        raise Problem(problems.BAD_REQUEST, sentence)
+    return allowed[0]
 
 
 def _show_product(caller: str, product: ProductId) -> Reply:

@@ -24,17 +24,21 @@ Change = Callable[[Record], Record]
 
 @dataclass(slots=True)
 class Changed:
-    """Versions and files now in the requested state, whether or not this call changed them; the latest deletion."""
+    """Versions and files now in the requested state, whether or not this call changed them; the latest deletion.
+
+    `already` has those of them that were withdrawn before: their date and their reason stay.
+    """
 
     versions: list[str] = field(default_factory=list)
     files: list[str] = field(default_factory=list)
     delete_after: str = ""
+    already: dict[str, Withdrawal] = field(default_factory=dict)
 
 
 def withdraw(
     store: Store, target: Target, now: datetime, grace_hours: int, pause: Callable[[float], object], reason: str = ""
 ) -> Changed:
-    """Take it off the list; what is withdrawn already keeps its date. Empty if there is nothing of that name.
+    """Take it off the list; what is withdrawn already keeps its date and reason. Empty if nothing has that name.
 
     Raises CatalogBusy, StorageUnavailable, StorageDenied, CatalogDamaged: of the first version that failed, when every
     other one of a product is withdrawn.
@@ -53,34 +57,43 @@ def _change(store: Store, target: Target, change: Change, pause: Callable[[float
     done, failed = Changed(), list[SimplestreamsError]()
     for version in _versions(store, target):
         try:
-            record = retry(version.path, partial(_change_record, store, version, change), pause)
+            before, after = retry(version.path, partial(_change_record, store, version, change), pause)
         except SimplestreamsError as error:
             failed.append(error)
             continue
-        if record is None or (isinstance(target, ImageKey) and target.file not in record.files):
+        if not after.files or (isinstance(target, ImageKey) and target.file not in after.files):
             continue
-        withdrawal = record.files[target.file].withdrawn if isinstance(target, ImageKey) else record.withdrawn
+        withdrawal = _withdrawal(after, target)
         if withdrawal and withdrawal.final:
             continue  # as good as deleted
-        if isinstance(target, ImageKey):
-            done.files.append(target.key)
-        else:
-            done.versions.append(version.path)
-        done.delete_after = max(done.delete_after, withdrawal.delete_after if withdrawal else "")
+        path = target.key if isinstance(target, ImageKey) else version.path
+        (done.files if isinstance(target, ImageKey) else done.versions).append(path)
+        if withdrawal:
+            done.delete_after = max(done.delete_after, withdrawal.delete_after)
+            if withdrawal == _withdrawal(before, target):
+                done.already[path] = withdrawal
     if failed:
         raise failed[0]
     return done
 
 
-def _change_record(store: Store, version: VersionId, change: Change) -> Record | None:
-    """Write the record as changed; None if the version has neither record nor files. Raise RaceLost."""
+def _withdrawal(record: Record, target: Target) -> Withdrawal | None:
+    return record.files[target.file].withdrawn if isinstance(target, ImageKey) else record.withdrawn
+
+
+def _change_record(store: Store, version: VersionId, change: Change) -> tuple[Record, Record]:
+    """Write the record as changed and return it before and after; without files where there is nothing. Raise RaceLost.
+
+    Files that arrived just now have no record yet: digest fills in the rest.
+    """
     seen = store.read(version.record_key)
-    before = records.decode(seen.body, version.record_key) if seen else _unread(store, version)
-    if not before.files:
-        return None
-    after = change(before)
+    if seen:
+        before = records.decode(seen.body, version.record_key)
+    else:
+        before = Record(version=version.path, files=listing.listed(store, version))
+    after = change(before) if before.files else before
     if after == before or write(store, version.record_key, records.encode(after), seen):
-        return after
+        return before, after
     raise RaceLost
 
 
@@ -98,8 +111,3 @@ def _versions(store: Store, target: Target) -> Iterable[VersionId]:
             except InvalidUpload:  # a key that is in no version, and was never listed
                 continue
     return sorted(found)
-
-
-def _unread(store: Store, version: VersionId) -> Record:
-    """The record of files that arrived just now; digest fills in the rest."""
-    return Record(version=version.path, files=listing.listed(store, version))

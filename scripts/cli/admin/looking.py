@@ -127,7 +127,7 @@ def catalogued(store: Store, below: str = "") -> Catalogued:
                     Listed(id_, k, item) for k, item in entry.items.items() if is_below(item.path, below)
                 )
                 if name in holders:
-                    found.shared[id_.path] = shared_with(document, name, documents.fingerprints(entry))
+                    found.shared[id_.path] = shared_with(document, name, documents.images(entry))
         for name, entries in document.withheld.items():
             for lost in entries:  # an alias that was lost is the whole product's
                 if lost.version:

@@ -1,0 +1,36 @@
+"""Find images over all streams of a server."""
+
+from imageserver.catalog.lookup import Image, by_alias, by_fingerprint, in_record, is_fingerprint
+from imageserver.errors import CatalogDamaged, InvalidUpload
+from imageserver.format.keys import RECORDS, parse_record_key
+from imageserver.operations.inventory import documented_streams
+from imageserver.storage.document_cache import DocumentCache
+from imageserver.storage.parallel import in_parallel
+from imageserver.storage.port import Store
+from imageserver.versions import records
+
+
+def find_listed(store: Store, cache: DocumentCache, name: str) -> list[Image]:
+    """Return the listed images that a fingerprint, the start of one, or an alias means, sorted by path.
+
+    Raise StorageUnavailable, StorageDenied, and CatalogDamaged for a document that cannot be read.
+    """
+    search = by_fingerprint if is_fingerprint(name) else by_alias
+    found = {image for stream in documented_streams(store) for image in search(cache.products(stream), name)}
+    return sorted(found)
+
+
+def find_recorded(store: Store, start: str) -> list[Image]:
+    """Return the images whose fingerprint begins with `start`, listed or not. Reads the record of every version.
+
+    A record that cannot be read is passed over: `admin doctor` names it. Errors of the store as for `find_listed`.
+    """
+    keys = [info.key for info in store.list(RECORDS)]
+    found: list[Image] = []
+    for key, seen in zip(keys, in_parallel(store.read, keys), strict=True):
+        try:
+            parse_record_key(key)
+            found += in_record(records.decode(seen.body, key), start) if seen else ()
+        except (InvalidUpload, CatalogDamaged):
+            continue
+    return sorted(found)
