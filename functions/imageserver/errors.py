@@ -47,3 +47,7 @@ class TasksFailed(SimplestreamsError):
 
 class NewerRecord(CatalogDamaged):
     """A record of a newer release, which this one cannot read. The operator must use that release."""
+
+
+class UpstreamRefused(SimplestreamsError):
+    """Another image server's document cannot be used. Its operator, or ours, must act; nothing was changed."""

@@ -1,0 +1,101 @@
+"""The documents of another image server, read one product at a time and as leniently as clients read them.
+
+Shapes are those of shared/simplestreams/products.go of LXD and Incus. What cannot be read is told with its name, and
+its neighbours are read all the same.
+"""
+
+from collections.abc import Iterator
+
+import msgspec
+
+from imageserver.errors import UpstreamRefused
+
+DOWNLOADS = "image-downloads"
+"""The datatype of the entries that clients look at."""
+LARGEST_DOCUMENT_BYTES = 512 << 20
+
+
+class Item(msgspec.Struct, frozen=True):
+    """One file of a version."""
+
+    ftype: str = ""
+    path: str = ""
+    sha256: str = ""
+    size: int = 0
+    delta_base: str = ""
+
+
+class Version(msgspec.Struct, frozen=True):
+    """One version of a product."""
+
+    items: dict[str, Item] = {}
+    label: str | None = None
+
+
+class Product(msgspec.Struct, frozen=True):
+    """One product; the versions stay raw until somebody asks for each."""
+
+    versions: dict[str, msgspec.Raw] = {}
+    aliases: str | None = None
+    arch: str | None = None
+    os: str | None = None
+    release: str | None = None
+    release_title: str | None = None
+    release_codename: str | None = None
+    variant: str | None = None
+    version: str | None = None
+    requirements: dict[str, str] | None = None
+    lxd_requirements: dict[str, str] | None = None
+    supported: bool | None = None
+    support_eol: str | None = None
+
+
+class _Entry(msgspec.Struct):
+    datatype: str = ""
+    path: str = ""
+
+
+class _Index(msgspec.Struct):
+    index: dict[str, _Entry]
+
+
+class _Products(msgspec.Struct):
+    products: dict[str, msgspec.Raw]
+
+
+_index = msgspec.json.Decoder(_Index)
+_products = msgspec.json.Decoder(_Products)
+_product = msgspec.json.Decoder(Product)
+_version = msgspec.json.Decoder(Version)
+_UNREADABLE = (msgspec.DecodeError, UnicodeError, RecursionError)
+
+
+def products_paths(index: bytes) -> list[str]:
+    """Return the paths of the products documents that clients would read, sorted. Raise UpstreamRefused."""
+    try:
+        entries = _index.decode(index).index.values()
+    except _UNREADABLE as error:
+        raise UpstreamRefused(f"its index cannot be read ({error}), expected streams/v1/index.json") from error
+    return sorted({entry.path for entry in entries if entry.datatype == DOWNLOADS and entry.path})
+
+
+def products(document: bytes) -> Iterator[tuple[str, Product | str]]:
+    """Yield each product by its name, or why it cannot be read. Raise UpstreamRefused for the document as a whole."""
+    try:
+        raw = _products.decode(document).products
+    except _UNREADABLE as error:
+        raise UpstreamRefused(f"its products document cannot be read: {error}") from error
+    for name in sorted(raw):
+        try:
+            yield name, _product.decode(raw[name])
+        except _UNREADABLE as error:
+            yield name, f"cannot be read: {error}"
+
+
+def versions(product: Product) -> Iterator[tuple[str, Version | str]]:
+    """Yield each version of a product by its name, oldest name first, or why it cannot be read."""
+    for name in sorted(product.versions):
+        try:
+            yield name, _version.decode(product.versions[name])
+        except _UNREADABLE as error:
+            yield name, f"cannot be read: {error}"

@@ -1,0 +1,205 @@
+"""Map the images of another server into our layout. Pure: it says what goes where, and why something cannot come.
+
+| upstream's product                      | becomes                                                          |
+|-----------------------------------------|------------------------------------------------------------------|
+| `ubuntu:noble:amd64:cloud`              | `images/ubuntu/noble/amd64/cloud`, word for word                 |
+| `com.ubuntu.cloud:server:24.04:amd64`   | `images/ubuntu/noble/amd64/default`, of its os, release and arch |
+| `com.ubuntu.cloud:minimal:24.04:amd64`  | `images/ubuntu/noble/amd64/minimal`                              |
+
+Files keep their bytes, and so each image its fingerprint: metadata and root go into one version, under the name that
+has their ftype here. A file that lies where ours would lie keeps its name.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+import msgspec
+
+from imageserver.errors import InvalidUpload
+from imageserver.format import file_kinds
+from imageserver.format.keys import ProductId, VersionId, check_file, parse_key, parse_product, parse_version
+from imageserver.inspection.metadata import Overrides
+from imageserver.upstream import documents
+from imageserver.upstream.documents import Item, Product, Version
+
+_FILES: Final = {
+    "lxd.tar.xz": "lxd.tar.xz",
+    "incus.tar.xz": "incus.tar.xz",
+    "lxd_combined.tar.gz": "lxd_combined.tar.gz",
+    "incus_combined.tar.gz": "incus_combined.tar.gz",
+    file_kinds.SQUASHFS: "rootfs.squashfs",
+    file_kinds.ROOT_TAR: "rootfs.tar.xz",
+    file_kinds.DISK_KVM: "disk.qcow2",
+    "disk1.img": "disk1.img",
+    "uefi1.img": "uefi1.img",
+    "squashfs.vcdiff": "rootfs.{base}.vcdiff",
+    "disk-kvm.img.vcdiff": "disk.{base}.qcow2.vcdiff",
+}
+"""Every ftype that LXD or Incus reads -> the file's name here."""
+_METADATA: Final = frozenset({*file_kinds.METADATA_FTYPES.values(), *file_kinds.UNIFIED_FTYPES.values()})
+_SHA256: Final = re.compile(r"[0-9a-f]{64}")
+_SERVER: Final = "server"
+"""The kind of image that Ubuntu's products name second and that is no variant."""
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamFile:
+    """One file: `path` below upstream's address, `key` is where it goes."""
+
+    path: str
+    key: str
+    sha256: str
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamVersion:
+    """One version as it comes; `name` is upstream's, `<product>/<version>`. `overrides` becomes its metadata.json."""
+
+    name: str
+    id: VersionId
+    files: tuple[UpstreamFile, ...]
+    overrides: Overrides
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """A product, version or file that cannot come; `name` is upstream's, `reason` completes "<name> …"."""
+
+    name: str
+    reason: str
+
+
+def mapped(document: bytes, stream: str) -> Iterator[UpstreamVersion | LeftOut]:
+    """Yield each version of a products document as it comes into `stream`, and what cannot come.
+
+    Raise UpstreamRefused when the document as a whole cannot be read.
+    """
+    takers: dict[ProductId, str] = {}
+    for name, product in documents.products(document):
+        if isinstance(product, str):
+            yield LeftOut(name, product)
+            continue
+        try:
+            target = product_of(name, product, stream)
+        except InvalidUpload as refusal:
+            yield LeftOut(name, f"has no place here: {refusal}")
+            continue
+        if takers.setdefault(target, name) != name:
+            yield LeftOut(name, f"would become {target.path}, which {takers[target]} becomes")
+            continue
+        yield from _versions(name, product, target)
+
+
+def product_of(name: str, product: Product, stream: str) -> ProductId:
+    """Return the product that one of upstream's becomes: its name's words, else its fields. Raise InvalidUpload."""
+    parts = name.split(":")
+    if len(parts) == 4:
+        try:
+            return parse_product("/".join((stream, *parts)))
+        except InvalidUpload:  # not in the order os, release, arch, variant: the fields say more
+            pass
+    kind = parts[1] if len(parts) == 4 and parts[1] not in (_SERVER, product.release, product.version) else ""
+    variant = product.variant or kind or "default"
+    folders = (_folder(product.os), _folder(product.release), product.arch or "", _folder(variant))
+    return parse_product("/".join((stream, *folders)))
+
+
+def _folder(text: str | None) -> str:
+    """Return a text as a folder's name: `Alpine Linux` becomes `alpine-linux`."""
+    return re.sub(r"[^a-z0-9._~-]+", "-", (text or "").lower()).strip("-._~")
+
+
+def _versions(name: str, product: Product, target: ProductId) -> Iterator[UpstreamVersion | LeftOut]:
+    for version_name, version in documents.versions(product):
+        full = f"{name}/{version_name}"
+        if isinstance(version, str):
+            yield LeftOut(full, version)
+            continue
+        try:
+            id_ = parse_version(f"{target.path}/{version_name}")
+        except InvalidUpload as refusal:
+            yield LeftOut(full, f"has no place here: {refusal}")
+            continue
+        files: dict[str, UpstreamFile] = {}
+        for item_name, item in sorted(version.items.items()):
+            if item.ftype not in _FILES:
+                continue  # manifests, checksums, disks of other clouds: neither LXD nor Incus reads them
+            file = _file(item, id_)
+            if isinstance(file, str):
+                yield LeftOut(f"{full}/{item_name}", file)
+            elif files.setdefault(file.key, file) != file:
+                yield LeftOut(f"{full}/{item_name}", f"would become {file.key}, which another file of it becomes")
+        kept = _once(files)
+        if any(file_kinds.classify(file.key.rpartition("/")[2]).role in _IMAGE_ROLES for file in kept):
+            yield UpstreamVersion(full, id_, kept, _overrides(product, version, target))
+        else:
+            yield LeftOut(full, "lists no image that LXD or Incus reads")
+
+
+_IMAGE_ROLES: Final = (file_kinds.Role.ROOT, file_kinds.Role.UNIFIED)
+
+
+def _file(item: Item, version: VersionId) -> UpstreamFile | str:
+    """Return where a file goes, or why it cannot come."""
+    if not _SHA256.fullmatch(item.sha256):
+        return "has no sha256 in upstream's catalog: nothing could tell whether its copy is right"
+    path = item.path.lstrip("/")
+    if not path or any(part in ("", ".", "..") for part in path.split("/")) or not path.isprintable():
+        return f"lies at {item.path[:200]!a}, which is no path below upstream's address"
+    key = path
+    if not _is_ours(path, version):
+        file = _FILES[item.ftype].format(base=item.delta_base)
+        try:
+            check_file(file)
+        except InvalidUpload as refusal:
+            return f"has no place here: {refusal}"
+        key = version.prefix + file
+    return UpstreamFile(path, key, item.sha256, item.size)
+
+
+def _is_ours(path: str, version: VersionId) -> bool:
+    try:
+        return parse_key(path).version == version
+    except InvalidUpload:
+        return False
+
+
+def _once(files: dict[str, UpstreamFile]) -> tuple[UpstreamFile, ...]:
+    """Return the files without those whose bytes come under another name: both clients read one metadata file here."""
+    kept: dict[str, UpstreamFile] = {}
+    for key in sorted(files):
+        if files[key].key.rpartition("/")[2] in _METADATA:
+            kept.setdefault(files[key].sha256, files[key])
+    others = (file for file in files.values() if file.key.rpartition("/")[2] not in _METADATA)
+    return tuple(sorted((*kept.values(), *others), key=lambda file: file.key))
+
+
+def _overrides(product: Product, version: Version, target: ProductId) -> Overrides:
+    """Return what upstream says of the product that its path here does not say."""
+    given = [alias.strip() for alias in (product.aliases or "").split(",")]
+    own = {*target.path_aliases, *target.current_aliases, ""}
+    return Overrides(
+        aliases=tuple(alias for alias in given if alias not in own),
+        os=_unless(product.os, target.os),
+        release_title=_unless(product.release_title, target.release),
+        release_codename=product.release_codename or "",
+        variant=_unless(product.variant, target.variant),
+        version=product.version or "",
+        label=version.label or "",
+        requirements={**(product.requirements or {}), **(product.lxd_requirements or {})},
+        supported=product.supported,
+        support_eol=product.support_eol or "",
+    )
+
+
+def _unless(text: str | None, same: str) -> str:
+    return "" if not text or text == same else text
+
+
+def metadata_json(overrides: Overrides) -> bytes:
+    """Return overrides as a metadata.json; empty bytes when they say nothing."""
+    body = msgspec.json.encode(overrides)
+    return b"" if body == b"{}" else body
