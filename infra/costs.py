@@ -83,7 +83,7 @@ class Row:
 
 
 def bill(server: Server) -> list[Row]:
-    """Every line of a month's bill."""
+    """Return every line of a month's bill."""
     return [*_storage(server), *_requests(server), *_lambda(server), *_messages(server), *_delivery(server)]
 
 
@@ -156,7 +156,7 @@ def _delivery(server: Server) -> list[Row]:
 
 
 def always_on(server: Server, instances: int, instance: float, disk_gb: int) -> list[Row]:
-    """The same from servers that run all the time; `instance` is dollars an hour."""
+    """Return the same from servers that run all the time; `instance` is dollars an hour."""
     out = max(0, server.served_gb - 100)
     return [
         Row("instances, on demand", f"{instances} x ${instance}/h", instances * instance * HOURS),
@@ -172,7 +172,7 @@ def always_on(server: Server, instances: int, instance: float, disk_gb: int) -> 
 
 
 def table(heads: Sequence[str], bills: Sequence[list[Row]]) -> str:
-    """A Markdown table of bills that have the same lines, side by side, with their sums."""
+    """Return a Markdown table of bills that have the same lines, side by side, with their sums."""
     lines = [f"| | {' | '.join(f'{head} | $' for head in heads)} |", f"|---|{'--:|--:|' * len(heads)}"]
     for rows in zip(*bills, strict=True):
         lines.append(f"| {rows[0].what} | {' | '.join(f'{row.amount} | {row.dollars:,.2f}' for row in rows)} |")

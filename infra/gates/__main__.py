@@ -27,7 +27,7 @@ def run(names: tuple[str, ...]) -> None:
 
 
 def run_gates(names: tuple[str, ...]) -> None:
-    """Exit status 1 when a gate found something or could not run: a gate that did not run is not green."""
+    """Exit with 1 when a gate found something or could not run: a gate that did not run is not green."""
     failed = []
     for name in names:
         begin = time.monotonic()
@@ -67,7 +67,7 @@ def figures(rounds: int) -> None:
 
 
 def deployable(name: str) -> Path:
-    """The package as `sam build` makes it, where that has run; else the one for this machine."""
+    """Return the package as `sam build` makes it, where that has run; else the one for this machine."""
     built = CACHE / "build" / f"{name.title()}Function"
     return built if built.is_dir() else packages.package(name)
 

@@ -65,7 +65,7 @@ def handler(function: str) -> Path:
 
 
 def first_party(function: str) -> Iterator[Path]:
-    """Every source file under functions/ that the function's handler imports, however indirectly."""
+    """Yield every source file under functions/ that the function's handler imports, however indirectly."""
     waiting = [FUNCTIONS / handler(function)]
     if not waiting[0].is_file():
         raise SystemExit(f"bundle: no handler at {waiting[0].relative_to(ROOT)}")
@@ -81,7 +81,7 @@ def first_party(function: str) -> Iterator[Path]:
 
 
 def imports(source: Path) -> set[str]:
-    """Dotted names that a module imports anywhere in it, each with the modules above it."""
+    """Return the dotted names that a module imports anywhere in it, each with the modules above it."""
     names: set[str] = set()
     for node in ast.walk(ast.parse(source.read_bytes(), str(source))):
         if isinstance(node, ast.Import):
@@ -100,7 +100,7 @@ def located(name: str) -> Iterator[Path]:
 
 
 def data_files(sources: set[Path]) -> Iterator[Path]:
-    """What lies beside the sources without being one: documents that a function serves."""
+    """Yield what lies beside the sources without being one: documents that a function serves."""
     folders = {source.parent for source in sources} - {FUNCTIONS}
     for folder in folders:
         yield from (p for p in folder.iterdir() if p.is_file() and p.suffix not in {".py", ".pyc", ".typed"})

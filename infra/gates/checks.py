@@ -53,12 +53,12 @@ ACCEPTED: Final[Mapping[str, tuple[str, frozenset[str]]]] = {
 
 
 def lint_source() -> Iterator[str]:
-    """cfn-lint over the template as written."""
+    """Run cfn-lint over the template as written."""
     yield from _cfn_lint(stack.TEMPLATE)
 
 
 def lint_translation() -> Iterator[str]:
-    """cfn-lint over what SAM makes of it: event source mappings, roles and the API's body exist only there."""
+    """Run cfn-lint over what SAM makes of it: event source mappings, roles and the API exist only there."""
     document = stack.translated()
     CACHE.mkdir(parents=True, exist_ok=True)
     target = CACHE / "translated.json"
@@ -75,7 +75,7 @@ def _cfn_lint(template: Path) -> Iterator[str]:
 
 
 def validate() -> Iterator[str]:
-    """`sam validate --lint`."""
+    """Run `sam validate --lint`."""
     sam = tools.environment("sam") / "sam"
     done = _run(
         [str(sam), "validate", "--lint", "--region", stack.REGION, "--template", str(stack.TEMPLATE)],
@@ -86,7 +86,7 @@ def validate() -> Iterator[str]:
 
 
 def scan() -> Iterator[str]:
-    """checkov over the translation. A finding without a review is one too many; so is a review without a finding."""
+    """Run checkov over the translation. A finding without a review fails, and so does a review without a finding."""
     checkov = tools.environment("checkov") / "checkov"
     list(lint_translation())  # writes the file
     done = _run(
@@ -112,7 +112,7 @@ def scan() -> Iterator[str]:
 
 
 def build() -> Iterator[str]:
-    """`sam build`, and a look into each package: ours alone, for the right processor, with bytecode."""
+    """Run `sam build` and look into each package: ours alone, for the right processor, with bytecode."""
     python, sam = tools.python313(), tools.environment("sam") / "sam"
     folder = CACHE / "build"
     command = [str(sam), "build", "--template", str(stack.TEMPLATE), "--build-dir", str(folder)]
@@ -155,7 +155,7 @@ EM_AARCH64: Final = 183
 
 
 def start() -> Iterator[str]:
-    """Each function, built for this machine, answers under awslambdaric from its folder alone."""
+    """Check that each function, built for this machine, answers under awslambdaric from its folder alone."""
     for function in packages.NAMES:
         yield from (f"{function}: {finding}" for finding in packages.answers(function))
 
@@ -182,7 +182,7 @@ CHECKS: Final[Mapping[str, Callable[[], Iterator[str]]]] = {
 
 
 def sizes(folder: Path) -> dict[str, Any]:
-    """Bytes of a package as it is and zipped."""
+    """Return the bytes of a package as it is and zipped."""
     unzipped = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     archive = Path(shutil.make_archive(str(CACHE / f"{folder.name}-size"), "zip", folder))
     try:

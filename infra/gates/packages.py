@@ -28,7 +28,7 @@ KEY: Final = "images/ubuntu/noble/amd64/default/20261123_1000/rootfs.squashfs"
 
 @cache
 def scratch() -> Path:
-    """A folder of this process alone: a bench and a gate may run at once."""
+    """Return a folder of this process alone: a bench and a gate may run at once."""
     tools.CACHE.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix="start-", dir=tools.CACHE))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
@@ -37,7 +37,7 @@ def scratch() -> Path:
 
 @cache
 def package(name: str) -> Path:
-    """The folder of one function's package, built afresh once in this process."""
+    """Return the folder of one function's package, built afresh once in this process."""
     folder = scratch() / name
     code = (
         "from pathlib import Path; from gates.bundle import bundle; "
@@ -56,7 +56,7 @@ def package(name: str) -> Path:
 
 
 def interpreter() -> Path:
-    """python3.13 with awslambdaric and nothing else."""
+    """Make a python3.13 with awslambdaric and nothing else."""
     return tools.environment("runtime", tools.python313()) / "python"
 
 
@@ -66,7 +66,7 @@ QUEUES: Final = {"ARRIVALS_QUEUE_URL": "images-ArrivalsQueue", "CHANGES_QUEUE_UR
 
 @contextmanager
 def storage() -> Iterator[str]:
-    """The address of an S3 and SQS on this machine that has the stack's bucket and queue."""
+    """Yield the address of an S3 and SQS on this machine that has the stack's bucket and queue."""
     from moto.server import ThreadedMotoServer  # here: most gates need no server
 
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
@@ -90,7 +90,7 @@ def deployed() -> stack.Stack:
 
 
 def variables(name: str) -> dict[str, str]:
-    """The environment that the template gives the function."""
+    """Return the environment that the template gives the function."""
     function = deployed().properties(f"{name.title()}Function")
     return {key: str(value) for key, value in function["Environment"]["Variables"].items()}
 
@@ -105,7 +105,7 @@ def running(name: str, folder: Path, address: str, **changed: str) -> Iterator[F
 
 
 def message(body: Mapping[str, Any], message_id: str = "m1") -> dict[str, Any]:
-    """One record of an SQS event, as Lambda's poller hands it over."""
+    """Return one record of an SQS event, as Lambda's poller hands it over."""
     return {
         "messageId": message_id,
         "receiptHandle": "r",
@@ -128,7 +128,7 @@ def upload(key: str, message_id: str = "m1") -> dict[str, Any]:
 
 
 def route(method: str, path: str) -> dict[str, Any]:
-    """A request of the HTTP API (payload format 2.0) without a body or a caller."""
+    """Return a request of the HTTP API (payload format 2.0) without a body or a caller."""
     return {
         "version": "2.0",
         "routeKey": f"{method} {path}",
@@ -164,7 +164,7 @@ FIRST_EVENT: Final[Mapping[str, dict[str, Any]]] = {
 
 
 def answers(name: str) -> Iterator[str]:
-    """What is wrong with the answers of one function's package."""
+    """Yield what is wrong with the answers of one function's package."""
     try:
         with storage() as address:
             for what, environment, event, expected in _cases(name):
@@ -234,7 +234,7 @@ def _cpu_of_children_s() -> float:
 
 
 def cold_starts(name: str, rounds: int) -> dict[str, Start]:
-    """Medians of `all_cold_starts`."""
+    """Return the medians of `all_cold_starts`."""
     return {
         what: Start(median(start.wall_s for start in starts), median(start.cpu_s for start in starts))
         for what, starts in all_cold_starts(name, rounds).items()
@@ -242,7 +242,7 @@ def cold_starts(name: str, rounds: int) -> dict[str, Start]:
 
 
 def all_cold_starts(name: str, rounds: int) -> dict[str, list[Start]]:
-    """The variants taken in turns: as packaged, the same without bytecode, and an empty handler."""
+    """Return the variants taken in turns: as packaged, the same without bytecode, and an empty handler."""
     folder = package(name)
     bare, empty = folder.with_name(f"{name}-bare"), folder.with_name(f"{name}-empty")
     for copy in (bare, empty):

@@ -61,14 +61,14 @@ class _Api(BaseHTTPRequestHandler):
         self.end_headers()
 
     def log_message(self, *_: object) -> None:
-        """Nothing: the function's own output is what matters."""
+        """Log nothing: the function's own output is what matters."""
 
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
 
     def handle_error(self, *_: object) -> None:
-        """Nothing: each function is killed at its end, and resets the connection that it waited on."""
+        """Report nothing: each function is killed at its end, and resets the connection that it waited on."""
 
 
 class Function:

@@ -46,7 +46,7 @@ class Stack:
 
 @cache
 def source() -> dict[str, Any]:
-    """The template as written. Not to be changed: `template()` gives a copy that may be."""
+    """Return the template as written. Not to be changed: `template()` gives a copy that may be."""
     return load(TEMPLATE)
 
 
@@ -55,13 +55,13 @@ def template() -> dict[str, Any]:
 
 
 def translated(document: dict[str, Any] | None = None) -> dict[str, Any]:
-    """The template without SAM's own types, intrinsics left in it."""
+    """Return the template without SAM's own types, intrinsics left in it."""
     logging.getLogger("samtranslator").setLevel(logging.ERROR)  # it warns that it publishes no metrics of itself
     return translate(document or template(), INFRA, REGION)
 
 
 def deployed(document: dict[str, Any] | None = None, **given: str) -> Stack:
-    """The stack that `document` (the template, unless told) makes with these parameters."""
+    """Return the stack that `document` (the template, unless told) makes with these parameters."""
     raw = translated(document)
     resolver = Resolver(raw, parameters(raw, given), PLACE, physical())
     resources = {r.logical_id: (r.type, r.properties) for r in resolver.resources()}
@@ -74,7 +74,7 @@ def deployed(document: dict[str, Any] | None = None, **given: str) -> Stack:
 
 
 def physical() -> Callable[[str, str, str | None, Mapping[str, Any]], str]:
-    """Names and ARNs such as AWS would give; every resource's is different, so that a swap shows."""
+    """Return names and ARNs such as AWS would give; every resource's is different, so that a swap shows."""
 
     def attribute(logical_id: str, kind: str, wanted: str | None, _body: Mapping[str, Any]) -> str:
         name = bucket_name(logical_id) if kind == "AWS::S3::Bucket" else f"images-{logical_id}"
@@ -88,5 +88,5 @@ def physical() -> Callable[[str, str, str | None, Mapping[str, Any]], str]:
 
 
 def bucket_name(logical_id: str) -> str:
-    """The bucket of images has the name that the template derives; the other one a generated name."""
+    """Return the bucket of images has the name that the template derives; the other one a generated name."""
     return f"{PLACE.stack_name}-{ACCOUNT_ID}-{REGION}" if logical_id == "Bucket" else f"images-{logical_id.lower()}"

@@ -34,7 +34,7 @@ def python313() -> Path:
 
 
 def environment(name: str, python: Path | None = None) -> Path:
-    """The bin folder of the environment that locks/<name>.txt describes, made when it is not there yet."""
+    """Return the bin folder of the environment that locks/<name>.txt describes, made when it is not there yet."""
     lock = LOCKS / f"{name}.txt"
     folder = CACHE / f"{name}-{hashlib.sha256(lock.read_bytes()).hexdigest()[:12]}"
     CACHE.mkdir(parents=True, exist_ok=True)

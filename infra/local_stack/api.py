@@ -40,7 +40,7 @@ Failed = Callable[[str, str], None]
 def make_api(
     routes: Sequence[Route], invoke: Callable[[str, Any], Outcome], scheduler: Scheduler, failed: Failed
 ) -> Starlette:
-    """The ASGI application of the HTTP API, and `POST /_local/schedules/<name>` to run a schedule by hand."""
+    """Return the ASGI application of the HTTP API, and `POST /_local/schedules/<name>` to run a schedule by hand."""
 
     async def answer(request: Request) -> Response:
         found = match(routes, request.method, request.scope["path"])
@@ -76,7 +76,7 @@ def make_api(
 
 
 async def _body(request: Request) -> bytes | None:
-    """The body, or None if it is too large.
+    """Return the body, or None if it is too large.
 
     Then the rest is read and thrown away for a while: who is still sending would see a broken connection and no answer.
     """
@@ -91,7 +91,7 @@ async def _body(request: Request) -> bytes | None:
 
 
 def match(routes: Sequence[Route], method: str, path: str) -> tuple[Route, dict[str, str]] | None:
-    """The route for a request and its path parameters. A literal part goes before a variable, a greedy one is last."""
+    """Return a request's route and path parameters. A literal part goes before a variable, a greedy one last."""
     for route in sorted(routes, key=_precedence):
         pattern = re.sub(r"\\\{(\w+)\\\+\\\}", r"(?P<\1>.+)", re.escape(route.path))
         pattern = re.sub(r"\\\{(\w+)\\\}", r"(?P<\1>[^/]+)", pattern)
@@ -107,7 +107,7 @@ def _precedence(route: Route) -> tuple[int, int]:
 
 
 def caller(auth: str, headers: Mapping[str, str]) -> dict[str, Any] | None:
-    """The `authorizer` part of the event for who asks, None for nobody; {} where a route needs no caller."""
+    """Return the `authorizer` part of the event for who asks, None for nobody; {} where a route needs no caller."""
     if auth == "none":
         return {}
     if auth == "jwt":
@@ -132,7 +132,7 @@ def caller(auth: str, headers: Mapping[str, str]) -> dict[str, Any] | None:
 
 
 def _claims(authorization: str) -> dict[str, Any] | None:
-    """The claims of a bearer token, unverified; None if there is no readable token."""
+    """Return the claims of a bearer token, unverified; None if there is no readable token."""
     token = authorization.removeprefix("Bearer ").split(".")
     if len(token) != 3:
         return None
@@ -147,7 +147,7 @@ def _claims(authorization: str) -> dict[str, Any] | None:
 def proxy_event(
     request: Request, route: Route, path_parameters: Mapping[str, str], authorizer: Mapping[str, Any], body: bytes
 ) -> dict[str, Any]:
-    """A payload of format 2.0."""
+    """Return a payload of format 2.0."""
     path = request.scope["path"]
     try:
         text, encoded = body.decode(), False
@@ -190,7 +190,7 @@ def proxy_event(
 
 
 def proxy_answer(outcome: Outcome) -> Response:
-    """The HTTP answer for what the function returned; 500 if it failed, as API Gateway answers."""
+    """Return the HTTP answer for what the function returned; 500 if it failed, as API Gateway answers."""
     result = outcome.result
     if outcome.error or result is None:
         return JSONResponse({"message": "Internal Server Error"}, 500)

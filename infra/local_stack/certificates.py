@@ -29,7 +29,7 @@ class Certificates:
 
 
 def ensure_certificates(folder: Path, now: datetime | None = None) -> Certificates:
-    """The certificates in `folder`, made or renewed if need be."""
+    """Return the certificates in `folder`, made or renewed if need be."""
     now = now or datetime.now(UTC)
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     files = Certificates(folder / "ca.pem", folder / "server.pem", folder / "server.key")

@@ -31,7 +31,7 @@ _ERRORS: Final = {"NoSuchKey": 404, "404": 404, "NotModified": 304, "304": 304, 
 
 
 def make_front(edge: Edge, bucket: str, s3: Any) -> Starlette:
-    """The ASGI application of the distribution; `s3` is a boto3 client."""
+    """Return the ASGI application of the distribution; `s3` is a boto3 client."""
 
     async def answer(request: Request) -> Response:
         # The raw path, decoded once by the server: S3 keys and CloudFront patterns have no leading slash.
@@ -73,13 +73,13 @@ async def _serve(request: Request, behaviour: Behaviour, edge: Edge, s3: Any, bu
 
 
 async def _not_modified(behaviour: Behaviour, s3: Any, bucket: str, key: str) -> Response:
-    """304 with the headers of the object, which CloudFront has in its cache; moto sends none of them."""
+    """Answer 304 with the headers of the object, which CloudFront has in its cache; moto sends none of them."""
     headers = _headers(await run_in_threadpool(s3.head_object, Bucket=bucket, Key=key), behaviour)
     return Response(status_code=304, headers=headers)
 
 
 async def _body(source: Any) -> AsyncIterator[bytes]:
-    """The object's bytes, a chunk at a time, and its connection given back even if the client goes away."""
+    """Yield the object's bytes, a chunk at a time, and its connection given back even if the client goes away."""
     chunks: Iterator[bytes] = source.iter_chunks(CHUNK_BYTES)
     try:
         async for chunk in iterate_in_threadpool(chunks):
@@ -104,7 +104,7 @@ def _headers(found: Mapping[str, Any], behaviour: Behaviour) -> dict[str, str]:
 
 
 def _encoding(request: Request, found: Mapping[str, Any], behaviour: Behaviour) -> str:
-    """ "gzip" if CloudFront would compress this answer, else "". Brotli is not offered: it needs another library."""
+    """Return "gzip" if CloudFront would compress this answer, else "". Brotli needs another library."""
     accepted = [part.split(";")[0].strip() for part in request.headers.get("accept-encoding", "").split(",")]
     suitable = (
         "gzip" in behaviour.encodings

@@ -47,7 +47,7 @@ WITHOUT_COUNTERPART: Final[Mapping[str, str]] = {
 
 
 def read_wiring(template: Path, given: Mapping[str, str], place: Place, endpoint: str) -> Wiring:
-    """The wiring of a template file; `endpoint` is the base address of S3 and SQS on this machine."""
+    """Return the wiring of a template file; `endpoint` is the base address of S3 and SQS on this machine."""
     document = load(template)
     values = parameters(document, given)
     translated = translate(document, template.parent, place.region)
@@ -56,7 +56,7 @@ def read_wiring(template: Path, given: Mapping[str, str], place: Place, endpoint
 
 
 def interpret(resources: Iterable[Resource], place: Place) -> Wiring:
-    """The wiring of resolved resources."""
+    """Return the wiring of resolved resources."""
     by_type: dict[str, list[Resource]] = {}
     for resource in resources:
         by_type.setdefault(resource.type, []).append(resource)

@@ -76,7 +76,7 @@ class Poller:
                 self._slots.release()
 
     def _gather(self) -> list[Message]:
-        """A batch: full, or all there was until its window passed; empty if nothing came."""
+        """Return a batch: full, or all there was until its window passed; empty if nothing came."""
         batch: list[Message] = []
         closes = 0.0
         while len(batch) < self._mapping.batch_size and not self._stopping.is_set():
@@ -128,7 +128,7 @@ class Poller:
 
 
 def sqs_event(batch: Sequence[Message], queue_arn: str) -> dict[str, Any]:
-    """The event that Lambda makes of received messages."""
+    """Return the event that Lambda makes of received messages."""
     return {
         "Records": [
             {
@@ -148,7 +148,7 @@ def sqs_event(batch: Sequence[Message], queue_arn: str) -> dict[str, Any]:
 
 
 def failed_ids(outcome: Outcome, sent: Sequence[str], partial_failures: bool) -> tuple[frozenset[str], str]:
-    """The messages of a batch that stay in the queue, and a sentence if that is worth telling.
+    """Return the messages of a batch that stay in the queue, and a sentence if that is worth telling.
 
     An empty or absent list of failures means success; a malformed answer, or an identifier that was not in the
     batch, fails the whole batch.

@@ -16,7 +16,7 @@ class Names:
         self._values = values
 
     def of(self, logical_id: str, kind: str, attribute: str | None, _body: Mapping[str, Any]) -> str:
-        """The Ref (attribute None) or GetAtt of a resource."""
+        """Return the Ref (attribute None) or GetAtt of a resource."""
         region = self._place.region
         bucket = self.bucket(logical_id)
         table: dict[str, dict[str | None, str]] = {
@@ -45,7 +45,7 @@ class Names:
         return table[kind][attribute]
 
     def bucket(self, logical_id: str) -> str:
-        """Bucket names are global and lower case; only the main one is named by the template."""
+        """Return the name of a bucket: global and lower case; the template names only the main one."""
         if logical_id == "Bucket":
             return str(self._values.get("BucketName") or "") or (
                 f"{self._place.stack_name}-{ACCOUNT_ID}-{self._place.region}"

@@ -79,7 +79,7 @@ class Observer:
         return news
 
     def _json(self, key: str) -> dict[str, Any]:
-        """A document just written, {} if it is gone or changed already: the next line tells."""
+        """Return a document just written, {} if it is gone or changed already: the next line tells."""
         try:
             body = self._s3.get_object(Bucket=self._bucket, Key=key)["Body"].read()
             document = json.loads(body)
@@ -92,7 +92,7 @@ class Observer:
 
 
 def readable(size_bytes: int) -> str:
-    """A size as a person reads it: "812 B", "1.5 MiB"."""
+    """Return a size as a person reads it: "812 B", "1.5 MiB"."""
     size, units = float(size_bytes), ("B", "KiB", "MiB", "GiB")
     unit = 0
     while size >= 1024 and unit < len(units) - 1:

@@ -82,7 +82,7 @@ def _check_lifetime(query: Mapping[str, str], now: datetime) -> None:
 
 
 def _check_headers(signed: list[str], headers: Mapping[str, str]) -> None:
-    """Every x-amz- header that was sent must be covered by the signature, and so must the host."""
+    """Check that the signature covers the host and every x-amz- header that was sent."""
     loose = sorted(name for name in headers if name.startswith("x-amz-") and name not in signed)
     if "host" not in signed or loose:
         raise S3Refusal(

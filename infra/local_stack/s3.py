@@ -26,7 +26,7 @@ class QuietHandler(MotoRequestHandler):
     """Without an access log line for each request."""
 
     def log_request(self, *_arguments: object) -> None:
-        """Nothing: the stack tells of arrivals itself."""
+        """Log nothing: the stack tells of arrivals itself."""
 
 
 def main(port: int) -> None:
@@ -57,7 +57,7 @@ def _end_with_parent() -> None:
 
 
 def _give_etags_at_once() -> None:
-    """moto computes an ETag when first asked, from a file whose position other readers share; so do it before."""
+    """Compute ETags before they are asked for: moto does it then, from a file whose position other readers share."""
     original = S3Backend.put_object
 
     @functools.wraps(original)
@@ -70,7 +70,7 @@ def _give_etags_at_once() -> None:
 
 
 def _count_messages_when_asked() -> None:
-    """moto counts all messages of a queue several times for each one sent or received; so leave the counts out there.
+    """Count messages only when asked: moto counts all of a queue several times for each one sent or received.
 
     With a few thousand messages that was nine tenths of its work.
     """
@@ -94,7 +94,7 @@ def _count_messages_when_asked() -> None:
 
 
 def _look_up_hosts_once() -> None:
-    """moto lists the folder of its own services for each request, to tell which one the request is for."""
+    """Look the hosts up once: moto lists the folder of its services for each request to find its service."""
     original = DomainDispatcherApplication.get_backend_for_host
     DomainDispatcherApplication.get_backend_for_host = functools.lru_cache(maxsize=100)(original)  # type: ignore[method-assign]
 

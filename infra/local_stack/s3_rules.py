@@ -168,7 +168,7 @@ class S3Rules:
         return [body]
 
     def _large_object(self, environ: Environ) -> Any:
-        """moto's object if this is a plain GET of the newest generation of a large one, else None."""
+        """Return moto's object if this is a plain GET of the newest generation of a large one, else None."""
         query = parse_qs(environ.get("QUERY_STRING", ""), keep_blank_values=True)
         plain = all(name.startswith(("X-Amz-", "x-id")) for name in query)
         bucket, key = bucket_and_key(environ)
@@ -181,7 +181,7 @@ class S3Rules:
     # ── queues ──────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _sqs(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
-        """One call at a time; a long poll waits here and not inside moto, where it would keep everyone out."""
+        """Let one call in at a time; a long poll waits here and not inside moto, where it would keep everyone out."""
         body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
         wait_s, body = _without_wait(body) if environ["HTTP_X_AMZ_TARGET"].endswith(".ReceiveMessage") else (0.0, body)
         deadline = time.monotonic() + wait_s
@@ -229,7 +229,7 @@ def install_real_events() -> None:
 
 
 def bucket_and_key(environ: Mapping[str, Any]) -> tuple[str, str]:
-    """The bucket and key of a path-style request; empty where there is none."""
+    """Return the bucket and key of a path-style request; empty where there is none."""
     path = environ["REQUEST_URI"].split("?", 1)[0]
     bucket, _, key = path.lstrip("/").partition("/")
     return unquote(bucket), unquote(key)
@@ -399,7 +399,7 @@ def _call(application: Application, environ: Environ) -> tuple[str, Headers, byt
 
 
 def _stream(found: Any, headers: Headers) -> Iterator[bytes]:
-    """The bytes that `headers` promise, from moto's file of the object, a chunk at a time."""
+    """Yield the bytes that `headers` promise, from moto's file of the object, a chunk at a time."""
     answer = {name.lower(): value for name, value in headers}
     start = int(answer["content-range"].split()[1].split("-")[0]) if "content-range" in answer else 0
     left = int(answer["content-length"])
@@ -413,7 +413,7 @@ def _stream(found: Any, headers: Headers) -> Iterator[bytes]:
 
 
 def _markers(body: bytes) -> Iterator[tuple[str, str]]:
-    """(key, version of the marker) of each object for which a DeleteObjects answer reports a new delete marker."""
+    """Return (key, version of the marker) for each new delete marker that a DeleteObjects answer reports."""
     for deleted in ElementTree.fromstring(body).iter():  # noqa: S314  (moto's own answer)
         if deleted.tag.rpartition("}")[2] == "Deleted":
             said = {child.tag.rpartition("}")[2]: child.text or "" for child in deleted}

@@ -42,12 +42,12 @@ Code = Iterable[bytes | str | Jump]
 
 
 def host_architecture() -> str:
-    """This machine's architecture as a key names it; amd64 where no sample exists for it."""
+    """Return this machine's architecture as a key names it; amd64 where no sample exists for it."""
     return {linux: name for name, linux in LINUX_NAMES.items()}.get(platform.machine(), "amd64")
 
 
 def sample_files(arch: str) -> dict[str, bytes]:
-    """The files of the sample's one version by key, metadata last, so that its root has to wait for it."""
+    """Return the files of the sample's one version by key, metadata last, so that its root has to wait for it."""
     folder = f"images/hello/world/{arch}/default/{VERSION}/"
     return {folder + "rootfs.tar.xz": rootfs(arch), folder + "lxd.tar.xz": _metadata(arch)}
 
@@ -95,17 +95,17 @@ def tarball(files: Mapping[str, bytes], folders: Iterable[str]) -> bytes:
 
 
 def init_program(arch: str) -> bytes:
-    """A first process: waits for signals, reaps children, ends when told to stop."""
+    """Return a first process: it waits for signals, reaps children, ends when told to stop."""
     return _elf(arch, _amd64(_AMD64_INIT) if arch == "amd64" else _arm64(_ARM64_INIT))
 
 
 def hello_program(arch: str) -> bytes:
-    """A program that writes GREETING."""
+    """Return a program that writes GREETING."""
     return _elf(arch, _amd64_hello() if arch == "amd64" else _arm64_hello())
 
 
 def _elf(arch: str, code: bytes) -> bytes:
-    """An executable of one readable and executable segment (System V ABI, ELF-64), entered at its code."""
+    """Return an executable of one readable and executable segment (System V ABI, ELF-64), entered at its code."""
     size = _HEADER_BYTES + len(code)
     identification = b"\x7fELF" + bytes([2, 1, 1]) + bytes(9)  # 64 bits, little endian, version 1
     header = struct.pack(

@@ -13,7 +13,7 @@ _UNITS = {"minute": 60, "hour": 3600, "day": 86400}
 
 
 def next_run(expression: str, after: datetime) -> datetime:
-    """When a schedule runs next after a UTC time; TemplateError for a form that the local stack does not know.
+    """Return when a schedule runs next after a UTC time; TemplateError for a form that the local stack does not know.
 
     Known: `rate(<n> minutes|hours|days)` and the daily `cron(<minute> <hour> * * ? *)`.
     """
@@ -54,7 +54,7 @@ class Scheduler:
         threading.Thread(target=self._first_runs, name="schedules", daemon=True).start()
 
     def has_run(self) -> bool:
-        """Whether every schedule has run once."""
+        """Return whether every schedule has run once."""
         return self._first_done.is_set()
 
     def stop(self) -> None:

@@ -16,7 +16,7 @@ START_S: Final = 30
 
 
 def listen(port: int) -> list[socket.socket]:
-    """Sockets on 127.0.0.1 and, where there is IPv6, ::1, of one port; PortInUse if somebody has it. 0 is any."""
+    """Return sockets on 127.0.0.1 and, with IPv6, ::1, of one port; raise PortInUse if it is taken. 0 means any."""
     first = _bound(socket.AF_INET, "127.0.0.1", port)
     number = first.getsockname()[1]
     sockets = [first]
@@ -49,7 +49,7 @@ def _bound(family: socket.AddressFamily, host: str, port: int) -> socket.socket:
 
 
 def free_port(wanted: int) -> int:
-    """`wanted` if nobody listens there now, else any free one; 0 asks for any."""
+    """Return `wanted` if nobody listens there now, else any free one; 0 asks for any."""
     for port in (wanted, 0):
         with contextlib.suppress(PortInUse), contextlib.closing(_bound(socket.AF_INET, "127.0.0.1", port)) as bound:
             return int(bound.getsockname()[1])

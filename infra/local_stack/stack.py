@@ -87,7 +87,7 @@ class LocalStack:
         self._s3_process.check()
 
     def lists(self, document: str, product: str, version: str) -> bool:
-        """Whether a products document of the catalog lists a version now."""
+        """Return whether a products document of the catalog lists a version now."""
         try:
             body = self.s3.get_object(Bucket=self.stack.bucket, Key=document)["Body"].read()
         except ClientError as error:
@@ -201,7 +201,7 @@ def _empty(folder: Path) -> Path:
 
 
 def _log_to(file: Path) -> None:
-    """What the stack itself has to say goes to a file; the terminal is for arrivals and publications."""
+    """Log what the stack itself has to say to a file; the terminal is for arrivals and publications."""
     handler = logging.FileHandler(file)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
     logging.getLogger("local_stack").addHandler(handler)

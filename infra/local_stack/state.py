@@ -36,7 +36,7 @@ class Stack:
 
 
 def read_stack(folder: Path) -> Stack:
-    """The stack that runs with this state folder; NotRunning if none does."""
+    """Return the stack that runs with this state folder; NotRunning if none does."""
     file = folder / FILE_NAME
     try:
         said: dict[str, Any] = json.loads(file.read_text())

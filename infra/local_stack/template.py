@@ -39,7 +39,7 @@ class Place:
     region: str
 
     def pseudo(self) -> dict[str, Any]:
-        """The values of `AWS::…`."""
+        """Return the values of `AWS::…`."""
         return {
             "AWS::AccountId": ACCOUNT_ID,
             "AWS::Region": self.region,
@@ -87,7 +87,7 @@ def load(path: Path) -> dict[str, Any]:
 
 
 def translate(document: dict[str, Any], folder: Path, region: str) -> dict[str, Any]:
-    """The template without SAM's types. Code paths, relative to `folder`, become s3://local-code/<absolute path>."""
+    """Return the template without SAM's types. Code paths, relative to `folder`, become s3://local-code/<path>."""
     # Imported here: it takes half a second, and only the stack needs it.
     from samtranslator.model.exceptions import InvalidDocumentException
     from samtranslator.parser.parser import Parser
@@ -114,7 +114,7 @@ def _name_code_folders(document: dict[str, Any], folder: Path) -> None:
 
 
 def parameters(document: Mapping[str, Any], given: Mapping[str, str]) -> dict[str, Any]:
-    """Every parameter's value: the given one, checked as CloudFormation would, else its default."""
+    """Return every parameter's value: the given one, checked as CloudFormation would, else its default."""
     declared: dict[str, Any] = document.get("Parameters", {})
     for name in given:
         if name not in declared:
@@ -158,7 +158,7 @@ class Resolver:
         self._attribute = attribute
 
     def resources(self) -> list[Resource]:
-        """The resources whose condition holds."""
+        """Return the resources whose condition holds."""
         return [
             Resource(logical_id, body["Type"], self.value(body.get("Properties", {})))
             for logical_id, body in self._document["Resources"].items()
@@ -166,7 +166,7 @@ class Resolver:
         ]
 
     def value(self, node: Any) -> Any:
-        """`node` without intrinsics; what resolves to AWS::NoValue is left out of its list or mapping."""
+        """Return `node` without intrinsics; what resolves to AWS::NoValue is left out of its list or mapping."""
         if isinstance(node, list):
             items = (self.value(item) for item in node)
             return [item for item in items if item is not _NO_VALUE]

@@ -62,7 +62,7 @@ class SourceMapping:
     partial_failures: bool
 
     def with_window(self, longest_s: float) -> "SourceMapping":
-        """The same with a batching window of at most `longest_s`."""
+        """Return the same with a batching window of at most `longest_s`."""
         return replace(self, window_s=min(self.window_s, longest_s))
 
 
@@ -106,11 +106,11 @@ class Edge:
     sees_missing: bool
 
     def behaviour(self, path: str) -> Behaviour:
-        """The first behaviour whose pattern matches a path without its leading slash."""
+        """Return the first behaviour whose pattern matches a path without its leading slash."""
         return next(b for b in self.behaviours if fnmatchcase(path, b.pattern))
 
     def may_read(self, key: str) -> bool:
-        """Whether the bucket's policy lets the edge read `key`."""
+        """Return whether the bucket's policy lets the edge read `key`."""
         return any(fnmatchcase(key, pattern) for pattern in self.readable)
 
 

@@ -35,7 +35,7 @@ class Context:
     log_stream_name: str = "local"
 
     def get_remaining_time_in_millis(self) -> int:
-        """Milliseconds until the function is killed."""
+        """Return the milliseconds until the function is killed."""
         return max(0, int((self.deadline - time.time()) * 1000))
 
 
@@ -63,7 +63,7 @@ def _read(events: "queue.Queue[str]") -> None:
 
 
 def _import(handler_name: str) -> Handler:
-    """The handler, or a stand-in that reports for each event why it could not be imported."""
+    """Return the handler, or a stand-in that reports for each event why it could not be imported."""
     module, _, name = handler_name.rpartition(".")
     try:
         handler: Handler = getattr(importlib.import_module(module), name)

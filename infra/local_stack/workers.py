@@ -71,7 +71,7 @@ class Worker:
         return Outcome(answer["result"])
 
     def _answer(self, deadline: float) -> bytes | None:
-        """The answer's line, b"" if the process ended, None if it is late."""
+        """Return the answer's line, b"" if the process ended, None if it is late."""
         assert self._process.stdout is not None  # noqa: S101  (opened above)
         ready, _, _ = select.select([self._process.stdout], [], [], max(0.0, deadline - time.time()))
         return self._process.stdout.readline() if ready else None
@@ -117,7 +117,7 @@ class Pool:
             return outcome
 
     def log_file(self, name: str) -> Path:
-        """Where a function's output goes."""
+        """Return where a function's output goes."""
         return self._logs / f"{name}.log"
 
     def stop(self) -> None:
@@ -143,7 +143,7 @@ class Pool:
             return worker
 
     def _environment(self, function: Function) -> dict[str, str]:
-        """As Lambda would set it, and the address of the local S3 and SQS."""
+        """Return the environment as Lambda would set it, with the address of the local S3 and SQS."""
         return {
             **self._common,
             **function.environment,
@@ -156,7 +156,7 @@ class Pool:
 
 
 def common_environment(endpoint: str, region: str) -> dict[str, str]:
-    """What every function gets, whatever it does: S3 and SQS of this machine, and credentials for them."""
+    """Return what every function gets, whatever it does: S3 and SQS of this machine, and credentials for them."""
     kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}
     return {
         **kept,

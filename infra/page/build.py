@@ -36,7 +36,7 @@ class BuildError(Exception):
 
 
 def join_modules(sources: dict[str, str]) -> str:
-    """Joins ES modules (name to text, dependencies first): imports go, exports become plain declarations.
+    """Join ES modules (name to text, dependencies first): imports go, exports become plain declarations.
 
     Raises BuildError for another form than `import {…} from "./x.js"` and `export <declaration>`.
     """
@@ -51,17 +51,17 @@ def join_modules(sources: dict[str, str]) -> str:
 
 
 def csp_hash(block: str) -> str:
-    """The CSP source expression of an inline block: `sha256-` and the base64 digest of exactly its characters."""
+    """Return the CSP source of an inline block: `sha256-` and the base64 digest of exactly its characters."""
     return "sha256-" + base64.b64encode(hashlib.sha256(block.encode()).digest()).decode()
 
 
 def policy(script: str, style: str) -> str:
-    """The page's Content-Security-Policy for these two inline blocks."""
+    """Return the page's Content-Security-Policy for these two inline blocks."""
     return "; ".join(POLICY).format(script=csp_hash(script), style=csp_hash(style))
 
 
 def render(source: Path = SOURCE) -> str:
-    """The text of index.html, a pure function of the files in `source`."""
+    """Return the text of index.html, a pure function of the files in `source`."""
     script = "\n" + join_modules({name: (source / f"{name}.js").read_text("utf-8") for name in MODULES})
     style = "\n" + (source / "page.css").read_text("utf-8")
     if "</script" in script.lower() or "</style" in style.lower():

@@ -26,13 +26,13 @@ class Part:
 
 
 def part_bytes(size: int) -> int:
-    """The size of each part but the last: whole MiB, so that `dd bs=1048576` cuts them."""
+    """Return the size of each part but the last: whole MiB, so that `dd bs=1048576` cuts them."""
     per_part = -(-size // MOST_PARTS)
     return max(SMALLEST_PART_BYTES, -(-per_part // MIB) * MIB)
 
 
 def parts(size: int) -> tuple[Part, ...]:
-    """The parts of a file of this many bytes."""
+    """Return the parts of a file of this many bytes."""
     step = part_bytes(size)
     return tuple(
         Part(number, offset, min(step, size - offset)) for number, offset in enumerate(range(0, size, step), start=1)
@@ -40,7 +40,7 @@ def parts(size: int) -> tuple[Part, ...]:
 
 
 def in_parts(size: int, wanted: bool | None) -> bool:
-    """Whether to send in parts; `wanted` is the uploader's own choice, which one PUT may be too small for."""
+    """Return whether to send in parts; `wanted` is the uploader's own choice, which one PUT may be too small for."""
     if size > LARGEST_SINGLE_BYTES:
         return True
     return size > SINGLE_BYTES if wanted is None else wanted

@@ -37,7 +37,7 @@ In paths of URLs `~` may stand for the `:` of a version, which some versions of 
 
 
 def document() -> dict[str, Any]:
-    """The description, OpenAPI 3.1."""
+    """Return the description, OpenAPI 3.1."""
     _, schemas = msgspec.json.schema_components(SHAPES, ref_template="#/components/schemas/{name}")
     schemas["Problem"] = _PROBLEM
     return {

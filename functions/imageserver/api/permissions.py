@@ -51,7 +51,7 @@ class Rights:
         return cls(tuple((_pattern(who, ":/"), tuple(map(_path_pattern, p))) for who, p in rule.items()))
 
     def allow(self, caller: str, path: str) -> bool:
-        """Whether a caller may write at or below a path that keys.parse_… has accepted."""
+        """Return whether a caller may write at or below a path that keys.parse_… has accepted."""
         names = {caller, role_of(caller)} - {""}
         return any(
             any(who.fullmatch(name) for name in names) and any(prefix.fullmatch(path) for prefix in prefixes)
@@ -60,7 +60,7 @@ class Rights:
 
 
 def caller_of(authorizer: object) -> str:
-    """The ARN (IAM) or subject (JWT) in the `authorizer` of a request's context; empty if there is none."""
+    """Return the ARN (IAM) or subject (JWT) in the `authorizer` of a request's context; empty if there is none."""
     if not isinstance(authorizer, dict):
         return ""
     iam, jwt = authorizer.get("iam") or {}, authorizer.get("jwt") or {}
@@ -68,7 +68,10 @@ def caller_of(authorizer: object) -> str:
 
 
 def role_of(caller: str) -> str:
-    """The role's own ARN for the session of an assumed role, whose ARN changes; sessions lose the role's path."""
+    """Return the ARN of the role behind the session of an assumed role, which has another ARN each time.
+
+    The session's ARN lacks the role's path.
+    """
     session = _ASSUMED_ROLE.fullmatch(caller)
     return f"arn:{session['partition']}:iam::{session['account']}:role/{session['role']}" if session else ""
 

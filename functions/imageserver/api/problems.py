@@ -41,17 +41,17 @@ class Problem(Exception):
         self.extra = extra
 
     def document(self) -> dict[str, object]:
-        """The problem document."""
+        """Return the problem document."""
         about = {"type": self.kind.uri, "title": self.kind.title, "status": self.kind.status}
         return {**about, "detail": self.detail, **self.extra}
 
     def text(self) -> str:
-        """`problem <kind>`, then one `detail <sentence>` line for each sentence."""
+        """Return `problem <kind>`, then one `detail <sentence>` line for each sentence."""
         refusals = self.extra.get("refusals")
         sentences = [r["detail"] for r in refusals] if isinstance(refusals, list) else [self.detail]
         return "".join([f"problem {self.kind.name}\n", *(f"detail {one_line(s)}\n" for s in sentences)])
 
 
 def one_line(text: str) -> str:
-    """A sentence without the line breaks that a parser's message may bring along."""
+    """Return a sentence without the line breaks that a parser's message may bring along."""
     return " ".join(text.split())

@@ -29,7 +29,7 @@ LONGEST_REST_S: Final = 60.0
 
 
 def look(store: Store, cache: DocumentCache, version: VersionId) -> VersionStatus | None:
-    """The status of a version now; None if there is nothing of that name."""
+    """Return the status of a version now; None if there is nothing of that name."""
     seen = store.read(version.record_key)
     record = records.decode(seen.body, version.record_key) if seen else None
     fresh = {
@@ -45,7 +45,7 @@ def look(store: Store, cache: DocumentCache, version: VersionId) -> VersionStatu
 
 
 def of_product(cache: DocumentCache, product: ProductId) -> ProductStatus | None:
-    """The listed versions of a product, newest first; None if there are none."""
+    """Return the listed versions of a product, newest first; None if there are none."""
     listed = cache.products(product.stream).products.get(product.name)
     if listed is None:
         return None
@@ -53,21 +53,22 @@ def of_product(cache: DocumentCache, product: ProductId) -> ProductStatus | None
 
 
 def is_terminal(found: VersionStatus) -> bool:
-    """Whether nothing is expected to change by itself any more; a reason about no file waits for its publisher."""
+    """Return whether nothing is expected to change by itself. A reason about no file waits for the publisher."""
     waiting = [reason for reason in found.reasons if reason.kind == "waiting" and reason.file]
     return found.status not in (State.INCOMPLETE, State.COMPLETE) and not waiting
 
 
 def hold_s(found: VersionStatus | None, now: datetime) -> float:
-    """How long a request may be held at most. Each is a run of a function, taken from those who work on the queue:
+    """Return how many seconds a request may be held at most.
 
-    while that is long, every publisher waits, and holding all of them would take hundreds of the account's runs.
+    Each held request is a run of a function, taken from those who work on the queue. While that is long every
+    publisher waits, and holding all of them would take hundreds of the account's runs.
     """
     return LONGEST_HOLD_S if found is None or is_terminal(found) or _age_s(found, now) < FRESH_S else SHORT_HOLD_S
 
 
 def ask_again_s(found: VersionStatus, now: datetime) -> int:
-    """After how many seconds to ask again: half of what it has waited already; 0 when nothing is waited for."""
+    """Return the seconds after which to ask again: half of the time waited so far; 0 when nothing is waited for."""
     if is_terminal(found):
         return 0
     age_s = _age_s(found, now)
@@ -75,7 +76,7 @@ def ask_again_s(found: VersionStatus, now: datetime) -> int:
 
 
 def _age_s(found: VersionStatus, now: datetime) -> float:
-    """Seconds since the last file arrived."""
+    """Return the seconds since the last file arrived."""
     arrived = [datetime.fromisoformat(facts.uploaded_at) for facts in found.files.values() if facts.uploaded_at]
     return (now - max(arrived)).total_seconds() if arrived else 0.0
 
@@ -96,7 +97,7 @@ def wait(
 
 
 def with_arrivals(found: VersionStatus, fresh: dict[str, FileStatus]) -> VersionStatus:
-    """The status with files that arrived and that digest has not looked at yet: what was refused may be mended."""
+    """Add the files that arrived and that digest has not looked at yet: what was refused may be mended."""
     waiting = [Reason(file, "waiting", f"{file} has arrived and is about to be looked at") for file in sorted(fresh)]
     status = State.INCOMPLETE if fresh and found.status is State.INVALID else found.status
     return replace(found, status=status, reasons=[*found.reasons, *waiting], files={**found.files, **fresh})
@@ -150,13 +151,13 @@ def from_catalog(record: Record, products: Products) -> VersionStatus:
 
 
 def _told(record: Record, held: Withheld) -> Reason:
-    """What a listed version goes without: an image or an alias that it asks for is an error, the rest a warning."""
+    """Return what a listed version goes without. An image or alias that it asks for is an error, the rest a warning."""
     asked = {*overrides(record).aliases, *record.id.product.path_aliases}
     return Reason(held.file, "error" if held.fingerprint or held.alias in asked else "warning", held.reason)
 
 
 def _hidden_behind(record: Record, newest: str) -> list[Reason]:
-    """A warning where clients never come to a version, since the newest by name is dated ahead of any real one."""
+    """Return a warning where clients never reach a version because the newest by name is dated ahead of today."""
     arrived = [datetime.fromisoformat(facts.modified) for facts in record.files.values() if facts.modified]
     ahead = arrived and version_moment(newest).replace(tzinfo=UTC) - max(arrived) > FURTHEST_AHEAD
     if not ahead or newest <= record.id.version:
@@ -169,7 +170,7 @@ def _hidden_behind(record: Record, newest: str) -> list[Reason]:
 
 
 def _not_yet_listed(record: Record, entry: documents.Version, held: set[str]) -> list[Reason]:
-    """Files that the record has and the catalog does not, or under the digest of an earlier upload."""
+    """Return the files that the record has and the catalog does not, or under the digest of an earlier upload."""
     listed = {item.path.rpartition("/")[2]: item.sha256 for item in entry.items.values()}
     assessment = assess(record)
     wanted = ({*assessment.roots.values(), assessment.unified} - held - {""}) | (listed.keys() & record.files.keys())

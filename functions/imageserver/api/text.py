@@ -23,7 +23,7 @@ Answer = Single | Multipart | BatchAnswer | VersionStatus | ProductStatus | With
 
 
 def render(answer: Answer) -> str:
-    """The answer in lines, each ended."""
+    """Return the answer in lines, each ended."""
     return "".join(f"{line}\n" for line in _lines(answer))
 
 

@@ -50,13 +50,13 @@ class _Folder:
 
 
 def sign_one(service: UploadService, caller: str, request: FileRequest) -> Single | Multipart:
-    """The answer for one file; Problem if it may not be sent."""
+    """Return the answer for one file; Problem if it may not be sent."""
     image = _checked(service, caller, request)
     return _signed(service, image, request, _condition(service, image, _look(service, image.version)))
 
 
 def sign_batch(service: UploadService, caller: str, request: BatchRequest) -> BatchAnswer:
-    """The answer for the files of a version; one Problem with all refusals if any of them may not be sent."""
+    """Return the answer for the files of a version; one Problem with all refusals if any of them may not be sent."""
     version = _parsed(parse_version, request.version)
     images = _each(lambda file: _checked(service, caller, file), _files(version, request))
     _check_batch([(image.file, file) for image, file in images])
@@ -70,7 +70,7 @@ def sign_batch(service: UploadService, caller: str, request: BatchRequest) -> Ba
 
 
 def allowed(rights: Rights, caller: str, path: str) -> None:
-    """Problem unless the caller may write there."""
+    """Raise Problem unless the caller may write there."""
     if not rights.allow(caller, path):
         raise Problem(
             problems.FORBIDDEN,
@@ -103,7 +103,7 @@ def _check_batch(files: Sequence[tuple[str, FileRequest]]) -> None:
 
 
 def _each(decide: Callable[[_T], _R], wanted: Iterable[_T]) -> list[tuple[_R, _T]]:
-    """What was decided about each; one Problem with every refusal if there is any."""
+    """Return what was decided about each; one Problem with every refusal if there is any."""
     decided: list[tuple[_R, _T]] = []
     refusals: list[Problem] = []
     for one in wanted:
@@ -127,7 +127,7 @@ def _parsed(parse: Callable[[str], _R], path: str) -> _R:
 
 
 def _checked(service: UploadService, caller: str, request: FileRequest) -> ImageKey:
-    """The key of a file that its name, size and caller do not speak against."""
+    """Return the key of a file that its name, size and caller do not speak against."""
     image = _parsed(parse_key, request.path)
     allowed(service.rights, caller, image.key)
     if file_kinds.classify(image.file).role is Role.OTHER:
@@ -158,7 +158,7 @@ def _look(service: UploadService, version: VersionId) -> _Folder:
 
 
 def _present(image: ImageKey, request: FileRequest, folder: _Folder) -> Present | None:
-    """The file, if what is there is what the uploader wants to send, as far as anybody knows."""
+    """Return the file, if what is there is what the uploader wants to send, as far as anybody knows."""
     there = folder.listed.get(image.file)
     if there is None or there.size_bytes != request.size:
         return None
@@ -171,13 +171,13 @@ def _present(image: ImageKey, request: FileRequest, folder: _Folder) -> Present 
 
 
 def _facts(folder: _Folder, there: FileFacts, file: str) -> FileFacts | None:
-    """What is recorded of this very generation of a file."""
+    """Return what is recorded of this very generation of a file."""
     facts = folder.record.files.get(file) if folder.record else None
     return facts if facts and facts.etag == there.etag else None
 
 
 def _refused(folder: _Folder, file: str, facts: FileFacts | None) -> bool:
-    """Whether the file stands refused, or is the list of digests that another file failed: clients never saw it."""
+    """Return whether the file stands refused, or is the SHA256SUMS that another file failed: clients never saw it."""
     if facts is None or folder.record is None or facts.withdrawn:
         return False
     refused = {reason.file for reason in folder.record.reasons if reason.kind == "error"}
@@ -185,7 +185,7 @@ def _refused(folder: _Folder, file: str, facts: FileFacts | None) -> bool:
 
 
 def _condition(service: UploadService, image: ImageKey, folder: _Folder) -> dict[str, str]:
-    """The header that keeps whoever has the URL from replacing what is published."""
+    """Return the header that keeps whoever has the URL from replacing what is published."""
     there = folder.listed.get(image.file)
     if service.allow_overwrites:
         return {}
@@ -228,7 +228,7 @@ def _signed(
 def _multipart(
     service: UploadService, image: ImageKey, request: FileRequest, condition: Mapping[str, str]
 ) -> Multipart:
-    """A new multipart upload, or what is left of the one that the uploader began earlier."""
+    """Return a new multipart upload, or what is left of the one that the uploader began earlier."""
     arrived = service.store.arrived(image.key, request.upload_id) if request.upload_id else None
     begun = request.upload_id if arrived is not None else None
     upload_id = begun or service.store.begin(image.key, (request.sha256 or "").lower())
@@ -257,7 +257,7 @@ def _part(
     part: multipart.Part,
     arrived: Mapping[int, tuple[int, str]],
 ) -> PartPlan:
-    """The URL of a part, or its ETag if it has arrived in full."""
+    """Return the URL of a part, or its ETag if it has arrived in full."""
     size, etag = arrived.get(part.number, (0, ""))
     if size == part.size:
         return PartPlan(number=part.number, offset=part.offset, size=part.size, etag=etag)

@@ -26,17 +26,17 @@ _CONFIG: Final = Config(
 
 
 def s3_client() -> S3Client:
-    """A client for S3 in the function's region; AWS_ENDPOINT_URL_S3 leads it elsewhere."""
+    """Return a client for S3 in the function's region; AWS_ENDPOINT_URL_S3 leads it elsewhere."""
     return boto3.client("s3", config=_CONFIG)
 
 
 @cache
 def sqs_client() -> SQSClient:
-    """A client for SQS in the function's region."""
+    """Return a client for SQS in the function's region."""
     return boto3.client("sqs")
 
 
 @cache
 def cloudfront_client() -> CloudFrontClient:
-    """A client for CloudFront, made when it is first asked for."""
+    """Return a client for CloudFront, made when it is first asked for."""
     return boto3.client("cloudfront")

@@ -41,7 +41,7 @@ Invalidate = Callable[[Sequence[str]], None]
 
 
 def no_invalidation(_keys: Sequence[str]) -> None:
-    """For a server without an edge."""
+    """Do nothing: for a server without an edge."""
 
 
 def everything_below(prefix: str) -> str:
@@ -51,7 +51,9 @@ def everything_below(prefix: str) -> str:
 
 
 def invalidation_paths(keys: Iterable[str]) -> list[str]:
-    """The paths that invalidate these keys, sorted, none within another; wider ones where there would be too many.
+    """Return the paths that invalidate these keys, sorted, none within another.
+
+    Where there would be too many they are wider.
 
     A key that a path cannot spell is invalidated by a wildcard that ends where it stops being plain.
     """
@@ -69,7 +71,7 @@ def _whole_streams(keys: Iterable[str]) -> list[str]:
 
 
 def _without_covered(paths: set[str]) -> list[str]:
-    """The paths without those that a wildcard among them covers, which sort right behind it."""
+    """Return the paths without those that a wildcard among them covers, which sort right behind it."""
     kept: list[str] = []
     covered = "*"  # as no path begins
     for path in sorted(paths, key=lambda path: (path.removesuffix("*"), not path.endswith("*"))):
@@ -150,7 +152,7 @@ def _create(
 
 
 def _failure(error: ClientError | BotoCoreError, what: str) -> SimplestreamsError:
-    """What an error of CloudFront means to the caller."""
+    """Return what an error of CloudFront means to the caller."""
     if _code(error) in _INVALID:
         return InvalidationRefused(f"{what}: {error}")
     if _code(error) in _DENIED:
@@ -163,6 +165,6 @@ def _code(error: ClientError | BotoCoreError) -> str:
 
 
 def _shown(names: Sequence[str]) -> str:
-    """The first three of them, and how many more there are."""
+    """Return the first three of them, and how many more there are."""
     more = f" and {len(names) - 3:,} more" if len(names) > 3 else ""
     return ", ".join(names[:3]) + more

@@ -49,7 +49,7 @@ class QueueNotifier:
 
 
 def pause_s(receive_count: int) -> int:
-    """How long a message rests after its n-th try: 20 s, then four times as long each time, an hour at most."""
+    """Return how long a message rests after its n-th try: 20 s, then four times as long each time, an hour at most."""
     tries_before = min(max(receive_count, 1) - 1, 10)
     return min(_LONGEST_S, _FIRST_S * int(4**tries_before))
 

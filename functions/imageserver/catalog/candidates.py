@@ -96,7 +96,7 @@ def _unreadable_vm(assessment: Assessment) -> str:
 
 
 def _common_form(names: Iterable[str]) -> str:
-    """The form that most versions of a product have, and among equals that of the oldest.
+    """Return the form that most versions of a product have, and among equals that of the oldest.
 
     Clients order versions as texts, so two forms in one product would be out of order.
     """

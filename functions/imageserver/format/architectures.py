@@ -47,17 +47,17 @@ KNOWN: Final[tuple[str, ...]] = tuple(sorted(_CANONICAL))
 
 
 def canonical(name: str) -> str | None:
-    """The kernel's name for an architecture (`x86_64` for `amd64`), or None if no client knows it."""
+    """Return the kernel's name for an architecture (`x86_64` for `amd64`), or None if no client knows it."""
     return _CANONICAL.get(name)
 
 
 def skipped_by(name: str) -> str:
-    """The clients that skip products of this architecture, as the subject of a sentence; empty when none does."""
+    """Return the clients that skip products of this architecture, as the subject of a sentence; empty for none."""
     return _SKIPPED_BY.get(name, "")
 
 
 def level(name: str) -> int:
-    """The instruction set level that a name asks of an x86_64 processor: 3 for `amd64v3`, 0 for any name without one.
+    """Return the level of x86_64 that a name asks for: 3 for `amd64v3`, 0 for a name without a level.
 
     Clients map each level to plain x86_64. An image of a higher level does not run on every such machine.
     """

@@ -16,12 +16,12 @@ INDEX_KEY: Final = "streams/v1/index.json"
 
 
 def products_key(stream: str) -> str:
-    """The key of a stream's products document. Clients cache it under its base name: it never changes."""
+    """Return the key of a stream's products document. Clients cache it under its base name: it never changes."""
     return f"streams/v1/{stream}.json"
 
 
 def unlisted_key(stream: str) -> str:
-    """The key of the document that tells people (no client) what was uploaded but is not listed."""
+    """Return the key of the document that tells people (no client) what was uploaded but is not listed."""
     return f"streams/v1/{stream}.unlisted.json"
 
 
@@ -140,7 +140,7 @@ _versions = msgspec.json.Decoder(dict[str, Version])
 
 
 def encode(document: Document) -> bytes:
-    """The bytes of a document; equal documents give equal bytes."""
+    """Return the bytes of a document; equal documents give equal bytes."""
     return _encoder.encode(document)
 
 
@@ -164,12 +164,12 @@ def decode_unlisted(body: bytes | None, stream: str) -> Unlisted:
 
 
 def encode_versions(versions: dict[str, Version]) -> msgspec.Raw:
-    """The versions of a product as it carries them."""
+    """Return the versions of a product as it carries them."""
     return msgspec.Raw(_encoder.encode(versions))
 
 
 def decode_versions(product: Product) -> dict[str, Version]:
-    """The versions of a product, read; CatalogDamaged when they are none of ours."""
+    """Return the versions of a product, read; CatalogDamaged when they are none of ours."""
     try:
         return _versions.decode(product.versions)
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:

@@ -81,7 +81,7 @@ _CONVERTED_BY: Final[tuple[tuple[re.Pattern[str], str, str], ...]] = (
 
 
 def classify(file: str) -> FileKind:
-    """The kind of a file by its name; a name that means nothing to us, or that no URL can carry, has Role.OTHER."""
+    """Return the kind of a file by its name; Role.OTHER when it means nothing to us or no URL can carry it."""
     try:
         check_file(file)
     except InvalidUpload:
@@ -90,7 +90,7 @@ def classify(file: str) -> FileKind:
 
 
 def meant(file: str) -> FileKind:
-    """The kind of a file as its publisher meant it, whether it can be served under that name or not."""
+    """Return the kind of a file as its publisher meant it, whether it can be served under that name or not."""
     if file in _FIXED:
         return _FIXED[file]
     if file.endswith(".vcdiff"):
@@ -109,7 +109,7 @@ def meant(file: str) -> FileKind:
 
 
 def conversion(file: str) -> str:
-    """What a file is by its name that is not taken in this form, and the command that helps; completes "<file> …"."""
+    """Return what a file is that is not taken in this form, and the command that helps; completes "<file> …"."""
     if file in _FIXED:
         return ""
     found = next(((what, how) for pattern, what, how in _CONVERTED_BY if pattern.fullmatch(file)), None)
@@ -117,7 +117,7 @@ def conversion(file: str) -> str:
 
 
 def is_metadata_name(file: str) -> bool:
-    """Whether the name says that a root lies beside: `meta-<fingerprint>.tar.xz`, `incus.tar.gz`, `lxd.tar.gz`."""
+    """Return whether a name says that a root lies beside: `meta-<fingerprint>.tar.xz`, `incus.tar.gz`."""
     return _METADATA_NAME.fullmatch(file) is not None
 
 
@@ -128,7 +128,7 @@ def preference(file: str) -> tuple[bool, str]:
 
 
 def combined_fields(ftype: str) -> tuple[str, ...]:
-    """The fields of a metadata item that carry the combined sha256 with a root of this ftype."""
+    """Return the fields of a metadata item that carry the combined sha256 with a root of this ftype."""
     return {
         SQUASHFS: ("combined_squashfs_sha256",),
         ROOT_TAR: ("combined_rootxz_sha256", "combined_sha256"),  # old clients read the second name

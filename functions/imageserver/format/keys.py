@@ -38,7 +38,7 @@ _EXPECTED_FORMS: Final = ", ".join(form for form, _, _ in _VERSION_FORMS) + " or
 
 
 def stream_lease_key(stream: str) -> str:
-    """The key of the lease that the publisher of a stream holds while it writes the catalog."""
+    """Return the key of the lease that the publisher of a stream holds while it writes the catalog."""
     return f"{LEASES}streams/{stream}.json"
 
 
@@ -82,7 +82,7 @@ class ProductId:
         return tuple(alias for alias in self.release_aliases(self.release) if alias not in self.path_aliases)
 
     def release_aliases(self, release: str) -> tuple[str, ...]:
-        """The aliases that lxd-imagebuilder makes of another name for the release (its CreateAliases)."""
+        """Return the aliases that lxd-imagebuilder makes of another name for the release (its CreateAliases)."""
         current, default = release == "current", self.variant == "default"
         aliases = [f"{self.os}/{release}/{self.variant}"]
         if current:
@@ -147,7 +147,7 @@ def parse_key(key: str) -> ImageKey:
 
 
 def check_file(file: str) -> None:
-    """InvalidUpload when a file's name cannot stand in an URL as it is, or holds a folder."""
+    """Raise InvalidUpload when a file's name cannot stand in an URL as it is, or holds a folder."""
     _checked(file, "file name", file, _FILE)
 
 
@@ -196,12 +196,12 @@ def parse_target(path: str) -> Target:
 
 
 def path_of(target: Target) -> str:
-    """`images/…`, as it was parsed."""
+    """Return `images/…`, as it was parsed."""
     return target.key if isinstance(target, ImageKey) else target.path
 
 
 def parse_record_key(key: str) -> VersionId:
-    """The version that a record's key belongs to; InvalidUpload when it is no record's key."""
+    """Return the version that a record's key belongs to; InvalidUpload when it is no record's key."""
     if not (key.startswith(RECORDS) and key.endswith(".json")):
         raise InvalidUpload(f"{_shown(key)} is not the key of a record: expected {RECORDS}….json")
     return parse_version(key[len(RECORDS) : -len(".json")])
@@ -215,7 +215,7 @@ def product_of_records(key: str) -> ProductId:
 
 
 def version_of(key: str) -> VersionId:
-    """The version whose folder holds `key`, whatever the file is called; InvalidUpload if there is none."""
+    """Return the version whose folder holds `key`, whatever the file is called; InvalidUpload if there is none."""
     return parse_version("/".join(key.split("/")[:6]))
 
 
@@ -271,5 +271,5 @@ def _checked(part: str, what: str, where: str, pattern: re.Pattern[str]) -> str:
 
 
 def _shown(text: str) -> str:
-    """A name as it may appear in a message: quoted, control and look-alike characters escaped, not endless."""
+    """Return a name as it may appear in a message: quoted, control and look-alike characters escaped, not endless."""
     return ascii(text if len(text) <= 200 else f"{text[:200]}…")

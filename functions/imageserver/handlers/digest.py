@@ -134,7 +134,7 @@ def _handle(key: str, batch: Batch) -> None:
 
 
 def _report(ingested: Ingested, seconds: float) -> None:
-    """One line and the metrics of one version."""
+    """Log one version and count it."""
     record = ingested.record
     logger.info(
         "ingested",

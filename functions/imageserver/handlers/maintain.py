@@ -94,7 +94,7 @@ def _invalidate(keys: Sequence[str]) -> None:
 
 
 def _report(task: str, run: Run) -> dict[str, Any]:
-    """One line for each thing done, one for the run, and the metrics; what is answered of them."""
+    """Log each task and the run, count them, and return the answer."""
     for done in run.tasks:
         _tell(task, done, "would be done" if run.dry_run else "done")
     for failure in run.failed:

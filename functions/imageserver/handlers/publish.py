@@ -109,7 +109,7 @@ def _publish_all(products: set[ProductId], services: PublishServices) -> dict[Pr
 
 
 def _report(published: Published, products: int, seconds: float) -> None:
-    """One line and the metrics of one stream, a line for each version that came or went; `seconds` is what it took."""
+    """Log one stream and each version that came or went, and count them; `seconds` is what it took."""
     for product, error in published.failed.items():
         kind, reason = type(error).__name__, str(error)
         logger.error("left in the queue", stream=product.stream, product=product.name, error=kind, reason=reason)

@@ -11,12 +11,12 @@ from imageserver.format.keys import VersionId, parse_version
 
 
 def about(version: VersionId) -> dict[str, Any]:
-    """The fields that name a version."""
+    """Return the fields that name a version."""
     return {"stream": version.product.stream, "product": version.product.name, "version": version.version}
 
 
 def about_path(path: str) -> dict[str, Any]:
-    """The same for the path of a version; nothing for any other path."""
+    """Return the same for the path of a version; nothing for any other path."""
     try:
         return about(parse_version(path))
     except InvalidUpload:

@@ -200,7 +200,7 @@ ROUTES: Final[dict[str, Callable[[Request], Reply]]] = {
 
 
 def _with_colons(path: str) -> str:
-    """The path with `~` read as `:` in the time of a version, which some versions of curl cannot sign as AWS does."""
+    """Read `~` as `:` in the time of a version: some versions of curl do not sign `:` as AWS does."""
     return re.sub(r"(\d{8}_\d\d)~(\d\d)", r"\1:\2", path)
 
 

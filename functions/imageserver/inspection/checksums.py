@@ -57,7 +57,7 @@ def parse_checksums(body: bytes, own_name: str) -> Checksums:
 
 
 def _lines(body: bytes) -> list[tuple[int, str]]:
-    """Number and text of each line that says something; of a signed file those that were signed."""
+    """Return number and text of each line that says something; of a signed file those that were signed."""
     if body.startswith((b"\xff\xfe", b"\xfe\xff")):
         text = body.decode("utf-16", "replace")
     else:
@@ -77,7 +77,7 @@ def _unescaped(file: str) -> str:
 
 
 def _base(file: str) -> str:
-    """The last part of a path, of Windows' too: the name that the file has in its version's folder."""
+    """Return the last part of a path, of Windows' too: the name that the file has in its version's folder."""
     return re.split(r"[/\\]", file.rstrip("/\\"))[-1]
 
 

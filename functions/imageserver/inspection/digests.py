@@ -19,10 +19,10 @@ class Sha256(Protocol):
         """Take in more bytes."""
 
     def hexdigest(self) -> str:
-        """64 lower-case hex digits."""
+        """Return 64 lower-case hex digits."""
 
     def copy(self) -> "Sha256":
-        """An independent digest that goes on from here."""
+        """Return an independent digest that goes on from here."""
 
 
 class Spread(Protocol):
@@ -46,7 +46,7 @@ class InTurn:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Nothing was started."""
+        """Do nothing: no thread was started."""
 
     def update(self, chunk: bytes | bytearray | memoryview) -> None:
         for digest in self._digests:

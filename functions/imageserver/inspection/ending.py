@@ -86,7 +86,7 @@ def _check_xz(tail: bytes, size_bytes: int) -> None:
 
 
 def _xz_blocks_bytes(records: bytes) -> int:
-    """What the blocks of an index come to: their number, then packed and unpacked size of each."""
+    """Return what the blocks of an index come to: their number, then packed and unpacked size of each."""
     numbers = []
     number = shift = 0
     for byte in records:
@@ -164,7 +164,7 @@ def _scan_zstd() -> Scan:
 
 
 def _zstd_header_bytes(descriptor: int) -> int:
-    """What follows the descriptor of a frame in front of its first block."""
+    """Return what follows the descriptor of a frame in front of its first block."""
     single_segment = descriptor >> 5 & 1
     dictionary = (0, 1, 2, 4)[descriptor & 3]
     content_size = (single_segment, 2, 4, 8)[descriptor >> 6]

@@ -76,7 +76,7 @@ class Reader:
         self.twice: list[str] = []
 
     def text(self, node: Node, path: str) -> str | None:
-        """The text of a scalar as it is written, empty for null; None when it is a list or a mapping."""
+        """Return the text of a scalar as it is written, empty for null; None when it is a list or a mapping."""
         if node.kind != "scalar":
             self._mismatch(node, path, "a text")
             return None
@@ -89,7 +89,7 @@ class Reader:
         return _from_base64(node) if node.tag == f"{_TAG}binary" else node.text
 
     def number(self, node: Node, path: str, expected: str) -> int | None:
-        """A whole number of 64 bits; 0 for null."""
+        """Return a whole number of 64 bits; 0 for null."""
         found = node.type
         if found == "null":
             return 0
@@ -102,7 +102,7 @@ class Reader:
         return int(value)
 
     def flag(self, node: Node, path: str) -> bool | None:
-        """True or false, in any of the words of YAML 1.1; False for null."""
+        """Return true or false, in any of the words of YAML 1.1; False for null."""
         found = node.type
         if found not in ("true or false", "null"):
             self._mismatch(node, path, "true or false without quotes")
@@ -111,7 +111,7 @@ class Reader:
         return node.text in _TRUE
 
     def items(self, node: Node, path: str, what: str) -> list[Node]:
-        """The values of a list; none for null."""
+        """Return the values of a list; none for null."""
         if node.type == "null":
             return []
         if node.kind != "list":
@@ -120,13 +120,13 @@ class Reader:
         return node.children
 
     def texts(self, node: Node, path: str) -> list[str]:
-        """A list of texts."""
+        """Return a list of texts."""
         items = self.items(node, path, "a list of texts")
         read = [self.text(item, f"{path}[{place}]") for place, item in enumerate(items)]
         return [text for text in read if text is not None]
 
     def entries(self, node: Node, path: str, what: str = "a mapping") -> dict[str, Node]:
-        """Key -> value of a mapping, those of its merge keys included; none for null. A key is a text, as written."""
+        """Return key -> value of a mapping, with those of its merge keys; none for null. Keys are texts as written."""
         found = node.type
         if found == "null":
             return {}
@@ -145,7 +145,7 @@ class Reader:
         return entries
 
     def text_map(self, node: Node, path: str) -> dict[str, str]:
-        """A mapping of texts to texts."""
+        """Return a mapping of texts to texts."""
         entries = self.entries(node, path, "a mapping of texts")
         read = {name: self.text(value, _joined(path, name)) for name, value in entries.items()}
         return {name: text for name, text in read.items() if text is not None}
@@ -187,7 +187,7 @@ def load(body: bytes) -> Document:
 
 
 def shown(node: Node) -> str:
-    """A value in a sentence: `the text 'never'`, `a list`."""
+    """Return a value in a sentence: `the text 'never'`, `a list`."""
     found = node.type
     if node.kind != "scalar" or found == "null":
         return f"a {found}" if found != "null" else "nothing (null)"
@@ -236,7 +236,7 @@ def _compose(events: Iterator[Any]) -> Node | None:
 
 
 def _begun(event: Any) -> Node:
-    """A node of a scalar, or of a collection that is still open."""
+    """Return a node of a scalar, or of a collection that is still open."""
     import yaml
 
     line = event.start_mark.line + 1
@@ -258,7 +258,7 @@ def _target(anchors: dict[str, Node], event: Any) -> Node:
 
 
 def _has_more(events: Iterator[Any]) -> bool:
-    """Whether anything stands behind the first document, sound or not."""
+    """Return whether anything stands behind the first document, sound or not."""
     import yaml
 
     try:
@@ -268,7 +268,7 @@ def _has_more(events: Iterator[Any]) -> bool:
 
 
 def _merged(value: Node) -> list[Node]:
-    """The mappings that a merge key names, the strongest last."""
+    """Return the mappings that a merge key names, the strongest last."""
     merged = [value] if value.kind == "mapping" else value.children[::-1]
     if value.kind == "scalar" or any(node.kind != "mapping" for node in merged):
         raise InvalidUpload(f"merges {shown(value)} in line {value.line}, expected a mapping or a list of mappings")
@@ -301,7 +301,7 @@ def _plain_type(text: str) -> Type:
 
 
 def _number(text: str) -> float | int | None:
-    """The value of a number that was recognised; None when it is not finite or longer than any that fits."""
+    """Return the value of a number that was recognised; None when it is not finite or longer than any that fits."""
     digits = text.replace("_", "")
     if len(digits) > _LONGEST_NUMBER or _NOT_FINITE.fullmatch(text):
         return None

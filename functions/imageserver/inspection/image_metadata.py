@@ -116,7 +116,7 @@ def _doubtful(reader: Reader, fields: Mapping[str, Node], arch: str) -> list[str
 
 
 def _check_templates(reader: Reader, fields: Mapping[str, Node], files: Mapping[str, bool] | None) -> None:
-    """InvalidUpload when a daemon would fail on a template that it applies."""
+    """Raise InvalidUpload when a daemon would fail on a template that it applies."""
     for path, node in _templates(reader, fields).items():
         below = f"templates.{path}"
         entries = reader.entries(node, below)
@@ -133,7 +133,7 @@ def _check_templates(reader: Reader, fields: Mapping[str, Node], files: Mapping[
 
 
 def _template_problem(texts: Mapping[str, str], files: Mapping[str, bool] | None) -> str:
-    """What a daemon would stumble over, as the predicate of a sentence about the metadata.yaml; empty if nothing."""
+    """Return what a daemon would fail on, as the predicate of a sentence about metadata.yaml; empty if nothing."""
     name = texts.get("template", "")
     if not name or "/" in name or name in (".", ".."):
         return f"names the template {_text(name)}, expected the name of a file in templates/"

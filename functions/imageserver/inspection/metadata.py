@@ -51,7 +51,7 @@ class Overrides(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     retain_days: int | None = None
 
     def over(self, weaker: "Overrides") -> "Overrides":
-        """These overrides, and those of `weaker` where these say nothing; aliases of both."""
+        """Return these overrides, and those of `weaker` where these say nothing; aliases of both."""
         mine = {f: v for f in self.__struct_fields__ if (v := getattr(self, f)) not in ("", (), {}, None)}
         mine["aliases"] = tuple(dict.fromkeys((*self.aliases, *weaker.aliases)))
         return msgspec.structs.replace(weaker, **mine)
@@ -115,7 +115,7 @@ def _overrides(document: dict[str, Any]) -> Parsed:
 
 
 def _first(ignored: list[str]) -> tuple[str, ...]:
-    """As many of the sentences as anybody reads; a record is no place for a million of them."""
+    """Return as many of the sentences as anybody reads; a record is no place for a million of them."""
     more = len(ignored) - _MOST_NOTICES
     return (*ignored[:_MOST_NOTICES], f"{more:,} more things in it are ignored") if more > 0 else tuple(ignored)
 
@@ -127,7 +127,7 @@ def _text(value: object, _ignored: list[str]) -> str:
 
 
 def _aliases(value: object, ignored: list[str]) -> tuple[str, ...]:
-    """A list or a comma-joined string; an alias that no client could use is ignored alone."""
+    """Return a list or a comma-joined string; an alias that no client could use is ignored alone."""
     parts = value.split(",") if isinstance(value, str) else value
     if not isinstance(parts, list | tuple):
         raise ValueError("a list or a comma-joined string of aliases")
@@ -144,7 +144,7 @@ def _aliases(value: object, ignored: list[str]) -> tuple[str, ...]:
 
 
 def _requirements(value: object, ignored: list[str]) -> dict[str, str]:
-    """Strings, as clients insist on; a boolean or a number is written out (`false`)."""
+    """Return texts, as clients insist on; a boolean or a number is written out (`false`)."""
     if not isinstance(value, dict):
         raise ValueError("an object of texts")
     taken: dict[str, str] = {}
@@ -228,7 +228,7 @@ def _read_simplestream(reader: Reader, root: Node, product: ProductId, ignored: 
 
 
 def _imagebuilder_requirements(reader: Reader, node: Node, product: ProductId, ignored: list[str]) -> dict[str, str]:
-    """Requirements whose filters fit the product; a plain mapping has none."""
+    """Return requirements whose filters fit the product; a plain mapping has none."""
     path = "simplestream.requirements"
     if node.kind == "mapping":
         return reader.text_map(node, path)
@@ -259,7 +259,7 @@ def _imagebuilder_requirements(reader: Reader, node: Node, product: ProductId, i
 
 
 def _filter(reader: Reader, node: Node, path: str) -> list[str]:
-    """A list of texts, or the one text that stands where a list should."""
+    """Return a list of texts, or the one text that stands where a list should."""
     if node.kind != "scalar":
         return reader.texts(node, path)
     text = reader.text(node, path)

@@ -108,12 +108,12 @@ def read_image(
 
 
 def looks_like_tar(head: bytes) -> bool:
-    """Whether the first 512 bytes of a file are those of a tarball, or of a compressed file at least."""
+    """Return whether the first 512 bytes of a file are those of a tarball, or of a compressed file at least."""
     return head[257:262] == b"ustar" or any(head.startswith(magic) for magic, _ in _FORMATS)
 
 
 def starts_as_image(start: bytes) -> bool:
-    """Whether a tarball that begins with `start` begins as metadata or a unified image does, and not as a root.
+    """Return whether a tarball that begins with `start` begins as metadata or a unified image does, and not as a root.
 
     A file system may have a metadata.yaml in its root folder, but not one beside nothing else than parts of an image.
     """
@@ -362,7 +362,7 @@ _TRAILING_BYTES_ARE_IGNORED: Final = (GZIP, BZIP2)
 
 
 def _unpacked(chunks: Iterable[bytes | memoryview], limits: Limits) -> Iterator[bytes]:
-    """The plain bytes of the tarball in small steps, however it is compressed."""
+    """Yield the plain bytes of the tarball in small steps, however it is compressed."""
     source = (bytes(chunk) for chunk in chunks)
     head = b""
     while len(head) < 512 and (more := next(source, b"")):

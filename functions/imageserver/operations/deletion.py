@@ -85,7 +85,7 @@ def remove_tombstones(product: Product, mentioned: Collection[str], context: Pru
 
 
 def _is_unfinished(product: Product, version: VersionId, record: Record, named: Collection[str]) -> bool:
-    """Whether a version is incomplete as its record says, and nothing of it is listed, withdrawn, or on its way."""
+    """Return whether a version is incomplete, and nothing of it is listed, withdrawn, or on its way."""
     if record.state is not State.INCOMPLETE or any(facts.withdrawn for facts in record.files.values()):
         return False
     if diff.outdated(record, product.folders.get(version, {})):
@@ -134,7 +134,7 @@ def _invalidate_record(context: PruneContext, record: Record, revision: str) -> 
 
 
 def _invalidate_files(context: PruneContext, version: VersionId, files: Iterable[str]) -> None:
-    """Deleted is deleted at the edge too, and what is uploaded there next must not meet the old bytes."""
+    """Delete at the edge too: what is uploaded there next must not meet the old bytes."""
     if keys := sorted(version.prefix + file for file in files):
         context.invalidate(keys)
 

@@ -179,7 +179,7 @@ def _read(progress: _Progress, file: str, files: Files) -> FileFacts:
 
 
 def _states(progress: _Progress, files: Files) -> dict[str, Sha256]:
-    """The digest state after each metadata file, read again where an earlier run examined it."""
+    """Return the digest state after each metadata file, read again where an earlier run examined it."""
     sha256s = diff.metadata_sha256s(files)
     for file, facts in files.items():
         if facts.sha256 in sha256s and facts.sha256 not in progress.states:

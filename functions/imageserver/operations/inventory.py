@@ -31,7 +31,7 @@ class Product:
 
 
 def known_products(store: Store, cache: DocumentCache, index: documents.Index, after: str) -> list[ProductId]:
-    """Every product that the bucket or the catalog knows, in order of path, behind `after`."""
+    """Return every product that the bucket or the catalog knows, in order of path, behind `after`."""
     found = {*_below(store, "images", 0, after), *_below(store, RECORDS, len(RECORDS), after)}
     streams = {product.stream for product in found} | index.index.keys() | documented_streams(store)
     for stream in sorted(streams):
@@ -43,14 +43,14 @@ def known_products(store: Store, cache: DocumentCache, index: documents.Index, a
 
 
 def documented_streams(store: Store) -> set[str]:
-    """The streams that have a document."""
+    """Return the streams that have a document."""
     keys = (info.key for info in store.list("streams/v1/"))
     names = {key.removeprefix("streams/v1/").removesuffix(".json").removesuffix(".unlisted") for key in keys}
     return {name for name in names if name.startswith("images")}
 
 
 def _below(store: Store, prefix: str, skip: int, after: str) -> Iterator[ProductId]:
-    """The products of the keys below a prefix; keys that are no upload of ours belong to none."""
+    """Yield the products of the keys below a prefix; keys that are no upload of ours belong to none."""
     keys = (info.key[skip:] for info in store.list(prefix, prefix[:skip] + after if after else ""))
     for path, _ in groupby("/".join(key.split("/")[:5]) for key in keys):
         try:

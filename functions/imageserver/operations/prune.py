@@ -88,7 +88,7 @@ def _withdraw_expired(
 
 
 def _mentioned(product: Product, documents: StreamDocuments) -> set[str]:
-    """The names of the versions that the documents say anything of."""
+    """Return the names of the versions that the documents say anything of."""
     unlisted = documents.unlisted.products.get(product.id.name, {})
     withheld = (entry.version for entry in documents.products.withheld.get(product.id.name, ()))
     return {*_listed(product, documents), *unlisted, *withheld}

@@ -53,7 +53,7 @@ def reconcile(store: Store, notifier: Notifier, clients: Sequence[str], run: Run
 
 
 def _create_index(store: Store, run: Run) -> None:
-    """Clients ask for the index of an empty server too, and a missing one reads as a broken server."""
+    """Create a missing index: clients ask an empty server for it too, and report its absence as a broken server."""
     if store.read(catalog.INDEX_KEY) is None:
         empty = catalog.encode(catalog.decode_index(None))
         run.do(
@@ -110,7 +110,7 @@ def _part(products: catalog.Products, unlisted: catalog.Unlisted, name: str) -> 
 def _folded(
     store: Store, document: catalog.Products, changed: dict[ProductId, list[Record]], clients: Sequence[str]
 ) -> catalog.Products | None:
-    """The document with these products folded, others read as needed; None when one of those is damaged."""
+    """Return the document with these products folded, others read as needed; None when one of those is damaged."""
     folded = fold(document, changed, clients)
     while folded.needs:
         for name in sorted(folded.needs):

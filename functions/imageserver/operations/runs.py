@@ -95,11 +95,11 @@ class Run:
         self.unreadable.append(key)
 
     def more(self) -> bool:
-        """Whether this run may look at yet another product."""
+        """Return whether this run may look at yet another product."""
         return self.looked_at < self.limit and len(self.failed) < MOST_FAILED and self.time_left()
 
     def finished(self, path: str, size: int) -> None:
-        """A product was looked at; the next run need not look at it again."""
+        """Note that a product was looked at, so that the next run continues behind it."""
         self.after = path
         self.looked_at += size
         self.told(path)
@@ -118,7 +118,7 @@ class Run:
 
 
 def resume(store: Store, task: str) -> str:
-    """Where the last run of a task stopped. A note that cannot be read starts from the first product."""
+    """Return where the last run of a task stopped. A note that cannot be read starts from the first product."""
     seen = store.read(_note(task))
     try:
         return str(json.loads(seen.body)["after"]) if seen else ""

@@ -98,7 +98,7 @@ def _change_record(store: Store, version: VersionId, change: Change) -> tuple[Re
 
 
 def _versions(store: Store, target: Target) -> Iterable[VersionId]:
-    """The versions that a target is about: with a record, or with files that nobody has looked at yet."""
+    """Return the versions that a target is about: with a record, or with files that nobody has looked at yet."""
     if isinstance(target, ImageKey):
         return [target.version]
     if isinstance(target, VersionId):

@@ -31,13 +31,13 @@ class DocumentCache:
     _known: dict[str, tuple[str, Document]] = field(default_factory=dict)
 
     def of(self, stream: str) -> StreamDocuments:
-        """Both documents of a stream, as they are now."""
+        """Return both documents of a stream, as they are now."""
         key = documents.unlisted_key(stream)
         unlisted = self._now(key, lambda body: documents.decode_unlisted(body, stream), Unlisted)
         return StreamDocuments(self.products(stream), unlisted)
 
     def products(self, stream: str) -> Products:
-        """The products document of a stream, as it is now."""
+        """Return the products document of a stream, as it is now."""
         key = documents.products_key(stream)
         return self._now(key, lambda body: documents.decode_products(body, stream), Products)
 

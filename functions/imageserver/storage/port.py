@@ -44,7 +44,7 @@ class Store(Protocol):
     """
 
     def read(self, key: str) -> Document | None:
-        """A small object, or None when there is no such key."""
+        """Return a small object, or None when there is no such key."""
 
     def create(self, key: str, body: bytes) -> str | None:
         """Write an object that must not exist yet; its revision, or None when it does: a race was lost.
@@ -64,7 +64,7 @@ class Store(Protocol):
         """Delete the very revision that was seen; False when it is another one or gone."""
 
     def list(self, prefix: str, after: str = "") -> Iterator[ObjectInfo]:
-        """Every object below a prefix whose key is greater than `after`, in order of keys."""
+        """Return every object below a prefix whose key is greater than `after`, in order of keys."""
 
     def open(self, key: str, etag: str) -> Opened:
         """Start to read a large object; ObjectChanged, also midway, when it is no longer that one."""

@@ -28,7 +28,7 @@ class S3Uploads(S3Store):
     """One bucket, with uploads that others send. Errors as in imageserver.storage.port.Store."""
 
     def sign(self, operation: str, key: str, headers: Mapping[str, str], lifetime_s: int, **more: Any) -> str:
-        """A URL for one request with exactly these headers; `operation` as boto3 calls it."""
+        """Return a URL for one request with exactly these headers; `operation` as boto3 calls it."""
         numbers = ("Content-Length", "x-amz-mp-object-size")
         signed = {_PARAMETERS[h]: int(value) if h in numbers else value for h, value in headers.items()}
         about = {"Bucket": self._bucket, "Key": key, **signed, **more}
@@ -52,7 +52,7 @@ class S3Uploads(S3Store):
         return answer["UploadId"]
 
     def arrived(self, key: str, upload_id: str) -> dict[int, tuple[int, str]] | None:
-        """Part number -> size in bytes and ETag of what has arrived; None if there is no such upload of this key."""
+        """Return part number -> (bytes, ETag) of what has arrived; None if there is no such upload of this key."""
         found: dict[int, tuple[int, str]] = {}
         try:
             pages = iter(

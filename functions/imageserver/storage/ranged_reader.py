@@ -43,7 +43,7 @@ class Presigner(Protocol):
     """What is needed of a boto3 S3 client; it should be made with `signature_version="s3v4"`."""
 
     def generate_presigned_url(self, ClientMethod: str, Params: dict[str, str], ExpiresIn: int) -> str:  # noqa: N803
-        """A URL that needs no further credentials."""
+        """Return a URL that needs no further credentials."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,7 +196,7 @@ class _Source:
         self._idle.append(connection)
 
     def _connection(self) -> HTTPConnection:
-        """An idle connection, or a new one; it connects when it is first asked, as after the server closed it."""
+        """Return an idle connection, or a new one, which connects with its first request."""
         with suppress(IndexError):
             return self._idle.pop()
         if self._tls:
@@ -241,7 +241,7 @@ class _Source:
 
 @cache
 def _trust() -> ssl.SSLContext:
-    """The certificates that boto3 would trust. Made once: loading them takes tens of milliseconds."""
+    """Return the certificates that boto3 would trust. Made once: loading them takes tens of milliseconds."""
     return ssl.create_default_context(cafile=os.environ.get("AWS_CA_BUNDLE") or get_cert_path(True))
 
 

@@ -85,7 +85,7 @@ class S3Store:
         return None if answer is None else answer["ETag"]
 
     def _conditionally(self, key: str, call: Callable[..., _R], **arguments: object) -> _R | None:
-        """The answer, or None when the condition does not hold."""
+        """Return the answer, or None when the condition does not hold."""
         try:
             return self._call(key, call, Bucket=self._bucket, **arguments)
         except S3Error as refused:

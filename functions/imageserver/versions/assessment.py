@@ -99,7 +99,7 @@ def assess(record: Record) -> Assessment:
 
 
 def overrides(record: Record) -> Overrides:
-    """What the publisher says of the product in this version; metadata.json goes before image.yaml."""
+    """Return what the publisher says of the product in this version; metadata.json goes before image.yaml."""
     files = _present(record)
     given = [files[file].overrides for file in ("image.yaml", "metadata.json") if file in files]
     merged = Overrides()
@@ -166,13 +166,13 @@ def _accepted_files(record: Record, kinds: Mapping[str, FileKind], reasons: list
 
 
 def _digests_by_name(record: Record) -> dict[str, str]:
-    """What SHA256SUMS declares, by the last part of each path."""
+    """Return what SHA256SUMS declares, by the last part of each path."""
     sums = record.files[CHECKSUMS_FILE].checksums if CHECKSUMS_FILE in record.files else {}
     return {path.rpartition("/")[2]: sha256 for path, sha256 in sums.items()}
 
 
 def _is_confirmed(record: Record, listable: dict[str, FileKind], reasons: list[Reason]) -> bool:
-    """Whether a SHA256SUMS, where one was uploaded, speaks of this version at all; reasons for what it leaves out.
+    """Return whether a SHA256SUMS, where there is one, covers this version. Append reasons for what it leaves out.
 
     A list of digests that matches nothing is a mistake of the publisher who wanted a check, so it never passes for one.
     """
@@ -204,7 +204,7 @@ def _is_confirmed(record: Record, listable: dict[str, FileKind], reasons: list[R
 
 
 def _unknown(file: str) -> Reason:
-    """Why a file is not listed whose name says nothing, or says an image but cannot be served."""
+    """Return why a file is not listed whose name says nothing, or says an image but cannot be served."""
     if file_kinds.meant(file).role is not Role.OTHER:
         try:
             check_file(file)
@@ -242,7 +242,7 @@ def _set_aside_half_read_roots(
 
 
 def _one_per_ftype(accepted: dict[str, FileKind], role: Role, reasons: list[Reason]) -> dict[str, str]:
-    """One file of a role for each ftype: the preferred one; the catalog has no place for a second."""
+    """Return one file of a role for each ftype: the preferred one; the catalog has no place for a second."""
     chosen: dict[str, str] = {}
     for file, kind in accepted.items():
         slot = "unified tarball" if role is Role.UNIFIED else kind.ftype

@@ -35,7 +35,7 @@ def outdated(before: Record | None, listed: Mapping[str, FileFacts]) -> str:
 
 
 def known(learned: Learned, before: Record | None, listed: Mapping[str, FileFacts]) -> Files:
-    """The facts about each file in the folder, as far as they are known for this very generation of it."""
+    """Return the facts about each file in the folder, as far as they are known for this very generation of it."""
     files: Files = {}
     for file, there in listed.items():
         stored = before.files.get(file) if before else None
@@ -51,13 +51,16 @@ def known(learned: Learned, before: Record | None, listed: Mapping[str, FileFact
 
 
 def _same_generation(facts: FileFacts, there: FileFacts) -> bool:
-    """The same bytes; what a refusal or a withdrawal is about ends with any other upload, also of the same bytes."""
+    """Return whether both are of one upload as far as it matters.
+
+    A digest is known for equal bytes. A refusal or withdrawal ends with the next upload, even of the same bytes.
+    """
     same = (facts.etag, facts.size_bytes) == (there.etag, there.size_bytes)
     return same and (not (facts.refusal or facts.withdrawn) or facts.modified == there.modified)
 
 
 def unread(files: Files) -> list[str]:
-    """What to read, in this order: documents, metadata, then what is large."""
+    """Return what to read, in this order: documents, metadata, then what is large."""
     metadata = metadata_sha256s(files)
     waiting = any(
         file_kinds.classify(f).role in _MAY_BE_METADATA and examine.needs_reading(f, files[f], ()) for f in files
@@ -67,7 +70,7 @@ def unread(files: Files) -> list[str]:
 
 
 def metadata_sha256s(files: Files) -> list[str]:
-    """The digests of the metadata files that were read: each root has a combined sha256 with each of them."""
+    """Return the digests of the metadata files that were read: each root has a combined sha256 with each of them."""
     found = (facts.sha256 for file, facts in files.items() if kind_of(file, facts).role is Role.METADATA)
     return sorted(filter(None, found))
 
@@ -78,7 +81,7 @@ def _reading_order(file: str) -> tuple[bool, bool, str]:
 
 
 def lists_what_changed(before: Record | None, files: Files) -> bool:
-    """Whether clients may have been told of a digest that a key no longer holds."""
+    """Return whether clients may have been told of a digest that a key no longer holds."""
     if before is None or before.state is not State.COMPLETE:
         return False
     can_be_listed = [file for file in files if file in before.files and file_kinds.classify(file).role in _LISTED]

@@ -37,7 +37,7 @@ _DELTA_MAGIC: Final = b"\xd6\xc3\xc4"
 
 
 def needs_reading(file: str, facts: FileFacts, metadata_sha256s: Iterable[str]) -> bool:
-    """Whether bytes of this file must be read (again) to know all about it.
+    """Return whether bytes of this file must be read (again) to know all about it.
 
     A root waits until there is metadata to combine it with, and is read again when that changes: a sha256
     cannot be continued in front. What is withdrawn is read too: when it is restored nobody is told to read it.
@@ -54,7 +54,7 @@ def needs_reading(file: str, facts: FileFacts, metadata_sha256s: Iterable[str]) 
 
 
 def refuse_unread(file: str, facts: FileFacts, content_encoding: str, max_bytes: int) -> FileFacts:
-    """Facts with a refusal when the object need not be read to know that it cannot be served."""
+    """Return facts with a refusal when the object need not be read to know that it cannot be served."""
     if facts.size_bytes == 0:
         return _refused(facts, "empty", "is empty (0 bytes): upload it again")
     if facts.size_bytes > max_bytes:
@@ -76,7 +76,7 @@ def refuse_unread(file: str, facts: FileFacts, content_encoding: str, max_bytes:
 
 
 def read_document(file: str, facts: FileFacts, chunks: Chunks, product: ProductId) -> FileFacts:
-    """metadata.json, image.yaml or SHA256SUMS. What does not parse is noted and ignored, never refused."""
+    """Read metadata.json, image.yaml or SHA256SUMS. What does not parse is noted and ignored, never refused."""
     digests = Digests()
     if facts.size_bytes > metadata.MAX_DOCUMENT_BYTES:
         note = f"it has {facts.size_bytes:,} bytes, expected at most {metadata.MAX_DOCUMENT_BYTES:,}: it is ignored"
@@ -92,7 +92,7 @@ def read_document(file: str, facts: FileFacts, chunks: Chunks, product: ProductI
 
 
 def read_metadata(facts: FileFacts, chunks: Chunks, product: ProductId) -> tuple[FileFacts, Sha256]:
-    """A metadata tarball; also the digest state after it, which seeds the combined sha256 of each root."""
+    """Read a metadata tarball. Return also the digest state after it, which seeds the combined sha256 of each root."""
     digests = Digests()
     facts = _inspected(facts, digests.tee(chunks), product, whole=True)
     return replace(facts, sha256="" if facts.refusal else digests.sha256), digests.state
@@ -101,9 +101,9 @@ def read_metadata(facts: FileFacts, chunks: Chunks, product: ProductId) -> tuple
 def read_unified(
     facts: FileFacts, chunks: Chunks, product: ProductId, spread: MakeSpread = InTurn
 ) -> tuple[FileFacts, Sha256]:
-    """A unified tarball, or metadata under such a name: unpacked until its root was found, and hashed whole.
+    """Read a unified tarball, or metadata under such a name: unpacked until its root was found, and hashed whole.
 
-    Also the digest state after it, as read_metadata gives it.
+    Return also the digest state after it, as read_metadata does.
     """
     digests = Digests(spread=spread)
     facts = _inspected(facts, digests.tee(chunks), product, whole=False)
@@ -113,7 +113,7 @@ def read_unified(
 def read_root(
     facts: FileFacts, chunks: Chunks, ftype: str, states: Mapping[str, Sha256], spread: MakeSpread = InTurn
 ) -> FileFacts:
-    """A root: its sha256, and its combined sha256 with each metadata file whose digest state is given."""
+    """Read a root: its sha256, and its combined sha256 with each metadata file whose digest state is given."""
     head, rest = _peek(chunks)
     if refusal := _root_refusal(head, ftype):
         return _refused(facts, "wrong-kind", refusal)
@@ -139,7 +139,7 @@ def read_root(
 
 
 def read_delta(facts: FileFacts, chunks: Chunks, spread: MakeSpread = InTurn) -> FileFacts:
-    """A binary delta against the same root of an older version."""
+    """Read a binary delta against the same root of an older version."""
     head, rest = _peek(chunks)
     if not head.startswith(_DELTA_MAGIC):
         return _refused(facts, "wrong-kind", _not_a("a vcdiff delta", head))
@@ -147,7 +147,7 @@ def read_delta(facts: FileFacts, chunks: Chunks, spread: MakeSpread = InTurn) ->
 
 
 def compare_declared(facts: FileFacts, declared_sha256: str) -> FileFacts:
-    """Facts with a refusal when the uploader of the file declared another digest than it turned out to have.
+    """Return facts with a refusal when the uploader of the file declared another digest than it turned out to have.
 
     S3 compares a declared sha256 itself for a single PUT; what came in parts is compared here.
     """
@@ -158,12 +158,12 @@ def compare_declared(facts: FileFacts, declared_sha256: str) -> FileFacts:
 
 
 def seed(chunks: Chunks) -> Sha256:
-    """The digest state after the bytes of a metadata file that was examined before."""
+    """Return the digest state after the bytes of a metadata file that was examined before."""
     return _drained(Digests(), chunks).state
 
 
 def is_small(kind: FileKind) -> bool:
-    """Whether reading a file of this kind is so cheap that nobody needs to be kept from doing it twice."""
+    """Return whether reading a file of this kind is so cheap that nobody needs to be kept from doing it twice."""
     return kind.role in (Role.METADATA, Role.OVERRIDES, Role.CHECKSUMS)
 
 
@@ -218,7 +218,7 @@ def _not_a(what: str, head: bytes) -> str:
 
 
 def _peek(chunks: Chunks) -> tuple[bytes, Iterator[bytes | memoryview]]:
-    """The first bytes, and an iterator that still yields everything, buffers untouched where it can."""
+    """Return the first bytes, and an iterator that still yields everything, buffers untouched where it can."""
     source = iter(chunks)
     first = next(source, b"")
     held: list[bytes | memoryview] = [first]
@@ -228,7 +228,7 @@ def _peek(chunks: Chunks) -> tuple[bytes, Iterator[bytes | memoryview]]:
 
 
 def _with_start(chunks: Iterator[bytes | memoryview]) -> tuple[Iterator[bytes | memoryview], bytes]:
-    """An iterator that still yields everything, and a copy of the first `tarball.START_BYTES`."""
+    """Return an iterator that still yields everything, and a copy of the first `tarball.START_BYTES`."""
     held: list[bytes | memoryview] = []
     for chunk in chunks:
         held.append(chunk)

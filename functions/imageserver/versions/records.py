@@ -119,7 +119,7 @@ _decoder = msgspec.json.Decoder(Record)
 
 
 def encode(record: Record) -> bytes:
-    """The bytes of a record; equal records give equal bytes."""
+    """Return the bytes of a record; equal records give equal bytes."""
     return _encoder.encode(record)
 
 
@@ -159,7 +159,7 @@ class _Schema(msgspec.Struct):
 
 
 def _schema(body: bytes) -> int:
-    """The schema of a record whose other fields may be other than ours; 0 where it has none."""
+    """Return the schema of a record whose other fields may be other than ours; 0 where it has none."""
     try:
         return msgspec.json.decode(body, type=_Schema).schema
     except (msgspec.DecodeError, UnicodeError, RecursionError):

@@ -19,7 +19,7 @@ class Rule:
 
 
 def expired(known: Iterable[Record], listed: Collection[str], rule: Rule, now: datetime) -> list[tuple[VersionId, str]]:
-    """The sound versions of one product that the rule does not keep, oldest first, each with the reason.
+    """Return the sound versions of one product that the rule does not keep, oldest first, each with the reason.
 
     `listed` are the names of the versions that its catalog lists. The newest version and the newest listed one are
     always kept, whatever their age: a product does not vanish because nobody builds it any more. The product's own

@@ -11,7 +11,7 @@ from imageserver.versions.state import Event, allows
 
 
 def withdrawn(record: Record, target: Target, withdrawal: Withdrawal) -> Record:
-    """The record with what the target names withdrawn."""
+    """Return the record with what the target names withdrawn."""
     if not isinstance(target, ImageKey):
         return assessed(replace(record, withdrawn=record.withdrawn or withdrawal))
     facts = record.files.get(target.file)
@@ -21,7 +21,7 @@ def withdrawn(record: Record, target: Target, withdrawal: Withdrawal) -> Record:
 
 
 def restored(record: Record, target: Target) -> Record:
-    """The record with what the target names no longer withdrawn; what is being deleted already stays so."""
+    """Return the record with what the target names no longer withdrawn; what is being deleted already stays so."""
     if isinstance(target, ImageKey):
         facts = record.files.get(target.file)
         return assessed(_with_file(record, target.file, _restored_file(facts))) if facts else record
@@ -57,7 +57,7 @@ def applies_to(record: Record, file: str, size_bytes: int) -> Withdrawal | None:
 
 
 def past(before: Record, files: Mapping[str, FileFacts]) -> tuple[Withdrawal | None, dict[str, FileFacts]]:
-    """What of a withdrawal is about the files that are there now, which may be others than `before`.
+    """Return what of a withdrawal is about the files that are there now, which may be others than `before`.
 
     Of a version that is being deleted only the files that were there then are: what comes now is a new beginning.
     """

@@ -11,7 +11,7 @@ from local_stack.wiring import Route
 
 
 def check_stage(stage: Resource) -> None:
-    """TemplateError unless the stage is the one that is served without a prefix."""
+    """Raise TemplateError unless the stage is the one that is served without a prefix."""
     take(
         stage.logical_id,
         stage.properties,
@@ -23,7 +23,7 @@ def check_stage(stage: Resource) -> None:
 
 
 def read_routes(resource: Resource) -> Iterable[Route]:
-    """The routes of the API's OpenAPI body."""
+    """Yield the routes of the API's OpenAPI body."""
     p = take(resource.logical_id, resource.properties, ["Body"], ["Tags", "Description"])
     body = take(f"{resource.logical_id}.Body", p["Body"], ["openapi", "info", "components", "paths", "security"],
                 ["tags", "x-anchors"])  # fmt: skip

@@ -15,7 +15,7 @@ def read_edge(
     headers_policies: list[Resource],
     bucket_policies: list[Resource],
 ) -> Edge:
-    """The one distribution, with the policies that its behaviours name and what buckets let it read."""
+    """Return the one distribution, with the policies that its behaviours name and what buckets let it read."""
     if len(distributions) != 1:
         raise TemplateError(f"the template has {len(distributions)} distributions, expected one")
     config = take(
@@ -55,7 +55,7 @@ def _behaviour(
 
 
 def _encodings(resource: Resource) -> tuple[str, ...]:
-    """Encodings the policy lets the edge use. Its lifetimes have no effect: the local edge keeps nothing."""
+    """Return the encodings that the policy allows. Its lifetimes have no effect: the local edge keeps nothing."""
     config = take(resource.logical_id, resource.properties["CachePolicyConfig"],
                   ["ParametersInCacheKeyAndForwardedToOrigin"],
                   ["Name", "Comment", "MinTTL", "DefaultTTL", "MaxTTL"])  # fmt: skip
@@ -93,7 +93,7 @@ def _headers(resource: Resource) -> Mapping[str, str]:
 
 
 def _readable(policies: Iterable[Resource]) -> tuple[tuple[str, ...], bool]:
-    """The keys (as patterns) that CloudFront may read, and whether it may learn that a key is missing."""
+    """Return the keys (as patterns) that CloudFront may read, and whether it may learn that a key is missing."""
     patterns: list[str] = []
     sees_missing = False
     for policy in policies:

@@ -12,7 +12,7 @@ from local_stack.wiring import Function, Schedule, SourceMapping
 
 
 def read_functions(functions: list[Resource], invoke_configs: list[Resource], region: str) -> Mapping[str, Function]:
-    """Functions by logical id, with the retries that their invoke configurations say."""
+    """Return the functions by logical id, with the retries that their invoke configurations say."""
     retries = {
         r.properties["FunctionName"]: int(_invoke_config(r).get("MaximumRetryAttempts", 2)) for r in invoke_configs
     }
@@ -47,7 +47,7 @@ def _function(resource: Resource, retries: Mapping[str, int], region: str) -> Fu
 
 
 def read_mapping(resource: Resource) -> SourceMapping:
-    """Which function a queue's messages go to, and how many at once."""
+    """Return which function a queue's messages go to, and how many at once."""
     p = take(
         resource.logical_id, resource.properties,
         ["BatchSize", "EventSourceArn", "FunctionName", "FunctionResponseTypes", "MaximumBatchingWindowInSeconds",
@@ -70,7 +70,7 @@ def read_mapping(resource: Resource) -> SourceMapping:
 
 
 def read_schedule(resource: Resource) -> Schedule:
-    """When a function is started, and with which event."""
+    """Return when a function is started, and with which event."""
     p = take(resource.logical_id, resource.properties,
              ["ScheduleExpression", "ScheduleExpressionTimezone", "Target", "State"],
              ["Description", "FlexibleTimeWindow", "Name", "GroupName"])  # fmt: skip

@@ -9,7 +9,7 @@ from local_stack.errors import TemplateError
 def take(
     where: str, properties: Mapping[str, Any], used: Iterable[str], without_effect: Iterable[str] = ()
 ) -> Mapping[str, Any]:
-    """`properties`, after checking that each is known; TemplateError names the first that is not."""
+    """Return `properties`, after checking that each is known; TemplateError names the first that is not."""
     unknown = sorted(set(properties) - set(used) - set(without_effect))
     if unknown:
         raise TemplateError(

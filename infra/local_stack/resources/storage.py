@@ -10,7 +10,7 @@ from local_stack.wiring import Bucket, Notification, Queue
 
 
 def read_bucket(resource: Resource) -> Bucket:
-    """A bucket, and which queues it tells of its objects."""
+    """Return a bucket, and which queues it tells of its objects."""
     p = take(
         resource.logical_id, resource.properties,
         ["BucketName", "VersioningConfiguration", "NotificationConfiguration"],
@@ -36,7 +36,7 @@ def _notification(where: str, config: Mapping[str, Any]) -> Notification:
 
 
 def read_queue(resource: Resource) -> Queue:
-    """A queue, and where it puts what fails too often."""
+    """Return a queue, and where it puts what fails too often."""
     p = take(
         resource.logical_id, resource.properties, ["VisibilityTimeout", "RedrivePolicy"],
         # Retention is days; the pollers choose their own waits; nothing here is encrypted.
