@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import json
 import os
 import shutil
 import socket
 import ssl
+import subprocess
 import time
 import urllib.error
 import urllib.request
@@ -548,6 +550,18 @@ def test_a_refused_withdrawal_gives_its_reason(
     assert (answer.status, sentence in answer.detail) == (status, True), answer.body
     assert "upload to" not in answer.detail
     assert system.status(PATH)["status"] == "listed"
+
+
+@pytest.mark.parametrize("path", ["/uploads", "/uploads/batch"])
+def test_a_file_posted_as_a_form_is_answered_with_the_command_that_sends_it(
+    system: System, path: str, tmp_path: Path
+) -> None:
+    (tmp_path / "lxd.tar.xz").write_bytes(images.metadata_tarball())
+    command = ["curl", "-sS", "-F", f"upload=@{tmp_path}/lxd.tar.xz", "-H", "X-Local-Caller: local"]
+    command += ["--cacert", str(system.ca_file), f"{system.api_url}{path}"]
+    answer = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
+    assert (answer["status"], answer["type"]) == (400, "urn:simplestreams:problem:bad-request")
+    assert "scripts/upload --to <os>/<release>/<arch>/<variant> FILE…" in answer["detail"]
 
 
 def test_only_callers_allowed_to_upload_can_read_a_status(system: System) -> None:

@@ -215,6 +215,10 @@ def _check_deletes(caller: str, path: str) -> None:
         raise Problem(problems.FORBIDDEN, sentence)
 
 
+def _header(event: Mapping[str, Any], name: str) -> str:
+    return next((str(value) for given, value in event.get("headers", {}).items() if given.lower() == name), "")
+
+
 def _request(event: Mapping[str, Any]) -> Request:
     return Request(
         caller=caller_of(event["requestContext"].get("authorizer")),
@@ -227,6 +231,12 @@ def _request(event: Mapping[str, Any]) -> Request:
 
 def _body(event: Mapping[str, Any]) -> str:
     body: str = event.get("body") or ""
+    if _header(event, "content-type").startswith("multipart/form-data"):  # curl -F, as older image servers took files
+        raise Problem(
+            problems.BAD_REQUEST,
+            "files are not posted as a form (curl -F): `scripts/upload --to <os>/<release>/<arch>/<variant> FILE…` sends "
+            "them; with curl alone, ask here for a URL in JSON and send the file there with curl -T, see /openapi.json",
+        )
     if len(body) > LONGEST_BODY:
         raise Problem(
             problems.TOO_LARGE,
