@@ -66,6 +66,12 @@ def test_an_alias_finds_the_newest_version_for_each_architecture(system: System)
     assert [path for path, _ in found(system, "alpine/edge/default")] == [OTHER]
 
 
+def test_an_alias_of_few_digits_is_no_fingerprint(system: System) -> None:
+    system.upload(NEW, {"metadata.json": b'{"aliases": ["20261123", "cafe12"]}'})
+    system.catch_up()
+    assert {path for name in ("20261123", "cafe12") for path, _ in found(system, name)} == {NEW}
+
+
 @pytest.mark.parametrize("name", ["ubuntu", "ubuntu/nobl", "0123456789ab", "f" * 64, "f" * 65, "", "abc"])
 def test_a_name_that_nothing_has_finds_nothing(system: System, name: str) -> None:
     assert found(system, name) == []

@@ -234,8 +234,9 @@ def _body(event: Mapping[str, Any]) -> str:
     if _header(event, "content-type").startswith("multipart/form-data"):  # curl -F, as older image servers took files
         raise Problem(
             problems.BAD_REQUEST,
-            "files are not posted as a form (curl -F): `scripts/upload --to <os>/<release>/<arch>/<variant> FILE…` sends "
-            "them; with curl alone, ask here for a URL in JSON and send the file there with curl -T, see /openapi.json",
+            "files are not posted as a form (curl -F): `scripts/upload --to <os>/<release>/<arch>/<variant> FILE…` "
+            "sends them; with curl alone, ask here for a URL in JSON and send the file there with curl -T, see "
+            "/openapi.json",
         )
     if len(body) > LONGEST_BODY:
         raise Problem(

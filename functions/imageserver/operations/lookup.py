@@ -11,12 +11,15 @@ from imageserver.versions import records
 
 
 def find_listed(store: Store, cache: DocumentCache, name: str) -> list[Image]:
-    """Return the listed images that a fingerprint, the start of one, or an alias means, sorted by path.
+    """Return the listed images that an alias, a fingerprint or the start of one means, sorted by path.
 
-    Raise StorageUnavailable, StorageDenied, and CatalogDamaged for a document that cannot be read.
+    An alias goes first, as for clients. Raise StorageUnavailable, StorageDenied, and CatalogDamaged for a document that
+    cannot be read.
     """
-    search = by_fingerprint if is_fingerprint(name) else by_alias
-    found = {image for stream in documented_streams(store) for image in search(cache.products(stream), name)}
+    products = [cache.products(stream) for stream in sorted(documented_streams(store))]
+    found = [image for document in products for image in by_alias(document, name)]
+    if not found and is_fingerprint(name):
+        found = [image for document in products for image in by_fingerprint(document, name)]
     return sorted(found)
 
 
