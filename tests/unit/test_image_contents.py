@@ -169,7 +169,7 @@ def test_a_root_beside_a_whole_image_without_metadata_is_named() -> None:
         ("rootfs.tar.xz", images.unified_tarball(), False),
         ("disk.qcow2", images.unified_tarball(), True),
         ("disk.qcow2", VM, False),
-        ("rootfs.squashfs", VM, True),
+        ("rootfs.squashfs", VM, False),
     ],
     ids=["squashfs", "tar", "disk", "disk, whole machine", "squashfs, whole machine"],
 )

@@ -67,14 +67,15 @@ def candidate(product: ProductId, versions: Sequence[Record], clients: Sequence[
     assessments = {record.id.version: (record, assess(record)) for record in versions}
     complete = {name: pair for name, pair in assessments.items() if pair[1].state is State.COMPLETE}
     form = _common_form(complete)
+    has_container = any(_has_container(complete[name][1]) for name in complete if version_form(name) == form)
     builds = []
     withheld = []
     for name in sorted(complete, key=lambda name: (version_moment(name), name), reverse=True):
         record, assessment = complete[name]
         if version_form(name) == form:
             build = Build(name, record, assessment, _images(record, assessment, clients))
-            if assessment.unified and not unified_clients(assessment, clients):
-                withheld.append(Withheld(version=name, file=assessment.unified, reason=_unreadable_vm(assessment)))
+            if why := _unusable_unified(assessment, clients, has_container=has_container):
+                withheld.append(Withheld(version=name, file=assessment.unified, reason=why))
                 build = build.without(assessment.unified)
             builds.append(build)
         else:
@@ -88,11 +89,26 @@ def unified_clients(assessment: Assessment, clients: Sequence[str]) -> list[str]
     return [client for client in clients if client in able]
 
 
-def _unreadable_vm(assessment: Assessment) -> str:
-    return (
-        f"{assessment.unified} is a virtual machine in one tarball, which LXD cannot launch, and this server serves "
-        "LXD alone: upload its metadata and its disk as two files (scripts/upload splits it)"
-    )
+def _has_container(assessment: Assessment) -> bool:
+    is_unified = bool(assessment.unified and not assessment.unified_type)
+    return is_unified or any(ftype in assessment.roots for ftype in file_kinds.CONTAINER_FTYPES)
+
+
+def _unusable_unified(assessment: Assessment, clients: Sequence[str], *, has_container: bool) -> str:
+    """Return why the unified tarball of a version is not listed; empty when it is, or when there is none.
+
+    Incus before 7.1 takes every unified tarball for a container, and the newest container for the product's.
+    """
+    if not assessment.unified_type:
+        return ""
+    if not unified_clients(assessment, clients):
+        why = "which LXD cannot launch, and this server serves LXD alone"
+    elif has_container:
+        why = "which Incus before 7.1 would launch as a container, in place of those that this product lists"
+    else:
+        return ""
+    how = "upload its metadata and its disk as two files (scripts/upload splits it)"
+    return f"{assessment.unified} is a virtual machine in one tarball, {why}: {how}"
 
 
 def _common_form(names: Iterable[str]) -> str:

@@ -40,6 +40,7 @@ ALL_CLIENTS: Final = ("incus", "lxd")
 SQUASHFS: Final = "squashfs"
 ROOT_TAR: Final = "root.tar.xz"
 DISK_KVM: Final = "disk-kvm.img"
+CONTAINER_FTYPES: Final = (SQUASHFS, ROOT_TAR)
 ROOT_FTYPES: Final = (SQUASHFS, ROOT_TAR, DISK_KVM, "disk1.img", "uefi1.img")
 """Every kind of root, in the order in which clients' listings usually show them."""
 
@@ -51,9 +52,10 @@ UNIFIED_VM_CLIENTS: Final = ("incus",)
 """Who reads `combined_type`, and so a virtual machine in one tarball: Incus from 7.1 on, and no LXD."""
 
 _TAR = r"tar(\.(gz|xz|zst|bz2|lzma))?"
+_ANY_TAR = rf"({_TAR}|tgz|txz|tbz2?|tzst|tlz)"
 _ROOT_TAR = re.compile(rf"root(fs)?\.{_TAR}")
-_UNIFIED = re.compile(rf".+\.({_TAR}|tgz|txz)")
-_METADATA_NAME = re.compile(rf"(meta(data)?([-._].*)?|(.*[-._])?(lxd|incus))\.({_TAR}|tgz|txz)", re.IGNORECASE)
+_UNIFIED = re.compile(rf".+\.{_ANY_TAR}")
+_METADATA_NAME = re.compile(rf"(meta(data)?([-._].*)?|(.*[-._])?(lxd|incus))\.{_ANY_TAR}", re.IGNORECASE)
 _DELTA = re.compile(r"[^.]+\.(?P<base>[0-9][^.]*(\.[0-9]+)?)\.(?P<disk>qcow2\.)?vcdiff")
 _FIXED: Final[dict[str, FileKind]] = {
     "lxd.tar.xz": FileKind(Role.METADATA, "lxd.tar.xz"),
@@ -68,6 +70,7 @@ _FIXED: Final[dict[str, FileKind]] = {
     "SHA256SUMS": FileKind(Role.CHECKSUMS),
 }
 _SQUASHED_METADATA = re.compile(r"(meta-.+|metadata|meta|lxd|incus)\.squashfs")
+_OTHER_SUMS = re.compile(r"(sha256sums?|checksums?)([.-](txt|asc))?|.+\.sha256(sums?)?(\.txt)?", re.IGNORECASE)
 _CONVERTED_BY: Final[tuple[tuple[re.Pattern[str], str, str], ...]] = (
     (_SQUASHED_METADATA, "metadata in squashfs form, which clients read and this server does not",
      "sqfs2tar {file} | xz > lxd.tar.xz"),
@@ -77,6 +80,7 @@ _CONVERTED_BY: Final[tuple[tuple[re.Pattern[str], str, str], ...]] = (
      "qemu-img convert -O qcow2 {file} disk.qcow2"),
     (re.compile(r".+\.tar\.(lz4|lz|lzo|Z|br)"), "a tarball in a compression that clients or this server do not read",
      "unpack it and compress the tar with xz"),
+    (_OTHER_SUMS, "a list of digests under a name that is not looked for", "name it SHA256SUMS"),
 )  # fmt: skip
 
 

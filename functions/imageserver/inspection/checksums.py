@@ -5,6 +5,9 @@ from typing import Final
 
 import msgspec
 
+from imageserver.format import file_kinds
+from imageserver.format.file_kinds import Role
+
 _DIGEST: Final = r"(?P<sha256>[0-9A-Fa-f]{64})"
 _FORMS: Final = (
     re.compile(rf"(?P<escaped>\\?){_DIGEST}(?: [ *]?|\t+| {{2,}}\*?)(?P<file>\S.*)"),  # sha256sum, shasum
@@ -17,6 +20,7 @@ _OTHER_ALGORITHM: Final = re.compile(
 _SIGNED: Final = "-----BEGIN PGP SIGNED MESSAGE-----"
 _SIGNATURE: Final = "-----BEGIN PGP SIGNATURE-----"
 _NAMED_AT_END: Final = re.compile(r"[\s*(/\\]([^\s*()/\\]+)\)?(?:\s*=.*)?$")
+_WORD: Final = re.compile(r"[^\s*()/\\]+")
 _SOME_DIGEST: Final = re.compile(r"[0-9A-Fa-f]{8}")
 _MOST_UNREADABLE: Final = 100
 """Lines that are told one by one. A file with more is none: it confirms nothing."""
@@ -45,9 +49,8 @@ def parse_checksums(body: bytes, own_name: str) -> Checksums:
             if digests.setdefault(file, sha256) != sha256:
                 unreadable[file] = f"line {number} gives {_short(file)} another sha256 than a line before it"
         elif not _OTHER_ALGORITHM.match(line):
-            named = _NAMED_AT_END.search(f" {line}") if _SOME_DIGEST.search(line) else None
-            file = _base(named[1]) if named else own_name
-            unreadable[file] = f"line {number} is {_short(line)}, expected a sha256, two spaces and a file name"
+            sentence = f"line {number} is {_short(line)}, expected a sha256, two spaces and a file name"
+            unreadable |= dict.fromkeys(_named(line) or (own_name,), sentence)
     if len(unreadable) > _MOST_UNREADABLE:
         count = (
             f"{len(unreadable):,} of its lines cannot be read, expected a sha256, two spaces and a file name in each"
@@ -70,6 +73,15 @@ def _lines(body: bytes) -> list[tuple[int, str]]:
         end = next((place for place in range(header, len(lines)) if lines[place][1] == _SIGNATURE), len(lines))
         lines = [(number, line.removeprefix("- ")) for number, line in lines[header:end]]
     return [(number, line) for number, line in lines if line and not line.startswith("#")]
+
+
+def _named(line: str) -> tuple[str, ...]:
+    """Return the files that a line may be about, wherever in it they stand; without any, the name at its end."""
+    words = [word.strip(":=,;") for word in _WORD.findall(line)]
+    if known := tuple(word for word in words if file_kinds.classify(word).role is not Role.OTHER):
+        return known
+    at_end = _NAMED_AT_END.search(f" {line}") if _SOME_DIGEST.search(line) else None
+    return (_base(at_end[1]),) if at_end else ()
 
 
 def _unescaped(file: str) -> str:

@@ -6,9 +6,10 @@ Unpacking a root of some GB would cost more than hashing it, so each format is a
 - zstd is a row of blocks with their lengths in front;
 - bzip2 marks its end with 48 bits, at any bit;
 - a plain tar is a row of headers with lengths, and ends with zeros;
-- gzip has none of that and is unpacked, up to `_MOST_UNPACKED`.
+- gzip and lzma have none of that and are unpacked, up to `_MOST_UNPACKED` and `_MOST_UNPACKED_LZMA`.
 """
 
+import lzma
 import re
 import tarfile
 import zlib
@@ -16,12 +17,14 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 from imageserver.inspection.scan import Chunk, CutShort, Scan, Want, scanned
-from imageserver.inspection.tarball import BZIP2, GZIP, XZ, ZSTD, UnreadableArchive
+from imageserver.inspection.tarball import BZIP2, GZIP, LZMA, LZMA_MEMORY, XZ, ZSTD, UnreadableArchive
 
 _STEP: Final = 64 * 1024  # of packed bytes: what one call leaves is copied for the next
 _MOST_AT_ONCE: Final = 1 << 20
 _MOST_UNPACKED: Final = 16 << 30
 """Of gzip, in bytes: about half a minute. What would unpack to more is hashed and not looked at from there on."""
+_MOST_UNPACKED_LZMA: Final = 2 << 30
+"""The same for lzma, which takes ten times as long."""
 _MOST_PARTS: Final = 2_000_000
 """Blocks of zstd or members of a tar that are looked at; a hostile file has one in every few bytes."""
 _TAIL: Final = 256 * 1024
@@ -46,6 +49,8 @@ def checked(chunks: Iterator[Chunk], head: bytes, size_bytes: int) -> Iterator[C
             yield from _with_tail(chunks, size_bytes, _check_bzip2)
         elif head.startswith(GZIP):
             yield from _gunzipped(chunks)
+        elif head.startswith(LZMA):
+            yield from _unlzmaed(chunks)
         else:
             yield from scanned(chunks, _scan_zstd() if head.startswith(ZSTD) else _scan_tar())
     except CutShort as reason:
@@ -136,6 +141,22 @@ def _gunzipped(chunks: Iterator[Chunk]) -> Iterator[Chunk]:
                 ended = made > _MOST_UNPACKED
     if not ended and not unpacker.eof:
         raise UnreadableArchive("is cut short: the gzip data has no end")
+
+
+def _unlzmaed(chunks: Iterator[Chunk]) -> Iterator[Chunk]:
+    """Unpack the one stream that lzma has, and keep nothing of it."""
+    unpacker, made = lzma.LZMADecompressor(lzma.FORMAT_ALONE, memlimit=LZMA_MEMORY), 0
+    for chunk in chunks:
+        yield chunk  # first, as above
+        data: Chunk = chunk
+        while made <= _MOST_UNPACKED_LZMA and not unpacker.eof and (data or not unpacker.needs_input):
+            try:
+                made += len(unpacker.decompress(data, _MOST_AT_ONCE))
+            except lzma.LZMAError as error:
+                raise UnreadableArchive(f"is damaged lzma data ({error})") from error
+            data = b""
+    if made <= _MOST_UNPACKED_LZMA and not unpacker.eof:
+        raise UnreadableArchive("is cut short: the lzma data has no end")
 
 
 def _scan_zstd() -> Scan:

@@ -19,6 +19,7 @@ _BLOCK_BYTES: Final = 8192
 """A metadata block holds so many bytes at most, two more with its length in front."""
 _ID_BYTES: Final = 4
 _POINTER_BYTES: Final = 8
+_COMPRESSIONS: Final = range(1, 7)  # gzip, lzma, lzo, xz, lz4, zstd
 _SMALLEST_BLOCK_LOG, _LARGEST_BLOCK_LOG = 12, 20
 
 
@@ -65,12 +66,14 @@ def _read_superblock(head: bytes, size_bytes: int) -> _IdIndex:
     if len(head) < SUPERBLOCK_BYTES:
         raise NotSquashfs(f"has {len(head)} bytes, a squashfs header alone has {SUPERBLOCK_BYTES}")
     found = _SUPERBLOCK.unpack_from(head)
-    block_bytes, block_log, ids, major, minor = (found[at] for at in (3, 6, 8, 9, 10))
+    block_bytes, compression, block_log, ids, major, minor = (found[at] for at in (3, 5, 6, 8, 9, 10))
     used, id_table, inodes, directories = (found[at] for at in (12, 13, 15, 16))
     if (major, minor) != (4, 0):
         raise NotSquashfs(f"is squashfs {major}.{minor} by its header, expected 4.0, the only one that Linux mounts")
     if not _SMALLEST_BLOCK_LOG <= block_log <= _LARGEST_BLOCK_LOG or block_bytes != 1 << block_log:
         raise NotSquashfs(f"has blocks of {block_bytes:,} or 2^{block_log} bytes by its header, expected 2^12 to 2^20")
+    if compression not in _COMPRESSIONS:
+        raise NotSquashfs(f"is compressed in a way of number {compression} by its header, expected 1 (gzip) to 6 (zstd)")
     if used > size_bytes:
         raise NotSquashfs(f"is cut short: a squashfs of {used:,} bytes by its header, the file has {size_bytes:,}")
     index = _IdIndex(id_table, -(-ids * _ID_BYTES // _BLOCK_BYTES))

@@ -20,7 +20,7 @@ from typing import Final, Literal, Protocol
 
 from imageserver.inspection import qcow2
 
-XZ, GZIP, ZSTD, BZIP2 = b"\xfd7zXZ\0", b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"BZh"
+XZ, GZIP, ZSTD, BZIP2, LZMA = b"\xfd7zXZ\0", b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"BZh", b"\x5d\x00\x00"
 """What a file starts with that is compressed in this way."""
 
 MIB: Final = 1024 * 1024
@@ -31,7 +31,7 @@ START_BYTES: Final = MIB
 """How much of a tarball tells whether it is a root: a whole block of bzip2 or zstd at least."""
 _START_MEMBERS: Final = 100
 _IMAGE_PARTS: Final = frozenset({"metadata.yaml", "rootfs", "rootfs.img", "templates"})
-_LZMA_MEMORY: Final = 128 * MIB  # xz -9 needs 65 MiB to unpack
+LZMA_MEMORY: Final = 128 * MIB  # xz -9 needs 65 MiB to unpack
 _ZSTD_WINDOW_LOG: Final = 27  # zstd --long; 128 MiB
 
 
@@ -80,7 +80,7 @@ def read_image(
     """Read the metadata.yaml of a tarball that arrives in chunks, and what the tarball holds besides.
 
     `whole` reads on to the end of the archive, which proves it complete and within the limits; a root in it raises
-    WholeImage. Otherwise the rest of the chunks is left unread as soon as a root was found. `see` is called with every
+    WholeImage. Of two metadata.yaml the last one counts, as for those who unpack both. Otherwise the rest of the chunks is left unread as soon as a root was found. `see` is called with every
     member that is read past. UnreadableArchive says what was found instead of a tarball with a metadata.yaml.
     """
     plain = _unpacked(chunks, limits)
@@ -96,7 +96,7 @@ def read_image(
         raise
     except lzma.LZMAError as error:
         if "Memory usage limit" in str(error):
-            most = f"{_LZMA_MEMORY // MIB} MiB"
+            most = f"{LZMA_MEMORY // MIB} MiB"
             raise UnreadableArchive(
                 f"needs more than {most} of memory to unpack, `xz -9` is the most it may"
             ) from error
@@ -147,7 +147,7 @@ def _find(
         if see:
             see(member)
         path = [part for part in member.name.split("/") if part not in ("", ".")]
-        if path == ["metadata.yaml"] and body is None and not member.name.startswith("/"):
+        if path == ["metadata.yaml"] and not member.name.startswith("/"):
             file.begin(member.size)
             body = _content(tar, member, limits)
         elif path:
@@ -351,11 +351,11 @@ class _Zstd:
 
 
 _FORMATS: Final[tuple[tuple[bytes, Callable[[], _Decompressor]], ...]] = (
-    (XZ, lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_LZMA_MEMORY)),
+    (XZ, lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=LZMA_MEMORY)),
     (GZIP, _Gzip),
     (ZSTD, _Zstd),
     (BZIP2, bz2.BZ2Decompressor),
-    (b"\x5d\x00\x00", lambda: lzma.LZMADecompressor(lzma.FORMAT_ALONE, memlimit=_LZMA_MEMORY)),
+    (LZMA, lambda: lzma.LZMADecompressor(lzma.FORMAT_ALONE, memlimit=LZMA_MEMORY)),
 )
 _TRAILING_BYTES_ARE_IGNORED: Final = (GZIP, BZIP2)
 """gzip and bzip2 warn of other bytes behind their data and succeed; xz and zstd fail."""

@@ -256,17 +256,21 @@ def _one_per_ftype(accepted: dict[str, FileKind], role: Role, reasons: list[Reas
 def _unified(
     record: Record, accepted: dict[str, FileKind], roots: dict[str, str], reasons: list[Reason]
 ) -> tuple[str, Literal["", "virtual-machine"]]:
-    """Return the unified tarball that may be listed and its type; "" when roots make an image of the same type."""
+    """Return the unified tarball that may be listed and its type; "" when roots make an image of the same type.
+
+    A virtual machine has two types: Incus before 7.1 takes every unified tarball for a container.
+    """
     unified = next(iter(_one_per_ftype(accepted, Role.UNIFIED, reasons).values()), "")
     if not unified:
         return "", ""
     is_vm = record.files[unified].content == "virtual-machine"
-    containers = (file_kinds.SQUASHFS, file_kinds.ROOT_TAR)
-    if beside := next((file for ftype, file in roots.items() if (ftype in containers) != is_vm), ""):
+    is_container = {file: ftype in file_kinds.CONTAINER_FTYPES for ftype, file in roots.items()}
+    if beside := next((file for file in is_container if is_vm or is_container[file]), ""):
+        clients = "Incus before 7.1" if is_vm and is_container[beside] else "clients"
+        kind = "container" if is_container[beside] else "virtual-machine"
         sentence = (
-            f"{unified} is not listed beside {beside}: clients would see two "
-            f"{'virtual-machine' if is_vm else 'container'} images under one "
-            "alias and take one of them at random; delete one, or upload it as a product of its own"
+            f"{unified} is not listed beside {beside}: {clients} would see two {kind} images under one alias and take "
+            "one of them at random; delete one, or upload it as a product of its own"
         )
         reasons.append(Reason(unified, "warning", sentence))
         return "", ""
