@@ -1,8 +1,9 @@
 """How LXD and Incus read a simplestreams catalog, restated so that tests can read one back without either.
 
-Written from the rules in both projects' `shared/simplestreams` (products.go, simplestreams.go, sort.go) and
-`shared/osarch`, and from nothing in this repository: it must not share a mistake with the code that it
-checks. The end-to-end tests hold it against the real clients.
+Written from both projects' `shared/simplestreams` (products.go, simplestreams.go, sort.go), `shared/osarch` and
+`client/simplestreams_images.go`, at the tags of the generations in `SERVED` and between them, and from nothing in this
+repository: it must not share a mistake with the code that it checks. The end-to-end tests hold it against the real
+clients. Descriptions are those of LXD before 6.2 and Incus up to 7.3.
 
 What a client does silently is silent here as well (an unknown architecture, a version without a date, a
 metadata item without the right combined sha256): such images are simply not in the answer. What makes the
@@ -29,69 +30,114 @@ _ROOT_COMBINED = {
     "disk1.img": ("combined_disk1-img_sha256",),
     "uefi1.img": ("combined_uefi1-img_sha256",),
 }
+ROOT_FTYPES = frozenset(_ROOT_COMBINED)
 _VM_ROOTS = {"disk-kvm.img", "disk1.img", "uefi1.img"}
 _TYPE_PREFERENCE = ("squashfs", "root.tar.xz", "disk-kvm.img", "uefi1.img", "disk1.img")
 
 
 @dataclass(frozen=True)
 class _Dialect:
-    """What differs between the clients: the names they look for."""
+    """What differs between the generations of the clients.
+
+    `requirements` are fields of a product, the first that is given counts. `delta_roots` are the roots whose deltas are
+    looked at; `own_delta_source` tells whether the base of a disk's delta is a disk, and not a squashfs.
+    `applies_every_delta`: two deltas whose bases are held are applied one after the other. `stops_at_first`: of the
+    metadata and unified items of a version only the first that comes up is read, and Go has no order.
+    """
 
     metadata: frozenset[str]
     unified: frozenset[str]
-    requirements: str
+    requirements: tuple[str, ...]
     delta_roots: frozenset[str]
     arch_aliases: Mapping[str, str]
+    applies_every_delta: bool
+    own_delta_source: bool = False
     reads_combined_type: bool = False
+    reads_time_of_day: bool = False
+    stops_at_first: bool = False
 
 
 _ARCH_NAMES = {
     "i686": "i386 i586 386 x86 generic_32",
     "x86_64": "amd64 generic_64",
-    "aarch64": "arm64 arm64_generic",
+    "armv6l": "armel arm",
     "armv7l": "armhf armhfp armv7a_hardfp armv7 armv7a_vfpv3_hardfp",
+    "aarch64": "arm64 arm64_generic",
     "ppc": "powerpc",
     "ppc64": "powerpc64",
     "ppc64le": "ppc64el",
-} | dict.fromkeys(("s390x", "mips", "mips64", "riscv32", "riscv64"), "")
-_LXD_ARCH_NAMES = _ARCH_NAMES | {"armv7l": _ARCH_NAMES["armv7l"] + " armel arm"}
-_INCUS_ARCH_NAMES = _ARCH_NAMES | {"armv6l": "armel arm", "armv8l": "", "loongarch64": "loong64"}
+    "mips": "mipsel",
+    "mips64": "mips64el",
+} | dict.fromkeys(("armv8l", "s390x", "riscv32", "riscv64"), "")
 
 
-def _known_as(names: Mapping[str, str]) -> dict[str, str]:
-    """Every accepted name of an architecture with the kernel's own name for it."""
-    return {alias: name for name, aliases in names.items() for alias in (name, *aliases.split())}
+def _known_as(**more: str) -> dict[str, str]:
+    """Every accepted name of an architecture with the kernel's own name for it; `more` names that came later."""
+    names = {kernel: [kernel, *aliases.split()] for kernel, aliases in _ARCH_NAMES.items()}
+    for kernel, aliases in more.items():
+        names[kernel] = [*names.get(kernel, [kernel]), *aliases.split()]
+    return {alias: kernel for kernel, aliases in names.items() for alias in aliases}
 
 
+_LOONGARCH = {"mips": "mipsle", "mips64": "mips64le", "loongarch64": "loong64"}
 _PERSONALITIES = {"x86_64": {"i686"}, "aarch64": {"armv7l"}, "ppc64": {"ppc"}}
+_SQUASHFS_DELTAS, _ALL_DELTAS = frozenset({"squashfs"}), frozenset({"squashfs", "disk-kvm.img"})
 
-_LXD = _Dialect(
+_LXD_5_0_2 = _Dialect(
     metadata=frozenset({"lxd.tar.xz"}),
     unified=frozenset({"lxd_combined.tar.gz"}),
-    requirements="lxd_requirements",
-    delta_roots=frozenset({"squashfs"}),
-    arch_aliases=_known_as(_LXD_ARCH_NAMES),
+    requirements=("lxd_requirements",),
+    delta_roots=_SQUASHFS_DELTAS,
+    arch_aliases=_known_as(),
+    applies_every_delta=True,
 )
-_INCUS = _Dialect(
+_LXD_5_0_9 = replace(
+    _LXD_5_0_2,
+    requirements=("lxd_requirements", "requirements"),
+    delta_roots=_ALL_DELTAS,
+    arch_aliases=_known_as(**_LOONGARCH),
+    applies_every_delta=False,
+    own_delta_source=True,
+)
+_LXD_6_9 = replace(_LXD_5_0_9, arch_aliases=_known_as(x86_64="amd64v3", **_LOONGARCH), reads_time_of_day=True)
+_LXD_5_20 = replace(
+    _LXD_5_0_9,
+    metadata=frozenset({"lxd.tar.xz", "incus.tar.xz"}),
+    unified=frozenset({"lxd_combined.tar.gz", "incus_combined.tar.gz"}),
+    applies_every_delta=True,
+    own_delta_source=False,
+    stops_at_first=True,
+)
+_INCUS_6_0_4 = _Dialect(
     metadata=frozenset({"incus.tar.xz"}),
     unified=frozenset({"incus_combined.tar.gz"}),
-    requirements="requirements",
-    delta_roots=frozenset({"squashfs", "disk-kvm.img"}),
-    arch_aliases=_known_as(_INCUS_ARCH_NAMES),
+    requirements=("requirements",),
+    delta_roots=_ALL_DELTAS,
+    arch_aliases=_known_as(**_LOONGARCH),
+    applies_every_delta=True,
 )
-# From 7.1 on, `combined_type` says whether a unified tarball is a container or a virtual machine. Older Incus and every
-# LXD ignore it and take each for a container.
-_INCUS_7_1 = replace(_INCUS, reads_combined_type=True)
-# LXD 5.0.3 and 5.18 to 5.20 accepted either project's item names, and so saw a version that carries both of
-# them twice.
-_LXD_5_20 = _Dialect(
-    metadata=_LXD.metadata | _INCUS.metadata,
-    unified=_LXD.unified | _INCUS.unified,
-    requirements="lxd_requirements",
-    delta_roots=frozenset({"squashfs"}),
-    arch_aliases=_known_as(_LXD_ARCH_NAMES),
+_INCUS_7_0 = replace(
+    _INCUS_6_0_4, arch_aliases=_known_as(x86_64="x86_64_v1 x86_64_v2 x86_64_v3 x86_64_v4", **_LOONGARCH)
 )
-_DIALECTS = {"lxd": _LXD, "incus": _INCUS, "incus-7.1": _INCUS_7_1, "lxd-5.20": _LXD_5_20}
+_INCUS_7_3 = replace(_INCUS_7_0, reads_combined_type=True)
+
+_DIALECTS = {
+    "lxd-5.0.2": _LXD_5_0_2,
+    "lxd-5.0.9": _LXD_5_0_9,  # from 5.0.4 and 5.21.0 on
+    "lxd-6.9": _LXD_6_9,  # time of day from 5.21.3 and 6.2 on, amd64v3 from 5.21.5 and 6.7 on
+    "lxd-5.20": _LXD_5_20,  # 5.0.3 and 5.18 to 5.20
+    "incus-6.0.4": _INCUS_6_0_4,
+    "incus-7.0": _INCUS_7_0,  # from 6.0.6 and 6.18 on
+    "incus-7.3": _INCUS_7_3,  # from 7.1 on
+} | {"lxd": _LXD_5_0_2, "incus": _INCUS_6_0_4}  # as Debian has them
+
+SERVED = ("lxd-5.0.2", "lxd-5.0.9", "lxd-6.9", "incus-6.0.4", "incus-7.0", "incus-7.3")
+"""Every generation that a catalog for both kinds of client must suit. LXD 5.20 is out of support."""
+
+
+def dialect(client: str) -> _Dialect:
+    """Return what a generation reads, by its name."""
+    return _DIALECTS[client]
 
 
 class ClientError(Exception):
@@ -111,11 +157,12 @@ class Download:
 class Image:
     """One image as the client lists it.
 
-    `files` maps the client's own role (`meta`, `root`, `root.delta-<fingerprint of the base>`) to a
-    download. `aliases` is what `image list` shows; `names` has every alias that leads here, including the
-    short ones of architectures other than the reader's.
+    `product` is the name of its product in the catalog. `files` maps the client's own role (`meta`, `root`,
+    `root.delta-<fingerprint of the base>`) to a download. `aliases` is what `image list` shows; `names` has every alias
+    that leads here, including the short ones of architectures other than the reader's.
     """
 
+    product: str
     fingerprint: str
     type: str
     architecture: str
@@ -129,11 +176,15 @@ class Image:
     names: list[str] = field(default_factory=list)
     wanted_aliases: list[str] = field(default_factory=list)
 
+    def asks_for(self, name: str) -> bool:
+        """Whether its product claims the alias, as it stands or with the architecture behind it."""
+        return any(name in (wanted, f"{wanted}/{self.properties['architecture']}") for wanted in self.wanted_aliases)
+
 
 def read_catalog(
     index: bytes, documents: Mapping[str, bytes], client: str = "lxd", native: str = "x86_64"
 ) -> list[Image]:
-    """Every image that `client` (`lxd`, `incus`, `incus-7.1`, `lxd-5.20`) finds, in its own order.
+    """Return every image that `client` (one of `SERVED`, `lxd`, `incus`, `lxd-5.20`) finds, in its own order.
 
     `documents` maps a path from the index (`streams/v1/images.json`) to its bytes; a path that is not there
     is a 404. `native` is the architecture of the machine that the client runs on, as the kernel names it.
@@ -275,12 +326,19 @@ def _product_paths(index: Any) -> list[str]:
 
 
 def _images(document: Any, dialect: _Dialect) -> Iterator[Image]:
-    for product in document["products"].values():
+    for name, product in document["products"].items():
         if product["arch"] not in dialect.arch_aliases:
             continue
         for serial, version in product["versions"].items():
-            if (created := _date(serial[:8], "")) is not None:
-                yield from _version_images(product, serial, version, created, dialect)
+            if (created := _created(serial, dialect)) is not None:
+                yield from _version_images(name, product, serial, version, created, dialect)
+
+
+def _created(serial: str, dialect: _Dialect) -> str | None:
+    """When a version was made as the client understands its name; None when it skips the version."""
+    day = _date(serial[:8], "")
+    time = re.fullmatch(r"[0-9]{8}_([01][0-9]|2[0-3])([0-5][0-9])", serial)
+    return f"{day}T{time[1]}:{time[2]}" if day and time and dialect.reads_time_of_day else day
 
 
 def _date(text: str, separator: str) -> str | None:
@@ -292,14 +350,17 @@ def _date(text: str, separator: str) -> str | None:
         return None
 
 
-def _version_images(product: Any, serial: str, version: Any, created: str, dialect: _Dialect) -> Iterator[Image]:
+def _version_images(
+    name: str, product: Any, serial: str, version: Any, created: str, dialect: _Dialect
+) -> Iterator[Image]:
     for meta in version["items"].values():
-        if meta["ftype"] in dialect.unified:
-            yield from _image(product, serial, created, meta, None, dialect)
+        roots: list[Any] = [None] if meta["ftype"] in dialect.unified else []
         if meta["ftype"] in dialect.metadata:
-            for root in version["items"].values():
-                if root["ftype"] in _ROOT_COMBINED:
-                    yield from _image(product, serial, created, meta, root, dialect)
+            roots = [root for root in version["items"].values() if root["ftype"] in _ROOT_COMBINED]
+        for root in roots:
+            yield from (replace(image, product=name) for image in _image(product, serial, created, meta, root, dialect))
+        if dialect.stops_at_first and meta["ftype"] in dialect.metadata | dialect.unified:
+            return
 
 
 def _image(product: Any, serial: str, created: str, meta: Any, root: Any | None, dialect: _Dialect) -> Iterator[Image]:
@@ -312,6 +373,7 @@ def _image(product: Any, serial: str, created: str, meta: Any, root: Any | None,
     if root is not None and root["ftype"] in dialect.delta_roots:
         files |= _deltas(product, serial, root, dialect)
     yield Image(
+        product="",
         fingerprint=fingerprint,
         type=_type(meta, root, dialect),
         architecture=dialect.arch_aliases[product["arch"]],
@@ -339,25 +401,24 @@ def _fingerprint(meta: Any, root: Any | None) -> str:
 
 
 def _deltas(product: Any, serial: str, root: Any, dialect: _Dialect) -> dict[str, Download]:
-    """Return the deltas whose base version is still listed with a squashfs fingerprint.
-
-    Both clients look at that fingerprint even for the delta of a disk.
-    """
+    """Return the deltas whose base version is still listed with the fingerprint that clients take as source."""
+    own = dialect.own_delta_source and root["ftype"] != "squashfs"
+    source = _ROOT_COMBINED[root["ftype"] if own else "squashfs"][0]
     deltas = {}
     for item in product["versions"][serial]["items"].values():
         base = product["versions"].get(item["delta_base"])
         if item["ftype"] != f"{root['ftype']}.vcdiff" or base is None:
             continue
         metas = [meta for meta in base["items"].values() if meta["ftype"] in dialect.metadata]
-        if metas and metas[0]["combined_squashfs_sha256"]:
-            role = f"root.delta-{metas[0]['combined_squashfs_sha256']}"
-            deltas[role] = Download(item["path"], item["sha256"], item["size"])
+        if metas and metas[0][source]:
+            deltas[f"root.delta-{metas[0][source]}"] = Download(item["path"], item["sha256"], item["size"])
     return deltas
 
 
 def _properties(product: Any, serial: str, kind: str, dialect: _Dialect) -> dict[str, str]:
     label = product["versions"][serial]["label"]
     description = f"{product['os']} {product['release_title']} {product['arch']}" + (f" ({label})" if label else "")
+    requirements: dict[str, str] = next((product[name] for name in dialect.requirements if product[name]), {})
     properties = {
         "os": product["os"],
         "release": product["release"],
@@ -366,7 +427,7 @@ def _properties(product: Any, serial: str, kind: str, dialect: _Dialect) -> dict
         "label": label,
         "serial": serial,
         "description": f"{description} ({serial})",
-        **{f"requirements.{key}": value for key, value in product[dialect.requirements].items()},
+        **{f"requirements.{key}": value for key, value in requirements.items()},
         "variant": product["variant"],
         "type": kind,
     }
@@ -374,10 +435,11 @@ def _properties(product: Any, serial: str, kind: str, dialect: _Dialect) -> dict
 
 
 def _compare(left: Image, right: Image) -> int:
-    return -1 if _before(left, right) else int(_before(right, left))
+    return -1 if is_before(left, right) else int(is_before(right, left))
 
 
-def _before(left: Image, right: Image) -> bool:
+def is_before(left: Image, right: Image) -> bool:
+    """Whether the client's sort puts one image before the other in any case; neither of two: their order is chance."""
     for name in ("os", "release", "variant", "serial", "architecture"):
         ours, theirs = left.properties.get(name, ""), right.properties.get(name, "")
         if ours == theirs:

@@ -73,7 +73,9 @@ def _read_superblock(head: bytes, size_bytes: int) -> _IdIndex:
     if not _SMALLEST_BLOCK_LOG <= block_log <= _LARGEST_BLOCK_LOG or block_bytes != 1 << block_log:
         raise NotSquashfs(f"has blocks of {block_bytes:,} or 2^{block_log} bytes by its header, expected 2^12 to 2^20")
     if compression not in _COMPRESSIONS:
-        raise NotSquashfs(f"is compressed in a way of number {compression} by its header, expected 1 (gzip) to 6 (zstd)")
+        raise NotSquashfs(
+            f"is compressed in a way of number {compression} by its header, expected 1 (gzip) to 6 (zstd)"
+        )
     if used > size_bytes:
         raise NotSquashfs(f"is cut short: a squashfs of {used:,} bytes by its header, the file has {size_bytes:,}")
     index = _IdIndex(id_table, -(-ids * _ID_BYTES // _BLOCK_BYTES))

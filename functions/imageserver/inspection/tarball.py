@@ -80,8 +80,9 @@ def read_image(
     """Read the metadata.yaml of a tarball that arrives in chunks, and what the tarball holds besides.
 
     `whole` reads on to the end of the archive, which proves it complete and within the limits; a root in it raises
-    WholeImage. Of two metadata.yaml the last one counts, as for those who unpack both. Otherwise the rest of the chunks is left unread as soon as a root was found. `see` is called with every
-    member that is read past. UnreadableArchive says what was found instead of a tarball with a metadata.yaml.
+    WholeImage. Otherwise the rest of the chunks is left unread as soon as a root was found. Of two metadata.yaml the
+    last one counts, as for whoever unpacks both. `see` is called with every member that is read past. UnreadableArchive
+    says what was found instead of a tarball with a metadata.yaml.
     """
     plain = _unpacked(chunks, limits)
     file = _Forward(plain)

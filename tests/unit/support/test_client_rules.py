@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.support.client_rules import ClientError, find_image, read_catalog, resolve_alias
+from tests.support import client_rules
+from tests.support.client_rules import SERVED, ClientError, find_image, read_catalog, resolve_alias
+
+SOURCES = Path(__file__).parents[1] / "client_sources"
 
 PATH = "streams/v1/images.json"
 PRODUCT = "alpine:3.22:amd64:default"
@@ -107,7 +111,7 @@ def test_a_unified_tarball_is_its_own_fingerprint() -> None:
     assert (image.fingerprint, list(image.files), image.properties["type"]) == (META, ["meta"], "tar.gz")
 
 
-@pytest.mark.parametrize("client", ["lxd", "lxd-5.20", "incus", "incus-7.1"])
+@pytest.mark.parametrize("client", [*SERVED, "lxd-5.20"])
 @pytest.mark.parametrize("combined_type", ["virtual-machine", "container", ""])
 def test_only_incus_from_7_1_on_takes_a_unified_tarball_for_a_virtual_machine(client: str, combined_type: str) -> None:
     items = {
@@ -115,7 +119,7 @@ def test_only_incus_from_7_1_on_takes_a_unified_tarball_for_a_virtual_machine(cl
         for name in ("lxd", "incus")
     }
     products = {PRODUCT: product(versions={"20261123": {"items": items}})}
-    is_machine = (client, combined_type) == ("incus-7.1", "virtual-machine")
+    is_machine = (client, combined_type) == ("incus-7.3", "virtual-machine")
     assert {image.type for image in read(products, client)} == {"virtual-machine" if is_machine else "container"}
 
 
@@ -124,22 +128,28 @@ def test_a_combined_type_says_nothing_of_a_split_image() -> None:
     for part in items.values():
         part |= {"combined_type": "virtual-machine", "ftype": part["ftype"].replace("lxd", "incus")}
     products = {PRODUCT: product(versions={"20261123": {"items": items}})}
-    assert [image.type for image in read(products, "incus-7.1")] == ["container"]
+    assert [image.type for image in read(products, "incus-7.3")] == ["container"]
 
 
 def test_a_combined_type_that_is_no_string_fails_the_whole_catalog() -> None:
     items = {"u": item("incus_combined.tar.gz", "u.tar.gz", META, 7, combined_type=1)}
     with pytest.raises(ClientError, match="cannot unmarshal"):
-        read({PRODUCT: product(versions={"20261123": {"items": items}})}, "incus-7.1")
+        read({PRODUCT: product(versions={"20261123": {"items": items}})}, "incus-7.3")
 
 
-def test_each_client_reads_its_own_items_and_old_lxd_reads_both() -> None:
-    twin = item("incus.tar.xz", "lxd.tar.xz", META, 10, combined_squashfs_sha256=COMBINED)
+def test_each_client_reads_its_own_items_and_old_lxd_the_first_of_both() -> None:
+    twin = item("incus.tar.xz", "lxd.tar.xz", META, 10, combined_squashfs_sha256="9" * 64)
     products = {PRODUCT: product(versions={"20261123_10:00": version(**{"incus.tar.xz": twin})})}
-    assert [len(read(products, client)) for client in ("lxd", "incus", "lxd-5.20")] == [1, 1, 2]
+    found = {client: [image.fingerprint[0] for image in read(products, client)] for client in (*SERVED, "lxd-5.20")}
+    assert found == {client: ["9" if "incus" in client else "3"] for client in found}
     assert read({PRODUCT: product()}, "incus") == []
+    assert [image.fingerprint for image in read({PRODUCT: product()}, "lxd-5.20")] == [COMBINED]
+
+
+def test_a_fingerprint_that_is_listed_twice_matches_no_image() -> None:
+    images = read({PRODUCT: product(), "a:1:amd64:default": product()})
     with pytest.raises(ClientError, match="More than one match"):
-        find_image(read(products, "lxd-5.20"), COMBINED[:12])
+        find_image(images, COMBINED[:12])
 
 
 def test_requirements_are_read_under_another_name_by_each_client() -> None:
@@ -307,13 +317,32 @@ def test_a_short_alias_is_shown_for_the_native_architecture_only() -> None:
 
 
 @pytest.mark.parametrize(
-    ("client", "name", "found"),
-    [("lxd", "armel", "armv7l"), ("incus", "armel", "armv6l"), ("incus", "loong64", "loongarch64")],
+    ("name", "means", "known_by"),
+    [
+        ("armel", "armv6l", SERVED),
+        ("ppc64", "ppc64", SERVED),
+        ("loong64", "loongarch64", SERVED[1:]),
+        ("mipsle", "mips", SERVED[1:]),
+        ("amd64v3", "x86_64", ("lxd-6.9",)),
+        ("x86_64_v2", "x86_64", ("incus-7.0", "incus-7.3")),
+        ("z80", "", ()),
+    ],
 )
-def test_the_clients_differ_about_architectures(client: str, name: str, found: str) -> None:
-    meta = item(f"{client}.tar.xz", "l", META, 1, combined_squashfs_sha256=COMBINED)
-    (image,) = read({PRODUCT: product(arch=name, versions={"20261123": version(**{"lxd.tar.xz": meta})})}, client)
-    assert image.architecture == found
+def test_the_generations_differ_about_architectures(name: str, means: str, known_by: tuple[str, ...]) -> None:
+    found: dict[str, str] = {}
+    for client in SERVED:
+        meta = item(f"{client.split('-')[0]}.tar.xz", "l", META, 1, combined_squashfs_sha256=COMBINED)
+        images = read({PRODUCT: product(arch=name, versions={"20261123": version(**{"lxd.tar.xz": meta})})}, client)
+        found |= dict.fromkeys([client] * len(images), images[0].architecture if images else "")
+    assert found == dict.fromkeys(known_by, means)
+
+
+def test_the_architectures_are_those_of_the_sources() -> None:
+    for client in ("lxd", "incus"):
+        lines = (SOURCES / f"{client}_architectures.txt").read_text().splitlines()
+        rows = [line.split() for line in lines if not line.startswith("#")]
+        newest = {"lxd": "lxd-6.9", "incus": "incus-7.3"}[client]
+        assert client_rules._DIALECTS[newest].arch_aliases == {name: row[0] for row in rows for name in row}
 
 
 def delta_versions(meta: str, root: str, base: str) -> dict[str, Any]:
@@ -341,3 +370,29 @@ def test_a_delta_is_offered_when_its_base_is_listed(meta: str, root: str, base: 
     client = meta.partition(".")[0]
     images = read({PRODUCT: product(versions=delta_versions(meta, root, base))}, client)
     assert list(images[0].files) == roles
+
+
+@pytest.mark.parametrize(
+    ("client", "base"), [("lxd-5.0.9", "d"), ("lxd-6.9", "d"), ("incus-7.3", "a"), ("lxd-5.0.2", "")]
+)
+def test_the_generations_differ_about_the_source_of_a_disks_delta(client: str, base: str) -> None:
+    versions = delta_versions(f"{client.split('-', maxsplit=1)[0]}.tar.xz", "disk-kvm.img", "20261122")
+    found = read({PRODUCT: product(versions=versions)}, client)[0].files
+    assert [role for role in found if "delta" in role] == ([f"root.delta-{base * 64}"] if base else [])
+
+
+@pytest.mark.parametrize(
+    ("serial", "created"),
+    [("20261123_1730", "2026-11-23T17:30"), ("20261123_17:30", "2026-11-23"), ("20261123_2460", "2026-11-23")],
+)
+def test_newer_lxd_reads_the_time_of_day(serial: str, created: str) -> None:
+    products = {PRODUCT: product(versions={serial: version()})}
+    assert [read(products, client)[0].created for client in ("lxd-6.9", "lxd-5.0.9")] == [created, "2026-11-23"]
+
+
+@pytest.mark.parametrize("client", SERVED)
+def test_newer_lxd_reads_requirements_of_either_name(client: str) -> None:
+    twin = item("incus.tar.xz", "lxd.tar.xz", META, 10, combined_squashfs_sha256=COMBINED)
+    both = product(requirements={"nesting": "x"}, versions={"20261123": version(**{"incus.tar.xz": twin})})
+    (image,) = read({PRODUCT: both}, client)
+    assert ("requirements.nesting" in image.properties) == (client != "lxd-5.0.2")
