@@ -129,13 +129,6 @@ def each_alias_once(
     # Products of which nothing is listed because others list the same images.
     waiting = sorted(name for name, ws in withheld.items() if name not in products and any(w.file for w in ws))
     owner = _owners(ids, wanted, [product_id(stream, name) for name in waiting])
-    # Clients add `<alias>/<architecture>` to each alias: nobody may ask for it but a product whose path it is.
-    added = {(arch, f"{alias}/{ids[name].arch}"): name for (arch, alias), name in owner.items() if name in ids}
-    owner |= {
-        (arch, alias): added[arch, alias]
-        for (arch, alias), name in owner.items()
-        if (arch, alias) in added and name in ids and alias not in ids[name].path_aliases
-    }
     with_own: dict[str, Product] = {}
     for name, product in ids.items():
         lost = {alias: held_by for alias in wanted[name] if (held_by := owner[_arch(product), alias]) != name}
@@ -167,6 +160,12 @@ def _owners(
     for name, product in listed.items():
         for alias in wanted[name]:
             owner.setdefault((_arch(product), alias), name)
+    for name, product in listed.items():  # clients add `<alias>/<architecture>` to each alias
+        for alias in set(wanted[name]) - set(product.path_aliases):
+            base, _, arch = alias.rpartition("/")
+            holder = owner.get((_arch(product), base), "")
+            if holder in listed and listed[holder].arch == arch and owner[_arch(product), alias] == name:
+                owner[_arch(product), alias] = holder
     return owner
 
 
