@@ -60,7 +60,8 @@ def faults(
             _listed_twice(images),
             _aliases_astray(documents, images, client),
             _updates(images, client),
-            (fault for image in images for fault in _unusable(image, images, body, client)),
+            _machines_in_front(documents, images),
+            (fault for image in images for fault in _unusable(image, body, client)),
         )
         found += [f"{client}: {fault}" for check in checks for fault in check]
     return found
@@ -95,6 +96,19 @@ def _is_machine(version: Any) -> bool:
     return any(item.get("combined_type") == "virtual-machine" for item in version["items"].values())
 
 
+def _machines_in_front(documents: Mapping[str, bytes], images: Sequence[Image]) -> Iterator[str]:
+    """Yield each product whose containers lie beside a virtual machine that this client takes for one of them."""
+    for name, product in _products(documents):
+        machines = {version for version, content in product["versions"].items() if _is_machine(content)}
+        kinds = {
+            (image.properties["type"] == "tar.gz" and image.properties["serial"] in machines)
+            for image in images
+            if image.product == name and image.type == "container"
+        }
+        if len(kinds) > 1:
+            yield f"{name} has containers, and a virtual machine that is taken for one"
+
+
 def _listed_twice(images: Sequence[Image]) -> Iterator[str]:
     count = Counter(image.fingerprint for image in images)
     yield from (f"{fingerprint} is listed {times} times" for fingerprint, times in count.items() if times > 1)
@@ -115,20 +129,12 @@ def _aliases_astray(documents: Mapping[str, bytes], images: Sequence[Image], cli
                     i for i in images if i.type == kind and i.asks_for(alias) and i.architecture == own[0].architecture
                 ]
                 first = asking[0]
-                if first.product != name and alias in _path_aliases(first.product):
-                    continue
                 found = f"{first.product}/{first.properties['serial']}"
                 if found != f"{name}/{newest}":
                     yield f"{alias} ({kind}) leads to {found}, not to {name}/{newest}"
                 for other in asking[1:]:
                     if not client_rules.is_before(first, other):
                         yield f"{alias} ({kind}) leads to {first.filename} or {other.filename} by chance"
-
-
-def _path_aliases(product: str) -> tuple[str, ...]:
-    """Return what a product's name gives it, whoever else asks."""
-    os, release, arch, variant = product.split(":")
-    return (f"{os}/{release}/{arch}/{variant}", f"{os}/{release}/{variant}", f"{os}/{release}")
 
 
 def _updates(images: Sequence[Image], client: str) -> Iterator[str]:
@@ -147,7 +153,7 @@ def _updates(images: Sequence[Image], client: str) -> Iterator[str]:
                 yield f"the delta of {image.fingerprint} would be applied to a {kind}"
 
 
-def _unusable(image: Image, images: Sequence[Image], body: Callable[[str], bytes | None], client: str) -> Iterator[str]:
+def _unusable(image: Image, body: Callable[[str], bytes | None], client: str) -> Iterator[str]:
     """Yield what keeps an image from being fetched and launched."""
     bodies = {}
     for role, download in image.files.items():
@@ -169,10 +175,7 @@ def _unusable(image: Image, images: Sequence[Image], body: Callable[[str], bytes
         if "root" in bodies:
             _check_root(bodies["root"], image.properties["type"])
         elif "rootfs.img" in members and image.type == "container":
-            # Incus before 7.1 takes it for one. Nothing can be done but to keep it from hiding a real one.
-            others = [other for other in images if other.product == image.product and other.type == "container"]
-            if len(others) > 1:
-                yield f"{image.filename} is a virtual machine that hides the containers of {image.product}"
+            pass  # Incus before 7.1 takes it for one: `_machines_in_front` tells whether that does harm
         elif image.type == "virtual-machine":
             _check_disk(members["rootfs.img"])
         elif not any(name.startswith("rootfs/") for name in members):

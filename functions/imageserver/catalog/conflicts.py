@@ -160,13 +160,16 @@ def _owners(
     for name, product in listed.items():
         for alias in wanted[name]:
             owner.setdefault((_arch(product), alias), name)
-    for name, product in listed.items():  # clients add `<alias>/<architecture>` to each alias
-        for alias in set(wanted[name]) - set(product.path_aliases):
+    added = {}  # clients add `<alias>/<architecture>` to each alias, so who has the one has the other
+    for name, product in listed.items():
+        for alias in wanted[name]:
             base, _, arch = alias.rpartition("/")
+            if not architectures.canonical(arch):
+                continue
             holder = owner.get((_arch(product), base), "")
-            if holder in listed and listed[holder].arch == arch and owner[_arch(product), alias] == name:
-                owner[_arch(product), alias] = holder
-    return owner
+            if holder in listed and listed[holder].arch == arch:
+                added[_arch(product), alias] = holder
+    return owner | added
 
 
 def _arch(product: ProductId) -> str:

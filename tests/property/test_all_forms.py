@@ -1,0 +1,181 @@
+"""Versions of all forms at once, sound and bad, through ingest and publish: what clients are served is always usable.
+
+The reader (`listing_faults`) knows nothing of the code under test. It reads each catalog as six generations of LXD and
+Incus do, and then the files that it names.
+"""
+
+from __future__ import annotations
+
+import bz2
+import lzma
+from collections.abc import Iterable
+from datetime import timedelta
+from functools import cache
+
+from hypothesis import event, given, settings
+from hypothesis import strategies as st
+
+from imageserver.format.keys import parse_target
+from imageserver.operations.prune import Rules, prune
+from imageserver.operations.runs import Run
+from imageserver.operations.withdraw import restore, withdraw
+from imageserver.versions.retention import Rule
+from tests.support import images
+from tests.support.client_rules import SERVED
+from tests.support.listing_faults import faults
+from tests.support.memory_store import Sent, System
+
+PRODUCTS = (
+    "a/r/amd64/default", "a/r/amd64/amd64", "a/r/x86_64/default", "a/r/amd64v3/default", "a/r/x86_64_v2/default",
+    "a/current/amd64/default", "a/r/arm64/cloud",
+)  # fmt: skip
+VERSIONS = ("20261120", "20261120.2", "20261120.10", "20261121", "20261122_1000", "202611231000", "20261124_10:00")
+DELTAS = ("rootfs.{}.vcdiff", "disk.{}.qcow2.vcdiff")
+Step = tuple[str, str, tuple[str, ...], int]
+RULES = Rules(Rule(versions=3, days=0), grace_hours=24, stale_days=7)
+
+
+@cache
+def bodies(arch: str) -> dict[str, tuple[bytes, ...]]:
+    """File name -> what may be uploaded under it: first what is sound, then what is not."""
+    yaml = images.metadata_yaml(arch)
+    other = "arm64" if arch != "arm64" else "amd64"
+    root, tar = images.squashfs("a", 700), images.tarball({"bin/x": b"x", "etc/y": b"y"})
+    metadata = images.metadata_tarball(arch, "plain", serial="1")
+    unified = images.tarball({"metadata.yaml": yaml, "rootfs/etc/x": b"x"})
+    machine = images.tarball({"rootfs.img": images.qcow2("m", 2400), "metadata.yaml": yaml})
+    template = b"\ntemplates: {/a: {when: [create], template: a.tpl}}\n"
+    bad_metadata = (
+        images.metadata_tarball(other, "plain"), b"noise", unified, metadata[:600],
+        images.tarball({"metadata.yaml": yaml + template}),
+        images.tarball({"metadata.yaml": yaml + b"\nproperties: []"}),
+    )  # fmt: skip
+    return {
+        "lxd.tar.xz": (metadata, images.metadata_tarball(arch, "xz", serial="2"), *bad_metadata),
+        "incus.tar.xz": (metadata, images.metadata_tarball(arch, "zst", serial="3"), *bad_metadata),
+        "meta-1.tar.lzma": (lzma.compress(metadata, format=lzma.FORMAT_ALONE), *bad_metadata),
+        "rootfs.squashfs": (root, images.squashfs("b", 900), root[:-50], b"<html>"),
+        "other.squashfs": (images.squashfs("c", 700),),
+        "rootfs.tar.xz": (images.compress(tar, "xz"), bz2.compress(tar), images.compress(tar, "gz")[:-9], metadata),
+        "root.tar.lzma": (lzma.compress(tar, format=lzma.FORMAT_ALONE), tar[:700]),
+        "disk.qcow2": (
+            images.qcow2("a", 2400), images.qcow2("b", 2400), images.qcow2("a", 2400)[:1500],
+            images.qcow2_header(backing=300, backing_bytes=5) + bytes(4096),
+        ),
+        "disk1.img": (images.qcow2("c", 2400), bytes(600)),
+        "uefi1.img": (images.qcow2("d", 2400),),
+        "u.tar.gz": (images.compress(unified, "gz"), machine, images.compress(machine, "xz")[:-70], metadata),
+        "lxd_combined.tar.gz": (images.compress(machine, "zst"), unified, metadata, tar),
+        "metadata.json": (
+            b'{"aliases": ["a/r", "x", "x/amd64", "a/r/amd64"], "os": "Z", "variant": "default"}',
+            b'{"aliases": "a, b, x", "requirements": {"secureboot": false}, "support_eol": "2030-01-01"}',
+            b'{"aliases": 5, "os": ""}', b"noise", b"{}",
+        ),
+        "image.yaml": (b"simplestream: {distro_name: Q, release_aliases: {r: '24.04,x'}}", b"simplestream: [", b"a: b"),
+        "SHA256SUMS": (
+            f"{images.sha256_hex(root)} *out/rootfs.squashfs\n".encode(),
+            f"SHA256 (disk.qcow2) = {images.sha256_hex(root)}\n".encode(), b"noise", b"",
+        ),
+        "notes.txt": (b"hello",),
+        **{name.format(base): (images.vcdiff("1"), images.vcdiff("2"), b"?") for base in VERSIONS for name in DELTAS},
+    }  # fmt: skip
+
+
+WHOLE = (
+    ("lxd.tar.xz", "rootfs.squashfs"), ("incus.tar.xz", "rootfs.tar.xz"), ("meta-1.tar.lzma", "disk.qcow2"),
+    ("lxd.tar.xz", "rootfs.squashfs", "disk.qcow2", "disk1.img"), ("u.tar.gz",), ("lxd_combined.tar.gz",),
+    ("lxd.tar.xz", "incus.tar.xz", "root.tar.lzma", "uefi1.img"),
+)  # fmt: skip
+"""Files that make a version together."""
+FILES = st.sampled_from(sorted(bodies("amd64")))
+ROOTS = st.sampled_from(["rootfs.squashfs", "disk.qcow2"])
+CHOICES = st.integers(0, 7)
+
+
+@st.composite
+def histories(draw: st.DrawFn) -> list[Step]:
+    """Steps in a few versions of a few products, so that they meet."""
+    products = draw(st.lists(st.sampled_from(PRODUCTS), min_size=1, max_size=3, unique=True))
+    versions = draw(st.lists(st.sampled_from(VERSIONS), min_size=1, max_size=3, unique=True))
+    paths = st.builds("images/{}/{}".format, st.sampled_from(products), st.sampled_from(versions))
+    deltas = st.sampled_from([name.format(base) for base in versions for name in DELTAS])
+    doing = st.sampled_from(["remove", "withdraw", "restore", "ingest", "publish", "prune"])
+    step = st.one_of(
+        st.tuples(st.just("upload"), paths, st.sampled_from(WHOLE), st.integers(0, 1)),
+        st.tuples(st.just("upload"), paths, st.sampled_from(WHOLE), st.just(0)),
+        st.tuples(st.just("upload"), paths, st.tuples(st.just("lxd.tar.xz"), ROOTS, deltas), st.integers(0, 1)),
+        st.tuples(st.just("upload"), paths, st.lists(FILES, min_size=1, max_size=3).map(tuple), CHOICES),
+        st.tuples(doing, paths, st.tuples(FILES), CHOICES),
+    )
+    return draw(st.lists(step, min_size=1, max_size=20))
+
+
+def act(system: System, step: Step) -> None:
+    doing, path, files, choice = step
+    target = parse_target(path if choice % 2 else f"{path}/{files[0]}")
+    match doing:
+        case "upload":
+            arch = path.split("/")[3]
+            choices = {file: bodies(arch)[file] for file in files}
+            system.upload(path, {file: known[choice % len(known)] for file, known in choices.items()})
+        case "remove":
+            for key in [key for key in system.store.objects if key.startswith(f"{path}/")][: choice + 1]:
+                system.store.remove(key)
+        case "withdraw":
+            withdraw(system.store, target, system.store.clock, 24, lambda _: None)
+        case "restore":
+            restore(system.store, target, lambda _: None)
+        case "ingest":
+            system.ingest(path)
+        case "publish":
+            system.publish(*system.products())
+        case "prune":
+            system.store.clock += timedelta(days=2)
+            prune(system.store, Sent(), RULES, system.store.clock, lambda _: None, Run())
+
+
+def found_in(system: System) -> list[str]:
+    """Every fault of what is served, for each of the clients that the server is for."""
+    served = system.streams()
+    if "streams/v1/index.json" not in served:
+        return []
+    documents = {key: body for key, body in served.items() if not key.endswith(".unlisted.json")}
+    clients = [client for client in SERVED if client.split("-")[0] in system.clients]
+    objects = system.store.objects
+    return faults(documents, lambda key: objects[key].body if key in objects else None, clients)
+
+
+def ftypes(system: System) -> Iterable[str]:
+    for name, product in system.products_document().products.items():
+        yield f"listed: {name}"
+        yield from (f"listed: {ftype}" for ftype in bytes(product.versions).decode().split('"ftype":"')[1:])
+
+
+@settings(max_examples=150, deadline=None)
+@given(histories(), st.sampled_from([("incus", "lxd"), ("incus",), ("lxd",)]))
+def test_what_is_listed_can_be_used_by_every_client(steps: list[Step], clients: tuple[str, ...]) -> None:
+    system = System(clients=clients)
+    for step in steps:
+        act(system, step)
+    system.catch_up()
+    for ftype in {found.partition('"')[0] for found in ftypes(system)}:
+        event(ftype)
+    assert found_in(system) == []
+
+
+@settings(max_examples=60, deadline=None)
+@given(histories())
+def test_the_order_in_which_files_arrive_changes_nothing_that_is_served(steps: list[Step]) -> None:
+    """The first upload of an image keeps it, so both bring the same files at the same times."""
+    systems = [System(), System()]
+    for system in systems:
+        for step in steps:
+            if step[0] in ("upload", "remove"):
+                act(system, step)
+    for version in systems[0].versions():
+        systems[0].ingest(version.path)
+        systems[0].publish(version.product)
+    for version in reversed(systems[1].versions()):
+        systems[1].ingest(version.path)
+    systems[1].publish(*systems[1].products())
+    assert systems[0].streams() == systems[1].streams()
