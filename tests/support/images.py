@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tarfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 if sys.version_info >= (3, 14):
@@ -228,6 +228,31 @@ class Workshop:
         root = self._tar(tree, folder / "root.tar.xz", "xz")
         return {"lxd.tar.xz": self._own_metadata(folder, marker), root.name: root}
 
+    def split(
+        self, marker: str, metadata: tuple[str, str], root: tuple[str, str], options: Sequence[str] = ()
+    ) -> dict[str, Path]:
+        """A metadata tarball and a root: file name and compression of each, options for mksquashfs or qemu-img."""
+        folder = self._fresh(f"split-{marker}")
+        target = folder / root[0]
+        if root[1] == "disk":
+            (folder / "raw").write_bytes(marker.encode().ljust(1 << 20, b"\0"))
+            self._run("qemu-img", "convert", "-q", "-f", "raw", "-O", "qcow2", *options, folder / "raw", target)
+        elif root[1] == "squashfs":
+            tree = self.root_tree(f"split-{marker}.root", marker)
+            self._run("mksquashfs", tree, target, "-all-root", "-noappend", "-no-progress", "-quiet", *options)
+        else:
+            self._tar(self.root_tree(f"split-{marker}.root", marker), target, root[1])
+        named = f"split-{marker}/{metadata[0]}"
+        return {metadata[0]: self.metadata(named, metadata[1], description=marker), root[0]: target}
+
+    def whole_machine(self, marker: str) -> dict[str, Path]:
+        """A virtual machine in one tarball, as `image export` writes it."""
+        disk = self.vm_qcow2(marker)["disk.qcow2"]
+        tree = self._fresh(f"machine-{marker}.tree")
+        (tree / "metadata.yaml").write_bytes(metadata_yaml(self.arch, description=f"machine {marker}"))
+        shutil.copy(disk, tree / "rootfs.img")
+        return {"machine.tar.gz": self._tar(tree, tree.parent / f"machine-{marker}.tar.gz", "gz")}
+
     def vm_qcow2(self, marker: str) -> dict[str, Path]:
         """`lxd.tar.xz` and `disk.qcow2`: 8 MiB of disk with the marker at its start. It does not boot."""
         folder = self._fresh(f"vm-{marker}")
@@ -264,10 +289,12 @@ class Workshop:
         return self.metadata(f"{folder.name}/lxd.tar.xz", description=f"{folder.name} {marker}")
 
     def _tar(self, tree: Path, target: Path, compression: str) -> Path:
-        program = {"xz": "xz -0 -T1", "gz": "gzip -1n", "zst": "zstd -q -1"}[compression]
-        options = ("--sort=name", f"--mtime=@{CREATION_DATE}", "--owner=0", "--group=0", "--numeric-owner")
+        program = {"xz": "xz -0 -T1", "gz": "gzip -1n", "zst": "zstd -q -1", "bz2": "bzip2 -1", "lzma": "lzma -0"}
+        options = ["--sort=name", f"--mtime=@{CREATION_DATE}", "--owner=0", "--group=0", "--numeric-owner"]
+        if compression != "plain":
+            options.append(f"--use-compress-program={program[compression]}")
         names = sorted(path.name for path in tree.iterdir())
-        self._run("tar", *options, "-C", tree, f"--use-compress-program={program}", "-cf", target, *names)
+        self._run("tar", *options, "-C", tree, "-cf", target, *names)
         return target
 
     def _fresh(self, name: str) -> Path:

@@ -32,6 +32,16 @@ def problem(body: bytes, chunk: int = 700) -> str:
     return ""
 
 
+def extended(parts: int, there: int) -> bytes:
+    """A disk with extended entries and clusters of 16 KiB; of its last one `parts` have data, in `there` bytes."""
+    size = 1 << 14
+    header = images.qcow2_header(
+        version=3, incompatible=EXTENDED, cluster_bits=14, l1_entries=1, l1=3 * size, refcounts=size
+    )
+    tables = header.ljust(3 * size, b"\0") + struct.pack(">Q", 1 << 63 | 4 * size).ljust(size, b"\0")
+    return tables + struct.pack(">QQ", 1 << 63 | 5 * size, parts).ljust(size, b"\0") + bytes(there)
+
+
 L2 = 1 << 63 | 4 * CLUSTER
 GOOD = {
     "version 2": disk(),
@@ -40,6 +50,7 @@ GOOD = {
     "zeros whose place is beyond the file": disk(L2, (99 * CLUSTER | 1,), version=3),
     "the last cluster up to the end of the disk": disk(L2, (7 * CLUSTER,), virtual=100)[: 7 * CLUSTER + 100],
     "a compressed cluster": disk(L2, (1 << 62 | 5 * CLUSTER + 7,)),
+    "the last cluster up to its last part with data": extended(0b11, 1024),
     "dirty": disk(version=3, incompatible=1),
     "compressed with zstd": disk(version=3, incompatible=8, compression=1, header_bytes=112),
 }
@@ -67,6 +78,7 @@ BAD = {
     "an L2 table beyond the file": (disk(90 * CLUSTER), "its L2 table ends"),
     "a cluster beyond the file": (disk(L2, (8 * CLUSTER,)), "its cluster ends at byte 4,608, the file has 4,096"),
     "a cluster cut short": (disk(L2, (7 * CLUSTER,))[:-1], "its cluster ends"),
+    "a part of a cluster cut short": (extended(0b11, 1023), "its cluster ends at byte 82,944, the file has 82,943"),
     "a compressed cluster beyond the file": (disk(L2, (1 << 62 | 8 * CLUSTER,)), "its compressed cluster ends"),
     "only a magic": (b"QFI\xfb", "a qcow2 header alone has 72"),
     "half a header": (disk()[:60], "a qcow2 header alone has 72"),

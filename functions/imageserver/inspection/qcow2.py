@@ -6,7 +6,8 @@ was cut short without an error and fills the rest with zeros. What the tables na
 far as one pass can tell: the beginning of the file is held, since tables of a disk that was preallocated or has grown
 lie before the one that names them; elsewhere such a table has gone by.
 
-QEMU writes the last cluster of a disk up to the end of the disk and not to the end of the cluster.
+QEMU writes the last cluster of a disk up to the end of the disk and not to the end of the cluster; with extended
+entries, up to the last part that has data.
 """
 
 import heapq
@@ -24,6 +25,8 @@ _CLUSTER_BITS: Final = range(9, 22)
 _EXTENDED_CLUSTER_BITS: Final = 14  # the fewest with extended L2 entries
 _OFFSET: Final = 0x00FF_FFFF_FFFF_FE00  # of a cluster, in an entry of L1, L2 or the refcount table
 _COMPRESSED: Final = 1 << 62
+_PARTS: Final = 32  # of a cluster, where entries are extended
+_PARTS_THERE: Final = (1 << _PARTS) - 1
 _ALL_ZEROS: Final = 1
 _MOST_SNAPSHOTS: Final = 65536
 _SNAPSHOT_BYTES: Final = 40  # without what varies: the least that each takes
@@ -223,9 +226,10 @@ def _places(table: bytes) -> Iterable[int]:
 def _check_l2(header: _Header, table: bytes, number: int, size_bytes: int) -> None:
     """Compare the clusters that an L2 table names with the size of the file; `number` is its place in the L1 table."""
     shift = 62 - (header.cluster_bits - 8)
-    entries = struct.unpack(f">{len(table) // 8}Q", table)[:: header.entry_bytes // 8]
+    words = struct.unpack(f">{len(table) // 8}Q", table)
+    step = header.entry_bytes // 8
     guest = number * header.l2_entries << header.cluster_bits
-    for entry in entries:
+    for entry, bitmap in zip(words[::step], words[step - 1 :: step], strict=True):
         if entry & _COMPRESSED:
             start = entry & (1 << shift) - 1
             last_sector = start // _SECTOR + (entry >> shift & (1 << header.cluster_bits - 8) - 1)
@@ -234,6 +238,8 @@ def _check_l2(header: _Header, table: bytes, number: int, size_bytes: int) -> No
             if place % header.cluster_bytes:
                 raise UnusableDisk(f"is damaged: an L2 table names a cluster at byte {place:,}, where none can be")
             used = min(header.cluster_bytes, header.virtual_bytes - guest)
+            if step > 1:  # each entry has a bitmap behind it, of the parts of the cluster that are there
+                used = min(used, (bitmap & _PARTS_THERE).bit_length() * header.cluster_bytes // _PARTS)
             if not (header.has_zero_flag and entry & _ALL_ZEROS):
                 _check_inside("cluster", place, used, size_bytes)
         guest += header.cluster_bytes
