@@ -137,20 +137,20 @@ def from_catalog(record: Record, products: Products) -> VersionStatus:
         )
     fingerprints = sorted(documents.images(entry))
     aliases = [held for held in withheld if held.alias]
-    told = [_told(record, held) for held in (*mine, *aliases)]
-    told += [Reason("", "warning", said) for said in shared_with(products, version.product.name, fingerprints)]
-    told += _hidden_behind(record, max(versions))
+    reasons = [_of_withheld(record, held) for held in (*mine, *aliases)]
+    reasons += [Reason("", "warning", said) for said in shared_with(products, version.product.name, fingerprints)]
+    reasons += _hidden_behind(record, max(versions))
     return VersionStatus(
         path=record.version,
         status=state,
-        reasons=[*record.reasons, *told, *_not_yet_listed(record, entry, {held.file for held in mine})],
+        reasons=[*record.reasons, *reasons, *_not_yet_listed(record, entry, {held.file for held in mine})],
         files=_files(record),
         aliases=product.aliases.split(",") if product.aliases else [],
         fingerprints=fingerprints,
     )
 
 
-def _told(record: Record, held: Withheld) -> Reason:
+def _of_withheld(record: Record, held: Withheld) -> Reason:
     """Return what a listed version goes without. An image or alias that it asks for is an error, the rest a warning."""
     asked = {*overrides(record).aliases, *record.id.product.path_aliases}
     return Reason(held.file, "error" if held.fingerprint or held.alias in asked else "warning", held.reason)

@@ -4,7 +4,7 @@ Both are decided over a whole stream, by rules that depend on the records alone 
 
 - an image is listed once: by the product whose upload came first, there by the newest version;
 - an alias that a product's path gives it is its own, also while another product lists its image; any other goes to
-  the first product by name. The time of upload would not do: retention deletes the oldest claim of a product that
+  the first product by name. The time of upload would not do: retention deletes the oldest upload of a product that
   publishes daily, and its alias would move to a product that asked once.
 
 The document remembers in `withheld` what lost, so that changing one product finds every other that it touches.
@@ -111,7 +111,7 @@ def shared_with(document: Products, product: str, fingerprints: Collection[str])
     return found
 
 
-def claims(product: ProductId, extra: Iterable[str]) -> tuple[str, ...]:
+def requested_aliases(product: ProductId, extra: Iterable[str]) -> tuple[str, ...]:
     """Return every alias a product asks for: its path's, then the others in alphabetical order."""
     own = product.path_aliases
     return (*own, *sorted(set(extra) - set(own)))
@@ -125,7 +125,7 @@ def each_alias_once(
     wanted = {}
     for name, product in ids.items():
         lost_before = (entry.alias for entry in withheld.get(name, ()))
-        wanted[name] = claims(product, filter(None, (*products[name].aliases.split(","), *lost_before)))
+        wanted[name] = requested_aliases(product, filter(None, (*products[name].aliases.split(","), *lost_before)))
     # Products of which nothing is listed because others list the same images.
     waiting = sorted(name for name, ws in withheld.items() if name not in products and any(w.file for w in ws))
     owner = _owners(ids, wanted, [product_id(stream, name) for name in waiting])

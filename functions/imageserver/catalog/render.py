@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import msgspec
 
 from imageserver.catalog.candidates import Build, Candidate, unified_clients
-from imageserver.catalog.conflicts import claims
+from imageserver.catalog.conflicts import requested_aliases
 from imageserver.format import documents, file_kinds
 from imageserver.format.documents import Item, Product, Version
 from imageserver.versions.assessment import overrides
@@ -16,7 +16,7 @@ def render(candidate: Candidate, clients: Sequence[str]) -> Product:
     product, newest = candidate.id, overrides(candidate.builds[0].record)
     versions = {build.name: _version(build, clients) for build in candidate.builds}
     return Product(
-        aliases=",".join(claims(product, (*product.current_aliases, *newest.aliases))),
+        aliases=",".join(requested_aliases(product, (*product.current_aliases, *newest.aliases))),
         arch=product.arch,
         os=newest.os or product.os,
         release=product.release,

@@ -258,7 +258,7 @@ def _target(anchors: dict[str, Node], event: Any) -> Node:
 
 
 def _has_more(events: Iterator[Any]) -> bool:
-    """Return whether anything stands behind the first document, sound or not."""
+    """Return whether anything stands behind the first document, valid or not."""
     import yaml
 
     try:

@@ -44,8 +44,8 @@ def check_metadata_yaml(body: bytes, arch: str, templates: Mapping[str, bool] | 
     _check_templates(reader, fields, templates)
     warnings = [f"its metadata.yaml says {name}" for name in _doubtful(reader, fields, arch)]
     newer = dict.fromkeys([*reader.newer, *reader.twice])
-    told = [f"Incus 7.0 and later start no instance of it, since in its metadata.yaml {what}" for what in newer]
-    return (*warnings, *told[:_MOST_SHOWN])
+    newest = [f"Incus 7.0 and later start no instance of it, since in its metadata.yaml {what}" for what in newer]
+    return (*warnings, *newest[:_MOST_SHOWN])
 
 
 def _check_types(reader: Reader, fields: Mapping[str, Node]) -> None:

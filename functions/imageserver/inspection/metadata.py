@@ -95,9 +95,9 @@ def parse_image_yaml(body: bytes, product: ProductId) -> Parsed:
         return Parsed(Overrides(), (f"it {refusal}: all of it is ignored",))
     if document.has_more:
         ignored.append("more stands behind its first document, expected one: the rest is ignored")
-    told = [f"it has {mismatch}: ignored" for mismatch in reader.mismatches]
+    mismatched = [f"it has {mismatch}: ignored" for mismatch in reader.mismatches]
     twice = [f"{what}: the last one counts" for what in reader.twice]
-    return Parsed(parsed.overrides, _first([*told, *twice, *ignored, *parsed.ignored]))
+    return Parsed(parsed.overrides, _first([*mismatched, *twice, *ignored, *parsed.ignored]))
 
 
 def _overrides(document: dict[str, Any]) -> Parsed:

@@ -19,24 +19,24 @@ class Rule:
 
 
 def expired(known: Iterable[Record], listed: Collection[str], rule: Rule, now: datetime) -> list[tuple[VersionId, str]]:
-    """Return the sound versions of one product that the rule does not keep, oldest first, each with the reason.
+    """Return the complete versions of one product that the rule does not keep, oldest first, each with the reason.
 
     `listed` are the names of the versions that its catalog lists. The newest version and the newest listed one are
     always kept, whatever their age: a product does not vanish because nobody builds it any more. The product's own
     `retain_versions` and `retain_days`, as its newest version gives them, go before the rule.
     """
-    sound = sorted((r for r in known if r.state is State.COMPLETE), key=_age_order, reverse=True)
-    if not sound:
+    complete = sorted((r for r in known if r.state is State.COMPLETE), key=_age_order, reverse=True)
+    if not complete:
         return []
-    own = overrides(sound[0])
+    own = overrides(complete[0])
     rule = Rule(
         rule.versions if own.retain_versions is None else own.retain_versions,
         rule.days if own.retain_days is None else own.retain_days,
     )
-    newest_listed = next((r.id.version for r in sound if r.id.version in listed), "")
+    newest_listed = next((r.id.version for r in complete if r.id.version in listed), "")
     plan = [
         (record.id, reason)
-        for place, record in enumerate(sound)
+        for place, record in enumerate(complete)
         if place and record.id.version != newest_listed and (reason := _reason(record, place, rule, now))
     ]
     return plan[::-1]
