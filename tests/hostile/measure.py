@@ -38,7 +38,7 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
     resource.setrlimit(resource.RLIMIT_CPU, (int(before.ru_utime) + CPU_SECONDS, int(before.ru_utime) + CPU_SECONDS))
     system = System()
-    from tests.support import images  # a sound image beside it must not suffer
+    from tests.support import images  # a good image beside it must not suffer
 
     good = images.split_image(root="root.tar.xz" if case.file != "root.tar.xz" else "rootfs.squashfs")
     if case.file != "lxd.tar.xz":

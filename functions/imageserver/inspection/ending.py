@@ -202,9 +202,9 @@ def _scan_tar() -> Scan:
         try:
             member = tarfile.TarInfo.frombuf(header, "utf-8", "surrogateescape")
         except tarfile.HeaderError as error:
-            raise UnreadableArchive(f"is no valid tarball ({error})") from error
+            raise UnreadableArchive(f"is not a valid tarball ({error})") from error
         if member.size < 0:
-            raise UnreadableArchive(f"is no valid tarball (a member of {member.size:,} bytes)")
+            raise UnreadableArchive(f"is not a valid tarball (a member of {member.size:,} bytes)")
         is_sparse_map = member.type == tarfile.GNUTYPE_SPARSE and header[_SPARSE_GOES_ON]
         while is_sparse_map:
             is_sparse_map = (yield Want(0, tarfile.BLOCKSIZE))[_SPARSE_MAP_GOES_ON]

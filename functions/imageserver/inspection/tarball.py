@@ -105,7 +105,7 @@ def read_image(
     except (zlib.error, OSError, EOFError) as error:
         raise UnreadableArchive(f"is damaged or cut short ({error})") from error
     except (tarfile.TarError, ValueError, ArithmeticError, LookupError, TypeError, RecursionError) as error:
-        raise UnreadableArchive(f"is no valid tarball ({error})") from error
+        raise UnreadableArchive(f"is not a valid tarball ({error})") from error
 
 
 def looks_like_tar(head: bytes) -> bool:
