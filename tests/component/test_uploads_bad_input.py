@@ -10,6 +10,7 @@ import contextlib
 import datetime
 import json
 import os
+import re
 import shutil
 import socket
 import ssl
@@ -26,7 +27,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from local_stack.credentials import ACCESS_KEY, SECRET_KEY
-from tests.support import images, upload_api
+from tests.support import PROJECT, images, upload_api
 from tests.support.upload_api import Answer, System, completion, send, sha256
 
 # Their fixtures last for the module: one worker, so that they are made once.
@@ -550,6 +551,22 @@ def test_a_refused_withdrawal_gives_its_reason(
     assert (answer.status, sentence in answer.detail) == (status, True), answer.body
     assert "upload to" not in answer.detail
     assert system.status(PATH)["status"] == "listed"
+
+
+def test_the_curl_lines_of_the_api_page_upload_a_file(system: System, tmp_path: Path) -> None:
+    (commands,) = re.findall(r"## With curl alone.*?```sh\n(.*?)```", (PROJECT / "functions/API.md").read_text(), re.S)
+    path = "images/ubuntu/noble/amd64/default/20261123_1000"
+    assert path in commands
+    (tmp_path / "rootfs.squashfs").write_bytes(images.squashfs("by hand"))
+    given = {"API": system.api_url, "CURL_CA_BUNDLE": str(system.ca_file), "AWS_REGION": "us-east-1"}
+    given |= {"AWS_ACCESS_KEY_ID": "local", "AWS_SECRET_ACCESS_KEY": SECRET_KEY}
+    done = subprocess.run(
+        ["sh", "-ec", commands], cwd=tmp_path, env={**os.environ, **given}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["files"]["rootfs.squashfs"]["size"] == len(images.squashfs("by hand"))
+    assert system.stored(f"{path}/rootfs.squashfs") == images.squashfs("by hand")
+    assert (tmp_path / "who").stat().st_mode & 0o077 == 0
 
 
 @pytest.mark.parametrize("path", ["/uploads", "/uploads/batch"])
