@@ -4,9 +4,9 @@ from http.server import BaseHTTPRequestHandler
 
 import pytest
 
-from cli.admin import doctor
-from cli.admin.faults import WAY
-from cli.admin.place import Place
+from cli.admin import checks, doctor
+from cli.admin.deployment import Deployment
+from cli.admin.errors import WAY
 from tests.support.servers.http import served
 
 
@@ -22,9 +22,9 @@ class SshServer(BaseHTTPRequestHandler):
 
 
 def test_the_doctor_reports_an_api_that_does_not_answer_in_http(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "CHECKS", {"api": doctor.CHECKS["api"]})
+    monkeypatch.setattr(checks, "CHECKS", {"api": checks.CHECKS["api"]})
     with served(SshServer) as port:
-        (checked,) = doctor.examine(Place(None, "images-1", api=f"http://127.0.0.1:{port}"))
+        (checked,) = doctor.examine(Deployment(None, "images-1", api=f"http://127.0.0.1:{port}"))
     (finding,) = checked.findings
     assert "BadStatusLine" in finding.what
     assert finding.remedy == WAY

@@ -13,10 +13,10 @@ import boto3
 import pytest
 from click.testing import CliRunner, Result
 
-from cli.admin import base, importing
+from cli.admin import arguments, transfer
 from cli.admin.__main__ import main
-from cli.admin.faults import FOUND, STORAGE
-from cli.admin.place import Place
+from cli.admin.deployment import Deployment
+from cli.admin.errors import FOUND, STORAGE
 from imageserver.format.keys import parse_target
 from imageserver.operations.prune import Rules, prune
 from imageserver.operations.runs import Run
@@ -52,15 +52,15 @@ def session() -> boto3.Session:
 
 
 @pytest.fixture
-def place(server: S3Server, session: boto3.Session, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
+def deployment(server: S3Server, session: boto3.Session, monkeypatch: pytest.MonkeyPatch) -> Iterator[Deployment]:
     """The new server."""
-    place = Place(session, BUCKET, server.endpoint)
-    monkeypatch.setattr(base, "local", lambda _: place)
-    yield place
+    deployment = Deployment(session, BUCKET, server.endpoint)
+    monkeypatch.setattr(arguments, "open_local", lambda _: deployment)
+    yield deployment
     for bucket in (BUCKET, OLD):
-        for page in place.s3.get_paginator("list_object_versions").paginate(Bucket=bucket):
+        for page in deployment.s3.get_paginator("list_object_versions").paginate(Bucket=bucket):
             for one in (*page.get("Versions", ()), *page.get("DeleteMarkers", ())):
-                place.s3.delete_object(Bucket=bucket, Key=one["Key"], VersionId=one["VersionId"])
+                deployment.s3.delete_object(Bucket=bucket, Key=one["Key"], VersionId=one["VersionId"])
 
 
 class OldServer:
@@ -105,20 +105,22 @@ class OldServer:
 
 
 @pytest.fixture(params=["folder", "bucket", "prefix"])
-def old(request: pytest.FixtureRequest, place: Place, tmp_path: Path) -> OldServer:
-    return OldServer(request.param, place.s3, tmp_path)
+def old(request: pytest.FixtureRequest, deployment: Deployment, tmp_path: Path) -> OldServer:
+    return OldServer(request.param, deployment.s3, tmp_path)
 
 
-def here(place: Place) -> set[str]:
+def here(deployment: Deployment) -> set[str]:
     """The keys of all images on the new server."""
-    return {info.key for info in place.store.list("images")}
+    return {info.key for info in deployment.store.list("images")}
 
 
 def keys(*paths: str) -> set[str]:
     return {f"{path}/{file}" for path in paths for file in FILES}
 
 
-def test_a_withdrawn_version_is_skipped_and_the_plan_shows_its_reason_and_time(place: Place, old: OldServer) -> None:
+def test_a_withdrawn_version_is_skipped_and_the_plan_shows_its_reason_and_time(
+    deployment: Deployment, old: OldServer
+) -> None:
     old.withdraw(f"{NOBLE}/20261101")
     old.leave()
     plan = old.imported()
@@ -131,37 +133,39 @@ def test_a_withdrawn_version_is_skipped_and_the_plan_shows_its_reason_and_time(p
     sentence = f"{NOBLE}/20261101 (2 files) was withdrawn on the source at {START.isoformat()}: does not boot"
     assert f"stays out: {sentence}" in done.stderr
     assert "2 stay out, withdrawn on the source" in done.stdout
-    assert here(place) == keys(f"{NOBLE}/20261102", f"{JAMMY}/20261101", f"{JAMMY}/20261102")
+    assert here(deployment) == keys(f"{NOBLE}/20261102", f"{JAMMY}/20261101", f"{JAMMY}/20261102")
 
 
-def test_a_withdrawn_file_is_skipped_and_the_rest_of_its_version_imported(place: Place, old: OldServer) -> None:
+def test_a_withdrawn_file_is_skipped_and_the_rest_of_its_version_imported(
+    deployment: Deployment, old: OldServer
+) -> None:
     old.system.upload(f"{NOBLE}/20261101", {"disk.qcow2": images.qcow2()})
     old.system.catch_up()
     old.withdraw(f"{NOBLE}/20261101/disk.qcow2", "half a disk")
     old.leave()
     assert [one["path"] for one in old.imported("--yes")["withdrawn"]] == [f"{NOBLE}/20261101/disk.qcow2"]
-    assert f"{NOBLE}/20261101/disk.qcow2" not in here(place)
-    assert keys(f"{NOBLE}/20261101") <= here(place)
+    assert f"{NOBLE}/20261101/disk.qcow2" not in here(deployment)
+    assert keys(f"{NOBLE}/20261101") <= here(deployment)
 
 
-def test_a_withdrawn_product_is_one_line(place: Place, old: OldServer) -> None:
+def test_a_withdrawn_product_is_one_line(deployment: Deployment, old: OldServer) -> None:
     old.withdraw(NOBLE, "end of life")
     old.leave()
     (withdrawn,) = old.imported("--yes")["withdrawn"]
     assert (withdrawn["path"], withdrawn["files"], withdrawn["reason"]) == (NOBLE, 4, "end of life")
-    assert here(place) == keys(f"{JAMMY}/20261101", f"{JAMMY}/20261102")
+    assert here(deployment) == keys(f"{JAMMY}/20261101", f"{JAMMY}/20261102")
 
 
-def test_a_fully_withdrawn_source_is_not_reported_as_empty(place: Place, old: OldServer) -> None:
+def test_a_fully_withdrawn_source_is_not_reported_as_empty(deployment: Deployment, old: OldServer) -> None:
     for product in (NOBLE, JAMMY):
         old.withdraw(product)
     old.leave()
     plan = old.imported("--yes")
     assert (plan["copied"], {one["path"] for one in plan["withdrawn"]}) == (0, {NOBLE, JAMMY})
-    assert here(place) == set()
+    assert here(deployment) == set()
 
 
-def test_a_restored_version_is_imported(place: Place, old: OldServer) -> None:
+def test_a_restored_version_is_imported(deployment: Deployment, old: OldServer) -> None:
     old.withdraw(NOBLE)
     restore(old.system.store, parse_target(NOBLE), NEVER)
     old.leave()
@@ -169,7 +173,9 @@ def test_a_restored_version_is_imported(place: Place, old: OldServer) -> None:
     assert (plan["copied"], plan["withdrawn"]) == (8, [])
 
 
-def test_a_version_being_deleted_is_skipped_and_later_uploads_are_imported(place: Place, old: OldServer) -> None:
+def test_a_version_being_deleted_is_skipped_and_later_uploads_are_imported(
+    deployment: Deployment, old: OldServer
+) -> None:
     """Its record says final; of two files one is deleted already, and a new one has come."""
     store = old.system.store
     old.withdraw(f"{NOBLE}/20261101")
@@ -187,11 +193,11 @@ def test_a_version_being_deleted_is_skipped_and_later_uploads_are_imported(place
     old.leave()
     (withdrawn,) = old.imported("--yes")["withdrawn"]
     assert (withdrawn["path"], withdrawn["final"]) == (f"{NOBLE}/20261101/rootfs.squashfs", True)
-    assert {key for key in here(place) if key.startswith(f"{NOBLE}/20261101/")} == {f"{NOBLE}/20261101/disk.qcow2"}
+    assert {key for key in here(deployment) if key.startswith(f"{NOBLE}/20261101/")} == {f"{NOBLE}/20261101/disk.qcow2"}
     assert "and is being deleted there" in old.run("import", old.address).stderr
 
 
-def test_a_new_upload_under_the_name_of_a_withdrawn_file_is_imported(place: Place, old: OldServer) -> None:
+def test_a_new_upload_under_the_name_of_a_withdrawn_file_is_imported(deployment: Deployment, old: OldServer) -> None:
     """The source has not looked at it yet. One of the same size may be the withdrawn one, and stays out."""
     other, same = f"{NOBLE}/20261101/rootfs.squashfs", f"{NOBLE}/20261102/rootfs.squashfs"
     for key in (other, same):
@@ -202,8 +208,8 @@ def test_a_new_upload_under_the_name_of_a_withdrawn_file_is_imported(place: Plac
     old.leave()
     plan = old.imported("--yes")
     assert [one["path"] for one in plan["withdrawn"]] == [same]
-    assert other in here(place)
-    assert same not in here(place)
+    assert other in here(deployment)
+    assert same not in here(deployment)
 
 
 @pytest.mark.parametrize(
@@ -216,7 +222,7 @@ def test_a_new_upload_under_the_name_of_a_withdrawn_file_is_imported(place: Plac
     ids=["torn", "newer", "misplaced"],
 )
 def test_a_version_with_an_unreadable_record_is_skipped_by_name(
-    place: Place, old: OldServer, body: bytes | None, says: str
+    deployment: Deployment, old: OldServer, body: bytes | None, says: str
 ) -> None:
     path = f"{NOBLE}/20261101"
     old.withdraw(path)
@@ -227,11 +233,11 @@ def test_a_version_with_an_unreadable_record_is_skipped_by_name(
     (sentence,) = plan["left out"]
     assert sentence.startswith(f"{path} (2 files): its record on the source {says}")
     assert sentence.endswith("nobody knows whether it was withdrawn")
-    assert not keys(path) & here(place)
+    assert not keys(path) & here(deployment)
     assert plan["copied"] == 6
 
 
-def test_a_source_without_records_is_imported_whole_with_a_warning(place: Place, old: OldServer) -> None:
+def test_a_source_without_records_is_imported_whole_with_a_warning(deployment: Deployment, old: OldServer) -> None:
     for key, found in old.system.store.objects.items():
         if key.startswith("images"):
             old.put(key, found.body)
@@ -239,10 +245,10 @@ def test_a_source_without_records_is_imported_whole_with_a_warning(place: Place,
     done = old.run("import", old.address, "--yes")
     assert done.exit_code == 0, done.output
     assert "the source has no records (versions/), so nothing of it counts as withdrawn" in done.stderr
-    assert len(here(place)) == 8
+    assert len(here(deployment)) == 8
 
 
-def test_a_version_without_a_record_is_imported(place: Place, old: OldServer) -> None:
+def test_a_version_without_a_record_is_imported(deployment: Deployment, old: OldServer) -> None:
     """It arrived when nobody looked any more. What a record calls empty and has files now is the same."""
     fresh, emptied = f"{NOBLE}/20261103", f"{NOBLE}/20261104"
     old.system.upload(emptied, images.split_image(seed="gone"))
@@ -255,10 +261,10 @@ def test_a_version_without_a_record_is_imported(place: Place, old: OldServer) ->
         old.system.upload(path, images.split_image(seed=path))
     old.leave()
     assert old.imported("--yes")["withdrawn"] == []
-    assert keys(fresh, emptied) <= here(place)
+    assert keys(fresh, emptied) <= here(deployment)
 
 
-def test_an_object_refused_by_the_source_is_named_and_retried(place: Place, old: OldServer) -> None:
+def test_an_object_refused_by_the_source_is_named_and_retried(deployment: Deployment, old: OldServer) -> None:
     broken = {**images.split_image(seed="3"), "rootfs.squashfs": b"no squashfs at all"}
     old.system.upload(f"{NOBLE}/20261103", broken)
     old.system.catch_up()
@@ -267,12 +273,12 @@ def test_an_object_refused_by_the_source_is_named_and_retried(place: Place, old:
     (note,) = plan["notes"]
     assert note.startswith(f"{NOBLE}/20261103/rootfs.squashfs is not listed on the source (rootfs.squashfs ")
     assert note.endswith("; it is looked at anew here")
-    assert f"{NOBLE}/20261103/rootfs.squashfs" in here(place)
+    assert f"{NOBLE}/20261103/rootfs.squashfs" in here(deployment)
     assert old.imported("--yes")["notes"] == [], "it is here by now"
 
 
 def test_a_version_withdrawn_on_the_source_and_present_here_is_named_with_the_command_that_withdraws_it(
-    place: Place, old: OldServer
+    deployment: Deployment, old: OldServer
 ) -> None:
     """It was imported before it was withdrawn, or by a release that did not read the records."""
     old.leave()
@@ -284,16 +290,16 @@ def test_a_version_withdrawn_on_the_source_and_present_here_is_named_with_the_co
         f"{key} is on this server already: admin withdraw {key} takes it off"
         for key in sorted(keys(f"{NOBLE}/20261101"))
     ]
-    withdraw(place.store, parse_target(f"{NOBLE}/20261101"), START, 24, NEVER)
+    withdraw(deployment.store, parse_target(f"{NOBLE}/20261101"), START, 24, NEVER)
     assert old.imported("--yes")["notes"] == []
 
 
-def test_a_delete_marker_on_the_source_is_no_file(place: Place) -> None:
+def test_a_delete_marker_on_the_source_is_no_file(deployment: Deployment) -> None:
     """What was withdrawn, deleted and kept as an older generation does not come along."""
     for key in keys(f"{NOBLE}/20261101"):
-        place.s3.put_object(Bucket=OLD, Key=key, Body=b"1")
-    place.s3.delete_object(Bucket=OLD, Key=f"{NOBLE}/20261101/lxd.tar.xz")
-    found = [file.key for file in importing.bucket(place.s3, f"s3://{OLD}")]
+        deployment.s3.put_object(Bucket=OLD, Key=key, Body=b"1")
+    deployment.s3.delete_object(Bucket=OLD, Key=f"{NOBLE}/20261101/lxd.tar.xz")
+    found = [file.key for file in transfer.bucket(deployment.s3, f"s3://{OLD}")]
     assert found == [f"{NOBLE}/20261101/rootfs.squashfs"]
 
 
@@ -307,12 +313,12 @@ def test_a_delete_marker_on_the_source_is_no_file(place: Place) -> None:
     ],
 )
 def test_an_address_is_a_bucket_and_a_prefix(address: str, parts: tuple[str, str]) -> None:
-    assert importing.address_of(address) == parts
+    assert transfer.address_of(address) == parts
 
 
-def test_unreadable_records_never_read_as_absent(place: Place) -> None:
+def test_unreadable_records_never_read_as_absent(deployment: Deployment) -> None:
     """A 403 never reads as empty: else all that was withdrawn would come along."""
-    place.s3.put_object(Bucket=OLD, Key=f"{NOBLE}/20261101/lxd.tar.xz", Body=b"1")
+    deployment.s3.put_object(Bucket=OLD, Key=f"{NOBLE}/20261101/lxd.tar.xz", Body=b"1")
 
     def deny(params: Any, **_: Any) -> Any:
         if params["query_string"]["prefix"] != "versions/":
@@ -320,9 +326,9 @@ def test_unreadable_records_never_read_as_absent(place: Place) -> None:
         answer = {"Error": {"Code": "AccessDenied", "Message": "Access Denied"}, "ResponseMetadata": {}}
         return SimpleNamespace(status_code=403), answer
 
-    place.s3.meta.events.register("before-call.s3.ListObjectsV2", deny)
+    deployment.s3.meta.events.register("before-call.s3.ListObjectsV2", deny)
     done = CliRunner().invoke(main, ["import", f"s3://{OLD}", "--yes"])
-    place.s3.meta.events.unregister("before-call.s3.ListObjectsV2", deny)
+    deployment.s3.meta.events.unregister("before-call.s3.ListObjectsV2", deny)
     assert done.exit_code == STORAGE, done.output
     assert "AccessDenied" in done.stderr
-    assert here(place) == set()
+    assert here(deployment) == set()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cli.admin.findings import Findings
+from cli.admin.checks import Findings
 
 
 def only_faults(findings: Findings) -> list[tuple[str, str]]:

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from cli.admin import base, doctor, place, shown
+from cli.admin import arguments, checks, output
 from cli.admin.__main__ import main
-from cli.admin.place import Place
+from cli.admin.deployment import Deployment, Queue, max_bytes_of
 from imageserver.errors import InvalidationRefused
 from imageserver.format.keys import parse_target, parse_version
 from imageserver.operations.withdraw import withdraw
@@ -24,7 +24,7 @@ TINY = "images/tiny/1/amd64/default"
 LATER = "2126-01-01T00:00:00+00:00"
 
 
-class FakePlace(Place):
+class FakeDeployment(Deployment):
     """A server whose bucket is in memory, and whose edge writes down what it was told."""
 
     def invalidate(self, keys: Any) -> None:
@@ -40,15 +40,15 @@ def system() -> System:
 
 
 @pytest.fixture
-def server(system: System, monkeypatch: pytest.MonkeyPatch) -> FakePlace:
+def server(system: System, monkeypatch: pytest.MonkeyPatch) -> FakeDeployment:
     """What every command works on; its session is the list of what the edge was told."""
     return serve(system, monkeypatch)
 
 
-def serve(system: System, monkeypatch: pytest.MonkeyPatch, **about: Any) -> FakePlace:
-    made = FakePlace([], "images-1", **about)
+def serve(system: System, monkeypatch: pytest.MonkeyPatch, **about: Any) -> FakeDeployment:
+    made = FakeDeployment([], "images-1", **about)
     made.__dict__.update(store=system.store, clients=system.clients)
-    monkeypatch.setattr(base, "local", lambda _: made)
+    monkeypatch.setattr(arguments, "open_local", lambda _: made)
     return made
 
 
@@ -74,7 +74,7 @@ def taken(system: System, path: str, reason: str = "does not boot") -> None:
     system.publish(*system.products())
 
 
-def test_a_withheld_version_names_the_version_listed_instead(system: System, server: FakePlace) -> None:
+def test_a_withheld_version_names_the_version_listed_instead(system: System, server: FakeDeployment) -> None:
     listed(system, "images/aaa/1/amd64/default/20261101")
     path = listed(system, f"{TINY}/20261101")  # the same bytes
     reason = "20261101/rootfs.squashfs is the same image as one that aaa:1:amd64:default lists: clients fail when they"
@@ -88,7 +88,9 @@ def test_a_withheld_version_names_the_version_listed_instead(system: System, ser
     assert [why["kind"] for why in known["reasons"]] == ["withheld"]
 
 
-def test_a_version_whose_name_has_another_form_is_shown_with_that_reason(system: System, server: FakePlace) -> None:
+def test_a_version_whose_name_has_another_form_is_shown_with_that_reason(
+    system: System, server: FakeDeployment
+) -> None:
     for day in (1, 2):
         listed(system, f"{TINY}/2026110{day}", seed=str(day))
     path = listed(system, f"{TINY}/20261103_10:00", seed="3")
@@ -96,7 +98,9 @@ def test_a_version_whose_name_has_another_form_is_shown_with_that_reason(system:
     assert "expected YYYYMMDD as most versions" in told(f"list {path}")[0]["reasons"][0]
 
 
-def test_a_withdrawn_version_is_shown_with_its_reason_and_restore_deadline(system: System, server: FakePlace) -> None:
+def test_a_withdrawn_version_is_shown_with_its_reason_and_restore_deadline(
+    system: System, server: FakeDeployment
+) -> None:
     path = listed(system, f"{TINY}/20261101")
     taken(system, path)
     (row,) = told(f"list {path}")
@@ -107,7 +111,7 @@ def test_a_withdrawn_version_is_shown_with_its_reason_and_restore_deadline(syste
     assert f"is deleted after {until}: does not boot" in row["reasons"][0]
 
 
-def test_a_withdrawn_file_is_shown_with_its_reason_and_restore_deadline(system: System, server: FakePlace) -> None:
+def test_a_withdrawn_file_is_shown_with_its_reason_and_restore_deadline(system: System, server: FakeDeployment) -> None:
     path = listed(system, f"{TINY}/20261101")
     taken(system, f"{path}/rootfs.squashfs", "half a root")
     (row,) = told(f"list {path}")
@@ -118,7 +122,7 @@ def test_a_withdrawn_file_is_shown_with_its_reason_and_restore_deadline(system: 
     assert f"withdrawn: {sentence}" in admin(f"show {path}").stdout
 
 
-def test_a_free_text_reason_is_one_line_without_terminal_escapes(system: System, server: FakePlace) -> None:
+def test_a_free_text_reason_is_one_line_without_terminal_escapes(system: System, server: FakeDeployment) -> None:
     path = listed(system, f"{TINY}/20261101")
     taken(system, path, "a\nb\t\x1b[2Jc")
     (line,) = admin(f"list {path}").stdout.splitlines()
@@ -126,7 +130,7 @@ def test_a_free_text_reason_is_one_line_without_terminal_escapes(system: System,
     assert line.count("\t") == 5
 
 
-def test_piped_output_has_one_untruncated_line_per_version(system: System, server: FakePlace) -> None:
+def test_piped_output_has_one_untruncated_line_per_version(system: System, server: FakeDeployment) -> None:
     path = f"images/{'long-name-' * 9}/1/amd64/default"
     system.upload(f"{path}/20261101", {"rootfs.squashfs": images.squashfs()})
     listed(system, f"{path}/20261102")
@@ -139,9 +143,9 @@ def test_piped_output_has_one_untruncated_line_per_version(system: System, serve
 
 
 def test_on_a_terminal_reasons_stand_below_their_version(
-    system: System, server: FakePlace, monkeypatch: pytest.MonkeyPatch
+    system: System, server: FakeDeployment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shown, "width", lambda: 80)
+    monkeypatch.setattr(output, "width", lambda: 80)
     system.upload(f"{TINY}/20261101", {"rootfs.squashfs": images.squashfs()})
     listed(system, f"{TINY}/20261102")
     header, first, *reasons, second = admin("list").stdout.splitlines()
@@ -153,12 +157,12 @@ def test_on_a_terminal_reasons_stand_below_their_version(
 
 
 @pytest.mark.parametrize("line", ["list tiny", "list tiny/1/", "show tiny/1/amd64/default", "verify tiny"])
-def test_a_path_without_its_stream_means_images(line: str, system: System, server: FakePlace) -> None:
+def test_a_path_without_its_stream_means_images(line: str, system: System, server: FakeDeployment) -> None:
     listed(system, f"{TINY}/20261101")
     assert told(line) == told(line.replace("tiny", "images/tiny"))
 
 
-def test_commands_that_change_accept_a_path_without_its_stream(system: System, server: FakePlace) -> None:
+def test_commands_that_change_accept_a_path_without_its_stream(system: System, server: FakeDeployment) -> None:
     path = listed(system, f"{TINY}/20261101")
     short = path.removeprefix("images/")
     assert told(f"withdraw {short} --yes")["versions"] == [path]
@@ -169,8 +173,10 @@ def test_commands_that_change_accept_a_path_without_its_stream(system: System, s
 
 
 @pytest.mark.parametrize("command", ["list", "show", "verify", "rebuild records", "undelete", "withdraw", "restore"])
-def test_an_empty_path_is_reported_as_empty(command: str, system: System, server: FakePlace, monkeypatch: Any) -> None:
-    monkeypatch.setattr("cli.admin.restoring._generations", lambda *_: iter(()))
+def test_an_empty_path_is_reported_as_empty(
+    command: str, system: System, server: FakeDeployment, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr("cli.admin.recovery._generations", lambda *_: iter(()))
     listed(system, f"{TINY}/20261101")
     done = admin(f"{command} tin/1/amd64/default", 4)
     assert done.stdout == ""
@@ -180,13 +186,13 @@ def test_an_empty_path_is_reported_as_empty(command: str, system: System, server
 @pytest.mark.parametrize("command", ["show", "withdraw", "restore"])
 @pytest.mark.parametrize("path", ["tiny/1", "images/tiny/1/amd64", f"{TINY}/20261101/a/b"])
 def test_a_path_of_another_length_is_refused_with_the_accepted_forms(
-    command: str, path: str, server: FakePlace
+    command: str, path: str, server: FakeDeployment
 ) -> None:
     said = admin(f"{command} {path}", 3).stderr
     assert "expected a product (images/<os>/<release>/<arch>/<variant>), a version (…/<version>) or a file" in said
 
 
-def test_rebuild_records_does_not_report_leased_records_as_done(system: System, server: FakePlace) -> None:
+def test_rebuild_records_does_not_report_leased_records_as_done(system: System, server: FakeDeployment) -> None:
     path = listed(system, f"{TINY}/20261101")
     version = parse_version(path)
     system.store.remove(version.record_key)
@@ -223,9 +229,9 @@ def test_files_of_a_rebuilt_record_are_invalidated_before_they_are_read(
 
 
 def test_records_are_rebuilt_with_the_size_limit_of_the_stack(system: System, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert place.max_bytes_of({"MaxUploadBytes": "300"}) == 300
-    assert place.max_bytes_of({"MaxUploadBytes": "5.3687091200E10"}) == 53_687_091_200
-    assert place.max_bytes_of({}) > 1 << 60, "nothing times out here"
+    assert max_bytes_of({"MaxUploadBytes": "300"}) == 300
+    assert max_bytes_of({"MaxUploadBytes": "5.3687091200E10"}) == 53_687_091_200
+    assert max_bytes_of({}) > 1 << 60, "nothing times out here"
     path = listed(system, f"{TINY}/20261101")
     system.store.remove(f"versions/{path}.json")
     serve(system, monkeypatch, max_bytes=20)
@@ -249,9 +255,9 @@ def test_without_the_distribution_the_pending_invalidation_is_printed(
 
 
 def test_the_command_for_the_edge_ends_a_path_before_a_tilde(capsys: pytest.CaptureFixture[str]) -> None:
-    told_nothing = Place(None, "images-1", None)
+    told_nothing = Deployment(None, "images-1", None)
     told_nothing.invalidate([f"images/a/1.0~rc{number}/amd64/default/20261101/x" for number in (1, 2)])
-    told_nothing.say_untold()
+    told_nothing.print_pending_invalidations()
     assert capsys.readouterr().err.rstrip().endswith("--paths '/images/a/1.0*'")
 
 
@@ -265,11 +271,11 @@ def test_a_rebuild_with_a_failing_product_names_it_and_renders_the_others(
     system.upload(f"{other[:-1]}2", images.split_image(seed="another"))
     system.ingest(f"{other[:-1]}2")
 
-    def refuse(_self: Place, _keys: Any) -> None:
+    def refuse(_self: Deployment, _keys: Any) -> None:
         raise InvalidationRefused("InvalidArgument")
 
     serve(system, monkeypatch, distribution="E123")
-    monkeypatch.setattr(FakePlace, "invalidate", refuse)
+    monkeypatch.setattr(FakeDeployment, "invalidate", refuse)
     done = admin("rebuild catalog --yes", 1)
     assert "not done: 1 products of images are not listed as their records say" in done.stderr
     assert "tiny:1:amd64:default: InvalidArgument" in done.stderr
@@ -278,25 +284,25 @@ def test_a_rebuild_with_a_failing_product_names_it_and_renders_the_others(
 
 def test_the_local_stack_needs_no_invalidation(system: System, capsys: pytest.CaptureFixture[str]) -> None:
     for endpoint, lines in (("http://127.0.0.1:9000", 0), (None, 1)):
-        told_nothing = Place(None, "images-1", endpoint)
+        told_nothing = Deployment(None, "images-1", endpoint)
         told_nothing.invalidate([f"images/{name}/1/amd64/default/20261101/a" for name in "abcdefgh"])
-        told_nothing.say_untold()
+        told_nothing.print_pending_invalidations()
         said = capsys.readouterr().err.splitlines()
         assert len(said) == lines
     assert said[0].endswith("--paths '/images/*'"), "too many to name each"
 
 
 def test_the_doctor_hints_at_images_listed_by_another_product(
-    system: System, server: FakePlace, monkeypatch: pytest.MonkeyPatch
+    system: System, server: FakeDeployment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(doctor, "CHECKS", {"withheld": doctor.CHECKS["withheld"]})
+    monkeypatch.setattr(checks, "CHECKS", {"withheld": checks.CHECKS["withheld"]})
     listed(system, f"{TINY}/20261101")
     first = listed(system, f"{TINY}/20261102")  # the same image once more, in the same product: nobody else's doing
     assert told("doctor") == []
     copy = listed(system, "images/aaa/1/amd64/default/20261130")
     found = told("doctor")
     assert {one["hint"] for one in found} == {True}
-    assert f"{copy}/rootfs.squashfs is not listed, for {first} has the same image" in {one["what"] for one in found}
+    assert f"{copy}/rootfs.squashfs is not listed, because {first} has the same image" in {one["what"] for one in found}
     assert {one["remedy"] for one in found} == {f"if that one should not have it: admin withdraw {first}"}
     assert "a copy of this image" in admin(f"show {first}").stdout
     said = admin("doctor").stdout
@@ -306,17 +312,17 @@ def test_the_doctor_hints_at_images_listed_by_another_product(
 def test_the_doctor_names_the_product_even_if_it_no_longer_lists_the_image(system: System) -> None:
     listed(system, f"{TINY}/20261101")
     document = DocumentCache(system.store).products("images")
-    assert doctor._holder(document, "tiny:1:amd64:default", "0" * 64) == TINY
-    assert doctor._holder(document, "gone:1:amd64:default", "0" * 64) == "images/gone/1/amd64/default"
+    assert checks._holder(document, "tiny:1:amd64:default", "0" * 64) == TINY
+    assert checks._holder(document, "gone:1:amd64:default", "0" * 64) == "images/gone/1/amd64/default"
 
 
-def test_a_missing_folder_is_reported(server: FakePlace, tmp_path: Path) -> None:
+def test_a_missing_folder_is_reported(server: FakeDeployment, tmp_path: Path) -> None:
     assert f"there is no folder {tmp_path}/none on this machine" in admin(f"import {tmp_path}/none", 4).stderr
     assert "no file below images*" in admin(f"import {tmp_path}", 4).stderr
 
 
 def test_restore_and_reconcile_accept_yes_and_honour_dry_run(
-    system: System, server: FakePlace, monkeypatch: pytest.MonkeyPatch
+    system: System, server: FakeDeployment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = listed(system, f"{TINY}/20261101")
     taken(system, path)
@@ -325,8 +331,8 @@ def test_restore_and_reconcile_accept_yes_and_honour_dry_run(
     assert system.store.objects == before
     assert told(f"restore {path} --yes")["versions"] == [path]
     assert system.store.objects != before
-    monkeypatch.setattr(Place, "queue", lambda *_: place.Queue("url", {}, ""))
-    monkeypatch.setattr(Place, "sqs", None)
+    monkeypatch.setattr(Deployment, "queue", lambda *_: Queue("url", {}, ""))
+    monkeypatch.setattr(Deployment, "sqs", None)
     system.catch_up()
     assert told("reconcile --yes")["tasks"] == []
     assert told("prune --dry-run --yes")["dry_run"] is True

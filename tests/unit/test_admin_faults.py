@@ -18,11 +18,11 @@ import pytest
 from botocore.exceptions import ClientError
 from click.testing import CliRunner
 
-from cli.admin import base, doctor, faults, queue_checks
+from cli.admin import arguments, checks, doctor, errors
 from cli.admin.__main__ import main
-from cli.admin.faults import AGAIN, CATALOG, EDGE, NO_CREDENTIALS, NOTHING, RECORD, RIGHTS, STORAGE, WAY
-from cli.admin.findings import NotSeen
-from cli.admin.place import Place, Queue
+from cli.admin.checks import NotSeen
+from cli.admin.deployment import Deployment, Queue
+from cli.admin.errors import AGAIN, CATALOG, EDGE, NO_CREDENTIALS, NOTHING, RECORD, RIGHTS, STORAGE, WAY
 from cli.aws import LOG_IN, LOG_IN_AGAIN
 from imageserver.errors import CatalogBusy, CatalogDamaged, InvalidationRefused, StorageDenied, StorageUnavailable
 from imageserver.storage.s3 import S3Error
@@ -86,13 +86,13 @@ CONNECTION = aws.EndpointConnectionError(endpoint_url="https://s3.example.org")
     ids=lambda value: type(value).__name__ if isinstance(value, Exception) else None,
 )
 def test_each_fault_has_the_remedy_of_its_class(error: Exception, remedy: str, code: int) -> None:
-    fault = faults.explain(error)
+    fault = errors.explain(error)
     assert (fault.remedy, fault.code) == (remedy, code)
     assert fault.what
 
 
 def test_a_connection_that_fails_is_not_called_missing_credentials(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as ended, faults.errors_told():
+    with pytest.raises(SystemExit) as ended, errors.exit_on_error():
         raise CONNECTION
     assert ended.value.code == STORAGE
     said = capsys.readouterr().err
@@ -100,21 +100,21 @@ def test_a_connection_that_fails_is_not_called_missing_credentials(capsys: pytes
     assert "credentials" not in said
 
 
-def checked(place: Place, name: str, monkeypatch: pytest.MonkeyPatch) -> doctor.Checked:
-    monkeypatch.setattr(doctor, "CHECKS", {name: doctor.CHECKS[name]})
-    (found,) = doctor.examine(place)
+def checked(deployment: Deployment, name: str, monkeypatch: pytest.MonkeyPatch) -> doctor.Checked:
+    monkeypatch.setattr(checks, "CHECKS", {name: checks.CHECKS[name]})
+    (found,) = doctor.examine(deployment)
     return found
 
 
-class FakePlace(Place):
+class FakeDeployment(Deployment):
     """A server whose bucket is in memory."""
 
     @classmethod
-    def over(cls, system: System, **about: Any) -> FakePlace:
-        place = cls(None, "images-1", **about)
-        place.__dict__["store"] = system.store
-        place.__dict__["clients"] = system.clients
-        return place
+    def over(cls, system: System, **about: Any) -> FakeDeployment:
+        deployment = cls(None, "images-1", **about)
+        deployment.__dict__["store"] = system.store
+        deployment.__dict__["clients"] = system.clients
+        return deployment
 
 
 @pytest.mark.parametrize("check", ["documents", "agreement"])
@@ -123,19 +123,19 @@ def test_the_doctor_recommends_a_rebuild_for_a_damaged_catalog(check: str, monke
     system.upload(PATH, images.split_image())
     system.catch_up()
     system.store.put("streams/v1/images.json", b'{"products": [')
-    (finding,) = checked(FakePlace.over(system), check, monkeypatch).findings
+    (finding,) = checked(FakeDeployment.over(system), check, monkeypatch).findings
     assert finding.remedy == "admin rebuild catalog --yes"
 
 
 def test_the_doctor_reports_ok_only_after_comparing_every_record(monkeypatch: pytest.MonkeyPatch) -> None:
     """One run of maintain ends after so many records; what lies behind them is looked at all the same."""
-    monkeypatch.setattr(doctor, "Run", limited_run(1))
+    monkeypatch.setattr(checks, "Run", limited_run(1))
     system = System()
     for name in ("a", "b", "c"):
         system.upload(f"images/{name}/1/amd64/default/20261123", images.split_image(seed=name))
     system.catch_up()
     system.store.remove("versions/images/c/1/amd64/default/20261123.json")
-    found = checked(FakePlace.over(system), "agreement", monkeypatch).findings
+    found = checked(FakeDeployment.over(system), "agreement", monkeypatch).findings
     assert "images/c/1/amd64/default/20261123: it has no record" in {finding.what for finding in found}
 
 
@@ -151,7 +151,7 @@ def test_the_doctor_names_a_product_that_could_not_be_compared(monkeypatch: pyte
             raise StorageDenied("403 for a")
 
     system.store.on = fail
-    found = checked(FakePlace.over(system), "agreement", monkeypatch).findings
+    found = checked(FakeDeployment.over(system), "agreement", monkeypatch).findings
     assert {(finding.what, finding.remedy) for finding in found} >= {
         ("images/a/1/amd64/default could not be compared: 403 for a", RIGHTS),
         ("images/b/1/amd64/default/20261123: it has no record", "admin reconcile"),
@@ -169,32 +169,32 @@ def test_an_edge_that_refuses_connections_is_named_by_its_address(monkeypatch: p
     with socket.socket() as bound:  # bound and not listening: refused for certain
         bound.bind(("127.0.0.1", 0))
         address = f"http://127.0.0.1:{bound.getsockname()[1]}"
-        (finding,) = checked(FakePlace.over(System(), edge=address), "edge", monkeypatch).findings
+        (finding,) = checked(FakeDeployment.over(System(), edge=address), "edge", monkeypatch).findings
     assert address in finding.what
     assert finding.remedy == WAY
 
 
 def test_a_skipped_check_is_reported_and_is_not_ok() -> None:
-    found = {check.name: check.not_seen for check in doctor.examine(dead_place())}
+    found = {check.name: check.not_seen for check in doctor.examine(unreachable())}
     assert "only with --stack" in found["deployment"][0]
     assert "--url" in found["edge"][0]
     assert found["api"] == ["the upload API: only with --stack"]
 
 
-def dead_place() -> Place:
+def unreachable() -> Deployment:
     """A bucket in AWS that nobody can reach."""
 
     class Session:
         def client(self, *_: Any, **__: Any) -> Any:
             raise CONNECTION
 
-    return Place(Session(), "images-1")
+    return Deployment(Session(), "images-1")
 
 
 def test_a_check_that_fails_is_a_finding_and_the_next_one_still_runs() -> None:
-    checks = list(doctor.examine(dead_place()))
-    assert [check.name for check in checks] == list(doctor.CHECKS)
-    assert {finding.remedy for check in checks for finding in check.findings} == {WAY}
+    checked = list(doctor.examine(unreachable()))
+    assert [check.name for check in checked] == list(checks.CHECKS)
+    assert {finding.remedy for check in checked for finding in check.findings} == {WAY}
 
 
 ALLOWED = {
@@ -219,27 +219,27 @@ ALLOWED = {
     ],
 )
 def test_a_queue_that_the_bucket_cannot_send_to_is_a_finding(statements: list[Any], fine: bool) -> None:
-    found = only_faults(queue_checks.wiring(queued({"Policy": json.dumps({"Statement": statements})})))
+    found = only_faults(checks._wiring(queued({"Policy": json.dumps({"Statement": statements})})))
     assert [what for what, _ in found if "does not let S3 send" in what] == (
         [] if fine else [f"the policy of the queue of {p}* does not let S3 send to it: uploads stay unseen"
                          for p in ("images", "versions/")]
     )  # fmt: skip
 
 
-def queued(attributes: dict[str, str], session: Any = None, stack: str = "", counts: int = 0) -> Place:
+def queued(attributes: dict[str, str], session: Any = None, stack: str = "", counts: int = 0) -> Deployment:
     """A server in AWS with both queues, with these attributes; `counts` letters in each box."""
-    place = FakePlace.over(System(), stack=stack)
-    place = replace(place, session=session)
+    deployment = FakeDeployment.over(System(), stack=stack)
+    deployment = replace(deployment, session=session)
     attributes = {"ApproximateNumberOfMessages": "0", **attributes}
     queue = Queue("https://sqs/1/images-ArrivalsQueue-X", attributes, "dead")
-    events = {"events": queue_checks.EVENTS, "arn": "arn:aws:sqs:eu-central-1:1:images-ArrivalsQueue-X"}
+    events = {"events": checks.EVENTS, "arn": "arn:aws:sqs:eu-central-1:1:images-ArrivalsQueue-X"}
     told = {"Attributes": {"ApproximateNumberOfMessages": str(counts)}}
-    place.__dict__.update(
+    deployment.__dict__.update(
         wiring={"images": events, "versions/": events},
         queue=lambda _: queue,
         sqs=SimpleNamespace(get_queue_attributes=lambda **_: told, list_queues=lambda **_: {"QueueUrls": []}),
     )
-    return place
+    return deployment
 
 
 class Watch:
@@ -268,23 +268,23 @@ class Watch:
 
 @pytest.mark.parametrize(("age", "says"), [(30.0, []), (1200.0, ["versions/"]), (1900.0, ["images", "versions/"])])
 def test_one_event_that_waits_too_long_is_a_finding(age: float, says: list[str]) -> None:
-    found = only_faults(queue_checks.queues(queued({}, Watch(age, "dead of maintain"), "images")))
+    found = only_faults(checks._queues(queued({}, Watch(age, "dead of maintain"), "images")))
     waits = [what for what, _ in found if "the oldest notice" in what]
     assert waits == [f"the oldest notice of {prefix}* waits for {age / 60:.0f} minutes" for prefix in says]
 
 
 def test_a_maintain_without_a_dead_letter_queue_is_a_finding() -> None:
-    found = only_faults(queue_checks.queues(queued({}, Watch(0, ""), "images")))
+    found = only_faults(checks._queues(queued({}, Watch(0, ""), "images")))
     assert [what for what, _ in found] == ["maintain has no dead-letter queue: that a schedule failed, nobody hears"]
 
 
 def test_dead_letters_of_maintain_are_a_finding_with_the_command_that_shows_them() -> None:
-    found = dict(only_faults(queue_checks.queues(queued({}, Watch(0, "dead of maintain"), "images", counts=3))))
+    found = dict(only_faults(checks._queues(queued({}, Watch(0, "dead of maintain"), "images", counts=3))))
     assert found["3 dead letters of maintain"] == "admin redrive maintain shows why, and what to do"
 
 
 def test_without_a_stack_the_skipped_age_check_is_reported() -> None:
-    found = list(queue_checks.queues(queued({})))
+    found = list(checks._queues(queued({})))
     assert [one.why.split(":")[0] for one in found if isinstance(one, NotSeen)] == [
         "how long the oldest notice waits",
         "the dead letters of maintain",
@@ -318,12 +318,12 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
     """Which server each command would have opened."""
     found: list[Any] = []
 
-    def open_(*named: Any) -> Place:
+    def open_(*named: Any) -> Deployment:
         found.append(named)
-        return FakePlace.over(System())
+        return FakeDeployment.over(System())
 
-    for name in ("deployed", "aws", "local"):
-        monkeypatch.setattr(base, name, lambda *named, name=name: open_(name, *named))
+    for name in ("open_stack", "open_bucket", "open_local"):
+        monkeypatch.setattr(arguments, name, lambda *named, name=name: open_(name, *named))
     yield found
 
 
@@ -331,9 +331,9 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
     "line", ["--json --stack images list", "list --json --stack images", "--stack images list --json"]
 )
 def test_common_options_are_accepted_before_and_after_the_command(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    with opened(monkeypatch) as places:
+    with opened(monkeypatch) as servers:
         done = CliRunner().invoke(main, line.split())
-    assert (done.exit_code, places) == (0, [("deployed", "images")])
+    assert (done.exit_code, servers) == (0, [("open_stack", "images")])
     assert json.loads(done.stdout) == []
 
 
@@ -348,6 +348,6 @@ def test_common_options_are_accepted_before_and_after_the_command(line: str, mon
     ],
 )
 def test_naming_two_servers_or_half_of_one_is_wrong_usage(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    with opened(monkeypatch) as places:
+    with opened(monkeypatch) as servers:
         assert CliRunner().invoke(main, line.split()).exit_code == 2
-    assert places == []
+    assert servers == []

@@ -14,12 +14,11 @@ import pytest
 from botocore.exceptions import ClientError, NoRegionError
 from click.testing import CliRunner
 
-from cli.admin import doctor, looking, place
+from cli.admin import checks, inventory
 from cli.admin.__main__ import main
-from cli.admin.dry import DryStore
-from cli.admin.faults import AGAIN, NO_CREDENTIALS, NOTHING, STORAGE
-from cli.admin.findings import Hint, NotSeen
-from cli.admin.place import Place
+from cli.admin.checks import Hint, NotSeen
+from cli.admin.deployment import Deployment, DryStore, open_stack
+from cli.admin.errors import AGAIN, NO_CREDENTIALS, NOTHING, STORAGE
 from imageserver.errors import StorageUnavailable
 from imageserver.format.keys import parse_version
 from imageserver.operations.prune import Rules, prune
@@ -91,7 +90,7 @@ class Session:
 
 def test_a_stack_is_read_from_its_outputs_and_parameters(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(boto3, "Session", lambda **_: Session(STACK))
-    found = place.deployed("images")
+    found = open_stack("images")
     assert (found.bucket, found.edge, found.api, found.clients) == (
         "images-1", "https://images.example.org", "https://api.example.org", ("lxd",)
     )  # fmt: skip
@@ -110,7 +109,7 @@ def test_a_stack_of_another_template_is_refused(
 ) -> None:
     monkeypatch.setattr(boto3, "Session", lambda **_: Session(stack))
     with pytest.raises(SystemExit) as ended:
-        place.deployed("images")
+        open_stack("images")
     assert ended.value.code == NOTHING
     assert says in capsys.readouterr().err
 
@@ -118,7 +117,7 @@ def test_a_stack_of_another_template_is_refused(
 def test_a_dry_run_of_prune_uses_the_retention_rules_of_the_stack(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(boto3, "Session", lambda **_: Session(STACK))
     system = three_versions()
-    monkeypatch.setattr(Place, "store", system.store)
+    monkeypatch.setattr(Deployment, "store", system.store)
     run = Run(dry_run=True)
     prune(system.store, Sent(), Rules(Rule(2, 0), 48, 3), datetime.now(UTC), lambda _: None, run)
     assert run.tasks
@@ -134,7 +133,7 @@ def test_a_dry_run_of_prune_uses_the_retention_rules_of_the_stack(monkeypatch: p
 def test_a_withdrawn_version_keeps_the_grace_time_of_its_stack(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(boto3, "Session", lambda **_: Session(STACK))
     system = three_versions()
-    monkeypatch.setattr(Place, "store", system.store)
+    monkeypatch.setattr(Deployment, "store", system.store)
     for given, hours in (("", 48), (" --grace-hours 5", 5)):
         done = CliRunner().invoke(main, f"--json --stack images withdraw {PATH}{given}".split())
         told = json.loads(done.stdout)
@@ -147,7 +146,7 @@ def test_a_command_invalidates_the_files_it_deletes_as_maintain_does(monkeypatch
     monkeypatch.setattr(boto3, "Session", lambda **_: Session(STACK))
     FORGOTTEN.clear()
     system = three_versions()
-    monkeypatch.setattr(Place, "store", system.store)
+    monkeypatch.setattr(Deployment, "store", system.store)
     withdraw(system.store, parse_version(PATH), datetime(2020, 11, 20, tzinfo=UTC), 24, lambda _: None)
     system.catch_up()
     assert CliRunner().invoke(main, ["--stack", "images", "prune", "--yes"]).exit_code == 0
@@ -170,7 +169,7 @@ def plucky_fails(system: System, error: Exception) -> None:
 def test_a_prune_with_a_failing_product_names_it_and_finishes_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(boto3, "Session", lambda **_: Session(STACK))
     system = three_versions()
-    monkeypatch.setattr(Place, "store", system.store)
+    monkeypatch.setattr(Deployment, "store", system.store)
     plucky_fails(system, StorageUnavailable("503"))
     done = CliRunner().invoke(main, ["--json", "--stack", "images", "prune", "--yes"])
     told = json.loads(done.stdout)
@@ -186,7 +185,7 @@ def test_a_prune_with_a_failing_product_names_it_and_finishes_the_others(monkeyp
 def test_an_interrupted_prune_reports_what_it_deleted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(boto3, "Session", lambda **_: Session(STACK))
     system = three_versions()
-    monkeypatch.setattr(Place, "store", system.store)
+    monkeypatch.setattr(Deployment, "store", system.store)
     plucky_fails(system, NoRegionError())
     done = CliRunner().invoke(main, ["--json", "--stack", "images", "prune", "--yes"])
     assert (done.exit_code, done.stdout) == (NO_CREDENTIALS, "")
@@ -215,31 +214,31 @@ def test_the_client_kinds_are_read_from_the_catalog(clients: tuple[str, ...], un
     system = System(clients=clients)
     files = {"x.tar.gz": images.unified_tarball("amd64", "gz", "x")} if unified else images.split_image()
     system.upload(PATH, files)
-    assert looking.clients(system.store) == ("incus", "lxd"), "an empty catalog tells nothing"
+    assert inventory.clients(system.store) == ("incus", "lxd"), "an empty catalog tells nothing"
     system.catch_up()
-    assert looking.clients(system.store) == clients
+    assert inventory.clients(system.store) == clients
     system.store.put("streams/v1/images-daily.json", b"{torn")
-    assert looking.clients(system.store) == clients, "what cannot be read tells nothing"
+    assert inventory.clients(system.store) == clients, "what cannot be read tells nothing"
 
 
 def test_a_failed_deployment_and_active_alarms_are_findings() -> None:
     alarm = {"AlarmName": "images-ArrivalsAge-1X", "StateReason": "1 datapoint was greater than 1800"}
     session = Session({**STACK, "StackStatus": "UPDATE_FAILED"}, (alarm,))
-    found = only_faults(doctor.CHECKS["deployment"](Place(session, "images-1", stack="images")))
+    found = only_faults(checks.CHECKS["deployment"](Deployment(session, "images-1", stack="images")))
     assert [what for what, _ in found] == [
         "the last deployment ended as UPDATE_FAILED",
         "images-ArrivalsAge-1X is in alarm: 1 datapoint was greater than 1800",
     ]
     assert all(remedy for _, remedy in found)
-    assert list(doctor.CHECKS["deployment"](Place(Session(STACK), "images-1", stack="images"))) == []
-    (unseen,) = doctor.CHECKS["deployment"](Place(None, "images-1"))
+    assert list(checks.CHECKS["deployment"](Deployment(Session(STACK), "images-1", stack="images"))) == []
+    (unseen,) = checks.CHECKS["deployment"](Deployment(None, "images-1"))
     assert isinstance(unseen, NotSeen), "nobody named a stack"
 
 
 def test_a_deployment_that_was_undone_is_a_hint() -> None:
     """The server works, and deploying the same again would change nothing."""
     session = Session({**STACK, "StackStatus": "UPDATE_ROLLBACK_COMPLETE"})
-    (hint,) = doctor.CHECKS["deployment"](Place(session, "images-1", stack="images"))
+    (hint,) = checks.CHECKS["deployment"](Deployment(session, "images-1", stack="images"))
     assert isinstance(hint, Hint)
     assert hint.what == (
         "the last deployment failed (UPDATE_ROLLBACK_COMPLETE): CloudFormation returns the stack to what it was before"
@@ -250,7 +249,7 @@ def test_a_deployment_that_was_undone_is_a_hint() -> None:
 @pytest.mark.parametrize("status", ["ROLLBACK_COMPLETE", "UPDATE_ROLLBACK_FAILED", "DELETE_FAILED"])
 def test_a_stack_that_is_not_whole_is_a_fault(status: str) -> None:
     session = Session({**STACK, "StackStatus": status})
-    assert len(only_faults(doctor.CHECKS["deployment"](Place(session, "images-1", stack="images")))) == 1
+    assert len(only_faults(checks.CHECKS["deployment"](Deployment(session, "images-1", stack="images")))) == 1
 
 
 def test_a_dry_run_reports_the_same_changes_and_writes_nothing() -> None:
@@ -280,11 +279,12 @@ def test_a_dry_run_reports_the_same_changes_and_writes_nothing() -> None:
 def test_an_api_that_is_unreachable_or_open_is_a_finding(
     description: int, stranger: int, says: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def get(_place: Place, _base: str, path: str) -> tuple[int, bytes]:
+    def get(deployment: Deployment, _base: str, path: str) -> tuple[int, bytes]:
         return (description, b'{"openapi": "3.1.0"}') if path == "openapi.json" else (stranger, b"")
 
-    monkeypatch.setattr(doctor, "_get", get)
+    monkeypatch.setattr(checks, "_get", get)
     found = [
-        what for what, _ in only_faults(doctor.CHECKS["api"](Place(None, "images-1", api="https://api.example.org")))
+        what
+        for what, _ in only_faults(checks.CHECKS["api"](Deployment(None, "images-1", api="https://api.example.org")))
     ]
     assert [sentence for sentence, said in zip(found, says, strict=True) if said not in sentence] == []

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from cli.admin import redriving
-from cli.admin.place import Place
+from cli.admin import dead_letters
+from cli.admin.deployment import Deployment
 from imageserver.errors import StorageUnavailable
 from imageserver.format.keys import parse_product
 from tests.support import images
@@ -43,15 +43,15 @@ def message(name: str) -> dict[str, Any]:
     return {"MessageId": name, "ReceiptHandle": name, "Body": '{"Records": []}'}
 
 
-def box(sqs: Sqs) -> redriving.Box:
-    place = Place(SimpleNamespace(), "images-1")
-    place.__dict__.update(sqs=sqs, store=MemoryStore())
-    return redriving.Box(place, "arrivals", "dead", "home")
+def box(sqs: Sqs) -> dead_letters.Box:
+    deployment = Deployment(SimpleNamespace(), "images-1")
+    deployment.__dict__.update(sqs=sqs, store=MemoryStore())
+    return dead_letters.Box(deployment, "arrivals", "dead", "home")
 
 
 def redriven(sqs: Sqs, really: bool) -> list[str]:
     found: list[str] = []
-    redriving.read(box(sqs), really, lambda letter, _: found.append(letter.receipt))
+    dead_letters.read(box(sqs), really, lambda letter, _: found.append(letter.receipt))
     return found
 
 
@@ -72,7 +72,7 @@ def test_a_dead_letter_of_a_sound_record_names_the_check_for_the_distribution() 
     system.upload(path, images.split_image())
     system.catch_up()
     found = box(Sqs())
-    found.place.__dict__["store"] = system.store
+    found.deployment.__dict__["store"] = system.store
     assert "the log of the publish function says what failed at the edge" in found._diagnosis(f"versions/{path}.json")
     assert found._diagnosis(f"{path}/lxd.tar.xz").endswith("what failed has passed, or another notice did the work")
 
@@ -82,7 +82,7 @@ def test_a_dead_letter_about_a_product_names_its_unreadable_record() -> None:
     system.upload(f"{product}/20261123_10:00", images.split_image())
     system.catch_up()
     found = box(Sqs())
-    found.place.__dict__["store"] = system.store
+    found.deployment.__dict__["store"] = system.store
     assert found._diagnosis(f"versions/{product}/").startswith(f"the records of {product} can be read by now")
     assert found._diagnosis("versions/images/").startswith("no product can have these records")
     system.store.put(f"versions/{product}/20261123_10:00.json", b"{torn")
@@ -90,8 +90,8 @@ def test_a_dead_letter_about_a_product_names_its_unreadable_record() -> None:
 
 
 def test_a_queue_that_the_bucket_does_not_notify_is_an_error_of_the_product() -> None:
-    place = Place(SimpleNamespace(), "images-1")
-    place.__dict__.update(wiring={}, sqs=SimpleNamespace())
+    deployment = Deployment(SimpleNamespace(), "images-1")
+    deployment.__dict__.update(wiring={}, sqs=SimpleNamespace())
     product = parse_product("images/ubuntu/noble/amd64/default")
     with pytest.raises(StorageUnavailable, match=f"no message was sent about {product.path}: images-1 tells no queue"):
-        place.product_changed(product)
+        deployment.product_changed(product)

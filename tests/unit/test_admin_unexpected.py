@@ -21,9 +21,9 @@ from botocore.parsers import ResponseParserError
 from click.testing import CliRunner, Result
 
 from cli import aws
-from cli.admin import doctor, redriving
+from cli.admin import checks, dead_letters
 from cli.admin.__main__ import main
-from cli.admin.faults import FOUND, NO_CREDENTIALS, STORAGE
+from cli.admin.errors import FOUND, NO_CREDENTIALS, STORAGE
 from imageserver.format.keys import parse_version
 from imageserver.operations.withdraw import withdraw
 from imageserver.storage import s3
@@ -55,7 +55,7 @@ class World:
             self.system.upload(f"{PRODUCT}/2026110{day}", images.split_image(seed=str(day)))
         self.system.catch_up()
         self.system.store.put("index.html", b"<html>")
-        self.monkeypatch.setattr(redriving, "WAIT_S", 0)
+        self.monkeypatch.setattr(dead_letters, "WAIT_S", 0)
         self.monkeypatch.setattr(s3, "read_object", self._read_object)
         self.monkeypatch.setenv("AWS_REGION", "eu-central-1")
 
@@ -198,8 +198,8 @@ def test_a_request_that_fails_is_a_finding_and_the_other_checks_are_made(world: 
         if (operation, way) == (f"http {API}/versions/images/a/b/amd64/c/20260101", "denied"):
             continue  # so it should be
         done, _ = world.run("doctor", after_opening(failing(operation, way)))
-        checks = [line.split(":")[0] for line in done.stdout.splitlines() if line[0] != " "]
-        if (sentence := ended_with_a_sentence(done)) or done.exit_code != FOUND or checks != list(doctor.CHECKS):
+        names = [line.split(":")[0] for line in done.stdout.splitlines() if line[0] != " "]
+        if (sentence := ended_with_a_sentence(done)) or done.exit_code != FOUND or names != list(checks.CHECKS):
             wrong.append((operation, sentence, done.stdout))
         elif way != "nothing" and not is_about(operation, done.stdout):  # nothing may be an answer: there is none
             wrong.append((operation, "is not named", done.stdout))

@@ -40,7 +40,7 @@ BREACHES = {
         ("functions/imageserver/operations/runs.py", "from aws_lambda_powertools import Logger"),
         ("functions/imageserver/api/status.py", "from aws_lambda_powertools import Logger"),
     ],
-    "no-wiring": [("scripts/cli/admin/place.py", "from imageserver.handlers import publish")],
+    "no-wiring": [("scripts/cli/admin/deployment.py", "from imageserver.handlers import publish")],
     "stand-in": [("infra/local_stack/s3.py", "from imageserver.format import keys")],
 }
 """Sources, each with a line that the contract must notice in it, by the contract's id. A new source is created."""

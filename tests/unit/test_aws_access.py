@@ -15,9 +15,9 @@ from botocore.exceptions import ClientError
 from click.testing import CliRunner, Result
 
 from cli import aws, presign
-from cli.admin import place
 from cli.admin.__main__ import main as admin
-from cli.admin.faults import NO_CREDENTIALS, NOTHING, STORAGE
+from cli.admin.deployment import open_bucket
+from cli.admin.errors import NO_CREDENTIALS, NOTHING, STORAGE
 from cli.bench import hashing
 from cli.bench.__main__ import main as bench
 from local_stack.credentials import local_session
@@ -176,7 +176,7 @@ def test_the_bucket_is_asked_for_its_region_without_credentials(monkeypatch: pyt
 def test_admin_works_in_the_region_of_the_bucket_that_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     put(monkeypatch, {**KEYS, "AWS_REGION": "us-west-2"})
     wired(monkeypatch, bucket_in("eu-central-1"))
-    server = place.aws("mine", "")
+    server = open_bucket("mine", "")
     assert server.s3.meta.region_name == server.sqs.meta.region_name == "eu-central-1"
 
 

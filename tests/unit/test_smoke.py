@@ -24,7 +24,7 @@ import msgspec
 import pytest
 from click.testing import CliRunner, Result
 
-from cli.admin.place import Place
+from cli.admin.deployment import Deployment
 from cli.smoke import __main__ as smoke
 from cli.smoke import checks, image, lease, reader, report, server, uploading
 from cli.smoke.clients import usable
@@ -164,7 +164,7 @@ class FakeServer:
         return [key for key in self.system.store.objects if "smoke" in key and not key.startswith("streams/")]
 
 
-class FakePlace(Place):
+class FakeDeployment(Deployment):
     """A server whose edge writes down what it was told to invalidate."""
 
     def invalidate(self, keys: Any) -> None:
@@ -182,9 +182,9 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> FakeServer:
 
 
 def found(fake: FakeServer) -> server.Server:
-    place = FakePlace(fake, "images-1", endpoint="memory", deployed_for=fake.system.clients)
-    place.__dict__["store"] = fake.recorder
-    return server.Server(place, EDGE, API, fake, fake.pause)  # type: ignore[arg-type]
+    deployment = FakeDeployment(fake, "images-1", endpoint="memory", deployed_for=fake.system.clients)
+    deployment.__dict__["store"] = fake.recorder
+    return server.Server(deployment, EDGE, API, fake, fake.pause)  # type: ignore[arg-type]
 
 
 def smoked(*arguments: str, code: int = 0) -> Result:
@@ -689,7 +689,7 @@ def test_a_caller_in_aws_is_identified_by_a_signature_or_a_token(
 
     monkeypatch.setattr(fake, "ask", ask)
     session = boto3.Session("AKIAEXAMPLE", "secret", "token", region_name="eu-central-1")
-    caller = replace(found(fake), place=Place(session, "images-1"))
+    caller = replace(found(fake), deployment=Deployment(session, "images-1"))
     caller.call("POST", "uploads/batch", b"{}")
     monkeypatch.setenv("SIMPLESTREAMS_TOKEN", "abc")
     caller.call("GET", "versions/x")

@@ -11,7 +11,7 @@ _Thing = TypeVar("_Thing")
 _Answer = TypeVar("_Answer")
 
 
-def in_parallel(call: Callable[[_Thing], _Answer], things: Iterable[_Thing]) -> list[_Answer]:
+def in_parallel(call: Callable[[_Thing], _Answer], things: Iterable[_Thing], workers: int = READERS) -> list[_Answer]:
     """Return the answer for each thing, in their order. The first error that a call raises is raised here."""
-    with ThreadPoolExecutor(READERS, thread_name_prefix="in-parallel") as pool:
+    with ThreadPoolExecutor(workers, thread_name_prefix="in-parallel") as pool:
         return list(pool.map(call, things))

@@ -1,8 +1,7 @@
-"""`scripts/admin`. Its commands are in *_commands.py; what they do is in the other modules beside this one."""
+"""`scripts/admin`: the command line in `arguments`, the commands in `commands`, what they do beside this module."""
 
-# Each enters the group when it is imported.
-from cli.admin import change_commands, look_commands, repair_commands  # noqa: F401
-from cli.admin.base import main
+from cli.admin.arguments import main
+from cli.admin.commands import change, inspect, repair  # noqa: F401 - each adds its commands to the group
 
 __all__ = ["main"]
 

@@ -1,29 +1,28 @@
-"""What the records of an import's source say of its files: what was withdrawn there is not listed again here.
+"""The records of an import's source: what was withdrawn there is not listed again here.
 
-The source may be an old bucket of this server, a copy of one (below a prefix, or as a folder), or somebody else's
-server, which has no records. Only what a record says is known: without one, a file counts as not withdrawn.
+The source may be an old bucket of this server, a copy of one (below a prefix, or in a folder), or another kind of
+server, which has no records. A file without a record counts as not withdrawn.
 """
 
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from cli.admin.output import counted
 from imageserver.errors import CatalogDamaged, InvalidUpload, NewerRecord
 from imageserver.format.keys import RECORDS, ImageKey, ProductId, VersionId, parse_record_key
+from imageserver.storage.parallel import in_parallel
 from imageserver.storage.s3 import S3Store
 from imageserver.versions import records
 from imageserver.versions.records import Record, Withdrawal
 from imageserver.versions.withdrawal import applies_to
 
-READERS = 16
-
 
 @dataclass(frozen=True, slots=True)
 class Withdrawn:
-    """What stays out: the path of a product, a version or a file of the source, and how many files that is."""
+    """A product, a version or a file that the source has withdrawn, and how many files it has."""
 
     path: str
     files: int
@@ -31,8 +30,8 @@ class Withdrawn:
 
     @property
     def sentence(self) -> str:
-        """Return when and why it was withdrawn."""
-        about = f"{self.path} ({_counted(self.files, 'file')})" if self.files > 1 else self.path
+        """When and why it was withdrawn."""
+        about = f"{self.path} ({counted(self.files, 'file')})" if self.files > 1 else self.path
         gone = " and is being deleted there" if self.withdrawal.final else ""
         why = self.withdrawal.reason or "no reason was given"
         return f"{about} was withdrawn on the source at {self.withdrawal.since}{gone}: {why}"
@@ -40,23 +39,23 @@ class Withdrawn:
 
 @dataclass(slots=True)
 class SourceRecords:
-    """The records of a source, as far as they can be read; `unreadable` says why the others cannot, by version."""
+    """The records of a source; `unreadable` says why the others cannot be read."""
 
     known: dict[VersionId, Record] = field(default_factory=dict)
     unreadable: dict[VersionId, str] = field(default_factory=dict)
 
     @property
     def is_empty(self) -> bool:
-        """Whether the source has no record at all."""
+        """Whether the source has no records."""
         return not (self.known or self.unreadable)
 
     def withdrawal_of(self, image: ImageKey, size_bytes: int) -> Withdrawal | None:
-        """Return the withdrawal that a file of this size is under on the source; None if it is under none."""
+        """Return the withdrawal of a file of this size on the source; None if it is not withdrawn."""
         record = self.known.get(image.version)
         return applies_to(record, image.file, size_bytes) if record else None
 
     def refusal_of(self, image: ImageKey, size_bytes: int) -> str:
-        """Return why the source does not list a file of this size; empty if it says nothing against it."""
+        """Return why the source does not list a file of this size; empty if nothing speaks against it."""
         record = self.known.get(image.version)
         facts = record.files.get(image.file) if record else None
         if record is None or facts is None or facts.size_bytes != size_bytes:
@@ -66,12 +65,12 @@ class SourceRecords:
 
 
 def read(documents: Iterable[tuple[str, bytes]]) -> SourceRecords:
-    """Return the records among documents, given as key and body; a key that is no record's is passed over."""
+    """Return the records among documents, given as key and body. Other keys are skipped."""
     found = SourceRecords()
     for key, body in documents:
         try:
             version = parse_record_key(key)
-        except InvalidUpload:  # somebody's own file beside the records
+        except InvalidUpload:  # a file of another kind beside the records
             continue
         try:
             found.known[version] = records.decode(body, key)
@@ -91,21 +90,16 @@ def of_folder(root: Path) -> SourceRecords:
 def of_bucket(s3: Any, bucket: str, prefix: str) -> SourceRecords:
     """Return the records of a bucket, below a prefix that ends in a slash or is empty.
 
-    Raises StorageDenied and StorageUnavailable: what may not be read never counts as not being there.
+    Raise StorageDenied or StorageUnavailable: what cannot be read never counts as absent.
     """
     store = S3Store(s3, bucket)
     keys = [info.key for info in store.list(f"{prefix}{RECORDS}")]
-    with ThreadPoolExecutor(READERS) as pool:
-        bodies = pool.map(store.read, keys)
-        return read(
-            (key.removeprefix(prefix), document.body)
-            for key, document in zip(keys, bodies, strict=True)
-            if document is not None
-        )
+    found = zip(keys, in_parallel(store.read, keys), strict=True)
+    return read((key.removeprefix(prefix), document.body) for key, document in found if document is not None)
 
 
 def summed_up(withdrawn: Iterable[tuple[ImageKey, Withdrawal]], coming: Iterable[ImageKey]) -> Iterator[Withdrawn]:
-    """Join what stays out into products and versions, where nothing else of them comes along."""
+    """Join withdrawn files into versions and products of which nothing else is imported."""
     of_products = {image.version.product for image in coming}
     of_versions = {image.version for image in coming}
     for product, files in groupby(sorted(withdrawn, key=_order), key=lambda found: found[0].version.product):
@@ -132,7 +126,3 @@ def _versions(found: list[tuple[ImageKey, Withdrawal]]) -> set[VersionId]:
 def _order(found: tuple[ImageKey, Withdrawal]) -> tuple[ProductId, str, str]:
     image, _ = found
     return image.version.product, image.version.version, image.file
-
-
-def _counted(count: int, what: str) -> str:
-    return f"{count:,} {what}{'s' if count != 1 else ''}"

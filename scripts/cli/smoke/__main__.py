@@ -10,9 +10,8 @@ from uuid import uuid4
 
 import click
 
-from cli.admin.faults import errors_told
-from cli.admin.shown import as_json as print_json
-from cli.admin.shown import say
+from cli.admin.errors import exit_on_error
+from cli.admin.output import print_json, say
 from cli.smoke import image, lease, removing, report, server
 from cli.smoke.run import Done, Run, take
 from cli.smoke.steps import STEPS
@@ -96,7 +95,7 @@ def main(
             raise click.UsageError(f"{option} is {url!r}, expected an address such as https://images.example.org")
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a cancelled job cleans up too
     try:
-        with errors_told():
+        with exit_on_error():
             try:
                 _test(server.find(stack, state_dir, address, api), wait, set(skip), keep, take_over, as_json)
             except lease.Running as running:
@@ -124,7 +123,7 @@ def _show(run: Run, done: Sequence[Done], kept: bool, left: bool, as_json: bool)
     if kept:
         say(f"smoke: {run.image.version.path} is kept; the next run removes it, also one with --keep")
     if left:
-        stack = f" --stack {run.server.place.stack}" if run.server.place.stack else ""
+        stack = f" --stack {run.server.deployment.stack}" if run.server.deployment.stack else ""
         remedy = f"./scripts/admin{stack} withdraw {image.PRODUCT.path} --yes"
         say(f"smoke: something below {image.PRODUCT.path} may be left: run it again, or {remedy}")
 

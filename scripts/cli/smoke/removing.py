@@ -46,7 +46,7 @@ def delete(server: Server) -> bool:
         return True
     documents = DocumentCache(server.store).of(PRODUCT.stream)
     if PRODUCT.name not in documents.products.products:  # else publish is about to take it off the list
-        context = PruneContext(server.store, server.place, server.place.invalidate, (), AT_ONCE, Run())
+        context = PruneContext(server.store, server.deployment, server.deployment.invalidate, (), AT_ONCE, Run())
         remove_withdrawn(product, context)
         remove_tombstones(product, documents.unlisted.products.get(PRODUCT.name, {}), context)
     return False

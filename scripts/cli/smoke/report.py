@@ -9,7 +9,7 @@ from typing import Any, Final
 import click
 from rich.console import Console
 
-from cli.admin.shown import one_line
+from cli.admin.output import one_line
 from cli.smoke.run import Done, Run, Step
 
 QUIET_S: Final = 2.0

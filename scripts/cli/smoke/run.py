@@ -10,7 +10,7 @@ from typing import Final, Literal, TypeVar
 
 import click
 
-from cli.admin.faults import OUTSIDE, explain
+from cli.admin.errors import OUTSIDE, explain
 from cli.smoke.failed import Failed, Skipped
 from cli.smoke.image import Image
 from cli.smoke.reader import Image as ListedImage

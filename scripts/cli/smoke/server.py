@@ -11,8 +11,7 @@ from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.exceptions import NoCredentialsError
 
-from cli.admin import place
-from cli.admin.place import Place
+from cli.admin.deployment import Deployment, open_local, open_stack
 from cli.smoke.web import Answer, Web
 from imageserver.storage.port import Store
 
@@ -24,7 +23,7 @@ API_PATIENCE: Final = 3
 class Server:
     """One server: `address` is what clients know, `api` where uploads are asked for; neither ends in a slash."""
 
-    place: Place
+    deployment: Deployment
     address: str
     api: str
     web: Web
@@ -33,17 +32,17 @@ class Server:
     @property
     def store(self) -> Store:
         """The bucket, with the operator's credentials."""
-        return self.place.store
+        return self.deployment.store
 
     @property
     def ca_file(self) -> str:
         """The private certificate authority of the edge, if it is known here; empty: the usual ones are trusted."""
-        return self.place.ca_file
+        return self.deployment.ca_file
 
     @property
     def clients(self) -> tuple[str, ...]:
         """The clients that the stack was deployed for; empty if that is not known."""
-        return self.place.deployed_for
+        return self.deployment.deployed_for
 
     def get(self, path: str) -> Answer:
         """Fetch a path through the edge as Go's HTTP client does, which always accepts gzip."""
@@ -64,9 +63,9 @@ class Server:
         """The headers that say who calls: a bearer token if there is one, else SigV4; the local stack takes a name."""
         if token := os.environ.get("SIMPLESTREAMS_TOKEN", ""):
             return {"Authorization": f"Bearer {token}"}
-        if self.place.endpoint:
+        if self.deployment.endpoint:
             return {"X-Local-Caller": "local"}
-        session: Any = self.place.session
+        session: Any = self.deployment.session
         if (credentials := session.get_credentials()) is None:
             raise NoCredentialsError
         request = AWSRequest(method, url, data=body or b"", headers=dict(headers))
@@ -79,5 +78,5 @@ def find(stack: str, state_dir: Path | None, address: str, api: str) -> Server:
 
     `address` and `api` go before what is known of it.
     """
-    found = place.deployed(stack) if stack else place.local(state_dir)
+    found = open_stack(stack) if stack else open_local(state_dir)
     return Server(found, (address or found.edge).rstrip("/"), (api or found.api).rstrip("/"), Web(found.ca_file))

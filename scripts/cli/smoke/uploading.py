@@ -47,10 +47,10 @@ def through_api(server: Server, image: Image) -> BatchAnswer | str:
 
 def with_own_credentials(server: Server, image: Image) -> BatchAnswer:
     """Sign the same URLs here, with the operator's credentials and the API's own rules."""
-    store = S3Uploads(server.place.s3, server.place.bucket)
+    store = S3Uploads(server.deployment.s3, server.deployment.bucket)
     rights = Rights.parse(json.dumps({OPERATOR: [f"{PRODUCT.path}/"]}))
     service = uploads.UploadService(
-        store, rights, server.place.max_bytes, allow_overwrites=False, now=datetime.now(UTC)
+        store, rights, server.deployment.max_bytes, allow_overwrites=False, now=datetime.now(UTC)
     )
     try:
         return uploads.sign_batch(service, OPERATOR, request_of(image))

@@ -6,7 +6,6 @@ import ssl
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any, Final
@@ -14,9 +13,10 @@ from urllib.parse import quote
 
 import msgspec
 
-from cli.admin.faults import explain
-from cli.admin.looking import Listed
+from cli.admin.errors import explain
+from cli.admin.inventory import ListedItem
 from imageserver.format import file_kinds
+from imageserver.storage.parallel import in_parallel
 from imageserver.storage.port import Store
 
 CHUNK: Final = 1 << 20
@@ -66,16 +66,15 @@ def from_edge(url: str, ca_file: str) -> Open:
     return chunks
 
 
-def verify(files: Sequence[Listed], read: Open, advance: Callable[[int], Any]) -> Iterator[Mismatch]:
+def verify(files: Sequence[ListedItem], read: Open, advance: Callable[[int], Any]) -> Iterator[Mismatch]:
     """Every mismatch of these items; `advance` is told of bytes read. Versions are read side by side."""
     ordered = sorted(files, key=lambda listed: listed.version)
     versions = [list(found) for _, found in groupby(ordered, key=lambda listed: listed.version)]
-    with ThreadPoolExecutor(READERS) as pool:
-        for found in pool.map(lambda found: _version(found, read, advance), versions):
-            yield from found
+    for found in in_parallel(lambda found: _version(found, read, advance), versions, READERS):
+        yield from found
 
 
-def _version(found: list[Listed], read: Open, advance: Callable[[int], Any]) -> list[Mismatch]:
+def _version(found: list[ListedItem], read: Open, advance: Callable[[int], Any]) -> list[Mismatch]:
     wrong: list[Mismatch] = []
     metadata = {
         entry.item.path: entry.item for entry in found if entry.item.ftype in file_kinds.METADATA_FTYPES.values()

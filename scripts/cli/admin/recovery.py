@@ -1,32 +1,37 @@
-"""Make records and catalog again from what lies below them. Plans, step by step; whoever asked carries them out."""
+"""Plan how to make records and catalog anew from what they are made of, and bring deleted images back."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Final
 
-from cli.admin.looking import is_below
+import click
+
+from cli.admin.deployment import Deployment
+from cli.admin.inventory import is_below, recorded_versions
+from cli.admin.transfer import AlreadyThere, Copy, File, create
 from imageserver.aws.cloudfront import Invalidate
 from imageserver.errors import CatalogBusy, CatalogDamaged, InvalidUpload
 from imageserver.format import documents
-from imageserver.format.keys import RECORDS, ProductId, VersionId, parse_record_key
+from imageserver.format.keys import RECORDS, ProductId, VersionId, parse_key, version_of
 from imageserver.operations.ingest import IngestServices, ingest
 from imageserver.operations.inventory import Product, known_products, look
 from imageserver.operations.publish import PublishServices, publish
 from imageserver.storage.document_cache import DocumentCache
 from imageserver.storage.port import Store
 from imageserver.storage.ranged_reader import HashFan
+from imageserver.versions import records
 from imageserver.versions.diff import outdated
 
 LEASE_S: Final = 900
+INSTEAD: Final = {"streams": "admin rebuild catalog", RECORDS.rstrip("/"): "admin rebuild records"}
 
 
 @dataclass(frozen=True)
 class Step:
-    """One thing to repair: a sentence that says what would be done, and what does it, or answers with NotDone."""
+    """One repair: a sentence, and the function that does it or returns NotDone."""
 
     what: str
     do: Callable[[], Any]
@@ -34,17 +39,17 @@ class Step:
 
 @dataclass(frozen=True)
 class NotDone:
-    """What a step answers that came to nothing; the sentence says why, and what helps."""
+    """The answer of a step that could not be done, and why."""
 
     why: str
 
 
 @dataclass
-class Again:
-    """How to make records again. `anew`: keys of the files whose record begins from nothing; `versions` were looked at.
+class RecordsPlan:
+    """How to rebuild records. `anew`: keys of files without a readable record; `versions`: how many were examined.
 
-    Of those nobody knows any more whether their keys held other bytes before (`Record.replaced`), so the edge may
-    have those still and publish will not tell it: who carries the steps out has it invalidate them first.
+    It is not known whether the keys in `anew` held other bytes before (`Record.replaced`), so the edge may still
+    hold those bytes and publish will not invalidate them. The caller does, before it carries out the steps.
     """
 
     steps: list[Step] = field(default_factory=list)
@@ -52,9 +57,9 @@ class Again:
     versions: int = 0
 
 
-def records_again(store: Store, below: str, max_bytes: int) -> Again:
-    """Read the images of every version whose record is missing, unreadable or out of date."""
-    again, services = Again(), _services(store, max_bytes)
+def plan_records(store: Store, below: str, max_bytes: int) -> RecordsPlan:
+    """Plan to read the images of every version whose record is missing, unreadable or out of date."""
+    again, services = RecordsPlan(), _services(store, max_bytes)
     for product in known_products(store, DocumentCache(store), _index(store), ""):
         if not (is_below(product.path, below) or is_below(below, product.path)):
             continue
@@ -65,7 +70,7 @@ def records_again(store: Store, below: str, max_bytes: int) -> Again:
     return again
 
 
-def _record_again(again: Again, looked: Product, version: VersionId, services: IngestServices) -> None:
+def _record_again(again: RecordsPlan, looked: Product, version: VersionId, services: IngestServices) -> None:
     again.versions += 1
     folder, known = looked.folders.get(version, {}), looked.known.get(version)
     unreadable = version in looked.seen and known is None
@@ -90,11 +95,8 @@ def _read_again(version: VersionId, services: IngestServices) -> NotDone | None:
     )
 
 
-def catalog_again(store: Store, clients: Sequence[str], invalidate: Invalidate) -> Iterator[Step]:
-    """Fold every record into the documents of its stream; a document that cannot be read goes first.
-
-    `invalidate` tells the edge what it may not keep.
-    """
+def plan_catalog(store: Store, clients: Sequence[str], invalidate: Invalidate) -> Iterator[Step]:
+    """Plan to fold every record into the documents of its stream. Unreadable documents are deleted first."""
     for key, decode in _documents(store):
         seen = store.read(key)
         try:
@@ -136,22 +138,15 @@ def _checked(document: documents.Products) -> None:
 
 
 def _all_products(store: Store) -> list[ProductId]:
-    """Every product, also when no document can be read."""
+    """Return every product, even if no document can be read."""
     try:
         return known_products(store, DocumentCache(store), _index(store), "")
     except CatalogDamaged:
-        found: set[ProductId] = {version.product for version in _recorded(store)}
-        return sorted(found)
-
-
-def _recorded(store: Store) -> Iterator[VersionId]:
-    for info in store.list(RECORDS):
-        with suppress(InvalidUpload):  # somebody's own file beside the records
-            yield parse_record_key(info.key)
+        return sorted({version.product for version in recorded_versions(store)})
 
 
 def _delete(store: Store, key: str, revision: str) -> None:
-    """Delete what was found damaged, and nothing that was written since."""
+    """Delete a damaged document, unless it was written since."""
     if not store.delete(key, revision):
         raise CatalogBusy(f"{key} was written meanwhile; look again, it may be sound by now")
 
@@ -166,3 +161,67 @@ def _index(store: Store) -> documents.Index:
 
 def _services(store: Store, max_bytes: int) -> IngestServices:
     return IngestServices(store, lambda: datetime.now(UTC), time.sleep, max_bytes, LEASE_S, HashFan)
+
+
+def check_path(path: str) -> None:
+    """Raise UsageError unless a path is of images. The message names the command that rebuilds other documents."""
+    first = path.strip("/").partition("/")[0]
+    if not first:
+        raise click.UsageError(f"{path!r} is no path of images, expected images/… or one without its stream")
+    if first in INSTEAD:
+        # An old catalog, or an old record that publish then folds, may name files that are gone.
+        raise click.UsageError(f"{path} is made from what lies below it, and an old one may be wrong: {INSTEAD[first]}")
+
+
+def deleted(deployment: Deployment, path: str) -> list[File]:
+    """Return the last generation of every deleted key at or below a path."""
+    gone: set[str] = set()
+    last: dict[str, File] = {}
+    for page in _generations(deployment, path.rstrip("/")):
+        gone |= {marker["Key"] for marker in page.get("DeleteMarkers", ()) if marker["IsLatest"]}
+        for found in page.get("Versions", ()):  # newest first
+            again = Copy(deployment.s3, deployment.bucket, found["Key"], found["ETag"], found["VersionId"])
+            last.setdefault(found["Key"], File(found["Key"], found["Size"], again))
+    return [last[key] for key in sorted(gone & last.keys()) if is_below(key, path)]
+
+
+def bring_back(deployment: Deployment, files: list[File], advance: Callable[[int], Any]) -> list[str]:
+    """Copy each file. Return the keys that exist by now, which were left as they are."""
+    there = []
+    for file in files:
+        try:
+            create(deployment, file, advance)
+        except AlreadyThere:
+            there.append(file.key)
+    return there
+
+
+def being_deleted(deployment: Deployment, files: list[File]) -> list[str]:
+    """Return the versions whose deletion has not ended: what is brought back would be deleted again."""
+    versions = {version_of(file.key) for file in files if _is_upload(file.key)}
+    found = []
+    for version in sorted(versions):
+        seen = deployment.store.read(version.record_key)
+        record = records.decode(seen.body, version.record_key) if seen else None
+        if record and any(one.final for one in _withdrawals(record)):
+            found.append(version.path)
+    return found
+
+
+def _withdrawals(record: records.Record) -> Iterator[records.Withdrawal]:
+    yield from filter(None, (record.withdrawn, *(facts.withdrawn for facts in record.files.values())))
+
+
+def _is_upload(key: str) -> bool:
+    try:
+        parse_key(key)
+    except InvalidUpload:  # it belongs to no version, so no record names it
+        return False
+    return True
+
+
+def _generations(deployment: Deployment, path: str) -> Iterator[dict[str, Any]]:
+    pages: Iterator[dict[str, Any]] = iter(
+        deployment.s3.get_paginator("list_object_versions").paginate(Bucket=deployment.bucket, Prefix=path)
+    )
+    return pages

@@ -1,4 +1,4 @@
-"""What went wrong outside: in a sentence, with what helps, and the exit code. One table for commands and doctor."""
+"""Errors as sentences: what went wrong, what to do, and the exit code. Commands and the doctor share this table."""
 
 import http.client
 import sys
@@ -52,7 +52,7 @@ OUTSIDE: Final = (
     SimplestreamsError, ClientError, BotoCoreError, ResponseParserError, aws.NotUsable, aws.NoBucket,
     http.client.HTTPException, OSError,
 )  # fmt: skip
-"""Whatever of this comes up is a fault of the world and not of this program."""
+"""Errors of the network, of AWS and of this machine, as opposed to faults of this program."""
 
 _NO_WAY: Final = (
     botocore.exceptions.ConnectionError, botocore.exceptions.HTTPClientError, http.client.HTTPException, OSError
@@ -65,7 +65,7 @@ _GONE: Final = frozenset({"QueueDoesNotExist", "AWS.SimpleQueueService.NonExiste
 
 @dataclass(frozen=True)
 class Fault:
-    """`what` is the sentence, `remedy` what an operator does about it, `code` how a command ends."""
+    """`what` went wrong, the `remedy` for an operator, and the exit `code` of a command."""
 
     what: str
     remedy: str
@@ -76,12 +76,12 @@ _TRACEBACKS: Final = "cli.admin.tracebacks"
 
 
 def show_tracebacks() -> None:
-    """Print for the rest of this command, on standard error, the traceback of each error that becomes a sentence."""
+    """Print the traceback of each later error of this command on standard error."""
     click.get_current_context().meta[_TRACEBACKS] = True
 
 
 def explain(error: Exception) -> Fault:
-    """Return what an error means, whatever it is, and what helps. Its traceback is shown with --debug."""
+    """Return what any error means and what to do. With --debug, also print its traceback."""
     context = click.get_current_context(silent=True)
     if context and _TRACEBACKS in context.meta:
         click.echo("".join(traceback.format_exception(error)), err=True)
@@ -89,19 +89,19 @@ def explain(error: Exception) -> Fault:
 
 
 def _unexpected(error: Exception) -> Fault:
-    """Return what is known of an error that is in no table: of an answer that nobody expected, or of this program."""
+    """Describe an error that no table lists: an unexpected answer, or a fault of this program."""
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "site-packages" not in frame.filename]
     where = f" in {Path(frames[-1].filename).name}, line {frames[-1].lineno}" if frames else ""
     return Fault(f"an answer was not as expected ({type(error).__name__}: {error}{where}){_asked(error)}", REPORT)
 
 
 def _asked(error: BaseException) -> str:
-    """Return what was asked of AWS last, as it was noted on the error; empty if it was not."""
+    """Return the last request to AWS, if it was noted on the error."""
     return "".join(f"; {note}" for note in getattr(error, "__notes__", ()))
 
 
 def _explained(error: Exception) -> Fault:
-    """Return what an error from outside means. The adapter's own errors are told by what the SDK said below them."""
+    """Explain an error from outside. The cause below an adapter's own error decides."""
     what, root = str(error), _root(error)
     if isinstance(error, InvalidUpload):
         return Fault(what, "", REFUSED)
@@ -127,7 +127,7 @@ def _explained(error: Exception) -> Fault:
 
 
 def _root(error: BaseException) -> BaseException:
-    """What the SDK said, else the system, else the error itself."""
+    """Return the SDK's error, else the system's, else the error itself."""
     while not isinstance(error, ClientError | BotoCoreError) and error.__cause__ is not None:
         error = error.__cause__
     return error
@@ -150,19 +150,19 @@ def _refused(what: str, error: ClientError) -> Fault:
 
 
 @contextmanager
-def errors_told() -> Iterator[None]:
-    """End with a sentence and an exit code instead of a traceback, whatever goes wrong."""
+def exit_on_error() -> Iterator[None]:
+    """On any error, exit with a sentence and an exit code instead of a traceback."""
     try:
         yield
     except (BrokenPipeError, click.ClickException, click.exceptions.Exit, click.Abort):
-        raise  # click knows what to do, also for `admin list | head`
+        raise  # click handles them, also for `admin list | head`
     except Exception as error:  # noqa: BLE001 - an answer may be wrong in any way; --debug shows the traceback
         fault = explain(error)
         end(fault.code, f"{fault.what}; {fault.remedy}" if fault.remedy else fault.what)
 
 
 def end(code: int, reason: str) -> NoReturn:
-    """Say why, and end. The sentence begins with the name of the script."""
+    """Print the name of the script and the reason, and exit."""
     context = click.get_current_context(silent=True)
     program = context.find_root().info_name if context else "admin"
     click.echo(f"{program}: {reason}", err=True)

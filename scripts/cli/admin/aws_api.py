@@ -1,23 +1,85 @@
-"""The answers of AWS as far as this tool goes by them; what is missing or of another type is no answer.
+"""The last request to AWS, and the types of the answers that this tool reads.
 
 A field with a default is one that AWS leaves out where there is nothing.
 """
 
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import Any, Final, Self, TypeVar
 
 import msgspec
+
+MOST_SHOWN: Final = 240
+"""Characters of a request, and of an answer."""
+NO_ANSWER: Final = "; no answer came"
+
+
+class RequestLog:
+    """Keeps the last request of a session and its answer, which explain an error that nobody expected."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self.last = ""
+
+    @classmethod
+    def of(cls, session: Any) -> Self:
+        """Return a log of every client that this boto3 session makes from now on."""
+        log = cls()
+        session.events.register_first("provide-client-params", log._sent)
+        session.events.register("after-call", log._answered)
+        return log
+
+    @contextmanager
+    def noted(self) -> Iterator[None]:
+        """Add the last request and its answer as a note to any exception from within."""
+        try:
+            yield
+        except Exception as error:
+            if self.last and not hasattr(error, "__notes__"):
+                error.add_note(self.last)
+            raise
+
+    def add(self, request: str) -> None:
+        """Log a request that is being sent, by boto3 or by others."""
+        with self._lock:
+            self.last = f"asked: {request}{NO_ANSWER}"
+
+    def _sent(self, params: Mapping[str, Any], model: Any, **_: Any) -> None:
+        self.add(f"{_name(model)} {_short(dict(params))}")
+
+    def _answered(self, parsed: Any, model: Any, **_: Any) -> None:
+        if isinstance(parsed, Mapping):
+            parsed = {name: value for name, value in parsed.items() if name != "ResponseMetadata"}
+        with self._lock:
+            sent = self.last.partition(NO_ANSWER)[0]
+            if _name(model) not in sent:  # another thread has sent a request since
+                sent = f"asked: {_name(model)}"
+            self.last = f"{sent}; answered: {_short(parsed)}"
+
+
+def _name(model: Any) -> str:
+    return f"{model.service_model.service_name} {model.name}"
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}…"
+
 
 Kind = TypeVar("Kind")
 
 
 def read(answer: Any, kind: type[Kind]) -> Kind:
-    """Return an answer of boto3 as one of these types; msgspec.ValidationError names the field that is not right."""
+    """Convert an answer of boto3. Raise msgspec.ValidationError, which names the wrong field."""
     return msgspec.convert(answer, kind)
 
 
 class Answer(msgspec.Struct, frozen=True, rename="pascal"):
-    """An answer of AWS, or a part of one."""
+    """An answer of AWS, or part of one."""
 
 
 class Output(Answer, frozen=True):
@@ -153,6 +215,6 @@ class PublicAccessBlock(Answer, frozen=True):
 
 
 class Versioning(Answer, frozen=True):
-    """GetBucketVersioning; without a status where it was never asked for."""
+    """GetBucketVersioning; the status is empty if versioning was never enabled."""
 
     status: str = ""

@@ -14,8 +14,8 @@ from typing import Any, Final
 
 from botocore.exceptions import ClientError
 
-from cli.admin import answers
-from cli.admin.place import Place
+from cli.admin import aws_api
+from cli.admin.deployment import Deployment
 from imageserver.aws import events
 from imageserver.errors import CatalogDamaged, InvalidUpload
 from imageserver.format import documents
@@ -50,7 +50,7 @@ class Letter:
 class Box:
     """A queue of dead letters; `home` is the queue that they came from, empty where none takes them back."""
 
-    place: Place
+    deployment: Deployment
     name: str
     url: str
     home: str
@@ -71,19 +71,21 @@ class Box:
         """Send it back if that can help, and remove it; says which of the two."""
         if letter.returns:
             # Before it is removed: twice is harmless, never is not. Without an id it was not sent.
-            answers.read(self.place.sqs.send_message(QueueUrl=self.home, MessageBody=letter.body), answers.SentMessage)
-        self.place.sqs.delete_message(QueueUrl=self.url, ReceiptHandle=letter.receipt)
+            aws_api.read(
+                self.deployment.sqs.send_message(QueueUrl=self.home, MessageBody=letter.body), aws_api.SentMessage
+            )
+        self.deployment.sqs.delete_message(QueueUrl=self.url, ReceiptHandle=letter.receipt)
         return "sent back" if letter.returns else "removed"
 
     def put_back(self, letter: Letter) -> None:
         """Let the next look see it at once."""
         with suppress(ClientError):  # it is back by itself, or will be soon
-            self.place.sqs.change_message_visibility(
+            self.deployment.sqs.change_message_visibility(
                 QueueUrl=self.url, ReceiptHandle=letter.receipt, VisibilityTimeout=0
             )
 
     def _receive(self) -> list[dict[str, Any]]:
-        answer = self.place.sqs.receive_message(
+        answer = self.deployment.sqs.receive_message(
             QueueUrl=self.url,
             MaxNumberOfMessages=10,
             VisibilityTimeout=HIDDEN_S,
@@ -129,7 +131,7 @@ class Box:
         except InvalidUpload as refusal:
             return f"no version can have this key: {refusal}"
         try:
-            record = _record(self.place.store, version.record_key)
+            record = _record(self.deployment.store, version.record_key)
         except CatalogDamaged as damage:
             return str(damage)
         if damage_of_all := self._damage(version.product.stream):
@@ -147,30 +149,30 @@ class Box:
             product = product_of_records(prefix)
         except InvalidUpload as refusal:
             return f"no product can have these records: {refusal}"
-        for info in self.place.store.list(product.records_prefix):
+        for info in self.deployment.store.list(product.records_prefix):
             try:
-                _record(self.place.store, info.key)
+                _record(self.deployment.store, info.key)
             except CatalogDamaged as damage:
                 return str(damage)
         passed = f"the records of {product.path} can be read by now; if it comes back, the log of publish says why"
         return self._damage(product.stream) or passed
 
     def _damage(self, stream: str) -> str:
-        """Why the document of a stream cannot be read; looked at once, for it is large and letters are many."""
+        """Unlisted the document of a stream cannot be read; looked at once, for it is large and letters are many."""
         if stream not in self._damages:
-            self._damages[stream] = _damage(self.place.store, stream)
+            self._damages[stream] = _damage(self.deployment.store, stream)
         return self._damages[stream]
 
 
-def boxes(place: Place, wanted: str) -> Iterator[Box]:
+def boxes(deployment: Deployment, wanted: str) -> Iterator[Box]:
     """The queues of dead letters that `wanted` names: arrivals, changes, maintain, or all."""
     for name, prefix in (("arrivals", "images"), ("changes", RECORDS)):
         if wanted in (name, "all"):
-            queue = place.queue(prefix)
+            queue = deployment.queue(prefix)
             if queue.dead_letters:  # that there is none, the doctor says
-                yield Box(place, name, queue.dead_letters, queue.url)
-    if wanted in ("maintain", "all") and place.maintain_dead_letters:
-        yield Box(place, "maintain", place.maintain_dead_letters, "")
+                yield Box(deployment, name, queue.dead_letters, queue.url)
+    if wanted in ("maintain", "all") and deployment.maintain_dead_letters:
+        yield Box(deployment, "maintain", deployment.maintain_dead_letters, "")
 
 
 def read(box: Box, really: bool, found: Callable[[Letter, str], object]) -> None:

@@ -1,4 +1,4 @@
-"""How commands show what they found: a table for people, JSON for programs, progress on standard error."""
+"""What commands print: a table for people, JSON for programs, progress on standard error."""
 
 import json
 import shutil
@@ -14,29 +14,29 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn, TransferSpeedColumn
 
-from cli.admin.faults import FOUND, explain
+from cli.admin.errors import FOUND, explain
 from imageserver.operations.runs import Run
 
 
 def say(sentence: str) -> None:
-    """Tell a person something that is no result."""
+    """Print a remark on standard error."""
     click.echo(sentence, err=True)
 
 
-def as_json(value: Any) -> None:
+def print_json(value: Any) -> None:
     """Print one JSON document."""
     click.echo(json.dumps(value, indent=2))
 
 
 def width() -> int:
-    """Columns of the terminal that the result goes to; 0 when it goes to a file or a program."""
+    """Return the columns of the terminal; 0 if standard output is a file or a pipe."""
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else 0
 
 
-def listing(columns: Sequence[str], rows: Sequence[tuple[Sequence[str], Sequence[str]]]) -> None:
-    """Print rows, each with its remarks: on a terminal below the row, else one line a row, separated by tabs.
+def print_rows(columns: Sequence[str], rows: Sequence[tuple[Sequence[str], Sequence[str]]]) -> None:
+    """Print rows with their remarks: below each row on a terminal, else one line a row, separated by tabs.
 
-    Nothing is ever cut short: what is wider than the terminal is the terminal's to wrap.
+    Nothing is truncated; the terminal wraps what is too wide.
     """
     if not (columns_wide := width()):
         for cells, remarks in rows:
@@ -47,66 +47,64 @@ def listing(columns: Sequence[str], rows: Sequence[tuple[Sequence[str], Sequence
     for cells, remarks in rows:
         click.echo(_spaced(cells, widths))
         for remark in remarks:
-            click.echo(_indented(one_line(remark), columns_wide))
+            click.echo(
+                textwrap.fill(
+                    one_line(remark),
+                    max(columns_wide, 40),
+                    initial_indent="    ",
+                    subsequent_indent="      ",
+                    break_long_words=False,  # a path that is cut in two cannot be copied
+                    break_on_hyphens=False,
+                )
+            )
 
 
 def _spaced(cells: Sequence[str], widths: Sequence[int]) -> str:
     return "  ".join(cell.ljust(wide) for cell, wide in zip(cells, widths, strict=True)).rstrip()
 
 
-def _indented(text: str, columns_wide: int) -> str:
-    return textwrap.fill(
-        text,
-        max(columns_wide, 40),
-        initial_indent="    ",
-        subsequent_indent="      ",
-        break_long_words=False,  # a path that is cut in two cannot be copied
-        break_on_hyphens=False,
-    )
-
-
 def one_line(text: str) -> str:
-    """What somebody else wrote, with nothing in it that moves the cursor or looks like another row."""
+    """Return text of others without characters that move the cursor or look like another row."""
     return "".join(letter if letter.isprintable() else " " for letter in text)
 
 
 def bytes_progress() -> Progress:
-    """A bar of bytes, on standard error."""
+    """Return a bar of bytes, on standard error."""
     parts = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     return Progress(*parts, console=Console(stderr=True), transient=True)
 
 
 def count_progress() -> Progress:
-    """A bar of things done, on standard error."""
+    """Return a bar of finished steps, on standard error."""
     parts = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     return Progress(*parts, console=Console(stderr=True), transient=True)
 
 
 @contextmanager
 def busy(what: str) -> Iterator[Callable[[str], None]]:
-    """Say on standard error, where that is a terminal, what is being looked at; gone when it is over."""
+    """Show on standard error, if it is a terminal, what is being done until it ends."""
     with Console(stderr=True).status(what) as status:
         yield lambda now: status.update(f"{what}: {escape(now)}")
 
 
-@contextmanager
-def told_if_broken_off(run: Run) -> Iterator[None]:
-    """What was done before an error ended a run, on standard error: nobody else would ever know."""
-    try:
-        yield
-    except Exception:
-        for task in run.tasks if not run.dry_run else ():
-            say(f"{task.what}: {task.path}")
-        raise
+def carry_out(doing: str, act: Callable[[Run], object], *, in_json: bool, dry_run: bool) -> NoReturn:
+    """Carry out a run of maintain, print what it did, and exit with the code of its first failure.
 
-
-def end_of_run(in_json: bool, run: Run) -> NoReturn:
-    """Show a run of maintain, and end; the exit code is that of the first failure, or of a record nobody can read."""
+    If an error ends the run, what was done by then is printed first.
+    """
+    with busy(doing) as told:
+        run = Run(dry_run=dry_run, limit=1 << 60, told=told)
+        try:
+            act(run)
+        except Exception:
+            for task in run.tasks if not run.dry_run else ():
+                say(f"{task.what}: {task.path}")
+            raise
     faults = [(failure, explain(failure.error)) for failure in run.failed]
     if in_json:
         tasks = [asdict(task) for task in run.tasks]
         failed = [{"what": f.what, "path": f.path, "why": fault.what, "remedy": fault.remedy} for f, fault in faults]
-        as_json({"dry_run": run.dry_run, "tasks": tasks, "failed": failed, "unreadable": run.unreadable})
+        print_json({"dry_run": run.dry_run, "tasks": tasks, "failed": failed, "unreadable": run.unreadable})
     else:
         for task in run.tasks:
             click.echo(f"{task.what}: {task.path}\n  {task.why}")
@@ -118,8 +116,13 @@ def end_of_run(in_json: bool, run: Run) -> NoReturn:
     sys.exit(faults[0][1].code if faults else FOUND if run.unreadable else 0)
 
 
+def counted(count: int, what: str) -> str:
+    """Return a count such as `2 files`."""
+    return f"{count:,} {what}{'s' if count != 1 else ''}"
+
+
 def size(size_bytes: int) -> str:
-    """`1.5 GiB`."""
+    """Return a size such as `1.5 GiB`."""
     value = float(size_bytes)
     for unit in ("B", "KiB", "MiB", "GiB"):
         if value < 1024 or unit == "GiB":

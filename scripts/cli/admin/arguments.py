@@ -1,0 +1,147 @@
+"""The command line of `scripts/admin`: the group, which server a command is about, PATH, and --yes."""
+
+from collections.abc import Callable
+from dataclasses import astuple, dataclass, fields
+from functools import wraps
+from pathlib import Path
+from typing import Any, Final
+
+import click
+
+from cli.admin.deployment import Deployment, open_bucket, open_local, open_stack
+from cli.admin.errors import EXIT_CODES, exit_on_error, show_tracebacks
+from imageserver.errors import InvalidUpload
+from imageserver.format.keys import Target, parse_target
+from imageserver.settings import CLIENT_CHOICES
+
+PRODUCT_PARTS: Final = 5
+FILE_PARTS: Final = 7
+TAKES: Final = (
+    "expected a product (images/<os>/<release>/<arch>/<variant>), a version (…/<version>) or a file "
+    "(…/<version>/<file>), each with or without its stream; `admin list` takes any folder"
+)
+
+
+@dataclass(frozen=True)
+class Options:
+    """Which server, and how to answer, as far as the command line says."""
+
+    stack: str = ""
+    bucket: str = ""
+    url: str = ""
+    state_dir: Path | None = None
+    as_json: bool = False
+    debug: bool = False
+
+    def or_else(self, other: "Options") -> "Options":
+        """Return these options; what is not given here is taken from `other`."""
+        return Options(*(mine or others for mine, others in zip(astuple(self), astuple(other), strict=True)))
+
+    def open(self) -> Deployment:
+        """Return the server. Raise UsageError if two are named."""
+        if sum(map(bool, (self.stack, self.bucket, self.state_dir))) > 1 or (self.url and not self.bucket):
+            raise click.UsageError("name one server: --stack, or --bucket with --url, or --state-dir")
+        if self.url and not self.url.startswith(("https://", "http://")):
+            raise click.UsageError(f"--url is {self.url!r}, expected an address such as https://images.example.org")
+        if self.stack:
+            return open_stack(self.stack)
+        return open_bucket(self.bucket, self.url) if self.bucket else open_local(self.state_dir)
+
+
+_SHARED: Final = (
+    click.option("--stack", default="", help="A stack in AWS, by its name, with the usual credentials and region."),
+    click.option("--bucket", default="", help="A bucket in AWS whose stack is gone or not yours to ask."),
+    click.option(
+        "--url", default="", help="With --bucket: the address that clients know, such as https://images.example.org."
+    ),
+    click.option(
+        "--state-dir",
+        type=click.Path(path_type=Path, file_okay=False),
+        help="The state folder of the local stack.  [default: .local in the project folder]",
+    ),
+    click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table."),
+    click.option("--debug", is_flag=True, help="Also print the traceback of each error, for a report."),
+)
+
+
+def common(function: Callable[..., None]) -> Callable[..., None]:
+    """Add the options that may stand before or after a command's name."""
+    for option in reversed(_SHARED):
+        function = option(function)
+    return function
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}, epilog=EXIT_CODES)
+@common
+@click.pass_context
+def main(context: click.Context, /, **given: Any) -> None:
+    """Look at a server, check it, repair it.
+
+    Without --stack or --bucket it is the local stack that ./scripts/local started. Nothing is deleted, withdrawn or
+    rebuilt without --yes; without it these commands print what they would do, and why. restore and reconcile
+    lose nothing and act at once. With --dry-run nothing is changed, even with --yes. A PATH without its stream
+    means images/.
+
+    \b
+    ./scripts/admin list                                   what is there, and what waits for what
+    ./scripts/admin show images/ubuntu/noble/amd64/default/20261123_1000
+    ./scripts/admin verify --sample 20                     read 20 listed versions again and compare every digest
+    ./scripts/admin doctor                                 is everything as it should be? if not, what helps?
+    ./scripts/admin withdraw images/ubuntu/noble/amd64/default/20261123_1000 --reason "does not boot" --yes
+    ./scripts/admin verify --through-edge --stack images
+    """
+    context.obj = Options(**given)
+
+
+def command(function: Callable[..., None]) -> Callable[..., None]:
+    """Open the deployment, pass it to the command, and end with a sentence if the command fails."""
+
+    @common
+    @wraps(function)
+    @click.pass_obj
+    def run(before: Options, /, *args: Any, **given: Any) -> None:
+        options = Options(**{field.name: given.pop(field.name) for field in fields(Options)}).or_else(before)
+        if options.debug:
+            show_tracebacks()
+        with exit_on_error():
+            deployment = options.open()
+            try:
+                with deployment.requests.noted():
+                    function(deployment, options.as_json, *args, **given)
+            finally:  # after a failure too: part of the work may be done
+                deployment.print_pending_invalidations()
+
+    return run
+
+
+def with_stream(path: str) -> str:
+    """Return `images/tiny/1` for `tiny/1`, without a slash at either end. An empty path means everything."""
+    path = path.strip("/")
+    first = path.partition("/")[0]
+    return path if not path or first == "images" or first.startswith("images-") else f"images/{path}"
+
+
+def parse_path(path: str) -> Target:
+    """Return the product, version or file that a path names. Raise InvalidUpload if it names none of them."""
+    path = with_stream(path)
+    parts = path.count("/") + 1
+    if not PRODUCT_PARTS <= parts <= FILE_PARTS:
+        raise InvalidUpload(f"{path!a} has {parts} parts between slashes, {TAKES}")
+    return parse_target(path)
+
+
+below_argument = click.argument(
+    "below", default="", metavar="[PATH]", callback=lambda _context, _parameter, path: with_stream(path)
+)
+yes_option = click.option("--yes", is_flag=True, help="Really do it.")
+ignored_yes_option = click.option(
+    "--yes",
+    is_flag=True,
+    expose_value=False,
+    help="Accepted for consistency; this command never asks for confirmation.",
+)
+clients_option = click.option(
+    "--clients",
+    type=click.Choice(sorted(CLIENT_CHOICES)),
+    help="Whose items the catalog carries.  [default: as the stack was deployed, else as the catalog has it]",
+)

@@ -1,0 +1,201 @@
+"""Commands that change what is listed or stored: withdraw, restore, prune, import."""
+
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final, NoReturn
+
+import click
+
+from cli import aws
+from cli.admin import import_plan, inventory, output, source_records, transfer
+from cli.admin.arguments import command, ignored_yes_option, main, parse_path, yes_option
+from cli.admin.deployment import Deployment, DryStore
+from cli.admin.errors import FOUND, NOTHING, end
+from cli.admin.source_records import SourceRecords
+from imageserver.format.keys import Target, path_of
+from imageserver.operations import withdraw as withdrawals
+from imageserver.operations.prune import Rules
+from imageserver.operations.prune import prune as prune_server
+from imageserver.operations.runs import Run
+from imageserver.versions.retention import Rule
+
+AS_DEPLOYED: Final = "[default: as the stack was deployed"
+
+
+@main.command()
+@click.argument("path")
+@click.option("--reason", default="", help="Unlisted; it is kept in the record.")
+@click.option("--grace-hours", type=click.IntRange(1), help=f"Until it is deleted.  {AS_DEPLOYED}, else 24]")
+@yes_option
+@command
+def withdraw(deployment: Deployment, as_json: bool, path: str, reason: str, grace_hours: int | None, yes: bool) -> None:
+    """Take PATH (a product, a version or a file) off the list; its files are deleted after the grace time."""
+    store = deployment.store if yes else DryStore(deployment.store)
+    target = parse_path(path)
+    hours = deployment.rules.grace_hours if grace_hours is None else grace_hours
+    done = withdrawals.withdraw(store, target, datetime.now(UTC), hours, time.sleep, reason)
+    will = f"withdrawn, deleted after {done.delete_after}"
+    _print_changed(as_json, not yes, target, done, will if yes else f"would be {will}; add --yes to do it")
+
+
+@main.command()
+@click.argument("path")
+@click.option("--dry-run", is_flag=True, help="Print what would be restored and change nothing, even with --yes.")
+@ignored_yes_option
+@command
+def restore(deployment: Deployment, as_json: bool, path: str, dry_run: bool) -> None:
+    """List PATH (a product, a version or a file) again, as long as it was not deleted.
+
+    It loses nothing, so it does not ask for --yes.
+    """
+    store = DryStore(deployment.store) if dry_run else deployment.store
+    target = parse_path(path)
+    done = withdrawals.restore(store, target, time.sleep)
+    _print_changed(as_json, dry_run, target, done, "would be on the list again" if dry_run else "on the list again")
+
+
+def _print_changed(as_json: bool, dry_run: bool, target: Target, done: withdrawals.Changed, what: str) -> None:
+    if not (done.versions or done.files):
+        end(
+            NOTHING,
+            f"there is no {path_of(target)}, or its files are being deleted; `admin undelete` may bring them back",
+        )
+    if as_json:
+        output.print_json({"dry_run": dry_run, **asdict(done)})
+        return
+    for one in (*done.versions, *done.files):
+        click.echo(f"{one}: {what}")
+
+
+@main.command()
+@click.option(
+    "--keep-versions", type=click.IntRange(0), help=f"Keep so many of a product; 0: all.  {AS_DEPLOYED}, else 0]"
+)
+@click.option(
+    "--keep-days", type=click.IntRange(0), help=f"Keep them for so long; 0: for ever.  {AS_DEPLOYED}, else 0]"
+)
+@click.option("--grace-hours", type=click.IntRange(1), help=f"Until it is deleted.  {AS_DEPLOYED}, else 24]")
+@click.option("--stale-days", type=click.IntRange(0), help=f"0 keeps unfinished uploads.  {AS_DEPLOYED}, else 7]")
+@click.option(
+    "--dry-run", is_flag=True, help="Print what would happen, even with --yes. This is the default without it."
+)
+@yes_option
+@command
+def prune(deployment: Deployment, as_json: bool, dry_run: bool, yes: bool, **given: int | None) -> None:
+    """Apply retention; delete what was withdrawn and whose grace time is over, and uploads that were never finished.
+
+    With --stack and none of these options it does what the scheduled maintain does, with RetainVersions, RetainDays,
+    GraceHours and StaleDays of the stack. An option overrides them.
+
+    The newest listed version of a product always stays. What retention withdraws is off the list at once and deleted
+    by a later run, after the grace time; until then `admin restore` lists it again.
+
+    \b
+    ./scripts/admin --stack images prune --dry-run
+    ./scripts/admin prune --keep-versions 5 --dry-run
+    """
+    rules = _rules(deployment.rules, **given)
+    kept = rules.retention
+    output.say(
+        f"RetainVersions {kept.versions}, RetainDays {kept.days}, GraceHours {rules.grace_hours}, "
+        f"StaleDays {rules.stale_days}"
+    )
+
+    def apply(run: Run) -> None:
+        now, invalidate = datetime.now(UTC), deployment.request_invalidation
+        prune_server(deployment.store, deployment, rules, now, time.sleep, run, invalidate)
+
+    output.carry_out("looking at", apply, in_json=as_json, dry_run=dry_run or not yes)
+
+
+def _rules(
+    usual: Rules, keep_versions: int | None, keep_days: int | None, grace_hours: int | None, stale_days: int | None
+) -> Rules:
+    """Return the deployment's rules, overridden by what the command line gives."""
+    return Rules(
+        Rule(
+            usual.retention.versions if keep_versions is None else keep_versions,
+            usual.retention.days if keep_days is None else keep_days,
+        ),
+        usual.grace_hours if grace_hours is None else grace_hours,
+        usual.stale_days if stale_days is None else stale_days,
+    )
+
+
+@main.command(name="import")
+@click.argument("source", metavar="DIR|s3://BUCKET[/PREFIX]")
+@yes_option
+@command
+def import_(deployment: Deployment, as_json: bool, source: str, yes: bool) -> None:
+    """Copy the images of an existing server: a folder such as /var/www/simplestreams, or another bucket.
+
+    Only files below images* are copied; the catalog is made anew. Nothing is overwritten: a file that exists with
+    other bytes is named and left out. So is what the records of the source (versions/) call withdrawn, with reason
+    and date, and a version whose record cannot be read. An interrupted import can be repeated. Without --yes it
+    prints what it would copy.
+
+    \b
+    ./scripts/admin import /var/www/simplestreams --yes
+    """
+    if not (source.startswith("s3://") or Path(source).is_dir()):
+        end(NOTHING, f"there is no folder {source} on this machine; a bucket is named s3://BUCKET/PREFIX")
+    with output.busy("comparing") as told:
+        files, known = _tree(deployment, source)
+        todo = import_plan.plan(deployment, files, told, known)
+    if todo.is_empty:
+        end(
+            NOTHING,
+            f"there is no file below images* in {source}; name the folder or bucket that holds the folder images",
+        )
+    if yes:
+        with output.bytes_progress() as progress:
+            task = progress.add_task("copying", total=todo.size_bytes)
+            todo = import_plan.carry_out(deployment, todo, lambda count: progress.advance(task, count))
+    _print_import(as_json, yes, todo, known.is_empty)
+
+
+def _tree(deployment: Deployment, source: str) -> tuple[Iterator[transfer.File], SourceRecords]:
+    """Return the files of a source and its records. A bucket in AWS may be in another region."""
+    if not source.startswith("s3://"):
+        return transfer.folder(Path(source)), source_records.of_folder(Path(source))
+    bucket, prefix = transfer.address_of(source)
+    s3 = deployment.s3 if deployment.endpoint else aws.session_for_bucket(bucket).client("s3", config=aws.s3_config())
+    return transfer.bucket(s3, source), source_records.of_bucket(s3, bucket, prefix)
+
+
+def _print_import(as_json: bool, really: bool, todo: import_plan.Plan, has_no_records: bool) -> NoReturn:
+    left_out = todo.left_out
+    for sentence in left_out:
+        output.say(f"left out: {sentence}")
+    for one in todo.withdrawn:
+        output.say(f"stays out: {output.one_line(one.sentence)}")
+    for note in todo.notes:
+        output.say(f"note: {output.one_line(note)}")
+    if has_no_records:
+        output.say("note: the source has no records (versions/), so nothing of it counts as withdrawn")
+    if as_json:
+        output.print_json(
+            {
+                "copied" if really else "to copy": len(todo.files),
+                "bytes": todo.size_bytes,
+                "already there": len(todo.already),
+                "left out": left_out,
+                "withdrawn": [
+                    {"path": one.path, "files": one.files, **inventory.plain(one.withdrawal)} for one in todo.withdrawn
+                ],
+                "notes": todo.notes,
+            }
+        )
+    else:
+        did = f"{'copied' if really else 'would copy'} {len(todo.files):,} files, {output.size(todo.size_bytes)}"
+        click.echo(f"{did}; {len(todo.already):,} were there already{_tell_withdrawn(todo)}")
+    sys.exit(FOUND if left_out else 0)
+
+
+def _tell_withdrawn(todo: import_plan.Plan) -> str:
+    count = sum(one.files for one in todo.withdrawn)
+    return f"; {count:,} stay out, withdrawn on the source (admin restore there brings them along)" if count else ""

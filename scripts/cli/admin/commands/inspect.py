@@ -1,0 +1,193 @@
+"""Commands that change nothing: list, show, verify, doctor."""
+
+import random
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import Any
+
+import click
+
+from cli.admin import doctor, inventory, output, verification
+from cli.admin.arguments import below_argument, command, main, parse_path
+from cli.admin.deployment import Deployment
+from cli.admin.errors import FOUND, NOTHING, end
+from imageserver.format.keys import ImageKey
+
+MOST_SHOWN = 20
+"""Findings of one check that are printed; --json has all of them."""
+
+
+@main.command(name="list")
+@below_argument
+@click.option("--unlisted", is_flag=True, help="Only versions that clients do not see.")
+@command
+def list_(deployment: Deployment, as_json: bool, below: str, unlisted: bool) -> None:
+    """List every version below PATH with its state, and why it or a file of it is not listed.
+
+    PATH is a version or any folder above it; without a stream it means images/. On a terminal the reasons are
+    below each version. A program gets one line a version, separated by tabs: version, state, listed, files, size,
+    reasons.
+
+    \b
+    ./scripts/admin list images-daily
+    ./scripts/admin list ubuntu/noble
+    ./scripts/admin list --unlisted
+    """
+    there = inventory.read_catalog(deployment.store, below)
+    in_catalog = {entry.version.path for entry in there.items}
+    seen = inventory.read_records(deployment.store, below)
+    rows = [inventory.summary(found, there, found.version.path in in_catalog) for found in seen]
+    if below and not rows:
+        end(NOTHING, f"{_unknown(below)}; it takes a version or any folder above it")
+    rows = [row for row in rows if not (unlisted and row["listed"])]
+    if as_json:
+        output.print_json(rows)
+        return
+    cells = [
+        (row["version"], row["state"], "yes" if row["listed"] else "no", str(row["files"]), output.size(row["bytes"]))
+        for row in rows
+    ]
+    reasons = [row["reasons"] for row in rows]
+    columns = ("version", "state", "listed", "files", "size")
+    output.print_rows(columns, list(zip(cells, reasons, strict=True)))
+
+
+def _unknown(path: str) -> str:
+    return f"nothing is known of {path}; `admin reconcile` looks for what events missed"
+
+
+@main.command()
+@click.argument("path")
+@command
+def show(deployment: Deployment, as_json: bool, path: str) -> None:
+    """Show everything known of PATH: a product, or one version with its files, reasons and catalog items.
+
+    \b
+    ./scripts/admin show images/ubuntu/noble/amd64/default
+    ./scripts/admin --json show images/ubuntu/noble/amd64/default/20261123_1000
+    """
+    target = parse_path(path)
+    below = target.version.path if isinstance(target, ImageKey) else target.path
+    there = inventory.read_catalog(deployment.store, below)
+    found = [_known(one, there) for one in inventory.read_records(deployment.store, below)]
+    if not found:
+        end(NOTHING, _unknown(below))
+    if as_json:
+        output.print_json(found)
+        return
+    for one in found:
+        _tell_known(one)
+
+
+def _known(one: inventory.RecordState, there: inventory.Catalog) -> dict[str, Any]:
+    items = {entry.name: inventory.plain(entry.item) for entry in there.items if entry.version == one.version}
+    return {
+        "version": one.version.path,
+        "record": inventory.plain(one.record) if one.record else one.damage,
+        "catalog": items,
+        "withheld": inventory.plain(there.withheld.get(one.version.path, [])),
+        "reasons": [asdict(why) for why in inventory.reasons(one, there, bool(items))],
+    }
+
+
+def _tell_known(one: dict[str, Any]) -> None:
+    click.echo(one["version"])
+    if not isinstance(one["record"], str):
+        click.echo(f"  {one['record']['state']}, {len(one['catalog'])} items listed")
+        for file, facts in sorted(one["record"]["files"].items()):
+            sha256 = facts.get("sha256") or "not read"
+            click.echo(f"  {output.one_line(file)}  {output.size(facts['size_bytes'])}  sha256 {sha256}")
+    for why in one["reasons"]:
+        click.echo(f"  {why['kind']}: {output.one_line(why['sentence'])}")
+
+
+@main.command()
+@below_argument
+@click.option("--sample", type=click.IntRange(1), help="Read only this many versions, chosen at random.")
+@click.option("--seed", type=int, default=None, help="Choose the same sample again.")
+@click.option("--through-edge", is_flag=True, help="Read through the address that clients know, not from the bucket.")
+@command
+def verify(
+    deployment: Deployment, as_json: bool, below: str, sample: int | None, seed: int | None, through_edge: bool
+) -> None:
+    """Read the listed files below PATH again; compare size, sha256 and the clients' combined sha256.
+
+    Prints each file that differs from the catalog, and then ends with exit code 1.
+
+    \b
+    ./scripts/admin verify
+    ./scripts/admin verify --sample 20 --through-edge
+    """
+    if through_edge and not deployment.edge:
+        raise click.UsageError("name the address that clients know with --url")
+    items = inventory.read_catalog(deployment.store, below).items
+    if below and not items:
+        end(NOTHING, f"the catalog lists nothing at or below {below}; `admin list` says what is there")
+    versions = sorted({entry.version for entry in items})
+    if sample and sample < len(versions):
+        seed = random.randrange(1 << 32) if seed is None else seed  # noqa: S311
+        output.say(f"sample of {sample} of {len(versions)} versions with --seed {seed}")
+        chosen = set(random.Random(seed).sample(versions, sample))  # noqa: S311
+        items = [entry for entry in items if entry.version in chosen]
+    read = verification.from_bucket(deployment.store)
+    if through_edge:
+        read = verification.from_edge(deployment.edge, deployment.ca_file)
+    total = sum({entry.item.path: entry.item.size for entry in items}.values())
+    with output.bytes_progress() as progress:
+        task = progress.add_task("reading", total=total)
+        wrong = list(verification.verify(items, read, lambda count: progress.advance(task, count)))
+    count = len({entry.version for entry in items})
+    if as_json:
+        output.print_json({"versions": count, "bytes": total, "mismatches": [asdict(one) for one in wrong]})
+    else:
+        for one in wrong:
+            click.echo(f"{one.path}: {one.what}")
+        click.echo(f"{count:,} versions, {output.size(total)}: {len(wrong) or 'no'} mismatches")
+    sys.exit(FOUND if wrong else 0)
+
+
+@main.command(name="doctor")
+@command
+def doctor_(deployment: Deployment, as_json: bool) -> None:
+    """Check the whole server. Each finding names its remedy; the exit code is 1 if there is one.
+
+    A hint may be intentional, such as an image that is not listed because another product lists it. Hints do not
+    change the exit code.
+    """
+    found: list[doctor.Finding] = []
+    for checked in _watched(doctor.examine(deployment)):
+        found += [*checked.findings, *checked.hints]
+        if as_json:
+            for why in checked.not_seen:
+                output.say(f"{checked.name}: not looked at: {why}")
+        else:
+            _tell_checked(checked)
+    if as_json:
+        output.print_json([asdict(finding) for finding in found])
+    sys.exit(FOUND if any(not finding.hint for finding in found) else 0)
+
+
+def _tell_checked(checked: doctor.Checked) -> None:
+    ok = "ok, as far as it was looked at" if checked.not_seen else "ok"
+    said = output.counted(len(checked.findings), "finding") if checked.findings else ok
+    hints = f"; {output.counted(len(checked.hints), 'hint')}" if checked.hints else ""
+    click.echo(f"{checked.name}: {said}{hints}")
+    for found in (checked.findings, checked.hints):
+        for finding in found[:MOST_SHOWN]:
+            what = f"{'hint: ' if finding.hint else ''}{output.one_line(finding.what)}"
+            click.echo(f"  {what}\n    -> {output.one_line(finding.remedy)}")
+        if len(found) > MOST_SHOWN:
+            click.echo(f"  and {len(found) - MOST_SHOWN:,} more; --json has all of them")
+    for why in checked.not_seen:
+        click.echo(f"  not looked at: {output.one_line(why)}")
+
+
+def _watched(checks: Iterator[doctor.Checked]) -> Iterator[doctor.Checked]:
+    """Yield the checks, with progress on standard error while each runs."""
+    while True:
+        with output.busy("looking"):
+            made = next(checks, None)
+        if made is None:
+            return
+        yield made

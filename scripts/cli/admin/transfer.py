@@ -1,0 +1,157 @@
+"""Files of a folder or a bucket, and how they become objects of the server. Nothing is overwritten."""
+
+import hashlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+from boto3.s3.transfer import TransferConfig
+from botocore.exceptions import ClientError
+
+from cli.admin.deployment import Deployment
+from imageserver.format.caching import cache_control
+from imageserver.storage.port import ObjectInfo
+
+PART: Final = 64 << 20
+CONTENT_TYPE: Final = "application/octet-stream"
+SOURCE_ETAG: Final = "source-etag"
+"""User metadata of a copy from another bucket: the ETag of its source, because its own may differ."""
+_THERE: Final = frozenset({"PreconditionFailed", "412", "ConditionalRequestConflict", "409"})
+
+Advance = Callable[[int], Any]
+
+
+class AlreadyThere(Exception):
+    """The object to create exists, or another client is creating it."""
+
+
+class Source(Protocol):
+    """Where the bytes of a file come from."""
+
+    def create(self, deployment: Deployment, key: str, advance: Advance) -> None:
+        """Create the object. Raise ClientError (412) if it exists."""
+
+    def is_same(self, deployment: Deployment, there: ObjectInfo, sha256: str) -> bool | None:
+        """Return whether an object of the same size, and of this digest if known, is this file; None if unknown."""
+
+
+@dataclass(frozen=True)
+class File:
+    """One file to create as the object `key`."""
+
+    key: str
+    size_bytes: int
+    source: Source
+
+
+def create(deployment: Deployment, file: File, advance: Advance) -> None:
+    """Create one object. Raise AlreadyThere if it exists by now."""
+    try:
+        file.source.create(deployment, file.key, advance)
+    except ClientError as error:
+        if error.response["Error"].get("Code") in _THERE:
+            raise AlreadyThere(file.key) from error
+        raise
+
+
+def folder(root: Path) -> Iterator[File]:
+    """Yield the files below `images*` of a folder; catalog and records of another server are not copied."""
+    for path in sorted(root.glob("images*/**/*")):
+        if path.is_file():
+            yield File(path.relative_to(root).as_posix(), path.stat().st_size, Upload(path))
+
+
+def address_of(address: str) -> tuple[str, str]:
+    """Return the name of the bucket and the prefix of `s3://bucket/prefix`; a prefix ends in a slash."""
+    name, _, prefix = address.removeprefix("s3://").partition("/")
+    prefix = prefix.strip("/")
+    return name, f"{prefix}/" if prefix else ""
+
+
+def bucket(s3: Any, address: str) -> Iterator[File]:
+    """Yield the objects below `images*` of `s3://bucket/prefix`."""
+    name, prefix = address_of(address)
+    for page in s3.get_paginator("list_objects_v2").paginate(Bucket=name, Prefix=f"{prefix}images"):
+        for found in page.get("Contents", ()):
+            source = Copy(s3, name, found["Key"], found["ETag"])
+            yield File(found["Key"].removeprefix(prefix), found["Size"], source)
+
+
+def _transfer() -> TransferConfig:
+    return TransferConfig(multipart_threshold=PART, multipart_chunksize=PART, max_concurrency=4)
+
+
+@dataclass(frozen=True)
+class Upload:
+    """A file of this machine."""
+
+    path: Path
+
+    def create(self, deployment: Deployment, key: str, advance: Advance) -> None:
+        about = {"ContentType": CONTENT_TYPE, "CacheControl": cache_control(key)}
+        with self.path.open("rb") as body:
+            deployment.creating_s3.upload_fileobj(
+                body, deployment.bucket, key, ExtraArgs=about, Callback=advance, Config=_transfer()
+            )
+
+    def is_same(self, _place: Deployment, there: ObjectInfo, sha256: str) -> bool | None:
+        if sha256:
+            with self.path.open("rb") as body:
+                return hashlib.file_digest(body, "sha256").hexdigest() == sha256
+        return self._etag(there) == there.etag.strip('"') or None
+
+    def _etag(self, there: ObjectInfo) -> str:
+        """Return the ETag that `create` gives: the MD5 of the file, or of its parts' MD5s. Empty if sent otherwise."""
+        parts = -(-there.size_bytes // PART) if there.size_bytes >= PART else 0
+        if there.etag.strip('"').partition("-")[2] != (str(parts) if parts else ""):
+            return ""
+        whole, joined = hashlib.md5(usedforsecurity=False), hashlib.md5(usedforsecurity=False)
+        with self.path.open("rb") as body:
+            while part := body.read(PART):
+                whole.update(part)
+                joined.update(hashlib.md5(part, usedforsecurity=False).digest())
+        return f"{joined.hexdigest()}-{parts}" if parts else whole.hexdigest()
+
+
+@dataclass(frozen=True)
+class Copy:
+    """An object of another bucket, or an older generation of one of the server's own."""
+
+    s3: Any
+    bucket: str
+    key: str
+    etag: str
+    generation: str = ""
+
+    def create(self, deployment: Deployment, key: str, advance: Advance) -> None:
+        source = {"Bucket": self.bucket, "Key": self.key}
+        about: dict[str, Any] = {"ContentType": CONTENT_TYPE, "Metadata": {SOURCE_ETAG: self.etag.strip('"')}}
+        if self.generation:
+            source["VersionId"] = self.generation
+            about = self._about()
+        # Not taken from the source, which may be an object of an older release or of another server.
+        about |= {"CacheControl": cache_control(key), "MetadataDirective": "REPLACE"}
+        deployment.creating_s3.copy(
+            source, deployment.bucket, key, ExtraArgs=about, Callback=advance, Config=_transfer()
+        )
+
+    def is_same(self, deployment: Deployment, there: ObjectInfo, sha256: str) -> bool | None:
+        if there.etag == self.etag:
+            return True
+        head = deployment.s3.head_object(Bucket=deployment.bucket, Key=there.key, IfMatch=there.etag)
+        if head.get("Metadata", {}).get(SOURCE_ETAG) == self.etag.strip('"'):
+            return True
+        return self._read() == sha256 if sha256 else None
+
+    def _about(self) -> dict[str, Any]:
+        """Return the type and metadata of the generation, which a copy in parts loses."""
+        head = self.s3.head_object(Bucket=self.bucket, Key=self.key, VersionId=self.generation)
+        return {"ContentType": head.get("ContentType", CONTENT_TYPE), "Metadata": head.get("Metadata", {})}
+
+    def _read(self) -> str:
+        found = hashlib.sha256()
+        body = self.s3.get_object(Bucket=self.bucket, Key=self.key, IfMatch=self.etag)["Body"]
+        for chunk in body.iter_chunks(1 << 20):
+            found.update(chunk)
+        return found.hexdigest()
