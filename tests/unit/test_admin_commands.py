@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -336,3 +337,72 @@ def test_restore_and_reconcile_accept_yes_and_honour_dry_run(
     system.catch_up()
     assert told("reconcile --yes")["tasks"] == []
     assert told("prune --dry-run --yes")["dry_run"] is True
+
+
+def fingerprint(system: System, path: str, file: str = "rootfs.squashfs") -> str:
+    """The fingerprint of an image whose metadata and root were uploaded by `listed`."""
+    record = told(f"show {path}")[0]["record"]
+    metadata = record["files"]["lxd.tar.xz"]["sha256"]
+    found: str = record["files"][file]["combined"][metadata]
+    return found
+
+
+@pytest.mark.parametrize("digits", [6, 12, 64])
+def test_one_image_is_shown_withdrawn_verified_and_restored_by_its_fingerprint(
+    system: System, server: FakeDeployment, digits: int
+) -> None:
+    path = listed(system, f"{TINY}/20261101")
+    other = listed(system, "images/other/1/amd64/default/20261101", seed="other")
+    name = fingerprint(system, path)[:digits]
+    assert [one["version"] for one in told(f"show {name}")] == [path]
+    assert told(f"verify {name}") == {"versions": 1, "bytes": told(f"verify {path}")["bytes"], "mismatches": []}
+    done = admin(f"withdraw {name} --yes")
+    assert done.stderr == f"{name} is {path}\n"
+    assert done.stdout.startswith(f"{path}: withdrawn, deleted after ")
+    system.publish(*system.products())
+    assert [one["version"] for one in told(f"show {name}")] == [path], "it is no longer in the catalog"
+    assert told(f"restore {name}")["versions"] == [path]
+    assert system.listed()[other.split("/")[1] + ":1:amd64:default"] == ["20261101"]
+
+
+def test_a_fingerprint_means_one_file_where_its_version_has_other_images(
+    system: System, server: FakeDeployment
+) -> None:
+    path = f"{TINY}/20261101"
+    system.upload(path, {**images.split_image(), "disk.qcow2": images.qcow2()})
+    system.catch_up()
+    name = fingerprint(system, path, "disk.qcow2")[:12]
+    assert told(f"withdraw {name} --yes")["files"] == [f"{path}/disk.qcow2"]
+    assert told(f"show {name}")[0]["version"] == path
+
+
+def test_an_alias_means_the_newest_version_and_is_refused_where_several_have_it(
+    system: System, server: FakeDeployment
+) -> None:
+    listed(system, f"{TINY}/20261101", seed="old")
+    newest = listed(system, f"{TINY}/20261102", seed="new")
+    assert [one["version"] for one in told("show tiny/1")] == [newest]
+    arm = listed(system, "images/tiny/1/arm64/default/20261101", arch="arm64", seed="arm")
+    done = admin("show tiny/1", 2)
+    assert f"tiny/1 means 2 versions; name one of them: {newest}, {arm}" in done.stderr
+
+
+@pytest.mark.parametrize("name", ["0123456789ab", "tiny/none", "nothing"])
+def test_a_name_that_nothing_has_is_refused_with_what_is_taken(
+    system: System, server: FakeDeployment, name: str
+) -> None:
+    listed(system, f"{TINY}/20261101")
+    for command in ("show", "withdraw", "restore"):
+        said = admin(f"{command} {name}", 3).stderr
+        assert f"nothing has the fingerprint or the alias '{name}'; expected a product" in said
+
+
+def test_a_second_withdrawal_says_that_the_first_stays(system: System, server: FakeDeployment) -> None:
+    path = listed(system, f"{TINY}/20261101")
+    taken(system, path, "does not boot")
+    done = admin(f"withdraw {path} --reason again --yes")
+    assert done.stdout == (
+        f'{path}: was withdrawn already on {START.isoformat(timespec="seconds")} because "does not boot"; its date '
+        f"and reason stay, and it is deleted after {START + timedelta(days=36500):%Y-%m-%dT%H:%M:%S+00:00}\n"
+    )
+    assert told(f"withdraw {path} --reason again --yes")["already"][path]["reason"] == "does not boot"

@@ -8,17 +8,22 @@ from typing import Any, Final
 
 import click
 
+from cli.admin import output
 from cli.admin.deployment import Deployment, open_bucket, open_local, open_stack
 from cli.admin.errors import EXIT_CODES, exit_on_error, show_tracebacks
+from imageserver.catalog.lookup import is_fingerprint
 from imageserver.errors import InvalidUpload
-from imageserver.format.keys import Target, parse_target
+from imageserver.format.keys import ImageKey, Target, parse_target, path_of
+from imageserver.operations.lookup import find_listed, find_recorded
 from imageserver.settings import CLIENT_CHOICES
+from imageserver.storage.document_cache import DocumentCache
 
 PRODUCT_PARTS: Final = 5
 FILE_PARTS: Final = 7
 TAKES: Final = (
     "expected a product (images/<os>/<release>/<arch>/<variant>), a version (…/<version>) or a file "
-    "(…/<version>/<file>), each with or without its stream; `admin list` takes any folder"
+    "(…/<version>/<file>), each with or without its stream; or a fingerprint, its first digits, or an alias of what is "
+    "listed; `admin list` takes any folder"
 )
 
 
@@ -80,7 +85,7 @@ def main(context: click.Context, /, **given: Any) -> None:
     Without --stack or --bucket it is the local stack that ./scripts/local started. Nothing is deleted, withdrawn or
     rebuilt without --yes; without it these commands print what they would do, and why. restore and reconcile
     lose nothing and act at once. With --dry-run nothing is changed, even with --yes. A PATH without its stream
-    means images/.
+    means images/. Where one image is meant, a fingerprint, its first digits or an alias does as well.
 
     \b
     ./scripts/admin list                                   what is there, and what waits for what
@@ -128,6 +133,32 @@ def parse_path(path: str) -> Target:
     if not PRODUCT_PARTS <= parts <= FILE_PARTS:
         raise InvalidUpload(f"{path!a} has {parts} parts between slashes, {TAKES}")
     return parse_target(path)
+
+
+def find_target(deployment: Deployment, name: str) -> Target:
+    """Return what a path, a fingerprint, the start of one, or an alias names, and say what that is.
+
+    A fingerprint means its version, or the file of its root where the version has other images. What is not listed is
+    looked for in the records. Raise InvalidUpload if nothing has the name, UsageError if several versions have it.
+    """
+    path = with_stream(name)
+    if path == name.strip("/") or path.count("/") + 1 >= PRODUCT_PARTS:
+        return parse_path(name)
+    with output.busy(f"looking for {name}"):
+        found = find_listed(deployment.store, DocumentCache(deployment.store), name)
+        if not found and is_fingerprint(name):
+            found = find_recorded(deployment.store, name)
+    versions = sorted({image.version for image in found})
+    if not versions:
+        raise InvalidUpload(f"nothing has the fingerprint or the alias {name!a}; {TAKES}")
+    if len(versions) > 1:
+        paths = ", ".join(version.path for version in versions)
+        raise click.UsageError(f"{name} means {len(versions)} versions; name one of them: {paths}")
+    (version,) = versions
+    files = {image.file for image in found}
+    target = version if len(files) > 1 or found[0].of_images == 1 else ImageKey(version, *files)
+    output.say(f"{name} is {path_of(target)}")
+    return target
 
 
 below_argument = click.argument(

@@ -3,7 +3,7 @@
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, NoReturn
@@ -12,7 +12,7 @@ import click
 
 from cli import aws
 from cli.admin import import_plan, inventory, output, source_records, transfer
-from cli.admin.arguments import command, ignored_yes_option, main, parse_path, yes_option
+from cli.admin.arguments import command, find_target, ignored_yes_option, main, yes_option
 from cli.admin.deployment import Deployment, DryStore
 from cli.admin.errors import FOUND, NOTHING, end
 from cli.admin.source_records import SourceRecords
@@ -33,9 +33,15 @@ AS_DEPLOYED: Final = "[default: as the stack was deployed"
 @yes_option
 @command
 def withdraw(deployment: Deployment, as_json: bool, path: str, reason: str, grace_hours: int | None, yes: bool) -> None:
-    """Take PATH (a product, a version or a file) off the list; its files are deleted after the grace time."""
+    """Take PATH (a product, a version or a file) off the list; its files are deleted after the grace time.
+
+    What is withdrawn already keeps its date and its reason.
+
+    \b
+    ./scripts/admin withdraw 0f1a2b3c4d5e --reason "does not boot" --yes    an image by its fingerprint
+    """
     store = deployment.store if yes else DryStore(deployment.store)
-    target = parse_path(path)
+    target = find_target(deployment, path)
     hours = deployment.rules.grace_hours if grace_hours is None else grace_hours
     done = withdrawals.withdraw(store, target, datetime.now(UTC), hours, time.sleep, reason)
     will = f"withdrawn, deleted after {done.delete_after}"
@@ -53,7 +59,7 @@ def restore(deployment: Deployment, as_json: bool, path: str, dry_run: bool) -> 
     It loses nothing, so it does not ask for --yes.
     """
     store = DryStore(deployment.store) if dry_run else deployment.store
-    target = parse_path(path)
+    target = find_target(deployment, path)
     done = withdrawals.restore(store, target, time.sleep)
     _print_changed(as_json, dry_run, target, done, "would be on the list again" if dry_run else "on the list again")
 
@@ -65,10 +71,16 @@ def _print_changed(as_json: bool, dry_run: bool, target: Target, done: withdrawa
             f"there is no {path_of(target)}, or its files are being deleted; `admin undelete` may bring them back",
         )
     if as_json:
-        output.print_json({"dry_run": dry_run, **asdict(done)})
+        already = {path: inventory.plain(before) for path, before in done.already.items()}
+        output.print_json({"dry_run": dry_run, **asdict(replace(done, already={})), "already": already})
         return
     for one in (*done.versions, *done.files):
-        click.echo(f"{one}: {what}")
+        if before := done.already.get(one):
+            why = f' because "{output.one_line(before.reason)}"' if before.reason else ""
+            stays = f"its date and reason stay, and it is deleted after {before.delete_after}"
+            click.echo(f"{one}: was withdrawn already on {before.since}{why}; {stays}")
+        else:
+            click.echo(f"{one}: {what}")
 
 
 @main.command()

@@ -9,9 +9,10 @@ from typing import Any
 import click
 
 from cli.admin import doctor, inventory, output, verification
-from cli.admin.arguments import below_argument, command, main, parse_path
+from cli.admin.arguments import below_argument, command, find_target, main
 from cli.admin.deployment import Deployment
 from cli.admin.errors import FOUND, NOTHING, end
+from imageserver.catalog.lookup import is_fingerprint
 from imageserver.format.keys import ImageKey
 
 MOST_SHOWN = 20
@@ -66,8 +67,9 @@ def show(deployment: Deployment, as_json: bool, path: str) -> None:
     \b
     ./scripts/admin show images/ubuntu/noble/amd64/default
     ./scripts/admin --json show images/ubuntu/noble/amd64/default/20261123_1000
+    ./scripts/admin show 0f1a2b3c4d5e              by fingerprint, as clients show it
     """
-    target = parse_path(path)
+    target = find_target(deployment, path)
     below = target.version.path if isinstance(target, ImageKey) else target.path
     there = inventory.read_catalog(deployment.store, below)
     found = [_known(one, there) for one in inventory.read_records(deployment.store, below)]
@@ -117,8 +119,12 @@ def verify(
 
     \b
     ./scripts/admin verify
+    ./scripts/admin verify 0f1a2b3c4d5e            one version, by a fingerprint
     ./scripts/admin verify --sample 20 --through-edge
     """
+    if is_fingerprint(name := below.removeprefix("images/")):
+        target = find_target(deployment, name)
+        below = target.version.path if isinstance(target, ImageKey) else target.path
     if through_edge and not deployment.edge:
         raise click.UsageError("name the address that clients know with --url")
     items = inventory.read_catalog(deployment.store, below).items
