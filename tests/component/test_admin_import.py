@@ -21,6 +21,7 @@ from imageserver.operations.prune import Rules, prune
 from imageserver.operations.runs import Run
 from imageserver.operations.withdraw import withdraw
 from imageserver.storage.ranged_reader import HashFan
+from imageserver.upstream.mapping import LeftOut
 from imageserver.versions.retention import Rule
 from local_stack.credentials import ACCESS_KEY, SECRET_KEY
 from tests.support import images
@@ -74,7 +75,7 @@ class Tree:
         (self._folder / key).parent.mkdir(parents=True, exist_ok=True)
         (self._folder / key).write_bytes(body)
 
-    def files(self) -> Iterator[transfer.File]:
+    def files(self) -> Iterator[transfer.File | LeftOut]:
         return (
             transfer.bucket(self._s3, f"s3://{OTHER}/www") if self.kind == "bucket" else transfer.folder(self._folder)
         )

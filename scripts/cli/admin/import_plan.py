@@ -7,12 +7,13 @@ from typing import Any
 
 from cli.admin.deployment import Deployment
 from cli.admin.source_records import SourceRecords, Withdrawn, summed_up
-from cli.admin.transfer import Advance, AlreadyThere, File, create
-from imageserver.errors import CatalogDamaged, InvalidUpload
+from cli.admin.transfer import Advance, AlreadyThere, File, Written, create
+from imageserver.errors import CatalogDamaged, InvalidUpload, UpstreamRefused
 from imageserver.format import file_kinds
 from imageserver.format.file_kinds import Role
 from imageserver.format.keys import ImageKey, VersionId, parse_key
 from imageserver.storage.port import ObjectInfo
+from imageserver.upstream.mapping import LeftOut
 from imageserver.versions import records
 from imageserver.versions.records import Withdrawal
 
@@ -50,7 +51,7 @@ class Plan:
 
 def plan(
     deployment: Deployment,
-    found: Iterator[File],
+    found: Iterator[File | LeftOut],
     told: Callable[[str], Any] = lambda _: None,
     source: SourceRecords | None = None,
 ) -> Plan:
@@ -68,13 +69,16 @@ def plan(
 
 
 def _not_withdrawn(
-    result: Plan, found: Iterator[File], source: SourceRecords, there: Container[str], comparing: "Comparing"
+    result: Plan, found: Iterator[File | LeftOut], source: SourceRecords, there: Container[str], comparing: "Comparing"
 ) -> Iterator[File]:
     """Yield the files that the source has not withdrawn; note the others in the plan."""
     coming: list[ImageKey] = []
     withdrawn: list[tuple[ImageKey, Withdrawal]] = []
     unknown: Counter[VersionId] = Counter()
     for file in found:
+        if isinstance(file, LeftOut):
+            result.refused.append(f"{file.name} {file.reason}")
+            continue
         try:
             image = parse_key(file.key)
         except InvalidUpload as refusal:
@@ -101,11 +105,13 @@ def _not_withdrawn(
 def carry_out(deployment: Deployment, todo: Plan, advance: Advance) -> Plan:
     """Create the files; `files` of the answer are those created. A file that appeared meanwhile is compared."""
     comparing = Comparing(deployment)
-    done = replace(todo, files=[], taken=list(todo.taken), already=list(todo.already))
+    done = replace(todo, files=[], taken=list(todo.taken), already=list(todo.already), refused=list(todo.refused))
     for file in todo.files:
         try:
             create(deployment, file, advance)
             done.files.append(file)
+        except UpstreamRefused as error:
+            done.refused.append(f"{file.key} was not created: {error}; run it again")
         except AlreadyThere:
             there = next((info for info in deployment.store.list(file.key) if info.key == file.key), None)
             other = f"{file.key} was being written by somebody else; run it again"
@@ -129,6 +135,8 @@ class Comparing:
 
     def difference(self, file: File, there: ObjectInfo) -> str:
         """Return how they differ, or that it is unknown; empty if they are the same."""
+        if isinstance(file.source, Written):
+            return ""  # whoever wrote another one here meant it
         if file.size_bytes != there.size_bytes:
             return f"{file.key} is there with {there.size_bytes:,} bytes, here it has {file.size_bytes:,}"
         known = self._sha256(file.key, there)

@@ -1,6 +1,9 @@
 """Files of a folder or a bucket, and how they become objects of the server. Nothing is overwritten."""
 
 import hashlib
+import io
+import itertools
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +15,8 @@ from botocore.exceptions import ClientError
 from cli.admin.deployment import Deployment
 from imageserver.format.caching import cache_control
 from imageserver.storage.port import ObjectInfo
+from imageserver.storage.s3 import DECLARED_SHA256
+from imageserver.upstream.mapping import LeftOut
 
 PART: Final = 64 << 20
 CONTENT_TYPE: Final = "application/octet-stream"
@@ -29,7 +34,7 @@ class AlreadyThere(Exception):
 class Source(Protocol):
     """Where the bytes of a file come from."""
 
-    def create(self, deployment: Deployment, key: str, advance: Advance) -> None:
+    def create(self, deployment: Deployment, file: "File", advance: Advance) -> None:
         """Create the object. Raise ClientError (412) if it exists."""
 
     def is_same(self, deployment: Deployment, there: ObjectInfo, sha256: str) -> bool | None:
@@ -38,28 +43,57 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class File:
-    """One file to create as the object `key`."""
+    """One file to create as the object `key`.
+
+    `sha256` is what the other server's catalog promises, empty where there is none. It is declared with the object,
+    and digest refuses other bytes. `path` is where the file lies there.
+    """
 
     key: str
     size_bytes: int
     source: Source
+    sha256: str = ""
+    path: str = ""
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """The arguments with which S3 keeps the object as if it had been uploaded."""
+        declared = {"Metadata": {DECLARED_SHA256: self.sha256}} if self.sha256 else {}
+        return {"ContentType": CONTENT_TYPE, "CacheControl": cache_control(self.key), **declared}
 
 
 def create(deployment: Deployment, file: File, advance: Advance) -> None:
     """Create one object. Raise AlreadyThere if it exists by now."""
     try:
-        file.source.create(deployment, file.key, advance)
+        file.source.create(deployment, file, advance)
     except ClientError as error:
         if error.response["Error"].get("Code") in _THERE:
             raise AlreadyThere(file.key) from error
         raise
 
 
-def folder(root: Path) -> Iterator[File]:
-    """Yield the files below `images*` of a folder; catalog and records of another server are not copied."""
-    for path in sorted(root.glob("images*/**/*")):
-        if path.is_file():
-            yield File(path.relative_to(root).as_posix(), path.stat().st_size, Upload(path))
+def upload(deployment: Deployment, body: Any, file: File, advance: Advance) -> None:
+    """Send the bytes of a readable `body`. Raise ClientError (412) if the object exists."""
+    config = TransferConfig(multipart_threshold=PART, multipart_chunksize=PART, max_concurrency=4)
+    deployment.creating_s3.upload_fileobj(
+        body, deployment.bucket, file.key, ExtraArgs=file.arguments, Callback=advance, Config=config
+    )
+
+
+def folder(root: Path) -> Iterator[File | LeftOut]:
+    """Yield the files below `images*` of a folder; catalog and records of another server are not copied.
+
+    A symbolic link is not followed: it may lead to a private file of this machine.
+    """
+    tops = [[top] if top.is_symlink() else top.rglob("*") for top in root.glob("images*")]
+    for path in sorted(itertools.chain.from_iterable(tops)):
+        key = path.relative_to(root).as_posix()
+        if path.is_symlink():
+            yield LeftOut(key, "is a symbolic link, which is not followed: put the file itself there")
+        elif path.is_file():
+            yield File(key, path.stat().st_size, Upload(path), path=key)
+        elif not path.is_dir():
+            yield LeftOut(key, "is no file")
 
 
 def address_of(address: str) -> tuple[str, str]:
@@ -75,11 +109,12 @@ def bucket(s3: Any, address: str) -> Iterator[File]:
     for page in s3.get_paginator("list_objects_v2").paginate(Bucket=name, Prefix=f"{prefix}images"):
         for found in page.get("Contents", ()):
             source = Copy(s3, name, found["Key"], found["ETag"])
-            yield File(found["Key"].removeprefix(prefix), found["Size"], source)
+            key = found["Key"].removeprefix(prefix)
+            yield File(key, found["Size"], source, path=key)
 
 
-def _transfer() -> TransferConfig:
-    return TransferConfig(multipart_threshold=PART, multipart_chunksize=PART, max_concurrency=4)
+def _without_links(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NOFOLLOW)
 
 
 @dataclass(frozen=True)
@@ -88,14 +123,11 @@ class Upload:
 
     path: Path
 
-    def create(self, deployment: Deployment, key: str, advance: Advance) -> None:
-        about = {"ContentType": CONTENT_TYPE, "CacheControl": cache_control(key)}
-        with self.path.open("rb") as body:
-            deployment.creating_s3.upload_fileobj(
-                body, deployment.bucket, key, ExtraArgs=about, Callback=advance, Config=_transfer()
-            )
+    def create(self, deployment: Deployment, file: File, advance: Advance) -> None:
+        with open(self.path, "rb", opener=_without_links) as body:
+            upload(deployment, body, file, advance)
 
-    def is_same(self, _place: Deployment, there: ObjectInfo, sha256: str) -> bool | None:
+    def is_same(self, _deployment: Deployment, there: ObjectInfo, sha256: str) -> bool | None:
         if sha256:
             with self.path.open("rb") as body:
                 return hashlib.file_digest(body, "sha256").hexdigest() == sha256
@@ -124,16 +156,19 @@ class Copy:
     etag: str
     generation: str = ""
 
-    def create(self, deployment: Deployment, key: str, advance: Advance) -> None:
+    def create(self, deployment: Deployment, file: File, advance: Advance) -> None:
         source = {"Bucket": self.bucket, "Key": self.key}
-        about: dict[str, Any] = {"ContentType": CONTENT_TYPE, "Metadata": {SOURCE_ETAG: self.etag.strip('"')}}
+        about = file.arguments
         if self.generation:
             source["VersionId"] = self.generation
-            about = self._about()
+            about |= self._about()
+        else:
+            about["Metadata"] = {**about.get("Metadata", {}), SOURCE_ETAG: self.etag.strip('"')}
         # Not taken from the source, which may be an object of an older release or of another server.
-        about |= {"CacheControl": cache_control(key), "MetadataDirective": "REPLACE"}
+        about["MetadataDirective"] = "REPLACE"
+        config = TransferConfig(multipart_threshold=PART, multipart_chunksize=PART, max_concurrency=4)
         deployment.creating_s3.copy(
-            source, deployment.bucket, key, ExtraArgs=about, Callback=advance, Config=_transfer()
+            source, deployment.bucket, file.key, ExtraArgs=about, Callback=advance, Config=config
         )
 
     def is_same(self, deployment: Deployment, there: ObjectInfo, sha256: str) -> bool | None:
@@ -155,3 +190,16 @@ class Copy:
         for chunk in body.iter_chunks(1 << 20):
             found.update(chunk)
         return found.hexdigest()
+
+
+@dataclass(frozen=True)
+class Written:
+    """A document that the import writes: what the other server's catalog says of a product."""
+
+    body: bytes
+
+    def create(self, deployment: Deployment, file: File, advance: Advance) -> None:
+        upload(deployment, io.BytesIO(self.body), file, advance)
+
+    def is_same(self, _deployment: Deployment, _there: ObjectInfo, sha256: str) -> bool | None:
+        return hashlib.sha256(self.body).hexdigest() == sha256 if sha256 else None

@@ -11,16 +11,20 @@ from typing import Final, NoReturn
 import click
 
 from cli import aws
-from cli.admin import import_plan, inventory, output, source_records, transfer
+from cli.admin import import_plan, inventory, other_servers, output, source_records, transfer
 from cli.admin.arguments import command, find_target, ignored_yes_option, main, yes_option
 from cli.admin.deployment import Deployment, DryStore
 from cli.admin.errors import FOUND, NOTHING, end
+from cli.admin.other_servers import Bucket, Folder, Web
 from cli.admin.source_records import SourceRecords
+from cli.admin.transfer import File
+from imageserver.format.documents import INDEX_KEY
 from imageserver.format.keys import Target, path_of
 from imageserver.operations import withdraw as withdrawals
 from imageserver.operations.prune import Rules
 from imageserver.operations.prune import prune as prune_server
 from imageserver.operations.runs import Run
+from imageserver.upstream.mapping import LeftOut
 from imageserver.versions.retention import Rule
 
 AS_DEPLOYED: Final = "[default: as the stack was deployed"
@@ -139,29 +143,35 @@ def _rules(
 
 
 @main.command(name="import")
-@click.argument("source", metavar="DIR|s3://BUCKET[/PREFIX]")
+@click.argument("source", metavar="DIR|s3://BUCKET[/PREFIX]|https://HOST[/PATH]")
+@click.option("--into", default="images", show_default=True, help="The stream of what comes by the source's catalog.")
 @yes_option
 @command
-def import_(deployment: Deployment, as_json: bool, source: str, yes: bool) -> None:
-    """Copy the images of an existing server: a folder such as /var/www/simplestreams, or another bucket.
+def import_(deployment: Deployment, as_json: bool, source: str, into: str, yes: bool) -> None:
+    """Copy the images of another server: a folder such as /var/www/simplestreams, a bucket, or an address.
 
-    Only files below images* are copied; the catalog is made anew. Nothing is overwritten: a file that exists with
-    other bytes is named and left out. So is what the records of the source (versions/) call withdrawn, with reason
-    and date, and a version whose record cannot be read. An interrupted import can be repeated. Without --yes it
-    prints what it would copy.
+    Files below images* that lie as they would here keep their place. What the source's catalog (streams/v1) lists
+    elsewhere comes into the stream --into, by os, release, architecture and variant; aliases and titles come as
+    metadata.json. Every image keeps its fingerprint: each file must have the sha256 that the catalog gives.
+
+    Nothing is overwritten: a file that exists with other bytes is named and left out. So is what the records of the
+    source (versions/) call withdrawn, with reason and date, a version whose record cannot be read, and a symbolic
+    link. An interrupted import can be repeated. Without --yes it prints what it would copy.
 
     \b
     ./scripts/admin import /var/www/simplestreams --yes
+    ./scripts/admin import https://images.example.org --into images-other
     """
-    if not (source.startswith("s3://") or Path(source).is_dir()):
+    if not source.startswith(("s3://", "https://", "http://")) and not Path(source).is_dir():
         end(NOTHING, f"there is no folder {source} on this machine; a bucket is named s3://BUCKET/PREFIX")
     with output.busy("comparing") as told:
-        files, known = _tree(deployment, source)
+        files, known = _tree(deployment, source, into)
         todo = import_plan.plan(deployment, files, told, known)
     if todo.is_empty:
         end(
             NOTHING,
-            f"there is no file below images* in {source}; name the folder or bucket that holds the folder images",
+            f"there is no image in {source}: neither a file below images* nor a catalog, {INDEX_KEY}; name the folder, "
+            "bucket or address that holds one of them",
         )
     if yes:
         with output.bytes_progress() as progress:
@@ -170,13 +180,18 @@ def import_(deployment: Deployment, as_json: bool, source: str, yes: bool) -> No
     _print_import(as_json, yes, todo, known.is_empty)
 
 
-def _tree(deployment: Deployment, source: str) -> tuple[Iterator[transfer.File], SourceRecords]:
+def _tree(deployment: Deployment, source: str, into: str) -> tuple[Iterator[File | LeftOut], SourceRecords]:
     """Return the files of a source and its records. A bucket in AWS may be in another region."""
+    if source.startswith(("https://", "http://")):
+        return other_servers.by_catalog(Web(source), into), SourceRecords()
     if not source.startswith("s3://"):
-        return transfer.folder(Path(source)), source_records.of_folder(Path(source))
+        root = Path(source)
+        found = other_servers.with_catalog(transfer.folder(root), Folder(root), into)
+        return found, source_records.of_folder(root)
     bucket, prefix = transfer.address_of(source)
     s3 = deployment.s3 if deployment.endpoint else aws.session_for_bucket(bucket).client("s3", config=aws.s3_config())
-    return transfer.bucket(s3, source), source_records.of_bucket(s3, bucket, prefix)
+    found = other_servers.with_catalog(transfer.bucket(s3, source), Bucket(s3, bucket, prefix), into)
+    return found, source_records.of_bucket(s3, bucket, prefix)
 
 
 def _print_import(as_json: bool, really: bool, todo: import_plan.Plan, has_no_records: bool) -> NoReturn:
