@@ -6,6 +6,8 @@ unpacks nothing. What a disk must be for `qemu-img convert` is tested in unit/te
 
 from __future__ import annotations
 
+from functools import cache
+
 import pytest
 
 from tests.support.client_rules import read_catalog
@@ -79,6 +81,7 @@ def test_the_reader_finds_no_fault_in_what_the_daemons_use(stack: Stack, every_f
     index, documents = stack.catalog()
     assert len(read_catalog(index, documents)) >= len(every_form)
 
+    @cache
     def body(path: str) -> bytes | None:
         status, content = stack.get(path)
         return content if status == 200 else None

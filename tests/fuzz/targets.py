@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import bz2
 import json
-from collections.abc import Callable
+import lzma
+import struct
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 
 from imageserver.aws import events
@@ -15,9 +17,10 @@ from imageserver.catalog.fold import fold, fold_unlisted
 from imageserver.errors import CatalogDamaged, InvalidUpload
 from imageserver.format import documents, file_kinds, keys
 from imageserver.format.keys import parse_product
-from imageserver.inspection import image_metadata, metadata
+from imageserver.inspection import ending, image_metadata, metadata, qcow2
 from imageserver.inspection import tarball as archive
 from imageserver.inspection.checksums import parse_checksums
+from imageserver.inspection.scan import Chunk
 from imageserver.versions import examine, records
 from imageserver.versions.assessment import new_record
 from tests.support import images
@@ -119,6 +122,30 @@ def squashfs_root(data: bytes) -> None:
     assert bool(whole.refusal) != (whole.sha256 == images.sha256_hex(data))
 
 
+def root_tar(data: bytes) -> None:
+    """Refused as cut short or damaged, or passed on as it is; the same however it is cut into chunks."""
+    _same_in_any_chunks(lambda chunks: ending.checked(chunks, data[:512], len(data)), archive.UnreadableArchive, data)
+
+
+def disk(data: bytes) -> None:
+    """Refused with a reason, or passed on as it is; the same however it is cut into chunks."""
+    _same_in_any_chunks(lambda chunks: qcow2.checked(chunks, len(data)), qcow2.UnusableDisk, data)
+
+
+def _same_in_any_chunks(
+    check: Callable[[Iterator[Chunk]], Iterator[Chunk]], refusal: type[Exception], data: bytes
+) -> None:
+    outcomes = set()
+    for size in (len(data) + 1, 700, 61):
+        chunks = iter([data[start : start + size] for start in range(0, len(data), size)])
+        try:
+            assert b"".join(check(chunks)) == data
+            outcomes.add("")
+        except refusal as reason:
+            outcomes.add(str(reason))
+    assert len(outcomes) == 1, outcomes
+
+
 def notice(data: bytes) -> None:
     """A message is unreadable, or names keys."""
     with suppress(events.UnreadableEvent):
@@ -170,6 +197,32 @@ IMAGE_YAML = b"""simplestream:
   - {requirements: {a: b}}
 """
 
+
+def _packed(how: str) -> bytes:
+    tar = images.tarball({"etc/x": images.filler("x", 700), "y": b"y" * 3000})
+    if how == "bz2":
+        return bz2.compress(tar)
+    return lzma.compress(tar, format=lzma.FORMAT_ALONE) if how == "lzma" else images.compress(tar, how)
+
+
+def _disks() -> list[bytes]:
+    """A disk with each kind of table and entry: plain, compressed and extended clusters, a snapshot, bitmaps."""
+    size = images.QCOW2_CLUSTER
+    l1 = struct.pack(">Q", 1 << 63 | 4 * size).ljust(size, b"\0")
+    l2 = struct.pack(">QQQ", 1 << 63 | 5 * size, 1 << 62 | 6 * size + 7, 1).ljust(size, b"\0")
+    behind = bytes(2 * size) + l1 + l2 + bytes(3 * size)
+    bitmaps = struct.pack(">IIIIQQ", 0x23852875, 24, 1, 0, 32, size)
+    headers = [
+        images.qcow2_header(snapshots=1, snapshots_at=size),
+        images.qcow2_header(version=3, incompatible=8, compression=1, header_bytes=112),
+        images.qcow2_header(version=3)[:104] + bitmaps.ljust(size - 104, b"\0"),
+    ]
+    extended = images.qcow2_header(
+        version=3, incompatible=16, cluster_bits=14, l1_entries=1, l1=3 << 14, refcounts=1 << 14
+    ).ljust(3 << 14, b"\0")
+    return [*(header + behind for header in headers), extended + l1.ljust(1 << 14, b"\0") + l2.ljust(1 << 14, b"\0")]
+
+
 TARGETS: dict[str, tuple[Callable[[bytes], None], list[bytes]]] = {
     "key": (key, [f"{PATH}/rootfs.squashfs".encode(), b"images-daily/a/b/arm64/cloud/20261123/x.20261101.vcdiff"]),
     "metadata_json": (metadata_json, [OVERRIDES, b'{"aliases": "a, b"}']),
@@ -192,6 +245,8 @@ TARGETS: dict[str, tuple[Callable[[bytes], None], list[bytes]]] = {
     ),
     "compressed": (compressed, [images.metadata_tarball("amd64", how) for how in ("xz", "gz", "zst")]),
     "squashfs_root": (squashfs_root, [images.squashfs(), images.superblock(200, ids=5000) + bytes(104)]),
+    "root_tar": (root_tar, [_packed(how) for how in ("plain", "xz", "gz", "zst", "bz2", "lzma")]),
+    "disk": (disk, [images.qcow2(), *_disks()]),
     "notice": (
         notice,
         [s3_event(f"{PATH}/x").encode(), events.changed(f"{PATH}/").encode(), b'{"Event": "s3:TestEvent"}'],
