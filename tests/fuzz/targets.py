@@ -17,7 +17,7 @@ from imageserver.catalog.fold import fold, fold_unlisted
 from imageserver.errors import CatalogDamaged, InvalidUpload
 from imageserver.format import documents, file_kinds, keys
 from imageserver.format.keys import parse_product
-from imageserver.inspection import ending, image_metadata, metadata, qcow2
+from imageserver.inspection import ending, image_metadata, metadata, qcow2, vcdiff
 from imageserver.inspection import tarball as archive
 from imageserver.inspection.checksums import parse_checksums
 from imageserver.inspection.scan import Chunk
@@ -130,6 +130,11 @@ def root_tar(data: bytes) -> None:
 def disk(data: bytes) -> None:
     """Refused with a reason, or passed on as it is; the same however it is cut into chunks."""
     _same_in_any_chunks(lambda chunks: qcow2.checked(chunks, len(data)), qcow2.UnusableDisk, data)
+
+
+def delta(data: bytes) -> None:
+    """Refused with a reason, or passed on as it is; the same however it is cut into chunks."""
+    _same_in_any_chunks(lambda chunks: vcdiff.checked(chunks, vcdiff.Sizes()), vcdiff.UnusableDelta, data)
 
 
 def _same_in_any_chunks(
@@ -247,6 +252,7 @@ TARGETS: dict[str, tuple[Callable[[bytes], None], list[bytes]]] = {
     "squashfs_root": (squashfs_root, [images.squashfs(), images.superblock(200, ids=5000) + bytes(104)]),
     "root_tar": (root_tar, [_packed(how) for how in ("plain", "xz", "gz", "zst", "bz2", "lzma")]),
     "disk": (disk, [images.qcow2(), *_disks()]),
+    "delta": (delta, [images.vcdiff(base_bytes=700), images.vcdiff("2", 60) + images.vcdiff("3", 70)[5:]]),
     "notice": (
         notice,
         [s3_event(f"{PATH}/x").encode(), events.changed(f"{PATH}/").encode(), b'{"Event": "s3:TestEvent"}'],

@@ -35,6 +35,10 @@ Step = tuple[str, str, tuple[str, ...], int]
 RULES = Rules(Rule(versions=3, days=0), grace_hours=24, stale_days=7)
 
 
+def vcdiff(made_bytes: int, base_bytes: int = 700) -> bytes:
+    return images.vcdiff(str(made_bytes), 300, made_bytes, base_bytes)
+
+
 @cache
 def bodies(arch: str) -> dict[str, tuple[bytes, ...]]:
     """File name -> what may be uploaded under it: first what is sound, then what is not."""
@@ -77,7 +81,8 @@ def bodies(arch: str) -> dict[str, tuple[bytes, ...]]:
             f"SHA256 (disk.qcow2) = {images.sha256_hex(root)}\n".encode(), b"noise", b"",
         ),
         "notes.txt": (b"hello",),
-        **{name.format(base): (images.vcdiff("1"), images.vcdiff("2"), b"?") for base in VERSIONS for name in DELTAS},
+        **{DELTAS[0].format(base): (vcdiff(700), vcdiff(900), vcdiff(700, 2000), b"?") for base in VERSIONS},
+        **{DELTAS[1].format(base): (vcdiff(2400), vcdiff(2401), vcdiff(2400)[:-1]) for base in VERSIONS},
     }  # fmt: skip
 
 

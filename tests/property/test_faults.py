@@ -53,7 +53,7 @@ def plain_metadata(arch: str, serial: str) -> bytes:
     return images.metadata_tarball(arch, "plain", serial=serial)
 
 
-ROOT_A, ROOT_B = images.squashfs("a", 700), images.squashfs("b", 900)
+ROOT_A, ROOT_B = images.squashfs("a", 700), images.squashfs("b", 700)
 OVERRIDES: tuple[dict[str, Any], ...] = (
     {"aliases": ["stable", "alpine/3.22/cloud"]},
     {"aliases": ["stable", "alma/9"], "os": "AlmaLinux"},
@@ -72,8 +72,8 @@ CONTENTS: dict[str, list[Content]] = {
         Content("unified amd64", images.unified_tarball("amd64", "gz", "u")),
         Content("unified arm64", images.unified_tarball("arm64", "gz", "u")),
     ],
-    "rootfs.20261101_10:00.vcdiff": [Content("vcdiff", images.vcdiff("d", 300))],
-    "rootfs.20261102_10:00.vcdiff": [Content("vcdiff", images.vcdiff("e", 300))],
+    "rootfs.20261101_10:00.vcdiff": [Content("vcdiff", images.vcdiff("d", 300, 700))],
+    "rootfs.20261102_10:00.vcdiff": [Content("vcdiff", images.vcdiff("e", 300, 700))],
     "metadata.json": [Content("overrides", json.dumps(o).encode(), o) for o in OVERRIDES],
     "SHA256SUMS": [Content("sums", sums(("rootfs.squashfs", ROOT_A))), Content("sums", sums(("disk.qcow2", b"other")))],
     "notes.txt": [Content("other", b"hello")],

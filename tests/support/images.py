@@ -155,10 +155,16 @@ def qcow2_header(**other: int) -> bytes:
     return (packed if fields["version"] == 3 else packed[:72]).ljust(QCOW2_CLUSTER, b"\0")
 
 
-def vcdiff(seed: str = "", size_bytes: int = 512) -> bytes:
-    """A file with the magic of a VCDIFF (RFC 3284) and noise behind it."""
-    header = b"\xd6\xc3\xc4\x00\x00"
-    return header + filler(f"vcdiff {seed}", size_bytes - len(header))
+def vcdiff(seed: str = "", size_bytes: int = 512, made_bytes: int = 4096, base_bytes: int = 0) -> bytes:
+    """A VCDIFF (RFC 3284) of one window that says what it reads and makes, with noise for instructions."""
+
+    def number(value: int) -> bytes:
+        return bytes(128 * (shift > 0) | value >> shift & 127 for shift in (21, 14, 7, 0))
+
+    start = b"\xd6\xc3\xc4\x00\x00" + (b"\1" + number(base_bytes) + number(0) if base_bytes else b"\0")
+    body = number(made_bytes) + b"\0"
+    noise = filler(f"vcdiff {seed}", size_bytes - len(start + body) - 4)
+    return start + number(len(body + noise)) + body + noise
 
 
 def split_image(arch: str = "amd64", seed: str = "", root: str = "rootfs.squashfs") -> dict[str, bytes]:

@@ -230,6 +230,21 @@ TABLE: dict[str, Row] = {
         f"{PATH}/{DELTA}",
         says="Incus would patch that one",
     ),
+    **{
+        f"3 a delta {what}": rows(
+            {OTHER_VERSION: split("1"), PATH: split("2") | {DELTA: body}},
+            f"{OTHER_VERSION}/rootfs.squashfs",
+            f"{PATH}/rootfs.squashfs",
+            says=says,
+        )
+        for what, body, says in (
+            ("cut short", images.vcdiff()[:-1], "is cut short"),
+            ("that makes nothing", images.vcdiff()[:5], "is cut short"),
+            ("of another file", images.vcdiff(made_bytes=4097), "it was made for another file"),
+            ("of a longer base", images.vcdiff(base_bytes=4097), "reads 4,097 bytes of a base"),
+            ("of another version of the format", b"\xd6\xc3\xc4S\0" + bytes(9), "is a delta of version 83"),
+        )
+    },
     "3 a delta of a base that is gone": row(
         split() | {DELTA: images.vcdiff()}, "rootfs.squashfs", says="which is not listed"
     ),

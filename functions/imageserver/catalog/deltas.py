@@ -8,6 +8,7 @@ A client that holds the base of a delta downloads the delta in place of the root
 - Incus, and LXD before 5.21.1 and 6.1, take the squashfs of the base version as the source, also for the delta of a
   disk. Where the base lists a squashfs they would patch the container's file.
 - A delta whose base is not listed is passed over.
+- One that xdelta3 cannot apply fails the download, and the whole root is not tried.
 """
 
 from collections.abc import Mapping
@@ -29,7 +30,7 @@ def with_deltas(candidate: Candidate) -> Candidate:
         for ftype, files in build.assessment.deltas.items():
             root = ftype.removesuffix(".vcdiff")
             bases = {file: file_kinds.classify(file).delta_base for file in files}
-            wrong = {file: _wrong(build, root, base, builds) for file, base in bases.items()}
+            wrong = {file: _wrong(build, file, root, builds) for file in files}
             usable = sorted((file for file in files if not wrong[file]), key=lambda file: order[bases[file]])
             for file in usable[:1]:
                 deltas[file] = bases[file]
@@ -40,8 +41,9 @@ def with_deltas(candidate: Candidate) -> Candidate:
     return replace(candidate, builds=tuple(chosen), withheld=tuple(sorted(withheld)))
 
 
-def _wrong(build: Build, root: str, base: str, builds: Mapping[str, Build]) -> str:
-    """Return why no client can be shown a delta of this root against this base; empty when all can."""
+def _wrong(build: Build, file: str, root: str, builds: Mapping[str, Build]) -> str:
+    """Return why no client can be shown a delta of this kind of root; empty when all can."""
+    base = file_kinds.classify(file).delta_base
     if root not in build.assessment.roots:
         return f"has no {root} beside it that is listed"
     listed = builds[base].assessment.roots if base in builds and base != build.name else {}
@@ -49,6 +51,13 @@ def _wrong(build: Build, root: str, base: str, builds: Mapping[str, Build]) -> s
         return f"applies to the {root} of {base}, which is not listed"
     if root != SQUASHFS and SQUASHFS in listed:
         return f"applies to the disk of {base}, which lists a squashfs too: Incus would patch that one"
+    facts = build.record.files[file]
+    made, wanted = facts.delta_made_bytes, build.record.files[build.assessment.roots[root]].size_bytes
+    if made and made != wanted:
+        return f"makes {made:,} bytes, and the {root} beside it has {wanted:,}: it was made for another file"
+    there = builds[base].record.files[listed[root]].size_bytes
+    if facts.delta_base_bytes > there:
+        return f"reads {facts.delta_base_bytes:,} bytes of a base, and the {root} of {base} has {there:,}"
     return ""
 
 

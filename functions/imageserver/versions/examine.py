@@ -15,7 +15,7 @@ from imageserver.errors import InvalidUpload
 from imageserver.format import file_kinds
 from imageserver.format.file_kinds import FileKind, Role
 from imageserver.format.keys import ProductId
-from imageserver.inspection import checksums, ending, image_metadata, metadata, qcow2, squashfs, tarball
+from imageserver.inspection import checksums, ending, image_metadata, metadata, qcow2, squashfs, tarball, vcdiff
 from imageserver.inspection.digests import Digests, InTurn, Sha256, Spread
 from imageserver.inspection.qcow2 import UnusableDisk
 from imageserver.inspection.squashfs import NotSquashfs
@@ -33,7 +33,6 @@ _MAGIC: Final[dict[str, tuple[str, bytes]]] = {
     "disk1.img": ("a qcow2 disk", b"QFI\xfb"),
     "uefi1.img": ("a qcow2 disk", b"QFI\xfb"),
 }
-_DELTA_MAGIC: Final = b"\xd6\xc3\xc4"
 
 
 def needs_reading(file: str, facts: FileFacts, metadata_sha256s: Iterable[str]) -> bool:
@@ -141,9 +140,14 @@ def read_root(
 def read_delta(facts: FileFacts, chunks: Chunks, spread: MakeSpread = InTurn) -> FileFacts:
     """Read a binary delta against the same root of an older version."""
     head, rest = _peek(chunks)
-    if not head.startswith(_DELTA_MAGIC):
+    if not head.startswith(vcdiff.MAGIC):
         return _refused(facts, "wrong-kind", _not_a("a vcdiff delta", head))
-    return replace(facts, sha256=_drained(Digests(spread=spread), rest).sha256)
+    sizes = vcdiff.Sizes()
+    try:
+        digests = _drained(Digests(spread=spread), vcdiff.checked(rest, sizes))
+    except vcdiff.UnusableDelta as reason:
+        return _refused(facts, "damaged", f"{reason}; build it again and upload it again")
+    return replace(facts, sha256=digests.sha256, delta_base_bytes=sizes.base_bytes, delta_made_bytes=sizes.made_bytes)
 
 
 def compare_declared(facts: FileFacts, declared_sha256: str) -> FileFacts:

@@ -48,6 +48,7 @@ class FileFacts(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     a metadata file to the combined sha256 with it. `refusal` completes "<file> …", `fault` says what it is about.
     `warnings` are sentences about what was ignored in the file. `modified` is when it was uploaded (ISO 8601, UTC).
     `content` is what a tarball with a metadata.yaml holds besides; empty where an older release read it.
+    `delta_base_bytes` and `delta_made_bytes` are how much a delta reads of its base and makes of it; 0 where unknown.
     `checksums` maps files to the sha256 that a SHA256SUMS declares, `unreadable` files to a sentence about the line
     that names them and cannot be read; None where an older release read it, which knew fewer forms of lines.
     `withdrawn` is about this generation of the object: another upload under the same name begins anew.
@@ -62,6 +63,8 @@ class FileFacts(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     fault: Fault = ""
     warnings: tuple[str, ...] = ()
     content: Content = ""
+    delta_base_bytes: int = 0
+    delta_made_bytes: int = 0
     overrides: Overrides | None = None
     checksums: dict[str, str] = {}
     unreadable: dict[str, str] | None = None

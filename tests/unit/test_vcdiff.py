@@ -1,0 +1,70 @@
+"""Deltas: what makes one that xdelta3 would not apply, and how much it reads and makes."""
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from imageserver.inspection import vcdiff
+from tests.support import images
+
+HEADER = b"\xd6\xc3\xc4\0"
+
+
+def read(body: bytes, chunk: int = 61) -> tuple[int, int] | str:
+    sizes = vcdiff.Sizes()
+    chunks = iter([body[start : start + chunk] for start in range(0, len(body), chunk)])
+    try:
+        assert b"".join(vcdiff.checked(chunks, sizes)) == body
+    except vcdiff.UnusableDelta as reason:
+        return str(reason)
+    return sizes.base_bytes, sizes.made_bytes
+
+
+@pytest.mark.parametrize("chunk", [1, 61, 1000])
+def test_the_sizes_of_all_windows_count(chunk: int) -> None:
+    window = images.vcdiff("2", 60, 5, 30)[5:]
+    assert read(images.vcdiff(made_bytes=7) + window + window, chunk) == (30, 17)
+
+
+def test_secondary_compression_a_code_table_and_a_name_are_passed_over() -> None:
+    window = images.vcdiff(made_bytes=7)[5:]
+    assert read(HEADER + b"\7" + b"\2" + b"\3abc" + b"\4name" + window) == (0, 7)
+
+
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        (HEADER + b"\0", "is cut short"),
+        (HEADER + b"\4\x09name", "is cut short"),
+        (images.vcdiff()[:-1], "is cut short"),
+        (images.vcdiff() + b"\0", "is cut short"),
+        (b"\xd6\xc3\xc4S\0", "is a delta of version 83, expected 0"),
+        (HEADER + b"\0\0\1\x83\0", "a window is shorter than its own beginning"),
+        (HEADER + b"\0\0" + b"\xff" * 9, "it has a number of more than 8 bytes"),
+        (HEADER + b"\0\1" + (b"\xff" * 7 + b"\x7f") * 2 + b"\2\1\0", "beyond the end of any file"),
+    ],
+)
+def test_a_delta_that_cannot_be_applied_is_refused(body: bytes, says: str) -> None:
+    assert says in str(read(body))
+    assert says in str(read(body, 1))
+
+
+@pytest.mark.parametrize("options", [[], ["-9"], ["-S", "none"], ["-S", "djw"], ["-A"], ["-n"], ["-W", "16384"]])
+@pytest.mark.parametrize(("base_bytes", "new_bytes"), [(1000, 1000), (200_001, 100_003), (3_000_001, 3_500_000)])
+def test_what_xdelta3_writes_passes_and_fits(
+    options: list[str], base_bytes: int, new_bytes: int, tmp_path: Path
+) -> None:
+    if shutil.which("xdelta3") is None:
+        pytest.skip("xdelta3 is not installed")
+    base, new, made = tmp_path / "base", tmp_path / "new", tmp_path / "delta"
+    base.write_bytes(images.filler("base", base_bytes))
+    new.write_bytes((b"new" + base.read_bytes() * 2)[:new_bytes])
+    subprocess.run(["xdelta3", "-e", "-f", *options, "-s", base, new, made], check=True, timeout=60)
+    body = made.read_bytes()
+    sizes = read(body, 1 << 16)
+    assert isinstance(sizes, tuple), sizes
+    assert 0 < sizes[0] <= base_bytes
+    assert sizes[1] == new_bytes
+    assert "is cut short" in str(read(body[:-1], 1 << 16))
