@@ -74,6 +74,15 @@ def bomb(compression: str, mib: int, behind: bytes = b"", name: str = "pad") -> 
     return pack(head) + pack(ZEROS) * (mib // 16) + (pack(behind) if behind else b"")
 
 
+def lzma_bomb(mib: int) -> bytes:
+    """The same in lzma, which has one stream and packs all of it."""
+    info = tarfile.TarInfo("pad")
+    info.size = mib * MIB
+    packer = lzma.LZMACompressor(lzma.FORMAT_ALONE, preset=0)
+    parts = [packer.compress(info.tobuf(tarfile.GNU_FORMAT)), *(packer.compress(ZEROS) for _ in range(mib // 16))]
+    return b"".join([*parts, packer.flush()])
+
+
 def unified_bomb(compression: str) -> bytes:
     """A unified tarball may hold its metadata.yaml behind the whole root: here behind a GiB, and it is wrong."""
     return bomb(compression, 1024, tar(("metadata.yaml", images.metadata_yaml("arm64"))), "rootfs/pad")
@@ -276,6 +285,14 @@ CASES: dict[str, Hostile] = {
         )
         for compression in ("gz", "xz", "zst", "bz2")
     },
+    "lzma bomb": Hostile(META, lambda: lzma_bomb(512), "unpacks to more than 64 MiB"),
+    "lzma bomb as a root, cut short": Hostile("root.tar.xz", lambda: lzma_bomb(1024)[:-10], "is cut short"),
+    "delta of empty windows": Hostile(
+        "rootfs.20261101.vcdiff", lambda: b"\xd6\xc3\xc4\0\0" + b"\0\5\1\0\0\0\0" * 190_000 + b"\0", "is cut short"
+    ),
+    "delta with an endless number": Hostile(
+        "rootfs.20261101.vcdiff", lambda: b"\xd6\xc3\xc4\0\4" + b"\xff" * 200_000, "a number of more than 8 bytes"
+    ),
     "xz root with an endless number": Hostile(
         "root.tar.xz", lambda: xz_with_index(b"\x80" * 200_000), "more than 63 bits"
     ),

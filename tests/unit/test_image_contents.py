@@ -3,6 +3,7 @@
 import bz2
 import io
 import json
+import lzma
 import tarfile
 
 import pytest
@@ -203,6 +204,7 @@ PACKED = {
     "gz": images.compress(PLAIN, "gz"),
     "zst": images.compress(PLAIN, "zst"),
     "bz2": bz2.compress(PLAIN),
+    "lzma": lzma.compress(PLAIN, format=lzma.FORMAT_ALONE),
 }
 
 
@@ -233,6 +235,27 @@ def test_a_tarball_without_its_end_is_refused(how: str, missing: int) -> None:
     body = PACKED[how][: -missing if how != "plain" else -10240 - missing]
     assert "cut short" in problem(body)
     assert "cut short" in problem(body, 7)
+
+
+@pytest.mark.parametrize(
+    ("frame", "says"),
+    [
+        (b"\x00\x88", ""),  # 2^27
+        (b"\x00\x89", "needs a window of 150,994,944 bytes"),
+        (b"\x00\xa8", "needs a window of 2,147,483,648 bytes"),  # zstd --long=31 on a pipe
+        (b"\xa0\x00\x00\x00\x08", ""),  # one segment of 2^27
+        (b"\xa0\x01\x00\x00\x08", "needs a window of 134,217,729 bytes"),
+        (b"\xa1\x07\x01\x00\x00\x08", "needs a window of 134,217,729 bytes"),  # with a dictionary's number
+    ],
+)
+def test_zstd_that_needs_more_memory_than_the_command_takes_is_refused(frame: bytes, says: str) -> None:
+    found = problem(b"\x28\xb5\x2f\xfd" + frame + b"\1\0\0", 3)
+    assert (says in found) if says else not found
+
+
+def test_lzma_that_needs_more_memory_than_there_is_here_is_not_taken_for_damaged() -> None:
+    body = lzma.compress(PLAIN, format=lzma.FORMAT_ALONE)
+    assert problem(body[:1] + (1 << 30).to_bytes(4, "little") + body[5:]) == ""
 
 
 @pytest.mark.parametrize("name", ["rootfs.tar.xz", "u.tar.gz"])

@@ -32,6 +32,7 @@ _XZ_HEADER, _XZ_FOOTER = 12, 12
 _BZIP2_END: Final = bytes.fromhex("177245385090")
 _BZIP2_TAIL: Final = 1024  # bzip2 takes a file with something behind its end
 _BZIP2_CHECKSUM_BITS: Final = 32
+_ZSTD_WINDOW_BYTES: Final = 1 << 27  # what the command takes without being told to take more
 _ZSTD_SKIPPABLE: Final = range(0x184D2A50, 0x184D2A60)
 _ZSTD_RLE, _ZSTD_RESERVED = 1, 3
 _NO_CONTENT: Final = (b"1", b"2", b"3", b"4", b"5", b"6")  # types of members: links, devices, folders, pipes
@@ -153,6 +154,9 @@ def _unlzmaed(chunks: Iterator[Chunk]) -> Iterator[Chunk]:
             try:
                 made += len(unpacker.decompress(data, _MOST_AT_ONCE))
             except lzma.LZMAError as error:
+                if "Memory usage limit" in str(error):  # clients have more: it is hashed and not looked at
+                    made = _MOST_UNPACKED_LZMA + 1
+                    break
                 raise UnreadableArchive(f"is damaged lzma data ({error})") from error
             data = b""
     if made <= _MOST_UNPACKED_LZMA and not unpacker.eof:
@@ -172,8 +176,13 @@ def _scan_zstd() -> Scan:
             raise UnreadableArchive(f"is damaged zstd data: a frame starts with {magic:#x}")
         descriptor = (yield Want(0, 1))[0]
         has_checksum = bool(descriptor & 4)
-        skip = _zstd_header_bytes(descriptor)
-        last = False
+        header = yield Want(0, _zstd_header_bytes(descriptor))
+        if (window := _zstd_window_bytes(descriptor, header)) > _ZSTD_WINDOW_BYTES:
+            raise UnreadableArchive(
+                f"needs a window of {window:,} bytes to unpack and zstd takes {_ZSTD_WINDOW_BYTES:,}, so no client "
+                "can: compress it with --long=27 at most"
+            )
+        skip, last = 0, False
         while not last and parts < _MOST_PARTS:
             block = _number((yield Want(skip, 3)))
             last, kind, size = bool(block & 1), block >> 1 & 3, block >> 3
@@ -190,6 +199,15 @@ def _zstd_header_bytes(descriptor: int) -> int:
     dictionary = (0, 1, 2, 4)[descriptor & 3]
     content_size = (single_segment, 2, 4, 8)[descriptor >> 6]
     return 1 - single_segment + dictionary + content_size
+
+
+def _zstd_window_bytes(descriptor: int, header: bytes) -> int:
+    """Return how much of what was unpacked a frame looks back at: all of it, where it says how much that is."""
+    if descriptor >> 5 & 1:
+        dictionary = (0, 1, 2, 4)[descriptor & 3]
+        return _number(header[dictionary:])
+    exponent, mantissa = header[0] >> 3, header[0] & 7
+    return (1 << 10 + exponent) // 8 * (8 + mantissa)
 
 
 def _scan_tar() -> Scan:
