@@ -135,7 +135,7 @@ TABLE: dict[str, Row] = {
         {"image.tar.xz": with_links(("rootfs/etc/a", tarfile.LNKTYPE, "metadata.yaml"))}, "image.tar.xz"
     ),
     "1 a root of another name": row(
-        {"lxd.tar.xz": META, "noble-root.tar.xz": ROOT}, says="the name of a root is rootfs"
+        {"lxd.tar.xz": META, "noble-root.tar.xz": ROOT}, says="upload it as rootfs.tar.xz, however it is compressed"
     ),
     "1 of two metadata.yaml the last counts": row(
         {

@@ -43,6 +43,10 @@ class UnreadableArchive(Exception):
     """The bytes are not the tarball they should be; the message completes "the file …"."""
 
 
+class NoMetadata(UnreadableArchive):
+    """The bytes are a whole tarball that is neither metadata nor a unified image."""
+
+
 class WholeImage(Exception):
     """A tarball that should be metadata alone holds a root; the message is the path of its first part."""
 
@@ -162,7 +166,7 @@ def _find(
             if body is not None:
                 break
     if body is None:
-        raise UnreadableArchive("holds no metadata.yaml at its top level (the name of a root is rootfs.tar.xz)")
+        raise NoMetadata("holds no metadata.yaml at its top level")
     if content == "metadata" and file.tell() > METADATA_LIMITS.unpacked_bytes:
         raise UnreadableArchive(
             "holds neither rootfs/ with something in it nor rootfs.img, and unpacks to more than "

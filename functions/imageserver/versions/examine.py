@@ -195,6 +195,9 @@ def _inspected(facts: FileFacts, chunks: Iterator[bytes | memoryview], product: 
         )
         for _ in chunks:
             pass
+    except tarball.NoMetadata as reason:
+        how = "if it is the root of a container, upload it as rootfs.tar.xz, however it is compressed"
+        return _refused(facts, "wrong-kind", f"{reason}: {how}")
     except UnreadableArchive as reason:
         return _refused(facts, "damaged", f"{reason}; build it again and upload it again")
     except tarball.WholeImage as part:
