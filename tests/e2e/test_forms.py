@@ -7,15 +7,17 @@ unpacks nothing. What a disk must be for `qemu-img convert` is tested in unit/te
 from __future__ import annotations
 
 from functools import cache
+from pathlib import Path
 
 import pytest
 
 from tests.support.client_rules import read_catalog
 from tests.support.images import Workshop
 from tests.support.listing_faults import faults
+from tests.support.memory_store import System
 from tests.support.processes import need
 from tests.support.real_clients import Client, Uploaded
-from tests.support.stack import Stack, place, put
+from tests.support.stack import ARCH, Stack, place, put
 
 pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("lxd")]
 
@@ -112,3 +114,24 @@ def test_who_holds_two_bases_gets_the_newest_version_whole(stack: Stack, worksho
     for fingerprint in prints:
         daemon("image", "copy", f"here:{fingerprint}", "local:")
     assert daemon.fingerprints("local:") == set(prints)
+
+
+def test_what_a_daemon_exports_is_an_image_again_whatever_compresses_it(
+    daemon: Client, every_form: dict[str, Uploaded], tmp_path: Path
+) -> None:
+    daemon("launch", every_form["tar-plain"].alias, "c1")
+    daemon("stop", "--force", "c1")
+    for number, how in enumerate(("none", "gzip", "xz", "zstd", "bzip2", "lzma")):
+        folder = tmp_path / how
+        folder.mkdir()
+        daemon("publish", "c1", "--alias", "exported", "--compression", how)
+        daemon("image", "export", "exported", f"{folder}/")
+        daemon("image", "delete", "exported")
+        system = System()
+        system.store.chunk = 1 << 20
+        files = {path.name: path.read_bytes() for path in folder.iterdir()}
+        system.upload(f"images/exported/r{number}/{ARCH}/default/20261123_1000", files)
+        system.catch_up()
+        bodies = {key: stored.body for key, stored in system.store.objects.items()}
+        assert faults(system.streams(), bodies.get) == []
+        assert list(system.listed()) == [f"exported:r{number}:{ARCH}:default"], how

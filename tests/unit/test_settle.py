@@ -141,7 +141,7 @@ REFUSED: dict[str, tuple[dict[str, bytes], str, str, Fault]] = {
         {"0123.tar.gz": images.root_tarball(compression="gz")},
         "0123.tar.gz",
         "holds no metadata.yaml at its top level",
-        "damaged",
+        "wrong-kind",
     ),
     "no delta": ({DELTA: b"xxxx"}, DELTA, "is not a vcdiff delta", "wrong-kind"),
     "two roots": (
