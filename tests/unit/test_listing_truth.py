@@ -395,6 +395,14 @@ TABLE: dict[str, Row] = {
         for how in COMPRESSIONS
     },
     **{
+        f"8 a root {what}": row({"lxd.tar.xz": META, "rootfs.tar.xz": packed(members)}, *listed, says=says)
+        for what, members, listed, says in (
+            ("below rootfs/", {"rootfs/bin/sh": b"x", "./rootfs/etc/x": b"x"}, (), "all of it lies below rootfs/"),
+            ("without a file", {}, (), "it holds no file"),
+            ("with a folder rootfs/", {"rootfs/x": b"x", "bin/sh": b"x"}, ("rootfs.tar.xz",), ""),
+        )
+    },
+    **{
         f"8 a tar in {how}": row({"lxd.tar.xz": META, "rootfs.tar.xz": packed({"bin/x": b"x"}, how)}, "rootfs.tar.xz")
         for how in COMPRESSIONS
     },

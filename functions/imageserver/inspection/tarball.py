@@ -117,12 +117,13 @@ def looks_like_tar(head: bytes) -> bool:
     return head[257:262] == b"ustar" or any(head.startswith(magic) for magic, _ in _FORMATS)
 
 
-def starts_as_image(start: bytes) -> bool:
-    """Return whether a tarball that begins with `start` begins as metadata or a unified image does, and not as a root.
+def unlike_a_root(start: bytes) -> str:
+    """Say why a tarball that begins with `start` is no root of a container, as a predicate; empty when it may be one.
 
     A file system may have a metadata.yaml in its root folder, but not one beside nothing else than parts of an image.
     """
     names: set[str] = set()
+    is_empty = False
     plain = _unpacked([start[:START_BYTES]], Limits(unpacked_bytes=MIB, members=_START_MEMBERS))
     with (
         suppress(UnreadableArchive, tarfile.TarError, lzma.LZMAError, zlib.error, OSError, EOFError, ValueError),
@@ -130,10 +131,16 @@ def starts_as_image(start: bytes) -> bool:
     ):  # the start of a longer file ends too early: what was found until there is the answer
         for _ in range(_START_MEMBERS):
             if (member := tar.next()) is None:
+                is_empty = not names
                 break
             path = [part for part in member.name.split("/") if part not in ("", ".")]
             names |= set(path[:1])
-    return "metadata.yaml" in names and names <= _IMAGE_PARTS
+    if "metadata.yaml" in names and names <= _IMAGE_PARTS:
+        how = "upload metadata as lxd.tar.xz, a unified image as lxd_combined.tar.gz"
+        return f"is no root, it holds a metadata.yaml: {how}"
+    if names == {"rootfs"}:
+        return "is no root, all of it lies below rootfs/: pack what is in that folder, with `tar -C rootfs`"
+    return "is no root, it holds no file: pack the file system again" if is_empty else ""
 
 
 def _find(

@@ -120,13 +120,8 @@ def read_root(
         rest = squashfs.checked(rest, head, facts.size_bytes)
     elif ftype == file_kinds.ROOT_TAR:
         rest, start = _with_start(rest)
-        if tarball.starts_as_image(start):
-            return _refused(
-                facts,
-                "wrong-kind",
-                "is no root, it holds a metadata.yaml: upload metadata as lxd.tar.xz, a unified image as "
-                "lxd_combined.tar.gz",
-            )
+        if why := tarball.unlike_a_root(start):
+            return _refused(facts, "wrong-kind", why)
         rest = ending.checked(rest, head, facts.size_bytes)
     else:
         rest = qcow2.checked(rest, facts.size_bytes)
