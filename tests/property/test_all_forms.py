@@ -1,6 +1,6 @@
 """Versions of all forms at once, sound and bad, through ingest and publish: what clients are served is always usable.
 
-The reader (`listing_faults`) knows nothing of the code under test. It reads each catalog as six generations of LXD and
+The reader (`listing_faults`) knows nothing of the code under test. It reads each catalog as the generations of LXD and
 Incus do, and then the files that it names.
 """
 

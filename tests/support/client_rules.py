@@ -123,7 +123,8 @@ _INCUS_7_3 = replace(_INCUS_7_0, reads_combined_type=True)
 
 _DIALECTS = {
     "lxd-5.0.2": _LXD_5_0_2,
-    "lxd-5.0.9": _LXD_5_0_9,  # from 5.0.4 and 5.21.0 on
+    "lxd-5.0.9": _LXD_5_0_9,  # source of a disk's delta from 5.0.4 and 5.21.2 on, one delta from 5.0.7 and 5.21.5 on
+    "lxd-6.7": replace(_LXD_6_9, applies_every_delta=True),
     "lxd-6.9": _LXD_6_9,  # time of day from 5.21.3 and 6.2 on, amd64v3 from 5.21.5 and 6.7 on
     "lxd-5.20": _LXD_5_20,  # 5.0.3 and 5.18 to 5.20
     "incus-6.0.4": _INCUS_6_0_4,
@@ -131,7 +132,7 @@ _DIALECTS = {
     "incus-7.3": _INCUS_7_3,  # from 7.1 on
 } | {"lxd": _LXD_5_0_2, "incus": _INCUS_6_0_4}  # as Debian has them
 
-SERVED = ("lxd-5.0.2", "lxd-5.0.9", "lxd-6.9", "incus-6.0.4", "incus-7.0", "incus-7.3")
+SERVED = ("lxd-5.0.2", "lxd-5.0.9", "lxd-6.7", "lxd-6.9", "incus-6.0.4", "incus-7.0", "incus-7.3")
 """Every generation that a catalog for both kinds of client must suit. LXD 5.20 is out of support."""
 
 

@@ -3,10 +3,10 @@
 A client that holds the base of a delta downloads the delta in place of the root. Three of its habits decide here
 (shared/simplestreams/products.go, and the daemons' image download):
 
-- Of several deltas of one root it applies one after the other, so that a client with both bases ends with a wrong
-  image (seen with LXD 5.0.2 and every Incus up to 7.3): each root has one delta at most.
-- Incus, and LXD before 5.21.1 and 6.1, take the squashfs of the base version as the source, also for the delta of a
-  disk. Where the base lists a squashfs they would patch the container's file.
+- Every Incus up to 7.3, and LXD before 5.0.7, 5.21.5 and 6.8, apply several deltas of one root one after the other,
+  and a client with both bases ends with a wrong image: each root has one delta at most.
+- Incus, and LXD before 5.0.4, 5.21.2 and 6.1, take the squashfs of the base version as the source, also for the delta
+  of a disk. Where the base lists a squashfs they would patch the container's file.
 - A delta whose base is not listed is passed over.
 - One that xdelta3 cannot apply fails the download, and the whole root is not tried.
 """

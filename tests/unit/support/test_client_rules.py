@@ -323,7 +323,7 @@ def test_a_short_alias_is_shown_for_the_native_architecture_only() -> None:
         ("ppc64", "ppc64", SERVED),
         ("loong64", "loongarch64", SERVED[1:]),
         ("mipsle", "mips", SERVED[1:]),
-        ("amd64v3", "x86_64", ("lxd-6.9",)),
+        ("amd64v3", "x86_64", ("lxd-6.7", "lxd-6.9")),
         ("x86_64_v2", "x86_64", ("incus-7.0", "incus-7.3")),
         ("z80", "", ()),
     ],

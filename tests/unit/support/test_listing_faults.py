@@ -98,7 +98,7 @@ CASES: dict[str, tuple[Callable[[Products], object], dict[str, bytes], str, list
         lambda products: [items(products).pop(name) for name in ("rootfs.squashfs", "disk.qcow2")],
         {}, "has no root", list(SERVED),
     ),
-    "two deltas": (second_delta, {}, "has 2 deltas", ["lxd-5.0.2", *INCUS]),
+    "two deltas": (second_delta, {}, "has 2 deltas", ["lxd-5.0.2", "lxd-6.7", *INCUS]),
     "a delta of a disk beside a squashfs": (disk_delta, {}, "would be applied to a squashfs", INCUS),
     "a path for no URL": (changed("rootfs.squashfs", path="images/a b"), {}, "cannot stand in an URL", list(SERVED)),
     "a file that is gone": (changed("rootfs.squashfs", path="images/x"), {}, "images/x is not there", list(SERVED)),
