@@ -80,6 +80,11 @@ _CONVERTED_BY: Final[tuple[tuple[re.Pattern[str], str, str], ...]] = (
      "qemu-img convert -O qcow2 {file} disk.qcow2"),
     (re.compile(r".+\.tar\.(lz4|lz|lzo|Z|br)"), "a tarball in a compression that clients or this server do not read",
      "unpack it and compress the tar with xz"),
+    (re.compile(r"metadata\.ya?ml"), "metadata that is not packed", "tar -cJf lxd.tar.xz metadata.yaml"),
+    (re.compile(r".+\.(squashfs|qcow2|img|raw)\.(gz|xz|zst|bz2|lzma)"), "a root that is compressed once more",
+     "unpack {file}"),
+    (re.compile(r"(md5|sha1|sha224|sha384|sha512|b2)sums?(\.txt)?", re.IGNORECASE),
+     "a list of digests that are not compared", "make a SHA256SUMS with sha256sum"),
     (_OTHER_SUMS, "a list of digests under a name that is not looked for", "name it SHA256SUMS"),
 )  # fmt: skip
 
