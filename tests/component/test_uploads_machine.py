@@ -1,0 +1,136 @@
+"""`scripts/upload` with a virtual machine in one tarball: its disk goes through pipes, and never into a file."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import subprocess
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.component.test_uploads_network import BreakingNetwork
+from tests.support import PROJECT, images, upload_api
+from tests.support.processes import need
+
+pytestmark = pytest.mark.xdist_group("uploads-network")
+
+MIB = 1 << 20
+PART = 16 * MIB
+NAME = "20261123_1000"
+
+
+def machine(file: Path, disk: bytes, compression: str = "gz", prefix: str = "") -> Path:
+    """Write a unified tarball of a virtual machine, with `disk` in the midst of it."""
+    members = {"metadata.yaml": images.metadata_yaml(serial=compression), "rootfs.img": disk, "templates/x.tpl": b"x"}
+    file.write_bytes(
+        images.compress(images.tarball({prefix + name: body for name, body in members.items()}), compression)
+    )
+    return file
+
+
+def upload(
+    system: upload_api.System, folder: Path, product: str, *arguments: str | Path
+) -> subprocess.CompletedProcess[str]:
+    """Run the script with a TMPDIR of its own."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
+    own = {"HOME": str(folder), "XDG_STATE_HOME": str(folder / "state"), "TMPDIR": str(folder / "tmp")}
+    about = {"SIMPLESTREAMS_API": system.api_url, "CURL_CA_BUNDLE": str(system.ca_file)}
+    (folder / "tmp").mkdir(exist_ok=True)
+    return subprocess.run(
+        (PROJECT / "scripts/upload", "--to", f"{product}/amd64/default", "--version", NAME, "--wait", "0", *arguments),
+        env=kept | own | about, capture_output=True, text=True, check=False, timeout=250,
+    )  # fmt: skip
+
+
+@contextlib.contextmanager
+def watched(folder: Path) -> Iterator[list[int]]:
+    """The most bytes that the files below a folder had at once, looked at a hundred times a second."""
+    peak, over = [0], threading.Event()
+
+    def size() -> int:
+        with contextlib.suppress(FileNotFoundError):  # it is removed while we look
+            return sum(file.stat().st_size for file in folder.rglob("*"))
+        return 0
+
+    def watch() -> None:
+        while not over.wait(0.01):
+            peak[0] = max(peak[0], size())
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        yield peak
+    finally:
+        over.set()
+        thread.join()
+
+
+@pytest.fixture(scope="module", params=["local", pytest.param("versitygw", marks=pytest.mark.real_s3)])
+def system(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[upload_api.System]:
+    need("curl")
+    with upload_api.system(request.param, tmp_path_factory.mktemp("system")) as running:
+        yield running
+
+
+@pytest.mark.parametrize(
+    ("mib", "compression", "prefix"), [(0, "gz", ""), (3, "xz", "./"), (3, "zst", ""), (100, "plain", "./")]
+)
+def test_a_machine_is_split_without_a_second_copy_of_its_disk(
+    system: upload_api.System, tmp_path: Path, mib: int, compression: str, prefix: str
+) -> None:
+    disk = images.qcow2(size_bytes=4096) + images.filler("disk", mib * MIB) + b"an end that fills no block"
+    product = f"machine/{mib}{compression}"
+    tarball = machine(tmp_path / "vm.tarball", disk, compression, prefix)
+    (tmp_path / "tmp").mkdir()
+    with watched(tmp_path / "tmp") as peak:
+        done = upload(system, tmp_path, product, "--jobs", "2", tarball)
+    assert done.returncode == 0, done.stderr
+    version = f"images/{product}/amd64/default/{NAME}"
+    metadata, stored = (system.stored(f"{version}/{name}") for name in ("lxd.tar.xz", "disk.qcow2"))
+    assert metadata
+    assert stored == disk
+    assert f"the fingerprint of the image is {hashlib.sha256(metadata + disk).hexdigest()}\n" in done.stderr
+    assert peak[0] < (2 * PART + MIB if mib == 100 else MIB)
+    system.ingest(version)
+    assert system.status(version)["fingerprints"] == [hashlib.sha256(metadata + disk).hexdigest()]
+
+
+def test_a_whole_machine_is_uploaded_as_it_is(system: upload_api.System, tmp_path: Path) -> None:
+    tarball = machine(tmp_path / "vm.tarball", images.qcow2())
+    done = upload(system, tmp_path, "machine/whole", "--whole", tarball)
+    assert done.returncode == 0, done.stderr
+    version = f"images/machine/whole/amd64/default/{NAME}"
+    assert system.stored(f"{version}/lxd_combined.tar.gz") == tarball.read_bytes()
+    system.ingest(version)
+    assert system.status(version)["fingerprints"] == [hashlib.sha256(tarball.read_bytes()).hexdigest()]
+    again = upload(system, tmp_path, "machine/whole", "--whole", "--wait", "20", tarball)
+    assert (again.returncode, again.stdout) == (0, "incus launch mine:machine/whole --vm\n"), again.stderr
+
+
+def test_broken_connections_cost_only_the_parts_of_a_disk_in_transit(tmp_path: Path) -> None:
+    disk = images.qcow2(size_bytes=4096) + images.filler("disk", 100 * MIB)
+    tarball = machine(tmp_path / "vm.tarball", disk, "plain")
+    networks: list[BreakingNetwork] = []
+
+    def over_a_breaking_network(port: int) -> int:
+        networks.append(BreakingNetwork(("127.0.0.1", port), MIB))
+        return networks[0].port
+
+    with upload_api.system("local", tmp_path / "system", way=over_a_breaking_network) as system:
+        done = upload(system, tmp_path, "machine/broken", tarball)
+        assert done.returncode == 0, done.stderr
+        assert networks[0].cuts >= 3
+        assert system.stored(f"images/machine/broken/amd64/default/{NAME}/disk.qcow2") == disk
+
+
+def test_a_raw_disk_in_a_tarball_is_refused_with_the_commands_that_convert_it(tmp_path: Path) -> None:
+    tarball = machine(tmp_path / "vm.tarball", b"\xeb\x63\x90\0" * 1000)
+    command = (PROJECT / "scripts/upload", "--api", "https://localhost:1", "--to", "a/b/amd64/d", tarball)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 3
+    assert "holds a rootfs.img that starts with eb639000, expected a qcow2 disk (514649fb)" in done.stderr
+    assert "qemu-img convert -O qcow2 rootfs.img disk.qcow2" in done.stderr
