@@ -255,7 +255,7 @@ def test_the_script_fails_if_the_listed_digests_are_not_what_it_sent(
 ENDS = [
     (403, "problem forbidden\ndetail you may not\n", 7, "you may not"),
     (409, "problem exists\ndetail it is there\n", 4, "it is there"),
-    (422, "problem refused\ndetail first\ndetail second\n", 3, "first second"),
+    (422, "problem refused\ndetail first\ndetail second\n", 3, "upload: first\n  second\n"),
     (401, '{"message":"Unauthorized"}', 7, "Unauthorized"),
     (413, "problem body-too-large\ndetail too much\n", 3, "too much"),
 ]
@@ -278,7 +278,7 @@ ONCE = {
         f"upload: {VERSION} is withdrawn: {VERSION} was withdrawn\n",
     ),
     "refused twice": (f"{REFUSED}reason error x x is no image\n",
-        f"upload: {VERSION} is invalid: lxd_combined.tar.gz is cut short x is no image\n"),
+        f"upload: {VERSION} is invalid: lxd_combined.tar.gz is cut short\n  x is no image\n"),
 }  # fmt: skip
 
 

@@ -24,6 +24,7 @@ import environment
 from cli.folders import default_state_folder
 from local_stack.state import Stack
 from tests.support import images
+from tests.support.processes import need
 from tests.support.servers.http import served
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts/upload"
@@ -31,6 +32,7 @@ FP = hashlib.sha256(b"an image").hexdigest()
 XZ, GZ = images.metadata_tarball(), images.metadata_tarball(compression="gz")
 ROOT_XZ, SQUASHFS, QCOW2 = images.root_tarball(), images.squashfs(), images.qcow2()
 LZMA = lzma.compress(images.tarball({"metadata.yaml": images.metadata_yaml()}), lzma.FORMAT_ALONE)
+UNIFIED_LZMA = lzma.compress(images.unified_tarball(compression="plain"), lzma.FORMAT_ALONE)
 UNIFIED = {kind: images.unified_tarball(compression=kind) for kind in ("gz", "xz", "zst", "plain")}
 
 LEFT_BEHIND = {
@@ -57,9 +59,13 @@ LEFT_BEHIND = {
          "rootfs.20261122.vcdiff": images.vcdiff()},
         ["SHA256SUMS", "incus.tar.xz", "metadata.json", "rootfs.20261122.vcdiff", "rootfs.squashfs"]),
     "image export of a unified image in lzma": (
-        {f"{FP}.tar.lzma": LZMA}, ["lxd_combined.tar.lzma"]),
+        {f"{FP}.tar.lzma": UNIFIED_LZMA}, ["lxd_combined.tar.lzma"]),
     "image export of a split container in lzma": (
         {f"meta-{FP}.tar.lzma": LZMA, f"{FP}.squashfs": SQUASHFS}, ["lxd.tar.xz", "rootfs.squashfs"]),
+    "metadata under a name of its own, a root tarball too": (
+        {"incus.tar.gz": GZ, "base.tar.xz": ROOT_XZ}, ["lxd.tar.xz", "root.tar.xz"]),
+    "metadata alone": ({"mine.tar.gz": GZ}, ["lxd.tar.xz"]),
+    "a root tarball alone": ({"mine.tar.xz": ROOT_XZ}, ["root.tar.xz"]),
     "a misleading name": ({"noble.img": SQUASHFS, "noble.tar": XZ}, ["lxd.tar.xz", "rootfs.squashfs"]),
 }  # fmt: skip
 
@@ -402,6 +408,61 @@ def test_a_file_in_another_form_is_refused_with_the_command_that_helps(
     assert (done.returncode, says in done.stderr) == (3, True), done.stderr
 
 
+def tarred(*names: str) -> bytes:
+    return images.compress(images.tarball(dict.fromkeys(names, b"x")), "gz")
+
+
+def at(offset: int, magic: bytes) -> bytes:
+    return bytes(offset) + magic + bytes(512)
+
+
+FOREIGN = {
+    "backup": (tarred("backup/index.yaml", "backup/container/x"), "backup of an instance", "incus import {file} NAME"),
+    "metadata of LXC": (tarred("./config", "./templates"), "metadata of LXC", "tar -cJf lxd.tar.xz metadata.yaml"),
+    "metadata of an older LXC": (tarred("create-message", "x"), "metadata of LXC", "creation_date: "),
+    "docker save": (tarred("blobs/x", "manifest.json"), "image of Docker", "docker export CONTAINER"),
+    "OCI": (tarred("oci-layout", "index.json"), "image of Docker or OCI", "xz >root.tar.xz"),
+    "ISO": (at(32769, b"CD001"), "an ISO", "--from-incus NAME"),
+    "raw disk": (at(510, b"\x55\xaa"), "a raw disk", "qemu-img convert -O qcow2 {file} disk.qcow2"),
+    "VMDK": (b"KDMV" * 100, "a disk of another hypervisor", "qemu-img convert -O qcow2 {file}"),
+    "VHDX": (b"vhdxfile" * 100, "a disk of another hypervisor", "qemu-img convert -O qcow2 {file}"),
+    "VDI": (at(64, b"\x7f\x10\xda\xbe"), "a disk of another hypervisor", "qemu-img convert -O qcow2 {file}"),
+}
+
+
+@pytest.mark.parametrize("case", FOREIGN)
+def test_a_file_of_another_kind_is_named_with_the_command_that_makes_an_image(tmp_path: Path, case: str) -> None:
+    body, kind, command = FOREIGN[case]
+    (file,) = write(tmp_path, {"meta.tar.xz": body})
+    done = run("--to", "a/b/amd64/d", "--dry-run", file)
+    assert (done.returncode, kind in done.stderr) == (3, True), done.stderr
+    assert command.format(file=file) in done.stderr
+
+
+def test_a_disk_that_lies_beside_an_image_in_a_folder_is_passed_over_and_named(tmp_path: Path) -> None:
+    write(tmp_path, {"lxd.tar.xz": XZ, "rootfs.squashfs": SQUASHFS, "disk.raw": at(510, b"\x55\xaa")})
+    done = run("--to", "a/b/amd64/d", "--dry-run", tmp_path)
+    assert [line.split("\t")[0] for line in done.stdout.splitlines()] == ["lxd.tar.xz", "rootfs.squashfs"]
+    assert f"passed over: {tmp_path}/disk.raw is a raw disk" in done.stderr
+
+
+def test_a_whole_image_in_squashfs_form_is_refused_before_anything_is_sent(tmp_path: Path) -> None:
+    need("mksquashfs", "unsquashfs")
+    (tmp_path / "tree/rootfs/etc").mkdir(parents=True)
+    (tmp_path / "tree/metadata.yaml").write_bytes(images.metadata_yaml())
+    image = tmp_path / "export.squashfs"
+    subprocess.run(("mksquashfs", tmp_path / "tree", image, "-quiet", "-no-progress"), check=True, capture_output=True)
+    done = run("--to", "a/b/amd64/d", "--dry-run", image)
+    assert (done.returncode, f"sqfs2tar {image} | xz >image.tar.xz" in done.stderr) == (3, True), done.stderr
+
+
+def test_a_squashfs_named_after_its_own_digest_is_a_whole_image(tmp_path: Path) -> None:
+    """As `image export` names it: the fingerprint of a split image is not the digest of its root."""
+    (image,) = write(tmp_path, {f"{hashlib.sha256(SQUASHFS).hexdigest()}.squashfs": SQUASHFS})
+    done = run("--to", "a/b/amd64/d", "--api", "http://127.0.0.1:1", image)
+    assert (done.returncode, "is a whole image in squashfs form" in done.stderr) == (3, True), done.stderr
+
+
 @pytest.mark.parametrize("shell", ["dash", "bash", "ksh", "busybox"])
 def test_every_posix_shell_reads_it(shell: str) -> None:
     if shutil.which(shell) is None:
@@ -578,3 +639,64 @@ def test_a_permanent_error_ends_the_wait_at_once_and_states_that_everything_is_u
     done = waited(tmp_path, api, 600)
     assert (done.returncode, api.polls, clock.read_text()) == (code, 1, ""), done.stderr
     assert "is uploaded, and the API does not say what became of it: " in done.stderr
+
+
+# ── what stays as it is ends the script at once ──────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("product", ["my os/b/amd64/d", "debián/b/amd64/d", "a/b/amd64/50%"])
+def test_a_name_that_no_address_can_hold_is_refused_by_the_api_at_once(
+    tmp_path: Path, clock: Path, product: str
+) -> None:
+    class Strict(Api):
+        def do_GET(self) -> None:
+            self.answer(422, b"detail a name holds what it may not\n")
+
+        do_POST = do_GET  # noqa: N815
+
+    (file,) = write(tmp_path, {"lxd_combined.tar.gz": UNIFIED["gz"]})
+    with served(Strict) as port:
+        done = run("--to", product, "--api", f"http://127.0.0.1:{port}", file)
+    assert (done.returncode, done.stderr) == (3, "upload: a name holds what it may not\n")
+    assert clock.read_text() == ""
+
+
+REFUSED_PARTLY = (
+    b"status incomplete\nfile 1 - lxd.tar.xz\nreason error lxd.tar.xz it is wrong\nreason waiting - x waits for"
+)
+
+
+def test_a_refused_file_ends_the_wait_for_what_others_upload(tmp_path: Path, clock: Path) -> None:
+    done = waited(tmp_path, scripted((200, REFUSED_PARTLY + b" its metadata\n")), 600)
+    assert (done.returncode, "is invalid: it is wrong\n" in done.stderr) == (3, True), done.stderr
+    assert clock.read_text() == ""
+
+
+class Bucket(Api):
+    """An API that plans one upload to itself, and S3 that refuses it."""
+
+    puts = 0
+    status = 403
+
+    def do_GET(self) -> None:
+        self.answer(404, b"")
+
+    def do_POST(self) -> None:
+        size = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["files"][0]["size"]
+        url = f"http://{self.headers['Host']}/put"
+        self.answer(201, f'# upload single {size} x\nrequest = "PUT"\nurl = "{url}"\n'.encode())
+
+    def do_PUT(self) -> None:
+        type(self).puts += 1
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.answer(self.status, b"<Error><Code>AccessDenied</Code><Message>no</Message></Error>")
+
+
+@pytest.mark.parametrize("status", [400, 403, 404])
+def test_what_s3_refuses_under_a_new_url_too_is_not_tried_again(tmp_path: Path, clock: Path, status: int) -> None:
+    api = type("Refusing", (Bucket,), {"puts": 0, "status": status})
+    (file,) = write(tmp_path, {"lxd_combined.tar.gz": UNIFIED["gz"]})
+    with served(api) as port:
+        done = run("--to", "a/b/amd64/d", "--api", f"http://127.0.0.1:{port}", "--version", "20261123", "--json", file)
+    assert (done.returncode, f"HTTP {status} AccessDenied: no" in done.stderr) == (1, True), done.stderr
+    assert (api.puts, clock.read_text()) == (2, "1\n")  # type: ignore[attr-defined]
