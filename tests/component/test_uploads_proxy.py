@@ -1,0 +1,133 @@
+"""`scripts/upload` in a company network: proxies, with and without a login, and an authority of its own."""
+
+from __future__ import annotations
+
+import os
+import ssl
+import subprocess
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+import trustme
+
+from tests.support import PROJECT, images
+from tests.support.processes import free_port, need
+from tests.support.servers.proxy import proxy
+
+HOST = "uploads.example.org"
+IMAGE = images.unified_tarball()
+
+
+class Api(BaseHTTPRequestHandler):
+    """An upload API that has everything already and lists nothing."""
+
+    def do_GET(self) -> None:
+        self._answer(404, b"")
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self._answer(201, b"# upload present 1 x\n")
+
+    def _answer(self, code: int, body: bytes) -> None:
+        self.send_response(code)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """Quiet."""
+
+
+@dataclass
+class Network:
+    """An API over HTTPS (`port`) and over HTTP (`plain`), both known to the proxy alone, and the authority's file."""
+
+    port: int
+    plain: int
+    ca_file: Path
+
+
+@pytest.fixture
+def network(tmp_path: Path) -> Iterator[Network]:
+    need("curl")
+    authority = trustme.CA()
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert(HOST, "localhost").configure_cert(context)
+    ca_file = tmp_path / "ca.pem"
+    authority.cert_pem.write_to_path(str(ca_file))
+    servers = [ThreadingHTTPServer(("127.0.0.1", 0), Api) for _ in range(2)]
+    servers[0].socket = context.wrap_socket(servers[0].socket, server_side=True, do_handshake_on_connect=False)
+    for server in servers:
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    yield Network(servers[0].server_port, servers[1].server_port, ca_file)
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+def upload(folder: Path, api: str, **variables: str) -> tuple[int, str]:
+    """Exit code and what was said, with these variables and none of the network that this machine may have."""
+    image = folder / "image.tar.gz"
+    image.write_bytes(IMAGE)
+    command = (PROJECT / "scripts/upload", "--api", api, "--to", "a/b/amd64/d", "--version", "20261123", "--wait", "0")
+    own = {"PATH": os.environ["PATH"], "HOME": str(folder), "SIMPLESTREAMS_TOKEN": "t", **variables}
+    done = subprocess.run((*command, image), env=own, capture_output=True, text=True, check=False, timeout=20)
+    return done.returncode, done.stderr
+
+
+UPLOADED = (0, "images/a/b/amd64/d/20261123 is uploaded\n")
+
+
+@pytest.mark.parametrize("ca", ["CURL_CA_BUNDLE", "AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE"])
+def test_an_upload_goes_through_a_proxy_with_a_login_to_a_server_of_a_private_authority(
+    network: Network, tmp_path: Path, ca: str
+) -> None:
+    with proxy(network.port, "me:secret") as (address, seen):
+        variables = {"https_proxy": f"http://me:secret@{address}", ca: str(network.ca_file)}
+        assert upload(tmp_path, f"https://{HOST}", **variables) == UPLOADED
+    assert set(seen) == {f"CONNECT {HOST}"}
+
+
+def test_a_missing_login_is_named_at_once_over_https_and_over_http(network: Network, tmp_path: Path) -> None:
+    with proxy(network.port, "me:secret") as (address, _):
+        code, said = upload(
+            tmp_path, f"https://{HOST}", https_proxy=f"http://{address}", CURL_CA_BUNDLE=str(network.ca_file)
+        )
+        assert (code, "the proxy wants a login: https_proxy=http://USER:PASSWORD@HOST:PORT" in said) == (1, True), said
+        code, said = upload(tmp_path, f"http://{HOST}", http_proxy=f"http://{address}")
+        assert (code, "it wants a login: http_proxy=http://USER:PASSWORD@HOST:PORT" in said) == (1, True), said
+
+
+def test_a_host_that_the_proxy_refuses_is_named_at_once(network: Network, tmp_path: Path) -> None:
+    with proxy(network.port, allowed="elsewhere.example.org") as (address, seen):
+        code, said = upload(tmp_path, f"https://{HOST}", https_proxy=f"http://{address}")
+    assert (code, "have the proxy allow this host, or name it in no_proxy" in said, len(seen)) == (1, True, 1), said
+
+
+def test_a_private_authority_that_is_not_named_is_asked_for_at_once(network: Network, tmp_path: Path) -> None:
+    code, said = upload(tmp_path, f"https://localhost:{network.port}")
+    assert (code, "name its file: CURL_CA_BUNDLE=/path/to/ca.pem" in said) == (1, True), said
+
+
+def test_a_file_of_an_authority_that_is_not_there_is_named_with_its_variable(network: Network, tmp_path: Path) -> None:
+    code, said = upload(tmp_path, f"https://localhost:{network.port}", REQUESTS_CA_BUNDLE="/nowhere/ca.pem")
+    assert (code, "correct REQUESTS_CA_BUNDLE, which names /nowhere/ca.pem" in said) == (1, True), said
+
+
+@pytest.mark.parametrize("exempt", [{}, {"no_proxy": "example.net"}, {"NO_PROXY": "example.net"}, {"no_proxy": "*"}])
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1"])
+def test_loopback_is_never_reached_through_a_proxy(
+    network: Network, tmp_path: Path, host: str, exempt: dict[str, str]
+) -> None:
+    dead = f"http://127.0.0.1:{free_port()}"
+    proxies = {"http_proxy": dead, "https_proxy": dead, "all_proxy": dead}
+    assert upload(tmp_path, f"http://{host}:{network.plain}", **proxies, **exempt) == UPLOADED
+
+
+def test_a_proxy_of_an_unknown_name_is_named_at_once(tmp_path: Path) -> None:
+    code, said = upload(tmp_path, f"https://{HOST}", https_proxy="http://proxy.invalid:3128")
+    assert (code, "correct https_proxy, or name the API's host in no_proxy" in said) == (1, True), said
