@@ -329,9 +329,11 @@ def test_a_version_in_progress_is_awaited(listener: ThreadingHTTPServer, tmp_pat
 # ── on a terminal ────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_on_a_terminal_a_line_mentions_the_list_that_incus_caches(
+def test_on_a_terminal_the_caches_of_daemons_and_clients_are_mentioned(
     listener: ThreadingHTTPServer, tmp_path: Path
 ) -> None:
+    status, text = Listener.answers["/versions/"]
+    Listener.answers["/versions/"] = (status, f"{text}fingerprint {'f' * 64}\n")
     seen, terminal = pty.openpty()
     api = f"http://127.0.0.1:{listener.server_address[1]}"
     command = (SCRIPT, "--api", api, "--to", "signed/one/amd64/default", "--version", "20261123_10:00")
@@ -344,7 +346,10 @@ def test_on_a_terminal_a_line_mentions_the_list_that_incus_caches(
     os.close(seen)
     assert done.stdout == b"lxc launch mine:signed/one\n"
     assert said[0].endswith("is listed:")
-    assert [("Incus" in line, "~/.cache/incus" in line) for line in said[1:]] == [(True, True)]
+    hint = "\n".join(said[1:])
+    assert f"lxc image copy mine:{'f' * 64} local: --mode relay && lxc launch {'f' * 64}\n" in hint
+    for place in ("/var/snap/lxd/common/lxd/cache", "/var/cache/lxd ", "/var/cache/incus ", "~/.cache/incus"):
+        assert place in hint
 
 
 def programs(folder: Path, **scripts: str) -> str:
