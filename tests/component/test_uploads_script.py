@@ -124,6 +124,8 @@ USAGE = [
     (["--nonsense"], "there is no option --nonsense"),
     (["--to"], "--to wants a value"),
     (["x"], "--to is missing"),
+    (["--to", "a/b/amd64/d", "--from-lxd", "web", "--dry-run"], "--dry-run looks at files and publishes nothing"),
+    (["--to", "a/b/amd64/d", "--from-incus"], "--from-incus wants a value"),
     (["--to", "a/b/amd64/d", "--jobs", "0", "x"], "--jobs is 0"),
     (["--to", "a/b/amd64/d", "--wait", "soon", "x"], "--wait is soon"),
     (["--to", "a/b/amd64/d", "--api", "https://localhost:1", "missing"], "missing is not a file that can be read"),
@@ -360,6 +362,21 @@ def test_a_version_gets_the_form_of_the_newest_one_of_its_product(
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     request = requested(write(tmp_path, {"lxd.tar.xz": XZ, "rootfs.squashfs": SQUASHFS}), versions=versions)
     assert re.fullmatch(f"images/a/b/amd64/d/{form}", request["version"])
+
+
+def test_options_become_a_metadata_json(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    options = ("--os", 'A "quoted\\ OS', "--release-title", "24.04 LTS", "--aliases", "")
+    request = requested(write(tmp_path, {"lxd.tar.xz": XZ, "rootfs.squashfs": SQUASHFS}), *options)
+    (sha256,) = (file["sha256"] for file in request["files"] if file["file"] == "metadata.json")
+    wanted = json.dumps({"os": 'A "quoted\\ OS', "release_title": "24.04 LTS", "aliases": ""})
+    assert sha256 == hashlib.sha256(f"{wanted}\n".encode()).hexdigest()
+
+
+def test_a_metadata_json_and_options_for_one_are_refused(tmp_path: Path) -> None:
+    files = write(tmp_path, {"lxd.tar.xz": XZ, "rootfs.squashfs": SQUASHFS, "metadata.json": b"{}"})
+    done = run("--dry-run", "--to", "a/b/amd64/d", "--os", "x", *files)
+    assert (done.returncode, "these would all be metadata.json, expected one of a kind" in done.stderr) == (3, True)
 
 
 SUM_OF_META, SUM_OF_ROOT = (hashlib.sha256(body).hexdigest() for body in (XZ, SQUASHFS))
