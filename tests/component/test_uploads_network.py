@@ -329,27 +329,45 @@ def test_a_version_in_progress_is_awaited(listener: ThreadingHTTPServer, tmp_pat
 # ── on a terminal ────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_on_a_terminal_the_caches_of_daemons_and_clients_are_mentioned(
-    listener: ThreadingHTTPServer, tmp_path: Path
-) -> None:
-    status, text = Listener.answers["/versions/"]
-    Listener.answers["/versions/"] = (status, f"{text}fingerprint {'f' * 64}\n")
+def upload_on_a_terminal(server: ThreadingHTTPServer, folder: Path) -> tuple[str, list[str]]:
+    """Standard output, and the lines that the terminal shows."""
     seen, terminal = pty.openpty()
-    api = f"http://127.0.0.1:{listener.server_address[1]}"
+    api = f"http://127.0.0.1:{server.server_address[1]}"
     command = (SCRIPT, "--api", api, "--to", "signed/one/amd64/default", "--version", "20261123_10:00")
     done = subprocess.run(
-        (*command, tmp_path / "image.tar.gz"), env=environment(tmp_path), stdout=subprocess.PIPE, stderr=terminal,
-        check=False, timeout=60,
+        (*command, folder / "image.tar.gz"), env=environment(folder), stdout=subprocess.PIPE, stderr=terminal,
+        check=False, timeout=60, text=True,
     )  # fmt: skip
     os.close(terminal)
     said = os.read(seen, 65536).decode().splitlines()
     os.close(seen)
-    assert done.stdout == b"lxc launch mine:signed/one\n"
-    assert said[0].endswith("is listed:")
+    return done.stdout, said
+
+
+OF_LXD = ("/var/snap/lxd/common/lxd/cache", "/var/cache/lxd ")
+OF_INCUS = ("/var/cache/incus ", "~/.cache/incus")
+
+
+@pytest.mark.parametrize(
+    ("clients", "program", "places"),
+    [
+        ("", "lxc", OF_LXD + OF_INCUS),
+        ("client incus\nclient lxd\n", "lxc", OF_LXD + OF_INCUS),
+        ("client lxd\n", "lxc", OF_LXD),
+        ("client incus\n", "incus", OF_INCUS),
+    ],
+)
+def test_on_a_terminal_only_the_caches_of_clients_that_see_the_image_are_named(
+    listener: ThreadingHTTPServer, tmp_path: Path, clients: str, program: str, places: tuple[str, ...]
+) -> None:
+    status, text = Listener.answers["/versions/"]
+    fingerprint = "f" * 64
+    Listener.answers["/versions/"] = (status, f"{text}fingerprint {fingerprint}\n{clients}")
+    printed, said = upload_on_a_terminal(listener, tmp_path)
+    assert (printed, said[0].endswith("is listed:")) == (f"{program} launch mine:signed/one\n", True)
     hint = "\n".join(said[1:])
-    assert f"lxc image copy mine:{'f' * 64} local: --mode relay && lxc launch {'f' * 64}\n" in hint
-    for place in ("/var/snap/lxd/common/lxd/cache", "/var/cache/lxd ", "/var/cache/incus ", "~/.cache/incus"):
-        assert place in hint
+    assert f"{program} image copy mine:{fingerprint} local: --mode relay && {program} launch {fingerprint}\n" in hint
+    assert tuple(place for place in OF_LXD + OF_INCUS if place in hint) == places
 
 
 def programs(folder: Path, **scripts: str) -> str:

@@ -295,6 +295,14 @@ def test_a_withdrawn_file_leaves_the_rest_of_its_version_listed(system: System) 
     assert len(told(system).fingerprints) == 2
 
 
+@pytest.mark.parametrize("clients", [("incus", "lxd"), ("lxd",), ("incus",)])
+def test_the_status_of_a_listed_version_names_the_clients_that_see_it(clients: tuple[str, ...]) -> None:
+    system = System(clients=clients)
+    system.upload(PATH, images.split_image())
+    system.catch_up()
+    assert told(system).clients == list(clients)
+
+
 def test_another_upload_under_the_name_of_a_withdrawn_file_is_listed(system: System) -> None:
     withdraw.withdraw(system.store, parse_key(f"{PATH}/rootfs.squashfs"), START, 24, pause)
     system.catch_up()

@@ -137,7 +137,11 @@ class FileStatus(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
 
 
 class VersionStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a version is in its life. `aliases` and `fingerprints` are those that clients see; empty unless listed."""
+    """Where a version is in its life.
+
+    `aliases` and `fingerprints` are those that clients see, and `clients` which see it (`lxd`, `incus`); empty unless
+    listed.
+    """
 
     path: str
     status: State
@@ -145,6 +149,7 @@ class VersionStatus(msgspec.Struct, frozen=True, kw_only=True):
     files: dict[str, FileStatus] = {}
     aliases: list[str] = []
     fingerprints: list[str] = []
+    clients: list[str] = []
     delete_after: str = ""
 
 

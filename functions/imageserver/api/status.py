@@ -147,6 +147,7 @@ def from_catalog(record: Record, products: Products) -> VersionStatus:
         files=_files(record),
         aliases=product.aliases.split(",") if product.aliases else [],
         fingerprints=fingerprints,
+        clients=documents.clients(entry),
     )
 
 

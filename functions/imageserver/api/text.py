@@ -81,6 +81,7 @@ def _status(status: VersionStatus) -> Iterator[str]:
     yield f"path {status.path}"
     yield from (f"alias {alias}" for alias in status.aliases)
     yield from (f"fingerprint {fingerprint}" for fingerprint in status.fingerprints)
+    yield from (f"client {client}" for client in status.clients)
     yield from (f"file {facts.size} {facts.sha256 or '-'} {file}" for file, facts in status.files.items())
     yield from (f"reason {r.kind} {r.file or '-'} {one_line(r.sentence)}" for r in status.reasons)
     if status.delete_after:

@@ -9,7 +9,7 @@ from typing import Final, TypeVar
 import msgspec
 
 from imageserver.errors import CatalogDamaged
-from imageserver.format.file_kinds import METADATA_FTYPES, ROOT_FTYPES, UNIFIED_FTYPES, combined_fields
+from imageserver.format.file_kinds import ALL_CLIENTS, METADATA_FTYPES, ROOT_FTYPES, UNIFIED_FTYPES, combined_fields
 from imageserver.format.keys import ProductId
 
 INDEX_KEY: Final = "streams/v1/index.json"
@@ -190,6 +190,12 @@ def images(version: Version) -> dict[str, str]:
             fingerprints = (getattr(item, COMBINED_ATTRIBUTES[field]) for field in combined_fields(ftype))
             found |= {fingerprint: files[ftype] for fingerprint in fingerprints if fingerprint}
     return found
+
+
+def clients(version: Version) -> list[str]:
+    """Return the kinds of client that see a version: those whose metadata or unified tarball it carries."""
+    ftypes = {item.ftype for item in version.items.values()}
+    return [client for client in ALL_CLIENTS if ftypes & {METADATA_FTYPES[client], UNIFIED_FTYPES[client]}]
 
 
 def _decode(body: bytes, kind: type[_D], key: str) -> _D:
