@@ -128,7 +128,7 @@ def _fail(failure: SetupFailed) -> NoReturn:
 
 
 def working_folder() -> Path:
-    """Where the environment and other derived files live: the clone, or the user's cache if it is read-only."""
+    """Return where the environment and other derived files live: the clone, or the user's cache if it is read-only."""
     if os.access(PROJECT, os.W_OK):
         return PROJECT
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
@@ -180,7 +180,7 @@ def _read_stamp(environment: Path) -> dict[str, Any]:
 
 
 def _inputs() -> str:
-    """A digest of everything that decides what an environment holds."""
+    """Return a digest of everything that decides what an environment holds."""
     digest = hashlib.sha256(f"{platform.machine()} {PROJECT} {IMPORT_FOLDERS}".encode())
     for name in ("uv.lock", "pyproject.toml"):
         digest.update((PROJECT / name).read_bytes())
@@ -220,7 +220,7 @@ def _make_importable(environment: Path) -> None:
 
 
 def _runs(python: Path) -> bool:
-    """Whether this is a working Python of this interpreter's version."""
+    """Return whether this is a working Python of this interpreter's version."""
     return python.exists() and _output([str(python), "-c", "import sys; print(sys.version_info[:2])"]) == str(
         sys.version_info[:2]
     )
@@ -237,7 +237,7 @@ def _uv(uv: str, settings: dict[str, str], *arguments: str) -> None:
 
 
 def uv_settings(environment: dict[str, str]) -> dict[str, str]:
-    """`environment` with pip's own settings (variables and pip.conf) said in uv's words; uv's variables win."""
+    """Return `environment` with pip's own settings (variables and pip.conf) said in uv's words; uv's variables win."""
     pip = {**_pip_conf(environment), **{k: v for k, v in environment.items() if v}}
     settings = dict(environment)
     for uv_name, pip_name in (
@@ -268,7 +268,7 @@ def _pip_conf(environment: dict[str, str]) -> dict[str, str]:
 
 
 def find_uv() -> str:
-    """The path of a usable uv: the one on PATH if recent enough, else the pinned one, fetched on first use."""
+    """Return the path of a usable uv: the one on PATH if recent enough, else the pinned one, fetched on first use."""
     present = shutil.which("uv")
     if present and _uv_version(present) >= UV_OLDEST:
         return present
@@ -335,7 +335,7 @@ def _check(wheel: Path, sha256: str) -> None:
 
 
 def _mirror_url(name: str) -> str | None:
-    """The address of the wheel on the index that the environment names (PEP 503), None without one."""
+    """Return the address of the wheel on the index that the environment names (PEP 503), None without one."""
     settings = uv_settings(dict(os.environ))
     index = settings.get("UV_DEFAULT_INDEX") or settings.get("UV_INDEX_URL")
     if not index:
@@ -346,7 +346,7 @@ def _mirror_url(name: str) -> str | None:
 
 
 def _download(url: str) -> bytes:
-    """The body of `url`. Falls back to an unverified connection: a bare machine has no TLS roots, and what is
+    """Return the body of `url`. Falls back to an unverified connection: a bare machine has no TLS roots, and what is
     fetched here is checked against a sha256 pinned above."""
     request = urllib.request.Request(url, headers={"User-Agent": "serverless-simplestreams"})  # noqa: S310
     try:

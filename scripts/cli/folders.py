@@ -6,5 +6,5 @@ from environment import working_folder
 
 
 def default_state_folder() -> Path:
-    """`.local` in the project folder; in the user's cache if the project folder is read-only."""
+    """Return `.local` in the project folder; in the user's cache if the project folder is read-only."""
     return working_folder() / ".local"

@@ -112,7 +112,7 @@ def main(
 
 
 def _stop_on_signals() -> threading.Event:
-    """An event that Ctrl-C and SIGTERM set. A second signal ends the process as usual."""
+    """Return an event that Ctrl-C and SIGTERM set. A second signal ends the process as usual."""
     stopping = threading.Event()
 
     def stop(number: int, _frame: Any) -> None:
@@ -138,7 +138,7 @@ def seed(local: LocalStack, console: Console, stopping: threading.Event) -> None
 
 
 def _wait(condition: Callable[[], bool], stopping: threading.Event) -> bool:
-    """Whether the condition held in time; also True when the person has lost interest."""
+    """Return whether the condition held in time; also True when the person has lost interest."""
     give_up = time.monotonic() + SETTLE_S
     while time.monotonic() < give_up:
         if condition() or stopping.wait(0.1):
@@ -147,7 +147,7 @@ def _wait(condition: Callable[[], bool], stopping: threading.Event) -> bool:
 
 
 def instructions(local: LocalStack, state_folder: Path) -> str:
-    """What to type next, ready to be copied."""
+    """Return what to type next, ready to be copied."""
     stack = local.stack
     ca = shlex.quote(_short(stack.ca_file))
     scripts = Path(__file__).resolve().parent.parent
@@ -187,7 +187,7 @@ Ask for uploads as a pipeline would (upload API, caller "local"):
 
 
 def _short(path: str) -> str:
-    """A path relative to where the person is, if that is shorter."""
+    """Return a path relative to where the person is, if that is shorter."""
     relative = os.path.relpath(path)
     return relative if len(relative) < len(path) else path
 

@@ -85,7 +85,7 @@ def main(
 
 
 def presign(client: Any, bucket: str, key: str, expires_s: int, overwrite: bool) -> Upload:
-    """One upload. The headers are signed: not even a URL that fell into other hands can replace a file."""
+    """Return one upload. The headers are signed: not even a URL that fell into other hands can replace a file."""
     headers = {"Cache-Control": cache_control(key)}
     signed = {"Bucket": bucket, "Key": key, "CacheControl": headers["Cache-Control"]}
     if not overwrite:
@@ -98,7 +98,7 @@ def presign(client: Any, bucket: str, key: str, expires_s: int, overwrite: bool)
 
 
 def readable(uploads: list[Upload]) -> str:
-    """For each upload a comment with its key, the URL alone on its line, and the curl line."""
+    """Return for each upload a comment with its key, the URL alone on its line, and the curl line."""
     return "\n\n".join(f"# {upload.key}\n{upload.url}\n{upload.curl}" for upload in uploads)
 
 
@@ -138,7 +138,7 @@ def _exists(client: Any, bucket: str, key: str) -> bool:
 
 
 def _reason(client: Any, bucket: str, key: str) -> Exception | None:
-    """Why S3 refuses: it gives no reason to a HEAD, and gives one to a listing. None if it does not refuse that."""
+    """Return why S3 refuses: a HEAD gets no reason, a listing does. None if the listing is not refused."""
     try:
         client.list_objects_v2(Bucket=bucket, Prefix=key, MaxKeys=1)
     except (BotoCoreError, ClientError) as error:

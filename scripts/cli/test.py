@@ -137,7 +137,7 @@ def _say_what_is_missing() -> None:
 
 
 def _caches(folder: Path) -> dict[str, str]:
-    """Where each tool keeps what it learned; its own default would be the clone, which may be read-only."""
+    """Return where each tool keeps what it learned; its own default would be the clone, which may be read-only."""
     return {
         "RUFF_CACHE_DIR": str(folder / ".ruff_cache"),
         "MYPY_CACHE_DIR": str(folder / ".mypy_cache"),
@@ -161,7 +161,7 @@ def _run(command: list[str], environment: dict[str, str]) -> int:
 
 
 def _parallel(given: list[str]) -> list[str]:
-    """Two workers at least when everything runs; a chosen test or a debugger gets the plain runner."""
+    """Use two workers at least when everything runs; a chosen test or a debugger gets the plain runner."""
     if any(
         word in ("-n", "--pdb", "-s", "-p") or word.startswith(("-n", "tests/", "--numprocesses")) for word in given
     ):

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from cli.bench.hashing import BASELINES, measure, rows_of
-from cli.bench.reads import Read
+from cli.bench.processes.read import Read
 from cli.bench.servers import fastest, make_object, nginx_program, own_environment
 from tests.support.processes import need
 

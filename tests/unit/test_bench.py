@@ -10,9 +10,9 @@ from cli.bench.burst import Burst, Logged
 from cli.bench.burst import figures_of as figures_of_bursts
 from cli.bench.figures import Figure, exact, figure, table, write_growth_svg, write_json, write_svg
 from cli.bench.folding import growth
-from cli.bench.folds import name_of, prepare, record_of, with_our_fold, with_plain_json
 from cli.bench.hashing import BASELINES, Baseline, Runs, figures_of, rows_of
-from cli.bench.reads import Read, Taken
+from cli.bench.processes.fold import name_of, prepare, record_of, with_our_fold, with_plain_json
+from cli.bench.processes.read import Read, Taken
 from cli.bench.scale import Scene, simulate
 from imageserver.versions.assessment import assess
 

@@ -57,7 +57,7 @@ class Box:
     _damages: dict[str, str] = field(default_factory=dict)
 
     def letters(self) -> Iterator[Letter]:
-        """Each letter once; whoever got one decides what becomes of it."""
+        """Yield each letter once; whoever got one decides what becomes of it."""
         seen: set[str] = set()
         empty = 0
         while empty < EMPTY:
@@ -123,7 +123,7 @@ class Box:
         return keys, "; ".join(said) or "it is about nothing", True
 
     def _diagnosis(self, key: str) -> str:
-        """What is wrong with what a key is about, as far as it still is."""
+        """Return what is wrong with what a key is about, as far as it still is."""
         if key.startswith(RECORDS) and key.endswith("/"):
             return self._diagnosis_of_product(key)
         try:
@@ -144,7 +144,7 @@ class Box:
         return f"{version.path} is {record.state} by now; {passed}"
 
     def _diagnosis_of_product(self, prefix: str) -> str:
-        """What is wrong with the records below a prefix, which maintain asked publish to look at."""
+        """Return what is wrong with the records below a prefix, which maintain asked publish to look at."""
         try:
             product = product_of_records(prefix)
         except InvalidUpload as refusal:
@@ -158,14 +158,14 @@ class Box:
         return self._damage(product.stream) or passed
 
     def _damage(self, stream: str) -> str:
-        """Unlisted the document of a stream cannot be read; looked at once, for it is large and letters are many."""
+        """Return why the document of a stream cannot be read. It is read once: it is large, and letters are many."""
         if stream not in self._damages:
             self._damages[stream] = _damage(self.deployment.store, stream)
         return self._damages[stream]
 
 
 def boxes(deployment: Deployment, wanted: str) -> Iterator[Box]:
-    """The queues of dead letters that `wanted` names: arrivals, changes, maintain, or all."""
+    """Yield the queues of dead letters that `wanted` names: arrivals, changes, maintain, or all."""
     for name, prefix in (("arrivals", "images"), ("changes", RECORDS)):
         if wanted in (name, "all"):
             queue = deployment.queue(prefix)
@@ -189,7 +189,7 @@ def read(box: Box, really: bool, found: Callable[[Letter, str], object]) -> None
 
 
 def _failed_run(message: dict[str, Any]) -> str:
-    """What a schedule that could not start maintain left, or Lambda of a run that failed twice."""
+    """Return what a schedule left that could not start maintain, or Lambda after a run that failed twice."""
     try:
         body = json.loads(message["Body"])
     except ValueError:

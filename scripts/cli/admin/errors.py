@@ -151,7 +151,7 @@ def _refused(what: str, error: ClientError) -> Fault:
 
 @contextmanager
 def exit_on_error() -> Iterator[None]:
-    """On any error, exit with a sentence and an exit code instead of a traceback."""
+    """Exit on any error with a sentence and an exit code instead of a traceback."""
     try:
         yield
     except (BrokenPipeError, click.ClickException, click.exceptions.Exit, click.Abort):

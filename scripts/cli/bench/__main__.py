@@ -12,7 +12,7 @@ from cli.bench.figures import Figure, table, write_growth_svg, write_json, write
 
 
 def output_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Where the figures go besides the table; every command takes these."""
+    """Add where the figures go besides the table; every command takes these."""
     for option in (
         click.option("--plot", type=click.Path(path_type=Path, dir_okay=False), help="Draw the ratios as SVG."),
         click.option(

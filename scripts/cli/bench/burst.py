@@ -64,7 +64,7 @@ def burst_figures(versions: int, digest_workers: int, publish_workers: int, roun
 
 
 def figures_of(versions: int, bursts: Sequence[Burst]) -> list[Figure]:
-    """The medians of some bursts of so many versions."""
+    """Return the medians of some bursts of so many versions."""
     logged = [burst.logged for burst in bursts]
     return [
         exact("burst: versions uploaded", "versions", versions),
@@ -165,7 +165,7 @@ def _files(number: int) -> dict[str, bytes]:
 
 
 def _disk(noise: bytes) -> bytes:
-    """A qcow2 of 1 MiB in which nothing is allocated: header, refcount table, L1 table, then `noise`."""
+    """Return a qcow2 of 1 MiB in which nothing is allocated: header, refcount table, L1 table, then `noise`."""
     header = struct.pack(">4sIQIIQIIQQIIQ", b"QFI\xfb", 2, 0, 0, 9, 1 << 20, 0, 32, 1024, 512, 1, 0, 0)
     return header.ljust(512, b"\0") + bytes(1024) + noise
 
@@ -180,7 +180,7 @@ def _tarball(name: str, content: bytes) -> bytes:
 
 
 def _wait_until_listed(client: Any, bucket: str, versions: int) -> int:
-    """How many versions are listed with both roots, once that is all or patience ends."""
+    """Return how many versions are listed with both roots, once that is all or patience ends."""
     deadline = time.monotonic() + PATIENCE_S
     while True:
         listed = _listed(client, bucket)

@@ -30,18 +30,18 @@ class Figure:
 
 
 def figure(name: str, unit: str, values: Sequence[float], against: Figure | None = None) -> Figure:
-    """The figure of one value for each run, in `unit`; compared with `against`, which has the same unit."""
+    """Return the figure of one value for each run, in `unit`; compared with `against`, which has the same unit."""
     found = Figure(name, unit, median(values), min(values), max(values), runs=len(values))
     return compared(found, against) if against else found
 
 
 def exact(name: str, unit: str, value: float) -> Figure:
-    """The figure of what is the same in every run."""
+    """Return the figure of what is the same in every run."""
     return Figure(name, unit, value, value, value)
 
 
 def compared(row: Figure, against: Figure) -> Figure:
-    """The same figure with its ratio to another one."""
+    """Return the same figure with its ratio to another one."""
     ratio = None
     if row.median and against.median:
         ratio = against.median / row.median if _less_is_better(row.unit) else row.median / against.median
@@ -57,7 +57,7 @@ ENOUGH_RUNS: Final = 5
 
 
 def table(figures: Sequence[Figure]) -> str:
-    """A Markdown table; numbers with three significant digits, and a mark on medians of too few runs."""
+    """Return a Markdown table; numbers with three significant digits, and a mark on medians of too few runs."""
     lines = ["| what | median | unit | from .. to | runs | ratio | against |", "|---|--:|---|--:|--:|--:|---|"]
     for row in figures:
         ratio = f"{row.ratio:.2f} x" if row.ratio is not None else ""
@@ -79,7 +79,7 @@ FIELDS: Final = ("name", "unit", "median", "min", "max", "ratio", "against")
 
 
 def write_json(figures: Iterable[Figure], target: Path) -> None:
-    """A list of {name, unit, median, min, max, ratio, against}."""
+    """Return a list of {name, unit, median, min, max, ratio, against}."""
     rows = [{name: getattr(row, name) for name in FIELDS} for row in figures]
     target.write_text(json.dumps(rows, indent=1) + "\n")
 
@@ -94,7 +94,7 @@ _WIDTH: Final = 980
 
 
 def write_svg(figures: Iterable[Figure], target: Path, caption: str) -> None:
-    """Bars of every figure that has a ratio, with the spread in words; grouped by what they are compared with."""
+    """Write bars of every figure that has a ratio, with the spread in words; grouped by what they are compared with."""
     rows = [row for row in figures if row.ratio is not None]
     longest = max((row.ratio or 0.0 for row in rows), default=1.0)
     parts = [
@@ -124,7 +124,7 @@ Line = Sequence[tuple[float, float]]
 
 
 def write_growth_svg(series: Mapping[str, Line], target: Path, caption: str) -> None:
-    """Lines over logarithmic axes; a panel for each unit, which ends the name after a comma: `fold, MiB`."""
+    """Return lines over logarithmic axes; a panel for each unit, which ends the name after a comma: `fold, MiB`."""
     panels: dict[str, dict[str, Line]] = {}
     for name, line in series.items():
         what, _, unit = name.rpartition(", ")

@@ -21,7 +21,7 @@ MIB: Final = 1 << 20
 
 
 def fold_figures(rounds: int, sizes: Sequence[int] = SIZES) -> list[Figure]:
-    """For each number of versions: CPU seconds and peak memory of both ways, and the document's size."""
+    """Measure for each number of versions the CPU seconds and peak memory of both ways, and the document's size."""
     found: list[Figure] = []
     for versions in sizes:
         click.echo(f"  {versions:,} versions …", err=True)
@@ -50,19 +50,19 @@ def _figures(what: str, taken: dict[str, list[dict[str, float]]]) -> list[Figure
 
 def _run(*arguments: str) -> str:
     done = subprocess.run(  # noqa: S603
-        [sys.executable, "-m", "cli.bench.folds", *arguments],
+        [sys.executable, "-m", "cli.bench.processes.fold", *arguments],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
         capture_output=True,
         text=True,
         check=False,
     )
     if done.returncode:
-        raise click.ClickException(f"cli.bench.folds {' '.join(arguments)} failed:\n{done.stderr[-3000:]}")
+        raise click.ClickException(f"cli.bench.processes.fold {' '.join(arguments)} failed:\n{done.stderr[-3000:]}")
     return done.stdout
 
 
 def growth(figures: Sequence[Figure]) -> dict[str, list[tuple[float, float]]]:
-    """The series of the plot: versions against CPU seconds and MiB."""
+    """Return the series of the plot: versions against CPU seconds and MiB."""
     series: dict[str, list[tuple[float, float]]] = {}
     for row in figures:
         size, _, what = row.name.partition(" versions: ")

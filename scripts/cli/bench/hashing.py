@@ -20,7 +20,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from cli import aws
 from cli.bench.figures import Figure, compared, figure
 from cli.bench.machine import Busy, cpu_seconds
-from cli.bench.reads import MIB, Read, Taken
+from cli.bench.processes.read import MIB, Read, Taken
 from cli.bench.servers import Server, fastest, make_object, own_environment, standin
 from imageserver.storage.ranged_reader import LARGE, SMALL, ReadPlan
 
@@ -56,22 +56,22 @@ class Runs:
     taken: list[tuple[float, Taken]] = field(default_factory=list)
 
     def quiet(self, rounds: int) -> list[Taken]:
-        """The least disturbed runs, chosen by the disturbance and not by their result."""
+        """Return the least disturbed runs, chosen by the disturbance and not by their result."""
         return [run for _, run in sorted(self.taken, key=lambda pair: pair[0])[:rounds]]
 
     def is_done(self, rounds: int) -> bool:
-        """Enough undisturbed runs, or twice as many as wanted."""
+        """Return whether there are enough undisturbed runs, or twice as many as wanted."""
         undisturbed = sum(share <= DISTURBED for share, _ in self.taken)
         return undisturbed >= rounds or len(self.taken) >= 2 * rounds
 
 
 def planned(read: Read, plan: ReadPlan) -> Read:
-    """The same read with this project's reader."""
+    """Return the same read with this project's reader."""
     return replace(read, how="ranged", part_bytes=plan.part_bytes, workers=plan.workers, buffers=plan.buffers)
 
 
 def rows_of(title: str, read: Read, baselines: Sequence[Baseline]) -> list[Row]:
-    """The rows of one condition: the ways to compare with, then this project's reader, compared with each of them."""
+    """Return the rows of one condition: the ways to compare with, then this project's reader."""
     rows: list[Row] = []
     for baseline in baselines:
         known = tuple(row.name for row in rows)
@@ -84,7 +84,7 @@ def rows_of(title: str, read: Read, baselines: Sequence[Baseline]) -> list[Row]:
 
 
 def one_of(baselines: Sequence[Baseline]) -> Sequence[Baseline]:
-    """The first: over TLS too, two passes take twice the plain loop's time, which the clear rows show for less."""
+    """Keep the first: over TLS too, two passes take twice as long, which the clear rows show for less."""
     return baselines[:1]
 
 
@@ -106,7 +106,7 @@ def _take(read: Read, environment: dict[str, str], servers: Sequence[int]) -> tu
     busy, ours, begin = Busy.now().seconds, sum(map(cpu_seconds, servers)), time.perf_counter()
     children = os.times()
     done = subprocess.run(  # noqa: S603
-        [sys.executable, "-m", "cli.bench.reads", json.dumps(asdict(read))],
+        [sys.executable, "-m", "cli.bench.processes.read", json.dumps(asdict(read))],
         env=environment,
         capture_output=True,
         text=True,
@@ -123,7 +123,7 @@ def _take(read: Read, environment: dict[str, str], servers: Sequence[int]) -> tu
 
 
 def figures_of(rows: Sequence[Row], runs: dict[str, Runs], rounds: int) -> list[Figure]:
-    """Wall seconds, once for each ratio, then CPU seconds and peak memory of each row."""
+    """Return wall seconds, once for each ratio, then CPU seconds and peak memory of each row."""
     taken = {name: each.quiet(rounds) for name, each in runs.items()}
     wall = {row.name: figure(row.name, "s", [run.wall_s for run in taken[row.name]]) for row in rows}
     found: list[Figure] = []
@@ -145,14 +145,14 @@ class Course:
     baselines: Sequence[Baseline]
 
     def take(self, title: str, read: Read, servers: Sequence[Server], baselines: Sequence[Baseline]) -> list[Figure]:
-        """The figures of one condition."""
+        """Return the figures of one condition."""
         rows = rows_of(title, read, baselines)
         runs = measure(rows, self.rounds, self.environment, [server.pid for server in servers])
         return figures_of(rows, runs, self.rounds)
 
 
 def hash_figures(size_mib: int, rounds: int, huge_gib: int, baselines: Sequence[Baseline] = BASELINES) -> list[Figure]:
-    """All conditions on this machine, against stand-ins."""
+    """Measure all conditions on this machine, against stand-ins."""
     shm = Path("/dev/shm")  # noqa: S108 - a tmpfs: a disk would be measured instead
     with tempfile.TemporaryDirectory(dir=shm if shm.is_dir() else None) as scratch:
         folder = Path(scratch)
@@ -183,7 +183,7 @@ def _paced(course: Course, cert: Path) -> list[Figure]:
 
 
 def _one_interface(course: Course) -> list[Figure]:
-    """All connections share one limit: more of them do not help, reading once does."""
+    """Measure where all connections share one limit: more of them do not help, reading once does."""
     with standin(course.file, course.environment, total_rate=INTERFACE_RATE, delay=FIRST_BYTE_S) as server:
         read = Read("", "bucket", "object", server.address)
         return course.take("600 Mbit/s in all", read, [server], course.baselines)
@@ -201,7 +201,7 @@ def _unthrottled(course: Course) -> list[Figure]:
 
 
 def _huge(course: Course, huge_gib: int) -> list[Figure]:
-    """Peak memory of an object far larger than any memory: the file's bytes over and over.
+    """Measure the peak memory of an object far larger than any memory: the file's bytes over and over.
 
     One run of each plan, a minute or more: the ring of buffers is full after its first megabytes, so that
     another run, or a median, would tell nothing new.
@@ -217,7 +217,7 @@ def _huge(course: Course, huge_gib: int) -> list[Figure]:
 
 
 def real_figures(bucket: str, key: str, rounds: int, baselines: Sequence[Baseline] = BASELINES) -> list[Figure]:
-    """The same ways against an object of a real bucket, with the caller's credentials and in the bucket's region."""
+    """Measure the same ways against an object of a real bucket, with the caller's credentials, in its region."""
     region = _region_that_has(bucket, key)
     rows = rows_of(f"s3://{bucket}/{key}", Read("", bucket, key), baselines)
     environment = {

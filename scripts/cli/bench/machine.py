@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 def describe() -> str:
-    """One line: date, processors, SHA instructions, memory, software, load."""
+    """Return one line: date, processors, SHA instructions, memory, software, load."""
     cpu = Path("/proc/cpuinfo").read_text()
     model = cpu.split("model name", 1)[-1].split(":", 1)[-1].splitlines()[0].strip()
     sha = "with SHA instructions" if " sha_ni" in cpu or " sha2" in cpu else "without SHA instructions"
@@ -35,6 +35,6 @@ class Busy:
 
 
 def cpu_seconds(pid: int) -> float:
-    """CPU seconds that a running process has used."""
+    """Return the CPU seconds that a running process has used."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

@@ -22,7 +22,7 @@ from typing import Final
 import click
 
 from cli.bench.figures import Figure, figure
-from cli.bench.folds import record_of
+from cli.bench.processes.fold import record_of
 from imageserver.catalog.fold import fold
 from imageserver.format import documents
 from imageserver.format.documents import Products, product_id
@@ -126,7 +126,7 @@ class _World:
         return taken
 
     def note_listed(self, changed: dict[ProductId, list[Record]]) -> None:
-        """These records are in a document from now on."""
+        """Note that these records are in a document from now on."""
         for product, versions in changed.items():
             for record in versions:
                 written = self.unlisted.pop((product, record.id.version), None)
@@ -163,7 +163,7 @@ def _run(world: _World, processes: Iterable[Process]) -> None:
 
 
 def _uploads(world: _World, chance: random.Random) -> Process:
-    """Versions arrive at random, each for a random product of a random stream."""
+    """Let versions arrive at random, each for a random product of a random stream."""
     scene = world.scene
     world.arrivals_left = int(scene.rate * scene.seconds)
     serials = itertools.count()
@@ -213,7 +213,7 @@ def _by_stream(batch: list[ProductId]) -> Iterator[tuple[str, set[ProductId]]]:
 
 
 def _publish(world: _World, stream: str, products: set[ProductId], chance: random.Random) -> Process:
-    """The publish function: its turn, attempts until one is not lost, the mark removed."""
+    """Play the publish function: take the lease, attempt until no race is lost, remove the lease."""
     if world.scene.marked:
         yield from _turn(world, stream)
     for attempt in itertools.count(1):
@@ -229,7 +229,7 @@ def _publish(world: _World, stream: str, products: set[ProductId], chance: rando
 
 
 def _attempt(world: _World, stream: str, products: set[ProductId]) -> Generator[float, None, bool]:
-    """Revision first, then the records, then the conditional write, if there is anything to write; False if it lost."""
+    """Read the revision, then the records; then write on condition, if there is a change. Return False if it lost."""
     scene, revision = world.scene, world.revisions[stream]
     before = world.documents.get(stream) or documents.decode_products(None, stream)
     yield world.costs.reading(scene.document_bytes, len(products), scene.readers)
@@ -288,7 +288,7 @@ SCENES: Final = (
 
 
 def scale_figures(rounds: int) -> list[Figure]:
-    """Every scene with as many seeds as rounds: lost races, writes, seconds from record to listed."""
+    """Measure every scene with as many seeds as rounds: lost races, writes, seconds from record to listed."""
     found: list[Figure] = []
     for scene in SCENES:
         click.echo(f"  {scene.name} …", err=True)
@@ -297,7 +297,7 @@ def scale_figures(rounds: int) -> list[Figure]:
 
 
 def figures_of(scene: Scene, worlds: Sequence[_World]) -> list[Figure]:
-    """What came of a scene with several seeds; the seconds to the listing are those of all versions of all of them."""
+    """Return what came of a scene with several seeds; the seconds to the listing are those of all versions."""
     waits = [seconds for world in worlds for seconds in world.listed_after]
     found = [
         figure(f"{scene.name}: races lost", "%", [100 * world.lost / world.attempts for world in worlds]),

@@ -16,7 +16,7 @@ from typing import Final
 import click
 import trustme
 
-from cli.bench.reads import MIB
+from cli.bench.processes.read import MIB
 
 START_S: Final = 10.0
 # One process, so that its CPU seconds are those of one pid: an event loop around sendfile keeps ahead of any reader
@@ -57,9 +57,9 @@ class Server:
 
 @contextmanager
 def standin(file: Path, environment: dict[str, str], **options: object) -> Iterator[Server]:
-    """A stand-in for S3 in a process of its own."""
+    """Yield a stand-in for S3 in a process of its own."""
     arguments = [word for name, value in options.items() for word in (f"--{name.replace('_', '-')}", str(value))]
-    command = [sys.executable, "-m", "cli.bench.standin", "--file", str(file), *arguments]
+    command = [sys.executable, "-m", "cli.bench.processes.stand_in", "--file", str(file), *arguments]
     with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment, text=True) as process:  # noqa: S603
         try:
             assert process.stdout is not None  # noqa: S101
@@ -71,7 +71,7 @@ def standin(file: Path, environment: dict[str, str], **options: object) -> Itera
 
 @contextmanager
 def nginx(file: Path, program: str) -> Iterator[Server]:
-    """nginx with the file as its only object: static, by sendfile, with Range and If-Match."""
+    """Run nginx with the file as its only object: static, by sendfile, with Range and If-Match."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     settings = file.parent / "nginx.conf"
@@ -99,13 +99,13 @@ def _wait_for(port: int, process: "subprocess.Popen[bytes]", log: Path) -> None:
 
 
 def nginx_program() -> str | None:
-    """Where nginx is; Debian puts it where only root's PATH leads."""
+    """Return where nginx is; Debian puts it where only root's PATH leads."""
     return shutil.which("nginx", path=f"{os.environ.get('PATH', os.defpath)}{os.pathsep}/usr/sbin")
 
 
 @contextmanager
 def fastest(file: Path, size_bytes: int, environment: dict[str, str]) -> Iterator[Server]:
-    """What serves an object of that size with the least CPU here: nginx; the stand-in where it, or room, is missing.
+    """Yield what serves an object of that size with the least CPU: nginx, or the stand-in if nginx or room is missing.
 
     A Python server takes from the reader's two cores what S3 would not. It stays for what is paced: nginx limits
     its rate in user space, where a short range passes undelayed.
@@ -132,7 +132,7 @@ def _grow(file: Path, size_bytes: int) -> None:
 
 
 def own_environment(folder: Path) -> dict[str, str]:
-    """The environment of readers and stand-ins: no credentials of anybody, and a certificate authority of ours."""
+    """Return the environment of readers and stand-ins: nobody's credentials, and a certificate authority of ours."""
     authority = trustme.CA()
     authority.cert_pem.write_to_path(folder / "ca.pem")
     authority.issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(folder / "server.pem")
@@ -147,7 +147,7 @@ def own_environment(folder: Path) -> dict[str, str]:
 
 
 def make_object(folder: Path, size_bytes: int) -> Path:
-    """A file of random bytes."""
+    """Return a file of random bytes."""
     target = folder / "object"
     with target.open("wb") as file:
         for start in range(0, size_bytes, 8 * MIB):

@@ -9,7 +9,7 @@ from gates.tools import ToolMissing
 
 
 def start_figures(rounds: int) -> list[Figure]:
-    """Milliseconds from the start of the process to its first answer, and of CPU; absent when a tool is."""
+    """Measure milliseconds from the start of a process to its first answer, and of CPU; none if a tool is missing."""
     found: list[Figure] = []
     for name in packages.NAMES:
         click.echo(f"  {name} …", err=True)

@@ -129,7 +129,7 @@ def _show(run: Run, done: Sequence[Done], kept: bool, left: bool, as_json: bool)
 
 
 def is_left(run: Run, done: Sequence[Done], keep: bool) -> bool:
-    """Whether something is there that should not be: of this run's image, or of an earlier one's."""
+    """Return whether something is there that should not be: of this run's image, or of an earlier one's."""
     results = {row.step: row.result for row in done}
     if results["tidy"] != "ok":
         return True

@@ -48,7 +48,7 @@ def _document(answer: Answer, path: str) -> bytes:
 
 
 def whole_catalog(run: Run) -> str:
-    """Every client can read every stream; and nobody else has the aliases of the image."""
+    """Check that every client can read every stream, and that nobody else has the aliases of the image."""
     images = reader.read_catalog(lambda path: document(run, path))
     others = [image for image in images if image.product != PRODUCT.name]
     run.seen_aliases = {alias for image in others for alias in image.aliases}
@@ -86,7 +86,7 @@ def whereabouts(run: Run) -> str:
 
 
 def entry(run: Run) -> str:
-    """The catalog names the files with their sizes and digests, and the fingerprint, for each kind of client."""
+    """Return the catalog names the files with their sizes and digests, and the fingerprint, for each kind of client."""
     images, image = run.listed, run.image
     clients = sorted(found.client for found in images)
     expected = sorted(run.server.clients or set(clients))
@@ -105,7 +105,7 @@ def entry(run: Run) -> str:
 
 
 def download(run: Run) -> str:
-    """Each file comes through the edge as it was uploaded, and together they have the fingerprint."""
+    """Check that each file comes through the edge as uploaded, and that together they have the fingerprint."""
     got = {file: _file(run, file, body) for file, body in run.image.files.items()}
     combined = _sha256(got[METADATA] + got[ROOT])
     if combined != run.image.fingerprint:
@@ -131,7 +131,7 @@ def _file(run: Run, file: str, sent: bytes) -> bytes:
 
 
 def redirect(run: Run) -> str:
-    """Plain http leads to https at once, for a document and for an image."""
+    """Check that plain http leads to https at once, for a document and for an image."""
     secure = urlsplit(run.server.address)
     if secure.scheme != "https":
         raise Skipped(f"{run.server.address} is not https")
@@ -159,7 +159,7 @@ def _expect_prompt(seconds: float, url: str) -> None:
 
 
 def missing(run: Run) -> str:
-    """A key that is not there is a 404, which nobody keeps for long."""
+    """Check that a missing key is a 404, which nobody keeps for long."""
     for path in (f"{run.image.version.prefix}no-such-file", "streams/v1/no-such-document.json"):
         answer = run.server.get(path)
         if answer.status != 404:
@@ -170,7 +170,7 @@ def missing(run: Run) -> str:
 
 
 def page(run: Run) -> str:
-    """The address alone shows the page for browsers."""
+    """Return the address alone shows the page for browsers."""
     answer = run.server.get("")
     if answer.status != 200:
         raise Failed(f"{run.server.address}/ answers {answer.status}, expected the page; maintain lays it out")
@@ -185,7 +185,7 @@ def page(run: Run) -> str:
 
 
 def api(run: Run) -> str:
-    """The API describes itself to everybody."""
+    """Return the API describes itself to everybody."""
     answer = _ask_api(run, "openapi.json")
     if answer.status != 200:
         raise Failed(f"{run.server.api}/openapi.json answers {answer.status}, expected 200: {said(answer)}")
@@ -197,7 +197,7 @@ def api(run: Run) -> str:
 
 
 def stranger(run: Run) -> str:
-    """The API refuses a request without credentials."""
+    """Return the API refuses a request without credentials."""
     answer = _ask_api(run, f"versions/{_in_address(run)}")
     if answer.status not in (401, 403):
         raise Failed(f"the API answers {answer.status} to a request without credentials, expected 401 or 403")
@@ -205,7 +205,7 @@ def stranger(run: Run) -> str:
 
 
 def status(run: Run) -> str:
-    """The API tells the publisher that the version is listed, with the fingerprint that clients see."""
+    """Return the API tells the publisher that the version is listed, with the fingerprint that clients see."""
     if not run.publisher:
         raise Skipped("the caller is no publisher")
     answer = run.server.call("GET", f"versions/{_in_address(run)}")
@@ -228,7 +228,7 @@ def await_delisted(run: Run) -> str:
 
 
 def gone(run: Run) -> str:
-    """The edge no longer has the files."""
+    """Return the edge no longer has the files."""
     for key in run.image.keys:
         found = run.server.get(key).status
         if found != 404 and (run.strict_missing or found // 100 != 4):
@@ -237,7 +237,7 @@ def gone(run: Run) -> str:
 
 
 def max_age_s(headers: Mapping[str, str]) -> int:
-    """For how many seconds a browser or an edge may keep an answer; 0 when its Cache-Control does not say."""
+    """Return how many seconds a browser or an edge may keep an answer; 0 without a Cache-Control that says so."""
     found = re.search(r"(?:^|[ ,])max-age=(\d+)", headers.get("cache-control", ""))
     return int(found[1]) if found else 0
 
@@ -249,7 +249,7 @@ def _ask_api(run: Run, path: str) -> Answer:
 
 
 def _in_address(run: Run) -> str:
-    """The path of the version for the API, which reads ~ as a colon: not every client signs a colon as AWS does."""
+    """Return the path of the version for the API, with ~ for a colon: not every client signs a colon as AWS does."""
     return run.image.version.path.replace(":", "~")
 
 

@@ -60,7 +60,7 @@ def check_with(program: str) -> Callable[[Run], str]:
 
 
 def usable(program: str) -> str:
-    """The path of the client. Skipped if there is none that takes a configuration from its environment."""
+    """Return the path of the client. Skipped if there is none that takes a configuration from its environment."""
     found = shutil.which(program)
     if found is None:
         raise Skipped("not installed")
@@ -74,7 +74,7 @@ def usable(program: str) -> str:
 
 
 def _listed_and_exported(program: str, run: Run) -> str | None:
-    """The version of the client; None while it does not list the image."""
+    """Return the version of the client; None while it does not list the image."""
     with tempfile.TemporaryDirectory(prefix="smoke-") as folder:
         client = _client(program, Path(folder), run.server.ca_file)
         client("remote", "add", REMOTE, run.server.address, "--protocol", "simplestreams")

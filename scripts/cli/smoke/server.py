@@ -60,7 +60,7 @@ class Server:
         return answer
 
     def _signature(self, method: str, url: str, body: bytes | None, headers: Mapping[str, str]) -> dict[str, str]:
-        """The headers that say who calls: a bearer token if there is one, else SigV4; the local stack takes a name."""
+        """Return the headers that say who calls: a bearer token or SigV4; the local stack takes a name."""
         if token := os.environ.get("SIMPLESTREAMS_TOKEN", ""):
             return {"Authorization": f"Bearer {token}"}
         if self.deployment.endpoint:
@@ -74,7 +74,7 @@ class Server:
 
 
 def find(stack: str, state_dir: Path | None, address: str, api: str) -> Server:
-    """The deployed stack of that name, else the local stack that runs; ends with a sentence if there is none.
+    """Return the deployed stack of that name, else the local stack that runs; ends with a sentence if there is none.
 
     `address` and `api` go before what is known of it.
     """

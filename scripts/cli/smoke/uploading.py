@@ -59,7 +59,7 @@ def with_own_credentials(server: Server, image: Image) -> BatchAnswer:
 
 
 def send(server: Server, image: Image, answer: BatchAnswer) -> None:
-    """PUT each file. Failed names the file and what S3 says."""
+    """Send each file by PUT. Failed names the file and what S3 says."""
     for upload in answer.uploads:
         file = upload.path.removeprefix(image.version.prefix)
         if not isinstance(upload, Single) or file not in image.files:
@@ -71,7 +71,7 @@ def send(server: Server, image: Image, answer: BatchAnswer) -> None:
 
 
 def sendable(headers: Mapping[str, str]) -> dict[str, str]:
-    """The headers that a URL signs, without the one that the HTTP library sets itself."""
+    """Return the headers that a URL signs, without the one that the HTTP library sets itself."""
     return {name: value for name, value in headers.items() if name.lower() != "content-length"}
 
 

@@ -6,7 +6,7 @@ lets the first or last megabytes of each answer through undelayed). `--total-rat
 together, as a network interface does. The object is a file, best on a tmpfs; with `--repeat` its bytes are served
 over and over as an object of that size, whatever its size.
 
-Run it in its own process: `python -m cli.bench.standin --file F --rate 80000000 --delay 0.025`; it prints its port.
+`python -m cli.bench.processes.stand_in --file F --rate 80000000 --delay 0.025` prints its port.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ class Server(socketserver.ThreadingMixIn, socketserver.TCPServer):
         Handler(request, client_address, self)
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """A client that hangs up early is what the bench does when it stops; say anything else."""
+        """Return a client that hangs up early is what the bench does when it stops; say anything else."""
         if not isinstance(sys.exception(), OSError):
             super().handle_error(request, client_address)  # type: ignore[arg-type]
 

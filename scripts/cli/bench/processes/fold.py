@@ -1,4 +1,4 @@
-"""One measured fold in a process of its own: `python -m cli.bench.folds HOW FOLDER` prints CPU seconds and peak memory.
+"""One measured fold: `python -m cli.bench.processes.fold HOW FOLDER` prints CPU seconds and peak memory.
 
 The folder holds a stream's products document and the records of one of its products, that product with one version
 more than the document lists: what the publish function finds when a version has arrived.
@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from cli.bench.reads import peak_mib
+from cli.bench.processes.read import peak_mib
 from imageserver.catalog.fold import fold, fold_index
 from imageserver.format import documents
 from imageserver.format.documents import product_id
@@ -25,12 +25,12 @@ VERSIONS_PER_PRODUCT = 20
 
 
 def name_of(number: int) -> str:
-    """A product's name."""
+    """Return a product's name."""
     return f"os{number % 20:02d}:release{number // 20:04d}:amd64:default"
 
 
 def record_of(product: int, version: int) -> Record:
-    """The sound record of a version with lxd.tar.xz, rootfs.squashfs and disk.qcow2."""
+    """Return the sound record of a version with lxd.tar.xz, rootfs.squashfs and disk.qcow2."""
     name = f"202{version // 336:d}{version // 28 % 12 + 1:02d}{version % 28 + 1:02d}_10:00"
 
     def digest(what: int) -> str:

@@ -1,6 +1,6 @@
 """One measured read of one object, in a process of its own; prints what it took as one line of JSON.
 
-`python -m cli.bench.reads '{"how": "plain", ...}'` with the fields of `Read`.
+`python -m cli.bench.processes.read '{"how": "plain", ...}'` with the fields of `Read`.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Taken:
 
 
 def make_client(endpoint: str | None) -> S3Client:
-    """The client a function would make: SigV4, regional, a pool as large as the threads that share it."""
+    """Return the client a function would make: SigV4, regional, a pool as large as the threads that share it."""
     import boto3
     from botocore.config import Config
 
@@ -58,7 +58,7 @@ def make_client(endpoint: str | None) -> S3Client:
 
 
 def plain_loop(client: S3Client, read: Read) -> tuple[str, str]:
-    """`get_object`, one connection, 1 MiB reads, one pass, one thread: what one would write first."""
+    """Read with `get_object`, one connection, 1 MiB reads, one pass, one thread: what one would write first."""
     plain, combined = hashlib.sha256(), hashlib.sha256(METADATA)
     body = client.get_object(Bucket=read.bucket, Key=read.key)["Body"]
     while chunk := body.read(MIB):
@@ -68,7 +68,7 @@ def plain_loop(client: S3Client, read: Read) -> tuple[str, str]:
 
 
 def two_passes(client: S3Client, read: Read) -> tuple[str, str]:
-    """The file, then metadata and the file again: what the well-known servers do."""
+    """Return the file, then metadata and the file again: what the well-known servers do."""
     digests = hashlib.sha256(), hashlib.sha256(METADATA)
     for digest in digests:
         body = client.get_object(Bucket=read.bucket, Key=read.key)["Body"]
@@ -78,7 +78,7 @@ def two_passes(client: S3Client, read: Read) -> tuple[str, str]:
 
 
 def ranged(client: S3Client, read: Read) -> tuple[str, str]:
-    """This project's reader, with the plan given."""
+    """Read with this project's reader, with the plan given."""
     from imageserver.storage.ranged_reader import ReadPlan, digest_chunks, read_object
 
     head = client.head_object(Bucket=read.bucket, Key=read.key)
@@ -90,7 +90,7 @@ def ranged(client: S3Client, read: Read) -> tuple[str, str]:
 
 
 def memory_only(_client: S3Client, read: Read) -> tuple[str, str]:
-    """Both digests over memory, one after the other: the CPU that no reader can save. `key` is the size."""
+    """Return both digests over memory, one after the other: the CPU that no reader can save. `key` is the size."""
     block = bytes(8 * MIB)
     digests = hashlib.sha256(), hashlib.sha256(METADATA)
     for digest in digests:
@@ -108,7 +108,7 @@ WAYS: dict[str, Callable[[S3Client, Read], tuple[str, str]]] = {
 
 
 def peak_mib() -> float:
-    """This process's peak resident memory. Not ru_maxrss: that starts from the parent's."""
+    """Return this process's peak resident memory. Not ru_maxrss: that starts from the parent's."""
     status = Path("/proc/self/status").read_text()
     return int(status.split("VmHWM:")[1].split()[0]) / 1024
 
