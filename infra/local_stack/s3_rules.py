@@ -25,7 +25,6 @@ import threading
 import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import suppress
 from datetime import UTC, datetime
 from itertools import count
 from types import SimpleNamespace
@@ -48,10 +47,6 @@ LARGE_BYTES: Final = 4 * CHUNK_BYTES
 IN_MEMORY_BYTES: Final = 8 * CHUNK_BYTES
 """Bodies above this wait in a temporary file while they arrive."""
 LARGEST_PUT_BYTES: Final = 5 * 1024**3
-PRESIGNED: Final = (["cache-control", "host", "if-none-match"], ["cache-control", "host"])
-"""The headers that scripts/presign signs, without and with --overwrite."""
-LIFETIMES: Final = ("public, max-age=31536000, immutable", "public, max-age=30")
-"""The Cache-Control that it signs: that of an image, that of a document beside it."""
 
 Environ = dict[str, Any]
 Headers = list[tuple[str, str]]
@@ -89,22 +84,7 @@ class S3Rules:
         if _access_key(query) not in self._secrets:
             return  # signed by a program with credentials of its own, as by header: there is nothing to verify with
         url = f"http://{environ['HTTP_HOST']}{environ['REQUEST_URI']}"
-        if environ["REQUEST_METHOD"] == "PUT" and _signed_headers(query) in PRESIGNED:
-            self._help(environ, url)
         verify(environ["REQUEST_METHOD"], url, _headers(environ), self._secrets, datetime.now(UTC))
-
-    def _help(self, environ: Environ, url: str) -> None:
-        """Fill in the headers that scripts/presign signs, where they were not sent. S3 answers 403 to such a request.
-
-        A person who types `curl -T FILE URL` means the line that was printed, and taking it as sent can only protect a
-        file.
-        """
-        if "if-none-match" in _signed_headers(environ["QUERY_STRING"]):
-            environ.setdefault("HTTP_IF_NONE_MATCH", "*")
-        for lifetime in LIFETIMES if "HTTP_CACHE_CONTROL" not in environ else ():
-            with suppress(S3Refusal):
-                verify("PUT", url, _headers(environ) | {"cache-control": lifetime}, self._secrets, datetime.now(UTC))
-                environ["HTTP_CACHE_CONTROL"] = lifetime
 
     # ── writes ──────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -239,10 +219,6 @@ def _access_key(query: str) -> str:
     given = parse_qs(query, keep_blank_values=True)
     credential = given.get("X-Amz-Credential", [f"{ACCESS_KEY}/"])[0].partition("/")[0]
     return given.get("AWSAccessKeyId", [credential])[0]
-
-
-def _signed_headers(query: str) -> list[str]:
-    return parse_qs(query).get("X-Amz-SignedHeaders", [""])[0].split(";")
 
 
 def _headers(environ: Mapping[str, Any]) -> dict[str, str]:

@@ -65,8 +65,8 @@ def upload_all(stack: Stack, images: dict[str, Path]) -> None:
     ]
 
     def upload(share: list[str]) -> None:
-        for key, url in zip(share, stack.presign(*share), strict=True):
-            put(images[key], url)
+        for upload in stack.presign(*share):
+            put(images[upload["key"]], upload)
 
     with ThreadPoolExecutor(UPLOADERS) as pool:
         list(pool.map(upload, shares))

@@ -94,14 +94,12 @@ class Stack:
             assert status == 200, f"{entry['path']}: {status}, though the index names it"
         return index, documents
 
-    def presign(self, *keys: str, overwrite: bool = False) -> list[str]:
-        """One presigned URL for each key, from `scripts/presign`."""
+    def presign(self, *keys: str, overwrite: bool = False) -> list[dict[str, Any]]:
+        """One presigned upload for each key, as `scripts/presign --json` describes it."""
         options = ["--overwrite"] if overwrite else []
-        printed = self.script("presign", *keys, *options).stdout
-        urls = [word.strip("'\"") for word in printed.split() if word.strip("'\"").startswith("http")]
-        urls = list(dict.fromkeys(urls))  # the curl line repeats the URL
-        assert len(urls) == len(keys), f"{len(keys)} keys, but presign printed:\n{printed}"
-        return urls
+        uploads: list[dict[str, Any]] = json.loads(self.script("presign", "--json", *keys, *options).stdout)
+        assert [upload["key"] for upload in uploads] == list(keys)
+        return uploads
 
     def script(self, name: str, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Run one of `scripts/` against this stack."""
@@ -110,8 +108,9 @@ class Stack:
 
     def upload(self, prefix: str, files: Mapping[str, Path], overwrite: bool = False) -> None:
         """PUT each file below `prefix`, in the given order, with the real curl."""
-        for name, url in zip(files, self.presign(*(prefix + name for name in files), overwrite=overwrite), strict=True):
-            put(files[name], url)
+        uploads = self.presign(*(prefix + name for name in files), overwrite=overwrite)
+        for file, upload in zip(files.values(), uploads, strict=True):
+            put(file, upload)
 
     def shell(self, line: str, folder: Path) -> None:
         """Run one printed line in `folder`, as somebody who copies it into a terminal does."""
@@ -182,10 +181,11 @@ class Stack:
                 s3.put_object(Bucket=self.bucket, Key=key, Body=body, **keep)
 
 
-def put(file: Path, url: str, *options: str) -> None:
-    """`curl -T file url`, an AssertionError on any status that is not a success."""
+def put(file: Path, upload: Mapping[str, Any]) -> None:
+    """Send a file as `scripts/presign` says, with curl; an AssertionError on any status that is not a success."""
     need("curl")
-    run("curl", "--silent", "--show-error", "--fail-with-body", *options, "-T", file, url)
+    headers = [word for name, value in upload["headers"].items() for word in ("-H", f"{name}: {value}")]
+    run("curl", "--silent", "--show-error", "--fail-with-body", *headers, "-T", file, upload["url"])
 
 
 @contextlib.contextmanager

@@ -15,10 +15,8 @@ from click.testing import CliRunner, Result
 
 from cli import presign
 from imageserver.format.caching import BRIEF, IMMUTABLE
-from local_stack import s3_rules
 from local_stack.errors import NotRunning
 from local_stack.state import Stack, read_stack, remove_stack
-from tests.support import PROJECT
 
 GOOD = "images/ubuntu/xenial/amd64/default/20261123_10:00/lxd.tar.xz"
 ROOT = "images/ubuntu/xenial/amd64/default/20261123_10:00/rootfs.squashfs"
@@ -83,22 +81,6 @@ def test_the_line_that_presign_prints_sends_every_header_that_its_url_signs(stac
         assert upload.headers == {"Cache-Control": lifetime, "If-None-Match": "*"}
         sent = {word.partition(": ")[0].lower() for word in shlex.split(upload.curl) if ": " in word}
         assert parse_qs(urlsplit(upload.url).query)["X-Amz-SignedHeaders"] == [";".join(sorted({"host", *sent}))]
-
-
-def test_the_page_shows_the_line_that_presign_prints(stack: Stack, tmp_path: Path) -> None:
-    page = (PROJECT / "infra/page/source/main.js").read_text()
-    (line,) = re.findall(r"line: `(curl [^`]*)`", page)
-    upload = presign.presign(*presign._local(tmp_path), GOOD.replace("lxd.tar.xz", "incus.tar.xz"), 60, overwrite=False)
-    assert line == upload.curl.replace(f"'{upload.url}'", '"$URL"')
-
-
-def test_the_local_stack_helps_a_bare_curl_with_what_presign_signs(stack: Stack, tmp_path: Path) -> None:
-    client, bucket = presign._local(tmp_path)
-    for overwrite in (False, True):
-        upload = presign.presign(client, bucket, GOOD, 60, overwrite)
-        (signed,) = parse_qs(urlsplit(upload.url).query)["X-Amz-SignedHeaders"]
-        assert signed.split(";") in s3_rules.PRESIGNED
-    assert s3_rules.LIFETIMES == (IMMUTABLE, BRIEF)
 
 
 def test_presign_refuses_a_key_with_the_servers_sentence_and_prints_no_url_at_all(stack: Stack, tmp_path: Path) -> None:
