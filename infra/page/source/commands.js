@@ -29,6 +29,40 @@ export function remoteAdd(remote, url) {
   }));
 }
 
+/** @param {string} line @returns {Command} a command of this project */
+const script = (line) => ({ client: line.split(" ", 1)[0], kind: "", line });
+
+/**
+ * How the first image comes onto an empty server. The lines of curl are presign's to print: each has the headers that its URL signs.
+ * @param {string} remote @param {number} now @returns {Record<"upload" | "presign" | "launch", Command>}
+ */
+export function firstUpload(remote, now) {
+  const version = new Date(now).toISOString().slice(0, 16).replace(/[-:]/g, "").replace("T", "_");
+  return {
+    upload: script("./scripts/upload --to alpine/3.22/amd64/default incus.tar.xz rootfs.squashfs"),
+    presign: script(
+      `./scripts/presign images/alpine/3.22/amd64/default/${version}/incus.tar.xz images/alpine/3.22/amd64/default/${version}/rootfs.squashfs`,
+    ),
+    launch: { client: "incus", kind: "", line: `incus launch ${quote(`${remote}:alpine/3.22`)}` },
+  };
+}
+
+/** @param {string} product `<stream>/<os>:<release>:<arch>:<variant>` @param {string} version @returns {Command[]} what tells its publisher more */
+export function explain(product, version) {
+  const path = `${product.replaceAll(":", "/")}/${version}`;
+  return printable(path) ? [script(`./scripts/admin show ${quote(path)}`)] : [];
+}
+
+/**
+ * Fetches one version past the daemon's cache: the client reads the catalog and hands the image on.
+ * @param {string} client @param {string} remote @param {string} fingerprint @returns {Command}
+ */
+export const fetchNow = (client, remote, fingerprint) => ({
+  client,
+  kind: "",
+  line: `${client} image copy --mode=relay ${quote(`${remote}:${fingerprint}`)} local:`,
+});
+
 /**
  * The shortest alias that means this product and no other; with the architecture (clients always add that form) when it is shared.
  * @param {Product} product @param {Map<string, number>} claims how many products claim each alias

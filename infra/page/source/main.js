@@ -1,6 +1,6 @@
 // Puts the parts together: state in, elements out, and the clock.
 import { Catalog } from "./catalog.js";
-import { remoteAdd, remoteName } from "./commands.js";
+import { firstUpload, remoteAdd, remoteName } from "./commands.js";
 import { detail } from "./detail.js";
 import { announce, byId, commandLine, h, icon, moment } from "./dom.js";
 import { STATES, age, size, stateOf } from "./model.js";
@@ -252,16 +252,8 @@ function showProblems() {
 function showCommands() {
   const commands = remoteAdd(remote, origin);
   byId("remote-add").replaceChildren(...commands.map((command) => commandLine(command, `the ${command.client} remote add command`)));
-  const version = new Date().toISOString().slice(0, 16).replaceAll("-", "").replace("T", "_").replace(":", "");
-  const keys = ["incus.tar.xz", "rootfs.squashfs"].map((file) => `images/alpine/3.22/amd64/default/${version}/${file}`);
-  const steps = {
-    presign: { client: "./scripts/presign", line: `./scripts/presign ${keys.join(" ")}` },
-    // As scripts/presign prints it; a URL is good only with these headers.
-    curl: { client: "curl", line: `curl --fail-with-body -H 'Cache-Control: public, max-age=31536000, immutable' -H 'If-None-Match: *' -T incus.tar.xz "$URL"` },
-    launch: { client: "incus", line: `incus launch ${remote}:alpine/3.22` },
-  };
-  for (const [name, step] of Object.entries(steps)) {
-    byId(`empty-${name}`).replaceChildren(commandLine({ ...step, kind: "" }, `step: ${name}`));
+  for (const [name, step] of Object.entries(firstUpload(remote, Date.now()))) {
+    byId(`empty-${name}`).replaceChildren(commandLine(step, `step: ${name}`));
   }
 }
 

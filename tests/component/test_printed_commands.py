@@ -1,0 +1,110 @@
+"""The commands that the tools and the page print, run as they are printed against the local S3 and a real one."""
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import botocore.auth
+import pytest
+
+from cli.presign import Upload, presign
+from imageserver.format.keys import parse_key
+from local_stack.state import Stack, remove_stack
+from page import build
+from tests.support import PROJECT, upload_api
+from tests.support.processes import need
+from tests.support.upload_api import ACCESS_KEY, REGION, SECRET_KEY, System, send
+
+pytestmark = pytest.mark.xdist_group("printed-commands")
+
+VERSION = "images/ubuntu/noble/amd64/default/20261123_1000"
+BODY = b"bytes of a file"
+
+
+@pytest.fixture(scope="module", params=["local", pytest.param("versitygw", marks=pytest.mark.real_s3)])
+def system(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
+    need("curl")
+    with upload_api.system(request.param, tmp_path_factory.mktemp(request.param)) as running:
+        yield running
+
+
+@pytest.fixture
+def state(system: System, tmp_path: Path) -> Iterator[Path]:
+    """The state folder of a local stack whose S3 is this one."""
+    folder = tmp_path / "state"
+    folder.mkdir()
+    where = (system.api_url, str(system.ca_file), system.endpoint, system.bucket, REGION)
+    Stack(*where, os.getpid(), system.api_url, ACCESS_KEY, SECRET_KEY).write(folder)
+    yield folder
+    remove_stack(folder)
+
+
+def made(system: System, name: str, overwrite: bool = False, expires_s: int = 60) -> Upload:
+    return presign(system.s3, system.bucket, f"{VERSION}/{name}", expires_s, overwrite)
+
+
+def run_presign(line: str, state: Path) -> list[str]:
+    """The curl lines that a printed `./scripts/presign …` prints."""
+    script, *keys = line.split()
+    assert script == "./scripts/presign"
+    command = [sys.executable, "-m", "cli.presign", *keys, "--state-dir", str(state)]
+    printed = subprocess.run(command, capture_output=True, text=True, check=True, cwd=PROJECT / "scripts").stdout
+    return [line for line in printed.splitlines() if line.startswith("curl ")]
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_the_curl_line_of_presign_uploads(system: System, tmp_path: Path, overwrite: bool) -> None:
+    name = f"{overwrite}.squashfs"
+    upload = made(system, name, overwrite)
+    (tmp_path / name).write_bytes(BODY)
+    for expected in (True, overwrite):  # the second time a file is there
+        done = subprocess.run(["sh", "-c", upload.curl], cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert (done.returncode == 0) is expected, done.stdout
+    assert system.stored(upload.key) == BODY
+
+
+def test_the_guide_of_the_page_uploads_an_image(system: System, state: Path, tmp_path: Path) -> None:
+    (line,) = re.findall(r"`(\./scripts/presign [^`]*)`", (build.SOURCE / "commands.js").read_text())
+    guide = line.replace("${version}", "20261123_1000")
+    lines = run_presign(guide, state)
+    keys = [parse_key(word) for word in guide.split()[1:]]
+    assert len(lines) == len(keys) == 2
+    for key, curl in zip(keys, lines, strict=True):
+        (tmp_path / key.file).write_bytes(BODY)
+        subprocess.run(["sh", "-c", curl], cwd=tmp_path, check=True, capture_output=True)
+        assert system.stored(key.key) == BODY
+
+
+def test_without_a_header_that_the_url_signs_nothing_is_stored(system: System) -> None:
+    upload = made(system, "refused.squashfs")
+    (signed,) = parse_qs(urlsplit(upload.url).query)["X-Amz-SignedHeaders"]
+    assert set(signed.split(";")) == {"host", *map(str.lower, upload.headers)}
+    tries: list[dict[str, str]] = [{}]
+    tries += [{k: v for k, v in upload.headers.items() if k != left_out} for left_out in upload.headers]
+    tries += [{**upload.headers, other: '"x"'} for other in upload.headers]
+    for headers in tries:
+        answer = send("PUT", upload.url, BODY, headers)
+        assert answer.status == 403, headers
+        assert b"<Code>SignatureDoesNotMatch</Code>" in answer.body
+    assert system.stored(upload.key) is None
+
+
+def test_a_changed_or_expired_url_is_refused(system: System, monkeypatch: pytest.MonkeyPatch) -> None:
+    upload = made(system, "expired.squashfs")
+    answer = send("PUT", upload.url.replace("expired", "another"), BODY, upload.headers)
+    assert (answer.status, b"<Code>SignatureDoesNotMatch</Code>" in answer.body) == (403, True)
+    past = datetime.now(UTC) - timedelta(hours=2)
+
+    def then(*_: Any) -> datetime:
+        return past.replace(tzinfo=None)
+
+    monkeypatch.setattr(botocore.auth, "get_current_datetime", then)
+    upload = made(system, "expired.squashfs")
+    answer = send("PUT", upload.url, BODY, upload.headers)
+    assert (answer.status, b"<Code>AccessDenied</Code>" in answer.body) == (403, True), answer.body
