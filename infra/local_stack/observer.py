@@ -38,7 +38,7 @@ class Observer:
             return self._arrived
         if key.startswith("versions/"):
             return self._ingested
-        if key.startswith("streams/") or key in ("index.html", "openapi.json"):
+        if key.startswith("streams/") or key in ("index.html", "api.html", "openapi.json"):
             return self._published
         return None  # leases and notes of maintain: of no interest to a publisher
 

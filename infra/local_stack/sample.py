@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-VERSION: Final = "20260101_00:00"
+VERSION: Final = "20260101_0000"
 CREATED: Final = 1767225600
 """2026-01-01 00:00 UTC, in seconds: the same bytes come out every time."""
 

@@ -15,11 +15,12 @@ import pytest
 
 from cli.presign import Upload, presign
 from imageserver.format.keys import parse_key
+from local_stack.credentials import ACCESS_KEY, SECRET_KEY
 from local_stack.state import Stack, remove_stack
 from page import build
 from tests.support import PROJECT, upload_api
 from tests.support.processes import need
-from tests.support.upload_api import ACCESS_KEY, REGION, SECRET_KEY, System, send
+from tests.support.upload_api import REGION, System, send
 
 pytestmark = pytest.mark.xdist_group("printed-commands")
 

@@ -460,7 +460,13 @@ def test_two_concurrent_first_reconciles_lay_out_one_server() -> None:
     store.on = once
     _, run = reconciled(store)
     remember(store, "reconcile", run)
-    assert sorted(store.objects) == ["index.html", "maintain/reconcile.json", "openapi.json", documents.INDEX_KEY]
+    assert sorted(store.objects) == [
+        "api.html",
+        "index.html",
+        "maintain/reconcile.json",
+        "openapi.json",
+        documents.INDEX_KEY,
+    ]
     assert store.objects[documents.INDEX_KEY].body == b'{"format":"index:1.0","index":{}}'
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from imageserver.api.openapi import document
 from page import build
 
 
@@ -16,6 +17,21 @@ def inline(element: str) -> str:
 
 def test_the_committed_page_is_the_one_its_source_builds() -> None:
     assert build.ARTEFACT.read_text("utf-8") == build.render(), "index.html is stale: .venv/bin/python -m page.build"
+
+
+def test_the_page_about_the_api_and_the_header_are_what_the_build_writes() -> None:
+    stale = "stale: .venv/bin/python -m page.build"
+    assert build.API_ARTEFACT.read_text("utf-8") == build.render_api(), f"api.html is {stale}"
+    template = build.TEMPLATE.read_text("utf-8")
+    assert template == build.header(template), f"the header in infra/template.yaml is {stale}"
+
+
+def test_the_page_about_the_api_names_every_route() -> None:
+    page = build.API_ARTEFACT.read_text("utf-8")
+    for path, methods in document()["paths"].items():
+        for method in methods:
+            assert f"<code>{method.upper()} {path}</code>" in page
+    assert "<script" not in page
 
 
 def test_the_policy_allows_only_the_inline_script_and_style() -> None:

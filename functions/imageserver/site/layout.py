@@ -1,4 +1,4 @@
-"""What a server needs for people rather than clients: the page, and the description of the API beside it."""
+"""What a server needs for people rather than clients: its pages, and the description of the API for programs."""
 
 from pathlib import Path
 from typing import Final
@@ -10,13 +10,14 @@ from imageserver.operations.runs import Run, Task
 from imageserver.storage.port import Store, write
 
 PAGE_KEY: Final = "index.html"
+PAGES: Final = (PAGE_KEY, "api.html")
 API_KEY: Final = "openapi.json"
-_PAGE: Final = Path(__file__).with_name("index.html")
 
 
 def lay_out(store: Store, run: Run) -> None:
-    """Put the page and the description of this release where they are served."""
-    for key, body in ((PAGE_KEY, _PAGE.read_bytes()), (API_KEY, msgspec.json.encode(document()))):
+    """Put the pages and the description of this release where they are served."""
+    bodies = {page: Path(__file__).with_name(page).read_bytes() for page in PAGES}
+    for key, body in {**bodies, API_KEY: msgspec.json.encode(document())}.items():
         with run.looking_at(key):
             _put(store, run, key, body)
 

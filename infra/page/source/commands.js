@@ -53,6 +53,13 @@ export function explain(product, version) {
   return printable(path) ? [script(`./scripts/admin show ${quote(path)}`)] : [];
 }
 
+/** Where the daemons keep a catalog for an hour. */
+export const CACHES = [
+  { client: "incus", daemon: "Incus", line: "sudo sh -c 'rm -rf /var/cache/incus/*'" },
+  { client: "lxc", daemon: "LXD from the snap", line: "sudo sh -c 'rm -rf /var/snap/lxd/common/lxd/cache/*'" },
+  { client: "lxc", daemon: "LXD from a package", line: "sudo sh -c 'rm -rf /var/cache/lxd/*'" },
+];
+
 /**
  * Fetches one version past the daemon's cache: the client reads the catalog and hands the image on.
  * @param {string} client @param {string} remote @param {string} fingerprint @returns {Command}

@@ -1,8 +1,8 @@
 // One product in full.
 import { address } from "./catalog.js";
-import { launch } from "./commands.js";
+import { CACHES, explain, fetchNow, launch } from "./commands.js";
 import { commandLine, copyButton, h, moment } from "./dom.js";
-import { age, size, stamp, verdict } from "./model.js";
+import { WHY_UNLISTED, age, size, stamp, verdict } from "./model.js";
 import { badge } from "./table.js";
 
 /** @typedef {import("./model.js").Product} Product */
@@ -27,12 +27,13 @@ export function detail({ product, state }, context) {
   const [newest, ...older] = product.versions;
   return [
     h("p.verdict", {}, badge(state), " ", ...sentence(product, state, context.now)),
+    ...section("Uploads not listed", product.unlisted.map((note) => unlisted(product, note))),
+    ...section(state === "withheld" ? "Reasons" : "Withheld", notes(product.withheld)),
     ...section("Launch", launchLines(product, context)),
-    ...section("Uploads not listed", notes(product.unlisted)),
-    ...section("Withheld", notes(product.withheld)),
     ...section("Asked for by others", notes(product.shared)),
     ...section("About", [facts(product, newest, context)]),
     ...section("Fingerprints", fingerprints(newest)),
+    ...section("Not there yet, or an older version starts?", cacheHelp(newest, context)),
     ...section("Files", newest ? [files(newest, context)] : []),
     ...section("Older versions", older.map((version) => olderVersion(version, context))),
   ];
@@ -55,6 +56,12 @@ function launchLines(product, { remote, claims }) {
     const kind = command.kind === "vm" ? " as a virtual machine" : kinds.size > 1 ? " as a container" : "";
     return commandLine(command, `the ${command.client} launch command${kind}`);
   });
+}
+
+/** @param {Product} product @param {import("./model.js").Note} note what is public of it, and the command that tells more */
+function unlisted(product, { what, why }) {
+  const commands = explain(product.key, what).map((command) => commandLine(command, `the command that explains ${what}`));
+  return h("div.unlisted", {}, h("p", {}, h("code", {}, what), " ", WHY_UNLISTED[why] ?? why), ...commands);
 }
 
 /** @param {import("./model.js").Note[]} entries */
@@ -107,6 +114,29 @@ function fingerprints(newest) {
       copyButton(image.fingerprint, `the fingerprint of the ${FORMS[image.form].toLowerCase()}`),
     ),
   );
+}
+
+/** @param {Version | undefined} newest @param {Context} context @returns {Node[]} what helps against a daemon's cache */
+function cacheHelp(newest, { remote }) {
+  const images = newest?.images ?? [];
+  const lines = ["incus", "lxc"].flatMap((client) => {
+    const image = images.find(({ clients }) => clients.includes(client));
+    return image ? [commandLine(fetchNow(client, remote, image.fingerprint), `the ${client} command that fetches this version`)] : [];
+  });
+  if (lines.length === 0) return [];
+  const caches = CACHES.filter(({ client }) => images.some(({ clients }) => clients.includes(client)));
+  const clear = caches.map(({ daemon, line }) => commandLine({ client: "sudo", kind: "", line }, `the command that empties the cache of ${daemon}`));
+  return [
+    h(
+      "details.older",
+      {},
+      h("summary", {}, "A daemon keeps the catalog for an hour"),
+      h("p", {}, "This command fetches the version now; the client reads the catalog and hands the image on:"),
+      ...lines,
+      h("p", {}, "Or empty the cache of the daemon, which then reads the catalog again: ", caches.map(({ daemon }) => daemon).join(", "), "."),
+      ...clear,
+    ),
+  ];
 }
 
 /** @param {Version} version @param {Context} context */

@@ -4,7 +4,7 @@ import { firstUpload, remoteAdd, remoteName } from "./commands.js";
 import { detail } from "./detail.js";
 import { announce, byId, commandLine, h, icon, moment } from "./dom.js";
 import { STATES, age, size, stateOf } from "./model.js";
-import { DEFAULT_STALE_DAYS, FACETS, VALUE_NAMES, formatQuery, parseQuery, select } from "./query.js";
+import { DEFAULT_STALE_DAYS, FACETS, VALUE_NAMES, activeFilters, formatQuery, parseQuery, select } from "./query.js";
 import { Table } from "./table.js";
 
 /** @typedef {import("./query.js").Row} Row */
@@ -132,7 +132,8 @@ function show() {
   showSort();
   const filtered = query.search !== "" || Object.values(query.facets).some(Boolean);
   byId("clear").hidden = !filtered;
-  byId("matches").textContent = !filtered ? "" : shown.length === 0 ? "Nothing matches." : `${shown.length} of ${plural(rows.length, "product")}`;
+  const nothing = `Nothing matches ${activeFilters(query).join(", ")}.`;
+  byId("matches").textContent = !filtered ? "" : shown.length === 0 ? nothing : `${shown.length} of ${plural(rows.length, "product")}`;
   showDetail();
 }
 
@@ -392,7 +393,6 @@ function sortBy(column) {
 byId("host").textContent = location.host;
 document.title = `Images on ${location.host}`;
 byId("remote").value = remote;
-byId("api").href = `${base}openapi.json`;
 useTheme(remembered("theme"));
 addFilters();
 showControls();

@@ -131,6 +131,12 @@ function readWithheld(raw) {
   }));
 }
 
+/** What the public document says of a version in one word, as a sentence. @type {Record<string, string>} */
+export const WHY_UNLISTED = {
+  incomplete: "is incomplete: its metadata or a root has not arrived, or is being read.",
+  invalid: "is invalid: a file was refused. Its publisher reads which one, and why, with:",
+};
+
 /** @param {unknown} raw @returns {Note[]} newest first; why is "incomplete" or "invalid" */
 function readUnlisted(raw) {
   const notes = Object.entries(record(raw)).map(([what, why]) => ({ what, why: text(why) || "incomplete" }));
@@ -262,9 +268,9 @@ export const shortestAlias = (product) => [...product.aliases].sort((a, b) => a.
  * @param {Product} product @param {State} state
  */
 export function verdict(product, state) {
-  if (state === "withheld") return "Nothing is listed: other versions have its images.";
-  if (state === "invalid") return "Nothing is listed: files of the newest upload were refused. The API tells why.";
-  if (state === "incomplete") return "Nothing is listed yet: files have arrived, but no version has its metadata and a root.";
+  if (state === "withheld") return "Nothing is listed, for the reasons below.";
+  if (state === "invalid") return "Nothing is listed: a file of the newest upload was refused.";
+  if (state === "incomplete") return "Nothing is listed yet: the newest upload lacks its metadata or a root, or is being read.";
   if (state === "stale") return "No new version for a while.";
   if (state === "healthy") return "Up to date.";
   return product.supported ? `Support ended on ${product.eolText}.` : "Marked as not supported by its publisher.";

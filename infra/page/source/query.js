@@ -81,16 +81,26 @@ export function select(rows, query) {
 const COLLATOR = new Intl.Collator("en", { numeric: true, sensitivity: "base" });
 const STATE_ORDER = Object.keys(STATES);
 
+/** @param {Row} row a product with nothing listed counts as newest: it waits for somebody */
+const newestTime = ({ product: { versions } }) => (versions.length > 0 ? (versions[0].when ?? 0) : Number.MAX_SAFE_INTEGER);
+
 /** @type {Record<string, (a: Row, b: Row) => number>} ascending */
 const SORTS = {
   image: (a, b) => COLLATOR.compare(a.product.title, b.product.title),
   arch: (a, b) => COLLATOR.compare(a.product.arch, b.product.arch),
   variant: (a, b) => COLLATOR.compare(a.product.variant, b.product.variant),
   kind: (a, b) => COLLATOR.compare(a.product.kinds.join(), b.product.kinds.join()),
-  newest: (a, b) => (a.product.versions[0]?.when ?? 0) - (b.product.versions[0]?.when ?? 0),
+  newest: (a, b) => newestTime(a) - newestTime(b),
   size: (a, b) => a.product.sizeBytes - b.product.sizeBytes,
   state: (a, b) => STATE_ORDER.indexOf(a.state) - STATE_ORDER.indexOf(b.state),
 };
+
+/** @param {Query} query @returns {string[]} what is filtered by, in words */
+export function activeFilters({ search, facets }) {
+  const chosen = Object.entries(facets).filter(([, value]) => value);
+  const words = chosen.map(([name, value]) => `${FACETS[name].label.toLowerCase()} ${VALUE_NAMES.get(value) ?? value}`);
+  return search ? [`"${search}"`, ...words] : words;
+}
 
 /** @param {Row[]} rows sorted in place, ties by product key @param {string} sort */
 function sortRows(rows, sort) {

@@ -2,7 +2,7 @@
 
 import re
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -133,7 +133,7 @@ def test_an_empty_result_is_stated(site: Site, visit: type_of_visit) -> None:
     site.publish(images=realistic())
     seen = visit("?q=plan9")
     assert seen.rows() == []
-    assert seen.page.locator("#matches").inner_text() == "Nothing matches."
+    assert seen.page.locator("#matches").inner_text() == 'Nothing matches "plan9".'
 
 
 def test_a_column_sorts_both_ways_and_shows_the_order(site: Site, visit: type_of_visit) -> None:
@@ -254,7 +254,7 @@ def test_a_product_in_full(site: Site, visit: type_of_visit) -> None:
 def test_an_older_version_shows_its_files(site: Site, visit: type_of_visit) -> None:
     site.publish(images=document({NOBLE: product(NOBLE, [HOUR, DAY])}))
     seen = visit(f"?product=images/{NOBLE}")
-    older = seen.page.locator("#detail details")
+    older = seen.page.locator("#detail details[data-version]")
     assert older.count() == 1
     older.locator("summary").click()
     older.locator(".files").wait_for()
@@ -268,7 +268,7 @@ def test_a_new_version_updates_the_open_product(site: Site, visit: type_of_visit
     site.publish(images=document({NOBLE: product(NOBLE, [timedelta(0), DAY])}))
     seen.later()
     seen.page.locator("#detail dl", has_text=version_name(timedelta(0))).wait_for()
-    assert seen.page.locator("#detail details summary").inner_text().startswith(version_name(DAY))
+    assert seen.page.locator("#detail details[data-version] summary").inner_text().startswith(version_name(DAY))
 
 
 def test_back_closes_the_product(site: Site, visit: type_of_visit) -> None:
@@ -327,7 +327,14 @@ def test_a_catalog_for_one_client_offers_commands_for_that_client(site: Site, vi
         del each["items"]["incus.tar.xz"]
     site.publish(images=document({NOBLE: one}))
     seen = visit(f"?product=images/{NOBLE}")
-    assert seen.page.locator("#detail .command code").all_inner_texts() == ["lxc launch my-images:ubuntu/noble"]
+    assert [
+        line.split(" my-images:")[0] for line in seen.page.locator("#detail .command code").all_text_contents()
+    ] == [
+        "lxc launch",
+        "lxc image copy --mode=relay",
+        "sudo sh -c 'rm -rf /var/snap/lxd/common/lxd/cache/*'",
+        "sudo sh -c 'rm -rf /var/cache/lxd/*'",
+    ]
 
 
 # Many -----------------------------------------------------------------------------------------------------------------
@@ -443,3 +450,23 @@ def test_a_failing_server_is_polled_less_often(site: Site, visit: type_of_visit)
         assert site.answers == [], wait
         with seen.page.expect_response(re.compile("index.json")):
             seen.later(wait // 2 + 1)
+
+
+def test_the_api_link_opens_a_page_for_people(visit: type_of_visit) -> None:
+    seen = visit()
+    seen.page.locator("#api").click()
+    seen.page.wait_for_url("**/api.html")
+    assert seen.page.locator("h1").inner_text() == "The upload API"
+    assert "POST /uploads" in seen.page.locator("main").inner_text()
+    assert seen.page.evaluate("getComputedStyle(document.querySelector('.api main')).maxWidth") != "none", "styled"
+    assert seen.violations() == []
+
+
+def test_without_javascript_the_page_says_so_and_shows_how_to_add_the_server(browser: Any, site: Site) -> None:
+    context = browser.new_context(java_script_enabled=False)
+    page = context.new_page()
+    page.goto(site.url)
+    said = page.locator("main, noscript").all_inner_texts()
+    context.close()
+    assert "This page needs JavaScript" in "".join(said)
+    assert "incus remote add my-images" in "".join(said)

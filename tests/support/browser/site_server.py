@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler
 from typing import Any
 
-from page.build import ARTEFACT
+from page.build import API_ARTEFACT, ARTEFACT, blocks, policy
 from tests.support.servers.http import served
 
 Json = dict[str, Any]
@@ -16,6 +16,7 @@ Json = dict[str, Any]
 INDEX = "/streams/v1/index.json"
 IMAGES = "/streams/v1/images.json"
 UNLISTED = "/streams/v1/images.unlisted.json"
+HEADER = f"{policy(*blocks())}; frame-ancestors 'none'"
 TYPES = {"html": "text/html; charset=utf-8", "json": "application/json", "js": "text/javascript"}
 
 
@@ -75,7 +76,8 @@ def _handler(site: Site) -> type[BaseHTTPRequestHandler]:
             self.send_header("ETag", etag)
             self.send_header("Content-Type", TYPES.get(path.rsplit(".", 1)[-1], "application/octet-stream"))
             self.send_header("Content-Length", str(len(body) if status == 200 else 0))
-            self.send_header("Content-Security-Policy", "frame-ancestors 'none'; base-uri 'none'; form-action 'none'")
+            if path.endswith(".html"):
+                self.send_header("Content-Security-Policy", HEADER)
             self.end_headers()
             if status == 200:
                 self.wfile.write(body)
@@ -89,6 +91,7 @@ def _handler(site: Site) -> type[BaseHTTPRequestHandler]:
 @contextmanager
 def serving() -> Iterator[Site]:
     """A running site with the page and no catalog."""
-    site = Site(files={"/index.html": ARTEFACT.read_bytes(), "/openapi.json": b"{}"})
+    pages = {"/index.html": ARTEFACT.read_bytes(), "/api.html": API_ARTEFACT.read_bytes()}
+    site = Site(files={**pages, "/openapi.json": b"{}"})
     with served(_handler(site)) as site.port:
         yield site

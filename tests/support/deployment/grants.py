@@ -27,10 +27,13 @@ KEYS: Final = {
     "leases/streams/": "leases/streams/images.json",
     "maintain/": "maintain/cursor.json",
     "index.html": "index.html",
+    "api.html": "api.html",
     "openapi.json": "openapi.json",
     "another key": "notes.txt",
 }
-SERVED: Final = frozenset({"images/", "images-*/", "streams/", "streams/v1/index.json", "index.html", "openapi.json"})
+SERVED: Final = frozenset(
+    {"images/", "images-*/", "streams/", "streams/v1/index.json", "index.html", "api.html", "openapi.json"}
+)
 
 ACTIONS: Final[Mapping[str, tuple[str, ...]]] = {
     "key": (
@@ -60,7 +63,7 @@ ACTIONS: Final[Mapping[str, tuple[str, ...]]] = {
 TAKE: Final = ("sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:GetQueueAttributes", "sqs:ChangeMessageVisibility")
 TRACE: Final = {("xray:PutTraceSegments", "*"), ("xray:PutTelemetryRecords", "*")}
 IMAGES: Final = ("images/", "images-*/")
-PAGE: Final = ("streams/v1/index.json", "index.html", "openapi.json")
+PAGE: Final = ("streams/v1/index.json", "index.html", "api.html", "openapi.json")
 
 
 def _may(actions: Iterable[str], things: Iterable[str]) -> set[Call]:
