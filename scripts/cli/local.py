@@ -1,6 +1,5 @@
 """`scripts/local`: the whole system on this machine."""
 
-import os
 import shlex
 import signal
 import sys
@@ -14,6 +13,7 @@ from typing import Any
 import click
 from rich.console import Console
 
+from cli import network
 from cli.folders import default_state_folder
 from cli.presign import presign as presigned
 from local_stack.errors import LocalStackError
@@ -80,6 +80,7 @@ def main(
     Images and catalog live in memory and temporary files and are gone when it stops; the certificate authority is
     kept, so trust given once lasts. stack.json is there while it runs.
     """
+    network.reach_loopback_directly()
     options = Options(
         port=port,
         state_folder=(state_dir or default_state_folder()).absolute(),
@@ -102,7 +103,7 @@ def main(
             _wait(local.scheduler.has_run, stopping)
             if not stopping.is_set():
                 local.announce()
-                console.print(instructions(local, options.state_folder), markup=False)
+                console.print(instructions(local, options, sample=not empty), markup=False)
             while not stopping.wait(1):
                 local.check()
             console.print("stopping", style="dim")
@@ -146,22 +147,25 @@ def _wait(condition: Callable[[], bool], stopping: threading.Event) -> bool:
     return False
 
 
-def instructions(local: LocalStack, state_folder: Path) -> str:
-    """Return what to type next, ready to be copied."""
+def instructions(local: LocalStack, options: Options, *, sample: bool) -> str:
+    """Return what to type next, ready to be copied from any folder."""
     stack = local.stack
-    ca = shlex.quote(_short(stack.ca_file))
+    ca = shlex.quote(stack.ca_file)
     scripts = Path(__file__).resolve().parent.parent
-    presign, upload = (shlex.quote(_short(str(scripts / name))) for name in ("presign", "upload"))
-    if state_folder != default_state_folder():
-        where = f"--state-dir {shlex.quote(_short(str(state_folder)))}"
+    presign, upload = (shlex.quote(str(scripts / name)) for name in ("presign", "upload"))
+    if options.state_folder != default_state_folder():
+        where = f"--state-dir {shlex.quote(str(options.state_folder))}"
         presign, upload = f"{presign} {where}", f"{upload} {where}"
     key = "images/alpine/3.22/amd64/default/20261123_1000/"
+    clients = "".join(
+        _client(client, stack.base_url, sample) for client in ("lxd", "incus") if _serves(options, client)
+    )
     return f"""
-Serving {stack.base_url}  (Ctrl-C stops it; logs in {_short(str(state_folder / "logs"))})
+Serving {stack.base_url}  (Ctrl-C stops it; logs in {options.state_folder / "logs"})
 
 Upload the files of a version, in any order; it is listed seconds after the last one:
   {presign} {key}lxd.tar.xz {key}rootfs.squashfs
-  and type the curl lines that it prints. Or a folder of them at once:
+  and run the curl lines that it prints, with every -H. Or a folder of them at once:
   {upload} --to alpine/3.22/amd64/default FOLDER
 
 Read the catalog:
@@ -172,24 +176,25 @@ Let LXD and Incus trust this server, once (its certificate authority stays the s
   sudo systemctl restart lxd    # or incus: a daemon reads the trusted authorities when it starts
 Only for a client command of this shell:
   export SSL_CERT_FILE={ca}
-
-LXD:
-  lxc remote add mine {stack.base_url} --protocol=simplestreams
-  lxc image list mine:
-  lxc launch mine:hello/world hello && lxc exec hello -- /bin/hello
-Incus:
-  incus remote add mine {stack.base_url} --protocol=simplestreams
-  incus launch mine:hello/world hello && incus exec hello -- /bin/hello
+{clients}
+A daemon keeps the catalog for an hour. To let it see a newer version at once, empty its cache:
+  sudo sh -c 'rm -rf /var/snap/lxd/common/lxd/cache/* /var/cache/lxd/* /var/cache/incus/*'
 
 Ask for uploads as a pipeline would (upload API, caller "local"):
   curl --cacert {ca} -H 'X-Local-Caller: local' {stack.api_url}/openapi.json
 """
 
 
-def _short(path: str) -> str:
-    """Return a path relative to where the person is, if that is shorter."""
-    relative = os.path.relpath(path)
-    return relative if len(relative) < len(path) else path
+def _serves(options: Options, client: str) -> bool:
+    return options.parameters.get("Clients", "both") in (client, "both")
+
+
+def _client(client: str, base_url: str, sample: bool) -> str:
+    command, name = {"lxd": ("lxc", "LXD"), "incus": ("incus", "Incus")}[client]
+    lines = [f"{command} remote add mine {base_url} --protocol=simplestreams", f"{command} image list mine:"]
+    if sample:
+        lines.append(f"{command} launch mine:hello/world hello && {command} exec hello -- /bin/hello")
+    return "\n".join([f"{name}:", *(f"  {line}" for line in lines)]) + "\n"
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 import click
 from botocore.exceptions import BotoCoreError, ClientError
 
-from cli import aws
+from cli import aws, network
 from cli.folders import default_state_folder
 from imageserver.errors import InvalidUpload
 from imageserver.format.caching import cache_control
@@ -147,6 +147,7 @@ def _reason(client: Any, bucket: str, key: str) -> Exception | None:
 
 
 def _local(state_folder: Path) -> tuple[Any, str]:
+    network.reach_loopback_directly()
     try:
         stack = read_stack(state_folder)
     except NotRunning as error:
@@ -168,7 +169,8 @@ def _end_for(error: Exception, what: str) -> NoReturn:
     """End with what an error of AWS means; `what` was attempted, where it is not about credentials or region."""
     if reason := aws.unusable(error):
         _end(NO_CREDENTIALS, f"{reason.what}; {reason.remedy}")
-    _end(NO_ANSWER, f"{what}: {error}")
+    advice = network.remedy(error)
+    _end(NO_ANSWER, f"{what}: {error}" + (f"; {advice}" if advice else ""))
 
 
 def _end(code: int, *reasons: str) -> NoReturn:

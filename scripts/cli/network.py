@@ -1,0 +1,46 @@
+"""Proxies and certificate authorities of the network that a command runs in."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import MutableMapping
+from typing import Final
+
+import botocore.exceptions as aws
+
+LOOPBACK: Final = ("localhost", "127.0.0.1", "::1")
+_CA_VARIABLES: Final = ("AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE")
+"""What boto3 reads; the first one wins."""
+_OTHER_CA_VARIABLES: Final = ("SSL_CERT_FILE", "CURL_CA_BUNDLE")
+
+
+def reach_loopback_directly(environment: MutableMapping[str, str] = os.environ) -> None:
+    """Keep this machine's own addresses out of any proxy, for this process and those that it starts.
+
+    A proxy would connect to its own loopback. Both spellings are set: programs differ in which one they read.
+    """
+    given = environment.get("no_proxy") or environment.get("NO_PROXY") or ""
+    hosts = [host.strip() for host in given.split(",") if host.strip()]
+    hosts += [host for host in LOOPBACK if host not in hosts]
+    environment["no_proxy"] = environment["NO_PROXY"] = ",".join(hosts)
+
+
+def remedy(error: BaseException) -> str:
+    """Return what to do about an error that a proxy or a certificate authority of the network causes; else ""."""
+    if isinstance(error, aws.ProxyConnectionError):
+        if "407" in str(error.kwargs.get("error")):
+            return "the proxy wants a name and a password: https_proxy=http://USER:PASSWORD@HOST:PORT"
+        return "check https_proxy, or name this host in no_proxy"
+    if isinstance(error, aws.SSLError):
+        return _trust()
+    return ""
+
+
+def _trust() -> str:
+    for name in _CA_VARIABLES:
+        if file := os.environ.get(name):
+            return f"{name} is {file}, which does not hold the authority of this network's certificates"
+    for name in _OTHER_CA_VARIABLES:
+        if file := os.environ.get(name):
+            return f"boto3 does not read {name}; if the authority is in it: AWS_CA_BUNDLE={file}"
+    return "if your network has a certificate authority of its own, name its PEM file in AWS_CA_BUNDLE"
