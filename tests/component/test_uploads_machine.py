@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import os
+import shutil
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -32,8 +34,26 @@ def machine(file: Path, disk: bytes, compression: str = "gz", prefix: str = "") 
     return file
 
 
+FIRST_PART_ONLY = """#!/bin/sh
+case "$*" in
+  *plan/part.*)
+    echo part >>{folder}/parts
+    if [ "$(grep -c part {folder}/parts)" -gt 1 ]; then printf 403; exit 0; fi ;;
+esac
+exec {curl} "$@"
+"""
+
+
+def programs(folder: Path, name: str, text: str) -> str:
+    """A PATH on which this program goes before all others."""
+    (folder / "programs").mkdir()
+    (folder / "programs" / name).write_text(text)
+    (folder / "programs" / name).chmod(0o755)
+    return f"{folder / 'programs'}:{os.environ['PATH']}"
+
+
 def upload(
-    system: upload_api.System, folder: Path, product: str, *arguments: str | Path
+    system: upload_api.System, folder: Path, product: str, *arguments: str | Path, shell: str = "", **variables: str
 ) -> subprocess.CompletedProcess[str]:
     """Run the script with a TMPDIR of its own."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
@@ -41,8 +61,9 @@ def upload(
     about = {"SIMPLESTREAMS_API": system.api_url, "CURL_CA_BUNDLE": str(system.ca_file)}
     (folder / "tmp").mkdir(exist_ok=True)
     return subprocess.run(
-        (PROJECT / "scripts/upload", "--to", f"{product}/amd64/default", "--version", NAME, "--wait", "0", *arguments),
-        env=kept | own | about, capture_output=True, text=True, check=False, timeout=250,
+        (*shell.split(), PROJECT / "scripts/upload", "--to", f"{product}/amd64/default", "--version", NAME,
+         "--wait", "0", *arguments),
+        env=kept | own | about | variables, capture_output=True, text=True, check=False, timeout=250,
     )  # fmt: skip
 
 
@@ -134,3 +155,44 @@ def test_a_raw_disk_in_a_tarball_is_refused_with_the_commands_that_convert_it(tm
     assert done.returncode == 3
     assert "holds a rootfs.img that starts with eb639000, expected a qcow2 disk (514649fb)" in done.stderr
     assert "qemu-img convert -O qcow2 rootfs.img disk.qcow2" in done.stderr
+
+
+@pytest.mark.parametrize("damage", ["cut short", "wrong checksum"])
+def test_a_damaged_tarball_is_refused_before_anything_is_sent(tmp_path: Path, damage: str) -> None:
+    disk = images.qcow2(size_bytes=4096) + images.filler("disk", MIB)
+    tarball = machine(tmp_path / "vm.tarball", disk)
+    body = bytearray(tarball.read_bytes())
+    if damage == "cut short":
+        del body[len(body) // 2 :]
+    else:
+        body[-8] ^= 1
+    tarball.write_bytes(body)
+    command = (PROJECT / "scripts/upload", "--api", "https://localhost:1", "--to", "a/b/amd64/d", tarball)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, f"{tarball} is damaged" in done.stderr) == (3, True), done.stderr
+
+
+@pytest.mark.parametrize("shell", ["bash", "ksh", "busybox sh"])
+def test_other_shells_and_tools_split_a_machine_too(tmp_path: Path, shell: str) -> None:
+    need(shell.split(maxsplit=1)[0])
+    disk = images.qcow2(size_bytes=4096) + images.filler("disk", 70 * MIB)
+    tarball = machine(tmp_path / "vm.tarball", disk, "plain")
+    with upload_api.system("local", tmp_path / "system") as system:
+        done = upload(system, tmp_path, "machine/shell", tarball, shell=shell)
+        assert done.returncode == 0, done.stderr
+        assert system.stored(f"images/machine/shell/amd64/default/{NAME}/disk.qcow2") == disk
+
+
+def test_a_split_that_was_broken_off_continues_with_the_parts_that_are_missing(tmp_path: Path) -> None:
+    disk = images.qcow2(size_bytes=4096) + images.filler("disk", 100 * MIB)
+    tarball = machine(tmp_path / "vm.tarball", disk, "plain")
+    with upload_api.system("local", tmp_path / "system") as system:
+        parts = programs(tmp_path, "curl", FIRST_PART_ONLY.format(folder=tmp_path, curl=shutil.which("curl")))
+        broken = upload(system, tmp_path, "machine/resumed", "--jobs", "1", tarball, PATH=parts)
+        assert (broken.returncode, "HTTP 403" in broken.stderr) == (1, True), broken.stderr
+        done = upload(system, tmp_path, "machine/resumed", "--json", tarball)
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout)["sent_bytes"] == len(disk) - PART
+        assert upload_api.sha256(system.stored(f"images/machine/resumed/amd64/default/{NAME}/disk.qcow2") or b"") == (
+            upload_api.sha256(disk)
+        )
