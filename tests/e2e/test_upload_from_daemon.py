@@ -58,7 +58,9 @@ def test_a_stopped_instance_is_published_uploaded_and_cleaned_up(
     fresh.add_remote(stack.base_url)
     fresh("launch", f"here:{daemon.program}-ours", "local:copy")
     assert fresh("exec", "local:copy", "--", "cat", "/etc/marker").stdout == f"{daemon.program}-{instance}"
-    (shown,) = (image for image in fresh.images() if any(a["name"] == f"ours/{instance}" for a in image["aliases"]))
+    (shown,) = (
+        image for image in fresh.images() if any(a["name"] == f"ours/{instance}" for a in image["aliases"] or [])
+    )
     assert (shown["properties"]["os"], shown["properties"]["release"]) == ('Our "OS"', instance)
 
 
