@@ -65,6 +65,8 @@ class Observer:
 
     def _published(self, key: str, size_bytes: int) -> None:
         about = readable(size_bytes)
+        if key.endswith(".atom"):
+            return  # it changes with the catalog
         if key.startswith("streams/v1/") and key != "streams/v1/index.json":
             document = self._json(key)
             products = document.get("products", {})

@@ -144,7 +144,7 @@ def found_in(system: System) -> list[str]:
     served = system.streams()
     if "streams/v1/index.json" not in served:
         return []
-    documents = {key: body for key, body in served.items() if not key.endswith(".unlisted.json")}
+    documents = {key: body for key, body in served.items() if not key.endswith((".unlisted.json", ".atom"))}
     clients = [client for client in SERVED if client.split("-")[0] in system.clients]
     objects = system.store.objects
     return faults(documents, lambda key: objects[key].body if key in objects else None, clients)

@@ -24,6 +24,7 @@ from typing import Any
 
 import pytest
 
+from imageserver.catalog.feeds import feed_key, render_feed
 from imageserver.catalog.fold import fold, fold_index, fold_unlisted
 from imageserver.errors import SimplestreamsError
 from imageserver.format import documents
@@ -425,6 +426,8 @@ def _said(body: bytes | None) -> bytes | None:
     """A document about nothing stays where one was, and is not made where none was: both say nothing."""
     if body is None:
         return None
+    if body.startswith(b"<?xml"):
+        return body if b"<entry>" in body else None
     document = json.loads(body)
     says_something = document.get("products") or document.get("withheld") or document.get("index")
     return body if says_something else None
@@ -443,6 +446,7 @@ def rebuild(world: World) -> dict[str, bytes]:
         served[documents.products_key(stream)] = documents.encode(folded)
         unlisted = fold_unlisted(documents.decode_unlisted(None, stream), products)
         served[documents.unlisted_key(stream)] = documents.encode(unlisted)
+        served[feed_key(stream)] = render_feed(folded, "simplestreams")
         index = fold_index(index, folded)
     return served | {documents.INDEX_KEY: documents.encode(index)}
 

@@ -16,7 +16,7 @@ from imageserver.operations.reconcile import reconcile
 from imageserver.operations.runs import Run, Task, remember, resume
 from imageserver.operations.withdraw import restore, withdraw
 from imageserver.settings import BadSetting, Settings
-from imageserver.site.layout import API_KEY, PAGE_KEY, lay_out
+from imageserver.site.layout import API_KEY, PAGES, lay_out
 from imageserver.versions import records
 from imageserver.versions.assessment import new_record
 from imageserver.versions.records import FileFacts, Record
@@ -438,7 +438,7 @@ def test_reconcile_gives_an_empty_server_an_index_and_a_page() -> None:
     store = MemoryStore()
     sent, run = reconciled(store)
     lay_out(store, run)
-    assert (sent, [task.path for task in run.tasks]) == (Sent(), [documents.INDEX_KEY, PAGE_KEY, API_KEY])
+    assert (sent, [task.path for task in run.tasks]) == (Sent(), [documents.INDEX_KEY, *PAGES, API_KEY])
     assert store.objects[documents.INDEX_KEY].body == b'{"format":"index:1.0","index":{}}'
     again = Run()
     lay_out(store, again)

@@ -55,6 +55,7 @@ def handler(event: dict[str, Any], context: LambdaContext) -> PartialItemFailure
         pause=time.sleep,
         invalidate=lambda keys: invalidate(keys, seconds_left(context)),
         lease_wait_s=lease_wait_seconds(seconds_left(context)),
+        server=settings.bucket,
     )
     failures = _publish_all(_products(SQSEvent(event)), services)
 

@@ -44,7 +44,7 @@ def known_products(store: Store, cache: DocumentCache, index: documents.Index, a
 
 def documented_streams(store: Store) -> set[str]:
     """Return the streams that have a document."""
-    keys = (info.key for info in store.list("streams/v1/"))
+    keys = (info.key for info in store.list("streams/v1/") if info.key.endswith(".json"))
     names = {key.removeprefix("streams/v1/").removesuffix(".json").removesuffix(".unlisted") for key in keys}
     return {name for name in names if name.startswith("images")}
 

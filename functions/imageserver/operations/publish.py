@@ -21,6 +21,7 @@ from typing import Final
 
 from imageserver.aws.cloudfront import Invalidate, no_invalidation
 from imageserver.catalog.changes import Changes, StaleKey, compare
+from imageserver.catalog.feeds import feed_key, render_feed
 from imageserver.catalog.fold import fold, fold_index, fold_unlisted
 from imageserver.errors import CatalogDamaged, SimplestreamsError
 from imageserver.format import documents
@@ -55,7 +56,10 @@ def lease_wait_seconds(left_s: float) -> float:
 
 @dataclass(frozen=True, slots=True)
 class PublishServices:
-    """Dependencies of `publish`. `invalidate` removes keys from the edge's caches; for `lease_wait_s` see LEASE_S."""
+    """Dependencies of `publish`. `invalidate` removes keys from the edge's caches; for `lease_wait_s` see LEASE_S.
+
+    `server` is a name that no other server has.
+    """
 
     store: Store
     clients: Sequence[str]
@@ -63,6 +67,7 @@ class PublishServices:
     pause: Callable[[float], object]
     invalidate: Invalidate = no_invalidation
     lease_wait_s: float = LEASE_S
+    server: str = "simplestreams"
 
 
 @dataclass(slots=True)
@@ -133,6 +138,7 @@ def _update(wanted: Sequence[ProductId], services: PublishServices, done: Publis
     index_seen = _read(store, documents.INDEX_KEY, done)
     products_seen = _read(store, documents.products_key(stream), done)
     unlisted_seen = _read(store, documents.unlisted_key(stream), done)
+    feed_seen = _read(store, feed_key(stream), done)
     changed = _read_products(store, wanted, done)
     before = documents.decode_products(products_seen.body if products_seen else None, stream)
     after = _folded(before, changed, services, done)
@@ -155,6 +161,8 @@ def _update(wanted: Sequence[ProductId], services: PublishServices, done: Publis
     if unlisted_seen or unlisted_after != unlisted:
         _put(store, documents.unlisted_key(stream), unlisted_after, unlisted_seen, done)
     _put(store, documents.INDEX_KEY, fold_index(index, after), index_seen, done)
+    if feed_seen or after.products:
+        _put_body(store, feed_key(stream), render_feed(after, services.server), feed_seen, done)
 
 
 def _read(store: Store, key: str, done: Published) -> Document | None:
@@ -218,6 +226,10 @@ def _put(store: Store, key: str, document: CatalogDocument, seen: Document | Non
     body = documents.encode(document)
     if isinstance(document, Products):
         done.catalog_bytes = len(body)
+    _put_body(store, key, body, seen, done)
+
+
+def _put_body(store: Store, key: str, body: bytes, seen: Document | None, done: Published) -> None:
     if seen and seen.body == body:
         return
     revision = write(store, key, body, seen)

@@ -24,6 +24,7 @@ _MISSING: Final = frozenset({"NoSuchKey", "404", "NotFound"})
 _LOST: Final = frozenset({"PreconditionFailed", "412", "ConditionalRequestConflict", "409", *_MISSING})
 _DENIED: Final = frozenset({"AccessDenied", "403", "AllAccessDisabled", "InvalidAccessKeyId", "SignatureDoesNotMatch"})
 _JSON: Final = "application/json"
+_CONTENT_TYPES: Final = {"html": "text/html; charset=utf-8", "atom": "application/atom+xml; charset=utf-8"}
 DECLARED_SHA256: Final = "sha256"
 """Name of the user metadata of an object (`x-amz-meta-sha256`) in which its uploader declared its digest."""
 
@@ -115,4 +116,4 @@ class S3Error(Exception):
 
 
 def _content_type(key: str) -> str:
-    return "text/html; charset=utf-8" if key.endswith(".html") else _JSON
+    return _CONTENT_TYPES.get(key.rpartition(".")[2], _JSON)

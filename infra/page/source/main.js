@@ -1,5 +1,5 @@
 // Puts the parts together: state in, elements out, and the clock.
-import { Catalog } from "./catalog.js";
+import { Catalog, address } from "./catalog.js";
 import { firstUpload, remoteAdd, remoteName } from "./commands.js";
 import { detail } from "./detail.js";
 import { announce, byId, commandLine, h, icon, moment } from "./dom.js";
@@ -149,7 +149,11 @@ function showTotals() {
   const facts = [plural(versions.length, "version"), size(bytes), plural(new Set(rows.map(({ product }) => product.stream)).size, "stream")];
   const unreached = lastGood === 0 && rows.length === 0 && !catalog.empty;
   byId("headline").textContent = catalog.empty ? "No image here yet" : unreached ? "Catalog unreachable" : plural(rows.length, "product");
-  byId("summary").replaceChildren(...(newest > 0 ? ["Newest ", moment(newest, Date.now()), " · "] : []), facts.join(" · "));
+  const feeds = [...new Set(rows.map(({ product }) => product.stream))].flatMap((stream) => [
+    " · ",
+    h("a", { href: address(base, `streams/v1/${stream}.atom`), type: "application/atom+xml" }, `feed of ${stream}`),
+  ]);
+  byId("summary").replaceChildren(...(newest > 0 ? ["Newest ", moment(newest, Date.now()), " · "] : []), facts.join(" · "), ...feeds);
   byId("summary").hidden = rows.length === 0;
 }
 

@@ -123,6 +123,8 @@ def _publish(stream: str, products: Sequence[ProductId], services: PublishServic
 def _documents(store: Store) -> list[tuple[str, Callable[[bytes | None], object]]]:
     found: list[tuple[str, Callable[[bytes | None], object]]] = [(documents.INDEX_KEY, documents.decode_index)]
     for info in store.list("streams/v1/"):
+        if not info.key.endswith(".json"):
+            continue  # a feed: publishing renders it again
         stream = info.key.removeprefix("streams/v1/").removesuffix(".json")
         if stream.endswith(".unlisted"):
             name = stream.removesuffix(".unlisted")

@@ -17,7 +17,7 @@ def digest(*parts: object) -> str:
 
 def version_name(age: timedelta) -> str:
     """The version published that long before NOW."""
-    return (NOW - age).strftime("%Y%m%d_%H:%M")
+    return (NOW - age).strftime("%Y%m%d_%H%M")
 
 
 def version(folder: str, kinds: str = "container vm", container_mib: int = 120, vm_mib: int = 310) -> Json:

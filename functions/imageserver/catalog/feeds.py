@@ -1,0 +1,74 @@
+"""Render a stream's Atom feed: its newest versions, for feed readers. A pure function of the products document.
+
+A version's time is the one in its name, so the same document gives the same bytes. Links are relative to the feed,
+which does not know the server's address.
+"""
+
+import re
+from collections.abc import Iterator
+from datetime import datetime
+from heapq import nlargest
+from typing import Final
+from uuid import NAMESPACE_URL, uuid5
+from xml.etree import ElementTree as ET
+
+import msgspec
+
+from imageserver.format import documents
+from imageserver.format.documents import Product, Products
+from imageserver.format.keys import version_moment
+
+ENTRIES: Final = 50
+_NAMES: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_NOT_XML: Final = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+"""Characters that XML 1.0 cannot hold in any form; publishers choose titles and aliases."""
+
+
+def feed_key(stream: str) -> str:
+    """Return the key of a stream's feed."""
+    return f"streams/v1/{stream}.atom"
+
+
+def render_feed(document: Products, server: str) -> bytes:
+    """Return the feed of a stream; `server` is a name that no other server has, for the feed's id."""
+    stream = document.content_id
+    newest = nlargest(ENTRIES, _versions(document))
+    feed = ET.Element("feed", xmlns="http://www.w3.org/2005/Atom")
+    _text(feed, "title", f"New images in {stream}")
+    _text(feed, "id", uuid5(NAMESPACE_URL, f"{server}/{feed_key(stream)}").urn)
+    _text(feed, "updated", _time(newest[0][0] if newest else None))
+    ET.SubElement(feed, "link", rel="self", href=f"{stream}.atom")
+    ET.SubElement(feed, "link", rel="alternate", href="../../")
+    _text(ET.SubElement(feed, "author"), "name", server)
+    for moment, name, version in newest:
+        _entry(feed, f"{stream}/{name}", document.products[name], version, moment)
+    body: bytes = ET.tostring(feed, encoding="utf-8", xml_declaration=True)
+    return body
+
+
+def _versions(document: Products) -> Iterator[tuple[datetime, str, str]]:
+    """Yield time (UTC, naive), product and name of every version; its items stay undecoded."""
+    for name, product in document.products.items():
+        for version in _NAMES.decode(product.versions):
+            yield version_moment(version), name, version
+
+
+def _entry(feed: ET.Element, product_path: str, product: Product, version: str, moment: datetime) -> None:
+    images = documents.images(documents.decode_versions(product)[version])
+    entry = ET.SubElement(feed, "entry")
+    _text(entry, "title", f"{product.os} {product.release_title} {product.arch} {product.variant}, {version}")
+    # The fingerprints are in the id: other bytes under the same name are another entry.
+    _text(entry, "id", uuid5(NAMESPACE_URL, "\n".join((product_path, version, *sorted(images)))).urn)
+    _text(entry, "updated", _time(moment))
+    ET.SubElement(entry, "link", rel="alternate", href=f"../../?product={product_path}")
+    fingerprints = ", ".join(f"{fingerprint} ({file})" for fingerprint, file in sorted(images.items()))
+    _text(entry, "summary", f"Aliases: {product.aliases or 'none'}. Fingerprints: {fingerprints}.")
+
+
+def _text(parent: ET.Element, tag: str, text: str) -> None:
+    ET.SubElement(parent, tag).text = _NOT_XML.sub("\ufffd", text)
+
+
+def _time(moment: datetime | None) -> str:
+    """Return a time in RFC 3339's form; a feed without entries has not changed since the epoch."""
+    return f"{moment.isoformat()}Z" if moment else "1970-01-01T00:00:00Z"
