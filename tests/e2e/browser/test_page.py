@@ -161,7 +161,7 @@ def test_each_state_has_its_own_badge(site: Site, visit: type_of_visit) -> None:
         "c:ended:amd64:default": product("c:ended:amd64:default", [HOUR], support_eol="2026-11-22"),
         "d:dropped:amd64:default": product("d:dropped:amd64:default", [HOUR], supported=False),
     }
-    waiting = {"e:half:amd64:default": {"20261123_11:00": "incomplete"}, "f:bad:amd64:default": {"20261123": "invalid"}}
+    waiting = {"e:half:amd64:default": {"20261123_1100": "incomplete"}, "f:bad:amd64:default": {"20261123": "invalid"}}
     site.publish(images=document(products, unlisted=waiting))
     seen = visit()
     states = {title: state_of(seen.page, title) for title in sorted(seen.rows())}
@@ -199,7 +199,7 @@ def test_the_summary_counts_states_and_filters_by_them(site: Site, visit: type_o
 
 
 def test_a_server_with_only_waiting_uploads_is_not_called_empty(site: Site, visit: type_of_visit) -> None:
-    site.publish(images=document({}, unlisted={NOBLE: {"20261123_11:00": "incomplete"}}))
+    site.publish(images=document({}, unlisted={NOBLE: {"20261123_1100": "incomplete"}}))
     seen = visit()
     assert state_of(seen.page, "ubuntu noble") == "Incomplete"
     assert seen.page.locator("#empty").is_hidden()
@@ -207,7 +207,7 @@ def test_a_server_with_only_waiting_uploads_is_not_called_empty(site: Site, visi
 
 def test_a_product_whose_images_are_all_withheld_says_why(site: Site, visit: type_of_visit) -> None:
     withheld = {
-        "version": "20261123_11:00",
+        "version": "20261123_1100",
         "file": "disk.qcow2",
         "reason": "the same image as debian:13:amd64:default",
     }
@@ -216,7 +216,7 @@ def test_a_product_whose_images_are_all_withheld_says_why(site: Site, visit: typ
     seen = visit(f"?product=images/{NOBLE}")
     assert state_of(seen.page, "ubuntu noble") == "Withheld"
     detail = seen.page.locator("#detail").inner_text()
-    assert "20261123_11:00/disk.qcow2 the same image as debian:13:amd64:default" in detail
+    assert "20261123_1100/disk.qcow2 the same image as debian:13:amd64:default" in detail
 
 
 # One product ----------------------------------------------------------------------------------------------------------
@@ -242,7 +242,7 @@ def test_a_product_in_full(site: Site, visit: type_of_visit) -> None:
         digest(folder, "squashfs", "combined"),
         digest(folder, "disk", "combined"),
         digest(folder, "metadata"),
-        "20261123_11:59 incomplete",
+        "20261123_11:59 is incomplete",
         "ubuntu claimed by ubuntu:jammy:amd64:default",
     ):
         assert expected in text

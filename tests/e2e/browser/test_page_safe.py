@@ -29,7 +29,7 @@ def hostile() -> dict[str, Any]:
         "aliases": f"{evil},{MARKUP * 3}",
     }
     one |= {"requirements": {MARKUP: MARKUP}, "support_eol": MARKUP}
-    items = one["versions"]["20261123_11:00"]["items"]
+    items = one["versions"]["20261123_1100"]["items"]
     items["rootfs.squashfs"]["path"] = "javascript:window.pwned=1"
     items["disk.qcow2"]["path"] = f"//example.org/../../{MARKUP}?a#b"
     return one
@@ -78,7 +78,7 @@ def test_wrong_types_anywhere_do_not_break_the_others(site: Site, visit: type_of
         for field in fields
     }
     half = product("broken:items:amd64:default", [HOUR])
-    half["versions"]["20261123_11:00"]["items"]["disk.qcow2"] = wrong
+    half["versions"]["20261123_1100"]["items"]["disk.qcow2"] = wrong
     products |= {"broken:whole:amd64:default": wrong, "broken:items:amd64:default": half, NOBLE: product(NOBLE, [HOUR])}
     site.publish(images=document(products, withheld={NOBLE: wrong}, unlisted={"broken:waiting:amd64:default": wrong}))
     seen = visit(f"?product=images/{NOBLE}")
