@@ -319,7 +319,7 @@ def test_the_doctor_names_the_product_even_if_it_no_longer_lists_the_image(syste
 
 def test_a_missing_folder_is_reported(server: FakeDeployment, tmp_path: Path) -> None:
     assert f"there is no folder {tmp_path}/none on this machine" in admin(f"import {tmp_path}/none", 4).stderr
-    assert "no file below images*" in admin(f"import {tmp_path}", 4).stderr
+    assert "neither a file below images* nor a catalog" in admin(f"import {tmp_path}", 4).stderr
 
 
 def test_restore_and_reconcile_accept_yes_and_honour_dry_run(

@@ -22,7 +22,7 @@ from imageserver.operations.prune import Rules, prune
 from imageserver.operations.reconcile import reconcile
 from imageserver.operations.runs import Run, Task
 from imageserver.operations.withdraw import withdraw
-from imageserver.site.layout import API_KEY, PAGE_KEY, lay_out
+from imageserver.site.layout import API_KEY, PAGE_KEY, PAGES, lay_out
 from imageserver.versions import records
 from imageserver.versions.retention import Rule
 from tests.support import images
@@ -144,7 +144,7 @@ def test_an_unreadable_page_blocks_neither_the_description_nor_the_reconcile(sys
     run = Run()
     lay_out(system.store, run)
     reconcile(system.store, Sent(), system.clients, run)
-    assert [task.path for task in run.tasks] == [API_KEY]
+    assert [task.path for task in run.tasks] == [*PAGES[1:], API_KEY]
     assert [f.path for f in run.failed] == [PAGE_KEY]
     assert run.ended
 
