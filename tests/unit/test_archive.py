@@ -71,7 +71,7 @@ BAD: dict[str, tuple[bytes, str]] = {
     "xz cut short": (lzma.compress(GOOD)[:-30], "damaged or cut short"),
     "gzip cut short": (gzip.compress(GOOD)[:-9], "damaged or cut short"),
     "xz damaged": (lzma.compress(GOOD)[:60] + b"\xff" * 60, "is damaged xz data"),
-    "gzip damaged": (gzip.compress(GOOD)[:12] + b"\xff" * 60, "zlib error"),
+    "gzip damaged": (gzip.compress(GOOD)[:12] + b"\xff" * 60, "is damaged or cut short"),
     "tar cut short": (GOOD[:4000], "is not a valid tarball"),
     "only zeros": (lzma.compress(bytes(100_000_000)), "holds no metadata.yaml"),
     "xz bomb": (lzma.compress(BOMB), "unpacks to more than 64 MiB"),
@@ -86,8 +86,8 @@ BAD: dict[str, tuple[bytes, str]] = {
     "absurd header": (oversized_header(8_000_000_000), TOO_LONG),
     "sparse map": (images.sparse_map(3000), TOO_LONG),
     "sparse map cut short": (images.sparse_map(3), "is not a valid tarball"),
-    "pax sparse map": (images.pax_sparse_map(1_000_000), TOO_LONG),
-    "many long names": (long_names(600, 4096), TOO_LONG),
+    "pax sparse map": (images.pax_sparse_map(1_000_000), "holds no metadata.yaml"),
+    "many long names": (long_names(600, 4096), "two headers of type L for one member"),
 }
 
 

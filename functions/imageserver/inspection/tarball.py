@@ -2,30 +2,28 @@
 
 The compression is told by content, not by name. Unpacking goes step by step and counts every byte it
 makes, so a small file that inflates to gigabytes costs at most `Limits.unpacked_bytes` of work and a few
-MiB of memory. tarfile reads headers through a forward-only file that refuses more of them than one member needs.
+MiB of memory. What headers cost is bounded in tar_members.
 """
 
 import bz2
-import io
 import lzma
 import posixpath
 import sys
-import tarfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
+from itertools import islice
 from typing import Final, Literal, Protocol
 
 from imageserver.inspection import qcow2
+from imageserver.inspection.tar_members import BadTar, Member, Members
 
 XZ, GZIP, ZSTD, BZIP2, LZMA = b"\xfd7zXZ\0", b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"BZh", b"\x5d\x00\x00"
 """What a file starts with that is compressed in this way."""
 
 MIB: Final = 1024 * 1024
 _STEP: Final = 256 * 1024  # of unpacked bytes at a time
-_HEADERS_BYTES: Final = MIB  # of one member: tarfile keeps long names, pax records and sparse maps of any size
 _MOST_DISK_BYTES: Final = 2 << 30  # of a disk in a tarball: its header and what tables lie there, some 20 s of xz
 START_BYTES: Final = MIB
 """How much of a tarball tells whether it is a root: a whole block of bzip2 or zstd at least."""
@@ -79,7 +77,7 @@ def read_image(
     limits: Limits,
     *,
     whole: bool,
-    see: Callable[[tarfile.TarInfo], None] | None = None,
+    see: Callable[[Member], None] | None = None,
 ) -> ImageTarball:
     """Read the metadata.yaml of a tarball that arrives in chunks, and what the tarball holds besides.
 
@@ -89,16 +87,14 @@ def read_image(
     says what was found instead of a tarball with a metadata.yaml.
     """
     plain = _unpacked(chunks, limits)
-    file = _Forward(plain)
     try:
-        with tarfile.TarFile(fileobj=file, mode="r") as tar:
-            found = _find(tar, file, limits, whole=whole, see=see)
+        found = _find(Members(plain, limits.members), limits, whole=whole, see=see)
         if whole:
             for _ in plain:  # a tar ends with zeros; what compresses it must end well too
                 pass
         return found
-    except UnreadableArchive:
-        raise
+    except BadTar as error:
+        raise UnreadableArchive(str(error)) from error
     except lzma.LZMAError as error:
         if "Memory usage limit" in str(error):
             most = f"{LZMA_MEMORY // MIB} MiB"
@@ -108,8 +104,6 @@ def read_image(
         raise UnreadableArchive(f"is damaged xz data ({error})") from error
     except (zlib.error, OSError, EOFError) as error:
         raise UnreadableArchive(f"is damaged or cut short ({error})") from error
-    except (tarfile.TarError, ValueError, ArithmeticError, LookupError, TypeError, RecursionError) as error:
-        raise UnreadableArchive(f"is not a valid tarball ({error})") from error
 
 
 def looks_like_tar(head: bytes) -> bool:
@@ -125,16 +119,12 @@ def unlike_a_root(start: bytes) -> str:
     names: set[str] = set()
     is_empty = False
     plain = _unpacked([start[:START_BYTES]], Limits(unpacked_bytes=MIB, members=_START_MEMBERS))
-    with (
-        suppress(UnreadableArchive, tarfile.TarError, lzma.LZMAError, zlib.error, OSError, EOFError, ValueError),
-        tarfile.TarFile(fileobj=_Forward(plain), mode="r") as tar,
-    ):  # the start of a longer file ends too early: what was found until there is the answer
-        for _ in range(_START_MEMBERS):
-            if (member := tar.next()) is None:
-                is_empty = not names
-                break
+    with suppress(UnreadableArchive, BadTar, lzma.LZMAError, zlib.error, OSError, EOFError, ValueError):
+        # The start of a longer file ends too early: what was found until there is the answer.
+        for member in islice(Members(plain, _START_MEMBERS), _START_MEMBERS):
             path = [part for part in member.name.split("/") if part not in ("", ".")]
             names |= set(path[:1])
+        is_empty = not names
     if "metadata.yaml" in names and names <= _IMAGE_PARTS:
         how = "upload metadata as lxd.tar.xz, a unified image as lxd_combined.tar.gz"
         return f"is no root, it holds a metadata.yaml: {how}"
@@ -144,29 +134,27 @@ def unlike_a_root(start: bytes) -> str:
 
 
 def _find(
-    tar: tarfile.TarFile,
-    file: "_Forward",
+    members: Members,
     limits: Limits,
     *,
     whole: bool,
-    see: Callable[[tarfile.TarInfo], None] | None,
+    see: Callable[[Member], None] | None,
 ) -> ImageTarball:
     body: bytes | None = None
     content: Content = "metadata"
-    for count, member in enumerate(_members(tar, file), start=1):
+    for count, member in enumerate(members, start=1):
         if count > limits.members:
             raise UnreadableArchive(f"has more than {limits.members:,} members")
         if see:
             see(member)
         path = [part for part in member.name.split("/") if part not in ("", ".")]
         if path == ["metadata.yaml"] and not member.name.startswith("/"):
-            file.begin(member.size)
-            body = _content(tar, member, limits)
+            body = _content(members, member, limits)
         elif path:
             _check_member(member, path)
             content = _root_in(member, path) or content
             if path == ["rootfs.img"] and not whole:
-                _check_disk(tar, file, member)
+                _check_disk(members, member)
         if content != "metadata":
             if whole:
                 raise WholeImage("/".join(path))
@@ -174,7 +162,7 @@ def _find(
                 break
     if body is None:
         raise NoMetadata("holds no metadata.yaml at its top level")
-    if content == "metadata" and file.tell() > METADATA_LIMITS.unpacked_bytes:
+    if content == "metadata" and members.position > METADATA_LIMITS.unpacked_bytes:
         raise UnreadableArchive(
             "holds neither rootfs/ with something in it nor rootfs.img, and unpacks to more than "
             f"{METADATA_LIMITS.unpacked_bytes // MIB} MiB, which is too much for metadata"
@@ -182,29 +170,28 @@ def _find(
     return ImageTarball(body, content)
 
 
-def _root_in(member: tarfile.TarInfo, path: list[str]) -> Content:
+def _root_in(member: Member, path: list[str]) -> Content:
     """Return which root this member is, or is a part of; empty where it is none."""
     if path == ["rootfs.img"]:
-        if not member.isreg() or not member.size:
+        if not member.is_file or not member.size:
             raise UnreadableArchive("holds a rootfs.img that is no disk: it is empty or not a regular file")
         return "virtual-machine"
-    if path == ["rootfs"] and not member.isdir():
+    if path == ["rootfs"] and not member.is_folder:
         raise UnreadableArchive("holds a rootfs that is not a folder")
     return "container" if path[0] == "rootfs" and len(path) > 1 else ""
 
 
-def _check_disk(tar: tarfile.TarFile, file: "_Forward", member: tarfile.TarInfo) -> None:
-    body = tar.extractfile(member)
-    if body is None:
-        raise UnreadableArchive("holds a rootfs.img that is no disk: it is not a regular file")
-    file.begin(member.size)
+def _check_disk(members: Members, member: Member) -> None:
+    """Check the tables of a disk, unless the tar stores it without its holes: then they are not where they belong."""
+    if member.is_sparse:
+        return
     try:
-        qcow2.check_start(iter(partial(body.read, _STEP), b""), member.size, _MOST_DISK_BYTES)
+        qcow2.check_start(members.content(), member.size, _MOST_DISK_BYTES)
     except qcow2.UnusableDisk as reason:
         raise UnreadableArchive(f"holds a rootfs.img that {reason}") from reason
 
 
-def _check_member(member: tarfile.TarInfo, path: list[str]) -> None:
+def _check_member(member: Member, path: list[str]) -> None:
     """Raise for what would be outside of the image's folder once it is unpacked, or is more than a file there.
 
     Below rootfs/ is a root file system: links lead wherever its programs expect them to, and devices may be there.
@@ -214,85 +201,26 @@ def _check_member(member: tarfile.TarInfo, path: list[str]) -> None:
         raise UnreadableArchive(f"holds {shown}, expected names inside of the tarball's own folder")
     if path[0] == "rootfs" and len(path) > 1:
         return
-    if member.ischr() or member.isblk() or member.isfifo():
+    if member.is_device:
         raise UnreadableArchive(f"holds {shown}, which is a device or a pipe, expected files and folders")
-    if member.issym() or member.islnk():
-        base = path[:-1] if member.issym() else []
+    if member.is_symbolic_link or member.is_hard_link:
+        base = path[:-1] if member.is_symbolic_link else []
         target = posixpath.normpath(posixpath.join(*base, member.linkname))
         if target.startswith("/") or target.split("/")[0] == "..":
             raise UnreadableArchive(f"holds {shown}, a link that leads out of the tarball's own folder")
 
 
-def _members(tar: tarfile.TarFile, file: "_Forward") -> Iterator[tarfile.TarInfo]:
-    while (member := tar.next()) is not None:
-        yield member
-        tar.members = []  # type: ignore[attr-defined]  # tarfile keeps them all otherwise; a bomb has millions
-        file.begin(_HEADERS_BYTES)
-
-
-def _content(tar: tarfile.TarFile, member: tarfile.TarInfo, limits: Limits) -> bytes:
-    if not member.isreg():
+def _content(members: Members, member: Member, limits: Limits) -> bytes:
+    if not member.is_file or member.is_sparse:
         raise UnreadableArchive(f"holds a {member.name} that is not a regular file")
     if member.size > limits.member_bytes:
         raise UnreadableArchive(
             f"holds a {member.name} of {member.size:,} bytes, expected at most {limits.member_bytes:,}"
         )
-    body = tar.extractfile(member)
-    content = body.read() if body else b""
+    content = b"".join(members.content())
     if len(content) != member.size:
         raise UnreadableArchive("ends in the middle of " + member.name)
     return content
-
-
-class _Forward(io.RawIOBase):
-    """A file over chunks that only goes forward, as far as tarfile needs one.
-
-    What is read between two calls of `begin` is bounded, in one read or in many: newer Pythons read a long header in
-    pieces, and all of them read a sparse map block by block. What is skipped costs no memory and is not counted.
-    """
-
-    def __init__(self, chunks: Iterator[bytes]) -> None:
-        self._chunks = chunks
-        self._rest = memoryview(b"")
-        self._position = 0
-        self._readable_bytes = _HEADERS_BYTES
-
-    def begin(self, most_bytes: int) -> None:
-        """Allow `most_bytes` to be read from here on."""
-        self._readable_bytes = most_bytes
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._position
-
-    def read(self, size: int = -1, /) -> bytes:
-        if not 0 <= size <= self._readable_bytes:
-            raise UnreadableArchive(f"has headers of more than {_HEADERS_BYTES:,} bytes for one member")
-        self._readable_bytes -= size
-        return b"".join(self._take(size))
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
-        if whence != io.SEEK_SET or offset < self._position:
-            raise UnreadableArchive("has headers that point backwards")
-        for _ in self._take(offset - self._position):
-            pass
-        return self._position
-
-    def _take(self, size: int) -> Iterator[memoryview]:
-        while size:
-            if not self._rest:
-                self._rest = memoryview(next(self._chunks, b""))
-                if not self._rest:
-                    return
-            part, self._rest = self._rest[:size], self._rest[size:]
-            self._position += len(part)
-            size -= len(part)
-            yield part
 
 
 class _Decompressor(Protocol):

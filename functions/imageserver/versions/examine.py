@@ -4,7 +4,6 @@ Each function takes the facts known from a listing and the chunks of the object,
 digests, or with a `refusal` that completes the sentence "<file> …".
 """
 
-import tarfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Final
@@ -19,6 +18,7 @@ from imageserver.inspection import checksums, ending, image_metadata, metadata, 
 from imageserver.inspection.digests import Digests, InTurn, Sha256, Spread
 from imageserver.inspection.qcow2 import UnusableDisk
 from imageserver.inspection.squashfs import NotSquashfs
+from imageserver.inspection.tar_members import Member
 from imageserver.inspection.tarball import UnreadableArchive
 from imageserver.versions.records import CHECKSUMS_FILE, Fault, FileFacts
 
@@ -173,10 +173,10 @@ def _inspected(facts: FileFacts, chunks: Iterator[bytes | memoryview], product: 
     """
     templates: dict[str, bool] = {}
 
-    def note_template(member: tarfile.TarInfo) -> None:
+    def note_template(member: Member) -> None:
         folder, _, name = member.name.removeprefix("./").partition("/")
         if folder == "templates" and len(name) <= _LONGEST_FILE_NAME:
-            templates[name] = member.isreg() or member.islnk()
+            templates[name] = member.is_file or member.is_hard_link
 
     limits = tarball.METADATA_LIMITS if whole else tarball.UNIFIED_LIMITS
     head, chunks = _peek(chunks)
