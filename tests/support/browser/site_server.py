@@ -76,7 +76,7 @@ def _handler(site: Site) -> type[BaseHTTPRequestHandler]:
             self.send_header("ETag", etag)
             self.send_header("Content-Type", TYPES.get(path.rsplit(".", 1)[-1], "application/octet-stream"))
             self.send_header("Content-Length", str(len(body) if status == 200 else 0))
-            if path.endswith(".html"):
+            if path in ("/index.html", "/api.html"):
                 self.send_header("Content-Security-Policy", HEADER)
             self.end_headers()
             if status == 200:
