@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
     from mypy_boto3_sqs import SQSClient
 
-LAID_OUT = ["api.html", "index.html", "openapi.json", "streams/v1/index.json"]
+LAID_OUT = ["index.html", "api.html", "openapi.json", "streams/v1/index.json"]
 PRODUCT = "images/ubuntu/noble/amd64/default"
 
 
