@@ -71,7 +71,8 @@ def main(
     KEY is images/<os>/<release>/<arch>/<variant>/<version>/<file>. Each URL stands alone on a line of standard
     output; what surrounds it are comments (#) and the curl line, which sends the file of that name from the current
     folder. The URL is good only with the headers of the curl line: Cache-Control, which the file is then served with,
-    and If-None-Match: *, which never replaces a file, unless --overwrite leaves that out.
+    and If-None-Match: *, which never replaces a file. With --overwrite the URL is good without any header, until it
+    expires; the edge keeps a file that was sent without Cache-Control as long as any other.
     """
     _refuse_bad_keys(keys)
     client, bucket_name = _aws(bucket) if bucket else _local(state_dir or default_state_folder())
@@ -85,10 +86,14 @@ def main(
 
 
 def presign(client: Any, bucket: str, key: str, expires_s: int, overwrite: bool) -> Upload:
-    """Return one upload. The headers are signed: not even a URL that fell into other hands can replace a file."""
+    """Return one upload.
+
+    Unless it may overwrite, its headers are signed: not even a URL that fell into other hands can replace a file.
+    """
     headers = {"Cache-Control": cache_control(key)}
-    signed = {"Bucket": bucket, "Key": key, "CacheControl": headers["Cache-Control"]}
+    signed = {"Bucket": bucket, "Key": key}
     if not overwrite:
+        signed["CacheControl"] = headers["Cache-Control"]
         headers["If-None-Match"] = signed["IfNoneMatch"] = "*"
     url = client.generate_presigned_url("put_object", signed, ExpiresIn=expires_s)
     options = [f"-H '{name}: {value}'" for name, value in headers.items()]

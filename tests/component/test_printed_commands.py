@@ -70,6 +70,13 @@ def test_the_curl_line_of_presign_uploads(system: System, tmp_path: Path, overwr
     assert system.stored(upload.key) == BODY
 
 
+def test_a_url_that_may_overwrite_needs_no_header(system: System) -> None:
+    upload = made(system, "bare.squashfs", overwrite=True)
+    for body in (BODY, BODY + b"again"):
+        assert send("PUT", upload.url, body).status == 200
+        assert system.stored(upload.key) == body
+
+
 def test_the_guide_of_the_page_uploads_an_image(system: System, state: Path, tmp_path: Path) -> None:
     (line,) = re.findall(r"`(\./scripts/presign [^`]*)`", (build.SOURCE / "commands.js").read_text())
     guide = line.replace("${version}", "20261123_1000")
