@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import boto3
 import pytest
@@ -320,6 +320,21 @@ def test_exactly_the_changed_paths_are_invalidated_and_awaited(client: CloudFron
         stub.add_response("get_invalidation", invalidation("Completed"), {"DistributionId": "D1", "Id": "I1"})
         invalidate(client, "D1", [f"{PATH}/rootfs.squashfs", f"{PATH}/lxd.tar.xz"], waited.append, 100)
     assert waited == [2, 2]
+
+
+def test_each_invalidation_has_a_reference_of_its_own(client: CloudFrontClient) -> None:
+    """CloudFront answers a reference that it knows with the old invalidation, and invalidates nothing."""
+    references: list[str] = []
+
+    def remember(params: dict[str, Any], **_: object) -> None:
+        references.append(params["InvalidationBatch"]["CallerReference"])
+
+    client.meta.events.register("provide-client-params.cloudfront.CreateInvalidation", remember)
+    with Stubber(client) as stub:
+        for _ in range(3):
+            stub.add_response("create_invalidation", invalidation("Completed"))
+            request_invalidation(client, "D1", ["images/x"], lambda _: None, 100)
+    assert len(set(references)) == 3
 
 
 def test_an_invalidation_that_fails_or_is_too_slow_is_retried_later(client: CloudFrontClient) -> None:

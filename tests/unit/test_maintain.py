@@ -552,6 +552,21 @@ def test_reconcile_removes_a_product_that_only_the_catalog_lists(system: System)
     assert tidy(system, NOW) == []
 
 
+def test_an_upload_that_comes_while_its_product_is_looked_at_is_found_in_the_same_run(system: System) -> None:
+    """Records are read before the folders are listed. The other way round it would wait for the next run."""
+    late, listings = f"{PRODUCT}/20261121", []
+
+    def upload_late(method: str, key: str) -> None:
+        if method == "list" and key in (ID.records_prefix, f"{PRODUCT}/"):
+            listings.append(key)
+            if len(listings) == 2:
+                system.upload(late, images.split_image(seed=late))
+
+    system.store.on = upload_late
+    assert reconciled(system.store)[0].paths == [late]
+    assert len(listings) == 2
+
+
 def test_reconcile_names_an_unreadable_record_and_processes_the_rest(system: System) -> None:
     system.store.put(f"versions/{PRODUCT}/20261101.json", b"{")
     other = "images/debian/12/amd64/default/20261101"

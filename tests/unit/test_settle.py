@@ -307,6 +307,27 @@ def test_an_object_that_changes_while_it_is_read_is_read_again(system: System) -
     assert record(system).files["rootfs.squashfs"].sha256 == images.sha256_hex(images.squashfs("new"))
 
 
+def test_a_listing_older_than_the_record_is_never_written_over_it(system: System) -> None:
+    """The record's revision is read before the folder is listed, and not the other way round."""
+    system.upload(PATH, {"lxd.tar.xz": images.metadata_tarball("amd64", "x")})
+    first: list[str] = []
+
+    def others_are_faster(method: str, key: str) -> None:
+        if method in ("read", "list") and not first:
+            first.append(key)
+        elif method in ("read", "list") and len(first) == 1:  # between the two: another file, and its record
+            first.append(key)
+            system.store.on = lambda *_: None
+            system.upload(PATH, {"rootfs.squashfs": images.squashfs("x")})
+            system.ingest(PATH)
+            system.store.on = others_are_faster
+
+    system.store.on = others_are_faster
+    system.ingest(PATH)
+    assert set(record(system).files) == {"lxd.tar.xz", "rootfs.squashfs"}
+    assert system.store.log.count(("replace", RECORD)) == 0, "there was nothing to write over the other's record"
+
+
 def test_losing_every_race_leaves_the_message_for_redelivery(system: System) -> None:
     system.upload(PATH, images.split_image())
 

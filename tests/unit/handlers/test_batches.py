@@ -1,0 +1,168 @@
+"""Event in, acknowledged or not out: the deployed handlers of digest and publish over a bucket in memory."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from imageserver.errors import CatalogDamaged, StorageDenied, StorageUnavailable
+from imageserver.format.keys import parse_version, version_of
+from imageserver.handlers import batches
+from tests.support import images
+from tests.support.handlers import Context, imported, sqs_batch
+from tests.support.memory_store import System
+from tests.support.messages import s3_event
+
+NOBLE = "images/ubuntu/noble/amd64/default/20261123_10:00"
+PLUCKY = "images/ubuntu/plucky/amd64/default/20261123_10:00"
+DAILY = "images-daily/ubuntu/noble/amd64/default/20261123_10:00"
+QUEUE = "https://sqs.eu-central-1.amazonaws.com/123456789012/queue"
+UNREADABLE = '{"neither": "an event of S3", "nor": "ours"}'
+
+
+@dataclass
+class Queue:
+    """The client of SQS that a handler gets; `rests` has the seconds that each message was hidden for."""
+
+    rests: dict[str, int] = field(default_factory=dict)
+
+    def change_message_visibility(self, *, QueueUrl: str, ReceiptHandle: str, VisibilityTimeout: int) -> None:  # noqa: N803
+        assert QueueUrl == QUEUE
+        self.rests[ReceiptHandle] = VisibilityTimeout
+
+
+@pytest.fixture
+def queue(monkeypatch: pytest.MonkeyPatch) -> Queue:
+    queue = Queue()
+    monkeypatch.setattr(batches, "sqs_client", lambda: queue)
+    return queue
+
+
+@pytest.fixture
+def system() -> System:
+    system = System()
+    for path in (NOBLE, PLUCKY, DAILY):
+        system.upload(path, images.split_image(seed=path))
+    return system
+
+
+@pytest.fixture
+def digest(system: System, queue: Queue, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+    yield from _over(system, "digest", monkeypatch)
+
+
+@pytest.fixture
+def publish(system: System, queue: Queue, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+    for version in system.versions():
+        system.ingest(version.path)
+    yield from _over(system, "publish", monkeypatch)
+
+
+def _over(system: System, name: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+    with imported(f"imageserver.handlers.{name}", {"BUCKET": "images", "QUEUE_URL": QUEUE}) as app:
+        monkeypatch.setattr(app, "store", system.store)
+        yield app
+
+
+def left(app: ModuleType, event: dict[str, Any]) -> list[str]:
+    """Call the handler; the ids of the messages that stay in the queue."""
+    answer = app.handler(event, Context())
+    return [failure["itemIdentifier"] for failure in answer["batchItemFailures"]]
+
+
+def arrivals(*paths: str) -> dict[str, Any]:
+    return sqs_batch(*(s3_event(f"{path}/lxd.tar.xz") for path in paths))
+
+
+def changes(*paths: str) -> dict[str, Any]:
+    return sqs_batch(*(s3_event(f"versions/{path}.json") for path in paths))
+
+
+def break_store(system: System, part: str, error: Exception) -> None:
+    """Have each call of storage about a key with this part fail."""
+
+    def fail(_method: str, key: str) -> None:
+        if part in key:
+            raise error
+
+    system.store.on = fail
+
+
+@pytest.mark.parametrize("error", [StorageUnavailable("503"), StorageDenied("403")])
+def test_digest_leaves_the_messages_of_a_version_that_failed_and_acknowledges_the_others(
+    digest: ModuleType, system: System, queue: Queue, error: Exception
+) -> None:
+    break_store(system, "ubuntu/noble", error)
+    assert left(digest, arrivals(NOBLE, PLUCKY, NOBLE)) == ["0", "2"]
+    assert [version.path for version in system.versions() if version.record_key in system.store.objects] == [PLUCKY]
+    assert queue.rests == {"handle 0": 20, "handle 2": 20}
+
+
+def test_digest_leaves_a_version_that_another_worker_holds_the_lease_of(
+    digest: ModuleType, system: System, queue: Queue
+) -> None:
+    lease = {"until": "2999-01-01T00:00:00+00:00", "token": "of another worker"}
+    system.store.put(version_of(f"{NOBLE}/").lease_key, json.dumps(lease).encode())
+    assert left(digest, arrivals(NOBLE, PLUCKY)) == ["0"]
+    assert parse_version(NOBLE).record_key not in system.store.objects
+    assert queue.rests == {"handle 0": 20}
+
+
+def test_digest_leaves_a_version_with_a_damaged_record(digest: ModuleType, system: System) -> None:
+    system.store.put(parse_version(NOBLE).record_key, b"{")
+    assert left(digest, arrivals(NOBLE, PLUCKY)) == ["0"]
+    assert system.store.objects[parse_version(NOBLE).record_key].body == b"{"
+
+
+def test_publish_leaves_the_messages_of_a_damaged_product_and_acknowledges_the_others(
+    publish: ModuleType, system: System, queue: Queue
+) -> None:
+    system.store.put(parse_version(NOBLE).record_key, b"{")
+    assert left(publish, changes(PLUCKY, NOBLE, DAILY)) == ["1"]
+    assert set(system.listed()) == {"ubuntu:plucky:amd64:default"}
+    assert set(system.listed("images-daily")) == {"ubuntu:noble:amd64:default"}
+    assert queue.rests == {"handle 1": 20}
+
+
+@pytest.mark.parametrize("error", [StorageUnavailable("503"), StorageDenied("403"), CatalogDamaged("no catalog")])
+def test_publish_leaves_all_messages_of_a_stream_that_failed_and_acknowledges_other_streams(
+    publish: ModuleType, system: System, error: Exception
+) -> None:
+    break_store(system, "streams/v1/images.json", error)
+    assert left(publish, changes(PLUCKY, DAILY, NOBLE)) == ["0", "2"]
+    assert system.listed() == {}
+    assert set(system.listed("images-daily")) == {"ubuntu:noble:amd64:default"}
+
+
+@pytest.mark.parametrize("name", ["digest", "publish"])
+def test_an_unreadable_message_stays_for_the_dead_letter_queue_and_its_neighbours_are_handled(
+    name: str, request: pytest.FixtureRequest
+) -> None:
+    app: ModuleType = request.getfixturevalue(name)
+    good = changes(NOBLE) if name == "publish" else arrivals(NOBLE)
+    body = good["Records"][0]["body"]
+    assert left(app, sqs_batch(UNREADABLE, body)) == ["0"]
+
+
+@pytest.mark.parametrize("name", ["digest", "publish"])
+def test_a_key_that_no_version_can_have_is_acknowledged(name: str, request: pytest.FixtureRequest) -> None:
+    app: ModuleType = request.getfixturevalue(name)
+    assert left(app, sqs_batch(s3_event("images/ubuntu/x"), s3_event("versions/images/x.json"))) == []
+
+
+def test_a_message_rests_longer_after_each_try(digest: ModuleType, system: System, queue: Queue) -> None:
+    break_store(system, "ubuntu", StorageUnavailable("503"))
+    event = arrivals(NOBLE, PLUCKY)
+    event["Records"][1]["attributes"]["ApproximateReceiveCount"] = "3"
+    assert left(digest, event) == ["0", "1"]
+    assert queue.rests == {"handle 0": 20, "handle 1": 320}
+
+
+def test_what_was_acknowledged_does_not_rest(digest: ModuleType, queue: Queue) -> None:
+    assert left(digest, arrivals(NOBLE, PLUCKY)) == []
+    assert queue.rests == {}

@@ -1,0 +1,107 @@
+"""Every route of the upload API asks for the caller's rights, and changes nothing without them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from imageserver.format.keys import parse_target
+from imageserver.operations.withdraw import withdraw
+from tests.support import images
+from tests.support.handlers import Context, imported
+from tests.support.memory_store import START, MemoryStore, System
+
+VERSION = "images/ubuntu/noble/amd64/default/20261123_10:00"
+TEAM_A = "arn:aws:iam::123456789012:user/team-a"
+EVERYBODY = "arn:aws:iam::123456789012:user/all"
+FILE = {"path": f"{VERSION}/disk.qcow2", "size": 10}
+BATCH = {"version": VERSION, "files": [{"file": "disk.qcow2", "size": 10}]}
+REQUESTS: dict[str, tuple[str, object]] = {
+    "POST /uploads": ("", FILE),
+    "POST /uploads/batch": ("", BATCH),
+    "GET /versions/{path+}": (VERSION, None),
+    "PATCH /versions/{path+}": (VERSION, {"withdrawn": False}),
+    "DELETE /{path+}": (VERSION, None),
+}
+
+
+class Uploads(MemoryStore):
+    """imageserver.storage.presigned.S3Uploads over memory; a URL that says what it is for."""
+
+    def sign(self, operation: str, key: str, _headers: object, _lifetime_s: int, **_: Any) -> str:
+        return f"https://s3/{operation}/{key}"
+
+
+@pytest.fixture
+def system() -> System:
+    system = System(Uploads())
+    system.upload(VERSION, images.split_image())
+    system.catch_up()
+    return system
+
+
+@pytest.fixture
+def app(system: System, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+    publishers = json.dumps({TEAM_A: ["team-a/"], EVERYBODY: ["images*"]})
+    environment = {"BUCKET": "images", "ALLOW_DELETES": "true", "PUBLISHERS": publishers}
+    with imported("imageserver.handlers.uploads", environment) as app:
+        monkeypatch.setattr(app, "store", system.store)
+        monkeypatch.setattr(app, "cache", app.DocumentCache(system.store))
+        yield app
+
+
+def ask(app: ModuleType, route: str, caller: str, path: str, body: object) -> tuple[int, Any]:
+    """The status and the document that a caller gets."""
+    event = {
+        "routeKey": route,
+        "headers": {"content-type": "application/json"},
+        "requestContext": {"authorizer": {"iam": {"userArn": caller}} if caller else None},
+        "pathParameters": {"path": path},
+        "body": json.dumps(body) if body else "",
+    }
+    answer = app.handler(event, Context())
+    return answer["statusCode"], json.loads(answer["body"])
+
+
+def test_each_route_of_the_api_is_asked(app: ModuleType) -> None:
+    assert REQUESTS.keys() == app.ROUTES.keys()
+
+
+@pytest.mark.parametrize("caller", ["", TEAM_A, "arn:aws:iam::123456789012:user/stranger"])
+@pytest.mark.parametrize("withdrawn", [False, True])
+@pytest.mark.parametrize("route", REQUESTS)
+def test_a_caller_without_rights_is_refused_and_changes_nothing(
+    app: ModuleType, system: System, route: str, withdrawn: bool, caller: str
+) -> None:
+    if withdrawn:
+        withdraw(system.store, parse_target(VERSION), START, 24, lambda _: None)
+    before = {key: found.body for key, found in system.store.objects.items()}
+    status, problem = ask(app, route, caller, *REQUESTS[route])
+    assert (status, "may not write to" in problem["detail"]) == (403, True), problem
+    assert {key: found.body for key, found in system.store.objects.items()} == before
+
+
+@pytest.mark.parametrize("route", REQUESTS)
+def test_a_caller_with_rights_is_answered(app: ModuleType, system: System, route: str) -> None:
+    if route.startswith("PATCH"):
+        withdraw(system.store, parse_target(VERSION), START, 24, lambda _: None)
+    status, answer = ask(app, route, EVERYBODY, *REQUESTS[route])
+    assert status < 300, answer
+
+
+def batch_of(*files: tuple[str, bytes]) -> dict[str, object]:
+    about = [{"file": name, "size": len(body), "sha256": images.sha256_hex(body)} for name, body in files]
+    return {"version": VERSION, "files": about}
+
+
+def test_a_file_is_present_only_with_the_digest_that_it_has(app: ModuleType, system: System) -> None:
+    root = system.store.objects[f"{VERSION}/rootfs.squashfs"].body
+    other = bytes([root[0] ^ 1]) + root[1:]
+    status, answer = ask(app, "POST /uploads/batch", EVERYBODY, "", batch_of(("rootfs.squashfs", root)))
+    assert (status, [upload["kind"] for upload in answer["uploads"]]) == (201, ["present"])
+    status, problem = ask(app, "POST /uploads/batch", EVERYBODY, "", batch_of(("rootfs.squashfs", other)))
+    assert (status, "exists already" in problem["detail"]) == (409, True), problem
