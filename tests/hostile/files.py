@@ -162,7 +162,26 @@ def zstd_of_empty_blocks(count: int) -> bytes:
     return b"\x28\xb5\x2f\xfd" + b"\x00\x58" + bytes(3 * count) + b"\x01"
 
 
+def pax_of_shortest_records(mib: int) -> bytes:
+    """Members with a pax header of nearly a MiB each, all of records of five bytes."""
+    body = b"5 a=\n" * 170_000
+    info = tarfile.TarInfo("pax")
+    info.type, info.size = tarfile.XHDTYPE, len(body)
+    one = info.tobuf() + body.ljust(-(-len(body) // 512) * 512, b"\0") + tarfile.TarInfo("f").tobuf()
+    return one * mib
+
+
+def many_sparse_members(mib: int) -> bytes:
+    """Members of the older GNU sparse format, each with a map of half a MiB."""
+    return (images.sparse_map(1000)[:-8] + bytes(8)) * (mib * 2)
+
+
+def packed(make: Callable[[], bytes], compression: str) -> bytes:
+    return bz2.compress(make()) if compression == "bz2" else images.compress(make(), compression)
+
+
 META = "lxd.tar.xz"
+COMPRESSIONS = ("gz", "xz", "zst", "bz2", "plain")
 XZ = images.metadata_tarball()
 XZ_4_GIB = b"\x02\x00\x21\x01\x28\x00\x00\x00"  # a block header with LZMA2 and the largest dictionary
 _KINDS: Iterable[tuple[str, tarfile.TarInfo]] = (
@@ -195,6 +214,29 @@ CASES: dict[str, Hostile] = {
     "pax sparse map of 60 MiB": Hostile(
         META, lambda: images.compress(images.pax_sparse_map(30_000_000), "gz"), "holds no metadata.yaml"
     ),
+    **{
+        f"{what}, {compression}": Hostile(
+            META,
+            partial(packed, make, compression),
+            says if compression != "plain" or "more" in says else "is cut short",
+        )
+        for compression in COMPRESSIONS
+        for what, make, says in (
+            ("older sparse header alone", lambda: images.sparse_map(0), "ends within a header"),
+            ("older sparse maps", partial(many_sparse_members, 40), "has more than 30,000 headers"),
+            ("shortest pax records", partial(pax_of_shortest_records, 50), "has more than 40,000 pax records"),
+            ("pax sparse map", partial(images.pax_sparse_map, 4000), "holds no metadata.yaml"),
+        )
+    },
+    "unified sparse maps": Hostile(
+        "lxd_combined.tar.gz", lambda: images.compress(many_sparse_members(800), "gz"), "holds no metadata.yaml"
+    ),
+    "unified pax records": Hostile(
+        "lxd_combined.tar.gz",
+        lambda: images.compress(pax_of_shortest_records(50), "gz"),
+        "has more than 8,000,000 pax records",
+    ),
+    "root of one older sparse header": Hostile("root.tar.xz", lambda: images.sparse_map(0), "is cut short"),
     "metadata.yaml of 40 MiB": Hostile(
         META, lambda: images.metadata_tarball(members={"metadata.yaml": bytes(40 * MIB)}), "expected at most 1,048,576"
     ),

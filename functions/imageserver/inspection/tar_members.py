@@ -12,7 +12,7 @@ from typing import Final
 BLOCK: Final = tarfile.BLOCKSIZE
 MOST_HEADER_BYTES: Final = 1 << 20
 """Of one member: its header, long names, pax records and sparse map."""
-_MOST_PAX_RECORDS: Final = 8_000_000  # of an archive; GNU tar and libarchive write up to four for each member
+_MOST_PAX_RECORDS_OF_A_MEMBER: Final = 4  # on average over an archive
 _MOST_HEADERS_OF_A_MEMBER: Final = 3  # on average over an archive
 _PAX_LENGTH_DIGITS: Final = 8
 _MOST_SIZE_DIGITS: Final = 18
@@ -76,6 +76,7 @@ class Members:
         self._chunks = chunks
         self._rest = memoryview(b"")
         self._most_headers = most_members * _MOST_HEADERS_OF_A_MEMBER
+        self._most_records = most_members * _MOST_PAX_RECORDS_OF_A_MEMBER
         self._headers = self._records = 0
         self._header_bytes = 0  # of this member
         self._unread = self._padding = 0  # of its content
@@ -150,8 +151,8 @@ class Members:
         at = 0
         while at < len(body) and body[at]:
             self._records += 1
-            if self._records > _MOST_PAX_RECORDS:
-                raise BadTar(f"has more than {_MOST_PAX_RECORDS:,} pax records")
+            if self._records > self._most_records:
+                raise BadTar(f"has more than {self._most_records:,} pax records")
             space = body.find(b" ", at, at + _PAX_LENGTH_DIGITS + 1)
             length = body[at:space] if space > at else b""
             end = at + int(length) if length.isdigit() else 0
