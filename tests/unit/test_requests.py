@@ -54,15 +54,15 @@ def test_a_changed_version_costs_the_same_requests_for_any_size_of_catalog(produ
     assert calls(system) == {"read": 1, "list": 1}, "each further notice"
     (done,) = system.publish(parse_product(product))
     first = int(versions == 1)  # of its product: the index changes too
-    assert done.writes == 1 + first
-    expected = {"read": 4 + versions, "list": 5, "create": 1, "replace": 1 + first, "delete": 1}
+    assert done.writes == 2 + first  # the document and the feed of its stream
+    expected = {"read": 5 + versions, "list": 6, "create": 1, "replace": 2 + first, "delete": 1}
     assert calls(system) == expected
-    assert sum(expected.values()) == 12 + versions + first
+    assert sum(expected.values()) == 15 + versions + first
 
 
 def test_the_performance_page_states_these_numbers() -> None:
     (row,) = re.findall(r"^\| requests to storage.*$", PAGE, re.MULTILINE)
-    assert row.count("24 + V + parts") == 3
+    assert row.count("27 + V + parts") == 3
     text = " ".join(PAGE.split())
     assert "12 by digest when all three files are there as it looks (3 GET, 3 LIST, 3 HEAD, 2 PUT, 1 DELETE)" in text
-    assert "12 + V by publish (4 + V GET, 5 LIST, 2 PUT, 1 DELETE)" in text
+    assert "15 + V by publish (5 + V GET, 6 LIST, 3 PUT, 1 DELETE)" in text

@@ -56,7 +56,7 @@ class _Entry(msgspec.Struct):
 
 
 class _Index(msgspec.Struct):
-    index: dict[str, _Entry]
+    index: dict[str, _Entry] = {}
 
 
 class _Products(msgspec.Struct):

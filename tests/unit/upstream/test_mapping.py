@@ -202,8 +202,16 @@ def test_what_cannot_come_disturbs_no_neighbour() -> None:
 def test_a_document_that_is_none_is_refused(body: bytes) -> None:
     with pytest.raises(UpstreamRefused, match="cannot be read"):
         list(mapped(body, "images"))
+
+
+@pytest.mark.parametrize("body", [b"", b"<html>", b"[]", b'{"index": []}', b'{"index"', b"[" * 100_000])
+def test_an_index_that_is_none_is_refused(body: bytes) -> None:
     with pytest.raises(UpstreamRefused, match="cannot be read"):
         documents.products_paths(body)
+
+
+def test_an_empty_index_lists_nothing() -> None:
+    assert documents.products_paths(b"{}") == []
 
 
 def test_an_index_gives_the_documents_that_clients_read() -> None:
