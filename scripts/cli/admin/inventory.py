@@ -50,7 +50,7 @@ class Catalog:
 
 @dataclass(frozen=True)
 class Unlisted:
-    """Unlisted a version or a file of it is not listed, or a warning about it.
+    """Why a version or a file of it is not listed, or a warning about it.
 
     `kind` is that of a record's reason, or withdrawn, withheld (another version is listed instead) or unreadable.
     """

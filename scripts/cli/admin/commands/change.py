@@ -32,7 +32,7 @@ AS_DEPLOYED: Final = "[default: as the stack was deployed"
 
 @main.command()
 @click.argument("path")
-@click.option("--reason", default="", help="Unlisted; it is kept in the record.")
+@click.option("--reason", default="", help="Why; it is kept in the record.")
 @click.option("--grace-hours", type=click.IntRange(1), help=f"Until it is deleted.  {AS_DEPLOYED}, else 24]")
 @yes_option
 @command
