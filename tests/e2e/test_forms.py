@@ -41,7 +41,7 @@ DISKS: dict[str, tuple[str, tuple[str, ...]]] = {
 NAMES = (*CONTAINERS, *(f"unified-{how}" for how in UNIFIED), *DISKS)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")  # pytest comes to this module once for each daemon, with others in between
 def every_form(stack: Stack, workshop: Workshop) -> dict[str, Uploaded]:
     """One image of each, uploaded with curl and listed."""
     need("bzip2", "lzma", "zstd")
