@@ -15,7 +15,7 @@ HOURS: Final = 730
 DAYS: Final = HOURS / 24
 
 # Of one version with three files, from its upload until nothing of it is left, in a product of V versions. LIST costs
-# as much as PUT; DELETE is free. tests/unit/test_costs.py counts the same life.
+# as much as PUT; DELETE is free. tests/unit/infra/test_costs.py counts the same life.
 PUTS: Final = 13
 LISTS: Final = 22
 GETS: Final = 29

@@ -24,7 +24,7 @@ install for them. Checks: ruff, ruff-format, mypy, import-linter, codespell, she
   scripts/test                                       everything but heavy tests, two at a time or more
   scripts/test tests/unit                            the tests of a folder or a file, one at a time
   scripts/test -k presign                            the tests whose names have that word
-  scripts/test tests/unit/test_keys.py -x --pdb      stop at the first failure and look at it
+  scripts/test tests/unit/imageserver/format/test_keys.py -x --pdb      stop at the first failure and look at it
   scripts/test --python 3.13                         with that Python, in an environment of its own
   scripts/test -m heavy tests/e2e                    large uploads and real clients: minutes, gigabytes
   scripts/test --lint                                the checks alone

@@ -32,7 +32,7 @@ NOT_OURS: Final = [
     schemathesis.checks.unsupported_method,  # so are routes; it answers 404 where there is none
 ]
 OF_THE_GATEWAY: Final = {"500", "503"}
-"""Statuses that only a fault of the storage brings about; tests/unit/test_uploads.py stages those."""
+"""Statuses that only a fault of the storage brings about; the unit tests of operations/withdraw.py stage those."""
 
 PRODUCT: Final = "images/ubuntu/noble/amd64/default"
 LISTED, WAITING, BROKEN, WITHDRAWN, TO_RESTORE, TO_WITHDRAW = (f"{PRODUCT}/2026120{day}_10:00" for day in range(1, 7))

@@ -1,7 +1,7 @@
 """Each form of image that may be uploaded, as the real daemons of both kinds use it once it is listed.
 
 A virtual machine needs vhost_vsock to start, which machines that run tests rarely have: its image is copied, which
-unpacks nothing. What a disk must be for `qemu-img convert` is tested in unit/test_qcow2.py.
+unpacks nothing. What a disk must be for `qemu-img convert` is tested in unit/imageserver/inspection/test_qcow2.py.
 """
 
 from __future__ import annotations

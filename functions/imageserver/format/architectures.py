@@ -6,8 +6,8 @@ refused here, one that only some know is listed with a warning that names the ot
 
 The table is the union of `architectureNames` and `architectureAliases` in shared/osarch/architectures.go of
 canonical/lxd at a83edf2 and lxc/incus at be7afc5 (both of August 2026). To renew it: write today's names into
-tests/unit/client_sources/*_architectures.txt, run tests/unit/test_architectures.py, which names what is missing here,
-and find the first release with `git tag --contains <the commit that added the name>`.
+client_sources/*_architectures.txt beside tests/unit/imageserver/format/test_architectures.py and run that test. It
+names what is missing here. Find the first release with `git tag --contains <the commit that added the name>`.
 """
 
 from typing import Final

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.support import client_rules
+from tests.support import PROJECT, client_rules
 from tests.support.client_rules import SERVED, ClientError, find_image, read_catalog, resolve_alias
 
-SOURCES = Path(__file__).parents[1] / "client_sources"
+SOURCES = PROJECT / "tests/unit/imageserver/format/client_sources"
 
 PATH = "streams/v1/images.json"
 PRODUCT = "alpine:3.22:amd64:default"

@@ -1,32 +1,30 @@
-"""What maintain plans and does: retention, withdrawal with grace, stale uploads, empty records, reconciles."""
+"""What prune plans and does: retention, withdrawal with grace, stale uploads, empty records."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from imageserver.format import documents
-from imageserver.format.keys import VersionId, parse_product, parse_target, parse_version
-from imageserver.inspection.metadata import Overrides
+from imageserver.format.keys import parse_product, parse_target, parse_version
 from imageserver.operations.prune import Rules, prune
-from imageserver.operations.reconcile import reconcile
-from imageserver.operations.runs import Run, Task, remember, resume
+from imageserver.operations.runs import Run, Task
 from imageserver.operations.withdraw import restore, withdraw
-from imageserver.settings import BadSetting, Settings
-from imageserver.site.layout import API_KEY, PAGES, lay_out
 from imageserver.versions import records
-from imageserver.versions.assessment import new_record
-from imageserver.versions.records import FileFacts, Record
-from imageserver.versions.retention import Rule, expired
+from imageserver.versions.retention import Rule
 from tests.support import images
-from tests.support.memory_store import START, MemoryStore, Sent, System
+from tests.support.memory_store import START, Sent, System
 
 PRODUCT = "images/ubuntu/noble/amd64/default"
+
+
 ID = parse_product(PRODUCT)
+
+
 NOW = datetime(2026, 11, 23, 10, 0, tzinfo=UTC)
+
+
 KEEP_ALL = Rules(Rule(), grace_hours=24, stale_days=7)
 
 
@@ -34,56 +32,7 @@ def no_pause(_seconds: float) -> None:
     """Nobody else is there to wait for."""
 
 
-def sound(name: str, overrides: Overrides | None = None) -> Record:
-    """A record of a unified tarball, listed unless something else forbids it."""
-    facts = FileFacts(etag="e", size_bytes=1, modified=NOW.isoformat(), sha256=images.sha256_hex(name.encode()))
-    files = {"lxd_combined.tar.gz": facts}
-    if overrides:
-        files["metadata.json"] = FileFacts(
-            etag="o", size_bytes=1, modified=NOW.isoformat(), sha256="0" * 64, overrides=overrides
-        )
-    return new_record(VersionId(ID, name), files, None)
-
-
 DAYS = [f"202611{day:02d}" for day in (1, 5, 10, 15, 20)]
-
-
-@pytest.mark.parametrize(
-    ("rule", "listed", "gone"),
-    [
-        (Rule(), DAYS, []),
-        (Rule(versions=2), DAYS, ["20261101", "20261105", "20261110"]),
-        (Rule(versions=9), DAYS, []),
-        (Rule(days=9), DAYS, ["20261101", "20261105", "20261110"]),
-        (Rule(days=13), DAYS, ["20261101", "20261105", "20261110"]),
-        (Rule(days=14), DAYS, ["20261101", "20261105"]),
-        (Rule(versions=4, days=14), DAYS, ["20261101", "20261105"]),
-        (Rule(versions=1, days=1), DAYS, ["20261101", "20261105", "20261110", "20261115"]),
-        (Rule(versions=1), ["20261105"], ["20261101", "20261110", "20261115"]),
-        (Rule(days=1), [], ["20261101", "20261105", "20261110", "20261115"]),
-    ],
-)
-def test_retention_removes_the_oldest_and_never_the_newest_listed_version(
-    rule: Rule, listed: Sequence[str], gone: list[str]
-) -> None:
-    plan = expired([sound(name) for name in reversed(DAYS)], listed, rule, NOW)
-    assert [version.version for version, _ in plan] == gone
-    assert all("are kept" in reason for _, reason in plan)
-
-
-def test_a_product_can_override_its_retention() -> None:
-    known = [sound("20261101"), sound("20261105"), sound("20261110", Overrides(retain_versions=2))]
-    assert [v.version for v, _ in expired(known, DAYS, Rule(versions=1), NOW)] == ["20261101"]
-    known[-1] = sound("20261110", Overrides(retain_versions=0, retain_days=0))
-    assert expired(known, DAYS, Rule(versions=1, days=1), NOW) == []
-    known[-1] = sound("20261110", Overrides(retain_days=15))
-    assert [v.version for v, _ in expired(known, DAYS, Rule(), NOW)] == ["20261101", "20261105"]
-
-
-def test_withdrawn_and_incomplete_versions_do_not_count_for_retention() -> None:
-    half = new_record(VersionId(ID, "20261120"), {"rootfs.squashfs": FileFacts(
-        etag="e", size_bytes=1, modified=NOW.isoformat())}, None)  # fmt: skip
-    assert expired([sound("20261101"), half], ["20261101"], Rule(versions=1), NOW) == []
 
 
 @pytest.fixture
@@ -419,205 +368,6 @@ def test_the_record_of_an_emptied_folder_is_removed_once_the_catalog_agrees(syst
     system.publish(ID)
     assert [task.what for task in tidy(system, NOW)] == ["invalidate"]
     assert f"versions/{path}.json" not in system.store.objects
-
-
-# ── reconcile ────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def reconciled(store: MemoryStore, dry_run: bool = False) -> tuple[Sent, Run]:
-    sent, run = Sent(), Run(dry_run=dry_run)
-    reconcile(store, sent, ("incus", "lxd"), run)
-    return sent, run
-
-
-def test_reconcile_changes_nothing_on_a_consistent_server(system: System) -> None:
-    assert reconciled(system.store) == (Sent(), Run(ended=True, looked_at=6))
-
-
-def test_reconcile_gives_an_empty_server_an_index_and_a_page() -> None:
-    store = MemoryStore()
-    sent, run = reconciled(store)
-    lay_out(store, run)
-    assert (sent, [task.path for task in run.tasks]) == (Sent(), [documents.INDEX_KEY, *PAGES, API_KEY])
-    assert store.objects[documents.INDEX_KEY].body == b'{"format":"index:1.0","index":{}}'
-    again = Run()
-    lay_out(store, again)
-    assert again.tasks == []
-
-
-def test_two_concurrent_first_reconciles_lay_out_one_server() -> None:
-    """After a first deployment both the deployment's event and the schedule start one."""
-    store = MemoryStore()
-
-    def once(method: str, key: str) -> None:
-        if method == "create":
-            store.on = lambda *_: None
-            lay_out(store, Run())
-            reconciled(store)
-
-    store.on = once
-    lay_out(store, Run())
-    store.on = once
-    _, run = reconciled(store)
-    remember(store, "reconcile", run)
-    assert sorted(store.objects) == [
-        "api.html",
-        "index.html",
-        "maintain/reconcile.json",
-        "openapi.json",
-        documents.INDEX_KEY,
-    ]
-    assert store.objects[documents.INDEX_KEY].body == b'{"format":"index:1.0","index":{}}'
-
-
-def test_a_file_in_a_deeper_folder_is_part_of_its_version(system: System) -> None:
-    path = f"{PRODUCT}/20261101"
-    system.store.put(f"{path}/logs/build.log", b"x")
-    assert reconciled(system.store)[0].paths == [path]
-    system.ingest(path)
-    assert reconciled(system.store)[0].paths == []
-
-
-def test_a_product_is_withdrawn_despite_foreign_objects_among_its_records(system: System) -> None:
-    system.store.put(f"versions/{PRODUCT}/README", b"somebody's")
-    done = withdraw(system.store, ID, NOW, 1, no_pause)
-    assert [path.rpartition("/")[2] for path in done.versions] == DAYS
-
-
-def test_reconcile_resends_whatever_events_missed(system: System) -> None:
-    new, changed, emptied, unrecorded = (f"{PRODUCT}/{day}" for day in ("20261122", *DAYS[:3]))
-    system.upload(new, images.split_image(seed="new"))
-    system.store.put(f"{changed}/rootfs.squashfs", images.squashfs("other"))
-    for file in ("lxd.tar.xz", "rootfs.squashfs"):
-        system.store.remove(f"{emptied}/{file}")
-    system.store.remove(f"versions/{unrecorded}.json")
-    sent, _ = reconciled(system.store)
-    assert sent.paths == [changed, emptied, unrecorded, new]
-
-
-def test_a_dry_reconcile_sends_nothing(system: System) -> None:
-    system.upload(f"{PRODUCT}/20261122", images.split_image(seed="new"))
-    sent, run = reconciled(system.store, dry_run=True)
-    assert (sent, len(run.tasks)) == (Sent(), 1)
-
-
-@pytest.mark.parametrize("damage", ["deleted", "of long ago", "without the product", "index deleted", "index emptied"])
-def test_reconcile_renders_a_catalog_that_disagrees_with_its_records(system: System, damage: str) -> None:
-    good = system.streams()
-    key = documents.products_key("images")
-    if damage == "deleted":
-        system.store.remove(key)
-    elif damage == "index deleted":
-        system.store.remove(documents.INDEX_KEY)
-    elif damage == "index emptied":
-        system.store.put(documents.INDEX_KEY, b'{"format":"index:1.0","index":{}}')
-    else:
-        document = json.loads(good[key])
-        versions = document["products"][ID.name]["versions"]
-        versions.pop("20261120")
-        if damage == "without the product":
-            document["products"] = {}
-        system.store.put(key, json.dumps(document).encode())
-    sent, _ = reconciled(system.store)
-    assert (sent.versions, sent.products) == ([], [ID])
-    system.publish(*sent.products)
-    assert system.streams() == good
-
-
-@pytest.mark.parametrize("has_records", [True, False])
-def test_reconcile_sends_a_message_and_writes_no_record(system: System, has_records: bool) -> None:
-    if has_records:
-        system.store.remove(documents.products_key("images"))
-    else:
-        for key in [key for key in system.store.objects if not key.startswith("streams/")]:
-            system.store.remove(key)
-    before = dict(system.store.objects)
-    system.store.log.clear()
-    sent, _ = reconciled(system.store)
-    assert sent.products == [ID]
-    assert {method for method, _ in system.store.log} <= {"read", "list"}, "a write is a new generation of an object"
-    assert system.store.objects == before
-    system.publish(*sent.products)
-    assert list(system.listed()) == ([ID.name] if has_records else [])
-    assert reconciled(system.store)[0] == Sent(), "what was sent has been done"
-
-
-def test_reconcile_removes_a_product_that_only_the_catalog_lists(system: System) -> None:
-    for key in [key for key in system.store.objects if not key.startswith("streams/")]:
-        system.store.remove(key)
-    sent, _ = reconciled(system.store)
-    system.publish(*sent.products)
-    assert system.listed() == {}
-    assert not [key for key in system.store.objects if key.startswith("versions/")]
-    assert tidy(system, NOW) == []
-
-
-def test_an_upload_that_comes_while_its_product_is_looked_at_is_found_in_the_same_run(system: System) -> None:
-    """Records are read before the folders are listed. The other way round it would wait for the next run."""
-    late, listings = f"{PRODUCT}/20261121", []
-
-    def upload_late(method: str, key: str) -> None:
-        if method == "list" and key in (ID.records_prefix, f"{PRODUCT}/"):
-            listings.append(key)
-            if len(listings) == 2:
-                system.upload(late, images.split_image(seed=late))
-
-    system.store.on = upload_late
-    assert reconciled(system.store)[0].paths == [late]
-    assert len(listings) == 2
-
-
-def test_reconcile_names_an_unreadable_record_and_processes_the_rest(system: System) -> None:
-    system.store.put(f"versions/{PRODUCT}/20261101.json", b"{")
-    other = "images/debian/12/amd64/default/20261101"
-    system.upload(other, images.split_image(seed="debian"))
-    sent, run = reconciled(system.store)
-    assert sent.paths == [other]
-    assert run.unreadable == [f"versions/{PRODUCT}/20261101.json"]
-
-
-def test_a_stopped_run_resumes_where_it_was_and_a_finished_one_starts_over() -> None:
-    system = System()
-    paths = [f"images/os{n}/1/amd64/default/20261101" for n in range(4)]
-    for path in paths:
-        system.upload(path, images.split_image(seed=path))
-    seen: list[list[str]] = []
-    for _ in range(3):
-        sent, run = Sent(), Run(after=resume(system.store, "reconcile"), limit=2)
-        reconcile(system.store, sent, ("lxd",), run)
-        remember(system.store, "reconcile", run)
-        seen.append(sent.paths)
-    assert seen == [paths[:2], paths[2:], paths[:2]]
-
-
-def test_an_unreadable_cursor_starts_from_the_first_product() -> None:
-    store = MemoryStore()
-    store.put("maintain/reconcile.json", b"[")
-    assert resume(store, "reconcile") == ""
-
-
-def test_invalid_settings_of_maintain_are_refused_by_name() -> None:
-    said = {"RETAIN_VERSIONS": "3", "RETAIN_DAYS": "30", "STALE_DAYS": "2"}
-    settings = Settings.from_environment({"BUCKET": "b", **said})
-    assert (settings.retain_versions, settings.retain_days, settings.stale_days) == (3, 30, 2)
-    with pytest.raises(BadSetting, match="RETAIN_DAYS is 'x'"):
-        Settings.from_environment({"BUCKET": "b", "RETAIN_DAYS": "x"})
-
-
-@pytest.mark.parametrize("task", ["prune", "reconcile"])
-def test_many_products_are_compared_with_one_read_of_their_catalog(task: str) -> None:
-    system = System()
-    for number in range(6):
-        system.upload(f"images/os{number}/1/amd64/default/20261101", images.split_image(seed=str(number)))
-    system.catch_up()
-    system.store.log.clear()
-    if task == "prune":
-        prune(system.store, Sent(), KEEP_ALL, NOW, no_pause, Run())
-    else:
-        reconcile(system.store, Sent(), system.clients, Run())
-    reads = [key for method, key in system.store.log if method == "read"]
-    assert len([key for key in reads if key.startswith("versions/")]) == 6
-    assert reads.count("streams/v1/images.json") == 1
 
 
 def test_a_version_relisted_during_prune_is_not_deleted() -> None:

@@ -2,15 +2,14 @@
 
 import re
 from collections import Counter
-from pathlib import Path
 
 import pytest
 
 from imageserver.format.keys import parse_product
-from tests.support import images
+from tests.support import PROJECT, images
 from tests.support.memory_store import System
 
-PAGE = (Path(__file__).resolve().parents[2] / "infra/PERFORMANCE.md").read_text()
+PAGE = (PROJECT / "infra/PERFORMANCE.md").read_text()
 NEWEST = "20261128_10:00"
 
 

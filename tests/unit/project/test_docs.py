@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import re
-from pathlib import Path
 from typing import get_args
 
 import click
@@ -15,8 +14,8 @@ from cli.admin.__main__ import main as admin
 from gates import stack as stacks
 from imageserver.api import problems
 from imageserver.versions.records import Fault
+from tests.support import PROJECT
 
-PROJECT = Path(__file__).resolve().parents[2]
 FOLDERS = ("functions", "infra", "scripts", "tests", ".github", ".changes")
 PAGES = {
     str(page.relative_to(PROJECT)): page.read_text()

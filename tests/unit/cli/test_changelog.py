@@ -11,12 +11,12 @@ import pytest
 
 from cli import changelog
 from cli.changelog import NotReleasable
+from tests.support import PROJECT
 
-ROOT = Path(__file__).resolve().parents[2]
 KINDS = [
-    kind["directory"] for kind in tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["towncrier"]["type"]
+    kind["directory"] for kind in tomllib.loads((PROJECT / "pyproject.toml").read_text())["tool"]["towncrier"]["type"]
 ]
-FRAGMENTS = sorted(path for path in (ROOT / ".changes").iterdir() if path.name != "README.md")
+FRAGMENTS = sorted(path for path in (PROJECT / ".changes").iterdir() if path.name != "README.md")
 NAME = re.compile(rf"(\d+|\+[a-z0-9-]+)\.({'|'.join(KINDS)})\.md")
 
 
@@ -35,7 +35,7 @@ def test_a_fragment_is_named_for_its_issue_and_kind_and_says_so_in_a_few_sentenc
 
 
 def test_every_fragment_is_in_the_notes_of_the_next_release() -> None:
-    done = towncrier(ROOT, "--draft", "--version", "9.9.9")
+    done = towncrier(PROJECT, "--draft", "--version", "9.9.9")
     assert done.returncode == 0, done.stderr
     notes = " ".join(done.stdout.split())
     assert [fragment.name for fragment in FRAGMENTS if " ".join(fragment.read_text().split()) not in notes] == []
@@ -44,11 +44,11 @@ def test_every_fragment_is_in_the_notes_of_the_next_release() -> None:
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
     """A project as it is before its release 1.2.0, with two changes."""
-    text = (ROOT / "pyproject.toml").read_text()
+    text = (PROJECT / "pyproject.toml").read_text()
     (tmp_path / "pyproject.toml").write_text(re.sub(r'^version = ".*"$', 'version = "1.2.0"', text, flags=re.MULTILINE))
     (tmp_path / "CHANGELOG.md").write_text("# Changelog\n\n<!-- releases -->\n\n## 1.1.0 (2026-10-01)\n\n- Old.\n")
     (tmp_path / ".changes").mkdir()
-    shutil.copy(ROOT / ".changes" / "README.md", tmp_path / ".changes")
+    shutil.copy(PROJECT / ".changes" / "README.md", tmp_path / ".changes")
     (tmp_path / ".changes" / "41.fixed.md").write_text("The 41st fault is repaired.\n")
     (tmp_path / ".changes" / "+word.added.md").write_text("A new command.\n")
     return tmp_path

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from cli import aws
-from tests.support import images
+from tests.support import PROJECT, images
 
-SCRIPT = Path(__file__).resolve().parents[2] / "scripts/upload"
+SCRIPT = PROJECT / "scripts/upload"
 AT_AWS = "https://abc123.execute-api.eu-central-1.amazonaws.com"
 ELSEWHERE = "https://uploads.example.org"
 KEYS = {"AWS_ACCESS_KEY_ID": "AKIA", "AWS_SECRET_ACCESS_KEY": 's3"\\cret'}

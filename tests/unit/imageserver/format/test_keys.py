@@ -4,7 +4,15 @@ import pytest
 
 from imageserver.errors import InvalidUpload
 from imageserver.format import keys
-from imageserver.format.keys import ImageKey, ProductId, VersionId, parse_key
+from imageserver.format.keys import (
+    ImageKey,
+    ProductId,
+    VersionId,
+    parse_key,
+    parse_product,
+    parse_target,
+    parse_version,
+)
 
 GOOD = "images/ubuntu/xenial/amd64/default/20261123_10:00/lxd.tar.xz"
 
@@ -101,3 +109,11 @@ def test_the_longest_key_fits_into_s3() -> None:
     key = f"images-{'d' * 93}/{segment}/{segment}/armv7a_vfpv3_hardfp/{segment}/20261123_10:00/{segment}"
     assert len(f"{keys.RECORDS}{parse_key(key).version.path}.json") < 1024
     assert len(key) < 1024
+
+
+def test_the_depth_of_a_path_decides_its_target() -> None:
+    path = GOOD.removesuffix("/lxd.tar.xz")
+    version = parse_version(path)
+    assert parse_target(path) == version
+    assert parse_target(version.product.path) == parse_product(version.product.path)
+    assert parse_target(f"{path}/x") == parse_key(f"{path}/x")

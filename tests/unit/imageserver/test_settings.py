@@ -72,3 +72,11 @@ def test_settings_cannot_be_changed() -> None:
 def test_each_choice_of_client_kinds_has_its_list(choice: str) -> None:
     assert Settings.from_environment({"BUCKET": "b", "CLIENTS": choice}).clients == choice
     assert CLIENT_CHOICES[choice]
+
+
+def test_invalid_settings_of_maintain_are_refused_by_name() -> None:
+    said = {"RETAIN_VERSIONS": "3", "RETAIN_DAYS": "30", "STALE_DAYS": "2"}
+    settings = Settings.from_environment({"BUCKET": "b", **said})
+    assert (settings.retain_versions, settings.retain_days, settings.stale_days) == (3, 30, 2)
+    with pytest.raises(BadSetting, match="RETAIN_DAYS is 'x'"):
+        Settings.from_environment({"BUCKET": "b", "RETAIN_DAYS": "x"})

@@ -32,7 +32,7 @@ def test_publishers_that_wait_are_counted_with_the_numbers_of_script_and_functio
     asks_s = number_in(SCRIPT, r"longest=(\d+)")
     _, waiting, requests, runs, _ = row_of("the default of 4, once")
     assert float(waiting) == pytest.approx(RUSH * number_in(SCRIPT, r"patience=(\d+)"), rel=0.02)
-    assert (requests, runs) == ("11 + 1.4 /s", "106")  # as tests/unit/test_uploads.py counts them
+    assert (requests, runs) == ("11 + 1.4 /s", "106")  # as tests/unit/imageserver/api/test_status.py counts them
     _, _, _, held_runs, _ = row_of("the same, if all were held")
     assert float(held_runs) == pytest.approx(
         float(waiting) * (asks_s - status.POLL_S) / (asks_s - status.POLL_S + 1), rel=0.02

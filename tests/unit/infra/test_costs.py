@@ -5,7 +5,6 @@ import sys
 from collections import Counter
 from datetime import timedelta
 from math import ceil
-from pathlib import Path
 
 import pytest
 
@@ -21,11 +20,10 @@ from imageserver.operations.withdraw import withdraw
 from imageserver.storage.document_cache import DocumentCache
 from imageserver.storage.ranged_reader import LARGE
 from imageserver.versions.retention import Rule
-from tests.support import images
+from tests.support import PROJECT, images
 from tests.support.deployment.rules.alarms import METRICS, metrics_of
 from tests.support.memory_store import Sent, System
 
-PROJECT = Path(__file__).resolve().parents[2]
 PRODUCTS = [f"images/os{number}/r/amd64/default" for number in range(3)]
 PRODUCT, VERSIONS = PRODUCTS[1], 20
 FILES = 3

@@ -24,6 +24,7 @@ from local_stack.credentials import local_session
 from local_stack.stack import TEMPLATE
 from local_stack.template import load, translate
 from local_stack.workers import common_environment
+from tests.support import PROJECT
 from tests.support.aws_wire import Answer, Wire, s3_error, wired
 
 GOOD = "images/ubuntu/xenial/amd64/default/20261123_10:00/lxd.tar.xz"
@@ -333,7 +334,7 @@ def test_aws_settings_do_not_affect_the_local_stack(variables: dict[str, str], m
 
 
 def test_the_upload_script_prints_the_same_words() -> None:
-    script = (Path(__file__).resolve().parents[2] / "scripts/upload").read_text()
+    script = (PROJECT / "scripts/upload").read_text()
     words = [aws.LOG_IN, aws.LOG_IN_AGAIN, aws.NO_REGION, aws.SET_REGION, aws.EXPIRED, aws.NOT_TAKEN, aws.SKEWED]
     assert [word for word in (*words, aws.SET_CLOCK) if word not in script] == []
 

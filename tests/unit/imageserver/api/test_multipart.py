@@ -1,0 +1,39 @@
+"""In how many parts a file is uploaded."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+
+from imageserver.api import multipart
+
+GIB = 1 << 30
+
+
+MIB = 1 << 20
+
+
+@pytest.mark.parametrize("size", [1, 16 * MIB, 16 * MIB + 1, 65 * MIB, 6 * GIB, 8000 * MIB, 50 * GIB, 67_500_000_000])
+def test_parts_cover_the_file_without_gaps_and_within_the_limits_of_s3(size: int) -> None:
+    parts = multipart.parts(size)
+    assert [part.number for part in parts] == list(range(1, len(parts) + 1))
+    assert sum(part.size for part in parts) == size
+    assert all(a.offset + a.size == b.offset for a, b in itertools.pairwise(parts))
+    assert len(parts) <= multipart.MOST_PARTS
+    assert all(part.offset % MIB == 0 for part in parts)
+    assert all(5 * MIB <= part.size <= 5 * GIB for part in parts[:-1])
+
+
+@pytest.mark.parametrize(
+    ("size", "wanted", "expected"),
+    [
+        (64 * MIB, None, False),
+        (64 * MIB + 1, None, True),
+        (1, True, True),
+        (5 * GIB, False, False),
+        (5 * GIB + 1, False, True),
+    ],
+)
+def test_a_large_file_comes_in_parts(size: int, wanted: bool | None, expected: bool) -> None:
+    assert multipart.in_parts(size, wanted) is expected

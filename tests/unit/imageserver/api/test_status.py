@@ -1,0 +1,258 @@
+"""What the API says of a version, and how long it waits for a change."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+
+from imageserver.api import status
+from imageserver.api.schema import FileStatus, VersionStatus
+from imageserver.format.keys import parse_version
+from imageserver.storage.document_cache import DocumentCache
+from imageserver.versions.state import State
+from tests.support import images
+from tests.support.memory_store import MemoryStore, System
+
+PATH = "images/ubuntu/noble/amd64/default/20261123_10:00"
+
+
+OTHER = "images/ubuntu/noble/amd64/default/20261122_10:00"
+
+
+VERSION = parse_version(PATH)
+
+
+ANYBODY = ["*", "r*", "*:me/images", "repo:*", "repo:*/images:*", "repo:octocat*/images", "repo:octocat@*/images@1"]
+
+
+ANYBODY += ["repo:octocat*", "project_path:*", "project_path:group*/images:ref_type:branch:ref:main"]
+
+
+@pytest.fixture
+def system() -> System:
+    """Two listed versions of one product."""
+    system = System()
+    system.upload(OTHER, images.split_image(seed="old"))
+    system.upload(PATH, images.split_image(seed="new"))
+    system.catch_up()
+    assert system.listed() == {VERSION.product.name: ["20261122_10:00", "20261123_10:00"]}
+    return system
+
+
+def told(system: System, path: str = PATH) -> VersionStatus:
+    found = status.look(system.store, DocumentCache(system.store), parse_version(path))
+    assert found
+    return found
+
+
+@pytest.mark.parametrize("clients", [("incus", "lxd"), ("lxd",), ("incus",)])
+def test_the_status_of_a_listed_version_names_the_clients_that_see_it(clients: tuple[str, ...]) -> None:
+    system = System(clients=clients)
+    system.upload(PATH, images.split_image())
+    system.catch_up()
+    assert told(system).clients == list(clients)
+
+
+def test_an_unknown_version_has_no_status() -> None:
+    store = MemoryStore()
+    assert status.look(store, DocumentCache(store), VERSION) is None
+
+
+def test_files_without_a_record_are_incomplete() -> None:
+    system = System()
+    system.upload(PATH, {"lxd.tar.xz": b"x"})
+    assert told(system).status == "incomplete"
+    assert told(system).files == {"lxd.tar.xz": FileStatus(size=1, uploaded_at=system.store.clock.isoformat())}
+    assert "has arrived and is about to be looked at" in told(system).reasons[0].sentence
+
+
+def test_an_invalid_version_with_a_new_upload_is_incomplete_again(system: System) -> None:
+    path = f"{VERSION.product.path}/20261125_10:00"
+    system.upload(path, {"lxd.tar.xz": b"nonsense"})
+    system.catch_up()
+    assert (told(system, path).status, status.is_terminal(told(system, path))) == ("invalid", True)
+    system.upload(path, images.split_image(seed="mended"))
+    assert (told(system, path).status, status.is_terminal(told(system, path))) == ("incomplete", False)
+    system.catch_up()
+    assert told(system, path).status == "listed"
+
+
+def test_a_published_version_with_a_new_file_is_published_and_not_terminal(system: System) -> None:
+    system.upload(PATH, {"disk.qcow2": images.qcow2()})
+    assert (told(system).status, status.is_terminal(told(system))) == ("listed", False)
+    assert told(system).reasons[-1].sentence == "disk.qcow2 has arrived and is about to be looked at"
+
+
+def test_a_version_is_complete_until_it_is_listed() -> None:
+    system = System()
+    system.upload(PATH, images.split_image())
+    system.ingest(PATH)
+    assert told(system).status == "complete"
+    assert "is complete and about to be listed" in told(system).reasons[0].sentence
+    system.publish(VERSION.product)
+    assert told(system).status == "listed"
+    assert told(system).aliases == ["ubuntu/noble/amd64/default", "ubuntu/noble/default", "ubuntu/noble"]
+
+
+def test_a_new_file_of_a_listed_version_waits_until_the_catalog_has_it(system: System) -> None:
+    system.upload(PATH, {"disk.qcow2": images.qcow2()})
+    system.ingest(PATH)
+    assert (told(system).status, status.is_terminal(told(system))) == ("listed", False)
+    assert told(system).reasons[-1].sentence == "disk.qcow2 is complete and about to be listed"
+    system.publish(VERSION.product)
+    assert status.is_terminal(told(system))
+
+
+def test_new_content_of_a_listed_file_waits_until_the_catalog_has_its_digest(system: System) -> None:
+    """Whatever publish has seen of it meanwhile: here it has seen nothing."""
+    system.upload(PATH, {"rootfs.squashfs": images.squashfs("another")})
+    system.ingest(PATH)
+    assert told(system).reasons[-1].sentence == "rootfs.squashfs is complete and about to be listed"
+    system.publish(VERSION.product)
+    assert status.is_terminal(told(system))
+
+
+def test_a_root_listed_by_another_product_is_not_awaited(system: System) -> None:
+    first = "images/alpine/edge/amd64/default/20261123_10:00"
+    metadata = system.store.objects[f"{PATH}/lxd.tar.xz"].body
+    system.upload(first, {"lxd.tar.xz": metadata, "disk.qcow2": images.qcow2("shared")})
+    system.upload(PATH, {"disk.qcow2": images.qcow2("shared")})
+    system.catch_up()
+    assert (told(system).status, status.is_terminal(told(system))) == ("listed", True)
+    assert any("the same image as one that alpine:edge:amd64:default lists" in r.sentence for r in told(system).reasons)
+
+
+def test_a_version_without_a_root_names_the_file_to_upload() -> None:
+    system = System()
+    system.upload(PATH, {"lxd.tar.xz": images.metadata_tarball()})
+    system.catch_up()
+    assert told(system).status == "incomplete"
+    assert "waits for a root: upload rootfs.squashfs" in told(system).reasons[0].sentence
+
+
+def test_a_complete_version_that_the_catalog_cannot_list_is_withheld_with_the_reason(system: System) -> None:
+    wrong_form = f"{VERSION.product.path}/20261121"
+    system.upload(wrong_form, images.split_image(seed="third"))
+    system.catch_up()
+    assert told(system, wrong_form).status == "withheld"
+    assert "is named YYYYMMDD, expected YYYYMMDD_HH:MM" in told(system, wrong_form).reasons[-1].sentence
+
+
+def test_the_same_image_twice_is_withheld_and_names_the_product_that_lists_it(system: System) -> None:
+    again = "images/ubuntu/zesty/amd64/default/20261123_10:00"
+    system.upload(again, images.split_image(seed="new"))
+    system.catch_up()
+    assert told(system, again).status == "withheld"
+    assert "the same image as one that ubuntu:noble:amd64:default lists" in told(system, again).reasons[0].sentence
+    (reason,) = told(system).reasons
+    assert (reason.kind, told(system).status) == ("warning", "listed")
+    assert reason.sentence.startswith(
+        "ubuntu:zesty:amd64:default/20261123_10:00/rootfs.squashfs is a copy of this image"
+    )
+
+
+def test_a_listed_version_names_the_root_and_the_alias_that_others_have_as_errors(system: System) -> None:
+    part = "images/ubuntu/zesty/amd64/default/20261123_10:00"
+    claim = {"metadata.json": b'{"aliases": "ubuntu/noble"}'}
+    files = images.split_image(seed="new") | claim | {"disk.qcow2": images.qcow2("own")}
+    system.upload(part, files)
+    system.catch_up()
+    found = told(system, part)
+    assert found.status == "listed"
+    assert [(reason.kind, reason.file) for reason in found.reasons] == [("error", "rootfs.squashfs"), ("error", "")]
+    assert "ubuntu:noble:amd64:default" in found.reasons[0].sentence
+    assert found.reasons[1].sentence == "the alias ubuntu/noble is taken by ubuntu:noble:amd64:default"
+    (alias, copy) = [reason.sentence for reason in told(system).reasons]
+    assert alias == (
+        "ubuntu:zesty:amd64:default asks for the alias ubuntu/noble too; it stays with ubuntu:noble:amd64:default"
+    )
+    assert "is a copy of this image" in copy
+
+
+def test_the_catalog_is_reread_only_when_it_changed(system: System) -> None:
+    cache = DocumentCache(system.store)
+    status.look(system.store, cache, VERSION)
+    system.store.log.clear()
+    status.look(system.store, cache, VERSION)
+    assert ("read", "streams/v1/images.json") not in system.store.log
+    system.upload(PATH, {"disk.qcow2": images.qcow2()})
+    system.catch_up()
+    found = status.look(system.store, cache, VERSION)
+    assert found
+    assert len(found.fingerprints) == 2
+
+
+def test_waiting_ends_with_a_change_or_at_the_requested_time() -> None:
+    passed = 0.0
+    looks = 0
+
+    def tick(seconds: float) -> None:
+        nonlocal passed
+        passed += seconds
+
+    def look() -> VersionStatus:
+        nonlocal looks
+        looks += 1
+        return VersionStatus(path=PATH, status=State.LISTED if looks == 4 else State.INCOMPLETE, reasons=[], files={})
+
+    found = status.wait(look, lambda s: s.status == "incomplete", lambda: passed, lambda _: 20, tick)
+    assert found
+    assert (found.status, looks) == ("listed", 4)
+    looks = 10
+    passed = 0.0
+    found = status.wait(look, lambda s: s.status == "incomplete", lambda: passed, lambda _: 20, tick)
+    assert found
+    assert found.status == "incomplete"
+    assert 19 <= passed <= 20
+
+
+@pytest.mark.parametrize(
+    ("age_s", "hold_s", "again_s"),
+    [(0, 25, 1), (59, 25, 1), (60, 5, 30), (90, 5, 45), (120, 5, 60), (86_400, 5, 60)],
+)
+def test_a_long_wait_is_held_shorter_and_retried_later(age_s: int, hold_s: float, again_s: int) -> None:
+    system = System()
+    system.upload(PATH, {"lxd.tar.xz": b"x"})
+    now = system.store.clock + timedelta(seconds=age_s)
+    assert (status.hold_s(told(system), now), status.ask_again_s(told(system), now)) == (hold_s, again_s)
+
+
+def test_a_new_file_restarts_the_wait_and_a_terminal_version_is_held_as_requested(system: System) -> None:
+    later = system.store.clock + timedelta(days=1)
+    assert (status.hold_s(told(system), later), status.ask_again_s(told(system), later)) == (25, 0)
+    assert status.hold_s(None, later) == 25
+    system.store.clock = later
+    system.upload(PATH, {"disk.qcow2": images.qcow2()})
+    assert (status.hold_s(told(system), later), status.ask_again_s(told(system), later)) == (25, 1)
+
+
+def test_publishers_behind_a_long_queue_occupy_few_concurrent_executions() -> None:
+    """Each asks as scripts/upload does, for 300 s, and nothing is listed; infra/SCALE.md has the figures."""
+    system = System()
+    system.upload(PATH, {"lxd.tar.xz": b"x"})
+    waiting, now = told(system), system.store.clock
+    end, held_s, requests = now + timedelta(seconds=300), 0.0, 0
+
+    def tick(seconds: float) -> None:
+        nonlocal now
+        now += timedelta(seconds=seconds)
+
+    def ask(wait_s: float) -> float:
+        began = now
+
+        def passed_s() -> float:
+            return (now - began).total_seconds()
+
+        def longest(found: VersionStatus | None) -> float:
+            return min(wait_s, status.hold_s(found, now))
+
+        status.wait(lambda: waiting, lambda _: True, passed_s, longest, tick)
+        return passed_s()
+
+    while now < end:
+        held_s, requests = held_s + ask(min(20, (end - now).total_seconds())), requests + 1
+        tick(min(status.ask_again_s(waiting, now), (end - now).total_seconds()))
+    requests += 1  # the last look
+    a_second = 1.4
+    assert (round(held_s * a_second), round(requests * a_second)) == (106, 11)

@@ -1,0 +1,207 @@
+"""What a reconcile finds and sends: the bucket against the records, the records against the catalog."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+
+import pytest
+
+from imageserver.format import documents
+from imageserver.format.keys import parse_product
+from imageserver.operations.prune import Rules, prune
+from imageserver.operations.reconcile import reconcile
+from imageserver.operations.runs import Run, Task, remember
+from imageserver.operations.withdraw import withdraw
+from imageserver.site.layout import API_KEY, PAGES, lay_out
+from imageserver.versions.retention import Rule
+from tests.support import images
+from tests.support.memory_store import MemoryStore, Sent, System
+
+PRODUCT = "images/ubuntu/noble/amd64/default"
+
+
+ID = parse_product(PRODUCT)
+
+
+NOW = datetime(2026, 11, 23, 10, 0, tzinfo=UTC)
+
+
+KEEP_ALL = Rules(Rule(), grace_hours=24, stale_days=7)
+
+
+def no_pause(_seconds: float) -> None:
+    """Nobody else is there to wait for."""
+
+
+DAYS = [f"202611{day:02d}" for day in (1, 5, 10, 15, 20)]
+
+
+@pytest.fixture
+def system() -> System:
+    system = System()
+    for day in DAYS:
+        system.upload(f"{PRODUCT}/{day}", images.split_image(seed=day))
+    system.catch_up()
+    return system
+
+
+def tidy(
+    system: System, now: datetime, rules: Rules = KEEP_ALL, dry_run: bool = False, notifier: Sent | None = None
+) -> list[Task]:
+    run = Run(dry_run=dry_run)
+    prune(system.store, notifier or Sent(), rules, now, no_pause, run)
+    assert run.ended
+    return run.tasks
+
+
+def reconciled(store: MemoryStore, dry_run: bool = False) -> tuple[Sent, Run]:
+    sent, run = Sent(), Run(dry_run=dry_run)
+    reconcile(store, sent, ("incus", "lxd"), run)
+    return sent, run
+
+
+def test_reconcile_changes_nothing_on_a_consistent_server(system: System) -> None:
+    assert reconciled(system.store) == (Sent(), Run(ended=True, looked_at=6))
+
+
+def test_reconcile_gives_an_empty_server_an_index_and_a_page() -> None:
+    store = MemoryStore()
+    sent, run = reconciled(store)
+    lay_out(store, run)
+    assert (sent, [task.path for task in run.tasks]) == (Sent(), [documents.INDEX_KEY, *PAGES, API_KEY])
+    assert store.objects[documents.INDEX_KEY].body == b'{"format":"index:1.0","index":{}}'
+    again = Run()
+    lay_out(store, again)
+    assert again.tasks == []
+
+
+def test_two_concurrent_first_reconciles_lay_out_one_server() -> None:
+    """After a first deployment both the deployment's event and the schedule start one."""
+    store = MemoryStore()
+
+    def once(method: str, key: str) -> None:
+        if method == "create":
+            store.on = lambda *_: None
+            lay_out(store, Run())
+            reconciled(store)
+
+    store.on = once
+    lay_out(store, Run())
+    store.on = once
+    _, run = reconciled(store)
+    remember(store, "reconcile", run)
+    assert sorted(store.objects) == [
+        "api.html",
+        "index.html",
+        "maintain/reconcile.json",
+        "openapi.json",
+        documents.INDEX_KEY,
+    ]
+    assert store.objects[documents.INDEX_KEY].body == b'{"format":"index:1.0","index":{}}'
+
+
+def test_a_file_in_a_deeper_folder_is_part_of_its_version(system: System) -> None:
+    path = f"{PRODUCT}/20261101"
+    system.store.put(f"{path}/logs/build.log", b"x")
+    assert reconciled(system.store)[0].paths == [path]
+    system.ingest(path)
+    assert reconciled(system.store)[0].paths == []
+
+
+def test_a_product_is_withdrawn_despite_foreign_objects_among_its_records(system: System) -> None:
+    system.store.put(f"versions/{PRODUCT}/README", b"somebody's")
+    done = withdraw(system.store, ID, NOW, 1, no_pause)
+    assert [path.rpartition("/")[2] for path in done.versions] == DAYS
+
+
+def test_reconcile_resends_whatever_events_missed(system: System) -> None:
+    new, changed, emptied, unrecorded = (f"{PRODUCT}/{day}" for day in ("20261122", *DAYS[:3]))
+    system.upload(new, images.split_image(seed="new"))
+    system.store.put(f"{changed}/rootfs.squashfs", images.squashfs("other"))
+    for file in ("lxd.tar.xz", "rootfs.squashfs"):
+        system.store.remove(f"{emptied}/{file}")
+    system.store.remove(f"versions/{unrecorded}.json")
+    sent, _ = reconciled(system.store)
+    assert sent.paths == [changed, emptied, unrecorded, new]
+
+
+def test_a_dry_reconcile_sends_nothing(system: System) -> None:
+    system.upload(f"{PRODUCT}/20261122", images.split_image(seed="new"))
+    sent, run = reconciled(system.store, dry_run=True)
+    assert (sent, len(run.tasks)) == (Sent(), 1)
+
+
+@pytest.mark.parametrize("damage", ["deleted", "of long ago", "without the product", "index deleted", "index emptied"])
+def test_reconcile_renders_a_catalog_that_disagrees_with_its_records(system: System, damage: str) -> None:
+    good = system.streams()
+    key = documents.products_key("images")
+    if damage == "deleted":
+        system.store.remove(key)
+    elif damage == "index deleted":
+        system.store.remove(documents.INDEX_KEY)
+    elif damage == "index emptied":
+        system.store.put(documents.INDEX_KEY, b'{"format":"index:1.0","index":{}}')
+    else:
+        document = json.loads(good[key])
+        versions = document["products"][ID.name]["versions"]
+        versions.pop("20261120")
+        if damage == "without the product":
+            document["products"] = {}
+        system.store.put(key, json.dumps(document).encode())
+    sent, _ = reconciled(system.store)
+    assert (sent.versions, sent.products) == ([], [ID])
+    system.publish(*sent.products)
+    assert system.streams() == good
+
+
+@pytest.mark.parametrize("has_records", [True, False])
+def test_reconcile_sends_a_message_and_writes_no_record(system: System, has_records: bool) -> None:
+    if has_records:
+        system.store.remove(documents.products_key("images"))
+    else:
+        for key in [key for key in system.store.objects if not key.startswith("streams/")]:
+            system.store.remove(key)
+    before = dict(system.store.objects)
+    system.store.log.clear()
+    sent, _ = reconciled(system.store)
+    assert sent.products == [ID]
+    assert {method for method, _ in system.store.log} <= {"read", "list"}, "a write is a new generation of an object"
+    assert system.store.objects == before
+    system.publish(*sent.products)
+    assert list(system.listed()) == ([ID.name] if has_records else [])
+    assert reconciled(system.store)[0] == Sent(), "what was sent has been done"
+
+
+def test_reconcile_removes_a_product_that_only_the_catalog_lists(system: System) -> None:
+    for key in [key for key in system.store.objects if not key.startswith("streams/")]:
+        system.store.remove(key)
+    sent, _ = reconciled(system.store)
+    system.publish(*sent.products)
+    assert system.listed() == {}
+    assert not [key for key in system.store.objects if key.startswith("versions/")]
+    assert tidy(system, NOW) == []
+
+
+def test_an_upload_that_comes_while_its_product_is_looked_at_is_found_in_the_same_run(system: System) -> None:
+    """Records are read before the folders are listed. The other way round it would wait for the next run."""
+    late, listings = f"{PRODUCT}/20261121", []
+
+    def upload_late(method: str, key: str) -> None:
+        if method == "list" and key in (ID.records_prefix, f"{PRODUCT}/"):
+            listings.append(key)
+            if len(listings) == 2:
+                system.upload(late, images.split_image(seed=late))
+
+    system.store.on = upload_late
+    assert reconciled(system.store)[0].paths == [late]
+    assert len(listings) == 2
+
+
+def test_reconcile_names_an_unreadable_record_and_processes_the_rest(system: System) -> None:
+    system.store.put(f"versions/{PRODUCT}/20261101.json", b"{")
+    other = "images/debian/12/amd64/default/20261101"
+    system.upload(other, images.split_image(seed="debian"))
+    sent, run = reconciled(system.store)
+    assert sent.paths == [other]
+    assert run.unreadable == [f"versions/{PRODUCT}/20261101.json"]

@@ -1,0 +1,172 @@
+"""Withdrawals and restores: of a product, a version and a file, and their races."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+
+from imageserver.api import status
+from imageserver.api.schema import VersionStatus
+from imageserver.errors import CatalogBusy
+from imageserver.format.keys import parse_key, parse_target, parse_version, path_of
+from imageserver.operations import withdraw
+from imageserver.storage.document_cache import DocumentCache
+from imageserver.versions import records
+from tests.support import images
+from tests.support.memory_store import START, System
+
+PATH = "images/ubuntu/noble/amd64/default/20261123_10:00"
+
+
+OTHER = "images/ubuntu/noble/amd64/default/20261122_10:00"
+
+
+VERSION = parse_version(PATH)
+
+
+def pause(_: float) -> None:
+    """Tests do not wait."""
+
+
+ANYBODY = ["*", "r*", "*:me/images", "repo:*", "repo:*/images:*", "repo:octocat*/images", "repo:octocat@*/images@1"]
+
+
+ANYBODY += ["repo:octocat*", "project_path:*", "project_path:group*/images:ref_type:branch:ref:main"]
+
+
+@pytest.fixture
+def system() -> System:
+    """Two listed versions of one product."""
+    system = System()
+    system.upload(OTHER, images.split_image(seed="old"))
+    system.upload(PATH, images.split_image(seed="new"))
+    system.catch_up()
+    assert system.listed() == {VERSION.product.name: ["20261122_10:00", "20261123_10:00"]}
+    return system
+
+
+def told(system: System, path: str = PATH) -> VersionStatus:
+    found = status.look(system.store, DocumentCache(system.store), parse_version(path))
+    assert found
+    return found
+
+
+def test_a_withdrawn_version_is_delisted_and_its_files_stay(system: System) -> None:
+    done = withdraw.withdraw(system.store, VERSION, START, 24, pause)
+    assert (done.versions, done.delete_after) == ([PATH], "2026-11-24T10:00:00+00:00")
+    system.catch_up()
+    assert system.listed() == {VERSION.product.name: ["20261122_10:00"]}
+    assert f"{PATH}/rootfs.squashfs" in system.store.objects
+    assert (told(system).status, told(system).delete_after) == ("withdrawn", "2026-11-24T10:00:00+00:00")
+    assert "can be restored until 2026-11-24T10:00:00+00:00" in told(system).reasons[0].sentence
+
+
+def test_withdrawing_twice_keeps_the_first_date_and_reason_and_says_so(system: System) -> None:
+    first = withdraw.withdraw(system.store, VERSION, START, 24, pause, "broken")
+    again = withdraw.withdraw(system.store, VERSION, START + timedelta(hours=5), 24, pause, "broken again")
+    assert again.delete_after == "2026-11-24T10:00:00+00:00"
+    assert first.already == {}
+    assert {path: withdrawal.reason for path, withdrawal in again.already.items()} == {PATH: "broken"}
+
+
+def test_a_withdrawal_of_a_product_tells_which_versions_were_withdrawn_before(system: System) -> None:
+    withdraw.withdraw(system.store, VERSION, START, 24, pause)
+    done = withdraw.withdraw(system.store, VERSION.product, START, 24, pause)
+    assert (sorted(done.already), done.versions) == ([PATH], [OTHER, PATH])
+    file = parse_key(f"{OTHER}/rootfs.squashfs")
+    withdraw.restore(system.store, VERSION.product, pause)
+    withdraw.withdraw(system.store, file, START, 24, pause)
+    assert sorted(withdraw.withdraw(system.store, file, START, 24, pause).already) == [file.key]
+
+
+def test_a_restored_version_is_listed_again_without_reading_an_image(system: System) -> None:
+    before = system.streams()
+    withdraw.withdraw(system.store, VERSION, START, 24, pause)
+    system.catch_up()
+    read = dict(system.store.bytes_read)
+    assert withdraw.restore(system.store, VERSION, pause).versions == [PATH]
+    system.catch_up()
+    assert system.streams() == before
+    assert system.store.bytes_read == read
+
+
+def test_a_product_is_withdrawn_with_all_its_versions_recorded_or_not(system: System) -> None:
+    system.upload(f"{VERSION.product.path}/20261124_10:00", {"lxd.tar.xz": b"not looked at yet"})
+    done = withdraw.withdraw(system.store, VERSION.product, START, 24, pause)
+    assert done.versions == [f"{VERSION.product.path}/{day}_10:00" for day in ("20261122", "20261123", "20261124")]
+    system.catch_up()
+    assert system.listed() == {}
+    assert told(system, f"{VERSION.product.path}/20261124_10:00").status == "withdrawn"
+
+
+def test_a_withdrawn_file_leaves_the_rest_of_its_version_listed(system: System) -> None:
+    system.upload(PATH, {"disk.qcow2": images.qcow2()})
+    system.catch_up()
+    assert len(told(system).fingerprints) == 2
+    done = withdraw.withdraw(system.store, parse_key(f"{PATH}/disk.qcow2"), START, 24, pause)
+    assert (done.versions, done.files) == ([], [f"{PATH}/disk.qcow2"])
+    system.catch_up()
+    found = told(system)
+    assert (found.status, len(found.fingerprints)) == ("listed", 1)
+    assert "disk.qcow2 was withdrawn; it is deleted after 2026-11-24T10:00:00+00:00" in found.reasons[0].sentence
+    withdraw.restore(system.store, parse_key(f"{PATH}/disk.qcow2"), pause)
+    system.catch_up()
+    assert len(told(system).fingerprints) == 2
+
+
+def test_another_upload_under_the_name_of_a_withdrawn_file_is_listed(system: System) -> None:
+    withdraw.withdraw(system.store, parse_key(f"{PATH}/rootfs.squashfs"), START, 24, pause)
+    system.catch_up()
+    assert told(system).status == "incomplete"
+    system.upload(PATH, {"rootfs.squashfs": images.squashfs("another")})
+    system.catch_up()
+    assert told(system).status == "listed"
+
+
+def test_withdrawing_an_unknown_version_is_refused(system: System) -> None:
+    nothing = withdraw.Changed()
+    for path in ("images/ubuntu/none/amd64/default", f"{VERSION.product.path}/20200101_00:00", f"{PATH}/none.qcow2"):
+        target = parse_target(path)
+        assert path_of(target) == path
+        assert withdraw.withdraw(system.store, target, START, 24, pause) == nothing
+        assert withdraw.restore(system.store, target, pause) == nothing
+
+
+def test_a_withdrawal_that_loses_a_race_restarts_from_fresh_reads(system: System) -> None:
+    raced: list[str] = []
+
+    def digest_is_faster(method: str, key: str) -> None:
+        if method == "replace" and not raced:
+            raced.append(key)
+            system.upload(PATH, {"disk.qcow2": images.qcow2()})
+            system.ingest(PATH)
+
+    system.store.on = digest_is_faster
+    withdraw.withdraw(system.store, VERSION, START, 24, pause)
+    record = records.decode(system.store.objects[VERSION.record_key].body, VERSION.record_key)
+    assert record.withdrawn
+    assert "disk.qcow2" in record.files
+
+
+def test_a_withdrawal_that_loses_every_race_raises_catalog_busy(system: System) -> None:
+    system.store.replace = lambda *_: None  # type: ignore[method-assign]
+    with pytest.raises(CatalogBusy):
+        withdraw.withdraw(system.store, VERSION, START, 24, pause)
+
+
+def test_an_ingest_that_lost_to_a_withdrawal_does_not_undo_it(system: System) -> None:
+    """What it learned about a file before stays good; that the file is withdrawn is newer."""
+    raced: list[str] = []
+
+    def withdrawn_meanwhile(method: str, key: str) -> None:
+        if method == "replace" and key == VERSION.record_key and not raced:
+            raced.append(key)
+            withdraw.withdraw(system.store, parse_key(f"{PATH}/rootfs.squashfs"), START, 24, pause)
+
+    system.upload(PATH, {"disk.qcow2": images.qcow2()})
+    system.store.on = withdrawn_meanwhile
+    system.ingest(PATH)
+    record = records.decode(system.store.objects[VERSION.record_key].body, VERSION.record_key)
+    assert record.files["rootfs.squashfs"].withdrawn
+    assert record.files["disk.qcow2"].sha256

@@ -1,0 +1,64 @@
+"""A file whose uploader declared another digest."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from imageserver.api import status
+from imageserver.format.keys import parse_version
+from imageserver.storage.document_cache import DocumentCache
+from imageserver.storage.port import Opened
+from imageserver.versions import examine
+from imageserver.versions.records import FileFacts
+from tests.support import images
+from tests.support.memory_store import MemoryStore, System
+
+PATH = "images/ubuntu/noble/amd64/default/20261123_10:00"
+
+
+OTHER = "images/ubuntu/noble/amd64/default/20261122_10:00"
+
+
+VERSION = parse_version(PATH)
+
+
+def test_a_digest_that_differs_from_the_declared_one_is_refused_with_both() -> None:
+    facts = FileFacts(etag="e", size_bytes=1, modified="", sha256="a" * 64, combined={"m": "c"})
+    refused = examine.compare_declared(facts, "b" * 64)
+    assert refused.refusal == f"has sha256 {'a' * 64}, expected {'b' * 64} as its uploader declared; upload it again"
+    assert (refused.sha256, refused.combined) == ("", {})
+    assert examine.compare_declared(facts, "a" * 64) == facts
+    assert examine.compare_declared(facts, "A" * 64) == facts
+    assert examine.compare_declared(facts, "") == facts
+
+
+class Declaring(MemoryStore):
+    """A bucket in which the uploader of each root declared a digest that is wrong."""
+
+    def open(self, key: str, etag: str) -> Opened:
+        declared = "b" * 64 if key.endswith(".squashfs") else ""
+        return dataclasses.replace(super().open(key, etag), declared_sha256=declared)
+
+
+def test_a_root_with_another_digest_than_declared_is_never_listed() -> None:
+    system = System(store=Declaring())
+    system.upload(PATH, images.split_image())
+    system.catch_up()
+    assert system.listed() == {}
+    found = status.look(system.store, DocumentCache(system.store), VERSION)
+    assert found
+    assert found.status == "invalid"
+    assert f"expected {'b' * 64} as its uploader declared" in found.reasons[0].sentence
+
+
+@pytest.fixture
+def system() -> System:
+    """Two listed versions of one product."""
+    system = System()
+    system.upload(OTHER, images.split_image(seed="old"))
+    system.upload(PATH, images.split_image(seed="new"))
+    system.catch_up()
+    assert system.listed() == {VERSION.product.name: ["20261122_10:00", "20261123_10:00"]}
+    return system

@@ -1,0 +1,75 @@
+"""Which versions retention removes: never the newest that is listed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+import pytest
+
+from imageserver.format.keys import VersionId, parse_product
+from imageserver.inspection.metadata import Overrides
+from imageserver.versions.assessment import new_record
+from imageserver.versions.records import FileFacts, Record
+from imageserver.versions.retention import Rule, expired
+from tests.support import images
+
+PRODUCT = "images/ubuntu/noble/amd64/default"
+
+
+ID = parse_product(PRODUCT)
+
+
+NOW = datetime(2026, 11, 23, 10, 0, tzinfo=UTC)
+
+
+def sound(name: str, overrides: Overrides | None = None) -> Record:
+    """A record of a unified tarball, listed unless something else forbids it."""
+    facts = FileFacts(etag="e", size_bytes=1, modified=NOW.isoformat(), sha256=images.sha256_hex(name.encode()))
+    files = {"lxd_combined.tar.gz": facts}
+    if overrides:
+        files["metadata.json"] = FileFacts(
+            etag="o", size_bytes=1, modified=NOW.isoformat(), sha256="0" * 64, overrides=overrides
+        )
+    return new_record(VersionId(ID, name), files, None)
+
+
+DAYS = [f"202611{day:02d}" for day in (1, 5, 10, 15, 20)]
+
+
+@pytest.mark.parametrize(
+    ("rule", "listed", "gone"),
+    [
+        (Rule(), DAYS, []),
+        (Rule(versions=2), DAYS, ["20261101", "20261105", "20261110"]),
+        (Rule(versions=9), DAYS, []),
+        (Rule(days=9), DAYS, ["20261101", "20261105", "20261110"]),
+        (Rule(days=13), DAYS, ["20261101", "20261105", "20261110"]),
+        (Rule(days=14), DAYS, ["20261101", "20261105"]),
+        (Rule(versions=4, days=14), DAYS, ["20261101", "20261105"]),
+        (Rule(versions=1, days=1), DAYS, ["20261101", "20261105", "20261110", "20261115"]),
+        (Rule(versions=1), ["20261105"], ["20261101", "20261110", "20261115"]),
+        (Rule(days=1), [], ["20261101", "20261105", "20261110", "20261115"]),
+    ],
+)
+def test_retention_removes_the_oldest_and_never_the_newest_listed_version(
+    rule: Rule, listed: Sequence[str], gone: list[str]
+) -> None:
+    plan = expired([sound(name) for name in reversed(DAYS)], listed, rule, NOW)
+    assert [version.version for version, _ in plan] == gone
+    assert all("are kept" in reason for _, reason in plan)
+
+
+def test_a_product_can_override_its_retention() -> None:
+    known = [sound("20261101"), sound("20261105"), sound("20261110", Overrides(retain_versions=2))]
+    assert [v.version for v, _ in expired(known, DAYS, Rule(versions=1), NOW)] == ["20261101"]
+    known[-1] = sound("20261110", Overrides(retain_versions=0, retain_days=0))
+    assert expired(known, DAYS, Rule(versions=1, days=1), NOW) == []
+    known[-1] = sound("20261110", Overrides(retain_days=15))
+    assert [v.version for v, _ in expired(known, DAYS, Rule(), NOW)] == ["20261101", "20261105"]
+
+
+def test_withdrawn_and_incomplete_versions_do_not_count_for_retention() -> None:
+    half = new_record(VersionId(ID, "20261120"), {"rootfs.squashfs": FileFacts(
+        etag="e", size_bytes=1, modified=NOW.isoformat())}, None)  # fmt: skip
+    assert expired([sound("20261101"), half], ["20261101"], Rule(versions=1), NOW) == []
