@@ -8,12 +8,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
-from local_stack.template import ACCOUNT_ID, Place, Resolver, load, parameters, translate
+from local_stack.template import ACCOUNT_ID, Resolver, StackIdentity, load, parameters, translate
 
 INFRA: Final = Path(__file__).resolve().parents[1]
 TEMPLATE: Final = INFRA / "template.yaml"
 REGION: Final = "eu-central-1"
-PLACE: Final = Place(stack_name="images", region=REGION)
+IDENTITY: Final = StackIdentity(stack_name="images", region=REGION)
 
 _SERVICES: Final = {
     "AWS::SQS::Queue": f"arn:aws:sqs:{REGION}:{ACCOUNT_ID}:{{}}",
@@ -63,7 +63,7 @@ def translated(document: dict[str, Any] | None = None) -> dict[str, Any]:
 def deployed(document: dict[str, Any] | None = None, **given: str) -> Stack:
     """Return the stack that `document` (the template, unless told) makes with these parameters."""
     raw = translated(document)
-    resolver = Resolver(raw, parameters(raw, given), PLACE, physical())
+    resolver = Resolver(raw, parameters(raw, given), IDENTITY, physical())
     resources = {r.logical_id: (r.type, r.properties) for r in resolver.resources()}
     outputs = {
         name: str(resolver.value(body["Value"]))
@@ -89,4 +89,4 @@ def physical() -> Callable[[str, str, str | None, Mapping[str, Any]], str]:
 
 def bucket_name(logical_id: str) -> str:
     """Return the bucket of images has the name that the template derives; the other one a generated name."""
-    return f"{PLACE.stack_name}-{ACCOUNT_ID}-{REGION}" if logical_id == "Bucket" else f"images-{logical_id.lower()}"
+    return f"{IDENTITY.stack_name}-{ACCOUNT_ID}-{REGION}" if logical_id == "Bucket" else f"images-{logical_id.lower()}"

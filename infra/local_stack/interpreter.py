@@ -15,7 +15,7 @@ from local_stack.resources.api import check_stage, read_routes
 from local_stack.resources.edge import read_edge
 from local_stack.resources.functions import check_rule, read_functions, read_mapping, read_schedule
 from local_stack.resources.storage import read_bucket, read_queue
-from local_stack.template import Place, Resolver, Resource, load, parameters, translate
+from local_stack.template import Resolver, Resource, StackIdentity, load, parameters, translate
 from local_stack.wiring import Wiring
 
 INTERPRETED: Final = frozenset({
@@ -46,16 +46,16 @@ WITHOUT_COUNTERPART: Final[Mapping[str, str]] = {
 }
 
 
-def read_wiring(template: Path, given: Mapping[str, str], place: Place, endpoint: str) -> Wiring:
+def read_wiring(template: Path, given: Mapping[str, str], identity: StackIdentity, endpoint: str) -> Wiring:
     """Return the wiring of a template file; `endpoint` is the base address of S3 and SQS on this machine."""
     document = load(template)
     values = parameters(document, given)
-    translated = translate(document, template.parent, place.region)
-    resolver = Resolver(translated, values, place, Names(place, endpoint, values).of)
-    return interpret(resolver.resources(), place)
+    translated = translate(document, template.parent, identity.region)
+    resolver = Resolver(translated, values, identity, Names(identity, endpoint, values).of)
+    return interpret(resolver.resources(), identity)
 
 
-def interpret(resources: Iterable[Resource], place: Place) -> Wiring:
+def interpret(resources: Iterable[Resource], identity: StackIdentity) -> Wiring:
     """Return the wiring of resolved resources."""
     by_type: dict[str, list[Resource]] = {}
     for resource in resources:
@@ -71,10 +71,10 @@ def interpret(resources: Iterable[Resource], place: Place) -> Wiring:
     for rule in of("AWS::Events::Rule"):
         check_rule(rule, schedules)
     return Wiring(
-        region=place.region,
+        region=identity.region,
         buckets=tuple(read_bucket(r) for r in of("AWS::S3::Bucket")),
         queues=tuple(read_queue(r) for r in of("AWS::SQS::Queue")),
-        functions=read_functions(of("AWS::Lambda::Function"), of("AWS::Lambda::EventInvokeConfig"), place.region),
+        functions=read_functions(of("AWS::Lambda::Function"), of("AWS::Lambda::EventInvokeConfig"), identity.region),
         mappings=tuple(read_mapping(r) for r in of("AWS::Lambda::EventSourceMapping")),
         schedules=schedules,
         routes=tuple(route for r in of("AWS::ApiGatewayV2::Api") for route in read_routes(r)),

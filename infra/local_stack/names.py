@@ -4,20 +4,20 @@ from collections.abc import Mapping
 from typing import Any
 
 from local_stack.errors import TemplateError
-from local_stack.template import ACCOUNT_ID, Place
+from local_stack.template import ACCOUNT_ID, StackIdentity
 
 
 class Names:
     """Physical names and attributes of resources, known before any of them is made."""
 
-    def __init__(self, place: Place, endpoint: str, values: Mapping[str, Any]) -> None:
-        self._place = place
+    def __init__(self, identity: StackIdentity, endpoint: str, values: Mapping[str, Any]) -> None:
+        self._identity = identity
         self._endpoint = endpoint
         self._values = values
 
     def of(self, logical_id: str, kind: str, attribute: str | None, _body: Mapping[str, Any]) -> str:
         """Return the Ref (attribute None) or GetAtt of a resource."""
-        region = self._place.region
+        region = self._identity.region
         bucket = self.bucket(logical_id)
         table: dict[str, dict[str | None, str]] = {
             "AWS::S3::Bucket": {
@@ -48,6 +48,6 @@ class Names:
         """Return the name of a bucket: global and lower case; the template names only the main one."""
         if logical_id == "Bucket":
             return str(self._values.get("BucketName") or "") or (
-                f"{self._place.stack_name}-{ACCOUNT_ID}-{self._place.region}"
+                f"{self._identity.stack_name}-{ACCOUNT_ID}-{self._identity.region}"
             )
-        return f"{self._place.stack_name}-{logical_id.lower()}-{ACCOUNT_ID}"
+        return f"{self._identity.stack_name}-{logical_id.lower()}-{ACCOUNT_ID}"

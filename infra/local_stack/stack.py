@@ -28,7 +28,7 @@ from local_stack.provision import provision
 from local_stack.schedules import Scheduler
 from local_stack.servers import Server, free_port, listen
 from local_stack.state import Stack, remove_stack
-from local_stack.template import Place
+from local_stack.template import StackIdentity
 from local_stack.wiring import Wiring
 from local_stack.workers import Pool, common_environment
 
@@ -125,8 +125,8 @@ class LocalStack:
         process = S3Process(port, logs / "s3.log")
         self._closing.callback(process.stop)
         self._s3_process = process
-        place = Place(STACK_NAME, REGION)
-        self.wiring = read_wiring(self._options.template, self._options.parameters, place, process.endpoint)
+        identity = StackIdentity(STACK_NAME, REGION)
+        self.wiring = read_wiring(self._options.template, self._options.parameters, identity, process.endpoint)
         process.wait_until_ready()
         self.s3, sqs = _clients(process.endpoint)
         provision(self.wiring, self.s3, sqs)

@@ -32,7 +32,7 @@ class Resource:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class StackIdentity:
     """Where the stack pretends to be deployed; all that pseudo parameters can say."""
 
     stack_name: str
@@ -151,10 +151,10 @@ class Resolver:
     """Computes intrinsics. `attribute` gives the physical name or attribute of a resource."""
 
     def __init__(
-        self, document: Mapping[str, Any], values: Mapping[str, Any], place: Place, attribute: Attribute
+        self, document: Mapping[str, Any], values: Mapping[str, Any], identity: StackIdentity, attribute: Attribute
     ) -> None:
         self._document = document
-        self._values = {**place.pseudo(), **values}
+        self._values = {**identity.pseudo(), **values}
         self._attribute = attribute
 
     def resources(self) -> list[Resource]:

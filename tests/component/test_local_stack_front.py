@@ -21,7 +21,7 @@ from local_stack.front import make_front
 from local_stack.interpreter import read_wiring
 from local_stack.servers import Server, listen
 from local_stack.stack import TEMPLATE
-from local_stack.template import Place
+from local_stack.template import StackIdentity
 from local_stack.wiring import Edge
 from tests.support.servers.s3 import BUCKET, S3Server, running_s3
 
@@ -45,7 +45,7 @@ def s3(s3_server: S3Server) -> Any:
 
 @pytest.fixture(scope="module")
 def edge() -> Edge:
-    return read_wiring(TEMPLATE, {}, Place("local", "us-east-1"), "http://s3").edge
+    return read_wiring(TEMPLATE, {}, StackIdentity("local", "us-east-1"), "http://s3").edge
 
 
 @pytest.fixture(scope="module")

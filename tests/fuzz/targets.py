@@ -151,7 +151,7 @@ def _same_in_any_chunks(
     assert len(outcomes) == 1, outcomes
 
 
-def notice(data: bytes) -> None:
+def message(data: bytes) -> None:
     """A message is unreadable, or names keys."""
     with suppress(events.UnreadableEvent):
         assert all(isinstance(key, str) for key in events.keys(data.decode("utf-8", "replace")))
@@ -253,8 +253,8 @@ TARGETS: dict[str, tuple[Callable[[bytes], None], list[bytes]]] = {
     "root_tar": (root_tar, [_packed(how) for how in ("plain", "xz", "gz", "zst", "bz2", "lzma")]),
     "disk": (disk, [images.qcow2(), *_disks()]),
     "delta": (delta, [images.vcdiff(base_bytes=700), images.vcdiff("2", 60) + images.vcdiff("3", 70)[5:]]),
-    "notice": (
-        notice,
+    "message": (
+        message,
         [s3_event(f"{PATH}/x").encode(), events.changed(f"{PATH}/").encode(), b'{"Event": "s3:TestEvent"}'],
     ),
 }

@@ -94,7 +94,7 @@ BY_BODY = {content.body: content for contents in CONTENTS.values() for content i
 
 
 @dataclass(frozen=True)
-class Place:
+class Workload:
     """Where a story happens: how many of each there may be, and what publishers upload there."""
 
     streams: tuple[int, ...] = (1, 2)
@@ -106,9 +106,9 @@ class Place:
     operators: bool = True
 
 
-ANYWHERE = Place()
+ANYWHERE = Workload()
 """In a small world everybody meets everybody; in a large one products share fingerprints and aliases."""
-NARROW = Place((1,), (1,), (1, 2), ("metadata.json", "notes.txt"), 0.55, 0.0, operators=False)
+NARROW = Workload((1,), (1,), (1, 2), ("metadata.json", "notes.txt"), 0.55, 0.0, operators=False)
 """One product whose small files come and go all the time, so that records and catalogs come back to what they were."""
 
 
@@ -134,14 +134,14 @@ class Watched(Run):
 class Story:
     """A random run over a World: publishers, deliveries, kills, and the checks after each change."""
 
-    def __init__(self, seed: int, rates: Rates, reconciles: bool = True, place: Place = ANYWHERE) -> None:
+    def __init__(self, seed: int, rates: Rates, reconciles: bool = True, workload: Workload = ANYWHERE) -> None:
         self.reconciles = reconciles
-        self.place = place
+        self.workload = workload
         self.world = World(seed, rates)
         self.rng = random.Random(f"publishers {seed}")  # noqa: S311  (a seed must replay)
-        self.streams = STREAMS[: self.rng.choice(place.streams)]
-        self.products = self.rng.sample(PRODUCTS, self.rng.choice(place.products))
-        self.versions = self.rng.sample(VERSIONS, self.rng.choice(place.versions))
+        self.streams = STREAMS[: self.rng.choice(workload.streams)]
+        self.products = self.rng.sample(PRODUCTS, self.rng.choice(workload.products))
+        self.versions = self.rng.sample(VERSIONS, self.rng.choice(workload.versions))
         self.grace_hours = self.rng.choice((0, 0, 1))  # without any, only what the catalog still names is left alone
         self.ledger = Ledger(lambda version: self.world.quiet(parse_version(version)))
         self.world.check = self.check_truth
@@ -152,7 +152,7 @@ class Story:
         self.steps = 0
         self.due = False  # maintain is to follow a withdrawal at once, before anybody has published that
         self.parsed: dict[str, list[tuple[str, int, str]]] = {}
-        if place is NARROW:
+        if workload is NARROW:
             self.world.lease_wait_s = 0
             for path in (f"{self.streams[0]}/{self.products[0]}/{version}" for version in self.versions):
                 self.world.put(f"{path}/rootfs.squashfs", ROOT_A)
@@ -180,7 +180,11 @@ class Story:
                 world.start_publish(batch)
         elif (choice < 0.39 or self.due) and self.running("maintain") < 2:
             self.maintain_acts()
-        elif choice < (0.5 if self.ledger.deleting else 0.41) and self.running("operator") < 2 and self.place.operators:
+        elif (
+            choice < (0.5 if self.ledger.deleting else 0.41)
+            and self.running("operator") < 2
+            and self.workload.operators
+        ):
             self.operator_acts()
         elif world.actors:
             world.advance(world.somebody())
@@ -243,19 +247,19 @@ class Story:
     def publisher_acts(self) -> None:
         """Upload, overwrite or delete one file, or a whole version at once."""
         version = self.somewhere()
-        names = tuple(f"/{file}" for file in self.place.files)
+        names = tuple(f"/{file}" for file in self.workload.files)
         present = sorted(k for k in self.world.objects if k.startswith(f"{version}/") and k.endswith(names))
         choice = self.rng.random()
         self.world.counted["publisher actions"] += 1
-        if choice < self.place.deletes and present:
+        if choice < self.workload.deletes and present:
             self.world.remove(self.rng.choice(present))
-        elif choice < self.place.deletes + self.place.deletes_all:
+        elif choice < self.workload.deletes + self.workload.deletes_all:
             for key in present:
                 self.world.remove(key)
-        elif choice < self.place.deletes + self.place.deletes_all + 0.03:
+        elif choice < self.workload.deletes + self.workload.deletes_all + 0.03:
             self.world.put(f"images/{self.rng.choice(('a b', 'ubuntu', '..'))}/x", b"no upload of ours")
         else:
-            files = self.place.files
+            files = self.workload.files
             self.upload(version, self.rng.choices(files, [WEIGHTS.get(file, 1) for file in files])[0])
 
     def upload(self, version: str, file: str) -> None:
@@ -535,7 +539,7 @@ def test_a_revision_that_went_away_and_came_back_does_not_hide_a_change(
     """Equal bytes are an equal revision: a conditional write goes through when its document went away and came back."""
     steps = int(request.config.getoption("--fault-steps"))
     rates = replace(CALM, event_doubled=0.5, event_delayed=0.2, stalled=0.3)
-    stories = [Story(seed, rates, reconciles=False, place=NARROW) for seed in seeds(request)]
+    stories = [Story(seed, rates, reconciles=False, workload=NARROW) for seed in seeds(request)]
     for seed, story in zip(seeds(request), stories, strict=True):
         with replayed(seed):
             in_phases(story, 3 * steps)

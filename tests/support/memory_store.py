@@ -18,7 +18,7 @@ from imageserver.format.file_kinds import ALL_CLIENTS
 from imageserver.format.keys import ProductId, VersionId, parse_record_key, version_of
 from imageserver.operations.ingest import Ingested, IngestServices, ingest
 from imageserver.operations.publish import Published, PublishServices, publish
-from imageserver.storage.port import Document, ObjectInfo, Opened
+from imageserver.storage.port import ObjectInfo, Opened, StoredObject
 
 START = datetime(2026, 11, 23, 10, 0, tzinfo=UTC)
 CHUNK = 1000
@@ -57,10 +57,10 @@ class MemoryStore:
         self.log.append((method, key))
         self.on(method, key)
 
-    def read(self, key: str) -> Document | None:
+    def read(self, key: str) -> StoredObject | None:
         self._called("read", key)
         found = self.objects.get(key)
-        return Document(found.body, found.etag) if found else None
+        return StoredObject(found.body, found.etag) if found else None
 
     def create(self, key: str, body: bytes) -> str | None:
         self._called("create", key)

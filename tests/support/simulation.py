@@ -33,7 +33,7 @@ from imageserver.format.file_kinds import ALL_CLIENTS
 from imageserver.format.keys import ProductId, VersionId, product_of_records, version_of
 from imageserver.operations.ingest import IngestServices, ingest
 from imageserver.operations.publish import LEASE_S, PublishServices, publish
-from imageserver.storage.port import Document, ObjectInfo, Opened
+from imageserver.storage.port import ObjectInfo, Opened, StoredObject
 from tests.support.messages import s3_event
 
 START = datetime(2026, 11, 23, 10, 0, tzinfo=UTC)
@@ -427,12 +427,12 @@ class FaultyStore:
         self._actor = actor
         self._records: dict[str, bytes | None] = {}  # as last read
 
-    def read(self, key: str) -> Document | None:
+    def read(self, key: str) -> StoredObject | None:
         self._before(key)
         found = self._world.objects.get(key)
         if key.startswith("versions/"):
             self._records[key] = found.body if found else None
-        return Document(found.body, found.etag) if found else None
+        return StoredObject(found.body, found.etag) if found else None
 
     def create(self, key: str, body: bytes) -> str | None:
         return self._conditionally(key, lambda found: found is None, lambda: self._world.put(key, body).etag)

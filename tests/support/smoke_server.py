@@ -18,7 +18,7 @@ from cli.smoke import __main__ as smoke
 from cli.smoke import server
 from cli.smoke.web import Answer
 from imageserver.api.schema import BatchRequest, Single
-from imageserver.storage.port import Document, ObjectInfo, Opened, Store
+from imageserver.storage.port import ObjectInfo, Opened, Store, StoredObject
 from tests.support.memory_store import MemoryStore, System
 
 EDGE, API, S3 = "https://images.example.org", "https://api.example.org", "https://s3.example.org"
@@ -48,7 +48,7 @@ class Recorder(Store):
         self.calls.append((method, key))
         self.refuse(method, key)
 
-    def read(self, key: str) -> Document | None:
+    def read(self, key: str) -> StoredObject | None:
         self._note("read", key)
         return self.inner.read(key)
 

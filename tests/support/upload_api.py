@@ -29,7 +29,7 @@ from local_stack.interpreter import read_wiring
 from local_stack.processes import S3Process
 from local_stack.schedules import Scheduler
 from local_stack.servers import Server, free_port, listen
-from local_stack.template import Place
+from local_stack.template import StackIdentity
 from local_stack.wiring import Wiring
 from local_stack.workers import Pool, common_environment
 from tests.support import PROJECT
@@ -171,7 +171,7 @@ def system(name: str, folder: Path, way: Callable[[int], int] | None = None, **p
     port = free_port(0)
     endpoint = f"http://127.0.0.1:{way(port) if way else port}"
     given = {"Publishers": json.dumps(PUBLISHERS), **parameters}
-    wiring = read_wiring(PROJECT / "infra/template.yaml", given, Place("uploads", REGION), endpoint)
+    wiring = read_wiring(PROJECT / "infra/template.yaml", given, StackIdentity("uploads", REGION), endpoint)
     bucket = wiring.bucket.name
     with contextlib.ExitStack() as closing:
         closing.enter_context(_local_s3(port, folder) if name == "local" else _versitygw(port, folder))

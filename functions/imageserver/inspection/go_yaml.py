@@ -56,7 +56,7 @@ class Node:
 
 
 @dataclass(frozen=True, slots=True)
-class Document:
+class YamlDocument:
     """The first document of a file, and whether anything stands behind it, which most clients never look at."""
 
     root: Node | None
@@ -169,7 +169,7 @@ class Reader:
         self.mismatches.append(f"{shown(node)} at `{path or 'the top'}` in line {node.line}, expected {expected}")
 
 
-def load(body: bytes) -> Document:
+def load(body: bytes) -> YamlDocument:
     """Parse the first document; InvalidUpload (completing "the file …") when it is not YAML or beyond the limits."""
     import yaml  # here, since most functions never need it and all of them would start later
 
@@ -179,7 +179,7 @@ def load(body: bytes) -> Document:
     events = yaml.parse(body, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     try:
         root = _compose(events)
-        return Document(root, _has_more(events))
+        return YamlDocument(root, _has_more(events))
     except yaml.MarkedYAMLError as error:
         raise InvalidUpload(f"is not YAML ({_where(error)})") from error
     except (yaml.YAMLError, ValueError) as error:

@@ -17,10 +17,10 @@ from msgspec.structs import replace
 from imageserver.aws.cloudfront import Invalidate
 from imageserver.aws.queues import Notifier
 from imageserver.format.keys import VersionId
-from imageserver.operations.inventory import Product
+from imageserver.operations.inventory import ProductSnapshot
 from imageserver.operations.runs import Run, Task
 from imageserver.storage import listing
-from imageserver.storage.port import Document, Store
+from imageserver.storage.port import Store, StoredObject
 from imageserver.versions import diff, records
 from imageserver.versions.assessment import assessed
 from imageserver.versions.records import FileFacts, Record, Withdrawal
@@ -39,7 +39,7 @@ class PruneContext:
     run: Run
 
 
-def remove_withdrawn(product: Product, context: PruneContext) -> None:
+def remove_withdrawn(product: ProductSnapshot, context: PruneContext) -> None:
     """Delete withdrawn versions and single files whose time is over."""
     for version, record in sorted(product.known.items()):
         seen = product.seen[version]
@@ -59,7 +59,7 @@ def remove_withdrawn(product: Product, context: PruneContext) -> None:
         context.run.do(task, partial(_delete, context, record, seen, expired_files))
 
 
-def remove_stale(product: Product, days: int, context: PruneContext) -> None:
+def remove_stale(product: ProductSnapshot, days: int, context: PruneContext) -> None:
     """Delete what was never finished: incomplete versions to which nothing happened for `days`; 0 keeps them."""
     for version, record in sorted(product.known.items()):
         if not days or not _is_unfinished(product, version, record, context.named):
@@ -76,7 +76,7 @@ def remove_stale(product: Product, days: int, context: PruneContext) -> None:
         context.run.do(task, partial(_delete, context, marked, product.seen[version], marked.files))
 
 
-def remove_tombstones(product: Product, mentioned: Collection[str], context: PruneContext) -> None:
+def remove_tombstones(product: ProductSnapshot, mentioned: Collection[str], context: PruneContext) -> None:
     """Delete records that say "nothing is here", once the catalog says so too; `mentioned` are version names."""
     for version, record in sorted(product.known.items()):
         if record.state is State.EMPTY and version.version not in mentioned and version not in product.folders:
@@ -84,7 +84,7 @@ def remove_tombstones(product: Product, mentioned: Collection[str], context: Pru
             context.run.do(task, partial(_invalidate_record, context, record, product.seen[version].revision))
 
 
-def _is_unfinished(product: Product, version: VersionId, record: Record, named: Collection[str]) -> bool:
+def _is_unfinished(product: ProductSnapshot, version: VersionId, record: Record, named: Collection[str]) -> bool:
     """Return whether a version is incomplete, and nothing of it is listed, withdrawn, or on its way."""
     if record.state is not State.INCOMPLETE or any(facts.withdrawn for facts in record.files.values()):
         return False
@@ -107,7 +107,7 @@ def _reason(record: Record, expired_files: dict[str, FileFacts]) -> str:
     return f"{withdrawal.reason or 'as was asked'}, on {withdrawal.since}"
 
 
-def _delete(context: PruneContext, record: Record, seen: Document, expired_files: dict[str, FileFacts]) -> None:
+def _delete(context: PruneContext, record: Record, seen: StoredObject, expired_files: dict[str, FileFacts]) -> None:
     """Make it final, delete the objects; then the record if the version is empty. Killed anywhere, it is repeated."""
     key = record.id.record_key
     final = _finally(record, expired_files)

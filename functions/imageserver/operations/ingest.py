@@ -20,7 +20,7 @@ from imageserver.inspection.digests import InTurn, Sha256, Spread
 from imageserver.storage import listing
 from imageserver.storage.leases import lease
 from imageserver.storage.listing import is_unchanged
-from imageserver.storage.port import Document, Store, write
+from imageserver.storage.port import Store, StoredObject, write
 from imageserver.storage.retries import RaceLost, retry
 from imageserver.versions import diff, examine, records
 from imageserver.versions.assessment import assessed
@@ -78,7 +78,7 @@ class _Progress:
 class _Snapshot:
     """A version at one moment: the record's revision, what it said, and then the folder."""
 
-    seen: Document | None
+    seen: StoredObject | None
     before: Record | None
     files: Files
 

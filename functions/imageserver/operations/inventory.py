@@ -11,7 +11,7 @@ from imageserver.format.keys import RECORDS, ProductId, VersionId, parse_product
 from imageserver.storage import listing
 from imageserver.storage.document_cache import DocumentCache
 from imageserver.storage.parallel import in_parallel
-from imageserver.storage.port import Document, Store
+from imageserver.storage.port import Store, StoredObject
 from imageserver.versions import records
 from imageserver.versions.records import FileFacts, Record
 
@@ -19,12 +19,12 @@ Folder = dict[str, FileFacts]
 
 
 @dataclass(slots=True)
-class Product:
+class ProductSnapshot:
     """One product as the bucket has it: the folders of its versions, its records as read and when they were written."""
 
     id: ProductId
     folders: dict[VersionId, Folder] = field(default_factory=dict)
-    seen: dict[VersionId, Document] = field(default_factory=dict)
+    seen: dict[VersionId, StoredObject] = field(default_factory=dict)
     known: dict[VersionId, Record] = field(default_factory=dict)
     written: dict[VersionId, str] = field(default_factory=dict)
     damaged: bool = False
@@ -59,9 +59,9 @@ def _below(store: Store, prefix: str, skip: int, after: str) -> Iterator[Product
             continue
 
 
-def look(store: Store, product: ProductId) -> Product:
+def look(store: Store, product: ProductId) -> ProductSnapshot:
     """Read the records first, then the folders: a record written in between is sent once too often, not missed."""
-    looked = Product(product)
+    looked = ProductSnapshot(product)
     infos = list(store.list(product.records_prefix))
     keys = [info.key for info in infos]
     for info, key, seen in zip(infos, keys, in_parallel(store.read, keys), strict=True):

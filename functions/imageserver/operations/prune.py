@@ -9,7 +9,7 @@ from imageserver.aws.cloudfront import Invalidate, no_invalidation
 from imageserver.aws.queues import Notifier
 from imageserver.format import documents as catalog
 from imageserver.operations.deletion import PruneContext, remove_stale, remove_tombstones, remove_withdrawn
-from imageserver.operations.inventory import Product, known_products, look
+from imageserver.operations.inventory import ProductSnapshot, known_products, look
 from imageserver.operations.runs import Run, Task
 from imageserver.operations.withdraw import withdraw
 from imageserver.storage.document_cache import DocumentCache, StreamDocuments
@@ -74,7 +74,7 @@ def prune(
 
 def _withdraw_expired(
     store: Store,
-    product: Product,
+    product: ProductSnapshot,
     listed: Collection[str],
     rules: Rules,
     now: datetime,
@@ -87,13 +87,13 @@ def _withdraw_expired(
         run.do(task, partial(withdraw, store, version, now, rules.grace_hours, pause, reason))
 
 
-def _mentioned(product: Product, documents: StreamDocuments) -> set[str]:
+def _mentioned(product: ProductSnapshot, documents: StreamDocuments) -> set[str]:
     """Return the names of the versions that the documents say anything of."""
     unlisted = documents.unlisted.products.get(product.id.name, {})
     withheld = (entry.version for entry in documents.products.withheld.get(product.id.name, ()))
     return {*_listed(product, documents), *unlisted, *withheld}
 
 
-def _listed(product: Product, documents: StreamDocuments) -> dict[str, catalog.Version]:
+def _listed(product: ProductSnapshot, documents: StreamDocuments) -> dict[str, catalog.Version]:
     entry = documents.products.products.get(product.id.name)
     return catalog.decode_versions(entry) if entry else {}

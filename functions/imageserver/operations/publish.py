@@ -25,13 +25,12 @@ from imageserver.catalog.feeds import feed_key, render_feed
 from imageserver.catalog.fold import fold, fold_index, fold_unlisted
 from imageserver.errors import CatalogDamaged, SimplestreamsError
 from imageserver.format import documents
-from imageserver.format.documents import Document as CatalogDocument
-from imageserver.format.documents import Products, product_id
+from imageserver.format.documents import Document, Products, product_id
 from imageserver.format.keys import ProductId, VersionId, stream_lease_key
 from imageserver.storage.leases import wait_for_lease
 from imageserver.storage.listing import is_unchanged
 from imageserver.storage.parallel import in_parallel
-from imageserver.storage.port import Document, Store, write
+from imageserver.storage.port import Store, StoredObject, write
 from imageserver.storage.retries import RaceLost, retry
 from imageserver.versions import records
 from imageserver.versions.records import Record
@@ -165,7 +164,7 @@ def _update(wanted: Sequence[ProductId], services: PublishServices, done: Publis
         _put_body(store, feed_key(stream), render_feed(after, services.server), feed_seen, done)
 
 
-def _read(store: Store, key: str, done: Published) -> Document | None:
+def _read(store: Store, key: str, done: Published) -> StoredObject | None:
     found = store.read(key)
     done.revisions[key] = {key: found.revision} if found else {}
     return found
@@ -221,7 +220,7 @@ def _read_products(store: Store, products: Iterable[ProductId], done: Published)
     return found
 
 
-def _put(store: Store, key: str, document: CatalogDocument, seen: Document | None, done: Published) -> None:
+def _put(store: Store, key: str, document: Document, seen: StoredObject | None, done: Published) -> None:
     """Write a document unless it is there byte for byte; raise RaceLost when another publisher was faster."""
     body = documents.encode(document)
     if isinstance(document, Products):
@@ -229,7 +228,7 @@ def _put(store: Store, key: str, document: CatalogDocument, seen: Document | Non
     _put_body(store, key, body, seen, done)
 
 
-def _put_body(store: Store, key: str, body: bytes, seen: Document | None, done: Published) -> None:
+def _put_body(store: Store, key: str, body: bytes, seen: StoredObject | None, done: Published) -> None:
     if seen and seen.body == body:
         return
     revision = write(store, key, body, seen)

@@ -14,7 +14,7 @@ from imageserver.catalog.fold import fold, fold_index, fold_unlisted
 from imageserver.format import documents as catalog
 from imageserver.format.documents import product_id
 from imageserver.format.keys import ProductId
-from imageserver.operations.inventory import Product, known_products, look
+from imageserver.operations.inventory import ProductSnapshot, known_products, look
 from imageserver.operations.runs import Run, Task
 from imageserver.storage.document_cache import DocumentCache, StreamDocuments
 from imageserver.storage.port import Store
@@ -36,7 +36,7 @@ def reconcile(store: Store, notifier: Notifier, clients: Sequence[str], run: Run
     todo = known_products(store, cache, index, run.after)
     for stream, names in groupby(todo, key=lambda product: product.stream):
         documents = cache.of(stream)
-        looked: list[Product] = []
+        looked: list[ProductSnapshot] = []
         for product_id_ in names:
             if not run.more():
                 break
@@ -62,7 +62,7 @@ def _create_index(store: Store, run: Run) -> None:
         )
 
 
-def _send_outdated(notifier: Notifier, product: Product, run: Run) -> None:
+def _send_outdated(notifier: Notifier, product: ProductSnapshot, run: Run) -> None:
     for version in sorted(product.folders.keys() | product.known.keys()):
         if version in product.seen and version not in product.known:
             run.damaged(version.record_key)
@@ -78,7 +78,7 @@ def _fold_again(
     notifier: Notifier,
     index: catalog.Index,
     documents: StreamDocuments,
-    looked: Sequence[Product],
+    looked: Sequence[ProductSnapshot],
     clients: Sequence[str],
     run: Run,
 ) -> None:

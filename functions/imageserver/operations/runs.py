@@ -51,7 +51,7 @@ class Failure:
 class Run:
     """One run. `after` is the path of the last product that earlier runs looked at, "" at the start.
 
-    `time_left` tells whether another product may be begun; `told` is called with the path of each product that was
+    `time_left` tells whether another product may be begun; `progress` is called with the path of each product that was
     looked at; `clock` counts seconds from any moment. `tasks` were done, or would be in a dry run; those that failed
     are in `failed`.
     """
@@ -60,7 +60,7 @@ class Run:
     after: str = ""
     limit: int = MANY
     time_left: Callable[[], bool] = lambda: True
-    told: Callable[[str], object] = lambda _: None
+    progress: Callable[[str], object] = lambda _: None
     clock: Callable[[], float] = lambda: 0.0
     tasks: list[Task] = field(default_factory=list)
     failed: list[Failure] = field(default_factory=list)
@@ -102,7 +102,7 @@ class Run:
         """Note that a product was looked at, so that the next run continues behind it."""
         self.after = path
         self.looked_at += size
-        self.told(path)
+        self.progress(path)
 
     def end(self, last: str) -> None:
         """Close the run. If it got as far as `last`, all were looked at, and the next run starts from the first."""

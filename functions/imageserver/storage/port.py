@@ -6,7 +6,7 @@ from typing import Protocol
 
 
 @dataclass(frozen=True, slots=True)
-class Document:
+class StoredObject:
     """A small object, read whole. `revision` is opaque: its ETag, good for one conditional write."""
 
     body: bytes
@@ -43,7 +43,7 @@ class Store(Protocol):
     policy helps. Only "no such key" is an answer.
     """
 
-    def read(self, key: str) -> Document | None:
+    def read(self, key: str) -> StoredObject | None:
         """Return a small object, or None when there is no such key."""
 
     def create(self, key: str, body: bytes) -> str | None:
@@ -70,6 +70,6 @@ class Store(Protocol):
         """Start to read a large object; ObjectChanged, also midway, when it is no longer that one."""
 
 
-def write(store: Store, key: str, body: bytes, seen: Document | None) -> str | None:
+def write(store: Store, key: str, body: bytes, seen: StoredObject | None) -> str | None:
     """Write what was decided from `seen`: over it, or where nothing was. Its revision; None: a race was lost."""
     return store.create(key, body) if seen is None else store.replace(key, body, seen.revision)

@@ -14,7 +14,7 @@ from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
 
 from imageserver.errors import ObjectChanged, SimplestreamsError, StorageDenied, StorageUnavailable
 from imageserver.format.caching import cache_control
-from imageserver.storage.port import Document, ObjectInfo, Opened
+from imageserver.storage.port import ObjectInfo, Opened, StoredObject
 from imageserver.storage.ranged_reader import SMALL, ReadPlan, read_object
 
 if TYPE_CHECKING:
@@ -40,10 +40,10 @@ class S3Store:
         self._bucket = bucket
         self._plan = plan
 
-    def read(self, key: str) -> Document | None:
+    def read(self, key: str) -> StoredObject | None:
         try:
             answer = self._call(key, self._s3.get_object, Bucket=self._bucket, Key=key)
-            return Document(self._call(key, answer["Body"].read), answer["ETag"])
+            return StoredObject(self._call(key, answer["Body"].read), answer["ETag"])
         except S3Error as refused:
             if refused.code in _MISSING:
                 return None

@@ -108,15 +108,15 @@ def _queues(deployment: Deployment) -> Findings:
         queue = deployment.queue(prefix)
         waiting = int(queue.attributes["ApproximateNumberOfMessages"])
         if waiting > MANY:
-            yield f"{waiting:,} notices of {prefix}* wait", STUCK
+            yield f"{waiting:,} messages of {prefix}* wait", STUCK
         if deployment.stack and (age := _age_s(deployment, queue)) > OLD_S[prefix]:
-            yield f"the oldest notice of {prefix}* waits for {age / 60:.0f} minutes", STUCK
+            yield f"the oldest message of {prefix}* waits for {age / 60:.0f} minutes", STUCK
         if not queue.dead_letters:
             yield f"the queue of {prefix}* has no dead-letter queue", DEPLOY
         elif dead := _count(deployment, queue.dead_letters):
             yield f"{dead:,} dead letters of {prefix}*", "admin redrive shows why; admin redrive --yes sends them back"
     if not deployment.stack:
-        yield NotSeen("how long the oldest notice waits: only with --stack")
+        yield NotSeen("how long the oldest message waits: only with --stack")
     yield from _of_maintain(deployment)
 
 
@@ -213,7 +213,7 @@ def _orphans(deployment: Deployment) -> Findings:
                 yield str(refusal), "move it to a key that can be listed, or delete it"
 
 
-def _claims(deployment: Deployment) -> Findings:
+def _leases(deployment: Deployment) -> Findings:
     for info in deployment.store.list(LEASES):
         age = datetime.now(UTC) - datetime.fromisoformat(info.modified)
         if age > OLD_LEASE:
@@ -323,7 +323,7 @@ CHECKS: Final[dict[str, Callable[[Deployment], Findings]]] = {
     "agreement": _agreement,
     "withheld": _withheld,
     "orphans": _orphans,
-    "claims": _claims,
+    "leases": _leases,
     "private": _private,
     "edge": _edge,
     "api": _api,

@@ -1,7 +1,7 @@
 """Dead letters: what they were about, why they died, and what becomes of them.
 
-A notice goes back into its queue. A failed run of maintain is not sent again: the schedule starts the next one,
-which goes on where the last one stopped, so its letter has only to be read and removed. So has a notice that no
+A message goes back into its queue. A failed run of maintain is not sent again: the schedule starts the next one,
+which goes on where the last one stopped, so its letter has only to be read and removed. So has a message that no
 release can read: a reconcile finds whatever it was about.
 """
 
@@ -138,7 +138,7 @@ class Box:
             return damage_of_all
         if record is None:
             return f"{version.path} has no record: every try failed; the log of the digest function says how"
-        passed = "what failed has passed, or another notice did the work"
+        passed = "what failed has passed, or another message did the work"
         if key.startswith(RECORDS):  # what fails at the edge is seen in no object
             passed += "; if it comes back, the log of the publish function says what failed at the edge"
         return f"{version.path} is {record.state} by now; {passed}"

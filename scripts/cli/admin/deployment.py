@@ -25,7 +25,7 @@ from imageserver.errors import StorageUnavailable
 from imageserver.format.keys import RECORDS, ProductId, VersionId
 from imageserver.operations.prune import Rules
 from imageserver.settings import CLIENT_CHOICES, Settings
-from imageserver.storage.port import Document, ObjectInfo, Opened, Store
+from imageserver.storage.port import ObjectInfo, Opened, Store, StoredObject
 from imageserver.storage.ranged_reader import LARGE
 from imageserver.storage.s3 import S3Store
 from imageserver.versions.retention import Rule
@@ -297,7 +297,7 @@ class DryStore:
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    def read(self, key: str) -> Document | None:
+    def read(self, key: str) -> StoredObject | None:
         return self._store.read(key)
 
     def create(self, _key: str, _body: bytes) -> str | None:

@@ -92,8 +92,8 @@ def carry_out(doing: str, act: Callable[[Run], object], *, in_json: bool, dry_ru
 
     If an error ends the run, what was done by then is printed first.
     """
-    with busy(doing) as told:
-        run = Run(dry_run=dry_run, limit=1 << 60, told=told)
+    with busy(doing) as progress:
+        run = Run(dry_run=dry_run, limit=1 << 60, progress=progress)
         try:
             act(run)
         except Exception:

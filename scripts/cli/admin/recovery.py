@@ -17,7 +17,7 @@ from imageserver.errors import CatalogBusy, CatalogDamaged, InvalidUpload
 from imageserver.format import documents
 from imageserver.format.keys import RECORDS, ProductId, VersionId, parse_key, version_of
 from imageserver.operations.ingest import IngestServices, ingest
-from imageserver.operations.inventory import Product, known_products, look
+from imageserver.operations.inventory import ProductSnapshot, known_products, look
 from imageserver.operations.publish import PublishServices, publish
 from imageserver.storage.document_cache import DocumentCache
 from imageserver.storage.port import Store
@@ -70,7 +70,7 @@ def plan_records(store: Store, below: str, max_bytes: int) -> RecordsPlan:
     return again
 
 
-def _record_again(again: RecordsPlan, looked: Product, version: VersionId, services: IngestServices) -> None:
+def _record_again(again: RecordsPlan, looked: ProductSnapshot, version: VersionId, services: IngestServices) -> None:
     again.versions += 1
     folder, known = looked.folders.get(version, {}), looked.known.get(version)
     unreadable = version in looked.seen and known is None

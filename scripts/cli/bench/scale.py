@@ -2,9 +2,9 @@
 
 Publish functions share streams as they do in AWS: each gathers messages until its window closes, reads the revision
 of a document, then the records, folds, and writes if the revision is still the one it read; otherwise it starts again.
-They take turns by a mark on the stream, or race where a scene says so. Some notices come twice, and some minutes late,
+They take turns by a mark on the stream, or race where a scene says so. Some messages come twice, and some minutes late,
 as S3 and SQS allow; a publisher that finds nothing new writes nothing, and one that reads a product's records lists
-whatever is there, notice or not.
+whatever is there, message or not.
 Only time is modelled (`Costs`). What they write is real, and at the end each document must equal the fold of all
 records from scratch: an update that a race lost would show.
 """
@@ -37,9 +37,9 @@ _LONGEST_PAUSE_S: Final = 2.0
 _POLL_S: Final = 0.05
 _BATCH: Final = 200
 LATE_S: Final = (60.0, 600.0)
-"""How long a notice takes that is late: usually they come within seconds, sometimes in minutes."""
+"""How long a message takes that is late: usually they come within seconds, sometimes in minutes."""
 AGAIN_S: Final = 60.0
-"""Within how long the second copy comes of a notice that comes twice."""
+"""Within how long the second copy comes of a message that comes twice."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +73,7 @@ class Scene:
     """What is simulated: `rate` versions a second for `seconds`, into `streams` documents of `document_bytes`.
 
     `marked`: a publisher waits while another holds the mark on the stream, for LEASE_S at most, instead of racing.
-    `twice` and `late` are shares of the notices: those that come a second time, and those that take LATE_S to come.
+    `twice` and `late` are shares of the messages: those that come a second time, and those that take LATE_S to come.
     """
 
     name: str
@@ -119,7 +119,7 @@ class _World:
     uploaded_s: float = 0.0
 
     def receive(self, most: int) -> list[ProductId]:
-        """Take up to so many notices off the queue that are due."""
+        """Take up to so many messages off the queue that are due."""
         taken: list[ProductId] = []
         while self.queue and self.queue[0][0] <= self.now and len(taken) < most:
             taken.append(heapq.heappop(self.queue)[1])
@@ -181,7 +181,7 @@ def _uploads(world: _World, chance: random.Random) -> Process:
 
 
 def _notify(world: _World, product: ProductId, chance: random.Random) -> None:
-    """Send the notice about a record: late, and once more later on, as often as the scene says."""
+    """Send the message about a record: late, and once more later on, as often as the scene says."""
     scene = world.scene
     delay = chance.uniform(*LATE_S) if scene.late and chance.random() < scene.late else 0.0
     heapq.heappush(world.queue, (world.now + delay, product))
@@ -275,8 +275,8 @@ SCENES: Final = (
     Scene("1,000 versions in a minute", BURST, 3, seconds=60),
     Scene("1,000 versions in a minute, window of 10 s", BURST, 10, seconds=60),
     Scene("1,000 versions in a minute, 8 readers", BURST, 3, seconds=60, readers=8),
-    Scene("half of them in one hour, 1 % of notices twice", RUSH, 3, twice=0.01),
-    Scene("half of them in one hour, 1 % of notices late", RUSH, 3, late=0.01),
+    Scene("half of them in one hour, 1 % of messages twice", RUSH, 3, twice=0.01),
+    Scene("half of them in one hour, 1 % of messages late", RUSH, 3, late=0.01),
     Scene("half of them in one hour, 1 % late, 500 products", RUSH, 3, late=0.01, products=500),
     Scene("half of them in one hour, without the mark", RUSH, 3, marked=False),
     Scene("half of them in one hour, 10 publishers, without the mark", RUSH, 3, publishers=10, marked=False),

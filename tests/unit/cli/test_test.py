@@ -17,8 +17,8 @@ def test_help_needs_no_packages(tmp_path: Path) -> None:
     script = PROJECT / "scripts/test"
     for option in ("-h", "--help"):
         done = subprocess.run(
-            (Path(sys.base_prefix, "bin/python3"), "-I", "-S", script, option), cwd=tmp_path, env={"PATH": "/nowhere"},
-            capture_output=True, text=True, check=False, timeout=20,
+            (Path(sys.base_prefix, "bin/python3"), "-E", "-s", "-S", script, option),
+            cwd=tmp_path, env={"PATH": "/nowhere"}, capture_output=True, text=True, check=False, timeout=20,
         )  # fmt: skip
         assert (done.returncode, done.stdout, done.stderr) == (0, cli.test.HELP, "")
     assert len(cli.test.HELP.splitlines()) < 22

@@ -5,7 +5,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Final
 
-from gates.stack import INFRA, PLACE, REGION, Stack
+from gates.stack import IDENTITY, INFRA, REGION, Stack
 from local_stack.template import ACCOUNT_ID
 from tests.support.deployment.grants import KEYS, role_statements
 from tests.support.deployment.policy import Decision, Request, decide
@@ -124,7 +124,7 @@ def a_deployment_ends_with_a_sweep(stack: Stack) -> Iterator[str]:
         kinds = (pattern.get("source"), pattern.get("detail-type"))
         yield from differ("the event", kinds, (["aws.cloudformation"], ["CloudFormation Stack Status Change"]))
         detail = pattern.get("detail", {})
-        yield from differ("whose deployment", detail.get("stack-id"), [PLACE.pseudo()["AWS::StackId"]])
+        yield from differ("whose deployment", detail.get("stack-id"), [IDENTITY.pseudo()["AWS::StackId"]])
         statuses = set(detail.get("status-details", {}).get("status", []))
         yield from differ("the ends", statuses, {"CREATE_COMPLETE", "UPDATE_COMPLETE", "UPDATE_ROLLBACK_COMPLETE"})
         for target in found["Targets"]:

@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterator, Mapping
 from graphlib import CycleError, TopologicalSorter
 from typing import Any, Final
 
-from gates.stack import PLACE, Stack
+from gates.stack import IDENTITY, Stack
 from tests.support.deployment.rules.registry import differ, rule
 
 MOST_SERVED_BYTES: Final = 50_000_000_000
@@ -69,7 +69,7 @@ def _refused_in_rules(node: Any, parameters: Collection[str]) -> Iterator[str]:
 def two_stacks_fit_into_an_account(stack: Stack) -> Iterator[str]:
     for logical_id, (kind, properties) in stack.resources.items():
         for key, name in _names(properties) if kind != "AWS::Route53::RecordSet" else ():
-            if not name.startswith(PLACE.stack_name) and f"/{PLACE.stack_name}" not in name:
+            if not name.startswith(IDENTITY.stack_name) and f"/{IDENTITY.stack_name}" not in name:
                 yield f"{logical_id}: {key} {name!r} would be the same in a second stack"
 
 

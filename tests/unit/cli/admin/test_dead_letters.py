@@ -74,7 +74,7 @@ def test_a_dead_letter_of_a_sound_record_names_the_check_for_the_distribution() 
     found = box(Sqs())
     found.deployment.__dict__["store"] = system.store
     assert "the log of the publish function says what failed at the edge" in found._diagnosis(f"versions/{path}.json")
-    assert found._diagnosis(f"{path}/lxd.tar.xz").endswith("what failed has passed, or another notice did the work")
+    assert found._diagnosis(f"{path}/lxd.tar.xz").endswith("what failed has passed, or another message did the work")
 
 
 def test_a_dead_letter_about_a_product_names_its_unreadable_record() -> None:

@@ -269,8 +269,8 @@ class Watch:
 @pytest.mark.parametrize(("age", "says"), [(30.0, []), (1200.0, ["versions/"]), (1900.0, ["images", "versions/"])])
 def test_one_event_that_waits_too_long_is_a_finding(age: float, says: list[str]) -> None:
     found = only_faults(checks._queues(queued({}, Watch(age, "dead of maintain"), "images")))
-    waits = [what for what, _ in found if "the oldest notice" in what]
-    assert waits == [f"the oldest notice of {prefix}* waits for {age / 60:.0f} minutes" for prefix in says]
+    waits = [what for what, _ in found if "the oldest message" in what]
+    assert waits == [f"the oldest message of {prefix}* waits for {age / 60:.0f} minutes" for prefix in says]
 
 
 def test_a_maintain_without_a_dead_letter_queue_is_a_finding() -> None:
@@ -286,7 +286,7 @@ def test_dead_letters_of_maintain_are_a_finding_with_the_command_that_shows_them
 def test_without_a_stack_the_skipped_age_check_is_reported() -> None:
     found = list(checks._queues(queued({})))
     assert [one.why.split(":")[0] for one in found if isinstance(one, NotSeen)] == [
-        "how long the oldest notice waits",
+        "how long the oldest message waits",
         "the dead letters of maintain",
     ]
 

@@ -6,7 +6,7 @@ import pytest
 
 from imageserver.api.openapi import document
 from local_stack.interpreter import read_wiring
-from local_stack.template import Place
+from local_stack.template import StackIdentity
 from tests.support import PROJECT
 
 
@@ -33,7 +33,7 @@ def test_the_description_has_exactly_the_routes_of_the_template_and_the_function
         for method in methods
     }
     template = PROJECT / "infra/template.yaml"
-    wiring = read_wiring(template, {}, Place("uploads", "us-east-1"), "http://127.0.0.1:1")
+    wiring = read_wiring(template, {}, StackIdentity("uploads", "us-east-1"), "http://127.0.0.1:1")
     assert {f"{route.method} {route.path}" for route in wiring.routes} == routes
     monkeypatch.setenv("BUCKET", "bucket")
     from imageserver.handlers import uploads

@@ -11,10 +11,10 @@ from local_stack.interpreter import interpret
 from local_stack.names import Names
 from local_stack.schedules import next_run
 from local_stack.stack import TEMPLATE
-from local_stack.template import Place, Resolver, load, parameters, translate
+from local_stack.template import Resolver, StackIdentity, load, parameters, translate
 from local_stack.wiring import Wiring
 
-PLACE = Place("local", "eu-west-3")
+IDENTITY = StackIdentity("local", "eu-west-3")
 
 
 def resolver(**sections: Any) -> Resolver:
@@ -22,7 +22,7 @@ def resolver(**sections: Any) -> Resolver:
         return f"<{name} {kind} {asked}>"
 
     document = {"Resources": {"Queue": {"Type": "Q"}}, **sections}
-    return Resolver(document, {"Colour": "red", "Empty": "", "List": ["a", "b"]}, PLACE, attribute)
+    return Resolver(document, {"Colour": "red", "Empty": "", "List": ["a", "b"]}, IDENTITY, attribute)
 
 
 @pytest.mark.parametrize(
@@ -99,8 +99,10 @@ def wire(change: Any = None, given: Mapping[str, str] | None = None) -> Wiring:
     values = parameters(document, given or {})
     if change:
         change(document["Resources"])
-    translated = translate(document, TEMPLATE.parent, PLACE.region)
-    return interpret(Resolver(translated, values, PLACE, Names(PLACE, "http://s3", values).of).resources(), PLACE)
+    translated = translate(document, TEMPLATE.parent, IDENTITY.region)
+    return interpret(
+        Resolver(translated, values, IDENTITY, Names(IDENTITY, "http://s3", values).of).resources(), IDENTITY
+    )
 
 
 def test_the_template_wires_uploads_to_digest_and_records_to_publish() -> None:
