@@ -15,6 +15,7 @@ import pytest
 from imageserver.aws import events
 from imageserver.errors import InvalidationRefused, StorageUnavailable
 from imageserver.format.keys import VersionId
+from imageserver.inspection import qcow2
 from tests.support import images
 from tests.support.handlers import Context, imported, sqs_event
 
@@ -196,6 +197,28 @@ def test_a_failing_version_is_tried_once_per_batch(functions: Functions, monkeyp
         monkeypatch.setattr(app, "ingest", ingest)
         answer = app.handler(functions.arrivals(GOOD, BAD, GOOD), Context())
     assert (len(answer["batchItemFailures"]), tried) == (3, [GOOD, BAD])
+
+
+def test_a_parser_that_raises_is_logged_with_its_version_and_the_other_files_are_listed(
+    functions: Functions, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    functions.upload(GOOD, {**images.split_image(), "disk.qcow2": images.qcow2()})
+
+    def fail(*_: object) -> None:
+        raise IndexError("list index out of range")
+
+    with functions.loaded("imageserver.handlers.digest") as app:
+        monkeypatch.setattr(qcow2, "checked", fail)
+        answer = app.handler(functions.arrivals(GOOD), Context())
+    assert answer == {"batchItemFailures": []}
+    said = told(capsys.readouterr().out)
+    (line,) = said.about("refused what no parser could read")
+    assert line.items() >= {**NAMED, "version": "20261122_10:00", "level": "ERROR", "error": "IndexError"}.items()
+    assert "IndexError: list index out of range" in line["exception"]
+    (ingested,) = said.about("ingested")
+    assert (ingested["state"], said.refusals) == ("complete", {"damaged": 1})
+    assert any("disk.qcow2 cannot be read as what its name says" in reason for reason in ingested["reasons"])
+    assert [line["version"] for line in functions.publish(GOOD).about("listed")] == ["20261122_10:00"]
 
 
 def test_log_lines_carry_the_timestamp_that_lambda_reads(functions: Functions) -> None:

@@ -13,7 +13,6 @@ from typing import Any, Final
 from aws_lambda_powertools import Logger, Metrics
 from aws_lambda_powertools.metrics import MetricUnit
 from aws_lambda_powertools.utilities.batch.types import PartialItemFailureResponse
-from aws_lambda_powertools.utilities.data_classes.sqs_event import SQSRecord
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from imageserver.aws import events, queues
@@ -51,11 +50,11 @@ class Batch:
 
     context: LambdaContext
     whole_s: float
-    outcomes: dict[VersionId, SimplestreamsError | None] = field(default_factory=dict)
+    outcomes: dict[VersionId, Exception | None] = field(default_factory=dict)
     handed_on: set[VersionId] = field(default_factory=set)
 
     def ingest(self, version: VersionId) -> None:
-        """Ingest a version once. Raise what `ingest` raises, and LeaseHeld."""
+        """Ingest a version once. Raise what `ingest` raises, the same for each message, and LeaseHeld."""
         if version not in self.outcomes:
             self.outcomes[version] = self._outcome(version)
         if error := self.outcomes[version]:
@@ -72,11 +71,11 @@ class Batch:
             queues.send(sqs_client(), settings.queue_url, events.changed(version.prefix))
             self.handed_on.add(version)
 
-    def _outcome(self, version: VersionId) -> SimplestreamsError | None:
+    def _outcome(self, version: VersionId) -> Exception | None:
         began = time.monotonic()
         try:
             ingested = ingest(version, self._services())
-        except SimplestreamsError as error:
+        except Exception as error:  # noqa: BLE001  (raised for each of its messages)
             return error
         _report(ingested, time.monotonic() - began)
         if ingested.outcome == "leased by another worker":
@@ -105,12 +104,7 @@ def seconds_left(context: LambdaContext) -> float:
 def handler(event: dict[str, Any], context: LambdaContext) -> PartialItemFailureResponse:
     """Ingest each version that the batch is about; messages of versions that failed stay in the queue."""
     batch = Batch(context, seconds_left(context))
-
-    def record_handler(record: SQSRecord) -> None:
-        for key in events.keys(record.body):
-            _handle(key, batch)
-
-    return batches.handle_each(event, record_handler, context, settings.queue_url, logger)
+    return batches.handle_each(event, lambda key: _handle(key, batch), context, settings.queue_url, logger)
 
 
 def _handle(key: str, batch: Batch) -> None:
@@ -149,5 +143,7 @@ def _report(ingested: Ingested, seconds: float) -> None:
     metrics.add_metric("VersionsIngested", MetricUnit.Count, 1)
     metrics.add_metric("BytesHashed", MetricUnit.Bytes, ingested.bytes_read)
     metrics.add_metric("LostRaces", MetricUnit.Count, ingested.lost_races)
+    for key, error in ingested.unparsed.items():
+        telemetry.log_unexpected(logger, error, "refused what no parser could read", **telemetry.about_key(key))
     for fault in ingested.new_faults:
         telemetry.count_refusal(fault or "other")

@@ -26,6 +26,7 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 from imageserver.aws import cloudfront
 from imageserver.aws.clients import cloudfront_client, s3_client, sqs_client
 from imageserver.aws.queues import QueueNotifier
+from imageserver.errors import SimplestreamsError
 from imageserver.handlers import telemetry
 from imageserver.operations.prune import Rules, prune
 from imageserver.operations.reconcile import reconcile
@@ -98,8 +99,11 @@ def _report(task: str, run: Run) -> dict[str, Any]:
     for done in run.tasks:
         _tell(task, done, "would be done" if run.dry_run else "done")
     for failure in run.failed:
-        about = {**telemetry.about_path(failure.path), "path": failure.path, "what": failure.what}
-        logger.error("failed", task=task, **about, error=type(failure.error).__name__, reason=str(failure.error))
+        about = {**telemetry.about_path(failure.path), "path": failure.path, "what": failure.what, "task": task}
+        if isinstance(failure.error, SimplestreamsError):
+            logger.error("failed", **about, error=type(failure.error).__name__, reason=str(failure.error))
+        else:
+            telemetry.log_unexpected(logger, failure.error, **about)
     for key in run.unreadable:
         logger.error(
             "unreadable record", task=task, key=key, remedy="delete it; the next reconcile reads its images again"

@@ -7,7 +7,8 @@ from imageserver.handlers import coldstart
 import os
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -15,7 +16,6 @@ from aws_lambda_powertools import Logger, Metrics, single_metric
 from aws_lambda_powertools.metrics import MetricUnit
 from aws_lambda_powertools.utilities.batch.types import PartialItemFailureResponse
 from aws_lambda_powertools.utilities.data_classes import SQSEvent
-from aws_lambda_powertools.utilities.data_classes.sqs_event import SQSRecord
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from imageserver.aws import cloudfront, events
@@ -57,56 +57,65 @@ def handler(event: dict[str, Any], context: LambdaContext) -> PartialItemFailure
         lease_wait_s=lease_wait_seconds(seconds_left(context)),
         server=settings.bucket,
     )
-    failures = _publish_all(_products(SQSEvent(event)), services)
+    products = _products(SQSEvent(event))
+    failures = _publish_all(set(products.values()), services)
 
-    def record_handler(record: SQSRecord) -> None:
-        for product in _products_of(record):
-            if product in failures:
-                raise failures[product]
+    def check(key: str) -> None:
+        if key in products and (failure := failures.get(products[key])):
+            raise failure
 
-    return batches.handle_each(event, record_handler, context, settings.queue_url, logger)
+    return batches.handle_each(event, check, context, settings.queue_url, logger)
 
 
 def seconds_left(context: LambdaContext) -> float:
     return context.get_remaining_time_in_millis() / 1000
 
 
-def _products(event: SQSEvent) -> set[ProductId]:
-    found: set[ProductId] = set()
+def _products(event: SQSEvent) -> dict[str, ProductId]:
+    """Return the product of each key that the messages are about."""
+    found: dict[str, ProductId] = {}
     for record in event.records:
-        try:
-            found |= _products_of(record)
-        except events.UnreadableEvent as error:  # raised again for its own message, which stays in the queue
-            logger.error("unreadable message", reason=str(error))
+        with suppress(events.UnreadableEvent):  # raised again for its own message, which stays in the queue
+            for key in events.keys(record.body):
+                try:
+                    found[key] = product_of_records(key)
+                except InvalidUpload as refusal:
+                    logger.warning("not a record of ours", key=key, reason=str(refusal))
     return found
 
 
-def _products_of(record: SQSRecord) -> set[ProductId]:
-    found: set[ProductId] = set()
-    for key in events.keys(record.body):
-        try:
-            found.add(product_of_records(key))
-        except InvalidUpload as refusal:
-            logger.warning("not a record of ours", key=key, reason=str(refusal))
-    return found
-
-
-def _publish_all(products: set[ProductId], services: PublishServices) -> dict[ProductId, SimplestreamsError]:
+def _publish_all(products: set[ProductId], services: PublishServices) -> dict[ProductId, Exception]:
     """Publish each stream; the error of each product that could not be."""
-    streams: dict[str, set[ProductId]] = defaultdict(set)
-    for product in products:
-        streams[product.stream].add(product)
-    failures: dict[ProductId, SimplestreamsError] = {}
+    streams: dict[str, list[ProductId]] = defaultdict(list)
+    for product in sorted(products):
+        streams[product.stream].append(product)
+    failures: dict[ProductId, Exception] = {}
     for stream, wanted in sorted(streams.items()):
-        try:
-            began = time.monotonic()
-            published = publish(stream, wanted, services)
-            _report(published, len(wanted), round(time.monotonic() - began, 3))
-            failures |= published.failed
-        except SimplestreamsError as error:
-            logger.error("left in the queue", stream=stream, error=type(error).__name__, reason=str(error))
-            failures |= dict.fromkeys(wanted, error)
+        failures |= _publish_stream(stream, wanted, services)
     return failures
+
+
+def _publish_stream(
+    stream: str, wanted: Sequence[ProductId], services: PublishServices
+) -> Mapping[ProductId, Exception]:
+    """Publish products of one stream. Where an exception comes that no rule foresees, one half after the other.
+
+    So the product that raises it is found in a few writes, and it alone stays behind.
+    """
+    began = time.monotonic()
+    try:
+        published = publish(stream, wanted, services)
+    except SimplestreamsError as error:
+        logger.error("left in the queue", stream=stream, error=type(error).__name__, reason=str(error))
+        return dict.fromkeys(wanted, error)
+    except Exception as error:  # noqa: BLE001  (told by handle_each for each product that it is about)
+        if len(wanted) == 1:
+            return {wanted[0]: error}
+        half = len(wanted) // 2
+        first, second = (_publish_stream(stream, part, services) for part in (wanted[:half], wanted[half:]))
+        return {**first, **second}
+    _report(published, len(wanted), round(time.monotonic() - began, 3))
+    return published.failed
 
 
 def _report(published: Published, products: int, seconds: float) -> None:

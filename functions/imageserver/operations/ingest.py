@@ -12,7 +12,7 @@ from functools import partial
 from typing import Final, Literal
 from uuid import uuid4
 
-from imageserver.errors import ObjectChanged, OutOfTime
+from imageserver.errors import ObjectChanged, OutOfTime, SimplestreamsError
 from imageserver.format import file_kinds
 from imageserver.format.file_kinds import Role
 from imageserver.format.keys import VersionId
@@ -51,7 +51,8 @@ class IngestServices:
 class Ingested:
     """Result of `ingest`. `bytes_read` counts every byte that was fetched, metadata read again included.
 
-    `new_faults` has the fault of each refusal that the record did not have before.
+    `new_faults` has the fault of each refusal that the record did not have before. `unparsed` maps the key of each file
+    that was refused because a parser of ours raised what it should not have: an operator shall know of it.
     """
 
     version: VersionId
@@ -60,6 +61,7 @@ class Ingested:
     bytes_read: int = 0
     lost_races: int = 0
     new_faults: list[Fault] = field(default_factory=list)
+    unparsed: dict[str, Exception] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -72,6 +74,7 @@ class _Progress:
     token: str  # of the lease
     learned: Learned = field(default_factory=dict)
     states: dict[str, Sha256] = field(default_factory=dict)  # sha256 of a metadata file -> digest state after it
+    failed: dict[str, Exception] = field(default_factory=dict)  # files that this run could not read, by a fault of ours
 
 
 @dataclass(slots=True)
@@ -87,7 +90,8 @@ def ingest(version: VersionId, services: IngestServices) -> Ingested:
     """Bring the record of a version up to date with its folder.
 
     Raises CatalogBusy when other writers won every race, OutOfTime when there is more to read than `budget_bytes`,
-    StorageUnavailable, StorageDenied, CatalogDamaged.
+    StorageUnavailable, StorageDenied, CatalogDamaged. Any other exception, which no rule foresees, is raised when the
+    version's other files were read and recorded.
     """
     progress = _Progress(version, services, Ingested(version), token=uuid4().hex)
     while not retry(version.path, partial(_attempt, progress), services.pause):
@@ -104,7 +108,7 @@ def _attempt(progress: _Progress) -> bool:
     snapshot = _look(progress)
     if snapshot.before is None and not snapshot.files:
         return True
-    unread = diff.unread(snapshot.files)
+    unread = diff.unread(snapshot.files, progress.failed)
     if all(examine.is_small(file_kinds.classify(file)) for file in unread):
         done = _finish(progress, snapshot)
         if progress.ingested.outcome == "unchanged":
@@ -142,26 +146,53 @@ def _finish(progress: _Progress, snapshot: _Snapshot) -> bool:
         return False
     saved_at = progress.ingested.bytes_read
     try:
-        while unread := diff.unread(snapshot.files):
-            snapshot.files[unread[0]] = _read(progress, unread[0], snapshot.files)
+        while unread := diff.unread(snapshot.files, progress.failed):
+            try:
+                snapshot.files[unread[0]] = _read(progress, unread[0], snapshot.files)
+            except SimplestreamsError:
+                raise
+            except Exception as error:  # noqa: BLE001  (raised below, once the other files are recorded)
+                error.add_note(f"while reading {progress.version.prefix}{unread[0]}")
+                progress.failed[unread[0]] = error
             if progress.ingested.bytes_read - saved_at >= SAVE_EVERY_BYTES and len(unread) > 1:
                 _save(progress, snapshot)
                 return False
     except ObjectChanged as changed:
         raise RaceLost from changed
     _save(progress, snapshot)
+    if progress.failed:
+        raise next(iter(progress.failed.values()))
     return True
 
 
 def _read(progress: _Progress, file: str, files: Files) -> FileFacts:
-    """Examine one object, pinned to the generation that was listed."""
-    listed, kind = files[file], file_kinds.classify(file)
+    """Examine one object, pinned to the generation that was listed.
+
+    What inspection raises, and no rule foresees, it raises for these bytes each time: they are refused. Storage and the
+    reader are never the fault of the bytes.
+    """
+    listed = files[file]
     opened = progress.services.store.open(progress.version.prefix + file, listed.etag)
     facts = examine.refuse_unread(file, listed, opened.content_encoding, progress.services.max_bytes)
-    chunks = _counted(progress, opened.chunks)
-    if facts.refusal:
-        pass
-    elif kind.role is Role.METADATA:
+    source = _Source(progress.ingested, opened.chunks)
+    if not facts.refusal:
+        try:
+            facts = _examined(progress, file, facts, source, files)
+        except Exception as error:
+            if source.error or not examine.is_of_the_bytes(error):
+                raise
+            facts = examine.refuse_unparsed(facts, error)
+            progress.ingested.unparsed[progress.version.prefix + file] = error
+        if source.error:  # a parser may have taken it for an end of the file
+            raise source.error
+    facts = examine.compare_declared(facts, opened.declared_sha256)
+    progress.learned[file, listed.etag, listed.modified] = facts
+    return facts
+
+
+def _examined(progress: _Progress, file: str, facts: FileFacts, chunks: "_Source", files: Files) -> FileFacts:
+    kind = file_kinds.classify(file)
+    if kind.role is Role.METADATA:
         facts, state = examine.read_metadata(facts, chunks, progress.version.product)
         progress.states[facts.sha256] = state
     elif kind.role is Role.ROOT:
@@ -173,8 +204,6 @@ def _read(progress: _Progress, file: str, files: Files) -> FileFacts:
         facts = examine.read_delta(facts, chunks, progress.services.spread)
     else:
         facts = examine.read_document(file, facts, chunks, progress.version.product)
-    facts = examine.compare_declared(facts, opened.declared_sha256)
-    progress.learned[file, listed.etag, listed.modified] = facts
     return facts
 
 
@@ -184,14 +213,31 @@ def _states(progress: _Progress, files: Files) -> dict[str, Sha256]:
     for file, facts in files.items():
         if facts.sha256 in sha256s and facts.sha256 not in progress.states:
             opened = progress.services.store.open(progress.version.prefix + file, facts.etag)
-            progress.states[facts.sha256] = examine.seed(_counted(progress, opened.chunks))
+            progress.states[facts.sha256] = examine.seed(_Source(progress.ingested, opened.chunks))
     return {sha256: progress.states[sha256] for sha256 in sha256s}
 
 
-def _counted(progress: _Progress, chunks: Iterator[bytes | memoryview]) -> Iterator[bytes | memoryview]:
-    for chunk in chunks:
-        progress.ingested.bytes_read += len(chunk)
-        yield chunk
+@dataclass(slots=True)
+class _Source:
+    """The chunks of an object, counted; `error` is what ended them before their end."""
+
+    ingested: Ingested
+    chunks: Iterator[bytes | memoryview]
+    error: Exception | None = None
+
+    def __iter__(self) -> Iterator[bytes | memoryview]:
+        return self
+
+    def __next__(self) -> bytes | memoryview:
+        try:
+            chunk = next(self.chunks)
+        except StopIteration:
+            raise
+        except Exception as error:
+            self.error = error
+            raise
+        self.ingested.bytes_read += len(chunk)
+        return chunk
 
 
 def _save(progress: _Progress, snapshot: _Snapshot) -> None:

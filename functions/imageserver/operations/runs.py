@@ -41,10 +41,11 @@ class Failure:
 
     what: str
     path: str
-    error: SimplestreamsError
+    error: Exception
 
     def __str__(self) -> str:
-        return f"{self.what} {self.path}: {self.error}"
+        kind = "" if isinstance(self.error, SimplestreamsError) else f"{type(self.error).__name__}: "
+        return f"{self.what} {self.path}: {kind}{self.error}"
 
 
 @dataclass(slots=True)
@@ -69,14 +70,14 @@ class Run:
     ended: bool = False
 
     def do(self, task: Task, action: Callable[[], object]) -> None:
-        """Note a task and carry it out, unless this is a dry run. An error of ours is noted, not raised."""
+        """Note a task and carry it out, unless this is a dry run. Its error is noted, not raised."""
         self.tasks.append(task)  # first: a run that is killed had begun it
         if self.dry_run:
             return
         began = self.clock()
         try:
             action()
-        except SimplestreamsError as error:
+        except Exception as error:  # noqa: BLE001  (noted, told, and raised by `check`)
             self.tasks.pop()
             self.failed.append(Failure(task.what, task.path, error))
         else:
@@ -84,10 +85,10 @@ class Run:
 
     @contextmanager
     def looking_at(self, path: str) -> Iterator[None]:
-        """Note an error of ours that ends the block; the run continues with what comes after it."""
+        """Note the error that ends the block; the run continues with what comes after it."""
         try:
             yield
-        except SimplestreamsError as error:
+        except Exception as error:  # noqa: BLE001  (noted, told, and raised by `check`)
             self.failed.append(Failure("look at", path, error))
 
     def damaged(self, key: str) -> None:

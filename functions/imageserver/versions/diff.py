@@ -3,7 +3,7 @@
 `listed` are the facts that a listing gives: which generation of each file is there, and nothing of its content.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Final
 
 from msgspec.structs import replace
@@ -59,14 +59,18 @@ def _same_generation(facts: FileFacts, there: FileFacts) -> bool:
     return same and (not (facts.refusal or facts.withdrawn) or facts.modified == there.modified)
 
 
-def unread(files: Files) -> list[str]:
-    """Return what to read, in this order: documents, metadata, then what is large."""
+def unread(files: Files, failed: Collection[str] = ()) -> list[str]:
+    """Return what to read, in this order: documents, metadata, then what is large.
+
+    `failed` are files that could not be read now: nothing waits for them.
+    """
     metadata = metadata_sha256s(files)
+    left = [file for file in files if file not in failed]
     waiting = any(
-        file_kinds.classify(f).role in _MAY_BE_METADATA and examine.needs_reading(f, files[f], ()) for f in files
+        file_kinds.classify(f).role in _MAY_BE_METADATA and examine.needs_reading(f, files[f], ()) for f in left
     )
     wanted = [*metadata, *(["of metadata that is unread"] if waiting else [])]
-    return sorted((f for f in files if examine.needs_reading(f, files[f], wanted)), key=_reading_order)
+    return sorted((f for f in left if examine.needs_reading(f, files[f], wanted)), key=_reading_order)
 
 
 def metadata_sha256s(files: Files) -> list[str]:

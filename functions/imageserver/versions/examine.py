@@ -10,7 +10,7 @@ from typing import Final
 
 from msgspec.structs import replace
 
-from imageserver.errors import InvalidUpload
+from imageserver.errors import InvalidUpload, SimplestreamsError
 from imageserver.format import file_kinds
 from imageserver.format.file_kinds import FileKind, Role
 from imageserver.format.keys import ProductId
@@ -154,6 +154,27 @@ def compare_declared(facts: FileFacts, declared_sha256: str) -> FileFacts:
         return facts
     refusal = f"has sha256 {facts.sha256}, expected {declared_sha256} as its uploader declared; upload it again"
     return _refused(facts, "digest", refusal)
+
+
+def is_of_the_bytes(error: Exception) -> bool:
+    """Return whether an exception of inspection, which no rule foresees, comes from the bytes that it read.
+
+    Inspection is a pure function of them, so it raises the same each time, and trying again helps nobody. What comes
+    from the machine (no memory, no thread, no file) may be another the next time.
+    """
+    if isinstance(error, RecursionError):
+        return True
+    return not isinstance(error, SimplestreamsError | MemoryError | OSError | RuntimeError)
+
+
+def refuse_unparsed(facts: FileFacts, error: Exception) -> FileFacts:
+    """Return facts with a refusal of a file for which inspection raised what no rule foresees."""
+    what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    refusal = (
+        f"cannot be read as what its name says: its inspection ended with {what[:200]!a}; build it again and "
+        "upload it again; if it should be right, ask the operator, whose log has more about it"
+    )
+    return _refused(facts, "damaged", refusal)
 
 
 def seed(chunks: Chunks) -> Sha256:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import io
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any
 
 import pytest
 
+from imageserver.catalog import fold
+from imageserver.catalog.candidates import Candidate, candidate
 from imageserver.errors import CatalogDamaged, StorageDenied, StorageUnavailable
-from imageserver.format.keys import parse_version, version_of
+from imageserver.format.keys import ProductId, parse_version, version_of
 from imageserver.handlers import batches
+from imageserver.inspection import qcow2
+from imageserver.versions.records import Record
 from tests.support import images
 from tests.support.handlers import Context, imported, sqs_batch
 from tests.support.memory_store import System
@@ -166,3 +171,78 @@ def test_a_message_rests_longer_after_each_try(digest: ModuleType, system: Syste
 def test_what_was_acknowledged_does_not_rest(digest: ModuleType, queue: Queue) -> None:
     assert left(digest, arrivals(NOBLE, PLUCKY)) == []
     assert queue.rests == {}
+
+
+def listened_to(app: ModuleType) -> io.StringIO:
+    """Return what the handler logs from now on."""
+    lines = io.StringIO()
+    for handler in app.logger._logger.handlers:
+        handler.stream = lines
+    return lines
+
+
+def told(lines: io.StringIO, message: str) -> list[dict[str, Any]]:
+    """Return the lines that were logged with this message."""
+    return [line for line in map(json.loads, lines.getvalue().splitlines()) if line["message"] == message]
+
+
+def test_digest_logs_an_exception_that_no_rule_foresees_once_with_its_version_and_handles_the_others(
+    digest: ModuleType, system: System, queue: Queue
+) -> None:
+    break_store(system, "ubuntu/noble", IndexError("list index out of range"))
+    said = listened_to(digest)
+    assert left(digest, arrivals(NOBLE, PLUCKY, NOBLE)) == ["0", "2"]
+    (line,) = told(said, "failed unexpectedly")
+    named = {"stream": "images", "product": "ubuntu:noble:amd64:default", "version": "20261123_10:00"}
+    assert line.items() >= {**named, "level": "ERROR", "error": "IndexError"}.items()
+    assert "IndexError: list index out of range" in line["exception"], "a traceback tells where"
+    assert parse_version(PLUCKY).record_key in system.store.objects
+    assert queue.rests == {"handle 0": 20, "handle 2": 20}
+
+
+def test_digest_refuses_what_no_parser_could_read_tells_the_operator_and_acknowledges(
+    digest: ModuleType, system: System, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise IndexError("list index out of range")
+
+    monkeypatch.setattr(qcow2, "checked", fail)
+    system.upload(NOBLE, {"disk.qcow2": images.qcow2()})
+    said = listened_to(digest)
+    assert left(digest, arrivals(NOBLE, PLUCKY)) == []
+    (line,) = told(said, "refused what no parser could read")
+    assert line.items() >= {"level": "ERROR", "version": "20261123_10:00", "key": f"{NOBLE}/disk.qcow2"}.items()
+    assert "IndexError" in line["exception"]
+    system.catch_up()
+    assert "ubuntu:noble:amd64:default" in system.listed(), "its container is listed"
+
+
+def test_a_message_about_several_keys_is_handled_to_its_end_though_one_of_them_fails(
+    digest: ModuleType, system: System
+) -> None:
+    break_store(system, "ubuntu/noble", IndexError("list index out of range"))
+    bodies = [json.loads(s3_event(f"{path}/lxd.tar.xz"))["Records"] for path in (NOBLE, PLUCKY)]
+    assert left(digest, sqs_batch(json.dumps({"Records": [*bodies[0], *bodies[1]]}))) == ["0"]
+    assert parse_version(PLUCKY).record_key in system.store.objects
+
+
+def test_publish_leaves_only_the_product_that_raises_what_no_rule_foresees(
+    publish: ModuleType, system: System, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    others = [f"images/os{number}/1/amd64/default/20261123_10:00" for number in range(6)]
+    for path in others:
+        system.upload(path, images.split_image(seed=path))
+        system.ingest(path)
+
+    def fail_for_noble(product: ProductId, versions: Sequence[Record], clients: Sequence[str]) -> Candidate:
+        if product.release == "noble":
+            raise KeyError("combined")
+        return candidate(product, versions, clients)
+
+    monkeypatch.setattr(fold, "candidate", fail_for_noble)
+    said = listened_to(publish)
+    assert left(publish, changes(*others[:3], NOBLE, PLUCKY, *others[3:])) == ["3"]
+    assert set(system.listed()) == {"ubuntu:plucky:amd64:default", *(f"os{n}:1:amd64:default" for n in range(6))}
+    (line,) = told(said, "failed unexpectedly")
+    assert line.items() >= {"product": "ubuntu:noble:amd64:default", "error": "KeyError"}.items()
+    assert "fail_for_noble" in line["exception"]

@@ -1,12 +1,15 @@
 """Settling one version: what is read, what is written, and what happens when somebody is faster."""
 
 import json
+import struct
 from dataclasses import replace
+from types import ModuleType
 
 import pytest
 
 from imageserver.errors import CatalogBusy, CatalogDamaged, OutOfTime
 from imageserver.format.keys import parse_version
+from imageserver.inspection import checksums, image_metadata, metadata, qcow2, squashfs, tarball, vcdiff
 from imageserver.operations.ingest import Ingested, ingest
 from imageserver.versions import records
 from imageserver.versions.records import Fault, Reason, Record
@@ -378,3 +381,99 @@ def test_saving_a_partial_record_is_no_lost_race(system: System, monkeypatch: py
     pauses: list[float] = []
     ingest(parse_version(PATH), replace(system.ingest_services, pause=pauses.append))
     assert (record(system).state, pauses) == ("complete", [])
+
+
+NOT_FORESEEN = [
+    IndexError("list index out of range"), KeyError("size"), UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid"),
+    OverflowError("too large"), ZeroDivisionError(), RecursionError("maximum recursion depth exceeded"),
+    AttributeError("'list' object has no attribute 'get'"), TypeError("unhashable type"), AssertionError(),
+    struct.error("unpack requires a buffer of 4 bytes"),
+]  # fmt: skip
+"""What a parser of ours may raise because of the bytes it reads."""
+
+
+def broken(monkeypatch: pytest.MonkeyPatch, module: ModuleType, name: str, error: Exception) -> None:
+    def fail(*_arguments: object, **_named: object) -> None:
+        raise error
+
+    monkeypatch.setattr(module, name, fail)
+
+
+@pytest.mark.parametrize("error", NOT_FORESEEN, ids=lambda error: type(error).__name__)
+def test_a_file_whose_parser_raises_is_refused_with_a_reason_and_the_others_are_listed(
+    system: System, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    broken(monkeypatch, qcow2, "checked", error)
+    done = ingested(system, {**images.split_image(), "disk.qcow2": images.qcow2()})
+    found = record(system)
+    assert (found.state, found.files["disk.qcow2"].fault) == ("complete", "damaged")
+    assert f"disk.qcow2 cannot be read as what its name says: its inspection ended with '{type(error).__name__}" in (
+        sentences(system).replace('"', "'")
+    )
+    assert done.unparsed == {f"{PATH}/disk.qcow2": error}
+    system.catch_up()
+    assert system.listed() == {"ubuntu:noble:amd64:default": ["20261123_10:00"]}
+    assert system.ingest(PATH).outcome == "unchanged", "it is not read again until it is uploaded again"
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "file", "body"),
+    [
+        (tarball, "read_image", "incus.tar.xz", images.metadata_tarball("other")),
+        (image_metadata, "check_metadata_yaml", "lxd_combined.tar.gz", images.unified_tarball()),
+        (squashfs, "checked", "root.squashfs", images.squashfs("other")),
+        (vcdiff, "checked", "rootfs.20261101_10:00.vcdiff", images.vcdiff("x")),
+        (metadata, "parse_metadata_json", "metadata.json", b"{}"),
+        (metadata, "parse_image_yaml", "image.yaml", b"{}"),
+        (checksums, "parse_checksums", "SHA256SUMS", f"{images.sha256_hex(b'')}  x\n".encode()),
+    ],
+)
+def test_each_kind_of_file_is_refused_alone_when_its_parser_raises(
+    system: System, monkeypatch: pytest.MonkeyPatch, module: ModuleType, name: str, file: str, body: bytes
+) -> None:
+    system.upload(PATH, images.split_image())
+    system.ingest(PATH)
+    broken(monkeypatch, module, name, IndexError("list index out of range"))
+    done = ingested(system, {file: body})
+    assert list(done.unparsed) == [f"{PATH}/{file}"]
+    assert record(system).files[file].refusal.startswith("cannot be read as what its name says")
+    assert {file for file, facts in record(system).files.items() if facts.refusal} == {file}
+    assert record(system).files["rootfs.squashfs"].combined
+
+
+@pytest.mark.parametrize("error", [IndexError("ours"), EOFError(), OSError("no route"), ValueError("chunk")])
+def test_what_the_reader_raises_is_no_fault_of_the_file_and_the_others_are_recorded(
+    system: System, error: Exception
+) -> None:
+    files = {**images.split_image(), "rootfs.tar.xz": images.root_tarball("x")}
+    system.upload(PATH, files)
+
+    def fail(method: str, key: str) -> None:
+        if (method, key) == ("chunk", f"{PATH}/rootfs.tar.xz"):
+            raise error
+
+    system.store.on = fail
+    with pytest.raises(type(error)) as raised:
+        system.ingest(PATH)
+    assert raised.value.__notes__ == [f"while reading {PATH}/rootfs.tar.xz"]
+    found = record(system)
+    assert (found.state, found.files["rootfs.tar.xz"].refusal) == ("complete", "")
+    system.store.on = lambda *_: None
+    system.ingest(PATH)
+    assert record(system).files["rootfs.tar.xz"].combined, "the next try reads it"
+
+
+@pytest.mark.parametrize("error", [MemoryError(), OSError("no file"), RuntimeError("can't start new thread")])
+def test_a_fault_of_the_machine_refuses_nothing_and_holds_up_no_other_file(
+    system: System, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    with monkeypatch.context() as patch:
+        broken(patch, tarball, "read_image", error)
+        system.upload(PATH, {**images.split_image(), "metadata.json": b"{}"})
+        with pytest.raises(type(error)):
+            system.ingest(PATH)
+    found = record(system)
+    assert found.files["metadata.json"].sha256
+    assert (found.state, found.files["lxd.tar.xz"].refusal) == ("incomplete", "")
+    system.ingest(PATH)
+    assert record(system).state == "complete"
