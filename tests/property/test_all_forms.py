@@ -49,6 +49,7 @@ def bodies(arch: str) -> dict[str, tuple[bytes, ...]]:
     unified = images.tarball({"metadata.yaml": yaml, "rootfs/etc/x": b"x"})
     machine = images.tarball({"rootfs.img": images.qcow2("m", 2400), "metadata.yaml": yaml})
     template = b"\ntemplates: {/a: {when: [create], template: a.tpl}}\n"
+    whole = {"metadata.yaml": yaml + template, "rootfs/etc/x": b"x"}
     bad_metadata = (
         images.metadata_tarball(other, "plain"), b"noise", unified, metadata[:600],
         images.tarball({"metadata.yaml": yaml + template}),
@@ -68,7 +69,8 @@ def bodies(arch: str) -> dict[str, tuple[bytes, ...]]:
         ),
         "disk1.img": (images.qcow2("c", 2400), bytes(600)),
         "uefi1.img": (images.qcow2("d", 2400),),
-        "u.tar.gz": (images.compress(unified, "gz"), machine, images.compress(machine, "xz")[:-70], metadata),
+        "u.tar.gz": (images.compress(unified, "gz"), machine, images.compress(machine, "xz")[:-70], metadata,
+                     images.tarball(whole), images.tarball({**whole, "templates/a.tpl": b"x"})),
         "lxd_combined.tar.gz": (images.compress(machine, "zst"), unified, metadata, tar),
         "metadata.json": (
             b'{"aliases": ["a/r", "x", "x/amd64", "a/r/amd64"], "os": "Z", "variant": "default"}',

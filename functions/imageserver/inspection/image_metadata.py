@@ -6,7 +6,8 @@ launch fail, so both are refused here. What only Incus 7.0 and later refuse is a
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from typing import Final
 
 from imageserver.errors import InvalidUpload
@@ -46,6 +47,23 @@ def check_metadata_yaml(body: bytes, arch: str, templates: Mapping[str, bool] | 
     newer = dict.fromkeys([*reader.newer, *reader.twice])
     newest = [f"Incus 7.0 and later start no instance of it, since in its metadata.yaml {what}" for what in newer]
     return (*warnings, *newest[:_MOST_SHOWN])
+
+
+def needed_templates(body: bytes) -> frozenset[str]:
+    """Return the names below `templates/` that a daemon reads when it starts an instance.
+
+    There are none in a metadata.yaml that cannot be read; check_metadata_yaml says why.
+    """
+    reader = Reader()
+    with suppress(InvalidUpload):
+        root = go_yaml.load(body).root
+        fields = reader.entries(root, "") if root is not None else {}
+        return frozenset(
+            reader.text(entries["template"], "template") or ""
+            for _, _, entries in _applied_templates(reader, fields)
+            if "template" in entries
+        )
+    return frozenset()
 
 
 def _check_types(reader: Reader, fields: Mapping[str, Node]) -> None:
@@ -115,14 +133,21 @@ def _doubtful(reader: Reader, fields: Mapping[str, Node], arch: str) -> list[str
     return []
 
 
-def _check_templates(reader: Reader, fields: Mapping[str, Node], files: Mapping[str, bool] | None) -> None:
-    """Raise InvalidUpload when a daemon would fail on a template that it applies."""
+def _applied_templates(
+    reader: Reader, fields: Mapping[str, Node]
+) -> Iterator[tuple[str, Node, Mapping[str, Node]]]:
+    """Yield place, node and entries of each template that some event makes a daemon apply."""
     for path, node in _templates(reader, fields).items():
         below = f"templates.{path}"
         entries = reader.entries(node, below)
         when = reader.texts(entries["when"], f"{below}.when") if "when" in entries else []
-        if not _TRIGGERS.intersection(when):
-            continue
+        if _TRIGGERS.intersection(when):
+            yield below, node, entries
+
+
+def _check_templates(reader: Reader, fields: Mapping[str, Node], files: Mapping[str, bool] | None) -> None:
+    """Raise InvalidUpload when a daemon would fail on a template that it applies."""
+    for below, node, entries in _applied_templates(reader, fields):
         texts: dict[str, str] = {
             name: reader.text(entries[name], name) or ""
             for name in ("template", "uid", "gid", "mode")

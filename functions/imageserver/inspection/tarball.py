@@ -10,9 +10,9 @@ import lzma
 import posixpath
 import sys
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import Final, Literal, Protocol
 
@@ -28,6 +28,10 @@ _MOST_DISK_BYTES: Final = 2 << 30  # of a disk in a tarball: its header and what
 START_BYTES: Final = MIB
 """How much of a tarball tells whether it is a root: a whole block of bzip2 or zstd at least."""
 _START_MEMBERS: Final = 100
+MOST_FOR_TEMPLATES: Final = 4 << 30
+"""Unpacked bytes of a unified tarball in which its templates are looked for: under a minute of xz."""
+_MOST_METADATA: Final = 10  # of files metadata.yaml; `tar --append` leaves a few
+_LONGEST_FILE_NAME: Final = 255  # of a file system; a tarball may hold longer ones, up to a MiB each
 _IMAGE_PARTS: Final = frozenset({"metadata.yaml", "rootfs", "rootfs.img", "templates"})
 LZMA_MEMORY: Final = 128 * MIB  # xz -9 needs 65 MiB to unpack
 _ZSTD_WINDOW_LOG: Final = 27  # zstd --long; 128 MiB
@@ -51,10 +55,15 @@ class WholeImage(Exception):
 
 @dataclass(frozen=True, slots=True)
 class ImageTarball:
-    """What was found in a tarball of an image: the bytes of its metadata.yaml, and what it holds besides."""
+    """What was found in a tarball of an image: the bytes of its metadata.yaml, and what it holds besides.
+
+    `templates` has the names below `templates/`, and whether each is a regular file. It is None where not all that were
+    needed were found within the bytes that are searched for them.
+    """
 
     metadata_yaml: bytes
     content: Content
+    templates: Mapping[str, bool] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,18 +86,19 @@ def read_image(
     limits: Limits,
     *,
     whole: bool,
-    see: Callable[[Member], None] | None = None,
+    needed: Callable[[bytes], Set[str]] = lambda _: frozenset[str](),
 ) -> ImageTarball:
     """Read the metadata.yaml of a tarball that arrives in chunks, and what the tarball holds besides.
 
     `whole` reads on to the end of the archive, which proves it complete and within the limits; a root in it raises
-    WholeImage. Otherwise the rest of the chunks is left unread as soon as a root was found. Of two metadata.yaml the
-    last one counts, as for whoever unpacks both. `see` is called with every member that is read past. UnreadableArchive
-    says what was found instead of a tarball with a metadata.yaml.
+    WholeImage. Otherwise the rest of the chunks is left unread as soon as a root was found and the templates that are
+    `needed` by the metadata.yaml: LXD and Incus write these behind the root. Of two metadata.yaml the last one that was
+    read counts, as it does when both are unpacked. UnreadableArchive says what was found instead of a tarball with a
+    metadata.yaml.
     """
     plain = _unpacked(chunks, limits)
     try:
-        found = _find(Members(plain, limits.members), limits, whole=whole, see=see)
+        found = _find(Members(plain, limits.members), limits, whole=whole, needed=needed)
         if whole:
             for _ in plain:  # a tar ends with zeros; what compresses it must end well too
                 pass
@@ -133,41 +143,72 @@ def unlike_a_root(start: bytes) -> str:
     return "is no root, it holds no file: pack the file system again" if is_empty else ""
 
 
-def _find(
-    members: Members,
-    limits: Limits,
-    *,
-    whole: bool,
-    see: Callable[[Member], None] | None,
-) -> ImageTarball:
+@dataclass(slots=True)
+class _Found:
+    """What the members of a tarball have shown so far."""
+
     body: bytes | None = None
+    bodies: int = 0
     content: Content = "metadata"
+    templates: dict[str, bool] = field(default_factory=dict)
+    missing: Set[str] | None = None
+    """Templates that the body needs and that were not seen; None until it was asked."""
+
+    def take(self, members: Members, member: Member, limits: Limits, *, whole: bool) -> None:
+        """Take in the next member. Raise what read_image raises."""
+        path = [part for part in member.name.split("/") if part not in ("", ".")]
+        if path == ["metadata.yaml"] and not member.name.startswith("/"):
+            self.bodies += 1
+            if self.bodies > _MOST_METADATA:
+                raise UnreadableArchive(f"holds more than {_MOST_METADATA} files metadata.yaml")
+            self.body, self.missing = _content(members, member, limits), None
+        elif path:
+            _check_member(member, path)
+            root = _root_in(member, path)
+            self.content = root if root and self.content == "metadata" else self.content
+            if path == ["rootfs.img"] and not whole:
+                _check_disk(members, member)
+            if path[0] == "templates" and len(path) > 1:
+                self._note_template(member, "/".join(path[1:]))
+        if whole and self.content != "metadata":
+            raise WholeImage("/".join(path))
+
+    def lacks_templates(self, needed: Callable[[bytes], Set[str]]) -> bool:
+        """Return whether the metadata.yaml that was read last needs a template that was not seen yet."""
+        if self.missing is None:
+            self.missing = needed(self.body or b"")
+        self.missing -= self.templates.keys()
+        return bool(self.missing)
+
+    def _note_template(self, member: Member, name: str) -> None:
+        if len(name) > _LONGEST_FILE_NAME:
+            return
+        self.templates[name] = member.is_file or member.is_hard_link
+        if len(self.templates) > METADATA_LIMITS.members:
+            raise UnreadableArchive(f"holds more than {METADATA_LIMITS.members:,} files in templates/")
+
+
+def _find(
+    members: Members, limits: Limits, *, whole: bool, needed: Callable[[bytes], Set[str]]
+) -> ImageTarball:
+    found = _Found()
     for count, member in enumerate(members, start=1):
         if count > limits.members:
             raise UnreadableArchive(f"has more than {limits.members:,} members")
-        if see:
-            see(member)
-        path = [part for part in member.name.split("/") if part not in ("", ".")]
-        if path == ["metadata.yaml"] and not member.name.startswith("/"):
-            body = _content(members, member, limits)
-        elif path:
-            _check_member(member, path)
-            content = _root_in(member, path) or content
-            if path == ["rootfs.img"] and not whole:
-                _check_disk(members, member)
-        if content != "metadata":
-            if whole:
-                raise WholeImage("/".join(path))
-            if body is not None:
+        found.take(members, member, limits, whole=whole)
+        if found.content != "metadata" and found.body is not None:
+            if not found.lacks_templates(needed):
                 break
-    if body is None:
+            if members.position + member.size > MOST_FOR_TEMPLATES or count == limits.members:
+                return ImageTarball(found.body, found.content, None)
+    if found.body is None:
         raise NoMetadata("holds no metadata.yaml at its top level")
-    if content == "metadata" and members.position > METADATA_LIMITS.unpacked_bytes:
+    if found.content == "metadata" and members.position > METADATA_LIMITS.unpacked_bytes:
         raise UnreadableArchive(
             "holds neither rootfs/ with something in it nor rootfs.img, and unpacks to more than "
             f"{METADATA_LIMITS.unpacked_bytes // MIB} MiB, which is too much for metadata"
         )
-    return ImageTarball(body, content)
+    return ImageTarball(found.body, found.content, found.templates)
 
 
 def _root_in(member: Member, path: list[str]) -> Content:

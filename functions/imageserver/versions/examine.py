@@ -18,7 +18,6 @@ from imageserver.inspection import checksums, ending, image_metadata, metadata, 
 from imageserver.inspection.digests import Digests, InTurn, Sha256, Spread
 from imageserver.inspection.qcow2 import UnusableDisk
 from imageserver.inspection.squashfs import NotSquashfs
-from imageserver.inspection.tar_members import Member
 from imageserver.inspection.tarball import UnreadableArchive
 from imageserver.versions.records import CHECKSUMS_FILE, Fault, FileFacts
 
@@ -26,7 +25,11 @@ Chunks = Iterable[bytes | memoryview]
 MakeSpread = Callable[[Sequence[Sha256]], Spread]
 
 _HEAD: Final = 512
-_LONGEST_FILE_NAME: Final = 255  # of a file system; a tarball may hold longer ones, up to a MiB each
+_TEMPLATES_NOT_FOUND: Final = (
+    "not all templates that its metadata.yaml names are in the first "
+    f"{tarball.MOST_FOR_TEMPLATES >> 30} GiB that it unpacks to, where they are looked for: if one is not there at "
+    "all, no instance starts"
+)
 _MAGIC: Final[dict[str, tuple[str, bytes]]] = {
     file_kinds.SQUASHFS: ("a squashfs", b"hsqs"),
     file_kinds.DISK_KVM: ("a qcow2 disk", b"QFI\xfb"),
@@ -188,27 +191,16 @@ def is_small(kind: FileKind) -> bool:
 
 
 def _inspected(facts: FileFacts, chunks: Iterator[bytes | memoryview], product: ProductId, *, whole: bool) -> FileFacts:
-    """Find and check the metadata.yaml, then let the rest of the chunks pass.
-
-    The templates are known only where the whole archive is read; a unified tarball may have them behind its root.
-    """
-    templates: dict[str, bool] = {}
-
-    def note_template(member: Member) -> None:
-        folder, _, name = member.name.removeprefix("./").partition("/")
-        if folder == "templates" and len(name) <= _LONGEST_FILE_NAME:
-            templates[name] = member.is_file or member.is_hard_link
-
+    """Find and check the metadata.yaml, then let the rest of the chunks pass."""
     limits = tarball.METADATA_LIMITS if whole else tarball.UNIFIED_LIMITS
     head, chunks = _peek(chunks)
     if tarball.looks_like_tar(head):  # what need not be unpacked should have an end all the same
         chunks = ending.checked(chunks, head, facts.size_bytes)
     try:
-        image = tarball.read_image(chunks, limits, whole=whole, see=note_template)
-        read_whole = whole or image.content == "metadata"
-        warnings = image_metadata.check_metadata_yaml(
-            image.metadata_yaml, product.arch, templates if read_whole else None
-        )
+        image = tarball.read_image(chunks, limits, whole=whole, needed=image_metadata.needed_templates)
+        warnings = image_metadata.check_metadata_yaml(image.metadata_yaml, product.arch, image.templates)
+        if image.templates is None:
+            warnings = (*warnings, _TEMPLATES_NOT_FOUND)
         for _ in chunks:
             pass
     except tarball.NoMetadata as reason:

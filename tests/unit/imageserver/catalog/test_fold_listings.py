@@ -94,6 +94,7 @@ def disk3(**header: int) -> bytes:
 
 YAML = images.metadata_yaml()
 OK = "architecture: x86_64\n"
+APPLIES = YAML + b"\ntemplates: {/a: {when: [create], template: a.tpl}}\n"
 MACHINE = {"metadata.yaml": YAML, "rootfs.img": DISK}
 UNIFIED = {"metadata.yaml": YAML, "rootfs/etc/x": b"x"}
 GOOD_SUMS = f"{images.sha256_hex(META)}  lxd.tar.xz\n{images.sha256_hex(SQUASHFS)}  rootfs.squashfs\n"
@@ -380,6 +381,15 @@ TABLE: dict[str, Row] = {
             ("creation_date: 0x10", ""),
             ("templates: {/a: {when: [create], template: a.tpl, mode: '0644'}}", ""),
             ("properties: {serial: 20261123, on: yes, empty: ~}", ""),
+        )
+    },
+    **{
+        f"7 a whole image, its template {where}": row(
+            {"u.tar.xz": packed({"metadata.yaml": APPLIES, "rootfs/etc/x": b"x", **more})}, *listed, says=says
+        )
+        for where, more, listed, says in (
+            ("behind the root", {"templates/a.tpl": b"x"}, ("u.tar.xz",), ""),
+            ("nowhere", {"templates/b.tpl": b"x"}, (), "expected a file templates/a.tpl"),
         )
     },
     "7 trailing bytes behind gzip": row(

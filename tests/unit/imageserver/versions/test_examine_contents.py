@@ -8,7 +8,7 @@ import tarfile
 
 import pytest
 
-from imageserver.inspection import ending
+from imageserver.inspection import ending, tarball
 from imageserver.inspection.tarball import UnreadableArchive
 from imageserver.versions import records
 from imageserver.versions.records import Record
@@ -133,6 +133,59 @@ def test_the_content_of_a_tarball_is_a_fact_of_its_record(
     facts = record.files["u.tar.gz"]
     assert (facts.content, bool(facts.sha256)) == (content, not says)
     assert says in facts.refusal
+
+
+NEEDS = YAML + b"templates: {/etc/hosts: {when: [create], template: hosts.tpl}}\n"
+UNUSED = YAML + b"templates: {/etc/hosts: {when: [], template: hosts.tpl}}\n"
+TREE, DISK, TEMPLATE = {"rootfs/etc/x": b"x"}, {"rootfs.img": images.qcow2()}, {"templates/hosts.tpl": b"x"}
+MISSING = "names the template 'hosts.tpl', expected a file templates/hosts.tpl in the same tarball, which has none"
+TEMPLATES = {
+    "behind the root, as the daemons write it": ({"metadata.yaml": NEEDS, **TREE, **TEMPLATE}, ""),
+    "in front of all": ({**TEMPLATE, **TREE, "metadata.yaml": NEEDS}, ""),
+    "between metadata and root": ({"metadata.yaml": NEEDS, **TEMPLATE, **TREE}, ""),
+    "under ./": ({"./metadata.yaml": NEEDS, "./rootfs/etc/x": b"", "./templates/hosts.tpl": b"x"}, ""),
+    "behind a disk": ({"metadata.yaml": NEEDS, **DISK, **TEMPLATE}, ""),
+    "nowhere": ({"metadata.yaml": NEEDS, **TREE}, MISSING),
+    "nowhere in a machine": ({"metadata.yaml": NEEDS, **DISK}, MISSING),
+    "in the root's own folder": ({"metadata.yaml": NEEDS, **TREE, "rootfs/templates/hosts.tpl": b"x"}, MISSING),
+    "under another name": ({"metadata.yaml": NEEDS, **TREE, "templates/hostname.tpl": b"x"}, MISSING),
+    "a folder": ({"metadata.yaml": NEEDS, **TREE, "templates/hosts.tpl/x": b"x"}, MISSING),
+    "nowhere, and nothing applies it": ({"metadata.yaml": UNUSED, **TREE}, ""),
+}
+
+
+@pytest.mark.parametrize(("members", "says"), TEMPLATES.values(), ids=TEMPLATES.keys())
+@pytest.mark.parametrize("compression", ["plain", "gz", "xz", "zst"])
+def test_a_whole_image_is_refused_when_a_template_that_it_applies_is_not_in_it(
+    members: dict[str, bytes], says: str, compression: str
+) -> None:
+    _, record = ingested({"u.tar.gz": images.compress(images.tarball(members), compression)})
+    facts = record.files["u.tar.gz"]
+    assert (bool(facts.sha256), facts.warnings) == (not says, ())
+    assert says in facts.refusal
+
+
+def test_of_two_metadata_yaml_the_last_decides_which_templates_a_whole_image_needs() -> None:
+    for first, last, says in ((NEEDS, UNUSED, ""), (UNUSED, NEEDS, MISSING)):
+        body = tar(("metadata.yaml", first), ("metadata.yaml", last), ("rootfs/x", b""))
+        assert says in ingested({"u.tar.gz": body})[1].files["u.tar.gz"].refusal
+
+
+def test_a_template_that_lies_too_far_behind_is_not_looked_for_and_that_is_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(tarball, "MOST_FOR_TEMPLATES", 100_000)
+    large = {"metadata.yaml": NEEDS, **TREE, "rootfs/large": bytes(200_000), **TEMPLATE}
+    _, record = ingested({"u.tar.gz": images.compress(images.tarball(large), "xz")})
+    assert record.state == "complete"
+    assert "not all templates that its metadata.yaml names are in the first" in record.reasons[0].sentence
+
+
+def test_a_tarball_of_endless_metadata_or_templates_is_refused() -> None:
+    again = [("metadata.yaml", YAML)] * 10
+    assert "more than 10 files metadata.yaml" in ingested({"u.tar": tar(*again)})[1].files["u.tar"].refusal
+    many = [(f"templates/{number}", b"") for number in range(10_001)]
+    assert "10,000" in ingested({"u.tar": tar(*many)})[1].files["u.tar"].refusal
 
 
 @pytest.mark.parametrize("body", [images.unified_tarball(), images.compress(VM, "gz")], ids=["container", "machine"])
