@@ -8,6 +8,7 @@ looked at with other libraries (tarfile, PyYAML) than there.
 from __future__ import annotations
 
 import bz2
+import gzip
 import hashlib
 import io
 import json
@@ -16,7 +17,6 @@ import re
 import struct
 import sys
 import tarfile
-import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -32,9 +32,9 @@ else:
     from backports import zstd
 
 _UNPACKED_BY: tuple[tuple[bytes, Callable[[bytes], bytes]], ...] = (
-    (b"\xfd7zXZ", lzma.decompress),
+    (b"\xfd7zXZ", lambda body: lzma.decompress(body.rstrip(b"\0"))),  # Python's knows no padding
     (b"\x5d\x00\x00", lzma.decompress),
-    (b"\x1f\x8b", lambda body: zlib.decompressobj(wbits=31).decompress(body)),  # what is behind it is ignored
+    (b"\x1f\x8b", gzip.decompress),  # nothing but zeros may be behind it
     (b"BZ", bz2.decompress),
     (b"\x28\xb5\x2f\xfd", zstd.decompress),
 )

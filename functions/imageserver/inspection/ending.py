@@ -29,8 +29,8 @@ _MOST_PARTS: Final = 2_000_000
 """Blocks of zstd or members of a tar that are looked at; a hostile file has one in every few bytes."""
 _TAIL: Final = 256 * 1024
 _XZ_HEADER, _XZ_FOOTER = 12, 12
+_BEHIND: Final = "has bytes behind its {} data, and tar fails at them wherever it is unpacked: pack it again"
 _BZIP2_END: Final = bytes.fromhex("177245385090")
-_BZIP2_TAIL: Final = 1024  # bzip2 takes a file with something behind its end
 _BZIP2_CHECKSUM_BITS: Final = 32
 _ZSTD_WINDOW_BYTES: Final = 1 << 27  # what the command takes without being told to take more
 _ZSTD_SKIPPABLE: Final = range(0x184D2A50, 0x184D2A60)
@@ -73,10 +73,12 @@ def _with_tail(chunks: Iterator[Chunk], size_bytes: int, check: Callable[[bytes,
 
 def _check_xz(tail: bytes, size_bytes: int) -> None:
     """Check footer and index of the last stream; xz allows padding behind it and other streams before it."""
-    body = tail[: -(-len(tail.rstrip(b"\0")) // 4) * 4]  # a footer ends with letters; padding is a multiple of four
+    body = tail.rstrip(b"\0")  # a footer ends with letters
     footer = body[-_XZ_FOOTER:]
     if len(footer) < _XZ_FOOTER or footer[-2:] != b"YZ" or zlib.crc32(footer[4:10]) != _number(footer[:4]):
         raise UnreadableArchive("is cut short: it does not end as xz data does")
+    if size_bytes % 4:
+        raise UnreadableArchive(f"is damaged xz data: it has {size_bytes:,} bytes, expected a multiple of four")
     end_bytes = (_number(footer[4:8]) + 1) * 4 + _XZ_FOOTER
     stream_bytes = size_bytes - (len(tail) - len(body))
     if end_bytes > len(body):
@@ -107,31 +109,38 @@ def _xz_blocks_bytes(records: bytes) -> int:
 
 
 def _check_bzip2(tail: bytes, _size_bytes: int) -> None:
-    """Look for the end of a stream, at any bit, with its checksum behind it and no other stream behind that."""
-    last = tail[-_BZIP2_TAIL:]
-    bits = int.from_bytes(last, "big")
+    """Look for the end of a stream, at any bit, with its checksum behind it and no other stream behind that.
+
+    bzip2 takes a file with something else behind its end, and tar goes by that.
+    """
+    bits = int.from_bytes(tail, "big")
     behind = []  # of the checksum, in bits
     for shift in range(8):
-        found = (bits >> shift).to_bytes(len(last), "big").rfind(_BZIP2_END)
+        found = (bits >> shift).to_bytes(len(tail), "big").rfind(_BZIP2_END)
         if found >= 0:
-            behind.append((len(last) - found - len(_BZIP2_END)) * 8 + shift - _BZIP2_CHECKSUM_BITS)
+            behind.append((len(tail) - found - len(_BZIP2_END)) * 8 + shift - _BZIP2_CHECKSUM_BITS)
     left = min(behind, default=-1)
-    rest = last[len(last) - left // 8 :]
+    rest = tail[len(tail) - left // 8 :]
     if left < 0 or (rest and rest.startswith(BZIP2[: len(rest)])):
         raise UnreadableArchive("is cut short: it does not end as bzip2 data does")
 
 
 def _gunzipped(chunks: Iterator[Chunk]) -> Iterator[Chunk]:
-    """Unpack as gzip does, one member after the other whatever is behind them, and keep nothing of it."""
-    unpacker, made, ended = zlib.decompressobj(wbits=31), 0, False
+    """Unpack one member after the other as gzip does, and keep nothing of it.
+
+    gzip ignores zeros behind its data. It warns of anything else, and tar takes that for a failure.
+    """
+    unpacker, made, only_zeros = zlib.decompressobj(wbits=31), 0, False
     for chunk in chunks:
         yield chunk  # first: who reads it may refuse a bomb before it is unpacked here
-        for start in range(0, 0 if ended else len(chunk), _STEP):
+        for start in range(0, len(chunk) if made <= _MOST_UNPACKED else 0, _STEP):
             data: Chunk = chunk[start : start + _STEP]
-            while data and not ended:
+            while data and made <= _MOST_UNPACKED:
                 if unpacker.eof:
-                    if data[0] != GZIP[0]:
-                        ended = True
+                    only_zeros = only_zeros or not data[0]
+                    if any(data) if only_zeros else data[0] != GZIP[0]:
+                        raise UnreadableArchive(_BEHIND.format("gzip"))
+                    if only_zeros:
                         break
                     unpacker = zlib.decompressobj(wbits=31)
                 try:
@@ -139,13 +148,12 @@ def _gunzipped(chunks: Iterator[Chunk]) -> Iterator[Chunk]:
                 except zlib.error as error:
                     raise UnreadableArchive(f"is damaged gzip data ({error})") from error
                 data = unpacker.unused_data if unpacker.eof else unpacker.unconsumed_tail
-                ended = made > _MOST_UNPACKED
-    if not ended and not unpacker.eof:
+    if made <= _MOST_UNPACKED and not unpacker.eof:
         raise UnreadableArchive("is cut short: the gzip data has no end")
 
 
 def _unlzmaed(chunks: Iterator[Chunk]) -> Iterator[Chunk]:
-    """Unpack the one stream that lzma has, and keep nothing of it."""
+    """Unpack the one stream that lzma has, and keep nothing of it. Nothing may stand behind it, not even zeros."""
     unpacker, made = lzma.LZMADecompressor(lzma.FORMAT_ALONE, memlimit=LZMA_MEMORY), 0
     for chunk in chunks:
         yield chunk  # first, as above
@@ -158,7 +166,9 @@ def _unlzmaed(chunks: Iterator[Chunk]) -> Iterator[Chunk]:
                     made = _MOST_UNPACKED_LZMA + 1
                     break
                 raise UnreadableArchive(f"is damaged lzma data ({error})") from error
-            data = b""
+            data = unpacker.unused_data if unpacker.eof else b""
+        if unpacker.eof and data:
+            raise UnreadableArchive(_BEHIND.format("lzma"))
     if made <= _MOST_UNPACKED_LZMA and not unpacker.eof:
         raise UnreadableArchive("is cut short: the lzma data has no end")
 

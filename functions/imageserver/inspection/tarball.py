@@ -339,7 +339,7 @@ _FORMATS: Final[tuple[tuple[bytes, Callable[[], _Decompressor]], ...]] = (
     (LZMA, lambda: lzma.LZMADecompressor(lzma.FORMAT_ALONE, memlimit=LZMA_MEMORY)),
 )
 _TRAILING_BYTES_ARE_IGNORED: Final = (GZIP, BZIP2)
-"""gzip and bzip2 warn of other bytes behind their data and succeed; xz and zstd fail."""
+"""gzip and bzip2 warn of other bytes behind their data, xz and zstd fail. What tar makes of that: see ending."""
 
 
 def _unpacked(chunks: Iterable[bytes | memoryview], limits: Limits) -> Iterator[bytes]:

@@ -392,10 +392,29 @@ TABLE: dict[str, Row] = {
             ("nowhere", {"templates/b.tpl": b"x"}, (), "expected a file templates/a.tpl"),
         )
     },
-    "7 trailing bytes behind gzip": row(
-        {"lxd.tar.xz": packed({"metadata.yaml": YAML}, "gz") + b"\0\0signature", "rootfs.squashfs": SQUASHFS},
+    "7 zeros behind gzip": row(
+        {"lxd.tar.xz": packed({"metadata.yaml": YAML}, "gz") + bytes(700), "rootfs.squashfs": SQUASHFS},
         "rootfs.squashfs",
     ),
+    # Both daemons were tried: tar ends with an error, and so does each launch.
+    **{
+        f"8 {what} behind {how} of {file}": row(
+            {"lxd.tar.xz": META, "rootfs.tar.xz": ROOT} | {file: compressed(images.tarball(members), how) + behind},
+            *listed,
+            says=says,
+        )
+        for file, members in (("lxd.tar.xz", {"metadata.yaml": YAML}), ("rootfs.tar.xz", {"bin/x": b"x"}))
+        for what, how, behind, listed, says in (
+            ("a signature", "gz", b"signature", (), "has bytes behind its gzip data"),
+            ("a line end", "gz", b"\n", (), "has bytes behind its gzip data"),
+            ("zeros and a line end", "gz", bytes(70_000) + b"\n", (), "has bytes behind its gzip data"),
+            ("a signature", "bz2", b"signature" * 200, ("rootfs.tar.xz",), ""),
+            ("zeros", "lzma", bytes(4), (), "has bytes behind its lzma data"),
+            ("zeros", "xz", bytes(8), ("rootfs.tar.xz",), ""),
+            ("three zeros", "xz", bytes(3), (), "expected a multiple of four"),
+            ("zeros", "zst", bytes(4), (), "is damaged zstd data"),
+        )
+    },
     # 8: roots are whole and need no other file
     **{
         f"8 a tar in {how} cut short": row(
