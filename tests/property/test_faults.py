@@ -20,6 +20,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, fields, replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -28,21 +29,28 @@ from imageserver.catalog.feeds import feed_key, render_feed
 from imageserver.catalog.fold import fold, fold_index, fold_unlisted
 from imageserver.errors import SimplestreamsError
 from imageserver.format import documents
-from imageserver.format.keys import ProductId, parse_record_key, parse_target, parse_version, path_of, version_of
-from imageserver.operations.prune import Rules, prune
-from imageserver.operations.reconcile import reconcile
+from imageserver.format.file_kinds import ALL_CLIENTS
+from imageserver.format.keys import ProductId, parse_record_key, parse_version, version_of
 from imageserver.operations.runs import Run, Task
-from imageserver.operations.withdraw import Changed, restore, withdraw
+from imageserver.operations.withdraw import Changed
 from imageserver.versions import records
-from imageserver.versions.retention import Rule
 from tests.support import client_rules, images
 from tests.support.ledger import Answer, Ledger
 from tests.support.oracle import Content, canonical, expected_catalog, expected_unlisted
-from tests.support.simulation import CALM, Actor, FaultyStore, InTurnPool, Rates, World, subject_of
+from tests.support.simulated_functions import RUNTIME
+from tests.support.simulation import BUCKET, CALM, Actor, Call, InTurnPool, Rates, World, subject_of
 
+pytestmark = pytest.mark.filterwarnings("ignore:No application metrics to publish")
 STREAMS = ("images", "images-daily")
 PRODUCTS = ("alma/9/amd64/default", "alma/9/amd64/cloud", "alpine/3.22/amd64/default", "alpine/3.22/arm64/default")
 PHASES = 15
+OPERATOR = "operator"
+PARAMETERS = {
+    "ALLOW_DELETES": "true",
+    "PUBLISHERS": json.dumps({OPERATOR: ["images*"]}),
+    "RETAIN_VERSIONS": "3",
+    "STALE_DAYS": "1",
+}
 VERSIONS = ("20261101_10:00", "20261102_10:00", "20261103_10:00", "202611041000")
 
 
@@ -137,12 +145,12 @@ class Story:
     def __init__(self, seed: int, rates: Rates, reconciles: bool = True, workload: Workload = ANYWHERE) -> None:
         self.reconciles = reconciles
         self.workload = workload
-        self.world = World(seed, rates)
         self.rng = random.Random(f"publishers {seed}")  # noqa: S311  (a seed must replay)
         self.streams = STREAMS[: self.rng.choice(workload.streams)]
         self.products = self.rng.sample(PRODUCTS, self.rng.choice(workload.products))
         self.versions = self.rng.sample(VERSIONS, self.rng.choice(workload.versions))
         self.grace_hours = self.rng.choice((0, 0, 1))  # without any, only what the catalog still names is left alone
+        self.world = World(seed, rates, {**PARAMETERS, "GRACE_HOURS": str(self.grace_hours)})
         self.ledger = Ledger(lambda version: self.world.quiet(parse_version(version)))
         self.world.check = self.check_truth
         self.world.on_change = self.note
@@ -153,7 +161,7 @@ class Story:
         self.due = False  # maintain is to follow a withdrawal at once, before anybody has published that
         self.parsed: dict[str, list[tuple[str, int, str]]] = {}
         if workload is NARROW:
-            self.world.lease_wait_s = 0
+            self.world.publish_left_s = 0
             for path in (f"{self.streams[0]}/{self.products[0]}/{version}" for version in self.versions):
                 self.world.put(f"{path}/rootfs.squashfs", ROOT_A)
                 self.world.put(f"{path}/lxd.tar.xz", plain_metadata(path.split("/")[3], "1"))
@@ -174,10 +182,10 @@ class Story:
             world.wait(rng.choices((0, 1, 5, 100, 500, 4_000, 90_000), (70, 20, 5, 2, 1.5, 1.5, 0.3))[0])
         elif choice < 0.26 and self.running("digest") < 4:
             if batch := world.receive(world.arrivals, 3):
-                world.start_digest(batch)
+                world.start_batch(world.arrivals, batch)
         elif choice < 0.36 and self.running("publish") < 3:
             if batch := world.receive(world.changes, 4):
-                world.start_publish(batch)
+                world.start_batch(world.changes, batch)
         elif (choice < 0.39 or self.due) and self.running("maintain") < 2:
             self.maintain_acts()
         elif (
@@ -192,45 +200,49 @@ class Story:
     def running(self, what: str) -> int:
         return sum(actor.name.startswith(what) for actor in self.world.actors)
 
-    def start(self, who: str, what: str, job: Callable[[FaultyStore], None]) -> None:
-        def run(store: FaultyStore) -> None:
+    def start(self, who: str, function: str, what: str, job: Callable[[Call], None]) -> None:
+        def run(call: Call) -> None:
             with suppress(SimplestreamsError):  # the next run of the schedule, or the operator, tries again
-                job(store)
+                job(call)
                 self.world.counted[f"{what} ended well"] += 1
 
         self.world.counted[f"{what} runs"] += 1
-        self.world.start(f"{who} {what}", run)
+        self.world.start(f"{who} {what}", function, run)
 
     def maintain_acts(self) -> None:
         """Maintain keeps order, with faults."""
         self.due = False
-        now = self.world.now
-        rules = Rules(Rule(versions=3), self.grace_hours, stale_days=1)
-        if self.reconciles and self.rng.random() < 0.3:
-            self.start("maintain", "reconcile", lambda store: reconcile(store, self.world, self.world.clients, Run()))
-        else:
-            run = Watched(ledger=self.ledger)
-            self.start("maintain", "prune", lambda store: prune(store, self.world, rules, now, _no_pause, run))
+        what = "reconcile" if self.reconciles and self.rng.random() < 0.3 else "prune"
+        watched = partial(Watched, ledger=self.ledger)
+        self.start("maintain", "maintain", what, lambda call: call({"task": what}, Run=watched))
 
     def operator_acts(self) -> None:
         """Somebody withdraws or restores a product, a version or a file, with faults; often the same one again."""
-        now, withdraws = self.world.now, self.rng.random() < 0.6
+        withdraws = self.rng.random() < 0.6
         going = sorted(path for path, mark in self.ledger.marks.items() if mark.withdrawn)
         if self.ledger.deleting:  # the last moment to restore it
             going, withdraws = self.ledger.deleting, False
         anywhere = [self.somewhere(), self.somewhere().rpartition("/")[0], *sorted(self.ledger.present)]
-        target = parse_target(self.rng.choice(going if going and self.rng.random() < 0.6 else anywhere))
-        versions, files = self.reach(path_of(target), withdraws)
+        path = self.rng.choice(going if going and self.rng.random() < 0.6 else anywhere)
+        versions, files = self.reach(path, withdraws)
+        request = {
+            "routeKey": "DELETE /{path+}" if withdraws else "PATCH /versions/{path+}",
+            "requestContext": {"authorizer": {"jwt": {"claims": {"sub": OPERATOR}}}},
+            "pathParameters": {"path": path},
+            "body": "" if withdraws else '{"withdrawn": false}',
+        }
 
-        def job(store: FaultyStore) -> None:
+        def job(call: Call) -> None:
             with self.ledger.call(versions, files, withdraws) as answer:
-                if withdraws:
-                    _take(answer, withdraw(store, target, now, self.grace_hours, _no_pause, "a test"))
-                    self.due = self.rng.random() < 0.5
-                else:
-                    _take(answer, restore(store, target, _no_pause))
+                given = call(request)
+                if given["statusCode"] >= 500:
+                    raise SimplestreamsError(given["body"])
+                if given["statusCode"] < 300:
+                    told = json.loads(given["body"])
+                    answer.acknowledged = {*told["versions"], *told["files"]}
+                    self.due = withdraws and self.rng.random() < 0.5
 
-        self.start("operator", "withdraw" if withdraws else "restore", job)
+        self.start("operator", "uploads", "withdraw" if withdraws else "restore", job)
 
     def reach(self, path: str, withdraws: bool) -> tuple[list[str], list[str]]:
         """The versions and the files that a call is about; restoring a version restores its files."""
@@ -351,10 +363,9 @@ class Story:
 
     # ── what must hold in the end ───────────────────────────────────────────────────────────────────────────────
 
-    def reconcile(self) -> Run:
-        run = Run()
-        self.world.run("reconcile", lambda store: reconcile(store, self.world, self.world.clients, run))
-        return run
+    def reconcile(self) -> int:
+        """Reconcile; the number of things that were to be done."""
+        return int(self.world.run("maintain", {"task": "reconcile"})["reconcile"]["tasks_total"])
 
     def check_settled(self) -> None:
         """Nothing is owed: the catalog is the model's and a rebuild's, byte for byte."""
@@ -408,10 +419,6 @@ class Story:
                 assert len(prints) == len(set(prints)), f"{stream}: an image is listed twice for {client}"
 
 
-def _no_pause(_seconds: float) -> None:
-    """Time passes only as the driver says."""
-
-
 def _items(body: bytes) -> list[tuple[str, int, str]]:
     return [
         (item["path"], item["size"], item["sha256"])
@@ -446,11 +453,11 @@ def rebuild(world: World) -> dict[str, bytes]:
             changed.setdefault(product.stream, {}).setdefault(product, []).append(records.decode(stored.body, key))
     index, served = documents.decode_index(None), {}
     for stream, products in changed.items():
-        folded = fold(documents.decode_products(None, stream), products, world.clients).document
+        folded = fold(documents.decode_products(None, stream), products, ALL_CLIENTS).document
         served[documents.products_key(stream)] = documents.encode(folded)
         unlisted = fold_unlisted(documents.decode_unlisted(None, stream), products)
         served[documents.unlisted_key(stream)] = documents.encode(unlisted)
-        served[feed_key(stream)] = render_feed(folded, "simplestreams")
+        served[feed_key(stream)] = render_feed(folded, BUCKET)
         index = fold_index(index, folded)
     return served | {documents.INDEX_KEY: documents.encode(index)}
 
@@ -458,6 +465,8 @@ def rebuild(world: World) -> dict[str, bytes]:
 @pytest.fixture(autouse=True)
 def _in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("imageserver.storage.parallel.ThreadPoolExecutor", InTurnPool)
+    for name, value in RUNTIME.items():
+        monkeypatch.setenv(name, value)
 
 
 def seeds(request: pytest.FixtureRequest) -> range:
@@ -516,7 +525,7 @@ def test_after_faults_one_reconcile_makes_the_catalog_agree_with_the_objects(
                 story.world.settle_down()
                 story.reconcile()
                 story.world.settle_down()
-                assert not story.reconcile().tasks, "a second reconcile finds something"
+                assert not story.reconcile(), "a second reconcile finds something"
                 story.check_settled()
                 story.world.rates = rates
     tell(request, record_property, stories, {**EACH_FAULT, "event_dropped": 20, "files deleted": 40})

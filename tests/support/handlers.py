@@ -49,18 +49,18 @@ def sqs_event(bucket: str, *keys: str) -> dict[str, list[dict[str, object]]]:
 
 def sqs_batch(*bodies: str) -> dict[str, list[dict[str, object]]]:
     """Return a batch of messages with these bodies, as Lambda hands it to a function."""
+    return {"Records": [sqs_record(str(number), f"handle {number}", body) for number, body in enumerate(bodies)]}
+
+
+def sqs_record(name: str, receipt_handle: str, body: str, received: int = 1) -> dict[str, object]:
+    """Return one message of a batch, received for the n-th time."""
     return {
-        "Records": [
-            {
-                "messageId": str(number),
-                "receiptHandle": f"handle {number}",
-                "body": body,
-                "attributes": {"ApproximateReceiveCount": "1"},
-                "messageAttributes": {},
-                "eventSource": "aws:sqs",
-                "eventSourceARN": "arn:aws:sqs:eu-central-1:123456789012:queue",
-                "awsRegion": "eu-central-1",
-            }
-            for number, body in enumerate(bodies)
-        ]
+        "messageId": name,
+        "receiptHandle": receipt_handle,
+        "body": body,
+        "attributes": {"ApproximateReceiveCount": str(received)},
+        "messageAttributes": {},
+        "eventSource": "aws:sqs",
+        "eventSourceARN": "arn:aws:sqs:eu-central-1:123456789012:queue",
+        "awsRegion": "eu-central-1",
     }

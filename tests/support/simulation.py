@@ -1,7 +1,8 @@
 """The whole system in memory, driven by one seeded generator, with everything that may go wrong.
 
-Handlers are the real `ingest`, `publish` and `reconcile`. Each runs in a thread of its own that stops before every
-storage call until the driver lets it go on, so any interleaving can happen and each is replayed by its seed.
+What runs are the deployed handlers of the functions (support/simulated_functions.py): an event in, an answer out, and
+messages are deleted or come back as the answer says. Each runs in a thread of its own that stops before every call of
+storage or of SQS until the driver lets it go on, so any interleaving can happen and each is replayed by its seed.
 Killing one is never letting it go on; what it wrote stays, its messages come back when their visibility ends.
 
 The bucket gives md5 ETags to single PUTs as S3 does: equal bytes written later are the same revision.
@@ -13,35 +14,33 @@ import hashlib
 import random
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime, timedelta
 from functools import cache
-from typing import TypeVar
+from types import ModuleType
+from typing import Any, TypeVar
+
+from botocore.exceptions import ClientError
 
 from imageserver.aws import events
-from imageserver.aws.queues import pause_s
-from imageserver.errors import (
-    InvalidUpload,
-    LeaseHeld,
-    ObjectChanged,
-    SimplestreamsError,
-    StorageDenied,
-    StorageUnavailable,
-)
-from imageserver.format.file_kinds import ALL_CLIENTS
+from imageserver.errors import InvalidUpload, ObjectChanged, SimplestreamsError, StorageDenied, StorageUnavailable
 from imageserver.format.keys import ProductId, VersionId, product_of_records, version_of
-from imageserver.operations.ingest import IngestServices, ingest
-from imageserver.operations.publish import LEASE_S, PublishServices, publish
+from imageserver.operations.ingest import Ingested
+from imageserver.operations.publish import Published
 from imageserver.storage.port import ObjectInfo, Opened, StoredObject
+from tests.support.handlers import sqs_record
 from tests.support.messages import s3_event
+from tests.support.simulated_functions import ARRIVALS, CHANGES, Functions
 
 START = datetime(2026, 11, 23, 10, 0, tzinfo=UTC)
 BUCKET = "images"
-DIGEST_TIMEOUT_S, PUBLISH_TIMEOUT_S = 900, 60
+TIMEOUT_S = {"digest": 900, "publish": 60, "maintain": 900, "uploads": 30}
 SLOW = 0.01  # how often a slow handler goes on, when a usual one does once
 PAGE = 3  # keys of a listing that S3 sends at once; what a version's folder holds always fits into one page
 _R = TypeVar("_R")
+Call = Callable[..., Any]
+"""Calls a function with an event; its answer. By name: what of its module is replaced for this run."""
 
 
 class Killed(BaseException):
@@ -60,6 +59,7 @@ class Rates:
     reply_lost: float = 0.02
     reply_lost_and_sent_again: float = 0.02
     truncated: float = 0.02
+    queue_refused: float = 0.03
     event_doubled: float = 0.1
     event_delayed: float = 0.3
     event_dropped: float = 0.02
@@ -85,6 +85,7 @@ class Stored:
 class Message:
     """A message of a queue; `visible_at` in seconds of the simulated clock."""
 
+    name: str
     body: str
     visible_at: int
     received: int = 0
@@ -94,10 +95,20 @@ class Message:
 class Queue:
     """At least once, in any order. `limit` receives at most; then a message is a dead letter."""
 
-    visibility: int
+    function: str
     limit: int
     messages: list[Message] = field(default_factory=list)
     dead: list[Message] = field(default_factory=list)
+    sent: int = 0
+
+    @property
+    def visibility(self) -> int:
+        """As the template has it."""
+        return 6 * TIMEOUT_S[self.function]
+
+    def send(self, body: str, visible_at: int) -> None:
+        self.sent += 1
+        self.messages.append(Message(f"{self.function} {self.sent}", body, visible_at))
 
     def receive(self, count: int, now: int, rng: random.Random) -> list[Message]:
         visible = [message for message in self.messages if message.visible_at <= now]
@@ -171,23 +182,24 @@ class Actor:
 class World:
     """Bucket, queues, clock and running handlers. `check` is called after every change of the bucket."""
 
-    def __init__(self, seed: int, rates: Rates, clients: Sequence[str] = ALL_CLIENTS) -> None:
+    def __init__(self, seed: int, rates: Rates, variables: Mapping[str, str]) -> None:
         self.rng = random.Random(seed)  # noqa: S311  (a seed must replay)
         self.rates = rates
-        # Without taking turns publishers race all the time, and turns decide nothing: no run may need them.
-        self.lease_wait_s = self.rng.choice((0.0, 1.0, LEASE_S))
-        self.clients = clients
+        # Without taking turns publishers race all the time, and turns decide nothing: no run may need them. Publish
+        # waits for a quarter of the time that it has left.
+        self.publish_left_s = self.rng.choice((0, 4, TIMEOUT_S["publish"]))
+        self.functions = Functions(variables, lambda: self.now, lambda: self.clock, self._watch)
         self.objects: dict[str, Stored] = {}
         self.history: dict[str, set[tuple[int, str]]] = {}  # key of an image file -> (size, sha256) it ever had
         limit = 5 if rates.event_dropped else 1 << 30
-        self.arrivals = Queue(6 * DIGEST_TIMEOUT_S, limit)
-        self.changes = Queue(6 * PUBLISH_TIMEOUT_S, limit)
+        self.arrivals, self.changes = Queue("digest", limit), Queue("publish", limit)
         self.actors: list[Actor] = []
         self.injected: Counter[str] = Counter()
         self.counted: Counter[str] = Counter()
         self.excused: Counter[str] = Counter()  # wrong entries, by why they were no fault yet; by `check`
         self.clock = 0
         self.change = 0  # counts changes of the bucket
+        self.unexpected: list[Exception] = []  # what a batch would swallow
         self.lost: dict[VersionId | ProductId, int] = {}  # what a notice was lost about, and after which change
         self.check: Callable[[], None] = lambda: None
         self.on_delete: Callable[[str], None] = lambda _: None  # before a handler of ours deletes anything
@@ -235,15 +247,7 @@ class World:
             return
         for _ in range(2 if self._happens("event_doubled") else 1):
             delay = self.rng.randrange(1, 600) if self._happens("event_delayed") else 0
-            queue.messages.append(Message(s3_event(key, BUCKET), self.clock + delay))
-
-    def version_changed(self, version: VersionId) -> None:
-        """As imageserver.aws.queues.Notifier, which maintain uses."""
-        self.arrivals.messages.append(Message(events.changed(version.prefix), self.clock))
-
-    def product_changed(self, product: ProductId) -> None:
-        """As imageserver.aws.queues.Notifier, which maintain uses."""
-        self.changes.messages.append(Message(events.changed(product.records_prefix), self.clock))
+            queue.send(s3_event(key, BUCKET), self.clock + delay)
 
     def _happens(self, fault: str) -> bool:
         chance: float = getattr(self.rates, fault)
@@ -265,24 +269,65 @@ class World:
 
     # ── the handlers ────────────────────────────────────────────────────────────────────────────────────────────
 
-    def start_digest(self, messages: list[Message]) -> None:
-        name = f"digest {self.counted['digest runs']}"
-        keys = frozenset(key for message in messages for key in events.keys(message.body))
-        self._start(name, DIGEST_TIMEOUT_S, lambda actor: self._digest(actor, messages), keys)
-        self.counted["digest runs"] += 1
+    def start_batch(self, queue: Queue, messages: list[Message]) -> None:
+        """Have the function of a queue handle some of its messages."""
+        number = self.counted[f"{queue.function} runs"]
+        keys = frozenset(key for message in messages for key in keys_of(message.body))
+        self.start(f"{queue.function} {number}", queue.function, lambda call: self._handle(call, queue, messages), keys)
+        self.counted[f"{queue.function} runs"] += 1
 
-    def start_publish(self, messages: list[Message]) -> None:
-        name = f"publish {self.counted['publish runs']}"
-        self._start(name, PUBLISH_TIMEOUT_S, lambda actor: self._publish(actor, messages))
-        self.counted["publish runs"] += 1
+    def start(self, title: str, name: str, job: Callable[[Call], None], keys: frozenset[str] = frozenset()) -> None:
+        """Run a function, with what its caller does around it."""
+        limit = self.publish_left_s if name == "publish" else TIMEOUT_S[name]
 
-    def start(self, name: str, job: Callable[[FaultyStore], None]) -> None:
-        """Run anything else over a store of its own: maintain, an operator's command."""
-        self._start(name, 900, lambda actor: job(FaultyStore(self, actor)))
+        def run(actor: Actor) -> None:
+            store, sqs = FaultyStore(self, actor), FaultySqs(self, actor)
 
-    def _start(self, name: str, timeout: int, job: Callable[[Actor], None], keys: frozenset[str] = frozenset()) -> None:
-        self.actors.append(Actor(name, self.clock + timeout, job, self._back, keys))
+            def call(event: Mapping[str, Any], **replaced: object) -> Any:
+                answer = self.functions.invoke(name, event, limit, store, sqs, **replaced)
+                actor.pause()  # an answer may get lost too
+                return answer
+
+            job(call)
+
+        self.actors.append(Actor(title, self.clock + TIMEOUT_S[name], run, self._back, keys))
         self.actors[-1].speed = self.rng.choice((1.0, 1.0, SLOW)) if self.rates.killed else 1.0
+
+    def _handle(self, call: Call, queue: Queue, messages: list[Message]) -> None:
+        """What Lambda does with a batch: delete the messages that the answer does not name as failed."""
+        batch = [sqs_record(message.name, message.name, message.body, message.received) for message in messages]
+        failed = {failure["itemIdentifier"] for failure in call({"Records": batch})["batchItemFailures"]}
+        self.counted["messages left in the queue"] += len(failed)
+        for message in messages:
+            if message.name not in failed:
+                queue.delete(message)
+
+    def _watch(self, app: ModuleType) -> None:
+        """Note what digest and publish have looked at to its end, and errors that nobody raised on purpose."""
+        operation = {"digest": "ingest", "publish": "publish"}.get(app.__name__.rpartition(".")[2])
+        if operation:
+            setattr(app, operation, self._noted(getattr(app, operation)))
+
+    def _noted(self, operation: Callable[..., Ingested | Published]) -> Callable[..., Ingested | Published]:
+        def noted(*arguments: Any) -> Ingested | Published:
+            began = self.change
+            try:
+                done = operation(*arguments)
+            except Exception as error:
+                self.counted[f"left in the queue: {type(error).__name__}"] += 1
+                if not isinstance(error, SimplestreamsError):
+                    self.unexpected.append(error)
+                raise
+            if isinstance(done, Published):
+                subjects: set[VersionId | ProductId] = set(arguments[1]) - done.failed.keys()
+            else:
+                subjects = set() if done.outcome == "leased by another worker" else {done.version}
+            for subject in subjects:
+                if self.lost.get(subject, began + 1) <= began:
+                    del self.lost[subject]
+            return done
+
+        return noted
 
     def wait(self, seconds: int) -> None:
         """Let time pass; a handler that reaches its timeout is killed, as Lambda does it."""
@@ -297,8 +342,9 @@ class World:
     def advance(self, actor: Actor) -> None:
         """Let a handler go on to its next storage call."""
         actor.step()
-        if actor.error:
-            raise actor.error
+        for error in (actor.error, *self.unexpected):
+            if error:
+                raise error
         if actor.done:
             self.actors.remove(actor)
             self.on_done(actor)
@@ -307,64 +353,6 @@ class World:
         actor.killed = True
         self.injected["killed"] += 1
         self.advance(actor)
-
-    def _digest(self, actor: Actor, messages: list[Message]) -> None:
-        """As imageserver.handlers.digest.handler: each version of the batch once, what failed stays in the queue."""
-        services = IngestServices(FaultyStore(self, actor), lambda: self.now, lambda _: None, 1 << 40, DIGEST_TIMEOUT_S)
-
-        @cache
-        def once(version: VersionId) -> None:
-            began = self.change
-            if ingest(version, services).outcome == "leased by another worker":
-                raise LeaseHeld(version.path)
-            self._done(version, began)
-
-        finished = [message for message in messages if self._handled(message, once)]
-        actor.pause()
-        for message in finished:
-            self.arrivals.delete(message)
-
-    def _handled(self, message: Message, once: Callable[[VersionId], None]) -> bool:
-        try:
-            for key in events.keys(message.body):
-                once(version_of(key))
-        except InvalidUpload:
-            return True
-        except SimplestreamsError as error:
-            self.counted[f"left in the queue: {type(error).__name__}"] += 1
-            message.visible_at = self.clock + pause_s(message.received)
-            return False
-        return True
-
-    def _publish(self, actor: Actor, messages: list[Message]) -> None:
-        """As imageserver.handlers.publish.handler: one publish for each stream of the batch."""
-        products = {m.body: product_of_records(events.keys(m.body)[0]) for m in messages}
-        failed: set[ProductId] = set()
-        store = FaultyStore(self, actor)
-        services = PublishServices(
-            store, self.clients, lambda: self.now, lambda _: None, lease_wait_s=self.lease_wait_s
-        )
-        for stream in sorted({product.stream for product in products.values()}):
-            wanted = {product for product in products.values() if product.stream == stream}
-            began = self.change
-            try:
-                publish(stream, wanted, services)
-            except SimplestreamsError as error:
-                self.counted[f"left in the queue: {type(error).__name__}"] += 1
-                failed |= wanted
-            else:
-                for product in wanted:
-                    self._done(product, began)
-        actor.pause()
-        for message in messages:
-            if products[message.body] in failed:
-                message.visible_at = self.clock + pause_s(message.received)
-            else:
-                self.changes.delete(message)
-
-    def _done(self, subject: VersionId | ProductId, began: int) -> None:
-        if self.lost.get(subject, began + 1) <= began:
-            del self.lost[subject]
 
     # ── what is still owed ──────────────────────────────────────────────────────────────────────────────────────
 
@@ -394,21 +382,23 @@ class World:
         self.rates = CALM
         while self.actors or self.arrivals.messages or self.changes.messages:
             if len(self.actors) < 4 and (batch := self.receive(self.arrivals, 3)):
-                self.start_digest(batch)
+                self.start_batch(self.arrivals, batch)
             if len(self.actors) < 6 and (batch := self.receive(self.changes, 3)):
-                self.start_publish(batch)
+                self.start_batch(self.changes, batch)
             if self.actors:  # side by side to the last one: the last race must end well too
                 self.advance(self.somebody())
             else:
                 self.clock += 30
-        self.clock += DIGEST_TIMEOUT_S  # marks of killed workers run out
+        self.clock += TIMEOUT_S["digest"]  # marks of killed workers run out
 
-    def run(self, name: str, job: Callable[[FaultyStore], None]) -> None:
-        """Run one handler from start to end."""
-        self.start(name, job)
+    def run(self, name: str, event: Mapping[str, Any]) -> Any:
+        """Run one function from start to end, and return its answer."""
+        answers: list[Any] = []
+        self.start(name, name, lambda call: answers.append(call(event)))
         actor = self.actors[-1]
         while not actor.done:
             self.advance(actor)
+        return answers[0]
 
 
 def subject_of(arrival: bool, key: str) -> VersionId | ProductId | None:
@@ -516,6 +506,32 @@ class FaultyStore:
         if self._world._happens("reply_lost_and_sent_again"):
             return None  # the SDK tries again by itself and meets its own first write: 412
         return answer
+
+
+class FaultySqs:
+    """The client of SQS that a run gets. Its calls may be refused, and a run may be killed before each."""
+
+    def __init__(self, world: World, actor: Actor) -> None:
+        self._world = world
+        self._actor = actor
+
+    def send_message(self, *, QueueUrl: str, MessageBody: str) -> None:  # noqa: N803
+        self._before("SendMessage")
+        self._queue(QueueUrl).send(MessageBody, self._world.clock)
+
+    def change_message_visibility(self, *, QueueUrl: str, ReceiptHandle: str, VisibilityTimeout: int) -> None:  # noqa: N803
+        self._before("ChangeMessageVisibility")
+        for message in self._queue(QueueUrl).messages:
+            if message.name == ReceiptHandle:
+                message.visible_at = self._world.clock + VisibilityTimeout
+
+    def _queue(self, url: str) -> Queue:
+        return {ARRIVALS: self._world.arrivals, CHANGES: self._world.changes}[url]
+
+    def _before(self, operation: str) -> None:
+        self._actor.pause()
+        if self._world._happens("queue_refused"):
+            raise ClientError({"Error": {"Code": "ServiceUnavailable", "Message": "Service Unavailable"}}, operation)
 
 
 class InTurnPool:

@@ -1,0 +1,113 @@
+"""The deployed handlers inside a simulation: each run in an execution environment of its own, as Lambda keeps them.
+
+An environment is a fresh copy of a handler's module with the clients and the clock of the simulation in it. It is used
+again for later runs, and thrown away with a run that was killed.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from datetime import datetime
+from functools import cache
+from importlib.machinery import ModuleSpec, SourceFileLoader
+from types import CodeType, SimpleNamespace
+from typing import Any, Final
+from unittest.mock import patch
+
+from tests.support.handlers import Context
+
+RUNTIME: Final = {
+    "POWERTOOLS_METRICS_NAMESPACE": "Simplestreams",
+    "POWERTOOLS_METRICS_DISABLED": "true",
+    "POWERTOOLS_LOG_LEVEL": "CRITICAL",
+}
+"""Variables for the whole process. Nobody reads the log and the metrics of a simulation, and making them takes long."""
+ARRIVALS: Final = "https://sqs.eu-central-1.amazonaws.com/123456789012/arrivals"
+CHANGES: Final = "https://sqs.eu-central-1.amazonaws.com/123456789012/changes"
+_VARIABLES: Final = {
+    "BUCKET": "images",
+    "ARRIVALS_QUEUE_URL": ARRIVALS,
+    "CHANGES_QUEUE_URL": CHANGES,
+}
+_QUEUES: Final = {"digest": ARRIVALS, "publish": CHANGES}
+
+
+class Functions:
+    """The functions of one deployment; `variables` are those of its parameters.
+
+    `now` and `seconds` are the time that their hosts show. `watch` is called with each new environment, before its
+    first run.
+    """
+
+    def __init__(
+        self,
+        variables: Mapping[str, str],
+        now: Callable[[], datetime],
+        seconds: Callable[[], float],
+        watch: Callable[[Any], None],
+    ) -> None:
+        self._variables = {**_VARIABLES, **variables}
+        self._datetime = SimpleNamespace(now=lambda _zone: now(), fromisoformat=datetime.fromisoformat)
+        self._time = SimpleNamespace(sleep=lambda _seconds: None, monotonic=seconds)
+        self._watch = watch
+        self._warm: dict[str, list[Any]] = defaultdict(list)
+
+    def invoke(
+        self, name: str, event: Mapping[str, Any], left_s: float, store: object, sqs: object, **replaced: object
+    ) -> Any:
+        """Run a function over a store and a client of SQS; its answer. `replaced` are names of its module."""
+        warm = self._warm[name]
+        app = warm.pop() if warm else self._start(name)
+        for attribute, value in {"store": store, **replaced}.items():
+            setattr(app, attribute, value)
+        for module in (app, getattr(app, "batches", app)):
+            module.sqs_client = lambda: sqs
+        if hasattr(app, "cache"):
+            app.cache.store = store
+        try:
+            answer = app.handler(event, Context(name, left_ms=int(left_s * 1000)))
+        except Exception:  # it ended, if badly: its environment goes on. One that was killed does not.
+            warm.append(app)
+            raise
+        warm.append(app)
+        return answer
+
+    def _start(self, name: str) -> Any:
+        with self._cold({"QUEUE_URL": _QUEUES.get(name, "")}):
+            app = _copy_of(f"imageserver.handlers.{name}")
+            if hasattr(app, "batches"):
+                app.batches = _copy_of("imageserver.handlers.batches")
+        app.datetime, app.time = self._datetime, self._time
+        if hasattr(app, "single_metric"):
+            app.single_metric = lambda *_: nullcontext(SimpleNamespace(add_dimension=lambda *_: None))
+        self._watch(app)
+        return app
+
+    @contextmanager
+    def _cold(self, own: Mapping[str, str]) -> Iterator[None]:
+        """The variables of a cold start, and no client of boto3: a run gets its store, and making one takes long."""
+        variables = patch.dict(os.environ, {**self._variables, **own})
+        with variables, patch("imageserver.aws.clients.s3_client", object), patch("gc.freeze"):
+            yield
+
+
+def _copy_of(name: str) -> Any:
+    """A module executed anew, beside the one that is imported."""
+    spec, code = _compiled(name)
+    module = importlib.util.module_from_spec(spec)
+    exec(code, module.__dict__)  # noqa: S102  (what importing it does)
+    return module
+
+
+@cache
+def _compiled(name: str) -> tuple[ModuleSpec, CodeType]:
+    spec = importlib.util.find_spec(name)
+    assert spec is not None
+    assert isinstance(spec.loader, SourceFileLoader)
+    code = spec.loader.get_code(name)
+    assert code is not None
+    return spec, code
