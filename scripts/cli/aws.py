@@ -26,8 +26,8 @@ NO_REGION: Final = "no AWS region is set"
 SET_REGION: Final = "set AWS_REGION, or the region of your AWS profile, to the region of"
 SET_CLOCK: Final = "set the clock of this machine"
 EXPIRED: Final = "the AWS credentials have expired"
-NOT_TAKEN: Final = "AWS does not take these credentials"
-SKEWED: Final = "AWS sees another time than this machine"
+NOT_TAKEN: Final = "AWS rejects these credentials"
+SKEWED: Final = "the clocks of AWS and of this machine differ"
 
 ANY_REGION: Final = "us-east-1"
 """Whom to ask for the region of a bucket while no region is set."""
@@ -125,7 +125,7 @@ def unusable(error: BaseException) -> Unusable | None:
     if isinstance(error, aws.NoRegionError):
         return Unusable(NO_REGION, f"{SET_REGION} the server")
     if isinstance(error, aws.InvalidRegionError):
-        return Unusable(f"the AWS region is none: {error}", f"{SET_REGION} the server")
+        return Unusable(f"the AWS region is invalid: {error}", f"{SET_REGION} the server")
     return _refused(error) if isinstance(error, ClientError) else None
 
 
@@ -139,7 +139,7 @@ def _configured() -> boto3.Session:
         if reason is None:
             raise
         raise NotUsable(reason) from error
-    # boto3 itself does not read AWS_REGION; the other tools of AWS read it first. An empty variable is none.
+    # boto3 itself does not read AWS_REGION; AWS's other tools read it first. An empty variable counts as unset.
     region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or profile.get("region")
     return _session(region or None)
 

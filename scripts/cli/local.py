@@ -139,7 +139,7 @@ def seed(local: LocalStack, console: Console, stopping: threading.Event) -> None
 
 
 def _wait(condition: Callable[[], bool], stopping: threading.Event) -> bool:
-    """Return whether the condition held in time; also True when the person has lost interest."""
+    """Return whether the condition held in time; also True once a signal asked to stop."""
     give_up = time.monotonic() + SETTLE_S
     while time.monotonic() < give_up:
         if condition() or stopping.wait(0.1):

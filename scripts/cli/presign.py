@@ -31,7 +31,7 @@ LONGEST_S = 7 * 24 * 3600
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """One presigned PUT. `headers` belong into the request; `curl` is the whole line."""
+    """One presigned PUT. `headers` go with the request; `curl` is the whole line."""
 
     key: str
     url: str
@@ -134,9 +134,9 @@ def _exists(client: Any, bucket: str, key: str) -> bool:
         reason = _reason(client, bucket, key) or error
         if status == 403 and not aws.unusable(reason):
             # A publisher may be allowed to write and not to read; the condition in the curl line decides then.
-            click.echo(f"presign: may not look whether {key} exists; If-None-Match will tell at the upload", err=True)
+            click.echo(f"presign: these credentials may not check whether {key} exists; If-None-Match decides at the upload", err=True)
             return False
-        _end_for(reason, f"S3 does not tell whether {key} exists")
+        _end_for(reason, f"S3 does not say whether {key} exists")
     except BotoCoreError as error:
         _end_for(error, f"S3 cannot be asked whether {key} exists")
     return True

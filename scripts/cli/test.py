@@ -21,16 +21,16 @@ Usage: scripts/test [--python VERSION] [PYTEST-ARGUMENT]...
 Runs the checks, then pytest; arguments go to pytest. It names the tests that this machine cannot run, and what to
 install for them. Checks: ruff, ruff-format, mypy, import-linter, codespell, shellcheck, cog, zizmor, actionlint.
 
-  scripts/test                                       everything but heavy tests, two at a time or more
-  scripts/test tests/unit                            the tests of a folder or a file, one at a time
-  scripts/test -k presign                            the tests whose names have that word
-  scripts/test tests/unit/imageserver/format/test_keys.py -x --pdb      stop at the first failure and look at it
-  scripts/test --python 3.13                         with that Python, in an environment of its own
-  scripts/test -m heavy tests/e2e                    large uploads and real clients: minutes, gigabytes
-  scripts/test --lint                                the checks alone
-  scripts/test --lint ruff mypy                      some of them
-  scripts/test --fix                                 rewrite what ruff and cog (generated parts of pages) can repair
-  .venv/bin/python -m pytest --help                  all arguments of pytest
+  scripts/test                                          everything but heavy tests, two at a time or more
+  scripts/test tests/unit                               the tests of a folder or a file, one at a time
+  scripts/test -k presign                               the tests whose names have that word
+  scripts/test tests/unit/cli/test_presign.py -x --pdb  stop at the first failure and look at it
+  scripts/test --python 3.13                            with that Python, in an environment of its own
+  scripts/test -m heavy tests/e2e                       large uploads and real clients: minutes, gigabytes
+  scripts/test --lint                                   the checks alone
+  scripts/test --lint ruff mypy                         some of them
+  scripts/test --fix                                    rewrite what ruff and cog (generated parts of pages) can repair
+  .venv/bin/python -m pytest --help                     all arguments of pytest
 
 Exit codes: 0 all passed; 1 a check or a test failed; 2 there is no such check; others are pytest's.
 """
@@ -131,9 +131,9 @@ def _say_what_is_missing() -> None:
     for what, programs, remedy in OPTIONAL:
         missing = [program for program in programs if not shutil.which(program)]
         if missing:
-            _say(f"NOT TESTED HERE: {what}, for want of {', '.join(missing)} ({remedy})")
+            _say(f"NOT TESTED HERE: {what}: {', '.join(missing)} missing ({remedy})")
     if importlib.util.find_spec("playwright") is None:
-        _say("NOT TESTED HERE: the page in a browser, for want of playwright (uv sync --group browser)")
+        _say("NOT TESTED HERE: the page in a browser: playwright missing (uv sync --group browser)")
 
 
 def _caches(folder: Path) -> dict[str, str]:
@@ -149,7 +149,7 @@ def _caches(folder: Path) -> dict[str, str]:
 def _passes(name: str, command: list[str], environment: dict[str, str]) -> bool:
     if shutil.which(command[0], path=environment["PATH"]) is None:
         required = environment.get("SIMPLESTREAMS_REQUIRE_EXTRAS") == "1"
-        _say(f"{name}: {'FAILED, ' if required else ''}NOT RUN, for want of {command[0]}")
+        _say(f"{name}: {'FAILED, ' if required else ''}NOT RUN, {command[0]} is missing")
         return not required
     code = _run(command, environment)
     _say(f"{name}: {'passed' if code == 0 else 'FAILED'}")

@@ -67,7 +67,7 @@ def test_a_check_whose_program_is_missing_fails_where_everything_is_required(
     monkeypatch.setattr(command, "checks", lambda _project: {"actionlint": ["no-such-program"]})
     monkeypatch.setenv("SIMPLESTREAMS_REQUIRE_EXTRAS", required)
     assert lint(monkeypatch) == code
-    assert f"actionlint: {said}, for want of no-such-program" in capsys.readouterr().out
+    assert f"actionlint: {said}, no-such-program is missing" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("program", "code"), [("true", 0), ("false", 1)])
