@@ -41,6 +41,7 @@ _MOST_L2_BYTES: Final = 32 << 20
 """How much of all L2 tables is looked at: those of 256 GiB, at clusters of 64 KiB. It takes some seconds."""
 
 _DIRTY, _CORRUPT, _DATA_FILE, _COMPRESSION, _EXTENDED_L2 = (1 << bit for bit in range(5))
+_RAW_DATA_FILE: Final = 1 << 1  # of the features that a program clears which does not know them
 _KNOWN_FEATURES: Final = _DIRTY | _CORRUPT | _DATA_FILE | _COMPRESSION | _EXTENDED_L2
 
 
@@ -60,6 +61,7 @@ class _Header:
     refcount_bytes: int
     has_zero_flag: bool
     entry_bytes: int
+    header_bytes: int
 
     @property
     def cluster_bytes(self) -> int:
@@ -101,8 +103,7 @@ def _scan(size_bytes: int) -> Scan:
     held = min(size_bytes, max(_HELD_BYTES, _HELD_CLUSTERS * header.cluster_bytes))
     if held > len(start):
         start += yield Want(0, held - len(start))
-    if version == 3:
-        _check_bitmaps(start[: header.cluster_bytes], size_bytes)
+    _check_extensions(header, start[: header.cluster_bytes], size_bytes)
     yield from _scan_tables(header, size_bytes, start)
 
 
@@ -112,15 +113,15 @@ def _read_header(fixed: bytes, extra: bytes, size_bytes: int) -> _Header:
     )
     if bits not in _CLUSTER_BITS:
         raise UnusableDisk(f"has clusters of 2^{bits} bytes by its header, expected 2^9 to 2^21")
-    features = _check_extension(extra, bits) if version == 3 else 0
+    features = _check_features(extra, bits) if version == 3 else 0
     if backing:
         raise UnusableDisk(
             "needs a backing file, which no client has: make it independent with `qemu-img convert -O qcow2`"
         )
     if encryption:
         raise UnusableDisk("is encrypted, and no client has its key: decrypt it with `qemu-img convert -O qcow2`")
-    if not virtual:
-        raise UnusableDisk("is a disk of 0 bytes by its header, expected one with something on it")
+    if virtual < _SECTOR:
+        raise UnusableDisk(f"is a disk of {virtual} bytes by its header, expected one with something on it")
     header = _Header(
         cluster_bits=bits,
         virtual_bytes=virtual,
@@ -130,11 +131,14 @@ def _read_header(fixed: bytes, extra: bytes, size_bytes: int) -> _Header:
         refcount_bytes=refcount_clusters << bits,
         has_zero_flag=version == 3,
         entry_bytes=16 if features & _EXTENDED_L2 else 8,
+        header_bytes=_HEADER_3.unpack_from(extra)[-1] if version == 3 else _HEADER.size,
     )
     if not refcount_clusters:
         raise UnusableDisk("has no table of reference counts by its header, and QEMU opens no such disk")
     if snapshots[0] > _MOST_SNAPSHOTS:
         raise UnusableDisk(f"has {snapshots[0]:,} snapshots by its header, QEMU takes {_MOST_SNAPSHOTS:,} at most")
+    if snapshots[1] % header.cluster_bytes:
+        raise UnusableDisk(f"has its table of snapshots at byte {snapshots[1]:,} by its header, where none can be")
     if snapshots[0]:
         _check_inside("table of snapshots", snapshots[1], snapshots[0] * _SNAPSHOT_BYTES, size_bytes)
     needed = -(-virtual // (header.cluster_bytes * header.l2_entries))
@@ -150,9 +154,9 @@ def _read_header(fixed: bytes, extra: bytes, size_bytes: int) -> _Header:
     return header
 
 
-def _check_extension(extra: bytes, bits: int) -> int:
+def _check_features(extra: bytes, bits: int) -> int:
     """Check what version 3 adds to the header; return the incompatible features."""
-    features, _, _, refcount_order, header_bytes = _HEADER_3.unpack_from(extra)
+    features, _, autoclear, refcount_order, header_bytes = _HEADER_3.unpack_from(extra)
     compression = extra[_HEADER_3.size] if header_bytes > _HEADER.size + _HEADER_3.size else 0
     if header_bytes < _HEADER.size + _HEADER_3.size or header_bytes % 8 or header_bytes > 1 << bits:
         raise UnusableDisk(f"has a header of {header_bytes:,} bytes by itself, expected 104 or a few more")
@@ -160,6 +164,8 @@ def _check_extension(extra: bytes, bits: int) -> int:
         raise UnusableDisk(
             "keeps its data in another file, which no client has: put it into one with `qemu-img convert -O qcow2`"
         )
+    if autoclear & _RAW_DATA_FILE:
+        raise UnusableDisk("is marked as one whose data is in a raw file, and has none: convert it with qemu-img")
     if unknown := features & ~_KNOWN_FEATURES:
         raise UnusableDisk(f"needs the qcow2 features {unknown:#x}, which no client's QEMU knows")
     if features & _CORRUPT:
@@ -173,14 +179,16 @@ def _check_extension(extra: bytes, bits: int) -> int:
     return int(features)
 
 
-def _check_bitmaps(cluster: bytes, size_bytes: int) -> None:
-    """Look for the extension of persistent bitmaps: QEMU opens no disk whose directory of them is missing."""
-    at = struct.unpack_from(">I", cluster, _HEADER.size + _HEADER_3.size - 4)[0]
+def _check_extensions(header: _Header, cluster: bytes, size_bytes: int) -> None:
+    """Go through the header extensions. QEMU opens no disk with one that is too long or a lost bitmap directory."""
+    at = header.header_bytes
     while at + 8 <= len(cluster):
         kind, length = struct.unpack_from(">II", cluster, at)
+        if at + 8 + length > len(cluster):
+            raise UnusableDisk(f"is damaged: an extension of its header has {length:,} bytes, more than there is room")
         if not kind:
             return
-        if kind == _BITMAPS and length >= _BITMAPS_FIELDS.size and at + 8 + length <= len(cluster):
+        if kind == _BITMAPS and length >= _BITMAPS_FIELDS.size:
             _, _, directory_bytes, directory = _BITMAPS_FIELDS.unpack_from(cluster, at + 8)
             _check_inside("directory of bitmaps", directory, directory_bytes, size_bytes)
         at += 8 + -(-length // 8) * 8

@@ -32,6 +32,11 @@ def problem(body: bytes, chunk: int = 700) -> str:
     return ""
 
 
+def changed(body: bytes, at: int, value: int) -> bytes:
+    """Return a disk with another 64-bit number at a byte of its header."""
+    return body[:at] + struct.pack(">Q", value) + body[at + 8 :]
+
+
 def extended(parts: int, there: int) -> bytes:
     """A disk with extended entries and clusters of 16 KiB; of its last one `parts` have data, in `there` bytes."""
     size = 1 << 14
@@ -48,7 +53,7 @@ GOOD = {
     "version 3": disk(version=3),
     "a cluster": disk(L2, (1 << 63 | 5 * CLUSTER, 7 * CLUSTER)),
     "zeros whose place is beyond the file": disk(L2, (99 * CLUSTER | 1,), version=3),
-    "the last cluster up to the end of the disk": disk(L2, (7 * CLUSTER,), virtual=100)[: 7 * CLUSTER + 100],
+    "the last cluster up to the end of the disk": disk(L2, (0, 7 * CLUSTER), virtual=612)[: 7 * CLUSTER + 100],
     "a compressed cluster": disk(L2, (1 << 62 | 5 * CLUSTER + 7,)),
     "the last cluster up to its last part with data": extended(0b11, 1024),
     "dirty": disk(version=3, incompatible=1),
@@ -62,6 +67,11 @@ BAD = {
     "encrypted with AES": (disk(encryption=1), "is encrypted"),
     "encrypted with LUKS": (disk(encryption=2, version=3), "is encrypted"),
     "no size": (disk(virtual=0), "is a disk of 0 bytes"),
+    "no whole sector": (disk(virtual=511), "is a disk of 511 bytes"),  # QEMU rounds down
+    "snapshots at no cluster": (changed(disk(), 64, 700), "its table of snapshots at byte 700"),
+    "an endless header extension": (changed(disk(version=3), 104, 1 << 32 | 900), "has 900 bytes, more than"),
+    "the same in version 2": (changed(disk(), 72, 1 << 32 | 900), "has 900 bytes, more than"),
+    "a raw data file that is not named": (changed(disk(version=3), 88, 2), "data is in a raw file, and has none"),
     "tiny clusters": (disk(cluster_bits=8), "has clusters of 2^8 bytes"),
     "huge clusters": (disk(cluster_bits=22), "has clusters of 2^22 bytes"),
     "an unknown feature": (disk(version=3, incompatible=1 << 40), "needs the qcow2 features 0x10000000000"),
