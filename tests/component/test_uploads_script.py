@@ -102,6 +102,22 @@ def test_only_image_files_of_a_folder_are_uploaded(tmp_path: Path) -> None:
     assert [line.split("\t")[0] for line in done.stdout.splitlines()] == ["lxd.tar.xz", "rootfs.squashfs"]
 
 
+@pytest.mark.parametrize("name", ["rootfs.squashfs", "metadata.json"])
+def test_a_link_in_a_folder_is_refused_by_name_and_one_that_is_named_is_followed(tmp_path: Path, name: str) -> None:
+    (private,) = write(tmp_path, {"private": SQUASHFS if name == "rootfs.squashfs" else b"{}"})
+    folder = tmp_path / "image"
+    folder.mkdir()
+    write(folder, {"lxd.tar.xz": XZ})
+    (folder / name).symlink_to(private)
+    (folder / "build.log").symlink_to("/etc/hostname")
+    done = run("--dry-run", "--to", "a/b/amd64/d", folder)
+    assert (done.returncode, f"{folder / name} is a symbolic link, which is not followed" in done.stderr) == (3, True)
+    done = run("--dry-run", "--to", "a/b/amd64/d", folder / "lxd.tar.xz", folder / name)
+    assert (done.returncode, f"{name}\t" in done.stdout) == (0, True), done.stderr
+    (folder / name).unlink()
+    assert run("--dry-run", "--to", "a/b/amd64/d", folder).returncode == 0
+
+
 NOT_IMAGES = [
     ({"noble.iso": b"CD001" * 100}, "noble.iso is no image file: it starts with 434430303143, expected a squashfs"),
     ({"lxd.tar.xz": b""}, "lxd.tar.xz is empty (0 bytes)"),
