@@ -37,6 +37,7 @@ class Stack:
 
 def read_stack(folder: Path) -> Stack:
     """Return the stack that runs with this state folder; NotRunning if none does."""
+    folder = folder.absolute()  # as a message shows it
     file = folder / FILE_NAME
     try:
         said: dict[str, Any] = json.loads(file.read_text())

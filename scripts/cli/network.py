@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import MutableMapping
+from pathlib import Path
 from typing import Final
 
 import botocore.exceptions as aws
@@ -37,10 +38,11 @@ def remedy(error: BaseException) -> str:
 
 
 def _trust() -> str:
-    for name in _CA_VARIABLES:
-        if file := os.environ.get(name):
+    named = [(name, file) for name in (*_CA_VARIABLES, *_OTHER_CA_VARIABLES) if (file := os.environ.get(name))]
+    for name, file in named[:1]:
+        if not Path(file).exists():
+            return f"{name} is {file}, which is not there"
+        if name in _CA_VARIABLES:
             return f"{name} is {file}, which does not hold the authority of this network's certificates"
-    for name in _OTHER_CA_VARIABLES:
-        if file := os.environ.get(name):
-            return f"boto3 does not read {name}; if the authority is in it: AWS_CA_BUNDLE={file}"
+        return f"boto3 does not read {name}; if the authority is in it: AWS_CA_BUNDLE={file}"
     return "if your network has a certificate authority of its own, name its PEM file in AWS_CA_BUNDLE"

@@ -1,5 +1,6 @@
 """Commands in a network with a proxy and a certificate authority of its own."""
 
+import ssl
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -8,15 +9,17 @@ from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
+import trustme
 from botocore.exceptions import SSLError
 
 from cli import network
 from tests.support import PROJECT
 from tests.support.servers.http import served
-from tests.support.stack import VERSION, local_stack, place, put
+from tests.support.stack import VERSION, Stack, local_stack, place, put
 
 PROXIES = ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "all_proxy", "ALL_PROXY")
 NO_PROXY = ("no_proxy", "NO_PROXY")
+KEY = f"{place('proxied')}rootfs.squashfs"
 
 
 @dataclass
@@ -54,10 +57,12 @@ def proxy(monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
         yield made
 
 
-def test_the_local_stack_and_presign_never_ask_a_proxy(
+def test_no_command_asks_a_proxy_for_the_local_stack(
     proxy: Proxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with local_stack() as stack:
+        for command in ("admin list", "admin doctor", "smoke"):
+            assert on_local_stack(stack, command) == 0, command
         (upload,) = stack.presign(f"{place('proxied', VERSION)}rootfs.squashfs")
         for name in PROXIES:
             monkeypatch.delenv(name)
@@ -67,14 +72,74 @@ def test_the_local_stack_and_presign_never_ask_a_proxy(
     assert proxy.asked == []
 
 
-def presign(folder: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+AUTHORITIES = ("AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE", "CURL_CA_BUNDLE")
+
+
+def on_local_stack(stack: Stack, command: str) -> int:
+    """Run a script of the project against a local stack; its exit code."""
+    script, *arguments = command.split()
+    line = (str(PROJECT / "scripts" / script), "--state-dir", str(stack.folder / "state"), *arguments)
+    return subprocess.run(line, capture_output=True, check=False, timeout=200).returncode
+
+
+@pytest.mark.timeout(300)
+def test_no_command_takes_a_named_authority_for_that_of_the_local_stack(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The local stack has a certificate authority of its own; the network's is for everything else."""
+    trustme.CA().cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    for name in AUTHORITIES:
+        monkeypatch.setenv(name, str(tmp_path / "ca.pem"))
+    with local_stack() as stack:
+        for command in ("admin list", "admin doctor", "smoke"):
+            assert on_local_stack(stack, command) == 0, command
+        assert stack.presign(f"{place('trusted', VERSION)}rootfs.squashfs")
+
+
+@pytest.fixture(scope="module")
+def inspected_s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
+    """S3 behind a certificate of the network's own authority: its address, and the authority's file."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_HEAD(self) -> None:
+            self.send_response(200)
+            self.send_header("x-amz-bucket-region", "eu-central-1")
+            self.end_headers()
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002  # the base class names it
+            """Log nothing."""
+
+    authority, file = trustme.CA(), tmp_path_factory.mktemp("authority") / "ca.pem"
+    authority.cert_pem.write_to_path(str(file))
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("localhost").configure_cert(tls)
+    with served(Handler, tls=tls) as port:
+        yield f"https://localhost:{port}", file
+
+
+@pytest.mark.parametrize("variable", ["", *AUTHORITIES])
+def test_presign_takes_the_authority_that_boto3_reads_and_names_the_variable_otherwise(
+    inspected_s3: tuple[str, Path], variable: str, tmp_path: Path
+) -> None:
+    address, file = inspected_s3
+    named = {variable: str(file)} if variable else {}
+    # Without a region the bucket must be asked for its own.
+    done = presign(tmp_path, "--overwrite", AWS_ENDPOINT_URL_S3=address, AWS_REGION="", **named)
+    if variable in ("AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE"):
+        assert (done.returncode, done.stderr) == (0, "")
+    else:
+        assert (done.returncode, done.stdout) == (1, "")
+        assert f"AWS_CA_BUNDLE={file}" in done.stderr if variable else "PEM file in AWS_CA_BUNDLE" in done.stderr
+
+
+def presign(folder: Path, *options: str, **variables: str) -> subprocess.CompletedProcess[str]:
     about = {
         "PATH": "/usr/bin:/bin",
         "HOME": str(folder),
         "PYTHONPATH": f"{PROJECT}/scripts:{PROJECT}/functions:{PROJECT}/infra",
     }
     keys = {"AWS_ACCESS_KEY_ID": "AK", "AWS_SECRET_ACCESS_KEY": "SK", "AWS_REGION": "eu-central-1"}
-    command = (sys.executable, "-m", "cli.presign", "--bucket", "images", f"{place('proxied')}rootfs.squashfs")
+    command = (sys.executable, "-m", "cli.presign", *options, "--bucket", "images", KEY)
     return subprocess.run(
         command, env={**about, **keys, **variables}, capture_output=True, text=True, check=False, timeout=120
     )
@@ -97,17 +162,20 @@ def test_loopback_is_added_to_what_the_user_excepts_already() -> None:
 @pytest.mark.parametrize(
     ("variable", "says"),
     [
-        ("REQUESTS_CA_BUNDLE", "REQUESTS_CA_BUNDLE is /ca.pem, which does not hold the authority"),
-        ("SSL_CERT_FILE", "boto3 does not read SSL_CERT_FILE; if the authority is in it: AWS_CA_BUNDLE=/ca.pem"),
-        ("CURL_CA_BUNDLE", "boto3 does not read CURL_CA_BUNDLE; if the authority is in it: AWS_CA_BUNDLE=/ca.pem"),
+        ("REQUESTS_CA_BUNDLE", "REQUESTS_CA_BUNDLE is {}, which does not hold the authority"),
+        ("SSL_CERT_FILE", "boto3 does not read SSL_CERT_FILE; if the authority is in it: AWS_CA_BUNDLE={}"),
+        ("CURL_CA_BUNDLE", "boto3 does not read CURL_CA_BUNDLE; if the authority is in it: AWS_CA_BUNDLE={}"),
         ("", "name its PEM file in AWS_CA_BUNDLE"),
     ],
 )
 def test_an_unknown_authority_is_answered_with_the_variable_to_set(
-    variable: str, says: str, monkeypatch: pytest.MonkeyPatch
+    variable: str, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE", "CURL_CA_BUNDLE"):
+    for name in AUTHORITIES:
         monkeypatch.delenv(name, raising=False)
+    error, file = SSLError(endpoint_url="https://s3", error=OSError("unknown authority")), tmp_path / "ca.pem"
     if variable:
-        monkeypatch.setenv(variable, "/ca.pem")
-    assert says in network.remedy(SSLError(endpoint_url="https://s3", error=OSError("unknown authority")))
+        monkeypatch.setenv(variable, str(file))
+        assert network.remedy(error) == f"{variable} is {file}, which is not there"
+        file.touch()
+    assert says.format(file) in network.remedy(error)

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import click
 
+from cli import network
 from cli.admin import output
 from cli.admin.deployment import Deployment, open_bucket, open_local, open_stack
 from cli.admin.errors import EXIT_CODES, exit_on_error, show_tracebacks
@@ -95,6 +96,7 @@ def main(context: click.Context, /, **given: Any) -> None:
     ./scripts/admin withdraw images/ubuntu/noble/amd64/default/20261123_1000 --reason "does not boot" --yes
     ./scripts/admin verify --through-edge --stack images
     """
+    network.reach_loopback_directly()
     context.obj = Options(**given)
 
 

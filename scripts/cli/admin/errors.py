@@ -14,7 +14,7 @@ import click
 from botocore.exceptions import BotoCoreError, ClientError
 from botocore.parsers import ResponseParserError
 
-from cli import aws
+from cli import aws, network
 from imageserver.errors import (
     CatalogDamaged,
     InvalidationRefused,
@@ -122,7 +122,7 @@ def _explained(error: Exception) -> Fault:
     if isinstance(root, ResponseParserError):
         return Fault(f"what came is no answer of AWS ({what}){_asked(error)}", PROXY)
     if isinstance(root, _NO_WAY):
-        return Fault(f"{what}{_asked(error)}", WAY)
+        return Fault(f"{what}{_asked(error)}", network.remedy(root) or WAY)
     return Fault(f"{what}{_asked(error)}", AGAIN)
 
 

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import click
 
+from cli import network
 from cli.bench import machine
 from cli.bench.figures import Figure, table, write_growth_svg, write_json, write_svg
 
@@ -49,6 +50,7 @@ def main(context: click.Context, rounds: int, as_json: Path | None, plot: Path |
     """Measure this machine: hashing, folding, cold starts, a burst, a simulation. Without a command: all of it."""
     # Stopped from outside, as with Ctrl-C, it still stops its servers and removes its gigabytes from the tmpfs.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    network.reach_loopback_directly()
     if context.invoked_subcommand:
         return
     about = machine.describe()

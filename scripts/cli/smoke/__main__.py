@@ -10,6 +10,7 @@ from uuid import uuid4
 
 import click
 
+from cli import network
 from cli.admin.errors import exit_on_error
 from cli.admin.output import print_json, say
 from cli.smoke import image, lease, removing, report, server
@@ -93,6 +94,7 @@ def main(
     for option, url in (("--address", address), ("--api", api)):
         if url and not url.startswith(("https://", "http://")):
             raise click.UsageError(f"{option} is {url!r}, expected an address such as https://images.example.org")
+    network.reach_loopback_directly()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a cancelled job cleans up too
     try:
         with exit_on_error():

@@ -94,7 +94,11 @@ def test_presign_refuses_a_key_with_the_servers_sentence_and_prints_no_url_at_al
     assert str(refusal.value) in done.stderr
 
 
-def test_presign_without_a_stack_says_how_to_get_one(tmp_path: Path) -> None:
-    done = run(GOOD, "--state-dir", tmp_path)
+def test_presign_without_a_stack_says_how_to_get_one_and_where_it_looked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = run(GOOD, "--state-dir", "nowhere")
     assert (done.exit_code, done.stdout) == (presign.NO_STACK, "")
+    assert f"no local stack is running with the state folder {tmp_path}/nowhere: " in done.stderr
     assert "start ./scripts/local, or name a bucket in AWS with --bucket" in done.stderr
