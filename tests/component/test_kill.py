@@ -14,7 +14,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
 import pytest
@@ -184,6 +184,45 @@ def test_nothing_is_lost_doubled_or_torn_while_workers_are_killed(
         life.live(seconds, (0.05, 0.7))
         _recovered(life)
         tell(life, seconds, record_property)
+
+
+def test_a_version_that_kills_each_worker_delays_no_other(record_property: Callable[[str, object], None]) -> None:
+    """With the timeouts of a deployment: the queue itself would hide what was received for an hour and a half."""
+    paths = [f"images/os{number}/1/amd64/default/20261101_10:00" for number in range(10)]
+    deadly, others = paths[4], {f"os{number}:1:amd64:default" for number in range(10) if number != 4}
+    with local_stack("--empty", "--digest-workers", "1") as stack:
+        s3, ending, killed = stack.s3(), threading.Event(), Counter[str]()
+
+        def kill_whoever_reads_it() -> None:
+            while not ending.wait(0.01):
+                with suppress(s3.exceptions.NoSuchKey):
+                    lease = json.load(s3.get_object(Bucket=stack.bucket, Key=f"leases/{deadly}.json")["Body"])
+                    if lease["token"] not in killed:
+                        for pid, _ in stack.workers("imageserver.handlers.digest.handler"):
+                            os.kill(pid, signal.SIGKILL)
+                        killed[lease["token"]] += 1
+
+        killer = threading.Thread(target=kill_whoever_reads_it)
+        killer.start()
+        try:
+            for name in ("rootfs.squashfs", "lxd.tar.xz"):
+                for path in paths:
+                    files = images.split_image(seed=path)
+                    if path == deadly:  # long enough in the reading to be killed in the middle of it
+                        files["rootfs.squashfs"] = images.squashfs(path, 200 << 20)
+                    s3.put_object(Bucket=stack.bucket, Key=f"{path}/{name}", Body=files[name])
+            began = time.monotonic()
+
+            def listed() -> bool | None:
+                found = json.loads(stack.catalog()[1].get("streams/v1/images.json", b'{"products": {}}'))
+                return True if found["products"].keys() >= others else None
+
+            stack.wait_until(listed, "the nine others to be listed", patience=240)
+        finally:
+            ending.set()
+            killer.join()
+        record_property("nine others", f"listed after {time.monotonic() - began:.0f} s, {killed.total()} kills")
+        assert killed, "nobody was killed"
 
 
 def test_nothing_is_lost_doubled_or_torn_while_storage_connections_break_too(

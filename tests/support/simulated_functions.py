@@ -81,6 +81,8 @@ class Functions:
             app = _copy_of(f"imageserver.handlers.{name}")
             if hasattr(app, "batches"):
                 app.batches = _copy_of("imageserver.handlers.batches")
+                app.batches.queues = _copy_of("imageserver.aws.queues")
+                app.batches.queues.RENEW_S = 1e6  # on the clock of the simulation: World.wait renews
         app.datetime, app.time = self._datetime, self._time
         if hasattr(app, "single_metric"):
             app.single_metric = lambda *_: nullcontext(SimpleNamespace(add_dimension=lambda *_: None))

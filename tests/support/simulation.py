@@ -24,6 +24,7 @@ from typing import Any, TypeVar
 from botocore.exceptions import ClientError
 
 from imageserver.aws import events
+from imageserver.aws.queues import HIDDEN_S
 from imageserver.errors import InvalidUpload, ObjectChanged, SimplestreamsError, StorageDenied, StorageUnavailable
 from imageserver.format.keys import ProductId, VersionId, product_of_records, version_of
 from imageserver.operations.ingest import Ingested
@@ -141,6 +142,7 @@ class Actor:
     ) -> None:
         self.name = name
         self.keys = keys  # what the messages are about that it handles
+        self.held: list[Message] = []  # hidden for as long as it lives
         self.deadline = deadline
         self.speed = 1.0
         self.done = False
@@ -334,6 +336,9 @@ class World:
         self.clock += seconds
         for actor in [actor for actor in self.actors if actor.deadline < self.clock]:
             self.kill(actor)
+        for actor in self.actors:
+            for message in actor.held:
+                message.visible_at = self.clock + HIDDEN_S
 
     def somebody(self) -> Actor:
         """Who goes on next. Some are slow: whole runs of others fit between two of their calls."""
@@ -519,11 +524,22 @@ class FaultySqs:
         self._before("SendMessage")
         self._queue(QueueUrl).send(MessageBody, self._world.clock)
 
-    def change_message_visibility(self, *, QueueUrl: str, ReceiptHandle: str, VisibilityTimeout: int) -> None:  # noqa: N803
-        self._before("ChangeMessageVisibility")
+    def change_message_visibility_batch(self, *, QueueUrl: str, Entries: list[dict[str, Any]]) -> dict[str, Any]:  # noqa: N803
+        """Hide messages; what is hidden for HIDDEN_S stays so as long as the run lives."""
+        self._before("ChangeMessageVisibilityBatch")
+        seconds = {entry["ReceiptHandle"]: entry["VisibilityTimeout"] for entry in Entries}
         for message in self._queue(QueueUrl).messages:
-            if message.name == ReceiptHandle:
-                message.visible_at = self._world.clock + VisibilityTimeout
+            if message.name in seconds:
+                message.visible_at = self._world.clock + seconds[message.name]
+        self._actor.held = [m for m in self._queue(QueueUrl).messages if seconds.get(m.name) == HIDDEN_S]
+        return {}
+
+    def delete_message_batch(self, *, QueueUrl: str, Entries: list[dict[str, Any]]) -> dict[str, Any]:  # noqa: N803
+        self._before("DeleteMessageBatch")
+        queue, receipts = self._queue(QueueUrl), {entry["ReceiptHandle"] for entry in Entries}
+        for message in [message for message in queue.messages if message.name in receipts]:
+            queue.delete(message)
+        return {}
 
     def _queue(self, url: str) -> Queue:
         return {ARRIVALS: self._world.arrivals, CHANGES: self._world.changes}[url]

@@ -1,14 +1,16 @@
 """When a message that failed is tried again, and the messages of our own.
 
-A queue hides a message for six times its function's timeout, which is right for a function that was killed
-and far too long after a passing fault: for digest an hour and a half. A function that still can says so.
+A queue hides a message for six times its function's timeout, since Lambda may wait so long before it can start the
+function. That is far too long after a passing fault or a death: for digest an hour and a half. So a function that
+runs hides its messages itself.
 """
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol, Self
 
 from botocore.exceptions import BotoCoreError, ClientError
 
@@ -19,6 +21,9 @@ from imageserver.format.keys import ProductId, VersionId
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
 
+HIDDEN_S: Final = 60
+"""After this a message of a process that died comes back."""
+RENEW_S: Final = 20.0
 _FIRST_S: Final = 20
 _LONGEST_S: Final = 3600
 
@@ -54,22 +59,70 @@ def pause_s(receive_count: int) -> int:
     return min(_LONGEST_S, _FIRST_S * int(4**tries_before))
 
 
-def try_again_soon(client: SQSClient, queue_url: str, records: Iterable[Mapping[str, Any]], failed: set[str]) -> str:
-    """Shorten the rest of the messages whose ids are in `failed`; `records` are those of the event.
+def tries_of(record: Mapping[str, Any]) -> int:
+    """Return how often a message of an event was received, this time included."""
+    return int(record["attributes"]["ApproximateReceiveCount"])
 
-    Returns what went wrong, empty if nothing: then they come back when their visibility timeout ends.
+
+class Hold:
+    """Keeps the messages of an event hidden for as long as the process lives, and hardly longer.
+
+    In its context they are hidden for HIDDEN_S at a time, which a thread renews. Whatever ends the process, they come
+    back within that time and not after the queue's visibility timeout. `problem` is what the queue answered instead.
+    Without a client it does nothing.
     """
-    try:
-        for record in records:
-            if record["messageId"] in failed:
-                client.change_message_visibility(
-                    QueueUrl=queue_url,
-                    ReceiptHandle=record["receiptHandle"],
-                    VisibilityTimeout=pause_s(int(record["attributes"]["ApproximateReceiveCount"])),
-                )
-    except (ClientError, BotoCoreError) as error:
-        return str(error)
-    return ""
+
+    def __init__(self, client: SQSClient | None, queue_url: str, records: Iterable[Mapping[str, Any]]) -> None:
+        self.problem = ""
+        self._client = client
+        self._queue_url = queue_url
+        self._held = {record["messageId"]: record["receiptHandle"] for record in records}
+        self._one_at_a_time = threading.Lock()
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._renew, name="hold", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._hide([(receipt, HIDDEN_S) for receipt in self._held.values()])
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def delete(self, records: Iterable[Mapping[str, Any]]) -> None:
+        """Delete messages that were handled, each once."""
+        with self._one_at_a_time:
+            entries = [{"ReceiptHandle": receipt} for record in records if (receipt := self._let_go(record))]
+            self._ask("delete_message_batch", entries)
+
+    def rest(self, records: Iterable[Mapping[str, Any]]) -> None:
+        """Hide messages that failed for `pause_s` from now on."""
+        with self._one_at_a_time:
+            self._hide([(receipt, pause_s(tries_of(r))) for r in records if (receipt := self._let_go(r))])
+
+    def _let_go(self, record: Mapping[str, Any]) -> str:
+        return str(self._held.pop(record["messageId"], ""))
+
+    def _renew(self) -> None:
+        while not self._ended.wait(RENEW_S):
+            with self._one_at_a_time:
+                self._hide([(receipt, HIDDEN_S) for receipt in self._held.values()])
+
+    def _hide(self, messages: Iterable[tuple[str, int]]) -> None:
+        entries = [{"ReceiptHandle": receipt, "VisibilityTimeout": seconds} for receipt, seconds in messages]
+        self._ask("change_message_visibility_batch", entries)
+
+    def _ask(self, call: str, entries: list[dict[str, Any]]) -> None:
+        """Make one call for each ten messages, which is what SQS takes."""
+        for start in range(0, len(entries) if self._client else 0, 10):
+            part = [{"Id": str(number), **entry} for number, entry in enumerate(entries[start : start + 10])]
+            try:
+                refused = getattr(self._client, call)(QueueUrl=self._queue_url, Entries=part).get("Failed", ())
+            except (ClientError, BotoCoreError) as error:
+                self.problem = str(error)
+            else:
+                self.problem = "; ".join(f"{one['Code']} {one.get('Message', '')}" for one in refused) or self.problem
 
 
 def send(client: SQSClient, queue_url: str, body: str) -> None:

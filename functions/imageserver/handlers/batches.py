@@ -1,61 +1,118 @@
-"""A batch of messages from a queue, one after the other; what failed stays there and comes back before long."""
+"""A batch of messages from a queue: what they are about is handled once, and what failed comes back before long.
 
-from collections.abc import Callable
-from typing import Any
+A process can die in the middle of a batch: out of memory, or out of time. Its queue would hide all messages of the
+batch for six times the function's timeout, and hand them out together again, so whatever killed it would take its
+neighbours along each time. Therefore (decisions/0011-deaths.md):
+
+- messages stay hidden for a minute at a time, as long as the process lives (`queues.Hold`);
+- what is handled is deleted before the next subject is begun;
+- what was received before comes last and by itself: a death then finds its neighbours handled.
+"""
+
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
 
 from aws_lambda_powertools import Logger
-from aws_lambda_powertools.utilities.batch import BatchProcessor, EventType, process_partial_response
-from aws_lambda_powertools.utilities.batch.types import PartialItemFailureResponse
-from aws_lambda_powertools.utilities.data_classes.sqs_event import SQSRecord
-from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from imageserver.aws import events, queues
 from imageserver.aws.clients import sqs_client
-from imageserver.errors import SimplestreamsError
+from imageserver.errors import LeaseHeld, SimplestreamsError
 from imageserver.handlers import telemetry
 
-_processor = BatchProcessor(EventType.SQS, raise_on_entire_batch_failure=False)
+Subject = TypeVar("Subject", bound=Hashable)
+Answer = dict[str, list[dict[str, str]]]
+"""A partial batch response: {"batchItemFailures": [{"itemIdentifier": <id of a message that stays>}, …]}."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Message(Generic[Subject]):
+    """A message as Lambda hands it over, and what it is about; `readable` is false for one that is no event."""
+
+    record: Mapping[str, Any]
+    subjects: frozenset[Subject]
+    readable: bool = True
 
 
 def handle_each(
-    event: dict[str, Any],
-    handle: Callable[[str], None],
-    context: LambdaContext,
+    event: Mapping[str, Any],
+    subject_of: Callable[[str], Subject | None],
+    handle: Callable[[Sequence[Subject], int], Mapping[Subject, Exception]],
     queue_url: str,
     logger: Logger,
-) -> PartialItemFailureResponse:
-    """Call `handle` for each key that a message is about; messages for which it raised are answered as failed.
+    together: int = 0,
+) -> Answer:
+    """Handle what the messages are about; those of which a subject failed are answered as failed, and rest for a while.
 
-    They rest for a time that grows with their tries (aws.queues). Without a `queue_url` it is the queue's own. `handle`
-    logs errors of ours, of which it knows more; any other exception is logged here, once, with its version.
+    `subject_of` returns what a key is about, None for nothing. `handle` gets subjects and how often their messages were
+    received at most; it returns the error of each that failed, or raises what is the error of all. Each is logged.
+    Subjects whose messages were received `together` times at most are handled in one call, each other one by itself.
+    Without a `queue_url` the messages are left to the queue's own visibility timeout.
     """
-    told: list[Exception] = []
-
-    def handle_record(record: SQSRecord) -> None:
-        failed: list[Exception] = []
-        for key in _keys(record, logger):
-            try:
-                handle(key)
-            except Exception as error:  # noqa: BLE001  (raised below: the other keys come first)
-                failed.append(error)
-                if not isinstance(error, SimplestreamsError) and not any(error is known for known in told):
-                    told.append(error)  # one version may have several messages
-                    telemetry.log_unexpected(logger, error, **telemetry.about_key(key))
-        if failed:
-            raise failed[0]
-
-    answer = process_partial_response(event, handle_record, _processor, context)
-    failed = {str(failure["itemIdentifier"]) for failure in answer["batchItemFailures"]}
-    if failed and queue_url:
-        problem = queues.try_again_soon(sqs_client(), queue_url, event["Records"], failed)
-        if problem:
-            logger.warning("the messages come back only when their visibility timeout ends", reason=problem)
-    return answer
+    messages = [_read(record, subject_of, logger) for record in event["Records"]]
+    tries: dict[Subject, int] = {}
+    for message in messages:
+        for subject in message.subjects:
+            tries[subject] = max(tries.get(subject, 0), queues.tries_of(message.record))
+    failures: dict[Subject, Exception] = {}
+    done: set[Subject] = set()
+    with _hold(event["Records"], queue_url, logger) as hold:
+        for group in _groups(tries, together):
+            if done:
+                hold.delete([m.record for m in messages if m.readable and m.subjects <= done - failures.keys()])
+            failures |= _handled(group, tries, handle, logger)
+            done.update(group)
+        failed = [m.record for m in messages if not m.readable or m.subjects & failures.keys()]
+        hold.rest(failed)
+    return {"batchItemFailures": [{"itemIdentifier": record["messageId"]} for record in failed]}
 
 
-def _keys(record: SQSRecord, logger: Logger) -> list[str]:
+def _read(record: Mapping[str, Any], subject_of: Callable[[str], Subject | None], logger: Logger) -> _Message[Subject]:
     try:
-        return events.keys(record.body)
+        subjects = [subject_of(key) for key in events.keys(record["body"])]
     except events.UnreadableEvent as error:
         logger.error("unreadable message", reason=str(error))
-        raise
+        return _Message(record, frozenset(), readable=False)
+    return _Message(record, frozenset(subject for subject in subjects if subject is not None))
+
+
+def _groups(tries: Mapping[Subject, int], together: int) -> list[list[Subject]]:
+    """Return what is handled in one call, in this order: what was received least often first."""
+    order = sorted(tries, key=lambda subject: tries[subject])
+    first = [subject for subject in order if tries[subject] <= together]
+    return [*([first] if first else []), *([subject] for subject in order if tries[subject] > together)]
+
+
+def _handled(
+    group: Sequence[Subject],
+    tries: Mapping[Subject, int],
+    handle: Callable[[Sequence[Subject], int], Mapping[Subject, Exception]],
+    logger: Logger,
+) -> Mapping[Subject, Exception]:
+    try:
+        failures = handle(group, max(tries[subject] for subject in group))
+    except Exception as error:  # noqa: BLE001  (told below)
+        failures = dict.fromkeys(group, error)
+    told: set[int] = set()
+    for subject, failure in failures.items():
+        if id(failure) in told:  # one fault of many products
+            continue
+        told.add(id(failure))
+        about = {**telemetry.about(subject), "error": type(failure).__name__, "reason": str(failure)}
+        if isinstance(failure, LeaseHeld):
+            logger.info("comes back later", **about)
+        elif isinstance(failure, SimplestreamsError):
+            logger.error("left in the queue", **about)
+        else:
+            logger.error("failed unexpectedly", **about, exc_info=failure)
+    return failures
+
+
+@contextmanager
+def _hold(records: Sequence[Mapping[str, Any]], queue_url: str, logger: Logger) -> Iterator[queues.Hold]:
+    hold = queues.Hold(sqs_client() if queue_url else None, queue_url, records)
+    with hold:
+        yield hold
+    if hold.problem:
+        logger.warning("messages come back only when their visibility timeout ends", reason=hold.problem)

@@ -100,10 +100,8 @@ def _report(task: str, run: Run) -> dict[str, Any]:
         _tell(task, done, "would be done" if run.dry_run else "done")
     for failure in run.failed:
         about = {**telemetry.about_path(failure.path), "path": failure.path, "what": failure.what, "task": task}
-        if isinstance(failure.error, SimplestreamsError):
-            logger.error("failed", **about, error=type(failure.error).__name__, reason=str(failure.error))
-        else:
-            telemetry.log_unexpected(logger, failure.error, **about)
+        trace = None if isinstance(failure.error, SimplestreamsError) else failure.error
+        logger.error("failed", **about, error=type(failure.error).__name__, reason=str(failure.error), exc_info=trace)
     for key in run.unreadable:
         logger.error(
             "unreadable record", task=task, key=key, remedy="delete it; the next reconcile reads its images again"

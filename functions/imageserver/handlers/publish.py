@@ -8,17 +8,14 @@ import os
 import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, Final
 
 from aws_lambda_powertools import Logger, Metrics, single_metric
 from aws_lambda_powertools.metrics import MetricUnit
-from aws_lambda_powertools.utilities.batch.types import PartialItemFailureResponse
-from aws_lambda_powertools.utilities.data_classes import SQSEvent
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
-from imageserver.aws import cloudfront, events
+from imageserver.aws import cloudfront
 from imageserver.aws.clients import cloudfront_client, s3_client
 from imageserver.errors import InvalidUpload, SimplestreamsError
 from imageserver.format.keys import ProductId, product_of_records
@@ -36,6 +33,7 @@ coldstart.loaded()
 
 LAST_S: Final = 15.0
 """What a run keeps of its time for the writes after the edge has invalidated, which take a few seconds."""
+MOST_TRIES_TOGETHER: Final = 3
 
 
 def invalidate(keys: Sequence[str], left_s: float) -> None:
@@ -46,9 +44,22 @@ def invalidate(keys: Sequence[str], left_s: float) -> None:
 
 @logger.inject_lambda_context
 @metrics.log_metrics
-def handler(event: dict[str, Any], context: LambdaContext) -> PartialItemFailureResponse:
-    """Publish all products of the batch with one write for each stream; what failed stays in the queue."""
-    services = PublishServices(
+def handler(event: dict[str, Any], context: LambdaContext) -> batches.Answer:
+    """Publish all products of the batch with one write for each stream; what failed stays in the queue.
+
+    Only what was received often is published by itself: losing a race for a document counts as a try too.
+    """
+
+    def publish_products(products: Sequence[ProductId], _tries: int) -> Mapping[ProductId, Exception]:
+        return _publish_all(products, _services(context))
+
+    return batches.handle_each(
+        event, _product_of, publish_products, settings.queue_url, logger, together=MOST_TRIES_TOGETHER
+    )
+
+
+def _services(context: LambdaContext) -> PublishServices:
+    return PublishServices(
         store=store,
         clients=CLIENT_CHOICES[settings.clients],
         now=lambda: datetime.now(UTC),
@@ -57,34 +68,21 @@ def handler(event: dict[str, Any], context: LambdaContext) -> PartialItemFailure
         lease_wait_s=lease_wait_seconds(seconds_left(context)),
         server=settings.bucket,
     )
-    products = _products(SQSEvent(event))
-    failures = _publish_all(set(products.values()), services)
-
-    def check(key: str) -> None:
-        if key in products and (failure := failures.get(products[key])):
-            raise failure
-
-    return batches.handle_each(event, check, context, settings.queue_url, logger)
 
 
 def seconds_left(context: LambdaContext) -> float:
     return context.get_remaining_time_in_millis() / 1000
 
 
-def _products(event: SQSEvent) -> dict[str, ProductId]:
-    """Return the product of each key that the messages are about."""
-    found: dict[str, ProductId] = {}
-    for record in event.records:
-        with suppress(events.UnreadableEvent):  # raised again for its own message, which stays in the queue
-            for key in events.keys(record.body):
-                try:
-                    found[key] = product_of_records(key)
-                except InvalidUpload as refusal:
-                    logger.warning("not a record of ours", key=key, reason=str(refusal))
-    return found
+def _product_of(key: str) -> ProductId | None:
+    try:
+        return product_of_records(key)
+    except InvalidUpload as refusal:
+        logger.warning("not a record of ours", key=key, reason=str(refusal))
+        return None
 
 
-def _publish_all(products: set[ProductId], services: PublishServices) -> dict[ProductId, Exception]:
+def _publish_all(products: Sequence[ProductId], services: PublishServices) -> dict[ProductId, Exception]:
     """Publish each stream; the error of each product that could not be."""
     streams: dict[str, list[ProductId]] = defaultdict(list)
     for product in sorted(products):
@@ -106,9 +104,8 @@ def _publish_stream(
     try:
         published = publish(stream, wanted, services)
     except SimplestreamsError as error:
-        logger.error("left in the queue", stream=stream, error=type(error).__name__, reason=str(error))
         return dict.fromkeys(wanted, error)
-    except Exception as error:  # noqa: BLE001  (told by handle_each for each product that it is about)
+    except Exception as error:  # noqa: BLE001  (handle_each logs it)
         if len(wanted) == 1:
             return {wanted[0]: error}
         half = len(wanted) // 2
@@ -120,9 +117,6 @@ def _publish_stream(
 
 def _report(published: Published, products: int, seconds: float) -> None:
     """Log one stream and each version that came or went, and count them; `seconds` is what it took."""
-    for product, error in published.failed.items():
-        kind, reason = type(error).__name__, str(error)
-        logger.error("left in the queue", stream=product.stream, product=product.name, error=kind, reason=reason)
     logger.info(
         "published",
         stream=published.stream,

@@ -6,15 +6,15 @@ presigned one is a password.
 
 from typing import Any
 
-from aws_lambda_powertools import Logger
-
 from imageserver.errors import InvalidUpload
-from imageserver.format.keys import RECORDS, VersionId, parse_record_key, parse_version, version_of
+from imageserver.format.keys import ProductId, VersionId, parse_version
 
 
-def about(version: VersionId) -> dict[str, Any]:
-    """Return the fields that name a version."""
-    return {"stream": version.product.stream, "product": version.product.name, "version": version.version}
+def about(subject: object) -> dict[str, Any]:
+    """Return the fields that name a version or a product; nothing for anything else."""
+    if isinstance(subject, VersionId):
+        return {**about(subject.product), "version": subject.version}
+    return {"stream": subject.stream, "product": subject.name} if isinstance(subject, ProductId) else {}
 
 
 def about_path(path: str) -> dict[str, Any]:
@@ -23,20 +23,6 @@ def about_path(path: str) -> dict[str, Any]:
         return about(parse_version(path))
     except InvalidUpload:
         return {}
-
-
-def about_key(key: str) -> dict[str, Any]:
-    """Return the fields that name the version of an upload or a record, if its key has one, and the key itself."""
-    try:
-        version = parse_record_key(key) if key.startswith(RECORDS) else version_of(key)
-    except InvalidUpload:
-        return {"key": key}
-    return {**about(version), "key": key}
-
-
-def log_unexpected(logger: Logger, error: Exception, what: str = "failed unexpectedly", **about: Any) -> None:
-    """Log an exception that no rule foresees, with its traceback."""
-    logger.error(what, **about, error=type(error).__name__, reason=str(error), exc_info=error)
 
 
 def count_refusal(reason: str) -> None:

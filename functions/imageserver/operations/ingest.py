@@ -30,13 +30,22 @@ from imageserver.versions.withdrawal import past
 
 SAVE_EVERY_BYTES: Final = 1 << 30
 """A run that is killed loses about this much reading at most: the record is saved in between."""
+SLOWEST_BYTES_PER_S: Final = 40_000_000
+"""What a run reads at least; a function of the default size gets 75 MB/s."""
+LEASE_MARGIN_S: Final = 30.0
+"""How much longer a lease lasts than the reading should take; less than the message of a killed run is hidden."""
 
 Outcome = Literal["recorded", "unchanged", "leased by another worker"]
 
 
 @dataclass(frozen=True, slots=True)
 class IngestServices:
-    """Dependencies of `ingest`. `budget_bytes` is what this run can still read; None means no limit."""
+    """Dependencies of `ingest`. `budget_bytes` is what this run can still read; None means no limit.
+
+    `lease_seconds` is the time that is left. `is_suspect`: an earlier run may have died of this version. Its lease is
+    taken whatever is to be read, and for all of that time: if this run dies too, the next ones find it held, go on with
+    what else they have, and try it later.
+    """
 
     store: Store
     now: Callable[[], datetime]
@@ -45,6 +54,7 @@ class IngestServices:
     lease_seconds: float
     spread: Callable[[Sequence[Sha256]], Spread] = InTurn
     budget_bytes: int | None = None
+    is_suspect: bool = False
 
 
 @dataclass(slots=True)
@@ -109,7 +119,7 @@ def _attempt(progress: _Progress) -> bool:
     if snapshot.before is None and not snapshot.files:
         return True
     unread = diff.unread(snapshot.files, progress.failed)
-    if all(examine.is_small(file_kinds.classify(file)) for file in unread):
+    if not services.is_suspect and all(examine.is_small(file_kinds.classify(file)) for file in unread):
         done = _finish(progress, snapshot)
         if progress.ingested.outcome == "unchanged":
             return done
@@ -118,6 +128,8 @@ def _attempt(progress: _Progress) -> bool:
         if services.budget_bytes is not None and size_bytes > services.budget_bytes:
             raise OutOfTime(f"{version.path} has {size_bytes:,} bytes to read, too many for the rest of a run")
         key, seconds = version.lease_key, services.lease_seconds
+        if not services.is_suspect:  # so it does not last when this worker is killed
+            seconds = min(seconds, LEASE_MARGIN_S + size_bytes / SLOWEST_BYTES_PER_S)
         with lease(services.store, key, progress.token, services.now, seconds, services.pause) as mine:
             if not mine:
                 progress.ingested.outcome = "leased by another worker"

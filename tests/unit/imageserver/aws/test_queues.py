@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import boto3
 import pytest
 from botocore.stub import Stubber
 
-from imageserver.aws.queues import pause_s, try_again_soon
+from imageserver.aws import queues
+from imageserver.aws.queues import Hold, pause_s
 
 URL = "https://sqs.us-east-1.amazonaws.com/111122223333/arrivals"
 
@@ -23,17 +25,76 @@ def test_retry_delays_grow_to_an_hour(count: int, seconds: int) -> None:
     assert pause_s(count) == seconds
 
 
-def test_only_failed_messages_get_a_shorter_visibility_timeout() -> None:
-    client = boto3.client("sqs", region_name="us-east-1", aws_access_key_id="x", aws_secret_access_key="x")
-    with Stubber(client) as stub:
-        expected = {"QueueUrl": URL, "ReceiptHandle": "handle of b", "VisibilityTimeout": 80}
-        stub.add_response("change_message_visibility", {}, expected)
-        assert try_again_soon(client, URL, [record("a", 1), record("b", 2)], {"b"}) == ""
-        stub.assert_no_pending_responses()
+class Sqs:
+    """The client of SQS: `calls` are (seconds or "delete", receipt); `answers` are given to one call each."""
+
+    def __init__(self, *answers: dict[str, Any]) -> None:
+        self.calls: list[tuple[int | str, str]] = []
+        self.sizes: list[int] = []
+        self._answers = iter(answers)
+
+    def change_message_visibility_batch(self, *, QueueUrl: str, Entries: list[dict[str, Any]]) -> dict[str, Any]:  # noqa: N803
+        assert (QueueUrl, len({entry["Id"] for entry in Entries})) == (URL, len(Entries))
+        self.calls += [(entry["VisibilityTimeout"], entry["ReceiptHandle"]) for entry in Entries]
+        self.sizes.append(len(Entries))
+        return next(self._answers, {})
+
+    def delete_message_batch(self, *, QueueUrl: str, Entries: list[dict[str, Any]]) -> dict[str, Any]:  # noqa: N803
+        assert QueueUrl == URL
+        self.calls += [("delete", entry["ReceiptHandle"]) for entry in Entries]
+        return next(self._answers, {})
 
 
-def test_a_queue_that_does_not_answer_is_logged_and_keeps_the_timeout() -> None:
+def hold(client: Any, *records: dict[str, Any]) -> Hold:
+    return Hold(client, URL, records)
+
+
+def test_messages_are_hidden_for_a_minute_from_the_start_and_those_that_failed_for_longer() -> None:
+    a, b, sqs = record("a", 1), record("b", 2), Sqs()
+    with hold(sqs, a, b) as held:
+        assert sqs.calls == [(60, "handle of a"), (60, "handle of b")]
+        held.rest([b])
+    assert sqs.calls[2:] == [(80, "handle of b")]
+    assert held.problem == ""
+
+
+def test_messages_stay_hidden_while_the_process_works_and_what_was_handled_is_deleted_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(queues, "RENEW_S", 0.01)
+    a, b, sqs = record("a", 1), record("b", 1), Sqs()
+    with hold(sqs, a, b) as held:
+        held.delete([a])
+        held.delete([a])
+        since = len(sqs.calls)
+        ends = time.monotonic() + 5
+        while len(sqs.calls) < since + 3 and time.monotonic() < ends:
+            time.sleep(0.005)
+    assert sqs.calls.count(("delete", "handle of a")) == 1
+    assert set(sqs.calls[since:]) == {(60, "handle of b")}
+    after = len(sqs.calls)
+    time.sleep(0.05)
+    assert len(sqs.calls) == after, "nothing is renewed after the run"
+
+
+def test_ten_messages_go_into_one_call() -> None:
+    sqs = Sqs()
+    with hold(sqs, *(record(str(number), 1) for number in range(23))):
+        pass
+    assert sqs.sizes == [10, 10, 3]
+
+
+def test_a_queue_that_does_not_answer_is_told_and_ends_nothing() -> None:
     client = boto3.client("sqs", region_name="us-east-1", aws_access_key_id="x", aws_secret_access_key="x")
     with Stubber(client) as stub:
-        stub.add_client_error("change_message_visibility", "AccessDenied", "no")
-        assert "AccessDenied" in try_again_soon(client, URL, [record("a", 1)], {"a"})
+        stub.add_client_error("change_message_visibility_batch", "AccessDenied", "no")
+        with hold(client, record("a", 1)) as held:
+            pass
+    assert "AccessDenied" in held.problem
+
+
+def test_a_message_that_the_queue_does_not_hide_is_told() -> None:
+    failed = {"Failed": [{"Id": "0", "SenderFault": True, "Code": "ReceiptHandleIsInvalid", "Message": "expired"}]}
+    with hold(Sqs(failed), record("a", 1)) as held:
+        pass
+    assert held.problem == "ReceiptHandleIsInvalid expired"

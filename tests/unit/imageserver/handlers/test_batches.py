@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any
 
@@ -17,33 +16,23 @@ from imageserver.errors import CatalogDamaged, StorageDenied, StorageUnavailable
 from imageserver.format.keys import ProductId, parse_version, version_of
 from imageserver.handlers import batches
 from imageserver.inspection import qcow2
+from imageserver.operations.publish import Published, PublishServices
 from imageserver.versions.records import Record
 from tests.support import images
 from tests.support.handlers import Context, imported, sqs_batch
 from tests.support.memory_store import System
 from tests.support.messages import s3_event
+from tests.support.sqs import QUEUE_URL, MemoryQueue
 
 NOBLE = "images/ubuntu/noble/amd64/default/20261123_10:00"
 PLUCKY = "images/ubuntu/plucky/amd64/default/20261123_10:00"
 DAILY = "images-daily/ubuntu/noble/amd64/default/20261123_10:00"
-QUEUE = "https://sqs.eu-central-1.amazonaws.com/123456789012/queue"
 UNREADABLE = '{"neither": "an event of S3", "nor": "ours"}'
 
 
-@dataclass
-class Queue:
-    """The client of SQS that a handler gets; `rests` has the seconds that each message was hidden for."""
-
-    rests: dict[str, int] = field(default_factory=dict)
-
-    def change_message_visibility(self, *, QueueUrl: str, ReceiptHandle: str, VisibilityTimeout: int) -> None:  # noqa: N803
-        assert QueueUrl == QUEUE
-        self.rests[ReceiptHandle] = VisibilityTimeout
-
-
 @pytest.fixture
-def queue(monkeypatch: pytest.MonkeyPatch) -> Queue:
-    queue = Queue()
+def queue(monkeypatch: pytest.MonkeyPatch) -> MemoryQueue:
+    queue = MemoryQueue()
     monkeypatch.setattr(batches, "sqs_client", lambda: queue)
     return queue
 
@@ -57,19 +46,19 @@ def system() -> System:
 
 
 @pytest.fixture
-def digest(system: System, queue: Queue, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+def digest(system: System, queue: MemoryQueue, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
     yield from _over(system, "digest", monkeypatch)
 
 
 @pytest.fixture
-def publish(system: System, queue: Queue, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+def publish(system: System, queue: MemoryQueue, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
     for version in system.versions():
         system.ingest(version.path)
     yield from _over(system, "publish", monkeypatch)
 
 
 def _over(system: System, name: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
-    with imported(f"imageserver.handlers.{name}", {"BUCKET": "images", "QUEUE_URL": QUEUE}) as app:
+    with imported(f"imageserver.handlers.{name}", {"BUCKET": "images", "QUEUE_URL": QUEUE_URL}) as app:
         monkeypatch.setattr(app, "store", system.store)
         yield app
 
@@ -100,22 +89,22 @@ def break_store(system: System, part: str, error: Exception) -> None:
 
 @pytest.mark.parametrize("error", [StorageUnavailable("503"), StorageDenied("403")])
 def test_digest_leaves_the_messages_of_a_version_that_failed_and_acknowledges_the_others(
-    digest: ModuleType, system: System, queue: Queue, error: Exception
+    digest: ModuleType, system: System, queue: MemoryQueue, error: Exception
 ) -> None:
     break_store(system, "ubuntu/noble", error)
     assert left(digest, arrivals(NOBLE, PLUCKY, NOBLE)) == ["0", "2"]
     assert [version.path for version in system.versions() if version.record_key in system.store.objects] == [PLUCKY]
-    assert queue.rests == {"handle 0": 20, "handle 2": 20}
+    assert queue.rests == {"handle 0": 20, "handle 1": 60, "handle 2": 20}
 
 
 def test_digest_leaves_a_version_that_another_worker_holds_the_lease_of(
-    digest: ModuleType, system: System, queue: Queue
+    digest: ModuleType, system: System, queue: MemoryQueue
 ) -> None:
     lease = {"until": "2999-01-01T00:00:00+00:00", "token": "of another worker"}
     system.store.put(version_of(f"{NOBLE}/").lease_key, json.dumps(lease).encode())
     assert left(digest, arrivals(NOBLE, PLUCKY)) == ["0"]
     assert parse_version(NOBLE).record_key not in system.store.objects
-    assert queue.rests == {"handle 0": 20}
+    assert queue.rests == {"handle 0": 20, "handle 1": 60}
 
 
 def test_digest_leaves_a_version_with_a_damaged_record(digest: ModuleType, system: System) -> None:
@@ -125,13 +114,13 @@ def test_digest_leaves_a_version_with_a_damaged_record(digest: ModuleType, syste
 
 
 def test_publish_leaves_the_messages_of_a_damaged_product_and_acknowledges_the_others(
-    publish: ModuleType, system: System, queue: Queue
+    publish: ModuleType, system: System, queue: MemoryQueue
 ) -> None:
     system.store.put(parse_version(NOBLE).record_key, b"{")
     assert left(publish, changes(PLUCKY, NOBLE, DAILY)) == ["1"]
     assert set(system.listed()) == {"ubuntu:plucky:amd64:default"}
     assert set(system.listed("images-daily")) == {"ubuntu:noble:amd64:default"}
-    assert queue.rests == {"handle 1": 20}
+    assert queue.rests == {"handle 0": 60, "handle 1": 20, "handle 2": 60}
 
 
 @pytest.mark.parametrize("error", [StorageUnavailable("503"), StorageDenied("403"), CatalogDamaged("no catalog")])
@@ -160,7 +149,7 @@ def test_a_key_that_no_version_can_have_is_acknowledged(name: str, request: pyte
     assert left(app, sqs_batch(s3_event("images/ubuntu/x"), s3_event("versions/images/x.json"))) == []
 
 
-def test_a_message_rests_longer_after_each_try(digest: ModuleType, system: System, queue: Queue) -> None:
+def test_a_message_rests_longer_after_each_try(digest: ModuleType, system: System, queue: MemoryQueue) -> None:
     break_store(system, "ubuntu", StorageUnavailable("503"))
     event = arrivals(NOBLE, PLUCKY)
     event["Records"][1]["attributes"]["ApproximateReceiveCount"] = "3"
@@ -168,9 +157,45 @@ def test_a_message_rests_longer_after_each_try(digest: ModuleType, system: Syste
     assert queue.rests == {"handle 0": 20, "handle 1": 320}
 
 
-def test_what_was_acknowledged_does_not_rest(digest: ModuleType, queue: Queue) -> None:
+def test_what_was_acknowledged_does_not_rest(digest: ModuleType, queue: MemoryQueue) -> None:
     assert left(digest, arrivals(NOBLE, PLUCKY)) == []
-    assert queue.rests == {}
+    assert queue.rests == {"handle 0": 60, "handle 1": 60}, "hidden while it is handled, and no longer"
+
+
+def test_what_was_handled_is_deleted_before_the_next_version_is_begun(
+    digest: ModuleType, system: System, queue: MemoryQueue
+) -> None:
+    break_store(system, "ubuntu/plucky", StorageUnavailable("503"))
+    assert left(digest, arrivals(NOBLE, NOBLE, PLUCKY, DAILY)) == ["2"]
+    assert queue.deleted == ["handle 0", "handle 1"], "a batch about one version makes no call, the last makes none"
+
+
+def test_what_was_received_before_is_handled_last(digest: ModuleType, system: System, queue: MemoryQueue) -> None:
+    event = arrivals(NOBLE, PLUCKY, DAILY, NOBLE)
+    event["Records"][3]["attributes"]["ApproximateReceiveCount"] = "2"
+    event["Records"][1]["attributes"]["ApproximateReceiveCount"] = "3"
+    assert left(digest, event) == []
+    order = [key for method, key in system.store.log if method == "create" and key.startswith("versions/")]
+    assert order == [f"versions/{path}.json" for path in (DAILY, NOBLE, PLUCKY)]
+
+
+def test_publish_handles_what_was_received_often_by_itself_after_all_others(
+    publish: ModuleType, system: System, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    published: list[list[str]] = []
+    operation = publish.publish
+
+    def remember(stream: str, products: Sequence[ProductId], services: PublishServices) -> Published:
+        published.append([product.path for product in products])
+        done: Published = operation(stream, products, services)
+        return done
+
+    monkeypatch.setattr(publish, "publish", remember)
+    event = changes(NOBLE, PLUCKY, DAILY)
+    event["Records"][0]["attributes"]["ApproximateReceiveCount"] = "4"
+    event["Records"][1]["attributes"]["ApproximateReceiveCount"] = "3"
+    assert left(publish, event) == []
+    assert published == [[path.rpartition("/")[0]] for path in (PLUCKY, DAILY, NOBLE)]
 
 
 def listened_to(app: ModuleType) -> io.StringIO:
@@ -187,7 +212,7 @@ def told(lines: io.StringIO, message: str) -> list[dict[str, Any]]:
 
 
 def test_digest_logs_an_exception_that_no_rule_foresees_once_with_its_version_and_handles_the_others(
-    digest: ModuleType, system: System, queue: Queue
+    digest: ModuleType, system: System, queue: MemoryQueue
 ) -> None:
     break_store(system, "ubuntu/noble", IndexError("list index out of range"))
     said = listened_to(digest)
@@ -197,7 +222,7 @@ def test_digest_logs_an_exception_that_no_rule_foresees_once_with_its_version_an
     assert line.items() >= {**named, "level": "ERROR", "error": "IndexError"}.items()
     assert "IndexError: list index out of range" in line["exception"], "a traceback tells where"
     assert parse_version(PLUCKY).record_key in system.store.objects
-    assert queue.rests == {"handle 0": 20, "handle 2": 20}
+    assert queue.rests == {"handle 0": 20, "handle 1": 60, "handle 2": 20}
 
 
 def test_digest_refuses_what_no_parser_could_read_tells_the_operator_and_acknowledges(

@@ -23,6 +23,7 @@ from imageserver.errors import OutOfTime
 from imageserver.format.keys import VersionId, version_of
 from imageserver.operations.ingest import Ingested, IngestServices
 from tests.support.handlers import Context, imported, sqs_event
+from tests.support.sqs import QUEUE_URL, MemoryQueue
 
 TIMEOUT_S: Final = 900
 BATCH: Final = 10
@@ -83,9 +84,10 @@ class Queue:
 def app(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
     with imported(
         "imageserver.handlers.digest",
-        {"BUCKET": "b", "QUEUE_URL": "https://sqs/arrivals", "AWS_REGION": "eu-central-1"},
+        {"BUCKET": "b", "QUEUE_URL": QUEUE_URL, "AWS_REGION": "eu-central-1"},
     ) as app:
         monkeypatch.setattr(app, "sqs_client", lambda: None)
+        monkeypatch.setattr(app.batches, "sqs_client", MemoryQueue)
         yield app
 
 
