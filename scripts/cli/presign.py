@@ -134,7 +134,7 @@ def _exists(client: Any, bucket: str, key: str) -> bool:
         reason = _reason(client, bucket, key) or error
         if status == 403 and not aws.unusable(reason):
             # A publisher may be allowed to write and not to read; the condition in the curl line decides then.
-            click.echo(f"presign: these credentials may not check whether {key} exists; If-None-Match decides at the upload", err=True)
+            click.echo(f"presign: these credentials may not ask whether {key} exists; If-None-Match decides", err=True)
             return False
         _end_for(reason, f"S3 does not say whether {key} exists")
     except BotoCoreError as error:
