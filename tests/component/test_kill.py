@@ -285,7 +285,7 @@ def _recovered(life: Life) -> None:
     stack, publisher, reader = life.stack, life.publisher, life.reader
     kinds = {"lxd.tar.xz": "metadata amd64", "rootfs.squashfs": "squashfs"}
     objects = {key: Content(kinds[key.rpartition("/")[2]], body) for key, body in publisher.present.items()}
-    expected = expected_catalog(objects, set(), dict.fromkeys(objects, ""))
+    expected = expected_catalog(objects, set(), dict.fromkeys(objects, ""), {})
 
     def right() -> bool | None:
         reader.look(publisher.files, publisher.deleted)

@@ -378,8 +378,13 @@ class Story:
         }
         withdrawn = {path for path, mark in self.ledger.marks.items() if mark.withdrawn}
         uploaded = {key: self.world.objects[key].modified.isoformat() for key in objects}
-        model = expected_catalog(objects, withdrawn, uploaded)
-        unlisted = expected_unlisted(objects, withdrawn)
+        published = {
+            parse_record_key(key).path: json.loads(stored.body)["published"]
+            for key, stored in self.world.objects.items()
+            if key.startswith("versions/")
+        }
+        model = expected_catalog(objects, withdrawn, uploaded, published)
+        unlisted = expected_unlisted(objects, withdrawn, published)
         for key in (documents.INDEX_KEY, *map(documents.products_key, STREAMS)):
             assert _said(served.get(key)) == _said(model.get(key)), key
         for stream in STREAMS:

@@ -69,8 +69,12 @@ class Build:
         return datetime.strptime(self.name.partition(".")[0], FORMS[form_of(self.name)])  # noqa: DTZ007
 
 
+Published = Mapping[str, Mapping[str, str]]
+"""Version (`images/…/<version>`) -> file -> sha256 with which clients may have been told of it: no object tells that."""
+
+
 def expected_catalog(
-    objects: Mapping[str, Content], withdrawn: Collection[str], uploaded: Mapping[str, str]
+    objects: Mapping[str, Content], withdrawn: Collection[str], uploaded: Mapping[str, str], published: Published
 ) -> dict[str, bytes]:
     """Served key -> bytes of `streams/v1/index.json` and every products document.
 
@@ -81,7 +85,7 @@ def expected_catalog(
     streams: dict[str, dict[str, list[Build]]] = {}
     for path, files in versions.items():
         stream, *product, version = path.split("/")
-        if build := _build(version, files, product[2]):
+        if build := _build(version, files, product[2], published.get(path, {})):
             for root in build.prints:
                 needed = {root, *build.metadata.values()} if root != build.unified else {root}
                 build.arrived[root] = max(uploaded[f"{path}/{file}"] for file in needed)
@@ -101,7 +105,9 @@ def expected_catalog(
     return served | {"streams/v1/index.json": canonical({"format": "index:1.0", "index": index})}
 
 
-def expected_unlisted(objects: Mapping[str, Content], withdrawn: Collection[str]) -> dict[str, dict[str, set[str]]]:
+def expected_unlisted(
+    objects: Mapping[str, Content], withdrawn: Collection[str], published: Published
+) -> dict[str, dict[str, set[str]]]:
     """Stream -> product -> versions that are there and cannot be listed; everything as for `expected_catalog`.
 
     Not whether they are `incomplete` or `invalid`: a bad root is refused once somebody read it, which takes metadata
@@ -110,7 +116,7 @@ def expected_unlisted(objects: Mapping[str, Content], withdrawn: Collection[str]
     found: dict[str, dict[str, set[str]]] = {}
     for path, files in _versions(objects, withdrawn).items():
         stream, *product, version = path.split("/")
-        if _build(version, files, product[2]) is None:
+        if _build(version, files, product[2], published.get(path, {})) is None:
             found.setdefault(stream, {}).setdefault(":".join(product), set()).add(version)
     return found
 
@@ -129,31 +135,36 @@ def canonical(document: object) -> bytes:
     return json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
 
 
-def _build(name: str, files: dict[str, Content], arch: str) -> Build | None:
-    sums = {}
-    if "SHA256SUMS" in files:
-        for line in files["SHA256SUMS"].body.decode().splitlines():
-            digest, file = line.split("  ")
-            sums[file] = digest
+def _build(name: str, files: dict[str, Content], arch: str, published: Mapping[str, str]) -> Build | None:
+    sums = _sums(files)
+    unchanged = [file for file, sha256 in published.items() if file in files and files[file].sha256 == sha256]
+    if unchanged and ({f for f in unchanged if sums.get(f, published[f]) != published[f]} or not sums.keys() & files):
+        sums = {}  # it came too late
     sound = {f: c for f, c in files.items() if sums.get(f, c.sha256) == c.sha256}
 
     def is_a(file: str, kind: str) -> bool:
         return file in sound and sound[file].kind == kind
 
     own = {client: meta for client, (meta, _) in CLIENTS.items() if is_a(meta, f"metadata {arch}")}
+    first = [sound[meta].sha256 for meta in own.values() if meta in published]
+    own = {client: meta for client, meta in own.items() if not first or meta in published or sound[meta].sha256 in first}
     metadata = {client: own.get(client, next(iter(own.values()))) for client in CLIENTS} if own else {}
     roots = {}
     kinds = {"squashfs": "squashfs", "root.tar.xz": "tar", "disk-kvm.img": "qcow2"}
     for ftype, names in ROOTS.items():
-        found = [file for file in names if is_a(file, kinds[ftype])]
+        found = sorted((f for f in names if is_a(f, kinds[ftype])), key=lambda file: file not in published)
         if found and own:
             roots[ftype] = found[0]
-    unified = next((u for u in ("incus_combined.tar.gz", "lxd_combined.tar.gz") if is_a(u, f"unified {arch}")), "")
-    if {"squashfs", "root.tar.xz"} & roots.keys():
-        unified = ""  # one container in a version
+    whole = [u for u in ("incus_combined.tar.gz", "lxd_combined.tar.gz") if is_a(u, f"unified {arch}")]
+    unified = min(whole, key=lambda file: file not in published, default="")
+    if containers := {"squashfs", "root.tar.xz"} & roots.keys():  # one container in a version: who came first
+        if unified in published and not any(roots[ftype] in published for ftype in containers):
+            roots = {ftype: file for ftype, file in roots.items() if ftype not in containers}
+        else:
+            unified = ""
     if not (roots or unified):
         return None
-    if "SHA256SUMS" in files and not sums.keys() & (files.keys() - {"SHA256SUMS"}):
+    if not unchanged and "SHA256SUMS" in files and not sums.keys() & (files.keys() - {"SHA256SUMS"}):
         return None  # it was meant as a check, and checks nothing
     prints = {}
     for file in sorted(roots.values()):
@@ -162,6 +173,12 @@ def _build(name: str, files: dict[str, Content], arch: str) -> Build | None:
     if unified:
         prints[unified] = [sound[unified].sha256]
     return Build(name, sound, metadata, roots, unified, [f for f in sound if is_a(f, "vcdiff")], prints)
+
+
+def _sums(files: Mapping[str, Content]) -> dict[str, str]:
+    """What SHA256SUMS says: file -> sha256."""
+    lines = files["SHA256SUMS"].body.decode().splitlines() if "SHA256SUMS" in files else []
+    return {file: digest for digest, file in (line.split("  ") for line in lines)}
 
 
 def _document(stream: str, products: dict[str, list[Build]]) -> dict[str, Any]:

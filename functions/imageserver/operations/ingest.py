@@ -12,6 +12,8 @@ from functools import partial
 from typing import Final, Literal
 from uuid import uuid4
 
+from msgspec.structs import replace
+
 from imageserver.errors import ObjectChanged, OutOfTime, SimplestreamsError
 from imageserver.format import file_kinds
 from imageserver.format.file_kinds import Role
@@ -23,7 +25,7 @@ from imageserver.storage.listing import is_unchanged
 from imageserver.storage.port import Store, StoredObject, write
 from imageserver.storage.retries import RaceLost, retry
 from imageserver.versions import diff, examine, records
-from imageserver.versions.assessment import assessed
+from imageserver.versions.assessment import assess, assessed
 from imageserver.versions.diff import Files, Learned
 from imageserver.versions.records import Fault, FileFacts, Record
 from imageserver.versions.withdrawal import past
@@ -254,13 +256,20 @@ class _Source:
 
 def _save(progress: _Progress, snapshot: _Snapshot) -> None:
     """Write the record unless it says this already; RaceLost when another writer was faster."""
-    before, withdrawn, files, replaced = snapshot.before, None, snapshot.files, set[str]()
+    before, found = snapshot.before, Record(version=progress.version.path, files=snapshot.files)
     if before:
         withdrawn, files = past(before, snapshot.files)
         # Keys that held other bytes before, or are empty now: what is put there next may meet those in a cache.
         changed = {file for file, facts in before.files.items() if file not in files or files[file].etag != facts.etag}
-        replaced = {*before.replaced, *changed}
-    found = Record(version=progress.version.path, files=files, withdrawn=withdrawn, replaced=tuple(sorted(replaced)))
+        begins_anew = bool(before.withdrawn and not withdrawn)
+        found = replace(
+            before,
+            files=files,
+            withdrawn=withdrawn,
+            replaced=tuple(sorted({*before.replaced, *changed})),
+            # Of a record of an older release the facts say it.
+            published={} if begins_anew else assess(before).published,
+        )
     record = assessed(found)
     progress.ingested.record = record
     if record == before:

@@ -1,6 +1,6 @@
 """What of a version clients can use, and a reason for everything else: a pure function of its record's facts."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Final, Literal
 
@@ -30,13 +30,17 @@ _WHOLE_VM: Final = (
     "shows it as a container that cannot start; upload metadata and disk as two files for all clients "
     "(scripts/upload splits it)"
 )
+_GIVEN_UP: Final = (
+    "has bytes that were refused, and somebody was given a URL to replace them: they are not listed any more, whatever "
+    "is said of them; send other bytes, or these under the name of another version"
+)
 """Each completes "<file> …"."""
 
 
 class Assessment(msgspec.Struct, frozen=True):
     """What of a version may be listed. The values are file names; `roots` and `deltas` go by ftype.
 
-    `unified_type` is empty for a container.
+    `unified_type` is empty for a container. `published` is what the record remembers from now on.
     """
 
     state: State
@@ -46,6 +50,7 @@ class Assessment(msgspec.Struct, frozen=True):
     unified: str = ""
     unified_type: Literal["", "virtual-machine"] = ""
     deltas: dict[str, tuple[str, ...]] = {}
+    published: dict[str, str] = {}
 
 
 def new_record(version: VersionId, files: dict[str, FileFacts], withdrawn: Withdrawal | None) -> Record:
@@ -56,32 +61,33 @@ def new_record(version: VersionId, files: dict[str, FileFacts], withdrawn: Withd
 def assessed(record: Record) -> Record:
     """Return the record with the state and reasons that follow from its facts."""
     assessment = assess(record)
-    return msgspec.structs.replace(record, state=assessment.state, reasons=assessment.reasons)
+    return msgspec.structs.replace(
+        record, state=assessment.state, reasons=assessment.reasons, published=assessment.published
+    )
 
 
 def assess(record: Record) -> Assessment:
     """Decide what of a version may be listed and give a reason for everything else.
 
     A version is complete when a metadata file and at least one root, or a unified tarball, are there and were
-    accepted. A refused file takes nothing else of its version away.
+    accepted. A refused file takes nothing else of its version away, and what comes after a version was complete
+    changes nothing of what it was published with.
     """
     kept = msgspec.structs.replace(record, files=_present(record))
     kinds = {file: kind_of(file, facts) for file, facts in kept.files.items()}
     reasons = _warnings(record)
-    accepted = _accepted_files(kept, kinds, reasons)
-    metadata = _one_per_ftype(accepted, Role.METADATA, reasons)
-    if metadata:  # a client whose own file is missing reads the other's
-        lone = next(iter(metadata.values()))
-        metadata = {ftype: metadata.get(ftype, lone) for ftype in file_kinds.METADATA_FTYPES.values()}
+    sums = _applied_sums(kept, reasons)
+    accepted = _accepted_files(kept, kinds, sums, reasons)
+    metadata = _metadata(kept, kinds, accepted, reasons)
     _set_aside_half_read_roots(kept, kinds, accepted, metadata, reasons)
-    roots = _one_per_ftype(accepted, Role.ROOT, reasons)
+    roots = _one_per_ftype(kept, kinds, accepted, Role.ROOT, reasons)
     roots = roots if metadata else {}
-    unified, unified_type = _unified(kept, accepted, roots, reasons)
+    unified, unified_type = _unified(kept, kinds, accepted, roots, reasons)
     listable = {file: accepted[file] for file in (*metadata.values(), *roots.values(), *filter(None, [unified]))}
     usable = bool(unified or roots)
     if kept.files and not usable:
         reasons.extend(_missing(record.version, kinds, metadata))
-    usable = usable and _is_confirmed(kept, listable, reasons)
+    usable = usable and _is_confirmed(kept, sums, listable, reasons)
     reasons.extend(_unpaired(kept, kinds, usable=usable))
     reasons.sort()
     withdrawals = [record.withdrawn] if record.withdrawn else [facts.withdrawn for facts in record.files.values()]
@@ -95,13 +101,23 @@ def assess(record: Record) -> Assessment:
         usable=usable,
         refused=any(reason.kind == "error" for reason in reasons),
     )
-    return Assessment(state, tuple(reasons), metadata, roots, unified, unified_type, deltas)
+    published = {file: sha256 for file, sha256 in record.published.items() if file in kept.files}
+    if state is State.COMPLETE:
+        used = {*listable, *(file for file, kind in accepted.items() if kind.role in (Role.DELTA, Role.OVERRIDES))}
+        published = {file: published[file] for file in published if file in _being_read(reasons)}
+        published |= {file: kept.files[file].sha256 for file in used}
+    return Assessment(state, tuple(reasons), metadata, roots, unified, unified_type, deltas, published)
 
 
 def overrides(record: Record) -> Overrides:
-    """Return what the publisher says of the product in this version; metadata.json goes before image.yaml."""
-    files = _present(record)
-    given = [files[file].overrides for file in ("image.yaml", "metadata.json") if file in files]
+    """Return what the publisher says of the product in this version; metadata.json goes before image.yaml.
+
+    A document that was refused says nothing.
+    """
+    kept = msgspec.structs.replace(record, files=_present(record))
+    said = {file: file_kinds.classify(file) for file in ("image.yaml", "metadata.json") if file in kept.files}
+    accepted = _accepted_files(kept, said, _applied_sums(kept, []), [])
+    given = [kept.files[file].overrides for file in said if file in accepted]
     merged = Overrides()
     for stronger in filter(None, given):
         merged = stronger.over(merged)
@@ -141,14 +157,64 @@ def _warnings(record: Record) -> list[Reason]:
     return reasons + [Reason("", "warning", sentence) for sentence in hints]
 
 
-def _accepted_files(record: Record, kinds: Mapping[str, FileKind], reasons: list[Reason]) -> dict[str, FileKind]:
-    """Return the files that were read and are what their names say, in order of preference."""
-    sums = _digests_by_name(record)
-    unreadable = (record.files[CHECKSUMS_FILE].unreadable or {}) if CHECKSUMS_FILE in record.files else {}
+def _applied_sums(record: Record, reasons: list[Reason]) -> FileFacts | None:
+    """Return the SHA256SUMS, if there is one that applies. Append why one is refused: then it says nothing at all.
+
+    One that came after the version was published cannot take away what clients have: it must be the list that is wrong.
+    """
+    facts = record.files.get(CHECKSUMS_FILE)
+    if facts is None or facts.refusal:
+        return None
+    digests, unreadable = _digests_by_name(facts), facts.unreadable or {}
+    published = [file for file in sorted(record.files) if file != CHECKSUMS_FILE and record.is_published(file)]
+    for file in published:
+        sha256 = record.files[file].sha256
+        if digests.get(file, sha256) == sha256 and file not in unreadable:
+            continue
+        found = unreadable.get(file) or f"it gives {file} the sha256 {digests[file]}"
+        sentence = (
+            f"{CHECKSUMS_FILE} is refused: {found}, and {record.version} was published with a {file} of sha256 "
+            f"{sha256}; upload a {CHECKSUMS_FILE} that is right, or other files as a new version"
+        )
+        reasons.append(Reason(CHECKSUMS_FILE, "error", sentence, "late"))
+        return None
+    if published and facts.sha256 and facts.unreadable is not None and not _covered(record, digests):
+        reasons.append(_covers_nothing(record, digests, published))
+        return None
+    return facts
+
+
+def _digests_by_name(sums: FileFacts | None) -> dict[str, str]:
+    """Return what SHA256SUMS declares, by the last part of each path.
+
+    Not what it says of itself, which no list can know: `sha256sum * >SHA256SUMS` writes the digest of an empty file.
+    """
+    declared = {path.rpartition("/")[2]: sha256 for path, sha256 in (sums.checksums if sums else {}).items()}
+    return {file: sha256 for file, sha256 in declared.items() if file != CHECKSUMS_FILE}
+
+
+def _covered(record: Record, digests: Mapping[str, str]) -> set[str]:
+    return digests.keys() & record.files.keys()
+
+
+def _covers_nothing(record: Record, digests: Mapping[str, str], wanted: Iterable[str]) -> Reason:
+    named = ", ".join(sorted(digests)[:3]) or "no file"
+    sentence = (
+        f"{CHECKSUMS_FILE} covers no file of {record.version}: it names {named}, expected "
+        f"{', '.join(sorted(wanted))}; upload one with these names, or delete it"
+    )
+    return Reason(CHECKSUMS_FILE, "error", sentence, "digest")
+
+
+def _accepted_files(
+    record: Record, kinds: Mapping[str, FileKind], sums: FileFacts | None, reasons: list[Reason]
+) -> dict[str, FileKind]:
+    """Return the files among `kinds` that were read and are what their names say, in order of preference."""
+    digests, unreadable = _digests_by_name(sums), (sums.unreadable if sums else None) or {}
     accepted: dict[str, FileKind] = {}
-    for file in sorted(record.files, key=file_kinds.preference):
+    for file in sorted(kinds, key=file_kinds.preference):
         facts, kind = record.files[file], kinds[file]
-        declared = sums.get(file, facts.sha256)
+        declared = digests.get(file, facts.sha256)
         if facts.refusal:
             reasons.append(Reason(file, "error", f"{file} {facts.refusal}", facts.fault))
         elif facts.sha256 and declared != facts.sha256:
@@ -158,6 +224,8 @@ def _accepted_files(record: Record, kinds: Mapping[str, FileKind], reasons: list
         elif file in unreadable and kind.role is not Role.CHECKSUMS:
             sentence = f"{file} is not confirmed by SHA256SUMS: {unreadable[file]}; upload a SHA256SUMS that is right"
             reasons.append(Reason(file, "error", sentence, "digest"))
+        elif facts.etag in record.replaceable.get(file, ()):
+            reasons.append(Reason(file, "error", f"{file} {_GIVEN_UP}", "replaced"))
         elif facts.sha256:
             accepted[file] = kind
         elif kind.role is not Role.ROOT:
@@ -165,40 +233,34 @@ def _accepted_files(record: Record, kinds: Mapping[str, FileKind], reasons: list
     return accepted
 
 
-def _digests_by_name(record: Record) -> dict[str, str]:
-    """Return what SHA256SUMS declares, by the last part of each path."""
-    sums = record.files[CHECKSUMS_FILE].checksums if CHECKSUMS_FILE in record.files else {}
-    return {path.rpartition("/")[2]: sha256 for path, sha256 in sums.items()}
-
-
-def _is_confirmed(record: Record, listable: dict[str, FileKind], reasons: list[Reason]) -> bool:
+def _is_confirmed(
+    record: Record, sums: FileFacts | None, listable: dict[str, FileKind], reasons: list[Reason]
+) -> bool:
     """Return whether a SHA256SUMS, where there is one, covers this version. Append reasons for what it leaves out.
 
     A list of digests that matches nothing is a mistake of the publisher who wanted a check, so it never passes for one.
+    A list that was refused is none: what it would have confirmed is listed and told.
     """
-    facts = record.files.get(CHECKSUMS_FILE)
-    if facts is None or (facts.sha256 and facts.unreadable is None):  # read by an older release, under its rules
+    if CHECKSUMS_FILE not in record.files:
         return True
-    if not facts.sha256 and not facts.refusal:
-        return False
-    sums = _digests_by_name(record)
-    reasons.extend(
-        Reason(CHECKSUMS_FILE, "error", f"{CHECKSUMS_FILE}: {sentence}; upload it again", "digest")
-        for file, sentence in (facts.unreadable or {}).items()
-        if file == CHECKSUMS_FILE or file not in record.files
-    )
-    if not sums.keys() & (record.files.keys() - {CHECKSUMS_FILE}):
-        named = ", ".join(sorted(sums)[:3]) or "no file"
-        sentence = (
-            f"{CHECKSUMS_FILE} covers no file of {record.version}: it names {named}, expected "
-            f"{', '.join(sorted(listable))}; upload one with these names, or delete it"
+    if sums and sums.sha256 and sums.unreadable is None:  # read by an older release, under its rules
+        return True
+    if sums and not sums.sha256:
+        return any(record.is_published(file) for file in listable)
+    digests = _digests_by_name(sums)
+    if sums:
+        reasons.extend(
+            Reason(CHECKSUMS_FILE, "warning", f"{CHECKSUMS_FILE}: {sentence}; the line is ignored")
+            for file, sentence in (sums.unreadable or {}).items()
+            if file == CHECKSUMS_FILE or file not in record.files
         )
-        reasons.append(Reason(CHECKSUMS_FILE, "error", sentence, "digest"))
-        return False
-    uncovered = [file for file, kind in listable.items() if file not in sums and kind.role is not Role.METADATA]
+        if not _covered(record, digests):
+            reasons.append(_covers_nothing(record, digests, listable))
+            return False
+    why = f"is not in {CHECKSUMS_FILE}" if sums else f"is not confirmed, as {CHECKSUMS_FILE} is refused"
+    uncovered = [file for file, kind in listable.items() if file not in digests and kind.role is not Role.METADATA]
     reasons.extend(
-        Reason(file, "warning", f"{file} is not in {CHECKSUMS_FILE}: its digest was compared with nothing")
-        for file in sorted(uncovered)
+        Reason(file, "warning", f"{file} {why}: its digest was compared with nothing") for file in sorted(uncovered)
     )
     return True
 
@@ -241,36 +303,87 @@ def _set_aside_half_read_roots(
             reasons.append(Reason(file, "waiting", f"{file} is being read"))
 
 
-def _one_per_ftype(accepted: dict[str, FileKind], role: Role, reasons: list[Reason]) -> dict[str, str]:
-    """Return one file of a role for each ftype: the preferred one; the catalog has no place for a second."""
+def _being_read(reasons: Iterable[Reason]) -> set[str]:
+    return {reason.file for reason in reasons if reason.kind == "waiting" and reason.file}
+
+
+def _metadata(
+    record: Record, kinds: Mapping[str, FileKind], accepted: dict[str, FileKind], reasons: list[Reason]
+) -> dict[str, str]:
+    """Return the metadata file of each client, by ftype. A client whose own file is missing reads the other's.
+
+    So a client's own file that comes after the version was published would give each image another fingerprint.
+    """
+    metadata = _one_per_ftype(record, kinds, accepted, Role.METADATA, reasons)
+    there = accepted.keys() | _being_read(reasons)
+    first = [f for f, kind in kinds.items() if kind.role is Role.METADATA and f in record.published and f in there]
+    same = {record.files[file].sha256 for file in first}
+    for ftype, file in list(metadata.items()):
+        if first and file not in first and record.files[file].sha256 not in same:
+            del metadata[ftype], accepted[file]
+            reasons.append(_late(record, file, first[0], "gives its images other fingerprints"))
+    if metadata:
+        lone = next(iter(metadata.values()))
+        metadata = {ftype: metadata.get(ftype, lone) for ftype in file_kinds.METADATA_FTYPES.values()}
+    return metadata
+
+
+def _late(record: Record, file: str, first: str, why: str) -> Reason:
+    sentence = (
+        f"{file} came after {record.version} was published with {first}, and {why}: it is not listed; delete it, or "
+        "upload all files as a new version, roots last"
+    )
+    return Reason(file, "error", sentence, "late")
+
+
+def _one_per_ftype(
+    record: Record, kinds: Mapping[str, FileKind], accepted: dict[str, FileKind], role: Role, reasons: list[Reason]
+) -> dict[str, str]:
+    """Return one file of a role for each ftype: the catalog has no place for a second.
+
+    That is the one that was published, also while new bytes of it are being read; else the preferred one.
+    """
+    again = [file for file in record.published if file in _being_read(reasons) and file in kinds]
     chosen: dict[str, str] = {}
-    for file, kind in accepted.items():
+    for file in sorted([*accepted, *again], key=lambda file: file not in record.published):
+        kind = kinds[file]
         slot = "unified tarball" if role is Role.UNIFIED else kind.ftype
         if kind.role is role and (first := chosen.setdefault(slot, file)) != file:
             what = "metadata tarball" if role is Role.METADATA else slot
             sentence = f"{file} is a second {what} beside {first}, expected one in a version; delete one of them"
             reasons.append(Reason(file, "error", sentence, "second"))
-    return chosen
+    return {slot: file for slot, file in chosen.items() if file in accepted}
 
 
 def _unified(
-    record: Record, accepted: dict[str, FileKind], roots: dict[str, str], reasons: list[Reason]
+    record: Record,
+    kinds: Mapping[str, FileKind],
+    accepted: dict[str, FileKind],
+    roots: dict[str, str],
+    reasons: list[Reason],
 ) -> tuple[str, Literal["", "virtual-machine"]]:
     """Return the unified tarball that may be listed and its type; "" when roots make an image of the same type.
 
-    A virtual machine has two types: Incus before 7.1 takes every unified tarball for a container.
+    A virtual machine has two types: Incus before 7.1 takes every unified tarball for a container. Roots that came
+    after the tarball was published are taken out of `roots` instead.
     """
-    unified = next(iter(_one_per_ftype(accepted, Role.UNIFIED, reasons).values()), "")
+    unified = next(iter(_one_per_ftype(record, kinds, accepted, Role.UNIFIED, reasons).values()), "")
     if not unified:
         return "", ""
     is_vm = record.files[unified].content == "virtual-machine"
-    is_container = {file: ftype in file_kinds.CONTAINER_FTYPES for ftype, file in roots.items()}
-    if beside := next((file for file in is_container if is_vm or is_container[file]), ""):
-        clients = "Incus before 7.1" if is_vm and is_container[beside] else "clients"
-        kind = "container" if is_container[beside] else "virtual-machine"
+    again = [file for file in record.published if file in _being_read(reasons) and kinds[file].role is Role.ROOT]
+    is_container = {file: kinds[file].ftype in file_kinds.CONTAINER_FTYPES for file in (*roots.values(), *again)}
+    beside = [file for file in is_container if is_vm or is_container[file]]
+    if unified in record.published and not any(file in record.published for file in beside):
+        for file in beside:
+            del roots[kinds[file].ftype], accepted[file]
+            reasons.append(_late(record, file, unified, "would take its place"))
+    elif beside:
+        clients = "Incus before 7.1" if is_vm and is_container[beside[0]] else "clients"
+        kind = "container" if is_container[beside[0]] else "virtual-machine"
         sentence = (
-            f"{unified} is not listed beside {beside}: {clients} would see two {kind} images under one alias and take "
-            "one of them at random; delete one, or upload it as a product of its own"
+            f"{unified} is not listed beside {beside[0]}: {clients} would see two {kind} images under one alias and "
+            "take one of them at random; delete one, or upload it as a product of its own"
         )
         reasons.append(Reason(unified, "warning", sentence))
         return "", ""

@@ -218,7 +218,11 @@ def _inspected(facts: FileFacts, chunks: Iterator[bytes | memoryview], product: 
 
 
 def _refused(facts: FileFacts, fault: Fault, refusal: str) -> FileFacts:
-    return replace(facts, sha256="", combined={}, refusal=refusal, fault=fault)
+    """Return the facts of a refused file: nothing that was read in it counts."""
+    return FileFacts(
+        etag=facts.etag, size_bytes=facts.size_bytes, modified=facts.modified, refusal=refusal, fault=fault,
+        withdrawn=facts.withdrawn,
+    )  # fmt: skip
 
 
 def _root_refusal(head: bytes, ftype: str) -> str:

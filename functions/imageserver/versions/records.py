@@ -21,11 +21,14 @@ from imageserver.versions.state import State
 SCHEMA: Final = 1
 CHECKSUMS_FILE: Final = "SHA256SUMS"
 
-Fault = Literal["", "empty", "too-large", "encoded", "wrong-kind", "damaged", "metadata", "digest", "second", "name"]
+Fault = Literal[
+    "", "empty", "too-large", "encoded", "wrong-kind", "damaged", "metadata", "digest", "second", "late", "replaced", "name"
+]  # fmt: skip
 """What a refusal is about, in one word for counters and programs; empty where an older release refused.
 
 encoded: it was stored with a Content-Encoding; metadata: its metadata.yaml is wrong; digest: it is not what was
-declared; second: another file has its place in the version.
+declared; second: another file has its place in the version; late: it would change what the version was published
+with; replaced: somebody was given a URL to replace it.
 """
 
 
@@ -88,12 +91,21 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     """The record of one version; `version` is its path, `images/<os>/…/<version>`.
 
     `replaced` names the files whose key has held other bytes since the record was made: a cache may still have those.
+
+    `published` maps each file with which the version was complete to the sha256 that it had then. Clients may have
+    that, so nothing that comes later takes a published file's place or speaks against its bytes. A file leaves it
+    when it is withdrawn or gone, and keeps its place when it is overwritten.
+
+    `replaceable` maps a file to the ETags of refused objects that somebody was given a URL to replace. S3 knows an
+    object by its ETag alone, and the URL stays good for hours: so an object with such an ETag is never published.
     """
 
     version: str
     files: dict[str, FileFacts] = {}
     withdrawn: Withdrawal | None = None
     replaced: tuple[str, ...] = ()
+    published: dict[str, str] = {}
+    replaceable: dict[str, tuple[str, ...]] = {}
     state: State = State.EMPTY
     reasons: tuple[Reason, ...] = ()
     schema: int = SCHEMA
@@ -107,6 +119,11 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     def size_bytes(self) -> int:
         """What its files come to."""
         return sum(facts.size_bytes for facts in self.files.values())
+
+    def is_published(self, file: str) -> bool:
+        """Return whether clients may have been told of this file with the bytes that it has."""
+        facts = self.files.get(file)
+        return facts is not None and facts.sha256 != "" and self.published.get(file) == facts.sha256
 
 
 def kind_of(file: str, facts: FileFacts) -> FileKind:

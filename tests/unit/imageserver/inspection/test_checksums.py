@@ -179,13 +179,14 @@ def test_a_line_that_cannot_be_read_refuses_the_file_that_it_names(system: Syste
     assert told(record, "error")[0][0] == "rootfs.squashfs"
 
 
-def test_a_line_that_names_no_file_of_the_version_refuses_the_list_and_is_told(system: System) -> None:
+def test_a_line_that_names_no_file_of_the_version_is_told_and_the_others_apply(system: System) -> None:
     record = uploaded(system, right(images.split_image()) + "nonsense\n")
     assert record.state == "complete"
-    assert told(record, "error") == [
+    assert told(record, "error") == []
+    assert told(record, "warning") == [
         (
             "SHA256SUMS",
-            "SHA256SUMS: line 3 is 'nonsense', expected a sha256, two spaces and a file name; upload it again",
+            "SHA256SUMS: line 3 is 'nonsense', expected a sha256, two spaces and a file name; the line is ignored",
         )
     ]
 
