@@ -25,22 +25,31 @@ class Part:
     size: int
 
 
-def part_bytes(size: int) -> int:
-    """Return the size of each part but the last: whole MiB, so that `dd bs=1048576` cuts them."""
+def part_bytes(size: int, other_than: int = 0) -> int:
+    """Return the size of each part but the last: whole MiB, so that `dd bs=1048576` cuts them.
+
+    Parts of that size are not `other_than` in number, unless the file is as small as one part.
+    """
     per_part = -(-size // MOST_PARTS)
-    return max(SMALLEST_PART_BYTES, -(-per_part // MIB) * MIB)
+    step = max(SMALLEST_PART_BYTES, -(-per_part // MIB) * MIB)
+    return 2 * step if -(-size // step) == other_than else step
 
 
-def parts(size: int) -> tuple[Part, ...]:
-    """Return the parts of a file of this many bytes."""
-    step = part_bytes(size)
+def parts(size: int, other_than: int = 0) -> tuple[Part, ...]:
+    """Return the parts of a file of this many bytes; `other_than` as for part_bytes."""
+    step = part_bytes(size, other_than)
     return tuple(
         Part(number, offset, min(step, size - offset)) for number, offset in enumerate(range(0, size, step), start=1)
     )
 
 
-def in_parts(size: int, wanted: bool | None) -> bool:
-    """Return whether to send in parts; `wanted` is the uploader's own choice, which one PUT may be too small for."""
+def in_parts(size: int, wanted: bool | None, other_than: int = 0) -> bool:
+    """Return whether to send in parts; `wanted` is the uploader's own choice, which one PUT may be too small for.
+
+    What came in one part (`other_than` is 1) is sent in one PUT if it fits into one part.
+    """
     if size > LARGEST_SINGLE_BYTES:
         return True
+    if other_than == 1 and size <= SMALLEST_PART_BYTES:
+        return False
     return size > SINGLE_BYTES if wanted is None else wanted

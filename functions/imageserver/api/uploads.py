@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final, TypeVar
 
+import msgspec
+
 from imageserver.api import multipart, problems
 from imageserver.api.permissions import Rights, role_of
 from imageserver.api.problems import Problem
@@ -19,12 +21,17 @@ from imageserver.format.caching import cache_control
 from imageserver.format.file_kinds import Role
 from imageserver.format.keys import ImageKey, VersionId, parse_key, parse_version
 from imageserver.storage import listing
+from imageserver.storage.port import Document
 from imageserver.storage.presigned import CONTENT_TYPE, S3Uploads
+from imageserver.storage.retries import RaceLost, retry
 from imageserver.versions import examine, records
-from imageserver.versions.assessment import UNKNOWN_FILE
-from imageserver.versions.records import FileFacts, Record
+from imageserver.versions.assessment import UNKNOWN_FILE, assessed
+from imageserver.versions.records import CHECKSUMS_FILE, FileFacts, Record
 
 MOST_PARTS_OF_A_BATCH: Final = 1000
+MOST_REPLACED: Final = 20
+"""How often a refused file may be replaced: the record remembers each object that was."""
+_DOCUMENTS: Final = (Role.OVERRIDES, Role.CHECKSUMS)
 
 _T = TypeVar("_T")
 _R = TypeVar("_R")
@@ -39,29 +46,47 @@ class UploadService:
     max_bytes: int
     allow_overwrites: bool
     now: datetime
+    pause: Callable[[float], object]
 
 
 @dataclass(frozen=True, slots=True)
 class _Folder:
-    """A version as it is now."""
+    """A version as it is now; `seen` is its record as it was read."""
 
+    seen: Document | None
     record: Record | None
     listed: Mapping[str, FileFacts]
 
 
 def sign_one(service: UploadService, caller: str, request: FileRequest) -> Single | Multipart:
-    """Return the answer for one file; Problem if it may not be sent."""
+    """Return the answer for one file; Problem if it may not be sent, CatalogBusy if others won every race."""
     image = _checked(service, caller, request)
-    return _signed(service, image, request, _condition(service, image, _look(service, image.version)))
+
+    def decide() -> dict[str, str]:
+        folder = _look(service, image.version)
+        condition = _condition(service, image, request, folder)
+        _give_up(service, folder, {image: condition})
+        return condition
+
+    return _signed(service, image, request, retry(image.version.path, decide, service.pause))
 
 
 def sign_batch(service: UploadService, caller: str, request: BatchRequest) -> BatchAnswer:
-    """Return the answer for the files of a version; one Problem with all refusals if any of them may not be sent."""
+    """Return the answer for the files of a version; one Problem with all refusals if any of them may not be sent.
+
+    CatalogBusy if others won every race.
+    """
     version = _parsed(parse_version, request.version)
     images = _each(lambda file: _checked(service, caller, file), _files(version, request))
     _check_batch([(image.file, file) for image, file in images])
-    folder = _look(service, version)
-    decided = _each(lambda pair: _present(*pair, folder) or _condition(service, pair[0], folder), images)
+
+    def decide() -> list[tuple[Present | dict[str, str], tuple[ImageKey, FileRequest]]]:
+        folder = _look(service, version)
+        decided = _each(lambda pair: _present(*pair, folder) or _condition(service, *pair, folder), images)
+        _give_up(service, folder, {image: what for what, (image, _) in decided if not isinstance(what, Present)})
+        return decided
+
+    decided = retry(version.path, decide, service.pause)
     uploads = [
         decision if isinstance(decision, Present) else _signed(service, image, file, decision)
         for decision, (image, file) in decided
@@ -154,7 +179,7 @@ def _look(service: UploadService, version: VersionId) -> _Folder:
             f"{version.path} is withdrawn and will be deleted after {record.withdrawn.delete_after}; "
             "restore it first, or upload under the name of another version",
         )
-    return _Folder(record, listing.listed(service.store, version))
+    return _Folder(seen, record, listing.listed(service.store, version))
 
 
 def _present(image: ImageKey, request: FileRequest, folder: _Folder) -> Present | None:
@@ -164,8 +189,9 @@ def _present(image: ImageKey, request: FileRequest, folder: _Folder) -> Present 
         return None
     facts = _facts(folder, there, image.file)
     known = facts.sha256 if facts else ""
-    differs = known and request.sha256 and known != request.sha256.lower()
-    if differs or _refused(folder, image.file, facts):
+    if (known and request.sha256 and known != request.sha256.lower()) or (facts and facts.withdrawn):
+        return None
+    if _refused(folder, image.file, facts) and not _only_sums_are_wrong(folder, image.file, request, facts):
         return None
     return Present(path=image.key, size=there.size_bytes, sha256=known)
 
@@ -178,13 +204,21 @@ def _facts(folder: _Folder, there: FileFacts, file: str) -> FileFacts | None:
 
 def _refused(folder: _Folder, file: str, facts: FileFacts | None) -> bool:
     """Return whether the file stands refused, or is the SHA256SUMS that another file failed: clients never saw it."""
-    if facts is None or folder.record is None or facts.withdrawn:
+    if facts is None or folder.record is None or folder.record.is_published(file):
         return False
     refused = {reason.file for reason in folder.record.reasons if reason.kind == "error"}
-    return file in refused or (file == "SHA256SUMS" and bool(refused))
+    return file in refused or (file == CHECKSUMS_FILE and bool(refused))
 
 
-def _condition(service: UploadService, image: ImageKey, folder: _Folder) -> dict[str, str]:
+def _only_sums_are_wrong(folder: _Folder, file: str, request: FileRequest, facts: FileFacts | None) -> bool:
+    """Return whether a refused file has the bytes that its uploader wants to send: another SHA256SUMS is enough."""
+    if facts is None or folder.record is None or file_kinds.classify(file).role in _DOCUMENTS:
+        return False
+    given_up = facts.etag in folder.record.replaceable.get(file, ())
+    return bool(facts.sha256) and facts.sha256 == (request.sha256 or "").lower() and not given_up
+
+
+def _condition(service: UploadService, image: ImageKey, request: FileRequest, folder: _Folder) -> dict[str, str]:
     """Return the header that keeps whoever has the URL from replacing what is published."""
     there = folder.listed.get(image.file)
     if service.allow_overwrites:
@@ -192,21 +226,59 @@ def _condition(service: UploadService, image: ImageKey, folder: _Folder) -> dict
     if there is None:
         return {"If-None-Match": "*"}
     facts = _facts(folder, there, image.file)
-    if _refused(folder, image.file, facts):
-        return {"If-Match": there.etag}  # over just what was refused, once
+    if facts and facts.withdrawn:
+        raise Problem(
+            problems.WITHDRAWN,
+            f"{image.key} is withdrawn and will be deleted after {facts.withdrawn.delete_after}; restore it first, "
+            "wait until it is deleted, or upload under the name of another version",
+        )
+    exists = f"{image.key} exists already, with {there.size_bytes:,} bytes; nothing was changed. "
+    advice = "Upload under the name of a new version"
+    if _refused(folder, image.file, facts) or _is_told_of(folder, image.file, facts):
+        if _only_sums_are_wrong(folder, image.file, request, facts):
+            advice = f"It has these bytes and is refused as {CHECKSUMS_FILE} or another file beside it says: mend that"
+        elif facts and facts.sha256 and not request.sha256 and file_kinds.classify(image.file).role not in _DOCUMENTS:
+            advice = "It is refused: declare the sha256 of what you want to send in its place"
+        elif folder.record and len(folder.record.replaceable.get(image.file, ())) >= MOST_REPLACED:
+            advice = f"It was replaced {MOST_REPLACED} times: upload under the name of a new version"
+        else:
+            return {"If-Match": there.etag}  # over just what was refused, once
     raise Problem(
         problems.EXISTS,
-        f"{image.key} exists already, with {there.size_bytes:,} bytes; nothing was changed. "
-        "Upload under the name of a new version",
+        exists + advice,
         existing={"size": there.size_bytes, "sha256": facts.sha256 if facts else ""},
     )
+
+
+def _is_told_of(folder: _Folder, file: str, facts: FileFacts | None) -> bool:
+    """Return whether it is a document with something to correct: it decides about no file that is published."""
+    if facts is None or folder.record is None or file_kinds.classify(file).role not in _DOCUMENTS:
+        return False
+    return any(reason.file == file for reason in folder.record.reasons)
+
+
+def _give_up(service: UploadService, folder: _Folder, conditions: Mapping[ImageKey, Mapping[str, str]]) -> None:
+    """Note which objects somebody is about to get a URL to replace; RaceLost if the record was written meanwhile.
+
+    Such a URL is good for hours, for any object of that ETag. So none of that ETag may be published from now on.
+    """
+    replaceable = dict(folder.record.replaceable) if folder.record else {}
+    for image, condition in conditions.items():
+        etag = condition.get("If-Match", "")
+        if etag and file_kinds.classify(image.file).role not in _DOCUMENTS:
+            replaceable[image.file] = tuple(sorted({*replaceable.get(image.file, ()), etag}))
+    if folder.seen is None or folder.record is None or replaceable == folder.record.replaceable:
+        return
+    record = assessed(msgspec.structs.replace(folder.record, replaceable=replaceable))
+    if not service.store.replace(record.id.record_key, records.encode(record), folder.seen.revision):
+        raise RaceLost
 
 
 def _signed(
     service: UploadService, image: ImageKey, request: FileRequest, condition: Mapping[str, str]
 ) -> Single | Multipart:
     sha256 = (request.sha256 or "").lower()
-    if multipart.in_parts(request.size, request.multipart):
+    if multipart.in_parts(request.size, request.multipart, _parts_of(condition)):
         return _multipart(service, image, request, condition)
     headers = {
         "Content-Length": str(request.size),
@@ -237,17 +309,28 @@ def _multipart(
         url = service.store.sign(operation, image.key, headers, multipart.PARTS_LIFETIME_S, UploadId=upload_id)
         return Signed(method=method, url=url, headers=headers | unsigned)
 
+    other = _parts_of(condition)
     whole = {**condition, "x-amz-mp-object-size": str(request.size)}
     return Multipart(
         path=image.key,
         size=request.size,
         upload_id=upload_id,
-        part_size=multipart.part_bytes(request.size),
-        parts=[_part(service, image, upload_id, part, arrived or {}) for part in multipart.parts(request.size)],
+        part_size=multipart.part_bytes(request.size, other),
+        parts=[_part(service, image, upload_id, part, arrived or {}) for part in multipart.parts(request.size, other)],
         complete=signed("complete_multipart_upload", "POST", whole, {"Content-Type": "application/xml"}),
         abort=signed("abort_multipart_upload", "DELETE", {}, {}),
         expires_at=_after(service, multipart.PARTS_LIFETIME_S),
     )
+
+
+def _parts_of(condition: Mapping[str, str]) -> int:
+    """Return in how many parts the object came that is to be replaced; 0 if there is none, or it came in one PUT.
+
+    The ETag of an object that comes in parts ends with their number. In another number of parts equal bytes have
+    another ETag, so they are not taken for what was refused.
+    """
+    count = condition.get("If-Match", "").strip('"').partition("-")[2]
+    return int(count) if count.isdecimal() else 0
 
 
 def _part(

@@ -205,7 +205,9 @@ def _with_colons(path: str) -> str:
 
 
 def _service() -> uploads.UploadService:
-    return uploads.UploadService(store, rights, settings.max_upload_bytes, settings.allow_overwrites, datetime.now(UTC))
+    return uploads.UploadService(
+        store, rights, settings.max_upload_bytes, settings.allow_overwrites, datetime.now(UTC), time.sleep
+    )
 
 
 def _check_deletes(caller: str, path: str) -> None:

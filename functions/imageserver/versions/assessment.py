@@ -32,7 +32,7 @@ _WHOLE_VM: Final = (
 )
 _GIVEN_UP: Final = (
     "has bytes that were refused, and somebody was given a URL to replace them: they are not listed any more, whatever "
-    "is said of them; send other bytes, or these under the name of another version"
+    "is said of them; send other bytes, the same in parts (`multipart`), or these under the name of another version"
 )
 """Each completes "<file> …"."""
 
