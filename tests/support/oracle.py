@@ -70,7 +70,7 @@ class Build:
 
 
 Published = Mapping[str, Mapping[str, str]]
-"""Version (`images/…/<version>`) -> file -> sha256 with which clients may have been told of it: no object tells that."""
+"""Version (`images/…/<version>`) -> file -> sha256 that clients may have been told: the objects do not say that."""
 
 
 def expected_catalog(
@@ -147,7 +147,8 @@ def _build(name: str, files: dict[str, Content], arch: str, published: Mapping[s
 
     own = {client: meta for client, (meta, _) in CLIENTS.items() if is_a(meta, f"metadata {arch}")}
     first = [sound[meta].sha256 for meta in own.values() if meta in published]
-    own = {client: meta for client, meta in own.items() if not first or meta in published or sound[meta].sha256 in first}
+    if first:
+        own = {client: meta for client, meta in own.items() if meta in published or sound[meta].sha256 in first}
     metadata = {client: own.get(client, next(iter(own.values()))) for client in CLIENTS} if own else {}
     roots = {}
     kinds = {"squashfs": "squashfs", "root.tar.xz": "tar", "disk-kvm.img": "qcow2"}

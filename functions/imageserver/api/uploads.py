@@ -21,7 +21,7 @@ from imageserver.format.caching import cache_control
 from imageserver.format.file_kinds import Role
 from imageserver.format.keys import ImageKey, VersionId, parse_key, parse_version
 from imageserver.storage import listing
-from imageserver.storage.port import Document
+from imageserver.storage.port import StoredObject
 from imageserver.storage.presigned import CONTENT_TYPE, S3Uploads
 from imageserver.storage.retries import RaceLost, retry
 from imageserver.versions import examine, records
@@ -53,7 +53,7 @@ class UploadService:
 class _Folder:
     """A version as it is now; `seen` is its record as it was read."""
 
-    seen: Document | None
+    seen: StoredObject | None
     record: Record | None
     listed: Mapping[str, FileFacts]
 

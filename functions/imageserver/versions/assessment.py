@@ -115,9 +115,9 @@ def overrides(record: Record) -> Overrides:
     A document that was refused says nothing.
     """
     kept = msgspec.structs.replace(record, files=_present(record))
-    said = {file: file_kinds.classify(file) for file in ("image.yaml", "metadata.json") if file in kept.files}
-    accepted = _accepted_files(kept, said, _applied_sums(kept, []), [])
-    given = [kept.files[file].overrides for file in said if file in accepted]
+    kinds = {file: kind for file in kept.files if (kind := file_kinds.classify(file)).role is Role.OVERRIDES}
+    accepted = _accepted_files(kept, kinds, _applied_sums(kept, []), []) if kinds else {}
+    given = [kept.files[file].overrides for file in ("image.yaml", "metadata.json") if file in accepted]
     merged = Overrides()
     for stronger in filter(None, given):
         merged = stronger.over(merged)

@@ -22,7 +22,8 @@ SCHEMA: Final = 1
 CHECKSUMS_FILE: Final = "SHA256SUMS"
 
 Fault = Literal[
-    "", "empty", "too-large", "encoded", "wrong-kind", "damaged", "metadata", "digest", "second", "late", "replaced", "name"
+    "", "empty", "too-large", "encoded", "wrong-kind", "damaged", "metadata", "digest", "second", "late", "replaced",
+    "name",
 ]  # fmt: skip
 """What a refusal is about, in one word for counters and programs; empty where an older release refused.
 

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -50,7 +51,7 @@ def with_own_credentials(server: Server, image: Image) -> BatchAnswer:
     store = S3Uploads(server.deployment.s3, server.deployment.bucket)
     rights = Rights.parse(json.dumps({OPERATOR: [f"{PRODUCT.path}/"]}))
     service = uploads.UploadService(
-        store, rights, server.deployment.max_bytes, allow_overwrites=False, now=datetime.now(UTC)
+        store, rights, server.deployment.max_bytes, allow_overwrites=False, now=datetime.now(UTC), pause=time.sleep
     )
     try:
         return uploads.sign_batch(service, OPERATOR, request_of(image))

@@ -25,6 +25,22 @@ def test_parts_cover_the_file_without_gaps_and_within_the_limits_of_s3(size: int
     assert all(5 * MIB <= part.size <= 5 * GIB for part in parts[:-1])
 
 
+@pytest.mark.parametrize("size", [17 * MIB, 33 * MIB, 65 * MIB, 6 * GIB, 50 * GIB])
+def test_a_refused_file_is_replaced_in_another_number_of_parts(size: int) -> None:
+    """The ETag of an object in parts ends with their number, so equal bytes are not the object that was refused."""
+    usual = len(multipart.parts(size))
+    other = multipart.parts(size, usual)
+    assert len(other) != usual
+    assert sum(part.size for part in other) == size
+    assert other[0].size == min(size, multipart.part_bytes(size, usual)) <= 5 * GIB
+    assert multipart.parts(size, len(other)) == multipart.parts(size)
+
+
+def test_a_refused_file_that_came_in_one_part_is_replaced_in_one_put() -> None:
+    assert not multipart.in_parts(16 * MIB, wanted=True, other_than=1)
+    assert multipart.in_parts(16 * MIB, wanted=True, other_than=2)
+
+
 @pytest.mark.parametrize(
     ("size", "wanted", "expected"),
     [
