@@ -173,7 +173,7 @@ def withdraw(request: Request) -> Reply:
     _check_deletes(request.caller, path)
     done = withdrawals.withdraw(store, target, datetime.now(UTC), settings.grace_hours, time.sleep)
     if not (done.versions or done.files):
-        raise Problem(problems.NOT_FOUND, f"there is nothing at {path} to withdraw")
+        raise _nothing_done(done) or Problem(problems.NOT_FOUND, f"there is nothing at {path} to withdraw")
     answer = Withdrawn(path=path, versions=done.versions, files=done.files, delete_after=done.delete_after)
     return Reply(202, answer, {})
 
@@ -186,8 +186,26 @@ def restore(request: Request) -> Reply:
     _check_deletes(request.caller, path)
     done = withdrawals.restore(store, target, time.sleep)
     if not (done.versions or done.files):
-        raise Problem(problems.NOT_FOUND, f"there is nothing at {path} to restore; its files may be deleted already")
+        gone = Problem(problems.NOT_FOUND, f"there is nothing at {path} to restore; its files may be deleted already")
+        raise _nothing_done(done) or gone
     return Reply(200, Restored(path=path, versions=done.versions, files=done.files), {})
+
+
+def _nothing_done(done: withdrawals.Changed) -> Problem | None:
+    """Return why something that is there was neither withdrawn nor restored; None if nothing is there."""
+    for path, withdrawal in sorted(done.deleting.items()):
+        sentence = (
+            f"{path} was withdrawn on {withdrawal.since} and its files are being deleted, which cannot be stopped; the "
+            "operator can bring them back from the bucket once they are gone (admin undelete)"
+        )
+        return Problem(problems.WITHDRAWN, sentence)
+    for path, withdrawal in sorted(done.held.items()):
+        sentence = (
+            f"{path} is withdrawn as a whole, until {withdrawal.delete_after}, and stays so; restore the version, and "
+            "withdraw again what you do not want of it"
+        )
+        return Problem(problems.WITHDRAWN, sentence)
+    return None
 
 
 ROUTES: Final[dict[str, Callable[[Request], Reply]]] = {

@@ -84,10 +84,8 @@ def _fold_again(
 ) -> None:
     """Have those products folded whose part of the catalog is not what their records say."""
     changed = {p.id: list(p.known.values()) for p in looked if not p.damaged}
+    folded = _folded(store, documents.products, changed, clients, run)
     if not changed:
-        return
-    folded = _folded(store, documents.products, dict(changed), clients)
-    if folded is None:
         return
     unlisted = fold_unlisted(documents.unlisted, changed)
     stale = {
@@ -98,7 +96,7 @@ def _fold_again(
     if fold_index(index, folded) != index:
         stale.add(min(p.name for p in changed))
     for product in looked:
-        if product.id.name in stale and not product.damaged:
+        if product.id.name in stale and product.id in changed:
             why = "its entry in the catalog is not what its records say"
             run.do(Task("fold again", product.id.path, why), partial(notifier.product_changed, product.id))
 
@@ -108,15 +106,34 @@ def _part(products: catalog.Products, unlisted: catalog.Unlisted, name: str) -> 
 
 
 def _folded(
-    store: Store, document: catalog.Products, changed: dict[ProductId, list[Record]], clients: Sequence[str]
-) -> catalog.Products | None:
-    """Return the document with these products folded, others read as needed; None when one of those is damaged."""
+    store: Store,
+    document: catalog.Products,
+    changed: dict[ProductId, list[Record]],
+    clients: Sequence[str],
+    run: Run,
+) -> catalog.Products:
+    """Return the document with these products folded, others read as needed.
+
+    A product that shares an image with one whose records cannot be read is taken out of `changed`: nobody can tell
+    which of the two to list. The others do not wait for it.
+    """
+    others: dict[ProductId, list[Record]] = {}
+    unknown: set[str] = set()
     folded = fold(document, changed, clients)
     while folded.needs:
-        for name in sorted(folded.needs):
+        for name in sorted(folded.needs - unknown):
             other = look(store, product_id(document.content_id, name))
             if other.damaged:
-                return None
-            changed[other.id] = list(other.known.values())
-        folded = fold(document, changed, clients)
+                unknown.add(name)
+                for version in sorted(other.seen.keys() - other.known.keys()):
+                    run.damaged(version.record_key)
+            else:
+                others[other.id] = list(other.known.values())
+        for name in sorted(folded.needs & unknown):
+            for products in (changed, others):
+                waiting = [p for p in products if name in fold(document, {p: products[p]}, clients).needs]
+                unknown |= {product.name for product in waiting}
+                for product in waiting:
+                    del products[product]
+        folded = fold(document, changed | others, clients)
     return folded.document

@@ -93,7 +93,8 @@ class Run:
 
     def damaged(self, key: str) -> None:
         """Note a record that cannot be read; an operator must look at it."""
-        self.unreadable.append(key)
+        if key not in self.unreadable:
+            self.unreadable.append(key)
 
     def more(self) -> bool:
         """Return whether this run may look at yet another product."""

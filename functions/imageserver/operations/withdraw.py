@@ -26,13 +26,17 @@ Change = Callable[[Record], Record]
 class Changed:
     """Versions and files now in the requested state, whether or not this call changed them; the latest deletion.
 
-    `already` has those of them that were withdrawn before: their date and their reason stay.
+    `already` has those of them that were withdrawn before: their date and their reason stay. `deleting` are versions
+    and files that stay as they are, since their files are being deleted, and `held` the withdrawn versions of files
+    that were to be restored alone.
     """
 
     versions: list[str] = field(default_factory=list)
     files: list[str] = field(default_factory=list)
     delete_after: str = ""
     already: dict[str, Withdrawal] = field(default_factory=dict)
+    deleting: dict[str, Withdrawal] = field(default_factory=dict)
+    held: dict[str, Withdrawal] = field(default_factory=dict)
 
 
 def withdraw(
@@ -49,8 +53,14 @@ def withdraw(
 
 
 def restore(store: Store, target: Target, pause: Callable[[float], object]) -> Changed:
-    """Put it back on the list: a version with its files, or a single file. Idempotent; errors as `withdraw`."""
-    return _change(store, target, lambda record: restored(record, target), pause)
+    """Put it back on the list: a version with its files, or a single file. Idempotent; errors as `withdraw`.
+
+    A file of a withdrawn version cannot be restored alone: nothing of it is listed before the version is.
+    """
+    done = _change(store, target, lambda record: restored(record, target), pause)
+    if isinstance(target, ImageKey) and done.held:
+        done.files.clear()
+    return done
 
 
 def _change(store: Store, target: Target, change: Change, pause: Callable[[float], object]) -> Changed:
@@ -63,10 +73,13 @@ def _change(store: Store, target: Target, change: Change, pause: Callable[[float
             continue
         if not after.files or (isinstance(target, ImageKey) and target.file not in after.files):
             continue
-        withdrawal = _withdrawal(after, target)
-        if withdrawal and withdrawal.final:
-            continue  # as good as deleted
         path = target.key if isinstance(target, ImageKey) else version.path
+        withdrawal = _withdrawal(after, target)
+        if final := next((one for one in (after.withdrawn, withdrawal) if one and one.final), None):
+            done.deleting[path] = final  # as good as deleted
+            continue
+        if isinstance(target, ImageKey) and after.withdrawn:
+            done.held[version.path] = after.withdrawn
         (done.files if isinstance(target, ImageKey) else done.versions).append(path)
         if withdrawal:
             done.delete_after = max(done.delete_after, withdrawal.delete_after)

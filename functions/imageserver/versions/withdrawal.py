@@ -21,7 +21,12 @@ def withdrawn(record: Record, target: Target, withdrawal: Withdrawal) -> Record:
 
 
 def restored(record: Record, target: Target) -> Record:
-    """Return the record with what the target names no longer withdrawn; what is being deleted already stays so."""
+    """Return the record with what the target names no longer withdrawn; what is being deleted already stays so.
+
+    So does a file of a withdrawn version, which goes and comes with it.
+    """
+    if isinstance(target, ImageKey) and record.withdrawn:
+        return record
     if isinstance(target, ImageKey):
         facts = record.files.get(target.file)
         return assessed(_with_file(record, target.file, _restored_file(facts))) if facts else record

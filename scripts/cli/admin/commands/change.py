@@ -3,7 +3,6 @@
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, NoReturn
@@ -70,13 +69,33 @@ def restore(deployment: Deployment, as_json: bool, path: str, dry_run: bool) -> 
 
 def _print_changed(as_json: bool, dry_run: bool, target: Target, done: withdrawals.Changed, what: str) -> None:
     if not (done.versions or done.files):
+        if done.held:
+            version, withdrawal = next(iter(done.held.items()))
+            end(
+                FOUND,
+                f"{version} is withdrawn as a whole, until {withdrawal.delete_after}, and stays so: `admin restore "
+                f"{version}`, then withdraw again what you do not want of it",
+            )
+        if done.deleting:
+            path, withdrawal = next(iter(done.deleting.items()))
+            end(
+                FOUND,
+                f"{path} was withdrawn on {withdrawal.since} and its files are being deleted: `admin prune --yes` ends "
+                f"that, and `admin undelete {path} --yes` brings them back",
+            )
         end(
             NOTHING,
-            f"there is no {path_of(target)}, or its files are being deleted; `admin undelete` may bring them back",
+            f"there is no {path_of(target)}; if it was deleted, `admin undelete` may bring it back",
         )
     if as_json:
-        already = {path: inventory.plain(before) for path, before in done.already.items()}
-        output.print_json({"dry_run": dry_run, **asdict(replace(done, already={})), "already": already})
+        told = {
+            name: {path: inventory.plain(withdrawal) for path, withdrawal in found.items()}
+            for name, found in (("already", done.already), ("deleting", done.deleting))
+        }
+        output.print_json(
+            {"dry_run": dry_run, "versions": done.versions, "files": done.files, "delete_after": done.delete_after}
+            | told
+        )
         return
     for one in (*done.versions, *done.files):
         if before := done.already.get(one):

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
 
+import msgspec
 import pytest
 
 from imageserver.format.keys import parse_target
@@ -105,3 +106,54 @@ def test_a_file_is_present_only_with_the_digest_that_it_has(app: ModuleType, sys
     assert (status, [upload["kind"] for upload in answer["uploads"]]) == (201, ["present"])
     status, problem = ask(app, "POST /uploads/batch", EVERYBODY, "", batch_of(("rootfs.squashfs", other)))
     assert (status, "exists already" in problem["detail"]) == (409, True), problem
+
+
+def test_a_withdrawn_file_is_not_called_present_but_withdrawn(app: ModuleType, system: System) -> None:
+    """Nothing would be sent, and the file deleted when its grace time ends."""
+    path = f"{VERSION}/rootfs.squashfs"
+    root = system.store.objects[path].body
+    withdraw(system.store, parse_target(path), START, 24, lambda _: None)
+    for route, body in (
+        ("POST /uploads/batch", batch_of(("rootfs.squashfs", root))),
+        ("POST /uploads", {"path": path, "size": len(root), "sha256": images.sha256_hex(root)}),
+        ("POST /uploads", {"path": path, "size": len(root) + 1}),
+    ):
+        status, problem = ask(app, route, EVERYBODY, "", body)
+        assert (status, problem["type"].rpartition(":")[2]) == (409, "withdrawn")
+        assert f"{path} is withdrawn and will be deleted after" in problem["detail"]
+    assert ask(app, "PATCH /versions/{path+}", EVERYBODY, path, {"withdrawn": False})[0] == 200
+    status, answer = ask(app, "POST /uploads/batch", EVERYBODY, "", batch_of(("rootfs.squashfs", root)))
+    assert (status, answer["uploads"][0]["kind"]) == (201, "present")
+
+
+def test_where_overwrites_are_allowed_a_withdrawn_file_is_sent_again(
+    app: ModuleType, system: System, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(app, "settings", msgspec.structs.replace(app.settings, allow_overwrites=True))
+    path = f"{VERSION}/rootfs.squashfs"
+    root = system.store.objects[path].body
+    withdraw(system.store, parse_target(path), START, 24, lambda _: None)
+    status, answer = ask(app, "POST /uploads/batch", EVERYBODY, "", batch_of(("rootfs.squashfs", root)))
+    assert (status, answer["uploads"][0]["kind"]) == (201, "single")
+    system.store.put(path, root)
+    system.catch_up()
+    assert system.listed() == {"ubuntu:noble:amd64:default": ["20261123_10:00"]}
+
+
+def test_a_file_of_a_withdrawn_version_is_not_said_to_be_restored(app: ModuleType, system: System) -> None:
+    withdraw(system.store, parse_target(VERSION), START, 24, lambda _: None)
+    path = f"{VERSION}/rootfs.squashfs"
+    status, problem = ask(app, "PATCH /versions/{path+}", EVERYBODY, path, {"withdrawn": False})
+    assert status == 409
+    assert f"{VERSION} is withdrawn as a whole, until" in problem["detail"]
+
+
+@pytest.mark.parametrize("route", ["PATCH /versions/{path+}", "DELETE /{path+}"])
+def test_a_version_that_is_being_deleted_is_not_called_missing(app: ModuleType, system: System, route: str) -> None:
+    withdraw(system.store, parse_target(VERSION), START, 24, lambda _: None)
+    key = f"versions/{VERSION}.json"
+    body = system.store.objects[key].body.replace(b'"since":', b'"final":true,"since":')
+    system.store.put(key, body.replace(b'"state":"withdrawn"', b'"state":"deleting"'))
+    status, problem = ask(app, route, EVERYBODY, VERSION, {"withdrawn": False} if route.startswith("PATCH") else None)
+    assert status == 409
+    assert "its files are being deleted" in problem["detail"]

@@ -205,3 +205,35 @@ def test_reconcile_names_an_unreadable_record_and_processes_the_rest(system: Sys
     sent, run = reconciled(system.store)
     assert sent.paths == [other]
     assert run.unreadable == [f"versions/{PRODUCT}/20261101.json"]
+
+
+def test_a_product_that_shares_an_image_with_an_unreadable_one_holds_up_no_other() -> None:
+    """Nobody can tell which of the two lists the image. The third product has nothing to do with that."""
+    system = System()
+    paths = {name: f"images/{name}/1/amd64/default/20261101" for name in ("copy", "owner", "plain")}
+    system.upload(paths["owner"], images.split_image(seed="one"))
+    system.catch_up()
+    for name, seed in (("copy", "one"), ("plain", "two")):
+        system.upload(paths[name], images.split_image(seed=seed))
+        system.ingest(paths[name])  # and the notice of its record is lost
+    system.store.put(f"versions/{paths['owner']}.json", b"{")
+    sent, run = reconciled(system.store)
+    assert [product.path for product in sent.products] == ["images/plain/1/amd64/default"]
+    assert run.unreadable == [f"versions/{paths['owner']}.json"]
+
+
+def test_products_in_a_chain_of_shared_images_behind_an_unreadable_one_are_left_alone() -> None:
+    system = System()
+    paths = {name: f"images/{name}/1/amd64/default/20261101" for name in ("a", "b", "c", "d")}
+    both = images.split_image(seed="one") | {"disk.qcow2": images.qcow2("two")}
+    system.upload(paths["a"], images.split_image(seed="one"))
+    system.catch_up()
+    system.upload(paths["b"], both)
+    system.upload(paths["c"], {"lxd.tar.xz": both["lxd.tar.xz"], "disk.qcow2": both["disk.qcow2"]})
+    system.upload(paths["d"], images.split_image(seed="three"))
+    for name in ("b", "c", "d"):
+        system.ingest(paths[name])
+    system.store.put(f"versions/{paths['a']}.json", b"{")
+    sent, _run = reconciled(system.store)
+    assert [product.path for product in sent.products][-1] == "images/d/1/amd64/default"
+    assert "images/b/1/amd64/default" not in [product.path for product in sent.products]

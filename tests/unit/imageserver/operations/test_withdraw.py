@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 import pytest
+from msgspec.structs import replace
 
 from imageserver.api import status
 from imageserver.api.schema import VersionStatus
@@ -13,6 +14,7 @@ from imageserver.format.keys import parse_key, parse_target, parse_version, path
 from imageserver.operations import withdraw
 from imageserver.storage.document_cache import DocumentCache
 from imageserver.versions import records
+from imageserver.versions.assessment import assessed
 from tests.support import images
 from tests.support.memory_store import START, System
 
@@ -170,3 +172,30 @@ def test_an_ingest_that_lost_to_a_withdrawal_does_not_undo_it(system: System) ->
     record = records.decode(system.store.objects[VERSION.record_key].body, VERSION.record_key)
     assert record.files["rootfs.squashfs"].withdrawn
     assert record.files["disk.qcow2"].sha256
+
+
+def test_a_file_of_a_withdrawn_version_is_not_restored_alone_and_that_is_said(system: System) -> None:
+    withdraw.withdraw(system.store, VERSION, START, 24, pause, "as a whole")
+    before = dict(system.store.objects)
+    done = withdraw.restore(system.store, parse_key(f"{PATH}/rootfs.squashfs"), pause)
+    assert (done.versions, done.files) == ([], [])
+    assert [(path, held.reason) for path, held in done.held.items()] == [(PATH, "as a whole")]
+    assert system.store.objects == before
+
+
+@pytest.mark.parametrize("path", [PATH, f"{PATH}/rootfs.squashfs", VERSION.product.path])
+@pytest.mark.parametrize("ask", ["withdraw", "restore"])
+def test_a_deletion_that_was_interrupted_is_told_and_not_called_nothing(system: System, ask: str, path: str) -> None:
+    """prune was killed after it had written `final`: every file is still there."""
+    withdraw.withdraw(system.store, VERSION, START, 24, pause)
+    found = records.decode(system.store.objects[VERSION.record_key].body, VERSION.record_key)
+    assert found.withdrawn
+    final = replace(found, withdrawn=replace(found.withdrawn, final=True))
+    system.store.put(VERSION.record_key, records.encode(assessed(final)))
+    target = parse_target(path)
+    if ask == "restore":
+        done = withdraw.restore(system.store, target, pause)
+    else:
+        done = withdraw.withdraw(system.store, target, START, 24, pause)
+    assert (done.versions, done.files) == ([OTHER] if path == VERSION.product.path else [], [])
+    assert done.deleting.keys() == {path if path.endswith("squashfs") else PATH}
