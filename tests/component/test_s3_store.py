@@ -89,6 +89,19 @@ def test_delete_is_conditional(store: S3Store) -> None:
     assert store.read("leases/a") is None
 
 
+def test_what_an_object_was_before_is_read_newest_first(store: S3Store) -> None:
+    for body in (b"1", b"2", b"3"):
+        seen = store.read("versions/a")
+        assert store.replace("versions/a", body, seen.revision) if seen else store.create("versions/a", body)
+    assert store.create("versions/a.b", b"another key with that beginning")
+    assert list(store.earlier("versions/a")) == [b"2", b"1"]
+    seen = store.read("versions/a")
+    assert seen
+    assert store.delete("versions/a", seen.revision)
+    assert list(store.earlier("versions/a")) == [b"3", b"2", b"1"]
+    assert list(store.earlier("versions/none")) == []
+
+
 def test_documents_carry_json_and_a_short_lifetime_and_records_neither(store: S3Store, client: S3Client) -> None:
     store.create("streams/v1/a.json", b"{}")
     store.create("versions/a.json", b"{}")

@@ -42,6 +42,7 @@ class MemoryStore:
     bytes_read: dict[str, int] = field(default_factory=dict)
     chunk: int = CHUNK
     clock: datetime = START
+    generations: dict[str, list[bytes]] = field(default_factory=dict)
     _serial: Iterator[int] = field(default_factory=itertools.count)
 
     def put(self, key: str, body: bytes, content_encoding: str = "") -> None:
@@ -49,6 +50,7 @@ class MemoryStore:
         self.clock += timedelta(seconds=1)
         etag = f'"{hashlib.md5(body).hexdigest()}"'  # noqa: S324  (what S3 does for a single PUT)
         self.objects[key] = Stored(body, etag, self.clock, content_encoding)
+        self.generations.setdefault(key, []).append(body)
 
     def remove(self, key: str) -> None:
         del self.objects[key]
@@ -88,6 +90,11 @@ class MemoryStore:
         for key in sorted(key for key in self.objects if key.startswith(prefix) and key > after):
             found = self.objects[key]
             yield ObjectInfo(key, len(found.body), found.etag, found.modified.isoformat())
+
+    def earlier(self, key: str) -> Iterator[bytes]:
+        self._called("earlier", key)
+        bodies = self.generations.get(key, [])
+        yield from reversed(bodies[:-1] if key in self.objects else bodies)
 
     def open(self, key: str, etag: str) -> Opened:
         self._called("open", key)

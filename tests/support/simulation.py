@@ -192,6 +192,7 @@ class World:
         self.publish_left_s = self.rng.choice((0, 4, TIMEOUT_S["publish"]))
         self.functions = Functions(variables, lambda: self.now, lambda: self.clock, self._watch)
         self.objects: dict[str, Stored] = {}
+        self.generations: dict[str, list[bytes]] = {}  # key of a record -> all that it ever was
         self.history: dict[str, set[tuple[int, str]]] = {}  # key of an image file -> (size, sha256) it ever had
         limit = 5 if rates.event_dropped else 1 << 30
         self.arrivals, self.changes = Queue("digest", limit), Queue("publish", limit)
@@ -223,6 +224,8 @@ class World:
         etag = f'"{md5}"' if parts == 1 else f'"{hashlib.md5(md5.encode()).hexdigest()}-{parts}"'  # noqa: S324
         stored = Stored(body, etag, self.now, hashlib.sha256(body).hexdigest(), content_encoding)
         self.objects[key] = stored
+        if key.startswith("versions/"):
+            self.generations.setdefault(key, []).append(body)
         if key.startswith("images"):
             self.history.setdefault(key, set()).add((len(body), stored.sha256))
         self._changed(key)
@@ -457,6 +460,12 @@ class FaultyStore:
             if len(found) <= page:
                 return
             self._world.counted["listings of more pages"] += 1
+
+    def earlier(self, key: str) -> Iterator[bytes]:
+        self._before(key)
+        found = self._world.objects.get(key)
+        bodies = self._world.generations.get(key, [])
+        yield from reversed(bodies[:-1] if found else bodies)
 
     def open(self, key: str, etag: str) -> Opened:
         """Tells the world too, with the record that the handler decided from."""

@@ -68,6 +68,10 @@ class Recorder(Store):
         self._note("list", prefix)
         return self.inner.list(prefix, after)
 
+    def earlier(self, key: str) -> Iterator[bytes]:
+        self._note("earlier", key)
+        return self.inner.earlier(key)
+
     def open(self, key: str, etag: str) -> Opened:
         self._note("open", key)
         return self.inner.open(key, etag)

@@ -104,7 +104,7 @@ def _report(task: str, run: Run) -> dict[str, Any]:
         logger.error("failed", **about, error=type(failure.error).__name__, reason=str(failure.error), exc_info=trace)
     for key in run.unreadable:
         logger.error(
-            "unreadable record", task=task, key=key, remedy="delete it; the next reconcile reads its images again"
+            "unreadable record", task=task, key=key, remedy="admin rebuild records, which keeps its withdrawal"
         )
     logger.info(
         "finished" if run.ended else "stopped, the next run goes on",

@@ -1,6 +1,6 @@
 """Find what events missed: compare the bucket with the records, and the records with the catalog.
 
-Nothing is repaired here. A version whose folder differs from its record is sent to digest through the queue
+Nothing is repaired here but what a lost record said of its version. A version whose folder differs from its record is sent to digest through the queue
 arrivals. A product whose records differ from the catalog is sent to publish through the queue changes. Both are what
 would have happened if the event had come.
 """
@@ -13,11 +13,13 @@ from imageserver.aws.queues import Notifier
 from imageserver.catalog.fold import fold, fold_index, fold_unlisted
 from imageserver.format import documents as catalog
 from imageserver.format.documents import product_id
-from imageserver.format.keys import ProductId
+from imageserver.format.keys import ProductId, VersionId
 from imageserver.operations.inventory import ProductSnapshot, known_products, look
+from imageserver.operations.lost_records import recalled, told
 from imageserver.operations.runs import Run, Task
 from imageserver.storage.document_cache import DocumentCache, StreamDocuments
 from imageserver.storage.port import Store
+from imageserver.versions import records
 from imageserver.versions.diff import outdated
 from imageserver.versions.records import Record
 
@@ -44,7 +46,7 @@ def reconcile(store: Store, notifier: Notifier, clients: Sequence[str], run: Run
             with run.looking_at(product_id_.path):
                 product = look(store, product_id_)
                 size += len(product.known)
-                _send_outdated(notifier, product, run)
+                _send_outdated(store, notifier, product, run)
                 looked.append(product)
             run.finished(product_id_.path, size)
         with run.looking_at(catalog.products_key(stream)):
@@ -62,15 +64,24 @@ def _create_index(store: Store, run: Run) -> None:
         )
 
 
-def _send_outdated(notifier: Notifier, product: ProductSnapshot, run: Run) -> None:
+def _send_outdated(store: Store, notifier: Notifier, product: ProductSnapshot, run: Run) -> None:
     for version in sorted(product.folders.keys() | product.known.keys()):
         if version in product.seen and version not in product.known:
             run.damaged(version.record_key)
             continue
         folder = product.folders.get(version, {})
         if reason := outdated(product.known.get(version), folder):
+            lost = None if version in product.known else recalled(store, version)
+            reason = f"its record is lost; {told(lost)}" if lost else reason
             task = Task("look again", version.path, reason, sum(facts.size_bytes for facts in folder.values()))
-            run.do(task, partial(notifier.version_changed, version))
+            run.do(task, partial(_look_again, store, notifier, version, lost))
+
+
+def _look_again(store: Store, notifier: Notifier, version: VersionId, lost: Record | None) -> None:
+    """Have a version ingested. What its lost record said is written first: ingest goes on from there."""
+    if lost:
+        store.create(version.record_key, records.encode(lost))  # not over one that was written meanwhile
+    notifier.version_changed(version)
 
 
 def _fold_again(

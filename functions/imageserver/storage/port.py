@@ -66,6 +66,9 @@ class Store(Protocol):
     def list(self, prefix: str, after: str = "") -> Iterator[ObjectInfo]:
         """Return every object below a prefix whose key is greater than `after`, in order of keys."""
 
+    def earlier(self, key: str) -> Iterator[bytes]:
+        """Return what a small object was before what it is now, newest first, as long as the bucket keeps it."""
+
     def open(self, key: str, etag: str) -> Opened:
         """Start to read a large object; ObjectChanged, also midway, when it is no longer that one."""
 

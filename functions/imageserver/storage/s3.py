@@ -68,6 +68,20 @@ class S3Store:
         except S3Error as refused:
             raise refused.error from refused
 
+    def earlier(self, key: str) -> Iterator[bytes]:
+        pages = iter(self._s3.get_paginator("list_object_versions").paginate(Bucket=self._bucket, Prefix=key))
+        try:
+            while (page := self._call(key, next, pages, None)) is not None:
+                for found in page.get("Versions", ()):
+                    if found["Key"] == key and not found["IsLatest"]:
+                        version_id = found["VersionId"]
+                        answer = self._call(
+                            key, self._s3.get_object, Bucket=self._bucket, Key=key, VersionId=version_id
+                        )
+                        yield self._call(key, answer["Body"].read)
+        except S3Error as refused:
+            raise refused.error from refused
+
     def open(self, key: str, etag: str) -> Opened:
         try:
             head = self._call(key, self._s3.head_object, Bucket=self._bucket, Key=key, IfMatch=etag)

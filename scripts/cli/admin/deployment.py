@@ -312,5 +312,8 @@ class DryStore:
     def list(self, prefix: str, after: str = "") -> Iterator[ObjectInfo]:
         return self._store.list(prefix, after)
 
+    def earlier(self, key: str) -> Iterator[bytes]:
+        return self._store.earlier(key)
+
     def open(self, key: str, etag: str) -> Opened:
         return self._store.open(key, etag)

@@ -13,17 +13,19 @@ from cli.admin.deployment import Deployment
 from cli.admin.inventory import is_below, recorded_versions
 from cli.admin.transfer import AlreadyThere, Copy, File, create
 from imageserver.aws.cloudfront import Invalidate
-from imageserver.errors import CatalogBusy, CatalogDamaged, InvalidUpload
+from imageserver.errors import CatalogBusy, CatalogDamaged, InvalidUpload, SimplestreamsError
 from imageserver.format import documents
 from imageserver.format.keys import RECORDS, ProductId, VersionId, parse_key, version_of
 from imageserver.operations.ingest import IngestServices, ingest
 from imageserver.operations.inventory import ProductSnapshot, known_products, look
+from imageserver.operations.lost_records import recalled, told
 from imageserver.operations.publish import PublishServices, publish
 from imageserver.storage.document_cache import DocumentCache
-from imageserver.storage.port import Store
+from imageserver.storage.port import Store, StoredObject, write
 from imageserver.storage.ranged_reader import HashFan
 from imageserver.versions import records
 from imageserver.versions.diff import outdated
+from imageserver.versions.records import Record
 
 LEASE_S: Final = 900
 INSTEAD: Final = {"streams": "admin rebuild catalog", RECORDS.rstrip("/"): "admin rebuild records"}
@@ -73,22 +75,36 @@ def plan_records(store: Store, below: str, max_bytes: int) -> RecordsPlan:
 def _record_again(again: RecordsPlan, looked: ProductSnapshot, version: VersionId, services: IngestServices) -> None:
     again.versions += 1
     folder, known = looked.folders.get(version, {}), looked.known.get(version)
-    unreadable = version in looked.seen and known is None
+    seen = looked.seen.get(version) if known is None else None
     reason = outdated(known, folder)
-    if unreadable:
-        gone = partial(_delete, services.store, version.record_key, looked.seen[version].revision)
+    lost = recalled(services.store, version) if known is None and (seen or reason) else None
+    if seen and not lost:
+        gone = partial(_delete, services.store, version.record_key, seen.revision)
         again.steps.append(Step(f"delete {version.record_key}, which cannot be read", gone))
-    if unreadable or reason:
-        lost = "its record cannot be read; if it was withdrawn, withdraw it again"
-        why = lost if unreadable else reason
-        again.steps.append(Step(f"read {version.path} again: {why}", partial(_read_again, version, services)))
+    if seen:
+        reason = f"its record cannot be read; {told(lost)}"
+    elif lost:
+        reason = f"its record is lost; {told(lost)}"
+    elif reason and known is None:
+        reason = f"{reason}; {told(lost)}"
+    if reason:
+        step = partial(_read_again, version, services, seen, lost)
+        again.steps.append(Step(f"read {version.path} again: {reason}", step))
     if known is None:
         again.anew.extend(f"{version.path}/{file}" for file in folder)
 
 
-def _read_again(version: VersionId, services: IngestServices) -> NotDone | None:
-    if ingest(version, services).outcome != "leased by another worker":
-        return None
+def _read_again(
+    version: VersionId, services: IngestServices, seen: StoredObject | None, lost: Record | None
+) -> NotDone | None:
+    """Ingest a version, from what its lost record said on. What fails is told, and the next version is read."""
+    try:
+        if lost and not write(services.store, version.record_key, records.encode(lost), seen):
+            return NotDone(f"{version.record_key} was written meanwhile; look again, it may be sound by now")
+        if ingest(version, services).outcome != "leased by another worker":
+            return None
+    except SimplestreamsError as error:
+        return NotDone(f"{version.path}: {error}")
     return NotDone(
         f"another worker reads {version.path} just now, or was killed while it did ({version.lease_key}, which holds "
         f"for {LEASE_S // 60} minutes at most): nothing was written; look again then"
@@ -113,7 +129,10 @@ def plan_catalog(store: Store, clients: Sequence[str], invalidate: Invalidate) -
 
 
 def _publish(stream: str, products: Sequence[ProductId], services: PublishServices) -> NotDone | None:
-    failed = publish(stream, products, services).failed
+    try:
+        failed = publish(stream, products, services).failed
+    except SimplestreamsError as error:  # the other streams go on
+        return NotDone(f"{stream}: {error}")
     if not failed:
         return None
     why = "; ".join(f"{product.name}: {error}" for product, error in sorted(failed.items()))

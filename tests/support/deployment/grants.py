@@ -111,6 +111,8 @@ GRANTS: Final[Mapping[str, set[Call]]] = {
             ["s3:ListBucket"],
             ["missing", *IMAGES, "streams/", "versions/", "leases/", "leases/streams/", "maintain/", "everything"],
         )
+        | _may(["s3:GetObjectVersion"], ["versions/"])
+        | _may(["s3:ListBucketVersions"], ["Bucket"])
         | _may(["sqs:SendMessage"], ["ArrivalsQueue", "ChangesQueue", "MaintainDeadLetters"])
         | _may(["cloudfront:CreateInvalidation"], ["Distribution"])
         | _log("Maintain")

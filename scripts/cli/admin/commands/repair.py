@@ -65,8 +65,9 @@ def rebuild_catalog(deployment: Deployment, as_json: bool, clients: str | None, 
 def rebuild_records(deployment: Deployment, as_json: bool, below: str, yes: bool) -> None:
     """Read the images whose record is missing, unreadable or out of date, here on this machine.
 
-    PATH is a version or any folder above it. Files without a readable record are invalidated at the edge. The exit
-    code is 1 if another worker was reading a version: repeat the command for that one.
+    PATH is a version or any folder above it. Withdrawals are kept as the last readable generation of a record says;
+    where the bucket keeps none, the plan says so. Files without a readable record are invalidated at the edge. The exit
+    code is 1 if a version could not be read, or another worker was reading it: repeat the command for that one.
     """
     with output.busy("comparing records and images"):
         again = recovery.plan_records(deployment.store, below, deployment.max_bytes)

@@ -1,0 +1,156 @@
+"""What a lost record said of its version is kept: withdrawals, what was published, and which keys held other bytes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from imageserver.format.keys import parse_target, parse_version
+from imageserver.operations.lost_records import recalled, told
+from imageserver.operations.publish import publish
+from imageserver.operations.reconcile import reconcile
+from imageserver.operations.runs import Run
+from imageserver.operations.withdraw import withdraw
+from imageserver.versions import records
+from imageserver.versions.records import Record
+from tests.support import images
+from tests.support.memory_store import START, Sent, System
+
+PATH = "images/ubuntu/noble/amd64/default/20261123_1000"
+VERSION = parse_version(PATH)
+ROOT = f"{PATH}/rootfs.squashfs"
+
+
+@pytest.fixture
+def system() -> System:
+    system = System()
+    system.upload(PATH, images.split_image())
+    system.catch_up()
+    return system
+
+
+def reconciled(system: System) -> list[str]:
+    """Why the versions that a reconcile found are looked at again; afterwards that is done."""
+    sent, run = Sent(), Run()
+    reconcile(system.store, sent, ("incus", "lxd"), run)
+    assert run.failed == []
+    for version in sent.versions:
+        system.ingest(version.path)
+    system.publish(*system.products())
+    return [task.why for task in run.tasks if task.what == "look again"]
+
+
+def record(system: System) -> Record:
+    return records.decode(system.store.objects[VERSION.record_key].body, VERSION.record_key)
+
+
+@pytest.mark.parametrize("target", [PATH, ROOT])
+def test_a_withdrawal_outlives_its_record(system: System, target: str) -> None:
+    withdraw(system.store, parse_target(target), START, 24, lambda _: None, "a leak")
+    before = record(system)
+    del system.store.objects[VERSION.record_key]
+    (why,) = reconciled(system)
+    assert why.startswith("its record is lost; as an earlier one says")
+    assert record(system) == before
+    assert system.listed() == {}
+
+
+def test_a_record_that_was_torn_before_it_was_lost_is_passed_over(system: System) -> None:
+    withdraw(system.store, VERSION, START, 24, lambda _: None)
+    system.store.put(VERSION.record_key, b"{torn")
+    system.store.put(VERSION.record_key, b"{torn again")
+    found = recalled(system.store, VERSION)
+    assert found
+    assert found.withdrawn
+    assert found.withdrawn.since == START.isoformat()
+    assert found.state == "withdrawn"
+    assert [facts.sha256 for facts in found.files.values()] == ["", ""], "digests come from the images alone"
+
+
+def test_the_edge_is_told_of_bytes_that_were_replaced_while_the_record_was_lost(system: System) -> None:
+    """The catalog is gone too, so nothing but the earlier record knows that the key held other bytes."""
+    for key in [VERSION.record_key, *system.streams()]:
+        del system.store.objects[key]
+    system.upload(PATH, {"rootfs.squashfs": images.squashfs("other")})
+    invalidated: list[str] = []
+    sent, run = Sent(), Run()
+    reconcile(system.store, sent, ("incus", "lxd"), run)
+    system.ingest(PATH)
+    services = replace(system.publish_services, invalidate=lambda keys: invalidated.extend(keys))
+    publish("images", [VERSION.product], services)
+    assert invalidated == [ROOT]
+    assert record(system).replaced == ("rootfs.squashfs",)
+
+
+def test_the_edge_is_told_of_bytes_that_were_replaced_before_the_record_was_lost(system: System) -> None:
+    system.upload(PATH, {"rootfs.squashfs": images.squashfs("other")})
+    system.ingest(PATH)
+    for key in [VERSION.record_key, *system.streams()]:
+        del system.store.objects[key]
+    reconciled(system)
+    assert record(system).replaced == ("rootfs.squashfs",)
+
+
+def test_what_was_published_outlives_the_record(system: System) -> None:
+    del system.store.objects[VERSION.record_key]
+    system.upload(PATH, {"SHA256SUMS": f"{'a' * 64}  rootfs.squashfs\n".encode()})
+    catalog = system.streams()
+    reconciled(system)
+    assert record(system).state == "complete"
+    assert system.streams() == catalog
+
+
+def test_a_version_without_an_earlier_record_is_looked_at_as_ever() -> None:
+    system = System()
+    system.upload(PATH, images.split_image())
+    assert recalled(system.store, VERSION) is None
+    assert reconciled(system) == ["it has no record"]
+    assert record(system).state == "complete"
+
+
+def test_files_that_came_after_a_version_was_deleted_are_not_withdrawn_with_it(system: System) -> None:
+    withdraw(system.store, VERSION, START, 0, lambda _: None)
+    gone = record(system)
+    assert gone.withdrawn
+    final = records.encode(Record(version=PATH, files=gone.files, withdrawn=_final(gone.withdrawn), state=gone.state))
+    system.store.put(VERSION.record_key, final)
+    for key in list(system.store.objects):
+        del system.store.objects[key]
+    system.upload(PATH, images.split_image(seed="again"))
+    reconciled(system)
+    assert system.listed() == {VERSION.product.name: ["20261123_1000"]}
+
+
+def _final(withdrawal: records.Withdrawal) -> records.Withdrawal:
+    return records.Withdrawal(withdrawal.since, withdrawal.delete_after, final=True)
+
+
+def test_a_record_that_comes_meanwhile_is_not_overwritten(system: System) -> None:
+    withdraw(system.store, VERSION, START, 24, lambda _: None)
+    del system.store.objects[VERSION.record_key]
+    other = System(store=system.store)
+
+    def digest_is_faster(method: str, key: str) -> None:
+        if (method, key) == ("create", VERSION.record_key):
+            system.store.on = lambda *_: None
+            other.ingest(PATH)
+
+    system.store.on = digest_is_faster
+    reconciled(system)
+    assert record(system).withdrawn is None
+
+
+@pytest.mark.parametrize(
+    ("found", "says"),
+    [
+        (None, "the bucket keeps no earlier one that can be read: if it was withdrawn, withdraw it again"),
+        (Record(version=PATH), "as an earlier one says, nothing of it is withdrawn"),
+        (
+            Record(version=PATH, withdrawn=records.Withdrawal("2026-11-23T10:00:00+00:00", "2026-11-24T10:00:00+00:00")),
+            "as an earlier one says, it stays withdrawn since 2026-11-23T10:00:00+00:00",
+        ),
+    ],
+)
+def test_what_is_kept_is_said(found: Record | None, says: str) -> None:
+    assert told(found) == says
