@@ -46,12 +46,17 @@ WITHOUT_COUNTERPART: Final[Mapping[str, str]] = {
 }
 
 
-def read_wiring(template: Path, given: Mapping[str, str], identity: StackIdentity, endpoint: str) -> Wiring:
-    """Return the wiring of a template file; `endpoint` is the base address of S3 and SQS on this machine."""
+def read_wiring(
+    template: Path, given: Mapping[str, str], identity: StackIdentity, endpoint: str, edge: str = "localhost"
+) -> Wiring:
+    """Return the wiring of a template file.
+
+    `endpoint` is the base address of S3 and SQS on this machine, `edge` the host that stands in for CloudFront's.
+    """
     document = load(template)
     values = parameters(document, given)
     translated = translate(document, template.parent, identity.region)
-    resolver = Resolver(translated, values, identity, Names(identity, endpoint, values).of)
+    resolver = Resolver(translated, values, identity, Names(identity, endpoint, values, edge).of)
     return interpret(resolver.resources(), identity)
 
 

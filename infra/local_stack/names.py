@@ -10,9 +10,10 @@ from local_stack.template import ACCOUNT_ID, StackIdentity
 class Names:
     """Physical names and attributes of resources, known before any of them is made."""
 
-    def __init__(self, identity: StackIdentity, endpoint: str, values: Mapping[str, Any]) -> None:
+    def __init__(self, identity: StackIdentity, endpoint: str, values: Mapping[str, Any], edge: str = "localhost") -> None:
         self._identity = identity
         self._endpoint = endpoint
+        self._edge = edge
         self._values = values
 
     def of(self, logical_id: str, kind: str, attribute: str | None, _body: Mapping[str, Any]) -> str:
@@ -36,7 +37,7 @@ class Names:
                 "Arn": f"arn:aws:lambda:{region}:{ACCOUNT_ID}:function:{logical_id}",
             },
             # Empty, so that publish has no edge to invalidate: the local one caches nothing.
-            "AWS::CloudFront::Distribution": {None: "", "Id": "", "DomainName": "localhost"},
+            "AWS::CloudFront::Distribution": {None: "", "Id": "", "DomainName": self._edge},
         }
         if kind not in table:
             return logical_id if attribute is None else f"{logical_id}.{attribute}"

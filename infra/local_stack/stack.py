@@ -108,7 +108,7 @@ class LocalStack:
             self._closing.callback(bound.close)
         certificates = ensure_certificates(folder / "ca")
         ports = _Ports(folder / "ports.json")
-        process, sqs = self._start_s3(ports.choose("s3"), logs)
+        process, sqs = self._start_s3(ports.choose("s3"), f"localhost:{sockets[0].getsockname()[1]}", logs)
         observer = Observer(self.s3, self.wiring.bucket.name, self._console)
         process.watch(observer.changed)
         pool = self._start_functions(sqs, observer, logs, self._options.functions_endpoint or process.endpoint)
@@ -120,13 +120,13 @@ class LocalStack:
         self.stack = self._description(base_url, api_url, certificates.ca_file, process.endpoint)
         self.scheduler.start()
 
-    def _start_s3(self, port: int, logs: Path) -> tuple[S3Process, Any]:
+    def _start_s3(self, port: int, edge: str, logs: Path) -> tuple[S3Process, Any]:
         """Start S3 and SQS and make what the template names there. The template is read while they start."""
         process = S3Process(port, logs / "s3.log")
         self._closing.callback(process.stop)
         self._s3_process = process
         identity = StackIdentity(STACK_NAME, REGION)
-        self.wiring = read_wiring(self._options.template, self._options.parameters, identity, process.endpoint)
+        self.wiring = read_wiring(self._options.template, self._options.parameters, identity, process.endpoint, edge)
         process.wait_until_ready()
         self.s3, sqs = _clients(process.endpoint)
         provision(self.wiring, self.s3, sqs)

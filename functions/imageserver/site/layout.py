@@ -14,9 +14,17 @@ PAGES: Final = (PAGE_KEY, "api.html")
 API_KEY: Final = "openapi.json"
 
 
-def lay_out(store: Store, run: Run) -> None:
-    """Put the pages and the description of this release where they are served."""
+_UNKNOWN_ADDRESS: Final = "https://…"
+
+
+def lay_out(store: Store, run: Run, address: str = "") -> None:
+    """Put the pages and the description of this release where they are served.
+
+    `address` is that of the server, such as `https://images.example.org`, for what a browser without JavaScript shows.
+    """
     bodies = {page: Path(__file__).with_name(page).read_bytes() for page in PAGES}
+    if address:
+        bodies[PAGE_KEY] = bodies[PAGE_KEY].replace(_UNKNOWN_ADDRESS.encode(), address.encode())
     for key, body in {**bodies, API_KEY: msgspec.json.encode(document())}.items():
         with run.looking_at(key):
             _put(store, run, key, body)

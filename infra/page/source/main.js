@@ -149,11 +149,12 @@ function showTotals() {
   const facts = [plural(versions.length, "version"), size(bytes), plural(new Set(rows.map(({ product }) => product.stream)).size, "stream")];
   const unreached = lastGood === 0 && rows.length === 0 && !catalog.empty;
   byId("headline").textContent = catalog.empty ? "No image here yet" : unreached ? "Catalog unreachable" : plural(rows.length, "product");
-  const feeds = [...new Set(rows.map(({ product }) => product.stream))].flatMap((stream) => [
-    " · ",
-    h("a", { href: address(base, `streams/v1/${stream}.atom`), type: "application/atom+xml" }, `feed of ${stream}`),
+  const feeds = [...new Set(rows.map(({ product }) => product.stream))].flatMap((stream, place) => [
+    place === 0 ? "Feeds: " : ", ",
+    h("a", { href: address(base, `streams/v1/${stream}.atom`), type: "application/atom+xml" }, stream),
   ]);
-  byId("summary").replaceChildren(...(newest > 0 ? ["Newest ", moment(newest, Date.now()), " · "] : []), facts.join(" · "), ...feeds);
+  const newer = newest > 0 ? ["Newest ", moment(newest, Date.now()), " · "] : [];
+  byId("summary").replaceChildren(...newer, facts.join(" · "), h("span.feeds", {}, ...feeds));
   byId("summary").hidden = rows.length === 0;
 }
 

@@ -31,8 +31,10 @@ def written(folder: Path, files: Mapping[str, bytes]) -> dict[str, Path]:
 
 def test_the_stack_serves_this_page(stack: "Stack") -> None:
     stack.wait_until(lambda: stack.get("")[0] == 200, "the page at /")
-    assert stack.get("")[1] == ARTEFACT.read_bytes()
-    assert stack.get("index.html")[1] == ARTEFACT.read_bytes()
+    page = ARTEFACT.read_text().replace("https://…", stack.base_url.removesuffix("/"))
+    assert f"incus remote add my-images {stack.base_url.removesuffix('/')} --protocol=simplestreams" in page
+    assert stack.get("")[1] == page.encode()
+    assert stack.get("index.html")[1] == page.encode()
 
 
 def test_an_upload_goes_from_incomplete_to_healthy_without_a_reload(

@@ -27,6 +27,7 @@ ENVIRONMENT: Final[Mapping[str, frozenset[str]]] = {
         "RETAIN_DAYS",
         "GRACE_HOURS",
         "STALE_DAYS",
+        "BASE_URL",
     },
 }
 
