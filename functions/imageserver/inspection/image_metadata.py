@@ -133,9 +133,7 @@ def _doubtful(reader: Reader, fields: Mapping[str, Node], arch: str) -> list[str
     return []
 
 
-def _applied_templates(
-    reader: Reader, fields: Mapping[str, Node]
-) -> Iterator[tuple[str, Node, Mapping[str, Node]]]:
+def _applied_templates(reader: Reader, fields: Mapping[str, Node]) -> Iterator[tuple[str, Node, Mapping[str, Node]]]:
     """Yield place, node and entries of each template that some event makes a daemon apply."""
     for path, node in _templates(reader, fields).items():
         below = f"templates.{path}"

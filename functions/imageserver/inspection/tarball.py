@@ -188,9 +188,7 @@ class _Found:
             raise UnreadableArchive(f"holds more than {METADATA_LIMITS.members:,} files in templates/")
 
 
-def _find(
-    members: Members, limits: Limits, *, whole: bool, needed: Callable[[bytes], Set[str]]
-) -> ImageTarball:
+def _find(members: Members, limits: Limits, *, whole: bool, needed: Callable[[bytes], Set[str]]) -> ImageTarball:
     found = _Found()
     for count, member in enumerate(members, start=1):
         if count > limits.members:

@@ -21,9 +21,7 @@ class _Server(ThreadingHTTPServer):
 
 
 @contextmanager
-def served(
-    handler: type[BaseHTTPRequestHandler], port: int = 0, tls: ssl.SSLContext | None = None
-) -> Iterator[int]:
+def served(handler: type[BaseHTTPRequestHandler], port: int = 0, tls: ssl.SSLContext | None = None) -> Iterator[int]:
     """Serve on loopback, on a free port if none is named, over TLS with a context; gives the port."""
     server = _Server(("127.0.0.1", port), handler)
     if tls:
