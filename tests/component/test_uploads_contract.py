@@ -35,8 +35,8 @@ OF_THE_GATEWAY: Final = {"500", "503"}
 """Statuses that only a fault of the storage brings about; the unit tests of operations/withdraw.py stage those."""
 
 PRODUCT: Final = "images/ubuntu/noble/amd64/default"
-LISTED, WAITING, BROKEN, WITHDRAWN, TO_RESTORE, TO_WITHDRAW = (f"{PRODUCT}/2026120{day}_10:00" for day in range(1, 7))
-NEW: Final = f"{PRODUCT}/20261209_10:00"
+LISTED, WAITING, BROKEN, WITHDRAWN, TO_RESTORE, TO_WITHDRAW = (f"{PRODUCT}/2026110{day}_10:00" for day in range(1, 7))
+NEW: Final = f"{PRODUCT}/20261109_10:00"
 EXAMPLE: Final = f"{PRODUCT}/20261123_10:00"
 """The one that the description names: made-up requests meet it, so no case relies on its state."""
 HUGE: Final = "x" * 300_000

@@ -1,7 +1,7 @@
 """What became of a version: the record says what is wrong with it, the catalog whether clients see it."""
 
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Final
 
 from msgspec.structs import replace
@@ -10,12 +10,12 @@ from imageserver.api.schema import FileStatus, ProductStatus, VersionStatus
 from imageserver.catalog.conflicts import shared_with
 from imageserver.format import documents
 from imageserver.format.documents import Products, Withheld
-from imageserver.format.keys import ProductId, VersionId, version_moment
+from imageserver.format.keys import ProductId, VersionId
 from imageserver.storage import listing
 from imageserver.storage.document_cache import DocumentCache
 from imageserver.storage.port import Store
 from imageserver.versions import records
-from imageserver.versions.assessment import FURTHEST_AHEAD, assess, overrides
+from imageserver.versions.assessment import assess, overrides
 from imageserver.versions.records import Reason, Record
 from imageserver.versions.state import State, visible_state
 
@@ -139,7 +139,6 @@ def from_catalog(record: Record, products: Products) -> VersionStatus:
     aliases = [held for held in withheld if held.alias]
     reasons = [_of_withheld(record, held) for held in (*mine, *aliases)]
     reasons += [Reason("", "warning", said) for said in shared_with(products, version.product.name, fingerprints)]
-    reasons += _hidden_behind(record, max(versions))
     return VersionStatus(
         path=record.version,
         status=state,
@@ -155,19 +154,6 @@ def _of_withheld(record: Record, held: Withheld) -> Reason:
     """Return what a listed version goes without. An image or alias that it asks for is an error, the rest a warning."""
     asked = {*overrides(record).aliases, *record.id.product.path_aliases}
     return Reason(held.file, "error" if held.fingerprint or held.alias in asked else "warning", held.reason)
-
-
-def _hidden_behind(record: Record, newest: str) -> list[Reason]:
-    """Return a warning where clients never reach a version because the newest by name is dated ahead of today."""
-    arrived = [datetime.fromisoformat(facts.modified) for facts in record.files.values() if facts.modified]
-    ahead = arrived and version_moment(newest).replace(tzinfo=UTC) - max(arrived) > FURTHEST_AHEAD
-    if not ahead or newest <= record.id.version:
-        return []
-    sentence = (
-        f"{record.id.version} is listed, and aliases still lead to {newest}, which is dated ahead of today: clients "
-        "take the highest name for the newest; withdraw that one if its date is a mistake"
-    )
-    return [Reason("", "warning", sentence)]
 
 
 def _not_yet_listed(record: Record, entry: documents.Version, held: set[str]) -> list[Reason]:

@@ -19,7 +19,7 @@ from imageserver.errors import InvalidUpload
 from imageserver.format import file_kinds
 from imageserver.format.caching import cache_control
 from imageserver.format.file_kinds import Role
-from imageserver.format.keys import ImageKey, VersionId, parse_key, parse_version
+from imageserver.format.keys import ImageKey, VersionId, is_ahead, parse_key, parse_version
 from imageserver.storage import listing
 from imageserver.storage.port import StoredObject
 from imageserver.storage.presigned import CONTENT_TYPE, S3Uploads
@@ -155,6 +155,13 @@ def _checked(service: UploadService, caller: str, request: FileRequest) -> Image
     """Return the key of a file that its name, size and caller do not speak against."""
     image = _parsed(parse_key, request.path)
     allowed(service.rights, caller, image.key)
+    if is_ahead(image.version.version, service.now):
+        raise Problem(
+            problems.INVALID,
+            f"the version {image.version.version} is dated ahead, expected {service.now:%Y%m%d} in UTC or a day later "
+            "at most: clients take the highest name for the newest, so it would hide every real version; upload it "
+            "under its real date, and look at the clock of the machine that named it",
+        )
     if file_kinds.classify(image.file).role is Role.OTHER:
         raise Problem(problems.INVALID, f"{image.file} {file_kinds.conversion(image.file) or UNKNOWN_FILE}")
     declared = FileFacts(etag="", size_bytes=request.size, modified="")

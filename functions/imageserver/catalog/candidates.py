@@ -9,7 +9,7 @@ import msgspec
 from imageserver.format import file_kinds
 from imageserver.format.documents import Withheld
 from imageserver.format.keys import ProductId, version_form, version_moment
-from imageserver.versions.assessment import Assessment, assess
+from imageserver.versions.assessment import Assessment, ahead_of_upload, assess
 from imageserver.versions.records import Record
 from imageserver.versions.state import State
 
@@ -63,13 +63,18 @@ class Candidate:
 
 
 def candidate(product: ProductId, versions: Sequence[Record], clients: Sequence[str]) -> Candidate:
-    """Return a product as all of its records have it. Versions in another form than most are withheld."""
+    """Return a product as all of its records have it.
+
+    Versions dated ahead of their upload are withheld, and of the others those in another form than most.
+    """
     assessments = {record.id.version: (record, assess(record)) for record in versions}
     complete = {name: pair for name, pair in assessments.items() if pair[1].state is State.COMPLETE}
+    ahead = {name: why for name, (record, _) in complete.items() if (why := ahead_of_upload(record))}
+    complete = {name: pair for name, pair in complete.items() if name not in ahead}
     form = _common_form(complete)
     has_container = any(_has_container(complete[name][1]) for name in complete if version_form(name) == form)
     builds = []
-    withheld = []
+    withheld = [Withheld(version=name, reason=why) for name, why in sorted(ahead.items())]
     for name in sorted(complete, key=lambda name: (version_moment(name), name), reverse=True):
         record, assessment = complete[name]
         if version_form(name) == form:

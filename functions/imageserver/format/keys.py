@@ -9,7 +9,7 @@ silence is refused with a sentence.
 
 import re
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from imageserver.errors import InvalidUpload
@@ -18,6 +18,8 @@ from imageserver.format import architectures
 LAYOUT: Final = "images/<os>/<release>/<arch>/<variant>/<version>/<file>"
 RECORDS: Final = "versions/"
 LEASES: Final = "leases/"
+FURTHEST_AHEAD: Final = timedelta(days=1)
+"""How far a version's name may be ahead of the clock or of its upload: clocks and time zones differ."""
 MAX_SEGMENT: Final = 100
 """Longest folder or file name. Seven of them and `versions/` stay below the 1,024 bytes of an S3 key."""
 
@@ -242,6 +244,11 @@ def version_moment(version: str) -> datetime:
     if moment is None:
         raise InvalidUpload(f"the version {_shown(version)} is not a real date and time")
     return moment
+
+
+def is_ahead(version: str, moment: datetime) -> bool:
+    """Return whether a valid version name is dated more than FURTHEST_AHEAD after a moment, which has a time zone."""
+    return version_moment(version).replace(tzinfo=UTC) - moment > FURTHEST_AHEAD
 
 
 def _parsed(version: str) -> tuple[str, datetime | None]:

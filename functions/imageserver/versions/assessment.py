@@ -1,7 +1,7 @@
 """What of a version clients can use, and a reason for everything else: a pure function of its record's facts."""
 
 from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Final, Literal
 
 import msgspec
@@ -9,14 +9,12 @@ import msgspec
 from imageserver.errors import InvalidUpload
 from imageserver.format import architectures, file_kinds
 from imageserver.format.file_kinds import FileKind, Role
-from imageserver.format.keys import VersionId, check_file, version_moment
+from imageserver.format.keys import VersionId, check_file, is_ahead
 from imageserver.inspection.digests import EMPTY_SHA256
 from imageserver.inspection.metadata import Overrides
 from imageserver.versions.records import CHECKSUMS_FILE, FileFacts, Reason, Record, Withdrawal, kind_of
 from imageserver.versions.state import State, recorded_state
 
-FURTHEST_AHEAD: Final = timedelta(days=1)
-"""How far a version's name may be ahead of its upload without a word: clocks and time zones differ."""
 UNKNOWN_FILE: Final = "is no image file that clients know: it is not listed"
 _NO_ROOT: Final = (
     "is a metadata tarball: it holds a metadata.yaml, and neither rootfs/ with something in it nor rootfs.img; upload "
@@ -124,6 +122,21 @@ def overrides(record: Record) -> Overrides:
     return merged
 
 
+def ahead_of_upload(record: Record) -> str:
+    """Return why a version is withheld that is dated more than a day after the last of its files arrived, or "".
+
+    The record knows the time of each upload, so no clock decides: what is withheld today is withheld in a rebuild too.
+    """
+    arrived = [datetime.fromisoformat(facts.modified) for facts in _present(record).values() if facts.modified]
+    if not arrived or not is_ahead(record.id.version, latest := max(arrived)):
+        return ""
+    return (
+        f"{record.id.version} is dated ahead of its upload on {latest:%Y-%m-%d}, expected a day ahead at most: clients "
+        "take the highest name for the newest, so it would hide every real version; withdraw it and upload it under "
+        "its real date"
+    )
+
+
 def _present(record: Record) -> dict[str, FileFacts]:
     return {file: facts for file, facts in record.files.items() if facts.withdrawn is None}
 
@@ -140,14 +153,6 @@ def _warnings(record: Record) -> list[Reason]:
     uploads = [facts.modified for facts in record.files.values() if not facts.withdrawn]
     if uploads and (clients := architectures.skipped_by(version.product.arch)):
         hints.append(f"{clients} skip this product: they do not know the architecture {version.product.arch}")
-    moment = version_moment(version.version).replace(tzinfo=UTC)
-    arrived = [datetime.fromisoformat(upload) for upload in uploads if upload]
-    if arrived and moment - (latest := max(arrived)) > FURTHEST_AHEAD:
-        hints.append(
-            f"{version.version} is dated ahead of its upload on {latest:%Y-%m-%d}: clients take the highest "
-            f"name for the newest, so it hides every version of {version.product.name} that is dated before it; if "
-            "that is a mistake, withdraw it and upload it under its real date"
-        )
     day, _, number = version.version.partition(".")
     if len(number) > 1 and not number.startswith("0"):
         hints.append(

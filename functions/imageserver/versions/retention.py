@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from imageserver.format.keys import VersionId, version_moment
-from imageserver.versions.assessment import overrides
+from imageserver.versions.assessment import ahead_of_upload, overrides
 from imageserver.versions.records import Record
 from imageserver.versions.state import State
 
@@ -21,11 +21,14 @@ class Rule:
 def expired(known: Iterable[Record], listed: Collection[str], rule: Rule, now: datetime) -> list[tuple[VersionId, str]]:
     """Return the complete versions of one product that the rule does not keep, oldest first, each with the reason.
 
-    `listed` are the names of the versions that its catalog lists. The newest version and the newest listed one are
-    always kept, whatever their age: a product does not vanish because nobody builds it any more. The product's own
-    `retain_versions` and `retain_days`, as its newest version gives them, go before the rule.
+    `listed` are the names of the versions that its catalog lists. A version that clients do not see pushes none out
+    that they do. The newest version and the newest listed one are always kept, whatever their age: a product does not
+    vanish because nobody builds it any more. A version dated ahead of its upload is left alone and decides nothing. The
+    product's own `retain_versions` and `retain_days`, as its newest version gives them, go before the rule.
     """
-    complete = sorted((r for r in known if r.state is State.COMPLETE), key=_age_order, reverse=True)
+    complete = sorted(
+        (r for r in known if r.state is State.COMPLETE and not ahead_of_upload(r)), key=_age_order, reverse=True
+    )
     if not complete:
         return []
     own = overrides(complete[0])
@@ -33,12 +36,14 @@ def expired(known: Iterable[Record], listed: Collection[str], rule: Rule, now: d
         rule.versions if own.retain_versions is None else own.retain_versions,
         rule.days if own.retain_days is None else own.retain_days,
     )
-    newest_listed = next((r.id.version for r in complete if r.id.version in listed), "")
-    plan = [
-        (record.id, reason)
-        for place, record in enumerate(complete)
-        if place and record.id.version != newest_listed and (reason := _reason(record, place, rule, now))
-    ]
+    plan = []
+    newer = 0  # that are listed
+    for place, record in enumerate(complete):
+        is_listed = record.id.version in listed
+        protected = place == 0 or (is_listed and newer == 0)
+        if not protected and (reason := _reason(record, newer if is_listed else place, rule, now)):
+            plan.append((record.id, reason))
+        newer += is_listed
     return plan[::-1]
 
 
@@ -46,9 +51,9 @@ def _age_order(record: Record) -> tuple[datetime, str]:
     return version_moment(record.id.version), record.id.version
 
 
-def _reason(record: Record, place: int, rule: Rule, now: datetime) -> str:
-    if rule.versions and place >= rule.versions:
-        return f"{place} newer versions are there, and {rule.versions} are kept"
+def _reason(record: Record, newer: int, rule: Rule, now: datetime) -> str:
+    if rule.versions and newer >= rule.versions:
+        return f"{newer} newer versions are there, and {rule.versions} are kept"
     days = (now - version_moment(record.id.version).replace(tzinfo=UTC)).days
     if rule.days and days >= rule.days:
         return f"it is {days} days old, and versions are kept for {rule.days}"

@@ -300,7 +300,7 @@ def test_the_doctor_hints_at_images_listed_by_another_product(
     listed(system, f"{TINY}/20261101")
     first = listed(system, f"{TINY}/20261102")  # the same image once more, in the same product: nobody else's doing
     assert told("doctor") == []
-    copy = listed(system, "images/aaa/1/amd64/default/20261130")
+    copy = listed(system, "images/aaa/1/amd64/default/20261123")
     found = told("doctor")
     assert {one["hint"] for one in found} == {True}
     assert f"{copy}/rootfs.squashfs is not listed, because {first} has the same image" in {one["what"] for one in found}

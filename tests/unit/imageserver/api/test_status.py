@@ -68,7 +68,7 @@ def test_files_without_a_record_are_incomplete() -> None:
 
 
 def test_an_invalid_version_with_a_new_upload_is_incomplete_again(system: System) -> None:
-    path = f"{VERSION.product.path}/20261125_10:00"
+    path = f"{VERSION.product.path}/20261123_11:00"
     system.upload(path, {"lxd.tar.xz": b"nonsense"})
     system.catch_up()
     assert (told(system, path).status, status.is_terminal(told(system, path))) == ("invalid", True)

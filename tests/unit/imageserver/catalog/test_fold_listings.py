@@ -581,9 +581,18 @@ TABLE: dict[str, Row] = {
         )
     },
     # 13: hints
-    "13 a date far ahead": rows(
-        {f"{NOBLE}/20991231_0000": split("1")},
-        f"{NOBLE}/20991231_0000/rootfs.squashfs",
+    "13 a date far ahead": rows({f"{NOBLE}/20991231_0000": split("1")}, says="is dated ahead of its upload"),
+    "13 a date two days ahead, beside a real one": rows(
+        {f"{NOBLE}/20261125_1100": split("1"), PATH: split("2")},
+        f"{PATH}/rootfs.squashfs",
+        says="is dated ahead of its upload",
+    ),
+    "13 a delta whose base is dated ahead": rows(
+        {
+            f"{NOBLE}/20991231_0000": split("1"),
+            PATH: split("2") | {"rootfs.20991231_0000.vcdiff": images.vcdiff("d", 300, 700)},
+        },
+        f"{PATH}/rootfs.squashfs",
         says="is dated ahead of its upload",
     ),
     "13 secure_boot": row(

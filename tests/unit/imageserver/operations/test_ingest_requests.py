@@ -10,7 +10,7 @@ from tests.support import PROJECT, images
 from tests.support.memory_store import System
 
 PAGE = (PROJECT / "infra/PERFORMANCE.md").read_text()
-NEWEST = "20261128_10:00"
+NEWEST = "20261123_10:00"
 
 
 def catalog_of(products: int, versions: int) -> tuple[System, str]:

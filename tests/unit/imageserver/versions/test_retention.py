@@ -73,3 +73,16 @@ def test_withdrawn_and_incomplete_versions_do_not_count_for_retention() -> None:
     half = new_record(VersionId(ID, "20261120"), {"rootfs.squashfs": FileFacts(
         etag="e", size_bytes=1, modified=NOW.isoformat())}, None)  # fmt: skip
     assert expired([sound("20261101"), half], ["20261101"], Rule(versions=1), NOW) == []
+
+
+def test_a_version_that_clients_do_not_see_pushes_none_out_that_they_do() -> None:
+    """A date far ahead, by two typing errors; and a name of another form, which is withheld too."""
+    real = [sound(name) for name in DAYS[-2:]]
+    for names in (["20991231"], ["20991231", "20261125"], ["99991231", "20271123"], ["202611221000", "202611221100"]):
+        assert expired([*real, *map(sound, names)], DAYS[-2:], Rule(versions=2), NOW) == [], names
+    assert expired([*real, sound("99991231")], DAYS[-2:], Rule(days=9), NOW) == []
+
+
+def test_a_version_dated_ahead_does_not_say_what_its_product_keeps() -> None:
+    known = [sound("20261101"), sound("20261120"), sound("20991231", Overrides(retain_versions=1))]
+    assert expired(known, ["20261101", "20261120"], Rule(), NOW) == []
