@@ -64,6 +64,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--fault-seed", default="1", help="first seed of the runs with injected faults")
     parser.addoption("--fault-runs", default="20", help="how many seeds to run, one after another")
     parser.addoption("--fault-steps", default="1500", help="steps of each run")
+    parser.addoption("--wire-seed", default="1", help="first seed of the runs on the wire")
+    parser.addoption("--wire-runs", default="6", help="how many seeds to run, one after another")
+    parser.addoption("--wire-steps", default="6000", help="steps of each run")
     parser.addoption("--rewrite-goldens", action="store_true", help="write golden files instead of comparing")
 
 

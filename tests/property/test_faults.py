@@ -37,7 +37,7 @@ from imageserver.versions import records
 from tests.support import client_rules, images
 from tests.support.ledger import Answer, Ledger
 from tests.support.oracle import Content, canonical, expected_catalog, expected_unlisted
-from tests.support.simulated_functions import RUNTIME
+from tests.support.simulated_functions import run_quietly
 from tests.support.simulation import BUCKET, CALM, Actor, Call, InTurnPool, Rates, World, subject_of
 
 pytestmark = pytest.mark.filterwarnings("ignore:No application metrics to publish")
@@ -470,8 +470,7 @@ def rebuild(world: World) -> dict[str, bytes]:
 @pytest.fixture(autouse=True)
 def _in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("imageserver.storage.parallel.ThreadPoolExecutor", InTurnPool)
-    for name, value in RUNTIME.items():
-        monkeypatch.setenv(name, value)
+    run_quietly(monkeypatch)
 
 
 def seeds(request: pytest.FixtureRequest) -> range:

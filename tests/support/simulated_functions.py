@@ -18,16 +18,26 @@ from types import CodeType, SimpleNamespace
 from typing import Any, Final
 from unittest.mock import patch
 
+import pytest
+
 from tests.support.handlers import Context
 
-RUNTIME: Final = {
+_RUNTIME: Final = {
     "POWERTOOLS_METRICS_NAMESPACE": "Simplestreams",
     "POWERTOOLS_METRICS_DISABLED": "true",
     "POWERTOOLS_LOG_LEVEL": "CRITICAL",
 }
-"""Variables for the whole process. Nobody reads the log and the metrics of a simulation, and making them takes long."""
 ARRIVALS: Final = "https://sqs.eu-central-1.amazonaws.com/123456789012/arrivals"
 CHANGES: Final = "https://sqs.eu-central-1.amazonaws.com/123456789012/changes"
+
+
+def run_quietly(patch: pytest.MonkeyPatch) -> None:
+    """Have no handler write logs or metrics: nobody reads those of a simulation, and making them takes long."""
+    for name, value in _RUNTIME.items():
+        patch.setenv(name, value)
+    patch.setattr("imageserver.handlers.telemetry.count_refusal", lambda _reason: None)
+
+
 _VARIABLES: Final = {
     "BUCKET": "images",
     "ARRIVALS_QUEUE_URL": ARRIVALS,
@@ -36,28 +46,35 @@ _VARIABLES: Final = {
 _QUEUES: Final = {"digest": ARRIVALS, "publish": CHANGES}
 
 
-class Functions:
-    """The functions of one deployment; `variables` are those of its parameters.
+class Host:
+    """The clock of one host, which stands in for the modules datetime and time of what runs there.
 
-    `now` and `seconds` are the time that their hosts show. `watch` is called with each new environment, before its
-    first run.
+    `now` is what it shows, `seconds` what it counts from any moment, `sleep` lets a run rest.
     """
 
     def __init__(
-        self,
-        variables: Mapping[str, str],
-        now: Callable[[], datetime],
-        seconds: Callable[[], float],
-        watch: Callable[[Any], None],
+        self, now: Callable[[], datetime], seconds: Callable[[], float], sleep: Callable[[float], object]
+    ) -> None:
+        self.datetime = SimpleNamespace(now=lambda _zone: now(), fromisoformat=datetime.fromisoformat)
+        self.time = SimpleNamespace(sleep=sleep, monotonic=seconds)
+
+
+class Functions:
+    """The functions of one deployment; `variables` are those of its parameters.
+
+    Each environment is made on a host that `host` returns. `watch` is called with it before its first run.
+    """
+
+    def __init__(
+        self, variables: Mapping[str, str], host: Callable[[], Host], watch: Callable[[Any], None] = lambda _: None
     ) -> None:
         self._variables = {**_VARIABLES, **variables}
-        self._datetime = SimpleNamespace(now=lambda _zone: now(), fromisoformat=datetime.fromisoformat)
-        self._time = SimpleNamespace(sleep=lambda _seconds: None, monotonic=seconds)
+        self._host = host
         self._watch = watch
         self._warm: dict[str, list[Any]] = defaultdict(list)
 
     def invoke(
-        self, name: str, event: Mapping[str, Any], left_s: float, store: object, sqs: object, **replaced: object
+        self, name: str, event: Mapping[str, Any], context: Context, store: object, sqs: object, **replaced: object
     ) -> Any:
         """Run a function over a store and a client of SQS; its answer. `replaced` are names of its module."""
         warm = self._warm[name]
@@ -69,7 +86,7 @@ class Functions:
         if hasattr(app, "cache"):
             app.cache.store = store
         try:
-            answer = app.handler(event, Context(name, left_ms=int(left_s * 1000)))
+            answer = app.handler(event, context)
         except Exception:  # it ended, if badly: its environment goes on. One that was killed does not.
             warm.append(app)
             raise
@@ -82,8 +99,9 @@ class Functions:
             if hasattr(app, "batches"):
                 app.batches = _copy_of("imageserver.handlers.batches")
                 app.batches.queues = _copy_of("imageserver.aws.queues")
-                app.batches.queues.RENEW_S = 1e6  # on the clock of the simulation: World.wait renews
-        app.datetime, app.time = self._datetime, self._time
+                app.batches.queues.RENEW_S = 1e6  # a simulation renews on its own clock
+        host = self._host()
+        app.datetime, app.time = host.datetime, host.time
         if hasattr(app, "single_metric"):
             app.single_metric = lambda *_: nullcontext(SimpleNamespace(add_dimension=lambda *_: None))
         self._watch(app)

@@ -30,9 +30,9 @@ from imageserver.format.keys import ProductId, VersionId, product_of_records, ve
 from imageserver.operations.ingest import Ingested
 from imageserver.operations.publish import Published
 from imageserver.storage.port import ObjectInfo, Opened, StoredObject
-from tests.support.handlers import sqs_record
+from tests.support.handlers import Context, sqs_record
 from tests.support.messages import s3_event
-from tests.support.simulated_functions import ARRIVALS, CHANGES, Functions
+from tests.support.simulated_functions import ARRIVALS, CHANGES, Functions, Host
 
 START = datetime(2026, 11, 23, 10, 0, tzinfo=UTC)
 BUCKET = "images"
@@ -190,7 +190,8 @@ class World:
         # Without taking turns publishers race all the time, and turns decide nothing: no run may need them. Publish
         # waits for a quarter of the time that it has left.
         self.publish_left_s = self.rng.choice((0, 4, TIMEOUT_S["publish"]))
-        self.functions = Functions(variables, lambda: self.now, lambda: self.clock, self._watch)
+        host = Host(lambda: self.now, lambda: self.clock, lambda _seconds: None)
+        self.functions = Functions(variables, lambda: host, self._watch)
         self.objects: dict[str, Stored] = {}
         self.generations: dict[str, list[bytes]] = {}  # key of a record -> all that it ever was
         self.history: dict[str, set[tuple[int, str]]] = {}  # key of an image file -> (size, sha256) it ever had
@@ -289,7 +290,7 @@ class World:
             store, sqs = FaultyStore(self, actor), FaultySqs(self, actor)
 
             def call(event: Mapping[str, Any], **replaced: object) -> Any:
-                answer = self.functions.invoke(name, event, limit, store, sqs, **replaced)
+                answer = self.functions.invoke(name, event, Context(name, 1000 * limit), store, sqs, **replaced)
                 actor.pause()  # an answer may get lost too
                 return answer
 
