@@ -10,7 +10,9 @@ from local_stack.template import ACCOUNT_ID, StackIdentity
 class Names:
     """Physical names and attributes of resources, known before any of them is made."""
 
-    def __init__(self, identity: StackIdentity, endpoint: str, values: Mapping[str, Any], edge: str = "localhost") -> None:
+    def __init__(
+        self, identity: StackIdentity, endpoint: str, values: Mapping[str, Any], edge: str = "localhost"
+    ) -> None:
         self._identity = identity
         self._endpoint = endpoint
         self._edge = edge

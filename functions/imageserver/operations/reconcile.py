@@ -1,8 +1,8 @@
 """Find what events missed: compare the bucket with the records, and the records with the catalog.
 
-Nothing is repaired here but what a lost record said of its version. A version whose folder differs from its record is sent to digest through the queue
-arrivals. A product whose records differ from the catalog is sent to publish through the queue changes. Both are what
-would have happened if the event had come.
+A version whose folder differs from its record is sent to digest through the queue arrivals. A product whose records
+differ from the catalog is sent to publish through the queue changes. Both are what would have happened if the event had
+come. Nothing is repaired here but what a lost record said of its version.
 """
 
 from collections.abc import Sequence

@@ -238,9 +238,7 @@ def _accepted_files(
     return accepted
 
 
-def _is_confirmed(
-    record: Record, sums: FileFacts | None, listable: dict[str, FileKind], reasons: list[Reason]
-) -> bool:
+def _is_confirmed(record: Record, sums: FileFacts | None, listable: dict[str, FileKind], reasons: list[Reason]) -> bool:
     """Return whether a SHA256SUMS, where there is one, covers this version. Append reasons for what it leaves out.
 
     A list of digests that matches nothing is a mistake of the publisher who wanted a check, so it never passes for one.

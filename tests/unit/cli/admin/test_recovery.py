@@ -70,8 +70,8 @@ def test_where_no_earlier_record_can_be_read_that_is_said(system: System) -> Non
     assert left == []
     assert what == [
         f"delete {NOBLE.record_key}, which cannot be read",
-        f"read {NOBLE.path} again: its record cannot be read; the bucket keeps no earlier one that can be read: if it was "
-        "withdrawn, withdraw it again",
+        f"read {NOBLE.path} again: its record cannot be read; the bucket keeps no earlier one that can be read: "
+        "if it was withdrawn, withdraw it again",
     ]
     assert records.decode(system.store.objects[NOBLE.record_key].body, NOBLE.record_key).state == "complete"
 

@@ -77,7 +77,7 @@ def test_the_edge_is_told_of_bytes_that_were_replaced_while_the_record_was_lost(
     sent, run = Sent(), Run()
     reconcile(system.store, sent, ("incus", "lxd"), run)
     system.ingest(PATH)
-    services = replace(system.publish_services, invalidate=lambda keys: invalidated.extend(keys))
+    services = replace(system.publish_services, invalidate=invalidated.extend)
     publish("images", [VERSION.product], services)
     assert invalidated == [ROOT]
     assert record(system).replaced == ("rootfs.squashfs",)
@@ -147,8 +147,8 @@ def test_a_record_that_comes_meanwhile_is_not_overwritten(system: System) -> Non
         (None, "the bucket keeps no earlier one that can be read: if it was withdrawn, withdraw it again"),
         (Record(version=PATH), "as an earlier one says, nothing of it is withdrawn"),
         (
-            Record(version=PATH, withdrawn=records.Withdrawal("2026-11-23T10:00:00+00:00", "2026-11-24T10:00:00+00:00")),
-            "as an earlier one says, it stays withdrawn since 2026-11-23T10:00:00+00:00",
+            Record(version=PATH, withdrawn=records.Withdrawal("2026-11-23T10:00:00Z", "2026-11-24T10:00:00Z")),
+            "as an earlier one says, it stays withdrawn since 2026-11-23T10:00:00Z",
         ),
     ],
 )
