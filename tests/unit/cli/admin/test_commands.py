@@ -7,17 +7,21 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from click.testing import CliRunner, Result
 
 from cli.admin import arguments, checks, output
 from cli.admin.__main__ import main
 from cli.admin.deployment import Deployment, Queue, max_bytes_of
+from cli.admin.errors import FOUND
 from imageserver.errors import InvalidationRefused
 from imageserver.format.keys import parse_target, parse_version
 from imageserver.operations.withdraw import withdraw
 from imageserver.storage.document_cache import DocumentCache
 from imageserver.storage.leases import lease
+from imageserver.versions import records
+from imageserver.versions.assessment import assessed
 from tests.support import images
 from tests.support.memory_store import START, System
 
@@ -320,6 +324,21 @@ def test_the_doctor_names_the_product_even_if_it_no_longer_lists_the_image(syste
 def test_a_missing_folder_is_reported(server: FakeDeployment, tmp_path: Path) -> None:
     assert f"there is no folder {tmp_path}/none on this machine" in admin(f"import {tmp_path}/none", 4).stderr
     assert "neither a file below images* nor a catalog" in admin(f"import {tmp_path}", 4).stderr
+
+
+def test_restore_says_what_stays_off_the_list(system: System, server: FakeDeployment) -> None:
+    path = listed(system, f"{TINY}/20261101")
+    taken(system, path)
+    said = admin(f"restore {path}/rootfs.squashfs", FOUND).stderr
+    assert f"{path} is withdrawn as a whole, until" in said
+    assert f"`admin restore {path}`" in said
+    key = f"versions/{path}.json"
+    found = records.decode(system.store.objects[key].body, key)
+    assert found.withdrawn
+    final = msgspec.structs.replace(found, withdrawn=msgspec.structs.replace(found.withdrawn, final=True))
+    system.store.put(key, records.encode(assessed(final)))
+    for line in (f"restore {path}", f"restore {path}/rootfs.squashfs", f"withdraw {path} --yes"):
+        assert "its files are being deleted: `admin prune --yes` ends that" in admin(line, FOUND).stderr
 
 
 def test_restore_and_reconcile_accept_yes_and_honour_dry_run(
