@@ -28,8 +28,9 @@ def dropped_overrides(candidate: Candidate) -> tuple[Withheld, ...]:
     lost = _lost(newest, before)
     if not missing or not lost:
         return ()
+    how = "with a refused" if any(file in newest.record.files for file in missing) else "without"
     reason = (
-        f"{newest.name} comes without {' and '.join(missing)}, so {', '.join(lost)}, as {before.name} says, no longer "
+        f"{newest.name} comes {how} {' and '.join(missing)}, so {', '.join(lost)}, as {before.name} says, no longer "
         f"apply; upload {missing[0]} with them, or an empty one to agree"
     )
     return (Withheld(version=newest.name, reason=reason),)
@@ -48,4 +49,7 @@ def _given(said: Overrides, field: str) -> bool:
 
 
 def _has(record: Record, file: str) -> bool:
-    return file in record.files and record.files[file].withdrawn is None
+    """Return whether a version says something in this file: one that was refused says nothing."""
+    if file not in record.files or record.files[file].withdrawn:
+        return False
+    return not any(reason.file == file and reason.kind == "error" for reason in record.reasons)

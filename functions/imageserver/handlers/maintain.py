@@ -81,7 +81,7 @@ def _run(task: str, run: Run) -> None:
     notifier = QueueNotifier(sqs_client(), settings.arrivals_queue_url, settings.changes_queue_url)
     if task == "reconcile":
         lay_out(store, run, settings.base_url)
-        reconcile(store, notifier, CLIENT_CHOICES[settings.clients], run)
+        reconcile(store, notifier, CLIENT_CHOICES[settings.clients], run, _invalidate)
     else:
         prune(store, notifier, rules, datetime.now(UTC), time.sleep, run, _invalidate)
 

@@ -5,10 +5,12 @@ differ from the catalog is sent to publish through the queue changes. Both are w
 come. Nothing is repaired here but what a lost record said of its version.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
 
+from imageserver.aws.cloudfront import Invalidate, no_invalidation
 from imageserver.aws.queues import Notifier
 from imageserver.catalog.fold import fold, fold_index, fold_unlisted
 from imageserver.format import documents as catalog
@@ -24,8 +26,13 @@ from imageserver.versions.diff import outdated
 from imageserver.versions.records import Record
 
 
-def reconcile(store: Store, notifier: Notifier, clients: Sequence[str], run: Run) -> None:
+def reconcile(
+    store: Store, notifier: Notifier, clients: Sequence[str], run: Run, invalidate: Invalidate = no_invalidation
+) -> None:
     """Look at the products that are next, and have `notifier` send what differs.
+
+    `invalidate` tells the edge of the files of versions whose record is lost: nobody knows any more which of them held
+    other bytes before.
 
     A record that cannot be read is named in `run` and its product left alone; a task or a product that fails is noted
     there too, and the next one is looked at. Raises StorageUnavailable, StorageDenied, and CatalogDamaged for a served
@@ -46,7 +53,7 @@ def reconcile(store: Store, notifier: Notifier, clients: Sequence[str], run: Run
             with run.looking_at(product_id_.path):
                 product = look(store, product_id_)
                 size += len(product.known)
-                _send_outdated(store, notifier, product, run)
+                _send_outdated(product, documents, _Sender(store, notifier, invalidate), run)
                 looked.append(product)
             run.finished(product_id_.path, size)
         with run.looking_at(catalog.products_key(stream)):
@@ -64,24 +71,50 @@ def _create_index(store: Store, run: Run) -> None:
         )
 
 
-def _send_outdated(store: Store, notifier: Notifier, product: ProductSnapshot, run: Run) -> None:
+@dataclass(frozen=True, slots=True)
+class _Sender:
+    """Has versions ingested."""
+
+    store: Store
+    notifier: Notifier
+    invalidate: Invalidate
+
+    def send(self, version: VersionId) -> None:
+        self.notifier.version_changed(version)
+
+    def send_lost(self, version: VersionId, files: Iterable[str], said: Record | None) -> None:
+        """Have a version ingested whose record is lost; ingest goes on from what an earlier one `said`."""
+        self.invalidate(sorted(version.prefix + file for file in files))
+        if said:
+            self.store.create(version.record_key, records.encode(said))  # not over one that was written meanwhile
+        self.send(version)
+
+
+def _send_outdated(product: ProductSnapshot, documents: StreamDocuments, sender: _Sender, run: Run) -> None:
     for version in sorted(product.folders.keys() | product.known.keys()):
         if version in product.seen and version not in product.known:
             run.damaged(version.record_key)
             continue
         folder = product.folders.get(version, {})
         if reason := outdated(product.known.get(version), folder):
-            lost = None if version in product.known else recalled(store, version)
-            reason = f"its record is lost; {told(lost)}" if lost else reason
-            task = Task("look again", version.path, reason, sum(facts.size_bytes for facts in folder.values()))
-            run.do(task, partial(_look_again, store, notifier, version, lost))
+            action = partial(sender.send, version)
+            if version not in product.known:
+                said = recalled(sender.store, version)
+                if said or _is_in_catalog(version, documents):
+                    reason = f"its record is lost; {told(said)}"
+                    files = {*folder, *(said.files if said else ())}
+                    action = partial(sender.send_lost, version, files, said)
+            size_bytes = sum(facts.size_bytes for facts in folder.values())
+            run.do(Task("look again", version.path, reason, size_bytes), action)
 
 
-def _look_again(store: Store, notifier: Notifier, version: VersionId, lost: Record | None) -> None:
-    """Have a version ingested. What its lost record said is written first: ingest goes on from there."""
-    if lost:
-        store.create(version.record_key, records.encode(lost))  # not over one that was written meanwhile
-    notifier.version_changed(version)
+def _is_in_catalog(version: VersionId, documents: StreamDocuments) -> bool:
+    """Return whether the catalog says anything of a version, which it only does when there was a record."""
+    name = version.product.name
+    entry = documents.products.products.get(name)
+    listed = catalog.decode_versions(entry) if entry else {}
+    withheld = {held.version for held in documents.products.withheld.get(name, ())}
+    return version.version in {*listed, *withheld, *documents.unlisted.products.get(name, ())}
 
 
 def _fold_again(

@@ -34,7 +34,7 @@ def reconcile(deployment: Deployment, as_json: bool, clients: str | None, dry_ru
     notifier = deployment.notifier  # first: nothing is compared unless its queues are known
 
     def compare(run: Run) -> None:
-        reconcile_bucket(deployment.store, notifier, _chosen(deployment, clients), run)
+        reconcile_bucket(deployment.store, notifier, _chosen(deployment, clients), run, deployment.invalidate)
 
     output.carry_out("comparing", compare, in_json=as_json, dry_run=dry_run)
 

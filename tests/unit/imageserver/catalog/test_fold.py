@@ -287,6 +287,17 @@ def test_a_delta_against_its_own_version_or_without_its_root_is_withheld(system:
     assert "has no disk-kvm.img beside it" in withheld[f"disk.{OLD}.qcow2.vcdiff"]
 
 
+def test_what_the_version_before_said_is_told_to_the_next_whose_document_is_refused(system: System) -> None:
+    said = {"metadata.json": b'{"aliases": ["lts"]}'}
+    sums = {"SHA256SUMS": f"{'a' * 64}  metadata.json\n".encode()}
+    system.upload(f"{NOBLE}/{OLD}", images.split_image(seed="1") | said)
+    system.upload(f"{NOBLE}/{NEW}", images.split_image(seed="2") | said | sums)
+    system.catch_up()
+    (told,) = system.products_document().withheld["ubuntu:noble:amd64:default"]
+    assert told.reason.startswith(f"{NEW} comes with a refused metadata.json, so the alias lts, as {OLD} says")
+    assert "lts" not in system.products_document().products["ubuntu:noble:amd64:default"].aliases
+
+
 def test_what_the_version_before_said_of_its_product_is_told_to_the_next_that_says_nothing(system: System) -> None:
     said = json.dumps({"aliases": ["lts", "noble/lts"], "release_title": "24.04 LTS", "label": "release"}).encode()
     system.upload(f"{NOBLE}/{OLD}", images.split_image(seed="1") | {"metadata.json": said})

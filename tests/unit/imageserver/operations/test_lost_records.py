@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from imageserver.errors import StorageUnavailable
 from imageserver.format.keys import parse_target, parse_version
 from imageserver.operations.lost_records import recalled, told
 from imageserver.operations.publish import publish
@@ -75,7 +76,9 @@ def test_the_edge_is_told_of_bytes_that_were_replaced_while_the_record_was_lost(
     system.upload(PATH, {"rootfs.squashfs": images.squashfs("other")})
     invalidated: list[str] = []
     sent, run = Sent(), Run()
-    reconcile(system.store, sent, ("incus", "lxd"), run)
+    reconcile(system.store, sent, ("incus", "lxd"), run, invalidated.extend)
+    assert invalidated == [f"{PATH}/lxd.tar.xz", ROOT]
+    invalidated.clear()
     system.ingest(PATH)
     services = replace(system.publish_services, invalidate=invalidated.extend)
     publish("images", [VERSION.product], services)
@@ -101,10 +104,41 @@ def test_what_was_published_outlives_the_record(system: System) -> None:
     assert system.streams() == catalog
 
 
-def test_a_version_without_an_earlier_record_is_looked_at_as_ever() -> None:
+@pytest.mark.parametrize("dry_run", [False, True])
+def test_a_record_that_is_lost_for_good_is_known_by_the_catalog(system: System, dry_run: bool) -> None:
+    del system.store.objects[VERSION.record_key]
+    system.store.generations.clear()
+    invalidated: list[str] = []
+    sent, run = Sent(), Run(dry_run=dry_run)
+    reconcile(system.store, sent, ("incus", "lxd"), run, invalidated.extend)
+    whys = [task.why for task in run.tasks if task.what == "look again"]
+    assert whys == [
+        "its record is lost; the bucket keeps no earlier one that can be read: if it was withdrawn, withdraw it again"
+    ]
+    assert (sent.paths, invalidated) == (([], []) if dry_run else ([PATH], [f"{PATH}/lxd.tar.xz", ROOT]))
+    assert VERSION.record_key not in system.store.objects
+
+
+def test_a_version_that_the_edge_cannot_be_told_of_is_left_to_the_next_run(system: System) -> None:
+    del system.store.objects[VERSION.record_key]
+
+    def away(_keys: object) -> None:
+        raise StorageUnavailable("CloudFront is away")
+
+    sent, run = Sent(), Run()
+    reconcile(system.store, sent, ("incus", "lxd"), run, away)
+    assert [str(failure.error) for failure in run.failed] == ["CloudFront is away"]
+    assert (sent.paths, VERSION.record_key in system.store.objects) == ([], False)
+
+
+def test_a_version_that_never_had_a_record_is_looked_at_as_ever() -> None:
     system = System()
     system.upload(PATH, images.split_image())
     assert recalled(system.store, VERSION) is None
+    sent, run = Sent(), Run()
+    invalidated: list[str] = []
+    reconcile(system.store, sent, ("incus", "lxd"), run, invalidated.extend)
+    assert invalidated == [], "the edge keeps no 404 for longer than seconds"
     assert reconciled(system) == ["it has no record"]
     assert record(system).state == "complete"
 
