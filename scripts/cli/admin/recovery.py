@@ -21,7 +21,7 @@ from imageserver.operations.inventory import ProductSnapshot, known_products, lo
 from imageserver.operations.lost_records import recalled, told
 from imageserver.operations.publish import PublishServices, publish
 from imageserver.storage.document_cache import DocumentCache
-from imageserver.storage.port import Store, StoredObject, write
+from imageserver.storage.port import Store, StoredObject
 from imageserver.storage.ranged_reader import HashFan
 from imageserver.versions import records
 from imageserver.versions.diff import outdated
@@ -78,31 +78,42 @@ def _record_again(again: RecordsPlan, looked: ProductSnapshot, version: VersionI
     seen = looked.seen.get(version) if known is None else None
     reason = outdated(known, folder)
     lost = recalled(services.store, version) if known is None and (seen or reason) else None
-    if seen and not lost:
+    if seen and lost:
+        what = f"write over {version.record_key}, which cannot be read, what an earlier one says of withdrawals"
+        again.steps.append(Step(what, partial(_recall, services.store, lost, seen)))
+    elif seen:
         gone = partial(_delete, services.store, version.record_key, seen.revision)
         again.steps.append(Step(f"delete {version.record_key}, which cannot be read", gone))
     if seen:
         reason = f"its record cannot be read; {told(lost)}"
-    elif lost:
+    elif lost and any(_withdrawals(lost)):
         reason = f"its record is lost; {told(lost)}"
-    elif reason and known is None:
+    elif reason and not (known or lost):
         reason = f"{reason}; {told(lost)}"
     if reason:
-        step = partial(_read_again, version, services, seen, lost)
+        step = partial(_read_again, version, services, None if seen else lost)
         again.steps.append(Step(f"read {version.path} again: {reason}", step))
     if known is None:
         again.anew.extend(f"{version.path}/{file}" for file in folder)
 
 
-def _read_again(
-    version: VersionId, services: IngestServices, seen: StoredObject | None, lost: Record | None
-) -> NotDone | None:
+def _recall(store: Store, lost: Record, seen: StoredObject) -> NotDone | None:
+    """Write what an earlier record says over one that cannot be read: ingest goes on from there."""
+    key = lost.id.record_key
+    if store.replace(key, records.encode(lost), seen.revision):
+        return None
+    return NotDone(f"{key} was written meanwhile; look again, it may be sound by now")
+
+
+def _read_again(version: VersionId, services: IngestServices, lost: Record | None) -> NotDone | None:
     """Ingest a version, from what its lost record said on. What fails is told, and the next version is read."""
+    key, store = version.record_key, services.store
     try:
-        if lost and not write(services.store, version.record_key, records.encode(lost), seen):
-            return NotDone(f"{version.record_key} was written meanwhile; look again, it may be sound by now")
+        recalled_as = store.create(key, records.encode(lost)) if lost else None  # not over one that came meanwhile
         if ingest(version, services).outcome != "leased by another worker":
             return None
+        if recalled_as:
+            store.delete(key, recalled_as)
     except SimplestreamsError as error:
         return NotDone(f"{version.path}: {error}")
     return NotDone(
