@@ -89,7 +89,7 @@ def _showing() -> dict[str, Any]:
 
 def _restoring() -> dict[str, Any]:
     return {
-        **_operation("Take a withdrawal back", 200, _ref("Restored"), (400, 403, 404, 413, 422, 500, 503)),
+        **_operation("Take a withdrawal back", 200, _ref("Restored"), (400, 403, 404, 409, 413, 422, 500, 503)),
         "parameters": [_path_parameter(_TARGET)],
         "requestBody": _body("RestoreRequest"),
     }
@@ -98,7 +98,7 @@ def _restoring() -> dict[str, Any]:
 def _withdrawing() -> dict[str, Any]:
     summary = "Withdraw a product, a version or a file"
     return {
-        **_operation(summary, 202, _ref("Withdrawn"), (403, 404, 422, 500, 503)),
+        **_operation(summary, 202, _ref("Withdrawn"), (403, 404, 409, 422, 500, 503)),
         "parameters": [_path_parameter(_TARGET)],
         "description": "Off the list at once, deleted after the grace time, restorable until then.",
     }

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from imageserver.api.openapi import document
 from imageserver.format.keys import parse_target
 from imageserver.operations.withdraw import withdraw
 from tests.support import images
@@ -157,3 +158,5 @@ def test_a_version_that_is_being_deleted_is_not_called_missing(app: ModuleType, 
     status, problem = ask(app, route, EVERYBODY, VERSION, {"withdrawn": False} if route.startswith("PATCH") else None)
     assert status == 409
     assert "its files are being deleted" in problem["detail"]
+    verb, path = route.replace("{path+}", "{path}").split()
+    assert "409" in document()["paths"][path][verb.lower()]["responses"]
