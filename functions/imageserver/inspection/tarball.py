@@ -24,6 +24,7 @@ XZ, GZIP, ZSTD, BZIP2, LZMA = b"\xfd7zXZ\0", b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b
 
 MIB: Final = 1024 * 1024
 _STEP: Final = 256 * 1024  # of unpacked bytes at a time
+_PACKED_STEP: Final = 64 * 1024  # of packed bytes: what one call leaves is copied for the next
 _MOST_DISK_BYTES: Final = 2 << 30  # of a disk in a tarball: its header and what tables lie there, some 20 s of xz
 START_BYTES: Final = MIB
 """How much of a tarball tells whether it is a root: a whole block of bzip2 or zstd at least."""
@@ -342,7 +343,9 @@ _TRAILING_BYTES_ARE_IGNORED: Final = (GZIP, BZIP2)
 
 def _unpacked(chunks: Iterable[bytes | memoryview], limits: Limits) -> Iterator[bytes]:
     """Yield the plain bytes of the tarball in small steps, however it is compressed."""
-    source = (bytes(chunk) for chunk in chunks)
+    source = (
+        bytes(chunk[start : start + _PACKED_STEP]) for chunk in chunks for start in range(0, len(chunk), _PACKED_STEP)
+    )
     head = b""
     while len(head) < 512 and (more := next(source, b"")):
         head += more

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from cli.bench.processes.read import peak_mib
+from imageserver.catalog.feeds import render_feed
 from imageserver.catalog.fold import fold, fold_index
 from imageserver.format import documents
 from imageserver.format.documents import product_id
@@ -68,14 +69,15 @@ def prepare(versions: int, folder: Path) -> int:
 
 
 def with_our_fold(folder: Path) -> int:
-    """Read, fold one changed product, render the document and the index."""
+    """Read, fold one changed product, render the document, the index and the feed."""
     changed = [records.decode(line, _key_of(line)) for line in (folder / "records.jsonl").read_bytes().splitlines()]
     before = documents.decode_products((folder / "document.json").read_bytes(), STREAM)
     folded = fold(before, {changed[0].id.product: changed})
     if folded.needs:
         raise AssertionError(f"the synthetic catalog is entangled: {sorted(folded.needs)[:3]}")
     index = fold_index(documents.decode_index(None), folded.document)
-    return len(documents.encode(folded.document)) + len(documents.encode(index))
+    rendered = (documents.encode(folded.document), documents.encode(index), render_feed(folded.document, "bench"))
+    return sum(map(len, rendered))
 
 
 def _key_of(line: bytes) -> str:
