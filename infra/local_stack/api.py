@@ -24,6 +24,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route as StarletteRoute
 
+from local_stack.browsers import stranger
 from local_stack.schedules import Scheduler
 from local_stack.template import ACCOUNT_ID
 from local_stack.wiring import Route
@@ -43,6 +44,8 @@ def make_api(
     """Return the ASGI application of the HTTP API, and `POST /_local/schedules/<name>` to run a schedule by hand."""
 
     async def answer(request: Request) -> Response:
+        if refusal := _refused(request):
+            return refusal
         found = match(routes, request.method, request.scope["path"])
         if found is None:
             return JSONResponse({"message": "Not Found"}, 404)
@@ -61,6 +64,8 @@ def make_api(
         return proxy_answer(outcome)
 
     async def run_schedule(request: Request) -> Response:
+        if refusal := _refused(request):
+            return refusal
         name = request.path_params["name"]
         if name not in scheduler.names:
             return JSONResponse({"message": f"no schedule {name}; there are {', '.join(scheduler.names)}"}, 404)
@@ -73,6 +78,12 @@ def make_api(
             StarletteRoute("/{path:path}", answer, methods=ALL_METHODS),
         ]
     )
+
+
+def _refused(request: Request) -> Response | None:
+    """Return the answer to a page of another site, which may start no function here."""
+    reason = stranger(request.headers.get("host", ""), request.headers.get("origin", ""))
+    return JSONResponse({"message": f"Forbidden: {reason}"}, 403) if reason else None
 
 
 async def _body(request: Request) -> bytes | None:

@@ -37,6 +37,7 @@ from moto.core.utils import iso_8601_datetime_with_milliseconds
 from moto.s3 import notifications
 from moto.s3.models import s3_backends
 
+from local_stack.browsers import stranger
 from local_stack.credentials import ACCESS_KEY
 from local_stack.presigned import S3Refusal, verify
 from local_stack.template import ACCOUNT_ID
@@ -76,6 +77,10 @@ class S3Rules:
             return _refuse(refusal, environ, start_response)
 
     def _check_caller(self, environ: Environ) -> None:
+        if reason := stranger(environ.get("HTTP_HOST", ""), environ.get("HTTP_ORIGIN", "")):
+            raise S3Refusal(403, "AccessDenied", f"Access Denied: {reason}")
+        if environ.get("PATH_INFO", "").startswith("/moto-api"):
+            raise S3Refusal(403, "AccessDenied", "Access Denied: nobody resets the local stack by a request.")
         if environ.get("HTTP_AUTHORIZATION", "").startswith("AWS4-HMAC-SHA256 "):
             return
         query = environ.get("QUERY_STRING", "")

@@ -103,3 +103,19 @@ def test_a_long_poll_is_bounded_by_its_own_wait_and_never_waits_inside_moto() ->
     rules = S3Rules(moto, {}, lambda _told: None)
     ask(rules, "POST", b'{"WaitTimeSeconds": 20}', HTTP_X_AMZ_TARGET="AmazonSQS.ReceiveMessage")
     assert moto.bodies == [b'{"WaitTimeSeconds": 0}']
+
+
+@pytest.mark.parametrize(
+    "about",
+    [
+        {"HTTP_ORIGIN": "https://evil.example"},
+        {"HTTP_ORIGIN": "null"},
+        {"HTTP_HOST": "rebound.evil.example:9000"},
+        {"PATH_INFO": "/moto-api/reset"},
+    ],
+)
+def test_a_page_of_another_site_changes_no_object_and_resets_nothing(about: dict[str, Any]) -> None:
+    moto = Moto()
+    rules = S3Rules(moto, {}, lambda _told: None)
+    assert ask(rules, "POST", b"{}", **{"HTTP_HOST": "localhost:9000", **about}) == "403 AccessDenied"
+    assert moto.calls == 0
