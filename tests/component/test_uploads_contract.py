@@ -35,7 +35,9 @@ OF_THE_GATEWAY: Final = {"500", "503"}
 """Statuses that only a fault of the storage brings about; the unit tests of operations/withdraw.py stage those."""
 
 PRODUCT: Final = "images/ubuntu/noble/amd64/default"
-LISTED, WAITING, BROKEN, WITHDRAWN, TO_RESTORE, TO_WITHDRAW = (f"{PRODUCT}/2026110{day}_10:00" for day in range(1, 7))
+LISTED, WAITING, BROKEN, WITHDRAWN, TO_RESTORE, TO_WITHDRAW, DELETING = (
+    f"{PRODUCT}/2026110{day}_10:00" for day in range(1, 8)
+)
 NEW: Final = f"{PRODUCT}/20261109_10:00"
 EXAMPLE: Final = f"{PRODUCT}/20261123_10:00"
 """The one that the description names: made-up requests meet it, so no case relies on its state."""
@@ -49,17 +51,21 @@ def batch(version: str, **more: object) -> dict[str, object]:
 
 @pytest.fixture(scope="module")
 def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
-    """The API over versions that are listed, waiting for files, refused and withdrawn."""
+    """The API over versions that are listed, waiting for files, refused, withdrawn and being deleted."""
     with upload_api.system("local", tmp_path_factory.mktemp("contract"), AllowDeletes="true") as running:
-        for version in (LISTED, WITHDRAWN, TO_RESTORE, TO_WITHDRAW, EXAMPLE):
+        for version in (LISTED, WITHDRAWN, TO_RESTORE, TO_WITHDRAW, DELETING, EXAMPLE):
             for name, body in images.split_image(seed=version).items():
                 running.put(f"{version}/{name}", body)
         running.put(f"{WAITING}/rootfs.squashfs", images.squashfs(WAITING))
         running.put(f"{BROKEN}/incus.tar.xz", b"no tarball")
-        for version in (LISTED, WAITING, BROKEN, WITHDRAWN, TO_RESTORE, TO_WITHDRAW, EXAMPLE):
+        for version in (LISTED, WAITING, BROKEN, WITHDRAWN, TO_RESTORE, TO_WITHDRAW, DELETING, EXAMPLE):
             running.ingest(version)
-        for version in (WITHDRAWN, TO_RESTORE):
+        for version in (WITHDRAWN, TO_RESTORE, DELETING):
             assert running.ask("DELETE", f"/{version}").status == 202
+        record = running.stored(f"versions/{DELETING}.json")
+        assert record
+        final = record.replace(b'"since":', b'"final":true,"since":')  # as a prune that was killed leaves it
+        running.s3.put_object(Bucket=running.bucket, Key=f"versions/{DELETING}.json", Body=final)
         yield running
 
 
@@ -104,11 +110,13 @@ CASES: Final[list[tuple[str, str, int, Sent]]] = [
     ("PATCH", "/versions/{path}", 400, {"path": TO_RESTORE, "body": {"withdrawn": True}}),
     ("PATCH", "/versions/{path}", 403, {"path": TO_RESTORE, "body": {"withdrawn": False}, "caller": "team-a"}),
     ("PATCH", "/versions/{path}", 404, {"path": NEW, "body": {"withdrawn": False}}),
+    ("PATCH", "/versions/{path}", 409, {"path": f"{WITHDRAWN}/rootfs.squashfs", "body": {"withdrawn": False}}),
     ("PATCH", "/versions/{path}", 413, {"path": TO_RESTORE, "body": {"withdrawn": HUGE}}),
     ("PATCH", "/versions/{path}", 422, {"path": "images/ubuntu", "body": {"withdrawn": False}}),
     ("DELETE", "/{path}", 202, {"path": TO_WITHDRAW}),
     ("DELETE", "/{path}", 403, {"path": LISTED, "caller": "team-a"}),
     ("DELETE", "/{path}", 404, {"path": NEW}),
+    ("DELETE", "/{path}", 409, {"path": DELETING}),
     ("DELETE", "/{path}", 422, {"path": "images"}),
     ("GET", "/openapi.json", 200, {}),
 ]
