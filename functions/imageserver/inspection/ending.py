@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 from imageserver.inspection.scan import Chunk, CutShort, Scan, Want, scanned
-from imageserver.inspection.tarball import BZIP2, GZIP, LZMA, LZMA_MEMORY, XZ, ZSTD, UnreadableArchive
+from imageserver.inspection.tarball import BYTES_BEHIND, BZIP2, GZIP, LZMA, LZMA_MEMORY, XZ, ZSTD, UnreadableArchive
 
 _STEP: Final = 64 * 1024  # of packed bytes: what one call leaves is copied for the next
 _MOST_AT_ONCE: Final = 1 << 20
@@ -29,7 +29,6 @@ _MOST_PARTS: Final = 2_000_000
 """Blocks of zstd or members of a tar that are looked at; a hostile file has one in every few bytes."""
 _TAIL: Final = 256 * 1024
 _XZ_HEADER, _XZ_FOOTER = 12, 12
-_BEHIND: Final = "has bytes behind its {} data, and tar fails at them wherever it is unpacked: pack it again"
 _BZIP2_END: Final = bytes.fromhex("177245385090")
 _BZIP2_CHECKSUM_BITS: Final = 32
 _ZSTD_WINDOW_BYTES: Final = 1 << 27  # what the command takes without being told to take more
@@ -139,7 +138,7 @@ def _gunzipped(chunks: Iterator[Chunk]) -> Iterator[Chunk]:
                 if unpacker.eof:
                     only_zeros = only_zeros or not data[0]
                     if any(data) if only_zeros else data[0] != GZIP[0]:
-                        raise UnreadableArchive(_BEHIND.format("gzip"))
+                        raise UnreadableArchive(BYTES_BEHIND.format("gzip"))
                     if only_zeros:
                         break
                     unpacker = zlib.decompressobj(wbits=31)
@@ -168,7 +167,7 @@ def _unlzmaed(chunks: Iterator[Chunk]) -> Iterator[Chunk]:
                 raise UnreadableArchive(f"is damaged lzma data ({error})") from error
             data = unpacker.unused_data if unpacker.eof else b""
         if unpacker.eof and data:
-            raise UnreadableArchive(_BEHIND.format("lzma"))
+            raise UnreadableArchive(BYTES_BEHIND.format("lzma"))
     if made <= _MOST_UNPACKED_LZMA and not unpacker.eof:
         raise UnreadableArchive("is cut short: the lzma data has no end")
 

@@ -11,7 +11,7 @@ import posixpath
 import sys
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Set
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Final, Literal, Protocol
@@ -44,6 +44,10 @@ Content = Literal["", "container", "virtual-machine", "metadata"]
 
 class UnreadableArchive(Exception):
     """The bytes are not the tarball they should be; the message completes "the file …"."""
+
+
+class _TooLong(UnreadableArchive):
+    """Raised where the limit of unpacked bytes is reached."""
 
 
 class NoMetadata(UnreadableArchive):
@@ -87,22 +91,25 @@ def read_image(
     limits: Limits,
     *,
     whole: bool,
+    unpack_all: bool = False,
     needed: Callable[[bytes], Set[str]] = lambda _: frozenset[str](),
 ) -> ImageTarball:
     """Read the metadata.yaml of a tarball that arrives in chunks, and what the tarball holds besides.
 
     `whole` reads on to the end of the archive, which proves it complete and within the limits; a root in it raises
     WholeImage. Otherwise the rest of the chunks is left unread as soon as a root was found and the templates that are
-    `needed` by the metadata.yaml: LXD and Incus write these behind the root. Of two metadata.yaml the last one that was
+    `needed` by the metadata.yaml: LXD and Incus write these behind the root. `unpack_all` looks for the end of the
+    compressed data even so, as far as the limits go. Of two metadata.yaml the last one that was
     read counts, as it does when both are unpacked. UnreadableArchive says what was found instead of a tarball with a
     metadata.yaml.
     """
     plain = _unpacked(chunks, limits)
     try:
         found = _find(Members(plain, limits.members), limits, whole=whole, needed=needed)
-        if whole:
-            for _ in plain:  # a tar ends with zeros; what compresses it must end well too
-                pass
+        if whole or unpack_all:  # a tar ends with zeros; what compresses it must end well too
+            with nullcontext() if whole else suppress(_TooLong):
+                for _ in plain:
+                    pass
         return found
     except BadTar as error:
         raise UnreadableArchive(str(error)) from error
@@ -113,7 +120,9 @@ def read_image(
                 f"needs more than {most} of memory to unpack, `xz -9` is the most it may"
             ) from error
         raise UnreadableArchive(f"is damaged xz data ({error})") from error
-    except (zlib.error, OSError, EOFError) as error:
+    except EOFError as error:
+        raise UnreadableArchive(f"is cut short: {error}") from error
+    except (zlib.error, OSError) as error:
         raise UnreadableArchive(f"is damaged or cut short ({error})") from error
 
 
@@ -337,8 +346,8 @@ _FORMATS: Final[tuple[tuple[bytes, Callable[[], _Decompressor]], ...]] = (
     (BZIP2, bz2.BZ2Decompressor),
     (LZMA, lambda: lzma.LZMADecompressor(lzma.FORMAT_ALONE, memlimit=LZMA_MEMORY)),
 )
-_TRAILING_BYTES_ARE_IGNORED: Final = (GZIP, BZIP2)
-"""gzip and bzip2 warn of other bytes behind their data, xz and zstd fail. What tar makes of that: see ending."""
+BYTES_BEHIND: Final = "has bytes behind its {} data, and tar fails at them wherever it is unpacked: pack it again"
+"""gzip takes zeros and warns of anything else, where tar fails. bzip2 takes anything, the others no other byte."""
 
 
 def _unpacked(chunks: Iterable[bytes | memoryview], limits: Limits) -> Iterator[bytes]:
@@ -358,7 +367,7 @@ def _unpacked(chunks: Iterable[bytes | memoryview], limits: Limits) -> Iterator[
     for step in _chain(head, source) if make is None else _decompressed(_chain(head, source), make, magic):
         made += len(step)
         if made > limits.unpacked_bytes:
-            raise UnreadableArchive(f"unpacks to more than {limits.unpacked_bytes // MIB:,} MiB")
+            raise _TooLong(f"unpacks to more than {limits.unpacked_bytes // MIB:,} MiB")
         yield step
 
 
@@ -369,14 +378,17 @@ def _chain(head: bytes, rest: Iterator[bytes]) -> Iterator[bytes]:
 
 def _decompressed(source: Iterator[bytes], make: Callable[[], _Decompressor], magic: bytes) -> Iterator[bytes]:
     """Unpack one compressed stream after another, as the command-line tools do."""
-    unpacker, started = make(), False
+    unpacker, started, padded = make(), False, False
     held = b""
     for data in source:
         data, held = held + data, b""
         while data or not unpacker.needs_input:
             if unpacker.eof:
-                data = (unpacker.unused_data or data).lstrip(b"\0")  # xz pads with zeros
-                if magic in _TRAILING_BYTES_ARE_IGNORED:
+                padded = padded or data[:1] == b"\0"
+                data = data.lstrip(b"\0")  # xz and gzip pad with zeros
+                if magic == GZIP and data and (padded or not magic.startswith(data[: len(magic)])):
+                    raise UnreadableArchive(BYTES_BEHIND.format("gzip"))
+                if magic in (GZIP, BZIP2):
                     if not magic.startswith(data[: len(magic)]):
                         return
                     if len(data) < len(magic):
@@ -388,5 +400,7 @@ def _decompressed(source: Iterator[bytes], make: Callable[[], _Decompressor], ma
                 yield step
             data = unpacker.unused_data if unpacker.eof else b""
             started = True
+    if held and magic == GZIP:
+        raise UnreadableArchive(BYTES_BEHIND.format("gzip"))
     if started and not unpacker.eof:
         raise EOFError("the compressed data ends too early")
