@@ -27,9 +27,13 @@ class BadRule(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Rights:
-    """Patterns of callers, each with the patterns of the paths they may write."""
+    """Patterns of callers, each with the patterns of the paths they may write.
+
+    `heads` are those paths as far as they are the same for all that they match, in the order of the rules.
+    """
 
     rules: tuple[tuple[re.Pattern[str], tuple[re.Pattern[str], ...]], ...]
+    heads: tuple[tuple[str, ...], ...] = ()
 
     @classmethod
     def parse(cls, text: str) -> "Rights":
@@ -48,7 +52,14 @@ class Rights:
                     f"PUBLISHERS has the caller {caller!r}, whose * also matches owners that are strangers to you; "
                     "write the owner in full: repo:octocat/*, repo:octocat@123456/*, arn:aws:iam::111122223333:*"
                 )
-        return cls(tuple((_pattern(who, ":/"), tuple(map(_path_pattern, p))) for who, p in rule.items()))
+        rules = tuple((_pattern(who, ":/"), tuple(map(_path_pattern, p))) for who, p in rule.items())
+        return cls(rules, tuple(tuple(_whole(prefix).partition("*")[0] for prefix in p) for p in rule.values()))
+
+    def prefixes(self, caller: str) -> tuple[str, ...]:
+        """Return prefixes of keys below which all lies that a caller may write; "" where that is everything."""
+        names = {caller, role_of(caller)} - {""}
+        mine = (heads for (who, _), heads in zip(self.rules, self.heads, strict=True) if any(map(who.fullmatch, names)))
+        return tuple(dict.fromkeys(head for heads in mine for head in heads))
 
     def allow(self, caller: str, path: str) -> bool:
         """Return whether a caller may write at or below a path that keys.parse_… has accepted."""
@@ -77,11 +88,15 @@ def role_of(caller: str) -> str:
 
 
 def _path_pattern(prefix: str) -> re.Pattern[str]:
-    first = prefix.split("/", 1)[0]
-    whole = prefix if first == "*" or first.startswith("images") else f"images/{prefix}"
+    whole = _whole(prefix)
     if whole.endswith("*"):
         return _pattern(whole, "/")
     return re.compile(_expression(whole.rstrip("/"), "/") + "(/.*)?", re.DOTALL)
+
+
+def _whole(prefix: str) -> str:
+    first = prefix.split("/", 1)[0]
+    return prefix if first == "*" or first.startswith("images") else f"images/{prefix}"
 
 
 def _pattern(text: str, separators: str) -> re.Pattern[str]:

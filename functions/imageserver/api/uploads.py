@@ -7,6 +7,7 @@ import base64
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import islice
 from typing import Final, TypeVar
 
 import msgspec
@@ -14,6 +15,7 @@ import msgspec
 from imageserver.api import multipart, problems
 from imageserver.api.permissions import Rights, role_of
 from imageserver.api.problems import Problem
+from imageserver.api.quotas import Quotas
 from imageserver.api.schema import BatchAnswer, BatchRequest, FileRequest, Multipart, PartPlan, Present, Signed, Single
 from imageserver.errors import InvalidUpload
 from imageserver.format import file_kinds
@@ -26,6 +28,7 @@ from imageserver.storage.presigned import CONTENT_TYPE, S3Uploads
 from imageserver.storage.retries import RaceLost, retry
 from imageserver.versions import examine, records
 from imageserver.versions.assessment import UNKNOWN_FILE, assessed
+from imageserver.versions.limits import DEFAULT_LIMITS, Limits, too_many_files, too_many_versions
 from imageserver.versions.records import CHECKSUMS_FILE, FileFacts, Record
 
 MOST_PARTS_OF_A_BATCH: Final = 1000
@@ -47,6 +50,8 @@ class UploadService:
     allow_overwrites: bool
     now: datetime
     pause: Callable[[float], object]
+    limits: Limits = DEFAULT_LIMITS
+    quotas: Quotas | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +70,7 @@ def sign_one(service: UploadService, caller: str, request: FileRequest) -> Singl
     def decide() -> dict[str, str]:
         folder = _look(service, image.version)
         condition = _condition(service, image, request, folder)
+        _check_limits(service, caller, [(image, request)], folder)
         _give_up(service, folder, {image: condition})
         return condition
 
@@ -83,6 +89,7 @@ def sign_batch(service: UploadService, caller: str, request: BatchRequest) -> Ba
     def decide() -> list[tuple[Present | dict[str, str], tuple[ImageKey, FileRequest]]]:
         folder = _look(service, version)
         decided = _each(lambda pair: _present(*pair, folder) or _condition(service, *pair, folder), images)
+        _check_limits(service, caller, [pair for what, pair in decided if not isinstance(what, Present)], folder)
         _give_up(service, folder, {image: what for what, (image, _) in decided if not isinstance(what, Present)})
         return decided
 
@@ -125,6 +132,24 @@ def _check_batch(files: Sequence[tuple[str, FileRequest]]) -> None:
             f"the files have {count:,} parts together, expected at most {MOST_PARTS_OF_A_BATCH:,} in one answer; "
             "ask for the large files one by one",
         )
+
+
+def _check_limits(
+    service: UploadService, caller: str, wanted: Sequence[tuple[ImageKey, FileRequest]], folder: _Folder
+) -> None:
+    """Raise Problem if these files would be more than the version, the product or the publisher may have."""
+    new = [(image, request) for image, request in wanted if image.file not in folder.listed]
+    if not new:
+        return
+    version, limits = new[0][0].version, service.limits
+    if len(folder.listed) + len(new) > limits.files:
+        raise Problem(problems.LIMIT, f"{version.path}: {too_many_files(limits)}")
+    if not folder.listed and folder.record is None:
+        others = islice(service.store.list(version.product.records_prefix), limits.versions)
+        if sum(1 for _ in others) >= limits.versions:
+            raise Problem(problems.LIMIT, f"{version.path}: {too_many_versions(limits)}")
+    if service.quotas:
+        service.quotas.check(service.store, caller, version.product, sum(request.size for _, request in new))
 
 
 def _each(decide: Callable[[_T], _R], wanted: Iterable[_T]) -> list[tuple[_R, _T]]:

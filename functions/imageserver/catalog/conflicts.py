@@ -10,8 +10,10 @@ Both are decided over a whole stream, by rules that depend on the records alone 
 The document remembers in `withheld` what lost, so that changing one product finds every other that it touches.
 """
 
+import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
+from typing import Final
 
 import msgspec
 
@@ -19,6 +21,10 @@ from imageserver.catalog.candidates import Build, Candidate
 from imageserver.format import architectures, documents
 from imageserver.format.documents import Product, Products, Withheld, product_id
 from imageserver.format.keys import ProductId
+
+_SHA256: Final = re.compile(rb"[0-9a-f]{64}")
+_FEW: Final = 20
+"""So many fingerprints are found sooner one by one; more would cost their number times the size of the catalog."""
 
 
 def entangled(document: Products, candidates: Mapping[str, Candidate]) -> frozenset[str]:
@@ -33,7 +39,11 @@ def entangled(document: Products, candidates: Mapping[str, Candidate]) -> frozen
     touched = set()
     for name in document.products.keys() - candidates.keys() if gained else ():
         text = bytes(document.products[name].versions)  # a search in raw JSON: decoding every product costs far more
-        if any(fingerprint in text for fingerprint in gained):
+        if len(gained) <= _FEW:
+            found = any(fingerprint in text for fingerprint in gained)
+        else:
+            found = not gained.isdisjoint(_SHA256.findall(text))
+        if found:
             touched.add(name)
     for name in document.withheld.keys() - candidates.keys():
         entries = document.withheld[name]

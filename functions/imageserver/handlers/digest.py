@@ -77,6 +77,7 @@ def _services(left_s: float, whole_s: float, tries: int) -> IngestServices:
         spread=HashFan,
         budget_bytes=None if left_s > FRESH * whole_s else int(left_s * SLOWEST_BYTES_PER_S),
         is_suspect=tries > 1,
+        limits=settings.limits,
     )
 
 

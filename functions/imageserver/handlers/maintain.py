@@ -48,7 +48,12 @@ logger = Logger(use_rfc3339=True)  # Lambda takes lines with another form of tim
 metrics = Metrics()
 settings = Settings.from_environment(os.environ)
 store = S3Store(s3_client(), settings.bucket)
-rules = Rules(Rule(settings.retain_versions, settings.retain_days), settings.grace_hours, settings.stale_days)
+rules = Rules(
+    Rule(settings.retain_versions, settings.retain_days),
+    settings.grace_hours,
+    settings.stale_days,
+    settings.refused_days,
+)
 coldstart.loaded()
 
 

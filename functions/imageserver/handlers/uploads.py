@@ -26,6 +26,7 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 from imageserver.api import problems, status, uploads
 from imageserver.api.permissions import Rights, caller_of
 from imageserver.api.problems import Problem
+from imageserver.api.quotas import Quotas
 from imageserver.api.schema import BatchRequest, FileRequest, Restored, RestoreRequest, VersionStatus, Withdrawn
 from imageserver.api.text import Answer, render
 from imageserver.aws.clients import s3_client
@@ -46,6 +47,7 @@ settings = Settings.from_environment(os.environ)
 rights = Rights.parse(settings.publishers)
 store = S3Uploads(s3_client(), settings.bucket)
 cache = DocumentCache(store)
+quotas = Quotas(rights, settings.limits, time.monotonic)
 coldstart.loaded()
 
 _R = TypeVar("_R")
@@ -224,7 +226,14 @@ def _with_colons(path: str) -> str:
 
 def _service() -> uploads.UploadService:
     return uploads.UploadService(
-        store, rights, settings.max_upload_bytes, settings.allow_overwrites, datetime.now(UTC), time.sleep
+        store,
+        rights,
+        settings.max_upload_bytes,
+        settings.allow_overwrites,
+        datetime.now(UTC),
+        time.sleep,
+        settings.limits,
+        quotas,
     )
 
 

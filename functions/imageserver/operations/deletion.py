@@ -7,7 +7,7 @@ the ETag that the record knows: what a publisher uploads meanwhile stays. The re
 told to invalidate what was deleted.
 """
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
@@ -59,18 +59,22 @@ def remove_withdrawn(product: ProductSnapshot, context: PruneContext) -> None:
         context.run.do(task, partial(_delete, context, record, seen, expired_files))
 
 
-def remove_stale(product: ProductSnapshot, days: int, context: PruneContext) -> None:
-    """Delete what was never finished: incomplete versions to which nothing happened for `days`; 0 keeps them."""
+def remove_stale(product: ProductSnapshot, days: Mapping[State, int], context: PruneContext) -> None:
+    """Delete what never became an image, and to which nothing happened for a time.
+
+    `days` are for each state, incomplete or invalid, how long its versions are kept; 0 keeps them.
+    """
     for version, record in sorted(product.known.items()):
-        if not days or not _is_unfinished(product, version, record, context.named):
+        if not days.get(record.state) or not _is_no_image(product, version, record, context.named):
             continue
         # Since when it is so: what a listed version has lost lately can still be brought back.
         uploads = (facts.modified for facts in product.folders[version].values())
         quiet = context.now - max(map(datetime.fromisoformat, (*uploads, product.written[version])))
-        if quiet < timedelta(days=days):
+        if quiet < timedelta(days=days[record.state]):
             continue
         moment = context.now.isoformat(timespec="seconds")
-        why = f"incomplete, and nothing was uploaded for {quiet.days} days"
+        what = "refused" if record.state is State.INVALID else "incomplete"
+        why = f"{what}, and nothing was uploaded for {quiet.days} days"
         marked = replace(record, withdrawn=Withdrawal(moment, moment, why))
         task = Task("delete", version.path, why, marked.size_bytes)
         context.run.do(task, partial(_delete, context, marked, product.seen[version], marked.files))
@@ -84,9 +88,9 @@ def remove_tombstones(product: ProductSnapshot, mentioned: Collection[str], cont
             context.run.do(task, partial(_invalidate_record, context, record, product.seen[version].revision))
 
 
-def _is_unfinished(product: ProductSnapshot, version: VersionId, record: Record, named: Collection[str]) -> bool:
-    """Return whether a version is incomplete, and nothing of it is listed, withdrawn, or on its way."""
-    if record.state is not State.INCOMPLETE or any(facts.withdrawn for facts in record.files.values()):
+def _is_no_image(product: ProductSnapshot, version: VersionId, record: Record, named: Collection[str]) -> bool:
+    """Return whether nothing of a version is listed, withdrawn, or on its way."""
+    if any(facts.withdrawn for facts in record.files.values()):
         return False
     if diff.outdated(record, product.folders.get(version, {})):
         return False

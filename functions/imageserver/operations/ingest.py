@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
+from itertools import islice
 from typing import Final, Literal
 from uuid import uuid4
 
@@ -27,11 +28,17 @@ from imageserver.storage.retries import RaceLost, retry
 from imageserver.versions import diff, examine, records
 from imageserver.versions.assessment import assess, assessed
 from imageserver.versions.diff import Files, Learned
+from imageserver.versions.limits import DEFAULT_LIMITS, Limits, refuse_all, refuse_surplus
 from imageserver.versions.records import Fault, FileFacts, Record
 from imageserver.versions.withdrawal import past
 
 SAVE_EVERY_BYTES: Final = 1 << 30
-"""A run that is killed loses about this much reading at most: the record is saved in between."""
+SAVE_EVERY_FILES: Final = 50
+"""A run that is killed loses about so much reading at most: the record is saved in between.
+
+Saving takes as long as the version has files, so the more were read before, the more are read until the next time: as
+many again. All saves together then take no longer than a few times the last one.
+"""
 SLOWEST_BYTES_PER_S: Final = 40_000_000
 """What a run reads at least; a function of the default size gets 75 MB/s."""
 LEASE_MARGIN_S: Final = 30.0
@@ -57,6 +64,7 @@ class IngestServices:
     spread: Callable[[Sequence[Sha256]], Spread] = InTurn
     budget_bytes: int | None = None
     is_suspect: bool = False
+    limits: Limits = DEFAULT_LIMITS
 
 
 @dataclass(slots=True)
@@ -86,6 +94,8 @@ class _Progress:
     token: str  # of the lease
     learned: Learned = field(default_factory=dict)
     states: dict[str, Sha256] = field(default_factory=dict)  # sha256 of a metadata file -> digest state after it
+    is_surplus: bool | None = None  # whether the product has as many other versions as it may have
+    root_states: dict[str, Sha256] | None = None  # those that today's roots are combined with
     failed: dict[str, Exception] = field(default_factory=dict)  # files that this run could not read, by a fault of ours
 
 
@@ -150,7 +160,21 @@ def _look(progress: _Progress) -> _Snapshot:
     seen = progress.services.store.read(key)  # before anything is decided: the rule of the conditional write
     before = records.decode(seen.body, key) if seen else None
     listed = listing.listed(progress.services.store, progress.version)
-    return _Snapshot(seen, before, diff.known(progress.learned, before, listed))
+    files = diff.known(progress.learned, before, listed)
+    return _Snapshot(seen, before, _limited(progress, before, files))
+
+
+def _limited(progress: _Progress, before: Record | None, files: Files) -> Files:
+    """Refuse what is more than a version or a product may have; what was accepted before stays."""
+    services, version, known = progress.services, progress.version, before.files if before else {}
+    if any(not facts.refusal for facts in known.values()):
+        return refuse_surplus(files, known, services.limits)
+    if progress.is_surplus is None and files:
+        others = (
+            info for info in services.store.list(version.product.records_prefix) if info.key != version.record_key
+        )
+        progress.is_surplus = sum(1 for _ in islice(others, services.limits.versions)) >= services.limits.versions
+    return (refuse_all if progress.is_surplus else refuse_surplus)(files, known, services.limits)
 
 
 def _finish(progress: _Progress, snapshot: _Snapshot) -> bool:
@@ -159,24 +183,31 @@ def _finish(progress: _Progress, snapshot: _Snapshot) -> bool:
         _save(progress, snapshot)  # off the list first: the bytes are no longer those that it names
         return False
     saved_at = progress.ingested.bytes_read
-    try:
-        while unread := diff.unread(snapshot.files, progress.failed):
-            try:
-                snapshot.files[unread[0]] = _read(progress, unread[0], snapshot.files)
-            except SimplestreamsError:
-                raise
-            except Exception as error:  # noqa: BLE001  (raised below, once the other files are recorded)
-                error.add_note(f"while reading {progress.version.prefix}{unread[0]}")
-                progress.failed[unread[0]] = error
-            if progress.ingested.bytes_read - saved_at >= SAVE_EVERY_BYTES and len(unread) > 1:
-                _save(progress, snapshot)
-                return False
-    except ObjectChanged as changed:
-        raise RaceLost from changed
+    most = max(SAVE_EVERY_FILES, sum(bool(facts.sha256) for facts in snapshot.files.values()))
+    for read, file in enumerate(_in_reading_order(progress, snapshot.files)):
+        if progress.ingested.bytes_read - saved_at >= SAVE_EVERY_BYTES or read >= most:
+            _save(progress, snapshot)
+            return False
+        try:
+            snapshot.files[file] = _read(progress, file, snapshot.files)
+        except ObjectChanged as changed:
+            raise RaceLost from changed
+        except SimplestreamsError:
+            raise
+        except Exception as error:  # noqa: BLE001  (raised below, once the other files are recorded)
+            error.add_note(f"while reading {progress.version.prefix}{file}")
+            progress.failed[file] = error
     _save(progress, snapshot)
     if progress.failed:
         raise next(iter(progress.failed.values()))
     return True
+
+
+def _in_reading_order(progress: _Progress, files: Files) -> Iterator[str]:
+    """Yield what to read, roots last: which metadata they go with is known once the other files were read."""
+    yield from (file for file in diff.unread(files, progress.failed) if not diff.is_root(file))
+    progress.root_states = None
+    yield from (file for file in diff.unread(files, progress.failed) if diff.is_root(file))
 
 
 def _read(progress: _Progress, file: str, files: Files) -> FileFacts:
@@ -210,7 +241,9 @@ def _examined(progress: _Progress, file: str, facts: FileFacts, chunks: "_Source
         facts, state = examine.read_metadata(facts, chunks, progress.version.product)
         progress.states[facts.sha256] = state
     elif kind.role is Role.ROOT:
-        facts = examine.read_root(facts, chunks, kind.ftype, _states(progress, files), progress.services.spread)
+        if progress.root_states is None:  # the same for all roots
+            progress.root_states = _states(progress, files)
+        facts = examine.read_root(facts, chunks, kind.ftype, progress.root_states, progress.services.spread)
     elif kind.role is Role.UNIFIED:
         facts, state = examine.read_unified(facts, chunks, progress.version.product, progress.services.spread)
         progress.states[facts.sha256] = state

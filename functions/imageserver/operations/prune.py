@@ -15,15 +15,20 @@ from imageserver.operations.withdraw import withdraw
 from imageserver.storage.document_cache import DocumentCache, StreamDocuments
 from imageserver.storage.port import Store
 from imageserver.versions.retention import Rule, expired
+from imageserver.versions.state import State
 
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What is kept for how long. `stale_days`: incomplete versions without a new upload; 0 keeps them."""
+    """What is kept for how long. Versions without a new upload: incomplete ones `stale_days`, refused `refused_days`.
+
+    0 keeps them.
+    """
 
     retention: Rule
     grace_hours: int
     stale_days: int
+    refused_days: int = 30
 
 
 def prune(
@@ -66,7 +71,8 @@ def prune(
                 named = {item.path for version in listed.values() for item in version.items.values()}
                 context = PruneContext(store, notifier, invalidate, named, now, run)
                 remove_withdrawn(product, context)
-                remove_stale(product, rules.stale_days, context)
+                days = {State.INCOMPLETE: rules.stale_days, State.INVALID: rules.refused_days}
+                remove_stale(product, days, context)
                 remove_tombstones(product, _mentioned(product, documents), context)
         run.finished(product_id.path, size)
     run.end(todo[-1].path if todo else "")

@@ -12,7 +12,7 @@ versions, and which of two equal images is listed follows from all records toget
     publish    publish rendered the product into the catalog
     withdraw   a publisher, an operator or retention took the version off the list
     restore    somebody took the withdrawal back within the grace period
-    delete     prune found the grace period over, or the version unfinished for too long, and deletes the files
+    delete     prune found the grace period over, or that the version made no image for too long, and deletes the files
     clear      prune deleted the last file and the record
 """
 
@@ -67,7 +67,7 @@ TRANSITIONS: Final[Mapping[Event, Mapping[State, frozenset[State]]]] = {
     },
     Event.WITHDRAW: {state: frozenset({_S.WITHDRAWN}) for state in (*sorted(_JUDGED), _S.LISTED, _S.WITHHELD)},
     Event.RESTORE: {_S.WITHDRAWN: _JUDGED},
-    Event.DELETE: {_S.WITHDRAWN: frozenset({_S.DELETING}), _S.INCOMPLETE: frozenset({_S.DELETING})},
+    Event.DELETE: {state: frozenset({_S.DELETING}) for state in (_S.WITHDRAWN, _S.INCOMPLETE, _S.INVALID)},
     Event.CLEAR: {_S.EMPTY: frozenset({_S.EMPTY}), _S.DELETING: frozenset({_S.EMPTY})},
 }
 """Event -> state before -> every state that may follow. An event without a row for a state does not apply to it."""

@@ -50,9 +50,10 @@ def rules_of(parameters: Mapping[str, str]) -> Rules:
         "RetainDays": usual.retain_days,
         "GraceHours": usual.grace_hours,
         "StaleDays": usual.stale_days,
+        "RefusedDays": usual.refused_days,
     }
-    versions, days, grace, stale = (int(parameters.get(name, value)) for name, value in default.items())
-    return Rules(Rule(versions, days), grace, stale)
+    versions, days, grace, stale, refused = (int(parameters.get(name, value)) for name, value in default.items())
+    return Rules(Rule(versions, days), grace, stale, refused)
 
 
 def max_bytes_of(parameters: Mapping[str, str]) -> int:

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import click
 
-from cli.admin.deployment import Deployment
+from cli.admin.deployment import NO_LIMIT, Deployment
 from cli.admin.inventory import is_below, recorded_versions
 from cli.admin.transfer import AlreadyThere, Copy, File, create
 from imageserver.aws.cloudfront import Invalidate
@@ -25,6 +25,7 @@ from imageserver.storage.port import Store, StoredObject
 from imageserver.storage.ranged_reader import HashFan
 from imageserver.versions import records
 from imageserver.versions.diff import outdated
+from imageserver.versions.limits import Limits
 from imageserver.versions.records import Record
 
 LEASE_S: Final = 900
@@ -192,7 +193,9 @@ def _index(store: Store) -> documents.Index:
 
 
 def _services(store: Store, max_bytes: int) -> IngestServices:
-    return IngestServices(store, lambda: datetime.now(UTC), time.sleep, max_bytes, LEASE_S, HashFan)
+    # What is there was let in: rebuilding refuses nothing for being one too many.
+    limits = Limits(files=NO_LIMIT, versions=NO_LIMIT)
+    return IngestServices(store, lambda: datetime.now(UTC), time.sleep, max_bytes, LEASE_S, HashFan, limits=limits)
 
 
 def check_path(path: str) -> None:

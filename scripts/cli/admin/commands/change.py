@@ -124,7 +124,7 @@ def prune(deployment: Deployment, as_json: bool, dry_run: bool, yes: bool, **giv
     """Apply retention; delete what was withdrawn and whose grace time is over, and uploads that were never finished.
 
     With --stack and none of these options it does what the scheduled maintain does, with RetainVersions, RetainDays,
-    GraceHours and StaleDays of the stack. An option overrides them.
+    GraceHours, StaleDays and RefusedDays of the stack. An option overrides them.
 
     The newest listed version of a product always stays. What retention withdraws is off the list at once and deleted
     by a later run, after the grace time; until then `admin restore` lists it again.
@@ -137,7 +137,7 @@ def prune(deployment: Deployment, as_json: bool, dry_run: bool, yes: bool, **giv
     kept = rules.retention
     output.say(
         f"RetainVersions {kept.versions}, RetainDays {kept.days}, GraceHours {rules.grace_hours}, "
-        f"StaleDays {rules.stale_days}"
+        f"StaleDays {rules.stale_days}, RefusedDays {rules.refused_days}"
     )
 
     def apply(run: Run) -> None:
@@ -158,6 +158,7 @@ def _rules(
         ),
         usual.grace_hours if grace_hours is None else grace_hours,
         usual.stale_days if stale_days is None else stale_days,
+        usual.refused_days,
     )
 
 

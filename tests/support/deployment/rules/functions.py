@@ -14,9 +14,11 @@ from tests.support.deployment.rules.registry import differ, rule, stack_arn
 FUNCTIONS: Final = ("Digest", "Publish", "Uploads", "Maintain")
 COMMON: Final = frozenset({"BUCKET", "POWERTOOLS_SERVICE_NAME", "POWERTOOLS_METRICS_NAMESPACE", "POWERTOOLS_LOG_LEVEL"})
 ENVIRONMENT: Final[Mapping[str, frozenset[str]]] = {
-    "Digest": COMMON | {"MAX_UPLOAD_BYTES", "QUEUE_URL"},
+    "Digest": COMMON | {"MAX_UPLOAD_BYTES", "MAX_FILES", "MAX_VERSIONS", "QUEUE_URL"},
     "Publish": COMMON | {"CLIENTS", "DISTRIBUTION_ID", "QUEUE_URL"},
-    "Uploads": COMMON | {"ALLOW_OVERWRITES", "ALLOW_DELETES", "PUBLISHERS", "MAX_UPLOAD_BYTES", "GRACE_HOURS"},
+    "Uploads": COMMON
+    | {"ALLOW_OVERWRITES", "ALLOW_DELETES", "PUBLISHERS", "MAX_UPLOAD_BYTES", "GRACE_HOURS"}
+    | {"MAX_FILES", "MAX_VERSIONS", "MAX_PRODUCTS", "MAX_STORED_BYTES"},
     "Maintain": COMMON
     | {
         "ARRIVALS_QUEUE_URL",
@@ -28,6 +30,7 @@ ENVIRONMENT: Final[Mapping[str, frozenset[str]]] = {
         "GRACE_HOURS",
         "STALE_DAYS",
         "BASE_URL",
+        "REFUSED_DAYS",
     },
 }
 

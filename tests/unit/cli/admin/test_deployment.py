@@ -188,8 +188,10 @@ def test_an_interrupted_prune_reports_what_it_deleted(monkeypatch: pytest.Monkey
     monkeypatch.setattr(Deployment, "store", system.store)
     plucky_fails(system, NoRegionError())
     done = CliRunner().invoke(main, ["--json", "--stack", "images", "prune", "--yes"])
-    assert (done.exit_code, done.stdout) == (NO_CREDENTIALS, "")
-    assert f"withdraw: {PATH[:-14]}20261121_10:00" in done.stderr
+    assert done.exit_code == NO_CREDENTIALS
+    told = json.loads(done.stdout)
+    assert [task["path"] for task in told["tasks"]] == [f"{PATH[:-14]}20261121_10:00"]
+    assert [failure["why"] for failure in told["failed"]] == ["no AWS region is set"]
 
 
 def three_versions() -> System:

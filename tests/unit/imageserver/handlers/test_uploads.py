@@ -160,3 +160,75 @@ def test_a_version_that_is_being_deleted_is_not_called_missing(app: ModuleType, 
     assert "its files are being deleted" in problem["detail"]
     verb, path = route.replace("{path+}", "{path}").split()
     assert "409" in document()["paths"][path][verb.lower()]["responses"]
+
+
+BELOW_A = "images/team-a/1/amd64/default"
+
+
+def limited_app(system: System, monkeypatch: pytest.MonkeyPatch, **limits: str) -> Iterator[ModuleType]:
+    publishers = json.dumps({TEAM_A: ["team-a/"], EVERYBODY: ["images*"]})
+    with imported("imageserver.handlers.uploads", {"BUCKET": "images", "PUBLISHERS": publishers, **limits}) as app:
+        monkeypatch.setattr(app, "store", system.store)
+        yield app
+
+
+def sign(app: ModuleType, caller: str, version: str, *files: str, size: int = 10) -> tuple[int, str]:
+    """Ask for URLs; the status and the sentence of a refusal."""
+    body = {"version": version, "files": [{"file": file, "size": size} for file in files]}
+    status, answer = ask(app, "POST /uploads/batch", caller, "", body)
+    one = ask(app, "POST /uploads", caller, "", {"path": f"{version}/{files[-1]}", "size": size})
+    assert len(files) > 1 or one[0] == status, "both routes know the same limits"
+    return status, answer.get("detail", "")
+
+
+@pytest.mark.parametrize(
+    ("limits", "version", "files", "told"),
+    [
+        ({"MAX_FILES": "2"}, f"{BELOW_A}/20261101", ("disk.qcow2",), "the version has 2 files, which is the most"),
+        ({"MAX_VERSIONS": "1"}, f"{BELOW_A}/20261102", ("lxd.tar.xz",), "the product has 1 versions"),
+        (
+            {"MAX_PRODUCTS": "1"}, "images/team-a/2/amd64/default/20261101", ("lxd.tar.xz",),
+            f"{TEAM_A} has 1 products, which is the most that a publisher may have",
+        ),
+        ({"MAX_STORED_BYTES": "9000"}, f"{BELOW_A}/20261102", ("lxd.tar.xz",), "MaxStoredBytes"),
+    ],
+)  # fmt: skip
+def test_a_limit_is_told_before_anything_is_signed(
+    system: System,
+    monkeypatch: pytest.MonkeyPatch,
+    limits: dict[str, str],
+    version: str,
+    files: tuple[str, ...],
+    told: str,
+) -> None:
+    system.upload(f"{BELOW_A}/20261101", images.split_image(seed="a"))
+    system.catch_up()
+    for app in limited_app(system, monkeypatch, **limits):
+        status, sentence = sign(app, TEAM_A, version, *files, size=9000)
+        assert (status, told in sentence) == (422, True), sentence
+        if "MAX_FILES" not in limits:
+            assert sign(app, TEAM_A, f"{BELOW_A}/20261101", "rootfs.squashfs")[0] != 422, "what is there is no more"
+    for app in limited_app(system, monkeypatch):
+        assert sign(app, TEAM_A, version, *files, size=9000)[0] == 201, "the defaults are generous"
+
+
+def test_a_caller_with_rights_to_every_stream_is_an_operator_and_has_no_quota(
+    system: System, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for app in limited_app(system, monkeypatch, MAX_PRODUCTS="1", MAX_STORED_BYTES="1"):
+        assert sign(app, EVERYBODY, "images/new/1/amd64/default/20261101", "lxd.tar.xz")[0] == 201
+
+
+def test_what_was_signed_counts_before_it_has_arrived(system: System, monkeypatch: pytest.MonkeyPatch) -> None:
+    for app in limited_app(system, monkeypatch, MAX_PRODUCTS="2"):
+        found = [sign(app, TEAM_A, f"images/team-a/{n}/amd64/default/20261101", "lxd.tar.xz")[0] for n in range(3)]
+        assert found == [201, 201, 422]
+
+
+def test_a_publisher_is_counted_once_in_five_minutes(system: System, monkeypatch: pytest.MonkeyPatch) -> None:
+    for app in limited_app(system, monkeypatch):
+        system.store.log.clear()
+        for seconds in (0.0, 299.0, 301.0):
+            monkeypatch.setattr(app.quotas, "clock", lambda now=seconds: now)
+            sign(app, TEAM_A, f"{BELOW_A}/20261105", "lxd.tar.xz")
+        assert system.store.log.count(("list", "images/team-a/")) == 2

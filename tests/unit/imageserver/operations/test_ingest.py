@@ -2,6 +2,7 @@
 
 import json
 import struct
+from collections.abc import Iterable
 from dataclasses import replace
 from types import ModuleType
 
@@ -10,9 +11,11 @@ import pytest
 from imageserver.errors import CatalogBusy, CatalogDamaged, OutOfTime
 from imageserver.format.keys import parse_version
 from imageserver.inspection import checksums, image_metadata, metadata, qcow2, squashfs, tarball, vcdiff
-from imageserver.operations.ingest import Ingested, ingest
-from imageserver.versions import records
-from imageserver.versions.records import Fault, Reason, Record
+from imageserver.operations.ingest import Ingested, IngestServices, ingest
+from imageserver.versions import examine, records
+from imageserver.versions.examine import needs_reading
+from imageserver.versions.limits import Limits
+from imageserver.versions.records import Fault, FileFacts, Reason, Record
 from tests.support import images
 from tests.support.memory_store import MemoryStore, System
 
@@ -477,3 +480,85 @@ def test_a_fault_of_the_machine_refuses_nothing_and_holds_up_no_other_file(
     assert (found.state, found.files["lxd.tar.xz"].refusal) == ("incomplete", "")
     system.ingest(PATH)
     assert record(system).state == "complete"
+
+
+def limited(system: System, files: int = 100, versions: int = 1000) -> IngestServices:
+    return replace(system.ingest_services, limits=Limits(files, versions))
+
+
+def test_files_beyond_the_limit_of_a_version_are_refused_and_the_listed_image_stays(system: System) -> None:
+    ingested(system, images.split_image())
+    system.upload(PATH, {"disk.qcow2": images.qcow2(), "build.log": b"x"})
+    ingest(parse_version(PATH), limited(system, files=3))
+    found = record(system)
+    assert (found.state, found.files["disk.qcow2"].refusal) == ("complete", "")
+    assert "build.log is not read: the version has 3 files" in sentences(system)
+    assert found.files["disk.qcow2"].combined
+    system.store.remove(f"{PATH}/disk.qcow2")
+    system.upload(PATH, {"build.log": b"x"})
+    ingest(parse_version(PATH), limited(system, files=3))
+    assert record(system).files["build.log"].refusal == "", "uploaded again, it has the place that is free now"
+
+
+def test_a_version_beyond_the_limit_of_its_product_is_refused_unread_and_its_neighbours_stay(system: System) -> None:
+    product = PATH.rpartition("/")[0]
+    paths = [f"{product}/2026112{day}_10:00" for day in range(3)]
+    for path in paths:
+        system.upload(path, images.split_image(seed=path))
+        ingest(parse_version(path), limited(system, versions=2))
+    assert [record(system, path).state for path in paths] == ["complete", "complete", "invalid"]
+    assert "the product has 2 versions, which is the most it may have (the operator sets MaxVersions)" in (
+        sentences(system, paths[2])
+    )
+    assert not any(key.startswith(paths[2]) for key in system.store.bytes_read)
+    system.upload(paths[2], {"lxd.tar.xz": images.metadata_tarball()})
+    ingest(parse_version(paths[2]), limited(system, versions=2))
+    assert record(system, paths[2]).state == "invalid", "no second upload gets past the limit"
+    system.upload(paths[0], {"disk.qcow2": images.qcow2()})
+    ingest(parse_version(paths[0]), limited(system, versions=2))
+    assert record(system, paths[0]).files["disk.qcow2"].combined, "a version that is there takes new files"
+    del system.store.objects[f"versions/{paths[1]}.json"]
+    system.upload(paths[2], images.split_image(seed="again"))
+    ingest(parse_version(paths[2]), limited(system, versions=2))
+    assert record(system, paths[2]).state == "complete"
+
+
+def operations(system: System, roots: int, monkeypatch: pytest.MonkeyPatch) -> tuple[int, int]:
+    """Calls of storage, and comparisons of a file with what is known of it, to ingest a version of so many roots."""
+    path = f"images/ubuntu/noble/amd64/r{roots}/20261123_10:00"
+    files = {f"r{number}.squashfs": images.squashfs(str(number)) for number in range(roots)}
+    system.upload(path, {**files, "lxd.tar.xz": images.metadata_tarball()})
+    system.store.log.clear()
+    looks = 0
+
+    def counted(file: str, facts: FileFacts, metadata_sha256s: Iterable[str]) -> bool:
+        nonlocal looks
+        looks += 1
+        return needs_reading(file, facts, metadata_sha256s)
+
+    monkeypatch.setattr(examine, "needs_reading", counted)
+    ingest(parse_version(path), limited(system, files=10_000))
+    assert record(system, path).state == "complete"
+    return len(system.store.log), looks
+
+
+def test_the_work_for_a_version_grows_with_its_files_and_not_with_their_square(
+    system: System, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few, many = operations(system, 100, monkeypatch), operations(system, 800, monkeypatch)
+    assert many[0] < 8.5 * few[0], "calls of storage"
+    assert many[1] < 16 * few[1], "looks at a file; the record is saved a few times more"
+
+
+def test_progress_is_saved_by_files_too(system: System) -> None:
+    files = {f"r{number}.squashfs": images.squashfs(str(number)) for number in range(120)}
+    system.upload(PATH, {**files, "lxd.tar.xz": images.metadata_tarball()})
+
+    def die(method: str, key: str) -> None:
+        if (method, key) == ("open", f"{PATH}/r99.squashfs"):
+            raise KeyboardInterrupt
+
+    system.store.on = die
+    with pytest.raises(KeyboardInterrupt):
+        ingest(parse_version(PATH), limited(system, files=1000))
+    assert sum(bool(facts.sha256) for facts in record(system).files.values()) >= 50

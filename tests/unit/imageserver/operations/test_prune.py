@@ -393,3 +393,28 @@ def test_a_version_relisted_during_prune_is_not_deleted() -> None:
     prune(system.store, Sent(), KEEP_ALL, NOW, no_pause, run)
     assert [(task.what, task.path) for task in run.tasks] == [("wait", later.path)]
     assert f"{later.path}/rootfs.squashfs" in system.store.objects
+
+
+def test_prune_removes_a_refused_version_after_days_without_uploads_and_lists_nothing_of_it() -> None:
+    system = System()
+    good, bad = f"{PRODUCT}/20261122_10:00", f"{PRODUCT}/20261123_10:00"
+    system.upload(good, images.split_image())
+    system.upload(bad, {"lxd.tar.xz": b"no tarball", "rootfs.squashfs": images.squashfs("x")})
+    system.catch_up()
+    rules = Rules(Rule(), grace_hours=24, stale_days=7, refused_days=30)
+    assert tidy(system, system.store.clock + timedelta(days=29), rules) == []
+    assert tidy(system, system.store.clock + timedelta(days=31), Rules(Rule(), 24, 7, refused_days=0)) == []
+    (task,) = tidy(system, system.store.clock + timedelta(days=31), rules)
+    assert (task.what, task.path, task.why) == ("delete", bad, "refused, and nothing was uploaded for 31 days")
+    assert {key for key in system.store.objects if key.startswith("images/")} == {
+        f"{good}/lxd.tar.xz", f"{good}/rootfs.squashfs"
+    }  # fmt: skip
+    system.catch_up()
+    assert system.listed() == {ID.name: ["20261122_10:00"]}
+
+
+def test_a_listed_version_with_a_refused_file_is_not_removed_for_it() -> None:
+    system = System()
+    system.upload(f"{PRODUCT}/20261122_10:00", {**images.split_image(), "disk.qcow2": b"no disk"})
+    system.catch_up()
+    assert tidy(system, system.store.clock + timedelta(days=99)) == []

@@ -54,6 +54,7 @@ def test_a_lost_race_keeps_what_the_winner_wrote(system: System, method: str, do
 
 
 def test_revisions_are_read_before_records(system: System) -> None:
+    system.store.log.clear()
     system.publish(parse_product(A))
     calls = [call for call in system.store.log if call[1].startswith(("streams/", "versions/"))]
     first_record = next(i for i, (method, key) in enumerate(calls) if method == "list" and key.startswith("versions/"))

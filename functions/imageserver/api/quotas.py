@@ -1,0 +1,75 @@
+"""How much a publisher has: its products and the bytes of its files, counted in the bucket below its prefixes.
+
+There is no database to ask. A listing of the caller's prefixes costs one request for a thousand files, so it is made
+once in five minutes by each environment of the function, and ends after MOST_LISTED files. Hence the numbers may be
+some minutes old, and a publisher with more files than that is counted too low: the limits are there against floods, and
+bill nobody. A caller that may write to whole streams is an operator, and has no limits.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Final
+
+from imageserver.api import problems
+from imageserver.api.permissions import Rights
+from imageserver.api.problems import Problem
+from imageserver.format.keys import ProductId
+from imageserver.storage.port import Store
+from imageserver.versions.limits import Limits
+
+KEPT_S: Final = 300.0
+MOST_LISTED: Final = 20_000
+
+
+@dataclass(slots=True)
+class Usage:
+    """What a publisher has: paths of products, and bytes; `counted_at` in seconds of the clock."""
+
+    counted_at: float
+    products: set[str] = field(default_factory=set)
+    stored_bytes: int = 0
+
+
+@dataclass(slots=True)
+class Quotas:
+    """The usage of each caller, as this environment knows it."""
+
+    rights: Rights
+    limits: Limits
+    clock: Callable[[], float]
+    known: dict[str, Usage] = field(default_factory=dict)
+
+    def check(self, store: Store, caller: str, product: ProductId, more_bytes: int) -> None:
+        """Raise Problem if the caller would have more products or bytes than a publisher may have; else count them."""
+        prefixes = self.rights.prefixes(caller)
+        if any("/" not in prefix for prefix in prefixes):
+            return
+        usage = self.known.get(caller)
+        if usage is None or self.clock() - usage.counted_at > KEPT_S:
+            usage = self.known[caller] = self._counted(store, prefixes)
+        if product.path not in usage.products and len(usage.products) >= self.limits.products:
+            raise Problem(
+                problems.LIMIT,
+                f"{caller} has {len(usage.products):,} products, which is the most that a publisher may have (the "
+                f"operator sets MaxProducts); {product.path} would be one more",
+            )
+        if usage.stored_bytes + more_bytes > self.limits.stored_bytes:
+            raise Problem(
+                problems.LIMIT,
+                f"{caller} has {usage.stored_bytes:,} bytes stored, and {more_bytes:,} more are above the "
+                f"{self.limits.stored_bytes:,} that a publisher may have (the operator sets MaxStoredBytes); withdraw "
+                "versions that nobody needs",
+            )
+        usage.products.add(product.path)
+        usage.stored_bytes += more_bytes
+
+    def _counted(self, store: Store, prefixes: tuple[str, ...]) -> Usage:
+        usage = Usage(self.clock())
+        # Of two prefixes one may hold the other: what is below both counts once.
+        apart = [p for p in prefixes if not any(p != other and p.startswith(other) for other in prefixes)]
+        found = (info for prefix in sorted(set(apart)) for info in store.list(prefix))
+        for info in islice(found, MOST_LISTED):
+            usage.products.add("/".join(info.key.split("/")[:5]))
+            usage.stored_bytes += info.size_bytes
+        return usage

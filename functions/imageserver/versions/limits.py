@@ -1,0 +1,73 @@
+"""How much one publisher may have, so that no other is harmed: counts of files and versions, and what clients download.
+
+A limit is never a reason for a run to fail. The API says so before anything is signed; what arrives otherwise is
+refused or withheld with the same sentence, and what was there first stays as it is.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from msgspec.structs import replace
+
+from imageserver.format import file_kinds
+from imageserver.format.file_kinds import Role
+from imageserver.versions.records import FileFacts
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """`files` of one version, `versions` of one product; `products` of one publisher and `stored_bytes` of their files.
+
+    The defaults are those of the template.
+    """
+
+    files: int = 100
+    versions: int = 1000
+    products: int = 1000
+    stored_bytes: int = 10_000_000_000_000
+
+
+DEFAULT_LIMITS: Final = Limits()
+
+
+def refuse_surplus(
+    files: Mapping[str, FileFacts], known: Mapping[str, FileFacts], limits: Limits
+) -> dict[str, FileFacts]:
+    """Return the files of a version, with a refusal of each that came when it had as many as it may have.
+
+    `known` are those that its record has: they keep their places, also when they are overwritten. Of the others those
+    that were uploaded first get the places that are left, files that clients know before those that they do not.
+    """
+    held = sum(file in known and not facts.refusal for file, facts in files.items())
+    new = [file for file, facts in files.items() if file not in known and not facts.refusal]
+    if held + len(new) <= limits.files:
+        return dict(files)
+    new.sort(key=lambda file: (file_kinds.classify(file).role is Role.OTHER, files[file].modified, file))
+    surplus = new[max(0, limits.files - held) :]
+    refusal = f"is not read: {too_many_files(limits)}, and upload this file again"
+    return {**files, **{f: replace(files[f], refusal=refusal, fault="too-large") for f in surplus}}
+
+
+def refuse_all(files: Mapping[str, FileFacts], _known: object, limits: Limits) -> dict[str, FileFacts]:
+    """Return the files of a version that its product has no place for, each refused."""
+    refusal = f"is not read: {too_many_versions(limits)}; then upload this file again"
+    return {
+        f: facts if facts.refusal else replace(facts, refusal=refusal, fault="too-large") for f, facts in files.items()
+    }
+
+
+def too_many_files(limits: Limits) -> str:
+    """Return the sentence for a file that its version has no place for."""
+    return (
+        f"the version has {limits.files:,} files, which is the most it may have (the operator sets MaxFiles); delete "
+        "what it does not need"
+    )
+
+
+def too_many_versions(limits: Limits) -> str:
+    """Return the sentence for a version that its product has no place for."""
+    return (
+        f"the product has {limits.versions:,} versions, which is the most it may have (the operator sets MaxVersions); "
+        "withdraw those that nobody needs, or have the operator set RetainVersions"
+    )

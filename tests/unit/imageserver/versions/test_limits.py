@@ -1,0 +1,46 @@
+"""How many files a version may have, and which of them keep their places."""
+
+from __future__ import annotations
+
+from imageserver.versions.limits import Limits, refuse_surplus
+from imageserver.versions.records import FileFacts
+
+LIMITS = Limits(files=3)
+
+
+def facts(second: int, refusal: str = "") -> FileFacts:
+    return FileFacts(etag="e", size_bytes=1, modified=f"2026-11-23T10:00:{second:02d}+00:00", refusal=refusal)
+
+
+def refused(files: dict[str, FileFacts], known: dict[str, FileFacts]) -> set[str]:
+    return {file for file, found in refuse_surplus(files, known, LIMITS).items() if found.fault == "too-large"}
+
+
+def test_as_many_files_as_a_version_may_have_are_accepted() -> None:
+    assert refused({name: facts(1) for name in ("a.squashfs", "b.squashfs", "lxd.tar.xz")}, {}) == set()
+
+
+def test_what_was_uploaded_first_has_the_places_and_files_that_clients_know_go_before_others() -> None:
+    files = {"a.squashfs": facts(9), "b.squashfs": facts(2), "lxd.tar.xz": facts(3), "build.log": facts(1)}
+    assert refused(files, {}) == {"build.log"}
+    assert refused({**files, "c.squashfs": facts(4)}, {}) == {"build.log", "a.squashfs"}
+
+
+def test_what_the_record_has_keeps_its_place_also_when_it_is_overwritten() -> None:
+    known = {name: facts(1) for name in ("x.log", "y.log", "lxd.tar.xz")}
+    files = {**known, "lxd.tar.xz": facts(9), "a.squashfs": facts(2)}
+    assert refused(files, known) == {"a.squashfs"}
+
+
+def test_a_refused_file_takes_no_place() -> None:
+    known = {"x.squashfs": facts(1, "is damaged"), "y.log": facts(1), "lxd.tar.xz": facts(1)}
+    assert refused({**known, "a.squashfs": facts(2)}, known) == set()
+
+
+def test_the_reason_says_the_limit_and_who_sets_it() -> None:
+    files = {f"{letter}.squashfs": facts(1) for letter in "abcd"}
+    refusal = refuse_surplus(files, {}, LIMITS)["d.squashfs"].refusal
+    assert refusal == (
+        "is not read: the version has 3 files, which is the most it may have (the operator sets MaxFiles); delete what "
+        "it does not need, and upload this file again"
+    )
