@@ -14,10 +14,12 @@ import hashlib
 import os
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Final, TypeVar
+from uuid import uuid4
 
 import msgspec
 from aws_lambda_powertools import Logger
@@ -31,16 +33,19 @@ from imageserver.api.schema import BatchRequest, FileRequest, Restored, RestoreR
 from imageserver.api.text import Answer, render
 from imageserver.aws.clients import s3_client
 from imageserver.errors import CatalogBusy, InvalidUpload, SimplestreamsError, StorageUnavailable
-from imageserver.format.keys import ProductId, VersionId, parse_product, parse_target, parse_version, path_of
+from imageserver.format.keys import LEASES, ProductId, VersionId, parse_product, parse_target, parse_version, path_of
 from imageserver.handlers import telemetry
 from imageserver.operations import withdraw as withdrawals
 from imageserver.operations.lookup import find_listed
 from imageserver.settings import Settings
 from imageserver.storage.document_cache import DocumentCache
+from imageserver.storage.leases import lease
 from imageserver.storage.presigned import S3Uploads
 
 LONGEST_BODY: Final = 256 * 1024
 PRODUCT_SLASHES: Final = 4
+HELD_FOR_ONE: Final = 2
+"""Requests of one caller that wait at the same time; more are answered at once."""
 
 logger = Logger(use_rfc3339=True)  # Lambda takes lines with another form of time for INFO
 settings = Settings.from_environment(os.environ)
@@ -121,7 +126,7 @@ def show(request: Request) -> Reply:
     version = _parsed(parse_version, path)
     uploads.allowed(rights, request.caller, version.path)
     known = request.headers.get("if-none-match", "")
-    found = _waited(version, known, _wait_s(request.query.get("wait", "0")))
+    found = _waited(version, known, request.caller, _wait_s(request.query.get("wait", "0")))
     if found is None:
         raise Problem(problems.NOT_FOUND, f"there is nothing at {version.path}, neither files nor a record of any")
     etag = _etag(found)
@@ -156,16 +161,46 @@ def _show_product(caller: str, product: ProductId) -> Reply:
     return Reply(200, found, {"cache-control": "no-store"})
 
 
-def _waited(version: VersionId, known: str, asked_s: float) -> VersionStatus | None:
-    """Return the status once it is final, or differs from the ETag `known`, or when the time is up."""
-    began = time.monotonic()
-    return status.wait(
-        lambda: status.look(store, cache, version),
-        lambda found: _etag(found) == known if known else not status.is_terminal(found),
-        lambda: time.monotonic() - began,
-        lambda found: min(asked_s, status.hold_s(found, datetime.now(UTC))),
-        time.sleep,
-    )
+def _waited(version: VersionId, known: str, caller: str, asked_s: float) -> VersionStatus | None:
+    """Return the status once it is final, or differs from the ETag `known`, or when the time is up.
+
+    Each held request is a run of a function, of which an account has few for all: a caller that has HELD_FOR_ONE of
+    them is answered at once, and told when to ask again.
+    """
+
+    def waits(found: VersionStatus) -> bool:
+        return _etag(found) == known if known else not status.is_terminal(found)
+
+    found = status.look(store, cache, version)
+    if not asked_s or (found and not waits(found)):
+        return found
+    with _held(caller) as is_held:
+        if not is_held:
+            return found
+        began = time.monotonic()
+        return status.wait(
+            lambda: status.look(store, cache, version),
+            waits,
+            lambda: time.monotonic() - began,
+            lambda found: min(asked_s, status.hold_s(found, datetime.now(UTC))),
+            time.sleep,
+        )
+
+
+@contextmanager
+def _held(caller: str) -> Iterator[bool]:
+    """Take one of the caller's places among the held requests; yields False when it has none left.
+
+    A place is a lease in the bucket, since no run knows of the others. Of a run that died it comes back in a minute.
+    """
+    name, token = hashlib.sha256(caller.encode()).hexdigest()[:16], uuid4().hex
+    for place in range(HELD_FOR_ONE):
+        key = f"{LEASES}waits/{name}-{place}.json"
+        with lease(store, key, token, lambda: datetime.now(UTC), 2 * status.LONGEST_HOLD_S, time.sleep) as mine:
+            if mine:
+                yield True
+                return
+    yield False
 
 
 def withdraw(request: Request) -> Reply:

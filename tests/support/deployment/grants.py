@@ -25,6 +25,7 @@ KEYS: Final = {
     "versions/": "versions/images/ubuntu/noble/amd64/default/20261123_1000.json",
     "leases/": "leases/images/ubuntu/noble/amd64/default/20261123_1000.json",
     "leases/streams/": "leases/streams/images.json",
+    "leases/waits/": "leases/waits/0123456789abcdef-0.json",
     "maintain/": "maintain/cursor.json",
     "index.html": "index.html",
     "api.html": "api.html",
@@ -97,9 +98,10 @@ GRANTS: Final[Mapping[str, set[Call]]] = {
     ),
     "UploadsRole": (
         _may(["s3:PutObject", "s3:AbortMultipartUpload", "s3:ListMultipartUploadParts"], IMAGES)
-        | _may(["s3:GetObject"], [*IMAGES, "versions/", "streams/", "streams/v1/index.json"])
-        | _may(["s3:PutObject"], ["versions/"])
-        | _may(["s3:ListBucket"], ["missing", *IMAGES, "versions/", "streams/"])
+        | _may(["s3:GetObject"], [*IMAGES, "versions/", "streams/", "streams/v1/index.json", "leases/waits/"])
+        | _may(["s3:PutObject"], ["versions/", "leases/waits/"])
+        | _may(["s3:DeleteObject"], ["leases/waits/"])
+        | _may(["s3:ListBucket"], ["missing", *IMAGES, "versions/", "streams/", "leases/waits/"])
         | _log("Uploads")
         | TRACE
     ),
@@ -109,7 +111,10 @@ GRANTS: Final[Mapping[str, set[Call]]] = {
         | _may(["s3:PutObject"], ["versions/", "maintain/", *PAGE])
         | _may(
             ["s3:ListBucket"],
-            ["missing", *IMAGES, "streams/", "versions/", "leases/", "leases/streams/", "maintain/", "everything"],
+            [
+                *("missing", *IMAGES, "streams/", "versions/", "leases/", "leases/streams/", "leases/waits/"),
+                *("maintain/", "everything"),
+            ],
         )
         | _may(["s3:GetObjectVersion"], ["versions/"])
         | _may(["s3:ListBucketVersions"], ["Bucket"])
@@ -158,7 +163,7 @@ def calls(stack: Stack) -> Iterator[tuple[Call, Request]]:
     bucket = things(stack)["bucket"]["Bucket"]
     # Without a prefix in it: what S3 asks before it says 404 instead of 403.
     yield ("s3:ListBucket", "missing"), Request("s3:ListBucket", bucket)
-    for name in (*IMAGES, "streams/", "versions/", "leases/", "leases/streams/", "maintain/"):
+    for name in (*IMAGES, "streams/", "versions/", "leases/", "leases/streams/", "leases/waits/", "maintain/"):
         prefix = KEYS[name].rsplit("/", 1)[0] + "/"
         yield ("s3:ListBucket", name), Request("s3:ListBucket", bucket, context={"s3:prefix": prefix})
     yield ("s3:ListBucket", "everything"), Request("s3:ListBucket", bucket, context={"s3:prefix": ""})

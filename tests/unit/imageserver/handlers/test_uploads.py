@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from types import ModuleType
+from datetime import UTC, datetime
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -232,3 +233,41 @@ def test_a_publisher_is_counted_once_in_five_minutes(system: System, monkeypatch
             monkeypatch.setattr(app.quotas, "clock", lambda now=seconds: now)
             sign(app, TEAM_A, f"{BELOW_A}/20261105", "lxd.tar.xz")
         assert system.store.log.count(("list", "images/team-a/")) == 2
+
+
+def test_a_caller_has_two_requests_held_at_once_and_further_ones_are_answered_at_once(
+    app: ModuleType, system: System, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = f"{BELOW_A}/20261101_10:00"
+    inner: list[tuple[int, float]] = []
+    clock = SimpleNamespace(now=0.0)
+
+    def waiting() -> tuple[int, float]:
+        """The status of an answer, and how long it took."""
+        began = clock.now
+        event = {
+            "routeKey": "GET /versions/{path+}",
+            "headers": {},
+            "requestContext": {"authorizer": {"iam": {"userArn": TEAM_A}}},
+            "pathParameters": {"path": path},
+            "queryStringParameters": {"wait": "20"},
+        }
+        answer = app.handler(event, Context())
+        assert answer["headers"]["retry-after"] == "1"
+        return answer["statusCode"], clock.now - began
+
+    def sleep(seconds: float) -> None:
+        """While the first is held there comes a second, and while that one is held a third."""
+        clock.now += seconds
+        if clock.now in (1.0, 2.0):
+            inner.append(waiting())
+
+    monkeypatch.setattr(app, "time", SimpleNamespace(sleep=sleep, monotonic=lambda: clock.now))
+    system.upload(path, {"rootfs.squashfs": images.squashfs("x")})
+    system.store.objects[f"{path}/rootfs.squashfs"].modified = datetime.now(UTC)
+    system.ingest(path)
+    first = waiting()
+    third, second = inner
+    assert (third, second[0], first[0]) == ((200, 0.0), 200, 200)
+    assert min(first[1], second[1]) >= 19
+    assert not any(key.startswith("leases/waits/") for key in system.store.objects), "each place was given back"
