@@ -176,6 +176,30 @@ def many_sparse_members(mib: int) -> bytes:
     return (images.sparse_map(1000)[:-8] + bytes(8)) * (mib * 2)
 
 
+def pax_record(key: str, value: bytes) -> bytes:
+    """A record of a pax header: its own length, key and value."""
+    rest = b" %s=%s\n" % (key.encode(), value)
+    length = len(rest) + 1
+    while len(rest) + len(str(length)) != length:
+        length = len(rest) + len(str(length))
+    return str(length).encode() + rest
+
+
+def sparse_in_pax(version: str, members: int) -> bytes:
+    """Sparse members of GNU tar whose maps of nearly a MiB lie in pax headers, as versions 0.0 and 0.1 have it."""
+    places = range(15_000 if version == "0.0" else 80_000)
+    if version == "0.0":
+        pairs = (pax_record("GNU.sparse.offset", b"%d" % n) + pax_record("GNU.sparse.numbytes", b"1") for n in places)
+        places_of = b"".join(pairs)
+    else:
+        places_of = pax_record("GNU.sparse.map", b",".join(b"%d,1" % n for n in places))
+    about = [("GNU.sparse.size", b"%d" % (1 << 40)), ("GNU.sparse.numblocks", b"%d" % len(places))]
+    body = b"".join(pax_record(key, value) for key, value in about) + places_of
+    info = tarfile.TarInfo("pax")
+    info.type, info.size = tarfile.XHDTYPE, len(body)
+    return (info.tobuf() + body.ljust(-(-len(body) // 512) * 512, b"\0") + tarfile.TarInfo("f").tobuf()) * members
+
+
 def packed(make: Callable[[], bytes], compression: str) -> bytes:
     return bz2.compress(make()) if compression == "bz2" else images.compress(make(), compression)
 
@@ -225,7 +249,9 @@ CASES: dict[str, Hostile] = {
             ("older sparse header alone", lambda: images.sparse_map(0), "ends within a header"),
             ("older sparse maps", partial(many_sparse_members, 40), "has more than 30,000 headers"),
             ("shortest pax records", partial(pax_of_shortest_records, 50), "has more than 40,000 pax records"),
-            ("pax sparse map", partial(images.pax_sparse_map, 4000), "holds no metadata.yaml"),
+            ("sparse map 0.0", partial(sparse_in_pax, "0.0", 50), "has more than 40,000 pax records"),
+            ("sparse map 0.1", partial(sparse_in_pax, "0.1", 50), "holds no metadata.yaml"),
+            ("sparse map 1.0", partial(images.pax_sparse_map, 4000), "holds no metadata.yaml"),
         )
     },
     "unified sparse maps": Hostile(

@@ -37,7 +37,8 @@ def test_a_hostile_file_is_refused_with_its_reason_in_bounded_time_and_memory(
     # What is refused takes nothing else of its version away: the good root needs a good metadata file, and
     # a list of digests, where there is one, that covers it.
     assert found["state"] == ("invalid" if CASES[name].file in ("lxd.tar.xz", "SHA256SUMS") else "complete")
-    record_property("used", f"{found['seconds']} s, {found['peak_mib']} MiB for {found['file_bytes']:,} bytes")
+    whole = f"{found['process_mib']} MiB the whole process"
+    record_property("used", f"{found['seconds']} s, {found['peak_mib']} MiB for {found['file_bytes']:,} bytes, {whole}")
 
 
 def test_a_disk_with_valid_tables_and_noise_behind_them_is_accepted() -> None:

@@ -19,6 +19,8 @@ from imageserver.inspection.go_yaml import Node, Reader
 
 MAX_DOCUMENT_BYTES: Final = 1024 * 1024
 """Largest metadata.json, image.yaml or SHA256SUMS that is read."""
+MAX_OVERRIDES_BYTES: Final = 4096
+"""What one file may add to the catalog, which every client downloads, for each product."""
 _MAX_TEXT: Final = 200
 _MOST_WHOLE: Final = 1 << 63
 _MOST: Final = 100
@@ -113,7 +115,12 @@ def _overrides(document: dict[str, Any]) -> Parsed:
             fields[key] = read(value, ignored)
         except ValueError as error:
             ignored.append(f"{key} is {_short(value)}, expected {error}: ignored")
-    return Parsed(Overrides(**fields), _first(ignored))
+    overrides = Overrides(**fields)
+    size_bytes = len(msgspec.json.encode(overrides))
+    if size_bytes > MAX_OVERRIDES_BYTES:
+        what = f"what it says of the product comes to {size_bytes:,} bytes, expected at most {MAX_OVERRIDES_BYTES:,}"
+        return Parsed(Overrides(), _first([f"{what}, since every client downloads it: all of it is ignored", *ignored]))
+    return Parsed(overrides, _first(ignored))
 
 
 def _first(ignored: list[str]) -> tuple[str, ...]:

@@ -1,16 +1,12 @@
 """metadata.json and image.yaml: what is taken, what is ignored alone."""
 
 import json
+from collections.abc import Callable
 
 import pytest
 
 from imageserver.format.keys import parse_product
-from imageserver.inspection.metadata import (
-    Overrides,
-    Parsed,
-    parse_image_yaml,
-    parse_metadata_json,
-)
+from imageserver.inspection.metadata import Overrides, Parsed, parse_image_yaml, parse_metadata_json
 
 NOBLE = parse_product("images/ubuntu/noble/amd64/default")
 
@@ -269,3 +265,13 @@ def test_an_invalid_image_yaml_overrides_nothing_and_says_so(body: bytes) -> Non
 def test_metadata_json_takes_precedence_over_image_yaml() -> None:
     weaker = Overrides(os="Yaml", label="kept", aliases=("b",))
     assert Overrides(os="Json", aliases=("a",)).over(weaker) == Overrides(os="Json", label="kept", aliases=("a", "b"))
+
+
+@pytest.mark.parametrize("parse", [parse_metadata_json, lambda body: parse_image_yaml(body, NOBLE)])
+def test_what_would_fill_the_catalog_of_every_client_is_ignored(parse: Callable[[bytes], Parsed]) -> None:
+    many = {f"requirement{number}": "x" * 180 for number in range(100)}
+    body = {"requirements": many, "simplestream": {"requirements": [{"requirements": many}]}}
+    parsed = parse(json.dumps(body).encode())
+    assert parsed.overrides == Overrides()
+    assert "bytes, expected at most 4,096, since every client downloads it" in "".join(parsed.ignored)
+    assert parse(json.dumps({"os": "Alma", "simplestream": {"distro_name": "Alma"}}).encode()).overrides.os == "Alma"
