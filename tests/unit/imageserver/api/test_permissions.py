@@ -43,6 +43,12 @@ ALLOWED = [
     (["images/team.a"], "images/teamXa/noble/amd64/default", False),
     ([], "images/a/b/amd64/d", False),
     (["debian", "images/a/"], "images/a/b/amd64/d", True),
+    (["*/noble/amd64"], "images-daily/noble/amd64/default", True),
+    (["images/*/noble*"], "images/any/noble-beta/amd64/default", True),
+    (["images/*/noble*"], "images/any/thing/noble/amd64/default", False),
+    (["images/*/noble*"], "images/X/noble/amd64/default", True),
+    (["images/*/noble"], "images/X/noble/amd64/default", True),
+    (["images/TEX/"], "images/TEX/noble/amd64/default", True),
 ]
 
 
@@ -62,6 +68,10 @@ CALLERS = [
     ("repo:org/*:ref:refs/heads/main", "repo:org/other:ref:refs/heads/main", True),
     ("repo:org/*:ref:refs/heads/main", "repo:org/x:ref:refs/heads/evil:ref:refs/heads/main", False),
     ("repo:org/name:*", "repo:org/name:pull_request", True),
+    ("repo:org/*:ref:refs/heads/*", "repo:org/x:ref:refs/heads/main", True),
+    ("repo:org/*:ref:refs/heads/*", "repo:org/x:evil:ref:refs/heads/main", False),
+    ("repo:org/*:ref:refs/heads/*", "repo:org/x/y:ref:refs/heads/main", False),
+    ("repo:org/*:ref:refs/heads/main", "repo:org/X:ref:refs/heads/main", True),
     ("repo:org/name:*", "repo:org/name2:ref:refs/heads/main", False),
     ("repo:org@1/name@22:ref:refs/heads/main", "repo:org@1/name@22:ref:refs/heads/main", True),
     ("repo:org@1/name@22:ref:refs/heads/main", "repo:org@9/name@22:ref:refs/heads/main", False),
@@ -87,13 +97,18 @@ def test_without_rules_every_caller_is_refused() -> None:
 BAD_RULES = ["", "[]", "nonsense", '{"a": "images/"}', '{"a": [1]}', '{"": ["images/"]}', '{"a": [""]}']
 
 
+def test_a_rule_of_another_type_is_refused_with_what_was_found() -> None:
+    with pytest.raises(BadRule, match=r"PUBLISHERS is list, expected an object \{caller"):
+        Rights.parse("[]")
+
+
 ANYBODY = ["*", "r*", "*:me/images", "repo:*", "repo:*/images:*", "repo:octocat*/images", "repo:octocat@*/images@1"]
 
 
 @pytest.mark.parametrize("caller", ANYBODY)
 def test_a_rule_that_matches_any_caller_is_refused(caller: str) -> None:
     """A stranger may register an owner whose name begins like yours."""
-    with pytest.raises(BadRule, match="owner in full"):
+    with pytest.raises(BadRule, match=r"to you; write the owner in full: .*:\*$"):
         Rights.parse(json.dumps({caller: ["images/"]}))
 
 

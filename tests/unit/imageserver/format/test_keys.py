@@ -12,6 +12,8 @@ from imageserver.format.keys import (
     parse_product,
     parse_target,
     parse_version,
+    path_of,
+    product_of_records,
 )
 
 GOOD = "images/ubuntu/xenial/amd64/default/20261123_10:00/lxd.tar.xz"
@@ -117,3 +119,37 @@ def test_the_depth_of_a_path_decides_its_target() -> None:
     assert parse_target(path) == version
     assert parse_target(version.product.path) == parse_product(version.product.path)
     assert parse_target(f"{path}/x") == parse_key(f"{path}/x")
+
+
+def test_a_path_of_another_depth_is_no_target() -> None:
+    with pytest.raises(InvalidUpload) as refusal:
+        parse_target(f"{GOOD}/deeper")
+    assert f"'{GOOD}/deeper' has 8 parts between slashes, expected 5 for a product" in str(refusal.value)
+    with pytest.raises(InvalidUpload, match="has 4 parts"):
+        parse_target("images/ubuntu/noble/amd64")
+
+
+def test_the_path_of_a_target_leads_back_to_it() -> None:
+    key = parse_key(GOOD)
+    assert [path_of(target) for target in (key, key.version, key.version.product)] == [
+        GOOD,
+        GOOD.removesuffix("/lxd.tar.xz"),
+        "images/ubuntu/xenial/amd64/default",
+    ]
+
+
+def test_a_record_and_the_prefix_of_its_product_belong_to_that_product() -> None:
+    version = parse_key(GOOD).version
+    for key in (version.record_key, version.product.records_prefix):
+        assert product_of_records(key) == version.product
+    for other in (f"{version.product.path}/", f"{keys.RECORDS}images/", GOOD):
+        with pytest.raises(InvalidUpload):
+            product_of_records(other)
+
+
+@pytest.mark.parametrize(("length", "shown"), [(200, 200), (201, 200)])
+def test_a_refusal_shows_at_most_200_characters_of_a_path(length: int, shown: int) -> None:
+    with pytest.raises(InvalidUpload) as refusal:
+        parse_target("x" * length)
+    dots = ascii("\u2026")[1:-1] if length > shown else ""
+    assert str(refusal.value).startswith(f"'{'x' * shown}{dots}' has 1 part")
