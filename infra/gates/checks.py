@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from gates import bundle, packages, stack, tools
+from gates import bundle, mutation, packages, stack, tools
 from gates.tools import CACHE, ROOT
 
 # Reviewed: what checkov finds here, why it is right as it is, and for which resources that was decided.
@@ -178,6 +178,7 @@ CHECKS: Final[Mapping[str, Callable[[], Iterator[str]]]] = {
     "scan": scan,
     "build": build,
     "start": start,
+    "mutation": mutation.mutate,
 }
 
 
