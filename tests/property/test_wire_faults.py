@@ -315,10 +315,11 @@ class Story:
         for path in self.paths:
             files = self.files_of(path)
             withdrawn = self.withdrawn(path)
+            refused = withdrawn | self.late(path)
             usable = {
                 f: body
                 for f, body in files.items()
-                if body in self.bodies and withdrawn.isdisjoint({path, f"{path}/{f}"})
+                if body in self.bodies and refused.isdisjoint({path, f"{path}/{f}"})
             }
             metadata = [f for f in METADATA if f in usable]
             roots = [f for f in ROOTS if f in usable]
@@ -343,6 +344,18 @@ class Story:
         record = json.loads(stored.body or b"{}") if stored else {}
         files = {f"{path}/{file}" for file, facts in record.get("files", {}).items() if facts.get("withdrawn")}
         return files | ({path} if record.get("withdrawn") else set())
+
+    def late(self, path: str) -> set[str]:
+        """The files that a record refuses as late: it was complete before, without these bytes of them."""
+        records = [json.loads(g.body) for g in self.world.keys.get(f"versions/{path}.json", []) if g.body]
+        told = records[-1]["reasons"] if records and self.world.current(f"versions/{path}.json") else ()
+        found = {reason["file"] for reason in told if reason.get("fault") == "late"}
+        for file in found:
+            etag = records[-1]["files"][file]["etag"]
+            complete = (record["files"] for record in records if record["state"] == "complete")
+            assert any(files.get(file, {}).get("etag") != etag for files in complete), f"{path}/{file} is not late"
+        self.world.counted["late files"] += len(found)
+        return {f"{path}/{file}" for file in found}
 
     def check_answers(self, named: dict[str, str]) -> None:
         """What an answer said stands, unless something came later that may have changed it."""
