@@ -346,15 +346,21 @@ class Story:
         return files | ({path} if record.get("withdrawn") else set())
 
     def late(self, path: str) -> set[str]:
-        """The files that a record refuses as late: it was complete before, without these bytes of them."""
+        """The files that a record refuses for what was before: late ones, and those that somebody may replace.
+
+        A late one came when the record had been complete without these bytes.
+        """
         records = [json.loads(g.body) for g in self.world.keys.get(f"versions/{path}.json", []) if g.body]
         told = records[-1]["reasons"] if records and self.world.current(f"versions/{path}.json") else ()
-        found = {reason["file"] for reason in told if reason.get("fault") == "late"}
-        for file in found:
+        found = {reason["file"]: reason["fault"] for reason in told if reason.get("fault") in ("late", "replaced")}
+        for file, fault in found.items():
             etag = records[-1]["files"][file]["etag"]
+            if fault == "replaced":
+                assert etag in records[-1]["replaceable"][file], f"nobody may replace {path}/{file}"
+                continue
             complete = (record["files"] for record in records if record["state"] == "complete")
             assert any(files.get(file, {}).get("etag") != etag for files in complete), f"{path}/{file} is not late"
-        self.world.counted["late files"] += len(found)
+        self.world.counted["late or replaced files"] += len(found)
         return {f"{path}/{file}" for file in found}
 
     def check_answers(self, named: dict[str, str]) -> None:
