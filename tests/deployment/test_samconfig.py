@@ -20,7 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gates import stack, tools
-from imageserver.api.permissions import BadRule, Rights
+from imageserver.catalog.rights import BadRule, Rights
 from local_stack.errors import TemplateError
 from local_stack.template import parameters
 

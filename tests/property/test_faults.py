@@ -413,15 +413,23 @@ class Story:
         return bool(facts and facts.withdrawn)
 
     def check_fingerprints_once(self, served: dict[str, bytes]) -> None:
-        for stream in STREAMS:
-            for client in ("lxd", "incus"):
-                path = f"streams/v1/{stream}.json"
-                if path not in served:
-                    continue
-                entry = {"datatype": "image-downloads", "path": path, "products": ["any"]}
-                found = client_rules.read_catalog(canonical({"index": {stream: entry}}), served, client)
-                prints = [image.fingerprint for image in found]
-                assert len(prints) == len(set(prints)), f"{stream}: an image is listed twice for {client}"
+        """Of all streams together, since clients read them as one list; and each alias leads to one product."""
+        entries = {
+            stream: {"datatype": "image-downloads", "path": f"streams/v1/{stream}.json", "products": ["any"]}
+            for stream in STREAMS
+            if f"streams/v1/{stream}.json" in served
+        }
+        for client in ("lxd", "incus"):
+            found = client_rules.read_catalog(canonical({"index": entries}), served, client)
+            prints = [image.fingerprint for image in found]
+            assert len(prints) == len(set(prints)), f"an image is listed twice for {client}"
+        names = [
+            (product["arch"], alias)
+            for entry in entries.values()
+            for product in json.loads(served[str(entry["path"])])["products"].values()
+            for alias in filter(None, product["aliases"].split(","))
+        ]
+        assert len(names) == len(set(names)), "an alias leads to two products"
 
 
 def _items(body: bytes) -> list[tuple[str, int, str]]:
@@ -451,14 +459,15 @@ def _said(body: bytes | None) -> bytes | None:
 
 def rebuild(world: World) -> dict[str, bytes]:
     """Served key -> bytes, folded at once from all records, with no document to start from."""
-    changed: dict[str, dict[ProductId, list[records.Record]]] = {}
+    changed: dict[ProductId, list[records.Record]] = {}
     for key, stored in world.objects.items():
         if key.startswith("versions/"):
             product = parse_record_key(key).product
-            changed.setdefault(product.stream, {}).setdefault(product, []).append(records.decode(stored.body, key))
+            changed.setdefault(product, []).append(records.decode(stored.body, key))
     index, served = documents.decode_index(None), {}
-    for stream, products in changed.items():
-        folded = fold(documents.decode_products(None, stream), products, ALL_CLIENTS).document
+    for stream in {product.stream for product in changed}:
+        folded = fold(documents.decode_products(None, stream), changed, ALL_CLIENTS).document
+        products = {product: known for product, known in changed.items() if product.stream == stream}
         served[documents.products_key(stream)] = documents.encode(folded)
         unlisted = fold_unlisted(documents.decode_unlisted(None, stream), products)
         served[documents.unlisted_key(stream)] = documents.encode(unlisted)

@@ -182,7 +182,7 @@ def _folded(
 ) -> documents.Products:
     wanted = {changed: known[changed]}
     while (folded := fold(document, wanted)).needs:
-        wanted |= {product: versions for product, versions in known.items() if product.name in folded.needs}
+        wanted |= {product: versions for product, versions in known.items() if product in folded.needs}
     return folded.document
 
 

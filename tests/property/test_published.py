@@ -15,10 +15,10 @@ from typing import Any
 
 import pytest
 
-from imageserver.api.permissions import Rights
 from imageserver.api.problems import Problem
 from imageserver.api.schema import BatchFile, BatchRequest, FileRequest, Multipart, Single
 from imageserver.api.uploads import UploadService, sign_batch, sign_one
+from imageserver.catalog.rights import Rights
 from imageserver.format import documents
 from imageserver.format.keys import parse_version
 from imageserver.versions import records

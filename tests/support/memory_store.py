@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
+from imageserver.catalog.rights import NOBODY, Rights
 from imageserver.errors import ObjectChanged
 from imageserver.format import documents
 from imageserver.format.file_kinds import ALL_CLIENTS
@@ -139,6 +140,8 @@ class System:
     store: MemoryStore = field(default_factory=MemoryStore)
     clients: tuple[str, ...] = ALL_CLIENTS
     max_bytes: int = 1 << 40
+    rights: Rights = NOBODY
+    outdated: list[ProductId] = field(default_factory=list)
 
     @property
     def ingest_services(self) -> IngestServices:
@@ -146,7 +149,14 @@ class System:
 
     @property
     def publish_services(self) -> PublishServices:
-        return PublishServices(self.store, self.clients, lambda: self.store.clock, lambda _: None)
+        return PublishServices(
+            self.store,
+            self.clients,
+            lambda: self.store.clock,
+            lambda _: None,
+            rights=self.rights,
+            notify=self.outdated.append,
+        )
 
     def upload(self, path: str, files: dict[str, bytes]) -> None:
         for name, body in files.items():
@@ -156,6 +166,17 @@ class System:
         return ingest(version_of(f"{path}/"), self.ingest_services)
 
     def publish(self, *products: ProductId) -> list[Published]:
+        """Publish these products, then those of other streams that turned out to be outdated, as the queue would."""
+        done = self.publish_once(*products)
+        for _ in range(100):
+            if not self.outdated:
+                return done
+            again, self.outdated = {*self.outdated}, []
+            self.publish_once(*again)
+        raise AssertionError("publishing never ends")
+
+    def publish_once(self, *products: ProductId) -> list[Published]:
+        """Publish these products alone; `outdated` is what they would send to the queue."""
         streams = sorted({product.stream for product in products})
         return [
             publish(stream, [p for p in products if p.stream == stream], self.publish_services) for stream in streams

@@ -90,7 +90,7 @@ def expected_catalog(
                 needed = {root, *build.metadata.values()} if root != build.unified else {root}
                 build.arrived[root] = max(uploaded[f"{path}/{file}"] for file in needed)
             streams.setdefault(stream, {}).setdefault(":".join(product), []).append(build)
-    documents = {stream: _document(stream, products) for stream, products in streams.items()}
+    documents = _documents(streams)
     index = {
         stream: {
             "datatype": "image-downloads",
@@ -99,7 +99,7 @@ def expected_catalog(
             "products": sorted(document["products"]),
         }
         for stream, document in documents.items()
-        if document["products"]
+        if document["products"] or any(_is_elsewhere(e) for es in document.get("withheld", {}).values() for e in es)
     }
     served = {f"streams/v1/{stream}.json": canonical(document) for stream, document in documents.items()}
     return served | {"streams/v1/index.json": canonical({"format": "index:1.0", "index": index})}
@@ -182,23 +182,65 @@ def _sums(files: Mapping[str, Content]) -> dict[str, str]:
     return {file: digest for digest, file in (line.split("  ") for line in lines)}
 
 
-def _document(stream: str, products: dict[str, list[Build]]) -> dict[str, Any]:
-    listed: dict[str, list[Build]] = {}
-    lost: dict[str, list[Said]] = {}
-    sound: dict[str, list[Build]] = {}
-    for name, versions in products.items():
-        builds, lost[name] = _of_one_form(versions)
-        sound[name] = sorted(builds, key=lambda b: (b.moment, b.name), reverse=True)
+Name = tuple[str, str]  # stream and product
+
+
+def _is_elsewhere(said: Said) -> bool:
+    """Whether a product of another stream has the place of this one: that has its stream in front."""
+    return said.get("held_by", "").count(":") == 4 and "/" not in said["held_by"]
+
+
+def _documents(streams: dict[str, dict[str, list[Build]]]) -> dict[str, dict[str, Any]]:
+    listed: dict[Name, list[Build]] = {}
+    lost: dict[Name, list[Said]] = {}
+    sound: dict[Name, list[Build]] = {}
+    for stream, products in streams.items():
+        for product, versions in products.items():
+            builds, lost[stream, product] = _of_one_form(versions)
+            sound[stream, product] = sorted(builds, key=lambda b: (b.moment, b.name), reverse=True)
+    since = {name: min(min(build.arrived.values()) for build in builds) for name, builds in sound.items()}
     _drop_copies(sound, lost)
     for name, builds in sound.items():
         if left := [build for build in builds if build.prints]:
             listed[name] = left
             lost[name] += _choose_deltas(left) + _dropped(left)
-    aliases, others_aliases = _aliases(listed, products.keys() - listed.keys())
-    fields = ("version", "file", "fingerprint", "held_by", "reason")
+    elsewhere = _elsewhere(listed, since)
+    return {stream: _document(stream, streams[stream].keys(), listed, lost, elsewhere) for stream in streams}
+
+
+def _elsewhere(listed: Mapping[Name, list[Build]], since: Mapping[Name, str]) -> dict[tuple[Name, str], Name]:
+    """(product, alias) -> the product of another stream that has it: by its path, else whose upload came first.
+
+    Clients read all streams as one list. A product whose images others list keeps the names of its path.
+    """
+    claims: dict[tuple[str, str], list[tuple[bool, str, Name]]] = {}
+    for name in since:
+        own = _own_aliases(name[1])
+        others = set(_overrides(listed[name][0]).get("aliases", [])) - set(own) if name in listed else set()
+        for alias in (*own, *others):
+            claims.setdefault((name[1].split(":")[2], alias), []).append((alias in others, since[name], name))
+    found: dict[tuple[Name, str], Name] = {}
+    for (_, alias), asking in claims.items():
+        first = min(asking)[2]
+        found |= {(name, alias): first for _, _, name in asking if name[0] != first[0]}
+    return found
+
+
+def _document(
+    stream: str,
+    products: Collection[str],
+    everything: Mapping[Name, list[Build]],
+    lost: Mapping[Name, list[Said]],
+    elsewhere: Mapping[tuple[Name, str], Name],
+) -> dict[str, Any]:
+    listed = {name: builds for (where, name), builds in everything.items() if where == stream}
+    gone = {(name, alias): holder for ((where, name), alias), holder in elsewhere.items() if where == stream}
+    aliases, others_aliases = _aliases(listed, products - listed.keys(), gone)
+    fields = ("alias", "version", "file", "fingerprint", "held_by", "reason")
+    said = {name: lost[stream, name] + (_taken(name, gone) if name in listed else []) for name in products}
     withheld = {
         name: others_aliases.get(name, []) + sorted(entries, key=lambda entry: [entry.get(f, "") for f in fields])
-        for name, entries in lost.items()
+        for name, entries in said.items()
     }
     document = {
         "content_id": stream,
@@ -208,6 +250,19 @@ def _document(stream: str, products: dict[str, list[Build]]) -> dict[str, Any]:
         "withheld": {name: entries for name, entries in withheld.items() if entries},
     }
     return document if document["withheld"] else {k: v for k, v in document.items() if k != "withheld"}
+
+
+def _taken(product: str, gone: Mapping[tuple[str, str], Name]) -> list[Said]:
+    return [
+        {
+            "alias": alias,
+            "held_by": ":".join(holder),
+            "reason": f"the alias {alias} is taken by {'/'.join(holder).replace(':', '/')}, which was first: clients "
+            "read all streams as one list; give this product an alias of its own in metadata.json",
+        }
+        for (name, alias), holder in gone.items()
+        if name == product
+    ]
 
 
 def _of_one_form(builds: list[Build]) -> tuple[list[Build], list[Said]]:
@@ -231,16 +286,16 @@ def _wrong_form(name: str, form: int) -> str:
     )
 
 
-def _drop_copies(products: dict[str, list[Build]], lost: dict[str, list[Said]]) -> None:
+def _drop_copies(products: dict[Name, list[Build]], lost: dict[Name, list[Said]]) -> None:
     """Leave each image to the product that uploaded it first (by name, when at once), in its newest version."""
     everywhere = [(name, build, root) for name in products for build in products[name] for root in build.prints]
 
-    def turn(entry: tuple[str, Build, str]) -> tuple[str, str, int]:
+    def turn(entry: tuple[Name, Build, str]) -> tuple[str, Name, int]:
         name, build, root = entry
         alike = [b.arrived[r] for n, b, r in everywhere if n == name and set(b.prints[r]) & set(build.prints[root])]
         return min(alike), name, products[name].index(build)
 
-    taken: dict[str, tuple[str, str]] = {}  # fingerprint -> product and version that list it
+    taken: dict[str, tuple[Name, str]] = {}  # fingerprint -> product and version that list it
     for name, build, root in sorted(everywhere, key=turn):
         prints = build.prints[root]
         twice = [fingerprint for fingerprint in prints if fingerprint in taken]
@@ -251,7 +306,8 @@ def _drop_copies(products: dict[str, list[Build]], lost: dict[str, list[Said]]) 
         build.roots = {ftype: file for ftype, file in build.roots.items() if file != root}
         build.unified = "" if build.unified == root else build.unified
         holder, version = taken[twice[0]]
-        held_by = f"{holder}/{version}" if holder == name else holder
+        held_by = holder[1] if holder[0] == name[0] else ":".join(holder)
+        held_by += f"/{version}" if holder == name else ""
         same = f"{build.name}/{root} is the same image as one that {held_by} lists"
         reason = f"{same}: clients fail when they see it twice"
         about = {"version": build.name, "file": root, "fingerprint": twice[0]}
@@ -309,7 +365,7 @@ def _own_aliases(name: str) -> list[str]:
 
 
 def _aliases(
-    listed: dict[str, list[Build]], waiting: Collection[str]
+    listed: Mapping[str, list[Build]], waiting: Collection[str], gone: Mapping[tuple[str, str], Name]
 ) -> tuple[dict[str, list[str]], dict[str, list[Said]]]:
     """Product -> its aliases: a path's own first of all, any other to the first product by name that asks.
 
@@ -327,6 +383,8 @@ def _aliases(
     for name in listed:
         for alias in dict.fromkeys((*_own_aliases(name), *wanted[name])):
             holder = taken[name.split(":")[2], alias]
+            if (name, alias) in gone:
+                continue
             if holder == name:
                 has[name].append(alias)
             else:

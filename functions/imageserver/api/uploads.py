@@ -13,10 +13,10 @@ from typing import Final, TypeVar
 import msgspec
 
 from imageserver.api import multipart, problems
-from imageserver.api.permissions import Rights, role_of
 from imageserver.api.problems import Problem
 from imageserver.api.quotas import Quotas
 from imageserver.api.schema import BatchAnswer, BatchRequest, FileRequest, Multipart, PartPlan, Present, Signed, Single
+from imageserver.catalog.rights import Rights, role_of
 from imageserver.errors import InvalidUpload
 from imageserver.format import file_kinds
 from imageserver.format.caching import cache_control

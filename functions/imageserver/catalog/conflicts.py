@@ -1,6 +1,7 @@
 """What two products may not share: a fingerprint, and an alias of one architecture.
 
-Both are decided over a whole stream, by rules that depend on the records alone and never on the order of events:
+Both are decided over a whole stream, and over all streams (`streams`), by rules that depend on the records alone and
+never on the order of events:
 
 - an image is listed once: by the product whose upload came first, there by the newest version;
 - an alias that a product's path gives it is its own, also while another product lists its image; any other goes to
@@ -17,6 +18,7 @@ from typing import Final
 
 import msgspec
 
+from imageserver.catalog.aliases import in_order
 from imageserver.catalog.candidates import Build, Candidate
 from imageserver.format import architectures, documents
 from imageserver.format.documents import Product, Products, Withheld, product_id
@@ -52,49 +54,52 @@ def entangled(document: Products, candidates: Mapping[str, Candidate]) -> frozen
     return frozenset(touched)
 
 
-def each_fingerprint_once(candidates: Mapping[str, Candidate]) -> dict[str, Candidate]:
+def each_fingerprint_once(candidates: Mapping[ProductId, Candidate]) -> dict[ProductId, Candidate]:
     """Leave each image to the product whose upload of it came first, and tell the others which one has it."""
-    builds: dict[str, dict[str, Build]] = {name: {b.name: b for b in c.builds} for name, c in candidates.items()}
-    withheld = {name: list(candidate.withheld) for name, candidate in candidates.items()}
-    seen: dict[str, tuple[str, str]] = {}
-    for name, build, file in _in_order_of_upload(candidates):
+    builds: dict[ProductId, dict[str, Build]] = {id_: {b.name: b for b in c.builds} for id_, c in candidates.items()}
+    withheld = {id_: list(candidate.withheld) for id_, candidate in candidates.items()}
+    seen: dict[str, tuple[ProductId, str]] = {}
+    for id_, build, file in _in_order_of_upload(candidates):
         fingerprints = build.images[file].fingerprints
         taken = next((fingerprint for fingerprint in fingerprints if fingerprint in seen), "")
         if taken:
-            builds[name][build.name] = builds[name][build.name].without(file)
-            withheld[name].append(_duplicate(name, build.name, file, taken, seen[taken]))
+            builds[id_][build.name] = builds[id_][build.name].without(file)
+            withheld[id_].append(_duplicate(id_, build.name, file, taken, seen[taken]))
         else:
-            seen.update(dict.fromkeys(fingerprints, (name, build.name)))
+            seen.update(dict.fromkeys(fingerprints, (id_, build.name)))
     return {
-        name: replace(
+        id_: replace(
             candidate,
-            builds=tuple(build for build in builds[name].values() if build.images),
-            withheld=tuple(sorted(withheld[name])),
+            builds=tuple(build for build in builds[id_].values() if build.images),
+            withheld=tuple(sorted(withheld[id_])),
         )
-        for name, candidate in candidates.items()
+        for id_, candidate in candidates.items()
     }
 
 
-def _in_order_of_upload(candidates: Mapping[str, Candidate]) -> Iterator[tuple[str, Build, str]]:
+def _in_order_of_upload(candidates: Mapping[ProductId, Candidate]) -> Iterator[tuple[ProductId, Build, str]]:
     """Yield product, build and root of every image: of equal images the one that is to be listed comes first."""
-    first: dict[tuple[str, str], str] = {}
-    builds = [(name, build) for name, candidate in candidates.items() for build in candidate.builds]
-    images = [(name, build, file) for name, build in builds for file in build.images]
-    for name, build, file in images:
+    first: dict[tuple[ProductId, str], str] = {}
+    builds = [(id_, build) for id_, candidate in candidates.items() for build in candidate.builds]
+    images = [(id_, build, file) for id_, build in builds for file in build.images]
+    for id_, build, file in images:
         image = build.images[file]
         for fingerprint in image.fingerprints:
-            first[name, fingerprint] = min(image.uploaded, first.get((name, fingerprint), image.uploaded))
+            first[id_, fingerprint] = min(image.uploaded, first.get((id_, fingerprint), image.uploaded))
 
-    def order(entry: tuple[str, Build, str]) -> tuple[str, str]:
-        name, build, file = entry
-        return min(first[name, fingerprint] for fingerprint in build.images[file].fingerprints), name
+    def order(entry: tuple[ProductId, Build, str]) -> tuple[str, str, str]:
+        id_, build, file = entry
+        return min(first[id_, fp] for fp in build.images[file].fingerprints), id_.stream, id_.name
 
     yield from sorted(images, key=order)  # stable: of one product the newest build stays first
 
 
-def _duplicate(product: str, version: str, file: str, fingerprint: str, holder: tuple[str, str]) -> Withheld:
+def _duplicate(
+    product: ProductId, version: str, file: str, fingerprint: str, holder: tuple[ProductId, str]
+) -> Withheld:
     # Of another product only the name: which of its versions lists the image may change without a fold here.
-    held_by = f"{product}/{holder[1]}" if holder[0] == product else holder[0]
+    name = documents.named(holder[0], product.stream)
+    held_by = f"{name}/{holder[1]}" if holder[0] == product else name
     return Withheld(
         version=version,
         file=file,
@@ -121,12 +126,6 @@ def shared_with(document: Products, product: str, fingerprints: Collection[str])
     return found
 
 
-def requested_aliases(product: ProductId, extra: Iterable[str]) -> tuple[str, ...]:
-    """Return every alias a product asks for: its path's, then the others in alphabetical order."""
-    own = product.path_aliases
-    return (*own, *sorted(set(extra) - set(own)))
-
-
 def each_alias_once(
     products: dict[str, Product], withheld: dict[str, tuple[Withheld, ...]], stream: str
 ) -> tuple[dict[str, Product], dict[str, tuple[Withheld, ...]]]:
@@ -134,8 +133,11 @@ def each_alias_once(
     ids = {name: product_id(stream, name) for name in sorted(products)}
     wanted = {}
     for name, product in ids.items():
-        lost_before = (entry.alias for entry in withheld.get(name, ()))
-        wanted[name] = requested_aliases(product, filter(None, (*products[name].aliases.split(","), *lost_before)))
+        entries = withheld.get(name, ())
+        lost_before = (entry.alias for entry in entries if _is_of_this_stream(entry))
+        asked = in_order(product, filter(None, (*products[name].aliases.split(","), *lost_before)))
+        elsewhere = {entry.alias for entry in entries if documents.holder_elsewhere(entry.held_by)}
+        wanted[name] = tuple(alias for alias in asked if alias not in elsewhere)
     # Products of which nothing is listed because others list the same images.
     waiting = sorted(name for name, ws in withheld.items() if name not in products and any(w.file for w in ws))
     owner = _owners(ids, wanted, [product_id(stream, name) for name in waiting])
@@ -145,13 +147,18 @@ def each_alias_once(
         kept = ",".join(alias for alias in wanted[name] if alias not in lost)
         now = products[name]
         with_own[name] = now if kept == now.aliases else msgspec.structs.replace(now, aliases=kept)
-        others = tuple(w for w in withheld.get(name, ()) if not w.alias)
+        others = tuple(w for w in withheld.get(name, ()) if not _is_of_this_stream(w))
         gone = [
             Withheld(alias=alias, held_by=held_by, reason=f"the alias {alias} is taken by {held_by}")
             for alias, held_by in sorted(lost.items())
         ]
         withheld[name] = (*gone, *others)
     return with_own, {name: entries for name, entries in withheld.items() if entries}
+
+
+def _is_of_this_stream(entry: Withheld) -> bool:
+    """Return whether an entry is about an alias that another product of the stream has: that is decided each time."""
+    return bool(entry.alias and entry.held_by and documents.holder_elsewhere(entry.held_by) is None)
 
 
 def _owners(

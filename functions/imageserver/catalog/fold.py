@@ -11,13 +11,16 @@ from typing import Final
 
 import msgspec
 
+from imageserver.catalog.aliases import asked_aliases, taken_elsewhere
 from imageserver.catalog.candidates import candidate
 from imageserver.catalog.conflicts import each_alias_once, each_fingerprint_once, entangled
 from imageserver.catalog.deltas import with_deltas
 from imageserver.catalog.dropped import dropped_overrides
 from imageserver.catalog.render import render
+from imageserver.catalog.rights import NOBODY, Rights
+from imageserver.catalog.streams import ALONE, Streams, names_lost
 from imageserver.format import documents
-from imageserver.format.documents import Index, IndexEntry, Products, Unlisted
+from imageserver.format.documents import Index, IndexEntry, Products, Unlisted, product_id
 from imageserver.format.file_kinds import ALL_CLIENTS
 from imageserver.format.keys import ProductId
 from imageserver.versions.assessment import assess
@@ -30,47 +33,74 @@ UNLISTED: Final = frozenset({State.INCOMPLETE, State.INVALID})
 
 @dataclass(frozen=True, slots=True)
 class Folded:
-    """A folded document, or the names of the products whose records are needed to fold at all."""
+    """A folded document, or the products whose records are needed to fold at all.
+
+    `outdated` are products of other streams of which their documents no longer say what the records of both do.
+    """
 
     document: Products
-    needs: frozenset[str] = frozenset()
+    needs: frozenset[ProductId] = frozenset()
+    outdated: frozenset[ProductId] = frozenset()
 
 
 def fold(
-    document: Products, changed: Mapping[ProductId, Sequence[Record]], clients: Sequence[str] = ALL_CLIENTS
+    document: Products,
+    changed: Mapping[ProductId, Sequence[Record]],
+    clients: Sequence[str] = ALL_CLIENTS,
+    rights: Rights = NOBODY,
+    streams: Streams = ALONE,
 ) -> Folded:
     """Put the products that changed, each with all of its records, into a stream's document.
 
     Returns `needs` when other products share a fingerprint with one of these now or did before: read
-    their records too, and fold again with them. A product without a listed version leaves the document.
+    their records too, and fold again with them. `streams` has this document and those of all other streams, of which
+    `changed` has the products that were needed. A product without a listed version leaves the document.
     """
-    candidates = {product.name: candidate(product, changed[product], clients) for product in sorted(changed)}
-    if needs := entangled(document, candidates):
-        return Folded(document, needs)
-    products = {name: product for name, product in document.products.items() if name not in candidates}
-    withheld = {name: entries for name, entries in document.withheld.items() if name not in candidates}
-    for name, listed in each_fingerprint_once(candidates).items():
-        listed = with_deltas(listed)
+    stream = document.content_id
+    candidates = {product: candidate(product, changed[product], clients) for product in sorted(changed)}
+    mine = {product.name: found for product, found in candidates.items() if product.stream == stream}
+    needs = {product_id(stream, name) for name in entangled(document, mine)} | streams.needs(candidates, stream)
+    if needs:
+        return Folded(document, frozenset(needs))
+    settled = each_fingerprint_once(candidates)
+    names = {product: asked_aliases(found, rights) for product, found in settled.items()}
+    asked = {product: allowed for product, (allowed, _) in names.items()}
+    lost = names_lost(candidates, asked, rights)
+    products = {name: product for name, product in document.products.items() if name not in mine}
+    withheld = {name: entries for name, entries in document.withheld.items() if name not in mine}
+    for name in mine:
+        product = product_id(stream, name)
+        listed = with_deltas(settled[product])
+        entries = (*listed.withheld, *dropped_overrides(listed))
         if listed.builds:
-            products[name] = render(listed, clients)
-        if entries := (*listed.withheld, *dropped_overrides(listed)):
+            elsewhere = {alias: lost[product, alias] for alias in asked[product] if (product, alias) in lost}
+            aliases = [alias for alias in asked[product] if alias not in elsewhere]
+            products[name] = render(listed, clients, aliases)
+            entries = (*names[product][1], *map(taken_elsewhere, elsewhere, elsewhere.values()), *entries)
+        if entries:
             withheld[name] = tuple(sorted(entries))
-    products, withheld = each_alias_once(products, withheld, document.content_id)
-    return Folded(msgspec.structs.replace(document, products=products, withheld=withheld))
+    products, withheld = each_alias_once(products, withheld, stream)
+    outdated = frozenset(streams.outdated(stream, settled, asked, lost))
+    return Folded(msgspec.structs.replace(document, products=products, withheld=withheld), outdated=outdated)
 
 
 def fold_index(index: Index, document: Products) -> Index:
-    """Return the index with the entry of one stream as its products document wants it; without products, no entry."""
+    """Return the index with the entry of one stream as its products document wants it; without products, no entry.
+
+    A stream whose products wait for one of another stream has an entry without products, which clients pass over. The
+    other one finds it by that.
+    """
     stream = document.content_id
-    entries = {name: entry for name, entry in index.index.items() if name != stream}
-    if document.products:
-        entries[stream] = IndexEntry(
+    found = {name: entry for name, entry in index.index.items() if name != stream}
+    withheld = (entry for entries in document.withheld.values() for entry in entries)
+    if document.products or any(documents.holder_elsewhere(entry.held_by) for entry in withheld):
+        found[stream] = IndexEntry(
             datatype=document.datatype,
             format=document.format,
             path=documents.products_key(stream),
             products=sorted(document.products),
         )
-    return msgspec.structs.replace(index, index=entries)
+    return msgspec.structs.replace(index, index=found)
 
 
 def fold_unlisted(unlisted: Unlisted, changed: Mapping[ProductId, Sequence[Record]]) -> Unlisted:

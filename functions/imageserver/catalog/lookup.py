@@ -1,19 +1,13 @@
 """Find images by what clients show of them: a fingerprint, the start of one, or an alias."""
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Final
 
 from imageserver.format import documents
 from imageserver.format.documents import Products, product_id
 from imageserver.format.file_kinds import Role
 from imageserver.format.keys import VersionId
 from imageserver.versions.records import Record, kind_of
-
-SHORTEST: Final = 6
-"""Digits of a fingerprint that are taken for one. Clients show twelve."""
-_FINGERPRINT: Final = re.compile(rf"[0-9a-f]{{{SHORTEST},64}}")
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -24,11 +18,6 @@ class Image:
     file: str
     fingerprint: str
     of_images: int = 1
-
-
-def is_fingerprint(name: str) -> bool:
-    """Return whether a name can be a fingerprint or the start of one; such an alias cannot be looked up."""
-    return _FINGERPRINT.fullmatch(name) is not None
 
 
 def by_fingerprint(document: Products, start: str) -> Iterator[Image]:

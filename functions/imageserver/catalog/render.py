@@ -1,22 +1,21 @@
 """One product as clients read it: its fields, its versions, and the items of each."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import msgspec
 
 from imageserver.catalog.candidates import Build, Candidate, unified_clients
-from imageserver.catalog.conflicts import requested_aliases
 from imageserver.format import documents, file_kinds
 from imageserver.format.documents import Item, Product, Version
 from imageserver.versions.assessment import overrides
 
 
-def render(candidate: Candidate, clients: Sequence[str]) -> Product:
-    """Return a product with its builds; the newest decides about the fields of the product."""
+def render(candidate: Candidate, clients: Sequence[str], aliases: Iterable[str]) -> Product:
+    """Return a product with its builds and aliases; the newest build decides about the fields of the product."""
     product, newest = candidate.id, overrides(candidate.builds[0].record)
     versions = {build.name: _version(build, clients) for build in candidate.builds}
     return Product(
-        aliases=",".join(requested_aliases(product, (*product.current_aliases, *newest.aliases))),
+        aliases=",".join(aliases),
         arch=product.arch,
         os=newest.os or product.os,
         release=product.release,

@@ -36,6 +36,17 @@ def product_id(stream: str, name: str) -> ProductId:
     return ProductId(stream, *parts)
 
 
+def named(product: ProductId, stream: str) -> str:
+    """Return what a document of a stream calls a product: its name, with its own stream in front where it differs."""
+    return product.name if product.stream == stream else f"{product.stream}:{product.name}"
+
+
+def holder_elsewhere(held_by: str) -> ProductId | None:
+    """Return the product of another stream that `Withheld.held_by` means; None for one of the same stream."""
+    stream, _, name = held_by.partition(":")
+    return product_id(stream, name) if held_by.count(":") == 4 and "/" not in held_by else None
+
+
 class Item(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """One file of a version. `path` is relative to the server's address, `size` in bytes."""
 
@@ -81,8 +92,10 @@ class Product(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
 class Withheld(msgspec.Struct, frozen=True, omit_defaults=True, order=True, kw_only=True):
     """Something complete that is not listed because of what else is: an alias, a file or a whole version.
 
-    `held_by` says what has its place: another product, or `<product>/<version>` of its own. `fingerprint` is given
-    for an image. An entry with neither alias nor file, of a version that is listed, is about what its product lost.
+    `held_by` says what has its place: another product, or `<product>/<version>` of its own; a product of another stream
+    has the stream in front, `<stream>:<product>`. An alias without it is none that the product may have. `fingerprint`
+    is given for an image. An entry with neither alias nor file, of a version that is listed, is about what its product
+    lost.
     Clients ignore all of it.
     """
 

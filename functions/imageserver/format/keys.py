@@ -23,6 +23,11 @@ FURTHEST_AHEAD: Final = timedelta(days=1)
 MAX_SEGMENT: Final = 100
 """Longest folder or file name. Seven of them and `versions/` stay below the 1,024 bytes of an S3 key."""
 
+SHORTEST_FINGERPRINT: Final = 6
+"""Digits of a fingerprint that are taken for one."""
+SHOWN_DIGITS: Final = 12
+"""Digits of a fingerprint that clients show."""
+_FINGERPRINT = re.compile(rf"[0-9a-f]{{{SHORTEST_FINGERPRINT},64}}")
 _STREAM = re.compile(r"images(-[a-z0-9]+)*")
 _SEGMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._~-]*")
 _FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._~:-]*")
@@ -146,6 +151,19 @@ def parse_key(key: str) -> ImageKey:
         raise InvalidUpload(f"{_shown(key)} has {len(parts)} parts between slashes, expected 7: {LAYOUT}")
     version = parse_version("/".join(parts[:6]))
     return ImageKey(version, _checked(parts[6], "file name", key, _FILE))
+
+
+def is_fingerprint(name: str) -> bool:
+    """Return whether a name can be a fingerprint or the start of one."""
+    return _FINGERPRINT.fullmatch(name) is not None
+
+
+def takes_fingerprint(alias: str) -> bool:
+    """Return whether a client that is given a fingerprint, or the start of one, may meet this alias first.
+
+    Clients show twelve digits. A shorter number, such as a date, is taken for an alias.
+    """
+    return is_fingerprint(alias.lower()) and (len(alias) >= SHOWN_DIGITS or not alias.isdecimal())
 
 
 def check_file(file: str) -> None:

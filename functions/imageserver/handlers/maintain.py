@@ -26,6 +26,7 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 from imageserver.aws import cloudfront
 from imageserver.aws.clients import cloudfront_client, s3_client, sqs_client
 from imageserver.aws.queues import QueueNotifier
+from imageserver.catalog.rights import Rights
 from imageserver.errors import SimplestreamsError
 from imageserver.handlers import telemetry
 from imageserver.operations.prune import Rules, prune
@@ -47,6 +48,7 @@ MOST_SHOWN: Final = 1000
 logger = Logger(use_rfc3339=True)  # Lambda takes lines with another form of time for INFO
 metrics = Metrics()
 settings = Settings.from_environment(os.environ)
+rights = Rights.parse(settings.publishers)
 store = S3Store(s3_client(), settings.bucket)
 rules = Rules(
     Rule(settings.retain_versions, settings.retain_days),
@@ -86,7 +88,7 @@ def _run(task: str, run: Run) -> None:
     notifier = QueueNotifier(sqs_client(), settings.arrivals_queue_url, settings.changes_queue_url)
     if task == "reconcile":
         lay_out(store, run, settings.base_url)
-        reconcile(store, notifier, CLIENT_CHOICES[settings.clients], run, _invalidate)
+        reconcile(store, notifier, CLIENT_CHOICES[settings.clients], run, rights, _invalidate)
     else:
         prune(store, notifier, rules, datetime.now(UTC), time.sleep, run, _invalidate)
 

@@ -15,8 +15,9 @@ from aws_lambda_powertools import Logger, Metrics, single_metric
 from aws_lambda_powertools.metrics import MetricUnit
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
-from imageserver.aws import cloudfront
-from imageserver.aws.clients import cloudfront_client, s3_client
+from imageserver.aws import cloudfront, events, queues
+from imageserver.aws.clients import cloudfront_client, s3_client, sqs_client
+from imageserver.catalog.rights import Rights
 from imageserver.errors import InvalidUpload, SimplestreamsError
 from imageserver.format.keys import ProductId, product_of_records
 from imageserver.handlers import batches, telemetry
@@ -27,6 +28,7 @@ from imageserver.storage.s3 import S3Store
 logger = Logger(use_rfc3339=True)  # Lambda takes lines with another form of time for INFO
 metrics = Metrics()
 settings = Settings.from_environment(os.environ)
+rights = Rights.parse(settings.publishers)
 store = S3Store(s3_client(), settings.bucket)
 coldstart.loaded()
 
@@ -40,6 +42,11 @@ def invalidate(keys: Sequence[str], left_s: float) -> None:
     """Make the edge invalidate files; the client is made only when an overwrite or a deletion needs it."""
     if settings.distribution_id:
         cloudfront.invalidate(cloudfront_client(), settings.distribution_id, keys, time.sleep, left_s - LAST_S)
+
+
+def notify(product: ProductId) -> None:
+    """Have a later run publish a product of another stream."""
+    queues.send(sqs_client(), settings.queue_url, events.changed(product.records_prefix))
 
 
 @logger.inject_lambda_context
@@ -67,6 +74,8 @@ def _services(context: LambdaContext) -> PublishServices:
         invalidate=lambda keys: invalidate(keys, seconds_left(context)),
         lease_wait_s=lease_wait_seconds(seconds_left(context)),
         server=settings.bucket,
+        rights=rights,
+        notify=notify,
     )
 
 
@@ -128,6 +137,7 @@ def _report(published: Published, products: int, seconds: float) -> None:
         lost_races=published.lost_races,
         repeats=published.repeats,
         had_lease=published.had_lease,
+        outdated=len(published.outdated),
         bytes=published.catalog_bytes,
         seconds=seconds,
     )

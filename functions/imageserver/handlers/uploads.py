@@ -26,12 +26,13 @@ from aws_lambda_powertools import Logger
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from imageserver.api import problems, status, uploads
-from imageserver.api.permissions import Rights, caller_of
+from imageserver.api.permissions import caller_of
 from imageserver.api.problems import Problem
 from imageserver.api.quotas import Quotas
 from imageserver.api.schema import BatchRequest, FileRequest, Restored, RestoreRequest, VersionStatus, Withdrawn
 from imageserver.api.text import Answer, render
 from imageserver.aws.clients import s3_client
+from imageserver.catalog.rights import Rights
 from imageserver.errors import CatalogBusy, InvalidUpload, SimplestreamsError, StorageUnavailable
 from imageserver.format.keys import LEASES, ProductId, VersionId, parse_product, parse_target, parse_version, path_of
 from imageserver.handlers import telemetry

@@ -13,7 +13,7 @@ from typing import Any, Final
 import msgspec
 
 from imageserver.errors import InvalidUpload
-from imageserver.format.keys import ProductId
+from imageserver.format.keys import ProductId, takes_fingerprint
 from imageserver.inspection import go_yaml
 from imageserver.inspection.go_yaml import Node, Reader
 
@@ -27,8 +27,6 @@ _MOST: Final = 100
 """Aliases or requirements of one file; the catalog that every client fetches carries them all."""
 _MOST_NOTICES: Final = 20
 _ALIAS = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/~-]*")
-_FINGERPRINT = re.compile(r"[0-9a-fA-F]{12,}")
-"""An alias like a fingerprint, of which clients show twelve digits: `image info remote:<fingerprint>` tries aliases."""
 _REQUIREMENTS: Final = ("secureboot", "cgroup", "nesting", "privileged", "cdrom_agent", "cdrom_cloud_init")
 """What LXD or Incus read of an image (`image.requirements.…` in their drivers); any other name is passed on unread."""
 _DEFINITION: Final = (
@@ -143,7 +141,7 @@ def _aliases(value: object, ignored: list[str]) -> tuple[str, ...]:
     taken: dict[str, None] = {}
     for part in parts:
         alias = part.strip() if isinstance(part, str) else ""
-        if _FINGERPRINT.fullmatch(alias):
+        if takes_fingerprint(alias):
             ignored.append(f"the alias {alias} is ignored: clients would take it for the fingerprint of another image")
         elif _ALIAS.fullmatch(alias) and len(alias) <= _MAX_TEXT:
             taken[alias] = None

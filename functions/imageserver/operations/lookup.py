@@ -1,8 +1,8 @@
 """Find images over all streams of a server."""
 
-from imageserver.catalog.lookup import Image, by_alias, by_fingerprint, in_record, is_fingerprint
+from imageserver.catalog.lookup import Image, by_alias, by_fingerprint, in_record
 from imageserver.errors import CatalogDamaged, InvalidUpload
-from imageserver.format.keys import RECORDS, parse_record_key
+from imageserver.format.keys import RECORDS, is_fingerprint, parse_record_key
 from imageserver.operations.inventory import documented_streams
 from imageserver.storage.document_cache import DocumentCache
 from imageserver.storage.parallel import in_parallel

@@ -1,9 +1,9 @@
 """Bring a stream's catalog up to date with the records of some products.
 
-An attempt reads the revisions of the three documents first, then the records, then writes each document
-that changed with If-Match. Losing any of these races starts again from fresh reads; what was written
-already is then found unchanged. The index is compared every time, so a publisher that died between two
-writes is made good by the next one.
+An attempt reads the revisions of the three documents first, then other streams' documents and the records, then
+writes each document that changed with If-Match. Losing any of these races starts again from fresh reads; what was
+written already is then found unchanged. The index is compared every time, so a publisher that died between two writes
+is made good by the next one.
 
 If-Match is not enough. Another publisher may find an index right that this one is about to change, and
 equal documents have equal ETags, so a document that went away and came back is not noticed. Hence an
@@ -13,7 +13,7 @@ Publishers of one stream take turns by a lease on the stream (imageserver.storag
 nothing: a publisher that has waited for long enough continues without it.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
@@ -22,10 +22,12 @@ from typing import Final
 from imageserver.aws.cloudfront import Invalidate, no_invalidation
 from imageserver.catalog.changes import Changes, StaleKey, compare
 from imageserver.catalog.feeds import feed_key, render_feed
-from imageserver.catalog.fold import fold, fold_index, fold_unlisted
+from imageserver.catalog.fold import Folded, fold, fold_index, fold_unlisted
+from imageserver.catalog.rights import NOBODY, Rights
+from imageserver.catalog.streams import ALONE, Streams
 from imageserver.errors import CatalogDamaged, SimplestreamsError
 from imageserver.format import documents
-from imageserver.format.documents import Document, Products, product_id
+from imageserver.format.documents import Document, Index, Products
 from imageserver.format.keys import ProductId, VersionId, stream_lease_key
 from imageserver.storage.leases import wait_for_lease
 from imageserver.storage.listing import is_unchanged
@@ -57,7 +59,8 @@ def lease_wait_seconds(left_s: float) -> float:
 class PublishServices:
     """Dependencies of `publish`. `invalidate` removes keys from the edge's caches; for `lease_wait_s` see LEASE_S.
 
-    `server` is a name that no other server has.
+    `server` is a name that no other server has. `rights` say who may use which names.
+    `notify` sends publish a product of another stream that is to be folded again.
     """
 
     store: Store
@@ -67,6 +70,8 @@ class PublishServices:
     invalidate: Invalidate = no_invalidation
     lease_wait_s: float = LEASE_S
     server: str = "simplestreams"
+    rights: Rights = NOBODY
+    notify: Callable[[ProductId], object] = lambda _: None
 
 
 @dataclass(slots=True)
@@ -82,6 +87,8 @@ class Published:
     `invalidated` are the keys that the edge was told to invalidate older bytes of.
     `repeats` are attempts that lost nothing and were made again to be sure, see MOST_REPEATS. `had_lease` is
     false when it gave up waiting for the lease on the stream.
+    `has_neighbours`: the server has other streams. `outdated` are products that are to be folded again: of these, and
+    of this one where they never rested meanwhile.
     `revisions`: prefix -> key -> revision of all that the last attempt read or wrote there.
     """
 
@@ -97,6 +104,8 @@ class Published:
     delisted: dict[VersionId, int] = field(default_factory=dict)
     invalidated: set[StaleKey] = field(default_factory=set)
     had_lease: bool = False
+    has_neighbours: bool = False
+    outdated: frozenset[ProductId] = frozenset()
     revisions: dict[str, dict[str, str]] = field(default_factory=dict)
 
     @property
@@ -117,6 +126,8 @@ def publish(stream: str, products: Iterable[ProductId], services: PublishService
         services.store, stream_lease_key(stream), services.now, services.lease_wait_s, services.pause
     ) as done.had_lease:
         retry(f"the catalog of {stream}", partial(_attempt, wanted, services, done), services.pause)
+    for product in sorted(done.outdated):  # a run that dies before this is repeated, and finds them again
+        services.notify(product)
     return done
 
 
@@ -127,9 +138,13 @@ def _attempt(wanted: Sequence[ProductId], services: PublishServices, done: Publi
     done.revisions.clear()
     writes = done.writes
     _update(wanted, services, done)
-    if done.writes > writes and done.repeats < MOST_REPEATS and not is_unchanged(services.store, done.revisions):
+    if done.writes == writes or is_unchanged(services.store, done.revisions):
+        return
+    if done.repeats < MOST_REPEATS:
         done.repeats += 1
         raise RaceLost
+    if done.has_neighbours:
+        done.outdated |= set(wanted)
 
 
 def _update(wanted: Sequence[ProductId], services: PublishServices, done: Published) -> None:
@@ -138,11 +153,12 @@ def _update(wanted: Sequence[ProductId], services: PublishServices, done: Publis
     products_seen = _read(store, documents.products_key(stream), done)
     unlisted_seen = _read(store, documents.unlisted_key(stream), done)
     feed_seen = _read(store, feed_key(stream), done)
-    changed = _read_products(store, wanted, done)
-    before = documents.decode_products(products_seen.body if products_seen else None, stream)
-    after = _folded(before, changed, services, done)
-    unlisted = documents.decode_unlisted(unlisted_seen.body if unlisted_seen else None, stream)
     index = documents.decode_index(index_seen.body if index_seen else None)
+    before = documents.decode_products(products_seen.body if products_seen else None, stream)
+    streams = _beside(before, index, done, store)
+    changed = _read_products(store, wanted, done)
+    after = _folded(before, streams, changed, services, done)
+    unlisted = documents.decode_unlisted(unlisted_seen.body if unlisted_seen else None, stream)
     # First the edge: a digest may be believed as soon as it is written.
     while not _invalidate(changes := compare(before, after, changed, done.held), services, done):
         changed = {
@@ -150,7 +166,7 @@ def _update(wanted: Sequence[ProductId], services: PublishServices, done: Publis
             for product, versions in changed.items()
             if product not in done.damaged
         }
-        after = _folded(before, changed, services, done)
+        after = _folded(before, streams, changed, services, done)
     # A document about nothing is not worth creating, except for the index: clients ask for it on an empty server.
     if products_seen or after != before:
         _put(store, documents.products_key(stream), after, products_seen, done)
@@ -164,6 +180,17 @@ def _update(wanted: Sequence[ProductId], services: PublishServices, done: Publis
         _put_body(store, feed_key(stream), render_feed(after, services.server), feed_seen, done)
 
 
+def _beside(before: Products, index: Index, done: Published, store: Store) -> Streams:
+    """Return the document with those of the server's other streams, as the index names them."""
+    others = sorted(index.index.keys() - {done.stream})
+    done.has_neighbours = bool(others)
+    if not others:
+        return ALONE
+    seen = in_parallel(lambda stream: _read(store, documents.products_key(stream), done), others)
+    found = [documents.decode_products(one.body if one else None, name) for name, one in zip(others, seen, strict=True)]
+    return Streams([before, *found])
+
+
 def _read(store: Store, key: str, done: Published) -> StoredObject | None:
     found = store.read(key)
     done.revisions[key] = {key: found.revision} if found else {}
@@ -171,32 +198,49 @@ def _read(store: Store, key: str, done: Published) -> StoredObject | None:
 
 
 def _folded(
-    before: Products, changed: dict[ProductId, list[Record]], services: PublishServices, done: Published
+    before: Products,
+    streams: Streams,
+    changed: dict[ProductId, list[Record]],
+    services: PublishServices,
+    done: Published,
 ) -> Products:
-    """Fold, with the records of every other product that turns out to be touched; `changed` grows by them."""
-    folded = fold(before, changed, services.clients)
+    """Fold, with the records of every other product that turns out to be touched.
+
+    `changed` grows by those of this stream.
+    """
+    elsewhere: dict[ProductId, list[Record]] = {}
+    folded = _fold(before, streams, {**changed, **elsewhere}, services)
     while folded.needs:
-        others = {product_id(done.stream, name) for name in folded.needs}
-        changed.update(_read_products(services.store, sorted(others - done.damaged.keys()), done))
-        if unknown := others & done.damaged.keys():
-            _set_aside(before, changed, min(unknown), services, done)
-        folded = fold(before, changed, services.clients)
+        found = _read_products(services.store, sorted(folded.needs - done.damaged.keys()), done)
+        changed.update((product, known) for product, known in found.items() if product.stream == done.stream)
+        elsewhere.update((product, known) for product, known in found.items() if product.stream != done.stream)
+        if unknown := folded.needs & done.damaged.keys():
+            _set_aside(before, streams, changed, min(unknown), services, done)
+        folded = _fold(before, streams, {**changed, **elsewhere}, services)
+    done.outdated = folded.outdated
     return folded.document
+
+
+def _fold(
+    before: Products, streams: Streams, known: Mapping[ProductId, Sequence[Record]], services: PublishServices
+) -> Folded:
+    return fold(before, known, services.clients, services.rights, streams)
 
 
 def _set_aside(
     before: Products,
+    streams: Streams,
     changed: dict[ProductId, list[Record]],
     unknown: ProductId,
     services: PublishServices,
     done: Published,
 ) -> None:
-    """Leave products as they are that share an image with one whose records cannot be read.
+    """Leave products as they are that share an image or a name with one whose records cannot be read.
 
     Without those nobody can tell which of the two to list; the others of the batch go on.
     """
     for product in sorted(changed):
-        if unknown.name in fold(before, {product: changed[product]}, services.clients).needs:
+        if unknown in _fold(before, streams, {product: changed[product]}, services).needs:
             del changed[product]
             done.damaged[product] = CatalogDamaged(
                 f"{product.name} shares an image with {unknown.name}, which is damaged: {done.damaged[unknown]}"

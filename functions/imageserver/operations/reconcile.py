@@ -13,8 +13,9 @@ from itertools import groupby
 from imageserver.aws.cloudfront import Invalidate, no_invalidation
 from imageserver.aws.queues import Notifier
 from imageserver.catalog.fold import fold, fold_index, fold_unlisted
+from imageserver.catalog.rights import NOBODY, Rights
+from imageserver.catalog.streams import ALONE, Streams
 from imageserver.format import documents as catalog
-from imageserver.format.documents import product_id
 from imageserver.format.keys import ProductId, VersionId
 from imageserver.operations.inventory import ProductSnapshot, known_products, look
 from imageserver.operations.lost_records import recalled, told
@@ -27,12 +28,17 @@ from imageserver.versions.records import Record
 
 
 def reconcile(
-    store: Store, notifier: Notifier, clients: Sequence[str], run: Run, invalidate: Invalidate = no_invalidation
+    store: Store,
+    notifier: Notifier,
+    clients: Sequence[str],
+    run: Run,
+    rights: Rights = NOBODY,
+    invalidate: Invalidate = no_invalidation,
 ) -> None:
     """Look at the products that are next, and have `notifier` send what differs.
 
-    `invalidate` tells the edge of the files of versions whose record is lost: nobody knows any more which of them held
-    other bytes before.
+    `rights` say who may use which names. `invalidate` tells the edge of the files of versions whose record is lost:
+    nobody knows any more which of them held other bytes before.
 
     A record that cannot be read is named in `run` and its product left alone; a task or a product that fails is noted
     there too, and the next one is looked at. Raises StorageUnavailable, StorageDenied, and CatalogDamaged for a served
@@ -57,7 +63,7 @@ def reconcile(
                 looked.append(product)
             run.finished(product_id_.path, size)
         with run.looking_at(catalog.products_key(stream)):
-            _fold_again(store, notifier, index, documents, looked, clients, run)
+            _fold_again(store, notifier, index, documents, cache, looked, clients, rights, run)
     run.end(todo[-1].path if todo else "")
 
 
@@ -122,13 +128,19 @@ def _fold_again(
     notifier: Notifier,
     index: catalog.Index,
     documents: StreamDocuments,
+    cache: DocumentCache,
     looked: Sequence[ProductSnapshot],
     clients: Sequence[str],
+    rights: Rights,
     run: Run,
 ) -> None:
     """Have those products folded whose part of the catalog is not what their records say."""
     changed = {p.id: list(p.known.values()) for p in looked if not p.damaged}
-    folded = _folded(store, documents.products, changed, clients, run)
+    if not changed:
+        return
+    others = sorted(index.index.keys() - {documents.products.content_id})
+    streams = Streams([documents.products, *map(cache.products, others)]) if others else ALONE
+    folded = _folded(store, documents.products, streams, changed, clients, rights, run)
     if not changed:
         return
     unlisted = fold_unlisted(documents.unlisted, changed)
@@ -152,8 +164,10 @@ def _part(products: catalog.Products, unlisted: catalog.Unlisted, name: str) -> 
 def _folded(
     store: Store,
     document: catalog.Products,
+    streams: Streams,
     changed: dict[ProductId, list[Record]],
     clients: Sequence[str],
+    rights: Rights,
     run: Run,
 ) -> catalog.Products:
     """Return the document with these products folded, others read as needed.
@@ -162,22 +176,24 @@ def _folded(
     which of the two to list. The others do not wait for it.
     """
     others: dict[ProductId, list[Record]] = {}
-    unknown: set[str] = set()
-    folded = fold(document, changed, clients)
+    unknown: set[ProductId] = set()
+    folded = fold(document, changed, clients, rights, streams)
     while folded.needs:
-        for name in sorted(folded.needs - unknown):
-            other = look(store, product_id(document.content_id, name))
+        for product in sorted(folded.needs - unknown):
+            other = look(store, product)
             if other.damaged:
-                unknown.add(name)
+                unknown.add(product)
                 for version in sorted(other.seen.keys() - other.known.keys()):
                     run.damaged(version.record_key)
             else:
                 others[other.id] = list(other.known.values())
-        for name in sorted(folded.needs & unknown):
+        for product in sorted(folded.needs & unknown):
             for products in (changed, others):
-                waiting = [p for p in products if name in fold(document, {p: products[p]}, clients).needs]
-                unknown |= {product.name for product in waiting}
-                for product in waiting:
-                    del products[product]
-        folded = fold(document, changed | others, clients)
+                waiting = [
+                    p for p in products if product in fold(document, {p: products[p]}, clients, rights, streams).needs
+                ]
+                unknown.update(waiting)
+                for one in waiting:
+                    del products[one]
+        folded = fold(document, changed | others, clients, rights, streams)
     return folded.document

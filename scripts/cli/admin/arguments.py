@@ -12,9 +12,8 @@ from cli import network
 from cli.admin import output
 from cli.admin.deployment import Deployment, open_bucket, open_local, open_stack
 from cli.admin.errors import EXIT_CODES, exit_on_error, show_tracebacks
-from imageserver.catalog.lookup import is_fingerprint
 from imageserver.errors import InvalidUpload
-from imageserver.format.keys import ImageKey, Target, parse_target, path_of
+from imageserver.format.keys import ImageKey, Target, is_fingerprint, parse_target, path_of
 from imageserver.operations.lookup import find_listed, find_recorded
 from imageserver.settings import CLIENT_CHOICES
 from imageserver.storage.document_cache import DocumentCache

@@ -169,7 +169,7 @@ def _documents(deployment: Deployment) -> Findings:
 def _agreement(deployment: Deployment) -> Findings:
     """Check that the bucket, the records and the catalog agree."""
     run = Run(dry_run=True, limit=1 << 60)  # without a limit: what was not compared may differ
-    reconcile(deployment.store, deployment, deployment.clients, run)
+    reconcile(deployment.store, deployment, deployment.clients, run, deployment.rights)
     for task in run.tasks:
         yield f"{task.path}: {task.why}", "admin reconcile"
     for failure in run.failed:
@@ -180,15 +180,23 @@ def _agreement(deployment: Deployment) -> Findings:
 
 
 def _withheld(deployment: Deployment) -> Findings:
-    """Find images that another product lists: whoever publishes there can take an image off the list."""
+    """Find names and images that another product has, or that the rights refuse: each may be an attempt."""
     cache = DocumentCache(deployment.store)
     for stream in sorted(documented_streams(deployment.store)):
         document = cache.products(stream)
         for name, entries in sorted(document.withheld.items()):
             for entry in entries:
-                if entry.fingerprint and "/" not in entry.held_by:  # with a slash it is a version of its own
+                if entry.alias:
+                    asks = f"{product_id(stream, name).path} asks for an alias: {entry.reason}"
+                    yield Hint(asks, "if its publisher should not ask, have it remove the alias from metadata.json")
+                elif entry.fingerprint and "/" not in entry.held_by:  # with a slash it is a version of its own
                     path = f"{product_id(stream, name).path}/{entry.version}/{entry.file}"
-                    holder = _holder(document, entry.held_by, entry.fingerprint)
+                    elsewhere = documents.holder_elsewhere(entry.held_by)
+                    holder = _holder(
+                        cache.products(elsewhere.stream) if elsewhere else document,
+                        elsewhere.name if elsewhere else entry.held_by,
+                        entry.fingerprint,
+                    )
                     what = f"{path} is not listed, because {holder} has the same image"
                     yield Hint(what, f"if that one should not have it: admin withdraw {holder}")
 

@@ -21,6 +21,7 @@ from cli.admin.errors import NO_STACK, NOTHING, end
 from cli.folders import default_state_folder
 from imageserver.aws import cloudfront
 from imageserver.aws.queues import QueueNotifier
+from imageserver.catalog.rights import NOBODY, Rights
 from imageserver.errors import StorageUnavailable
 from imageserver.format.keys import RECORDS, ProductId, VersionId
 from imageserver.operations.prune import Rules
@@ -76,7 +77,8 @@ class Deployment:
     """One server: the local stack, a stack in AWS, or a bucket. What is not known of it is empty.
 
     `endpoint`: of S3, for the local stack. `edge`: the address that clients use. `api`: the address of the upload API.
-    `deployed_for`: the clients that the catalog is for. `rules`: of maintain, else the template's defaults.
+    `deployed_for`: the clients that the catalog is for. `rights`: who may use which names.
+    `rules`: of maintain, else the template's defaults.
     `distribution`: the ID of CloudFront's distribution. `max_bytes`: the largest file that is accepted.
     `pending_invalidations`: keys that an unknown distribution may still hold. `requests`: what was asked of AWS.
     """
@@ -89,6 +91,7 @@ class Deployment:
     api: str = ""
     stack: str = ""
     deployed_for: tuple[str, ...] = ()
+    rights: Rights = NOBODY
     rules: Rules = rules_of({})  # noqa: RUF009 - Rules is frozen
     distribution: str = ""
     max_bytes: int = NO_LIMIT
@@ -278,6 +281,7 @@ def open_stack(name: str) -> Deployment:
         api=outputs.get("ApiUrl", ""),
         stack=name,
         deployed_for=CLIENT_CHOICES.get(parameters.get("Clients", ""), ()),
+        rights=Rights.parse(parameters.get("Publishers", "{}")),
         rules=rules_of(parameters),
         max_bytes=max_bytes_of(parameters),
         distribution=outputs.get("DistributionId", ""),

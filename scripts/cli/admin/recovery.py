@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
+from itertools import groupby
 from typing import Any, Final
 
 import click
@@ -12,7 +13,6 @@ import click
 from cli.admin.deployment import NO_LIMIT, Deployment
 from cli.admin.inventory import is_below, recorded_versions
 from cli.admin.transfer import AlreadyThere, Copy, File, create
-from imageserver.aws.cloudfront import Invalidate
 from imageserver.errors import CatalogBusy, CatalogDamaged, InvalidUpload, SimplestreamsError
 from imageserver.format import documents
 from imageserver.format.keys import RECORDS, ProductId, VersionId, parse_key, version_of
@@ -29,6 +29,8 @@ from imageserver.versions.limits import Limits
 from imageserver.versions.records import Record
 
 LEASE_S: Final = 900
+MOST_ROUNDS: Final = 10
+"""How often products of several streams are folded for each other's sake; once is enough unless others publish too."""
 INSTEAD: Final = {"streams": "admin rebuild catalog", RECORDS.rstrip("/"): "admin rebuild records"}
 
 
@@ -123,21 +125,48 @@ def _read_again(version: VersionId, services: IngestServices, lost: Record | Non
     )
 
 
-def plan_catalog(store: Store, clients: Sequence[str], invalidate: Invalidate) -> Iterator[Step]:
+def plan_catalog(deployment: Deployment, clients: Sequence[str]) -> Iterator[Step]:
     """Plan to fold every record into the documents of its stream. Unreadable documents are deleted first."""
+    store = deployment.store
     for key, decode in _documents(store):
         seen = store.read(key)
         try:
             decode(seen.body if seen else None)
         except CatalogDamaged as damage:
             yield Step(f"delete {key}: {damage}", partial(_delete, store, key, seen.revision if seen else ""))
-    services = PublishServices(store, clients, lambda: datetime.now(UTC), time.sleep, invalidate)
+    outdated: set[ProductId] = set()
+    services = PublishServices(
+        store,
+        clients,
+        lambda: datetime.now(UTC),
+        time.sleep,
+        deployment.invalidate,
+        rights=deployment.rights,
+        notify=outdated.add,
+    )
     by_stream: dict[str, list[ProductId]] = {}
     for product in _all_products(store):
         by_stream.setdefault(product.stream, []).append(product)
     for stream, products in by_stream.items():
         what = f"fold the records of {len(products)} products into {documents.products_key(stream)}"
         yield Step(what, partial(_publish, stream, products, services))
+    if len(by_stream) > 1:
+        yield Step(
+            "fold again the products that share an image or a name with one of another stream",
+            partial(_publish_outdated, outdated, services),
+        )
+
+
+def _publish_outdated(outdated: set[ProductId], services: PublishServices) -> NotDone | None:
+    for _ in range(MOST_ROUNDS):
+        if not outdated:
+            return None
+        again = sorted(outdated)
+        outdated.clear()
+        for stream, products in groupby(again, key=lambda product: product.stream):
+            if not_done := _publish(stream, list(products), services):
+                return not_done
+    return NotDone(f"{len(outdated)} products of several streams still change each other; run it again")
 
 
 def _publish(stream: str, products: Sequence[ProductId], services: PublishServices) -> NotDone | None:

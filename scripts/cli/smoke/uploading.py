@@ -16,9 +16,9 @@ from cli.smoke.image import PRODUCT, Image
 from cli.smoke.server import Server
 from cli.smoke.web import Answer
 from imageserver.api import uploads
-from imageserver.api.permissions import Rights
 from imageserver.api.problems import Problem
 from imageserver.api.schema import BatchAnswer, BatchFile, BatchRequest, Single
+from imageserver.catalog.rights import Rights
 from imageserver.storage.presigned import S3Uploads
 
 OPERATOR: Final = "operator"

@@ -91,7 +91,7 @@ GRANTS: Final[Mapping[str, set[Call]]] = {
         | _may(["s3:PutObject"], ["streams/", "streams/v1/index.json", "leases/streams/"])
         | _may(["s3:DeleteObject"], ["leases/streams/"])
         | _may(["s3:ListBucket"], ["missing", "versions/", "streams/", "leases/streams/"])
-        | _may(TAKE, ["ChangesQueue"])
+        | _may([*TAKE, "sqs:SendMessage"], ["ChangesQueue"])
         | _may(["cloudfront:CreateInvalidation", "cloudfront:GetInvalidation"], ["Distribution"])
         | _log("Publish")
         | TRACE

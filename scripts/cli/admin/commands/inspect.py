@@ -12,8 +12,7 @@ from cli.admin import doctor, inventory, output, verification
 from cli.admin.arguments import below_argument, command, find_target, main
 from cli.admin.deployment import Deployment
 from cli.admin.errors import FOUND, NOTHING, end
-from imageserver.catalog.lookup import is_fingerprint
-from imageserver.format.keys import ImageKey
+from imageserver.format.keys import ImageKey, is_fingerprint
 
 MOST_SHOWN = 20
 """Findings of one check that are printed; --json has all of them."""

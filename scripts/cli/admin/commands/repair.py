@@ -34,7 +34,8 @@ def reconcile(deployment: Deployment, as_json: bool, clients: str | None, dry_ru
     notifier = deployment.notifier  # first: nothing is compared unless its queues are known
 
     def compare(run: Run) -> None:
-        reconcile_bucket(deployment.store, notifier, _chosen(deployment, clients), run, deployment.invalidate)
+        clients_served = _chosen(deployment, clients)
+        reconcile_bucket(deployment.store, notifier, clients_served, run, deployment.rights, deployment.invalidate)
 
     output.carry_out("comparing", compare, in_json=as_json, dry_run=dry_run)
 
@@ -54,7 +55,7 @@ def rebuild_catalog(deployment: Deployment, as_json: bool, clients: str | None, 
     If the catalog is gone and you use --bucket, give --clients unless the server was deployed for both.
     """
     with output.busy("looking at the catalog"):
-        steps = list(recovery.plan_catalog(deployment.store, _chosen(deployment, clients), deployment.invalidate))
+        steps = list(recovery.plan_catalog(deployment, _chosen(deployment, clients)))
     _carry_out(as_json, yes, steps)
 
 

@@ -15,7 +15,7 @@ FUNCTIONS: Final = ("Digest", "Publish", "Uploads", "Maintain")
 COMMON: Final = frozenset({"BUCKET", "POWERTOOLS_SERVICE_NAME", "POWERTOOLS_METRICS_NAMESPACE", "POWERTOOLS_LOG_LEVEL"})
 ENVIRONMENT: Final[Mapping[str, frozenset[str]]] = {
     "Digest": COMMON | {"MAX_UPLOAD_BYTES", "MAX_FILES", "MAX_VERSIONS", "QUEUE_URL"},
-    "Publish": COMMON | {"CLIENTS", "DISTRIBUTION_ID", "QUEUE_URL"},
+    "Publish": COMMON | {"CLIENTS", "DISTRIBUTION_ID", "PUBLISHERS", "QUEUE_URL"},
     "Uploads": COMMON
     | {"ALLOW_OVERWRITES", "ALLOW_DELETES", "PUBLISHERS", "MAX_UPLOAD_BYTES", "GRACE_HOURS"}
     | {"MAX_FILES", "MAX_VERSIONS", "MAX_PRODUCTS", "MAX_STORED_BYTES"},
@@ -25,6 +25,7 @@ ENVIRONMENT: Final[Mapping[str, frozenset[str]]] = {
         "CHANGES_QUEUE_URL",
         "CLIENTS",
         "DISTRIBUTION_ID",
+        "PUBLISHERS",
         "RETAIN_VERSIONS",
         "RETAIN_DAYS",
         "GRACE_HOURS",

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from cli.admin import recovery
+from cli.admin.deployment import Deployment
 from cli.admin.recovery import NotDone
-from imageserver.aws.cloudfront import no_invalidation
 from imageserver.errors import StorageUnavailable
 from imageserver.format.keys import parse_version
 from imageserver.operations.withdraw import withdraw
@@ -27,6 +27,12 @@ def system() -> System:
         system.upload(version.path, images.split_image(seed=version.path))
     system.catch_up()
     return system
+
+
+def deployment(system: System) -> Deployment:
+    found = Deployment(None, "images-1", endpoint="memory")
+    found.__dict__["store"] = system.store
+    return found
 
 
 def carry_out(steps: list[recovery.Step]) -> list[str]:
@@ -92,7 +98,7 @@ def test_a_version_that_fails_does_not_end_the_rebuild_of_the_records(system: Sy
 
 def test_a_product_that_cannot_be_read_is_not_counted_as_folded(system: System) -> None:
     system.store.put(NOBLE.record_key, b"{torn")
-    left = carry_out(list(recovery.plan_catalog(system.store, CLIENTS, no_invalidation)))
+    left = carry_out(list(recovery.plan_catalog(deployment(system), CLIENTS)))
     (why,) = left
     assert why.startswith("1 products of images are not listed as their records say, the others are: ubuntu:noble")
 
@@ -106,7 +112,7 @@ def test_a_stream_that_fails_does_not_end_the_rebuild_of_the_catalog(system: Sys
         if method == "read" and key == TRIXIE.record_key:
             raise StorageUnavailable("slow down")
 
-    steps = list(recovery.plan_catalog(system.store, CLIENTS, no_invalidation))
+    steps = list(recovery.plan_catalog(deployment(system), CLIENTS))
     system.store.on = fails
     assert carry_out(steps) == ["images: slow down"]
     assert system.listed("images-daily") == {DAILY.product.name: [DAILY.version]}

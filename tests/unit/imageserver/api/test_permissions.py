@@ -7,8 +7,9 @@ import json
 import pytest
 
 from imageserver.api import uploads
-from imageserver.api.permissions import BadRule, Rights, caller_of, role_of
+from imageserver.api.permissions import caller_of
 from imageserver.api.problems import Problem
+from imageserver.catalog.rights import BadRule, Rights, role_of
 from imageserver.format.keys import parse_version
 from tests.support import images
 from tests.support.memory_store import System

@@ -6,9 +6,9 @@ from typing import Any, cast
 import pytest
 
 from imageserver.api import problems, uploads
-from imageserver.api.permissions import Rights
 from imageserver.api.problems import Problem
 from imageserver.api.schema import BatchFile, BatchRequest, FileRequest
+from imageserver.catalog.rights import Rights
 from imageserver.storage.presigned import S3Uploads
 from tests.support.memory_store import MemoryStore
 

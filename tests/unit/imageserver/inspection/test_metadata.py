@@ -27,7 +27,7 @@ def test_aliases_are_a_list_or_a_comma_joined_string_and_trimmed(aliases: object
     assert parse_metadata_json(json.dumps({"aliases": aliases}).encode()).overrides.aliases == ("a", "b")
 
 
-@pytest.mark.parametrize("alias", ["0123456789ab", "ABCDEF012345", "f" * 64])
+@pytest.mark.parametrize("alias", ["0123456789ab", "ABCDEF012345", "f" * 64, "c0ffee", "202611231000"])
 def test_an_alias_like_a_fingerprint_is_ignored(alias: str) -> None:
     parsed = parse_metadata_json(json.dumps({"aliases": [alias, "cafe", "20261123", "24.04"]}).encode())
     assert parsed.overrides.aliases == ("cafe", "20261123", "24.04")

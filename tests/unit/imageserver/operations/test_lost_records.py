@@ -76,7 +76,7 @@ def test_the_edge_is_told_of_bytes_that_were_replaced_while_the_record_was_lost(
     system.upload(PATH, {"rootfs.squashfs": images.squashfs("other")})
     invalidated: list[str] = []
     sent, run = Sent(), Run()
-    reconcile(system.store, sent, ("incus", "lxd"), run, invalidated.extend)
+    reconcile(system.store, sent, ("incus", "lxd"), run, invalidate=invalidated.extend)
     assert invalidated == [f"{PATH}/lxd.tar.xz", ROOT]
     invalidated.clear()
     system.ingest(PATH)
@@ -110,7 +110,7 @@ def test_a_record_that_is_lost_for_good_is_known_by_the_catalog(system: System, 
     system.store.generations.clear()
     invalidated: list[str] = []
     sent, run = Sent(), Run(dry_run=dry_run)
-    reconcile(system.store, sent, ("incus", "lxd"), run, invalidated.extend)
+    reconcile(system.store, sent, ("incus", "lxd"), run, invalidate=invalidated.extend)
     whys = [task.why for task in run.tasks if task.what == "look again"]
     assert whys == [
         "its record is lost; the bucket keeps no earlier one that can be read: if it was withdrawn, withdraw it again"
@@ -126,7 +126,7 @@ def test_a_version_that_the_edge_cannot_be_told_of_is_left_to_the_next_run(syste
         raise StorageUnavailable("CloudFront is away")
 
     sent, run = Sent(), Run()
-    reconcile(system.store, sent, ("incus", "lxd"), run, away)
+    reconcile(system.store, sent, ("incus", "lxd"), run, invalidate=away)
     assert [str(failure.error) for failure in run.failed] == ["CloudFront is away"]
     assert (sent.paths, VERSION.record_key in system.store.objects) == ([], False)
 
@@ -137,7 +137,7 @@ def test_a_version_that_never_had_a_record_is_looked_at_as_ever() -> None:
     assert recalled(system.store, VERSION) is None
     sent, run = Sent(), Run()
     invalidated: list[str] = []
-    reconcile(system.store, sent, ("incus", "lxd"), run, invalidated.extend)
+    reconcile(system.store, sent, ("incus", "lxd"), run, invalidate=invalidated.extend)
     assert invalidated == [], "the edge keeps no 404 for longer than seconds"
     assert reconciled(system) == ["it has no record"]
     assert record(system).state == "complete"

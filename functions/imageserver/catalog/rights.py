@@ -1,0 +1,150 @@
+"""Who may upload what, and who may use which names: a pure rule over names; authentication is API Gateway's.
+
+The rule is a JSON object, caller -> list of path prefixes:
+
+    {"arn:aws:iam::111122223333:role/ci": ["images/team-a/"], "repo:org/name:ref:refs/heads/main": ["debian/*"]}
+
+Callers that are not listed cannot upload anything. A prefix ends between two folders, so `images/team` does not
+cover `images/team-a`; without a stream in front it means `images/`. `*` stands for any characters up to the
+next `/` (in a caller also `:`), and at the very end for all that follows.
+
+An entry `alias:ubuntu/lts` is no prefix: it grants a name that is not below the caller's prefixes (`Rights.may_claim`).
+
+A `*` may not stand where an owner is named. Everybody can register `octocat-2` with GitHub and ask for a token with
+any audience, so `repo:octocat*/…` would let strangers in, and `*` alone the whole world.
+"""
+
+import json
+import re
+from dataclasses import dataclass
+from typing import Final
+
+from imageserver.format.keys import ProductId
+
+# A "*" before the first separator, or before the "/" that ends the owner in the subject of a GitHub or GitLab job.
+_ANY_OWNER = re.compile(r"[^:/]*\*|(repo|project_path):[^/]*\*")
+_GRANT: Final = "alias:"
+_ASSUMED_ROLE = re.compile(r"arn:(?P<partition>[^:]+):sts::(?P<account>\d+):assumed-role/(?P<role>[^/]+)/.+")
+
+
+class BadRule(ValueError):
+    """The rule cannot be read; the message says what it should look like."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One caller: the patterns of its names, of the paths that it may write, and of the aliases that it was granted.
+
+    `heads` are those paths as far as they are the same for all that they match.
+    """
+
+    caller: re.Pattern[str]
+    paths: tuple[re.Pattern[str], ...]
+    aliases: tuple[re.Pattern[str], ...]
+    heads: tuple[str, ...] = ()
+
+    def is_for(self, caller: str) -> bool:
+        """Return whether the rule names a caller, or the role behind its session."""
+        return any(self.caller.fullmatch(name) for name in {caller, role_of(caller)} - {""})
+
+    def may_write(self, path: str) -> bool:
+        """Return whether the caller may write at or below a path."""
+        return any(prefix.fullmatch(path) for prefix in self.paths)
+
+    def may_claim(self, stream: str, alias: str) -> bool:
+        """Return whether the caller may use a name in a stream."""
+        return self.may_write(f"{stream}/{alias}") or any(grant.fullmatch(alias) for grant in self.aliases)
+
+
+@dataclass(frozen=True, slots=True)
+class Rights:
+    """What each caller may do."""
+
+    rules: tuple[Rule, ...] = ()
+
+    @classmethod
+    def parse(cls, text: str) -> "Rights":
+        """Read the rule; BadRule if it is no JSON object of callers and prefixes, or a caller could be anybody."""
+        try:
+            rule = json.loads(text)
+        except ValueError as error:
+            raise BadRule(f"PUBLISHERS is not JSON ({error}); expected {{caller: [path prefix, …]}}") from error
+        if not isinstance(rule, dict):
+            raise BadRule(f"PUBLISHERS is {type(rule).__name__}, expected an object {{caller: [path prefix, …]}}")
+        for caller, prefixes in rule.items():
+            if not (caller and isinstance(prefixes, list) and all(isinstance(p, str) and p for p in prefixes)):
+                raise BadRule(f"PUBLISHERS gives {caller!r} {prefixes!r}, expected a list of path prefixes")
+            if _ANY_OWNER.match(caller):
+                raise BadRule(
+                    f"PUBLISHERS has the caller {caller!r}, whose * also matches owners that are strangers to you; "
+                    "write the owner in full: repo:octocat/*, repo:octocat@123456/*, arn:aws:iam::111122223333:*"
+                )
+        return cls(tuple(_rule(who, entries) for who, entries in rule.items()))
+
+    def allow(self, caller: str, path: str) -> bool:
+        """Return whether a caller may write at or below a path that keys.parse_… has accepted."""
+        return any(rule.is_for(caller) and rule.may_write(path) for rule in self.rules)
+
+    def prefixes(self, caller: str) -> tuple[str, ...]:
+        """Return prefixes of keys below which all lies that a caller may write; "" where that is everything."""
+        return tuple(dict.fromkeys(head for rule in self.rules if rule.is_for(caller) for head in rule.heads))
+
+    def may_claim(self, product: ProductId, alias: str) -> bool:
+        """Return whether a product may use an alias that its path does not give it.
+
+        Any caller that may write there could have said so. So each of them must have a prefix that covers
+        `<stream>/<alias>`, or the operator's grant. Where nobody but the operator can write, every alias is right.
+        """
+        return all(rule.may_claim(product.stream, alias) for rule in self.rules if rule.may_write(product.path))
+
+    def is_granted(self, product: ProductId, alias: str) -> bool:
+        """Return whether the operator granted an alias, in so many words, to somebody who may write to a product."""
+        return any(
+            grant.fullmatch(alias) for rule in self.rules if rule.may_write(product.path) for grant in rule.aliases
+        )
+
+
+NOBODY: Final = Rights()
+"""No publisher is named: only the operator can write, and may use every name."""
+
+
+def _rule(caller: str, entries: list[str]) -> Rule:
+    grants = [entry.removeprefix(_GRANT) for entry in entries if entry.startswith(_GRANT)]
+    prefixes = [entry for entry in entries if not entry.startswith(_GRANT)]
+    return Rule(
+        _pattern(caller, ":/"),
+        tuple(map(_path_pattern, prefixes)),
+        tuple(_pattern(grant, "/") for grant in grants),
+        tuple(_whole(prefix).partition("*")[0] for prefix in prefixes),
+    )
+
+
+def role_of(caller: str) -> str:
+    """Return the ARN of the role behind the session of an assumed role, which has another ARN each time.
+
+    The session's ARN lacks the role's path.
+    """
+    session = _ASSUMED_ROLE.fullmatch(caller)
+    return f"arn:{session['partition']}:iam::{session['account']}:role/{session['role']}" if session else ""
+
+
+def _path_pattern(prefix: str) -> re.Pattern[str]:
+    whole = _whole(prefix)
+    if whole.endswith("*"):
+        return _pattern(whole, "/")
+    return re.compile(_expression(whole.rstrip("/"), "/") + "(/.*)?", re.DOTALL)
+
+
+def _whole(prefix: str) -> str:
+    first = prefix.split("/", 1)[0]
+    return prefix if first == "*" or first.startswith("images") else f"images/{prefix}"
+
+
+def _pattern(text: str, separators: str) -> re.Pattern[str]:
+    if text.endswith("*"):
+        return re.compile(_expression(text[:-1], separators) + ".*", re.DOTALL)
+    return re.compile(_expression(text, separators))
+
+
+def _expression(text: str, separators: str) -> str:
+    return f"[^{separators}]*".join(map(re.escape, text.split("*")))

@@ -1,0 +1,160 @@
+"""What products of different streams may not share: clients read all streams of a server as one list.
+
+A stream's document is folded beside the documents of the others. They say which products of other streams have, or
+wait for, a fingerprint or an alias of one that is folded. Who has it is decided from the records of both
+(`conflicts.each_fingerprint_once`, `names_lost`), so each stream comes to the same answer. Where the other's document
+says otherwise, its product is `outdated`, and is to be folded too.
+"""
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Final
+
+from imageserver.catalog.candidates import Candidate
+from imageserver.catalog.rights import Rights
+from imageserver.format import architectures, documents
+from imageserver.format.documents import Products, Withheld, product_id
+from imageserver.format.keys import ProductId
+from imageserver.versions.assessment import overrides
+
+_DIGEST: Final = re.compile(rb'"([0-9a-f]{64})"')
+
+Asked = Mapping[ProductId, tuple[str, ...]]
+Lost = Mapping[tuple[ProductId, str], ProductId]
+"""(product, alias) -> the product of another stream that has it."""
+
+
+class Streams:
+    """The products documents of the streams of a server, indexed by what their products have and wait for.
+
+    Digests of files are indexed beside the fingerprints: a search in raw JSON, since decoding costs far more. One too
+    many makes records be read that decide nothing.
+    """
+
+    def __init__(self, known: Iterable[Products]) -> None:
+        self.documents = {document.content_id: document for document in known}
+        self._by_fingerprint: dict[str, set[ProductId]] = defaultdict(set)
+        self._by_alias: dict[tuple[str, str], set[ProductId]] = defaultdict(set)
+        self._waiting: dict[ProductId, set[ProductId]] = defaultdict(set)  # by what has their place
+        for stream, document in self.documents.items():
+            for name, product in document.products.items():
+                id_ = product_id(stream, name)
+                for digest in _DIGEST.findall(bytes(product.versions)):
+                    self._by_fingerprint[digest.decode()].add(id_)
+                self._asks(id_, filter(None, product.aliases.split(",")))
+            for name, entries in document.withheld.items():
+                self._waits(product_id(stream, name), entries, is_listed=name in document.products)
+
+    def _asks(self, product: ProductId, aliases: Iterable[str]) -> None:
+        for alias in aliases:
+            self._by_alias[_arch(product), alias].add(product)
+
+    def _waits(self, product: ProductId, entries: Iterable[Withheld], *, is_listed: bool) -> None:
+        for entry in entries:
+            if entry.fingerprint:
+                self._by_fingerprint[entry.fingerprint].add(product)
+                if not is_listed:
+                    self._asks(product, product.path_aliases)
+            if entry.alias and entry.held_by:
+                self._asks(product, [entry.alias])
+            if holder := documents.holder_elsewhere(entry.held_by):
+                self._waiting[holder].add(product)
+
+    def needs(self, candidates: Mapping[ProductId, Candidate], stream: str) -> set[ProductId]:
+        """Return the products of all streams, beside the candidates, that decide who has what they share."""
+        found: set[ProductId] = set()
+        for product, candidate in candidates.items():
+            for fingerprint in candidate.fingerprints:
+                found |= self._by_fingerprint.get(fingerprint, set())
+            if product.stream == stream:
+                found |= self._waiting.get(product, set())
+                for alias in _possible_aliases(candidate):
+                    asking = self._by_alias.get((_arch(product), alias), set())
+                    if any(other.stream != stream for other in asking):
+                        found |= asking
+        return found - candidates.keys()
+
+    def outdated(
+        self, stream: str, settled: Mapping[ProductId, Candidate], asked: Asked, lost: Lost
+    ) -> Iterator[ProductId]:
+        """Yield the products of other streams of which their document does not say what follows from the records."""
+        mine = {product for product in settled if product.stream == stream}
+        contested = {(_arch(product), alias) for product in mine for alias in asked[product]}
+        for product, candidate in settled.items():
+            if product in mine:
+                continue
+            document = self.documents.get(product.stream)
+            entries = document.withheld.get(product.name, ()) if document else ()
+            images = {(e.version, e.file, e.held_by) for e in entries if e.fingerprint}
+            due_images = {(e.version, e.file, e.held_by) for e in candidate.withheld if e.fingerprint}
+            names = {
+                (e.alias, e.held_by)
+                for e in entries
+                if e.alias
+                and (holder := documents.holder_elsewhere(e.held_by))
+                and (holder in mine or (_arch(product), e.alias) in contested)
+            }
+            due_names = {
+                (alias, documents.named(lost[product, alias], product.stream))
+                for alias in asked[product]
+                if candidate.builds and (_arch(product), alias) in contested and (product, alias) in lost
+            }
+            if images != due_images or names != due_names:
+                yield product
+
+
+ALONE: Final = Streams(())
+"""A server of one stream."""
+
+
+def names_lost(
+    candidates: Mapping[ProductId, Candidate], asked: Asked, rights: Rights
+) -> dict[tuple[ProductId, str], ProductId]:
+    """Return the aliases that products lose to a product of another stream.
+
+    One whose path gives the alias goes first, among those a plain architecture, then one that the operator granted it,
+    then whose first upload came first: the oldest that is still there. Within a stream `conflicts.each_alias_once`
+    decides.
+    """
+    claims: dict[tuple[str, str], list[ProductId]] = defaultdict(list)
+    for product, aliases in asked.items():
+        for alias in aliases:
+            claims[_arch(product), alias].append(product)
+    since = {
+        product: min(
+            (image.uploaded for build in candidate.builds for image in build.images.values()), default="~"
+        )  # after any time
+        for product, candidate in candidates.items()
+    }
+    lost: dict[tuple[ProductId, str], ProductId] = {}
+    for (_, alias), products in claims.items():
+        if len({product.stream for product in products}) < 2:
+            continue
+
+        def order(product: ProductId, alias: str = alias) -> tuple[bool, int, bool, str, str, str]:
+            is_claimed, is_granted = alias not in product.path_aliases, rights.is_granted(product, alias)
+            return (
+                is_claimed,
+                architectures.level(product.arch),
+                not is_granted,
+                since[product],
+                product.stream,
+                product.name,
+            )
+
+        winner = min(products, key=order)
+        lost |= {(product, alias): winner for product in products if product.stream != winner.stream}
+    return lost
+
+
+def _possible_aliases(candidate: Candidate) -> set[str]:
+    """Return every alias that a product asks for, whichever of its builds turns out to be the newest listed."""
+    if not candidate.builds:
+        return set()
+    asked = {alias for build in candidate.builds for alias in overrides(build.record).aliases}
+    return asked | {*candidate.id.path_aliases, *candidate.id.current_aliases}
+
+
+def _arch(product: ProductId) -> str:
+    return architectures.canonical(product.arch) or product.arch

@@ -1,0 +1,203 @@
+"""Clients read all streams of a server as one list: an image is listed once, and a name leads to one product."""
+
+from __future__ import annotations
+
+import itertools
+import json
+
+import pytest
+
+from imageserver.api import status
+from imageserver.catalog.rights import Rights
+from imageserver.format import documents
+from imageserver.format.keys import parse_version
+from imageserver.operations.reconcile import reconcile
+from imageserver.operations.runs import Run
+from imageserver.storage.document_cache import DocumentCache
+from tests.support import images
+from tests.support.memory_store import Sent, System
+
+NOBLE = "ubuntu/noble/amd64/default"
+VERSION = "20261123_1000"
+
+
+def upload(
+    system: System, stream: str, seed: str, product: str = NOBLE, version: str = VERSION, **about: object
+) -> str:
+    path = f"{stream}/{product}/{version}"
+    files = images.split_image(seed=seed) | ({"metadata.json": json.dumps(about).encode()} if about else {})
+    system.upload(path, files)
+    system.ingest(path)
+    system.publish(parse_version(path).product)
+    return path
+
+
+def names(system: System, stream: str, product: str = NOBLE) -> list[str]:
+    entry = system.products_document(stream).products.get(product.replace("/", ":"))
+    return [alias for alias in entry.aliases.split(",") if alias] if entry else []
+
+
+def told(system: System, path: str) -> tuple[str, list[str]]:
+    found = status.look(system.store, DocumentCache(system.store), parse_version(path))
+    assert found
+    return found.status, [reason.sentence for reason in found.reasons if reason.kind == "error"]
+
+
+@pytest.mark.parametrize(("first", "second"), list(itertools.permutations(["images", "images-a", "images-x"], 2)))
+def test_whose_upload_came_first_keeps_the_names_of_a_path(first: str, second: str) -> None:
+    system = System()
+    upload(system, first, "victim", version="20261101_1000")
+    path = upload(system, second, "attacker", version="20261124_0900")
+    assert names(system, first) == ["ubuntu/noble/amd64/default", "ubuntu/noble/default", "ubuntu/noble"]
+    assert names(system, second) == []
+    state, errors = told(system, path)
+    assert state == "listed"
+    assert any(f"the alias ubuntu/noble is taken by {first}/{NOBLE}, which was first" in error for error in errors)
+
+
+@pytest.mark.parametrize(("first", "second"), list(itertools.permutations(["images", "images-x"], 2)))
+@pytest.mark.parametrize("product", [NOBLE, "debian/trixie/amd64/default"])
+def test_an_image_in_two_streams_is_listed_once_by_whose_upload_came_first(
+    first: str, second: str, product: str
+) -> None:
+    system = System()
+    upload(system, first, "same")
+    path = upload(system, second, "same", product, "20261124_0900")
+    assert list(system.listed(first)) == ["ubuntu:noble:amd64:default"]
+    assert system.listed(second) == {}
+    state, errors = told(system, path)
+    assert state == "withheld"
+    assert any(f"{first}:ubuntu:noble:amd64:default lists" in error for error in errors)
+
+
+@pytest.mark.parametrize("is_lost", [False, True])
+def test_what_waits_for_another_stream_is_listed_when_that_is_free(is_lost: bool) -> None:
+    """Publish sends it; where that message is lost, the next reconcile does."""
+    system = System()
+    first = upload(system, "images", "same")
+    upload(system, "images-x", "same", version="20261124_0900")
+    for key in [key for key in system.store.objects if key.startswith(f"{first}/")]:
+        system.store.remove(key)
+    system.ingest(first)
+    if is_lost:
+        system.publish_once(parse_version(first).product)
+        assert [product.path for product in system.outdated] == [f"images-x/{NOBLE}"]
+        system.outdated.clear()
+        sent = Sent()
+        reconcile(system.store, sent, system.clients, Run())
+        assert [product.path for product in sent.products] == [f"images-x/{NOBLE}"]
+        system.publish(*sent.products)
+    else:
+        system.publish(parse_version(first).product)
+    assert system.listed("images-x") == {"ubuntu:noble:amd64:default": ["20261124_0900"]}
+    assert "ubuntu/noble" in names(system, "images-x")
+    assert system.products_document("images-x").withheld == {}
+
+
+def test_an_upload_that_was_first_takes_the_image_and_the_names_from_another_stream_when_it_is_seen_later() -> None:
+    """The order of events decides nothing: the earlier upload is ingested when the later one is listed."""
+    system = System()
+    early = f"images-x/{NOBLE}/{VERSION}"
+    system.upload(early, images.split_image(seed="same"))
+    upload(system, "images", "same")
+    assert names(system, "images")[-1] == "ubuntu/noble"
+    system.ingest(early)
+    system.publish(parse_version(early).product)
+    assert system.listed("images") == {}
+    assert names(system, "images-x")[-1] == "ubuntu/noble"
+
+
+@pytest.mark.parametrize(("owner", "other"), list(itertools.permutations(["images", "images-x"], 2)))
+@pytest.mark.parametrize("owner_is_first", [True, False])
+def test_the_name_of_a_path_goes_before_a_claim_in_another_stream(owner: str, other: str, owner_is_first: bool) -> None:
+    system = System()
+    if owner_is_first:
+        upload(system, owner, "owner", "ubuntu/lts/amd64/default")
+    upload(system, other, "other", "debian/x/amd64/default", aliases=["ubuntu/lts", "mine"])
+    if not owner_is_first:
+        upload(system, owner, "owner", "ubuntu/lts/amd64/default")
+    assert "ubuntu/lts" in names(system, owner, "ubuntu/lts/amd64/default")
+    assert "ubuntu/lts" not in names(system, other, "debian/x/amd64/default")
+    assert "mine" in names(system, other, "debian/x/amd64/default")
+
+
+def test_of_two_claims_in_two_streams_the_one_whose_upload_came_first_has_the_name() -> None:
+    system = System()
+    upload(system, "images-x", "1", "zeta/1/amd64/default", aliases=["lts"])
+    upload(system, "images", "2", "alma/1/amd64/default", aliases=["lts"])
+    assert "lts" in names(system, "images-x", "zeta/1/amd64/default")
+    assert "lts" not in names(system, "images", "alma/1/amd64/default")
+    upload(system, "images-x", "3", "beta/1/amd64/default", aliases=["lts"])  # within the stream the first by name
+    assert "lts" in names(system, "images-x", "beta/1/amd64/default")
+    assert "lts" not in names(system, "images", "alma/1/amd64/default")
+
+
+@pytest.mark.parametrize("grant", ["alias:ubuntu/noble", "alias:ubuntu/*"])
+def test_the_operator_can_settle_a_name_against_the_order_of_uploads(grant: str) -> None:
+    rights = Rights.parse(json.dumps({"daily": ["images-daily/"], "stable": ["images/", grant]}))
+    system = System(rights=rights)
+    upload(system, "images-daily", "1")
+    upload(system, "images", "2")
+    assert "ubuntu/noble" in names(system, "images")
+    assert "ubuntu/noble" not in names(system, "images-daily")
+
+
+def test_another_architecture_has_the_name_too() -> None:
+    system = System()
+    upload(system, "images", "1")
+    path = f"images-x/ubuntu/noble/arm64/default/{VERSION}"
+    system.upload(path, images.split_image("arm64", seed="2"))
+    system.ingest(path)
+    system.publish(parse_version(path).product)
+    assert "ubuntu/noble" in names(system, "images")
+    assert "ubuntu/noble" in names(system, "images-x", "ubuntu/noble/arm64/default")
+
+
+def test_a_server_of_one_stream_reads_no_document_of_another() -> None:
+    system = System()
+    upload(system, "images", "1")
+    system.store.log.clear()
+    upload(system, "images", "2", "debian/trixie/amd64/default")
+    read = {key for method, key in system.store.log if method == "read" and key.startswith("streams/")}
+    assert read == {
+        documents.INDEX_KEY,
+        "streams/v1/images.json",
+        "streams/v1/images.unlisted.json",
+        "streams/v1/images.atom",
+    }
+
+
+EVENTS = [
+    ("images", "same", NOBLE, {}),
+    ("images-x", "same", NOBLE, {}),
+    ("images-y", "same", "debian/trixie/amd64/default", {"aliases": ["ubuntu/noble", "lts"]}),
+    ("images-x", "other", "alma/9/amd64/default", {"aliases": ["lts"]}),
+]
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(range(len(EVENTS)))))
+def test_any_order_of_events_over_streams_ends_in_the_same_bytes(order: tuple[int, ...]) -> None:
+    """The uploads are the same, at the same times; digest and publish see them in another order."""
+    system = System()
+    paths = []
+    for stream, seed, product, about in EVENTS:
+        paths.append(f"{stream}/{product}/{VERSION}")
+        system.upload(paths[-1], images.split_image(seed=seed) | {"metadata.json": json.dumps(about).encode()})
+    for place in order:
+        system.ingest(paths[place])
+        system.publish(parse_version(paths[place]).product)
+    served = system.streams()
+    system.publish(*system.products())
+    assert system.streams() == served
+    assert system.listed("images") == {"ubuntu:noble:amd64:default": [VERSION]}
+    assert system.listed("images-x") == {"alma:9:amd64:default": [VERSION]}
+    assert names(system, "images-x", "alma/9/amd64/default")[-1] == "lts"
+    assert system.listed("images-y") == {}
+    rebuilt = System(store=system.store)
+    for key in served:
+        rebuilt.store.remove(key)
+    rebuilt.publish(*rebuilt.products())
+    assert rebuilt.streams().keys() >= {f"streams/v1/{stream}.json" for stream in ("images", "images-x", "images-y")}
+    for stream in ("images", "images-x", "images-y"):
+        key = documents.products_key(stream)
+        assert rebuilt.streams()[key] == served[key]
