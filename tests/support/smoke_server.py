@@ -90,6 +90,7 @@ class FakeServer:
     recorder: Recorder = field(init=False)
 
     def __post_init__(self) -> None:
+        self.system.store.clock = datetime.now(UTC)  # the smoke test names its version after this moment
         self.recorder = Recorder(self.system.store)
 
     def pause(self, _seconds: float) -> None:
