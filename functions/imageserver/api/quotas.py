@@ -12,8 +12,8 @@ from itertools import islice
 from typing import Final
 
 from imageserver.api import problems
-from imageserver.api.permissions import Rights
 from imageserver.api.problems import Problem
+from imageserver.catalog.rights import Rights
 from imageserver.format.keys import ProductId
 from imageserver.storage.port import Store
 from imageserver.versions.limits import Limits
