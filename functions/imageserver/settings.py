@@ -26,7 +26,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename="upper"):
     """Values that the template sets, each in the variable with the field's name in capitals.
 
     `clients` says whose items the catalog carries. `publishers` is the text of the rule that says who may upload what;
-    api.permissions reads it. `queue_url` is the queue that triggers this function, `arrivals_queue_url` that of digest,
+    catalog.rights reads it. `queue_url` is the queue that triggers this function, `arrivals_queue_url` that of digest,
     `changes_queue_url` that of publish. `base_url` is where clients find the server, without a slash at its end.
     """
 

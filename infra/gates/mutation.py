@@ -19,7 +19,7 @@ from gates.tools import CACHE, ROOT
 
 LEAST_SCORE: Final = 0.8
 MODULES: Final = {
-    "api/permissions.py": ("api/test_permissions.py",),
+    "catalog/rights.py": ("catalog/test_rights.py",),
     "catalog/conflicts.py": ("catalog/test_conflicts.py", "catalog/test_fold.py"),
     "format/keys.py": ("format/test_keys.py", "format/test_keys_versions.py"),
     "inspection/checksums.py": ("inspection/test_checksums.py",),

@@ -280,14 +280,14 @@ MUTATIONS: dict[str, dict[str, Mutation]] = {
     },
     "only_functions_that_feed_themselves_may_loop": {
         "Lambda stops digest": remove("DigestFunction", "RecursiveLoop"),
-        "a loop of publish would not be noticed": lambda t: resource(t, "PublishFunction").update(
+        "Lambda stops publish": remove("PublishFunction", "RecursiveLoop"),
+        "a loop of maintain would not be noticed": lambda t: resource(t, "MaintainFunction").update(
             RecursiveLoop="Allow"
         ),
-        "publish writes records, whose events start it": widen(
-            "PublishRole", "ReadRecords", Action=["s3:GetObject", "s3:PutObject"]
-        ),
-        "a circle of two": lambda t: statements(t, "PublishRole").append(
-            {"Effect": "Allow", "Action": "s3:DeleteObject", "Resource": {"Fn::Sub": "${Bucket.Arn}/images/*"}}
+        "publish no longer starts itself": widen(
+            "PublishRole",
+            "TakeChanges",
+            Action=["sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:GetQueueAttributes", "sqs:ChangeMessageVisibility"],
         ),
     },
     "handlers_exist": {

@@ -54,7 +54,9 @@ def digest(system: System, queue: MemoryQueue, monkeypatch: pytest.MonkeyPatch) 
 def publish(system: System, queue: MemoryQueue, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
     for version in system.versions():
         system.ingest(version.path)
-    yield from _over(system, "publish", monkeypatch)
+    for app in _over(system, "publish", monkeypatch):
+        monkeypatch.setattr(app, "sqs_client", lambda: queue)
+        yield app
 
 
 def _over(system: System, name: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
