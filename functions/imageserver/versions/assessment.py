@@ -104,6 +104,10 @@ def assess(record: Record) -> Assessment:
         used = {*listable, *(file for file, kind in accepted.items() if kind.role in (Role.DELTA, Role.OVERRIDES))}
         published = {file: published[file] for file in published if file in _being_read(reasons)}
         published |= {file: kept.files[file].sha256 for file in used}
+    taken = {file_kinds.classify(file).ftype for file in published}
+    for file in record.published:  # one that is withdrawn keeps its place for a restore, until another file has it
+        if file not in kept.files and record.is_published(file) and file_kinds.classify(file).ftype not in taken:
+            published[file] = record.published[file]
     return Assessment(state, tuple(reasons), metadata, roots, unified, unified_type, deltas, published)
 
 

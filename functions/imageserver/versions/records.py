@@ -95,7 +95,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
 
     `published` maps each file with which the version was complete to the sha256 that it had then. Clients may have
     that, so nothing that comes later takes a published file's place or speaks against its bytes. A file leaves it
-    when it is withdrawn or gone, and keeps its place when it is overwritten.
+    when it is gone, or withdrawn and another has its place. It keeps its place when it is overwritten.
 
     `replaceable` maps a file to the ETags of refused objects that somebody was given a URL to replace. S3 knows an
     object by its ETag alone, and the URL stays good for hours: so an object with such an ETag is never published.

@@ -126,6 +126,21 @@ def test_another_upload_under_the_name_of_a_withdrawn_file_is_listed(system: Sys
     assert told(system).status == "listed"
 
 
+@pytest.mark.parametrize("file", ["lxd.tar.xz", "incus.tar.xz", "rootfs.squashfs", "disk.qcow2"])
+def test_a_restored_file_of_a_listed_version_is_listed_as_before(file: str) -> None:
+    system = System()
+    files = {"incus.tar.xz": images.metadata_tarball(serial="i"), "disk.qcow2": images.qcow2()}
+    system.upload(PATH, images.split_image() | files)
+    system.catch_up()
+    before = system.streams()["streams/v1/images.json"]
+    withdraw.withdraw(system.store, parse_key(f"{PATH}/{file}"), START, 24, pause)
+    system.catch_up()
+    assert system.streams()["streams/v1/images.json"] != before
+    withdraw.restore(system.store, parse_key(f"{PATH}/{file}"), pause)
+    system.catch_up()
+    assert system.streams()["streams/v1/images.json"] == before
+
+
 def test_withdrawing_an_unknown_version_is_refused(system: System) -> None:
     nothing = withdraw.Changed()
     for path in ("images/ubuntu/none/amd64/default", f"{VERSION.product.path}/20200101_00:00", f"{PATH}/none.qcow2"):
