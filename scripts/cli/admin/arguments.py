@@ -50,7 +50,10 @@ class Options:
             raise click.UsageError(f"--url is {self.url!r}, expected an address such as https://images.example.org")
         if self.stack:
             return open_stack(self.stack)
-        return open_bucket(self.bucket, self.url) if self.bucket else open_local(self.state_dir)
+        if self.bucket:
+            return open_bucket(self.bucket, self.url)
+        network.reach_loopback_directly()
+        return open_local(self.state_dir)
 
 
 _SHARED: Final = (
@@ -95,7 +98,6 @@ def main(context: click.Context, /, **given: Any) -> None:
     ./scripts/admin withdraw images/ubuntu/noble/amd64/default/20261123_1000 --reason "does not boot" --yes
     ./scripts/admin verify --through-edge --stack images
     """
-    network.reach_loopback_directly()
     context.obj = Options(**given)
 
 

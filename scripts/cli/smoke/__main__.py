@@ -94,7 +94,8 @@ def main(
     for option, url in (("--address", address), ("--api", api)):
         if url and not url.startswith(("https://", "http://")):
             raise click.UsageError(f"{option} is {url!r}, expected an address such as https://images.example.org")
-    network.reach_loopback_directly()
+    if not stack:
+        network.reach_loopback_directly()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a cancelled job cleans up too
     try:
         with exit_on_error():
