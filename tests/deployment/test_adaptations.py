@@ -246,6 +246,21 @@ def tells_eventbridge_nothing_of_stacks(aws: Emulator) -> bool:
     return not answer.get("Messages")
 
 
+def refuses_a_batch_to_who_may_delete_a_message(aws: Emulator) -> bool:
+    iam, queue = aws.client("iam"), aws.client("sqs").create_queue(QueueName="batches")["QueueUrl"]
+    iam.create_user(UserName="worker")
+    allow = {"Effect": "Allow", "Action": "sqs:DeleteMessage", "Resource": "*"}
+    document = json.dumps({"Version": "2012-10-17", "Statement": [allow]})
+    iam.put_user_policy(UserName="worker", PolicyName="delete", PolicyDocument=document)
+    key = iam.create_access_key(UserName="worker")["AccessKey"]
+    sqs = aws.client("sqs", (key["AccessKeyId"], key["SecretAccessKey"]))
+    try:
+        sqs.delete_message_batch(QueueUrl=queue, Entries=[{"Id": "1", "ReceiptHandle": "none"}])
+    except ClientError as error:
+        return error.response["Error"]["Code"].startswith("AccessDenied")
+    return False
+
+
 STILL_LACKS: dict[str, Callable[[Emulator], bool]] = {
     "metric math": refuses_metric_math,
     "MaximumConcurrency": stops_polling_for_a_concurrency_from_a_parameter,
@@ -254,6 +269,7 @@ STILL_LACKS: dict[str, Callable[[Emulator], bool]] = {
     "architecture": runs_functions_on_this_machines_processor,
     "GetBucketPolicyStatus": answers_no_policy_status,
     "missing key at the edge": answers_403_for_a_missing_key_at_the_edge,
+    "batch calls of SQS": refuses_a_batch_to_who_may_delete_a_message,
     "alternate domain names": answers_under_the_name_of_cloudfront_alone,
     "stack status events": tells_eventbridge_nothing_of_stacks,
 }

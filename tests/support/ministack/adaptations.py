@@ -189,6 +189,20 @@ def answer_404_at_the_edge() -> None:
     s3.serve_cloudfront_origin_fetch = fetch
 
 
+def allow_batches_of_messages() -> None:
+    """Authorize a batch call of SQS by the action of the single call, which is the only one that IAM has."""
+    from ministack.core import iam_actions
+
+    usual = iam_actions._action_from_target
+
+    def action(headers: dict[str, str]) -> str | None:
+        found: str | None = usual(headers)
+        in_batches = found in ("ChangeMessageVisibilityBatch", "DeleteMessageBatch", "SendMessageBatch")
+        return found.removesuffix("Batch") if found and in_batches else found
+
+    iam_actions._action_from_target = action
+
+
 def serve_alternate_domain_names() -> None:
     """Serve a distribution under the names in its Aliases as well."""
     from ministack import app
@@ -284,6 +298,12 @@ ADAPTATIONS: Final[tuple[Adaptation, ...]] = (
         difference="CloudFront answers 403 for a missing key, also where the bucket lets it list.",
         reason="A missing document must be 404 (Incus drops its cache on that), and `admin doctor` checks it.",
         answers=answer_404_at_the_edge,
+    ),
+    Adaptation(
+        name="batch calls of SQS",
+        difference="ChangeMessageVisibilityBatch and its like are authorized as actions of their own.",
+        reason="IAM has no such actions: a role is allowed the single call, and Lambda and we make batch calls.",
+        answers=allow_batches_of_messages,
     ),
     Adaptation(
         name="alternate domain names",
