@@ -105,9 +105,10 @@ def assess(record: Record) -> Assessment:
         published = {file: published[file] for file in published if file in _being_read(reasons)}
         published |= {file: kept.files[file].sha256 for file in used}
     taken = {file_kinds.classify(file).ftype for file in published}
-    for file in record.published:  # one that is withdrawn keeps its place for a restore, until another file has it
-        if file not in kept.files and record.is_published(file) and file_kinds.classify(file).ftype not in taken:
-            published[file] = record.published[file]
+    for file, sha256 in record.published.items():  # a withdrawn one keeps its place until another file has it
+        same = file in record.files and record.files[file].sha256 in ("", sha256)  # "": not read again yet
+        if file not in kept.files and same and file_kinds.classify(file).ftype not in taken:
+            published[file] = sha256
     return Assessment(state, tuple(reasons), metadata, roots, unified, unified_type, deltas, published)
 
 
