@@ -119,7 +119,7 @@ def _pythons(version: str) -> Iterator[Path]:
 
 def _output(command: list[str]) -> str:
     """Return what a command prints, or an empty string if it fails."""
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)  # noqa: S603
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     return done.stdout.strip() if done.returncode == 0 else ""
 
 
@@ -228,7 +228,7 @@ def _runs(python: Path) -> bool:
 
 def _uv(uv: str, settings: dict[str, str], *arguments: str) -> None:
     loudness = [] if sys.stderr.isatty() else ["--quiet"]  # a person likes to see that something happens
-    result = subprocess.run([uv, *loudness, *arguments], env=settings, check=False, stdout=subprocess.DEVNULL)  # noqa: S603
+    result = subprocess.run([uv, *loudness, *arguments], env=settings, check=False, stdout=subprocess.DEVNULL)
     if result.returncode:
         raise SetupFailed(
             f"`uv {' '.join(arguments[:2])}` failed with exit code {result.returncode} (its reason is above). Without "
@@ -279,7 +279,7 @@ def find_uv() -> str:
 
 
 def _uv_version(uv: str) -> tuple[int, ...]:
-    answer = subprocess.run([uv, "--version"], check=False, capture_output=True, text=True)  # noqa: S603
+    answer = subprocess.run([uv, "--version"], check=False, capture_output=True, text=True)
     found = re.search(r"(\d+)\.(\d+)", answer.stdout)
     return tuple(int(part) for part in found.groups()) if found else (0,)
 
@@ -317,7 +317,7 @@ def _fetch_wheel(url: str, target: Path, sha256: str) -> None:
             reasons.append(str(error))
     pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:",
            "--dest", str(target.parent), f"uv=={UV_VERSION}"]  # fmt: skip
-    if subprocess.run(pip, check=False, capture_output=True).returncode == 0:  # noqa: S603
+    if subprocess.run(pip, check=False, capture_output=True).returncode == 0:
         downloaded = next(target.parent.glob("uv-*.whl"))
         if hashlib.sha256(downloaded.read_bytes()).hexdigest() == sha256:
             downloaded.replace(target)
@@ -348,9 +348,9 @@ def _mirror_url(name: str) -> str | None:
 def _download(url: str) -> bytes:
     """Return the body of `url`. Falls back to an unverified connection: a bare machine has no TLS roots, and what is
     fetched here is checked against a sha256 pinned above."""
-    request = urllib.request.Request(url, headers={"User-Agent": "serverless-simplestreams"})  # noqa: S310
+    request = urllib.request.Request(url, headers={"User-Agent": "serverless-simplestreams"})
     try:
-        with urllib.request.urlopen(request, timeout=120) as answer:  # noqa: S310
+        with urllib.request.urlopen(request, timeout=120) as answer:
             return answer.read()  # type: ignore[no-any-return]
     except urllib.error.URLError as error:
         if not isinstance(error.reason, ssl.SSLCertVerificationError):
@@ -358,7 +358,7 @@ def _download(url: str) -> bytes:
     unverified = ssl.create_default_context()
     unverified.check_hostname = False
     unverified.verify_mode = ssl.CERT_NONE
-    with urllib.request.urlopen(request, timeout=120, context=unverified) as answer:  # noqa: S310
+    with urllib.request.urlopen(request, timeout=120, context=unverified) as answer:
         return answer.read()  # type: ignore[no-any-return]
 
 

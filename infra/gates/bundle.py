@@ -116,7 +116,7 @@ def install_requirements(folder: Path, *, for_this_machine: bool) -> None:
         quiet = ["--no-compile", "--root-user-action=ignore", "--disable-pip-version-check"]
         command = [sys.executable, "-m", "pip", "install", *quiet, *common]
         command += [] if for_this_machine else [f"--platform={platform}" for platform in PIP_PLATFORMS]
-    subprocess.run([*command, "-r", str(FUNCTIONS / "requirements.txt")], check=True)  # noqa: S603
+    subprocess.run([*command, "-r", str(FUNCTIONS / "requirements.txt")], check=True)
 
 
 def prune(folder: Path, imported: set[str]) -> None:

@@ -166,9 +166,7 @@ def _sam_environment(python: Path | None = None) -> dict[str, str]:
 
 
 def _run(command: list[str], environment: dict[str, str] | None = None) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(  # noqa: S603
-        command, capture_output=True, text=True, check=False, cwd=ROOT, env=environment
-    )
+    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, env=environment)
 
 
 CHECKS: Final[Mapping[str, Callable[[], Iterator[str]]]] = {

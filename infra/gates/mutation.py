@@ -36,7 +36,7 @@ def mutate() -> Iterator[str]:
     folder = CACHE / "mutation"
     _copy(folder)
     environment = {**os.environ, "PATH": os.pathsep.join([str(mutmut.parent), os.environ.get("PATH", os.defpath)])}
-    done = subprocess.run(  # noqa: S603
+    done = subprocess.run(
         [str(mutmut), "run", "--max-children", str(os.cpu_count() or 1)],
         capture_output=True, text=True, check=False, cwd=folder, env=environment,
     )  # fmt: skip

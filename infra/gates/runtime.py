@@ -125,7 +125,7 @@ def started(folder: Path, handler: str, python: Path, variables: Mapping[str, st
         output = Path(scratch) / "output"
         with output.open("w") as sink:
             command = [str(python), "-m", "awslambdaric", handler]
-            process = subprocess.Popen(  # noqa: S603
+            process = subprocess.Popen(
                 command, cwd=folder, env=environment, stdout=sink, stderr=subprocess.STDOUT, text=True
             )
         try:

@@ -58,7 +58,7 @@ def _create(folder: Path, lock: Path, python: Path) -> None:
     fill += ["--python", str(folder / "bin" / "python"), "-r", str(lock)]
     for command in (make, fill):
         settings = uv_settings(dict(os.environ))
-        done = subprocess.run(command, capture_output=True, text=True, check=False, env=settings)  # noqa: S603
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=settings)
         if done.returncode:
             reason = (done.stderr or done.stdout).strip()[-2000:]
             raise ToolMissing(

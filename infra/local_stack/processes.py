@@ -24,7 +24,7 @@ class S3Process:
         self.endpoint = f"http://127.0.0.1:{port}"
         infra = Path(__file__).resolve().parent.parent
         with log.open("ab") as stderr:
-            self._process = subprocess.Popen(  # noqa: S603
+            self._process = subprocess.Popen(
                 [sys.executable, "-m", "local_stack.s3", str(port)],
                 stdin=subprocess.PIPE,  # closed when this process dies, whatever kills it; the child then ends too
                 stdout=subprocess.PIPE,

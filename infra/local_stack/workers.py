@@ -35,7 +35,7 @@ class Worker:
     def __init__(self, function: Function, environment: Mapping[str, str], log: Path) -> None:
         self._function = function
         with log.open("ab") as stderr:
-            self._process = subprocess.Popen(  # noqa: S603
+            self._process = subprocess.Popen(
                 [sys.executable, "-P", "-S", str(_PROGRAM), function.handler],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,

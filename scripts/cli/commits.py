@@ -63,7 +63,7 @@ def main(arguments: list[str]) -> int:
 
 def _subjects(commits: str) -> list[tuple[str, str]]:
     command = ["git", "log", "--format=%h %s", *([] if ".." in commits else ["-1"]), commits]
-    lines = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()  # noqa: S603
+    lines = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
     return [(commit, subject) for commit, _, subject in (line.partition(" ") for line in lines)]
 
 

@@ -43,9 +43,9 @@ def proxy(monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
             self.send_header("Content-Length", "0")
             self.end_headers()
 
-        do_GET = do_PUT = do_POST = do_HEAD = do_CONNECT = refuse  # noqa: N815  (http.server calls them so)
+        do_GET = do_PUT = do_POST = do_HEAD = do_CONNECT = refuse
 
-        def log_message(self, format: str, *args: object) -> None:  # noqa: A002  # the base class names it
+        def log_message(self, format: str, *args: object) -> None:  # the base class names it
             """Log nothing: requests are in `asked`."""
 
     with served(Handler) as port:
@@ -106,7 +106,7 @@ def inspected_s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str
             self.send_header("x-amz-bucket-region", "eu-central-1")
             self.end_headers()
 
-        def log_message(self, format: str, *args: object) -> None:  # noqa: A002  # the base class names it
+        def log_message(self, format: str, *args: object) -> None:  # the base class names it
             """Log nothing."""
 
     authority, file = trustme.CA(), tmp_path_factory.mktemp("authority") / "ca.pem"

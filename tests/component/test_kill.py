@@ -68,7 +68,7 @@ class Publisher:
     def __init__(self, stack: Stack) -> None:
         self._s3 = stack.s3()
         self._bucket = stack.bucket
-        self._chance = random.Random(7)  # noqa: S311
+        self._chance = random.Random(7)
         self.files: dict[str, bytes] = {}
         self.deleted: set[str] = set()
         self._number = 0
@@ -263,7 +263,7 @@ def _read(reader: Reader, publisher: Publisher, ending: threading.Event) -> None
 
 
 def _kill(life: Life, ending: threading.Event, pause_s: tuple[float, float]) -> None:
-    chance = random.Random(11)  # noqa: S311
+    chance = random.Random(11)
     while not ending.wait(chance.uniform(*pause_s)):
         wanted = chance.choice(sorted(HANDLERS))  # there are fewer publishers, and they are to die as often
         if alive := [pid for pid, handler in life.stack.workers(*HANDLERS) if handler == wanted]:

@@ -64,10 +64,8 @@ class Running:
     def ask(self, url: str, **headers: str) -> tuple[Message, bytes]:
         """Headers and body."""
         trust = ssl.create_default_context(cafile=self.facts["ca_file"])
-        request = urllib.request.Request(  # noqa: S310
-            url, headers={n.replace("_", "-"): v for n, v in headers.items()}
-        )
-        with urllib.request.urlopen(request, context=trust, timeout=20) as answer:  # noqa: S310
+        request = urllib.request.Request(url, headers={n.replace("_", "-"): v for n, v in headers.items()})
+        with urllib.request.urlopen(request, context=trust, timeout=20) as answer:
             return answer.headers, answer.read()
 
     def catalog(self) -> dict[str, Any]:
@@ -176,9 +174,9 @@ def test_a_url_without_overwrite_never_replaces_a_file(stack: Running, tmp_path:
     assert "X-Amz-SignedHeaders=cache-control%3Bhost%3Bif-none-match" in upload["url"]
     answers = []
     for body in (b"first", b"second"):
-        request = urllib.request.Request(upload["url"], data=body, method="PUT", headers=upload["headers"])  # noqa: S310
+        request = urllib.request.Request(upload["url"], data=body, method="PUT", headers=upload["headers"])
         try:
-            with urllib.request.urlopen(request, timeout=20) as answer:  # noqa: S310
+            with urllib.request.urlopen(request, timeout=20) as answer:
                 answers.append(answer.status)
         except urllib.error.HTTPError as refusal:
             answers.append(refusal.code)

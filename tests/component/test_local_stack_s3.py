@@ -63,9 +63,9 @@ def presign(s3: Any, key: str = KEY, **extra: Any) -> str:
 def send(url: str, body: bytes, method: str = "PUT", **headers: str) -> tuple[int, str]:
     """Status and body of an answer."""
     sent = {name.replace("_", "-"): value for name, value in headers.items()}
-    request = urllib.request.Request(url, body, sent, method=method)  # noqa: S310
+    request = urllib.request.Request(url, body, sent, method=method)
     try:
-        with urllib.request.urlopen(request) as answer:  # noqa: S310
+        with urllib.request.urlopen(request) as answer:
             return answer.status, answer.read().decode()
     except urllib.error.HTTPError as error:
         return error.code, error.read().decode()

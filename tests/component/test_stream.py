@@ -15,7 +15,7 @@ from imageserver.errors import ObjectChanged, StorageDenied, StorageUnavailable
 from imageserver.storage.ranged_reader import HELD, LARGE, MIB, SMALL, HashFan, ReadPlan, digest_chunks, read_object
 from tests.support.servers.ranged_object import ETAG, Fault, ObjectServer, serving
 
-CONTENT = random.Random(7).randbytes(1_000_003)  # noqa: S311 - no multiple of any part
+CONTENT = random.Random(7).randbytes(1_000_003)
 PLAN = ReadPlan(part_bytes=64 * 1024, workers=4, buffers=6, pause_s=0.0, timeout_s=5)
 
 

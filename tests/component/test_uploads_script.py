@@ -685,7 +685,7 @@ def test_a_name_that_no_address_can_hold_is_refused_by_the_api_at_once(
         def do_GET(self) -> None:
             self.answer(422, b"detail a name holds what it may not\n")
 
-        do_POST = do_GET  # noqa: N815
+        do_POST = do_GET
 
     (file,) = write(tmp_path, {"lxd_combined.tar.gz": UNIFIED["gz"]})
     with served(Strict) as port:

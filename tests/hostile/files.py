@@ -129,7 +129,7 @@ def cut(body: bytes, share: float) -> Callable[[], bytes]:
 
 
 def noise(size: int) -> bytes:
-    return random.Random("noise").randbytes(size)  # noqa: S311
+    return random.Random("noise").randbytes(size)
 
 
 def qcow2(tables: bytes, **header: int) -> bytes:

@@ -1,4 +1,4 @@
-"""A version that kills whoever reads it, and workers that die of nothing: neither delays the others for long.
+"""A version that kills each worker that reads it, and workers that die by chance, do not delay the others for long.
 
 The deployed handler of digest runs over a queue, a bucket and a clock of the test. A death is an exception that no
 handler catches, after which its process reaches nothing any more: no lease is given back, no message rests.
@@ -37,7 +37,7 @@ class World:
     """One digest function with one run at a time: deaths meet their neighbours as often as can be."""
 
     def __init__(self, app: ModuleType, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.rng = random.Random(seed)  # noqa: S311  (a seed must replay)
+        self.rng = random.Random(seed)
         self.app, self.system, self.queue = app, System(), MemoryQueue()
         self.deadly: set[str] = set()
         self.deaths = 0

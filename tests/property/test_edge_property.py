@@ -108,7 +108,7 @@ class Story:
 @pytest.mark.parametrize("refuses", [0.0, 0.5])
 @pytest.mark.parametrize("seed", range(1, 11))
 def test_the_edge_never_serves_old_bytes_under_a_new_digest(seed: int, refuses: float) -> None:
-    story = Story(random.Random(f"edge {seed}"), refuses)  # noqa: S311  (a seed must replay)
+    story = Story(random.Random(f"edge {seed}"), refuses)
     held = 0
     for _ in range(STEPS):
         story.act()

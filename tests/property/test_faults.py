@@ -145,7 +145,7 @@ class Story:
     def __init__(self, seed: int, rates: Rates, reconciles: bool = True, workload: Workload = ANYWHERE) -> None:
         self.reconciles = reconciles
         self.workload = workload
-        self.rng = random.Random(f"publishers {seed}")  # noqa: S311  (a seed must replay)
+        self.rng = random.Random(f"publishers {seed}")
         self.streams = STREAMS[: self.rng.choice(workload.streams)]
         self.products = self.rng.sample(PRODUCTS, self.rng.choice(workload.products))
         self.versions = self.rng.sample(VERSIONS, self.rng.choice(workload.versions))

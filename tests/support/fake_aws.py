@@ -106,7 +106,7 @@ class FakeAws:
 
     # ── S3 ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _s3_list_objects_v2(self, Prefix: str = "", StartAfter: str = "", **_: Any) -> Any:  # noqa: N803
+    def _s3_list_objects_v2(self, Prefix: str = "", StartAfter: str = "", **_: Any) -> Any:
         found = [
             {
                 "Key": info.key,
@@ -118,22 +118,22 @@ class FakeAws:
         ]
         return {"IsTruncated": False, "KeyCount": len(found), **({"Contents": found} if found else {})}
 
-    def _s3_get_object(self, Key: str, **_: Any) -> Any:  # noqa: N803
+    def _s3_get_object(self, Key: str, **_: Any) -> Any:
         found = self.store.read(Key)
         if found is None:
             return error("NoSuchKey", 404)
         body = StreamingBody(io.BytesIO(found.body), len(found.body))
         return {"Body": _Body(body, found.body), "ETag": found.revision}
 
-    def _s3_head_object(self, Key: str, **_: Any) -> Any:  # noqa: N803
+    def _s3_head_object(self, Key: str, **_: Any) -> Any:
         found = self.store.objects[Key]
         return {"ContentLength": len(found.body), "ETag": found.etag, "Metadata": {}}
 
-    def _s3_put_object(self, Key: str, Body: bytes, IfMatch: str = "", **_: Any) -> Any:  # noqa: N803
+    def _s3_put_object(self, Key: str, Body: bytes, IfMatch: str = "", **_: Any) -> Any:
         done = self.store.replace(Key, Body, IfMatch) if IfMatch else self.store.create(Key, Body)
         return {"ETag": done} if done else error("PreconditionFailed", 412)
 
-    def _s3_delete_object(self, Key: str, IfMatch: str, **_: Any) -> Any:  # noqa: N803
+    def _s3_delete_object(self, Key: str, IfMatch: str, **_: Any) -> Any:
         return {} if self.store.delete(Key, IfMatch) else error("PreconditionFailed", 412)
 
     def _s3_list_object_versions(self, **_: Any) -> Any:
@@ -164,10 +164,10 @@ class FakeAws:
 
     # ── SQS ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _sqs_get_queue_url(self, QueueName: str, **_: Any) -> Any:  # noqa: N803
+    def _sqs_get_queue_url(self, QueueName: str, **_: Any) -> Any:
         return {"QueueUrl": url(QueueName)}
 
-    def _sqs_get_queue_attributes(self, QueueUrl: str, **_: Any) -> Any:  # noqa: N803
+    def _sqs_get_queue_attributes(self, QueueUrl: str, **_: Any) -> Any:
         name = QueueUrl.rpartition("/")[2]
         waiting = len(self.letters.get(name, ()))
         attributes = {"ApproximateNumberOfMessages": str(waiting), "QueueArn": arn(name)}
@@ -182,7 +182,7 @@ class FakeAws:
             attributes["Policy"] = json.dumps({"Version": "2012-10-17", "Statement": [allow]})
         return {"Attributes": attributes}
 
-    def _sqs_receive_message(self, QueueUrl: str, **_: Any) -> Any:  # noqa: N803
+    def _sqs_receive_message(self, QueueUrl: str, **_: Any) -> Any:
         return {"Messages": self.letters.pop(QueueUrl.rpartition("/")[2], [])}
 
     def _sqs_send_message(self, **_: Any) -> Any:
@@ -196,7 +196,7 @@ class FakeAws:
 
     # ── the stack and what watches it ────────────────────────────────────────────────────────────────────────────
 
-    def _cloudformation_describe_stacks(self, StackName: str, **_: Any) -> Any:  # noqa: N803
+    def _cloudformation_describe_stacks(self, StackName: str, **_: Any) -> Any:
         parameters = {"Clients": "both", "RetainVersions": "2", "RetainDays": "0", "GraceHours": "48", "StaleDays": "3"}
         outputs = {"BucketName": BUCKET, "Address": EDGE, "ApiUrl": API, "DistributionId": "E123"}
         return {

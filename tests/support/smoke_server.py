@@ -25,11 +25,7 @@ EDGE, API, S3 = "https://images.example.org", "https://api.example.org", "https:
 
 
 FOREIGN = "images/ubuntu/noble/amd64/default/20261123_10:00"
-
-
 OWN = ("images-smoke/smoke-test/deployment/amd64/check", "versions/images-smoke/smoke-test/deployment/amd64/check")
-
-
 NOW = datetime(2026, 11, 25, 18, 6, tzinfo=UTC)
 
 

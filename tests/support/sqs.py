@@ -75,7 +75,7 @@ class MemoryQueue:
 
     # ── what boto3's client offers ──────────────────────────────────────────────────────────────────────────────────
 
-    def change_message_visibility_batch(self, *, QueueUrl: str, Entries: list[dict[str, Any]]) -> dict[str, Any]:  # noqa: N803
+    def change_message_visibility_batch(self, *, QueueUrl: str, Entries: list[dict[str, Any]]) -> dict[str, Any]:
         assert QueueUrl == QUEUE_URL
         for entry in Entries:
             self.rests[entry["ReceiptHandle"]] = entry["VisibilityTimeout"]
@@ -83,14 +83,14 @@ class MemoryQueue:
                 self.messages[entry["ReceiptHandle"]].visible_at = self.clock + entry["VisibilityTimeout"]
         return {}
 
-    def delete_message_batch(self, *, QueueUrl: str, Entries: list[dict[str, Any]]) -> dict[str, Any]:  # noqa: N803
+    def delete_message_batch(self, *, QueueUrl: str, Entries: list[dict[str, Any]]) -> dict[str, Any]:
         assert QueueUrl == QUEUE_URL
         for entry in Entries:
             self.deleted.append(entry["ReceiptHandle"])
             self.messages.pop(entry["ReceiptHandle"], None)
         return {}
 
-    def send_message(self, *, QueueUrl: str, MessageBody: str) -> dict[str, Any]:  # noqa: N803
+    def send_message(self, *, QueueUrl: str, MessageBody: str) -> dict[str, Any]:
         assert QueueUrl == QUEUE_URL
         self.send(MessageBody)
         return {}

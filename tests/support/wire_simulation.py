@@ -6,7 +6,7 @@ also deletes; queues with visibility and dead letters; an edge that caches whate
 clocks are hours apart. Time is that of the bucket, in seconds, and only the driver lets it pass.
 """
 
-# ruff: noqa: N803, ARG002  (the clients take the arguments that boto3's take)
+# ruff: noqa: ARG002  (the clients take the arguments that boto3's take)
 
 from __future__ import annotations
 
@@ -157,7 +157,7 @@ class World:
     """One deployment. `variables` are parameters of its functions; `skew_s` is how far a clock may be off."""
 
     def __init__(self, seed: int, weather: Weather, variables: Mapping[str, str], skew_s: float, marks: bool) -> None:
-        self.random = random.Random(seed)  # noqa: S311  (a seed must replay)
+        self.random = random.Random(seed)
         self.weather = weather
         self.marks = marks  # whether the edge may have only the generations that publish has marked
         self.skew_s = skew_s
@@ -199,7 +199,7 @@ class World:
         return history[-1] if history and history[-1].body is not None else None
 
     def put(self, key: str, body: bytes, **about: Any) -> Generation:
-        etag = f'"{hashlib.md5(body).hexdigest()}"'  # noqa: S324  (as S3 does)
+        etag = f'"{hashlib.md5(body).hexdigest()}"'
         stored = Generation(self.name("v"), body, self.now, etag, about)
         self.keys.setdefault(key, []).append(stored)
         self._tell(key)

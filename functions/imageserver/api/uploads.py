@@ -251,7 +251,7 @@ def _only_sums_are_wrong(folder: _Folder, file: str, request: FileRequest, facts
 
 
 def _condition(service: UploadService, image: ImageKey, request: FileRequest, folder: _Folder) -> dict[str, str]:
-    """Return the header that keeps whoever has the URL from replacing what is published."""
+    """Return the header with which the URL replaces nothing that is published."""
     there = folder.listed.get(image.file)
     if service.allow_overwrites:
         return {}

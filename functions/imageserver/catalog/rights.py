@@ -93,12 +93,12 @@ class Rights:
         """Return whether a product may use an alias that its path does not give it.
 
         Any caller that may write there could have said so. So each of them must have a prefix that covers
-        `<stream>/<alias>`, or the operator's grant. Where nobody but the operator can write, every alias is right.
+        `<stream>/<alias>`, or the operator's grant. Where only the operator can write, every alias is right.
         """
         return all(rule.may_claim(product.stream, alias) for rule in self.rules if rule.may_write(product.path))
 
     def is_granted(self, product: ProductId, alias: str) -> bool:
-        """Return whether the operator granted an alias, in so many words, to somebody who may write to a product."""
+        """Return whether the operator granted an alias by name to somebody who may write to a product."""
         return any(
             grant.fullmatch(alias) for rule in self.rules if rule.may_write(product.path) for grant in rule.aliases
         )

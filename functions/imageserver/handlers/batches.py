@@ -2,7 +2,7 @@
 
 A process can die in the middle of a batch: out of memory, or out of time. Its queue would hide all messages of the
 batch for six times the function's timeout, and hand them out together again, so whatever killed it would take its
-neighbours along each time. Therefore (decisions/0011-deaths.md):
+neighbours along each time. Therefore (decisions/0011-killed-workers.md):
 
 - messages stay hidden for a minute at a time, as long as the process lives (`queues.Hold`);
 - what is handled is deleted before the next subject is begun;

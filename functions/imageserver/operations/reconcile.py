@@ -141,7 +141,7 @@ def _fold_again(
     others = sorted(index.index.keys() - {documents.products.content_id})
     streams = Streams([documents.products, *map(cache.products, others)]) if others else ALONE
     folded = _folded(store, documents.products, streams, changed, clients, rights, run)
-    if not changed:
+    if not changed:  # each of them shares an image with one that cannot be read
         return
     unlisted = fold_unlisted(documents.unlisted, changed)
     stale = {

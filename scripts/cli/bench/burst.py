@@ -113,7 +113,7 @@ def _local_stack(folder: Path, digest_workers: int, publish_workers: int) -> Ite
     ]
     command += ["--digest-workers", str(digest_workers), "--publish-workers", str(publish_workers)]
     command += ["--parameter", f"PublishConcurrency={publish_workers}"]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:  # noqa: S603
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
         try:
             yield _ready(folder, process)
         finally:

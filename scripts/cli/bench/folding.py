@@ -49,7 +49,7 @@ def _figures(what: str, taken: dict[str, list[dict[str, float]]]) -> list[Figure
 
 
 def _run(*arguments: str) -> str:
-    done = subprocess.run(  # noqa: S603
+    done = subprocess.run(
         [sys.executable, "-m", "cli.bench.processes.fold", *arguments],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
         capture_output=True,

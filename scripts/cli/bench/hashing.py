@@ -105,7 +105,7 @@ def measure(rows: Sequence[Row], rounds: int, environment: dict[str, str], serve
 def _take(read: Read, environment: dict[str, str], servers: Sequence[int]) -> tuple[float, Taken]:
     busy, ours, begin = Busy.now().seconds, sum(map(cpu_seconds, servers)), time.perf_counter()
     children = os.times()
-    done = subprocess.run(  # noqa: S603
+    done = subprocess.run(
         [sys.executable, "-m", "cli.bench.processes.read", json.dumps(asdict(read))],
         env=environment,
         capture_output=True,

@@ -60,7 +60,7 @@ def standin(file: Path, environment: dict[str, str], **options: object) -> Itera
     """Yield a stand-in for S3 in a process of its own."""
     arguments = [word for name, value in options.items() for word in (f"--{name.replace('_', '-')}", str(value))]
     command = [sys.executable, "-m", "cli.bench.processes.stand_in", "--file", str(file), *arguments]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment, text=True) as process:  # noqa: S603
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment, text=True) as process:
         try:
             assert process.stdout is not None  # noqa: S101
             scheme = "https" if "cert" in options else "http"
@@ -77,7 +77,7 @@ def nginx(file: Path, program: str) -> Iterator[Server]:
     settings = file.parent / "nginx.conf"
     settings.write_text(NGINX.substitute(folder=file.parent, name=file.name, port=port))
     command = [program, "-p", str(file.parent), "-c", str(settings)]
-    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:  # noqa: S603
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
         try:
             _wait_for(port, process, file.parent / "nginx.log")
             yield Server("nginx", f"http://localhost:{port}", process.pid)

@@ -32,7 +32,7 @@ class Client:
     def __call__(self, *arguments: str) -> str:
         """Run it; Failed with what it complains of, or when it takes too long."""
         try:
-            done = subprocess.run(  # noqa: S603
+            done = subprocess.run(
                 (self.program, *arguments),
                 env=self.environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
                 timeout=LONGEST_S,

@@ -181,7 +181,7 @@ def _wait(emulator: Emulator) -> None:
     while True:
         assert emulator.process.poll() is None, f"the emulator ended:\n{emulator.log[-4000:]}"
         try:
-            urllib.request.urlopen(f"{emulator.endpoint}/_ministack/health", context=context, timeout=10).close()  # noqa: S310
+            urllib.request.urlopen(f"{emulator.endpoint}/_ministack/health", context=context, timeout=10).close()
             return
         except (urllib.error.URLError, ConnectionError) as error:
             if time.monotonic() > deadline:

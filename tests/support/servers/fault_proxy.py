@@ -74,7 +74,7 @@ class Wire:
 @contextmanager
 def faulty_wire(port: int, target: str, seed: int) -> Iterator[Wire]:
     """Serve on `port`; `target` is the address of the service, which need not be there yet."""
-    wire = Wire(f"http://127.0.0.1:{port}", target, random.Random(seed))  # noqa: S311
+    wire = Wire(f"http://127.0.0.1:{port}", target, random.Random(seed))
     with served(type("Handler", (_Handler,), {"wire": wire}), port):
         yield wire
 
@@ -97,7 +97,7 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self._answer(fault, *self._asked(body))
 
-    do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = _forward  # noqa: N815  (http.server calls them so)
+    do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = _forward
 
     def _asked(self, body: bytes) -> tuple[http.client.HTTPResponse, bytes]:
         """The service's own answer. The Host stays as it was sent: signatures cover it."""

@@ -61,7 +61,7 @@ def proxy(port: int, login: str = "", allowed: str = "") -> Iterator[tuple[str, 
             self.end_headers()
             self.wfile.write(got)
 
-        do_POST = do_PUT = do_GET  # noqa: N815
+        do_POST = do_PUT = do_GET
 
         def log_message(self, *_: object) -> None:
             """Quiet."""

@@ -34,7 +34,7 @@ class ObjectServer:
     etag: str = ETAG
     open_connections: int = 0
 
-    def generate_presigned_url(self, ClientMethod: str, Params: dict[str, str], ExpiresIn: int) -> str:  # noqa: N803
+    def generate_presigned_url(self, ClientMethod: str, Params: dict[str, str], ExpiresIn: int) -> str:
         assert (ClientMethod, Params["IfMatch"]) == ("get_object", ETAG)
         assert ExpiresIn > 900
         return f"{self.url}/{Params['Bucket']}/{Params['Key']}?X-Amz-Signature=0"

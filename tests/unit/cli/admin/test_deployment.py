@@ -72,18 +72,18 @@ class Session:
         assert service == "cloudwatch"
         return SimpleNamespace(get_paginator=lambda _: SimpleNamespace(paginate=self._alarm_pages))
 
-    def _invalidate(self, DistributionId: str, InvalidationBatch: dict[str, Any]) -> dict[str, Any]:  # noqa: N803
+    def _invalidate(self, DistributionId: str, InvalidationBatch: dict[str, Any]) -> dict[str, Any]:
         assert DistributionId == "E123"
         FORGOTTEN.extend(InvalidationBatch["Paths"]["Items"])
         return {"Invalidation": {"Id": "I1", "Status": "Completed"}}
 
-    def _describe(self, StackName: str) -> dict[str, Any]:  # noqa: N803
+    def _describe(self, StackName: str) -> dict[str, Any]:
         if self._stack is None:
             message = f"Stack with id {StackName} does not exist"
             raise ClientError({"Error": {"Code": "ValidationError", "Message": message}}, "DescribeStacks")
         return {"Stacks": [self._stack]}
 
-    def _alarm_pages(self, AlarmNamePrefix: str, StateValue: str) -> Iterator[dict[str, Any]]:  # noqa: N803
+    def _alarm_pages(self, AlarmNamePrefix: str, StateValue: str) -> Iterator[dict[str, Any]]:
         assert (AlarmNamePrefix, StateValue) == ("images-", "ALARM")
         yield {"MetricAlarms": list(self._alarms)}
 

@@ -259,7 +259,7 @@ class Watch:
         old = {"Timestamp": moment.replace(hour=11), "Maximum": 99999.0}
         return {"Datapoints": [{"Timestamp": moment, "Maximum": self._age}, old]}
 
-    def _describe(self, StackName: str, LogicalResourceId: str) -> dict[str, Any]:  # noqa: N803
+    def _describe(self, StackName: str, LogicalResourceId: str) -> dict[str, Any]:
         assert (StackName, LogicalResourceId) == ("images", "MaintainDeadLetters")
         if not self._resource:
             raise refused("ValidationError")

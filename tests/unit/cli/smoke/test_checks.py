@@ -44,11 +44,7 @@ def no_answer(_: Answer) -> Answer:
 
 
 FILES = f"GET {EDGE}/{OWN[0]}/2*"
-
-
 INDEX = f"GET {EDGE}/streams/v1/index.json"
-
-
 DOCUMENT = f"GET {EDGE}/streams/v1/images-smoke.json"
 
 

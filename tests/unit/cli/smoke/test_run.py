@@ -73,11 +73,7 @@ def body(change: Callable[[bytes], bytes]) -> Change:
 
 
 FILES = f"GET {EDGE}/{OWN[0]}/2*"
-
-
 INDEX = f"GET {EDGE}/streams/v1/index.json"
-
-
 DOCUMENT = f"GET {EDGE}/streams/v1/images-smoke.json"
 
 

@@ -9,8 +9,6 @@ import pytest
 from imageserver.api import multipart
 
 GIB = 1 << 30
-
-
 MIB = 1 << 20
 
 

@@ -8,42 +8,16 @@ import pytest
 
 from imageserver.api import status
 from imageserver.api.schema import FileStatus, VersionStatus
-from imageserver.format.keys import parse_version
 from imageserver.storage.document_cache import DocumentCache
 from imageserver.versions.state import State
 from tests.support import images
 from tests.support.memory_store import MemoryStore, System
-
-PATH = "images/ubuntu/noble/amd64/default/20261123_10:00"
-
-
-OTHER = "images/ubuntu/noble/amd64/default/20261122_10:00"
-
-
-VERSION = parse_version(PATH)
-
-
-ANYBODY = ["*", "r*", "*:me/images", "repo:*", "repo:*/images:*", "repo:octocat*/images", "repo:octocat@*/images@1"]
-
-
-ANYBODY += ["repo:octocat*", "project_path:*", "project_path:group*/images:ref_type:branch:ref:main"]
+from tests.support.two_versions import PATH, VERSION, told, two_versions
 
 
 @pytest.fixture
 def system() -> System:
-    """Two listed versions of one product."""
-    system = System()
-    system.upload(OTHER, images.split_image(seed="old"))
-    system.upload(PATH, images.split_image(seed="new"))
-    system.catch_up()
-    assert system.listed() == {VERSION.product.name: ["20261122_10:00", "20261123_10:00"]}
-    return system
-
-
-def told(system: System, path: str = PATH) -> VersionStatus:
-    found = status.look(system.store, DocumentCache(system.store), parse_version(path))
-    assert found
-    return found
+    return two_versions()
 
 
 @pytest.mark.parametrize("clients", [("incus", "lxd"), ("lxd",), ("incus",)])

@@ -33,13 +33,13 @@ class Sqs:
         self.sizes: list[int] = []
         self._answers = iter(answers)
 
-    def change_message_visibility_batch(self, *, QueueUrl: str, Entries: list[dict[str, Any]]) -> dict[str, Any]:  # noqa: N803
+    def change_message_visibility_batch(self, *, QueueUrl: str, Entries: list[dict[str, Any]]) -> dict[str, Any]:
         assert (QueueUrl, len({entry["Id"] for entry in Entries})) == (URL, len(Entries))
         self.calls += [(entry["VisibilityTimeout"], entry["ReceiptHandle"]) for entry in Entries]
         self.sizes.append(len(Entries))
         return next(self._answers, {})
 
-    def delete_message_batch(self, *, QueueUrl: str, Entries: list[dict[str, Any]]) -> dict[str, Any]:  # noqa: N803
+    def delete_message_batch(self, *, QueueUrl: str, Entries: list[dict[str, Any]]) -> dict[str, Any]:
         assert QueueUrl == URL
         self.calls += [("delete", entry["ReceiptHandle"]) for entry in Entries]
         return next(self._answers, {})

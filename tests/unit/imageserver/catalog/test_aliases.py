@@ -37,7 +37,7 @@ def aliases_of(system: System, product: str) -> list[str]:
     [
         ({}, TEAM, "ubuntu/lts", True),  # only the operator can write
         (OPERATOR, TEAM, "ubuntu/lts", True),
-        ({"ubuntu": ["images/ubuntu/"]}, TEAM, "ubuntu/lts", True),  # nobody but the operator can write there
+        ({"ubuntu": ["images/ubuntu/"]}, TEAM, "ubuntu/lts", True),  # only the operator can write there
         (TEAMS, TEAM, "team-a/latest", True),
         (TEAMS, TEAM, "team-a", True),
         (TEAMS, TEAM, "ubuntu/lts", False),  # that the operator may does not help team a

@@ -10,22 +10,11 @@ from imageserver.api import uploads
 from imageserver.api.permissions import caller_of
 from imageserver.api.problems import Problem
 from imageserver.catalog.rights import BadRule, Rights, role_of
-from imageserver.format.keys import parse_version
-from tests.support import images
-from tests.support.memory_store import System
 
 PATH = "images/ubuntu/noble/amd64/default/20261123_10:00"
 
 
-OTHER = "images/ubuntu/noble/amd64/default/20261122_10:00"
-
-
-VERSION = parse_version(PATH)
-
-
 CI = "arn:aws:iam::111122223333:role/ci"
-
-
 ALLOWED = [
     (["images/team-a/"], "images/team-a/noble/amd64/default/20261123/x", True),
     (["images/team-a"], "images/team-a/noble/amd64/default/20261123/x", True),
@@ -104,6 +93,7 @@ def test_a_rule_of_another_type_is_refused_with_what_was_found() -> None:
 
 
 ANYBODY = ["*", "r*", "*:me/images", "repo:*", "repo:*/images:*", "repo:octocat*/images", "repo:octocat@*/images@1"]
+ANYBODY += ["repo:octocat*", "project_path:*", "project_path:group*/images:ref_type:branch:ref:main"]
 
 
 @pytest.mark.parametrize("caller", ANYBODY)
@@ -148,14 +138,3 @@ def test_an_invalid_rule_is_reported_and_allows_nothing(rule: str) -> None:
 def test_the_caller_is_the_arn_or_the_subject(authorizer: object, expected: str) -> None:
     assert caller_of(authorizer) == expected
     assert role_of(expected) == ""
-
-
-@pytest.fixture
-def system() -> System:
-    """Two listed versions of one product."""
-    system = System()
-    system.upload(OTHER, images.split_image(seed="old"))
-    system.upload(PATH, images.split_image(seed="new"))
-    system.catch_up()
-    assert system.listed() == {VERSION.product.name: ["20261122_10:00", "20261123_10:00"]}
-    return system

@@ -92,7 +92,7 @@ def app(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
 
 
 def drained(app: ModuleType, monkeypatch: pytest.MonkeyPatch, versions: int, runs: int) -> Queue:
-    queue = Queue(app, runs, random.Random(f"{versions} {runs}"))  # noqa: S311  (a seed must replay)
+    queue = Queue(app, runs, random.Random(f"{versions} {runs}"))
     for number in range(versions):
         path = f"images/os/r{number}/amd64/default/20261123_10:00"
         queue.sizes[path] = queue.rng.uniform(25e9, 50e9)

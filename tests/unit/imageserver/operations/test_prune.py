@@ -3,54 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 import pytest
 
-from imageserver.format.keys import parse_product, parse_target, parse_version
+from imageserver.format.keys import parse_target, parse_version
 from imageserver.operations.prune import Rules, prune
-from imageserver.operations.runs import Run, Task
+from imageserver.operations.runs import Run
 from imageserver.operations.withdraw import restore, withdraw
 from imageserver.versions import records
 from imageserver.versions.retention import Rule
 from tests.support import images
+from tests.support.maintained import DAYS, ID, KEEP_ALL, NOW, PRODUCT, five_versions, no_pause, tidy
 from tests.support.memory_store import START, Sent, System
-
-PRODUCT = "images/ubuntu/noble/amd64/default"
-
-
-ID = parse_product(PRODUCT)
-
-
-NOW = datetime(2026, 11, 23, 10, 0, tzinfo=UTC)
-
-
-KEEP_ALL = Rules(Rule(), grace_hours=24, stale_days=7)
-
-
-def no_pause(_seconds: float) -> None:
-    """Nobody else is there to wait for."""
-
-
-DAYS = [f"202611{day:02d}" for day in (1, 5, 10, 15, 20)]
 
 
 @pytest.fixture
 def system() -> System:
-    system = System()
-    for day in DAYS:
-        system.upload(f"{PRODUCT}/{day}", images.split_image(seed=day))
-    system.catch_up()
-    return system
-
-
-def tidy(
-    system: System, now: datetime, rules: Rules = KEEP_ALL, dry_run: bool = False, notifier: Sent | None = None
-) -> list[Task]:
-    run = Run(dry_run=dry_run)
-    prune(system.store, notifier or Sent(), rules, now, no_pause, run)
-    assert run.ended
-    return run.tasks
+    return five_versions()
 
 
 def test_prune_delists_at_once_and_deletes_after_the_grace_time(system: System) -> None:

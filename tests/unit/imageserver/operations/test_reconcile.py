@@ -3,56 +3,22 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime
 
 import pytest
 
 from imageserver.format import documents
-from imageserver.format.keys import parse_product
-from imageserver.operations.prune import Rules, prune
 from imageserver.operations.reconcile import reconcile
-from imageserver.operations.runs import Run, Task, remember
+from imageserver.operations.runs import Run, remember
 from imageserver.operations.withdraw import withdraw
 from imageserver.site.layout import API_KEY, PAGES, lay_out
-from imageserver.versions.retention import Rule
 from tests.support import images
+from tests.support.maintained import DAYS, ID, NOW, PRODUCT, five_versions, no_pause, tidy
 from tests.support.memory_store import MemoryStore, Sent, System
-
-PRODUCT = "images/ubuntu/noble/amd64/default"
-
-
-ID = parse_product(PRODUCT)
-
-
-NOW = datetime(2026, 11, 23, 10, 0, tzinfo=UTC)
-
-
-KEEP_ALL = Rules(Rule(), grace_hours=24, stale_days=7)
-
-
-def no_pause(_seconds: float) -> None:
-    """Nobody else is there to wait for."""
-
-
-DAYS = [f"202611{day:02d}" for day in (1, 5, 10, 15, 20)]
 
 
 @pytest.fixture
 def system() -> System:
-    system = System()
-    for day in DAYS:
-        system.upload(f"{PRODUCT}/{day}", images.split_image(seed=day))
-    system.catch_up()
-    return system
-
-
-def tidy(
-    system: System, now: datetime, rules: Rules = KEEP_ALL, dry_run: bool = False, notifier: Sent | None = None
-) -> list[Task]:
-    run = Run(dry_run=dry_run)
-    prune(system.store, notifier or Sent(), rules, now, no_pause, run)
-    assert run.ended
-    return run.tasks
+    return five_versions()
 
 
 def reconciled(store: MemoryStore, dry_run: bool = False) -> tuple[Sent, Run]:

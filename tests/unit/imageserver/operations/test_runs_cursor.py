@@ -2,40 +2,14 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-
 import pytest
 
-from imageserver.operations.prune import Rules, prune
+from imageserver.operations.prune import prune
 from imageserver.operations.reconcile import reconcile
 from imageserver.operations.runs import Run, remember, resume
-from imageserver.versions.retention import Rule
 from tests.support import images
+from tests.support.maintained import KEEP_ALL, NOW, no_pause
 from tests.support.memory_store import MemoryStore, Sent, System
-
-PRODUCT = "images/ubuntu/noble/amd64/default"
-
-
-NOW = datetime(2026, 11, 23, 10, 0, tzinfo=UTC)
-
-
-KEEP_ALL = Rules(Rule(), grace_hours=24, stale_days=7)
-
-
-def no_pause(_seconds: float) -> None:
-    """Nobody else is there to wait for."""
-
-
-DAYS = [f"202611{day:02d}" for day in (1, 5, 10, 15, 20)]
-
-
-@pytest.fixture
-def system() -> System:
-    system = System()
-    for day in DAYS:
-        system.upload(f"{PRODUCT}/{day}", images.split_image(seed=day))
-    system.catch_up()
-    return system
 
 
 def test_a_stopped_run_resumes_where_it_was_and_a_finished_one_starts_over() -> None:

@@ -7,51 +7,23 @@ from datetime import timedelta
 import pytest
 from msgspec.structs import replace
 
-from imageserver.api import status
-from imageserver.api.schema import VersionStatus
 from imageserver.errors import CatalogBusy
-from imageserver.format.keys import parse_key, parse_target, parse_version, path_of
+from imageserver.format.keys import parse_key, parse_target, path_of
 from imageserver.operations import withdraw
-from imageserver.storage.document_cache import DocumentCache
 from imageserver.versions import records
 from imageserver.versions.assessment import assessed
 from tests.support import images
 from tests.support.memory_store import START, System
-
-PATH = "images/ubuntu/noble/amd64/default/20261123_10:00"
-
-
-OTHER = "images/ubuntu/noble/amd64/default/20261122_10:00"
-
-
-VERSION = parse_version(PATH)
+from tests.support.two_versions import OTHER, PATH, VERSION, told, two_versions
 
 
 def pause(_: float) -> None:
     """Tests do not wait."""
 
 
-ANYBODY = ["*", "r*", "*:me/images", "repo:*", "repo:*/images:*", "repo:octocat*/images", "repo:octocat@*/images@1"]
-
-
-ANYBODY += ["repo:octocat*", "project_path:*", "project_path:group*/images:ref_type:branch:ref:main"]
-
-
 @pytest.fixture
 def system() -> System:
-    """Two listed versions of one product."""
-    system = System()
-    system.upload(OTHER, images.split_image(seed="old"))
-    system.upload(PATH, images.split_image(seed="new"))
-    system.catch_up()
-    assert system.listed() == {VERSION.product.name: ["20261122_10:00", "20261123_10:00"]}
-    return system
-
-
-def told(system: System, path: str = PATH) -> VersionStatus:
-    found = status.look(system.store, DocumentCache(system.store), parse_version(path))
-    assert found
-    return found
+    return two_versions()
 
 
 def test_a_withdrawn_version_is_delisted_and_its_files_stay(system: System) -> None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 
-import pytest
-
 from imageserver.api import status
 from imageserver.format.keys import parse_version
 from imageserver.storage.document_cache import DocumentCache
@@ -16,9 +14,6 @@ from tests.support import images
 from tests.support.memory_store import MemoryStore, System
 
 PATH = "images/ubuntu/noble/amd64/default/20261123_10:00"
-
-
-OTHER = "images/ubuntu/noble/amd64/default/20261122_10:00"
 
 
 VERSION = parse_version(PATH)
@@ -51,14 +46,3 @@ def test_a_root_with_another_digest_than_declared_is_never_listed() -> None:
     assert found
     assert found.status == "invalid"
     assert f"expected {'b' * 64} as its uploader declared" in found.reasons[0].sentence
-
-
-@pytest.fixture
-def system() -> System:
-    """Two listed versions of one product."""
-    system = System()
-    system.upload(OTHER, images.split_image(seed="old"))
-    system.upload(PATH, images.split_image(seed="new"))
-    system.catch_up()
-    assert system.listed() == {VERSION.product.name: ["20261122_10:00", "20261123_10:00"]}
-    return system

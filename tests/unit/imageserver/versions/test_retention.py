@@ -15,11 +15,7 @@ from imageserver.versions.retention import Rule, expired
 from tests.support import images
 
 PRODUCT = "images/ubuntu/noble/amd64/default"
-
-
 ID = parse_product(PRODUCT)
-
-
 NOW = datetime(2026, 11, 23, 10, 0, tzinfo=UTC)
 
 
