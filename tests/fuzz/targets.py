@@ -17,7 +17,7 @@ from imageserver.catalog.fold import fold, fold_unlisted
 from imageserver.errors import CatalogDamaged, InvalidUpload
 from imageserver.format import documents, file_kinds, keys
 from imageserver.format.keys import parse_product
-from imageserver.inspection import ending, image_metadata, metadata, qcow2, vcdiff
+from imageserver.inspection import ending, image_metadata, overrides, qcow2, vcdiff
 from imageserver.inspection import tarball as archive
 from imageserver.inspection.checksums import parse_checksums
 from imageserver.inspection.scan import Chunk
@@ -49,12 +49,12 @@ def key(data: bytes) -> None:
 
 def metadata_json(data: bytes) -> None:
     """Never raises; what it takes can be published, and is read back the same."""
-    _publishable(metadata.parse_metadata_json(data).overrides)
+    _publishable(overrides.parse_metadata_json(data).overrides)
 
 
 def image_yaml(data: bytes) -> None:
     """Never raises; what it takes can be published."""
-    _publishable(metadata.parse_image_yaml(data, PRODUCT).overrides)
+    _publishable(overrides.parse_image_yaml(data, PRODUCT).overrides)
 
 
 def metadata_yaml(data: bytes) -> None:
@@ -157,12 +157,12 @@ def message(data: bytes) -> None:
         assert all(isinstance(key, str) for key in events.keys(data.decode("utf-8", "replace")))
 
 
-def _publishable(overrides: metadata.Overrides) -> None:
+def _publishable(given: overrides.Overrides) -> None:
     facts = records.FileFacts(etag="e", size_bytes=1, modified="2026-11-23T10:00:00+00:00", sha256="a" * 64)
     files = {
         "lxd_combined.tar.gz": facts,
         "metadata.json": records.FileFacts(
-            etag="o", size_bytes=1, modified=facts.modified, sha256="b" * 64, overrides=overrides
+            etag="o", size_bytes=1, modified=facts.modified, sha256="b" * 64, overrides=given
         ),
     }
     found = new_record(keys.parse_version(PATH), files, None)

@@ -2,7 +2,7 @@
 
 from imageserver.catalog.candidates import Build, Candidate
 from imageserver.format.documents import Withheld
-from imageserver.inspection.metadata import Overrides
+from imageserver.inspection.overrides import Overrides
 from imageserver.versions.assessment import overrides
 from imageserver.versions.records import Record
 

@@ -1,6 +1,6 @@
 """Find images over all streams of a server."""
 
-from imageserver.catalog.lookup import Image, by_alias, by_fingerprint, in_record
+from imageserver.catalog.matching import Image, by_alias, by_fingerprint, in_record
 from imageserver.errors import CatalogDamaged, InvalidUpload
 from imageserver.format.keys import RECORDS, is_fingerprint, parse_record_key
 from imageserver.operations.inventory import documented_streams

@@ -20,7 +20,7 @@ import msgspec
 from imageserver.errors import InvalidUpload
 from imageserver.format import file_kinds
 from imageserver.format.keys import ProductId, VersionId, check_file, parse_key, parse_product, parse_version
-from imageserver.inspection.metadata import Overrides
+from imageserver.inspection.overrides import Overrides
 from imageserver.upstream import documents
 from imageserver.upstream.documents import Item, Product, Version
 

@@ -1,6 +1,6 @@
 """What of a version clients can use, and a reason for everything else: a pure function of its record's facts."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Final, Literal
 
@@ -10,9 +10,16 @@ from imageserver.errors import InvalidUpload
 from imageserver.format import architectures, file_kinds
 from imageserver.format.file_kinds import FileKind, Role
 from imageserver.format.keys import VersionId, check_file, is_ahead
-from imageserver.inspection.digests import EMPTY_SHA256
-from imageserver.inspection.metadata import Overrides
-from imageserver.versions.records import CHECKSUMS_FILE, FileFacts, Reason, Record, Withdrawal, kind_of
+from imageserver.inspection.overrides import Overrides
+from imageserver.versions.confirmation import applied_sums, digest_mismatch, digests_by_name, is_confirmed
+from imageserver.versions.records import FileFacts, Reason, Record, Withdrawal, kind_of
+from imageserver.versions.selection import (
+    being_read,
+    metadata_by_ftype,
+    one_per_ftype,
+    set_aside_half_read_roots,
+    unified_tarball,
+)
 from imageserver.versions.state import State, recorded_state
 
 UNKNOWN_FILE: Final = "is no image file that clients know: it is not listed"
@@ -22,11 +29,6 @@ _NO_ROOT: Final = (
 )
 _NO_METADATA: Final = (
     "is not read: there is no metadata tarball to go with it; upload lxd.tar.xz or incus.tar.xz beside it"
-)
-_WHOLE_VM: Final = (
-    "is a virtual machine in one tarball: only Incus 7.1 and newer can launch it, LXD is not shown it, and older Incus "
-    "shows it as a container that cannot start; upload metadata and disk as two files for all clients "
-    "(scripts/upload splits it)"
 )
 _GIVEN_UP: Final = (
     "has bytes that were refused, and somebody was given a URL to replace them: they are not listed any more, whatever "
@@ -74,18 +76,18 @@ def assess(record: Record) -> Assessment:
     kept = msgspec.structs.replace(record, files=_present(record))
     kinds = {file: kind_of(file, facts) for file, facts in kept.files.items()}
     reasons = _warnings(record)
-    sums = _applied_sums(kept, reasons)
+    sums = applied_sums(kept, reasons)
     accepted = _accepted_files(kept, kinds, sums, reasons)
-    metadata = _metadata(kept, kinds, accepted, reasons)
-    _set_aside_half_read_roots(kept, kinds, accepted, metadata, reasons)
-    roots = _one_per_ftype(kept, kinds, accepted, Role.ROOT, reasons)
+    metadata = metadata_by_ftype(kept, kinds, accepted, reasons)
+    set_aside_half_read_roots(kept, kinds, accepted, metadata, reasons)
+    roots = one_per_ftype(kept, kinds, accepted, Role.ROOT, reasons)
     roots = roots if metadata else {}
-    unified, unified_type = _unified(kept, kinds, accepted, roots, reasons)
+    unified, unified_type = unified_tarball(kept, kinds, accepted, roots, reasons)
     listable = {file: accepted[file] for file in (*metadata.values(), *roots.values(), *filter(None, [unified]))}
     usable = bool(unified or roots)
     if kept.files and not usable:
         reasons.extend(_missing(record.version, kinds, metadata))
-    usable = usable and _is_confirmed(kept, sums, listable, reasons)
+    usable = usable and is_confirmed(kept, sums, listable, reasons)
     reasons.extend(_unpaired(kept, kinds, usable=usable))
     reasons.sort()
     withdrawals = [record.withdrawn] if record.withdrawn else [facts.withdrawn for facts in record.files.values()]
@@ -101,15 +103,23 @@ def assess(record: Record) -> Assessment:
     )
     published = {file: sha256 for file, sha256 in record.published.items() if file in kept.files}
     if state is State.COMPLETE:
-        used = {*listable, *(file for file, kind in accepted.items() if kind.role in (Role.DELTA, Role.OVERRIDES))}
-        published = {file: published[file] for file in published if file in _being_read(reasons)}
-        published |= {file: kept.files[file].sha256 for file in used}
-    taken = {file_kinds.classify(file).ftype for file in published}
-    for file, sha256 in record.published.items():  # a withdrawn one keeps its place until another file has it
-        same = file in record.files and record.files[file].sha256 in ("", sha256)  # "": not read again yet
-        if file not in kept.files and same and file_kinds.classify(file).ftype not in taken:
-            published[file] = sha256
+        used = [file for file, kind in accepted.items() if kind.role in (Role.DELTA, Role.OVERRIDES)]
+        published = {file: published[file] for file in published if file in being_read(reasons)}
+        published |= {file: kept.files[file].sha256 for file in (*listable, *used)}
+    published = _with_withdrawn(record, published)
     return Assessment(state, tuple(reasons), metadata, roots, unified, unified_type, deltas, published)
+
+
+def _with_withdrawn(record: Record, published: dict[str, str]) -> dict[str, str]:
+    """Return what was published, with each withdrawn file that keeps its place: until another file has its ftype."""
+    kept = dict(published)
+    taken = {file_kinds.classify(file).ftype for file in published}
+    for file, sha256 in record.published.items():
+        facts = record.files.get(file)
+        is_same = facts is not None and facts.sha256 in ("", sha256)  # "": not read again yet
+        if facts and facts.withdrawn and is_same and file_kinds.classify(file).ftype not in taken:
+            kept[file] = sha256
+    return kept
 
 
 def overrides(record: Record) -> Overrides:
@@ -119,7 +129,7 @@ def overrides(record: Record) -> Overrides:
     """
     kept = msgspec.structs.replace(record, files=_present(record))
     kinds = {file: kind for file in kept.files if (kind := file_kinds.classify(file)).role is Role.OVERRIDES}
-    accepted = _accepted_files(kept, kinds, _applied_sums(kept, []), []) if kinds else {}
+    accepted = _accepted_files(kept, kinds, applied_sums(kept, []), []) if kinds else {}
     given = [kept.files[file].overrides for file in ("image.yaml", "metadata.json") if file in accepted]
     merged = Overrides()
     for stronger in filter(None, given):
@@ -167,60 +177,11 @@ def _warnings(record: Record) -> list[Reason]:
     return reasons + [Reason("", "warning", sentence) for sentence in hints]
 
 
-def _applied_sums(record: Record, reasons: list[Reason]) -> FileFacts | None:
-    """Return the SHA256SUMS, if there is one that applies. Append why one is refused: then it says nothing at all.
-
-    One that came after the version was published cannot take away what clients have: it must be the list that is wrong.
-    """
-    facts = record.files.get(CHECKSUMS_FILE)
-    if facts is None or facts.refusal:
-        return None
-    digests, unreadable = _digests_by_name(facts), facts.unreadable or {}
-    published = [file for file in sorted(record.files) if file != CHECKSUMS_FILE and record.is_published(file)]
-    for file in published:
-        sha256 = record.files[file].sha256
-        if digests.get(file, sha256) == sha256 and file not in unreadable:
-            continue
-        found = unreadable.get(file) or f"it gives {file} the sha256 {digests[file]}"
-        sentence = (
-            f"{CHECKSUMS_FILE} is refused: {found}, and {record.version} was published with a {file} of sha256 "
-            f"{sha256}; upload a {CHECKSUMS_FILE} that is right, or other files as a new version"
-        )
-        reasons.append(Reason(CHECKSUMS_FILE, "error", sentence, "late"))
-        return None
-    if published and facts.sha256 and facts.unreadable is not None and not _covered(record, digests):
-        reasons.append(_covers_nothing(record, digests, published))
-        return None
-    return facts
-
-
-def _digests_by_name(sums: FileFacts | None) -> dict[str, str]:
-    """Return what SHA256SUMS declares, by the last part of each path.
-
-    Not what it says of itself, which no list can know: `sha256sum * >SHA256SUMS` writes the digest of an empty file.
-    """
-    declared = {path.rpartition("/")[2]: sha256 for path, sha256 in (sums.checksums if sums else {}).items()}
-    return {file: sha256 for file, sha256 in declared.items() if file != CHECKSUMS_FILE}
-
-
-def _covered(record: Record, digests: Mapping[str, str]) -> set[str]:
-    return digests.keys() & record.files.keys()
-
-
-def _covers_nothing(record: Record, digests: Mapping[str, str], wanted: Iterable[str]) -> Reason:
-    named = ", ".join(sorted(digests)[:3]) or "no file"
-    sentence = (
-        f"{CHECKSUMS_FILE} covers no file of {record.version}: it names {named}, expected "
-        f"{', '.join(sorted(wanted))}; upload one with these names, or delete it"
-    )
-    return Reason(CHECKSUMS_FILE, "error", sentence, "digest")
-
-
 def _accepted_files(
     record: Record, kinds: Mapping[str, FileKind], sums: FileFacts | None, reasons: list[Reason]
 ) -> dict[str, FileKind]:
     """Return the files among `kinds` that were read and are what their names say, in order of preference."""
-    digests, unreadable = _digests_by_name(sums), (sums.unreadable if sums else None) or {}
+    digests, unreadable = digests_by_name(sums), (sums.unreadable if sums else None) or {}
     accepted: dict[str, FileKind] = {}
     for file in sorted(kinds, key=file_kinds.preference):
         facts, kind = record.files[file], kinds[file]
@@ -228,7 +189,7 @@ def _accepted_files(
         if facts.refusal:
             reasons.append(Reason(file, "error", f"{file} {facts.refusal}", facts.fault))
         elif facts.sha256 and declared != facts.sha256:
-            reasons.append(Reason(file, "error", _mismatch(record, file, facts.sha256, declared), "digest"))
+            reasons.append(Reason(file, "error", digest_mismatch(record, file, facts.sha256, declared), "digest"))
         elif kind.role is Role.OTHER:
             reasons.append(_unknown(file))
         elif file in unreadable and kind.role is not Role.CHECKSUMS:
@@ -243,36 +204,6 @@ def _accepted_files(
     return accepted
 
 
-def _is_confirmed(record: Record, sums: FileFacts | None, listable: dict[str, FileKind], reasons: list[Reason]) -> bool:
-    """Return whether a SHA256SUMS, where there is one, covers this version. Append reasons for what it leaves out.
-
-    A list of digests that matches nothing is a mistake of the publisher who wanted a check, so it never passes for one.
-    A list that was refused is none: what it would have confirmed is listed and told.
-    """
-    if CHECKSUMS_FILE not in record.files:
-        return True
-    if sums and sums.sha256 and sums.unreadable is None:  # read by an older release, under its rules
-        return True
-    if sums and not sums.sha256:
-        return any(record.is_published(file) for file in listable)
-    digests = _digests_by_name(sums)
-    if sums:
-        reasons.extend(
-            Reason(CHECKSUMS_FILE, "warning", f"{CHECKSUMS_FILE}: {sentence}; the line is ignored")
-            for file, sentence in (sums.unreadable or {}).items()
-            if file == CHECKSUMS_FILE or file not in record.files
-        )
-        if not _covered(record, digests):
-            reasons.append(_covers_nothing(record, digests, listable))
-            return False
-    why = f"is not in {CHECKSUMS_FILE}" if sums else f"is not confirmed, as {CHECKSUMS_FILE} is refused"
-    uncovered = [file for file, kind in listable.items() if file not in digests and kind.role is not Role.METADATA]
-    reasons.extend(
-        Reason(file, "warning", f"{file} {why}: its digest was compared with nothing") for file in sorted(uncovered)
-    )
-    return True
-
-
 def _unknown(file: str) -> Reason:
     """Return why a file is not listed whose name says nothing, or says an image but cannot be served."""
     if file_kinds.meant(file).role is not Role.OTHER:
@@ -282,122 +213,6 @@ def _unknown(file: str) -> Reason:
             return Reason(file, "error", str(refusal), "name")
     shown = file if file.isprintable() else ascii(file)
     return Reason(file, "warning", f"{shown} {file_kinds.conversion(file) or UNKNOWN_FILE}")
-
-
-def _mismatch(record: Record, file: str, found: str, declared: str) -> str:
-    what = "is empty" if found == EMPTY_SHA256 else f"has sha256 {found}"
-    return (
-        f"{file} in {record.version} {what}, expected {declared} as SHA256SUMS says; "
-        "upload the file again, or a SHA256SUMS that is right"
-    )
-
-
-def _set_aside_half_read_roots(
-    record: Record,
-    kinds: Mapping[str, FileKind],
-    accepted: dict[str, FileKind],
-    metadata: dict[str, str],
-    reasons: list[Reason],
-) -> None:
-    """Take out the roots that were not read yet together with the metadata of today."""
-    needed = {record.files[file].sha256 for file in metadata.values()}
-    for file, facts in record.files.items():
-        if kinds[file].role is not Role.ROOT or facts.refusal:
-            continue
-        if facts.sha256 and needed <= facts.combined.keys():
-            continue
-        accepted.pop(file, None)
-        if metadata:
-            reasons.append(Reason(file, "waiting", f"{file} is being read"))
-
-
-def _being_read(reasons: Iterable[Reason]) -> set[str]:
-    return {reason.file for reason in reasons if reason.kind == "waiting" and reason.file}
-
-
-def _metadata(
-    record: Record, kinds: Mapping[str, FileKind], accepted: dict[str, FileKind], reasons: list[Reason]
-) -> dict[str, str]:
-    """Return the metadata file of each client, by ftype. A client whose own file is missing reads the other's.
-
-    So a client's own file that comes after the version was published would give each image another fingerprint.
-    """
-    metadata = _one_per_ftype(record, kinds, accepted, Role.METADATA, reasons)
-    there = accepted.keys() | _being_read(reasons)
-    first = [f for f, kind in kinds.items() if kind.role is Role.METADATA and f in record.published and f in there]
-    same = {record.files[file].sha256 for file in first}
-    for ftype, file in list(metadata.items()):
-        if first and file not in first and record.files[file].sha256 not in same:
-            del metadata[ftype], accepted[file]
-            reasons.append(_late(record, file, first[0], "gives its images other fingerprints"))
-    if metadata:
-        lone = next(iter(metadata.values()))
-        metadata = {ftype: metadata.get(ftype, lone) for ftype in file_kinds.METADATA_FTYPES.values()}
-    return metadata
-
-
-def _late(record: Record, file: str, first: str, why: str) -> Reason:
-    sentence = (
-        f"{file} came after {record.version} was published with {first}, and {why}: it is not listed; delete it, or "
-        "upload all files as a new version, roots last"
-    )
-    return Reason(file, "error", sentence, "late")
-
-
-def _one_per_ftype(
-    record: Record, kinds: Mapping[str, FileKind], accepted: dict[str, FileKind], role: Role, reasons: list[Reason]
-) -> dict[str, str]:
-    """Return one file of a role for each ftype: the catalog has no place for a second.
-
-    That is the one that was published, also while new bytes of it are being read; else the preferred one.
-    """
-    again = [file for file in record.published if file in _being_read(reasons) and file in kinds]
-    chosen: dict[str, str] = {}
-    for file in sorted([*accepted, *again], key=lambda file: file not in record.published):
-        kind = kinds[file]
-        slot = "unified tarball" if role is Role.UNIFIED else kind.ftype
-        if kind.role is role and (first := chosen.setdefault(slot, file)) != file:
-            what = "metadata tarball" if role is Role.METADATA else slot
-            sentence = f"{file} is a second {what} beside {first}, expected one in a version; delete one of them"
-            reasons.append(Reason(file, "error", sentence, "second"))
-    return {slot: file for slot, file in chosen.items() if file in accepted}
-
-
-def _unified(
-    record: Record,
-    kinds: Mapping[str, FileKind],
-    accepted: dict[str, FileKind],
-    roots: dict[str, str],
-    reasons: list[Reason],
-) -> tuple[str, Literal["", "virtual-machine"]]:
-    """Return the unified tarball that may be listed and its type; "" when roots make an image of the same type.
-
-    A virtual machine has two types: Incus before 7.1 takes every unified tarball for a container. Roots that came
-    after the tarball was published are taken out of `roots` instead.
-    """
-    unified = next(iter(_one_per_ftype(record, kinds, accepted, Role.UNIFIED, reasons).values()), "")
-    if not unified:
-        return "", ""
-    is_vm = record.files[unified].content == "virtual-machine"
-    again = [file for file in record.published if file in _being_read(reasons) and kinds[file].role is Role.ROOT]
-    is_container = {file: kinds[file].ftype in file_kinds.CONTAINER_FTYPES for file in (*roots.values(), *again)}
-    beside = [file for file in is_container if is_vm or is_container[file]]
-    if unified in record.published and not any(file in record.published for file in beside):
-        for file in beside:
-            del roots[kinds[file].ftype], accepted[file]
-            reasons.append(_late(record, file, unified, "would take its place"))
-    elif beside:
-        clients = "Incus before 7.1" if is_vm and is_container[beside[0]] else "clients"
-        kind = "container" if is_container[beside[0]] else "virtual-machine"
-        sentence = (
-            f"{unified} is not listed beside {beside[0]}: {clients} would see two {kind} images under one alias and "
-            "take one of them at random; delete one, or upload it as a product of its own"
-        )
-        reasons.append(Reason(unified, "warning", sentence))
-        return "", ""
-    if is_vm:
-        reasons.append(Reason(unified, "warning", f"{unified} {_WHOLE_VM}"))
-    return unified, "virtual-machine" if is_vm else ""
 
 
 def _unpaired(record: Record, kinds: Mapping[str, FileKind], *, usable: bool) -> list[Reason]:

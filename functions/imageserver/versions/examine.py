@@ -14,7 +14,7 @@ from imageserver.errors import InvalidUpload, SimplestreamsError
 from imageserver.format import file_kinds
 from imageserver.format.file_kinds import FileKind, Role
 from imageserver.format.keys import ProductId
-from imageserver.inspection import checksums, ending, image_metadata, metadata, qcow2, squashfs, tarball, vcdiff
+from imageserver.inspection import checksums, ending, image_metadata, overrides, qcow2, squashfs, tarball, vcdiff
 from imageserver.inspection.digests import Digests, InTurn, Sha256, Spread
 from imageserver.inspection.qcow2 import UnusableDisk
 from imageserver.inspection.squashfs import NotSquashfs
@@ -80,8 +80,8 @@ def refuse_unread(file: str, facts: FileFacts, content_encoding: str, max_bytes:
 def read_document(file: str, facts: FileFacts, chunks: Chunks, product: ProductId) -> FileFacts:
     """Read metadata.json, image.yaml or SHA256SUMS. What does not parse is noted and ignored, never refused."""
     digests = Digests()
-    if facts.size_bytes > metadata.MAX_DOCUMENT_BYTES:
-        note = f"it has {facts.size_bytes:,} bytes, expected at most {metadata.MAX_DOCUMENT_BYTES:,}: it is ignored"
+    if facts.size_bytes > overrides.MAX_DOCUMENT_BYTES:
+        note = f"it has {facts.size_bytes:,} bytes, expected at most {overrides.MAX_DOCUMENT_BYTES:,}: it is ignored"
         unreadable: dict[str, str] | None = {} if file == CHECKSUMS_FILE else None
         return replace(facts, sha256=_drained(digests, chunks).sha256, warnings=(note,), unreadable=unreadable)
     body = b"".join(bytes(chunk) for chunk in digests.tee(chunks))
@@ -89,7 +89,9 @@ def read_document(file: str, facts: FileFacts, chunks: Chunks, product: ProductI
     if file == CHECKSUMS_FILE:
         sums = checksums.parse_checksums(body, file)
         return replace(facts, checksums=sums.digests, unreadable=sums.unreadable)
-    parsed = metadata.parse_metadata_json(body) if file == "metadata.json" else metadata.parse_image_yaml(body, product)
+    parsed = (
+        overrides.parse_metadata_json(body) if file == "metadata.json" else overrides.parse_image_yaml(body, product)
+    )
     return replace(facts, overrides=parsed.overrides, warnings=parsed.ignored)
 
 

@@ -14,7 +14,7 @@ from imageserver.errors import CatalogDamaged, InvalidUpload, NewerRecord
 from imageserver.format import file_kinds
 from imageserver.format.file_kinds import FileKind, Role
 from imageserver.format.keys import VersionId, parse_version
-from imageserver.inspection.metadata import Overrides
+from imageserver.inspection.overrides import Overrides
 from imageserver.inspection.tarball import Content
 from imageserver.versions.state import State
 

@@ -10,7 +10,7 @@ import pytest
 
 from imageserver.errors import CatalogBusy, CatalogDamaged, OutOfTime
 from imageserver.format.keys import parse_version
-from imageserver.inspection import checksums, image_metadata, metadata, qcow2, squashfs, tarball, vcdiff
+from imageserver.inspection import checksums, image_metadata, overrides, qcow2, squashfs, tarball, vcdiff
 from imageserver.operations.ingest import Ingested, IngestServices, ingest
 from imageserver.versions import examine, records
 from imageserver.versions.examine import needs_reading
@@ -426,8 +426,8 @@ def test_a_file_whose_parser_raises_is_refused_with_a_reason_and_the_others_are_
         (image_metadata, "check_metadata_yaml", "lxd_combined.tar.gz", images.unified_tarball()),
         (squashfs, "checked", "root.squashfs", images.squashfs("other")),
         (vcdiff, "checked", "rootfs.20261101_10:00.vcdiff", images.vcdiff("x")),
-        (metadata, "parse_metadata_json", "metadata.json", b"{}"),
-        (metadata, "parse_image_yaml", "image.yaml", b"{}"),
+        (overrides, "parse_metadata_json", "metadata.json", b"{}"),
+        (overrides, "parse_image_yaml", "image.yaml", b"{}"),
         (checksums, "parse_checksums", "SHA256SUMS", f"{images.sha256_hex(b'')}  x\n".encode()),
     ],
 )

@@ -2,7 +2,7 @@
 
 import pytest
 
-from imageserver.catalog.lookup import by_fingerprint
+from imageserver.catalog.matching import by_fingerprint
 from imageserver.format import documents
 from imageserver.format.keys import parse_version
 from imageserver.operations.lookup import find_listed, find_recorded

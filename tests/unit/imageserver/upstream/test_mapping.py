@@ -9,7 +9,7 @@ import pytest
 
 from imageserver.errors import UpstreamRefused
 from imageserver.format.keys import parse_key
-from imageserver.inspection.metadata import parse_metadata_json
+from imageserver.inspection.overrides import parse_metadata_json
 from imageserver.upstream import documents
 from imageserver.upstream.mapping import LeftOut, UpstreamVersion, mapped, metadata_json
 

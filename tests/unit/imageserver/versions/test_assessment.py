@@ -9,7 +9,7 @@ from datetime import timedelta
 import pytest
 
 from imageserver.format.keys import parse_target, parse_version
-from imageserver.inspection.metadata import Overrides
+from imageserver.inspection.overrides import Overrides
 from imageserver.operations.withdraw import restore, withdraw
 from imageserver.versions import records
 from imageserver.versions.assessment import assessed, overrides

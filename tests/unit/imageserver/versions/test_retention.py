@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 import pytest
 
 from imageserver.format.keys import VersionId, parse_product
-from imageserver.inspection.metadata import Overrides
+from imageserver.inspection.overrides import Overrides
 from imageserver.versions.assessment import new_record
 from imageserver.versions.records import FileFacts, Record
 from imageserver.versions.retention import Rule, expired

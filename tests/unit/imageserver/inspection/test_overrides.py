@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 
 from imageserver.format.keys import parse_product
-from imageserver.inspection.metadata import Overrides, Parsed, parse_image_yaml, parse_metadata_json
+from imageserver.inspection.overrides import Overrides, Parsed, parse_image_yaml, parse_metadata_json
 
 NOBLE = parse_product("images/ubuntu/noble/amd64/default")
 
