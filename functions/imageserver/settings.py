@@ -7,7 +7,6 @@ from typing import Annotated, Final, Literal, Self
 import msgspec
 
 from imageserver.format.file_kinds import ALL_CLIENTS
-from imageserver.versions.limits import Limits
 
 DEFAULT_MAX_BYTES: Final = 50_000_000_000
 """What CloudFront serves in one answer; digest reads it in 667 of its 900 s at the 600 Mbit/s of one Lambda run."""
@@ -51,11 +50,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename="upper"):
     max_versions: _Count = 1000
     max_products: _Count = 1000
     max_stored_bytes: _Count = 10_000_000_000_000
-
-    @property
-    def limits(self) -> Limits:
-        """How much one version, product and publisher may have."""
-        return Limits(self.max_files, self.max_versions, self.max_products, self.max_stored_bytes)
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Self:

@@ -23,6 +23,7 @@ from imageserver.operations.ingest import SLOWEST_BYTES_PER_S, Ingested, IngestS
 from imageserver.settings import Settings
 from imageserver.storage.ranged_reader import LARGE, SMALL, HashFan
 from imageserver.storage.s3 import S3Store
+from imageserver.versions.limits import Limits
 from imageserver.versions.state import State
 
 LARGE_FUNCTION_MB: Final = 1700
@@ -77,7 +78,7 @@ def _services(left_s: float, whole_s: float, tries: int) -> IngestServices:
         spread=HashFan,
         budget_bytes=None if left_s > FRESH * whole_s else int(left_s * SLOWEST_BYTES_PER_S),
         is_suspect=tries > 1,
-        limits=settings.limits,
+        limits=Limits(settings.max_files, settings.max_versions),
     )
 
 

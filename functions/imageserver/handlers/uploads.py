@@ -42,6 +42,7 @@ from imageserver.settings import Settings
 from imageserver.storage.document_cache import DocumentCache
 from imageserver.storage.leases import lease
 from imageserver.storage.presigned import S3Uploads
+from imageserver.versions.limits import Limits
 
 LONGEST_BODY: Final = 256 * 1024
 PRODUCT_SLASHES: Final = 4
@@ -53,7 +54,8 @@ settings = Settings.from_environment(os.environ)
 rights = Rights.parse(settings.publishers)
 store = S3Uploads(s3_client(), settings.bucket)
 cache = DocumentCache(store)
-quotas = Quotas(rights, settings.limits, time.monotonic)
+limits = Limits(settings.max_files, settings.max_versions, settings.max_products, settings.max_stored_bytes)
+quotas = Quotas(rights, limits, time.monotonic)
 coldstart.loaded()
 
 _R = TypeVar("_R")
@@ -268,7 +270,7 @@ def _service() -> uploads.UploadService:
         settings.allow_overwrites,
         datetime.now(UTC),
         time.sleep,
-        settings.limits,
+        limits,
         quotas,
     )
 
