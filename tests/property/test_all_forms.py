@@ -15,10 +15,13 @@ from functools import cache
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
+from imageserver.api import status
+from imageserver.api.schema import VersionStatus
 from imageserver.format.keys import parse_target
 from imageserver.operations.prune import Rules, prune
 from imageserver.operations.runs import Run
 from imageserver.operations.withdraw import restore, withdraw
+from imageserver.storage.document_cache import DocumentCache
 from imageserver.versions.retention import Rule
 from tests.support import images
 from tests.support.client_rules import SERVED
@@ -152,6 +155,12 @@ def found_in(system: System) -> list[str]:
     return faults(documents, lambda key: objects[key].body if key in objects else None, clients)
 
 
+def told(system: System) -> list[VersionStatus]:
+    """Return what the API says of every version."""
+    cache = DocumentCache(system.store)
+    return [found for version in system.versions() if (found := status.look(system.store, cache, version))]
+
+
 def ftypes(system: System) -> Iterable[str]:
     for name, product in system.products_document().products.items():
         yield f"listed: {name}"
@@ -168,6 +177,7 @@ def test_what_is_listed_can_be_used_by_every_client(steps: list[Step], clients: 
     for ftype in {found.partition('"')[0] for found in ftypes(system)}:
         event(ftype)
     assert found_in(system) == []
+    assert [found for found in told(system) if not status.is_terminal(found) and found.status != "incomplete"] == []
 
 
 @settings(max_examples=60, deadline=None)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from datetime import datetime
+from itertools import chain
 from typing import Final
 
 from msgspec.structs import replace
@@ -160,7 +161,8 @@ def _not_yet_listed(record: Record, entry: documents.Version, held: set[str]) ->
     """Return the files that the record has and the catalog does not, or under the digest of an earlier upload."""
     listed = {item.path.rpartition("/")[2]: item.sha256 for item in entry.items.values()}
     assessment = assess(record)
-    wanted = ({*assessment.roots.values(), assessment.unified} - held - {""}) | (listed.keys() & record.files.keys())
+    made = {*assessment.roots.values(), assessment.unified, *chain.from_iterable(assessment.deltas.values())}
+    wanted = (made - held - {""}) | (listed.keys() & record.files.keys())
     late = sorted(file for file in wanted if listed.get(file) != record.files[file].sha256)
     return [Reason(file, "waiting", f"{file} is complete and about to be listed") for file in late]
 

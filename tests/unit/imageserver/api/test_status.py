@@ -87,6 +87,17 @@ def test_new_content_of_a_listed_file_waits_until_the_catalog_has_its_digest(sys
     assert status.is_terminal(told(system))
 
 
+def test_a_delta_waits_until_the_catalog_lists_it_or_says_why_not(system: System) -> None:
+    base = "20261101_10:00"
+    system.upload(PATH, {f"rootfs.{base}.vcdiff": images.vcdiff("x")})
+    system.ingest(PATH)
+    assert (told(system).status, status.is_terminal(told(system))) == ("listed", False)
+    assert told(system).reasons[-1].sentence == f"rootfs.{base}.vcdiff is complete and about to be listed"
+    system.publish(VERSION.product)
+    assert status.is_terminal(told(system))
+    assert "which is not listed: clients download the whole root" in told(system).reasons[-1].sentence
+
+
 def test_a_root_listed_by_another_product_is_not_awaited(system: System) -> None:
     first = "images/alpine/edge/amd64/default/20261123_10:00"
     metadata = system.store.objects[f"{PATH}/lxd.tar.xz"].body
