@@ -1,6 +1,6 @@
 """What became of a version: the record says what is wrong with it, the catalog whether clients see it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import datetime
 from itertools import chain
 from typing import Final
@@ -9,6 +9,7 @@ from msgspec.structs import replace
 
 from imageserver.api.schema import FileStatus, ProductStatus, VersionStatus
 from imageserver.catalog.conflicts import shared_with
+from imageserver.errors import CatalogDamaged
 from imageserver.format import documents
 from imageserver.format.documents import Products, Withheld
 from imageserver.format.keys import ProductId, VersionId
@@ -42,7 +43,15 @@ def look(store: Store, cache: DocumentCache, version: VersionId) -> VersionStatu
         return with_arrivals(VersionStatus(path=version.path, status=State.INCOMPLETE), fresh) if fresh else None
     if record.state is not State.COMPLETE:
         return with_arrivals(from_record(record), fresh)
-    return with_arrivals(from_catalog(record, cache.products(version.product.stream)), fresh)
+    own = cache.products(version.product.stream)
+
+    def streams() -> list[Products]:
+        try:
+            return cache.all()
+        except CatalogDamaged:  # of another stream, which publish logs and `admin doctor` names: not this one's fault
+            return [own]
+
+    return with_arrivals(from_catalog(record, own, streams), fresh)
 
 
 def of_product(cache: DocumentCache, product: ProductId) -> ProductStatus | None:
@@ -118,8 +127,11 @@ def from_record(record: Record) -> VersionStatus:
     )
 
 
-def from_catalog(record: Record, products: Products) -> VersionStatus:
-    """Return the status of a complete version: listed, withheld because of what else is listed, or not rendered yet."""
+def from_catalog(record: Record, products: Products, streams: Callable[[], Iterable[Products]]) -> VersionStatus:
+    """Return the status of a complete version: listed, withheld because of what else is listed, or not rendered yet.
+
+    `streams` gives the documents of all streams; it is called for a listed version alone, which is not waited for.
+    """
     version = record.id
     withheld = products.withheld.get(version.product.name, ())
     product = products.products.get(version.product.name)
@@ -139,7 +151,7 @@ def from_catalog(record: Record, products: Products) -> VersionStatus:
     fingerprints = sorted(documents.images(entry))
     aliases = [held for held in withheld if held.alias]
     reasons = [_of_withheld(record, held) for held in (*mine, *aliases)]
-    reasons += [Reason("", "warning", said) for said in shared_with(products, version.product.name, fingerprints)]
+    reasons += [Reason("", "warning", said) for said in shared_with(streams(), version.product, fingerprints)]
     return VersionStatus(
         path=record.version,
         status=state,

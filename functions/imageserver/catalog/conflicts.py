@@ -109,20 +109,25 @@ def _duplicate(
     )
 
 
-def shared_with(document: Products, product: str, fingerprints: Collection[str]) -> list[str]:
+def shared_with(streams: Iterable[Products], product: ProductId, fingerprints: Collection[str]) -> list[str]:
     """Return a sentence about each image and each alias that `product` has and another product asked for too.
 
-    `fingerprints` are those of the version that is looked at; a copy of another version is none of its business.
+    `streams` are the documents of all streams, since clients read them as one list. `fingerprints` are those of the
+    version that is looked at; a copy of another version is none of its business.
     """
     found = []
-    for name, entries in sorted(document.withheld.items()):
-        for entry in entries:
-            if entry.held_by != product:
-                continue
-            if entry.alias:
-                found.append(f"{name} asks for the alias {entry.alias} too; it stays with {product}")
-            elif entry.fingerprint in fingerprints:
-                found.append(f"{name}/{entry.version}/{entry.file} is a copy of this image; it is listed here only")
+    for document in sorted(streams, key=lambda document: (document.content_id != product.stream, document.content_id)):
+        holder = documents.named(product, document.content_id)
+        for name, entries in sorted(document.withheld.items()):
+            other = documents.named(product_id(document.content_id, name), product.stream)
+            for entry in entries:
+                if entry.held_by != holder:
+                    continue
+                if entry.alias:
+                    found.append(f"{other} asks for the alias {entry.alias} too; it stays with {product.name}")
+                elif entry.fingerprint in fingerprints:
+                    copy = f"{other}/{entry.version}/{entry.file}"
+                    found.append(f"{copy} is a copy of this image; it is listed here only")
     return found
 
 

@@ -141,7 +141,7 @@ def show(request: Request) -> Reply:
 
 def _path_of_listed(name: str, caller: str) -> str:
     """Return the path of the version that a fingerprint, the start of one, or an alias means to this caller."""
-    paths = sorted({image.version.path for image in find_listed(store, cache, name)})
+    paths = sorted({image.version.path for image in find_listed(cache, name)})
     allowed = [path for path in paths if rights.allow(caller, path)] or paths
     if not allowed:
         raise Problem(

@@ -9,7 +9,7 @@ from imageserver.format import documents
 from imageserver.format.documents import product_id
 from imageserver.format.keys import RECORDS, ProductId, VersionId, parse_product, parse_version
 from imageserver.storage import listing
-from imageserver.storage.document_cache import DocumentCache
+from imageserver.storage.document_cache import DocumentCache, documented_streams
 from imageserver.storage.parallel import in_parallel
 from imageserver.storage.port import Store, StoredObject
 from imageserver.versions import records
@@ -40,13 +40,6 @@ def known_products(store: Store, cache: DocumentCache, index: documents.Index, a
         entry = index.index.get(stream)
         found |= {product_id(stream, name) for name in named | set(entry.products if entry else ())}
     return sorted((product for product in found if product.path > after), key=lambda product: product.path)
-
-
-def documented_streams(store: Store) -> set[str]:
-    """Return the streams that have a document."""
-    keys = (info.key for info in store.list("streams/v1/") if info.key.endswith(".json"))
-    names = {key.removeprefix("streams/v1/").removesuffix(".json").removesuffix(".unlisted") for key in keys}
-    return {name for name in names if name.startswith("images")}
 
 
 def _below(store: Store, prefix: str, skip: int, after: str) -> Iterator[ProductId]:

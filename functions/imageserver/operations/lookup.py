@@ -3,20 +3,19 @@
 from imageserver.catalog.matching import Image, by_alias, by_fingerprint, in_record
 from imageserver.errors import CatalogDamaged, InvalidUpload
 from imageserver.format.keys import RECORDS, is_fingerprint, parse_record_key
-from imageserver.operations.inventory import documented_streams
 from imageserver.storage.document_cache import DocumentCache
 from imageserver.storage.parallel import in_parallel
 from imageserver.storage.port import Store
 from imageserver.versions import records
 
 
-def find_listed(store: Store, cache: DocumentCache, name: str) -> list[Image]:
+def find_listed(cache: DocumentCache, name: str) -> list[Image]:
     """Return the listed images that an alias, a fingerprint or the start of one means, sorted by path.
 
     An alias goes first, as for clients. Raise StorageUnavailable, StorageDenied, and CatalogDamaged for a document that
     cannot be read.
     """
-    products = [cache.products(stream) for stream in sorted(documented_streams(store))]
+    products = cache.all()
     found = [image for document in products for image in by_alias(document, name)]
     if not found and is_fingerprint(name):
         found = [image for document in products for image in by_fingerprint(document, name)]

@@ -23,6 +23,13 @@ class StreamDocuments:
     unlisted: Unlisted
 
 
+def documented_streams(store: Store) -> set[str]:
+    """Return the streams that have a document."""
+    keys = (info.key for info in store.list("streams/v1/") if info.key.endswith(".json"))
+    names = {key.removeprefix("streams/v1/").removesuffix(".json").removesuffix(".unlisted") for key in keys}
+    return {name for name in names if name.startswith("images")}
+
+
 @dataclass(slots=True)
 class DocumentCache:
     """Documents as last read, by key, each with its ETag. Errors as of the store, and CatalogDamaged."""
@@ -40,6 +47,10 @@ class DocumentCache:
         """Return the products document of a stream, as it is now."""
         key = documents.products_key(stream)
         return self._now(key, lambda body: documents.decode_products(body, stream), Products)
+
+    def all(self) -> list[Products]:
+        """Return the products documents of all streams that have one, as they are now, in order of their names."""
+        return [self.products(stream) for stream in sorted(documented_streams(self.store))]
 
     def _now(self, key: str, decode: Callable[[bytes | None], _D], kind: type[_D]) -> _D:
         etag = next((info.etag for info in self.store.list(key) if info.key == key), "")

@@ -1,5 +1,5 @@
 // Reading the catalog over HTTP: revalidated, and never forgotten because of an error.
-import { readIndex, readProducts } from "./model.js";
+import { readIndex, readProducts, share } from "./model.js";
 
 /** @typedef {import("./model.js").Product} Product */
 /** @typedef {{etag: string, revision: number, value: unknown}} Known */
@@ -61,6 +61,7 @@ export class Catalog {
     const changes = await Promise.all(entries.map((entry) => this.#refreshStream(entry)));
     const gone = [...this.streams.keys()].filter((stream) => !entries.some((entry) => entry.stream === stream));
     for (const stream of gone) this.streams.delete(stream);
+    share(this.products());
     this.empty = this.problems.length === 0 && this.products().length === 0;
     return gone.length > 0 || changes.includes(true);
   }

@@ -206,11 +206,23 @@ export function readProducts(stream, document, unlisted) {
   const withheld = record(record(document).withheld);
   const waiting = record(record(unlisted).products);
   const names = new Set([listed, withheld, waiting].flatMap((part) => Object.keys(part)));
-  const products = [...names].map((name) => readProduct(stream, name, listed[name], withheld[name], waiting[name]));
-  const byName = new Map(products.map((product) => [product.name, product]));
-  for (const [name, entries] of Object.entries(withheld)) {
-    for (const entry of (Array.isArray(entries) ? entries : []).map(record)) {
-      byName.get(text(entry.held_by))?.shared.push(readShared(name, entry));
+  return [...names].map((name) => readProduct(stream, name, listed[name], withheld[name], waiting[name]));
+}
+
+/**
+ * Tells each product what others asked for and do not have because it has it. Clients read all streams as one list, so
+ * this looks at the products of all of them.
+ * @param {Product[]} products of all streams @returns {Product[]} the same
+ */
+export function share(products) {
+  const holders = new Map(products.map((product) => [product.key, product]));
+  for (const product of products) product.shared = [];
+  for (const { stream, name, raw: [, withheld] } of products) {
+    for (const entry of (Array.isArray(withheld) ? withheld : []).map(record)) {
+      const heldBy = text(entry.held_by);
+      const elsewhere = heldBy.split(":").length === 5; // a stream in front
+      const holder = holders.get(elsewhere ? heldBy.replace(":", "/") : `${stream}/${heldBy}`);
+      holder?.shared.push(readShared(elsewhere ? `${stream}:${name}` : name, entry));
     }
   }
   return products;

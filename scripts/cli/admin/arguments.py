@@ -148,7 +148,7 @@ def find_target(deployment: Deployment, name: str) -> Target:
     if path == name.strip("/") or path.count("/") + 1 >= PRODUCT_PARTS:
         return parse_path(name)
     with output.busy(f"looking for {name}"):
-        found = find_listed(deployment.store, DocumentCache(deployment.store), name)
+        found = find_listed(DocumentCache(deployment.store), name)
         if not found and is_fingerprint(name):
             found = find_recorded(deployment.store, name)
     versions = sorted({image.version for image in found})

@@ -21,11 +21,10 @@ from imageserver.errors import InvalidUpload
 from imageserver.format import documents
 from imageserver.format.documents import product_id
 from imageserver.format.keys import LEASES, RECORDS, parse_key, parse_record_key
-from imageserver.operations.inventory import documented_streams
 from imageserver.operations.reconcile import reconcile
 from imageserver.operations.runs import Run
 from imageserver.site.layout import PAGE_KEY
-from imageserver.storage.document_cache import DocumentCache
+from imageserver.storage.document_cache import DocumentCache, documented_streams
 
 AGAIN: Final = "look again in a minute"
 DEPLOY: Final = "deploy the template again"

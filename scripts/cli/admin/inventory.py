@@ -12,8 +12,7 @@ from imageserver.errors import CatalogDamaged, InvalidUpload
 from imageserver.format import documents, file_kinds
 from imageserver.format.documents import Withheld, product_id
 from imageserver.format.keys import RECORDS, VersionId, parse_record_key
-from imageserver.operations.inventory import documented_streams
-from imageserver.storage.document_cache import DocumentCache
+from imageserver.storage.document_cache import DocumentCache, documented_streams
 from imageserver.storage.parallel import in_parallel
 from imageserver.storage.port import Store
 from imageserver.versions import records
@@ -94,17 +93,23 @@ def read_catalog(store: Store, below: str = "") -> Catalog:
     index = store.read(documents.INDEX_KEY)
     streams = set(documents.decode_index(index.body if index else None).index)
     streams |= {version.product.stream for version in recorded_versions(store)}
-    for stream in sorted(streams):
-        document = cache.products(stream)
-        holders = {entry.held_by for entries in document.withheld.values() for entry in entries}
+    known = [cache.products(stream) for stream in sorted(streams)]
+    holders = {
+        documents.holder_elsewhere(entry.held_by) or (document.content_id, entry.held_by)
+        for document in known
+        for entries in document.withheld.values()
+        for entry in entries
+    }
+    for document in known:
+        stream = document.content_id
         for name, product in document.products.items():
             for version, entry in documents.decode_versions(product).items():
                 id_ = VersionId(product_id(stream, name), version)
                 found.items.extend(
                     ListedItem(id_, k, item) for k, item in entry.items.items() if is_below(item.path, below)
                 )
-                if name in holders:
-                    found.shared[id_.path] = shared_with(document, name, documents.images(entry))
+                if not holders.isdisjoint({id_.product, (stream, name)}):
+                    found.shared[id_.path] = shared_with(known, id_.product, documents.images(entry))
         for name, entries in document.withheld.items():
             for lost in entries:  # without a version, the product lost an alias
                 if lost.version:

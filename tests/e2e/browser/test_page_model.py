@@ -119,3 +119,16 @@ def test_a_query_survives_the_address_bar(call: Callable[..., Any], search: str)
 @pytest.mark.parametrize("search", ["?sort=constructor", "?sort=--image", "?stale=-1", "?stale=x", "?unknown=1"])
 def test_nonsense_in_the_address_bar_reads_as_the_usual(call: Callable[..., Any], search: str) -> None:
     assert call("query", "parseQuery", search) == call("query", "parseQuery", "")
+
+
+def test_who_has_a_name_is_told_of_products_of_all_streams_that_ask_for_it(call: Callable[..., Any]) -> None:
+    products = [
+        {"key": f"{stream}/a:1:amd64:default", "stream": stream, "name": "a:1:amd64:default", "shared": [], "raw": raw}
+        for stream, raw in (
+            ("images", [{}, []]),
+            ("images-x", [{}, [{"alias": "a/1", "held_by": "images:a:1:amd64:default"}, {"held_by": 7}]]),
+        )
+    ]
+    holder, other = call("model", "share", products)
+    assert holder["shared"] == [{"what": "a/1", "why": "images-x:a:1:amd64:default asks for this alias too"}]
+    assert other["shared"] == []

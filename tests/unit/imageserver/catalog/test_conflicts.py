@@ -5,8 +5,10 @@ from __future__ import annotations
 from imageserver.catalog.conflicts import shared_with
 from imageserver.format import documents
 from imageserver.format.documents import Withheld
+from imageserver.format.keys import ProductId
 
 MINE = "alma:9:amd64:default"
+PRODUCT = ProductId("images", *MINE.split(":"))
 PRINT = "a" * 64
 
 
@@ -22,7 +24,21 @@ def test_a_product_is_told_of_each_copy_of_its_image_and_each_claim_to_its_alias
             )
         }
     )
-    assert shared_with(document, MINE, [PRINT]) == [
+    assert shared_with([document], PRODUCT, [PRINT]) == [
         f"beta:1:amd64:default asks for the alias stable too; it stays with {MINE}",
         "beta:1:amd64:default/20261101/x.squashfs is a copy of this image; it is listed here only",
+    ]
+
+
+def test_a_product_is_told_of_what_products_of_other_streams_asked_for() -> None:
+    own, other = documents.decode_products(None, "images"), documents.decode_products(None, "images-x")
+    holder = f"images:{MINE}"
+    other.withheld[MINE] = (
+        Withheld(alias="stable", held_by=MINE, reason="of the product of that name in its own stream"),
+        Withheld(alias="stable", held_by=holder, reason="an alias"),
+        Withheld(version="20261101", file="x.squashfs", fingerprint=PRINT, held_by=holder, reason="a copy"),
+    )
+    assert shared_with([other, own], PRODUCT, [PRINT]) == [
+        f"images-x:{MINE} asks for the alias stable too; it stays with {MINE}",
+        f"images-x:{MINE}/20261101/x.squashfs is a copy of this image; it is listed here only",
     ]

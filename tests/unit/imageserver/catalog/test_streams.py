@@ -7,6 +7,7 @@ import json
 
 import pytest
 
+from cli.admin import inventory
 from imageserver.api import status
 from imageserver.catalog.rights import Rights
 from imageserver.format import documents
@@ -53,6 +54,35 @@ def test_whose_upload_came_first_keeps_the_names_of_a_path(first: str, second: s
     state, errors = told(system, path)
     assert state == "listed"
     assert any(f"the alias ubuntu/noble is taken by {first}/{NOBLE}, which was first" in error for error in errors)
+
+
+def warnings(system: System, path: str) -> list[str]:
+    found = status.look(system.store, DocumentCache(system.store), parse_version(path))
+    assert found
+    return [reason.sentence for reason in found.reasons if reason.kind == "warning"]
+
+
+def test_who_has_a_name_or_an_image_is_told_of_each_other_stream_that_asks_for_it() -> None:
+    system = System()
+    held = upload(system, "images", "victim")
+    upload(system, "images-x", "victim", version="20261124_0900")
+    upload(system, "images-y", "own", version="20261124_0900")
+    found = warnings(system, held)
+    name = NOBLE.replace("/", ":")
+    copy = f"images-x:{name}/20261124_0900/rootfs.squashfs is a copy of this image; it is listed here only"
+    claim = f"images-y:{name} asks for the alias ubuntu/noble too; it stays with {name}"
+    assert copy in found
+    assert claim in found
+    summary = inventory.read_catalog(system.store).shared[held]
+    assert copy in summary
+    assert claim in summary
+
+
+def test_the_damaged_document_of_another_stream_hides_no_status() -> None:
+    system = System()
+    path = upload(system, "images", "mine")
+    system.store.put("streams/v1/images-x.json", b"not JSON")
+    assert told(system, path) == ("listed", [])
 
 
 @pytest.mark.parametrize(("first", "second"), list(itertools.permutations(["images", "images-x"], 2)))

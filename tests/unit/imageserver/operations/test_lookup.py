@@ -28,7 +28,7 @@ def system() -> System:
 
 
 def found(system: System, name: str) -> list[tuple[str, str]]:
-    return [(i.version.path, i.file) for i in find_listed(system.store, DocumentCache(system.store), name)]
+    return [(i.version.path, i.file) for i in find_listed(DocumentCache(system.store), name)]
 
 
 def fingerprints(system: System, path: str) -> dict[str, str]:
