@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import threading
 from collections.abc import Iterator
+from datetime import UTC, datetime, tzinfo
 from typing import TYPE_CHECKING
 
 import boto3
@@ -18,6 +19,7 @@ from imageserver.format.file_kinds import ALL_CLIENTS
 from imageserver.format.keys import parse_product, parse_version
 from imageserver.operations.ingest import IngestServices, ingest
 from imageserver.operations.publish import PublishServices, publish
+from imageserver.storage import s3
 from imageserver.storage.ranged_reader import HashFan
 from imageserver.storage.s3 import S3Store
 from local_stack.credentials import ACCESS_KEY, SECRET_KEY
@@ -77,6 +79,19 @@ def test_create_and_replace_are_conditional(store: S3Store) -> None:
     now = store.read("streams/v1/a.json")
     assert now
     assert now.body == b"2"
+
+
+def test_an_object_is_dated_by_the_clock_of_the_store(store: S3Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    class HoursAhead(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> HoursAhead:
+            return cls.fromtimestamp(datetime.now(UTC).timestamp() + 5 * 3600, tz)
+
+    store.create("leases/dated", b"1")
+    monkeypatch.setattr(s3, "datetime", HoursAhead)
+    seen = store.read("leases/dated")
+    assert seen
+    assert -2 < seen.age_s < 60  # S3 dates in whole seconds
 
 
 def test_delete_is_conditional(store: S3Store) -> None:

@@ -65,6 +65,7 @@ class World:
     def run(self) -> None:
         """One run over a batch of what is visible, after some time."""
         self.queue.clock += self.rng.choice((1, 2, 10, 40))
+        self.system.store.clock = max(self.system.store.clock, START + timedelta(seconds=self.queue.clock))
         visible = self.queue.visible()
         event = self.queue.receive(self.rng.sample(visible, min(len(visible), self.rng.randint(1, BATCH))))
         if not event["Records"]:

@@ -8,7 +8,7 @@ import json
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from types import SimpleNamespace
 from typing import Any
@@ -123,7 +123,8 @@ class FakeAws:
         if found is None:
             return error("NoSuchKey", 404)
         body = StreamingBody(io.BytesIO(found.body), len(found.body))
-        return {"Body": _Body(body, found.body), "ETag": found.revision}
+        modified = datetime.now(UTC) - timedelta(seconds=found.age_s)
+        return {"Body": _Body(body, found.body), "ETag": found.revision, "LastModified": modified}
 
     def _s3_head_object(self, Key: str, **_: Any) -> Any:
         found = self.store.objects[Key]

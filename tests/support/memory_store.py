@@ -63,7 +63,7 @@ class MemoryStore:
     def read(self, key: str) -> StoredObject | None:
         self._called("read", key)
         found = self.objects.get(key)
-        return StoredObject(found.body, found.etag) if found else None
+        return StoredObject(found.body, found.etag, (self.clock - found.modified).total_seconds()) if found else None
 
     def create(self, key: str, body: bytes) -> str | None:
         self._called("create", key)

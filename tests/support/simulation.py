@@ -431,7 +431,9 @@ class FaultyStore:
         found = self._world.objects.get(key)
         if key.startswith("versions/"):
             self._records[key] = found.body if found else None
-        return StoredObject(found.body, found.etag) if found else None
+        return (
+            StoredObject(found.body, found.etag, (self._world.now - found.modified).total_seconds()) if found else None
+        )
 
     def create(self, key: str, body: bytes) -> str | None:
         return self._conditionally(key, lambda found: found is None, lambda: self._world.put(key, body).etag)

@@ -21,6 +21,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from functools import partial
 from typing import Any, Final
 from urllib.parse import quote
@@ -366,7 +367,9 @@ class S3Client(_Client):
         def effect() -> Any:
             found = self._found(Key, "GetObject", IfMatch)
             assert found.body is not None
-            return {"Body": io.BytesIO(found.body), "ETag": found.etag, "VersionId": found.name}
+            date = format_datetime(START + timedelta(seconds=self.world.now), usegmt=True)
+            about = {"LastModified": found.date, "ResponseMetadata": {"HTTPHeaders": {"date": date}}}
+            return about | {"Body": io.BytesIO(found.body), "ETag": found.etag, "VersionId": found.name}
 
         return self.ask("GetObject", effect)
 

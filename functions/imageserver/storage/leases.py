@@ -5,11 +5,14 @@ and finds nothing left to do later. Publish takes the lease of each stream that 
 instead of losing every race. Correctness depends on no lease, because all writes are conditional. A lease that its
 worker could not remove expires, and the next worker takes it over.
 
+How old a lease is says the store, which dates both the object and its answers. No worker's clock decides: one that is
+hours ahead would hold a version for hours, and another take every lease over. `until` is by the holder's clock, for
+people.
+
 A lease is recognised by its token and not by the answer to the write. A refused write may be the worker's own first
 try whose answer was lost, or may have met a lease that was just being removed.
 """
 
-import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
@@ -18,11 +21,23 @@ from math import ceil
 from typing import Final
 from uuid import uuid4
 
+import msgspec
+
 from imageserver.storage.port import Store, write
 from imageserver.storage.retries import RaceLost, retry
 
 POLL_S: Final = 0.25
 """How often a waiting worker looks whether the lease is free."""
+LONGEST_S: Final = 3600.0
+"""What the longest lease lasts, whatever it says: four times what a function runs at most."""
+
+
+class Lease(msgspec.Struct, frozen=True):
+    """A lease as it is stored. It lasts for `seconds` from when it was stored."""
+
+    token: str
+    until: str = ""
+    seconds: float = LONGEST_S
 
 
 @contextmanager
@@ -39,8 +54,8 @@ def lease(
     Raise CatalogBusy when every write of the lease lost a race. `token` is the worker's own: it takes a lease with this
     token over, so one that it could not remove is no obstacle.
     """
-    until = (now() + timedelta(seconds=seconds)).isoformat()
-    revision = retry(key, partial(_take, store, key, {"until": until, "token": token}, now), pause)
+    wanted = Lease(token, (now() + timedelta(seconds=seconds)).isoformat(), seconds)
+    revision = retry(key, partial(_take, store, key, wanted), pause)
     if revision is None:
         yield False
         return
@@ -65,14 +80,24 @@ def wait_for_lease(
     yield False
 
 
-def _take(store: Store, key: str, wanted: dict[str, str], now: Callable[[], datetime]) -> str | None:
-    """Return the revision of the lease once it is written; None while another worker's has not expired."""
+def _take(store: Store, key: str, wanted: Lease) -> str | None:
+    """Return the revision of the lease once it is written; None while another worker's has not expired.
+
+    What is no lease holds nothing: anyone who can write it could as well write one.
+    """
     seen = store.read(key)
-    held: dict[str, str] = json.loads(seen.body) if seen else {}
-    if seen and held.get("token") == wanted["token"]:
+    held = _decoded(seen.body) if seen else None
+    if seen and held and held.token == wanted.token:
         return seen.revision
-    if held and datetime.fromisoformat(held["until"]) > now():
+    if seen and held and seen.age_s < min(held.seconds, LONGEST_S):
         return None
-    if revision := write(store, key, json.dumps(wanted).encode(), seen):
+    if revision := write(store, key, msgspec.json.encode(wanted), seen):
         return revision
     raise RaceLost
+
+
+def _decoded(body: bytes) -> Lease | None:
+    try:
+        return msgspec.json.decode(body, type=Lease)
+    except (msgspec.DecodeError, UnicodeError):
+        return None

@@ -7,10 +7,14 @@ from typing import Protocol
 
 @dataclass(frozen=True, slots=True)
 class StoredObject:
-    """A small object, read whole. `revision` is opaque: its ETag, good for one conditional write."""
+    """A small object, read whole. `revision` is opaque: its ETag, good for one conditional write.
+
+    `age_s`: how many seconds before this answer it was written. Both times are of the store's own clock.
+    """
 
     body: bytes
     revision: str
+    age_s: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,8 @@ to the caller: a lost race.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Final, ParamSpec, TypeVar
 
 from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
@@ -19,6 +21,7 @@ from imageserver.storage.ranged_reader import SMALL, ReadPlan, read_object
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
+    from mypy_boto3_s3.type_defs import GetObjectOutputTypeDef
 
 _MISSING: Final = frozenset({"NoSuchKey", "404", "NotFound"})
 _LOST: Final = frozenset({"PreconditionFailed", "412", "ConditionalRequestConflict", "409", *_MISSING})
@@ -43,7 +46,7 @@ class S3Store:
     def read(self, key: str) -> StoredObject | None:
         try:
             answer = self._call(key, self._s3.get_object, Bucket=self._bucket, Key=key)
-            return StoredObject(self._call(key, answer["Body"].read), answer["ETag"])
+            return StoredObject(self._call(key, answer["Body"].read), answer["ETag"], _age_s(answer))
         except S3Error as refused:
             if refused.code in _MISSING:
                 return None
@@ -127,6 +130,12 @@ class S3Error(Exception):
         self.error: SimplestreamsError = StorageUnavailable(message)
         if self.code in _DENIED:
             self.error = StorageDenied(f"{message}; the role of this function needs that right")
+
+
+def _age_s(answer: GetObjectOutputTypeDef) -> float:
+    answered = answer["ResponseMetadata"]["HTTPHeaders"].get("date", "")
+    now = parsedate_to_datetime(answered) if answered else datetime.now(UTC)  # only emulators leave it out
+    return (now - answer["LastModified"]).total_seconds()
 
 
 def _content_type(key: str) -> str:

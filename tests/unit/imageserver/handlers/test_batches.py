@@ -102,7 +102,7 @@ def test_digest_leaves_the_messages_of_a_version_that_failed_and_acknowledges_th
 def test_digest_leaves_a_version_that_another_worker_holds_the_lease_of(
     digest: ModuleType, system: System, queue: MemoryQueue
 ) -> None:
-    lease = {"until": "2999-01-01T00:00:00+00:00", "token": "of another worker"}
+    lease = {"seconds": 900, "token": "of another worker"}
     system.store.put(version_of(f"{NOBLE}/").lease_key, json.dumps(lease).encode())
     assert left(digest, arrivals(NOBLE, PLUCKY)) == ["0"]
     assert parse_version(NOBLE).record_key not in system.store.objects

@@ -4,6 +4,7 @@ import json
 import struct
 from collections.abc import Iterable
 from dataclasses import replace
+from datetime import timedelta
 from types import ModuleType
 
 import pytest
@@ -295,7 +296,9 @@ def test_a_file_that_arrives_while_another_worker_holds_the_lease_is_not_missed(
 
 def test_the_lease_of_a_dead_worker_expires(system: System) -> None:
     system.upload(PATH, images.split_image())
-    system.store.put(f"leases/{PATH}.json", json.dumps({"until": "2026-11-23T09:00:00+00:00"}).encode())
+    system.store.put(f"leases/{PATH}.json", json.dumps({"seconds": 60, "token": "of a dead worker"}).encode())
+    assert system.ingest(PATH).outcome == "leased by another worker"
+    system.store.clock += timedelta(seconds=60)
     assert system.ingest(PATH).outcome == "recorded"
     assert [key for key in system.store.objects if key.startswith("leases/")] == []
 

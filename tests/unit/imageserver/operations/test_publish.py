@@ -175,8 +175,7 @@ class Waiting:
 
     def __init__(self, system: System, seconds: float) -> None:
         self.system, self.waited = system, 0.0
-        until = system.store.clock + timedelta(seconds=seconds + 1)  # storing the mark takes a second
-        system.store.put(MARK, json.dumps({"until": until.isoformat(), "token": "another"}).encode())
+        system.store.put(MARK, json.dumps({"seconds": seconds, "token": "another"}).encode())
 
     def publish(self, lease_wait_s: float = LEASE_S) -> Published:
         return publish(
