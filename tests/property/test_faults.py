@@ -377,7 +377,7 @@ class Story:
             if key.startswith("images") and stored.body in BY_BODY
         }
         withdrawn = {path for path, mark in self.ledger.marks.items() if mark.withdrawn}
-        uploaded = {key: self.world.objects[key].modified.isoformat() for key in objects}
+        uploaded = {key: self.arrival(key) for key in objects}
         published = {
             parse_record_key(key).path: json.loads(stored.body)["published"]
             for key, stored in self.world.objects.items()
@@ -393,6 +393,14 @@ class Story:
             assert told == unlisted.get(stream, {}), f"{stream}: what is not listed"
         self.check_fingerprints_once(served)
         self.check_truth()
+
+    def arrival(self, key: str) -> str:
+        """When an object was there in full: of one in parts the record alone knows, whichever function saw it first."""
+        stored = self.world.objects[key]
+        path, _, file = key.rpartition("/")
+        record = self.world.objects.get(f"versions/{path}.json")
+        known = json.loads(record.body)["files"].get(file, {}) if record and "-" in stored.etag else {}
+        return str(known.get("arrived") or stored.modified.isoformat())
 
     def settle_marks(self) -> None:
         """What an answer says stands; where none came, what the records say now is as good as the opposite."""

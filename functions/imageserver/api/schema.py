@@ -129,7 +129,7 @@ class BatchAnswer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class FileStatus(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
-    """One file. `sha256` is empty until it was read; `uploaded_at` in ISO 8601, UTC."""
+    """One file. `sha256` is empty until it was read; `uploaded_at`, in ISO 8601 and UTC, until it is known."""
 
     size: int
     sha256: str = ""

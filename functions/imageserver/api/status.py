@@ -35,7 +35,7 @@ def look(store: Store, cache: DocumentCache, version: VersionId) -> VersionStatu
     seen = store.read(version.record_key)
     record = records.decode(seen.body, version.record_key) if seen else None
     fresh = {
-        file: FileStatus(size=there.size_bytes, uploaded_at=there.modified)
+        file: FileStatus(size=there.size_bytes, uploaded_at="" if there.is_in_parts else there.modified)
         for file, there in listing.listed(store, version).items()
         if not (record and file in record.files and record.files[file].etag == there.etag)
     }
@@ -181,6 +181,6 @@ def _not_yet_listed(record: Record, entry: documents.Version, held: set[str]) ->
 
 def _files(record: Record) -> dict[str, FileStatus]:
     return {
-        file: FileStatus(size=facts.size_bytes, sha256=facts.sha256, uploaded_at=facts.modified)
+        file: FileStatus(size=facts.size_bytes, sha256=facts.sha256, uploaded_at=facts.uploaded)
         for file, facts in record.files.items()
     }

@@ -140,10 +140,10 @@ def _images(record: Record, assessment: Assessment, clients: Sequence[str]) -> d
     images = {
         root: Image(
             tuple(sorted({files[root].combined[files[file].sha256] for file in metadata})),
-            max(files[file].modified for file in (root, *metadata)),
+            max(files[file].uploaded for file in (root, *metadata)),
         )
         for root in assessment.roots.values()
     }
     if unified := assessment.unified:
-        images[unified] = Image((files[unified].sha256,), files[unified].modified)
+        images[unified] = Image((files[unified].sha256,), files[unified].uploaded)
     return images

@@ -146,7 +146,7 @@ def _report(published: Published, products: int, seconds: float) -> None:
     for version, size_bytes in published.delisted.items():
         logger.info("delisted", **telemetry.about(version), outcome="delisted", bytes=size_bytes, seconds=seconds)
     for record in published.listed:
-        newest = max(datetime.fromisoformat(facts.modified) for facts in record.files.values())
+        newest = max(datetime.fromisoformat(facts.uploaded) for facts in record.files.values())
         late = round((datetime.now(UTC) - newest).total_seconds(), 3)
         about = telemetry.about(record.id)
         logger.info(

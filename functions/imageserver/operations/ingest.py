@@ -92,6 +92,7 @@ class _Progress:
     services: IngestServices
     ingested: Ingested
     token: str  # of the lease
+    began: str
     learned: Learned = field(default_factory=dict)
     states: dict[str, Sha256] = field(default_factory=dict)  # sha256 of a metadata file -> digest state after it
     is_surplus: bool | None = None  # whether the product has as many other versions as it may have
@@ -115,7 +116,7 @@ def ingest(version: VersionId, services: IngestServices) -> Ingested:
     StorageUnavailable, StorageDenied, CatalogDamaged. Any other exception, which no rule foresees, is raised when the
     version's other files were read and recorded.
     """
-    progress = _Progress(version, services, Ingested(version), token=uuid4().hex)
+    progress = _Progress(version, services, Ingested(version), token=uuid4().hex, began=services.now().isoformat())
     while not retry(version.path, partial(_attempt, progress), services.pause):
         pass  # what was read so far is saved: that is no lost race, so the count of attempts begins anew
     return progress.ingested
@@ -160,7 +161,7 @@ def _look(progress: _Progress) -> _Snapshot:
     seen = progress.services.store.read(key)  # before anything is decided: the rule of the conditional write
     before = records.decode(seen.body, key) if seen else None
     listed = listing.listed(progress.services.store, progress.version)
-    files = diff.known(progress.learned, before, listed)
+    files = diff.dated(diff.known(progress.learned, before, listed), before, progress.began)
     return _Snapshot(seen, before, _limited(progress, before, files))
 
 

@@ -26,7 +26,11 @@ def recalled(store: Store, version: VersionId) -> Record | None:
             continue
         files = {
             file: FileFacts(
-                etag=facts.etag, size_bytes=facts.size_bytes, modified=facts.modified, withdrawn=facts.withdrawn
+                etag=facts.etag,
+                size_bytes=facts.size_bytes,
+                modified=facts.modified,
+                arrived=facts.arrived,
+                withdrawn=facts.withdrawn,
             )
             for file, facts in record.files.items()
         }

@@ -142,7 +142,7 @@ def ahead_of_upload(record: Record) -> str:
 
     The record knows the time of each upload, so no clock decides: what is withheld today is withheld in a rebuild too.
     """
-    arrived = [datetime.fromisoformat(facts.modified) for facts in _present(record).values() if facts.modified]
+    arrived = [datetime.fromisoformat(facts.uploaded) for facts in _present(record).values() if facts.uploaded]
     if not arrived or not is_ahead(record.id.version, latest := max(arrived)):
         return ""
     return (

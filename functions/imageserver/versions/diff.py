@@ -44,10 +44,27 @@ def known(learned: Learned, before: Record | None, listed: Mapping[str, FileFact
         if facts and _same_generation(facts, there):
             # Somebody may have withdrawn or restored the file since it was read.
             # The same bytes may have come again: a withdrawal from now on is about that upload.
-            files[file] = replace(facts, withdrawn=stored.withdrawn if stored else None, modified=there.modified)
+            withdrawn = stored.withdrawn if stored else None
+            arrived = facts.arrived if facts.modified == there.modified else ""
+            files[file] = replace(facts, withdrawn=withdrawn, modified=there.modified, arrived=arrived)
         else:
             files[file] = there
     return files
+
+
+def dated(files: Files, before: Record | None, now: str) -> Files:
+    """Return the files, those that came in parts and that the record does not know with the time when they arrived.
+
+    S3 dates them by the beginning of their upload. Whoever begins early and completes later, with what somebody else
+    has published meanwhile, would count as the first.
+    """
+    known_before = {(file, facts.etag, facts.modified) for file, facts in before.files.items()} if before else set()
+    return {
+        file: replace(facts, arrived=now)
+        if facts.is_in_parts and not facts.arrived and (file, facts.etag, facts.modified) not in known_before
+        else facts
+        for file, facts in files.items()
+    }
 
 
 def _same_generation(facts: FileFacts, there: FileFacts) -> bool:

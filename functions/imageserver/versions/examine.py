@@ -224,8 +224,8 @@ def _inspected(facts: FileFacts, chunks: Iterator[bytes | memoryview], product: 
 def _refused(facts: FileFacts, fault: Fault, refusal: str) -> FileFacts:
     """Return the facts of a refused file: nothing that was read in it counts."""
     return FileFacts(
-        etag=facts.etag, size_bytes=facts.size_bytes, modified=facts.modified, refusal=refusal, fault=fault,
-        withdrawn=facts.withdrawn,
+        etag=facts.etag, size_bytes=facts.size_bytes, modified=facts.modified, arrived=facts.arrived,
+        refusal=refusal, fault=fault, withdrawn=facts.withdrawn,
     )  # fmt: skip
 
 

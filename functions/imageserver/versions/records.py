@@ -50,7 +50,9 @@ class FileFacts(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
 
     `etag` and `size_bytes` tell one generation of the object from the next. `combined` maps the sha256 of
     a metadata file to the combined sha256 with it. `refusal` completes "<file> …", `fault` says what it is about.
-    `warnings` are sentences about what was ignored in the file. `modified` is when it was uploaded (ISO 8601, UTC).
+    `warnings` are sentences about what was ignored in the file. `modified` is the date that S3 gives it (ISO 8601,
+    UTC): of an object that was sent in parts that is when its upload began. `arrived` is when digest first saw such an
+    object; empty for others, and where an older release saw it.
     `content` is what a tarball with a metadata.yaml holds besides; empty where an older release read it.
     `delta_base_bytes` and `delta_made_bytes` are how much a delta reads of its base and makes of it; 0 where unknown.
     `checksums` maps files to the sha256 that a SHA256SUMS declares, `unreadable` files to a sentence about the line
@@ -61,6 +63,7 @@ class FileFacts(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     etag: str
     size_bytes: int
     modified: str
+    arrived: str = ""
     sha256: str = ""
     combined: dict[str, str] = {}
     refusal: str = ""
@@ -73,6 +76,16 @@ class FileFacts(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     checksums: dict[str, str] = {}
     unreadable: dict[str, str] | None = None
     withdrawn: Withdrawal | None = None
+
+    @property
+    def is_in_parts(self) -> bool:
+        """Whether it was sent in parts: S3 ends the ETag of such an object with their number."""
+        return "-" in self.etag
+
+    @property
+    def uploaded(self) -> str:
+        """When it was there in full, as well as anybody knows. Nobody can put that before it was (see `modified`)."""
+        return self.arrived or self.modified
 
 
 class Reason(msgspec.Struct, frozen=True, order=True, omit_defaults=True):
@@ -168,7 +181,7 @@ def decode(body: bytes, key: str) -> Record:
 def _check_times(record: Record) -> None:
     """Raise ValueError for a time that nobody can compare: all that read the record rely on them."""
     withdrawals = (record.withdrawn, *(facts.withdrawn for facts in record.files.values()))
-    times = [facts.modified for facts in record.files.values()]
+    times = [time for facts in record.files.values() for time in (facts.modified, facts.arrived)]
     times += [time for withdrawal in withdrawals if withdrawal for time in (withdrawal.since, withdrawal.delete_after)]
     for time in filter(None, times):
         if datetime.fromisoformat(time).tzinfo is None:

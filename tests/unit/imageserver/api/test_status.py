@@ -41,6 +41,19 @@ def test_files_without_a_record_are_incomplete() -> None:
     assert "has arrived and is about to be looked at" in told(system).reasons[0].sentence
 
 
+def test_a_file_in_parts_is_waited_for_as_a_fresh_one_however_early_its_upload_began(system: System) -> None:
+    key = f"{PATH}/disk.qcow2"
+    system.store.put(key, images.qcow2())
+    stored = system.store.objects[key]
+    stored.etag, stored.modified = '"0123456789abcdef0123456789abcdef-7"', stored.modified - timedelta(hours=5)
+    found = told(system)
+    assert found.files["disk.qcow2"].uploaded_at == ""
+    assert status.hold_s(found, system.store.clock) == status.LONGEST_HOLD_S
+    seen = system.store.clock
+    system.ingest(PATH)
+    assert told(system).files["disk.qcow2"].uploaded_at == seen.isoformat()
+
+
 def test_an_invalid_version_with_a_new_upload_is_incomplete_again(system: System) -> None:
     path = f"{VERSION.product.path}/20261123_11:00"
     system.upload(path, {"lxd.tar.xz": b"nonsense"})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from datetime import timedelta
 
 import pytest
 
@@ -15,6 +16,7 @@ from imageserver.format.keys import parse_version
 from imageserver.operations.reconcile import reconcile
 from imageserver.operations.runs import Run
 from imageserver.storage.document_cache import DocumentCache
+from imageserver.versions import records
 from tests.support import images
 from tests.support.memory_store import Sent, System
 
@@ -83,6 +85,42 @@ def test_the_damaged_document_of_another_stream_hides_no_status() -> None:
     path = upload(system, "images", "mine")
     system.store.put("streams/v1/images-x.json", b"not JSON")
     assert told(system, path) == ("listed", [])
+
+
+def in_parts(system: System, path: str, files: dict[str, bytes], begun: timedelta) -> None:
+    """Upload files in parts; the upload of each began so long ago, and S3 dates it by that."""
+    for name, body in files.items():
+        system.store.put(f"{path}/{name}", body)
+        stored = system.store.objects[f"{path}/{name}"]
+        stored.etag = f'"{stored.etag[1:-1]}-2"'
+        stored.modified -= begun
+
+
+def test_an_upload_that_began_early_and_was_completed_later_was_not_first() -> None:
+    system = System()
+    own = upload(system, "images", "victim", version="20261101_1000")
+    path = f"images-x/{NOBLE}/20261101_1000"
+    in_parts(system, path, images.split_image(seed="victim"), timedelta(hours=6))
+    system.ingest(path)
+    system.publish(parse_version(path).product)
+    assert told(system, own) == ("listed", [])
+    assert told(system, path)[0] == "withheld"
+
+
+def test_the_date_of_an_upload_in_parts_stays_when_it_is_looked_at_again() -> None:
+    system = System()
+    path = f"images/{NOBLE}/20261101_1000"
+    in_parts(system, path, images.split_image(), timedelta(hours=6))
+    system.ingest(path)
+    key = parse_version(path).record_key
+    before = records.decode(system.store.objects[key].body, key)
+    assert {facts.uploaded for facts in before.files.values()} == {before.files["lxd.tar.xz"].arrived}
+    system.store.clock += timedelta(hours=9)
+    system.upload(path, {"disk.qcow2": images.qcow2()})
+    system.ingest(path)
+    after = records.decode(system.store.objects[key].body, key)
+    assert after.files["lxd.tar.xz"] == before.files["lxd.tar.xz"]
+    assert after.files["disk.qcow2"].arrived == ""
 
 
 @pytest.mark.parametrize(("first", "second"), list(itertools.permutations(["images", "images-x"], 2)))
