@@ -18,7 +18,7 @@ DAYS: Final = HOURS / 24
 # as much as PUT; DELETE is free. tests/unit/infra/test_costs.py counts the same life.
 PUTS: Final = 13
 LISTS: Final = 22
-GETS: Final = 29
+GETS: Final = 30
 GETS_FOR_EACH_SIBLING: Final = 4
 PART_BYTES: Final = 6 * 2**20
 """Each part of a file is one more GET."""
@@ -44,6 +44,13 @@ PRODUCT_S: Final = 0.15
 ALARM_METRICS: Final = 17
 OWN_METRICS: Final = 11
 """Of our own, and one more for each stream: six without dimension, three reasons of refusals, two tasks of maintain."""
+MESSAGES: Final = 11
+"""Of one version: three files that come and go, and a record that is written four times and deleted."""
+DIGEST_RUNS: Final = 4
+CALLS_A_RUN: Final = 3
+"""Its messages are received, hidden for as long as the run lives (decisions/0011-killed-workers.md), and deleted."""
+RENEW_S: Final = 20
+"""So often a long run hides its messages again."""
 POLLERS: Final = 10
 """Lambda polls each of the two queues with five requests at once, which wait for 20 s."""
 
@@ -132,7 +139,9 @@ def _lambda(server: Server) -> list[Row]:
 
 
 def _messages(server: Server) -> list[Row]:
-    requests = POLLERS * HOURS * 3600 / 20 + 30 * server.versions
+    renewals = server.version_gb / HASHED_GB_S / RENEW_S
+    each = MESSAGES + CALLS_A_RUN * (DIGEST_RUNS + PUBLISH_RUNS) + renewals
+    requests = POLLERS * HOURS * 3600 / 20 + each * server.versions
     metrics = OWN_METRICS + server.streams
     return [
         Row("API Gateway", f"{4 * server.versions:,} requests", 4e-6 * server.versions),

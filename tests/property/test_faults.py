@@ -378,12 +378,14 @@ class Story:
         }
         withdrawn = {path for path, mark in self.ledger.marks.items() if mark.withdrawn}
         uploaded = {key: self.arrival(key) for key in objects}
-        published = {
-            parse_record_key(key).path: json.loads(stored.body)["published"]
+        known = {
+            parse_record_key(key).path: json.loads(stored.body)
             for key, stored in self.world.objects.items()
             if key.startswith("versions/")
         }
-        model = expected_catalog(objects, withdrawn, uploaded, published)
+        published = {path: record["published"] for path, record in known.items()}
+        since = {path: record["since"] for path, record in known.items()}
+        model = expected_catalog(objects, withdrawn, uploaded, published, since)
         unlisted = expected_unlisted(objects, withdrawn, published)
         for key in (documents.INDEX_KEY, *map(documents.products_key, STREAMS)):
             assert _said(served.get(key)) == _said(model.get(key)), key

@@ -63,6 +63,7 @@ class Build:
     deltas: list[str]
     prints: dict[str, list[str]]
     arrived: dict[str, str] = field(default_factory=dict)  # file of a root -> when the last file of that image came
+    since: str = ""
 
     @property
     def moment(self) -> datetime:
@@ -74,12 +75,17 @@ Published = Mapping[str, Mapping[str, str]]
 
 
 def expected_catalog(
-    objects: Mapping[str, Content], withdrawn: Collection[str], uploaded: Mapping[str, str], published: Published
+    objects: Mapping[str, Content],
+    withdrawn: Collection[str],
+    uploaded: Mapping[str, str],
+    published: Published,
+    since: Mapping[str, str] | None = None,
 ) -> dict[str, bytes]:
     """Served key -> bytes of `streams/v1/index.json` and every products document.
 
     `objects`: the key of each object below images* with what it is; `withdrawn`: versions (`images/…/<version>`) and
-    keys of single files; `uploaded`: when each object came, as text that sorts.
+    keys of single files; `uploaded`: when each object came, as text that sorts; `since`: version -> when its product
+    published first, which the objects do not say once that version is gone.
     """
     versions = _versions(objects, withdrawn)
     streams: dict[str, dict[str, list[Build]]] = {}
@@ -89,6 +95,7 @@ def expected_catalog(
             for root in build.prints:
                 needed = {root, *build.metadata.values()} if root != build.unified else {root}
                 build.arrived[root] = max(uploaded[f"{path}/{file}"] for file in needed)
+            build.since = min(filter(None, [(since or {}).get(path), *build.arrived.values()]), default="")
             streams.setdefault(stream, {}).setdefault(":".join(product), []).append(build)
     documents = _documents(streams)
     index = {
@@ -198,7 +205,7 @@ def _documents(streams: dict[str, dict[str, list[Build]]]) -> dict[str, dict[str
         for product, versions in products.items():
             builds, lost[stream, product] = _of_one_form(versions)
             sound[stream, product] = sorted(builds, key=lambda b: (b.moment, b.name), reverse=True)
-    since = {name: min(min(build.arrived.values()) for build in builds) for name, builds in sound.items()}
+    since = {name: min(build.since for build in builds) for name, builds in sound.items()}
     _drop_copies(sound, lost)
     for name, builds in sound.items():
         if left := [build for build in builds if build.prints]:

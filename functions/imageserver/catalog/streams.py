@@ -114,8 +114,8 @@ def names_lost(
     """Return the aliases that products lose to a product of another stream.
 
     One whose path gives the alias goes first, among those a plain architecture, then one that the operator granted it,
-    then whose first upload came first: the oldest that is still there. Within a stream `conflicts.each_alias_once`
-    decides.
+    then whose first upload came first. That is not forgotten when retention deletes it (`Record.since`). Within a
+    stream `conflicts.each_alias_once` decides.
     """
     claims: dict[tuple[str, str], list[ProductId]] = defaultdict(list)
     for product, aliases in asked.items():
@@ -123,8 +123,14 @@ def names_lost(
             claims[_arch(product), alias].append(product)
     since = {
         product: min(
-            (image.uploaded for build in candidate.builds for image in build.images.values()), default="~"
-        )  # after any time
+            (
+                time
+                for build in candidate.builds
+                for time in (build.record.since, *(image.uploaded for image in build.images.values()))
+                if time
+            ),
+            default="~",  # after any time
+        )
         for product, candidate in candidates.items()
     }
     lost: dict[tuple[ProductId, str], ProductId] = {}

@@ -6,6 +6,7 @@ was decided from facts that were current. What was read once is remembered over 
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
@@ -15,7 +16,7 @@ from uuid import uuid4
 
 from msgspec.structs import replace
 
-from imageserver.errors import ObjectChanged, OutOfTime, SimplestreamsError
+from imageserver.errors import CatalogDamaged, ObjectChanged, OutOfTime, SimplestreamsError
 from imageserver.format import file_kinds
 from imageserver.format.file_kinds import Role
 from imageserver.format.keys import VersionId
@@ -95,7 +96,7 @@ class _Progress:
     began: str
     learned: Learned = field(default_factory=dict)
     states: dict[str, Sha256] = field(default_factory=dict)  # sha256 of a metadata file -> digest state after it
-    is_surplus: bool | None = None  # whether the product has as many other versions as it may have
+    siblings: list[str] | None = None  # records of the product's other versions, as many as it may have
     root_states: dict[str, Sha256] | None = None  # those that today's roots are combined with
     failed: dict[str, Exception] = field(default_factory=dict)  # files that this run could not read, by a fault of ours
 
@@ -167,15 +168,30 @@ def _look(progress: _Progress) -> _Snapshot:
 
 def _limited(progress: _Progress, before: Record | None, files: Files) -> Files:
     """Refuse what is more than a version or a product may have; what was accepted before stays."""
-    services, version, known = progress.services, progress.version, before.files if before else {}
+    services, known = progress.services, before.files if before else {}
     if any(not facts.refusal for facts in known.values()):
         return refuse_surplus(files, known, services.limits)
-    if progress.is_surplus is None and files:
-        others = (
-            info for info in services.store.list(version.product.records_prefix) if info.key != version.record_key
-        )
-        progress.is_surplus = sum(1 for _ in islice(others, services.limits.versions)) >= services.limits.versions
-    return (refuse_all if progress.is_surplus else refuse_surplus)(files, known, services.limits)
+    if not files:
+        return files
+    is_surplus = len(_siblings(progress)) >= services.limits.versions
+    return (refuse_all if is_surplus else refuse_surplus)(files, known, services.limits)
+
+
+def _siblings(progress: _Progress) -> list[str]:
+    if progress.siblings is None:
+        services, version = progress.services, progress.version
+        keys = (info.key for info in services.store.list(version.product.records_prefix))
+        others = (key for key in keys if key != version.record_key)
+        progress.siblings = list(islice(others, services.limits.versions))
+    return progress.siblings
+
+
+def _published_since(progress: _Progress) -> str:
+    """Return when the product first published. Each record was told by one before it, so the oldest name knows it."""
+    seen = progress.services.store.read(key) if (key := min(_siblings(progress), default="")) else None
+    with suppress(CatalogDamaged):  # maintain reports it, and it is no reason to leave this version unread
+        return records.decode(seen.body, key).published_since if seen else ""
+    return ""
 
 
 def _finish(progress: _Progress, snapshot: _Snapshot) -> bool:
@@ -304,6 +320,8 @@ def _save(progress: _Progress, snapshot: _Snapshot) -> None:
             # Of a record of an older release the facts say it.
             published={} if begins_anew else assess(before).published,
         )
+    else:
+        found = replace(found, since=_published_since(progress))
     record = assessed(found)
     progress.ingested.record = record
     if record == before:

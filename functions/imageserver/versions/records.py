@@ -112,6 +112,9 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
 
     `replaceable` maps a file to the ETags of refused objects that somebody was given a URL to replace. S3 knows an
     object by its ETag alone, and the URL stays good for hours: so an object with such an ETag is never published.
+
+    `since` is when the product first published, as other records of it told when this one was made; empty where there
+    was none. It outlives the versions that are deleted.
     """
 
     version: str
@@ -120,6 +123,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     replaced: tuple[str, ...] = ()
     published: dict[str, str] = {}
     replaceable: dict[str, tuple[str, ...]] = {}
+    since: str = ""
     state: State = State.EMPTY
     reasons: tuple[Reason, ...] = ()
     schema: int = SCHEMA
@@ -133,6 +137,12 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     def size_bytes(self) -> int:
         """What its files come to."""
         return sum(facts.size_bytes for facts in self.files.values())
+
+    @property
+    def published_since(self) -> str:
+        """When the product first published, as far as this record tells; empty if it tells nothing."""
+        files = [self.files[file].uploaded for file in self.published if file in self.files]
+        return min(filter(None, (self.since, max(files, default=""))), default="")
 
     def is_published(self, file: str) -> bool:
         """Return whether clients may have been told of this file with the bytes that it has."""
@@ -182,6 +192,7 @@ def _check_times(record: Record) -> None:
     """Raise ValueError for a time that nobody can compare: all that read the record rely on them."""
     withdrawals = (record.withdrawn, *(facts.withdrawn for facts in record.files.values()))
     times = [time for facts in record.files.values() for time in (facts.modified, facts.arrived)]
+    times.append(record.since)
     times += [time for withdrawal in withdrawals if withdrawal for time in (withdrawal.since, withdrawal.delete_after)]
     for time in filter(None, times):
         if datetime.fromisoformat(time).tzinfo is None:

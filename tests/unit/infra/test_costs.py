@@ -12,6 +12,7 @@ import costs
 from cli.bench.folding import EDGE_COMPRESSES_BYTES
 from gates import stack as stacks
 from imageserver.api import status
+from imageserver.aws import queues
 from imageserver.format.keys import parse_product, parse_version
 from imageserver.operations.prune import Rules, prune
 from imageserver.operations.reconcile import reconcile
@@ -158,3 +159,11 @@ def test_the_figures_that_other_pages_quote_are_those_of_the_bill() -> None:
     assert f"keeps {float(generations.amount.split()[0]):.0f} GB, or ${generations.dollars:.2f}" in (
         (PROJECT / "infra/COSTS.md").read_text()
     )
+
+
+def test_the_calls_to_the_queues_are_billed() -> None:
+    assert costs.RENEW_S == queues.RENEW_S
+    server = costs.Server(versions=1_000_000, kept=1, served_gb=0, products=1)
+    (row,) = [row for row in costs.bill(server) if row.what.startswith("SQS")]
+    runs = costs.DIGEST_RUNS + costs.PUBLISH_RUNS
+    assert float(row.amount.split()[0]) >= costs.MESSAGES + 3 * runs, "each is received, hidden and deleted"

@@ -87,6 +87,47 @@ def test_the_damaged_document_of_another_stream_hides_no_status() -> None:
     assert told(system, path) == ("listed", [])
 
 
+def test_who_was_first_keeps_its_names_when_retention_deletes_its_first_versions() -> None:
+    system = System()
+    for number in range(1, 4):
+        path = upload(system, "images", f"build {number}", version=f"2026110{number}_1000")
+        if number == 1:
+            upload(system, "images-x", "attacker", version="20261102_0900")
+        else:
+            delete(system, f"images/{NOBLE}/2026110{number - 1}_1000")
+    assert system.listed() == {NOBLE.replace("/", ":"): ["20261103_1000"]}
+    assert told(system, path) == ("listed", [])
+    assert names(system, "images") == ["ubuntu/noble/amd64/default", "ubuntu/noble/default", "ubuntu/noble"]
+    assert names(system, "images-x") == []
+
+
+def test_a_product_that_was_deleted_as_a_whole_begins_anew() -> None:
+    system = System()
+    delete(system, upload(system, "images", "old", version="20261101_1000"))
+    upload(system, "images-x", "other", version="20261102_0900")
+    upload(system, "images", "new", version="20261103_1000")
+    assert "ubuntu/noble" in names(system, "images-x")
+    assert "ubuntu/noble" not in names(system, "images")
+
+
+def test_a_damaged_record_of_its_product_stops_no_new_version() -> None:
+    system = System()
+    first = upload(system, "images", "old", version="20261101_1000")
+    system.store.put(parse_version(first).record_key, b"{")
+    path = f"images/{NOBLE}/20261102_1000"
+    system.upload(path, images.split_image(seed="new"))
+    assert system.ingest(path).outcome == "recorded"
+
+
+def delete(system: System, path: str) -> None:
+    """Delete the files and the record of a version, as prune does in the end."""
+    version = parse_version(path)
+    for key in [key for key in system.store.objects if key.startswith(version.prefix)]:
+        system.store.remove(key)
+    system.store.remove(version.record_key)
+    system.publish(version.product)
+
+
 def in_parts(system: System, path: str, files: dict[str, bytes], begun: timedelta) -> None:
     """Upload files in parts; the upload of each began so long ago, and S3 dates it by that."""
     for name, body in files.items():
