@@ -6,6 +6,7 @@ Both come from strangers. They are read whole, so each has a limit. What does no
 import difflib
 import json
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from datetime import date
 from typing import Any, Final
@@ -26,7 +27,7 @@ _MOST_WHOLE: Final = 1 << 63
 _MOST: Final = 100
 """Aliases or requirements of one file; the catalog that every client fetches carries them all."""
 _MOST_NOTICES: Final = 20
-_ALIAS = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/~-]*")
+_ALIAS = re.compile(r"[A-Za-z0-9][A-Za-z0-9._~-]*(?:/[A-Za-z0-9._~-]+)*")
 _REQUIREMENTS: Final = ("secureboot", "cgroup", "nesting", "privileged", "cdrom_agent", "cdrom_cloud_init")
 """What LXD or Incus read of an image (`image.requirements.…` in their drivers); any other name is passed on unread."""
 _DEFINITION: Final = (
@@ -67,14 +68,25 @@ class Parsed(msgspec.Struct, frozen=True):
 
 
 def parse_metadata_json(body: bytes) -> Parsed:
-    """Read a metadata.json. Never raises: what does not parse is reported in `ignored`, the rest applies."""
+    """Read a metadata.json. Never raises: what does not parse is reported in `ignored`, the rest applies.
+
+    A number where a text belongs is taken as it is written, so `24.10` stays `24.10`.
+    """
+    twice: list[str] = []
+
+    def in_order(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        counted = Counter(key for key, _ in pairs)
+        twice.extend(f"{_short(key)} stands there twice: the last one counts" for key in counted if counted[key] > 1)
+        return dict(pairs)
+
     try:
-        document = json.loads(body)
+        document = json.loads(body, parse_float=str, object_pairs_hook=in_order)
     except (ValueError, RecursionError) as error:
         return Parsed(Overrides(), (f"it is not JSON ({error}): all of it is ignored",))
     if not isinstance(document, dict):
         return Parsed(Overrides(), (f"it holds a {_kind(document)}, expected an object: all of it is ignored",))
-    return _overrides(document)
+    parsed = _overrides(document)
+    return Parsed(parsed.overrides, _first([*twice, *parsed.ignored]))
 
 
 def parse_image_yaml(body: bytes, product: ProductId) -> Parsed:
@@ -128,9 +140,16 @@ def _first(ignored: list[str]) -> tuple[str, ...]:
 
 
 def _text(value: object, _ignored: list[str]) -> str:
-    if not isinstance(value, str) or not value.isprintable() or not 0 < len(value.strip()) <= _MAX_TEXT:
+    text = _as_text(value)
+    if not text.isprintable() or not 0 < len(text.strip()) <= _MAX_TEXT:
         raise ValueError(f"a text of 1 to {_MAX_TEXT} printable characters")
-    return value.strip()
+    return text.strip()
+
+
+def _as_text(value: object) -> str:
+    """Return a text, or a whole number as text; "" for anything else."""
+    whole = isinstance(value, int) and not isinstance(value, bool) and abs(value) < _MOST_WHOLE
+    return value if isinstance(value, str) else str(value) if whole else ""
 
 
 def _aliases(value: object, ignored: list[str]) -> tuple[str, ...]:
@@ -140,13 +159,15 @@ def _aliases(value: object, ignored: list[str]) -> tuple[str, ...]:
         raise ValueError("a list or a comma-joined string of aliases")
     taken: dict[str, None] = {}
     for part in parts:
-        alias = part.strip() if isinstance(part, str) else ""
+        alias = _as_text(part).strip()
         if takes_fingerprint(alias):
             ignored.append(f"the alias {alias} is ignored: clients would take it for the fingerprint of another image")
         elif _ALIAS.fullmatch(alias) and len(alias) <= _MAX_TEXT:
             taken[alias] = None
         else:
-            ignored.append(f"the alias {_short(part)} is ignored: expected letters, digits, '.', '_', '-', '~', '/'")
+            ignored.append(
+                f"the alias {_short(part)} is ignored: expected letters, digits, '.', '_', '-', '~', and '/' between"
+            )
     if len(taken) > _MOST:
         ignored.append(f"it has {len(taken):,} aliases, expected at most {_MOST}: the others are ignored")
     return tuple(taken)[:_MOST]

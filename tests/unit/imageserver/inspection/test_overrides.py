@@ -36,10 +36,24 @@ def test_an_alias_like_a_fingerprint_is_ignored(alias: str) -> None:
     )
 
 
+def test_a_number_in_metadata_json_is_the_text_that_is_written() -> None:
+    parsed = parse_metadata_json(b'{"aliases": [24.10, 7], "release_title": 20.10, "version": 12}')
+    assert parsed == Parsed(Overrides(aliases=("24.10", "7"), release_title="20.10", version="12"), ())
+
+
+def test_a_key_that_stands_twice_in_metadata_json_is_told() -> None:
+    parsed = parse_metadata_json(b'{"os": "A", "requirements": {"nesting": "true", "nesting": "false"}, "os": "B"}')
+    assert parsed.overrides == Overrides(os="B", requirements={"nesting": "false"})
+    assert parsed.ignored == tuple(f"{key!r} stands there twice: the last one counts" for key in ("nesting", "os"))
+
+
 @pytest.mark.parametrize(
     ("document", "about"),
     [
-        ({"os": 5}, "os is 5, expected a text"),
+        ({"os": True}, "os is True, expected a text"),
+        ({"os": [5]}, "os is [5], expected a text"),
+        ({"aliases": ["x/"]}, "the alias 'x/' is ignored"),
+        ({"aliases": ["x//y"]}, "the alias 'x//y' is ignored"),
         ({"os": ""}, "os is ''"),
         ({"os": "a\nb"}, "os is 'a\\nb'"),
         ({"os": "x" * 201}, "expected a text of 1 to 200"),
