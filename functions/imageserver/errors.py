@@ -51,3 +51,7 @@ class NewerRecord(CatalogDamaged):
 
 class UpstreamRefused(SimplestreamsError):
     """Another image server's document cannot be used. Its operator, or ours, must act; nothing was changed."""
+
+
+class InvalidFilter(SimplestreamsError):
+    """A filter of what to bring in from another server cannot be read. Whoever wrote it must change it."""

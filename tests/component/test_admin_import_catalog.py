@@ -164,6 +164,49 @@ def test_a_flat_layout_comes_with_its_fingerprints_aliases_and_titles(
     assert (again["copied"], again["already there"]) == (0, 3)
 
 
+def several(root: Path) -> None:
+    """Write a server with two versions of two products, one of them unreadable in part."""
+    items = flat(root)
+    about = {"os": "Ubuntu", "release_title": "x", "aliases": ""}
+    versions = {name: {"items": items} for name in ("20261101", "20261102", "latest")}
+    products = {
+        f"ubuntu:{release}:amd64:{variant}": {
+            **about, "release": release, "arch": "amd64", "variant": variant, "versions": versions
+        }
+        for release, variant in (("noble", "cloud"), ("jammy", "default"))
+    }  # fmt: skip
+    write(root, products)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_filter_brings_what_it_takes_and_a_wider_one_what_is_missing(
+    deployment: Deployment, site: tuple[Path, str], way: Way
+) -> None:
+    several(site[0])
+    source = way(deployment, *site)
+    narrow = json.loads(admin(source, "--only", "ubuntu:noble:*:cloud", "--keep", "1", "--yes", code=1).stdout)
+    (left_out,) = narrow["left out"]
+    assert left_out.startswith("ubuntu:noble:amd64:cloud/latest has no place here: ")
+    created = {info.key for info in deployment.store.list("images/") if not info.key.endswith("metadata.json")}
+    version = "images/ubuntu/noble/amd64/cloud/20261102"
+    assert created == {f"{version}/lxd.tar.xz", f"{version}/rootfs.squashfs"}
+    listed(deployment, version)  # from here on its digests are known
+    wide = json.loads(admin(source, "--only", "ubuntu:noble", "--only", "release=jammy", "--yes", code=1).stdout)
+    assert (wide["copied"], wide["already there"]) == (3 * 3, 3)
+    assert len(wide["left out"]) == 2
+
+
+def test_a_filter_that_takes_nothing_or_cannot_be_read_is_told(deployment: Deployment, site: tuple[Path, str]) -> None:
+    several(site[0])
+    nothing = CliRunner().invoke(main, ["import", str(site[0]), "--only", "debian"])
+    assert (nothing.exit_code, "has nothing that --only takes" in nothing.output) == (4, True)
+    for text, why in (("", "the filter is empty"), ("ubuntu,colour=red", "has the term 'colour=red'")):
+        wrong = CliRunner().invoke(main, ["import", str(site[0]), "--only", text])
+        assert wrong.exit_code == 2
+        assert why in " ".join(wrong.output.split())
+    assert list(deployment.store.list("images")) == []
+
+
 @pytest.mark.parametrize("way", WAYS)
 def test_a_server_of_our_layout_comes_word_for_word(deployment: Deployment, site: tuple[Path, str], way: Way) -> None:
     root, _ = site

@@ -66,10 +66,14 @@ class UpstreamVersion:
 
 @dataclass(frozen=True, slots=True)
 class LeftOut:
-    """A product, version or file that cannot come; `name` is upstream's, `reason` completes "<name> …"."""
+    """A product, version or file that cannot come; `name` is upstream's, `reason` completes "<name> …".
+
+    `product` is where it would have come, if that is known.
+    """
 
     name: str
     reason: str
+    product: ProductId | None = None
 
 
 def mapped(document: bytes, stream: str) -> Iterator[UpstreamVersion | LeftOut]:
@@ -88,7 +92,7 @@ def mapped(document: bytes, stream: str) -> Iterator[UpstreamVersion | LeftOut]:
             yield LeftOut(name, f"has no place here: {refusal}")
             continue
         if takers.setdefault(target, name) != name:
-            yield LeftOut(name, f"would become {target.path}, which {takers[target]} becomes")
+            yield LeftOut(name, f"would become {target.path}, which {takers[target]} becomes", target)
             continue
         yield from _versions(name, product, target)
 
@@ -116,12 +120,12 @@ def _versions(name: str, product: Product, target: ProductId) -> Iterator[Upstre
     for version_name, version in documents.versions(product):
         full = f"{name}/{version_name}"
         if isinstance(version, str):
-            yield LeftOut(full, version)
+            yield LeftOut(full, version, target)
             continue
         try:
             id_ = parse_version(f"{target.path}/{version_name}")
         except InvalidUpload as refusal:
-            yield LeftOut(full, f"has no place here: {refusal}")
+            yield LeftOut(full, f"has no place here: {refusal}", target)
             continue
         files: dict[str, UpstreamFile] = {}
         for item_name, item in sorted(version.items.items()):
@@ -129,14 +133,15 @@ def _versions(name: str, product: Product, target: ProductId) -> Iterator[Upstre
                 continue  # manifests, checksums, disks of other clouds: neither LXD nor Incus reads them
             file = _file(item, id_)
             if isinstance(file, str):
-                yield LeftOut(f"{full}/{item_name}", file)
+                yield LeftOut(f"{full}/{item_name}", file, target)
             elif files.setdefault(file.key, file) != file:
-                yield LeftOut(f"{full}/{item_name}", f"would become {file.key}, which another file of it becomes")
+                why = f"would become {file.key}, which another file of it becomes"
+                yield LeftOut(f"{full}/{item_name}", why, target)
         kept = _once(files)
         if any(file_kinds.classify(file.key.rpartition("/")[2]).role in _IMAGE_ROLES for file in kept):
             yield UpstreamVersion(full, id_, kept, _overrides(product, version, target))
         else:
-            yield LeftOut(full, "lists no image that LXD or Incus reads")
+            yield LeftOut(full, "lists no image that LXD or Incus reads", target)
 
 
 _IMAGE_ROLES: Final = (file_kinds.Role.ROOT, file_kinds.Role.UNIFIED)

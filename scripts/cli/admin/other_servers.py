@@ -5,7 +5,7 @@ keeps its fingerprint, and bytes that are other than promised are refused with t
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,9 +22,10 @@ from cli.admin.deployment import Deployment
 from cli.admin.transfer import Advance, Copy, File, Upload, Written, upload
 from imageserver.errors import InvalidUpload, UpstreamRefused
 from imageserver.format.documents import INDEX_KEY
-from imageserver.format.keys import VersionId, parse_key
+from imageserver.format.keys import ImageKey, VersionId, parse_key
 from imageserver.storage.port import ObjectInfo
 from imageserver.upstream.documents import LARGEST_DOCUMENT_BYTES, products_paths
+from imageserver.upstream.filters import Filter, chosen
 from imageserver.upstream.mapping import LeftOut, UpstreamFile, mapped, metadata_json
 
 TIMEOUT_S: Final = (10, 60)
@@ -84,6 +85,27 @@ def with_catalog(walked: Iterator[File | LeftOut], site: Site, stream: str) -> I
                 versions.add(parse_key(one.key).version)
         yield one
     yield from (one for one in listed if isinstance(one, LeftOut) or parse_key(one.key).version not in versions)
+
+
+def only_chosen(
+    found: Iterable[File | LeftOut], filters: Sequence[Filter], keep: int | None
+) -> Iterator[File | LeftOut]:
+    """Yield what the filters take, and of the rest only what may have been meant and cannot come.
+
+    `keep` is how many versions come of each product, the newest; None for all.
+    """
+    files: dict[ImageKey, File] = {}
+    for one in found:
+        if isinstance(one, LeftOut):
+            if one.product is None or any(each.takes_of(one.product) for each in filters):
+                yield one
+            continue
+        try:
+            files[parse_key(one.key)] = one
+        except InvalidUpload:  # the plan refuses it by name
+            yield one
+    come = chosen({image: file.size_bytes for image, file in files.items()}, filters, keep)
+    yield from (file for image, file in files.items() if image in come)
 
 
 @dataclass(frozen=True)

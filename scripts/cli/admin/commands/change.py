@@ -17,12 +17,14 @@ from cli.admin.errors import FOUND, NOTHING, end
 from cli.admin.other_servers import Bucket, Folder, Web
 from cli.admin.source_records import SourceRecords
 from cli.admin.transfer import File
+from imageserver.errors import InvalidFilter
 from imageserver.format.documents import INDEX_KEY
 from imageserver.format.keys import Target, path_of
 from imageserver.operations import withdraw as withdrawals
 from imageserver.operations.prune import Rules
 from imageserver.operations.prune import prune as prune_server
 from imageserver.operations.runs import Run
+from imageserver.upstream.filters import ALL, Filter, parse_filter
 from imageserver.upstream.mapping import LeftOut
 from imageserver.versions.retention import Rule
 
@@ -162,12 +164,35 @@ def _rules(
     )
 
 
+def _filters(_context: click.Context, _parameter: click.Parameter, texts: tuple[str, ...]) -> tuple[Filter, ...]:
+    try:
+        return tuple(map(parse_filter, texts))
+    except InvalidFilter as refusal:
+        raise click.BadParameter(str(refusal)) from refusal
+
+
 @main.command(name="import")
 @click.argument("source", metavar="DIR|s3://BUCKET[/PREFIX]|https://HOST[/PATH]")
 @click.option("--into", default="images", show_default=True, help="The stream of what comes by the source's catalog.")
+@click.option(
+    "--only",
+    multiple=True,
+    metavar="FILTER",
+    callback=_filters,
+    help="What comes: products, fields, kinds and sizes of roots; repeat it for more.  [default: all]",
+)
+@click.option("--keep", type=click.IntRange(1), help="How many versions come of each product, the newest.")
 @yes_option
 @command
-def import_(deployment: Deployment, as_json: bool, source: str, into: str, yes: bool) -> None:
+def import_(
+    deployment: Deployment,
+    as_json: bool,
+    source: str,
+    into: str,
+    only: tuple[Filter, ...],
+    keep: int | None,
+    yes: bool,
+) -> None:
     """Copy the images of another server: a folder such as /var/www/simplestreams, a bucket, or an address.
 
     Files below images* that lie as they would here keep their place. What the source's catalog (streams/v1) lists
@@ -178,15 +203,24 @@ def import_(deployment: Deployment, as_json: bool, source: str, into: str, yes: 
     source (versions/) call withdrawn, with reason and date, a version whose record cannot be read, and a symbolic
     link. An interrupted import can be repeated. Without --yes it prints what it would copy.
 
+    A filter names what comes as it is called here: `ubuntu:noble:*:cloud`, `os=debian|alpine,arch=amd64`, or
+    `ubuntu,ftype=squashfs,size<=2GB`. Metadata, deltas and overrides of a root come with it. Repeated with a wider
+    filter it copies only what is missing.
+
     \b
     ./scripts/admin import /var/www/simplestreams --yes
     ./scripts/admin import https://images.example.org --into images-other
+    ./scripts/admin import https://images.example.org --only 'ubuntu:noble:*:cloud' --keep 2 --yes
     """
     if not source.startswith(("s3://", "https://", "http://")) and not Path(source).is_dir():
         end(NOTHING, f"there is no folder {source} on this machine; a bucket is named s3://BUCKET/PREFIX")
     with output.busy("comparing") as told:
         files, known = _tree(deployment, source, into)
+        if only or keep:
+            files = other_servers.only_chosen(files, only or (parse_filter(ALL),), keep)
         todo = import_plan.plan(deployment, files, told, known)
+    if todo.is_empty and only:
+        end(NOTHING, f"{source} has nothing that --only takes: `lxc image list` of it shows what there is")
     if todo.is_empty:
         end(
             NOTHING,
