@@ -69,7 +69,7 @@ class Streams:
                 found |= self._by_fingerprint.get(fingerprint, set())
             if product.stream == stream:
                 found |= self._waiting.get(product, set())
-                for alias in _possible_aliases(candidate):
+                for alias in _names_of(product, _possible_aliases(candidate)):
                     asking = self._by_alias.get((_arch(product), alias), set())
                     if any(other.stream != stream for other in asking):
                         found |= asking
@@ -80,7 +80,7 @@ class Streams:
     ) -> Iterator[ProductId]:
         """Yield the products of other streams of which their document does not say what follows from the records."""
         mine = {product for product in settled if product.stream == stream}
-        contested = {(_arch(product), alias) for product in mine for alias in asked[product]}
+        contested = {(_arch(product), alias) for product in mine for alias in _names_of(product, asked[product])}
         for product, candidate in settled.items():
             if product in mine:
                 continue
@@ -114,7 +114,8 @@ def names_lost(
     """Return the aliases that products lose to a product of another stream.
 
     One whose path gives the alias goes first, among those a plain architecture, then one that the operator granted it,
-    then whose first upload came first. That is not forgotten when retention deletes it (`Record.since`). Within a
+    then whose first upload came first. Clients give whoever has an alias that with its architecture behind it, too.
+    That is not forgotten when retention deletes it (`Record.since`). Within a
     stream `conflicts.each_alias_once` decides.
     """
     claims: dict[tuple[str, str], list[ProductId]] = defaultdict(list)
@@ -134,9 +135,8 @@ def names_lost(
         for product, candidate in candidates.items()
     }
     lost: dict[tuple[ProductId, str], ProductId] = {}
-    for (_, alias), products in claims.items():
-        if len({product.stream for product in products}) < 2:
-            continue
+    with_arch: dict[tuple[str, str], ProductId] = {}
+    for (arch, alias), products in claims.items():
 
         def order(product: ProductId, alias: str = alias) -> tuple[bool, int, bool, str, str, str]:
             is_claimed, is_granted = alias not in product.path_aliases, rights.is_granted(product, alias)
@@ -151,7 +151,18 @@ def names_lost(
 
         winner = min(products, key=order)
         lost |= {(product, alias): winner for product in products if product.stream != winner.stream}
+        with_arch[arch, f"{alias}/{winner.arch}"] = winner
+    for (arch, alias), winner in with_arch.items():
+        asking = claims.get((arch, alias), ())
+        lost |= {(product, alias): winner for product in asking if product.stream != winner.stream}
     return lost
+
+
+def _names_of(product: ProductId, aliases: Iterable[str]) -> set[str]:
+    """Return the aliases, those that clients make of them, and those that clients would make these of."""
+    names = set(aliases)
+    without = {base for base, _, arch in (alias.rpartition("/") for alias in names) if architectures.canonical(arch)}
+    return names | {f"{alias}/{product.arch}" for alias in names} | without
 
 
 def _possible_aliases(candidate: Candidate) -> set[str]:

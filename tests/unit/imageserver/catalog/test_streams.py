@@ -17,7 +17,7 @@ from imageserver.operations.reconcile import reconcile
 from imageserver.operations.runs import Run
 from imageserver.storage.document_cache import DocumentCache
 from imageserver.versions import records
-from tests.support import images
+from tests.support import client_rules, images
 from tests.support.memory_store import Sent, System
 
 NOBLE = "ubuntu/noble/amd64/default"
@@ -99,6 +99,29 @@ def test_who_was_first_keeps_its_names_when_retention_deletes_its_first_versions
     assert told(system, path) == ("listed", [])
     assert names(system, "images") == ["ubuntu/noble/amd64/default", "ubuntu/noble/default", "ubuntu/noble"]
     assert names(system, "images-x") == []
+
+
+@pytest.mark.parametrize("first", ["images", "images-x"])
+@pytest.mark.parametrize("alias", ["ubuntu/noble/amd64", "ubuntu/noble/default/amd64"])
+def test_an_alias_with_the_architecture_behind_it_goes_with_the_alias(first: str, alias: str) -> None:
+    system = System()
+
+    def victim() -> None:
+        upload(system, "images", "victim")
+
+    def attacker() -> None:
+        upload(system, "images-x", "attacker", product="evil/1/amd64/default", aliases=[alias, "evil"])
+
+    for step in (victim, attacker) if first == "images" else (attacker, victim):
+        step()
+    assert names(system, "images-x", "evil/1/amd64/default")[-1] == "evil"
+    assert alias not in names(system, "images-x", "evil/1/amd64/default")
+    _, errors = told(system, f"images-x/evil/1/amd64/default/{VERSION}")
+    assert any(f"the alias {alias} is taken by images/{NOBLE}, which was first" in error for error in errors)
+    served = system.streams()
+    for client in ("lxd", "incus"):
+        found = client_rules.read_catalog(served["streams/v1/index.json"], served, client)
+        assert client_rules.resolve_alias(found, alias).properties["os"] == "ubuntu"
 
 
 def test_a_product_that_was_deleted_as_a_whole_begins_anew() -> None:
