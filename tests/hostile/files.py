@@ -7,10 +7,12 @@ after the other, so that making one is cheap.
 from __future__ import annotations
 
 import bz2
+import gzip
 import io
 import json
 import lzma
 import random
+import struct
 import tarfile
 import zlib
 from collections.abc import Callable, Iterable
@@ -217,6 +219,30 @@ _KINDS: Iterable[tuple[str, tarfile.TarInfo]] = (
     ("a folder", special("metadata.yaml", tarfile.DIRTYPE)),
 )
 
+
+def empty_streams(compression: str, count: int) -> bytes:
+    """A metadata tarball with so many compressed streams of nothing behind it."""
+    body = images.metadata_tarball(compression="plain" if compression == "bz2" else compression)
+    body = bz2.compress(body) if compression == "bz2" else body
+    nothing = {
+        "gz": gzip.compress(b"", mtime=0),
+        "bz2": bz2.compress(b""),
+        "xz": lzma.compress(b""),
+        "zst": struct.pack("<II", 0x184D2A50, 0),  # a skippable frame, which holds nothing
+    }[compression]
+    return body + nothing * count
+
+
+def names_of_folders(folders: int, members: int, kind: bytes = b"L") -> bytes:
+    """Members with a name, or a link, of so many folders: each is taken apart, and none can be unpacked."""
+    name = b"/".join([b"a"] * folders) + b"\0"
+    info = tarfile.TarInfo("././@LongLink")
+    info.size, info.type = len(name), kind
+    member = info.tobuf(tarfile.GNU_FORMAT) + name.ljust(-(-len(name) // 512) * 512, b"\0")
+    member += special("x", tarfile.SYMTYPE, "a").tobuf(tarfile.GNU_FORMAT)
+    return gzip.compress(member * members + tar(("metadata.yaml", b"architecture: x86_64\n")), 1, mtime=0)
+
+
 CASES: dict[str, Hostile] = {
     **{
         f"{compression} bomb": Hostile(META, partial(bomb, compression, 4096), "unpacks to more than 64 MiB")
@@ -228,6 +254,21 @@ CASES: dict[str, Hostile] = {
         )
         for compression in ("gz", "xz", "zst", "bz2")
     },
+    **{
+        f"{compression} of empty streams": Hostile(
+            META, partial(empty_streams, compression, 400_000), "has more than 10,000 compressed streams"
+        )
+        for compression in ("gz", "xz", "zst", "bz2")
+    },
+    "unified of empty streams": Hostile(
+        "lxd_combined.tar.gz", partial(empty_streams, "gz", 400_000), "has more than 10,000 compressed streams"
+    ),
+    "unified of names with 400,000 folders": Hostile(
+        "lxd_combined.tar.gz", lambda: names_of_folders(400_000, 300), "has a name of 799,999 bytes"
+    ),
+    "link of 300,000 folders": Hostile(
+        META, lambda: names_of_folders(300_000, 1, kind=b"K"), "has a name of 599,999 bytes"
+    ),
     "tar of 1 TiB": Hostile(META, lambda: header_only(1 << 40), "metadata.yaml of 1,099,511,627,776"),
     "negative size": Hostile(META, lambda: header_only(0).replace(b"00000000000", b"-0000000001", 1), "is not"),
     "million members": Hostile(META, lambda: many_members(120_000), "has more than 10,000 members"),

@@ -15,6 +15,8 @@ MOST_HEADER_BYTES: Final = 1 << 20
 _MOST_PAX_RECORDS_OF_A_MEMBER: Final = 4  # on average over an archive
 _MOST_HEADERS_OF_A_MEMBER: Final = 3  # on average over an archive
 _PAX_LENGTH_DIGITS: Final = 8
+_LONGEST_NAME: Final = 4096
+"""PATH_MAX of Linux: nothing with a longer name can be unpacked, and to take one of a MiB apart takes long."""
 _MOST_SIZE_DIGITS: Final = 18
 _PAX_TYPES: Final = (tarfile.XHDTYPE, tarfile.SOLARIS_XHDTYPE)
 _SPARSE_GOES_ON, _SPARSE_MAP_GOES_ON = 482, 504  # the places of two flags of GNU's older sparse format
@@ -134,6 +136,8 @@ class Members:
             goes_on = self._header(may_end=False)[_SPARSE_MAP_GOES_ON]
         name = pax.get(b"GNU.sparse.name") or pax.get(b"path") or extension.long_name
         link = pax.get(b"linkpath") or extension.long_link
+        if (longest := max(len(name), len(link))) > _LONGEST_NAME:
+            raise BadTar(f"has a name of {longest:,} bytes, and none of more than {_LONGEST_NAME:,} can be unpacked")
         size = _size(pax[b"size"]) if b"size" in pax else info.size
         self._unread = 0 if info.type in _WITHOUT_CONTENT else size
         self._padding = -self._unread % BLOCK

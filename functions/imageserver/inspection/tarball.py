@@ -34,6 +34,11 @@ MOST_FOR_TEMPLATES: Final = 4 << 30
 _MOST_METADATA: Final = 10  # of files metadata.yaml; `tar --append` leaves a few
 _LONGEST_FILE_NAME: Final = 255  # of a file system; a tarball may hold longer ones, up to a MiB each
 _IMAGE_PARTS: Final = frozenset({"metadata.yaml", "rootfs", "rootfs.img", "templates"})
+_FREE_STREAMS: Final = 10_000
+_BYTES_OF_A_STREAM: Final = 4096
+"""What each compressed stream unpacks to at least, on average, once there are more than those. One that holds nothing
+has a few bytes and costs more than these: without a limit a file of some GB would take hours. pigz and pixz make
+streams of 128 KiB and more, bgzip of 64 KiB."""
 LZMA_MEMORY: Final = 128 * MIB  # xz -9 needs 65 MiB to unpack
 _ZSTD_WINDOW_LOG: Final = 27  # zstd --long; 128 MiB
 
@@ -380,6 +385,7 @@ def _decompressed(source: Iterator[bytes], make: Callable[[], _Decompressor], ma
     """Unpack one compressed stream after another, as the command-line tools do."""
     unpacker, started, padded = make(), False, False
     held = b""
+    made, streams = 0, 1
     for data in source:
         data, held = held + data, b""
         while data or not unpacker.needs_input:
@@ -395,8 +401,13 @@ def _decompressed(source: Iterator[bytes], make: Callable[[], _Decompressor], ma
                         held, data = data, b""
                 if not data:
                     break
-                unpacker, started = make(), False
+                unpacker, started, streams = make(), False, streams + 1
+                if streams > _FREE_STREAMS + made // _BYTES_OF_A_STREAM:
+                    raise UnreadableArchive(
+                        f"has more than {_FREE_STREAMS:,} compressed streams, most of which hold next to nothing"
+                    )
             if step := unpacker.decompress(data, _STEP):
+                made += len(step)
                 yield step
             data = unpacker.unused_data if unpacker.eof else b""
             started = True
