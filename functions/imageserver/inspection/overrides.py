@@ -27,7 +27,8 @@ _MOST_WHOLE: Final = 1 << 63
 _MOST: Final = 100
 """Aliases or requirements of one file; the catalog that every client fetches carries them all."""
 _MOST_NOTICES: Final = 20
-_ALIAS = re.compile(r"[A-Za-z0-9][A-Za-z0-9._~-]*(?:/[A-Za-z0-9._~-]+)*")
+# Not `.` and `..` between slashes: `mine/../ubuntu` lies below `mine` for a rule of prefixes.
+_ALIAS = re.compile(r"[A-Za-z0-9][A-Za-z0-9._~-]*(?:/(?!\.\.?(?:/|$))[A-Za-z0-9._~-]+)*")
 _REQUIREMENTS: Final = ("secureboot", "cgroup", "nesting", "privileged", "cdrom_agent", "cdrom_cloud_init")
 """What LXD or Incus read of an image (`image.requirements.…` in their drivers); any other name is passed on unread."""
 _DEFINITION: Final = (
