@@ -56,7 +56,7 @@ def run_presign(line: str, state: Path) -> list[str]:
     assert script == "./scripts/presign"
     command = [sys.executable, "-m", "cli.presign", *keys, "--state-dir", str(state)]
     printed = subprocess.run(command, capture_output=True, text=True, check=True, cwd=PROJECT / "scripts").stdout
-    return [line for line in printed.splitlines() if line.startswith("curl ")]
+    return [line for line in printed.splitlines() if "| curl " in line]
 
 
 @pytest.mark.parametrize("overwrite", [False, True])

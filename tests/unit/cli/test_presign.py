@@ -62,7 +62,8 @@ def test_presign_prints_one_bare_url_for_each_key(stack: Stack, tmp_path: Path) 
     query = parse_qs(urlsplit(urls[0]).query)
     assert (query["X-Amz-Algorithm"], query["X-Amz-Expires"]) == (["AWS4-HMAC-SHA256"], ["60"])
     assert urlsplit(urls[0]).path == f"/b/{GOOD.replace(':', '%3A')}"
-    assert f"curl --fail-with-body -H 'Cache-Control: {IMMUTABLE}' -T lxd.tar.xz '{urls[0]}'" in done.stdout
+    curl = f"curl --fail-with-body -K - -H 'Cache-Control: {IMMUTABLE}' -T lxd.tar.xz"
+    assert f"echo 'url = \"{urls[0]}\"' | {curl}\n" in done.stdout
     assert query["X-Amz-SignedHeaders"] == ["host"], "the URL alone is enough where it may overwrite"
 
 
