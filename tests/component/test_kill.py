@@ -30,7 +30,8 @@ pytestmark = [pytest.mark.heavy, pytest.mark.timeout(900)]
 
 HANDLERS = {"imageserver.handlers.digest.handler": 8, "imageserver.handlers.publish.handler": 2}
 """How many of each there are. They come with work, so all are there once a batch waits for each."""
-PRODUCTS = [f"images{s}/os{n}/1/amd64/default" for n in range(4) for s in ("", "-daily")]
+PRODUCTS = [f"images{s}/os{n}{s}/1/amd64/default" for n in range(4) for s in ("", "-daily")]
+"""No name stands in both streams: who keeps one depends on when each product was first published."""
 
 
 @dataclass
