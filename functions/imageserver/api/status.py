@@ -135,8 +135,7 @@ def from_catalog(record: Record, products: Products, streams: Callable[[], Itera
     version = record.id
     withheld = products.withheld.get(version.product.name, ())
     product = products.products.get(version.product.name)
-    versions = documents.decode_versions(product) if product else {}
-    entry = versions.get(version.version)
+    entry = documents.versions_of(products, version.product.name).get(version.version)
     mine = [held for held in withheld if held.version == version.version]
     state = visible_state(record.state, listed=entry is not None, withheld=bool(mine))
     if product is None or entry is None:

@@ -39,7 +39,7 @@ def compare(
     """Return what changes in the products that were folded. Of `held` versions no key counts as deleted."""
     changes = Changes()
     for product, versions in changed.items():
-        was, now = _listed(before, product), _listed(after, product)
+        was, now = documents.versions_of(before, product.name), documents.versions_of(after, product.name)
         known = {record.id.version: record for record in versions}
         changes.listed += [record for name, record in known.items() if name in now.keys() - was.keys()]
         for name in sorted(was.keys() - now.keys()):
@@ -50,11 +50,6 @@ def compare(
             stale = _stale(version, was.get(name), now.get(name), known.get(name))
             changes.stale |= {key for key in stale if key.sha256 or version not in held}
     return changes
-
-
-def _listed(document: Products, product: ProductId) -> dict[str, Version]:
-    entry = document.products.get(product.name)
-    return documents.decode_versions(entry) if entry else {}
 
 
 def _stale(version: VersionId, was: Version | None, now: Version | None, record: Record | None) -> set[StaleKey]:

@@ -34,9 +34,8 @@ def entangled(document: Products, candidates: Mapping[str, Candidate]) -> frozen
     gained: set[bytes] = set()
     for name, candidate in candidates.items():
         before: set[str] = set()
-        if name in document.products:
-            for version in documents.decode_versions(document.products[name]).values():
-                before.update(documents.images(version))
+        for version in documents.versions_of(document, name).values():
+            before.update(documents.images(version))
         gained |= {fp.encode() for fp in candidate.fingerprints - before}
     touched = set()
     for name in document.products.keys() - candidates.keys() if gained else ():

@@ -192,6 +192,11 @@ def decode_versions(product: Product) -> dict[str, Version]:
         ) from error
 
 
+def versions_of(document: Products, product: str) -> dict[str, Version]:
+    """Return the versions that a document lists of a product, by its name; CatalogDamaged as for decode_versions."""
+    return decode_versions(document.products[product]) if product in document.products else {}
+
+
 def images(version: Version) -> dict[str, str]:
     """Return the images of a version as clients tell them apart: fingerprint -> file of the root or unified tarball."""
     files = {item.ftype: item.path.rpartition("/")[2] for item in version.items.values()}

@@ -43,11 +43,14 @@ def remove_withdrawn(product: ProductSnapshot, context: PruneContext) -> None:
     """Delete withdrawn versions and single files whose time is over."""
     for version, record in sorted(product.known.items()):
         seen = product.seen[version]
-        expired_files = {
-            f: facts for f, facts in record.files.items() if _is_over(_withdrawal_of(record, facts), context.now)
-        }
-        if not expired_files:
+        over: dict[str, Withdrawal] = {}
+        for file, facts in record.files.items():
+            withdrawal = record.withdrawn or facts.withdrawn
+            if withdrawal and (withdrawal.final or datetime.fromisoformat(withdrawal.delete_after) <= context.now):
+                over[file] = withdrawal
+        if not over:
             continue
+        expired_files = {file: record.files[file] for file in over}
         if still := sorted(version.prefix + file for file in expired_files if version.prefix + file in context.named):
             # Publish may have missed the withdrawal, or failed.
             task = Task("wait", version.path, f"its time is over, but the catalog still names {still[0]}")
@@ -55,7 +58,9 @@ def remove_withdrawn(product: ProductSnapshot, context: PruneContext) -> None:
             continue
         path = version.path if record.withdrawn else f"{version.path}/{{{','.join(sorted(expired_files))}}}"
         size_bytes = sum(facts.size_bytes for facts in expired_files.values())
-        task = Task("delete", path, f"withdrawn, {_reason(record, expired_files)}", size_bytes)
+        first = next(iter(over.values()))
+        why = f"withdrawn, {first.reason or 'as was asked'}, on {first.since}"
+        task = Task("delete", path, why, size_bytes)
         context.run.do(task, partial(_delete, context, record, seen, expired_files))
 
 
@@ -95,20 +100,6 @@ def _is_no_image(product: ProductSnapshot, version: VersionId, record: Record, n
     if diff.outdated(record, product.folders.get(version, {})):
         return False
     return not any(version.prefix + file in named for file in record.files)
-
-
-def _withdrawal_of(record: Record, facts: FileFacts) -> Withdrawal | None:
-    return record.withdrawn or facts.withdrawn
-
-
-def _is_over(withdrawal: Withdrawal | None, now: datetime) -> bool:
-    return withdrawal is not None and (withdrawal.final or datetime.fromisoformat(withdrawal.delete_after) <= now)
-
-
-def _reason(record: Record, expired_files: dict[str, FileFacts]) -> str:
-    withdrawal = _withdrawal_of(record, next(iter(expired_files.values())))
-    assert withdrawal is not None  # noqa: S101  (only such files are expired_files)
-    return f"{withdrawal.reason or 'as was asked'}, on {withdrawal.since}"
 
 
 def _delete(context: PruneContext, record: Record, seen: StoredObject, expired_files: dict[str, FileFacts]) -> None:

@@ -12,7 +12,7 @@ from imageserver.operations.deletion import PruneContext, remove_stale, remove_t
 from imageserver.operations.inventory import ProductSnapshot, known_products, look
 from imageserver.operations.runs import Run, Task
 from imageserver.operations.withdraw import withdraw
-from imageserver.storage.document_cache import DocumentCache, StreamDocuments
+from imageserver.storage.document_cache import DocumentCache
 from imageserver.storage.port import Store
 from imageserver.versions.retention import Rule, expired
 from imageserver.versions.state import State
@@ -66,40 +66,29 @@ def prune(
                 for version in product.seen.keys() - product.known.keys():
                     run.damaged(version.record_key)
             else:
-                listed = _listed(product, documents)
-                _withdraw_expired(store, product, listed, rules, now, pause, run)
+                listed = catalog.versions_of(documents.products, product_id.name)
                 named = {item.path for version in listed.values() for item in version.items.values()}
                 context = PruneContext(store, notifier, invalidate, named, now, run)
+                _withdraw_expired(product, listed, rules, pause, context)
                 remove_withdrawn(product, context)
                 days = {State.INCOMPLETE: rules.stale_days, State.INVALID: rules.refused_days}
                 remove_stale(product, days, context)
-                remove_tombstones(product, _mentioned(product, documents), context)
+                unlisted = documents.unlisted.products.get(product_id.name, {})
+                withheld = {entry.version for entry in documents.products.withheld.get(product_id.name, ())}
+                remove_tombstones(product, {*listed, *unlisted, *withheld}, context)
         run.finished(product_id.path, size)
     run.end(todo[-1].path if todo else "")
 
 
 def _withdraw_expired(
-    store: Store,
     product: ProductSnapshot,
     listed: Collection[str],
     rules: Rules,
-    now: datetime,
     pause: Callable[[float], object],
-    run: Run,
+    context: PruneContext,
 ) -> None:
-    for version, reason in expired(product.known.values(), listed, rules.retention, now):
+    for version, reason in expired(product.known.values(), listed, rules.retention, context.now):
         why = f"{reason}; its files are deleted {rules.grace_hours} hours later"
         task = Task("withdraw", version.path, why, product.known[version].size_bytes)
-        run.do(task, partial(withdraw, store, version, now, rules.grace_hours, pause, reason))
-
-
-def _mentioned(product: ProductSnapshot, documents: StreamDocuments) -> set[str]:
-    """Return the names of the versions that the documents say anything of."""
-    unlisted = documents.unlisted.products.get(product.id.name, {})
-    withheld = (entry.version for entry in documents.products.withheld.get(product.id.name, ()))
-    return {*_listed(product, documents), *unlisted, *withheld}
-
-
-def _listed(product: ProductSnapshot, documents: StreamDocuments) -> dict[str, catalog.Version]:
-    entry = documents.products.products.get(product.id.name)
-    return catalog.decode_versions(entry) if entry else {}
+        action = partial(withdraw, context.store, version, context.now, rules.grace_hours, pause, reason)
+        context.run.do(task, action)

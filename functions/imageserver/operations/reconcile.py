@@ -117,8 +117,7 @@ def _send_outdated(product: ProductSnapshot, documents: StreamDocuments, sender:
 def _is_in_catalog(version: VersionId, documents: StreamDocuments) -> bool:
     """Return whether the catalog says anything of a version, which it only does when there was a record."""
     name = version.product.name
-    entry = documents.products.products.get(name)
-    listed = catalog.decode_versions(entry) if entry else {}
+    listed = catalog.versions_of(documents.products, name)
     withheld = {held.version for held in documents.products.withheld.get(name, ())}
     return version.version in {*listed, *withheld, *documents.unlisted.products.get(name, ())}
 

@@ -203,8 +203,7 @@ def _withheld(deployment: Deployment) -> Findings:
 def _holder(document: documents.Products, name: str, fingerprint: str) -> str:
     """Return the path of the version that lists an image, or of its product if none does any more."""
     path = product_id(document.content_id, name).path
-    versions = documents.decode_versions(document.products[name]) if name in document.products else {}
-    for version, entry in versions.items():
+    for version, entry in documents.versions_of(document, name).items():
         if fingerprint.encode() in bytes(documents.encode_versions({version: entry})):
             return f"{path}/{version}"
     return path
