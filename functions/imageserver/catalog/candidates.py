@@ -72,7 +72,10 @@ def candidate(product: ProductId, versions: Sequence[Record], clients: Sequence[
     ahead = {name: why for name, (record, _) in complete.items() if (why := ahead_of_upload(record))}
     complete = {name: pair for name, pair in complete.items() if name not in ahead}
     form = _common_form(complete)
-    has_container = any(_has_container(complete[name][1]) for name in complete if version_form(name) == form)
+    listed = [assessment for name, (_, assessment) in complete.items() if version_form(name) == form]
+    has_container = any(
+        ftype in assessment.roots for assessment in listed for ftype in file_kinds.CONTAINER_FTYPES
+    ) or any(assessment.unified and not assessment.unified_type for assessment in listed)
     builds = []
     withheld = [Withheld(version=name, reason=why) for name, why in sorted(ahead.items())]
     for name in sorted(complete, key=lambda name: (version_moment(name), name), reverse=True):
@@ -92,11 +95,6 @@ def unified_clients(assessment: Assessment, clients: Sequence[str]) -> list[str]
     """Return those of the clients that can use the unified tarball of a version."""
     able = file_kinds.UNIFIED_VM_CLIENTS if assessment.unified_type else file_kinds.ALL_CLIENTS
     return [client for client in clients if client in able]
-
-
-def _has_container(assessment: Assessment) -> bool:
-    is_unified = bool(assessment.unified and not assessment.unified_type)
-    return is_unified or any(ftype in assessment.roots for ftype in file_kinds.CONTAINER_FTYPES)
 
 
 def _unusable_unified(assessment: Assessment, clients: Sequence[str], *, has_container: bool) -> str:

@@ -27,7 +27,7 @@ from imageserver.catalog.rights import NOBODY, Rights
 from imageserver.catalog.streams import ALONE, Streams
 from imageserver.errors import CatalogDamaged, SimplestreamsError
 from imageserver.format import documents
-from imageserver.format.documents import Document, Index, Products
+from imageserver.format.documents import Index, Products
 from imageserver.format.keys import ProductId, VersionId, stream_lease_key
 from imageserver.storage.leases import wait_for_lease
 from imageserver.storage.listing import is_unchanged
@@ -169,15 +169,17 @@ def _update(wanted: Sequence[ProductId], services: PublishServices, done: Publis
         after = _folded(before, streams, changed, services, done)
     # A document about nothing is not worth creating, except for the index: clients ask for it on an empty server.
     if products_seen or after != before:
-        _put(store, documents.products_key(stream), after, products_seen, done)
+        body = documents.encode(after)
+        done.catalog_bytes = len(body)
+        _put(store, documents.products_key(stream), body, products_seen, done)
     done.listed += changes.listed
     done.delisted |= changes.delisted
     unlisted_after = fold_unlisted(unlisted, changed)
     if unlisted_seen or unlisted_after != unlisted:
-        _put(store, documents.unlisted_key(stream), unlisted_after, unlisted_seen, done)
-    _put(store, documents.INDEX_KEY, fold_index(index, after), index_seen, done)
+        _put(store, documents.unlisted_key(stream), documents.encode(unlisted_after), unlisted_seen, done)
+    _put(store, documents.INDEX_KEY, documents.encode(fold_index(index, after)), index_seen, done)
     if feed_seen or after.products:
-        _put_body(store, feed_key(stream), render_feed(after, services.server), feed_seen, done)
+        _put(store, feed_key(stream), render_feed(after, services.server), feed_seen, done)
 
 
 def _beside(before: Products, index: Index, done: Published, store: Store) -> Streams:
@@ -264,15 +266,8 @@ def _read_products(store: Store, products: Iterable[ProductId], done: Published)
     return found
 
 
-def _put(store: Store, key: str, document: Document, seen: StoredObject | None, done: Published) -> None:
+def _put(store: Store, key: str, body: bytes, seen: StoredObject | None, done: Published) -> None:
     """Write a document unless it is there byte for byte; raise RaceLost when another publisher was faster."""
-    body = documents.encode(document)
-    if isinstance(document, Products):
-        done.catalog_bytes = len(body)
-    _put_body(store, key, body, seen, done)
-
-
-def _put_body(store: Store, key: str, body: bytes, seen: StoredObject | None, done: Published) -> None:
     if seen and seen.body == body:
         return
     revision = write(store, key, body, seen)
