@@ -122,7 +122,7 @@ def test_nonsense_in_the_address_bar_reads_as_the_usual(call: Callable[..., Any]
 
 
 def test_who_has_a_name_is_told_of_products_of_all_streams_that_ask_for_it(call: Callable[..., Any]) -> None:
-    products = [
+    products: list[dict[str, Any]] = [
         {"key": f"{stream}/a:1:amd64:default", "stream": stream, "name": "a:1:amd64:default", "shared": [], "raw": raw}
         for stream, raw in (
             ("images", [{}, []]),
