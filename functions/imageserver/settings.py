@@ -50,6 +50,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename="upper"):
     max_versions: _Count = 1000
     max_products: _Count = 1000
     max_stored_bytes: _Count = 10_000_000_000_000
+    max_requests: _Count = 600
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Self:

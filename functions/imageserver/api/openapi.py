@@ -72,7 +72,7 @@ def _paths() -> dict[str, Any]:
 def _showing() -> dict[str, Any]:
     answers = _either("VersionStatus", "ProductStatus")
     operation = _operation(
-        "What became of a version, or the versions of a product", 200, answers, (400, 403, 404, 422, 500, 503)
+        "What became of a version, or the versions of a product", 200, answers, (400, 403, 404, 422, 429, 500, 503)
     )
     responses, headers = operation["responses"], {"headers": {"Retry-After": _AGAIN}}
     responses["200"] |= headers
@@ -89,7 +89,7 @@ def _showing() -> dict[str, Any]:
 
 def _restoring() -> dict[str, Any]:
     return {
-        **_operation("Take a withdrawal back", 200, _ref("Restored"), (400, 403, 404, 409, 413, 422, 500, 503)),
+        **_operation("Take a withdrawal back", 200, _ref("Restored"), (400, 403, 404, 409, 413, 422, 429, 500, 503)),
         "parameters": [_path_parameter(_TARGET)],
         "requestBody": _body("RestoreRequest"),
     }
@@ -98,7 +98,7 @@ def _restoring() -> dict[str, Any]:
 def _withdrawing() -> dict[str, Any]:
     summary = "Withdraw a product, a version or a file"
     return {
-        **_operation(summary, 202, _ref("Withdrawn"), (403, 404, 409, 422, 500, 503)),
+        **_operation(summary, 202, _ref("Withdrawn"), (403, 404, 409, 422, 429, 500, 503)),
         "parameters": [_path_parameter(_TARGET)],
         "description": "Off the list at once, deleted after the grace time, restorable until then.",
     }
@@ -147,6 +147,7 @@ _PROBLEM: Final = {
                 "properties": {"type": {"type": "string"}, "detail": {"type": "string"}},
             },
         },
+        "retry_after": {"type": "integer", "description": "Of 429: seconds after which to ask again, as Retry-After."},
         "existing": {
             "type": "object",
             "properties": {"size": {"type": "integer"}, "sha256": {"type": "string"}},
@@ -156,7 +157,7 @@ _PROBLEM: Final = {
 
 
 def _sending(summary: str, request: str, answer: dict[str, Any]) -> dict[str, Any]:
-    operation = _operation(summary, 201, answer, (400, 403, 409, 413, 422, 500, 503))
+    operation = _operation(summary, 201, answer, (400, 403, 409, 413, 422, 429, 500, 503))
     return {**operation, "requestBody": _body(request)}
 
 
@@ -168,6 +169,8 @@ def _operation(summary: str, success: int, answer: dict[str, Any], refusals: tup
         titles = "; or ".join(kind.title for kind in problems.KINDS if kind.status == status)
         content = {"application/problem+json": {"schema": _ref("Problem")}, **_TEXT}
         responses[str(status)] = {"description": f"{titles}.", "content": content}
+        if status == problems.TOO_MANY.status:
+            responses[str(status)]["headers"] = {"Retry-After": _AGAIN}
     return {"summary": summary, "security": [{"iam": []}, {"jwt": []}], "responses": responses}
 
 

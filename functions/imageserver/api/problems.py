@@ -26,10 +26,11 @@ WITHDRAWN: Final = Kind("withdrawn", 409, "The version is withdrawn")
 TOO_LARGE: Final = Kind("body-too-large", 413, "The request is too large")
 INVALID: Final = Kind("invalid", 422, "The path or the upload is invalid")
 LIMIT: Final = Kind("limit", 422, "The version, the product or the publisher has all that it may have")
+TOO_MANY: Final = Kind("too-many-requests", 429, "The publisher makes too many requests")
 BROKEN: Final = Kind("broken", 500, "The server is at fault")
 BUSY: Final = Kind("busy", 503, "Try again in a moment")
 
-KINDS: Final = (BAD_REQUEST, FORBIDDEN, NOT_FOUND, EXISTS, WITHDRAWN, TOO_LARGE, INVALID, LIMIT, BROKEN, BUSY)
+KINDS: Final = (BAD_REQUEST, FORBIDDEN, NOT_FOUND, EXISTS, WITHDRAWN, TOO_LARGE, INVALID, LIMIT, TOO_MANY, BROKEN, BUSY)
 
 
 class Problem(Exception):

@@ -33,7 +33,7 @@ class Usage:
 
 @dataclass(slots=True)
 class Quotas:
-    """The usage of each caller, as this environment knows it."""
+    """The usage of each publisher, as this environment knows it."""
 
     rights: Rights
     limits: Limits
@@ -42,12 +42,12 @@ class Quotas:
 
     def check(self, store: Store, caller: str, product: ProductId, more_bytes: int) -> None:
         """Raise Problem if the caller would have more products or bytes than a publisher may have; else count them."""
-        prefixes = self.rights.prefixes(caller)
-        if any("/" not in prefix for prefix in prefixes):
+        if self.rights.is_operator(caller):
             return
-        usage = self.known.get(caller)
+        publisher = self.rights.publisher(caller)
+        usage = self.known.get(publisher)
         if usage is None or self.clock() - usage.counted_at > KEPT_S:
-            usage = self.known[caller] = self._counted(store, prefixes)
+            usage = self.known[publisher] = self._counted(store, self.rights.prefixes(caller))
         if product.path not in usage.products and len(usage.products) >= self.limits.products:
             raise Problem(
                 problems.LIMIT,

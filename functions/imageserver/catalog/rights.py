@@ -85,6 +85,17 @@ class Rights:
         """Return whether a caller may write at or below a path that keys.parse_… has accepted."""
         return any(rule.is_for(caller) and rule.may_write(path) for rule in self.rules)
 
+    def publisher(self, caller: str) -> str:
+        """Return as whom a caller is counted: the entries that name it; "" if none does.
+
+        Each session of a role and each branch of a repository is another caller, of one publisher.
+        """
+        return " ".join(rule.caller.pattern for rule in self.rules if rule.is_for(caller))
+
+    def is_operator(self, caller: str) -> bool:
+        """Return whether a caller may write to whole streams. It has no quotas."""
+        return any("/" not in prefix for prefix in self.prefixes(caller))
+
     def prefixes(self, caller: str) -> tuple[str, ...]:
         """Return prefixes of keys below which all lies that a caller may write; "" where that is everything."""
         return tuple(dict.fromkeys(head for rule in self.rules if rule.is_for(caller) for head in rule.heads))

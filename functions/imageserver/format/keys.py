@@ -18,6 +18,7 @@ from imageserver.format import architectures
 LAYOUT: Final = "images/<os>/<release>/<arch>/<variant>/<version>/<file>"
 RECORDS: Final = "versions/"
 LEASES: Final = "leases/"
+REQUEST_COUNTS: Final = f"{LEASES}requests/"
 FURTHEST_AHEAD: Final = timedelta(days=1)
 """How far a version's name may be ahead of the clock or of its upload: clocks and time zones differ."""
 MAX_SEGMENT: Final = 100

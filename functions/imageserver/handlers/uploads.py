@@ -29,6 +29,7 @@ from imageserver.api import problems, status, uploads
 from imageserver.api.permissions import caller_of
 from imageserver.api.problems import Problem
 from imageserver.api.quotas import Quotas
+from imageserver.api.rates import Rates
 from imageserver.api.schema import BatchRequest, FileRequest, Restored, RestoreRequest, VersionStatus, Withdrawn
 from imageserver.api.text import Answer, render
 from imageserver.aws.clients import s3_client
@@ -47,7 +48,7 @@ from imageserver.versions.limits import Limits
 LONGEST_BODY: Final = 256 * 1024
 PRODUCT_SLASHES: Final = 4
 HELD_FOR_ONE: Final = 2
-"""Requests of one caller that wait at the same time; more are answered at once."""
+"""Requests of one publisher that wait at the same time; more are answered at once."""
 
 logger = Logger(use_rfc3339=True)  # Lambda takes lines with another form of time for INFO
 settings = Settings.from_environment(os.environ)
@@ -56,6 +57,7 @@ store = S3Uploads(s3_client(), settings.bucket)
 cache = DocumentCache(store)
 limits = Limits(settings.max_files, settings.max_versions, settings.max_products, settings.max_stored_bytes)
 quotas = Quotas(rights, limits, time.monotonic)
+rates = Rates(rights, settings.max_requests, time.monotonic, time.sleep)
 coldstart.loaded()
 
 _R = TypeVar("_R")
@@ -93,6 +95,7 @@ def handler(event: dict[str, Any], _context: LambdaContext) -> dict[str, Any]:
     try:
         if event["routeKey"] == "GET /openapi.json":
             return _openapi()
+        rates.check(store, request.caller)
         reply = ROUTES[event["routeKey"]](replace(request, body=_body(event)))
     except Problem as problem:
         logger.info("refused", route=event["routeKey"], caller=request.caller, reason=problem.detail)
@@ -192,11 +195,12 @@ def _waited(version: VersionId, known: str, caller: str, asked_s: float) -> Vers
 
 @contextmanager
 def _held(caller: str) -> Iterator[bool]:
-    """Take one of the caller's places among the held requests; yields False when it has none left.
+    """Take one of the publisher's places among the held requests; yields False when it has none left.
 
     A place is a lease in the bucket, since no run knows of the others. Of a run that died it comes back in a minute.
     """
-    name, token = hashlib.sha256(caller.encode()).hexdigest()[:16], uuid4().hex
+    publisher = rights.publisher(caller)  # each session of a role is another caller
+    name, token = hashlib.sha256(publisher.encode()).hexdigest()[:16], uuid4().hex
     for place in range(HELD_FOR_ONE):
         key = f"{LEASES}waits/{name}-{place}.json"
         with lease(store, key, token, lambda: datetime.now(UTC), 2 * status.LONGEST_HOLD_S, time.sleep) as mine:
@@ -355,7 +359,8 @@ def _rendered(reply: Reply, request: Request) -> dict[str, Any]:
 
 
 def _problem(problem: Problem, request: Request) -> dict[str, Any]:
-    headers = {"retry-after": "1"} if problem.kind is problems.BUSY else {}
+    wait_s = problem.extra.get("retry_after", 1 if problem.kind is problems.BUSY else None)
+    headers = {} if wait_s is None else {"retry-after": str(wait_s)}
     if request.wants_text:
         return _answer(problem.kind.status, problem.text(), "text/plain; charset=utf-8", headers)
     body = msgspec.json.encode(problem.document()).decode()

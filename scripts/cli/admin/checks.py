@@ -20,7 +20,7 @@ from cli.admin.errors import CATALOG, RECORD, explain
 from imageserver.errors import InvalidUpload
 from imageserver.format import documents
 from imageserver.format.documents import product_id
-from imageserver.format.keys import LEASES, RECORDS, parse_key, parse_record_key
+from imageserver.format.keys import LEASES, RECORDS, REQUEST_COUNTS, parse_key, parse_record_key
 from imageserver.operations.reconcile import reconcile
 from imageserver.operations.runs import Run
 from imageserver.site.layout import PAGE_KEY
@@ -222,7 +222,7 @@ def _orphans(deployment: Deployment) -> Findings:
 def _leases(deployment: Deployment) -> Findings:
     for info in deployment.store.list(LEASES):
         age = datetime.now(UTC) - datetime.fromisoformat(info.modified)
-        if age > OLD_LEASE:
+        if age > OLD_LEASE and not info.key.startswith(REQUEST_COUNTS):
             yield f"{info.key} is {age} old: its worker was killed", "nothing: it has run out, and expires by itself"
 
 

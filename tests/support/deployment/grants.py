@@ -26,6 +26,7 @@ KEYS: Final = {
     "leases/": "leases/images/ubuntu/noble/amd64/default/20261123_1000.json",
     "leases/streams/": "leases/streams/images.json",
     "leases/waits/": "leases/waits/0123456789abcdef-0.json",
+    "leases/requests/": "leases/requests/0123456789abcdef.json",
     "maintain/": "maintain/cursor.json",
     "index.html": "index.html",
     "api.html": "api.html",
@@ -63,6 +64,7 @@ ACTIONS: Final[Mapping[str, tuple[str, ...]]] = {
 
 TAKE: Final = ("sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:GetQueueAttributes", "sqs:ChangeMessageVisibility")
 TRACE: Final = {("xray:PutTraceSegments", "*"), ("xray:PutTelemetryRecords", "*")}
+COUNTS: Final = ("leases/waits/", "leases/requests/")
 IMAGES: Final = ("images/", "images-*/")
 PAGE: Final = ("streams/v1/index.json", "index.html", "api.html", "openapi.json")
 
@@ -98,10 +100,10 @@ GRANTS: Final[Mapping[str, set[Call]]] = {
     ),
     "UploadsRole": (
         _may(["s3:PutObject", "s3:AbortMultipartUpload", "s3:ListMultipartUploadParts"], IMAGES)
-        | _may(["s3:GetObject"], [*IMAGES, "versions/", "streams/", "streams/v1/index.json", "leases/waits/"])
-        | _may(["s3:PutObject"], ["versions/", "leases/waits/"])
+        | _may(["s3:GetObject"], [*IMAGES, "versions/", "streams/", "streams/v1/index.json", *COUNTS])
+        | _may(["s3:PutObject"], ["versions/", *COUNTS])
         | _may(["s3:DeleteObject"], ["leases/waits/"])
-        | _may(["s3:ListBucket"], ["missing", *IMAGES, "versions/", "streams/", "leases/waits/"])
+        | _may(["s3:ListBucket"], ["missing", *IMAGES, "versions/", "streams/", *COUNTS])
         | _log("Uploads")
         | TRACE
     ),
@@ -112,7 +114,7 @@ GRANTS: Final[Mapping[str, set[Call]]] = {
         | _may(
             ["s3:ListBucket"],
             [
-                *("missing", *IMAGES, "streams/", "versions/", "leases/", "leases/streams/", "leases/waits/"),
+                *("missing", *IMAGES, "streams/", "versions/", "leases/", "leases/streams/", *COUNTS),
                 *("maintain/", "everything"),
             ],
         )
@@ -163,7 +165,7 @@ def calls(stack: Stack) -> Iterator[tuple[Call, Request]]:
     bucket = things(stack)["bucket"]["Bucket"]
     # Without a prefix in it: what S3 asks before it says 404 instead of 403.
     yield ("s3:ListBucket", "missing"), Request("s3:ListBucket", bucket)
-    for name in (*IMAGES, "streams/", "versions/", "leases/", "leases/streams/", "leases/waits/", "maintain/"):
+    for name in (*IMAGES, "streams/", "versions/", "leases/", "leases/streams/", *COUNTS, "maintain/"):
         prefix = KEYS[name].rsplit("/", 1)[0] + "/"
         yield ("s3:ListBucket", name), Request("s3:ListBucket", bucket, context={"s3:prefix": prefix})
     yield ("s3:ListBucket", "everything"), Request("s3:ListBucket", bucket, context={"s3:prefix": ""})

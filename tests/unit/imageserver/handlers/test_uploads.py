@@ -235,6 +235,30 @@ def test_a_publisher_is_counted_once_in_five_minutes(system: System, monkeypatch
         assert system.store.log.count(("list", "images/team-a/")) == 2
 
 
+def test_a_publisher_that_asks_without_end_is_told_when_to_ask_again(
+    system: System, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for app in limited_app(system, monkeypatch, MAX_REQUESTS="40"):
+        monkeypatch.setattr(app.rates, "clock", lambda: 0.0)
+        event = {
+            "routeKey": "GET /versions/{path+}",
+            "headers": {},
+            "requestContext": {"authorizer": {"iam": {"userArn": TEAM_A}}},
+            "pathParameters": {"path": f"{BELOW_A}/20261101"},
+        }
+        answers = [app.handler(event, Context()) for _ in range(60)]
+        refused = [answer for answer in answers if answer["statusCode"] == 429]
+        assert {answer["statusCode"] for answer in answers} == {404, 429}
+        assert 10 < len(refused) <= 20
+        problem = json.loads(refused[-1]["body"])
+        assert problem["type"] == "urn:simplestreams:problem:too-many-requests"
+        assert "the operator sets MaxRequests" in problem["detail"]
+        assert refused[-1]["headers"]["retry-after"] == str(problem["retry_after"])
+        assert ask(app, "GET /versions/{path+}", EVERYBODY, f"{BELOW_A}/20261101", None)[0] == 404, (
+            "others are answered"
+        )
+
+
 def test_a_caller_has_two_requests_held_at_once_and_further_ones_are_answered_at_once(
     app: ModuleType, system: System, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,0 +1,84 @@
+"""How many requests a publisher makes in a minute, so that no other is kept from making any.
+
+API Gateway throttles all callers together: whoever asks without end takes the places of the others. So each publisher
+has a bucket, a small object that drains by itself: `used` requests when it was written, fewer the older it is by the
+clock of the store. An environment of the function answers a share of a publisher's requests before it asks the bucket
+at all, and takes further ones from it by the share. So a publisher that asks now and then costs no request more, and a
+limit may be passed by a share for each environment.
+"""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from math import ceil
+from typing import Final
+
+import msgspec
+
+from imageserver.api import problems
+from imageserver.api.problems import Problem
+from imageserver.catalog.rights import Rights
+from imageserver.format.keys import REQUEST_COUNTS
+from imageserver.storage.port import Store, write
+from imageserver.storage.retries import RaceLost, retry
+
+SHARES: Final = 20
+MINUTE_S: Final = 60.0
+
+
+class _Bucket(msgspec.Struct, frozen=True):
+    used: float = 0.0
+
+
+@dataclass(slots=True)
+class Rates:
+    """The requests of each publisher, as this environment knows them. `clock` is in seconds; 0 a minute is no limit."""
+
+    rights: Rights
+    requests_a_minute: int
+    clock: Callable[[], float]
+    pause: Callable[[float], object]
+    left: dict[str, tuple[float, int]] = field(default_factory=dict)
+    """Publisher -> when its share was given, and how many requests are left of it."""
+
+    def check(self, store: Store, caller: str) -> None:
+        """Raise Problem if the publisher has made all requests of the minute; else count one.
+
+        A caller without rights is refused anyway, before anything is asked of the store. Raises CatalogBusy too.
+        """
+        publisher = self.rights.publisher(caller)
+        if not (publisher and self.requests_a_minute) or self.rights.is_operator(caller):
+            return
+        share = max(1, self.requests_a_minute // SHARES)
+        given, left = self.left.get(publisher, (self.clock(), share))
+        if self.clock() - given > MINUTE_S:
+            given, left = self.clock(), share
+        if not left:
+            key = f"{REQUEST_COUNTS}{hashlib.sha256(publisher.encode()).hexdigest()[:16]}.json"
+            retry(key, partial(self._take, store, key, caller, share), self.pause)
+            given, left = self.clock(), share
+        self.left[publisher] = given, left - 1
+
+    def _take(self, store: Store, key: str, caller: str, share: int) -> None:
+        seen = store.read(key)
+        used = _used(seen.body) - seen.age_s * self.requests_a_minute / MINUTE_S if seen else 0.0
+        after = max(0.0, used) + share
+        if after > self.requests_a_minute:
+            wait_s = ceil((after - self.requests_a_minute) * MINUTE_S / self.requests_a_minute)
+            raise Problem(
+                problems.TOO_MANY,
+                f"{caller} and whoever has the same entry in Publishers made {self.requests_a_minute:,} requests in a "
+                f"minute, which is the most that one publisher may make (the operator sets MaxRequests); ask again in "
+                f"{wait_s} s",
+                retry_after=wait_s,
+            )
+        if not write(store, key, msgspec.json.encode(_Bucket(after)), seen):
+            raise RaceLost
+
+
+def _used(body: bytes) -> float:
+    try:
+        return msgspec.json.decode(body, type=_Bucket).used
+    except (msgspec.DecodeError, UnicodeError):
+        return 0.0  # nobody else writes there; what cannot be read is written anew
