@@ -41,6 +41,8 @@ LISTED, WAITING, BROKEN, WITHDRAWN, TO_RESTORE, TO_WITHDRAW, DELETING = (
 NEW: Final = f"{PRODUCT}/20261109_10:00"
 EXAMPLE: Final = f"{PRODUCT}/20261123_10:00"
 """The one that the description names: made-up requests meet it, so no case relies on its state."""
+EAGER: Final = "eager"
+"""A publisher that has made all requests of the minute."""
 HUGE: Final = "x" * 300_000
 ONE: Final = {"path": f"{NEW}/rootfs.squashfs", "size": 4096}
 
@@ -52,7 +54,9 @@ def batch(version: str, **more: object) -> dict[str, object]:
 @pytest.fixture(scope="module")
 def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
     """The API over versions that are listed, waiting for files, refused, withdrawn and being deleted."""
-    with upload_api.system("local", tmp_path_factory.mktemp("contract"), AllowDeletes="true") as running:
+    publishers = json.dumps({**upload_api.PUBLISHERS, EAGER: ["images/eager/"]})
+    parameters = {"AllowDeletes": "true", "MaxRequests": "40", "Publishers": publishers}
+    with upload_api.system("local", tmp_path_factory.mktemp("contract"), **parameters) as running:
         for version in (LISTED, WITHDRAWN, TO_RESTORE, TO_WITHDRAW, DELETING, EXAMPLE):
             for name, body in images.split_image(seed=version).items():
                 running.put(f"{version}/{name}", body)
@@ -119,6 +123,11 @@ CASES: Final[list[tuple[str, str, int, Sent]]] = [
     ("DELETE", "/{path}", 409, {"path": DELETING}),
     ("DELETE", "/{path}", 422, {"path": "images"}),
     ("GET", "/openapi.json", 200, {}),
+    ("POST", "/uploads", 429, {"body": ONE, "caller": EAGER}),
+    ("POST", "/uploads/batch", 429, {"body": batch(NEW), "caller": EAGER}),
+    ("GET", "/versions/{path}", 429, {"path": LISTED, "caller": EAGER}),
+    ("PATCH", "/versions/{path}", 429, {"path": TO_RESTORE, "body": {"withdrawn": False}, "caller": EAGER}),
+    ("DELETE", "/{path}", 429, {"path": LISTED, "caller": EAGER}),
 ]
 """Method, route, the status that is expected, and what is sent."""
 
@@ -134,12 +143,22 @@ def test_every_status_of_the_description_is_answered_as_described(
         **({"body": sent["body"], "media_type": "application/json"} if "body" in sent else {}),
     )
     headers = {"Accept": accept}
+    if sent.get("caller") == EAGER:
+        spend(system)
     if "known" in sent:
         headers["If-None-Match"] = system.ask("GET", f"/versions/{sent['path']}").headers["etag"]
     answer = validated(system, case, sent.get("caller", "local"), **headers)
     assert answer.status_code == status, answer.text
     if status not in (304,) and route != "/openapi.json":
         assert answer.headers["content-type"][0].startswith("text/plain") == (accept == "text/plain")
+
+
+def spend(system: System) -> None:
+    """Make requests until every worker refuses them."""
+    refused = 0
+    while refused < 10:
+        answer = system.ask("GET", f"/versions/{LISTED}", caller=EAGER)
+        refused = refused + 1 if answer.status == 429 else 0
 
 
 def test_no_status_of_the_description_goes_without_a_case() -> None:

@@ -17,6 +17,8 @@ from typing import Any
 
 import pytest
 
+from imageserver.format.keys import parse_version
+from imageserver.operations.withdraw import withdraw
 from imageserver.versions import records
 from tests.support import images
 from tests.support.client_rules import SERVED
@@ -647,3 +649,28 @@ def test_what_is_listed_works_and_what_is_not_listed_says_why(case: Row) -> None
         clients = [client for client in SERVED if client.split("-")[0] in case.clients]
         objects = system.store.objects
         assert faults(served, lambda key: objects[key].body if key in objects else None, clients) == []
+
+
+def test_newer_versions_of_a_product_hide_older_ones_with_a_reason_delete_nothing_and_can_be_taken_back() -> None:
+    system = System()
+    older = [f"images/{NOBLE}/2026110{day}_1000" for day in (1, 2)]
+    for path in older:
+        system.upload(path, images.split_image(seed=path))
+    system.catch_up()
+    before = system.streams()
+    newer = [f"images/{NOBLE}/2026111{day}" for day in (1, 2, 3)]
+    for path in newer:
+        system.upload(path, images.split_image(seed=path))
+    system.catch_up()
+    assert system.listed() == {NOBLE.replace("/", ":"): ["20261111", "20261112", "20261113"]}
+    withheld = system.products_document().withheld[NOBLE.replace("/", ":")]
+    assert {(entry.version, "expected YYYYMMDD as most versions" in entry.reason) for entry in withheld} == {
+        ("20261101_1000", True),
+        ("20261102_1000", True),
+    }
+    assert all(f"{path}/rootfs.squashfs" in system.store.objects for path in older)
+    for path in newer:
+        withdraw(system.store, parse_version(path), system.store.clock, 24, lambda _: None)
+    system.publish(*system.products())
+    after = system.streams()
+    assert after["streams/v1/images.json"] == before["streams/v1/images.json"]
