@@ -26,7 +26,7 @@ from imageserver.versions.retention import Rule
 from local_stack.credentials import ACCESS_KEY, SECRET_KEY
 from tests.support import images
 from tests.support.memory_store import START, Sent
-from tests.support.servers.s3 import BUCKET, REGION, S3Server, running_s3
+from tests.support.servers.s3 import BUCKET, REGION, S3Server, empty, running_s3
 
 pytestmark = pytest.mark.xdist_group("admin-import")
 
@@ -54,11 +54,7 @@ def deployment(server: S3Server) -> Iterator[Deployment]:
     session = boto3.Session(ACCESS_KEY, SECRET_KEY, region_name=REGION)
     deployment = Deployment(session, BUCKET, server.endpoint)
     yield deployment
-    for bucket in (BUCKET, OTHER):
-        for page in deployment.s3.get_paginator("list_object_versions").paginate(Bucket=bucket):
-            for one in (*page.get("Versions", ()), *page.get("DeleteMarkers", ())):
-                about = {} if one["VersionId"] == "null" else {"VersionId": one["VersionId"]}
-                deployment.s3.delete_object(Bucket=bucket, Key=one["Key"], **about)
+    empty(deployment.s3, BUCKET, OTHER)
     server.events()
 
 

@@ -26,7 +26,7 @@ from imageserver.storage.ranged_reader import HashFan
 from local_stack.credentials import ACCESS_KEY, SECRET_KEY
 from tests.support import images
 from tests.support.memory_store import START
-from tests.support.servers.s3 import BUCKET, REGION, S3Server, running_s3
+from tests.support.servers.s3 import BUCKET, REGION, S3Server, empty, running_s3
 
 pytestmark = pytest.mark.xdist_group("admin-import")
 
@@ -47,11 +47,7 @@ def deployment(server: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[De
     made = Deployment(boto3.Session(ACCESS_KEY, SECRET_KEY, region_name=REGION), BUCKET, server.endpoint)
     monkeypatch.setattr(arguments, "open_local", lambda _: made)
     yield made
-    for bucket in (BUCKET, SOURCE):
-        for page in made.s3.get_paginator("list_object_versions").paginate(Bucket=bucket):
-            for one in (*page.get("Versions", ()), *page.get("DeleteMarkers", ())):
-                about = {} if one["VersionId"] == "null" else {"VersionId": one["VersionId"]}
-                made.s3.delete_object(Bucket=bucket, Key=one["Key"], **about)
+    empty(made.s3, BUCKET, SOURCE)
     server.events()
 
 

@@ -25,7 +25,7 @@ from imageserver.versions.retention import Rule
 from local_stack.credentials import ACCESS_KEY, SECRET_KEY, local_session
 from tests.support import images
 from tests.support.memory_store import START, Sent, System
-from tests.support.servers.s3 import BUCKET, REGION, S3Server, running_s3
+from tests.support.servers.s3 import BUCKET, REGION, S3Server, empty, running_s3
 
 pytestmark = pytest.mark.xdist_group("admin-import-records")
 
@@ -57,10 +57,7 @@ def deployment(server: S3Server, session: boto3.Session, monkeypatch: pytest.Mon
     deployment = Deployment(session, BUCKET, server.endpoint)
     monkeypatch.setattr(arguments, "open_local", lambda _: deployment)
     yield deployment
-    for bucket in (BUCKET, OLD):
-        for page in deployment.s3.get_paginator("list_object_versions").paginate(Bucket=bucket):
-            for one in (*page.get("Versions", ()), *page.get("DeleteMarkers", ())):
-                deployment.s3.delete_object(Bucket=bucket, Key=one["Key"], VersionId=one["VersionId"])
+    empty(deployment.s3, BUCKET, OLD)
 
 
 class OldServer:

@@ -7,14 +7,15 @@ import json
 import os
 import signal
 import subprocess
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from tests.support import PROJECT, images, upload_api
+from tests.support.processes import peak_of
 from tests.support.upload_api import System
 
 pytestmark = [pytest.mark.heavy, pytest.mark.real_s3, pytest.mark.timeout(1800)]
@@ -63,7 +64,7 @@ def _killed(system: System, folder: Path) -> tuple[int, tuple[bool, int]]:
     process = subprocess.Popen(
         _command(folder), env=_environment(system, folder), start_new_session=True, stdout=subprocess.DEVNULL
     )
-    with _watched(process) as peak:
+    with peak_of(partial(_memory, process.pid), 0.1) as peak:
         while _arrived(system)[1] < SIZE // 4:
             assert process.poll() is None
             time.sleep(0.2)
@@ -77,7 +78,7 @@ def _continued(system: System, folder: Path) -> tuple[int, dict[str, int]]:
     process = subprocess.Popen(
         _command(folder), env=_environment(system, folder), start_new_session=True, stdout=subprocess.PIPE
     )
-    with _watched(process) as peak:
+    with peak_of(partial(_memory, process.pid), 0.1) as peak:
         printed, _ = process.communicate(timeout=1200)
     assert process.returncode == 0
     return peak[0], json.loads(printed)
@@ -92,22 +93,9 @@ def _arrived(system: System) -> tuple[bool, int]:
     return system.stored(f"{VERSION}/lxd.tar.xz") is not None, done
 
 
-@contextlib.contextmanager
-def _watched(process: subprocess.Popen[bytes]) -> Iterator[list[int]]:
-    """The most memory that the session of a process had at once, in bytes, looked at ten times a second."""
-    peak, over = [0], threading.Event()
-
-    def watch() -> None:
-        while not over.wait(0.1):
-            peak[0] = max(peak[0], sum(_resident(pid) for pid in _session(process.pid)))
-
-    thread = threading.Thread(target=watch)
-    thread.start()
-    try:
-        yield peak
-    finally:
-        over.set()
-        thread.join()
+def _memory(leader: int) -> int:
+    """The memory that the session of a process has, in bytes."""
+    return sum(_resident(pid) for pid in _session(leader))
 
 
 def _session(leader: int) -> list[int]:

@@ -8,7 +8,6 @@ import json
 import os
 import shutil
 import subprocess
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,7 +15,7 @@ import pytest
 
 from tests.component.test_uploads_network import BreakingNetwork
 from tests.support import PROJECT, images, upload_api
-from tests.support.processes import need
+from tests.support.processes import need, peak_of
 
 pytestmark = pytest.mark.xdist_group("uploads-network")
 
@@ -67,27 +66,11 @@ def upload(
     )  # fmt: skip
 
 
-@contextlib.contextmanager
-def watched(folder: Path) -> Iterator[list[int]]:
-    """The most bytes that the files below a folder had at once, looked at a hundred times a second."""
-    peak, over = [0], threading.Event()
-
-    def size() -> int:
-        with contextlib.suppress(FileNotFoundError):  # it is removed while we look
-            return sum(file.stat().st_size for file in folder.rglob("*"))
-        return 0
-
-    def watch() -> None:
-        while not over.wait(0.01):
-            peak[0] = max(peak[0], size())
-
-    thread = threading.Thread(target=watch)
-    thread.start()
-    try:
-        yield peak
-    finally:
-        over.set()
-        thread.join()
+def size_of(folder: Path) -> int:
+    """The bytes of the files below a folder."""
+    with contextlib.suppress(FileNotFoundError):  # one is removed while we look
+        return sum(file.stat().st_size for file in folder.rglob("*"))
+    return 0
 
 
 @pytest.fixture(scope="module", params=["local", pytest.param("versitygw", marks=pytest.mark.real_s3)])
@@ -107,7 +90,7 @@ def test_a_machine_is_split_without_a_second_copy_of_its_disk(
     product = f"machine/{mib}{compression}"
     tarball = machine(tmp_path / "vm.tarball", disk, compression, prefix)
     (tmp_path / "tmp").mkdir()
-    with watched(tmp_path / "tmp") as peak:
+    with peak_of(lambda: size_of(tmp_path / "tmp"), 0.01) as peak:
         done = upload(system, tmp_path, product, "--jobs", "2", tarball)
     assert done.returncode == 0, done.stderr
     version = f"images/{product}/amd64/default/{NAME}"

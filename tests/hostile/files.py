@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import bz2
 import gzip
-import io
 import json
 import lzma
 import random
@@ -20,6 +19,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from tests.support import images
+from tests.support.images import special, tar
 
 MIB = 1 << 20
 ZEROS = bytes(16 * MIB)
@@ -36,23 +36,6 @@ class Hostile:
 
 def special_member(info: tarfile.TarInfo) -> bytes:
     return images.compress(tar(info), "xz")
-
-
-def tar(*members: tarfile.TarInfo | tuple[str, bytes]) -> bytes:
-    out = io.BytesIO()
-    with tarfile.open(fileobj=out, mode="w", format=tarfile.GNU_FORMAT) as archive:
-        for member in members:
-            info = member if isinstance(member, tarfile.TarInfo) else tarfile.TarInfo(member[0])
-            content = b"" if isinstance(member, tarfile.TarInfo) else member[1]
-            info.size = len(content) or info.size
-            archive.addfile(info, io.BytesIO(content))
-    return out.getvalue()
-
-
-def special(name: str, kind: bytes, target: str = "") -> tarfile.TarInfo:
-    info = tarfile.TarInfo(name)
-    info.type, info.linkname = kind, target
-    return info
 
 
 def header_only(size: int) -> bytes:

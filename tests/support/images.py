@@ -53,6 +53,25 @@ def tarball(members: Mapping[str, bytes]) -> bytes:
     return out.getvalue()
 
 
+def tar(*members: tarfile.TarInfo | tuple[str, bytes]) -> bytes:
+    """A plain tar of members as they are given: their headers, or regular files of these bytes."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w", format=tarfile.GNU_FORMAT) as archive:
+        for member in members:
+            info = member if isinstance(member, tarfile.TarInfo) else tarfile.TarInfo(member[0])
+            content = b"" if isinstance(member, tarfile.TarInfo) else member[1]
+            info.size = len(content) or info.size
+            archive.addfile(info, io.BytesIO(content))
+    return out.getvalue()
+
+
+def special(name: str, kind: bytes, target: str = "") -> tarfile.TarInfo:
+    """The header of a member that is no regular file."""
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname = kind, target
+    return info
+
+
 def compress(body: bytes, compression: str) -> bytes:
     """`body` as it is (`plain`) or compressed as `xz`, `gz` or `zst`."""
     if compression == "xz":

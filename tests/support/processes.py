@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -33,6 +34,24 @@ def need(*tools: str, root: bool = False) -> None:
     if os.environ.get(REQUIRE_EXTRAS) == "1":
         pytest.fail(reason, pytrace=False)
     pytest.skip(reason)
+
+
+@contextlib.contextmanager
+def peak_of(measure: Callable[[], int], every_s: float) -> Iterator[list[int]]:
+    """The largest answer of `measure` while the block runs, asked for every so many seconds, in a list of one."""
+    peak, over = [0], threading.Event()
+
+    def watch() -> None:
+        while not over.wait(every_s):
+            peak[0] = max(peak[0], measure())
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        yield peak
+    finally:
+        over.set()
+        thread.join()
 
 
 def children(parent: int) -> dict[int, list[str]]:

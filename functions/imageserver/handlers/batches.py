@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from aws_lambda_powertools import Logger
+from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from imageserver.aws import events, queues
 from imageserver.aws.clients import sqs_client
@@ -33,6 +34,11 @@ class _Message(Generic[Subject]):
     record: Mapping[str, Any]
     subjects: frozenset[Subject]
     readable: bool = True
+
+
+def seconds_left(context: LambdaContext) -> float:
+    """Return how long this run may still last."""
+    return context.get_remaining_time_in_millis() / 1000
 
 
 def handle_each(

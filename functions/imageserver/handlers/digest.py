@@ -45,18 +45,14 @@ def handler(event: dict[str, Any], context: LambdaContext) -> batches.Answer:
 
     All its messages were sent before the folder is listed, so once is enough, also when it fails.
     """
-    whole_s = seconds_left(context)
+    whole_s = batches.seconds_left(context)
 
     def ingest_version(versions: Sequence[VersionId], tries: int) -> Mapping[VersionId, Exception]:
         (version,) = versions
-        _ingest(version, _services(seconds_left(context), whole_s, tries))
+        _ingest(version, _services(batches.seconds_left(context), whole_s, tries))
         return {}
 
     return batches.handle_each(event, _version_of, ingest_version, settings.queue_url, logger)
-
-
-def seconds_left(context: LambdaContext) -> float:
-    return context.get_remaining_time_in_millis() / 1000
 
 
 def _version_of(key: str) -> VersionId | None:

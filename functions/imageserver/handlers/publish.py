@@ -71,16 +71,12 @@ def _services(context: LambdaContext) -> PublishServices:
         clients=CLIENT_CHOICES[settings.clients],
         now=lambda: datetime.now(UTC),
         pause=time.sleep,
-        invalidate=lambda keys: invalidate(keys, seconds_left(context)),
-        lease_wait_s=lease_wait_seconds(seconds_left(context)),
+        invalidate=lambda keys: invalidate(keys, batches.seconds_left(context)),
+        lease_wait_s=lease_wait_seconds(batches.seconds_left(context)),
         server=settings.bucket,
         rights=rights,
         notify=notify,
     )
-
-
-def seconds_left(context: LambdaContext) -> float:
-    return context.get_remaining_time_in_millis() / 1000
 
 
 def _product_of(key: str) -> ProductId | None:

@@ -74,6 +74,15 @@ def _make_bucket(s3: Any, queue_arn: str) -> None:
     )
 
 
+def empty(s3: Any, *buckets: str) -> None:
+    """Delete every generation of every object, delete markers included."""
+    for bucket in buckets:
+        for page in s3.get_paginator("list_object_versions").paginate(Bucket=bucket):
+            for one in (*page.get("Versions", ()), *page.get("DeleteMarkers", ())):
+                about = {} if one["VersionId"] == "null" else {"VersionId": one["VersionId"]}
+                s3.delete_object(Bucket=bucket, Key=one["Key"], **about)
+
+
 def at_once(number: int, work: Any) -> list[Any]:
     """The results of `work(0)` … `work(number - 1)`, started at the same moment in threads."""
     gate, results = threading.Barrier(number), [None] * number

@@ -1,7 +1,6 @@
 """What a tarball holds decides what it is, beside which files; a root that is not whole is refused."""
 
 import bz2
-import io
 import json
 import lzma
 import tarfile
@@ -13,6 +12,7 @@ from imageserver.inspection.tarball import UnreadableArchive
 from imageserver.versions import records
 from imageserver.versions.records import Record
 from tests.support import images
+from tests.support.images import special
 from tests.support.memory_store import System
 
 PATH = "images/ubuntu/noble/amd64/default/20261123_10:00"
@@ -23,20 +23,7 @@ VM = images.tarball({"metadata.yaml": YAML, "rootfs.img": images.qcow2()})
 
 
 def tar(*members: tarfile.TarInfo | tuple[str, bytes]) -> bytes:
-    out = io.BytesIO()
-    with tarfile.open(fileobj=out, mode="w", format=tarfile.GNU_FORMAT) as archive:
-        for member in (("metadata.yaml", YAML), *members):
-            info = member if isinstance(member, tarfile.TarInfo) else tarfile.TarInfo(member[0])
-            content = b"" if isinstance(member, tarfile.TarInfo) else member[1]
-            info.size = len(content)
-            archive.addfile(info, io.BytesIO(content))
-    return out.getvalue()
-
-
-def special(name: str, kind: bytes, target: str = "") -> tarfile.TarInfo:
-    info = tarfile.TarInfo(name)
-    info.type, info.linkname = kind, target
-    return info
+    return images.tar(("metadata.yaml", YAML), *members)
 
 
 FOLDER, LINK, HARD = tarfile.DIRTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE
