@@ -250,7 +250,7 @@ def uv_settings(environment: dict[str, str]) -> dict[str, str]:
         if not settings.get(uv_name) and pip.get(pip_name):
             settings[uv_name] = pip[pip_name]
     for name in ("VIRTUAL_ENV", "UV_PROJECT_ENVIRONMENT", "PYTHONPATH", "PYTHONHOME"):
-        settings.pop(name, None)  # of whoever called; they would point uv at another environment
+        settings.pop(name, None)  # of the caller; they would point uv at another environment
     if not os.access(Path.home(), os.W_OK) and not settings.get("UV_CACHE_DIR"):
         settings["UV_CACHE_DIR"] = str(working_folder() / ".cache" / "uv")
     return settings

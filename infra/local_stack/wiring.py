@@ -9,7 +9,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Notification:
-    """Objects under `prefix` that see one of `events` (S3's names, `s3:ObjectCreated:*`) are told to a queue."""
+    """Which `events` (S3's names, `s3:ObjectCreated:*`) of objects under `prefix` are sent to a queue."""
 
     queue_arn: str
     events: tuple[str, ...]

@@ -146,7 +146,7 @@ def _create(
             return client.create_invalidation(DistributionId=distribution, InvalidationBatch=batch)["Invalidation"]
         except (ClientError, BotoCoreError) as error:
             if _code(error) != _TOO_MANY or waited >= patience_s:
-                raise _failure(error, f"the edge was not told to invalidate {_shown(paths)}") from error
+                raise _failure(error, f"the edge was not asked to invalidate {_shown(paths)}") from error
         pause(_ASK_EVERY_S)
         waited += _ASK_EVERY_S
 

@@ -98,13 +98,13 @@ def _handled(
 ) -> Mapping[Subject, Exception]:
     try:
         failures = handle(group, max(tries[subject] for subject in group))
-    except Exception as error:  # noqa: BLE001  (told below)
+    except Exception as error:  # noqa: BLE001  (logged below)
         failures = dict.fromkeys(group, error)
-    told: set[int] = set()
+    logged: set[int] = set()
     for subject, failure in failures.items():
-        if id(failure) in told:  # one fault of many products
+        if id(failure) in logged:  # one fault of many products
             continue
-        told.add(id(failure))
+        logged.add(id(failure))
         about = {**telemetry.about(subject), "error": type(failure).__name__, "reason": str(failure)}
         if isinstance(failure, LeaseHeld):
             logger.info("comes back later", **about)

@@ -29,7 +29,7 @@ from imageserver.versions.state import State
 LARGE_FUNCTION_MB: Final = 1700
 """From about here on a function has a whole CPU for the digests, and memory for more connections."""
 FRESH: Final = 0.9
-"""A run that has so much of its time left takes a version of any size: the largest takes three quarters."""
+"""A run with this share of its time left takes a version of any size: the largest takes three quarters."""
 
 logger = Logger(use_rfc3339=True)  # Lambda takes lines with another form of time for INFO
 metrics = Metrics()

@@ -171,7 +171,7 @@ def _waited(version: VersionId, known: str, caller: str, asked_s: float) -> Vers
     """Return the status once it is final, or differs from the ETag `known`, or when the time is up.
 
     Each held request is a run of a function, of which an account has few for all: a caller that has HELD_FOR_ONE of
-    them is answered at once, and told when to ask again.
+    them is answered at once, with the time to ask again.
     """
 
     def waits(found: VersionStatus) -> bool:

@@ -23,7 +23,7 @@ _NAMED_AT_END: Final = re.compile(r"[\s*(/\\]([^\s*()/\\]+)\)?(?:\s*=.*)?$")
 _WORD: Final = re.compile(r"[^\s*()/\\]+")
 _SOME_DIGEST: Final = re.compile(r"[0-9A-Fa-f]{8}")
 _MOST_UNREADABLE: Final = 100
-"""Lines that are told one by one. A file with more is none: it confirms nothing."""
+"""Lines that are reported one by one. A file with more counts as none: it confirms nothing."""
 
 
 class Checksums(msgspec.Struct, frozen=True):

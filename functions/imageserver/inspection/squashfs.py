@@ -16,7 +16,7 @@ from typing import Final
 SUPERBLOCK_BYTES: Final = 96
 _SUPERBLOCK: Final = struct.Struct("<4sIIIIHHHHHHQQQQQQQQ")
 _BLOCK_BYTES: Final = 8192
-"""A metadata block holds so many bytes at most, two more with its length in front."""
+"""A metadata block holds this many bytes at most, and two more with its length in front."""
 _ID_BYTES: Final = 4
 _POINTER_BYTES: Final = 8
 _COMPRESSIONS: Final = range(1, 7)  # gzip, lzma, lzo, xz, lz4, zstd

@@ -2,9 +2,9 @@
 
 Before anything is deleted three things must hold: its time is over, the catalog that is served now does not
 name it, and its record says `final`, written over the very revision that was decided from. From then on nobody
-can put it back on the list, so no client is ever told of a file that is going away. Each object is deleted by
-the ETag that the record knows: what a publisher uploads meanwhile stays. The record goes last, when the edge was
-told to invalidate what was deleted.
+can put it back on the list, so no client ever learns of a file that is going away. Each object is deleted by
+the ETag that the record knows: what a publisher uploads meanwhile stays. The record goes last, after
+the invalidation of what was deleted.
 """
 
 from collections.abc import Collection, Iterable, Mapping

@@ -35,7 +35,7 @@ from imageserver.versions.withdrawal import past
 
 SAVE_EVERY_BYTES: Final = 1 << 30
 SAVE_EVERY_FILES: Final = 50
-"""A run that is killed loses about so much reading at most: the record is saved in between.
+"""A killed run loses about this much reading at most: the record is saved in between.
 
 Saving takes as long as the version has files, so the more were read before, the more are read until the next time: as
 many again. All saves together then take no longer than a few times the last one.
@@ -187,7 +187,7 @@ def _siblings(progress: _Progress) -> list[str]:
 
 
 def _published_since(progress: _Progress) -> str:
-    """Return when the product first published. Each record was told by one before it, so the oldest name knows it."""
+    """Return when the product first published. Each record copies it from an older one, so the oldest name has it."""
     seen = progress.services.store.read(key) if (key := min(_siblings(progress), default="")) else None
     with suppress(CatalogDamaged):  # maintain reports it, and it is no reason to leave this version unread
         return records.decode(seen.body, key).published_since if seen else ""

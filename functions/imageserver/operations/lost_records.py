@@ -38,7 +38,7 @@ def recalled(store: Store, version: VersionId) -> Record | None:
     return None
 
 
-def told(record: Record | None) -> str:
+def describe(record: Record | None) -> str:
     """Return a sentence about the withdrawals that are kept; None is for a version without a readable record."""
     if record is None:
         return "the bucket keeps no earlier one that can be read: if it was withdrawn, withdraw it again"

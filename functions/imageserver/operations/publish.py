@@ -2,8 +2,8 @@
 
 An attempt reads the revisions of the three documents first, then other streams' documents and the records, then
 writes each document that changed with If-Match. Losing any of these races starts again from fresh reads; what was
-written already is then found unchanged. The index is compared every time, so a publisher that died between two writes
-is made good by the next one.
+written already is then found unchanged. The index is compared every time, so the next
+publisher repairs what one that died between two writes left behind.
 
 If-Match is not enough. Another publisher may find an index right that this one is about to change, and
 equal documents have equal ETags, so a document that went away and came back is not noticed. Hence an
@@ -84,7 +84,7 @@ class Published:
 
     `listed` are the versions that clients see from now on, `delisted` those that they see no longer, with the bytes
     of the files that were listed.
-    `invalidated` are the keys that the edge was told to invalidate older bytes of.
+    `invalidated` are the keys whose older bytes the edge invalidated.
     `repeats` are attempts that lost nothing and were made again to be sure, see MOST_REPEATS. `had_lease` is
     false when it gave up waiting for the lease on the stream.
     `has_neighbours`: the server has other streams. `outdated` are products that are to be folded again: of these, and

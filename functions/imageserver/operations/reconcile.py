@@ -18,7 +18,7 @@ from imageserver.catalog.streams import ALONE, Streams
 from imageserver.format import documents as catalog
 from imageserver.format.keys import ProductId, VersionId
 from imageserver.operations.inventory import ProductSnapshot, known_products, look
-from imageserver.operations.lost_records import recalled, told
+from imageserver.operations.lost_records import describe, recalled
 from imageserver.operations.runs import Run, Task
 from imageserver.storage.document_cache import DocumentCache, StreamDocuments
 from imageserver.storage.port import Store
@@ -107,7 +107,7 @@ def _send_outdated(product: ProductSnapshot, documents: StreamDocuments, sender:
             if version not in product.known:
                 said = recalled(sender.store, version)
                 if said or _is_in_catalog(version, documents):
-                    reason = f"its record is lost; {told(said)}"
+                    reason = f"its record is lost; {describe(said)}"
                     files = {*folder, *(said.files if said else ())}
                     action = partial(sender.send_lost, version, files, said)
             size_bytes = sum(facts.size_bytes for facts in folder.values())

@@ -77,7 +77,7 @@ class Run:
         began = self.clock()
         try:
             action()
-        except Exception as error:  # noqa: BLE001  (noted, told, and raised by `check`)
+        except Exception as error:  # noqa: BLE001  (noted, logged, and raised by `check`)
             self.tasks.pop()
             self.failed.append(Failure(task.what, task.path, error))
         else:
@@ -88,7 +88,7 @@ class Run:
         """Note the error that ends the block; the run continues with what comes after it."""
         try:
             yield
-        except Exception as error:  # noqa: BLE001  (noted, told, and raised by `check`)
+        except Exception as error:  # noqa: BLE001  (noted, logged, and raised by `check`)
             self.failed.append(Failure("look at", path, error))
 
     def damaged(self, key: str) -> None:

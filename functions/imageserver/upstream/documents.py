@@ -1,6 +1,6 @@
 """The documents of another image server, read one product at a time and as leniently as clients read them.
 
-Shapes are those of shared/simplestreams/products.go of LXD and Incus. What cannot be read is told with its name, and
+Shapes are those of shared/simplestreams/products.go of LXD and Incus. What cannot be read is reported by name, and
 its neighbours are read all the same.
 """
 

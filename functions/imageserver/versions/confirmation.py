@@ -38,7 +38,7 @@ def is_confirmed(record: Record, sums: FileFacts | None, listable: dict[str, Fil
     """Return whether a SHA256SUMS, where there is one, covers this version. Append reasons for what it leaves out.
 
     A list of digests that matches nothing is a mistake of the publisher who wanted a check, so it never passes for one.
-    A list that was refused is none: what it would have confirmed is listed and told.
+    A refused list counts as none: what it would have confirmed is listed, with a warning.
     """
     if CHECKSUMS_FILE not in record.files:
         return True

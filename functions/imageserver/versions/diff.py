@@ -107,7 +107,7 @@ def _reading_order(file: str) -> tuple[bool, bool, str]:
 
 
 def lists_what_changed(before: Record | None, files: Files) -> bool:
-    """Return whether clients may have been told of a digest that a key no longer holds."""
+    """Return whether clients may have seen a digest that a key no longer holds."""
     if before is None or before.state is not State.COMPLETE:
         return False
     can_be_listed = [file for file in files if file in before.files and file_kinds.classify(file).role in _LISTED]

@@ -42,7 +42,7 @@ def needs_reading(file: str, facts: FileFacts, metadata_sha256s: Iterable[str]) 
     """Return whether bytes of this file must be read (again) to know all about it.
 
     A root waits until there is metadata to combine it with, and is read again when that changes: a sha256
-    cannot be continued in front. What is withdrawn is read too: when it is restored nobody is told to read it.
+    cannot be continued in front. Withdrawn files are read too: restoring one sends no event that would have it read.
     """
     role = file_kinds.classify(file).role
     if role is Role.OTHER or facts.refusal:

@@ -113,8 +113,8 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     `replaceable` maps a file to the ETags of refused objects that somebody was given a URL to replace. S3 knows an
     object by its ETag alone, and the URL stays good for hours: so an object with such an ETag is never published.
 
-    `since` is when the product first published, as other records of it told when this one was made; empty where there
-    was none. It outlives the versions that are deleted.
+    `since` is when the product first published, according to its other records when this one was made; empty where
+    there was none. It outlives the versions that are deleted.
     """
 
     version: str
@@ -145,7 +145,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
         return min(filter(None, (self.since, max(files, default=""))), default="")
 
     def is_published(self, file: str) -> bool:
-        """Return whether clients may have been told of this file with the bytes that it has."""
+        """Return whether clients may have seen this file with the bytes that it has."""
         facts = self.files.get(file)
         return facts is not None and facts.sha256 != "" and self.published.get(file) == facts.sha256
 

@@ -57,7 +57,7 @@ class Box:
     _damages: dict[str, str] = field(default_factory=dict)
 
     def letters(self) -> Iterator[Letter]:
-        """Yield each letter once; whoever got one decides what becomes of it."""
+        """Yield each letter once; its receiver decides what becomes of it."""
         seen: set[str] = set()
         empty = 0
         while empty < EMPTY:

@@ -126,7 +126,7 @@ class Deployment:
             folders = {folder.split("/")[0] for folder in folders}
         wildcards = " ".join(f"'{path}'" for path in sorted({cloudfront.everything_below(f"{f}/") for f in folders}))
         output.say(
-            f"the edge was not told to invalidate {len(self.pending_invalidations):,} files, because its distribution "
+            f"the edge was not asked to invalidate {len(self.pending_invalidations):,} files, because its distribution "
             "is not known: use --stack NAME, or now: "
             f"aws cloudfront create-invalidation --distribution-id ID --paths {wildcards}"
         )

@@ -136,7 +136,7 @@ class Comparing:
     def difference(self, file: File, there: ObjectInfo) -> str:
         """Return how they differ, or that it is unknown; empty if they are the same."""
         if isinstance(file.source, Written):
-            return ""  # whoever wrote another one here meant it
+            return ""  # another one that is here was written on purpose
         if file.size_bytes != there.size_bytes:
             return f"{file.key} is there with {there.size_bytes:,} bytes, here it has {file.size_bytes:,}"
         known = self._sha256(file.key, there)

@@ -68,7 +68,7 @@ def by_catalog(site: Site, stream: str) -> Iterator[File | LeftOut]:
 def with_catalog(walked: Iterator[File | LeftOut], site: Site, stream: str) -> Iterator[File | LeftOut]:
     """Yield the files of a tree that lie where ours would lie, and what its catalog lists elsewhere.
 
-    A catalog that cannot be used is told, and the tree is taken without it.
+    A catalog that cannot be used is reported, and the tree is taken without it.
     """
     listed: list[File | LeftOut] = []
     try:

@@ -18,7 +18,7 @@ from imageserver.format import documents
 from imageserver.format.keys import RECORDS, ProductId, VersionId, parse_key, version_of
 from imageserver.operations.ingest import IngestServices, ingest
 from imageserver.operations.inventory import ProductSnapshot, known_products, look
-from imageserver.operations.lost_records import recalled, told
+from imageserver.operations.lost_records import describe, recalled
 from imageserver.operations.publish import PublishServices, publish
 from imageserver.storage.document_cache import DocumentCache
 from imageserver.storage.port import Store, StoredObject
@@ -88,11 +88,11 @@ def _record_again(again: RecordsPlan, looked: ProductSnapshot, version: VersionI
         gone = partial(_delete, services.store, version.record_key, seen.revision)
         again.steps.append(Step(f"delete {version.record_key}, which cannot be read", gone))
     if seen:
-        reason = f"its record cannot be read; {told(lost)}"
+        reason = f"its record cannot be read; {describe(lost)}"
     elif lost and any(_withdrawals(lost)):
-        reason = f"its record is lost; {told(lost)}"
+        reason = f"its record is lost; {describe(lost)}"
     elif reason and not (known or lost):
-        reason = f"{reason}; {told(lost)}"
+        reason = f"{reason}; {describe(lost)}"
     if reason:
         step = partial(_read_again, version, services, None if seen else lost)
         again.steps.append(Step(f"read {version.path} again: {reason}", step))
@@ -109,7 +109,7 @@ def _recall(store: Store, lost: Record, seen: StoredObject) -> NotDone | None:
 
 
 def _read_again(version: VersionId, services: IngestServices, lost: Record | None) -> NotDone | None:
-    """Ingest a version, from what its lost record said on. What fails is told, and the next version is read."""
+    """Ingest a version, from what its lost record said on. What fails is reported, and the next version is read."""
     key, store = version.record_key, services.store
     try:
         recalled_as = store.create(key, records.encode(lost)) if lost else None  # not over one that came meanwhile

@@ -67,7 +67,7 @@ def from_edge(url: str, ca_file: str) -> Open:
 
 
 def verify(files: Sequence[ListedItem], read: Open, advance: Callable[[int], Any]) -> Iterator[Mismatch]:
-    """Yield every mismatch of these items; `advance` is told of bytes read. Versions are read side by side."""
+    """Yield every mismatch of these items; `advance` gets the count of bytes read. Versions are read side by side."""
     ordered = sorted(files, key=lambda listed: listed.version)
     versions = [list(found) for _, found in groupby(ordered, key=lambda listed: listed.version)]
     for found in in_parallel(lambda found: _version(found, read, advance), versions, READERS):
@@ -113,7 +113,7 @@ def _fed(chunks: Iterator[bytes], digests: list[Any], advance: Callable[[int], A
 
 
 def _combined(path: str, ftype: str, metadata: dict[str, Any], digests: dict[str, Any]) -> Iterator[Mismatch]:
-    """Yield the fingerprint that a client computes from metadata and root, against the one it was told."""
+    """Yield the fingerprint that a client computes from metadata and root, against the one in the catalog."""
     for meta, item in metadata.items():
         told = msgspec.to_builtins(item)
         for field in file_kinds.combined_fields(ftype):

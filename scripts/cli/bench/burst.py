@@ -64,7 +64,7 @@ def burst_figures(versions: int, digest_workers: int, publish_workers: int, roun
 
 
 def figures_of(versions: int, bursts: Sequence[Burst]) -> list[Figure]:
-    """Return the medians of some bursts of so many versions."""
+    """Return the medians of some bursts of this many versions."""
     logged = [burst.logged for burst in bursts]
     return [
         exact("burst: versions uploaded", "versions", versions),

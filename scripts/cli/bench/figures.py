@@ -53,7 +53,7 @@ def _less_is_better(unit: str) -> bool:
 
 
 ENOUGH_RUNS: Final = 5
-"""Below so many runs a median says little, and the table says so."""
+"""With fewer runs a median says little, and the table says so."""
 
 
 def table(figures: Sequence[Figure]) -> str:

@@ -119,7 +119,7 @@ class _World:
     uploaded_s: float = 0.0
 
     def receive(self, most: int) -> list[ProductId]:
-        """Take up to so many messages off the queue that are due."""
+        """Take up to `most` messages that are due off the queue."""
         taken: list[ProductId] = []
         while self.queue and self.queue[0][0] <= self.now and len(taken) < most:
             taken.append(heapq.heappop(self.queue)[1])

@@ -53,7 +53,7 @@ class Interface:
         self._lock = threading.Lock()
 
     def wait(self, count: int) -> None:
-        """Wait for the time that so many bytes take after all that others asked for before."""
+        """Wait as long as `count` bytes take after all that others asked for before."""
         with self._lock:
             now = time.monotonic()
             self._free_at = max(self._free_at, now) + count / self._rate

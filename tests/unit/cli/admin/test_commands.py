@@ -254,7 +254,7 @@ def test_without_the_distribution_the_pending_invalidation_is_printed(
     assert "the edge" not in admin("prune --dry-run").stderr
     said = admin("prune --yes").stderr
     (line,) = [line for line in said.splitlines() if "the edge" in line]
-    assert line.startswith("the edge was not told to invalidate 2 files")
+    assert line.startswith("the edge was not asked to invalidate 2 files")
     assert "--stack NAME" in line
     assert line.endswith(f"aws cloudfront create-invalidation --distribution-id ID --paths '/{path}/*'")
 

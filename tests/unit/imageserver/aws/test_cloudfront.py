@@ -340,7 +340,7 @@ def test_each_invalidation_has_a_reference_of_its_own(client: CloudFrontClient) 
 def test_an_invalidation_that_fails_or_is_too_slow_is_retried_later(client: CloudFrontClient) -> None:
     with Stubber(client) as stub:
         stub.add_client_error("create_invalidation", "Throttling", "slow down", 400)
-        with pytest.raises(StorageUnavailable, match=f"was not told to invalidate /{PATH}/lxd.tar.xz"):
+        with pytest.raises(StorageUnavailable, match=f"was not asked to invalidate /{PATH}/lxd.tar.xz"):
             invalidate(client, "D1", [f"{PATH}/lxd.tar.xz"], lambda _: None, 100)
     with Stubber(client) as stub:
         stub.add_response("create_invalidation", invalidation("InProgress"))
@@ -381,7 +381,7 @@ def test_a_path_refused_by_cloudfront_is_invalidated_with_its_whole_stream(clien
 def test_each_refusal_names_who_can_act(client: CloudFrontClient, code: str, raised: type[SimplestreamsError]) -> None:
     with Stubber(client) as stub:
         stub.add_client_error("create_invalidation", code, "no", 400, expected_params=expected("/images/*"))
-        with pytest.raises(raised, match=rf"was not told to invalidate /images/\*: .*{code}"):
+        with pytest.raises(raised, match=rf"was not asked to invalidate /images/\*: .*{code}"):
             request_invalidation(
                 client, "D1", [f"images/{number}/x" for number in range(MOST_FILES + 1)], lambda _: None, 100
             )
@@ -414,5 +414,5 @@ def test_an_invalidation_without_waiting_is_retried_while_cloudfront_throttles(c
     with Stubber(client) as stub:
         for _ in range(3):
             stub.add_client_error("create_invalidation", "TooManyInvalidationsInProgress", "wait", 400)
-        with pytest.raises(StorageUnavailable, match="was not told to invalidate /images/x"):
+        with pytest.raises(StorageUnavailable, match="was not asked to invalidate /images/x"):
             request_invalidation(client, "D1", ["images/x"], lambda _: None, 4)

@@ -8,7 +8,7 @@ import pytest
 
 from imageserver.errors import StorageUnavailable
 from imageserver.format.keys import parse_target, parse_version
-from imageserver.operations.lost_records import recalled, told
+from imageserver.operations.lost_records import describe, recalled
 from imageserver.operations.publish import publish
 from imageserver.operations.reconcile import reconcile
 from imageserver.operations.runs import Run
@@ -187,4 +187,4 @@ def test_a_record_that_comes_meanwhile_is_not_overwritten(system: System) -> Non
     ],
 )
 def test_what_is_kept_is_said(found: Record | None, says: str) -> None:
-    assert told(found) == says
+    assert describe(found) == says
