@@ -59,9 +59,9 @@ def journeys() -> Iterator[tuple[str, set[CodeType]]]:
 
 
 def table() -> str:
-    """Return the figures as Markdown."""
+    """Return the figures as Markdown, functions to the nearest ten: not every small change has to touch the page."""
     rows = [
-        f"| {name} | {sum(map(is_named, codes))} | {len({code.co_filename for code in codes})} |"
+        f"| {name} | {round(sum(map(is_named, codes)), -1)} | {len({code.co_filename for code in codes})} |"
         for name, codes in journeys()
     ]
-    return "\n".join(["| operation | functions | files |", "|---|---|---|", *rows])
+    return "\n".join(["| operation | functions, about | files |", "|---|---|---|", *rows])
