@@ -222,9 +222,10 @@ def _finish(progress: _Progress, snapshot: _Snapshot) -> bool:
 
 def _in_reading_order(progress: _Progress, files: Files) -> Iterator[str]:
     """Yield what to read, roots last: which metadata they go with is known once the other files were read."""
-    yield from (file for file in diff.unread(files, progress.failed) if not diff.is_root(file))
-    progress.root_states = None
-    yield from (file for file in diff.unread(files, progress.failed) if diff.is_root(file))
+    for roots in (False, True):
+        progress.root_states = None
+        unread = diff.unread(files, progress.failed)
+        yield from (file for file in unread if (file_kinds.classify(file).role is Role.ROOT) == roots)
 
 
 def _read(progress: _Progress, file: str, files: Files) -> FileFacts:

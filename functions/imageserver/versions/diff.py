@@ -90,11 +90,6 @@ def unread(files: Files, failed: Collection[str] = ()) -> list[str]:
     return sorted((f for f in left if examine.needs_reading(f, files[f], wanted)), key=_reading_order)
 
 
-def is_root(file: str) -> bool:
-    """Return whether a file is read after the others, and combined with metadata."""
-    return file_kinds.classify(file).role is Role.ROOT
-
-
 def metadata_sha256s(files: Files) -> list[str]:
     """Return the digests of the metadata files that were read: each root has a combined sha256 with each of them."""
     found = (facts.sha256 for file, facts in files.items() if kind_of(file, facts).role is Role.METADATA)

@@ -171,7 +171,7 @@ def decode(body: bytes, key: str) -> Record:
     """Read a record; CatalogDamaged names the key when it is none of ours, NewerRecord when a newer release made it."""
     try:
         record = _decoder.decode(body)
-        parse_version(record.version)
+        version = parse_version(record.version)
         _check_times(record)
     except (msgspec.DecodeError, InvalidUpload, ValueError, RecursionError) as error:
         if (schema := _schema(body)) > SCHEMA:
@@ -181,7 +181,7 @@ def decode(body: bytes, key: str) -> Record:
         ) from error
     if record.schema > SCHEMA:
         raise NewerRecord(_newer(key, record.schema))
-    if record.id.record_key != key:
+    if version.record_key != key:
         raise CatalogDamaged(
             f"{key} is a record for {record.version}, expected one for its own path; delete it and reconcile"
         )
