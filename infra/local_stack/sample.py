@@ -9,7 +9,7 @@ import lzma
 import platform
 import struct
 import tarfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -96,7 +96,7 @@ def tarball(files: Mapping[str, bytes], folders: Iterable[str]) -> bytes:
 
 def init_program(arch: str) -> bytes:
     """Return a first process: it waits for signals, reaps children, ends when told to stop."""
-    return _elf(arch, _amd64(_AMD64_INIT) if arch == "amd64" else _arm64(_ARM64_INIT))
+    return _elf(arch, _assembled(_AMD64_INIT, _amd64_jump) if arch == "amd64" else _assembled(_ARM64_INIT, _arm64_jump))
 
 
 def hello_program(arch: str) -> bytes:
@@ -159,22 +159,28 @@ _AMD64_INIT: Final[Code] = (
 )  # fmt: skip
 
 
-def _amd64(code: Code) -> bytes:
-    """Put instructions together; jumps have one byte for their distance from their own end."""
+def _assembled(code: Code, jump: Callable[[int, int], bytes]) -> bytes:
+    """Put instructions together; `jump` encodes an opcode and the distance in bytes from the start of the jump."""
+    jump_bytes = len(jump(0, 0))
     places: dict[str, int] = {}
     position = 0
     for part in code:
         if isinstance(part, str):
             places[part] = position
         else:
-            position += 2 if isinstance(part, Jump) else len(part)
+            position += jump_bytes if isinstance(part, Jump) else len(part)
     out = b""
     for part in code:
         if isinstance(part, Jump):
-            out += struct.pack("<Bb", part.opcode, places[part.label] - len(out) - 2)
+            out += jump(part.opcode, places[part.label] - len(out))
         elif isinstance(part, bytes):
             out += part
     return out
+
+
+def _amd64_jump(opcode: int, distance: int) -> bytes:
+    """Return a jump, which holds the distance from its own end in one byte."""
+    return struct.pack("<Bb", opcode, distance - 2)
 
 
 def _amd64_hello() -> bytes:
@@ -245,24 +251,10 @@ _ARM64_INIT: Final[Code] = (
 )  # fmt: skip
 
 
-def _arm64(code: Code) -> bytes:
-    """Put instructions together; a branch holds its distance in words, 26 bits of it or 19 if it has a condition."""
-    places: dict[str, int] = {}
-    position = 0
-    for part in code:
-        if isinstance(part, str):
-            places[part] = position
-        else:
-            position += 1
-    out = b""
-    for part in code:
-        if isinstance(part, Jump):
-            words = places[part.label] - len(out) // 4
-            distance = words & 0x3FFFFFF if part.opcode == _ALWAYS else (words & 0x7FFFF) << 5
-            out += _word(part.opcode | distance)
-        elif isinstance(part, bytes):
-            out += part
-    return out
+def _arm64_jump(opcode: int, distance: int) -> bytes:
+    """Return a branch, which holds its distance in words: in 26 bits, or in 19 if it has a condition."""
+    words = distance // 4
+    return _word(opcode | (words & 0x3FFFFFF if opcode == _ALWAYS else (words & 0x7FFFF) << 5))
 
 
 def _arm64_hello() -> bytes:
