@@ -58,8 +58,13 @@ def batch(version: str, **more: object) -> dict[str, object]:
 @pytest.fixture(scope="module")
 def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
     """The API over versions that are listed, waiting for files, refused, withdrawn and being deleted."""
-    parameters = {"AllowDeletes": "true", "MaxRequests": "40", "Publishers": json.dumps(PUBLISHERS)}
-    with upload_api.system("local", tmp_path_factory.mktemp("contract"), **parameters) as running:
+    with upload_api.system(
+        "local",
+        tmp_path_factory.mktemp("contract"),
+        AllowDeletes="true",
+        MaxRequests="40",
+        Publishers=json.dumps(PUBLISHERS),
+    ) as running:
         for version in (LISTED, WITHDRAWN, TO_RESTORE, TO_WITHDRAW, DELETING, EXAMPLE):
             for name, body in images.split_image(seed=version).items():
                 running.put(f"{version}/{name}", body)
