@@ -249,7 +249,10 @@ TARGETS: dict[str, tuple[Callable[[bytes], None], list[bytes]]] = {
         ],
     ),
     "compressed": (compressed, [images.metadata_tarball("amd64", how) for how in ("xz", "gz", "zst")]),
-    "squashfs_root": (squashfs_root, [images.squashfs(), images.superblock(200, ids=5000) + bytes(104)]),
+    "squashfs_root": (
+        squashfs_root,
+        [images.squashfs(), images.squashfs_of("bin", "rootfs"), images.superblock(200, ids=5000) + bytes(104)],
+    ),
     "root_tar": (root_tar, [_packed(how) for how in ("plain", "xz", "gz", "zst", "bz2", "lzma")]),
     "disk": (disk, [images.qcow2(), *_disks()]),
     "delta": (delta, [images.vcdiff(base_bytes=700), images.vcdiff("2", 60) + images.vcdiff("3", 70)[5:]]),

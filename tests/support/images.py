@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tarfile
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 if sys.version_info >= (3, 14):
@@ -136,6 +136,37 @@ def squashfs(seed: str = "", size_bytes: int = 4096) -> bytes:
     index = struct.pack("<Q", size_bytes - 14)
     header = superblock(size_bytes)
     return header + filler(f"squashfs {seed}", size_bytes - len(header) - len(index)) + index
+
+
+def squashfs_of(
+    *names: str, compression: int = 1, pack: Callable[[bytes], bytes] | None = zlib.compress, before: int = 0
+) -> bytes:
+    """A squashfs with these names in its root folder, whose files are not there; `pack` None leaves it unpacked.
+
+    So much stands `before` the inode of the root folder, and before its listing, in their tables.
+    """
+    listing = b"".join(struct.pack("<HhHH", 0, 0, 2, len(name) - 1) + name.encode() for name in sorted(names))
+    listing = struct.pack("<III", len(names) - 1, 0, 1) + listing if names else b""
+    offset = before % 8192
+    start = sum(map(len, _metadata_blocks(bytes(before - offset), pack)))
+    inode = struct.pack("<HHHHIIIIHHI", 1, 0o755, 0, 0, 0, 1, start, 2, len(listing) + 3, offset, 2)
+    inodes, directories, owners = (
+        b"".join(_metadata_blocks(bytes(room) + table, pack))
+        for room, table in ((before, inode), (before, listing), (0, bytes(4)))
+    )
+    places = [96, 96 + len(inodes), 96 + len(inodes) + len(directories)]
+    index = struct.pack("<Q", places[2])
+    body = inodes + directories + owners + index
+    fields = {"inode_table": places[0], "directories": places[1], "id_table": places[2] + len(owners)}
+    root = start << 16 | offset
+    return superblock(96 + len(body), compression=compression, root=root, **fields) + body
+
+
+def _metadata_blocks(table: bytes, pack: Callable[[bytes], bytes] | None) -> list[bytes]:
+    """Each 8 KiB of a table of a squashfs, with its length in front."""
+    blocks = [table[at : at + 8192] for at in range(0, len(table), 8192)]
+    packed = [pack(block) if pack else block for block in blocks]
+    return [struct.pack("<H", len(block) | (0 if pack else 1 << 15)) + block for block in packed]
 
 
 def superblock(used_bytes: int, **other: int) -> bytes:

@@ -6,12 +6,21 @@ Sources: fs/squashfs/super.c, id.c and squashfs_fs.h of Linux; all numbers are l
 
 The id index is a list of the places of the id blocks. It lies close to the end, so a file that was cut short, or
 whose content is not what its superblock says, is told here and not when the first container starts.
+
+Inodes and directories are kept in metadata blocks, each compressed on its own behind two bytes with its length. The
+names in the root folder tell a whole image from a root: a few KiB are unpacked for them. lzo and lz4 are not in
+Python's library, so an image in these is taken for a root, and so is one whose root folder cannot be read.
 """
 
+import lzma
 import struct
-from collections.abc import Iterable, Iterator
+import sys
+import zlib
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from typing import Final
+
+from imageserver.inspection.scan import Chunk, Want, scanned
 
 SUPERBLOCK_BYTES: Final = 96
 _SUPERBLOCK: Final = struct.Struct("<4sIIIIHHHHHHQQQQQQQQ")
@@ -21,10 +30,42 @@ _ID_BYTES: Final = 4
 _POINTER_BYTES: Final = 8
 _COMPRESSIONS: Final = range(1, 7)  # gzip, lzma, lzo, xz, lz4, zstd
 _SMALLEST_BLOCK_LOG, _LARGEST_BLOCK_LOG = 12, 20
+_STORED: Final = 1 << 15
+"""In the length of a metadata block: it is not compressed."""
+_MOST_BLOCKS: Final = 3  # in a row: an inode or the start of a folder may lie across two
+_LZMA_MEMORY: Final = 32 << 20
+_FOLDER_TYPE, _LONG_FOLDER_TYPE = 1, 8
+_FOLDER: Final = struct.Struct("<H14xIIHHI")
+_LONG_FOLDER: Final = struct.Struct("<H18xII6xH4x")
+_SIZE_OF_NO_FOLDER: Final = 3  # the two names of the folder itself and its parent, which are not kept
+_MOST_OF_FOLDER: Final = 2048
+"""How much of the root folder is looked at. That of an image has four names at most."""
+_RUN_BYTES: Final = 12
+_ENTRY: Final = struct.Struct("<6xH")  # behind other fields, the length of its name less one
+_IMAGE_PARTS: Final = frozenset({b"metadata.yaml", b"rootfs", b"rootfs.img", b"templates"})
 
 
 class NotSquashfs(Exception):
     """The file is none, or contradicts itself or its size; the message completes the sentence "<file> …"."""
+
+
+class NotRoot(Exception):
+    """The squashfs is no root of a container; the message completes the sentence "<file> …"."""
+
+
+class _Unread(Exception):
+    """The root folder is not where it is looked for, or cannot be unpacked."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Superblock:
+    """What of the superblock the tables are found by; places in bytes of the file."""
+
+    compression: int
+    root_inode: int
+    inodes: int
+    directories: int
+    id_index: "_IdIndex"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,20 +90,134 @@ class _IdIndex:
                 )
 
 
-def checked(chunks: Iterable[bytes | memoryview], head: bytes, size_bytes: int) -> Iterator[bytes | memoryview]:
-    """Pass on the chunks of a file of `size_bytes` that begins with `head`; NotSquashfs when it is none after all."""
-    index = _read_superblock(head, size_bytes)
-    found, at = bytearray(), 0
-    for chunk in chunks:
-        if at < index.stop and index.start < at + len(chunk):
-            found += chunk[max(0, index.start - at) : index.stop - at]
-        at += len(chunk)
-        yield chunk
-    index.check(found)
+@dataclass(slots=True)
+class _MetadataBlocks:
+    """Metadata blocks, unpacked as they go by; `at` is how much of the file has gone by, `stop` where they end."""
+
+    unpack: Callable[[bytes], bytes]
+    stop: int
+    at: int = 0
+
+    def read(self, place: int, length: int) -> Generator[Want, bytes, bytes]:
+        """Return what the block at `place` and those behind it unpack to, at least `length` bytes."""
+        made = b""
+        for _ in range(_MOST_BLOCKS):
+            head = int.from_bytes((yield from self._take(place, 2)), "little")
+            packed = yield from self._take(self.at, head & ~_STORED)
+            made += packed if head & _STORED else self.unpack(packed)
+            if len(made) >= length:
+                return made
+            place = self.at
+        raise _Unread
+
+    def _take(self, place: int, length: int) -> Generator[Want, bytes, bytes]:
+        if not self.at <= place <= self.stop - length or not length:
+            raise _Unread
+        found = yield Want(place - self.at, length)
+        self.at = place + length
+        return found
 
 
-def _read_superblock(head: bytes, size_bytes: int) -> _IdIndex:
-    """Check the superblock; what else is to be looked at."""
+def checked(chunks: Iterator[Chunk], head: bytes, size_bytes: int) -> Iterator[Chunk]:
+    """Pass on the chunks of a file of `size_bytes` that begins with `head`.
+
+    Raise NotSquashfs when it is none after all, and NotRoot when its root folder is that of an image.
+    """
+    superblock = _read_superblock(head, size_bytes)
+    yield from scanned(chunks, _scan(superblock))
+
+
+def _scan(superblock: _Superblock) -> Generator[Want, bytes, None]:
+    """Look at the root folder, then at the id index behind it."""
+    index = superblock.id_index
+    unpack = _UNPACK.get(superblock.compression)
+    blocks = _MetadataBlocks(unpack or bytes, index.start)
+    try:
+        names = (yield from _root_names(superblock, blocks)) if unpack else None
+    except (_Unread, struct.error, zlib.error, lzma.LZMAError, EOFError, ValueError):
+        names = None
+    if names is not None and (why := _unlike_a_root(names)):
+        raise NotRoot(why)
+    index.check((yield Want(index.start - blocks.at, index.stop - index.start)))
+
+
+def _root_names(superblock: _Superblock, blocks: _MetadataBlocks) -> Generator[Want, bytes, frozenset[bytes]]:
+    """Return the names in the root folder, as far as its first entries go: an image has few."""
+    place, offset = superblock.inodes + (superblock.root_inode >> 16), superblock.root_inode & 0xFFFF
+    inode = (yield from blocks.read(place, offset + _FOLDER.size))[offset:]
+    kind, start, _, size, at, _ = _FOLDER.unpack_from(inode)
+    if kind == _LONG_FOLDER_TYPE:
+        if len(inode) < _LONG_FOLDER.size:
+            inode += yield from blocks.read(blocks.at, _LONG_FOLDER.size - len(inode))
+        _, size, start, at = _LONG_FOLDER.unpack_from(inode)
+    elif kind != _FOLDER_TYPE:
+        raise _Unread
+    size -= _SIZE_OF_NO_FOLDER
+    if size <= 0:
+        return frozenset()
+    length = at + min(size, _MOST_OF_FOLDER)
+    return _names((yield from blocks.read(superblock.directories + start, length))[at:length])
+
+
+def _names(listing: bytes) -> frozenset[bytes]:
+    """Return the names of a directory's listing: runs of entries, each with a header; one that is cut off is left."""
+    names: set[bytes] = set()
+    at = 0
+    while at + _RUN_BYTES < len(listing):
+        (more,) = struct.unpack_from("<I", listing, at)
+        at += _RUN_BYTES
+        for _ in range(more + 1):
+            if at + _ENTRY.size > len(listing):
+                break
+            end = at + _ENTRY.size + _ENTRY.unpack_from(listing, at)[0] + 1
+            names.add(listing[at + _ENTRY.size : end])
+            at = end
+    return frozenset(names)
+
+
+def _unlike_a_root(names: frozenset[bytes]) -> str:
+    """Say why a squashfs with these names in its root folder is no root; empty when it may be one."""
+    if b"metadata.yaml" in names and names <= _IMAGE_PARTS:
+        if names & {b"rootfs", b"rootfs.img"}:
+            return (
+                "is a whole image in squashfs form, with its metadata.yaml: `sqfs2tar FILE | xz >image.tar.xz`, and "
+                "upload that instead"
+            )
+        return (
+            "is metadata in squashfs form, which this server does not read: `sqfs2tar FILE | xz >lxd.tar.xz`, and "
+            "upload that, with a root"
+        )
+    if names == {b"rootfs"}:
+        return "is no root, all of it lies below rootfs/: make the squashfs of what is in that folder"
+    return "" if names else "is no root, it holds no file: pack the file system again"
+
+
+def _unzstd(packed: bytes) -> bytes:
+    """Unpack a block of zstd; the module is loaded here, since it costs a cold start."""
+    if sys.version_info >= (3, 14):
+        from compression import zstd
+    else:
+        from backports import zstd
+    try:
+        return zstd.ZstdDecompressor().decompress(packed, _BLOCK_BYTES)
+    except zstd.ZstdError as error:
+        raise _Unread from error
+
+
+def _unlzma(packed: bytes) -> bytes:
+    return lzma.LZMADecompressor(memlimit=_LZMA_MEMORY).decompress(packed, _BLOCK_BYTES)
+
+
+_UNPACK: Final[dict[int, Callable[[bytes], bytes]]] = {
+    1: lambda packed: zlib.decompressobj().decompress(packed, _BLOCK_BYTES),
+    2: _unlzma,
+    4: _unlzma,  # xz
+    6: _unzstd,
+}
+
+
+def _read_superblock(head: bytes, size_bytes: int) -> _Superblock:
+    """Check the superblock; return what else is to be looked at."""
     if len(head) < SUPERBLOCK_BYTES:
         raise NotSquashfs(f"has {len(head)} bytes, a squashfs header alone has {SUPERBLOCK_BYTES}")
     found = _SUPERBLOCK.unpack_from(head)
@@ -81,4 +236,4 @@ def _read_superblock(head: bytes, size_bytes: int) -> _IdIndex:
     index = _IdIndex(id_table, -(-ids * _ID_BYTES // _BLOCK_BYTES))
     if not ids or not SUPERBLOCK_BYTES <= inodes < directories < id_table or index.stop > used:
         raise NotSquashfs("is no squashfs: the tables that its header names lie outside of it or over each other")
-    return index
+    return _Superblock(compression, found[11], inodes, directories, index)

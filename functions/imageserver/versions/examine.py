@@ -17,7 +17,7 @@ from imageserver.format.keys import ProductId
 from imageserver.inspection import checksums, ending, image_metadata, overrides, qcow2, squashfs, tarball, vcdiff
 from imageserver.inspection.digests import Digests, InTurn, Sha256, Spread
 from imageserver.inspection.qcow2 import UnusableDisk
-from imageserver.inspection.squashfs import NotSquashfs
+from imageserver.inspection.squashfs import NotRoot, NotSquashfs
 from imageserver.inspection.tarball import UnreadableArchive
 from imageserver.versions.records import CHECKSUMS_FILE, Fault, FileFacts
 
@@ -132,6 +132,8 @@ def read_root(
         rest = qcow2.checked(rest, facts.size_bytes)
     try:
         digests = _drained(Digests(states, spread), rest)
+    except NotRoot as reason:
+        return _refused(facts, "wrong-kind", str(reason))
     except (NotSquashfs, UnreadableArchive, UnusableDisk) as reason:
         return _refused(facts, "damaged", f"{reason}; build it again and upload it again")
     return replace(facts, sha256=digests.sha256, combined=digests.combined)

@@ -618,6 +618,21 @@ TABLE: dict[str, Row] = {
             ("disk.vmdk", "qemu-img convert"),
         )
     },
+    **{
+        f"13 a squashfs with {what} named as a root": row(
+            {"lxd.tar.xz": META, "rootfs.squashfs": images.squashfs_of(*names)},
+            *(["rootfs.squashfs"] if not says else []),
+            says=says,
+        )
+        for what, names, says in (
+            ("a whole image", ("metadata.yaml", "rootfs", "templates"), "is a whole image in squashfs form"),
+            ("a whole machine", ("metadata.yaml", "rootfs.img"), "is a whole image in squashfs form"),
+            ("metadata", ("metadata.yaml",), "is metadata in squashfs form"),
+            ("all below rootfs/", ("rootfs",), "all of it lies below rootfs/"),
+            ("nothing", (), "it holds no file"),
+            ("a file system and a metadata.yaml", ("bin", "etc", "metadata.yaml", "rootfs"), ""),
+        )
+    },
     "13 an export in lzma": row({"image.tar.lzma": packed(UNIFIED, "lzma")}, "image.tar.lzma"),
 }
 

@@ -1,14 +1,26 @@
-"""What is a squashfs by its superblock and its id index, and what only starts like one."""
+"""What is a squashfs by its superblock, id index and root folder, and what only starts like one."""
 
 from __future__ import annotations
 
+import bz2
+import lzma
+import shutil
 import struct
-from collections.abc import Iterator
+import subprocess
+import sys
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
-from imageserver.inspection.squashfs import NotSquashfs, checked
+from imageserver.inspection.squashfs import NotRoot, NotSquashfs, checked
 from tests.support import images
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
 
 SIZE = 4096
 
@@ -33,7 +45,7 @@ def refusal(body: bytes) -> str:
 def _refusal(body: bytes, chunk: int) -> str:
     try:
         passed = b"".join(bytes(part) for part in checked(pieces(body, chunk), body[:512], len(body)))
-    except NotSquashfs as reason:
+    except (NotRoot, NotSquashfs) as reason:
         return str(reason)
     assert passed == body
     return ""
@@ -87,3 +99,80 @@ def test_reading_stops_at_an_invalid_header() -> None:
 
     with pytest.raises(NotSquashfs):
         next(checked(unread(), b"hsqs" + bytes(508), SIZE))
+
+
+WHOLE = ("metadata.yaml", "rootfs", "templates")
+PACKED: dict[str, tuple[int, Callable[[bytes], bytes] | None]] = {
+    "gzip": (1, zlib.compress),
+    "lzma": (2, lambda block: lzma.compress(block, lzma.FORMAT_ALONE)),
+    "xz": (4, lzma.compress),
+    "zstd": (6, zstd.compress),
+    "nothing": (1, None),
+}
+
+
+@pytest.mark.parametrize("how", PACKED)
+@pytest.mark.parametrize("before", [0, 40, 8175, 8192, 20_000])
+def test_a_whole_image_is_told_from_a_root_however_it_is_compressed(how: str, before: int) -> None:
+    """The inode and the listing lie at the start of a block, in it, across two, and behind others."""
+    compression, pack = PACKED[how]
+    image = images.squashfs_of(*WHOLE, compression=compression, pack=pack, before=before)
+    assert "is a whole image in squashfs form" in refusal(image)
+    root = images.squashfs_of("bin", "etc", "metadata.yaml", compression=compression, pack=pack, before=before)
+    assert refusal(root) == ""
+
+
+@pytest.mark.parametrize(
+    ("names", "says"),
+    [
+        (("metadata.yaml", "rootfs"), "is a whole image in squashfs form"),
+        (("metadata.yaml", "rootfs.img"), "is a whole image in squashfs form"),
+        (("metadata.yaml",), "is metadata in squashfs form"),
+        (("metadata.yaml", "templates"), "is metadata in squashfs form"),
+        (("rootfs",), "all of it lies below rootfs/"),
+        ((), "it holds no file"),
+        (("bin", "rootfs"), ""),
+        (("rootfs", "templates"), ""),
+        (("metadata.yaml", "rootfs", "bin"), ""),
+        (("metadata.yaml", "rootfs", *map("zz{}".format, range(1000))), ""),
+    ],
+)
+def test_a_squashfs_is_a_root_unless_its_root_folder_is_that_of_an_image(names: tuple[str, ...], says: str) -> None:
+    found = refusal(images.squashfs_of(*names))
+    assert says in found
+    assert bool(says) == bool(found)
+
+
+@pytest.mark.parametrize("compression", [3, 5])
+def test_a_compression_that_cannot_be_unpacked_is_taken_for_a_root(compression: int) -> None:
+    assert refusal(images.squashfs_of(*WHOLE, compression=compression)) == ""
+
+
+@pytest.mark.parametrize("compression", range(1, 7))
+def test_a_root_folder_that_cannot_be_read_says_nothing(compression: int) -> None:
+    """Clients mount it or they do not; the sums that its publisher made say what was damaged on its way."""
+    for pack in (bz2.compress, lambda _: b"", lambda block: block[:9]):
+        assert refusal(images.squashfs_of(*WHOLE, compression=compression, pack=pack)) == ""
+    image = images.squashfs_of(*WHOLE, compression=compression)
+    assert refusal(image[:98] + b"\xff" * 6 + image[104:]) == ""
+    for root in (9, 1 << 16, 5000, (1 << 48) + 1, (1 << 64) - 1):
+        assert refusal(image[:32] + struct.pack("<Q", root) + image[40:]) == ""
+
+
+@pytest.mark.skipif(not shutil.which("mksquashfs"), reason="mksquashfs is not installed")
+@pytest.mark.parametrize("how", ["gzip", "xz", "zstd", "lzma"])
+def test_what_mksquashfs_makes_is_told_apart(tmp_path: Path, how: str) -> None:
+    for folder in ("rootfs/etc", "rootfs/usr/bin", "templates"):
+        (tmp_path / "image" / folder).mkdir(parents=True)
+    for number in range(2000):
+        (tmp_path / f"image/rootfs/usr/bin/{number}").write_text(str(number))
+    (tmp_path / "image/metadata.yaml").write_text("architecture: x86_64")
+    said = []
+    for folder in ("image", "image/rootfs"):
+        made = tmp_path / "made"
+        subprocess.run(
+            ["mksquashfs", tmp_path / folder, made, "-noappend", "-quiet", "-no-progress", "-comp", how], check=True
+        )
+        said.append(refusal(made.read_bytes()))
+    assert "is a whole image in squashfs form" in said[0]
+    assert said[1] == ""
