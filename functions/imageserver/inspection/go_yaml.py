@@ -8,6 +8,7 @@ besides is told apart (`Reader.newer`). Aliases and merge keys are followed, wit
 
 import base64
 import binascii
+import calendar
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -31,7 +32,12 @@ _FALSE: Final = frozenset(("false", "False", "FALSE", "n", "N", "no", "No", "NO"
 _INTEGER: Final = re.compile(r"[-+]?(0[xX][0-9a-fA-F]+|0[bB][01]+|0[oO]?[0-7]+|0|[1-9][0-9]*)", re.ASCII)
 _FLOAT: Final = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?", re.ASCII)
 _NOT_FINITE: Final = re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
-_DATE: Final = re.compile(r"[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}([Tt ].*)?", re.ASCII)
+_CLOCK: Final = r"(?:[01]?[0-9]|2[0-3]):[0-5]?[0-9]:[0-5]?[0-9](?:[.,][0-9]+)?"
+_ZONE: Final = r"(?:Z|[-+](?:[01][0-9]|2[0-4]):(?:[0-5][0-9]|60))"
+_DATE: Final = re.compile(
+    rf"([0-9]{{4}})-(0?[1-9]|1[0-2])-(0?[1-9]|[12][0-9]|3[01])(?:[Tt]{_CLOCK}{_ZONE}| +{_CLOCK})?", re.ASCII
+)
+_YEARS_ALIKE: Final = 400  # the calendar repeats
 
 Type = Literal["mapping", "list", "text", "number", "fraction", "true or false", "date", "null"]
 
@@ -94,7 +100,7 @@ class Reader:
         if found == "null":
             return 0
         value = _number(node.text) if found in ("number", "fraction") else None
-        if value is None or not -_LARGEST <= value <= _LARGEST:
+        if value is None or not -_LARGEST - 1 <= value <= _LARGEST:
             self._mismatch(node, path, expected)
             return None
         if value != int(value):
@@ -297,7 +303,16 @@ def _plain_type(text: str) -> Type:
         return "number"
     if _FLOAT.fullmatch(digits) or _NOT_FINITE.fullmatch(text):
         return "fraction"
-    return "date" if _DATE.fullmatch(text) else "text"
+    return "date" if _is_date(text) else "text"
+
+
+def _is_date(text: str) -> bool:
+    """Return whether this is a real day, with or without a time, in a form that Go's packages parse."""
+    found = _DATE.fullmatch(text)
+    if not found:
+        return False
+    year, month, day = map(int, found.groups())
+    return day <= calendar.monthrange(year % _YEARS_ALIKE + _YEARS_ALIKE, month)[1]
 
 
 def _number(text: str) -> float | int | None:
