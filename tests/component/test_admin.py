@@ -230,12 +230,12 @@ def test_prune_prints_what_it_deletes_and_why_and_deletes_only_with_yes(stack: S
 
 
 def test_dead_letters_of_a_bad_deployment_are_redriven_and_processed(stack: Stack, product: str) -> None:
-    """The release that could not ingest this version is gone; its notice is among the dead letters."""
+    """The release that could not ingest this version is gone; its event is among the dead letters."""
     path = f"{product}/20261101"
     with stack.deaf():
         upload(stack, path, images.split_image(seed=product), listed=False)
-    notice = {"Records": [{"eventName": "ObjectCreated:Put", "s3": {"object": {"key": f"{path}/lxd.tar.xz"}}}]}
-    sqs(stack).send_message(QueueUrl=queue_url(stack, "ArrivalsDead"), MessageBody=json.dumps(notice))
+    event = {"Records": [{"eventName": "ObjectCreated:Put", "s3": {"object": {"key": f"{path}/lxd.tar.xz"}}}]}
+    sqs(stack).send_message(QueueUrl=queue_url(stack, "ArrivalsDead"), MessageBody=json.dumps(event))
     assert any("dead letters" in one["what"] for one in told(stack, "doctor", code=1))
     (shown,) = told(stack, "redrive", "arrivals")
     assert (shown["keys"], shown["done"]) == ([f"{path}/lxd.tar.xz"], "")
@@ -270,7 +270,7 @@ def test_redrive_shows_failed_runs_of_maintain_with_their_replacement_and_remove
 
 
 def test_redrive_does_not_resend_a_message_that_no_release_can_read(stack: Stack) -> None:
-    sqs(stack).send_message(QueueUrl=queue_url(stack, "ChangesDead"), MessageBody="no notice")
+    sqs(stack).send_message(QueueUrl=queue_url(stack, "ChangesDead"), MessageBody="no event")
     (letter,) = told(stack, "redrive", "changes", "--yes")
     assert (letter["keys"], letter["done"]) == ([], "removed")
     assert "no release can read it" in letter["diagnosis"]

@@ -4,7 +4,7 @@ What holds, and what cannot:
 
 - At every moment each file that the catalog names was, with that size and sha256, at that key.
 - It still is, unless a publisher has since overwritten or deleted it there himself. No server can prevent
-  that window: the bytes are gone before anybody is told. While it lasts, a notice of that version or of its
+  that window: the bytes are gone before anybody is told. While it lasts, an event of that version or of its
   product is queued, in flight, or was lost; so it ends when that is handled, or with the next reconcile.
 - Files that no publisher touched again are always there as named: nothing that this server does, or fails to
   do, makes an entry wrong.

@@ -187,7 +187,7 @@ class World:
     def __init__(self, seed: int, rates: Rates, variables: Mapping[str, str]) -> None:
         self.rng = random.Random(seed)
         self.rates = rates
-        # Without taking turns publishers race all the time, and turns decide nothing: no run may need them. Publish
+        # Without leases publishers race all the time, and leases decide nothing: no run may need them. Publish
         # waits for a quarter of the time that it has left.
         self.publish_left_s = self.rng.choice((0, 4, TIMEOUT_S["publish"]))
         host = Host(lambda: self.now, lambda: self.clock, lambda _seconds: None)
@@ -204,7 +204,7 @@ class World:
         self.clock = 0
         self.change = 0  # counts changes of the bucket
         self.unexpected: list[Exception] = []  # what a batch would swallow
-        self.lost: dict[VersionId | ProductId, int] = {}  # what a notice was lost about, and after which change
+        self.lost: dict[VersionId | ProductId, int] = {}  # what an event was lost about, and after which change
         self.check: Callable[[], None] = lambda: None
         self.on_delete: Callable[[str], None] = lambda _: None  # before a handler of ours deletes anything
         self.on_done: Callable[[Actor], None] = lambda _: None  # after a handler ended, however it did
@@ -368,11 +368,11 @@ class World:
     def owed(self, version: VersionId) -> str:
         """Why a wrong entry of this version is no fault yet: what about it is lost, or queued, or in flight."""
         if version in self.lost or version.product in self.lost:
-            return "a lost notice"
+            return "a lost event"
         if any(key.startswith(version.prefix) for key in self.arrivals.subjects()):
-            return "a notice of its files"
+            return "an event of its files"
         if any(key.startswith(version.product.records_prefix) for key in self.changes.subjects()):
-            return "a notice of its product's records"
+            return "an event of its product's records"
         return ""
 
     def quiet(self, version: VersionId) -> bool:
@@ -398,7 +398,7 @@ class World:
                 self.advance(self.somebody())
             else:
                 self.clock += 30
-        self.clock += TIMEOUT_S["digest"]  # marks of killed workers run out
+        self.clock += TIMEOUT_S["digest"]  # leases of killed workers run out
 
     def run(self, name: str, event: Mapping[str, Any]) -> Any:
         """Run one function from start to end, and return its answer."""
@@ -411,7 +411,7 @@ class World:
 
 
 def subject_of(arrival: bool, key: str) -> VersionId | ProductId | None:
-    """What a notice about a key makes somebody look at; None for a key that nobody ever looks at."""
+    """What an event about a key makes somebody look at; None for a key that nobody ever looks at."""
     try:
         return version_of(key) if arrival else product_of_records(key)
     except InvalidUpload:

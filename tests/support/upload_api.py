@@ -133,9 +133,9 @@ class System:
         self.invoke("PublishFunction", f"versions/{version}.json")
 
     def invoke(self, function: str, key: str) -> None:
-        notice = {"Records": [{"s3": {"bucket": {"name": self.bucket}, "object": {"key": key}}}]}
+        event = {"Records": [{"s3": {"bucket": {"name": self.bucket}, "object": {"key": key}}}]}
         about = {"receiptHandle": "1", "attributes": {"ApproximateReceiveCount": "1"}}
-        message = {"messageId": "1", "body": json.dumps(notice), "eventSource": "aws:sqs", **about}
+        message = {"messageId": "1", "body": json.dumps(event), "eventSource": "aws:sqs", **about}
         outcome = self.pool.invoke(function, {"Records": [message]})
         assert outcome.error == "", outcome.error
         assert outcome.result == {"batchItemFailures": []}, self.pool.log_file(function).read_text()[-3000:]

@@ -62,15 +62,15 @@ def fold(
     needs = {product_id(stream, name) for name in entangled(document, mine)} | streams.needs(candidates, stream)
     if needs:
         return Folded(document, frozenset(needs))
-    settled = each_fingerprint_once(candidates)
-    names = {product: asked_aliases(found, rights) for product, found in settled.items()}
+    resolved = each_fingerprint_once(candidates)
+    names = {product: asked_aliases(found, rights) for product, found in resolved.items()}
     asked = {product: allowed for product, (allowed, _) in names.items()}
     lost = names_lost(candidates, asked, rights)
     products = {name: product for name, product in document.products.items() if name not in mine}
     withheld = {name: entries for name, entries in document.withheld.items() if name not in mine}
     for name in mine:
         product = product_id(stream, name)
-        listed = with_deltas(settled[product])
+        listed = with_deltas(resolved[product])
         entries = (*listed.withheld, *dropped_overrides(listed))
         if listed.builds:
             elsewhere = {alias: lost[product, alias] for alias in asked[product] if (product, alias) in lost}
@@ -80,7 +80,7 @@ def fold(
         if entries:
             withheld[name] = tuple(sorted(entries))
     products, withheld = each_alias_once(products, withheld, stream)
-    outdated = frozenset(streams.outdated(stream, settled, asked, lost))
+    outdated = frozenset(streams.outdated(stream, resolved, asked, lost))
     return Folded(msgspec.structs.replace(document, products=products, withheld=withheld), outdated=outdated)
 
 

@@ -76,12 +76,12 @@ class Streams:
         return found - candidates.keys()
 
     def outdated(
-        self, stream: str, settled: Mapping[ProductId, Candidate], asked: Asked, lost: Lost
+        self, stream: str, resolved: Mapping[ProductId, Candidate], asked: Asked, lost: Lost
     ) -> Iterator[ProductId]:
         """Yield the products of other streams of which their document does not say what follows from the records."""
-        mine = {product for product in settled if product.stream == stream}
+        mine = {product for product in resolved if product.stream == stream}
         contested = {(_arch(product), alias) for product in mine for alias in _names_of(product, asked[product])}
-        for product, candidate in settled.items():
+        for product, candidate in resolved.items():
             if product in mine:
                 continue
             document = self.documents.get(product.stream)

@@ -85,7 +85,7 @@ def remove_stale(product: ProductSnapshot, days: Mapping[State, int], context: P
         context.run.do(task, partial(_delete, context, marked, product.seen[version], marked.files))
 
 
-def remove_tombstones(product: ProductSnapshot, mentioned: Collection[str], context: PruneContext) -> None:
+def remove_empty(product: ProductSnapshot, mentioned: Collection[str], context: PruneContext) -> None:
     """Delete records that say "nothing is here", once the catalog says so too; `mentioned` are version names."""
     for version, record in sorted(product.known.items()):
         if record.state is State.EMPTY and version.version not in mentioned and version not in product.folders:

@@ -8,7 +8,7 @@ from functools import partial
 from imageserver.aws.cloudfront import Invalidate, no_invalidation
 from imageserver.aws.queues import Notifier
 from imageserver.format import documents as catalog
-from imageserver.operations.deletion import PruneContext, remove_stale, remove_tombstones, remove_withdrawn
+from imageserver.operations.deletion import PruneContext, remove_empty, remove_stale, remove_withdrawn
 from imageserver.operations.inventory import ProductSnapshot, known_products, look
 from imageserver.operations.runs import Run, Task
 from imageserver.operations.withdraw import withdraw
@@ -75,7 +75,7 @@ def prune(
                 remove_stale(product, days, context)
                 unlisted = documents.unlisted.products.get(product_id.name, {})
                 withheld = {entry.version for entry in documents.products.withheld.get(product_id.name, ())}
-                remove_tombstones(product, {*listed, *unlisted, *withheld}, context)
+                remove_empty(product, {*listed, *unlisted, *withheld}, context)
         run.finished(product_id.path, size)
     run.end(todo[-1].path if todo else "")
 

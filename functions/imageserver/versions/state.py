@@ -46,8 +46,8 @@ class Event(StrEnum):
 
 
 _S = State
-_JUDGED: Final = frozenset({_S.INCOMPLETE, _S.INVALID, _S.COMPLETE})
-_UNLISTED: Final = frozenset({_S.EMPTY, *_JUDGED})
+_ASSESSED: Final = frozenset({_S.INCOMPLETE, _S.INVALID, _S.COMPLETE})
+_UNLISTED: Final = frozenset({_S.EMPTY, *_ASSESSED})
 
 TRANSITIONS: Final[Mapping[Event, Mapping[State, frozenset[State]]]] = {
     Event.INGEST: {
@@ -65,8 +65,8 @@ TRANSITIONS: Final[Mapping[Event, Mapping[State, frozenset[State]]]] = {
         _S.LISTED: frozenset({_S.LISTED, _S.WITHHELD}),
         _S.WITHHELD: frozenset({_S.LISTED, _S.WITHHELD}),
     },
-    Event.WITHDRAW: {state: frozenset({_S.WITHDRAWN}) for state in (*sorted(_JUDGED), _S.LISTED, _S.WITHHELD)},
-    Event.RESTORE: {_S.WITHDRAWN: _JUDGED},
+    Event.WITHDRAW: {state: frozenset({_S.WITHDRAWN}) for state in (*sorted(_ASSESSED), _S.LISTED, _S.WITHHELD)},
+    Event.RESTORE: {_S.WITHDRAWN: _ASSESSED},
     Event.DELETE: {state: frozenset({_S.DELETING}) for state in (_S.WITHDRAWN, _S.INCOMPLETE, _S.INVALID)},
     Event.CLEAR: {_S.EMPTY: frozenset({_S.EMPTY}), _S.DELETING: frozenset({_S.EMPTY})},
 }

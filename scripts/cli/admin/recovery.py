@@ -105,7 +105,7 @@ def _recall(store: Store, lost: Record, seen: StoredObject) -> NotDone | None:
     key = lost.id.record_key
     if store.replace(key, records.encode(lost), seen.revision):
         return None
-    return NotDone(f"{key} was written meanwhile; look again, it may be sound by now")
+    return NotDone(f"{key} was written meanwhile; look again, it may be readable by now")
 
 
 def _read_again(version: VersionId, services: IngestServices, lost: Record | None) -> NotDone | None:
@@ -210,7 +210,7 @@ def _all_products(store: Store) -> list[ProductId]:
 def _delete(store: Store, key: str, revision: str) -> None:
     """Delete a damaged document, unless it was written since."""
     if not store.delete(key, revision):
-        raise CatalogBusy(f"{key} was written meanwhile; look again, it may be sound by now")
+        raise CatalogBusy(f"{key} was written meanwhile; look again, it may be readable by now")
 
 
 def _index(store: Store) -> documents.Index:

@@ -13,7 +13,7 @@ from typing import Final
 
 from cli.smoke.image import PRODUCT
 from cli.smoke.server import Server
-from imageserver.operations.deletion import PruneContext, remove_tombstones, remove_withdrawn
+from imageserver.operations.deletion import PruneContext, remove_empty, remove_withdrawn
 from imageserver.operations.inventory import look
 from imageserver.operations.runs import Run
 from imageserver.operations.withdraw import withdraw
@@ -48,5 +48,5 @@ def delete(server: Server) -> bool:
     if PRODUCT.name not in documents.products.products:  # else publish is about to take it off the list
         context = PruneContext(server.store, server.deployment, server.deployment.invalidate, (), AT_ONCE, Run())
         remove_withdrawn(product, context)
-        remove_tombstones(product, documents.unlisted.products.get(PRODUCT.name, {}), context)
+        remove_empty(product, documents.unlisted.products.get(PRODUCT.name, {}), context)
     return False

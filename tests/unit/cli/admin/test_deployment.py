@@ -52,7 +52,7 @@ STACK = {
 }
 
 
-FORGOTTEN: list[str] = []
+INVALIDATED: list[str] = []
 
 
 class Session:
@@ -74,7 +74,7 @@ class Session:
 
     def _invalidate(self, DistributionId: str, InvalidationBatch: dict[str, Any]) -> dict[str, Any]:
         assert DistributionId == "E123"
-        FORGOTTEN.extend(InvalidationBatch["Paths"]["Items"])
+        INVALIDATED.extend(InvalidationBatch["Paths"]["Items"])
         return {"Invalidation": {"Id": "I1", "Status": "Completed"}}
 
     def _describe(self, StackName: str) -> dict[str, Any]:
@@ -144,14 +144,14 @@ def test_a_withdrawn_version_keeps_the_grace_time_of_its_stack(monkeypatch: pyte
 
 def test_a_command_invalidates_the_files_it_deletes_as_maintain_does(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(boto3, "Session", lambda **_: Session(STACK))
-    FORGOTTEN.clear()
+    INVALIDATED.clear()
     system = three_versions()
     monkeypatch.setattr(Deployment, "store", system.store)
     withdraw(system.store, parse_version(PATH), datetime(2020, 11, 20, tzinfo=UTC), 24, lambda _: None)
     system.catch_up()
     assert CliRunner().invoke(main, ["--stack", "images", "prune", "--yes"]).exit_code == 0
     assert f"{PATH}/rootfs.squashfs" not in system.store.objects
-    assert f"/{PATH}/rootfs.squashfs" in FORGOTTEN
+    assert f"/{PATH}/rootfs.squashfs" in INVALIDATED
 
 
 def plucky_fails(system: System, error: Exception) -> None:

@@ -36,9 +36,9 @@ SOURCE = f"s3://{BUCKET}"
 
 
 def letter(key: str) -> dict[str, Any]:
-    notice = {"Records": [{"eventName": "ObjectCreated:Put", "s3": {"object": {"key": key}}}]}
+    event = {"Records": [{"eventName": "ObjectCreated:Put", "s3": {"object": {"key": key}}}]}
     about = {"SentTimestamp": "1795428000000", "ApproximateReceiveCount": "5"}
-    return {"MessageId": key, "ReceiptHandle": key, "Body": json.dumps(notice), "Attributes": about}
+    return {"MessageId": key, "ReceiptHandle": key, "Body": json.dumps(event), "Attributes": about}
 
 
 @dataclass

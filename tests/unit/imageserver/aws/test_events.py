@@ -66,4 +66,4 @@ def test_any_other_message_is_unreadable(message: object) -> None:
 
 def test_a_message_that_is_no_json_is_unreadable() -> None:
     with pytest.raises(events.UnreadableEvent):
-        events.keys("no notice")
+        events.keys("no event")

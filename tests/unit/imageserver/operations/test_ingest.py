@@ -252,8 +252,8 @@ def test_a_lost_race_restarts_from_fresh_reads_without_reading_images_again(syst
     def winner(method: str, key: str) -> None:
         if (method, key) == ("create", RECORD):
             system.store.on = lambda *_: None
-            for claim in [key for key in system.store.objects if key.startswith("leases/")]:
-                del system.store.objects[claim]
+            for lease in [key for key in system.store.objects if key.startswith("leases/")]:
+                del system.store.objects[lease]
             system.store.put(f"{PATH}/disk.qcow2", images.qcow2())
             other.ingest(PATH)
 

@@ -51,7 +51,7 @@ def test_a_changed_version_costs_the_same_requests_for_any_size_of_catalog(produ
     first = int(versions == 1)  # of its product: no older record tells since when it is published
     assert calls(system) == {"read": 4 - first, "list": 4, "create": 2, "delete": 1, "open": 3}
     assert system.ingest(path).outcome == "unchanged"
-    assert calls(system) == {"read": 1, "list": 1}, "each further notice"
+    assert calls(system) == {"read": 1, "list": 1}, "each further event"
     (done,) = system.publish(parse_product(product))
     assert done.writes == 2 + first  # the document and the feed of its stream, of a first version also the index
     expected = {"read": 5 + versions, "list": 6, "create": 1, "replace": 2 + first, "delete": 1}

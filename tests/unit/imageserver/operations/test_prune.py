@@ -277,7 +277,7 @@ def test_a_root_that_was_withdrawn_before_its_metadata_came_is_listed_when_it_is
     withdraw(system.store, root, NOW, 24, no_pause)
     system.upload(path, {"lxd.tar.xz": files["lxd.tar.xz"]})
     system.ingest(path)
-    restore(system.store, root, no_pause)  # sends no notice to anybody who would read it
+    restore(system.store, root, no_pause)  # sends no event that would have it read
     system.publish(ID)
     assert system.listed() == {ID.name: ["20261101"]}
 

@@ -181,7 +181,7 @@ def test_a_product_that_shares_an_image_with_an_unreadable_one_holds_up_no_other
     system.catch_up()
     for name, seed in (("copy", "one"), ("plain", "two")):
         system.upload(paths[name], images.split_image(seed=seed))
-        system.ingest(paths[name])  # and the notice of its record is lost
+        system.ingest(paths[name])  # and the event of its record is lost
     system.store.put(f"versions/{paths['owner']}.json", b"{")
     sent, run = reconciled(system.store)
     assert [product.path for product in sent.products] == ["images/plain/1/amd64/default"]

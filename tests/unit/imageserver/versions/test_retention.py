@@ -19,7 +19,7 @@ ID = parse_product(PRODUCT)
 NOW = datetime(2026, 11, 23, 10, 0, tzinfo=UTC)
 
 
-def sound(name: str, overrides: Overrides | None = None) -> Record:
+def complete(name: str, overrides: Overrides | None = None) -> Record:
     """A record of a unified tarball, listed unless something else forbids it."""
     facts = FileFacts(etag="e", size_bytes=1, modified=NOW.isoformat(), sha256=images.sha256_hex(name.encode()))
     files = {"lxd_combined.tar.gz": facts}
@@ -51,34 +51,34 @@ DAYS = [f"202611{day:02d}" for day in (1, 5, 10, 15, 20)]
 def test_retention_removes_the_oldest_and_never_the_newest_listed_version(
     rule: Rule, listed: Sequence[str], gone: list[str]
 ) -> None:
-    plan = expired([sound(name) for name in reversed(DAYS)], listed, rule, NOW)
+    plan = expired([complete(name) for name in reversed(DAYS)], listed, rule, NOW)
     assert [version.version for version, _ in plan] == gone
     assert all("are kept" in reason for _, reason in plan)
 
 
 def test_a_product_can_override_its_retention() -> None:
-    known = [sound("20261101"), sound("20261105"), sound("20261110", Overrides(retain_versions=2))]
+    known = [complete("20261101"), complete("20261105"), complete("20261110", Overrides(retain_versions=2))]
     assert [v.version for v, _ in expired(known, DAYS, Rule(versions=1), NOW)] == ["20261101"]
-    known[-1] = sound("20261110", Overrides(retain_versions=0, retain_days=0))
+    known[-1] = complete("20261110", Overrides(retain_versions=0, retain_days=0))
     assert expired(known, DAYS, Rule(versions=1, days=1), NOW) == []
-    known[-1] = sound("20261110", Overrides(retain_days=15))
+    known[-1] = complete("20261110", Overrides(retain_days=15))
     assert [v.version for v, _ in expired(known, DAYS, Rule(), NOW)] == ["20261101", "20261105"]
 
 
 def test_withdrawn_and_incomplete_versions_do_not_count_for_retention() -> None:
     half = new_record(VersionId(ID, "20261120"), {"rootfs.squashfs": FileFacts(
         etag="e", size_bytes=1, modified=NOW.isoformat())}, None)  # fmt: skip
-    assert expired([sound("20261101"), half], ["20261101"], Rule(versions=1), NOW) == []
+    assert expired([complete("20261101"), half], ["20261101"], Rule(versions=1), NOW) == []
 
 
 def test_a_version_that_clients_do_not_see_pushes_none_out_that_they_do() -> None:
     """A date far ahead, by two typing errors; and a name of another form, which is withheld too."""
-    real = [sound(name) for name in DAYS[-2:]]
+    real = [complete(name) for name in DAYS[-2:]]
     for names in (["20991231"], ["20991231", "20261125"], ["99991231", "20271123"], ["202611221000", "202611221100"]):
-        assert expired([*real, *map(sound, names)], DAYS[-2:], Rule(versions=2), NOW) == [], names
-    assert expired([*real, sound("99991231")], DAYS[-2:], Rule(days=9), NOW) == []
+        assert expired([*real, *map(complete, names)], DAYS[-2:], Rule(versions=2), NOW) == [], names
+    assert expired([*real, complete("99991231")], DAYS[-2:], Rule(days=9), NOW) == []
 
 
 def test_a_version_dated_ahead_does_not_say_what_its_product_keeps() -> None:
-    known = [sound("20261101"), sound("20261120"), sound("20991231", Overrides(retain_versions=1))]
+    known = [complete("20261101"), complete("20261120"), complete("20991231", Overrides(retain_versions=1))]
     assert expired(known, ["20261101", "20261120"], Rule(), NOW) == []
