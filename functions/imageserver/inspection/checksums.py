@@ -21,6 +21,9 @@ _SIGNED: Final = "-----BEGIN PGP SIGNED MESSAGE-----"
 _SIGNATURE: Final = "-----BEGIN PGP SIGNATURE-----"
 _NAMED_AT_END: Final = re.compile(r"[\s*(/\\]([^\s*()/\\]+)\)?(?:\s*=.*)?$")
 _WORD: Final = re.compile(r"[^\s*()/\\]+")
+_AROUND: Final = ":=,;\"'`{}[]<>"
+_NAME: Final = re.compile(r"[^\s\"'`]+")
+"""What may be a file of a version. Blanks or quotes come of a line that holds more than a digest and a name."""
 _SOME_DIGEST: Final = re.compile(r"[0-9A-Fa-f]{8}")
 _MOST_UNREADABLE: Final = 100
 """Lines that are reported one by one. A file with more counts as none: it confirms nothing."""
@@ -43,8 +46,8 @@ def parse_checksums(body: bytes, own_name: str) -> Checksums:
     unreadable: dict[str, str] = {}
     for number, line in _lines(body):
         match = next(filter(None, (form.fullmatch(line) for form in _FORMS)), None)
-        if match:
-            file = _base(_unescaped(match["file"]) if match["escaped"] else match["file"])
+        file = _base(_unescaped(match["file"]) if match["escaped"] else match["file"]) if match else ""
+        if match and (_NAME.fullmatch(file) or not _known(line)):
             sha256 = match["sha256"].lower()
             if digests.setdefault(file, sha256) != sha256:
                 unreadable[file] = f"line {number} gives {_short(file)} another sha256 than a line before it"
@@ -77,11 +80,16 @@ def _lines(body: bytes) -> list[tuple[int, str]]:
 
 def _named(line: str) -> tuple[str, ...]:
     """Return the files that a line may be about, wherever in it they stand; without any, the name at its end."""
-    words = [word.strip(":=,;") for word in _WORD.findall(line)]
-    if known := tuple(word for word in words if file_kinds.classify(word).role is not Role.OTHER):
+    if known := _known(line):
         return known
     at_end = _NAMED_AT_END.search(f" {line}") if _SOME_DIGEST.search(line) else None
     return (_base(at_end[1]),) if at_end else ()
+
+
+def _known(line: str) -> tuple[str, ...]:
+    """Return each word of a line that is the name of a file of an image."""
+    words = (word.strip(_AROUND) for word in _WORD.findall(line))
+    return tuple(word for word in words if file_kinds.classify(word).role is not Role.OTHER)
 
 
 def _unescaped(file: str) -> str:

@@ -346,6 +346,12 @@ TABLE: dict[str, Row] = {
             ("no digest", "TODO  rootfs.squashfs"),
             ("the other way round", f"rootfs.squashfs: {images.sha256_hex(SQUASHFS)}"),
             ("cut short", f"{WRONG[:60]}  rootfs.squashfs"),
+            ("quotes", f'{WRONG}  "rootfs.squashfs"'),
+            ("a size between", f"{WRONG}  4096  rootfs.squashfs"),
+            ("a comment behind", f"{WRONG}  rootfs.squashfs  # the root"),
+            ("JSON", f'{{"rootfs.squashfs": "{WRONG}"}}'),
+            ("certutil", f"SHA256 hash of rootfs.squashfs:\n{WRONG}\nCertUtil: completed."),
+            ("PowerShell", f"SHA256          {WRONG}       C:\\out\\rootfs.squashfs"),
             ("two digests", f"{images.sha256_hex(SQUASHFS)}  rootfs.squashfs\n{WRONG}  out/rootfs.squashfs"),
         )
     },
