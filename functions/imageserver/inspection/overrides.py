@@ -29,6 +29,7 @@ _MOST: Final = 100
 _MOST_NOTICES: Final = 20
 # Not `.` and `..` between slashes: `mine/../ubuntu` lies below `mine` for a rule of prefixes.
 _ALIAS = re.compile(r"[A-Za-z0-9][A-Za-z0-9._~-]*(?:/(?!\.\.?(?:/|$))[A-Za-z0-9._~-]+)*")
+LIKE_A_FINGERPRINT: Final = "clients would take it for the fingerprint of another image"
 _REQUIREMENTS: Final = ("secureboot", "cgroup", "nesting", "privileged", "cdrom_agent", "cdrom_cloud_init")
 """What LXD or Incus read of an image (`image.requirements.…` in their drivers); any other name is passed on unread."""
 _DEFINITION: Final = (
@@ -162,7 +163,7 @@ def _aliases(value: object, ignored: list[str]) -> tuple[str, ...]:
     for part in parts:
         alias = _as_text(part).strip()
         if takes_fingerprint(alias):
-            ignored.append(f"the alias {alias} is ignored: clients would take it for the fingerprint of another image")
+            ignored.insert(0, f"the alias {alias} is ignored: {LIKE_A_FINGERPRINT}")  # noise hides no attempt
         elif _ALIAS.fullmatch(alias) and len(alias) <= _MAX_TEXT:
             taken[alias] = None
         else:

@@ -17,10 +17,12 @@ from botocore.exceptions import ClientError
 from cli.admin import aws_api
 from cli.admin.deployment import Deployment, Queue
 from cli.admin.errors import CATALOG, RECORD, explain
+from cli.admin.inventory import read_records
 from imageserver.errors import InvalidUpload
 from imageserver.format import documents
 from imageserver.format.documents import product_id
 from imageserver.format.keys import LEASES, RECORDS, REQUEST_COUNTS, parse_key, parse_record_key
+from imageserver.inspection.overrides import LIKE_A_FINGERPRINT
 from imageserver.operations.reconcile import reconcile
 from imageserver.operations.runs import Run
 from imageserver.site.layout import PAGE_KEY
@@ -198,6 +200,17 @@ def _withheld(deployment: Deployment) -> Findings:
                     )
                     what = f"{path} is not listed, because {holder} has the same image"
                     yield Hint(what, f"if that one should not have it: admin withdraw {holder}")
+    yield from _fingerprints_taken(deployment)
+
+
+def _fingerprints_taken(deployment: Deployment) -> Findings:
+    """Find aliases like the fingerprint of an image: the records alone tell that, since nothing of it is listed."""
+    for found in read_records(deployment.store):
+        for file, facts in found.record.files.items() if found.record else ():
+            told = [sentence for sentence in facts.warnings if LIKE_A_FINGERPRINT in sentence]
+            if told:
+                what = f"{found.version.path}/{file} asks for a fingerprint: {told[0]}"
+                yield Hint(what, "if its publisher should not ask, have it remove the alias")
 
 
 def _holder(document: documents.Products, name: str, fingerprint: str) -> str:

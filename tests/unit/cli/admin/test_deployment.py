@@ -254,6 +254,18 @@ def test_a_stack_that_is_not_whole_is_a_fault(status: str) -> None:
     assert len(only_faults(checks.CHECKS["deployment"](Deployment(session, "images-1", stack="images")))) == 1
 
 
+def test_an_alias_like_a_fingerprint_is_a_hint_whatever_stands_beside_it() -> None:
+    system = System()
+    aliases = [*(f"no alias {number}" for number in range(300)), "deadbeefcafe"]
+    system.upload(PATH, {**images.split_image(), "metadata.json": json.dumps({"aliases": aliases}).encode()})
+    system.catch_up()
+    deployment = Deployment(None, "images-1")
+    deployment.__dict__["store"] = system.store
+    (hint,) = checks.CHECKS["withheld"](deployment)
+    assert isinstance(hint, Hint)
+    assert hint.what.startswith(f"{PATH}/metadata.json asks for a fingerprint: the alias deadbeefcafe is ignored")
+
+
 def test_a_dry_run_reports_the_same_changes_and_writes_nothing() -> None:
     system = System()
     system.upload(PATH, images.split_image())
