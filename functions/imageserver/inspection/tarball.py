@@ -314,7 +314,7 @@ class _Gzip:
         return not self._zlib.unconsumed_tail
 
 
-class _Zstd:
+class Zstd:
     """zstd, its own error made one of ours: the module is loaded here, since few use it and it costs a cold start."""
 
     def __init__(self) -> None:
@@ -347,12 +347,20 @@ class _Zstd:
 _FORMATS: Final[tuple[tuple[bytes, Callable[[], _Decompressor]], ...]] = (
     (XZ, lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=LZMA_MEMORY)),
     (GZIP, _Gzip),
-    (ZSTD, _Zstd),
+    (ZSTD, Zstd),
     (BZIP2, bz2.BZ2Decompressor),
     (LZMA, lambda: lzma.LZMADecompressor(lzma.FORMAT_ALONE, memlimit=LZMA_MEMORY)),
 )
 BYTES_BEHIND: Final = "has bytes behind its {} data, and tar fails at them wherever it is unpacked: pack it again"
 """gzip takes zeros and warns of anything else, where tar fails. bzip2 takes anything, the others no other byte."""
+
+
+def check_streams(streams: int, made_bytes: int) -> None:
+    """Raise UnreadableArchive when most of the compressed streams of a file hold next to nothing."""
+    if streams > _FREE_STREAMS + made_bytes // _BYTES_OF_A_STREAM:
+        raise UnreadableArchive(
+            f"has more than {_FREE_STREAMS:,} compressed streams, most of which hold next to nothing"
+        )
 
 
 def _unpacked(chunks: Iterable[bytes | memoryview], limits: Limits) -> Iterator[bytes]:
@@ -402,10 +410,7 @@ def _decompressed(source: Iterator[bytes], make: Callable[[], _Decompressor], ma
                 if not data:
                     break
                 unpacker, started, streams = make(), False, streams + 1
-                if streams > _FREE_STREAMS + made // _BYTES_OF_A_STREAM:
-                    raise UnreadableArchive(
-                        f"has more than {_FREE_STREAMS:,} compressed streams, most of which hold next to nothing"
-                    )
+                check_streams(streams, made)
             if step := unpacker.decompress(data, _STEP):
                 made += len(step)
                 yield step

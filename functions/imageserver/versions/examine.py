@@ -198,12 +198,12 @@ def _inspected(facts: FileFacts, chunks: Iterator[bytes | memoryview], product: 
     """Find and check the metadata.yaml, then let the rest of the chunks pass."""
     limits = tarball.METADATA_LIMITS if whole else tarball.UNIFIED_LIMITS
     head, chunks = _peek(chunks)
-    gzipped = head.startswith(tarball.GZIP)  # it must be unpacked to find its end, and once is enough
-    if not gzipped and tarball.looks_like_tar(head):
-        chunks = ending.checked(chunks, head, facts.size_bytes)
+    unpack_all = head.startswith((tarball.GZIP, tarball.ZSTD))  # as for a root, and once is enough
+    if tarball.looks_like_tar(head):
+        chunks = ending.checked(chunks, head, facts.size_bytes, is_unpacked=unpack_all)
     needed = image_metadata.needed_templates
     try:
-        image = tarball.read_image(chunks, limits, whole=whole, unpack_all=gzipped, needed=needed)
+        image = tarball.read_image(chunks, limits, whole=whole, unpack_all=unpack_all, needed=needed)
         warnings = image_metadata.check_metadata_yaml(image.metadata_yaml, product.arch, image.templates)
         if image.templates is None:
             warnings = (*warnings, _TEMPLATES_NOT_FOUND)

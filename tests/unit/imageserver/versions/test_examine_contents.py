@@ -3,6 +3,7 @@
 import bz2
 import json
 import lzma
+import sys
 import tarfile
 
 import pytest
@@ -14,6 +15,11 @@ from imageserver.versions.records import Record
 from tests.support import images
 from tests.support.images import special
 from tests.support.memory_store import System
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
 
 PATH = "images/ubuntu/noble/amd64/default/20261123_10:00"
 YAML = images.metadata_yaml()
@@ -275,6 +281,30 @@ def test_a_tarball_without_its_end_is_refused(how: str, missing: int) -> None:
     body = PACKED[how][: -missing if how != "plain" else -10240 - missing]
     assert "cut short" in problem(body)
     assert "cut short" in problem(body, 7)
+
+
+@pytest.mark.parametrize("how", ["gz", "zst"])
+@pytest.mark.parametrize("name", ["lxd.tar.xz", "rootfs.tar.xz", "u.tar.gz"])
+def test_damage_in_the_middle_is_found_where_all_is_unpacked(name: str, how: str) -> None:
+    member = "templates/x" if name == "lxd.tar.xz" else "rootfs/x" if name == "u.tar.gz" else "bin/x"
+    yaml = {} if name == "rootfs.tar.xz" else {"metadata.yaml": YAML}
+    plain = images.tarball({**yaml, member: images.filler("x", 300_000)})
+    checksum: dict[int, int] = {zstd.CompressionParameter.checksum_flag: 1}  # the command writes it, too
+    body = bytearray(images.compress(plain, "gz") if how == "gz" else zstd.compress(plain, options=checksum))
+    body[200_000] ^= 1
+    _, record = ingested({"lxd.tar.xz": images.metadata_tarball(), name: bytes(body)})
+    assert "is damaged" in record.files[name].refusal
+
+
+@pytest.mark.parametrize("stream", [images.compress(b"", "gz"), images.compress(b"", "zst")], ids=["gz", "zst"])
+def test_a_root_of_streams_that_hold_nothing_is_refused_before_they_take_long(stream: bytes) -> None:
+    assert "more than 10,000 compressed streams" in problem(stream * 20_000, 1 << 20)
+
+
+@pytest.mark.parametrize("how", ["gz", "zst"])
+def test_streams_of_a_few_kilobytes_pass(how: str) -> None:
+    """pzstd, pigz and bgzip write one after the other."""
+    assert problem(images.compress(PLAIN[:8192], how) * 10_500 + PACKED[how], 1 << 20) == ""
 
 
 @pytest.mark.parametrize(
