@@ -622,6 +622,7 @@ TABLE: dict[str, Row] = {
             ("noble.squashfs", "is a whole image (compression_algorithm=squashfs)"),
             ("image.tar.lz4", "is a tarball in a compression"),
             ("disk.vmdk", "qemu-img convert"),
+            ("noble-server-cloudimg-amd64.img", "name it disk.qcow2 if it is one"),
         )
     },
     **{
