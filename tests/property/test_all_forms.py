@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import bz2
 import lzma
+import sys
 from collections.abc import Iterable
 from datetime import timedelta
 from functools import cache
@@ -27,6 +28,11 @@ from tests.support import images
 from tests.support.client_rules import SERVED
 from tests.support.listing_faults import faults
 from tests.support.memory_store import Sent, System
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
 
 PRODUCTS = (
     "a/r/amd64/default", "a/r/amd64/amd64", "a/r/x86_64/default", "a/r/amd64v3/default", "a/r/x86_64_v2/default",
@@ -50,6 +56,9 @@ def bodies(arch: str) -> dict[str, tuple[bytes, ...]]:
     root, tar = images.squashfs("a", 700), images.tarball({"bin/x": b"x", "etc/y": b"y"})
     metadata = images.metadata_tarball(arch, "plain", serial="1")
     unified = images.tarball({"metadata.yaml": yaml, "rootfs/etc/x": b"x"})
+    checksum: dict[int, int] = {zstd.CompressionParameter.checksum_flag: 1}
+    packed = zstd.compress(tar + images.filler("x", 2000), options=checksum)
+    damaged = packed[:-900] + bytes([packed[-900] ^ 1]) + packed[-899:]
     machine = images.tarball({"rootfs.img": images.qcow2("m", 2400), "metadata.yaml": yaml})
     template = b"\ntemplates: {/a: {when: [create], template: a.tpl}}\n"
     whole = {"metadata.yaml": yaml + template, "rootfs/etc/x": b"x"}
@@ -62,10 +71,14 @@ def bodies(arch: str) -> dict[str, tuple[bytes, ...]]:
         "lxd.tar.xz": (metadata, images.metadata_tarball(arch, "xz", serial="2"), *bad_metadata),
         "incus.tar.xz": (metadata, images.metadata_tarball(arch, "zst", serial="3"), *bad_metadata),
         "meta-1.tar.lzma": (lzma.compress(metadata, format=lzma.FORMAT_ALONE), *bad_metadata),
-        "rootfs.squashfs": (root, images.squashfs("b", 900), root[:-50], b"<html>"),
+        "rootfs.squashfs": (
+            root, images.squashfs("b", 900), root[:-50], b"<html>", images.squashfs_of("etc", "metadata.yaml"),
+            images.squashfs_of("metadata.yaml", "rootfs"), images.squashfs_of("metadata.yaml", "rootfs", pack=None),
+        ),
         "other.squashfs": (images.squashfs("c", 700),),
         "rootfs.tar.xz": (images.compress(tar, "xz"), bz2.compress(tar), images.compress(tar, "gz")[:-9], metadata),
         "root.tar.lzma": (lzma.compress(tar, format=lzma.FORMAT_ALONE), tar[:700]),
+        "rootfs.tar.zst": (images.compress(tar, "zst"), damaged, damaged[:-7]),
         "disk.qcow2": (
             images.qcow2("a", 2400), images.qcow2("b", 2400), images.qcow2("a", 2400)[:1500],
             images.qcow2_header(backing=300, backing_bytes=5) + bytes(4096),

@@ -17,6 +17,7 @@ import re
 import struct
 import sys
 import tarfile
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -216,8 +217,22 @@ def _check_root(body: bytes, ftype: str) -> None:
     elif ftype == "squashfs":
         if not body.startswith(b"hsqs") or struct.unpack_from("<Q", body, 40)[0] > len(body):
             raise ValueError("the root is no whole squashfs")
+        if {b"metadata.yaml", b"rootfs"} <= _names_at_the_end(body) <= {b"metadata.yaml", b"rootfs", b"templates"}:
+            raise ValueError("the root is an image in squashfs form")
     else:
         _check_disk(body)
+
+
+def _names_at_the_end(body: bytes) -> set[bytes]:
+    """Return words of the directory table of a squashfs; it is the root folder's alone in what tests make."""
+    (start,) = struct.unpack_from("<Q", body, 72)
+    (head,) = struct.unpack_from("<H", body, start) if start + 2 < len(body) else (0,)
+    block = body[start + 2 : start + 2 + (head & 0x7FFF)]
+    try:
+        listing = block if head & 0x8000 else zlib.decompress(block)
+    except zlib.error:
+        return set()
+    return set(re.findall(rb"[a-z.]{3,}", listing))
 
 
 def _check_disk(body: bytes) -> None:

@@ -104,6 +104,10 @@ CASES: dict[str, tuple[Callable[[Products], object], dict[str, bytes], str, list
     "a file that is gone": (changed("rootfs.squashfs", path="images/x"), {}, "images/x is not there", list(SERVED)),
     "a file that changed": (lambda _: None, {FILE: b"x"}, "another size or sha256", list(SERVED)),
     "a root that is none": (lambda _: None, {FILE: b"x"}, "the root is no whole squashfs", list(SERVED)),
+    "a root that is an image": (
+        lambda _: None, {FILE: images.squashfs_of("metadata.yaml", "rootfs")},
+        "is an image in squashfs form", list(SERVED),
+    ),
     "metadata of another machine": (
         lambda products: products[NAME].update(arch="arm64"), {}, "would start x86_64 as aarch64", list(SERVED),
     ),

@@ -11,6 +11,7 @@ import io
 import json
 import lzma
 import tarfile
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -192,6 +193,27 @@ TABLE: dict[str, Row] = {
         f"{PATH}/{DELTA}",
         says="is a second delta beside",
     ),
+    "3 three deltas of one root": rows(
+        {
+            f"{NOBLE}/20261120_1000": split("0"),
+            f"{NOBLE}/20261121_1000": split("1"),
+            OTHER_VERSION: split("2"),
+            PATH: split("3")
+            | {f"rootfs.{base}.vcdiff": images.vcdiff(base) for base in ("20261120_1000", "20261121_1000")}
+            | {DELTA: images.vcdiff("b")},
+        },
+        f"{NOBLE}/20261120_1000/rootfs.squashfs",
+        f"{NOBLE}/20261121_1000/rootfs.squashfs",
+        f"{OTHER_VERSION}/rootfs.squashfs",
+        f"{PATH}/rootfs.squashfs",
+        f"{PATH}/{DELTA}",
+        says="is a second delta beside",
+    ),
+    "3 a delta whose base is the same image": rows(
+        {OTHER_VERSION: split("1"), PATH: split("1") | {DELTA: images.vcdiff("a")}},
+        f"{PATH}/rootfs.squashfs",
+        says="which is not listed",
+    ),
     "3 a chain of deltas": rows(
         {
             f"{NOBLE}/20261121_1000": split("1"),
@@ -295,6 +317,8 @@ TABLE: dict[str, Row] = {
             ("{release_aliases: {noble: 1_000}}", "ubuntu/1_000", ""),
             ("{release_aliases: {noble: 2026-04-01}}", "ubuntu/2026-04-01", ""),
             ("{release_aliases: {noble: on}}", "ubuntu/on", ""),
+            ("\r\n  release_aliases:\r\n    noble: 24.10\r\n", "ubuntu/24.10", ""),
+            ("\n\trelease_aliases: {noble: 24.04}", "", "it is not YAML"),
             ("{release_aliases: {noble: 1e3}}", "ubuntu/1e3", ""),
             ("{release_aliases: &a {noble: 24.04}}", "ubuntu/24.04", ""),
             ("{release_aliases: {<<: {noble: 24.04}}}", "ubuntu/24.04", ""),
@@ -586,6 +610,18 @@ TABLE: dict[str, Row] = {
                 "comes without image.yaml, so os",
             ),
             ("another metadata.json", {"metadata.json": b'{"aliases": ["lts"]}'}, {"metadata.json": b"{}"}, ""),
+            (
+                "aliases of null",
+                {"metadata.json": b'{"aliases": ["lts"]}'},
+                {"metadata.json": b'{"aliases": null}'},
+                "aliases is None, expected a list",
+            ),
+            (
+                "a metadata.json that is none",
+                {"metadata.json": b'{"aliases": ["lts"]}'},
+                {"metadata.json": b"noise"},
+                "it is not JSON",
+            ),
         )
     },
     # 13: hints
@@ -642,6 +678,12 @@ TABLE: dict[str, Row] = {
     },
     "13 an export in lzma": row({"image.tar.lzma": packed(UNIFIED, "lzma")}, "image.tar.lzma"),
 }
+
+
+def test_each_kind_of_fault_has_relatives_that_were_not_found_with_clients() -> None:
+    kinds = Counter(name.split()[0] for name in TABLE)
+    assert set(kinds) == {str(number) for number in range(1, 14)}
+    assert min(kinds.values()) >= 3
 
 
 def sentences(system: System, document: Any) -> str:
