@@ -136,7 +136,11 @@ def _overrides(document: dict[str, Any]) -> Parsed:
 
 
 def _first(ignored: list[str]) -> tuple[str, ...]:
-    """Return as many of the sentences as anybody reads; a record is no place for a million of them."""
+    """Return as many of the sentences as anybody reads; a record is no place for a million of them.
+
+    Attempts on a fingerprint come first, so that no noise hides them.
+    """
+    ignored = sorted(ignored, key=lambda sentence: LIKE_A_FINGERPRINT not in sentence)
     more = len(ignored) - _MOST_NOTICES
     return (*ignored[:_MOST_NOTICES], f"{more:,} more things in it are ignored") if more > 0 else tuple(ignored)
 
@@ -163,7 +167,7 @@ def _aliases(value: object, ignored: list[str]) -> tuple[str, ...]:
     for part in parts:
         alias = _as_text(part).strip()
         if takes_fingerprint(alias):
-            ignored.insert(0, f"the alias {alias} is ignored: {LIKE_A_FINGERPRINT}")  # noise hides no attempt
+            ignored.append(f"the alias {alias} is ignored: {LIKE_A_FINGERPRINT}")
         elif _ALIAS.fullmatch(alias) and len(alias) <= _MAX_TEXT:
             taken[alias] = None
         else:

@@ -257,7 +257,9 @@ def test_a_stack_that_is_not_whole_is_a_fault(status: str) -> None:
 def test_an_alias_like_a_fingerprint_is_a_hint_whatever_stands_beside_it() -> None:
     system = System()
     aliases = [*(f"no alias {number}" for number in range(300)), "deadbeefcafe"]
-    system.upload(PATH, {**images.split_image(), "metadata.json": json.dumps({"aliases": aliases}).encode()})
+    noise = ", ".join('"os": "x"' for _ in range(300))
+    document = f'{{"a": {{}}, "a": {{}}, {noise}, "aliases": {json.dumps(aliases)}}}'.encode()
+    system.upload(PATH, {**images.split_image(), "metadata.json": document})
     system.catch_up()
     deployment = Deployment(None, "images-1")
     deployment.__dict__["store"] = system.store

@@ -124,6 +124,15 @@ def test_an_alias_with_the_architecture_behind_it_goes_with_the_alias(first: str
         assert client_rules.resolve_alias(found, alias).properties["os"] == "ubuntu"
 
 
+def test_a_granted_name_goes_to_whom_it_was_granted_also_after_another_was_first() -> None:
+    rights = Rights.parse('{"v": ["images/ubuntu/", "alias:ubuntu/*"], "x": ["images-x/"]}')
+    system = System(rights=rights)
+    upload(system, "images-x", "squatter", version="20261101_1000")
+    upload(system, "images", "owner", version="20261124_0900")
+    assert "ubuntu/noble" in names(system, "images")
+    assert "ubuntu/noble" not in names(system, "images-x")
+
+
 def test_a_product_that_was_deleted_as_a_whole_begins_anew() -> None:
     system = System()
     delete(system, upload(system, "images", "old", version="20261101_1000"))
