@@ -84,7 +84,8 @@ def parse_metadata_json(body: bytes) -> Parsed:
     try:
         document = json.loads(body, parse_float=str, object_pairs_hook=in_order)
     except (ValueError, RecursionError) as error:
-        return Parsed(Overrides(), (f"it is not JSON ({error}): all of it is ignored",))
+        said = str(error).partition(";")[0]  # behind it Python tells its programmer what to call
+        return Parsed(Overrides(), (f"it is not JSON ({said}): all of it is ignored",))
     if not isinstance(document, dict):
         return Parsed(Overrides(), (f"it holds a {_kind(document)}, expected an object: all of it is ignored",))
     parsed = _overrides(document)

@@ -41,6 +41,12 @@ def test_a_number_in_metadata_json_is_the_text_that_is_written() -> None:
     assert parsed == Parsed(Overrides(aliases=("24.10", "7"), release_title="20.10", version="12"), ())
 
 
+def test_a_number_without_end_is_refused_in_words_for_its_publisher() -> None:
+    (sentence,) = parse_metadata_json(b'{"version": ' + b"9" * 9000 + b"}").ignored
+    assert sentence.startswith("it is not JSON (")
+    assert sentence.endswith("value has 9000 digits): all of it is ignored")
+
+
 def test_a_key_that_stands_twice_in_metadata_json_is_told() -> None:
     parsed = parse_metadata_json(b'{"os": "A", "requirements": {"nesting": "true", "nesting": "false"}, "os": "B"}')
     assert parsed.overrides == Overrides(os="B", requirements={"nesting": "false"})
