@@ -132,8 +132,9 @@ def _overrides(document: dict[str, Any]) -> Parsed:
     size_bytes = len(msgspec.json.encode(overrides))
     if size_bytes > MAX_OVERRIDES_BYTES:
         what = f"what it says of the product comes to {size_bytes:,} bytes, expected at most {MAX_OVERRIDES_BYTES:,}"
-        return Parsed(Overrides(), _first([f"{what}, since every client downloads it: all of it is ignored", *ignored]))
-    return Parsed(overrides, _first(ignored))
+        what = f"{what}, since every client downloads it: all of it is ignored"
+        return Parsed(Overrides(), (what, *ignored))
+    return Parsed(overrides, tuple(ignored))
 
 
 def _first(ignored: list[str]) -> tuple[str, ...]:
