@@ -55,3 +55,7 @@ class UpstreamRefused(SimplestreamsError):
 
 class InvalidFilter(SimplestreamsError):
     """A filter of what to bring in from another server cannot be read. Whoever wrote it must change it."""
+
+
+class InvalidMirror(SimplestreamsError):
+    """The configuration of a mirror cannot be used. Whoever wrote it must change it."""

@@ -2,9 +2,15 @@
 
 Shapes are those of shared/simplestreams/products.go of LXD and Incus. What cannot be read is reported by name, and
 its neighbours are read all the same.
+
+A document is in memory once. Its products stay slices of it until each is read: 205 MB with 70,000 products took 10 MB
+more, a million empty products in 59 MB took 174 MB more. A streaming parser saves the body, is another package for
+Lambda, and has to read the whole document as well before it is known to be complete.
 """
 
 from collections.abc import Iterator
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 
 import msgspec
 
@@ -63,8 +69,13 @@ class _Products(msgspec.Struct):
     products: dict[str, msgspec.Raw]
 
 
+class _Dated(msgspec.Struct):
+    updated: object = None
+
+
 _index = msgspec.json.Decoder(_Index)
 _products = msgspec.json.Decoder(_Products)
+_dated = msgspec.json.Decoder(_Dated)
 _product = msgspec.json.Decoder(Product)
 _version = msgspec.json.Decoder(Version)
 _UNREADABLE = (msgspec.DecodeError, UnicodeError, RecursionError)
@@ -90,6 +101,24 @@ def products(document: bytes) -> Iterator[tuple[str, Product | str]]:
             yield name, _product.decode(raw[name])
         except _UNREADABLE as error:
             yield name, f"cannot be read: {error}"
+
+
+def updated(document: bytes) -> datetime | None:
+    """Return when a document says that it was made, in UTC; None where it has no date that can be read.
+
+    Dates are those of e-mail, as the simplestreams tools write them, or ISO 8601. Without a time zone they are UTC.
+    """
+    try:
+        text = _dated.decode(document).updated
+    except _UNREADABLE:
+        return None
+    for parse in (parsedate_to_datetime, datetime.fromisoformat):
+        try:
+            moment = parse(text) if isinstance(text, str) else None
+            return moment and (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC)
+        except (ValueError, OverflowError):
+            continue
+    return None
 
 
 def versions(product: Product) -> Iterator[tuple[str, Version | str]]:

@@ -1,0 +1,190 @@
+"""Plan what a mirror does next: which files are missing, and which of its versions leave the list. Pure.
+
+A comparison has two steps. `refusal_of` looks at the documents as a whole. An upstream that is empty, that shrank by
+more than half or that went back in time is not followed: nothing comes, nothing goes. Then `plan_product` compares
+one product at a time, so the memory is that of one product.
+
+What goes, goes late. A version that upstream or the filters no longer have, or that `keep` newer ones replaced, stays
+for the grace time, and after that until another version of its product that does come is listed.
+A version that this mirror did not bring is never touched, whatever upstream has under its name.
+
+Whoever carries out a plan writes `held` first and acts then: a file of a version that nobody holds would be taken for
+a local upload. A run that ends in between is planned again, as each step is planned until its effect is there.
+"""
+
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final
+
+from imageserver.format.keys import FURTHEST_AHEAD, ImageKey, ProductId, VersionId, parse_key, parse_version
+from imageserver.upstream import documents
+from imageserver.upstream.filters import Filter, chosen
+from imageserver.upstream.mapping import LeftOut, UpstreamFile, UpstreamVersion, metadata_json
+from imageserver.upstream.mirrors import Held, SeenDocument
+
+_OVERRIDES_FILE: Final = "metadata.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What comes of a product, and how long a version stays that no longer comes."""
+
+    filters: Sequence[Filter]
+    keep: int | None
+    grace: timedelta
+
+
+@dataclass(frozen=True, slots=True)
+class Here:
+    """What this server has of a product: sizes in bytes by key, and paths of versions.
+
+    `listed` are those that its catalog lists, `withdrawn` those whose records say so, whoever withdrew them.
+    """
+
+    files: Mapping[str, int]
+    listed: Collection[str]
+    withdrawn: Collection[str] = ()
+
+    @property
+    def versions(self) -> set[str]:
+        """The paths of the versions that have any file."""
+        return {key.rpartition("/")[0] for key in self.files}
+
+
+@dataclass(frozen=True, slots=True)
+class ProductPlan:
+    """What to do for one product.
+
+    `missing` is to be copied. `overrides` are bodies to create by their keys, each a metadata.json. `delist` is to be
+    withdrawn, and the withdrawal of `relist` undone. `held` is what the mirror holds of the product from now on.
+    """
+
+    missing: tuple[UpstreamFile, ...]
+    overrides: Mapping[str, bytes]
+    delist: tuple[VersionId, ...]
+    relist: tuple[VersionId, ...]
+    held: Mapping[str, Held]
+    left_out: tuple[LeftOut, ...]
+
+    @property
+    def size_bytes(self) -> int:
+        """The bytes to copy; what is here already costs nothing."""
+        return sum(file.size_bytes for file in self.missing)
+
+
+def seen(document: bytes, versions: int, etag: str, now: datetime) -> SeenDocument:
+    """Return what to remember of a products document; `versions` is how many of it could come.
+
+    A date ahead of the clock is not remembered: every later document would be older than it.
+    """
+    updated = documents.updated(document)
+    if updated is None or updated > now + FURTHEST_AHEAD:
+        return SeenDocument(versions, "", etag)
+    return SeenDocument(versions, updated.isoformat(), etag)
+
+
+def refusal_of(now: Mapping[str, SeenDocument], last: Mapping[str, SeenDocument]) -> str:
+    """Return why upstream's documents are not followed, or nothing. `last`: as they were when last accepted."""
+    if not any(each.versions for each in now.values()):
+        return "upstream lists no image, expected at least one: nothing was removed"
+    for path, before in sorted(last.items()):
+        if not before.versions:
+            continue
+        if path not in now:
+            return f"upstream no longer has {path}, which had {before.versions:,} versions: nothing was removed"
+        after = now[path]
+        if 2 * after.versions < before.versions:
+            return (
+                f"{path} has {after.versions:,} versions, expected at least half of the {before.versions:,} that it "
+                "had: nothing was removed"
+            )
+        if after.updated and before.updated and _time(after.updated) < _time(before.updated):
+            return f"{path} is of {after.updated}, expected not before {before.updated}: nothing was removed"
+    return ""
+
+
+def plan_product(
+    product: ProductId,
+    upstream: Iterable[UpstreamVersion],
+    here: Here,
+    held: Mapping[str, Held],
+    rules: Rules,
+    now: datetime,
+) -> ProductPlan:
+    """Compare one product. `upstream` is empty where upstream no longer has it; `held` is of this product alone."""
+    versions = {version.id: version for version in upstream if version.id.product == product}
+    coming, others = _coming(versions, here.versions, held, rules)
+    relist = tuple(one for one in coming if one.path in here.withdrawn and held.get(one.path, Held()).delisted)
+    stays = {version.path: Held(delisted=version in relist) for version in coming}
+    may_go = not (coming or others) or any(version.path in here.listed for version in (*coming, *others))
+    gone, delist = _gone({path: held[path] for path in held.keys() - stays}, here, may_go, rules.grace, now)
+    return ProductPlan(
+        missing=tuple(file for files in coming.values() for file in files if file.key not in here.files),
+        overrides=_overrides(versions, coming, here),
+        delist=delist,
+        relist=relist,
+        held=stays | gone,
+        left_out=(*others.values(), *_differing(coming, here)),
+    )
+
+
+def _coming(
+    versions: Mapping[VersionId, UpstreamVersion], here_versions: Collection[str], held: Collection[str], rules: Rules
+) -> tuple[dict[VersionId, list[UpstreamFile]], dict[VersionId, LeftOut]]:
+    """Return the files of each version that comes, oldest first, and the versions that others brought here."""
+    files: dict[ImageKey, UpstreamFile] = {
+        parse_key(file.key): file for version in versions.values() for file in version.files
+    }
+    taken = chosen({image: file.size_bytes for image, file in files.items()}, rules.filters, rules.keep)
+    coming: dict[VersionId, list[UpstreamFile]] = {}
+    others: dict[VersionId, LeftOut] = {}
+    for image in sorted(taken):
+        version = image.version
+        if version.path in here_versions and version.path not in held:
+            why = "is here already and did not come through this mirror: it stays as it is"
+            others[version] = LeftOut(versions[version].name, why, version.product)
+        else:
+            coming.setdefault(version, []).append(files[image])
+    return coming, others
+
+
+def _gone(
+    held: Mapping[str, Held], here: Here, may_go: bool, grace: timedelta, now: datetime
+) -> tuple[dict[str, Held], tuple[VersionId, ...]]:
+    """Return what is still held of the versions that no longer come, and which of them leave the list now."""
+    after: dict[str, Held] = {}
+    delist = []
+    here_versions = here.versions
+    for path, was in sorted(held.items()):
+        since = was.gone_since or now.isoformat()
+        is_over = now - _time(since) >= grace
+        if is_over and path not in here_versions:
+            continue  # its files are deleted, or never came
+        goes = is_over and may_go and path not in here.withdrawn
+        if goes:
+            delist.append(parse_version(path))
+        after[path] = Held(since, was.delisted or goes)
+    return after, tuple(delist)
+
+
+def _differing(coming: Mapping[VersionId, Iterable[UpstreamFile]], here: Here) -> Iterator[LeftOut]:
+    """Yield the files that are here with other sizes. Nothing is replaced: clients may have the bytes."""
+    for version, files in coming.items():
+        for file in files:
+            there = here.files.get(file.key)
+            if there is not None and file.size_bytes and there != file.size_bytes:
+                why = f"has {there:,} bytes here, expected {file.size_bytes:,} as upstream's catalog says: it stays"
+                yield LeftOut(file.key, why, version.product)
+
+
+def _overrides(
+    versions: Mapping[VersionId, UpstreamVersion], coming: Iterable[VersionId], here: Here
+) -> dict[str, bytes]:
+    """Return each metadata.json to create. One that is here stays: the operator may have edited it."""
+    bodies = {one.prefix + _OVERRIDES_FILE: metadata_json(versions[one].overrides) for one in coming}
+    return {key: body for key, body in bodies.items() if body and key not in here.files}
+
+
+def _time(text: str) -> datetime:
+    return datetime.fromisoformat(text)

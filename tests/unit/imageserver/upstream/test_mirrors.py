@@ -1,0 +1,123 @@
+"""What an operator says of the servers to follow is kept as it is, or refused with the mirror's name."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from imageserver.errors import CatalogDamaged, InvalidMirror
+from imageserver.upstream.mirrors import (
+    CONFIGURATION_KEY,
+    MAX_CONFIGURATION_BYTES,
+    MOST_FILTERS,
+    MOST_MIRRORS,
+    Held,
+    Mirror,
+    MirrorState,
+    SeenDocument,
+    check,
+    decode_mirrors,
+    decode_state,
+    encode_mirrors,
+    encode_state,
+    state_key,
+)
+
+NOBLE = Mirror(address="https://images.example.org/server", stream="images-noble", only=("ubuntu:noble",), keep=2)
+
+
+def test_a_configuration_is_read_as_it_was_written() -> None:
+    mirrors = {
+        "noble": NOBLE,
+        "lab": Mirror(address="http://10.0.0.7/", stream="images", only=("all",), allow_private=True),
+    }
+    assert decode_mirrors(encode_mirrors(mirrors)) == mirrors
+    assert encode_mirrors(mirrors) == encode_mirrors(dict(reversed(mirrors.items())))
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "quoted"),
+    [
+        ("Noble", {}, "expected 1 to 63 of a-z"),
+        ("../state", {}, "expected 1 to 63 of a-z"),
+        ("", {}, "expected 1 to 63 of a-z"),
+        ("n" * 64, {}, "expected 1 to 63 of a-z"),
+        ("noble", {"address": ""}, "expected such as https://"),
+        ("noble", {"address": "https://"}, "expected such as https://"),
+        ("noble", {"address": "https://images.example.org:99999/"}, "expected such as https://"),
+        ("noble", {"address": "https://images.example.org/a b"}, "expected such as https://"),
+        ("noble", {"address": "https://[::1/"}, "expected such as https://"),
+        ("noble", {"address": "http://images.example.org/"}, "http only where private is allowed"),
+        ("noble", {"address": "file://host/etc/passwd", "allow_private": True}, "of file, expected https"),
+        ("noble", {"address": "https://user:secret@images.example.org/"}, "a user, a query or a fragment"),
+        ("noble", {"address": "https://images.example.org/?token=secret"}, "a user, a query or a fragment"),
+        ("noble", {"stream": "streams"}, "expected `images` or `images-`"),
+        ("noble", {"stream": "images/ubuntu"}, "expected 5"),
+        ("noble", {"only": ()}, "write `all` for everything"),
+        ("noble", {"only": ("",)}, "the filter is empty"),
+        ("noble", {"only": ("all",) * (MOST_FILTERS + 1)}, "101 filters"),
+        ("noble", {"keep": 0}, "keeps 0 versions"),
+        ("noble", {"keep": 1_001}, "keeps 1,001 versions"),
+        ("noble", {"grace_days": -1}, "a grace of -1 days"),
+        ("noble", {"grace_days": 366}, "a grace of 366 days"),
+    ],
+)
+def test_a_mirror_that_cannot_be_followed_is_refused_by_name(name: str, change: dict[str, object], quoted: str) -> None:
+    mirror = msgspec.structs.replace(NOBLE, **change)
+    with pytest.raises(InvalidMirror, match=f"^the mirror '{name[:80]}' .*{quoted}") as refusal:
+        check(name, mirror)
+    assert "secret" not in str(refusal.value), "an address may hold a password"
+    with pytest.raises(InvalidMirror):
+        encode_mirrors({name: mirror})
+
+
+def test_no_more_mirrors_and_bytes_are_written_than_are_read() -> None:
+    with pytest.raises(InvalidMirror, match=r"101 mirrors, expected at most 100"):
+        encode_mirrors({f"m{number}": NOBLE for number in range(MOST_MIRRORS + 1)})
+    long = msgspec.structs.replace(NOBLE, only=("os=" + "|".join(["a" * 200] * 60),) * MOST_FILTERS)
+    with pytest.raises(InvalidMirror, match=r"bytes, expected at most 1,048,576"):
+        encode_mirrors({"long": long})
+
+
+@pytest.mark.parametrize(
+    ("body", "quoted"),
+    [
+        (b"", "cannot be read"),
+        (b"{}", "missing required field `mirrors`"),
+        (b'{"mirrors": {"a": {}}}', "missing required field"),
+        (b'{"mirrors": {}, "schema": 2}', "schema 2, expected 1"),
+        (b"[" * 100_000, "cannot be read"),
+        (b" " * (MAX_CONFIGURATION_BYTES + 1), "more than 1,048,576 bytes"),
+        (encode_mirrors({"noble": NOBLE}).replace(b'"keep"', b'"kept"'), "unknown field `kept`"),
+        (encode_mirrors({"noble": NOBLE}).replace(b"https", b"gopher"), "the mirror 'noble' has an address of gopher"),
+    ],
+)
+def test_a_configuration_of_others_is_damaged_and_never_empty(body: bytes, quoted: str) -> None:
+    with pytest.raises(CatalogDamaged, match=quoted) as refusal:
+        decode_mirrors(body)
+    assert str(refusal.value).startswith(CONFIGURATION_KEY)
+
+
+STATE = MirrorState(
+    documents={"streams/v1/images.json": SeenDocument(3, "2026-11-27T00:00:00+00:00", '"e"')},
+    held={
+        "images/ubuntu/noble/amd64/cloud/20261101": Held(),
+        "images/a/b/amd64/c/20261101": Held("2026-11-27T00:00:00Z"),
+    },
+)
+
+
+def test_a_state_is_read_as_it_was_written() -> None:
+    assert decode_state(encode_state(STATE), "noble") == STATE
+    assert decode_state(encode_state(MirrorState()), "noble") == MirrorState()
+
+
+@pytest.mark.parametrize("body", [b"", b"[]", b'{"schema": 2}', encode_state(STATE).replace(b"00Z", b"00")])
+def test_a_state_that_cannot_be_read_is_not_that_of_a_new_mirror(body: bytes) -> None:
+    with pytest.raises(CatalogDamaged) as refusal:
+        decode_state(body, "noble")
+    assert str(refusal.value).startswith(state_key("noble"))
+
+
+def test_no_name_of_a_mirror_gives_its_state_the_key_of_the_configuration() -> None:
+    assert state_key("mirrors") != CONFIGURATION_KEY

@@ -1,0 +1,214 @@
+"""What a mirror copies, and what leaves its list, product by product."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Mapping
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from imageserver.format.keys import VersionId, parse_product, parse_version
+from imageserver.inspection.overrides import Overrides
+from imageserver.upstream.filters import parse_filter
+from imageserver.upstream.mapping import UpstreamFile, UpstreamVersion
+from imageserver.upstream.mirrors import Held, SeenDocument
+from imageserver.upstream.plan import Here, ProductPlan, Rules, plan_product, refusal_of, seen
+
+NOW = datetime(2026, 11, 27, 12, tzinfo=UTC)
+GRACE = timedelta(days=7)
+LONG_AGO = (NOW - GRACE).isoformat()
+LATELY = (NOW - GRACE + timedelta(seconds=1)).isoformat()
+NOBLE = parse_product("images/ubuntu/noble/amd64/cloud")
+D1, D2, D3 = (f"{NOBLE.path}/2026110{day}" for day in (1, 2, 3))
+SIZES = {"lxd.tar.xz": 10, "rootfs.squashfs": 100, "disk.qcow2": 1_000}
+
+
+def upstream(*paths: str, overrides: Overrides | None = None) -> list[UpstreamVersion]:
+    return [
+        UpstreamVersion(
+            f"ubuntu:noble:amd64:cloud/{path.rpartition('/')[2]}",
+            parse_version(path),
+            tuple(UpstreamFile(f"{path}/{file}", f"{path}/{file}", "a" * 64, size) for file, size in SIZES.items()),
+            overrides or Overrides(),
+        )
+        for path in paths
+    ]
+
+
+def files(*paths: str, **other: int) -> dict[str, int]:
+    return {f"{path}/{file}": size for path in paths for file, size in {**SIZES, **other}.items()}
+
+
+def planned(
+    versions: list[UpstreamVersion],
+    here: Mapping[str, int],
+    held: Mapping[str, Held],
+    *,
+    only: str = "all",
+    keep: int | None = None,
+    listed: Collection[str] | None = None,
+    withdrawn: Collection[str] = (),
+) -> ProductPlan:
+    """Every version that has files here is listed, unless `listed` says which are."""
+    there = Here(here, Here(here, ()).versions if listed is None else listed, withdrawn)
+    return plan_product(NOBLE, versions, there, held, Rules([parse_filter(only)], keep, GRACE), NOW)
+
+
+def ids(*paths: str) -> tuple[VersionId, ...]:
+    return tuple(map(parse_version, paths))
+
+
+def test_what_is_missing_comes_and_nothing_else_costs_bytes() -> None:
+    here = {**files(D1), f"{D2}/lxd.tar.xz": 10}
+    plan = planned(upstream(D1, D2), here, {D1: Held(), D2: Held()})
+    assert [file.key for file in plan.missing] == [f"{D2}/disk.qcow2", f"{D2}/rootfs.squashfs"]
+    assert plan.size_bytes == 1_100
+    assert plan.held == {D1: Held(), D2: Held()}
+    assert (plan.delist, plan.relist, plan.left_out) == ((), (), ())
+
+
+def test_a_wider_filter_copies_only_what_is_missing() -> None:
+    first = planned(upstream(D1), {}, {}, only="ftype=squashfs")
+    assert {file.key for file in first.missing} == {f"{D1}/lxd.tar.xz", f"{D1}/rootfs.squashfs"}
+    wider = planned(upstream(D1), {file.key: file.size_bytes for file in first.missing}, first.held)
+    assert [file.key for file in wider.missing] == [f"{D1}/disk.qcow2"]
+
+
+def test_a_version_that_others_brought_stays_as_it_is() -> None:
+    plan = planned(upstream(D1, D2), {f"{D1}/rootfs.squashfs": 5}, {})
+    assert {file.key.rpartition("/")[0] for file in plan.missing} == {D2}
+    assert list(plan.held) == [D2]
+    (left_out,) = plan.left_out
+    assert left_out.name == "ubuntu:noble:amd64:cloud/20261101"
+    assert "did not come through this mirror" in left_out.reason
+
+
+def test_a_version_that_others_brought_is_never_delisted() -> None:
+    assert not planned([], files(D1), {}).delist
+    assert not planned(upstream(D2, D3), files(D1, D2, D3), {D2: Held(), D3: Held()}, keep=1).delist
+
+
+def test_a_file_of_another_size_is_left_out_and_not_replaced() -> None:
+    plan = planned(upstream(D1), {**files(D1), f"{D1}/disk.qcow2": 999}, {D1: Held()})
+    assert not plan.missing
+    assert [(one.name, one.reason) for one in plan.left_out] == [
+        (f"{D1}/disk.qcow2", "has 999 bytes here, expected 1,000 as upstream's catalog says: it stays")
+    ]
+
+
+def test_overrides_come_along_and_never_over_edited_ones() -> None:
+    secure = Overrides(requirements={"secureboot": "false"}, support_eol="2029-05-31")
+    plan = planned(upstream(D1, overrides=secure), {}, {})
+    ((key, body),) = plan.overrides.items()
+    assert key == f"{D1}/metadata.json"
+    assert json.loads(body) == {"requirements": {"secureboot": "false"}, "support_eol": "2029-05-31"}
+    assert not planned(upstream(D1, overrides=secure), {key: 2}, {D1: Held()}).overrides
+
+
+def test_a_version_that_no_longer_comes_stays_for_the_grace_time() -> None:
+    first = planned(upstream(D2), files(D1, D2), {D1: Held(), D2: Held()})
+    assert first.held[D1] == Held(NOW.isoformat())
+    assert not first.delist
+    assert not planned(upstream(D2), files(D1, D2), {D1: Held(LATELY), D2: Held()}).delist
+    after = planned(upstream(D2), files(D1, D2), {D1: Held(LONG_AGO), D2: Held()})
+    assert after.delist == ids(D1)
+    assert after.held[D1] == Held(LONG_AGO, delisted=True)
+
+
+def test_a_version_is_delisted_until_it_is_withdrawn_and_held_until_its_files_are_gone() -> None:
+    """A run may end after it wrote what it holds and before it withdrew anything."""
+    delisted = {D1: Held(LONG_AGO, delisted=True), D2: Held()}
+    assert planned(upstream(D2), files(D1, D2), delisted).delist == ids(D1)
+    again = planned(upstream(D2), files(D1, D2), delisted, withdrawn=[D1])
+    assert not again.delist
+    assert again.held == delisted
+    assert planned(upstream(D2), files(D2), delisted).held == {D2: Held()}
+
+
+def test_the_newest_versions_that_are_kept_put_older_ones_off_the_list() -> None:
+    plan = planned(upstream(D1, D2, D3), files(D1, D2, D3), {D1: Held(LONG_AGO), D2: Held(), D3: Held()}, keep=2)
+    assert plan.delist == ids(D1)
+
+
+@pytest.mark.parametrize("here", [files(D1), files(D1, D2)], ids=["not copied", "copied and not listed"])
+def test_an_old_version_stays_until_a_newer_one_is_listed(here: dict[str, int]) -> None:
+    plan = planned(upstream(D1, D2), here, {D1: Held(LONG_AGO), D2: Held()}, keep=1, listed=[D1])
+    assert not plan.delist
+    assert plan.held[D1] == Held(LONG_AGO)
+
+
+@pytest.mark.parametrize(("only", "versions"), [("all", []), ("debian", upstream(D1))], ids=["upstream", "filter"])
+def test_a_product_that_no_longer_comes_goes_after_the_grace_time(only: str, versions: list[UpstreamVersion]) -> None:
+    assert not planned(versions, files(D1), {D1: Held()}, only=only).delist
+    assert planned(versions, files(D1), {D1: Held(LONG_AGO)}, only=only).delist == ids(D1)
+
+
+def test_a_version_that_comes_again_is_listed_again_without_its_bytes() -> None:
+    """It is planned until the record says so, as a run may end before it restored anything."""
+    delisted = {D1: Held(LONG_AGO, delisted=True)}
+    plan = planned(upstream(D1), files(D1), delisted, withdrawn=[D1])
+    assert plan.relist == ids(D1)
+    assert not plan.missing
+    assert planned(upstream(D1), files(D1), plan.held, withdrawn=[D1]).relist == ids(D1)
+    restored = planned(upstream(D1), files(D1), plan.held)
+    assert not restored.relist
+    assert restored.held == {D1: Held()}
+
+
+def test_a_version_that_comes_again_after_its_files_were_deleted_is_copied_again() -> None:
+    plan = planned(upstream(D1), {}, {D1: Held(LONG_AGO, delisted=True)})
+    assert len(plan.missing) == 3
+    assert not plan.relist
+
+
+def test_what_the_operator_withdrew_is_not_listed_again() -> None:
+    plan = planned(upstream(D1), files(D1), {D1: Held()}, withdrawn=[D1], listed=[])
+    assert (plan.relist, plan.missing, plan.held) == ((), (), {D1: Held()})
+
+
+def test_a_version_of_which_nothing_has_arrived_is_held_while_its_copy_may_still_come() -> None:
+    assert planned([], {}, {D1: Held(LATELY)}).held == {D1: Held(LATELY)}
+    assert planned([], {}, {D1: Held(LONG_AGO)}).held == {}
+
+
+LAST = {"images.json": SeenDocument(10, "2026-11-20T12:00:00+00:00")}
+
+
+@pytest.mark.parametrize(
+    ("now", "quoted"),
+    [
+        ({}, "lists no image"),
+        ({"images.json": SeenDocument(0)}, "lists no image"),
+        ({"other.json": SeenDocument(10)}, "no longer has images.json, which had 10 versions"),
+        ({"images.json": SeenDocument(4)}, "images.json has 4 versions, expected at least half of the 10"),
+        ({"images.json": SeenDocument(4), "other.json": SeenDocument(90)}, "images.json has 4 versions"),
+        ({"images.json": SeenDocument(10, "2026-11-20T12:59:59+01:00")}, "expected not before 2026-11-20T12"),
+    ],
+)
+def test_an_upstream_that_is_not_to_be_believed_is_refused(now: dict[str, SeenDocument], quoted: str) -> None:
+    refusal = refusal_of(now, LAST)
+    assert quoted in refusal
+    assert refusal.endswith("nothing was removed")
+
+
+@pytest.mark.parametrize(
+    "now",
+    [
+        {"images.json": SeenDocument(5, "2026-11-20T12:00:00+00:00")},
+        {"images.json": SeenDocument(11, "2026-11-20T13:00:00+01:00"), "more.json": SeenDocument(0)},
+        {"images.json": SeenDocument(10)},
+    ],
+)
+def test_an_upstream_that_moved_on_is_followed(now: dict[str, SeenDocument]) -> None:
+    assert refusal_of(now, LAST) == ""
+    assert refusal_of(now, {}) == ""
+    assert refusal_of(now, {**LAST, "empty.json": SeenDocument(0)}) == ""
+
+
+def test_a_date_ahead_of_the_clock_is_not_remembered() -> None:
+    """Every later document would be older than it, and the mirror would never go on."""
+    document = b'{"products": {}, "updated": "%s"}'
+    assert seen(document % b"2099-01-01T00:00:00Z", 3, "e", NOW) == SeenDocument(3, "", "e")
+    assert seen(document % b"2026-11-27T11:00:00Z", 3, "e", NOW) == SeenDocument(3, "2026-11-27T11:00:00+00:00", "e")
+    assert seen(b"{}", 3, "e", NOW) == SeenDocument(3, "", "e")
