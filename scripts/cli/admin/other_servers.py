@@ -8,6 +8,7 @@ import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from io import BytesIO
 from pathlib import Path
 from typing import Any, Final, Protocol
 from urllib.parse import quote, urlsplit
@@ -180,12 +181,12 @@ class Web:
             if answer.status_code == requests.codes.not_found:
                 return None
             self._check(answer, path)
-            body = b""
+            body = BytesIO()  # gives its bytes away without a copy; `bytes +=` copies them all for each chunk
             for chunk in answer.iter_content(1 << 20):
-                body += chunk
-                if len(body) > LARGEST_DOCUMENT_BYTES:
+                if body.tell() + len(chunk) > LARGEST_DOCUMENT_BYTES:
                     raise UpstreamRefused(f"{path} has more than {LARGEST_DOCUMENT_BYTES:,} bytes")
-            return body
+                body.write(chunk)
+            return body.getvalue()
 
     def file(self, file: UpstreamFile) -> File | LeftOut:
         return File(file.key, file.size_bytes, Download(self, file), file.sha256, file.path)

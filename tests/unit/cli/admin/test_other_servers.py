@@ -1,0 +1,58 @@
+"""The documents of another server are read as they arrive, each in memory once."""
+
+from __future__ import annotations
+
+import io
+import tracemalloc
+from typing import Any
+
+import pytest
+import requests
+from requests.adapters import BaseAdapter
+from urllib3 import HTTPResponse
+
+from cli.admin import other_servers
+from cli.admin.other_servers import Web
+from imageserver.errors import UpstreamRefused
+
+
+class Answering(BaseAdapter):
+    """Answers every request with one body."""
+
+    def __init__(self, body: bytes) -> None:
+        super().__init__()
+        self._body = body
+
+    def send(self, request: requests.PreparedRequest, *_arguments: Any, **_options: Any) -> requests.Response:
+        answer = requests.Response()
+        answer.status_code, answer.request, answer.url = 200, request, request.url or ""
+        answer.raw = HTTPResponse(io.BytesIO(self._body), status=200, preload_content=False)
+        return answer
+
+    def close(self) -> None:
+        """Hold nothing open."""
+
+
+def server_with(body: bytes) -> Web:
+    web = Web("https://images.example.org")
+    web.session.mount("https://", Answering(body))
+    return web
+
+
+def test_a_large_document_is_in_memory_once() -> None:
+    body = b"x" * (32 << 20)
+    web = server_with(body)
+    tracemalloc.start()
+    try:
+        assert web.read("streams/v1/images.json") == body
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 1.5 * len(body)
+
+
+def test_a_document_beyond_the_limit_is_refused_and_one_at_the_limit_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(other_servers, "LARGEST_DOCUMENT_BYTES", 3 << 20)
+    assert server_with(b"x" * (3 << 20)).read("streams/v1/images.json") == b"x" * (3 << 20)
+    with pytest.raises(UpstreamRefused, match=r"streams/v1/images.json has more than 3,145,728 bytes"):
+        server_with(b"x" * ((3 << 20) + 1)).read("streams/v1/images.json")
