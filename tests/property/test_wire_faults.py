@@ -348,7 +348,7 @@ class Story:
     def late(self, path: str) -> set[str]:
         """The files that a record refuses for what was before: late ones, and those that somebody may replace.
 
-        A late one came when the record had been complete without these bytes.
+        A late one came when the record had been complete without these bytes, or while they were withdrawn.
         """
         records = [json.loads(g.body) for g in self.world.keys.get(f"versions/{path}.json", []) if g.body]
         told = records[-1]["reasons"] if records and self.world.current(f"versions/{path}.json") else ()
@@ -359,7 +359,10 @@ class Story:
                 assert etag in records[-1]["replaceable"][file], f"nobody may replace {path}/{file}"
                 continue
             complete = (record["files"] for record in records if record["state"] == "complete")
-            assert any(files.get(file, {}).get("etag") != etag for files in complete), f"{path}/{file} is not late"
+            without = (
+                file not in files or files[file]["etag"] != etag or files[file].get("withdrawn") for files in complete
+            )
+            assert any(without), f"{path}/{file} is not late"
         self.world.counted["late or replaced files"] += len(found)
         return {f"{path}/{file}" for file in found}
 
