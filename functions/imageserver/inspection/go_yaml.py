@@ -157,14 +157,26 @@ class Reader:
         return {name: text for name, text in read.items() if text is not None}
 
     def _pairs(self, node: Node, path: str) -> Iterator[tuple[str, Node, bool]]:
-        """Name, value and whether it stands in the mapping itself; what is merged into it comes first."""
+        """Name, value and whether it stands in the mapping itself; what is merged into it comes first.
+
+        Raise InvalidUpload for a merge key behind another value of the same name: yaml.v2 takes the merged one, later
+        versions the other.
+        """
         own: list[tuple[str, Node, bool]] = []
+        before: dict[str, Node] = {}
         for key, value in zip(node.children[::2], node.children[1::2], strict=True):
             if key.kind == "scalar" and key.text == "<<" and not key.quoted and not key.tag:
                 for merged in _merged(value):
-                    yield from ((name, below, False) for name, below, _ in self._pairs(merged, path))
+                    for inner, below, _ in self._pairs(merged, path):
+                        if (other := before.get(inner, below)) is not below and not _are_equal_scalars(other, below):
+                            raise InvalidUpload(
+                                f"gives `{_joined(path, inner)}` in line {other.line} and merges another behind it in "
+                                f"line {key.line}, of which clients take different ones; move `<<` to the front"
+                            )
+                        yield inner, below, False
             elif (name := self.text(key, f"a key of {path}" if path else "a key")) is not None:
                 own.append((name, value, True))
+                before[name] = value
         yield from own
 
     def _note_old_word(self, node: Node, path: str) -> None:
@@ -279,6 +291,14 @@ def _merged(value: Node) -> list[Node]:
     if value.kind == "scalar" or any(node.kind != "mapping" for node in merged):
         raise InvalidUpload(f"merges {shown(value)} in line {value.line}, expected a mapping or a list of mappings")
     return merged
+
+
+def _are_equal_scalars(one: Node, other: Node) -> bool:
+    return one.kind == other.kind == "scalar" and (one.tag, one.quoted, one.text) == (
+        other.tag,
+        other.quoted,
+        other.text,
+    )
 
 
 def _scalar_type(node: Node) -> Type:

@@ -49,6 +49,7 @@ def test_metadata_yaml_must_name_the_architecture_of_its_folder(arch: str) -> No
         "unknown: {[a]: b, {c: d}: e, x: !!int y, k: 1, k: 2}",
         "base: &b {a: b}\nproperties: {<<: *b, c: d}",
         "base: &b {a: b}\nproperties: {<<: [*b, *b], a: c}",
+        "base: &b {a: b}\nproperties: {a: b, <<: *b}",
         "properties: &p {a: b}\ncopy: [*p, *p]",
         "properties:\n  text: |\n" + "    x\n" * 50_000,  # 300 kB
         "%s" % ("# " + "x" * 300_000),
@@ -99,6 +100,11 @@ def test_what_only_incus_7_refuses_is_a_warning(more: str, what: str) -> None:
         ("properties: {[a]: b}", "has a list at `a key of properties` in line 2, expected a text"),
         ("properties: {a: !!bool foo}", "gives 'foo' in line 2 the tag !!bool, which it is not"),
         ('properties: {a: !!binary "@@@"}', "!!binary data in line 2 that is not base64"),
+        (
+            "base: &b {a: b}\nproperties: {a: c, <<: *b}",
+            "gives `properties.a` in line 3 and merges another behind it in line 3, of which clients take",
+        ),
+        ("base: &b {architecture: aarch64}\n<<: *b", "gives `architecture` in line 1 and merges another behind it"),
         ("base: &b [a]\nproperties: {<<: *b}", "merges a list in line 2, expected a mapping or a list of mappings"),
         ("base: &b {a: [x]}\nproperties: {<<: *b}", "has a list at `properties.a` in line 2"),
         ("properties: {a: *b}", "uses the alias *b in line 2"),
