@@ -10,12 +10,14 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import partial
 
+from msgspec.structs import replace
+
 from imageserver.errors import InvalidUpload, SimplestreamsError
 from imageserver.format.keys import ImageKey, Target, VersionId, parse_record_key, version_of
 from imageserver.storage import listing
 from imageserver.storage.port import Store, write
 from imageserver.storage.retries import RaceLost, retry
-from imageserver.versions import records
+from imageserver.versions import diff, records
 from imageserver.versions.records import Record, Withdrawal
 from imageserver.versions.withdrawal import restored, withdrawn
 
@@ -67,7 +69,7 @@ def _change(store: Store, target: Target, change: Change, pause: Callable[[float
     done, failed = Changed(), list[SimplestreamsError]()
     for version in _versions(store, target):
         try:
-            before, after = retry(version.path, partial(_change_record, store, version, change), pause)
+            before, after = retry(version.path, partial(_change_record, store, version, target, change), pause)
         except SimplestreamsError as error:
             failed.append(error)
             continue
@@ -94,20 +96,38 @@ def _withdrawal(record: Record, target: Target) -> Withdrawal | None:
     return record.files[target.file].withdrawn if isinstance(target, ImageKey) else record.withdrawn
 
 
-def _change_record(store: Store, version: VersionId, change: Change) -> tuple[Record, Record]:
+def _change_record(store: Store, version: VersionId, target: Target, change: Change) -> tuple[Record, Record]:
     """Write the record as changed and return it before and after; without files where there is nothing. Raise RaceLost.
 
     Files that arrived just now have no record yet: digest fills in the rest.
     """
     seen = store.read(version.record_key)
     if seen:
-        before = records.decode(seen.body, version.record_key)
+        recorded = records.decode(seen.body, version.record_key)
+        before = _as_it_is(store, recorded, target) if isinstance(target, ImageKey) else recorded
     else:
-        before = Record(version=version.path, files=listing.listed(store, version))
+        recorded = before = Record(version=version.path, files=listing.listed(store, version))
     after = change(before) if before.files else before
-    if after == before or write(store, version.record_key, records.encode(after), seen):
+    if after in (before, recorded) or write(store, version.record_key, records.encode(after), seen):
         return before, after
     raise RaceLost
+
+
+def _as_it_is(store: Store, record: Record, image: ImageKey) -> Record:
+    """Return the record with the object of a file that is there now, which digest may not have looked at yet.
+
+    The withdrawal of a file ends with its next upload. So one that comes behind that upload must be about it.
+    """
+    there = listing.listed(store, image.version).get(image.file)
+    if there is None:
+        return record
+    facts, known = diff.known({}, record, {image.file: there})[image.file], record.files.get(image.file)
+    replaced = {image.file} if known and known.etag != there.etag else set()
+    return replace(
+        record,
+        files={**record.files, image.file: facts},
+        replaced=tuple(sorted({*record.replaced, *replaced})),
+    )
 
 
 def _versions(store: Store, target: Target) -> Iterable[VersionId]:

@@ -98,6 +98,24 @@ def test_another_upload_under_the_name_of_a_withdrawn_file_is_listed(system: Sys
     assert told(system).status == "listed"
 
 
+@pytest.mark.parametrize("seed", ["another", None], ids=["other bytes", "the same bytes"])
+def test_a_withdrawal_behind_an_upload_that_digest_has_not_seen_is_about_that_upload(
+    system: System, seed: str | None
+) -> None:
+    file = parse_key(f"{PATH}/rootfs.squashfs")
+    body = images.squashfs(seed) if seed else system.store.objects[file.key].body
+    system.store.clock += timedelta(hours=1)
+    system.upload(PATH, {file.file: body})
+    done = withdraw.withdraw(system.store, file, system.store.clock, 24, pause)
+    assert done.files == [file.key]
+    system.catch_up()
+    assert system.listed() == {VERSION.product.name: ["20261122_10:00"]}
+    restored = withdraw.restore(system.store, file, pause)
+    assert restored.files == [file.key]
+    system.catch_up()
+    assert PATH.rpartition("/")[2] in system.listed()[VERSION.product.name]
+
+
 @pytest.mark.parametrize("file", ["lxd.tar.xz", "incus.tar.xz", "rootfs.squashfs", "disk.qcow2"])
 def test_a_restored_file_of_a_listed_version_is_listed_as_before(file: str) -> None:
     system = System()
