@@ -55,6 +55,8 @@ def _wrong(build: Build, file: str, root: str, builds: Mapping[str, Build]) -> s
     made, wanted = facts.delta_made_bytes, build.record.files[build.assessment.roots[root]].size_bytes
     if made and made != wanted:
         return f"makes {made:,} bytes, and the {root} beside it has {wanted:,}: it was made for another file"
+    if facts.size_bytes >= wanted:
+        return f"has {facts.size_bytes:,} bytes, not fewer than the {root} beside it"
     there = builds[base].record.files[listed[root]].size_bytes
     if facts.delta_base_bytes > there:
         return f"reads {facts.delta_base_bytes:,} bytes of a base, and the {root} of {base} has {there:,}"

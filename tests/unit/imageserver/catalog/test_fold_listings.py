@@ -266,6 +266,7 @@ TABLE: dict[str, Row] = {
             ("cut short", images.vcdiff()[:-1], "is cut short"),
             ("that makes nothing", images.vcdiff()[:5], "is cut short"),
             ("of another file", images.vcdiff(made_bytes=4097), "it was made for another file"),
+            ("as large as its root", images.vcdiff(size_bytes=4096), "not fewer than the squashfs beside it"),
             ("of a longer base", images.vcdiff(base_bytes=4097), "reads 4,097 bytes of a base"),
             ("of another version of the format", b"\xd6\xc3\xc4S\0" + bytes(9), "is a delta of version 83"),
         )
