@@ -355,12 +355,14 @@ def _dropped(builds: list[Build]) -> list[Said]:
     said = _overrides(builds[1])
     aliases = sorted(set(said.get("aliases", [])))
     what = [f"the alias{'es' if len(aliases) > 1 else ''} {', '.join(aliases)}"] if aliases else []
-    what += [name for name in ("os", "release_title", "requirements") if said.get(name)]
+    fields = [name for name in ("os", "release_title", "requirements") if said.get(name)]
+    what += [f"the field{'s' if len(fields) > 1 else ''} {', '.join(fields)}"] if fields else []
     if not what:
         return []
+    one = len(aliases) + len(fields) == 1
     reason = (
-        f"{builds[0].name} comes without metadata.json, so {', '.join(what)}, as {builds[1].name} says, no longer "
-        "apply; upload metadata.json with them, or an empty one to agree"
+        f"{builds[0].name} comes without metadata.json, so {' and '.join(what)} that {builds[1].name} gives no longer "
+        f"{'applies' if one else 'apply'}; upload metadata.json with {'it' if one else 'them'}, or with {{}} to agree"
     )
     return [{"version": builds[0].name, "reason": reason}]
 

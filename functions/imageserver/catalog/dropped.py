@@ -29,19 +29,29 @@ def dropped_overrides(candidate: Candidate) -> tuple[Withheld, ...]:
     if not missing or not lost:
         return ()
     how = "with a refused" if any(file in newest.record.files for file in missing) else "without"
+    applies, them = ("apply", "them") if len(lost) > 1 else ("applies", "it")
     reason = (
-        f"{newest.name} comes {how} {' and '.join(missing)}, so {', '.join(lost)}, as {before.name} says, no longer "
-        f"apply; upload {missing[0]} with them, or an empty one to agree"
+        f"{newest.name} comes {how} {' and '.join(missing)}, so {_named(lost)} that {before.name} gives no longer "
+        f"{applies}; upload {missing[0]} with {them}, or with {{}} to agree"
     )
     return (Withheld(version=newest.name, reason=reason),)
 
 
-def _lost(newest: Build, before: Build) -> list[str]:
-    """Return each field that only the version before gives, and the aliases."""
+def _lost(newest: Build, before: Build) -> list[tuple[str, str]]:
+    """Return what only the version before gives, each with its kind: the aliases, then the fields."""
     now, then = overrides(newest.record), overrides(before.record)
-    gone = sorted(set(then.aliases) - set(now.aliases))
-    aliases = [f"the alias{'es' if len(gone) > 1 else ''} {', '.join(gone)}"] if gone else []
-    return aliases + [field for field in _FIELDS if _given(then, field) and not _given(now, field)]
+    aliases = [("alias", alias) for alias in sorted(set(then.aliases) - set(now.aliases))]
+    return aliases + [("field", field) for field in _FIELDS if _given(then, field) and not _given(now, field)]
+
+
+def _named(lost: list[tuple[str, str]]) -> str:
+    """Return what is lost in words, such as `the aliases lts, noble/lts and the field os`."""
+    groups = []
+    for kind, several in (("alias", "aliases"), ("field", "fields")):
+        names = [name for its_kind, name in lost if its_kind == kind]
+        if names:
+            groups.append(f"the {several if len(names) > 1 else kind} {', '.join(names)}")
+    return " and ".join(groups)
 
 
 def _given(said: Overrides, field: str) -> bool:

@@ -297,19 +297,39 @@ def test_what_the_version_before_said_is_told_to_the_next_whose_document_is_refu
     system.upload(f"{NOBLE}/{NEW}", images.split_image(seed="2") | said | sums)
     system.catch_up()
     (told,) = system.products_document().withheld["ubuntu:noble:amd64:default"]
-    assert told.reason.startswith(f"{NEW} comes with a refused metadata.json, so the alias lts, as {OLD} says")
+    assert told.reason.startswith(f"{NEW} comes with a refused metadata.json, so the alias lts that {OLD} gives no")
     assert "lts" not in system.products_document().products["ubuntu:noble:amd64:default"].aliases
 
 
-def test_what_the_version_before_said_of_its_product_is_told_to_the_next_that_says_nothing(system: System) -> None:
-    said = json.dumps({"aliases": ["lts", "noble/lts"], "release_title": "24.04 LTS", "label": "release"}).encode()
-    system.upload(f"{NOBLE}/{OLD}", images.split_image(seed="1") | {"metadata.json": said})
+@pytest.mark.parametrize(
+    ("said", "told_of", "end"),
+    [
+        ({"aliases": ["lts"]}, "the alias lts", "applies; upload metadata.json with it"),
+        ({"version": "24.04"}, "the field version", "applies; upload metadata.json with it"),
+        ({"aliases": ["lts", "noble/lts"]}, "the aliases lts, noble/lts", "apply; upload metadata.json with them"),
+        (
+            {"aliases": ["lts"], "release_title": "24.04 LTS"},
+            "the alias lts and the field release_title",
+            "apply; upload metadata.json with them",
+        ),
+        (
+            {"aliases": ["lts", "noble/lts"], "release_title": "24.04 LTS", "os": "Ubuntu"},
+            "the aliases lts, noble/lts and the fields os, release_title",
+            "apply; upload metadata.json with them",
+        ),
+    ],
+)
+def test_what_the_version_before_said_of_its_product_is_told_to_the_next_that_says_nothing(
+    system: System, said: dict[str, object], told_of: str, end: str
+) -> None:
+    said = {"label": "release"} | said
+    system.upload(f"{NOBLE}/{OLD}", images.split_image(seed="1") | {"metadata.json": json.dumps(said).encode()})
     system.upload(f"{NOBLE}/{NEW}", images.split_image(seed="2"))
     system.catch_up()
     (told,) = system.products_document().withheld["ubuntu:noble:amd64:default"]
     assert told.version == NEW
-    assert told.reason.startswith(
-        f"{NEW} comes without metadata.json, so the aliases lts, noble/lts, release_title, as {OLD} says, no longer"
+    assert told.reason == (
+        f"{NEW} comes without metadata.json, so {told_of} that {OLD} gives no longer {end}, or with {{}} to agree"
     )
     system.upload(f"{NOBLE}/{NEW}", {"metadata.json": b"{}"})
     system.catch_up()

@@ -602,13 +602,13 @@ TABLE: dict[str, Row] = {
                 "no metadata.json",
                 {"metadata.json": b'{"aliases": ["lts"], "version": "24.04"}'},
                 {},
-                "the alias lts, version",
+                "the alias lts and the field version that",
             ),
             (
                 "no image.yaml",
                 {"image.yaml": b"simplestream: {distro_name: Ubuntu}"},
                 {},
-                "comes without image.yaml, so os",
+                "comes without image.yaml, so the field os that",
             ),
             ("another metadata.json", {"metadata.json": b'{"aliases": ["lts"]}'}, {"metadata.json": b"{}"}, ""),
             (
