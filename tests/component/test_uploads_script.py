@@ -455,11 +455,22 @@ FOREIGN = {
     "metadata of an older LXC": (tarred("create-message", "x"), "metadata of LXC", "creation_date: "),
     "docker save": (tarred("blobs/x", "manifest.json"), "image of Docker", "docker export CONTAINER"),
     "OCI": (tarred("oci-layout", "index.json"), "image of Docker or OCI", "xz >root.tar.xz"),
+    "OVA": (tarred("web.ovf", "disk1.vmdk"), "an appliance (OVA)", "tar -xf {file}, then qemu-img convert"),
     "ISO": (at(32769, b"CD001"), "an ISO", "--from-incus NAME"),
     "raw disk": (at(510, b"\x55\xaa"), "a raw disk", "qemu-img convert -O qcow2 {file} disk.qcow2"),
     "VMDK": (b"KDMV" * 100, "a disk of another hypervisor", "qemu-img convert -O qcow2 {file}"),
     "VHDX": (b"vhdxfile" * 100, "a disk of another hypervisor", "qemu-img convert -O qcow2 {file}"),
     "VDI": (at(64, b"\x7f\x10\xda\xbe"), "a disk of another hypervisor", "qemu-img convert -O qcow2 {file}"),
+}
+
+QCOW2_IN = "gzip -dc <{file} >disk.qcow2, and upload disk.qcow2"
+RAW_IN = "xz -dc <{file} >disk.raw && qemu-img convert -O qcow2 disk.raw disk.qcow2, and upload disk.qcow2"
+FOREIGN |= {
+    "packed qcow2 disk": (images.compress(QCOW2, "gz"), "a qcow2 disk in compressed form", QCOW2_IN),
+    "packed raw disk": (images.compress(at(510, b"\x55\xaa"), "xz"), "a raw disk in compressed form", RAW_IN),
+    "packed ISO": (images.compress(at(32769, b"CD001"), "gz"), "is an ISO", "--from-lxd NAME"),
+    "packed squashfs": (images.compress(SQUASHFS, "gz"), "a squashfs in compressed form", "{file} >rootfs.squashfs"),
+    "packed tarball, twice": (images.compress(XZ, "gz"), "compressed twice", "gzip -dc <{file} >image.tar.xz"),
 }
 
 
@@ -470,6 +481,23 @@ def test_a_file_of_another_kind_is_named_with_the_command_that_makes_an_image(tm
     done = run("--to", "a/b/amd64/d", "--dry-run", file)
     assert (done.returncode, kind in done.stderr) == (3, True), done.stderr
     assert command.format(file=file) in done.stderr
+
+
+def test_a_compressed_disk_beside_its_metadata_is_not_taken_for_the_root_of_a_container(tmp_path: Path) -> None:
+    """It would be listed, since the server does not unpack roots, and no client could use it."""
+    disk = write(tmp_path, {"lxd.tar.xz": XZ, "disk.qcow2.gz": images.compress(QCOW2, "gz")})
+    done = run("--to", "a/b/amd64/d", "--dry-run", *disk)
+    assert (done.returncode, "is a qcow2 disk in compressed form" in done.stderr) == (3, True), done.stderr
+
+
+def test_a_folder_without_an_image_says_what_it_is_or_that_folders_in_it_are_not_searched(tmp_path: Path) -> None:
+    (tmp_path / "build").mkdir()
+    write(tmp_path / "build", {"rootfs.squashfs": SQUASHFS})
+    done = run("--to", "a/b/amd64/d", "--dry-run", tmp_path)
+    assert (done.returncode, "folders within a folder are not searched" in done.stderr) == (3, True), done.stderr
+    write(tmp_path, {"oci-layout": b"{}", "index.json": b"{}"})
+    done = run("--to", "a/b/amd64/d", "--dry-run", tmp_path)
+    assert (done.returncode, f"{tmp_path} is an image of Docker or OCI" in done.stderr) == (3, True), done.stderr
 
 
 def test_a_disk_that_lies_beside_an_image_in_a_folder_is_passed_over_and_named(tmp_path: Path) -> None:
