@@ -145,6 +145,9 @@ USAGE = [
     (["--to", "a/b/amd64/d", "--jobs", "0", "x"], "--jobs is 0"),
     (["--to", "a/b/amd64/d", "--wait", "soon", "x"], "--wait is soon"),
     (["--to", "a/b/amd64/d", "--api", "https://localhost:1", "missing"], "missing is not a file that can be read"),
+    (["--to", "a/b/amd64/d", "--dry-run", str(SCRIPT.parent), "--wait", "0"], "--wait comes after a file"),
+    (["--to", "a/b/amd64/d/20261123_1000", "x"], "--to a/b/amd64/d, and the version with --version 20261123_1000"),
+    (["--to", "images/a/b/amd64/d/20261123", "x"], "--to a/b/amd64/d, and the version with --version 20261123"),
 ]
 
 
@@ -155,6 +158,15 @@ def test_wrong_usage_is_reported_with_exit_code_2(
     monkeypatch.delenv("SIMPLESTREAMS_API", raising=False)
     done = run(*arguments)
     assert (done.returncode, sentence in done.stderr) == (2, True), done.stderr
+
+
+@pytest.mark.parametrize("to", ["/a/b/amd64/d", "a/b/amd64/d/", "images/a/b/amd64/d/", "a/b/amd64/d"])
+def test_a_slash_at_an_end_of_the_product_says_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, to: str
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    request = requested(write(tmp_path, {"a.squashfs": SQUASHFS}), "--to", to, "--version", "20261123_1000")
+    assert request["version"] == "images/a/b/amd64/d/20261123_1000"
 
 
 # ── which server ─────────────────────────────────────────────────────────────────────────────────────────────────
