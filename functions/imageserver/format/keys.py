@@ -149,7 +149,7 @@ def parse_key(key: str) -> ImageKey:
     """Parse the key of an upload; InvalidUpload names the part that is wrong and what it should be."""
     parts = key.split("/")
     if len(parts) != 7:
-        raise InvalidUpload(f"{_shown(key)} has {len(parts)} parts between slashes, expected 7: {LAYOUT}")
+        raise InvalidUpload(f"{_shown(key)} has {_counted(len(parts), 'part')} between slashes, expected 7: {LAYOUT}")
     version = parse_version("/".join(parts[:6]))
     return ImageKey(version, _checked(parts[6], "file name", key, _FILE))
 
@@ -185,7 +185,7 @@ def parse_product(path: str) -> ProductId:
     parts = path.split("/")
     if len(parts) != 5:
         raise InvalidUpload(
-            f"{_shown(path)} has {len(parts)} folders, expected 5: <stream>/<os>/<release>/<arch>/<variant>"
+            f"{_shown(path)} has {_counted(len(parts), 'folder')}, expected 5: <stream>/<os>/<release>/<arch>/<variant>"
         )
     stream = parts[0]
     if not _STREAM.fullmatch(stream) or len(stream) > MAX_SEGMENT:
@@ -208,8 +208,8 @@ def parse_target(path: str) -> Target:
     parts = path.count("/") + 1
     if not 5 <= parts <= 7:
         raise InvalidUpload(
-            f"{_shown(path)} has {parts} parts between slashes, expected 5 for a product, 6 for a version or 7 for a "
-            f"file: {LAYOUT}"
+            f"{_shown(path)} has {_counted(parts, 'part')} between slashes, expected 5 for a product, 6 for a version "
+            f"or 7 for a file: {LAYOUT}"
         )
     if parts == 5:
         return parse_product(path)
@@ -294,6 +294,10 @@ def _checked(part: str, what: str, where: str, pattern: re.Pattern[str]) -> str:
             "first and then letters, digits, '.', '_', '-', '~'" + (" or ':'" if pattern is _FILE else "")
         )
     return part
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}{'s' if count != 1 else ''}"
 
 
 def _shown(text: str) -> str:

@@ -134,7 +134,7 @@ def parse_path(path: str) -> Target:
     path = with_stream(path)
     parts = path.count("/") + 1
     if not PRODUCT_PARTS <= parts <= FILE_PARTS:
-        raise InvalidUpload(f"{path!a} has {parts} parts between slashes, {TAKES}")
+        raise InvalidUpload(f"{path!a} has {output.counted(parts, 'part')} between slashes, {TAKES}")
     return parse_target(path)
 
 

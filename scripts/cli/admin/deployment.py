@@ -125,9 +125,10 @@ class Deployment:
         if len(folders) > cloudfront.MOST_WILDCARDS:
             folders = {folder.split("/")[0] for folder in folders}
         wildcards = " ".join(f"'{path}'" for path in sorted({cloudfront.everything_below(f"{f}/") for f in folders}))
+        files = output.counted(len(self.pending_invalidations), "file")
         output.say(
-            f"the edge was not asked to invalidate {len(self.pending_invalidations):,} files, because its distribution "
-            "is not known: use --stack NAME, or now: "
+            f"the edge was not asked to invalidate {files}, because its distribution is not known: use --stack NAME, "
+            "or now: "
             f"aws cloudfront create-invalidation --distribution-id ID --paths {wildcards}"
         )
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from cli.admin.deployment import Deployment
+from cli.admin.output import counted
 from cli.admin.source_records import SourceRecords, Withdrawn, summed_up
 from cli.admin.transfer import Advance, AlreadyThere, File, Written, create
 from imageserver.errors import CatalogDamaged, InvalidUpload, UpstreamRefused
@@ -98,7 +99,7 @@ def _not_withdrawn(
         yield file
     result.withdrawn.extend(summed_up(withdrawn, coming))
     for version, count in sorted(unknown.items()):
-        what = f"{version.path} ({count} files): its record on the source {source.unreadable[version]}"
+        what = f"{version.path} ({counted(count, 'file')}): its record on the source {source.unreadable[version]}"
         result.unknown.append(f"{what}; until then nobody knows whether it was withdrawn")
 
 

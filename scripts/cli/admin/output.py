@@ -112,13 +112,14 @@ def carry_out(doing: str, act: Callable[[Run], object], *, in_json: bool, dry_ru
             click.echo(f"failed: {failure.what} {failure.path}\n  {fault.what}; {fault.remedy}")
         for key in run.unreadable:
             click.echo(f"unreadable: {key}\n  admin rebuild records --yes reads its images again")
-        click.echo(f"{len(run.tasks)} things {'to do' if run.dry_run else 'done'}")
+        click.echo(f"{counted(len(run.tasks), 'thing')} {'to do' if run.dry_run else 'done'}")
     sys.exit(faults[0][1].code if faults else FOUND if run.unreadable else 0)
 
 
 def counted(count: int, what: str) -> str:
-    """Return a count such as `2 files`."""
-    return f"{count:,} {what}{'s' if count != 1 else ''}"
+    """Return a count such as `2 files` or `2 mismatches`."""
+    ending = "es" if what.endswith("ch") else "s"
+    return f"{count:,} {what}{ending if count != 1 else ''}"
 
 
 def size(size_bytes: int) -> str:

@@ -12,6 +12,7 @@ import click
 
 from cli.admin.deployment import NO_LIMIT, Deployment
 from cli.admin.inventory import is_below, recorded_versions
+from cli.admin.output import counted
 from cli.admin.transfer import AlreadyThere, Copy, File, create
 from imageserver.errors import CatalogBusy, CatalogDamaged, InvalidUpload, SimplestreamsError
 from imageserver.format import documents
@@ -148,7 +149,7 @@ def plan_catalog(deployment: Deployment, clients: Sequence[str]) -> Iterator[Ste
     for product in _all_products(store):
         by_stream.setdefault(product.stream, []).append(product)
     for stream, products in by_stream.items():
-        what = f"fold the records of {len(products)} products into {documents.products_key(stream)}"
+        what = f"fold the records of {counted(len(products), 'product')} into {documents.products_key(stream)}"
         yield Step(what, partial(_publish, stream, products, services))
     if len(by_stream) > 1:
         yield Step(
@@ -177,7 +178,9 @@ def _publish(stream: str, products: Sequence[ProductId], services: PublishServic
     if not failed:
         return None
     why = "; ".join(f"{product.name}: {error}" for product, error in sorted(failed.items()))
-    return NotDone(f"{len(failed)} products of {stream} are not listed as their records say, the others are: {why}")
+    return NotDone(
+        f"{counted(len(failed), 'product')} of {stream} cannot be listed as the records say, the others are: {why}"
+    )
 
 
 def _documents(store: Store) -> list[tuple[str, Callable[[bytes | None], object]]]:

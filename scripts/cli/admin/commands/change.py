@@ -272,8 +272,9 @@ def _print_import(as_json: bool, really: bool, todo: import_plan.Plan, has_no_re
             }
         )
     else:
-        did = f"{'copied' if really else 'would copy'} {len(todo.files):,} files, {output.size(todo.size_bytes)}"
-        click.echo(f"{did}; {len(todo.already):,} were there already{_tell_withdrawn(todo)}")
+        what = f"{output.counted(len(todo.files), 'file')}, {output.size(todo.size_bytes)}"
+        did = "copied" if really else "would copy"
+        click.echo(f"{did} {what}; {len(todo.already):,} were there already{_tell_withdrawn(todo)}")
     sys.exit(FOUND if left_out else 0)
 
 

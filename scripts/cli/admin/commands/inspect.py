@@ -95,7 +95,7 @@ def _known(one: inventory.RecordState, there: inventory.Catalog) -> dict[str, An
 def _tell_known(one: dict[str, Any]) -> None:
     click.echo(one["version"])
     if not isinstance(one["record"], str):
-        click.echo(f"  {one['record']['state']}, {len(one['catalog'])} items listed")
+        click.echo(f"  {one['record']['state']}, {output.counted(len(one['catalog']), 'item')} listed")
         for file, facts in sorted(one["record"]["files"].items()):
             sha256 = facts.get("sha256") or "not read"
             click.echo(f"  {output.one_line(file)}  {output.size(facts['size_bytes'])}  sha256 {sha256}")
@@ -132,7 +132,7 @@ def verify(
     versions = sorted({entry.version for entry in items})
     if sample and sample < len(versions):
         seed = random.randrange(1 << 32) if seed is None else seed  # noqa: S311
-        output.say(f"sample of {sample} of {len(versions)} versions with --seed {seed}")
+        output.say(f"sample of {sample} of {output.counted(len(versions), 'version')} with --seed {seed}")
         chosen = set(random.Random(seed).sample(versions, sample))  # noqa: S311
         items = [entry for entry in items if entry.version in chosen]
     read = verification.from_bucket(deployment.store)
@@ -148,7 +148,8 @@ def verify(
     else:
         for one in wrong:
             click.echo(f"{one.path}: {one.what}")
-        click.echo(f"{count:,} versions, {output.size(total)}: {len(wrong) or 'no'} mismatches")
+        mismatches = output.counted(len(wrong), "mismatch") if wrong else "no mismatches"
+        click.echo(f"{output.counted(count, 'version')}, {output.size(total)}: {mismatches}")
     sys.exit(FOUND if wrong else 0)
 
 

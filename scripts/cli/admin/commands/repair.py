@@ -80,7 +80,8 @@ def rebuild_records(deployment: Deployment, as_json: bool, below: str, yes: bool
 def _invalidation(deployment: Deployment, keys: list[str], yes: bool) -> list[recovery.Step]:
     """Return the step that invalidates these keys before anything lists them again."""
     if keys and deployment.distribution:
-        what = f"have the edge invalidate {len(keys):,} files: no record says whether they held other bytes before"
+        files = output.counted(len(keys), "file")
+        what = f"have the edge invalidate {files}: no record says whether they held other bytes before"
         return [recovery.Step(what, partial(deployment.invalidate, keys))]
     if yes:
         deployment.invalidate(keys)  # the command for it is printed at the end
@@ -177,4 +178,4 @@ def _print_steps(as_json: bool, really: bool, done: list[str], left: Sequence[st
         return
     for sentence in done:
         click.echo(sentence)
-    click.echo(f"{len(done)} things {'done' if really else 'to do; add --yes to do them'}")
+    click.echo(f"{output.counted(len(done), 'thing')} {'done' if really else 'to do; add --yes'}")

@@ -282,7 +282,7 @@ def test_a_rebuild_with_a_failing_product_names_it_and_renders_the_others(
     serve(system, monkeypatch, distribution="E123")
     monkeypatch.setattr(FakeDeployment, "invalidate", refuse)
     done = admin("rebuild catalog --yes", 1)
-    assert "not done: 1 products of images are not listed as their records say" in done.stderr
+    assert "not done: 1 product of images cannot be listed as the records say" in done.stderr
     assert "tiny:1:amd64:default: InvalidArgument" in done.stderr
     assert system.listed()["aaa:1:amd64:default"] == ["20261101", "20261102"]
 

@@ -100,7 +100,7 @@ def test_a_product_that_cannot_be_read_is_not_counted_as_folded(system: System) 
     system.store.put(NOBLE.record_key, b"{torn")
     left = carry_out(list(recovery.plan_catalog(deployment(system), CLIENTS)))
     (why,) = left
-    assert why.startswith("1 products of images are not listed as their records say, the others are: ubuntu:noble")
+    assert why.startswith("1 product of images cannot be listed as the records say, the others are: ubuntu:noble")
 
 
 def test_a_stream_that_fails_does_not_end_the_rebuild_of_the_catalog(system: System) -> None:

@@ -58,7 +58,7 @@ def test_valid_keys_are_accepted(key: str) -> None:
 @pytest.mark.parametrize(
     ("key", "says"),
     [
-        ("", "has 1 parts between slashes, expected 7"),
+        ("", "has 1 part between slashes, expected 7"),
         ("images/ubuntu/xenial/amd64/default/lxd.tar.xz", "has 6 parts between slashes, expected 7"),
         (GOOD + "/more", "has 8 parts between slashes, expected 7"),
         ("/" + GOOD, "has 8 parts between slashes, expected 7"),
