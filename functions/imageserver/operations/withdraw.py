@@ -30,7 +30,7 @@ class Changed:
 
     `already` has those of them that were withdrawn before: their date and their reason stay. `deleting` are versions
     and files that stay as they are, since their files are being deleted, and `held` the withdrawn versions of files
-    that were to be restored alone.
+    that were to be restored alone. `not_withdrawn` are those of a restore that were on the list already.
     """
 
     versions: list[str] = field(default_factory=list)
@@ -39,6 +39,7 @@ class Changed:
     already: dict[str, Withdrawal] = field(default_factory=dict)
     deleting: dict[str, Withdrawal] = field(default_factory=dict)
     held: dict[str, Withdrawal] = field(default_factory=dict)
+    not_withdrawn: list[str] = field(default_factory=list)
 
 
 def withdraw(
@@ -83,6 +84,8 @@ def _change(store: Store, target: Target, change: Change, pause: Callable[[float
         if isinstance(target, ImageKey) and after.withdrawn:
             done.held[version.path] = after.withdrawn
         (done.files if isinstance(target, ImageKey) else done.versions).append(path)
+        if not withdrawal and not _withdrawal(before, target):
+            done.not_withdrawn.append(path)
         if withdrawal:
             done.delete_after = max(done.delete_after, withdrawal.delete_after)
             if withdrawal == _withdrawal(before, target):

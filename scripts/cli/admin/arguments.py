@@ -138,19 +138,20 @@ def parse_path(path: str) -> Target:
     return parse_target(path)
 
 
-def find_target(deployment: Deployment, name: str) -> Target:
+def find_target(deployment: Deployment, name: str, of_records: bool = False) -> Target:
     """Return what a path, a fingerprint, the start of one, or an alias names, and say what that is.
 
     A fingerprint means its version, or the file of its root where the version has other images. What is not listed is
-    looked for in the records. Raise InvalidUpload if nothing has the name, UsageError if several versions have it.
+    looked for in the records; with `of_records` a fingerprint is looked for there also where a copy of the image is
+    listed. Raise InvalidUpload if nothing has the name, UsageError if several versions have it.
     """
     path = with_stream(name)
     if path == name.strip("/") or path.count("/") + 1 >= PRODUCT_PARTS:
         return parse_path(name)
     with output.busy(f"looking for {name}"):
         found = find_listed(DocumentCache(deployment.store), name)
-        if not found and is_fingerprint(name):
-            found = find_recorded(deployment.store, name)
+        if (of_records or not found) and is_fingerprint(name):
+            found = find_recorded(deployment.store, name) or found
     versions = sorted({image.version for image in found})
     if not versions:
         raise InvalidUpload(f"nothing has the fingerprint or the alias {name!a}; {TAKES}")

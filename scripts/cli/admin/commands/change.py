@@ -64,7 +64,7 @@ def restore(deployment: Deployment, as_json: bool, path: str, dry_run: bool) -> 
     It loses nothing, so it does not ask for --yes.
     """
     store = DryStore(deployment.store) if dry_run else deployment.store
-    target = find_target(deployment, path)
+    target = find_target(deployment, path, of_records=True)
     done = withdrawals.restore(store, target, time.sleep)
     _print_changed(as_json, dry_run, target, done, "would be on the list again" if dry_run else "on the list again")
 
@@ -104,6 +104,8 @@ def _print_changed(as_json: bool, dry_run: bool, target: Target, done: withdrawa
             why = f' because "{output.one_line(before.reason)}"' if before.reason else ""
             stays = f"its date and reason stay, and it is deleted after {before.delete_after}"
             click.echo(f"{one}: was withdrawn already on {before.since}{why}; {stays}")
+        elif one in done.not_withdrawn:
+            click.echo(f"{one}: is not withdrawn")
         else:
             click.echo(f"{one}: {what}")
 

@@ -341,6 +341,26 @@ def test_restore_says_what_stays_off_the_list(system: System, server: FakeDeploy
         assert "its files are being deleted: `admin prune --yes` ends that" in admin(line, FOUND).stderr
 
 
+def test_restore_says_of_what_is_not_withdrawn_that_it_is_not(system: System, server: FakeDeployment) -> None:
+    there, gone = (listed(system, f"{TINY}/{name}", seed=name) for name in ("20261101", "20261102"))
+    taken(system, gone)
+    said = f"{there}: is not withdrawn\n{gone}: on the list again\n"
+    assert sorted(admin(f"restore {TINY}").stdout.splitlines()) == sorted(said.splitlines())
+    assert admin(f"restore {gone} --dry-run").stdout == f"{gone}: is not withdrawn\n"
+
+
+def test_restore_by_a_fingerprint_does_not_take_a_listed_copy_for_what_is_withdrawn(
+    system: System, server: FakeDeployment
+) -> None:
+    gone = listed(system, f"{TINY}/20261101")
+    copy = listed(system, "images-daily/tiny/1/amd64/default/20261102")
+    name = fingerprint(system, gone)
+    taken(system, gone)
+    system.publish(*system.products())
+    said = admin(f"restore {name}", 2).stderr
+    assert f"{name} means 2 versions; name one of them: {gone}, {copy}" in said
+
+
 def test_restore_and_reconcile_accept_yes_and_honour_dry_run(
     system: System, server: FakeDeployment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
