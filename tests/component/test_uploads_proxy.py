@@ -128,6 +128,31 @@ def test_loopback_is_never_reached_through_a_proxy(
     assert upload(tmp_path, f"http://{host}:{network.plain}", **proxies, **exempt) == UPLOADED
 
 
+@pytest.fixture
+def no_pauses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    (programs / "sleep").write_text("#!/bin/sh\n")
+    (programs / "sleep").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
+
+
+@pytest.mark.parametrize("variable", ["https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"])
+def test_a_proxy_that_is_not_there_is_named_as_one(tmp_path: Path, no_pauses: None, variable: str) -> None:
+    code, said = upload(tmp_path, f"https://{HOST}", **{variable: f"http://127.0.0.1:{free_port()}"})
+    assert (code, "that is a proxy: correct https_proxy, or name the API's host in no_proxy" in said) == (1, True), said
+
+
+def test_an_api_that_is_not_there_is_not_taken_for_a_proxy(tmp_path: Path, no_pauses: None) -> None:
+    code, said = upload(tmp_path, f"http://127.0.0.1:{free_port()}")
+    assert (code, "does not answer" in said, "proxy" in said) == (1, True, False), said
+
+
+def test_a_proxy_of_an_unknown_kind_is_not_asked_again(tmp_path: Path) -> None:
+    code, said = upload(tmp_path, f"https://{HOST}", https_proxy="ftp://proxy.example.org")
+    assert (code, "roxy" in said, "in no_proxy" in said) == (1, True, True), said
+
+
 def test_a_proxy_of_an_unknown_name_is_named_at_once(tmp_path: Path) -> None:
     code, said = upload(tmp_path, f"https://{HOST}", https_proxy="http://proxy.invalid:3128")
     assert (code, "correct https_proxy, or name the API's host in no_proxy" in said) == (1, True), said
