@@ -74,6 +74,7 @@ class Functions:
     def _run(self, module: str, event: dict[str, Any]) -> Told:
         self._capsys.readouterr()
         with self.loaded(module) as app:
+            app.metrics.clear_metrics()  # shared in a process, where a simulation may have killed a run before
             answer = app.handler(event, Context())
         assert answer == {"batchItemFailures": []}
         return told(self._capsys.readouterr().out)

@@ -91,6 +91,7 @@ DOCUMENTS = ("metadata.json", "SHA256SUMS")  # are not listed themselves
 WEIGHTS = {"lxd.tar.xz": 5, "rootfs.squashfs": 5, "metadata.json": 3}
 EACH_FAULT = dict.fromkeys({rate.name for rate in fields(Rates)} - {"event_dropped"}, 10) | {
     "killed": 200,
+    "truncated": 4,
     "withdraw ended well": 200,
     "restore ended well": 100,
     "prune ended well": 100,
