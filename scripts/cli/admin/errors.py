@@ -21,6 +21,7 @@ from imageserver.errors import (
     InvalidUpload,
     SimplestreamsError,
     StorageDenied,
+    UpstreamRefused,
 )
 from imageserver.format.keys import RECORDS
 
@@ -42,6 +43,7 @@ WAY: Final = "look at the address, its name in DNS, its certificate, and the net
 AGAIN: Final = "try again in a minute"
 EDGE: Final = "look at the distribution: it takes no invalidation of a whole stream, which is always a valid one"
 OTHER_BUCKET: Final = "name a bucket that is there, with --bucket or --stack"
+SOURCE: Final = "look at the address of that server"
 CATALOG: Final = "admin rebuild catalog --yes"
 RECORD: Final = "admin rebuild records --yes"
 
@@ -107,6 +109,8 @@ def _explained(error: Exception) -> Fault:
         return Fault(what, "", REFUSED)
     if isinstance(error, CatalogDamaged):
         return Fault(what, RECORD if what.startswith(RECORDS) else CATALOG)
+    if isinstance(error, UpstreamRefused):  # no request to AWS led to it
+        return Fault(what, "" if isinstance(root, OSError) else SOURCE)
     if isinstance(error, InvalidationRefused):
         return Fault(what, EDGE)
     if isinstance(error, aws.NoBucket):

@@ -197,8 +197,8 @@ class Web:
             return self.session.get(
                 f"{self.address.rstrip('/')}/{quote(path)}", headers=headers, timeout=TIMEOUT_S, stream=True
             )
-        except requests.RequestException as error:
-            raise UpstreamRefused(f"{self.host} does not answer: {type(error).__name__}") from error
+        except OSError as error:  # all errors of requests, and a file of authorities that is not there
+            raise UpstreamRefused(f"{self.host} does not answer: {_why(error)}") from error
 
     def _check(self, answer: requests.Response, path: str) -> None:
         if answer.status_code != requests.codes.ok:
@@ -208,6 +208,17 @@ class Web:
     def host(self) -> str:
         """The server's name, for messages: an address may hold a password."""
         return urlsplit(self.address).hostname or self.address
+
+
+def _why(error: OSError) -> str:
+    """Say what the network needs, where it is that. The error's own words may hold a password."""
+    if isinstance(error, requests.exceptions.ProxyError):
+        if "407" in str(error):
+            return "the proxy wants a name and a password: https_proxy=http://USER:PASSWORD@HOST:PORT"
+        return "the proxy refuses or is not there; check https_proxy, or name this host in no_proxy"
+    if isinstance(error, requests.exceptions.SSLError) or not isinstance(error, requests.RequestException):
+        return "its certificate cannot be verified; name the PEM file of its authority in REQUESTS_CA_BUNDLE"
+    return f"{type(error).__name__}; look at the address of that server, or try again in a minute"
 
 
 @dataclass(frozen=True)

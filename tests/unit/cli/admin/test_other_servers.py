@@ -11,7 +11,7 @@ import requests
 from requests.adapters import BaseAdapter
 from urllib3 import HTTPResponse
 
-from cli.admin import other_servers
+from cli.admin import errors, other_servers
 from cli.admin.other_servers import Web
 from imageserver.errors import UpstreamRefused
 
@@ -28,6 +28,20 @@ class Answering(BaseAdapter):
         answer.status_code, answer.request, answer.url = 200, request, request.url or ""
         answer.raw = HTTPResponse(io.BytesIO(self._body), status=200, preload_content=False)
         return answer
+
+    def close(self) -> None:
+        """Hold nothing open."""
+
+
+class Failing(BaseAdapter):
+    """Answers no request."""
+
+    def __init__(self, error: OSError) -> None:
+        super().__init__()
+        self._error = error
+
+    def send(self, *_arguments: Any, **_options: Any) -> requests.Response:
+        raise self._error
 
     def close(self) -> None:
         """Hold nothing open."""
@@ -56,3 +70,30 @@ def test_a_document_beyond_the_limit_is_refused_and_one_at_the_limit_read(monkey
     assert server_with(b"x" * (3 << 20)).read("streams/v1/images.json") == b"x" * (3 << 20)
     with pytest.raises(UpstreamRefused, match=r"streams/v1/images.json has more than 3,145,728 bytes"):
         server_with(b"x" * ((3 << 20) + 1)).read("streams/v1/images.json")
+
+
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (requests.exceptions.SSLError("self-signed"), "name the PEM file of its authority in REQUESTS_CA_BUNDLE"),
+        (OSError("Could not find a suitable TLS CA certificate bundle"), "in REQUESTS_CA_BUNDLE"),
+        (requests.exceptions.ProxyError("Tunnel connection failed: 407"), "the proxy wants a name and a password"),
+        (requests.exceptions.ProxyError("refused"), "check https_proxy, or name this host in no_proxy"),
+        (requests.exceptions.ConnectTimeout("me:secret@"), "ConnectTimeout; look at the address of that server"),
+    ],
+)
+def test_a_server_that_cannot_be_reached_is_told_with_what_the_network_needs(error: OSError, says: str) -> None:
+    web = Web("https://me:secret@images.example.org")
+    web.session.mount("https://", Failing(error))
+    with pytest.raises(UpstreamRefused) as refusal:
+        web.read("streams/v1/index.json")
+    fault = errors.explain(refusal.value)
+    assert fault.what.startswith("images.example.org does not answer: ")
+    assert (says in fault.what, "secret" in fault.what, fault.remedy) == (True, False, "")
+
+
+def test_a_refusal_of_another_server_does_not_speak_of_the_last_request_to_aws() -> None:
+    refusal = UpstreamRefused("there is no streams/v1/index.json")
+    refusal.add_note("asked: s3 ListObjectsV2")
+    fault = errors.explain(refusal)
+    assert (fault.what, fault.remedy) == ("there is no streams/v1/index.json", "look at the address of that server")
