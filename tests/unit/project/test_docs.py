@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import shlex
 from typing import get_args
 
 import click
 import pytest
 
-from cli import presign
+from cli import local, presign
 from cli.admin.__main__ import main as admin
+from cli.bench.__main__ import main as bench
+from cli.smoke.__main__ import main as smoke
 from gates import stack as stacks
 from imageserver.api import problems
 from imageserver.versions.records import Fault
@@ -139,6 +142,23 @@ def test_commands_in_the_readme_exist(line: str) -> None:
             command = command.commands[word]
         elif word.startswith("--"):
             assert word in {name for parameter in command.params for name in parameter.opts} | options, line
+
+
+PROGRAMS: dict[str, click.Command] = {"smoke": smoke, "bench": bench, "presign": presign.main, "local": local.main}
+RUN = sorted(
+    {
+        re.split(r"  |#|\|", line)[0].strip()
+        for text in PAGES.values()
+        for line in re.findall(rf"^ *\S*scripts/((?:{'|'.join(PROGRAMS)})(?: -.*|  .*| \$.*)?)$", text, re.MULTILINE)
+    }
+)
+
+
+@pytest.mark.parametrize("line", RUN)
+def test_lines_of_the_other_commands_are_understood(line: str) -> None:
+    name, *words = shlex.split(line)
+    if name != "presign" or words:
+        PROGRAMS[name].make_context(name, words)
 
 
 LINKS = sorted(
