@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -57,7 +58,9 @@ def ask(method: str, path: str, headers: dict[str, str]) -> tuple[int, list[str]
 
     encoded = [(name.encode(), value.encode()) for name, value in headers.items()]
     scope = {"type": "http", "method": method, "path": path, "query_string": b"", "headers": encoded}
-    asyncio.run(make_api(ROUTES, invoke, scheduler, lambda *_: None)(scope, receive, send))
+    app = make_api(ROUTES, invoke, scheduler, lambda *_: None)
+    with ThreadPoolExecutor(1) as thread:  # tests in a browser leave a loop in the main thread
+        thread.submit(lambda: asyncio.run(app(scope, receive, send))).result()
     return sent[0]["status"], [*invoked, *scheduler.started]
 
 
