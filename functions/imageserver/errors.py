@@ -54,8 +54,8 @@ class UpstreamRefused(SimplestreamsError):
 
 
 class InvalidFilter(SimplestreamsError):
-    """A filter of what to bring in from another server cannot be read. Whoever wrote it must change it."""
+    """A filter of what to bring in from another server cannot be read. Its author must change it."""
 
 
 class InvalidMirror(SimplestreamsError):
-    """The configuration of a mirror cannot be used. Whoever wrote it must change it."""
+    """The configuration of a mirror cannot be used. Its author must change it."""

@@ -98,7 +98,7 @@ def presign(client: Any, bucket: str, key: str, expires_s: int, overwrite: bool)
     url = client.generate_presigned_url("put_object", signed, ExpiresIn=expires_s)
     options = [f"-H '{name}: {value}'" for name, value in headers.items()]
     file = shlex.quote(key.rsplit("/", 1)[1])
-    # Not as an argument: everybody on the machine sees those, and whoever has the URL can upload.
+    # Not as an argument: everybody on the machine sees those, and the URL is all that an upload needs.
     curl = " ".join([f"echo 'url = \"{url}\"' |", "curl", "--fail-with-body", "-K", "-", *options, "-T", file])
     return Upload(key, url, "PUT", headers, expires_s, curl)
 

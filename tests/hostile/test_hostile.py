@@ -33,6 +33,7 @@ def test_a_hostile_file_is_refused_with_its_reason_in_bounded_time_and_memory(
     assert found["record_bytes"] < 20_000
     # The kernel counts pages in batches for each thread, so a file may seem to take less than nothing.
     assert -1 < found["peak_mib"] < 64
+    assert found["process_mib"] > 10, "nothing was measured"
     assert found["seconds"] < 30
     # What is refused takes nothing else of its version away: the good root needs a good metadata file, and
     # a list of digests, where there is one, that covers it.

@@ -1,10 +1,10 @@
 """How many requests a publisher makes in a minute, so that no other is kept from making any.
 
-API Gateway throttles all callers together: whoever asks without end takes the places of the others. So each publisher
-has a bucket, a small object that drains by itself: `used` requests when it was written, fewer the older it is by the
-clock of the store. An environment of the function answers a share of a publisher's requests before it asks the bucket
-at all, and takes further ones from it by the share. So a publisher that asks now and then costs no request more, and a
-limit may be passed by a share for each environment.
+API Gateway throttles all callers together, so one that never stops asking takes the places of the others. So each
+publisher has a bucket, a small object that drains by itself: `used` requests when it was written, fewer the older it is
+by the clock of the store. An environment of the function answers a share of a publisher's requests before it asks the
+bucket at all, and takes further ones from it by the share. So a publisher that asks now and then costs no request more,
+and a limit may be passed by a share for each environment.
 """
 
 import hashlib
@@ -68,7 +68,7 @@ class Rates:
             wait_s = ceil((after - self.requests_a_minute) * MINUTE_S / self.requests_a_minute)
             raise Problem(
                 problems.TOO_MANY,
-                f"{caller} and whoever has the same entry in Publishers made {self.requests_a_minute:,} requests in a "
+                f"{caller} and the others with its entry in Publishers made {self.requests_a_minute:,} requests in a "
                 f"minute, which is the most that one publisher may make (the operator sets MaxRequests); ask again in "
                 f"{wait_s} s",
                 retry_after=wait_s,

@@ -114,9 +114,9 @@ def names_lost(
     """Return the aliases that products lose to a product of another stream.
 
     One whose path gives the alias goes first, among those a plain architecture, then one that the operator granted it,
-    then whose first upload came first. Clients give whoever has an alias that with its architecture behind it, too.
-    That is not forgotten when retention deletes it (`Record.since`). Within a
-    stream `conflicts.each_alias_once` decides.
+    then the one whose first upload came first, which `Record.since` remembers when retention has deleted it. Clients
+    take an alias with the architecture behind it for the same product, so it goes with the alias. Within a stream
+    `conflicts.each_alias_once` decides.
     """
     claims: dict[tuple[str, str], list[ProductId]] = defaultdict(list)
     for product, aliases in asked.items():

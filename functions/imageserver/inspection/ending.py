@@ -57,7 +57,7 @@ _SPARSE_GOES_ON, _SPARSE_MAP_GOES_ON = 482, 504  # the places of two flags of GN
 def checked(chunks: Iterator[Chunk], head: bytes, size_bytes: int, *, is_unpacked: bool = False) -> Iterator[Chunk]:
     """Pass on the chunks of a tarball of `size_bytes` that begins with `head`; UnreadableArchive when it has no end.
 
-    `is_unpacked` says that whoever reads the chunks unpacks gzip and zstd to their end, so it is not done here.
+    `is_unpacked` says that the reader of the chunks unpacks gzip and zstd to their end, so it is not done here.
     """
     try:
         if head.startswith(XZ):

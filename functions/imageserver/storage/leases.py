@@ -5,9 +5,9 @@ and finds nothing left to do later. Publish takes the lease of each stream that 
 instead of losing every race. Correctness depends on no lease, because all writes are conditional. A lease that its
 worker could not remove expires, and the next worker takes it over.
 
-How old a lease is says the store, which dates both the object and its answers. No worker's clock decides: one that is
-hours ahead would hold a version for hours, and another take every lease over. `until` is by the holder's clock, for
-people.
+The store says how old a lease is: it dates both the object and its answers. No worker's clock decides: one that is
+hours ahead would hold a version for hours, and another would take over every lease. `until` is by the
+holder's clock, for people.
 
 A lease is recognised by its token and not by the answer to the write. A refused write may be the worker's own first
 try whose answer was lost, or may have met a lease that was just being removed.
@@ -29,7 +29,7 @@ from imageserver.storage.retries import RaceLost, retry
 POLL_S: Final = 0.25
 """How often a waiting worker looks whether the lease is free."""
 LONGEST_S: Final = 3600.0
-"""What the longest lease lasts, whatever it says: four times what a function runs at most."""
+"""The longest that any lease lasts: four times the longest run of a function."""
 
 
 class Lease(msgspec.Struct, frozen=True):
@@ -83,7 +83,7 @@ def wait_for_lease(
 def _take(store: Store, key: str, wanted: Lease) -> str | None:
     """Return the revision of the lease once it is written; None while another worker's has not expired.
 
-    What is no lease holds nothing: anyone who can write it could as well write one.
+    A body that is not a lease holds nothing: anyone who can write it could as well write a lease.
     """
     seen = store.read(key)
     held = _decoded(seen.body) if seen else None

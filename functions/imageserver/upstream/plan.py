@@ -8,8 +8,8 @@ What goes, goes late. A version that upstream or the filters no longer have, or 
 for the grace time, and after that until another version of its product that does come is listed.
 A version that this mirror did not bring is never touched, whatever upstream has under its name.
 
-Whoever carries out a plan writes `held` first and acts then: a file of a version that nobody holds would be taken for
-a local upload. A run that ends in between is planned again, as each step is planned until its effect is there.
+A plan is carried out by writing `held` first and acting then: a file of a version that nobody holds would be taken
+for a local upload. A run that ends in between is planned again, as each step is planned until its effect is there.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -39,7 +39,7 @@ class Rules:
 class Here:
     """What this server has of a product: sizes in bytes by key, and paths of versions.
 
-    `listed` are those that its catalog lists, `withdrawn` those whose records say so, whoever withdrew them.
+    `listed` are those that its catalog lists, `withdrawn` those whose records say so, no matter who withdrew them.
     """
 
     files: Mapping[str, int]

@@ -55,8 +55,8 @@ def known(learned: Learned, before: Record | None, listed: Mapping[str, FileFact
 def dated(files: Files, before: Record | None, now: str) -> Files:
     """Return the files, those that came in parts and that the record does not know with the time when they arrived.
 
-    S3 dates them by the beginning of their upload. Whoever begins early and completes later, with what somebody else
-    has published meanwhile, would count as the first.
+    S3 dates them by the beginning of their upload. A publisher that begins early and completes later, with what
+    somebody else has published meanwhile, would count as the first.
     """
     known_before = {(file, facts.etag, facts.modified) for file, facts in before.files.items()} if before else set()
     return {
