@@ -8,6 +8,7 @@ hashlib's or sha256sum's, never this project's own.
 
 from __future__ import annotations
 
+import bz2
 import hashlib
 import io
 import lzma
@@ -73,12 +74,16 @@ def special(name: str, kind: bytes, target: str = "") -> tarfile.TarInfo:
 
 
 def compress(body: bytes, compression: str) -> bytes:
-    """`body` as it is (`plain`) or compressed as `xz`, `gz` or `zst`."""
-    if compression == "xz":
-        return lzma.compress(body, preset=0)
-    if compression == "gz":
-        return zlib.compress(body, 9, wbits=31)  # gzip.compress() writes another header since Python 3.13
-    return zstd.compress(body, 1) if compression == "zst" else body
+    """The body compressed as `xz`, `gz`, `zst`, `bz2` or `lzma`; `plain` leaves it as it is."""
+    packed: dict[str, Callable[[bytes], bytes]] = {
+        "xz": lambda plain: lzma.compress(plain, preset=0),
+        "gz": lambda plain: zlib.compress(plain, 9, wbits=31),  # gzip.compress() has another header since Python 3.13
+        "zst": lambda plain: zstd.compress(plain, 1),
+        "bz2": bz2.compress,
+        "lzma": lambda plain: lzma.compress(plain, lzma.FORMAT_ALONE, preset=0),
+        "plain": bytes,
+    }
+    return packed[compression](body)
 
 
 def sparse_map(blocks: int) -> bytes:

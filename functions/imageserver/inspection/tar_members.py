@@ -6,6 +6,7 @@ a header of short pax records seconds of work. Here a long name, a link and a si
 
 import tarfile
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -213,6 +214,13 @@ class Members:
         part, self._rest = self._rest[:most], self._rest[most:]
         self.position += len(part)
         return part
+
+
+def is_header(block: bytes) -> bool:
+    """Return whether a tar may begin with this block: a header whose checksum is right, or the zeros of the end."""
+    with suppress(tarfile.HeaderError, ValueError):
+        return not any(block) or bool(tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape"))
+    return False
 
 
 def _parsed(header: bytes) -> tarfile.TarInfo:

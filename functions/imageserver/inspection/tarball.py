@@ -13,11 +13,11 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import chain, islice
 from typing import Final, Literal, Protocol
 
 from imageserver.inspection import qcow2
-from imageserver.inspection.tar_members import BadTar, Member, Members
+from imageserver.inspection.tar_members import BLOCK, BadTar, Member, Members, is_header
 
 XZ, GZIP, ZSTD, BZIP2, LZMA = b"\xfd7zXZ\0", b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"BZh", b"\x5d\x00\x00"
 """What a file starts with that is compressed in this way."""
@@ -33,6 +33,14 @@ MOST_FOR_TEMPLATES: Final = 4 << 30
 """Unpacked bytes of a unified tarball in which its templates are looked for: under a minute of xz."""
 _MOST_METADATA: Final = 10  # of files metadata.yaml; `tar --append` leaves a few
 _LONGEST_FILE_NAME: Final = 255  # of a file system; a tarball may hold longer ones, up to a MiB each
+_PACK_AGAIN: Final = "pack the file system with tar"
+_NO_TARBALL: Final = (
+    (qcow2.MAGIC, ("a qcow2 disk", "upload what it unpacks to as disk.qcow2")),
+    (b"hsqs", ("a squashfs", "upload what it unpacks to as rootfs.squashfs")),
+    (b"0707", ("a cpio archive", _PACK_AGAIN)),
+    *((magic, ("compressed data", "compress it once")) for magic in (XZ, GZIP, ZSTD, BZIP2, LZMA)),
+)
+"""What compressed files that are not tarballs unpack to: first bytes -> what it is, what to do."""
 _IMAGE_PARTS: Final = frozenset({"metadata.yaml", "rootfs", "rootfs.img", "templates"})
 _FREE_STREAMS: Final = 10_000
 _BYTES_OF_A_STREAM: Final = 4096
@@ -133,7 +141,12 @@ def read_image(
 
 def looks_like_tar(head: bytes) -> bool:
     """Return whether the first 512 bytes of a file are those of a tarball, or of a compressed file at least."""
-    return head[257:262] == b"ustar" or any(head.startswith(magic) for magic, _ in _FORMATS)
+    return head[257:262] == b"ustar" or bool(_compression(head))
+
+
+def _compression(head: bytes) -> bytes:
+    """Return what a compressed file of this kind starts with; nothing for a file that is not compressed."""
+    return next((magic for magic, _ in _FORMATS if head.startswith(magic)), b"")
 
 
 def unlike_a_root(start: bytes) -> str:
@@ -146,7 +159,12 @@ def unlike_a_root(start: bytes) -> str:
     plain = _unpacked([start[:START_BYTES]], Limits(unpacked_bytes=MIB, members=_START_MEMBERS))
     with suppress(UnreadableArchive, BadTar, lzma.LZMAError, zlib.error, OSError, EOFError, ValueError):
         # The start of a longer file ends too early: what was found until there is the answer.
-        for member in islice(Members(plain, _START_MEMBERS), _START_MEMBERS):
+        first = b""
+        while len(first) < BLOCK and (step := next(plain, b"")):
+            first += step
+        if _compression(start) and (why := _no_tarball(first)):
+            return why
+        for member in islice(Members(chain([first], plain), _START_MEMBERS), _START_MEMBERS):
             path = [part for part in member.name.split("/") if part not in ("", ".")]
             names |= set(path[:1])
         is_empty = not names
@@ -156,6 +174,15 @@ def unlike_a_root(start: bytes) -> str:
     if names == {"rootfs"}:
         return "is no root, all of it lies below rootfs/: pack what is in that folder, with `tar -C rootfs`"
     return "is no root, it holds no file: pack the file system again" if is_empty else ""
+
+
+def _no_tarball(plain: bytes) -> str:
+    """Say what unpacked data that begins with `plain` is instead of a tarball; empty when it may be one."""
+    if plain and is_header(plain[:BLOCK]):
+        return ""
+    starts = f"something that starts with {plain[:8].hex(' ')}" if plain else "nothing"
+    what, how = next((known for magic, known in _NO_TARBALL if plain.startswith(magic)), (starts, _PACK_AGAIN))
+    return f"is no root, it unpacks to {what} and not to a tarball: {how}"
 
 
 @dataclass(slots=True)
@@ -377,16 +404,11 @@ def _unpacked(chunks: Iterable[bytes | memoryview], limits: Limits) -> Iterator[
             f"is not a tarball (xz, gz, zst, bz2, lzma or plain): it starts with {head[:8].hex(' ')}"
         )
     made = 0
-    for step in _chain(head, source) if make is None else _decompressed(_chain(head, source), make, magic):
+    for step in chain([head], source) if make is None else _decompressed(chain([head], source), make, magic):
         made += len(step)
         if made > limits.unpacked_bytes:
             raise _TooLong(f"unpacks to more than {limits.unpacked_bytes // MIB:,} MiB")
         yield step
-
-
-def _chain(head: bytes, rest: Iterator[bytes]) -> Iterator[bytes]:
-    yield head
-    yield from rest
 
 
 def _decompressed(source: Iterator[bytes], make: Callable[[], _Decompressor], magic: bytes) -> Iterator[bytes]:

@@ -51,7 +51,7 @@ def sha256(body: bytes) -> str:
 
 
 def other_metadata(kind: str = "amd64") -> bytes:
-    return images.metadata_tarball(kind, "other", serial="other")
+    return images.metadata_tarball(kind, serial="other")
 
 
 PLAIN = IMAGE

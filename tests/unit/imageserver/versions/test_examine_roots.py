@@ -72,6 +72,30 @@ def test_a_root_with_a_metadata_yaml_among_its_folders_stays_a_root() -> None:
     assert reasons({"lxd.tar.xz": images.metadata_tarball(), "rootfs.tar.xz": body})[0] == "complete"
 
 
+@pytest.mark.parametrize("compression", ["xz", "gz", "zst", "bz2", "lzma"])
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        (DISK, "it unpacks to a qcow2 disk and not to a tarball: upload what it unpacks to as disk.qcow2"),
+        (
+            images.squashfs(),
+            "it unpacks to a squashfs and not to a tarball: upload what it unpacks to as rootfs.squashfs",
+        ),
+        (b"070701" + b"0" * 600, "it unpacks to a cpio archive and not to a tarball: pack the file system with tar"),
+        (images.compress(images.tarball({"etc/hostname": b"x"}), "xz"), "it unpacks to compressed data and not to"),
+        (b"\x33\xc0\x8e\xd0" * 300, "it unpacks to something that starts with 33 c0 8e d0 33 c0 8e d0 and not to"),
+        (b"hello\n", "it unpacks to something that starts with 68 65 6c 6c 6f 0a and not to a tarball"),
+        (b"", "it unpacks to nothing and not to a tarball"),
+    ],
+    ids=["qcow2", "squashfs", "cpio", "packed twice", "disk", "text", "nothing"],
+)
+def test_a_root_that_is_compressed_and_no_tarball_is_refused(compression: str, body: bytes, says: str) -> None:
+    state, said = reasons(
+        {"lxd.tar.xz": images.metadata_tarball(), "rootfs.tar.xz": images.compress(body, compression)}
+    )
+    assert (state, f"rootfs.tar.xz is no root, {says}" in said) == ("invalid", True), said
+
+
 def test_a_member_of_negative_size_in_a_plain_root_is_refused() -> None:
     header = bytearray(images.tarball({"x": b""})[:512])
     header[124:136] = b"\xff" * 4 + (-512).to_bytes(8, "big", signed=True)
