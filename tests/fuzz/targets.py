@@ -18,7 +18,7 @@ from imageserver.catalog.fold import fold, fold_unlisted
 from imageserver.errors import CatalogDamaged, InvalidUpload
 from imageserver.format import documents, file_kinds, keys
 from imageserver.format.keys import parse_product
-from imageserver.inspection import ending, image_metadata, overrides, qcow2, vcdiff
+from imageserver.inspection import ending, image_metadata, overrides, qcow2, unpacking, vcdiff
 from imageserver.inspection import tarball as archive
 from imageserver.inspection.checksums import parse_checksums
 from imageserver.inspection.scan import Chunk
@@ -102,14 +102,14 @@ def tarball(data: bytes) -> None:
     wrapped = (body, images.compress(body, "gz"), bz2.compress(body, 1), images.compress(body, "zst"))
     chunk = wrapped[data[0] % len(wrapped)]
     for whole in (True, False):
-        with suppress(archive.UnreadableArchive, archive.WholeImage):
+        with suppress(unpacking.UnreadableArchive, archive.WholeImage):
             found = archive.read_image(iter((chunk[:700], chunk[700:])), LIMITS, whole=whole)
             assert len(found.metadata_yaml) <= LIMITS.member_bytes
 
 
 def compressed(data: bytes) -> None:
     """The same for bytes as they are: damaged compression."""
-    with suppress(archive.UnreadableArchive, archive.WholeImage):
+    with suppress(unpacking.UnreadableArchive, archive.WholeImage):
         archive.read_image(iter((data,)), LIMITS, whole=True)
 
 
@@ -128,9 +128,9 @@ def root_tar(data: bytes) -> None:
 
     Of zstd with two faults the blocks tell one and the unpacked data the other: which is first depends on the chunks.
     """
-    is_told = not data.startswith(archive.ZSTD)
+    is_told = not unpacking.compression(data)
     check = partial(ending.checked, head=data[:512], size_bytes=len(data))
-    _same_in_any_chunks(check, archive.UnreadableArchive, data, is_told=is_told)
+    _same_in_any_chunks(check, unpacking.UnreadableArchive, data, is_told=is_told)
 
 
 def disk(data: bytes) -> None:

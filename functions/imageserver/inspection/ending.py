@@ -1,44 +1,26 @@
 """Whether a tarball has its end, seen while it passes by to be hashed.
 
-Unpacking a root of some GB would cost more than hashing it, so each format is asked in the cheapest way that it has:
+A tar is a row of headers with lengths, and ends with zeros. What compresses it has an end as well, and each format but
+gzip and lzma says so in a way that costs next to nothing, whatever the size:
 
 - xz ends with an index of its blocks, which says how long the file is;
-- zstd is a row of blocks with their lengths in front, and unpacks so fast that it is unpacked too;
-- bzip2 marks its end with 48 bits, at any bit;
-- a plain tar is a row of headers with lengths, and ends with zeros;
-- gzip and lzma have none of that and are unpacked.
+- zstd is a row of blocks with their lengths in front;
+- bzip2 marks its end with 48 bits, at any bit.
 
-Unpacking, up to `_MOST_UNPACKED` and `_MOST_UNPACKED_LZMA`, compares the checksums of gzip and zstd too. It would cost
-fifteen times as much for xz as for zstd, thirty times for bzip2: damage in the middle of those is not looked for.
+Besides, every format is unpacked, up to `MOST_UNPACKED`: that compares the checksums, which finds damage in the middle,
+and shows whether the tar was whole before it was compressed.
 """
 
-import lzma
 import re
 import tarfile
 import zlib
 from collections.abc import Callable, Iterator
 from typing import Final
 
-from imageserver.inspection.scan import Chunk, CutShort, Scan, Want, scanned
-from imageserver.inspection.tarball import (
-    BYTES_BEHIND,
-    BZIP2,
-    GZIP,
-    LZMA,
-    LZMA_MEMORY,
-    XZ,
-    ZSTD,
-    UnreadableArchive,
-    Zstd,
-    check_streams,
-)  # fmt: skip
+from imageserver.inspection.scan import Chunk, CutShort, Reader, Scan, Want, scanned
+from imageserver.inspection.tarball import MOST_UNPACKED
+from imageserver.inspection.unpacking import BZIP2, XZ, ZSTD, NeedsMemory, Unpacker, UnreadableArchive, compression
 
-_STEP: Final = 64 * 1024  # of packed bytes: what one call leaves is copied for the next
-_MOST_AT_ONCE: Final = 1 << 20
-_MOST_UNPACKED: Final = 16 << 30
-"""Of gzip and zstd: about half a minute. What would unpack to more is hashed and not looked at from there on."""
-_MOST_UNPACKED_LZMA: Final = 2 << 30
-"""The same for lzma, which takes ten times as long."""
 _MOST_PARTS: Final = 2_000_000
 """Blocks of zstd or members of a tar that are looked at; a hostile file has one in every few bytes."""
 _TAIL: Final = 256 * 1024
@@ -57,22 +39,22 @@ _SPARSE_GOES_ON, _SPARSE_MAP_GOES_ON = 482, 504  # the places of two flags of GN
 def checked(chunks: Iterator[Chunk], head: bytes, size_bytes: int, *, is_unpacked: bool = False) -> Iterator[Chunk]:
     """Pass on the chunks of a tarball of `size_bytes` that begins with `head`; UnreadableArchive when it has no end.
 
-    `is_unpacked` says that the reader of the chunks unpacks gzip and zstd to their end, so it is not done here.
+    `is_unpacked` says that the reader of the chunks unpacks them and looks for the end of the tar, so it is not done
+    here.
     """
+    magic = compression(head)
+    if magic == XZ:
+        chunks = _with_tail(chunks, size_bytes, _check_xz)
+    elif magic == BZIP2:
+        chunks = _with_tail(chunks, size_bytes, _check_bzip2)
+    elif magic == ZSTD:
+        chunks = scanned(chunks, _scan_zstd())
+    if not magic:
+        chunks = scanned(chunks, _scan_tar())
+    elif not is_unpacked:
+        chunks = _unpacked_too(chunks, magic)
     try:
-        if head.startswith(XZ):
-            yield from _with_tail(chunks, size_bytes, _check_xz)
-        elif head.startswith(BZIP2):
-            yield from _with_tail(chunks, size_bytes, _check_bzip2)
-        elif head.startswith(GZIP):
-            yield from chunks if is_unpacked else _gunzipped(chunks)
-        elif head.startswith(ZSTD):
-            blocks = scanned(chunks, _scan_zstd())
-            yield from blocks if is_unpacked else _unzstded(blocks)
-        elif head.startswith(LZMA):
-            yield from _unlzmaed(chunks)
-        else:
-            yield from scanned(chunks, _scan_tar())
+        yield from chunks
     except CutShort as reason:
         raise UnreadableArchive(str(reason)) from reason
 
@@ -144,68 +126,21 @@ def _check_bzip2(tail: bytes, _size_bytes: int) -> None:
         raise UnreadableArchive("is cut short: it does not end as bzip2 data does")
 
 
-def _gunzipped(chunks: Iterator[Chunk]) -> Iterator[Chunk]:
-    """Unpack one member after the other as gzip does, and keep nothing of it.
-
-    gzip ignores zeros behind its data. It warns of anything else, and tar takes that for a failure.
-    """
-    unpacker, made, members, only_zeros = zlib.decompressobj(wbits=31), 0, 1, False
+def _unpacked_too(chunks: Iterator[Chunk], magic: bytes) -> Iterator[Chunk]:
+    """Unpack what passes by, go through the tar in it, and keep nothing of either."""
+    unpacker, tar = Unpacker(magic), Reader(_scan_tar())
+    is_looked_at = True
     for chunk in chunks:
         yield chunk  # first: who reads it may refuse a bomb before it is unpacked here
-        for start in range(0, len(chunk) if made <= _MOST_UNPACKED else 0, _STEP):
-            data: Chunk = chunk[start : start + _STEP]
-            while data and made <= _MOST_UNPACKED:
-                if unpacker.eof:
-                    only_zeros = only_zeros or not data[0]
-                    if any(data) if only_zeros else data[0] != GZIP[0]:
-                        raise UnreadableArchive(BYTES_BEHIND.format("gzip"))
-                    if only_zeros:
-                        break
-                    unpacker, members = zlib.decompressobj(wbits=31), members + 1
-                    check_streams(members, made)
-                try:
-                    made += len(unpacker.decompress(data, _MOST_AT_ONCE))
-                except zlib.error as error:
-                    raise UnreadableArchive(f"is damaged gzip data ({error})") from error
-                data = unpacker.unused_data if unpacker.eof else unpacker.unconsumed_tail
-    if made <= _MOST_UNPACKED and not unpacker.eof:
-        raise UnreadableArchive("is cut short: the gzip data has no end")
-
-
-def _unlzmaed(chunks: Iterator[Chunk]) -> Iterator[Chunk]:
-    """Unpack the one stream that lzma has, and keep nothing of it. Nothing may stand behind it, not even zeros."""
-    unpacker, made = lzma.LZMADecompressor(lzma.FORMAT_ALONE, memlimit=LZMA_MEMORY), 0
-    for chunk in chunks:
-        yield chunk  # first, as above
-        data: Chunk = chunk
-        while made <= _MOST_UNPACKED_LZMA and not unpacker.eof and (data or not unpacker.needs_input):
-            try:
-                made += len(unpacker.decompress(data, _MOST_AT_ONCE))
-            except lzma.LZMAError as error:
-                if "Memory usage limit" in str(error):  # clients have more: it is hashed and not looked at
-                    made = _MOST_UNPACKED_LZMA + 1
-                    break
-                raise UnreadableArchive(f"is damaged lzma data ({error})") from error
-            data = unpacker.unused_data if unpacker.eof else b""
-        if unpacker.eof and data:
-            raise UnreadableArchive(BYTES_BEHIND.format("lzma"))
-    if made <= _MOST_UNPACKED_LZMA and not unpacker.eof:
-        raise UnreadableArchive("is cut short: the lzma data has no end")
-
-
-def _unzstded(chunks: Iterator[Chunk]) -> Iterator[Chunk]:
-    """Unpack one frame after the other, and keep nothing of it."""
-    unpacker, made, frames = Zstd(), 0, 1
-    for chunk in chunks:
-        yield chunk  # first, as above
-        for start in range(0, len(chunk), _STEP):
-            data = bytes(chunk[start : start + _STEP])
-            while made <= _MOST_UNPACKED and (data or not (unpacker.eof or unpacker.needs_input)):
-                if unpacker.eof:
-                    unpacker, frames = Zstd(), frames + 1
-                    check_streams(frames, made)
-                made += len(unpacker.decompress(data, _MOST_AT_ONCE))
-                data = unpacker.unused_data if unpacker.eof else b""
+        try:
+            for step in unpacker.feed(chunk) if is_looked_at else ():
+                tar.feed(step)
+            is_looked_at = is_looked_at and unpacker.made_bytes <= MOST_UNPACKED[magic]
+        except NeedsMemory:  # clients have more
+            is_looked_at = False
+    if is_looked_at:
+        unpacker.finish()
+        tar.finish()
 
 
 def _scan_zstd() -> Scan:

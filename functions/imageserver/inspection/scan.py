@@ -26,7 +26,7 @@ class Want:
 Scan = Generator[Want, bytes, None]
 
 
-class _Reader:
+class Reader:
     """Feeds a scan from chunks of any size."""
 
     def __init__(self, scan: Scan) -> None:
@@ -66,7 +66,7 @@ class _Reader:
 
 def scanned(chunks: Iterator[Chunk], scan: Scan) -> Iterator[Chunk]:
     """Pass on the chunks of a file from its first byte; raises CutShort and what the scan raises."""
-    reader = _Reader(scan)
+    reader = Reader(scan)
     for chunk in chunks:
         reader.feed(chunk)
         yield chunk
@@ -75,7 +75,7 @@ def scanned(chunks: Iterator[Chunk], scan: Scan) -> Iterator[Chunk]:
 
 def scan_start(chunks: Iterable[Chunk], scan: Scan, most_bytes: int) -> None:
     """Feed a scan until it has seen enough, or `most_bytes`; raises as `scanned` does."""
-    reader, at = _Reader(scan), 0
+    reader, at = Reader(scan), 0
     for chunk in chunks:
         reader.feed(chunk)
         at += len(chunk)

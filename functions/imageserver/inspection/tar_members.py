@@ -75,7 +75,7 @@ class _Extension:
 class Members:
     """The members of a tar that arrives in chunks. The content of a member is there until the next is asked for."""
 
-    def __init__(self, chunks: Iterator[bytes], most_members: int) -> None:
+    def __init__(self, chunks: Iterator[bytes | memoryview], most_members: int) -> None:
         self._chunks = chunks
         self._rest = memoryview(b"")
         self._most_headers = most_members * _MOST_HEADERS_OF_A_MEMBER

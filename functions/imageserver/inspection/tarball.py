@@ -1,30 +1,23 @@
 """What a tarball from a stranger says, read within limits of time and memory.
 
-The compression is told by content, not by name. Unpacking goes step by step and counts every byte it
-makes, so a small file that inflates to gigabytes costs at most `Limits.unpacked_bytes` of work and a few
-MiB of memory. What headers cost is bounded in tar_members.
+A small file that inflates to gigabytes costs at most `Limits.unpacked_bytes` of work and what unpacking says of
+memory. What headers cost is bounded in tar_members.
 """
 
-import bz2
-import lzma
 import posixpath
-import sys
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Set
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import chain, islice
-from typing import Final, Literal, Protocol
+from typing import Final, Literal
 
 from imageserver.inspection import qcow2
 from imageserver.inspection.tar_members import BLOCK, BadTar, Member, Members, is_header
-
-XZ, GZIP, ZSTD, BZIP2, LZMA = b"\xfd7zXZ\0", b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"BZh", b"\x5d\x00\x00"
-"""What a file starts with that is compressed in this way."""
+from imageserver.inspection.unpacking import BZIP2, GZIP, LZMA, XZ, ZSTD, UnreadableArchive, compression, unpacked
 
 MIB: Final = 1024 * 1024
-_STEP: Final = 256 * 1024  # of unpacked bytes at a time
-_PACKED_STEP: Final = 64 * 1024  # of packed bytes: what one call leaves is copied for the next
+MOST_UNPACKED: Final = {GZIP: 16 << 30, ZSTD: 16 << 30, XZ: 4 << 30, LZMA: 2 << 30, BZIP2: 2 << 30}
+"""In how much of what a tarball unpacks to its end is looked for, by its compression: a minute, more or less."""
 _MOST_DISK_BYTES: Final = 2 << 30  # of a disk in a tarball: its header and what tables lie there, some 20 s of xz
 START_BYTES: Final = MIB
 """How much of a tarball tells whether it is a root: a whole block of bzip2 or zstd at least."""
@@ -42,21 +35,10 @@ _NO_TARBALL: Final = (
 )
 """What compressed files that are not tarballs unpack to: first bytes -> what it is, what to do."""
 _IMAGE_PARTS: Final = frozenset({"metadata.yaml", "rootfs", "rootfs.img", "templates"})
-_FREE_STREAMS: Final = 10_000
-_BYTES_OF_A_STREAM: Final = 4096
-"""What each compressed stream unpacks to at least, on average, once there are more than those. One that holds nothing
-has a few bytes and costs more than these: without a limit a file of some GB would take hours. pigz and pixz make
-streams of 128 KiB and more, bgzip of 64 KiB."""
-LZMA_MEMORY: Final = 128 * MIB  # xz -9 needs 65 MiB to unpack
-_ZSTD_WINDOW_LOG: Final = 27  # zstd --long; 128 MiB
 
 
 Content = Literal["", "container", "virtual-machine", "metadata"]
 """What a tarball with a metadata.yaml holds besides: `rootfs/` with something in it, `rootfs.img`, or no root."""
-
-
-class UnreadableArchive(Exception):
-    """The bytes are not the tarball they should be; the message completes "the file …"."""
 
 
 class _TooLong(UnreadableArchive):
@@ -104,49 +86,45 @@ def read_image(
     limits: Limits,
     *,
     whole: bool,
-    unpack_all: bool = False,
+    most_unpacked: int = 0,
     needed: Callable[[bytes], Set[str]] = lambda _: frozenset[str](),
 ) -> ImageTarball:
     """Read the metadata.yaml of a tarball that arrives in chunks, and what the tarball holds besides.
 
     `whole` reads on to the end of the archive, which proves it complete and within the limits; a root in it raises
     WholeImage. Otherwise the rest of the chunks is left unread as soon as a root was found and the templates that are
-    `needed` by the metadata.yaml: LXD and Incus write these behind the root. `unpack_all` looks for the end of the
-    compressed data even so, as far as the limits go. Of two metadata.yaml the last one that was
-    read counts, as it does when both are unpacked. UnreadableArchive says what was found instead of a tarball with a
-    metadata.yaml.
+    `needed` by the metadata.yaml: LXD and Incus write these behind the root. Up to `most_unpacked` the end is looked
+    for even so. Of two metadata.yaml the last one that was read counts, as it does when both are unpacked.
+    UnreadableArchive says what was found instead of a tarball with a metadata.yaml.
     """
     plain = _unpacked(chunks, limits)
+    members = Members(plain, limits.members)
     try:
-        found = _find(Members(plain, limits.members), limits, whole=whole, needed=needed)
-        if whole or unpack_all:  # a tar ends with zeros; what compresses it must end well too
-            with nullcontext() if whole else suppress(_TooLong):
-                for _ in plain:
-                    pass
+        found = _find(members, limits, whole=whole, needed=needed)
+        if whole:  # a tar ends with zeros; what compresses it must end well too
+            for _ in plain:
+                pass
+        else:
+            with suppress(_TooLong):
+                _look_for_end(members, plain, most_unpacked)
         return found
     except BadTar as error:
         raise UnreadableArchive(str(error)) from error
-    except lzma.LZMAError as error:
-        if "Memory usage limit" in str(error):
-            most = f"{LZMA_MEMORY // MIB} MiB"
-            raise UnreadableArchive(
-                f"needs more than {most} of memory to unpack, `xz -9` is the most it may"
-            ) from error
-        raise UnreadableArchive(f"is damaged xz data ({error})") from error
-    except EOFError as error:
-        raise UnreadableArchive(f"is cut short: {error}") from error
-    except (zlib.error, OSError) as error:
-        raise UnreadableArchive(f"is damaged or cut short ({error})") from error
+
+
+def _look_for_end(members: Members, plain: Iterator[bytes | memoryview], most_unpacked: int) -> None:
+    """Go on to the end of the tar and of what compresses it. Raise what either raises that has none."""
+    rest = iter(members)
+    while members.position < most_unpacked and next(rest, None) is not None:
+        pass
+    left = most_unpacked - members.position
+    while left > 0 and (step := next(plain, b"")):
+        left -= len(step)
 
 
 def looks_like_tar(head: bytes) -> bool:
     """Return whether the first 512 bytes of a file are those of a tarball, or of a compressed file at least."""
-    return head[257:262] == b"ustar" or bool(_compression(head))
-
-
-def _compression(head: bytes) -> bytes:
-    """Return what a compressed file of this kind starts with; nothing for a file that is not compressed."""
-    return next((magic for magic, _ in _FORMATS if head.startswith(magic)), b"")
+    return head[257:262] == b"ustar" or bool(compression(head))
 
 
 def unlike_a_root(start: bytes) -> str:
@@ -157,12 +135,12 @@ def unlike_a_root(start: bytes) -> str:
     names: set[str] = set()
     is_empty = False
     plain = _unpacked([start[:START_BYTES]], Limits(unpacked_bytes=MIB, members=_START_MEMBERS))
-    with suppress(UnreadableArchive, BadTar, lzma.LZMAError, zlib.error, OSError, EOFError, ValueError):
+    with suppress(UnreadableArchive, BadTar):
         # The start of a longer file ends too early: what was found until there is the answer.
         first = b""
         while len(first) < BLOCK and (step := next(plain, b"")):
             first += step
-        if _compression(start) and (why := _no_tarball(first)):
+        if compression(start) and (why := _no_tarball(first)):
             return why
         for member in islice(Members(chain([first], plain), _START_MEMBERS), _START_MEMBERS):
             path = [part for part in member.name.split("/") if part not in ("", ".")]
@@ -304,141 +282,20 @@ def _content(members: Members, member: Member, limits: Limits) -> bytes:
     return content
 
 
-class _Decompressor(Protocol):
-    """What bz2, lzma and zstd have in common."""
-
-    def decompress(self, data: bytes, max_length: int) -> bytes: ...
-
-    @property
-    def eof(self) -> bool: ...
-
-    @property
-    def unused_data(self) -> bytes: ...
-
-    @property
-    def needs_input(self) -> bool: ...
-
-
-class _Gzip:
-    """zlib behind the interface of its younger siblings."""
-
-    def __init__(self) -> None:
-        self._zlib = zlib.decompressobj(wbits=31)
-
-    def decompress(self, data: bytes, max_length: int) -> bytes:
-        return self._zlib.decompress(self._zlib.unconsumed_tail + data, max_length)
-
-    @property
-    def eof(self) -> bool:
-        return self._zlib.eof
-
-    @property
-    def unused_data(self) -> bytes:
-        return self._zlib.unused_data
-
-    @property
-    def needs_input(self) -> bool:
-        return not self._zlib.unconsumed_tail
-
-
-class Zstd:
-    """zstd, its own error made one of ours: the module is loaded here, since few use it and it costs a cold start."""
-
-    def __init__(self) -> None:
-        if sys.version_info >= (3, 14):
-            from compression import zstd
-        else:
-            from backports import zstd
-        self._error = zstd.ZstdError
-        self._zstd = zstd.ZstdDecompressor(options={zstd.DecompressionParameter.window_log_max: _ZSTD_WINDOW_LOG})
-
-    def decompress(self, data: bytes, max_length: int) -> bytes:
-        try:
-            return self._zstd.decompress(data, max_length)
-        except self._error as error:
-            raise UnreadableArchive(f"is damaged zstd data ({error})") from error
-
-    @property
-    def eof(self) -> bool:
-        return self._zstd.eof
-
-    @property
-    def unused_data(self) -> bytes:
-        return self._zstd.unused_data
-
-    @property
-    def needs_input(self) -> bool:
-        return self._zstd.needs_input
-
-
-_FORMATS: Final[tuple[tuple[bytes, Callable[[], _Decompressor]], ...]] = (
-    (XZ, lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=LZMA_MEMORY)),
-    (GZIP, _Gzip),
-    (ZSTD, Zstd),
-    (BZIP2, bz2.BZ2Decompressor),
-    (LZMA, lambda: lzma.LZMADecompressor(lzma.FORMAT_ALONE, memlimit=LZMA_MEMORY)),
-)
-BYTES_BEHIND: Final = "has bytes behind its {} data, and tar fails at them wherever it is unpacked: pack it again"
-"""gzip takes zeros and warns of anything else, where tar fails. bzip2 takes anything, the others no other byte."""
-
-
-def check_streams(streams: int, made_bytes: int) -> None:
-    """Raise UnreadableArchive when most of the compressed streams of a file hold next to nothing."""
-    if streams > _FREE_STREAMS + made_bytes // _BYTES_OF_A_STREAM:
-        raise UnreadableArchive(
-            f"has more than {_FREE_STREAMS:,} compressed streams, most of which hold next to nothing"
-        )
-
-
-def _unpacked(chunks: Iterable[bytes | memoryview], limits: Limits) -> Iterator[bytes]:
-    """Yield the plain bytes of the tarball in small steps, however it is compressed."""
-    source = (
-        bytes(chunk[start : start + _PACKED_STEP]) for chunk in chunks for start in range(0, len(chunk), _PACKED_STEP)
-    )
+def _unpacked(chunks: Iterable[bytes | memoryview], limits: Limits) -> Iterator[bytes | memoryview]:
+    """Yield the plain bytes of the tarball in small steps, however it is compressed. Raise UnreadableArchive."""
+    source = iter(chunks)
     head = b""
-    while len(head) < 512 and (more := next(source, b"")):
-        head += more
-    magic, make = next((known for known in _FORMATS if head.startswith(known[0])), (b"", None))
-    if make is None and head[257:262] != b"ustar":
+    while len(head) < BLOCK and (more := next(source, b"")):
+        head += bytes(more)
+    if not looks_like_tar(head):
         raise UnreadableArchive(
             f"is not a tarball (xz, gz, zst, bz2, lzma or plain): it starts with {head[:8].hex(' ')}"
         )
+    magic, whole = compression(head), chain([head], source)
     made = 0
-    for step in chain([head], source) if make is None else _decompressed(chain([head], source), make, magic):
+    for step in unpacked(whole, magic) if magic else whole:
         made += len(step)
         if made > limits.unpacked_bytes:
             raise _TooLong(f"unpacks to more than {limits.unpacked_bytes // MIB:,} MiB")
         yield step
-
-
-def _decompressed(source: Iterator[bytes], make: Callable[[], _Decompressor], magic: bytes) -> Iterator[bytes]:
-    """Unpack one compressed stream after another, as the command-line tools do."""
-    unpacker, started, padded = make(), False, False
-    held = b""
-    made, streams = 0, 1
-    for data in source:
-        data, held = held + data, b""
-        while data or not unpacker.needs_input:
-            if unpacker.eof:
-                padded = padded or data[:1] == b"\0"
-                data = data.lstrip(b"\0")  # xz and gzip pad with zeros
-                if magic == GZIP and data and (padded or not magic.startswith(data[: len(magic)])):
-                    raise UnreadableArchive(BYTES_BEHIND.format("gzip"))
-                if magic in (GZIP, BZIP2):
-                    if not magic.startswith(data[: len(magic)]):
-                        return
-                    if len(data) < len(magic):
-                        held, data = data, b""
-                if not data:
-                    break
-                unpacker, started, streams = make(), False, streams + 1
-                check_streams(streams, made)
-            if step := unpacker.decompress(data, _STEP):
-                made += len(step)
-                yield step
-            data = unpacker.unused_data if unpacker.eof else b""
-            started = True
-    if held and magic == GZIP:
-        raise UnreadableArchive(BYTES_BEHIND.format("gzip"))
-    if started and not unpacker.eof:
-        raise EOFError("the compressed data ends too early")

@@ -18,7 +18,7 @@ from imageserver.inspection import checksums, ending, image_metadata, overrides,
 from imageserver.inspection.digests import Digests, InTurn, Sha256, Spread
 from imageserver.inspection.qcow2 import UnusableDisk
 from imageserver.inspection.squashfs import NotRoot, NotSquashfs
-from imageserver.inspection.tarball import UnreadableArchive
+from imageserver.inspection.unpacking import UnreadableArchive, compression
 from imageserver.versions.records import CHECKSUMS_FILE, Fault, FileFacts
 
 Chunks = Iterable[bytes | memoryview]
@@ -198,12 +198,12 @@ def _inspected(facts: FileFacts, chunks: Iterator[bytes | memoryview], product: 
     """Find and check the metadata.yaml, then let the rest of the chunks pass."""
     limits = tarball.METADATA_LIMITS if whole else tarball.UNIFIED_LIMITS
     head, chunks = _peek(chunks)
-    unpack_all = head.startswith((tarball.GZIP, tarball.ZSTD))  # as for a root, and once is enough
     if tarball.looks_like_tar(head):
-        chunks = ending.checked(chunks, head, facts.size_bytes, is_unpacked=unpack_all)
+        chunks = ending.checked(chunks, head, facts.size_bytes, is_unpacked=True)
+    most_unpacked = tarball.MOST_UNPACKED.get(compression(head), 0)
     needed = image_metadata.needed_templates
     try:
-        image = tarball.read_image(chunks, limits, whole=whole, unpack_all=unpack_all, needed=needed)
+        image = tarball.read_image(chunks, limits, whole=whole, most_unpacked=most_unpacked, needed=needed)
         warnings = image_metadata.check_metadata_yaml(image.metadata_yaml, product.arch, image.templates)
         if image.templates is None:
             warnings = (*warnings, _TEMPLATES_NOT_FOUND)

@@ -318,7 +318,7 @@ def test_an_object_that_changes_while_it_is_read_is_read_again(system: System) -
 
 def test_a_listing_older_than_the_record_is_never_written_over_it(system: System) -> None:
     """The record's revision is read before the folder is listed, and not the other way round."""
-    system.upload(PATH, {"lxd.tar.xz": images.metadata_tarball("amd64", "x")})
+    system.upload(PATH, {"lxd.tar.xz": images.metadata_tarball("amd64", serial="x")})
     first: list[str] = []
 
     def others_are_faster(method: str, key: str) -> None:
