@@ -129,23 +129,33 @@ def test_loopback_is_never_reached_through_a_proxy(
 
 
 @pytest.fixture
-def no_pauses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    programs = tmp_path / "programs"
+def pauses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A file with a line for each pause; none takes any time."""
+    programs, pauses = tmp_path / "programs", tmp_path / "pauses"
     programs.mkdir()
-    (programs / "sleep").write_text("#!/bin/sh\n")
+    pauses.touch()
+    (programs / "sleep").write_text(f'#!/bin/sh\necho "$1" >>{pauses}\n')
     (programs / "sleep").chmod(0o755)
     monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
+    return pauses
 
 
 @pytest.mark.parametrize("variable", ["https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"])
-def test_a_proxy_that_is_not_there_is_named_as_one(tmp_path: Path, no_pauses: None, variable: str) -> None:
-    code, said = upload(tmp_path, f"https://{HOST}", **{variable: f"http://127.0.0.1:{free_port()}"})
-    assert (code, "that is a proxy: correct https_proxy, or name the API's host in no_proxy" in said) == (1, True), said
+def test_a_proxy_that_is_not_there_is_named_at_once(tmp_path: Path, pauses: Path, variable: str) -> None:
+    port = free_port()
+    code, said = upload(tmp_path, f"https://{HOST}", **{variable: f"http://127.0.0.1:{port}"})
+    remedy = f"that is a proxy: correct {variable}, or name the API's host in no_proxy"
+    assert (code, remedy in said, str(port) in said) == (1, True, True), said
+    assert pauses.read_text() == ""
 
 
-def test_an_api_that_is_not_there_is_not_taken_for_a_proxy(tmp_path: Path, no_pauses: None) -> None:
-    code, said = upload(tmp_path, f"http://127.0.0.1:{free_port()}")
+@pytest.mark.parametrize("host", ["127.0.0.1", "[::1]"])
+def test_an_api_that_is_not_there_is_not_taken_for_a_proxy_and_asked_again(
+    tmp_path: Path, pauses: Path, host: str
+) -> None:
+    code, said = upload(tmp_path, f"http://{host}:{free_port()}", http_proxy="http://127.0.0.1:1")
     assert (code, "does not answer" in said, "proxy" in said) == (1, True, False), said
+    assert len(pauses.read_text().split()) == 6
 
 
 def test_a_proxy_of_an_unknown_kind_is_not_asked_again(tmp_path: Path) -> None:

@@ -64,6 +64,7 @@ LEFT_BEHIND = {
         {f"meta-{FP}.tar.lzma": LZMA, f"{FP}.squashfs": SQUASHFS}, ["lxd.tar.xz", "rootfs.squashfs"]),
     "metadata under a name of its own, a root tarball too": (
         {"incus.tar.gz": GZ, "base.tar.xz": ROOT_XZ}, ["lxd.tar.xz", "root.tar.xz"]),
+    "metadata alone in lzma": ({"mine.tar.lzma": LZMA}, ["lxd.tar.xz"]),
     "metadata alone": ({"mine.tar.gz": GZ}, ["lxd.tar.xz"]),
     "a root tarball alone": ({"mine.tar.xz": ROOT_XZ}, ["root.tar.xz"]),
     "a misleading name": ({"noble.img": SQUASHFS, "noble.tar": XZ}, ["lxd.tar.xz", "rootfs.squashfs"]),
@@ -142,6 +143,8 @@ USAGE = [
     (["x"], "--to is missing"),
     (["--to", "a/b/amd64/d", "--from-lxd", "web", "--dry-run"], "--dry-run looks at files and publishes nothing"),
     (["--to", "a/b/amd64/d", "--from-incus"], "--from-incus wants a value"),
+    (["--from-lxd", "web", "--from-incus", "db"], "--from-lxd web and --from-incus db are two sources"),
+    (["--from-lxd", "web", "--to", "a/b/amd64/d", "--from-lxd", "db"], "--from-lxd web and --from-lxd db are two"),
     (["--to", "a/b/amd64/d", "--jobs", "0", "x"], "--jobs is 0"),
     (["--to", "a/b/amd64/d", "--wait", "soon", "x"], "--wait is soon"),
     (["--to", "a/b/amd64/d", "--api", "https://localhost:1", "missing"], "missing is not a file that can be read"),
@@ -517,6 +520,31 @@ def test_a_disk_that_lies_beside_an_image_in_a_folder_is_passed_over_and_named(t
     done = run("--to", "a/b/amd64/d", "--dry-run", tmp_path)
     assert [line.split("\t")[0] for line in done.stdout.splitlines()] == ["lxd.tar.xz", "rootfs.squashfs"]
     assert f"passed over: {tmp_path}/disk.raw is a raw disk" in done.stderr
+
+
+def test_an_empty_file_of_a_folder_is_passed_over_unless_its_name_is_that_of_an_image(tmp_path: Path) -> None:
+    write(tmp_path, {"lxd.tar.xz": XZ, "rootfs.squashfs": SQUASHFS, "build.lock": b""})
+    done = run("--to", "a/b/amd64/d", "--dry-run", tmp_path)
+    assert [line.split("\t")[0] for line in done.stdout.splitlines()] == ["lxd.tar.xz", "rootfs.squashfs"]
+    assert done.stderr == f"passed over: {tmp_path}/build.lock is empty (0 bytes)\n"
+    write(tmp_path, {"disk.qcow2": b""})
+    done = run("--to", "a/b/amd64/d", "--dry-run", tmp_path)
+    assert (done.returncode, f"{tmp_path}/disk.qcow2 is empty (0 bytes)" in done.stderr) == (3, True), done.stderr
+
+
+@pytest.mark.parametrize("case", [case for case in LEFT_BEHIND if "lzma" in case])
+def test_the_tools_of_busybox_alone_read_lzma(tmp_path: Path, case: str) -> None:
+    need("busybox")
+    busybox = str(shutil.which("busybox"))
+    programs, files = tmp_path / "programs", tmp_path / "files"
+    programs.mkdir()
+    files.mkdir()
+    for applet in subprocess.run((busybox, "--list"), capture_output=True, text=True, check=True).stdout.split():
+        (programs / applet).symlink_to(busybox)
+    given, names = LEFT_BEHIND[case]
+    command = (programs / "sh", SCRIPT, "--dry-run", "--to", "a/b/amd64/d", *write(files, given))
+    done = subprocess.run(command, env={"PATH": str(programs)}, capture_output=True, text=True, check=False)
+    assert sorted(line.split("\t")[0] for line in done.stdout.splitlines()) == sorted(names), done.stderr
 
 
 def test_a_whole_image_in_squashfs_form_is_refused_before_anything_is_sent(tmp_path: Path) -> None:
