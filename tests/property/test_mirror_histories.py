@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from imageserver.format.keys import VersionId, parse_product, parse_version
 from imageserver.inspection.overrides import Overrides
@@ -21,7 +21,10 @@ GRACE = timedelta(days=3)
 
 
 class Mirroring(RuleBasedStateMachine):
-    """One product of a mirror. `absent` is the oracle's: since when each version that came does not come any more."""
+    """One product of a mirror. Two sets are the oracle's alone.
+
+    `absent`: since when each version that came does not come any more. `by_operator`: what the operator withdrew.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -36,6 +39,7 @@ class Mirroring(RuleBasedStateMachine):
         self.state = MirrorState()
         self.absent: dict[str, datetime] = {}
         self.copied: set[str] = set()
+        self.by_operator: set[str] = set()
 
     def versions_here(self) -> set[str]:
         return Here(self.objects, ()).versions
@@ -47,6 +51,12 @@ class Mirroring(RuleBasedStateMachine):
     def wanted(self) -> set[str]:
         """What has to come, told by other means than the filters: all of it or nothing, the newest of it."""
         return set(sorted(self.upstream if self.only == "all" else ())[-self.keep :])
+
+    @initialize(versions=st.sets(st.sampled_from(PATHS)))
+    def is_in_step(self, versions: set[str]) -> None:
+        self.upstream |= versions
+        self.mirror_runs(dies=False)
+        self.copies_succeed(99)
 
     @rule(path=st.sampled_from(PATHS), is_there=st.booleans())
     def upstream_changes(self, path: str, is_there: bool) -> None:
@@ -77,6 +87,19 @@ class Mirroring(RuleBasedStateMachine):
         self.objects = {key: size for key, size in self.objects.items() if key.rpartition("/")[0] not in self.withdrawn}
         self.withdrawn.clear()
 
+    @rule(path=st.sampled_from(PATHS))
+    def operator_withdraws(self, path: str) -> None:
+        if path in self.mirrored and path in self.listed():
+            self.withdrawn.add(path)
+            self.mirror_runs(dies=False)  # within the grace time of a withdrawal, which is a day
+            self.by_operator |= {path} & self.wanted()
+
+    @rule(path=st.sampled_from(PATHS))
+    def operator_restores(self, path: str) -> None:
+        if path in self.withdrawn and path in self.by_operator:
+            self.withdrawn.discard(path)
+            self.by_operator.discard(path)
+
     @rule(dies=st.booleans())
     def mirror_runs(self, dies: bool) -> None:
         before, wanted = self.listed(), self.wanted()
@@ -95,9 +118,11 @@ class Mirroring(RuleBasedStateMachine):
         assert all(self.now - self.absent[path] >= GRACE for path in delisted)
         assert not wanted or not delisted or (before - delisted) & wanted, "the product would list nothing that comes"
         missing = {file.key for file in plan.missing}
-        assert missing == {f"{path}/{file}" for path in wanted - self.local for file in FILES} - self.objects.keys()
+        comes = wanted - self.local - self.by_operator
+        assert missing == {f"{path}/{file}" for path in comes for file in FILES} - self.objects.keys()
         self.state = decode_state(encode_state(MirrorState(held=dict(plan.held))), "m")
         self.mirrored = set(plan.held)
+        self.by_operator &= self.mirrored
         if dies:  # after the state was written, as plan.py demands
             return
         self.queue = list(plan.missing)
@@ -116,7 +141,10 @@ class Mirroring(RuleBasedStateMachine):
             self.now += 2 * GRACE
             self.mirror_runs(dies=False)
             self.copies_succeed(99)
-        assert self.listed() == self.local | self.wanted()
+        comes = self.local | self.wanted() - self.by_operator
+        assert comes <= self.listed()
+        has_no_newer = not comes & self.wanted() and self.wanted() & self.by_operator
+        assert comes == self.listed() or has_no_newer, "an older one stays where the operator withdrew the newer"
 
 
 def _version(path: str) -> UpstreamVersion:

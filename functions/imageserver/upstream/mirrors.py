@@ -59,11 +59,13 @@ class Held(msgspec.Struct, frozen=True, omit_defaults=True):
     """A version that this mirror brings.
 
     `gone_since`: when it no longer came (ISO 8601, UTC); empty while it does. `delisted`: this mirror took it off the
-    list, so this mirror may put it back. What an operator withdrew stays withdrawn.
+    list, so this mirror may put it back. `refused`: an operator or retention withdrew it, so it is not copied again
+    once its files are deleted.
     """
 
     gone_since: str = ""
     delisted: bool = False
+    refused: bool = False
 
 
 class MirrorState(msgspec.Struct, frozen=True, kw_only=True):

@@ -6,7 +6,8 @@ one product at a time, so the memory is that of one product.
 
 What goes, goes late. A version that upstream or the filters no longer have, or that `keep` newer ones replaced, stays
 for the grace time, and after that until another version of its product that does come is listed.
-A version that this mirror did not bring is never touched, whatever upstream has under its name.
+A version that this mirror did not bring is never touched, whatever upstream has under its name. A version that an
+operator or retention withdrew is not copied again when its files are deleted: it would come and go for ever.
 
 A plan is carried out by writing `held` first and acting then: a file of a version that nobody holds would be taken
 for a local upload. A run that ends in between is planned again, as each step is planned until its effect is there.
@@ -40,11 +41,13 @@ class Here:
     """What this server has of a product: sizes in bytes by key, and paths of versions.
 
     `listed` are those that its catalog lists, `withdrawn` those whose records say so, no matter who withdrew them.
+    `of_others` are those that other mirrors hold, whether or not a file of them is here yet.
     """
 
     files: Mapping[str, int]
     listed: Collection[str]
     withdrawn: Collection[str] = ()
+    of_others: Collection[str] = ()
 
     @property
     def versions(self) -> set[str]:
@@ -114,10 +117,12 @@ def plan_product(
 ) -> ProductPlan:
     """Compare one product. `upstream` is empty where upstream no longer has it; `held` is of this product alone."""
     versions = {version.id: version for version in upstream if version.id.product == product}
-    coming, others = _coming(versions, here.versions, held, rules)
+    coming, others = _coming(versions, here, held, rules)
     relist = tuple(one for one in coming if one.path in here.withdrawn and held.get(one.path, Held()).delisted)
-    stays = {version.path: Held(delisted=version in relist) for version in coming}
+    refused = {one for one in coming if _is_refused(one.path, here, held.get(one.path, Held()))}
+    stays = {one.path: Held(delisted=one in relist, refused=one in refused) for one in coming}
     may_go = not (coming or others) or any(version.path in here.listed for version in (*coming, *others))
+    coming = {one: files for one, files in coming.items() if one not in refused}
     gone, delist = _gone({path: held[path] for path in held.keys() - stays}, here, may_go, rules.grace, now)
     return ProductPlan(
         missing=tuple(file for files in coming.values() for file in files if file.key not in here.files),
@@ -129,19 +134,30 @@ def plan_product(
     )
 
 
+def _is_refused(path: str, here: Here, was: Held) -> bool:
+    """Return whether somebody other than the mirror withdrew a version, and nobody has restored it since."""
+    if path in here.withdrawn:
+        return not was.delisted
+    return was.refused and path not in here.versions
+
+
 def _coming(
-    versions: Mapping[VersionId, UpstreamVersion], here_versions: Collection[str], held: Collection[str], rules: Rules
+    versions: Mapping[VersionId, UpstreamVersion], here: Here, held: Collection[str], rules: Rules
 ) -> tuple[dict[VersionId, list[UpstreamFile]], dict[VersionId, LeftOut]]:
     """Return the files of each version that comes, oldest first, and the versions that others brought here."""
     files: dict[ImageKey, UpstreamFile] = {
         parse_key(file.key): file for version in versions.values() for file in version.files
     }
+    here_versions = here.versions
     taken = chosen({image: file.size_bytes for image, file in files.items()}, rules.filters, rules.keep)
     coming: dict[VersionId, list[UpstreamFile]] = {}
     others: dict[VersionId, LeftOut] = {}
     for image in sorted(taken):
         version = image.version
-        if version.path in here_versions and version.path not in held:
+        if version.path in here.of_others:
+            why = "comes through another mirror: one version has one source"
+            others[version] = LeftOut(versions[version].name, why, version.product)
+        elif version.path in here_versions and version.path not in held:
             why = "is here already and did not come through this mirror: it stays as it is"
             others[version] = LeftOut(versions[version].name, why, version.product)
         else:
@@ -164,7 +180,7 @@ def _gone(
         goes = is_over and may_go and path not in here.withdrawn
         if goes:
             delist.append(parse_version(path))
-        after[path] = Held(since, was.delisted or goes)
+        after[path] = Held(since, was.delisted or goes, was.refused)
     return after, tuple(delist)
 
 

@@ -49,9 +49,10 @@ def planned(
     keep: int | None = None,
     listed: Collection[str] | None = None,
     withdrawn: Collection[str] = (),
+    of_others: Collection[str] = (),
 ) -> ProductPlan:
     """Every version that has files here is listed, unless `listed` says which are."""
-    there = Here(here, Here(here, ()).versions if listed is None else listed, withdrawn)
+    there = Here(here, Here(here, ()).versions if listed is None else listed, withdrawn, of_others)
     return plan_product(NOBLE, versions, there, held, Rules([parse_filter(only)], keep, GRACE), NOW)
 
 
@@ -164,7 +165,32 @@ def test_a_version_that_comes_again_after_its_files_were_deleted_is_copied_again
 
 def test_what_the_operator_withdrew_is_not_listed_again() -> None:
     plan = planned(upstream(D1), files(D1), {D1: Held()}, withdrawn=[D1], listed=[])
-    assert (plan.relist, plan.missing, plan.held) == ((), (), {D1: Held()})
+    assert (plan.relist, plan.missing, plan.held) == ((), (), {D1: Held(refused=True)})
+
+
+def test_what_the_operator_withdrew_is_not_copied_again_when_its_files_are_deleted() -> None:
+    """Nor what retention withdrew: a mirror that keeps more than RetainVersions would copy it for ever."""
+    refused = {D1: Held(refused=True)}
+    plan = planned(upstream(D1, overrides=Overrides(support_eol="2029-05-31")), {}, refused)
+    assert (plan.missing, plan.overrides, plan.held) == ((), {}, refused)
+
+
+def test_what_the_operator_restores_is_the_mirrors_again() -> None:
+    plan = planned(upstream(D1), files(D1), {D1: Held(refused=True)})
+    assert plan.held == {D1: Held()}
+
+
+def test_an_old_version_stays_where_the_operator_withdrew_the_newer_one() -> None:
+    held = {D1: Held(LONG_AGO), D2: Held()}
+    assert not planned(upstream(D2), files(D1, D2), held, withdrawn=[D2], listed=[D1]).delist
+
+
+def test_a_version_has_one_source() -> None:
+    """Two mirrors of one stream: what the other holds may not have arrived yet."""
+    plan = planned(upstream(D1, D2), {}, {}, of_others=[D1])
+    assert {file.key.rpartition("/")[0] for file in plan.missing} == {D2}
+    assert list(plan.held) == [D2]
+    assert [one.reason for one in plan.left_out] == ["comes through another mirror: one version has one source"]
 
 
 def test_a_version_of_which_nothing_has_arrived_is_held_while_its_copy_may_still_come() -> None:
