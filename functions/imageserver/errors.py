@@ -53,6 +53,21 @@ class UpstreamRefused(SimplestreamsError):
     """Another image server's document cannot be used. Its operator, or ours, must act; nothing was changed."""
 
 
+class UpstreamUnavailable(SimplestreamsError):
+    """Another image server does not answer, or not yet. Nobody acts: redelivery tries again.
+
+    `retry_after_s` is how long it asked us to wait, 0 where it named no time.
+    """
+
+    def __init__(self, message: str, retry_after_s: float = 0) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class UpstreamChanged(UpstreamUnavailable):
+    """A file of another image server was replaced while we read it. Nobody acts: it is read from its start."""
+
+
 class InvalidFilter(SimplestreamsError):
     """A filter of what to bring in from another server cannot be read. Its author must change it."""
 

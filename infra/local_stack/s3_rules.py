@@ -97,8 +97,7 @@ class S3Rules:
         if environ["REQUEST_METHOD"] != "DELETE":
             _take_body(environ)
         with self._inside_moto:
-            if environ["REQUEST_METHOD"] == "POST":
-                _check_completion(environ)
+            _check_upload(environ)
             if "HTTP_X_AMZ_COPY_SOURCE" in environ:
                 _check_copy(environ)
             status, headers, body = _call(self._moto, environ)
@@ -278,17 +277,21 @@ def _received(source: IO[bytes], length: int) -> Iterator[bytes]:
         yield chunk
 
 
-def _check_completion(environ: Environ) -> None:
-    """Raise S3Refusal where S3 would not join the parts of a multipart upload, but moto would."""
+def _check_upload(environ: Environ) -> None:
+    """Raise S3Refusal where S3 would not take a part of a multipart upload, or not join its parts, but moto would."""
     bucket, key = bucket_and_key(environ)
     query = parse_qs(environ.get("QUERY_STRING", ""))
-    if not key or "uploadId" not in query:
+    if not key or "uploadId" not in query or environ["REQUEST_METHOD"] == "DELETE":
         return
     held = s3_backends[ACCOUNT_ID]["aws"].get_bucket(bucket)
     upload = held.multiparts.get(query["uploadId"][0])
     if upload is None or upload.key_name != key:
         raise S3Refusal(404, "NoSuchUpload", "The specified multipart upload does not exist.")
-    present = held.keys.get(key)
+    if environ["REQUEST_METHOD"] == "POST":
+        _check_completion(environ, held.keys.get(key), upload)
+
+
+def _check_completion(environ: Environ, present: Any, upload: Any) -> None:
     if "HTTP_IF_MATCH" in environ and (present is None or present.etag != environ["HTTP_IF_MATCH"]):
         raise S3Refusal(412, "PreconditionFailed", "At least one of the pre-conditions you specified did not hold")
     declared = environ.get("HTTP_X_AMZ_MP_OBJECT_SIZE")

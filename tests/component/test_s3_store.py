@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import threading
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ from botocore.config import Config
 from botocore.stub import ANY, Stubber
 
 from imageserver.errors import ObjectChanged, StorageDenied, StorageUnavailable
-from imageserver.format import documents
+from imageserver.format import caching, documents
 from imageserver.format.file_kinds import ALL_CLIENTS
 from imageserver.format.keys import parse_product, parse_version
 from imageserver.operations.ingest import IngestServices, ingest
@@ -250,3 +251,57 @@ def test_two_concurrent_publishers_lose_no_update(store: S3Store, client: S3Clie
     names = sorted(parse_product(path.rsplit("/", 1)[0]).name for path in paths)
     assert sorted(documents.decode_products(products.body, "images").products) == names
     assert documents.decode_index(index.body).index["images"].products == names
+
+
+FILE = "images/ubuntu/noble/amd64/default/20261123/disk1.img"
+MIB = 1 << 20
+
+
+def test_a_file_is_made_once_as_a_publisher_would_make_it(store: S3Store, client: S3Client) -> None:
+    sha256 = hashlib.sha256(b"root").hexdigest()
+    assert store.create_file(FILE, b"root", sha256)
+    assert not store.create_file(FILE, b"root", sha256)
+    head = client.head_object(Bucket=store._bucket, Key=FILE)
+    assert (head["ContentType"], head["Metadata"]) == ("application/octet-stream", {"sha256": sha256})
+    assert head["CacheControl"] == caching.IMMUTABLE
+    assert store.open(FILE, head["ETag"]).declared_sha256 == sha256
+
+
+def test_a_file_with_another_checksum_is_not_made(store: S3Store) -> None:
+    with pytest.raises(StorageUnavailable, match=r"BadDigest|checksum|InvalidRequest"):
+        store.create_file(FILE, b"other", hashlib.sha256(b"root").hexdigest())
+    assert store.read(FILE) is None
+
+
+def test_a_file_in_parts_is_there_when_it_is_completed(store: S3Store) -> None:
+    parts = [bytes([number]) * 5 * MIB for number in range(2)] + [b"end"]
+    upload_id = store.begin(FILE, hashlib.sha256(b"".join(parts)).hexdigest())
+    etags = [store.put_part(FILE, upload_id, number, part) or "" for number, part in enumerate(parts, 1)]
+    assert store.read(FILE) is None
+    assert not store.complete(FILE, upload_id, [*etags[:2], '"00000000000000000000000000000000"'])
+    assert store.read(FILE) is None
+    assert store.complete(FILE, upload_id, etags)
+    seen = store.read(FILE)
+    assert seen
+    assert seen.body == b"".join(parts)
+
+
+def test_parts_do_not_replace_what_somebody_uploaded_meanwhile(store: S3Store) -> None:
+    upload_id = store.begin(FILE, "")
+    etags = [store.put_part(FILE, upload_id, 1, b"mirrored") or ""]
+    assert store.create_file(FILE, b"uploaded", hashlib.sha256(b"uploaded").hexdigest())
+    assert not store.complete(FILE, upload_id, etags)
+    seen = store.read(FILE)
+    assert seen
+    assert seen.body == b"uploaded"
+    store.abort(FILE, upload_id)
+
+
+def test_an_upload_that_was_given_up_takes_no_more_parts(store: S3Store) -> None:
+    upload_id = store.begin(FILE, "")
+    etag = store.put_part(FILE, upload_id, 1, b"part")
+    assert etag
+    store.abort(FILE, upload_id)
+    store.abort(FILE, upload_id)
+    assert store.put_part(FILE, upload_id, 2, b"part") is None
+    assert not store.complete(FILE, upload_id, [etag])

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
@@ -35,7 +35,10 @@ class Stored:
 
 @dataclass
 class MemoryStore:
-    """Implements imageserver.storage.port.Store. `log` has every call as (method, key); `bytes_read` counts by key."""
+    """Implements imageserver.storage.port.FileStore.
+
+    `log` has every call as (method, key); `bytes_read` counts by key. `uploads` has the parts of uploads under way.
+    """
 
     objects: dict[str, Stored] = field(default_factory=dict)
     on: Callable[[str, str], None] = lambda *_: None
@@ -44,6 +47,7 @@ class MemoryStore:
     chunk: int = CHUNK
     clock: datetime = START
     generations: dict[str, list[bytes]] = field(default_factory=dict)
+    uploads: dict[str, dict[int, bytes]] = field(default_factory=dict)
     _serial: Iterator[int] = field(default_factory=itertools.count)
 
     def put(self, key: str, body: bytes, content_encoding: str = "") -> None:
@@ -103,6 +107,43 @@ class MemoryStore:
         if found is None or found.etag != etag:
             raise ObjectChanged(key)
         return Opened(len(found.body), found.content_encoding, self._chunks(key, etag, found.body))
+
+    def create_file(self, key: str, body: bytes | bytearray, sha256: str) -> bool:
+        self._called("create_file", key)
+        assert hashlib.sha256(body).hexdigest() == sha256, "S3 answers 400 to a body of another checksum"
+        if key in self.objects:
+            return False
+        self.put(key, bytes(body))
+        return True
+
+    def begin(self, key: str, _sha256: str) -> str:
+        self._called("begin", key)
+        upload_id = f"{key}#{next(self._serial)}"
+        self.uploads[upload_id] = {}
+        return upload_id
+
+    def put_part(self, key: str, upload_id: str, number: int, body: bytes | bytearray) -> str | None:
+        self._called("put_part", key)
+        if upload_id not in self.uploads:
+            return None
+        self.uploads[upload_id][number] = bytes(body)
+        return f'"{hashlib.md5(body).hexdigest()}"'
+
+    def complete(self, key: str, upload_id: str, etags: Sequence[str]) -> bool:
+        self._called("complete", key)
+        parts = self.uploads.get(upload_id, {})
+        named = [
+            f'"{hashlib.md5(parts[number]).hexdigest()}"' for number in range(1, len(etags) + 1) if number in parts
+        ]
+        if key in self.objects or not etags or named != list(etags):
+            return False
+        self.put(key, b"".join(parts[number] for number in range(1, len(etags) + 1)))
+        del self.uploads[upload_id]
+        return True
+
+    def abort(self, key: str, upload_id: str) -> None:
+        self._called("abort", key)
+        self.uploads.pop(upload_id, None)
 
     def _chunks(self, key: str, etag: str, body: bytes) -> Iterator[bytes]:
         for start in range(0, len(body), self.chunk):

@@ -24,8 +24,9 @@ from imageserver.format.file_kinds import Role
 from imageserver.format.keys import ImageKey, VersionId, is_ahead, parse_key, parse_version
 from imageserver.storage import listing
 from imageserver.storage.port import StoredObject
-from imageserver.storage.presigned import CONTENT_TYPE, S3Uploads
+from imageserver.storage.presigned import S3Uploads
 from imageserver.storage.retries import RaceLost, retry
+from imageserver.storage.s3 import CONTENT_TYPE
 from imageserver.versions import examine, records
 from imageserver.versions.assessment import UNKNOWN_FILE, assessed
 from imageserver.versions.limits import DEFAULT_LIMITS, Limits, too_many_files, too_many_versions

@@ -1,6 +1,6 @@
 """What the functions need of a bucket. The S3 adapter is one; tests put hooks and faults in between."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -75,6 +75,32 @@ class Store(Protocol):
 
     def open(self, key: str, etag: str) -> Opened:
         """Start to read a large object; ObjectChanged, also midway, when it is no longer that one."""
+
+
+class FileStore(Store, Protocol):
+    """A bucket into which files of images are written, each as if its publisher had uploaded it. Errors as of Store.
+
+    `sha256` is that of the whole file, in hex. It is declared with the object: whoever reads it later compares.
+    """
+
+    def create_file(self, key: str, body: bytes | bytearray, sha256: str) -> bool:
+        """Write a file that must not exist yet; False as for `create`. The store refuses a body of another sha256."""
+
+    def begin(self, key: str, sha256: str, /) -> str:
+        """Begin to write a file in parts, which stay invisible until they are completed; the id of that upload."""
+
+    def put_part(self, key: str, upload_id: str, number: int, body: bytes | bytearray) -> str | None:
+        """Write part `number`, from 1 on, of at least 5 MiB unless it is the last; its ETag. None: no such upload."""
+
+    def complete(self, key: str, upload_id: str, etags: Sequence[str]) -> bool:
+        """Make a file of the parts that have these ETags, in order; it must not exist yet.
+
+        False when it does, when a part is another one, or when there is no such upload; and, as with `create`, perhaps
+        after it took effect. The upload is of no more use then.
+        """
+
+    def abort(self, key: str, upload_id: str) -> None:
+        """Give up an upload and its parts. It may be gone already."""
 
 
 def write(store: Store, key: str, body: bytes, seen: StoredObject | None) -> str | None:

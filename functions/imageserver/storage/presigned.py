@@ -5,13 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from imageserver.format.caching import cache_control
-from imageserver.storage.s3 import DECLARED_SHA256, S3Error, S3Store
+from imageserver.storage.s3 import UPLOAD_GONE, S3Error, S3Store
 
-CONTENT_TYPE: Final = "application/octet-stream"
-"""Of every upload, and signed: what is served from here must never be a page to a browser."""
-
-_GONE: Final = frozenset({"NoSuchUpload", "404", "InvalidArgument", "InvalidRequest"})
 # Names of headers -> boto3's names of the same.
 _PARAMETERS: Final = {
     "If-None-Match": "IfNoneMatch",
@@ -34,23 +29,6 @@ class S3Uploads(S3Store):
         about = {"Bucket": self._bucket, "Key": key, **signed, **more}
         return self._s3.generate_presigned_url(operation, Params=about, ExpiresIn=lifetime_s)
 
-    def begin(self, key: str, sha256: str) -> str:
-        """Begin a multipart upload; its id. A declared digest is kept with the object until it is hashed."""
-        about = {DECLARED_SHA256: sha256} if sha256 else {}
-        try:
-            answer = self._call(
-                key,
-                self._s3.create_multipart_upload,
-                Bucket=self._bucket,
-                Key=key,
-                ContentType=CONTENT_TYPE,
-                CacheControl=cache_control(key),
-                Metadata=about,
-            )
-        except S3Error as refused:
-            raise refused.error from refused
-        return answer["UploadId"]
-
     def arrived(self, key: str, upload_id: str) -> dict[int, tuple[int, str]] | None:
         """Return part number -> (bytes, ETag) of what has arrived; None if there is no such upload of this key."""
         found: dict[int, tuple[int, str]] = {}
@@ -61,7 +39,7 @@ class S3Uploads(S3Store):
             while (page := self._call(key, next, pages, None)) is not None:
                 found |= {part["PartNumber"]: (part["Size"], part["ETag"]) for part in page.get("Parts", ())}
         except S3Error as refused:
-            if refused.code in _GONE:
+            if refused.code in UPLOAD_GONE:
                 return None
             raise refused.error from refused
         return found

@@ -7,10 +7,11 @@ to the caller: a lost race.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from base64 import b64encode
+from collections.abc import Callable, Collection, Iterator, Sequence
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, Final, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Final, ParamSpec, TypedDict, TypeVar
 
 from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
 
@@ -26,6 +27,11 @@ if TYPE_CHECKING:
 _MISSING: Final = frozenset({"NoSuchKey", "404", "NotFound"})
 _LOST: Final = frozenset({"PreconditionFailed", "412", "ConditionalRequestConflict", "409", *_MISSING})
 _DENIED: Final = frozenset({"AccessDenied", "403", "AllAccessDisabled", "InvalidAccessKeyId", "SignatureDoesNotMatch"})
+UPLOAD_GONE: Final = frozenset({"NoSuchUpload", "404", "InvalidArgument", "InvalidRequest"})
+"""What S3 answers for a multipart upload that it does not know."""
+_OTHER_PARTS: Final = frozenset({"InvalidPart", "InvalidPartOrder", "EntityTooSmall"})
+CONTENT_TYPE: Final = "application/octet-stream"
+"""Of every file of an image: what is served from here must never be a page to a browser."""
 _JSON: Final = "application/json"
 _CONTENT_TYPES: Final = {"html": "text/html; charset=utf-8", "atom": "application/atom+xml; charset=utf-8"}
 DECLARED_SHA256: Final = "sha256"
@@ -35,8 +41,14 @@ _P = ParamSpec("_P")
 _R = TypeVar("_R")
 
 
+class _File(TypedDict):
+    ContentType: str
+    CacheControl: str
+    Metadata: dict[str, str]
+
+
 class S3Store:
-    """One bucket through one boto3 client; implements imageserver.storage.port.Store."""
+    """One bucket through one boto3 client; implements imageserver.storage.port.FileStore, and so Store."""
 
     def __init__(self, client: S3Client, bucket: str, plan: ReadPlan = SMALL) -> None:
         self._s3 = client
@@ -96,6 +108,33 @@ class S3Store:
         chunks = read_object(self._s3, self._bucket, key, etag, size, self._plan)
         return Opened(size, head.get("ContentEncoding", ""), chunks, head.get("Metadata", {}).get(DECLARED_SHA256, ""))
 
+    def create_file(self, key: str, body: bytes | bytearray, sha256: str) -> bool:
+        checksum = b64encode(bytes.fromhex(sha256)).decode()
+        about = {"Body": body, "ChecksumSHA256": checksum, "IfNoneMatch": "*", **_file(key, sha256)}
+        return self._conditionally(key, self._s3.put_object, Key=key, **about) is not None
+
+    def begin(self, key: str, sha256: str) -> str:
+        about = _file(key, sha256)
+        try:
+            answer = self._call(key, self._s3.create_multipart_upload, Bucket=self._bucket, Key=key, **about)
+        except S3Error as refused:
+            raise refused.error from refused
+        return answer["UploadId"]
+
+    def put_part(self, key: str, upload_id: str, number: int, body: bytes | bytearray) -> str | None:
+        about = {"Key": key, "UploadId": upload_id, "PartNumber": number, "Body": body}
+        answer = self._unless({"NoSuchUpload"}, key, self._s3.upload_part, **about)
+        return None if answer is None else answer["ETag"]
+
+    def complete(self, key: str, upload_id: str, etags: Sequence[str]) -> bool:
+        parts = {"Parts": [{"PartNumber": number, "ETag": etag} for number, etag in enumerate(etags, 1)]}
+        about = {"Key": key, "UploadId": upload_id, "MultipartUpload": parts, "IfNoneMatch": "*"}
+        codes = _LOST | UPLOAD_GONE | _OTHER_PARTS
+        return self._unless(codes, key, self._s3.complete_multipart_upload, **about) is not None
+
+    def abort(self, key: str, upload_id: str) -> None:
+        self._unless(UPLOAD_GONE, key, self._s3.abort_multipart_upload, Key=key, UploadId=upload_id)
+
     def _put(self, key: str, body: bytes, **condition: str) -> str | None:
         lifetime = cache_control(key)
         about = {"Body": body, "ContentType": _content_type(key), **({"CacheControl": lifetime} if lifetime else {})}
@@ -104,10 +143,14 @@ class S3Store:
 
     def _conditionally(self, key: str, call: Callable[..., _R], **arguments: object) -> _R | None:
         """Return the answer, or None when the condition does not hold."""
+        return self._unless(_LOST, key, call, **arguments)
+
+    def _unless(self, codes: Collection[str], key: str, call: Callable[..., _R], **arguments: object) -> _R | None:
+        """Return the answer, or None for an error with one of these codes."""
         try:
             return self._call(key, call, Bucket=self._bucket, **arguments)
         except S3Error as refused:
-            if refused.code in _LOST:
+            if refused.code in codes:
                 return None
             raise refused.error from refused
 
@@ -130,6 +173,12 @@ class S3Error(Exception):
         self.error: SimplestreamsError = StorageUnavailable(message)
         if self.code in _DENIED:
             self.error = StorageDenied(f"{message}; the role of this function needs that right")
+
+
+def _file(key: str, sha256: str) -> _File:
+    """Return with what a file of an image is stored. A declared digest is kept with it until it is hashed."""
+    declared = {DECLARED_SHA256: sha256} if sha256 else {}
+    return {"ContentType": CONTENT_TYPE, "CacheControl": cache_control(key), "Metadata": declared}
 
 
 def _age_s(answer: GetObjectOutputTypeDef) -> float:

@@ -24,14 +24,17 @@ MOST_MIRRORS: Final = 100
 MOST_FILTERS: Final = 100
 MOST_VERSIONS: Final = 1_000
 MOST_GRACE_DAYS: Final = 365
+MOST_HOSTS: Final = 20
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
+_HOST: Final = re.compile(r"(?=.{1,253}\Z)[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*\Z")
 
 
 class Mirror(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """One server to follow: what comes from `address` into `stream`.
 
     `keep` is how many versions come of each product, the newest; None for all. A version that no longer comes stays
-    listed for `grace_days`. `allow_private` lets the address be one of a private network, and plain http.
+    listed for `grace_days`. `allow_private` lets the address be one of a private network, and plain http. Redirects
+    may lead to the host of the address and to `hosts`, in lower case and without a port.
     """
 
     address: str
@@ -40,6 +43,7 @@ class Mirror(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     keep: int | None = None
     grace_days: int = 7
     allow_private: bool = False
+    hosts: tuple[str, ...] = ()
 
 
 class _Configuration(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -108,6 +112,11 @@ def _problems(name: str, mirror: Mirror) -> Iterable[str]:
         yield f"keeps {mirror.keep:,} versions of each product, expected 1 to {MOST_VERSIONS:,}, or none given for all"
     if not 0 <= mirror.grace_days <= MOST_GRACE_DAYS:
         yield f"has a grace of {mirror.grace_days:,} days, expected 0 to {MOST_GRACE_DAYS}"
+    if len(mirror.hosts) > MOST_HOSTS:
+        yield f"has {len(mirror.hosts):,} hosts for redirects, expected at most {MOST_HOSTS}"
+    for host in mirror.hosts:
+        if not _HOST.match(host):
+            yield f"has the host {host[:80]!a}, expected a name in lower case without a port, such as cdn.example.org"
 
 
 def _address_problems(mirror: Mirror) -> Iterable[str]:

@@ -15,11 +15,10 @@ from botocore.exceptions import ClientError
 from cli.admin.deployment import Deployment
 from imageserver.format.caching import cache_control
 from imageserver.storage.port import ObjectInfo
-from imageserver.storage.s3 import DECLARED_SHA256
+from imageserver.storage.s3 import CONTENT_TYPE, DECLARED_SHA256
 from imageserver.upstream.mapping import LeftOut
 
 PART: Final = 64 << 20
-CONTENT_TYPE: Final = "application/octet-stream"
 SOURCE_ETAG: Final = "source-etag"
 """User metadata of a copy from another bucket: the ETag of its source, because its own may differ."""
 _THERE: Final = frozenset({"PreconditionFailed", "412", "ConditionalRequestConflict", "409"})

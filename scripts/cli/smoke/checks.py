@@ -17,7 +17,7 @@ from cli.smoke.uploading import said
 from cli.smoke.web import Answer
 from imageserver.api.schema import VersionStatus
 from imageserver.format import documents
-from imageserver.storage.presigned import CONTENT_TYPE
+from imageserver.storage.s3 import CONTENT_TYPE
 from imageserver.versions import records
 
 LONGEST_FRESH_S: Final = 300

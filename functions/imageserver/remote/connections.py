@@ -1,0 +1,145 @@
+"""Connections to the hosts of one mirror, each to an address that was checked.
+
+A name is resolved here and the connection goes to the address that was looked at, so a name that changes between the
+two (DNS rebinding) leads nowhere else. TLS is verified against the name. Redirects are followed here, and each hop is
+checked as the first address is. Proxies of the environment are not used: they would resolve the name themselves.
+"""
+
+import os
+import socket
+import ssl
+import threading
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import urllib3
+from botocore.httpsession import get_cert_path
+from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
+
+from imageserver.errors import UpstreamRefused, UpstreamUnavailable
+from imageserver.upstream.addresses import is_public, place_of, redirected
+
+MOST_REDIRECTS: Final = 5
+_TIMEOUT: Final = urllib3.Timeout(connect=5, read=20)
+
+Resolve = Callable[..., Any]
+"""As socket.getaddrinfo."""
+
+
+def default_trust() -> ssl.SSLContext:
+    """Return the certificate authorities that the AWS clients trust as well: AWS_CA_BUNDLE, or botocore's."""
+    return ssl.create_default_context(cafile=os.environ.get("AWS_CA_BUNDLE") or get_cert_path(True))
+
+
+@dataclass(slots=True)
+class _Site:
+    """One host and port: the addresses that were checked, and the connections to the first of them."""
+
+    addresses: list[str]
+    pools: dict[str, urllib3.HTTPConnectionPool] = field(default_factory=dict)
+
+
+class Connections:
+    """Connections to some hosts, kept alive and shared by threads. Close them when the work is done."""
+
+    def __init__(
+        self,
+        hosts: Collection[str],
+        allow_private: bool,
+        most: int,
+        trust: ssl.SSLContext | None = None,
+        resolve: Resolve = socket.getaddrinfo,
+    ) -> None:
+        self._hosts, self._allow_private, self._most = frozenset(hosts), allow_private, most
+        self._trust, self._resolve = trust, resolve
+        self._sites: dict[tuple[str, str, int], _Site] = {}
+        self._lock = threading.Lock()
+
+    def get(self, url: str, headers: Mapping[str, str]) -> urllib3.BaseHTTPResponse:
+        """Return the answer to a GET, its body unread, from where redirects lead. Close it.
+
+        Raise UpstreamRefused for a host or an address that may not be asked, UpstreamUnavailable for a name that does
+        not resolve, and urllib3's HTTPError for a connection that fails.
+        """
+        for _ in range(MOST_REDIRECTS + 1):
+            response = self._ask(url, headers)
+            location = response.get_redirect_location()
+            if not location:
+                return response
+            response.close()
+            url = redirected(url, location, self._hosts)
+        raise UpstreamRefused(f"{place_of(url)[1]} redirects more than {MOST_REDIRECTS} times")
+
+    def close(self) -> None:
+        """Close the connections that are idle."""
+        with self._lock:
+            for site in self._sites.values():
+                for pool in site.pools.values():
+                    pool.close()
+            self._sites.clear()
+
+    def _ask(self, url: str, headers: Mapping[str, str]) -> urllib3.BaseHTTPResponse:
+        """Send a request to the first address of the host that takes a connection."""
+        scheme, host, port, target = place_of(url)
+        site = self._site(scheme, host, port)
+        for address in list(site.addresses):
+            pool = self._pool(site, address, scheme, host, port)
+            try:
+                return pool.urlopen(
+                    "GET", target, headers={**headers, "Host": _host_header(scheme, host, port)}, timeout=_TIMEOUT,
+                    retries=False, redirect=False, assert_same_host=False, preload_content=False,
+                )  # fmt: skip
+            except (NewConnectionError, ConnectTimeoutError) as error:
+                refused = error
+                self._demote(site, address)
+        raise refused
+
+    def _site(self, scheme: str, host: str, port: int) -> _Site:
+        with self._lock:
+            if found := self._sites.get((scheme, host, port)):
+                return found
+        addresses = self._checked(host, port)
+        with self._lock:
+            return self._sites.setdefault((scheme, host, port), _Site(addresses))
+
+    def _checked(self, host: str, port: int) -> list[str]:
+        """Resolve a name. One address that may not be asked refuses the name: which of them is taken is chance."""
+        try:
+            found = self._resolve(host, port, type=socket.SOCK_STREAM)
+        except (OSError, UnicodeError) as error:
+            raise UpstreamUnavailable(f"the name {host} cannot be resolved: {error}") from error
+        addresses = list(dict.fromkeys(str(place[0]) for *_, place in found))
+        for address in addresses:
+            if not self._allow_private and not is_public(address):
+                raise UpstreamRefused(
+                    f"{host} has the address {address}, which is not of the public internet; "
+                    "if that is meant, allow private addresses in the mirror's configuration"
+                )
+        return addresses
+
+    def _pool(self, site: _Site, address: str, scheme: str, host: str, port: int) -> urllib3.HTTPConnectionPool:
+        with self._lock:
+            if address not in site.pools:
+                site.pools[address] = self._new_pool(address, scheme, host, port)
+            return site.pools[address]
+
+    def _new_pool(self, address: str, scheme: str, host: str, port: int) -> urllib3.HTTPConnectionPool:
+        if scheme == "http":
+            return urllib3.HTTPConnectionPool(address, port, maxsize=self._most)
+        self._trust = self._trust or default_trust()
+        return urllib3.HTTPSConnectionPool(
+            address, port, maxsize=self._most, ssl_context=self._trust, server_hostname=host
+        )
+
+    def _demote(self, site: _Site, address: str) -> None:
+        """Try an address that takes no connection last from now on."""
+        with self._lock:
+            if address in site.addresses:
+                site.addresses.remove(address)
+                site.addresses.append(address)
+
+
+def _host_header(scheme: str, host: str, port: int) -> str:
+    name = f"[{host}]" if ":" in host else host
+    return name if port == {"http": 80, "https": 443}[scheme] else f"{name}:{port}"

@@ -1,0 +1,320 @@
+"""Another image server over HTTP: its documents whole, its files in parts, over a few connections at once.
+
+A file is read in ranges of PART_BYTES that are all of one generation: each answer must carry the validator (a strong
+ETag, else Last-Modified) of the first one. Where upstream serves no ranges, or names no generation, one connection
+reads the file from its start to its end.
+
+Memory: a document whole, at most LARGEST_DOCUMENT_BYTES; of a file PART_BYTES * (connections + AHEAD).
+"""
+
+import random
+import re
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing, suppress
+from dataclasses import dataclass
+from io import BytesIO
+from itertools import count
+from typing import Final, TypeVar
+
+from urllib3 import BaseHTTPResponse, Retry
+from urllib3.exceptions import HTTPError, InvalidHeader
+
+from imageserver.errors import UpstreamChanged, UpstreamRefused, UpstreamUnavailable
+from imageserver.remote.connections import Connections
+from imageserver.upstream.addresses import host_of, joined
+from imageserver.upstream.documents import LARGEST_DOCUMENT_BYTES
+from imageserver.upstream.mirrors import Mirror
+from imageserver.upstream.port import PART_BYTES, Document, Reading
+
+AHEAD: Final = 2
+"""Parts that may be finished before an earlier one is."""
+_SLICE_BYTES: Final = 1 << 20
+_TRANSIENT: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
+_CONTENT_RANGE: Final = re.compile(r"bytes (\d+)-(\d+)/(\d+)", re.ASCII)
+
+_R = TypeVar("_R")
+
+
+@dataclass(frozen=True, slots=True)
+class Manners:
+    """How much is asked of another server at once, and how long it may take.
+
+    `connections` per file that is copied. A request is tried `tries` times, with pauses that double from `pause_s`.
+    A server that asks for a pause (Retry-After) gets it: up to `longest_pause_s` here, else in a later run. A part
+    takes at most `part_s`, so that a run of a function always finishes one; a document takes `document_s`.
+    """
+
+    connections: int = 4
+    tries: int = 5
+    pause_s: float = 0.5
+    longest_pause_s: float = 30.0
+    part_s: float = 240.0
+    document_s: float = 300.0
+
+
+POLITE: Final = Manners()
+
+
+class _Again(Exception):
+    """This try failed, the next may not; after `pause_s` seconds where the server asked for that."""
+
+    def __init__(self, message: str, pause_s: float = 0) -> None:
+        super().__init__(message)
+        self.pause_s = pause_s
+
+
+class RemoteServer:
+    """The server that a mirror follows; implements imageserver.upstream.port.Upstream.
+
+    `contact` is where its operator can reach ours: an address of the web or of mail. Close it, or leave its context.
+    """
+
+    def __init__(
+        self,
+        mirror: Mirror,
+        contact: str,
+        manners: Manners = POLITE,
+        connections: Connections | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._address, self._manners, self._clock = mirror.address, manners, clock
+        hosts = {host_of(mirror.address), *mirror.hosts}
+        self._connections = connections or Connections(hosts, mirror.allow_private, manners.connections)
+        self._agent = f"serverless-simplestreams-mirror (+{contact})"
+
+    def document(self, path: str, etag: str = "") -> Document | None:
+        url = joined(self._address, path)
+        headers = {"Accept-Encoding": "gzip", **({"If-None-Match": etag} if etag else {})}
+
+        def attempt() -> Document | None:
+            with closing(self._get(url, headers)) as response:
+                if response.status == 304 and etag:
+                    return None
+                if response.status != 200:
+                    raise _unexpected(response, url, path)
+                return Document(self._body(response, path), response.headers.get("ETag", ""))
+
+        return self._try(path, attempt, time.sleep)
+
+    def read(self, path: str, size_bytes: int = 0, start: int = 0, generation: str = "") -> Reading:
+        url = joined(self._address, path)
+        return _Transfer(self, url, path, generation).begin(size_bytes, start)
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._connections.close()
+
+    def _get(self, url: str, headers: Mapping[str, str]) -> BaseHTTPResponse:
+        return self._connections.get(url, {"User-Agent": self._agent, **headers})
+
+    def _body(self, response: BaseHTTPResponse, path: str) -> bytes:
+        until = self._clock() + self._manners.document_s
+        body = BytesIO()  # gives its bytes away without a copy; `bytes +=` copies them all for each chunk
+        for chunk in response.stream(_SLICE_BYTES, decode_content=True):
+            if body.tell() + len(chunk) > LARGEST_DOCUMENT_BYTES:
+                raise UpstreamRefused(f"{path} has more than {LARGEST_DOCUMENT_BYTES:,} bytes")
+            if self._clock() > until:
+                raise UpstreamUnavailable(
+                    f"{path} took longer than {self._manners.document_s:.0f} s, of which {body.tell():,} bytes came"
+                )
+            body.write(chunk)
+        return body.getvalue()
+
+    def _try(self, path: str, attempt: Callable[[], _R], pause: Callable[[float], object]) -> _R:
+        """Return what `attempt` returns. Raise UpstreamUnavailable when every try failed, or has to wait too long."""
+        for number in count(1):
+            try:
+                return attempt()
+            except (HTTPError, OSError, _Again) as error:
+                asked_s = error.pause_s if isinstance(error, _Again) else 0
+                if number == self._manners.tries or asked_s > self._manners.longest_pause_s:
+                    what = f"{path} could not be read from {host_of(self._address)} in {number} tries"
+                    raise UpstreamUnavailable(f"{what}: {_why(error)}", asked_s) from error
+            # Jittered, so that what one outage broke does not come back all at once.
+            pause(asked_s or self._manners.pause_s * 2**number * random.random())  # noqa: S311
+        raise AssertionError("counting never ends")
+
+
+class _Transfer:
+    """One file being read, by a few threads."""
+
+    def __init__(self, server: RemoteServer, url: str, path: str, generation: str) -> None:
+        self._server, self._url, self._path = server, url, path
+        self._manners = server._manners
+        self._generation = generation
+        self._size_bytes = 0
+        self._stopped = threading.Event()
+        self._lock = threading.Lock()
+        self._open: set[BaseHTTPResponse] = set()
+
+    def begin(self, size_bytes: int, start: int) -> Reading:
+        """Ask for the first part, and learn from its answer what upstream can do."""
+        response = self._server._try(self._path, lambda: self._ask(start, start + PART_BYTES, size_bytes), time.sleep)
+        if response.status == 200:
+            return Reading(self._size_bytes, "", self._whole(response))
+        if not self._generation and self._size_bytes > PART_BYTES:
+            response.close()
+            response = self._server._try(self._path, lambda: self._ask(0, None, size_bytes), time.sleep)
+            return Reading(self._size_bytes, "", self._whole(response))
+        return Reading(self._size_bytes, self._generation, self._ranged(response, start))
+
+    def _ask(self, start: int, stop: int | None, size_bytes: int) -> BaseHTTPResponse:
+        """Send a request for bytes [start, stop), or the whole file; return the answer if it is of this generation."""
+        headers = {"Accept-Encoding": "identity"}
+        if stop is not None:
+            headers["Range"] = f"bytes={start}-{min(stop, size_bytes or stop) - 1}"
+            if self._generation:
+                headers["If-Range"] = self._generation
+        response = self._server._get(self._url, headers)
+        try:
+            self._check(response, start, size_bytes)
+        except BaseException:
+            response.close()
+            raise
+        return response
+
+    def _check(self, response: BaseHTTPResponse, start: int, size_bytes: int) -> None:
+        """Pass an answer whose body begins at byte `start`; raise what any other answer means."""
+        if response.status not in (200, 206, 416):
+            raise _unexpected(response, self._url, self._path)
+        found = _generation_of(response)
+        if start and (response.status != 206 or found != self._generation):
+            raise UpstreamChanged(f"{self._path} changed upstream while it was read: it is read again from its start")
+        if response.status == 416:
+            raise UpstreamRefused(f"{self._path} is empty upstream, expected {size_bytes:,} bytes")
+        size = _size_of(response, start, size_bytes)
+        if size_bytes and size != size_bytes:
+            raise UpstreamRefused(
+                f"{self._path} has {size:,} bytes, expected {size_bytes:,} as upstream's catalog says"
+            )
+        self._generation, self._size_bytes = found, size
+
+    def _whole(self, response: BaseHTTPResponse) -> Iterator[bytearray]:
+        """Yield the body of one answer. It cannot be continued: a break is one for the whole file."""
+        done = 0
+        with closing(response):
+            while done < self._size_bytes:
+                part = bytearray(min(PART_BYTES, self._size_bytes - done))
+                try:
+                    self._pour(response, memoryview(part), self._server._clock() + self._manners.part_s)
+                except (HTTPError, OSError, _Again) as error:
+                    raise UpstreamUnavailable(f"{self._path} broke off after {done:,} bytes: {_why(error)}") from error
+                done += len(part)
+                if done == self._size_bytes and response.read(1, decode_content=False):
+                    raise UpstreamRefused(f"{self._path} is longer than {done:,} bytes, as upstream's catalog says")
+                yield part
+
+    def _ranged(self, response: BaseHTTPResponse, start: int) -> Iterator[bytearray]:
+        """Yield parts in order, fetched by a few threads ahead of who takes them."""
+        pool = ThreadPoolExecutor(self._manners.connections, thread_name_prefix="upstream")
+        starts = iter(range(start, self._size_bytes, PART_BYTES))
+        pending: deque[Future[bytearray]] = deque([pool.submit(self._fill, next(starts), response)])
+
+        def fetch_next() -> None:
+            if (begin := next(starts, None)) is not None:
+                pending.append(pool.submit(self._fill, begin))
+
+        try:
+            for _ in range(self._manners.connections + AHEAD - 2):  # one is begun, one is with who takes them
+                fetch_next()
+            while pending:
+                part = pending.popleft().result()
+                fetch_next()
+                yield part
+                del part
+        finally:
+            self._stop()
+            pool.shutdown(cancel_futures=True)
+
+    def _fill(self, start: int, opened: BaseHTTPResponse | None = None) -> bytearray:
+        """Return the part that begins at `start`, going on where a body breaks."""
+        part = bytearray(min(PART_BYTES, self._size_bytes - start))
+        left = [opened] if opened else []
+        filled = 0
+        until = self._server._clock() + self._manners.part_s
+
+        def attempt() -> None:
+            nonlocal filled
+            stop = start + len(part)
+            response = left.pop() if left else self._ask(start + filled, stop, self._size_bytes)
+            with closing(response):
+                for number in self._poured(response, memoryview(part)[filled:], until):
+                    filled += number
+
+        self._server._try(self._path, attempt, self._stopped.wait)
+        return part
+
+    def _pour(self, response: BaseHTTPResponse, part: memoryview, until: float) -> None:
+        for _ in self._poured(response, part, until):
+            pass
+
+    def _poured(self, response: BaseHTTPResponse, part: memoryview, until: float) -> Iterator[int]:
+        """Read exactly `part` from a body, yielding the count of each slice that arrived."""
+        with self._lock:
+            self._open.add(response)
+        try:
+            filled = 0
+            while filled < len(part):
+                slice_ = response.read(min(_SLICE_BYTES, len(part) - filled), decode_content=False)
+                if self._stopped.is_set():
+                    raise UpstreamUnavailable(f"{self._path} is no longer read")
+                if not slice_:
+                    raise _Again(f"the body ended after {filled:,} of {len(part):,} bytes")
+                if self._server._clock() > until:
+                    size, limit_s = len(part) >> 20, self._manners.part_s
+                    raise UpstreamUnavailable(f"{self._path} is too slow: {size} MiB took longer than {limit_s:.0f} s")
+                part[filled : filled + len(slice_)] = slice_
+                filled += len(slice_)
+                yield len(slice_)
+        finally:
+            with self._lock:
+                self._open.discard(response)
+
+    def _stop(self) -> None:
+        """End the reads that are under way in other threads."""
+        self._stopped.set()
+        with self._lock:
+            for response in self._open:
+                with suppress(OSError, ValueError, RuntimeError):  # it may have ended already
+                    response.shutdown()
+
+
+def _generation_of(response: BaseHTTPResponse) -> str:
+    """Return what names the generation of an answer's file in If-Range: weak ETags may not be used there."""
+    etag = response.headers.get("ETag", "")
+    return etag if etag.startswith('"') else response.headers.get("Last-Modified", "")
+
+
+def _size_of(response: BaseHTTPResponse, start: int, size_bytes: int) -> int:
+    """Return the size of the whole file by the answer to a request from byte `start` on, else as the catalog has it."""
+    if response.status == 200:
+        text = response.headers.get("Content-Length", "")
+        if not text.isdecimal() and not size_bytes:
+            raise UpstreamRefused("upstream says neither in its catalog nor in its answer how long the file is")
+        return int(text) if text.isdecimal() else size_bytes
+    given = response.headers.get("Content-Range", "")
+    found = _CONTENT_RANGE.fullmatch(given)
+    if not found or int(found[1]) != start:
+        raise UpstreamRefused(f"upstream answers with the range {given[:80]!a}, expected one from byte {start:,}")
+    return int(found[3])
+
+
+def _unexpected(response: BaseHTTPResponse, url: str, path: str) -> _Again | UpstreamRefused:
+    """Return what a status means that no answer of ours has."""
+    what = f"{host_of(url)} answers {response.status} for {path}"
+    if response.status not in _TRANSIENT:
+        return UpstreamRefused(what)
+    asked = response.headers.get("Retry-After", "")
+    try:
+        return _Again(what, Retry().parse_retry_after(asked) if asked else 0)
+    except InvalidHeader:
+        return _Again(what)
+
+
+def _why(error: Exception) -> str:
+    """Return what went wrong. urllib3 quotes addresses of the connection, never the URL."""
+    return f"{type(error).__name__}: {error}" if not isinstance(error, _Again) else str(error)

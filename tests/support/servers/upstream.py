@@ -1,0 +1,147 @@
+"""Another image server, as a mirror meets it: files behind ranges and ETags, with faults on demand."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import re
+import ssl
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler
+from urllib.parse import unquote
+
+from tests.support.servers.http import served
+
+
+@dataclass
+class Fault:
+    """What happens to one request: another status and headers, a body cut after some bytes, a pause before it."""
+
+    status: int = 0
+    headers: Mapping[str, str] = field(default_factory=dict)
+    cut_after: int | None = None
+    pause_s: float = 0.0
+
+
+@dataclass
+class Asked:
+    """One request as it arrived, its path without escapes taken out."""
+
+    path: str
+    headers: dict[str, str]
+
+    @property
+    def range(self) -> str:
+        return self.headers.get("range", "")
+
+
+@dataclass
+class UpstreamServer:
+    """`files` by their path below the server's address; `faults` are taken in order by the requests of a path.
+
+    `bytes_sent` counts the bytes of bodies by path. `before` runs before each answer. Without `ranges` or `etags` the
+    server does not know them; `encoded` compresses what is asked for with `Accept-Encoding: gzip`.
+    """
+
+    files: dict[str, bytes] = field(default_factory=dict)
+    url: str = ""
+    faults: dict[str, list[Fault]] = field(default_factory=dict)
+    requests: list[Asked] = field(default_factory=list)
+    bytes_sent: dict[str, int] = field(default_factory=dict)
+    ranges: bool = True
+    etags: bool = True
+    dates: bool = True
+    encoded: bool = False
+    bytes_per_s: float = 0
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @property
+    def address(self) -> str:
+        """The address that a mirror follows."""
+        return f"{self.url}/"
+
+    def etag(self, path: str) -> str:
+        return f'"{hashlib.md5(self.files[path]).hexdigest()}"'
+
+    def fault(self, path: str) -> Fault:
+        with self.lock:
+            return self.faults[path].pop(0) if self.faults.get(path) else Fault()
+
+    def asked_for(self, path: str) -> list[Asked]:
+        return [one for one in self.requests if unquote(one.path) == f"/{path}"]
+
+
+@contextmanager
+def upstream(files: Mapping[str, bytes] | None = None, tls: ssl.SSLContext | None = None) -> Iterator[UpstreamServer]:
+    """A server of these files on a port of its own, over TLS with a context."""
+    server = UpstreamServer(dict(files or {}))
+    with served(type("Handler", (_Handler,), {"served": server}), tls=tls) as port:
+        server.url = f"{'https' if tls else 'http'}://127.0.0.1:{port}"
+        yield server
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    served: UpstreamServer
+
+    def log_message(self, *_: object) -> None:
+        """Quiet."""
+
+    def do_GET(self) -> None:
+        path = unquote(self.path).lstrip("/")
+        with self.served.lock:
+            self.served.requests.append(Asked(self.path, {name.lower(): text for name, text in self.headers.items()}))
+        fault = self.served.fault(path)
+        time.sleep(fault.pause_s)
+        if fault.status:
+            self._send(path, fault.status, dict(fault.headers), b"", Fault())
+        elif path not in self.served.files:
+            self._send(path, 404, {}, b"no such file", Fault())
+        else:
+            self._answer(path, self.served.files[path], fault)
+
+    def _answer(self, path: str, body: bytes, fault: Fault) -> None:
+        served, about = self.served, dict(fault.headers)
+        if served.etags:
+            about.setdefault("ETag", served.etag(path))
+        if served.dates:
+            about.setdefault("Last-Modified", "Mon, 23 Nov 2026 10:00:00 GMT")
+        if served.etags and self.headers.get("If-None-Match") == about["ETag"]:
+            self._send(path, 304, about, b"", fault)
+            return
+        if served.encoded and "gzip" in self.headers.get("Accept-Encoding", ""):
+            about["Content-Encoding"] = "gzip"
+            body = gzip.compress(body)
+        wanted = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", ""))
+        pin = self.headers.get("If-Range")
+        if not wanted or not served.ranges or (pin and pin not in (about.get("ETag"), about.get("Last-Modified"))):
+            self._send(path, 200, about, body, fault)
+            return
+        first, last = int(wanted[1]), min(int(wanted[2]), len(body) - 1)
+        if first >= len(body):
+            self._send(path, 416, {"Content-Range": f"bytes */{len(body)}"}, b"", fault)
+            return
+        about.setdefault("Content-Range", f"bytes {first}-{last}/{len(body)}")
+        self._send(path, 206, about, body[first : last + 1], fault)
+
+    def _send(self, path: str, status: int, headers: dict[str, str], body: bytes, fault: Fault) -> None:
+        self.send_response(status)
+        for name, text in headers.items():
+            self.send_header(name, text)
+        if status != 304:
+            self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        whole = memoryview(body)[: fault.cut_after]
+        for start in range(0, len(whole), 1 << 16):
+            self.wfile.write(whole[start : start + (1 << 16)])
+            if self.served.bytes_per_s:
+                time.sleep((1 << 16) / self.served.bytes_per_s)
+        with self.served.lock:
+            self.served.bytes_sent[path] = self.served.bytes_sent.get(path, 0) + len(whole)
+        if fault.cut_after is not None:
+            self.close_connection = True
+            self.connection.shutdown(2)
