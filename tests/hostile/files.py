@@ -386,10 +386,10 @@ CASES: dict[str, Hostile] = {
         "rootfs.20261101.vcdiff", lambda: b"\xd6\xc3\xc4\0\4" + b"\xff" * 200_000, "a number of more than 8 bytes"
     ),
     "xz root with an endless number": Hostile(
-        "root.tar.xz", lambda: xz_with_index(b"\x80" * 200_000), "more than 63 bits"
+        "root.tar.xz", lambda: xz_with_index(b"\x80" * 200_000), "is damaged xz data"
     ),
     "xz root with 2^62 blocks": Hostile(
-        "root.tar.xz", lambda: xz_with_index(b"\xff" * 8 + b"\x3f" + b"\x7f" * 200_000), "its index names"
+        "root.tar.xz", lambda: xz_with_index(b"\xff" * 8 + b"\x3f" + b"\x7f" * 200_000), "is damaged xz data"
     ),
     "zstd root of empty blocks": Hostile("root.tar.xz", lambda: zstd_of_empty_blocks(1_900_000), "is cut short"),
     "tar root of members": Hostile("root.tar.xz", lambda: tar_of_members(150_000), "is cut short"),
