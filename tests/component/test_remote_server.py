@@ -71,7 +71,7 @@ def test_a_compressed_document_is_unpacked_within_its_limit(
 
 
 def test_a_large_file_comes_over_some_connections_in_its_order(served: UpstreamServer) -> None:
-    reading = remote(served).read(DISK, len(LARGE))
+    reading = remote(served).read(DISK, len(LARGE), 60)
     assert (reading.size_bytes, reading.generation) == (len(LARGE), served.etag(DISK))
     parts = list(reading.parts)
     assert [len(part) for part in parts] == [PART_BYTES] * 3 + [5]
@@ -84,6 +84,6 @@ def test_a_large_file_comes_over_some_connections_in_its_order(served: UpstreamS
 
 
 def test_a_read_goes_on_where_another_one_ended(served: UpstreamServer) -> None:
-    reading = remote(served).read(DISK, len(LARGE), 2 * PART_BYTES, served.etag(DISK))
+    reading = remote(served).read(DISK, len(LARGE), 60, 2 * PART_BYTES, served.etag(DISK))
     assert whole(reading) == LARGE[2 * PART_BYTES :]
     assert served.bytes_sent[DISK] == len(LARGE) - 2 * PART_BYTES

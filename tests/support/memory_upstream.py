@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 
 from imageserver.errors import UpstreamChanged, UpstreamRefused
@@ -15,13 +15,14 @@ class MemoryUpstream:
     """Implements imageserver.upstream.port.Upstream with parts of `part_bytes`.
 
     `on` is called before each call with the method's name and the path, and before each part with "part". `bytes_read`
-    counts by path. Without `ranges` no read can be continued.
+    counts by path. Without `ranges` no read can be continued. `clock` counts seconds, as those of `read`.
     """
 
     files: dict[str, bytes] = field(default_factory=dict)
     on: Callable[[str, str], None] = lambda *_: None
     part_bytes: int = 1000
     ranges: bool = True
+    clock: Callable[[], float] = lambda: 0.0
     bytes_read: dict[str, int] = field(default_factory=dict)
 
     def document(self, path: str, etag: str = "") -> Document | None:
@@ -29,18 +30,22 @@ class MemoryUpstream:
         body = self._file(path)
         return None if etag == self._etag(body) else Document(body, self._etag(body))
 
-    def read(self, path: str, size_bytes: int = 0, start: int = 0, generation: str = "") -> Reading:
+    def read(self, path: str, size_bytes: int, seconds: float, start: int = 0, generation: str = "") -> Reading:
         self.on("read", path)
         body = self._file(path)
         if generation and generation != self._etag(body):
             raise UpstreamChanged(f"{path} changed")
         if size_bytes and size_bytes != len(body):
             raise UpstreamRefused(f"{path} has {len(body):,} bytes, expected {size_bytes:,}")
-        return Reading(len(body), self._etag(body) if self.ranges else "", self._parts(path, body, start))
+        return Reading(
+            len(body), self._etag(body) if self.ranges else "", self._parts(path, body, start, self.clock() + seconds)
+        )
 
-    def _parts(self, path: str, body: bytes, start: int) -> Iterator[bytes]:
+    def _parts(self, path: str, body: bytes, start: int, until: float) -> Generator[bytes]:
         for begin in range(start, len(body), self.part_bytes):
             self.on("part", path)
+            if self.clock() > until:
+                return
             if self._file(path) != body:
                 raise UpstreamChanged(f"{path} changed")
             part = body[begin : begin + self.part_bytes]

@@ -10,7 +10,7 @@ import _hashlib
 import ctypes
 import hashlib
 from functools import cache
-from typing import Final
+from typing import Final, Protocol
 
 BLOCK_BYTES: Final = 64
 _EXAMPLE: Final = b"simplestreams".ljust(3 * BLOCK_BYTES, b".")
@@ -69,6 +69,35 @@ class ResumableSha256:
         if self._taken_in % BLOCK_BYTES:
             return ""
         return "".join(f"{word:08x}" for word in self._context.words) + f":{self._taken_in}"
+
+
+class RunningSha256(Protocol):
+    """A sha256 in progress, with a state where there is one."""
+
+    def update(self, data: bytes | bytearray, /) -> None:
+        """Take in more bytes."""
+
+    def hexdigest(self) -> str:
+        """Return 64 lower-case hex digits."""
+
+    @property
+    def state(self) -> str:
+        """What another process continues from; empty where none can."""
+
+
+class _OneProcess:
+    """hashlib's sha256, which nothing continues."""
+
+    state: Final = ""
+
+    def __init__(self) -> None:
+        self._digest = hashlib.sha256()
+        self.update, self.hexdigest = self._digest.update, self._digest.hexdigest
+
+
+def running_sha256(state: str = "") -> RunningSha256:
+    """Return a sha256 that begins, or continues from the state of another. Raise NotResumable where it cannot."""
+    return ResumableSha256(state) if state or is_resumable() else _OneProcess()
 
 
 def is_resumable() -> bool:

@@ -1,18 +1,46 @@
 """Copy one file of another server: its bytes become an object of this one, or nothing does.
 
 Size and sha256 are compared before the object is made, and it is made only where none is. Until then nothing of it is
-visible.
+visible. A file of one part is written at once. A larger one goes up part by part while it is read; a run that has no
+time left notes how far it came (imageserver.upstream.copies), and the next one continues from there.
+
+A kill at any moment leaves the file, or nothing that anybody sees: a multipart upload without a note is removed by the
+bucket's rules, and a note without an upload begins anew.
+
+Memory: what the upstream adapter holds, and `part_bytes` * (UPLOADS + 1).
 """
 
-import hashlib
+from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from enum import StrEnum
+from typing import Final
+from uuid import uuid4
 
-from imageserver.errors import StorageUnavailable, UpstreamRefused
-from imageserver.storage.port import FileStore
+from msgspec.structs import replace
+
+from imageserver.errors import LeaseHeld, StorageUnavailable, UpstreamChanged, UpstreamRefused, UpstreamUnavailable
+from imageserver.format.keys import LEASES
+from imageserver.inspection.resumable import RunningSha256, is_resumable, running_sha256
+from imageserver.storage.leases import lease
+from imageserver.storage.port import FileStore, StoredObject, write
+from imageserver.upstream.copies import CopyNote, decode_note, encode_note, note_key
 from imageserver.upstream.mapping import UpstreamFile
-from imageserver.upstream.port import Upstream
+from imageserver.upstream.port import Reading, Upstream
+
+UPLOADS: Final = 3
+"""Parts of one file that are on their way to S3 at once."""
+SAVE_S: Final = 15
+"""How often progress is noted: what a killed run read since then is read again."""
+STOP_S: Final = 60.0
+"""What a run keeps of its time to end connections, finish uploads and note its progress."""
+FRESH_S: Final = 300.0
+"""A run that could read for so long had time for a part of any file that is worth going on with."""
+REFUSED_S: Final = 6 * 3600
+"""How long a file that had another sha256 is not fetched again: upstream has to repair it first."""
 
 
 class Outcome(StrEnum):
@@ -39,41 +67,224 @@ class CopyServices:
 
     store: FileStore
     upstream: Upstream
+    now: Callable[[], datetime]
+    pause: Callable[[float], object]
     seconds_left: Callable[[], float]
 
 
 def copy(file: UpstreamFile, services: CopyServices) -> Copied:
-    """Copy a file unless it is there.
+    """Copy a file unless it is there, or go on with a copy that an earlier run began.
 
-    Raise UpstreamUnavailable, StorageUnavailable and StorageDenied as the ports do; a later try may work.
+    Raise UpstreamUnavailable, StorageUnavailable and StorageDenied as the ports do, and LeaseHeld while another worker
+    copies the file; except for StorageDenied a later try may work.
     """
-    store = services.store
-    if _is_there(store, file.key):
-        return Copied(Outcome.PRESENT)
-    digest, bytes_read, upload_id = hashlib.sha256(), 0, ""
-    etags: list[str] = []
-    try:
-        reading = services.upstream.read(file.path, file.size_bytes)
+    key, seconds = f"{LEASES}mirrors/{file.key}.json", services.seconds_left()
+    with lease(services.store, key, uuid4().hex, services.now, seconds, services.pause) as mine:
+        if not mine:
+            raise LeaseHeld(f"{file.key} is being copied by another worker: its message is tried again later")
+        return _Copy(file, services).run()
+
+
+class _UploadGone(StorageUnavailable):
+    """Another worker, an operator or a rule of the bucket ended the multipart upload."""
+
+
+class _Notebook:
+    """The note about one file as it is stored."""
+
+    def __init__(self, store: FileStore, file: UpstreamFile) -> None:
+        self._store, self._file, self._key = store, file, note_key(file.key)
+        self._seen = store.read(self._key)
+        self.note = (decode_note(self._seen.body) if self._seen else None) or CopyNote(path="", sha256="")
+
+    @property
+    def refusal(self) -> str:
+        """Why this very file was refused not long ago; empty if it was not."""
+        is_recent = self._seen is not None and self._seen.age_s < REFUSED_S
+        return self.note.refusal if is_recent and self.note.is_of(self._file) else ""
+
+    def save(self, note: CopyNote) -> None:
+        """Write a note. Raise LeaseHeld if another worker did: it took over, and this one ends."""
+        body = encode_note(note)
+        revision = write(self._store, self._key, body, self._seen)
+        if revision is None:
+            raise LeaseHeld(f"{self._file.key} is being copied by another worker, which took over")
+        self._seen, self.note = StoredObject(body, revision, 0.0), note
+
+    def drop(self) -> None:
+        """Give up the upload that the note is about, and remove it."""
+        if self.note.upload_id:
+            self._store.abort(self._file.key, self.note.upload_id)
+        if self._seen:
+            self._store.delete(self._key, self._seen.revision)
+        self._seen, self.note = None, CopyNote(path="", sha256="")
+
+
+@dataclass(slots=True)
+class _Copy:
+    """One run of a copy, which may read for `read_s` seconds."""
+
+    file: UpstreamFile
+    services: CopyServices
+    notebook: _Notebook = field(init=False)
+    read_s: float = field(init=False)
+    bytes_read: int = 0
+
+    def __post_init__(self) -> None:
+        self.notebook = _Notebook(self.services.store, self.file)
+        self.read_s = self.services.seconds_left() - STOP_S
+
+    def run(self) -> Copied:
+        """Do what can be done in this run."""
+        notebook = self.notebook
+        if self._is_there():
+            notebook.drop()
+            return self._ended(Outcome.PRESENT)
+        if notebook.refusal:
+            return self._ended(Outcome.REFUSED, notebook.refusal)
+        if self.read_s <= 0:
+            return self._ended(Outcome.CONTINUED)
+        if not (notebook.note.is_of(self.file) and notebook.note.can_continue(self._part_bytes) and is_resumable()):
+            notebook.drop()
+        try:
+            return self._read(notebook.note)
+        except (UpstreamChanged, _UploadGone):
+            notebook.drop()
+            raise
+        except UpstreamRefused as refusal:
+            notebook.drop()
+            return self._ended(Outcome.REFUSED, f"cannot be copied: {refusal}")
+
+    def _read(self, note: CopyNote) -> Copied:
+        file = self.file
+        reading = self.services.upstream.read(
+            file.path, file.size_bytes, self.read_s, note.done_bytes, note.generation
+        )  # fmt: skip
+        with closing(reading.parts):
+            if reading.size_bytes <= self._part_bytes:
+                return self._at_once(reading)
+            return self._in_parts(reading, note)
+
+    def _at_once(self, reading: Reading) -> Copied:
+        """Write a file of one part, which is in memory whole."""
+        body = next(reading.parts, b"")
+        self.bytes_read = len(body)
+        if len(body) != reading.size_bytes:
+            return self._continued(reading)
+        digest = running_sha256()
+        digest.update(body)
+        if refusal := self._refusal(digest):
+            return refusal
+        return self._made(self.services.store.create_file(self.file.key, body, self.file.sha256))
+
+    def _in_parts(self, reading: Reading, note: CopyNote) -> Copied:
+        """Send up each part while others are read. Note the progress now and then, and when something ends it."""
+        store, file = self.services.store, self.file
+        digest = running_sha256(note.digest)
+        if not note.upload_id:
+            note = CopyNote(
+                path=file.path, sha256=file.sha256, size_bytes=reading.size_bytes, generation=reading.generation,
+                upload_id=store.begin(file.key, file.sha256), part_bytes=self._part_bytes,
+            )  # fmt: skip
+            self.notebook.save(note)
+        with ThreadPoolExecutor(UPLOADS, thread_name_prefix="upload") as pool:
+            sender = _Sender(store, file.key, pool, note)
+            try:
+                self._send_all(reading, sender, digest)
+            except UpstreamChanged:
+                raise
+            except UpstreamUnavailable:
+                sender.settle()
+                self.notebook.save(sender.note)
+                raise
+        if sender.size_bytes < reading.size_bytes:
+            self.notebook.save(sender.note)
+            return self._continued(reading)
+        if refusal := self._refusal(digest):
+            return refusal
+        return self._made(store.complete(file.key, note.upload_id, sender.etags))
+
+    def _send_all(self, reading: Reading, sender: "_Sender", digest: RunningSha256) -> None:
+        saved = self.services.now()
         for part in reading.parts:
+            self.bytes_read += len(part)
             digest.update(part)
-            bytes_read += len(part)
-            if bytes_read == reading.size_bytes and not etags and digest.hexdigest() == file.sha256:
-                made = store.create_file(file.key, part, file.sha256)
-                return Copied(Outcome.COPIED if made else Outcome.PRESENT, bytes_read=bytes_read)
-            upload_id = upload_id or store.begin(file.key, file.sha256)
-            etag = store.put_part(file.key, upload_id, len(etags) + 1, part)
+            sender.send(part, digest.state)
+            if self.services.now() - saved >= timedelta(seconds=SAVE_S):
+                self.notebook.save(sender.note)
+                saved = self.services.now()
+        sender.settle()
+
+    def _refusal(self, digest: RunningSha256) -> Copied | None:
+        """Return the refusal of other bytes than upstream's catalog promises, and note it; None if they are right."""
+        found, expected = digest.hexdigest(), self.file.sha256
+        if found == expected:
+            return None
+        reason = f"has sha256 {found} upstream, expected {expected} as upstream's catalog says: nothing was made of it"
+        self.notebook.drop()
+        self.notebook.save(
+            CopyNote(path=self.file.path, sha256=expected, size_bytes=self.file.size_bytes, refusal=reason)
+        )
+        return self._ended(Outcome.REFUSED, reason)
+
+    def _made(self, made: bool) -> Copied:
+        """Return the outcome of making the object. What was not made may be there: look, do not conclude."""
+        is_there = made or self._is_there()
+        self.notebook.drop()
+        if not is_there:
+            raise StorageUnavailable(f"{self.file.key} was not made, and nothing else is there; it is copied anew")
+        return self._ended(Outcome.COPIED if made else Outcome.PRESENT)
+
+    def _continued(self, reading: Reading) -> Copied:
+        """Return that another run goes on, if it can get further than this one did."""
+        note = self.notebook.note
+        if note.can_continue(self._part_bytes) or self.read_s < FRESH_S:
+            return self._ended(Outcome.CONTINUED)
+        self.notebook.drop()
+        if self.bytes_read < self._part_bytes:
+            raise UpstreamUnavailable(
+                f"{self.file.path} is too slow: less than {self._part_bytes:,} bytes came in {self.read_s:.0f} s"
+            )
+        why = "upstream serves no ranges" if not reading.generation else "this Python cannot continue a sha256"
+        return self._ended(Outcome.REFUSED, f"takes longer to read than one run lasts, and {why}")
+
+    @property
+    def _part_bytes(self) -> int:
+        return self.services.upstream.part_bytes
+
+    def _is_there(self) -> bool:
+        return any(info.key == self.file.key for info in self.services.store.list(self.file.key))
+
+    def _ended(self, outcome: Outcome, reason: str = "") -> Copied:
+        return Copied(outcome, reason, self.bytes_read)
+
+
+class _Sender:
+    """Sends parts up, a few at once. `etags` are those of the parts that arrived, in order.
+
+    `note` is how far a later run can rely on: the parts that arrived, and the digest after just these.
+    """
+
+    def __init__(self, store: FileStore, key: str, pool: ThreadPoolExecutor, note: CopyNote) -> None:
+        self._store, self._key, self._pool = store, key, pool
+        self._pending: deque[tuple[Future[str | None], int, str]] = deque()
+        self.note, self.etags, self.size_bytes = note, list(note.etags), note.done_bytes
+
+    def send(self, part: bytes | bytearray, digest: str) -> None:
+        """Begin to send a part; `digest` is the state after it. Wait until fewer than UPLOADS are on their way."""
+        number = len(self.etags) + len(self._pending) + 1
+        sent = self._pool.submit(self._store.put_part, self._key, self.note.upload_id, number, part)
+        self._pending.append((sent, len(part), digest))
+        self.settle(UPLOADS - 1)
+
+    def settle(self, unfinished: int = 0) -> None:
+        """Wait until at most so many parts are on their way. Raise _UploadGone if there is no such upload."""
+        while len(self._pending) > unfinished:
+            sent, size_bytes, digest = self._pending.popleft()
+            etag = sent.result()
             if etag is None:
-                raise StorageUnavailable(f"the upload of {file.key} is gone; it begins anew on redelivery")
-            etags.append(etag)
-    except UpstreamRefused as refusal:
-        return Copied(Outcome.REFUSED, f"cannot be copied: {refusal}", bytes_read)
-    if digest.hexdigest() != file.sha256:
-        store.abort(file.key, upload_id)
-        reason = f"has sha256 {digest.hexdigest()}, expected {file.sha256} as upstream's catalog says"
-        return Copied(Outcome.REFUSED, reason, bytes_read)
-    made = store.complete(file.key, upload_id, etags)
-    return Copied(Outcome.COPIED if made else Outcome.PRESENT, bytes_read=bytes_read)
-
-
-def _is_there(store: FileStore, key: str) -> bool:
-    return any(info.key == key for info in store.list(key))
+                raise _UploadGone(f"the upload of {self._key} is gone; the file is copied anew")
+            self.etags.append(etag)
+            self.size_bytes += size_bytes
+            if digest:
+                self.note = replace(self.note, etags=tuple(self.etags), digest=digest)

@@ -1,10 +1,10 @@
 """Another image server over HTTP: its documents whole, its files in parts, over a few connections at once.
 
-A file is read in ranges of PART_BYTES that are all of one generation: each answer must carry the validator (a strong
+A file is read in ranges of `part_bytes` that are all of one generation: each answer must carry the validator (a strong
 ETag, else Last-Modified) of the first one. Where upstream serves no ranges, or names no generation, one connection
 reads the file from its start to its end.
 
-Memory: a document whole, at most LARGEST_DOCUMENT_BYTES; of a file PART_BYTES * (connections + AHEAD).
+Memory: a document whole, at most LARGEST_DOCUMENT_BYTES; of a file `part_bytes` * (connections + AHEAD).
 """
 
 import random
@@ -12,12 +12,12 @@ import re
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Generator, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from io import BytesIO
-from itertools import count
+from itertools import count, islice
 from typing import Final, TypeVar
 
 from urllib3 import BaseHTTPResponse, Retry
@@ -43,16 +43,18 @@ _R = TypeVar("_R")
 class Manners:
     """How much is asked of another server at once, and how long it may take.
 
-    `connections` per file that is copied. A request is tried `tries` times, with pauses that double from `pause_s`.
-    A server that asks for a pause (Retry-After) gets it: up to `longest_pause_s` here, else in a later run. A part
-    takes at most `part_s`, so that a run of a function always finishes one; a document takes `document_s`.
+    A file is read over `connections` at most, by each of them `part_bytes` at a time. More than one is opened where the
+    first part came so fast that with all of them each part still takes less than `part_s`. A request is tried `tries`
+    times, with pauses that double from `pause_s`. A server that asks for a pause (Retry-After) gets it: up to
+    `longest_pause_s` here, else in a later run. A document takes at most `document_s`.
     """
 
     connections: int = 4
+    part_bytes: int = PART_BYTES
     tries: int = 5
     pause_s: float = 0.5
     longest_pause_s: float = 30.0
-    part_s: float = 240.0
+    part_s: float = 60.0
     document_s: float = 300.0
 
 
@@ -81,70 +83,78 @@ class RemoteServer:
         connections: Connections | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._address, self._manners, self._clock = mirror.address, manners, clock
+        self._address, self.manners, self.clock = mirror.address, manners, clock
         hosts = {host_of(mirror.address), *mirror.hosts}
         self._connections = connections or Connections(hosts, mirror.allow_private, manners.connections)
         self._agent = f"serverless-simplestreams-mirror (+{contact})"
+
+    @property
+    def part_bytes(self) -> int:
+        return self.manners.part_bytes
 
     def document(self, path: str, etag: str = "") -> Document | None:
         url = joined(self._address, path)
         headers = {"Accept-Encoding": "gzip", **({"If-None-Match": etag} if etag else {})}
 
         def attempt() -> Document | None:
-            with closing(self._get(url, headers)) as response:
+            with closing(self.get(url, headers)) as response:
                 if response.status == 304 and etag:
                     return None
                 if response.status != 200:
                     raise _unexpected(response, url, path)
                 return Document(self._body(response, path), response.headers.get("ETag", ""))
 
-        return self._try(path, attempt, time.sleep)
+        return self.persist(path, attempt, time.sleep)
 
-    def read(self, path: str, size_bytes: int = 0, start: int = 0, generation: str = "") -> Reading:
+    def read(self, path: str, size_bytes: int, seconds: float, start: int = 0, generation: str = "") -> Reading:
         url = joined(self._address, path)
-        return _Transfer(self, url, path, generation).begin(size_bytes, start)
+        return _Transfer(self, url, path, generation, self.clock() + seconds).begin(size_bytes, start)
 
     def close(self) -> None:
         """Close the connections."""
         self._connections.close()
 
-    def _get(self, url: str, headers: Mapping[str, str]) -> BaseHTTPResponse:
+    def get(self, url: str, headers: Mapping[str, str]) -> BaseHTTPResponse:
+        """Return the answer to one GET, as `Connections.get` does, under our name."""
         return self._connections.get(url, {"User-Agent": self._agent, **headers})
 
     def _body(self, response: BaseHTTPResponse, path: str) -> bytes:
-        until = self._clock() + self._manners.document_s
+        until = self.clock() + self.manners.document_s
         body = BytesIO()  # gives its bytes away without a copy; `bytes +=` copies them all for each chunk
         for chunk in response.stream(_SLICE_BYTES, decode_content=True):
             if body.tell() + len(chunk) > LARGEST_DOCUMENT_BYTES:
                 raise UpstreamRefused(f"{path} has more than {LARGEST_DOCUMENT_BYTES:,} bytes")
-            if self._clock() > until:
+            if self.clock() > until:
                 raise UpstreamUnavailable(
-                    f"{path} took longer than {self._manners.document_s:.0f} s, of which {body.tell():,} bytes came"
+                    f"{path} took longer than {self.manners.document_s:.0f} s, of which {body.tell():,} bytes came"
                 )
             body.write(chunk)
         return body.getvalue()
 
-    def _try(self, path: str, attempt: Callable[[], _R], pause: Callable[[float], object]) -> _R:
+    def persist(self, path: str, attempt: Callable[[], _R], pause: Callable[[float], object]) -> _R:
         """Return what `attempt` returns. Raise UpstreamUnavailable when every try failed, or has to wait too long."""
         for number in count(1):
             try:
                 return attempt()
             except (HTTPError, OSError, _Again) as error:
                 asked_s = error.pause_s if isinstance(error, _Again) else 0
-                if number == self._manners.tries or asked_s > self._manners.longest_pause_s:
+                if number == self.manners.tries or asked_s > self.manners.longest_pause_s:
                     what = f"{path} could not be read from {host_of(self._address)} in {number} tries"
                     raise UpstreamUnavailable(f"{what}: {_why(error)}", asked_s) from error
             # Jittered, so that what one outage broke does not come back all at once.
-            pause(asked_s or self._manners.pause_s * 2**number * random.random())  # noqa: S311
+            pause(asked_s or self.manners.pause_s * 2**number * random.random())  # noqa: S311
         raise AssertionError("counting never ends")
 
 
-class _Transfer:
-    """One file being read, by a few threads."""
+class _TimeOver(Exception):
+    """The time for this read is over, and it ends."""
 
-    def __init__(self, server: RemoteServer, url: str, path: str, generation: str) -> None:
-        self._server, self._url, self._path = server, url, path
-        self._manners = server._manners
+
+class _Transfer:
+    """One file being read until some moment, by a few threads."""
+
+    def __init__(self, server: RemoteServer, url: str, path: str, generation: str, until: float) -> None:
+        self._server, self._url, self._path, self._until = server, url, path, until
         self._generation = generation
         self._size_bytes = 0
         self._stopped = threading.Event()
@@ -153,14 +163,27 @@ class _Transfer:
 
     def begin(self, size_bytes: int, start: int) -> Reading:
         """Ask for the first part, and learn from its answer what upstream can do."""
-        response = self._server._try(self._path, lambda: self._ask(start, start + PART_BYTES, size_bytes), time.sleep)
+        try:
+            response = self._try(lambda: self._ask(start, start + self._server.part_bytes, size_bytes))
+            if response.status == 206 and not self._generation and self._size_bytes > self._server.part_bytes:
+                response.close()
+                response = self._try(lambda: self._ask(0, None, size_bytes))
+        except _TimeOver as over:
+            raise UpstreamUnavailable(f"{self._path} was not answered in the time of a run") from over
         if response.status == 200:
             return Reading(self._size_bytes, "", self._whole(response))
-        if not self._generation and self._size_bytes > PART_BYTES:
-            response.close()
-            response = self._server._try(self._path, lambda: self._ask(0, None, size_bytes), time.sleep)
-            return Reading(self._size_bytes, "", self._whole(response))
         return Reading(self._size_bytes, self._generation, self._ranged(response, start))
+
+    def _try(self, attempt: Callable[[], _R]) -> _R:
+        def in_time() -> _R:
+            self._check_time()
+            return attempt()
+
+        return self._server.persist(self._path, in_time, self._stopped.wait)
+
+    def _check_time(self) -> None:
+        if self._stopped.is_set() or self._server.clock() > self._until:
+            raise _TimeOver
 
     def _ask(self, start: int, stop: int | None, size_bytes: int) -> BaseHTTPResponse:
         """Send a request for bytes [start, stop), or the whole file; return the answer if it is of this generation."""
@@ -169,20 +192,20 @@ class _Transfer:
             headers["Range"] = f"bytes={start}-{min(stop, size_bytes or stop) - 1}"
             if self._generation:
                 headers["If-Range"] = self._generation
-        response = self._server._get(self._url, headers)
+        response = self._server.get(self._url, headers)
         try:
-            self._check(response, start, size_bytes)
+            self._check(response, start, size_bytes, is_part=stop is not None)
         except BaseException:
             response.close()
             raise
         return response
 
-    def _check(self, response: BaseHTTPResponse, start: int, size_bytes: int) -> None:
+    def _check(self, response: BaseHTTPResponse, start: int, size_bytes: int, *, is_part: bool) -> None:
         """Pass an answer whose body begins at byte `start`; raise what any other answer means."""
-        if response.status not in (200, 206, 416):
+        if response.status not in ((200, 206, 416) if is_part else (200,)):
             raise _unexpected(response, self._url, self._path)
         found = _generation_of(response)
-        if start and (response.status != 206 or found != self._generation):
+        if self._generation and is_part and (response.status != 206 or found != self._generation):
             raise UpstreamChanged(f"{self._path} changed upstream while it was read: it is read again from its start")
         if response.status == 416:
             raise UpstreamRefused(f"{self._path} is empty upstream, expected {size_bytes:,} bytes")
@@ -193,66 +216,65 @@ class _Transfer:
             )
         self._generation, self._size_bytes = found, size
 
-    def _whole(self, response: BaseHTTPResponse) -> Iterator[bytearray]:
+    def _whole(self, response: BaseHTTPResponse) -> Generator[bytearray]:
         """Yield the body of one answer. It cannot be continued: a break is one for the whole file."""
         done = 0
-        with closing(response):
+        with closing(response), suppress(_TimeOver):
             while done < self._size_bytes:
-                part = bytearray(min(PART_BYTES, self._size_bytes - done))
+                part = bytearray(min(self._server.part_bytes, self._size_bytes - done))
                 try:
-                    self._pour(response, memoryview(part), self._server._clock() + self._manners.part_s)
+                    deque(self._poured(response, memoryview(part)), maxlen=0)
+                    more = done + len(part) == self._size_bytes and response.read(1, decode_content=False)
                 except (HTTPError, OSError, _Again) as error:
                     raise UpstreamUnavailable(f"{self._path} broke off after {done:,} bytes: {_why(error)}") from error
+                if more:
+                    raise UpstreamRefused(f"{self._path} has more bytes than {self._size_bytes:,}, as its catalog says")
                 done += len(part)
-                if done == self._size_bytes and response.read(1, decode_content=False):
-                    raise UpstreamRefused(f"{self._path} is longer than {done:,} bytes, as upstream's catalog says")
                 yield part
 
-    def _ranged(self, response: BaseHTTPResponse, start: int) -> Iterator[bytearray]:
-        """Yield parts in order, fetched by a few threads ahead of who takes them."""
-        pool = ThreadPoolExecutor(self._manners.connections, thread_name_prefix="upstream")
-        starts = iter(range(start, self._size_bytes, PART_BYTES))
-        pending: deque[Future[bytearray]] = deque([pool.submit(self._fill, next(starts), response)])
+    def _ranged(self, response: BaseHTTPResponse, start: int) -> Generator[bytearray]:
+        """Yield parts in order, fetched by a few threads ahead of who takes them. The first one shows how many."""
+        starts = iter(range(start, self._size_bytes, self._server.part_bytes))
+        began = self._server.clock()
+        with suppress(_TimeOver):
+            first = self._fill(next(starts), response)
+            width = self._width(self._server.clock() - began)
+            with ThreadPoolExecutor(width, thread_name_prefix="upstream") as pool:
+                pending = deque(pool.submit(self._fill, begin) for begin in islice(starts, width + AHEAD - 1))
+                try:
+                    yield first
+                    del first
+                    while pending:
+                        part = pending.popleft().result()
+                        pending.extend(pool.submit(self._fill, begin) for begin in islice(starts, 1))
+                        yield part
+                        del part
+                finally:
+                    self._stop()
+                    pool.shutdown(cancel_futures=True)
 
-        def fetch_next() -> None:
-            if (begin := next(starts, None)) is not None:
-                pending.append(pool.submit(self._fill, begin))
-
-        try:
-            for _ in range(self._manners.connections + AHEAD - 2):  # one is begun, one is with who takes them
-                fetch_next()
-            while pending:
-                part = pending.popleft().result()
-                fetch_next()
-                yield part
-                del part
-        finally:
-            self._stop()
-            pool.shutdown(cancel_futures=True)
+    def _width(self, seconds: float) -> int:
+        """Return over how many connections to read on when one alone took so long for a part."""
+        manners = self._server.manners
+        return max(1, min(manners.connections, int(manners.part_s / max(seconds, 0.001))))
 
     def _fill(self, start: int, opened: BaseHTTPResponse | None = None) -> bytearray:
         """Return the part that begins at `start`, going on where a body breaks."""
-        part = bytearray(min(PART_BYTES, self._size_bytes - start))
-        left = [opened] if opened else []
+        part = bytearray(min(self._server.part_bytes, self._size_bytes - start))
+        unread = [opened] if opened else []
         filled = 0
-        until = self._server._clock() + self._manners.part_s
 
         def attempt() -> None:
             nonlocal filled
-            stop = start + len(part)
-            response = left.pop() if left else self._ask(start + filled, stop, self._size_bytes)
+            response = unread.pop() if unread else self._ask(start + filled, start + len(part), self._size_bytes)
             with closing(response):
-                for number in self._poured(response, memoryview(part)[filled:], until):
+                for number in self._poured(response, memoryview(part)[filled:]):
                     filled += number
 
-        self._server._try(self._path, attempt, self._stopped.wait)
+        self._try(attempt)
         return part
 
-    def _pour(self, response: BaseHTTPResponse, part: memoryview, until: float) -> None:
-        for _ in self._poured(response, part, until):
-            pass
-
-    def _poured(self, response: BaseHTTPResponse, part: memoryview, until: float) -> Iterator[int]:
+    def _poured(self, response: BaseHTTPResponse, part: memoryview) -> Iterator[int]:
         """Read exactly `part` from a body, yielding the count of each slice that arrived."""
         with self._lock:
             self._open.add(response)
@@ -260,13 +282,9 @@ class _Transfer:
             filled = 0
             while filled < len(part):
                 slice_ = response.read(min(_SLICE_BYTES, len(part) - filled), decode_content=False)
-                if self._stopped.is_set():
-                    raise UpstreamUnavailable(f"{self._path} is no longer read")
+                self._check_time()
                 if not slice_:
                     raise _Again(f"the body ended after {filled:,} of {len(part):,} bytes")
-                if self._server._clock() > until:
-                    size, limit_s = len(part) >> 20, self._manners.part_s
-                    raise UpstreamUnavailable(f"{self._path} is too slow: {size} MiB took longer than {limit_s:.0f} s")
                 part[filled : filled + len(slice_)] = slice_
                 filled += len(slice_)
                 yield len(slice_)
