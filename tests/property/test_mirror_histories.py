@@ -92,7 +92,7 @@ class Mirroring(RuleBasedStateMachine):
         if path in self.mirrored and path in self.listed():
             self.withdrawn.add(path)
             self.mirror_runs(dies=False)  # within the grace time of a withdrawal, which is a day
-            self.by_operator |= {path} & self.wanted()
+            self.by_operator.add(path)
 
     @rule(path=st.sampled_from(PATHS))
     def operator_restores(self, path: str) -> None:

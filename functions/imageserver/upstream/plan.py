@@ -180,7 +180,7 @@ def _gone(
         goes = is_over and may_go and path not in here.withdrawn
         if goes:
             delist.append(parse_version(path))
-        after[path] = Held(since, was.delisted or goes, was.refused)
+        after[path] = Held(since, was.delisted or goes, _is_refused(path, here, was))
     return after, tuple(delist)
 
 

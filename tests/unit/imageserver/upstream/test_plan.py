@@ -175,6 +175,13 @@ def test_what_the_operator_withdrew_is_not_copied_again_when_its_files_are_delet
     assert (plan.missing, plan.overrides, plan.held) == ((), {}, refused)
 
 
+def test_what_the_operator_withdrew_while_it_did_not_come_is_not_copied_again() -> None:
+    gone = planned([], files(D1), {D1: Held(LATELY)}, withdrawn=[D1])
+    assert gone.held == {D1: Held(LATELY, refused=True)}
+    assert planned([], {}, gone.held).held == gone.held
+    assert not planned(upstream(D1), {}, gone.held).missing
+
+
 def test_what_the_operator_restores_is_the_mirrors_again() -> None:
     plan = planned(upstream(D1), files(D1), {D1: Held(refused=True)})
     assert plan.held == {D1: Held()}
