@@ -1,7 +1,9 @@
 """The mirrors of a server: which other servers it follows, and what it last saw and brought of each.
 
-Both documents are private and written conditionally. `mirrors/mirrors.json` is what the operator wants. The state of
-a mirror, `mirrors/<name>.state.json`, is what a comparison leaves for the next one.
+All documents are private and written conditionally. `mirrors/mirrors.json` is what the operator wants. The state of
+a mirror, `mirrors/<name>.state.json`, is what a comparison leaves for the next one: it holds every version, and is not
+written while upstream does not change. Its status, `mirrors/<name>.status.json`, is how the last comparisons went:
+small, and written by each. What could not be copied, and why, is in `mirrors/<name>.refused.json`.
 """
 
 import re
@@ -25,6 +27,7 @@ MOST_FILTERS: Final = 100
 MOST_VERSIONS: Final = 1_000
 MOST_GRACE_DAYS: Final = 365
 MOST_HOSTS: Final = 20
+MOST_REFUSALS: Final = 100
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 _HOST: Final = re.compile(r"(?=.{1,253}\Z)[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*\Z")
 
@@ -73,16 +76,78 @@ class Held(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class MirrorState(msgspec.Struct, frozen=True, kw_only=True):
-    """What the last accepted comparison saw, by the path of each document, and the versions it holds, by their path."""
+    """What the last accepted comparison saw, by the path of each document, and the versions it holds, by their path.
+
+    `index_etag` is that of the index that named the documents. `mirror` is the configuration that was compared, and
+    `compared` when that was (ISO 8601, UTC).
+    """
 
     documents: dict[str, SeenDocument] = {}
     held: dict[str, Held] = {}
+    index_etag: str = ""
+    mirror: Mirror | None = None
+    compared: str = ""
+    schema: int = SCHEMA
+
+
+class MirrorStatus(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """How the comparisons went. Times in ISO 8601, UTC; empty for never.
+
+    `began`: the first comparison; `looked`: the last one. `compared`: the last one that read every document and was
+    accepted. `in_step`: the last one that found nothing missing. `error`: why the last one was not accepted, or what
+    it could not do. The rest is of the comparison at `compared`: how many products and versions come, files and bytes
+    that are missing, versions that left the list, sentences about what cannot come (the first of `left_out_total`),
+    and since when the copy of each missing file is asked for, by its key.
+    """
+
+    began: str = ""
+    looked: str = ""
+    compared: str = ""
+    in_step: str = ""
+    error: str = ""
+    products: int = 0
+    versions: int = 0
+    missing: int = 0
+    missing_bytes: int = 0
+    delisted: int = 0
+    left_out: tuple[str, ...] = ()
+    left_out_total: int = 0
+    asked: dict[str, str] = {}
+    schema: int = SCHEMA
+
+    def lag_s(self, now: datetime) -> float:
+        """Return for how many seconds this server may lack something that upstream has; 0 before the first look."""
+        since = self.in_step or self.began
+        return max(0.0, (now - datetime.fromisoformat(since)).total_seconds()) if since else 0.0
+
+
+class Refusal(msgspec.Struct, frozen=True):
+    """Why a file could not be copied, completing "<key> …", and when that was (ISO 8601, UTC)."""
+
+    reason: str
+    at: str
+
+
+class MirrorRefusals(msgspec.Struct, frozen=True, kw_only=True):
+    """The files that upstream lists and that could not be copied, by key: the last MOST_REFUSALS."""
+
+    files: dict[str, Refusal] = {}
     schema: int = SCHEMA
 
 
 _encoder = msgspec.json.Encoder(order="sorted")
 _UNREADABLE = (msgspec.DecodeError, UnicodeError, RecursionError)
-_T = TypeVar("_T", _Configuration, MirrorState)
+_T = TypeVar("_T", _Configuration, MirrorState, MirrorStatus, MirrorRefusals)
+
+
+def refusals_key(name: str) -> str:
+    """Return the key of what could not be copied for a mirror."""
+    return f"{MIRRORS}{name}.refused.json"
+
+
+def status_key(name: str) -> str:
+    """Return the key of how a mirror's comparisons went."""
+    return f"{MIRRORS}{name}.status.json"
 
 
 def state_key(name: str) -> str:
@@ -170,18 +235,49 @@ def encode_state(state: MirrorState) -> bytes:
     return _encoder.encode(state)
 
 
+def encode_status(status: MirrorStatus) -> bytes:
+    """Return the bytes of a status."""
+    return _encoder.encode(status)
+
+
+def decode_status(body: bytes, name: str) -> MirrorStatus:
+    """Read a mirror's status. Raise CatalogDamaged."""
+    status = _decoded(body, status_key(name), MirrorStatus)
+    times = [status.began, status.looked, status.compared, status.in_step]
+    _check_times(status_key(name), [*times, *status.asked.values()])
+    return status
+
+
+def encode_refusals(refusals: MirrorRefusals) -> bytes:
+    """Return the bytes of what could not be copied."""
+    return _encoder.encode(refusals)
+
+
+def decode_refusals(body: bytes, name: str) -> MirrorRefusals:
+    """Read what could not be copied. Raise CatalogDamaged."""
+    return _decoded(body, refusals_key(name), MirrorRefusals)
+
+
 def decode_state(body: bytes, name: str) -> MirrorState:
     """Read a mirror's state. Raise CatalogDamaged: an unreadable one never reads as that of a new mirror."""
     state = _decoded(body, state_key(name), MirrorState)
-    times = [seen.updated for seen in state.documents.values()] + [held.gone_since for held in state.held.values()]
+    times = (
+        [state.compared]
+        + [seen.updated for seen in state.documents.values()]
+        + [held.gone_since for held in state.held.values()]
+    )
+    _check_times(state_key(name), times)
+    return state
+
+
+def _check_times(key: str, times: Iterable[str]) -> None:
     for time in filter(None, times):
         try:
             aware = datetime.fromisoformat(time).tzinfo is not None
         except ValueError:
             aware = False
         if not aware:
-            raise CatalogDamaged(f"{state_key(name)} has the time {time[:80]!a}, expected ISO 8601 with a time zone")
-    return state
+            raise CatalogDamaged(f"{key} has the time {time[:80]!a}, expected ISO 8601 with a time zone")
 
 
 def _decoded(body: bytes, key: str, type_: type[_T]) -> _T:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from imageserver.errors import CatalogDamaged, InvalidMirror
 from imageserver.upstream.mirrors import (
@@ -14,13 +17,17 @@ from imageserver.upstream.mirrors import (
     Held,
     Mirror,
     MirrorState,
+    MirrorStatus,
     SeenDocument,
     check,
     decode_mirrors,
     decode_state,
+    decode_status,
     encode_mirrors,
     encode_state,
+    encode_status,
     state_key,
+    status_key,
 )
 
 NOBLE = Mirror(address="https://images.example.org/server", stream="images-noble", only=("ubuntu:noble",), keep=2)
@@ -121,6 +128,28 @@ def test_a_state_that_cannot_be_read_is_not_that_of_a_new_mirror(body: bytes) ->
     with pytest.raises(CatalogDamaged) as refusal:
         decode_state(body, "noble")
     assert str(refusal.value).startswith(state_key("noble"))
+
+
+STATUS = MirrorStatus(began="2026-11-20T00:00:00+00:00", looked="2026-11-27T00:00:00+00:00", missing=2)
+
+
+def test_a_status_is_read_as_it_was_written() -> None:
+    assert decode_status(encode_status(STATUS), "noble") == STATUS
+    assert decode_status(encode_status(MirrorStatus()), "noble") == MirrorStatus()
+
+
+@pytest.mark.parametrize("body", [b"", b'{"schema": 2}', b'{"looked": "today"}', b'{"asked": {"k": "2026-11-27"}}'])
+def test_a_status_that_cannot_be_read_is_not_that_of_a_new_mirror(body: bytes) -> None:
+    with pytest.raises(CatalogDamaged) as refusal:
+        decode_status(body, "noble")
+    assert str(refusal.value).startswith(status_key("noble"))
+
+
+def test_the_lag_counts_from_when_nothing_was_missing_and_before_that_from_the_first_look() -> None:
+    now = datetime(2026, 11, 27, tzinfo=UTC)
+    assert MirrorStatus().lag_s(now) == 0
+    assert STATUS.lag_s(now) == 7 * 86_400
+    assert replace(STATUS, in_step="2026-11-26T00:00:00+00:00").lag_s(now) == 86_400
 
 
 def test_no_name_of_a_mirror_gives_its_state_the_key_of_the_configuration() -> None:

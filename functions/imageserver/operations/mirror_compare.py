@@ -1,0 +1,183 @@
+"""Compare another image server with what is here, product by product, and plan what a mirror does. Nothing is written.
+
+One document of the other server is in memory at a time, and of this server what one release of one system has.
+"""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from itertools import groupby
+from typing import Final
+
+from imageserver.errors import OutOfTime, UpstreamRefused
+from imageserver.format import documents as catalog
+from imageserver.format.documents import INDEX_KEY
+from imageserver.format.keys import ProductId, VersionId, parse_version
+from imageserver.operations.runs import Run
+from imageserver.storage.document_cache import DocumentCache
+from imageserver.storage.parallel import in_parallel
+from imageserver.storage.port import Store
+from imageserver.upstream.documents import products_paths
+from imageserver.upstream.filters import parse_filter
+from imageserver.upstream.mapping import LeftOut, UpstreamFile, UpstreamVersion, mapped
+from imageserver.upstream.mirrors import Held, Mirror, MirrorState, SeenDocument
+from imageserver.upstream.plan import Here, ProductPlan, Rules, plan_product, refusal_of, seen
+from imageserver.upstream.port import Document, Upstream
+from imageserver.versions import records
+
+MOST_LEFT_OUT: Final = 50
+"""Sentences that are kept about what cannot come."""
+
+
+@dataclass(slots=True)
+class Comparison:
+    """What a comparison found: the documents as seen, a plan for each product, and what cannot come."""
+
+    index_etag: str
+    documents: dict[str, SeenDocument] = field(default_factory=dict)
+    plans: dict[ProductId, ProductPlan] = field(default_factory=dict)
+    left_out: list[str] = field(default_factory=list)
+    left_out_total: int = 0
+
+    @property
+    def missing(self) -> tuple[UpstreamFile, ...]:
+        """The files to copy."""
+        return tuple(file for plan in self.plans.values() for file in plan.missing)
+
+    @property
+    def held(self) -> dict[str, Held]:
+        """What the mirror holds from now on."""
+        return {path: held for plan in self.plans.values() for path, held in plan.held.items()}
+
+    def leave_out(self, found: Iterable[LeftOut]) -> None:
+        """Note what cannot come."""
+        for one in found:
+            self.left_out_total += 1
+            if len(self.left_out) < MOST_LEFT_OUT:
+                self.left_out.append(f"{one.name} {one.reason}")
+
+
+class Reader:
+    """Another server's documents. One that was read to see whether it changed is not requested again."""
+
+    def __init__(self, upstream: Upstream) -> None:
+        self._upstream = upstream
+        self._changed: dict[str, Document] = {}
+
+    def is_unchanged(self, state: MirrorState) -> bool:
+        """Return whether all documents are those of a state; one conditional request each, until one has changed."""
+        etags = {INDEX_KEY: state.index_etag} | {path: one.etag for path, one in state.documents.items()}
+        for path, etag in etags.items():
+            document = self._upstream.document(path, etag)
+            if document is not None:
+                self._changed[path] = document
+                return False
+        return True
+
+    def read(self, path: str) -> Document:
+        """Return a document. Errors as of Upstream."""
+        document = self._changed.pop(path, None) or self._upstream.document(path)
+        if document is None:
+            raise UpstreamRefused(
+                f"{path} was requested without a condition, and upstream answers that it is unchanged"
+            )
+        return document
+
+
+class Comparer:
+    """Compares one mirror. `of_others` are the versions that other mirrors hold; `run` bounds its time."""
+
+    def __init__(
+        self, mirror: Mirror, state: MirrorState, of_others: Collection[str], store: Store, run: Run, now: datetime
+    ) -> None:
+        self._mirror, self._state, self._run, self._now = mirror, state, run, now
+        filters = tuple(map(parse_filter, mirror.only))
+        self._rules = Rules(filters, mirror.keep, timedelta(days=mirror.grace_days))
+        self._bucket = _Bucket(store, DocumentCache(store).products(mirror.stream), of_others)
+        self._held = _by_product(state.held)
+
+    def compare(self, reader: Reader, *, accept: bool) -> Comparison:
+        """Plan every product. A product that cannot be looked at is noted in the run, and stays as it is.
+
+        Raise UpstreamRefused where upstream is not to be followed, unless an operator accepts it, and OutOfTime.
+        """
+        index = reader.read(INDEX_KEY)
+        compared = Comparison(index.etag)
+        for path in products_paths(index.body):
+            document = reader.read(path)
+            versions = self._compare_document(document.body, compared)
+            compared.documents[path] = seen(document.body, versions, document.etag, self._now)
+        is_same = self._state.mirror is not None and self._state.mirror.address == self._mirror.address
+        refusal = refusal_of(compared.documents, self._state.documents if is_same and not accept else {})
+        if refusal:
+            raise UpstreamRefused(f"{refusal}; look at it, and if it is right, run this mirror with --accept")
+        for product in sorted(self._held.keys() - compared.plans.keys()):
+            self._plan(product, (), compared)
+        return compared
+
+    def _compare_document(self, body: bytes, compared: Comparison) -> int:
+        """Plan the products of one document, and return how many versions of it could come."""
+        count = 0
+        for product, found in groupby(mapped(body, self._mirror.stream), key=_product_of):
+            group = list(found)
+            versions = [one for one in group if isinstance(one, UpstreamVersion)]
+            count += len(versions)
+            if product and not (product in self._held or any(one.takes_of(product) for one in self._rules.filters)):
+                continue
+            compared.leave_out(one for one in group if isinstance(one, LeftOut))
+            if product and versions and product in compared.plans:
+                compared.leave_out([LeftOut(product.path, "is in two documents of upstream; the first one counts")])
+            elif product and versions:
+                self._plan(product, versions, compared)
+        return count
+
+    def _plan(self, product: ProductId, versions: Sequence[UpstreamVersion], compared: Comparison) -> None:
+        if not self._run.time_left():
+            raise OutOfTime("the run ended before all products were compared; narrow the filters of this mirror")
+        held = self._held.get(product, {})
+        compared.plans[product] = ProductPlan((), {}, (), (), held, ())
+        with self._run.looking_at(product.path):
+            here = self._bucket.here(product, held)
+            compared.plans[product] = plan_product(product, versions, here, held, self._rules, self._now)
+            compared.leave_out(compared.plans[product].left_out)
+
+
+@dataclass(slots=True)
+class _Bucket:
+    """What is here of a stream. One listing serves all products of a release, which documents have side by side."""
+
+    store: Store
+    listed: catalog.Products
+    of_others: Collection[str]
+    _below: str = ""
+    _files: dict[str, int] = field(default_factory=dict)
+
+    def here(self, product: ProductId, held: Mapping[str, Held]) -> Here:
+        """Return what is here of a product. Records are read only of held versions that are not plainly listed."""
+        below = f"{product.stream}/{product.os}/{product.release}/"
+        if below != self._below:
+            self._files = {i.key: i.size_bytes for i in self.store.list(below) if not i.key.endswith("/")}
+            self._below = below
+        prefix = f"{product.path}/"
+        files = {key: size for key, size in self._files.items() if key.startswith(prefix)}
+        listed = {f"{prefix}{version}" for version in catalog.versions_of(self.listed, product.name)}
+        there = Here(files, listed).versions & held.keys()
+        doubtful = sorted(path for path in there if path not in listed or held[path] != Held())
+        are_withdrawn = in_parallel(self._is_withdrawn, map(parse_version, doubtful)) if doubtful else []
+        withdrawn = {path for path, is_withdrawn in zip(doubtful, are_withdrawn, strict=True) if is_withdrawn}
+        return Here(files, listed, withdrawn, self.of_others)
+
+    def _is_withdrawn(self, version: VersionId) -> bool:
+        found = self.store.read(version.record_key)
+        return found is not None and records.decode(found.body, version.record_key).withdrawn is not None
+
+
+def _by_product(held: Mapping[str, Held]) -> dict[ProductId, dict[str, Held]]:
+    found: dict[ProductId, dict[str, Held]] = {}
+    for path, one in held.items():
+        found.setdefault(parse_version(path).product, {})[path] = one
+    return found
+
+
+def _product_of(found: UpstreamVersion | LeftOut) -> ProductId | None:
+    return found.id.product if isinstance(found, UpstreamVersion) else found.product

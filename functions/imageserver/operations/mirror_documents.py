@@ -1,0 +1,116 @@
+"""Read and change the documents of mirrors in the bucket: the configuration, and what a mirror holds."""
+
+from collections.abc import Callable
+from datetime import datetime
+from functools import partial
+
+from imageserver.errors import InvalidMirror
+from imageserver.storage.port import Store, write
+from imageserver.storage.retries import RaceLost, retry
+from imageserver.upstream.mirrors import (
+    CONFIGURATION_KEY,
+    MOST_REFUSALS,
+    Mirror,
+    MirrorRefusals,
+    MirrorState,
+    MirrorStatus,
+    Refusal,
+    check,
+    decode_mirrors,
+    decode_refusals,
+    decode_state,
+    decode_status,
+    encode_mirrors,
+    encode_refusals,
+    refusals_key,
+    state_key,
+    status_key,
+)
+
+Pause = Callable[[float], object]
+
+
+def configured(store: Store) -> dict[str, Mirror]:
+    """Return the mirrors of a server, by name. Raise CatalogDamaged."""
+    found = store.read(CONFIGURATION_KEY)
+    return decode_mirrors(found.body) if found else {}
+
+
+def state_of(store: Store, name: str) -> MirrorState:
+    """Return what a mirror holds; that of a new one where there is none. Raise CatalogDamaged."""
+    found = store.read(state_key(name))
+    return decode_state(found.body, name) if found else MirrorState()
+
+
+def status_of(store: Store, name: str) -> MirrorStatus:
+    """Return how a mirror's comparisons went; that of a new one where there is none. Raise CatalogDamaged."""
+    found = store.read(status_key(name))
+    return decode_status(found.body, name) if found else MirrorStatus()
+
+
+def refusals_of(store: Store, name: str) -> dict[str, Refusal]:
+    """Return the files that could not be copied for a mirror, by key. Raise CatalogDamaged."""
+    found = store.read(refusals_key(name))
+    return decode_refusals(found.body, name).files if found else {}
+
+
+def note_refusal(store: Store, name: str, key: str, reason: str, now: datetime, pause: Pause) -> None:
+    """Note for the operator why a file cannot be copied; the newest MOST_REFUSALS are kept. Raise CatalogBusy."""
+
+    def attempt() -> None:
+        found = store.read(refusals_key(name))
+        before = decode_refusals(found.body, name).files if found else {}
+        files = {**before, key: Refusal(reason, now.isoformat(timespec="seconds"))}
+        newest = sorted(files, key=lambda key: files[key].at)[-MOST_REFUSALS:]
+        body = encode_refusals(MirrorRefusals(files={one: files[one] for one in newest}))
+        if write(store, refusals_key(name), body, found) is None:
+            raise RaceLost
+
+    retry(refusals_key(name), attempt, pause)
+
+
+def configure(store: Store, name: str, mirror: Mirror, pause: Pause, *, over: bool = False) -> dict[str, Mirror]:
+    """Write one mirror into the configuration, and return all; with `over` in the place of one of that name.
+
+    Raise InvalidMirror, CatalogBusy, CatalogDamaged.
+    """
+    check(name, mirror)
+    return retry(CONFIGURATION_KEY, partial(_change, store, partial(_with, name=name, mirror=mirror, over=over)), pause)
+
+
+def unconfigure(store: Store, name: str, pause: Pause) -> dict[str, Mirror]:
+    """Take one mirror out of the configuration, and return the others; what it holds is kept. Errors as `configure`."""
+    return retry(CONFIGURATION_KEY, partial(_change, store, partial(_without, name=name)), pause)
+
+
+def forget(store: Store, name: str) -> None:
+    """Delete what a mirror holds: its versions are as if somebody had uploaded them."""
+    for key in (state_key(name), status_key(name), refusals_key(name)):
+        if found := store.read(key):
+            store.delete(key, found.revision)
+
+
+def _change(store: Store, change: Callable[[dict[str, Mirror]], dict[str, Mirror]]) -> dict[str, Mirror]:
+    found = store.read(CONFIGURATION_KEY)
+    before = decode_mirrors(found.body) if found else {}
+    after = change(before)
+    if after != before and write(store, CONFIGURATION_KEY, encode_mirrors(after), found) is None:
+        raise RaceLost
+    return after
+
+
+def _with(mirrors: dict[str, Mirror], name: str, mirror: Mirror, over: bool) -> dict[str, Mirror]:
+    before = mirrors.get(name)
+    if before and before != mirror:
+        if not over:
+            raise InvalidMirror(f"there is a mirror {name} of {before.address}; change it with --replace")
+        if before.stream != mirror.stream:
+            raise InvalidMirror(
+                f"the mirror {name} brings images into {before.stream}, and {mirror.stream} is another stream: remove "
+                "it first, and say whether its images stay"
+            )
+    return {**mirrors, name: mirror}
+
+
+def _without(mirrors: dict[str, Mirror], name: str) -> dict[str, Mirror]:
+    return {one: mirror for one, mirror in mirrors.items() if one != name}

@@ -1,0 +1,236 @@
+"""Follow other image servers: compare each with what is here, and have done what differs.
+
+A run reads the configuration and compares one mirror after the other. An upstream that has not changed costs one
+conditional request a document and nothing else, unless a file is still missing, a grace time has ended, or the last
+full comparison is a day old.
+
+What a mirror holds is written before anything is copied or withdrawn (upstream.plan says why). Copies are asked for in
+a queue, one message a file. A message is not repeated for a day while its file is missing: it waits its turn, is tried
+again, or lies in the dead-letter queue.
+"""
+
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import partial
+from itertools import groupby
+from typing import Final
+
+from msgspec.structs import replace
+
+from imageserver.errors import CatalogBusy
+from imageserver.format.keys import VersionId, parse_key
+from imageserver.operations.mirror_compare import Comparer, Comparison, Reader
+from imageserver.operations.mirror_documents import state_of, status_of
+from imageserver.operations.runs import Failure, Run, Task
+from imageserver.operations.withdraw import restore, withdraw
+from imageserver.storage.port import Store, write
+from imageserver.upstream.mapping import UpstreamFile
+from imageserver.upstream.mirrors import (
+    Mirror,
+    MirrorState,
+    MirrorStatus,
+    decode_state,
+    decode_status,
+    encode_state,
+    encode_status,
+    state_key,
+    status_key,
+)
+from imageserver.upstream.plan import ProductPlan
+from imageserver.upstream.port import Upstream
+
+ASK_AGAIN: Final = timedelta(days=1)
+COMPARE_AGAIN: Final = timedelta(days=1)
+"""How old a full comparison may be: what changed here alone, such as a file that somebody deleted, is seen then."""
+MOST_ASKED: Final = 10_000
+"""Files that one run asks for; the next run asks for more."""
+
+
+@dataclass(frozen=True, slots=True)
+class MirrorServices:
+    """What a run works with.
+
+    `connect` opens the server that a mirror follows; `ask` queues the copies of files for the mirror of that name.
+    `grace_hours` is how long the files of a version stay after it left the list.
+    """
+
+    store: Store
+    connect: Callable[[Mirror], Upstream]
+    ask: Callable[[str, Sequence[UpstreamFile]], object]
+    now: Callable[[], datetime]
+    pause: Callable[[float], object]
+    grace_hours: int
+
+
+@dataclass(frozen=True, slots=True)
+class Followed:
+    """One mirror after its comparison. `missing` are the files to copy; `unchanged`: nothing was compared in full."""
+
+    name: str
+    mirror: Mirror
+    status: MirrorStatus
+    missing: tuple[UpstreamFile, ...] = ()
+    unchanged: bool = False
+
+
+def follow(
+    mirrors: Mapping[str, Mirror],
+    services: MirrorServices,
+    run: Run,
+    names: Collection[str] = (),
+    *,
+    accept: bool = False,
+) -> Iterator[Followed]:
+    """Compare each of `mirrors`, or those of `names` alone, and yield it: the one that waits longest comes first.
+
+    `accept` follows an upstream that shrank or went back in time: an operator has looked at it. What fails is noted in
+    `run` and in the mirror's status, and the next mirror is compared. Raises StorageUnavailable, StorageDenied, and
+    CatalogDamaged for a status.
+    """
+    looked = {name: status_of(services.store, name).looked for name in names or mirrors}
+    for name in sorted(looked, key=lambda name: (looked[name], name)):
+        if not run.more():
+            break
+        yield _Following(name, mirrors, services, run).follow(accept)
+        run.finished(name, 1)
+
+
+class _Following:
+    """One comparison of one mirror."""
+
+    def __init__(self, name: str, mirrors: Mapping[str, Mirror], services: MirrorServices, run: Run) -> None:
+        self._name, self._mirror, self._services, self._run = name, mirrors[name], services, run
+        self._others = [one for one in mirrors if one != name and mirrors[one].stream == self._mirror.stream]
+        self._now = services.now()
+        self._store = services.store
+        self._state_seen = self._store.read(state_key(name))
+        self._status_seen = self._store.read(status_key(name))
+        self._state = MirrorState()
+        self._before = decode_status(self._status_seen.body, name) if self._status_seen else MirrorStatus()
+
+    def follow(self, accept: bool) -> Followed:
+        """Compare, write what is held, act, and write how it went."""
+        looked = self._now.isoformat(timespec="seconds")
+        status = replace(self._before, looked=looked, began=self._before.began or looked, error="")
+        missing: tuple[UpstreamFile, ...] = ()
+        failed = len(self._run.failed)
+        compared: Comparison | None = None
+        try:
+            if self._state_seen:
+                self._state = decode_state(self._state_seen.body, self._name)
+            reader = Reader(self._services.connect(self._mirror))
+            if self._is_settled() and reader.is_unchanged(self._state):
+                status = replace(status, in_step=looked)
+            else:
+                compared = self._compare(reader, accept)
+                missing = compared.missing
+                self._hold(compared, looked)
+                status = self._carry_out(compared, missing, replace(status, compared=looked))
+        except Exception as error:  # noqa: BLE001  (noted in the status, logged, and raised by `Run.check`)
+            self._run.failed.append(Failure("follow", self._name, error))
+        if len(self._run.failed) > failed:
+            status = replace(status, error=str(self._run.failed[failed]))
+        self._save(status)
+        return Followed(self._name, self._mirror, status, missing, unchanged=compared is None and not status.error)
+
+    def _is_settled(self) -> bool:
+        """Return whether an upstream that did not change leaves nothing to do."""
+        before = self._before
+        if before.error or before.missing or not before.compared or self._state.mirror != self._mirror:
+            return False
+        if before.compared != self._state.compared:  # the run that wrote the state ended before it acted
+            return False
+        grace = timedelta(days=self._mirror.grace_days)
+        ended = (
+            held.gone_since and not held.delisted and self._now - datetime.fromisoformat(held.gone_since) >= grace
+            for held in self._state.held.values()
+        )
+        return self._now - datetime.fromisoformat(before.compared) < COMPARE_AGAIN and not any(ended)
+
+    def _compare(self, reader: Reader, accept: bool) -> Comparison:
+        of_others = {path for other in self._others for path in state_of(self._store, other).held}
+        comparer = Comparer(self._mirror, self._state, of_others, self._store, self._run, self._now)
+        return comparer.compare(reader, accept=accept)
+
+    def _hold(self, compared: Comparison, looked: str) -> None:
+        """Write what the mirror holds from now on. Raise CatalogBusy where another run did."""
+        state = MirrorState(
+            documents=compared.documents,
+            held=compared.held,
+            index_etag=compared.index_etag,
+            mirror=self._mirror,
+            compared=looked,
+        )
+        if self._run.dry_run:
+            return
+        if write(self._store, state_key(self._name), encode_state(state), self._state_seen) is None:
+            raise CatalogBusy(f"another run compared {self._name} at the same time; the next one goes on from there")
+
+    def _carry_out(self, compared: Comparison, missing: Sequence[UpstreamFile], status: MirrorStatus) -> MirrorStatus:
+        """Do what the plans say, and return the status with what they said."""
+        delisted = 0
+        for plan in compared.plans.values():
+            self._create_overrides(plan)
+            for version in plan.delist:
+                self._withdraw(version)
+            for version in plan.relist:
+                task = Task("restore", version.path, f"{self._name} has it again")
+                self._run.do(task, partial(restore, self._store, version, self._services.pause))
+            delisted += len(plan.delist)
+        comes = [one for plan in compared.plans.values() for one in plan.held.values() if not one.gone_since]
+        return replace(
+            status,
+            in_step=status.in_step if missing else status.looked,
+            products=sum(any(not one.gone_since for one in plan.held.values()) for plan in compared.plans.values()),
+            versions=len(comes),
+            missing=len(missing),
+            missing_bytes=sum(file.size_bytes for file in missing),
+            delisted=delisted,
+            left_out=tuple(compared.left_out),
+            left_out_total=compared.left_out_total,
+            asked=self._ask(missing),
+        )
+
+    def _create_overrides(self, plan: ProductPlan) -> None:
+        for key, body in plan.overrides.items():
+            task = Task("create", key, f"what {self._name} says of the product", len(body))
+            self._run.do(task, partial(self._store.create, key, body))
+
+    def _withdraw(self, version: VersionId) -> None:
+        why = f"the mirror {self._name} no longer takes it"
+        task = Task("withdraw", version.path, f"{why}; its files are deleted {self._services.grace_hours} hours later")
+        action = partial(
+            withdraw, self._store, version, self._now, self._services.grace_hours, self._services.pause, why
+        )
+        self._run.do(task, action)
+
+    def _ask(self, missing: Sequence[UpstreamFile]) -> dict[str, str]:
+        """Ask for the copies that nobody asked for lately, and return since when each missing file is asked for."""
+        now = self._now.isoformat(timespec="seconds")
+        before = self._before.asked
+        asked = {file.key: before[file.key] for file in missing if file.key in before}
+        due = [f for f in missing if f.key not in asked or self._now - _time(asked[f.key]) >= ASK_AGAIN][:MOST_ASKED]
+        for version, group in groupby(due, key=lambda file: parse_key(file.key).version):
+            files = list(group)
+            task = Task("copy", version.path, ", ".join(_file(f) for f in files), sum(f.size_bytes for f in files))
+
+            def ask(files: Sequence[UpstreamFile] = files) -> None:
+                self._services.ask(self._name, files)
+                asked.update({file.key: now for file in files})
+
+            self._run.do(task, ask)
+        return asked
+
+    def _save(self, status: MirrorStatus) -> None:
+        """Write how it went. Where another run did at the same time, what that one says is as new."""
+        if not self._run.dry_run:
+            write(self._store, status_key(self._name), encode_status(status), self._status_seen)
+
+
+def _file(file: UpstreamFile) -> str:
+    return file.key.rpartition("/")[2]
+
+
+def _time(text: str) -> datetime:
+    return datetime.fromisoformat(text)

@@ -1,0 +1,118 @@
+"""The documents of mirrors: nothing that two operators or workers write at once is lost."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from msgspec.structs import replace
+
+from imageserver.errors import CatalogDamaged, InvalidMirror
+from imageserver.operations.mirror_documents import (
+    configure,
+    configured,
+    forget,
+    note_refusal,
+    refusals_of,
+    state_of,
+    status_of,
+    unconfigure,
+)
+from imageserver.upstream.mirrors import (
+    CONFIGURATION_KEY,
+    MOST_REFUSALS,
+    Mirror,
+    MirrorState,
+    MirrorStatus,
+    Refusal,
+    encode_state,
+    encode_status,
+    state_key,
+    status_key,
+)
+from tests.support.memory_store import MemoryStore
+
+SITE = Mirror(address="https://images.example.org/", stream="images", only=("all",))
+OTHER = replace(SITE, stream="images-other")
+NOW = datetime(2026, 11, 27, tzinfo=UTC)
+
+
+@pytest.fixture
+def store() -> MemoryStore:
+    return MemoryStore()
+
+
+def pause(_seconds: float) -> None:
+    """Nobody waits."""
+
+
+def test_a_server_without_a_configuration_follows_nobody(store: MemoryStore) -> None:
+    assert configured(store) == {}
+    assert (state_of(store, "site"), status_of(store, "site")) == (MirrorState(), MirrorStatus())
+    assert [method for method, _ in store.log] == ["read"] * 3
+
+
+def test_two_operators_who_add_at_once_both_add(store: MemoryStore) -> None:
+    def at_once(method: str, _key: str) -> None:
+        if method == "create":
+            store.on = lambda *_: None
+            configure(store, "other", OTHER, pause)
+
+    store.on = at_once
+    assert configure(store, "site", SITE, pause) == {"site": SITE, "other": OTHER}
+    assert configured(store) == {"site": SITE, "other": OTHER}
+
+
+def test_a_mirror_is_changed_only_where_that_is_meant(store: MemoryStore) -> None:
+    configure(store, "site", SITE, pause)
+    narrower = replace(SITE, only=("ubuntu",))
+    with pytest.raises(InvalidMirror, match="a mirror site of .*; change it with --replace"):
+        configure(store, "site", narrower, pause)
+    assert configure(store, "site", SITE, pause) == {"site": SITE}
+    assert configure(store, "site", narrower, pause, over=True) == {"site": narrower}
+
+
+def test_a_mirror_stays_in_its_stream(store: MemoryStore) -> None:
+    """What it brought lies in the old one, and nobody would take it off the list."""
+    configure(store, "site", SITE, pause)
+    with pytest.raises(InvalidMirror, match="into images, and images-other is another stream: remove it first"):
+        configure(store, "site", OTHER, pause, over=True)
+
+
+def test_a_configuration_that_cannot_be_read_is_not_written_over(store: MemoryStore) -> None:
+    store.put(CONFIGURATION_KEY, b"{}")
+    with pytest.raises(CatalogDamaged):
+        configure(store, "site", SITE, pause)
+    with pytest.raises(CatalogDamaged):
+        unconfigure(store, "site", pause)
+    assert store.objects[CONFIGURATION_KEY].body == b"{}"
+
+
+def test_what_a_mirror_holds_outlives_its_configuration_until_it_is_forgotten(store: MemoryStore) -> None:
+    configure(store, "site", SITE, pause)
+    store.put(state_key("site"), encode_state(MirrorState(index_etag="e")))
+    store.put(status_key("site"), encode_status(MirrorStatus()))
+    assert unconfigure(store, "site", pause) == {}
+    assert state_of(store, "site").index_etag == "e"
+    forget(store, "site")
+    assert list(store.objects) == [CONFIGURATION_KEY]
+
+
+def test_reasons_of_copies_that_failed_at_once_are_both_kept(store: MemoryStore) -> None:
+    def at_once(method: str, _key: str) -> None:
+        if method == "create":
+            store.on = lambda *_: None
+            note_refusal(store, "site", "images/b", "is longer", NOW, pause)
+
+    store.on = at_once
+    note_refusal(store, "site", "images/a", "is shorter", NOW, pause)
+    at = NOW.isoformat()
+    assert refusals_of(store, "site") == {"images/a": Refusal("is shorter", at), "images/b": Refusal("is longer", at)}
+
+
+def test_the_newest_reasons_are_kept(store: MemoryStore) -> None:
+    for number in range(MOST_REFUSALS + 1):
+        note_refusal(store, "site", f"images/{number}", "is gone", NOW + timedelta(seconds=number), pause)
+    kept = refusals_of(store, "site")
+    assert len(kept) == MOST_REFUSALS
+    assert "images/0" not in kept

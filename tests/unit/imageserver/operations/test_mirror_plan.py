@@ -1,0 +1,425 @@
+"""A mirror's run: what it holds is written first, then files are asked for and versions leave the list."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+import pytest
+from msgspec.structs import replace
+
+from imageserver.errors import CatalogBusy, CatalogDamaged, TasksFailed, UpstreamRefused, UpstreamUnavailable
+from imageserver.format import documents
+from imageserver.format.keys import parse_version
+from imageserver.operations.mirror_copy import CopyServices, Outcome, copy
+from imageserver.operations.mirror_documents import state_of, status_of
+from imageserver.operations.mirror_plan import MOST_ASKED, Followed, MirrorServices, follow
+from imageserver.operations.runs import Run
+from imageserver.operations.withdraw import restore, withdraw
+from imageserver.upstream.mapping import UpstreamFile
+from imageserver.upstream.mirrors import Held, Mirror, state_key, status_key
+from imageserver.upstream.port import Upstream
+from tests.support import images
+from tests.support.memory_store import MemoryStore, System
+from tests.support.memory_upstream import MemoryUpstream
+
+DAY = timedelta(days=1)
+SITE = Mirror(address="https://images.example.org/", stream="images", only=("all",))
+NOBLE = "ubuntu:noble:amd64:default"
+PRODUCT = "images/ubuntu/noble/amd64/default"
+D1, D2, D3 = (f"{PRODUCT}/2026110{day}_1000" for day in (1, 2, 3))
+
+
+@dataclass
+class Origin:
+    """Another server of ours in memory, which publishes what it is told."""
+
+    system: System = field(default_factory=System)
+    server: MemoryUpstream = field(default_factory=MemoryUpstream)
+
+    def publish(self, *paths: str, **more: bytes) -> None:
+        for path in paths:
+            self.system.upload(path, {**images.split_image(seed=path), **more})
+        self._serve()
+
+    def withdraw(self, *paths: str) -> None:
+        for path in paths:
+            for key in [key for key in self.system.store.objects if key.startswith(path)]:
+                self.system.store.remove(key)
+        self._serve()
+
+    def _serve(self) -> None:
+        self.system.catch_up()
+        self.server.files.clear()
+        self.server.files.update({key: found.body for key, found in self.system.store.objects.items()})
+
+
+@dataclass
+class Site:
+    """The server that follows; `asked` is the queue of files to copy."""
+
+    origin: Origin = field(default_factory=Origin)
+    system: System = field(default_factory=System)
+    asked: list[UpstreamFile] = field(default_factory=list)
+    requests: list[str] = field(default_factory=list)
+
+    @property
+    def store(self) -> MemoryStore:
+        return self.system.store
+
+    @property
+    def services(self) -> MirrorServices:
+        return MirrorServices(
+            store=self.store,
+            connect=self._connect,
+            ask=self._ask,
+            now=lambda: self.store.clock,
+            pause=lambda _: None,
+            grace_hours=24,
+        )
+
+    def _connect(self, _mirror: Mirror) -> Upstream:
+        self.origin.server.on = lambda _, path: self.requests.append(path)
+        return self.origin.server
+
+    def _ask(self, _name: str, files: Sequence[UpstreamFile]) -> None:
+        self.asked += files
+
+    def run(self, mirror: Mirror = SITE, run: Run | None = None, *, accept: bool = False) -> Followed:
+        run = run or Run()
+        (followed,) = follow({"site": mirror}, self.services, run, accept=accept)
+        return followed
+
+    def copy(self) -> None:
+        """Copy all that was asked for, and let digest and publish see it."""
+        services = CopyServices(self.store, self.origin.server, lambda: 900)
+        for file in self.asked:
+            assert copy(file, services).outcome in (Outcome.COPIED, Outcome.PRESENT)
+        self.asked.clear()
+        self.system.catch_up()
+
+    def in_step(self, mirror: Mirror = SITE) -> None:
+        self.run(mirror)
+        self.copy()
+        assert self.run(mirror).status.missing == 0
+
+    def later(self, days: float = 0, hours: float = 0) -> None:
+        self.store.clock += timedelta(days=days, hours=hours)
+
+    def listed(self) -> list[str]:
+        return self.system.listed().get(NOBLE, [])
+
+
+@pytest.fixture
+def site() -> Site:
+    return Site()
+
+
+def names(*paths: str) -> list[str]:
+    return [path.rpartition("/")[2] for path in paths]
+
+
+def test_what_upstream_lists_is_listed_here_with_the_same_fingerprints(site: Site) -> None:
+    site.origin.publish(D1, D2)
+    followed = site.run()
+    assert {file.key for file in followed.missing} == {file.key for file in site.asked}
+    assert (followed.status.products, followed.status.versions, followed.status.missing) == (1, 2, 4)
+    site.copy()
+    assert site.listed() == names(D1, D2)
+    there, here = (documents.versions_of(one.products_document(), NOBLE) for one in (site.origin.system, site.system))
+    assert there == here
+    status = site.run().status
+    assert status.in_step == status.looked == status.compared
+
+
+def test_an_upstream_that_has_not_changed_costs_a_conditional_request_for_each_document(site: Site) -> None:
+    site.origin.publish(D1)
+    site.in_step()
+    site.requests.clear()
+    site.store.log.clear()
+    followed = site.run()
+    assert followed.unchanged
+    assert site.requests == ["streams/v1/index.json", "streams/v1/images.json"]
+    assert {method for method, _ in site.store.log} == {"read", "replace"}
+    assert followed.status.in_step == followed.status.looked
+
+
+def test_a_full_comparison_is_a_day_old_at_most(site: Site) -> None:
+    """A file that somebody deleted here is seen by then, though nothing changed upstream."""
+    site.origin.publish(D1)
+    site.in_step()
+    site.store.remove(f"{D1}/rootfs.squashfs")
+    assert site.run().unchanged
+    site.later(days=1)
+    assert [file.key for file in site.run().missing] == [f"{D1}/rootfs.squashfs"]
+
+
+def test_another_configuration_is_compared_at_once(site: Site) -> None:
+    site.origin.publish(D1, D2)
+    newest = replace(SITE, keep=1)
+    site.in_step(newest)
+    assert site.listed() == names(D2)
+    assert {file.key.rpartition("/")[0] for file in site.run().missing} == {D1}
+
+
+def test_what_is_held_is_written_before_anything_is_asked_for(site: Site) -> None:
+    """A run that dies in between must not find its own files and take them for a local upload."""
+    site.origin.publish(D1)
+    services = site.services
+    held: list[Mapping[str, Held]] = []
+
+    def ask(*_: object) -> None:
+        held.append(state_of(site.store, "site").held)
+        raise UpstreamUnavailable("dies here")
+
+    run = Run()
+    list(follow({"site": SITE}, replace_services(services, ask), run))
+    assert held == [{D1: Held()}]
+    with pytest.raises(TasksFailed, match="dies here"):
+        run.check()
+    assert "dies here" in status_of(site.store, "site").error
+    assert len(site.run().missing) == len(site.asked) == 2
+
+
+def test_a_run_that_was_killed_is_done_again_though_upstream_has_not_changed(site: Site) -> None:
+    """Its state says what it saw, and nothing of that was asked for."""
+    site.origin.publish(D1)
+    site.in_step()
+    site.origin.publish(D2)
+    site.later(hours=1)
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        list(follow({"site": SITE}, replace_services(site.services, killed), Run()))
+    assert D2 in state_of(site.store, "site").held
+    assert {file.key.rpartition("/")[0] for file in site.run().missing} == {D2}
+    assert len(site.asked) == 2
+
+
+def replace_services(services: MirrorServices, ask: Callable[..., object]) -> MirrorServices:
+    return dataclasses.replace(services, ask=ask)
+
+
+def test_a_copy_is_asked_for_once_a_day_while_it_is_missing(site: Site) -> None:
+    site.origin.publish(D1)
+    site.run()
+    assert len(site.asked) == 2
+    site.later(days=0.9)
+    assert site.run().status.missing == 2
+    assert len(site.asked) == 2
+    site.later(days=0.2)
+    status = site.run().status
+    assert len(site.asked) == 4
+    assert set(status.asked.values()) == {status.looked}
+
+
+def test_what_upstream_no_longer_has_leaves_the_list_after_the_grace_time(site: Site) -> None:
+    site.origin.publish(D1, D2)
+    site.in_step()
+    site.origin.withdraw(D1)
+    site.run()
+    site.system.catch_up()
+    assert site.listed() == names(D1, D2)
+    site.later(days=SITE.grace_days)
+    site.run()
+    site.system.catch_up()
+    assert site.listed() == names(D2)
+    assert "the mirror site no longer takes it" in str(site.store.objects[f"versions/{D1}.json"].body)
+
+
+def test_a_grace_time_ends_though_upstream_does_not_change(site: Site) -> None:
+    """An unchanged upstream is compared in full then, and a day before it is not."""
+    site.origin.publish(D1, D2)
+    site.in_step()
+    site.origin.withdraw(D1)
+    site.run()
+    site.later(days=SITE.grace_days - 0.5)
+    site.run()
+    site.later(days=0.5)
+    assert not site.run().unchanged
+    site.system.catch_up()
+    assert site.listed() == names(D2)
+    assert site.run().unchanged
+
+
+def test_a_version_that_comes_again_is_restored(site: Site) -> None:
+    site.origin.publish(D1, D2)
+    site.in_step()
+    site.origin.withdraw(D1)
+    site.run()
+    site.later(days=SITE.grace_days)
+    site.run()
+    site.system.catch_up()
+    site.origin.publish(D1)
+    assert not site.run().missing
+    site.system.catch_up()
+    assert site.listed() == names(D1, D2)
+
+
+def test_what_an_operator_withdrew_stays_withdrawn_and_can_be_restored(site: Site) -> None:
+    site.origin.publish(D1, D2)
+    site.in_step()
+    withdraw(site.store, parse_version(D1), site.store.clock, 24, lambda _: None)
+    site.system.catch_up()
+    site.later(days=1)
+    assert not site.run().missing
+    assert state_of(site.store, "site").held == {D1: Held(refused=True), D2: Held()}
+    restore(site.store, parse_version(D1), lambda _: None)
+    site.system.catch_up()
+    site.later(days=1)
+    site.run()
+    assert state_of(site.store, "site").held == {D1: Held(), D2: Held()}
+
+
+def test_what_somebody_uploaded_here_is_neither_replaced_nor_withdrawn(site: Site) -> None:
+    site.system.upload(D1, images.split_image(seed="local"))
+    site.system.catch_up()
+    before = site.store.objects[f"{D1}/rootfs.squashfs"].body
+    site.origin.publish(D1, D2)
+    site.in_step()
+    status = status_of(site.store, "site")
+    assert [sentence for sentence in status.left_out if names(D1)[0] in sentence]
+    assert site.store.objects[f"{D1}/rootfs.squashfs"].body == before
+    site.origin.withdraw(D1)
+    site.later(days=2 * SITE.grace_days)
+    site.run()
+    site.system.catch_up()
+    assert site.listed() == names(D1, D2)
+
+
+@pytest.mark.parametrize("paths", [(D1, D2, D3), (D2, D3)], ids=["empty", "less than half"])
+def test_an_upstream_that_is_not_to_be_believed_removes_nothing_and_says_so(site: Site, paths: tuple[str, ...]) -> None:
+    site.origin.publish(D1, D2, D3)
+    site.in_step()
+    site.origin.withdraw(*paths)
+    site.later(days=2)
+    before = site.store.objects[state_key("site")].body
+    run = Run()
+    followed = site.run(run=run)
+    assert "nothing was removed" in followed.status.error
+    assert isinstance(run.failed[0].error, UpstreamRefused)
+    assert site.store.objects[state_key("site")].body == before
+    assert followed.status.lag_s(site.store.clock) == pytest.approx(2 * 86400, abs=600)
+
+
+def test_an_operator_may_accept_an_upstream_that_shrank(site: Site) -> None:
+    site.origin.publish(D1, D2, D3)
+    site.in_step()
+    site.origin.withdraw(D2, D3)
+    assert site.run().status.error
+    assert not site.run(accept=True).status.error
+    assert not site.run().status.error
+
+
+def test_an_upstream_that_does_not_answer_is_compared_next_time(site: Site) -> None:
+    site.origin.publish(D1)
+    site.in_step()
+    before = status_of(site.store, "site").in_step
+
+    def down(*_: object) -> None:
+        raise UpstreamUnavailable("images.example.org does not answer")
+
+    services = site.services
+    site.later(days=1)
+    site.origin.server.on = down
+    run = Run()
+    connect = lambda _: site.origin.server  # noqa: E731
+    (followed,) = follow({"site": SITE}, dataclasses.replace(services, connect=connect), run)
+    assert "does not answer" in followed.status.error
+    assert followed.status.in_step == before
+    assert not site.run().status.error
+
+
+def test_one_mirror_that_fails_holds_up_no_other(site: Site) -> None:
+    site.origin.publish(D1)
+    mirrors = {"broken": replace(SITE, stream="images-broken"), "site": SITE}
+    site.store.put(state_key("broken"), b"{}?")
+    run = Run()
+    broken, good = follow(mirrors, site.services, run)
+    assert "mirrors/broken.state.json cannot be read" in broken.status.error
+    assert len(good.missing) == 2
+    assert [failure.path for failure in run.failed] == ["broken"]
+
+
+def test_a_product_whose_record_is_damaged_holds_up_no_other(site: Site) -> None:
+    other = "images/debian/trixie/amd64/default/20261101_1000"
+    site.origin.publish(D1, other)
+    site.in_step()
+    withdraw(site.store, parse_version(D1), site.store.clock, 24, lambda _: None)
+    site.system.catch_up()
+    site.store.put(f"versions/{D1}.json", b"broken")
+    site.later(days=1)
+    site.store.remove(f"{other}/rootfs.squashfs")
+    run = Run()
+    followed = site.run(run=run)
+    assert [file.key for file in followed.missing] == [f"{other}/rootfs.squashfs"]
+    assert [failure.path for failure in run.failed] == [PRODUCT]
+    assert D1 in state_of(site.store, "site").held
+
+
+def test_two_mirrors_of_one_stream_do_not_take_each_others_versions(site: Site) -> None:
+    site.origin.publish(D1)
+    mirrors = {"a": SITE, "b": SITE}
+    first, second = follow(mirrors, site.services, Run())
+    assert (len(first.missing), len(second.missing)) == (2, 0)
+    assert state_of(site.store, "b").held == {}
+
+
+def test_two_runs_at_once_lose_nothing(site: Site) -> None:
+    """The one whose state was overtaken stops before it acts."""
+    site.origin.publish(D1)
+
+    def overtaken(method: str, key: str) -> None:
+        if method == "create" and key == state_key("site"):
+            site.store.on = lambda *_: None
+            site.run()
+
+    site.store.on = overtaken
+    run = Run()
+    assert "at the same time" in site.run(run=run).status.error
+    assert isinstance(run.failed[0].error, CatalogBusy)
+    assert len(site.asked) == 2
+
+
+def test_a_dry_run_writes_nothing(site: Site) -> None:
+    site.origin.publish(D1)
+    run = Run(dry_run=True)
+    assert len(site.run(run=run).missing) == 2
+    assert [task.what for task in run.tasks] == ["copy"]
+    assert not site.asked
+    assert not site.store.objects
+
+
+def test_aliases_and_requirements_come_along_once(site: Site) -> None:
+    site.origin.publish(D1, **{"metadata.json": b'{"aliases": ["web"], "requirements": {"secureboot": "false"}}'})
+    site.in_step()
+    products = [one.products_document().products[NOBLE] for one in (site.origin.system, site.system)]
+    assert [product.aliases.rpartition(",")[2] for product in products] == ["web", "web"]
+    assert [product.requirements for product in products] == [{"secureboot": "false"}] * 2
+
+
+def test_the_mirror_that_waits_longest_is_compared_first(site: Site) -> None:
+    site.origin.publish(D1)
+    mirrors = {"a": SITE, "b": replace(SITE, stream="images-b")}
+    list(follow(mirrors, site.services, Run(), ["a"]))
+    assert [one.name for one in follow(mirrors, site.services, Run())] == ["b", "a"]
+
+
+def test_a_run_asks_for_so_many_copies_and_the_next_one_for_more(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("imageserver.operations.mirror_plan.MOST_ASKED", 3)
+    assert MOST_ASKED > 3
+    site.origin.publish(D1, D2)
+    assert site.run().status.missing == 4
+    assert len(site.asked) == 3
+    site.run()
+    assert len({file.key for file in site.asked}) == len(site.asked) == 4
+
+
+def test_a_status_that_cannot_be_read_is_no_new_mirrors_status(site: Site) -> None:
+    site.store.put(status_key("site"), b"[]")
+    with pytest.raises(CatalogDamaged, match=r"mirrors/site\.status\.json cannot be read"):
+        site.run()
