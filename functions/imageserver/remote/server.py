@@ -279,6 +279,7 @@ class _Transfer:
         with self._lock:
             self._open.add(response)
         try:
+            self._check_time()  # asked after the answer is in the set: one of the two sees that all is to stop
             filled = 0
             while filled < len(part):
                 slice_ = response.read(min(_SLICE_BYTES, len(part) - filled), decode_content=False)

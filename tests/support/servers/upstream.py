@@ -9,7 +9,7 @@ import ssl
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler
 from urllib.parse import unquote
@@ -19,12 +19,17 @@ from tests.support.servers.http import served
 
 @dataclass
 class Fault:
-    """What happens to one request: another status and headers, a body cut after some bytes, a pause before it."""
+    """What happens to one request: another status and headers, a body cut after some bytes, a pause before it.
+
+    With `ignore_if_range` a range is served whatever its pin says; `unpaced` comes at once, whatever the server's pace.
+    """
 
     status: int = 0
     headers: Mapping[str, str] = field(default_factory=dict)
     cut_after: int | None = None
     pause_s: float = 0.0
+    ignore_if_range: bool = False
+    unpaced: bool = False
 
 
 @dataclass
@@ -43,8 +48,9 @@ class Asked:
 class UpstreamServer:
     """`files` by their path below the server's address; `faults` are taken in order by the requests of a path.
 
-    `bytes_sent` counts the bytes of bodies by path. `before` runs before each answer. Without `ranges` or `etags` the
-    server does not know them; `encoded` compresses what is asked for with `Accept-Encoding: gzip`.
+    `bytes_sent` counts the bytes of bodies by path. Without `ranges`, `etags`, `dates` or `lengths` the server does not
+    know them; `encoded` compresses what is asked for with `Accept-Encoding: gzip`. `bytes_per_s` is the pace of each
+    answer.
     """
 
     files: dict[str, bytes] = field(default_factory=dict)
@@ -55,8 +61,11 @@ class UpstreamServer:
     ranges: bool = True
     etags: bool = True
     dates: bool = True
+    lengths: bool = True
     encoded: bool = False
     bytes_per_s: float = 0
+    connections: int = 0
+    most_connections: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     @property
@@ -88,6 +97,16 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     served: UpstreamServer
 
+    def setup(self) -> None:
+        super().setup()
+        with self.served.lock:
+            self.served.connections += 1
+            self.served.most_connections = max(self.served.most_connections, self.served.connections)
+
+    def finish(self) -> None:
+        with self.served.lock:
+            self.served.connections -= 1
+
     def log_message(self, *_: object) -> None:
         """Quiet."""
 
@@ -118,7 +137,8 @@ class _Handler(BaseHTTPRequestHandler):
             body = gzip.compress(body)
         wanted = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", ""))
         pin = self.headers.get("If-Range")
-        if not wanted or not served.ranges or (pin and pin not in (about.get("ETag"), about.get("Last-Modified"))):
+        is_other = pin and pin not in (about.get("ETag"), about.get("Last-Modified")) and not fault.ignore_if_range
+        if not wanted or not served.ranges or is_other:
             self._send(path, 200, about, body, fault)
             return
         first, last = int(wanted[1]), min(int(wanted[2]), len(body) - 1)
@@ -132,16 +152,19 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response(status)
         for name, text in headers.items():
             self.send_header(name, text)
-        if status != 304:
+        if status != 304 and (self.served.lengths or status != 200):
             self.send_header("Content-Length", str(len(body)))
+        elif status == 200:
+            self.close_connection = True
         self.end_headers()
         whole = memoryview(body)[: fault.cut_after]
         for start in range(0, len(whole), 1 << 16):
             self.wfile.write(whole[start : start + (1 << 16)])
-            if self.served.bytes_per_s:
+            if self.served.bytes_per_s and not fault.unpaced:
                 time.sleep((1 << 16) / self.served.bytes_per_s)
         with self.served.lock:
             self.served.bytes_sent[path] = self.served.bytes_sent.get(path, 0) + len(whole)
         if fault.cut_after is not None:
             self.close_connection = True
-            self.connection.shutdown(2)
+            with suppress(OSError):  # the other side may have hung up already
+                self.connection.shutdown(2)
