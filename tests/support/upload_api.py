@@ -175,20 +175,27 @@ def system(name: str, folder: Path, way: Callable[[int], int] | None = None, **p
     wiring = read_wiring(PROJECT / "infra/template.yaml", given, StackIdentity("uploads", REGION), endpoint)
     bucket = wiring.bucket.name
     with contextlib.ExitStack() as closing:
-        closing.enter_context(_local_s3(port, folder) if name == "local" else _versitygw(port, folder))
-        s3 = boto3.client(
-            "s3",
-            endpoint_url=endpoint,
-            region_name=REGION,
-            aws_access_key_id=ACCESS_KEY,
-            aws_secret_access_key=SECRET_KEY,
-            config=Config(signature_version="s3v4", s3={"addressing_style": "path"}),
-        )
+        closing.enter_context(s3_server(name, port, folder))
+        s3 = s3_client(endpoint)
         s3.create_bucket(Bucket=bucket)
         pool = Pool(wiring.functions, common_environment(endpoint, REGION), folder, {"UploadsFunction": 4})
         closing.callback(pool.stop)
         url, ca_file = closing.enter_context(_api(wiring, pool, folder))
         yield System(name, url, ca_file, endpoint, bucket, pool, s3)
+
+
+def s3_server(name: str, port: int, folder: Path) -> contextlib.AbstractContextManager[None]:
+    """The S3 server of a name, as in `system`, on a port."""
+    return _local_s3(port, folder) if name == "local" else _versitygw(port, folder)
+
+
+def s3_client(endpoint: str) -> Any:
+    """A client for the S3 server at an address."""
+    return boto3.client(
+        "s3", endpoint_url=endpoint, region_name=REGION, aws_access_key_id=ACCESS_KEY,
+        aws_secret_access_key=SECRET_KEY,
+        config=Config(signature_version="s3v4", s3={"addressing_style": "path"}),
+    )  # fmt: skip
 
 
 @contextlib.contextmanager

@@ -67,6 +67,7 @@ class UpstreamServer:
     connections: int = 0
     most_connections: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
+    _etags: dict[str, tuple[bytes, str]] = field(default_factory=dict)
 
     @property
     def address(self) -> str:
@@ -74,7 +75,11 @@ class UpstreamServer:
         return f"{self.url}/"
 
     def etag(self, path: str) -> str:
-        return f'"{hashlib.md5(self.files[path]).hexdigest()}"'
+        body = self.files[path]
+        if (known := self._etags.get(path)) and known[0] is body:
+            return known[1]
+        self._etags[path] = (body, f'"{hashlib.md5(body).hexdigest()}"')
+        return self._etags[path][1]
 
     def fault(self, path: str) -> Fault:
         with self.lock:
@@ -146,9 +151,9 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(path, 416, {"Content-Range": f"bytes */{len(body)}"}, b"", fault)
             return
         about.setdefault("Content-Range", f"bytes {first}-{last}/{len(body)}")
-        self._send(path, 206, about, body[first : last + 1], fault)
+        self._send(path, 206, about, memoryview(body)[first : last + 1], fault)
 
-    def _send(self, path: str, status: int, headers: dict[str, str], body: bytes, fault: Fault) -> None:
+    def _send(self, path: str, status: int, headers: dict[str, str], body: bytes | memoryview, fault: Fault) -> None:
         self.send_response(status)
         for name, text in headers.items():
             self.send_header(name, text)

@@ -1,0 +1,235 @@
+"""Files of another server over HTTP into S3: the local stack's and a real one. Whatever breaks, the file or nothing."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import random
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from imageserver.errors import LeaseHeld, UpstreamChanged, UpstreamUnavailable
+from imageserver.format.keys import parse_version
+from imageserver.operations import mirror_copy
+from imageserver.operations.ingest import IngestServices, ingest
+from imageserver.operations.mirror_copy import UPLOADS, Copied, Outcome
+from imageserver.remote.server import AHEAD, Manners
+from imageserver.storage import leases
+from imageserver.storage.s3 import S3Store
+from imageserver.upstream.mapping import UpstreamFile
+from imageserver.versions.state import State
+from local_stack.servers import free_port
+from tests.support import images
+from tests.support.copier import PART, copy_once, copying, until_done
+from tests.support.memory_store import START
+from tests.support.servers.fault_proxy import faulty_wire
+from tests.support.servers.upstream import Fault, UpstreamServer, upstream
+from tests.support.upload_api import s3_client, s3_server
+
+pytestmark = pytest.mark.xdist_group("mirror-copy")
+
+NUMBERS = itertools.count(1)
+VERSION = "images/ubuntu/noble/amd64/default/20261123_10:00"
+PATH = "server/noble/disk1.img"
+BODY = random.Random(1).randbytes(4 * PART + 77)
+
+
+@dataclass
+class Place:
+    """A bucket of its own, and another server that has one file."""
+
+    endpoint: str
+    bucket: str
+    s3: Any
+    upstream: UpstreamServer
+
+    def file(self, name: str = "disk1.img", body: bytes = BODY, sha256: str = "") -> UpstreamFile:
+        return UpstreamFile(PATH, f"{VERSION}/{name}", sha256 or hashlib.sha256(body).hexdigest(), len(body))
+
+    def copy(self, file: UpstreamFile | None = None, read_s: float = 60) -> Copied:
+        return copy_once(self.endpoint, self.bucket, self.upstream.address, file or self.file(), read_s)
+
+    def copy_a_part(self) -> Copied:
+        """A run that ends after the first part that it reads."""
+        self.upstream.bytes_per_s = 1 << 20
+        try:
+            while True:
+                self.upstream.faults[PATH] = [Fault(unpaced=True)]
+                copied = self.copy(read_s=1.5)
+                if copied.bytes_read or copied.outcome is not Outcome.CONTINUED:  # else the machine was too busy
+                    return copied
+        finally:
+            self.upstream.bytes_per_s = 0
+
+    def stored(self, file: UpstreamFile | None = None) -> bytes | None:
+        key = (file or self.file()).key
+        if key not in self.keys:
+            return None
+        body: bytes = self.s3.get_object(Bucket=self.bucket, Key=key)["Body"].read()
+        return body
+
+    @property
+    def keys(self) -> list[str]:
+        found = self.s3.list_objects_v2(Bucket=self.bucket).get("Contents", [])
+        return [one["Key"] for one in found]
+
+    @property
+    def uploads(self) -> list[Any]:
+        return list(self.s3.list_multipart_uploads(Bucket=self.bucket).get("Uploads", []))
+
+
+@pytest.fixture(scope="module", params=["local", pytest.param("versitygw", marks=pytest.mark.real_s3)])
+def endpoint(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    port = free_port(0)
+    with s3_server(request.param, port, tmp_path_factory.mktemp(request.param)):
+        yield f"http://127.0.0.1:{port}"
+
+
+@pytest.fixture
+def place(endpoint: str) -> Iterator[Place]:
+    s3, bucket = s3_client(endpoint), f"bucket-{next(NUMBERS)}"
+    s3.create_bucket(Bucket=bucket)
+    with upstream({PATH: BODY}) as server:
+        yield Place(endpoint, bucket, s3, server)
+
+
+@pytest.mark.parametrize("size", [1, PART, PART + 1, len(BODY)])
+def test_a_file_is_copied_as_a_publisher_would_have_uploaded_it(place: Place, size: int) -> None:
+    place.upstream.files[PATH] = BODY[:size]
+    file = place.file(body=BODY[:size])
+    assert place.copy(file) == Copied(Outcome.COPIED, "", size)
+    head = place.s3.head_object(Bucket=place.bucket, Key=file.key)
+    assert (head["ContentType"], head["Metadata"]["sha256"]) == ("application/octet-stream", file.sha256)
+    assert "immutable" in head["CacheControl"]
+    assert place.stored(file) == BODY[:size]
+    assert (place.keys, place.uploads) == ([file.key], [])
+    assert place.copy(file) == Copied(Outcome.PRESENT)
+    assert place.upstream.bytes_sent == {PATH: size}
+
+
+@pytest.mark.parametrize("size", [1000, len(BODY)])
+def test_wrong_bytes_make_no_file(place: Place, size: int) -> None:
+    place.upstream.files[PATH] = BODY[:size]
+    copied = place.copy(place.file(body=BODY[:size], sha256="0" * 64))
+    assert (copied.outcome, "expected 000000" in copied.reason) == (Outcome.REFUSED, True)
+    assert (place.stored(), place.uploads) == (None, [])
+
+
+def test_a_slow_file_is_continued_by_other_runs(place: Place) -> None:
+    runs: list[Copied] = []
+    while not runs or runs[-1].outcome is Outcome.CONTINUED:
+        assert place.stored() is None
+        runs.append(place.copy_a_part())
+    assert len(runs) >= 4
+    assert (runs[-1].outcome, place.stored()) == (Outcome.COPIED, BODY)
+    assert sum(run.bytes_read for run in runs) == len(BODY)
+    assert (place.keys, place.uploads) == ([place.file().key], [])
+
+
+def test_a_file_that_changes_between_runs_is_begun_anew(place: Place) -> None:
+    assert place.copy_a_part().outcome is Outcome.CONTINUED
+    other = random.Random(2).randbytes(len(BODY))
+    place.upstream.files[PATH] = other
+    with pytest.raises(UpstreamChanged):
+        place.copy()
+    assert place.uploads == []
+    assert place.copy(place.file(body=other)).outcome is Outcome.COPIED
+    assert place.stored() == other
+
+
+def test_what_somebody_uploads_meanwhile_stays(place: Place) -> None:
+    """Also where the copy had begun before: its completion is conditional."""
+    assert place.copy_a_part().outcome is Outcome.CONTINUED
+    place.s3.put_object(Bucket=place.bucket, Key=place.file().key, Body=b"somebody's own")
+    assert place.copy().outcome is Outcome.PRESENT
+    assert (place.stored(), place.keys, place.uploads) == (b"somebody's own", [place.file().key], [])
+
+
+def test_an_outage_upstream_loses_no_part(place: Place) -> None:
+    place.upstream.faults[PATH] = [Fault(), Fault(), Fault(), *[Fault(503, {"Retry-After": "600"})] * 50]
+    with pytest.raises(UpstreamUnavailable):
+        place.copy()
+    place.upstream.faults.clear()
+    assert place.copy().bytes_read <= len(BODY) - 2 * PART
+    assert place.stored() == BODY
+
+
+def test_digest_takes_a_mirrored_version_as_any_upload(place: Place) -> None:
+    store = S3Store(place.s3, place.bucket)
+    for name, body in images.split_image(seed="mirrored").items():
+        place.upstream.files[PATH] = body
+        assert place.copy(place.file(name, body)).outcome is Outcome.COPIED
+    services = IngestServices(store, lambda: START, lambda _: None, 1 << 40, lease_seconds=900)
+    record = ingest(parse_version(VERSION), services).record
+    assert record
+    assert record.state == State.COMPLETE
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_faults_of_both_sides_lead_to_the_file_or_nothing(
+    place: Place, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Answers of S3 get lost after they took effect, those of upstream break, and runs are short."""
+    monkeypatch.setattr(mirror_copy, "SAVE_S", 0)
+    monkeypatch.setattr(leases, "LONGEST_S", 0.0)  # what a lost answer left behind
+    chance = random.Random(seed)
+    faults = [Fault(), Fault(), Fault(500), Fault(cut_after=chance.randrange(PART)), Fault(429, {"Retry-After": "0"})]
+    place.upstream.faults[PATH] = chance.choices(faults, k=1000)
+    with faulty_wire(free_port(0), place.endpoint, seed) as wire:
+
+        def attempt() -> Copied:
+            assert place.stored() in (None, BODY)
+            return copy_once(wire.url, place.bucket, place.upstream.address, place.file(), chance.choice((1, 60)))
+
+        until_done(attempt)
+        assert wire.injected
+    assert place.stored() == BODY
+    # Notes and uploads of answers that were lost may be left: their rules in the bucket are for them.
+    assert [key for key in place.keys if key.startswith("images/")] == [place.file().key]
+
+
+def test_a_worker_killed_at_any_moment_leaves_the_file_or_nothing(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place.upstream.bytes_per_s = 20 << 20
+    chance = random.Random(1)
+    for _ in range(8):
+        process = copying(place.endpoint, place.bucket, place.upstream.address, place.file())
+        time.sleep(chance.uniform(0.3, 2.5))
+        process.kill()
+        process.communicate()
+        assert place.stored() in (None, BODY)
+    monkeypatch.setattr(leases, "LONGEST_S", 0.0)  # those of the killed workers last for some minutes
+    assert until_done(place.copy).outcome in (Outcome.COPIED, Outcome.PRESENT)
+    assert place.stored() == BODY
+
+
+def test_a_worker_of_the_same_file_waits_for_the_one_that_copies(place: Place) -> None:
+    place.upstream.bytes_per_s = 8 << 20
+    process = copying(place.endpoint, place.bucket, place.upstream.address, place.file())
+    while not [key for key in place.keys if key.startswith("leases/")]:
+        time.sleep(0.05)
+    with pytest.raises(LeaseHeld):
+        place.copy()
+    output, _ = process.communicate()
+    assert json.loads(output)[0] == "copied"
+    assert place.upstream.bytes_sent == {PATH: len(BODY)}
+
+
+def test_memory_does_not_grow_with_the_file(place: Place) -> None:
+    peaks = []
+    for body in (BODY[:PART], bytes(120 << 20)):
+        place.upstream.files[PATH] = body
+        file = place.file(f"disk-{len(body)}.qcow2", body)
+        output, _ = copying(place.endpoint, place.bucket, place.upstream.address, file).communicate()
+        outcome, peak = json.loads(output)
+        assert outcome == "copied"
+        peaks.append(peak)
+    parts = Manners().connections + AHEAD + UPLOADS + 1
+    copied_by_botocore = UPLOADS
+    assert peaks[1] - peaks[0] < (parts + copied_by_botocore) * PART

@@ -1,0 +1,63 @@
+"""One run of a copy in a process of its own, which tests kill: `python -m tests.support.copier ENDPOINT BUCKET …`."""
+
+from __future__ import annotations
+
+import json
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import asdict
+from datetime import UTC, datetime
+
+from imageserver.errors import SimplestreamsError
+from imageserver.operations.mirror_copy import STOP_S, Copied, CopyServices, copy
+from imageserver.remote.server import Manners, RemoteServer
+from imageserver.storage.s3 import S3Store
+from imageserver.upstream.mapping import UpstreamFile
+from imageserver.upstream.mirrors import Mirror
+from tests.support import PROJECT
+from tests.support.upload_api import s3_client
+
+PART = 5 << 20
+"""The smallest that S3 takes."""
+
+
+def copy_once(endpoint: str, bucket: str, address: str, file: UpstreamFile, read_s: float = 60) -> Copied:
+    """One run of a copy, which may read for so many seconds, in parts of 5 MiB."""
+    mirror = Mirror(address=address, stream="images", only=("all",), allow_private=True)
+    until = time.monotonic() + read_s + STOP_S
+    with closing(RemoteServer(mirror, "ops@example.org", Manners(part_bytes=PART, pause_s=0.01))) as upstream:
+        services = CopyServices(
+            store=S3Store(s3_client(endpoint), bucket),
+            upstream=upstream,
+            now=lambda: datetime.now(UTC),
+            pause=time.sleep,
+            seconds_left=lambda: until - time.monotonic(),
+        )
+        return copy(file, services)
+
+
+def copying(endpoint: str, bucket: str, address: str, file: UpstreamFile) -> subprocess.Popen[bytes]:
+    """One run in a process of its own. It prints the outcome and its peak memory in bytes, as JSON."""
+    command = [sys.executable, "-m", "tests.support.copier", endpoint, bucket, address, json.dumps(asdict(file))]
+    return subprocess.Popen(command, cwd=PROJECT, stdout=subprocess.PIPE)
+
+
+def until_done(attempt: Callable[[], Copied], most: int = 200) -> Copied:
+    """Try as redelivery does, until a copy comes to its end."""
+    for _ in range(most):
+        try:
+            copied = attempt()
+        except SimplestreamsError:
+            continue
+        if copied.outcome != "continued":
+            return copied
+    raise AssertionError(f"{most} tries brought no copy to its end")
+
+
+if __name__ == "__main__":
+    outcome = copy_once(sys.argv[1], sys.argv[2], sys.argv[3], UpstreamFile(**json.loads(sys.argv[4])))
+    print(json.dumps([outcome.outcome, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024]))
