@@ -41,7 +41,9 @@ _P = ParamSpec("_P")
 _R = TypeVar("_R")
 
 
-class _File(TypedDict):
+class AboutFile(TypedDict):
+    """Arguments of boto3 with which an object is made."""
+
     ContentType: str
     CacheControl: str
     Metadata: dict[str, str]
@@ -110,11 +112,11 @@ class S3Store:
 
     def create_file(self, key: str, body: bytes | bytearray, sha256: str) -> bool:
         checksum = b64encode(bytes.fromhex(sha256)).decode()
-        about = {"Body": body, "ChecksumSHA256": checksum, "IfNoneMatch": "*", **_file(key, sha256)}
+        about = {"Body": body, "ChecksumSHA256": checksum, "IfNoneMatch": "*", **about_file(key, sha256)}
         return self._conditionally(key, self._s3.put_object, Key=key, **about) is not None
 
     def begin(self, key: str, sha256: str) -> str:
-        about = _file(key, sha256)
+        about = about_file(key, sha256)
         try:
             answer = self._call(key, self._s3.create_multipart_upload, Bucket=self._bucket, Key=key, **about)
         except S3Error as refused:
@@ -175,7 +177,7 @@ class S3Error(Exception):
             self.error = StorageDenied(f"{message}; the role of this function needs that right")
 
 
-def _file(key: str, sha256: str) -> _File:
+def about_file(key: str, sha256: str) -> AboutFile:
     """Return with what a file of an image is stored. A declared digest is kept with it until it is hashed."""
     declared = {DECLARED_SHA256: sha256} if sha256 else {}
     return {"ContentType": CONTENT_TYPE, "CacheControl": cache_control(key), "Metadata": declared}

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
 from typing import Any, Final, Protocol
-from urllib.parse import quote, urlsplit
+from urllib.parse import urlsplit
 
 import requests
 from botocore.exceptions import ClientError
@@ -25,6 +25,7 @@ from imageserver.errors import InvalidUpload, UpstreamRefused
 from imageserver.format.documents import INDEX_KEY
 from imageserver.format.keys import ImageKey, VersionId, parse_key
 from imageserver.storage.port import ObjectInfo
+from imageserver.upstream.addresses import joined
 from imageserver.upstream.documents import LARGEST_DOCUMENT_BYTES, products_paths
 from imageserver.upstream.filters import Filter, chosen
 from imageserver.upstream.mapping import LeftOut, UpstreamFile, mapped, metadata_json
@@ -192,11 +193,12 @@ class Web:
         return File(file.key, file.size_bytes, Download(self, file), file.sha256, file.path)
 
     def open(self, path: str, **headers: str) -> requests.Response:
-        """Start a request. Raise UpstreamRefused, whose message has no credentials, when there is no answer."""
+        """Start a request. Raise UpstreamRefused, whose message has no credentials, when there is no answer.
+
+        So it is for a path that would lead elsewhere.
+        """
         try:
-            return self.session.get(
-                f"{self.address.rstrip('/')}/{quote(path)}", headers=headers, timeout=TIMEOUT_S, stream=True
-            )
+            return self.session.get(joined(self.address, path), headers=headers, timeout=TIMEOUT_S, stream=True)
         except OSError as error:  # all errors of requests, and a file of authorities that is not there
             raise UpstreamRefused(f"{self.host} does not answer: {_why(error)}") from error
 

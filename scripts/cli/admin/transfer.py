@@ -13,9 +13,8 @@ from boto3.s3.transfer import TransferConfig
 from botocore.exceptions import ClientError
 
 from cli.admin.deployment import Deployment
-from imageserver.format.caching import cache_control
 from imageserver.storage.port import ObjectInfo
-from imageserver.storage.s3 import CONTENT_TYPE, DECLARED_SHA256
+from imageserver.storage.s3 import CONTENT_TYPE, about_file
 from imageserver.upstream.mapping import LeftOut
 
 PART: Final = 64 << 20
@@ -57,8 +56,7 @@ class File:
     @property
     def arguments(self) -> dict[str, Any]:
         """The arguments with which S3 keeps the object as if it had been uploaded."""
-        declared = {"Metadata": {DECLARED_SHA256: self.sha256}} if self.sha256 else {}
-        return {"ContentType": CONTENT_TYPE, "CacheControl": cache_control(self.key), **declared}
+        return {**about_file(self.key, self.sha256)}
 
 
 def create(deployment: Deployment, file: File, advance: Advance) -> None:

@@ -97,3 +97,21 @@ def test_a_refusal_of_another_server_does_not_speak_of_the_last_request_to_aws()
     refusal.add_note("asked: s3 ListObjectsV2")
     fault = errors.explain(refusal)
     assert (fault.what, fault.remedy) == ("there is no streams/v1/index.json", "look at the address of that server")
+
+
+@pytest.mark.parametrize(
+    ("path", "url"),
+    [
+        ("images/20261123_10:00/a+b.img", "https://images.example.org/images/20261123_10:00/a+b.img"),
+        ("/streams/v1/a b.json", "https://images.example.org/streams/v1/a%20b.json"),
+        ("a%20b", "https://images.example.org/a%20b"),
+    ],
+)
+def test_a_path_is_joined_as_the_clients_join_it(path: str, url: str) -> None:
+    with server_with(b"").open(path) as answer:
+        assert answer.url == url
+
+
+def test_a_path_of_a_catalog_never_leads_out_of_the_address() -> None:
+    with pytest.raises(UpstreamRefused, match="no path below upstream's address"):
+        server_with(b"").read("streams/%2e%2e/%2e%2e/private.json")
