@@ -27,6 +27,8 @@ WAIT_S: Final = 25.0
 POLL_S: Final = 0.5
 LISTS_A_POLL: Final = 1.5
 """Before the record is there 1, then 2; and 1 GET."""
+HELD_BYTES: Final = 55
+"""JSON of one version in what a mirror holds."""
 VERSION_BYTES: Final = 1235
 """JSON of one version in the catalog (SCALE.md)."""
 CATALOG_WRITES: Final = 2
@@ -38,12 +40,19 @@ PUBLISH_GB: Final = 1.0
 PUBLISH_RUNS: Final = 4
 UPLOADS_GB: Final = 1.0
 MAINTAIN_GB: Final = 0.5
+COPY_GB: Final = 0.5
+MIRROR_GB: Final = 1769 / 1024
+MIRROR_S: Final = 3.0
+"""An hourly run of mirror that finds every server unchanged."""
 PRODUCT_S: Final = 0.15
 """What maintain needs for one product of 20 versions: two listings, and its records 16 at a time."""
 
 ALARM_METRICS: Final = 17
 OWN_METRICS: Final = 11
 """Of our own, and one more for each stream: six without dimension, three reasons of refusals, two tasks of maintain."""
+MIRROR_ALARM_METRICS: Final = 7
+MIRROR_METRICS: Final = 6
+"""With MirrorSchedule: five without dimension, and one more reason of refusals."""
 MESSAGES: Final = 11
 """Of one version: three files that come and go, and a record that is written four times and deleted."""
 DIGEST_RUNS: Final = 4
@@ -53,6 +62,7 @@ RENEW_S: Final = 20
 """So often a long run hides its messages again."""
 POLLERS: Final = 10
 """Lambda polls each of the two queues with five requests at once, which wait for 20 s."""
+COPY_POLLERS: Final = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,6 +197,43 @@ def table(heads: Sequence[str], bills: Sequence[list[Row]]) -> str:
         lines.append(f"| {rows[0].what} | {' | '.join(f'{row.amount} | {row.dollars:,.2f}' for row in rows)} |")
     sums = " | ".join(f"| **{sum(row.dollars for row in rows):,.2f}**" for rows in bills)
     return "\n".join([*lines, f"| **together** | {sums} |"])
+
+
+def following(servers: int, versions: int) -> list[Row]:
+    """Return what MirrorSchedule adds to a month's bill, with an hourly schedule, before any image is copied.
+
+    `versions` are those that all of `servers` bring: their states are written daily, and kept for NoncurrentDays.
+    """
+    runs = HOURS * servers
+    state_gb = versions * HELD_BYTES / 1e9 * DAYS
+    return [
+        Row("Lambda, mirror", f"{runs:,} runs", runs * MIRROR_S * MIRROR_GB * 0.0000133334),
+        Row("S3, requests", f"{runs:,} runs", runs * (5e-6 + 4 * 4e-7)),
+        Row("S3, earlier generations of what mirrors hold", f"{state_gb:,.1f} GB", state_gb * 0.023),
+        Row("SQS", f"{COPY_POLLERS * HOURS * 180 / 1e6:.1f} M requests", COPY_POLLERS * HOURS * 180 * 4e-7),
+        Row("CloudWatch, alarms", f"{MIRROR_ALARM_METRICS} metrics", MIRROR_ALARM_METRICS * 0.10),
+        Row("CloudWatch, metrics of our own", f"{MIRROR_METRICS} metrics", MIRROR_METRICS * 0.30),
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class Mirrored:
+    """What it costs to copy images of another server: once, and for their storage each month."""
+
+    dollars_once: float
+    dollars_a_month: float
+
+
+def mirrored(files: int, size_bytes: int) -> Mirrored:
+    """Return the price of `files` with these bytes in all. What comes into AWS costs nothing.
+
+    Each file is copied in parts, and read once by digest. Copying is bounded by the other server: it is counted at the
+    speed of digest. Requests are those of uploads, a third of a version for each file.
+    """
+    gb = size_bytes / 1e9
+    requests = files * ((PUTS + LISTS) * 5e-6 + GETS * 4e-7) / 3 + size_bytes / PART_BYTES * (5e-6 + 4e-7)
+    seconds = gb / HASHED_GB_S
+    return Mirrored(requests + seconds * (DIGEST_GB + COPY_GB) * 0.0000133334, gb * 0.023)
 
 
 SMALL: Final = Server(versions=50, kept=150, served_gb=200, products=15)

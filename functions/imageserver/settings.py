@@ -26,7 +26,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename="upper"):
 
     `clients` says whose items the catalog carries. `publishers` is the text of the rule that says who may upload what;
     catalog.rights reads it. `queue_url` is the queue that triggers this function, `arrivals_queue_url` that of digest,
-    `changes_queue_url` that of publish. `base_url` is where clients find the server, without a slash at its end.
+    `changes_queue_url` that of publish, `copies_queue_url` that of copy. `base_url` is where clients find the server,
+    without a slash at its end.
     """
 
     bucket: str
@@ -41,6 +42,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename="upper"):
     queue_url: str = ""
     arrivals_queue_url: str = ""
     changes_queue_url: str = ""
+    copies_queue_url: str = ""
     base_url: str = ""
     retain_versions: _Count = 0
     retain_days: _Count = 0

@@ -17,10 +17,12 @@ from gates import bundle, mutation, packages, stack, tools
 from gates.tools import CACHE, ROOT
 
 # Reviewed: what checkov finds here, why it is right as it is, and for which resources that was decided.
-FUNCTIONS: Final = frozenset({"DigestFunction", "PublishFunction", "UploadsFunction", "MaintainFunction"})
-LOGS: Final = frozenset({"DigestLogs", "PublishLogs", "UploadsLogs", "MaintainLogs", "ApiLogs"})
+NAMES: Final = ("Digest", "Publish", "Uploads", "Maintain", "Mirror", "Copy")
+FUNCTIONS: Final = frozenset(f"{name}Function" for name in NAMES)
+LOGS: Final = frozenset({f"{name}Logs" for name in NAMES} | {"ApiLogs"})
 QUEUES: Final = frozenset(
-    {"ArrivalsQueue", "ArrivalsDeadLetters", "ChangesQueue", "ChangesDeadLetters", "MaintainDeadLetters"}
+    {f"{name}{kind}" for name in ("Arrivals", "Changes", "Copies") for kind in ("Queue", "DeadLetters")}
+    | {"MaintainDeadLetters"}
 )
 ACCEPTED: Final[Mapping[str, tuple[str, frozenset[str]]]] = {
     "CKV_AWS_18": ("it is the bucket for access logs; logging itself would never end", frozenset({"LogsBucket"})),
@@ -39,10 +41,13 @@ ACCEPTED: Final[Mapping[str, tuple[str, frozenset[str]]]] = {
     ),
     "CKV_AWS_115": ("bounded by MaximumConcurrency and the API's throttle; reserving fails in new accounts", FUNCTIONS),
     "CKV_AWS_116": (
-        "SQS and the scheduler keep what failed in queues of their own; the API answers its caller",
+        "SQS and the scheduler keep what failed in queues of their own, the API answers its caller, mirror runs again",
         FUNCTIONS,
     ),
-    "CKV_AWS_117": ("they call S3, SQS and CloudFront alone; a VPC adds a NAT gateway and guards nothing", FUNCTIONS),
+    "CKV_AWS_117": (
+        "they call AWS, and mirror and copy public servers; a VPC adds a NAT gateway and guards nothing",
+        FUNCTIONS,
+    ),
     "CKV_AWS_158": ("encrypted by CloudWatch's own keys; no secret is ever logged", LOGS),
     "CKV_AWS_173": ("encrypted by Lambda's own keys; the variables hold names and settings, no secret", FUNCTIONS),
     "CKV_AWS_174": (

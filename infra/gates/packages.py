@@ -22,7 +22,7 @@ from gates import bundle, stack, tools
 from gates.runtime import Answer, Function, StartFailed, started
 from local_stack.credentials import local_session
 
-NAMES: Final = ("digest", "publish", "uploads", "maintain")
+NAMES: Final = ("digest", "publish", "uploads", "maintain", "mirror", "copy")
 KEY: Final = "images/ubuntu/noble/amd64/default/20261123_1000/rootfs.squashfs"
 
 
@@ -60,7 +60,11 @@ def interpreter() -> Path:
     return tools.environment("runtime", tools.python313()) / "python"
 
 
-QUEUES: Final = {"ARRIVALS_QUEUE_URL": "images-ArrivalsQueue", "CHANGES_QUEUE_URL": "images-ChangesQueue"}
+QUEUES: Final = {
+    "ARRIVALS_QUEUE_URL": "images-ArrivalsQueue",
+    "CHANGES_QUEUE_URL": "images-ChangesQueue",
+    "COPIES_QUEUE_URL": "images-CopiesQueue",
+}
 """The variables of a function that name queues, and these queues."""
 
 
@@ -86,7 +90,7 @@ def storage() -> Iterator[str]:
 
 @cache
 def deployed() -> stack.Stack:
-    return stack.deployed()
+    return stack.deployed(MirrorSchedule="rate(1 hour)")
 
 
 def variables(name: str) -> dict[str, str]:
@@ -154,12 +158,15 @@ def route(method: str, path: str) -> dict[str, Any]:
 
 TEST_EVENT: Final = message({"Service": "Amazon S3", "Event": "s3:TestEvent", "Bucket": "b"})
 RECORD_KEY: Final = f"versions/{KEY.rpartition('/')[0]}.json"
-# None of these asks the storage for anything, as the empty handler of a cold start does not; maintain refuses its one.
+# None of these asks the storage for anything, as the empty handler of a cold start does not; maintain and mirror refuse
+# theirs.
 FIRST_EVENT: Final[Mapping[str, dict[str, Any]]] = {
     "digest": {"Records": [TEST_EVENT]},
     "publish": {"Records": [TEST_EVENT]},
     "uploads": route("GET", "/openapi.json"),
     "maintain": {"task": "none"},
+    "mirror": {"task": "none"},
+    "copy": {"Records": []},
 }
 
 
@@ -185,6 +192,12 @@ def _cases(name: str) -> list[Case]:
     if name == "maintain":
         everything = {"task": "all", "dry_run": True}
         return [("a dry run", {}, everything, lambda answer: not answer.failed)]
+    if name == "mirror":
+        return [("a server that follows nobody", {}, {"task": "mirror"}, lambda answer: answer.body == {"mirrors": {}})]
+    if name == "copy":
+        wanted = {"mirror": "site", "path": "rootfs.squashfs", "key": KEY, "sha256": "0" * 64}
+        two = {"Records": [message(wanted), message({"mirror": "site"}, "unreadable")]}
+        return [("a mirror that is gone", {}, two, lambda answer: _left(answer) == ["unreadable"])]
     key = KEY if name == "digest" else RECORD_KEY
     two = {"Records": [{**TEST_EVENT, "messageId": "test"}, upload(key, "upload")]}
     return [
@@ -207,7 +220,7 @@ def handler(event, context):
     return None
 """
 # What each function makes at its start; the empty handler that it is compared with makes the same.
-CLIENTS: Final = {"digest": ["s3"], "publish": ["s3"], "uploads": ["s3"], "maintain": ["s3"]}
+CLIENTS: Final = dict.fromkeys(NAMES, ["s3"])
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,9 @@ from local_stack.wiring import Function
 _PROGRAM = Path(__file__).with_name("worker.py")
 _PACKAGES = [path for path in sys.path if Path(path).name == "site-packages"]
 
+TRUST = "AWS_CA_BUNDLE"
+"""Names the certificate authorities of servers that functions follow; another local stack has one of its own."""
+
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
@@ -157,7 +160,7 @@ class Pool:
 
 def common_environment(endpoint: str, region: str) -> dict[str, str]:
     """Return what every function gets, whatever it does: S3 and SQS of this machine, and credentials for them."""
-    kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}
+    kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR", TRUST) if name in os.environ}
     return {
         **kept,
         "AWS_ENDPOINT_URL": endpoint,

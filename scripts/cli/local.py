@@ -84,7 +84,11 @@ def main(
     options = Options(
         port=port,
         state_folder=(state_dir or default_state_folder()).absolute(),
-        parameters={"Publishers": '{"arn:aws:iam::123456789012:user/local":["images*"]}', **parameters},
+        parameters={
+            "Publishers": '{"arn:aws:iam::123456789012:user/local":["images*"]}',
+            "MirrorSchedule": "rate(1 hour)",
+            **parameters,
+        },
         limits={
             "DigestFunction": digest_workers,
             "PublishFunction": publish_workers,

@@ -25,6 +25,7 @@ VARIANTS: dict[str, dict[str, str]] = {
         "GeoRestriction": "whitelist",
         "GeoLocations": "DE,FR",
     },
+    "following others": {"MirrorSchedule": "rate(1 hour)"},
     "short runs": {"DigestTimeout": "5", "PublishTimeout": "30"},
 }
 
@@ -349,7 +350,7 @@ MUTATIONS: dict[str, dict[str, Mutation]] = {
         "signatures logged": log_queries,
         "CORS": lambda t: resource(t, "UploadsApi").update(CorsConfiguration={"AllowOrigins": ["*"]}),
     },
-    "maintain_runs_on_schedule": {
+    "functions_run_on_schedule": {
         "no reconcile": remove("MaintainFunction", "Events.Reconcile"),
         "a dry schedule": put(
             "MaintainFunction", "Events.Prune.Properties.Input", to='{"task": "prune", "dry_run": true}'

@@ -20,12 +20,15 @@ from imageserver.format.keys import ProductId, VersionId
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
+    from mypy_boto3_sqs.type_defs import SendMessageBatchRequestEntryTypeDef
 
 HIDDEN_S: Final = 60
 """After this a message of a process that died comes back."""
 RENEW_S: Final = 20.0
 _FIRST_S: Final = 20
 _LONGEST_S: Final = 3600
+_MOST_IN_A_CALL: Final = 10
+"""Messages that SQS takes in one call."""
 
 
 class Notifier(Protocol):
@@ -114,9 +117,10 @@ class Hold:
         self._ask("change_message_visibility_batch", entries)
 
     def _ask(self, call: str, entries: list[dict[str, Any]]) -> None:
-        """Make one call for each ten messages, which is what SQS takes."""
-        for start in range(0, len(entries) if self._client else 0, 10):
-            part = [{"Id": str(number), **entry} for number, entry in enumerate(entries[start : start + 10])]
+        """Make one call for as many messages as SQS takes."""
+        for start in range(0, len(entries) if self._client else 0, _MOST_IN_A_CALL):
+            some = entries[start : start + _MOST_IN_A_CALL]
+            part = [{"Id": str(number), **entry} for number, entry in enumerate(some)]
             try:
                 refused = getattr(self._client, call)(QueueUrl=self._queue_url, Entries=part).get("Failed", ())
             except (ClientError, BotoCoreError) as error:
@@ -131,3 +135,20 @@ def send(client: SQSClient, queue_url: str, body: str) -> None:
         client.send_message(QueueUrl=queue_url, MessageBody=body)
     except (ClientError, BotoCoreError) as error:
         raise StorageUnavailable(f"the queue {queue_url} took no message: {error}") from error
+
+
+def send_all(client: SQSClient, queue_url: str, bodies: Iterable[str]) -> None:
+    """Put messages into a queue, ten in a call. Raise StorageUnavailable if it did not take all; it may have some."""
+    left = list(bodies)
+    for start in range(0, len(left), _MOST_IN_A_CALL):
+        entries: list[SendMessageBatchRequestEntryTypeDef] = [
+            {"Id": str(number), "MessageBody": body}
+            for number, body in enumerate(left[start : start + _MOST_IN_A_CALL])
+        ]
+        try:
+            refused = client.send_message_batch(QueueUrl=queue_url, Entries=entries).get("Failed", [])
+        except (ClientError, BotoCoreError) as error:
+            raise StorageUnavailable(f"the queue {queue_url} took no messages: {error}") from error
+        if refused:
+            why = "; ".join(f"{one['Code']} {one.get('Message', '')}" for one in refused)
+            raise StorageUnavailable(f"the queue {queue_url} did not take {len(refused)} messages: {why}")

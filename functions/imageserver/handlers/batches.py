@@ -43,20 +43,22 @@ def seconds_left(context: LambdaContext) -> float:
 
 def handle_each(
     event: Mapping[str, Any],
-    subject_of: Callable[[str], Subject | None],
+    subject_of: Callable[[Any], Subject | None],
     handle: Callable[[Sequence[Subject], int], Mapping[Subject, Exception]],
     queue_url: str,
     logger: Logger,
     together: int = 0,
+    read: Callable[[str], Sequence[Any]] = events.keys,
 ) -> Answer:
     """Handle what the messages are about; those of which a subject failed are answered as failed, and rest for a while.
 
-    `subject_of` returns what a key is about, None for nothing. `handle` gets subjects and how often their messages were
+    `read` returns the keys that a message names, or raises UnreadableEvent. `subject_of` returns what a key is about,
+    None for nothing. `handle` gets subjects and how often their messages were
     received at most; it returns the error of each that failed, or raises what is the error of all. Each is logged.
     Subjects whose messages were received `together` times at most are handled in one call, each other one by itself.
     Without a `queue_url` the messages are left to the queue's own visibility timeout.
     """
-    messages = [_read(record, subject_of, logger) for record in event["Records"]]
+    messages = [_read(record, read, subject_of, logger) for record in event["Records"]]
     tries: dict[Subject, int] = {}
     for message in messages:
         for subject in message.subjects:
@@ -74,9 +76,14 @@ def handle_each(
     return {"batchItemFailures": [{"itemIdentifier": record["messageId"]} for record in failed]}
 
 
-def _read(record: Mapping[str, Any], subject_of: Callable[[str], Subject | None], logger: Logger) -> _Message[Subject]:
+def _read(
+    record: Mapping[str, Any],
+    read: Callable[[str], Sequence[Any]],
+    subject_of: Callable[[Any], Subject | None],
+    logger: Logger,
+) -> _Message[Subject]:
     try:
-        subjects = [subject_of(key) for key in events.keys(record["body"])]
+        subjects = [subject_of(key) for key in read(record["body"])]
     except events.UnreadableEvent as error:
         logger.error("unreadable message", reason=str(error))
         return _Message(record, frozenset(), readable=False)

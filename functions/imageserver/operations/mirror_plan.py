@@ -78,17 +78,17 @@ def follow(
     mirrors: Mapping[str, Mirror],
     services: MirrorServices,
     run: Run,
-    names: Collection[str] = (),
+    names: Collection[str],
     *,
     accept: bool = False,
 ) -> Iterator[Followed]:
-    """Compare each of `mirrors`, or those of `names` alone, and yield it: the one that waits longest comes first.
+    """Compare those of `mirrors` that are named, and yield each: the one that waits longest comes first.
 
     `accept` follows an upstream that shrank or went back in time: an operator has looked at it. What fails is noted in
     `run` and in the mirror's status, and the next mirror is compared. Raises StorageUnavailable, StorageDenied, and
     CatalogDamaged for a status.
     """
-    looked = {name: status_of(services.store, name).looked for name in names or mirrors}
+    looked = {name: status_of(services.store, name).looked for name in names}
     for name in sorted(looked, key=lambda name: (looked[name], name)):
         if not run.more():
             break

@@ -20,7 +20,9 @@ from imageserver.aws import events
 from imageserver.errors import CatalogDamaged, InvalidUpload
 from imageserver.format import documents
 from imageserver.format.keys import RECORDS, parse_record_key, product_of_records, version_of
+from imageserver.operations.mirror_documents import refusals_of
 from imageserver.storage.port import Store
+from imageserver.upstream import messages
 from imageserver.versions import records
 
 HIDDEN_S: Final = 120
@@ -29,7 +31,8 @@ WAIT_S: Final = 2
 """A receive without a wait asks only some of SQS's servers and may answer that a full queue is empty."""
 EMPTY: Final = 2
 """So many answers in a row without a new letter end the look."""
-TASKS: Final = {"reconcile": "admin reconcile", "prune": "admin prune --yes"}
+TASKS: Final = {"reconcile": "admin reconcile", "prune": "admin prune --yes", "mirror": "admin mirror run NAME"}
+COPIES: Final = "copies"
 
 
 @dataclass(frozen=True)
@@ -111,6 +114,8 @@ class Box:
         )
 
     def _read(self, message: dict[str, Any]) -> tuple[list[str], str, bool]:
+        if self.name == COPIES:
+            return self._read_copy(message["Body"])
         try:
             keys = events.keys(message["Body"])
         except events.UnreadableEvent as error:
@@ -121,6 +126,18 @@ class Box:
             )
         said = dict.fromkeys(map(self._diagnosis, keys))
         return keys, "; ".join(said) or "it is about nothing", True
+
+    def _read_copy(self, body: str) -> tuple[list[str], str, bool]:
+        try:
+            wanted = messages.decode(body)
+        except messages.UnreadableMessage as error:
+            return [], f"no release can read it: {error}; --yes removes it, the mirror asks again", False
+        store = self.deployment.store
+        if any(info.key == wanted.key for info in store.list(wanted.key)):
+            return [wanted.key], "it is here by now", True
+        refusal = refusals_of(store, wanted.mirror).get(wanted.key)
+        why = refusal.reason if refusal else f"{wanted.mirror} did not give it; the log of the copy function says why"
+        return [wanted.key], why, True
 
     def _diagnosis(self, key: str) -> str:
         """Return what is wrong with what a key is about, as far as it still is."""
@@ -165,12 +182,14 @@ class Box:
 
 
 def boxes(deployment: Deployment, wanted: str) -> Iterator[Box]:
-    """Yield the queues of dead letters that `wanted` names: arrivals, changes, maintain, or all."""
+    """Yield the queues of dead letters that `wanted` names: arrivals, changes, copies, maintain, or all."""
     for name, prefix in (("arrivals", "images"), ("changes", RECORDS)):
         if wanted in (name, "all"):
             queue = deployment.queue(prefix)
             if queue.dead_letters:  # that there is none, the doctor says
                 yield Box(deployment, name, queue.dead_letters, queue.url)
+    if wanted in (COPIES, "all") and deployment.copies_dead_letters:
+        yield Box(deployment, COPIES, deployment.copies_dead_letters, deployment.copies_queue)
     if wanted in ("maintain", "all") and deployment.maintain_dead_letters:
         yield Box(deployment, "maintain", deployment.maintain_dead_letters, "")
 

@@ -36,7 +36,8 @@ from local_stack.state import read_stack
 
 ARRIVALS: Final = "ArrivalsQueue"
 DEAD: Final = "MaintainDeadLetters"
-"""What the template calls two of its queues: the names that CloudFormation makes contain these."""
+COPIES: Final = "CopiesQueue"
+"""What the template calls some of its queues: the names that CloudFormation makes contain these."""
 NO_LIMIT: Final = sys.maxsize
 """A read on this machine has no deadline, unlike a run of digest."""
 EDGE_PATIENCE_S: Final = 300
@@ -219,13 +220,26 @@ class Deployment:
     @cached_property
     def maintain_dead_letters(self) -> str:
         """The queue of failed runs of maintain: from CloudFormation, else found by its name; empty if unknown."""
+        return self._queue_named(DEAD)
+
+    @cached_property
+    def copies_queue(self) -> str:
+        """The queue of files to copy of other servers; empty if there is none, or it is unknown."""
+        return self._queue_named(COPIES)
+
+    @cached_property
+    def copies_dead_letters(self) -> str:
+        """The queue of files that could not be copied; empty if there is none, or it is unknown."""
+        return self._queue_named("CopiesDeadLetters")
+
+    def _queue_named(self, logical_id: str) -> str:
         if self.stack:
-            return self._physical_id(DEAD)
+            return self._physical_id(logical_id)
         arn = self.wiring.get("images", {}).get("arn", "")
         before, found, _ = arn.rpartition(":")[2].partition(ARRIVALS)
         if not found:
             return ""
-        found = self.sqs.list_queues(QueueNamePrefix=f"{before}{DEAD}")
+        found = self.sqs.list_queues(QueueNamePrefix=f"{before}{logical_id}")
         urls = aws_api.read(found, aws_api.QueueUrls).queue_urls
         return urls[0] if len(urls) == 1 else ""
 

@@ -25,16 +25,31 @@ KEYS: Final = {
     "versions/": "versions/images/ubuntu/noble/amd64/default/20261123_1000.json",
     "leases/": "leases/images/ubuntu/noble/amd64/default/20261123_1000.json",
     "leases/streams/": "leases/streams/images.json",
+    "leases/mirrors/": "leases/mirrors/images/ubuntu/noble/amd64/default/20261123_1000/rootfs.squashfs.json",
     "leases/waits/": "leases/waits/0123456789abcdef-0.json",
     "leases/requests/": "leases/requests/0123456789abcdef.json",
     "maintain/": "maintain/cursor.json",
+    "mirrors/": "mirrors/ubuntu.state.json",
+    "mirrors/copies/": "mirrors/copies/images/ubuntu/noble/amd64/default/20261123_1000/rootfs.squashfs.json",
+    "mirrors/refused": "mirrors/ubuntu.refused.json",
+    "mirrors/mirrors.json": "mirrors/mirrors.json",
+    "metadata.json": "images/ubuntu/noble/amd64/default/20261123_1000/metadata.json",
     "index.html": "index.html",
     "api.html": "api.html",
     "openapi.json": "openapi.json",
     "another key": "notes.txt",
 }
 SERVED: Final = frozenset(
-    {"images/", "images-*/", "streams/", "streams/v1/index.json", "index.html", "api.html", "openapi.json"}
+    {
+        "images/",
+        "images-*/",
+        "metadata.json",
+        "streams/",
+        "streams/v1/index.json",
+        "index.html",
+        "api.html",
+        "openapi.json",
+    }
 )
 
 ACTIONS: Final[Mapping[str, tuple[str, ...]]] = {
@@ -65,7 +80,10 @@ ACTIONS: Final[Mapping[str, tuple[str, ...]]] = {
 TAKE: Final = ("sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:GetQueueAttributes", "sqs:ChangeMessageVisibility")
 TRACE: Final = {("xray:PutTraceSegments", "*"), ("xray:PutTelemetryRecords", "*")}
 COUNTS: Final = ("leases/waits/", "leases/requests/")
-IMAGES: Final = ("images/", "images-*/")
+FOLDERS: Final = ("images/", "images-*/")
+IMAGES: Final = (*FOLDERS, "metadata.json")
+COPYING: Final = ("leases/mirrors/", "mirrors/copies/")
+MIRRORS: Final = ("mirrors/", "mirrors/copies/", "mirrors/refused", "mirrors/mirrors.json")
 PAGE: Final = ("streams/v1/index.json", "index.html", "api.html", "openapi.json")
 
 
@@ -83,7 +101,7 @@ GRANTS: Final[Mapping[str, set[Call]]] = {
         _may(["s3:GetObject"], [*IMAGES, "versions/", "leases/"])
         | _may(["s3:PutObject"], ["versions/", "leases/"])
         | _may(["s3:DeleteObject"], ["leases/"])
-        | _may(["s3:ListBucket"], ["missing", *IMAGES, "versions/", "leases/"])
+        | _may(["s3:ListBucket"], ["missing", *FOLDERS, "versions/", "leases/"])
         | _may([*TAKE, "sqs:SendMessage"], ["ArrivalsQueue"])
         | _log("Digest")
         | TRACE
@@ -103,7 +121,7 @@ GRANTS: Final[Mapping[str, set[Call]]] = {
         | _may(["s3:GetObject"], [*IMAGES, "versions/", "streams/", "streams/v1/index.json", *COUNTS])
         | _may(["s3:PutObject"], ["versions/", *COUNTS])
         | _may(["s3:DeleteObject"], ["leases/waits/"])
-        | _may(["s3:ListBucket"], ["missing", *IMAGES, "versions/", "streams/", *COUNTS])
+        | _may(["s3:ListBucket"], ["missing", *FOLDERS, "versions/", "streams/", *COUNTS])
         | _log("Uploads")
         | TRACE
     ),
@@ -114,8 +132,8 @@ GRANTS: Final[Mapping[str, set[Call]]] = {
         | _may(
             ["s3:ListBucket"],
             [
-                *("missing", *IMAGES, "streams/", "versions/", "leases/", "leases/streams/", *COUNTS),
-                *("maintain/", "everything"),
+                *("missing", *FOLDERS, "streams/", "versions/", "leases/", "leases/streams/", *COUNTS),
+                *("leases/mirrors/", "maintain/", "mirrors/", "mirrors/copies/", "everything"),
             ],
         )
         | _may(["s3:GetObjectVersion"], ["versions/"])
@@ -128,6 +146,34 @@ GRANTS: Final[Mapping[str, set[Call]]] = {
     "ScheduleRole": _may(["lambda:InvokeFunction"], ["MaintainFunction"])
     | _may(["sqs:SendMessage"], ["MaintainDeadLetters"]),
 }
+
+FOLLOWING: Final[Mapping[str, set[Call]]] = {
+    "MirrorRole": (
+        _may(["s3:GetObject"], ["versions/", "streams/", "streams/v1/index.json", *MIRRORS])
+        | _may(["s3:PutObject"], ["metadata.json", "versions/", *MIRRORS])
+        | _may(["s3:ListBucket"], ["missing", *FOLDERS, "streams/", "versions/", "mirrors/", "mirrors/copies/"])
+        | _may(["sqs:SendMessage"], ["CopiesQueue"])
+        | _log("Mirror")
+        | TRACE
+    ),
+    "CopyRole": (
+        _may(["s3:PutObject", "s3:AbortMultipartUpload", "s3:ListMultipartUploadParts"], IMAGES)
+        | _may(["s3:GetObject"], ["mirrors/mirrors.json", "mirrors/refused", *COPYING])
+        | _may(["s3:PutObject"], ["mirrors/refused", *COPYING])
+        | _may(["s3:DeleteObject"], COPYING)
+        | _may(["s3:ListBucket"], ["missing", *FOLDERS, "mirrors/", *COPYING])
+        | _may([*TAKE, "sqs:SendMessage"], ["CopiesQueue"])
+        | _log("Copy")
+        | TRACE
+    ),
+    "ScheduleRole": GRANTS["ScheduleRole"] | _may(["lambda:InvokeFunction"], ["MirrorFunction"]),
+}
+"""What a stack that follows other servers has besides."""
+
+
+def grants_of(stack: Stack) -> Mapping[str, set[Call]]:
+    """Return the table for a stack."""
+    return {**GRANTS, **FOLLOWING} if "MirrorRole" in stack.resources else GRANTS
 
 
 def things(stack: Stack) -> dict[str, dict[str, str]]:
@@ -165,7 +211,8 @@ def calls(stack: Stack) -> Iterator[tuple[Call, Request]]:
     bucket = things(stack)["bucket"]["Bucket"]
     # Without a prefix in it: what S3 asks before it says 404 instead of 403.
     yield ("s3:ListBucket", "missing"), Request("s3:ListBucket", bucket)
-    for name in (*IMAGES, "streams/", "versions/", "leases/", "leases/streams/", *COUNTS, "maintain/"):
+    others = ("streams/", "versions/", "leases/", "leases/streams/", "leases/mirrors/", "maintain/")
+    for name in (*FOLDERS, *others, *COUNTS, "mirrors/", "mirrors/copies/"):
         prefix = KEYS[name].rsplit("/", 1)[0] + "/"
         yield ("s3:ListBucket", name), Request("s3:ListBucket", bucket, context={"s3:prefix": prefix})
     yield ("s3:ListBucket", "everything"), Request("s3:ListBucket", bucket, context={"s3:prefix": ""})

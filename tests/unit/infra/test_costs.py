@@ -20,9 +20,10 @@ from imageserver.operations.runs import Run
 from imageserver.operations.withdraw import withdraw
 from imageserver.storage.document_cache import DocumentCache
 from imageserver.storage.ranged_reader import LARGE
+from imageserver.upstream.mirrors import Held, MirrorState, encode_state
 from imageserver.versions.retention import Rule
 from tests.support import PROJECT, images
-from tests.support.deployment.rules.alarms import METRICS, metrics_of
+from tests.support.deployment.rules.alarms import METRICS, METRICS_OF_MIRRORS, metrics_of
 from tests.support.memory_store import Sent, System
 
 PRODUCTS = [f"images/os{number}/r/amd64/default" for number in range(3)]
@@ -125,6 +126,21 @@ def test_the_templates_numbers_are_those_of_the_bill() -> None:
     assert sum(len(list(metrics_of(alarm))) for alarm in alarms) + at_the_edge == costs.ALARM_METRICS
     without_dimension = METRICS - {"Refusals", "MaintainTasks", "CatalogBytes"}
     assert len(without_dimension) + 3 + 2 == costs.OWN_METRICS
+
+
+def test_what_following_others_adds_is_what_the_template_adds() -> None:
+    alone, following = stacks.deployed(), stacks.deployed(MirrorSchedule="rate(1 hour)")
+    watched = [
+        sum(len(list(metrics_of(alarm))) for alarm in stack.of_type("AWS::CloudWatch::Alarm").values())
+        for stack in (alone, following)
+    ]
+    assert watched[1] - watched[0] == costs.MIRROR_ALARM_METRICS
+    assert len(METRICS_OF_MIRRORS) + 1 == costs.MIRROR_METRICS
+    memory = {name: int(following.properties(f"{name}Function")["MemorySize"]) / 1024 for name in ("Mirror", "Copy")}
+    assert memory == {"Mirror": costs.MIRROR_GB, "Copy": costs.COPY_GB}
+    assert following.properties("CopiesQueue")["ReceiveMessageWaitTimeSeconds"] == 20
+    version = {f"images/ubuntu/noble/amd64/default/2026{number:04}_1000": Held() for number in range(100)}
+    assert len(encode_state(MirrorState(held=version))) / 100 == pytest.approx(costs.HELD_BYTES, rel=0.2)
 
 
 def test_a_large_server_splits_its_stream_where_the_edge_stops_compressing() -> None:

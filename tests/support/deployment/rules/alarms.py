@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from gates.stack import Stack
-from tests.support.deployment.rules.functions import FUNCTIONS
+from tests.support.deployment.rules.functions import follows, functions_of
 from tests.support.deployment.rules.registry import differ, rule, stack_arn
 
 METRICS: Final = frozenset(
@@ -21,6 +21,9 @@ METRICS: Final = frozenset(
         "MaintainTasks",
     }
 )
+METRICS_OF_MIRRORS: Final = frozenset(
+    {"MirrorLagSeconds", "MirrorFilesMissing", "UpstreamsRefused", "FilesCopied", "BytesCopied"}
+)
 
 
 @rule
@@ -34,15 +37,19 @@ def alarms_tell_somebody(stack: Stack) -> Iterator[str]:
     }
     expected = {
         ("ApproximateNumberOfMessagesVisible", f"images-{q}DeadLetters.QueueName")
-        for q in ("Arrivals", "Changes", "Maintain")
+        for q in ("Arrivals", "Changes", "Maintain", *(["Copies"] if follows(stack) else []))
     }
     expected |= {("ApproximateAgeOfOldestMessage", f"images-{q}Queue.QueueName") for q in ("Arrivals", "Changes")}
-    expected |= {(metric, f"images-{name}Function") for name in FUNCTIONS for metric in ("Errors", "Throttles")}
+    expected |= {
+        (metric, f"images-{name}Function") for name in functions_of(stack) for metric in ("Errors", "Throttles")
+    }
     expected |= {
         ("5xx", "images-UploadsApi"),
         ("UploadToListedSeconds", "simplestreams"),
         ("UnreadableRecords", "simplestreams"),
     }
+    if follows(stack):
+        expected |= {(metric, "simplestreams") for metric in ("MirrorLagSeconds", "UpstreamsRefused")}
     if "EdgeErrorsAlarmCommand" not in stack.outputs:
         expected |= {("5xxErrorRate", "images-Distribution")}
     yield from (f"nothing watches {metric} of {name}" for metric, name in sorted(expected - watched))
@@ -67,8 +74,14 @@ def metrics_of(alarm: Mapping[str, Any]) -> Iterator[tuple[str, list[Mapping[str
 def the_dashboard_shows_every_metric(stack: Stack) -> Iterator[str]:
     body = stack.properties("Dashboard")["DashboardBody"]
     widgets = json.loads(body)["widgets"]
-    shown = {name for name in METRICS if any(name in json.dumps(widget) for widget in widgets)}
-    yield from differ("metrics of our own", shown, METRICS)
-    for question in ("Is anything stuck?", "How long from upload to listed?", "What was refused?"):
+    ours = METRICS | METRICS_OF_MIRRORS
+    shown = {name for name in ours if any(name in json.dumps(widget) for widget in widgets)}
+    yield from differ("metrics of our own", shown, ours)
+    for question in (
+        "Is anything stuck?",
+        "How long from upload to listed?",
+        "What was refused?",
+        "Are followed servers in step?",
+    ):
         if question not in body:
             yield f"the dashboard does not ask: {question}"

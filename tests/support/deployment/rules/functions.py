@@ -33,14 +33,26 @@ ENVIRONMENT: Final[Mapping[str, frozenset[str]]] = {
         "BASE_URL",
         "REFUSED_DAYS",
     },
+    "Mirror": COMMON | {"BASE_URL", "COPIES_QUEUE_URL", "GRACE_HOURS"},
+    "Copy": COMMON | {"BASE_URL", "QUEUE_URL"},
 }
+
+
+def follows(stack: Stack) -> bool:
+    """Whether the stack follows other servers: only then it has what that takes."""
+    return "MirrorFunction" in stack.resources
+
+
+def functions_of(stack: Stack) -> tuple[str, ...]:
+    """The functions that the stack has to have."""
+    return (*FUNCTIONS, "Mirror", "Copy") if follows(stack) else FUNCTIONS
 
 
 @rule
 def functions_are_as_decided(stack: Stack) -> Iterator[str]:
     functions = stack.of_type("AWS::Lambda::Function")
-    yield from differ("functions", functions.keys(), {f"{name}Function" for name in FUNCTIONS})
-    for name in FUNCTIONS:
+    yield from differ("functions", functions.keys(), {f"{name}Function" for name in functions_of(stack)})
+    for name in functions_of(stack):
         function = functions.get(f"{name}Function", {})
         for what, found, expected in (
             ("runtime", function.get("Runtime"), "python3.13"),
@@ -80,7 +92,7 @@ def handlers_exist(stack: Stack) -> Iterator[str]:
 @rule
 def only_functions_that_feed_themselves_may_loop(stack: Stack) -> Iterator[str]:
     """Lambda stops a function after about 16 runs in one chain of events, unless the function says Allow."""
-    starts = {f"{name}Function": _starts(stack, f"{name}Role") for name in FUNCTIONS}
+    starts = {f"{name}Function": _starts(stack, f"{name}Role") for name in functions_of(stack)}
     for name, started in starts.items():
         reached = set(started)
         while more := {other for between in reached for other in starts[between]} - reached:
@@ -108,13 +120,19 @@ def _starts(stack: Stack, role: str) -> set[str]:
 
 
 @rule
-def maintain_runs_on_schedule(stack: Stack) -> Iterator[str]:
+def functions_run_on_schedule(stack: Stack) -> Iterator[str]:
+    runs = {"reconcile": "MaintainFunction", "prune": "MaintainFunction"}
+    runs |= {"mirror": "MirrorFunction"} if follows(stack) else {}
     schedules = stack.of_type("AWS::Scheduler::Schedule").values()
-    tasks = {json.loads(s["Target"]["Input"])["task"] for s in schedules if s.get("State", "ENABLED") == "ENABLED"}
-    yield from differ("scheduled tasks", tasks, {"reconcile", "prune"})
+    tasks = {
+        json.loads(s["Target"]["Input"])["task"]: s["Target"]["Arn"]
+        for s in schedules
+        if s.get("State", "ENABLED") == "ENABLED"
+    }
+    expected = {task: stack_arn("lambda", function, "function:") for task, function in runs.items()}
+    yield from differ("scheduled tasks", tasks, expected)
     for schedule in schedules:
         target = schedule["Target"]
-        yield from differ("schedule runs", target["Arn"], stack_arn("lambda", "MaintainFunction", "function:"))
         yield from differ("schedule is real", json.loads(target["Input"]).get("dry_run"), False)
         letters = target.get("DeadLetterConfig", {}).get("Arn")
         yield from differ("schedule dead letters", letters, stack_arn("sqs", "MaintainDeadLetters"))

@@ -91,9 +91,9 @@ def queues_take_messages_of_their_bucket_alone(stack: Stack) -> Iterator[str]:
 
 @rule
 def no_role_is_wider_than_its_table(stack: Stack) -> Iterator[str]:
-    yield from differ("roles", stack.of_type("AWS::IAM::Role").keys(), grants.GRANTS.keys())
+    yield from differ("roles", stack.of_type("AWS::IAM::Role").keys(), grants.grants_of(stack).keys())
     known = {action for actions in grants.ACTIONS.values() for action in actions}
-    for role, expected in grants.GRANTS.items():
+    for role, expected in grants.grants_of(stack).items():
         statements = grants.role_statements(stack, role)
         for action in (a for s in statements for a in listed(s.get("Action", []))):
             if action not in known:

@@ -5,6 +5,7 @@ from typing import Final
 
 from gates.stack import Stack
 from tests.support.deployment.policy import listed
+from tests.support.deployment.rules.functions import follows
 from tests.support.deployment.rules.registry import differ, rule, stack_arn
 
 
@@ -31,12 +32,16 @@ def queues_admit_the_bucket_before_it_is_made(stack: Stack) -> Iterator[str]:
             yield f"Bucket must depend on {policy}, or setting its notifications fails"
 
 
+def fed(stack: Stack) -> list[tuple[str, str]]:
+    """Each queue and the function that it feeds."""
+    always = [("ArrivalsQueue", "DigestFunction"), ("ChangesQueue", "PublishFunction")]
+    return [*always, ("CopiesQueue", "CopyFunction")] if follows(stack) else always
+
+
 @rule
 def queues_outlast_their_functions(stack: Stack) -> Iterator[str]:
-    for queue, letters, function in (
-        ("ArrivalsQueue", "ArrivalsDeadLetters", "DigestFunction"),
-        ("ChangesQueue", "ChangesDeadLetters", "PublishFunction"),
-    ):
+    for queue, function in fed(stack):
+        letters = f"{queue.removesuffix('Queue')}DeadLetters"
         properties, timeout = stack.properties(queue), int(stack.properties(function)["Timeout"])
         if int(properties["VisibilityTimeout"]) < 6 * timeout:
             visibility = properties["VisibilityTimeout"]
@@ -56,8 +61,8 @@ def queues_outlast_their_functions(stack: Stack) -> Iterator[str]:
 def queues_feed_their_functions(stack: Stack) -> Iterator[str]:
     mappings = stack.of_type("AWS::Lambda::EventSourceMapping").values()
     found = {(m["EventSourceArn"], m["FunctionName"]) for m in mappings}
-    expected = {("ArrivalsQueue", "DigestFunction"), ("ChangesQueue", "PublishFunction")}
-    yield from differ("queue → function", found, {(stack_arn("sqs", q), f"images-{f}") for q, f in expected})
+    expected = {(stack_arn("sqs", queue), f"images-{function}") for queue, function in fed(stack)}
+    yield from differ("queue → function", found, expected)
     for mapping in mappings:
         name = mapping["FunctionName"]
         yield from differ(
@@ -77,14 +82,15 @@ RUNS_LEFT: Final = 4
 
 @rule
 def defaults_leave_the_api_some_of_a_new_accounts_runs(stack: Stack) -> Iterator[str]:
-    defaults = {
-        name: int(body["Default"]) for name, body in stack.raw["Parameters"].items() if name.endswith("Concurrency")
-    }
+    parameters = stack.raw["Parameters"].items()
+    defaults = {name: int(body["Default"]) for name, body in parameters if name.endswith("Concurrency")}
+    copies = defaults.pop("CopyConcurrency")  # a new account that follows others lowers one of them: its README says so
     if sum(defaults.values()) > NEW_ACCOUNT_RUNS - RUNS_LEFT:
         yield f"{defaults} leave less than {RUNS_LEFT} of a new account's {NEW_ACCOUNT_RUNS} runs to the upload API"
     mappings = stack.of_type("AWS::Lambda::EventSourceMapping").values()
     bounds = sorted(int(mapping.get("ScalingConfig", {}).get("MaximumConcurrency", 0)) for mapping in mappings)
-    yield from differ("the bounds of the event source mappings", bounds, sorted(defaults.values()))
+    expected = sorted([*defaults.values(), *([copies] if follows(stack) else [])])
+    yield from differ("the bounds of the event source mappings", bounds, expected)
     for name, function in stack.of_type("AWS::Lambda::Function").items():
         if "ReservedConcurrentExecutions" in function:
             yield f"{name} reserves runs, which fails to deploy in a new account"

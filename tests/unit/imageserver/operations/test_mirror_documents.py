@@ -66,7 +66,7 @@ def test_two_operators_who_add_at_once_both_add(store: MemoryStore) -> None:
 def test_a_mirror_is_changed_only_where_that_is_meant(store: MemoryStore) -> None:
     configure(store, "site", SITE, pause)
     narrower = replace(SITE, only=("ubuntu",))
-    with pytest.raises(InvalidMirror, match="a mirror site of .*; change it with --replace"):
+    with pytest.raises(InvalidMirror, match=r"a mirror site of .*; change it with --replace"):
         configure(store, "site", narrower, pause)
     assert configure(store, "site", SITE, pause) == {"site": SITE}
     assert configure(store, "site", narrower, pause, over=True) == {"site": narrower}

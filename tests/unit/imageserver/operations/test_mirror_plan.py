@@ -89,12 +89,18 @@ class Site:
 
     def run(self, mirror: Mirror = SITE, run: Run | None = None, *, accept: bool = False) -> Followed:
         run = run or Run()
-        (followed,) = follow({"site": mirror}, self.services, run, accept=accept)
+        (followed,) = follow({"site": mirror}, self.services, run, ["site"], accept=accept)
         return followed
 
     def copy(self) -> None:
         """Copy all that was asked for, and let digest and publish see it."""
-        services = CopyServices(self.store, self.origin.server, lambda: 900)
+        services = CopyServices(
+            store=self.store,
+            upstream=self.origin.server,
+            now=lambda: self.store.clock,
+            pause=lambda _: None,
+            seconds_left=lambda: 900,
+        )
         for file in self.asked:
             assert copy(file, services).outcome in (Outcome.COPIED, Outcome.PRESENT)
         self.asked.clear()
@@ -175,7 +181,7 @@ def test_what_is_held_is_written_before_anything_is_asked_for(site: Site) -> Non
         raise UpstreamUnavailable("dies here")
 
     run = Run()
-    list(follow({"site": SITE}, replace_services(services, ask), run))
+    list(follow({"site": SITE}, replace_services(services, ask), run, ["site"]))
     assert held == [{D1: Held()}]
     with pytest.raises(TasksFailed, match="dies here"):
         run.check()
@@ -194,7 +200,7 @@ def test_a_run_that_was_killed_is_done_again_though_upstream_has_not_changed(sit
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        list(follow({"site": SITE}, replace_services(site.services, killed), Run()))
+        list(follow({"site": SITE}, replace_services(site.services, killed), Run(), ["site"]))
     assert D2 in state_of(site.store, "site").held
     assert {file.key.rpartition("/")[0] for file in site.run().missing} == {D2}
     assert len(site.asked) == 2
@@ -328,7 +334,7 @@ def test_an_upstream_that_does_not_answer_is_compared_next_time(site: Site) -> N
     site.origin.server.on = down
     run = Run()
     connect = lambda _: site.origin.server  # noqa: E731
-    (followed,) = follow({"site": SITE}, dataclasses.replace(services, connect=connect), run)
+    (followed,) = follow({"site": SITE}, dataclasses.replace(services, connect=connect), run, ["site"])
     assert "does not answer" in followed.status.error
     assert followed.status.in_step == before
     assert not site.run().status.error
@@ -339,7 +345,7 @@ def test_one_mirror_that_fails_holds_up_no_other(site: Site) -> None:
     mirrors = {"broken": replace(SITE, stream="images-broken"), "site": SITE}
     site.store.put(state_key("broken"), b"{}?")
     run = Run()
-    broken, good = follow(mirrors, site.services, run)
+    broken, good = follow(mirrors, site.services, run, mirrors)
     assert "mirrors/broken.state.json cannot be read" in broken.status.error
     assert len(good.missing) == 2
     assert [failure.path for failure in run.failed] == ["broken"]
@@ -364,7 +370,7 @@ def test_a_product_whose_record_is_damaged_holds_up_no_other(site: Site) -> None
 def test_two_mirrors_of_one_stream_do_not_take_each_others_versions(site: Site) -> None:
     site.origin.publish(D1)
     mirrors = {"a": SITE, "b": SITE}
-    first, second = follow(mirrors, site.services, Run())
+    first, second = follow(mirrors, site.services, Run(), mirrors)
     assert (len(first.missing), len(second.missing)) == (2, 0)
     assert state_of(site.store, "b").held == {}
 
@@ -406,7 +412,7 @@ def test_the_mirror_that_waits_longest_is_compared_first(site: Site) -> None:
     site.origin.publish(D1)
     mirrors = {"a": SITE, "b": replace(SITE, stream="images-b")}
     list(follow(mirrors, site.services, Run(), ["a"]))
-    assert [one.name for one in follow(mirrors, site.services, Run())] == ["b", "a"]
+    assert [one.name for one in follow(mirrors, site.services, Run(), mirrors)] == ["b", "a"]
 
 
 def test_a_run_asks_for_so_many_copies_and_the_next_one_for_more(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:

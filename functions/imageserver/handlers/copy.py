@@ -1,0 +1,100 @@
+"""The copy function: messages about files of other servers in, those files out.
+
+What upstream cannot give (no such file, another sha256) is noted for the operator and acknowledged: the mirror asks
+again a day later. What may pass stays in the queue.
+"""
+
+from imageserver.handlers import coldstart
+
+# isort: split
+
+import os
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from datetime import UTC, datetime
+from typing import Any
+
+from aws_lambda_powertools import Logger, Metrics
+from aws_lambda_powertools.metrics import MetricUnit
+from aws_lambda_powertools.utilities.typing import LambdaContext
+
+from imageserver.aws import events, queues
+from imageserver.aws.clients import s3_client, sqs_client
+from imageserver.handlers import batches, telemetry
+from imageserver.operations.mirror_copy import Copied, CopyServices, Outcome, copy
+from imageserver.operations.mirror_documents import configured, note_refusal
+from imageserver.remote.server import RemoteServer
+from imageserver.settings import Settings
+from imageserver.storage.s3 import S3Store
+from imageserver.upstream import messages
+from imageserver.upstream.messages import MirrorMessage
+
+logger = Logger(use_rfc3339=True)  # Lambda takes lines with another form of time for INFO
+metrics = Metrics()
+settings = Settings.from_environment(os.environ)
+store = S3Store(s3_client(), settings.bucket)
+coldstart.loaded()
+
+
+@logger.inject_lambda_context
+@metrics.log_metrics
+def handler(event: dict[str, Any], context: LambdaContext) -> batches.Answer:
+    """Copy each file of the batch; messages about files that may come later stay in the queue."""
+
+    def copy_file(wanted: Sequence[MirrorMessage], _tries: int) -> Mapping[MirrorMessage, Exception]:
+        (message,) = wanted
+        _copy(message, context)
+        return {}
+
+    return batches.handle_each(event, lambda message: message, copy_file, settings.queue_url, logger, read=_messages)
+
+
+def _messages(body: str) -> list[MirrorMessage]:
+    try:
+        return [messages.decode(body)]
+    except messages.UnreadableMessage as error:
+        raise events.UnreadableEvent(str(error)) from error
+
+
+def _copy(message: MirrorMessage, context: LambdaContext) -> None:
+    """Copy one file of a mirror that is still followed, or go on with it in another run.
+
+    Where a file comes from and which stream it may come into is read from the configuration, never from the message.
+    """
+    began = time.monotonic()
+    mirror = configured(store).get(message.mirror)
+    if mirror is None or not message.key.startswith(f"{mirror.stream}/"):
+        logger.info("no longer followed", mirror=message.mirror, key=message.key)
+        return
+    with closing(RemoteServer(mirror, settings.base_url)) as upstream:
+        services = CopyServices(
+            store=store,
+            upstream=upstream,
+            now=lambda: datetime.now(UTC),
+            pause=time.sleep,
+            seconds_left=lambda: batches.seconds_left(context),
+        )
+        copied = copy(message.file, services)
+    _report(message, copied, time.monotonic() - began)
+    if copied.outcome == Outcome.CONTINUED:  # by a message of its own: coming back would count as a try of this one
+        queues.send(sqs_client(), settings.queue_url, messages.encode(message))
+    if copied.outcome == Outcome.REFUSED:
+        telemetry.count_refusal("upstream")
+        note_refusal(store, message.mirror, message.key, copied.reason, datetime.now(UTC), time.sleep)
+
+
+def _report(message: MirrorMessage, copied: Copied, seconds: float) -> None:
+    """Log one file and count it."""
+    logger.info(
+        "copied" if copied.outcome == Outcome.COPIED else "not copied",
+        **telemetry.about_path(message.key.rpartition("/")[0]),
+        mirror=message.mirror,
+        key=message.key,
+        outcome=copied.outcome,
+        bytes=copied.bytes_read,
+        seconds=round(seconds, 3),
+        reason=copied.reason,
+    )
+    metrics.add_metric("FilesCopied", MetricUnit.Count, int(copied.outcome == Outcome.COPIED))
+    metrics.add_metric("BytesCopied", MetricUnit.Bytes, copied.bytes_read)

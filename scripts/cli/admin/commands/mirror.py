@@ -1,0 +1,237 @@
+"""Commands that follow another server: mirror add, list, show, run, remove."""
+
+import sys
+import time
+from typing import NoReturn
+
+import click
+
+import costs
+from cli.admin import mirrors, output
+from cli.admin.arguments import command, main, yes_option
+from cli.admin.deployment import Deployment
+from cli.admin.errors import NOTHING, end, explain
+from cli.admin.mirrors import Row
+from imageserver.errors import InvalidMirror
+from imageserver.operations.mirror_documents import configure, configured
+from imageserver.operations.mirror_plan import Followed
+from imageserver.operations.runs import Run
+from imageserver.upstream.mirrors import Mirror, check
+
+MOST_SHOWN = 20
+"""Files and sentences that are printed; --json has all that are kept."""
+
+
+@main.group()
+def mirror() -> None:
+    """Follow other image servers: copy what is new there, and let go here what is gone there.
+
+    The scheduled function does the same as `mirror run`, with what `mirror add` wrote. Each image keeps its
+    fingerprint. What people uploaded here is never replaced and never withdrawn by a mirror.
+    """
+
+
+@mirror.command()
+@click.argument("name")
+@click.argument("address", metavar="URL")
+@click.option(
+    "--only", multiple=True, required=True, metavar="FILTER", help="What comes; `all` is everything. Repeatable."
+)
+@click.option(
+    "--keep", type=click.IntRange(1), help="How many versions come of each product, the newest.  [default: all]"
+)
+@click.option(
+    "--into", default="images", show_default=True, metavar="STREAM", help="The stream that the images come into."
+)
+@click.option(
+    "--grace-days", type=click.IntRange(0), default=7, show_default=True,
+    help="How long a version stays listed that no longer comes.",
+)  # fmt: skip
+@click.option("--allow-private", is_flag=True, help="Allow an address of a private network, and plain http.")
+@click.option("--replace", is_flag=True, help="Change the mirror of that name. What it brought stays its own.")
+@click.option("--dry-run", is_flag=True, help="Print what would come and what it costs; write and copy nothing.")
+@command
+def add(
+    deployment: Deployment,
+    as_json: bool,
+    name: str,
+    address: str,
+    only: tuple[str, ...],
+    keep: int | None,
+    into: str,
+    grace_days: int,
+    allow_private: bool,
+    replace: bool,
+    dry_run: bool,
+) -> None:
+    """Follow the image server at URL from now on, as NAME: the first comparison is made at once.
+
+    A filter names what comes as it is called here: `ubuntu:noble:*:cloud`, `os=debian|alpine,arch=amd64`, or
+    `ubuntu,ftype=squashfs,size<=2GB`. Metadata, deltas and overrides of a root come with it.
+
+    \b
+    ./scripts/admin mirror add lxc https://images.linuxcontainers.org --only 'alpine:3.22:amd64' --keep 2 --dry-run
+    ./scripts/admin mirror add ubuntu https://cloud-images.ubuntu.com/releases --only ubuntu:noble --into images-ubuntu
+    ./scripts/admin mirror add site https://images.example.org --only all --allow-private
+    """
+    wanted = Mirror(
+        address=address, stream=into, only=only, keep=keep, grace_days=grace_days, allow_private=allow_private
+    )
+    try:
+        check(name, wanted)
+        with output.busy(f"looking at {address}"):
+            mirrors.check_upstream(deployment, wanted)
+        if not dry_run:
+            configure(deployment.store, name, wanted, time.sleep, over=replace)
+    except InvalidMirror as error:
+        raise click.UsageError(str(error)) from error
+    _compare(deployment, as_json, {**configured(deployment.store), name: wanted}, name, Run(dry_run=dry_run))
+
+
+@mirror.command(name="list")
+@command
+def list_(deployment: Deployment, as_json: bool) -> None:
+    """List the servers that are followed, and whether everything of them is here.
+
+    \b
+    ./scripts/admin mirror list
+    """
+    found = mirrors.rows(deployment.store)
+    if as_json:
+        output.print_json([row.as_json for row in found])
+        return
+    if not found:
+        output.say("no server is followed; `admin mirror add` begins to")
+        return
+    cells = [
+        ((row.name, row.state, _lag(row), row.stream, row.address), [row.error] if row.error else []) for row in found
+    ]
+    output.print_rows(("name", "state", "lag", "stream", "address"), cells)
+
+
+@mirror.command()
+@click.argument("name")
+@command
+def show(deployment: Deployment, as_json: bool, name: str) -> None:
+    """Show one mirror: what comes, how its last comparisons went, and the files that are still missing.
+
+    \b
+    ./scripts/admin mirror show ubuntu
+    """
+    row = mirrors.row(deployment.store, name, _named(deployment, name))
+    if as_json:
+        output.print_json(row.as_json)
+        return
+    keeps = f", the newest {row.keep} versions of each product" if row.keep else ""
+    click.echo(f"{row.name}: {row.address} into {row.stream}: {' or '.join(row.only)}{keeps}")
+    click.echo(f"  {row.state}; {output.counted(row.versions, 'version')} of {output.counted(row.products, 'product')}")
+    for what, when in (("looked at", row.looked), ("compared in full", row.compared), ("in step", row.in_step)):
+        click.echo(f"  last {what}: {when or 'never'}")
+    if row.error:
+        click.echo(f"  error: {output.one_line(row.error)}")
+    for key, since in sorted(row.asked.items(), key=lambda one: one[0] not in row.refused)[:MOST_SHOWN]:
+        why = f"; {output.one_line(row.refused[key])}" if key in row.refused else ""
+        click.echo(f"  missing: {output.one_line(key)}, asked for on {since}{why}")
+    _print_left_out(row.left_out, row.left_out_total)
+
+
+@mirror.command()
+@click.argument("name")
+@click.option("--accept", is_flag=True, help="Follow an upstream that shrank or went back in time: you looked at it.")
+@click.option("--dry-run", is_flag=True, help="Print what would happen; write, copy and withdraw nothing.")
+@command
+def run(deployment: Deployment, as_json: bool, name: str, accept: bool, dry_run: bool) -> None:
+    """Compare the mirror NAME now instead of at the next schedule.
+
+    \b
+    ./scripts/admin mirror run ubuntu --dry-run
+    """
+    _named(deployment, name)
+    _compare(deployment, as_json, configured(deployment.store), name, Run(dry_run=dry_run), accept=accept)
+
+
+@mirror.command()
+@click.argument("name")
+@click.option("--keep-images/--withdraw-images", "keep", default=None, help="Whether what it brought stays listed.")
+@yes_option
+@command
+def remove(deployment: Deployment, as_json: bool, name: str, keep: bool | None, yes: bool) -> None:
+    """Stop to follow a server. Say whether its images stay, as if somebody had uploaded them, or are withdrawn.
+
+    \b
+    ./scripts/admin mirror remove ubuntu --keep-images --yes
+    ./scripts/admin mirror remove ubuntu --withdraw-images --yes
+    """
+    if keep is None:
+        raise click.UsageError("say whether its images stay: --keep-images or --withdraw-images")
+    held = mirrors.held(deployment, name)
+    if name not in configured(deployment.store) and not held:
+        end(NOTHING, f"there is no mirror {name}; `admin mirror list` names them")
+    if yes:
+        mirrors.remove(deployment, name, withdraw=not keep)
+    if as_json:
+        output.print_json({"mirror": name, "dry_run": not yes, "keep_images": keep, "versions": held})
+        return
+    stay = "stay" if keep else f"are withdrawn, and deleted {deployment.rules.grace_hours} hours later"
+    does = "is removed" if yes else "would be removed; add --yes to do it"
+    click.echo(f"{name} {does}: the {output.counted(len(held), 'version')} that it brought {stay}")
+
+
+def _named(deployment: Deployment, name: str) -> Mirror:
+    found = configured(deployment.store).get(name)
+    if not found:
+        end(NOTHING, f"there is no mirror {name}; `admin mirror list` names them")
+    return found
+
+
+def _compare(
+    deployment: Deployment,
+    as_json: bool,
+    configuration: dict[str, Mirror],
+    name: str,
+    run: Run,
+    *,
+    accept: bool = False,
+) -> NoReturn:
+    """Compare one mirror, print what came of it, and exit with the code of the first failure."""
+    if not run.dry_run and not deployment.copies_queue:
+        end(NOTHING, f"this server has no function that copies: {mirrors.FOLLOWS}")
+    with output.busy(f"comparing with {configuration[name].address}"):
+        followed = mirrors.compare(deployment, configuration, name, run, accept=accept)
+    faults = [(failure, explain(failure.error)) for failure in run.failed]
+    if as_json:
+        output.print_json(mirrors.plan_as_json(followed, run))
+    else:
+        _print_plan(followed, run)
+        for failure, fault in faults:
+            click.echo(f"failed: {failure.what} {failure.path}\n  {fault.what}; {fault.remedy}")
+    sys.exit(faults[0][1].code if faults else 0)
+
+
+def _print_plan(followed: Followed, run: Run) -> None:
+    status = followed.status
+    for task in run.tasks:
+        click.echo(f"{task.what}: {task.path}\n  {output.one_line(task.why)}")
+    _print_left_out(status.left_out, status.left_out_total)
+    if followed.unchanged:
+        click.echo(f"{followed.name} is in step: upstream has not changed")
+    elif not status.error:
+        cost = costs.mirrored(status.missing, status.missing_bytes)
+        comes = f"{output.counted(status.versions, 'version')} of {output.counted(status.products, 'product')} come"
+        click.echo(
+            f"{comes}; missing: {output.counted(status.missing, 'file')}, {output.size(status.missing_bytes)}, about "
+            f"${cost.dollars_once:.2f} once and ${cost.dollars_a_month:.2f} a month at list prices"
+        )
+
+
+def _print_left_out(sentences: tuple[str, ...], total: int) -> None:
+    for sentence in sentences[:MOST_SHOWN]:
+        click.echo(f"  left out: {output.one_line(sentence)}")
+    if total > MOST_SHOWN:
+        click.echo(f"  and {total - MOST_SHOWN:,} more are left out")
+
+
+def _lag(row: Row) -> str:
+    if row.lag_s is None:
+        return "-"
+    return f"{row.lag_s // 3600} h {row.lag_s // 60 % 60} min"

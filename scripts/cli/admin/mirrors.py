@@ -1,0 +1,180 @@
+"""What `scripts/admin mirror` does: it compares on this machine as the scheduled function does, and asks for copies."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import costs
+from cli.admin import output
+from cli.admin.deployment import Deployment
+from imageserver.aws.queues import send_all
+from imageserver.errors import UpstreamRefused
+from imageserver.format.documents import INDEX_KEY
+from imageserver.format.keys import parse_version
+from imageserver.operations import withdraw as withdrawals
+from imageserver.operations.mirror_documents import configured, forget, refusals_of, state_of, status_of, unconfigure
+from imageserver.operations.mirror_plan import Followed, MirrorServices, follow
+from imageserver.operations.runs import Run
+from imageserver.remote.server import RemoteServer
+from imageserver.storage.port import Store
+from imageserver.upstream import messages
+from imageserver.upstream.documents import products_paths
+from imageserver.upstream.mapping import UpstreamFile
+from imageserver.upstream.mirrors import Mirror
+
+FOLLOWS: Final = "deploy it with MirrorSchedule, such as `rate(1 hour)`"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One mirror as `list` and `show` print it. `lag_s` is None before the first comparison."""
+
+    name: str
+    address: str
+    stream: str
+    only: tuple[str, ...]
+    keep: int | None
+    grace_days: int
+    allow_private: bool
+    looked: str
+    compared: str
+    in_step: str
+    lag_s: int | None
+    products: int
+    versions: int
+    missing: int
+    missing_bytes: int
+    error: str
+    left_out: tuple[str, ...]
+    left_out_total: int
+    asked: dict[str, str]
+    refused: dict[str, str]
+
+    @property
+    def state(self) -> str:
+        """The state in a few words."""
+        if not self.looked:
+            return "not compared yet"
+        if self.error:
+            return "failed"
+        return f"{output.counted(self.missing, 'file')} missing" if self.missing else "in step"
+
+    @property
+    def as_json(self) -> dict[str, Any]:
+        """The row with its state, for a program."""
+        return {**asdict(self), "state": self.state}
+
+
+def rows(store: Store) -> list[Row]:
+    """Return every mirror, by name. Raise CatalogDamaged."""
+    return [row(store, name, mirror) for name, mirror in sorted(configured(store).items())]
+
+
+def row(store: Store, name: str, mirror: Mirror) -> Row:
+    """Return one mirror with how its comparisons went. Raise CatalogDamaged."""
+    status = status_of(store, name)
+    return Row(
+        name=name,
+        address=mirror.address,
+        stream=mirror.stream,
+        only=mirror.only,
+        keep=mirror.keep,
+        grace_days=mirror.grace_days,
+        allow_private=mirror.allow_private,
+        looked=status.looked,
+        compared=status.compared,
+        in_step=status.in_step,
+        lag_s=round(status.lag_s(datetime.now(UTC))) if status.looked else None,
+        products=status.products,
+        versions=status.versions,
+        missing=status.missing,
+        missing_bytes=status.missing_bytes,
+        error=status.error,
+        left_out=status.left_out,
+        left_out_total=status.left_out_total,
+        asked=status.asked,
+        refused={key: one.reason for key, one in refusals_of(store, name).items() if key in status.asked},
+    )
+
+
+def check_upstream(deployment: Deployment, mirror: Mirror) -> None:
+    """Read the index of the other server. Raise UpstreamRefused if clients would find no images there."""
+    server = _connect(deployment, mirror)
+    index = server.document(INDEX_KEY)
+    if index is None or not products_paths(index.body):
+        raise UpstreamRefused(f"its {INDEX_KEY} names no products document of images")
+
+
+def compare(
+    deployment: Deployment, mirrors: Mapping[str, Mirror], name: str, run: Run, *, accept: bool = False
+) -> Followed:
+    """Compare one mirror on this machine, and have the copy function copy what is missing.
+
+    What failed is in `run`.
+    """
+    services = MirrorServices(
+        store=deployment.store,
+        connect=lambda mirror: _connect(deployment, mirror),
+        ask=_asker(deployment),
+        now=lambda: datetime.now(UTC),
+        pause=time.sleep,
+        grace_hours=deployment.rules.grace_hours,
+    )
+    (followed,) = follow(mirrors, services, run, [name], accept=accept)
+    return followed
+
+
+def _connect(deployment: Deployment, mirror: Mirror) -> RemoteServer:
+    return RemoteServer(mirror, deployment.edge or deployment.bucket)
+
+
+def _asker(deployment: Deployment) -> Callable[[str, Sequence[UpstreamFile]], None]:
+    def ask(name: str, files: Sequence[UpstreamFile]) -> None:
+        bodies = (messages.encode(messages.message_of(name, file)) for file in files)
+        send_all(deployment.sqs, deployment.copies_queue, bodies)
+
+    return ask
+
+
+def held(deployment: Deployment, name: str) -> list[str]:
+    """Return the paths of the versions that a mirror brought and that it has not taken off the list."""
+    return sorted(path for path, one in state_of(deployment.store, name).held.items() if not one.delisted)
+
+
+def remove(deployment: Deployment, name: str, *, withdraw: bool) -> list[str]:
+    """Stop to follow a server, and return the versions that were withdrawn.
+
+    First the configuration: what is copied until then would come again after the withdrawal. What is held is forgotten
+    last, so that a removal that failed can be repeated.
+    """
+    unconfigure(deployment.store, name, time.sleep)
+    paths = held(deployment, name) if withdraw else []
+    for path in paths:
+        withdrawals.withdraw(
+            deployment.store, parse_version(path), datetime.now(UTC), deployment.rules.grace_hours, time.sleep,
+            f"the mirror {name} was removed",
+        )  # fmt: skip
+    forget(deployment.store, name)
+    return paths
+
+
+def plan_as_json(followed: Followed, run: Run) -> dict[str, Any]:
+    """Return what a comparison found, for a program."""
+    status = followed.status
+    return {
+        "mirror": followed.name,
+        "dry_run": run.dry_run,
+        "unchanged": followed.unchanged,
+        "products": status.products,
+        "versions": status.versions,
+        "files": status.missing,
+        "bytes": status.missing_bytes,
+        "delisted": status.delisted,
+        "left_out": status.left_out,
+        "left_out_total": status.left_out_total,
+        "tasks": [asdict(task) for task in run.tasks],
+        "error": status.error,
+        **asdict(costs.mirrored(status.missing, status.missing_bytes)),
+    }
