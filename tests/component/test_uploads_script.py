@@ -542,7 +542,7 @@ def test_the_tools_of_busybox_alone_read_lzma(tmp_path: Path, case: str) -> None
     for applet in subprocess.run((busybox, "--list"), capture_output=True, text=True, check=True).stdout.split():
         (programs / applet).symlink_to(busybox)
     given, names = LEFT_BEHIND[case]
-    command = (programs / "sh", SCRIPT, "--dry-run", "--to", "a/b/amd64/d", *write(files, given))
+    command: list[str | Path] = [programs / "sh", SCRIPT, "--dry-run", "--to", "a/b/amd64/d", *write(files, given)]
     done = subprocess.run(command, env={"PATH": str(programs)}, capture_output=True, text=True, check=False)
     assert sorted(line.split("\t")[0] for line in done.stdout.splitlines()) == sorted(names), done.stderr
 
