@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 from botocore.exceptions import BotoCoreError, ClientError
 
 from imageserver.errors import InvalidationRefused, SimplestreamsError, StorageDenied, StorageUnavailable
+from imageserver.format.wording import counted
 
 if TYPE_CHECKING:
     from mypy_boto3_cloudfront import CloudFrontClient
@@ -95,7 +96,7 @@ def invalidate(
     asked, waited = request_invalidation(client, distribution, keys, pause, patience_s), 0.0
     while asked["Status"] != "Completed":
         if waited >= patience_s:
-            raise StorageUnavailable(f"the edge has not invalidated {len(keys)} paths within {waited:.0f} s")
+            raise StorageUnavailable(f"the edge has not invalidated {counted(len(keys), 'path')} within {waited:.0f} s")
         pause(_ASK_EVERY_S)
         waited += _ASK_EVERY_S
         try:

@@ -14,6 +14,7 @@ from typing import Final
 
 from imageserver.errors import InvalidUpload
 from imageserver.format import architectures
+from imageserver.format.wording import counted, quoted
 
 LAYOUT: Final = "images/<os>/<release>/<arch>/<variant>/<version>/<file>"
 RECORDS: Final = "versions/"
@@ -28,7 +29,7 @@ SHORTEST_FINGERPRINT: Final = 6
 """Digits of a fingerprint that are taken for one."""
 SHOWN_DIGITS: Final = 12
 """Digits of a fingerprint that clients show."""
-_FINGERPRINT = re.compile(rf"[0-9a-f]{{{SHORTEST_FINGERPRINT},64}}")
+_FINGERPRINT = re.compile(rf"[0-9a-fA-F]{{{SHORTEST_FINGERPRINT},64}}")
 _STREAM = re.compile(r"images(-[a-z0-9]+)*")
 _SEGMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._~-]*")
 _FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._~:-]*")
@@ -149,14 +150,20 @@ def parse_key(key: str) -> ImageKey:
     """Parse the key of an upload; InvalidUpload names the part that is wrong and what it should be."""
     parts = key.split("/")
     if len(parts) != 7:
-        raise InvalidUpload(f"{_shown(key)} has {_counted(len(parts), 'part')} between slashes, expected 7: {LAYOUT}")
+        raise InvalidUpload(f"{quoted(key)} has {counted(len(parts), 'part')} between slashes, expected 7: {LAYOUT}")
     version = parse_version("/".join(parts[:6]))
     return ImageKey(version, _checked(parts[6], "file name", key, _FILE))
 
 
 def is_fingerprint(name: str) -> bool:
-    """Return whether a name can be a fingerprint or the start of one."""
+    """Return whether a name can be a fingerprint or the start of one, in lower or upper case."""
     return _FINGERPRINT.fullmatch(name) is not None
+
+
+def without_remote(name: str) -> str:
+    """Return `ubuntu/noble` of `mine:ubuntu/noble`, as clients write an image; any other name as it is."""
+    remote, _, image = name.partition(":")
+    return name if not image or "/" in remote or ":" in image else image
 
 
 def takes_fingerprint(alias: str) -> bool:
@@ -164,7 +171,7 @@ def takes_fingerprint(alias: str) -> bool:
 
     Clients show twelve digits. A shorter number, such as a date, is taken for an alias.
     """
-    return is_fingerprint(alias.lower()) and (len(alias) >= SHOWN_DIGITS or not alias.isdecimal())
+    return is_fingerprint(alias) and (len(alias) >= SHOWN_DIGITS or not alias.isdecimal())
 
 
 def check_file(file: str) -> None:
@@ -185,19 +192,19 @@ def parse_product(path: str) -> ProductId:
     parts = path.split("/")
     if len(parts) != 5:
         raise InvalidUpload(
-            f"{_shown(path)} has {_counted(len(parts), 'folder')}, expected 5: <stream>/<os>/<release>/<arch>/<variant>"
+            f"{quoted(path)} has {counted(len(parts), 'folder')}, expected 5: <stream>/<os>/<release>/<arch>/<variant>"
         )
     stream = parts[0]
     if not _STREAM.fullmatch(stream) or len(stream) > MAX_SEGMENT:
         raise InvalidUpload(
-            f"{_shown(path)}: the first folder is {_shown(stream)}, "
+            f"{quoted(path)}: the first folder is {quoted(stream)}, "
             "expected `images` or `images-` and lower-case letters or digits (it names the stream)"
         )
     folders = [_checked(part, what, path, _SEGMENT) for part, what in zip(parts[1:], _FOLDERS, strict=True)]
     product = ProductId(stream, *folders)
     if architectures.canonical(product.arch) is None:
         raise InvalidUpload(
-            f"{_shown(path)}: no client knows the architecture {_shown(product.arch)}; "
+            f"{quoted(path)}: no client knows the architecture {quoted(product.arch)}; "
             f"expected one of {', '.join(architectures.KNOWN)}"
         )
     return product
@@ -208,7 +215,7 @@ def parse_target(path: str) -> Target:
     parts = path.count("/") + 1
     if not 5 <= parts <= 7:
         raise InvalidUpload(
-            f"{_shown(path)} has {_counted(parts, 'part')} between slashes, expected 5 for a product, 6 for a version "
+            f"{quoted(path)} has {counted(parts, 'part')} between slashes, expected 5 for a product, 6 for a version "
             f"or 7 for a file: {LAYOUT}"
         )
     if parts == 5:
@@ -224,7 +231,7 @@ def path_of(target: Target) -> str:
 def parse_record_key(key: str) -> VersionId:
     """Return the version that a record's key belongs to; InvalidUpload when it is no record's key."""
     if not (key.startswith(RECORDS) and key.endswith(".json")):
-        raise InvalidUpload(f"{_shown(key)} is not the key of a record: expected {RECORDS}….json")
+        raise InvalidUpload(f"{quoted(key)} is not the key of a record: expected {RECORDS}….json")
     return parse_version(key[len(RECORDS) : -len(".json")])
 
 
@@ -249,19 +256,19 @@ def version_form(version: str, where: str = "") -> str:
     form, moment = _parsed(version)
     if moment:
         return form
-    prefix = f"{_shown(where)}: " if where else ""
+    prefix = f"{quoted(where)}: " if where else ""
     if form:
         raise InvalidUpload(
-            f"{prefix}the version {_shown(version)} is not a real date and time; expected {form} in UTC"
+            f"{prefix}the version {quoted(version)} is not a real date and time; expected {form} in UTC"
         )
-    raise InvalidUpload(f"{prefix}the version is {_shown(version)}, expected {_EXPECTED_FORMS} such as 20261123_1000")
+    raise InvalidUpload(f"{prefix}the version is {quoted(version)}, expected {_EXPECTED_FORMS} such as 20261123_1000")
 
 
 def version_moment(version: str) -> datetime:
     """Return the date and time (UTC, naive) that a valid version name says; the start of the day for a respin."""
     _, moment = _parsed(version)
     if moment is None:
-        raise InvalidUpload(f"the version {_shown(version)} is not a real date and time")
+        raise InvalidUpload(f"the version {quoted(version)} is not a real date and time")
     return moment
 
 
@@ -283,23 +290,16 @@ def _parsed(version: str) -> tuple[str, datetime | None]:
 
 def _checked(part: str, what: str, where: str, pattern: re.Pattern[str]) -> str:
     if not part:
-        raise InvalidUpload(f"{_shown(where)} has an empty {what}, expected {LAYOUT}")
+        raise InvalidUpload(f"{quoted(where)} has an empty {what}, expected {LAYOUT}")
     if len(part) > MAX_SEGMENT:
-        raise InvalidUpload(f"{_shown(where)}: the {what} has {len(part)} characters, expected at most {MAX_SEGMENT}")
+        raise InvalidUpload(f"{quoted(where)}: the {what} has {len(part)} characters, expected at most {MAX_SEGMENT}")
     if not pattern.fullmatch(part):
         bad = next((c for c in part if not pattern.fullmatch(f"a{c}")), part[0])
+        code = "" if bad.isascii() else f" (U+{ord(bad):04X})"
         place = "begins with" if bad == part[0] and pattern.fullmatch(f"a{bad}") else "contains"
         raise InvalidUpload(
-            f"{_shown(where)}: the {what} {_shown(part)} {place} {_shown(bad)}, expected a letter or digit "
-            "first and then letters, digits, '.', '_', '-', '~'" + (" or ':'" if pattern is _FILE else "")
+            f"{quoted(where)}: the {what} {quoted(part)} {place} {quoted(bad)}{code}, expected a letter (a to z, in "
+            "either case) or digit first and then letters, digits, '.', '_', '-', '~'"
+            + (" or ':'" if pattern is _FILE else "")
         )
     return part
-
-
-def _counted(count: int, what: str) -> str:
-    return f"{count} {what}{'s' if count != 1 else ''}"
-
-
-def _shown(text: str) -> str:
-    """Return a name as it may appear in a message: quoted, control and look-alike characters escaped, not endless."""
-    return ascii(text if len(text) <= 200 else f"{text[:200]}…")

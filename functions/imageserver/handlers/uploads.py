@@ -36,6 +36,7 @@ from imageserver.aws.clients import s3_client
 from imageserver.catalog.rights import Rights
 from imageserver.errors import CatalogBusy, InvalidUpload, SimplestreamsError, StorageUnavailable
 from imageserver.format.keys import LEASES, ProductId, VersionId, parse_product, parse_target, parse_version, path_of
+from imageserver.format.wording import quoted
 from imageserver.handlers import telemetry
 from imageserver.operations import withdraw as withdrawals
 from imageserver.operations.lookup import find_listed
@@ -149,12 +150,12 @@ def _path_of_listed(name: str, caller: str) -> str:
     if not allowed:
         raise Problem(
             problems.NOT_FOUND,
-            f"no listed image has the fingerprint or the alias {name[:100]!a}; ask by path for what is not listed: "
-            "images/<os>/<release>/<arch>/<variant>/<version>",
+            f"no listed image has the fingerprint or the alias {quoted(name, 100)}; ask by path for what is not "
+            "listed: images/<os>/<release>/<arch>/<variant>/<version>",
         )
     if len(allowed) > 1:
         uploads.allowed(rights, caller, allowed[0])
-        sentence = f"{name[:100]!a} means {len(allowed)} versions, ask for one of them: {', '.join(allowed[:10])}"
+        sentence = f"{quoted(name, 100)} means {len(allowed)} versions, ask for one of them: {', '.join(allowed[:10])}"
         raise Problem(problems.BAD_REQUEST, sentence)
     return allowed[0]
 

@@ -7,6 +7,7 @@ import msgspec
 
 from imageserver.format import file_kinds
 from imageserver.format.file_kinds import Role
+from imageserver.format.wording import quoted
 
 _DIGEST: Final = r"(?P<sha256>[0-9A-Fa-f]{64})"
 _FORMS: Final = (
@@ -102,4 +103,4 @@ def _base(file: str) -> str:
 
 
 def _short(text: str) -> str:
-    return ascii(text if len(text) <= 80 else f"{text[:80]}…")
+    return quoted(text, 80)

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
 from imageserver.errors import InvalidUpload
+from imageserver.format.wording import quoted
 
 MAX_BYTES: Final = 1024 * 1024
 """Largest document: Incus and LXD read no more than this of a metadata.yaml."""
@@ -209,7 +210,7 @@ def shown(node: Node) -> str:
     found = node.type
     if node.kind != "scalar" or found == "null":
         return f"a {found}" if found != "null" else "nothing (null)"
-    text = ascii(node.text if len(node.text) <= _SHOWN else f"{node.text[:_SHOWN]}…")
+    text = quoted(node.text, _SHOWN)
     return f"the {'number' if found == 'fraction' else found if found != 'true or false' else 'word'} {text}"
 
 
@@ -309,7 +310,7 @@ def _scalar_type(node: Node) -> Type:
     allowed = {"int": ("number",), "float": ("number", "fraction"), "bool": ("true or false",), "null": ("null",)}
     wanted = allowed.get(tag, ("date",) if tag == "timestamp" else (found,))
     if found not in wanted:
-        raise InvalidUpload(f"gives {node.text[:_SHOWN]!a} in line {node.line} the tag !!{tag}, which it is not")
+        raise InvalidUpload(f"gives {quoted(node.text, _SHOWN)} in line {node.line} the tag !!{tag}, which it is not")
     return found
 
 

@@ -12,6 +12,7 @@ from typing import Final
 
 from imageserver.errors import InvalidUpload
 from imageserver.format import architectures
+from imageserver.format.wording import quoted
 from imageserver.inspection import go_yaml
 from imageserver.inspection.go_yaml import Node, Reader
 
@@ -178,4 +179,4 @@ def _several(sentences: list[str]) -> str:
 
 
 def _text(value: str) -> str:
-    return ascii(value if len(value) <= 80 else f"{value[:80]}…")
+    return quoted(value, 80)

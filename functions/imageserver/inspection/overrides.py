@@ -15,6 +15,7 @@ import msgspec
 
 from imageserver.errors import InvalidUpload
 from imageserver.format.keys import ProductId, takes_fingerprint
+from imageserver.format.wording import quoted
 from imageserver.inspection import go_yaml
 from imageserver.inspection.go_yaml import Node, Reader
 
@@ -313,7 +314,7 @@ def _tell_unknown(entries: Mapping[str, Node], known: Sequence[str], path: str, 
 
 
 def _plain(name: str) -> str:
-    return ascii(name if len(name) <= 80 else f"{name[:79]}…")[1:-1]
+    return quoted(name, 79)[1:-1]
 
 
 def _kind(value: object) -> str:
@@ -321,7 +322,7 @@ def _kind(value: object) -> str:
 
 
 def _short(value: object) -> str:
-    text = _written(value, ascii) if not isinstance(value, str) else ascii(value[:_MAX_TEXT])
+    text = _written(value, repr) if not isinstance(value, str) else quoted(value, _MAX_TEXT)
     return text if len(text) <= 80 else f"{text[:79]}…"
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from itertools import chain, islice
 from typing import Final, Literal
 
+from imageserver.format.wording import quoted
 from imageserver.inspection import qcow2
 from imageserver.inspection.tar_members import BLOCK, BadTar, Member, Members, is_header
 from imageserver.inspection.unpacking import BZIP2, GZIP, LZMA, XZ, ZSTD, UnreadableArchive, compression, unpacked
@@ -255,7 +256,7 @@ def _check_member(member: Member, path: list[str]) -> None:
 
     Below rootfs/ is a root file system: links lead wherever its programs expect them to, and devices may be there.
     """
-    shown = ascii(member.name[:200])
+    shown = quoted(member.name)
     if member.name.startswith("/") or ".." in path:
         raise UnreadableArchive(f"holds {shown}, expected names inside of the tarball's own folder")
     if path[0] == "rootfs" and len(path) > 1:

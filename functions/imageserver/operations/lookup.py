@@ -2,7 +2,7 @@
 
 from imageserver.catalog.matching import Image, by_alias, by_fingerprint, in_record
 from imageserver.errors import CatalogDamaged, InvalidUpload
-from imageserver.format.keys import RECORDS, is_fingerprint, parse_record_key
+from imageserver.format.keys import RECORDS, is_fingerprint, parse_record_key, without_remote
 from imageserver.storage.document_cache import DocumentCache
 from imageserver.storage.parallel import in_parallel
 from imageserver.storage.port import Store
@@ -12,20 +12,21 @@ from imageserver.versions import records
 def find_listed(cache: DocumentCache, name: str) -> list[Image]:
     """Return the listed images that an alias, a fingerprint or the start of one means, sorted by path.
 
-    An alias goes first, as for clients. Raise StorageUnavailable, StorageDenied, and CatalogDamaged for a document that
-    cannot be read.
+    An alias goes first, as for clients. The name of a remote in front is left out, and a fingerprint may be in upper
+    case. Raise StorageUnavailable, StorageDenied, and CatalogDamaged for a document that cannot be read.
     """
-    products = cache.all()
+    name, products = without_remote(name), cache.all()
     found = [image for document in products for image in by_alias(document, name)]
     if not found and is_fingerprint(name):
-        found = [image for document in products for image in by_fingerprint(document, name)]
+        found = [image for document in products for image in by_fingerprint(document, name.lower())]
     return sorted(found)
 
 
 def find_recorded(store: Store, start: str) -> list[Image]:
     """Return the images whose fingerprint begins with `start`, listed or not. Reads the record of every version.
 
-    A record that cannot be read is passed over: `admin doctor` names it. Errors of the store as for `find_listed`.
+    `start` is in lower case. A record that cannot be read is passed over: `admin doctor` names it. Errors of the store
+    as for `find_listed`.
     """
     keys = [info.key for info in store.list(RECORDS)]
     found: list[Image] = []

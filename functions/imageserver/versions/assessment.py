@@ -10,6 +10,7 @@ from imageserver.errors import InvalidUpload
 from imageserver.format import architectures, file_kinds
 from imageserver.format.file_kinds import FileKind, Role
 from imageserver.format.keys import VersionId, check_file, is_ahead
+from imageserver.format.wording import quoted
 from imageserver.inspection.overrides import Overrides
 from imageserver.versions.confirmation import applied_sums, digest_mismatch, digests_by_name, is_confirmed
 from imageserver.versions.records import FileFacts, Reason, Record, Withdrawal, kind_of
@@ -211,7 +212,7 @@ def _unknown(file: str) -> Reason:
             check_file(file)
         except InvalidUpload as refusal:
             return Reason(file, "error", str(refusal), "name")
-    shown = file if file.isprintable() else ascii(file)
+    shown = file if file.isprintable() else quoted(file)
     return Reason(file, "warning", f"{shown} {file_kinds.conversion(file) or UNKNOWN_FILE}")
 
 

@@ -13,7 +13,8 @@ from cli.admin import output
 from cli.admin.deployment import Deployment, open_bucket, open_local, open_stack
 from cli.admin.errors import EXIT_CODES, exit_on_error, show_tracebacks
 from imageserver.errors import InvalidUpload
-from imageserver.format.keys import ImageKey, Target, is_fingerprint, parse_target, path_of
+from imageserver.format.keys import ImageKey, Target, is_fingerprint, parse_target, path_of, without_remote
+from imageserver.format.wording import counted, quoted
 from imageserver.operations.lookup import find_listed, find_recorded
 from imageserver.settings import CLIENT_CHOICES
 from imageserver.storage.document_cache import DocumentCache
@@ -134,27 +135,33 @@ def parse_path(path: str) -> Target:
     path = with_stream(path)
     parts = path.count("/") + 1
     if not PRODUCT_PARTS <= parts <= FILE_PARTS:
-        raise InvalidUpload(f"{path!a} has {output.counted(parts, 'part')} between slashes, {TAKES}")
+        raise InvalidUpload(f"{quoted(path)} has {counted(parts, 'part')} between slashes, {TAKES}")
     return parse_target(path)
+
+
+def is_image(name: str) -> bool:
+    """Return whether a name means one image and no folder: a fingerprint, its first digits, or a remote's image."""
+    return is_fingerprint(name) or without_remote(name) != name
 
 
 def find_target(deployment: Deployment, name: str, of_records: bool = False) -> Target:
     """Return what a path, a fingerprint, the start of one, or an alias names, and say what that is.
 
-    A fingerprint means its version, or the file of its root where the version has other images. What is not listed is
-    looked for in the records; with `of_records` a fingerprint is looked for there also where a copy of the image is
-    listed. Raise InvalidUpload if nothing has the name, UsageError if several versions have it.
+    With a remote in front, as in `mine:ubuntu/noble`, it is no path. A fingerprint means its version, or the file of
+    its root where the version has other images. What is not listed is looked for in the records; with `of_records` a
+    fingerprint is looked for there also where a copy of the image is listed. Raise InvalidUpload if nothing has the
+    name, UsageError if several versions have it.
     """
-    path = with_stream(name)
-    if path == name.strip("/") or path.count("/") + 1 >= PRODUCT_PARTS:
+    path, image = with_stream(name), without_remote(name)
+    if image == name and (path == name.strip("/") or path.count("/") + 1 >= PRODUCT_PARTS):
         return parse_path(name)
     with output.busy(f"looking for {name}"):
-        found = find_listed(DocumentCache(deployment.store), name)
-        if (of_records or not found) and is_fingerprint(name):
-            found = find_recorded(deployment.store, name) or found
+        found = find_listed(DocumentCache(deployment.store), image)
+        if (of_records or not found) and is_fingerprint(image):
+            found = find_recorded(deployment.store, image.lower()) or found
     versions = sorted({image.version for image in found})
     if not versions:
-        raise InvalidUpload(f"nothing has the fingerprint or the alias {name!a}; {TAKES}")
+        raise InvalidUpload(f"nothing has the fingerprint or the alias {quoted(name)}; {TAKES}")
     if len(versions) > 1:
         paths = ", ".join(version.path for version in versions)
         raise click.UsageError(f"{name} means {len(versions)} versions; name one of them: {paths}")

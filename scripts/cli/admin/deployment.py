@@ -24,6 +24,7 @@ from imageserver.aws.queues import QueueNotifier
 from imageserver.catalog.rights import NOBODY, Rights
 from imageserver.errors import StorageUnavailable
 from imageserver.format.keys import RECORDS, ProductId, VersionId
+from imageserver.format.wording import counted
 from imageserver.operations.prune import Rules
 from imageserver.settings import CLIENT_CHOICES, Settings
 from imageserver.storage.port import ObjectInfo, Opened, Store, StoredObject
@@ -126,7 +127,7 @@ class Deployment:
         if len(folders) > cloudfront.MOST_WILDCARDS:
             folders = {folder.split("/")[0] for folder in folders}
         wildcards = " ".join(f"'{path}'" for path in sorted({cloudfront.everything_below(f"{f}/") for f in folders}))
-        files = output.counted(len(self.pending_invalidations), "file")
+        files = counted(len(self.pending_invalidations), "file")
         output.say(
             f"the edge was not asked to invalidate {files}, because its distribution is not known: use --stack NAME, "
             "or now: "

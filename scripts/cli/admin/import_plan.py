@@ -6,13 +6,13 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from cli.admin.deployment import Deployment
-from cli.admin.output import counted
 from cli.admin.source_records import SourceRecords, Withdrawn, summed_up
 from cli.admin.transfer import Advance, AlreadyThere, File, Written, create
 from imageserver.errors import CatalogDamaged, InvalidUpload, UpstreamRefused
 from imageserver.format import file_kinds
 from imageserver.format.file_kinds import Role
 from imageserver.format.keys import ImageKey, VersionId, parse_key
+from imageserver.format.wording import counted
 from imageserver.storage.port import ObjectInfo
 from imageserver.upstream.mapping import LeftOut
 from imageserver.versions import records

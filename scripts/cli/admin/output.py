@@ -15,6 +15,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn, TransferSpeedColumn
 
 from cli.admin.errors import FOUND, explain
+from imageserver.format.wording import counted
 from imageserver.operations.runs import Run
 
 
@@ -114,12 +115,6 @@ def carry_out(doing: str, act: Callable[[Run], object], *, in_json: bool, dry_ru
             click.echo(f"unreadable: {key}\n  admin rebuild records --yes reads its images again")
         click.echo(f"{counted(len(run.tasks), 'thing')} {'to do' if run.dry_run else 'done'}")
     sys.exit(faults[0][1].code if faults else FOUND if run.unreadable else 0)
-
-
-def counted(count: int, what: str) -> str:
-    """Return a count such as `2 files` or `2 mismatches`."""
-    ending = "es" if what.endswith("ch") else "s"
-    return f"{count:,} {what}{ending if count != 1 else ''}"
 
 
 def size(size_bytes: int) -> str:

@@ -12,11 +12,11 @@ import click
 
 from cli.admin.deployment import NO_LIMIT, Deployment
 from cli.admin.inventory import is_below, recorded_versions
-from cli.admin.output import counted
 from cli.admin.transfer import AlreadyThere, Copy, File, create
 from imageserver.errors import CatalogBusy, CatalogDamaged, InvalidUpload, SimplestreamsError
 from imageserver.format import documents
 from imageserver.format.keys import RECORDS, ProductId, VersionId, parse_key, version_of
+from imageserver.format.wording import counted
 from imageserver.operations.ingest import IngestServices, ingest
 from imageserver.operations.inventory import ProductSnapshot, known_products, look
 from imageserver.operations.lost_records import describe, recalled

@@ -10,9 +10,9 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from cli.admin.output import counted
 from imageserver.errors import CatalogDamaged, InvalidUpload, NewerRecord
 from imageserver.format.keys import RECORDS, ImageKey, ProductId, VersionId, parse_record_key
+from imageserver.format.wording import counted
 from imageserver.storage.parallel import in_parallel
 from imageserver.storage.s3 import S3Store
 from imageserver.versions import records

@@ -17,6 +17,7 @@ from cli.smoke.uploading import said
 from cli.smoke.web import Answer
 from imageserver.api.schema import VersionStatus
 from imageserver.format import documents
+from imageserver.format.wording import counted
 from imageserver.storage.s3 import CONTENT_TYPE
 from imageserver.versions import records
 
@@ -52,7 +53,7 @@ def whole_catalog(run: Run) -> str:
     images = reader.read_catalog(lambda path: document(run, path))
     others = [image for image in images if image.product != PRODUCT.name]
     run.seen_aliases = {alias for image in others for alias in image.aliases}
-    return f"{len({image.fingerprint for image in images})} images"
+    return counted(len({image.fingerprint for image in images}), "image")
 
 
 def listed_images(run: Run) -> list[reader.Image]:
@@ -110,7 +111,7 @@ def download(run: Run) -> str:
     combined = _sha256(got[METADATA] + got[ROOT])
     if combined != run.image.fingerprint:
         raise Failed(f"the combined sha256 is {combined}, expected {run.image.fingerprint}")
-    return f"{len(got)} files, {sum(map(len, got.values())):,} bytes"
+    return f"{counted(len(got), 'file')}, {sum(map(len, got.values())):,} bytes"
 
 
 def _file(run: Run, file: str, sent: bytes) -> bytes:

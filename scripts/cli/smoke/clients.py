@@ -13,6 +13,7 @@ from typing import Final
 
 from cli.smoke.failed import Failed, Skipped
 from cli.smoke.run import Run
+from imageserver.format.wording import counted
 
 LONGEST_S: Final = 120
 REMOTE: Final = "smoke-test"
@@ -86,8 +87,8 @@ def _listed_and_exported(program: str, run: Run) -> str | None:
         client("image", "export", f"{REMOTE}:{run.image.fingerprint}", str(exported))
         got = sorted(hashlib.sha256(file.read_bytes()).hexdigest() for file in exported.iterdir())
         if got != sorted(hashlib.sha256(body).hexdigest() for body in run.image.files.values()):
-            raise Failed(f"{program} exports {len(got)} files with other digests than were uploaded")
-        return f"{client('version').strip().splitlines()[0]}, {len(listed)} images"
+            raise Failed(f"{program} exports {counted(len(got), 'file')} with other digests than were uploaded")
+        return f"{client('version').strip().splitlines()[0]}, {counted(len(listed), 'image')}"
 
 
 def _client(program: str, folder: Path, ca_file: str) -> Client:

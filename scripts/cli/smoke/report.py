@@ -11,6 +11,7 @@ from rich.console import Console
 
 from cli.admin.output import one_line
 from cli.smoke.run import Done, Run, Step
+from imageserver.format.wording import counted
 
 QUIET_S: Final = 2.0
 """A step that takes longer is announced."""
@@ -53,8 +54,8 @@ def summary(done: Sequence[Done]) -> str:
     taken = [row for row in done if row.result != "skipped"]
     seconds = sum(row.seconds for row in taken)
     if bad := unfinished(done):
-        return f"{len(bad)} of {len(taken)} steps not ok: {', '.join(bad)} ({seconds:.0f} s)"
-    return f"{len(taken)} steps ok ({seconds:.0f} s)"
+        return f"{len(bad)} of {counted(len(taken), 'step')} not ok: {', '.join(bad)} ({seconds:.0f} s)"
+    return f"{counted(len(taken), 'step')} ok ({seconds:.0f} s)"
 
 
 @contextmanager

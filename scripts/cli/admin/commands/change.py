@@ -20,6 +20,7 @@ from cli.admin.transfer import File
 from imageserver.errors import InvalidFilter
 from imageserver.format.documents import INDEX_KEY
 from imageserver.format.keys import Target, path_of
+from imageserver.format.wording import counted
 from imageserver.operations import withdraw as withdrawals
 from imageserver.operations.prune import Rules
 from imageserver.operations.prune import prune as prune_server
@@ -274,7 +275,7 @@ def _print_import(as_json: bool, really: bool, todo: import_plan.Plan, has_no_re
             }
         )
     else:
-        what = f"{output.counted(len(todo.files), 'file')}, {output.size(todo.size_bytes)}"
+        what = f"{counted(len(todo.files), 'file')}, {output.size(todo.size_bytes)}"
         did = "copied" if really else "would copy"
         click.echo(f"{did} {what}; {len(todo.already):,} were there already{_tell_withdrawn(todo)}")
     sys.exit(FOUND if left_out else 0)

@@ -9,10 +9,11 @@ from typing import Any
 import click
 
 from cli.admin import doctor, inventory, output, verification
-from cli.admin.arguments import below_argument, command, find_target, main
+from cli.admin.arguments import below_argument, command, find_target, is_image, main
 from cli.admin.deployment import Deployment
 from cli.admin.errors import FOUND, NOTHING, end
-from imageserver.format.keys import ImageKey, is_fingerprint
+from imageserver.format.keys import ImageKey
+from imageserver.format.wording import counted
 
 MOST_SHOWN = 20
 """Findings of one check that are printed; --json has all of them."""
@@ -95,7 +96,7 @@ def _known(one: inventory.RecordState, there: inventory.Catalog) -> dict[str, An
 def _tell_known(one: dict[str, Any]) -> None:
     click.echo(one["version"])
     if not isinstance(one["record"], str):
-        click.echo(f"  {one['record']['state']}, {output.counted(len(one['catalog']), 'item')} listed")
+        click.echo(f"  {one['record']['state']}, {counted(len(one['catalog']), 'item')} listed")
         for file, facts in sorted(one["record"]["files"].items()):
             sha256 = facts.get("sha256") or "not read"
             click.echo(f"  {output.one_line(file)}  {output.size(facts['size_bytes'])}  sha256 {sha256}")
@@ -121,7 +122,7 @@ def verify(
     ./scripts/admin verify 0f1a2b3c4d5e            one version, by a fingerprint
     ./scripts/admin verify --sample 20 --through-edge
     """
-    if is_fingerprint(name := below.removeprefix("images/")):
+    if is_image(name := below.removeprefix("images/")):
         target = find_target(deployment, name)
         below = target.version.path if isinstance(target, ImageKey) else target.path
     if through_edge and not deployment.edge:
@@ -132,7 +133,7 @@ def verify(
     versions = sorted({entry.version for entry in items})
     if sample and sample < len(versions):
         seed = random.randrange(1 << 32) if seed is None else seed  # noqa: S311
-        output.say(f"sample of {sample} of {output.counted(len(versions), 'version')} with --seed {seed}")
+        output.say(f"sample of {sample} of {counted(len(versions), 'version')} with --seed {seed}")
         chosen = set(random.Random(seed).sample(versions, sample))  # noqa: S311
         items = [entry for entry in items if entry.version in chosen]
     read = verification.from_bucket(deployment.store)
@@ -148,8 +149,8 @@ def verify(
     else:
         for one in wrong:
             click.echo(f"{one.path}: {one.what}")
-        mismatches = output.counted(len(wrong), "mismatch") if wrong else "no mismatches"
-        click.echo(f"{output.counted(count, 'version')}, {output.size(total)}: {mismatches}")
+        mismatches = counted(len(wrong), "mismatch") if wrong else "no mismatches"
+        click.echo(f"{counted(count, 'version')}, {output.size(total)}: {mismatches}")
     sys.exit(FOUND if wrong else 0)
 
 
@@ -176,8 +177,8 @@ def doctor_(deployment: Deployment, as_json: bool) -> None:
 
 def _tell_checked(checked: doctor.Checked) -> None:
     ok = "ok, as far as it was looked at" if checked.not_seen else "ok"
-    said = output.counted(len(checked.findings), "finding") if checked.findings else ok
-    hints = f"; {output.counted(len(checked.hints), 'hint')}" if checked.hints else ""
+    said = counted(len(checked.findings), "finding") if checked.findings else ok
+    hints = f"; {counted(len(checked.hints), 'hint')}" if checked.hints else ""
     click.echo(f"{checked.name}: {said}{hints}")
     for found in (checked.findings, checked.hints):
         for finding in found[:MOST_SHOWN]:

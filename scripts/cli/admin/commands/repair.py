@@ -19,6 +19,7 @@ from cli.admin.arguments import (
 )
 from cli.admin.deployment import Deployment
 from cli.admin.errors import FOUND, NOTHING, end
+from imageserver.format.wording import counted
 from imageserver.operations.reconcile import reconcile as reconcile_bucket
 from imageserver.operations.runs import Run
 from imageserver.settings import CLIENT_CHOICES
@@ -80,7 +81,7 @@ def rebuild_records(deployment: Deployment, as_json: bool, below: str, yes: bool
 def _invalidation(deployment: Deployment, keys: list[str], yes: bool) -> list[recovery.Step]:
     """Return the step that invalidates these keys before anything lists them again."""
     if keys and deployment.distribution:
-        files = output.counted(len(keys), "file")
+        files = counted(len(keys), "file")
         what = f"have the edge invalidate {files}: no record says whether they held other bytes before"
         return [recovery.Step(what, partial(deployment.invalidate, keys))]
     if yes:
@@ -178,4 +179,4 @@ def _print_steps(as_json: bool, really: bool, done: list[str], left: Sequence[st
         return
     for sentence in done:
         click.echo(sentence)
-    click.echo(f"{output.counted(len(done), 'thing')} {'done' if really else 'to do; add --yes'}")
+    click.echo(f"{counted(len(done), 'thing')} {'done' if really else 'to do; add --yes'}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -386,13 +387,14 @@ def fingerprint(system: System, path: str, file: str = "rootfs.squashfs") -> str
     return found
 
 
-@pytest.mark.parametrize("digits", [6, 12, 64])
+@pytest.mark.parametrize("written", ["{:.6}", "{:.12}", "{}", "mine:{:.12}"])
+@pytest.mark.parametrize("case", [str.lower, str.upper])
 def test_one_image_is_shown_withdrawn_verified_and_restored_by_its_fingerprint(
-    system: System, server: FakeDeployment, digits: int
+    system: System, server: FakeDeployment, written: str, case: Callable[[str], str]
 ) -> None:
     path = listed(system, f"{TINY}/20261101")
     other = listed(system, "images/other/1/amd64/default/20261101", seed="other")
-    name = fingerprint(system, path)[:digits]
+    name = written.format(case(fingerprint(system, path)))
     assert [one["version"] for one in told(f"show {name}")] == [path]
     assert told(f"verify {name}") == {"versions": 1, "bytes": told(f"verify {path}")["bytes"], "mismatches": []}
     done = admin(f"withdraw {name} --yes")
@@ -421,12 +423,23 @@ def test_an_alias_means_the_newest_version_and_is_refused_where_several_have_it(
     listed(system, f"{TINY}/20261101", seed="old")
     newest = listed(system, f"{TINY}/20261102", seed="new")
     assert [one["version"] for one in told("show tiny/1")] == [newest]
+    assert [one["version"] for one in told("show mine:tiny/1/default")] == [newest]
+    assert told("verify mine:tiny/1")["versions"] == 1
     arm = listed(system, "images/tiny/1/arm64/default/20261101", arch="arm64", seed="arm")
     done = admin("show tiny/1", 2)
     assert f"tiny/1 means 2 versions; name one of them: {newest}, {arm}" in done.stderr
 
 
-@pytest.mark.parametrize("name", ["0123456789ab", "tiny/none", "nothing"])
+def test_a_long_alias_behind_a_remote_is_the_newest_version_and_not_the_product(
+    system: System, server: FakeDeployment
+) -> None:
+    """The same words without a remote are the path of the product: all its versions would be withdrawn."""
+    listed(system, f"{TINY}/20261101", seed="old")
+    newest = listed(system, f"{TINY}/20261102", seed="new")
+    assert told("withdraw mine:tiny/1/amd64/default --yes")["versions"] == [newest]
+
+
+@pytest.mark.parametrize("name", ["0123456789ab", "tiny/none", "nothing", "mine:möbel"])
 def test_a_name_that_nothing_has_is_refused_with_what_is_taken(
     system: System, server: FakeDeployment, name: str
 ) -> None:

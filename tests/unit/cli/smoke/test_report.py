@@ -19,7 +19,7 @@ def test_the_table_is_aligned_and_a_detail_stays_in_its_row() -> None:
         "lxc   skipped           no",
     ]
     assert report.summary(done) == "1 of 2 steps not ok: page (13 s)"
-    assert report.summary(done[:1]) == "1 steps ok (0 s)"
+    assert report.summary(done[:1]) == "1 step ok (0 s)"
 
 
 def test_long_steps_are_reported_on_standard_error(

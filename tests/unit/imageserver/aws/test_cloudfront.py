@@ -346,7 +346,7 @@ def test_an_invalidation_that_fails_or_is_too_slow_is_retried_later(client: Clou
         stub.add_response("create_invalidation", invalidation("InProgress"))
         for _ in range(3):
             stub.add_response("get_invalidation", invalidation("InProgress"))
-        with pytest.raises(StorageUnavailable, match="has not invalidated 1 paths within 6 s"):
+        with pytest.raises(StorageUnavailable, match="has not invalidated 1 path within 6 s"):
             invalidate(client, "D1", ["images/x"], lambda _: None, 5.5)
 
 

@@ -66,6 +66,19 @@ def test_an_alias_finds_the_newest_version_for_each_architecture(system: System)
     assert [path for path, _ in found(system, "alpine/edge/default")] == [OTHER]
 
 
+def test_a_fingerprint_in_upper_case_and_a_remote_in_front_find_the_same(system: System) -> None:
+    fingerprint = fingerprints(system, OLD)["rootfs.squashfs"]
+    for name in (
+        fingerprint.upper(),
+        fingerprint[:12].upper(),
+        f"mine:{fingerprint[:12]}",
+        f"mine:{fingerprint.upper()}",
+    ):
+        assert found(system, name) == [(OLD, "rootfs.squashfs")]
+    assert found(system, "mine:ubuntu/noble") == found(system, "ubuntu/noble") != []
+    assert found(system, "mine:yours:ubuntu/noble") == found(system, "mine:") == []
+
+
 def test_an_alias_of_few_digits_is_no_fingerprint(system: System) -> None:
     system.upload(NEW, {"metadata.json": b'{"aliases": ["20261123", "cafe12"]}'})
     system.catch_up()

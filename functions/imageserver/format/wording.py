@@ -1,0 +1,34 @@
+"""How sentences for people show what somebody else typed, and how they count."""
+
+import unicodedata
+from typing import Final
+
+_LONGEST: Final = 200
+
+
+def quoted(text: str, longest: int = _LONGEST) -> str:
+    """Return text between quotes, as it was typed and not endless: the first `longest` characters and an ellipsis.
+
+    Escaped is what a reader would not see: control and format characters, forms that stand for an ASCII character, and
+    a letter of another alphabet in a text that has Latin letters, since it may look like one of them.
+    """
+    kept = repr(text if len(text) <= longest else f"{text[:longest]}…")
+    if kept.isascii():
+        return kept
+    has_latin = any(character.isascii() and character.isalpha() for character in text)
+    return "".join(ascii(c)[1:-1] if c != "…" and _deceives(c, has_latin) else c for c in kept)
+
+
+def _deceives(character: str, beside_latin: bool) -> bool:
+    """Return whether a printable character may be taken for an ASCII one."""
+    if character.isascii():
+        return False
+    if unicodedata.normalize("NFKC", character).isascii():
+        return True
+    return beside_latin and character.isalpha() and not unicodedata.name(character, "").startswith("LATIN ")
+
+
+def counted(count: int, what: str) -> str:
+    """Return a count such as `1 file`, `2,000 files` or `2 mismatches`."""
+    ending = "es" if what.endswith("ch") else "s"
+    return f"{count:,} {what}{ending if count != 1 else ''}"

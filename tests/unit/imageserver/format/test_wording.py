@@ -1,0 +1,35 @@
+import pytest
+
+from imageserver.format.wording import counted, quoted
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("möbel", "'möbel'"),
+        ("o\u0308 it's", '"o\u0308 it\'s"'),
+        ("デビアン", "'デビアン'"),
+        ("дом", "'дом'"),
+        ("", "''"),
+        ("a\\b", r"'a\\b'"),
+        ("nobl\u0435", r"'nobl\u0435'"),
+        ("\uff41bc", r"'\uff41bc'"),
+        ("\uff12\uff10", r"'\uff12\uff10'"),
+        ("a\x1b[2J\u202e\u200b\ud800", r"'a\x1b[2J\u202e\u200b\ud800'"),
+        ("a" * 201, f"'{'a' * 200}…'"),
+    ],
+)
+def test_text_is_quoted_as_it_was_typed_and_what_cannot_be_seen_is_escaped(text: str, shown: str) -> None:
+    assert quoted(text) == shown
+
+
+def test_a_text_is_cut_where_it_is_asked() -> None:
+    assert quoted("Straße", 4) == "'Stra…'"
+
+
+@pytest.mark.parametrize(
+    ("count", "what", "said"),
+    [(0, "file", "0 files"), (1, "file", "1 file"), (2, "mismatch", "2 mismatches"), (1200, "file", "1,200 files")],
+)
+def test_one_is_counted_in_the_singular(count: int, what: str, said: str) -> None:
+    assert counted(count, what) == said
