@@ -220,7 +220,7 @@ def handler(event, context):
     return None
 """
 # What each function makes at its start; the empty handler that it is compared with makes the same.
-CLIENTS: Final = dict.fromkeys(NAMES, ["s3"])
+CLIENTS: Final = {name: ["s3"] for name in NAMES}
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,8 @@
 """The mirror function: a schedule in; out come messages about files to copy, and versions that leave the list.
 
-The event is `{"task": "mirror", "mirrors": ["NAME", …], "dry_run": false}`; without names it is every mirror. What is wrong with an
-upstream is written into the mirror's status and counted, and fails nothing: the next run compares again. Any other
-failure ends the run as failed when all mirrors were compared, so that an alarm follows.
+The event is `{"task": "mirror", "mirrors": ["NAME", …], "dry_run": false}`; without names it is every mirror. What is
+wrong with an upstream is written into the mirror's status and counted, and fails nothing: the next run compares again.
+Any other failure ends the run as failed when all mirrors were compared, so that an alarm follows.
 """
 
 from imageserver.handlers import coldstart

@@ -7,12 +7,12 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 import costs
-from cli.admin import output
 from cli.admin.deployment import Deployment
 from imageserver.aws.queues import send_all
 from imageserver.errors import UpstreamRefused
 from imageserver.format.documents import INDEX_KEY
 from imageserver.format.keys import parse_version
+from imageserver.format.wording import counted
 from imageserver.operations import withdraw as withdrawals
 from imageserver.operations.mirror_documents import configured, forget, refusals_of, state_of, status_of, unconfigure
 from imageserver.operations.mirror_plan import Followed, MirrorServices, follow
@@ -59,7 +59,7 @@ class Row:
             return "not compared yet"
         if self.error:
             return "failed"
-        return f"{output.counted(self.missing, 'file')} missing" if self.missing else "in step"
+        return f"{counted(self.missing, 'file')} missing" if self.missing else "in step"
 
     @property
     def as_json(self) -> dict[str, Any]:

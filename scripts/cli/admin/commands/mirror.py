@@ -13,6 +13,7 @@ from cli.admin.deployment import Deployment
 from cli.admin.errors import NOTHING, end, explain
 from cli.admin.mirrors import Row
 from imageserver.errors import InvalidMirror
+from imageserver.format.wording import counted
 from imageserver.operations.mirror_documents import configure, configured
 from imageserver.operations.mirror_plan import Followed
 from imageserver.operations.runs import Run
@@ -124,7 +125,7 @@ def show(deployment: Deployment, as_json: bool, name: str) -> None:
         return
     keeps = f", the newest {row.keep} versions of each product" if row.keep else ""
     click.echo(f"{row.name}: {row.address} into {row.stream}: {' or '.join(row.only)}{keeps}")
-    click.echo(f"  {row.state}; {output.counted(row.versions, 'version')} of {output.counted(row.products, 'product')}")
+    click.echo(f"  {row.state}; {counted(row.versions, 'version')} of {counted(row.products, 'product')}")
     for what, when in (("looked at", row.looked), ("compared in full", row.compared), ("in step", row.in_step)):
         click.echo(f"  last {what}: {when or 'never'}")
     if row.error:
@@ -174,7 +175,7 @@ def remove(deployment: Deployment, as_json: bool, name: str, keep: bool | None, 
         return
     stay = "stay" if keep else f"are withdrawn, and deleted {deployment.rules.grace_hours} hours later"
     does = "is removed" if yes else "would be removed; add --yes to do it"
-    click.echo(f"{name} {does}: the {output.counted(len(held), 'version')} that it brought {stay}")
+    click.echo(f"{name} {does}: the {counted(len(held), 'version')} that it brought {stay}")
 
 
 def _named(deployment: Deployment, name: str) -> Mirror:
@@ -217,9 +218,9 @@ def _print_plan(followed: Followed, run: Run) -> None:
         click.echo(f"{followed.name} is in step: upstream has not changed")
     elif not status.error:
         cost = costs.mirrored(status.missing, status.missing_bytes)
-        comes = f"{output.counted(status.versions, 'version')} of {output.counted(status.products, 'product')} come"
+        comes = f"{counted(status.versions, 'version')} of {counted(status.products, 'product')} come"
         click.echo(
-            f"{comes}; missing: {output.counted(status.missing, 'file')}, {output.size(status.missing_bytes)}, about "
+            f"{comes}; missing: {counted(status.missing, 'file')}, {output.size(status.missing_bytes)}, about "
             f"${cost.dollars_once:.2f} once and ${cost.dollars_a_month:.2f} a month at list prices"
         )
 
