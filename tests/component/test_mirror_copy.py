@@ -18,7 +18,7 @@ from imageserver.format.keys import parse_version
 from imageserver.operations import mirror_copy
 from imageserver.operations.ingest import IngestServices, ingest
 from imageserver.operations.mirror_copy import UPLOADS, Copied, Outcome
-from imageserver.remote.server import AHEAD, Manners
+from imageserver.remote.server import AHEAD
 from imageserver.storage import leases
 from imageserver.storage.s3 import S3Store
 from imageserver.upstream.mapping import UpstreamFile
@@ -34,6 +34,8 @@ from tests.support.upload_api import s3_client, s3_server
 pytestmark = pytest.mark.xdist_group("mirror-copy")
 
 NUMBERS = itertools.count(1)
+CONNECTIONS = 4
+"""Of a mirror that names no other number."""
 VERSION = "images/ubuntu/noble/amd64/default/20261123_10:00"
 PATH = "server/noble/disk1.img"
 BODY = random.Random(1).randbytes(4 * PART + 77)
@@ -230,6 +232,6 @@ def test_memory_does_not_grow_with_the_file(place: Place) -> None:
         outcome, peak = json.loads(output)
         assert outcome == "copied"
         peaks.append(peak)
-    parts = Manners().connections + AHEAD + UPLOADS + 1
+    parts = CONNECTIONS + AHEAD + UPLOADS + 1
     copied_by_botocore = UPLOADS
     assert peaks[1] - peaks[0] < (parts + copied_by_botocore) * PART

@@ -27,6 +27,7 @@ from tests.support.servers.upstream import Fault, UpstreamServer, upstream
 
 PART = 1 << 20
 QUICK = Manners(part_bytes=PART, pause_s=0.001, longest_pause_s=2)
+CONNECTIONS = 4
 INDEX = "streams/v1/index.json"
 DISK = "images/a/disk.qcow2"
 LARGE = random.Random(1).randbytes(7 * PART + 5)
@@ -188,7 +189,7 @@ def test_no_more_connections_are_opened_than_manners_allow(served: UpstreamServe
     """The first part comes over one; four more could be needed while its own is not yet given back."""
     served.bytes_per_s = 20 << 20
     assert whole(read(served)) == LARGE
-    assert served.most_connections <= QUICK.connections + 1
+    assert served.most_connections <= CONNECTIONS + 1
 
 
 def test_a_slow_server_is_read_over_one_connection(served: UpstreamServer) -> None:
@@ -196,6 +197,14 @@ def test_a_slow_server_is_read_over_one_connection(served: UpstreamServer) -> No
     served.bytes_per_s = 10 << 20
     assert whole(remote(served, replace(QUICK, part_s=0.15)).read(DISK, len(LARGE), 60)) == LARGE
     assert served.most_connections <= 2
+
+
+def test_a_mirror_says_over_how_many_connections_and_how_fast(served: UpstreamServer) -> None:
+    assert whole(read(served, connections=1)) == LARGE
+    assert served.most_connections == 1
+    began = time.monotonic()
+    assert whole(read(served, bytes_per_s=4 * PART)) == LARGE
+    assert time.monotonic() - began >= 7 / 4
 
 
 def test_a_read_goes_on_where_another_one_ended(served: UpstreamServer) -> None:
@@ -335,7 +344,7 @@ def test_parts_are_read_ahead_no_further_than_the_formula_says(served: UpstreamS
     reading = remote(served).read(DISK, 20 * PART, 60)
     next(reading.parts)
     time.sleep(0.5)
-    assert served.bytes_sent[DISK] <= (QUICK.connections + 2) * PART
+    assert served.bytes_sent[DISK] <= (CONNECTIONS + 2) * PART
     reading.parts.close()
 
 

@@ -43,13 +43,12 @@ _R = TypeVar("_R")
 class Manners:
     """How much is asked of another server at once, and how long it may take.
 
-    A file is read over `connections` at most, by each of them `part_bytes` at a time. More than one is opened where the
-    first part came so fast that with all of them each part still takes less than `part_s`. A request is tried `tries`
-    times, with pauses that double from `pause_s`. A server that asks for a pause (Retry-After) gets it: up to
-    `longest_pause_s` here, else in a later run. A document takes at most `document_s`.
+    A file is read in parts of `part_bytes`. More than one connection is opened where the first part came so fast that
+    with all of them each part still takes less than `part_s`. A request is tried `tries` times, with pauses that double
+    from `pause_s`. A server that asks for a pause (Retry-After) gets it: up to `longest_pause_s` here, else in a later
+    run. A document takes at most `document_s`. How many connections, and how fast: the mirror says it.
     """
 
-    connections: int = 4
     part_bytes: int = PART_BYTES
     tries: int = 5
     pause_s: float = 0.5
@@ -84,8 +83,9 @@ class RemoteServer:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._address, self.manners, self.clock = mirror.address, manners, clock
+        self.most_connections, self.pace = mirror.connections, _Pace(mirror.bytes_per_s, clock)
         hosts = {host_of(mirror.address), *mirror.hosts}
-        self._connections = connections or Connections(hosts, mirror.allow_private, manners.connections)
+        self._connections = connections or Connections(hosts, mirror.allow_private, mirror.connections)
         self._agent = f"serverless-simplestreams-mirror (+{contact})"
 
     @property
@@ -144,6 +144,25 @@ class RemoteServer:
             # Jittered, so that what one outage broke does not come back all at once.
             pause(asked_s or self.manners.pause_s * 2**number * random.random())  # noqa: S311
         raise AssertionError("counting never ends")
+
+
+class _Pace:
+    """Keeps the sum of some reads below a number of bytes a second; None for no limit."""
+
+    def __init__(self, bytes_per_s: int | None, clock: Callable[[], float]) -> None:
+        self._bytes_per_s, self._clock = bytes_per_s, clock
+        self._free_at = 0.0
+        self._lock = threading.Lock()
+
+    def keep(self, size_bytes: int, pause: Callable[[float], object]) -> None:
+        """Pause until what was read so far is within the limit."""
+        if self._bytes_per_s is None:
+            return
+        with self._lock:
+            now = self._clock()
+            self._free_at = max(self._free_at, now) + size_bytes / self._bytes_per_s
+            wait_s = self._free_at - now
+        pause(wait_s)
 
 
 class _TimeOver(Exception):
@@ -255,8 +274,8 @@ class _Transfer:
 
     def _width(self, seconds: float) -> int:
         """Return over how many connections to read on when one alone took so long for a part."""
-        manners = self._server.manners
-        return max(1, min(manners.connections, int(manners.part_s / max(seconds, 0.001))))
+        server = self._server
+        return max(1, min(server.most_connections, int(server.manners.part_s / max(seconds, 0.001))))
 
     def _fill(self, start: int, opened: BaseHTTPResponse | None = None) -> bytearray:
         """Return the part that begins at `start`, going on where a body breaks."""
@@ -286,6 +305,7 @@ class _Transfer:
                 self._check_time()
                 if not slice_:
                     raise _Again(f"the body ended after {filled:,} of {len(part):,} bytes")
+                self._server.pace.keep(len(slice_), self._stopped.wait)
                 part[filled : filled + len(slice_)] = slice_
                 filled += len(slice_)
                 yield len(slice_)

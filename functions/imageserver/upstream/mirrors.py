@@ -27,6 +27,9 @@ MOST_FILTERS: Final = 100
 MOST_VERSIONS: Final = 1_000
 MOST_GRACE_DAYS: Final = 365
 MOST_HOSTS: Final = 20
+MOST_CONNECTIONS: Final = 8
+LEAST_BYTES_PER_S: Final = 100_000
+"""Slower than this, a run of a function would not finish two parts of a file."""
 MOST_REFUSALS: Final = 100
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 _HOST: Final = re.compile(r"(?=.{1,253}\Z)[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*\Z")
@@ -37,7 +40,8 @@ class Mirror(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
     `keep` is how many versions come of each product, the newest; None for all. A version that no longer comes stays
     listed for `grace_days`. `allow_private` lets the address be one of a private network, and plain http. Redirects
-    may lead to the host of the address and to `hosts`, in lower case and without a port.
+    may lead to the host of the address and to `hosts`, in lower case and without a port. Each file that is copied is
+    read over `connections` at most, at `bytes_per_s` in all; None for as fast as upstream gives it.
     """
 
     address: str
@@ -47,6 +51,8 @@ class Mirror(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     grace_days: int = 7
     allow_private: bool = False
     hosts: tuple[str, ...] = ()
+    connections: int = 4
+    bytes_per_s: int | None = None
 
 
 class _Configuration(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -177,6 +183,10 @@ def _problems(name: str, mirror: Mirror) -> Iterable[str]:
         yield f"keeps {mirror.keep:,} versions of each product, expected 1 to {MOST_VERSIONS:,}, or none given for all"
     if not 0 <= mirror.grace_days <= MOST_GRACE_DAYS:
         yield f"has a grace of {mirror.grace_days:,} days, expected 0 to {MOST_GRACE_DAYS}"
+    if not 0 < mirror.connections <= MOST_CONNECTIONS:
+        yield f"reads over {mirror.connections:,} connections, expected 1 to {MOST_CONNECTIONS}"
+    if mirror.bytes_per_s is not None and mirror.bytes_per_s < LEAST_BYTES_PER_S:
+        yield f"reads {mirror.bytes_per_s:,} bytes a second, expected at least {LEAST_BYTES_PER_S:,}, or no limit"
     if len(mirror.hosts) > MOST_HOSTS:
         yield f"has {len(mirror.hosts):,} hosts for redirects, expected at most {MOST_HOSTS}"
     for host in mirror.hosts:
