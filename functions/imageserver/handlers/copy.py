@@ -21,6 +21,8 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from imageserver.aws import events, queues
 from imageserver.aws.clients import s3_client, sqs_client
+from imageserver.errors import InvalidUpload
+from imageserver.format.keys import parse_key
 from imageserver.handlers import batches, telemetry
 from imageserver.operations.mirror_copy import Copied, CopyServices, Outcome, copy
 from imageserver.operations.mirror_documents import configured, note_refusal
@@ -64,8 +66,8 @@ def _copy(message: MirrorMessage, context: LambdaContext) -> None:
     """
     began = time.monotonic()
     mirror = configured(store).get(message.mirror)
-    if mirror is None or not message.key.startswith(f"{mirror.stream}/"):
-        logger.info("no longer followed", mirror=message.mirror, key=message.key)
+    if mirror is None or not _is_below(message.key, mirror.stream):
+        logger.warning("no mirror brings this file", mirror=message.mirror, key=message.key)
         return
     with closing(RemoteServer(mirror, settings.base_url)) as upstream:
         services = CopyServices(
@@ -82,6 +84,13 @@ def _copy(message: MirrorMessage, context: LambdaContext) -> None:
     if copied.outcome == Outcome.REFUSED:
         telemetry.count_refusal("upstream")
         note_refusal(store, message.mirror, message.key, copied.reason, datetime.now(UTC), time.sleep)
+
+
+def _is_below(key: str, stream: str) -> bool:
+    try:
+        return parse_key(key).version.product.stream == stream
+    except InvalidUpload:
+        return False
 
 
 def _report(message: MirrorMessage, copied: Copied, seconds: float) -> None:

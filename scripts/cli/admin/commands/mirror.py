@@ -78,6 +78,8 @@ def add(
     wanted = Mirror(
         address=address, stream=into, only=only, keep=keep, grace_days=grace_days, allow_private=allow_private
     )
+    if not dry_run:
+        _check_functions(deployment)
     try:
         check(name, wanted)
         with output.busy(f"looking at {address}"):
@@ -185,6 +187,11 @@ def _named(deployment: Deployment, name: str) -> Mirror:
     return found
 
 
+def _check_functions(deployment: Deployment) -> None:
+    if not deployment.copies_queue:
+        end(NOTHING, f"this server has no function that copies: {mirrors.FOLLOWS}")
+
+
 def _compare(
     deployment: Deployment,
     as_json: bool,
@@ -195,8 +202,8 @@ def _compare(
     accept: bool = False,
 ) -> NoReturn:
     """Compare one mirror, print what came of it, and exit with the code of the first failure."""
-    if not run.dry_run and not deployment.copies_queue:
-        end(NOTHING, f"this server has no function that copies: {mirrors.FOLLOWS}")
+    if not run.dry_run:
+        _check_functions(deployment)
     with output.busy(f"comparing with {configuration[name].address}"):
         followed = mirrors.compare(deployment, configuration, name, run, accept=accept)
     faults = [(failure, explain(failure.error)) for failure in run.failed]
@@ -218,9 +225,10 @@ def _print_plan(followed: Followed, run: Run) -> None:
         click.echo(f"{followed.name} is in step: upstream has not changed")
     elif not status.error:
         cost = costs.mirrored(status.missing, status.missing_bytes)
-        comes = f"{counted(status.versions, 'version')} of {counted(status.products, 'product')} come"
+        comes = f"{counted(status.versions, 'version')} of {counted(status.products, 'product')}"
+        missing = f"{counted(status.missing, 'file')}, {output.size(status.missing_bytes)}"
         click.echo(
-            f"{comes}; missing: {counted(status.missing, 'file')}, {output.size(status.missing_bytes)}, about "
+            f"what comes: {comes}; missing: {missing}, about "
             f"${cost.dollars_once:.2f} once and ${cost.dollars_a_month:.2f} a month at list prices"
         )
 

@@ -1,0 +1,197 @@
+"""What `scripts/admin mirror` says and does, over a bucket and another server in memory."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from cli.admin import arguments, mirrors
+from cli.admin.__main__ import main
+from cli.admin.deployment import Deployment
+from cli.admin.errors import NOTHING, STORAGE
+from imageserver.operations.mirror_documents import configured, note_refusal, state_of
+from imageserver.upstream import messages
+from imageserver.upstream.messages import MirrorMessage
+from imageserver.upstream.mirrors import Mirror
+from tests.support import images
+from tests.support.memory_store import System
+from tests.support.memory_upstream import MemoryUpstream
+
+USAGE = 2
+TINY = "images/tiny/1/amd64/default/20261101_1000"
+ADD = "mirror add site https://images.example.org"
+
+
+@dataclass
+class World:
+    """The server, another one that it may follow, and what was asked for."""
+
+    system: System = field(default_factory=System)
+    upstream: MemoryUpstream = field(default_factory=MemoryUpstream)
+    asked: list[MirrorMessage] = field(default_factory=list)
+    deployment: Deployment = field(default_factory=lambda: Deployment([], "images-1", edge="https://here.example.org"))
+
+    def publish(self, path: str = TINY) -> None:
+        origin = System()
+        origin.upload(path, images.split_image(seed=path))
+        origin.catch_up()
+        self.upstream.files |= {key: found.body for key, found in origin.store.objects.items()}
+
+    def admin(self, line: str, code: int = 0) -> Result:
+        done = CliRunner().invoke(main, line.split())
+        assert done.exit_code == code, (line, done.output, done.exception)
+        return done
+
+    def told(self, line: str, code: int = 0) -> Any:
+        return json.loads(self.admin(f"--json {line}", code).stdout)
+
+
+@pytest.fixture
+def world(monkeypatch: pytest.MonkeyPatch) -> World:
+    made = World()
+    made.deployment.__dict__.update(store=made.system.store, sqs=None, copies_queue="copies")
+    monkeypatch.setattr(arguments, "open_local", lambda _: made.deployment)
+    monkeypatch.setattr(mirrors, "RemoteServer", lambda _mirror, _contact: made.upstream)
+    monkeypatch.setattr(mirrors, "send_all", lambda _sqs, _url, bodies: made.asked.extend(map(messages.decode, bodies)))
+    return made
+
+
+def test_one_command_follows_a_server_and_asks_for_its_images(world: World) -> None:
+    world.publish()
+    done = world.admin(f"{ADD} --only all --keep 2 --into images-site --grace-days 3")
+    assert "what comes: 1 version of 1 product; missing: 2 files" in done.stdout
+    assert configured(world.system.store) == {
+        "site": Mirror(address="https://images.example.org", stream="images-site", only=("all",), keep=2, grace_days=3)
+    }
+    assert {(one.mirror, one.key) for one in world.asked} == {
+        ("site", f"images-site/tiny/1/amd64/default/20261101_1000/{file}")
+        for file in ("incus.tar.xz", "rootfs.squashfs")
+    }
+
+
+def test_a_dry_run_prints_what_comes_and_its_price_and_writes_nothing(world: World) -> None:
+    world.publish()
+    world.upstream.files[f"{TINY}/rootfs.squashfs"] += b""
+    told = world.told(f"{ADD} --only all --dry-run")
+    assert (told["products"], told["versions"], told["files"]) == (1, 1, 2)
+    assert told["bytes"] == sum(len(body) for key, body in world.upstream.files.items() if key.startswith("images/"))
+    assert told["dollars_a_month"] == pytest.approx(told["bytes"] / 1e9 * 0.023)
+    assert not world.system.store.objects
+    assert not world.asked
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("mirror add Site https://images.example.org --only all", "expected 1 to 63 of a-z"),
+        (f"{ADD}", "Missing option '--only'"),
+        (f"{ADD} --only ubuntu,colour=red", "the term 'colour=red'"),
+        (f"{ADD} --only all --into streams", "expected `images` or `images-`"),
+        ("mirror add site http://10.0.0.1 --only all", "expected https"),
+    ],
+)
+def test_what_cannot_be_followed_is_named_and_not_written(world: World, line: str, said: str) -> None:
+    world.publish()
+    assert said in world.admin(line, USAGE).stderr
+    assert not world.system.store.objects
+
+
+def test_a_server_without_images_is_not_followed(world: World) -> None:
+    assert "upstream answers 404" in world.admin(f"{ADD} --only all", STORAGE).stderr
+    assert not world.system.store.objects
+
+
+def test_a_server_that_cannot_copy_says_what_to_deploy(world: World) -> None:
+    world.publish()
+    world.deployment.__dict__["copies_queue"] = ""
+    assert "deploy it with MirrorSchedule" in world.admin(f"{ADD} --only all", NOTHING).stderr
+    assert not world.system.store.objects
+    world.admin(f"{ADD} --only all --dry-run")
+
+
+def test_a_mirror_is_changed_with_replace_alone(world: World) -> None:
+    world.publish()
+    world.admin(f"{ADD} --only all")
+    assert "change it with --replace" in world.admin(f"{ADD} --only debian", USAGE).stderr
+    assert "what comes: 0 versions of 0 products" in world.admin(f"{ADD} --only debian --replace").stdout
+    assert configured(world.system.store)["site"].only == ("debian",)
+
+
+def test_list_and_show_say_what_is_missing_and_why(world: World) -> None:
+    assert "no server is followed" in world.admin("mirror list").stderr
+    world.publish()
+    world.admin(f"{ADD} --only all")
+    (row,) = world.told("mirror list")
+    assert (row["name"], row["state"], row["missing"], row["error"]) == ("site", "2 files missing", 2, "")
+    key = f"{TINY}/rootfs.squashfs"
+    note_refusal(world.system.store, "site", key, "has 3 bytes", world.system.store.clock, lambda _: None)
+    note_refusal(
+        world.system.store, "site", "images/long/gone", "has 3 bytes", world.system.store.clock, lambda _: None
+    )
+    shown = world.told("mirror show site")
+    assert shown["refused"] == {key: "has 3 bytes"}
+    assert f"missing: {key}, asked for on" in world.admin("mirror show site").stdout
+    assert world.admin("mirror list").stdout.startswith("site\t2 files missing\t0 h 0 min\timages\t")
+
+
+@pytest.mark.parametrize("line", ["mirror show nobody", "mirror run nobody", "mirror remove nobody --keep-images"])
+def test_a_mirror_that_is_not_there_is_named(world: World, line: str) -> None:
+    assert "there is no mirror nobody" in world.admin(line, NOTHING).stderr
+
+
+def test_run_says_why_an_upstream_is_not_followed_until_an_operator_accepts_it(world: World) -> None:
+    world.publish()
+    world.publish("images/tiny/1/amd64/default/20261102_1000")
+    world.publish("images/other/1/amd64/default/20261102_1000")
+    world.admin(f"{ADD} --only all")
+    world.upstream.files = {}
+    world.publish()
+    origin_of_three = world.upstream.files.pop("streams/v1/images.json")
+    world.upstream.files["streams/v1/images.json"] = origin_of_three.replace(b'"20261101_1000"', b'"x"')
+    done = world.admin("mirror run site", STORAGE)
+    assert "upstream lists no image" in done.stdout
+    assert world.told("mirror list")[0]["state"] == "failed"
+
+
+def test_remove_says_whether_images_stay(world: World) -> None:
+    world.publish()
+    world.admin(f"{ADD} --only all")
+    assert "--keep-images or --withdraw-images" in world.admin("mirror remove site --yes", USAGE).stderr
+    assert "would be removed; add --yes" in world.admin("mirror remove site --withdraw-images").stdout
+    assert list(configured(world.system.store)) == ["site"]
+
+
+@pytest.mark.parametrize(("option", "stays"), [("--keep-images", True), ("--withdraw-images", False)])
+def test_what_a_removed_mirror_brought_stays_or_goes(world: World, option: str, stays: bool) -> None:
+    world.publish()
+    world.admin(f"{ADD} --only all")
+    for one in world.asked:
+        world.system.store.put(one.key, world.upstream.files[one.path])
+    local = "images/local/1/amd64/default/20261101_1000"
+    world.system.upload(local, images.split_image(seed="local"))
+    world.system.catch_up()
+    told = world.told(f"mirror remove site {option} --yes")
+    assert told["versions"] == [TINY]
+    world.system.catch_up()
+    assert ("tiny:1:amd64:default" in world.system.listed()) is stays
+    assert "local:1:amd64:default" in world.system.listed()
+    assert configured(world.system.store) == {}
+    assert state_of(world.system.store, "site").held == {}
+
+
+def test_a_removal_that_failed_can_be_repeated(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.publish()
+    world.admin(f"{ADD} --only all")
+
+    def broken(*_: object) -> None:
+        raise ConnectionError("broken off")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(mirrors, "forget", broken)
+        world.admin("mirror remove site --withdraw-images --yes", STORAGE)
+    assert world.told("mirror remove site --withdraw-images --yes")["versions"] == [TINY]
+    assert state_of(world.system.store, "site").held == {}
