@@ -22,6 +22,8 @@ from local_stack.stack import LocalStack, Options
 
 SETTLE_S = 60
 """How long the first things may take: the sample's listing, the first run of schedules."""
+CACHES = {"lxd": "/var/snap/lxd/common/lxd/cache/* /var/cache/lxd/*", "incus": "/var/cache/incus/*"}
+"""Where the daemons of each kind keep a catalog: LXD's from the snap and from other packages."""
 
 
 def _parameters(_context: click.Context, _option: click.Parameter, given: tuple[str, ...]) -> dict[str, str]:
@@ -161,6 +163,7 @@ def instructions(local: LocalStack, options: Options, *, sample: bool) -> str:
         where = f"--state-dir {shlex.quote(str(options.state_folder))}"
         presign, upload = f"{presign} {where}", f"{upload} {where}"
     key = "images/alpine/3.22/amd64/default/20261123_1000/"
+    caches = " ".join(CACHES[client] for client in CACHES if _serves(options, client))
     clients = "".join(
         _client(client, stack.base_url, sample) for client in ("lxd", "incus") if _serves(options, client)
     )
@@ -182,7 +185,7 @@ Only for a client command of this shell:
   export SSL_CERT_FILE={ca}
 {clients}
 A daemon keeps the catalog for an hour. To let it see a newer version at once, empty its cache:
-  sudo sh -c 'rm -rf /var/snap/lxd/common/lxd/cache/* /var/cache/lxd/* /var/cache/incus/*'
+  sudo sh -c 'rm -rf {caches}'
 
 Ask for uploads as a pipeline would (upload API, caller "local"):
   curl --cacert {ca} -H 'X-Local-Caller: local' {stack.api_url}/openapi.json

@@ -1,9 +1,12 @@
 """The commands that the tools and the page print, run as they are printed against the local S3 and a real one."""
 
+import contextlib
 import os
 import re
+import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -18,7 +21,7 @@ from imageserver.format.keys import parse_key
 from local_stack.credentials import ACCESS_KEY, SECRET_KEY
 from local_stack.state import Stack, remove_stack
 from page import build
-from tests.support import PROJECT, upload_api
+from tests.support import PROJECT, documented, images, upload_api
 from tests.support.processes import need
 from tests.support.upload_api import REGION, System, send
 
@@ -87,6 +90,64 @@ def test_the_guide_of_the_page_uploads_an_image(system: System, state: Path, tmp
         (tmp_path / key.file).write_bytes(BODY)
         subprocess.run(["sh", "-c", curl], cwd=tmp_path, check=True, capture_output=True)
         assert system.stored(key.key) == BODY
+
+
+@contextlib.contextmanager
+def ingesting(system: System) -> Iterator[None]:
+    """Ingest each version whose files change, as the events of S3 make the functions do."""
+    over = threading.Event()
+
+    def watch() -> None:
+        seen: dict[str, set[str]] = {}
+        while not over.wait(0.2):
+            there: dict[str, set[str]] = {}
+            for item in system.s3.list_objects_v2(Bucket=system.bucket, Prefix="images/").get("Contents", []):
+                there.setdefault(item["Key"].rpartition("/")[0], set()).add(item["Key"] + item["ETag"])
+            for version in [version for version in there if there[version] != seen.get(version)]:
+                system.ingest(version)
+            seen = there
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+def test_the_commands_of_the_page_for_publishers_upload_what_they_name(
+    system: System, state: Path, tmp_path: Path
+) -> None:
+    """Line for line, with the API's address in the place of the example, in a folder that has the named files."""
+    noble, trixie, mine = (images.split_image(seed=f"{system.name} {name}") for name in ("noble", "trixie", "mine"))
+    incus = {"incus.tar.xz": trixie["lxd.tar.xz"], "rootfs.squashfs": trixie["rootfs.squashfs"]}
+    exported = {"meta-1f2e….tar.xz": noble["lxd.tar.xz"], "1f2e….squashfs": noble["rootfs.squashfs"]}
+    for folder, files in {".": exported, "build": incus, "my-image": mine}.items():
+        (tmp_path / folder).mkdir(exist_ok=True)
+        for name, body in files.items():
+            (tmp_path / folder / name).write_bytes(body)
+    (tmp_path / "scripts").mkdir()
+    for copy in ("upload", "scripts/upload"):
+        shutil.copy(PROJECT / "scripts/upload", tmp_path / copy)
+    presigning = f'cd {PROJECT}/scripts && exec {sys.executable} -m cli.presign --state-dir {state} "$@"'
+    (tmp_path / "scripts/presign").write_text(f"#!/bin/sh\n{presigning}\n")
+    (tmp_path / "scripts/presign").chmod(0o755)
+    page = "\n".join(documented.script("publish")).replace("/path/to", str(tmp_path))
+    (example,) = re.findall("https://[a-z0-9]*.execute-api.*", page)
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
+    about = {"HOME": str(tmp_path), "CURL_CA_BUNDLE": str(system.ca_file)}
+    with ingesting(system):
+        done = subprocess.run(
+            ("sh", "-ec", page.replace(example, system.api_url)),
+            cwd=tmp_path, env=kept | about, capture_output=True, text=True, check=False, timeout=120,
+        )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "lxc launch mine:ubuntu/noble\n" in done.stdout, "as the page says in the next line"
+    assert "launch mine:debian/trixie\n" in done.stdout
+    for line in (line for line in done.stdout.splitlines() if "| curl " in line):
+        subprocess.run(("sh", "-c", line), cwd=tmp_path / "my-image", check=True, capture_output=True)
+    assert {name: system.stored(f"{VERSION}/{name}") for name in mine} == mine
 
 
 def test_without_a_header_that_the_url_signs_nothing_is_stored(system: System) -> None:

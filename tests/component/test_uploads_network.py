@@ -344,8 +344,8 @@ def upload_on_a_terminal(server: ThreadingHTTPServer, folder: Path) -> tuple[str
     return done.stdout, said
 
 
-OF_LXD = ("/var/snap/lxd/common/lxd/cache", "/var/cache/lxd ")
-OF_INCUS = ("/var/cache/incus ", "~/.cache/incus")
+OF_LXD = ("/var/snap/lxd/common/lxd/cache/*", "/var/cache/lxd/*")
+OF_INCUS = ("/var/cache/incus/*", "~/.cache/incus")
 
 
 @pytest.mark.parametrize(

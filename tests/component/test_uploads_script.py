@@ -149,6 +149,7 @@ USAGE = [
     (["--to", "a/b/amd64/d", "--wait", "soon", "x"], "--wait is soon"),
     (["--to", "a/b/amd64/d", "--api", "https://localhost:1", "missing"], "missing is not a file that can be read"),
     (["--to", "a/b/amd64/d", "--dry-run", str(SCRIPT.parent), "--wait", "0"], "--wait comes after a file"),
+    (["--to", "a/b/amd64/d", str(SCRIPT.parent), "--state-dir", "/s"], "--state-dir comes after a file"),
     (["--to", "a/b/amd64/d/20261123_1000", "x"], "--to a/b/amd64/d, and the version with --version 20261123_1000"),
     (["--to", "images/a/b/amd64/d/20261123", "x"], "--to a/b/amd64/d, and the version with --version 20261123"),
 ]

@@ -100,7 +100,7 @@ def test_the_printed_command_launches_exactly_the_new_version(
 
 def test_emptying_the_daemons_cache_shows_the_new_version_at_once(superseded: Superseded) -> None:
     talk = superseded.client
-    variables = {"lxc": "/var/snap/lxd/common/lxd/cache /var/cache/lxd", "incus": "/var/cache/incus"}
+    variables = {"lxc": "/var/snap/lxd/common/lxd/cache/* /var/cache/lxd", "incus": "/var/cache/incus"}
     (line,) = (line for line in superseded.said if variables[talk.program] in line)
     command = line.partition("sudo ")[2].replace(variables[talk.program], str(talk.home / "cache"))
     subprocess.run(command, shell=True, check=True)  # noqa: S602  # as somebody who copies the line does

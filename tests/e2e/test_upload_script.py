@@ -148,7 +148,8 @@ def test_one_publisher_waits_for_the_file_of_another(stack: Stack, tmp_path: Pat
 def test_a_caller_without_permission_is_refused_with_a_reason(stack: Stack, tmp_path: Path) -> None:
     files = _write(tmp_path, images.split_image(seed="stranger"))
     who = {"AWS_ACCESS_KEY_ID": "STRANGER", "AWS_SECRET_ACCESS_KEY": "x", "AWS_REGION": "eu-central-1"}
-    done = upload(stack, tmp_path, "--to", "script/who/amd64/default", *files, check=False, **who)
+    api = ("--api", str(stack.facts["api_url"]))
+    done = upload(stack, tmp_path, *api, "--to", "script/who/amd64/default", *files, check=False, **who)
     assert done.returncode == 7
     assert "arn:aws:iam::123456789012:user/STRANGER may not write to images/script/who/" in done.stderr
 

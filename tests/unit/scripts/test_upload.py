@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from pathlib import Path
 
 import pytest
 
 from cli import aws
+from local_stack.state import Stack
 from tests.support import PROJECT, images
 
 SCRIPT = PROJECT / "scripts/upload"
@@ -50,11 +52,12 @@ def program(folder: Path, name: str, text: str) -> None:
     (folder / "bin" / name).chmod(0o755)
 
 
-def upload(folder: Path, api: str, variables: dict[str, str]) -> subprocess.CompletedProcess[str]:
+def upload(folder: Path, api: str, variables: dict[str, str], *more: str) -> subprocess.CompletedProcess[str]:
     """Run it with these variables alone, on a machine with nothing but the usual tools."""
     environment = {"PATH": f"{folder / 'bin'}:/usr/bin:/bin", "HOME": str(folder), "FAKE": str(folder), **variables}
     return subprocess.run(
-        ("sh", SCRIPT, "--api", api, "--to", "a/b/amd64/default", "--version", "20261123", folder / "image.tar.gz"),
+        ("sh", SCRIPT, "--api", api, "--to", "a/b/amd64/default", "--version", "20261123", *more,
+         folder / "image.tar.gz"),
         env=environment, capture_output=True, text=True, check=False, timeout=60,
     )  # fmt: skip
 
@@ -88,6 +91,18 @@ def test_values_missing_from_the_environment_come_from_the_aws_cli(folder: Path)
     program(folder, "aws", CLI)
     upload(folder, AT_AWS, {"AWS_PROFILE": "work"})
     assert who(folder)[1:] == ['user = "ASIA:a=b"', 'header = "x-amz-security-token: t=="']
+
+
+def test_the_local_stack_takes_no_keys_that_are_set_for_aws(folder: Path) -> None:
+    """Whoever works with AWS has some in the environment, and the walk of the README names no caller."""
+    state = folder / "state"
+    state.mkdir()
+    api = "https://localhost:8443"
+    Stack(api, "ca.pem", "http://127.0.0.1:9", "b", "us-east-1", os.getpid(), api, "AK", "SK").write(state)
+    upload(folder, "", KEYS, "--state-dir", str(state))
+    assert who(folder) == ['header = "X-Local-Caller: local"']
+    upload(folder, api, KEYS | {"AWS_REGION": "eu-central-1"})
+    assert who(folder)[1:] == ['user = "AKIA:s3\\"\\\\cret"'], "a caller of choice, where the address is named"
 
 
 def test_variables_take_precedence_over_a_profile_as_in_boto3(folder: Path) -> None:

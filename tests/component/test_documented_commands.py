@@ -1,0 +1,159 @@
+"""The commands of the pages, run as they stand there; only the reader's own values take the place of examples."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from tests.support import PROJECT, documented, images
+from tests.support.processes import short_folder
+from tests.support.stack import Stack, local_stack
+
+pytestmark = [pytest.mark.xdist_group("documented-commands"), pytest.mark.timeout(600)]
+
+SCRIPTS = ("admin", "presign", "smoke", "upload")
+NOBLE, CLOUD = "images/ubuntu/noble/amd64/default", "images/ubuntu/noble/amd64/cloud"
+TRIXIE = "images/debian/trixie/amd64/default"
+VERSION = "20261123_1000"
+PRESENT = (
+    f"{NOBLE}/{VERSION}",
+    f"{CLOUD}/{VERSION}",
+    f"{TRIXIE}/20261122_1000",
+    f"{TRIXIE}/{VERSION}",
+    f"images-daily/x/1/amd64/default/{VERSION}",
+)
+
+
+@dataclass(frozen=True)
+class Reader:
+    """Somebody who types what a page says: in a clone of its own, whose scripts know one local stack."""
+
+    stack: Stack
+    folder: Path
+    done: set[str] = field(default_factory=set)
+
+    def types(self, line: str, values: Mapping[str, str], code: int = 0) -> str:
+        """Run a line with the values in the place of the examples; its output. AssertionError on another exit code."""
+        for example, value in values.items():
+            line = line.replace(example, value)
+        if line in self.done:  # another page has it with another example
+            return ""
+        self.done.add(line)
+        path = f"{self.folder / 'scripts'}:{os.environ['PATH']}"
+        environment = {**os.environ, "PATH": path, "REQUESTS_CA_BUNDLE": self.stack.ca_file}
+        done = subprocess.run(
+            ("sh", "-c", line), cwd=self.folder / "infra" if line.startswith("../") else self.folder,
+            env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=200,
+        )  # fmt: skip
+        assert done.returncode == code, f"{line}: exit {done.returncode}\n{done.stdout}{done.stderr}"
+        return done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def reader() -> Iterator[Reader]:
+    with local_stack() as stack, short_folder() as folder:
+        (folder / "infra").mkdir()
+        (folder / "scripts").mkdir()
+        for name in SCRIPTS:
+            own = folder / "scripts" / name
+            own.write_text(f'#!/bin/sh\nexec {PROJECT}/scripts/{name} --state-dir {stack.folder}/state "$@"\n')
+            own.chmod(0o755)
+        for path in PRESENT:
+            target = folder / "tree" / path.replace("/", "/other-", 1)
+            target.mkdir(parents=True)
+            for file, body in images.split_image(seed=f"other {path}").items():
+                (target / file).write_bytes(body)
+        yield Reader(stack, folder)
+
+
+def fingerprint(path: str) -> str:
+    return images.sha256_hex(*images.split_image(seed=path).values())
+
+
+def put_back(reader: Reader) -> None:
+    """Let every version be there and listed, whatever the command before did."""
+    for path in PRESENT:
+        if reader.stack.get(f"{path}/lxd.tar.xz")[0] != 200:
+            for file, body in images.split_image(seed=path).items():
+                reader.stack.s3().put_object(Bucket=reader.stack.bucket, Key=f"{path}/{file}", Body=body)
+        elif fingerprint(path) not in str(reader.stack.catalog()):
+            reader.stack.script("admin", "restore", path)
+    reader.stack.wait_until_listed(*map(fingerprint, PRESENT))
+
+
+def deleted(reader: Reader) -> None:
+    for file in images.split_image(seed=PRESENT[0]):
+        reader.stack.s3().delete_object(Bucket=reader.stack.bucket, Key=f"{PRESENT[0]}/{file}")
+    off_the_list(reader, PRESENT[0])
+
+
+def off_the_list(reader: Reader, path: str) -> None:
+    gone = fingerprint(path)
+    reader.stack.wait_until(lambda: gone not in str(reader.stack.catalog()), f"{path} is off the list")
+
+
+def withdrawn(reader: Reader) -> None:
+    reader.stack.script("admin", "withdraw", PRESENT[0], "--yes")
+    off_the_list(reader, PRESENT[0])
+
+
+BEFORE: dict[str, Callable[[Reader], None]] = {
+    "admin undelete": deleted,
+    "./scripts/admin undelete": deleted,
+    "admin restore": withdrawn,
+}
+"""How a command begins → what has happened before somebody types it."""
+
+
+@pytest.mark.parametrize("line", documented.script("operate"))
+def test_a_command_of_an_operator_does_what_its_page_says(reader: Reader, line: str) -> None:
+    put_back(reader)
+    for begins, happen in BEFORE.items():
+        if line.startswith(begins):
+            happen(reader)
+    values = {
+        " --stack simplestreams": "",
+        " --stack images": "",
+        "/var/www/simplestreams": str(reader.folder / "tree"),
+        "https://images.example.net": reader.stack.base_url,
+        "https://images.example.org": reader.stack.base_url,
+        "0f1a2b3c4d5e": fingerprint(PRESENT[0])[:12],
+        "PATH": PRESENT[0],
+        "PRODUCT": NOBLE,
+    }
+    said = reader.types(line, values)
+    assert "Traceback" not in said
+    if " withdraw " in line and "--yes" in line:
+        path = TRIXIE if TRIXIE in line else NOBLE
+        off_the_list(reader, f"{path}/{VERSION}")
+
+
+ELSEWHERE = {
+    "lxc ": "e2e: a client of a daemon",
+    "incus ": "e2e: a client of a daemon",
+    "sudo ": "it changes the machine that the test runs on",
+    "export SSL_CERT_FILE=": "each test of a real client sets it",
+}
+"""How a printed line begins that is not run here → why."""
+
+
+def test_the_commands_that_the_local_stack_prints_work(reader: Reader) -> None:
+    """All that it prints below "Serving …", of which each line that is indented and no sentence is a command."""
+    shown = reader.stack.log.partition("Serving ")[2].partition("openapi.json")
+    lines = "".join(shown[:2]).splitlines()
+    printed = [line.strip() for line in lines if line.startswith("  ") and not line.startswith("  and run ")]
+    folder = reader.folder / "FOLDER"
+    folder.mkdir()
+    files = images.split_image(seed="printed")
+    for name, body in files.items():
+        (folder / name).write_bytes(body)
+    ran = [line for line in printed if not line.startswith(tuple(ELSEWHERE))]
+    assert [line.split()[0].rpartition("/")[2] for line in ran] == ["presign", "upload", "curl", "curl"]
+    said = [reader.types(line, {}) for line in ran]
+    for line, word in zip(said, ("| curl ", "alpine/3.22/amd64/default/", '"products"', '"openapi"'), strict=True):
+        assert word in line

@@ -1,0 +1,44 @@
+"""What `scripts/local` prints to be typed next."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from cli.local import instructions
+from local_stack.stack import Options
+from local_stack.state import Stack
+
+URL = "https://localhost:8443"
+
+
+def printed(sample: bool = True, **parameters: str) -> list[str]:
+    """The lines that are printed, without the spaces in front."""
+    local: Any = SimpleNamespace(
+        stack=Stack(URL, "/s/ca.pem", "http://x", "b", "us-east-1", 1, f"{URL}/api", "AK", "SK")
+    )
+    return [
+        line.strip() for line in instructions(local, Options(0, Path("/s"), parameters), sample=sample).splitlines()
+    ]
+
+
+@pytest.mark.parametrize(
+    ("clients", "programs", "caches"),
+    [
+        ("both", {"lxc", "incus"}, "/var/snap/lxd/common/lxd/cache/* /var/cache/lxd/* /var/cache/incus/*"),
+        ("lxd", {"lxc"}, "/var/snap/lxd/common/lxd/cache/* /var/cache/lxd/*"),
+        ("incus", {"incus"}, "/var/cache/incus/*"),
+    ],
+)
+def test_only_what_applies_to_the_clients_that_are_served_is_printed(
+    clients: str, programs: set[str], caches: str
+) -> None:
+    lines = printed(Clients=clients)
+    assert {line.split()[0] for line in lines if " remote add mine " in line} == programs
+    assert f"sudo sh -c 'rm -rf {caches}'" in lines
+
+
+def test_without_a_sample_none_is_launched() -> None:
+    assert any("launch mine:hello/world" in line for line in printed())
+    assert not any("hello/world" in line for line in printed(sample=False))
