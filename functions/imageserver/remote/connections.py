@@ -28,8 +28,9 @@ Resolve = Callable[..., Any]
 
 
 def default_trust() -> ssl.SSLContext:
-    """Return the certificate authorities that the AWS clients trust as well: AWS_CA_BUNDLE, or botocore's."""
-    return ssl.create_default_context(cafile=os.environ.get("AWS_CA_BUNDLE") or get_cert_path(True))
+    """Return the certificate authorities that the AWS clients trust as well: those of a variable, or botocore's."""
+    named = (os.environ.get(name) for name in ("AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE"))
+    return ssl.create_default_context(cafile=next(filter(None, named), None) or get_cert_path(True))
 
 
 @dataclass(slots=True)

@@ -9,6 +9,7 @@ Memory: a document whole, at most LARGEST_DOCUMENT_BYTES; of a file `part_bytes`
 
 import random
 import re
+import ssl
 import threading
 import time
 from collections import deque
@@ -21,7 +22,7 @@ from itertools import count, islice
 from typing import Final, TypeVar
 
 from urllib3 import BaseHTTPResponse, Retry
-from urllib3.exceptions import HTTPError, InvalidHeader
+from urllib3.exceptions import HTTPError, InvalidHeader, SSLError
 
 from imageserver.errors import UpstreamChanged, UpstreamRefused, UpstreamUnavailable
 from imageserver.remote.connections import Connections
@@ -137,6 +138,8 @@ class RemoteServer:
             try:
                 return attempt()
             except (HTTPError, OSError, _Again) as error:
+                if why := _distrusted(error):
+                    raise UpstreamRefused(f"{path} was not read from {host_of(self._address)}: {why}") from error
                 asked_s = error.pause_s if isinstance(error, _Again) else 0
                 if number == self.manners.tries or asked_s > self.manners.longest_pause_s:
                     what = f"{path} could not be read from {host_of(self._address)} in {number} tries"
@@ -352,6 +355,15 @@ def _unexpected(response: BaseHTTPResponse, url: str, path: str) -> _Again | Ups
         return _Again(what, Retry().parse_retry_after(asked) if asked else 0)
     except InvalidHeader:
         return _Again(what)
+
+
+def _distrusted(error: Exception) -> str:
+    """Return why a server's certificate cannot be verified, and what helps; nothing for another error."""
+    reason = error.args[0] if isinstance(error, SSLError) else None
+    if not isinstance(reason, ssl.SSLCertVerificationError):
+        return ""
+    helps = "if its authority is your own, name the PEM file in AWS_CA_BUNDLE"
+    return f"its certificate cannot be verified ({reason.verify_message}); {helps}"
 
 
 def _why(error: Exception) -> str:
