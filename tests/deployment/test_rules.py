@@ -237,6 +237,17 @@ MUTATIONS: dict[str, dict[str, Mutation]] = {
         "uploads signs anywhere": widen("UploadsRole", "SignUploads", Resource=ALL_OBJECTS),
         "everything of S3": widen("MaintainRole", "DeleteImages", Action="s3:*"),
         "any cache at the edge": widen("PublishRole", "ForgetAtTheEdge", Resource="*"),
+        "mirror writes images": widen("MirrorRole", "DescribeProducts", Resource=ALL_OBJECTS),
+        "mirror deletes": widen(
+            "MirrorRole", "KeepRecords", Action=["s3:GetObject", "s3:PutObject", "s3:DeleteObject"]
+        ),
+        "copy writes records": widen("CopyRole", "CreateImages", Resource=ALL_OBJECTS),
+        "copy changes what is followed": widen(
+            "CopyRole", "ReadWhatIsFollowed", Action=["s3:GetObject", "s3:PutObject"]
+        ),
+        "copy reads what mirrors hold": widen(
+            "CopyRole", "ReadWhatIsFollowed", Resource={"Fn::Sub": "${Bucket.Arn}/mirrors/*"}
+        ),
         "a right lost": widen("PublishRole", "KeepTheCatalog", Action=["s3:PutObject"]),
         "maintain cannot ask publish": widen(
             "MaintainRole", "AskForAnotherLook", Resource={"Fn::GetAtt": ["ArrivalsQueue", "Arn"]}
@@ -253,6 +264,7 @@ MUTATIONS: dict[str, dict[str, Mutation]] = {
     },
     "queues_outlast_their_functions": {
         "visibility too short": widen_the_timeout,
+        "copies without dead letters": remove("CopiesQueue", "RedrivePolicy"),
         "no dead letters": remove("ChangesQueue", "RedrivePolicy"),
         "dead letters swapped": put(
             "ChangesQueue", "RedrivePolicy.deadLetterTargetArn", to={"Fn::GetAtt": ["ArrivalsDeadLetters", "Arn"]}
@@ -270,6 +282,7 @@ MUTATIONS: dict[str, dict[str, Mutation]] = {
         ),
     },
     "defaults_leave_the_api_some_of_a_new_accounts_runs": {
+        "copies without bound": remove("CopyFunction", "Events.Copies.Properties.ScalingConfig"),
         "digest takes all": lambda t: t["Parameters"]["DigestConcurrency"].update(Default=8),
         "publish without bound": remove("PublishFunction", "Events.Changes.Properties.ScalingConfig"),
         "runs reserved": lambda t: resource(t, "UploadsFunction").update(ReservedConcurrentExecutions=2),
@@ -281,6 +294,7 @@ MUTATIONS: dict[str, dict[str, Mutation]] = {
     },
     "only_functions_that_feed_themselves_may_loop": {
         "Lambda stops digest": remove("DigestFunction", "RecursiveLoop"),
+        "Lambda stops copy": remove("CopyFunction", "RecursiveLoop"),
         "Lambda stops publish": remove("PublishFunction", "RecursiveLoop"),
         "a loop of maintain would not be noticed": lambda t: resource(t, "MaintainFunction").update(
             RecursiveLoop="Allow"
@@ -351,6 +365,7 @@ MUTATIONS: dict[str, dict[str, Mutation]] = {
         "CORS": lambda t: resource(t, "UploadsApi").update(CorsConfiguration={"AllowOrigins": ["*"]}),
     },
     "functions_run_on_schedule": {
+        "nobody compares": remove("MirrorFunction", "Events.Compare"),
         "no reconcile": remove("MaintainFunction", "Events.Reconcile"),
         "a dry schedule": put(
             "MaintainFunction", "Events.Prune.Properties.Input", to='{"task": "prune", "dry_run": true}'
@@ -429,7 +444,7 @@ MUTATIONS: dict[str, dict[str, Mutation]] = {
 def test_each_mutation_of_the_template_breaks_its_rule(rule: str, mutation: str) -> None:
     document = stack.template()
     MUTATIONS[rule][mutation](document)
-    assert list(RULES[rule](stack.deployed(document))) != []
+    assert list(RULES[rule](stack.deployed(document, **VARIANTS["following others"]))) != []
 
 
 def test_a_route_without_authorizer_is_noticed_with_tokens_too() -> None:

@@ -1,0 +1,105 @@
+"""One server follows another, with the real clients: the same fingerprints, for both kinds of client, from both."""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.support import PROJECT
+from tests.support.images import Workshop
+from tests.support.processes import need, run, sha256sum, short_folder, stop
+from tests.support.real_clients import Client, client, daemon_of, running_daemon
+from tests.support.stack import Stack, local_stack, place
+
+pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("lxd")]
+
+
+@dataclass
+class Pair:
+    """A server for LXD alone, the one that follows it, and an image of each form by its fingerprint."""
+
+    origin: Stack
+    mirror: Stack
+    files: dict[str, dict[str, Path]]
+
+    def talk(self, program: str, to: Stack, folder: Path) -> Client:
+        folder.mkdir(exist_ok=True)
+        made = client(program, folder, to.ca_file)
+        made.add_remote(to.base_url)
+        return made
+
+
+@pytest.fixture(scope="module")
+def pair(workshop: Workshop) -> Iterator[Pair]:
+    need("curl", "lxc", "incus")
+    with local_stack("--empty", "--parameter", "Clients=lxd") as origin, pytest.MonkeyPatch.context() as patch:
+        built = {"split": workshop.split_squashfs("mirrored"), "unified": workshop.unified("mirrored", "gz")}
+        files = {}
+        for form, made in built.items():
+            origin.upload(place(f"mirrored-{form}"), made)
+            files[workshop.sha256(*made.values())] = made
+        origin.wait_until_listed(*files)
+        patch.setenv("AWS_CA_BUNDLE", origin.ca_file)
+        with local_stack("--empty") as mirror:
+            state = ("--state-dir", mirror.folder / "state")
+            follow = ("mirror", "add", "lxd-only", origin.base_url, "--only", "alpine", "--allow-private")
+            run(PROJECT / "scripts/admin", *state, *follow, timeout=120)
+            mirror.wait_until_listed(*files)
+            yield Pair(origin, mirror, files)
+
+
+def test_both_clients_list_through_the_mirror_what_only_lxd_lists_at_its_source(pair: Pair, tmp_path: Path) -> None:
+    there = {name: pair.talk(name, pair.origin, tmp_path / f"{name}-origin") for name in ("lxc", "incus")}
+    here = {name: pair.talk(name, pair.mirror, tmp_path / f"{name}-mirror") for name in ("lxc", "incus")}
+    assert there["lxc"].fingerprints() == pair.files.keys()
+    assert there["incus"].fingerprints() == set()
+    assert here["lxc"].fingerprints() == here["incus"].fingerprints() == pair.files.keys()
+
+
+@pytest.mark.parametrize("program", ["lxc", "incus"])
+def test_a_client_exports_through_the_mirror_the_bytes_that_were_uploaded_elsewhere(
+    pair: Pair, tmp_path: Path, program: str
+) -> None:
+    talk = pair.talk(program, pair.mirror, tmp_path)
+    for fingerprint, files in pair.files.items():
+        folder = tmp_path / fingerprint
+        folder.mkdir()
+        talk("image", "export", f"here:{fingerprint}", folder)
+        assert sorted(sha256sum(list(folder.iterdir()))) == sorted(sha256sum(list(files.values())))
+
+
+def test_an_incus_launches_through_the_mirror_an_image_that_its_source_has_for_lxd_alone(pair: Pair) -> None:
+    need(daemon_of("incus"), "incus", root=True)
+    with running_daemon("incus", pair.mirror.ca_file) as talk:
+        talk.add_remote(pair.mirror.base_url)
+        talk("launch", "here:alpine/mirrored-split", "c1", timeout=120)
+        (instance,) = json.loads(talk("list", "--format", "json").stdout)
+        assert (instance["name"], instance["status"]) == ("c1", "Running")
+        assert talk.fingerprints("local:") <= pair.files.keys()
+
+
+def test_the_mirror_goes_on_without_its_source(workshop: Workshop, tmp_path: Path) -> None:
+    need("curl", "lxc")
+    made = workshop.split_squashfs("survivor")
+    fingerprint = workshop.sha256(*made.values())
+    with local_stack("--empty") as origin, pytest.MonkeyPatch.context() as patch:
+        origin.upload(place("survivor"), made)
+        origin.wait_until_listed(fingerprint)
+        patch.setenv("AWS_CA_BUNDLE", origin.ca_file)
+        with local_stack("--empty") as mirror:
+            command = (PROJECT / "scripts/admin", "--json", "--state-dir", mirror.folder / "state", "mirror")
+            run(*command, "add", "origin", origin.base_url, "--only", "all", "--allow-private", timeout=120)
+            mirror.wait_until_listed(fingerprint)
+            stop(origin.process, signal.SIGINT)
+            said = json.loads(run(*command, "run", "origin", check=False, timeout=120).stdout)
+            assert "localhost" in said["error"]
+            with short_folder() as folder:
+                talk = client("lxc", folder, mirror.ca_file)
+                talk.add_remote(mirror.base_url)
+                talk("image", "export", f"here:{fingerprint}", tmp_path)
+            assert sorted(sha256sum(list(tmp_path.iterdir()))) == sorted(sha256sum(list(made.values())))
