@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import resource
 import subprocess
 import sys
 import time
@@ -12,6 +11,7 @@ from contextlib import closing
 from dataclasses import asdict
 from datetime import UTC, datetime
 
+from cli.bench.processes.read import MIB, peak_mib
 from imageserver.errors import SimplestreamsError
 from imageserver.operations.mirror_copy import STOP_S, Copied, CopyServices, copy
 from imageserver.remote.server import Manners, RemoteServer
@@ -60,4 +60,4 @@ def until_done(attempt: Callable[[], Copied], most: int = 200) -> Copied:
 
 if __name__ == "__main__":
     outcome = copy_once(sys.argv[1], sys.argv[2], sys.argv[3], UpstreamFile(**json.loads(sys.argv[4])))
-    print(json.dumps([outcome.outcome, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024]))
+    print(json.dumps([outcome.outcome, peak_mib() * MIB]))

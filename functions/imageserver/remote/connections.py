@@ -11,6 +11,7 @@ import ssl
 import threading
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, Final
 
 import urllib3
@@ -30,7 +31,13 @@ Resolve = Callable[..., Any]
 def default_trust() -> ssl.SSLContext:
     """Return the certificate authorities that the AWS clients trust as well: those of a variable, or botocore's."""
     named = (os.environ.get(name) for name in ("AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE"))
-    return ssl.create_default_context(cafile=next(filter(None, named), None) or get_cert_path(True))
+    return _trusting(next(filter(None, named), None) or get_cert_path(True))
+
+
+@cache
+def _trusting(cafile: str) -> ssl.SSLContext:
+    """Return a context that trusts these authorities. Made once: loading them takes tens of milliseconds."""
+    return ssl.create_default_context(cafile=cafile)
 
 
 @dataclass(slots=True)

@@ -47,7 +47,7 @@ def show(figures: Sequence[Figure], about: str, as_json: Path | None, plot: Path
 @output_options
 @click.pass_context
 def main(context: click.Context, rounds: int, as_json: Path | None, plot: Path | None) -> None:
-    """Measure this machine: hashing, folding, cold starts, a burst, a simulation. Without a command: all of it."""
+    """Measure this machine: hashing, copying, folding, starts, a burst, a simulation. Without a command: all of it."""
     # Stopped from outside, as with Ctrl-C, it still stops its servers and removes its gigabytes from the tmpfs.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     network.reach_loopback_directly()
@@ -96,6 +96,14 @@ def hash_command(
     else:
         found = hash_figures(size_mib, rounds, huge_gib, baselines)
     show(found, about, as_json, plot)
+
+
+@main.command("copy")
+@output_options
+def copy_command(rounds: int, as_json: Path | None, plot: Path | None) -> None:
+    """Copy files of another server: curl, plain loop, the function that follows a mirror."""
+    about = machine.describe()
+    show(_copy(rounds), about, as_json, plot)
 
 
 @main.command("fold")
@@ -149,6 +157,12 @@ def _hash(rounds: int) -> list[Figure]:
     return hash_figures(512, rounds, 50)
 
 
+def _copy(rounds: int) -> list[Figure]:
+    from cli.bench.copying import copy_figures
+
+    return copy_figures(rounds)
+
+
 def _fold(rounds: int) -> list[Figure]:
     from cli.bench.folding import fold_figures
 
@@ -175,6 +189,7 @@ def _scale(rounds: int) -> list[Figure]:
 
 PARTS: dict[str, Callable[[int], list[Figure]]] = {
     "hash": _hash,
+    "copy": _copy,
     "fold": _fold,
     "start": _start,
     "burst": _burst,

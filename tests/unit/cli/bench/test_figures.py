@@ -8,9 +8,11 @@ import pytest
 
 from cli.bench.burst import Burst, Logged
 from cli.bench.burst import figures_of as figures_of_bursts
+from cli.bench.copying import figures_of as copied_figures
 from cli.bench.figures import Figure, exact, figure, table, write_growth_svg, write_json, write_svg
 from cli.bench.folding import growth
 from cli.bench.hashing import BASELINES, Baseline, Runs, figures_of, rows_of
+from cli.bench.processes.copy import Fetched
 from cli.bench.processes.fold import name_of, prepare, record_of, with_our_fold, with_plain_json
 from cli.bench.processes.read import Read, Taken
 from cli.bench.scale import Scene, simulate
@@ -63,6 +65,19 @@ def test_plots_name_what_they_show(tmp_path: Path) -> None:
     assert "4.00 x slow &amp; plain" in bars
     write_growth_svg({"fold": [(1000, 0.5), (10_000, 5)]}, tmp_path / "growth.svg", "growth")
     assert "10,000" in (tmp_path / "growth.svg").read_text()
+
+
+def test_a_copy_is_compared_with_curl_and_with_the_plain_loop() -> None:
+    taken = {how: [Fetched(seconds, 1.0, 50.0)] for how, seconds in (("curl", 4.0), ("plain loop", 5.0), ("copy", 2.0))}
+    large = copied_figures(1, 400_000_000, taken)
+    assert [(row.name, row.median, row.unit, row.ratio) for row in large[:4]] == [
+        ("1 file of 400.0 MB: curl", 100.0, "MB/s", None),
+        ("1 file of 400.0 MB: plain loop", 80.0, "MB/s", None),
+        ("1 file of 400.0 MB: copy", 200.0, "MB/s", pytest.approx(2.0)),
+        ("1 file of 400.0 MB: copy", 200.0, "MB/s", pytest.approx(2.5)),
+    ]
+    assert "1 file of 400.0 MB: curl: peak memory" not in {row.name for row in large}
+    assert copied_figures(10, 1000, taken)[3].median == pytest.approx(300.0)
 
 
 def test_runs_are_chosen_by_their_disturbance_not_by_their_result() -> None:
