@@ -37,7 +37,7 @@ def test_each_way_to_copy_reads_the_files_it_is_given(monkeypatch: pytest.Monkey
     body = bytes(1000)
     with upstream({f"file-{number}": body for number in range(3)}) as served:
         fetch = Fetch("", served.url, 3, len(body), hashlib.sha256(body).hexdigest())
-        monkeypatch.setenv("AWS_CA_BUNDLE", get_cert_path(True))
+        monkeypatch.setenv("AWS_CA_BUNDLE", str(get_cert_path(True)))
         for how in ("plain loop", "copy"):
             assert take_copy(replace(fetch, how=how)).wall_s > 0
             with pytest.raises(ValueError, match="expected"):
