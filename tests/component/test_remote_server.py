@@ -19,7 +19,7 @@ import pytest
 import trustme
 
 from imageserver.errors import UpstreamChanged, UpstreamRefused, UpstreamUnavailable
-from imageserver.remote.connections import Connections
+from imageserver.remote.connections import RESOLVED_S, Connections
 from imageserver.remote.server import Manners, RemoteServer
 from imageserver.upstream.mirrors import Mirror
 from imageserver.upstream.port import Reading
@@ -404,6 +404,21 @@ def test_a_name_that_changes_leads_nowhere_else(served: UpstreamServer) -> None:
     assert served.requests[-1].headers["host"] == f"public.example:{_port(served)}"
 
 
+def test_a_name_is_resolved_and_checked_anew_after_a_while(served: UpstreamServer) -> None:
+    names, now = {"public.example": "127.0.0.1"}, [0.0]
+    connections = _connections(names, public=["127.0.0.1"], clock=lambda: now[0])
+    url = f"http://public.example:{_port(served)}/{INDEX}"
+    assert connections.get(url, {}).data == b"{}"
+    now[0] = RESOLVED_S
+    assert connections.get(url, {}).data == b"{}"
+    assert served.most_connections == 1, "the connection to an address that the name still has is kept"
+    names["public.example"] = "10.0.0.8"
+    assert connections.get(url, {}).data == b"{}"
+    now[0] = 2 * RESOLVED_S
+    with pytest.raises(UpstreamRefused, match=r"10\.0\.0\.8"):
+        connections.get(url, {})
+
+
 def test_one_private_address_of_a_name_refuses_it(served: UpstreamServer) -> None:
     connections = _connections({"public.example": "127.0.0.1 169.254.169.254"}, public=["127.0.0.1"])
     with pytest.raises(UpstreamRefused, match=r"169\.254\.169\.254"):
@@ -433,7 +448,7 @@ def _some_addresses_count_as_public(monkeypatch: pytest.MonkeyPatch) -> None:
     )
 
 
-def _connections(names: dict[str, str], public: list[str]) -> Connections:
+def _connections(names: dict[str, str], public: list[str], clock: Callable[[], float] = time.monotonic) -> Connections:
     """Connections that may go to every name here, of which some addresses count as public."""
     _PUBLIC.extend(public)
 
@@ -442,7 +457,7 @@ def _connections(names: dict[str, str], public: list[str]) -> Connections:
             raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
         return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port)) for address in names[host].split()]
 
-    return Connections({"public.example", "inside.example", "no.example"}, False, 4, resolve=resolve)
+    return Connections({"public.example", "inside.example", "no.example"}, False, 4, resolve=resolve, clock=clock)
 
 
 def _port(server: UpstreamServer) -> int:

@@ -11,9 +11,9 @@ from imageserver.handlers import coldstart
 import os
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import closing
 from datetime import UTC, datetime
-from typing import Any
+from functools import lru_cache
+from typing import Any, Final
 
 from aws_lambda_powertools import Logger, Metrics
 from aws_lambda_powertools.metrics import MetricUnit
@@ -31,6 +31,10 @@ from imageserver.settings import Settings
 from imageserver.storage.s3 import S3Store
 from imageserver.upstream import messages
 from imageserver.upstream.messages import MirrorMessage
+from imageserver.upstream.mirrors import Mirror
+
+MOST_SERVERS: Final = 4
+"""Servers to which one process keeps connections."""
 
 logger = Logger(use_rfc3339=True)  # Lambda takes lines with another form of time for INFO
 metrics = Metrics()
@@ -69,15 +73,14 @@ def _copy(message: MirrorMessage, context: LambdaContext) -> None:
     if mirror is None or not _is_below(message.key, mirror.stream):
         logger.warning("no mirror brings this file", mirror=message.mirror, key=message.key)
         return
-    with closing(RemoteServer(mirror, settings.base_url)) as upstream:
-        services = CopyServices(
-            store=store,
-            upstream=upstream,
-            now=lambda: datetime.now(UTC),
-            pause=time.sleep,
-            seconds_left=lambda: batches.seconds_left(context),
-        )
-        copied = copy(message.file, services)
+    services = CopyServices(
+        store=store,
+        upstream=_server(mirror),
+        now=lambda: datetime.now(UTC),
+        pause=time.sleep,
+        seconds_left=lambda: batches.seconds_left(context),
+    )
+    copied = copy(message.file, services)
     _report(message, copied, time.monotonic() - began)
     if copied.outcome == Outcome.CONTINUED:  # by a message of its own: coming back would count as a try of this one
         queues.send(sqs_client(), settings.queue_url, messages.encode(message))
@@ -91,6 +94,12 @@ def _is_below(key: str, stream: str) -> bool:
         return parse_key(key).version.product.stream == stream
     except InvalidUpload:
         return False
+
+
+@lru_cache(MOST_SERVERS)
+def _server(mirror: Mirror) -> RemoteServer:
+    """Return the server of a mirror; its connections serve the next file as well, where they still stand."""
+    return RemoteServer(mirror, settings.base_url)
 
 
 def _report(message: MirrorMessage, copied: Copied, seconds: float) -> None:

@@ -76,8 +76,10 @@ def copy(file: UpstreamFile, services: CopyServices) -> Copied:
     """Copy a file unless it is there, or go on with a copy that an earlier run began.
 
     Raise UpstreamUnavailable, StorageUnavailable and StorageDenied as the ports do, and LeaseHeld while another worker
-    copies the file; except for StorageDenied a later try may work.
+    copies a file of several parts; except for StorageDenied a later try may work.
     """
+    if 0 < file.size_bytes <= services.upstream.part_bytes:
+        return _Copy(file, services).run()  # so small that a lease costs more than to read it twice
     key, seconds = f"{LEASES}mirrors/{file.key}.json", services.seconds_left()
     with lease(services.store, key, uuid4().hex, services.now, seconds, services.pause) as mine:
         if not mine:

@@ -9,6 +9,7 @@ import os
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cache
@@ -22,6 +23,8 @@ from imageserver.errors import UpstreamRefused, UpstreamUnavailable
 from imageserver.upstream.addresses import is_public, place_of, redirected
 
 MOST_REDIRECTS: Final = 5
+RESOLVED_S: Final = 60.0
+"""How long the addresses of a name are used before it is resolved, and they are checked, anew."""
 _TIMEOUT: Final = urllib3.Timeout(connect=5, read=20)
 
 Resolve = Callable[..., Any]
@@ -42,9 +45,10 @@ def _trusting(cafile: str) -> ssl.SSLContext:
 
 @dataclass(slots=True)
 class _Site:
-    """One host and port: the addresses that were checked, and the connections to the first of them."""
+    """One host and port: the addresses that were checked, until when they count, and the connections to each."""
 
     addresses: list[str]
+    until: float
     pools: dict[str, urllib3.HTTPConnectionPool] = field(default_factory=dict)
 
 
@@ -58,9 +62,10 @@ class Connections:
         most: int,
         trust: ssl.SSLContext | None = None,
         resolve: Resolve = socket.getaddrinfo,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._hosts, self._allow_private, self._most = frozenset(hosts), allow_private, most
-        self._trust, self._resolve = trust, resolve
+        self._trust, self._resolve, self._clock = trust, resolve, clock
         self._sites: dict[tuple[str, str, int], _Site] = {}
         self._lock = threading.Lock()
 
@@ -104,12 +109,18 @@ class Connections:
         raise refused
 
     def _site(self, scheme: str, host: str, port: int) -> _Site:
+        """Return the addresses of a host. Connections to those that it still has are kept."""
+        key = (scheme, host, port)
         with self._lock:
-            if found := self._sites.get((scheme, host, port)):
+            found = self._sites.get(key)
+            if found and self._clock() < found.until:
                 return found
         addresses = self._checked(host, port)
         with self._lock:
-            return self._sites.setdefault((scheme, host, port), _Site(addresses))
+            kept = self._sites.get(key, _Site([], 0.0)).pools
+            pools = {address: kept[address] for address in addresses if address in kept}
+            self._sites[key] = _Site(addresses, self._clock() + RESOLVED_S, pools)
+            return self._sites[key]
 
     def _checked(self, host: str, port: int) -> list[str]:
         """Resolve a name. One address that may not be asked refuses the name: which of them is taken is chance."""
