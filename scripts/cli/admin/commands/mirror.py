@@ -49,6 +49,7 @@ def mirror() -> None:
     help="How long a version stays listed that no longer comes.",
 )  # fmt: skip
 @click.option("--allow-private", is_flag=True, help="Allow an address of a private network, and plain http.")
+@click.option("--host", "hosts", multiple=True, help="Another host that URL may redirect to. Repeatable.")
 @click.option("--replace", is_flag=True, help="Change the mirror of that name. What it brought stays its own.")
 @click.option("--dry-run", is_flag=True, help="Print what would come and what it costs; write and copy nothing.")
 @command
@@ -62,6 +63,7 @@ def add(
     into: str,
     grace_days: int,
     allow_private: bool,
+    hosts: tuple[str, ...],
     replace: bool,
     dry_run: bool,
 ) -> None:
@@ -76,7 +78,13 @@ def add(
     ./scripts/admin mirror add site https://images.example.org --only all --allow-private
     """
     wanted = Mirror(
-        address=address, stream=into, only=only, keep=keep, grace_days=grace_days, allow_private=allow_private
+        address=address,
+        stream=into,
+        only=only,
+        keep=keep,
+        grace_days=grace_days,
+        allow_private=allow_private,
+        hosts=hosts,
     )
     if not dry_run:
         _check_functions(deployment)

@@ -62,10 +62,17 @@ def world(monkeypatch: pytest.MonkeyPatch) -> World:
 
 def test_one_command_follows_a_server_and_asks_for_its_images(world: World) -> None:
     world.publish()
-    done = world.admin(f"{ADD} --only all --keep 2 --into images-site --grace-days 3")
+    done = world.admin(f"{ADD} --only all --keep 2 --into images-site --grace-days 3 --host cdn.example.org")
     assert "what comes: 1 version of 1 product; missing: 2 files" in done.stdout
     assert configured(world.system.store) == {
-        "site": Mirror(address="https://images.example.org", stream="images-site", only=("all",), keep=2, grace_days=3)
+        "site": Mirror(
+            address="https://images.example.org",
+            stream="images-site",
+            only=("all",),
+            keep=2,
+            grace_days=3,
+            hosts=("cdn.example.org",),
+        )
     }
     assert {(one.mirror, one.key) for one in world.asked} == {
         ("site", f"images-site/tiny/1/amd64/default/20261101_1000/{file}")
