@@ -50,25 +50,42 @@ class Reader:
             ("sh", "-c", line), cwd=self.folder / "infra" if line.startswith("../") else self.folder,
             env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=200,
         )  # fmt: skip
-        assert done.returncode == code, f"{line}: exit {done.returncode}\n{done.stdout}{done.stderr}"
+        told = f"{line}: exit {done.returncode}\n{done.stdout}{done.stderr}"
+        assert done.returncode == code, f"{told}\n{self.stack.log[-2000:]}"
         return done.stdout + done.stderr
+
+
+def clone_of(stack: Stack, folder: Path) -> Reader:
+    """A folder with scripts that know the stack, as those of a clone know the one that was started in it."""
+    (folder / "infra").mkdir()
+    (folder / "scripts").mkdir()
+    for name in SCRIPTS:
+        own = folder / "scripts" / name
+        own.write_text(f'#!/bin/sh\nexec {PROJECT}/scripts/{name} --state-dir {stack.folder}/state "$@"\n')
+        own.chmod(0o755)
+    return Reader(stack, folder)
 
 
 @pytest.fixture(scope="module")
 def reader() -> Iterator[Reader]:
     with local_stack() as stack, short_folder() as folder:
-        (folder / "infra").mkdir()
-        (folder / "scripts").mkdir()
-        for name in SCRIPTS:
-            own = folder / "scripts" / name
-            own.write_text(f'#!/bin/sh\nexec {PROJECT}/scripts/{name} --state-dir {stack.folder}/state "$@"\n')
-            own.chmod(0o755)
+        made = clone_of(stack, folder)
         for path in PRESENT:
             target = folder / "tree" / path.replace("/", "/other-", 1)
             target.mkdir(parents=True)
             for file, body in images.split_image(seed=f"other {path}").items():
                 (target / file).write_bytes(body)
-        yield Reader(stack, folder)
+        yield made
+
+
+@pytest.fixture(scope="module")
+def follower(reader: Reader) -> Iterator[Reader]:
+    """A second stack that trusts the first, started as the page says."""
+    put_back(reader)
+    with pytest.MonkeyPatch.context() as patch, short_folder() as folder:
+        patch.setenv("AWS_CA_BUNDLE", reader.stack.ca_file)
+        with local_stack("--empty") as second:
+            yield clone_of(second, folder)
 
 
 def fingerprint(path: str) -> str:
@@ -131,6 +148,41 @@ def test_a_command_of_an_operator_does_what_its_page_says(reader: Reader, line: 
     if " withdraw " in line and "--yes" in line:
         path = TRIXIE if TRIXIE in line else NOBLE
         off_the_list(reader, f"{path}/{VERSION}")
+
+
+def follows_ubuntu(line: str) -> bool:
+    """Whether a command is about the mirror that the lines before it have made."""
+    return any(f" mirror {verb} " in f"{line} " for verb in ("run", "show", "remove", "list"))
+
+
+def added(reader: Reader) -> tuple[str, ...]:
+    """What makes that mirror."""
+    what = ("--only", "ubuntu:noble", "--into", "images-ubuntu", "--allow-private")
+    return ("admin", "mirror", "add", "ubuntu", reader.stack.base_url, *what)
+
+
+@pytest.mark.parametrize("line", documented.script("mirror"))
+def test_a_command_for_a_mirror_does_what_its_page_says(reader: Reader, follower: Reader, line: str) -> None:
+    source = f"{reader.stack.base_url} --allow-private"  # which a server of the internet does not need
+    values = {
+        " --stack simplestreams": "",
+        "https://cloud-images.ubuntu.com/releases": source,
+        "https://images.linuxcontainers.org": source,
+        "https://images.example.net": source,
+        "https://images.example.org": source,
+        "https://localhost:8443": reader.stack.base_url,
+        "alpine:3.22": "ubuntu:noble",
+        "NAME": "ubuntu",
+        "$PWD/.local/ca/ca.pem": reader.stack.ca_file,
+        "--state-dir .local/second ": "",
+    }
+    if "scripts/local" in line:
+        return  # `follower` is started so
+    removed = ("admin", "mirror", "remove", "ubuntu", "--keep-images", "--yes")
+    follower.stack.script(*removed, check=False)
+    if follows_ubuntu(line):
+        follower.stack.script(*added(reader))
+    follower.types(line, values)
 
 
 ELSEWHERE = {

@@ -99,6 +99,7 @@ NOT_RUN: Final[tuple[tuple[str, str], ...]] = (
     (r"cd infra", "the walk of infra/README.md begins there"),
     (r"distrobuilder .*", "it builds from a distribution's packages, as root; what it writes is uploaded"),
     (r".* \| jq \.ok", "jq is somebody else's; the line without it is run"),
+    (r"admin mirror add --dry-run", "the page's sentence abbreviates a line that is run"),
     (r"admin import s3://old", "the walk of infra/README.md imports a bucket; decision 3 abbreviates it"),
 )
 """Pattern of a whole command → the reason."""
@@ -106,6 +107,7 @@ NOT_RUN: Final[tuple[tuple[str, str], ...]] = (
 TESTED: Final[dict[str, str]] = {
     "curl alone": "tests/component/test_uploads_bad_input.py::test_the_curl_lines_of_the_api_page_upload_a_file",
     "publish": "tests/component/test_printed_commands.py",
+    "mirror": "tests/component/test_documented_commands.py",
     "operate": "tests/component/test_documented_commands.py",
     "first hour": "tests/e2e/test_documented_hour.py",
 }
@@ -127,6 +129,7 @@ RUN: Final[dict[str, tuple[str, ...]]] = {
         r"IMAGE=images/.*",
         r"/path/to/scripts/presign .*",
     ),
+    "mirror": (r".*admin .*\bmirror .*", r"AWS_CA_BUNDLE=.* \./scripts/local --empty .*"),
     "operate": (r"(\.{0,2}/)?(scripts/)?(admin|smoke) .*", r"\./scripts/smoke"),
     "first hour": (
         r"\./scripts/local",
