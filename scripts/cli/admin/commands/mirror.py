@@ -183,9 +183,9 @@ def remove(deployment: Deployment, as_json: bool, name: str, keep: bool | None, 
     if as_json:
         output.print_json({"mirror": name, "dry_run": not yes, "keep_images": keep, "versions": held})
         return
-    stay = "stay" if keep else f"are withdrawn, and deleted {deployment.rules.grace_hours} hours later"
+    stay = "stays" if keep else f"is withdrawn, and deleted {deployment.rules.grace_hours} hours later"
     does = "is removed" if yes else "would be removed; add --yes to do it"
-    click.echo(f"{name} {does}: the {counted(len(held), 'version')} that it brought {stay}")
+    click.echo(f"{name} {does}: what it brought ({counted(len(held), 'version')}) {stay}")
 
 
 def _named(deployment: Deployment, name: str) -> Mirror:
@@ -231,6 +231,9 @@ def _print_plan(followed: Followed, run: Run) -> None:
     _print_left_out(status.left_out, status.left_out_total)
     if followed.unchanged:
         click.echo(f"{followed.name} is in step: upstream has not changed")
+    elif not status.error and not status.missing:
+        comes = f"{counted(status.versions, 'version')} of {counted(status.products, 'product')}"
+        click.echo(f"what comes: {comes}; nothing is missing")
     elif not status.error:
         cost = costs.mirrored(status.missing, status.missing_bytes)
         comes = f"{counted(status.versions, 'version')} of {counted(status.products, 'product')}"
