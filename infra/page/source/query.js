@@ -55,6 +55,12 @@ export function formatQuery(query) {
   return written && `?${written}`;
 }
 
+/** @param {string} word in lower case @returns {string} without the remote's name, with which clients write an image */
+const withoutRemote = (word) => word.replace(/^[^/:]+:(?=[^:]+$)/, "");
+
+/** @param {string} haystack @param {string} word */
+const has = (haystack, word) => haystack.includes(word) || haystack.includes(withoutRemote(word));
+
 /**
  * The rows that pass, and for each facet how many rows each of its values would leave.
  * One pass: a row that fails exactly one facet still counts for that facet.
@@ -68,7 +74,7 @@ export function select(rows, query) {
   /** @type {Row[]} */
   const shown = [];
   for (const row of rows) {
-    if (!words.every((word) => row.product.haystack.includes(word))) continue;
+    if (!words.every((word) => has(row.product.haystack, word))) continue;
     const failed = names.filter((name) => query.facets[name] && !FACETS[name].of(row).includes(query.facets[name]));
     if (failed.length === 0) shown.push(row);
     for (const name of failed.length === 0 ? names : failed.length === 1 ? failed : []) {

@@ -1,6 +1,7 @@
 """The page as people meet it: what it lists, how it is searched, what it says about health."""
 
 import re
+from collections.abc import Callable
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -97,11 +98,22 @@ def test_typing_filters_the_list_and_the_address_keeps_the_filter(site: Site, vi
     assert len(seen.rows()) == 2
 
 
-def test_a_fingerprint_finds_its_product(site: Site, visit: type_of_visit) -> None:
+@pytest.mark.parametrize("written", ["{}", "mine:{}", "mine:{:.12}"])
+@pytest.mark.parametrize("case", [str.lower, str.upper])
+def test_a_fingerprint_finds_its_product(
+    site: Site, visit: type_of_visit, written: str, case: Callable[[str], str]
+) -> None:
     site.publish(images=realistic())
     folder = f"images/debian/trixie/arm64/cloud/{version_name(timedelta(hours=5.1 + 0.4 * 11))}"
-    seen = visit(f"?q={digest(folder, 'disk', 'combined')[:12]}")
+    seen = visit(f"?q={written.format(case(digest(folder, 'disk', 'combined')))}")
     assert seen.rows() == ["Debian 13"]
+
+
+def test_an_image_is_found_as_clients_write_it_and_by_its_product(site: Site, visit: type_of_visit) -> None:
+    site.publish(images=document({NOBLE: product(NOBLE, [HOUR])}))
+    assert visit("?q=mine:ubuntu/noble").rows() == ["ubuntu noble"]
+    assert visit(f"?q={NOBLE}").rows() == ["ubuntu noble"]
+    assert visit("?q=mine:ubuntu/jammy").rows() == []
 
 
 @pytest.mark.parametrize(
