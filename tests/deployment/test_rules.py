@@ -198,6 +198,7 @@ MUTATIONS: dict[str, dict[str, Mutation]] = {
         "no versioning": put("Bucket", "VersioningConfiguration.Status", to="Suspended"),
         "no abort of uploads": remove("Bucket", "LifecycleConfiguration.Rules.1"),
         "versions/ expires": put("Bucket", "LifecycleConfiguration.Rules.2.Prefix", to="versions/"),
+        "what is followed expires": put("Bucket", "LifecycleConfiguration.Rules.3.Prefix", to="mirrors/"),
     },
     "notifications_reach_their_queues": {
         "notification dropped": remove("Bucket", "NotificationConfiguration.QueueConfigurations.1"),

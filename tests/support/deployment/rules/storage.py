@@ -33,4 +33,4 @@ def old_generations_are_kept_for_a_while(stack: Stack) -> Iterator[str]:
     if not any("AbortIncompleteMultipartUpload" in r for r in whole):
         yield "incomplete multipart uploads are never aborted"
     expiring = {r.get("Prefix", "") for r in rules if "ExpirationInDays" in r}
-    yield from differ("prefixes whose objects expire", expiring, {"leases/"})
+    yield from differ("prefixes whose objects expire", expiring, {"leases/", "mirrors/copies/"})
