@@ -340,6 +340,17 @@ def test_a_read_that_is_closed_leaves_no_thread(served: UpstreamServer) -> None:
     assert threading.active_count() <= before + 5  # those of the server that has not noticed
 
 
+def test_an_answer_that_comes_after_a_read_was_closed_is_not_read(served: UpstreamServer) -> None:
+    served.bytes_per_s = PART // 4
+    served.faults[DISK] = [Fault(unpaced=True), *[Fault(pause_s=0.5)] * 10]
+    reading = read(served)
+    next(reading.parts)
+    time.sleep(0.2)  # others have asked, and wait for their answers
+    began = time.monotonic()
+    reading.parts.close()
+    assert time.monotonic() - began < 3
+
+
 def test_parts_are_read_ahead_no_further_than_the_formula_says(served: UpstreamServer) -> None:
     served.files[DISK] = random.Random(2).randbytes(20 * PART)
     reading = remote(served).read(DISK, 20 * PART, 60)

@@ -268,6 +268,18 @@ def test_a_file_that_somebody_uploads_meanwhile_stays(world: World) -> None:
         assert world.is_clean
 
 
+@pytest.mark.parametrize(("method", "size"), [("create_file", 100), ("complete", len(BODY))])
+def test_a_race_that_leaves_nothing_is_run_again(method: str, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """S3 answers 409 to both of two writers, or the other one's file was deleted at once."""
+    world = World(BODY[:size])
+    with monkeypatch.context() as race:
+        race.setattr(world.store, method, lambda *_: False)
+        with pytest.raises(StorageUnavailable, match="was not made, and nothing else is there"):
+            world.copy()
+    assert world.is_clean
+    assert world.copy().outcome is Outcome.COPIED
+
+
 def test_an_upload_that_is_gone_begins_anew(world: World) -> None:
     world.each_part_takes(300)
     assert world.copy().outcome is Outcome.CONTINUED
