@@ -20,6 +20,7 @@ from imageserver.settings import CLIENT_CHOICES
 from imageserver.storage.document_cache import DocumentCache
 
 PRODUCT_PARTS: Final = 5
+COLONS_OF_A_PRODUCT: Final = 3
 FILE_PARTS: Final = 7
 TAKES: Final = (
     "expected a product (images/<os>/<release>/<arch>/<variant>), a version (…/<version>) or a file "
@@ -124,8 +125,14 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
 
 
 def with_stream(path: str) -> str:
-    """Return `images/tiny/1` for `tiny/1`, without a slash at either end. An empty path means everything."""
+    """Return `images/tiny/1` for `tiny/1`, without a slash at either end. An empty path means everything.
+
+    The name of a product, as the catalog and the page show it, is its path: `tiny:1:amd64:default`.
+    """
     path = path.strip("/")
+    stream, slash, name = path.rpartition("/")
+    if "/" not in stream and name.count(":") == COLONS_OF_A_PRODUCT:
+        path = stream + slash + name.replace(":", "/")
     first = path.partition("/")[0]
     return path if not path or first == "images" or first.startswith("images-") else f"images/{path}"
 
@@ -139,9 +146,19 @@ def parse_path(path: str) -> Target:
     return parse_target(path)
 
 
-def is_image(name: str) -> bool:
-    """Return whether a name means one image and no folder: a fingerprint, its first digits, or a remote's image."""
-    return is_fingerprint(name) or without_remote(name) != name
+def folder_of(deployment: Deployment, below: str) -> str:
+    """Return the path of the version that a fingerprint, or an image behind a remote, names; any other path as it is.
+
+    Raise UsageError if several versions have the name.
+    """
+    name = below.removeprefix("images/")
+    if not is_fingerprint(name) and without_remote(name) == name:
+        return below
+    try:
+        target = find_target(deployment, name)
+    except InvalidUpload:  # no image has it, and it may be a folder: `decade` has the digits of a fingerprint
+        return below
+    return target.version.path if isinstance(target, ImageKey) else target.path
 
 
 def find_target(deployment: Deployment, name: str, of_records: bool = False) -> Target:

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from cli.admin import doctor, inventory, output, verification
-from cli.admin.arguments import below_argument, command, find_target, is_image, main
+from cli.admin.arguments import below_argument, command, find_target, folder_of, main
 from cli.admin.deployment import Deployment
 from cli.admin.errors import FOUND, NOTHING, end
 from imageserver.format.keys import ImageKey
@@ -35,6 +35,7 @@ def list_(deployment: Deployment, as_json: bool, below: str, unlisted: bool) -> 
     ./scripts/admin list ubuntu/noble
     ./scripts/admin list --unlisted
     """
+    below = folder_of(deployment, below)
     there = inventory.read_catalog(deployment.store, below)
     in_catalog = {entry.version.path for entry in there.items}
     seen = inventory.read_records(deployment.store, below)
@@ -122,9 +123,7 @@ def verify(
     ./scripts/admin verify 0f1a2b3c4d5e            one version, by a fingerprint
     ./scripts/admin verify --sample 20 --through-edge
     """
-    if is_image(name := below.removeprefix("images/")):
-        target = find_target(deployment, name)
-        below = target.version.path if isinstance(target, ImageKey) else target.path
+    below = folder_of(deployment, below)
     if through_edge and not deployment.edge:
         raise click.UsageError("name the address that clients know with --url")
     items = inventory.read_catalog(deployment.store, below).items

@@ -430,6 +430,25 @@ def test_an_alias_means_the_newest_version_and_is_refused_where_several_have_it(
     assert f"tiny/1 means 2 versions; name one of them: {newest}, {arm}" in done.stderr
 
 
+@pytest.mark.parametrize("stream", ["", "images/"])
+def test_a_product_is_found_by_its_name_as_the_page_shows_it(
+    system: System, server: FakeDeployment, stream: str
+) -> None:
+    path = listed(system, f"{TINY}/20261101")
+    name = stream + TINY.removeprefix("images/").replace("/", ":")
+    for line in (f"show {name}", f"list {name}"):
+        assert [one["version"] for one in told(line)] == [path]
+    assert told(f"verify {name}")["versions"] == 1
+
+
+def test_an_image_is_listed_by_its_fingerprint_and_as_clients_write_it(system: System, server: FakeDeployment) -> None:
+    path = listed(system, f"{TINY}/20261101")
+    listed(system, "images/other/1/amd64/default/20261101", seed="other")
+    decade = listed(system, "images/decade/1/amd64/default/20261101", seed="decade")
+    for name, version in ((fingerprint(system, path)[:12], path), ("mine:tiny/1", path), ("decade", decade)):
+        assert [one["version"] for one in told(f"list {name}")] == [version]
+
+
 def test_a_long_alias_behind_a_remote_is_the_newest_version_and_not_the_product(
     system: System, server: FakeDeployment
 ) -> None:
