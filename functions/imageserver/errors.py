@@ -29,6 +29,10 @@ class ObjectChanged(SimplestreamsError):
     """The object is no longer the one that was listed. Nobody acts: look again and start over."""
 
 
+class UploadHidden(SimplestreamsError):
+    """A delete hid an upload that came after what it was about. The operator must bring the upload back."""
+
+
 class StorageDenied(SimplestreamsError):
     """Storage refused us. The operator must repair a policy; nothing was written."""
 

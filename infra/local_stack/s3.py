@@ -14,7 +14,7 @@ import threading
 from typing import Any
 
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
-from moto.s3.models import S3Backend
+from moto.s3.models import FakeDeleteMarker, S3Backend
 from moto.sqs.models import Queue, SQSBackend
 from werkzeug.serving import make_server
 
@@ -36,6 +36,7 @@ def main(port: int) -> None:
     _give_etags_at_once()
     _count_messages_when_asked()
     _look_up_hosts_once()
+    _list_generations_in_order()
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     rules = S3Rules(DomainDispatcherApplication(create_backend_app), {ACCESS_KEY: SECRET_KEY}, _tell)
     server = make_server("127.0.0.1", port, rules, threaded=True, request_handler=QuietHandler)
@@ -97,6 +98,50 @@ def _look_up_hosts_once() -> None:
     """Look the hosts up once: moto lists the folder of its services for each request to find its service."""
     original = DomainDispatcherApplication.get_backend_for_host
     DomainDispatcherApplication.get_backend_for_host = functools.lru_cache(maxsize=100)(original)  # type: ignore[method-assign]
+
+
+def _list_generations_in_order() -> None:
+    """List generations as they came, and all of them.
+
+    moto takes the newest by date, which two of one millisecond share; leaves out the first entry behind a marker; and
+    copies every object of the bucket first.
+    """
+    S3Backend.list_object_versions = _generations  # type: ignore[method-assign,assignment]
+
+
+def _generations(
+    self: Any,
+    bucket_name: str,
+    delimiter: str | None = None,
+    key_marker: str | None = None,
+    max_keys: int = 1000,
+    prefix: str = "",
+    version_id_marker: str | None = None,
+) -> tuple[list[Any], list[str], list[Any], str | None, str | None]:
+    """Return generations, common prefixes (none: no delimiter is used here), delete markers, and the next markers."""
+    if delimiter:
+        raise NotImplementedError("the local stack lists versions without a delimiter only")
+    found: list[Any] = []
+    after = key_marker or ""
+    for name, history in sorted(self.get_bucket(bucket_name).keys.iterlists()):
+        if not name.startswith(prefix) or name < after or (name == after and not version_id_marker):
+            continue
+        newest_first = list(reversed(history))
+        for number, generation in enumerate(newest_first):
+            generation.is_latest = number == 0
+        ids = [str(generation.version_id) for generation in newest_first]
+        begins = ids.index(version_id_marker) + 1 if name == after and version_id_marker in ids else 0
+        found += newest_first[begins:]
+        if len(found) > max_keys:
+            break
+    shown, last = found[:max_keys], found[max_keys - 1] if len(found) > max_keys else None
+    return (
+        [one for one in shown if not isinstance(one, FakeDeleteMarker)],
+        [],
+        [one for one in shown if isinstance(one, FakeDeleteMarker)],
+        last and last.name,
+        last and str(last.version_id),
+    )
 
 
 if __name__ == "__main__":

@@ -176,6 +176,27 @@ def test_a_listing_while_keys_arrive_never_fails(s3: Any, server: S3Server) -> N
     assert at_once(4, work) == [0] * 4
 
 
+def test_every_generation_is_on_one_page_in_the_order_in_which_it_came(s3: Any) -> None:
+    keys = ("images-g/a", "images-g/b", "images-g/c")
+    for key in keys:
+        for body in (b"1", b"2"):
+            s3.put_object(Bucket=BUCKET, Key=key, Body=body)
+        s3.delete_object(Bucket=BUCKET, Key=key)
+    whole = s3.list_object_versions(Bucket=BUCKET, Prefix="images-g/")
+    sizes = {"PageSize": 2}
+    pages = list(
+        s3.get_paginator("list_object_versions").paginate(Bucket=BUCKET, Prefix="images-g/", PaginationConfig=sizes)
+    )
+    for kind in ("Versions", "DeleteMarkers"):
+        assert [one for page in pages for one in page.get(kind, ())] == whole[kind]
+    assert [(one["Key"], one["IsLatest"]) for one in whole["DeleteMarkers"]] == [(key, True) for key in keys]
+    behind = s3.list_object_versions(Bucket=BUCKET, KeyMarker="images-g/a", Prefix="images-g/")
+    assert {one["Key"] for one in behind["Versions"]} == {"images-g/b", "images-g/c"}
+    s3.put_object(Bucket=BUCKET, Key="images-g/a", Body=b"1")
+    found = s3.list_object_versions(Bucket=BUCKET, Prefix="images-g/a")["Versions"]
+    assert [one["IsLatest"] for one in found] == [True, False, False]
+
+
 def test_deleting_sends_the_events_that_s3_sends(s3: Any, server: S3Server) -> None:
     version = s3.put_object(Bucket=BUCKET, Key=KEY, Body=b"x")["VersionId"]
     marker = s3.delete_object(Bucket=BUCKET, Key=KEY)["VersionId"]

@@ -7,20 +7,21 @@ import itertools
 import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, tzinfo
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import boto3
 import pytest
 from botocore.config import Config
 from botocore.stub import ANY, Stubber
 
-from imageserver.errors import ObjectChanged, StorageDenied, StorageUnavailable
+from imageserver.errors import ObjectChanged, StorageDenied, StorageUnavailable, UploadHidden
 from imageserver.format import caching, documents
 from imageserver.format.file_kinds import ALL_CLIENTS
 from imageserver.format.keys import parse_product, parse_version
 from imageserver.operations.ingest import IngestServices, ingest
 from imageserver.operations.publish import PublishServices, publish
 from imageserver.storage import s3
+from imageserver.storage.port import KeyHistory, ObjectInfo
 from imageserver.storage.ranged_reader import HashFan
 from imageserver.storage.s3 import S3Store
 from local_stack.credentials import ACCESS_KEY, SECRET_KEY
@@ -118,6 +119,35 @@ def test_what_an_object_was_before_is_read_newest_first(store: S3Store) -> None:
     assert list(store.earlier("versions/none")) == []
 
 
+def test_an_upload_that_a_delete_has_hidden_is_copied_back_as_it_was_but_for_its_tags(
+    store: S3Store, client: S3Client
+) -> None:
+    about: Any = {"Bucket": store._bucket, "Key": "images/a"}
+    for body, tag in ((b"first", "n=1"), (b"second", "n=2")):
+        client.put_object(**about, Body=body, Tagging=tag, CacheControl="public", Metadata={"sha256": "abc"})
+    client.put_object(Bucket=store._bucket, Key="images/a.b", Body=b"another key with that beginning")
+    seen = store.history("images/a")
+    assert [upload.size_bytes for upload in seen.uploads] == [6, 5]
+    assert not seen.is_deleted
+    assert not store.bring_back(seen.uploads[1]), "another one is there"
+    assert store.delete("images/a", seen.uploads[0].etag)
+    hidden = store.history("images/a")
+    assert (hidden.uploads, hidden.is_deleted) == (seen.uploads, True)
+    assert store.bring_back(seen.uploads[0])
+    head = client.head_object(**about)
+    assert (head["ETag"], head["CacheControl"]) == (seen.uploads[0].etag, "public")
+    assert head["Metadata"] == {"sha256": "abc"}
+    assert client.get_object_tagging(**about)["TagSet"] == []
+    assert [upload.size_bytes for upload in store.history("images/a").uploads] == [6, 6, 5]
+    assert store.history("images/none") == KeyHistory()
+
+
+def test_an_upload_too_large_to_be_copied_at_once_names_the_command_that_brings_it_back(store: S3Store) -> None:
+    large = ObjectInfo("images/a", (5 << 30) + 1, "e", START.isoformat(), "v1")
+    with pytest.raises(UploadHidden, match="admin undelete images/a"):
+        store.bring_back(large)
+
+
 def test_documents_carry_json_and_a_short_lifetime_and_records_neither(store: S3Store, client: S3Client) -> None:
     store.create("streams/v1/a.json", b"{}")
     store.create("versions/a.json", b"{}")
@@ -146,6 +176,36 @@ def test_a_listing_spans_pages(store: S3Store, client: S3Client) -> None:
             "list_objects_v2", page("b"), {"Bucket": ANY, "Prefix": "p", "StartAfter": "", "ContinuationToken": "more"}
         )
         assert [info.key for info in store.list("p")] == ["a", "b"]
+
+
+def test_a_listing_of_images_tells_uploads_of_equal_bytes_apart(store: S3Store, client: S3Client) -> None:
+    ids = [
+        client.put_object(Bucket=store._bucket, Key="images/a", Body=body)["VersionId"] for body in (b"1", b"2", b"1")
+    ]
+    for key in ("images/b", "images/c", "images-x/a"):
+        client.put_object(Bucket=store._bucket, Key=key, Body=b"1")
+    client.delete_object(Bucket=store._bucket, Key="images/b")
+    assert [(info.key, info.version_id) for info in store.list("images/a")] == [("images/a", ids[2])]
+    assert [info.key for info in store.list("images")] == ["images-x/a", "images/a", "images/c"]
+    assert [info.key for info in store.list("images", "images/a")] == ["images/c"]
+    assert len({info.version_id for info in store.list("images")}) == 3
+
+
+def test_a_listing_of_images_spans_pages_that_end_among_the_uploads_of_one_key(
+    store: S3Store, client: S3Client
+) -> None:
+    def page(*uploads: tuple[str, bool]) -> Any:
+        about = {"Size": 1, "ETag": "e", "LastModified": START}
+        versions = [{"Key": key, "VersionId": f"{key}{newest}", "IsLatest": newest, **about} for key, newest in uploads]
+        return {"Versions": versions, "DeleteMarkers": [{"Key": "images/z", "VersionId": "m", "IsLatest": True}]}
+
+    with Stubber(client) as stub:
+        next_page = {"IsTruncated": True, "NextKeyMarker": "images/b", "NextVersionIdMarker": "images/bTrue"}
+        asked = {"Bucket": ANY, "Prefix": "images", "KeyMarker": "images/a"}
+        stub.add_response("list_object_versions", page(("images/a", True), ("images/b", True)) | next_page, asked)
+        more = asked | {"KeyMarker": "images/b", "VersionIdMarker": "images/bTrue"}
+        stub.add_response("list_object_versions", page(("images/b", False), ("images/c", True)), more)
+        assert [info.key for info in store.list("images", "images/a")] == ["images/b", "images/c"]
 
 
 @pytest.mark.parametrize("size", [0, 1, 5_000_000, 20_000_003])
@@ -192,6 +252,9 @@ def test_any_other_error_is_raised_and_never_read_as_absence(
         ("put_object", lambda: store.create("k", b"")),
         ("put_object", lambda: store.replace("k", b"", "r")),
         ("list_objects_v2", lambda: list(store.list("k"))),
+        ("list_object_versions", lambda: list(store.list("images/k"))),
+        ("list_object_versions", lambda: store.history("k")),
+        ("copy_object", lambda: store.bring_back(ObjectInfo("k", 1, "e", "", "v"))),
         ("head_object", lambda: store.open("k", "e")),
     ):
         with Stubber(client) as stub:

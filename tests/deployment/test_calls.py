@@ -23,6 +23,7 @@ from tests.support.memory_store import MemoryStore, Sent, System
 PRODUCT = "images/ubuntu/noble/amd64/default"
 VERSIONS = (f"{PRODUCT}/20261122_10:00", f"{PRODUCT}/20261123_10:00")
 ASKED = {"read": "s3:GetObject", "open": "s3:GetObject", "create": "s3:PutObject", "replace": "s3:PutObject"}
+COPIED = ("s3:GetObjectVersion", "s3:PutObject")
 
 
 def requests(store: MemoryStore) -> list[Request]:
@@ -30,8 +31,12 @@ def requests(store: MemoryStore) -> list[Request]:
     bucket = f"arn:aws:s3:::{stacks.deployed().properties('Bucket')['BucketName']}"
     found = [Request("s3:ListBucket", bucket)]  # a missing key is 404 only to who may list
     for method, key in sorted(set(store.log)):
-        if method == "list":
+        if method == "history" or (method == "list" and key.startswith("images")):
+            found.append(Request("s3:ListBucketVersions", bucket, context={"s3:prefix": key}))
+        elif method == "list":
             found.append(Request("s3:ListBucket", bucket, context={"s3:prefix": key}))
+        elif method == "bring_back":
+            found += [Request(action, f"{bucket}/{key}") for action in COPIED]
         elif method != "chunk":
             found.append(Request(ASKED.get(method, "s3:DeleteObject"), f"{bucket}/{key}"))
     return found
@@ -54,8 +59,14 @@ def maintain_all(system: System) -> None:
         run.after = resume(system.store, task)
         remember(system.store, task, run)
     reconcile(system.store, Sent(), ALL_CLIENTS, run)
+
+    def upload_again(method: str, key: str) -> None:
+        if method == "delete" and key.startswith("images"):  # so that it hides an upload of the same bytes
+            system.store.put(key, system.store.objects[key].body)
+
     for days in (0, 3):
         now = system.store.clock + timedelta(days=days)
+        system.store.on = upload_again if days else system.store.on
         prune(system.store, Sent(), Rules(Rule(1, 0), 24, 7), now, lambda _: None, Run())
         asked = list(system.store.log)
         publish_all(system)  # what is withdrawn is off the list before it is removed; not maintain's calls
@@ -80,3 +91,4 @@ def test_each_role_allows_the_calls_of_its_function(role: str, run: Callable[[Sy
     assert {request.action for request in asked} >= {"s3:GetObject", "s3:PutObject", "s3:DeleteObject", "s3:ListBucket"}
     denied = [request for request in asked if decide(statements, request) is not Decision.ALLOWED]
     assert denied == []
+    assert (run is maintain_all) == ("bring_back" in {method for method, _ in system.store.log})

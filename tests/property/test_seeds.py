@@ -18,7 +18,7 @@ from tests.support.simulated_functions import run_quietly
 from tests.support.simulation import CALM, InTurnPool, Rates
 
 STEPS: Final = 1500
-MOST_SEEDS: Final = 60
+MOST_SEEDS: Final = 120
 
 
 def anywhere(seed: int) -> Story:
@@ -54,7 +54,7 @@ class Kept:
 
 SEEDS: Final = {
     "the index lacks a stream, since a publisher did not look again after its writes": Kept(
-        5, anywhere, "imageserver.operations.publish.is_unchanged", looks_unchanged
+        80, anywhere, "imageserver.operations.publish.is_unchanged", looks_unchanged
     ),
     "a document that went away and came back hides a version": Kept(
         8, narrow, "imageserver.operations.publish.is_unchanged", looks_unchanged

@@ -15,6 +15,7 @@ from typing import Any
 
 from botocore.response import StreamingBody
 
+from imageserver.storage.port import ObjectInfo
 from local_stack.credentials import local_session
 from tests.support.memory_store import MemoryStore
 
@@ -107,15 +108,7 @@ class FakeAws:
     # ── S3 ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _s3_list_objects_v2(self, Prefix: str = "", StartAfter: str = "", **_: Any) -> Any:
-        found = [
-            {
-                "Key": info.key,
-                "Size": info.size_bytes,
-                "ETag": info.etag,
-                "LastModified": datetime.fromisoformat(info.modified),
-            }
-            for info in self.store.list(Prefix, StartAfter)
-        ]
+        found = [_told(info) for info in self.store.list(Prefix, StartAfter)]
         return {"IsTruncated": False, "KeyCount": len(found), **({"Contents": found} if found else {})}
 
     def _s3_get_object(self, Key: str, **_: Any) -> Any:
@@ -137,8 +130,18 @@ class FakeAws:
     def _s3_delete_object(self, Key: str, IfMatch: str, **_: Any) -> Any:
         return {} if self.store.delete(Key, IfMatch) else error("PreconditionFailed", 412)
 
-    def _s3_list_object_versions(self, **_: Any) -> Any:
-        return {"IsTruncated": False}
+    def _s3_list_object_versions(self, Prefix: str = "", **_: Any) -> Any:
+        versions: list[Any] = []
+        markers: list[Any] = []
+        for key in sorted(key for key in self.store.generations if key.startswith(Prefix)):
+            history = self.store.history(key)
+            for number, info in enumerate(history.uploads):
+                newest = {"IsLatest": number == 0 and not history.is_deleted}
+                versions.append(_told(info) | {"VersionId": info.version_id} | newest)
+            if history.is_deleted:
+                markers.append({"Key": key, "VersionId": "marker", "IsLatest": True, "LastModified": datetime.now(UTC)})
+        lists = {"Versions": versions, "DeleteMarkers": markers}
+        return {"IsTruncated": False, **{name: found for name, found in lists.items() if found}}
 
     def _s3_get_bucket_notification_configuration(self, **_: Any) -> Any:
         return {
@@ -222,6 +225,11 @@ class FakeAws:
 
     def _cloudfront_create_invalidation(self, **_: Any) -> Any:
         return {"Invalidation": {"Id": "I1", "Status": "Completed"}}
+
+
+def _told(info: ObjectInfo) -> dict[str, Any]:
+    modified = datetime.fromisoformat(info.modified)
+    return {"Key": info.key, "Size": info.size_bytes, "ETag": info.etag, "LastModified": modified}
 
 
 class _Body:

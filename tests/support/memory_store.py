@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
 from imageserver.catalog.rights import NOBODY, Rights
@@ -19,7 +19,7 @@ from imageserver.format.file_kinds import ALL_CLIENTS
 from imageserver.format.keys import ProductId, VersionId, parse_record_key, version_of
 from imageserver.operations.ingest import Ingested, IngestServices, ingest
 from imageserver.operations.publish import Published, PublishServices, publish
-from imageserver.storage.port import ObjectInfo, Opened, StoredObject
+from imageserver.storage.port import KeyHistory, ObjectInfo, Opened, StoredObject
 
 START = datetime(2026, 11, 23, 10, 0, tzinfo=UTC)
 CHUNK = 1000
@@ -31,6 +31,7 @@ class Stored:
     etag: str
     modified: datetime
     content_encoding: str = ""
+    version_id: str = ""
 
 
 @dataclass
@@ -46,7 +47,7 @@ class MemoryStore:
     bytes_read: dict[str, int] = field(default_factory=dict)
     chunk: int = CHUNK
     clock: datetime = START
-    generations: dict[str, list[bytes]] = field(default_factory=dict)
+    generations: dict[str, list[Stored]] = field(default_factory=dict)
     uploads: dict[str, dict[int, bytes]] = field(default_factory=dict)
     _serial: Iterator[int] = field(default_factory=itertools.count)
 
@@ -54,8 +55,9 @@ class MemoryStore:
         """What a publisher does: an upload straight into the bucket."""
         self.clock += timedelta(seconds=1)
         etag = f'"{hashlib.md5(body).hexdigest()}"'
-        self.objects[key] = Stored(body, etag, self.clock, content_encoding)
-        self.generations.setdefault(key, []).append(body)
+        earlier = self.generations.setdefault(key, [])
+        self.objects[key] = Stored(body, etag, self.clock, content_encoding, f"v{len(earlier)}")
+        earlier.append(self.objects[key])
 
     def remove(self, key: str) -> None:
         del self.objects[key]
@@ -90,16 +92,29 @@ class MemoryStore:
         del self.objects[key]
         return True
 
+    def history(self, key: str) -> KeyHistory:
+        self._called("history", key)
+        kept = reversed(self.generations.get(key, []))
+        return KeyHistory(tuple(_info(key, stored) for stored in kept), key not in self.objects)
+
+    def bring_back(self, upload: ObjectInfo) -> bool:
+        self._called("bring_back", upload.key)
+        if upload.key in self.objects:
+            return False
+        (found,) = [one for one in self.generations[upload.key] if one.version_id == upload.version_id]
+        self.put(upload.key, found.body, found.content_encoding)
+        return True
+
     def list(self, prefix: str, after: str = "") -> Iterator[ObjectInfo]:
         self._called("list", prefix)
         for key in sorted(key for key in self.objects if key.startswith(prefix) and key > after):
-            found = self.objects[key]
-            yield ObjectInfo(key, len(found.body), found.etag, found.modified.isoformat())
+            info = _info(key, self.objects[key])
+            yield info if key.startswith("images") else replace(info, version_id="")
 
     def earlier(self, key: str) -> Iterator[bytes]:
         self._called("earlier", key)
-        bodies = self.generations.get(key, [])
-        yield from reversed(bodies[:-1] if key in self.objects else bodies)
+        kept = self.generations.get(key, [])
+        yield from (stored.body for stored in reversed(kept[:-1] if key in self.objects else kept))
 
     def open(self, key: str, etag: str) -> Opened:
         self._called("open", key)
@@ -153,6 +168,10 @@ class MemoryStore:
             part = body[start : start + self.chunk]
             self.bytes_read[key] = self.bytes_read.get(key, 0) + len(part)
             yield part
+
+
+def _info(key: str, stored: Stored) -> ObjectInfo:
+    return ObjectInfo(key, len(stored.body), stored.etag, stored.modified.isoformat(), stored.version_id)
 
 
 @dataclass

@@ -15,7 +15,7 @@ import random
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from types import ModuleType
@@ -29,7 +29,7 @@ from imageserver.errors import InvalidUpload, ObjectChanged, SimplestreamsError,
 from imageserver.format.keys import ProductId, VersionId, product_of_records, version_of
 from imageserver.operations.ingest import Ingested
 from imageserver.operations.publish import Published
-from imageserver.storage.port import ObjectInfo, Opened, StoredObject
+from imageserver.storage.port import KeyHistory, ObjectInfo, Opened, StoredObject
 from tests.support.handlers import Context, sqs_record
 from tests.support.messages import s3_event
 from tests.support.simulated_functions import ARRIVALS, CHANGES, Functions, Host
@@ -80,6 +80,10 @@ class Stored:
     modified: datetime
     sha256: str
     content_encoding: str = ""
+    version_id: str = ""
+
+    def info(self, key: str) -> ObjectInfo:
+        return ObjectInfo(key, len(self.body), self.etag, self.modified.isoformat(), self.version_id)
 
 
 @dataclass
@@ -193,7 +197,7 @@ class World:
         host = Host(lambda: self.now, lambda: self.clock, lambda _seconds: None)
         self.functions = Functions(variables, lambda: host, self._watch)
         self.objects: dict[str, Stored] = {}
-        self.generations: dict[str, list[bytes]] = {}  # key of a record -> all that it ever was
+        self.generations: dict[str, list[Stored]] = {}  # key -> all that it ever was
         self.history: dict[str, set[tuple[int, str]]] = {}  # key of an image file -> (size, sha256) it ever had
         limit = 5 if rates.event_dropped else 1 << 30
         self.arrivals, self.changes = Queue("digest", limit), Queue("publish", limit)
@@ -223,10 +227,10 @@ class World:
         """Store an object and send its event, as S3 does for anybody."""
         md5 = hashlib.md5(body).hexdigest()
         etag = f'"{md5}"' if parts == 1 else f'"{hashlib.md5(md5.encode()).hexdigest()}-{parts}"'
-        stored = Stored(body, etag, self.now, hashlib.sha256(body).hexdigest(), content_encoding)
+        sha256, earlier = hashlib.sha256(body).hexdigest(), self.generations.setdefault(key, [])
+        stored = Stored(body, etag, self.now, sha256, content_encoding, f"v{len(earlier)}")
         self.objects[key] = stored
-        if key.startswith("versions/"):
-            self.generations.setdefault(key, []).append(body)
+        earlier.append(stored)
         if key.startswith("images"):
             self.history.setdefault(key, set()).add((len(body), stored.sha256))
         self._changed(key)
@@ -451,6 +455,21 @@ class FaultyStore:
 
         return bool(self._conditionally(key, lambda found: found is not None and found.etag == revision, effect))
 
+    def history(self, key: str) -> KeyHistory:
+        self._before(key)
+        kept = reversed(self._world.generations.get(key, []))
+        return KeyHistory(tuple(stored.info(key) for stored in kept), key not in self._world.objects)
+
+    def bring_back(self, upload: ObjectInfo) -> bool:
+        (hidden,) = [o for o in self._world.generations[upload.key] if o.version_id == upload.version_id]
+
+        def effect() -> str:
+            self._world.counted["uploads brought back"] += 1
+            parts = int(hidden.etag.strip('"').partition("-")[2] or 1)
+            return self._world.put(upload.key, hidden.body, hidden.content_encoding, parts).etag
+
+        return bool(self._conditionally(upload.key, lambda found: found is None, effect))
+
     def list(self, prefix: str, after: str = "") -> Iterator[ObjectInfo]:
         """Each page as the bucket is by then, and each may fail when others have come already."""
         page = 1000 if prefix.count("/") == 6 else PAGE
@@ -458,7 +477,7 @@ class FaultyStore:
             self._before(prefix)
             found = sorted((k, o) for k, o in self._world.objects.items() if k.startswith(prefix) and k > after)
             for key, o in found[:page]:
-                yield ObjectInfo(key, len(o.body), o.etag, o.modified.isoformat())
+                yield o.info(key) if key.startswith("images") else replace(o.info(key), version_id="")
                 after = key
             if len(found) <= page:
                 return
@@ -467,8 +486,8 @@ class FaultyStore:
     def earlier(self, key: str) -> Iterator[bytes]:
         self._before(key)
         found = self._world.objects.get(key)
-        bodies = self._world.generations.get(key, [])
-        yield from reversed(bodies[:-1] if found else bodies)
+        kept = self._world.generations.get(key, [])
+        yield from (stored.body for stored in reversed(kept[:-1] if found else kept))
 
     def open(self, key: str, etag: str) -> Opened:
         """Tells the world too, with the record that the handler decided from."""

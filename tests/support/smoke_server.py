@@ -18,7 +18,7 @@ from cli.smoke import __main__ as smoke
 from cli.smoke import server
 from cli.smoke.web import Answer
 from imageserver.api.schema import BatchRequest, Single
-from imageserver.storage.port import ObjectInfo, Opened, Store, StoredObject
+from imageserver.storage.port import KeyHistory, ObjectInfo, Opened, Store, StoredObject
 from tests.support.memory_store import MemoryStore, System
 
 EDGE, API, S3 = "https://images.example.org", "https://api.example.org", "https://s3.example.org"
@@ -59,6 +59,14 @@ class Recorder(Store):
     def delete(self, key: str, revision: str) -> bool:
         self._note("delete", key)
         return self.inner.delete(key, revision)
+
+    def history(self, key: str) -> KeyHistory:
+        self._note("history", key)
+        return self.inner.history(key)
+
+    def bring_back(self, upload: ObjectInfo) -> bool:
+        self._note("bring_back", upload.key)
+        return self.inner.bring_back(upload)
 
     def list(self, prefix: str, after: str = "") -> Iterator[ObjectInfo]:
         self._note("list", prefix)

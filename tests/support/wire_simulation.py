@@ -462,8 +462,8 @@ class _Pages:
         self._client = client
         self._operation = operation
 
-    def paginate(self, *, Bucket: str, Prefix: str, StartAfter: str = "") -> Iterator[Any]:
-        size, after = self._client.world.random.choice((2, 5, 1000)), StartAfter
+    def paginate(self, *, Bucket: str, Prefix: str, StartAfter: str = "", KeyMarker: str = "") -> Iterator[Any]:
+        size, after = self._client.world.random.choice((2, 5, 1000)), StartAfter or KeyMarker
         while after is not None:
             page, after = self._client.ask(self._operation, partial(self._page, Prefix, after, size))
             yield page

@@ -3,8 +3,8 @@
 Before anything is deleted three things must hold: its time is over, the catalog that is served now does not
 name it, and its record says `final`, written over the very revision that was decided from. From then on nobody
 can put it back on the list, so no client ever learns of a file that is going away. Each object is deleted by
-the ETag that the record knows: what a publisher uploads meanwhile stays. The record goes last, after
-the invalidation of what was deleted.
+the ETag that the record knows: what a publisher uploads meanwhile stays, and where a delete hid it, it is copied
+back. The record goes last, after the invalidation of what was deleted.
 """
 
 from collections.abc import Collection, Iterable, Mapping
@@ -114,12 +114,33 @@ def _delete(context: PruneContext, record: Record, seen: StoredObject, expired_f
         revision = written
     # S3 compares ETags alone: the same bytes, uploaded again since the record was written, would go with them.
     now = listing.listed(context.store, record.id)
-    ours = {file: facts for file, facts in expired_files.items() if now.get(file, facts).modified == facts.modified}
-    gone = [context.store.delete(record.id.prefix + file, facts.etag) for file, facts in ours.items()]
+    ours = {file: facts for file, facts in expired_files.items() if now.get(file, facts).is_same_upload(facts)}
+    gone = [_delete_upload(context, record.id, file, facts) for file, facts in ours.items()]
     if all(gone) and ours.keys() == record.files.keys():
         _invalidate_record(context, final, revision)
     else:
         _invalidate_files(context, record.id, ours)
+
+
+def _delete_upload(context: PruneContext, version: VersionId, file: str, facts: FileFacts) -> bool:
+    """Hide one upload of a file behind a delete marker; return whether nothing else is there under its name.
+
+    S3 knows no delete of "this upload if it is the newest" that leaves a marker. One that names the ETag also fits the
+    same bytes, uploaded again, and is sent again when its answer is lost. What it hid then is copied back. A run that
+    was killed before that is repeated, as long as the record has the file.
+    """
+    key = version.prefix + file
+    before = context.store.history(key)
+    ours = [upload for upload in before.uploads if listing.as_listed(upload).is_same_upload(facts)]
+    if ours and not before.is_deleted and before.uploads[0] in ours:
+        context.store.delete(key, facts.etag)
+    now = context.store.history(key)
+    later = now.uploads[: now.uploads.index(ours[-1])] if ours and ours[-1] in now.uploads else ()
+    if now.is_deleted and later:
+        context.store.bring_back(later[0])
+        context.notifier.version_changed(version)
+        return False
+    return now.is_deleted or not now.uploads
 
 
 def _invalidate_record(context: PruneContext, record: Record, revision: str) -> None:

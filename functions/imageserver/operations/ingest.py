@@ -151,8 +151,8 @@ def _attempt(progress: _Progress) -> bool:
             snapshot = _look(progress)  # again: the worker that held the lease may have read everything
             done = _finish(progress, snapshot)
     # Another worker may have skipped this version because of our lease: it looked at the folder after we did.
-    etags = {version.prefix + file: facts.etag for file, facts in snapshot.files.items()}
-    if done and not is_unchanged(services.store, {version.prefix: etags}):
+    uploads = {version.prefix + file: facts.version_id or facts.etag for file, facts in snapshot.files.items()}
+    if done and not is_unchanged(services.store, {version.prefix: uploads}):
         raise RaceLost
     return done
 

@@ -14,17 +14,17 @@ def listed(store: Store, version: VersionId) -> dict[str, FileFacts]:
 
 
 def is_unchanged(store: Store, seen: Mapping[str, Mapping[str, str]]) -> bool:
-    """Return whether the objects are those that were `seen`: prefix -> key -> ETag. New folder objects do not count.
+    """Return whether the objects are those that were `seen`: prefix -> key -> version id of an image, ETag of others.
 
-    Asked after a conditional write, because the condition is not enough: equal objects have equal ETags, so If-Match
-    also holds for one that went away and came back meanwhile.
+    New folder objects do not count. Asked after a conditional write, because the condition is not enough: equal objects
+    have equal ETags, so If-Match also holds for one that went away and came back meanwhile.
     """
     return all(
-        {i.key: i.etag for i in store.list(prefix) if i.key in etags or not i.key.endswith("/")} == etags
-        for prefix, etags in seen.items()
+        {i.key: i.version_id or i.etag for i in store.list(prefix) if i.key in ids or not i.key.endswith("/")} == ids
+        for prefix, ids in seen.items()
     )
 
 
 def as_listed(info: ObjectInfo) -> FileFacts:
     """Return what a listing tells of a file."""
-    return FileFacts(etag=info.etag, size_bytes=info.size_bytes, modified=info.modified)
+    return FileFacts(etag=info.etag, size_bytes=info.size_bytes, modified=info.modified, version_id=info.version_id)

@@ -19,12 +19,24 @@ class StoredObject:
 
 @dataclass(frozen=True, slots=True)
 class ObjectInfo:
-    """An object as a listing shows it; `modified` in ISO 8601, UTC."""
+    """An object as a listing shows it; `modified` in ISO 8601, UTC.
+
+    `version_id` names this upload of the key. Only listings of images have it.
+    """
 
     key: str
     size_bytes: int
     etag: str
     modified: str
+    version_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class KeyHistory:
+    """The uploads of one key that the bucket still keeps, newest first; `is_deleted`: a delete marker hides them."""
+
+    uploads: tuple[ObjectInfo, ...] = ()
+    is_deleted: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,10 +77,26 @@ class Store(Protocol):
         """
 
     def delete(self, key: str, revision: str) -> bool:
-        """Delete the very revision that was seen; False when it is another one or gone."""
+        """Delete the very revision that was seen; False when it is another one or gone.
+
+        Equal bytes are an equal revision here too, and a delete whose answer was lost is sent again. Where that may
+        meet a later upload of the same bytes, look at the `history` before and afterwards.
+        """
+
+    def history(self, key: str) -> KeyHistory:
+        """Return the uploads of a key, those that were deleted or replaced included."""
+
+    def bring_back(self, upload: ObjectInfo) -> bool:
+        """Copy an earlier upload over the delete marker that hides it, without its tags; False when it lost a race.
+
+        Raises UploadHidden when it is too large to be copied at once.
+        """
 
     def list(self, prefix: str, after: str = "") -> Iterator[ObjectInfo]:
-        """Return every object below a prefix whose key is greater than `after`, in order of keys."""
+        """Return every object below a prefix whose key is greater than `after`, in order of keys.
+
+        Below `images…` with the id of each upload.
+        """
 
     def earlier(self, key: str) -> Iterator[bytes]:
         """Return what a small object was before what it is now, newest first, as long as the bucket keeps it."""

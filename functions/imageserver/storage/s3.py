@@ -8,21 +8,21 @@ to the caller: a lost race.
 from __future__ import annotations
 
 from base64 import b64encode
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Final, ParamSpec, TypedDict, TypeVar
 
 from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
 
-from imageserver.errors import ObjectChanged, SimplestreamsError, StorageDenied, StorageUnavailable
+from imageserver.errors import ObjectChanged, SimplestreamsError, StorageDenied, StorageUnavailable, UploadHidden
 from imageserver.format.caching import cache_control
-from imageserver.storage.port import ObjectInfo, Opened, StoredObject
+from imageserver.storage.port import KeyHistory, ObjectInfo, Opened, StoredObject
 from imageserver.storage.ranged_reader import SMALL, ReadPlan, read_object
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
-    from mypy_boto3_s3.type_defs import GetObjectOutputTypeDef
+    from mypy_boto3_s3.type_defs import GetObjectOutputTypeDef, ListObjectVersionsOutputTypeDef, ObjectVersionTypeDef
 
 _MISSING: Final = frozenset({"NoSuchKey", "404", "NotFound"})
 _LOST: Final = frozenset({"PreconditionFailed", "412", "ConditionalRequestConflict", "409", *_MISSING})
@@ -36,6 +36,14 @@ _JSON: Final = "application/json"
 _CONTENT_TYPES: Final = {"html": "text/html; charset=utf-8", "atom": "application/atom+xml; charset=utf-8"}
 DECLARED_SHA256: Final = "sha256"
 """Name of the user metadata of an object (`x-amz-meta-sha256`) in which its uploader declared its digest."""
+
+_VERSIONED: Final = "images"
+"""What keys begin with of which it matters which upload is there, and not only which bytes."""
+MOST_COPIED_BYTES: Final = 5 << 30
+"""What S3 copies in one request."""
+
+_Paginate = Callable[..., "Iterable[ListObjectVersionsOutputTypeDef]"]
+"""What the types of boto3's paginator leave out: that it takes KeyMarker, behind which it begins."""
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -76,6 +84,16 @@ class S3Store:
         return self._conditionally(key, self._s3.delete_object, Key=key, IfMatch=revision) is not None
 
     def list(self, prefix: str, after: str = "") -> Iterator[ObjectInfo]:
+        """See the port. Only S3's listing of versions has version ids; those that are not the newest are left out."""
+        if not prefix.startswith(_VERSIONED):
+            yield from self._list_current(prefix, after)
+            return
+        for page in self._generations(prefix, after):
+            for found in page.get("Versions", ()):
+                if found["IsLatest"] and found["Key"] > after:
+                    yield _upload(found)
+
+    def _list_current(self, prefix: str, after: str) -> Iterator[ObjectInfo]:
         paginator = self._s3.get_paginator("list_objects_v2")
         pages = iter(paginator.paginate(Bucket=self._bucket, Prefix=prefix, StartAfter=after))
         try:
@@ -85,17 +103,49 @@ class S3Store:
         except S3Error as refused:
             raise refused.error from refused
 
+    def history(self, key: str) -> KeyHistory:
+        uploads: list[ObjectInfo] = []
+        is_deleted = False
+        for page in self._generations(key):
+            uploads += [_upload(found) for found in page.get("Versions", ()) if found["Key"] == key]
+            markers = page.get("DeleteMarkers", ())
+            is_deleted = is_deleted or any(marker["Key"] == key and marker["IsLatest"] for marker in markers)
+        return KeyHistory(tuple(uploads), is_deleted)
+
+    def bring_back(self, upload: ObjectInfo) -> bool:
+        key = upload.key
+        if upload.size_bytes > MOST_COPIED_BYTES:
+            raise UploadHidden(
+                f"{key} in {self._bucket} was uploaded at {upload.modified} and hidden by a delete that was not about "
+                f"it; it has {upload.size_bytes:,} bytes, expected at most {MOST_COPIED_BYTES:,} to copy it back: run "
+                f"admin undelete {key}"
+            )
+        source = {"Bucket": self._bucket, "Key": key, "VersionId": upload.version_id}
+        copied = self._conditionally(
+            key, self._s3.copy_object, Key=key, CopySource=source, TaggingDirective="REPLACE", IfNoneMatch="*"
+        )
+        return copied is not None
+
     def earlier(self, key: str) -> Iterator[bytes]:
-        pages = iter(self._s3.get_paginator("list_object_versions").paginate(Bucket=self._bucket, Prefix=key))
+        for page in self._generations(key):
+            for found in page.get("Versions", ()):
+                if found["Key"] == key and not found["IsLatest"]:
+                    yield self._body_of(key, found["VersionId"])
+
+    def _body_of(self, key: str, version_id: str) -> bytes:
         try:
-            while (page := self._call(key, next, pages, None)) is not None:
-                for found in page.get("Versions", ()):
-                    if found["Key"] == key and not found["IsLatest"]:
-                        version_id = found["VersionId"]
-                        answer = self._call(
-                            key, self._s3.get_object, Bucket=self._bucket, Key=key, VersionId=version_id
-                        )
-                        yield self._call(key, answer["Body"].read)
+            answer = self._call(key, self._s3.get_object, Bucket=self._bucket, Key=key, VersionId=version_id)
+            return self._call(key, answer["Body"].read)
+        except S3Error as refused:
+            raise refused.error from refused
+
+    def _generations(self, prefix: str, after: str = "") -> Iterator[ListObjectVersionsOutputTypeDef]:
+        paginate: _Paginate = self._s3.get_paginator("list_object_versions").paginate
+        behind = {"KeyMarker": after} if after else {}
+        pages = iter(paginate(Bucket=self._bucket, Prefix=prefix, **behind))
+        try:
+            while (page := self._call(prefix, next, pages, None)) is not None:
+                yield page
         except S3Error as refused:
             raise refused.error from refused
 
@@ -181,6 +231,11 @@ def about_file(key: str, sha256: str) -> AboutFile:
     """Return with what a file of an image is stored. A declared digest is kept with it until it is hashed."""
     declared = {DECLARED_SHA256: sha256} if sha256 else {}
     return {"ContentType": CONTENT_TYPE, "CacheControl": cache_control(key), "Metadata": declared}
+
+
+def _upload(found: ObjectVersionTypeDef) -> ObjectInfo:
+    moment = found["LastModified"].isoformat()
+    return ObjectInfo(found["Key"], found["Size"], found["ETag"], moment, found["VersionId"])
 
 
 def _age_s(answer: GetObjectOutputTypeDef) -> float:

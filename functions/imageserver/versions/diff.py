@@ -46,7 +46,9 @@ def known(learned: Learned, before: Record | None, listed: Mapping[str, FileFact
             # The same bytes may have come again: a withdrawal from now on is about that upload.
             withdrawn = stored.withdrawn if stored else None
             arrived = facts.arrived if facts.modified == there.modified else ""
-            files[file] = replace(facts, withdrawn=withdrawn, modified=there.modified, arrived=arrived)
+            files[file] = replace(
+                facts, withdrawn=withdrawn, modified=there.modified, version_id=there.version_id, arrived=arrived
+            )
         else:
             files[file] = there
     return files
@@ -73,7 +75,7 @@ def _same_generation(facts: FileFacts, there: FileFacts) -> bool:
     A digest is known for equal bytes. A refusal or withdrawal ends with the next upload, even of the same bytes.
     """
     same = (facts.etag, facts.size_bytes) == (there.etag, there.size_bytes)
-    return same and (not (facts.refusal or facts.withdrawn) or facts.modified == there.modified)
+    return same and (not (facts.refusal or facts.withdrawn) or facts.is_same_upload(there))
 
 
 def unread(files: Files, failed: Collection[str] = ()) -> list[str]:

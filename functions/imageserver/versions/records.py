@@ -48,7 +48,8 @@ class Withdrawal(msgspec.Struct, frozen=True, omit_defaults=True):
 class FileFacts(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """What is known of one object. `sha256` is empty until it was read.
 
-    `etag` and `size_bytes` tell one generation of the object from the next. `combined` maps the sha256 of
+    `etag` and `size_bytes` tell one content of the object from the next. `version_id` is of the upload that has it now,
+    which may not be the first with these bytes; empty where an older release saw it. `combined` maps the sha256 of
     a metadata file to the combined sha256 with it. `refusal` completes "<file> …", `fault` says what it is about.
     `warnings` are sentences about what was ignored in the file. `modified` is the date that S3 gives it (ISO 8601,
     UTC): of an object that was sent in parts that is when its upload began. `arrived` is when digest first saw such an
@@ -63,6 +64,7 @@ class FileFacts(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     etag: str
     size_bytes: int
     modified: str
+    version_id: str = ""
     arrived: str = ""
     sha256: str = ""
     combined: dict[str, str] = {}
@@ -81,6 +83,14 @@ class FileFacts(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     def is_in_parts(self) -> bool:
         """Whether it was sent in parts: S3 ends the ETag of such an object with their number."""
         return "-" in self.etag
+
+    def is_same_upload(self, other: "FileFacts") -> bool:
+        """Return whether both are about one upload of a file, and not only about equal bytes.
+
+        The date alone tells it of what an older release saw, and in a bucket without versions, where all have one id.
+        """
+        same_id = self.version_id == other.version_id or not (self.version_id and other.version_id)
+        return same_id and (self.etag, self.modified) == (other.etag, other.modified)
 
     @property
     def uploaded(self) -> str:

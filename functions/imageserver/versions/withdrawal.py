@@ -36,10 +36,6 @@ def restored(record: Record, target: Target) -> Record:
     return assessed(replace(record, withdrawn=None, files=files))
 
 
-def _same_upload(one: FileFacts, other: FileFacts) -> bool:
-    return (one.etag, one.modified) == (other.etag, other.modified)
-
-
 def _restored_file(facts: FileFacts) -> FileFacts:
     return facts if facts.withdrawn and facts.withdrawn.final else replace(facts, withdrawn=None)
 
@@ -68,7 +64,7 @@ def past(before: Record, files: Mapping[str, FileFacts]) -> tuple[Withdrawal | N
     """
     if before.withdrawn is None or not files:
         return None, dict(files)
-    old = {file for file, facts in files.items() if file in before.files and _same_upload(before.files[file], facts)}
+    old = {file for file, facts in files.items() if file in before.files and before.files[file].is_same_upload(facts)}
     if not before.withdrawn.final or old == files.keys():
         return before.withdrawn, dict(files)
     return None, {file: replace(f, withdrawn=before.withdrawn) if file in old else f for file, f in files.items()}

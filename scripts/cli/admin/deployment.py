@@ -27,7 +27,7 @@ from imageserver.format.keys import RECORDS, ProductId, VersionId
 from imageserver.format.wording import counted
 from imageserver.operations.prune import Rules
 from imageserver.settings import CLIENT_CHOICES, Settings
-from imageserver.storage.port import ObjectInfo, Opened, Store, StoredObject
+from imageserver.storage.port import KeyHistory, ObjectInfo, Opened, Store, StoredObject
 from imageserver.storage.ranged_reader import LARGE
 from imageserver.storage.s3 import S3Store
 from imageserver.versions.retention import Rule
@@ -328,6 +328,12 @@ class DryStore:
         return revision
 
     def delete(self, _key: str, _revision: str) -> bool:
+        return True
+
+    def history(self, key: str) -> KeyHistory:
+        return self._store.history(key)
+
+    def bring_back(self, _upload: ObjectInfo) -> bool:
         return True
 
     def list(self, prefix: str, after: str = "") -> Iterator[ObjectInfo]:

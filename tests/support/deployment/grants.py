@@ -84,6 +84,10 @@ FOLDERS: Final = ("images/", "images-*/")
 IMAGES: Final = (*FOLDERS, "metadata.json")
 COPYING: Final = ("leases/mirrors/", "mirrors/copies/")
 MIRRORS: Final = ("mirrors/", "mirrors/copies/", "mirrors/refused", "mirrors/mirrors.json")
+PREFIXES: Final = (
+    *(*FOLDERS, "streams/", "versions/", "leases/", "leases/streams/", "leases/mirrors/", *COUNTS),
+    *("maintain/", "mirrors/", "mirrors/copies/"),
+)
 PAGE: Final = ("streams/v1/index.json", "index.html", "api.html", "openapi.json")
 
 
@@ -95,13 +99,14 @@ def _log(function: str) -> set[Call]:
     return _may(("logs:CreateLogStream", "logs:PutLogEvents"), (f"{function}Logs",))
 
 
-# "list X" stands for s3:ListBucket with that prefix; "list missing" for the right to a 404.
+# A listing of "images/" stands for one with that prefix, of "missing" for the right to a 404.
 GRANTS: Final[Mapping[str, set[Call]]] = {
     "DigestRole": (
         _may(["s3:GetObject"], [*IMAGES, "versions/", "leases/"])
         | _may(["s3:PutObject"], ["versions/", "leases/"])
         | _may(["s3:DeleteObject"], ["leases/"])
         | _may(["s3:ListBucket"], ["missing", *FOLDERS, "versions/", "leases/"])
+        | _may(["s3:ListBucketVersions"], FOLDERS)
         | _may([*TAKE, "sqs:SendMessage"], ["ArrivalsQueue"])
         | _log("Digest")
         | TRACE
@@ -122,22 +127,17 @@ GRANTS: Final[Mapping[str, set[Call]]] = {
         | _may(["s3:PutObject"], ["versions/", *COUNTS])
         | _may(["s3:DeleteObject"], ["leases/waits/"])
         | _may(["s3:ListBucket"], ["missing", *FOLDERS, "versions/", "streams/", *COUNTS])
+        | _may(["s3:ListBucketVersions"], FOLDERS)
         | _log("Uploads")
         | TRACE
     ),
     "MaintainRole": (
         _may(["s3:DeleteObject"], [*IMAGES, "versions/", "maintain/"])
         | _may(["s3:GetObject"], [*IMAGES, "versions/", "maintain/", "streams/", *PAGE])
-        | _may(["s3:PutObject"], ["versions/", "maintain/", *PAGE])
-        | _may(
-            ["s3:ListBucket"],
-            [
-                *("missing", *FOLDERS, "streams/", "versions/", "leases/", "leases/streams/", *COUNTS),
-                *("leases/mirrors/", "maintain/", "mirrors/", "mirrors/copies/", "everything"),
-            ],
-        )
-        | _may(["s3:GetObjectVersion"], ["versions/"])
-        | _may(["s3:ListBucketVersions"], ["Bucket"])
+        | _may(["s3:PutObject"], [*IMAGES, "versions/", "maintain/", *PAGE])
+        | _may(["s3:ListBucket"], ["missing", *PREFIXES, "everything"])
+        | _may(["s3:ListBucketVersions"], ["Bucket", *PREFIXES])
+        | _may(["s3:GetObjectVersion"], [*IMAGES, "versions/"])
         | _may(["sqs:SendMessage"], ["ArrivalsQueue", "ChangesQueue", "MaintainDeadLetters"])
         | _may(["cloudfront:CreateInvalidation"], ["Distribution"])
         | _log("Maintain")
@@ -152,6 +152,7 @@ FOLLOWING: Final[Mapping[str, set[Call]]] = {
         _may(["s3:GetObject"], ["versions/", "streams/", "streams/v1/index.json", *MIRRORS])
         | _may(["s3:PutObject"], ["metadata.json", "versions/", *MIRRORS])
         | _may(["s3:ListBucket"], ["missing", *FOLDERS, "streams/", "versions/", "mirrors/", "mirrors/copies/"])
+        | _may(["s3:ListBucketVersions"], FOLDERS)
         | _may(["sqs:SendMessage"], ["CopiesQueue"])
         | _log("Mirror")
         | TRACE
@@ -162,6 +163,7 @@ FOLLOWING: Final[Mapping[str, set[Call]]] = {
         | _may(["s3:PutObject"], ["mirrors/refused", *COPYING])
         | _may(["s3:DeleteObject"], COPYING)
         | _may(["s3:ListBucket"], ["missing", *FOLDERS, "mirrors/", *COPYING])
+        | _may(["s3:ListBucketVersions"], FOLDERS)
         | _may([*TAKE, "sqs:SendMessage"], ["CopiesQueue"])
         | _log("Copy")
         | TRACE
@@ -211,10 +213,9 @@ def calls(stack: Stack) -> Iterator[tuple[Call, Request]]:
     bucket = things(stack)["bucket"]["Bucket"]
     # Without a prefix in it: what S3 asks before it says 404 instead of 403.
     yield ("s3:ListBucket", "missing"), Request("s3:ListBucket", bucket)
-    others = ("streams/", "versions/", "leases/", "leases/streams/", "leases/mirrors/", "maintain/")
-    for name in (*FOLDERS, *others, *COUNTS, "mirrors/", "mirrors/copies/"):
+    for action, name in product(("s3:ListBucket", "s3:ListBucketVersions"), PREFIXES):
         prefix = KEYS[name].rsplit("/", 1)[0] + "/"
-        yield ("s3:ListBucket", name), Request("s3:ListBucket", bucket, context={"s3:prefix": prefix})
+        yield (action, name), Request(action, bucket, context={"s3:prefix": prefix})
     yield ("s3:ListBucket", "everything"), Request("s3:ListBucket", bucket, context={"s3:prefix": ""})
 
 

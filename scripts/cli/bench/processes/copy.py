@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 
 from cli.bench.processes.read import MIB, peak_mib
-from imageserver.storage.port import ObjectInfo, Opened, StoredObject
+from imageserver.storage.port import KeyHistory, ObjectInfo, Opened, StoredObject
 
 LONG_S = 900.0
 
@@ -68,6 +68,18 @@ class Sink:
 
     def list(self, prefix: str, after: str = "") -> Iterator[ObjectInfo]:
         yield from (ObjectInfo(key, 0, "1", "") for key in self.made if key.startswith(prefix) and key > after)
+
+    def history(self, key: str) -> KeyHistory:
+        raise NotImplementedError(key)
+
+    def bring_back(self, upload: ObjectInfo) -> bool:
+        raise NotImplementedError(upload.key)
+
+    def mark_listed(self, key: str, version_id: str) -> bool:
+        raise NotImplementedError(key, version_id)
+
+    def is_marked(self, key: str) -> bool:
+        raise NotImplementedError(key)
 
     def earlier(self, key: str) -> Iterator[bytes]:
         raise NotImplementedError(key)

@@ -233,6 +233,8 @@ NOT_READ = {
     ("s3 GetObject", "ETag"),  # the doctor writes nothing
     ("s3 ListObjectsV2", "KeyCount"),
     ("s3 ListObjectsV2", "IsTruncated"),
+    ("s3 ListObjectVersions", "IsTruncated"),
+    ("s3 ListObjectVersions", "DeleteMarkers"),
     ("sqs GetQueueAttributes", "QueueArn"),
     (f"http {EDGE}/streams/v1/no-such-document.json", "body"),
     (f"http {API}/versions/images/a/b/amd64/c/20260101", "body"),
@@ -317,6 +319,7 @@ def says_why(done: Result) -> bool:
 
 NOT_NEEDED = {
     ("s3 ListObjectsV2", "nothing"),  # an empty bucket
+    ("s3 ListObjectVersions", "nothing"),
     ("s3 DeleteObject", "nothing"),
     ("s3 DeleteObject", "None"),
     ("s3 DeleteObject", "a list"),

@@ -269,6 +269,57 @@ def test_reuploaded_bytes_are_not_deleted_with_the_withdrawn_ones(system: System
     assert root in system.store.objects
 
 
+@pytest.mark.parametrize("moment", ["before the delete", "before it is sent again"])
+def test_bytes_that_come_again_while_they_are_deleted_stay(system: System, moment: str) -> None:
+    """S3 compares ETags alone, and an SDK sends a delete again whose answer was lost."""
+    path = f"{PRODUCT}/20261101"
+    root = f"{path}/rootfs.squashfs"
+    withdraw(system.store, parse_version(path), NOW, 1, no_pause)
+    system.publish(ID)
+    body, quiet, sent = system.store.objects[root].body, system.store.on, Sent()
+
+    def upload_again(method: str, key: str) -> None:
+        if moment == "before the delete" and (method, key) == ("delete", root):
+            system.store.on = quiet
+            system.store.put(root, body)
+        if moment != "before the delete" and (method, key) == ("history", root) and root not in system.store.objects:
+            system.store.on = quiet
+            system.store.put(root, body)
+            system.store.remove(root)
+
+    system.store.on = upload_again
+    tidy(system, NOW + timedelta(days=2), notifier=sent)
+    assert system.store.on is quiet, "nothing was uploaded"
+    assert root in system.store.objects
+    assert sent.paths == [path]
+    system.upload(path, {"lxd.tar.xz": images.split_image(seed="20261101")["lxd.tar.xz"]})
+    system.catch_up()
+    assert system.listed()[ID.name] == DAYS
+    assert tidy(system, NOW + timedelta(days=9)) == []
+
+
+def test_a_deletion_killed_before_it_looked_what_it_hid_is_repeated(system: System) -> None:
+    path = f"{PRODUCT}/20261101"
+    root = f"{path}/rootfs.squashfs"
+    withdraw(system.store, parse_version(path), NOW, 1, no_pause)
+    system.publish(ID)
+    body, quiet = system.store.objects[root].body, system.store.on
+
+    def die(method: str, key: str) -> None:
+        if (method, key) == ("delete", root):
+            system.store.put(root, body)
+        if (method, key) == ("history", root) and root not in system.store.objects:
+            system.store.on = quiet
+            raise KeyboardInterrupt
+
+    system.store.on = die
+    with pytest.raises(KeyboardInterrupt):
+        tidy(system, NOW + timedelta(days=2))
+    assert root not in system.store.objects
+    tidy(system, NOW + timedelta(days=3))
+    assert root in system.store.objects
+
+
 def test_a_root_that_was_withdrawn_before_its_metadata_came_is_listed_when_it_is_restored() -> None:
     system, path, files = System(), f"{PRODUCT}/20261101", images.split_image()
     root = parse_target(f"{path}/rootfs.squashfs")
