@@ -41,12 +41,27 @@ def make_front(edge: Edge, bucket: str, s3: Any) -> Starlette:
             return _error(403, "MethodNotAllowed", "This distribution is not configured to allow the HTTP request "
                           "method that was used for this request.", {})  # fmt: skip
         key = path or edge.root
-        if not edge.may_read(key):
+        needed = edge.needed_tags(key)
+        if needed is None:
             # S3 says 403 to CloudFront here. Locally a key that is not served is simply not there.
             return _error(404, "NoSuchKey", "The specified key does not exist.", behaviour.headers)
+        tags = await run_in_threadpool(_tags, s3, bucket, key) if needed else None
+        if tags is not None and not needed <= tags:
+            return _error(403, "AccessDenied", "Access Denied", behaviour.headers)
         return await _serve(request, behaviour, edge, s3, bucket, key)
 
     return Starlette(routes=[Route("/{path:path}", answer, methods=ALL_METHODS)])
+
+
+def _tags(s3: Any, bucket: str, key: str) -> frozenset[tuple[str, str]] | None:
+    """Return the tags of an object, None where there is none."""
+    try:
+        found = s3.get_object_tagging(Bucket=bucket, Key=key)["TagSet"]
+    except ClientError as error:
+        if _ERRORS.get(str(error.response["Error"]["Code"])) == 404:
+            return None
+        raise
+    return frozenset((tag["Key"], tag["Value"]) for tag in found)
 
 
 async def _serve(request: Request, behaviour: Behaviour, edge: Edge, s3: Any, bucket: str, key: str) -> Response:

@@ -98,20 +98,23 @@ class Behaviour:
 
 @dataclass(frozen=True, slots=True)
 class Edge:
-    """The distribution: behaviours in order of precedence, the default last; keys that it may read, as patterns."""
+    """The distribution: behaviours in order of precedence, the default last.
+
+    `readable`: each pattern of keys that it may read, with the tags that an object must have for that.
+    """
 
     root: str
     behaviours: tuple[Behaviour, ...]
-    readable: tuple[str, ...]
+    readable: tuple[tuple[str, frozenset[tuple[str, str]]], ...]
     sees_missing: bool
 
     def behaviour(self, path: str) -> Behaviour:
         """Return the first behaviour whose pattern matches a path without its leading slash."""
         return next(b for b in self.behaviours if fnmatchcase(path, b.pattern))
 
-    def may_read(self, key: str) -> bool:
-        """Return whether the bucket's policy lets the edge read `key`."""
-        return any(fnmatchcase(key, pattern) for pattern in self.readable)
+    def needed_tags(self, key: str) -> frozenset[tuple[str, str]] | None:
+        """Return the tags with which the bucket's policy lets the edge read `key`; None: it never does."""
+        return next((tags for pattern, tags in self.readable if fnmatchcase(key, pattern)), None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,10 +12,12 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 from cryptography import x509
 
+from imageserver.storage.s3 import LISTED_TAG
 from local_stack.certificates import Certificates, ensure_certificates
 from local_stack.front import make_front
 from local_stack.interpreter import read_wiring
@@ -78,8 +80,22 @@ def front(s3: Any, edge: Edge, certificates: Certificates) -> Iterator[Front]:
 
 
 def put(s3: Any, key: str, body: bytes, content_type: str = "application/json", **about: str) -> str:
-    etag: str = s3.put_object(Bucket=BUCKET, Key=key, Body=body, ContentType=content_type, **about)["ETag"]
+    """Store an object as publish leaves it: with the tag of what is listed."""
+    tags = urlencode(LISTED_TAG) if key.startswith("images") else ""
+    stored = s3.put_object(Bucket=BUCKET, Key=key, Body=body, ContentType=content_type, Tagging=tags, **about)
+    etag: str = stored["ETag"]
     return etag
+
+
+def test_an_upload_is_served_once_it_has_the_tag_of_what_is_listed(s3: Any, front: Front) -> None:
+    stored = [s3.put_object(Bucket=BUCKET, Key=IMAGE, Body=body) for body in (b"first", b"second")]
+    tags = {"TagSet": [{"Key": name, "Value": value} for name, value in LISTED_TAG.items()]}
+    s3.put_object_tagging(Bucket=BUCKET, Key=IMAGE, VersionId=stored[0]["VersionId"], Tagging=tags)
+    assert front.ask(f"/{IMAGE}")[0] == 403
+    s3.put_object_tagging(Bucket=BUCKET, Key=IMAGE, VersionId=stored[1]["VersionId"], Tagging=tags)
+    assert front.ask(f"/{IMAGE}")[::2] == (200, b"second")
+    s3.delete_object(Bucket=BUCKET, Key=IMAGE)
+    assert front.ask(f"/{IMAGE}")[0] == 404
 
 
 @pytest.mark.parametrize("size", [7, 5_000_000])

@@ -142,6 +142,23 @@ def test_an_upload_that_a_delete_has_hidden_is_copied_back_as_it_was_but_for_its
     assert store.history("images/none") == KeyHistory()
 
 
+def test_one_upload_of_a_key_is_marked_and_no_later_one(store: S3Store, client: S3Client) -> None:
+    about: Any = {"Bucket": store._bucket, "Key": "images/a"}
+    first, second = (client.put_object(**about, Body=body)["VersionId"] for body in (b"1", b"2"))
+    assert store.mark_listed("images/a", first)
+    assert not store.is_marked("images/a")
+    assert store.mark_listed("images/a", second)
+    assert store.is_marked("images/a")
+    client.put_object(**about, Body=b"3", Tagging="listed=false")
+    assert not store.is_marked("images/a")
+    marker = client.delete_object(**about)["VersionId"]
+    assert not store.is_marked("images/a")
+    assert not store.mark_listed("images/a", marker)
+    client.delete_object(**about, VersionId=first)
+    assert not store.mark_listed("images/a", first)
+    assert not store.mark_listed("images/none", second)
+
+
 def test_an_upload_too_large_to_be_copied_at_once_names_the_command_that_brings_it_back(store: S3Store) -> None:
     large = ObjectInfo("images/a", (5 << 30) + 1, "e", START.isoformat(), "v1")
     with pytest.raises(UploadHidden, match="admin undelete images/a"):
@@ -254,6 +271,8 @@ def test_any_other_error_is_raised_and_never_read_as_absence(
         ("list_objects_v2", lambda: list(store.list("k"))),
         ("list_object_versions", lambda: list(store.list("images/k"))),
         ("list_object_versions", lambda: store.history("k")),
+        ("put_object_tagging", lambda: store.mark_listed("k", "v")),
+        ("get_object_tagging", lambda: store.is_marked("k")),
         ("copy_object", lambda: store.bring_back(ObjectInfo("k", 1, "e", "", "v"))),
         ("head_object", lambda: store.open("k", "e")),
     ):

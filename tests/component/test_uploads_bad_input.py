@@ -22,10 +22,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import urlencode, urlsplit
 
 import pytest
 
+from imageserver.storage.s3 import LISTED_TAG
 from local_stack.credentials import ACCESS_KEY, SECRET_KEY
 from tests.support import PROJECT, images, upload_api
 from tests.support.upload_api import Answer, System, completion, send, sha256
@@ -237,6 +238,8 @@ ABUSES: dict[str, tuple[Callable[[Signed], Answer], int, str]] = {
         lambda s: send("PUT", s["url"], ROOT, s["headers"] | {"x-amz-checksum-sha256": "x" * 43 + "="}), 403, MISMATCH),
     "public": (
         lambda s: send("PUT", s["url"], ROOT, s["headers"] | {"x-amz-acl": "public-read"}), 403, ""),
+    "listed already": (
+        lambda s: send("PUT", s["url"], ROOT, s["headers"] | {"x-amz-tagging": urlencode(LISTED_TAG)}), 403, ""),
     "longer life": (
         lambda s: send("PUT", s["url"].replace("Expires=3600", "Expires=360000"), ROOT, s["headers"]), 403, MISMATCH),
     "no signature": (

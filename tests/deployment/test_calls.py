@@ -22,7 +22,8 @@ from tests.support.memory_store import MemoryStore, Sent, System
 
 PRODUCT = "images/ubuntu/noble/amd64/default"
 VERSIONS = (f"{PRODUCT}/20261122_10:00", f"{PRODUCT}/20261123_10:00")
-ASKED = {"read": "s3:GetObject", "open": "s3:GetObject", "create": "s3:PutObject", "replace": "s3:PutObject"}
+ASKED = {"read": "s3:GetObject", "open": "s3:GetObject", "create": "s3:PutObject", "replace": "s3:PutObject",
+         "mark_listed": "s3:PutObjectVersionTagging", "is_marked": "s3:GetObjectTagging"}  # fmt: skip
 COPIED = ("s3:GetObjectVersion", "s3:PutObject")
 
 
@@ -58,7 +59,7 @@ def maintain_all(system: System) -> None:
     for task in ("reconcile", "prune"):
         run.after = resume(system.store, task)
         remember(system.store, task, run)
-    reconcile(system.store, Sent(), ALL_CLIENTS, run)
+    reconcile(system.store, Sent(), ALL_CLIENTS, run, marked_since=system.store.clock - timedelta(days=2))
 
     def upload_again(method: str, key: str) -> None:
         if method == "delete" and key.startswith("images"):  # so that it hides an upload of the same bytes
@@ -91,4 +92,7 @@ def test_each_role_allows_the_calls_of_its_function(role: str, run: Callable[[Sy
     assert {request.action for request in asked} >= {"s3:GetObject", "s3:PutObject", "s3:DeleteObject", "s3:ListBucket"}
     denied = [request for request in asked if decide(statements, request) is not Decision.ALLOWED]
     assert denied == []
-    assert (run is maintain_all) == ("bring_back" in {method for method, _ in system.store.log})
+    asked_for = {method for method, _ in system.store.log}
+    assert (run is publish_all) == ("mark_listed" in asked_for)
+    assert (run is maintain_all) == ("is_marked" in asked_for)
+    assert (run is maintain_all) == ("bring_back" in asked_for)

@@ -72,10 +72,15 @@ def drop_statement(policy: str, sid: str) -> Mutation:
     return mutate
 
 
-def drop_condition(policy: str, sid: str, operator: str) -> Mutation:
+def drop_condition(policy: str, sid: str, operator: str, key: str = "") -> Mutation:
+    """Take an operator out of a condition, or one key of it."""
+
     def mutate(document: Template) -> None:
         (statement,) = (s for s in resource(document, policy)["PolicyDocument"]["Statement"] if s["Sid"] == sid)
-        del statement["Condition"][operator]
+        if key:
+            del statement["Condition"][operator][key]
+        else:
+            del statement["Condition"][operator]
 
     return mutate
 
@@ -219,6 +224,10 @@ MUTATIONS: dict[str, dict[str, Mutation]] = {
     "the_edge_reads_only_what_is_served": {
         "records served": publish_records,
         "any distribution": drop_condition("BucketPolicy", "EdgeReadsWhatIsServed", "StringEquals"),
+        "any distribution reads images": drop_condition("BucketPolicy", "EdgeReadsListedUploads", "StringEquals"),
+        "what is not listed": drop_condition(
+            "BucketPolicy", "EdgeReadsListedUploads", "StringEquals", "s3:ExistingObjectTag/listed"
+        ),
     },
     "a_missing_key_is_404": {
         "missing is 403": drop_statement("BucketPolicy", "EdgeLearnsWhatIsMissing"),
@@ -235,6 +244,7 @@ MUTATIONS: dict[str, dict[str, Mutation]] = {
         "digest writes the catalog": widen("DigestRole", "KeepRecords", Resource=ALL_OBJECTS),
         "publish reads images": widen("PublishRole", "ReadRecords", Resource=ALL_OBJECTS),
         "uploads deletes": widen("UploadsRole", "SignUploads", Action=["s3:PutObject", "s3:DeleteObject"]),
+        "uploads tags": widen("UploadsRole", "SignUploads", Action=["s3:PutObject", "s3:PutObjectTagging"]),
         "uploads signs anywhere": widen("UploadsRole", "SignUploads", Resource=ALL_OBJECTS),
         "everything of S3": widen("MaintainRole", "DeleteImages", Action="s3:*"),
         "any cache at the edge": widen("PublishRole", "ForgetAtTheEdge", Resource="*"),

@@ -33,7 +33,7 @@ def no_pause(_: float) -> None:
 
 @dataclass
 class Story:
-    """Publishers and operators act, clients read whatever lies below images* through an edge that never invalidates.
+    """Publishers and operators act, clients read whatever lies below images* through an edge that keeps it for ever.
 
     It refuses a share of the invalidations, `refuses`, and says so.
     """
@@ -42,7 +42,6 @@ class Story:
     refuses: float = 0.0
     system: System = field(default_factory=System)
     edge: dict[str, str] = field(default_factory=dict)  # key -> sha256 of what it holds
-    made: int = 0
     invalidated: int = 0
     refused: int = 0
 
@@ -56,7 +55,7 @@ class Story:
 
     def read(self) -> None:
         for key, stored in self.system.store.objects.items():
-            if key.startswith("images") and self.rng.random() < 0.3:
+            if key.startswith("images") and stored.is_marked and self.rng.random() < 0.7:
                 self.edge.setdefault(key, images.sha256_hex(stored.body))
 
     def act(self) -> None:
@@ -65,7 +64,9 @@ class Story:
         target = parse_target(self.rng.choice((path, f"{path}/{file}")))
         choice = self.rng.random()
         if choice < 0.5:
-            store.put(f"{path}/{file}", self.content(file))
+            for _ in range(self.rng.choice((1, 1, 2, 3))):
+                store.put(f"{path}/{file}", self.content(file))
+                self.read()
         elif choice < 0.6 and f"{path}/{file}" in store.objects:
             store.remove(f"{path}/{file}")
         elif choice < 0.7:
@@ -79,13 +80,11 @@ class Story:
             assert run.ended
 
     def content(self, file: str) -> bytes:
-        """Never the same twice: what came back to the bytes that it was is nothing that anybody could notice."""
-        self.made += 1
+        """A few only: bytes often come back that were there before, and that nobody has seen in between."""
+        build = self.rng.choice("123")
         if self.rng.random() < 0.2:
-            return f"nothing that clients know {self.made}".encode()
-        if file == "lxd.tar.xz":
-            return images.metadata_tarball(serial=str(self.made))
-        return images.squashfs(str(self.made))
+            return f"nothing that clients know {build}".encode()
+        return images.metadata_tarball(serial=build) if file == "lxd.tar.xz" else images.squashfs(build)
 
     def ingest(self) -> None:
         for version in VERSIONS:
@@ -115,5 +114,5 @@ def test_the_edge_never_serves_old_bytes_under_a_new_digest(seed: int, refuses: 
         story.read()
         story.ingest()
         held += story.check()
-    assert min(held, story.invalidated) > 5, "nothing was tried"
+    assert min(held, story.invalidated) > 2, "nothing was tried"
     assert bool(story.refused) == bool(refuses)

@@ -28,7 +28,6 @@ from typing import Any, Final
 
 import pytest
 
-from imageserver.storage.port import Store
 from tests.support import images
 from tests.support.simulated_functions import run_quietly
 from tests.support.wire_simulation import FAIR, HOUR, OneByOne, Run, S3Client, Weather, World, read_pinned
@@ -43,7 +42,6 @@ VERSIONS: Final = ("20261101_10:00", "20261102_10:00")
 METADATA: Final = ("lxd.tar.xz", "incus.tar.xz")
 ROOTS: Final = ("rootfs.squashfs", "disk.qcow2")
 BAD: Final = b"<html>no image of ours</html>"
-MARKS: Final = hasattr(Store, "mark_listed")
 
 
 def sha256(*bodies: bytes) -> str:
@@ -93,15 +91,10 @@ class Story:
             "DISTRIBUTION_ID": "E123",
         }
         random.seed(self.seed)  # what conditional writes draw their pauses from
-        self.world = World(self.seed, self.weather, variables, SKEW_S, MARKS)
+        self.world = World(self.seed, self.weather, variables, SKEW_S)
         self.random = random.Random(f"people {self.seed}")
         self.paths = [f"{product}/{version}" for product in PRODUCTS for version in VERSIONS]
         self.world.on_delete = self.check_deletion
-
-    @property
-    def edge_is_told(self) -> bool:
-        """Whether a key never holds bytes that nobody has told the edge of: else it may serve those for a year."""
-        return MARKS or not self.overwrites
 
     # ── who does what ───────────────────────────────────────────────────────────────────────────────────────────
 
@@ -228,7 +221,7 @@ class Story:
             status, body = self.world.fetch(key)
             self.world.counted[f"reads {status}"] += 1
             right = status != 200 or sha256(body) == digest
-            assert right or not self.edge_is_told, f"the edge serves other bytes than are listed: {key}"
+            assert right, f"the edge serves other bytes than are listed: {key}"
 
     # ── what must hold ──────────────────────────────────────────────────────────────────────────────────────────
 
@@ -346,7 +339,7 @@ class Story:
         for key, digest in named.items():
             status, body = self.world.fetch(key)
             right = (status, sha256(body)) == (200, digest)
-            assert right or not self.edge_is_told, f"the edge does not serve {key}"
+            assert right, f"the edge does not serve {key}"
 
     def files_of(self, path: str) -> dict[str, bytes]:
         found = {key: self.world.current(key) for key in self.world.keys if key.startswith(f"{path}/")}

@@ -32,6 +32,7 @@ class Stored:
     modified: datetime
     content_encoding: str = ""
     version_id: str = ""
+    is_marked: bool = False
 
 
 @dataclass
@@ -104,6 +105,17 @@ class MemoryStore:
         (found,) = [one for one in self.generations[upload.key] if one.version_id == upload.version_id]
         self.put(upload.key, found.body, found.content_encoding)
         return True
+
+    def mark_listed(self, key: str, version_id: str) -> bool:
+        self._called("mark_listed", key)
+        found = [stored for stored in self.generations.get(key, ()) if stored.version_id == version_id]
+        for stored in found:
+            stored.is_marked = True
+        return bool(found)
+
+    def is_marked(self, key: str) -> bool:
+        self._called("is_marked", key)
+        return key in self.objects and self.objects[key].is_marked
 
     def list(self, prefix: str, after: str = "") -> Iterator[ObjectInfo]:
         self._called("list", prefix)

@@ -28,7 +28,7 @@ from imageserver.aws.queues import HIDDEN_S
 from imageserver.errors import InvalidUpload, ObjectChanged, SimplestreamsError, StorageDenied, StorageUnavailable
 from imageserver.format.keys import ProductId, VersionId, product_of_records, version_of
 from imageserver.operations.ingest import Ingested
-from imageserver.operations.publish import Published
+from imageserver.operations.publish import Published, product_of
 from imageserver.storage.port import KeyHistory, ObjectInfo, Opened, StoredObject
 from tests.support.handlers import Context, sqs_record
 from tests.support.messages import s3_event
@@ -198,6 +198,7 @@ class World:
         self.functions = Functions(variables, lambda: host, self._watch)
         self.objects: dict[str, Stored] = {}
         self.generations: dict[str, list[Stored]] = {}  # key -> all that it ever was
+        self.marked: set[tuple[str, str]] = set()  # key and version id of what the edge may serve
         self.history: dict[str, set[tuple[int, str]]] = {}  # key of an image file -> (size, sha256) it ever had
         limit = 5 if rates.event_dropped else 1 << 30
         self.arrivals, self.changes = Queue("digest", limit), Queue("publish", limit)
@@ -329,7 +330,8 @@ class World:
                     self.unexpected.append(error)
                 raise
             if isinstance(done, Published):
-                subjects: set[VersionId | ProductId] = set(arguments[1]) - done.failed.keys()
+                subjects: set[VersionId | ProductId] = {*map(product_of, arguments[1])}
+                subjects -= done.failed.keys()
             else:
                 subjects = set() if done.outcome == "leased by another worker" else {done.version}
             for subject in subjects:
@@ -469,6 +471,16 @@ class FaultyStore:
             return self._world.put(upload.key, hidden.body, hidden.content_encoding, parts).etag
 
         return bool(self._conditionally(upload.key, lambda found: found is None, effect))
+
+    def mark_listed(self, key: str, version_id: str) -> bool:
+        self._before(key)
+        self._world.marked.add((key, version_id))
+        return True
+
+    def is_marked(self, key: str) -> bool:
+        self._before(key)
+        found = self._world.objects.get(key)
+        return found is not None and (key, found.version_id) in self._world.marked
 
     def list(self, prefix: str, after: str = "") -> Iterator[ObjectInfo]:
         """Each page as the bucket is by then, and each may fail when others have come already."""

@@ -157,10 +157,9 @@ class Run:
 class World:
     """One deployment. `variables` are parameters of its functions; `skew_s` is how far a clock may be off."""
 
-    def __init__(self, seed: int, weather: Weather, variables: Mapping[str, str], skew_s: float, marks: bool) -> None:
+    def __init__(self, seed: int, weather: Weather, variables: Mapping[str, str], skew_s: float) -> None:
         self.random = random.Random(seed)
         self.weather = weather
-        self.marks = marks  # whether the edge may have only the generations that publish has marked
         self.skew_s = skew_s
         self.now = 0.0
         self.local = threading.local()
@@ -307,7 +306,7 @@ class World:
         held = self.edge.get(key)
         if held is None or held.until <= self.now:
             found = self.current(key)
-            if found and self.marks and key.startswith("images") and found.tags != LISTED_TAG:
+            if found and key.startswith("images") and found.tags != LISTED_TAG:
                 found = None
             if found is None or found.body is None:
                 held = Cached(404, b"", self.now + NEGATIVE_S)
@@ -427,6 +426,13 @@ class S3Client(_Client):
             raise refusal("NoSuchVersion", "PutObjectTagging")
 
         return self.ask("PutObjectTagging", effect)
+
+    def get_object_tagging(self, *, Bucket: str, Key: str) -> Any:
+        def effect() -> Any:
+            found = self._found(Key, "GetObjectTagging", "")
+            return {"TagSet": [{"Key": name, "Value": value} for name, value in found.tags.items()]}
+
+        return self.ask("GetObjectTagging", effect)
 
     def copy_object(self, *, Bucket: str, Key: str, CopySource: Any, IfNoneMatch: str = "", **_: Any) -> Any:
         def effect() -> Any:

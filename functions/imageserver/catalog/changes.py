@@ -33,6 +33,59 @@ class Changes:
     stale: set[StaleKey] = field(default_factory=set)
 
 
+class Mark(NamedTuple):
+    """One upload that the edge may serve."""
+
+    key: str
+    version_id: str
+
+
+@dataclass(slots=True)
+class Marks:
+    """The uploads that the edge may serve: `first`, before the catalog is written, and `then`, after it.
+
+    A file that is listed with a key that held other bytes comes after its catalog, and so after the invalidation that
+    went before: the next catalog, of other bytes still, must know that the edge may hold these. `uncertain` are
+    products of which a run that dies in between would leave something unmarked, since it was not asked about it.
+    """
+
+    first: set[Mark] = field(default_factory=set)
+    then: set[Mark] = field(default_factory=set)
+    uncertain: set[ProductId] = field(default_factory=set)
+
+
+def marks(
+    before: Products,
+    after: Products,
+    changed: Mapping[ProductId, Sequence[Record]],
+    asked: Collection[ProductId | VersionId],
+) -> Marks:
+    """Return what to mark in the products that were folded: what changes, and all that is listed of what is `asked`.
+
+    A record of an older release does not say which upload it is about: digest completes it.
+    """
+    found = Marks()
+    for product, versions in changed.items():
+        was, now = documents.versions_of(before, product.name), documents.versions_of(after, product.name)
+        for record in (record for record in versions if record.id.version in now):
+            old, new = _digests(was.get(record.id.version)), _digests(now[record.id.version])
+            is_asked = product in asked or record.id in asked
+            for key, file in ((key, key.removeprefix(record.id.prefix)) for key in new):
+                mark, is_new = Mark(key, record.files[file].version_id), old.get(key) != new[key]
+                if not mark.version_id or not (is_new or is_asked):
+                    continue
+                is_first = key not in old and file not in record.replaced
+                (found.first if is_first else found.then).add(mark)
+                if not (is_first or is_asked):
+                    found.uncertain.add(product)
+    return found
+
+
+def _digests(version: Version | None) -> dict[str, str]:
+    """Return the sha256 of each key that a version names; a file may be two items."""
+    return {item.path: item.sha256 for item in version.items.values()} if version else {}
+
+
 def compare(
     before: Products, after: Products, changed: Mapping[ProductId, Sequence[Record]], held: Collection[VersionId]
 ) -> Changes:
@@ -54,8 +107,7 @@ def compare(
 
 def _stale(version: VersionId, was: Version | None, now: Version | None, record: Record | None) -> set[StaleKey]:
     """Return the keys of one version that get another digest, and those that lost their file."""
-    old = {item.path: item.sha256 for item in was.items.values()} if was else {}
-    new = {item.path: item.sha256 for item in now.items.values()} if now else {}
+    old, new = _digests(was), _digests(now)
     files = {version.prefix + file: facts for file, facts in record.files.items()} if record else {}
     replaced = {version.prefix + file for file in record.replaced} if record else set()
     gone = old.keys() - new.keys()

@@ -49,13 +49,15 @@ def handle_each(
     logger: Logger,
     together: int = 0,
     read: Callable[[str], Sequence[Any]] = events.keys,
+    part_of: Callable[[Subject], Hashable] = lambda subject: subject,
 ) -> Answer:
     """Handle what the messages are about; those of which a subject failed are answered as failed, and rest for a while.
 
     `read` returns the keys that a message names, or raises UnreadableEvent. `subject_of` returns what a key is about,
     None for nothing. `handle` gets subjects and how often their messages were
     received at most; it returns the error of each that failed, or raises what is the error of all. Each is logged.
-    Subjects whose messages were received `together` times at most are handled in one call, each other one by itself.
+    Subjects whose messages were received `together` times at most are handled in one call. Each other one is handled by
+    itself, with those that are `part_of` the same.
     Without a `queue_url` the messages are left to the queue's own visibility timeout.
     """
     messages = [_read(record, read, subject_of, logger) for record in event["Records"]]
@@ -66,7 +68,7 @@ def handle_each(
     failures: dict[Subject, Exception] = {}
     done: set[Subject] = set()
     with _hold(event["Records"], queue_url, logger) as hold:
-        for group in _groups(tries, together):
+        for group in _groups(tries, together, part_of):
             if done:
                 hold.delete([m.record for m in messages if m.readable and m.subjects <= done - failures.keys()])
             failures |= _handled(group, tries, handle, logger)
@@ -90,11 +92,14 @@ def _read(
     return _Message(record, frozenset(subject for subject in subjects if subject is not None))
 
 
-def _groups(tries: Mapping[Subject, int], together: int) -> list[list[Subject]]:
+def _groups(tries: Mapping[Subject, int], together: int, part_of: Callable[[Subject], Hashable]) -> list[list[Subject]]:
     """Return what is handled in one call, in this order: what was received least often first."""
     order = sorted(tries, key=lambda subject: tries[subject])
     first = [subject for subject in order if tries[subject] <= together]
-    return [*([first] if first else []), *([subject] for subject in order if tries[subject] > together)]
+    others: dict[Hashable, list[Subject]] = {}
+    for subject in order[len(first) :]:
+        others.setdefault(part_of(subject), []).append(subject)
+    return [*([first] if first else []), *others.values()]
 
 
 def _handled(

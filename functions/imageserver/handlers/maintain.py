@@ -16,7 +16,7 @@ from imageserver.handlers import coldstart
 import os
 import time
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from aws_lambda_powertools import Logger, Metrics, single_metric
@@ -41,6 +41,8 @@ LAST_MS: Final = 120_000
 """No further product is begun with less time left than this; the largest takes a minute."""
 EDGE_PATIENCE_S: Final = 60.0
 """How long a deletion waits while CloudFront has its hands full with those before it; half of LAST_MS."""
+MARKED_FOR: Final = timedelta(days=2)
+"""For how long after an upload reconcile looks whether the edge may serve it: longer than any event is tried."""
 TASKS: Final = ("reconcile", "prune")
 MOST_SHOWN: Final = 1000
 """Tasks in one answer: Lambda sends 6 MB at most, and the 20,000 of a run would be as much. The log has all."""
@@ -88,7 +90,8 @@ def _run(task: str, run: Run) -> None:
     notifier = QueueNotifier(sqs_client(), settings.arrivals_queue_url, settings.changes_queue_url)
     if task == "reconcile":
         lay_out(store, run, settings.base_url)
-        reconcile(store, notifier, CLIENT_CHOICES[settings.clients], run, rights, _invalidate)
+        clients, since = CLIENT_CHOICES[settings.clients], datetime.now(UTC) - MARKED_FOR
+        reconcile(store, notifier, clients, run, rights, _invalidate, since)
     else:
         prune(store, notifier, rules, datetime.now(UTC), time.sleep, run, _invalidate)
 

@@ -19,9 +19,16 @@ from imageserver.aws import cloudfront, events, queues
 from imageserver.aws.clients import cloudfront_client, s3_client, sqs_client
 from imageserver.catalog.rights import Rights
 from imageserver.errors import InvalidUpload, SimplestreamsError
-from imageserver.format.keys import ProductId, product_of_records
+from imageserver.format.keys import ProductId, parse_record_key, product_of_records
 from imageserver.handlers import batches, telemetry
-from imageserver.operations.publish import Published, PublishServices, lease_wait_seconds, publish
+from imageserver.operations.publish import (
+    Published,
+    PublishServices,
+    Subject,
+    lease_wait_seconds,
+    product_of,
+    publish,
+)
 from imageserver.settings import CLIENT_CHOICES, Settings
 from imageserver.storage.s3 import S3Store
 
@@ -57,11 +64,18 @@ def handler(event: dict[str, Any], context: LambdaContext) -> batches.Answer:
     Only what was received often is published by itself: losing a race for a document counts as a try too.
     """
 
-    def publish_products(products: Sequence[ProductId], _tries: int) -> Mapping[ProductId, Exception]:
-        return _publish_all(products, _services(context))
+    def publish_subjects(subjects: Sequence[Subject], _tries: int) -> Mapping[Subject, Exception]:
+        failures = _publish_all(subjects, _services(context))
+        return {subject: failures[product_of(subject)] for subject in subjects if product_of(subject) in failures}
 
     return batches.handle_each(
-        event, _product_of, publish_products, settings.queue_url, logger, together=MOST_TRIES_TOGETHER
+        event,
+        _subject_of,
+        publish_subjects,
+        settings.queue_url,
+        logger,
+        together=MOST_TRIES_TOGETHER,
+        part_of=product_of,
     )
 
 
@@ -79,44 +93,43 @@ def _services(context: LambdaContext) -> PublishServices:
     )
 
 
-def _product_of(key: str) -> ProductId | None:
+def _subject_of(key: str) -> Subject | None:
     try:
-        return product_of_records(key)
+        return product_of_records(key) if key.endswith("/") else parse_record_key(key)
     except InvalidUpload as refusal:
         logger.warning("not a record of ours", key=key, reason=str(refusal))
         return None
 
 
-def _publish_all(products: Sequence[ProductId], services: PublishServices) -> dict[ProductId, Exception]:
+def _publish_all(subjects: Sequence[Subject], services: PublishServices) -> dict[ProductId, Exception]:
     """Publish each stream; the error of each product that could not be."""
-    streams: dict[str, list[ProductId]] = defaultdict(list)
-    for product in sorted(products):
-        streams[product.stream].append(product)
+    streams: dict[str, list[Subject]] = defaultdict(list)
+    for subject in subjects:
+        streams[product_of(subject).stream].append(subject)
     failures: dict[ProductId, Exception] = {}
     for stream, wanted in sorted(streams.items()):
         failures |= _publish_stream(stream, wanted, services)
     return failures
 
 
-def _publish_stream(
-    stream: str, wanted: Sequence[ProductId], services: PublishServices
-) -> Mapping[ProductId, Exception]:
+def _publish_stream(stream: str, wanted: Sequence[Subject], services: PublishServices) -> Mapping[ProductId, Exception]:
     """Publish products of one stream. Where an exception comes that no rule foresees, one half after the other.
 
     So the product that raises it is found in a few writes, and it alone stays behind.
     """
     began = time.monotonic()
+    products = sorted(set(map(product_of, wanted)))
     try:
         published = publish(stream, wanted, services)
     except SimplestreamsError as error:
-        return dict.fromkeys(wanted, error)
+        return dict.fromkeys(products, error)
     except Exception as error:  # noqa: BLE001  (handle_each logs it)
-        if len(wanted) == 1:
-            return {wanted[0]: error}
-        half = len(wanted) // 2
-        first, second = (_publish_stream(stream, part, services) for part in (wanted[:half], wanted[half:]))
-        return {**first, **second}
-    _report(published, len(wanted), round(time.monotonic() - began, 3))
+        if len(products) == 1:
+            return {products[0]: error}
+        first = set(products[: len(products) // 2])
+        halves = ([s for s in wanted if (product_of(s) in first) == is_first] for is_first in (True, False))
+        return {product: e for half in halves for product, e in _publish_stream(stream, half, services).items()}
+    _report(published, len(products), round(time.monotonic() - began, 3))
     return published.failed
 
 
@@ -132,6 +145,7 @@ def _report(published: Published, products: int, seconds: float) -> None:
         attempts=published.attempts,
         lost_races=published.lost_races,
         repeats=published.repeats,
+        marked=len(published.marked),
         had_lease=published.had_lease,
         outdated=len(published.outdated),
         bytes=published.catalog_bytes,

@@ -9,6 +9,9 @@ If-Match is not enough. Another publisher may find an index right that this one 
 equal documents have equal ETags, so a document that went away and came back is not noticed. Hence an
 attempt that wrote looks again at all that it read and wrote, and one that finds a change is repeated.
 
+The edge serves only uploads that are marked as listed (decisions/0010-listed-uploads.md). An attempt marks them, before
+or after it writes the catalog; see catalog.changes.Marks.
+
 Publishers of one stream take turns by a lease on the stream (imageserver.storage.leases). It saves races and decides
 nothing: a publisher that has waited for long enough continues without it.
 """
@@ -20,7 +23,7 @@ from functools import partial
 from typing import Final
 
 from imageserver.aws.cloudfront import Invalidate, no_invalidation
-from imageserver.catalog.changes import Changes, StaleKey, compare
+from imageserver.catalog.changes import Changes, Mark, StaleKey, compare, marks
 from imageserver.catalog.feeds import feed_key, render_feed
 from imageserver.catalog.fold import Folded, fold, fold_index, fold_unlisted
 from imageserver.catalog.rights import NOBODY, Rights
@@ -48,6 +51,15 @@ LEASE_S: Final = 20.0
 
 Above the few seconds that publishing takes; a publisher that was killed delays the next one by this long.
 """
+
+
+Subject = ProductId | VersionId
+"""What publish is asked about: a record that changed, or a whole product of which anything may be wrong."""
+
+
+def product_of(subject: Subject) -> ProductId:
+    """Return the product that is folded for a subject."""
+    return subject.product if isinstance(subject, VersionId) else subject
 
 
 def lease_wait_seconds(left_s: float) -> float:
@@ -89,6 +101,7 @@ class Published:
     false when it gave up waiting for the lease on the stream.
     `has_neighbours`: the server has other streams. `outdated` are products that are to be folded again: of these, and
     of this one where they never rested meanwhile.
+    `asked` is what publish was called for, and `marked` the uploads that the edge may serve since.
     `revisions`: prefix -> key -> revision of all that the last attempt read or wrote there.
     """
 
@@ -106,6 +119,8 @@ class Published:
     had_lease: bool = False
     has_neighbours: bool = False
     outdated: frozenset[ProductId] = frozenset()
+    asked: frozenset[Subject] = frozenset()
+    marked: set[Mark] = field(default_factory=set)
     revisions: dict[str, dict[str, str]] = field(default_factory=dict)
 
     @property
@@ -114,14 +129,16 @@ class Published:
         return {version.product: error for version, error in self.held.items()} | self.damaged
 
 
-def publish(stream: str, products: Iterable[ProductId], services: PublishServices) -> Published:
-    """Fold these products of one stream into its catalog.
+def publish(stream: str, subjects: Iterable[Subject], services: PublishServices) -> Published:
+    """Fold the products of these subjects, of one stream, into its catalog.
 
-    A product that fails is noted in the answer, and the others are published. Raises CatalogBusy when other publishers
-    won every race, CatalogDamaged when a document of the stream cannot be read, StorageUnavailable, StorageDenied.
+    The listed files of each subject are marked again. A product that fails is noted in the answer, and the others are
+    published. Raises CatalogBusy when other publishers won every race, CatalogDamaged when a document of the stream
+    cannot be read, StorageUnavailable, StorageDenied.
     """
-    wanted = sorted(set(products))
-    done = Published(stream)
+    asked = frozenset(subjects)
+    wanted = sorted(set(map(product_of, asked)))
+    done = Published(stream, asked=asked)
     with wait_for_lease(
         services.store, stream_lease_key(stream), services.now, services.lease_wait_s, services.pause
     ) as done.had_lease:
@@ -167,11 +184,16 @@ def _update(wanted: Sequence[ProductId], services: PublishServices, done: Publis
             if product not in done.damaged
         }
         after = _folded(before, streams, changed, services, done)
+    to_mark = marks(before, after, changed, done.asked)
+    for product in sorted(to_mark.uncertain):
+        services.notify(product)
+    _mark(store, to_mark.first, done)
     # A document about nothing is not worth creating, except for the index: clients ask for it on an empty server.
     if products_seen or after != before:
         body = documents.encode(after)
         done.catalog_bytes = len(body)
         _put(store, documents.products_key(stream), body, products_seen, done)
+    _mark(store, to_mark.then, done)
     done.listed += changes.listed
     done.delisted |= changes.delisted
     unlisted_after = fold_unlisted(unlisted, changed)
@@ -180,6 +202,13 @@ def _update(wanted: Sequence[ProductId], services: PublishServices, done: Publis
     _put(store, documents.INDEX_KEY, documents.encode(fold_index(index, after)), index_seen, done)
     if feed_seen or after.products:
         _put(store, feed_key(stream), render_feed(after, services.server), feed_seen, done)
+
+
+def _mark(store: Store, uploads: set[Mark], done: Published) -> None:
+    """Let the edge serve these uploads. One that is gone by now was replaced or deleted, which sends an event."""
+    new = sorted(uploads - done.marked)
+    in_parallel(lambda mark: store.mark_listed(mark.key, mark.version_id), new)
+    done.marked.update(new)
 
 
 def _beside(before: Products, index: Index, done: Published, store: Store) -> Streams:

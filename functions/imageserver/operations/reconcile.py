@@ -7,6 +7,7 @@ come. Nothing is repaired here but what a lost record said of its version.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from functools import partial
 from itertools import groupby
 
@@ -21,6 +22,7 @@ from imageserver.operations.inventory import ProductSnapshot, known_products, lo
 from imageserver.operations.lost_records import describe, recalled
 from imageserver.operations.runs import Run, Task
 from imageserver.storage.document_cache import DocumentCache, StreamDocuments
+from imageserver.storage.parallel import in_parallel
 from imageserver.storage.port import Store
 from imageserver.versions import records
 from imageserver.versions.diff import outdated
@@ -34,10 +36,12 @@ def reconcile(
     run: Run,
     rights: Rights = NOBODY,
     invalidate: Invalidate = no_invalidation,
+    marked_since: datetime | None = None,
 ) -> None:
     """Look at the products that are next, and have `notifier` send what differs.
 
-    `rights` say who may use which names. `invalidate` tells the edge of the files of versions whose record is lost:
+    Of files that were uploaded from `marked_since` on it is looked at whether the edge may serve them, at none without
+    it. `rights` say who may use which names. `invalidate` tells the edge of the files of versions whose record is lost:
     nobody knows any more which of them held other bytes before.
 
     A record that cannot be read is named in `run` and its product left alone; a task or a product that fails is noted
@@ -60,6 +64,8 @@ def reconcile(
                 product = look(store, product_id_)
                 size += len(product.known)
                 _send_outdated(product, documents, _Sender(store, notifier, invalidate), run)
+                if marked_since:
+                    _send_unmarked(product, documents, store, notifier, marked_since, run)
                 looked.append(product)
             run.finished(product_id_.path, size)
         with run.looking_at(catalog.products_key(stream)):
@@ -112,6 +118,29 @@ def _send_outdated(product: ProductSnapshot, documents: StreamDocuments, sender:
                     action = partial(sender.send_lost, version, files, said)
             size_bytes = sum(facts.size_bytes for facts in folder.values())
             run.do(Task("look again", version.path, reason, size_bytes), action)
+
+
+def _send_unmarked(
+    product: ProductSnapshot,
+    documents: StreamDocuments,
+    store: Store,
+    notifier: Notifier,
+    since: datetime,
+    run: Run,
+) -> None:
+    """Have a product published again of which the edge may not serve a listed file: its event was lost."""
+    listed = catalog.versions_of(documents.products, product.id.name)
+    uploads = {
+        version.prefix + file: facts.uploaded
+        for version, record in product.known.items()
+        for file, facts in record.files.items()
+    }
+    named = sorted({item.path for version in listed.values() for item in version.items.values()} & uploads.keys())
+    recent = [key for key in named if datetime.fromisoformat(uploads[key]) >= since]
+    unmarked = [key for key, marked in zip(recent, in_parallel(store.is_marked, recent), strict=True) if not marked]
+    if unmarked:
+        why = f"the edge may not serve {unmarked[0]}, which is listed"
+        run.do(Task("mark", product.id.path, why), partial(notifier.product_changed, product.id))
 
 
 def _is_in_catalog(version: VersionId, documents: StreamDocuments) -> bool:

@@ -92,6 +92,12 @@ class Store(Protocol):
         Raises UploadHidden when it is too large to be copied at once.
         """
 
+    def mark_listed(self, key: str, version_id: str) -> bool:
+        """Let the edge serve this upload of a file, and no other one; False when the bucket no longer has it."""
+
+    def is_marked(self, key: str) -> bool:
+        """Return whether the edge may serve the upload that a key has now; False also when there is none."""
+
     def list(self, prefix: str, after: str = "") -> Iterator[ObjectInfo]:
         """Return every object below a prefix whose key is greater than `after`, in order of keys.
 

@@ -22,10 +22,20 @@ from imageserver.storage.ranged_reader import SMALL, ReadPlan, read_object
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
-    from mypy_boto3_s3.type_defs import GetObjectOutputTypeDef, ListObjectVersionsOutputTypeDef, ObjectVersionTypeDef
+    from mypy_boto3_s3.type_defs import (
+        GetObjectOutputTypeDef,
+        ListObjectVersionsOutputTypeDef,
+        ObjectVersionTypeDef,
+        TaggingTypeDef,
+        TagTypeDef,
+    )
 
 _MISSING: Final = frozenset({"NoSuchKey", "404", "NotFound"})
 _LOST: Final = frozenset({"PreconditionFailed", "412", "ConditionalRequestConflict", "409", *_MISSING})
+_NO_UPLOAD: Final = frozenset({"NoSuchVersion", "MethodNotAllowed", *_MISSING})
+"""What S3 answers about the tags of an upload that is gone, or of a delete marker."""
+_NO_VERSIONS: Final = "null"
+"""The id of each upload in a bucket without versions. S3 takes it for one, other servers (versitygw) do not."""
 _DENIED: Final = frozenset({"AccessDenied", "403", "AllAccessDisabled", "InvalidAccessKeyId", "SignatureDoesNotMatch"})
 UPLOAD_GONE: Final = frozenset({"NoSuchUpload", "404", "InvalidArgument", "InvalidRequest"})
 """What S3 answers for a multipart upload that it does not know."""
@@ -39,6 +49,8 @@ DECLARED_SHA256: Final = "sha256"
 
 _VERSIONED: Final = "images"
 """What keys begin with of which it matters which upload is there, and not only which bytes."""
+LISTED_TAG: Final = {"listed": "true"}
+"""The tag of an upload that the edge may serve. The bucket's policy names it (infra/template.yaml)."""
 MOST_COPIED_BYTES: Final = 5 << 30
 """What S3 copies in one request."""
 
@@ -55,6 +67,12 @@ class AboutFile(TypedDict):
     ContentType: str
     CacheControl: str
     Metadata: dict[str, str]
+
+
+class _Tagging(TypedDict):
+    Bucket: str
+    Key: str
+    Tagging: TaggingTypeDef
 
 
 class S3Store:
@@ -125,6 +143,31 @@ class S3Store:
             key, self._s3.copy_object, Key=key, CopySource=source, TaggingDirective="REPLACE", IfNoneMatch="*"
         )
         return copied is not None
+
+    def mark_listed(self, key: str, version_id: str) -> bool:
+        tags: list[TagTypeDef] = [{"Key": name, "Value": value} for name, value in LISTED_TAG.items()]
+        about: _Tagging = {"Bucket": self._bucket, "Key": key, "Tagging": {"TagSet": tags}}
+        try:
+            try:
+                self._call(key, self._s3.put_object_tagging, **about, VersionId=version_id)
+            except S3Error as refused:
+                if refused.code != "InvalidArgument" or version_id != _NO_VERSIONS:
+                    raise
+                self._call(key, self._s3.put_object_tagging, **about)
+        except S3Error as refused:
+            if refused.code in _NO_UPLOAD:
+                return False
+            raise refused.error from refused
+        return True
+
+    def is_marked(self, key: str) -> bool:
+        try:
+            tags = self._call(key, self._s3.get_object_tagging, Bucket=self._bucket, Key=key)["TagSet"]
+        except S3Error as refused:
+            if refused.code in _NO_UPLOAD:
+                return False
+            raise refused.error from refused
+        return {tag["Key"]: tag["Value"] for tag in tags}.items() >= LISTED_TAG.items()
 
     def earlier(self, key: str) -> Iterator[bytes]:
         for page in self._generations(key):

@@ -1,7 +1,7 @@
 """The distribution: its behaviours, their policies, and what it may read of the bucket."""
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Final
 
 from local_stack.errors import TemplateError
 from local_stack.resources.properties import take
@@ -92,9 +92,12 @@ def _headers(resource: Resource) -> Mapping[str, str]:
     return headers
 
 
-def _readable(policies: Iterable[Resource]) -> tuple[tuple[str, ...], bool]:
-    """Return the keys (as patterns) that CloudFront may read, and whether it may learn that a key is missing."""
-    patterns: list[str] = []
+_TAG: Final = "s3:ExistingObjectTag/"
+
+
+def _readable(policies: Iterable[Resource]) -> tuple[tuple[tuple[str, frozenset[tuple[str, str]]], ...], bool]:
+    """Return what CloudFront may read, see Edge.readable, and whether it may learn that a key is missing."""
+    patterns: list[tuple[str, frozenset[tuple[str, str]]]] = []
     sees_missing = False
     for policy in policies:
         take(policy.logical_id, policy.properties, ["Bucket", "PolicyDocument"])
@@ -104,7 +107,9 @@ def _readable(policies: Iterable[Resource]) -> tuple[tuple[str, ...], bool]:
                 continue  # transport security, and log delivery: neither exists here
             actions, resources = _listed(statement["Action"]), _listed(statement["Resource"])
             if "s3:GetObject" in actions:
-                patterns += [resource.split("/", 1)[1] for resource in resources if "/" in resource]
+                equal = statement.get("Condition", {}).get("StringEquals", {})
+                tags = frozenset((n.removeprefix(_TAG), v) for n, v in equal.items() if n.startswith(_TAG))
+                patterns += [(resource.split("/", 1)[1], tags) for resource in resources if "/" in resource]
             sees_missing = sees_missing or "s3:ListBucket" in actions
     return tuple(patterns), sees_missing
 

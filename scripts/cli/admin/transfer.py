@@ -163,6 +163,7 @@ class Copy:
             about["Metadata"] = {**about.get("Metadata", {}), SOURCE_ETAG: self.etag.strip('"')}
         # Not taken from the source, which may be an object of an older release or of another server.
         about["MetadataDirective"] = "REPLACE"
+        about["TaggingDirective"] = "REPLACE"  # the edge may serve it when publish has listed it here
         config = TransferConfig(multipart_threshold=PART, multipart_chunksize=PART, max_concurrency=4)
         deployment.creating_s3.copy(
             source, deployment.bucket, file.key, ExtraArgs=about, Callback=advance, Config=config

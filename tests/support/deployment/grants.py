@@ -55,7 +55,8 @@ SERVED: Final = frozenset(
 ACTIONS: Final[Mapping[str, tuple[str, ...]]] = {
     "key": (
         *("s3:GetObject", "s3:PutObject", "s3:DeleteObject", "s3:GetObjectVersion", "s3:DeleteObjectVersion"),
-        *("s3:PutObjectAcl", "s3:PutObjectTagging", "s3:RestoreObject", "s3:ReplicateObject"),
+        *("s3:PutObjectAcl", "s3:RestoreObject", "s3:ReplicateObject"),
+        *("s3:GetObjectTagging", "s3:PutObjectTagging", "s3:PutObjectVersionTagging", "s3:DeleteObjectTagging"),
         *("s3:AbortMultipartUpload", "s3:ListMultipartUploadParts"),
     ),
     "bucket": (
@@ -114,6 +115,7 @@ GRANTS: Final[Mapping[str, set[Call]]] = {
     "PublishRole": (
         _may(["s3:GetObject"], ["versions/", "streams/", "streams/v1/index.json", "leases/streams/"])
         | _may(["s3:PutObject"], ["streams/", "streams/v1/index.json", "leases/streams/"])
+        | _may(["s3:PutObjectVersionTagging"], IMAGES)
         | _may(["s3:DeleteObject"], ["leases/streams/"])
         | _may(["s3:ListBucket"], ["missing", "versions/", "streams/", "leases/streams/"])
         | _may([*TAKE, "sqs:SendMessage"], ["ChangesQueue"])
@@ -138,6 +140,7 @@ GRANTS: Final[Mapping[str, set[Call]]] = {
         | _may(["s3:ListBucket"], ["missing", *PREFIXES, "everything"])
         | _may(["s3:ListBucketVersions"], ["Bucket", *PREFIXES])
         | _may(["s3:GetObjectVersion"], [*IMAGES, "versions/"])
+        | _may(["s3:GetObjectTagging"], IMAGES)
         | _may(["sqs:SendMessage"], ["ArrivalsQueue", "ChangesQueue", "MaintainDeadLetters"])
         | _may(["cloudfront:CreateInvalidation"], ["Distribution"])
         | _log("Maintain")

@@ -1,12 +1,18 @@
 """Who may do what: the policies of buckets and queues, and the roles."""
 
 from collections.abc import Iterator
+from itertools import product
+from typing import Final
 
 from gates.stack import Stack
+from imageserver.storage.s3 import LISTED_TAG
 from local_stack.template import ACCOUNT_ID
 from tests.support.deployment import grants
 from tests.support.deployment.policy import Decision, Request, decide, listed
 from tests.support.deployment.rules.registry import differ, rule, stack_arn
+
+LISTED: Final = {f"s3:ExistingObjectTag/{name}": value for name, value in LISTED_TAG.items()}
+"""What S3 knows of an upload that is listed."""
 
 
 def edge_context(distribution: str = "images-Distribution") -> dict[str, str]:
@@ -21,18 +27,20 @@ def the_edge_reads_only_what_is_served(stack: Stack) -> Iterator[str]:
     )
     edge = "cloudfront.amazonaws.com"
     keys = grants.things(stack)["key"]
-    for action in grants.ACTIONS["key"]:
-        for name in grants.KEYS:
-            expected = Decision.ALLOWED if action == "s3:GetObject" and name in grants.SERVED else Decision.NOT_GRANTED
-            found = decide(statements, Request(action, keys[name], edge, edge_context()))
-            yield from differ(f"the edge: {action} on {name}", found, expected)
-    key = keys["images/"]
-    for who, request in {
-        "another distribution": Request("s3:GetObject", key, edge, edge_context("somebody")),
-        "another service": Request("s3:GetObject", key, "s3.amazonaws.com", edge_context()),
-        "anybody": Request("s3:GetObject", key, "*", {"aws:SecureTransport": "true"}),
-    }.items():
-        yield from differ(f"{who}: s3:GetObject", decide(statements, request), Decision.NOT_GRANTED)
+    for tags in ({}, LISTED, {"s3:ExistingObjectTag/listed": "false"}):
+        served = grants.SERVED if tags == LISTED else grants.SERVED - set(grants.IMAGES)
+        for action, name in product(grants.ACTIONS["key"], grants.KEYS):
+            expected = Decision.ALLOWED if action == "s3:GetObject" and name in served else Decision.NOT_GRANTED
+            found = decide(statements, Request(action, keys[name], edge, edge_context() | tags))
+            yield from differ(f"the edge: {action} on {name} with {tags or 'no tags'}", found, expected)
+    for name, context in product(("images/", "streams/"), ({}, LISTED)):
+        for who, request in {
+            "another distribution": Request("s3:GetObject", keys[name], edge, edge_context("somebody") | context),
+            "another service": Request("s3:GetObject", keys[name], "s3.amazonaws.com", edge_context() | context),
+            "anybody": Request("s3:GetObject", keys[name], "*", {"aws:SecureTransport": "true"} | context),
+        }.items():
+            found = decide(statements, request)
+            yield from differ(f"{who}: s3:GetObject on {name}", found, Decision.NOT_GRANTED)
 
 
 @rule

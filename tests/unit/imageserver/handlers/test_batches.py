@@ -16,7 +16,7 @@ from imageserver.errors import CatalogDamaged, StorageDenied, StorageUnavailable
 from imageserver.format.keys import ProductId, parse_version, version_of
 from imageserver.handlers import batches
 from imageserver.inspection import qcow2
-from imageserver.operations.publish import Published, PublishServices
+from imageserver.operations.publish import Published, PublishServices, Subject
 from imageserver.versions.records import Record
 from tests.support import images
 from tests.support.handlers import Context, imported, sqs_batch
@@ -187,17 +187,18 @@ def test_publish_handles_what_was_received_often_by_itself_after_all_others(
     published: list[list[str]] = []
     operation = publish.publish
 
-    def remember(stream: str, products: Sequence[ProductId], services: PublishServices) -> Published:
-        published.append([product.path for product in products])
-        done: Published = operation(stream, products, services)
+    def remember(stream: str, subjects: Sequence[Subject], services: PublishServices) -> Published:
+        published.append(sorted(subject.path for subject in subjects))
+        done: Published = operation(stream, subjects, services)
         return done
 
     monkeypatch.setattr(publish, "publish", remember)
-    event = changes(NOBLE, PLUCKY, DAILY)
-    event["Records"][0]["attributes"]["ApproximateReceiveCount"] = "4"
-    event["Records"][1]["attributes"]["ApproximateReceiveCount"] = "3"
+    again = NOBLE.replace("20261123", "20261124")
+    event = changes(NOBLE, PLUCKY, DAILY, again)
+    for number, tries in enumerate("4315"):
+        event["Records"][number]["attributes"]["ApproximateReceiveCount"] = tries
     assert left(publish, event) == []
-    assert published == [[path.rpartition("/")[0]] for path in (PLUCKY, DAILY, NOBLE)]
+    assert published == [[PLUCKY], [DAILY], [NOBLE, again]], "versions of one product are one call"
 
 
 def listened_to(app: ModuleType) -> io.StringIO:

@@ -8,7 +8,7 @@ import pytest
 
 from imageserver.errors import CatalogBusy, CatalogDamaged
 from imageserver.format import documents
-from imageserver.format.keys import parse_product, stream_lease_key
+from imageserver.format.keys import ProductId, parse_product, parse_version, stream_lease_key
 from imageserver.operations.publish import LEASE_S, Published, lease_wait_seconds, publish
 from tests.support import images
 from tests.support.memory_store import System
@@ -60,6 +60,72 @@ def test_revisions_are_read_before_records(system: System) -> None:
     first_record = next(i for i, (method, key) in enumerate(calls) if method == "list" and key.startswith("versions/"))
     reads = [key for method, key in calls[:first_record] if method == "read" and key.startswith("streams/")]
     assert set(reads) == {DOCUMENT, INDEX, "streams/v1/images.unlisted.json", "streams/v1/images.atom"}
+
+
+def test_an_upload_may_be_served_before_the_catalog_names_it(system: System) -> None:
+    system.store.log.clear()
+    system.publish(parse_product(A))
+    written = system.store.log.index(("create", DOCUMENT))
+    marked = {key for method, key in system.store.log[:written] if method == "mark_listed"}
+    assert marked == {key for key in system.store.objects if key.startswith(A)}
+    assert all(system.store.is_marked(key) for key in marked)
+    assert not any(system.store.is_marked(key) for key in system.store.objects if key.startswith(B))
+
+
+def test_other_bytes_may_be_served_once_the_catalog_names_them_and_the_edge_has_forgotten_the_old(
+    system: System,
+) -> None:
+    system.publish(parse_product(A))
+    path, root = f"{A}/{VERSION}", f"{A}/{VERSION}/rootfs.squashfs"
+    system.upload(path, {"rootfs.squashfs": images.squashfs("other")})
+    assert not system.store.is_marked(root), "nobody has looked at it yet"
+    system.ingest(path)
+    system.store.log.clear()
+    invalidated: list[int] = []
+    services = replace(system.publish_services, invalidate=lambda _: invalidated.append(len(system.store.log)))
+    publish("images", [parse_version(path)], services)
+    marked = system.store.log.index(("mark_listed", root))
+    assert invalidated[0] <= system.store.log.index(("replace", DOCUMENT)) < marked
+    assert system.store.is_marked(root)
+
+
+def test_the_same_bytes_uploaded_again_may_be_served_though_the_catalog_stays_as_it_is(system: System) -> None:
+    system.publish(parse_product(A))
+    path, root, before = f"{A}/{VERSION}", f"{A}/{VERSION}/rootfs.squashfs", system.streams()
+    for body in (images.squashfs("other"), system.store.objects[root].body):
+        system.store.put(root, body)
+    system.ingest(path)
+    for subject in (parse_version(path), parse_product(A)):
+        assert not system.store.is_marked(root)
+        publish("images", [subject], system.publish_services)
+        assert system.store.is_marked(root)
+        system.store.objects[root].is_marked = False
+    assert system.streams() == before
+
+
+def test_a_product_that_would_stay_unmarked_if_its_publisher_died_is_published_again(system: System) -> None:
+    """Asked about one version, it lists other bytes of another one too, and would not be asked about that again."""
+    system.publish(parse_product(A))
+    other = f"{A}/20261122_10:00"
+    system.upload(other, images.split_image(seed="2"))
+    system.ingest(other)
+    system.upload(f"{A}/{VERSION}", {"rootfs.squashfs": images.squashfs("other")})
+    system.ingest(f"{A}/{VERSION}")
+    root, asked = f"{A}/{VERSION}/rootfs.squashfs", list[ProductId]()
+
+    def die(method: str, key: str) -> None:
+        if (method, key) == ("mark_listed", root):
+            assert asked == [parse_product(A)]
+            raise KeyboardInterrupt
+
+    system.store.on = die
+    with pytest.raises(KeyboardInterrupt):
+        publish("images", [parse_version(other)], replace(system.publish_services, notify=asked.append))
+    system.store.on = lambda *_: None
+    publish("images", [parse_version(other)], system.publish_services)  # its message came back
+    assert not system.store.is_marked(root)
+    publish("images", asked, system.publish_services)
+    assert system.store.is_marked(root)
 
 
 def test_a_batch_of_any_size_writes_each_document_once(system: System) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import timedelta
 
 import pytest
 
@@ -13,7 +14,7 @@ from imageserver.operations.withdraw import withdraw
 from imageserver.site.layout import API_KEY, PAGES, lay_out
 from tests.support import images
 from tests.support.maintained import DAYS, ID, NOW, PRODUCT, five_versions, no_pause, tidy
-from tests.support.memory_store import MemoryStore, Sent, System
+from tests.support.memory_store import START, MemoryStore, Sent, System
 
 
 @pytest.fixture
@@ -29,6 +30,22 @@ def reconciled(store: MemoryStore, dry_run: bool = False) -> tuple[Sent, Run]:
 
 def test_reconcile_changes_nothing_on_a_consistent_server(system: System) -> None:
     assert reconciled(system.store) == (Sent(), Run(ended=True, looked_at=6))
+
+
+def test_reconcile_has_a_product_published_whose_listed_file_the_edge_may_not_serve(system: System) -> None:
+    root = f"{PRODUCT}/20261105/rootfs.squashfs"
+    system.store.put(root, system.store.objects[root].body)  # the same bytes, and digest's event is lost on its way
+    system.ingest(f"{PRODUCT}/20261105")
+    uploaded = system.store.objects[root].modified
+    for since, expected in ((uploaded + timedelta(seconds=1), []), (uploaded, [ID]), (None, [])):
+        sent, run = Sent(), Run()
+        reconcile(system.store, sent, ("incus", "lxd"), run, marked_since=since)
+        assert sent.products == expected
+        assert [task.why for task in run.tasks] == [f"the edge may not serve {root}, which is listed"] * len(expected)
+    system.publish(ID)
+    sent = Sent()
+    reconcile(system.store, sent, ("incus", "lxd"), Run(), marked_since=START)
+    assert sent == Sent()
 
 
 def test_reconcile_gives_an_empty_server_an_index_and_a_page() -> None:

@@ -126,9 +126,11 @@ def test_visibility_follows_the_timeout_parameter() -> None:
 
 def test_the_edge_can_read_served_objects_and_nothing_private() -> None:
     edge = wire().edge
-    served = ("images/a/b", "images-daily/a", "streams/v1/index.json", "index.html")
-    assert [key for key in served if not edge.may_read(key)] == []
-    assert [key for key in ("versions/images/a.json", "leases/x", "maintain/x", "") if edge.may_read(key)] == []
+    listed, anything = frozenset({("listed", "true")}), frozenset[tuple[str, str]]()
+    served = {"images/a/b": listed, "images-daily/a": listed, "streams/v1/index.json": anything, "index.html": anything}
+    assert {key: edge.needed_tags(key) for key in served} == served
+    private = ("versions/images/a.json", "leases/x", "maintain/x", "")
+    assert [key for key in private if edge.needed_tags(key) is not None] == []
     assert edge.behaviour("images/a/b").encodings == ()
     assert "gzip" in edge.behaviour("streams/v1/index.json").encodings
     assert not [b.pattern for b in edge.behaviours if "Cache-Control" in b.headers], "it would be that of errors too"
