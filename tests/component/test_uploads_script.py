@@ -145,6 +145,11 @@ USAGE = [
     (["--to", "a/b/amd64/d", "--from-incus"], "--from-incus wants a value"),
     (["--from-lxd", "web", "--from-incus", "db"], "--from-lxd web and --from-incus db are two sources"),
     (["--from-lxd", "web", "--to", "a/b/amd64/d", "--from-lxd", "db"], "--from-lxd web and --from-lxd db are two"),
+    (
+        ["--to", "a/b/amd64/d", "--api", "x.example", str(SCRIPT)],
+        "the API's address is x.example, expected one such as",
+    ),
+    (["--to", "a/b/amd64/d", "--api", "ftp://x", str(SCRIPT)], "the API's address is ftp://x, expected one such as"),
     (["--to", "a/b/amd64/d", "--jobs", "0", "x"], "--jobs is 0"),
     (["--to", "a/b/amd64/d", "--wait", "soon", "x"], "--wait is soon"),
     (["--to", "a/b/amd64/d", "--api", "https://localhost:1", "missing"], "missing is not a file that can be read"),
@@ -760,6 +765,32 @@ def test_a_name_that_no_address_can_hold_is_refused_by_the_api_at_once(
     with served(Strict) as port:
         done = run("--to", product, "--api", f"http://127.0.0.1:{port}", file)
     assert (done.returncode, done.stderr) == (3, "upload: a name holds what it may not\n")
+    assert clock.read_text() == ""
+
+
+CLOUDFRONT = b"""<!DOCTYPE HTML PUBLIC "-//W3C//DTD HTML 4.01 Transitional//EN" "http://www.w3.org/TR/html4/loose.dtd">
+<HTML><HEAD><META HTTP-EQUIV="Content-Type" CONTENT="text/html; charset=iso-8859-1">
+<TITLE>ERROR: The request could not be satisfied</TITLE>
+</HEAD><BODY>
+<H1>403 ERROR</H1>
+<H2>The request could not be satisfied.</H2>
+<HR noshade size="1px">
+This distribution is not configured to allow the HTTP request method that was used for this request.
+"""
+
+
+def test_the_address_of_the_images_is_not_taken_for_that_of_the_api(tmp_path: Path, clock: Path) -> None:
+    class Edge(Api):
+        def do_GET(self) -> None:
+            self.answer(404, b"")
+
+        def do_POST(self) -> None:
+            self.answer(403, CLOUDFRONT)
+
+    (file,) = write(tmp_path, {"lxd_combined.tar.gz": UNIFIED["gz"]})
+    with served(Edge) as port:
+        done = run("--to", "a/b/amd64/d", "--api", f"http://127.0.0.1:{port}", file)
+    assert (done.returncode, "is where clients find images, and takes no uploads" in done.stderr) == (6, True)
     assert clock.read_text() == ""
 
 
