@@ -499,6 +499,8 @@ def test_a_certificate_is_verified_against_the_name(name: str, trusted: bool, wo
         else:
             with pytest.raises(UpstreamRefused, match=r"cannot be verified \(.*the PEM file in AWS_CA"):
                 server.document(INDEX)
+            with pytest.raises(UpstreamUnavailable, match="cannot be verified"):
+                server.read(DISK, len(LARGE), 60)
 
 
 @pytest.mark.parametrize("variable", ["AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE"])

@@ -132,14 +132,23 @@ class RemoteServer:
             body.write(chunk)
         return body.getvalue()
 
-    def persist(self, path: str, attempt: Callable[[], _R], pause: Callable[[float], object]) -> _R:
-        """Return what `attempt` returns. Raise UpstreamUnavailable when every try failed, or has to wait too long."""
+    def persist(
+        self,
+        path: str,
+        attempt: Callable[[], _R],
+        pause: Callable[[float], object],
+        untrusted: type[UpstreamRefused | UpstreamUnavailable] = UpstreamRefused,
+    ) -> _R:
+        """Return what `attempt` returns. Raise UpstreamUnavailable when every try failed, or has to wait too long.
+
+        Raise `untrusted` at once where the certificate cannot be verified.
+        """
         for number in count(1):
             try:
                 return attempt()
             except (HTTPError, OSError, _Again) as error:
                 if why := _distrusted(error):
-                    raise UpstreamRefused(f"{path} was not read from {host_of(self._address)}: {why}") from error
+                    raise untrusted(f"{path} was not read from {host_of(self._address)}: {why}") from error
                 asked_s = error.pause_s if isinstance(error, _Again) else 0
                 if number == self.manners.tries or asked_s > self.manners.longest_pause_s:
                     what = f"{path} could not be read from {host_of(self._address)} in {number} tries"
@@ -201,7 +210,8 @@ class _Transfer:
             self._check_time()
             return attempt()
 
-        return self._server.persist(self._path, in_time, self._stopped.wait)
+        # A certificate that runs out while a file is read does not make the file wrong: it is read on later.
+        return self._server.persist(self._path, in_time, self._stopped.wait, untrusted=UpstreamUnavailable)
 
     def _check_time(self) -> None:
         if self._stopped.is_set() or self._server.clock() > self._until:
