@@ -31,7 +31,7 @@ _PROGRAMS: Final = (
     r"admin|aws|curl|distrobuilder|export|find|git|incus|lxc|openssl|qemu-img|rm|sam|sqfs2tar|sudo|tar|uv|xz"
 )
 _IN_A_SENTENCE: Final = re.compile(rf"(?:(?:{_PROGRAMS}) \S|{_SCRIPT} \S|\./upload|\.venv/bin/).*")
-_NAME: Final = re.compile(r"[a-z]+(?: [a-z][a-z-]*)+|\w+ …")
+_NAME: Final = re.compile(r"(?:scripts/)?[a-z]+(?: [a-z][a-z-]*)+|\w+ …")
 """Code in a sentence that names a command and is none: `admin withdraw`. test_docs.py checks that it exists."""
 _COMMENT: Final = re.compile(r"(?:^|\s+)#.*$")
 
