@@ -217,6 +217,15 @@ def answers_403_for_a_missing_key_at_the_edge(aws: Emulator) -> bool:
     return aws.status(f"https://{distribution(aws, 'missing')}/missing") == 403
 
 
+def denies_an_object_whatever_its_tags_at_the_edge(aws: Emulator) -> bool:
+    host, s3 = distribution(aws, "tags"), aws.client("s3")
+    policy = json.loads(s3.get_bucket_policy(Bucket=BUCKET)["Policy"])
+    policy["Statement"][0]["Condition"]["StringEquals"]["s3:ExistingObjectTag/listed"] = "true"
+    s3.put_bucket_policy(Bucket=BUCKET, Policy=json.dumps(policy))
+    s3.put_object(Bucket=BUCKET, Key="listed", Body=b"x", Tagging="listed=true")
+    return aws.status(f"https://{host}/listed") == 403
+
+
 def answers_under_the_name_of_cloudfront_alone(aws: Emulator) -> bool:
     arn = f"arn:aws:acm:us-east-1:{ACCOUNT}:certificate/01234567-89ab-cdef-0123-456789abcdef"
     certificate = {"AcmCertificateArn": arn, "SslSupportMethod": "sni-only"}
@@ -269,6 +278,7 @@ STILL_LACKS: dict[str, Callable[[Emulator], bool]] = {
     "architecture": runs_functions_on_this_machines_processor,
     "GetBucketPolicyStatus": answers_no_policy_status,
     "missing key at the edge": answers_403_for_a_missing_key_at_the_edge,
+    "tags at the edge": denies_an_object_whatever_its_tags_at_the_edge,
     "batch calls of SQS": refuses_a_batch_to_who_may_delete_a_message,
     "alternate domain names": answers_under_the_name_of_cloudfront_alone,
     "stack status events": tells_eventbridge_nothing_of_stacks,

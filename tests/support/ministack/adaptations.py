@@ -151,9 +151,27 @@ def answer_policy_status() -> None:
     s3.handle_request = handle
 
 
+def _edge_may(action: str, bucket: str, key: str, owner: str, source_arn: str, **known: str) -> bool:
+    """Whether the bucket's policy lets a distribution do this; `known` are condition keys besides its ARN."""
+    from ministack.core import iam_evaluator
+    from ministack.services import s3
+
+    context = iam_evaluator.EvalContext(
+        principal_arn="*",
+        principal_type="Service",
+        principal_account="",
+        action=action,
+        resource_arn=f"arn:aws:s3:::{bucket}" + (f"/{key}" if key else ""),
+        region="",
+        service_context={"aws:sourcearn": source_arn, **known},
+    )
+    policy = s3._bucket_policies.get_scoped(owner, None, bucket)
+    decided = iam_evaluator.evaluate_resource_policy(policy, context, service="cloudfront.amazonaws.com")
+    return bool(decided.decision == "Allow")
+
+
 def answer_404_at_the_edge() -> None:
     """Answer 404 for a key that is missing, when the bucket's policy lets the distribution list the bucket."""
-    from ministack.core import iam_evaluator
     from ministack.services import s3
 
     usual = s3.serve_cloudfront_origin_fetch
@@ -166,27 +184,30 @@ def answer_404_at_the_edge() -> None:
             return answer
         owner = s3._bucket_owner_account(bucket)
         readable = s3._cloudfront_origin_allows(owner, bucket, key, source_arn, oai_id)
-        if not (readable and _may_list(bucket, owner, source_arn)):
+        if not (readable and _edge_may("s3:ListBucket", bucket, "", owner, source_arn)):
             return answer
         missing: tuple[int, Any, Any] = s3._error("NoSuchKey", "The specified key does not exist.", 404, f"/{key}")
         return missing
 
-    def _may_list(bucket: str, owner: str, source_arn: str) -> bool:
-        context = iam_evaluator.EvalContext(
-            principal_arn="*",
-            principal_type="Service",
-            principal_account="",
-            action="s3:ListBucket",
-            resource_arn=f"arn:aws:s3:::{bucket}",
-            region="",
-            service_context={"aws:sourcearn": source_arn},
-        )
-        policy = s3._bucket_policies.get_scoped(owner, None, bucket)
-        service = "cloudfront.amazonaws.com"
-        decided = iam_evaluator.evaluate_resource_policy(policy, context, service=service)
-        return bool(decided.decision == "Allow")
-
     s3.serve_cloudfront_origin_fetch = fetch
+
+
+def tell_tags_at_the_edge() -> None:
+    """Tell the bucket's policy the tags of an object that a distribution asks for, as for any other caller."""
+    from ministack.services import s3
+
+    usual = s3._cloudfront_origin_allows
+
+    def allows(owner: str, bucket: str, key: str, source_arn: str, oai_id: str) -> bool:
+        there = key in s3._buckets[bucket]["objects"]
+        tags = s3.object_tags_for_condition(bucket, key, {}) if there else {}
+        known = {f"s3:existingobjecttag/{name.lower()}": value for name, value in tags.items()}
+        return bool(
+            usual(owner, bucket, key, source_arn, oai_id)
+            or _edge_may("s3:GetObject", bucket, key, owner, source_arn, **known)
+        )
+
+    s3._cloudfront_origin_allows = allows
 
 
 def allow_batches_of_messages() -> None:
@@ -298,6 +319,12 @@ ADAPTATIONS: Final[tuple[Adaptation, ...]] = (
         difference="CloudFront answers 403 for a missing key, also where the bucket lets it list.",
         reason="A missing document must be 404 (Incus drops its cache on that), and `admin doctor` checks it.",
         answers=answer_404_at_the_edge,
+    ),
+    Adaptation(
+        name="tags at the edge",
+        difference="A distribution's request does not tell the bucket's policy which tags the object has.",
+        reason="The edge may read an upload only with the tag of what is listed: it would be denied all of them.",
+        answers=tell_tags_at_the_edge,
     ),
     Adaptation(
         name="batch calls of SQS",

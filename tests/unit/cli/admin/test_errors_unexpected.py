@@ -232,6 +232,8 @@ NOT_READ = {
     ("s3 GetObject", "Message"),
     ("s3 GetObject", "ETag"),  # the doctor writes nothing
     ("s3 ListObjectsV2", "KeyCount"),
+    ("s3 ListObjectsV2", "ETag"),  # records and documents are read; images are listed with their versions
+    ("s3 ListObjectsV2", "Size"),
     ("s3 ListObjectsV2", "IsTruncated"),
     ("s3 ListObjectVersions", "IsTruncated"),
     ("s3 ListObjectVersions", "DeleteMarkers"),
@@ -245,6 +247,8 @@ AN_ANSWER_TOO = {
     ("missing", "cloudformation DescribeStacks", "Parameters"),
     ("missing", "cloudformation DescribeStacks", 0),  # the first output, or parameter
     ("missing", "cloudwatch GetMetricStatistics", 0),
+    ("a text", "s3 ListObjectVersions", "IsLatest"),  # whatever is there means yes
+    ("a number", "s3 ListObjectVersions", "IsLatest"),
     ("a text", "cloudformation DescribeStackResource", "PhysicalResourceId"),
     ("a text", "cloudformation DescribeStacks", "OutputKey"),
     ("a text", "cloudformation DescribeStacks", "OutputValue"),
