@@ -17,12 +17,12 @@ from imageserver.operations.runs import Run
 from imageserver.storage.document_cache import DocumentCache
 from imageserver.storage.parallel import in_parallel
 from imageserver.storage.port import Store
-from imageserver.upstream.documents import products_paths
 from imageserver.upstream.filters import parse_filter
 from imageserver.upstream.mapping import LeftOut, UpstreamFile, UpstreamVersion, mapped
 from imageserver.upstream.mirrors import Held, Mirror, MirrorState, SeenDocument
 from imageserver.upstream.plan import Here, ProductPlan, Rules, plan_product, refusal_of, seen
 from imageserver.upstream.port import Document, Upstream
+from imageserver.upstream.simplestreams import products_paths
 from imageserver.versions import records
 
 MOST_LEFT_OUT: Final = 50

@@ -27,9 +27,9 @@ from urllib3.exceptions import HTTPError, InvalidHeader, SSLError
 from imageserver.errors import UpstreamChanged, UpstreamRefused, UpstreamUnavailable
 from imageserver.remote.connections import Connections
 from imageserver.upstream.addresses import host_of, joined
-from imageserver.upstream.documents import LARGEST_DOCUMENT_BYTES
 from imageserver.upstream.mirrors import Mirror
 from imageserver.upstream.port import PART_BYTES, Document, Reading
+from imageserver.upstream.simplestreams import LARGEST_DOCUMENT_BYTES
 
 AHEAD: Final = 2
 """Parts that may be finished before an earlier one is."""

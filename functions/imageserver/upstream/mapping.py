@@ -21,8 +21,8 @@ from imageserver.errors import InvalidUpload
 from imageserver.format import file_kinds
 from imageserver.format.keys import ProductId, VersionId, check_file, parse_key, parse_product, parse_version
 from imageserver.inspection.overrides import Overrides
-from imageserver.upstream import documents
-from imageserver.upstream.documents import Item, Product, Version
+from imageserver.upstream import simplestreams
+from imageserver.upstream.simplestreams import Item, Product, Version
 
 _FILES: Final = {
     "lxd.tar.xz": "lxd.tar.xz",
@@ -82,7 +82,7 @@ def mapped(document: bytes, stream: str) -> Iterator[UpstreamVersion | LeftOut]:
     Raise UpstreamRefused when the document as a whole cannot be read.
     """
     takers: dict[ProductId, str] = {}
-    for name, product in documents.products(document):
+    for name, product in simplestreams.products(document):
         if isinstance(product, str):
             yield LeftOut(name, product)
             continue
@@ -117,7 +117,7 @@ def _folder(text: str | None) -> str:
 
 
 def _versions(name: str, product: Product, target: ProductId) -> Iterator[UpstreamVersion | LeftOut]:
-    for version_name, version in documents.versions(product):
+    for version_name, version in simplestreams.versions(product):
         full = f"{name}/{version_name}"
         if isinstance(version, str):
             yield LeftOut(full, version, target)

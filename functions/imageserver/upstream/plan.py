@@ -19,7 +19,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from imageserver.format.keys import FURTHEST_AHEAD, ImageKey, ProductId, VersionId, parse_key, parse_version
-from imageserver.upstream import documents
+from imageserver.upstream import simplestreams
 from imageserver.upstream.filters import Filter, chosen
 from imageserver.upstream.mapping import LeftOut, UpstreamFile, UpstreamVersion, metadata_json
 from imageserver.upstream.mirrors import Held, SeenDocument
@@ -81,7 +81,7 @@ def seen(document: bytes, versions: int, etag: str, now: datetime) -> SeenDocume
 
     A date ahead of the clock is not remembered: every later document would be older than it.
     """
-    updated = documents.updated(document)
+    updated = simplestreams.updated(document)
     if updated is None or updated > now + FURTHEST_AHEAD:
         return SeenDocument(versions, "", etag)
     return SeenDocument(versions, updated.isoformat(), etag)

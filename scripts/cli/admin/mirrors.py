@@ -20,9 +20,9 @@ from imageserver.operations.runs import Run
 from imageserver.remote.server import RemoteServer
 from imageserver.storage.port import Store
 from imageserver.upstream import messages
-from imageserver.upstream.documents import products_paths
 from imageserver.upstream.mapping import UpstreamFile
 from imageserver.upstream.mirrors import Mirror
+from imageserver.upstream.simplestreams import products_paths
 
 FOLLOWS: Final = "deploy it with MirrorSchedule, such as `rate(1 hour)`"
 

@@ -26,9 +26,9 @@ from imageserver.format.documents import INDEX_KEY
 from imageserver.format.keys import ImageKey, VersionId, parse_key
 from imageserver.storage.port import ObjectInfo
 from imageserver.upstream.addresses import joined
-from imageserver.upstream.documents import LARGEST_DOCUMENT_BYTES, products_paths
 from imageserver.upstream.filters import Filter, chosen
 from imageserver.upstream.mapping import LeftOut, UpstreamFile, mapped, metadata_json
+from imageserver.upstream.simplestreams import LARGEST_DOCUMENT_BYTES, products_paths
 
 TIMEOUT_S: Final = (10, 60)
 """To connect, and between two chunks of an answer."""

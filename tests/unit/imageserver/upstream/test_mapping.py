@@ -10,7 +10,7 @@ import pytest
 from imageserver.errors import UpstreamRefused
 from imageserver.format.keys import parse_key
 from imageserver.inspection.overrides import parse_metadata_json
-from imageserver.upstream import documents
+from imageserver.upstream import simplestreams
 from imageserver.upstream.mapping import LeftOut, UpstreamVersion, mapped, metadata_json
 
 A, B, C, D = ("a" * 64, "b" * 64, "c" * 64, "d" * 64)
@@ -207,11 +207,11 @@ def test_a_document_that_is_none_is_refused(body: bytes) -> None:
 @pytest.mark.parametrize("body", [b"", b"<html>", b"[]", b'{"index": []}', b'{"index"', b"[" * 100_000])
 def test_an_index_that_is_none_is_refused(body: bytes) -> None:
     with pytest.raises(UpstreamRefused, match="cannot be read"):
-        documents.products_paths(body)
+        simplestreams.products_paths(body)
 
 
 def test_an_empty_index_lists_nothing() -> None:
-    assert documents.products_paths(b"{}") == []
+    assert simplestreams.products_paths(b"{}") == []
 
 
 def test_an_index_gives_the_documents_that_clients_read() -> None:
@@ -223,7 +223,7 @@ def test_an_index_gives_the_documents_that_clients_read() -> None:
             "nowhere": {"datatype": "image-downloads"},
         }
     }
-    assert documents.products_paths(json.dumps(index).encode()) == ["streams/v1/images.json"]
+    assert simplestreams.products_paths(json.dumps(index).encode()) == ["streams/v1/images.json"]
 
 
 def test_what_upstream_says_of_a_product_is_read_back_without_a_word() -> None:

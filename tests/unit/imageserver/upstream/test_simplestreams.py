@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from imageserver.upstream.documents import updated
+from imageserver.upstream.simplestreams import updated
 
 NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)
 
