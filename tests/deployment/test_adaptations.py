@@ -311,7 +311,7 @@ def test_adaptations_change_the_copy_where_they_say_and_nothing_else() -> None:
     assert before.keys() - after.keys() == {"ThrottlesAlarm", "DomainRecord"}
     assert all(name.startswith("Emulated") for name in after.keys() - before.keys())
     changed = {name for name in before.keys() & after.keys() if before[name] != after[name]}
-    assert changed == {"DigestFunction", "PublishFunction"}
+    assert changed == {"CopyFunction", "DigestFunction", "PublishFunction"}
     assert {key for key in template if template[key] != copy[key]} == {"Resources"}
 
 
