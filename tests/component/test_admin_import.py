@@ -223,7 +223,8 @@ def test_undelete_names_what_maintain_is_about_to_delete(deployment: Deployment)
     deployment.s3.delete_object(Bucket=BUCKET, Key=f"{PATH}/lxd.tar.xz")
     found = recovery.deleted(deployment, PATH)
     assert recovery.being_deleted(deployment, found) == [], "it is withdrawn, and nobody deletes it yet"
-    # One file is not as its record says: the deletion does not end.
+    # One file is not the upload that its record is about: the deletion does not end.
+    deployment.s3.put_object(Bucket=BUCKET, Key=f"{PATH}/rootfs.squashfs", Body=b"another")
     prune(deployment.store, Sent(), Rules(Rule(), 1, 0), now, never, Run())
     assert recovery.being_deleted(deployment, recovery.deleted(deployment, PATH)) == [PATH]
 

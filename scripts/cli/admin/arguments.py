@@ -12,12 +12,13 @@ from cli import network
 from cli.admin import output
 from cli.admin.deployment import Deployment, open_bucket, open_local, open_stack
 from cli.admin.errors import EXIT_CODES, exit_on_error, show_tracebacks
-from imageserver.errors import InvalidUpload
+from imageserver.errors import InvalidFilter, InvalidUpload
 from imageserver.format.keys import ImageKey, Target, is_fingerprint, parse_target, path_of, without_remote
 from imageserver.format.wording import counted, quoted
 from imageserver.operations.lookup import find_listed, find_recorded
 from imageserver.settings import CLIENT_CHOICES
 from imageserver.storage.document_cache import DocumentCache
+from imageserver.upstream.filters import Filter, parse_filter
 
 PRODUCT_PARTS: Final = 5
 COLONS_OF_A_PRODUCT: Final = 3
@@ -192,6 +193,16 @@ def find_target(deployment: Deployment, name: str, of_records: bool = False) -> 
 below_argument = click.argument(
     "below", default="", metavar="[PATH]", callback=lambda _context, _parameter, path: with_stream(path)
 )
+
+
+def filters(_context: click.Context, _parameter: click.Parameter, texts: tuple[str, ...]) -> tuple[Filter, ...]:
+    """Return the filters of an option --only. Raise BadParameter."""
+    try:
+        return tuple(map(parse_filter, texts))
+    except InvalidFilter as refusal:
+        raise click.BadParameter(str(refusal)) from refusal
+
+
 yes_option = click.option("--yes", is_flag=True, help="Really do it.")
 ignored_yes_option = click.option(
     "--yes",

@@ -11,13 +11,12 @@ import click
 
 from cli import aws
 from cli.admin import import_plan, inventory, other_servers, output, source_records, transfer
-from cli.admin.arguments import command, find_target, ignored_yes_option, main, yes_option
+from cli.admin.arguments import command, filters, find_target, ignored_yes_option, main, yes_option
 from cli.admin.deployment import Deployment, DryStore
 from cli.admin.errors import FOUND, NOTHING, end
 from cli.admin.other_servers import Bucket, Folder, Web
 from cli.admin.source_records import SourceRecords
 from cli.admin.transfer import File
-from imageserver.errors import InvalidFilter
 from imageserver.format.documents import INDEX_KEY
 from imageserver.format.keys import Target, path_of
 from imageserver.format.wording import counted
@@ -167,13 +166,6 @@ def _rules(
     )
 
 
-def _filters(_context: click.Context, _parameter: click.Parameter, texts: tuple[str, ...]) -> tuple[Filter, ...]:
-    try:
-        return tuple(map(parse_filter, texts))
-    except InvalidFilter as refusal:
-        raise click.BadParameter(str(refusal)) from refusal
-
-
 @main.command(name="import")
 @click.argument("source", metavar="DIR|s3://BUCKET[/PREFIX]|https://HOST[/PATH]")
 @click.option("--into", default="images", show_default=True, help="The stream of what comes by the source's catalog.")
@@ -181,7 +173,7 @@ def _filters(_context: click.Context, _parameter: click.Parameter, texts: tuple[
     "--only",
     multiple=True,
     metavar="FILTER",
-    callback=_filters,
+    callback=filters,
     help="What comes: products, fields, kinds and sizes of roots; repeat it for more.  [default: all]",
 )
 @click.option("--keep", type=click.IntRange(1), help="How many versions come of each product, the newest.")

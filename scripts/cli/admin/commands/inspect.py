@@ -1,19 +1,23 @@
-"""Commands that change nothing: list, show, verify, doctor."""
+"""Commands that change nothing on the server: list, show, verify, export, doctor."""
 
 import random
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict
-from typing import Any
+from functools import partial
+from pathlib import Path
+from typing import Any, NoReturn
 
 import click
 
 from cli.admin import doctor, inventory, output, verification
-from cli.admin.arguments import below_argument, command, find_target, folder_of, main
+from cli.admin import export as exporting
+from cli.admin.arguments import below_argument, command, filters, find_target, folder_of, main
 from cli.admin.deployment import Deployment
 from cli.admin.errors import FOUND, NOTHING, end
 from imageserver.format.keys import ImageKey
 from imageserver.format.wording import counted
+from imageserver.upstream.filters import Filter
 
 MOST_SHOWN = 20
 """Findings of one check that are printed; --json has all of them."""
@@ -151,6 +155,64 @@ def verify(
         mismatches = counted(len(wrong), "mismatch") if wrong else "no mismatches"
         click.echo(f"{counted(count, 'version')}, {output.size(total)}: {mismatches}")
     sys.exit(FOUND if wrong else 0)
+
+
+@main.command()
+@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path, file_okay=False))
+@click.option(
+    "--only",
+    multiple=True,
+    metavar="FILTER",
+    callback=filters,
+    help="What goes: products, fields, kinds and sizes of roots; repeat it for more.  [default: all]",
+)
+@click.option("--keep", type=click.IntRange(1), help="How many versions go of each product, the newest.")
+@click.option("--dry-run", is_flag=True, help="Print what would be written, and write nothing.")
+@command
+def export(
+    deployment: Deployment, as_json: bool, folder: Path, only: tuple[Filter, ...], keep: int | None, dry_run: bool
+) -> None:
+    """Write what is listed into the folder DIR, with its catalog: any web server makes an image server of it.
+
+    For a site without a network: carry the folder there, and serve it or `import` it. Repeated, it writes only what is
+    missing or differs. Nothing is deleted from DIR. The catalog is written last, and only if every file was.
+
+    \b
+    ./scripts/admin export images-for-site
+    ./scripts/admin export images-for-site --only ubuntu:noble --keep 1 --dry-run
+    """
+    export = exporting.choose(deployment.store, only, keep)
+    if not export.files:
+        end(NOTHING, f"nothing is listed{' that --only takes' if only else ''}; `admin list` says what is there")
+    read = verification.from_bucket(deployment.store)
+    with output.bytes_progress() as progress:
+        task = progress.add_task("comparing" if dry_run else "writing", total=export.size_bytes)
+        write = exporting.compare if dry_run else partial(exporting.write, read=read)
+        written = write(export, folder, advance=lambda count: progress.advance(task, count))
+    _print_export(as_json, dry_run, export, written)
+
+
+def _print_export(as_json: bool, dry_run: bool, export: exporting.Export, written: exporting.Written) -> NoReturn:
+    size_bytes = sum(export.files[path].size for path in written.files)
+    if as_json:
+        output.print_json(
+            {
+                "dry_run": dry_run,
+                "files": written.files,
+                "bytes": size_bytes,
+                "already": len(written.already),
+                "failed": [asdict(one) for one in written.failed],
+            }
+        )
+    else:
+        for one in written.failed:
+            click.echo(f"{one.path}: {one.what}")
+        did = "would write" if dry_run else "wrote"
+        already = f"; {len(written.already):,} were there already" if written.already else ""
+        click.echo(f"{did} {counted(len(written.files), 'file')}, {output.size(size_bytes)}{already}")
+        if written.failed:
+            click.echo("the catalog was not written: run it again")
+    sys.exit(FOUND if written.failed else 0)
 
 
 @main.command(name="doctor")
