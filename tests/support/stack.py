@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import urlencode
 
 import boto3
 
@@ -169,6 +170,9 @@ class Stack:
         whole = s3.get_object(Bucket=self.bucket, Key=key)
         body = whole["Body"].read()
         keep = {name: whole[name] for name in ("ContentType", "CacheControl", "Metadata") if name in whole}
+        tags = s3.get_object_tagging(Bucket=self.bucket, Key=key)["TagSet"]
+        if tags:  # without them the edge serves no image
+            keep["Tagging"] = urlencode({tag["Key"]: tag["Value"] for tag in tags})
         broken = damage(body)
         with self.deaf():
             if broken is None:
