@@ -18,7 +18,7 @@ from imageserver.format import documents
 from imageserver.format.file_kinds import ALL_CLIENTS
 from imageserver.format.keys import ProductId, VersionId, parse_record_key, version_of
 from imageserver.operations.ingest import Ingested, IngestServices, ingest
-from imageserver.operations.publish import Published, PublishServices, publish
+from imageserver.operations.publish import Published, PublishServices, Subject, product_of, publish
 from imageserver.storage.port import KeyHistory, ObjectInfo, Opened, StoredObject
 
 START = datetime(2026, 11, 23, 10, 0, tzinfo=UTC)
@@ -237,9 +237,9 @@ class System:
     def ingest(self, path: str) -> Ingested:
         return ingest(version_of(f"{path}/"), self.ingest_services)
 
-    def publish(self, *products: ProductId) -> list[Published]:
-        """Publish these products, then those of other streams that turned out to be outdated, as the queue would."""
-        done = self.publish_once(*products)
+    def publish(self, *subjects: Subject) -> list[Published]:
+        """Publish these subjects, then those of other streams that turned out to be outdated, as the queue would."""
+        done = self.publish_once(*subjects)
         for _ in range(100):
             if not self.outdated:
                 return done
@@ -247,11 +247,12 @@ class System:
             self.publish_once(*again)
         raise AssertionError("publishing never ends")
 
-    def publish_once(self, *products: ProductId) -> list[Published]:
-        """Publish these products alone; `outdated` is what they would send to the queue."""
-        streams = sorted({product.stream for product in products})
+    def publish_once(self, *subjects: Subject) -> list[Published]:
+        """Publish these subjects alone; `outdated` is what they would send to the queue."""
+        streams = sorted({product_of(subject).stream for subject in subjects})
         return [
-            publish(stream, [p for p in products if p.stream == stream], self.publish_services) for stream in streams
+            publish(stream, [one for one in subjects if product_of(one).stream == stream], self.publish_services)
+            for stream in streams
         ]
 
     def catch_up(self) -> None:

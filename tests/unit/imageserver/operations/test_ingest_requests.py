@@ -5,7 +5,7 @@ from collections import Counter
 
 import pytest
 
-from imageserver.format.keys import parse_product
+from imageserver.format.keys import parse_product, parse_version
 from tests.support import PROJECT, images
 from tests.support.memory_store import System
 
@@ -52,16 +52,16 @@ def test_a_changed_version_costs_the_same_requests_for_any_size_of_catalog(produ
     assert calls(system) == {"read": 4 - first, "list": 4, "create": 2, "delete": 1, "open": 3}
     assert system.ingest(path).outcome == "unchanged"
     assert calls(system) == {"read": 1, "list": 1}, "each further event"
-    (done,) = system.publish(parse_product(product))
+    (done,) = system.publish(parse_version(path))
     assert done.writes == 2 + first  # the document and the feed of its stream, of a first version also the index
-    expected = {"read": 5 + versions, "list": 6, "create": 1, "replace": 2 + first, "delete": 1}
+    expected = {"read": 5 + versions, "list": 6, "create": 1, "replace": 2 + first, "mark_listed": 3, "delete": 1}
     assert calls(system) == expected
-    assert sum(expected.values()) == 15 + versions + first
+    assert sum(expected.values()) == 18 + versions + first
 
 
 def test_the_performance_page_states_these_numbers() -> None:
     (row,) = re.findall(r"^\| requests to storage.*$", PAGE, re.MULTILINE)
-    assert row.count("29 + V + parts") == 3
+    assert row.count("32 + V + parts") == 3
     text = " ".join(PAGE.split())
     assert "14 by digest when all three files are there as it looks (4 GET, 4 LIST, 3 HEAD, 2 PUT, 1 DELETE)" in text
-    assert "15 + V by publish (5 + V GET, 6 LIST, 3 PUT, 1 DELETE)" in text
+    assert "18 + V by publish (5 + V GET, 6 LIST, 3 PUT, 3 PUT of a tag, 1 DELETE)" in text
