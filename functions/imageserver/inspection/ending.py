@@ -131,7 +131,7 @@ def _unpacked_too(chunks: Iterator[Chunk], magic: bytes) -> Iterator[Chunk]:
     unpacker, tar = Unpacker(magic), Reader(_scan_tar())
     is_looked_at = True
     for chunk in chunks:
-        yield chunk  # first: who reads it may refuse a bomb before it is unpacked here
+        yield chunk  # first: its reader may refuse a bomb before it is unpacked here
         try:
             for step in unpacker.feed(chunk) if is_looked_at else ():
                 tar.feed(step)

@@ -44,7 +44,7 @@ REFUSED_S: Final = 6 * 3600
 
 
 class Outcome(StrEnum):
-    """What came of a copy; `continued` means that another run has to go on with it."""
+    """The result of a copy; `continued` means that another run has to go on with it."""
 
     COPIED = "copied"
     PRESENT = "present"

@@ -265,7 +265,7 @@ class _Transfer:
                 yield part
 
     def _ranged(self, response: BaseHTTPResponse, start: int) -> Generator[bytearray]:
-        """Yield parts in order, fetched by a few threads ahead of who takes them. The first one shows how many."""
+        """Yield parts in order. A few threads fetch them ahead; the first part shows how many threads."""
         starts = iter(range(start, self._size_bytes, self._server.part_bytes))
         began = self._server.clock()
         with suppress(_TimeOver):

@@ -114,7 +114,7 @@ class Store(Protocol):
 class FileStore(Store, Protocol):
     """A bucket into which files of images are written, each as if its publisher had uploaded it. Errors as of Store.
 
-    `sha256` is that of the whole file, in hex. It is declared with the object: whoever reads it later compares.
+    `sha256` is that of the whole file, in hex. It is declared with the object, and digest compares it.
     """
 
     def create_file(self, key: str, body: bytes | bytearray, sha256: str) -> bool:

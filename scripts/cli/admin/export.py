@@ -33,7 +33,7 @@ class Export:
 
 @dataclass
 class Written:
-    """What came of it. `is_whole`: the documents were written, since nothing failed."""
+    """The result of an export. `is_whole`: the documents were written, since nothing failed."""
 
     files: list[str] = field(default_factory=list)
     already: list[str] = field(default_factory=list)

@@ -94,7 +94,7 @@ def test_values_missing_from_the_environment_come_from_the_aws_cli(folder: Path)
 
 
 def test_the_local_stack_takes_no_keys_that_are_set_for_aws(folder: Path) -> None:
-    """Whoever works with AWS has some in the environment, and the walk of the README names no caller."""
+    """People who work with AWS have some in the environment, and the walk of the README names no caller."""
     state = folder / "state"
     state.mkdir()
     api = "https://localhost:8443"

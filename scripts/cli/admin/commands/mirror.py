@@ -209,7 +209,7 @@ def _compare(
     *,
     accept: bool = False,
 ) -> NoReturn:
-    """Compare one mirror, print what came of it, and exit with the code of the first failure."""
+    """Compare one mirror, print the result, and exit with the code of the first failure."""
     if not run.dry_run:
         _check_functions(deployment)
     with output.busy(f"comparing with {configuration[name].address}"):

@@ -333,7 +333,10 @@ def test_an_upstream_that_does_not_answer_is_compared_next_time(site: Site) -> N
     site.later(days=1)
     site.origin.server.on = down
     run = Run()
-    connect = lambda _: site.origin.server  # noqa: E731
+
+    def connect(_: Mirror) -> MemoryUpstream:
+        return site.origin.server
+
     (followed,) = follow({"site": SITE}, dataclasses.replace(services, connect=connect), run, ["site"])
     assert "does not answer" in followed.status.error
     assert followed.status.in_step == before
