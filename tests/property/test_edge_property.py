@@ -24,7 +24,7 @@ PRODUCT = parse_product("images/ubuntu/noble/amd64/default")
 VERSIONS = [f"{PRODUCT.path}/2026112{day}_10:00" for day in (1, 2)]
 FILES = ("lxd.tar.xz", "rootfs.squashfs")
 RULES = Rules(Rule(versions=1), grace_hours=1, stale_days=1)
-STEPS = 120
+STEPS = 200
 
 
 def no_pause(_: float) -> None:

@@ -140,6 +140,15 @@ class Watched(Run):
             super().do(task, action)
 
 
+def recognized(record: Mapping[str, Any]) -> dict[str, str]:
+    """What a version was published with, without files of which nobody can tell whether they are the same.
+
+    A root that was uploaded again is not read before there is sound metadata, whatever its bytes are.
+    """
+    unread = {file for file, facts in record["files"].items() if not facts.get("sha256") and not facts.get("refusal")}
+    return {file: sha256 for file, sha256 in record["published"].items() if file not in unread}
+
+
 class Story:
     """A random run over a World: publishers, deliveries, kills, and the checks after each change."""
 
@@ -384,7 +393,7 @@ class Story:
             for key, stored in self.world.objects.items()
             if key.startswith("versions/")
         }
-        published = {path: record["published"] for path, record in known.items()}
+        published = {path: recognized(record) for path, record in known.items()}
         since = {path: record["since"] for path, record in known.items()}
         model = expected_catalog(objects, withdrawn, uploaded, published, since)
         unlisted = expected_unlisted(objects, withdrawn, published)

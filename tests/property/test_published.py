@@ -27,7 +27,7 @@ from tests.support.memory_store import MemoryStore, System
 
 VERSION = "images/ubuntu/noble/amd64/default/20261123_1000"
 CALLER = "publisher"
-METADATA = [images.metadata_tarball("amd64", "m", serial=serial) for serial in ("1", "2")]
+METADATA = [images.metadata_tarball("amd64", serial=serial) for serial in ("1", "2")]
 ROOTS = [images.squashfs(seed, 700) for seed in ("a", "b")]
 DISKS = [images.qcow2(seed, 2400) for seed in ("c", "d")]
 UNIFIED = [images.unified_tarball("amd64", "gz", marker) for marker in ("u", "v")]

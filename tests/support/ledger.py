@@ -86,7 +86,9 @@ class Ledger:
                 # A restore that is answered came before the record was made final: then nothing is deleted.
                 restored = not withdrawn and path in answer.acknowledged and not mark.unfinished
                 answered = path in answer.acknowledged or (_version(path) in answer.acknowledged and not mark.going)
-                if answered and mark.touched == touched and not mark.calls and (restored or not mark.blurred):
+                if mark.calls:  # either may have been the last to change the record, whichever answer comes first
+                    mark.touch(None)
+                elif answered and mark.touched == touched and (restored or not mark.blurred):
                     mark.withdrawn = withdrawn
 
     @contextmanager
