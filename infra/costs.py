@@ -108,6 +108,7 @@ def _storage(server: Server) -> list[Row]:
     kept = server.kept * server.version_gb
     deleted = server.gb_a_day * (server.grace_hours / 24 + server.noncurrent_days)
     document = server.kept / server.streams * VERSION_BYTES / 1e9
+    tags = server.files * server.kept
     generations = CATALOG_WRITES * server.versions / DAYS * server.noncurrent_days * document
     return [
         Row("S3, listed images", f"{kept:,.0f} GB", kept * 0.023),
@@ -115,6 +116,7 @@ def _storage(server: Server) -> list[Row]:
             "S3, deleted images until `GraceHours` and `NoncurrentDays` are over", f"{deleted:,.0f} GB", deleted * 0.023
         ),
         Row("S3, earlier generations of the catalog", f"{generations:,.1f} GB", generations * 0.023),
+        Row("S3, the tags of listed files", f"{tags:,} tags", tags * 1e-6),
     ]
 
 
