@@ -1,4 +1,4 @@
-"""The credentials of the local stack. Whoever can reach its loopback port may use them; they are no secret."""
+"""The credentials of the local stack. Every process that reaches its loopback port may use them; they are no secret."""
 
 import os
 from collections.abc import Mapping

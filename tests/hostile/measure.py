@@ -1,6 +1,6 @@
-"""Settle one hostile file in a process of its own: `python -m tests.hostile.measure NAME`; prints JSON.
+"""Ingest one hostile file in a process of its own: `python -m tests.hostile.measure NAME`; prints JSON.
 
-The process may use MEMORY_BYTES of address space and CPU_SECONDS: whoever goes beyond is stopped by the kernel.
+The process may use MEMORY_BYTES of address space and CPU_SECONDS: the kernel stops it beyond them.
 """
 
 from __future__ import annotations

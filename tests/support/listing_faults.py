@@ -186,7 +186,7 @@ def _unusable(image: Image, body: Callable[[str], bytes | None], client: str) ->
 
 
 def _members(body: bytes) -> dict[str, bytes]:
-    """Names in a tarball with their content; the last of two equal names counts, as for whoever unpacks them."""
+    """Names in a tarball with their content; the last of two equal names counts, as when they are unpacked."""
     unpack = next((how for magic, how in _UNPACKED_BY if body.startswith(magic)), None)
     members = {}
     with tarfile.open(fileobj=io.BytesIO(unpack(body) if unpack else body)) as tar:

@@ -66,14 +66,14 @@ class Store(Protocol):
         """Write an object that must not exist yet; its revision, or None when it does: a race was lost.
 
         None, here and below, may also follow a write that took effect: its answer was lost, and the
-        adapter's next try met the first one. Whoever gets None must look again, not conclude.
+        adapter's next try met the first one. A caller that gets None looks again and concludes nothing.
         """
 
     def replace(self, key: str, body: bytes, revision: str) -> str | None:
         """Write over the very revision that was read; the new one, or None when that is gone: a race was lost.
 
         Equal bytes may be an equal revision. So a revision that came back is not noticed: A reads it, B and C
-        write another and this one again, A's write goes through. Whoever writes must look again afterwards.
+        write another and this one again, A's write goes through. A caller therefore looks again after it has written.
         """
 
     def delete(self, key: str, revision: str) -> bool:

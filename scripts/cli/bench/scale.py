@@ -297,7 +297,7 @@ def scale_figures(rounds: int) -> list[Figure]:
 
 
 def figures_of(scene: Scene, worlds: Sequence[_World]) -> list[Figure]:
-    """Return what came of a scene with several seeds; the seconds to the listing are those of all versions."""
+    """Return the outcome of a scene with several seeds; the seconds to the listing are those of all versions."""
     waits = [seconds for world in worlds for seconds in world.listed_after]
     found = [
         figure(f"{scene.name}: races lost", "%", [100 * world.lost / world.attempts for world in worlds]),

@@ -35,5 +35,5 @@ def test_stopping_a_process_stops_its_children() -> None:
 
 
 def _is_zombie(process: Path) -> bool:
-    """Ended, and not yet collected by whoever inherited it."""
+    """Ended, and not yet collected by the process that inherited it."""
     return (process / "stat").read_text().rpartition(")")[2].split()[0] == "Z"
