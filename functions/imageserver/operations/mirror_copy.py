@@ -196,7 +196,7 @@ class _Copy:
             except UpstreamChanged:
                 raise
             except UpstreamUnavailable:
-                sender.settle()
+                sender.wait()
                 self.notebook.save(sender.note)
                 raise
         if sender.size_bytes < reading.size_bytes:
@@ -215,7 +215,7 @@ class _Copy:
             if self.services.now() - saved >= timedelta(seconds=SAVE_S):
                 self.notebook.save(sender.note)
                 saved = self.services.now()
-        sender.settle()
+        sender.wait()
 
     def _refusal(self, digest: RunningSha256) -> Copied | None:
         """Return the refusal of other bytes than upstream's catalog promises, and note it; None if they are right."""
@@ -277,9 +277,9 @@ class _Sender:
         number = len(self.etags) + len(self._pending) + 1
         sent = self._pool.submit(self._store.put_part, self._key, self.note.upload_id, number, part)
         self._pending.append((sent, len(part), digest))
-        self.settle(UPLOADS - 1)
+        self.wait(UPLOADS - 1)
 
-    def settle(self, unfinished: int = 0) -> None:
+    def wait(self, unfinished: int = 0) -> None:
         """Wait until at most so many parts are on their way. Raise _UploadGone if there is no such upload."""
         while len(self._pending) > unfinished:
             sent, size_bytes, digest = self._pending.popleft()
