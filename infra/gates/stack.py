@@ -20,6 +20,7 @@ _SERVICES: Final = {
     "AWS::Lambda::Function": f"arn:aws:lambda:{REGION}:{ACCOUNT_ID}:function:{{}}",
     "AWS::IAM::Role": f"arn:aws:iam::{ACCOUNT_ID}:role/{{}}",
     "AWS::Logs::LogGroup": f"arn:aws:logs:{REGION}:{ACCOUNT_ID}:log-group:{{}}:*",
+    "AWS::CloudFront::KeyValueStore": f"arn:aws:cloudfront::{ACCOUNT_ID}:key-value-store/{{}}",
     "AWS::SNS::Topic": f"arn:aws:sns:{REGION}:{ACCOUNT_ID}:{{}}",
     "AWS::Events::Rule": f"arn:aws:events:{REGION}:{ACCOUNT_ID}:rule/{{}}",
 }

@@ -5,8 +5,10 @@ Nothing is cached, so the lifetimes of the template have no effect; Cache-Contro
 """
 
 import gzip
+import logging
 from collections.abc import AsyncIterator, Iterator, Mapping
 from typing import Any, Final
+from urllib.parse import unquote
 
 import anyio
 from botocore.exceptions import ClientError
@@ -16,8 +18,10 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
+from local_stack.edge_function import FunctionFailed, Run
 from local_stack.wiring import Behaviour, Edge
 
+_LOG: Final = logging.getLogger(__name__)
 CHUNK_BYTES: Final = 1024 * 1024
 COMPRESSIBLE_BYTES: Final = range(1_000, 10_000_001)
 """CloudFront Developer Guide, "Serve compressed files": objects of 1,000 to 10,000,000 bytes."""
@@ -30,8 +34,8 @@ _ERRORS: Final = {"NoSuchKey": 404, "404": 404, "NotModified": 304, "304": 304, 
                   "InvalidRange": 416, "416": 416}  # fmt: skip
 
 
-def make_front(edge: Edge, bucket: str, s3: Any) -> Starlette:
-    """Return the ASGI application of the distribution; `s3` is a boto3 client."""
+def make_front(edge: Edge, bucket: str, s3: Any, run: Run | None = None) -> Starlette:
+    """Return the ASGI application of the distribution; `s3` is a boto3 client, `run` its function."""
 
     async def answer(request: Request) -> Response:
         # The raw path, decoded once by the server: S3 keys and CloudFront patterns have no leading slash.
@@ -40,6 +44,11 @@ def make_front(edge: Edge, bucket: str, s3: Any) -> Starlette:
         if request.method not in behaviour.methods:
             return _error(403, "MethodNotAllowed", "This distribution is not configured to allow the HTTP request "
                           "method that was used for this request.", {})  # fmt: skip
+        if run is not None and behaviour.has_function:
+            decided = await _decided(request, run)
+            if isinstance(decided, Response):
+                return decided
+            path = decided
         key = path or edge.root
         needed = edge.needed_tags(key)
         if needed is None:
@@ -51,6 +60,22 @@ def make_front(edge: Edge, bucket: str, s3: Any) -> Starlette:
         return await _serve(request, behaviour, edge, s3, bucket, key)
 
     return Starlette(routes=[Route("/{path:path}", answer, methods=ALL_METHODS)])
+
+
+async def _decided(request: Request, run: Run) -> str | Response:
+    """Return the path that the function makes of this request's, or its answer."""
+    headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in request.scope["headers"]]
+    try:
+        # As the client spelled it: only the function decides what an escape means.
+        uri = request.scope["raw_path"].split(b"?")[0].decode("latin-1")
+        result = await run_in_threadpool(run, request.method, uri, headers)
+    except FunctionFailed as error:
+        _LOG.warning("%s", error)
+        return _error(503, "FunctionExecutionError", "The CloudFront function failed.", {})
+    if "statusCode" in result:
+        answered = {name: str(header["value"]) for name, header in result.get("headers", {}).items()}
+        return Response(status_code=int(result["statusCode"]), headers=answered)
+    return unquote(result["uri"]).removeprefix("/")
 
 
 def _tags(s3: Any, bucket: str, key: str) -> frozenset[tuple[str, str]] | None:

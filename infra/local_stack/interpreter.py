@@ -20,7 +20,8 @@ from local_stack.wiring import Wiring
 
 INTERPRETED: Final = frozenset({
     "AWS::ApiGatewayV2::Api", "AWS::ApiGatewayV2::Stage", "AWS::CloudFront::CachePolicy",
-    "AWS::CloudFront::Distribution", "AWS::CloudFront::ResponseHeadersPolicy", "AWS::Events::Rule",
+    "AWS::CloudFront::Distribution", "AWS::CloudFront::Function", "AWS::CloudFront::KeyValueStore",
+    "AWS::CloudFront::ResponseHeadersPolicy", "AWS::Events::Rule",
     "AWS::Lambda::EventInvokeConfig",
     "AWS::Lambda::EventSourceMapping", "AWS::Lambda::Function", "AWS::S3::Bucket", "AWS::S3::BucketPolicy",
     "AWS::SQS::Queue", "AWS::Scheduler::Schedule",
@@ -88,6 +89,7 @@ def interpret(resources: Iterable[Resource], identity: StackIdentity) -> Wiring:
             cache_policies=of("AWS::CloudFront::CachePolicy"),
             headers_policies=of("AWS::CloudFront::ResponseHeadersPolicy"),
             bucket_policies=of("AWS::S3::BucketPolicy"),
+            functions=of("AWS::CloudFront::Function"),
         ),
     )
 

@@ -38,6 +38,10 @@ class Names:
                 None: logical_id,
                 "Arn": f"arn:aws:lambda:{region}:{ACCOUNT_ID}:function:{logical_id}",
             },
+            "AWS::CloudFront::KeyValueStore": {
+                None: logical_id,
+                "Arn": f"arn:aws:cloudfront::{ACCOUNT_ID}:key-value-store/00000000-0000-4000-8000-000000000000",
+            },
             # Empty, so that publish has no edge to invalidate: the local one caches nothing.
             "AWS::CloudFront::Distribution": {None: "", "Id": "", "DomainName": self._edge},
         }

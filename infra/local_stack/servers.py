@@ -57,14 +57,14 @@ def free_port(wanted: int) -> int:
 
 
 class Server:
-    """One ASGI application over HTTPS in a thread."""
+    """One ASGI application in a thread, over HTTPS if it is given certificates."""
 
-    def __init__(self, application: Any, sockets: list[socket.socket], certificates: Certificates) -> None:
+    def __init__(self, application: Any, sockets: list[socket.socket], certificates: Certificates | None) -> None:
         self.port: int = sockets[0].getsockname()[1]
         config = uvicorn.Config(
             application,
-            ssl_certfile=str(certificates.chain_file),
-            ssl_keyfile=str(certificates.key_file),
+            ssl_certfile=str(certificates.chain_file) if certificates else None,
+            ssl_keyfile=str(certificates.key_file) if certificates else None,
             log_level="critical",  # LXD tries plain http on this port first; that is no event
             access_log=False,
             lifespan="off",
@@ -73,7 +73,7 @@ class Server:
         )
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(
-            target=self._server.run, kwargs={"sockets": sockets}, name=f"https-{self.port}", daemon=True
+            target=self._server.run, kwargs={"sockets": sockets}, name=f"server-{self.port}", daemon=True
         )
 
     def start(self) -> None:
@@ -82,7 +82,7 @@ class Server:
         give_up = time.monotonic() + START_S
         while not self._server.started:
             if not self._thread.is_alive() or time.monotonic() > give_up:
-                raise LocalStackError(f"the HTTPS server on port {self.port} did not start")
+                raise LocalStackError(f"the server on port {self.port} did not start")
             time.sleep(0.02)
 
     def stop(self) -> None:

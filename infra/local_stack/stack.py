@@ -18,9 +18,11 @@ from rich.console import Console
 from local_stack.api import make_api
 from local_stack.certificates import Certificates, ensure_certificates
 from local_stack.credentials import ACCESS_KEY, SECRET_KEY, local_session
+from local_stack.edge_function import Run, Runner
 from local_stack.errors import AlreadyRunning
 from local_stack.front import make_front
 from local_stack.interpreter import read_wiring
+from local_stack.key_values import KeyValues, make_key_values
 from local_stack.mappings import Poller
 from local_stack.observer import Observer
 from local_stack.processes import S3Process
@@ -113,11 +115,12 @@ class LocalStack:
         process.watch(observer.changed)
         pool = self._start_functions(sqs, observer, logs, self._options.functions_endpoint or process.endpoint)
         api_sockets = listen(ports.choose("api"))
-        self._serve(make_front(self.wiring.edge, self.wiring.bucket.name, self.s3), sockets, certificates)
+        view_store, run = self._start_edge_function(ports)
+        self._serve(make_front(self.wiring.edge, self.wiring.bucket.name, self.s3, run), sockets, certificates)
         api = make_api(self.wiring.routes, pool.invoke, self.scheduler, observer.failed)
         self._serve(api, api_sockets, certificates)
         base_url, api_url = (f"https://localhost:{s[0].getsockname()[1]}" for s in (sockets, api_sockets))
-        self.stack = self._description(base_url, api_url, certificates.ca_file, process.endpoint)
+        self.stack = self._description(base_url, api_url, certificates.ca_file, process.endpoint, view_store)
         self.scheduler.start()
 
     def _start_s3(self, port: int, edge: str, logs: Path) -> tuple[S3Process, Any]:
@@ -132,7 +135,19 @@ class LocalStack:
         provision(self.wiring, self.s3, sqs)
         return process, sqs
 
-    def _description(self, base_url: str, api_url: str, ca_file: Path, endpoint: str) -> Stack:
+    def _start_edge_function(self, ports: "_Ports") -> tuple[str, Run | None]:
+        """Start the edge's function and its key value store; return that one's address and how to run the function."""
+        code = self.wiring.edge.function
+        if code is None:
+            return "", None
+        store = KeyValues(code.store_arn)
+        bound = listen(ports.choose("view-store"))
+        self._serve(make_key_values(store), bound, None)
+        runner = Runner(code.text, store.get)
+        self._closing.callback(runner.stop)
+        return f"http://localhost:{bound[0].getsockname()[1]}", runner.run
+
+    def _description(self, base_url: str, api_url: str, ca_file: Path, endpoint: str, view_store: str) -> Stack:
         return Stack(
             base_url=base_url,
             ca_file=str(ca_file),
@@ -143,6 +158,8 @@ class LocalStack:
             api_url=api_url,
             access_key_id=ACCESS_KEY,
             secret_access_key=SECRET_KEY,
+            view_store=view_store,
+            view_store_arn=self.wiring.edge.function.store_arn if self.wiring.edge.function else "",
         )
 
     def _start_functions(self, sqs: Any, observer: Observer, logs: Path, endpoint: str) -> Pool:
@@ -159,7 +176,7 @@ class LocalStack:
             self._closing.callback(poller.stop)
         return pool
 
-    def _serve(self, application: Any, sockets: list[Any], certificates: Certificates) -> None:
+    def _serve(self, application: Any, sockets: list[Any], certificates: Certificates | None) -> None:
         server = Server(application, sockets, certificates)
         server.start()
         self._closing.callback(server.stop)

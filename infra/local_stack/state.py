@@ -15,6 +15,7 @@ FILE_NAME = "stack.json"
 class Stack:
     """A running stack. `base_url` is where clients find images, `api_url` where uploads are asked for.
 
+    `view_store` is the address of the edge's key value store and `view_store_arn` its name, both empty without views.
     The access key is what requests to `s3_endpoint` are signed with.
     """
 
@@ -27,6 +28,8 @@ class Stack:
     api_url: str
     access_key_id: str
     secret_access_key: str
+    view_store: str = ""
+    view_store_arn: str = ""
 
     def write(self, folder: Path) -> None:
         """Publish it: a reader sees the whole file or none."""

@@ -87,6 +87,14 @@ class Route:
 
 
 @dataclass(frozen=True, slots=True)
+class EdgeCode:
+    """The text of the function that runs for each request of a viewer, and the ARN of the store that it reads."""
+
+    text: str
+    store_arn: str
+
+
+@dataclass(frozen=True, slots=True)
 class Behaviour:
     """What the edge does with paths that match `pattern` (`*` is any text, without the leading slash)."""
 
@@ -94,6 +102,7 @@ class Behaviour:
     methods: frozenset[str]
     encodings: tuple[str, ...]
     headers: Mapping[str, str]
+    has_function: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +116,7 @@ class Edge:
     behaviours: tuple[Behaviour, ...]
     readable: tuple[tuple[str, frozenset[tuple[str, str]]], ...]
     sees_missing: bool
+    function: EdgeCode | None = None
 
     def behaviour(self, path: str) -> Behaviour:
         """Return the first behaviour whose pattern matches a path without its leading slash."""

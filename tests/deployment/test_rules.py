@@ -26,8 +26,13 @@ VARIANTS: dict[str, dict[str, str]] = {
         "GeoLocations": "DE,FR",
     },
     "following others": {"MirrorSchedule": "rate(1 hour)"},
+    "views": {"Views": "true"},
     "short runs": {"DigestTimeout": "5", "PublishTimeout": "30"},
 }
+
+
+EVERYTHING = VARIANTS["following others"] | VARIANTS["views"]
+"""With these every function, queue and role is there."""
 
 
 @pytest.fixture(scope="module", params=VARIANTS)
@@ -56,7 +61,7 @@ def widen(role: str, sid: str, **change: Any) -> Mutation:
     """Change elements of one statement of a role."""
 
     def mutate(document: Template) -> None:
-        (statement,) = (s for s in statements(document, role) if s["Sid"] == sid)
+        (statement,) = (s for s in statements(document, role) if s.get("Sid") == sid)
         statement.update(change)
 
     return mutate
@@ -65,7 +70,7 @@ def widen(role: str, sid: str, **change: Any) -> Mutation:
 def drop_statement(policy: str, sid: str) -> Mutation:
     def mutate(document: Template) -> None:
         holder = resource(document, policy)["PolicyDocument"]
-        kept = [s for s in holder["Statement"] if s["Sid"] != sid]
+        kept = [s for s in holder["Statement"] if s.get("Sid") != sid]
         assert len(kept) == len(holder["Statement"]) - 1
         holder["Statement"] = kept
 
@@ -76,7 +81,7 @@ def drop_condition(policy: str, sid: str, operator: str, key: str = "") -> Mutat
     """Take an operator out of a condition, or one key of it."""
 
     def mutate(document: Template) -> None:
-        (statement,) = (s for s in resource(document, policy)["PolicyDocument"]["Statement"] if s["Sid"] == sid)
+        (statement,) = (s for s in resource(document, policy)["PolicyDocument"]["Statement"] if s.get("Sid") == sid)
         if key:
             del statement["Condition"][operator][key]
         else:
@@ -144,8 +149,27 @@ def serve_a_page_for_errors(document: Template) -> None:
 
 def publish_records(document: Template) -> None:
     for statement in resource(document, "BucketPolicy")["PolicyDocument"]["Statement"]:
-        if statement["Sid"] == "EdgeReadsWhatIsServed":
+        if statement.get("Sid") == "EdgeReadsWhatIsServed":
             statement["Resource"] = {"Fn::Sub": "${Bucket.Arn}/*"}
+
+
+def remove_for_views(path: str, name: str) -> Mutation:
+    def mutate(document: Template) -> None:
+        node, last = reach(document, "Distribution", f"{path}.{name}")
+        del node[last]
+
+    return mutate
+
+
+def decide_later(document: Template) -> None:
+    association = edge(document)["DefaultCacheBehavior"]["FunctionAssociations"]["Fn::If"][1][0]
+    association["EventType"] = "viewer-response"
+
+
+def serve_documents_of_views(document: Template) -> None:
+    for statement in resource(document, "BucketPolicy")["PolicyDocument"]["Statement"]:
+        if statement.get("Fn::If", [""])[0] == "HasViews":
+            statement["Fn::If"][1]["Resource"] = {"Fn::Sub": "${Bucket.Arn}/views/*"}
 
 
 def attach_managed_policy(document: Template) -> None:
@@ -228,6 +252,12 @@ MUTATIONS: dict[str, dict[str, Mutation]] = {
         "what is not listed": drop_condition(
             "BucketPolicy", "EdgeReadsListedUploads", "StringEquals", "s3:ExistingObjectTag/listed"
         ),
+    },
+    "the_function_decides_each_request": {
+        "a path without it": remove_for_views("DistributionConfig.CacheBehaviors.1", "FunctionAssociations"),
+        "after the cache": decide_later,
+        "a view's own document": serve_documents_of_views,
+        "another text": put("ViewFunction", "FunctionCode", to="function handler(e) { return e.request; }"),
     },
     "a_missing_key_is_404": {
         "missing is 403": drop_statement("BucketPolicy", "EdgeLearnsWhatIsMissing"),
@@ -455,7 +485,7 @@ MUTATIONS: dict[str, dict[str, Mutation]] = {
 def test_each_mutation_of_the_template_breaks_its_rule(rule: str, mutation: str) -> None:
     document = stack.template()
     MUTATIONS[rule][mutation](document)
-    assert list(RULES[rule](stack.deployed(document, **VARIANTS["following others"]))) != []
+    assert list(RULES[rule](stack.deployed(document, **EVERYTHING))) != []
 
 
 def test_a_route_without_authorizer_is_noticed_with_tokens_too() -> None:

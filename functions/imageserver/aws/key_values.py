@@ -100,7 +100,7 @@ def _check(put: Mapping[str, str]) -> None:
     for key, value in put.items():
         if len(key.encode()) > LONGEST_KEY or len(value.encode()) > LONGEST_VALUE:
             raise ValueError(
-                f"the entry {key[:60]} has a key of {len(key.encode()):,} and a value of {len(value.encode()):,} bytes; "
+                f"the entry {key[:60]} has a key of {len(key.encode()):,} bytes, a value of {len(value.encode()):,}; "
                 f"the edge's store takes {LONGEST_KEY} and {LONGEST_VALUE:,}"
             )
 
@@ -114,7 +114,7 @@ def _failure(error: ClientError | BotoCoreError, arn: str) -> SimplestreamsError
         return _Lost(str(error))
     if code in _DENIED:
         return StorageDenied(
-            f"{arn} refused: {error}. It needs cloudfront-keyvaluestore:DescribeKeyValueStore, ListKeys and UpdateKeys, "
+            f"{arn} refused: {error}. This needs cloudfront-keyvaluestore:DescribeKeyValueStore, ListKeys, UpdateKeys "
             "and temporary credentials from a regional endpoint of STS (AWS_STS_REGIONAL_ENDPOINTS=regional)"
         )
     return StorageUnavailable(f"{arn} did not answer: {error}")

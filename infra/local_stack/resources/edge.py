@@ -6,7 +6,7 @@ from typing import Any, Final
 from local_stack.errors import TemplateError
 from local_stack.resources.properties import take
 from local_stack.template import Resource
-from local_stack.wiring import Behaviour, Edge
+from local_stack.wiring import Behaviour, Edge, EdgeCode
 
 
 def read_edge(
@@ -14,6 +14,7 @@ def read_edge(
     cache_policies: list[Resource],
     headers_policies: list[Resource],
     bucket_policies: list[Resource],
+    functions: list[Resource],
 ) -> Edge:
     """Return the one distribution, with the policies that its behaviours name and what buckets let it read."""
     if len(distributions) != 1:
@@ -36,14 +37,32 @@ def read_edge(
         behaviours=tuple(_behaviour(b, encodings, headers) for b in declared),
         readable=readable,
         sees_missing=sees_missing,
+        function=_function(functions),
     )
+
+
+def _function(resources: list[Resource]) -> EdgeCode | None:
+    """Return the one function, None if the template has none."""
+    if not resources:
+        return None
+    if len(resources) > 1:
+        raise TemplateError(f"the template has {len(resources)} functions at the edge, expected one at most")
+    p = take(resources[0].logical_id, resources[0].properties, ["FunctionCode", "FunctionConfig"],
+             ["AutoPublish", "Name"])  # fmt: skip
+    config = take(f"{resources[0].logical_id}.FunctionConfig", p["FunctionConfig"],
+                  ["KeyValueStoreAssociations", "Runtime"], ["Comment"])  # fmt: skip
+    if config["Runtime"] != "cloudfront-js-2.0":
+        raise TemplateError(f"{resources[0].logical_id}: the local stack knows only the runtime cloudfront-js-2.0")
+    (store,) = config["KeyValueStoreAssociations"]
+    return EdgeCode(p["FunctionCode"], store["KeyValueStoreARN"])
 
 
 def _behaviour(
     b: Mapping[str, Any], encodings: Mapping[str, tuple[str, ...]], headers: Mapping[str, Mapping[str, str]]
 ) -> Behaviour:
     where = f"Distribution behaviour {b['PathPattern']}"
-    take(where, b, ["PathPattern", "AllowedMethods", "Compress", "CachePolicyId", "ResponseHeadersPolicyId"],
+    take(where, b, ["PathPattern", "AllowedMethods", "Compress", "CachePolicyId", "ResponseHeadersPolicyId",
+                    "FunctionAssociations"],
          ["TargetOriginId", "ViewerProtocolPolicy", "CachedMethods"])  # fmt: skip
     for name, table in (("CachePolicyId", encodings), ("ResponseHeadersPolicyId", headers)):
         if b.get(name) and b[name] not in table:
@@ -51,7 +70,12 @@ def _behaviour(
     compressed = encodings.get(b.get("CachePolicyId", ""), ()) if b.get("Compress") else ()
     own_headers = headers.get(b.get("ResponseHeadersPolicyId", ""), {})
     methods = frozenset(b.get("AllowedMethods", ["GET", "HEAD"]))
-    return Behaviour(b["PathPattern"].lstrip("/"), methods, compressed, own_headers)
+    associations = b.get("FunctionAssociations", [])
+    for association in associations:
+        take(f"{where}.FunctionAssociations", association, ["EventType"], ["FunctionARN"])
+        if association["EventType"] != "viewer-request":
+            raise TemplateError(f"{where}: the local stack runs a function only for viewer-request")
+    return Behaviour(b["PathPattern"].lstrip("/"), methods, compressed, own_headers, bool(associations))
 
 
 def _encodings(resource: Resource) -> tuple[str, ...]:

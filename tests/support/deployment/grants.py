@@ -34,6 +34,8 @@ KEYS: Final = {
     "mirrors/refused": "mirrors/ubuntu.refused.json",
     "mirrors/mirrors.json": "mirrors/mirrors.json",
     "metadata.json": "images/ubuntu/noble/amd64/default/20261123_1000/metadata.json",
+    "views/*.json": "views/staging.json",
+    "views/*/streams/": "views/staging/streams/v1/images.json",
     "index.html": "index.html",
     "api.html": "api.html",
     "openapi.json": "openapi.json",
@@ -87,7 +89,7 @@ COPYING: Final = ("leases/mirrors/", "mirrors/copies/")
 MIRRORS: Final = ("mirrors/", "mirrors/copies/", "mirrors/refused", "mirrors/mirrors.json")
 PREFIXES: Final = (
     *(*FOLDERS, "streams/", "versions/", "leases/", "leases/streams/", "leases/mirrors/", *COUNTS),
-    *("maintain/", "mirrors/", "mirrors/copies/"),
+    *("maintain/", "mirrors/", "mirrors/copies/", "views/*.json"),
 )
 PAGE: Final = ("streams/v1/index.json", "index.html", "api.html", "openapi.json")
 
@@ -176,9 +178,28 @@ FOLLOWING: Final[Mapping[str, set[Call]]] = {
 """What a stack that follows other servers has besides."""
 
 
+VIEWING: Final[Mapping[str, set[Call]]] = {
+    "PublishRole": _may(["s3:GetObject"], ["views/*.json", "views/*/streams/"])
+    | _may(["s3:PutObject", "s3:DeleteObject"], ["views/*/streams/"])
+    | _may(["s3:ListBucket"], ["views/*.json"]),
+    "UploadsRole": _may(["s3:GetObject"], ["views/*.json", "views/*/streams/"])
+    | _may(["s3:PutObject", "s3:ListBucket"], ["views/*.json"]),
+    "MaintainRole": _may(["s3:GetObject"], ["views/*.json", "views/*/streams/"])
+    | _may(["s3:DeleteObject"], ["views/*/streams/"]),
+}
+"""What roles of a stack with views may besides."""
+
+
 def grants_of(stack: Stack) -> Mapping[str, set[Call]]:
     """Return the table for a stack."""
-    return {**GRANTS, **FOLLOWING} if "MirrorRole" in stack.resources else GRANTS
+    table = {**GRANTS, **FOLLOWING} if "MirrorRole" in stack.resources else GRANTS
+    more = VIEWING if "ViewFunction" in stack.resources else {}
+    return {role: calls | more.get(role, set()) for role, calls in table.items()}
+
+
+def served(stack: Stack) -> frozenset[str]:
+    """Return the keys that the edge may read."""
+    return SERVED | ({"views/*/streams/"} if "ViewFunction" in stack.resources else frozenset())
 
 
 def things(stack: Stack) -> dict[str, dict[str, str]]:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
+from edge.embed import FUNCTION
 from gates.stack import Stack
 from tests.support.deployment.rules.registry import differ, rule
 
@@ -10,6 +11,9 @@ from tests.support.deployment.rules.registry import differ, rule
 MOST_CATALOG_S: Final = 60
 IMAGE_S: Final = 365 * 24 * 3600
 MOST_ERROR_S: Final = 10
+SIGNED: Final = "signed/*"
+IMAGES: Final = ("images*", SIGNED, f"*/{SIGNED}")
+"""Path patterns below which there are images."""
 _LIFETIMES: Final = frozenset({"cache-control", "expires", "pragma"})
 """Headers that say how long an answer may be kept."""
 
@@ -32,6 +36,29 @@ def policy_of(stack: Stack, behaviour: Mapping[str, Any], which: str) -> Mapping
     return config
 
 
+def has_views(stack: Stack) -> bool:
+    return bool(stack.of_type("AWS::CloudFront::Function"))
+
+
+@rule
+def the_function_decides_each_request(stack: Stack) -> Iterator[str]:
+    """With views, before the cache; without them there is no function, no store and nothing that names them."""
+    functions = stack.of_type("AWS::CloudFront::Function")
+    yield from differ("stores", len(stack.of_type("AWS::CloudFront::KeyValueStore")), len(functions))
+    wanted = [{"EventType": "viewer-request", "FunctionARN": "images-ViewFunction.FunctionARN"}] if functions else None
+    for pattern, behaviour in behaviours(stack).items():
+        yield from differ(f"{pattern} function", behaviour.get("FunctionAssociations"), wanted)
+    for function in functions.values():
+        yield from differ("the function", function["FunctionCode"], FUNCTION.read_text())
+        yield from differ("its runtime", function["FunctionConfig"]["Runtime"], "cloudfront-js-2.0")
+        yield from differ("it is live", function["AutoPublish"], True)
+    statements = stack.properties("BucketPolicy")["PolicyDocument"]["Statement"]
+    of_views = [s["Resource"] for s in statements if "/views/" in str(s["Resource"])]
+    bucket = stack.properties("Bucket")["BucketName"]
+    expected = [f"arn:aws:s3:::{bucket}/views/*/streams/*"] if functions else []
+    yield from differ("what it may read of views", of_views, expected)
+
+
 @rule
 def the_bucket_answers_the_edge_alone(stack: Stack) -> Iterator[str]:
     control = stack.of_type("AWS::CloudFront::OriginAccessControl")
@@ -51,9 +78,11 @@ def the_edge_speaks_https_and_only_reads(stack: Stack) -> Iterator[str]:
     yield from differ("HTTP versions", config.get("HttpVersion"), "http2and3")
     yield from differ("IPv6", config.get("IPV6Enabled"), True)
     yield from differ("the root", config.get("DefaultRootObject"), "index.html")
-    yield from differ("path patterns", list(behaviours(stack)), ["streams/*", "images*", "*"])
+    of_views = [SIGNED, f"*/{SIGNED}", "*/streams/*"] if has_views(stack) else []
+    yield from differ("path patterns", list(behaviours(stack)), ["streams/*", "images*", *of_views, "*"])
     for pattern, behaviour in behaviours(stack).items():
-        yield from differ(f"{pattern} protocol", behaviour["ViewerProtocolPolicy"], "redirect-to-https")
+        wanted = "https-only" if pattern in of_views else "redirect-to-https"
+        yield from differ(f"{pattern} protocol", behaviour["ViewerProtocolPolicy"], wanted)
         yield from differ(f"{pattern} methods", sorted(behaviour["AllowedMethods"]), ["GET", "HEAD"])
     certificate = config["ViewerCertificate"]
     if "AcmCertificateArn" in certificate and certificate.get("MinimumProtocolVersion", "") < "TLSv1.2_2021":
@@ -63,7 +92,7 @@ def the_edge_speaks_https_and_only_reads(stack: Stack) -> Iterator[str]:
 @rule
 def only_json_is_compressed(stack: Stack) -> Iterator[str]:
     for pattern, behaviour in behaviours(stack).items():
-        wanted = pattern != "images*"
+        wanted = pattern not in IMAGES
         key = policy_of(stack, behaviour, "CachePolicy")["ParametersInCacheKeyAndForwardedToOrigin"]
         yield from differ(f"{pattern} compression", behaviour.get("Compress"), wanted)
         yield from differ(f"{pattern} gzip", key["EnableAcceptEncodingGzip"], wanted)
@@ -77,7 +106,7 @@ def lifetimes_are_short_for_the_catalog_and_long_for_images(stack: Stack) -> Ite
         times = {name: int(cache[name]) for name in ("MinTTL", "DefaultTTL", "MaxTTL")}
         if not times["MinTTL"] <= times["DefaultTTL"] <= times["MaxTTL"]:
             yield f"{pattern}: lifetimes out of order: {times}"
-        if pattern == "images*":
+        if pattern in IMAGES:
             yield from differ(f"{pattern} lifetime", times, {"MinTTL": 0, "DefaultTTL": IMAGE_S, "MaxTTL": IMAGE_S})
         elif times["MaxTTL"] > MOST_CATALOG_S:
             yield f"{pattern}: the edge may keep it for {times['MaxTTL']} s, at most {MOST_CATALOG_S} s is right"

@@ -48,6 +48,12 @@ def functions_of(stack: Stack) -> tuple[str, ...]:
     return (*FUNCTIONS, "Mirror", "Copy") if follows(stack) else FUNCTIONS
 
 
+def environment_of(stack: Stack, name: str) -> frozenset[str]:
+    """Return the variables of a function; three of them learn that there are views."""
+    knows = "ViewFunction" in stack.resources and name in ("Publish", "Uploads", "Maintain")
+    return ENVIRONMENT[name] | ({"VIEWS"} if knows else frozenset())
+
+
 @rule
 def functions_are_as_decided(stack: Stack) -> Iterator[str]:
     functions = stack.of_type("AWS::Lambda::Function")
@@ -61,7 +67,7 @@ def functions_are_as_decided(stack: Stack) -> Iterator[str]:
             ("log format", function.get("LoggingConfig", {}).get("LogFormat"), "JSON"),
             ("log group", function.get("LoggingConfig", {}).get("LogGroup"), f"images-{name}Logs"),
             ("role", function.get("Role"), f"arn:aws:iam::{ACCOUNT_ID}:role/images-{name}Role"),
-            ("environment", function.get("Environment", {}).get("Variables", {}).keys(), ENVIRONMENT[name]),
+            ("environment", function.get("Environment", {}).get("Variables", {}).keys(), environment_of(stack, name)),
         ):
             yield from differ(f"{name}Function {what}", found, expected)
     for name, group in stack.of_type("AWS::Logs::LogGroup").items():

@@ -28,7 +28,7 @@ def the_edge_reads_only_what_is_served(stack: Stack) -> Iterator[str]:
     edge = "cloudfront.amazonaws.com"
     keys = grants.things(stack)["key"]
     for tags in ({}, LISTED, {"s3:ExistingObjectTag/listed": "false"}):
-        served = grants.SERVED if tags == LISTED else grants.SERVED - set(grants.IMAGES)
+        served = grants.served(stack) if tags == LISTED else grants.served(stack) - set(grants.IMAGES)
         for action, name in product(grants.ACTIONS["key"], grants.KEYS):
             expected = Decision.ALLOWED if action == "s3:GetObject" and name in served else Decision.NOT_GRANTED
             found = decide(statements, Request(action, keys[name], edge, edge_context() | tags))

@@ -1,0 +1,5 @@
+"""The function at CloudFront's edge that decides who may see which view.
+
+views.js     the function; CloudFront, the local stack and the tests run this very text
+embed.py     writes it into the template, which takes no file
+"""
