@@ -12,10 +12,9 @@ const TOKEN = /^sst_[A-Za-z0-9_-]{32}$/;
 const VIEW = /^[a-z0-9][a-z0-9-]{0,62}$/;
 const STREAM = /^images(-[a-z0-9]+)*$/;
 const SIGNED = /^signed\/([A-Za-z0-9_-]{22})\/(images(-[a-z0-9]+)*\/.+)$/;
-const DOCUMENT = /^streams\/v1\/[A-Za-z0-9][A-Za-z0-9._-]*$/;
+const DOCUMENT = /^streams\/v1\/([A-Za-z0-9][A-Za-z0-9_-]*)[A-Za-z0-9._-]*$/;
 const PAGE = /^(index\.html|api\.html|openapi\.json)?$/;
 const NO_CHANNEL = /^(streams|images.*|signed|views|versions|leases|maintain|mirrors)$/;
-const NEVER_SERVED = /^(views|versions|leases|maintain|mirrors)$/;
 // What a wrong token is compared with, so that it takes the steps of a right one.
 const NOBODY = { view: '', key: 'AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA', public: false };
 
@@ -83,7 +82,7 @@ function basicPassword(header) {
         return '';
     }
     const value = header.value;
-    if (!/^basic( |$)/i.test(value)) {
+    if (!/^basic\b/i.test(value)) {
         return null;
     }
     const encoded = /^basic +([A-Za-z0-9+\/]+={0,2})$/i.exec(value);
@@ -156,13 +155,10 @@ function isSigned(view, mac, key) {
 
 // Return whether everybody may have what a path without a view names.
 async function isPublic(first, path) {
-    if (NEVER_SERVED.test(first)) {
-        return false;
-    }
-    const document = /^\/streams\/.*\/([^\/.]*)[^\/]*$/.exec(path);
+    const document = DOCUMENT.exec(path.slice(1));
     const stream = document !== null ? document[1] : first;
     if (!STREAM.test(stream)) {
-        return true;
+        return document !== null || PAGE.test(path.slice(1));
     }
     const hidden = await privateStreams();
     return hidden.indexOf(stream) < 0;

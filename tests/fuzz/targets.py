@@ -24,7 +24,7 @@ from imageserver.inspection.checksums import parse_checksums
 from imageserver.inspection.scan import Chunk
 from imageserver.versions import examine, records
 from imageserver.versions.assessment import new_record
-from tests.support import images
+from tests.support import edge_views, images
 from tests.support.messages import s3_event
 
 PRODUCT = parse_product("images/ubuntu/noble/amd64/default")
@@ -163,6 +163,14 @@ def message(data: bytes) -> None:
         assert all(isinstance(key, str) for key in events.keys(data.decode("utf-8", "replace")))
 
 
+def request(data: bytes) -> None:
+    """The first line is a URI, the others are headers: whatever the edge's function serves, the request may have."""
+    uri, *logins = data.decode("latin-1").split("\n")
+    found = edge_views.shared().ask(uri, *logins)
+    assert found.status in (0, 302, 401, 404)
+    assert found.status or edge_views.right(found.key, uri, *logins), found.key
+
+
 def _publishable(given: overrides.Overrides) -> None:
     facts = records.FileFacts(etag="e", size_bytes=1, modified="2026-11-23T10:00:00+00:00", sha256="a" * 64)
     files = {
@@ -262,6 +270,15 @@ TARGETS: dict[str, tuple[Callable[[bytes], None], list[bytes]]] = {
     "root_tar": (root_tar, [_packed(how) for how in ("plain", "xz", "gz", "zst", "bz2", "lzma")]),
     "disk": (disk, [images.qcow2(), *_disks()]),
     "delta": (delta, [images.vcdiff(base_bytes=700), images.vcdiff("2", 60) + images.vcdiff("3", 70)[5:]]),
+    "request": (
+        request,
+        [
+            f"/{edge_views.signed('staging', edge_views.PRIVATE)}\n{edge_views.basic(edge_views.STAGING)}".encode(),
+            f"/{edge_views.LAB}/streams/v1/index.json".encode(),
+            f"/{edge_views.PRIVATE}".encode(),
+            b"/stable/streams/v1/images.json",
+        ],
+    ),
     "message": (
         message,
         [s3_event(f"{PATH}/x").encode(), events.changed(f"{PATH}/").encode(), b'{"Event": "s3:TestEvent"}'],

@@ -72,8 +72,11 @@ def daemon_of(program: str) -> str:
 
 
 @contextlib.contextmanager
-def running_daemon(program: str, ca_file: str) -> Iterator[Client]:
-    """A real LXD (`lxc`) or Incus (`incus`) with a storage pool and a default profile, and its client."""
+def running_daemon(program: str, ca_file: str, https_proxy: str = "") -> Iterator[Client]:
+    """A real LXD (`lxc`) or Incus (`incus`) with a storage pool and a default profile, and its client.
+
+    Without `https_proxy` it reaches loopback alone.
+    """
     with short_folder() as folder:
         home = folder / "daemon"
         home.mkdir(mode=0o711)
@@ -81,8 +84,13 @@ def running_daemon(program: str, ca_file: str) -> Iterator[Client]:
         # LXD asks another image server for its list when it starts, which has no place in a test: a dead
         # proxy answers that at once, and this machine is reached without.
         dead = f"http://127.0.0.1:{free_port()}"
-        env = {f"{VARIABLES[program]}_DIR": str(home), "SSL_CERT_FILE": ca_file, "no_proxy": "localhost,127.0.0.1"}
-        env |= dict.fromkeys(("http_proxy", "https_proxy"), dead)
+        env = {
+            f"{VARIABLES[program]}_DIR": str(home),
+            "SSL_CERT_FILE": ca_file,
+            "no_proxy": "localhost,127.0.0.1",
+            "https_proxy": https_proxy or dead,
+            "http_proxy": "" if https_proxy else dead,
+        }
         with (folder / "daemon.log").open("wb") as log:
             process = subprocess.Popen(
                 (daemon_of(program), "--group", "root", "--verbose"),

@@ -28,7 +28,7 @@ def is_of(folder: Path, name: str) -> bool:
     return any((folder / f"{path}{stem}{end}").exists() for stem in stems for path in ("", "__") for end in ENDS)
 
 
-ENDS = ("", ".py", "__.py")
+ENDS = ("", ".py", "__.py", ".js")
 
 
 @pytest.mark.parametrize("test", mirrored(), ids=str)

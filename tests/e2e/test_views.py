@@ -1,0 +1,217 @@
+"""Private remotes and channels with the real clients and daemons: who sees what, and what is seen on the way."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+
+from imageserver.aws.key_values import KeyValueStore, at_endpoint
+from tests.support import edge_views
+from tests.support.edge_views import STAGING, basic, signed
+from tests.support.images import Workshop
+from tests.support.processes import need
+from tests.support.real_clients import Client, client, daemon_of, running_daemon
+from tests.support.servers.both_schemes import BothSchemes, both_schemes, outside_address
+from tests.support.stack import Stack, local_stack, place
+
+pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("lxd")]
+
+LABEL = "host1"
+FORMS: Mapping[str, Callable[[str, str], str]] = {
+    "login": lambda host, secret: f"https://{LABEL}:{secret}@{host}",
+    "path": lambda host, secret: f"https://{host}/{secret}",
+}
+"""How a token is part of a remote's address."""
+
+
+@dataclass
+class Private:
+    """A stack with one image of a private stream, one of a public one, and a view of each; `http` is before it."""
+
+    stack: Stack
+    store: KeyValueStore
+    http: BothSchemes
+    private: str
+    public: str
+
+    def remote(self, form: str, secret: str = STAGING) -> str:
+        return FORMS[form](self.http.address, secret)
+
+    def put_view(self, name: str, streams: Mapping[str, str]) -> None:
+        """Write the documents of a view that holds these streams (name → document), each file with its mac."""
+        index = json.loads(self.stack.get("streams/v1/index.json")[1])
+        kept = {name: entry for name, entry in index["index"].items() if name in streams}
+        for stream, document in streams.items():
+            products = json.loads(document)
+            for product in products["products"].values():
+                for version in product["versions"].values():
+                    for item in version["items"].values():
+                        item["path"] = signed(name, item["path"])
+            self._put(f"views/{name}/streams/v1/{stream}.json", products)
+        self._put(f"views/{name}/streams/v1/index.json", index | {"index": kept})
+
+    def hide(self, stream: str) -> None:
+        """Take a stream off the public index."""
+        index = json.loads(self.stack.get("streams/v1/index.json")[1])
+        kept = {name: entry for name, entry in index["index"].items() if name != stream}
+        self._put("streams/v1/index.json", index | {"index": kept})
+
+    def _put(self, key: str, document: Any) -> None:
+        self.stack.s3().put_object(
+            Bucket=self.stack.bucket, Key=key, Body=json.dumps(document), ContentType="application/json"
+        )
+
+
+@pytest.fixture(scope="module")
+def server(workshop: Workshop, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Private]:
+    need("curl")
+    host = outside_address()
+    if not host:
+        pytest.skip("NOT TESTED, this machine has only loopback addresses")
+    with (
+        local_stack("--empty", "--parameter", "Views=true") as stack,
+        both_schemes(host, stack.base_url, stack.ca_file, tmp_path_factory.mktemp("views")) as http,
+    ):
+        found = Private(stack, _store(stack), http, *_upload(stack, workshop))
+        documents = {name: stack.get(f"streams/v1/{name}.json")[1].decode() for name in ("images", "images-staging")}
+        found.put_view("staging", {"images-staging": documents["images-staging"]})
+        found.put_view("stable", {"images": documents["images"]})
+        found.hide("images-staging")
+        found.store.change(edge_views.entries(), [])
+        yield found
+
+
+def _upload(stack: Stack, workshop: Workshop) -> Iterator[str]:
+    """Upload an image to the private stream, then to the public one; yield their fingerprints."""
+    for stream in ("images-staging", "images"):
+        files = workshop.split_squashfs(f"views {stream}")
+        stack.upload(place("private" if stream != "images" else "public", stream=stream), files)
+        fingerprint = workshop.sha256(*files.values())
+        stack.wait_until_listed(fingerprint)
+        yield fingerprint
+
+
+def _store(stack: Stack) -> KeyValueStore:
+    made = boto3.client(
+        "cloudfront-keyvaluestore",
+        endpoint_url=stack.facts["view_store"],
+        region_name="us-east-1",
+        aws_access_key_id="any",
+        aws_secret_access_key="any",
+    )
+    return KeyValueStore(at_endpoint(made), stack.facts["view_store_arn"])
+
+
+@pytest.fixture
+def revoked(server: Private) -> Iterator[Callable[[], None]]:
+    """Revoke the token when called; it is valid again afterwards."""
+    entry = f"token:{hashlib.sha256(STAGING.encode()).hexdigest()}"
+    yield lambda: server.store.change({}, [entry])
+    server.store.change({entry: edge_views.entries()[entry]}, [])
+
+
+@pytest.fixture(params=["lxc", "incus"])
+def listing(request: pytest.FixtureRequest, server: Private, tmp_path: Path) -> Client:
+    """LXD's client, then Incus's, without a daemon."""
+    need(request.param)
+    return client(request.param, tmp_path, str(server.http.ca_file))
+
+
+@pytest.fixture(scope="module", params=["lxc", "incus"])
+def host(request: pytest.FixtureRequest, server: Private) -> Iterator[Client]:
+    """A real LXD, then a real Incus."""
+    need(daemon_of(request.param), request.param, root=True)
+    with running_daemon(request.param, str(server.http.ca_file), https_proxy=f"http://{server.http.address}") as talk:
+        yield talk
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_token_in_a_remotes_address_opens_its_view_and_no_other(
+    server: Private, listing: Client, form: str, tmp_path: Path
+) -> None:
+    listing.add_remote(server.remote(form))
+    assert listing.fingerprints() == {server.private}
+    (image,) = listing.images()
+    listing("image", "info", f"here:{server.private}")
+    listing("image", "export", f"here:{image['fingerprint']}", tmp_path)
+    exported = {hashlib.sha256(file.read_bytes()).hexdigest() for file in tmp_path.iterdir() if file.is_file()}
+    assert exported
+    assert server.public not in listing("image", "list", "here:").stdout
+
+
+def test_a_remote_without_a_token_sees_what_is_public(server: Private, listing: Client) -> None:
+    listing.add_remote(f"https://{server.http.address}")
+    assert listing.fingerprints() == {server.public}
+
+
+def test_a_channel_is_a_remote_of_its_own(server: Private, listing: Client, tmp_path: Path) -> None:
+    listing.add_remote(f"https://{server.http.address}/stable")
+    assert listing.fingerprints() == {server.public}
+    listing("image", "export", f"here:{server.public}", tmp_path / "public")
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_revoked_token_sees_nothing_also_no_file_whose_path_it_knows(
+    server: Private, listing: Client, form: str, revoked: Callable[[], None], tmp_path: Path
+) -> None:
+    listing.add_remote(server.remote(form))
+    server.http.seen.clear()
+    listing("image", "export", f"here:{server.private}", tmp_path / "before")
+    revoked()
+    listing.fails("image", "export", f"here:{server.private}", tmp_path / "x")
+    # Incus keeps for an hour what it listed: another user of the same host has nothing to show.
+    (tmp_path / "another").mkdir()
+    another = client(listing.program, tmp_path / "another", str(server.http.ca_file))
+    another.add_remote(server.remote(form))
+    another.fails("image", "list", "here:")
+    known = {seen.path.removeprefix("/") for seen in server.http.seen if "signed/" in seen.path}
+    assert known
+    for path in known:
+        assert server.stack.get(path)[0] == (401 if form == "login" else 404)
+        assert server.stack.get(path[path.index("images") :])[0] == 404, "the file's own address"
+
+
+@pytest.mark.parametrize("refuses", [False, True], ids=["redirected", "refused"])
+@pytest.mark.parametrize("form", FORMS)
+def test_a_daemon_shows_a_token_once_for_each_file_in_clear_unless_http_leads_nowhere(
+    server: Private, host: Client, form: str, refuses: bool
+) -> None:
+    """What infra/README.md says of it, as measured with LXD 5.0.2 and Incus 6.0.4."""
+    server.http.refuses = refuses
+    host("remote", "add", "private", server.remote(form), "--protocol", "simplestreams")
+    try:
+        for proxy, shown in (("", 2), ("http://127.0.0.1:9", 0)):
+            host("config", "set", "core.proxy_http", proxy)
+            server.http.seen.clear()
+            host("image", "copy", f"private:{server.private}", "local:")
+            host("image", "delete", f"local:{server.private}")
+            assert len(server.http.leaks(STAGING, basic(STAGING, LABEL))) == shown
+            assert len(server.http.clear()) == shown
+            # A redirect is followed without the login: one more request for each file, which is refused.
+            refused = [seen.status for seen in server.http.seen if not seen.clear and seen.status != 200]
+            assert refused in ([401, 401] if (form, refuses, proxy) == ("login", False, "") else [], [])
+    finally:
+        host("config", "unset", "core.proxy_http")
+        host("remote", "remove", "private")
+        server.http.refuses = False
+
+
+def test_a_container_is_launched_and_its_image_keeps_the_address_with_the_token(server: Private, host: Client) -> None:
+    """So a host that gets a new token also has to be told it for the images that it holds, to be updated."""
+    for form, name in (("login", "c1"), ("path", "c2")):
+        host("remote", "add", "private", server.remote(form), "--protocol", "simplestreams")
+        try:
+            host("launch", "private:alpine/private", name)
+            image = json.loads(host("query", f"/1.0/images/{server.private}").stdout)
+            assert image["update_source"]["server"] == server.remote(form)
+        finally:
+            host("delete", "--force", name, check=False)
+            host("image", "delete", f"local:{server.private}", check=False)
+            host("remote", "remove", "private")
