@@ -118,7 +118,7 @@ def test_a_file_of_a_view_is_sent_as_files_are(front: Front) -> None:
 
 def test_a_function_that_fails_is_a_503(tmp_path: Path) -> None:
     certificates = ensure_certificates(tmp_path)
-    runner = Runner("function handler() { throw new Error('broken'); }", {}.get)
+    runner = Runner("function handler() { throw new Error('broken'); }", lambda _: None)
     server = Server(make_front(WIRING.edge, BUCKET, None, runner.run), listen(0), certificates)
     server.start()
     assert Front(server.port, certificates).ask("/")[0] == 503

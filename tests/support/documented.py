@@ -109,6 +109,7 @@ TESTED: Final[dict[str, str]] = {
     "publish": "tests/component/test_printed_commands.py",
     "mirror": "tests/component/test_documented_commands.py",
     "operate": "tests/component/test_documented_commands.py",
+    "private remotes": "tests/e2e/test_views.py",
     "first hour": "tests/e2e/test_documented_hour.py",
 }
 """Scenario → the test that runs its commands."""
@@ -131,6 +132,7 @@ RUN: Final[dict[str, tuple[str, ...]]] = {
     ),
     "mirror": (r".*admin .*\bmirror .*", r"AWS_CA_BUNDLE=.* \./scripts/local --empty .*"),
     "operate": (r"(\.{0,2}/)?(scripts/)?(admin|smoke) .*", r"\./scripts/smoke"),
+    "private remotes": (r"(lxc|incus) config set core\.proxy_http .*",),
     "first hour": (
         r"\./scripts/local",
         r"ls",

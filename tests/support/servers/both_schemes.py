@@ -142,7 +142,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _pass_on(self) -> None:
         behind = self.server.behind
-        connection = http.client.HTTPSConnection(behind.hostname, behind.port, context=self.server.trust, timeout=30)
+        connection = http.client.HTTPSConnection(
+            behind.hostname or "", behind.port, context=self.server.trust, timeout=30
+        )
         with contextlib.closing(connection):
             connection.request(self.command, self.path, headers=dict(self.headers) | {"Host": behind.netloc})
             answer = connection.getresponse()
