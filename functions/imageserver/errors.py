@@ -78,3 +78,7 @@ class InvalidFilter(SimplestreamsError):
 
 class InvalidMirror(SimplestreamsError):
     """The configuration of a mirror cannot be used. Its author must change it."""
+
+
+class InvalidView(SimplestreamsError):
+    """A view, a token or a promotion cannot be as it was asked for. Its author must change it."""

@@ -27,7 +27,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename="upper"):
     `clients` says whose items the catalog carries. `publishers` is the text of the rule that says who may upload what;
     catalog.rights reads it. `queue_url` is the queue that triggers this function, `arrivals_queue_url` that of digest,
     `changes_queue_url` that of publish, `copies_queue_url` that of copy. `base_url` is where clients find the server,
-    without a slash at its end.
+    without a slash at its end. `views`: the edge can tell views apart, so there may be some.
     """
 
     bucket: str
@@ -44,6 +44,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename="upper"):
     changes_queue_url: str = ""
     copies_queue_url: str = ""
     base_url: str = ""
+    views: bool = False
     retain_versions: _Count = 0
     retain_days: _Count = 0
     stale_days: _Count = 7

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
@@ -187,6 +187,24 @@ def _info(key: str, stored: Stored) -> ObjectInfo:
 
 
 @dataclass
+class MemoryKeyValues:
+    """Implements imageserver.storage.key_values.KeyValues. `on` is called before each call, with its name."""
+
+    entries: dict[str, str] = field(default_factory=dict)
+    on: Callable[[str], None] = lambda _: None
+
+    def read(self) -> Mapping[str, str]:
+        self.on("read")
+        return dict(self.entries)
+
+    def change(self, put: Mapping[str, str], delete: Collection[str]) -> None:
+        self.on("change")
+        self.entries |= put
+        for key in delete:
+            self.entries.pop(key, None)
+
+
+@dataclass
 class Sent:
     """Implements imageserver.aws.queues.Notifier: what was sent, in order."""
 
@@ -213,6 +231,7 @@ class System:
     clients: tuple[str, ...] = ALL_CLIENTS
     max_bytes: int = 1 << 40
     rights: Rights = NOBODY
+    views: bool = False
     outdated: list[ProductId] = field(default_factory=list)
 
     @property
@@ -228,6 +247,7 @@ class System:
             lambda _: None,
             rights=self.rights,
             notify=self.outdated.append,
+            views=self.views,
         )
 
     def upload(self, path: str, files: dict[str, bytes]) -> None:
@@ -273,11 +293,12 @@ class System:
         """Everything served below streams/."""
         return {key: found.body for key, found in sorted(self.store.objects.items()) if key.startswith("streams/")}
 
-    def products_document(self, stream: str = "images") -> documents.Products:
-        found = self.store.objects.get(documents.products_key(stream))
+    def products_document(self, stream: str = "images", view: str = "") -> documents.Products:
+        prefix = f"views/{view}/" if view else ""
+        found = self.store.objects.get(prefix + documents.products_key(stream))
         return documents.decode_products(found.body if found else None, stream)
 
-    def listed(self, stream: str = "images") -> dict[str, list[str]]:
-        """Product name -> the versions that the catalog lists."""
-        products = self.products_document(stream).products
+    def listed(self, stream: str = "images", view: str = "") -> dict[str, list[str]]:
+        """Product name -> the versions that the catalog lists, or that of a view."""
+        products = self.products_document(stream, view).products
         return {name: sorted(documents.decode_versions(product)) for name, product in products.items()}

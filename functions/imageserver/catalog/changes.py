@@ -7,6 +7,7 @@ from typing import NamedTuple
 from imageserver.format import documents
 from imageserver.format.documents import Products, Version
 from imageserver.format.keys import ProductId, VersionId
+from imageserver.format.signed_paths import key_of
 from imageserver.versions.records import Record
 
 
@@ -53,6 +54,12 @@ class Marks:
     then: set[Mark] = field(default_factory=set)
     uncertain: set[ProductId] = field(default_factory=set)
 
+    def add(self, other: "Marks") -> None:
+        """Take in what another catalog wants marked: after it is written, what either of them wants to wait."""
+        self.then |= other.then
+        self.first = (self.first | other.first) - self.then
+        self.uncertain |= other.uncertain
+
 
 def marks(
     before: Products,
@@ -83,7 +90,7 @@ def marks(
 
 def _digests(version: Version | None) -> dict[str, str]:
     """Return the sha256 of each key that a version names; a file may be two items."""
-    return {item.path: item.sha256 for item in version.items.values()} if version else {}
+    return {key_of(item.path): item.sha256 for item in version.items.values()} if version else {}
 
 
 def compare(
@@ -96,7 +103,7 @@ def compare(
         known = {record.id.version: record for record in versions}
         changes.listed += [record for name, record in known.items() if name in now.keys() - was.keys()]
         for name in sorted(was.keys() - now.keys()):
-            sizes = {item.path: item.size for item in was[name].items.values()}  # a file may be two items
+            sizes = {key_of(item.path): item.size for item in was[name].items.values()}  # a file may be two items
             changes.delisted[VersionId(product, name)] = sum(sizes.values())
         for name in was.keys() | now.keys():
             version = VersionId(product, name)

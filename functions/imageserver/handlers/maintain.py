@@ -15,7 +15,7 @@ from imageserver.handlers import coldstart
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
@@ -32,10 +32,12 @@ from imageserver.handlers import telemetry
 from imageserver.operations.prune import Rules, prune
 from imageserver.operations.reconcile import reconcile
 from imageserver.operations.runs import Run, Task, remember, resume
+from imageserver.operations.view_documents import configured
 from imageserver.settings import CLIENT_CHOICES, Settings
 from imageserver.site.layout import lay_out
 from imageserver.storage.s3 import S3Store
 from imageserver.versions.retention import Rule
+from imageserver.views.view import View
 
 LAST_MS: Final = 120_000
 """No further product is begun with less time left than this; the largest takes a minute."""
@@ -91,9 +93,13 @@ def _run(task: str, run: Run) -> None:
     if task == "reconcile":
         lay_out(store, run, settings.base_url)
         clients, since = CLIENT_CHOICES[settings.clients], datetime.now(UTC) - MARKED_FOR
-        reconcile(store, notifier, clients, run, rights, _invalidate, since)
+        reconcile(store, notifier, clients, run, rights, _invalidate, since, _views)
     else:
-        prune(store, notifier, rules, datetime.now(UTC), time.sleep, run, _invalidate)
+        prune(store, notifier, rules, datetime.now(UTC), time.sleep, run, _invalidate, _views)
+
+
+def _views() -> Mapping[str, View]:
+    return configured(store) if settings.views else {}
 
 
 def _invalidate(keys: Sequence[str]) -> None:

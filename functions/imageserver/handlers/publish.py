@@ -90,6 +90,7 @@ def _services(context: LambdaContext) -> PublishServices:
         server=settings.bucket,
         rights=rights,
         notify=notify,
+        views=settings.views,
     )
 
 

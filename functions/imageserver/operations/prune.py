@@ -8,14 +8,20 @@ from functools import partial
 from imageserver.aws.cloudfront import Invalidate, no_invalidation
 from imageserver.aws.queues import Notifier
 from imageserver.format import documents as catalog
+from imageserver.format.keys import ProductId
+from imageserver.format.signed_paths import key_of
 from imageserver.operations.deletion import PruneContext, remove_empty, remove_stale, remove_withdrawn
 from imageserver.operations.inventory import ProductSnapshot, known_products, look
 from imageserver.operations.runs import Run, Task
+from imageserver.operations.view_documents import Views, no_views
 from imageserver.operations.withdraw import withdraw
-from imageserver.storage.document_cache import DocumentCache
+from imageserver.storage.document_cache import DocumentCache, StreamDocuments
 from imageserver.storage.port import Store
+from imageserver.versions.records import Record
 from imageserver.versions.retention import Rule, expired
 from imageserver.versions.state import State
+from imageserver.views.catalogs import catalogs
+from imageserver.views.channels import kept, usable
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +45,13 @@ def prune(
     pause: Callable[[float], object],
     run: Run,
     invalidate: Invalidate = no_invalidation,
+    views: Views = no_views,
 ) -> None:
     """Go through the products that are next.
 
     `notifier` sends publish a product whose catalog entry still names what was withdrawn; `invalidate` tells the edge
-    what was deleted.
+    what was deleted. Retention leaves what a channel of the `views` points to, and nothing is deleted that the catalog
+    of a view names.
 
     A task or a product that fails is noted in `run`, and the next one is done. Raises StorageUnavailable,
     StorageDenied, and CatalogDamaged for a served document, where nothing could be done at all.
@@ -51,6 +59,7 @@ def prune(
     index_seen = store.read(catalog.INDEX_KEY)
     index = catalog.decode_index(index_seen.body if index_seen else None)
     cache = DocumentCache(store)
+    of_views = [(one, DocumentCache(store, one.prefix)) for one in catalogs(views())[1:]]
     todo = known_products(store, cache, index, run.after)
     for product_id in todo:
         if not run.more():
@@ -68,16 +77,31 @@ def prune(
             else:
                 listed = catalog.versions_of(documents.products, product_id.name)
                 named = {item.path for version in listed.values() for item in version.items.values()}
+                mentioned = _mentioned(documents, product_id, listed)
+                if of_views and any(map(_is_leaving, product.known.values())):
+                    for there in (docs.of(product_id.stream) for one, docs in of_views if one.takes(product_id)):
+                        shown = catalog.versions_of(there.products, product_id.name)
+                        named |= {key_of(item.path) for version in shown.values() for item in version.items.values()}
+                        mentioned |= _mentioned(there, product_id, shown)
                 context = PruneContext(store, notifier, invalidate, named, now, run)
-                _withdraw_expired(product, listed, rules, pause, context)
+                _withdraw_expired(product, listed, rules, pause, context, views)
                 remove_withdrawn(product, context)
                 days = {State.INCOMPLETE: rules.stale_days, State.INVALID: rules.refused_days}
                 remove_stale(product, days, context)
-                unlisted = documents.unlisted.products.get(product_id.name, {})
-                withheld = {entry.version for entry in documents.products.withheld.get(product_id.name, ())}
-                remove_empty(product, {*listed, *unlisted, *withheld}, context)
+                remove_empty(product, mentioned, context)
         run.finished(product_id.path, size)
     run.end(todo[-1].path if todo else "")
+
+
+def _is_leaving(record: Record) -> bool:
+    """Return whether anything of a version may be deleted, so that it must be known who still names it."""
+    return record.state is not State.COMPLETE or any(facts.withdrawn for facts in record.files.values())
+
+
+def _mentioned(documents: StreamDocuments, product: ProductId, listed: Collection[str]) -> set[str]:
+    """Return the versions of a product that the documents of a stream say anything of."""
+    withheld = {entry.version for entry in documents.products.withheld.get(product.name, ())}
+    return {*listed, *withheld, *documents.unlisted.products.get(product.name, ())}
 
 
 def _withdraw_expired(
@@ -86,8 +110,14 @@ def _withdraw_expired(
     rules: Rules,
     pause: Callable[[float], object],
     context: PruneContext,
+    views: Views,
 ) -> None:
-    for version, reason in expired(product.known.values(), listed, rules.retention, context.now):
+    plan = expired(product.known.values(), listed, rules.retention, context.now)
+    there = usable(product.known.values()) if plan else ()
+    needed = kept(views().values(), product.id, there) if plan else {}  # read now: a run takes minutes
+    for version, reason in plan:
+        if version.version in needed:
+            continue
         why = f"{reason}; its files are deleted {rules.grace_hours} hours later"
         task = Task("withdraw", version.path, why, product.known[version].size_bytes)
         action = partial(withdraw, context.store, version, context.now, rules.grace_hours, pause, reason)

@@ -1,7 +1,8 @@
 """Bring a stream's catalog up to date with the records of some products.
 
-An attempt reads the revisions of the three documents first, then other streams' documents and the records, then
-writes each document that changed with If-Match. Losing any of these races starts again from fresh reads; what was
+An attempt reads the revisions of the documents first, then other streams' documents and the records, then writes each
+document that changed with If-Match. Each view that takes one of the products has documents of its own, which are folded
+from the same records and written in the same attempt. Losing any of these races starts again from fresh reads; what was
 written already is then found unchanged. The index is compared every time, so the next
 publisher repairs what one that died between two writes left behind.
 
@@ -16,22 +17,19 @@ Publishers of one stream take turns by a lease on the stream (imageserver.storag
 nothing: a publisher that has waited for long enough continues without it.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
 from typing import Final
 
 from imageserver.aws.cloudfront import Invalidate, no_invalidation
-from imageserver.catalog.changes import Changes, Mark, StaleKey, compare, marks
-from imageserver.catalog.feeds import feed_key, render_feed
-from imageserver.catalog.fold import Folded, fold, fold_index, fold_unlisted
+from imageserver.catalog.changes import Changes, Mark, Marks, StaleKey
 from imageserver.catalog.rights import NOBODY, Rights
-from imageserver.catalog.streams import ALONE, Streams
 from imageserver.errors import CatalogDamaged, SimplestreamsError
-from imageserver.format import documents
-from imageserver.format.documents import Index, Products
 from imageserver.format.keys import ProductId, VersionId, stream_lease_key
+from imageserver.operations.stream_catalogs import StreamCatalog, read_neighbours, read_stream
+from imageserver.operations.view_documents import read_views
 from imageserver.storage.leases import wait_for_lease
 from imageserver.storage.listing import is_unchanged
 from imageserver.storage.parallel import in_parallel
@@ -39,6 +37,8 @@ from imageserver.storage.port import Store, StoredObject, write
 from imageserver.storage.retries import RaceLost, retry
 from imageserver.versions import records
 from imageserver.versions.records import Record
+from imageserver.views.catalogs import EVERYBODY, Catalog, catalogs
+from imageserver.views.view import VIEWS
 
 MOST_REPEATS: Final = 3
 """How often a publisher that wrote begins again because something changed meanwhile.
@@ -72,7 +72,8 @@ class PublishServices:
     """Dependencies of `publish`. `invalidate` removes keys from the edge's caches; for `lease_wait_s` see LEASE_S.
 
     `server` is a name that no other server has. `rights` say who may use which names.
-    `notify` sends publish a product of another stream that is to be folded again.
+    `notify` sends publish a product of another stream that is to be folded again. `views`: the server may have views,
+    each with a catalog of its own.
     """
 
     store: Store
@@ -84,6 +85,7 @@ class PublishServices:
     server: str = "simplestreams"
     rights: Rights = NOBODY
     notify: Callable[[ProductId], object] = lambda _: None
+    views: bool = False
 
 
 @dataclass(slots=True)
@@ -99,8 +101,8 @@ class Published:
     `invalidated` are the keys whose older bytes the edge invalidated.
     `repeats` are attempts that lost nothing and were made again to be sure, see MOST_REPEATS. `had_lease` is
     false when it gave up waiting for the lease on the stream.
-    `has_neighbours`: the server has other streams. `outdated` are products that are to be folded again: of these, and
-    of this one where they never rested meanwhile.
+    `has_neighbours`: the server has other streams, or `views`. `outdated` are products that are to be folded again: of
+    these, and of this one where they never rested meanwhile.
     `asked` is what publish was called for, and `marked` the uploads that the edge may serve since.
     `revisions`: prefix -> key -> revision of all that the last attempt read or wrote there.
     """
@@ -118,6 +120,7 @@ class Published:
     invalidated: set[StaleKey] = field(default_factory=set)
     had_lease: bool = False
     has_neighbours: bool = False
+    views: bool = False
     outdated: frozenset[ProductId] = frozenset()
     asked: frozenset[Subject] = frozenset()
     marked: set[Mark] = field(default_factory=set)
@@ -166,42 +169,51 @@ def _attempt(wanted: Sequence[ProductId], services: PublishServices, done: Publi
 
 def _update(wanted: Sequence[ProductId], services: PublishServices, done: Published) -> None:
     stream, store = done.stream, services.store
-    index_seen = _read(store, documents.INDEX_KEY, done)
-    products_seen = _read(store, documents.products_key(stream), done)
-    unlisted_seen = _read(store, documents.unlisted_key(stream), done)
-    feed_seen = _read(store, feed_key(stream), done)
-    index = documents.decode_index(index_seen.body if index_seen else None)
-    before = documents.decode_products(products_seen.body if products_seen else None, stream)
-    streams = _beside(before, index, done, store)
-    changed = _read_products(store, wanted, done)
-    after = _folded(before, streams, changed, services, done)
-    unlisted = documents.decode_unlisted(unlisted_seen.body if unlisted_seen else None, stream)
+    read = partial(_read, store, done=done)
+    documents = [read_stream(catalog, stream, read) for catalog in _catalogs(wanted, services, done)]
+    if done.views and not is_unchanged(store, {VIEWS: done.revisions[VIEWS]}):
+        done.lost_races += 1  # a view must be read behind the revision of what is decided from it
+        raise RaceLost
+    for one in documents:
+        one.streams = read_neighbours(one, read)
+    done.has_neighbours = done.views or documents[0].has_neighbours
+    known = _Records(store, done)
+    known.read(wanted)
+    _fold_all(documents, wanted, known, services, done)
     # First the edge: a digest may be believed as soon as it is written.
-    while not _invalidate(changes := compare(before, after, changed, done.held), services, done):
-        changed = {
-            product: [record for record in versions if record.id not in done.held]
-            for product, versions in changed.items()
-            if product not in done.damaged
-        }
-        after = _folded(before, streams, changed, services, done)
-    to_mark = marks(before, after, changed, done.asked)
+    while not _invalidate(changes := [one.changes(done.held) for one in documents], services, done):
+        _fold_all(documents, wanted, known, services, done)
+    to_mark = Marks()
+    for one in documents:
+        to_mark.add(one.marks(done.asked))
     for product in sorted(to_mark.uncertain):
         services.notify(product)
     _mark(store, to_mark.first, done)
-    # A document about nothing is not worth creating, except for the index: clients ask for it on an empty server.
-    if products_seen or after != before:
-        body = documents.encode(after)
-        done.catalog_bytes = len(body)
-        _put(store, documents.products_key(stream), body, products_seen, done)
+    _write_products(documents, store, done)
     _mark(store, to_mark.then, done)
-    done.listed += changes.listed
-    done.delisted |= changes.delisted
-    unlisted_after = fold_unlisted(unlisted, changed)
-    if unlisted_seen or unlisted_after != unlisted:
-        _put(store, documents.unlisted_key(stream), documents.encode(unlisted_after), unlisted_seen, done)
-    _put(store, documents.INDEX_KEY, documents.encode(fold_index(index, after)), index_seen, done)
-    if feed_seen or after.products:
-        _put(store, feed_key(stream), render_feed(after, services.server), feed_seen, done)
+    done.listed += changes[0].listed  # as everybody sees it
+    done.delisted |= changes[0].delisted
+    for one in documents:
+        for key, body in one.other_bodies(services.server):
+            _put(store, key, body, one.seen[key], done)
+
+
+def _catalogs(wanted: Sequence[ProductId], services: PublishServices, done: Published) -> list[Catalog]:
+    """Return the catalogs that may list one of these products, that of everybody first."""
+    if not services.views:
+        return [EVERYBODY]
+    views, done.revisions[VIEWS] = read_views(services.store)
+    done.views = bool(views)
+    return [one for one in catalogs(views) if any(map(one.takes, wanted))]
+
+
+def _write_products(documents: Sequence[StreamCatalog], store: Store, done: Published) -> None:
+    for one in documents:
+        if found := one.products_body():
+            key, body = found
+            if one is documents[0]:
+                done.catalog_bytes = len(body)
+            _put(store, key, body, one.seen[key], done)
 
 
 def _mark(store: Store, uploads: set[Mark], done: Published) -> None:
@@ -211,57 +223,47 @@ def _mark(store: Store, uploads: set[Mark], done: Published) -> None:
     done.marked.update(new)
 
 
-def _beside(before: Products, index: Index, done: Published, store: Store) -> Streams:
-    """Return the document with those of the server's other streams, as the index names them."""
-    others = sorted(index.index.keys() - {done.stream})
-    done.has_neighbours = bool(others)
-    if not others:
-        return ALONE
-    seen = in_parallel(lambda stream: _read(store, documents.products_key(stream), done), others)
-    found = [documents.decode_products(one.body if one else None, name) for name, one in zip(others, seen, strict=True)]
-    return Streams([before, *found])
-
-
 def _read(store: Store, key: str, done: Published) -> StoredObject | None:
     found = store.read(key)
     done.revisions[key] = {key: found.revision} if found else {}
     return found
 
 
-def _folded(
-    before: Products,
-    streams: Streams,
-    changed: dict[ProductId, list[Record]],
+def _fold_all(
+    documents: Sequence[StreamCatalog],
+    wanted: Sequence[ProductId],
+    known: "_Records",
     services: PublishServices,
     done: Published,
-) -> Products:
-    """Fold, with the records of every other product that turns out to be touched.
-
-    `changed` grows by those of this stream.
-    """
-    elsewhere: dict[ProductId, list[Record]] = {}
-    folded = _fold(before, streams, {**changed, **elsewhere}, services)
-    while folded.needs:
-        found = _read_products(services.store, sorted(folded.needs - done.damaged.keys()), done)
-        changed.update((product, known) for product, known in found.items() if product.stream == done.stream)
-        elsewhere.update((product, known) for product, known in found.items() if product.stream != done.stream)
-        if unknown := folded.needs & done.damaged.keys():
-            _set_aside(before, streams, changed, min(unknown), services, done)
-        folded = _fold(before, streams, {**changed, **elsewhere}, services)
-    done.outdated = folded.outdated
-    return folded.document
+) -> None:
+    done.outdated = frozenset()
+    for one in documents:
+        _fold(one, wanted, known, services, done)
 
 
 def _fold(
-    before: Products, streams: Streams, known: Mapping[ProductId, Sequence[Record]], services: PublishServices
-) -> Folded:
-    return fold(before, known, services.clients, services.rights, streams)
+    one: StreamCatalog,
+    wanted: Iterable[ProductId],
+    known: "_Records",
+    services: PublishServices,
+    done: Published,
+) -> None:
+    """Fold, with the records of every other product that turns out to be touched."""
+    changed = known.of(wanted)
+    folded = one.fold(changed, services.clients, services.rights)
+    while folded.needs:
+        known.read(folded.needs)
+        changed |= known.of(folded.needs)
+        if unknown := folded.needs & done.damaged.keys():
+            _set_aside(one, changed, min(unknown), services, done)
+        folded = one.fold(changed, services.clients, services.rights)
+    done.outdated |= folded.outdated
+    one.put(folded, changed)
 
 
 def _set_aside(
-    before: Products,
-    streams: Streams,
-    changed: dict[ProductId, list[Record]],
+    one: StreamCatalog,
+    changed: dict[ProductId, Sequence[Record]],
     unknown: ProductId,
     services: PublishServices,
     done: Published,
@@ -270,29 +272,43 @@ def _set_aside(
 
     Without those nobody can tell which of the two to list; the others of the batch go on.
     """
-    for product in sorted(changed):
-        if unknown in _fold(before, streams, {product: changed[product]}, services).needs:
+    for product in [product for product in sorted(changed) if product.stream == one.stream]:
+        if unknown in one.fold({product: changed[product]}, services.clients, services.rights).needs:
             del changed[product]
             done.damaged[product] = CatalogDamaged(
                 f"{product.name} shares an image with {unknown.name}, which is damaged: {done.damaged[unknown]}"
             )
 
 
-def _read_products(store: Store, products: Iterable[ProductId], done: Published) -> dict[ProductId, list[Record]]:
-    found: dict[ProductId, list[Record]] = {}
-    wanted = list(products)
-    folders = in_parallel(lambda product: list(store.list(product.records_prefix)), wanted)
-    keys = [info.key for folder in folders for info in folder]
-    bodies = {key: seen for key, seen in zip(keys, in_parallel(store.read, keys), strict=True) if seen}
-    for product, folder in zip(wanted, folders, strict=True):
-        mine = {info.key: bodies[info.key] for info in folder if info.key in bodies}
-        done.revisions[product.records_prefix] = {key: seen.revision for key, seen in mine.items()}
-        try:
-            versions = [records.decode(seen.body, key) for key, seen in mine.items()]
-            found[product] = [record for record in versions if record.id not in done.held]
-        except CatalogDamaged as damage:  # its neighbours in the batch go on
-            done.damaged[product] = damage
-    return found
+@dataclass(slots=True)
+class _Records:
+    """The records of products, each read once in an attempt."""
+
+    store: Store
+    done: Published
+    known: dict[ProductId, list[Record]] = field(default_factory=dict)
+
+    def of(self, products: Iterable[ProductId]) -> dict[ProductId, Sequence[Record]]:
+        """Return the records of those products that are not damaged, without the versions that are held."""
+        return {
+            product: [record for record in self.known[product] if record.id not in self.done.held]
+            for product in products
+            if product in self.known and product not in self.done.damaged
+        }
+
+    def read(self, products: Iterable[ProductId]) -> None:
+        """Read the records of products that were not read yet. Which of them are damaged is noted."""
+        wanted = sorted(set(products) - self.known.keys() - self.done.damaged.keys())
+        folders = in_parallel(lambda product: list(self.store.list(product.records_prefix)), wanted)
+        keys = [info.key for folder in folders for info in folder]
+        bodies = {key: seen for key, seen in zip(keys, in_parallel(self.store.read, keys), strict=True) if seen}
+        for product, folder in zip(wanted, folders, strict=True):
+            mine = {info.key: bodies[info.key] for info in folder if info.key in bodies}
+            self.done.revisions[product.records_prefix] = {key: seen.revision for key, seen in mine.items()}
+            try:
+                self.known[product] = [records.decode(seen.body, key) for key, seen in mine.items()]
+            except CatalogDamaged as damage:  # its neighbours in the batch go on
+                self.done.damaged[product] = damage
 
 
 def _put(store: Store, key: str, body: bytes, seen: StoredObject | None, done: Published) -> None:
@@ -307,7 +323,7 @@ def _put(store: Store, key: str, body: bytes, seen: StoredObject | None, done: P
     done.writes += 1
 
 
-def _invalidate(changes: Changes, services: PublishServices, done: Published) -> bool:
+def _invalidate(changes: Iterable[Changes], services: PublishServices, done: Published) -> bool:
     """Make the edge invalidate what it may hold of keys that get another digest, or lost their file.
 
     What was invalidated once in this run is not again: its bytes had changed by then, and waiting takes long. Return
@@ -315,7 +331,7 @@ def _invalidate(changes: Changes, services: PublishServices, done: Published) ->
     other bytes, so the next try knows it too. Of any other key only the catalog remembers it, so its product is left
     there as it is.
     """
-    if not (new := changes.stale - done.invalidated):
+    if not (new := {stale for one in changes for stale in one.stale} - done.invalidated):
         return True
     try:
         services.invalidate(sorted({stale.key for stale in new}))

@@ -5,7 +5,7 @@ differ from the catalog is sent to publish through the queue changes. Both are w
 come. Nothing is repaired here but what a lost record said of its version.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -13,20 +13,23 @@ from itertools import groupby
 
 from imageserver.aws.cloudfront import Invalidate, no_invalidation
 from imageserver.aws.queues import Notifier
-from imageserver.catalog.fold import fold, fold_index, fold_unlisted
+from imageserver.catalog.fold import Folded, fold, fold_unlisted
 from imageserver.catalog.rights import NOBODY, Rights
 from imageserver.catalog.streams import ALONE, Streams
-from imageserver.format import documents as catalog
+from imageserver.format import documents
+from imageserver.format.documents import Index, Products, Unlisted
 from imageserver.format.keys import ProductId, VersionId
 from imageserver.operations.inventory import ProductSnapshot, known_products, look
 from imageserver.operations.lost_records import describe, recalled
 from imageserver.operations.runs import Run, Task
+from imageserver.operations.view_documents import Views, no_views
 from imageserver.storage.document_cache import DocumentCache, StreamDocuments
 from imageserver.storage.parallel import in_parallel
 from imageserver.storage.port import Store
 from imageserver.versions import records
 from imageserver.versions.diff import outdated
 from imageserver.versions.records import Record
+from imageserver.views.catalogs import Catalog, catalogs
 
 
 def reconcile(
@@ -37,24 +40,27 @@ def reconcile(
     rights: Rights = NOBODY,
     invalidate: Invalidate = no_invalidation,
     marked_since: datetime | None = None,
+    views: Views = no_views,
 ) -> None:
     """Look at the products that are next, and have `notifier` send what differs.
 
     Of files that were uploaded from `marked_since` on it is looked at whether the edge may serve them, at none without
     it. `rights` say who may use which names. `invalidate` tells the edge of the files of versions whose record is lost:
-    nobody knows any more which of them held other bytes before.
+    nobody knows any more which of them held other bytes before. The catalog of each of the `views` is compared too.
 
     A record that cannot be read is named in `run` and its product left alone; a task or a product that fails is noted
     there too, and the next one is looked at. Raises StorageUnavailable, StorageDenied, and CatalogDamaged for a served
     document, where nothing could be done at all.
     """
     _create_index(store, run)
-    index_seen = store.read(catalog.INDEX_KEY)
-    index = catalog.decode_index(index_seen.body if index_seen else None)
+    index_seen = store.read(documents.INDEX_KEY)
+    index = documents.decode_index(index_seen.body if index_seen else None)
     cache = DocumentCache(store)
+    everybody, *others = catalogs(views())
+    compared = [_Compared(everybody, cache, index), *(_compared(one, store) for one in others)]
     todo = known_products(store, cache, index, run.after)
     for stream, names in groupby(todo, key=lambda product: product.stream):
-        documents = cache.of(stream)
+        there = cache.of(stream)
         looked: list[ProductSnapshot] = []
         for product_id_ in names:
             if not run.more():
@@ -63,23 +69,26 @@ def reconcile(
             with run.looking_at(product_id_.path):
                 product = look(store, product_id_)
                 size += len(product.known)
-                _send_outdated(product, documents, _Sender(store, notifier, invalidate), run)
+                _send_outdated(product, there, _Sender(store, notifier, invalidate), run)
                 if marked_since:
-                    _send_unmarked(product, documents, store, notifier, marked_since, run)
+                    _send_unmarked(product, there, store, notifier, marked_since, run)
                 looked.append(product)
             run.finished(product_id_.path, size)
-        with run.looking_at(catalog.products_key(stream)):
-            _fold_again(store, notifier, index, documents, cache, looked, clients, rights, run)
+        for one in compared:
+            if one.catalog.has(stream):
+                with run.looking_at(one.catalog.prefix + documents.products_key(stream)):
+                    beside = there if one is compared[0] else one.cache.of(stream)
+                    _fold_again(one, beside, looked, _Fold(store, notifier, clients, rights), run)
     run.end(todo[-1].path if todo else "")
 
 
 def _create_index(store: Store, run: Run) -> None:
     """Create a missing index: clients ask an empty server for it too, and report its absence as a broken server."""
-    if store.read(catalog.INDEX_KEY) is None:
-        empty = catalog.encode(catalog.decode_index(None))
+    if store.read(documents.INDEX_KEY) is None:
+        empty = documents.encode(documents.decode_index(None))
         run.do(
-            Task("create", catalog.INDEX_KEY, "it is missing; clients cannot list a server without it"),
-            lambda: store.create(catalog.INDEX_KEY, empty),
+            Task("create", documents.INDEX_KEY, "it is missing; clients cannot list a server without it"),
+            lambda: store.create(documents.INDEX_KEY, empty),
         )
 
 
@@ -102,7 +111,7 @@ class _Sender:
         self.send(version)
 
 
-def _send_outdated(product: ProductSnapshot, documents: StreamDocuments, sender: _Sender, run: Run) -> None:
+def _send_outdated(product: ProductSnapshot, there: StreamDocuments, sender: _Sender, run: Run) -> None:
     for version in sorted(product.folders.keys() | product.known.keys()):
         if version in product.seen and version not in product.known:
             run.damaged(version.record_key)
@@ -112,7 +121,7 @@ def _send_outdated(product: ProductSnapshot, documents: StreamDocuments, sender:
             action = partial(sender.send, version)
             if version not in product.known:
                 said = recalled(sender.store, version)
-                if said or _is_in_catalog(version, documents):
+                if said or _is_in_catalog(version, there):
                     reason = f"its record is lost; {describe(said)}"
                     files = {*folder, *(said.files if said else ())}
                     action = partial(sender.send_lost, version, files, said)
@@ -122,14 +131,14 @@ def _send_outdated(product: ProductSnapshot, documents: StreamDocuments, sender:
 
 def _send_unmarked(
     product: ProductSnapshot,
-    documents: StreamDocuments,
+    there: StreamDocuments,
     store: Store,
     notifier: Notifier,
     since: datetime,
     run: Run,
 ) -> None:
     """Have a product published again of which the edge may not serve a listed file: its event was lost."""
-    listed = catalog.versions_of(documents.products, product.id.name)
+    listed = documents.versions_of(there.products, product.id.name)
     uploads = {
         version.prefix + file: facts.uploaded
         for version, record in product.known.items()
@@ -143,72 +152,91 @@ def _send_unmarked(
         run.do(Task("mark", product.id.path, why), partial(notifier.product_changed, product.id))
 
 
-def _is_in_catalog(version: VersionId, documents: StreamDocuments) -> bool:
+def _is_in_catalog(version: VersionId, there: StreamDocuments) -> bool:
     """Return whether the catalog says anything of a version, which it only does when there was a record."""
     name = version.product.name
-    listed = catalog.versions_of(documents.products, name)
-    withheld = {held.version for held in documents.products.withheld.get(name, ())}
-    return version.version in {*listed, *withheld, *documents.unlisted.products.get(name, ())}
+    listed = documents.versions_of(there.products, name)
+    withheld = {held.version for held in there.products.withheld.get(name, ())}
+    return version.version in {*listed, *withheld, *there.unlisted.products.get(name, ())}
+
+
+@dataclass(frozen=True, slots=True)
+class _Compared:
+    """One catalog with its documents, as they are read."""
+
+    catalog: Catalog
+    cache: DocumentCache
+    index: Index
+
+
+def _compared(catalog: Catalog, store: Store) -> _Compared:
+    seen = store.read(catalog.prefix + documents.INDEX_KEY)
+    return _Compared(catalog, DocumentCache(store, catalog.prefix), documents.decode_index(seen.body if seen else None))
+
+
+@dataclass(frozen=True, slots=True)
+class _Fold:
+    """What folding needs from around it."""
+
+    store: Store
+    notifier: Notifier
+    clients: Sequence[str]
+    rights: Rights
 
 
 def _fold_again(
-    store: Store,
-    notifier: Notifier,
-    index: catalog.Index,
-    documents: StreamDocuments,
-    cache: DocumentCache,
-    looked: Sequence[ProductSnapshot],
-    clients: Sequence[str],
-    rights: Rights,
-    run: Run,
+    one: _Compared, there: StreamDocuments, looked: Sequence[ProductSnapshot], services: _Fold, run: Run
 ) -> None:
-    """Have those products folded whose part of the catalog is not what their records say."""
-    changed = {p.id: list(p.known.values()) for p in looked if not p.damaged}
+    """Have those products folded whose part of a catalog is not what their records say."""
+    changed = {p.id: list(p.known.values()) for p in looked if not p.damaged and one.catalog.takes(p.id)}
     if not changed:
         return
-    others = sorted(index.index.keys() - {documents.products.content_id})
-    streams = Streams([documents.products, *map(cache.products, others)]) if others else ALONE
-    folded = _folded(store, documents.products, streams, changed, clients, rights, run)
+    others = one.catalog.others(one.index, there.products.content_id)
+    streams = Streams([there.products, *map(one.cache.products, others)]) if others else ALONE
+    folded = _folded(one.catalog, there.products, streams, changed, services, run)
     if not changed:  # each of them shares an image with one that cannot be read
         return
-    unlisted = fold_unlisted(documents.unlisted, changed)
+    unlisted = fold_unlisted(there.unlisted, {p: one.catalog.records(p, known) for p, known in changed.items()})
     stale = {
-        p.name
-        for p in changed
-        if _part(folded, unlisted, p.name) != _part(documents.products, documents.unlisted, p.name)
+        p.name for p in changed if _part(folded, unlisted, p.name) != _part(there.products, there.unlisted, p.name)
     }
-    if fold_index(index, folded) != index:
+    if one.catalog.index(one.index, folded) != one.index:
         stale.add(min(p.name for p in changed))
+    where = f"the catalog of the view {one.catalog.view.name}" if one.catalog.view else "the catalog"
     for product in looked:
         if product.id.name in stale and product.id in changed:
-            why = "its entry in the catalog is not what its records say"
-            run.do(Task("fold again", product.id.path, why), partial(notifier.product_changed, product.id))
+            why = f"its entry in {where} is not what its records say"
+            run.do(Task("fold again", product.id.path, why), partial(services.notifier.product_changed, product.id))
 
 
-def _part(products: catalog.Products, unlisted: catalog.Unlisted, name: str) -> tuple[object, ...]:
+def _part(products: Products, unlisted: Unlisted, name: str) -> tuple[object, ...]:
     return products.products.get(name), products.withheld.get(name), unlisted.products.get(name)
 
 
 def _folded(
-    store: Store,
-    document: catalog.Products,
+    of: Catalog,
+    document: Products,
     streams: Streams,
     changed: dict[ProductId, list[Record]],
-    clients: Sequence[str],
-    rights: Rights,
+    services: _Fold,
     run: Run,
-) -> catalog.Products:
+) -> Products:
     """Return the document with these products folded, others read as needed.
 
     A product that shares an image with one whose records cannot be read is taken out of `changed`: nobody can tell
     which of the two to list. The others do not wait for it.
     """
+
+    def folded_with(known: Mapping[ProductId, Sequence[Record]]) -> Folded:
+        selected = {product: of.records(product, versions) for product, versions in known.items()}
+        return fold(document, selected, services.clients, services.rights, streams)
+
     others: dict[ProductId, list[Record]] = {}
     unknown: set[ProductId] = set()
-    folded = fold(document, changed, clients, rights, streams)
+    folded = folded_with(changed)
     while folded.needs:
         for product in sorted(folded.needs - unknown):
-            other = look(store, product)
+            other = look(services.store, product)
             if other.damaged:
                 unknown.add(product)
                 for version in sorted(other.seen.keys() - other.known.keys()):
@@ -217,11 +245,10 @@ def _folded(
                 others[other.id] = list(other.known.values())
         for product in sorted(folded.needs & unknown):
             for products in (changed, others):
-                waiting = [
-                    p for p in products if product in fold(document, {p: products[p]}, clients, rights, streams).needs
-                ]
+                waiting = [p for p in products if product in folded_with({p: products[p]}).needs]
                 unknown.update(waiting)
                 for one in waiting:
                     del products[one]
-        folded = fold(document, changed | others, clients, rights, streams)
-    return folded.document
+        folded = folded_with(changed | others)
+    names = {product.name for product in changed | others if product.stream == document.content_id}
+    return of.signed(folded.document, names)

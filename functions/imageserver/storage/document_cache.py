@@ -32,20 +32,24 @@ def documented_streams(store: Store) -> set[str]:
 
 @dataclass(slots=True)
 class DocumentCache:
-    """Documents as last read, by key, each with its ETag. Errors as of the store, and CatalogDamaged."""
+    """Documents as last read, by key, each with its ETag. Errors as of the store, and CatalogDamaged.
+
+    `prefix` stands before the keys of the documents of a view.
+    """
 
     store: Store
+    prefix: str = ""
     _known: dict[str, tuple[str, Document]] = field(default_factory=dict)
 
     def of(self, stream: str) -> StreamDocuments:
         """Return both documents of a stream, as they are now."""
-        key = documents.unlisted_key(stream)
+        key = self.prefix + documents.unlisted_key(stream)
         unlisted = self._now(key, lambda body: documents.decode_unlisted(body, stream), Unlisted)
         return StreamDocuments(self.products(stream), unlisted)
 
     def products(self, stream: str) -> Products:
         """Return the products document of a stream, as it is now."""
-        key = documents.products_key(stream)
+        key = self.prefix + documents.products_key(stream)
         return self._now(key, lambda body: documents.decode_products(body, stream), Products)
 
     def all(self) -> list[Products]:

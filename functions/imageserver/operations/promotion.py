@@ -1,0 +1,100 @@
+"""Point a channel to a version, and back. Nothing is copied: the channel's catalog is folded from the same records."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from imageserver.errors import InvalidView
+from imageserver.format.keys import ProductId, VersionId
+from imageserver.operations.view_documents import change_view
+from imageserver.storage.parallel import in_parallel
+from imageserver.storage.port import Store
+from imageserver.versions import records
+from imageserver.versions.assessment import ahead_of_upload, assess
+from imageserver.versions.records import Record
+from imageserver.views.channels import promoted, standing, taken_back, usable
+from imageserver.views.view import View
+
+Pause = Callable[[float], object]
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """What a channel shows of a product before and after a change; empty for nothing."""
+
+    channel: str
+    product: ProductId
+    before: str
+    after: str
+
+
+def promote(store: Store, channel: str, version: VersionId, now: datetime, by: str, pause: Pause) -> Moved:
+    """Point a channel to a version that is complete. `by` is who asked.
+
+    Raise InvalidView, also when the version was withdrawn at this moment: the channel then shows what it showed.
+    """
+    product, moment = version.product, now.isoformat(timespec="seconds")
+    before = _records(store, product)
+    _check(before, version)
+    shown = ""
+
+    def change(view: View) -> View:
+        nonlocal shown
+        shown = _first(view, product, before)
+        return promoted(view, version, moment, by)
+
+    view = change_view(store, channel, change, pause)
+    after = _records(store, product)
+    _check(after, version)
+    return Moved(channel, product, shown, _first(view, product, after))
+
+
+def take_back(store: Store, channel: str, product: ProductId, now: datetime, by: str, pause: Pause) -> Moved:
+    """Point a channel to the version before the one that it shows. Raise InvalidView if it shows none."""
+    known = _records(store, product)
+    there, moment = usable(known), now.isoformat(timespec="seconds")
+    shown = ""
+
+    def change(view: View) -> View:
+        nonlocal shown
+        shown = _first(view, product, known)
+        return taken_back(view, product, there, moment, by)
+
+    view = change_view(store, channel, change, pause)
+    return Moved(channel, product, shown, _first(view, product, known))
+
+
+def shown_by_channels(store: Store, views: Iterable[View], product: ProductId) -> dict[str, str]:
+    """Return the version of a product that each channel shows, by the channel's name; empty for none any more."""
+    pointing = [view for view in views if product.path in (view.channel or {})]
+    known = _records(store, product) if pointing else []
+    return {view.name: _first(view, product, known) for view in pointing}
+
+
+def moved(product: ProductId, before: Mapping[str, str], after: Mapping[str, str]) -> list[Moved]:
+    """Return the channels that show another version of a product than before."""
+    return [
+        Moved(channel, product, version, after.get(channel, ""))
+        for channel, version in sorted(before.items())
+        if version != after.get(channel, "")
+    ]
+
+
+def _first(view: View, product: ProductId, known: Iterable[Record]) -> str:
+    return next(iter(standing(view, product, usable(known))), "")
+
+
+def _check(known: Iterable[Record], version: VersionId) -> None:
+    record = next((record for record in known if record.id == version), None)
+    if record is None:
+        raise InvalidView(f"there is no {version.path}, or it was not looked at yet: `admin list` shows what there is")
+    if version.version not in usable([record]):
+        why = ahead_of_upload(record) or f"it is {assess(record).state.value}, expected complete"
+        raise InvalidView(f"{version.path} cannot be shown: {why}; `admin show {version.path}` says more")
+
+
+def _records(store: Store, product: ProductId) -> list[Record]:
+    """Return the records of a product. Raise CatalogDamaged if one of them cannot be read."""
+    keys = [info.key for info in store.list(product.records_prefix)]
+    bodies = zip(keys, in_parallel(store.read, keys), strict=True)
+    return [records.decode(seen.body, key) for key, seen in bodies if seen]

@@ -1,0 +1,112 @@
+"""One stream in one catalog: its documents as they were read, folded, and as they are to be written."""
+
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from imageserver.catalog.changes import Changes, Marks, compare, marks
+from imageserver.catalog.feeds import feed_key, render_feed
+from imageserver.catalog.fold import Folded, fold, fold_unlisted
+from imageserver.catalog.rights import Rights
+from imageserver.catalog.streams import ALONE, Streams
+from imageserver.format import documents
+from imageserver.format.documents import Index, Products, Unlisted
+from imageserver.format.keys import ProductId, VersionId
+from imageserver.storage.parallel import in_parallel
+from imageserver.storage.port import StoredObject
+from imageserver.versions.records import Record
+from imageserver.views.catalogs import Catalog
+
+Read = Callable[[str], StoredObject | None]
+Known = Mapping[ProductId, Sequence[Record]]
+
+
+@dataclass(slots=True)
+class StreamCatalog:
+    """The documents of a stream in a catalog. `seen` are those as read, by key; `after` is the folded one.
+
+    `changed` are the products that were folded, each with all of its records.
+    """
+
+    catalog: Catalog
+    stream: str
+    seen: dict[str, StoredObject | None]
+    index: Index
+    before: Products
+    unlisted: Unlisted
+    streams: Streams = ALONE
+    after: Products = field(init=False)
+    changed: dict[ProductId, Sequence[Record]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Begin with the document as it is."""
+        self.after = self.before
+
+    @property
+    def has_neighbours(self) -> bool:
+        """Whether clients read other streams beside this one."""
+        return bool(self.catalog.others(self.index, self.stream))
+
+    def selected(self, known: Known) -> dict[ProductId, list[Record]]:
+        """Return the records of these products that the catalog is folded from."""
+        return {product: self.catalog.records(product, versions) for product, versions in known.items()}
+
+    def fold(self, known: Known, clients: Sequence[str], rights: Rights) -> Folded:
+        """Fold these products, each with all of its records; `needs` names others as `catalog.fold` does."""
+        return fold(self.before, self.selected(known), clients, rights, self.streams)
+
+    def put(self, folded: Folded, changed: Known) -> None:
+        """Take the folded document for what is to be written."""
+        mine = {product: versions for product, versions in changed.items() if product.stream == self.stream}
+        self.changed = dict(mine)
+        self.after = self.catalog.signed(folded.document, {product.name for product in mine})
+
+    def changes(self, held: Collection[VersionId]) -> Changes:
+        """Return what changes for the clients of this catalog, and for the edge."""
+        return compare(self.before, self.after, self.changed, held)
+
+    def marks(self, asked: Collection[ProductId | VersionId]) -> Marks:
+        """Return the uploads that the edge must serve for this catalog."""
+        return marks(self.before, self.after, self.changed, asked)
+
+    def products_body(self) -> tuple[str, bytes] | None:
+        """Return key and bytes of the products document; None for one about nothing that is not there yet."""
+        key = self.catalog.prefix + documents.products_key(self.stream)
+        return (key, documents.encode(self.after)) if self.seen[key] or self.after != self.before else None
+
+    def other_bodies(self, server: str) -> Iterator[tuple[str, bytes]]:
+        """Yield key and bytes of the others. One about nothing is not worth creating, except for the index.
+
+        Clients ask an empty server for its index too.
+        """
+        prefix = self.catalog.prefix
+        unlisted = fold_unlisted(self.unlisted, self.selected(self.changed))
+        if self.seen[key := prefix + documents.unlisted_key(self.stream)] or unlisted != self.unlisted:
+            yield key, documents.encode(unlisted)
+        yield prefix + documents.INDEX_KEY, documents.encode(self.catalog.index(self.index, self.after))
+        if self.seen[key := prefix + feed_key(self.stream)] or self.after.products:
+            yield key, render_feed(self.after, f"{server}/{prefix}".rstrip("/"))
+
+
+def read_stream(catalog: Catalog, stream: str, read: Read) -> StreamCatalog:
+    """Read the documents of a stream in a catalog. Raise CatalogDamaged."""
+    names = (documents.INDEX_KEY, documents.products_key(stream), documents.unlisted_key(stream), feed_key(stream))
+    seen = {catalog.prefix + name: read(catalog.prefix + name) for name in names}
+    index, products, unlisted, _ = (found.body if found else None for found in seen.values())
+    return StreamCatalog(
+        catalog,
+        stream,
+        seen,
+        documents.decode_index(index),
+        documents.decode_products(products, stream),
+        documents.decode_unlisted(unlisted, stream),
+    )
+
+
+def read_neighbours(one: StreamCatalog, read: Read) -> Streams:
+    """Return the stream's document with those of the other streams that clients read beside it."""
+    others = one.catalog.others(one.index, one.stream)
+    if not others:
+        return ALONE
+    seen = in_parallel(lambda stream: read(one.catalog.prefix + documents.products_key(stream)), others)
+    found = [documents.decode_products(s.body if s else None, name) for name, s in zip(others, seen, strict=True)]
+    return Streams([one.before, *found])

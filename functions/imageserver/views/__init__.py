@@ -1,0 +1,1 @@
+"""Views: named selections of what a server publishes, private ones and release channels among them."""

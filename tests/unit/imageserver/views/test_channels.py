@@ -1,0 +1,156 @@
+"""Which version a channel points to: table of promotions, what is taken back, and what is no longer there."""
+
+from __future__ import annotations
+
+import pytest
+from msgspec.structs import replace
+
+from imageserver.errors import InvalidView
+from imageserver.format.keys import VersionId, parse_product
+from imageserver.versions.records import Record
+from imageserver.views.channels import (
+    MOST_PROMOTIONS,
+    kept,
+    promoted,
+    selected,
+    standing,
+    taken_back,
+    usable,
+)
+from imageserver.views.view import Promotion, View
+from tests.support import images
+from tests.support.memory_store import System
+from tests.support.views import channel, view
+
+NOBLE = parse_product("images/ubuntu/noble/amd64/default")
+JAMMY = parse_product("images/ubuntu/jammy/amd64/default")
+ONE, TWO, THREE = "20261121", "20261122", "20261123"
+
+
+def to(view: View, *versions: str) -> View:
+    for version in versions:
+        view = promoted(view, VersionId(NOBLE, version), f"at {version}", "ann")
+    return view
+
+
+def test_a_channel_points_to_what_was_promoted_last() -> None:
+    assert standing(channel(), NOBLE, (ONE, TWO)) == []
+    assert standing(to(channel(), TWO, ONE), NOBLE, (ONE, TWO, THREE)) == [ONE, TWO]
+    assert standing(to(channel(), TWO, ONE), JAMMY, (ONE, TWO)) == []
+
+
+def test_a_version_that_is_not_there_is_passed_over_as_long_as_it_is_not() -> None:
+    pointed = to(channel(), ONE, TWO)
+    assert standing(pointed, NOBLE, (ONE,)) == [ONE]
+    assert standing(pointed, NOBLE, ()) == []
+    assert standing(pointed, NOBLE, (ONE, TWO)) == [TWO, ONE]
+
+
+def test_a_version_that_was_promoted_twice_stands_once() -> None:
+    assert standing(to(channel(), ONE, TWO, ONE), NOBLE, (ONE, TWO)) == [ONE, TWO]
+
+
+def test_a_promotion_says_when_and_by_whom() -> None:
+    assert to(channel(), ONE).channel == {NOBLE.path: (Promotion(version=ONE, at=f"at {ONE}", by="ann"),)}
+
+
+def test_promoting_what_the_channel_points_to_changes_nothing() -> None:
+    once = to(channel(), ONE)
+    assert promoted(once, VersionId(NOBLE, ONE), "later", "bob") is once
+
+
+def test_promoting_again_what_was_taken_back_counts() -> None:
+    back = taken_back(to(channel(), ONE, TWO), NOBLE, (ONE, TWO), "then", "bob")
+    assert standing(to(back, TWO), NOBLE, (ONE, TWO)) == [TWO, ONE]
+
+
+def test_back_goes_to_the_version_before_and_keeps_what_was() -> None:
+    back = taken_back(to(channel(), ONE, TWO), NOBLE, (ONE, TWO), "then", "bob")
+    assert standing(back, NOBLE, (ONE, TWO)) == [ONE]
+    assert back.channel
+    assert back.channel[NOBLE.path][1] == Promotion(
+        version=TWO, at=f"at {TWO}", by="ann", back_at="then", back_by="bob"
+    )
+    assert standing(taken_back(back, NOBLE, (ONE, TWO), "then", "bob"), NOBLE, (ONE, TWO)) == []
+
+
+def test_back_from_a_version_that_was_promoted_twice_takes_both_back() -> None:
+    back = taken_back(to(channel(), ONE, TWO, ONE), NOBLE, (ONE, TWO), "then", "bob")
+    assert standing(back, NOBLE, (ONE, TWO)) == [TWO]
+
+
+def test_back_is_about_what_the_channel_shows_and_not_about_a_withdrawn_version_in_front_of_it() -> None:
+    back = taken_back(to(channel(), ONE, TWO, THREE), NOBLE, (ONE, TWO), "then", "bob")
+    assert standing(back, NOBLE, (ONE, TWO, THREE)) == [ONE]
+
+
+def test_what_was_taken_back_keeps_its_first_date() -> None:
+    first = taken_back(to(channel(), ONE, TWO, THREE), NOBLE, (ONE, TWO, THREE), "first", "bob")
+    again = taken_back(first, NOBLE, (ONE, TWO, THREE), "again", "eve")
+    assert again.channel
+    assert [one.back_at for one in again.channel[NOBLE.path]] == ["", "again", "first"]
+
+
+def test_nothing_can_be_taken_back_where_nothing_is_shown() -> None:
+    with pytest.raises(InvalidView, match="shows nothing of images/ubuntu/noble/amd64/default"):
+        taken_back(to(channel(), ONE), NOBLE, (), "then", "bob")
+
+
+def test_a_channel_remembers_its_newest_promotions() -> None:
+    names = [f"202611{n:02}" for n in range(MOST_PROMOTIONS + 1)]
+    made = to(channel(), *names)
+    assert made.channel
+    assert [one.version for one in made.channel[NOBLE.path]] == names[1:]
+
+
+def test_what_a_channel_does_not_take_cannot_be_promoted_to_it() -> None:
+    with pytest.raises(InvalidView, match="is no channel"):
+        promoted(view(streams=("images",)), VersionId(NOBLE, ONE), "", "")
+    with pytest.raises(InvalidView, match=r"does not take .*, expected a product of images, filtered by ubuntu:jammy"):
+        promoted(channel(only=("ubuntu:jammy",)), VersionId(NOBLE, ONE), "", "")
+    with pytest.raises(InvalidView, match=r"does not take .*, expected a product of images-x or images-y"):
+        taken_back(channel(streams=("images-x", "images-y")), NOBLE, (ONE,), "", "")
+
+
+def test_retention_leaves_the_version_shown_and_the_one_before_it() -> None:
+    stable, beta = to(channel(), ONE, TWO, THREE), to(channel("beta"), ONE)
+    there = (ONE, TWO, THREE)
+    assert kept([stable], NOBLE, there) == {THREE: "stable", TWO: "stable"}
+    assert kept([stable, beta], NOBLE, there) == {THREE: "stable", TWO: "stable", ONE: "beta"}
+    assert kept([stable], JAMMY, there) == {}
+    assert kept([replace(stable, streams=("images-x",))], NOBLE, there) == {}
+
+
+@pytest.fixture
+def records() -> list[Record]:
+    """Two complete versions and one without a root."""
+    server = System()
+    for version in (ONE, TWO):
+        server.upload(f"{NOBLE.path}/{version}", images.split_image(seed=version))
+    server.upload(f"{NOBLE.path}/{THREE}", {"rootfs.squashfs": images.squashfs("x")})
+    return [record(server, version) for version in (ONE, TWO, THREE)]
+
+
+def record(server: System, version: str) -> Record:
+    found = server.ingest(f"{NOBLE.path}/{version}").record
+    assert found
+    return found
+
+
+def test_a_version_can_be_shown_while_it_is_complete(records: list[Record]) -> None:
+    assert usable(records) == {ONE, TWO}
+
+
+def test_a_version_that_is_dated_ahead_of_its_upload_cannot_be_shown() -> None:
+    server = System()
+    server.upload(f"{NOBLE.path}/20270101", images.split_image())
+    assert usable([record(server, "20270101")]) == set()
+
+
+def test_a_view_selects_all_records_and_a_channel_the_one_that_it_points_to(records: list[Record]) -> None:
+    everything = view(streams=("images",))
+    assert selected(everything, NOBLE, records) == records
+    assert selected(view(streams=("images-x",)), NOBLE, records) == []
+    assert selected(channel(), NOBLE, records) == []
+    assert selected(to(channel(), ONE, TWO), NOBLE, records) == [records[1]]
+    assert selected(to(channel(), ONE, THREE), NOBLE, records) == [records[0]]
