@@ -14,4 +14,4 @@ class KeyValues(Protocol):
         """Return all entries."""
 
     def change(self, put: Mapping[str, str], delete: Collection[str]) -> None:
-        """Put and delete entries, in this order of importance: all of it, or an error."""
+        """Delete entries, then put others. Raise CatalogBusy if others change it all the time."""

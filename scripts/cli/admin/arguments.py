@@ -13,7 +13,7 @@ from cli.admin import output
 from cli.admin.deployment import Deployment, open_bucket, open_local, open_stack
 from cli.admin.errors import EXIT_CODES, exit_on_error, show_tracebacks
 from imageserver.errors import InvalidFilter, InvalidUpload
-from imageserver.format.keys import ImageKey, Target, is_fingerprint, parse_target, path_of, without_remote
+from imageserver.format.keys import ImageKey, ProductId, Target, is_fingerprint, parse_target, path_of, without_remote
 from imageserver.format.wording import counted, quoted
 from imageserver.operations.lookup import find_listed, find_recorded
 from imageserver.settings import CLIENT_CHOICES
@@ -145,6 +145,13 @@ def parse_path(path: str) -> Target:
     if not PRODUCT_PARTS <= parts <= FILE_PARTS:
         raise InvalidUpload(f"{quoted(path)} has {counted(parts, 'part')} between slashes, {TAKES}")
     return parse_target(path)
+
+
+def product_of(target: Target) -> ProductId:
+    """Return the product of what a path names."""
+    if isinstance(target, ProductId):
+        return target
+    return target.version.product if isinstance(target, ImageKey) else target.product
 
 
 def folder_of(deployment: Deployment, below: str) -> str:

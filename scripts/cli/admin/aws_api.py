@@ -114,6 +114,12 @@ class StackResource(Answer, frozen=True):
     stack_resource_detail: StackResourceDetail
 
 
+class CallerIdentity(Answer, frozen=True):
+    """GetCallerIdentity."""
+
+    arn: str
+
+
 class Alarm(Answer, frozen=True):
     alarm_name: str
     state_reason: str

@@ -27,6 +27,7 @@ from imageserver.operations.reconcile import reconcile
 from imageserver.operations.runs import Run
 from imageserver.site.layout import PAGE_KEY
 from imageserver.storage.document_cache import DocumentCache, documented_streams
+from imageserver.views import tokens
 
 AGAIN: Final = "look again in a minute"
 DEPLOY: Final = "deploy the template again"
@@ -170,7 +171,7 @@ def _documents(deployment: Deployment) -> Findings:
 def _agreement(deployment: Deployment) -> Findings:
     """Check that the bucket, the records and the catalog agree."""
     run = Run(dry_run=True, limit=1 << 60)  # without a limit: what was not compared may differ
-    reconcile(deployment.store, deployment, deployment.clients, run, deployment.rights)
+    reconcile(deployment.store, deployment, deployment.clients, run, deployment.rights, views=deployment.views)
     for task in run.tasks:
         yield f"{task.path}: {task.why}", "admin reconcile"
     for failure in run.failed:
@@ -178,6 +179,16 @@ def _agreement(deployment: Deployment) -> Findings:
         yield f"{failure.path} could not be compared: {fault.what}", fault.remedy
     for key in run.unreadable:
         yield f"{key} cannot be read", RECORD
+
+
+def _views(deployment: Deployment) -> Findings:
+    """Check that the edge knows of views and tokens what their documents say."""
+    if deployment.view_store is None:
+        return
+    wanted = tokens.entries(deployment.views().values(), datetime.now(UTC))
+    put, delete = tokens.differences(deployment.view_store.read(), wanted)
+    for key in sorted({*put, *delete}):
+        yield f"the edge's entry {key} is not what the documents of the views say", "admin view sync"
 
 
 def _withheld(deployment: Deployment) -> Findings:
@@ -340,6 +351,7 @@ CHECKS: Final[dict[str, Callable[[Deployment], Findings]]] = {
     "queues": _queues,
     "documents": _documents,
     "agreement": _agreement,
+    "views": _views,
     "withheld": _withheld,
     "orphans": _orphans,
     "leases": _leases,

@@ -1,5 +1,6 @@
 """The server that a command works on: the local stack, a stack in AWS, or a bucket alone."""
 
+import getpass
 import os
 import sys
 import time
@@ -20,17 +21,21 @@ from cli.admin.aws_api import RequestLog
 from cli.admin.errors import NO_STACK, NOTHING, end
 from cli.folders import default_state_folder
 from imageserver.aws import cloudfront
+from imageserver.aws.key_values import KeyValueStore, at_endpoint
 from imageserver.aws.queues import QueueNotifier
 from imageserver.catalog.rights import NOBODY, Rights
 from imageserver.errors import StorageUnavailable
 from imageserver.format.keys import RECORDS, ProductId, VersionId
 from imageserver.format.wording import counted
 from imageserver.operations.prune import Rules
+from imageserver.operations.view_documents import configured
 from imageserver.settings import CLIENT_CHOICES, Settings
+from imageserver.storage.key_values import KeyValues
 from imageserver.storage.port import KeyHistory, ObjectInfo, Opened, Store, StoredObject
 from imageserver.storage.ranged_reader import LARGE
 from imageserver.storage.s3 import S3Store
 from imageserver.versions.retention import Rule
+from imageserver.views.view import View
 from local_stack.credentials import local_session
 from local_stack.errors import NotRunning
 from local_stack.state import read_stack
@@ -81,7 +86,8 @@ class Deployment:
     `endpoint`: of S3, for the local stack. `edge`: the address that clients use. `api`: the address of the upload API.
     `deployed_for`: the clients that the catalog is for. `rights`: who may use which names.
     `rules`: of maintain, else the template's defaults.
-    `distribution`: the ID of CloudFront's distribution. `max_bytes`: the largest file that is accepted.
+    `distribution`: the ID of CloudFront's distribution. `view_store_arn`: of the store that the edge looks views up in,
+    and `view_store_endpoint` where the local stack has it. `max_bytes`: the largest file that is accepted.
     `pending_invalidations`: keys that an unknown distribution may still hold. `requests`: what was asked of AWS.
     """
 
@@ -96,6 +102,8 @@ class Deployment:
     rights: Rights = NOBODY
     rules: Rules = rules_of({})  # noqa: RUF009 - Rules is frozen
     distribution: str = ""
+    view_store_arn: str = ""
+    view_store_endpoint: str = ""
     max_bytes: int = NO_LIMIT
     pending_invalidations: set[str] = field(default_factory=set, compare=False)
     requests: RequestLog = field(default_factory=RequestLog, compare=False)
@@ -162,6 +170,33 @@ class Deployment:
             retries={"mode": "standard", "max_attempts": 5},
         )
         return self.session.client("s3", endpoint_url=self.endpoint, config=config)
+
+    @property
+    def has_views(self) -> bool:
+        """Whether the server may have views: its edge can tell them apart, or it is a bucket of which nobody knows."""
+        return bool(self.view_store_arn) or not (self.stack or self.endpoint)
+
+    def views(self) -> Mapping[str, View]:
+        """Return the views of the server, as they are now. Raise CatalogDamaged."""
+        return configured(self.store) if self.has_views else {}
+
+    @cached_property
+    def view_store(self) -> KeyValues | None:
+        """What the edge knows of views; None for a server whose edge knows of none, or a bucket alone."""
+        if not self.view_store_arn:
+            return None
+        if not self.view_store_endpoint:
+            return KeyValueStore(self.session.client("cloudfront-keyvaluestore"), self.view_store_arn)
+        client = self.session.client("cloudfront-keyvaluestore", endpoint_url=self.view_store_endpoint)
+        return KeyValueStore(at_endpoint(client), self.view_store_arn)
+
+    @cached_property
+    def operator(self) -> str:
+        """Who runs this command, for what it notes: the caller's ARN; on the local stack, the user."""
+        if self.endpoint:
+            return getpass.getuser()
+        answer = self.session.client("sts").get_caller_identity()
+        return aws_api.read(answer, aws_api.CallerIdentity).arn
 
     @cached_property
     def sqs(self) -> Any:
@@ -301,6 +336,7 @@ def open_stack(name: str) -> Deployment:
         rules=rules_of(parameters),
         max_bytes=max_bytes_of(parameters),
         distribution=outputs.get("DistributionId", ""),
+        view_store_arn=outputs.get("ViewStoreArn", ""),
         requests=requests,
     )
 

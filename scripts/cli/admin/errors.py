@@ -19,6 +19,7 @@ from imageserver.errors import (
     CatalogDamaged,
     InvalidationRefused,
     InvalidUpload,
+    InvalidView,
     SimplestreamsError,
     StorageDenied,
     UpstreamRefused,
@@ -107,6 +108,8 @@ def _explained(error: Exception) -> Fault:
     what, root = str(error), _root(error)
     if isinstance(error, InvalidUpload):
         return Fault(what, "", REFUSED)
+    if isinstance(error, InvalidView):
+        return Fault(what, "", FOUND)
     if isinstance(error, CatalogDamaged):
         return Fault(what, RECORD if what.startswith(RECORDS) else CATALOG)
     if isinstance(error, UpstreamRefused):  # no request to AWS led to it

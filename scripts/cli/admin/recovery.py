@@ -28,6 +28,7 @@ from imageserver.versions import records
 from imageserver.versions.diff import outdated
 from imageserver.versions.limits import Limits
 from imageserver.versions.records import Record
+from imageserver.views.view import SERVED
 
 LEASE_S: Final = 900
 MOST_ROUNDS: Final = 10
@@ -129,7 +130,7 @@ def _read_again(version: VersionId, services: IngestServices, lost: Record | Non
 def plan_catalog(deployment: Deployment, clients: Sequence[str]) -> Iterator[Step]:
     """Plan to fold every record into the documents of its stream. Unreadable documents are deleted first."""
     store = deployment.store
-    for key, decode in _documents(store):
+    for key, decode in _documents(store, with_views=deployment.has_views):
         seen = store.read(key)
         try:
             decode(seen.body if seen else None)
@@ -144,6 +145,7 @@ def plan_catalog(deployment: Deployment, clients: Sequence[str]) -> Iterator[Ste
         deployment.invalidate,
         rights=deployment.rights,
         notify=outdated.add,
+        views=deployment.has_views,
     )
     by_stream: dict[str, list[ProductId]] = {}
     for product in _all_products(store):
@@ -183,16 +185,19 @@ def _publish(stream: str, products: Sequence[ProductId], services: PublishServic
     )
 
 
-def _documents(store: Store) -> list[tuple[str, Callable[[bytes | None], object]]]:
-    found: list[tuple[str, Callable[[bytes | None], object]]] = [(documents.INDEX_KEY, documents.decode_index)]
-    for info in store.list("streams/v1/"):
+def _documents(store: Store, *, with_views: bool) -> list[tuple[str, Callable[[bytes | None], object]]]:
+    found: list[tuple[str, Callable[[bytes | None], object]]] = []
+    of_views = store.list(SERVED) if with_views else ()
+    for info in (*store.list("streams/v1/"), *of_views):
         if not info.key.endswith(".json"):
             continue  # a feed: publishing renders it again
-        stream = info.key.removeprefix("streams/v1/").removesuffix(".json")
+        stream = info.key.rpartition("/")[2].removesuffix(".json")
         if stream.endswith(".unlisted"):
             name = stream.removesuffix(".unlisted")
             found.append((info.key, lambda body, s=name: documents.decode_unlisted(body, s)))  # type: ignore[misc]
-        elif info.key != documents.INDEX_KEY:
+        elif stream == "index":
+            found.append((info.key, documents.decode_index))
+        else:
             found.append((info.key, lambda body, s=stream: _checked(documents.decode_products(body, s))))  # type: ignore[misc]
     return found
 

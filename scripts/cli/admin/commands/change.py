@@ -11,7 +11,7 @@ import click
 
 from cli import aws
 from cli.admin import import_plan, inventory, other_servers, output, source_records, transfer
-from cli.admin.arguments import command, filters, find_target, ignored_yes_option, main, yes_option
+from cli.admin.arguments import command, filters, find_target, ignored_yes_option, main, product_of, yes_option
 from cli.admin.deployment import Deployment, DryStore
 from cli.admin.errors import FOUND, NOTHING, end
 from cli.admin.other_servers import Bucket, Folder, Web
@@ -21,6 +21,7 @@ from imageserver.format.documents import INDEX_KEY
 from imageserver.format.keys import Target, path_of
 from imageserver.format.wording import counted
 from imageserver.operations import withdraw as withdrawals
+from imageserver.operations.promotion import moved, shown_by_channels
 from imageserver.operations.prune import Rules
 from imageserver.operations.prune import prune as prune_server
 from imageserver.operations.runs import Run
@@ -48,7 +49,14 @@ def withdraw(deployment: Deployment, as_json: bool, path: str, reason: str, grac
     store = deployment.store if yes else DryStore(deployment.store)
     target = find_target(deployment, path)
     hours = deployment.rules.grace_hours if grace_hours is None else grace_hours
+    product = product_of(target)
+    before = shown_by_channels(store, deployment.views().values(), product)
     done = withdrawals.withdraw(store, target, datetime.now(UTC), hours, time.sleep, reason)
+    for one in moved(
+        product, before, shown_by_channels(store, deployment.views().values(), product) if yes else before
+    ):
+        shows = f"{product.path}/{one.after}" if one.after else f"nothing of {product.path}"
+        output.say(f"the channel {one.channel} goes back from {one.before}: it shows {shows}")
     will = f"withdrawn, deleted after {done.delete_after}"
     _print_changed(as_json, not yes, target, done, will if yes else f"would be {will}; add --yes to do it")
 
@@ -146,7 +154,7 @@ def prune(deployment: Deployment, as_json: bool, dry_run: bool, yes: bool, **giv
 
     def apply(run: Run) -> None:
         now, invalidate = datetime.now(UTC), deployment.request_invalidation
-        prune_server(deployment.store, deployment, rules, now, time.sleep, run, invalidate)
+        prune_server(deployment.store, deployment, rules, now, time.sleep, run, invalidate, deployment.views)
 
     output.carry_out("looking at", apply, in_json=as_json, dry_run=dry_run or not yes)
 

@@ -36,7 +36,15 @@ def reconcile(deployment: Deployment, as_json: bool, clients: str | None, dry_ru
 
     def compare(run: Run) -> None:
         clients_served = _chosen(deployment, clients)
-        reconcile_bucket(deployment.store, notifier, clients_served, run, deployment.rights, deployment.invalidate)
+        reconcile_bucket(
+            deployment.store,
+            notifier,
+            clients_served,
+            run,
+            deployment.rights,
+            deployment.invalidate,
+            views=deployment.views,
+        )
 
     output.carry_out("comparing", compare, in_json=as_json, dry_run=dry_run)
 

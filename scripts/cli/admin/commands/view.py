@@ -1,0 +1,327 @@
+"""Commands about private remotes and release channels: view create, list, show, remove, sync, token; promote."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime
+from typing import NoReturn
+
+import click
+
+from cli.admin import output, views
+from cli.admin.arguments import command, find_target, main, product_of, yes_option
+from cli.admin.deployment import Deployment
+from cli.admin.errors import FOUND, NOTHING, end
+from imageserver.errors import InvalidView
+from imageserver.format.keys import ImageKey, ProductId, path_of
+from imageserver.format.wording import counted
+from imageserver.operations.promotion import promote as point_to
+from imageserver.operations.promotion import take_back
+from imageserver.operations.view_documents import configured, view_of
+from imageserver.views.view import Token, View
+
+MOST_SHOWN = 5
+"""Versions that a refusal names."""
+
+
+@main.group()
+def view() -> None:
+    """Give people remotes of their own: private ones, which need a token, and release channels.
+
+    A view selects streams and products of this server. Its images are those of the server, with the same fingerprints;
+    nothing is copied. The edge must be able to tell views apart: deploy with Views=true.
+    """
+
+
+def _streams(_context: click.Context, _parameter: click.Parameter, given: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(stream for text in given for stream in text.split(",") if stream)
+
+
+@view.command()
+@click.argument("name")
+@click.option(
+    "--streams", multiple=True, required=True, callback=_streams, metavar="STREAM[,STREAM]", help="What it shows."
+)
+@click.option("--only", multiple=True, metavar="FILTER", help="Products, such as `ubuntu:noble`. Repeatable.")
+@click.option("--private", "is_private", is_flag=True, help="Only a token opens it, and its streams are private.")
+@click.option("--channel", "is_channel", is_flag=True, help="It shows the one version of a product that was promoted.")
+@click.option(
+    "--with", "shared", multiple=True, callback=_streams, metavar="STREAM", help="Also show it; it stays as it is."
+)
+@click.option("--hide", is_flag=True, help="Take a stream that everybody sees today off the public catalog.")
+@command
+def create(
+    deployment: Deployment,
+    as_json: bool,
+    name: str,
+    streams: tuple[str, ...],
+    only: tuple[str, ...],
+    is_private: bool,
+    is_channel: bool,
+    shared: tuple[str, ...],
+    hide: bool,
+) -> None:
+    """Make the view NAME: a private remote, or a channel at https://HOST/NAME/.
+
+    The streams of a private view are private from now on: they leave the public catalog, and nobody fetches a file of
+    them without a token. Stopped midway, the same command continues.
+
+    \b
+    ./scripts/admin view create staging --streams images-staging --private
+    ./scripts/admin view create stable --channel --streams images
+    ./scripts/admin view create partner --streams images-partner --with images --only ubuntu --private
+    """
+    try:
+        wanted = views.plan(name, streams, shared, only, is_private=is_private, is_channel=is_channel)
+        made, folded = views.create(deployment, wanted, hide=hide)
+    except InvalidView as error:
+        raise click.UsageError(str(error)) from error
+    if as_json:
+        output.print_json(views.as_json(deployment, made) | {"products": folded})
+        return
+    click.echo(f"{name}: {_kind(made)} of {', '.join(made.streams)}; {counted(folded, 'product')} to list")
+    if made.is_private:
+        click.echo(f"next: ./scripts/admin view token add {name} LABEL")
+    else:
+        _print_remotes(name, views.address(deployment, made))
+
+
+@view.command(name="list")
+@command
+def list_(deployment: Deployment, as_json: bool) -> None:
+    """List the views of a server.
+
+    \b
+    ./scripts/admin view list
+    """
+    found = [one for _, one in sorted(configured(deployment.store).items())]
+    if as_json:
+        output.print_json([views.as_json(deployment, one) for one in found])
+        return
+    if not found:
+        output.say("there is no view; `admin view create` makes one")
+        return
+    cells = [((one.name, _kind(one), ",".join(one.streams), _opened_by(deployment, one)), ()) for one in found]
+    output.print_rows(("name", "kind", "streams", "opened by"), cells)
+
+
+@view.command()
+@click.argument("name")
+@command
+def show(deployment: Deployment, as_json: bool, name: str) -> None:
+    """Show one view: what it selects, its tokens, and where a channel points to.
+
+    \b
+    ./scripts/admin view show stable
+    """
+    found = _named(deployment, name)
+    if as_json:
+        output.print_json(views.as_json(deployment, found))
+        return
+    only = f", only {' or '.join(found.only)}" if found.only else ""
+    click.echo(f"{name}: {_kind(found)} of {', '.join(found.streams)}{only}, made on {found.created}")
+    if found.private_streams:
+        click.echo(f"  private: {', '.join(found.private_streams)}")
+    click.echo(f"  opened by {_opened_by(deployment, found)}")
+    _print_tokens(found)
+    for path, promotions in sorted((found.channel or {}).items()):
+        for one in promotions:
+            back = f", taken back on {one.back_at} by {output.one_line(one.back_by)}" if one.back_at else ""
+            click.echo(f"  {path}/{one.version}: promoted on {one.at} by {output.one_line(one.by)}{back}")
+
+
+@view.command()
+@click.argument("name")
+@click.option("--make-public", is_flag=True, help="Everybody may see its private streams from now on.")
+@click.option("--anyway", is_flag=True, help="Also when it is the last to show a version.")
+@yes_option
+@command
+def remove(deployment: Deployment, as_json: bool, name: str, make_public: bool, anyway: bool, yes: bool) -> None:
+    """Remove a view: its tokens open nothing any more, and its catalog is deleted. Images stay.
+
+    \b
+    ./scripts/admin view remove staging --yes
+    """
+    found = view_of(deployment.store, name)
+    freed, last = views.losses(deployment, found) if found else ([], [])
+    if freed and not make_public:
+        end(
+            FOUND,
+            f"{', '.join(freed)} would be public without {name}: withdraw what is listed there, make another private "
+            "view of it, or add --make-public",
+        )
+    if last and not anyway:
+        more = f" and {len(last) - MOST_SHOWN:,} more" if len(last) > MOST_SHOWN else ""
+        end(FOUND, f"nothing but {name} shows {', '.join(last[:MOST_SHOWN])}{more}; add --anyway to remove it")
+    try:
+        if yes:
+            views.remove(deployment, name)
+    except InvalidView as error:
+        end(NOTHING, str(error))
+    if not found:
+        end(NOTHING, f"there is no view {name}; `admin view list` names them")
+    if as_json:
+        output.print_json({"view": name, "dry_run": not yes, "made_public": freed, "last": last})
+        return
+    click.echo(f"{name} {'is removed' if yes else 'would be removed; add --yes to do it'}")
+
+
+@view.command()
+@command
+def sync(deployment: Deployment, as_json: bool) -> None:
+    """Tell the edge again what the views and their tokens are, after a command that was stopped. Expired tokens go.
+
+    \b
+    ./scripts/admin view sync
+    """
+    try:
+        done = views.synchronise(deployment)
+    except InvalidView as error:
+        end(NOTHING, str(error))
+    if as_json:
+        output.print_json({"put": sorted(done.put), "deleted": sorted(done.deleted)})
+        return
+    click.echo(f"entries of the edge: {len(done.put)} written, {len(done.deleted)} deleted")
+
+
+@view.group()
+def token() -> None:
+    """Make and revoke the tokens that open a private view."""
+
+
+@token.command(name="add")
+@click.argument("name")
+@click.argument("label")
+@click.option(
+    "--expires", type=click.Choice(list(views.LIFETIMES)), default="90d", show_default=True, help="How long it opens."
+)
+@command
+def add_token(deployment: Deployment, as_json: bool, name: str, label: str, expires: str) -> None:
+    """Make a token for the private view NAME, called LABEL: whom or what it is for. It is shown once.
+
+    Several tokens open a view at the same time. To move a host, add a token, change the host's remote, copy its images
+    again so that they update from the new address, then revoke the old one.
+
+    \b
+    ./scripts/admin view token add staging ci --expires 30d
+    """
+    _named(deployment, name)
+    try:
+        made = views.add_token(deployment, name, label, views.LIFETIMES[expires])
+    except InvalidView as error:
+        raise click.UsageError(str(error)) from error
+    if as_json:
+        output.print_json({field: getattr(made, field) for field in made.__dataclass_fields__})
+        return
+    click.echo(f"{made.token}\nshown once; {_expiry(made.until)}. Add the remote:")
+    _print_remotes(name, made.address)
+    click.echo(f"or, with the token in the path: {made.path_address}")
+
+
+@token.command(name="list")
+@click.argument("name")
+@command
+def list_tokens(deployment: Deployment, as_json: bool, name: str) -> None:
+    """List the tokens of a view by their labels; a token itself is stored nowhere.
+
+    \b
+    ./scripts/admin view token list staging
+    """
+    found = _named(deployment, name)
+    if as_json:
+        output.print_json(views.as_json(deployment, found)["tokens"])
+    elif found.tokens:
+        _print_tokens(found)
+    else:
+        output.say(f"{name} has no token; `admin view token add {name} LABEL` makes one")
+
+
+@token.command()
+@click.argument("name")
+@click.argument("label")
+@command
+def revoke(deployment: Deployment, as_json: bool, name: str, label: str) -> None:
+    """Take a token away: within seconds it opens neither the catalog nor a file.
+
+    \b
+    ./scripts/admin view token revoke staging ci
+    """
+    _named(deployment, name)
+    try:
+        views.revoke_token(deployment, name, label)
+    except InvalidView as error:
+        end(NOTHING, str(error))
+    if as_json:
+        output.print_json({"view": name, "label": label})
+        return
+    click.echo(f"{label} opens {name} no more; the edge's locations learn of it within seconds")
+
+
+@main.command()
+@click.argument("path")
+@click.option("--to", "channel", required=True, metavar="CHANNEL", help="The channel that shows it.")
+@click.option("--back", is_flag=True, help="Show the version before again; PATH may be the product.")
+@command
+def promote(deployment: Deployment, as_json: bool, path: str, channel: str, back: bool) -> None:
+    """Let CHANNEL show the version PATH: the same files, with the same fingerprints. Nothing is copied.
+
+    \b
+    ./scripts/admin promote images/ubuntu/noble/amd64/default/20261123_1000 --to stable
+    ./scripts/admin promote ubuntu/noble/amd64/default --to stable --back
+    """
+    target, now = find_target(deployment, path), datetime.now(UTC)
+    if back:
+        moved = take_back(deployment.store, channel, product_of(target), now, deployment.operator, time.sleep)
+    elif isinstance(target, ProductId):
+        raise click.UsageError(f"{path_of(target)} is a product; name the version that {channel} is to show")
+    else:
+        version = target.version if isinstance(target, ImageKey) else target
+        moved = point_to(deployment.store, channel, version, now, deployment.operator, time.sleep)
+    deployment.product_changed(moved.product)
+    if as_json:
+        product = moved.product.path
+        output.print_json({"channel": channel, "product": product, "before": moved.before, "after": moved.after})
+        return
+    shows = f"shows {moved.product.path}/{moved.after}" if moved.after else f"shows nothing of {moved.product.path}"
+    click.echo(f"{channel} {shows}, before: {moved.before or 'nothing'}; listed in a moment")
+
+
+def _named(deployment: Deployment, name: str) -> View:
+    found = view_of(deployment.store, name)
+    return found if found else _missing(name)
+
+
+def _missing(name: str) -> NoReturn:
+    end(NOTHING, f"there is no view {name}; `admin view list` names them")
+
+
+def _kind(found: View) -> str:
+    return f"{'private' if found.is_private else 'public'} {'view' if found.channel is None else 'channel'}"
+
+
+def _opened_by(deployment: Deployment, found: View) -> str:
+    return counted(len(found.tokens), "token") if found.is_private else views.address(deployment, found)
+
+
+def _print_tokens(found: View) -> None:
+    for one in views.tokens(found):
+        click.echo(f"  token {one.label}: made on {one.created}, {_state(one)}")
+
+
+def _state(one: Token) -> str:
+    if one.until and one.until <= datetime.now(UTC).timestamp():
+        return f"expired on {_moment(one.until)}"
+    return _expiry(one.until)
+
+
+def _expiry(until: int) -> str:
+    return f"expires on {_moment(until)}" if until else "never expires"
+
+
+def _moment(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
+
+
+def _print_remotes(name: str, address: str) -> None:
+    for client in ("lxc", "incus"):
+        click.echo(f"  {client} remote add {name} {address} --protocol simplestreams")

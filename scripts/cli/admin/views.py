@@ -1,0 +1,206 @@
+"""What `scripts/admin view` and `promote` do. Each writes the documents first, then what the edge knows of them.
+
+So a command that was stopped at any point is ended by the same command, and `view sync` ends what is left of all.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from msgspec.structs import replace
+
+from cli.admin import inventory
+from cli.admin.deployment import Deployment
+from imageserver.errors import InvalidView
+from imageserver.format import documents
+from imageserver.format.keys import ProductId, VersionId
+from imageserver.operations.inventory import known_products
+from imageserver.operations.view_documents import change_view, configured, create_view, delete_view, view_of
+from imageserver.operations.view_entries import Synced, sync
+from imageserver.storage.document_cache import DocumentCache
+from imageserver.storage.key_values import KeyValues
+from imageserver.storage.port import Store
+from imageserver.views.tokens import RANDOM_BYTES, token_hash, token_text, with_token, without_token
+from imageserver.views.view import SECRET_BYTES, Token, View, check, secret_text, served_prefix
+
+NEEDS: Final = "this server's edge cannot tell views apart; deploy it with the parameter Views=true"
+LIFETIMES: Final = {
+    "1d": timedelta(days=1),
+    "7d": timedelta(days=7),
+    "30d": timedelta(days=30),
+    "90d": timedelta(days=90),
+    "1y": timedelta(days=365),
+    "never": None,
+}
+
+
+@dataclass(frozen=True)
+class NewToken:
+    """A token as it is shown once, and the addresses that it makes."""
+
+    view: str
+    label: str
+    token: str
+    until: int
+    address: str
+    path_address: str
+
+
+def plan(
+    name: str, own: Iterable[str], shared: Iterable[str], only: tuple[str, ...], *, is_private: bool, is_channel: bool
+) -> View:
+    """Return the view that a command line asks for. Raise InvalidView.
+
+    The `own` streams of a private view are private, those that are `shared` are not. A channel has none of its own.
+    """
+    own, shared = tuple(own), tuple(shared)
+    view = View(
+        name=name,
+        streams=(*own, *shared),
+        secret=secret_text(secrets.token_bytes(SECRET_BYTES)),
+        only=only,
+        is_private=is_private,
+        private_streams=own if is_private and not is_channel else (),
+        channel={} if is_channel else None,
+        created=_now(),
+    )
+    check(view)
+    return view
+
+
+def create(deployment: Deployment, view: View, *, hide: bool) -> tuple[View, int]:
+    """Write a view, tell the edge, and have its catalog folded. Return it, and how many products are folded.
+
+    Raise InvalidView if a stream that becomes private is listed for everybody, unless `hide`.
+    """
+    edge, store = edge_of(deployment), deployment.store
+    listed = sorted(stream for stream in view.private_streams if _is_listed(store, stream))
+    is_new = view_of(store, view.name) is None
+    if listed and is_new and not hide:
+        raise InvalidView(
+            f"{listed[0]} is listed for everybody: add --hide to take it off the public catalog, or name it with "
+            "--with, which shows it in this view too"
+        )
+    if is_new:
+        _delete_served(store, view.name)  # of an earlier view with this name, whose paths have another signature
+    made = create_view(store, view)
+    empty = documents.encode(documents.decode_index(None))
+    store.create(f"{served_prefix(view.name)}{documents.INDEX_KEY}", empty)  # clients ask an empty server for it too
+    sync(store, edge, datetime.now(UTC))
+    # What leaves the public catalog may have held names and images that others wait for.
+    return made, fold_again(deployment, (lambda _: True) if listed else made.takes)
+
+
+def remove(deployment: Deployment, name: str) -> int:
+    """Delete a view, what the edge knows of it and its catalog; return how many products are folded again."""
+    edge, store = edge_of(deployment), deployment.store
+    view = view_of(store, name)
+    delete_view(store, name, time.sleep)
+    sync(store, edge, datetime.now(UTC))
+    _delete_served(store, name)
+    return fold_again(deployment, lambda _: True) if view and view.private_streams else 0
+
+
+def losses(deployment: Deployment, view: View) -> tuple[list[str], list[str]]:
+    """Return the private streams that everybody would see without a view, and the versions that nobody would."""
+    store = deployment.store
+    others = [one for one in configured(store).values() if one.name != view.name]
+    still_private = {stream for one in others for stream in one.private_streams}
+    freed = sorted(set(view.private_streams) - still_private)
+    shown = _versions(DocumentCache(store, served_prefix(view.name)), view.streams)
+    elsewhere = _versions(DocumentCache(store), set(view.streams) - still_private)
+    for one in others:
+        elsewhere |= _versions(DocumentCache(store, served_prefix(one.name)), set(view.streams) & set(one.streams))
+    return [stream for stream in freed if _versions(DocumentCache(store), [stream])], sorted(shown - elsewhere)
+
+
+def add_token(deployment: Deployment, name: str, label: str, lifetime: timedelta | None) -> NewToken:
+    """Make a token, write its hash and tell the edge. Raise InvalidView."""
+    edge, now = edge_of(deployment), datetime.now(UTC)
+    text = token_text(secrets.token_bytes(RANDOM_BYTES))
+    token = Token(label=label, created=_now(), until=int((now + lifetime).timestamp()) if lifetime else 0)
+    change_view(deployment.store, name, lambda view: with_token(view, token_hash(text), token), time.sleep)
+    sync(deployment.store, edge, now)
+    host = urlsplit(deployment.edge).netloc or "HOST"
+    return NewToken(name, label, text, token.until, f"https://{label}:{text}@{host}", f"https://{host}/{text}")
+
+
+def revoke_token(deployment: Deployment, name: str, label: str) -> None:
+    """Forget a token and tell the edge. Raise InvalidView if there is none."""
+    edge = edge_of(deployment)
+    change_view(deployment.store, name, lambda view: without_token(view, label), time.sleep)
+    sync(deployment.store, edge, datetime.now(UTC))
+
+
+def synchronise(deployment: Deployment) -> Synced:
+    """Tell the edge what the documents of all views say. Expired tokens go."""
+    return sync(deployment.store, edge_of(deployment), datetime.now(UTC))
+
+
+def edge_of(deployment: Deployment) -> KeyValues:
+    """Return the store that the edge reads. Raise InvalidView if the server has none."""
+    if deployment.view_store is None:
+        raise InvalidView(NEEDS)
+    return deployment.view_store
+
+
+def fold_again(deployment: Deployment, takes: Callable[[ProductId], bool]) -> int:
+    """Have publish fold these products of the server; return how many they are."""
+    store = deployment.store
+    seen = store.read(documents.INDEX_KEY)
+    index = documents.decode_index(seen.body if seen else None)
+    products = [product for product in known_products(store, DocumentCache(store), index, "") if takes(product)]
+    for product in products:
+        deployment.product_changed(product)
+    return len(products)
+
+
+def as_json(deployment: Deployment, view: View) -> dict[str, Any]:
+    """Return a view for a program: neither its secret nor the hash of a token."""
+    told = inventory.plain(replace(view, tokens={}))
+    return {name: value for name, value in told.items() if name not in ("secret", "tokens", "schema")} | {
+        "is_private": view.is_private,
+        "address": address(deployment, view),
+        "tokens": [inventory.plain(token) for token in tokens(view)],
+    }
+
+
+def tokens(view: View) -> list[Token]:
+    """Return the tokens of a view, by label."""
+    return sorted(view.tokens.values(), key=lambda token: token.label)
+
+
+def address(deployment: Deployment, view: View) -> str:
+    """Return the address of a view that needs no token; empty for a private one."""
+    return "" if view.is_private else f"{deployment.edge.rstrip('/')}/{view.name}/"
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _is_listed(store: Store, stream: str) -> bool:
+    seen = store.read(documents.INDEX_KEY)
+    entry = documents.decode_index(seen.body if seen else None).index.get(stream)
+    return bool(entry and entry.products)
+
+
+def _versions(cache: DocumentCache, streams: Iterable[str]) -> set[str]:
+    """Return the paths of the versions that the documents of these streams list."""
+    found = set()
+    for stream in streams:
+        for name, product in cache.products(stream).products.items():
+            id_ = documents.product_id(stream, name)
+            found |= {VersionId(id_, version).path for version in documents.decode_versions(product)}
+    return found
+
+
+def _delete_served(store: Store, name: str) -> None:
+    for info in list(store.list(served_prefix(name))):
+        store.delete(info.key, info.etag)

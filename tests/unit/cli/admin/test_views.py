@@ -1,0 +1,314 @@
+"""What `scripts/admin view` and `promote` say and do, over a bucket and an edge's store in memory."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+import click
+import pytest
+from click.testing import CliRunner, Result
+
+from cli.admin import arguments
+from cli.admin.__main__ import main
+from cli.admin.deployment import Deployment
+from cli.admin.errors import FOUND, NOTHING
+from imageserver.format import documents
+from imageserver.format.keys import ProductId, parse_version
+from imageserver.operations.view_documents import configured, view_of
+from tests.support import images
+from tests.support.memory_store import MemoryKeyValues, System
+
+USAGE = 2
+NOBLE = "ubuntu/noble/amd64/default"
+NAME = "ubuntu:noble:amd64:default"
+OLD, NEW = "20261122_1000", "20261123_1000"
+STAGING = "view create staging --streams images-staging --private"
+STABLE = "view create stable --channel --streams images"
+
+
+@dataclass
+class World:
+    """The server, what its edge knows, and a deployment over both."""
+
+    system: System = field(default_factory=lambda: System(views=True))
+    edge: MemoryKeyValues = field(default_factory=MemoryKeyValues)
+    deployment: Deployment = field(
+        default_factory=lambda: Deployment([], "images-1", edge="https://here.example.org", view_store_arn="arn:store")
+    )
+
+    def upload(self, *paths: str) -> None:
+        for path in paths:
+            self.system.upload(path, images.split_image(seed=path))
+            self.system.ingest(path)
+            self.system.publish(parse_version(path))
+
+    def admin(self, line: str, code: int = 0) -> Result:
+        done = CliRunner().invoke(main, line.split())
+        assert done.exit_code == code, (line, done.output, done.exception)
+        return done
+
+    def told(self, line: str, code: int = 0) -> Any:
+        return json.loads(self.admin(f"--json {line}", code).stdout)
+
+    @property
+    def index(self) -> list[str]:
+        return sorted(documents.decode_index(self.system.streams().get(documents.INDEX_KEY)).index)
+
+
+class Queue:
+    """Publishes what is sent at once."""
+
+    def __init__(self, system: System) -> None:
+        self.system = system
+
+    def product_changed(self, product: ProductId) -> None:
+        self.system.publish(product)
+
+
+@pytest.fixture
+def world(monkeypatch: pytest.MonkeyPatch) -> World:
+    made = World()
+    made.deployment.__dict__.update(
+        store=made.system.store, view_store=made.edge, notifier=Queue(made.system), operator="ann"
+    )
+    monkeypatch.setattr(arguments, "open_local", lambda _: made.deployment)
+    return made
+
+
+def killed(call: str) -> Any:
+    def on(method: str, *_: str) -> None:
+        if method == call:
+            raise KeyboardInterrupt
+
+    return on
+
+
+def test_a_private_remote_is_given_in_one_command_and_lost_in_another(world: World) -> None:
+    world.admin(STAGING)
+    world.upload(f"images-staging/{NOBLE}/{NEW}")
+    made = world.told("view token add staging ann")
+    assert world.index == []
+    assert world.system.listed("images-staging", "staging") == {NAME: [NEW]}
+    hashed = hashlib.sha256(made["token"].encode()).hexdigest()
+    assert world.edge.entries.keys() == {"view:staging", "private", f"token:{hashed}"}
+    assert world.edge.entries["private"] == '["images-staging"]'
+    world.admin("view token revoke staging ann")
+    assert world.edge.entries.keys() == {"view:staging", "private"}
+
+
+def test_a_token_is_shown_once_with_the_lines_that_add_the_remote(world: World) -> None:
+    world.admin(STAGING)
+    shown = world.admin("view token add staging ann --expires never").stdout
+    (token,) = set(re.findall(r"sst_[\w-]{32}", shown))
+    assert f"lxc remote add staging https://ann:{token}@here.example.org --protocol simplestreams" in shown
+    assert f"incus remote add staging https://ann:{token}@here.example.org --protocol simplestreams" in shown
+    assert f"https://here.example.org/{token}" in shown
+    assert "never expires" in shown
+    others = (world.admin(line).stdout for line in ("view show staging", "view token list staging", "--json view list"))
+    everything = "".join(others) + "".join(map(str, world.system.store.objects.values())) + str(world.edge.entries)
+    assert token not in everything
+    assert "token ann: made on" in world.admin("view show staging").stdout
+
+
+def test_what_a_program_is_told_of_a_view_holds_no_secret(world: World) -> None:
+    world.admin(STAGING)
+    world.admin("view token add staging ann")
+    secret = configured(world.system.store)["staging"].secret
+    (told,) = world.told("view list")
+    assert secret not in str(told)
+    assert told["tokens"][0].keys() == {"label", "created", "until"}
+    assert (told["is_private"], told["address"], told["private_streams"]) == (True, "", ["images-staging"])
+
+
+def test_a_tested_image_moves_from_daily_to_stable_in_one_command_and_back_in_another(world: World) -> None:
+    world.admin(STABLE)
+    world.upload(f"images/{NOBLE}/{OLD}", f"images/{NOBLE}/{NEW}")
+    assert "stable shows images/ubuntu/noble/amd64/default/20261122_1000, before: nothing" in (
+        world.admin(f"promote {NOBLE}/{OLD} --to stable").stdout
+    )
+    assert world.told(f"promote {NOBLE}/{NEW} --to stable") == {
+        "channel": "stable",
+        "product": f"images/{NOBLE}",
+        "before": OLD,
+        "after": NEW,
+    }
+    assert world.system.listed(view="stable") == {NAME: [NEW]}
+    world.admin(f"promote {NOBLE} --to stable --back")
+    assert world.system.listed(view="stable") == {NAME: [OLD]}
+    shown = world.admin("view show stable").stdout
+    assert re.search(rf"{NOBLE}/{NEW}: promoted on \S+ by ann, taken back on \S+ by ann", shown)
+
+
+def test_a_channel_is_promoted_to_by_fingerprint(world: World) -> None:
+    world.admin(STABLE)
+    world.upload(f"images/{NOBLE}/{NEW}")
+    (fingerprint,) = documents.images(documents.versions_of(world.system.products_document(), NAME)[NEW])
+    world.admin(f"promote {fingerprint[:12]} --to stable")
+    assert world.system.listed(view="stable") == {NAME: [NEW]}
+
+
+@pytest.mark.parametrize(
+    ("line", "code", "said"),
+    [
+        (f"promote {NOBLE} --to stable", USAGE, "name the version that stable is to show"),
+        (f"promote {NOBLE}/20261101_1000 --to stable", FOUND, "there is no images/"),
+        (f"promote {NOBLE}/{NEW} --to daily", FOUND, "there is no view 'daily'"),
+        (f"promote {NOBLE}/{NEW} --to staging", FOUND, "the view staging is no channel"),
+        (f"promote {NOBLE} --to stable --back", FOUND, "the channel stable shows nothing of"),
+    ],
+)
+def test_what_cannot_be_promoted_is_named(world: World, line: str, code: int, said: str) -> None:
+    world.admin(STABLE)
+    world.admin(STAGING)
+    world.upload(f"images/{NOBLE}/{NEW}")
+    assert said in world.admin(line, code).stderr
+
+
+def test_withdrawing_what_a_channel_shows_says_where_it_goes(world: World) -> None:
+    world.admin(STABLE)
+    for version in (OLD, NEW):
+        world.upload(f"images/{NOBLE}/{version}")
+        world.admin(f"promote {NOBLE}/{version} --to stable")
+    assert "goes back" not in world.admin(f"withdraw {NOBLE}/{NEW}").stderr
+    said = world.admin(f"withdraw {NOBLE}/{NEW} --yes").stderr
+    assert f"the channel stable goes back from {NEW}: it shows images/{NOBLE}/{OLD}" in said
+    said = world.admin(f"withdraw {NOBLE}/{OLD} --yes").stderr
+    assert f"the channel stable goes back from {OLD}: it shows nothing of images/{NOBLE}" in said
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("view create Stable --channel --streams images", "expected 1 to 63 of a-z"),
+        ("view create stable --channel", "Missing option '--streams'"),
+        ("view create stable --channel --streams daily", "expected `images` or `images-`"),
+        ("view create stable --streams images --only ubuntu,size<=1GB", "a view selects products"),
+        (f"{STAGING} --only ubuntu", "there is a view staging that selects something else"),
+        ("view token add stable ann", "it needs no token"),
+        ("view token add staging Ann", "the label 'Ann' has other characters"),
+        ("view token add staging bob", "has a token bob"),
+        ("view token add staging eve --expires 2d", "'2d' is not one of"),
+    ],
+)
+def test_what_cannot_be_made_is_named_and_not_written(world: World, line: str, said: str) -> None:
+    for made in (STAGING, STABLE, "view token add staging bob"):
+        world.admin(made)
+    before = {key: found.body for key, found in world.system.store.objects.items()}
+    assert said in world.admin(line, USAGE).stderr
+    assert {key: found.body for key, found in world.system.store.objects.items()} == before
+
+
+def test_a_stream_that_everybody_sees_is_hidden_only_when_that_is_said(world: World) -> None:
+    world.upload(f"images-staging/{NOBLE}/{OLD}", f"images/{NOBLE}/{NEW}")
+    assert "images-staging is listed for everybody" in world.admin(STAGING, USAGE).stderr
+    assert world.index == ["images", "images-staging"]
+    world.admin(f"{STAGING} --hide")
+    assert world.index == ["images"]
+    assert "ubuntu/noble" in world.system.products_document().products[NAME].aliases
+
+
+def test_a_stream_is_shown_in_a_private_view_and_stays_public(world: World) -> None:
+    world.upload(f"images/{NOBLE}/{NEW}")
+    world.admin("view create partner --streams images-partner --with images --private")
+    assert world.edge.entries["private"] == '["images-partner"]'
+    assert world.index == ["images"]
+    assert world.system.listed("images", "partner") == {NAME: [NEW]}
+
+
+def test_a_view_without_products_has_an_index_that_clients_can_read(world: World) -> None:
+    world.admin(STABLE)
+    index = world.system.store.objects["views/stable/streams/v1/index.json"].body
+    assert json.loads(index) == {"format": "index:1.0", "index": {}}
+
+
+def test_a_server_whose_edge_knows_no_views_says_what_to_deploy(world: World) -> None:
+    world.deployment.__dict__["view_store"] = None
+    for line, code in ((STAGING, USAGE), (STABLE, USAGE), ("view sync", NOTHING)):
+        assert "deploy it with the parameter Views=true" in world.admin(line, code).stderr
+    assert not world.system.store.objects
+
+
+@pytest.mark.parametrize("call", ["create", "read", "change"])
+def test_a_creation_that_was_killed_is_ended_by_the_same_command(world: World, call: str) -> None:
+    world.upload(f"images-staging/{NOBLE}/{NEW}")
+    where = world.system.store if call == "create" else world.edge
+    where.on = killed(call)
+    with pytest.raises(click.Abort):
+        main([*STAGING.split(), "--hide"], standalone_mode=False)
+    where.on = lambda *_: None
+    world.admin(f"{STAGING} --hide")
+    assert world.edge.entries.keys() == {"view:staging", "private"}
+    assert world.index == []
+    assert world.system.listed("images-staging", "staging") == {NAME: [NEW]}
+
+
+def test_a_revocation_that_was_killed_is_ended_by_sync(world: World) -> None:
+    world.admin(STAGING)
+    world.admin("view token add staging ann")
+    world.edge.on = killed("change")
+    with pytest.raises(click.Abort):
+        main(["view", "token", "revoke", "staging", "ann"], standalone_mode=False)
+    world.edge.on = lambda _: None
+    assert world.admin("view sync").stdout == "entries of the edge: 0 written, 1 deleted\n"
+    assert not [key for key in world.edge.entries if key.startswith("token:")]
+    assert world.told("view sync") == {"put": [], "deleted": []}
+
+
+def test_removing_a_view_is_said_first_and_deletes_all_that_was_of_it(world: World) -> None:
+    world.admin(STAGING)
+    world.admin("view token add staging ann")
+    assert "would be removed; add --yes" in world.admin("view remove staging").stdout
+    assert view_of(world.system.store, "staging")
+    world.admin("view remove staging --yes")
+    assert world.edge.entries == {}
+    assert [key for key in world.system.store.objects if "views/" in key] == []
+    assert "there is no view staging" in world.admin("view remove staging --yes", NOTHING).stderr
+
+
+def test_a_private_stream_becomes_public_only_when_that_is_said(world: World) -> None:
+    world.admin(STAGING)
+    world.upload(f"images-staging/{NOBLE}/{NEW}")
+    assert "images-staging would be public without staging" in world.admin("view remove staging --yes", FOUND).stderr
+    assert world.index == []
+    world.admin("view remove staging --make-public --yes")
+    assert world.index == ["images-staging"]
+
+
+def test_a_channel_is_not_removed_while_a_version_is_shown_by_nothing_else(world: World) -> None:
+    world.admin(STAGING)
+    world.admin("view create stable --channel --streams images-staging")
+    world.admin("view create beta --channel --streams images")
+    for stream, channel in (("images-staging", "stable"), ("images", "beta")):
+        world.upload(f"{stream}/{NOBLE}/{NEW}")
+        world.admin(f"promote {stream}/{NOBLE}/{NEW} --to {channel}")
+    world.admin("view remove beta --yes")
+    world.admin("view remove stable")  # staging shows the version too
+    world.admin("view remove staging --make-public --anyway --yes")
+    world.admin(STAGING + " --hide")
+    world.system.store.remove("views/staging/streams/v1/images-staging.json")
+    said = world.admin("view remove stable --yes", FOUND).stderr
+    assert f"nothing but stable shows images-staging/{NOBLE}/{NEW}; add --anyway" in said
+    world.admin("view remove stable --anyway --yes")
+    assert view_of(world.system.store, "stable") is None
+
+
+@pytest.mark.parametrize(
+    "line", ["view show no", "view token list no", "view token add no a", "view token revoke no a"]
+)
+def test_a_view_that_is_not_there_is_named(world: World, line: str) -> None:
+    assert "there is no view no" in world.admin(line, NOTHING).stderr
+
+
+def test_a_server_without_views_lists_none(world: World) -> None:
+    assert "there is no view" in world.admin("view list").stderr
+    assert world.told("view list") == []
+    world.admin(STABLE)
+    world.admin(STAGING)
+    assert world.admin("view list").stdout.splitlines() == [
+        "stable\tpublic channel\timages\thttps://here.example.org/stable/\t",
+        "staging\tprivate view\timages-staging\t0 tokens\t",
+    ]
