@@ -305,7 +305,15 @@ def open_local(state_folder: Path | None) -> Deployment:
     session = local_session(stack.access_key_id, stack.secret_access_key, stack.region)
     requests = RequestLog.of(session)
     return Deployment(
-        session, stack.bucket, stack.s3_endpoint, stack.base_url, stack.ca_file, stack.api_url, requests=requests
+        session,
+        stack.bucket,
+        stack.s3_endpoint,
+        stack.base_url,
+        stack.ca_file,
+        stack.api_url,
+        view_store_arn=stack.view_store_arn,
+        view_store_endpoint=stack.view_store,
+        requests=requests,
     )
 
 

@@ -34,7 +34,7 @@ KEYS: Final = {
     "mirrors/refused": "mirrors/ubuntu.refused.json",
     "mirrors/mirrors.json": "mirrors/mirrors.json",
     "metadata.json": "images/ubuntu/noble/amd64/default/20261123_1000/metadata.json",
-    "views/*.json": "views/staging.json",
+    "private/views/": "private/views/staging.json",
     "views/*/streams/": "views/staging/streams/v1/images.json",
     "index.html": "index.html",
     "api.html": "api.html",
@@ -89,7 +89,7 @@ COPYING: Final = ("leases/mirrors/", "mirrors/copies/")
 MIRRORS: Final = ("mirrors/", "mirrors/copies/", "mirrors/refused", "mirrors/mirrors.json")
 PREFIXES: Final = (
     *(*FOLDERS, "streams/", "versions/", "leases/", "leases/streams/", "leases/mirrors/", *COUNTS),
-    *("maintain/", "mirrors/", "mirrors/copies/", "views/*.json"),
+    *("maintain/", "mirrors/", "mirrors/copies/", "private/views/", "views/*/streams/"),
 )
 PAGE: Final = ("streams/v1/index.json", "index.html", "api.html", "openapi.json")
 
@@ -179,13 +179,10 @@ FOLLOWING: Final[Mapping[str, set[Call]]] = {
 
 
 VIEWING: Final[Mapping[str, set[Call]]] = {
-    "PublishRole": _may(["s3:GetObject"], ["views/*.json", "views/*/streams/"])
-    | _may(["s3:PutObject", "s3:DeleteObject"], ["views/*/streams/"])
-    | _may(["s3:ListBucket"], ["views/*.json"]),
-    "UploadsRole": _may(["s3:GetObject"], ["views/*.json", "views/*/streams/"])
-    | _may(["s3:PutObject", "s3:ListBucket"], ["views/*.json"]),
-    "MaintainRole": _may(["s3:GetObject"], ["views/*.json", "views/*/streams/"])
-    | _may(["s3:DeleteObject"], ["views/*/streams/"]),
+    "PublishRole": _may(["s3:GetObject"], ["private/views/", "views/*/streams/"])
+    | _may(["s3:PutObject"], ["views/*/streams/"])
+    | _may(["s3:ListBucket"], ["private/views/", "views/*/streams/"]),
+    "MaintainRole": _may(["s3:GetObject"], ["private/views/", "views/*/streams/"]),
 }
 """What roles of a stack with views may besides."""
 

@@ -49,8 +49,8 @@ def functions_of(stack: Stack) -> tuple[str, ...]:
 
 
 def environment_of(stack: Stack, name: str) -> frozenset[str]:
-    """Return the variables of a function; three of them learn that there are views."""
-    knows = "ViewFunction" in stack.resources and name in ("Publish", "Uploads", "Maintain")
+    """Return the variables of a function; two of them learn that there are views."""
+    knows = "ViewFunction" in stack.resources and name in ("Publish", "Maintain")
     return ENVIRONMENT[name] | ({"VIEWS"} if knows else frozenset())
 
 
