@@ -1,0 +1,152 @@
+"""Whatever happens in whatever order, a view shows what it selects and nothing else: its catalog is a pure function."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import json
+import re
+from collections.abc import Iterator
+from random import Random
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from imageserver.errors import InvalidView
+from imageserver.format.keys import parse_version
+from imageserver.operations.promotion import promote, take_back
+from imageserver.operations.withdraw import restore, withdraw
+from tests.support import images
+from tests.support.memory_store import System
+from tests.support.views import channel, private, system, view
+
+PUBLIC, PRIVATE = "images", "images-hidden"
+PRODUCTS = ("ubuntu/noble/amd64/default", "debian/trixie/amd64/default")
+DAYS = ("20261121", "20261122", "20261123")
+PATHS = [f"{stream}/{product}/{day}" for stream in (PUBLIC, PRIVATE) for product in PRODUCTS for day in DAYS]
+VIEWS = (
+    private("hidden", (PRIVATE,)),
+    channel("stable", (PUBLIC,)),
+    channel("tested", (PRIVATE,)),
+    view("ubuntu", (PUBLIC, PRIVATE), only=("ubuntu",), is_private=True),
+)
+NAMES = [one.name for one in VIEWS]
+FILES = {seed: images.split_image(seed=seed) for seed in ("a", "b", "c")}
+STEPS = st.lists(
+    st.one_of(
+        st.tuples(st.just("upload"), st.sampled_from(PATHS), st.sampled_from(sorted(FILES))),
+        st.tuples(st.sampled_from(["withdraw", "restore", "publish"]), st.sampled_from(PATHS), st.just("")),
+        st.tuples(st.sampled_from(["promote", "back"]), st.sampled_from(PATHS), st.sampled_from(["stable", "tested"])),
+    ),
+    max_size=25,
+)
+
+
+def pause(_seconds: float) -> None:
+    """Nobody waits."""
+
+
+def happen(server: System, what: str, path: str, about: str) -> None:
+    store, version = server.store, parse_version(path)
+    match what:
+        case "upload" if f"{path}/rootfs.squashfs" not in store.objects:
+            server.upload(path, FILES[about])
+            server.ingest(path)
+        case "withdraw":
+            withdraw(store, version, store.clock, 24, pause)
+        case "restore":
+            restore(store, version, pause)
+        case "publish":
+            server.publish(version)
+        case "promote" | "back":
+            try:
+                if what == "promote":
+                    promote(store, about, version, store.clock, "ann", pause)
+                else:
+                    take_back(store, about, version.product, store.clock, "ann", pause)
+            except InvalidView:
+                return
+
+
+def served(server: System) -> dict[str, bytes]:
+    """Return the documents that say something: a rebuild makes no empty one, and no feed without an entry."""
+    empty = (b'"products":{}', b"<updated>1970-01-01T00:00:00Z</updated>", b'"index":{}')
+    return {
+        key: found.body
+        for key, found in server.store.objects.items()
+        if key.startswith(("streams/", "views/")) and not any(nothing in found.body for nothing in empty)
+    }
+
+
+def items(key: str, body: bytes) -> Iterator[tuple[str, str]]:
+    """Yield version and path of each item of a products document, read as JSON; nothing of another document."""
+    products = json.loads(body)["products"] if re.search(r"/images[a-z-]*[.]json$", key) else {}
+    for product in products.values():
+        for name, version in product["versions"].items():
+            yield from ((name, item["path"]) for item in version["items"].values())
+
+
+def documents_of_views(server: System) -> dict[str, Any]:
+    return {name: json.loads(server.store.objects[f"private/views/{name}.json"].body) for name in NAMES}
+
+
+def check_selection(server: System, after: dict[str, bytes]) -> None:
+    """Compare what is served with the documents of the views alone."""
+    for key, body in after.items():
+        if key.startswith("streams/"):
+            assert PRIVATE in key or PRIVATE.encode() not in body, f"{key} tells of a private stream"
+            continue
+        name = key.split("/")[1]
+        document = documents_of_views(server)[name]
+        secret = base64.urlsafe_b64decode(document["secret"] + "=")
+        for version, path in items(key, body):
+            signed, mac, file = path.split("/", 2)
+            expected = hmac.new(secret, f"{name}\n{file}".encode(), hashlib.sha256).digest()
+            assert (signed, mac) == ("signed", base64.urlsafe_b64encode(expected).decode()[:22])
+            assert file.split("/")[0] in document["streams"], f"{key} shows {file} of another stream"
+            assert "only" not in document or file.split("/")[1] == "ubuntu", (
+                f"{key} shows {file}, which no filter takes"
+            )
+            if "channel" in document:
+                product = "/".join(file.split("/")[:5])
+                standing = [one["version"] for one in document["channel"].get(product, ()) if "back_at" not in one]
+                assert version in standing, f"{key} shows {file}, which was not promoted"
+
+
+@settings(max_examples=60, deadline=None)
+@given(steps=STEPS, seed=st.randoms(use_true_random=False))
+def test_the_catalogs_of_views_are_a_pure_function_of_records_and_selections(steps: list[Any], seed: Random) -> None:
+    server = system(*VIEWS)
+    for step in steps:
+        happen(server, *step)
+    server.publish(*server.products())
+    after = served(server)
+    check_selection(server, after)
+    for key in [key for key in server.store.objects if key.startswith(("streams/", "views/"))]:
+        server.store.remove(key)
+    products = server.products()
+    seed.shuffle(products)
+    for product in products:
+        server.publish(product)
+    server.publish(*products)
+    assert served(server) == after
+
+
+def test_the_views_of_this_test_show_something() -> None:
+    """Else what is said above would be said of nothing."""
+    server = system(*VIEWS)
+    for path in PATHS:
+        happen(server, "upload", path, "a" if PUBLIC + "/" in path else "b")
+    for to, stream in (("stable", PUBLIC), ("tested", PRIVATE)):
+        happen(server, "promote", f"{stream}/{PRODUCTS[0]}/{DAYS[1]}", to)
+    server.publish(*server.products())
+    shown = {key for key, body in served(server).items() if key.startswith("views/") and list(items(key, body))}
+    assert shown == {
+        "views/hidden/streams/v1/images-hidden.json",
+        "views/stable/streams/v1/images.json",
+        "views/tested/streams/v1/images-hidden.json",
+        "views/ubuntu/streams/v1/images-hidden.json",
+        "views/ubuntu/streams/v1/images.json",
+    }

@@ -1,0 +1,107 @@
+"""Promotions: races with a withdrawal and with another operator, and what they say."""
+
+from __future__ import annotations
+
+import pytest
+
+from imageserver.errors import InvalidView
+from imageserver.format.keys import parse_product, parse_version
+from imageserver.operations.promotion import Moved, moved, promote, shown_by_channels, take_back
+from imageserver.operations.view_documents import configured, view_of
+from imageserver.operations.withdraw import withdraw
+from tests.support import images
+from tests.support.memory_store import System
+from tests.support.views import channel, private, system
+
+NOBLE = parse_product("images/ubuntu/noble/amd64/default")
+OLD, NEW = "20261122_1000", "20261123_1000"
+
+
+def pause(_seconds: float) -> None:
+    """Nobody waits."""
+
+
+@pytest.fixture
+def server() -> System:
+    made = system(channel(), channel("beta"), private())
+    for version in (OLD, NEW):
+        made.upload(f"{NOBLE.path}/{version}", images.split_image(seed=version))
+        made.ingest(f"{NOBLE.path}/{version}")
+    return made
+
+
+def to_stable(server: System, version: str, by: str = "ann") -> Moved:
+    return promote(server.store, "stable", parse_version(f"{NOBLE.path}/{version}"), server.store.clock, by, pause)
+
+
+def test_a_promotion_says_what_the_channel_showed_and_shows(server: System) -> None:
+    assert to_stable(server, OLD) == Moved("stable", NOBLE, "", OLD)
+    assert to_stable(server, NEW) == Moved("stable", NOBLE, OLD, NEW)
+    back = take_back(server.store, "stable", NOBLE, server.store.clock, "bob", pause)
+    assert back == Moved("stable", NOBLE, NEW, OLD)
+    found = view_of(server.store, "stable")
+    assert found
+    assert found.channel
+    assert [(one.version, one.by, one.back_by) for one in found.channel[NOBLE.path]] == [
+        (OLD, "ann", ""),
+        (NEW, "ann", "bob"),
+    ]
+
+
+def test_of_two_promotions_at_once_none_is_lost(server: System) -> None:
+    def other(method: str, key: str) -> None:
+        if (method, key) == ("replace", "private/views/stable.json"):
+            server.store.on = lambda *_: None
+            to_stable(server, OLD, by="bob")
+
+    server.store.on = other
+    assert to_stable(server, NEW) == Moved("stable", NOBLE, OLD, NEW)
+    found = view_of(server.store, "stable")
+    assert found
+    assert found.channel
+    assert [one.by for one in found.channel[NOBLE.path]] == ["bob", "ann"]
+
+
+def test_a_version_that_is_withdrawn_at_the_same_moment_is_named(server: System) -> None:
+    to_stable(server, OLD)
+
+    def withdrawn(method: str, key: str) -> None:
+        if (method, key) == ("replace", "private/views/stable.json"):
+            server.store.on = lambda *_: None
+            withdraw(server.store, parse_version(f"{NOBLE.path}/{NEW}"), server.store.clock, 24, pause)
+
+    server.store.on = withdrawn
+    with pytest.raises(InvalidView, match="it is withdrawn, expected complete"):
+        to_stable(server, NEW)
+    shown = shown_by_channels(server.store, configured(server.store).values(), NOBLE)
+    assert shown == {"stable": OLD}
+
+
+@pytest.mark.parametrize(
+    ("version", "to", "said"),
+    [
+        ("20261101_1000", "stable", "there is no images/ubuntu/noble/amd64/default/20261101_1000"),
+        (NEW, "none", "there is no view 'none'"),
+        (NEW, "staging", "is no channel"),
+    ],
+)
+def test_what_cannot_be_promoted_is_named_and_writes_nothing(server: System, version: str, to: str, said: str) -> None:
+    before = configured(server.store)
+    with pytest.raises(InvalidView, match=said):
+        promote(server.store, to, parse_version(f"{NOBLE.path}/{version}"), server.store.clock, "ann", pause)
+    assert configured(server.store) == before
+
+
+def test_channels_that_moved_are_those_that_show_something_else() -> None:
+    before = {"stable": NEW, "beta": NEW, "next": OLD}
+    assert moved(NOBLE, before, {"stable": OLD, "beta": NEW}) == [
+        Moved("next", NOBLE, OLD, ""),
+        Moved("stable", NOBLE, NEW, OLD),
+    ]
+
+
+def test_a_server_without_a_pointer_to_a_product_reads_no_record_of_it(server: System) -> None:
+    views = configured(server.store).values()
+    server.store.log.clear()
+    assert shown_by_channels(server.store, views, NOBLE) == {}
+    assert server.store.log == []
