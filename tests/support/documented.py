@@ -108,6 +108,7 @@ TESTED: Final[dict[str, str]] = {
     "curl alone": "tests/component/test_uploads_bad_input.py::test_the_curl_lines_of_the_api_page_upload_a_file",
     "publish": "tests/component/test_printed_commands.py",
     "mirror": "tests/component/test_documented_commands.py",
+    "views": "tests/component/test_documented_commands.py",
     "operate": "tests/component/test_documented_commands.py",
     "private remotes": "tests/e2e/test_views.py",
     "first hour": "tests/e2e/test_documented_hour.py",
@@ -131,6 +132,7 @@ RUN: Final[dict[str, tuple[str, ...]]] = {
         r"/path/to/scripts/presign .*",
     ),
     "mirror": (r".*admin .*\bmirror .*", r"AWS_CA_BUNDLE=.* \./scripts/local --empty .*"),
+    "views": (r".*admin .*\b(view|promote) .*",),
     "operate": (r"(\.{0,2}/)?(scripts/)?(admin|smoke) .*", r"\./scripts/smoke"),
     "private remotes": (r"(lxc|incus) config set core\.proxy_http .*",),
     "first hour": (
