@@ -54,12 +54,6 @@ class Marks:
     then: set[Mark] = field(default_factory=set)
     uncertain: set[ProductId] = field(default_factory=set)
 
-    def add(self, other: "Marks") -> None:
-        """Take in what another catalog wants marked: after it is written, what either of them wants to wait."""
-        self.then |= other.then
-        self.first = (self.first | other.first) - self.then
-        self.uncertain |= other.uncertain
-
 
 def marks(
     before: Products,

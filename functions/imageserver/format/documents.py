@@ -12,7 +12,8 @@ from imageserver.errors import CatalogDamaged
 from imageserver.format.file_kinds import ALL_CLIENTS, METADATA_FTYPES, ROOT_FTYPES, UNIFIED_FTYPES, combined_fields
 from imageserver.format.keys import ProductId
 
-INDEX_KEY: Final = "streams/v1/index.json"
+FOLDER: Final = "streams/v1/"
+INDEX_KEY: Final = f"{FOLDER}index.json"
 
 
 def products_key(stream: str) -> str:

@@ -17,16 +17,17 @@ Publishers of one stream take turns by a lease on the stream (imageserver.storag
 nothing: a publisher that has waited for long enough continues without it.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
 from typing import Final
 
 from imageserver.aws.cloudfront import Invalidate, no_invalidation
-from imageserver.catalog.changes import Changes, Mark, Marks, StaleKey
+from imageserver.catalog.changes import Changes, Mark, StaleKey
 from imageserver.catalog.rights import NOBODY, Rights
 from imageserver.errors import CatalogDamaged, SimplestreamsError
+from imageserver.format import documents
 from imageserver.format.keys import ProductId, VersionId, stream_lease_key
 from imageserver.operations.stream_catalogs import StreamCatalog, read_neighbours, read_stream
 from imageserver.operations.view_documents import read_views
@@ -169,33 +170,19 @@ def _attempt(wanted: Sequence[ProductId], services: PublishServices, done: Publi
 
 def _update(wanted: Sequence[ProductId], services: PublishServices, done: Published) -> None:
     stream, store = done.stream, services.store
-    read = partial(_read, store, done=done)
-    documents = [read_stream(catalog, stream, read) for catalog in _catalogs(wanted, services, done)]
+    done.outdated = frozenset()
+    everybody, *of_views = _catalogs(wanted, services, done)
+    first = read_stream(everybody, stream, partial(_read, store, done=done))
+    noted = {info.key: info.etag for one in of_views for info in store.list(f"{one.prefix}{documents.FOLDER}")}
     if done.views and not is_unchanged(store, {VIEWS: done.revisions[VIEWS]}):
         done.lost_races += 1  # a view must be read behind the revision of what is decided from it
         raise RaceLost
-    for one in documents:
-        one.streams = read_neighbours(one, read)
-    done.has_neighbours = done.views or documents[0].has_neighbours
+    done.has_neighbours = done.views or first.has_neighbours
     known = _Records(store, done)
-    known.read(wanted)
-    _fold_all(documents, wanted, known, services, done)
-    # First the edge: a digest may be believed as soon as it is written.
-    while not _invalidate(changes := [one.changes(done.held) for one in documents], services, done):
-        _fold_all(documents, wanted, known, services, done)
-    to_mark = Marks()
-    for one in documents:
-        to_mark.add(one.marks(done.asked))
-    for product in sorted(to_mark.uncertain):
-        services.notify(product)
-    _mark(store, to_mark.first, done)
-    _write_products(documents, store, done)
-    _mark(store, to_mark.then, done)
-    done.listed += changes[0].listed  # as everybody sees it
-    done.delisted |= changes[0].delisted
-    for one in documents:
-        for key, body in one.other_bodies(services.server):
-            _put(store, key, body, one.seen[key], done)
+    _bring_up_to_date(first, wanted, known, services, done)
+    for catalog in of_views:  # one after the other: a document may have 10 MB
+        one = read_stream(catalog, stream, partial(_read_noted, store, noted, done))
+        _bring_up_to_date(one, wanted, known, services, done)
 
 
 def _catalogs(wanted: Sequence[ProductId], services: PublishServices, done: Published) -> list[Catalog]:
@@ -207,13 +194,31 @@ def _catalogs(wanted: Sequence[ProductId], services: PublishServices, done: Publ
     return [one for one in catalogs(views) if any(map(one.takes, wanted))]
 
 
-def _write_products(documents: Sequence[StreamCatalog], store: Store, done: Published) -> None:
-    for one in documents:
-        if found := one.products_body():
-            key, body = found
-            if one is documents[0]:
-                done.catalog_bytes = len(body)
-            _put(store, key, body, one.seen[key], done)
+def _bring_up_to_date(
+    one: StreamCatalog, wanted: Sequence[ProductId], known: "_Records", services: PublishServices, done: Published
+) -> None:
+    """Write what changed of a stream in one catalog."""
+    store, prefix, before = services.store, one.catalog.prefix, done.outdated
+    one.streams = read_neighbours(one, partial(_read, store, done=done))
+    known.read(wanted)
+    done.outdated = before | _fold(one, wanted, known, services, done)
+    # First the edge: a digest may be believed as soon as it is written.
+    while not _invalidate(changes := one.changes(done.held), services, done):
+        done.outdated = before | _fold(one, wanted, known, services, done)
+    to_mark = one.marks(done.asked)
+    for product in sorted(to_mark.uncertain):
+        services.notify(product)
+    _mark(store, to_mark.first, done)
+    if body := one.products_body():
+        if not prefix:
+            done.catalog_bytes = len(body)
+        _put(store, prefix + documents.products_key(one.stream), body, one.seen, done)
+    _mark(store, to_mark.then, done)
+    if not prefix:  # what everybody sees counts
+        done.listed += changes.listed
+        done.delisted |= changes.delisted
+    for key, body in one.other_bodies(services.server):
+        _put(store, key, body, one.seen, done)
 
 
 def _mark(store: Store, uploads: set[Mark], done: Published) -> None:
@@ -229,16 +234,13 @@ def _read(store: Store, key: str, done: Published) -> StoredObject | None:
     return found
 
 
-def _fold_all(
-    documents: Sequence[StreamCatalog],
-    wanted: Sequence[ProductId],
-    known: "_Records",
-    services: PublishServices,
-    done: Published,
-) -> None:
-    done.outdated = frozenset()
-    for one in documents:
-        _fold(one, wanted, known, services, done)
+def _read_noted(store: Store, noted: Mapping[str, str], done: Published, key: str) -> StoredObject | None:
+    """Read a document of a view; raise RaceLost when it is not the one that was there before the records were read."""
+    found = _read(store, key, done)
+    if (found.revision if found else None) != noted.get(key):
+        done.lost_races += 1
+        raise RaceLost
+    return found
 
 
 def _fold(
@@ -247,8 +249,8 @@ def _fold(
     known: "_Records",
     services: PublishServices,
     done: Published,
-) -> None:
-    """Fold, with the records of every other product that turns out to be touched."""
+) -> frozenset[ProductId]:
+    """Fold, with the records of every other product that turns out to be touched. Return what is outdated elsewhere."""
     changed = known.of(wanted)
     folded = one.fold(changed, services.clients, services.rights)
     while folded.needs:
@@ -257,8 +259,8 @@ def _fold(
         if unknown := folded.needs & done.damaged.keys():
             _set_aside(one, changed, min(unknown), services, done)
         folded = one.fold(changed, services.clients, services.rights)
-    done.outdated |= folded.outdated
     one.put(folded, changed)
+    return folded.outdated
 
 
 def _set_aside(
@@ -311,8 +313,9 @@ class _Records:
                 self.done.damaged[product] = damage
 
 
-def _put(store: Store, key: str, body: bytes, seen: StoredObject | None, done: Published) -> None:
+def _put(store: Store, key: str, body: bytes, known: Mapping[str, StoredObject | None], done: Published) -> None:
     """Write a document unless it is there byte for byte; raise RaceLost when another publisher was faster."""
+    seen = known[key]
     if seen and seen.body == body:
         return
     revision = write(store, key, body, seen)
@@ -323,7 +326,7 @@ def _put(store: Store, key: str, body: bytes, seen: StoredObject | None, done: P
     done.writes += 1
 
 
-def _invalidate(changes: Iterable[Changes], services: PublishServices, done: Published) -> bool:
+def _invalidate(changes: Changes, services: PublishServices, done: Published) -> bool:
     """Make the edge invalidate what it may hold of keys that get another digest, or lost their file.
 
     What was invalidated once in this run is not again: its bytes had changed by then, and waiting takes long. Return
@@ -331,7 +334,7 @@ def _invalidate(changes: Iterable[Changes], services: PublishServices, done: Pub
     other bytes, so the next try knows it too. Of any other key only the catalog remembers it, so its product is left
     there as it is.
     """
-    if not (new := {stale for one in changes for stale in one.stale} - done.invalidated):
+    if not (new := changes.stale - done.invalidated):
         return True
     try:
         services.invalidate(sorted({stale.key for stale in new}))

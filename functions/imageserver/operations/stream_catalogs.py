@@ -68,10 +68,10 @@ class StreamCatalog:
         """Return the uploads that the edge must serve for this catalog."""
         return marks(self.before, self.after, self.changed, asked)
 
-    def products_body(self) -> tuple[str, bytes] | None:
-        """Return key and bytes of the products document; None for one about nothing that is not there yet."""
-        key = self.catalog.prefix + documents.products_key(self.stream)
-        return (key, documents.encode(self.after)) if self.seen[key] or self.after != self.before else None
+    def products_body(self) -> bytes:
+        """Return the products document; empty for one about nothing that is not there yet."""
+        is_there = self.seen[self.catalog.prefix + documents.products_key(self.stream)]
+        return documents.encode(self.after) if is_there or self.after != self.before else b""
 
     def other_bodies(self, server: str) -> Iterator[tuple[str, bytes]]:
         """Yield key and bytes of the others. One about nothing is not worth creating, except for the index.

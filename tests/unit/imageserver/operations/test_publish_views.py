@@ -197,11 +197,46 @@ def test_a_view_that_changes_while_it_is_read_is_read_again() -> None:
     path = upload(server, f"images/{NOBLE}/{NEW}")
 
     def promote_meanwhile(method: str, key: str) -> None:
-        if (method, key) == ("read", "views/stable/streams/v1/images.json"):
+        if (method, key) == ("read", "streams/v1/images.json"):
             server.store.on = lambda *_: None
             promote(server.store, "stable", parse_version(path), server.store.clock, "ann", pause)
 
     server.store.on = promote_meanwhile
+    (done,) = server.publish(parse_product(f"images/{NOBLE}"))
+    assert done.lost_races == 1
+    assert server.listed("images", "stable") == {NAME: [NEW]}
+
+
+def test_a_document_of_a_view_that_is_written_behind_the_records_is_not_overwritten() -> None:
+    """The first publisher has read its records and the view; the second one promotes and publishes."""
+    server = system(channel())
+    promoted(server, upload(server, f"images/{NOBLE}/{OLD}"))
+    path = upload(server, f"images/{NOBLE}/{NEW}")
+    server.store.remove("streams/v1/images.json")  # something to write
+
+    def other(method: str, key: str) -> None:
+        if (method, key) == ("create", "streams/v1/images.json"):
+            server.store.on = lambda *_: None
+            promoted(server, path)
+
+    server.store.on = other
+    (done,) = server.publish(parse_product(f"images/{NOBLE}"))
+    assert done.lost_races == 1
+    assert server.listed("images", "stable") == {NAME: [NEW]}
+
+
+def test_a_catalog_of_a_view_is_decided_from_records_that_were_read_behind_its_revision() -> None:
+    server = system(channel())
+    promoted(server, upload(server, f"images/{NOBLE}/{OLD}"))
+    path = upload(server, f"images/{NOBLE}/{NEW}")
+    prefix = f"versions/images/{NOBLE}/"
+
+    def other(method: str, key: str) -> None:
+        if (method, key) == ("list", prefix):
+            server.store.on = lambda *_: None
+            promoted(server, path)
+
+    server.store.on = other
     (done,) = server.publish(parse_product(f"images/{NOBLE}"))
     assert done.lost_races == 1
     assert server.listed("images", "stable") == {NAME: [NEW]}
