@@ -291,17 +291,13 @@ def test_without_a_stack_the_skipped_age_check_is_reported() -> None:
     ]
 
 
-COMMANDS = sorted(
-    {
-        *(name for name, found in main.commands.items() if not isinstance(found, click.Group)),
-        *(
-            f"{name} {one}"
-            for name, found in main.commands.items()
-            if isinstance(found, click.Group)
-            for one in found.commands
-        ),
-    }
-)
+def lines(group: click.Group) -> Iterator[str]:
+    """Yield each command of a group as it is typed, those of groups below it too."""
+    for name, found in group.commands.items():
+        yield from (f"{name} {one}" for one in lines(found)) if isinstance(found, click.Group) else (name,)
+
+
+COMMANDS = sorted(lines(main))
 
 
 @pytest.mark.parametrize("line", COMMANDS)
