@@ -218,6 +218,19 @@ def following(servers: int, versions: int) -> list[Row]:
     ]
 
 
+LOOK_UPS: Final = 2
+"""What the edge's function reads of its store for a request: a token and its view, or the private streams."""
+
+
+def viewing(millions: float) -> list[Row]:
+    """Return what Views adds to a month's bill with so many million requests; two million runs are free."""
+    reads = millions * LOOK_UPS
+    return [
+        Row("CloudFront Functions, $0.10 a million, 2 free", f"{millions:,.1f} M runs", max(0.0, millions - 2) * 0.10),
+        Row("KeyValueStore, $0.03 a million reads", f"{reads:,.1f} M reads", reads * 0.03),
+    ]
+
+
 @dataclass(frozen=True, slots=True)
 class Mirrored:
     """What it costs to copy images of another server: once, and for their storage each month."""

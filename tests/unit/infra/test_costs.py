@@ -22,7 +22,7 @@ from imageserver.storage.document_cache import DocumentCache
 from imageserver.storage.ranged_reader import LARGE
 from imageserver.upstream.mirrors import Held, MirrorState, encode_state
 from imageserver.versions.retention import Rule
-from tests.support import PROJECT, images
+from tests.support import PROJECT, edge_views, images
 from tests.support.deployment.rules.alarms import METRICS, METRICS_OF_MIRRORS, metrics_of
 from tests.support.memory_store import Sent, System
 
@@ -141,6 +141,18 @@ def test_what_following_others_adds_is_what_the_template_adds() -> None:
     assert following.properties("CopiesQueue")["ReceiveMessageWaitTimeSeconds"] == 20
     version = {f"images/ubuntu/noble/amd64/default/2026{number:04}_1000": Held() for number in range(100)}
     assert len(encode_state(MirrorState(held=version))) / 100 == pytest.approx(costs.HELD_BYTES, rel=0.2)
+
+
+def test_what_views_add_is_what_the_function_reads() -> None:
+    edge = edge_views.Edge()
+    for asked in (
+        [f"/{edge_views.PUBLIC}"],
+        [f"/{edge_views.signed('staging', edge_views.PRIVATE)}", edge_views.basic(edge_views.STAGING)],
+        [f"/{edge_views.STAGING}/streams/v1/index.json"],
+    ):
+        assert edge.ask(*asked).key
+        assert len(edge.reads) == costs.LOOK_UPS
+    assert [row.dollars for row in costs.viewing(10)] == pytest.approx([0.8, 0.6])
 
 
 def test_a_large_server_splits_its_stream_where_the_edge_stops_compressing() -> None:
