@@ -218,8 +218,8 @@ def following(servers: int, versions: int) -> list[Row]:
     ]
 
 
-LOOK_UPS: Final = 2
-"""What the edge's function reads of its store for a request: a token and its view, or the private streams."""
+LOOK_UPS: Final = 4
+"""What the edge's function reads of its store for a token, as it does with a token that opens nothing."""
 
 
 def viewing(millions: float) -> list[Row]:

@@ -66,9 +66,12 @@ function canonical(uri) {
     if (uri.length > LONGEST_PATH) {
         return null;
     }
-    const path = uri.replace(/%([0-9A-Fa-f]{2})/g, function (_, hex) {
-        return String.fromCharCode(parseInt(hex, 16));
-    });
+    let path = '';
+    try {
+        path = decodeURIComponent(uri);
+    } catch (error) {
+        return null;
+    }
     const isPlain = PLAIN.test(path) && path.indexOf('//') < 0 && !/\/\.{1,2}(\/|$)/.test(path);
     return isPlain ? path : null;
 }
@@ -94,7 +97,7 @@ function basicPassword(header) {
     return colon < 0 ? '' : pair.slice(colon + 1);
 }
 
-// Return the view that a token opens now, NOBODY if it opens none. Both ways look twice into the store.
+// Return the view that a token opens now, NOBODY if it opens none. Both ways look into the store four times.
 async function viewOfToken(token) {
     const hash = crypto.createHash('sha256').update(token).digest('hex');
     const found = await entry('token:' + hash);
@@ -123,6 +126,13 @@ async function viewNamed(name) {
 // Return an entry of the store, null if there is none or it cannot be read: a view is then denied.
 async function entry(key) {
     try {
+        // get() of a missing key throws, which takes longer than all else here.
+        const isThere = await kvs.exists(key);
+        if (!isThere) {
+            // As many look-ups as for one that is there.
+            await kvs.exists(key);
+            return null;
+        }
         const text = await kvs.get(key);
         const found = JSON.parse(text);
         return typeof found === 'object' ? found : null;
