@@ -24,6 +24,7 @@ from imageserver.storage import s3
 from imageserver.storage.port import KeyHistory, ObjectInfo
 from imageserver.storage.ranged_reader import HashFan
 from imageserver.storage.s3 import S3Store
+from imageserver.versions import records
 from local_stack.credentials import ACCESS_KEY, SECRET_KEY
 from local_stack.processes import S3Process
 from local_stack.servers import free_port
@@ -346,7 +347,18 @@ def test_a_file_is_made_once_as_a_publisher_would_make_it(store: S3Store, client
     head = client.head_object(Bucket=store._bucket, Key=FILE)
     assert (head["ContentType"], head["Metadata"]) == ("application/octet-stream", {"sha256": sha256})
     assert head["CacheControl"] == caching.IMMUTABLE
-    assert store.open(FILE, head["ETag"]).declared_sha256 == sha256
+    opened = store.open(FILE, head["ETag"])
+    assert (opened.declared_sha256, opened.origin) == (sha256, "")
+
+
+def test_a_copy_keeps_where_it_comes_from_however_it_was_made(store: S3Store, client: S3Client) -> None:
+    origin = records.encode_origin(records.Origin("bücher.example.org", signed_by="ab" * 20))
+    assert store.create_file(FILE, b"root", hashlib.sha256(b"root").hexdigest(), origin)
+    upload_id = store.begin(f"{FILE}2", "", origin)
+    assert store.complete(f"{FILE}2", upload_id, [store.put_part(f"{FILE}2", upload_id, 1, b"root") or ""])
+    for key in (FILE, f"{FILE}2"):
+        etag = client.head_object(Bucket=store._bucket, Key=key)["ETag"]
+        assert store.open(key, etag).origin == origin
 
 
 def test_a_file_with_another_checksum_is_not_made(store: S3Store) -> None:

@@ -16,6 +16,7 @@ from imageserver.errors import SimplestreamsError
 from imageserver.operations.mirror_copy import STOP_S, Copied, CopyServices, copy
 from imageserver.remote.server import Manners, RemoteServer
 from imageserver.storage.s3 import S3Store
+from imageserver.upstream.addresses import host_of
 from imageserver.upstream.mapping import UpstreamFile
 from imageserver.upstream.mirrors import Mirror
 from tests.support import PROJECT
@@ -36,6 +37,7 @@ def copy_once(endpoint: str, bucket: str, address: str, file: UpstreamFile, read
             now=lambda: datetime.now(UTC),
             pause=time.sleep,
             seconds_left=lambda: until - time.monotonic(),
+            host=host_of(address),
         )
         return copy(file, services)
 

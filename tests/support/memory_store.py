@@ -33,6 +33,7 @@ class Stored:
     content_encoding: str = ""
     version_id: str = ""
     is_marked: bool = False
+    origin: str = ""
 
 
 @dataclass
@@ -50,14 +51,15 @@ class MemoryStore:
     clock: datetime = START
     generations: dict[str, list[Stored]] = field(default_factory=dict)
     uploads: dict[str, dict[int, bytes]] = field(default_factory=dict)
+    upload_origins: dict[str, str] = field(default_factory=dict)
     _serial: Iterator[int] = field(default_factory=itertools.count)
 
-    def put(self, key: str, body: bytes, content_encoding: str = "") -> None:
-        """What a publisher does: an upload straight into the bucket."""
+    def put(self, key: str, body: bytes, content_encoding: str = "", origin: str = "") -> None:
+        """What a publisher does: an upload straight into the bucket; `origin` is what a copy is written with."""
         self.clock += timedelta(seconds=1)
         etag = f'"{hashlib.md5(body).hexdigest()}"'
         earlier = self.generations.setdefault(key, [])
-        self.objects[key] = Stored(body, etag, self.clock, content_encoding, f"v{len(earlier)}")
+        self.objects[key] = Stored(body, etag, self.clock, content_encoding, f"v{len(earlier)}", origin=origin)
         earlier.append(self.objects[key])
 
     def remove(self, key: str) -> None:
@@ -103,7 +105,7 @@ class MemoryStore:
         if upload.key in self.objects:
             return False
         (found,) = [one for one in self.generations[upload.key] if one.version_id == upload.version_id]
-        self.put(upload.key, found.body, found.content_encoding)
+        self.put(upload.key, found.body, found.content_encoding, found.origin)
         return True
 
     def mark_listed(self, key: str, version_id: str) -> bool:
@@ -133,20 +135,22 @@ class MemoryStore:
         found = self.objects.get(key)
         if found is None or found.etag != etag:
             raise ObjectChanged(key)
-        return Opened(len(found.body), found.content_encoding, self._chunks(key, etag, found.body))
+        chunks = self._chunks(key, etag, found.body)
+        return Opened(len(found.body), found.content_encoding, chunks, origin=found.origin)
 
-    def create_file(self, key: str, body: bytes | bytearray, sha256: str) -> bool:
+    def create_file(self, key: str, body: bytes | bytearray, sha256: str, origin: str = "") -> bool:
         self._called("create_file", key)
         assert hashlib.sha256(body).hexdigest() == sha256, "S3 answers 400 to a body of another checksum"
         if key in self.objects:
             return False
-        self.put(key, bytes(body))
+        self.put(key, bytes(body), origin=origin)
         return True
 
-    def begin(self, key: str, _sha256: str) -> str:
+    def begin(self, key: str, _sha256: str, origin: str = "") -> str:
         self._called("begin", key)
         upload_id = f"{key}#{next(self._serial)}"
         self.uploads[upload_id] = {}
+        self.upload_origins[upload_id] = origin
         return upload_id
 
     def put_part(self, key: str, upload_id: str, number: int, body: bytes | bytearray) -> str | None:
@@ -164,7 +168,8 @@ class MemoryStore:
         ]
         if key in self.objects or not etags or named != list(etags):
             return False
-        self.put(key, b"".join(parts[number] for number in range(1, len(etags) + 1)))
+        body = b"".join(parts[number] for number in range(1, len(etags) + 1))
+        self.put(key, body, origin=self.upload_origins[upload_id])
         del self.uploads[upload_id]
         return True
 

@@ -47,7 +47,19 @@ def _version(build: Build, clients: Sequence[str]) -> Version:
             listed[ftype] = msgspec.structs.replace(item, combined_type=assessment.unified_type)
     for file, base in build.deltas.items():
         listed[file] = msgspec.structs.replace(_item(build, file, file_kinds.classify(file).ftype), delta_base=base)
-    return Version(items=listed, label=overrides(build.record).label)
+    files = [build.record.files[item.path.rpartition("/")[2]].origin for item in listed.values()]
+    hosts, keys = ({getattr(one, field, "") for one in files} for field in ("host", "signed_by"))
+    return Version(
+        items=listed,
+        label=overrides(build.record).label,
+        mirrored_from=_common(hosts),
+        upstream_signed_by=_common(keys),
+    )
+
+
+def _common(found: set[str]) -> str:
+    """Return what is the same of all files; nothing where one of them came another way."""
+    return found.pop() if len(found) == 1 else ""
 
 
 def _metadata_item(build: Build, ftype: str) -> Item:

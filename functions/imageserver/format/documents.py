@@ -66,10 +66,16 @@ class Item(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
 
 
 class Version(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
-    """One version of a product; the names of the items mean nothing to clients."""
+    """One version of a product; the names of the items mean nothing to clients.
+
+    `mirrored_from` is ours: the host of the server that all its files were copied from. `upstream_signed_by` is the
+    fingerprint of the key that signed that server's document. Clients ignore both.
+    """
 
     items: dict[str, Item]
     label: str = ""
+    mirrored_from: str = ""
+    upstream_signed_by: str = ""
 
 
 class Product(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):

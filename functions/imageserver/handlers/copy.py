@@ -30,6 +30,7 @@ from imageserver.remote.server import RemoteServer
 from imageserver.settings import Settings
 from imageserver.storage.s3 import S3Store
 from imageserver.upstream import messages
+from imageserver.upstream.addresses import host_of
 from imageserver.upstream.messages import MirrorMessage
 from imageserver.upstream.mirrors import Mirror
 
@@ -79,6 +80,7 @@ def _copy(message: MirrorMessage, context: LambdaContext) -> None:
         now=lambda: datetime.now(UTC),
         pause=time.sleep,
         seconds_left=lambda: batches.seconds_left(context),
+        host=host_of(mirror.address),
     )
     copied = copy(message.file, services)
     _report(message, copied, time.monotonic() - began)

@@ -23,7 +23,7 @@ from imageserver.aws.clients import s3_client, sqs_client
 from imageserver.aws.queues import send_all
 from imageserver.errors import SimplestreamsError, UpstreamRefused, UpstreamUnavailable
 from imageserver.handlers import telemetry
-from imageserver.operations.mirror_documents import configured
+from imageserver.operations.mirror_documents import announce, configured
 from imageserver.operations.mirror_plan import Followed, MirrorServices, follow
 from imageserver.operations.runs import Run
 from imageserver.remote.server import RemoteServer
@@ -71,6 +71,8 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     )
     followed = list(follow(mirrors, services, run, mirrors.keys() & set(event.get("mirrors", mirrors))))
     _report(followed, run)
+    if followed and not run.dry_run:
+        announce(store, mirrors, time.sleep)
     run.failed = [one for one in run.failed if not isinstance(one.error, UpstreamRefused | UpstreamUnavailable)]
     run.check()
     return {"mirrors": {one.name: {"missing": one.status.missing, "error": one.status.error} for one in followed}}

@@ -249,6 +249,7 @@ def _read(progress: _Progress, file: str, files: Files) -> FileFacts:
         if source.error:  # a parser may have taken it for an end of the file
             raise source.error
     facts = examine.compare_declared(facts, opened.declared_sha256)
+    facts = examine.compare_origin(facts, records.decode_origin(opened.origin))
     progress.learned[file, listed.etag, listed.modified] = facts
     return facts
 

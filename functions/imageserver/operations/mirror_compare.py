@@ -105,7 +105,7 @@ class Comparer:
         compared = Comparison(index.etag)
         for path in products_paths(index.body):
             document = reader.read(path)
-            versions = self._compare_document(document.body, compared)
+            versions = self._compare_document(document, compared)
             compared.documents[path] = seen(document.body, versions, document.etag, self._now)
         is_same = self._state.mirror is not None and self._state.mirror.address == self._mirror.address
         refusal = refusal_of(compared.documents, self._state.documents if is_same and not accept else {})
@@ -115,10 +115,11 @@ class Comparer:
             self._plan(product, (), compared)
         return compared
 
-    def _compare_document(self, body: bytes, compared: Comparison) -> int:
+    def _compare_document(self, document: Document, compared: Comparison) -> int:
         """Plan the products of one document, and return how many versions of it could come."""
         count = 0
-        for product, found in groupby(mapped(body, self._mirror.stream), key=_product_of):
+        every = mapped(document.body, self._mirror.stream, document.signed_by)
+        for product, found in groupby(every, key=_product_of):
             group = list(found)
             versions = [one for one in group if isinstance(one, UpstreamVersion)]
             count += len(versions)

@@ -30,6 +30,7 @@ from imageserver.storage.port import FileStore, StoredObject, write
 from imageserver.upstream.copies import CopyNote, decode_note, encode_note, note_key
 from imageserver.upstream.mapping import UpstreamFile
 from imageserver.upstream.port import Reading, Upstream
+from imageserver.versions.records import Origin, encode_origin
 
 UPLOADS: Final = 3
 """Parts of one file that are on their way to S3 at once."""
@@ -63,13 +64,14 @@ class Copied:
 
 @dataclass(frozen=True, slots=True)
 class CopyServices:
-    """What a copy works with. `seconds_left` says how long this run may still last."""
+    """What a copy works with. `host` is upstream's; `seconds_left` says how long this run may still last."""
 
     store: FileStore
     upstream: Upstream
     now: Callable[[], datetime]
     pause: Callable[[float], object]
     seconds_left: Callable[[], float]
+    host: str
 
 
 def copy(file: UpstreamFile, services: CopyServices) -> Copied:
@@ -177,7 +179,7 @@ class _Copy:
         digest.update(body)
         if refusal := self._refusal(digest):
             return refusal
-        return self._made(self.services.store.create_file(self.file.key, body, self.file.sha256))
+        return self._made(self.services.store.create_file(self.file.key, body, self.file.sha256, self._origin))
 
     def _in_parts(self, reading: Reading, note: CopyNote) -> Copied:
         """Send up each part while others are read. Note the progress now and then, and when something ends it."""
@@ -186,7 +188,7 @@ class _Copy:
         if not note.upload_id:
             note = CopyNote(
                 path=file.path, sha256=file.sha256, size_bytes=reading.size_bytes, generation=reading.generation,
-                upload_id=store.begin(file.key, file.sha256), part_bytes=self._part_bytes,
+                upload_id=store.begin(file.key, file.sha256, self._origin), part_bytes=self._part_bytes,
             )  # fmt: skip
             self.notebook.save(note)
         with ThreadPoolExecutor(UPLOADS, thread_name_prefix="upload") as pool:
@@ -249,6 +251,11 @@ class _Copy:
             )
         why = "upstream serves no ranges" if not reading.generation else "this Python cannot continue a sha256"
         return self._ended(Outcome.REFUSED, f"takes longer to read than one run lasts, and {why}")
+
+    @property
+    def _origin(self) -> str:
+        """Where the file comes from, as its object and then its record keep it."""
+        return encode_origin(Origin(self.services.host, self.file.combined, self.file.signed_by))
 
     @property
     def _part_bytes(self) -> int:

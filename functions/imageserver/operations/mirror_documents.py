@@ -1,6 +1,6 @@
 """Read and change the documents of mirrors in the bucket: the configuration, and what a mirror holds."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from functools import partial
 
@@ -10,6 +10,7 @@ from imageserver.storage.retries import RaceLost, retry
 from imageserver.upstream.mirrors import (
     CONFIGURATION_KEY,
     MOST_REFUSALS,
+    PUBLIC_KEY,
     Mirror,
     MirrorRefusals,
     MirrorState,
@@ -21,6 +22,7 @@ from imageserver.upstream.mirrors import (
     decode_state,
     decode_status,
     encode_mirrors,
+    encode_public,
     encode_refusals,
     refusals_key,
     state_key,
@@ -67,6 +69,22 @@ def note_refusal(store: Store, name: str, key: str, reason: str, now: datetime, 
             raise RaceLost
 
     retry(refusals_key(name), attempt, pause)
+
+
+def announce(store: Store, mirrors: Mapping[str, Mirror], pause: Pause) -> None:
+    """Write for anybody which hosts are followed, and when each was compared; nothing where there never was a mirror.
+
+    Raise CatalogBusy, CatalogDamaged.
+    """
+
+    def attempt() -> None:
+        found = store.read(PUBLIC_KEY)
+        body = encode_public(mirrors, {name: status_of(store, name) for name in mirrors})
+        is_due = found.body != body if found else bool(mirrors)
+        if is_due and write(store, PUBLIC_KEY, body, found) is None:
+            raise RaceLost
+
+    retry(PUBLIC_KEY, attempt, pause)
 
 
 def configure(store: Store, name: str, mirror: Mirror, pause: Pause, *, over: bool = False) -> dict[str, Mirror]:

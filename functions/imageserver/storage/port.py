@@ -43,13 +43,15 @@ class KeyHistory:
 class Opened:
     """An object being read, pinned to one ETag. `chunks` may be reused buffers: use each before the next.
 
-    `declared_sha256` is what its uploader said the digest is, empty when nobody did.
+    `declared_sha256` is what its uploader said the digest is, empty when nobody did. `origin` is what a file of another
+    server was copied with, empty for others.
     """
 
     size_bytes: int
     content_encoding: str
     chunks: Iterator[bytes | memoryview]
     declared_sha256: str = ""
+    origin: str = ""
 
 
 class Store(Protocol):
@@ -114,13 +116,14 @@ class Store(Protocol):
 class FileStore(Store, Protocol):
     """A bucket into which files of images are written, each as if its publisher had uploaded it. Errors as of Store.
 
-    `sha256` is that of the whole file, in hex. It is declared with the object, and digest compares it.
+    `sha256` is that of the whole file, in hex. It is declared with the object, and digest compares it. `origin` is kept
+    with the object too: ASCII, 1 KiB at most.
     """
 
-    def create_file(self, key: str, body: bytes | bytearray, sha256: str) -> bool:
+    def create_file(self, key: str, body: bytes | bytearray, sha256: str, origin: str = "") -> bool:
         """Write a file that must not exist yet; False as for `create`. The store refuses a body of another sha256."""
 
-    def begin(self, key: str, sha256: str, /) -> str:
+    def begin(self, key: str, sha256: str, origin: str = "", /) -> str:
         """Begin to write a file in parts, which stay invisible until they are completed; the id of that upload."""
 
     def put_part(self, key: str, upload_id: str, number: int, body: bytes | bytearray) -> str | None:

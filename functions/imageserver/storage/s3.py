@@ -47,6 +47,9 @@ _CONTENT_TYPES: Final = {"html": "text/html; charset=utf-8", "atom": "applicatio
 DECLARED_SHA256: Final = "sha256"
 """Name of the user metadata of an object (`x-amz-meta-sha256`) in which its uploader declared its digest."""
 
+ORIGIN: Final = "origin"
+"""Name of the user metadata in which the copy of a file of another server says where it comes from."""
+
 _VERSIONED: Final = "images"
 """What keys begin with of which it matters which upload is there, and not only which bytes."""
 LISTED_TAG: Final = {"listed": "true"}
@@ -201,15 +204,17 @@ class S3Store:
             raise refused.error from refused
         size = head["ContentLength"]
         chunks = read_object(self._s3, self._bucket, key, etag, size, self._plan)
-        return Opened(size, head.get("ContentEncoding", ""), chunks, head.get("Metadata", {}).get(DECLARED_SHA256, ""))
+        about = head.get("Metadata", {})
+        encoding = head.get("ContentEncoding", "")
+        return Opened(size, encoding, chunks, about.get(DECLARED_SHA256, ""), about.get(ORIGIN, ""))
 
-    def create_file(self, key: str, body: bytes | bytearray, sha256: str) -> bool:
+    def create_file(self, key: str, body: bytes | bytearray, sha256: str, origin: str = "") -> bool:
         checksum = b64encode(bytes.fromhex(sha256)).decode()
-        about = {"Body": body, "ChecksumSHA256": checksum, "IfNoneMatch": "*", **about_file(key, sha256)}
+        about = {"Body": body, "ChecksumSHA256": checksum, "IfNoneMatch": "*", **about_file(key, sha256, origin)}
         return self._conditionally(key, self._s3.put_object, Key=key, **about) is not None
 
-    def begin(self, key: str, sha256: str) -> str:
-        about = about_file(key, sha256)
+    def begin(self, key: str, sha256: str, origin: str = "") -> str:
+        about = about_file(key, sha256, origin)
         try:
             answer = self._call(key, self._s3.create_multipart_upload, Bucket=self._bucket, Key=key, **about)
         except S3Error as refused:
@@ -270,9 +275,9 @@ class S3Error(Exception):
             self.error = StorageDenied(f"{message}; the role of this function needs that right")
 
 
-def about_file(key: str, sha256: str) -> AboutFile:
-    """Return with what a file of an image is stored. A declared digest is kept with it until it is hashed."""
-    declared = {DECLARED_SHA256: sha256} if sha256 else {}
+def about_file(key: str, sha256: str, origin: str = "") -> AboutFile:
+    """Return with what a file of an image is stored. What is declared is kept with it until it is hashed."""
+    declared = {name: text for name, text in ((DECLARED_SHA256, sha256), (ORIGIN, origin)) if text}
     return {"ContentType": CONTENT_TYPE, "CacheControl": cache_control(key), "Metadata": declared}
 
 

@@ -18,7 +18,7 @@ from typing import Final
 import msgspec
 
 from imageserver.errors import InvalidUpload
-from imageserver.format import file_kinds
+from imageserver.format import documents, file_kinds
 from imageserver.format.keys import ProductId, VersionId, check_file, parse_key, parse_product, parse_version
 from imageserver.inspection.overrides import Overrides
 from imageserver.upstream import simplestreams
@@ -40,18 +40,25 @@ _FILES: Final = {
 """Every ftype that LXD or Incus reads -> the file's name here."""
 _METADATA: Final = frozenset({*file_kinds.METADATA_FTYPES.values(), *file_kinds.UNIFIED_FTYPES.values()})
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
+_Combined = tuple[tuple[str, str], ...]
 _SERVER: Final = "server"
 """The kind of image that Ubuntu's products name second and that is no variant."""
 
 
 @dataclass(frozen=True, slots=True)
 class UpstreamFile:
-    """One file: `path` below upstream's address, `key` is where it goes."""
+    """One file: `path` below upstream's address, `key` is where it goes.
+
+    `combined` are upstream's combined sha256s of a root, each behind the sha256 of the metadata file that it is with.
+    `signed_by` is the fingerprint of the key that signed upstream's document; empty where nobody looked.
+    """
 
     path: str
     key: str
     sha256: str
     size_bytes: int
+    combined: tuple[tuple[str, str], ...] = ()
+    signed_by: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,9 +83,10 @@ class LeftOut:
     product: ProductId | None = None
 
 
-def mapped(document: bytes, stream: str) -> Iterator[UpstreamVersion | LeftOut]:
+def mapped(document: bytes, stream: str, signed_by: str = "") -> Iterator[UpstreamVersion | LeftOut]:
     """Yield each version of a products document as it comes into `stream`, and what cannot come.
 
+    `signed_by` is the fingerprint of the key that signed the document; empty where nobody looked.
     Raise UpstreamRefused when the document as a whole cannot be read.
     """
     takers: dict[ProductId, str] = {}
@@ -94,7 +102,7 @@ def mapped(document: bytes, stream: str) -> Iterator[UpstreamVersion | LeftOut]:
         if takers.setdefault(target, name) != name:
             yield LeftOut(name, f"would become {target.path}, which {takers[target]} becomes", target)
             continue
-        yield from _versions(name, product, target)
+        yield from _versions(name, product, target, signed_by)
 
 
 def product_of(name: str, product: Product, stream: str) -> ProductId:
@@ -116,7 +124,7 @@ def _folder(text: str | None) -> str:
     return re.sub(r"[^a-z0-9._~-]+", "-", (text or "").lower()).strip("-._~")
 
 
-def _versions(name: str, product: Product, target: ProductId) -> Iterator[UpstreamVersion | LeftOut]:
+def _versions(name: str, product: Product, target: ProductId, signed_by: str) -> Iterator[UpstreamVersion | LeftOut]:
     for version_name, version in simplestreams.versions(product):
         full = f"{name}/{version_name}"
         if isinstance(version, str):
@@ -131,7 +139,7 @@ def _versions(name: str, product: Product, target: ProductId) -> Iterator[Upstre
         for item_name, item in sorted(version.items.items()):
             if item.ftype not in _FILES:
                 continue  # manifests, checksums, disks of other clouds: neither LXD nor Incus reads them
-            file = _file(item, id_)
+            file = _file(item, id_, _combined(item.ftype, version), signed_by)
             if isinstance(file, str):
                 yield LeftOut(f"{full}/{item_name}", file, target)
             elif files.setdefault(file.key, file) != file:
@@ -147,7 +155,7 @@ def _versions(name: str, product: Product, target: ProductId) -> Iterator[Upstre
 _IMAGE_ROLES: Final = (file_kinds.Role.ROOT, file_kinds.Role.UNIFIED)
 
 
-def _file(item: Item, version: VersionId) -> UpstreamFile | str:
+def _file(item: Item, version: VersionId, combined: _Combined, signed_by: str) -> UpstreamFile | str:
     """Return where a file goes, or why it cannot come."""
     if not _SHA256.fullmatch(item.sha256):
         return "has no sha256 in upstream's catalog: nothing could tell whether its copy is right"
@@ -162,7 +170,20 @@ def _file(item: Item, version: VersionId) -> UpstreamFile | str:
         except InvalidUpload as refusal:
             return f"has no place here: {refusal}"
         key = version.prefix + file
-    return UpstreamFile(path, key, item.sha256, item.size)
+    return UpstreamFile(path, key, item.sha256, item.size, combined, signed_by)
+
+
+def _combined(ftype: str, version: Version) -> _Combined:
+    """Return what upstream says of a root of this ftype, with each metadata file that says it."""
+    if ftype not in file_kinds.ROOT_FTYPES:
+        return ()
+    stated = (
+        (item.sha256, getattr(item, documents.COMBINED_ATTRIBUTES[field]))
+        for item in version.items.values()
+        if item.ftype in file_kinds.METADATA_FTYPES.values()
+        for field in file_kinds.combined_fields(ftype)
+    )
+    return tuple(sorted({one for one in stated if all(map(_SHA256.fullmatch, one))}))
 
 
 def _is_ours(path: str, version: VersionId) -> bool:

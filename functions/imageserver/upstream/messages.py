@@ -25,16 +25,18 @@ class MirrorMessage(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omi
     key: Annotated[str, msgspec.Meta(min_length=1)]
     sha256: Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
     size_bytes: Annotated[int, msgspec.Meta(ge=0)] = 0
+    combined: tuple[tuple[str, str], ...] = ()
+    signed_by: str = ""
 
     @property
     def file(self) -> UpstreamFile:
         """The file to copy."""
-        return UpstreamFile(self.path, self.key, self.sha256, self.size_bytes)
+        return UpstreamFile(self.path, self.key, self.sha256, self.size_bytes, self.combined, self.signed_by)
 
 
 def message_of(mirror: str, file: UpstreamFile) -> MirrorMessage:
     """Return the message that asks to copy a file of this mirror."""
-    return MirrorMessage(mirror, file.path, file.key, file.sha256, file.size_bytes)
+    return MirrorMessage(mirror, file.path, file.key, file.sha256, file.size_bytes, file.combined, file.signed_by)
 
 
 def encode(message: MirrorMessage) -> str:

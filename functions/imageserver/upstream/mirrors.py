@@ -4,6 +4,8 @@ All documents are private and written conditionally. `mirrors/mirrors.json` is w
 a mirror, `mirrors/<name>.state.json`, is what a comparison leaves for the next one: it holds every version, and is not
 written while upstream does not change. Its status, `mirrors/<name>.status.json`, is how the last comparisons went:
 small, and written by each. What could not be copied, and why, is in `mirrors/<name>.refused.json`.
+
+One document is public, `streams/mirrors.json`: the host of each server, and when it was last compared.
 """
 
 import re
@@ -16,6 +18,7 @@ import msgspec
 
 from imageserver.errors import CatalogDamaged, InvalidFilter, InvalidMirror, InvalidUpload
 from imageserver.format.keys import parse_product
+from imageserver.upstream.addresses import host_of
 from imageserver.upstream.filters import parse_filter
 
 MIRRORS: Final = "mirrors/"
@@ -31,6 +34,8 @@ MOST_CONNECTIONS: Final = 8
 LEAST_BYTES_PER_S: Final = 100_000
 """Slower than this, a run of a function would not finish two parts of a file."""
 MOST_REFUSALS: Final = 100
+PUBLIC_KEY: Final = "streams/mirrors.json"
+"""Where the page reads when each server was last compared. Beside the documents of streams: no stream has its name."""
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 _HOST: Final = re.compile(r"(?=.{1,253}\Z)[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*\Z")
 
@@ -121,6 +126,11 @@ class MirrorStatus(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True
     asked: dict[str, str] = {}
     schema: int = SCHEMA
 
+    @property
+    def last_compared(self) -> str:
+        """When a comparison last did not fail, one that found upstream unchanged included; empty for never."""
+        return max(self.compared, self.in_step) if self.error else self.looked
+
     def lag_s(self, now: datetime) -> float:
         """Return for how many seconds this server may lack something that upstream has; 0 before the first look."""
         since = self.in_step or self.began
@@ -139,6 +149,21 @@ class MirrorRefusals(msgspec.Struct, frozen=True, kw_only=True):
 
     files: dict[str, Refusal] = {}
     schema: int = SCHEMA
+
+
+class PublicMirror(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """What anybody may know of a mirror; `compared` is the last comparison that did not fail (ISO 8601, UTC)."""
+
+    host: str
+    stream: str
+    compared: str = ""
+
+
+class PublicMirrors(msgspec.Struct, frozen=True, kw_only=True):
+    """`streams/mirrors.json`: each server that is followed, sorted."""
+
+    mirrors: tuple[PublicMirror, ...]
+    format: str = "mirrors:1.0"
 
 
 _encoder = msgspec.json.Encoder(order="sorted")
@@ -256,6 +281,16 @@ def decode_status(body: bytes, name: str) -> MirrorStatus:
     times = [status.began, status.looked, status.compared, status.in_step]
     _check_times(status_key(name), [*times, *status.asked.values()])
     return status
+
+
+def encode_public(mirrors: Mapping[str, Mirror], statuses: Mapping[str, MirrorStatus]) -> bytes:
+    """Return the bytes of the public document. It has hosts: no path, which may hold a token, and no name."""
+    public = [
+        PublicMirror(host=host_of(mirror.address), stream=mirror.stream, compared=statuses[name].last_compared)
+        for name, mirror in mirrors.items()
+    ]
+    public.sort(key=lambda one: (one.stream, one.host, one.compared))
+    return _encoder.encode(PublicMirrors(mirrors=tuple(public)))
 
 
 def encode_refusals(refusals: MirrorRefusals) -> bytes:

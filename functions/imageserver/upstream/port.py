@@ -10,10 +10,14 @@ PART_BYTES: Final = 16 << 20
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """A document, read whole. `etag` is upstream's own, empty where it has none; good for the next conditional read."""
+    """A document, read whole. `etag` is upstream's own, empty where it has none; good for the next conditional read.
+
+    `signed_by` is the fingerprint of the key that signed it, 40 or 64 hex digits; empty where nobody looked.
+    """
 
     body: bytes
     etag: str
+    signed_by: str = ""
 
 
 @dataclass(frozen=True, slots=True)

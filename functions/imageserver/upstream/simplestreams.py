@@ -29,6 +29,12 @@ class Item(msgspec.Struct, frozen=True):
     sha256: str = ""
     size: int = 0
     delta_base: str = ""
+    combined_sha256: str = ""
+    combined_rootxz_sha256: str = ""
+    combined_squashfs_sha256: str = ""
+    combined_disk_kvm: str = msgspec.field(default="", name="combined_disk-kvm-img_sha256")
+    combined_disk1: str = msgspec.field(default="", name="combined_disk1-img_sha256")
+    combined_uefi1: str = msgspec.field(default="", name="combined_uefi1-img_sha256")
 
 
 class Version(msgspec.Struct, frozen=True):

@@ -19,7 +19,7 @@ from imageserver.inspection.digests import Digests, InTurn, Sha256, Spread
 from imageserver.inspection.qcow2 import UnusableDisk
 from imageserver.inspection.squashfs import NotRoot, NotSquashfs
 from imageserver.inspection.unpacking import UnreadableArchive, compression
-from imageserver.versions.records import CHECKSUMS_FILE, Fault, FileFacts
+from imageserver.versions.records import CHECKSUMS_FILE, Fault, FileFacts, Origin
 
 Chunks = Iterable[bytes | memoryview]
 MakeSpread = Callable[[Sequence[Sha256]], Spread]
@@ -161,6 +161,25 @@ def compare_declared(facts: FileFacts, declared_sha256: str) -> FileFacts:
         return facts
     refusal = f"has sha256 {facts.sha256}, expected {declared_sha256} as its uploader declared; upload it again"
     return _refused(facts, "digest", refusal)
+
+
+def compare_origin(facts: FileFacts, origin: Origin | None) -> FileFacts:
+    """Return facts with their origin, and with a refusal where upstream's combined sha256 is another than ours.
+
+    Both files are what upstream's catalog says, or they would not be here: so that catalog contradicts itself. Clients
+    of upstream refuse such an image. Ours would get it under a fingerprint that upstream does not know.
+    """
+    if origin is None:
+        return facts
+    for metadata, expected in origin.combined:
+        found = facts.combined.get(metadata, expected)
+        if found != expected:
+            refusal = (
+                f"has the combined sha256 {found}, expected {expected} as the catalog of {origin.host} says: that "
+                "catalog contradicts itself; tell its operator, or upload the image yourself as a new version"
+            )
+            facts = _refused(facts, "digest", refusal)
+    return replace(facts, origin=origin)
 
 
 def is_of_the_bytes(error: Exception) -> bool:

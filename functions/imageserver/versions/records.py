@@ -5,8 +5,9 @@ holds facts (sizes, digests, what a file's content turned out to be). Its state 
 those facts (versions.assessment), written beside them for people and for the API.
 """
 
+import json
 from datetime import datetime
-from typing import Final, Literal
+from typing import Annotated, Final, Literal
 
 import msgspec
 
@@ -20,6 +21,8 @@ from imageserver.versions.state import State
 
 SCHEMA: Final = 1
 CHECKSUMS_FILE: Final = "SHA256SUMS"
+
+_Sha256 = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
 
 Fault = Literal[
     "", "empty", "too-large", "encoded", "wrong-kind", "damaged", "metadata", "digest", "second", "late", "replaced",
@@ -45,6 +48,19 @@ class Withdrawal(msgspec.Struct, frozen=True, omit_defaults=True):
     final: bool = False
 
 
+class Origin(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Where a mirrored file comes from, as the function that copied it declared.
+
+    `host` is upstream's, never its whole address: that may hold a token. `combined` are upstream's combined sha256s of
+    a root, each behind the sha256 of the metadata file that it is with. `signed_by` is the fingerprint of the key that
+    signed upstream's document; empty where no keyring is configured, so that nobody looked.
+    """
+
+    host: Annotated[str, msgspec.Meta(min_length=1, max_length=253)]
+    combined: tuple[tuple[_Sha256, _Sha256], ...] = ()
+    signed_by: Annotated[str, msgspec.Meta(pattern=r"^([0-9a-f]{40}|[0-9a-f]{64})?\Z")] = ""
+
+
 class FileFacts(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """What is known of one object. `sha256` is empty until it was read.
 
@@ -59,6 +75,7 @@ class FileFacts(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     `checksums` maps files to the sha256 that a SHA256SUMS declares, `unreadable` files to a sentence about the line
     that names them and cannot be read; None where an older release read it, which knew fewer forms of lines.
     `withdrawn` is about this generation of the object: another upload under the same name begins anew.
+    `origin` is where a mirror copied it from; None for what somebody uploaded.
     """
 
     etag: str
@@ -78,6 +95,7 @@ class FileFacts(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     checksums: dict[str, str] = {}
     unreadable: dict[str, str] | None = None
     withdrawn: Withdrawal | None = None
+    origin: Origin | None = None
 
     @property
     def is_in_parts(self) -> bool:
@@ -170,6 +188,20 @@ def kind_of(file: str, facts: FileFacts) -> FileKind:
 
 _encoder = msgspec.json.Encoder(order="sorted")
 _decoder = msgspec.json.Decoder(Record)
+_origin = msgspec.json.Decoder(Origin)
+
+
+def encode_origin(origin: Origin) -> str:
+    """Return an origin in ASCII, as the metadata of an object takes it."""
+    return json.dumps(msgspec.to_builtins(origin))
+
+
+def decode_origin(text: str) -> Origin | None:
+    """Read an origin; None where there is none, and for a text that is none of ours."""
+    try:
+        return _origin.decode(text) if text else None
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        return None
 
 
 def encode(record: Record) -> bytes:

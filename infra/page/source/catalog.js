@@ -1,10 +1,11 @@
 // Reading the catalog over HTTP: revalidated, and never forgotten because of an error.
-import { readIndex, readProducts, share } from "./model.js";
+import { readCompared, readIndex, readProducts, share } from "./model.js";
 
 /** @typedef {import("./model.js").Product} Product */
 /** @typedef {{etag: string, revision: number, value: unknown}} Known */
 
 const INDEX = "streams/v1/index.json";
+const MIRRORS = "streams/mirrors.json";
 const USUAL_STREAM = "images";
 const TIMEOUT_MS = 60_000;
 
@@ -40,6 +41,9 @@ export class Catalog {
     /** @type {string[]} */
     this.problems = [];
     this.empty = false;
+    /** @type {Map<string, number>} when each followed server was last compared, see readCompared */
+    this.compared = new Map();
+    this.comparedRevision = 0;
   }
 
   /** @returns {Product[]} of the last good reading of each stream */
@@ -63,7 +67,17 @@ export class Catalog {
     for (const stream of gone) this.streams.delete(stream);
     share(this.products());
     this.empty = this.problems.length === 0 && this.products().length === 0;
-    return gone.length > 0 || changes.includes(true);
+    return (await this.#refreshCompared()) || gone.length > 0 || changes.includes(true);
+  }
+
+  /** @returns {Promise<boolean>} whether it changed. Not read where nothing comes from another server. */
+  async #refreshCompared() {
+    if (!this.products().some(({ versions }) => versions.some(({ mirroredFrom }) => mirroredFrom))) return false;
+    const known = await this.#read(MIRRORS).catch((error) => this.#absentOrKnown(error, MIRRORS));
+    if (known.revision === this.comparedRevision) return false;
+    this.comparedRevision = known.revision;
+    this.compared = readCompared(known.value);
+    return true;
   }
 
   /** @param {{stream: string, path: string}} entry without a path when nothing is listed @returns {Promise<boolean>} */

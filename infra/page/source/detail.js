@@ -2,12 +2,12 @@
 import { address } from "./catalog.js";
 import { CACHES, explain, fetchNow, launch } from "./commands.js";
 import { commandLine, copyButton, h, moment } from "./dom.js";
-import { WHY_UNLISTED, age, size, stamp, verdict } from "./model.js";
+import { WHY_UNLISTED, age, size, source, stamp, verdict } from "./model.js";
 import { badge } from "./table.js";
 
 /** @typedef {import("./model.js").Product} Product */
 /** @typedef {import("./model.js").Version} Version */
-/** @typedef {{base: string, remote: string, now: number, claims: Map<string, number>}} Context */
+/** @typedef {{base: string, remote: string, now: number, claims: Map<string, number>, compared: Map<string, number>}} Context */
 
 /** @type {Record<string, string>} */
 const FORMS = {
@@ -71,7 +71,7 @@ function notes(entries) {
 }
 
 /** @param {Product} product @param {Version | undefined} newest @param {Context} context */
-function facts(product, newest, { now }) {
+function facts(product, newest, { now, compared }) {
   const list = h("dl", {});
   /** @param {string} term @param {...import("./dom.js").Child} value */
   const fact = (term, ...value) => {
@@ -87,9 +87,18 @@ function facts(product, newest, { now }) {
   fact("End of life", product.eolText && endOfLife(product, now));
   const needs = product.requirements.map(([key, value]) => h("li", {}, h("code", {}, `${key}=${value}`)));
   fact("Requirements", needs.length > 0 && h("ul.aliases", {}, ...needs));
+  fact("Comes from", ...comesFrom(product, newest, compared, now));
+  fact("Signed by", newest?.signedBy && h("code", {}, newest.signedBy));
   fact("Stream", product.stream);
   fact("Product", h("code", {}, product.name));
   return list;
+}
+
+/** @param {Product} product @param {Version | undefined} newest @param {Map<string, number>} compared @param {number} now */
+function comesFrom({ stream }, newest, compared, now) {
+  if (!newest?.mirroredFrom) return [];
+  const when = compared.get(source(stream, newest.mirroredFrom));
+  return [h("code", {}, newest.mirroredFrom), ...(when === undefined ? [] : [", compared ", moment(when, now)])];
 }
 
 /** @param {Product} product @param {number} now */

@@ -232,7 +232,7 @@ function showDetail() {
   byId("detail-body").dataset.key = row.product.key;
   byId("detail-title").textContent = row.product.title;
   byId("detail-where").textContent = [row.product.variant, row.product.arch].filter(Boolean).join(" · ");
-  byId("detail-body").replaceChildren(...detail(row, { base, remote, now: Date.now(), claims }));
+  byId("detail-body").replaceChildren(...detail(row, { base, remote, now: Date.now(), claims, compared: catalog.compared }));
   for (const each of panel.querySelectorAll("details")) each.open = opened.includes(each.dataset.version);
   if (!same || detailShown === "") panel.scrollTop = 0;
   detailShown = shape;

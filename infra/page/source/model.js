@@ -7,8 +7,10 @@
  * @typedef {{path: string, name: string, ftype: string, sizeBytes: number, sha256: string, deltaBase: string}} CatalogFile
  * @typedef {{kind: Kind, form: string, fingerprint: string, sizeBytes: number, clients: string[]}} Image
  *   one thing a client can launch; sizeBytes is what it downloads, metadata and root
- * @typedef {{name: string, label: string, when: number | null, files: CatalogFile[], images: Image[]}} Version
- *   when is milliseconds since the epoch
+ * @typedef {{
+ *   name: string, label: string, when: number | null, files: CatalogFile[], images: Image[], mirroredFrom: string, signedBy: string,
+ * }} Version
+ *   when is milliseconds since the epoch; mirroredFrom is the host of another server, signedBy the key that signed its document
  * @typedef {{what: string, why: string}} Note
  * @typedef {{
  *   key: string, stream: string, name: string, title: string, os: string, release: string, codename: string,
@@ -114,7 +116,34 @@ function readImages(items) {
 function readVersion(name, raw) {
   const version = record(raw);
   const items = record(version.items);
-  return { name, label: text(version.label), when: versionTime(name), files: readFiles(items), images: readImages(items) };
+  return {
+    name,
+    label: text(version.label),
+    when: versionTime(name),
+    files: readFiles(items),
+    images: readImages(items),
+    mirroredFrom: text(version.mirrored_from),
+    signedBy: text(version.upstream_signed_by),
+  };
+}
+
+/** What `compared` goes by. @param {string} stream @param {string} host */
+export const source = (stream, host) => `${stream} ${host}`;
+
+/**
+ * When each followed server was last compared, in milliseconds since the epoch.
+ * @param {unknown} document @returns {Map<string, number>} by `source`
+ */
+export function readCompared(document) {
+  const mirrors = record(document).mirrors;
+  /** @type {Map<string, number>} */
+  const compared = new Map();
+  for (const one of Array.isArray(mirrors) ? mirrors.map(record) : []) {
+    const key = source(text(one.stream), text(one.host));
+    const when = Date.parse(text(one.compared));
+    if (!Number.isNaN(when)) compared.set(key, Math.max(when, compared.get(key) ?? 0));
+  }
+  return compared;
 }
 
 /** @param {Record<string, any>} raw @returns {[string, string][]} both spellings of the field, merged */

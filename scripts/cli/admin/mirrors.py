@@ -14,7 +14,15 @@ from imageserver.format.documents import INDEX_KEY
 from imageserver.format.keys import parse_version
 from imageserver.format.wording import counted
 from imageserver.operations import withdraw as withdrawals
-from imageserver.operations.mirror_documents import configured, forget, refusals_of, state_of, status_of, unconfigure
+from imageserver.operations.mirror_documents import (
+    announce,
+    configured,
+    forget,
+    refusals_of,
+    state_of,
+    status_of,
+    unconfigure,
+)
 from imageserver.operations.mirror_plan import Followed, MirrorServices, follow
 from imageserver.operations.runs import Run
 from imageserver.remote.server import RemoteServer
@@ -123,6 +131,8 @@ def compare(
         grace_hours=deployment.rules.grace_hours,
     )
     (followed,) = follow(mirrors, services, run, [name], accept=accept)
+    if not run.dry_run:
+        announce(deployment.store, mirrors, time.sleep)
     return followed
 
 
@@ -149,7 +159,7 @@ def remove(deployment: Deployment, name: str, *, withdraw: bool) -> list[str]:
     First the configuration: what is copied until then would come again after the withdrawal. What is held is forgotten
     last, so that a removal that failed can be repeated.
     """
-    unconfigure(deployment.store, name, time.sleep)
+    others = unconfigure(deployment.store, name, time.sleep)
     paths = held(deployment, name) if withdraw else []
     for path in paths:
         withdrawals.withdraw(
@@ -157,6 +167,7 @@ def remove(deployment: Deployment, name: str, *, withdraw: bool) -> list[str]:
             f"the mirror {name} was removed",
         )  # fmt: skip
     forget(deployment.store, name)
+    announce(deployment.store, others, time.sleep)
     return paths
 
 

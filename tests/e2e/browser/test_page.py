@@ -1,5 +1,6 @@
 """The page as people meet it: what it lists, how it is searched, what it says about health."""
 
+import json
 import re
 from collections.abc import Callable
 from datetime import timedelta
@@ -8,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.e2e.browser.conftest import type_of_visit
-from tests.support.browser.catalogs import digest, document, many, product, realistic, version_name
+from tests.support.browser.catalogs import NOW, digest, document, many, product, realistic, version_name
 from tests.support.browser.site_server import IMAGES, INDEX, UNLISTED, Site
 
 if TYPE_CHECKING:
@@ -482,3 +483,41 @@ def test_without_javascript_the_page_says_so_and_shows_how_to_add_the_server(bro
     context.close()
     assert "This page needs JavaScript" in "".join(said)
     assert "incus remote add my-images" in "".join(said)
+
+
+# Other servers --------------------------------------------------------------------------------------------------------
+
+
+def test_an_image_of_another_server_says_whose_it_is_and_when_that_was_compared(
+    site: Site, visit: type_of_visit
+) -> None:
+    mirrored = product(NOBLE, [HOUR, 2 * HOUR])
+    for version in mirrored["versions"].values():
+        version |= {"mirrored_from": "images.example.net", "upstream_signed_by": "ab" * 20}
+    site.publish(images=document({NOBLE: mirrored}))
+    compared = (NOW - timedelta(minutes=7)).isoformat()
+    one = {"host": "images.example.net", "stream": "images", "compared": compared}
+    site.files["/streams/mirrors.json"] = json.dumps({"format": "mirrors:1.0", "mirrors": [one]}).encode()
+    seen = visit(f"?product=images/{NOBLE}")
+    about = seen.page.locator("#detail-body dl")
+    about.get_by_text("7 minutes ago").wait_for()
+    assert "images.example.net, compared 7 minutes ago" in about.inner_text()
+    assert "ab" * 20 in about.inner_text()
+
+
+def test_without_other_servers_nobody_asks_about_them(site: Site, visit: type_of_visit) -> None:
+    site.publish(images=document({NOBLE: product(NOBLE, [HOUR])}))
+    seen = visit(f"?product=images/{NOBLE}")
+    assert "Comes from" not in seen.page.locator("#detail-body dl").inner_text()
+    assert {path for path, _ in site.answers if "mirrors" in path} == set()
+
+
+def test_a_followed_server_of_which_nobody_says_more_is_named_alone(site: Site, visit: type_of_visit) -> None:
+    mirrored = product(NOBLE, [HOUR])
+    for version in mirrored["versions"].values():
+        version["mirrored_from"] = "images.example.net"
+    site.publish(images=document({NOBLE: mirrored}))
+    seen = visit(f"?product=images/{NOBLE}")
+    assert "images.example.net" in seen.page.locator("#detail-body dl").inner_text()
+    assert "compared" not in seen.page.locator("#detail-body dl").inner_text()
+    assert seen.page.locator("#problems").inner_text() == ""

@@ -33,6 +33,7 @@ KEYS: Final = {
     "mirrors/copies/": "mirrors/copies/images/ubuntu/noble/amd64/default/20261123_1000/rootfs.squashfs.json",
     "mirrors/refused": "mirrors/ubuntu.refused.json",
     "mirrors/mirrors.json": "mirrors/mirrors.json",
+    "streams/mirrors.json": "streams/mirrors.json",
     "metadata.json": "images/ubuntu/noble/amd64/default/20261123_1000/metadata.json",
     "private/views/": "private/views/staging.json",
     "views/*/streams/": "views/staging/streams/v1/images.json",
@@ -48,6 +49,7 @@ SERVED: Final = frozenset(
         "metadata.json",
         "streams/",
         "streams/v1/index.json",
+        "streams/mirrors.json",
         "index.html",
         "api.html",
         "openapi.json",
@@ -87,6 +89,7 @@ FOLDERS: Final = ("images/", "images-*/")
 IMAGES: Final = (*FOLDERS, "metadata.json")
 COPYING: Final = ("leases/mirrors/", "mirrors/copies/")
 MIRRORS: Final = ("mirrors/", "mirrors/copies/", "mirrors/refused", "mirrors/mirrors.json")
+STREAMS: Final = ("streams/", "streams/v1/index.json", "streams/mirrors.json")
 PREFIXES: Final = (
     *(*FOLDERS, "streams/", "versions/", "leases/", "leases/streams/", "leases/mirrors/", *COUNTS),
     *("maintain/", "mirrors/", "mirrors/copies/", "private/views/", "views/*/streams/"),
@@ -115,8 +118,8 @@ GRANTS: Final[Mapping[str, set[Call]]] = {
         | TRACE
     ),
     "PublishRole": (
-        _may(["s3:GetObject"], ["versions/", "streams/", "streams/v1/index.json", "leases/streams/"])
-        | _may(["s3:PutObject"], ["streams/", "streams/v1/index.json", "leases/streams/"])
+        _may(["s3:GetObject"], ["versions/", *STREAMS, "leases/streams/"])
+        | _may(["s3:PutObject"], [*STREAMS, "leases/streams/"])
         | _may(["s3:PutObjectVersionTagging"], IMAGES)
         | _may(["s3:DeleteObject"], ["leases/streams/"])
         | _may(["s3:ListBucket"], ["missing", "versions/", "streams/", "leases/streams/"])
@@ -127,7 +130,7 @@ GRANTS: Final[Mapping[str, set[Call]]] = {
     ),
     "UploadsRole": (
         _may(["s3:PutObject", "s3:AbortMultipartUpload", "s3:ListMultipartUploadParts"], IMAGES)
-        | _may(["s3:GetObject"], [*IMAGES, "versions/", "streams/", "streams/v1/index.json", *COUNTS])
+        | _may(["s3:GetObject"], [*IMAGES, "versions/", *STREAMS, *COUNTS])
         | _may(["s3:PutObject"], ["versions/", *COUNTS])
         | _may(["s3:DeleteObject"], ["leases/waits/"])
         | _may(["s3:ListBucket"], ["missing", *FOLDERS, "versions/", "streams/", *COUNTS])
@@ -137,7 +140,7 @@ GRANTS: Final[Mapping[str, set[Call]]] = {
     ),
     "MaintainRole": (
         _may(["s3:DeleteObject"], [*IMAGES, "versions/", "maintain/"])
-        | _may(["s3:GetObject"], [*IMAGES, "versions/", "maintain/", "streams/", *PAGE])
+        | _may(["s3:GetObject"], [*IMAGES, "versions/", "maintain/", *STREAMS, *PAGE])
         | _may(["s3:PutObject"], [*IMAGES, "versions/", "maintain/", *PAGE])
         | _may(["s3:ListBucket"], ["missing", *PREFIXES, "everything"])
         | _may(["s3:ListBucketVersions"], ["Bucket", *PREFIXES])
@@ -154,8 +157,8 @@ GRANTS: Final[Mapping[str, set[Call]]] = {
 
 FOLLOWING: Final[Mapping[str, set[Call]]] = {
     "MirrorRole": (
-        _may(["s3:GetObject"], ["versions/", "streams/", "streams/v1/index.json", *MIRRORS])
-        | _may(["s3:PutObject"], ["metadata.json", "versions/", *MIRRORS])
+        _may(["s3:GetObject"], ["versions/", *STREAMS, *MIRRORS])
+        | _may(["s3:PutObject"], ["metadata.json", "versions/", "streams/mirrors.json", *MIRRORS])
         | _may(["s3:ListBucket"], ["missing", *FOLDERS, "streams/", "versions/", "mirrors/", "mirrors/copies/"])
         | _may(["s3:ListBucketVersions"], FOLDERS)
         | _may(["sqs:SendMessage"], ["CopiesQueue"])

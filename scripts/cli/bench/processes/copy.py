@@ -87,12 +87,12 @@ class Sink:
     def open(self, key: str, etag: str) -> Opened:
         raise NotImplementedError(key, etag)
 
-    def create_file(self, key: str, body: bytes | bytearray, sha256: str) -> bool:
+    def create_file(self, key: str, body: bytes | bytearray, sha256: str, origin: str = "") -> bool:
         self.made.append(key)
-        return bool(body and sha256)
+        return bool(body and sha256 and origin)
 
-    def begin(self, key: str, sha256: str, /) -> str:
-        return f"{key} {sha256}"
+    def begin(self, key: str, sha256: str, origin: str = "", /) -> str:
+        return f"{key} {sha256} {origin}"
 
     def put_part(self, key: str, upload_id: str, number: int, body: bytes | bytearray) -> str | None:
         return f"{key} {upload_id} {number} {len(body)}"
@@ -141,7 +141,7 @@ def with_copy(fetch: Fetch) -> None:
     for number in range(fetch.files):
         file = UpstreamFile(f"file-{number}", f"images/file-{number}", fetch.sha256, fetch.size_bytes)
         with closing(RemoteServer(mirror, "https://images.example.org")) as upstream:
-            services = CopyServices(store, upstream, lambda: datetime.now(UTC), time.sleep, lambda: LONG_S)
+            services = CopyServices(store, upstream, lambda: datetime.now(UTC), time.sleep, lambda: LONG_S, "127.0.0.1")
             copied = copy(file, services)
         if copied.outcome is not Outcome.COPIED:
             raise ValueError(f"{number}: {copied}")

@@ -14,7 +14,7 @@ from imageserver.errors import StorageDenied, TasksFailed, UpstreamUnavailable
 from imageserver.operations.mirror_documents import configure, refusals_of, status_of
 from imageserver.upstream import messages
 from imageserver.upstream.messages import MirrorMessage
-from imageserver.upstream.mirrors import Mirror
+from imageserver.upstream.mirrors import PUBLIC_KEY, Mirror
 from tests.support import images
 from tests.support.handlers import Context, imported, sqs_batch
 from tests.support.memory_store import MemoryStore, System
@@ -108,6 +108,8 @@ def test_a_run_asks_for_what_is_missing_and_answers_how_much_it_is(
     told = capsys.readouterr().out
     assert counted(told, "MirrorFilesMissing") == [2]
     assert counted(told, "UpstreamsRefused") == [0]
+    (public,) = json.loads(world.store.objects[PUBLIC_KEY].body)["mirrors"]
+    assert public["compared"] == status_of(world.store, "site").looked
 
 
 def test_a_server_that_follows_nobody_costs_one_read(world: World, mirror: ModuleType) -> None:

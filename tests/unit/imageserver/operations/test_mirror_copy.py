@@ -55,6 +55,7 @@ class World:
             now=lambda: START + timedelta(seconds=self.seconds),
             pause=lambda _: None,
             seconds_left=lambda: self.run_s - (self.seconds - began),
+            host="images.example.net",
         )
         return copy(file or self.file(), services)
 

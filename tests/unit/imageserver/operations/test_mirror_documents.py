@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -9,6 +10,7 @@ from msgspec.structs import replace
 
 from imageserver.errors import CatalogDamaged, InvalidMirror
 from imageserver.operations.mirror_documents import (
+    announce,
     configure,
     configured,
     forget,
@@ -21,6 +23,7 @@ from imageserver.operations.mirror_documents import (
 from imageserver.upstream.mirrors import (
     CONFIGURATION_KEY,
     MOST_REFUSALS,
+    PUBLIC_KEY,
     Mirror,
     MirrorState,
     MirrorStatus,
@@ -116,3 +119,49 @@ def test_the_newest_reasons_are_kept(store: MemoryStore) -> None:
     kept = refusals_of(store, "site")
     assert len(kept) == MOST_REFUSALS
     assert "images/0" not in kept
+
+
+def public(store: MemoryStore) -> object:
+    return json.loads(store.objects[PUBLIC_KEY].body)
+
+
+def test_anybody_may_know_the_hosts_and_when_each_was_compared(store: MemoryStore) -> None:
+    site = replace(SITE, address="https://images.example.org:8443/a-token/")
+    looked = MirrorStatus(looked="2026-11-27T02:00:00+00:00", compared="2026-11-26T01:00:00+00:00")
+    store.put(status_key("site"), encode_status(looked))
+    failed = replace(looked, error="no answer", in_step="2026-11-27T01:00:00+00:00")
+    store.put(status_key("other"), encode_status(failed))
+    announce(store, {"site": site, "other": OTHER, "new": replace(SITE, address="https://new.example.org")}, pause)
+    assert public(store) == {
+        "format": "mirrors:1.0",
+        "mirrors": [
+            {"host": "images.example.org", "stream": "images", "compared": "2026-11-27T02:00:00+00:00"},
+            {"host": "new.example.org", "stream": "images"},
+            {"host": "images.example.org", "stream": "images-other", "compared": "2026-11-27T01:00:00+00:00"},
+        ],
+    }
+
+
+def test_a_server_that_follows_nobody_says_nothing_and_one_that_stopped_says_so(store: MemoryStore) -> None:
+    announce(store, {}, pause)
+    assert store.objects == {}
+    announce(store, {"site": SITE}, pause)
+    store.log.clear()
+    announce(store, {"site": SITE}, pause)
+    assert ("replace", PUBLIC_KEY) not in store.log
+    announce(store, {}, pause)
+    assert public(store) == {"format": "mirrors:1.0", "mirrors": []}
+
+
+def test_two_runs_that_end_at_once_both_have_their_say(store: MemoryStore) -> None:
+    def other_run(method: str, key: str) -> None:
+        if (method, key) == ("create", PUBLIC_KEY):
+            store.on = lambda *_: None
+            store.put(PUBLIC_KEY, b"{}")
+
+    store.on = other_run
+    announce(store, {"site": SITE}, pause)
+    assert public(store) == {
+        "format": "mirrors:1.0",
+        "mirrors": [{"host": "images.example.org", "stream": "images"}],
+    }

@@ -21,6 +21,8 @@ from imageserver.operations.withdraw import restore, withdraw
 from imageserver.upstream.mapping import UpstreamFile
 from imageserver.upstream.mirrors import Held, Mirror, state_key, status_key
 from imageserver.upstream.port import Upstream
+from imageserver.versions import records
+from imageserver.versions.records import Record
 from tests.support import images
 from tests.support.memory_store import MemoryStore, System
 from tests.support.memory_upstream import MemoryUpstream
@@ -30,6 +32,8 @@ SITE = Mirror(address="https://images.example.org/", stream="images", only=("all
 NOBLE = "ubuntu:noble:amd64:default"
 PRODUCT = "images/ubuntu/noble/amd64/default"
 D1, D2, D3 = (f"{PRODUCT}/2026110{day}_1000" for day in (1, 2, 3))
+
+(METADATA,) = [file for file in images.split_image() if file.endswith(".tar.xz")]
 
 
 @dataclass
@@ -100,6 +104,7 @@ class Site:
             now=lambda: self.store.clock,
             pause=lambda _: None,
             seconds_left=lambda: 900,
+            host="images.example.net",
         )
         for file in self.asked:
             assert copy(file, services).outcome in (Outcome.COPIED, Outcome.PRESENT)
@@ -127,6 +132,11 @@ def names(*paths: str) -> list[str]:
     return [path.rpartition("/")[2] for path in paths]
 
 
+def record(system: System, path: str) -> Record:
+    key = parse_version(path).record_key
+    return records.decode(system.store.objects[key].body, key)
+
+
 def test_what_upstream_lists_is_listed_here_with_the_same_fingerprints(site: Site) -> None:
     site.origin.publish(D1, D2)
     followed = site.run()
@@ -135,9 +145,46 @@ def test_what_upstream_lists_is_listed_here_with_the_same_fingerprints(site: Sit
     site.copy()
     assert site.listed() == names(D1, D2)
     there, here = (documents.versions_of(one.products_document(), NOBLE) for one in (site.origin.system, site.system))
-    assert there == here
+    said = {name: (version.mirrored_from, version.upstream_signed_by) for name, version in here.items()}
+    assert said == dict.fromkeys(names(D1, D2), ("images.example.net", ""))
+    assert there == {name: replace(version, mirrored_from="") for name, version in here.items()}
     status = site.run().status
     assert status.in_step == status.looked == status.compared
+
+
+def test_the_record_keeps_where_each_file_comes_from_and_its_fingerprint_there(site: Site) -> None:
+    site.origin.publish(D1)
+    site.in_step()
+    files = record(site.system, D1).files
+    metadata, root = (files[file] for file in (METADATA, "rootfs.squashfs"))
+    assert metadata.origin == records.Origin("images.example.net")
+    assert root.origin == records.Origin("images.example.net", tuple(root.combined.items()))
+
+
+def test_a_root_whose_combined_sha256_is_another_upstream_is_refused_and_says_so(site: Site) -> None:
+    site.origin.publish(D1, D2)
+    body = site.origin.server.files["streams/v1/images.json"]
+    (ours,) = record(site.origin.system, D2).files["rootfs.squashfs"].combined.values()
+    site.origin.server.files["streams/v1/images.json"] = body.replace(ours.encode(), b"0" * 64)
+    site.in_step()
+    assert site.listed() == names(D1)
+    found = record(site.system, D2)
+    assert found.state == "invalid"
+    (reason,) = [one for one in found.reasons if one.kind == "error"]
+    assert (reason.file, reason.fault) == ("rootfs.squashfs", "digest")
+    assert (
+        f"the combined sha256 {ours}, expected {'0' * 64} as the catalog of images.example.net says" in reason.sentence
+    )
+
+
+def test_a_version_of_which_one_file_came_another_way_is_of_nobody_else(site: Site) -> None:
+    site.origin.publish(D1)
+    site.run()
+    site.asked[:] = [file for file in site.asked if not file.key.endswith(".tar.xz")]
+    site.store.put(f"{D1}/{METADATA}", images.split_image(seed=D1)[METADATA])
+    site.copy()
+    (version,) = documents.versions_of(site.system.products_document(), NOBLE).values()
+    assert version.mirrored_from == ""
 
 
 def test_an_upstream_that_has_not_changed_costs_a_conditional_request_for_each_document(site: Site) -> None:

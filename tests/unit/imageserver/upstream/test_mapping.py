@@ -235,3 +235,38 @@ def test_what_upstream_says_of_a_product_is_read_back_without_a_word() -> None:
     assert parsed.ignored == ()
     assert parsed.overrides.aliases == ("noble", "ubuntu/lts")
     assert parsed.overrides.requirements == {"secureboot": "false", "nesting": "true"}
+
+
+def test_the_combined_sha256s_of_a_root_come_along_with_the_metadata_that_states_them() -> None:
+    folder = f"images/ubuntu/noble/amd64/cloud/{DAY}"
+    items = {
+        "lxd.tar.xz": item("lxd.tar.xz", f"{folder}/lxd.tar.xz", A) | {"combined_disk-kvm-img_sha256": C},
+        "incus.tar.xz": item("incus.tar.xz", f"{folder}/incus.tar.xz", B, combined_squashfs_sha256=D),
+        "root": item("squashfs", f"{folder}/rootfs.squashfs", C),
+        "disk": item("disk-kvm.img", f"{folder}/disk.qcow2", D),
+    }
+    found = only(document({NOBLE: product({DAY: items})}))
+    stated = {file.key.rpartition("/")[2]: file.combined for file in found.files}
+    assert stated == {
+        "incus.tar.xz": (), "lxd.tar.xz": (), "rootfs.squashfs": ((B, D),), "disk.qcow2": ((A, C),),
+    }  # fmt: skip
+
+
+def test_two_names_of_one_combined_sha256_are_one_statement_unless_they_differ() -> None:
+    folder = f"images/ubuntu/noble/amd64/cloud/{DAY}"
+    for old, stated in ((C, ((A, C),)), (D, ((A, C), (A, D))), ("nonsense", ((A, C),))):
+        both = {"combined_rootxz_sha256": C, "combined_sha256": old}
+        items = {
+            "lxd.tar.xz": item("lxd.tar.xz", f"{folder}/lxd.tar.xz", A) | both,
+            "root": item("root.tar.xz", f"{folder}/rootfs.tar.xz", B),
+        }
+        found = only(document({NOBLE: product({DAY: items})}))
+        assert {file.combined for file in found.files} == {(), stated}
+
+
+def test_who_signed_the_document_is_known_of_each_file() -> None:
+    body = document({NOBLE: product({DAY: split(f"images/ubuntu/noble/amd64/cloud/{DAY}")})})
+    (found,) = mapped(body, "images", "ab" * 20)
+    assert isinstance(found, UpstreamVersion)
+    assert {file.signed_by for file in found.files} == {"ab" * 20}
+    assert {file.signed_by for file in only(body).files} == {""}

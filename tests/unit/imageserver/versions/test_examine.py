@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 
+from msgspec.structs import replace
+
 from imageserver.api import status
 from imageserver.format.keys import parse_version
 from imageserver.storage.document_cache import DocumentCache
 from imageserver.storage.port import Opened
 from imageserver.versions import examine
-from imageserver.versions.records import FileFacts
+from imageserver.versions.records import FileFacts, Origin
 from tests.support import images
 from tests.support.memory_store import MemoryStore, System
 
@@ -27,6 +29,23 @@ def test_a_digest_that_differs_from_the_declared_one_is_refused_with_both() -> N
     assert examine.compare_declared(facts, "a" * 64) == facts
     assert examine.compare_declared(facts, "A" * 64) == facts
     assert examine.compare_declared(facts, "") == facts
+
+
+def test_the_combined_sha256_of_another_server_is_compared_with_ours() -> None:
+    m, c, other = "a" * 64, "c" * 64, "d" * 64
+    facts = FileFacts(etag="e", size_bytes=1, modified="", sha256="b" * 64, combined={m: c})
+    assert examine.compare_origin(facts, None) == facts
+    for combined in ((), ((m, c),), ((other, other),), ((m, c), (other, c))):
+        origin = Origin("images.example.net", combined)
+        assert examine.compare_origin(facts, origin) == replace(facts, origin=origin)
+    for combined in (((m, other),), ((m, c), (m, other)), ((m, other), (m, c))):
+        origin = Origin("images.example.net", combined)
+        refused = examine.compare_origin(facts, origin)
+        assert (refused.sha256, refused.fault, refused.origin) == ("", "digest", origin)
+        assert refused.refusal == (
+            f"has the combined sha256 {c}, expected {other} as the catalog of images.example.net says: that catalog "
+            "contradicts itself; tell its operator, or upload the image yourself as a new version"
+        )
 
 
 class Declaring(MemoryStore):
