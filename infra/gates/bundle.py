@@ -35,6 +35,7 @@ _POWERTOOLS: Final = (
 OPTIONAL: Final = {
     "yaml": ("yaml", "_yaml"),
     "backports": ("backports",),
+    "pysequoia": ("pysequoia",),
     "aws_lambda_powertools": ("aws_lambda_powertools",),
     **{f"aws_lambda_powertools.{part}": (f"aws_lambda_powertools/{part.replace('.', '/')}",) for part in _POWERTOOLS},
 }

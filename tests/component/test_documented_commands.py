@@ -16,6 +16,7 @@ from click.testing import CliRunner
 from cli.admin.__main__ import main as admin_main
 from cli.admin.errors import NOTHING
 from tests.support import PROJECT, documented, images
+from tests.support.gpg import gpg
 from tests.support.processes import short_folder
 from tests.support.stack import Stack, local_stack
 
@@ -155,6 +156,18 @@ def test_a_command_of_an_operator_does_what_its_page_says(reader: Reader, line: 
         off_the_list(reader, f"{path}/{VERSION}")
 
 
+def signed(reader: Reader) -> None:
+    """Sign what the server lists, as its operator would, and write the keys where a command looks for them."""
+    with gpg() as keys:
+        keys.make_key("operator")
+        (reader.folder / "keyring.gpg").write_bytes(keys.keyring("operator"))
+        index, products = reader.stack.catalog()
+        for path, body in {"streams/v1/index.json": index, **products}.items():
+            clear_signed = keys.clear_sign("operator", body)
+            signed_path = f"{path.removesuffix('.json')}.sjson"
+            reader.stack.s3().put_object(Bucket=reader.stack.bucket, Key=signed_path, Body=clear_signed)
+
+
 def follows_ubuntu(line: str) -> bool:
     """Whether a command is about the mirror that the lines before it have made."""
     return any(f" mirror {verb} " in f"{line} " for verb in ("run", "show", "remove", "list"))
@@ -178,6 +191,7 @@ def test_a_command_for_a_mirror_does_what_its_page_says(reader: Reader, follower
         "https://localhost:8443": reader.stack.base_url,
         "alpine:3.22": "ubuntu:noble",
         "NAME": "ubuntu",
+        "keyring.gpg": str(reader.folder / "keyring.gpg"),
         "$PWD/.local/ca/ca.pem": reader.stack.ca_file,
         "--state-dir .local/second ": "",
     }
@@ -185,6 +199,8 @@ def test_a_command_for_a_mirror_does_what_its_page_says(reader: Reader, follower
         return  # `follower` is started so
     removed = ("admin", "mirror", "remove", "ubuntu", "--keep-images", "--yes")
     follower.stack.script(*removed, check=False)
+    if "--keyring" in line:
+        signed(reader)
     if follows_ubuntu(line):
         follower.stack.script(*added(reader))
     follower.types(line, values)

@@ -63,7 +63,7 @@ class Uploads(MemoryStore):
     def sign(self, operation: str, key: str, headers: dict[str, str], _lifetime_s: int, **_: Any) -> str:
         return json.dumps({"operation": operation, "key": key, "headers": headers})
 
-    def begin(self, _key: str, _sha256: str, origin: str = "") -> str:
+    def begin(self, _key: str, _sha256: str, _origin: str = "") -> str:
         return "upload"
 
     def arrived(self, _key: str, _upload_id: str) -> dict[int, tuple[int, str]] | None:

@@ -99,7 +99,10 @@ NOT_RUN: Final[tuple[tuple[str, str], ...]] = (
     (r"cd infra", "the walk of infra/README.md begins there"),
     (r"distrobuilder .*", "it builds from a distribution's packages, as root; what it writes is uploaded"),
     (r".* \| jq \.ok", "jq is somebody else's; the line without it is run"),
-    (r"admin mirror add --dry-run", "the page's sentence abbreviates a line that is run"),
+    (
+        r"admin mirror add (NAME … --replace )?--(dry-run|keyring FILE)",
+        "the page's sentence abbreviates a line that is run",
+    ),
     (r"admin import s3://old", "the walk of infra/README.md imports a bucket; decision 3 abbreviates it"),
 )
 """Pattern of a whole command → the reason."""

@@ -25,12 +25,15 @@ from imageserver.errors import SimplestreamsError, UpstreamRefused, UpstreamUnav
 from imageserver.handlers import telemetry
 from imageserver.operations.mirror_documents import announce, configured
 from imageserver.operations.mirror_plan import Followed, MirrorServices, follow
+from imageserver.operations.mirror_signatures import trusted
 from imageserver.operations.runs import Run
 from imageserver.remote.server import RemoteServer
 from imageserver.settings import Settings
 from imageserver.storage.s3 import S3Store
 from imageserver.upstream import messages
 from imageserver.upstream.mapping import UpstreamFile
+from imageserver.upstream.mirrors import Mirror
+from imageserver.upstream.port import Upstream
 
 TASK: Final = "mirror"
 LAST_MS: Final = 60_000
@@ -63,11 +66,12 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     )
     services = MirrorServices(
         store=store,
-        connect=lambda mirror: RemoteServer(mirror, settings.base_url),
+        connect=_connect,
         ask=ask,
         now=lambda: datetime.now(UTC),
         pause=time.sleep,
         grace_hours=settings.grace_hours,
+        most_bytes=settings.max_upload_bytes,
     )
     followed = list(follow(mirrors, services, run, mirrors.keys() & set(event.get("mirrors", mirrors))))
     _report(followed, run)
@@ -76,6 +80,10 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     run.failed = [one for one in run.failed if not isinstance(one.error, UpstreamRefused | UpstreamUnavailable)]
     run.check()
     return {"mirrors": {one.name: {"missing": one.status.missing, "error": one.status.error} for one in followed}}
+
+
+def _connect(mirror: Mirror) -> Upstream:
+    return trusted(RemoteServer(mirror, settings.base_url), mirror.keyring, lambda: datetime.now(UTC))
 
 
 def _report(followed: Sequence[Followed], run: Run) -> None:

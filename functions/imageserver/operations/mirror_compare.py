@@ -85,14 +85,24 @@ class Reader:
 
 
 class Comparer:
-    """Compares one mirror. `of_others` are the versions that other mirrors hold; `run` bounds its time."""
+    """Compares one mirror. `of_others` are the versions that other mirrors hold; `run` bounds its time.
+
+    A file of more than `most_bytes` does not come; None: there is no limit.
+    """
 
     def __init__(
-        self, mirror: Mirror, state: MirrorState, of_others: Collection[str], store: Store, run: Run, now: datetime
+        self,
+        mirror: Mirror,
+        state: MirrorState,
+        of_others: Collection[str],
+        store: Store,
+        run: Run,
+        now: datetime,
+        most_bytes: int | None = None,
     ) -> None:
         self._mirror, self._state, self._run, self._now = mirror, state, run, now
         filters = tuple(map(parse_filter, mirror.only))
-        self._rules = Rules(filters, mirror.keep, timedelta(days=mirror.grace_days))
+        self._rules = Rules(filters, mirror.keep, timedelta(days=mirror.grace_days), most_bytes)
         self._bucket = _Bucket(store, DocumentCache(store).products(mirror.stream), of_others)
         self._held = _by_product(state.held)
 

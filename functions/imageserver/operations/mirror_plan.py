@@ -52,7 +52,8 @@ class MirrorServices:
     """What a run works with.
 
     `connect` opens the server that a mirror follows; `ask` queues the copies of files for the mirror of that name.
-    `grace_hours` is how long the files of a version stay after it left the list.
+    `grace_hours` is how long the files of a version stay after it left the list. A file of more than `most_bytes` is
+    not copied; None: there is no limit.
     """
 
     store: Store
@@ -61,6 +62,7 @@ class MirrorServices:
     now: Callable[[], datetime]
     pause: Callable[[float], object]
     grace_hours: int
+    most_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +152,8 @@ class _Following:
 
     def _compare(self, reader: Reader, accept: bool) -> Comparison:
         of_others = {path for other in self._others for path in state_of(self._store, other).held}
-        comparer = Comparer(self._mirror, self._state, of_others, self._store, self._run, self._now)
+        most = self._services.most_bytes
+        comparer = Comparer(self._mirror, self._state, of_others, self._store, self._run, self._now, most)
         return comparer.compare(reader, accept=accept)
 
     def _hold(self, compared: Comparison, looked: str) -> None:

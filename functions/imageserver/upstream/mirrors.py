@@ -31,6 +31,7 @@ MOST_VERSIONS: Final = 1_000
 MOST_GRACE_DAYS: Final = 365
 MOST_HOSTS: Final = 20
 MOST_CONNECTIONS: Final = 8
+MOST_KEYRING_BYTES: Final = 64 << 10
 LEAST_BYTES_PER_S: Final = 100_000
 """Slower than this, a run of a function would not finish two parts of a file."""
 MOST_REFUSALS: Final = 100
@@ -46,7 +47,8 @@ class Mirror(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     `keep` is how many versions come of each product, the newest; None for all. A version that no longer comes stays
     listed for `grace_days`. `allow_private` lets the address be one of a private network, and plain http. Redirects
     may lead to the host of the address and to `hosts`, in lower case and without a port. Each file that is copied is
-    read over `connections` at most, at `bytes_per_s` in all; None for as fast as upstream gives it.
+    read over `connections` at most, at `bytes_per_s` in all; None for as fast as upstream gives it. With a `keyring`
+    (OpenPGP keys, in base64) a document that none of them signed is refused.
     """
 
     address: str
@@ -58,6 +60,7 @@ class Mirror(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     hosts: tuple[str, ...] = ()
     connections: int = 4
     bytes_per_s: int | None = None
+    keyring: str = ""
 
 
 class _Configuration(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -212,6 +215,8 @@ def _problems(name: str, mirror: Mirror) -> Iterable[str]:
         yield f"reads over {mirror.connections:,} connections, expected 1 to {MOST_CONNECTIONS}"
     if mirror.bytes_per_s is not None and mirror.bytes_per_s < LEAST_BYTES_PER_S:
         yield f"reads {mirror.bytes_per_s:,} bytes a second, expected at least {LEAST_BYTES_PER_S:,}, or no limit"
+    if len(mirror.keyring) > MOST_KEYRING_BYTES * 4 // 3:
+        yield f"has a keyring of more than {MOST_KEYRING_BYTES:,} bytes; export the keys alone that sign its documents"
     if len(mirror.hosts) > MOST_HOSTS:
         yield f"has {len(mirror.hosts):,} hosts for redirects, expected at most {MOST_HOSTS}"
     for host in mirror.hosts:

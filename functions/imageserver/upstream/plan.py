@@ -14,7 +14,7 @@ for a local upload. A run that ends in between is planned again, as each step is
 """
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -29,11 +29,15 @@ _OVERRIDES_FILE: Final = "metadata.json"
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What comes of a product, and how long a version stays that no longer comes."""
+    """What comes of a product, and how long a version stays that no longer comes.
+
+    A file of more than `most_bytes` is not copied: digest would refuse it. None: there is no limit.
+    """
 
     filters: Sequence[Filter]
     keep: int | None
     grace: timedelta
+    most_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +121,7 @@ def plan_product(
 ) -> ProductPlan:
     """Compare one product. `upstream` is empty where upstream no longer has it; `held` is of this product alone."""
     versions = {version.id: version for version in upstream if version.id.product == product}
+    versions, too_large = _small_enough(versions, here, rules)
     coming, others = _coming(versions, here, held, rules)
     relist = tuple(one for one in coming if one.path in here.withdrawn and held.get(one.path, Held()).delisted)
     refused = {one for one in coming if _is_refused(one.path, here, held.get(one.path, Held()))}
@@ -130,8 +135,38 @@ def plan_product(
         delist=delist,
         relist=relist,
         held=stays | gone,
-        left_out=(*others.values(), *_differing(coming, here)),
+        left_out=(*others.values(), *too_large, *_differing(coming, here)),
     )
+
+
+def _small_enough(
+    versions: Mapping[VersionId, UpstreamVersion], here: Here, rules: Rules
+) -> tuple[dict[VersionId, UpstreamVersion], list[LeftOut]]:
+    """Return the versions without files that are too large to come, and the files that would have come otherwise.
+
+    What is here stays, so a smaller limit takes nothing off the list.
+    """
+    most = rules.most_bytes
+    if most is None:
+        return dict(versions), []
+    small: dict[VersionId, UpstreamVersion] = {}
+    left_out = []
+    for one, version in versions.items():
+        large = [file for file in version.files if file.size_bytes > most and file.key not in here.files]
+        small[one] = version
+        if large:
+            small[one] = replace(version, files=tuple(file for file in version.files if file not in large))
+            wanted = chosen({parse_key(file.key): file.size_bytes for file in version.files}, rules.filters)
+            left_out += [
+                LeftOut(
+                    file.key,
+                    f"has {file.size_bytes:,} bytes upstream, expected at most {most:,} (MaxUploadBytes): not copied",
+                    one.product,
+                )
+                for file in large
+                if parse_key(file.key) in wanted
+            ]
+    return small, left_out
 
 
 def _is_refused(path: str, here: Here, was: Held) -> bool:

@@ -88,12 +88,15 @@ _UNREADABLE = (msgspec.DecodeError, UnicodeError, RecursionError)
 
 
 def products_paths(index: bytes) -> list[str]:
-    """Return the paths of the products documents that clients would read, sorted. Raise UpstreamRefused."""
+    """Return the paths of the products documents that clients would read, sorted. Raise UpstreamRefused.
+
+    A signed index names the signed form of a document, `.sjson`: the path is that of the other form all the same."""
     try:
         entries = _index.decode(index).index.values()
     except _UNREADABLE as error:
         raise UpstreamRefused(f"its index cannot be read ({error}), expected streams/v1/index.json") from error
-    return sorted({entry.path for entry in entries if entry.datatype == DOWNLOADS and entry.path})
+    found = {entry.path for entry in entries if entry.datatype == DOWNLOADS and entry.path}
+    return sorted(f"{path.removesuffix('.sjson')}.json" if path.endswith(".sjson") else path for path in found)
 
 
 def products(document: bytes) -> Iterator[tuple[str, Product | str]]:

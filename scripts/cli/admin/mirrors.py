@@ -10,7 +10,7 @@ import costs
 from cli.admin.deployment import Deployment
 from imageserver.aws.queues import send_all
 from imageserver.errors import UpstreamRefused
-from imageserver.format.documents import INDEX_KEY
+from imageserver.format.documents import INDEX_KEY, versions_of
 from imageserver.format.keys import parse_version
 from imageserver.format.wording import counted
 from imageserver.operations import withdraw as withdrawals
@@ -24,12 +24,16 @@ from imageserver.operations.mirror_documents import (
     unconfigure,
 )
 from imageserver.operations.mirror_plan import Followed, MirrorServices, follow
+from imageserver.operations.mirror_signatures import trusted
 from imageserver.operations.runs import Run
 from imageserver.remote.server import RemoteServer
+from imageserver.storage.document_cache import DocumentCache
 from imageserver.storage.port import Store
 from imageserver.upstream import messages
 from imageserver.upstream.mapping import UpstreamFile
 from imageserver.upstream.mirrors import Mirror
+from imageserver.upstream.port import Upstream
+from imageserver.upstream.signatures import fingerprints
 from imageserver.upstream.simplestreams import products_paths
 
 FOLLOWS: Final = "deploy it with MirrorSchedule, such as `rate(1 hour)`"
@@ -46,6 +50,9 @@ class Row:
     keep: int | None
     grace_days: int
     allow_private: bool
+    connections: int
+    bytes_per_s: int | None
+    keys: tuple[str, ...]
     looked: str
     compared: str
     in_step: str
@@ -75,6 +82,14 @@ class Row:
         return {**asdict(self), "state": self.state}
 
 
+@dataclass(frozen=True)
+class Listed:
+    """How many of the versions that a mirror holds are `listed` now: others are on their way, or off the list."""
+
+    listed: int
+    held: int
+
+
 def rows(store: Store) -> list[Row]:
     """Return every mirror, by name. Raise CatalogDamaged."""
     return [row(store, name, mirror) for name, mirror in sorted(configured(store).items())]
@@ -91,6 +106,9 @@ def row(store: Store, name: str, mirror: Mirror) -> Row:
         keep=mirror.keep,
         grace_days=mirror.grace_days,
         allow_private=mirror.allow_private,
+        connections=mirror.connections,
+        bytes_per_s=mirror.bytes_per_s,
+        keys=fingerprints(mirror.keyring) if mirror.keyring else (),
         looked=status.looked,
         compared=status.compared,
         in_step=status.in_step,
@@ -129,6 +147,7 @@ def compare(
         now=lambda: datetime.now(UTC),
         pause=time.sleep,
         grace_hours=deployment.rules.grace_hours,
+        most_bytes=deployment.max_bytes,
     )
     (followed,) = follow(mirrors, services, run, [name], accept=accept)
     if not run.dry_run:
@@ -136,8 +155,9 @@ def compare(
     return followed
 
 
-def _connect(deployment: Deployment, mirror: Mirror) -> RemoteServer:
-    return RemoteServer(mirror, deployment.edge or deployment.bucket)
+def _connect(deployment: Deployment, mirror: Mirror) -> Upstream:
+    server = RemoteServer(mirror, deployment.edge or deployment.bucket)
+    return trusted(server, mirror.keyring, lambda: datetime.now(UTC))
 
 
 def _asker(deployment: Deployment) -> Callable[[str, Sequence[UpstreamFile]], None]:
@@ -146,6 +166,14 @@ def _asker(deployment: Deployment) -> Callable[[str, Sequence[UpstreamFile]], No
         send_all(deployment.sqs, deployment.copies_queue, bodies)
 
     return ask
+
+
+def listed_now(store: Store, name: str, mirror: Mirror) -> Listed:
+    """Return how many of the versions that a mirror holds are in the catalog as it is now. Raise CatalogDamaged."""
+    held = [parse_version(path) for path in state_of(store, name).held]
+    catalog = DocumentCache(store).products(mirror.stream)
+    names = {one.product.name: versions_of(catalog, one.product.name) for one in held}
+    return Listed(sum(one.version in names[one.product.name] for one in held), len(held))
 
 
 def held(deployment: Deployment, name: str) -> list[str]:

@@ -47,7 +47,7 @@ def show(figures: Sequence[Figure], about: str, as_json: Path | None, plot: Path
 @output_options
 @click.pass_context
 def main(context: click.Context, rounds: int, as_json: Path | None, plot: Path | None) -> None:
-    """Measure this machine: hashing, copying, folding, starts, a burst, a simulation. Without a command: all of it."""
+    """Measure this machine: hashing, copying, plans, folding, starts, bursts, a simulation. Without a command: all."""
     # Stopped from outside, as with Ctrl-C, it still stops its servers and removes its gigabytes from the tmpfs.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     network.reach_loopback_directly()
@@ -104,6 +104,17 @@ def copy_command(rounds: int, as_json: Path | None, plot: Path | None) -> None:
     """Copy files of another server: curl, plain loop, the function that follows a mirror."""
     about = machine.describe()
     show(_copy(rounds), about, as_json, plot)
+
+
+@main.command("plan")
+@output_options
+@click.option("--versions", type=click.IntRange(4), default=100_000, show_default=True, help="Of the other server.")
+def plan_command(rounds: int, as_json: Path | None, plot: Path | None, versions: int) -> None:
+    """Plan what a mirror brings of another server, from a products document of 100,000 versions."""
+    from cli.bench.planning import plan_figures
+
+    about = machine.describe()
+    show(plan_figures(rounds, versions), about, as_json, plot)
 
 
 @main.command("fold")
@@ -163,6 +174,12 @@ def _copy(rounds: int) -> list[Figure]:
     return copy_figures(rounds)
 
 
+def _plan(rounds: int) -> list[Figure]:
+    from cli.bench.planning import plan_figures
+
+    return plan_figures(rounds)
+
+
 def _fold(rounds: int) -> list[Figure]:
     from cli.bench.folding import fold_figures
 
@@ -190,6 +207,7 @@ def _scale(rounds: int) -> list[Figure]:
 PARTS: dict[str, Callable[[int], list[Figure]]] = {
     "hash": _hash,
     "copy": _copy,
+    "plan": _plan,
     "fold": _fold,
     "start": _start,
     "burst": _burst,

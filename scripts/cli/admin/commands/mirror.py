@@ -2,6 +2,8 @@
 
 import sys
 import time
+from dataclasses import asdict
+from pathlib import Path
 from typing import NoReturn
 
 import click
@@ -17,7 +19,8 @@ from imageserver.format.wording import counted
 from imageserver.operations.mirror_documents import configure, configured
 from imageserver.operations.mirror_plan import Followed
 from imageserver.operations.runs import Run
-from imageserver.upstream.mirrors import Mirror, check
+from imageserver.upstream.mirrors import LEAST_BYTES_PER_S, MOST_CONNECTIONS, Mirror, check
+from imageserver.upstream.signatures import encode_keyring
 
 MOST_SHOWN = 20
 """Files and sentences that are printed; --json has all that are kept."""
@@ -50,6 +53,24 @@ def mirror() -> None:
 )  # fmt: skip
 @click.option("--allow-private", is_flag=True, help="Allow an address of a private network, and plain http.")
 @click.option("--host", "hosts", multiple=True, help="Another host that URL may redirect to. Repeatable.")
+@click.option(
+    "--keyring",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="OpenPGP keys, as `gpg --export` writes them: what none of them signed is refused.",
+)
+@click.option("--unsigned", is_flag=True, help="With --replace: no longer verify signatures.")
+@click.option(
+    "--connections",
+    type=click.IntRange(1, MOST_CONNECTIONS),
+    default=4,
+    show_default=True,
+    help="How many connections read one file at once, at most.",
+)
+@click.option(
+    "--bytes-per-s",
+    type=click.IntRange(LEAST_BYTES_PER_S),
+    help="How fast one file is read, at most.  [default: as fast as it comes]",
+)
 @click.option("--replace", is_flag=True, help="Change the mirror of that name. What it brought stays its own.")
 @click.option("--dry-run", is_flag=True, help="Print what would come and what it costs; write and copy nothing.")
 @command
@@ -64,6 +85,10 @@ def add(
     grace_days: int,
     allow_private: bool,
     hosts: tuple[str, ...],
+    keyring: Path | None,
+    unsigned: bool,
+    connections: int,
+    bytes_per_s: int | None,
     replace: bool,
     dry_run: bool,
 ) -> None:
@@ -75,7 +100,8 @@ def add(
     \b
     ./scripts/admin mirror add lxc https://images.linuxcontainers.org --only 'alpine:3.22:amd64' --keep 2 --dry-run
     ./scripts/admin mirror add ubuntu https://cloud-images.ubuntu.com/releases --only ubuntu:noble --into images-ubuntu
-    ./scripts/admin mirror add site https://images.example.org --only all --allow-private
+    ./scripts/admin mirror add signed https://images.example.net --only ubuntu --keyring keyring.gpg
+    ./scripts/admin mirror add site https://images.example.org --only all --allow-private --bytes-per-s 5000000
     """
     wanted = Mirror(
         address=address,
@@ -85,7 +111,13 @@ def add(
         grace_days=grace_days,
         allow_private=allow_private,
         hosts=hosts,
+        connections=connections,
+        bytes_per_s=bytes_per_s,
+        keyring=_keyring(keyring),
     )
+    before = configured(deployment.store).get(name)
+    if before and before.keyring and not (keyring or unsigned):
+        raise click.UsageError(f"the mirror {name} verifies signatures: name its --keyring again, or say --unsigned")
     if not dry_run:
         _check_functions(deployment)
     try:
@@ -124,20 +156,24 @@ def list_(deployment: Deployment, as_json: bool) -> None:
 @click.argument("name")
 @command
 def show(deployment: Deployment, as_json: bool, name: str) -> None:
-    """Show one mirror: what comes, how its last comparisons went, and the files that are still missing.
+    """Show one mirror: what is listed, how its last comparisons went, and the files that are still missing.
 
     \b
     ./scripts/admin mirror show ubuntu
     """
-    row = mirrors.row(deployment.store, name, _named(deployment, name))
+    found = _named(deployment, name)
+    row, now = mirrors.row(deployment.store, name, found), mirrors.listed_now(deployment.store, name, found)
     if as_json:
-        output.print_json(row.as_json)
+        output.print_json({**row.as_json, **asdict(now)})
         return
     keeps = f", the newest {row.keep} versions of each product" if row.keep else ""
     click.echo(f"{row.name}: {row.address} into {row.stream}: {' or '.join(row.only)}{keeps}")
     click.echo(f"  {row.state}; {counted(row.versions, 'version')} of {counted(row.products, 'product')}")
+    click.echo(f"  listed now: {now.listed:,} of the {counted(now.held, 'version')} that it holds")
     for what, when in (("looked at", row.looked), ("compared in full", row.compared), ("in step", row.in_step)):
         click.echo(f"  last {what}: {when or 'never'}")
+    for key in row.keys:
+        click.echo(f"  signed by: {key}{', or' if key != row.keys[-1] else ''}")
     if row.error:
         click.echo(f"  error: {output.one_line(row.error)}")
     for key, since in sorted(row.asked.items(), key=lambda one: one[0] not in row.refused)[:MOST_SHOWN]:
@@ -193,6 +229,13 @@ def _named(deployment: Deployment, name: str) -> Mirror:
     if not found:
         end(NOTHING, f"there is no mirror {name}; `admin mirror list` names them")
     return found
+
+
+def _keyring(file: Path | None) -> str:
+    try:
+        return encode_keyring(file.read_bytes()) if file else ""
+    except InvalidMirror as error:
+        raise click.UsageError(f"{file}: {error}") from error
 
 
 def _check_functions(deployment: Deployment) -> None:

@@ -33,7 +33,7 @@ ENVIRONMENT: Final[Mapping[str, frozenset[str]]] = {
         "BASE_URL",
         "REFUSED_DAYS",
     },
-    "Mirror": COMMON | {"BASE_URL", "COPIES_QUEUE_URL", "GRACE_HOURS"},
+    "Mirror": COMMON | {"BASE_URL", "COPIES_QUEUE_URL", "GRACE_HOURS", "MAX_UPLOAD_BYTES"},
     "Copy": COMMON | {"BASE_URL", "QUEUE_URL"},
 }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from imageserver.upstream import messages
 from imageserver.upstream.messages import MirrorMessage
 from imageserver.upstream.mirrors import Mirror
 from tests.support import images
+from tests.support.gpg import gpg
 from tests.support.memory_store import System
 from tests.support.memory_upstream import MemoryUpstream
 
@@ -203,3 +205,76 @@ def test_a_removal_that_failed_can_be_repeated(world: World, monkeypatch: pytest
         world.admin("mirror remove site --withdraw-images --yes", STORAGE)
     assert world.told("mirror remove site --withdraw-images --yes")["versions"] == [TINY]
     assert state_of(world.system.store, "site").held == {}
+
+
+def test_a_keyring_is_kept_shown_and_not_lost_by_accident(world: World, tmp_path: Path) -> None:
+    world.publish()
+    with gpg() as keys:
+        keys.make_key("good")
+        ring = tmp_path / "keyring.gpg"
+        ring.write_bytes(keys.keyring("good"))
+        for name in ("index", "images"):
+            path = f"streams/v1/{name}"
+            world.upstream.files[f"{path}.sjson"] = keys.clear_sign("good", world.upstream.files.pop(f"{path}.json"))
+        (fingerprint,) = keys.fingerprints("good")
+    world.admin(f"{ADD} --only all --keyring {ring}")
+    assert {one.signed_by for one in world.asked} == {fingerprint}
+    assert world.told("mirror show site")["keys"] == [fingerprint]
+    assert f"signed by: {fingerprint}\n" in world.admin("mirror show site").stdout
+    refused = world.admin(f"{ADD} --only all --replace", USAGE)
+    assert "name its --keyring again, or say --unsigned" in refused.output
+    world.admin(f"{ADD} --only all --replace --keyring {ring}")
+    world.publish()
+    world.admin(f"{ADD} --only all --replace --unsigned")
+    assert configured(world.system.store)["site"].keyring == ""
+
+
+def test_a_keyring_without_a_key_is_refused_with_the_command_that_writes_one(world: World, tmp_path: Path) -> None:
+    world.publish()
+    ring = tmp_path / "keyring.gpg"
+    ring.write_bytes(b"no key")
+    done = world.admin(f"{ADD} --only all --keyring {ring}", USAGE)
+    assert "gpg --export FINGERPRINT" in done.output
+    assert configured(world.system.store) == {}
+
+
+def test_an_upstream_that_is_not_signed_is_not_followed_with_a_keyring(world: World, tmp_path: Path) -> None:
+    world.publish()
+    with gpg() as keys:
+        keys.make_key("good")
+        ring = tmp_path / "keyring.gpg"
+        ring.write_bytes(keys.keyring("good"))
+    done = world.admin(f"{ADD} --only all --keyring {ring}", STORAGE)
+    assert "is not signed" in done.output
+    assert configured(world.system.store) == {}
+
+
+def test_how_much_is_asked_of_a_server_at_once_can_be_said(world: World) -> None:
+    world.publish()
+    world.admin(f"{ADD} --only all --connections 2 --bytes-per-s 5000000")
+    found = configured(world.system.store)["site"]
+    assert (found.connections, found.bytes_per_s) == (2, 5_000_000)
+    told = world.told("mirror show site")
+    assert (told["connections"], told["bytes_per_s"]) == (2, 5_000_000)
+    world.admin(f"{ADD} --only all --connections 9", USAGE)
+    world.admin(f"{ADD} --only all --bytes-per-s 99999", USAGE)
+
+
+def test_show_counts_what_is_listed_now_rather_than_at_the_last_comparison(world: World) -> None:
+    world.publish()
+    world.admin(f"{ADD} --only all")
+    assert "listed now: 0 of the 1 version that it holds" in world.admin("mirror show site").stdout
+    for one in world.asked:
+        world.system.store.put(one.key, world.upstream.files[one.path])
+    world.system.catch_up()
+    assert "listed now: 1 of the 1 version that it holds" in world.admin("mirror show site").stdout
+    told = world.told("mirror show site")
+    assert (told["listed"], told["held"], told["missing"]) == (1, 1, 2)
+
+
+def test_a_file_above_the_limit_of_the_stack_is_left_out_of_the_plan(world: World) -> None:
+    world.publish()
+    world.deployment.__dict__["max_bytes"] = 1
+    told = world.told(f"{ADD} --only all --dry-run")
+    assert (told["files"], told["left_out_total"]) == (0, 2)
+    assert all("expected at most 1 (MaxUploadBytes)" in sentence for sentence in told["left_out"])

@@ -4,14 +4,17 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import click
 import pytest
 
+from cli.bench import planning
 from cli.bench.burst import Burst, Logged
 from cli.bench.burst import figures_of as figures_of_bursts
 from cli.bench.copying import figures_of as copied_figures
 from cli.bench.figures import Figure, exact, figure, table, write_growth_svg, write_json, write_svg
 from cli.bench.folding import growth
 from cli.bench.hashing import BASELINES, Baseline, Runs, figures_of, rows_of
+from cli.bench.processes import plan
 from cli.bench.processes.copy import Fetched
 from cli.bench.processes.fold import name_of, prepare, record_of, with_our_fold, with_plain_json
 from cli.bench.processes.read import Read, Taken
@@ -179,3 +182,22 @@ def test_bursts_make_a_median_and_the_worst_is_seen() -> None:
     lost = found["burst: versions lost"]
     assert (lost.median, lost.max, lost.runs) == (0, 1, 3)
     assert found["burst: catalog races lost"].median == pytest.approx(2.0)
+
+
+def test_a_plan_of_another_server_finds_the_same_files_as_plain_json(tmp_path: Path) -> None:
+    assert plan.prepare(40, tmp_path) == (tmp_path / plan.DOCUMENT).stat().st_size
+    files = {how: way(tmp_path) for how, way in plan.WAYS.items()}
+    assert files == dict.fromkeys(plan.WAYS, 40 // plan.VERSIONS_PER_PRODUCT * plan.KEEP * 3)
+
+
+def test_plans_that_differ_are_no_figures() -> None:
+    runs = {
+        "plain": [{"cpu_s": 2.0, "peak_mib": 90.0, "files": 6}],
+        "plan": [{"cpu_s": 1.0, "peak_mib": 30.0, "files": 6}],
+    }
+    *_, cpu_plain, cpu, _, peak = planning.figures_of(4, 1 << 20, runs)
+    assert (cpu.median, cpu.ratio, cpu.against) == (1.0, 2.0, cpu_plain.name)
+    assert (peak.median, peak.ratio) == (30.0, 3.0)
+    runs["plan"][0]["files"] = 5
+    with pytest.raises(click.ClickException, match=r"\[5, 6\] files"):
+        planning.figures_of(4, 1 << 20, runs)

@@ -9,13 +9,16 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from imageserver.errors import StorageDenied, TasksFailed, UpstreamUnavailable
-from imageserver.operations.mirror_documents import configure, refusals_of, status_of
+from imageserver.operations.mirror_documents import configure, refusals_of, state_of, status_of
 from imageserver.upstream import messages
 from imageserver.upstream.messages import MirrorMessage
 from imageserver.upstream.mirrors import PUBLIC_KEY, Mirror
+from imageserver.upstream.signatures import encode_keyring
 from tests.support import images
+from tests.support.gpg import gpg
 from tests.support.handlers import Context, imported, sqs_batch
 from tests.support.memory_store import MemoryStore, System
 from tests.support.memory_upstream import MemoryUpstream
@@ -229,3 +232,27 @@ def test_storage_that_refuses_fails_the_message(world: World, mirror: ModuleType
     world.store.on = denied
     batch = sqs_batch(messages.encode(world.wanted()))
     assert len(copy.handler(batch, Context("copy"))["batchItemFailures"]) == 1
+
+
+def test_an_upstream_without_a_good_signature_is_refused_and_counted(
+    world: World, mirror: ModuleType, capsys: pytest.CaptureFixture[str]
+) -> None:
+    index = world.upstream.files["streams/v1/index.json"]
+    with gpg() as keys:
+        for name in ("good", "other"):
+            keys.make_key(name)
+        signed = replace(SITE, keyring=encode_keyring(keys.keyring("good")))
+        configure(world.store, "site", signed, lambda _: None, over=True)
+        products = world.upstream.files["streams/v1/images.json"]
+        for path, body in (("index", index), ("images", products)):
+            world.upstream.files[f"streams/v1/{path}.sjson"] = keys.clear_sign("good", body)
+        assert compare(mirror) == {"mirrors": {"site": {"missing": 2, "error": ""}}}
+        assert {messages.decode(body).signed_by for body in world.queue.sent} == set(keys.fingerprints("good"))
+        held = state_of(world.store, "site").held
+        for bad in (keys.clear_sign("other", products), products, b""):
+            capsys.readouterr()
+            world.upstream.files["streams/v1/images.sjson"] = bad
+            (said,) = compare(mirror)["mirrors"].values()
+            assert "streams/v1/images.sjson" in said["error"]
+            assert counted(capsys.readouterr().out, "UpstreamsRefused") == [1]
+            assert state_of(world.store, "site").held == held

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Collection, Mapping
 from datetime import UTC, datetime, timedelta
@@ -50,10 +51,12 @@ def planned(
     listed: Collection[str] | None = None,
     withdrawn: Collection[str] = (),
     of_others: Collection[str] = (),
+    most_bytes: int | None = None,
 ) -> ProductPlan:
     """Every version that has files here is listed, unless `listed` says which are."""
     there = Here(here, Here(here, ()).versions if listed is None else listed, withdrawn, of_others)
-    return plan_product(NOBLE, versions, there, held, Rules([parse_filter(only)], keep, GRACE), NOW)
+    rules = Rules([parse_filter(only)], keep, GRACE, most_bytes)
+    return plan_product(NOBLE, versions, there, held, rules, NOW)
 
 
 def ids(*paths: str) -> tuple[VersionId, ...]:
@@ -67,6 +70,31 @@ def test_what_is_missing_comes_and_nothing_else_costs_bytes() -> None:
     assert plan.size_bytes == 1_100
     assert plan.held == {D1: Held(), D2: Held()}
     assert (plan.delist, plan.relist, plan.left_out) == ((), (), ())
+
+
+def test_a_file_that_digest_would_refuse_is_not_copied_and_its_neighbours_are() -> None:
+    plan = planned(upstream(D1), {}, {}, most_bytes=999)
+    assert {file.key for file in plan.missing} == {f"{D1}/lxd.tar.xz", f"{D1}/rootfs.squashfs"}
+    (left,) = plan.left_out
+    assert (left.name, left.product) == (f"{D1}/disk.qcow2", NOBLE)
+    assert left.reason == "has 1,000 bytes upstream, expected at most 999 (MaxUploadBytes): not copied"
+    assert planned(upstream(D1), {}, {}, most_bytes=1_000).left_out == ()
+
+
+def test_a_version_whose_only_root_is_too_large_does_not_come_in_place_of_an_older_one() -> None:
+    old, new = upstream(D1)[0], upstream(D2)[0]
+    small = tuple(file for file in old.files if not file.key.endswith("qcow2"))
+    disk = tuple(file for file in new.files if not file.key.endswith("squashfs"))
+    versions = [dataclasses.replace(old, files=small), dataclasses.replace(new, files=disk)]
+    plan = planned(versions, {}, {}, keep=1, most_bytes=999)
+    assert set(plan.held) == {D1}
+    assert [left.name for left in plan.left_out] == [f"{D2}/disk.qcow2"]
+
+
+def test_a_smaller_limit_takes_nothing_off_the_list_and_names_no_file_that_would_not_come() -> None:
+    plan = planned(upstream(D1), files(D1), {D1: Held()}, most_bytes=1)
+    assert (plan.held, plan.delist, plan.left_out) == ({D1: Held()}, (), ())
+    assert planned(upstream(D1), {}, {}, only="ftype=squashfs", most_bytes=999).left_out == ()
 
 
 def test_a_wider_filter_copies_only_what_is_missing() -> None:

@@ -1,0 +1,56 @@
+"""`bench plan`: what a mirror brings of another server, planned from its products document."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+import click
+
+from cli.bench.figures import Figure, exact, figure
+from cli.bench.processes.read import MIB
+
+VERSIONS: Final = 100_000
+
+
+def plan_figures(rounds: int, versions: int = VERSIONS) -> list[Figure]:
+    """Measure CPU seconds and peak memory of a plan of so many versions, and of decoding the document with plain JSON.
+
+    Raise ClickException unless both find the same files.
+    """
+    click.echo(f"  {versions:,} versions …", err=True)
+    with tempfile.TemporaryDirectory() as scratch:
+        size_bytes = int(_run("prepare", scratch, str(versions)))
+        taken = {how: [json.loads(_run(how, scratch)) for _ in range(rounds)] for how in ("plain", "plan")}
+    return figures_of(versions, size_bytes, taken)
+
+
+def figures_of(versions: int, size_bytes: int, taken: Mapping[str, Sequence[Mapping[str, float]]]) -> list[Figure]:
+    """Return the figures of both ways, the plan compared with plain JSON."""
+    files = {run["files"] for runs in taken.values() for run in runs}
+    if len(files) != 1:
+        raise click.ClickException(f"the plans have {sorted(files)} files, expected the same of each")
+    what = f"{versions:,} versions of another server"
+    found = [exact(f"{what}: document", "MiB", size_bytes / MIB), exact(f"{what}: files to copy", "files", *files)]
+    for field, unit in (("cpu_s", "CPU s"), ("peak_mib", "MiB")):
+        plain = figure(f"{what}: plain JSON, {unit}", unit, [run[field] for run in taken["plain"]])
+        found += [plain, figure(f"{what}: plan, {unit}", unit, [run[field] for run in taken["plan"]], plain)]
+    return found
+
+
+def _run(*arguments: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", "cli.bench.processes.plan", *arguments],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise click.ClickException(f"cli.bench.processes.plan {' '.join(arguments)} failed:\n{done.stderr[-3000:]}")
+    return done.stdout

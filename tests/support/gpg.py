@@ -1,0 +1,63 @@
+"""Keys and signatures as real gpg makes them, in a home of its own."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.support.processes import need, short_folder
+
+
+class Gpg:
+    """One home of gpg. Keys have no passphrase and go by a name."""
+
+    def __init__(self, home: Path) -> None:
+        self._home = home
+
+    def make_key(self, name: str, expires: str = "0", at: str = "") -> None:
+        """Make a key, at another time than now where one is given (`20200101T000000`)."""
+        self._gpg(*self._at(at), "--quick-gen-key", name, "ed25519", "sign", expires)
+
+    def revoke(self, name: str) -> None:
+        """Take back a key for good."""
+        (fingerprint,) = self.fingerprints(name)
+        written = (self._home / "openpgp-revocs.d" / f"{fingerprint.upper()}.rev").read_text()
+        self._gpg("--import", said=written.replace(":-----BEGIN", "-----BEGIN").encode())
+
+    def fingerprints(self, *names: str) -> list[str]:
+        """The fingerprints of keys, in lower case."""
+        lines = self._gpg("--with-colons", "--list-keys", *names).decode().splitlines()
+        return [line.split(":")[9].lower() for line in lines if line.startswith("fpr:")]
+
+    def keyring(self, *names: str, armor: bool = False) -> bytes:
+        """What `gpg --export` writes."""
+        return self._gpg(*(["--armor"] if armor else []), "--export", *names)
+
+    def clear_sign(self, name: str, document: bytes, *options: str, at: str = "") -> bytes:
+        """A document as `.sjson`."""
+        return self._gpg(*self._at(at), *options, "--local-user", name, "--clear-sign", said=document)
+
+    def sign(self, name: str, document: bytes, *, armor: bool = False) -> bytes:
+        """The signature beside a document, as `.gpg`."""
+        return self._gpg(*(["--armor"] if armor else []), "--local-user", name, "--detach-sign", said=document)
+
+    def _at(self, time: str) -> tuple[str, ...]:
+        return ("--faked-system-time", time) if time else ()
+
+    def _gpg(self, *arguments: str, said: bytes = b"") -> bytes:
+        always = ("gpg", "--homedir", str(self._home), "--batch", "--yes", "--pinentry-mode", "loopback")
+        command = [*always, "--passphrase", "", *arguments]
+        return subprocess.run(command, input=said, check=True, capture_output=True, timeout=60).stdout
+
+
+@contextmanager
+def gpg() -> Iterator[Gpg]:
+    """A gpg without keys."""
+    need("gpg", "gpgconf")
+    with short_folder() as home:
+        try:
+            yield Gpg(home)
+        finally:
+            subprocess.run(["gpgconf", "--homedir", str(home), "--kill", "all"], check=True, timeout=60)
