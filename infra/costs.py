@@ -210,7 +210,7 @@ def following(servers: int, versions: int) -> list[Row]:
     state_gb = versions * HELD_BYTES / 1e9 * DAYS
     return [
         Row("Lambda, mirror", f"{runs:,} runs", runs * MIRROR_S * MIRROR_GB * 0.0000133334),
-        Row("S3, requests", f"{runs:,} runs", runs * (5e-6 + 4 * 4e-7)),
+        Row("S3, requests", f"{runs:,} runs", runs * (2 * 5e-6 + 6 * 4e-7)),
         Row("S3, earlier generations of what mirrors hold", f"{state_gb:,.1f} GB", state_gb * 0.023),
         Row("SQS", f"{COPY_POLLERS * HOURS * 180 / 1e6:.1f} M requests", COPY_POLLERS * HOURS * 180 * 4e-7),
         Row("CloudWatch, alarms", f"{MIRROR_ALARM_METRICS} metrics", MIRROR_ALARM_METRICS * 0.10),

@@ -14,6 +14,7 @@ from tests.support import PROJECT
 from tests.support.images import Workshop
 from tests.support.processes import need, run, sha256sum, short_folder, stop
 from tests.support.real_clients import Client, client, daemon_of, running_daemon
+from tests.support.servers.failover import one_name
 from tests.support.stack import Stack, local_stack, place
 
 pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("lxd")]
@@ -83,7 +84,7 @@ def test_an_incus_launches_through_the_mirror_an_image_that_its_source_has_for_l
         assert talk.fingerprints("local:") <= pair.files.keys()
 
 
-def test_the_mirror_goes_on_without_its_source(workshop: Workshop, tmp_path: Path) -> None:
+def test_users_of_one_name_go_on_with_the_mirror_when_its_source_is_down(workshop: Workshop, tmp_path: Path) -> None:
     need("curl", "lxc")
     made = workshop.split_squashfs("survivor")
     fingerprint = workshop.sha256(*made.values())
@@ -95,11 +96,19 @@ def test_the_mirror_goes_on_without_its_source(workshop: Workshop, tmp_path: Pat
             command = (PROJECT / "scripts/admin", "--json", "--state-dir", mirror.folder / "state", "mirror")
             run(*command, "add", "origin", origin.base_url, "--only", "all", "--allow-private", timeout=120)
             mirror.wait_until_listed(fingerprint)
-            stop(origin.process, signal.SIGINT)
+            with one_name(origin.base_url) as name, short_folder() as folder:
+                both = folder / "both.pem"
+                both.write_text("".join(Path(stack.ca_file).read_text() for stack in (origin, mirror)))
+                talk = client("lxc", folder, str(both))
+                talk.add_remote(name.base_url)
+                assert talk.fingerprints() == {fingerprint}
+                stop(origin.process, signal.SIGINT)
+                assert talk("image", "list", "here:", check=False).returncode
+                name.point_at(mirror.base_url)
+                assert talk.fingerprints() == {fingerprint}
+                (tmp_path / "failed-over").mkdir()
+                talk("image", "export", f"here:{fingerprint}", tmp_path / "failed-over")
+                exported = list((tmp_path / "failed-over").iterdir())
+                assert sorted(sha256sum(exported)) == sorted(sha256sum(list(made.values())))
             said = json.loads(run(*command, "run", "origin", check=False, timeout=120).stdout)
             assert "localhost" in said["error"]
-            with short_folder() as folder:
-                talk = client("lxc", folder, mirror.ca_file)
-                talk.add_remote(mirror.base_url)
-                talk("image", "export", f"here:{fingerprint}", tmp_path)
-            assert sorted(sha256sum(list(tmp_path.iterdir()))) == sorted(sha256sum(list(made.values())))
