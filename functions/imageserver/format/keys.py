@@ -10,6 +10,7 @@ silence is refused with a sentence.
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Final
 
 from imageserver.errors import InvalidUpload
@@ -281,11 +282,17 @@ def _parsed(version: str) -> tuple[str, datetime | None]:
     """Return the form of a version's name, "" for none, and the moment that it says, None when there is none."""
     for form, pattern, layout in _VERSION_FORMS:
         if pattern.fullmatch(version):
-            try:
-                return form, datetime.strptime(version.partition(".")[0], layout)  # noqa: DTZ007  (no zone; UTC by rule)
-            except ValueError:
-                return form, None
+            return form, _moment(version.partition(".")[0], layout)
     return "", None
+
+
+@lru_cache(1024)
+def _moment(text: str, layout: str) -> datetime | None:
+    """Return the moment of a few digits, None when there is none. Many products have versions of one name."""
+    try:
+        return datetime.strptime(text, layout)  # noqa: DTZ007  (no zone; UTC by rule)
+    except ValueError:
+        return None
 
 
 def _checked(part: str, what: str, where: str, pattern: re.Pattern[str]) -> str:
