@@ -63,6 +63,15 @@ RENEW_S: Final = 20
 POLLERS: Final = 10
 """Lambda polls each of the two queues with five requests at once, which wait for 20 s."""
 COPY_POLLERS: Final = 5
+DELTA_GB: Final = 1769 / 1024
+DELTA_DISK_GB: Final = 9.5
+"""Of a run of delta, beyond the 512 MB that are free."""
+DELTA_S: Final = 45.0
+"""A run for two roots of 520 MB: 26 s to fetch them at the slowest, 13 s to encode, 3 s to decode."""
+DELTA_BYTES: Final = 22_600_000
+"""A delta between two of them with 2 % of the bytes in changed files."""
+DELTA_ALARM_METRICS: Final = 3
+DELTA_METRICS: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,6 +237,21 @@ def viewing(millions: float) -> list[Row]:
     return [
         Row("CloudFront Functions, $0.10 a million, 2 free", f"{millions:,.1f} M runs", max(0.0, millions - 2) * 0.10),
         Row("KeyValueStore, $0.03 a million reads", f"{reads:,.1f} M reads", reads * 0.03),
+    ]
+
+
+def making_deltas(versions: int, kept: int) -> list[Row]:
+    """Return what Deltas=1 adds to a month's bill: a delta for each new version, stored for as long as `kept` are."""
+    gb_s = versions * DELTA_S
+    gets = versions * 2 * 520e6 / (4 << 20)
+    stored_gb = kept * DELTA_BYTES / 1e9
+    return [
+        Row("Lambda, delta", f"{versions:,} runs", gb_s * (DELTA_GB * 0.0000133334 + DELTA_DISK_GB * 3.09e-8)),
+        Row("S3, requests", f"{gets:,.0f} GET", gets * 4e-7 + versions * 3 * 5e-6),
+        Row("S3, deltas stored", f"{stored_gb:,.1f} GB", stored_gb * 0.023),
+        Row("SQS", f"{COPY_POLLERS * HOURS * 180 / 1e6:.1f} M requests", COPY_POLLERS * HOURS * 180 * 4e-7),
+        Row("CloudWatch, alarms", f"{DELTA_ALARM_METRICS} metrics", DELTA_ALARM_METRICS * 0.10),
+        Row("CloudWatch, metrics of our own", f"{DELTA_METRICS} metrics", DELTA_METRICS * 0.30),
     ]
 
 

@@ -72,6 +72,10 @@ class UpstreamChanged(UpstreamUnavailable):
     """A file of another image server was replaced while we read it. Nobody acts: it is read from its start."""
 
 
+class ProgramFailed(SimplestreamsError):
+    """A program that was started failed, or took too long. It would again: what it was for is given up."""
+
+
 class InvalidFilter(SimplestreamsError):
     """A filter of what to bring in from another server cannot be read. Its author must change it."""
 

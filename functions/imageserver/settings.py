@@ -26,8 +26,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename="upper"):
 
     `clients` says whose items the catalog carries. `publishers` is the text of the rule that says who may upload what;
     catalog.rights reads it. `queue_url` is the queue that triggers this function, `arrivals_queue_url` that of digest,
-    `changes_queue_url` that of publish, `copies_queue_url` that of copy. `base_url` is where clients find the server,
-    without a slash at its end. `views`: the edge can tell views apart, so there may be some.
+    `changes_queue_url` that of publish, `copies_queue_url` that of copy, `deltas_queue_url` that of delta. `base_url`
+    is where clients find the server, without a slash at its end. `deltas` is how many deltas the server makes for a
+    version that says nothing itself, 0 for none at all.
+    `views`: the edge can tell views apart, so there may be some.
     """
 
     bucket: str
@@ -43,6 +45,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename="upper"):
     arrivals_queue_url: str = ""
     changes_queue_url: str = ""
     copies_queue_url: str = ""
+    deltas_queue_url: str = ""
+    deltas: _Count = 0
     base_url: str = ""
     views: bool = False
     retain_versions: _Count = 0

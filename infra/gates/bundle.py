@@ -7,6 +7,7 @@ botocore's 400 service descriptions only those of the services used here are kep
 
 import ast
 import os
+import platform
 import py_compile
 import shutil
 import subprocess
@@ -14,6 +15,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
+
+from gates import xdelta3
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 FUNCTIONS: Final = ROOT / "functions"
@@ -57,6 +60,9 @@ def bundle(function: str, folder: Path, *, for_this_machine: bool = False) -> No
         target = folder / source.relative_to(FUNCTIONS)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source, target)
+    if "imageserver.programs.xdelta3" in {name for source in sources for name in imports(source)}:
+        is_x86 = for_this_machine and platform.machine() == "x86_64"
+        xdelta3.add(folder, "amd64" if is_x86 else "arm64")
     compile_all(folder)
 
 

@@ -22,7 +22,7 @@ from gates import bundle, stack, tools
 from gates.runtime import Answer, Function, StartFailed, started
 from local_stack.credentials import local_session
 
-NAMES: Final = ("digest", "publish", "uploads", "maintain", "mirror", "copy")
+NAMES: Final = ("digest", "publish", "uploads", "maintain", "mirror", "copy", "delta")
 KEY: Final = "images/ubuntu/noble/amd64/default/20261123_1000/rootfs.squashfs"
 
 
@@ -64,6 +64,7 @@ QUEUES: Final = {
     "ARRIVALS_QUEUE_URL": "images-ArrivalsQueue",
     "CHANGES_QUEUE_URL": "images-ChangesQueue",
     "COPIES_QUEUE_URL": "images-CopiesQueue",
+    "DELTAS_QUEUE_URL": "images-DeltasQueue",
 }
 """The variables of a function that name queues, and these queues."""
 
@@ -90,7 +91,7 @@ def storage() -> Iterator[str]:
 
 @cache
 def deployed() -> stack.Stack:
-    return stack.deployed(MirrorSchedule="rate(1 hour)")
+    return stack.deployed(MirrorSchedule="rate(1 hour)", Deltas="1")
 
 
 def variables(name: str) -> dict[str, str]:
@@ -167,6 +168,7 @@ FIRST_EVENT: Final[Mapping[str, dict[str, Any]]] = {
     "maintain": {"task": "none"},
     "mirror": {"task": "none"},
     "copy": {"Records": []},
+    "delta": {"Records": []},
 }
 
 
@@ -198,6 +200,10 @@ def _cases(name: str) -> list[Case]:
         wanted = {"mirror": "site", "path": "rootfs.squashfs", "key": KEY, "sha256": "0" * 64}
         two = {"Records": [message(wanted), message({"mirror": "site"}, "unreadable")]}
         return [("a mirror that is gone", {}, two, lambda answer: _left(answer) == ["unreadable"])]
+    if name == "delta":
+        unlisted = message({"changed": f"{RECORD_KEY.rpartition('/')[0]}/"})
+        two = {"Records": [unlisted, message({"product": "alpine"}, "unreadable")]}
+        return [("a product that is not listed", {}, two, lambda answer: _left(answer) == ["unreadable"])]
     key = KEY if name == "digest" else RECORD_KEY
     two = {"Records": [{**TEST_EVENT, "messageId": "test"}, upload(key, "upload")]}
     return [

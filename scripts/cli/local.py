@@ -1,6 +1,7 @@
 """`scripts/local`: the whole system on this machine."""
 
 import shlex
+import shutil
 import signal
 import sys
 import threading
@@ -24,6 +25,9 @@ SETTLE_S = 60
 """How long the first things may take: the sample's listing, the first run of schedules."""
 CACHES = {"lxd": "/var/snap/lxd/common/lxd/cache/* /var/cache/lxd/*", "incus": "/var/cache/incus/*"}
 """Where the daemons of each kind keep a catalog: LXD's from the snap and from other packages."""
+NO_XDELTA3 = """Deltas are on, and this machine has no xdelta3: none is made. On Debian and Ubuntu:
+  sudo apt install xdelta3
+"""
 
 
 def _parameters(_context: click.Context, _option: click.Parameter, given: tuple[str, ...]) -> dict[str, str]:
@@ -110,6 +114,8 @@ def main(
             if not stopping.is_set():
                 local.announce()
                 console.print(instructions(local, options, sample=not empty), markup=False)
+                if "DeltaFunction" in local.wiring.functions and not shutil.which("xdelta3"):
+                    console.print(NO_XDELTA3, style="yellow", markup=False)
             while not stopping.wait(1):
                 local.check()
             console.print("stopping", style="dim")

@@ -121,7 +121,7 @@ def test_pruning_keeps_every_imported_module(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", packages.NAMES)
 def test_the_template_sets_exactly_the_variables_that_the_code_reads(name: str) -> None:
     variables = packages.variables(name)
-    assert Settings.from_environment(variables).bucket == stack.deployed().properties("Bucket")["BucketName"]
+    assert Settings.from_environment(variables).bucket == packages.deployed().properties("Bucket")["BucketName"]
     code = "".join(path.read_text() for path in bundle.first_party(name))
     used = {f"{field}".upper() for field in re.findall(r"\bsettings\.([a-z_]+)", code)}
     from_lambda = {"MEMORY_MB"}
@@ -132,7 +132,9 @@ def test_metrics_of_the_dashboard_are_those_of_the_code() -> None:
     trees = [ast.parse(path.read_text()) for path in (ROOT / "functions").rglob("*.py")]
     calls = [node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Call)]
     emitting = [call for call in calls if ast.unparse(call.func).split(".")[-1] in {"add_metric", "single_metric"}]
-    assert {ast.literal_eval(call.args[0]) for call in emitting} == rules.METRICS | rules.METRICS_OF_MIRRORS
+    assert {
+        ast.literal_eval(call.args[0]) for call in emitting
+    } == rules.METRICS | rules.METRICS_OF_MIRRORS | rules.METRICS_OF_DELTAS
 
 
 def test_routes_of_the_template_are_those_of_the_code() -> None:

@@ -27,6 +27,7 @@ VARIANTS: dict[str, dict[str, str]] = {
     },
     "following others": {"MirrorSchedule": "rate(1 hour)"},
     "views": {"Views": "true"},
+    "with deltas": {"Deltas": "1"},
     "short runs": {"DigestTimeout": "5", "PublishTimeout": "30"},
 }
 
@@ -289,6 +290,11 @@ MUTATIONS: dict[str, dict[str, Mutation]] = {
         "copy reads what mirrors hold": widen(
             "CopyRole", "ReadWhatIsFollowed", Resource={"Fn::Sub": "${Bucket.Arn}/mirrors/*"}
         ),
+        "delta writes any image": widen("DeltaRole", "CreateDeltas", Resource=ALL_OBJECTS),
+        "delta writes deltas of disks": widen(
+            "DeltaRole", "CreateDeltas", Resource={"Fn::Sub": "${Bucket.Arn}/images/*.vcdiff"}
+        ),
+        "delta deletes": widen("DeltaRole", "KeepRecords", Action=["s3:GetObject", "s3:PutObject", "s3:DeleteObject"]),
         "a right lost": widen("PublishRole", "KeepTheCatalog", Action=["s3:PutObject"]),
         "maintain cannot ask publish": widen(
             "MaintainRole", "AskForAnotherLook", Resource={"Fn::GetAtt": ["ArrivalsQueue", "Arn"]}
@@ -306,6 +312,7 @@ MUTATIONS: dict[str, dict[str, Mutation]] = {
     "queues_outlast_their_functions": {
         "visibility too short": widen_the_timeout,
         "copies without dead letters": remove("CopiesQueue", "RedrivePolicy"),
+        "deltas without dead letters": remove("DeltasQueue", "RedrivePolicy"),
         "no dead letters": remove("ChangesQueue", "RedrivePolicy"),
         "dead letters swapped": put(
             "ChangesQueue", "RedrivePolicy.deadLetterTargetArn", to={"Fn::GetAtt": ["ArrivalsDeadLetters", "Arn"]}
@@ -324,6 +331,7 @@ MUTATIONS: dict[str, dict[str, Mutation]] = {
     },
     "defaults_leave_the_api_some_of_a_new_accounts_runs": {
         "copies without bound": remove("CopyFunction", "Events.Copies.Properties.ScalingConfig"),
+        "deltas without bound": remove("DeltaFunction", "Events.Deltas.Properties.ScalingConfig"),
         "digest takes all": lambda t: t["Parameters"]["DigestConcurrency"].update(Default=8),
         "publish without bound": remove("PublishFunction", "Events.Changes.Properties.ScalingConfig"),
         "runs reserved": lambda t: resource(t, "UploadsFunction").update(ReservedConcurrentExecutions=2),
@@ -336,6 +344,7 @@ MUTATIONS: dict[str, dict[str, Mutation]] = {
     "only_functions_that_feed_themselves_may_loop": {
         "Lambda stops digest": remove("DigestFunction", "RecursiveLoop"),
         "Lambda stops copy": remove("CopyFunction", "RecursiveLoop"),
+        "Lambda stops delta": remove("DeltaFunction", "RecursiveLoop"),
         "Lambda stops publish": remove("PublishFunction", "RecursiveLoop"),
         "a loop of maintain would not be noticed": lambda t: resource(t, "MaintainFunction").update(
             RecursiveLoop="Allow"

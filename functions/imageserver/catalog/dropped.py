@@ -9,7 +9,7 @@ from imageserver.versions.records import Record
 _FILES = ("metadata.json", "image.yaml")
 _FIELDS = (
     "os", "release_title", "release_codename", "variant", "version", "requirements", "supported", "support_eol",
-    "retain_versions", "retain_days",
+    "retain_versions", "retain_days", "deltas",
 )  # fmt: skip
 """Of a product. The label belongs to one version."""
 

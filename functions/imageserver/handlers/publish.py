@@ -18,7 +18,7 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 from imageserver.aws import cloudfront, events, queues
 from imageserver.aws.clients import cloudfront_client, s3_client, sqs_client
 from imageserver.catalog.rights import Rights
-from imageserver.errors import InvalidUpload, SimplestreamsError
+from imageserver.errors import InvalidUpload, SimplestreamsError, StorageUnavailable
 from imageserver.format.keys import ProductId, parse_record_key, product_of_records
 from imageserver.handlers import batches, telemetry
 from imageserver.operations.publish import (
@@ -131,7 +131,21 @@ def _publish_stream(stream: str, wanted: Sequence[Subject], services: PublishSer
         halves = ([s for s in wanted if (product_of(s) in first) == is_first] for is_first in (True, False))
         return {product: e for half in halves for product, e in _publish_stream(stream, half, services).items()}
     _report(published, len(products), round(time.monotonic() - began, 3))
+    _ask_for_deltas(published)
     return published.failed
+
+
+def _ask_for_deltas(published: Published) -> None:
+    """Have delta look at each product with a new version. What is listed stays listed if nobody can be asked."""
+    products = sorted({record.id.product for record in published.listed})
+    if not settings.deltas_queue_url or not products:
+        return
+    try:
+        queues.send_all(
+            sqs_client(), settings.deltas_queue_url, [events.changed(one.records_prefix) for one in products]
+        )
+    except StorageUnavailable as error:
+        logger.warning("no deltas are asked for", stream=published.stream, products=len(products), reason=str(error))
 
 
 def _report(published: Published, products: int, seconds: float) -> None:

@@ -23,6 +23,8 @@ MAX_DOCUMENT_BYTES: Final = 1024 * 1024
 """Largest metadata.json, image.yaml or SHA256SUMS that is read."""
 MAX_OVERRIDES_BYTES: Final = 4096
 """What one file may add to the catalog, which every client downloads, for each product."""
+MOST_DELTAS: Final = 3
+"""Deltas that the server makes for one root. One is listed; the others take its place when its base goes."""
 _MAX_TEXT: Final = 200
 _MOST_WHOLE: Final = 1 << 63
 _MOST: Final = 100
@@ -55,6 +57,7 @@ class Overrides(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     support_eol: str = ""
     retain_versions: int | None = None
     retain_days: int | None = None
+    deltas: int | None = None
 
     def over(self, weaker: "Overrides") -> "Overrides":
         """Return these overrides, and those of `weaker` where these say nothing; aliases of both."""
@@ -232,6 +235,12 @@ def _count(value: object, _ignored: list[str]) -> int:
     return value
 
 
+def _delta_count(value: object, _ignored: list[str]) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= MOST_DELTAS:
+        raise ValueError(f"a whole number from 0 (none) to {MOST_DELTAS}")
+    return value
+
+
 _FIELDS: Final[dict[str, Callable[[object, list[str]], Any]]] = {
     "os": _text,
     "release_title": _text,
@@ -245,6 +254,7 @@ _FIELDS: Final[dict[str, Callable[[object, list[str]], Any]]] = {
     "support_eol": _day,
     "retain_versions": _count,
     "retain_days": _count,
+    "deltas": _delta_count,
 }
 
 

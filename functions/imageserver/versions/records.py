@@ -129,6 +129,17 @@ class Reason(msgspec.Struct, frozen=True, order=True, omit_defaults=True):
     fault: Fault = ""
 
 
+class DeltaNote(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What this server noted about a delta that it made, or why it made none: `reason` is empty where it made one.
+
+    It is about two roots, by their sha256: those of others are tried anew.
+    """
+
+    base_sha256: str
+    root_sha256: str
+    reason: str = ""
+
+
 class Record(msgspec.Struct, frozen=True, kw_only=True):
     """The record of one version; `version` is its path, `images/<os>/…/<version>`.
 
@@ -143,6 +154,8 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
 
     `since` is when the product first published, according to its other records when this one was made; empty where
     there was none. It outlives the versions that are deleted.
+
+    `deltas` maps the version of a base to what this server noted about a delta of its own from it.
     """
 
     version: str
@@ -152,6 +165,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     published: dict[str, str] = {}
     replaceable: dict[str, tuple[str, ...]] = {}
     since: str = ""
+    deltas: dict[str, DeltaNote] = {}
     state: State = State.EMPTY
     reasons: tuple[Reason, ...] = ()
     schema: int = SCHEMA

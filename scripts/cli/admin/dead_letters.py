@@ -32,7 +32,7 @@ WAIT_S: Final = 2
 EMPTY: Final = 2
 """So many answers in a row without a new letter end the look."""
 TASKS: Final = {"reconcile": "admin reconcile", "prune": "admin prune --yes", "mirror": "admin mirror run NAME"}
-COPIES: Final = "copies"
+COPIES, DELTAS = "copies", "deltas"
 
 
 @dataclass(frozen=True)
@@ -161,7 +161,7 @@ class Box:
         return f"{version.path} is {record.state} by now; {passed}"
 
     def _diagnosis_of_product(self, prefix: str) -> str:
-        """Return what is wrong with the records below a prefix, which maintain asked publish to look at."""
+        """Return what is wrong with the records below a prefix, which publish or delta was asked to look at."""
         try:
             product = product_of_records(prefix)
         except InvalidUpload as refusal:
@@ -171,7 +171,8 @@ class Box:
                 _record(self.deployment.store, info.key)
             except CatalogDamaged as damage:
                 return str(damage)
-        passed = f"the records of {product.path} can be read by now; if it comes back, the log of publish says why"
+        function = "delta" if self.name == DELTAS else "publish"
+        passed = f"the records of {product.path} can be read by now; if it comes back, the log of {function} says why"
         return self._damage(product.stream) or passed
 
     def _damage(self, stream: str) -> str:
@@ -182,7 +183,7 @@ class Box:
 
 
 def boxes(deployment: Deployment, wanted: str) -> Iterator[Box]:
-    """Yield the queues of dead letters that `wanted` names: arrivals, changes, copies, maintain, or all."""
+    """Yield the queues of dead letters that `wanted` names: arrivals, changes, copies, deltas, maintain, or all."""
     for name, prefix in (("arrivals", "images"), ("changes", RECORDS)):
         if wanted in (name, "all"):
             queue = deployment.queue(prefix)
@@ -190,6 +191,8 @@ def boxes(deployment: Deployment, wanted: str) -> Iterator[Box]:
                 yield Box(deployment, name, queue.dead_letters, queue.url)
     if wanted in (COPIES, "all") and deployment.copies_dead_letters:
         yield Box(deployment, COPIES, deployment.copies_dead_letters, deployment.copies_queue)
+    if wanted in (DELTAS, "all") and deployment.deltas_dead_letters:
+        yield Box(deployment, DELTAS, deployment.deltas_dead_letters, deployment.deltas_queue)
     if wanted in ("maintain", "all") and deployment.maintain_dead_letters:
         yield Box(deployment, "maintain", deployment.maintain_dead_letters, "")
 

@@ -268,6 +268,16 @@ class Deployment:
         """The queue of files that could not be copied; empty if there is none, or it is unknown."""
         return self._queue_named("CopiesDeadLetters")
 
+    @cached_property
+    def deltas_queue(self) -> str:
+        """The queue of products to make deltas for; empty if there is none, or it is unknown."""
+        return self._queue_named("DeltasQueue")
+
+    @cached_property
+    def deltas_dead_letters(self) -> str:
+        """The queue of products whose deltas could not be made; empty if there is none, or it is unknown."""
+        return self._queue_named("DeltasDeadLetters")
+
     def _queue_named(self, logical_id: str) -> str:
         if self.stack:
             return self._physical_id(logical_id)

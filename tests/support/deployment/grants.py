@@ -34,6 +34,8 @@ KEYS: Final = {
     "mirrors/refused": "mirrors/ubuntu.refused.json",
     "mirrors/mirrors.json": "mirrors/mirrors.json",
     "streams/mirrors.json": "streams/mirrors.json",
+    "a delta": "images/ubuntu/noble/amd64/default/20261123_1000/rootfs.20261122_1000.vcdiff",
+    "a delta of a disk": "images/ubuntu/noble/amd64/default/20261123_1000/disk.20261122_1000.qcow2.vcdiff",
     "metadata.json": "images/ubuntu/noble/amd64/default/20261123_1000/metadata.json",
     "private/views/": "private/views/staging.json",
     "views/*/streams/": "views/staging/streams/v1/images.json",
@@ -47,6 +49,8 @@ SERVED: Final = frozenset(
         "images/",
         "images-*/",
         "metadata.json",
+        "a delta",
+        "a delta of a disk",
         "streams/",
         "streams/v1/index.json",
         "streams/mirrors.json",
@@ -86,7 +90,7 @@ TAKE: Final = ("sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:GetQueueAttribute
 TRACE: Final = {("xray:PutTraceSegments", "*"), ("xray:PutTelemetryRecords", "*")}
 COUNTS: Final = ("leases/waits/", "leases/requests/")
 FOLDERS: Final = ("images/", "images-*/")
-IMAGES: Final = (*FOLDERS, "metadata.json")
+IMAGES: Final = (*FOLDERS, "metadata.json", "a delta", "a delta of a disk")
 COPYING: Final = ("leases/mirrors/", "mirrors/copies/")
 MIRRORS: Final = ("mirrors/", "mirrors/copies/", "mirrors/refused", "mirrors/mirrors.json")
 STREAMS: Final = ("streams/", "streams/v1/index.json", "streams/mirrors.json")
@@ -190,11 +194,28 @@ VIEWING: Final[Mapping[str, set[Call]]] = {
 """What roles of a stack with views may besides."""
 
 
+MAKING_DELTAS: Final[Mapping[str, set[Call]]] = {
+    "DeltaRole": (
+        _may(["s3:GetObject"], ["images/", "versions/", "streams/", "streams/v1/index.json"])
+        | _may(["s3:PutObject", "s3:AbortMultipartUpload"], ["a delta"])
+        | _may(["s3:PutObject"], ["versions/"])
+        | _may(["s3:ListBucket"], ["missing", *FOLDERS, "versions/", "streams/"])
+        | _may(TAKE, ["DeltasQueue"])
+        | _log("Delta")
+        | TRACE
+    ),
+    "PublishRole": _may(["sqs:SendMessage"], ["DeltasQueue"]),
+}
+"""What roles of a stack that makes deltas may besides."""
+
+
 def grants_of(stack: Stack) -> Mapping[str, set[Call]]:
     """Return the table for a stack."""
-    table = {**GRANTS, **FOLLOWING} if "MirrorRole" in stack.resources else GRANTS
-    more = VIEWING if "ViewFunction" in stack.resources else {}
-    return {role: calls | more.get(role, set()) for role, calls in table.items()}
+    table = {**GRANTS, **FOLLOWING} if "MirrorRole" in stack.resources else dict(GRANTS)
+    for sign, more in (("ViewFunction", VIEWING), ("DeltaRole", MAKING_DELTAS)):
+        if sign in stack.resources:
+            table |= {role: table.get(role, set()) | calls for role, calls in more.items()}
+    return table
 
 
 def served(stack: Stack) -> frozenset[str]:

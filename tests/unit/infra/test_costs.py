@@ -23,7 +23,7 @@ from imageserver.storage.ranged_reader import LARGE
 from imageserver.upstream.mirrors import Held, MirrorState, encode_state
 from imageserver.versions.retention import Rule
 from tests.support import PROJECT, edge_views, images
-from tests.support.deployment.rules.alarms import METRICS, METRICS_OF_MIRRORS, metrics_of
+from tests.support.deployment.rules.alarms import METRICS, METRICS_OF_DELTAS, METRICS_OF_MIRRORS, metrics_of
 from tests.support.memory_store import Sent, System
 
 PRODUCTS = [f"images/os{number}/r/amd64/default" for number in range(3)]
@@ -154,6 +154,20 @@ def test_what_views_add_is_what_the_function_reads() -> None:
     edge.ask(f"/{edge_views.PUBLIC}")
     assert len(edge.reads) <= costs.LOOK_UPS
     assert [row.dollars for row in costs.viewing(10)] == pytest.approx([0.8, 1.2])
+
+
+def test_what_deltas_add_is_what_the_template_adds() -> None:
+    alone, making = stacks.deployed(), stacks.deployed(Deltas="1")
+    watched = [
+        sum(len(list(metrics_of(alarm))) for alarm in stack.of_type("AWS::CloudWatch::Alarm").values())
+        for stack in (alone, making)
+    ]
+    assert watched[1] - watched[0] == costs.DELTA_ALARM_METRICS
+    assert len(METRICS_OF_DELTAS) == costs.DELTA_METRICS
+    function = making.properties("DeltaFunction")
+    assert int(function["MemorySize"]) / 1024 == costs.DELTA_GB
+    assert int(function["EphemeralStorage"]["Size"]) / 1024 - 0.5 == costs.DELTA_DISK_GB
+    assert making.properties("DeltasQueue")["ReceiveMessageWaitTimeSeconds"] == 20
 
 
 def test_a_large_server_splits_its_stream_where_the_edge_stops_compressing() -> None:

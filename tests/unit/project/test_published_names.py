@@ -14,7 +14,7 @@ from imageserver.api import problems
 from imageserver.versions.records import Fault, FileFacts, Reason, Record
 from imageserver.versions.state import State
 from tests.support import PROJECT
-from tests.support.deployment.rules.alarms import METRICS, METRICS_OF_MIRRORS
+from tests.support.deployment.rules.alarms import METRICS, METRICS_OF_DELTAS, METRICS_OF_MIRRORS
 
 PAGE: Path = PROJECT / "functions/decisions/0008-published-names.md"
 ROWS: dict[str, set[str]] = {
@@ -43,7 +43,7 @@ NAMES: dict[str, Callable[[], Iterable[str]]] = {
     "parameters of the stack": lambda: TEMPLATE["Parameters"],
     "outputs of the stack": lambda: TEMPLATE["Outputs"],
     "alarms": alarms,
-    "metrics, namespace `Simplestreams`": lambda: METRICS | METRICS_OF_MIRRORS,
+    "metrics, namespace `Simplestreams`": lambda: METRICS | METRICS_OF_MIRRORS | METRICS_OF_DELTAS,
     "states of a version": lambda: [state.value for state in State],
     "kinds of a reason": lambda: get_args(msgspec.structs.fields(Reason)[1].type),
     "faults of a file": lambda: filter(None, get_args(Fault)),

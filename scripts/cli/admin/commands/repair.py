@@ -98,7 +98,9 @@ def _invalidation(deployment: Deployment, keys: list[str], yes: bool) -> list[re
 
 
 @main.command()
-@click.argument("queue", type=click.Choice(["arrivals", "changes", "copies", "maintain", "all"]), default="all")
+@click.argument(
+    "queue", type=click.Choice(["arrivals", "changes", "copies", "deltas", "maintain", "all"]), default="all"
+)
 @yes_option
 @command
 def redrive(deployment: Deployment, as_json: bool, queue: str, yes: bool) -> None:

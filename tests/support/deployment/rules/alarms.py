@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from gates.stack import Stack
-from tests.support.deployment.rules.functions import follows, functions_of
+from tests.support.deployment.rules.functions import follows, functions_of, makes_deltas
 from tests.support.deployment.rules.registry import differ, rule, stack_arn
 
 METRICS: Final = frozenset(
@@ -24,6 +24,11 @@ METRICS: Final = frozenset(
 METRICS_OF_MIRRORS: Final = frozenset(
     {"MirrorLagSeconds", "MirrorFilesMissing", "UpstreamsRefused", "FilesCopied", "BytesCopied"}
 )
+METRICS_OF_DELTAS: Final = frozenset({"DeltasMade", "DeltasDropped", "DeltaBytesSaved"})
+
+
+def _queues_besides(stack: Stack) -> list[str]:
+    return [*(["Copies"] if follows(stack) else []), *(["Deltas"] if makes_deltas(stack) else [])]
 
 
 @rule
@@ -37,7 +42,7 @@ def alarms_tell_somebody(stack: Stack) -> Iterator[str]:
     }
     expected = {
         ("ApproximateNumberOfMessagesVisible", f"images-{q}DeadLetters.QueueName")
-        for q in ("Arrivals", "Changes", "Maintain", *(["Copies"] if follows(stack) else []))
+        for q in (*("Arrivals", "Changes", "Maintain"), *_queues_besides(stack))
     }
     expected |= {("ApproximateAgeOfOldestMessage", f"images-{q}Queue.QueueName") for q in ("Arrivals", "Changes")}
     expected |= {
@@ -74,7 +79,7 @@ def metrics_of(alarm: Mapping[str, Any]) -> Iterator[tuple[str, list[Mapping[str
 def the_dashboard_shows_every_metric(stack: Stack) -> Iterator[str]:
     body = stack.properties("Dashboard")["DashboardBody"]
     widgets = json.loads(body)["widgets"]
-    ours = METRICS | METRICS_OF_MIRRORS
+    ours = METRICS | METRICS_OF_MIRRORS | METRICS_OF_DELTAS
     shown = {name for name in ours if any(name in json.dumps(widget) for widget in widgets)}
     yield from differ("metrics of our own", shown, ours)
     for question in (
@@ -82,6 +87,7 @@ def the_dashboard_shows_every_metric(stack: Stack) -> Iterator[str]:
         "How long from upload to listed?",
         "What was refused?",
         "Are followed servers in step?",
+        "What do deltas save?",
     ):
         if question not in body:
             yield f"the dashboard does not ask: {question}"

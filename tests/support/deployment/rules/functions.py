@@ -15,7 +15,7 @@ FUNCTIONS: Final = ("Digest", "Publish", "Uploads", "Maintain")
 COMMON: Final = frozenset({"BUCKET", "POWERTOOLS_SERVICE_NAME", "POWERTOOLS_METRICS_NAMESPACE", "POWERTOOLS_LOG_LEVEL"})
 ENVIRONMENT: Final[Mapping[str, frozenset[str]]] = {
     "Digest": COMMON | {"MAX_UPLOAD_BYTES", "MAX_FILES", "MAX_VERSIONS", "QUEUE_URL"},
-    "Publish": COMMON | {"CLIENTS", "DISTRIBUTION_ID", "PUBLISHERS", "QUEUE_URL"},
+    "Publish": COMMON | {"DELTAS_QUEUE_URL", "CLIENTS", "DISTRIBUTION_ID", "PUBLISHERS", "QUEUE_URL"},
     "Uploads": COMMON
     | {"ALLOW_OVERWRITES", "ALLOW_DELETES", "PUBLISHERS", "MAX_UPLOAD_BYTES", "GRACE_HOURS"}
     | {"MAX_FILES", "MAX_VERSIONS", "MAX_PRODUCTS", "MAX_STORED_BYTES", "MAX_REQUESTS"},
@@ -35,6 +35,7 @@ ENVIRONMENT: Final[Mapping[str, frozenset[str]]] = {
     },
     "Mirror": COMMON | {"BASE_URL", "COPIES_QUEUE_URL", "GRACE_HOURS", "MAX_UPLOAD_BYTES"},
     "Copy": COMMON | {"BASE_URL", "QUEUE_URL"},
+    "Delta": COMMON | {"DELTAS", "QUEUE_URL"},
 }
 
 
@@ -43,9 +44,15 @@ def follows(stack: Stack) -> bool:
     return "MirrorFunction" in stack.resources
 
 
+def makes_deltas(stack: Stack) -> bool:
+    """Whether the stack makes deltas: only then it has what that takes."""
+    return "DeltaFunction" in stack.resources
+
+
 def functions_of(stack: Stack) -> tuple[str, ...]:
     """The functions that the stack has to have."""
-    return (*FUNCTIONS, "Mirror", "Copy") if follows(stack) else FUNCTIONS
+    following = ("Mirror", "Copy") if follows(stack) else ()
+    return (*FUNCTIONS, *following, *(("Delta",) if makes_deltas(stack) else ()))
 
 
 def environment_of(stack: Stack, name: str) -> frozenset[str]:

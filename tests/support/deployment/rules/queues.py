@@ -5,7 +5,7 @@ from typing import Final
 
 from gates.stack import Stack
 from tests.support.deployment.policy import listed
-from tests.support.deployment.rules.functions import follows
+from tests.support.deployment.rules.functions import follows, makes_deltas
 from tests.support.deployment.rules.registry import differ, rule, stack_arn
 
 
@@ -35,7 +35,8 @@ def queues_admit_the_bucket_before_it_is_made(stack: Stack) -> Iterator[str]:
 def fed(stack: Stack) -> list[tuple[str, str]]:
     """Each queue and the function that it feeds."""
     always = [("ArrivalsQueue", "DigestFunction"), ("ChangesQueue", "PublishFunction")]
-    return [*always, ("CopiesQueue", "CopyFunction")] if follows(stack) else always
+    copies = [("CopiesQueue", "CopyFunction")] if follows(stack) else []
+    return [*always, *copies, *([("DeltasQueue", "DeltaFunction")] if makes_deltas(stack) else [])]
 
 
 @rule
@@ -89,7 +90,8 @@ def defaults_leave_the_api_some_of_a_new_accounts_runs(stack: Stack) -> Iterator
         yield f"{defaults} leave less than {RUNS_LEFT} of a new account's {NEW_ACCOUNT_RUNS} runs to the upload API"
     mappings = stack.of_type("AWS::Lambda::EventSourceMapping").values()
     bounds = sorted(int(mapping.get("ScalingConfig", {}).get("MaximumConcurrency", 0)) for mapping in mappings)
-    expected = sorted([*defaults.values(), *([copies] if follows(stack) else [])])
+    least = [2] if makes_deltas(stack) else []  # deltas can wait: the least that AWS takes, without a parameter
+    expected = sorted([*defaults.values(), *([copies] if follows(stack) else []), *least])
     yield from differ("the bounds of the event source mappings", bounds, expected)
     for name, function in stack.of_type("AWS::Lambda::Function").items():
         if "ReservedConcurrentExecutions" in function:

@@ -1,0 +1,175 @@
+"""Which deltas this server makes itself, which of them fit into a run, and which it keeps.
+
+A delta costs its making once and saves a download for each client that holds its base. So only the newest listed
+version of a product gets any, from the newest listed versions before it, and one that is not below half of its root is
+not worth its storage. Of roots only a squashfs: what clients do with the delta of a disk is in catalog.deltas.
+
+A publisher's own delta wins. The record of the version tells it from ours: it notes each base that this server tried.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from imageserver.format import file_kinds
+from imageserver.format.documents import Item, Version
+from imageserver.format.file_kinds import SQUASHFS
+from imageserver.format.keys import VersionId, version_moment
+from imageserver.format.wording import counted
+from imageserver.versions.assessment import overrides
+from imageserver.versions.records import DeltaNote, FileFacts, Record
+
+DELTA_FTYPE: Final = f"{SQUASHFS}.vcdiff"
+_READ_S: Final = 40e6
+"""Bytes a second that one run fetches and hashes; 75e6 were measured."""
+_ENCODE_S: Final = 25e6
+"""Bytes a second that xdelta3 encodes of a root; 40e6 to 95e6 were measured on one vCPU."""
+_DECODE_S: Final = 80e6
+"""Bytes a second that it decodes; 200e6 and more were measured."""
+NEEDED_MB: Final = 512
+"""Memory for xdelta3 (244 MiB at most were measured, whatever the size), Python and what is read ahead."""
+
+
+@dataclass(frozen=True, slots=True)
+class Root:
+    """The listed squashfs of one version."""
+
+    version: VersionId
+    file: str
+    etag: str
+    size_bytes: int
+    sha256: str
+
+    @property
+    def key(self) -> str:
+        """The object's key."""
+        return self.version.prefix + self.file
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A delta to make: what a client has, and what it wants."""
+
+    base: Root
+    target: Root
+
+    @property
+    def file(self) -> str:
+        """The name of the delta, as a publisher would give it."""
+        return f"rootfs.{self.base.version.version}.vcdiff"
+
+    @property
+    def key(self) -> str:
+        """The key of the delta."""
+        return self.target.version.prefix + self.file
+
+    @property
+    def most_bytes(self) -> int:
+        """The largest delta that is kept: below half of the root."""
+        return (self.target.size_bytes - 1) // 2
+
+    @property
+    def seconds(self) -> float:
+        """How long it takes at most to fetch both roots, to encode and to decode."""
+        target_bytes = self.target.size_bytes
+        fetched = (self.base.size_bytes + target_bytes) / _READ_S
+        return fetched + target_bytes / _ENCODE_S + target_bytes / _DECODE_S
+
+    @property
+    def stored_bytes(self) -> int:
+        """What both roots and the largest delta that is kept take on disk."""
+        return self.base.size_bytes + self.target.size_bytes + self.most_bytes
+
+    def note(self, reason: str = "") -> DeltaNote:
+        """Return what the record notes about it: empty where it is made, else why it is not."""
+        return DeltaNote(self.base.sha256, self.target.sha256, reason)
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """What a run has: bytes on disk, memory in MB (0: not limited), seconds for the work."""
+
+    disk_bytes: int
+    memory_mb: int
+    seconds: float
+
+
+def newest(listed: Mapping[str, Version]) -> str:
+    """Return the newest of a product's listed versions; empty if none is."""
+    return max(listed, key=_order, default="")
+
+
+def bases(listed: Mapping[str, Version], target: str, count: int) -> list[str]:
+    """Return the versions that deltas of `target` are made from, newest first: at most `count` with a squashfs."""
+    if target not in listed or _squashfs(listed[target]) is None:
+        return []
+    older = sorted((name for name in listed if _order(name) < _order(target)), key=_order, reverse=True)
+    return [name for name in older if _squashfs(listed[name])][:count]
+
+
+def wanted_count(target: Record, usual: int) -> int:
+    """Return how many deltas a version gets: what its metadata.json says, else the server's number."""
+    own = overrides(target).deltas
+    return usual if own is None else own
+
+
+def pair_of(listed: Mapping[str, Version], target: Record, base: Record) -> Pair | str:
+    """Return the delta to make between two listed versions, or why none is made: a sentence, for the log alone.
+
+    Nothing is tried twice for the same two roots.
+    """
+    new, old = (_root(listed, record) for record in (target, base))
+    if new is None or old is None:
+        return f"a listed squashfs of {target.version} or {base.version} is not the one of its record, or gone"
+    pair = Pair(old, new)
+    there = {file: file_kinds.classify(file) for file in target.files}
+    made_from = {kind.delta_base: file for file, kind in there.items() if kind.ftype == DELTA_FTYPE}
+    if pair.base.version.version in made_from:
+        return f"{made_from[pair.base.version.version]} is there already"
+    if own := sorted(file for name, file in made_from.items() if not _is_ours(target, name)):
+        return f"{own[0]} is the publisher's own delta, and wins"
+    note = target.deltas.get(base.id.version)
+    if note and note.reason and note == pair.note(note.reason):
+        return f"it was tried: {note.reason}"
+    return pair
+
+
+def no_room(pair: Pair, room: Room) -> str:
+    """Return why a delta does not fit into any such run; empty when it fits."""
+    if room.memory_mb and room.memory_mb < NEEDED_MB:
+        return f"the function has {room.memory_mb:,} MB of memory, expected {NEEDED_MB:,} at least"
+    if pair.stored_bytes > room.disk_bytes:
+        return f"both roots and a delta take {pair.stored_bytes:,} bytes of disk, and a run has {room.disk_bytes:,}"
+    if pair.seconds > room.seconds:
+        return f"roots of these sizes may take {pair.seconds:,.0f} s, and a run has {room.seconds:,.0f} s for them"
+    return ""
+
+
+def too_large(pair: Pair) -> str:
+    """Return the reason for a delta that is dropped because of its size."""
+    size = counted(pair.target.size_bytes, "byte")
+    return f"the delta is not below half of the {size} of {pair.target.file}: clients fetch the whole root"
+
+
+def _order(version: str) -> tuple[object, str]:
+    return version_moment(version), version
+
+
+def _squashfs(version: Version) -> Item | None:
+    return next((item for item in version.items.values() if item.ftype == SQUASHFS), None)
+
+
+def _root(listed: Mapping[str, Version], record: Record) -> Root | None:
+    """Return the listed squashfs with what the record knows of its object; None where both do not agree."""
+    version = record.id
+    item = _squashfs(listed[version.version]) if version.version in listed else None
+    file = item.path.rpartition("/")[2] if item else ""
+    facts: FileFacts | None = record.files.get(file)
+    if item is None or facts is None or facts.sha256 != item.sha256:
+        return None
+    return Root(version, file, facts.etag, facts.size_bytes, facts.sha256)
+
+
+def _is_ours(record: Record, base: str) -> bool:
+    """Return whether this server made the delta from a base."""
+    return base in record.deltas and not record.deltas[base].reason

@@ -1,0 +1,252 @@
+"""Make the deltas that the newest listed version of a product lacks, and upload them as a publisher would.
+
+What is made is decoded again before anybody sees it: clients have no second try. Its digest is taken while it is made,
+decoding compares the root's, and the store refuses a body with another digest. Then digest, publish and retention
+treat it as any other file of the version.
+
+A kill at any moment leaves a delta, or nothing that anybody sees. What cannot be made is noted in the record with its
+reason, and not tried again for the same roots.
+
+Memory: what one read holds, xdelta3, and two parts of PART_BYTES.
+"""
+
+import fcntl
+import hashlib
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Final, Protocol
+
+from msgspec.structs import replace
+
+from imageserver.catalog import delta_plan
+from imageserver.catalog.delta_plan import Pair, Room, Root
+from imageserver.errors import ObjectChanged, OutOfTime, ProgramFailed, StorageUnavailable
+from imageserver.format import documents
+from imageserver.format.documents import Version
+from imageserver.format.keys import ProductId, VersionId
+from imageserver.programs import xdelta3
+from imageserver.storage.port import FileStore, write
+from imageserver.storage.retries import RaceLost, retry
+from imageserver.versions import records
+from imageserver.versions.records import DeltaNote, Record
+
+PART_BYTES: Final = 16 << 20
+"""Of a delta that is sent in parts; a smaller one is sent at once."""
+_HELD: Final = "held"
+
+
+class Encoder(Protocol):
+    """A program that makes deltas. Files lie in one folder under the names of programs.xdelta3.
+
+    Both methods raise ProgramFailed, also midway.
+    """
+
+    def encode(self, folder: Path, seconds: float) -> Iterator[bytes]:
+        """Yield the delta that makes `target` of `base`."""
+
+    def decode(self, folder: Path, seconds: float) -> Iterator[bytes]:
+        """Yield what `delta` makes of `base`."""
+
+
+class Outcome(StrEnum):
+    """The result for one delta; `skipped` means that there was nothing to make."""
+
+    MADE = "made"
+    DROPPED = "dropped"
+    SKIPPED = "skipped"
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """The outcome for one delta. `reason` says why it was not made; `saved_bytes` is what a client saves with it."""
+
+    version: VersionId
+    base: str
+    outcome: Outcome
+    reason: str = ""
+    size_bytes: int = 0
+    saved_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class DeltaServices:
+    """What making deltas works with. `room` says what this run has left; `folder` is where files may be stored.
+
+    `usual` is how many deltas a version gets whose metadata.json says nothing.
+    """
+
+    store: FileStore
+    encoder: Encoder
+    pause: Callable[[float], object]
+    room: Callable[[], Room]
+    folder: Path
+    usual: int = 1
+
+
+class _Dropped(Exception):
+    """This delta is not made, and never will be for these roots."""
+
+
+def make_deltas(product: ProductId, services: DeltaServices, version: str = "") -> list[Delta]:
+    """Make what is missing for the newest listed version of a product, or for this one, from its newest bases.
+
+    Raise StorageUnavailable, StorageDenied and CatalogDamaged as the store does, and CatalogBusy where other writers
+    won every race for the record. OutOfTime: the last of several deltas needs a run of its own. All but StorageDenied
+    may pass.
+    """
+    listed = _listed(services, product)
+    target = VersionId(product, version or delta_plan.newest(listed))
+    record = _record(services, target) if target.version in listed else None
+    if record is None:
+        return []
+    count = delta_plan.wanted_count(record, services.usual)
+    wanted = delta_plan.bases(listed, target.version, count)
+    run = services.room()
+    return [_make(target, VersionId(product, base), run, services) for base in wanted]
+
+
+def _make(target: VersionId, base: VersionId, run: Room, services: DeltaServices) -> Delta:
+    """Make one delta, from fresh reads of what is listed now. `run` is what a run has at its begin."""
+    found = _pair(target, base, services)
+    if isinstance(found, str):
+        return Delta(target, base.version, Outcome.SKIPPED, found)
+    try:
+        with _folder(services) as folder:
+            return _made(found, folder, run, services)
+    except ObjectChanged as changed:
+        return Delta(target, base.version, Outcome.SKIPPED, str(changed))
+    except (_Dropped, ProgramFailed) as dropped:
+        _note(target, base.version, found.note(str(dropped)), services)
+        return Delta(target, base.version, Outcome.DROPPED, str(dropped))
+
+
+def _pair(target: VersionId, base: VersionId, services: DeltaServices) -> Pair | str:
+    """Return the delta to make, or why there is none to make."""
+    listed = _listed(services, target.product)
+    new, old = (_record(services, version) for version in (target, base))
+    if new is None or old is None:
+        return f"{target.version} or {base.version} has no record any more"
+    return delta_plan.pair_of(listed, new, old)
+
+
+def _made(pair: Pair, folder: Path, run: Room, services: DeltaServices) -> Delta:
+    """Fetch, encode, decode, and upload what proved right. Raise _Dropped if it is not worth it."""
+    target, base = pair.target.version, pair.base.version
+    if reason := delta_plan.no_room(pair, run):
+        raise _Dropped(reason)
+    if reason := delta_plan.no_room(pair, services.room()):
+        raise OutOfTime(f"{pair.key} is made by another run: {reason}")
+    for root, name in ((pair.base, xdelta3.BASE), (pair.target, xdelta3.TARGET)):
+        _fetch(services, root, folder / name)
+    delta, digest = folder / xdelta3.DELTA, hashlib.sha256()
+    with delta.open("wb") as file:
+        for chunk in services.encoder.encode(folder, services.room().seconds):
+            digest.update(chunk)
+            file.write(chunk)
+            if file.tell() > pair.most_bytes:
+                raise _Dropped(delta_plan.too_large(pair))
+    if _sha256(services.encoder.decode(folder, services.room().seconds)) != pair.target.sha256:
+        raise _Dropped(f"what xdelta3 makes of its own delta is not {pair.target.file}")
+    if _pair(target, base, services) != pair:
+        return Delta(target, base.version, Outcome.SKIPPED, "what is listed changed while it was made")
+    is_known = _note(target, base.version, pair.note(), services)  # by a run that did not come to its end, perhaps
+    if not _put(services.store, pair.key, delta, digest.hexdigest()):
+        if not is_known:
+            _note(target, base.version, pair.note("another delta came first under its name"), services)
+        return Delta(target, base.version, Outcome.SKIPPED, f"{pair.file} came from elsewhere meanwhile")
+    size_bytes = delta.stat().st_size
+    return Delta(target, base.version, Outcome.MADE, "", size_bytes, pair.target.size_bytes - size_bytes)
+
+
+def _fetch(services: DeltaServices, root: Root, path: Path) -> None:
+    """Store a root in a file. Raise _Dropped if its bytes are not those that the record is about."""
+    digest = hashlib.sha256()
+    with path.open("wb") as file:
+        for chunk in services.store.open(root.key, root.etag).chunks:
+            digest.update(chunk)
+            file.write(chunk)
+    if digest.hexdigest() != root.sha256:
+        raise _Dropped(f"the bytes of {root.key} are not those that its record is about: run admin verify")
+
+
+def _put(store: FileStore, key: str, path: Path, sha256: str) -> bool:
+    """Upload a file unless its key is taken; False if it is. Raise StorageUnavailable where an upload is lost."""
+    if path.stat().st_size <= PART_BYTES:
+        return store.create_file(key, path.read_bytes(), sha256)
+    upload = store.begin(key, sha256)
+    etags = []
+    with path.open("rb") as file:
+        for number, part in enumerate(iter(partial(file.read, PART_BYTES), b""), 1):
+            etag = store.put_part(key, upload, number, part)
+            if etag is None:
+                raise StorageUnavailable(f"the upload of {key} is gone; the delta is made anew")
+            etags.append(etag)
+    if store.complete(key, upload, etags):
+        return True
+    store.abort(key, upload)
+    return False
+
+
+def _note(version: VersionId, base: str, note: DeltaNote, services: DeltaServices) -> bool:
+    """Write a note into the record, over what others write meanwhile. Return whether the record had it already.
+
+    Nothing is written where the record is gone.
+    """
+
+    def attempt() -> bool:
+        seen = services.store.read(version.record_key)
+        record = records.decode(seen.body, version.record_key) if seen else None
+        if record is None or record.deltas.get(base) == note:
+            return record is not None
+        noted = replace(record, deltas={**record.deltas, base: note})
+        if not write(services.store, version.record_key, records.encode(noted), seen):
+            raise RaceLost
+        return False
+
+    return retry(version.path, attempt, services.pause)
+
+
+def _listed(services: DeltaServices, product: ProductId) -> Mapping[str, Version]:
+    """Return the versions that the catalog lists of a product now."""
+    seen = services.store.read(documents.products_key(product.stream))
+    document = documents.decode_products(seen.body if seen else None, product.stream)
+    return documents.versions_of(document, product.name)
+
+
+def _record(services: DeltaServices, version: VersionId) -> Record | None:
+    seen = services.store.read(version.record_key)
+    return records.decode(seen.body, version.record_key) if seen else None
+
+
+def _sha256(chunks: Iterable[bytes]) -> str:
+    digest = hashlib.sha256()
+    for chunk in chunks:
+        digest.update(chunk)
+    return digest.hexdigest()
+
+
+@contextmanager
+def _folder(services: DeltaServices) -> Iterator[Path]:
+    """Give a folder for one delta. What runs left there that were killed is removed first: Lambda keeps it."""
+    for left in services.folder.glob("delta-*"):
+        if not _is_held(left):
+            shutil.rmtree(left, ignore_errors=True)
+    with TemporaryDirectory(prefix="delta-", dir=services.folder) as name, (Path(name) / _HELD).open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)  # the kernel lets go when the process dies
+        yield Path(name)
+
+
+def _is_held(folder: Path) -> bool:
+    """Return whether a process works in a folder; also true for one that is about to begin, or has just ended."""
+    try:
+        with (folder / _HELD).open() as held:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    return False
