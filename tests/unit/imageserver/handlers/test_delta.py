@@ -1,0 +1,170 @@
+"""The delta function and publish, which asks for deltas, as they are deployed, over a bucket in memory."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from imageserver.aws import events
+from imageserver.format import documents
+from imageserver.format.keys import parse_product
+from imageserver.programs.xdelta3 import Xdelta3
+from tests.support import images, trees
+from tests.support.handlers import Context, imported, sqs_batch
+from tests.support.memory_store import System
+
+PRODUCT = parse_product("images/alpine/3.22/amd64/default")
+OLD, NEW = "20261121_1000", "20261122_1000"
+QUEUE = "https://sqs.example.org/deltas"
+CHANGED = events.changed(PRODUCT.records_prefix)
+
+
+@dataclass
+class Queue:
+    """Takes messages, unless it refuses all."""
+
+    sent: list[tuple[str, str]] = field(default_factory=list)
+    refuses: bool = False
+
+    def send_message_batch(self, *, QueueUrl: str, Entries: list[dict[str, str]]) -> dict[str, Any]:
+        if self.refuses:
+            return {"Failed": [{"Id": entry["Id"], "Code": "Busy"} for entry in Entries]}
+        self.sent += [(QueueUrl, entry["MessageBody"]) for entry in Entries]
+        return {}
+
+
+def upload(system: System, version: str, root: bytes) -> None:
+    files = {"lxd.tar.xz": images.metadata_tarball(), "rootfs.squashfs": root}
+    system.upload(f"{PRODUCT.path}/{version}", files)
+
+
+@pytest.fixture(name="system")
+def two_versions(tmp_path: Path) -> System:
+    """Return a system with two versions of real roots, ingested and not yet published."""
+    system = System()
+    for version, root in zip((OLD, NEW), trees.pair(tmp_path), strict=True):
+        upload(system, version, root)
+    for one in system.versions():
+        system.ingest(one.path)
+    return system
+
+
+def function(name: str, system: System, **settings: str) -> Iterator[ModuleType]:
+    environment = {"BUCKET": "b", "POWERTOOLS_SERVICE_NAME": name, "AWS_DEFAULT_REGION": "eu-central-1", **settings}
+    with imported(f"imageserver.handlers.{name}", environment) as app:
+        app.store = system.store  # type: ignore[attr-defined]
+        yield app
+
+
+@pytest.fixture
+def delta(system: System) -> Iterator[ModuleType]:
+    yield from function("delta", system, DELTAS="1")
+
+
+def run(app: ModuleType, event: dict[str, Any], context: Context) -> Any:
+    """Call a function, with its log where this test's output goes."""
+    for handler in app.logger._logger.handlers:
+        handler.stream = sys.stdout
+    app.metrics.clear_metrics()
+    return app.handler(event, context)
+
+
+def logged(capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+
+@trees.needs_real_pairs
+def test_a_product_gets_its_delta_and_the_log_and_the_metrics_say_so(
+    delta: ModuleType, system: System, capsys: pytest.CaptureFixture[str]
+) -> None:
+    system.publish(PRODUCT)
+    assert run(delta, sqs_batch(CHANGED), Context()) == {"batchItemFailures": []}
+    lines = logged(capsys)
+    (line,) = (one for one in lines if one.get("message") == "delta made")
+    stored = system.store.objects[f"{PRODUCT.path}/{NEW}/rootfs.{OLD}.vcdiff"].body
+    assert (line["product"], line["version"], line["base"], line["bytes"]) == (PRODUCT.name, NEW, OLD, len(stored))
+    (counts,) = (one for one in lines if "_aws" in one)
+    assert (counts["DeltasMade"], counts["DeltasDropped"]) == ([1], [0])
+    assert counts["DeltaBytesSaved"] == [line["saved_bytes"]]
+
+
+@trees.needs_real_pairs
+def test_what_is_dropped_is_acknowledged_and_counted(
+    delta: ModuleType, system: System, capsys: pytest.CaptureFixture[str]
+) -> None:
+    system.publish(PRODUCT)
+    assert run(delta, sqs_batch(CHANGED), Context(left_ms=60_000)) == {"batchItemFailures": []}
+    lines = logged(capsys)
+    (line,) = (one for one in lines if one.get("message") == "delta dropped")
+    assert line["reason"].endswith("and a run has 0 s for them")
+    (counts,) = (one for one in lines if "_aws" in one)
+    assert (counts["DeltasMade"], counts["DeltasDropped"], counts["DeltaBytesSaved"]) == ([0], [1], [0])
+
+
+@trees.needs_real_pairs
+def test_a_machine_without_xdelta3_is_told_what_to_install(
+    delta: ModuleType, system: System, capsys: pytest.CaptureFixture[str]
+) -> None:
+    system.publish(PRODUCT)
+    delta.encoder = None  # type: ignore[attr-defined]
+    assert run(delta, sqs_batch(CHANGED), Context()) == {"batchItemFailures": []}
+    (line,) = (one for one in logged(capsys) if one.get("level") == "WARNING")
+    assert line["reason"] == "there is no xdelta3 on this machine: apt install xdelta3 on Debian and Ubuntu"
+    assert not [key for key in system.store.objects if key.endswith(".vcdiff")]
+
+
+@trees.needs_real_pairs
+def test_a_program_that_cannot_be_started_leaves_the_message_in_the_queue(delta: ModuleType, system: System) -> None:
+    system.publish(PRODUCT)
+    delta.encoder = Xdelta3("/nowhere/xdelta3")  # type: ignore[attr-defined]
+    assert run(delta, sqs_batch(CHANGED), Context()) == {"batchItemFailures": [{"itemIdentifier": "0"}]}
+
+
+@trees.needs_real_pairs
+def test_a_message_that_nobody_can_read_is_left_and_one_about_no_product_is_not(
+    delta: ModuleType, system: System
+) -> None:
+    answer = run(delta, sqs_batch("nonsense", events.changed("versions/no/product/")), Context())
+    assert answer == {"batchItemFailures": [{"itemIdentifier": "0"}]}
+
+
+@pytest.fixture
+def queue() -> Queue:
+    return Queue()
+
+
+@pytest.fixture(params=[QUEUE, ""], ids=["deltas on", "deltas off"])
+def publish(request: pytest.FixtureRequest, queue: Queue) -> Iterator[tuple[ModuleType, System, str]]:
+    """Return publish, a system that has a version to publish, and the queue of delta."""
+    system = System()
+    upload(system, OLD, images.squashfs("old"))
+    system.ingest(f"{PRODUCT.path}/{OLD}")
+    for app in function("publish", system, DELTAS_QUEUE_URL=request.param):
+        app.sqs_client = lambda: queue  # type: ignore[attr-defined]
+        yield app, system, request.param
+
+
+def test_publish_asks_for_deltas_of_what_it_lists_once(publish: tuple[ModuleType, System, str], queue: Queue) -> None:
+    app, system, url = publish
+    for _ in range(2):
+        assert run(app, sqs_batch(CHANGED), Context()) == {"batchItemFailures": []}
+    assert system.listed() == {PRODUCT.name: [OLD]}
+    assert queue.sent == ([(url, CHANGED)] if url else [])
+
+
+def test_a_queue_that_takes_nothing_holds_up_no_listing(
+    publish: tuple[ModuleType, System, str], queue: Queue, capsys: pytest.CaptureFixture[str]
+) -> None:
+    app, system, url = publish
+    queue.refuses = True
+    assert run(app, sqs_batch(CHANGED), Context()) == {"batchItemFailures": []}
+    assert list(documents.versions_of(system.products_document(), PRODUCT.name)) == [OLD]
+    told = [line["message"] for line in logged(capsys) if line.get("level") == "WARNING"]
+    assert told == (["no deltas are asked for"] if url else [])
