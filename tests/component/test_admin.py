@@ -15,7 +15,7 @@ from typing import Any
 import boto3
 import pytest
 
-from tests.support import PROJECT, images
+from tests.support import PROJECT, images, trees
 from tests.support.client_rules import read_catalog
 from tests.support.stack import Stack, local_stack
 
@@ -227,6 +227,35 @@ def test_prune_prints_what_it_deletes_and_why_and_deletes_only_with_yes(stack: S
     assert f"{product}/20261101" in paths(stack)
     admin(stack, "prune", "--keep-versions", "2", "--yes")
     wait_listed(stack, f"{product}/20261101", listed=False)
+
+
+@trees.needs_real_pairs
+def test_a_delta_is_made_by_hand_once(stack: Stack, product: str, tmp_path: Path) -> None:
+    old, new = f"{product}/20261101", f"{product}/20261102"
+    for path, root in zip((old, new), trees.pair(tmp_path), strict=True):
+        files = {"lxd.tar.xz": images.metadata_tarball(description=product), "rootfs.squashfs": root}
+        for name, body in files.items():
+            stack.s3().put_object(Bucket=stack.bucket, Key=f"{path}/{name}", Body=body)
+        wait_listed(stack, path)
+    admin(stack, "delta", old, code=4)
+    admin(stack, "delta", f"{new}/rootfs.squashfs", code=2)
+    (made,) = told(stack, "delta", product)
+    assert (made["version"], made["base"], made["outcome"]) == (new, "20261101", "made")
+    assert 0 < made["size_bytes"] < made["saved_bytes"]
+    delta = f"{new}/rootfs.20261101.vcdiff"
+    stack.wait_until(lambda: delta in str(stack.catalog()), "the delta in the catalog")
+    again = f"{new} from 20261101: skipped: rootfs.20261101.vcdiff is there already"
+    assert again in admin(stack, "delta", new)
+
+
+@trees.needs_real_pairs
+def test_a_delta_by_hand_that_is_not_worth_it_ends_with_1(stack: Stack, product: str) -> None:
+    for version in ("20261101", "20261102"):
+        for name, body in images.split_image(seed=f"{product} {version}").items():
+            stack.s3().put_object(Bucket=stack.bucket, Key=f"{product}/{version}/{name}", Body=body)
+        wait_listed(stack, f"{product}/{version}")
+    for _ in range(2):
+        assert "dropped: the delta is not below half" in admin(stack, "delta", product, code=1)
 
 
 def test_dead_letters_of_a_bad_deployment_are_redriven_and_processed(stack: Stack, product: str) -> None:

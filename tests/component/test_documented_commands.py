@@ -17,7 +17,7 @@ from cli.admin.__main__ import main as admin_main
 from cli.admin.errors import NOTHING
 from tests.support import PROJECT, documented, images
 from tests.support.gpg import gpg
-from tests.support.processes import short_folder
+from tests.support.processes import need, short_folder
 from tests.support.stack import Stack, local_stack
 
 pytestmark = [pytest.mark.xdist_group("documented-commands"), pytest.mark.timeout(600)]
@@ -125,10 +125,22 @@ def withdrawn(reader: Reader) -> None:
     off_the_list(reader, PRESENT[0])
 
 
+def with_a_base(reader: Reader) -> None:
+    """List a version before one, with nearly the same root."""
+    need("xdelta3")
+    files = images.split_image(seed=PRESENT[0])
+    files["rootfs.squashfs"] += bytes(64)
+    for file, body in files.items():
+        key = f"{NOBLE}/20261122_1000/{file}"
+        reader.stack.s3().put_object(Bucket=reader.stack.bucket, Key=key, Body=body)
+    reader.stack.wait_until_listed(images.sha256_hex(*files.values()))
+
+
 BEFORE: dict[str, Callable[[Reader], None]] = {
     "admin undelete": deleted,
     "./scripts/admin undelete": deleted,
     "admin restore": withdrawn,
+    "./scripts/admin delta": with_a_base,
 }
 """How a command begins → what has happened before somebody types it."""
 

@@ -113,10 +113,10 @@ def wanted_count(target: Record, usual: int) -> int:
     return usual if own is None else own
 
 
-def pair_of(listed: Mapping[str, Version], target: Record, base: Record) -> Pair | str:
+def pair_of(listed: Mapping[str, Version], target: Record, base: Record, *, again: bool = False) -> Pair | str:
     """Return the delta to make between two listed versions, or why none is made: a sentence, for the log alone.
 
-    Nothing is tried twice for the same two roots.
+    Nothing is tried twice for the same two roots, unless it is to be tried `again`.
     """
     new, old = (_root(listed, record) for record in (target, base))
     if new is None or old is None:
@@ -129,7 +129,7 @@ def pair_of(listed: Mapping[str, Version], target: Record, base: Record) -> Pair
     if own := sorted(file for name, file in made_from.items() if not _is_ours(target, name)):
         return f"{own[0]} is the publisher's own delta, and wins"
     note = target.deltas.get(base.id.version)
-    if note and note.reason and note == pair.note(note.reason):
+    if note and note.reason and note == pair.note(note.reason) and not again:
         return f"it was tried: {note.reason}"
     return pair
 

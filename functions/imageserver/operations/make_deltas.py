@@ -78,7 +78,8 @@ class Delta:
 class DeltaServices:
     """What making deltas works with. `room` says what this run has left; `folder` is where files may be stored.
 
-    `usual` is how many deltas a version gets whose metadata.json says nothing.
+    `usual` is how many deltas a version gets whose metadata.json says nothing. `by_hand`: somebody asks for just these,
+    whatever metadata.json says, and although they were tried before.
     """
 
     store: FileStore
@@ -87,6 +88,7 @@ class DeltaServices:
     room: Callable[[], Room]
     folder: Path
     usual: int = 1
+    by_hand: bool = False
 
 
 class _Dropped(Exception):
@@ -105,7 +107,7 @@ def make_deltas(product: ProductId, services: DeltaServices, version: str = "") 
     record = _record(services, target) if target.version in listed else None
     if record is None:
         return []
-    count = delta_plan.wanted_count(record, services.usual)
+    count = services.usual if services.by_hand else delta_plan.wanted_count(record, services.usual)
     wanted = delta_plan.bases(listed, target.version, count)
     run = services.room()
     return [_make(target, VersionId(product, base), run, services) for base in wanted]
@@ -132,7 +134,7 @@ def _pair(target: VersionId, base: VersionId, services: DeltaServices) -> Pair |
     new, old = (_record(services, version) for version in (target, base))
     if new is None or old is None:
         return f"{target.version} or {base.version} has no record any more"
-    return delta_plan.pair_of(listed, new, old)
+    return delta_plan.pair_of(listed, new, old, again=services.by_hand)
 
 
 def _made(pair: Pair, folder: Path, run: Room, services: DeltaServices) -> Delta:

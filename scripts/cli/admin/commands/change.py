@@ -1,10 +1,13 @@
-"""Commands that change what is listed or stored: withdraw, restore, prune, import."""
+"""Commands that change what is listed or stored: withdraw, restore, delta, prune, import."""
 
+import shutil
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
+from tempfile import gettempdir
 from typing import Final, NoReturn
 
 import click
@@ -17,18 +20,24 @@ from cli.admin.errors import FOUND, NOTHING, end
 from cli.admin.other_servers import Bucket, Folder, Web
 from cli.admin.source_records import SourceRecords
 from cli.admin.transfer import File
+from imageserver.catalog.delta_plan import Room
 from imageserver.format.documents import INDEX_KEY
-from imageserver.format.keys import Target, path_of
+from imageserver.format.keys import ProductId, Target, VersionId, path_of
 from imageserver.format.wording import counted
+from imageserver.inspection.overrides import MOST_DELTAS
 from imageserver.operations import withdraw as withdrawals
+from imageserver.operations.make_deltas import DeltaServices, Outcome, make_deltas
 from imageserver.operations.promotion import moved, shown_by_channels
 from imageserver.operations.prune import Rules
 from imageserver.operations.prune import prune as prune_server
 from imageserver.operations.runs import Run
+from imageserver.programs.xdelta3 import find_xdelta3
 from imageserver.upstream.filters import ALL, Filter, parse_filter
 from imageserver.upstream.mapping import LeftOut
 from imageserver.versions.retention import Rule
 
+_PATIENCE_S: Final = 24 * 3600.0
+"""How long a delta may take on a machine of one's own."""
 AS_DEPLOYED: Final = "[default: as the stack was deployed"
 
 
@@ -116,6 +125,53 @@ def _print_changed(as_json: bool, dry_run: bool, target: Target, done: withdrawa
             click.echo(f"{one}: is not withdrawn")
         else:
             click.echo(f"{one}: {what}")
+
+
+@main.command()
+@click.argument("path")
+@click.option(
+    "--count",
+    type=click.IntRange(1, MOST_DELTAS),
+    default=1,
+    show_default=True,
+    help="From how many of the versions before it. One is listed; the others take its place when its base goes.",
+)
+@ignored_yes_option
+@command
+def delta(deployment: Deployment, as_json: bool, path: str, count: int) -> None:
+    """Make a delta for PATH, a listed version, or the newest of a product, from the version before it.
+
+    It is made on this machine, with its own xdelta3, as the server does where the parameter Deltas is set: of the
+    squashfs, decoded once to be sure, kept if it is below half of the root, and listed seconds later. Nothing is
+    overwritten, and a publisher's own delta stays. What metadata.json says of `deltas` does not count here.
+
+    \b
+    ./scripts/admin delta ubuntu/noble/amd64/default                  of the newest version
+    ./scripts/admin delta ubuntu/noble/amd64/default/20261123_1000    of this one
+    """
+    target = find_target(deployment, path)
+    if not isinstance(target, VersionId | ProductId):
+        raise click.UsageError(f"{path} is a file, expected a version or a product")
+    product = target.product if isinstance(target, VersionId) else target
+    encoder = find_xdelta3()
+    if encoder is None:
+        end(FOUND, "there is no xdelta3 on this machine; install it, on Debian and Ubuntu: sudo apt install xdelta3")
+    folder = Path(gettempdir())
+
+    def room() -> Room:
+        return Room(shutil.disk_usage(folder).free, 0, _PATIENCE_S)
+
+    services = DeltaServices(deployment.store, encoder, time.sleep, room, folder, count, by_hand=True)
+    with output.busy(f"making deltas for {path_of(target)}"):
+        made = make_deltas(product, services, target.version if isinstance(target, VersionId) else "")
+    if not made:
+        end(NOTHING, f"{path_of(target)} is not listed with a squashfs, or no version before it is")
+    if as_json:
+        output.print_json([{**asdict(one), "version": one.version.path} for one in made])
+    for one in made if not as_json else ():
+        told = one.reason or f"{output.size(one.size_bytes)}, which saves {output.size(one.saved_bytes)} for each host"
+        click.echo(f"{one.version.path} from {one.base}: {one.outcome}: {told}")
+    sys.exit(FOUND if any(one.outcome is Outcome.DROPPED for one in made) else 0)
 
 
 @main.command()

@@ -129,6 +129,7 @@ def test_a_publishers_delta_from_any_base_wins_and_one_of_ours_does_not() -> Non
 def test_nothing_is_tried_twice_for_the_same_roots() -> None:
     noted = record(NEW, notes={OLD: PAIR.note("it was too large")})
     assert delta_plan.pair_of(listing(OLD, NEW), noted, record(OLD)) == "it was tried: it was too large"
+    assert delta_plan.pair_of(listing(OLD, NEW), noted, record(OLD), again=True) == PAIR
     for note in (PAIR.note(), DeltaNote("f" * 64, sha(NEW), "why"), DeltaNote(sha(OLD), "f" * 64, "why")):
         again = record(NEW, notes={OLD: note})
         assert delta_plan.pair_of(listing(OLD, NEW), again, record(OLD)) == PAIR
