@@ -47,7 +47,7 @@ def show(figures: Sequence[Figure], about: str, as_json: Path | None, plot: Path
 @output_options
 @click.pass_context
 def main(context: click.Context, rounds: int, as_json: Path | None, plot: Path | None) -> None:
-    """Measure this machine: hashing, copying, plans, folding, starts, bursts, a simulation. Without a command: all."""
+    """Measure this machine: hashing, copies, plans, deltas, folding, starts, a burst, a simulation; without a command all."""
     # Stopped from outside, as with Ctrl-C, it still stops its servers and removes its gigabytes from the tmpfs.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     network.reach_loopback_directly()
@@ -117,6 +117,14 @@ def plan_command(rounds: int, as_json: Path | None, plot: Path | None, versions:
     show(plan_figures(rounds, versions), about, as_json, plot)
 
 
+@main.command("delta")
+@output_options
+def delta_command(rounds: int, as_json: Path | None, plot: Path | None) -> None:
+    """Make deltas as the server does and as simplestream-maintainer does: CPU, memory, size; needs xdelta3."""
+    about = machine.describe()
+    show(_delta(rounds), about, as_json, plot)
+
+
 @main.command("fold")
 @output_options
 def fold_command(rounds: int, as_json: Path | None, plot: Path | None) -> None:
@@ -180,6 +188,12 @@ def _plan(rounds: int) -> list[Figure]:
     return plan_figures(rounds)
 
 
+def _delta(rounds: int) -> list[Figure]:
+    from cli.bench.deltas import delta_figures
+
+    return delta_figures(rounds)
+
+
 def _fold(rounds: int) -> list[Figure]:
     from cli.bench.folding import fold_figures
 
@@ -208,6 +222,7 @@ PARTS: dict[str, Callable[[int], list[Figure]]] = {
     "hash": _hash,
     "copy": _copy,
     "plan": _plan,
+    "delta": _delta,
     "fold": _fold,
     "start": _start,
     "burst": _burst,

@@ -47,9 +47,8 @@ def write_concurrency_as_numbers(template: Template) -> None:
     for resource in template["Resources"].values():
         for event in resource.get("Properties", {}).get("Events", {}).values():
             scaling = event["Properties"].get("ScalingConfig", {})
-            if "Ref" in scaling.get("MaximumConcurrency", ()):
-                parameter = template["Parameters"][scaling["MaximumConcurrency"]["Ref"]]
-                scaling["MaximumConcurrency"] = int(parameter["Default"])
+            if isinstance(given := scaling.get("MaximumConcurrency"), dict):
+                scaling["MaximumConcurrency"] = int(template["Parameters"][given["Ref"]]["Default"])
 
 
 def make_routes_of_the_body(template: Template) -> None:

@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import timedelta
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,12 +18,15 @@ from imageserver.format import documents
 from imageserver.format.keys import parse_product, parse_version
 from imageserver.operations import make_deltas as operation
 from imageserver.operations.make_deltas import Delta, DeltaServices, Outcome, make_deltas
+from imageserver.operations.prune import Rules, prune
+from imageserver.operations.runs import Run
 from imageserver.operations.withdraw import restore, withdraw
 from imageserver.programs.xdelta3 import find_xdelta3
 from imageserver.versions import records
 from imageserver.versions.records import Record
+from imageserver.versions.retention import Rule
 from tests.support import images, trees
-from tests.support.memory_store import START, System
+from tests.support.memory_store import START, Sent, System
 
 pytestmark = trees.needs_real_pairs
 
@@ -278,6 +282,22 @@ def test_a_base_that_is_withdrawn_afterwards_takes_its_delta_off_the_list(server
     assert server.deltas() == {}
     restore(server.system.store, parse_version(f"{PRODUCT.path}/{OLD}"), lambda _: None)
     assert server.deltas() == {DELTA: OLD}
+
+
+def test_retention_takes_a_delta_off_the_list_with_its_base_and_deletes_both_later(server: Server) -> None:
+    server.make()
+    server.upload(NEWEST, newest_root(), metadata__json=b'{"deltas": 2}')
+    server.make()
+    assert server.deltas(NEWEST) == {f"rootfs.{NEW}.vcdiff": NEW}
+    rules, now = Rules(Rule(versions=1), 24, 0), START + timedelta(days=9)
+    prune(server.system.store, Sent(), rules, now, lambda _: None, Run())
+    assert server.deltas(NEWEST) == {}
+    assert server.has(f"rootfs.{NEW}.vcdiff", NEWEST), "it stays with its version, as any file of it"
+    assert server.has(DELTA, NEW), "clients may still ask for what they saw listed"
+    prune(server.system.store, Sent(), rules, now + timedelta(hours=25), lambda _: None, Run())
+    assert not server.has(DELTA, NEW)
+    server.system.catch_up()
+    assert server.make() == []
 
 
 class Killed(BaseException):
