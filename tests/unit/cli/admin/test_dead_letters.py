@@ -9,6 +9,7 @@ import pytest
 
 from cli.admin import dead_letters
 from cli.admin.deployment import Deployment
+from imageserver.aws import events
 from imageserver.errors import StorageUnavailable
 from imageserver.format.keys import parse_product
 from tests.support import images
@@ -95,3 +96,22 @@ def test_a_queue_that_the_bucket_does_not_notify_is_an_error_of_the_product() ->
     product = parse_product("images/ubuntu/noble/amd64/default")
     with pytest.raises(StorageUnavailable, match=f"no message was sent about {product.path}: images-1 tells no queue"):
         deployment.product_changed(product)
+
+
+def test_a_dead_letter_about_deltas_names_the_function_that_tried() -> None:
+    sqs = Sqs("")
+    deployment = Deployment(SimpleNamespace(), "images-1")
+    deployment.__dict__.update(sqs=sqs, store=MemoryStore(), deltas_dead_letters="dead", deltas_queue="home")
+    (deltas,) = dead_letters.boxes(deployment, "deltas")
+    product = parse_product("images/alpine/3.22/amd64/default")
+    sqs._answers = [[message("a") | {"Body": events.changed(product.records_prefix)}]]
+    (letter,) = deltas.letters()
+    assert (letter.queue, letter.keys, letter.returns) == ("deltas", [product.records_prefix], True)
+    assert letter.diagnosis.endswith("can be read by now; if it comes back, the log of delta says why")
+    assert (deltas.answer(letter), sqs.log) == ("sent back", [("send", "home"), ("delete", "a")])
+
+
+def test_a_server_that_makes_no_deltas_has_no_dead_letters_of_them() -> None:
+    deployment = Deployment(SimpleNamespace(), "images-1")
+    deployment.__dict__.update(deltas_dead_letters="")
+    assert list(dead_letters.boxes(deployment, "deltas")) == []
