@@ -26,7 +26,8 @@ from tests.support.processes import free_port, run
 from tests.support.servers.fault_proxy import faulty_wire
 from tests.support.stack import Stack, local_stack
 
-pytestmark = [pytest.mark.heavy, pytest.mark.timeout(900)]
+# One after the other: beside another of them a machine of two cores is never behind enough to need every worker.
+pytestmark = [pytest.mark.heavy, pytest.mark.xdist_group("kill"), pytest.mark.timeout(900)]
 
 HANDLERS = {"imageserver.handlers.digest.handler": 8, "imageserver.handlers.publish.handler": 2}
 """How many of each there are. They come with work, so all are there once a batch waits for each."""
