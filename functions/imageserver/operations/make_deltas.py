@@ -114,7 +114,7 @@ def make_deltas(product: ProductId, services: DeltaServices, version: str = "") 
 
 
 def _make(target: VersionId, base: VersionId, run: Room, services: DeltaServices) -> Delta:
-    """Make one delta, from fresh reads of what is listed now. `run` is what a run has at its begin."""
+    """Make one delta, from fresh reads of what is listed now. `run` has what a run has when it begins."""
     found = _pair(target, base, services)
     if isinstance(found, str):
         return Delta(target, base.version, Outcome.SKIPPED, found)

@@ -1,4 +1,4 @@
-"""What is needed of the store that the edge looks views and tokens up in. CloudFront's is one."""
+"""The store in which the edge looks up views and tokens. CloudFront's is one."""
 
 from collections.abc import Collection, Mapping
 from typing import Protocol

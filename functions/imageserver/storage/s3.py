@@ -276,7 +276,7 @@ class S3Error(Exception):
 
 
 def about_file(key: str, sha256: str, origin: str = "") -> AboutFile:
-    """Return with what a file of an image is stored. What is declared is kept with it until it is hashed."""
+    """Return the parameters of an upload of an image file. What is declared stays with it until it is hashed."""
     declared = {name: text for name, text in ((DECLARED_SHA256, sha256), (ORIGIN, origin)) if text}
     return {"ContentType": CONTENT_TYPE, "CacheControl": cache_control(key), "Metadata": declared}
 

@@ -1,7 +1,7 @@
 """The catalogs of a server: the one that everybody reads, and one for each view.
 
-Each is folded by the same function, `catalog.fold`, from records: which ones, and what its documents are called, is
-what tells one catalog from another. Two products settle who has a name or an image among those of their catalog.
+Each is folded by the same function, `catalog.fold`, from records. Catalogs differ in the records that they take and in
+the keys of their documents. Products compete for names and images only within one catalog.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence

@@ -47,7 +47,7 @@ def show(figures: Sequence[Figure], about: str, as_json: Path | None, plot: Path
 @output_options
 @click.pass_context
 def main(context: click.Context, rounds: int, as_json: Path | None, plot: Path | None) -> None:
-    """Measure this machine: hashes, copies, plans, deltas, folds, starts, a burst, a simulation. Without a command: all."""
+    """Measure hashing, copies, plans, deltas, folding, starts, a burst, a simulation. Without a command: all."""
     # Stopped from outside, as with Ctrl-C, it still stops its servers and removes its gigabytes from the tmpfs.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     network.reach_loopback_directly()
