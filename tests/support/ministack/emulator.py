@@ -103,7 +103,8 @@ def _reached_directly() -> list[str]:
     settings = uv_settings(dict(os.environ))
     index = (settings.get(name, "") for name in ("UV_DEFAULT_INDEX", "UV_INDEX_URL", "UV_EXTRA_INDEX_URL"))
     hosts = (urlsplit(url).hostname for urls in index for url in urls.split())
-    return ["127.0.0.1", "pypi.org", "files.pythonhosted.org", *(host for host in hosts if host)]
+    public = ("pypi.org", "files.pythonhosted.org", "deb.debian.org", "snapshot.debian.org")
+    return ["127.0.0.1", *public, *(host for host in hosts if host)]
 
 
 @contextlib.contextmanager
