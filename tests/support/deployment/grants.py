@@ -196,7 +196,7 @@ VIEWING: Final[Mapping[str, set[Call]]] = {
 
 MAKING_DELTAS: Final[Mapping[str, set[Call]]] = {
     "DeltaRole": (
-        _may(["s3:GetObject"], ["images/", "versions/", "streams/", "streams/v1/index.json"])
+        _may(["s3:GetObject"], ["images/", "versions/", *STREAMS])
         | _may(["s3:PutObject", "s3:AbortMultipartUpload"], ["a delta"])
         | _may(["s3:PutObject"], ["versions/"])
         | _may(["s3:ListBucket"], ["missing", *FOLDERS, "versions/", "streams/"])
