@@ -1,4 +1,4 @@
-"""A server with views as its edge sees it: entries of the store, requests, and who has a right to what.
+"""A server with views as its edge sees it: entries of the store, requests, and the right of each reader.
 
 `right` says what a request may get by the rules of functions/decisions/0015-views.md. It shares nothing with the
 function: it looks at the key that the function chose, not at how it came there.

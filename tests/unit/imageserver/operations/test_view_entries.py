@@ -1,4 +1,4 @@
-"""The edge's entries follow the documents, whoever changes them at the same time."""
+"""The edge's entries follow the documents while others change them."""
 
 from __future__ import annotations
 
