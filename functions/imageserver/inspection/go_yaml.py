@@ -144,7 +144,7 @@ class Reader:
         own: set[str] = set()
         for name, value, is_own in self._pairs(node, path):
             if is_own and name in own:
-                self.twice.append(f"`{_joined(path, name)}` stands there twice, again in line {value.line}")
+                self.twice.append(f"`{_joined(path, name)}` appears twice, again in line {value.line}")
             if is_own or name not in own:
                 entries[name] = value
             if is_own:

@@ -82,7 +82,7 @@ def parse_metadata_json(body: bytes) -> Parsed:
 
     def in_order(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         counted = Counter(key for key, _ in pairs)
-        twice.extend(f"{_short(key)} stands there twice: the last one counts" for key in counted if counted[key] > 1)
+        twice.extend(f"{_short(key)} appears twice: the last one counts" for key in counted if counted[key] > 1)
         return dict(pairs)
 
     try:

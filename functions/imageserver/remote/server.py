@@ -351,7 +351,7 @@ def _size_of(response: BaseHTTPResponse, start: int, size_bytes: int) -> int:
     given = response.headers.get("Content-Range", "")
     found = _CONTENT_RANGE.fullmatch(given)
     if not found or int(found[1]) != start:
-        raise UpstreamRefused(f"upstream answers with the range {given[:80]!a}, expected one from byte {start:,}")
+        raise UpstreamRefused(f"upstream answers with the range {given[:80]!r}, expected one from byte {start:,}")
     return int(found[3])
 
 

@@ -31,7 +31,7 @@ def joined(address: str, path: str) -> str:
     for segment in below.split("/"):
         plain = unquote(segment)
         if plain in ("", ".", "..") or "/" in plain or "\\" in plain or not plain.isprintable():
-            raise UpstreamRefused(f"{path[:200]!a} is no path below upstream's address; upstream's catalog is wrong")
+            raise UpstreamRefused(f"{path[:200]!r} is no path below upstream's address; upstream's catalog is wrong")
     base = urlsplit(address)
     whole = quote(_STRAY_PERCENT.sub("%25", f"{base.path.rstrip('/')}/{below}"), safe=_SAFE)
     return base._replace(path=whole, query="", fragment="").geturl()
@@ -51,7 +51,7 @@ def redirected(url: str, location: str, hosts: Collection[str]) -> str:
         raise UpstreamRefused(f"{host_of(url)} redirects to no address of http or https")
     if host not in hosts:
         raise UpstreamRefused(
-            f"{host_of(url)} redirects to {host[:200]!a}, expected {' or '.join(sorted(hosts))}; "
+            f"{host_of(url)} redirects to {host[:200]!r}, expected {' or '.join(sorted(hosts))}; "
             "name that host in the mirror's configuration if it is right"
         )
     if target.scheme == "http" and urlsplit(url).scheme == "https":

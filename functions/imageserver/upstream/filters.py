@@ -80,12 +80,12 @@ def parse_filter(text: str) -> Filter:
             case re.Match() as found if found[1] in (*_PARTS, "version", "ftype") and found[2] == "=":
                 given = {found[1]: found[3]}
             case _:
-                raise InvalidFilter(f"the filter {text!a} has the term {term!a}, expected one as in {_EXAMPLES}")
+                raise InvalidFilter(f"the filter {text!r} has the term {term!r}, expected one as in {_EXAMPLES}")
         for field, value in given.items():
             alternatives = tuple(value.split("|"))
             if field in patterns or not all(map(_PATTERN.fullmatch, alternatives)):
-                wrong = "stands there twice" if field in patterns else f"is {value!a}, expected a pattern"
-                raise InvalidFilter(f"in the filter {text!a} {field} {wrong}; write it as in {_EXAMPLES}")
+                wrong = "appears twice" if field in patterns else f"is {value!r}, expected a pattern"
+                raise InvalidFilter(f"in the filter {text!r} {field} {wrong}; write it as in {_EXAMPLES}")
             patterns[field] = alternatives
     return Filter(patterns, most_bytes)
 
@@ -93,7 +93,7 @@ def parse_filter(text: str) -> Filter:
 def _bytes(text: str, size: str) -> int:
     found = _SIZE.fullmatch(size)
     if not found:
-        raise InvalidFilter(f"in the filter {text!a} the size is {size!a}, expected such as 500MB or 2GiB")
+        raise InvalidFilter(f"in the filter {text!r} the size is {size!r}, expected such as 500MB or 2GiB")
     base, power = 1024 if found[3] else 1000, " KMGT".index(found[2] or " ")
     return int(found[1]) * int(base**power)
 

@@ -161,7 +161,7 @@ def _file(item: Item, version: VersionId, combined: _Combined, signed_by: str) -
         return "has no sha256 in upstream's catalog: nothing could tell whether its copy is right"
     path = item.path.lstrip("/")
     if not path or any(part in ("", ".", "..") for part in path.split("/")) or not path.isprintable():
-        return f"lies at {item.path[:200]!a}, which is no path below upstream's address"
+        return f"lies at {item.path[:200]!r}, which is no path below upstream's address"
     key = path
     if not _is_ours(path, version):
         file = _FILES[item.ftype].format(base=item.delta_base)

@@ -193,12 +193,12 @@ def check(name: str, mirror: Mirror) -> None:
     """Raise InvalidMirror, which says what is wrong and what is expected."""
     try:
         for problem in _problems(name, mirror):
-            raise InvalidMirror(f"the mirror {name[:80]!a} {problem}")
+            raise InvalidMirror(f"the mirror {name[:80]!r} {problem}")
         parse_product(f"{mirror.stream}/os/release/amd64/default")
         for only in mirror.only:
             parse_filter(only)
     except (InvalidUpload, InvalidFilter) as error:
-        raise InvalidMirror(f"the mirror {name[:80]!a} cannot be followed: {error}") from error
+        raise InvalidMirror(f"the mirror {name[:80]!r} cannot be followed: {error}") from error
 
 
 def _problems(name: str, mirror: Mirror) -> Iterable[str]:
@@ -221,7 +221,7 @@ def _problems(name: str, mirror: Mirror) -> Iterable[str]:
         yield f"has {len(mirror.hosts):,} hosts for redirects, expected at most {MOST_HOSTS}"
     for host in mirror.hosts:
         if not _HOST.match(host):
-            yield f"has the host {host[:80]!a}, expected a name in lower case without a port, such as cdn.example.org"
+            yield f"has the host {host[:80]!r}, expected a name in lower case without a port, such as cdn.example.org"
 
 
 def _address_problems(mirror: Mirror) -> Iterable[str]:
@@ -327,7 +327,7 @@ def _check_times(key: str, times: Iterable[str]) -> None:
         except ValueError:
             aware = False
         if not aware:
-            raise CatalogDamaged(f"{key} has the time {time[:80]!a}, expected ISO 8601 with a time zone")
+            raise CatalogDamaged(f"{key} has the time {time[:80]!r}, expected ISO 8601 with a time zone")
 
 
 def _decoded(body: bytes, key: str, type_: type[_T]) -> _T:

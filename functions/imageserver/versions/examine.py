@@ -197,7 +197,7 @@ def refuse_unparsed(facts: FileFacts, error: Exception) -> FileFacts:
     """Return facts with a refusal of a file for which inspection raised what no rule foresees."""
     what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
     refusal = (
-        f"cannot be read as what its name says: its inspection ended with {what[:200]!a}; build it again and "
+        f"cannot be read as what its name says: its inspection ended with {what[:200]!r}; build it again and "
         "upload it again; if it should be right, ask the operator, whose log has more about it"
     )
     return _refused(facts, "damaged", refusal)

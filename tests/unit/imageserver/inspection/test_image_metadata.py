@@ -79,8 +79,8 @@ def test_the_beginnings_and_encodings_of_yaml_are_taken(prefix: str, encoding: s
         ("properties: {serial: !!timestamp 2024-01-01}", "the date 2024-01-01 at `properties.serial` in line 2"),
         ("properties: {a: !!bool yes}", "yes at `properties.a` in line 2 has the tag !!bool"),
         ("templates: {/a: {create_only: !!bool on}}", "on at `templates./a.create_only` in line 2 has the tag !!bool"),
-        ("properties: {a: 1, a: 2}", "`properties.a` stands there twice, again in line 2"),
-        ("architecture: x86_64", "`architecture` stands there twice"),
+        ("properties: {a: 1, a: 2}", "`properties.a` appears twice, again in line 2"),
+        ("architecture: x86_64", "`architecture` appears twice"),
         ("expiry_date: 1.5", "1.5 at `expiry_date` in line 2 is no whole number"),
     ],
 )

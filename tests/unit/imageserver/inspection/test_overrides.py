@@ -50,7 +50,7 @@ def test_a_number_without_end_is_refused_in_words_for_its_publisher() -> None:
 def test_a_key_that_stands_twice_in_metadata_json_is_told() -> None:
     parsed = parse_metadata_json(b'{"os": "A", "requirements": {"nesting": "true", "nesting": "false"}, "os": "B"}')
     assert parsed.overrides == Overrides(os="B", requirements={"nesting": "false"})
-    assert parsed.ignored == tuple(f"{key!r} stands there twice: the last one counts" for key in ("nesting", "os"))
+    assert parsed.ignored == tuple(f"{key!r} appears twice: the last one counts" for key in ("nesting", "os"))
 
 
 @pytest.mark.parametrize(
@@ -247,7 +247,7 @@ def test_an_os_in_title_case_keeps_its_case_in_aliases_as_lxd_imagebuilder_does(
         ("simplestream: {requirements: [{requirements: {cgroup: {}}}]}", "a mapping at `simplestream.requirements[0]"),
         ("simplestream: {requirements: [{requirements: {cgroup: v1}, variant: [a]}]}", "expected `variants`: ignored"),
         ("simplestream: {requirements: [{requirements: {cgroup: v1}, types: [vm]}]}", "to no product"),
-        ("simplestream: {distro_name: a, distro_name: b}", "`simplestream.distro_name` stands there twice"),
+        ("simplestream: {distro_name: a, distro_name: b}", "`simplestream.distro_name` appears twice"),
         ("simplestream: {}\n---\na: b", "more stands behind its first document"),
         ("simplestream: {distro_name: !!bool x}", "gives 'x' in line 1 the tag !!bool, which it is not: all of it"),
         ("simplestream: {distro_name: *x}", "uses the alias *x in line 1, which nothing before it defines"),
