@@ -5,6 +5,7 @@
 The page believes to be at images.example.net: no server runs, every request is answered from memory.
 """
 
+import json
 import sys
 from collections import Counter
 from dataclasses import dataclass
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 ORIGIN = "https://images.example.net"
 FOLDER = HERE / "screenshots"
 NOBLE = "ubuntu:noble:amd64:default"
+UPSTREAM = "images.example.org"
+SIGNED_BY = "8d2e4f6a0b1c3d5e7f9081a2b3c4d5e6f7089a1b"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +58,12 @@ PICTURES = [
 def content() -> Site:
     daily = product(NOBLE, [timedelta(hours=1)], stream="images-daily", os="Ubuntu", release_title="26.10 daily")
     site = Site(files={"/": ARTEFACT.read_bytes()})
-    site.publish(images=realistic(), images_daily=document({NOBLE: daily}))
+    catalog = realistic()
+    for version in catalog["products"][NOBLE]["versions"].values():
+        version |= {"mirrored_from": UPSTREAM, "upstream_signed_by": SIGNED_BY}
+    site.publish(images=catalog, images_daily=document({NOBLE: daily}))
+    compared = {"host": UPSTREAM, "stream": "images", "compared": (NOW - timedelta(minutes=12)).isoformat()}
+    site.files["/streams/mirrors.json"] = json.dumps({"format": "mirrors:1.0", "mirrors": [compared]}).encode()
     return site
 
 
