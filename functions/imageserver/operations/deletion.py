@@ -1,10 +1,10 @@
 """Delete what nobody can ask for any more. Off the list first, deleted later.
 
-Before anything is deleted three things must hold: its time is over, the catalog that is served now does not
-name it, and its record says `final`, written over the very revision that was decided from. From then on nobody
-can put it back on the list, so no client ever learns of a file that is going away. Each object is deleted by
-the ETag that the record knows: what a publisher uploads meanwhile stays, and where a delete hid it, it is copied
-back. The record goes last, after the invalidation of what was deleted.
+Three things must hold before anything is deleted: its grace time has ended, the catalog being served does not name it,
+and its record says `final`, written over the very revision on which the decision was made. After that nobody can put it
+back on the list, so no client ever learns of a file that is about to be deleted. Each object is deleted by the ETag in
+its record. A file that a publisher uploads meanwhile stays; if a delete hid it, it is copied back. The record is
+deleted last, after the invalidation of what was deleted.
 """
 
 from collections.abc import Collection, Iterable, Mapping
@@ -29,7 +29,7 @@ from imageserver.versions.state import State
 
 @dataclass(frozen=True, slots=True)
 class PruneContext:
-    """What removing needs from around it, for one product; `named` are the keys that the catalog names."""
+    """Dependencies of a deletion, for one product; `named` are the keys that the catalog names."""
 
     store: Store
     notifier: Notifier
@@ -72,7 +72,7 @@ def remove_stale(product: ProductSnapshot, days: Mapping[State, int], context: P
     for version, record in sorted(product.known.items()):
         if not days.get(record.state) or not _is_no_image(product, version, record, context.named):
             continue
-        # Since when it is so: what a listed version has lost lately can still be brought back.
+        # Since when it is in this state: a listed version that lost a file lately can still be repaired.
         uploads = (facts.modified for facts in product.folders[version].values())
         quiet = context.now - max(map(datetime.fromisoformat, (*uploads, product.written[version])))
         if quiet < timedelta(days=days[record.state]):
@@ -125,9 +125,9 @@ def _delete(context: PruneContext, record: Record, seen: StoredObject, expired_f
 def _delete_upload(context: PruneContext, version: VersionId, file: str, facts: FileFacts) -> bool:
     """Hide one upload of a file behind a delete marker; return whether nothing else is there under its name.
 
-    S3 knows no delete of "this upload if it is the newest" that leaves a marker. One that names the ETag also fits the
-    same bytes, uploaded again, and is sent again when its answer is lost. What it hid then is copied back. A run that
-    was killed before that is repeated, as long as the record has the file.
+    S3 has no delete of "this upload if it is the newest" that leaves a marker. A delete by ETag also matches the same
+    bytes uploaded again, and the SDK repeats it when its answer is lost. An upload that was hidden in that way is
+    copied back. A run that is killed before it does so is repeated for as long as the record has the file.
     """
     key = version.prefix + file
     before = context.store.history(key)
@@ -144,13 +144,13 @@ def _delete_upload(context: PruneContext, version: VersionId, file: str, facts: 
 
 
 def _invalidate_record(context: PruneContext, record: Record, revision: str) -> None:
-    """Delete a record whose version is empty: with it goes what is known of the bytes that its keys have held."""
+    """Delete the record of an empty version, and with it the memory of the bytes that its keys have held."""
     _invalidate_files(context, record.id, {*record.replaced, *record.files})
     context.store.delete(record.id.record_key, revision)
 
 
 def _invalidate_files(context: PruneContext, version: VersionId, files: Iterable[str]) -> None:
-    """Delete at the edge too: what is uploaded there next must not meet the old bytes."""
+    """Invalidate the keys at the edge: the next upload to one of them must not be answered with the old bytes."""
     if keys := sorted(version.prefix + file for file in files):
         context.invalidate(keys)
 

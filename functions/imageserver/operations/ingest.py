@@ -1,8 +1,8 @@
 """Ingest one version: look at its folder, read what is new, write its record.
 
-Level-triggered: whatever the event said, the folder is listed and compared with the record. Each attempt
-reads the record's revision first and then everything that it decides from, so a write that goes through
-was decided from facts that were current. What was read once is remembered over attempts.
+Level-triggered: whatever the event said, the folder is listed and compared with the record. Each attempt reads the
+record's revision first, and then everything on which it decides. So a write that succeeds was decided on current facts.
+What one attempt has read, the next ones remember.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -37,13 +37,13 @@ SAVE_EVERY_BYTES: Final = 1 << 30
 SAVE_EVERY_FILES: Final = 50
 """A killed run loses about this much reading at most: the record is saved in between.
 
-Saving takes as long as the version has files, so the more were read before, the more are read until the next time: as
-many again. All saves together then take no longer than a few times the last one.
+A save takes longer the more files the version has, so each save waits for as much reading again as was done before it.
+All saves together then take only a few times as long as the last one.
 """
 SLOWEST_BYTES_PER_S: Final = 40_000_000
-"""What a run reads at least; a function of the default size gets 75 MB/s."""
+"""The lowest rate at which a run reads; a function of the default size gets 75 MB/s."""
 LEASE_MARGIN_S: Final = 30.0
-"""How much longer a lease lasts than the reading should take; less than the message of a killed run is hidden."""
+"""How much longer a lease lasts than the reading should take; shorter than the message of a killed run stays hidden."""
 
 Outcome = Literal["recorded", "unchanged", "leased by another worker"]
 
@@ -53,8 +53,8 @@ class IngestServices:
     """Dependencies of `ingest`. `budget_bytes` is what this run can still read; None means no limit.
 
     `lease_seconds` is the time that is left. `is_suspect`: an earlier run may have died of this version. Its lease is
-    taken whatever is to be read, and for all of that time: if this run dies too, the next ones find it held, go on with
-    what else they have, and try it later.
+    then always taken, and for all of that time. If this run dies too, the next runs find the lease held, work on their
+    other versions, and try this one later.
     """
 
     store: Store
@@ -73,7 +73,7 @@ class Ingested:
     """Result of `ingest`. `bytes_read` counts every byte that was fetched, metadata read again included.
 
     `new_faults` has the fault of each refusal that the record did not have before. `unparsed` maps the key of each file
-    that was refused because a parser of ours raised what it should not have: an operator shall know of it.
+    that was refused because a parser raised an unexpected exception, so that an operator learns of it.
     """
 
     version: VersionId
@@ -167,7 +167,7 @@ def _look(progress: _Progress) -> _Snapshot:
 
 
 def _limited(progress: _Progress, before: Record | None, files: Files) -> Files:
-    """Refuse what is more than a version or a product may have; what was accepted before stays."""
+    """Refuse files beyond the limits of a version or a product; what was accepted before stays."""
     services, known = progress.services, before.files if before else {}
     if any(not facts.refusal for facts in known.values()):
         return refuse_surplus(files, known, services.limits)
@@ -221,7 +221,7 @@ def _finish(progress: _Progress, snapshot: _Snapshot) -> bool:
 
 
 def _in_reading_order(progress: _Progress, files: Files) -> Iterator[str]:
-    """Yield what to read, roots last: which metadata they go with is known once the other files were read."""
+    """Yield what to read, roots last: the metadata that belongs to a root is known once the other files were read."""
     for roots in (False, True):
         progress.root_states = None
         unread = diff.unread(files, progress.failed)
@@ -231,8 +231,8 @@ def _in_reading_order(progress: _Progress, files: Files) -> Iterator[str]:
 def _read(progress: _Progress, file: str, files: Files) -> FileFacts:
     """Examine one object, pinned to the generation that was listed.
 
-    What inspection raises, and no rule foresees, it raises for these bytes each time: they are refused. Storage and the
-    reader are never the fault of the bytes.
+    Inspection is a pure function, so an unexpected exception of it comes back with the same bytes each time: they are
+    refused. An error of storage or of the reader is never the fault of the bytes.
     """
     listed = files[file]
     opened = progress.services.store.open(progress.version.prefix + file, listed.etag)

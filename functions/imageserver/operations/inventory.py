@@ -1,4 +1,4 @@
-"""Take stock: products as the bucket has them, and the catalog beside them."""
+"""Read what the bucket has of each product, and the catalog beside it."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field

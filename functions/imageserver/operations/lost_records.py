@@ -1,7 +1,7 @@
-"""What a record that is lost, or cannot be read, said of its version: the images cannot tell that again.
+"""Find what a lost or unreadable record said of its version and the images cannot say again.
 
-Digests are read from the images. That a version was withdrawn, with which files it was published, and that a key has
-held other bytes before is written in its record alone. The bucket keeps earlier generations of it for a while.
+Digests can be read from the images. Only the record knows that a version was withdrawn, with which files it was
+published, and that a key has held other bytes before. The bucket keeps earlier generations of it for a while.
 """
 
 from msgspec.structs import replace
@@ -17,7 +17,8 @@ from imageserver.versions.records import FileFacts, Record
 def recalled(store: Store, version: VersionId) -> Record | None:
     """Return what the last readable record of a version before its present one said; None if the bucket keeps none.
 
-    It has no digest, so nothing is listed from it: its files are read before. Raises StorageUnavailable, StorageDenied.
+    It has no digests, so nothing is listed from it until its files are read again. Raises StorageUnavailable,
+    StorageDenied.
     """
     for body in store.earlier(version.record_key):
         try:

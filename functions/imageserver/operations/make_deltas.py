@@ -1,8 +1,8 @@
 """Make the deltas that the newest listed version of a product lacks, and upload them as a publisher would.
 
-What is made is decoded again before anybody sees it: clients have no second try. Its digest is taken while it is made,
-decoding compares the root's, and the store refuses a body with another digest. Then digest, publish and retention
-treat it as any other file of the version.
+A delta is decoded again before anybody sees it: clients have no second try. Its digest is computed while it is made,
+decoding compares the root's, and the store refuses a body with another digest. From there on, digest, publish and
+retention treat it as any other file of the version.
 
 A kill at any moment leaves a delta, or nothing that anybody sees. What cannot be made is noted in the record with its
 reason, and not tried again for the same roots.
@@ -37,7 +37,7 @@ from imageserver.versions import records
 from imageserver.versions.records import DeltaNote, Record
 
 PART_BYTES: Final = 16 << 20
-"""Of a delta that is sent in parts; a smaller one is sent at once."""
+"""The size of a part. A smaller delta is sent in one request."""
 _HELD: Final = "held"
 
 
@@ -76,10 +76,10 @@ class Delta:
 
 @dataclass(frozen=True, slots=True)
 class DeltaServices:
-    """What making deltas works with. `room` says what this run has left; `folder` is where files may be stored.
+    """Dependencies of making deltas. `room` is what this run has left; `folder` is where files may be stored.
 
-    `usual` is how many deltas a version gets whose metadata.json says nothing. `by_hand`: somebody asks for just these,
-    whatever metadata.json says, and although they were tried before.
+    `usual` is how many deltas a version gets unless its metadata.json says otherwise. `by_hand`: an operator asks for
+    just these, so neither metadata.json nor an earlier attempt prevents them.
     """
 
     store: FileStore
@@ -99,8 +99,8 @@ def make_deltas(product: ProductId, services: DeltaServices, version: str = "") 
     """Make what is missing for the newest listed version of a product, or for this one, from its newest bases.
 
     Raise StorageUnavailable, StorageDenied and CatalogDamaged as the store does, and CatalogBusy where other writers
-    won every race for the record. OutOfTime: the last of several deltas needs a run of its own. All but StorageDenied
-    may pass.
+    won every race for the record. Raise OutOfTime where the last of several deltas needs a run of its own. All but
+    StorageDenied may succeed later.
     """
     listed = _listed(services, product)
     target = VersionId(product, version or delta_plan.newest(listed))
@@ -235,7 +235,7 @@ def _sha256(chunks: Iterable[bytes]) -> str:
 
 @contextmanager
 def _folder(services: DeltaServices) -> Iterator[Path]:
-    """Give a folder for one delta. What runs left there that were killed is removed first: Lambda keeps it."""
+    """Give a folder for one delta. Files that killed runs left behind are removed first: Lambda keeps them."""
     for left in services.folder.glob("delta-*"):
         if not _is_held(left):
             shutil.rmtree(left, ignore_errors=True)

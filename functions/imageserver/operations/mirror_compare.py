@@ -1,6 +1,5 @@
 """Compare another image server with what is here, product by product, and plan what a mirror does. Nothing is written.
-
-One document of the other server is in memory at a time, and of this server what one release of one system has.
+One document of the other server is in memory at a time, beside what this server has of one release.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -26,12 +25,12 @@ from imageserver.upstream.simplestreams import products_paths
 from imageserver.versions import records
 
 MOST_LEFT_OUT: Final = 50
-"""Sentences that are kept about what cannot come."""
+"""The most sentences that are kept about versions and files that cannot be copied."""
 
 
 @dataclass(slots=True)
 class Comparison:
-    """What a comparison found: the documents as seen, a plan for each product, and what cannot come."""
+    """The result of a comparison: the documents as seen, a plan for each product, and what cannot be copied."""
 
     index_etag: str
     documents: dict[str, SeenDocument] = field(default_factory=dict)
@@ -50,7 +49,7 @@ class Comparison:
         return {path: held for plan in self.plans.values() for path, held in plan.held.items()}
 
     def leave_out(self, found: Iterable[LeftOut]) -> None:
-        """Note what cannot come."""
+        """Note what cannot be copied."""
         for one in found:
             self.left_out_total += 1
             if len(self.left_out) < MOST_LEFT_OUT:

@@ -4,8 +4,8 @@ Size and sha256 are compared before the object is made, and it is made only wher
 visible. A file of one part is written at once. A larger one goes up part by part while it is read; a run that has no
 time left notes how far it came (imageserver.upstream.copies), and the next one continues from there.
 
-A kill at any moment leaves the file, or nothing that anybody sees: a multipart upload without a note is removed by the
-bucket's rules, and a note without an upload begins anew.
+A kill at any moment leaves the whole file or nothing visible. The bucket's rules remove a multipart upload without a
+note, and a note without an upload starts again from the first byte.
 
 Memory: what the upstream adapter holds, and `part_bytes` * (UPLOADS + 1).
 """
@@ -35,17 +35,17 @@ from imageserver.versions.records import Origin, encode_origin
 UPLOADS: Final = 3
 """Parts of one file that are on their way to S3 at once."""
 SAVE_S: Final = 15
-"""How often progress is noted: what a killed run read since then is read again."""
+"""How often progress is noted. A killed run loses what it read since its last note."""
 STOP_S: Final = 60.0
 """What a run keeps of its time to end connections, finish uploads and note its progress."""
 FRESH_S: Final = 300.0
-"""A run that could read for so long had time for a part of any file that is worth going on with."""
+"""A run that could read for this long had time for a part of any file that is worth continuing."""
 REFUSED_S: Final = 6 * 3600
 """How long a file that had another sha256 is not fetched again: upstream has to repair it first."""
 
 
 class Outcome(StrEnum):
-    """The result of a copy; `continued` means that another run has to go on with it."""
+    """The result of a copy; `continued` means that another run has to continue it."""
 
     COPIED = "copied"
     PRESENT = "present"
@@ -64,7 +64,7 @@ class Copied:
 
 @dataclass(frozen=True, slots=True)
 class CopyServices:
-    """What a copy works with. `host` is upstream's; `seconds_left` says how long this run may still last."""
+    """Dependencies of a copy. `host` is upstream's; `seconds_left` returns how long this run may still last."""
 
     store: FileStore
     upstream: Upstream
@@ -75,10 +75,9 @@ class CopyServices:
 
 
 def copy(file: UpstreamFile, services: CopyServices) -> Copied:
-    """Copy a file unless it is there, or go on with a copy that an earlier run began.
-
-    Raise UpstreamUnavailable, StorageUnavailable and StorageDenied as the ports do, and LeaseHeld while another worker
-    copies a file of several parts; except for StorageDenied a later try may work.
+    """Copy a file unless it is there, or continue a copy that an earlier run began. Raise UpstreamUnavailable,
+    StorageUnavailable and StorageDenied as the ports do, and LeaseHeld while another worker copies a file of several
+    parts. A later try may work after all of these but StorageDenied.
     """
     if 0 < file.size_bytes <= services.upstream.part_bytes:
         return _Copy(file, services).run()  # so small that a lease costs more than to read it twice
@@ -108,7 +107,7 @@ class _Notebook:
         return self.note.refusal if is_recent and self.note.is_of(self._file) else ""
 
     def save(self, note: CopyNote) -> None:
-        """Write a note. Raise LeaseHeld if another worker did: it took over, and this one ends."""
+        """Write a note. Raise LeaseHeld if another worker wrote one: it took over, and this one ends."""
         body = encode_note(note)
         revision = write(self._store, self._key, body, self._seen)
         if revision is None:
@@ -232,7 +231,7 @@ class _Copy:
         return self._ended(Outcome.REFUSED, reason)
 
     def _made(self, made: bool) -> Copied:
-        """Return the outcome of making the object. What was not made may be there: look, do not conclude."""
+        """Return the outcome of making the object. A lost answer can hide a success, so the key is looked at again."""
         is_there = made or self._is_there()
         self.notebook.drop()
         if not is_there:
@@ -240,7 +239,7 @@ class _Copy:
         return self._ended(Outcome.COPIED if made else Outcome.PRESENT)
 
     def _continued(self, reading: Reading) -> Copied:
-        """Return that another run goes on, if it can get further than this one did."""
+        """Return `continued` if another run can get further than this one did."""
         note = self.notebook.note
         if note.can_continue(self._part_bytes) or self.read_s < FRESH_S:
             return self._ended(Outcome.CONTINUED)
@@ -254,7 +253,7 @@ class _Copy:
 
     @property
     def _origin(self) -> str:
-        """Where the file comes from, as its object and then its record keep it."""
+        """Return where the file comes from, as its object and then its record keep it."""
         return encode_origin(Origin(self.services.host, self.file.combined, self.file.signed_by))
 
     @property
@@ -271,7 +270,7 @@ class _Copy:
 class _Sender:
     """Sends parts up, a few at once. `etags` are those of the parts that arrived, in order.
 
-    `note` is how far a later run can rely on: the parts that arrived, and the digest after just these.
+    `note` is what a later run can rely on: the parts that arrived, and the digest after exactly these.
     """
 
     def __init__(self, store: FileStore, key: str, pool: ThreadPoolExecutor, note: CopyNote) -> None:
@@ -287,7 +286,7 @@ class _Sender:
         self.wait(UPLOADS - 1)
 
     def wait(self, unfinished: int = 0) -> None:
-        """Wait until at most so many parts are on their way. Raise _UploadGone if there is no such upload."""
+        """Wait until at most `unfinished` parts are being sent. Raise _UploadGone if there is no such upload."""
         while len(self._pending) > unfinished:
             sent, size_bytes, digest = self._pending.popleft()
             etag = sent.result()
