@@ -1,4 +1,7 @@
-"""How a file is sent: in one PUT, or in parts. A pure function of its size, so that a resumed upload fits."""
+"""Decide how a file is sent: in one PUT, or in parts.
+
+A pure function of its size, so a resumed upload gets the same parts.
+"""
 
 from dataclasses import dataclass
 from typing import Final
@@ -10,7 +13,7 @@ LARGEST_SINGLE_BYTES: Final = 5 << 30
 """S3's limit for one PUT."""
 SMALLEST_PART_BYTES: Final = 16 * MIB
 MOST_PARTS: Final = 500
-"""S3 allows 10,000; but each part needs an URL of up to 2 KiB, signed in about 4 ms, in one answer of at most 6 MB."""
+"""S3 allows 10,000, but each part needs a URL of up to 2 KiB, signed in about 4 ms, in one answer of at most 6 MB."""
 SINGLE_LIFETIME_S: Final = 3600
 PARTS_LIFETIME_S: Final = 6 * 3600
 """S3 looks at it when a request begins. The credentials of the signing function may end before; ask again then."""

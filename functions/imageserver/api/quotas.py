@@ -2,8 +2,8 @@
 
 There is no database to ask. A listing of the caller's prefixes costs one request for a thousand files, so it is made
 once in five minutes by each environment of the function, and ends after MOST_LISTED files. Hence the numbers may be
-some minutes old, and a publisher with more files than that is counted too low: the limits are there against floods, and
-bill nobody. A caller that may write to whole streams is an operator, and has no limits.
+some minutes old, and a publisher with more files than that is counted too low. The limits protect from floods; nobody
+is billed by them. A caller that may write to whole streams is an operator, and has no limits.
 """
 
 from collections.abc import Callable

@@ -1,10 +1,10 @@
-"""How many requests a publisher makes in a minute, so that no other is kept from making any.
+"""Limit the requests that a publisher makes in a minute, so that no publisher can block another.
 
-API Gateway throttles all callers together, so one that never stops asking takes the places of the others. So each
+API Gateway throttles all callers together, so one that never stops asking would use up what is allowed to all. So each
 publisher has a bucket, a small object that drains by itself: `used` requests when it was written, fewer the older it is
 by the clock of the store. An environment of the function answers a share of a publisher's requests before it asks the
-bucket at all, and takes further ones from it by the share. So a publisher that asks now and then costs no request more,
-and a limit may be passed by a share for each environment.
+bucket at all, and takes further ones from it by the share. So an occasional request of a publisher costs no request to
+the store, and each environment may exceed the limit by one share.
 """
 
 import hashlib

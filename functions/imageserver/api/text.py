@@ -1,7 +1,7 @@
 """The answers as text: for a shell without a JSON parser, and for `curl --config`.
 
-An upload is a curl config file: a plain one can be given to curl as it is (`curl -K answer -T file`). What is no
-option of curl stands in comments, one fact a line. A status is one word and its value a line.
+An upload is a curl config file: a plain one can be given to curl as it is (`curl -K answer -T file`). Facts that are no
+option of curl are comments, one a line. A status has one word and its value on each line.
 """
 
 from collections.abc import Iterator, Mapping

@@ -1,4 +1,4 @@
-"""What may be uploaded, and the signed requests to do it with.
+"""Decide what may be uploaded, and sign the requests for it.
 
 Everything is checked before anything is signed, with the sentences that digest would write into the record.
 """
@@ -43,7 +43,7 @@ _R = TypeVar("_R")
 
 @dataclass(frozen=True, slots=True)
 class UploadService:
-    """What handing out uploads needs from around it."""
+    """Dependencies of handing out uploads."""
 
     store: S3Uploads
     rights: Rights
@@ -138,7 +138,7 @@ def _check_batch(files: Sequence[tuple[str, FileRequest]]) -> None:
 def _check_limits(
     service: UploadService, caller: str, wanted: Sequence[tuple[ImageKey, FileRequest]], folder: _Folder
 ) -> None:
-    """Raise Problem if these files would be more than the version, the product or the publisher may have."""
+    """Raise Problem if these files would exceed a limit of the version, the product or the publisher."""
     new = [(image, request) for image, request in wanted if image.file not in folder.listed]
     if not new:
         return
@@ -178,7 +178,7 @@ def _parsed(parse: Callable[[str], _R], path: str) -> _R:
 
 
 def _checked(service: UploadService, caller: str, request: FileRequest) -> ImageKey:
-    """Return the key of a file that its name, size and caller do not speak against."""
+    """Validate name, size and caller, and return the key of the file."""
     image = _parsed(parse_key, request.path)
     allowed(service.rights, caller, image.key)
     if is_ahead(image.version.version, service.now):
@@ -216,7 +216,7 @@ def _look(service: UploadService, version: VersionId) -> _Folder:
 
 
 def _present(image: ImageKey, request: FileRequest, folder: _Folder) -> Present | None:
-    """Return the file, if what is there is what the uploader wants to send, as far as anybody knows."""
+    """Return the stored file if it is, as far as is known, what the uploader wants to send."""
     there = folder.listed.get(image.file)
     if there is None or there.size_bytes != request.size:
         return None
@@ -230,7 +230,7 @@ def _present(image: ImageKey, request: FileRequest, folder: _Folder) -> Present 
 
 
 def _facts(folder: _Folder, there: FileFacts, file: str) -> FileFacts | None:
-    """Return what is recorded of this very generation of a file."""
+    """Return the recorded facts of this very generation of a file."""
     facts = folder.record.files.get(file) if folder.record else None
     return facts if facts and facts.etag == there.etag else None
 
@@ -291,9 +291,9 @@ def _is_told_of(folder: _Folder, file: str, facts: FileFacts | None) -> bool:
 
 
 def _give_up(service: UploadService, folder: _Folder, conditions: Mapping[ImageKey, Mapping[str, str]]) -> None:
-    """Note which objects somebody is about to get a URL to replace; RaceLost if the record was written meanwhile.
+    """Record the objects that a URL about to be handed out replaces; RaceLost if the record was written meanwhile.
 
-    Such a URL is good for hours, for any object of that ETag. So none of that ETag may be published from now on.
+    Such a URL works for hours, on any object with that ETag. So no object with that ETag may be published from now on.
     """
     replaceable = dict(folder.record.replaceable) if folder.record else {}
     for image, condition in conditions.items():
@@ -357,10 +357,10 @@ def _multipart(
 
 
 def _parts_of(condition: Mapping[str, str]) -> int:
-    """Return in how many parts the object came that is to be replaced; 0 if there is none, or it came in one PUT.
+    """Return the number of parts in which the object to replace was sent; 0 for none, or for a single PUT.
 
-    The ETag of an object that comes in parts ends with their number. In another number of parts equal bytes have
-    another ETag, so they are not taken for what was refused.
+    The ETag of an object that was sent in parts ends with their number. Equal bytes in another number of parts have
+    another ETag, so they are not mistaken for what was refused.
     """
     count = condition.get("If-Match", "").strip('"').partition("-")[2]
     return int(count) if count.isdecimal() else 0

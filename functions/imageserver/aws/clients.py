@@ -1,4 +1,4 @@
-"""How the functions make their AWS clients: once, at cold start."""
+"""Make the functions' AWS clients, once, at cold start."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What CloudFront must invalidate when a path gets other bytes, or none.
+"""Have CloudFront invalidate paths that got other bytes, or none.
 
 Images are cached for a year. A path that has held other bytes is invalidated before the catalog lists it
 with its new digest, and the catalog waits until that is done: no client is ever given old bytes under a new
@@ -114,8 +114,9 @@ def request_invalidation(
 ) -> InvalidationTypeDef:
     """Have the paths of these objects invalidated, without waiting for it.
 
-    CloudFront limits what is in progress; a free place is waited for, as long as `patience_s`. Paths that it calls
-    invalid are not worth losing a publish for: their whole streams are invalidated instead, whose names are plain.
+    CloudFront limits what is in progress; a free place is waited for, as long as `patience_s`. No publish fails because
+    CloudFront calls a path invalid: the whole streams of those paths are invalidated instead, since their names are
+    plain.
 
     Raises StorageUnavailable when a later try may work, StorageDenied when CloudFront denies us the distribution, and
     InvalidationRefused when it takes the names of whole streams for invalid too.
@@ -166,6 +167,6 @@ def _code(error: ClientError | BotoCoreError) -> str:
 
 
 def _shown(names: Sequence[str]) -> str:
-    """Return the first three of them, and how many more there are."""
+    """Return the first three in words, and how many more there are."""
     more = f" and {len(names) - 3:,} more" if len(names) > 3 else ""
     return ", ".join(names[:3]) + more

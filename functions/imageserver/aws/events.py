@@ -16,7 +16,7 @@ import msgspec
 
 
 class UnreadableEvent(ValueError):
-    """A message that no release of ours can read; it belongs into the dead-letter queue."""
+    """A message that no release can read; it belongs in the dead-letter queue."""
 
 
 class _Changed(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

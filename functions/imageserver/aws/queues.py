@@ -1,8 +1,8 @@
-"""When a message that failed is tried again, and the messages of our own.
+"""Decide when a failed message is tried again, and send the project's own messages.
 
 A queue hides a message for six times its function's timeout, since Lambda may wait so long before it can start the
-function. That is far too long after a passing fault or a death: for digest an hour and a half. So a function that
-runs hides its messages itself.
+function. After a temporary fault or a killed process that is far too long: an hour and a half for digest. So a running
+function hides its messages itself.
 """
 
 from __future__ import annotations
@@ -70,9 +70,9 @@ def tries_of(record: Mapping[str, Any]) -> int:
 class Hold:
     """Keeps the messages of an event hidden for as long as the process lives, and hardly longer.
 
-    In its context they are hidden for HIDDEN_S at a time, which a thread renews. Whatever ends the process, they come
-    back within that time and not after the queue's visibility timeout. `problem` is what the queue answered instead.
-    Without a client it does nothing.
+    Inside its context a thread hides them for HIDDEN_S again and again. However the process ends, they come back within
+    that time and not after the queue's visibility timeout. `problem` is the queue's error, if it gave one. Without a
+    client it does nothing.
     """
 
     def __init__(self, client: SQSClient | None, queue_url: str, records: Iterable[Mapping[str, Any]]) -> None:

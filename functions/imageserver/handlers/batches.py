@@ -1,8 +1,8 @@
-"""A batch of messages from a queue: what they are about is handled once, and what failed comes back before long.
+"""Handle a batch of messages from a queue: each subject once, and each failed message again before long.
 
 A process can die in the middle of a batch: out of memory, or out of time. Its queue would hide all messages of the
-batch for six times the function's timeout, and hand them out together again, so whatever killed it would take its
-neighbours along each time. Therefore (decisions/0011-killed-workers.md):
+batch for six times the function's timeout and then hand them out together again, so one deadly message would take its
+neighbours down each time. Therefore (decisions/0011-killed-workers.md):
 
 - messages stay hidden for a minute at a time, as long as the process lives (`queues.Hold`);
 - what is handled is deleted before the next subject is begun;
@@ -29,7 +29,7 @@ Answer = dict[str, list[dict[str, str]]]
 
 @dataclass(frozen=True, slots=True)
 class _Message(Generic[Subject]):
-    """A message as Lambda hands it over, and what it is about; `readable` is false for one that is no event."""
+    """A message as Lambda delivers it, and its subject; `readable` is false for one that is no event."""
 
     record: Mapping[str, Any]
     subjects: frozenset[Subject]
@@ -93,7 +93,7 @@ def _read(
 
 
 def _groups(tries: Mapping[Subject, int], together: int, part_of: Callable[[Subject], Hashable]) -> list[list[Subject]]:
-    """Return what is handled in one call, in this order: what was received least often first."""
+    """Return the subjects of each call, in order: those received least often first."""
     order = sorted(tries, key=lambda subject: tries[subject])
     first = [subject for subject in order if tries[subject] <= together]
     others: dict[Hashable, list[Subject]] = {}

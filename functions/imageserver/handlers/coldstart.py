@@ -1,8 +1,8 @@
-"""Imported before all else by each function: the garbage collector rests while modules are loaded.
+"""Pause the garbage collector while modules are loaded; each function imports this before all else.
 
-What loading makes stays for the life of the process, so collecting in between frees nothing; with what boto3 and
-Powertools build up it takes 25 to 30 ms, a fifteenth of a cold start. The importer calls `loaded` when
-its module has made everything; what there is by then is left out of later collections too.
+Loaded modules live as long as the process, so a collection in between frees nothing. With boto3 and Powertools it would
+take 25 to 30 ms, a fifteenth of a cold start. The importer calls `loaded` when its module is complete; later
+collections skip everything that exists by then.
 """
 
 import gc
@@ -11,6 +11,6 @@ gc.disable()
 
 
 def loaded() -> None:
-    """Let the collector work again, on what is made from here on."""
+    """Resume the collector, for objects made from here on."""
     gc.freeze()
     gc.enable()

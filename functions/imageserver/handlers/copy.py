@@ -1,7 +1,7 @@
 """The copy function: messages about files of other servers in, those files out.
 
-What upstream cannot give (no such file, another sha256) is noted for the operator and acknowledged: the mirror asks
-again a day later. What may pass stays in the queue.
+A file that upstream cannot give (no such file, another sha256) is noted for the operator and acknowledged: the mirror
+asks for it again a day later. A message whose failure may be temporary stays in the queue.
 """
 
 from imageserver.handlers import coldstart
@@ -47,7 +47,7 @@ coldstart.loaded()
 @logger.inject_lambda_context
 @metrics.log_metrics
 def handler(event: dict[str, Any], context: LambdaContext) -> batches.Answer:
-    """Copy each file of the batch; messages about files that may come later stay in the queue."""
+    """Copy each file of the batch. Messages about files that a later try may copy stay in the queue."""
 
     def copy_file(wanted: Sequence[MirrorMessage], _tries: int) -> Mapping[MirrorMessage, Exception]:
         (message,) = wanted
@@ -65,9 +65,9 @@ def _messages(body: str) -> list[MirrorMessage]:
 
 
 def _copy(message: MirrorMessage, context: LambdaContext) -> None:
-    """Copy one file of a mirror that is still followed, or go on with it in another run.
+    """Copy one file of a mirror that is still followed, or leave the rest of it to another run.
 
-    Where a file comes from and which stream it may come into is read from the configuration, never from the message.
+    The configuration, never the message, says where a file comes from and into which stream it may go.
     """
     began = time.monotonic()
     mirror = configured(store).get(message.mirror)

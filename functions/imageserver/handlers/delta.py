@@ -1,6 +1,7 @@
 """The delta function: messages about products in, deltas of their newest versions out.
 
-What cannot be made is noted in the record and acknowledged. What may pass stays in the queue.
+A delta that cannot be made is noted in the record, and its message acknowledged. A message whose failure may be
+temporary stays in the queue.
 """
 
 from imageserver.handlers import coldstart
@@ -30,7 +31,7 @@ from imageserver.settings import Settings
 from imageserver.storage.s3 import S3Store
 
 STOP_S: Final = 60.0
-"""What a run keeps of its time to upload the delta and to note it."""
+"""The time that a run reserves to upload the delta and to note it."""
 
 MISSING: Final = "there is no xdelta3 on this machine: apt install xdelta3 on Debian and Ubuntu"
 

@@ -41,9 +41,9 @@ coldstart.loaded()
 @logger.inject_lambda_context
 @metrics.log_metrics
 def handler(event: dict[str, Any], context: LambdaContext) -> batches.Answer:
-    """Ingest each version that the batch is about, once; messages of versions that failed stay in the queue.
+    """Ingest each version of the batch once; messages of versions that failed stay in the queue.
 
-    All its messages were sent before the folder is listed, so once is enough, also when it fails.
+    Once is enough, even after a failure: all messages were sent before the folder is listed.
     """
     whole_s = batches.seconds_left(context)
 
@@ -81,9 +81,9 @@ def _services(left_s: float, whole_s: float, tries: int) -> IngestServices:
 def _ingest(version: VersionId, services: IngestServices) -> None:
     """Ingest a version, or hand it on to another run. Raise what `ingest` raises, and LeaseHeld.
 
-    It is handed on by a message of its own: coming back would count as a try of this one, and a backlog has a message
-    handed on more often than a broken one should be tried. A run that hands anything on has used a tenth of its time,
-    and sends no more messages than it had, so this loop can neither spin nor grow; see RecursiveLoop in the template.
+    It is handed on by a new message: to return this one would count as a try, and a backlog hands a message on more
+    often than a broken one should be tried. A run that hands anything on has used a tenth of its time, and sends no
+    more messages than it had, so this loop can neither spin nor grow; see RecursiveLoop in the template.
     """
     began = time.monotonic()
     try:

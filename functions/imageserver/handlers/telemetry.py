@@ -1,4 +1,4 @@
-"""What the functions say of a version in their logs, and how they count refusals: one vocabulary for all of them.
+"""Name versions in logs and count refusals, with one vocabulary for all functions.
 
 A line about a version carries `stream`, `product`, `version`, `outcome`, `bytes` and `seconds`. Never a URL: a
 presigned one is a password.
@@ -26,7 +26,7 @@ def about_path(path: str) -> dict[str, Any]:
 
 
 def count_refusal(reason: str) -> None:
-    """Count one refusal under a reason of few words: a metric lives for each of them."""
+    """Count one refusal under its reason. Reasons are few, since each makes a metric of its own."""
     from aws_lambda_powertools import single_metric  # a function that refuses nothing need not load it
     from aws_lambda_powertools.metrics import MetricUnit
 

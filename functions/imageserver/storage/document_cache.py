@@ -1,7 +1,7 @@
 """A read cache of stream documents: a document is read again only when its ETag has changed.
 
-Documents are large (10 MB and more) and are looked at often: by each publisher that waits for an upload, and by
-maintain for each product. A listing gives the ETag, and equal ETags are equal bytes.
+Documents are large (10 MB and more) and read often: for each publisher that waits for an upload, and by maintain for
+each product. A listing gives the ETag, and equal ETags are equal bytes.
 """
 
 from collections.abc import Callable
@@ -17,7 +17,7 @@ _D = TypeVar("_D", bound=Document)
 
 @dataclass(frozen=True, slots=True)
 class StreamDocuments:
-    """What one stream lists, and what was uploaded to it and is not listed."""
+    """One stream's listed products, and its uploads that are not listed."""
 
     products: Products
     unlisted: Unlisted

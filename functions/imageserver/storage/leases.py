@@ -1,4 +1,5 @@
-"""Leases: a worker records that it is busy with a version or a stream, so that others need not do the same, or race.
+"""Leases: a worker records that it is busy with a version or a stream, so that others neither repeat its work nor race
+with it.
 
 Digest takes the lease of each version that it reads files of: a second event of that version goes back into the queue
 and finds nothing left to do later. Publish takes the lease of each stream that it writes: the second publisher waits

@@ -1,4 +1,4 @@
-"""What a version's SHA256SUMS confirms: a pure function of its record's facts."""
+"""Compare a version with its SHA256SUMS: a pure function of its record's facts."""
 
 from collections.abc import Iterable, Mapping
 
@@ -8,9 +8,10 @@ from imageserver.versions.records import CHECKSUMS_FILE, FileFacts, Reason, Reco
 
 
 def applied_sums(record: Record, reasons: list[Reason]) -> FileFacts | None:
-    """Return the SHA256SUMS, if there is one that applies. Append why one is refused: then it says nothing at all.
+    """Return the SHA256SUMS, if there is one that applies.
 
-    One that came after the version was published cannot take away what clients have: it must be the list that is wrong.
+    Append the reason for a refused one, which then counts for nothing. One that arrived after the version was published
+    cannot take away what clients have: then the list is wrong, not the files.
     """
     facts = record.files.get(CHECKSUMS_FILE)
     if facts is None or facts.refusal:

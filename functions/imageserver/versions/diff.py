@@ -1,4 +1,4 @@
-"""What is known of the files in a version's folder, and what is still to be read. It compares; others list and read.
+"""Compare a version's folder with its record: what is known of each file, and what is still to be read.
 
 `listed` are the facts that a listing gives: which generation of each file is there, and nothing of its content.
 """

@@ -1,4 +1,4 @@
-"""What a file turns out to be when its bytes are read: once, in order, whatever its size.
+"""Find out what a file is by reading its bytes: once, in order, whatever its size.
 
 Each function takes the facts known from a listing and the chunks of the object, and returns the facts with
 digests, or with a `refusal` that completes the sentence "<file> …".
@@ -185,8 +185,8 @@ def compare_origin(facts: FileFacts, origin: Origin | None) -> FileFacts:
 def is_of_the_bytes(error: Exception) -> bool:
     """Return whether an exception of inspection, which no rule foresees, comes from the bytes that it read.
 
-    Inspection is a pure function of them, so it raises the same each time, and trying again helps nobody. What comes
-    from the machine (no memory, no thread, no file) may be another the next time.
+    Inspection is a pure function of them, so it raises the same each time, and a retry is useless. An error of the
+    machine (no memory, no thread, no file) may be gone the next time.
     """
     if isinstance(error, RecursionError):
         return True
@@ -194,7 +194,7 @@ def is_of_the_bytes(error: Exception) -> bool:
 
 
 def refuse_unparsed(facts: FileFacts, error: Exception) -> FileFacts:
-    """Return facts with a refusal of a file for which inspection raised what no rule foresees."""
+    """Return facts with a refusal of a file for which inspection raised an unexpected exception."""
     what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
     refusal = (
         f"cannot be read as what its name says: its inspection ended with {what[:200]!r}; build it again and "
@@ -209,7 +209,7 @@ def seed(chunks: Chunks) -> Sha256:
 
 
 def is_small(kind: FileKind) -> bool:
-    """Return whether reading a file of this kind is so cheap that nobody needs to be kept from doing it twice."""
+    """Return whether reading a file of this kind is so cheap that two workers may do it at once."""
     return kind.role in (Role.METADATA, Role.OVERRIDES, Role.CHECKSUMS)
 
 

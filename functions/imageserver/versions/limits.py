@@ -1,7 +1,7 @@
-"""How much one publisher may have, so that no other is harmed: counts of files and versions, and what clients download.
+"""Limit what one publisher may have, so that no other is harmed: files, versions, and what clients download.
 
-A limit is never a reason for a run to fail. The API says so before anything is signed; what arrives otherwise is
-refused or withheld with the same sentence, and what was there first stays as it is.
+No run fails because of a limit. The API refuses before anything is signed; a file that arrives otherwise is refused or
+withheld with the same sentence, and what was there first stays as it is.
 """
 
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""A record with something of it taken off the list, or put back."""
+"""Withdraw a version or a file in its record, or restore it."""
 
 from collections.abc import Mapping
 
@@ -58,9 +58,10 @@ def applies_to(record: Record, file: str, size_bytes: int) -> Withdrawal | None:
 
 
 def past(before: Record, files: Mapping[str, FileFacts]) -> tuple[Withdrawal | None, dict[str, FileFacts]]:
-    """Return what of a withdrawal is about the files that are there now, which may be others than `before`.
+    """Return the withdrawal as it applies to the files that are there now, which may differ from those `before`.
 
-    Of a version that is being deleted only the files that were there then are: what comes now is a new beginning.
+    Of a version that is being deleted, only the files that were there then are withdrawn: a file that arrives later
+    begins the version anew.
     """
     if before.withdrawn is None or not files:
         return None, dict(files)
