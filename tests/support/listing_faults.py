@@ -160,7 +160,7 @@ def _unusable(image: Image, body: Callable[[str], bytes | None], client: str) ->
     for role, download in image.files.items():
         content = body(download.path)
         if not _SAFE_PATH.fullmatch(download.path):
-            yield f"{download.path} cannot stand in an URL as it is"
+            yield f"{download.path} cannot stand in a URL as it is"
         if content is None:
             yield f"{download.path} is not there"
             return

@@ -12,7 +12,7 @@ from imageserver.versions.assessment import overrides
 def asked_aliases(candidate: Candidate, rights: Rights) -> tuple[tuple[str, ...], tuple[Withheld, ...]]:
     """Return the aliases that a product may have: its path's, then the others in order; and those that are refused.
 
-    The newest build says which others. A product of which nothing is listed because others list the same images keeps
+    The newest build names the others. A product of which nothing is listed because others list the same images keeps
     the names of its path. What one product may have, another may ask for too: see `conflicts` and `streams`.
     """
     product = candidate.id

@@ -1,4 +1,4 @@
-"""A product as its own records have it: the versions that could be listed, newest first, and why others are not."""
+"""Read a product from its own records: the versions that could be listed, newest first, and why others are not."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""What changes for clients and for the edge when one products document takes the place of another."""
+"""Compare two generations of a products document: what changes for clients and for the edge."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""What two products may not share: a fingerprint, and an alias of one architecture.
+"""Settle what two products may not share: a fingerprint, and an alias of one architecture.
 
 Both are decided over a whole stream, and over all streams (`streams`), by rules that depend on the records alone and
 never on the order of events:
@@ -26,7 +26,8 @@ from imageserver.format.keys import ProductId
 
 _SHA256: Final = re.compile(rb"[0-9a-f]{64}")
 _FEW: Final = 20
-"""So many fingerprints are found sooner one by one; more would cost their number times the size of the catalog."""
+"""Up to this many fingerprints are searched for one by one; more would cost their number times the size of the
+catalog."""
 
 
 def entangled(document: Products, candidates: Mapping[str, Candidate]) -> frozenset[str]:
@@ -112,7 +113,7 @@ def shared_with(streams: Iterable[Products], product: ProductId, fingerprints: C
     """Return a sentence about each image and each alias that `product` has and another product asked for too.
 
     `streams` are the documents of all streams, since clients read them as one list. `fingerprints` are those of the
-    version that is looked at; a copy of another version is none of its business.
+    version that is looked at; copies of other versions are left out.
     """
     found = []
     for document in sorted(streams, key=lambda document: (document.content_id != product.stream, document.content_id)):

@@ -1,8 +1,8 @@
-"""Which deltas this server makes itself, which of them fit into a run, and which it keeps.
+"""Decide which deltas this server makes, which of them fit into a run, and which it keeps.
 
-A delta costs its making once and saves a download for each client that holds its base. So only the newest listed
-version of a product gets any, from the newest listed versions before it, and one that is not below half of its root is
-not worth its storage. Of roots only a squashfs: what clients do with the delta of a disk is in catalog.deltas.
+A delta costs CPU once and shortens the download of each client that holds its base. So only the newest listed version
+of a product gets any, from the newest listed versions before it, and one that is not below half of its root is not
+worth its storage. Of roots only a squashfs: what clients do with the delta of a disk is in catalog.deltas.
 
 A publisher's own delta wins. The record of the version tells it from ours: it notes each base that this server tried.
 """

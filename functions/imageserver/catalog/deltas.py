@@ -1,4 +1,4 @@
-"""Which deltas a client can be shown.
+"""Choose the deltas that clients can be shown.
 
 A client that holds the base of a delta downloads the delta in place of the root. Three of its habits decide here
 (shared/simplestreams/products.go, and the daemons' image download):

@@ -1,4 +1,4 @@
-"""What a product loses because its newest version says nothing about it."""
+"""Find what a product loses because its newest version says nothing about it."""
 
 from imageserver.catalog.candidates import Build, Candidate
 from imageserver.format.documents import Withheld

@@ -1,4 +1,4 @@
-"""What products of different streams may not share: clients read all streams of a server as one list.
+"""Settle what products of different streams may not share: clients read all streams of a server as one list.
 
 A stream's document is folded beside the documents of the others. They say which products of other streams have, or
 wait for, a fingerprint or an alias of one that is folded. Who has it is decided from the records of both

@@ -1,4 +1,4 @@
-"""How long a client may keep what it was served: the Cache-Control that each object is stored with.
+"""Choose the Cache-Control with which each object is stored: how long a client may keep it.
 
 The header belongs to the object and not to the edge, which would put it on errors as well: a 404 that a browser keeps
 for a year hides the file that comes a minute later.

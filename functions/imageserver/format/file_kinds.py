@@ -92,7 +92,7 @@ _CONVERTED_BY: Final[tuple[tuple[re.Pattern[str], str, str], ...]] = (
 
 
 def classify(file: str) -> FileKind:
-    """Return the kind of a file by its name; Role.OTHER when it means nothing to us or no URL can carry it."""
+    """Return the kind of a file by its name; Role.OTHER for an unknown name, or for one that no URL can carry."""
     try:
         check_file(file)
     except InvalidUpload:

@@ -2,7 +2,7 @@
 
     images/<os>/<release>/<arch>/<variant>/<version>/<file>
 
-A key that parses here is safe in an URL, in a product name (which joins with ':') and in an alias list
+A key that parses here is safe in a URL, in a product name (which joins with ':') and in an alias list
 (which joins with ','), and every client sees its product and version. What a client would skip in
 silence is refused with a sentence.
 """
@@ -176,7 +176,7 @@ def takes_fingerprint(alias: str) -> bool:
 
 
 def check_file(file: str) -> None:
-    """Raise InvalidUpload when a file's name cannot stand in an URL as it is, or holds a folder."""
+    """Raise InvalidUpload when a file's name cannot stand in a URL as it is, or holds a folder."""
     _checked(file, "file name", file, _FILE)
 
 

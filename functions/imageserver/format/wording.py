@@ -1,4 +1,4 @@
-"""How sentences for people show what somebody else typed, and how they count."""
+"""Quote foreign text in sentences for people, and count things in them."""
 
 import unicodedata
 from typing import Final
@@ -7,10 +7,11 @@ _LONGEST: Final = 200
 
 
 def quoted(text: str, longest: int = _LONGEST) -> str:
-    """Return text between quotes, as it was typed and not endless: the first `longest` characters and an ellipsis.
+    """Return text in quotes as it was typed, cut after `longest` characters with an ellipsis.
 
-    Escaped is what a reader would not see: control and format characters, forms that stand for an ASCII character, and
-    a letter of another alphabet in a text that has Latin letters, since it may look like one of them.
+    Characters that a reader would not see or would mistake are escaped: control and format characters, forms that stand
+    for an ASCII character, and a letter of another alphabet in a text with Latin letters, since it may look like one of
+    them.
     """
     kept = repr(text if len(text) <= longest else f"{text[:longest]}…")
     if kept.isascii():

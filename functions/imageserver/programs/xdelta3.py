@@ -1,8 +1,8 @@
 """xdelta3, the program: two files to a delta, and back, as a stream of bytes.
 
 LXD and Incus call the same program to apply a delta. Secondary compression is off, since not every build of theirs has
-every kind, and so is the look into compressed files. The names of the files go into the delta, so they are always the
-same and equal files give equal bytes.
+every kind; so is the decompression of compressed inputs. The names of the files go into the delta, so they are
+always the same and equal files give equal bytes.
 """
 
 import os

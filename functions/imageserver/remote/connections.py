@@ -123,7 +123,7 @@ class Connections:
             return self._sites[key]
 
     def _checked(self, host: str, port: int) -> list[str]:
-        """Resolve a name. One address that may not be asked refuses the name: which of them is taken is chance."""
+        """Resolve a name. One forbidden address refuses the name, since chance decides which address is used."""
         try:
             found = self._resolve(host, port, type=socket.SOCK_STREAM)
         except (OSError, UnicodeError) as error:

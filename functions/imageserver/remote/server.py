@@ -42,7 +42,7 @@ _R = TypeVar("_R")
 
 @dataclass(frozen=True, slots=True)
 class Manners:
-    """How much is asked of another server at once, and how long it may take.
+    """Limits on the requests to another server, and on the time that they may take.
 
     A file is read in parts of `part_bytes`. More than one connection is opened where the first part came so fast that
     with all of them each part still takes less than `part_s`. A request is tried `tries` times, with pauses that double
@@ -62,7 +62,7 @@ POLITE: Final = Manners()
 
 
 class _Again(Exception):
-    """This try failed, the next may not; after `pause_s` seconds where the server asked for that."""
+    """This try failed, and the next may succeed; after `pause_s` seconds where the server asked for that."""
 
     def __init__(self, message: str, pause_s: float = 0) -> None:
         super().__init__(message)
@@ -178,7 +178,7 @@ class _Pace:
 
 
 class _TimeOver(Exception):
-    """The time for this read is over, and it ends."""
+    """Raised when the time for a read has run out."""
 
 
 class _Transfer:
@@ -368,7 +368,7 @@ def _unexpected(response: BaseHTTPResponse, url: str, path: str) -> _Again | Ups
 
 
 def _distrusted(error: Exception) -> str:
-    """Return why a server's certificate cannot be verified, and what helps; nothing for another error."""
+    """Return why a server's certificate cannot be verified, and what to do about it; nothing for another error."""
     reason = error.args[0] if isinstance(error, SSLError) else None
     if not isinstance(reason, ssl.SSLCertVerificationError):
         return ""

@@ -100,7 +100,7 @@ CASES: dict[str, tuple[Callable[[Products], object], dict[str, bytes], str, list
     ),
     "two deltas": (second_delta, {}, "has 2 deltas", ["lxd-5.0.2", "lxd-6.7", *INCUS]),
     "a delta of a disk beside a squashfs": (disk_delta, {}, "would be applied to a squashfs", INCUS),
-    "a path for no URL": (changed("rootfs.squashfs", path="images/a b"), {}, "cannot stand in an URL", list(SERVED)),
+    "a path for no URL": (changed("rootfs.squashfs", path="images/a b"), {}, "cannot stand in a URL", list(SERVED)),
     "a file that is gone": (changed("rootfs.squashfs", path="images/x"), {}, "images/x is not there", list(SERVED)),
     "a file that changed": (lambda _: None, {FILE: b"x"}, "another size or sha256", list(SERVED)),
     "a root that is none": (lambda _: None, {FILE: b"x"}, "the root is no whole squashfs", list(SERVED)),
