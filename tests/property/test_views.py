@@ -30,6 +30,7 @@ VIEWS = (
     private("hidden", (PRIVATE,)),
     channel("stable", (PUBLIC,)),
     channel("tested", (PRIVATE,)),
+    view("incus", (PUBLIC,), clients="incus"),
     view("ubuntu", (PUBLIC, PRIVATE), only=("ubuntu",), is_private=True),
 )
 NAMES = [one.name for one in VIEWS]
@@ -100,6 +101,7 @@ def check_selection(server: System, after: dict[str, bytes]) -> None:
             continue
         name = key.split("/")[1]
         document = documents_of_views(server)[name]
+        assert document.get("clients") != "incus" or b'lxd.tar.xz":' not in body, f"{key} has items for LXD"
         secret = base64.urlsafe_b64decode(document["secret"] + "=")
         for version, path in items(key, body):
             signed, mac, file = path.split("/", 2)
@@ -145,6 +147,7 @@ def test_the_views_of_this_test_show_something() -> None:
     shown = {key for key, body in served(server).items() if key.startswith("views/") and list(items(key, body))}
     assert shown == {
         "views/hidden/streams/v1/images-hidden.json",
+        "views/incus/streams/v1/images.json",
         "views/stable/streams/v1/images.json",
         "views/tested/streams/v1/images-hidden.json",
         "views/ubuntu/streams/v1/images-hidden.json",

@@ -229,7 +229,7 @@ def _folded(
 
     def folded_with(known: Mapping[ProductId, Sequence[Record]]) -> Folded:
         selected = {product: of.records(product, versions) for product, versions in known.items()}
-        return fold(document, selected, services.clients, services.rights, streams)
+        return fold(document, selected, of.clients(services.clients), services.rights, streams)
 
     others: dict[ProductId, list[Record]] = {}
     unknown: set[ProductId] = set()

@@ -52,7 +52,7 @@ class StreamCatalog:
 
     def fold(self, known: Known, clients: Sequence[str], rights: Rights) -> Folded:
         """Fold these products, each with all of its records; `needs` names others as `catalog.fold` does."""
-        return fold(self.before, self.selected(known), clients, rights, self.streams)
+        return fold(self.before, self.selected(known), self.catalog.clients(clients), rights, self.streams)
 
     def put(self, folded: Folded, changed: Known) -> None:
         """Take the folded document for what is to be written."""

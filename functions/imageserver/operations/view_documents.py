@@ -84,4 +84,4 @@ def _change(store: Store, name: str, change: Callable[[View], View]) -> View:
 
 
 def _selection(view: View) -> tuple[object, ...]:
-    return view.streams, view.only, view.is_private, view.private_streams, view.channel is None
+    return view.streams, view.only, view.is_private, view.private_streams, view.channel is None, view.clients

@@ -47,6 +47,10 @@ class Catalog:
         """Return those records of a product that the catalog is folded from."""
         return selected(self.view, product, versions) if self.view else list(versions)
 
+    def clients(self, served: Sequence[str]) -> Sequence[str]:
+        """Return the kinds of client whose items it lists; `served` are those of the server."""
+        return (self.view.clients,) if self.view and self.view.clients else served
+
     def others(self, index: Index, stream: str) -> list[str]:
         """Return the streams that clients read beside this one."""
         if self.view:

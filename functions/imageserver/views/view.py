@@ -14,6 +14,7 @@ from typing import Annotated, Final
 import msgspec
 
 from imageserver.errors import CatalogDamaged, InvalidFilter, InvalidUpload, InvalidView
+from imageserver.format.file_kinds import ALL_CLIENTS
 from imageserver.format.keys import ProductId, parse_product
 from imageserver.upstream.filters import ALL, parse_filter
 
@@ -62,6 +63,7 @@ class View(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_default
 
     `secret` signs the paths of its files, base64url. `is_private`: only a token of `tokens` (sha256 -> token) opens it.
     Its `private_streams` are served through views alone: they are left out of the catalog that everybody reads.
+    `clients` is the one kind of client, lxd or incus, whose items it lists; empty: those of the server.
     `channel` goes by the path of a product, oldest promotion first; None where the view is no channel.
     """
 
@@ -73,6 +75,7 @@ class View(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_default
     private_streams: tuple[str, ...] = ()
     tokens: dict[str, Token] = {}
     channel: dict[str, tuple[Promotion, ...]] | None = None
+    clients: str = ""
     created: str = ""
     schema: int = SCHEMA
 
@@ -143,6 +146,8 @@ def _problems(view: View) -> Iterable[str]:
         yield f"has {len(view.tokens):,} tokens, expected at most {MOST_TOKENS:,}; revoke some"
     if not all(map(_TOKEN_HASH.fullmatch, view.tokens)):
         yield "has a token that is not known by its sha256"
+    if view.clients and view.clients not in ALL_CLIENTS:
+        yield f"is for the clients {view.clients[:80]!a}, expected {' or '.join(ALL_CLIENTS)}, or none for both"
     if not _is_secret(view.secret):
         yield f"has a secret that is not {SECRET_BYTES} bytes in base64url"
     yield from _filter_problems(view.only)

@@ -53,7 +53,14 @@ class NewToken:
 
 
 def plan(
-    name: str, own: Iterable[str], shared: Iterable[str], only: tuple[str, ...], *, is_private: bool, is_channel: bool
+    name: str,
+    own: Iterable[str],
+    shared: Iterable[str],
+    only: tuple[str, ...],
+    *,
+    is_private: bool,
+    is_channel: bool,
+    clients: str = "",
 ) -> View:
     """Return the view that a command line asks for. Raise InvalidView.
 
@@ -68,6 +75,7 @@ def plan(
         is_private=is_private,
         private_streams=own if is_private and not is_channel else (),
         channel={} if is_channel else None,
+        clients=clients,
         created=_now(),
     )
     check(view)

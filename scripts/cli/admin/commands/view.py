@@ -13,6 +13,7 @@ from cli.admin.arguments import command, find_target, main, product_of, yes_opti
 from cli.admin.deployment import Deployment
 from cli.admin.errors import FOUND, NOTHING, end
 from imageserver.errors import InvalidView
+from imageserver.format.file_kinds import ALL_CLIENTS
 from imageserver.format.keys import ImageKey, ProductId, path_of
 from imageserver.format.wording import counted
 from imageserver.operations.promotion import promote as point_to
@@ -48,6 +49,7 @@ def _streams(_context: click.Context, _parameter: click.Parameter, given: tuple[
 @click.option(
     "--with", "shared", multiple=True, callback=_streams, metavar="STREAM", help="Also show it; it stays as it is."
 )
+@click.option("--clients", type=click.Choice(ALL_CLIENTS), help="List one kind of client's items.  [default: server's]")
 @click.option("--hide", is_flag=True, help="Take a stream that everybody sees today off the public catalog.")
 @command
 def create(
@@ -59,6 +61,7 @@ def create(
     is_private: bool,
     is_channel: bool,
     shared: tuple[str, ...],
+    clients: str | None,
     hide: bool,
 ) -> None:
     """Make the view NAME: a private remote, or a channel at https://HOST/NAME/.
@@ -70,9 +73,12 @@ def create(
     ./scripts/admin view create staging --streams images-staging --private
     ./scripts/admin view create stable --channel --streams images
     ./scripts/admin view create partner --streams images-partner --with images --only ubuntu --private
+    ./scripts/admin view create incus-only --streams images --clients incus
     """
     try:
-        wanted = views.plan(name, streams, shared, only, is_private=is_private, is_channel=is_channel)
+        wanted = views.plan(
+            name, streams, shared, only, is_private=is_private, is_channel=is_channel, clients=clients or ""
+        )
         made, folded = views.create(deployment, wanted, hide=hide)
     except InvalidView as error:
         raise click.UsageError(str(error)) from error
@@ -119,7 +125,8 @@ def show(deployment: Deployment, as_json: bool, name: str) -> None:
         output.print_json(views.as_json(deployment, found))
         return
     only = f", only {' or '.join(found.only)}" if found.only else ""
-    click.echo(f"{name}: {_kind(found)} of {', '.join(found.streams)}{only}, made on {found.created}")
+    clients = f", for {found.clients} alone" if found.clients else ""
+    click.echo(f"{name}: {_kind(found)} of {', '.join(found.streams)}{only}{clients}, made on {found.created}")
     if found.private_streams:
         click.echo(f"  private: {', '.join(found.private_streams)}")
     click.echo(f"  opened by {_opened_by(deployment, found)}")

@@ -219,6 +219,17 @@ def test_a_stream_is_shown_in_a_private_view_and_stays_public(world: World) -> N
     assert world.system.listed("images", "partner") == {NAME: [NEW]}
 
 
+def test_a_view_for_one_kind_of_client_lists_its_items_and_says_so(world: World) -> None:
+    world.upload(f"images/{NOBLE}/{NEW}")
+    world.admin("view create incus-only --streams images --clients incus")
+    (product,) = world.system.products_document(view="incus-only").products.values()
+    assert "lxd.tar.xz" not in documents.decode_versions(product)[NEW].items
+    assert "of images, for incus alone, made on" in world.admin("view show incus-only").stdout
+    assert world.told("view show incus-only")["clients"] == "incus"
+    again = world.admin("view create incus-only --streams images", USAGE).stderr
+    assert "there is a view incus-only that selects something else" in again
+
+
 def test_a_view_without_products_has_an_index_that_clients_can_read(world: World) -> None:
     world.admin(STABLE)
     index = world.system.store.objects["views/stable/streams/v1/index.json"].body

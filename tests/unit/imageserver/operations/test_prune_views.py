@@ -94,6 +94,13 @@ def test_reconcile_finds_nothing_in_catalogs_that_are_as_they_should_be(server: 
     assert compared(server) == []
 
 
+def test_reconcile_finds_nothing_in_the_catalog_of_a_view_for_one_kind_of_client(server: System) -> None:
+    create_view(server.store, view("incus-only", ("images",), clients="incus"))
+    server.publish(*server.products())
+    assert set(server.listed(view="incus-only")) == {NAME}
+    assert compared(server) == []
+
+
 @pytest.mark.parametrize("document", ["images.json", "index.json"])
 def test_reconcile_repairs_a_document_of_a_view_that_was_lost(server: System, document: str) -> None:
     key = f"views/stable/streams/v1/{document}"

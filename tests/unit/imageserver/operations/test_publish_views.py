@@ -134,6 +134,33 @@ def test_a_view_with_filters_has_only_the_products_that_one_of_them_takes() -> N
     assert b"noble:amd64:default" not in b"".join(served(server, "mine").values())
 
 
+@pytest.mark.parametrize("kind", ["incus", "lxd"])
+@pytest.mark.parametrize("offered", [("incus", "lxd"), ("lxd",), ("incus",)], ids="+".join)
+def test_a_view_for_one_kind_of_client_lists_the_items_of_that_kind_alone(kind: str, offered: tuple[str, ...]) -> None:
+    server = system(view("one", ("images",), clients=kind))
+    server.clients = offered
+    upload(server, f"images/{NOBLE}/{NEW}")
+    catalog = {key.removeprefix("views/one/"): body for key, body in served(server, "one").items()}
+    for client, seen in ((kind, 1), ("lxd" if kind == "incus" else "incus", 0)):
+        assert len(client_rules.read_catalog(catalog[documents.INDEX_KEY], catalog, client)) == seen
+    (product,) = server.products_document().products.values()
+    listed = documents.decode_versions(product)[NEW].items
+    assert {name.removesuffix(".tar.xz") for name in listed if name.endswith(".tar.xz")} == set(offered)
+
+
+def test_a_virtual_machine_in_one_tarball_is_in_the_view_for_incus_and_withheld_in_the_one_for_lxd() -> None:
+    server = system(view("one", ("images",), clients="incus"), view("other", ("images",), clients="lxd"))
+    path = f"images/{NOBLE}/{NEW}"
+    machine = images.tarball({"metadata.yaml": images.metadata_yaml(), "rootfs.img": images.qcow2()})
+    server.upload(path, {"incus_combined.tar.gz": images.compress(machine, "gz")})
+    server.ingest(path)
+    server.publish(parse_version(path))
+    assert server.listed("images", "one") == {NAME: [NEW]}
+    assert server.listed("images", "other") == {}
+    (withheld,) = server.products_document("images", "other").withheld[NAME]
+    assert "LXD cannot launch" in withheld.reason
+
+
 def test_a_channel_shows_one_version_and_moves_forward_and_back_without_another_upload() -> None:
     server = system(channel())
     old = upload(server, f"images/{NOBLE}/{OLD}")

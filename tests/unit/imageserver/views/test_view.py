@@ -31,7 +31,8 @@ TOKEN = Token(label="ann", created="2026-11-27T10:00:00+00:00")
 
 
 @pytest.mark.parametrize(
-    "made", [view(), private(), channel(), view(only=("ubuntu:noble", "os=debian,arch=amd64|arm64"))]
+    "made",
+    [view(), private(), channel(), view(only=("ubuntu:noble", "os=debian,arch=amd64|arm64")), view(clients="incus")],
 )
 def test_a_view_is_read_back_as_it_was_written(made: View) -> None:
     body = encode_view(made)
@@ -69,6 +70,7 @@ def test_a_view_takes_the_products_of_its_streams_that_one_filter_takes() -> Non
         ),
         ({"secret": secret_text(bytes(31))}, "has a secret that is not 32 bytes"),
         ({"secret": secret_text(bytes(32)) + "="}, "has a secret that is not 32 bytes"),
+        ({"clients": "both"}, "is for the clients 'both', expected incus or lxd, or none for both"),
         ({"only": ("ubuntu,",)}, "has the term ''"),
         ({"only": ("ubuntu,size<=2GB",)}, "a view selects products"),
         ({"only": ("version=2026*",)}, "a view selects products"),
