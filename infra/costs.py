@@ -231,12 +231,21 @@ LOOK_UPS: Final = 4
 """What the edge's function reads of its store for a token, as it does with a token that opens nothing."""
 
 
+INDEX_READS: Final = 1 / 5
+"""Requests that open an index, of all: a launch is some five requests."""
+LOG_LINE_BYTES: Final = 250
+"""What CloudWatch Logs counts of one use of a token: the line with the request's ID, and 26 bytes for each event, with
+those that CloudFront may add at the start and the end."""
+
+
 def viewing(millions: float) -> list[Row]:
     """Return what Views adds to a month's bill with so many million requests; two million runs are free."""
     reads = millions * LOOK_UPS
+    logged_gb = millions * INDEX_READS * LOG_LINE_BYTES / 1e3
     return [
         Row("CloudFront Functions, $0.10 a million, 2 free", f"{millions:,.1f} M runs", max(0.0, millions - 2) * 0.10),
         Row("KeyValueStore, $0.03 a million reads", f"{reads:,.1f} M reads", reads * 0.03),
+        Row("CloudWatch Logs, uses of tokens", f"{millions * INDEX_READS:,.2f} M lines", logged_gb * 0.50),
     ]
 
 

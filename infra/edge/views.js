@@ -10,6 +10,7 @@ const LONGEST_AUTHORIZATION = 512;
 const PLAIN = /^\/[A-Za-z0-9._~:\/-]*$/;
 const TOKEN = /^sst_[A-Za-z0-9_-]{32}$/;
 const VIEW = /^[a-z0-9][a-z0-9-]{0,62}$/;
+const LABEL = VIEW;
 const STREAM = /^images(-[a-z0-9]+)*$/;
 const SIGNED = /^signed\/([A-Za-z0-9_-]{22})\/(images(-[a-z0-9]+)*\/.+)$/;
 const DOCUMENT = /^streams\/v1\/([A-Za-z0-9][A-Za-z0-9_-]*)[A-Za-z0-9._-]*$/;
@@ -39,6 +40,7 @@ async function decide(request) {
     if (password !== null) {
         const view = await viewOfToken(password);
         const key = keyIn(view, path.slice(1));
+        logUse(view, key);
         return view === NOBODY ? challenge() : serve(request, key);
     }
     const slash = path.indexOf('/', 1);
@@ -49,6 +51,7 @@ async function decide(request) {
         const view = await open(first);
         // The page's links are relative: they need the slash.
         const key = slash < 0 ? '' : keyIn(view, path.slice(slash + 1));
+        logUse(view, key);
         if (view === NOBODY) {
             return answer(404, 'Not Found');
         }
@@ -103,7 +106,20 @@ async function viewOfToken(token) {
     const found = await entry('token:' + hash);
     const isValid = TOKEN.test(token) && found !== null && VIEW.test(found.view) && isAhead(found.until);
     const view = await viewNamed(isValid ? found.view : 'nobody');
-    return isValid ? view : NOBODY;
+    if (!isValid || view === NOBODY) {
+        return NOBODY;
+    }
+    view.label = found.label;
+    return view;
+}
+
+// Log the label of a token once for each index that it opens, for `admin view token list`. Nothing else tells of it:
+// the access logs hold no login. A token and its hash are never logged.
+function logUse(view, key) {
+    const isLabel = typeof view.label === 'string' && LABEL.test(view.label);
+    if (isLabel && key === '/views/' + view.view + '/streams/v1/index.json') {
+        console.log(JSON.stringify({ view: view.view, label: view.label }));
+    }
 }
 
 function isAhead(until) {

@@ -28,19 +28,25 @@ Read = Callable[[str], str | None]
 """Return an entry of the key value store, None if there is none."""
 Run = Callable[[str, str, Iterable[tuple[str, str]]], Mapping[str, Any]]
 """Method, URI and headers of a request -> the request that goes on (`uri`), or the answer (`statusCode`)."""
+Log = Callable[[str], object]
+"""Take a line that the function logs."""
 
 
 class FunctionFailed(Exception):
     """The function threw: CloudFront answers 503 then."""
 
 
+def _log(text: str) -> None:
+    _LOG.warning("edge function: %s", text)
+
+
 class EdgeFunction:
     """One function with its store; used from the thread that made it."""
 
-    def __init__(self, source: str, read: Read) -> None:
+    def __init__(self, source: str, read: Read, log: Log = _log) -> None:
         self._context = quickjs.Context()
         self._context.set_memory_limit(MEMORY_BYTES)
-        for name, host in (("get", read), ("decode", _decode), ("text", _text), ("digest", _digest), ("log", _log)):
+        for name, host in (("get", read), ("decode", _decode), ("text", _text), ("digest", _digest), ("log", log)):
             self._context.add_callable(f"host_{name}", host)
         self._context.eval(_RUNTIME.read_text())
         self._context.eval(source.replace(_IMPORT, "", 1))
@@ -69,9 +75,9 @@ class EdgeFunction:
 class Runner:
     """An EdgeFunction in a thread of its own, for callers in any."""
 
-    def __init__(self, source: str, read: Read) -> None:
+    def __init__(self, source: str, read: Read, log: Log = _log) -> None:
         self._thread = ThreadPoolExecutor(1, "edge-function")
-        self._function = self._thread.submit(EdgeFunction, source, read).result()
+        self._function = self._thread.submit(EdgeFunction, source, read, log).result()
 
     def run(self, method: str, uri: str, headers: Iterable[tuple[str, str]]) -> Mapping[str, Any]:
         return self._thread.submit(self._function.run, method, uri, list(headers)).result()
@@ -113,7 +119,3 @@ def _digest(key: str | None, text: str, encoding: str) -> str:
     data = text.encode(errors="surrogatepass")
     digest = hashlib.sha256(data).digest() if key is None else hmac.digest(bytes.fromhex(key), data, "sha256")
     return digest.hex() if encoding == "hex" else base64.urlsafe_b64encode(digest).decode().rstrip("=")
-
-
-def _log(text: str) -> None:
-    _LOG.warning("edge function: %s", text)

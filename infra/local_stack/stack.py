@@ -6,8 +6,9 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,7 +19,7 @@ from rich.console import Console
 from local_stack.api import make_api
 from local_stack.certificates import Certificates, ensure_certificates
 from local_stack.credentials import ACCESS_KEY, SECRET_KEY, local_session
-from local_stack.edge_function import Run, Runner
+from local_stack.edge_function import Log, Run, Runner
 from local_stack.errors import AlreadyRunning
 from local_stack.front import make_front
 from local_stack.interpreter import read_wiring
@@ -37,6 +38,7 @@ from local_stack.workers import Pool, common_environment
 TEMPLATE: Final = Path(__file__).resolve().parent.parent / "template.yaml"
 STACK_NAME: Final = "local"
 REGION: Final = "us-east-1"
+EDGE_LOG: Final = "edge-function.log"
 LONGEST_WINDOW_S: Final = 1.0
 """Batching windows are cut to this, so that an upload is listed in a second or two; see --full-windows."""
 
@@ -115,12 +117,12 @@ class LocalStack:
         process.watch(observer.changed)
         pool = self._start_functions(sqs, observer, logs, self._options.functions_endpoint or process.endpoint)
         api_sockets = listen(ports.choose("api"))
-        view_store, run = self._start_edge_function(ports)
+        view_store, run = self._start_edge_function(ports, logs / EDGE_LOG)
         self._serve(make_front(self.wiring.edge, self.wiring.bucket.name, self.s3, run), sockets, certificates)
         api = make_api(self.wiring.routes, pool.invoke, self.scheduler, observer.failed)
         self._serve(api, api_sockets, certificates)
         base_url, api_url = (f"https://localhost:{s[0].getsockname()[1]}" for s in (sockets, api_sockets))
-        self.stack = self._description(base_url, api_url, certificates.ca_file, process.endpoint, view_store)
+        self.stack = self._description(base_url, api_url, certificates.ca_file, process.endpoint, view_store, logs)
         self.scheduler.start()
 
     def _start_s3(self, port: int, edge: str, logs: Path) -> tuple[S3Process, Any]:
@@ -135,7 +137,7 @@ class LocalStack:
         provision(self.wiring, self.s3, sqs)
         return process, sqs
 
-    def _start_edge_function(self, ports: "_Ports") -> tuple[str, Run | None]:
+    def _start_edge_function(self, ports: "_Ports", log: Path) -> tuple[str, Run | None]:
         """Start the edge's function and its key value store; return that one's address and how to run the function."""
         code = self.wiring.edge.function
         if code is None:
@@ -143,11 +145,13 @@ class LocalStack:
         store = KeyValues(code.store_arn)
         bound = listen(ports.choose("view-store"))
         self._serve(make_key_values(store), bound, None)
-        runner = Runner(code.text, store.get)
+        runner = Runner(code.text, store.get, self._closing.enter_context(log_of_function(log)))
         self._closing.callback(runner.stop)
         return f"http://localhost:{bound[0].getsockname()[1]}", runner.run
 
-    def _description(self, base_url: str, api_url: str, ca_file: Path, endpoint: str, view_store: str) -> Stack:
+    def _description(
+        self, base_url: str, api_url: str, ca_file: Path, endpoint: str, view_store: str, logs: Path
+    ) -> Stack:
         return Stack(
             base_url=base_url,
             ca_file=str(ca_file),
@@ -160,6 +164,7 @@ class LocalStack:
             secret_access_key=SECRET_KEY,
             view_store=view_store,
             view_store_arn=self.wiring.edge.function.store_arn if self.wiring.edge.function else "",
+            edge_log=str(logs / EDGE_LOG) if self.wiring.edge.function else "",
         )
 
     def _start_functions(self, sqs: Any, observer: Observer, logs: Path, endpoint: str) -> Pool:
@@ -215,6 +220,13 @@ def _empty(folder: Path) -> Path:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     return folder
+
+
+@contextlib.contextmanager
+def log_of_function(file: Path) -> Iterator[Log]:
+    """Yield what appends a line with its moment: what CloudWatch Logs has of CloudFront's function."""
+    with file.open("a", buffering=1) as out:
+        yield lambda text: out.write(f"{datetime.now(UTC).isoformat(timespec='milliseconds')} {text}\n")
 
 
 def _log_to(file: Path) -> None:

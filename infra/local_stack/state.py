@@ -15,7 +15,8 @@ FILE_NAME = "stack.json"
 class Stack:
     """A running stack. `base_url` is where clients find images, `api_url` where uploads are asked for.
 
-    `view_store` is the address of the edge's key value store and `view_store_arn` its name, both empty without views.
+    `view_store` is the address of the edge's key value store and `view_store_arn` its name; `edge_log` is
+    the file with what the edge's function logs. All three are empty without views.
     The access key is what requests to `s3_endpoint` are signed with.
     """
 
@@ -30,6 +31,7 @@ class Stack:
     secret_access_key: str
     view_store: str = ""
     view_store_arn: str = ""
+    edge_log: str = ""
 
     def write(self, folder: Path) -> None:
         """Publish it: a reader sees the whole file or none."""

@@ -3,28 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import boto3
 import pytest
 from botocore.exceptions import ClientError
+from msgspec.structs import replace
 
+from cli.admin.token_use import LocalLog, count
 from edge.embed import FUNCTION
 from imageserver.aws.key_values import KeyValueStore, at_endpoint
 from imageserver.storage.s3 import LISTED_TAG
+from imageserver.views.view import Token
 from local_stack.certificates import ensure_certificates
 from local_stack.edge_function import Runner
 from local_stack.front import make_front
 from local_stack.interpreter import read_wiring
 from local_stack.key_values import KeyValues, make_key_values
 from local_stack.servers import Server, listen
-from local_stack.stack import TEMPLATE
+from local_stack.stack import TEMPLATE, log_of_function
 from local_stack.template import StackIdentity
 from tests.component.test_local_stack_front import Front
 from tests.support import edge_views
 from tests.support.edge_views import PRIVATE, PUBLIC, STAGING, basic, signed
 from tests.support.servers.s3 import BUCKET, running_s3
+from tests.support.views import private
 
 pytestmark = pytest.mark.xdist_group("local-stack-views")
 WIRING = read_wiring(TEMPLATE, {"Views": "true"}, StackIdentity("local", "us-east-1"), "http://s3")
@@ -60,6 +65,22 @@ def test_boto3_reads_and_changes_the_store(client: Any) -> None:
     assert store.read() == wanted
     store.change({"private": "[]"}, [*wanted, "view:none"])
     assert store.read() == {"private": "[]"}
+
+
+def test_what_the_function_logs_is_read_as_the_use_of_a_token(tmp_path: Path) -> None:
+    log = tmp_path / "edge-function.log"
+    with log_of_function(log) as write:
+        runner = Runner(FUNCTION.read_text(), edge_views.entries().get, write)
+        for _ in range(2):
+            runner.run("GET", "/streams/v1/index.json", [("Authorization", basic(STAGING))])
+        runner.run("GET", "/streams/v1/index.json", [])
+        runner.stop()
+    made = Token(label="ci", created="2026-11-01T00:00:00+00:00")
+    found = count(
+        LocalLog(log).lines("staging", datetime.now(UTC) - timedelta(minutes=1)),
+        replace(private(), tokens={"0" * 64: made}),
+    )
+    assert found["ci"].uses == 2
 
 
 def test_a_change_over_an_old_revision_or_of_what_is_not_there_is_refused(client: Any) -> None:

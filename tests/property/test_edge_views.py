@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -21,6 +23,7 @@ from tests.support.edge_views import (
     base64url,
     basic,
     right,
+    secrets_of,
     signed,
 )
 
@@ -60,8 +63,12 @@ logins = st.lists(
 @settings(max_examples=1500, deadline=None)
 @given(uris() | st.text(max_size=80), logins)
 @example(f"/%76iews/lab/{PRIVATE}", [basic(STAGING)])
+@example("/streams/v1/index.json", [basic(STAGING)])
 def test_no_request_without_a_right_gets_what_is_not_public(uri: str, authorization: list[str]) -> None:
     found = EDGE.ask(uri, *authorization)
+    for line in EDGE.logged:
+        opened = {TOKENS[secret][0] for secret in secrets_of(uri, *authorization)}
+        assert json.loads(line) in [{"view": view, "label": label} for view in opened for label in ("ci", "host1")]
     if found.status:
         assert found.status in (302, 401, 404)
         assert found.status != 302 or found.headers["location"].strip("/") in {*TOKENS, *CHANNELS}

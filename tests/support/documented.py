@@ -93,7 +93,7 @@ NOT_RUN: Final[tuple[tuple[str, str], ...]] = (
     (r"uv (lock|export|pip compile) ?.*", "they change the locks, and ask a registry"),
     (r"git (pull|checkout) ?.*", "they change the clone"),
     (r"sam deploy --config-(env|file) .*|sam validate --lint", "the walk deploys with the same file; gates validate"),
-    (r"aws (cloudformation|lambda) .*", "needs an AWS account, whose emulator has neither"),
+    (r"aws (cloudformation|lambda|logs) .*", "needs an AWS account, whose emulator has neither"),
     (r"\./scripts/bench hash --bucket .*|\.\./scripts/admin --bucket NAME", "needs a bucket in an AWS account"),
     (r"\./scripts/bench scale", "it measures for minutes; unit/project parses its line"),
     (r"cd infra", "the walk of infra/README.md begins there"),

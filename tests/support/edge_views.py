@@ -53,6 +53,8 @@ TOKENS: Final[Mapping[str, tuple[str, int]]] = {
     ORPHAN: ("gone", 0),
 }
 
+LABELS: Final[Mapping[str, str]] = {STAGING: "ci"}
+
 
 def base64url(data: bytes) -> str:
     return base64.urlsafe_b64encode(data).decode().rstrip("=")
@@ -75,7 +77,9 @@ def entries() -> dict[str, str]:
     store = {f"view:{name}": json.dumps({"key": base64url(key), "public": name in CHANNELS})
              for name, key in KEYS.items()}  # fmt: skip
     for secret, (view, until) in TOKENS.items():
-        store[f"token:{hashlib.sha256(secret.encode()).hexdigest()}"] = json.dumps({"view": view, "until": until})
+        store[f"token:{hashlib.sha256(secret.encode()).hexdigest()}"] = json.dumps(
+            {"label": LABELS.get(secret, "host1"), "view": view, "until": until}
+        )
     return store | {"private": json.dumps(HIDDEN)}
 
 
@@ -94,11 +98,13 @@ class Edge:
     def __init__(self) -> None:
         self.store = entries()
         self.reads: list[str] = []
-        self._function = EdgeFunction(FUNCTION.read_text(), self._read)
+        self.logged: list[str] = []
+        self._function = EdgeFunction(FUNCTION.read_text(), self._read, self.logged.append)
 
     def ask(self, uri: str, *authorization: str) -> Answer:
         """Ask for a URI as a client spells it, with as many headers Authorization."""
         self.reads.clear()
+        self.logged.clear()
         return answer(self._function.run("GET", uri, [("Authorization", value) for value in authorization]))
 
     def _read(self, key: str) -> str | None:

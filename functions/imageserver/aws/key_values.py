@@ -1,6 +1,6 @@
 """The entries that the edge reads before it answers: CloudFront's KeyValueStore.
 
-    token:<sha256 hex of the token>   {"view": "staging", "until": 1798761600}
+    token:<sha256 hex of the token>   {"label": "ci", "view": "staging", "until": 1798761600}
     view:<name>                       {"key": "<base64url>", "public": false}
     private                           ["images-staging"]
 

@@ -74,7 +74,7 @@ def entries(views: Iterable[View], now: datetime) -> dict[str, str]:
         found[f"view:{view.name}"] = _json({"key": view.secret, "public": not view.is_private})
         for hashed, token in view.tokens.items():
             if not token.until or token.until > now.timestamp():
-                found[f"token:{hashed}"] = _json({"view": view.name, "until": token.until})
+                found[f"token:{hashed}"] = _json({"label": token.label, "view": view.name, "until": token.until})
     if streams := sorted(private_streams(views)):
         found[PRIVATE] = _json(streams)
     for key, value in found.items():

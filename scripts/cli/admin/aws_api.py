@@ -114,6 +114,20 @@ class StackResource(Answer, frozen=True):
     stack_resource_detail: StackResourceDetail
 
 
+class LogEvent(msgspec.Struct, frozen=True):
+    """A line of a log; `timestamp` in milliseconds since 1970."""
+
+    timestamp: int
+    message: str
+
+
+class LogEvents(msgspec.Struct, frozen=True, rename="camel"):
+    """One page of FilterLogEvents."""
+
+    events: list[LogEvent] = []
+    next_token: str = ""
+
+
 class CallerIdentity(Answer, frozen=True):
     """GetCallerIdentity."""
 

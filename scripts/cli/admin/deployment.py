@@ -19,6 +19,7 @@ from cli import aws as credentials
 from cli.admin import aws_api, inventory, output
 from cli.admin.aws_api import RequestLog
 from cli.admin.errors import NO_STACK, NOTHING, end
+from cli.admin.token_use import REGION, CloudWatchLog, EdgeLog, LocalLog
 from cli.folders import default_state_folder
 from imageserver.aws import cloudfront
 from imageserver.aws.key_values import KeyValueStore, at_endpoint
@@ -85,9 +86,9 @@ class Deployment:
 
     `endpoint`: of S3, for the local stack. `edge`: the address that clients use. `api`: the address of the upload API.
     `deployed_for`: the clients that the catalog is for. `rights`: who may use which names.
-    `rules`: of maintain, else the template's defaults.
-    `distribution`: the ID of CloudFront's distribution. `view_store_arn`: of the store that the edge looks views up in,
-    and `view_store_endpoint` where the local stack has it. `max_bytes`: the largest file that is accepted.
+    `rules`: of maintain, else the template's defaults. `max_bytes`: the largest file that is accepted.
+    `distribution`: the ID of CloudFront's distribution. `view_store_arn`: of the store that the edge looks views up in.
+    `view_store_endpoint` and `edge_log_file`: where the local stack has it, and what the edge's function logs.
     `pending_invalidations`: keys that an unknown distribution may still hold. `requests`: what was asked of AWS.
     """
 
@@ -104,6 +105,7 @@ class Deployment:
     distribution: str = ""
     view_store_arn: str = ""
     view_store_endpoint: str = ""
+    edge_log_file: str = ""
     max_bytes: int = NO_LIMIT
     pending_invalidations: set[str] = field(default_factory=set, compare=False)
     requests: RequestLog = field(default_factory=RequestLog, compare=False)
@@ -189,6 +191,15 @@ class Deployment:
             return KeyValueStore(self.session.client("cloudfront-keyvaluestore"), self.view_store_arn)
         client = self.session.client("cloudfront-keyvaluestore", endpoint_url=self.view_store_endpoint)
         return KeyValueStore(at_endpoint(client), self.view_store_arn)
+
+    @cached_property
+    def edge_log(self) -> EdgeLog | None:
+        """What the edge's function logs; None for a server without one, or a bucket alone."""
+        if self.edge_log_file:
+            return LocalLog(Path(self.edge_log_file))
+        name = self._physical_id("ViewFunction").rpartition("/")[2] if self.stack and self.view_store_arn else ""
+        client = self.session.client("logs", region_name=REGION) if name else None
+        return CloudWatchLog(client, f"/aws/cloudfront/function/{name}") if client else None
 
     @cached_property
     def operator(self) -> str:
@@ -323,6 +334,7 @@ def open_local(state_folder: Path | None) -> Deployment:
         stack.api_url,
         view_store_arn=stack.view_store_arn,
         view_store_endpoint=stack.view_store,
+        edge_log_file=stack.edge_log,
         requests=requests,
     )
 

@@ -17,6 +17,7 @@ from msgspec.structs import replace
 
 from cli.admin import inventory
 from cli.admin.deployment import Deployment
+from cli.admin.token_use import LogUnavailable, Use, count
 from imageserver.errors import InvalidView
 from imageserver.format import documents
 from imageserver.format.keys import ProductId, VersionId
@@ -177,6 +178,13 @@ def as_json(deployment: Deployment, view: View) -> dict[str, Any]:
         "address": address(deployment, view),
         "tokens": [inventory.plain(token) for token in tokens(view)],
     }
+
+
+def token_uses(deployment: Deployment, view: View, days: int) -> dict[str, Use]:
+    """Return the use of each token in the last days, by label. Raise LogUnavailable."""
+    if deployment.edge_log is None:
+        raise LogUnavailable("the log of the edge's function is not known; use --stack NAME")
+    return count(deployment.edge_log.lines(view.name, datetime.now(UTC) - timedelta(days=days)), view)
 
 
 def tokens(view: View) -> list[Token]:

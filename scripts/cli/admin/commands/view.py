@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import click
 
-from cli.admin import output, views
+from cli.admin import inventory, output, views
 from cli.admin.arguments import command, find_target, main, product_of, yes_option
 from cli.admin.deployment import Deployment
 from cli.admin.errors import FOUND, NOTHING, end
+from cli.admin.token_use import LogUnavailable, Use
 from imageserver.errors import InvalidView
 from imageserver.format.file_kinds import ALL_CLIENTS
 from imageserver.format.keys import ImageKey, ProductId, path_of
@@ -227,20 +229,45 @@ def add_token(deployment: Deployment, as_json: bool, name: str, label: str, expi
 
 @token.command(name="list")
 @click.argument("name")
+@click.option("--days", type=click.IntRange(1, 3650), default=30, show_default=True, help="How far back uses count.")
 @command
-def list_tokens(deployment: Deployment, as_json: bool, name: str) -> None:
-    """List the tokens of a view by their labels; a token itself is stored nowhere.
+def list_tokens(deployment: Deployment, as_json: bool, name: str, days: int) -> None:
+    """List the tokens of a view by their labels, with their last use; a token itself is stored nowhere.
+
+    A use is one read of the view's index; a client reads it at most once an hour. The edge's function logs it, and
+    CloudFront delivers that within minutes. Uses are unknown where the log cannot be read, which is said.
 
     \b
     ./scripts/admin view token list staging
+    ./scripts/admin view token list staging --days 7
     """
     found = _named(deployment, name)
+    uses = _uses(deployment, found, days)
     if as_json:
-        output.print_json(views.as_json(deployment, found)["tokens"])
+        output.print_json([_token_as_json(one, uses) for one in views.tokens(found)])
     elif found.tokens:
-        _print_tokens(found)
+        _print_tokens(found, uses, days)
     else:
         output.say(f"{name} has no token; `admin view token add {name} LABEL` makes one")
+
+
+def _uses(deployment: Deployment, found: View, days: int) -> dict[str, Use] | None:
+    """Return the use of each token, by label; None where the log cannot be read, which is said."""
+    if not found.tokens:
+        return {}
+    try:
+        with output.busy(f"reading what the edge logged in {counted(days, 'day')}"):
+            return views.token_uses(deployment, found, days)
+    except LogUnavailable as error:
+        output.say(f"last uses are unknown: {error}")
+        return None
+
+
+def _token_as_json(one: Token, uses: Mapping[str, Use] | None) -> dict[str, Any]:
+    """Return a token for a program; `uses` and `last_use` (ISO 8601, UTC) are null where they are unknown."""
+    use = uses[one.label] if uses is not None else None
+    last = use.last.isoformat(timespec="seconds") if use and use.last else None
+    return {**inventory.plain(one), "uses": use.uses if use else None, "last_use": last}
 
 
 @token.command()
@@ -310,9 +337,18 @@ def _opened_by(deployment: Deployment, found: View) -> str:
     return counted(len(found.tokens), "token") if found.is_private else views.address(deployment, found)
 
 
-def _print_tokens(found: View) -> None:
+def _print_tokens(found: View, uses: Mapping[str, Use] | None = None, days: int = 0) -> None:
     for one in views.tokens(found):
-        click.echo(f"  token {one.label}: made on {one.created}, {_state(one)}")
+        used = f", {_used(uses[one.label], days)}" if uses is not None else ""
+        click.echo(f"  token {one.label}: made on {one.created}, {_state(one)}{used}")
+
+
+def _used(use: Use, days: int) -> str:
+    if use.last is None:
+        return f"not used in {counted(days, 'day')}"
+    return (
+        f"used {counted(use.uses, 'time')} in {counted(days, 'day')}, last on {use.last.isoformat(timespec='seconds')}"
+    )
 
 
 def _state(one: Token) -> str:

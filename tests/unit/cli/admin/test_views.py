@@ -6,6 +6,8 @@ import hashlib
 import json
 import re
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import click
@@ -16,6 +18,7 @@ from cli.admin import arguments
 from cli.admin.__main__ import main
 from cli.admin.deployment import Deployment
 from cli.admin.errors import FOUND, NOTHING
+from cli.admin.token_use import LocalLog
 from imageserver.format import documents
 from imageserver.format.keys import ProductId, parse_version
 from imageserver.operations.view_documents import configured, view_of
@@ -112,6 +115,37 @@ def test_a_token_is_shown_once_with_the_lines_that_add_the_remote(world: World) 
     everything = "".join(others) + "".join(map(str, world.system.store.objects.values())) + str(world.edge.entries)
     assert token not in everything
     assert "token ann: made on" in world.admin("view show staging").stdout
+
+
+def test_the_last_use_of_each_token_is_listed_with_its_count(world: World, tmp_path: Path) -> None:
+    world.admin(STAGING)
+    for label in ("ann", "bob"):
+        world.admin(f"view token add staging {label}")
+    log, now = tmp_path / "log", datetime.now(UTC) + timedelta(seconds=2)
+    log.write_text(
+        "".join(f'{now.isoformat()} {{"view":"staging","label":"{who}"}}\n' for who in ("ann", "ann", "eve"))
+    )
+    world.deployment.__dict__["edge_log"] = LocalLog(log)
+    shown = world.admin("view token list staging").stdout
+    assert f"used 2 times in 30 days, last on {now.isoformat(timespec='seconds')}" in shown
+    assert re.search(r"token bob: .*, not used in 1 day$", world.admin("view token list staging --days 1").stdout, re.M)
+    ann, bob = world.told("view token list staging")
+    assert (ann["uses"], ann["last_use"]) == (2, now.isoformat(timespec="seconds"))
+    assert (bob["label"], bob["uses"], bob["last_use"]) == ("bob", 0, None)
+
+
+def test_a_log_that_cannot_be_read_leaves_the_list_and_says_so(world: World, tmp_path: Path) -> None:
+    world.admin(STAGING)
+    world.admin("view token add staging ann")
+    for log, why in ((LocalLog(tmp_path / "none"), "none cannot be read"), (None, "use --stack NAME")):
+        world.deployment.__dict__["edge_log"] = log
+        listed = world.admin("view token list staging")
+        assert "token ann: made on" in listed.stdout
+        assert "used" not in listed.stdout
+        assert "last uses are unknown: " in listed.stderr
+        assert why in listed.stderr
+        (ann,) = world.told("view token list staging")
+        assert (ann["uses"], ann["last_use"]) == (None, None)
 
 
 def test_what_a_program_is_told_of_a_view_holds_no_secret(world: World) -> None:

@@ -70,7 +70,7 @@ def test_the_edge_knows_each_view_each_valid_token_and_the_private_streams() -> 
     assert found == {
         "view:staging": {"key": staging.secret, "public": False},
         "view:stable": {"key": channel().secret, "public": True},
-        f"token:{HASH}": {"view": "staging", "until": UNTIL + 1},
+        f"token:{HASH}": {"label": "ann", "view": "staging", "until": UNTIL + 1},
         "private": ["images-staging"],
     }
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 
 import pytest
 
 from edge.embed import FUNCTION, TEMPLATE, embedded
+from gates import stack
 from local_stack.edge_function import LARGEST_FUNCTION_BYTES
 from tests.support.edge_views import (
     EXPIRED,
@@ -261,6 +263,31 @@ def test_a_token_that_ends_takes_catalogs_and_files_at_once(edge: Edge) -> None:
     assert [edge.ask(uri, basic(STAGING)).status for uri in asked] == [401, 401, 401]
 
 
+def test_each_index_that_a_token_opens_is_logged_by_the_tokens_label_and_nothing_else(edge: Edge) -> None:
+    line = '{"view":"staging","label":"ci"}'
+    for uri, login in ((f"/{INDEX}", basic(STAGING, "another")), (f"/{STAGING}/{INDEX}", "")):
+        edge.ask(uri, *([login] if login else []))
+        assert edge.logged == [line]
+    for uri in ("/", "/streams/v1/images-staging.json", f"/{signed('staging', PRIVATE)}", "/nonsense"):
+        edge.ask(uri, basic(STAGING))
+        assert edge.logged == []
+    for uri, secret in (
+        (f"/{INDEX}", ""),
+        (f"/stable/{INDEX}", ""),
+        *((f"/{INDEX}", one) for one in UNUSABLE.values()),
+    ):
+        edge.ask(uri, *([basic(secret)] if secret else []))
+        assert edge.logged == []
+
+
+@pytest.mark.parametrize("label", [None, 7, "", "A b", "x" * 64, '"}', "a\n{}"])
+def test_an_entry_without_a_label_opens_its_view_and_logs_nothing(edge: Edge, label: object) -> None:
+    value = json.dumps({"view": "staging", "until": 0} | ({} if label is None else {"label": label}))
+    edge.store = {key: value if key.startswith("token:") else kept for key, kept in edge.store.items()}
+    assert edge.ask(f"/{INDEX}", basic(STAGING)).key == f"views/staging/{INDEX}"
+    assert edge.logged == []
+
+
 @pytest.mark.parametrize(
     "value",
     [
@@ -311,6 +338,14 @@ def test_no_refusal_is_kept_by_a_cache(shared: Edge) -> None:
 def test_the_template_has_this_very_text() -> None:
     template = TEMPLATE.read_text()
     assert template == embedded(template, FUNCTION.read_text()), "run python -m edge.embed"
+
+
+def test_the_log_group_with_a_retention_is_the_one_that_cloudfront_writes_to() -> None:
+    resources = stack.template()["Resources"]
+    group, name = resources["ViewLogs"], resources["ViewFunction"]["Properties"]["Name"]["Fn::Sub"]
+    assert group["Properties"]["LogGroupName"] == {"Fn::Sub": f"/aws/cloudfront/function/{name}"}
+    assert group["Properties"]["RetentionInDays"] == {"Ref": "LogRetentionDays"}
+    assert group["Condition"] == "HasViewLogs"
 
 
 def test_the_text_fits_and_keeps_to_what_the_runtime_takes() -> None:
