@@ -44,7 +44,8 @@ def test_an_earlier_token_of_the_same_label_is_another_one() -> None:
     "text",
     [
         *("", "START DistributionID: E2", "views: Error: staging ci", '{"view":"staging"}'),
-        *('{"view":"staging","label":7}', '{"view":"lab","label":"ci"}', '{"view":"staging","label":"eve"}', '{"view":"staging","label":"C I"}'),
+        *('{"view":"staging","label":7}', '{"view":"lab","label":"ci"}', '{"view":"staging","label":"eve"}'),
+        '{"view":"staging","label":"C I"}',
     ],
 )  # fmt: skip
 def test_a_line_about_something_else_is_no_use(text: str) -> None:
