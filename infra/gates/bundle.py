@@ -60,7 +60,8 @@ def bundle(function: str, folder: Path, *, for_this_machine: bool = False) -> No
         target = folder / source.relative_to(FUNCTIONS)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source, target)
-    if "imageserver.programs.xdelta3" in {name for source in sources for name in imports(source)}:
+    uses_xdelta3 = "imageserver.programs.xdelta3" in {name for source in sources for name in imports(source)}
+    if uses_xdelta3 and xdelta3.is_wanted():
         is_x86 = for_this_machine and platform.machine() == "x86_64"
         xdelta3.add(folder, "amd64" if is_x86 else "arm64")
     compile_all(folder)

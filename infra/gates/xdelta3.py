@@ -1,16 +1,21 @@
 """Puts xdelta3 into a package: Debian's binary and the library that it needs, each checked by its digest.
 
 Why this one is in functions/decisions/0016-xdelta3-in-lambda.md. Debian removes a package from its mirrors when it has
-a newer one. Its snapshots keep each for ever, by the SHA-1 of the file. Needs the standard library alone, as bundle.py.
+a newer one. Its snapshots keep each for ever, by the SHA-1 of the file. What was downloaded once is kept, so the next
+build needs no network for it. Needs the standard library alone, as bundle.py.
 """
 
 import hashlib
+import http.client
 import io
 import lzma
+import os
 import shutil
+import sys
 import tarfile
+import tempfile
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -18,6 +23,11 @@ from typing import Final
 FOLDER: Final = "xdelta3"
 """Of a package; imageserver/programs/xdelta3.py looks there."""
 LICENCES: Final = Path(__file__).parent / "licences"
+PACKAGES: Final = "XDELTA3_PACKAGES"
+"""The variable that names the folder of Debian's packages: read first, and what is downloaded is kept there."""
+USUAL_PACKAGES: Final = Path(__file__).resolve().parents[2] / ".cache" / "xdelta3"
+WANTED: Final = "XDELTA3"
+"""The variable that leaves xdelta3 out of the package when it is `no`: for a server that makes no deltas."""
 _TIMEOUT_S: Final = 60
 _HEADER_BYTES: Final = 60
 
@@ -30,6 +40,11 @@ class Package:
     sha1: str
     sha256: str
     files: dict[str, str]
+
+    @property
+    def name(self) -> str:
+        """The name of its file."""
+        return self.url.rpartition("/")[2]
 
     @property
     def urls(self) -> tuple[str, str]:
@@ -60,12 +75,21 @@ def packages(architecture: str) -> tuple[Package, Package]:
     )
 
 
-def add(folder: Path, architecture: str) -> None:
+def is_wanted(environment: Mapping[str, str] = os.environ) -> bool:
+    """Return whether the package is to have xdelta3. SystemExit for a value that says neither."""
+    value = environment.get(WANTED, "")
+    if value not in ("", "no"):
+        raise SystemExit(f"bundle: {WANTED} is {value!r}, expected no, or nothing")
+    return not value
+
+
+def add(folder: Path, architecture: str, environment: Mapping[str, str] = os.environ) -> None:
     """Fill `folder`/xdelta3 with the program, its library and their licences. SystemExit if they cannot be had."""
+    kept = Path(environment.get(PACKAGES) or USUAL_PACKAGES)
     target = folder / FOLDER
     target.mkdir(exist_ok=True)
     for package in packages(architecture):
-        members = dict(unpacked(fetched(package), package.url))
+        members = dict(unpacked(fetched(package, kept), package.url))
         for path, name in package.files.items():
             (target / name).write_bytes(members[path])
     (target / "xdelta3").chmod(0o755)
@@ -73,21 +97,63 @@ def add(folder: Path, architecture: str) -> None:
         shutil.copyfile(text, target / text.name)
 
 
-def fetched(package: Package) -> bytes:
-    """Return the bytes of a package from the first place that has them."""
+def fetched(package: Package, kept: Path) -> bytes:
+    """Return the bytes of a package from the first place that has them: the folder `kept`, then where Debian has it.
+
+    What comes from there is kept. Bytes with another digest are never used, wherever they are.
+    """
     problems = []
+    try:
+        return _checked((kept / package.name).read_bytes(), package)
+    except FileNotFoundError:
+        pass  # the usual case of a first build, and no problem to report
+    except (OSError, _OtherBytes) as problem:
+        problems.append(f"{kept / package.name}: {problem}")
     for url in package.urls:
         try:
             with urllib.request.urlopen(url, timeout=_TIMEOUT_S) as answer:
-                body: bytes = answer.read()
-        except OSError as error:
-            problems.append(f"{url}: {error}")
+                body = _checked(answer.read(), package)
+        except (OSError, http.client.HTTPException, _OtherBytes) as problem:
+            problems.append(f"{url}: {problem}")
             continue
-        found = hashlib.sha256(body).hexdigest()
-        if found == package.sha256:
-            return body
-        problems.append(f"{url}: sha256 {found}, expected {package.sha256}")
-    raise SystemExit("bundle: xdelta3 cannot be had: " + "; ".join(problems))
+        _keep(body, kept / package.name)
+        return body
+    raise SystemExit(_advice(package, kept, problems))
+
+
+class _OtherBytes(Exception):
+    """These are not the bytes of the package; the message has both digests."""
+
+
+def _checked(body: bytes, package: Package) -> bytes:
+    found = hashlib.sha256(body).hexdigest()
+    if found != package.sha256:
+        raise _OtherBytes(f"sha256 {found}, expected {package.sha256}")
+    return body
+
+
+def _keep(body: bytes, path: Path) -> None:
+    """Store a file for the next build, as a whole or not at all. A folder that cannot be written costs only that."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
+            file.write(body)
+        Path(file.name).replace(path)
+    except OSError as problem:
+        sys.stderr.write(f"bundle: {path.name} is not kept for the next build: {problem}\n")
+
+
+def _advice(package: Package, kept: Path, problems: list[str]) -> str:
+    """Return what was tried, and what a person can do about it."""
+    return "\n".join(
+        (
+            f"bundle: {package.name}, which the package of delta needs, cannot be had:",
+            *(f"  {problem}" for problem in problems),
+            f"Without deltas (the parameter Deltas is 0) nobody needs it: {WANTED}=no sam build",
+            f"Else download it where there is a network, from either address, and put it into {kept},",
+            f"or name another folder: {PACKAGES}=FOLDER sam build. Behind a proxy, set https_proxy.",
+        )
+    )
 
 
 def unpacked(deb: bytes, where: str) -> Iterator[tuple[str, bytes]]:

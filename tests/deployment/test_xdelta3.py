@@ -1,6 +1,7 @@
 """The program in the package of delta: where it comes from, and that Lambda's runtime can start it."""
 
 import hashlib
+import http.client
 import io
 import re
 import tarfile
@@ -54,24 +55,77 @@ def test_an_archive_without_data_is_named() -> None:
 
 @pytest.mark.parametrize("at_mirror", [None, b"a newer one"])
 def test_a_package_that_the_mirror_has_no_longer_comes_from_the_snapshots(
-    monkeypatch: pytest.MonkeyPatch, at_mirror: bytes | None
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, at_mirror: bytes | None
 ) -> None:
     wanted = package(b"as before")
     answers = {"https://snapshot.debian.org/file/5ba1": b"as before"}
     mirror(monkeypatch, answers | ({wanted.url: at_mirror} if at_mirror else {}))
-    assert xdelta3.fetched(wanted) == b"as before"
+    assert xdelta3.fetched(wanted, tmp_path) == b"as before"
 
 
-def test_a_package_that_is_nowhere_with_its_digest_ends_the_build_with_both_places(
-    monkeypatch: pytest.MonkeyPatch,
+def test_a_package_that_is_nowhere_with_its_digest_ends_the_build_with_each_place_and_what_to_do(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     wanted = package(b"as before")
     mirror(monkeypatch, {wanted.url: b"something else"})
+    (tmp_path / "tool.deb").write_bytes(b"half of it")
     with pytest.raises(SystemExit) as ended:
-        xdelta3.fetched(wanted)
+        xdelta3.fetched(wanted, tmp_path)
     told = str(ended.value)
-    assert f"{wanted.url}: sha256 {hashlib.sha256(b'something else').hexdigest()}, expected {wanted.sha256}" in told
+    other, half = (hashlib.sha256(body).hexdigest() for body in (b"something else", b"half of it"))
+    assert f"{wanted.url}: sha256 {other}, expected {wanted.sha256}" in told
+    assert f"{tmp_path / 'tool.deb'}: sha256 {half}, expected {wanted.sha256}" in told
     assert "https://snapshot.debian.org/file/5ba1: no route to host" in told
+    assert "XDELTA3=no sam build" in told
+    assert f"put it into {tmp_path}" in told
+
+
+def test_a_mirror_that_breaks_off_ends_the_build_without_a_traceback(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def urlopen(url: str, timeout: float) -> io.BytesIO:
+        raise http.client.IncompleteRead(b"half")
+
+    monkeypatch.setattr("urllib.request.urlopen", urlopen)
+    with pytest.raises(SystemExit, match="IncompleteRead"):
+        xdelta3.fetched(package(b"as before"), tmp_path)
+
+
+def test_the_second_build_needs_no_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    wanted = package(b"as before")
+    mirror(monkeypatch, {wanted.url: b"as before"})
+    assert xdelta3.fetched(wanted, tmp_path / "new") == b"as before"
+    mirror(monkeypatch, {})
+    assert xdelta3.fetched(wanted, tmp_path / "new") == b"as before"
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["tool.deb"]
+
+
+def test_a_kept_package_with_another_digest_is_replaced(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    wanted = package(b"as before")
+    (tmp_path / "tool.deb").write_bytes(b"something else")
+    mirror(monkeypatch, {wanted.url: b"as before"})
+    assert xdelta3.fetched(wanted, tmp_path) == b"as before"
+    assert (tmp_path / "tool.deb").read_bytes() == b"as before"
+
+
+def test_a_folder_that_cannot_be_written_costs_only_the_next_build(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wanted = package(b"as before")
+    (tmp_path / "file").touch()
+    mirror(monkeypatch, {wanted.url: b"as before"})
+    assert xdelta3.fetched(wanted, tmp_path / "file") == b"as before"
+    assert "tool.deb is not kept for the next build" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("value", "wanted"), [(None, True), ("", True), ("no", False)])
+def test_a_server_without_deltas_is_built_without_xdelta3_if_that_is_asked_for(value: str | None, wanted: bool) -> None:
+    assert xdelta3.is_wanted({} if value is None else {"XDELTA3": value}) is wanted
+
+
+def test_a_wish_that_cannot_be_read_ends_the_build() -> None:
+    with pytest.raises(SystemExit, match="XDELTA3 is 'off', expected no"):
+        xdelta3.is_wanted({"XDELTA3": "off"})
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)

@@ -33,7 +33,9 @@ from imageserver.storage.s3 import S3Store
 STOP_S: Final = 60.0
 """The time that a run reserves to upload the delta and to note it."""
 
-MISSING: Final = "there is no xdelta3 on this machine: apt install xdelta3 on Debian and Ubuntu"
+MISSING: Final = (
+    "there is no xdelta3: apt install xdelta3 on your own machine; in AWS, sam build without XDELTA3=no, and deploy"
+)
 
 logger = Logger(use_rfc3339=True)  # Lambda takes lines with another form of time for INFO
 metrics = Metrics()
@@ -65,7 +67,7 @@ def _product_of(key: str) -> ProductId | None:
 
 
 def _make(product: ProductId, context: LambdaContext) -> None:
-    if encoder is None:  # only on a machine of one's own: the package has it
+    if encoder is None:  # the package has it, unless somebody built it without
         logger.warning("no delta is made", **telemetry.about(product), reason=MISSING)
         return
     folder = Path(tempfile.gettempdir())

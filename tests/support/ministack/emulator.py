@@ -20,7 +20,7 @@ import boto3
 import trustme
 
 from environment import find_uv, uv_settings
-from gates import tools
+from gates import tools, xdelta3
 from tests.support.ministack.names import EDGE, Names, served
 from tests.support.processes import free_port, stop
 
@@ -74,6 +74,7 @@ class Emulator:
             "AWS_CONFIG_FILE": os.devnull,
             "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
             "SAM_CLI_TELEMETRY": "0",
+            xdelta3.PACKAGES: str(xdelta3.USUAL_PACKAGES),
             **dict.fromkeys(CA_VARIABLES, str(self.ca_file)),
             **dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), self.names.address),
             **dict.fromkeys(("no_proxy", "NO_PROXY"), ",".join(_reached_directly())),
