@@ -8,6 +8,8 @@ import hmac
 import json
 import re
 from collections.abc import Iterator
+from datetime import datetime, timedelta
+from functools import partial
 from random import Random
 from typing import Any
 
@@ -17,7 +19,9 @@ from hypothesis import strategies as st
 from imageserver.errors import InvalidView
 from imageserver.format.keys import parse_version
 from imageserver.operations.promotion import promote, take_back
+from imageserver.operations.view_documents import change_view
 from imageserver.operations.withdraw import restore, withdraw
+from imageserver.views.channels import expired
 from tests.support import images
 from tests.support.memory_store import System
 from tests.support.views import channel, private, system, view
@@ -26,20 +30,24 @@ PUBLIC, PRIVATE = "images", "images-hidden"
 PRODUCTS = ("ubuntu/noble/amd64/default", "debian/trixie/amd64/default")
 DAYS = ("20261121", "20261122", "20261123")
 PATHS = [f"{stream}/{product}/{day}" for stream in (PUBLIC, PRIVATE) for product in PRODUCTS for day in DAYS]
+HOUR_S = 3600
 VIEWS = (
     private("hidden", (PRIVATE,)),
     channel("stable", (PUBLIC,)),
     channel("tested", (PRIVATE,)),
     view("incus", (PUBLIC,), clients="incus"),
+    channel("fresh", (PUBLIC,), follows_newest=True, expire_after_s=HOUR_S),
     view("ubuntu", (PUBLIC, PRIVATE), only=("ubuntu",), is_private=True),
 )
+CHANNELS = ["stable", "tested", "fresh"]
 NAMES = [one.name for one in VIEWS]
 FILES = {seed: images.split_image(seed=seed) for seed in ("a", "b", "c")}
 STEPS = st.lists(
     st.one_of(
         st.tuples(st.just("upload"), st.sampled_from(PATHS), st.sampled_from(sorted(FILES))),
         st.tuples(st.sampled_from(["withdraw", "restore", "publish"]), st.sampled_from(PATHS), st.just("")),
-        st.tuples(st.sampled_from(["promote", "back"]), st.sampled_from(PATHS), st.sampled_from(["stable", "tested"])),
+        st.tuples(st.sampled_from(["promote", "back"]), st.sampled_from(PATHS), st.sampled_from(CHANNELS)),
+        st.tuples(st.sampled_from(["wait", "expire"]), st.sampled_from(PATHS), st.just("fresh")),
     ),
     max_size=25,
 )
@@ -61,6 +69,10 @@ def happen(server: System, what: str, path: str, about: str) -> None:
             restore(store, version, pause)
         case "publish":
             server.publish(version)
+        case "wait":
+            store.clock += timedelta(minutes=30)
+        case "expire":
+            change_view(store, about, partial(expired, now=store.clock), pause)
         case "promote" | "back":
             try:
                 if what == "promote":
@@ -93,6 +105,11 @@ def documents_of_views(server: System) -> dict[str, Any]:
     return {name: json.loads(server.store.objects[f"private/views/{name}.json"].body) for name in NAMES}
 
 
+def uploaded(server: System, version: str) -> list[str]:
+    record = json.loads(server.store.objects[f"versions/{version}.json"].body)
+    return [facts["modified"] for facts in record["files"].values()]
+
+
 def check_selection(server: System, after: dict[str, bytes]) -> None:
     """Compare what is served with the documents of the views alone."""
     for key, body in after.items():
@@ -113,8 +130,17 @@ def check_selection(server: System, after: dict[str, bytes]) -> None:
             )
             if "channel" in document:
                 product = "/".join(file.split("/")[:5])
-                standing = [one["version"] for one in document["channel"].get(product, ()) if "back_at" not in one]
-                assert version in standing, f"{key} shows {file}, which was not promoted"
+                promotions = document["channel"].get(product, ())
+                if "follows_newest" in document:
+                    last = {one["version"]: one for one in promotions}.get(version, {})
+                    assert "back_at" not in last, f"{key} shows {file}, which was taken back"
+                    since = last.get("at") or max(uploaded(server, file.rpartition("/")[0]))
+                    leaves = datetime.fromisoformat(since) + timedelta(seconds=HOUR_S)
+                    over = document.get("expired_at")
+                    assert not over or leaves > datetime.fromisoformat(over), f"{key} shows {file}, which has left"
+                else:
+                    standing = [one["version"] for one in promotions if "back_at" not in one]
+                    assert version in standing, f"{key} shows {file}, which was not promoted"
 
 
 @settings(max_examples=60, deadline=None)
@@ -146,6 +172,7 @@ def test_the_views_of_this_test_show_something() -> None:
     server.publish(*server.products())
     shown = {key for key, body in served(server).items() if key.startswith("views/") and list(items(key, body))}
     assert shown == {
+        "views/fresh/streams/v1/images.json",
         "views/hidden/streams/v1/images-hidden.json",
         "views/incus/streams/v1/images.json",
         "views/stable/streams/v1/images.json",

@@ -92,8 +92,10 @@ def _run(task: str, run: Run) -> None:
     notifier = QueueNotifier(sqs_client(), settings.arrivals_queue_url, settings.changes_queue_url)
     if task == "reconcile":
         lay_out(store, run, settings.base_url)
-        clients, since = CLIENT_CHOICES[settings.clients], datetime.now(UTC) - MARKED_FOR
-        reconcile(store, notifier, clients, run, rights, _invalidate, since, _views)
+        clients, now = CLIENT_CHOICES[settings.clients], datetime.now(UTC)
+        reconcile(
+            store, notifier, clients, run, rights, _invalidate, now - MARKED_FOR, _views, now=now, pause=time.sleep
+        )
     else:
         prune(store, notifier, rules, datetime.now(UTC), time.sleep, run, _invalidate, _views)
 

@@ -12,7 +12,7 @@ from imageserver.storage.port import Store
 from imageserver.versions import records
 from imageserver.versions.assessment import ahead_of_upload, assess
 from imageserver.versions.records import Record
-from imageserver.views.channels import promoted, standing, taken_back, usable
+from imageserver.views.channels import may_show, promoted, standing, taken_back, usable
 from imageserver.views.view import View
 
 Pause = Callable[[float], object]
@@ -66,7 +66,7 @@ def take_back(store: Store, channel: str, product: ProductId, now: datetime, by:
 
 def shown_by_channels(store: Store, views: Iterable[View], product: ProductId) -> dict[str, str]:
     """Return the version of a product that each channel shows, by the channel's name; empty for none any more."""
-    pointing = [view for view in views if product.path in (view.channel or {})]
+    pointing = [one for one in views if may_show(one, product)]
     known = _records(store, product) if pointing else []
     return {view.name: _first(view, product, known) for view in pointing}
 

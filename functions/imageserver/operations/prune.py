@@ -113,7 +113,7 @@ def _withdraw_expired(
     views: Views,
 ) -> None:
     plan = expired(product.known.values(), listed, rules.retention, context.now)
-    there = usable(product.known.values()) if plan else ()
+    there = usable(product.known.values()) if plan else {}
     needed = kept(views().values(), product.id, there) if plan else {}  # read now: a run takes minutes
     for version, reason in plan:
         if version.version in needed:

@@ -2,11 +2,12 @@
 
 A version whose folder differs from its record is sent to digest through the queue arrivals. A product whose records
 differ from the catalog is sent to publish through the queue changes. Both are what would have happened if the event had
-come. Nothing is repaired here but what a lost record said of its version.
+come. Nothing is repaired here but what a lost record said of its version. Time passes here too: a version whose time in
+a channel is over leaves it.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
 from itertools import groupby
@@ -19,10 +20,11 @@ from imageserver.catalog.streams import ALONE, Streams
 from imageserver.format import documents
 from imageserver.format.documents import Index, Products, Unlisted
 from imageserver.format.keys import ProductId, VersionId
+from imageserver.format.signed_paths import key_of
 from imageserver.operations.inventory import ProductSnapshot, known_products, look
 from imageserver.operations.lost_records import describe, recalled
 from imageserver.operations.runs import Run, Task
-from imageserver.operations.view_documents import Views, no_views
+from imageserver.operations.view_documents import Views, change_view, no_views
 from imageserver.storage.document_cache import DocumentCache, StreamDocuments
 from imageserver.storage.parallel import in_parallel
 from imageserver.storage.port import Store
@@ -30,6 +32,8 @@ from imageserver.versions import records
 from imageserver.versions.diff import outdated
 from imageserver.versions.records import Record
 from imageserver.views.catalogs import Catalog, catalogs
+from imageserver.views.channels import expired, selected
+from imageserver.views.view import View, view_key
 
 
 def reconcile(
@@ -41,12 +45,15 @@ def reconcile(
     invalidate: Invalidate = no_invalidation,
     marked_since: datetime | None = None,
     views: Views = no_views,
+    now: datetime | None = None,
+    pause: Callable[[float], object] = lambda _: None,
 ) -> None:
     """Look at the products that are next, and have `notifier` send what differs.
 
     Of files that were uploaded from `marked_since` on it is looked at whether the edge may serve them, at none without
     it. `rights` say who may use which names. `invalidate` tells the edge of the files of versions whose record is lost:
-    nobody knows any more which of them held other bytes before. The catalog of each of the `views` is compared too.
+    nobody knows any more which of them held other bytes before. The catalog of each of the `views` is compared too, as
+    it is to be `now`; without it, as it was when versions last left a channel.
 
     A record that cannot be read is named in `run` and its product left alone; a task or a product that fails is noted
     there too, and the next one is looked at. Raises StorageUnavailable, StorageDenied, and CatalogDamaged for a served
@@ -56,8 +63,10 @@ def reconcile(
     index_seen = store.read(documents.INDEX_KEY)
     index = documents.decode_index(index_seen.body if index_seen else None)
     cache = DocumentCache(store)
-    everybody, *others = catalogs(views())
-    compared = [_Compared(everybody, cache, index), *(_compared(one, store) for one in others)]
+    as_it_is = views()
+    everybody, *others = catalogs({name: expired(view, now) if now else view for name, view in as_it_is.items()})
+    compared = [_Compared(everybody, cache, index), *(_compared(one, store, as_it_is) for one in others)]
+    marks = _Marks(store, notifier, marked_since, run)
     todo = known_products(store, cache, index, run.after)
     for stream, names in groupby(todo, key=lambda product: product.stream):
         there = cache.of(stream)
@@ -70,14 +79,17 @@ def reconcile(
                 product = look(store, product_id_)
                 size += len(product.known)
                 _send_outdated(product, there, _Sender(store, notifier, invalidate), run)
-                if marked_since:
-                    _send_unmarked(product, there, store, notifier, marked_since, run)
+                marks.look(product, there)
                 looked.append(product)
             run.finished(product_id_.path, size)
         for one in compared:
             if one.catalog.has(stream):
                 with run.looking_at(one.catalog.prefix + documents.products_key(stream)):
                     beside = there if one is compared[0] else one.cache.of(stream)
+                    for product in looked if one is not compared[0] else ():
+                        marks.look(product, beside)
+                    if now:
+                        _expire(one, looked, store, now, pause, run)
                     _fold_again(one, beside, looked, _Fold(store, notifier, clients, rights), run)
     run.end(todo[-1].path if todo else "")
 
@@ -129,27 +141,61 @@ def _send_outdated(product: ProductSnapshot, there: StreamDocuments, sender: _Se
             run.do(Task("look again", version.path, reason, size_bytes), action)
 
 
-def _send_unmarked(
-    product: ProductSnapshot,
-    there: StreamDocuments,
+@dataclass(frozen=True, slots=True)
+class _Marks:
+    """Has a product published again of which the edge may not serve a file that a catalog lists: its event was lost.
+
+    It looks once at each file that was uploaded from `since` on, at none without it.
+    """
+
+    store: Store
+    notifier: Notifier
+    since: datetime | None
+    run: Run
+    seen: set[str] = field(default_factory=set)
+
+    def look(self, product: ProductSnapshot, there: StreamDocuments) -> None:
+        """Look at the files of a product that the documents of one catalog list."""
+        if not self.since:
+            return
+        listed = documents.versions_of(there.products, product.id.name)
+        uploads = {
+            version.prefix + file: facts.uploaded
+            for version, record in product.known.items()
+            for file, facts in record.files.items()
+        }
+        named = {key_of(item.path) for version in listed.values() for item in version.items.values()}
+        keys = sorted((named & uploads.keys()) - self.seen)
+        recent = [key for key in keys if datetime.fromisoformat(uploads[key]) >= self.since]
+        self.seen.update(recent)
+        marked = in_parallel(self.store.is_marked, recent)
+        if unmarked := [key for key, is_marked in zip(recent, marked, strict=True) if not is_marked]:
+            why = f"the edge may not serve {unmarked[0]}, which is listed"
+            self.run.do(Task("mark", product.id.path, why), partial(self.notifier.product_changed, product.id))
+
+
+def _expire(
+    one: "_Compared",
+    looked: Sequence[ProductSnapshot],
     store: Store,
-    notifier: Notifier,
-    since: datetime,
+    now: datetime,
+    pause: Callable[[float], object],
     run: Run,
 ) -> None:
-    """Have a product published again of which the edge may not serve a listed file: its event was lost."""
-    listed = documents.versions_of(there.products, product.id.name)
-    uploads = {
-        version.prefix + file: facts.uploaded
-        for version, record in product.known.items()
-        for file, facts in record.files.items()
-    }
-    named = sorted({item.path for version in listed.values() for item in version.items.values()} & uploads.keys())
-    recent = [key for key in named if datetime.fromisoformat(uploads[key]) >= since]
-    unmarked = [key for key, marked in zip(recent, in_parallel(store.is_marked, recent), strict=True) if not marked]
-    if unmarked:
-        why = f"the edge may not serve {unmarked[0]}, which is listed"
-        run.do(Task("mark", product.id.path, why), partial(notifier.product_changed, product.id))
+    """Have the versions leave a channel whose time in it is over. Its catalog differs then, and is folded again."""
+    before, view = one.before, one.catalog.view
+    if before == view or before is None or view is None:
+        return
+    for product in looked:
+        versions = list(product.known.values())
+        stay = {record.version for record in selected(view, product.id, versions)}
+        if left := [one.version for one in selected(before, product.id, versions) if one.version not in stay]:
+            why = f"{left[0]} was in the channel {view.name} for its time, and leaves it"
+            run.do(
+                Task("expire", view_key(view.name), why),
+                partial(change_view, store, view.name, partial(expired, now=now), pause),
+            )
+            return
 
 
 def _is_in_catalog(version: VersionId, there: StreamDocuments) -> bool:
@@ -162,16 +208,19 @@ def _is_in_catalog(version: VersionId, there: StreamDocuments) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class _Compared:
-    """One catalog with its documents, as they are read."""
+    """One catalog with its documents, as they are read; `before` is its view as it is, before any version leaves it."""
 
     catalog: Catalog
     cache: DocumentCache
     index: Index
+    before: View | None = None
 
 
-def _compared(catalog: Catalog, store: Store) -> _Compared:
+def _compared(catalog: Catalog, store: Store, views: Mapping[str, View]) -> _Compared:
     seen = store.read(catalog.prefix + documents.INDEX_KEY)
-    return _Compared(catalog, DocumentCache(store, catalog.prefix), documents.decode_index(seen.body if seen else None))
+    index = documents.decode_index(seen.body if seen else None)
+    before = views[catalog.view.name] if catalog.view else None
+    return _Compared(catalog, DocumentCache(store, catalog.prefix), index, before)
 
 
 @dataclass(frozen=True, slots=True)

@@ -84,4 +84,5 @@ def _change(store: Store, name: str, change: Callable[[View], View]) -> View:
 
 
 def _selection(view: View) -> tuple[object, ...]:
-    return view.streams, view.only, view.is_private, view.private_streams, view.channel is None, view.clients
+    kind = (view.channel is None, view.follows_newest, view.expire_after_s)
+    return view.streams, view.only, view.is_private, view.private_streams, view.clients, kind

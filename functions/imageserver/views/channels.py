@@ -1,43 +1,98 @@
-"""Which version of a product a channel points to: the one promoted last that is still there.
+"""Which version of a product a channel shows: the one promoted last that is still there, or the newest one.
 
-Nothing moves a pointer but a promotion, and taking one back. A version that is withdrawn is passed over, so the channel
-shows the version before it, and shows the withdrawn one again once it is restored.
+Nothing moves a pointer but a promotion, and taking one back; a channel that follows the newest has a pointer only where
+somebody took a version back. A version that is withdrawn is passed over, so the channel shows the version before it,
+and shows the withdrawn one again once it is restored. So is one that has been in a channel for longer than its expiry.
 """
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from msgspec.structs import replace
 
 from imageserver.errors import InvalidView
-from imageserver.format.keys import ProductId, VersionId
+from imageserver.format.file_kinds import Role
+from imageserver.format.keys import ProductId, VersionId, version_moment
 from imageserver.versions.assessment import ahead_of_upload, assess
-from imageserver.versions.records import Record
+from imageserver.versions.records import Record, kind_of
 from imageserver.versions.state import State
 from imageserver.views.view import Promotion, View
 
 MOST_PROMOTIONS: Final = 20
 """Promotions of a product that a channel remembers, the newest."""
+NEWEST: Final = "the channel itself"
+"""Who pointed a channel to a version that it showed as the newest."""
 KEPT: Final = 2
 """Versions of a product that retention leaves to a channel: the one it points to, and the one it would go back to."""
 
 
-def usable(versions: Iterable[Record]) -> frozenset[str]:
-    """Return the names of the versions that a channel could show."""
-    return frozenset(
-        record.id.version
+There = Mapping[str, str]
+"""The versions that could be shown, by name, each with when the last file of its image arrived (ISO 8601, UTC)."""
+_OF_AN_IMAGE: Final = frozenset({Role.METADATA, Role.ROOT, Role.UNIFIED})
+
+
+def usable(versions: Iterable[Record]) -> dict[str, str]:
+    """Return the versions that a channel could show."""
+    return {
+        record.id.version: _complete_since(record)
         for record in versions
         if assess(record).state is State.COMPLETE and not ahead_of_upload(record)
-    )
+    }
 
 
-def standing(view: View, product: ProductId, there: Collection[str]) -> list[str]:
-    """Return the versions that a channel was pointed to and that are `there`, the newest promotion first.
+def _complete_since(record: Record) -> str:
+    """Return when the last file of an image arrived; a delta that came later does not count. Empty where unknown."""
+    arrived = (facts.uploaded for file, facts in record.files.items() if kind_of(file, facts).role in _OF_AN_IMAGE)
+    return max(filter(None, arrived), key=datetime.fromisoformat, default="")
 
-    The first is what the channel shows; empty for a view that is no channel.
+
+def standing(view: View, product: ProductId, there: There) -> list[str]:
+    """Return the versions that a channel could show and that are `there`: what it shows comes first.
+
+    Empty for a view that is no channel.
     """
-    promotions = reversed((view.channel or {}).get(product.path, ()))
-    return list(dict.fromkeys(one.version for one in promotions if not one.back_at and one.version in there))
+    return [version for version, since in entered(view, product, there).items() if not has_left(view, since)]
+
+
+def entered(view: View, product: ProductId, there: There) -> dict[str, str]:
+    """Return when each version that is `there` came into a channel, in the order of `standing`; also those that left.
+
+    That is its last promotion, or in a channel that follows the newest the arrival of its files (ISO 8601, UTC).
+    """
+    promotions = (view.channel or {}).get(product.path, ())
+    last = {one.version: one for one in promotions if view.follows_newest or not one.back_at}
+    if not view.follows_newest:
+        newest_first = dict.fromkeys(one.version for one in reversed(promotions) if not one.back_at)
+        return {version: last[version].at for version in newest_first if version in there}
+    by_age = sorted(there, key=lambda version: (version_moment(version), version), reverse=True)
+    since = {version: last[version].at if version in last else there[version] for version in by_age}
+    return {version: at for version, at in since.items() if version not in last or not last[version].back_at}
+
+
+def leaves_at(view: View, since: str) -> datetime | None:
+    """Return when a version leaves a channel into which it came at `since`; None for never."""
+    if not (view.expire_after_s and since):
+        return None
+    return datetime.fromisoformat(since) + timedelta(seconds=view.expire_after_s)
+
+
+def has_left(view: View, since: str) -> bool:
+    """Return whether a version has left a channel into which it came at `since`."""
+    leaves = leaves_at(view, since) if view.expired_at else None
+    return leaves is not None and leaves <= datetime.fromisoformat(view.expired_at)
+
+
+def expired(view: View, now: datetime) -> View:
+    """Return a channel without the versions whose time in it is over; unchanged for one that keeps its versions."""
+    if not view.expire_after_s or (view.expired_at and datetime.fromisoformat(view.expired_at) >= now):
+        return view
+    return replace(view, expired_at=now.astimezone(UTC).isoformat(timespec="seconds"))
+
+
+def may_show(view: View, product: ProductId) -> bool:
+    """Return whether a view is a channel that may show a version of a product, whatever is there."""
+    return view.channel is not None and view.takes(product) and (view.follows_newest or product.path in view.channel)
 
 
 def selected(view: View, product: ProductId, versions: Sequence[Record]) -> list[Record]:
@@ -46,13 +101,13 @@ def selected(view: View, product: ProductId, versions: Sequence[Record]) -> list
         return []
     if view.channel is None:
         return list(versions)
-    if product.path not in view.channel:
+    if not may_show(view, product):
         return []
     shown = standing(view, product, usable(versions))[:1]
     return [record for record in versions if record.id.version in shown]
 
 
-def kept(views: Iterable[View], product: ProductId, there: Collection[str]) -> dict[str, str]:
+def kept(views: Iterable[View], product: ProductId, there: There) -> dict[str, str]:
     """Return the versions of a product that retention must leave, each with the channel that needs it."""
     found: dict[str, str] = {}
     for view in views:
@@ -62,16 +117,23 @@ def kept(views: Iterable[View], product: ProductId, there: Collection[str]) -> d
 
 
 def promoted(view: View, version: VersionId, at: str, by: str) -> View:
-    """Return the channel pointed to a version; unchanged when that was its last promotion. Raise InvalidView."""
+    """Return the channel pointed to a version; unchanged when that was its last promotion. Raise InvalidView.
+
+    One that has left the channel comes into it again.
+    """
     channel = _channel(view, version.product)
     before = channel.get(version.product.path, ())
-    if before and before[-1].version == version.version and not before[-1].back_at:
+    if view.follows_newest and not any(one.version == version.version and one.back_at for one in before):
+        raise InvalidView(f"the channel {view.name} follows the newest version of each product by itself")
+    last = before[-1] if before else None
+    is_last = last is not None and last.version == version.version and not last.back_at
+    if last and is_last and not has_left(view, last.at):
         return view
     after = (*before, Promotion(version=version.version, at=at, by=by))[-MOST_PROMOTIONS:]
     return replace(view, channel={**channel, version.product.path: after})
 
 
-def taken_back(view: View, product: ProductId, there: Collection[str], at: str, by: str) -> View:
+def taken_back(view: View, product: ProductId, there: There, at: str, by: str) -> View:
     """Return the channel pointed to the version before the one that it shows. Raise InvalidView.
 
     `there` are the versions that could be shown. A later promotion, of a version that is not there, is taken back too.
@@ -80,11 +142,17 @@ def taken_back(view: View, product: ProductId, there: Collection[str], at: str, 
     shown = standing(view, product, there)
     if not shown:
         raise InvalidView(f"the channel {view.name} shows nothing of {product.path}; there is nothing to take back")
-    last = max(number for number, one in enumerate(before) if one.version == shown[0] and not one.back_at)
-    after = tuple(
-        replace(one, back_at=at, back_by=by) if not one.back_at and (number >= last or one.version == shown[0]) else one
-        for number, one in enumerate(before)
-    )
+    numbers = [number for number, one in enumerate(before) if one.version == shown[0] and not one.back_at]
+    if not numbers:  # it was shown as the newest
+        newest = Promotion(version=shown[0], at=there[shown[0]], by=NEWEST, back_at=at, back_by=by)
+        after: tuple[Promotion, ...] = (*before, newest)[-MOST_PROMOTIONS:]
+    else:
+        after = tuple(
+            replace(one, back_at=at, back_by=by)
+            if not one.back_at and (number >= numbers[-1] or one.version == shown[0])
+            else one
+            for number, one in enumerate(before)
+        )
     return replace(view, channel={**(view.channel or {}), product.path: after})
 
 

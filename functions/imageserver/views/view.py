@@ -8,6 +8,7 @@ import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from binascii import Error as NotBase64
 from collections.abc import Iterable
+from datetime import datetime
 from functools import cache
 from typing import Annotated, Final
 
@@ -28,6 +29,7 @@ MOST_STREAMS: Final = 20
 MOST_FILTERS: Final = 100
 MOST_TOKENS: Final = 1000
 MOST_BYTES: Final = 16 << 20
+LONGEST_EXPIRY_S: Final = 3650 * 24 * 3600
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 _TOKEN_HASH: Final = re.compile(r"[0-9a-f]{64}")
 _TAKEN: Final = frozenset({"streams", "signed", "views", "private", "versions", "leases", "maintain", "mirrors", "api"})
@@ -64,7 +66,10 @@ class View(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_default
     `secret` signs the paths of its files, base64url. `is_private`: only a token of `tokens` (sha256 -> token) opens it.
     Its `private_streams` are served through views alone: they are left out of the catalog that everybody reads.
     `clients` is the one kind of client, lxd or incus, whose items it lists; empty: those of the server.
-    `channel` goes by the path of a product, oldest promotion first; None where the view is no channel.
+    `channel` goes by the path of a product, oldest promotion first; None where the view is no channel. One that
+    `follows_newest` shows the newest version of a product without a promotion.
+    A version leaves a channel `expire_after_s` after it came into it; 0 for one that keeps its versions. No clock is in
+    a fold: those have left that were due at `expired_at` (ISO 8601, UTC), which reconcile moves on.
     """
 
     name: str
@@ -76,6 +81,9 @@ class View(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_default
     tokens: dict[str, Token] = {}
     channel: dict[str, tuple[Promotion, ...]] | None = None
     clients: str = ""
+    follows_newest: bool = False
+    expire_after_s: _Seconds = 0
+    expired_at: str = ""
     created: str = ""
     schema: int = SCHEMA
 
@@ -151,6 +159,27 @@ def _problems(view: View) -> Iterable[str]:
     if not _is_secret(view.secret):
         yield f"has a secret that is not {SECRET_BYTES} bytes in base64url"
     yield from _filter_problems(view.only)
+    yield from _channel_problems(view)
+
+
+def _channel_problems(view: View) -> Iterable[str]:
+    if view.channel is None and view.follows_newest:
+        yield "follows the newest version and is no channel; make it a channel"
+    if view.channel is None and view.expire_after_s:
+        yield "has an expiry and is no channel: a version leaves a channel alone"
+    if view.expire_after_s > LONGEST_EXPIRY_S:
+        yield f"has an expiry of {view.expire_after_s:,} s, expected at most {LONGEST_EXPIRY_S:,} s"
+    promoted_at = (one.at for promotions in (view.channel or {}).values() for one in promotions)
+    for time in (view.expired_at, *(promoted_at if view.expire_after_s else ())):
+        if time and not _is_moment(time):
+            yield f"has the time {time[:80]!a}, expected ISO 8601 with a time zone"
+
+
+def _is_moment(text: str) -> bool:
+    try:
+        return datetime.fromisoformat(text).tzinfo is not None
+    except ValueError:
+        return False
 
 
 def _filter_problems(only: tuple[str, ...]) -> Iterable[str]:

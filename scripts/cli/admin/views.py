@@ -20,13 +20,16 @@ from cli.admin.deployment import Deployment
 from cli.admin.token_use import LogUnavailable, Use, count
 from imageserver.errors import InvalidView
 from imageserver.format import documents
-from imageserver.format.keys import ProductId, VersionId
+from imageserver.format.keys import ProductId, VersionId, parse_version
 from imageserver.operations.inventory import known_products
 from imageserver.operations.view_documents import change_view, configured, create_view, delete_view, view_of
 from imageserver.operations.view_entries import Synced, sync
 from imageserver.storage.document_cache import DocumentCache
 from imageserver.storage.key_values import KeyValues
+from imageserver.storage.parallel import in_parallel
 from imageserver.storage.port import Store
+from imageserver.versions.records import decode
+from imageserver.views.channels import entered, usable
 from imageserver.views.tokens import RANDOM_BYTES, token_hash, token_text, with_token, without_token
 from imageserver.views.view import SECRET_BYTES, Token, View, check, secret_text, served_prefix
 
@@ -62,6 +65,8 @@ def plan(
     is_private: bool,
     is_channel: bool,
     clients: str = "",
+    follows_newest: bool = False,
+    expire_after: timedelta | None = None,
 ) -> View:
     """Return the view that a command line asks for. Raise InvalidView.
 
@@ -77,6 +82,8 @@ def plan(
         private_streams=own if is_private and not is_channel else (),
         channel={} if is_channel else None,
         clients=clients,
+        follows_newest=follows_newest,
+        expire_after_s=int(expire_after.total_seconds()) if expire_after else 0,
         created=_now(),
     )
     check(view)
@@ -157,6 +164,20 @@ def edge_of(deployment: Deployment) -> KeyValues:
     if deployment.view_store is None:
         raise InvalidView(NEEDS)
     return deployment.view_store
+
+
+def shown(deployment: Deployment, view: View) -> list[tuple[str, str]]:
+    """Return the path of each version that a channel's catalog lists, and when it came into it (ISO 8601, UTC)."""
+    store = deployment.store
+    paths = sorted(_versions(DocumentCache(store, served_prefix(view.name)), view.streams))
+    versions = [parse_version(path) for path in paths]
+    found = in_parallel(store.read, [version.record_key for version in versions])
+    return [
+        (version.path, since)
+        for version, seen in zip(versions, found, strict=True)
+        if seen
+        for since in entered(view, version.product, usable([decode(seen.body, version.record_key)])).values()
+    ]
 
 
 def fold_again(deployment: Deployment, takes: Callable[[ProductId], bool]) -> int:

@@ -189,7 +189,8 @@ VIEWING: Final[Mapping[str, set[Call]]] = {
     "PublishRole": _may(["s3:GetObject"], ["private/views/", "views/*/streams/"])
     | _may(["s3:PutObject"], ["views/*/streams/"])
     | _may(["s3:ListBucket"], ["private/views/", "views/*/streams/"]),
-    "MaintainRole": _may(["s3:GetObject"], ["private/views/", "views/*/streams/"]),
+    "MaintainRole": _may(["s3:GetObject"], ["private/views/", "views/*/streams/"])
+    | _may(["s3:PutObject"], ["private/views/"]),
 }
 """What roles of a stack with views may besides."""
 

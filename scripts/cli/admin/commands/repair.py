@@ -1,8 +1,10 @@
 """Commands that repair what was missed, lost or damaged: reconcile, rebuild, redrive, undelete."""
 
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import asdict
+from datetime import UTC, datetime
 from functools import partial
 
 import click
@@ -44,6 +46,8 @@ def reconcile(deployment: Deployment, as_json: bool, clients: str | None, dry_ru
             deployment.rights,
             deployment.invalidate,
             views=deployment.views,
+            now=datetime.now(UTC),
+            pause=time.sleep,
         )
 
     output.carry_out("comparing", compare, in_json=as_json, dry_run=dry_run)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, NoReturn
 
 import click
@@ -21,6 +22,7 @@ from imageserver.format.wording import counted
 from imageserver.operations.promotion import promote as point_to
 from imageserver.operations.promotion import take_back
 from imageserver.operations.view_documents import configured, view_of
+from imageserver.views.channels import has_left, leaves_at
 from imageserver.views.view import Token, View
 
 MOST_SHOWN = 5
@@ -36,6 +38,19 @@ def view() -> None:
     """
 
 
+class _Duration(click.ParamType[timedelta]):
+    """Hours or days, such as `36h` and `14d`."""
+
+    name = "TIME"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> timedelta:
+        """Return the duration, or end with what is expected."""
+        found = re.fullmatch(r"([1-9][0-9]{0,4})([hd])", str(value))
+        if not found:
+            self.fail(f"{value!r} is no duration, expected hours or days, such as 36h or 14d", param, ctx)
+        return timedelta(**{{"h": "hours", "d": "days"}[found[2]]: int(found[1])})
+
+
 def _streams(_context: click.Context, _parameter: click.Parameter, given: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(stream for text in given for stream in text.split(",") if stream)
 
@@ -48,6 +63,10 @@ def _streams(_context: click.Context, _parameter: click.Parameter, given: tuple[
 @click.option("--only", multiple=True, metavar="FILTER", help="Products, such as `ubuntu:noble`. Repeatable.")
 @click.option("--private", "is_private", is_flag=True, help="Only a token opens it, and its streams are private.")
 @click.option("--channel", "is_channel", is_flag=True, help="It shows the one version of a product that was promoted.")
+@click.option("--newest", "follows_newest", is_flag=True, help="A channel that shows the newest version by itself.")
+@click.option(
+    "--expire-after", type=_Duration(), metavar="TIME", help="When a version leaves the channel again, such as `14d`."
+)
 @click.option(
     "--with", "shared", multiple=True, callback=_streams, metavar="STREAM", help="Also show it; it stays as it is."
 )
@@ -62,6 +81,8 @@ def create(
     only: tuple[str, ...],
     is_private: bool,
     is_channel: bool,
+    follows_newest: bool,
+    expire_after: timedelta | None,
     shared: tuple[str, ...],
     clients: str | None,
     hide: bool,
@@ -71,16 +92,21 @@ def create(
     The streams of a private view are private from now on: they leave the public catalog, and nobody fetches a file of
     them without a token. Stopped midway, the same command continues.
 
+    A version leaves a channel that has an expiry so long after it was promoted, or in a channel with --newest after it
+    was uploaded. The channel then shows the version before it, if that has not left. Retention may remove what left.
+
     \b
     ./scripts/admin view create staging --streams images-staging --private
     ./scripts/admin view create stable --channel --streams images
+    ./scripts/admin view create testing --channel --newest --expire-after 14d --streams images-testing
     ./scripts/admin view create partner --streams images-partner --with images --only ubuntu --private
     ./scripts/admin view create incus-only --streams images --clients incus
     """
     try:
         wanted = views.plan(
-            name, streams, shared, only, is_private=is_private, is_channel=is_channel, clients=clients or ""
-        )
+            name, streams, shared, only, is_private=is_private, is_channel=is_channel, clients=clients or "",
+            follows_newest=follows_newest, expire_after=expire_after,
+        )  # fmt: skip
         made, folded = views.create(deployment, wanted, hide=hide)
     except InvalidView as error:
         raise click.UsageError(str(error)) from error
@@ -132,11 +158,18 @@ def show(deployment: Deployment, as_json: bool, name: str) -> None:
     if found.private_streams:
         click.echo(f"  private: {', '.join(found.private_streams)}")
     click.echo(f"  opened by {_opened_by(deployment, found)}")
+    if found.follows_newest:
+        click.echo("  shows the newest version of each product, but for what was taken back")
+    if found.expire_after_s:
+        click.echo(f"  a version leaves it after {_duration(found)}")
     _print_tokens(found)
     for path, promotions in sorted((found.channel or {}).items()):
         for one in promotions:
             back = f", taken back on {one.back_at} by {output.one_line(one.back_by)}" if one.back_at else ""
-            click.echo(f"  {path}/{one.version}: promoted on {one.at} by {output.one_line(one.by)}{back}")
+            left = "" if back else _leaves(found, one.at)
+            click.echo(f"  {path}/{one.version}: promoted on {one.at} by {output.one_line(one.by)}{back}{left}")
+    for path, since in views.shown(deployment, found) if found.follows_newest else ():
+        click.echo(f"  {path}: came on {since}{_leaves(found, since)}")
 
 
 @view.command()
@@ -331,6 +364,19 @@ def _missing(name: str) -> NoReturn:
 
 def _kind(found: View) -> str:
     return f"{'private' if found.is_private else 'public'} {'view' if found.channel is None else 'channel'}"
+
+
+def _duration(found: View) -> str:
+    days, rest_s = divmod(found.expire_after_s, 24 * 3600)
+    return counted(found.expire_after_s // 3600, "hour") if rest_s else counted(days, "day")
+
+
+def _leaves(found: View, since: str) -> str:
+    """Say when a version leaves a channel with an expiry, or when it was due to leave it."""
+    leaves = leaves_at(found, since)
+    if not leaves:
+        return ""
+    return f", {'left' if has_left(found, since) else 'leaves'} on {leaves.isoformat(timespec='seconds')}"
 
 
 def _opened_by(deployment: Deployment, found: View) -> str:

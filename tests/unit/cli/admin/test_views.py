@@ -7,6 +7,7 @@ import json
 import re
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,8 @@ from cli.admin.errors import FOUND, NOTHING
 from cli.admin.token_use import LocalLog
 from imageserver.format import documents
 from imageserver.format.keys import ProductId, parse_version
-from imageserver.operations.view_documents import configured, view_of
+from imageserver.operations.view_documents import change_view, configured, view_of
+from imageserver.views.channels import expired
 from tests.support import images
 from tests.support.memory_store import MemoryKeyValues, System
 
@@ -185,9 +187,36 @@ def test_a_channel_is_promoted_to_by_fingerprint(world: World) -> None:
     assert world.system.listed(view="stable") == {NAME: [NEW]}
 
 
+def test_a_channel_that_follows_the_newest_says_when_each_version_came_and_when_it_leaves(world: World) -> None:
+    world.admin("view create testing --channel --newest --expire-after 14d --streams images")
+    world.upload(f"images/{NOBLE}/{OLD}", f"images/{NOBLE}/{NEW}")
+    assert world.system.listed(view="testing") == {NAME: [NEW]}
+    shown = world.admin("view show testing").stdout.splitlines()
+    assert "  shows the newest version of each product, but for what was taken back" in shown
+    assert "  a version leaves it after 14 days" in shown
+    came = re.fullmatch(rf"  images/{NOBLE}/{NEW}: came on (\S+), leaves on (\S+)", shown[-1])
+    assert came
+    assert datetime.fromisoformat(came[2]) - datetime.fromisoformat(came[1]) == timedelta(days=14)
+    world.admin(f"promote {NOBLE} --to testing --back")
+    assert world.system.listed(view="testing") == {NAME: [OLD]}
+    assert "taken back on" in world.admin("view show testing").stdout
+    assert world.told("view show testing")["expire_after_s"] == 14 * 24 * 3600
+
+
+def test_a_channel_with_an_expiry_says_what_left_it(world: World) -> None:
+    world.admin(f"{STABLE} --expire-after 36h")
+    world.upload(f"images/{NOBLE}/{NEW}")
+    world.admin(f"promote {NOBLE}/{NEW} --to stable")
+    assert "a version leaves it after 36 hours" in world.admin("view show stable").stdout
+    later = datetime.now(UTC) + timedelta(hours=37)
+    change_view(world.system.store, "stable", partial(expired, now=later), lambda _: None)
+    assert re.search(rf"{NOBLE}/{NEW}: promoted on \S+ by ann, left on ", world.admin("view show stable").stdout)
+
+
 @pytest.mark.parametrize(
     ("line", "code", "said"),
     [
+        (f"promote {NOBLE}/{NEW} --to testing", FOUND, "testing follows the newest version of each product by itself"),
         (f"promote {NOBLE} --to stable", USAGE, "name the version that stable is to show"),
         (f"promote {NOBLE}/20261101_1000 --to stable", FOUND, "there is no images/"),
         (f"promote {NOBLE}/{NEW} --to daily", FOUND, "there is no view 'daily'"),
@@ -198,6 +227,7 @@ def test_a_channel_is_promoted_to_by_fingerprint(world: World) -> None:
 def test_what_cannot_be_promoted_is_named(world: World, line: str, code: int, said: str) -> None:
     world.admin(STABLE)
     world.admin(STAGING)
+    world.admin("view create testing --channel --newest --streams images")
     world.upload(f"images/{NOBLE}/{NEW}")
     assert said in world.admin(line, code).stderr
 
@@ -221,6 +251,10 @@ def test_withdrawing_what_a_channel_shows_says_where_it_goes(world: World) -> No
         ("view create stable --channel", "Missing option '--streams'"),
         ("view create stable --channel --streams daily", "expected `images` or `images-`"),
         ("view create stable --streams images --only ubuntu,size<=1GB", "a view selects products"),
+        ("view create beta --streams images --newest", "follows the newest version and is no channel"),
+        ("view create beta --streams images --expire-after 14d", "has an expiry and is no channel"),
+        ("view create beta --channel --streams images --expire-after 2w", "expected hours or days, such as 36h or 14d"),
+        (f"{STABLE} --expire-after 14d", "there is a view stable that selects something else"),
         (f"{STAGING} --only ubuntu", "there is a view staging that selects something else"),
         ("view token add stable ann", "it needs no token"),
         ("view token add staging Ann", "the label 'Ann' has other characters"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import pytest
 
@@ -82,9 +82,9 @@ def test_nothing_is_deleted_that_the_catalog_of_a_view_still_names(server: Syste
     assert f"{version.path}/rootfs.squashfs" not in server.store.objects
 
 
-def compared(server: System) -> list[str]:
-    run, sent = Run(), Sent()
-    reconcile(server.store, sent, server.clients, run, views=lambda: configured(server.store))
+def compared(server: System, now: datetime | None = None, *, dry_run: bool = False) -> list[str]:
+    run, sent = Run(dry_run=dry_run), Sent()
+    reconcile(server.store, sent, server.clients, run, views=lambda: configured(server.store), now=now)
     run.check()
     server.publish(*sent.products)
     return [task.why for task in run.tasks]
@@ -123,3 +123,71 @@ def test_reconcile_takes_a_stream_off_the_index_that_became_private_and_lists_a_
     assert compared(server) == []
     assert b'"index":{}' in server.streams()["streams/v1/index.json"]
     assert server.listed(view="staging") == server.listed(view="noble") == {NAME: VERSIONS}
+
+
+def test_reconcile_marks_an_image_that_only_a_view_lists() -> None:
+    """Another stream has the same image, so the catalog that everybody reads does not list this one."""
+    made = system(view("one", ("images-b",)))
+    for stream in ("images", "images-b"):
+        path = f"{stream}/ubuntu/noble/amd64/default/{VERSIONS[0]}"
+        made.upload(path, images.split_image(seed="the same"))
+        made.ingest(path)
+        made.publish(parse_version(path))
+    for stored in made.store.objects.values():
+        stored.is_marked = False
+    run, sent = Run(), Sent()
+    since = made.store.clock - timedelta(days=2)
+    reconcile(made.store, sent, made.clients, run, marked_since=since, views=lambda: configured(made.store))
+    made.publish(*sent.products)
+    assert [task.what for task in run.tasks] == ["mark", "mark"]
+    assert made.store.is_marked(f"images-b/ubuntu/noble/amd64/default/{VERSIONS[0]}/rootfs.squashfs")
+
+
+@pytest.fixture
+def expiring() -> System:
+    """Two channels of a week: to one the first version was promoted, and the second a day later; one is the newest."""
+    week_s = int(timedelta(days=7).total_seconds())
+    made = system(channel(expire_after_s=week_s), channel("testing", follows_newest=True, expire_after_s=week_s))
+    for version in VERSIONS[:2]:
+        made.upload(f"{NOBLE}/{version}", images.split_image(seed=version))
+        made.ingest(f"{NOBLE}/{version}")
+        promote(made.store, "stable", parse_version(f"{NOBLE}/{version}"), made.store.clock, "ann", pause)
+        made.store.clock += timedelta(days=1)
+    made.publish(parse_product(NOBLE))
+    return made
+
+
+def test_a_version_leaves_a_channel_when_reconcile_runs_after_its_time(expiring: System) -> None:
+    start = expiring.store.clock
+    assert compared(expiring, start + timedelta(days=5, hours=1)) == []  # the first has left behind the second
+    assert expiring.listed(view="stable") == expiring.listed(view="testing") == {NAME: [VERSIONS[1]]}
+    before = dict(expiring.store.objects)
+    due = start + timedelta(days=6)
+    assert len(compared(expiring, due, dry_run=True)) == 4
+    assert expiring.store.objects == before
+    assert compared(expiring, due) == [
+        f"{NOBLE}/{VERSIONS[1]} was in the channel stable for its time, and leaves it",
+        "its entry in the catalog of the view stable is not what its records say",
+        f"{NOBLE}/{VERSIONS[1]} was in the channel testing for its time, and leaves it",
+        "its entry in the catalog of the view testing is not what its records say",
+    ]
+    assert expiring.listed(view="stable") == expiring.listed(view="testing") == {}
+    assert expiring.listed() == {NAME: VERSIONS[:2]}
+    assert compared(expiring, due + timedelta(hours=1)) == []
+
+
+def test_retention_may_withdraw_what_left_a_channel(expiring: System) -> None:
+    expiring.upload(f"{NOBLE}/{VERSIONS[3]}", images.split_image(seed="newer"))
+    expiring.ingest(f"{NOBLE}/{VERSIONS[3]}")
+    expiring.publish(parse_product(NOBLE))
+    assert pruned(expiring) == []
+    compared(expiring, expiring.store.clock + timedelta(days=6))
+    assert pruned(expiring) == [("withdraw", VERSIONS[0])]  # testing would go back to the second
+
+
+def test_a_run_that_was_killed_behind_an_expiry_is_ended_by_the_next(expiring: System) -> None:
+    due = expiring.store.clock + timedelta(days=6)
+    reconcile(expiring.store, Sent(), expiring.clients, Run(), views=lambda: configured(expiring.store), now=due)
+    assert expiring.listed(view="stable") == {NAME: [VERSIONS[1]]}  # nothing that was sent arrived
+    assert len(compared(expiring, due)) == 2
+    assert expiring.listed(view="stable") == {}

@@ -176,6 +176,17 @@ def test_a_channel_shows_one_version_and_moves_forward_and_back_without_another_
     assert server.listed() == {NAME: [OLD, NEW]}
 
 
+def test_a_channel_that_follows_the_newest_moves_with_each_upload_and_with_a_withdrawal() -> None:
+    server = system(channel(follows_newest=True))
+    upload(server, f"images/{NOBLE}/{OLD}")
+    assert server.listed("images", "stable") == {NAME: [OLD]}
+    new = parse_version(upload(server, f"images/{NOBLE}/{NEW}"))
+    assert server.listed("images", "stable") == {NAME: [NEW]}
+    withdraw(server.store, new, server.store.clock, 24, pause)
+    server.publish(new)
+    assert server.listed("images", "stable") == {NAME: [OLD]}
+
+
 def test_a_channel_tells_nothing_of_a_version_that_it_does_not_point_to() -> None:
     server = system(channel())
     promoted(server, upload(server, f"images/{NOBLE}/{OLD}"))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
 import pytest
 from msgspec.structs import replace
 
@@ -10,6 +13,7 @@ from imageserver.format.keys import VersionId, parse_product
 from imageserver.versions.records import Record
 from imageserver.views.channels import (
     MOST_PROMOTIONS,
+    expired,
     kept,
     promoted,
     selected,
@@ -27,6 +31,14 @@ JAMMY = parse_product("images/ubuntu/jammy/amd64/default")
 ONE, TWO, THREE = "20261121", "20261122", "20261123"
 
 
+def there(*versions: str) -> dict[str, str]:
+    """Versions that are here, each of whose files arrived at noon of its day."""
+    return {version: f"{version[:4]}-{version[4:6]}-{version[6:]}T12:00:00+00:00" for version in versions}
+
+
+ALL = there(ONE, TWO, THREE)
+
+
 def to(view: View, *versions: str) -> View:
     for version in versions:
         view = promoted(view, VersionId(NOBLE, version), f"at {version}", "ann")
@@ -34,20 +46,20 @@ def to(view: View, *versions: str) -> View:
 
 
 def test_a_channel_points_to_what_was_promoted_last() -> None:
-    assert standing(channel(), NOBLE, (ONE, TWO)) == []
-    assert standing(to(channel(), TWO, ONE), NOBLE, (ONE, TWO, THREE)) == [ONE, TWO]
-    assert standing(to(channel(), TWO, ONE), JAMMY, (ONE, TWO)) == []
+    assert standing(channel(), NOBLE, there(ONE, TWO)) == []
+    assert standing(to(channel(), TWO, ONE), NOBLE, there(ONE, TWO, THREE)) == [ONE, TWO]
+    assert standing(to(channel(), TWO, ONE), JAMMY, there(ONE, TWO)) == []
 
 
 def test_a_version_that_is_not_there_is_passed_over_as_long_as_it_is_not() -> None:
     pointed = to(channel(), ONE, TWO)
-    assert standing(pointed, NOBLE, (ONE,)) == [ONE]
-    assert standing(pointed, NOBLE, ()) == []
-    assert standing(pointed, NOBLE, (ONE, TWO)) == [TWO, ONE]
+    assert standing(pointed, NOBLE, there(ONE)) == [ONE]
+    assert standing(pointed, NOBLE, there()) == []
+    assert standing(pointed, NOBLE, there(ONE, TWO)) == [TWO, ONE]
 
 
 def test_a_version_that_was_promoted_twice_stands_once() -> None:
-    assert standing(to(channel(), ONE, TWO, ONE), NOBLE, (ONE, TWO)) == [ONE, TWO]
+    assert standing(to(channel(), ONE, TWO, ONE), NOBLE, there(ONE, TWO)) == [ONE, TWO]
 
 
 def test_a_promotion_says_when_and_by_whom() -> None:
@@ -60,40 +72,40 @@ def test_promoting_what_the_channel_points_to_changes_nothing() -> None:
 
 
 def test_promoting_again_what_was_taken_back_counts() -> None:
-    back = taken_back(to(channel(), ONE, TWO), NOBLE, (ONE, TWO), "then", "bob")
-    assert standing(to(back, TWO), NOBLE, (ONE, TWO)) == [TWO, ONE]
+    back = taken_back(to(channel(), ONE, TWO), NOBLE, there(ONE, TWO), "then", "bob")
+    assert standing(to(back, TWO), NOBLE, there(ONE, TWO)) == [TWO, ONE]
 
 
 def test_back_goes_to_the_version_before_and_keeps_what_was() -> None:
-    back = taken_back(to(channel(), ONE, TWO), NOBLE, (ONE, TWO), "then", "bob")
-    assert standing(back, NOBLE, (ONE, TWO)) == [ONE]
+    back = taken_back(to(channel(), ONE, TWO), NOBLE, there(ONE, TWO), "then", "bob")
+    assert standing(back, NOBLE, there(ONE, TWO)) == [ONE]
     assert back.channel
     assert back.channel[NOBLE.path][1] == Promotion(
         version=TWO, at=f"at {TWO}", by="ann", back_at="then", back_by="bob"
     )
-    assert standing(taken_back(back, NOBLE, (ONE, TWO), "then", "bob"), NOBLE, (ONE, TWO)) == []
+    assert standing(taken_back(back, NOBLE, there(ONE, TWO), "then", "bob"), NOBLE, there(ONE, TWO)) == []
 
 
 def test_back_from_a_version_that_was_promoted_twice_takes_both_back() -> None:
-    back = taken_back(to(channel(), ONE, TWO, ONE), NOBLE, (ONE, TWO), "then", "bob")
-    assert standing(back, NOBLE, (ONE, TWO)) == [TWO]
+    back = taken_back(to(channel(), ONE, TWO, ONE), NOBLE, there(ONE, TWO), "then", "bob")
+    assert standing(back, NOBLE, there(ONE, TWO)) == [TWO]
 
 
 def test_back_is_about_what_the_channel_shows_and_not_about_a_withdrawn_version_in_front_of_it() -> None:
-    back = taken_back(to(channel(), ONE, TWO, THREE), NOBLE, (ONE, TWO), "then", "bob")
-    assert standing(back, NOBLE, (ONE, TWO, THREE)) == [ONE]
+    back = taken_back(to(channel(), ONE, TWO, THREE), NOBLE, there(ONE, TWO), "then", "bob")
+    assert standing(back, NOBLE, there(ONE, TWO, THREE)) == [ONE]
 
 
 def test_what_was_taken_back_keeps_its_first_date() -> None:
-    first = taken_back(to(channel(), ONE, TWO, THREE), NOBLE, (ONE, TWO, THREE), "first", "bob")
-    again = taken_back(first, NOBLE, (ONE, TWO, THREE), "again", "eve")
+    first = taken_back(to(channel(), ONE, TWO, THREE), NOBLE, there(ONE, TWO, THREE), "first", "bob")
+    again = taken_back(first, NOBLE, there(ONE, TWO, THREE), "again", "eve")
     assert again.channel
     assert [one.back_at for one in again.channel[NOBLE.path]] == ["", "again", "first"]
 
 
 def test_nothing_can_be_taken_back_where_nothing_is_shown() -> None:
     with pytest.raises(InvalidView, match="shows nothing of images/ubuntu/noble/amd64/default"):
-        taken_back(to(channel(), ONE), NOBLE, (), "then", "bob")
+        taken_back(to(channel(), ONE), NOBLE, there(), "then", "bob")
 
 
 def test_a_channel_remembers_its_newest_promotions() -> None:
@@ -109,16 +121,79 @@ def test_what_a_channel_does_not_take_cannot_be_promoted_to_it() -> None:
     with pytest.raises(InvalidView, match=r"does not take .*, expected a product of images, filtered by ubuntu:jammy"):
         promoted(channel(only=("ubuntu:jammy",)), VersionId(NOBLE, ONE), "", "")
     with pytest.raises(InvalidView, match=r"does not take .*, expected a product of images-x or images-y"):
-        taken_back(channel(streams=("images-x", "images-y")), NOBLE, (ONE,), "", "")
+        taken_back(channel(streams=("images-x", "images-y")), NOBLE, there(ONE), "", "")
 
 
 def test_retention_leaves_the_version_shown_and_the_one_before_it() -> None:
     stable, beta = to(channel(), ONE, TWO, THREE), to(channel("beta"), ONE)
-    there = (ONE, TWO, THREE)
-    assert kept([stable], NOBLE, there) == {THREE: "stable", TWO: "stable"}
-    assert kept([stable, beta], NOBLE, there) == {THREE: "stable", TWO: "stable", ONE: "beta"}
-    assert kept([stable], JAMMY, there) == {}
-    assert kept([replace(stable, streams=("images-x",))], NOBLE, there) == {}
+    assert kept([stable], NOBLE, ALL) == {THREE: "stable", TWO: "stable"}
+    assert kept([stable, beta], NOBLE, ALL) == {THREE: "stable", TWO: "stable", ONE: "beta"}
+    assert kept([stable], JAMMY, ALL) == {}
+    assert kept([replace(stable, streams=("images-x",))], NOBLE, ALL) == {}
+
+
+def newest(**more: Any) -> View:
+    return channel("testing", follows_newest=True, **more)
+
+
+def test_a_channel_that_follows_the_newest_shows_it_without_a_promotion() -> None:
+    assert standing(newest(), NOBLE, ALL) == [THREE, TWO, ONE]
+    assert standing(newest(), NOBLE, there(ONE)) == [ONE]
+    assert kept([newest()], NOBLE, ALL) == {THREE: "testing", TWO: "testing"}
+
+
+def test_back_passes_over_the_newest_until_it_is_promoted_again() -> None:
+    back = taken_back(newest(), NOBLE, ALL, "then", "bob")
+    assert standing(back, NOBLE, ALL) == [TWO, ONE]
+    again = promoted(back, VersionId(NOBLE, THREE), "later", "ann")
+    assert standing(again, NOBLE, ALL) == [THREE, TWO, ONE]
+    assert standing(taken_back(again, NOBLE, ALL, "at last", "bob"), NOBLE, ALL) == [TWO, ONE]
+
+
+def test_nothing_is_promoted_to_a_channel_that_follows_the_newest() -> None:
+    with pytest.raises(InvalidView, match="testing follows the newest version of each product by itself"):
+        promoted(newest(), VersionId(NOBLE, TWO), "then", "ann")
+
+
+WEEK = timedelta(days=7)
+"""The expiry of the channels below, each promotion of which is at noon of its version's day."""
+
+
+def weekly(*versions: str) -> View:
+    made = channel("beta", expire_after_s=int(WEEK.total_seconds()))
+    for version in versions:
+        made = promoted(made, VersionId(NOBLE, version), ALL[version], "ann")
+    return made
+
+
+@pytest.mark.parametrize(
+    ("now", "shown"),
+    [
+        ("2026-11-28T11:59:59+00:00", [THREE, TWO, ONE]),
+        ("2026-11-28T12:00:00+00:00", [THREE, TWO]),
+        ("2026-11-29T13:00:00+01:00", [THREE]),
+        ("2026-11-30T12:00:00+00:00", []),
+    ],
+)
+def test_a_version_leaves_a_channel_when_its_time_in_it_is_over(now: str, shown: list[str]) -> None:
+    for made in (weekly(ONE, TWO, THREE), newest(expire_after_s=int(WEEK.total_seconds()))):
+        over = expired(made, datetime.fromisoformat(now))
+        assert standing(over, NOBLE, ALL) == shown
+        assert list(kept([over], NOBLE, ALL)) == shown[:2]
+        assert standing(made, NOBLE, ALL) == [THREE, TWO, ONE], "no clock is in a fold"
+
+
+def test_a_version_that_left_comes_into_the_channel_again_by_a_promotion() -> None:
+    over = expired(weekly(ONE), datetime(2026, 12, 1, tzinfo=UTC))
+    again = promoted(over, VersionId(NOBLE, ONE), "2026-12-02T12:00:00+00:00", "bob")
+    assert standing(again, NOBLE, ALL) == [ONE]
+    assert standing(expired(again, datetime(2026, 12, 9, 12, tzinfo=UTC)), NOBLE, ALL) == []
+
+
+def test_what_left_a_channel_does_not_come_back_with_an_earlier_clock() -> None:
+    over = expired(weekly(ONE), datetime(2026, 12, 1, tzinfo=UTC))
+    assert expired(over, datetime(2026, 11, 1, tzinfo=UTC)) is over
+    assert expired(channel(), datetime(2026, 12, 1, tzinfo=UTC)) == channel()
 
 
 @pytest.fixture
@@ -138,13 +213,23 @@ def record(server: System, version: str) -> Record:
 
 
 def test_a_version_can_be_shown_while_it_is_complete(records: list[Record]) -> None:
-    assert usable(records) == {ONE, TWO}
+    assert usable(records).keys() == {ONE, TWO}
+
+
+def test_a_version_is_there_since_the_last_file_of_its_image_and_not_since_a_later_delta(records: list[Record]) -> None:
+    files = records[0].files
+    root, delta = "rootfs.squashfs", f"rootfs.{ONE}.vcdiff"
+    later = {
+        root: replace(files[root], modified="2026-11-25T10:00:00.5+00:00"),
+        delta: replace(files[root], modified="2026-11-26T10:00:00+00:00"),
+    }
+    assert usable([replace(records[0], files={**files, **later})])[ONE] == "2026-11-25T10:00:00.5+00:00"
 
 
 def test_a_version_that_is_dated_ahead_of_its_upload_cannot_be_shown() -> None:
     server = System()
     server.upload(f"{NOBLE.path}/20270101", images.split_image())
-    assert usable([record(server, "20270101")]) == set()
+    assert usable([record(server, "20270101")]) == {}
 
 
 def test_a_view_selects_all_records_and_a_channel_the_one_that_it_points_to(records: list[Record]) -> None:
@@ -152,5 +237,7 @@ def test_a_view_selects_all_records_and_a_channel_the_one_that_it_points_to(reco
     assert selected(everything, NOBLE, records) == records
     assert selected(view(streams=("images-x",)), NOBLE, records) == []
     assert selected(channel(), NOBLE, records) == []
+    assert selected(newest(), NOBLE, records) == [records[1]]
+    assert selected(newest(only=("debian",)), NOBLE, records) == []
     assert selected(to(channel(), ONE, TWO), NOBLE, records) == [records[1]]
     assert selected(to(channel(), ONE, THREE), NOBLE, records) == [records[0]]

@@ -11,9 +11,11 @@ from msgspec.structs import replace
 from imageserver.errors import CatalogDamaged, InvalidView
 from imageserver.format.keys import parse_product
 from imageserver.views.view import (
+    LONGEST_EXPIRY_S,
     MOST_FILTERS,
     MOST_STREAMS,
     MOST_TOKENS,
+    Promotion,
     Token,
     View,
     check,
@@ -27,12 +29,18 @@ from imageserver.views.view import (
 from tests.support.views import channel, private, view
 
 NOBLE = parse_product("images/ubuntu/noble/amd64/default")
+YESTERDAY = Promotion(version="20261123", at="yesterday", by="ann")
 TOKEN = Token(label="ann", created="2026-11-27T10:00:00+00:00")
 
 
 @pytest.mark.parametrize(
     "made",
-    [view(), private(), channel(), view(only=("ubuntu:noble", "os=debian,arch=amd64|arm64")), view(clients="incus")],
+    [
+        *(view(), private(), channel(), channel(follows_newest=True)),
+        channel(expire_after_s=3600, expired_at="2026-11-27T10:00:00+00:00"),
+        view(only=("ubuntu:noble", "os=debian,arch=amd64|arm64")),
+        view(clients="incus"),
+    ],
 )
 def test_a_view_is_read_back_as_it_was_written(made: View) -> None:
     body = encode_view(made)
@@ -74,6 +82,11 @@ def test_a_view_takes_the_products_of_its_streams_that_one_filter_takes() -> Non
         ({"only": ("ubuntu,",)}, "has the term ''"),
         ({"only": ("ubuntu,size<=2GB",)}, "a view selects products"),
         ({"only": ("version=2026*",)}, "a view selects products"),
+        ({"follows_newest": True}, "follows the newest version and is no channel"),
+        ({"expire_after_s": 3600}, "has an expiry and is no channel"),
+        ({"channel": {}, "expire_after_s": LONGEST_EXPIRY_S + 1}, "has an expiry of 315,360,001 s, expected at most"),
+        ({"expired_at": "2026-11-27T10:00:00"}, "has the time '2026-11-27T10:00:00', expected ISO 8601 with a time"),
+        ({"channel": {NOBLE.path: (YESTERDAY,)}, "expire_after_s": 3600}, "has the time 'yesterday'"),
         ({"only": ("ubuntu",) * (MOST_FILTERS + 1)}, f"has {MOST_FILTERS + 1} filters"),
     ],
 )
