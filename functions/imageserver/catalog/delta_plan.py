@@ -134,6 +134,19 @@ def pair_of(listed: Mapping[str, Version], target: Record, base: Record, *, agai
     return pair
 
 
+def unexplained(listed: Mapping[str, Version], known: Mapping[str, Record], usual: int) -> list[Pair]:
+    """Return the deltas that the newest listed version lacks although its record notes nothing about them.
+
+    `known` maps versions to their records. A note about other roots than those of now counts as none.
+    """
+    target = known.get(newest(listed))
+    if target is None:
+        return []
+    wanted = bases(listed, target.id.version, wanted_count(target, usual))
+    pairs = {base: pair_of(listed, target, known[base]) for base in wanted if base in known}
+    return [pair for base, pair in pairs.items() if isinstance(pair, Pair) and target.deltas.get(base) != pair.note()]
+
+
 def no_room(pair: Pair, room: Room) -> str:
     """Return why a delta does not fit into any such run; empty when it fits."""
     if room.memory_mb and room.memory_mb < NEEDED_MB:

@@ -23,12 +23,14 @@ from aws_lambda_powertools import Logger, Metrics, single_metric
 from aws_lambda_powertools.metrics import MetricUnit
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
-from imageserver.aws import cloudfront
+from imageserver.aws import cloudfront, events, queues
 from imageserver.aws.clients import cloudfront_client, s3_client, sqs_client
 from imageserver.aws.queues import QueueNotifier
 from imageserver.catalog.rights import Rights
 from imageserver.errors import SimplestreamsError
+from imageserver.format.keys import ProductId
 from imageserver.handlers import telemetry
+from imageserver.operations.delta_requests import DeltaRequests
 from imageserver.operations.prune import Rules, prune
 from imageserver.operations.reconcile import reconcile
 from imageserver.operations.runs import Run, Task, remember, resume
@@ -44,7 +46,8 @@ LAST_MS: Final = 120_000
 EDGE_PATIENCE_S: Final = 60.0
 """How long a deletion waits while CloudFront has its hands full with those before it; half of LAST_MS."""
 MARKED_FOR: Final = timedelta(days=2)
-"""For how long after an upload reconcile looks whether the edge may serve it: longer than any event is tried."""
+"""For how long after an upload reconcile looks whether the edge may serve it, and whether anybody was asked for its
+deltas: longer than any event is tried."""
 TASKS: Final = ("reconcile", "prune")
 MOST_SHOWN: Final = 1000
 """Tasks in one answer: Lambda sends 6 MB at most, and the 20,000 of a run would be as much. The log has all."""
@@ -93,11 +96,15 @@ def _run(task: str, run: Run) -> None:
     if task == "reconcile":
         lay_out(store, run, settings.base_url)
         clients, now = CLIENT_CHOICES[settings.clients], datetime.now(UTC)
-        reconcile(
-            store, notifier, clients, run, rights, _invalidate, now - MARKED_FOR, _views, now=now, pause=time.sleep
-        )
+        since = now - MARKED_FOR
+        deltas = DeltaRequests(settings.deltas, since, _ask_for_deltas) if settings.deltas_queue_url else None
+        reconcile(store, notifier, clients, run, rights, _invalidate, since, _views, deltas, now=now, pause=time.sleep)
     else:
         prune(store, notifier, rules, datetime.now(UTC), time.sleep, run, _invalidate, _views)
+
+
+def _ask_for_deltas(product: ProductId) -> None:
+    queues.send(sqs_client(), settings.deltas_queue_url, events.changed(product.records_prefix))
 
 
 def _views() -> Mapping[str, View]:

@@ -21,6 +21,7 @@ from imageserver.format import documents
 from imageserver.format.documents import Index, Products, Unlisted
 from imageserver.format.keys import ProductId, VersionId
 from imageserver.format.signed_paths import key_of
+from imageserver.operations.delta_requests import DeltaRequests, ask_again
 from imageserver.operations.inventory import ProductSnapshot, known_products, look
 from imageserver.operations.lost_records import describe, recalled
 from imageserver.operations.runs import Run, Task
@@ -45,6 +46,7 @@ def reconcile(
     invalidate: Invalidate = no_invalidation,
     marked_since: datetime | None = None,
     views: Views = no_views,
+    deltas: DeltaRequests | None = None,
     now: datetime | None = None,
     pause: Callable[[float], object] = lambda _: None,
 ) -> None:
@@ -54,6 +56,7 @@ def reconcile(
     it. `rights` say who may use which names. `invalidate` tells the edge of the files of versions whose record is lost:
     nobody knows any more which of them held other bytes before. The catalog of each of the `views` is compared too, as
     it is to be `now`; without it, as it was when versions last left a channel.
+    `deltas` asks for those that nobody was asked for; without it the server makes none.
 
     A record that cannot be read is named in `run` and its product left alone; a task or a product that fails is noted
     there too, and the next one is looked at. Raises StorageUnavailable, StorageDenied, and CatalogDamaged for a served
@@ -80,6 +83,8 @@ def reconcile(
                 size += len(product.known)
                 _send_outdated(product, there, _Sender(store, notifier, invalidate), run)
                 marks.look(product, there)
+                if deltas:
+                    ask_again(product, documents.versions_of(there.products, product.id.name), deltas, run)
                 looked.append(product)
             run.finished(product_id_.path, size)
         for one in compared:

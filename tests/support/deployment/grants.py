@@ -206,6 +206,7 @@ MAKING_DELTAS: Final[Mapping[str, set[Call]]] = {
         | TRACE
     ),
     "PublishRole": _may(["sqs:SendMessage"], ["DeltasQueue"]),
+    "MaintainRole": _may(["sqs:SendMessage"], ["DeltasQueue"]),
 }
 """What roles of a stack that makes deltas may besides."""
 

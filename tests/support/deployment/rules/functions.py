@@ -32,6 +32,8 @@ ENVIRONMENT: Final[Mapping[str, frozenset[str]]] = {
         "STALE_DAYS",
         "BASE_URL",
         "REFUSED_DAYS",
+        "DELTAS",
+        "DELTAS_QUEUE_URL",
     },
     "Mirror": COMMON | {"BASE_URL", "COPIES_QUEUE_URL", "GRACE_HOURS", "MAX_UPLOAD_BYTES"},
     "Copy": COMMON | {"BASE_URL", "QUEUE_URL"},

@@ -162,3 +162,27 @@ BIG = Pair(root(OLD, 400_000_000), root(NEW, 800_000_000))
 )
 def test_what_fits_into_a_run_is_computed_before_it_begins(room: Room, reason: str) -> None:
     assert delta_plan.no_room(BIG, room) == reason
+
+
+def test_a_delta_without_a_note_about_these_roots_is_unexplained() -> None:
+    listed, old = listing(OLD, NEW), record(OLD)
+    notes = {
+        None: [PAIR],
+        PAIR.note(): [],  # made; who deleted it had a reason
+        PAIR.note("too large"): [],
+        DeltaNote("another base", sha(NEW), "too large"): [PAIR],
+        DeltaNote("another base", sha(NEW), ""): [PAIR],
+    }
+    for note, expected in notes.items():
+        new = record(NEW, notes={OLD: note} if note else None)
+        assert delta_plan.unexplained(listed, {OLD: old, NEW: new}, 1) == expected, note
+
+
+def test_nothing_is_unexplained_without_the_records_or_a_wish() -> None:
+    listed, known = listing(OLD, NEW), {OLD: record(OLD), NEW: record(NEW)}
+    assert delta_plan.unexplained(listed, known, 0) == []
+    assert delta_plan.unexplained(listed, {OLD: known[OLD]}, 1) == []
+    assert delta_plan.unexplained(listed, {NEW: known[NEW]}, 1) == []
+    assert delta_plan.unexplained({}, known, 1) == []
+    own = record(NEW, "rootfs.20261120_1000.vcdiff")
+    assert delta_plan.unexplained(listed, {OLD: known[OLD], NEW: own}, 1) == [], "the publisher's own delta wins"

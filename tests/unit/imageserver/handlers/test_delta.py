@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -18,7 +19,7 @@ from imageserver.format.keys import parse_product
 from imageserver.programs.xdelta3 import Xdelta3
 from tests.support import images, trees
 from tests.support.handlers import Context, imported, sqs_batch
-from tests.support.memory_store import System
+from tests.support.memory_store import START, System
 
 PRODUCT = parse_product("images/alpine/3.22/amd64/default")
 OLD, NEW = "20261121_1000", "20261122_1000"
@@ -32,12 +33,22 @@ class Queue:
 
     sent: list[tuple[str, str]] = field(default_factory=list)
     refuses: bool = False
+    kills: bool = False
 
     def send_message_batch(self, *, QueueUrl: str, Entries: list[dict[str, str]]) -> dict[str, Any]:
+        if self.kills:
+            raise Killed
         if self.refuses:
             return {"Failed": [{"Id": entry["Id"], "Code": "Busy"} for entry in Entries]}
         self.sent += [(QueueUrl, entry["MessageBody"]) for entry in Entries]
         return {}
+
+    def send_message(self, *, QueueUrl: str, MessageBody: str) -> None:
+        self.sent.append((QueueUrl, MessageBody))
+
+
+class Killed(BaseException):
+    """The process ends here: nothing catches it."""
 
 
 def upload(system: System, version: str, root: bytes) -> None:
@@ -168,3 +179,28 @@ def test_a_queue_that_takes_nothing_holds_up_no_listing(
     assert list(documents.versions_of(system.products_document(), PRODUCT.name)) == [OLD]
     told = [line["message"] for line in logged(capsys) if line.get("level") == "WARNING"]
     assert told == (["no deltas are asked for"] if url else [])
+
+
+@trees.needs_real_pairs
+def test_a_kill_between_listing_and_asking_costs_no_delta(system: System, delta: ModuleType) -> None:
+    """The message comes back and finds nothing to list, so only reconcile can ask before the next version."""
+    killing, calm = Queue(kills=True), Queue()
+    for publish in function("publish", system, DELTAS_QUEUE_URL=QUEUE):
+        publish.sqs_client = lambda: killing  # type: ignore[attr-defined]
+        with pytest.raises(Killed):
+            run(publish, sqs_batch(CHANGED), Context())
+        publish.sqs_client = lambda: calm  # type: ignore[attr-defined]
+        assert run(publish, sqs_batch(CHANGED), Context()) == {"batchItemFailures": []}
+    assert system.listed() == {PRODUCT.name: [OLD, NEW]}
+    assert calm.sent == []
+
+    for maintain in function("maintain", system, DELTAS="1", DELTAS_QUEUE_URL=QUEUE):
+        maintain.sqs_client = lambda: calm  # type: ignore[attr-defined]
+        maintain.MARKED_FOR = datetime.now(UTC) - START  # type: ignore[attr-defined]
+        run(maintain, {"task": "reconcile"}, Context())
+        assert calm.sent == [(QUEUE, CHANGED)]
+        assert run(delta, sqs_batch(CHANGED), Context()) == {"batchItemFailures": []}
+        system.catch_up()
+        assert f"rootfs.{OLD}.vcdiff" in [key.rpartition("/")[2] for key in system.store.objects]
+        run(maintain, {"task": "reconcile"}, Context())
+        assert calm.sent == [(QUEUE, CHANGED)], "what was made is not asked for again"
