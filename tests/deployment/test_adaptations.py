@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
 import sys
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -270,6 +272,21 @@ def refuses_a_batch_to_who_may_delete_a_message(aws: Emulator) -> bool:
     return False
 
 
+def forgets_that_a_file_of_a_package_can_be_run(aws: Emulator) -> bool:
+    code = "import os\n\ndef handler(event, _):\n    return os.access(f'{os.path.dirname(__file__)}/program', 1)\n"
+    package = io.BytesIO()
+    with zipfile.ZipFile(package, "w") as file:
+        file.writestr("index.py", code)
+        program = zipfile.ZipInfo("program")
+        program.external_attr = 0o755 << 16
+        file.writestr(program, "#!/bin/sh\n")
+    trust = FUNCTION["Role"]["Properties"]["AssumeRolePolicyDocument"]
+    role = aws.client("iam").create_role(RoleName="program", AssumeRolePolicyDocument=json.dumps(trust))["Role"]["Arn"]
+    functions, how = aws.client("lambda"), {"Runtime": "python3.13", "Handler": "index.handler", "Role": role}
+    functions.create_function(FunctionName="program", Code={"ZipFile": package.getvalue()}, **how)
+    return json.loads(functions.invoke(FunctionName="program")["Payload"].read()) is False
+
+
 STILL_LACKS: dict[str, Callable[[Emulator], bool]] = {
     "metric math": refuses_metric_math,
     "MaximumConcurrency": stops_polling_for_a_concurrency_from_a_parameter,
@@ -282,6 +299,7 @@ STILL_LACKS: dict[str, Callable[[Emulator], bool]] = {
     "batch calls of SQS": refuses_a_batch_to_who_may_delete_a_message,
     "alternate domain names": answers_under_the_name_of_cloudfront_alone,
     "stack status events": tells_eventbridge_nothing_of_stacks,
+    "modes of files": forgets_that_a_file_of_a_package_can_be_run,
 }
 
 

@@ -11,9 +11,11 @@ import json
 import platform
 import time
 import uuid
+import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Final
 
 Template = dict[str, Any]
@@ -270,6 +272,18 @@ def send_stack_status_events() -> None:
     stacks._add_event = add
 
 
+def keep_modes_of_packages() -> None:
+    """Unpack a function's package with the modes that its files have in it."""
+    from ministack.core import lambda_runtime
+    from ministack.services.lambda_svc import _extract_zip_preserving_mode
+
+    class ZipFile(zipfile.ZipFile):
+        def extractall(self, path: Any = None, *_: Any) -> None:
+            _extract_zip_preserving_mode(self, path)
+
+    lambda_runtime.zipfile = SimpleNamespace(**vars(zipfile) | {"ZipFile": ZipFile})
+
+
 ADAPTATIONS: Final[tuple[Adaptation, ...]] = (
     Adaptation(
         name="metric math",
@@ -342,5 +356,11 @@ ADAPTATIONS: Final[tuple[Adaptation, ...]] = (
         difference="CloudFormation tells EventBridge nothing of its stacks.",
         reason="The end of a deployment starts a run of maintain, which lays out the empty catalog.",
         answers=send_stack_status_events,
+    ),
+    Adaptation(
+        name="modes of files",
+        difference="A function's package is unpacked without the modes of its files: no program in it can be started.",
+        reason="The delta function starts the xdelta3 of its package.",
+        answers=keep_modes_of_packages,
     ),
 )

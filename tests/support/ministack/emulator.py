@@ -66,6 +66,8 @@ class Emulator:
         return kept | {
             "PATH": os.pathsep.join([*map(str, bins), os.environ.get("PATH", os.defpath)]),
             "AWS_ENDPOINT_URL": self.endpoint,
+            # boto3 puts the account in front of this host, which a number does not bear: a name that leads here.
+            "AWS_ENDPOINT_URL_CLOUDFRONT_KEYVALUESTORE": f"https://{EDGE[-1].removeprefix('.')}",
             "AWS_ACCESS_KEY_ID": who[0],
             "AWS_SECRET_ACCESS_KEY": who[1],
             "AWS_REGION": REGION,
