@@ -78,7 +78,7 @@ def interpret(resources: Iterable[Resource], identity: StackIdentity) -> Wiring:
         check_rule(rule, schedules)
     return Wiring(
         region=identity.region,
-        buckets=tuple(read_bucket(r) for r in of("AWS::S3::Bucket")),
+        buckets=tuple(read_bucket(r, identity.stack_name) for r in of("AWS::S3::Bucket")),
         queues=tuple(read_queue(r) for r in of("AWS::SQS::Queue")),
         functions=read_functions(of("AWS::Lambda::Function"), of("AWS::Lambda::EventInvokeConfig"), identity.region),
         mappings=tuple(read_mapping(r) for r in of("AWS::Lambda::EventSourceMapping")),

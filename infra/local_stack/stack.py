@@ -15,11 +15,13 @@ from typing import Any, Final
 from botocore.config import Config
 from botocore.exceptions import ClientError
 from rich.console import Console
+from starlette.types import ASGIApp
 
 from local_stack.api import make_api
 from local_stack.certificates import Certificates, ensure_certificates
 from local_stack.credentials import ACCESS_KEY, SECRET_KEY, local_session
 from local_stack.edge_function import Log, Run, Runner
+from local_stack.edge_logs import EdgeLogs, Logged
 from local_stack.errors import AlreadyRunning
 from local_stack.front import make_front
 from local_stack.interpreter import read_wiring
@@ -118,7 +120,8 @@ class LocalStack:
         pool = self._start_functions(sqs, observer, logs, self._options.functions_endpoint or process.endpoint)
         api_sockets = listen(ports.choose("api"))
         view_store, run = self._start_edge_function(ports, logs / EDGE_LOG)
-        self._serve(make_front(self.wiring.edge, self.wiring.bucket.name, self.s3, run), sockets, certificates)
+        front = make_front(self.wiring.edge, self.wiring.bucket.name, self.s3, run)
+        self._serve(self._logged(front), sockets, certificates)
         api = make_api(self.wiring.routes, pool.invoke, self.scheduler, observer.failed)
         self._serve(api, api_sockets, certificates)
         base_url, api_url = (f"https://localhost:{s[0].getsockname()[1]}" for s in (sockets, api_sockets))
@@ -149,6 +152,15 @@ class LocalStack:
         self._closing.callback(runner.stop)
         return f"http://localhost:{bound[0].getsockname()[1]}", runner.run
 
+    def _logged(self, front: ASGIApp) -> ASGIApp:
+        """Return the edge with its access logs, if the template has it write them."""
+        if self.wiring.edge.logs is None:
+            return front
+        logs = EdgeLogs(self.s3, *self.wiring.edge.logs)
+        logs.start()
+        self._closing.callback(logs.stop)
+        return Logged(front, logs)
+
     def _description(
         self, base_url: str, api_url: str, ca_file: Path, endpoint: str, view_store: str, logs: Path
     ) -> Stack:
@@ -165,6 +177,7 @@ class LocalStack:
             view_store=view_store,
             view_store_arn=self.wiring.edge.function.store_arn if self.wiring.edge.function else "",
             edge_log=str(logs / EDGE_LOG) if self.wiring.edge.function else "",
+            logs_bucket=self.wiring.edge.logs[0] if self.wiring.edge.logs else "",
         )
 
     def _start_functions(self, sqs: Any, observer: Observer, logs: Path, endpoint: str) -> Pool:

@@ -17,6 +17,7 @@ class Stack:
 
     `view_store` is the address of the edge's key value store and `view_store_arn` its name; `edge_log` is
     the file with what the edge's function logs. All three are empty without views.
+    `logs_bucket` is where the edge's access logs are, empty if it writes none.
     The access key is what requests to `s3_endpoint` are signed with.
     """
 
@@ -32,6 +33,7 @@ class Stack:
     view_store: str = ""
     view_store_arn: str = ""
     edge_log: str = ""
+    logs_bucket: str = ""
 
     def write(self, folder: Path) -> None:
         """Publish it: a reader sees the whole file or none."""

@@ -109,7 +109,8 @@ class Behaviour:
 class Edge:
     """The distribution: behaviours in order of precedence, the default last.
 
-    `readable`: each pattern of keys that it may read, with the tags that an object must have for that.
+    `readable`: each pattern of keys that it may read, with the tags that an object must have for that. `logs`: the
+    bucket that its access logs go to, and the beginning of their keys; None: it writes none.
     """
 
     root: str
@@ -117,6 +118,7 @@ class Edge:
     readable: tuple[tuple[str, frozenset[tuple[str, str]]], ...]
     sees_missing: bool
     function: EdgeCode | None = None
+    logs: tuple[str, str] | None = None
 
     def behaviour(self, path: str) -> Behaviour:
         """Return the first behaviour whose pattern matches a path without its leading slash."""

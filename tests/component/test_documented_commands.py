@@ -136,11 +136,21 @@ def with_a_base(reader: Reader) -> None:
     reader.stack.wait_until_listed(images.sha256_hex(*files.values()))
 
 
+def logged(reader: Reader) -> None:
+    """Let the edge write a log, which takes it a second."""
+    bucket = str(reader.stack.facts["logs_bucket"])
+    reader.stack.wait_until(
+        lambda: reader.stack.s3().list_objects_v2(Bucket=bucket, Prefix="edge/").get("KeyCount"), "a log of the edge"
+    )
+
+
 BEFORE: dict[str, Callable[[Reader], None]] = {
     "admin undelete": deleted,
     "./scripts/admin undelete": deleted,
     "admin restore": withdrawn,
     "./scripts/admin delta": with_a_base,
+    "./scripts/admin stats": logged,
+    "./scripts/admin --stack images stats": logged,
 }
 """How a command begins → what has happened before somebody types it."""
 

@@ -21,9 +21,9 @@ def read_edge(
         raise TemplateError(f"the template has {len(distributions)} distributions, expected one")
     config = take(
         "Distribution", distributions[0].properties["DistributionConfig"],
-        ["Enabled", "DefaultRootObject", "DefaultCacheBehavior", "CacheBehaviors", "CustomErrorResponses"],
+        ["Enabled", "DefaultRootObject", "DefaultCacheBehavior", "CacheBehaviors", "CustomErrorResponses", "Logging"],
         # Of the network, the name and the certificate there is only one kind here; one origin; nothing is cached.
-        ["Aliases", "Comment", "HttpVersion", "IPV6Enabled", "Logging", "Origins", "PriceClass", "Restrictions",
+        ["Aliases", "Comment", "HttpVersion", "IPV6Enabled", "Origins", "PriceClass", "Restrictions",
          "ViewerCertificate", "WebACLId"],
     )  # fmt: skip
     for response in config.get("CustomErrorResponses", []):
@@ -38,7 +38,16 @@ def read_edge(
         readable=readable,
         sees_missing=sees_missing,
         function=_function(functions),
+        logs=_logs(config.get("Logging")),
     )
+
+
+def _logs(logging: Mapping[str, Any] | None) -> tuple[str, str] | None:
+    """Return the bucket and the beginning of the keys of access logs."""
+    if logging is None:
+        return None
+    p = take("Distribution.Logging", logging, ["Bucket", "Prefix"], ["IncludeCookies"])
+    return p["Bucket"].split(".")[0], p.get("Prefix", "")
 
 
 def _function(resources: list[Resource]) -> EdgeCode | None:

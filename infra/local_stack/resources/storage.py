@@ -9,8 +9,8 @@ from local_stack.template import ACCOUNT_ID, Resource
 from local_stack.wiring import Bucket, Notification, Queue
 
 
-def read_bucket(resource: Resource) -> Bucket:
-    """Return a bucket, and which queues it tells of its objects."""
+def read_bucket(resource: Resource, stack_name: str) -> Bucket:
+    """Return a bucket, by the name that Names gives it, and which queues it tells of its objects."""
     p = take(
         resource.logical_id, resource.properties,
         ["BucketName", "VersioningConfiguration", "NotificationConfiguration"],
@@ -21,7 +21,7 @@ def read_bucket(resource: Resource) -> Bucket:
     config = take(resource.logical_id, p.get("NotificationConfiguration", {}), ["QueueConfigurations"])
     notifications = tuple(_notification(resource.logical_id, c) for c in config.get("QueueConfigurations", []))
     versioned = p.get("VersioningConfiguration", {}).get("Status") == "Enabled"
-    name = p.get("BucketName") or f"{resource.logical_id.lower()}-{ACCOUNT_ID}"
+    name = p.get("BucketName") or f"{stack_name}-{resource.logical_id.lower()}-{ACCOUNT_ID}"
     return Bucket(resource.logical_id, name, versioned, notifications)
 
 

@@ -104,6 +104,16 @@ class Stacks(Answer, frozen=True):
     stacks: list[Stack]
 
 
+class LoggingEnabled(Answer, frozen=True):
+    target_bucket: str = ""
+
+
+class BucketLogging(Answer, frozen=True):
+    """GetBucketLogging."""
+
+    logging_enabled: LoggingEnabled = LoggingEnabled()
+
+
 class StackResourceDetail(Answer, frozen=True):
     physical_resource_id: str = ""
 

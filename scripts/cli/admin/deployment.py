@@ -33,7 +33,7 @@ from imageserver.operations.view_documents import configured
 from imageserver.settings import CLIENT_CHOICES, Settings
 from imageserver.storage.key_values import KeyValues
 from imageserver.storage.port import KeyHistory, ObjectInfo, Opened, Store, StoredObject
-from imageserver.storage.ranged_reader import LARGE
+from imageserver.storage.ranged_reader import LARGE, ReadPlan
 from imageserver.storage.s3 import S3Store
 from imageserver.versions.retention import Rule
 from imageserver.views.view import View
@@ -45,6 +45,8 @@ ARRIVALS: Final = "ArrivalsQueue"
 DEAD: Final = "MaintainDeadLetters"
 COPIES: Final = "CopiesQueue"
 """What the template calls some of its queues: the names that CloudFormation makes contain these."""
+LOGS_PLAN: Final = ReadPlan(part_bytes=1 << 20, workers=2, buffers=4)
+"""Several logs are open at once, and nearly all of them are smaller than a part."""
 NO_LIMIT: Final = sys.maxsize
 """A read on this machine has no deadline, unlike a run of digest."""
 EDGE_PATIENCE_S: Final = 300
@@ -89,6 +91,7 @@ class Deployment:
     `rules`: of maintain, else the template's defaults. `max_bytes`: the largest file that is accepted.
     `distribution`: the ID of CloudFront's distribution. `view_store_arn`: of the store that the edge looks views up in.
     `view_store_endpoint` and `edge_log_file`: where the local stack has it, and what the edge's function logs.
+    `local_logs`: the local stack's bucket of access logs.
     `pending_invalidations`: keys that an unknown distribution may still hold. `requests`: what was asked of AWS.
     """
 
@@ -106,6 +109,7 @@ class Deployment:
     view_store_arn: str = ""
     view_store_endpoint: str = ""
     edge_log_file: str = ""
+    local_logs: str = ""
     max_bytes: int = NO_LIMIT
     pending_invalidations: set[str] = field(default_factory=set, compare=False)
     requests: RequestLog = field(default_factory=RequestLog, compare=False)
@@ -237,6 +241,25 @@ class Deployment:
         return S3Store(self.s3, self.bucket, LARGE)
 
     @cached_property
+    def logs_bucket(self) -> str:
+        """The bucket of access logs: the stack's, else where the bucket's own access logs go. Raise ClickException."""
+        found = self.local_logs or (self._physical_id("LogsBucket") if self.stack else "")
+        if not found:
+            answer = aws_api.read(self.s3.get_bucket_logging(Bucket=self.bucket), aws_api.BucketLogging)
+            found = answer.logging_enabled.target_bucket
+        if not found:
+            raise click.ClickException(
+                f"{self.bucket} writes no access logs, so the bucket of the edge's logs is not known; name the stack "
+                "with --stack"
+            )
+        return found
+
+    @cached_property
+    def logs(self) -> Store:
+        """The bucket of access logs, to be read."""
+        return S3Store(self.s3, self.logs_bucket, LOGS_PLAN)
+
+    @cached_property
     def wiring(self) -> dict[str, dict[str, Any]]:
         """Prefix of keys -> the queue and the events that the bucket is configured to send there."""
         answer = aws_api.read(self.s3.get_bucket_notification_configuration(Bucket=self.bucket), aws_api.Notifications)
@@ -335,6 +358,7 @@ def open_local(state_folder: Path | None) -> Deployment:
         view_store_arn=stack.view_store_arn,
         view_store_endpoint=stack.view_store,
         edge_log_file=stack.edge_log,
+        local_logs=stack.logs_bucket,
         requests=requests,
     )
 

@@ -17,7 +17,7 @@ from imageserver.format import architectures
 from tests.support import PROJECT
 
 PACKAGE = PROJECT / "functions" / "imageserver"
-CORE = ("format", "inspection", "versions", "catalog")
+CORE = ("format", "access_logs", "inspection", "versions", "catalog")
 LINTER: dict[str, Any] = tomllib.loads((PROJECT / "pyproject.toml").read_text())["tool"]["importlinter"]
 BREACHES = {
     "inward": [

@@ -1,0 +1,153 @@
+"""CloudFront's standard logs (legacy): a line for each request, gzip files in the bucket of logs, a second later.
+
+CloudFront takes minutes to hours. The fields and their order are those of its documentation, "Standard logging
+reference".
+"""
+
+import gzip
+import logging
+import threading
+import time
+import uuid
+from collections.abc import Iterable, MutableMapping
+from datetime import UTC, datetime
+from typing import Any, Final
+from urllib.parse import quote
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+_LOG: Final = logging.getLogger(__name__)
+_NAMES: Final = (
+    "date time x-edge-location sc-bytes c-ip cs-method cs(Host) cs-uri-stem sc-status cs(Referer) cs(User-Agent) "
+    "cs-uri-query cs(Cookie) x-edge-result-type x-edge-request-id x-host-header cs-protocol cs-bytes time-taken "
+    "x-forwarded-for ssl-protocol ssl-cipher x-edge-response-result-type cs-protocol-version fle-status "
+    "fle-encrypted-fields c-port time-to-first-byte x-edge-detailed-result-type sc-content-type sc-content-len "
+    "sc-range-start sc-range-end"
+)
+FIELDS: Final = _NAMES.split()
+DISTRIBUTION: Final = "ELOCAL"
+LOCATION: Final = "LOC1-P1"
+"""No airport has this code."""
+EVERY_S: Final = 1.0
+
+
+class EdgeLogs:
+    """Collects lines and puts them into the bucket. `s3` is a boto3 client."""
+
+    def __init__(self, s3: Any, bucket: str, prefix: str) -> None:
+        self._s3 = s3
+        self._bucket = bucket
+        self._prefix = prefix
+        self._lines: list[str] = []
+        self._lock = threading.Lock()
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="edge-logs", daemon=True)
+
+    def start(self) -> None:
+        """Begin to write what is collected."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Write what is left, and end."""
+        self._stopping.set()
+        self._thread.join(timeout=3)
+
+    def add(self, values: MutableMapping[str, str]) -> None:
+        """Collect a line; what `values` does not have is `-`."""
+        with self._lock:
+            self._lines.append("\t".join(values.get(name) or "-" for name in FIELDS))
+
+    def _run(self) -> None:
+        while not self._stopping.wait(EVERY_S):
+            self._write()
+        self._write()
+
+    def _write(self) -> None:
+        with self._lock:
+            lines, self._lines = self._lines, []
+        if not lines:
+            return
+        body = "\n".join(("#Version: 1.0", f"#Fields: {_NAMES}", *lines, ""))
+        key = f"{self._prefix}{DISTRIBUTION}.{datetime.now(UTC):%Y-%m-%d-%H}.{uuid.uuid4().hex[:8]}.gz"
+        try:
+            self._s3.put_object(Bucket=self._bucket, Key=key, Body=gzip.compress(body.encode()))
+        except Exception as error:  # noqa: BLE001  (the edge serves on without its logs, as CloudFront does)
+            _LOG.warning("%s lines of the access log are lost: %s", len(lines), error)
+
+
+class Logged:
+    """An ASGI application whose requests are logged, as far as they were answered."""
+
+    def __init__(self, application: ASGIApp, logs: EdgeLogs) -> None:
+        self._application = application
+        self._logs = logs
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._application(scope, receive, send)
+            return
+        began = time.monotonic()
+        answer: dict[str, Any] = {"status": 0, "headers": {}, "bytes": 0, "first": 0.0}
+
+        async def watched(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                answer["status"] = message["status"]
+                answer["headers"] = _text(message.get("headers", ()))
+                answer["bytes"] += sum(len(name) + len(value) + 4 for name, value in message.get("headers", ()))
+                answer["first"] = time.monotonic() - began
+            elif message["type"] == "http.response.body":
+                answer["bytes"] += len(message.get("body", b""))
+            await send(message)
+
+        try:
+            await self._application(scope, receive, watched)
+        finally:
+            self._logs.add(_line(scope, answer, time.monotonic() - began))
+
+
+def _line(scope: Scope, answer: dict[str, Any], seconds: float) -> dict[str, str]:
+    asked, sent, now = _text(scope["headers"]), answer["headers"], datetime.now(UTC)
+    client, port = scope.get("client") or ("-", "-")
+    start, end = _range(sent.get("content-range", ""))
+    result = _result(answer["status"])
+    return {
+        "date": f"{now:%Y-%m-%d}",
+        "time": f"{now:%H:%M:%S}",
+        "x-edge-location": LOCATION,
+        "sc-bytes": str(answer["bytes"]),
+        "c-ip": client,
+        "cs-method": scope["method"],
+        "cs(Host)": asked.get("host", ""),
+        "cs-uri-stem": quote(scope["raw_path"].split(b"?")[0].decode("latin-1"), safe="/:~%"),
+        "sc-status": f"{answer['status']:03d}",
+        "cs(User-Agent)": quote(asked.get("user-agent", ""), safe="/:;(),"),
+        "cs-uri-query": quote(scope["query_string"].decode("latin-1"), safe="=&%"),
+        "x-edge-result-type": result,
+        "x-edge-request-id": uuid.uuid4().hex,
+        "x-host-header": asked.get("host", ""),
+        "cs-protocol": scope.get("scheme", ""),
+        "time-taken": f"{seconds:.3f}",
+        "x-edge-response-result-type": result,
+        "cs-protocol-version": f"HTTP/{scope.get('http_version', '')}",
+        "c-port": str(port),
+        "time-to-first-byte": f"{answer['first']:.3f}",
+        "x-edge-detailed-result-type": result,
+        "sc-content-type": quote(sent.get("content-type", ""), safe="/"),
+        "sc-content-len": sent.get("content-length", ""),
+        "sc-range-start": start,
+        "sc-range-end": end,
+    }
+
+
+def _result(status: int) -> str:
+    """Return CloudFront's word. Nothing is cached here, so nothing is a hit."""
+    return "Error" if status == 0 or status >= 400 else "Miss"
+
+
+def _range(content_range: str) -> tuple[str, str]:
+    start, _, end = content_range.removeprefix("bytes ").partition("/")[0].partition("-")
+    return start, end
+
+
+def _text(headers: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
+    return {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in headers}
