@@ -125,6 +125,16 @@ class MemoryStore:
             info = _info(key, self.objects[key])
             yield info if key.startswith("images") else replace(info, version_id="")
 
+    def meanwhile(self, method: str, key: str, act: Callable[[], object]) -> None:
+        """Have somebody else act once, right before the first call of a method with a key."""
+
+        def on(called: str, with_key: str) -> None:
+            if (called, with_key) == (method, key):
+                self.on = lambda *_: None
+                act()
+
+        self.on = on
+
     def earlier(self, key: str) -> Iterator[bytes]:
         self._called("earlier", key)
         kept = self.generations.get(key, [])

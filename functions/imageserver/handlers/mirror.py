@@ -11,7 +11,7 @@ from imageserver.handlers import coldstart
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -27,6 +27,7 @@ from imageserver.operations.mirror_documents import announce, configured
 from imageserver.operations.mirror_plan import Followed, MirrorServices, follow
 from imageserver.operations.mirror_signatures import trusted
 from imageserver.operations.runs import Run
+from imageserver.operations.view_documents import configured as views_of
 from imageserver.remote.server import RemoteServer
 from imageserver.settings import Settings
 from imageserver.storage.s3 import S3Store
@@ -34,6 +35,7 @@ from imageserver.upstream import messages
 from imageserver.upstream.mapping import UpstreamFile
 from imageserver.upstream.mirrors import Mirror
 from imageserver.upstream.port import Upstream
+from imageserver.views.view import View
 
 TASK: Final = "mirror"
 LAST_MS: Final = 60_000
@@ -72,6 +74,7 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
         pause=time.sleep,
         grace_hours=settings.grace_hours,
         most_bytes=settings.max_upload_bytes,
+        views=_views,
     )
     followed = list(follow(mirrors, services, run, mirrors.keys() & set(event.get("mirrors", mirrors))))
     _report(followed, run)
@@ -80,6 +83,10 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     run.failed = [one for one in run.failed if not isinstance(one.error, UpstreamRefused | UpstreamUnavailable)]
     run.check()
     return {"mirrors": {one.name: {"missing": one.status.missing, "error": one.status.error} for one in followed}}
+
+
+def _views() -> Mapping[str, View]:
+    return views_of(store) if settings.views else {}
 
 
 def _connect(mirror: Mirror) -> Upstream:

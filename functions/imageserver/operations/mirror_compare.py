@@ -3,7 +3,7 @@ One document of the other server is in memory at a time, beside what this server
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from itertools import groupby
 from typing import Final
@@ -12,7 +12,9 @@ from imageserver.errors import OutOfTime, UpstreamRefused
 from imageserver.format import documents as catalog
 from imageserver.format.documents import INDEX_KEY
 from imageserver.format.keys import ProductId, VersionId, parse_version
+from imageserver.operations.channel_needs import needed_by_channels
 from imageserver.operations.runs import Run
+from imageserver.operations.view_documents import Views, no_views
 from imageserver.storage.document_cache import DocumentCache
 from imageserver.storage.parallel import in_parallel
 from imageserver.storage.port import Store
@@ -86,6 +88,7 @@ class Reader:
 class Comparer:
     """Compares one mirror. `of_others` are the versions that other mirrors hold; `run` bounds its time.
 
+    `views` are read before a version leaves the list: what a channel points to stays.
     A file of more than `most_bytes` does not come; None: there is no limit.
     """
 
@@ -98,10 +101,12 @@ class Comparer:
         run: Run,
         now: datetime,
         most_bytes: int | None = None,
+        views: Views = no_views,
     ) -> None:
         self._mirror, self._state, self._run, self._now = mirror, state, run, now
         filters = tuple(map(parse_filter, mirror.only))
         self._rules = Rules(filters, mirror.keep, timedelta(days=mirror.grace_days), most_bytes)
+        self._store, self._views = store, views
         self._bucket = _Bucket(store, DocumentCache(store).products(mirror.stream), of_others)
         self._held = _by_product(state.held)
 
@@ -148,7 +153,11 @@ class Comparer:
         compared.plans[product] = ProductPlan((), {}, (), (), held, ())
         with self._run.looking_at(product.path):
             here = self._bucket.here(product, held)
-            compared.plans[product] = plan_product(product, versions, here, held, self._rules, self._now)
+            plan = plan_product(product, versions, here, held, self._rules, self._now)
+            if plan.delist and (needed := needed_by_channels(self._store, self._views, product)):
+                here = replace(here, needed=needed)
+                plan = plan_product(product, versions, here, held, self._rules, self._now)
+            compared.plans[product] = plan
             compared.leave_out(compared.plans[product].left_out)
 
 

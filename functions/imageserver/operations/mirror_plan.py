@@ -20,10 +20,12 @@ from msgspec.structs import replace
 
 from imageserver.errors import CatalogBusy
 from imageserver.format.keys import VersionId, parse_key
+from imageserver.operations.channel_needs import withdraw_unneeded
 from imageserver.operations.mirror_compare import Comparer, Comparison, Reader
 from imageserver.operations.mirror_documents import state_of, status_of
 from imageserver.operations.runs import Failure, Run, Task
-from imageserver.operations.withdraw import restore, withdraw
+from imageserver.operations.view_documents import Views, no_views
+from imageserver.operations.withdraw import restore
 from imageserver.storage.port import Store, write
 from imageserver.upstream.mapping import UpstreamFile
 from imageserver.upstream.mirrors import (
@@ -53,7 +55,7 @@ class MirrorServices:
 
     `connect` opens the server that a mirror follows; `ask` queues the copies of files for the mirror of that name.
     `grace_hours` is how long the files of a version stay after it left the list. A file of more than `most_bytes` is
-    not copied; None: there is no limit.
+    not copied; None: there is no limit. What a channel of the `views` points to is not withdrawn.
     """
 
     store: Store
@@ -63,6 +65,7 @@ class MirrorServices:
     pause: Callable[[float], object]
     grace_hours: int
     most_bytes: int | None = None
+    views: Views = no_views
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,15 +148,17 @@ class _Following:
             return False
         grace = timedelta(days=self._mirror.grace_days)
         ended = (
-            held.gone_since and not held.delisted and self._now - datetime.fromisoformat(held.gone_since) >= grace
+            held.gone_since
+            and not (held.delisted or held.needed)
+            and self._now - datetime.fromisoformat(held.gone_since) >= grace
             for held in self._state.held.values()
         )
         return self._now - datetime.fromisoformat(before.compared) < COMPARE_AGAIN and not any(ended)
 
     def _compare(self, reader: Reader, accept: bool) -> Comparison:
         of_others = {path for other in self._others for path in state_of(self._store, other).held}
-        most = self._services.most_bytes
-        comparer = Comparer(self._mirror, self._state, of_others, self._store, self._run, self._now, most)
+        most, views = self._services.most_bytes, self._services.views
+        comparer = Comparer(self._mirror, self._state, of_others, self._store, self._run, self._now, most, views)
         return comparer.compare(reader, accept=accept)
 
     def _hold(self, compared: Comparison, looked: str) -> None:
@@ -203,8 +208,16 @@ class _Following:
     def _withdraw(self, version: VersionId) -> None:
         why = f"the mirror {self._name} no longer takes it"
         task = Task("withdraw", version.path, f"{why}; its files are deleted {self._services.grace_hours} hours later")
+        services = self._services
         action = partial(
-            withdraw, self._store, version, self._now, self._services.grace_hours, self._services.pause, why
+            withdraw_unneeded,
+            self._store,
+            version,
+            self._now,
+            services.grace_hours,
+            services.pause,
+            why,
+            services.views,
         )
         self._run.do(task, action)
 

@@ -12,7 +12,7 @@ from imageserver.storage.port import Store
 from imageserver.versions import records
 from imageserver.versions.assessment import ahead_of_upload, assess
 from imageserver.versions.records import Record
-from imageserver.views.channels import may_show, promoted, standing, taken_back, usable
+from imageserver.views.channels import may_show, promoted, standing, taken_back, unpromoted, usable
 from imageserver.views.view import View
 
 Pause = Callable[[float], object]
@@ -31,7 +31,7 @@ class Moved:
 def promote(store: Store, channel: str, version: VersionId, now: datetime, by: str, pause: Pause) -> Moved:
     """Point a channel to a version that is complete. `by` is who asked.
 
-    Raise InvalidView, also when the version was withdrawn at this moment: the channel then shows what it showed.
+    Raise InvalidView, also when the version was withdrawn at this moment: the promotion is undone then.
     """
     product, moment = version.product, now.isoformat(timespec="seconds")
     before = _records(store, product)
@@ -45,7 +45,11 @@ def promote(store: Store, channel: str, version: VersionId, now: datetime, by: s
 
     view = change_view(store, channel, change, pause)
     after = _records(store, product)
-    _check(after, version)
+    try:
+        _check(after, version)
+    except InvalidView:
+        change_view(store, channel, lambda view: unpromoted(view, version, moment, by), pause)
+        raise
     return Moved(channel, product, shown, _first(view, product, after))
 
 

@@ -10,11 +10,11 @@ from imageserver.aws.queues import Notifier
 from imageserver.format import documents as catalog
 from imageserver.format.keys import ProductId
 from imageserver.format.signed_paths import key_of
+from imageserver.operations.channel_needs import withdraw_unneeded
 from imageserver.operations.deletion import PruneContext, remove_empty, remove_stale, remove_withdrawn
 from imageserver.operations.inventory import ProductSnapshot, known_products, look
 from imageserver.operations.runs import Run, Task
 from imageserver.operations.view_documents import Views, no_views
-from imageserver.operations.withdraw import withdraw
 from imageserver.storage.document_cache import DocumentCache, StreamDocuments
 from imageserver.storage.port import Store
 from imageserver.versions.records import Record
@@ -120,5 +120,7 @@ def _withdraw_expired(
             continue
         why = f"{reason}; its files are deleted {rules.grace_hours} hours later"
         task = Task("withdraw", version.path, why, product.known[version].size_bytes)
-        action = partial(withdraw, context.store, version, context.now, rules.grace_hours, pause, reason)
+        action = partial(
+            withdraw_unneeded, context.store, version, context.now, rules.grace_hours, pause, reason, views
+        )
         context.run.do(task, action)

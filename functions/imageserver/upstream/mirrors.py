@@ -81,12 +81,13 @@ class Held(msgspec.Struct, frozen=True, omit_defaults=True):
 
     `gone_since`: when it no longer came (ISO 8601, UTC); empty while it does. `delisted`: this mirror took it off the
     list, so this mirror may put it back. `refused`: an operator or retention withdrew it, so it is not copied again
-    once its files are deleted.
+    once its files are deleted. `needed`: its time is over and a channel points to it, as the last full comparison saw.
     """
 
     gone_since: str = ""
     delisted: bool = False
     refused: bool = False
+    needed: bool = False
 
 
 class MirrorState(msgspec.Struct, frozen=True, kw_only=True):

@@ -45,13 +45,15 @@ class Here:
     """What this server has of a product: sizes in bytes by key, and paths of versions.
 
     `listed` are those that its catalog lists, `withdrawn` those whose records say so, no matter who withdrew them.
-    `of_others` are those that other mirrors hold, whether or not a file of them is here yet.
+    `of_others` are those that other mirrors hold, whether or not a file of them is here yet. `needed` are those that a
+    channel points to, or would go back to: they stay.
     """
 
     files: Mapping[str, int]
     listed: Collection[str]
     withdrawn: Collection[str] = ()
     of_others: Collection[str] = ()
+    needed: Collection[str] = ()
 
     @property
     def versions(self) -> set[str]:
@@ -212,10 +214,11 @@ def _gone(
         is_over = now - _time(since) >= grace
         if is_over and path not in here_versions:
             continue  # its files are deleted, or never came
-        goes = is_over and may_go and path not in here.withdrawn
+        is_needed = is_over and path in here.needed
+        goes = is_over and may_go and path not in here.withdrawn and not is_needed
         if goes:
             delist.append(parse_version(path))
-        after[path] = Held(since, was.delisted or goes, _is_refused(path, here, was))
+        after[path] = Held(since, was.delisted or goes, _is_refused(path, here, was), is_needed)
     return after, tuple(delist)
 
 

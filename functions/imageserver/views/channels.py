@@ -133,6 +133,17 @@ def promoted(view: View, version: VersionId, at: str, by: str) -> View:
     return replace(view, channel={**channel, version.product.path: after})
 
 
+def unpromoted(view: View, version: VersionId, at: str, by: str) -> View:
+    """Return the channel without one promotion; unchanged where it has none of that moment."""
+    channel, path = view.channel or {}, version.product.path
+    before = channel.get(path, ())
+    after = tuple(one for one in before if one != Promotion(version=version.version, at=at, by=by))
+    if after == before:
+        return view
+    others = {product: promotions for product, promotions in channel.items() if product != path}
+    return replace(view, channel=others | ({path: after} if after else {}))
+
+
 def taken_back(view: View, product: ProductId, there: There, at: str, by: str) -> View:
     """Return the channel pointed to the version before the one that it shows. Raise InvalidView.
 

@@ -148,6 +148,7 @@ def compare(
         pause=time.sleep,
         grace_hours=deployment.rules.grace_hours,
         most_bytes=deployment.max_bytes,
+        views=deployment.views,
     )
     (followed,) = follow(mirrors, services, run, [name], accept=accept)
     if not run.dry_run:

@@ -191,6 +191,7 @@ VIEWING: Final[Mapping[str, set[Call]]] = {
     | _may(["s3:ListBucket"], ["private/views/", "views/*/streams/"]),
     "MaintainRole": _may(["s3:GetObject"], ["private/views/", "views/*/streams/"])
     | _may(["s3:PutObject"], ["private/views/"]),
+    "MirrorRole": _may(["s3:GetObject", "s3:ListBucket"], ["private/views/"]),
 }
 """What roles of a stack with views may besides."""
 
@@ -216,7 +217,8 @@ def grants_of(stack: Stack) -> Mapping[str, set[Call]]:
     table = {**GRANTS, **FOLLOWING} if "MirrorRole" in stack.resources else dict(GRANTS)
     for sign, more in (("ViewFunction", VIEWING), ("DeltaRole", MAKING_DELTAS)):
         if sign in stack.resources:
-            table |= {role: table.get(role, set()) | calls for role, calls in more.items()}
+            roles = more.keys() & stack.resources.keys()
+            table |= {role: table.get(role, set()) | more[role] for role in roles}
     return table
 
 

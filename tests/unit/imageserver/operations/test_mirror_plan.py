@@ -12,11 +12,13 @@ from msgspec.structs import replace
 
 from imageserver.errors import CatalogBusy, CatalogDamaged, TasksFailed, UpstreamRefused, UpstreamUnavailable
 from imageserver.format import documents
-from imageserver.format.keys import parse_version
+from imageserver.format.keys import parse_product, parse_version
 from imageserver.operations.mirror_copy import CopyServices, Outcome, copy
 from imageserver.operations.mirror_documents import state_of, status_of
 from imageserver.operations.mirror_plan import MOST_ASKED, Followed, MirrorServices, follow
+from imageserver.operations.promotion import promote, take_back
 from imageserver.operations.runs import Run
+from imageserver.operations.view_documents import configured, create_view
 from imageserver.operations.withdraw import restore, withdraw
 from imageserver.upstream.mapping import UpstreamFile
 from imageserver.upstream.mirrors import Held, Mirror, state_key, status_key
@@ -26,6 +28,7 @@ from imageserver.versions.records import Record
 from tests.support import images
 from tests.support.memory_store import MemoryStore, System
 from tests.support.memory_upstream import MemoryUpstream
+from tests.support.views import channel
 
 DAY = timedelta(days=1)
 SITE = Mirror(address="https://images.example.org/", stream="images", only=("all",))
@@ -82,6 +85,7 @@ class Site:
             now=lambda: self.store.clock,
             pause=lambda _: None,
             grace_hours=24,
+            views=lambda: configured(self.store),
         )
 
     def _connect(self, _mirror: Mirror) -> Upstream:
@@ -479,3 +483,24 @@ def test_a_status_that_cannot_be_read_is_no_new_mirrors_status(site: Site) -> No
     site.store.put(status_key("site"), b"[]")
     with pytest.raises(CatalogDamaged, match=r"mirrors/site\.status\.json cannot be read"):
         site.run()
+
+
+def test_a_version_that_a_channel_points_to_stays_until_the_channel_has_moved_on() -> None:
+    site = Site()
+    create_view(site.store, channel())
+    keeps_one = replace(SITE, keep=1)
+    for path in (D1, D2):
+        site.origin.publish(path)
+        site.in_step(keeps_one)
+        if path == D1:
+            promote(site.store, "stable", parse_version(D1), site.store.clock, "ann", lambda _: None)
+    site.later(days=8)
+    assert site.run(keeps_one).status.delisted == 0
+    assert state_of(site.store, "site").held[D1].needed
+    site.requests.clear()
+    site.later(hours=1)
+    assert site.run(keeps_one).unchanged, "nothing is left to do for an upstream that has not changed"
+    take_back(site.store, "stable", parse_product(PRODUCT), site.store.clock, "ann", lambda _: None)
+    site.later(days=1)
+    assert site.run(keeps_one).status.delisted == 1
+    assert state_of(site.store, "site").held[D1].delisted

@@ -49,12 +49,7 @@ def test_a_promotion_says_what_the_channel_showed_and_shows(server: System) -> N
 
 
 def test_of_two_promotions_at_once_none_is_lost(server: System) -> None:
-    def other(method: str, key: str) -> None:
-        if (method, key) == ("replace", "private/views/stable.json"):
-            server.store.on = lambda *_: None
-            to_stable(server, OLD, by="bob")
-
-    server.store.on = other
+    server.store.meanwhile("replace", "private/views/stable.json", lambda: to_stable(server, OLD, by="bob"))
     assert to_stable(server, NEW) == Moved("stable", NOBLE, OLD, NEW)
     found = view_of(server.store, "stable")
     assert found
@@ -65,12 +60,11 @@ def test_of_two_promotions_at_once_none_is_lost(server: System) -> None:
 def test_a_version_that_is_withdrawn_at_the_same_moment_is_named(server: System) -> None:
     to_stable(server, OLD)
 
-    def withdrawn(method: str, key: str) -> None:
-        if (method, key) == ("replace", "private/views/stable.json"):
-            server.store.on = lambda *_: None
-            withdraw(server.store, parse_version(f"{NOBLE.path}/{NEW}"), server.store.clock, 24, pause)
-
-    server.store.on = withdrawn
+    server.store.meanwhile(
+        "replace",
+        "private/views/stable.json",
+        lambda: withdraw(server.store, parse_version(f"{NOBLE.path}/{NEW}"), server.store.clock, 24, pause),
+    )
     with pytest.raises(InvalidView, match="it is withdrawn, expected complete"):
         to_stable(server, NEW)
     shown = shown_by_channels(server.store, configured(server.store).values(), NOBLE)

@@ -234,12 +234,11 @@ def test_a_view_that_changes_while_it_is_read_is_read_again() -> None:
     server = system(channel())
     path = upload(server, f"images/{NOBLE}/{NEW}")
 
-    def promote_meanwhile(method: str, key: str) -> None:
-        if (method, key) == ("read", "streams/v1/images.json"):
-            server.store.on = lambda *_: None
-            promote(server.store, "stable", parse_version(path), server.store.clock, "ann", pause)
-
-    server.store.on = promote_meanwhile
+    server.store.meanwhile(
+        "read",
+        "streams/v1/images.json",
+        lambda: promote(server.store, "stable", parse_version(path), server.store.clock, "ann", pause),
+    )
     (done,) = server.publish(parse_product(f"images/{NOBLE}"))
     assert done.lost_races == 1
     assert server.listed("images", "stable") == {NAME: [NEW]}
@@ -252,12 +251,7 @@ def test_a_document_of_a_view_that_is_written_behind_the_records_is_not_overwrit
     path = upload(server, f"images/{NOBLE}/{NEW}")
     server.store.remove("streams/v1/images.json")  # something to write
 
-    def other(method: str, key: str) -> None:
-        if (method, key) == ("create", "streams/v1/images.json"):
-            server.store.on = lambda *_: None
-            promoted(server, path)
-
-    server.store.on = other
+    server.store.meanwhile("create", "streams/v1/images.json", lambda: promoted(server, path))
     (done,) = server.publish(parse_product(f"images/{NOBLE}"))
     assert done.lost_races == 1
     assert server.listed("images", "stable") == {NAME: [NEW]}
@@ -269,12 +263,7 @@ def test_a_catalog_of_a_view_is_decided_from_records_that_were_read_behind_its_r
     path = upload(server, f"images/{NOBLE}/{NEW}")
     prefix = f"versions/images/{NOBLE}/"
 
-    def other(method: str, key: str) -> None:
-        if (method, key) == ("list", prefix):
-            server.store.on = lambda *_: None
-            promoted(server, path)
-
-    server.store.on = other
+    server.store.meanwhile("list", prefix, lambda: promoted(server, path))
     (done,) = server.publish(parse_product(f"images/{NOBLE}"))
     assert done.lost_races == 1
     assert server.listed("images", "stable") == {NAME: [NEW]}
@@ -287,12 +276,11 @@ def test_a_view_that_changes_while_its_catalog_is_written_is_published_again() -
     server.upload(path, images.split_image(seed=path))
     server.ingest(path)
 
-    def promote_meanwhile(method: str, key: str) -> None:
-        if (method, key) == ("replace", "streams/v1/images.json"):
-            server.store.on = lambda *_: None
-            promote(server.store, "stable", parse_version(path), server.store.clock, "ann", pause)
-
-    server.store.on = promote_meanwhile
+    server.store.meanwhile(
+        "replace",
+        "streams/v1/images.json",
+        lambda: promote(server.store, "stable", parse_version(path), server.store.clock, "ann", pause),
+    )
     (done,) = server.publish(parse_product(f"images/{NOBLE}"))
     assert done.repeats == 1
     assert server.listed("images", "stable") == {NAME: [NEW]}

@@ -1,0 +1,47 @@
+"""Leave to channels what they show: retention and mirrors withdraw through this module.
+
+A promotion writes the pointer and then reads the record; here the record is withdrawn and then the pointers are read.
+So of two at the same moment at least one sees the other: the promotion is taken back and says so, or the version is
+restored, or both. A channel never points to a version that was withdrawn behind its back.
+"""
+
+from collections.abc import Callable
+from datetime import datetime
+
+from imageserver.format.keys import ProductId, VersionId
+from imageserver.operations.inventory import look
+from imageserver.operations.view_documents import Views
+from imageserver.operations.withdraw import restore, withdraw
+from imageserver.storage.port import Store
+from imageserver.versions.withdrawal import restored
+from imageserver.views.channels import kept, may_show, usable
+
+Pause = Callable[[float], object]
+
+
+def needed_by_channels(store: Store, views: Views, product: ProductId, version: VersionId | None = None) -> set[str]:
+    """Return the paths of a product's versions that channels point to now, each with the one they would go back to.
+
+    A `version` counts as if it were not withdrawn. No record is read where no channel shows the product.
+    """
+    channels = [view for view in views().values() if may_show(view, product)]
+    if not channels:
+        return set()
+    known = look(store, product).known
+    there = usable(restored(record, version) if version == record.id else record for record in known.values())
+    return {VersionId(product, name).path for name in kept(channels, product, there)}
+
+
+def withdraw_unneeded(
+    store: Store, version: VersionId, now: datetime, grace_hours: int, pause: Pause, reason: str, views: Views
+) -> None:
+    """Withdraw a version that no channel needed when it was looked at. If one does by now, restore it.
+
+    What somebody else withdrew stays withdrawn. A run that ends in between leaves it withdrawn, for an operator to
+    restore. Errors as of withdraw.
+    """
+    done = withdraw(store, version, now, grace_hours, pause, reason)
+    if version.path in done.already or version.path not in done.versions:
+        return
+    if version.path in needed_by_channels(store, views, version.product, version):
+        restore(store, version, pause)
