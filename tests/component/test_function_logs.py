@@ -15,9 +15,12 @@ import pytest
 from imageserver.aws import events
 from imageserver.errors import InvalidationRefused, StorageUnavailable
 from imageserver.format.keys import VersionId
+from imageserver.format.signed_paths import signed_path
 from imageserver.inspection import qcow2
+from imageserver.views.view import encode_view, view_key
 from tests.support import images
 from tests.support.handlers import Context, imported, sqs_event
+from tests.support.views import view
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -50,6 +53,9 @@ class Functions:
     def upload(self, path: str, files: dict[str, bytes]) -> None:
         for name, body in files.items():
             self._s3.put_object(Bucket=self._bucket, Key=f"{path}/{name}", Body=body)
+
+    def put(self, key: str, body: bytes) -> None:
+        self._s3.put_object(Bucket=self._bucket, Key=key, Body=body)
 
     def remove(self, path: str) -> None:
         for info in self._s3.list_objects_v2(Bucket=self._bucket, Prefix=f"{path}/")["Contents"]:
@@ -168,6 +174,24 @@ def test_only_messages_of_products_with_a_failed_invalidation_stay_in_the_queue(
     assert [line["product"] for line in said.about("listed")] == ["ubuntu:plucky:amd64:default"]
     (left,) = said.about("left in the queue")
     assert left.items() >= {**NAMED, "level": "ERROR", "error": "InvalidationRefused"}.items()
+
+
+def test_what_a_view_shows_is_invalidated_at_its_path_too(
+    functions: Functions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stable, asked = view("stable", ("images",)), []
+    functions.put(view_key("stable"), encode_view(stable))
+    functions.upload(GOOD, images.split_image())
+    functions.digest(GOOD)
+    with functions.loaded("imageserver.handlers.publish", DISTRIBUTION_ID="E1", VIEWS="true") as app:
+        monkeypatch.setattr(app, "cloudfront_client", lambda: None)
+        monkeypatch.setattr(app.cloudfront, "invalidate", lambda _client, _id, keys, *_: asked.extend(keys))
+        app.handler(functions.changes(GOOD), Context())
+        functions.upload(GOOD, {"rootfs.squashfs": images.squashfs("other")})
+        functions.digest(GOOD)
+        app.handler(functions.changes(GOOD), Context())
+    key = f"{GOOD}/rootfs.squashfs"
+    assert asked == [key, f"stable/{signed_path('stable', stable.secret_bytes, key)}"]
 
 
 def test_a_run_without_time_left_leaves_its_messages_to_another(

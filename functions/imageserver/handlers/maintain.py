@@ -39,6 +39,7 @@ from imageserver.settings import CLIENT_CHOICES, Settings
 from imageserver.site.layout import lay_out
 from imageserver.storage.s3 import S3Store
 from imageserver.versions.retention import Rule
+from imageserver.views.addresses import addresses
 from imageserver.views.view import View
 
 LAST_MS: Final = 120_000
@@ -114,8 +115,9 @@ def _views() -> Mapping[str, View]:
 def _invalidate(keys: Sequence[str]) -> None:
     """Tell the edge what was deleted; nobody waits until it is done."""
     if settings.distribution_id:
+        paths = addresses(keys, _views().values())
         cloudfront.request_invalidation(
-            cloudfront_client(), settings.distribution_id, keys, time.sleep, EDGE_PATIENCE_S
+            cloudfront_client(), settings.distribution_id, paths, time.sleep, EDGE_PATIENCE_S
         )
 
 

@@ -29,8 +29,10 @@ from imageserver.operations.publish import (
     product_of,
     publish,
 )
+from imageserver.operations.view_documents import configured
 from imageserver.settings import CLIENT_CHOICES, Settings
 from imageserver.storage.s3 import S3Store
+from imageserver.views.addresses import addresses
 
 logger = Logger(use_rfc3339=True)  # Lambda takes lines with another form of time for INFO
 metrics = Metrics()
@@ -48,7 +50,8 @@ MOST_TRIES_TOGETHER: Final = 3
 def invalidate(keys: Sequence[str], left_s: float) -> None:
     """Make the edge invalidate files; the client is made only when an overwrite or a deletion needs it."""
     if settings.distribution_id:
-        cloudfront.invalidate(cloudfront_client(), settings.distribution_id, keys, time.sleep, left_s - LAST_S)
+        paths = addresses(keys, configured(store).values()) if settings.views else keys
+        cloudfront.invalidate(cloudfront_client(), settings.distribution_id, paths, time.sleep, left_s - LAST_S)
 
 
 def notify(product: ProductId) -> None:

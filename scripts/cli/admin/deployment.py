@@ -36,6 +36,7 @@ from imageserver.storage.port import KeyHistory, ObjectInfo, Opened, Store, Stor
 from imageserver.storage.ranged_reader import LARGE, ReadPlan
 from imageserver.storage.s3 import S3Store
 from imageserver.versions.retention import Rule
+from imageserver.views.addresses import addresses
 from imageserver.views.view import View
 from local_stack.credentials import local_session
 from local_stack.errors import NotRunning
@@ -129,7 +130,8 @@ class Deployment:
 
     def _invalidate(self, send: Callable[..., object], keys: Sequence[str]) -> None:
         if self.distribution:
-            send(self.session.client("cloudfront"), self.distribution, keys, time.sleep, EDGE_PATIENCE_S)
+            paths = addresses(keys, self.views().values())
+            send(self.session.client("cloudfront"), self.distribution, paths, time.sleep, EDGE_PATIENCE_S)
         else:
             self.pending_invalidations.update(keys)
 

@@ -1,0 +1,28 @@
+"""Which paths are invalidated with a key: those of the views that take its product, as their clients ask for it."""
+
+from __future__ import annotations
+
+from imageserver.format.signed_paths import signed_path
+from imageserver.views.addresses import addresses
+from tests.support.views import channel, private, view
+
+KEY = "images/ubuntu/noble/amd64/default/20261123_1000/rootfs.squashfs"
+OTHER = "images-staging/ubuntu/noble/amd64/default/20261123_1000/rootfs.squashfs"
+
+
+def test_without_views_the_keys_are_all() -> None:
+    assert addresses([KEY, OTHER], []) == [KEY, OTHER]
+
+
+def test_a_private_view_is_asked_for_the_signed_path_and_a_public_one_below_its_name() -> None:
+    stable, staging = channel(), private()
+    assert addresses([KEY, OTHER], [stable, staging]) == [
+        KEY,
+        OTHER,
+        "stable/" + signed_path("stable", stable.secret_bytes, KEY),
+        signed_path("staging", staging.secret_bytes, OTHER),
+    ]
+
+
+def test_a_view_that_does_not_take_the_product_is_not_asked_for_its_files() -> None:
+    assert addresses([KEY], [view(streams=("images",), only=("debian",)), private()]) == [KEY]
