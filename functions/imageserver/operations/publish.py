@@ -173,7 +173,8 @@ def _update(wanted: Sequence[ProductId], services: PublishServices, done: Publis
     done.outdated = frozenset()
     everybody, *of_views = _catalogs(wanted, services, done)
     first = read_stream(everybody, stream, partial(_read, store, done=done))
-    noted = {info.key: info.etag for one in of_views for info in store.list(f"{one.prefix}{documents.FOLDER}")}
+    listed = in_parallel(lambda one: list(store.list(f"{one.prefix}{documents.FOLDER}")), of_views) if of_views else []
+    noted = {info.key: info.etag for infos in listed for info in infos}
     if done.views and not is_unchanged(store, {VIEWS: done.revisions[VIEWS]}):
         done.lost_races += 1  # a view must be read behind the revision of what is decided from it
         raise RaceLost
@@ -181,7 +182,10 @@ def _update(wanted: Sequence[ProductId], services: PublishServices, done: Publis
     known = _Records(store, done)
     _bring_up_to_date(first, wanted, known, services, done)
     for catalog in of_views:  # one after the other: a document may have 10 MB
-        one = read_stream(catalog, stream, partial(_read_noted, store, noted, done))
+        one = read_stream(catalog, stream, partial(_read, store, done=done))
+        if any((found.revision if found else None) != noted.get(key) for key, found in one.seen.items()):
+            done.lost_races += 1  # a document is not the one that was there before the records were read
+            raise RaceLost
         _bring_up_to_date(one, wanted, known, services, done)
 
 
@@ -231,15 +235,6 @@ def _mark(store: Store, uploads: set[Mark], done: Published) -> None:
 def _read(store: Store, key: str, done: Published) -> StoredObject | None:
     found = store.read(key)
     done.revisions[key] = {key: found.revision} if found else {}
-    return found
-
-
-def _read_noted(store: Store, noted: Mapping[str, str], done: Published, key: str) -> StoredObject | None:
-    """Read a document of a view; raise RaceLost when it is not the one that was there before the records were read."""
-    found = _read(store, key, done)
-    if (found.revision if found else None) != noted.get(key):
-        done.lost_races += 1
-        raise RaceLost
     return found
 
 

@@ -90,7 +90,9 @@ class StreamCatalog:
 def read_stream(catalog: Catalog, stream: str, read: Read) -> StreamCatalog:
     """Read the documents of a stream in a catalog. Raise CatalogDamaged."""
     names = (documents.INDEX_KEY, documents.products_key(stream), documents.unlisted_key(stream), feed_key(stream))
-    seen = {catalog.prefix + name: read(catalog.prefix + name) for name in names}
+    keys = [catalog.prefix + name for name in names]
+    # A server may have a hundred views, each as far away as the next.
+    seen = dict(zip(keys, in_parallel(read, keys) if catalog.view else map(read, keys), strict=True))
     index, products, unlisted, _ = (found.body if found else None for found in seen.values())
     return StreamCatalog(
         catalog,

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from imageserver.format.keys import VersionId
+from imageserver.storage.parallel import in_parallel
 from imageserver.storage.port import ObjectInfo, Store
 from imageserver.versions.records import FileFacts
 
@@ -19,10 +20,13 @@ def is_unchanged(store: Store, seen: Mapping[str, Mapping[str, str]]) -> bool:
     New folder objects do not count. Asked after a conditional write, because the condition is not enough: equal objects
     have equal ETags, so If-Match also holds for one that went away and came back meanwhile.
     """
-    return all(
-        {i.key: i.version_id or i.etag for i in store.list(prefix) if i.key in ids or not i.key.endswith("/")} == ids
-        for prefix, ids in seen.items()
-    )
+
+    def is_as_seen(prefix: str) -> bool:
+        ids = seen[prefix]
+        listed = {i.key: i.version_id or i.etag for i in store.list(prefix) if i.key in ids or not i.key.endswith("/")}
+        return listed == ids
+
+    return all(in_parallel(is_as_seen, seen)) if len(seen) > 1 else all(map(is_as_seen, seen))
 
 
 def as_listed(info: ObjectInfo) -> FileFacts:

@@ -138,6 +138,19 @@ def fold_command(rounds: int, as_json: Path | None, plot: Path | None) -> None:
         write_growth_svg(growth(found), plot, "One changed version: CPU seconds and MiB by versions in the stream")
 
 
+@main.command("views")
+@output_options
+@click.option(
+    "--most", type=click.IntRange(0, 100), default=100, show_default=True, help="Views of the largest server."
+)
+def views_command(rounds: int, as_json: Path | None, plot: Path | None, most: int) -> None:
+    """Publish one changed product beside 0 to 100 views of 10,000 versions; some minutes a round with 100."""
+    from cli.bench.viewing import NUMBERS, view_figures
+
+    about = machine.describe()
+    show(view_figures(rounds, [number for number in NUMBERS if number <= most]), about, as_json, plot)
+
+
 @main.command("burst")
 @output_options
 @click.option("--versions", type=click.IntRange(1, 2000), default=1000, show_default=True, help="Three files each.")
