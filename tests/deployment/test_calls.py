@@ -11,7 +11,7 @@ from gates import stack as stacks
 from imageserver.format.file_kinds import ALL_CLIENTS
 from imageserver.format.keys import parse_product
 from imageserver.operations.prune import Rules, prune
-from imageserver.operations.reconcile import reconcile
+from imageserver.operations.reconcile import ReconcileServices, reconcile
 from imageserver.operations.runs import Run, remember, resume
 from imageserver.site.layout import lay_out
 from imageserver.versions.retention import Rule
@@ -59,7 +59,9 @@ def maintain_all(system: System) -> None:
     for task in ("reconcile", "prune"):
         run.after = resume(system.store, task)
         remember(system.store, task, run)
-    reconcile(system.store, Sent(), ALL_CLIENTS, run, marked_since=system.store.clock - timedelta(days=2))
+    reconcile(
+        ReconcileServices(system.store, Sent(), ALL_CLIENTS, marked_since=system.store.clock - timedelta(days=2)), run
+    )
 
     def upload_again(method: str, key: str) -> None:
         if method == "delete" and key.startswith("images"):  # so that it hides an upload of the same bytes

@@ -32,7 +32,7 @@ from imageserver.format.keys import ProductId
 from imageserver.handlers import telemetry
 from imageserver.operations.delta_requests import DeltaRequests
 from imageserver.operations.prune import Rules, prune
-from imageserver.operations.reconcile import reconcile
+from imageserver.operations.reconcile import ReconcileServices, reconcile
 from imageserver.operations.runs import Run, Task, remember, resume
 from imageserver.operations.view_documents import configured
 from imageserver.settings import CLIENT_CHOICES, Settings
@@ -99,7 +99,10 @@ def _run(task: str, run: Run) -> None:
         clients, now = CLIENT_CHOICES[settings.clients], datetime.now(UTC)
         since = now - MARKED_FOR
         deltas = DeltaRequests(settings.deltas, since, _ask_for_deltas) if settings.deltas_queue_url else None
-        reconcile(store, notifier, clients, run, rights, _invalidate, since, _views, deltas, now=now, pause=time.sleep)
+        services = ReconcileServices(
+            store, notifier, clients, rights, _invalidate, since, _views, deltas, now, time.sleep
+        )
+        reconcile(services, run)
     else:
         prune(store, notifier, rules, datetime.now(UTC), time.sleep, run, _invalidate, _views)
 

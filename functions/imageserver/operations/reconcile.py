@@ -37,66 +37,74 @@ from imageserver.views.channels import expired, selected
 from imageserver.views.view import View, view_key
 
 
-def reconcile(
-    store: Store,
-    notifier: Notifier,
-    clients: Sequence[str],
-    run: Run,
-    rights: Rights = NOBODY,
-    invalidate: Invalidate = no_invalidation,
-    marked_since: datetime | None = None,
-    views: Views = no_views,
-    deltas: DeltaRequests | None = None,
-    now: datetime | None = None,
-    pause: Callable[[float], object] = lambda _: None,
-) -> None:
-    """Look at the products that are next, and have `notifier` send what differs.
+@dataclass(frozen=True, slots=True)
+class ReconcileServices:
+    """Dependencies of `reconcile`; `notifier` sends what differs. `rights` say who may use which names.
 
-    Of files that were uploaded from `marked_since` on it is looked at whether the edge may serve them, at none without
-    it. `rights` say who may use which names. `invalidate` tells the edge of the files of versions whose record is lost:
-    nobody knows any more which of them held other bytes before. The catalog of each of the `views` is compared too, as
-    it is to be `now`; without it, as it was when versions last left a channel.
-    `deltas` asks for those that nobody was asked for; without it the server makes none.
+    `invalidate` removes the files of versions whose record is lost from the edge's caches: no record remembers which of
+    their keys held other bytes before. `marked_since`: of files that were uploaded from then on it is checked whether
+    the edge may serve them; None checks none. `views` returns the views, whose catalogs are compared as they are to be
+    `now`; without it, as they were when versions last left a channel. `deltas` asks for those that no message asks for;
+    None makes none.
+    """
+
+    store: Store
+    notifier: Notifier
+    clients: Sequence[str]
+    rights: Rights = NOBODY
+    invalidate: Invalidate = no_invalidation
+    marked_since: datetime | None = None
+    views: Views = no_views
+    deltas: DeltaRequests | None = None
+    now: datetime | None = None
+    pause: Callable[[float], object] = lambda _: None
+
+
+def reconcile(services: ReconcileServices, run: Run) -> None:
+    """Look at the products that are next, and send what differs.
 
     A record that cannot be read is named in `run` and its product left alone; a task or a product that fails is noted
     there too, and the next one is looked at. Raises StorageUnavailable, StorageDenied, and CatalogDamaged for a served
     document, where nothing could be done at all.
     """
+    store, marks = services.store, _Marks(services, run)
     _create_index(store, run)
-    index_seen = store.read(documents.INDEX_KEY)
-    index = documents.decode_index(index_seen.body if index_seen else None)
-    cache = DocumentCache(store)
-    as_it_is = views()
-    everybody, *others = catalogs({name: expired(view, now) if now else view for name, view in as_it_is.items()})
-    compared = [_Compared(everybody, cache, index), *(_compared(one, store, as_it_is) for one in others)]
-    marks = _Marks(store, notifier, marked_since, run)
-    todo = known_products(store, cache, index, run.after)
-    for stream, names in groupby(todo, key=lambda product: product.stream):
-        there = cache.of(stream)
-        looked: list[ProductSnapshot] = []
-        for product_id_ in names:
-            if not run.more():
-                break
-            size = 1
-            with run.looking_at(product_id_.path):
-                product = look(store, product_id_)
-                size += len(product.known)
-                _send_outdated(product, there, _Sender(store, notifier, invalidate), run)
-                marks.look(product, there)
-                if deltas:
-                    ask_again(product, documents.versions_of(there.products, product.id.name), deltas, run)
-                looked.append(product)
-            run.finished(product_id_.path, size)
+    compared = _compared(services)
+    everybody = compared[0]
+    todo = known_products(store, everybody.cache, everybody.index, run.after)
+    for stream, products in groupby(todo, key=lambda product: product.stream):
+        there = everybody.cache.of(stream)
+        looked = _looked_at(products, there, services, run)
         for one in compared:
-            if one.catalog.has(stream):
-                with run.looking_at(one.catalog.prefix + documents.products_key(stream)):
-                    beside = there if one is compared[0] else one.cache.of(stream)
-                    for product in looked if one is not compared[0] else ():
-                        marks.look(product, beside)
-                    if now:
-                        _expire(one, looked, store, now, pause, run)
-                    _fold_again(one, beside, looked, _Fold(store, notifier, clients, rights), run)
+            if not one.catalog.has(stream):
+                continue
+            with run.looking_at(one.catalog.prefix + documents.products_key(stream)):
+                beside = there if one is everybody else one.cache.of(stream)
+                for product in looked:
+                    marks.look(product, beside)
+                _expire(one, looked, services, run)
+                _fold_again(one, beside, looked, services, run)
     run.end(todo[-1].path if todo else "")
+
+
+def _looked_at(
+    products: Iterable[ProductId], there: StreamDocuments, services: ReconcileServices, run: Run
+) -> list[ProductSnapshot]:
+    """Compare products of one stream with their folders, as far as the run gets; return what was found of each."""
+    looked: list[ProductSnapshot] = []
+    for wanted in products:
+        if not run.more():
+            break
+        size = 1
+        with run.looking_at(wanted.path):
+            product = look(services.store, wanted)
+            size += len(product.known)
+            _send_outdated(product, there, services, run)
+            if services.deltas:
+                ask_again(product, documents.versions_of(there.products, product.id.name), services.deltas, run)
+            looked.append(product)
+        run.finished(wanted.path, size)
+    return looked
 
 
 def _create_index(store: Store, run: Run) -> None:
@@ -109,59 +117,48 @@ def _create_index(store: Store, run: Run) -> None:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class _Sender:
-    """Has versions ingested."""
-
-    store: Store
-    notifier: Notifier
-    invalidate: Invalidate
-
-    def send(self, version: VersionId) -> None:
-        self.notifier.version_changed(version)
-
-    def send_lost(self, version: VersionId, files: Iterable[str], said: Record | None) -> None:
-        """Have a version ingested whose record is lost; ingest goes on from what an earlier one `said`."""
-        self.invalidate(sorted(version.prefix + file for file in files))
-        if said:
-            self.store.create(version.record_key, records.encode(said))  # not over one that was written meanwhile
-        self.send(version)
-
-
-def _send_outdated(product: ProductSnapshot, there: StreamDocuments, sender: _Sender, run: Run) -> None:
+def _send_outdated(product: ProductSnapshot, there: StreamDocuments, services: ReconcileServices, run: Run) -> None:
+    """Have the versions of a product ingested whose folders are not what their records say."""
     for version in sorted(product.folders.keys() | product.known.keys()):
         if version in product.seen and version not in product.known:
             run.damaged(version.record_key)
             continue
         folder = product.folders.get(version, {})
         if reason := outdated(product.known.get(version), folder):
-            action = partial(sender.send, version)
+            action = partial(services.notifier.version_changed, version)
             if version not in product.known:
-                said = recalled(sender.store, version)
+                said = recalled(services.store, version)
                 if said or _is_in_catalog(version, there):
                     reason = f"its record is lost; {describe(said)}"
                     files = {*folder, *(said.files if said else ())}
-                    action = partial(sender.send_lost, version, files, said)
+                    action = partial(_ingest_lost, services, version, files, said)
             size_bytes = sum(facts.size_bytes for facts in folder.values())
             run.do(Task("look again", version.path, reason, size_bytes), action)
+
+
+def _ingest_lost(services: ReconcileServices, version: VersionId, files: Iterable[str], said: Record | None) -> None:
+    """Have a version ingested whose record is lost; ingest continues from what an earlier record `said`."""
+    services.invalidate(sorted(version.prefix + file for file in files))
+    if said:
+        services.store.create(version.record_key, records.encode(said))  # not over one that was written meanwhile
+    services.notifier.version_changed(version)
 
 
 @dataclass(frozen=True, slots=True)
 class _Marks:
     """Has a product published again of which the edge may not serve a file that a catalog lists: its event was lost.
 
-    It looks once at each file that was uploaded from `since` on, at none without it.
+    It looks once at each file that was uploaded from `marked_since` on.
     """
 
-    store: Store
-    notifier: Notifier
-    since: datetime | None
+    services: ReconcileServices
     run: Run
     seen: set[str] = field(default_factory=set)
 
     def look(self, product: ProductSnapshot, there: StreamDocuments) -> None:
         """Look at the files of a product that the documents of one catalog list."""
-        if not self.since:
+        since, notifier = self.services.marked_since, self.services.notifier
+        if not since:
             return
         listed = documents.versions_of(there.products, product.id.name)
         uploads = {
@@ -171,25 +168,18 @@ class _Marks:
         }
         named = {key_of(item.path) for version in listed.values() for item in version.items.values()}
         keys = sorted((named & uploads.keys()) - self.seen)
-        recent = [key for key in keys if datetime.fromisoformat(uploads[key]) >= self.since]
+        recent = [key for key in keys if datetime.fromisoformat(uploads[key]) >= since]
         self.seen.update(recent)
-        marked = in_parallel(self.store.is_marked, recent)
+        marked = in_parallel(self.services.store.is_marked, recent)
         if unmarked := [key for key, is_marked in zip(recent, marked, strict=True) if not is_marked]:
             why = f"the edge may not serve {unmarked[0]}, which is listed"
-            self.run.do(Task("mark", product.id.path, why), partial(self.notifier.product_changed, product.id))
+            self.run.do(Task("mark", product.id.path, why), partial(notifier.product_changed, product.id))
 
 
-def _expire(
-    one: "_Compared",
-    looked: Sequence[ProductSnapshot],
-    store: Store,
-    now: datetime,
-    pause: Callable[[float], object],
-    run: Run,
-) -> None:
+def _expire(one: "_Compared", looked: Sequence[ProductSnapshot], services: ReconcileServices, run: Run) -> None:
     """Have the versions leave a channel whose time in it is over. Its catalog differs then, and is folded again."""
-    before, view = one.before, one.catalog.view
-    if before == view or before is None or view is None:
+    before, view, now = one.before, one.catalog.view, services.now
+    if before == view or before is None or view is None or now is None:
         return
     for product in looked:
         versions = list(product.known.values())
@@ -198,7 +188,7 @@ def _expire(
             why = f"{left[0]} was in the channel {view.name} for its time, and leaves it"
             run.do(
                 Task("expire", view_key(view.name), why),
-                partial(change_view, store, view.name, partial(expired, now=now), pause),
+                partial(change_view, services.store, view.name, partial(expired, now=now), services.pause),
             )
             return
 
@@ -221,25 +211,20 @@ class _Compared:
     before: View | None = None
 
 
-def _compared(catalog: Catalog, store: Store, views: Mapping[str, View]) -> _Compared:
-    seen = store.read(catalog.prefix + documents.INDEX_KEY)
-    index = documents.decode_index(seen.body if seen else None)
-    before = views[catalog.view.name] if catalog.view else None
-    return _Compared(catalog, DocumentCache(store, catalog.prefix), index, before)
-
-
-@dataclass(frozen=True, slots=True)
-class _Fold:
-    """What folding needs from around it."""
-
-    store: Store
-    notifier: Notifier
-    clients: Sequence[str]
-    rights: Rights
+def _compared(services: ReconcileServices) -> list[_Compared]:
+    """Return the catalog that everybody reads, and then that of each view."""
+    store, now, views = services.store, services.now, services.views()
+    found: list[_Compared] = []
+    for catalog in catalogs({name: expired(view, now) if now else view for name, view in views.items()}):
+        seen = store.read(catalog.prefix + documents.INDEX_KEY)
+        index = documents.decode_index(seen.body if seen else None)
+        before = views[catalog.view.name] if catalog.view else None
+        found.append(_Compared(catalog, DocumentCache(store, catalog.prefix), index, before))
+    return found
 
 
 def _fold_again(
-    one: _Compared, there: StreamDocuments, looked: Sequence[ProductSnapshot], services: _Fold, run: Run
+    one: _Compared, there: StreamDocuments, looked: Sequence[ProductSnapshot], services: ReconcileServices, run: Run
 ) -> None:
     """Have those products folded whose part of a catalog is not what their records say."""
     changed = {p.id: list(p.known.values()) for p in looked if not p.damaged and one.catalog.takes(p.id)}
@@ -272,7 +257,7 @@ def _folded(
     document: Products,
     streams: Streams,
     changed: dict[ProductId, list[Record]],
-    services: _Fold,
+    services: ReconcileServices,
     run: Run,
 ) -> Products:
     """Return the document with these products folded, others read as needed.

@@ -23,7 +23,7 @@ from imageserver.format import documents
 from imageserver.format.documents import product_id
 from imageserver.format.keys import LEASES, RECORDS, REQUEST_COUNTS, parse_key, parse_record_key
 from imageserver.inspection.overrides import LIKE_A_FINGERPRINT
-from imageserver.operations.reconcile import reconcile
+from imageserver.operations.reconcile import ReconcileServices, reconcile
 from imageserver.operations.runs import Run
 from imageserver.site.layout import PAGE_KEY
 from imageserver.storage.document_cache import DocumentCache, documented_streams
@@ -171,7 +171,10 @@ def _documents(deployment: Deployment) -> Findings:
 def _agreement(deployment: Deployment) -> Findings:
     """Check that the bucket, the records and the catalog agree."""
     run = Run(dry_run=True, limit=1 << 60)  # without a limit: what was not compared may differ
-    reconcile(deployment.store, deployment, deployment.clients, run, deployment.rights, views=deployment.views)
+    services = ReconcileServices(
+        deployment.store, deployment, deployment.clients, deployment.rights, views=deployment.views
+    )
+    reconcile(services, run)
     for task in run.tasks:
         yield f"{task.path}: {task.why}", "admin reconcile"
     for failure in run.failed:

@@ -15,7 +15,7 @@ from imageserver.api import status
 from imageserver.aws import queues
 from imageserver.format.keys import parse_product, parse_version
 from imageserver.operations.prune import Rules, prune
-from imageserver.operations.reconcile import reconcile
+from imageserver.operations.reconcile import ReconcileServices, reconcile
 from imageserver.operations.runs import Run
 from imageserver.operations.withdraw import withdraw
 from imageserver.storage.document_cache import DocumentCache
@@ -105,7 +105,7 @@ def test_a_status_request_of_a_waiting_publisher_is_billed(system: System) -> No
 
 def test_a_run_of_maintain_costs_as_many_requests_as_are_billed(system: System) -> None:
     kept = len(PRODUCTS) * VERSIONS - 1
-    reconcile(system.store, Sent(), ("incus", "lxd"), Run())
+    reconcile(ReconcileServices(system.store, Sent(), ("incus", "lxd")), Run())
     assert counted(system) == (0, 2 * len(PRODUCTS) + 7, kept + 4)
     assert tidy(system) == []
     assert counted(system) == (0, 4 * len(PRODUCTS) + 5, kept + 3)

@@ -22,6 +22,7 @@ from cli.admin.arguments import (
 from cli.admin.deployment import Deployment
 from cli.admin.errors import FOUND, NOTHING, end
 from imageserver.format.wording import counted
+from imageserver.operations.reconcile import ReconcileServices
 from imageserver.operations.reconcile import reconcile as reconcile_bucket
 from imageserver.operations.runs import Run
 from imageserver.settings import CLIENT_CHOICES
@@ -38,17 +39,17 @@ def reconcile(deployment: Deployment, as_json: bool, clients: str | None, dry_ru
 
     def compare(run: Run) -> None:
         clients_served = _chosen(deployment, clients)
-        reconcile_bucket(
+        services = ReconcileServices(
             deployment.store,
             notifier,
             clients_served,
-            run,
             deployment.rights,
             deployment.invalidate,
             views=deployment.views,
             now=datetime.now(UTC),
             pause=time.sleep,
         )
+        reconcile_bucket(services, run)
 
     output.carry_out("comparing", compare, in_json=as_json, dry_run=dry_run)
 

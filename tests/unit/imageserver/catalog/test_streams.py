@@ -13,7 +13,7 @@ from imageserver.api import status
 from imageserver.catalog.rights import Rights
 from imageserver.format import documents
 from imageserver.format.keys import parse_version
-from imageserver.operations.reconcile import reconcile
+from imageserver.operations.reconcile import ReconcileServices, reconcile
 from imageserver.operations.runs import Run
 from imageserver.storage.document_cache import DocumentCache
 from imageserver.versions import records
@@ -225,7 +225,7 @@ def test_what_waits_for_another_stream_is_listed_when_that_is_free(is_lost: bool
         assert [product.path for product in system.outdated] == [f"images-x/{NOBLE}"]
         system.outdated.clear()
         sent = Sent()
-        reconcile(system.store, sent, system.clients, Run())
+        reconcile(ReconcileServices(system.store, sent, system.clients), Run())
         assert [product.path for product in sent.products] == [f"images-x/{NOBLE}"]
         system.publish(*sent.products)
     else:

@@ -13,7 +13,7 @@ from imageserver.catalog.delta_plan import Room
 from imageserver.format.keys import ProductId, parse_version
 from imageserver.operations.delta_requests import DeltaRequests
 from imageserver.operations.make_deltas import DeltaServices, Outcome, make_deltas
-from imageserver.operations.reconcile import reconcile
+from imageserver.operations.reconcile import ReconcileServices, reconcile
 from imageserver.operations.runs import Run
 from imageserver.operations.withdraw import withdraw
 from tests.support import images
@@ -33,7 +33,7 @@ def asked(
     products: list[ProductId] = []
     run = Run(dry_run=dry_run)
     requests = DeltaRequests(usual, since, products.append)
-    reconcile(system.store, Sent(), system.clients, run, deltas=requests)
+    reconcile(ReconcileServices(system.store, Sent(), system.clients, deltas=requests), run)
     assert not run.failed
     return products, [task.why for task in run.tasks if task.what == "ask for deltas"]
 
@@ -104,5 +104,5 @@ def test_a_newest_version_whose_record_is_lost_is_not_asked_about(system: System
 
 def test_a_server_without_deltas_asks_nobody(system: System) -> None:
     run = Run()
-    reconcile(system.store, Sent(), system.clients, run)
+    reconcile(ReconcileServices(system.store, Sent(), system.clients), run)
     assert run.tasks == []

@@ -10,7 +10,7 @@ from imageserver.errors import StorageUnavailable
 from imageserver.format.keys import parse_target, parse_version
 from imageserver.operations.lost_records import describe, recalled
 from imageserver.operations.publish import publish
-from imageserver.operations.reconcile import reconcile
+from imageserver.operations.reconcile import ReconcileServices, reconcile
 from imageserver.operations.runs import Run
 from imageserver.operations.withdraw import withdraw
 from imageserver.versions import records
@@ -34,7 +34,7 @@ def system() -> System:
 def reconciled(system: System) -> list[str]:
     """Why the versions that a reconcile found are looked at again; afterwards that is done."""
     sent, run = Sent(), Run()
-    reconcile(system.store, sent, ("incus", "lxd"), run)
+    reconcile(ReconcileServices(system.store, sent, ("incus", "lxd")), run)
     assert run.failed == []
     for version in sent.versions:
         system.ingest(version.path)
@@ -76,7 +76,7 @@ def test_the_edge_is_told_of_bytes_that_were_replaced_while_the_record_was_lost(
     system.upload(PATH, {"rootfs.squashfs": images.squashfs("other")})
     invalidated: list[str] = []
     sent, run = Sent(), Run()
-    reconcile(system.store, sent, ("incus", "lxd"), run, invalidate=invalidated.extend)
+    reconcile(ReconcileServices(system.store, sent, ("incus", "lxd"), invalidate=invalidated.extend), run)
     assert invalidated == [f"{PATH}/lxd.tar.xz", ROOT]
     invalidated.clear()
     system.ingest(PATH)
@@ -110,7 +110,7 @@ def test_a_record_that_is_lost_for_good_is_known_by_the_catalog(system: System, 
     system.store.generations.clear()
     invalidated: list[str] = []
     sent, run = Sent(), Run(dry_run=dry_run)
-    reconcile(system.store, sent, ("incus", "lxd"), run, invalidate=invalidated.extend)
+    reconcile(ReconcileServices(system.store, sent, ("incus", "lxd"), invalidate=invalidated.extend), run)
     whys = [task.why for task in run.tasks if task.what == "look again"]
     assert whys == [
         "its record is lost; the bucket keeps no earlier one that can be read: if it was withdrawn, withdraw it again"
@@ -126,7 +126,7 @@ def test_a_version_that_the_edge_cannot_be_told_of_is_left_to_the_next_run(syste
         raise StorageUnavailable("CloudFront is away")
 
     sent, run = Sent(), Run()
-    reconcile(system.store, sent, ("incus", "lxd"), run, invalidate=away)
+    reconcile(ReconcileServices(system.store, sent, ("incus", "lxd"), invalidate=away), run)
     assert [str(failure.error) for failure in run.failed] == ["CloudFront is away"]
     assert (sent.paths, VERSION.record_key in system.store.objects) == ([], False)
 
@@ -137,7 +137,7 @@ def test_a_version_that_never_had_a_record_is_looked_at_as_ever() -> None:
     assert recalled(system.store, VERSION) is None
     sent, run = Sent(), Run()
     invalidated: list[str] = []
-    reconcile(system.store, sent, ("incus", "lxd"), run, invalidate=invalidated.extend)
+    reconcile(ReconcileServices(system.store, sent, ("incus", "lxd"), invalidate=invalidated.extend), run)
     assert invalidated == [], "the edge keeps no 404 for longer than seconds"
     assert reconciled(system) == ["it has no record"]
     assert record(system).state == "complete"

@@ -9,7 +9,7 @@ import pytest
 from imageserver.format.keys import parse_product, parse_version
 from imageserver.operations.promotion import promote
 from imageserver.operations.prune import Rules, prune
-from imageserver.operations.reconcile import reconcile
+from imageserver.operations.reconcile import ReconcileServices, reconcile
 from imageserver.operations.runs import Run
 from imageserver.operations.view_documents import configured, create_view
 from imageserver.operations.withdraw import withdraw
@@ -84,7 +84,9 @@ def test_nothing_is_deleted_that_the_catalog_of_a_view_still_names(server: Syste
 
 def compared(server: System, now: datetime | None = None, *, dry_run: bool = False) -> list[str]:
     run, sent = Run(dry_run=dry_run), Sent()
-    reconcile(server.store, sent, server.clients, run, views=lambda: configured(server.store), now=now)
+    reconcile(
+        ReconcileServices(server.store, sent, server.clients, views=lambda: configured(server.store), now=now), run
+    )
     run.check()
     server.publish(*sent.products)
     return [task.why for task in run.tasks]
@@ -137,7 +139,9 @@ def test_reconcile_marks_an_image_that_only_a_view_lists() -> None:
         stored.is_marked = False
     run, sent = Run(), Sent()
     since = made.store.clock - timedelta(days=2)
-    reconcile(made.store, sent, made.clients, run, marked_since=since, views=lambda: configured(made.store))
+    reconcile(
+        ReconcileServices(made.store, sent, made.clients, marked_since=since, views=lambda: configured(made.store)), run
+    )
     made.publish(*sent.products)
     assert [task.what for task in run.tasks] == ["mark", "mark"]
     assert made.store.is_marked(f"images-b/ubuntu/noble/amd64/default/{VERSIONS[0]}/rootfs.squashfs")
@@ -187,7 +191,10 @@ def test_retention_may_withdraw_what_left_a_channel(expiring: System) -> None:
 
 def test_a_run_that_was_killed_behind_an_expiry_is_ended_by_the_next(expiring: System) -> None:
     due = expiring.store.clock + timedelta(days=6)
-    reconcile(expiring.store, Sent(), expiring.clients, Run(), views=lambda: configured(expiring.store), now=due)
+    reconcile(
+        ReconcileServices(expiring.store, Sent(), expiring.clients, views=lambda: configured(expiring.store), now=due),
+        Run(),
+    )
     assert expiring.listed(view="stable") == {NAME: [VERSIONS[1]]}  # nothing that was sent arrived
     assert len(compared(expiring, due)) == 2
     assert expiring.listed(view="stable") == {}

@@ -8,7 +8,7 @@ from datetime import timedelta
 import pytest
 
 from imageserver.format import documents
-from imageserver.operations.reconcile import reconcile
+from imageserver.operations.reconcile import ReconcileServices, reconcile
 from imageserver.operations.runs import Run, remember
 from imageserver.operations.withdraw import withdraw
 from imageserver.site.layout import API_KEY, PAGES, lay_out
@@ -24,7 +24,7 @@ def system() -> System:
 
 def reconciled(store: MemoryStore, dry_run: bool = False) -> tuple[Sent, Run]:
     sent, run = Sent(), Run(dry_run=dry_run)
-    reconcile(store, sent, ("incus", "lxd"), run)
+    reconcile(ReconcileServices(store, sent, ("incus", "lxd")), run)
     return sent, run
 
 
@@ -39,12 +39,12 @@ def test_reconcile_has_a_product_published_whose_listed_file_the_edge_may_not_se
     uploaded = system.store.objects[root].modified
     for since, expected in ((uploaded + timedelta(seconds=1), []), (uploaded, [ID]), (None, [])):
         sent, run = Sent(), Run()
-        reconcile(system.store, sent, ("incus", "lxd"), run, marked_since=since)
+        reconcile(ReconcileServices(system.store, sent, ("incus", "lxd"), marked_since=since), run)
         assert sent.products == expected
         assert [task.why for task in run.tasks] == [f"the edge may not serve {root}, which is listed"] * len(expected)
     system.publish(ID)
     sent = Sent()
-    reconcile(system.store, sent, ("incus", "lxd"), Run(), marked_since=START)
+    reconcile(ReconcileServices(system.store, sent, ("incus", "lxd"), marked_since=START), Run())
     assert sent == Sent()
 
 

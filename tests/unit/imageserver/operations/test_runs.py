@@ -19,7 +19,7 @@ from imageserver.format import documents
 from imageserver.format.keys import ProductId, VersionId, parse_product, parse_version
 from imageserver.operations import runs
 from imageserver.operations.prune import Rules, prune
-from imageserver.operations.reconcile import reconcile
+from imageserver.operations.reconcile import ReconcileServices, reconcile
 from imageserver.operations.runs import Run, Task
 from imageserver.operations.withdraw import withdraw
 from imageserver.site.layout import API_KEY, PAGE_KEY, PAGES, lay_out
@@ -137,7 +137,7 @@ def test_reconcile_continues_after_a_failing_product(system: System) -> None:
     fail(system, "list", f"versions/{PRODUCTS[0]}/", StorageDenied("403"))
     system.store.remove(f"versions/{PRODUCTS[2]}/{OLD}.json")
     sent, run = Sent(), Run()
-    reconcile(system.store, sent, system.clients, run)
+    reconcile(ReconcileServices(system.store, sent, system.clients), run)
     assert sent.paths == [f"{PRODUCTS[2]}/{OLD}"]
     assert [(f.what, f.path) for f in run.failed] == [("look at", PRODUCTS[0])]
     assert run.ended
@@ -147,7 +147,7 @@ def test_an_unreadable_page_blocks_neither_the_description_nor_the_reconcile(sys
     fail(system, "read", PAGE_KEY, StorageDenied("403"))
     run = Run()
     lay_out(system.store, run)
-    reconcile(system.store, Sent(), system.clients, run)
+    reconcile(ReconcileServices(system.store, Sent(), system.clients), run)
     assert [task.path for task in run.tasks] == [*PAGES[1:], API_KEY]
     assert [f.path for f in run.failed] == [PAGE_KEY]
     assert run.ended
@@ -157,7 +157,7 @@ def test_a_reconcile_whose_messages_are_rejected_names_each_version(system: Syst
     for product in PRODUCTS[:2]:
         system.store.remove(f"versions/{product}/{OLD}.json")
     run = Run()
-    reconcile(system.store, Rejecting(PRODUCTS[:2]), system.clients, run)
+    reconcile(ReconcileServices(system.store, Rejecting(PRODUCTS[:2]), system.clients), run)
     versions = [("look again", f"{product}/{OLD}") for product in PRODUCTS[:2]]
     products = [("fold again", product) for product in PRODUCTS[:2]]
     assert [(f.what, f.path) for f in run.failed] == versions + products
@@ -168,7 +168,7 @@ def test_a_rejected_message_about_a_product_blocks_no_other_product(system: Syst
     document = documents.encode(documents.decode_products(None, "images"))
     system.store.put("streams/v1/images.json", document)  # somebody else's
     sent, run = Rejecting(PRODUCTS[:1]), Run()
-    reconcile(system.store, sent, system.clients, run)
+    reconcile(ReconcileServices(system.store, sent, system.clients), run)
     assert [(f.what, f.path) for f in run.failed] == [("fold again", PRODUCTS[0])]
     assert [task.path for task in run.tasks] == PRODUCTS[1:]
     assert [product.path for product in sent.products] == PRODUCTS[1:]

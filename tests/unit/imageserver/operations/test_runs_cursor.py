@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from imageserver.operations.prune import prune
-from imageserver.operations.reconcile import reconcile
+from imageserver.operations.reconcile import ReconcileServices, reconcile
 from imageserver.operations.runs import Run, remember, resume
 from tests.support import images
 from tests.support.maintained import KEEP_ALL, NOW, no_pause
@@ -20,7 +20,7 @@ def test_a_stopped_run_resumes_where_it_was_and_a_finished_one_starts_over() -> 
     seen: list[list[str]] = []
     for _ in range(3):
         sent, run = Sent(), Run(after=resume(system.store, "reconcile"), limit=2)
-        reconcile(system.store, sent, ("lxd",), run)
+        reconcile(ReconcileServices(system.store, sent, ("lxd",)), run)
         remember(system.store, "reconcile", run)
         seen.append(sent.paths)
     assert seen == [paths[:2], paths[2:], paths[:2]]
@@ -42,7 +42,7 @@ def test_many_products_are_compared_with_one_read_of_their_catalog(task: str) ->
     if task == "prune":
         prune(system.store, Sent(), KEEP_ALL, NOW, no_pause, Run())
     else:
-        reconcile(system.store, Sent(), system.clients, Run())
+        reconcile(ReconcileServices(system.store, Sent(), system.clients), Run())
     reads = [key for method, key in system.store.log if method == "read"]
     assert len([key for key in reads if key.startswith("versions/")]) == 6
     assert reads.count("streams/v1/images.json") == 1
