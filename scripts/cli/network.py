@@ -9,10 +9,18 @@ from typing import Final
 
 import botocore.exceptions as aws
 
+from imageserver.errors import UpstreamRefused
+
 LOOPBACK: Final = ("localhost", "127.0.0.1", "::1")
+PROXY_LOGIN: Final = "the proxy wants a name and a password: https_proxy=http://USER:PASSWORD@HOST:PORT"
+PROXY_REMEDY: Final = "check https_proxy, or name this host in no_proxy"
 _CA_VARIABLES: Final = ("AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE")
 """What boto3 reads; the first one wins."""
 _OTHER_CA_VARIABLES: Final = ("SSL_CERT_FILE", "CURL_CA_BUNDLE")
+
+
+class NetworkRefused(UpstreamRefused):
+    """The network of this machine is in the way, not the other server; the message says what to set."""
 
 
 def reach_loopback_directly(environment: MutableMapping[str, str] = os.environ) -> None:
@@ -30,8 +38,8 @@ def remedy(error: BaseException) -> str:
     """Return what to do about an error that a proxy or a certificate authority of the network causes; else ""."""
     if isinstance(error, aws.ProxyConnectionError):
         if "407" in str(error.kwargs.get("error")):
-            return "the proxy wants a name and a password: https_proxy=http://USER:PASSWORD@HOST:PORT"
-        return "check https_proxy, or name this host in no_proxy"
+            return PROXY_LOGIN
+        return PROXY_REMEDY
     if isinstance(error, aws.SSLError):
         return _trust()
     return ""

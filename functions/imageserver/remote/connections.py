@@ -2,7 +2,8 @@
 
 A name is resolved here and the connection goes to the address that was looked at, so a name that changes between the
 two (DNS rebinding) leads nowhere else. TLS is verified against the name. Redirects are followed here, and each hop is
-checked as the first address is. Proxies of the environment are not used: they would resolve the name themselves.
+checked as the first address is. Proxies of the environment are not used: they would resolve the name themselves. An
+operator's own machine may use them: scripts/cli/admin/proxied.py.
 """
 
 import os
@@ -25,7 +26,7 @@ from imageserver.upstream.addresses import is_public, place_of, redirected
 MOST_REDIRECTS: Final = 5
 RESOLVED_S: Final = 60.0
 """How long the addresses of a name are used before it is resolved, and they are checked, anew."""
-_TIMEOUT: Final = urllib3.Timeout(connect=5, read=20)
+TIMEOUT: Final = urllib3.Timeout(connect=5, read=20)
 
 Resolve = Callable[..., Any]
 """As socket.getaddrinfo."""
@@ -76,7 +77,7 @@ class Connections:
         not resolve, and urllib3's HTTPError for a connection that fails.
         """
         for _ in range(MOST_REDIRECTS + 1):
-            response = self._ask(url, headers)
+            response = self.ask(url, headers)
             location = response.get_redirect_location()
             if not location:
                 return response
@@ -92,15 +93,15 @@ class Connections:
                     pool.close()
             self._sites.clear()
 
-    def _ask(self, url: str, headers: Mapping[str, str]) -> urllib3.BaseHTTPResponse:
-        """Send a request to the first address of the host that takes a connection."""
+    def ask(self, url: str, headers: Mapping[str, str]) -> urllib3.BaseHTTPResponse:
+        """Send one request, to the first address of the host that takes a connection. Its answer may be a redirect."""
         scheme, host, port, target = place_of(url)
         site = self._site(scheme, host, port)
         for address in list(site.addresses):
             pool = self._pool(site, address, scheme, host, port)
             try:
                 return pool.urlopen(
-                    "GET", target, headers={**headers, "Host": _host_header(scheme, host, port)}, timeout=_TIMEOUT,
+                    "GET", target, headers={**headers, "Host": _host_header(scheme, host, port)}, timeout=TIMEOUT,
                     retries=False, redirect=False, assert_same_host=False, preload_content=False,
                 )  # fmt: skip
             except (NewConnectionError, ConnectTimeoutError) as error:
@@ -115,15 +116,18 @@ class Connections:
             found = self._sites.get(key)
             if found and self._clock() < found.until:
                 return found
-        addresses = self._checked(host, port)
+        addresses = self.addresses(host, port)
         with self._lock:
             kept = self._sites.get(key, _Site([], 0.0)).pools
             pools = {address: kept[address] for address in addresses if address in kept}
             self._sites[key] = _Site(addresses, self._clock() + RESOLVED_S, pools)
             return self._sites[key]
 
-    def _checked(self, host: str, port: int) -> list[str]:
-        """Resolve a name. One forbidden address refuses the name, since chance decides which address is used."""
+    def addresses(self, host: str, port: int) -> list[str]:
+        """Return the addresses of a name, all of them checked. Raise UpstreamRefused, UpstreamUnavailable.
+
+        One forbidden address refuses the name, since chance decides which address is used.
+        """
         try:
             found = self._resolve(host, port, type=socket.SOCK_STREAM)
         except (OSError, UnicodeError) as error:

@@ -113,7 +113,8 @@ def _explained(error: Exception) -> Fault:
     if isinstance(error, CatalogDamaged):
         return Fault(what, RECORD if what.startswith(RECORDS) else CATALOG)
     if isinstance(error, UpstreamRefused):  # no request to AWS led to it
-        return Fault(what, "" if isinstance(root, OSError) else SOURCE)
+        has_remedy = isinstance(error, network.NetworkRefused) or isinstance(root, OSError)
+        return Fault(what, "" if has_remedy else SOURCE)
     if isinstance(error, InvalidationRefused):
         return Fault(what, EDGE)
     if isinstance(error, aws.NoBucket):

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import costs
 from cli.admin.deployment import Deployment
+from cli.admin.proxied import ProxiedConnections, trust
 from imageserver.aws.queues import send_all
 from imageserver.errors import UpstreamRefused
 from imageserver.format.documents import INDEX_KEY, versions_of
@@ -30,6 +31,7 @@ from imageserver.remote.server import RemoteServer
 from imageserver.storage.document_cache import DocumentCache
 from imageserver.storage.port import Store
 from imageserver.upstream import messages
+from imageserver.upstream.addresses import host_of
 from imageserver.upstream.mapping import UpstreamFile
 from imageserver.upstream.mirrors import Mirror
 from imageserver.upstream.port import Upstream
@@ -157,7 +159,9 @@ def compare(
 
 
 def _connect(deployment: Deployment, mirror: Mirror) -> Upstream:
-    server = RemoteServer(mirror, deployment.edge or deployment.bucket)
+    hosts = {host_of(mirror.address), *mirror.hosts}
+    ways = ProxiedConnections(hosts, mirror.allow_private, mirror.connections, trust())
+    server = RemoteServer(mirror, deployment.edge or deployment.bucket, connections=ways)
     return trusted(server, mirror.keyring, lambda: datetime.now(UTC))
 
 

@@ -19,6 +19,7 @@ from requests.adapters import HTTPAdapter
 from urllib3.exceptions import HTTPError
 from urllib3.util import Retry
 
+from cli import network
 from cli.admin.deployment import Deployment
 from cli.admin.transfer import Advance, Copy, File, Upload, Written, upload
 from imageserver.errors import InvalidUpload, UpstreamRefused
@@ -216,8 +217,8 @@ def _why(error: OSError) -> str:
     """Say what the network needs, where it is that. The error's own words may hold a password."""
     if isinstance(error, requests.exceptions.ProxyError):
         if "407" in str(error):
-            return "the proxy wants a name and a password: https_proxy=http://USER:PASSWORD@HOST:PORT"
-        return "the proxy refuses or is not there; check https_proxy, or name this host in no_proxy"
+            return network.PROXY_LOGIN
+        return f"the proxy refuses or is not there; {network.PROXY_REMEDY}"
     if isinstance(error, requests.exceptions.SSLError) or not isinstance(error, requests.RequestException):
         return "its certificate cannot be verified; name the PEM file of its authority in REQUESTS_CA_BUNDLE"
     return f"{type(error).__name__}; look at the address of that server, or try again in a minute"

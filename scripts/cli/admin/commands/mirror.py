@@ -32,6 +32,10 @@ def mirror() -> None:
 
     The scheduled function does the same as `mirror run`, with what `mirror add` wrote. Each image keeps its
     fingerprint. What people uploaded here is never replaced and never withdrawn by a mirror.
+
+    add and run reach the other server through https_proxy or http_proxy unless no_proxy names it, and trust the
+    authorities that AWS_CA_BUNDLE, REQUESTS_CA_BUNDLE, CURL_CA_BUNDLE or SSL_CERT_FILE names. A proxy resolves names by
+    itself: whether one leads to a private address is then its rule. The functions use no proxy.
     """
 
 

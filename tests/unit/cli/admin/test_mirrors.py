@@ -57,7 +57,7 @@ def world(monkeypatch: pytest.MonkeyPatch) -> World:
     made = World()
     made.deployment.__dict__.update(store=made.system.store, sqs=None, copies_queue="copies")
     monkeypatch.setattr(arguments, "open_local", lambda _: made.deployment)
-    monkeypatch.setattr(mirrors, "RemoteServer", lambda _mirror, _contact: made.upstream)
+    monkeypatch.setattr(mirrors, "RemoteServer", lambda *_, **_more: made.upstream)
     monkeypatch.setattr(mirrors, "send_all", lambda _sqs, _url, bodies: made.asked.extend(map(messages.decode, bodies)))
     return made
 
