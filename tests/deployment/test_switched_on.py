@@ -69,7 +69,8 @@ def everything(built: Clone, aws: Emulator, ci: Who) -> Iterator[BehindFunction]
         yield server
     finally:
         config.write_text(before)
-        aws.client("cloudformation").delete_stack(StackName=stack)  # its schedule would start functions for ever
+        # It would start a function each minute under all tests that follow.
+        aws.client("scheduler").delete_schedule(Name=Server(built, stack).resources()["MirrorFunctionCompare"])
 
 
 def test_what_the_parameters_add_is_deployed(everything: BehindFunction) -> None:
