@@ -249,12 +249,15 @@ def admin(reader: Reader, *line: str, codes: tuple[int, ...] = (0,)) -> str:
 
 def as_before(reader: Reader, line: str) -> None:
     """Let the views be there that a line is about, and none that it makes."""
-    for name in ("staging", "stable", "partner"):
+    for name in ("staging", "stable", "partner", "candidates", "fresh"):
         admin(reader, "view", "remove", name, "--anyway", "--make-public", "--yes", codes=(0, NOTHING))
     if " create " in line:
         return
     admin(reader, "view", "create", "staging", "--streams", "images-staging", "--private", "--hide")
     admin(reader, "view", "create", "stable", "--channel", "--streams", "images")
+    if " mirror add " in line:
+        admin(reader, "view", "create", "candidates", "--streams", "images-fresh", "--private")
+        admin(reader, "view", "create", "fresh", "--streams", "images-fresh", "--channel", "--newest")
     if " token add " not in line:
         admin(reader, "view", "token", "add", "staging", "ci")
     if "--back" in line:
@@ -262,10 +265,15 @@ def as_before(reader: Reader, line: str) -> None:
 
 
 @pytest.mark.parametrize("line", documented.script("views"))
-def test_a_command_for_a_view_does_what_its_page_says(viewing: Reader, line: str) -> None:
+def test_a_command_for_a_view_does_what_its_page_says(
+    viewing: Reader, line: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_CA_BUNDLE", viewing.stack.ca_file)  # for a mirror, which follows this stack itself
     as_before(viewing, line)
     values = {" --stack simplestreams": "", "NAME": "staging", "LABEL": "host", "PATH": f"{NOBLE}/{VERSION}"}
-    viewing.types(line, values | {"CHANNEL": "stable"})
+    promoted = {f"images-fresh/debian/trixie/amd64/default/{VERSION}": f"{NOBLE}/{VERSION}", "CHANNEL": "stable"}
+    itself = {"https://images.example.org": f"{viewing.stack.base_url} --allow-private"}
+    viewing.types(line, values | promoted | itself)
 
 
 def test_a_channel_and_a_private_stream_are_served_by_their_own_addresses_alone(viewing: Reader) -> None:

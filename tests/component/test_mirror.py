@@ -115,3 +115,34 @@ def test_what_a_mirror_knows_is_not_served(origin: Stack, site: Stack) -> None:
     keys = [found["Key"] for found in site.s3().list_objects_v2(Bucket=site.bucket, Prefix="mirrors/")["Contents"]]
     assert "mirrors/mirrors.json" in keys
     assert [site.get(f"/{key}")[0] for key in keys] == [404] * len(keys)
+
+
+def test_new_versions_enter_a_channel_and_reach_another_by_a_promotion(
+    origin: Stack, product: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    version = f"{product}/20261101_1000"
+    upload(origin, version, images.split_image(seed=product))
+    origin.wait_until(lambda: len(fingerprints(origin, product)) == 2 or None, "the origin lists it")
+    monkeypatch.setenv("AWS_CA_BUNDLE", origin.ca_file)
+    with local_stack("--empty", "--parameter", "Views=true") as site:
+        stream = ("--streams", "images-fresh")
+        admin(site, "view", "create", "candidates", "--private", *stream)
+        admin(site, "view", "create", "fresh", "--channel", "--newest", "--expire-after", "14d", *stream)
+        admin(site, "view", "create", "stable", "--channel", *stream)
+        only = product.split("/")[1]
+        admin(site, "mirror", "add", "up", origin.base_url, "--only", only, "--allow-private", "--channel", "fresh")
+        site.wait_until(lambda: shown(site, "fresh") == {"20261101_1000"} or None, "the channel shows it")
+        assert shown(site, "stable") == set()
+        assert site.get("streams/v1/images-fresh.json")[0] in (401, 404)
+        assert json.loads(site.get("streams/v1/index.json")[1])["index"] == {}
+        assert site.get("streams/mirrors.json")[0] == 404
+        assert admin(site, "mirror", "show", "up")["shown"]["newest"] == ["fresh"]
+        admin(site, "promote", version.replace("images/", "images-fresh/"), "--to", "stable")
+        site.wait_until(lambda: shown(site, "stable") == {"20261101_1000"} or None, "the other channel shows it")
+
+
+def shown(stack: Stack, channel: str) -> set[str]:
+    """Return the versions that a public channel shows."""
+    status, body = stack.get(f"{channel}/streams/v1/images-fresh.json")[:2]
+    products = json.loads(body)["products"] if status == 200 else {}
+    return {version for product in products.values() for version in product["versions"]}

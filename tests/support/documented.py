@@ -134,8 +134,8 @@ RUN: Final[dict[str, tuple[str, ...]]] = {
         r"IMAGE=images/.*",
         r"/path/to/scripts/presign .*",
     ),
-    "mirror": (r".*admin .*\bmirror .*", r"AWS_CA_BUNDLE=.* \./scripts/local --empty .*"),
-    "views": (r".*admin .*\b(view|promote) .*",),
+    "mirror": (r"(?!.* --channel ).*admin .*\bmirror .*", r"AWS_CA_BUNDLE=.* \./scripts/local --empty .*"),
+    "views": (r".*admin .*\b(view|promote) .*", r".*admin mirror add .* --channel .*"),
     "operate": (r"(\.{0,2}/)?(scripts/)?(admin|smoke) .*", r"\./scripts/smoke"),
     "private remotes": (r"(lxc|incus) config set core\.proxy_http .*",),
     "first hour": (

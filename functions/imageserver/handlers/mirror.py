@@ -79,7 +79,7 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     followed = list(follow(mirrors, services, run, mirrors.keys() & set(event.get("mirrors", mirrors))))
     _report(followed, run)
     if followed and not run.dry_run:
-        announce(store, mirrors, time.sleep)
+        announce(store, mirrors, time.sleep, _views)
     run.failed = [one for one in run.failed if not isinstance(one.error, UpstreamRefused | UpstreamUnavailable)]
     run.check()
     return {"mirrors": {one.name: {"missing": one.status.missing, "error": one.status.error} for one in followed}}

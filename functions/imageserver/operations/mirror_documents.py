@@ -5,6 +5,7 @@ from datetime import datetime
 from functools import partial
 
 from imageserver.errors import InvalidMirror
+from imageserver.operations.view_documents import Views, no_views
 from imageserver.storage.port import Store, write
 from imageserver.storage.retries import RaceLost, retry
 from imageserver.upstream.mirrors import (
@@ -28,6 +29,7 @@ from imageserver.upstream.mirrors import (
     state_key,
     status_key,
 )
+from imageserver.views.catalogs import private_streams
 
 Pause = Callable[[float], object]
 
@@ -71,16 +73,18 @@ def note_refusal(store: Store, name: str, key: str, reason: str, now: datetime, 
     retry(refusals_key(name), attempt, pause)
 
 
-def announce(store: Store, mirrors: Mapping[str, Mirror], pause: Pause) -> None:
+def announce(store: Store, mirrors: Mapping[str, Mirror], pause: Pause, views: Views = no_views) -> None:
     """Write for anybody which hosts are followed, and when each was compared; nothing where there never was a mirror.
 
-    Raise CatalogBusy, CatalogDamaged.
+    A mirror into a private stream of the `views` is left out. Raise CatalogBusy, CatalogDamaged.
     """
+    hidden = private_streams(views().values())
+    public = {name: mirror for name, mirror in mirrors.items() if mirror.stream not in hidden}
 
     def attempt() -> None:
         found = store.read(PUBLIC_KEY)
-        body = encode_public(mirrors, {name: status_of(store, name) for name in mirrors})
-        is_due = found.body != body if found else bool(mirrors)
+        body = encode_public(public, {name: status_of(store, name) for name in public})
+        is_due = found.body != body if found else bool(public)
         if is_due and write(store, PUBLIC_KEY, body, found) is None:
             raise RaceLost
 

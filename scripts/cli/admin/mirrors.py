@@ -10,7 +10,7 @@ import costs
 from cli.admin.deployment import Deployment
 from cli.admin.proxied import ProxiedConnections, trust
 from imageserver.aws.queues import send_all
-from imageserver.errors import UpstreamRefused
+from imageserver.errors import InvalidMirror, UpstreamRefused
 from imageserver.format.documents import INDEX_KEY, versions_of
 from imageserver.format.keys import parse_version
 from imageserver.format.wording import counted
@@ -37,7 +37,9 @@ from imageserver.upstream.mirrors import Mirror
 from imageserver.upstream.port import Upstream
 from imageserver.upstream.signatures import fingerprints
 from imageserver.upstream.simplestreams import products_paths
+from imageserver.views.catalogs import private_streams
 
+CREATE: Final = "./scripts/admin view create"
 FOLLOWS: Final = "deploy it with MirrorSchedule, such as `rate(1 hour)`"
 
 
@@ -90,6 +92,48 @@ class Listed:
 
     listed: int
     held: int
+
+
+@dataclass(frozen=True)
+class Shown:
+    """Where a stream is shown: in the public catalog, and in which views; `newest` are channels that follow it."""
+
+    is_public: bool
+    views: tuple[str, ...]
+    newest: tuple[str, ...]
+
+
+def shown(deployment: Deployment, stream: str) -> Shown:
+    """Return where a stream is shown."""
+    views = deployment.views()
+    showing = sorted(name for name, view in views.items() if stream in view.streams)
+    newest = tuple(name for name in showing if views[name].follows_newest)
+    return Shown(stream not in private_streams(views.values()), tuple(showing), newest)
+
+
+def stream_of_channel(deployment: Deployment, name: str, wanted: str | None) -> str:
+    """Return the stream through which versions enter a channel and nothing public. Raise InvalidMirror.
+
+    It is the channel's only stream, unless another one is `wanted`.
+    """
+    channel = deployment.views().get(name)
+    if channel is None:
+        raise InvalidMirror(f"there is no channel {name}: {CREATE} {name} --channel --newest --streams images-{name}")
+    if not channel.follows_newest:
+        raise InvalidMirror(
+            f"{name} shows what is promoted to it and nothing by itself; name a channel that was made with --newest"
+        )
+    if wanted is None and len(channel.streams) > 1:
+        raise InvalidMirror(f"the channel {name} shows {' and '.join(channel.streams)}: choose one with --into")
+    stream = wanted or channel.streams[0]
+    if stream not in channel.streams:
+        raise InvalidMirror(f"the channel {name} does not show {stream}, expected {' or '.join(channel.streams)}")
+    if shown(deployment, stream).is_public:
+        raise InvalidMirror(
+            f"{stream} is in the public catalog, so everybody would see what comes; a private view of it takes it out: "
+            f"{CREATE} NAME --private --streams {stream}"
+        )
+    return stream
 
 
 def rows(store: Store) -> list[Row]:
@@ -154,7 +198,7 @@ def compare(
     )
     (followed,) = follow(mirrors, services, run, [name], accept=accept)
     if not run.dry_run:
-        announce(deployment.store, mirrors, time.sleep)
+        announce(deployment.store, mirrors, time.sleep, deployment.views)
     return followed
 
 
@@ -200,7 +244,7 @@ def remove(deployment: Deployment, name: str, *, withdraw: bool) -> list[str]:
             f"the mirror {name} was removed",
         )  # fmt: skip
     forget(deployment.store, name)
-    announce(deployment.store, others, time.sleep)
+    announce(deployment.store, others, time.sleep, deployment.views)
     return paths
 
 

@@ -48,9 +48,8 @@ def mirror() -> None:
 @click.option(
     "--keep", type=click.IntRange(1), help="How many versions come of each product, the newest.  [default: all]"
 )
-@click.option(
-    "--into", default="images", show_default=True, metavar="STREAM", help="The stream that the images come into."
-)
+@click.option("--into", metavar="STREAM", help="The stream that the images come into.  [default: images]")
+@click.option("--channel", metavar="NAME", help="Show what comes in this channel, and in no public catalog.")
 @click.option(
     "--grace-days", type=click.IntRange(0), default=7, show_default=True,
     help="How long a version stays listed that no longer comes.",
@@ -85,7 +84,8 @@ def add(
     address: str,
     only: tuple[str, ...],
     keep: int | None,
-    into: str,
+    into: str | None,
+    channel: str | None,
     grace_days: int,
     allow_private: bool,
     hosts: tuple[str, ...],
@@ -101,15 +101,23 @@ def add(
     A filter names what comes as it is called here: `ubuntu:noble:*:cloud`, `os=debian|alpine,arch=amd64`, or
     `ubuntu,ftype=squashfs,size<=2GB`. Metadata, deltas and overrides of a root come with it.
 
+    With --channel a new version is shown in that channel, and in no public catalog until `admin promote` shows it in
+    another channel. The channel was made with --newest, of a private stream into which the images come.
+
     \b
     ./scripts/admin mirror add lxc https://images.linuxcontainers.org --only 'alpine:3.22:amd64' --keep 2 --dry-run
     ./scripts/admin mirror add ubuntu https://cloud-images.ubuntu.com/releases --only ubuntu:noble --into images-ubuntu
+    ./scripts/admin mirror add up https://images.example.org --only debian --channel fresh
     ./scripts/admin mirror add signed https://images.example.net --only ubuntu --keyring keyring.gpg
     ./scripts/admin mirror add site https://images.example.org --only all --allow-private --bytes-per-s 5000000
     """
+    try:
+        stream = mirrors.stream_of_channel(deployment, channel, into) if channel else into or "images"
+    except InvalidMirror as error:
+        raise click.UsageError(str(error)) from error
     wanted = Mirror(
         address=address,
-        stream=into,
+        stream=stream,
         only=only,
         keep=keep,
         grace_days=grace_days,
@@ -167,13 +175,17 @@ def show(deployment: Deployment, as_json: bool, name: str) -> None:
     """
     found = _named(deployment, name)
     row, now = mirrors.row(deployment.store, name, found), mirrors.listed_now(deployment.store, name, found)
+    where = mirrors.shown(deployment, found.stream)
     if as_json:
-        output.print_json({**row.as_json, **asdict(now)})
+        output.print_json({**row.as_json, **asdict(now), "shown": asdict(where)})
         return
     keeps = f", the newest {row.keep} versions of each product" if row.keep else ""
     click.echo(f"{row.name}: {row.address} into {row.stream}: {' or '.join(row.only)}{keeps}")
     click.echo(f"  {row.state}; {counted(row.versions, 'version')} of {counted(row.products, 'product')}")
     click.echo(f"  listed now: {now.listed:,} of the {counted(now.held, 'version')} that it holds")
+    if where.views:
+        views = [f"{one} (the newest)" if one in where.newest else one for one in where.views]
+        click.echo(f"  shown in: {', '.join([*(['the public catalog'] if where.is_public else []), *views])}")
     for what, when in (("looked at", row.looked), ("compared in full", row.compared), ("in step", row.in_step)):
         click.echo(f"  last {what}: {when or 'never'}")
     for key in row.keys:

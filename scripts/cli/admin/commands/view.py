@@ -98,7 +98,7 @@ def create(
     \b
     ./scripts/admin view create staging --streams images-staging --private
     ./scripts/admin view create stable --channel --streams images
-    ./scripts/admin view create testing --channel --newest --expire-after 14d --streams images-testing
+    ./scripts/admin view create fresh --channel --newest --expire-after 14d --streams images-fresh
     ./scripts/admin view create partner --streams images-partner --with images --only ubuntu --private
     ./scripts/admin view create incus-only --streams images --clients incus
     """

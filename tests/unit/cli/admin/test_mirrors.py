@@ -15,13 +15,16 @@ from cli.admin.__main__ import main
 from cli.admin.deployment import Deployment
 from cli.admin.errors import NOTHING, STORAGE
 from imageserver.operations.mirror_documents import configured, note_refusal, state_of
+from imageserver.operations.view_documents import create_view
 from imageserver.upstream import messages
 from imageserver.upstream.messages import MirrorMessage
-from imageserver.upstream.mirrors import Mirror
+from imageserver.upstream.mirrors import PUBLIC_KEY, Mirror
+from imageserver.views.view import View
 from tests.support import images
 from tests.support.gpg import gpg
 from tests.support.memory_store import System
 from tests.support.memory_upstream import MemoryUpstream
+from tests.support.views import channel, private, view
 
 USAGE = 2
 TINY = "images/tiny/1/amd64/default/20261101_1000"
@@ -80,6 +83,58 @@ def test_one_command_follows_a_server_and_asks_for_its_images(world: World) -> N
         ("site", f"images-site/tiny/1/amd64/default/20261101_1000/{file}")
         for file in ("incus.tar.xz", "rootfs.squashfs")
     }
+
+
+def make(world: World, *views: View) -> None:
+    for one in views:
+        create_view(world.system.store, one)
+
+
+FRESH = channel("fresh", ("images-fresh",), follows_newest=True)
+
+
+def test_new_versions_enter_a_channel_in_place_of_the_public_list(world: World) -> None:
+    make(world, FRESH, private("candidates", ("images-fresh",)))
+    world.publish()
+    world.admin(f"{ADD} --only all --channel fresh")
+    assert configured(world.system.store)["site"].stream == "images-fresh"
+    assert all(one.key.startswith("images-fresh/") for one in world.asked)
+    assert "shown in: candidates, fresh (the newest)\n" in world.admin("mirror show site").stdout
+    assert world.told("mirror show site")["shown"] == {
+        "is_public": False,
+        "views": ["candidates", "fresh"],
+        "newest": ["fresh"],
+    }
+    assert PUBLIC_KEY not in world.system.store.objects
+
+
+def test_a_mirror_of_a_public_stream_that_a_view_shows_too_says_so(world: World) -> None:
+    world.publish()
+    world.admin(f"{ADD} --only all")
+    assert "shown in" not in world.admin("mirror show site").stdout
+    make(world, view("ubuntu", ("images",)))
+    assert "shown in: the public catalog, ubuntu\n" in world.admin("mirror show site").stdout
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ("--channel beta", "there is no channel beta: ./scripts/admin view create beta --channel --newest --streams"),
+        ("--channel stable", "stable shows what is promoted to it and nothing by itself"),
+        ("--channel both", "the channel both shows images-fresh and images-hidden: choose one with --into"),
+        ("--channel fresh --into images", "the channel fresh does not show images, expected images-fresh"),
+        ("--channel fresh", "images-fresh is in the public catalog, so everybody would see what comes"),
+    ],
+)
+def test_a_channel_that_would_not_hold_what_comes_is_refused_and_nothing_is_written(
+    world: World, options: str, said: str
+) -> None:
+    both = channel("both", ("images-fresh", "images-hidden"), follows_newest=True)
+    make(world, FRESH, both, channel("stable"), private("candidates", ("images-hidden",)))
+    world.publish()
+    before = dict(world.system.store.objects)
+    assert said in world.admin(f"{ADD} --only all {options}", USAGE).stderr
+    assert (world.system.store.objects, world.asked) == (before, [])
 
 
 def test_a_dry_run_prints_what_comes_and_its_price_and_writes_nothing(world: World) -> None:

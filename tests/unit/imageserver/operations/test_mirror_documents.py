@@ -34,6 +34,7 @@ from imageserver.upstream.mirrors import (
     status_key,
 )
 from tests.support.memory_store import MemoryStore
+from tests.support.views import private
 
 SITE = Mirror(address="https://images.example.org/", stream="images", only=("all",))
 OTHER = replace(SITE, stream="images-other")
@@ -164,4 +165,15 @@ def test_two_runs_that_end_at_once_both_have_their_say(store: MemoryStore) -> No
     assert public(store) == {
         "format": "mirrors:1.0",
         "mirrors": [{"host": "images.example.org", "stream": "images"}],
+    }
+
+
+def test_a_mirror_into_a_private_stream_is_told_to_nobody(store: MemoryStore) -> None:
+    hidden = private("hidden", (SITE.stream,))
+    announce(store, {"site": SITE}, pause, lambda: {"hidden": hidden})
+    assert store.objects == {}
+    announce(store, {"site": SITE, "other": OTHER}, pause, lambda: {"hidden": hidden})
+    assert public(store) == {
+        "format": "mirrors:1.0",
+        "mirrors": [{"host": "images.example.org", "stream": "images-other"}],
     }
