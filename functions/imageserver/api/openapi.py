@@ -100,7 +100,8 @@ def _withdrawing() -> dict[str, Any]:
     return {
         **_operation(summary, 202, _ref("Withdrawn"), (403, 404, 409, 422, 429, 500, 503)),
         "parameters": [_path_parameter(_TARGET)],
-        "description": "Off the list at once, deleted after the grace time, restorable until then.",
+        "description": "Off the list at once, deleted after the grace time, restorable until then. A channel that "
+        "showed it goes back to the version before.",
     }
 
 

@@ -160,13 +160,26 @@ class ProductStatus(msgspec.Struct, frozen=True, kw_only=True):
     versions: list[str]
 
 
+class MovedChannel(msgspec.Struct, frozen=True, kw_only=True):
+    """A channel that shows another version of a product than before; `after` is empty where it shows none any more."""
+
+    channel: str
+    product: str
+    before: str
+    after: str
+
+
 class Withdrawn(msgspec.Struct, frozen=True, kw_only=True):
-    """What is off the list, until when it can be restored, and what of it was already."""
+    """What is off the list, until when it can be restored, and what of it was already.
+
+    `channels` are those that showed it, and show another version or none since; absent where none did.
+    """
 
     path: str
     versions: list[str]
     files: list[str]
     delete_after: str
+    channels: list[MovedChannel] | msgspec.UnsetType = msgspec.UNSET
 
 
 class Restored(msgspec.Struct, frozen=True, kw_only=True):

@@ -41,6 +41,8 @@ def _lines(answer: Answer) -> Iterator[str]:
         yield from (f"file {path}" for path in answer.files)
         if isinstance(answer, Withdrawn):
             yield f"delete-after {answer.delete_after}"
+            moved = answer.channels or ()
+            yield from (f"channel {one.channel} {one.before} {one.after or '-'}" for one in moved)
     else:
         yield from _upload(answer)
 

@@ -30,16 +30,36 @@ from imageserver.api.permissions import caller_of
 from imageserver.api.problems import Problem
 from imageserver.api.quotas import Quotas
 from imageserver.api.rates import Rates
-from imageserver.api.schema import BatchRequest, FileRequest, Restored, RestoreRequest, VersionStatus, Withdrawn
+from imageserver.api.schema import (
+    BatchRequest,
+    FileRequest,
+    MovedChannel,
+    Restored,
+    RestoreRequest,
+    VersionStatus,
+    Withdrawn,
+)
 from imageserver.api.text import Answer, render
 from imageserver.aws.clients import s3_client
 from imageserver.catalog.rights import Rights
 from imageserver.errors import CatalogBusy, InvalidUpload, SimplestreamsError, StorageUnavailable
-from imageserver.format.keys import LEASES, ProductId, VersionId, parse_product, parse_target, parse_version, path_of
+from imageserver.format.keys import (
+    LEASES,
+    ImageKey,
+    ProductId,
+    Target,
+    VersionId,
+    parse_product,
+    parse_target,
+    parse_version,
+    path_of,
+)
 from imageserver.format.wording import quoted
 from imageserver.handlers import telemetry
 from imageserver.operations import withdraw as withdrawals
 from imageserver.operations.lookup import find_listed
+from imageserver.operations.promotion import Moved, moved, shown_by_channels
+from imageserver.operations.view_documents import configured
 from imageserver.settings import Settings
 from imageserver.storage.document_cache import DocumentCache
 from imageserver.storage.leases import lease
@@ -216,11 +236,33 @@ def withdraw(request: Request) -> Reply:
     target = _parsed(parse_target, _with_colons(request.path.rstrip("/")))
     path = path_of(target)
     _check_deletes(request.caller, path)
+    product, views = _product_of(target), configured(store).values() if settings.views else ()
+    before = shown_by_channels(store, views, product)
     done = withdrawals.withdraw(store, target, datetime.now(UTC), settings.grace_hours, time.sleep)
     if not (done.versions or done.files):
         raise _nothing_done(done) or Problem(problems.NOT_FOUND, f"there is nothing at {path} to withdraw")
-    answer = Withdrawn(path=path, versions=done.versions, files=done.files, delete_after=done.delete_after)
+    after = shown_by_channels(store, views, product) if before else {}
+    channels = [_moved_channel(one, request.caller) for one in moved(product, before, after)]
+    answer = Withdrawn(
+        path=path,
+        versions=done.versions,
+        files=done.files,
+        delete_after=done.delete_after,
+        channels=channels or msgspec.UNSET,
+    )
     return Reply(202, answer, {})
+
+
+def _product_of(target: Target) -> ProductId:
+    if isinstance(target, ProductId):
+        return target
+    return (target.version if isinstance(target, ImageKey) else target).product
+
+
+def _moved_channel(one: Moved, caller: str) -> MovedChannel:
+    path = one.product.path
+    logger.info("channel moved", channel=one.channel, product=path, before=one.before, after=one.after, caller=caller)
+    return MovedChannel(channel=one.channel, product=path, before=one.before, after=one.after)
 
 
 def restore(request: Request) -> Reply:

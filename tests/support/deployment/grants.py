@@ -192,6 +192,7 @@ VIEWING: Final[Mapping[str, set[Call]]] = {
     "MaintainRole": _may(["s3:GetObject"], ["private/views/", "views/*/streams/"])
     | _may(["s3:PutObject"], ["private/views/"]),
     "MirrorRole": _may(["s3:GetObject", "s3:ListBucket"], ["private/views/"]),
+    "UploadsRole": _may(["s3:GetObject", "s3:ListBucket"], ["private/views/"]),
 }
 """What roles of a stack with views may besides."""
 

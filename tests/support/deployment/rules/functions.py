@@ -59,7 +59,7 @@ def functions_of(stack: Stack) -> tuple[str, ...]:
 
 def environment_of(stack: Stack, name: str) -> frozenset[str]:
     """Return the variables of a function; some of them learn that there are views."""
-    knows = "ViewFunction" in stack.resources and name in ("Publish", "Maintain", "Mirror")
+    knows = "ViewFunction" in stack.resources and name in ("Publish", "Maintain", "Mirror", "Uploads")
     return ENVIRONMENT[name] | ({"VIEWS"} if knows else frozenset())
 
 

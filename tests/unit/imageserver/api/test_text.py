@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from imageserver.api import problems, text
 from imageserver.api.problems import Problem
-from imageserver.api.schema import Multipart, PartPlan, Signed, Single
+from imageserver.api.schema import MovedChannel, Multipart, PartPlan, Signed, Single, Withdrawn
 
 PATH = "images/ubuntu/noble/amd64/default/20261123_10:00"
 
@@ -47,6 +47,19 @@ def test_the_text_form_of_a_multipart_upload_lists_the_uploaded_parts() -> None:
         '# part 1 0 4 "e1"\n# part 2 4 3\nurl = "https://b/2"\n'
         '# complete\nrequest = "POST"\nurl = "https://b/c"\nheader = "If-None-Match: *"\n'
         '# abort\nrequest = "DELETE"\nurl = "https://b/a"\n'
+    )
+
+
+def test_the_text_form_of_a_withdrawal_has_a_line_for_each_channel_that_moved() -> None:
+    product, version = PATH.rsplit("/", 1)
+    moved = [
+        MovedChannel(channel="fresh", product=product, before=version, after="20261122_10:00"),
+        MovedChannel(channel="stable", product=product, before=version, after=""),
+    ]
+    answer = Withdrawn(path=PATH, versions=[PATH], files=[], delete_after="then", channels=moved)
+    assert text.render(answer) == (
+        f"version {PATH}\ndelete-after then\n"
+        "channel fresh 20261123_10:00 20261122_10:00\nchannel stable 20261123_10:00 -\n"
     )
 
 

@@ -10,13 +10,17 @@ from typing import Any
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from imageserver.api.openapi import document
-from imageserver.format.keys import parse_target
+from imageserver.format.keys import parse_target, parse_version
+from imageserver.operations.promotion import promote
+from imageserver.operations.view_documents import create_view
 from imageserver.operations.withdraw import withdraw
 from tests.support import images
 from tests.support.handlers import Context, imported
 from tests.support.memory_store import START, MemoryStore, System
+from tests.support.views import channel
 
 VERSION = "images/ubuntu/noble/amd64/default/20261123_10:00"
 TEAM_A = "arn:aws:iam::123456789012:user/team-a"
@@ -295,3 +299,41 @@ def test_a_caller_has_two_requests_held_at_once_and_further_ones_are_answered_at
     assert (third, second[0], first[0]) == ((200, 0.0), 200, 200)
     assert min(first[1], second[1]) >= 19
     assert not any(key.startswith("leases/waits/") for key in system.store.objects), "each place was given back"
+
+
+NEWER = "images/ubuntu/noble/amd64/default/20261124_10:00"
+
+
+@pytest.mark.parametrize("path", [NEWER, f"{NEWER}/rootfs.squashfs"])
+def test_a_withdrawal_tells_which_channel_moved(
+    app: ModuleType, system: System, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    logged: list[tuple[str, Any]] = []
+    monkeypatch.setattr(app.logger, "info", lambda message, **about: logged.append((message, about.get("channel"))))
+    monkeypatch.setattr(app, "settings", replace(app.settings, views=True))
+    for one in (channel(), channel("fresh", follows_newest=True), channel("beta")):
+        create_view(system.store, one)
+    system.upload(NEWER, images.split_image(seed="newer"))
+    system.catch_up()
+    for version in (VERSION, NEWER):
+        promote(system.store, "stable", parse_version(version), START, "ann", lambda _: None)
+    _, answer = ask(app, "DELETE /{path+}", EVERYBODY, path, None)
+    moved = {"product": NEWER.rpartition("/")[0], "before": "20261124_10:00", "after": "20261123_10:00"}
+    assert answer["channels"] == [{"channel": "fresh", **moved}, {"channel": "stable", **moved}]
+    assert logged[:2] == [("channel moved", "fresh"), ("channel moved", "stable")]
+    _, again = ask(app, "DELETE /{path+}", EVERYBODY, path, None)
+    assert "channels" not in again
+
+
+def test_a_withdrawal_of_what_no_channel_shows_answers_as_without_views(
+    app: ModuleType, system: System, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create_view(system.store, channel())
+    monkeypatch.setattr(app, "settings", replace(app.settings, views=True))
+    _, answer = ask(app, "DELETE /{path+}", EVERYBODY, VERSION, None)
+    assert answer.keys() == {"path", "versions", "files", "delete_after"}
+
+
+def test_a_server_without_views_asks_for_none_when_it_withdraws(app: ModuleType, system: System) -> None:
+    ask(app, "DELETE /{path+}", EVERYBODY, VERSION, None)
+    assert not [key for _, key in system.store.log if "views" in key]
