@@ -8,6 +8,7 @@ import re
 import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -293,7 +294,11 @@ def test_a_channel_and_a_private_stream_are_served_by_their_own_addresses_alone(
         assert stack.get(path)[0] in (401, 403, 404), path
     admin(viewing, "view", "token", "revoke", "staging", "host")
     for path in (catalog, f"{made['token']}/{signed}"):
-        stack.wait_until(lambda path=path: stack.get(path)[0] in (401, 404), f"{path} is closed")  # type: ignore[misc]
+        stack.wait_until(partial(is_closed, stack, path), f"{path} is closed")
+
+
+def is_closed(stack: Stack, path: str) -> bool:
+    return stack.get(path)[0] in (401, 404)
 
 
 ELSEWHERE = {

@@ -67,10 +67,11 @@ def two_versions(tmp_path: Path) -> System:
     return system
 
 
-def function(name: str, system: System, **settings: str) -> Iterator[ModuleType]:
+def function(name: str, system: System, **settings: str) -> Iterator[Any]:
     environment = {"BUCKET": "b", "POWERTOOLS_SERVICE_NAME": name, "AWS_DEFAULT_REGION": "eu-central-1", **settings}
-    with imported(f"imageserver.handlers.{name}", environment) as app:
-        app.store = system.store  # type: ignore[attr-defined]
+    with imported(f"imageserver.handlers.{name}", environment) as module:
+        app: Any = module  # so that its variables can be set
+        app.store = system.store
         yield app
 
 
@@ -121,10 +122,10 @@ def test_what_is_dropped_is_acknowledged_and_counted(
 
 @trees.needs_real_pairs
 def test_without_xdelta3_the_log_says_what_to_install_or_to_build(
-    delta: ModuleType, system: System, capsys: pytest.CaptureFixture[str]
+    delta: Any, system: System, capsys: pytest.CaptureFixture[str]
 ) -> None:
     system.publish(PRODUCT)
-    delta.encoder = None  # type: ignore[attr-defined]
+    delta.encoder = None
     assert run(delta, sqs_batch(CHANGED), Context()) == {"batchItemFailures": []}
     (line,) = (one for one in logged(capsys) if one.get("level") == "WARNING")
     assert line["reason"].startswith("there is no xdelta3: apt install xdelta3 on your own machine; in AWS, sam build")
@@ -132,9 +133,9 @@ def test_without_xdelta3_the_log_says_what_to_install_or_to_build(
 
 
 @trees.needs_real_pairs
-def test_a_program_that_cannot_be_started_leaves_the_message_in_the_queue(delta: ModuleType, system: System) -> None:
+def test_a_program_that_cannot_be_started_leaves_the_message_in_the_queue(delta: Any, system: System) -> None:
     system.publish(PRODUCT)
-    delta.encoder = Xdelta3("/nowhere/xdelta3")  # type: ignore[attr-defined]
+    delta.encoder = Xdelta3("/nowhere/xdelta3")
     assert run(delta, sqs_batch(CHANGED), Context()) == {"batchItemFailures": [{"itemIdentifier": "0"}]}
 
 
@@ -158,7 +159,7 @@ def publish(request: pytest.FixtureRequest, queue: Queue) -> Iterator[tuple[Modu
     upload(system, OLD, images.squashfs("old"))
     system.ingest(f"{PRODUCT.path}/{OLD}")
     for app in function("publish", system, DELTAS_QUEUE_URL=request.param):
-        app.sqs_client = lambda: queue  # type: ignore[attr-defined]
+        app.sqs_client = lambda: queue
         yield app, system, request.param
 
 
@@ -186,17 +187,17 @@ def test_a_kill_between_listing_and_asking_costs_no_delta(system: System, delta:
     """The message comes back and finds nothing to list, so only reconcile can ask before the next version."""
     killing, calm = Queue(kills=True), Queue()
     for publish in function("publish", system, DELTAS_QUEUE_URL=QUEUE):
-        publish.sqs_client = lambda: killing  # type: ignore[attr-defined]
+        publish.sqs_client = lambda: killing
         with pytest.raises(Killed):
             run(publish, sqs_batch(CHANGED), Context())
-        publish.sqs_client = lambda: calm  # type: ignore[attr-defined]
+        publish.sqs_client = lambda: calm
         assert run(publish, sqs_batch(CHANGED), Context()) == {"batchItemFailures": []}
     assert system.listed() == {PRODUCT.name: [OLD, NEW]}
     assert calm.sent == []
 
     for maintain in function("maintain", system, DELTAS="1", DELTAS_QUEUE_URL=QUEUE):
-        maintain.sqs_client = lambda: calm  # type: ignore[attr-defined]
-        maintain.MARKED_FOR = datetime.now(UTC) - START  # type: ignore[attr-defined]
+        maintain.sqs_client = lambda: calm
+        maintain.MARKED_FOR = datetime.now(UTC) - START
         run(maintain, {"task": "reconcile"}, Context())
         assert calm.sent == [(QUEUE, CHANGED)]
         assert run(delta, sqs_batch(CHANGED), Context()) == {"batchItemFailures": []}

@@ -8,6 +8,7 @@ from datetime import timedelta
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import pytest
 from msgspec.structs import replace
@@ -149,12 +150,12 @@ def test_a_bit_that_flips_on_disk_behind_the_last_check_is_never_stored(
 ) -> None:
     real = operation._note
 
-    def flip(*arguments: object) -> None:
+    def flip(*arguments: Any) -> None:
         (file,) = server.folder.glob("*/delta")
         body = bytearray(file.read_bytes())
         body[-1] ^= 1
         file.write_bytes(body)
-        real(*arguments)  # type: ignore[arg-type]
+        real(*arguments)
 
     monkeypatch.setattr(operation, "_note", flip)
     with pytest.raises(AssertionError, match="S3 answers 400"):

@@ -14,6 +14,7 @@ from imageserver.operations.runs import Run
 from imageserver.operations.view_documents import configured, create_view
 from imageserver.operations.withdraw import withdraw
 from imageserver.versions.retention import Rule
+from imageserver.views.view import View
 from tests.support import images
 from tests.support.memory_store import Sent, System
 from tests.support.views import channel, private, system, view
@@ -59,11 +60,11 @@ def test_retention_leaves_what_a_channel_points_to_and_the_version_before_it(ser
 def test_retention_asks_for_views_only_when_it_would_withdraw(server: System) -> None:
     asked: list[int] = []
 
-    def views() -> dict[str, object]:
+    def views() -> dict[str, View]:
         asked.append(1)
         return {}
 
-    prune(server.store, Sent(), Rules(Rule(), 24, 7), server.store.clock, pause, Run(), views=views)  # type: ignore[arg-type]
+    prune(server.store, Sent(), Rules(Rule(), 24, 7), server.store.clock, pause, Run(), views=views)
     assert len(asked) == 1  # which catalogs there are
 
 

@@ -1,6 +1,7 @@
 """xdelta3 as a process: what it makes, and how it ends."""
 
 import subprocess
+from collections.abc import Generator
 from pathlib import Path
 
 import pytest
@@ -77,7 +78,8 @@ def test_a_program_that_takes_too_long_is_ended(folder: Path) -> None:
 def test_a_program_whose_output_nobody_wants_is_ended(folder: Path) -> None:
     chunks = program(folder, "echo $$ > pid; exec cat /dev/zero").encode(folder, 60)
     assert next(chunks)
-    chunks.close()  # type: ignore[attr-defined]
+    assert isinstance(chunks, Generator)
+    chunks.close()
     assert not Path(f"/proc/{(folder / 'pid').read_text().strip()}").exists()
 
 
