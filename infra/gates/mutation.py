@@ -19,11 +19,17 @@ from gates.tools import CACHE, ROOT
 
 LEAST_SCORE: Final = 0.8
 MODULES: Final = {
+    "catalog/delta_plan.py": ("catalog/test_delta_plan.py",),
     "catalog/rights.py": ("catalog/test_rights.py",),
     "catalog/conflicts.py": ("catalog/test_conflicts.py", "catalog/test_fold.py"),
     "format/keys.py": ("format/test_keys.py", "format/test_keys_versions.py"),
     "inspection/checksums.py": ("inspection/test_checksums.py",),
     "versions/state.py": ("versions/test_state.py",),
+    "views/addresses.py": ("views/test_addresses.py",),
+    "views/catalogs.py": ("views/test_catalogs.py",),
+    "views/channels.py": ("views/test_channels.py",),
+    "views/tokens.py": ("views/test_tokens.py",),
+    "views/view.py": ("views/test_view.py",),
 }
 """Module of the core -> its unit tests: what decides, and is quick to test."""
 _SURVIVED: Final = frozenset({0, 33})

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
+import re
 import shlex
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -15,9 +17,9 @@ import pytest
 
 from imageserver.aws.key_values import KeyValueStore, at_endpoint
 from tests.support import documented, edge_views
-from tests.support.edge_views import STAGING, basic, signed
+from tests.support.edge_views import STAGING, basic, signed, token
 from tests.support.images import Workshop
-from tests.support.processes import need
+from tests.support.processes import need, wait_for
 from tests.support.real_clients import Client, client, daemon_of, running_daemon
 from tests.support.servers.both_schemes import BothSchemes, both_schemes, outside_address
 from tests.support.stack import Stack, local_stack, place
@@ -25,6 +27,8 @@ from tests.support.stack import Stack, local_stack, place
 pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("lxd")]
 
 LABEL = "host1"
+HOURS = itertools.count()
+"""Of the versions that are added, so that each is newer than those before."""
 FORMS: Mapping[str, Callable[[str, str], str]] = {
     "login": lambda host, secret: f"https://{LABEL}:{secret}@{host}",
     "path": lambda host, secret: f"https://{host}/{secret}",
@@ -50,13 +54,30 @@ class Private:
         index = json.loads(self.stack.get("streams/v1/index.json")[1])
         kept = {name: entry for name, entry in index["index"].items() if name in streams}
         for stream, document in streams.items():
-            products = json.loads(document)
-            for product in products["products"].values():
-                for version in product["versions"].values():
-                    for item in version["items"].values():
-                        item["path"] = signed(name, item["path"])
-            self._put(f"views/{name}/streams/v1/{stream}.json", products)
+            self.put_products(name, stream, document)
         self._put(f"views/{name}/streams/v1/index.json", index | {"index": kept})
+
+    def put_products(self, name: str, stream: str, document: str) -> None:
+        """Write a products document of a view, each file with its mac."""
+        products = json.loads(document)
+        for product in products["products"].values():
+            for version in product["versions"].values():
+                for item in version["items"].values():
+                    item["path"] = signed(name, item["path"])
+        self._put(f"views/{name}/streams/v1/{stream}.json", products)
+
+    def add_version(self, version: str, files: Mapping[str, Path]) -> None:
+        """Upload one more version of the private image, and show it in its view."""
+        key = "streams/v1/images-staging.json"
+
+        def document() -> str:
+            body = self.stack.s3().get_object(Bucket=self.stack.bucket, Key=key)["Body"].read()
+            return str(body.decode())
+
+        self.stack.upload(place("private", version, "images-staging"), files)
+        wait_for(lambda: f'"{version}"' in document(), f"listing of {version}")
+        self.hide("images-staging")
+        self.put_products("staging", "images-staging", document())
 
     def hide(self, stream: str) -> None:
         """Take a stream off the public index."""
@@ -206,7 +227,7 @@ def test_a_daemon_shows_a_token_once_for_each_file_in_clear_unless_http_leads_no
 
 def remedy(program: str) -> str:
     """Return the value of core.proxy_http that the page says for hosts of this kind."""
-    (line,) = (line for line in documented.script("private remotes") if line.startswith(program))
+    (line,) = (line for line in documented.script("private remotes") if line.startswith(f"{program} config"))
     words = shlex.split(line)
     assert words[1:4] == ["config", "set", "core.proxy_http"]
     return words[4]
@@ -224,3 +245,66 @@ def test_a_container_is_launched_and_its_image_keeps_the_address_with_the_token(
             host("delete", "--force", name, check=False)
             host("image", "delete", f"local:{server.private}", check=False)
             host("remote", "remove", "private")
+
+
+def forget_listings(host: Client) -> None:
+    """Let the daemon ask again, as it does an hour later."""
+    for file in (host.home / "cache").rglob("*"):
+        if file.is_file():
+            file.unlink()
+
+
+def held(host: Client) -> dict[str, str]:
+    """Return the images that update themselves: fingerprint -> the address that each is updated from."""
+    images = json.loads(host("image", "list", "local:", "--format", "json").stdout)
+    return {image["fingerprint"]: image["update_source"]["server"] for image in images if image["auto_update"]}
+
+
+def moving(address: str) -> list[list[str]]:
+    """Return the page's commands that move a host, without the program's name, for this test's remote and image."""
+    lines = [line for line in documented.script("private remotes") if line.startswith(("lxc remote", "lxc image"))]
+    found = [line.replace("staging", "private").replace("ubuntu/noble", "alpine/private") for line in lines]
+    return [shlex.split(re.sub(r"https://\S+", address, line))[1:] for line in found]
+
+
+def test_a_host_is_moved_to_another_token_and_its_images_go_on_being_updated(
+    server: Private, host: Client, revoked: Callable[[], None], workshop: Workshop
+) -> None:
+    """What infra/README.md says of it: an image keeps the address that it was copied from, with its token."""
+    other = token("t")
+    entry = json.dumps({"label": "host1-new", "view": "staging", "until": 0})
+    before, after = server.remote("login"), server.remote("login", other)
+    copy = ("image", "copy", "private:alpine/private", "local:", "--auto-update", "--copy-aliases")
+
+    def updated(fingerprint: str) -> dict[str, str]:
+        """Add a version, refresh the image as the daemon does every six hours, and return what is held then."""
+        hour = next(HOURS)
+        server.add_version(f"20261125_{hour:02d}:00", workshop.split_squashfs(f"moved {hour}"))
+        forget_listings(host)
+        host("image", "refresh", f"local:{fingerprint}")
+        return held(host)
+
+    host("remote", "add", "private", before, "--protocol", "simplestreams")
+    try:
+        forget_listings(host)
+        host(*copy)
+        ((first, address),) = held(host).items()
+        server.store.change({f"token:{hashlib.sha256(other.encode()).hexdigest()}": entry}, [])
+        set_url, delete, copy_again = moving(after)
+        host(*set_url)
+        ((second, address),) = updated(first).items()
+        assert second != first, "updated, while the old token is valid"
+        again = host("image", "copy", "private:alpine/private", "local:", "--auto-update", check=False)
+        assert (again.returncode == 0) == (host.program == "lxc"), "Incus refuses it: the alias is there"
+        assert held(host) == {second: address} == {second: before}, "a copy of what is there changes nothing"
+        revoked()
+        assert updated(second) == {second: before}, "not updated, and no command fails"
+        host(*(word.replace("FINGERPRINT", second) for word in delete))
+        host(*copy_again)
+        ((third, address),) = held(host).items()
+        assert (third != second, address) == (True, after)
+        ((fourth, address),) = updated(third).items()
+        assert (fourth != third, address) == (True, after)
+    finally:
+        host("image", "delete", *(f"local:{fingerprint}" for fingerprint in held(host)), check=False)
+        host("remote", "remove", "private")

@@ -137,7 +137,12 @@ RUN: Final[dict[str, tuple[str, ...]]] = {
     "mirror": (r"(?!.* --channel ).*admin .*\bmirror .*", r"AWS_CA_BUNDLE=.* \./scripts/local --empty .*"),
     "views": (r".*admin .*\b(view|promote) .*", r".*admin mirror add .* --channel .*"),
     "operate": (r"(\.{0,2}/)?(scripts/)?(admin|smoke) .*", r"\./scripts/smoke"),
-    "private remotes": (r"(lxc|incus) config set core\.proxy_http .*",),
+    "private remotes": (
+        r"(lxc|incus) config set core\.proxy_http .*",
+        r"lxc remote set-url staging .*",
+        r"lxc image delete local:FINGERPRINT",
+        r"lxc image copy staging:ubuntu/noble .*",
+    ),
     "first hour": (
         r"\./scripts/local",
         r"ls",

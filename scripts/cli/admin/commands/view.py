@@ -241,8 +241,8 @@ def token() -> None:
 def add_token(deployment: Deployment, as_json: bool, name: str, label: str, expires: str) -> None:
     """Make a token for the private view NAME, called LABEL: whom or what it is for. It is shown once.
 
-    Several tokens open a view at the same time. To move a host, add a token, change the host's remote, copy its images
-    again so that they update from the new address, then revoke the old one.
+    Several tokens open a view at the same time. To move a host, add a token, change the host's remote, delete the
+    remote's images from it and copy them again, which gives them the new address; then revoke the old one.
 
     \b
     ./scripts/admin view token add staging ci --expires 30d
