@@ -29,7 +29,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename="upper"):
     `changes_queue_url` that of publish, `copies_queue_url` that of copy, `deltas_queue_url` that of delta. `base_url`
     is where clients find the server, without a slash at its end. `deltas` is how many deltas the server makes for a
     version that says nothing itself, 0 for none at all.
-    `views`: the edge can tell views apart, so there may be some.
+    `views`: the edge can tell views apart, so there may be some. `logs_bucket` has the edge's access logs, where
+    `keep_fetched_within_days` asks for them.
     """
 
     bucket: str
@@ -53,6 +54,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename="upper"):
     retain_days: _Count = 0
     stale_days: _Count = 7
     refused_days: _Count = 30
+    keep_fetched_within_days: _Count = 0
+    logs_bucket: str = ""
     max_files: _Count = 100
     max_versions: _Count = 1000
     max_products: _Count = 1000

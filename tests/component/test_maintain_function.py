@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from imageserver.aws import events, queues
 from imageserver.errors import StorageUnavailable, TasksFailed
 from imageserver.format.keys import parse_product, parse_version
 from tests.support import images
+from tests.support.edge_logs import line, log
 from tests.support.handlers import Context, imported, sqs_batch
 from tests.support.memory_store import System
 
@@ -136,6 +138,48 @@ def test_retention_of_the_template_is_applied(app: ModuleType, s3: S3Client, buc
     record = json.loads(body(s3, bucket, f"versions/{PRODUCT}/20261101.json"))
     assert record["state"] == "withdrawn"
     assert "1 newer versions are there, and 1 are kept" in record["withdrawn"]["reason"]
+
+
+@pytest.fixture
+def asking(moto_endpoint: str, bucket: str, queue_url: str, changes_url: str, s3: S3Client) -> Iterator[ModuleType]:
+    """The handler of a stack whose retention asks the access logs."""
+    s3.create_bucket(Bucket=f"logs-{bucket}", CreateBucketConfiguration={"LocationConstraint": "eu-central-1"})
+    environment = {
+        "BUCKET": bucket,
+        "AWS_ENDPOINT_URL": moto_endpoint,
+        "ARRIVALS_QUEUE_URL": queue_url,
+        "CHANGES_QUEUE_URL": changes_url,
+        "RETAIN_VERSIONS": "1",
+        "KEEP_FETCHED_WITHIN_DAYS": "30",
+        "LOGS_BUCKET": f"logs-{bucket}",
+        "POWERTOOLS_SERVICE_NAME": "maintain",
+    }
+    with imported("imageserver.handlers.maintain", environment) as module:
+        yield module
+
+
+def test_retention_keeps_what_the_access_logs_say_is_fetched(
+    asking: ModuleType, s3: S3Client, bucket: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    system = System()
+    for day in ("20261101", "20261102", "20261103"):
+        system.upload(f"{PRODUCT}/{day}", images.split_image(seed=day))
+    system.catch_up()
+    for key, stored in system.store.objects.items():
+        s3.put_object(Bucket=bucket, Key=key, Body=stored.body)
+    assert run(asking, "prune")["prune"]["tasks"] == []  # without logs nobody knows
+    now = datetime.now(UTC)
+    for ago in (timedelta(days=40), timedelta(hours=1)):
+        key = f"edge/E1.{now - ago:%Y-%m-%d-%H}.0a.gz"
+        s3.put_object(Bucket=f"logs-{bucket}", Key=key, Body=log([line(cs_uri_stem=f"/{PRODUCT}/20261101/disk.qcow2")]))
+    done = run(asking, "prune")
+    assert [(task["what"], task["path"]) for task in done["prune"]["tasks"]] == [("withdraw", f"{PRODUCT}/20261102")]
+    said = [vars(record) for record in caplog.records if record.getMessage() == "keep"]
+    assert [(one["path"][-8:], one["outcome"]) for one in said] == [
+        ("20261101", "kept"), ("20261102", "kept"), ("20261101", "kept"),
+    ]  # fmt: skip
+    assert "there are no access logs below edge/" in said[0]["why"]
+    assert "it was last fetched at 2026-11-27T10:11:12Z" in said[-1]["why"]
 
 
 def test_a_run_with_a_failure_finishes_the_rest_and_fails_with_its_name(

@@ -10,6 +10,7 @@ import pytest
 from gates import stack as stacks
 from imageserver.format.file_kinds import ALL_CLIENTS
 from imageserver.format.keys import parse_product
+from imageserver.operations.access_logs import PREFIX
 from imageserver.operations.prune import Rules, prune
 from imageserver.operations.reconcile import ReconcileServices, reconcile
 from imageserver.operations.runs import Run, remember, resume
@@ -98,3 +99,17 @@ def test_each_role_allows_the_calls_of_its_function(role: str, run: Callable[[Sy
     assert (run is publish_all) == ("mark_listed" in asked_for)
     assert (run is maintain_all) == ("is_marked" in asked_for)
     assert (run is maintain_all) == ("bring_back" in asked_for)
+
+
+def test_maintain_may_list_and_read_the_edges_logs_where_retention_asks_for_fetches() -> None:
+    bucket = f"arn:aws:s3:::{stacks.bucket_name('LogsBucket')}"
+    asked = (
+        Request("s3:ListBucket", bucket, context={"s3:prefix": PREFIX}),
+        Request("s3:GetObject", f"{bucket}/{PREFIX}E1.2026-11-27-10.0a.gz"),
+    )
+    asking = stacks.deployed(KeepFetchedWithinDays="30")
+    with_it, without = (role_statements(stack, "MaintainRole") for stack in (asking, stacks.deployed()))
+    assert [decide(with_it, request) for request in asked] == [Decision.ALLOWED] * 2
+    assert [decide(without, request) for request in asked] == [Decision.NOT_GRANTED] * 2
+    variables = asking.properties("MaintainFunction")["Environment"]["Variables"]
+    assert (variables["KEEP_FETCHED_WITHIN_DAYS"], variables["LOGS_BUCKET"]) == ("30", "images-logsbucket")

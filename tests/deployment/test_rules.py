@@ -28,6 +28,7 @@ VARIANTS: dict[str, dict[str, str]] = {
     "following others": {"MirrorSchedule": "rate(1 hour)"},
     "views": {"Views": "true"},
     "with deltas": {"Deltas": "1"},
+    "keeping what is fetched": {"KeepFetchedWithinDays": "30"},
     "short runs": {"DigestTimeout": "5", "PublishTimeout": "30"},
 }
 

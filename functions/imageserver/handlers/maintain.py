@@ -32,11 +32,13 @@ from imageserver.format.keys import ProductId
 from imageserver.handlers import telemetry
 from imageserver.operations.delta_requests import DeltaRequests
 from imageserver.operations.prune import Rules, prune
+from imageserver.operations.recent_fetches import ReasonToKeep, fetched_within, no_reason
 from imageserver.operations.reconcile import ReconcileServices, reconcile
 from imageserver.operations.runs import Run, Task, remember, resume
 from imageserver.operations.view_documents import configured
 from imageserver.settings import CLIENT_CHOICES, Settings
 from imageserver.site.layout import lay_out
+from imageserver.storage.ranged_reader import SEVERAL
 from imageserver.storage.s3 import S3Store
 from imageserver.versions.retention import Rule
 from imageserver.views.addresses import addresses
@@ -46,6 +48,8 @@ LAST_MS: Final = 120_000
 """No further product is begun with less time left than this; the largest takes a minute."""
 EDGE_PATIENCE_S: Final = 60.0
 """How long a deletion waits while CloudFront has its hands full with those before it; half of LAST_MS."""
+LOGS_S: Final = 300.0
+"""How long access logs are read; where that is too short nothing is withdrawn, and the rest of the run goes on."""
 MARKED_FOR: Final = timedelta(days=2)
 """For how long after an upload reconcile looks whether the edge may serve it, and whether anybody was asked for its
 deltas: longer than any event is tried."""
@@ -63,6 +67,7 @@ rules = Rules(
     settings.grace_hours,
     settings.stale_days,
     settings.refused_days,
+    settings.keep_fetched_within_days,
 )
 coldstart.loaded()
 
@@ -104,7 +109,16 @@ def _run(task: str, run: Run) -> None:
         )
         reconcile(services, run)
     else:
-        prune(store, notifier, rules, datetime.now(UTC), time.sleep, run, _invalidate, _views)
+        now = datetime.now(UTC)
+        prune(store, notifier, rules, now, time.sleep, run, _invalidate, _views, _reason_to_keep(now))
+
+
+def _reason_to_keep(now: datetime) -> ReasonToKeep:
+    """Return what tells retention which versions are still fetched, if it is to ask."""
+    if not rules.keep_fetched_days:
+        return no_reason
+    logs, give_up = S3Store(s3_client(), settings.logs_bucket, SEVERAL), time.monotonic() + LOGS_S
+    return fetched_within(rules.keep_fetched_days, logs, now, lambda: time.monotonic() < give_up)
 
 
 def _ask_for_deltas(product: ProductId) -> None:
@@ -128,6 +142,8 @@ def _report(task: str, run: Run) -> dict[str, Any]:
     """Log each task and the run, count them, and return the answer."""
     for done in run.tasks:
         _tell(task, done, "would be done" if run.dry_run else "done")
+    for kept in run.kept:
+        _tell(task, kept, "kept")
     for failure in run.failed:
         about = {**telemetry.about_path(failure.path), "path": failure.path, "what": failure.what, "task": task}
         trace = None if isinstance(failure.error, SimplestreamsError) else failure.error

@@ -27,12 +27,13 @@ _HOUR: Final = "%Y-%m-%d-%H"
 class Logs:
     """The logs since an hour, in order of their keys; `since` is None where none was asked for.
 
-    `oldest` is the first hour of which there is any log at all, None without logs.
+    `oldest` and `newest` are the first and the last hour of which there is any log at all, None without logs.
     """
 
     files: tuple[ObjectInfo, ...]
     since: datetime | None = None
     oldest: datetime | None = None
+    newest: datetime | None = None
 
     @property
     def size_bytes(self) -> int:
@@ -46,7 +47,9 @@ def find_logs(store: Store, since: datetime | None = None) -> Logs:
     Of another object nothing is known, so it is left alone.
     """
     hour = since.astimezone(UTC).replace(minute=0, second=0, microsecond=0) if since else None
-    files, oldest = [], None
+    files = []
+    oldest: datetime | None = None
+    newest: datetime | None = None
     for found in store.list(PREFIX):
         if not (match := _NAME.search(found.key)):
             continue
@@ -54,10 +57,10 @@ def find_logs(store: Store, since: datetime | None = None) -> Logs:
             of = datetime.strptime(match[1], _HOUR).replace(tzinfo=UTC)
         except ValueError:
             continue
-        oldest = min(oldest or of, of)
+        oldest, newest = min(oldest or of, of), max(newest or of, of)
         if hour is None or of >= hour:
             files.append(found)
-    return Logs(tuple(files), hour, oldest)
+    return Logs(tuple(files), hour, oldest, newest)
 
 
 def count_requests(

@@ -13,6 +13,7 @@ from imageserver.format.signed_paths import key_of
 from imageserver.operations.channel_needs import withdraw_unneeded
 from imageserver.operations.deletion import PruneContext, remove_empty, remove_stale, remove_withdrawn
 from imageserver.operations.inventory import ProductSnapshot, known_products, look
+from imageserver.operations.recent_fetches import ReasonToKeep, no_reason
 from imageserver.operations.runs import Run, Task
 from imageserver.operations.view_documents import Views, no_views
 from imageserver.storage.document_cache import DocumentCache, StreamDocuments
@@ -28,13 +29,14 @@ from imageserver.views.channels import kept, usable
 class Rules:
     """What is kept for how long. Versions without a new upload: incomplete ones `stale_days`, refused `refused_days`.
 
-    0 keeps them.
+    0 keeps them. Retention leaves what was fetched in the last `keep_fetched_days`; 0: it does not ask.
     """
 
     retention: Rule
     grace_hours: int
     stale_days: int
     refused_days: int = 30
+    keep_fetched_days: int = 0
 
 
 def prune(
@@ -46,12 +48,13 @@ def prune(
     run: Run,
     invalidate: Invalidate = no_invalidation,
     views: Views = no_views,
+    reason_to_keep: ReasonToKeep = no_reason,
 ) -> None:
     """Go through the products that are next.
 
     `notifier` sends publish a product whose catalog entry still names what was withdrawn; `invalidate` tells the edge
     what was deleted. Retention leaves what a channel of the `views` points to, and nothing is deleted that the catalog
-    of a view names.
+    of a view names. `reason_to_keep` tells what else retention leaves, of what it would withdraw.
 
     A task or a product that fails is noted in `run`, and the next one is done. Raises StorageUnavailable,
     StorageDenied, and CatalogDamaged for a served document, where nothing could be done at all.
@@ -84,7 +87,7 @@ def prune(
                         named |= {key_of(item.path) for version in shown.values() for item in version.items.values()}
                         mentioned |= _mentioned(there, product_id, shown)
                 context = PruneContext(store, notifier, invalidate, named, now, run)
-                _withdraw_expired(product, listed, rules, pause, context, views)
+                _withdraw_expired(product, listed, rules, pause, context, views, reason_to_keep)
                 remove_withdrawn(product, context)
                 days = {State.INCOMPLETE: rules.stale_days, State.INVALID: rules.refused_days}
                 remove_stale(product, days, context)
@@ -111,12 +114,17 @@ def _withdraw_expired(
     pause: Callable[[float], object],
     context: PruneContext,
     views: Views,
+    reason_to_keep: ReasonToKeep,
 ) -> None:
     plan = expired(product.known.values(), listed, rules.retention, context.now)
     there = usable(product.known.values()) if plan else {}
     needed = kept(views().values(), product.id, there) if plan else {}  # read now: a run takes minutes
     for version, reason in plan:
         if version.version in needed:
+            continue
+        if kept_because := reason_to_keep(version, context.run):
+            size_bytes = product.known[version].size_bytes
+            context.run.kept.append(Task("keep", version.path, f"{reason}, but {kept_because}", size_bytes))
             continue
         why = f"{reason}; its files are deleted {rules.grace_hours} hours later"
         task = Task("withdraw", version.path, why, product.known[version].size_bytes)

@@ -54,7 +54,7 @@ class Run:
 
     `time_left` tells whether another product may be begun; `progress` is called with the path of each product that was
     looked at; `clock` counts seconds from any moment. `tasks` were done, or would be in a dry run; those that failed
-    are in `failed`.
+    are in `failed`, and those that were left undone on purpose in `kept`, with the reason for that.
     """
 
     dry_run: bool = False
@@ -65,6 +65,7 @@ class Run:
     clock: Callable[[], float] = lambda: 0.0
     tasks: list[Task] = field(default_factory=list)
     failed: list[Failure] = field(default_factory=list)
+    kept: list[Task] = field(default_factory=list)
     unreadable: list[str] = field(default_factory=list)
     looked_at: int = 0
     ended: bool = False

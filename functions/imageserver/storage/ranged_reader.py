@@ -74,6 +74,8 @@ class ReadPlan:
 
 LARGE: Final = ReadPlan(part_bytes=6 * MIB, workers=16, buffers=20)
 SMALL: Final = ReadPlan(part_bytes=4 * MIB, workers=12, buffers=16)
+SEVERAL: Final = ReadPlan(part_bytes=MIB, workers=2, buffers=4)
+"""For several objects at once, nearly all of them smaller than a part, such as logs."""
 
 
 class _Broken(Exception):

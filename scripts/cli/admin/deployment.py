@@ -33,7 +33,7 @@ from imageserver.operations.view_documents import configured
 from imageserver.settings import CLIENT_CHOICES, Settings
 from imageserver.storage.key_values import KeyValues
 from imageserver.storage.port import KeyHistory, ObjectInfo, Opened, Store, StoredObject
-from imageserver.storage.ranged_reader import LARGE, ReadPlan
+from imageserver.storage.ranged_reader import LARGE, SEVERAL
 from imageserver.storage.s3 import S3Store
 from imageserver.versions.retention import Rule
 from imageserver.views.addresses import addresses
@@ -46,8 +46,6 @@ ARRIVALS: Final = "ArrivalsQueue"
 DEAD: Final = "MaintainDeadLetters"
 COPIES: Final = "CopiesQueue"
 """What the template calls some of its queues: the names that CloudFormation makes contain these."""
-LOGS_PLAN: Final = ReadPlan(part_bytes=1 << 20, workers=2, buffers=4)
-"""Several logs are open at once, and nearly all of them are smaller than a part."""
 NO_LIMIT: Final = sys.maxsize
 """A read on this machine has no deadline, unlike a run of digest."""
 EDGE_PATIENCE_S: Final = 300
@@ -63,9 +61,12 @@ def rules_of(parameters: Mapping[str, str]) -> Rules:
         "GraceHours": usual.grace_hours,
         "StaleDays": usual.stale_days,
         "RefusedDays": usual.refused_days,
+        "KeepFetchedWithinDays": usual.keep_fetched_within_days,
     }
-    versions, days, grace, stale, refused = (int(parameters.get(name, value)) for name, value in default.items())
-    return Rules(Rule(versions, days), grace, stale, refused)
+    versions, days, grace, stale, refused, fetched = (
+        int(parameters.get(name, value)) for name, value in default.items()
+    )
+    return Rules(Rule(versions, days), grace, stale, refused, fetched)
 
 
 def max_bytes_of(parameters: Mapping[str, str]) -> int:
@@ -259,7 +260,7 @@ class Deployment:
     @cached_property
     def logs(self) -> Store:
         """The bucket of access logs, to be read."""
-        return S3Store(self.s3, self.logs_bucket, LOGS_PLAN)
+        return S3Store(self.s3, self.logs_bucket, SEVERAL)
 
     @cached_property
     def wiring(self) -> dict[str, dict[str, Any]]:

@@ -105,9 +105,12 @@ def carry_out(doing: str, act: Callable[[Run], object], *, in_json: bool, dry_ru
     if in_json:
         tasks = [asdict(task) for task in run.tasks]
         failed = [{"what": f.what, "path": f.path, "why": fault.what, "remedy": fault.remedy} for f, fault in faults]
-        print_json({"dry_run": run.dry_run, "tasks": tasks, "failed": failed, "unreadable": run.unreadable})
+        kept = {"kept": [asdict(task) for task in run.kept]} if run.kept else {}
+        print_json({"dry_run": run.dry_run, "tasks": tasks, **kept, "failed": failed, "unreadable": run.unreadable})
     else:
         for task in run.tasks:
+            click.echo(f"{task.what}: {task.path}\n  {task.why}")
+        for task in run.kept:
             click.echo(f"{task.what}: {task.path}\n  {task.why}")
         for failure, fault in faults:
             click.echo(f"failed: {failure.what} {failure.path}\n  {fault.what}; {fault.remedy}")

@@ -213,6 +213,12 @@ MAKING_DELTAS: Final[Mapping[str, set[Call]]] = {
 """What roles of a stack that makes deltas may besides."""
 
 
+KEEPING_FETCHED: Final[Mapping[str, set[Call]]] = {
+    "MaintainRole": _may(["s3:GetObject"], ["access logs"]) | _may(["s3:ListBucket"], ["access logs"]),
+}
+"""What maintain may besides in a stack whose retention asks the access logs."""
+
+
 def grants_of(stack: Stack) -> Mapping[str, set[Call]]:
     """Return the table for a stack."""
     table = {**GRANTS, **FOLLOWING} if "MirrorRole" in stack.resources else dict(GRANTS)
@@ -220,6 +226,8 @@ def grants_of(stack: Stack) -> Mapping[str, set[Call]]:
         if sign in stack.resources:
             roles = more.keys() & stack.resources.keys()
             table |= {role: table.get(role, set()) | more[role] for role in roles}
+    if "KEEP_FETCHED_WITHIN_DAYS" in stack.properties("MaintainFunction")["Environment"]["Variables"]:
+        table |= {role: table[role] | calls for role, calls in KEEPING_FETCHED.items()}
     return table
 
 
@@ -266,6 +274,10 @@ def calls(stack: Stack) -> Iterator[tuple[Call, Request]]:
     for action, name in product(("s3:ListBucket", "s3:ListBucketVersions"), PREFIXES):
         prefix = KEYS[name].rsplit("/", 1)[0] + "/"
         yield (action, name), Request(action, bucket, context={"s3:prefix": prefix})
+    yield (
+        ("s3:ListBucket", "access logs"),
+        Request("s3:ListBucket", things(stack)["bucket"]["LogsBucket"], context={"s3:prefix": "edge/"}),
+    )
     yield ("s3:ListBucket", "everything"), Request("s3:ListBucket", bucket, context={"s3:prefix": ""})
 
 

@@ -30,6 +30,7 @@ from imageserver.operations.make_deltas import DeltaServices, Outcome, make_delt
 from imageserver.operations.promotion import moved, shown_by_channels
 from imageserver.operations.prune import Rules
 from imageserver.operations.prune import prune as prune_server
+from imageserver.operations.recent_fetches import ReasonToKeep, fetched_within, no_reason
 from imageserver.operations.runs import Run
 from imageserver.programs.xdelta3 import find_xdelta3
 from imageserver.upstream.filters import ALL, Filter, parse_filter
@@ -184,6 +185,12 @@ def delta(deployment: Deployment, as_json: bool, path: str, count: int) -> None:
 @click.option("--grace-hours", type=click.IntRange(1), help=f"Until it is deleted.  {AS_DEPLOYED}, else 24]")
 @click.option("--stale-days", type=click.IntRange(0), help=f"0 keeps unfinished uploads.  {AS_DEPLOYED}, else 7]")
 @click.option(
+    "--keep-fetched-within",
+    type=click.IntRange(0),
+    metavar="DAYS",
+    help=f"Leave what the access logs say was fetched in so many days; 0: do not ask.  {AS_DEPLOYED}, else 0]",
+)
+@click.option(
     "--dry-run", is_flag=True, help="Print what would happen, even with --yes. This is the default without it."
 )
 @yes_option
@@ -192,31 +199,42 @@ def prune(deployment: Deployment, as_json: bool, dry_run: bool, yes: bool, **giv
     """Apply retention; delete what was withdrawn and whose grace time is over, and uploads that were never finished.
 
     With --stack and none of these options it does what the scheduled maintain does, with RetainVersions, RetainDays,
-    GraceHours, StaleDays and RefusedDays of the stack. An option overrides them.
+    GraceHours, StaleDays, RefusedDays and KeepFetchedWithinDays of the stack. An option overrides them.
 
     The newest listed version of a product always stays. What retention withdraws is off the list at once and deleted
-    by a later run, after the grace time; until then `admin restore` lists it again.
+    by a later run, after the grace time; until then `admin restore` lists it again. With --keep-fetched-within it stays
+    as long as somebody fetches it, and also where logs of those days are missing or cannot be read.
 
     \b
     ./scripts/admin --stack images prune --dry-run
     ./scripts/admin prune --keep-versions 5 --dry-run
+    ./scripts/admin prune --keep-versions 5 --keep-fetched-within 30 --dry-run
     """
     rules = _rules(deployment.rules, **given)
     kept = rules.retention
     output.say(
         f"RetainVersions {kept.versions}, RetainDays {kept.days}, GraceHours {rules.grace_hours}, "
         f"StaleDays {rules.stale_days}, RefusedDays {rules.refused_days}"
+        + (f", KeepFetchedWithinDays {rules.keep_fetched_days}" if rules.keep_fetched_days else "")
     )
 
     def apply(run: Run) -> None:
         now, invalidate = datetime.now(UTC), deployment.request_invalidation
-        prune_server(deployment.store, deployment, rules, now, time.sleep, run, invalidate, deployment.views)
+        keep: ReasonToKeep = no_reason
+        if rules.keep_fetched_days:
+            keep = fetched_within(rules.keep_fetched_days, deployment.logs, now, lambda: True)
+        prune_server(deployment.store, deployment, rules, now, time.sleep, run, invalidate, deployment.views, keep)
 
     output.carry_out("looking at", apply, in_json=as_json, dry_run=dry_run or not yes)
 
 
 def _rules(
-    usual: Rules, keep_versions: int | None, keep_days: int | None, grace_hours: int | None, stale_days: int | None
+    usual: Rules,
+    keep_versions: int | None,
+    keep_days: int | None,
+    grace_hours: int | None,
+    stale_days: int | None,
+    keep_fetched_within: int | None,
 ) -> Rules:
     """Return the deployment's rules, overridden by what the command line gives."""
     return Rules(
@@ -227,6 +245,7 @@ def _rules(
         usual.grace_hours if grace_hours is None else grace_hours,
         usual.stale_days if stale_days is None else stale_days,
         usual.refused_days,
+        usual.keep_fetched_days if keep_fetched_within is None else keep_fetched_within,
     )
 
 

@@ -51,6 +51,11 @@ def makes_deltas(stack: Stack) -> bool:
     return "DeltaFunction" in stack.resources
 
 
+def keeps_fetched(stack: Stack) -> bool:
+    """Whether retention asks the access logs: only then maintain may read them."""
+    return "KEEP_FETCHED_WITHIN_DAYS" in stack.properties("MaintainFunction")["Environment"]["Variables"]
+
+
 def functions_of(stack: Stack) -> tuple[str, ...]:
     """The functions that the stack has to have."""
     following = ("Mirror", "Copy") if follows(stack) else ()
@@ -58,9 +63,14 @@ def functions_of(stack: Stack) -> tuple[str, ...]:
 
 
 def environment_of(stack: Stack, name: str) -> frozenset[str]:
-    """Return the variables of a function; some of them learn that there are views."""
+    """Return the variables of a function; some of them learn that there are views, maintain where the logs are."""
     knows = "ViewFunction" in stack.resources and name in ("Publish", "Maintain", "Mirror", "Uploads")
-    return ENVIRONMENT[name] | ({"VIEWS"} if knows else frozenset())
+    asks = name == "Maintain" and keeps_fetched(stack)
+    return (
+        ENVIRONMENT[name]
+        | ({"VIEWS"} if knows else frozenset())
+        | ({"KEEP_FETCHED_WITHIN_DAYS", "LOGS_BUCKET"} if asks else frozenset())
+    )
 
 
 @rule

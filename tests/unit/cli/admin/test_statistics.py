@@ -128,3 +128,19 @@ def test_no_address_and_no_token_is_printed(logs: MemoryStore) -> None:
         done = admin(command)
         for secret in (ADDRESS, TOKEN, "sst_"):
             assert secret not in done.output
+
+
+def test_prune_keeps_what_is_still_fetched_and_says_since_when(logs: MemoryStore) -> None:
+    put(logs, log([line(cs_uri_stem=f"/{OLD}/rootfs.squashfs")]), ago=timedelta(days=40))
+    prune = "prune --keep-versions 1 --dry-run"
+    assert [task["path"] for task in told(prune)["tasks"]] == [OLD]
+    assert "kept" not in told(prune)
+    stale = told(f"{prune} --keep-fetched-within 30")
+    assert (stale["tasks"], [task["path"] for task in stale["kept"]]) == ([], [OLD])
+    assert "the newest access log is of" in stale["kept"][0]["why"]
+    put(logs, log([line(cs_uri_stem="/index.html")]))
+    assert [task["path"] for task in told(f"{prune} --keep-fetched-within 30")["tasks"]] == [OLD]
+    put(logs, log([line(cs_uri_stem=f"/{OLD}/lxd.tar.xz")]), name="0b")
+    done = admin(f"{prune} --keep-fetched-within 30")
+    assert f"keep: {OLD}\n  1 newer versions are there, and 1 are kept, but it was last fetched at" in done.stdout
+    assert "KeepFetchedWithinDays 30" in done.stderr
