@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import gzip
 import json
+import shlex
 import ssl
 import subprocess
 import urllib.request
 from collections.abc import Iterator
 from typing import Any
 
+import boto3
 import pytest
 
-from tests.support import PROJECT, images
-from tests.support.edge_logs import LEGACY
+from imageserver.access_logs.entries import Parser
+from imageserver.access_logs.statistics import Statistics
+from imageserver.operations.access_logs import PREFIX
+from tests.support import PROJECT, documented, images
+from tests.support.edge_logs import CHOSEN, LEGACY, log
+from tests.support.edge_logs import line as line_of
 from tests.support.stack import Stack, local_stack
 
 pytestmark = [pytest.mark.timeout(300), pytest.mark.xdist_group("edge-logs")]
@@ -83,3 +89,49 @@ def test_the_local_edge_writes_the_fields_of_standard_logs(stack: Stack) -> None
     first, second, *lines = gzip.decompress(body).decode().splitlines()
     assert (first, second) == ("#Version: 1.0", f"#Fields: {' '.join(LEGACY)}")
     assert {line.count("\t") for line in lines} == {len(LEGACY) - 1}
+
+
+def call_of(line: str) -> tuple[str, dict[str, Any]]:
+    """The call of boto3 that a line of the AWS command line makes."""
+    program, service, operation, *words = shlex.split(line.replace("\\\n", " "))
+    assert (program, service) == ("aws", "logs")
+    given: dict[str, list[str]] = {}
+    for word in words:
+        if word.startswith("--"):
+            option = word.removeprefix("--")
+            given[option] = []
+        else:
+            given[option].append(word)
+    assert given.pop("region") == ["us-east-1"]
+    arguments: dict[str, Any] = {}
+    for name, values in given.items():
+        first, *rest = name.split("-")
+        key = first + "".join(map(str.capitalize, rest))
+        arguments[key] = values if key == "recordFields" else values[0]
+        if key == "deliveryDestinationConfiguration":
+            inner, _, value = values[0].partition("=")
+            arguments[key] = {inner: value}
+    return operation.replace("-", "_"), arguments
+
+
+def test_the_commands_of_the_page_order_logs_with_countries_and_without_addresses(moto_endpoint: str) -> None:
+    lines = documented.script("edge logs")
+    assert len(lines) == 3
+    client = boto3.client("logs", endpoint_url=moto_endpoint, region_name="us-east-1")
+    for line in lines:
+        values = {"ACCOUNT": "123456789012", "DISTRIBUTION": "E1", "LOGS_BUCKET": "images-logs"}
+        for example, value in values.items():
+            line = line.replace(example, value)
+        operation, arguments = call_of(line)
+        getattr(client, operation)(**arguments)
+    (delivery,) = client.describe_deliveries()["deliveries"]
+    (destination,) = client.describe_delivery_destinations()["deliveryDestinations"]
+    assert delivery["deliveryDestinationArn"] == destination["arn"]
+    assert destination["outputFormat"] == "w3c"
+    where = destination["deliveryDestinationConfiguration"]["destinationResourceArn"]
+    assert where == f"arn:aws:s3:::images-logs/{PREFIX.rstrip('/')}"
+    assert set(arguments["recordFields"]) == set(CHOSEN)
+    assert not {"c-ip", "x-forwarded-for", "cs-uri-query", "cs(Cookie)"} & set(arguments["recordFields"])
+    counts = Statistics()
+    counts.read("edge/x.gz", [log([line_of(arguments["recordFields"])], arguments["recordFields"])], Parser())
+    assert (counts.unreadable, list(counts.countries)) == ({}, ["DE"])

@@ -155,6 +155,12 @@ def publish_records(document: Template) -> None:
             statement["Resource"] = {"Fn::Sub": "${Bucket.Arn}/*"}
 
 
+def read_logs_always(document: Template) -> None:
+    for statement in statements(document, "MaintainRole"):
+        if statement.get("Fn::If", [""])[0] == "KeepsFetched":
+            statement["Fn::If"][2] = statement["Fn::If"][1]
+
+
 def remove_for_views(path: str, name: str) -> Mutation:
     def mutate(document: Template) -> None:
         node, last = reach(document, "Distribution", f"{path}.{name}")
@@ -268,6 +274,10 @@ MUTATIONS: dict[str, dict[str, Mutation]] = {
         "plain http": drop_statement("BucketPolicy", "OnlyTls"),
         "plain http to a queue": drop_statement("ChangesQueuePolicy", "OnlyTls"),
     },
+    "logs_arrive_from_their_services_alone": {
+        "no logs of version 2": drop_statement("LogsBucketPolicy", "EdgeLogsOfVersion2"),
+        "logs of any account": drop_condition("LogsBucketPolicy", "EdgeLogsOfVersion2", "StringEquals"),
+    },
     "queues_take_messages_of_their_bucket_alone": {
         "queue open to any bucket": drop_condition("ArrivalsQueuePolicy", "BucketSends", "ArnEquals"),
         "queue open to any account": drop_condition("ChangesQueuePolicy", "BucketSends", "StringEquals"),
@@ -278,6 +288,7 @@ MUTATIONS: dict[str, dict[str, Mutation]] = {
         "uploads deletes": widen("UploadsRole", "SignUploads", Action=["s3:PutObject", "s3:DeleteObject"]),
         "uploads tags": widen("UploadsRole", "SignUploads", Action=["s3:PutObject", "s3:PutObjectTagging"]),
         "uploads signs anywhere": widen("UploadsRole", "SignUploads", Resource=ALL_OBJECTS),
+        "maintain always reads the access logs": read_logs_always,
         "everything of S3": widen("MaintainRole", "DeleteImages", Action="s3:*"),
         "any cache at the edge": widen("PublishRole", "ForgetAtTheEdge", Resource="*"),
         "mirror writes images": widen("MirrorRole", "DescribeProducts", Resource=ALL_OBJECTS),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import stat
 import time
@@ -68,6 +69,15 @@ def test_a_daemon_that_holds_the_version_before_needs_the_delta_alone(
     assert daemon.fingerprints("local:") == {old_print, new_print}
     daemon("launch", f"local:{new_print}", "c1")
     assert daemon("exec", "c1", "--", "cat", "/etc/marker").stdout == f"{NAME}-new"
+    stack.wait_until(lambda: _statistics_have(stack, daemon), "the daemon and its delta in the statistics", 60)
+
+
+def _statistics_have(stack: Stack, daemon: Client) -> bool:
+    """Whether the edge's logs tell of the base and the delta that a daemon fetched, and what the delta saved."""
+    told = json.loads(stack.script("admin", "stats", "--json").stdout)
+    kind = {"lxc": "lxd", "incus": "incus"}[daemon.program]
+    fetched = [row for row in told["clients"] if row["kind"] == kind and row["version"] and row["downloads"] >= 2]
+    return bool(fetched) and told["deltas"]["downloads"] >= 1 and told["deltas"]["saved_bytes"] != 0
 
 
 @pytest.mark.parametrize("program", ["lxc", "incus"])

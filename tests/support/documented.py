@@ -113,6 +113,7 @@ TESTED: Final[dict[str, str]] = {
     "mirror": "tests/component/test_documented_commands.py",
     "views": "tests/component/test_documented_commands.py",
     "operate": "tests/component/test_documented_commands.py",
+    "edge logs": "tests/component/test_edge_logs.py",
     "private remotes": "tests/e2e/test_views.py",
     "first hour": "tests/e2e/test_documented_hour.py",
 }
@@ -143,6 +144,7 @@ RUN: Final[dict[str, tuple[str, ...]]] = {
         r"lxc image delete local:FINGERPRINT",
         r"lxc image copy staging:ubuntu/noble .*",
     ),
+    "edge logs": (r"(?s:aws logs (put-delivery-\w+|create-delivery) .*)",),
     "first hour": (
         r"\./scripts/local",
         r"ls",

@@ -99,6 +99,8 @@ class Parser:
         if not self._places:
             raise UnreadableLine("stands before any #Fields that are known")
         values = line.rstrip(b"\r").split(b"\t")
+        if len(values) == 1:  # version 2 lets the delimiter be chosen; a space within a value is always escaped
+            values = line.split()
         if len(values) != self._count:
             raise UnreadableLine("has another number of values than #Fields")
         if self._lacks:

@@ -67,6 +67,30 @@ def nothing_travels_in_clear_text(stack: Stack) -> Iterator[str]:
 
 
 @rule
+def logs_arrive_from_their_services_alone(stack: Stack) -> Iterator[str]:
+    bucket = "arn:aws:s3:::images-logsbucket"
+    statements = grants.resource_statements(stack, "AWS::S3::BucketPolicy", "Bucket", "images-logsbucket")
+    delivery, secure = "delivery.logs.amazonaws.com", {"aws:SecureTransport": "true"}
+    own = secure | {
+        "aws:SourceArn": f"arn:aws:logs:us-east-1:{ACCOUNT_ID}:delivery-source:images-edge",
+        "aws:SourceAccount": ACCOUNT_ID,
+        "s3:x-amz-acl": "bucket-owner-full-control",
+    }
+    for who, action, key, principal, context, expected in (
+        ("the edge's logs of version 2", "s3:PutObject", "edge/x.gz", delivery, own, Decision.ALLOWED),
+        ("they elsewhere", "s3:PutObject", "bucket/x", delivery, own, Decision.NOT_GRANTED),
+        ("they, reading", "s3:GetObject", "edge/x.gz", delivery, own, Decision.NOT_GRANTED),
+        (
+            "those of another account", "s3:PutObject", "edge/x.gz", delivery, own | {"aws:SourceAccount": "1"},
+            Decision.NOT_GRANTED,
+        ),
+        ("anybody", "s3:PutObject", "edge/x.gz", "*", secure, Decision.NOT_GRANTED),
+    ):  # fmt: skip
+        found = decide(statements, Request(action, f"{bucket}/{key}", principal, context))
+        yield from differ(f"{who}: {action} on {key} of the logs", found, expected)
+
+
+@rule
 def queues_take_messages_of_their_bucket_alone(stack: Stack) -> Iterator[str]:
     own = {"aws:SourceArn": f"arn:aws:s3:::{stack.properties('Bucket')['BucketName']}", "aws:SourceAccount": ACCOUNT_ID}
     own["aws:SecureTransport"] = "true"

@@ -12,6 +12,7 @@ from typing import Any
 import boto3
 import pytest
 from botocore.exceptions import ClientError, NoRegionError
+from click import ClickException
 from click.testing import CliRunner
 
 from cli.admin import checks, inventory
@@ -95,6 +96,27 @@ def test_a_stack_is_read_from_its_outputs_and_parameters(monkeypatch: pytest.Mon
         "images-1", "https://images.example.org", "https://api.example.org", ("lxd",)
     )  # fmt: skip
     assert found.max_bytes == 30_000_000_000
+
+
+def logging_to(target: str) -> Any:
+    """A session whose S3 says where the access logs of a bucket go."""
+    answer = {"LoggingEnabled": {"TargetBucket": target, "TargetPrefix": "bucket/"}} if target else {}
+    s3 = SimpleNamespace(get_bucket_logging=lambda Bucket: answer if Bucket == "images-1" else None)
+    return SimpleNamespace(client=lambda *_, **__: s3)
+
+
+def test_the_bucket_of_logs_is_the_stacks_own_or_the_one_that_the_bucket_logs_to(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert Deployment(None, "images-1", local_logs="local-logs").logs_bucket == "local-logs"
+    assert Deployment(logging_to("images-logs"), "images-1").logs_bucket == "images-logs"
+    monkeypatch.setattr(Deployment, "_physical_id", lambda _, logical_id: f"images-{logical_id.lower()}")
+    assert Deployment(None, "images-1", stack="images").logs_bucket == "images-logsbucket"
+
+
+def test_a_bucket_that_logs_nowhere_needs_its_stack_for_statistics() -> None:
+    with pytest.raises(ClickException, match=r"writes no access logs.*name the stack with --stack"):
+        _ = Deployment(logging_to(""), "images-1").logs_bucket
 
 
 @pytest.mark.parametrize(

@@ -39,6 +39,10 @@ def test_fields_may_come_in_any_order_and_new_ones_are_passed_over() -> None:
     assert parsed(line(fields), fields) == parsed(line(CHOSEN), CHOSEN)
 
 
+def test_fields_may_be_divided_by_spaces() -> None:
+    assert parsed(line(CHOSEN).replace(b"\t", b" "), CHOSEN) == parsed(line(CHOSEN), CHOSEN)
+
+
 @pytest.mark.parametrize(
     ("path", "file"),
     [
