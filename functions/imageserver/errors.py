@@ -1,5 +1,7 @@
 """Every error this server raises on purpose, by who can act on it."""
 
+from collections.abc import Mapping
+
 
 class SimplestreamsError(Exception):
     """Base of all of them. The message is a sentence: what, where, expected against found, what to do."""
@@ -86,3 +88,29 @@ class InvalidMirror(SimplestreamsError):
 
 class InvalidView(SimplestreamsError):
     """A view, a token or a promotion cannot be as it was asked for. Its author must change it."""
+
+
+class NoView(InvalidView):
+    """There is no view of that name."""
+
+
+class NoVersion(InvalidView):
+    """There is no version of that name, or none that was looked at yet."""
+
+
+class OtherState(InvalidView):
+    """A version or a channel is in another state than the request expects. Its author looks again."""
+
+
+class NotPassed(InvalidView):
+    """A version has not passed a check that it needs. Its publisher runs the check. `missing`: check -> why."""
+
+    def __init__(self, version: str, missing: Mapping[str, str]) -> None:
+        self.version = version
+        self.missing = dict(missing)
+        said = "; ".join(f"the check {name} {why}" for name, why in self.missing.items())
+        first = next(iter(self.missing))
+        super().__init__(
+            f"{version} cannot be promoted: {said}. A job with the right check:{first} posts a result to POST /checks "
+            "of the upload API, see its /openapi.json"
+        )

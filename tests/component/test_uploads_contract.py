@@ -14,9 +14,12 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 from imageserver.api.openapi import document
 from imageserver.catalog.rights import Rights
 from imageserver.format.keys import REQUEST_COUNTS
+from imageserver.operations.view_documents import create_view
+from imageserver.storage.s3 import S3Store
 from tests.support import images, upload_api
 from tests.support.extras import optional
 from tests.support.upload_api import System
+from tests.support.views import channel
 
 schemathesis = optional("schemathesis", "contract")
 from hypothesis import HealthCheck, settings  # noqa: E402
@@ -46,9 +49,21 @@ EXAMPLE: Final = f"{PRODUCT}/20261123_10:00"
 """The one that the description names: made-up requests meet it, so no case relies on its state."""
 EAGER: Final = "eager"
 """A publisher that has made all requests of the minute."""
-PUBLISHERS: Final = {**upload_api.PUBLISHERS, f"arn:aws:iam::123456789012:user/{EAGER}": ["images/eager/"]}
+PUBLISHERS: Final = {
+    **upload_api.PUBLISHERS,
+    "arn:aws:iam::123456789012:user/local": ["images*", "promote:stable", "promote:none", "check:boots"],
+    f"arn:aws:iam::123456789012:user/{EAGER}": ["images/eager/"],
+}
 HUGE: Final = "x" * 300_000
 ONE: Final = {"path": f"{NEW}/rootfs.squashfs", "size": 4096}
+_METADATA, _ROOT = images.split_image(seed=LISTED).values()
+RESULT: Final = {
+    "path": LISTED,
+    "check": "boots",
+    "passed": True,
+    "fingerprints": [images.sha256_hex(_METADATA + _ROOT)],
+}
+PROMOTION: Final = {"path": LISTED, "channel": "stable"}
 
 
 def batch(version: str, **more: object) -> dict[str, object]:
@@ -64,7 +79,9 @@ def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
         AllowDeletes="true",
         MaxRequests="40",
         Publishers=json.dumps(PUBLISHERS),
+        Views="true",
     ) as running:
+        create_view(S3Store(running.s3, running.bucket), channel("stable"))
         for version in (LISTED, WITHDRAWN, TO_RESTORE, TO_WITHDRAW, DELETING, EXAMPLE):
             for name, body in images.split_image(seed=version).items():
                 running.put(f"{version}/{name}", body)
@@ -131,6 +148,25 @@ CASES: Final[list[tuple[str, str, int, Sent]]] = [
     ("DELETE", "/{path}", 409, {"path": DELETING}),
     ("DELETE", "/{path}", 422, {"path": "images"}),
     ("GET", "/openapi.json", 200, {}),
+    ("POST", "/promotions", 200, {"body": PROMOTION}),
+    ("POST", "/promotions", 200, {"body": PROMOTION}),
+    ("POST", "/promotions", 400, {"body": {**PROMOTION, "back": True, "require": ["boots"]}}),
+    ("POST", "/promotions", 403, {"body": PROMOTION, "caller": "team-a"}),
+    ("POST", "/promotions", 404, {"body": {**PROMOTION, "channel": "none"}}),
+    ("POST", "/promotions", 409, {"body": {**PROMOTION, "path": WITHDRAWN}}),
+    ("POST", "/promotions", 409, {"body": {**PROMOTION, "require": ["scan"]}}),
+    ("POST", "/promotions", 413, {"body": {**PROMOTION, "path": HUGE}}),
+    ("POST", "/promotions", 422, {"body": {**PROMOTION, "path": "images/ubuntu"}}),
+    ("POST", "/promotions", 429, {"body": PROMOTION, "caller": EAGER}),
+    ("POST", "/checks", 200, {"body": RESULT}),
+    ("POST", "/checks", 400, {"body": {**RESULT, "fingerprints": []}}),
+    ("POST", "/checks", 403, {"body": RESULT, "caller": "team-a"}),
+    ("POST", "/checks", 404, {"body": {**RESULT, "path": NEW}}),
+    ("POST", "/checks", 409, {"body": {**RESULT, "fingerprints": ["0" * 64]}}),
+    ("POST", "/checks", 413, {"body": {**RESULT, "path": HUGE}}),
+    ("POST", "/checks", 422, {"body": {**RESULT, "url": "javascript:x"}}),
+    ("POST", "/checks", 429, {"body": RESULT, "caller": EAGER}),
+    ("GET", "/versions/{path}", 200, {"path": LISTED}),
     ("POST", "/uploads", 429, {"body": ONE, "caller": EAGER}),
     ("POST", "/uploads/batch", 429, {"body": batch(NEW), "caller": EAGER}),
     ("GET", "/versions/{path}", 429, {"path": LISTED, "caller": EAGER}),

@@ -178,6 +178,8 @@ def system(name: str, folder: Path, way: Callable[[int], int] | None = None, **p
         closing.enter_context(s3_server(name, port, folder))
         s3 = s3_client(endpoint)
         s3.create_bucket(Bucket=bucket)
+        if changes := wiring.functions["UploadsFunction"].environment.get("CHANGES_QUEUE_URL"):
+            sqs_client(endpoint).create_queue(QueueName=changes.rpartition("/")[2])
         pool = Pool(wiring.functions, common_environment(endpoint, REGION), folder, {"UploadsFunction": 4})
         closing.callback(pool.stop)
         url, ca_file = closing.enter_context(_api(wiring, pool, folder))
@@ -195,6 +197,14 @@ def s3_client(endpoint: str) -> Any:
         "s3", endpoint_url=endpoint, region_name=REGION, aws_access_key_id=ACCESS_KEY,
         aws_secret_access_key=SECRET_KEY,
         config=Config(signature_version="s3v4", s3={"addressing_style": "path"}),
+    )  # fmt: skip
+
+
+def sqs_client(endpoint: str) -> Any:
+    """A client for the queues that moto plays beside S3, at the same address."""
+    return boto3.client(
+        "sqs", endpoint_url=endpoint, region_name=REGION, aws_access_key_id=ACCESS_KEY,
+        aws_secret_access_key=SECRET_KEY,
     )  # fmt: skip
 
 

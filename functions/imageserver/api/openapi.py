@@ -10,6 +10,8 @@ SHAPES: Final = (
     schema.FileRequest,
     schema.BatchRequest,
     schema.RestoreRequest,
+    schema.PromotionRequest,
+    schema.CheckRequest,
     schema.Single,
     schema.Multipart,
     schema.BatchAnswer,
@@ -17,6 +19,8 @@ SHAPES: Final = (
     schema.ProductStatus,
     schema.Withdrawn,
     schema.Restored,
+    schema.Promoted,
+    schema.Checked,
 )
 _VERSION: Final = "images/ubuntu/noble/amd64/default/20261123_1000"
 _TARGET: Final = "A product, a version or a file."
@@ -31,7 +35,9 @@ With `Accept: text/plain` answers are lines instead of JSON. Uploads are then a 
 <path>`, then `request`, `url` and `header` options of a single upload (`curl --config answer -T file`); of one in parts
 `# upload-id <id>`, `# part <number> <offset> <size> [<etag if it arrived>]` and its `url`, `# complete` and `# abort`
 with their options. A status is `status <word>`, `alias`, `fingerprint`, `file <size> <sha256> <name>` and
-`reason <kind> <file or -> <sentence>`; a problem is `problem <kind>` and a `detail <sentence>` for each sentence.
+`reason <kind> <file or -> <sentence>`; `check <name> <passed, failed or outdated> <time> <who>` and `promoted <channel>
+<time> <who>` for those who may post results or promote. A promotion is `channel`, `product`, `before` and `after`. A
+problem is `problem <kind>` and a `detail <sentence>` for each sentence.
 
 In paths of URLs `~` may stand for the `:` of a version, which some versions of curl do not sign as AWS does."""
 
@@ -65,6 +71,8 @@ def _paths() -> dict[str, Any]:
         "/uploads/batch": {"post": _sending("Ask to upload a version", "BatchRequest", _ref("BatchAnswer"))},
         "/versions/{path}": {"get": _showing(), "patch": _restoring()},
         "/{path}": {"delete": _withdrawing()},
+        "/promotions": {"post": _promoting()},
+        "/checks": {"post": _checking()},
         "/openapi.json": {"get": _describing()},
     }
 
@@ -102,6 +110,26 @@ def _withdrawing() -> dict[str, Any]:
         "parameters": [_path_parameter(_TARGET)],
         "description": "Off the list at once, deleted after the grace time, restorable until then. A channel that "
         "showed it goes back to the version before.",
+    }
+
+
+def _promoting() -> dict[str, Any]:
+    summary = "Point a channel to a version, or back from it"
+    refusals = (400, 403, 404, 409, 413, 422, 429, 500, 503)
+    return {
+        **_operation(summary, 200, _ref("Promoted"), refusals),
+        "requestBody": _body("PromotionRequest"),
+        "description": "The same files with the same fingerprints. Needs the right `promote:<channel>`.",
+    }
+
+
+def _checking() -> dict[str, Any]:
+    refusals = (400, 403, 404, 409, 413, 422, 429, 500, 503)
+    return {
+        **_operation("Post the result of a check of a version", 200, _ref("Checked"), refusals),
+        "requestBody": _body("CheckRequest"),
+        "description": "A channel that requires the check takes the version once it has passed. Needs the right "
+        "`check:<name>`.",
     }
 
 
@@ -147,6 +175,11 @@ _PROBLEM: Final = {
                 "required": ["type", "detail"],
                 "properties": {"type": {"type": "string"}, "detail": {"type": "string"}},
             },
+        },
+        "missing": {
+            "type": "object",
+            "description": "Of a version that has not passed: each check, and why.",
+            "additionalProperties": {"type": "string"},
         },
         "retry_after": {"type": "integer", "description": "Of 429: seconds after which to ask again, as Retry-After."},
         "existing": {

@@ -23,6 +23,8 @@ FORBIDDEN: Final = Kind("forbidden", 403, "The caller may not do this")
 NOT_FOUND: Final = Kind("not-found", 404, "There is nothing of that name")
 EXISTS: Final = Kind("exists", 409, "The file exists already")
 WITHDRAWN: Final = Kind("withdrawn", 409, "The version is withdrawn")
+NOT_PASSED: Final = Kind("not-passed", 409, "The version has not passed a check")
+OTHER_STATE: Final = Kind("other-state", 409, "The version or the channel is in another state")
 TOO_LARGE: Final = Kind("body-too-large", 413, "The request is too large")
 INVALID: Final = Kind("invalid", 422, "The path, a name or a size is invalid")
 LIMIT: Final = Kind("limit", 422, "The version, the product or the publisher has all that it may have")
@@ -30,7 +32,10 @@ TOO_MANY: Final = Kind("too-many-requests", 429, "The publisher makes too many r
 BROKEN: Final = Kind("broken", 500, "The server is at fault")
 BUSY: Final = Kind("busy", 503, "Try again in a moment")
 
-KINDS: Final = (BAD_REQUEST, FORBIDDEN, NOT_FOUND, EXISTS, WITHDRAWN, TOO_LARGE, INVALID, LIMIT, TOO_MANY, BROKEN, BUSY)
+KINDS: Final = (
+    *(BAD_REQUEST, FORBIDDEN, NOT_FOUND, EXISTS, WITHDRAWN, NOT_PASSED, OTHER_STATE),
+    *(TOO_LARGE, INVALID, LIMIT, TOO_MANY, BROKEN, BUSY),
+)
 
 
 class Problem(Exception):

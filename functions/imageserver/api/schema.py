@@ -6,6 +6,7 @@ import msgspec
 
 from imageserver.versions.records import Reason
 from imageserver.versions.state import State
+from imageserver.views.view import Promotion
 
 Headers = Annotated[
     dict[str, str],
@@ -69,6 +70,45 @@ class RestoreRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     """Takes a withdrawal back."""
 
     withdrawn: Literal[False]
+
+
+_VersionPath = Annotated[
+    str,
+    msgspec.Meta(
+        description="images/<os>/<release>/<arch>/<variant>/<version>",
+        examples=["images/ubuntu/noble/amd64/default/20261123_1000"],
+    ),
+]
+_Name = Annotated[str, msgspec.Meta(pattern="^[a-z0-9][a-z0-9-]{0,62}$", max_length=63)]
+_Check = Annotated[_Name, msgspec.Meta(description="The name of a check.", examples=["boots"])]
+_Fingerprint = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$", max_length=64)]
+
+
+class PromotionRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Points a channel to a version. The same request again changes nothing."""
+
+    path: _VersionPath
+    channel: Annotated[_Name, msgspec.Meta(description="The channel that shows it.", examples=["stable"])]
+    require: Annotated[
+        list[_Check],
+        msgspec.Meta(description="Checks that must have passed, beside those of the channel.", max_length=20),
+    ] = []
+    back: Annotated[
+        bool, msgspec.Meta(description="true: the channel shows this version, and is to show the one before it.")
+    ] = False
+
+
+class CheckRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The result of a check of a version. It counts for the bytes that the version has now."""
+
+    path: _VersionPath
+    check: _Check
+    passed: bool
+    fingerprints: Annotated[
+        list[_Fingerprint],
+        msgspec.Meta(description="The images that were tested, as clients name them.", min_length=1, max_length=20),
+    ]
+    url: Annotated[str, msgspec.Meta(description="Where its run can be read.", max_length=1000)] = ""
 
 
 class Signed(msgspec.Struct, frozen=True, kw_only=True):
@@ -136,11 +176,26 @@ class FileStatus(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     uploaded_at: str = ""
 
 
+class CheckStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """What a check posted last: when (ISO 8601, UTC) and as whom.
+
+    `counts`: it is about the bytes that the version has now.
+    """
+
+    passed: bool
+    at: str
+    by: str
+    url: str
+    fingerprints: list[str]
+    counts: bool
+
+
 class VersionStatus(msgspec.Struct, frozen=True, kw_only=True):
     """Where a version is in its life.
 
     `aliases` and `fingerprints` are those that clients see, and `clients` which see it (`lxd`, `incus`); empty unless
-    listed.
+    listed. `checks` and `channels`, the promotions of the version that a channel remembers, are told to callers who may
+    post results or promote it.
     """
 
     path: str
@@ -151,6 +206,8 @@ class VersionStatus(msgspec.Struct, frozen=True, kw_only=True):
     fingerprints: list[str] = []
     clients: list[str] = []
     delete_after: str = ""
+    checks: dict[str, CheckStatus] | msgspec.UnsetType = msgspec.UNSET
+    channels: dict[str, list[Promotion]] | msgspec.UnsetType = msgspec.UNSET
 
 
 class ProductStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -188,3 +245,20 @@ class Restored(msgspec.Struct, frozen=True, kw_only=True):
     path: str
     versions: list[str]
     files: list[str]
+
+
+class Promoted(msgspec.Struct, frozen=True, kw_only=True):
+    """Which version of a product a channel showed and shows now; empty for none. Clients see it in a moment."""
+
+    channel: str
+    product: str
+    before: str
+    after: str
+
+
+class Checked(msgspec.Struct, frozen=True, kw_only=True):
+    """The result as it is kept."""
+
+    path: str
+    check: str
+    result: CheckStatus

@@ -9,9 +9,12 @@ from collections.abc import Iterator, Mapping
 from imageserver.api.problems import one_line
 from imageserver.api.schema import (
     BatchAnswer,
+    Checked,
+    CheckStatus,
     Multipart,
     Present,
     ProductStatus,
+    Promoted,
     Restored,
     Signed,
     Single,
@@ -19,7 +22,7 @@ from imageserver.api.schema import (
     Withdrawn,
 )
 
-Answer = Single | Multipart | BatchAnswer | VersionStatus | ProductStatus | Withdrawn | Restored
+Answer = Single | Multipart | BatchAnswer | VersionStatus | ProductStatus | Withdrawn | Restored | Promoted | Checked
 
 
 def render(answer: Answer) -> str:
@@ -43,6 +46,13 @@ def _lines(answer: Answer) -> Iterator[str]:
             yield f"delete-after {answer.delete_after}"
             moved = answer.channels or ()
             yield from (f"channel {one.channel} {one.before} {one.after or '-'}" for one in moved)
+    elif isinstance(answer, Promoted):
+        yield f"channel {answer.channel}"
+        yield f"product {answer.product}"
+        yield f"before {answer.before or '-'}"
+        yield f"after {answer.after or '-'}"
+    elif isinstance(answer, Checked):
+        yield _check(answer.check, answer.result)
     else:
         yield from _upload(answer)
 
@@ -78,6 +88,11 @@ def _request(method: str, url: str, headers: Mapping[str, str]) -> Iterator[str]
             yield f'header = "{name}: {escaped}"'
 
 
+def _check(name: str, result: CheckStatus) -> str:
+    said = ("passed" if result.passed else "failed") if result.counts else "outdated"
+    return f"check {name} {said} {result.at} {one_line(result.by)}"
+
+
 def _status(status: VersionStatus) -> Iterator[str]:
     yield f"status {status.status}"
     yield f"path {status.path}"
@@ -88,3 +103,6 @@ def _status(status: VersionStatus) -> Iterator[str]:
     yield from (f"reason {r.kind} {r.file or '-'} {one_line(r.sentence)}" for r in status.reasons)
     if status.delete_after:
         yield f"delete-after {status.delete_after}"
+    yield from (_check(name, result) for name, result in (status.checks or {}).items())
+    for channel, promotions in (status.channels or {}).items():
+        yield from (f"promoted {channel} {one.at} {one_line(one.by)}" for one in promotions if not one.back_at)

@@ -9,6 +9,9 @@ cover `images/team-a`; without a stream in front it means `images/`. `*` stands 
 next `/` (in a caller also `:`), and at the very end for all that follows.
 
 An entry `alias:ubuntu/lts` is no prefix: it grants a name that is not below the caller's prefixes (`Rights.may_claim`).
+Nor are `promote:stable`, the right to point the channel stable to a version, and `check:boots`, the right to post
+results of the check boots. Each is for the caller's own prefixes, or in the form `check:boots:images/ubuntu/` for that
+prefix, without a right to write there.
 
 A `*` may not stand where an owner is named. Everybody can register `octocat-2` with GitHub and ask for a token with
 any audience, so `repo:octocat*/…` would let strangers in, and `*` alone the whole world.
@@ -16,14 +19,19 @@ any audience, so `repo:octocat*/…` would let strangers in, and `*` alone the w
 
 import json
 import re
-from dataclasses import dataclass
-from typing import Final
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final, Literal
 
 from imageserver.format.keys import ProductId
 
 # A "*" before the first separator, or before the "/" that ends the owner in the subject of a GitHub or GitLab job.
 _ANY_OWNER = re.compile(r"[^:/]*\*|(repo|project_path):[^/]*\*")
 _GRANT: Final = "alias:"
+_RIGHT: Final = re.compile(r"(?P<right>promote|check):(?P<name>[a-z0-9][a-z0-9-]{0,62})(?::(?P<prefix>.+))?", re.DOTALL)
+_RIGHTS: Final = ("promote:", "check:")
+
+Right = Literal["promote", "check"]
 _ASSUMED_ROLE = re.compile(r"arn:(?P<partition>[^:]+):sts::(?P<account>\d+):assumed-role/(?P<role>[^/]+)/.+")
 
 
@@ -36,12 +44,14 @@ class Rule:
     """One caller: the patterns of its names, of the paths that it may write, and of the aliases that it was granted.
 
     `heads` are those paths as far as they are the same for all that they match.
+    `named` goes by a right and the name of a channel or a check: the paths for which it was granted.
     """
 
     caller: re.Pattern[str]
     paths: tuple[re.Pattern[str], ...]
     aliases: tuple[re.Pattern[str], ...]
     heads: tuple[str, ...] = ()
+    named: Mapping[tuple[str, str], tuple[re.Pattern[str], ...]] = field(default_factory=dict)
 
     def is_for(self, caller: str) -> bool:
         """Return whether the rule names a caller, or the role behind its session."""
@@ -54,6 +64,14 @@ class Rule:
     def may_claim(self, stream: str, alias: str) -> bool:
         """Return whether the caller may use a name in a stream."""
         return self.may_write(f"{stream}/{alias}") or any(grant.fullmatch(alias) for grant in self.aliases)
+
+    def names(self, right: Right, path: str) -> set[str]:
+        """Return the channels or the checks for which the caller has a right at a path."""
+        return {
+            name
+            for (granted, name), paths in self.named.items()
+            if granted == right and any(prefix.fullmatch(path) for prefix in paths)
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +92,13 @@ class Rights:
         for caller, prefixes in rule.items():
             if not (caller and isinstance(prefixes, list) and all(isinstance(p, str) and p for p in prefixes)):
                 raise BadRule(f"PUBLISHERS gives {caller!r} {prefixes!r}, expected a list of path prefixes")
+            for entry in prefixes:
+                if entry.startswith(_RIGHTS) and not _RIGHT.fullmatch(entry):
+                    right = entry.partition(":")[0]
+                    raise BadRule(
+                        f"PUBLISHERS gives {caller!r} {entry!r}, expected {right}:NAME or {right}:NAME:PREFIX, with a "
+                        "name of a-z, 0-9 and -"
+                    )
             if _ANY_OWNER.match(caller):
                 raise BadRule(
                     f"PUBLISHERS has the caller {caller!r}, whose * also matches owners that are strangers to you; "
@@ -84,6 +109,15 @@ class Rights:
     def allow(self, caller: str, path: str) -> bool:
         """Return whether a caller may write at or below a path that keys.parse_… has accepted."""
         return any(rule.is_for(caller) and rule.may_write(path) for rule in self.rules)
+
+    def names(self, caller: str, right: Right, path: str) -> frozenset[str]:
+        """Return the channels to which a caller may promote what is at a path, or the checks that it may post for."""
+        return frozenset(name for rule in self.rules if rule.is_for(caller) for name in rule.names(right, path))
+
+    def may_look(self, caller: str, path: str) -> bool:
+        """Return whether a caller may ask about a path: whether it may write, promote or post results there."""
+        rights: tuple[Right, ...] = ("promote", "check")
+        return self.allow(caller, path) or any(self.names(caller, right, path) for right in rights)
 
     def publisher(self, caller: str) -> str:
         """Return as whom a caller is counted: the entries that name it; "" if none does.
@@ -121,12 +155,18 @@ NOBODY: Final = Rights()
 
 def _rule(caller: str, entries: list[str]) -> Rule:
     grants = [entry.removeprefix(_GRANT) for entry in entries if entry.startswith(_GRANT)]
-    prefixes = [entry for entry in entries if not entry.startswith(_GRANT)]
+    prefixes = [entry for entry in entries if not entry.startswith((_GRANT, *_RIGHTS))]
+    paths = tuple(map(_path_pattern, prefixes))
+    named: dict[tuple[str, str], tuple[re.Pattern[str], ...]] = {}
+    for found in filter(None, map(_RIGHT.fullmatch, entries)):
+        key = found["right"], found["name"]
+        named[key] = (*named.get(key, ()), *((_path_pattern(found["prefix"]),) if found["prefix"] else paths))
     return Rule(
         _pattern(caller, ":/"),
-        tuple(map(_path_pattern, prefixes)),
+        paths,
         tuple(_pattern(grant, "/") for grant in grants),
         tuple(_whole(prefix).partition("*")[0] for prefix in prefixes),
+        named,
     )
 
 

@@ -10,6 +10,7 @@ from imageserver.handlers import coldstart
 
 import base64
 import binascii
+import functools
 import hashlib
 import os
 import re
@@ -25,22 +26,25 @@ import msgspec
 from aws_lambda_powertools import Logger
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
-from imageserver.api import problems, status, uploads
+from imageserver.api import problems, promotions, status, uploads
 from imageserver.api.permissions import caller_of
 from imageserver.api.problems import Problem
 from imageserver.api.quotas import Quotas
 from imageserver.api.rates import Rates
 from imageserver.api.schema import (
     BatchRequest,
+    CheckRequest,
     FileRequest,
     MovedChannel,
+    PromotionRequest,
     Restored,
     RestoreRequest,
     VersionStatus,
     Withdrawn,
 )
 from imageserver.api.text import Answer, render
-from imageserver.aws.clients import s3_client
+from imageserver.aws.clients import s3_client, sqs_client
+from imageserver.aws.queues import Notifier, QueueNotifier
 from imageserver.catalog.rights import Rights
 from imageserver.errors import CatalogBusy, InvalidUpload, SimplestreamsError, StorageUnavailable
 from imageserver.format.keys import (
@@ -151,7 +155,7 @@ def show(request: Request) -> Reply:
     if path.count("/") == PRODUCT_SLASHES:
         return _show_product(request.caller, _parsed(parse_product, path))
     version = _parsed(parse_version, path)
-    uploads.allowed(rights, request.caller, version.path)
+    _check_looks(request.caller, version.path)
     known = request.headers.get("if-none-match", "")
     found = _waited(version, known, request.caller, _wait_s(request.query.get("wait", "0")))
     if found is None:
@@ -163,10 +167,24 @@ def show(request: Request) -> Reply:
     return Reply(304, None, headers) if etag == known else Reply(200, found, headers)
 
 
+def _check_looks(caller: str, path: str) -> None:
+    if not rights.may_look(caller, path):
+        uploads.allowed(rights, caller, path)
+
+
+def _told_of_promotions(caller: str, version: VersionId) -> dict[str, Any]:
+    """Return what of a status is told only to those who may promote a version or post results about it."""
+    service = _promotions()
+    checks = promotions.checks_of(service, caller, version)
+    if checks is None:
+        return {}
+    return {"checks": checks, "channels": promotions.promotions_by_channel(service, caller, version)}
+
+
 def _path_of_listed(name: str, caller: str) -> str:
     """Return the path of the version that a fingerprint, the start of one, or an alias means to this caller."""
     paths = sorted({image.version.path for image in find_listed(cache, name)})
-    allowed = [path for path in paths if rights.allow(caller, path)] or paths
+    allowed = [path for path in paths if rights.may_look(caller, path)] or paths
     if not allowed:
         raise Problem(
             problems.NOT_FOUND,
@@ -174,14 +192,14 @@ def _path_of_listed(name: str, caller: str) -> str:
             "listed: images/<os>/<release>/<arch>/<variant>/<version>",
         )
     if len(allowed) > 1:
-        uploads.allowed(rights, caller, allowed[0])
+        _check_looks(caller, allowed[0])
         sentence = f"{quoted(name, 100)} means {len(allowed)} versions, ask for one of them: {', '.join(allowed[:10])}"
         raise Problem(problems.BAD_REQUEST, sentence)
     return allowed[0]
 
 
 def _show_product(caller: str, product: ProductId) -> Reply:
-    uploads.allowed(rights, caller, product.path)
+    _check_looks(caller, product.path)
     found = status.of_product(cache, product)
     if found is None:
         raise Problem(problems.NOT_FOUND, f"nothing of {product.path} is listed")
@@ -195,10 +213,16 @@ def _waited(version: VersionId, known: str, caller: str, asked_s: float) -> Vers
     them is answered at once, with the time to ask again.
     """
 
+    told = _told_of_promotions(caller, version)
+
+    def look() -> VersionStatus | None:
+        found = status.look(store, cache, version)
+        return msgspec.structs.replace(found, **told) if found and told else found
+
     def waits(found: VersionStatus) -> bool:
         return _etag(found) == known if known else not status.is_terminal(found)
 
-    found = status.look(store, cache, version)
+    found = look()
     if not asked_s or (found and not waits(found)):
         return found
     with _held(caller) as is_held:
@@ -206,7 +230,7 @@ def _waited(version: VersionId, known: str, caller: str, asked_s: float) -> Vers
             return found
         began = time.monotonic()
         return status.wait(
-            lambda: status.look(store, cache, version),
+            look,
             waits,
             lambda: time.monotonic() - began,
             lambda found: min(asked_s, status.hold_s(found, datetime.now(UTC))),
@@ -278,6 +302,16 @@ def restore(request: Request) -> Reply:
     return Reply(200, Restored(path=path, versions=done.versions, files=done.files), {})
 
 
+def promote(request: Request) -> Reply:
+    """POST /promotions"""
+    return Reply(200, promotions.promote(_promotions(), request.caller, _read(request.body, PromotionRequest)), {})
+
+
+def post_check(request: Request) -> Reply:
+    """POST /checks"""
+    return Reply(200, promotions.post_check(_promotions(), request.caller, _read(request.body, CheckRequest)), {})
+
+
 def _nothing_done(done: withdrawals.Changed) -> Problem | None:
     """Return why something that is there was neither withdrawn nor restored; None if nothing is there."""
     for path, withdrawal in sorted(done.deleting.items()):
@@ -301,6 +335,8 @@ ROUTES: Final[dict[str, Callable[[Request], Reply]]] = {
     "GET /versions/{path+}": show,
     "PATCH /versions/{path+}": restore,
     "DELETE /{path+}": withdraw,
+    "POST /promotions": promote,
+    "POST /checks": post_check,
 }
 
 
@@ -320,6 +356,16 @@ def _service() -> uploads.UploadService:
         limits,
         quotas,
     )
+
+
+def _promotions() -> promotions.PromotionService:
+    return promotions.PromotionService(store, rights, _notifier, settings.views, datetime.now(UTC), time.sleep)
+
+
+@functools.cache
+def _notifier() -> Notifier:
+    """Made when something is promoted: few cold starts need it."""
+    return QueueNotifier(sqs_client(), "", settings.changes_queue_url)
 
 
 def _check_deletes(caller: str, path: str) -> None:

@@ -7,7 +7,7 @@ its record. A file that a publisher uploads meanwhile stays; if a delete hid it,
 deleted last, after the invalidation of what was deleted.
 """
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
@@ -27,9 +27,16 @@ from imageserver.versions.records import FileFacts, Record, Withdrawal
 from imageserver.versions.state import State
 
 
+def no_results(_version: VersionId) -> None:
+    """Delete nothing: only a server with views has results of checks."""
+
+
 @dataclass(frozen=True, slots=True)
 class PruneContext:
-    """Dependencies of a deletion, for one product; `named` are the keys that the catalog names."""
+    """Dependencies of a deletion, for one product; `named` are the keys that the catalog names.
+
+    `delete_results` deletes what checks have posted about a version.
+    """
 
     store: Store
     notifier: Notifier
@@ -37,6 +44,7 @@ class PruneContext:
     named: Collection[str]
     now: datetime
     run: Run
+    delete_results: Callable[[VersionId], object] = no_results
 
 
 def remove_withdrawn(product: ProductSnapshot, context: PruneContext) -> None:
@@ -146,6 +154,7 @@ def _delete_upload(context: PruneContext, version: VersionId, file: str, facts: 
 def _invalidate_record(context: PruneContext, record: Record, revision: str) -> None:
     """Delete the record of an empty version, and with it the memory of the bytes that its keys have held."""
     _invalidate_files(context, record.id, {*record.replaced, *record.files})
+    context.delete_results(record.id)
     context.store.delete(record.id.record_key, revision)
 
 

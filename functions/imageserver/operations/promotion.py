@@ -1,18 +1,19 @@
 """Point a channel to a version, and back. Nothing is copied: the channel's catalog is folded from the same records."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from imageserver.errors import InvalidView
+from imageserver.errors import InvalidView, NoVersion, OtherState
 from imageserver.format.keys import ProductId, VersionId
+from imageserver.operations.check_results import demand
 from imageserver.operations.view_documents import change_view
 from imageserver.storage.parallel import in_parallel
 from imageserver.storage.port import Store
 from imageserver.versions import records
 from imageserver.versions.assessment import ahead_of_upload, assess
 from imageserver.versions.records import Record
-from imageserver.views.channels import may_show, promoted, standing, taken_back, unpromoted, usable
+from imageserver.views.channels import may_show, promoted, promotions_of, standing, taken_back, unpromoted, usable
 from imageserver.views.view import View
 
 Pause = Callable[[float], object]
@@ -28,9 +29,18 @@ class Moved:
     after: str
 
 
-def promote(store: Store, channel: str, version: VersionId, now: datetime, by: str, pause: Pause) -> Moved:
+def promote(
+    store: Store,
+    channel: str,
+    version: VersionId,
+    now: datetime,
+    by: str,
+    pause: Pause,
+    require: Collection[str] = (),
+) -> Moved:
     """Point a channel to a version that is complete. `by` is who asked.
 
+    It must have passed the checks of `require`, and those that the channel requires itself: NotPassed names the rest.
     Raise InvalidView, also when the version was withdrawn at this moment: the promotion is undone then.
     """
     product, moment = version.product, now.isoformat(timespec="seconds")
@@ -41,7 +51,9 @@ def promote(store: Store, channel: str, version: VersionId, now: datetime, by: s
     def change(view: View) -> View:
         nonlocal shown
         shown = _first(view, product, before)
-        return promoted(view, version, moment, by)
+        after = promoted(view, version, moment, by)
+        demand(store, version, {*require, *view.requires})
+        return after
 
     view = change_view(store, channel, change, pause)
     after = _records(store, product)
@@ -53,8 +65,14 @@ def promote(store: Store, channel: str, version: VersionId, now: datetime, by: s
     return Moved(channel, product, shown, _first(view, product, after))
 
 
-def take_back(store: Store, channel: str, product: ProductId, now: datetime, by: str, pause: Pause) -> Moved:
-    """Point a channel to the version before the one that it shows. Raise InvalidView if it shows none."""
+def take_back(
+    store: Store, channel: str, product: ProductId, now: datetime, by: str, pause: Pause, expected: str = ""
+) -> Moved:
+    """Point a channel to the version before the one that it shows. Raise InvalidView if it shows none.
+
+    With the name of the version that is `expected` to be shown a repetition changes nothing: the channel goes back one
+    version and not two. Raise OtherState if the channel shows another one, which was never taken back.
+    """
     known = _records(store, product)
     there, moment = usable(known), now.isoformat(timespec="seconds")
     shown = ""
@@ -62,6 +80,9 @@ def take_back(store: Store, channel: str, product: ProductId, now: datetime, by:
     def change(view: View) -> View:
         nonlocal shown
         shown = _first(view, product, known)
+        if expected and shown != expected:
+            _check_taken_back(view, VersionId(product, expected), shown)
+            return view
         return taken_back(view, product, there, moment, by)
 
     view = change_view(store, channel, change, pause)
@@ -88,13 +109,22 @@ def _first(view: View, product: ProductId, known: Iterable[Record]) -> str:
     return next(iter(standing(view, product, usable(known))), "")
 
 
+def _check_taken_back(view: View, version: VersionId, shown: str) -> None:
+    before = promotions_of(view, version)
+    if not before or not before[-1].back_at:
+        raise OtherState(
+            f"the channel {view.name} shows {shown or 'nothing'} of {version.product.path}, expected "
+            f"{version.version}; nothing was taken back"
+        )
+
+
 def _check(known: Iterable[Record], version: VersionId) -> None:
     record = next((record for record in known if record.id == version), None)
     if record is None:
-        raise InvalidView(f"there is no {version.path}, or it was not looked at yet: `admin list` shows what there is")
+        raise NoVersion(f"there is no {version.path}, or it was not looked at yet: `admin list` shows what there is")
     if version.version not in usable([record]):
         why = ahead_of_upload(record) or f"it is {assess(record).state.value}, expected complete"
-        raise InvalidView(f"{version.path} cannot be shown: {why}; `admin show {version.path}` says more")
+        raise OtherState(f"{version.path} cannot be shown: {why}; `admin show {version.path}` says more")
 
 
 def _records(store: Store, product: ProductId) -> list[Record]:

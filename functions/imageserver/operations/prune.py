@@ -11,7 +11,8 @@ from imageserver.format import documents as catalog
 from imageserver.format.keys import ProductId
 from imageserver.format.signed_paths import key_of
 from imageserver.operations.channel_needs import withdraw_unneeded
-from imageserver.operations.deletion import PruneContext, remove_empty, remove_stale, remove_withdrawn
+from imageserver.operations.check_results import delete_results
+from imageserver.operations.deletion import PruneContext, no_results, remove_empty, remove_stale, remove_withdrawn
 from imageserver.operations.inventory import ProductSnapshot, known_products, look
 from imageserver.operations.recent_fetches import ReasonToKeep, no_reason
 from imageserver.operations.runs import Run, Task
@@ -63,6 +64,7 @@ def prune(
     index = catalog.decode_index(index_seen.body if index_seen else None)
     cache = DocumentCache(store)
     of_views = [(one, DocumentCache(store, one.prefix)) for one in catalogs(views())[1:]]
+    of_checks = partial(delete_results, store) if of_views else no_results
     todo = known_products(store, cache, index, run.after)
     for product_id in todo:
         if not run.more():
@@ -86,7 +88,7 @@ def prune(
                         shown = catalog.versions_of(there.products, product_id.name)
                         named |= {key_of(item.path) for version in shown.values() for item in version.items.values()}
                         mentioned |= _mentioned(there, product_id, shown)
-                context = PruneContext(store, notifier, invalidate, named, now, run)
+                context = PruneContext(store, notifier, invalidate, named, now, run, of_checks)
                 _withdraw_expired(product, listed, rules, pause, context, views, reason_to_keep)
                 remove_withdrawn(product, context)
                 days = {State.INCOMPLETE: rules.stale_days, State.INVALID: rules.refused_days}

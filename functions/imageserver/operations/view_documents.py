@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from functools import partial
 
-from imageserver.errors import InvalidView
+from imageserver.errors import InvalidView, NoView
 from imageserver.storage.parallel import in_parallel
 from imageserver.storage.port import Store, write
 from imageserver.storage.retries import RaceLost, retry
@@ -75,7 +75,7 @@ def delete_view(store: Store, name: str, pause: Pause) -> None:
 def _change(store: Store, name: str, change: Callable[[View], View]) -> View:
     found = store.read(view_key(name))
     if found is None:
-        raise InvalidView(f"there is no view {name[:80]!a}; `admin view list` names them")
+        raise NoView(f"there is no view {name[:80]!a}; `admin view list` names them")
     before = decode_view(found.body, name)
     after = change(before)
     if after != before and write(store, view_key(name), encode_view(after), found) is None:
@@ -84,5 +84,5 @@ def _change(store: Store, name: str, change: Callable[[View], View]) -> View:
 
 
 def _selection(view: View) -> tuple[object, ...]:
-    kind = (view.channel is None, view.follows_newest, view.expire_after_s)
+    kind = (view.channel is None, view.follows_newest, view.expire_after_s, view.requires)
     return view.streams, view.only, view.is_private, view.private_streams, view.clients, kind

@@ -11,7 +11,7 @@ from typing import Final
 
 from msgspec.structs import replace
 
-from imageserver.errors import InvalidView
+from imageserver.errors import InvalidView, OtherState
 from imageserver.format.file_kinds import Role
 from imageserver.format.keys import ProductId, VersionId, version_moment
 from imageserver.versions.assessment import ahead_of_upload, assess
@@ -95,6 +95,11 @@ def may_show(view: View, product: ProductId) -> bool:
     return view.channel is not None and view.takes(product) and (view.follows_newest or product.path in view.channel)
 
 
+def promotions_of(view: View, version: VersionId) -> list[Promotion]:
+    """Return the promotions of a version that a channel remembers, the oldest first."""
+    return [one for one in (view.channel or {}).get(version.product.path, ()) if one.version == version.version]
+
+
 def selected(view: View, product: ProductId, versions: Sequence[Record]) -> list[Record]:
     """Return the records of a product from which a view's catalog is folded."""
     if not view.takes(product):
@@ -152,7 +157,7 @@ def taken_back(view: View, product: ProductId, there: There, at: str, by: str) -
     before = _channel(view, product).get(product.path, ())
     shown = standing(view, product, there)
     if not shown:
-        raise InvalidView(f"the channel {view.name} shows nothing of {product.path}; there is nothing to take back")
+        raise OtherState(f"the channel {view.name} shows nothing of {product.path}; there is nothing to take back")
     numbers = [number for number, one in enumerate(before) if one.version == shown[0] and not one.back_at]
     if not numbers:  # it was shown as the newest
         newest = Promotion(version=shown[0], at=there[shown[0]], by=NEWEST, back_at=at, back_by=by)

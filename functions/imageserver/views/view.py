@@ -27,6 +27,7 @@ SCHEMA: Final = 1
 SECRET_BYTES: Final = 32
 MOST_STREAMS: Final = 20
 MOST_FILTERS: Final = 100
+MOST_CHECKS: Final = 20
 MOST_TOKENS: Final = 1000
 MOST_BYTES: Final = 16 << 20
 LONGEST_EXPIRY_S: Final = 3650 * 24 * 3600
@@ -70,6 +71,7 @@ class View(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_default
     `follows_newest` shows the newest version of a product without a promotion.
     A version leaves a channel `expire_after_s` after it came into it; 0 for one that keeps its versions. No clock is in
     a fold: those have left that were due at `expired_at` (ISO 8601, UTC), which reconcile moves on.
+    `requires` are the checks that a version must have passed before the channel is pointed to it.
     """
 
     name: str
@@ -84,6 +86,7 @@ class View(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_default
     follows_newest: bool = False
     expire_after_s: _Seconds = 0
     expired_at: str = ""
+    requires: tuple[str, ...] = ()
     created: str = ""
     schema: int = SCHEMA
 
@@ -158,6 +161,9 @@ def _problems(view: View) -> Iterable[str]:
         yield f"is for the clients {view.clients[:80]!a}, expected {' or '.join(ALL_CLIENTS)}, or none for both"
     if not _is_secret(view.secret):
         yield f"has a secret that is not {SECRET_BYTES} bytes in base64url"
+    if view.requires and view.channel is None:
+        yield "requires checks and is no channel; only a promotion can ask for them"
+    yield from _check_problems(view.requires)
     yield from _filter_problems(view.only)
     yield from _channel_problems(view)
 
@@ -165,6 +171,8 @@ def _problems(view: View) -> Iterable[str]:
 def _channel_problems(view: View) -> Iterable[str]:
     if view.channel is None and view.follows_newest:
         yield "follows the newest version and is no channel; make it a channel"
+    if view.follows_newest and view.requires:
+        yield "follows the newest version and requires checks; only a promotion can ask for them"
     if view.channel is None and view.expire_after_s:
         yield "has an expiry and is no channel: a version leaves a channel alone"
     if view.expire_after_s > LONGEST_EXPIRY_S:
@@ -180,6 +188,14 @@ def _is_moment(text: str) -> bool:
         return datetime.fromisoformat(text).tzinfo is not None
     except ValueError:
         return False
+
+
+def _check_problems(requires: tuple[str, ...]) -> Iterable[str]:
+    if len(requires) > MOST_CHECKS:
+        yield f"requires {len(requires)} checks, expected at most {MOST_CHECKS}"
+    for name in requires:
+        if not _NAME.fullmatch(name):
+            yield f"requires the check {name[:80]!a}, expected 1 to 63 of a-z, 0-9 and `-`, not `-` first"
 
 
 def _filter_problems(only: tuple[str, ...]) -> Iterable[str]:

@@ -4,7 +4,7 @@ import json
 import shutil
 import sys
 import textwrap
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any, NoReturn
@@ -67,6 +67,12 @@ def _spaced(cells: Sequence[str], widths: Sequence[int]) -> str:
 def one_line(text: str) -> str:
     """Return text of others without characters that move the cursor or look like another row."""
     return "".join(letter if letter.isprintable() else " " for letter in text)
+
+
+def promoted(one: Mapping[str, str]) -> str:
+    """Return when a promotion was made and taken back, and by whom."""
+    back = f", taken back on {one['back_at']} by {one_line(one['back_by'])}" if one.get("back_at") else ""
+    return f"promoted on {one['at']} by {one_line(one['by'])}{back}"
 
 
 def bytes_progress() -> Progress:

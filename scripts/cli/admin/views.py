@@ -67,6 +67,7 @@ def plan(
     clients: str = "",
     follows_newest: bool = False,
     expire_after: timedelta | None = None,
+    require: tuple[str, ...] = (),
 ) -> View:
     """Return the view that a command line asks for. Raise InvalidView.
 
@@ -84,6 +85,7 @@ def plan(
         clients=clients,
         follows_newest=follows_newest,
         expire_after_s=int(expire_after.total_seconds()) if expire_after else 0,
+        requires=require,
         created=_now(),
     )
     check(view)

@@ -38,6 +38,7 @@ KEYS: Final = {
     "a delta of a disk": "images/ubuntu/noble/amd64/default/20261123_1000/disk.20261122_1000.qcow2.vcdiff",
     "metadata.json": "images/ubuntu/noble/amd64/default/20261123_1000/metadata.json",
     "private/views/": "private/views/staging.json",
+    "private/checks/": "private/checks/images/ubuntu/noble/amd64/default/20261123_1000.json",
     "views/*/streams/": "views/staging/streams/v1/images.json",
     "index.html": "index.html",
     "api.html": "api.html",
@@ -96,7 +97,7 @@ MIRRORS: Final = ("mirrors/", "mirrors/copies/", "mirrors/refused", "mirrors/mir
 STREAMS: Final = ("streams/", "streams/v1/index.json", "streams/mirrors.json")
 PREFIXES: Final = (
     *(*FOLDERS, "streams/", "versions/", "leases/", "leases/streams/", "leases/mirrors/", *COUNTS),
-    *("maintain/", "mirrors/", "mirrors/copies/", "private/views/", "views/*/streams/"),
+    *("maintain/", "mirrors/", "mirrors/copies/", "private/views/", "private/checks/", "views/*/streams/"),
 )
 PAGE: Final = ("streams/v1/index.json", "index.html", "api.html", "openapi.json")
 
@@ -189,10 +190,13 @@ VIEWING: Final[Mapping[str, set[Call]]] = {
     "PublishRole": _may(["s3:GetObject"], ["private/views/", "views/*/streams/"])
     | _may(["s3:PutObject"], ["views/*/streams/"])
     | _may(["s3:ListBucket"], ["private/views/", "views/*/streams/"]),
-    "MaintainRole": _may(["s3:GetObject"], ["private/views/", "views/*/streams/"])
-    | _may(["s3:PutObject"], ["private/views/"]),
+    "MaintainRole": _may(["s3:GetObject"], ["private/views/", "views/*/streams/", "private/checks/"])
+    | _may(["s3:PutObject"], ["private/views/"])
+    | _may(["s3:DeleteObject"], ["private/checks/"]),
     "MirrorRole": _may(["s3:GetObject", "s3:ListBucket"], ["private/views/"]),
-    "UploadsRole": _may(["s3:GetObject", "s3:ListBucket"], ["private/views/"]),
+    "UploadsRole": _may(["s3:GetObject", "s3:PutObject"], ["private/views/", "private/checks/"])
+    | _may(["s3:ListBucket"], ["private/views/"])
+    | _may(["sqs:SendMessage"], ["ChangesQueue"]),
 }
 """What roles of a stack with views may besides."""
 

@@ -11,6 +11,7 @@ import yaml
 
 from cli.admin.__main__ import main as admin
 from imageserver.api import problems
+from imageserver.catalog.rights import Right
 from imageserver.versions.records import Fault, FileFacts, Reason, Record
 from imageserver.versions.state import State
 from tests.support import PROJECT
@@ -50,6 +51,7 @@ NAMES: dict[str, Callable[[], Iterable[str]]] = {
     "problems of the API": lambda: [kind.name for kind in problems.KINDS],
     "fields of a record": lambda: fields(Record),
     "fields of a file in a record": lambda: fields(FileFacts),
+    "rights of a publisher beside prefixes": lambda: ("alias", *get_args(Right)),
     "commands of `scripts/admin`": lambda: admin.commands,
 }
 

@@ -2,7 +2,7 @@
 
 import random
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -17,7 +17,12 @@ from cli.admin.deployment import Deployment
 from cli.admin.errors import FOUND, NOTHING, end
 from imageserver.format.keys import ImageKey
 from imageserver.format.wording import counted
+from imageserver.operations.check_results import results_below
+from imageserver.operations.view_documents import configured
 from imageserver.upstream.filters import Filter
+from imageserver.views.channels import promotions_of
+from imageserver.views.checks import Results, counts, fingerprints_of
+from imageserver.views.view import View
 
 MOST_SHOWN = 20
 """Findings of one check that are printed; --json has all of them."""
@@ -77,7 +82,11 @@ def show(deployment: Deployment, as_json: bool, path: str) -> None:
     target = find_target(deployment, path)
     below = target.version.path if isinstance(target, ImageKey) else target.path
     there = inventory.read_catalog(deployment.store, below)
-    found = [_known(one, there) for one in inventory.read_records(deployment.store, below)]
+    tested, pointing = results_below(deployment.store, below), configured(deployment.store)
+    found = [
+        _known(one, there) | _promoted(one, tested.get(one.version.path), pointing.values())
+        for one in inventory.read_records(deployment.store, below)
+    ]
     if not found:
         end(NOTHING, _unknown(below))
     if as_json:
@@ -98,6 +107,32 @@ def _known(one: inventory.RecordState, there: inventory.Catalog) -> dict[str, An
     }
 
 
+def _promoted(one: inventory.RecordState, tested: Results | None, views: Iterable[View]) -> dict[str, Any]:
+    """Return what checks have posted about a version, and its promotions by channel; neither where there is none.
+
+    A check `counts` when it was about the bytes that the version has now.
+    """
+    now = fingerprints_of(one.record) if one.record else frozenset()
+    checks = {
+        name: inventory.plain(result) | {"counts": counts(result, now)}
+        for name, result in sorted((tested.results if tested else {}).items())
+    }
+    promotions = {view.name: found for view in views if (found := promotions_of(view, one.version))}
+    channels = {name: [inventory.plain(each) for each in found] for name, found in sorted(promotions.items())}
+    return ({"checks": checks} if checks else {}) | ({"channels": channels} if channels else {})
+
+
+def _tell_promoted(one: dict[str, Any]) -> None:
+    for name, result in one.get("checks", {}).items():
+        said = "passed" if result["passed"] else "failed"
+        other = "" if result["counts"] else ", with other bytes: it does not count"
+        run = f" ({output.one_line(result['url'])})" if "url" in result else ""
+        click.echo(f"  check {name}: {said} on {result['at']}, posted by {output.one_line(result['by'])}{run}{other}")
+    for name, promotions in one.get("channels", {}).items():
+        for each in promotions:
+            click.echo(f"  {name}: {output.promoted(each)}")
+
+
 def _tell_known(one: dict[str, Any]) -> None:
     click.echo(one["version"])
     if not isinstance(one["record"], str):
@@ -105,6 +140,7 @@ def _tell_known(one: dict[str, Any]) -> None:
         for file, facts in sorted(one["record"]["files"].items()):
             sha256 = facts.get("sha256") or "not read"
             click.echo(f"  {output.one_line(file)}  {output.size(facts['size_bytes'])}  sha256 {sha256}")
+    _tell_promoted(one)
     for why in one["reasons"]:
         click.echo(f"  {why['kind']}: {output.one_line(why['sentence'])}")
 

@@ -72,6 +72,9 @@ def _streams(_context: click.Context, _parameter: click.Parameter, given: tuple[
 )
 @click.option("--clients", type=click.Choice(ALL_CLIENTS), help="List one kind of client's items.  [default: server's]")
 @click.option("--hide", is_flag=True, help="Take a stream that everybody sees today off the public catalog.")
+@click.option(
+    "--require", multiple=True, metavar="CHECK", help="A check that each version must have passed. Repeatable."
+)
 @command
 def create(
     deployment: Deployment,
@@ -86,6 +89,7 @@ def create(
     shared: tuple[str, ...],
     clients: str | None,
     hide: bool,
+    require: tuple[str, ...],
 ) -> None:
     """Make the view NAME: a private remote, or a channel at https://HOST/NAME/.
 
@@ -99,13 +103,14 @@ def create(
     ./scripts/admin view create staging --streams images-staging --private
     ./scripts/admin view create stable --channel --streams images
     ./scripts/admin view create fresh --channel --newest --expire-after 14d --streams images-fresh
+    ./scripts/admin view create tested --channel --streams images --require boots
     ./scripts/admin view create partner --streams images-partner --with images --only ubuntu --private
     ./scripts/admin view create incus-only --streams images --clients incus
     """
     try:
         wanted = views.plan(
             name, streams, shared, only, is_private=is_private, is_channel=is_channel, clients=clients or "",
-            follows_newest=follows_newest, expire_after=expire_after,
+            follows_newest=follows_newest, expire_after=expire_after, require=require,
         )  # fmt: skip
         made, folded = views.create(deployment, wanted, hide=hide)
     except InvalidView as error:
@@ -162,12 +167,13 @@ def show(deployment: Deployment, as_json: bool, name: str) -> None:
         click.echo("  shows the newest version of each product, but for what was taken back")
     if found.expire_after_s:
         click.echo(f"  a version leaves it after {_duration(found)}")
+    if found.requires:
+        click.echo(f"  requires the checks {', '.join(found.requires)}")
     _print_tokens(found)
     for path, promotions in sorted((found.channel or {}).items()):
         for one in promotions:
-            back = f", taken back on {one.back_at} by {output.one_line(one.back_by)}" if one.back_at else ""
-            left = "" if back else _leaves(found, one.at)
-            click.echo(f"  {path}/{one.version}: promoted on {one.at} by {output.one_line(one.by)}{back}{left}")
+            left = "" if one.back_at else _leaves(found, one.at)
+            click.echo(f"  {path}/{one.version}: {output.promoted(inventory.plain(one))}{left}")
     for path, since in views.shown(deployment, found) if found.follows_newest else ():
         click.echo(f"  {path}: came on {since}{_leaves(found, since)}")
 
@@ -328,22 +334,30 @@ def revoke(deployment: Deployment, as_json: bool, name: str, label: str) -> None
 @click.argument("path")
 @click.option("--to", "channel", required=True, metavar="CHANNEL", help="The channel that shows it.")
 @click.option("--back", is_flag=True, help="Show the version before again; PATH may be the product.")
+@click.option("--require", multiple=True, metavar="CHECK", help="Only if this check has passed. Repeatable.")
 @command
-def promote(deployment: Deployment, as_json: bool, path: str, channel: str, back: bool) -> None:
+def promote(
+    deployment: Deployment, as_json: bool, path: str, channel: str, back: bool, require: tuple[str, ...]
+) -> None:
     """Let CHANNEL show the version PATH: the same files, with the same fingerprints. Nothing is copied.
+
+    A version without a result of a required check has not passed it. What the channel requires itself is required too.
 
     \b
     ./scripts/admin promote images/ubuntu/noble/amd64/default/20261123_1000 --to stable
+    ./scripts/admin promote images/ubuntu/noble/amd64/default/20261123_1000 --to stable --require boots
     ./scripts/admin promote ubuntu/noble/amd64/default --to stable --back
     """
     target, now = find_target(deployment, path), datetime.now(UTC)
+    if back and require:
+        raise click.UsageError("--back asks for no check: leave --require out")
     if back:
         moved = take_back(deployment.store, channel, product_of(target), now, deployment.operator, time.sleep)
     elif isinstance(target, ProductId):
         raise click.UsageError(f"{path_of(target)} is a product; name the version that {channel} is to show")
     else:
         version = target.version if isinstance(target, ImageKey) else target
-        moved = point_to(deployment.store, channel, version, now, deployment.operator, time.sleep)
+        moved = point_to(deployment.store, channel, version, now, deployment.operator, time.sleep, require)
     deployment.product_changed(moved.product)
     if as_json:
         product = moved.product.path

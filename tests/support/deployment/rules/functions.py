@@ -63,13 +63,18 @@ def functions_of(stack: Stack) -> tuple[str, ...]:
 
 
 def environment_of(stack: Stack, name: str) -> frozenset[str]:
-    """Return the variables of a function; some of them learn that there are views, maintain where the logs are."""
-    knows = "ViewFunction" in stack.resources and name in ("Publish", "Maintain", "Mirror", "Uploads")
+    """Return the variables of a function; some learn that there are views, and maintain where the logs are."""
+    views = {
+        "Publish": {"VIEWS"},
+        "Maintain": {"VIEWS"},
+        "Mirror": {"VIEWS"},
+        "Uploads": {"VIEWS", "CHANGES_QUEUE_URL"},
+    }
     asks = name == "Maintain" and keeps_fetched(stack)
     return (
         ENVIRONMENT[name]
-        | ({"VIEWS"} if knows else frozenset())
-        | ({"KEEP_FETCHED_WITHIN_DAYS", "LOGS_BUCKET"} if asks else frozenset())
+        | (views.get(name, set()) if "ViewFunction" in stack.resources else set())
+        | ({"KEEP_FETCHED_WITHIN_DAYS", "LOGS_BUCKET"} if asks else set())
     )
 
 

@@ -10,6 +10,7 @@ from imageserver.api import uploads
 from imageserver.api.permissions import caller_of
 from imageserver.api.problems import Problem
 from imageserver.catalog.rights import BadRule, Rights, role_of
+from imageserver.format.keys import parse_product
 
 PATH = "images/ubuntu/noble/amd64/default/20261123_10:00"
 
@@ -138,3 +139,51 @@ def test_an_invalid_rule_is_reported_and_allows_nothing(rule: str) -> None:
 def test_the_caller_is_the_arn_or_the_subject(authorizer: object, expected: str) -> None:
     assert caller_of(authorizer) == expected
     assert role_of(expected) == ""
+
+
+NOBLE = "images/ubuntu/noble/amd64/default/20261123_1000"
+DEBIAN = "images/debian/13/amd64/default/20261123_1000"
+NAMED = [
+    (["ubuntu/", "promote:stable"], NOBLE, {"stable"}, set()),
+    (["ubuntu/", "promote:stable"], DEBIAN, set(), set()),
+    (["promote:stable"], NOBLE, set(), set()),
+    (["ubuntu/", "promote:stable", "promote:beta", "check:boots"], NOBLE, {"stable", "beta"}, {"boots"}),
+    (["check:boots:images/ubuntu/"], NOBLE, set(), {"boots"}),
+    (["check:boots:ubuntu"], NOBLE, set(), {"boots"}),
+    (["check:boots:ubuntu", "check:boots:debian"], DEBIAN, set(), {"boots"}),
+    (["debian/", "check:boots:ubuntu"], DEBIAN, set(), set()),
+    (["promote:stable:*"], DEBIAN, {"stable"}, set()),
+    (["images*"], NOBLE, set(), set()),
+    (["*"], NOBLE, set(), set()),
+]
+
+
+@pytest.mark.parametrize(("entries", "path", "channels", "checks"), NAMED)
+def test_a_caller_promotes_and_posts_results_only_as_it_was_granted_by_name(
+    entries: list[str], path: str, channels: set[str], checks: set[str]
+) -> None:
+    rights = Rights.parse(json.dumps({CI: entries}))
+    session = "arn:aws:sts::111122223333:assumed-role/ci/session-1"
+    for caller in (CI, session):
+        assert rights.names(caller, "promote", path) == channels
+        assert rights.names(caller, "check", path) == checks
+    assert rights.names("arn:aws:iam::111122223333:role/ci-other", "promote", path) == frozenset()
+    may_write = any(not entry.startswith(("promote:", "check:")) for entry in entries) and rights.allow(CI, path)
+    assert rights.may_look(CI, path) is bool(channels or checks or may_write)
+
+
+def test_a_right_by_name_gives_no_right_to_write_and_no_name_and_makes_nobody_the_operator() -> None:
+    rights = Rights.parse(json.dumps({CI: ["promote:stable:*", "check:boots", "promote:stable"]}))
+    assert not rights.allow(CI, NOBLE)
+    assert rights.prefixes(CI) == ()
+    assert not rights.is_operator(CI)
+    assert rights.may_claim(parse_product("images/ubuntu/noble/amd64/default"), "anything")  # as where nobody writes
+
+
+@pytest.mark.parametrize(
+    "entry", ["promote:", "promote:*", "promote:Stable", "check::ubuntu/", "check:-boots", "check:a:"]
+)
+def test_a_right_without_a_proper_name_is_refused_with_its_form(entry: str) -> None:
+    right = entry.partition(":")[0]
+    with pytest.raises(BadRule, match=f"expected {right}:NAME or {right}:NAME:PREFIX"):
+        Rights.parse(json.dumps({CI: ["ubuntu/", entry]}))

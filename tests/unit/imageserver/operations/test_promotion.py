@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import pytest
+from msgspec.structs import replace
 
-from imageserver.errors import InvalidView
+from imageserver.errors import InvalidView, NotPassed
 from imageserver.format.keys import parse_product, parse_version
+from imageserver.operations.check_results import post_result, results_of
 from imageserver.operations.promotion import Moved, moved, promote, shown_by_channels, take_back
-from imageserver.operations.view_documents import configured, view_of
+from imageserver.operations.view_documents import change_view, configured, view_of
 from imageserver.operations.withdraw import withdraw
 from tests.support import images
 from tests.support.memory_store import System
-from tests.support.views import channel, private, system
+from tests.support.views import channel, post, private, system
 
 NOBLE = parse_product("images/ubuntu/noble/amd64/default")
 OLD, NEW = "20261122_1000", "20261123_1000"
@@ -99,3 +101,93 @@ def test_a_server_without_a_pointer_to_a_product_reads_no_record_of_it(server: S
     server.store.log.clear()
     assert shown_by_channels(server.store, views, NOBLE) == {}
     assert server.store.log == []
+
+
+def channel_that_requires() -> System:
+    made = system(channel("stable", requires=("boots",)))
+    made.upload(f"{NOBLE.path}/{NEW}", images.split_image(seed=NEW))
+    made.ingest(f"{NOBLE.path}/{NEW}")
+    return made
+
+
+def test_a_channel_that_requires_a_check_takes_a_version_once_it_has_passed() -> None:
+    server = channel_that_requires()
+    with pytest.raises(NotPassed, match="the check boots has no result") as refused:
+        to_stable(server, NEW)
+    assert refused.value.missing == {"boots": "has no result"}
+    assert "right check:boots" in str(refused.value)
+    post(server, f"{NOBLE.path}/{NEW}", "boots", passed=False)
+    with pytest.raises(NotPassed, match="the check boots failed on"):
+        to_stable(server, NEW)
+    post(server, f"{NOBLE.path}/{NEW}", "boots")
+    assert to_stable(server, NEW).after == NEW
+
+
+def test_a_promotion_may_require_more_than_its_channel() -> None:
+    server = channel_that_requires()
+    post(server, f"{NOBLE.path}/{NEW}", "boots")
+    one = parse_version(f"{NOBLE.path}/{NEW}")
+    with pytest.raises(NotPassed) as refused:
+        promote(server.store, "stable", one, server.store.clock, "ann", pause, require=("scan", "boots"))
+    assert list(refused.value.missing) == ["scan"]
+    found = view_of(server.store, "stable")
+    assert found
+    assert found.channel == {}
+
+
+def test_a_result_does_not_count_for_bytes_that_were_uploaded_over_those_tested() -> None:
+    server = channel_that_requires()
+    post(server, f"{NOBLE.path}/{NEW}", "boots")
+    server.upload(f"{NOBLE.path}/{NEW}", images.split_image(seed="other bytes"))
+    server.ingest(f"{NOBLE.path}/{NEW}")
+    with pytest.raises(NotPassed, match="about other bytes"):
+        to_stable(server, NEW)
+
+
+def test_a_promotion_that_lost_its_race_asks_for_the_checks_again() -> None:
+    """The check fails, and another operator promotes, between the look and the write."""
+    server = channel_that_requires()
+    post(server, f"{NOBLE.path}/{NEW}", "boots")
+
+    def other(method: str, key: str) -> None:
+        if (method, key) == ("replace", "private/views/stable.json"):
+            server.store.on = lambda *_: None
+            change_view(server.store, "stable", lambda view: replace(view, created="meanwhile"), pause)
+            post(server, f"{NOBLE.path}/{NEW}", "boots", passed=False)
+
+    server.store.on = other
+    with pytest.raises(NotPassed, match="the check boots failed on"):
+        to_stable(server, NEW)
+
+
+def test_two_checks_that_post_at_once_are_both_kept() -> None:
+    server = channel_that_requires()
+
+    def other(method: str, key: str) -> None:
+        if (method, key) == ("create", f"private/checks/{NOBLE.path}/{NEW}.json"):
+            server.store.on = lambda *_: None
+            post(server, f"{NOBLE.path}/{NEW}", "scan", passed=False)
+
+    server.store.on = other
+    post(server, f"{NOBLE.path}/{NEW}", "boots")
+    found = results_of(server.store, parse_version(f"{NOBLE.path}/{NEW}"))
+    assert found
+    assert {name: one.passed for name, one in found.results.items()} == {"boots": True, "scan": False}
+
+
+def test_a_result_about_a_version_that_is_not_there_or_has_other_bytes_is_not_kept() -> None:
+    server = channel_that_requires()
+    before = dict(server.store.objects)
+    for version, said in (("20261101_1000", "there is no"), (NEW, "does not have the fingerprint")):
+        with pytest.raises(InvalidView, match=said):
+            post_result(
+                server.store, parse_version(f"{NOBLE.path}/{version}"), "boots", passed=True, tested={"0" * 64}, url="",
+                now=server.store.clock, by="ci", pause=pause,
+            )  # fmt: skip
+    assert server.store.objects == before
+
+
+def test_a_promotion_without_a_required_check_reads_no_results(server: System) -> None:
+    server.store.log.clear()
+    to_stable(server, NEW)
+    assert not [key for _, key in server.store.log if key.startswith("private/checks/")]

@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 import pytest
 
 from imageserver.format.keys import parse_product, parse_version
+from imageserver.operations.check_results import results_of
 from imageserver.operations.promotion import promote
 from imageserver.operations.prune import Rules, prune
 from imageserver.operations.reconcile import ReconcileServices, reconcile
@@ -17,7 +18,7 @@ from imageserver.versions.retention import Rule
 from imageserver.views.view import View
 from tests.support import images
 from tests.support.memory_store import Sent, System
-from tests.support.views import channel, private, system, view
+from tests.support.views import channel, post, private, system, view
 
 NOBLE = "images/ubuntu/noble/amd64/default"
 NAME = "ubuntu:noble:amd64:default"
@@ -81,6 +82,18 @@ def test_nothing_is_deleted_that_the_catalog_of_a_view_still_names(server: Syste
     server.publish(version)
     assert ("delete", VERSIONS[2]) in pruned(server, after)
     assert f"{version.path}/rootfs.squashfs" not in server.store.objects
+
+
+def test_what_checks_have_posted_goes_with_the_record(server: System) -> None:
+    version = parse_version(f"{NOBLE}/{VERSIONS[4]}")
+    post(server, version.path, "boots")
+    withdraw(server.store, version, server.store.clock, 1, pause)
+    server.publish(version)
+    pruned(server)
+    assert results_of(server.store, version)
+    pruned(server, timedelta(hours=2))
+    assert version.record_key not in server.store.objects
+    assert results_of(server.store, version) is None
 
 
 def compared(server: System, now: datetime | None = None, *, dry_run: bool = False) -> list[str]:

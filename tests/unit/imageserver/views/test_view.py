@@ -12,6 +12,7 @@ from imageserver.errors import CatalogDamaged, InvalidView
 from imageserver.format.keys import parse_product
 from imageserver.views.view import (
     LONGEST_EXPIRY_S,
+    MOST_CHECKS,
     MOST_FILTERS,
     MOST_STREAMS,
     MOST_TOKENS,
@@ -40,6 +41,7 @@ TOKEN = Token(label="ann", created="2026-11-27T10:00:00+00:00")
         channel(expire_after_s=3600, expired_at="2026-11-27T10:00:00+00:00"),
         view(only=("ubuntu:noble", "os=debian,arch=amd64|arm64")),
         view(clients="incus"),
+        channel(requires=("boots",)),
     ],
 )
 def test_a_view_is_read_back_as_it_was_written(made: View) -> None:
@@ -75,6 +77,12 @@ def test_a_view_takes_the_products_of_its_streams_that_one_filter_takes() -> Non
         (
             {"is_private": True, "tokens": {f"{n:064}": TOKEN for n in range(MOST_TOKENS + 1)}},
             "has 1,001 tokens, expected at most 1,000",
+        ),
+        ({"requires": ("boots",)}, "requires checks and is no channel"),
+        ({"requires": ("Boots",), "channel": {}}, "requires the check 'Boots', expected 1 to 63"),
+        (
+            {"requires": tuple(f"c{n}" for n in range(MOST_CHECKS + 1)), "channel": {}},
+            f"requires {MOST_CHECKS + 1} checks, expected at most {MOST_CHECKS}",
         ),
         ({"secret": secret_text(bytes(31))}, "has a secret that is not 32 bytes"),
         ({"secret": secret_text(bytes(32)) + "="}, "has a secret that is not 32 bytes"),

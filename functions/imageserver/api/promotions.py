@@ -1,0 +1,159 @@
+"""Who may promote what and post which results, and the answers. What a caller may do is a right with a name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+from imageserver.api import problems
+from imageserver.api.problems import Problem
+from imageserver.api.schema import Checked, CheckRequest, CheckStatus, Promoted, PromotionRequest
+from imageserver.aws.queues import Notifier
+from imageserver.catalog.rights import Right, Rights
+from imageserver.errors import InvalidUpload, InvalidView, NotPassed, NoVersion, NoView, OtherState
+from imageserver.format.keys import VersionId, parse_version
+from imageserver.operations.check_results import post_result, record_of, results_of
+from imageserver.operations.promotion import promote as point_to
+from imageserver.operations.promotion import take_back
+from imageserver.operations.view_documents import view_of
+from imageserver.storage.port import Store
+from imageserver.views.channels import promotions_of
+from imageserver.views.checks import Result, counts, fingerprints_of
+from imageserver.views.view import Promotion
+
+_VERBS: Final[dict[Right, str]] = {
+    "promote": "promote {path} to the channel {name}",
+    "check": "post results of the check {name} for {path}",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class PromotionService:
+    """What promoting and posting results need from around them. `has_views`: the server can have channels."""
+
+    store: Store
+    rights: Rights
+    notifier: Callable[[], Notifier]
+    has_views: bool
+    now: datetime
+    pause: Callable[[float], object]
+
+
+def promote(service: PromotionService, caller: str, request: PromotionRequest) -> Promoted:
+    """Point a channel to a version, or back from it; Problem if the caller may not, or it cannot be."""
+    version = _version(request.path)
+    _check_right(service, caller, "promote", request.channel, version)
+    if request.back and request.require:
+        raise Problem(problems.BAD_REQUEST, "a channel goes back without checks: leave `require` or `back` out")
+    store, channel, now = service.store, request.channel, service.now
+    with _problems(channel):
+        if request.back:
+            moved = take_back(store, channel, version.product, now, caller, service.pause, version.version)
+        else:
+            moved = point_to(store, channel, version, now, caller, service.pause, request.require)
+    service.notifier().product_changed(version.product)
+    return Promoted(channel=channel, product=moved.product.path, before=moved.before, after=moved.after)
+
+
+def post_check(service: PromotionService, caller: str, request: CheckRequest) -> Checked:
+    """Keep the result of a check; Problem if the caller may not post it, or the version has other bytes now."""
+    version = _version(request.path)
+    _check_right(service, caller, "check", request.check, version)
+    with _problems(""):
+        result = post_result(
+            service.store,
+            version,
+            request.check,
+            passed=request.passed,
+            tested=request.fingerprints,
+            url=request.url,
+            now=service.now,
+            by=caller,
+            pause=service.pause,
+        )
+    return Checked(path=version.path, check=request.check, result=_status(result, is_current=True))
+
+
+def checks_of(service: PromotionService, caller: str, version: VersionId) -> dict[str, CheckStatus] | None:
+    """Return the results of a version; None for a caller to whom they are not told, and without a request then."""
+    if not service.has_views or not _has_any_right(service, caller, version):
+        return None
+    results = results_of(service.store, version)
+    record = record_of(service.store, version) if results else None
+    now = fingerprints_of(record) if record else frozenset()
+    return {
+        name: _status(result, is_current=counts(result, now))
+        for name, result in sorted((results.results if results else {}).items())
+    }
+
+
+def promotions_by_channel(
+    service: PromotionService, caller: str, version: VersionId
+) -> dict[str, list[Promotion]] | None:
+    """Return the promotions of a version in those channels to which the caller may promote it; None as for checks."""
+    if not service.has_views or not _has_any_right(service, caller, version):
+        return None
+    found = {}
+    for name in sorted(service.rights.names(caller, "promote", version.path)):
+        view = view_of(service.store, name)
+        if view and (promotions := promotions_of(view, version)):
+            found[name] = promotions
+    return found
+
+
+def _has_any_right(service: PromotionService, caller: str, version: VersionId) -> bool:
+    names = service.rights.names
+    return bool(names(caller, "promote", version.path) or names(caller, "check", version.path))
+
+
+def _check_right(service: PromotionService, caller: str, right: Right, name: str, version: VersionId) -> None:
+    if name not in service.rights.names(caller, right, version.path):
+        what = _VERBS[right].format(path=version.path, name=name)
+        raise Problem(
+            problems.FORBIDDEN,
+            f"{caller or 'a caller without a name'} may not {what}; the operator grants {right}:{name}, for the "
+            f"prefixes of the caller, or {right}:{name}:PREFIX in the parameter Publishers",
+        )
+    if not service.has_views:
+        raise Problem(
+            problems.NOT_FOUND, "this server has no channels; the operator deploys it with the parameter Views=true"
+        )
+
+
+@contextmanager
+def _problems(channel: str) -> Iterator[None]:
+    """Turn the refusals of a view into problems."""
+    try:
+        yield
+    except NotPassed as refusal:
+        raise Problem(problems.NOT_PASSED, str(refusal), missing=refusal.missing) from refusal
+    except NoView as refusal:
+        sentence = f"there is no channel {channel}; the operator makes one with admin view create"
+        raise Problem(problems.NOT_FOUND, sentence) from refusal
+    except NoVersion as refusal:
+        raise Problem(problems.NOT_FOUND, str(refusal)) from refusal
+    except OtherState as refusal:
+        raise Problem(problems.OTHER_STATE, str(refusal)) from refusal
+    except InvalidView as refusal:
+        raise Problem(problems.INVALID, str(refusal)) from refusal
+
+
+def _version(path: str) -> VersionId:
+    try:
+        return parse_version(path)
+    except InvalidUpload as refusal:
+        raise Problem(problems.INVALID, str(refusal)) from refusal
+
+
+def _status(result: Result, *, is_current: bool) -> CheckStatus:
+    return CheckStatus(
+        passed=result.passed,
+        at=result.at,
+        by=result.by,
+        url=result.url,
+        fingerprints=list(result.tested),
+        counts=is_current,
+    )
