@@ -76,7 +76,8 @@ def main() -> int:
 
 def checks(project: Path) -> dict[str, list[str]]:
     """Return the command of each check by the check's name; pre-commit and CI run them by these names."""
-    workflows = sorted(str(path) for path in (project / ".github" / "workflows").glob("*.yml"))
+    patterns = (".github/workflows/*.yml", "infra/action/*/example.yml")
+    workflows = sorted(str(path) for pattern in patterns for path in project.glob(pattern))
     return {
         "ruff": ["ruff", "check", "."],
         "ruff-format": ["ruff", "format", "--check", "."],
@@ -100,8 +101,9 @@ def fixes(project: Path) -> list[list[str]]:
 
 
 def _shell_scripts(project: Path) -> list[str]:
-    """Return the files in scripts/ and .ci/ whose first line names a shell."""
-    files = [path for folder in ("scripts", ".ci") for path in (project / folder).iterdir() if path.is_file()]
+    """Return the files in scripts/, .ci/ and beside the actions whose first line names a shell."""
+    patterns = ("scripts/*", ".ci/*", "infra/action/*/*.sh")
+    files = [path for pattern in patterns for path in project.glob(pattern) if path.is_file()]
     shell = re.compile(rb"#!.*\b(ba)?sh\n")
     return sorted(str(path) for path in files if shell.match(path.read_bytes()))
 

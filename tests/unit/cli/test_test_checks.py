@@ -24,6 +24,8 @@ def project(tmp_path: Path) -> Path:
         ".ci/run": "#!/usr/bin/env bash\necho\n",
         ".ci/notes": "no script\n",
         ".github/workflows/ci.yml": "",
+        "infra/action/boots/boots.sh": "#!/bin/sh\necho\n",
+        "infra/action/boots/example.yml": "",
         "README.md": "no marker",
         "infra/COSTS.md": '<!-- [[[cog\nimport cog\ncog.outl("new")\n]]] -->\nold\n<!-- [[[end]]] -->\n',
     }.items():
@@ -34,8 +36,13 @@ def project(tmp_path: Path) -> Path:
 
 def test_each_check_finds_its_files_by_itself(project: Path) -> None:
     found = command.checks(project)
-    assert found["shellcheck"][1:] == [str(project / ".ci/run"), str(project / "scripts/upload")]
-    assert found["actionlint"][1:] == [str(project / ".github/workflows/ci.yml")]
+    boots = project / "infra/action/boots"
+    assert found["shellcheck"][1:] == [
+        str(project / ".ci/run"),
+        str(boots / "boots.sh"),
+        str(project / "scripts/upload"),
+    ]
+    assert found["actionlint"][1:] == [str(project / ".github/workflows/ci.yml"), str(boots / "example.yml")]
     assert found["cog"][1:] == ["--check", str(project / "infra/COSTS.md")]
 
 
