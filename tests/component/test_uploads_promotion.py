@@ -14,7 +14,7 @@ import pytest
 from click.testing import CliRunner
 
 from cli.admin.__main__ import main as admin_main
-from tests.support import PROJECT, images
+from tests.support import PROJECT, documented, images
 from tests.support.processes import need
 from tests.support.stack import Stack, local_stack
 from tests.support.upload_api import Answer, send
@@ -120,3 +120,65 @@ def test_the_curl_lines_of_the_api_page_post_a_result_and_promote_and_go_back(st
     back = json.loads(done.stdout)
     assert (back["before"], back["after"]) == ("20261123_1000", "20261122_1000")
     shows(stack, "stable", OLD)
+
+
+def upload(stack: Stack, caller: str, *arguments: str | Path, folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run `scripts/upload` as a publisher that is named by its access key."""
+    who = {"AWS_ACCESS_KEY_ID": caller, "AWS_SECRET_ACCESS_KEY": "any", "AWS_REGION": "us-east-1"}
+    about = {"SIMPLESTREAMS_API": stack.facts["api_url"], "CURL_CA_BUNDLE": stack.ca_file, "HOME": str(folder)}
+    return subprocess.run(
+        (str(PROJECT / "scripts/upload"), *arguments), env={**os.environ, **who, **about}, capture_output=True,
+        text=True, check=False, timeout=120,
+    )  # fmt: skip
+
+
+def test_the_lines_for_a_publisher_promote_a_version_that_has_passed_and_go_back(stack: Stack, tmp_path: Path) -> None:
+    need("curl")
+    assert ask(stack, "ann", "promotions", path=OLD, channel="stable").status == 200
+    result: dict[str, Any] = {"path": NEW, "check": "boots", "fingerprints": [fingerprint(NEW)]}
+    assert ask(stack, "boot", "checks", **result, passed=True).status == 200
+    forward, back = documented.script("promotion by a publisher")
+    for line, shown in ((forward, NEW), (back, OLD)):
+        done = upload(stack, "ann", *line.split()[1:], folder=tmp_path)
+        assert (done.returncode, f"stable shows {shown}" in done.stderr) == (0, True), done.stderr
+        shows(stack, "stable", shown)
+
+
+def test_a_publisher_is_told_which_right_or_check_is_missing(stack: Stack, tmp_path: Path) -> None:
+    need("curl")
+    about = ("--to", "ubuntu/noble/amd64/default", "--version", "20261123_1000", "--promote")
+    refused = upload(stack, "bob", *about, "stable", folder=tmp_path)
+    assert (refused.returncode, "grants promote:stable" in refused.stderr) == (7, True), refused.stderr
+    refused = upload(stack, "ann", "--json", *about, "stable", "--require", "scan", folder=tmp_path)
+    assert (refused.returncode, json.loads(refused.stdout)["status"]) == (3, "not-promoted"), refused.stderr
+    assert "the check scan has no result" in refused.stderr
+
+
+def test_files_are_promoted_once_they_are_listed(stack: Stack, tmp_path: Path) -> None:
+    need("curl")
+    newest = f"{NOBLE}/20261124_1000"
+    for name, body in images.split_image(seed=newest).items():
+        (tmp_path / name).write_bytes(body)
+    files = sorted(tmp_path.iterdir())
+    about = ("--json", "--to", "ubuntu/noble/amd64/default", "--version", "20261124_1000", "--promote", "stable")
+    done = upload(stack, "ann", *about, *files, folder=tmp_path / "home")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["fingerprints"] == [fingerprint(newest)]
+    document = "stable/streams/v1/images.json"
+    stack.wait_until(lambda: fingerprint(newest) in stack.get(document)[1].decode(), "stable shows the upload")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--promote", "stable"), "Name it with --version"),
+        (("--back",), "name it with --promote"),
+        (("--require", "boots"), "name it with --promote"),
+        (("--promote", "stable", "--back", "rootfs.squashfs"), "leave the files out"),
+        (("--promote", "stable", "--wait", "0", "rootfs.squashfs"), "leave --wait 0 out"),
+    ],
+)
+def test_a_promotion_that_makes_no_sense_is_wrong_usage(arguments: tuple[str, ...], said: str) -> None:
+    line = (str(PROJECT / "scripts/upload"), "--to", "ubuntu/noble/amd64/default", *arguments)
+    done = subprocess.run(line, capture_output=True, text=True, check=False)
+    assert (done.returncode, said in done.stderr) == (2, True), done.stderr

@@ -108,6 +108,7 @@ NOT_RUN: Final[tuple[tuple[str, str], ...]] = (
 """Pattern of a whole command → the reason."""
 
 TESTED: Final[dict[str, str]] = {
+    "promotion by a publisher": "tests/component/test_uploads_promotion.py",
     "promotion with curl": "tests/component/test_uploads_promotion.py::"
     "test_the_curl_lines_of_the_api_page_post_a_result_and_promote_and_go_back",
     "curl alone": "tests/component/test_uploads_bad_input.py::test_the_curl_lines_of_the_api_page_upload_a_file",
@@ -122,6 +123,7 @@ TESTED: Final[dict[str, str]] = {
 """Scenario → the test that runs its commands."""
 
 RUN: Final[dict[str, tuple[str, ...]]] = {
+    "promotion by a publisher": (r"\./scripts/upload .* --promote .*",),
     "promotion with curl": (r'curl -K who .* "\$API/(promotions|checks)"',),
     "curl alone": (
         r"\(umask 077; printf .* > who\)",
