@@ -19,6 +19,7 @@ from imageserver.storage.port import Store
 
 LATEST: Final = timedelta(days=2)
 """How old the newest log may be. CloudFront delivers within a day, and a server in use is asked every hour."""
+_ORDER_THEM: Final = "set EdgeLogs to true, or order logs of version 2"
 
 ReasonToKeep = Callable[[VersionId, Run], str]
 """Returns why retention leaves a version, "" if it does not. What it cannot find out is noted in the run."""
@@ -83,12 +84,12 @@ def _fetched(days: int, store: Store, now: datetime, more: Callable[[], bool]) -
 def _doubt(logs: Logs, days: int, now: datetime) -> str:
     """Return what is wrong with which logs there are."""
     if not (logs.oldest and logs.newest and logs.since):
-        return f"there are no access logs below {PREFIX}; EdgeLogs must be true"
+        return f"there are no access logs below {PREFIX}; {_ORDER_THEM}"
     if logs.oldest > logs.since:
         return (
             f"the access logs begin at {logs.oldest:%Y-%m-%d %H:%M}, and {days} days of them are needed; "
             "LogRetentionDays must be longer than that"
         )
     if now - logs.newest > LATEST:
-        return f"the newest access log is of {logs.newest:%Y-%m-%d %H:%M}; EdgeLogs must be true"
+        return f"the newest access log is of {logs.newest:%Y-%m-%d %H:%M}; {_ORDER_THEM}"
     return ""

@@ -109,13 +109,13 @@ def young(logs: MemoryStore) -> str:
 
 def missing(logs: MemoryStore) -> str:
     logs.objects.clear()
-    return "there are no access logs below edge/; EdgeLogs must be true"
+    return "there are no access logs below edge/; set EdgeLogs to true, or order logs of version 2"
 
 
 def ended(logs: MemoryStore) -> str:
     put(logs, timedelta(days=3), fetch(DAYS[0]))
     del logs.objects[next(key for key in logs.objects if "11-23" in key)]
-    return "the newest access log is of 2026-11-20 10:00; EdgeLogs must be true"
+    return "the newest access log is of 2026-11-20 10:00; set EdgeLogs to true, or order logs of version 2"
 
 
 def cut(logs: MemoryStore) -> str:
