@@ -48,6 +48,7 @@ PAIR = Pair(root(OLD), root(NEW))
 
 def test_the_newest_version_is_the_one_with_the_latest_date() -> None:
     assert delta_plan.newest(listing("20261121", "20261122", "20261122.1", "20261120")) == "20261122.1"
+    assert delta_plan.newest(listing("20261121_1000", "202611211100")) == "202611211100", "by date, not as texts"
     assert delta_plan.newest({}) == ""
 
 
@@ -57,6 +58,8 @@ def test_bases_are_the_newest_older_versions_with_a_squashfs() -> None:
     assert delta_plan.bases(versions, "20261123", 1) == ["20261121"]
     assert delta_plan.bases(versions, "20261123", 0) == []
     assert delta_plan.bases(versions, "20261120", 3) == []
+    mixed = listing("20261121_1000", "202611211100", "20261122")
+    assert delta_plan.bases(mixed, "20261122", 2) == ["202611211100", "20261121_1000"]
 
 
 def test_a_version_that_lists_no_squashfs_gets_no_delta() -> None:

@@ -96,6 +96,11 @@ def test_back_is_about_what_the_channel_shows_and_not_about_a_withdrawn_version_
     assert standing(back, NOBLE, there(ONE, TWO, THREE)) == [ONE]
 
 
+def test_back_leaves_the_pointers_of_other_products() -> None:
+    both = promoted(to(channel(), ONE), VersionId(JAMMY, TWO), "then", "ann")
+    assert standing(taken_back(both, NOBLE, (ONE,), "then", "bob"), JAMMY, (TWO,)) == [TWO]
+
+
 def test_what_was_taken_back_keeps_its_first_date() -> None:
     first = taken_back(to(channel(), ONE, TWO, THREE), NOBLE, there(ONE, TWO, THREE), "first", "bob")
     again = taken_back(first, NOBLE, there(ONE, TWO, THREE), "again", "eve")

@@ -96,12 +96,17 @@ def test_more_private_streams_than_the_edge_can_hold_are_refused() -> None:
         entries(many(80), NOW)
 
 
+def test_a_token_is_stored_as_its_sha256() -> None:
+    assert token_hash("abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
 def test_what_differs_is_put_or_deleted_and_what_is_not_about_views_is_left() -> None:
     found = {"view:a": "1", "view:b": "1", "token:c": "1", "private": "[]", "other": "1"}
     assert differences(found, {"view:a": "2", "view:b": "1", "token:d": "1"}) == (
         {"view:a": "2", "token:d": "1"},
         ["private", "token:c"],
     )
+    assert differences(found, {}) == ({}, ["private", "token:c", "view:a", "view:b"])
     assert differences(found, {key: value for key, value in found.items() if key != "other"}) == ({}, [])
 
 
