@@ -275,7 +275,7 @@ def as_before(reader: Reader, line: str) -> None:
         admin(reader, "view", "token", "add", "staging", "ci")
     if "promote" in line and "--require" in line:
         post(reader, "boots")
-    if "--back" in line:
+    if "--back" in line or " expire " in line:
         admin(reader, "promote", f"{NOBLE}/{VERSION}", "--to", "stable")
 
 

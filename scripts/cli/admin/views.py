@@ -115,6 +115,13 @@ def create(deployment: Deployment, view: View, *, hide: bool) -> tuple[View, int
     return made, fold_again(deployment, (lambda _: True) if listed else made.takes)
 
 
+def expire(deployment: Deployment, name: str, after: timedelta) -> tuple[View, int]:
+    """Give a channel another expiry, 0 for none, and have its catalog folded. Raise InvalidView if it is no channel."""
+    seconds = int(after.total_seconds())
+    changed = change_view(deployment.store, name, lambda view: replace(view, expire_after_s=seconds), time.sleep)
+    return changed, fold_again(deployment, changed.takes)
+
+
 def remove(deployment: Deployment, name: str) -> int:
     """Delete a view, what the edge knows of it and its catalog; return how many products are folded again."""
     edge, store = edge_of(deployment), deployment.store

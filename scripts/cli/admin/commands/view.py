@@ -1,4 +1,4 @@
-"""Commands about private remotes and release channels: view create, list, show, remove, sync, token; promote."""
+"""Commands about private remotes and channels: view create, list, show, expire, remove, sync, token; promote."""
 
 from __future__ import annotations
 
@@ -43,11 +43,17 @@ class _Duration(click.ParamType[timedelta]):
 
     name = "TIME"
 
+    def __init__(self, *, or_never: bool = False) -> None:
+        self._never = {"never": timedelta()} if or_never else {}
+
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> timedelta:
-        """Return the duration, or end with what is expected."""
+        """Return the duration, 0 for never, or end with what is expected."""
+        if value in self._never:
+            return self._never[value]
         found = re.fullmatch(r"([1-9][0-9]{0,4})([hd])", str(value))
         if not found:
-            self.fail(f"{value!r} is no duration, expected hours or days, such as 36h or 14d", param, ctx)
+            never = ", or never" if self._never else ""
+            self.fail(f"{value!r} is no duration, expected hours or days, such as 36h or 14d{never}", param, ctx)
         return timedelta(**{{"h": "hours", "d": "days"}[found[2]]: int(found[1])})
 
 
@@ -176,6 +182,31 @@ def show(deployment: Deployment, as_json: bool, name: str) -> None:
             click.echo(f"  {path}/{one.version}: {output.promoted(inventory.plain(one))}{left}")
     for path, since in views.shown(deployment, found) if found.follows_newest else ():
         click.echo(f"  {path}: came on {since}{_leaves(found, since)}")
+
+
+@view.command()
+@click.argument("name")
+@click.argument("time", type=_Duration(or_never=True))
+@command
+def expire(deployment: Deployment, as_json: bool, name: str, time: timedelta) -> None:
+    """Let versions leave the channel NAME so long after they came into it, or never.
+
+    It counts for what is in the channel already. A longer time also brings back what would not have left yet.
+
+    \b
+    ./scripts/admin view expire stable 30d
+    ./scripts/admin view expire stable never
+    """
+    _named(deployment, name)
+    try:
+        changed, folded = views.expire(deployment, name, time)
+    except InvalidView as error:
+        raise click.UsageError(str(error)) from error
+    if as_json:
+        output.print_json(views.as_json(deployment, changed) | {"products": folded})
+        return
+    after = f"after {_duration(changed)}" if changed.expire_after_s else "never"
+    click.echo(f"{name}: a version leaves it {after}; the hourly run looks which are to leave")
 
 
 @view.command()

@@ -213,9 +213,27 @@ def test_a_channel_with_an_expiry_says_what_left_it(world: World) -> None:
     assert re.search(rf"{NOBLE}/{NEW}: promoted on \S+ by ann, left on ", world.admin("view show stable").stdout)
 
 
+def test_an_expiry_is_changed_and_what_would_not_have_left_yet_comes_back(world: World) -> None:
+    world.admin(f"{STABLE} --expire-after 36h")
+    world.upload(f"images/{NOBLE}/{NEW}")
+    world.admin(f"promote {NOBLE}/{NEW} --to stable")
+    later = datetime.now(UTC) + timedelta(hours=37)
+    change_view(world.system.store, "stable", partial(expired, now=later), lambda _: None)
+    world.system.publish(*world.system.products())
+    assert world.system.listed(view="stable") == {}
+    assert "a version leaves it after 2 days" in world.admin("view expire stable 2d").stdout
+    assert world.system.listed(view="stable") == {NAME: [NEW]}
+    assert "a version leaves it never" in world.admin("view expire stable never").stdout
+    assert world.told("view expire stable 1d")["expire_after_s"] == 24 * 3600
+    assert world.system.listed(view="stable") == {}
+
+
 @pytest.mark.parametrize(
     ("line", "code", "said"),
     [
+        ("view expire staging 14d", USAGE, "has an expiry and is no channel"),
+        ("view expire stable 0d", USAGE, "expected hours or days, such as 36h or 14d, or never"),
+        ("view expire daily 14d", NOTHING, "there is no view daily"),
         (f"promote {NOBLE}/{NEW} --to testing", FOUND, "testing follows the newest version of each product by itself"),
         (f"promote {NOBLE} --to stable", USAGE, "name the version that stable is to show"),
         (f"promote {NOBLE}/20261101_1000 --to stable", FOUND, "there is no images/"),
