@@ -12,7 +12,7 @@ from cli.admin.proxied import ProxiedConnections, trust
 from imageserver.aws.queues import send_all
 from imageserver.errors import InvalidMirror, UpstreamRefused
 from imageserver.format.documents import INDEX_KEY, versions_of
-from imageserver.format.keys import parse_version
+from imageserver.format.keys import ProductId, parse_version
 from imageserver.format.wording import counted
 from imageserver.operations import withdraw as withdrawals
 from imageserver.operations.mirror_documents import (
@@ -26,6 +26,7 @@ from imageserver.operations.mirror_documents import (
 )
 from imageserver.operations.mirror_plan import Followed, MirrorServices, follow
 from imageserver.operations.mirror_signatures import trusted
+from imageserver.operations.promotion import Moved, moved, shown_by_channels
 from imageserver.operations.runs import Run
 from imageserver.remote.server import RemoteServer
 from imageserver.storage.document_cache import DocumentCache
@@ -230,14 +231,15 @@ def held(deployment: Deployment, name: str) -> list[str]:
     return sorted(path for path, one in state_of(deployment.store, name).held.items() if not one.delisted)
 
 
-def remove(deployment: Deployment, name: str, *, withdraw: bool) -> list[str]:
-    """Stop to follow a server, and return the versions that were withdrawn.
+def remove(deployment: Deployment, name: str, *, withdraw: bool) -> list[Moved]:
+    """Stop to follow a server, and return the channels that showed one of the versions that were withdrawn.
 
     First the configuration: what is copied until then would come again after the withdrawal. What is held is forgotten
     last, so that a removal that failed can be repeated.
     """
     others = unconfigure(deployment.store, name, time.sleep)
     paths = held(deployment, name) if withdraw else []
+    before = _shown(deployment, paths)
     for path in paths:
         withdrawals.withdraw(
             deployment.store, parse_version(path), datetime.now(UTC), deployment.rules.grace_hours, time.sleep,
@@ -245,7 +247,15 @@ def remove(deployment: Deployment, name: str, *, withdraw: bool) -> list[str]:
         )  # fmt: skip
     forget(deployment.store, name)
     announce(deployment.store, others, time.sleep, deployment.views)
-    return paths
+    after = _shown(deployment, paths)
+    return [one for product in before for one in moved(product, before[product], after[product])]
+
+
+def _shown(deployment: Deployment, paths: Sequence[str]) -> dict[ProductId, dict[str, str]]:
+    """Return what each channel shows of the products of these versions."""
+    views = list(deployment.views().values())
+    products = sorted({parse_version(path).product for path in paths})
+    return {product: shown_by_channels(deployment.store, views, product) for product in products}
 
 
 def plan_as_json(followed: Followed, run: Run) -> dict[str, Any]:

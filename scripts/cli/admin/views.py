@@ -15,13 +15,14 @@ from urllib.parse import urlsplit
 
 from msgspec.structs import replace
 
-from cli.admin import inventory
+from cli.admin import inventory, output
 from cli.admin.deployment import Deployment
 from cli.admin.token_use import LogUnavailable, Use, count
 from imageserver.errors import InvalidView
 from imageserver.format import documents
 from imageserver.format.keys import ProductId, VersionId, parse_version
 from imageserver.operations.inventory import known_products
+from imageserver.operations.promotion import Moved
 from imageserver.operations.view_documents import change_view, configured, create_view, delete_view, view_of
 from imageserver.operations.view_entries import Synced, sync
 from imageserver.storage.document_cache import DocumentCache
@@ -166,6 +167,13 @@ def revoke_token(deployment: Deployment, name: str, label: str) -> None:
 def synchronise(deployment: Deployment) -> Synced:
     """Tell the edge what the documents of all views say. Expired tokens go."""
     return sync(deployment.store, edge_of(deployment), datetime.now(UTC))
+
+
+def tell_moved(moves: Iterable[Moved]) -> None:
+    """Print which channels show another version since a withdrawal."""
+    for one in moves:
+        shows = f"{one.product.path}/{one.after}" if one.after else f"nothing of {one.product.path}"
+        output.say(f"the channel {one.channel} goes back from {one.before}: it shows {shows}")
 
 
 def edge_of(deployment: Deployment) -> KeyValues:

@@ -13,7 +13,7 @@ from typing import Final, NoReturn
 import click
 
 from cli import aws
-from cli.admin import import_plan, inventory, other_servers, output, source_records, transfer
+from cli.admin import import_plan, inventory, other_servers, output, source_records, transfer, views
 from cli.admin.arguments import command, filters, find_target, ignored_yes_option, main, product_of, yes_option
 from cli.admin.deployment import Deployment, DryStore
 from cli.admin.errors import FOUND, NOTHING, end
@@ -62,11 +62,8 @@ def withdraw(deployment: Deployment, as_json: bool, path: str, reason: str, grac
     product = product_of(target)
     before = shown_by_channels(store, deployment.views().values(), product)
     done = withdrawals.withdraw(store, target, datetime.now(UTC), hours, time.sleep, reason)
-    for one in moved(
-        product, before, shown_by_channels(store, deployment.views().values(), product) if yes else before
-    ):
-        shows = f"{product.path}/{one.after}" if one.after else f"nothing of {product.path}"
-        output.say(f"the channel {one.channel} goes back from {one.before}: it shows {shows}")
+    after = shown_by_channels(store, deployment.views().values(), product) if yes else before
+    views.tell_moved(moved(product, before, after))
     will = f"withdrawn, deleted after {done.delete_after}"
     _print_changed(as_json, not yes, target, done, will if yes else f"would be {will}; add --yes to do it")
 

@@ -9,7 +9,7 @@ from typing import NoReturn
 import click
 
 import costs
-from cli.admin import mirrors, output
+from cli.admin import mirrors, output, views
 from cli.admin.arguments import command, main, yes_option
 from cli.admin.deployment import Deployment
 from cli.admin.errors import NOTHING, end, explain
@@ -184,8 +184,8 @@ def show(deployment: Deployment, as_json: bool, name: str) -> None:
     click.echo(f"  {row.state}; {counted(row.versions, 'version')} of {counted(row.products, 'product')}")
     click.echo(f"  listed now: {now.listed:,} of the {counted(now.held, 'version')} that it holds")
     if where.views:
-        views = [f"{one} (the newest)" if one in where.newest else one for one in where.views]
-        click.echo(f"  shown in: {', '.join([*(['the public catalog'] if where.is_public else []), *views])}")
+        showing = [f"{one} (the newest)" if one in where.newest else one for one in where.views]
+        click.echo(f"  shown in: {', '.join([*(['the public catalog'] if where.is_public else []), *showing])}")
     for what, when in (("looked at", row.looked), ("compared in full", row.compared), ("in step", row.in_step)):
         click.echo(f"  last {what}: {when or 'never'}")
     for key in row.keys:
@@ -231,7 +231,7 @@ def remove(deployment: Deployment, as_json: bool, name: str, keep: bool | None, 
     if name not in configured(deployment.store) and not held:
         end(NOTHING, f"there is no mirror {name}; `admin mirror list` names them")
     if yes:
-        mirrors.remove(deployment, name, withdraw=not keep)
+        views.tell_moved(mirrors.remove(deployment, name, withdraw=not keep))
     if as_json:
         output.print_json({"mirror": name, "dry_run": not yes, "keep_images": keep, "versions": held})
         return

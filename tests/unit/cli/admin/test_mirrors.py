@@ -14,7 +14,9 @@ from cli.admin import arguments, mirrors
 from cli.admin.__main__ import main
 from cli.admin.deployment import Deployment
 from cli.admin.errors import NOTHING, STORAGE
+from imageserver.format.keys import parse_version
 from imageserver.operations.mirror_documents import configured, note_refusal, state_of
+from imageserver.operations.promotion import promote
 from imageserver.operations.view_documents import create_view
 from imageserver.upstream import messages
 from imageserver.upstream.messages import MirrorMessage
@@ -135,6 +137,17 @@ def test_a_channel_that_would_not_hold_what_comes_is_refused_and_nothing_is_writ
     before = dict(world.system.store.objects)
     assert said in world.admin(f"{ADD} --only all {options}", USAGE).stderr
     assert (world.system.store.objects, world.asked) == (before, [])
+
+
+def test_a_mirror_that_is_removed_with_its_images_says_which_channel_goes_back(world: World) -> None:
+    make(world, channel())
+    world.publish()
+    world.admin(f"{ADD} --only all")
+    world.system.upload(TINY, images.split_image(seed=TINY))
+    world.system.catch_up()
+    promote(world.system.store, "stable", parse_version(TINY), world.system.store.clock, "ann", lambda _: None)
+    said = world.admin("mirror remove site --withdraw-images --yes").stderr
+    assert f"the channel stable goes back from 20261101_1000: it shows nothing of {TINY.rpartition('/')[0]}" in said
 
 
 def test_a_dry_run_prints_what_comes_and_its_price_and_writes_nothing(world: World) -> None:
