@@ -263,7 +263,7 @@ def held(host: Client) -> dict[str, str]:
 def moving(address: str) -> list[list[str]]:
     """Return the page's commands that move a host, without the program's name, for this test's remote and image."""
     lines = [line for line in documented.script("private remotes") if line.startswith(("lxc remote", "lxc image"))]
-    found = [line.replace("staging", "private").replace("ubuntu/noble", "alpine/private") for line in lines]
+    found = [re.sub(r"\bmine\b", "private", line).replace("ubuntu/noble", "alpine/private") for line in lines]
     return [shlex.split(re.sub(r"https://\S+", address, line))[1:] for line in found]
 
 

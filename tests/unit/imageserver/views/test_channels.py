@@ -98,7 +98,7 @@ def test_back_is_about_what_the_channel_shows_and_not_about_a_withdrawn_version_
 
 def test_back_leaves_the_pointers_of_other_products() -> None:
     both = promoted(to(channel(), ONE), VersionId(JAMMY, TWO), "then", "ann")
-    assert standing(taken_back(both, NOBLE, (ONE,), "then", "bob"), JAMMY, (TWO,)) == [TWO]
+    assert standing(taken_back(both, NOBLE, there(ONE), "then", "bob"), JAMMY, there(TWO)) == [TWO]
 
 
 def test_what_was_taken_back_keeps_its_first_date() -> None:
