@@ -185,7 +185,7 @@ def delta(deployment: Deployment, as_json: bool, path: str, count: int) -> None:
     "--keep-fetched-within",
     type=click.IntRange(0),
     metavar="DAYS",
-    help=f"Leave what the access logs say was fetched in so many days; 0: do not ask.  {AS_DEPLOYED}, else 0]",
+    help=f"Keep versions fetched in the last DAYS days, by the access logs; 0: do not ask.  {AS_DEPLOYED}, else 0]",
 )
 @click.option(
     "--dry-run", is_flag=True, help="Print what would happen, even with --yes. This is the default without it."

@@ -17,7 +17,7 @@ from imageserver.operations.access_logs import PREFIX, count_requests, days_ago,
     type=click.IntRange(0),
     default=30,
     show_default=True,
-    help="Of so many days, to the hour; 0: as far back as there are logs.",
+    help="How many days back, to the hour; 0: as far as there are logs.",
 )
 @command
 def stats(deployment: Deployment, as_json: bool, days: int) -> None:

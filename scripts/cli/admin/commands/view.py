@@ -364,7 +364,7 @@ def revoke(deployment: Deployment, as_json: bool, name: str, label: str) -> None
 @main.command()
 @click.argument("path")
 @click.option("--to", "channel", required=True, metavar="CHANNEL", help="The channel that shows it.")
-@click.option("--back", is_flag=True, help="Show the version before again; PATH may be the product.")
+@click.option("--back", is_flag=True, help="Go back to the version before; PATH may be the product.")
 @click.option("--require", multiple=True, metavar="CHECK", help="Only if this check has passed. Repeatable.")
 @command
 def promote(
