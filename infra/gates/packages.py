@@ -91,7 +91,7 @@ def storage() -> Iterator[str]:
 
 @cache
 def deployed() -> stack.Stack:
-    return stack.deployed(MirrorSchedule="rate(1 hour)", Views="true", Deltas="1")
+    return stack.deployed(MirrorSchedule="rate(1 hour)", Views="true", Deltas="1", KeepFetchedWithinDays="30")
 
 
 def variables(name: str) -> dict[str, str]:
