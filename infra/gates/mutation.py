@@ -28,6 +28,7 @@ MODULES: Final = {
     "views/addresses.py": ("views/test_addresses.py",),
     "views/catalogs.py": ("views/test_catalogs.py",),
     "views/channels.py": ("views/test_channels.py",),
+    "views/checks.py": ("views/test_checks.py",),
     "views/tokens.py": ("views/test_tokens.py",),
     "views/view.py": ("views/test_view.py",),
 }

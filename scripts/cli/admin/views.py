@@ -123,6 +123,12 @@ def expire(deployment: Deployment, name: str, after: timedelta) -> tuple[View, i
     return changed, fold_again(deployment, changed.takes)
 
 
+def require(deployment: Deployment, name: str, checks: Iterable[str]) -> View:
+    """Have a channel require these checks alone from now on. Raise InvalidView if it is no channel."""
+    wanted = tuple(dict.fromkeys(checks))
+    return change_view(deployment.store, name, lambda view: replace(view, requires=wanted), time.sleep)
+
+
 def remove(deployment: Deployment, name: str) -> int:
     """Delete a view, what the edge knows of it and its catalog; return how many products are folded again."""
     edge, store = edge_of(deployment), deployment.store

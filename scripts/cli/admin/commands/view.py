@@ -131,6 +131,33 @@ def create(
         _print_remotes(name, views.address(deployment, made))
 
 
+@view.command()
+@click.argument("name")
+@click.argument("checks", nargs=-1, metavar="[CHECK]...")
+@click.option("--none", is_flag=True, help="Require no check any more.")
+@command
+def require(deployment: Deployment, as_json: bool, name: str, checks: tuple[str, ...], none: bool) -> None:
+    """Let the channel NAME take only versions that have passed these checks, in the place of those it required.
+
+    What it shows already stays.
+
+    \b
+    ./scripts/admin view require stable boots
+    ./scripts/admin view require stable --none
+    """
+    if none == bool(checks):
+        raise click.UsageError("name the checks, or --none of them")
+    _named(deployment, name)
+    try:
+        changed = views.require(deployment, name, checks)
+    except InvalidView as error:
+        raise click.UsageError(str(error)) from error
+    if as_json:
+        output.print_json(views.as_json(deployment, changed))
+        return
+    click.echo(f"{name} requires {'the checks ' + ', '.join(changed.requires) if changed.requires else 'no check'}")
+
+
 @view.command(name="list")
 @command
 def list_(deployment: Deployment, as_json: bool) -> None:

@@ -26,6 +26,7 @@ from imageserver.operations.view_documents import change_view, configured, view_
 from imageserver.views.channels import expired
 from tests.support import images
 from tests.support.memory_store import MemoryKeyValues, System
+from tests.support.views import post
 
 USAGE = 2
 NOBLE = "ubuntu/noble/amd64/default"
@@ -409,3 +410,47 @@ def test_a_server_without_views_lists_none(world: World) -> None:
         "stable\tpublic channel\timages\thttps://here.example.org/stable/\t",
         "staging\tprivate view\timages-staging\t0 tokens\t",
     ]
+
+
+def test_a_channel_that_requires_a_check_says_so_and_takes_what_has_passed(world: World) -> None:
+    world.upload(f"images/{NOBLE}/{OLD}", f"images/{NOBLE}/{NEW}")
+    world.admin(f"{STABLE} --require boots")
+    assert "requires the checks boots" in world.admin("view show stable").stdout
+    refused = world.admin(f"promote images/{NOBLE}/{NEW} --to stable", FOUND)
+    assert "the check boots has no result" in refused.output
+    post(world.system, f"images/{NOBLE}/{NEW}", "boots")
+    world.admin(f"promote images/{NOBLE}/{NEW} --to stable")
+    told = world.admin(f"show images/{NOBLE}/{NEW}").stdout
+    assert re.search(r"check boots: passed on .*, posted by ci\n", told)
+    assert re.search(r"stable: promoted on .* by ", told)
+    assert "check boots" not in world.admin(f"show images/{NOBLE}/{OLD}").stdout
+
+
+def test_the_checks_that_a_channel_requires_are_changed_and_what_it_shows_stays(world: World) -> None:
+    world.upload(f"images/{NOBLE}/{OLD}", f"images/{NOBLE}/{NEW}")
+    world.admin(STABLE)
+    world.admin(f"promote images/{NOBLE}/{OLD} --to stable")
+    assert "stable requires the checks boots, scan" in world.admin("view require stable boots scan boots").stdout
+    assert "the check boots has no result" in world.admin(f"promote images/{NOBLE}/{NEW} --to stable", FOUND).output
+    (shown,) = world.told("view show stable")["channel"][f"images/{NOBLE}"]
+    assert shown["version"] == OLD
+    assert world.told("view require stable --none")["name"] == "stable"
+    world.admin(f"promote images/{NOBLE}/{NEW} --to stable")
+
+
+@pytest.mark.parametrize(
+    ("line", "code", "said"),
+    [
+        ("view require stable", USAGE, "name the checks, or --none of them"),
+        ("view require stable boots --none", USAGE, "name the checks, or --none of them"),
+        ("view require stable Boots", USAGE, "requires the check 'Boots'"),
+        ("view require staging boots", USAGE, "requires checks and is no channel"),
+        ("view require none boots", NOTHING, "there is no view none"),
+        (f"promote {NOBLE} --to stable --back --require boots", USAGE, "--back asks for no check"),
+    ],
+)
+def test_a_check_that_cannot_be_required_is_refused(world: World, line: str, code: int, said: str) -> None:
+    world.upload(f"images/{NOBLE}/{NEW}")
+    world.admin(STABLE)
+    world.admin(STAGING)
+    assert said in world.admin(line, code).output
