@@ -18,12 +18,15 @@ from hypothesis import strategies as st
 
 from imageserver.errors import InvalidView
 from imageserver.format.keys import parse_version
-from imageserver.operations.promotion import promote, take_back
-from imageserver.operations.view_documents import change_view
+from imageserver.operations.promotion import promote, shown_by_channels, take_back
+from imageserver.operations.prune import Rules, prune
+from imageserver.operations.runs import Run
+from imageserver.operations.view_documents import change_view, configured
 from imageserver.operations.withdraw import restore, withdraw
+from imageserver.versions.retention import Rule
 from imageserver.views.channels import expired
 from tests.support import images
-from tests.support.memory_store import System
+from tests.support.memory_store import Sent, System
 from tests.support.views import channel, private, system, view
 
 PUBLIC, PRIVATE = "images", "images-hidden"
@@ -31,6 +34,7 @@ PRODUCTS = ("ubuntu/noble/amd64/default", "debian/trixie/amd64/default")
 DAYS = ("20261121", "20261122", "20261123")
 PATHS = [f"{stream}/{product}/{day}" for stream in (PUBLIC, PRIVATE) for product in PRODUCTS for day in DAYS]
 HOUR_S = 3600
+KEEP_ONE = Rules(Rule(versions=1), 24, 7)
 VIEWS = (
     private("hidden", (PRIVATE,)),
     channel("stable", (PUBLIC,)),
@@ -57,6 +61,17 @@ def pause(_seconds: float) -> None:
     """Nobody waits."""
 
 
+def retain(server: System) -> None:
+    """Keep one version of each product, and check that each channel that showed a version still can."""
+    views = configured(server.store)
+    before = [shown_by_channels(server.store, views.values(), product) for product in server.products()]
+    run = Run()
+    prune(server.store, Sent(), KEEP_ONE, server.store.clock, pause, run, views=lambda: configured(server.store))
+    run.check()
+    after = [shown_by_channels(server.store, views.values(), product) for product in server.products()]
+    assert after == before, "retention moved a channel"
+
+
 def happen(server: System, what: str, path: str, about: str) -> None:
     store, version = server.store, parse_version(path)
     match what:
@@ -71,6 +86,8 @@ def happen(server: System, what: str, path: str, about: str) -> None:
             server.publish(version)
         case "wait":
             store.clock += timedelta(minutes=30)
+        case "retain":
+            retain(server)
         case "expire":
             change_view(store, about, partial(expired, now=store.clock), pause)
         case "promote" | "back":
@@ -160,6 +177,28 @@ def test_the_catalogs_of_views_are_a_pure_function_of_records_and_selections(ste
         server.publish(product)
     server.publish(*products)
     assert served(server) == after
+
+
+CHANGES = st.lists(
+    st.one_of(
+        st.tuples(st.sampled_from(["promote", "back"]), st.sampled_from(PATHS), st.sampled_from(CHANNELS)),
+        st.tuples(st.sampled_from(["withdraw", "restore"]), st.sampled_from(PATHS), st.just("")),
+        st.tuples(st.sampled_from(["wait", "expire", "retain"]), st.just(PATHS[0]), st.just("fresh")),
+    ),
+    max_size=15,
+)
+
+
+@settings(max_examples=40, deadline=None)
+@given(changes=CHANGES)
+def test_retention_moves_no_channel(changes: list[Any]) -> None:
+    server = system(*VIEWS)
+    for number, path in enumerate(PATHS):
+        server.upload(path, images.split_image(seed=str(number)))
+    server.catch_up()
+    for change in (*changes, ("retain", PATHS[0], "")):
+        happen(server, *change)
+        server.publish(*server.products())
 
 
 def test_the_views_of_this_test_show_something() -> None:
