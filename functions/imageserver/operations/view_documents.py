@@ -75,7 +75,7 @@ def delete_view(store: Store, name: str, pause: Pause) -> None:
 def _change(store: Store, name: str, change: Callable[[View], View]) -> View:
     found = store.read(view_key(name))
     if found is None:
-        raise NoView(f"there is no view {name[:80]!a}; `admin view list` names them")
+        raise NoView(f"there is no view {name[:80]!r}; `admin view list` names them")
     before = decode_view(found.body, name)
     after = change(before)
     if after != before and write(store, view_key(name), encode_view(after), found) is None:

@@ -44,7 +44,7 @@ def with_token(view: View, hashed: str, token: Token) -> View:
         raise InvalidView(f"the view {view.name} can be read by everybody: it needs no token")
     if not _LABEL.fullmatch(token.label):
         raise InvalidView(
-            f"the label {token.label[:80]!a} has other characters, expected 1 to 63 of a-z, 0-9 and `-`, not `-` "
+            f"the label {token.label[:80]!r} has other characters, expected 1 to 63 of a-z, 0-9 and `-`, not `-` "
             "first: it is the user name in the remote's address"
         )
     if any(one.label == token.label for one in view.tokens.values()):
@@ -59,7 +59,7 @@ def without_token(view: View, label: str) -> View:
     """Return the view without the token of that label. Raise InvalidView if there is none."""
     left = {hashed: token for hashed, token in view.tokens.items() if token.label != label}
     if len(left) == len(view.tokens):
-        raise InvalidView(f"the view {view.name} has no token {label[:80]!a}; `admin view token list` names them")
+        raise InvalidView(f"the view {view.name} has no token {label[:80]!r}; `admin view token list` names them")
     return replace(view, tokens=left)
 
 

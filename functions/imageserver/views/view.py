@@ -131,11 +131,11 @@ def check(view: View) -> None:
     """Raise InvalidView, which says what is wrong and what is expected."""
     try:
         for problem in _problems(view):
-            raise InvalidView(f"the view {view.name[:80]!a} {problem}")
+            raise InvalidView(f"the view {view.name[:80]!r} {problem}")
         for stream in view.streams:
             parse_product(f"{stream}/os/release/amd64/default")
     except (InvalidUpload, InvalidFilter) as error:
-        raise InvalidView(f"the view {view.name[:80]!a} cannot be made: {error}") from error
+        raise InvalidView(f"the view {view.name[:80]!r} cannot be made: {error}") from error
 
 
 def _problems(view: View) -> Iterable[str]:
@@ -148,7 +148,7 @@ def _problems(view: View) -> Iterable[str]:
     if len(set(view.streams)) < len(view.streams):
         yield "names a stream twice"
     if strangers := sorted(set(view.private_streams) - set(view.streams)):
-        yield f"makes {strangers[0]!a} private and does not show it; add it to its streams"
+        yield f"makes {strangers[0]!r} private and does not show it; add it to its streams"
     if view.private_streams and not view.is_private:
         yield "makes a stream private and can be read by everybody; make the view private"
     if view.tokens and not view.is_private:
@@ -158,7 +158,7 @@ def _problems(view: View) -> Iterable[str]:
     if not all(map(_TOKEN_HASH.fullmatch, view.tokens)):
         yield "has a token that is not known by its sha256"
     if view.clients and view.clients not in ALL_CLIENTS:
-        yield f"is for the clients {view.clients[:80]!a}, expected {' or '.join(ALL_CLIENTS)}, or none for both"
+        yield f"is for the clients {view.clients[:80]!r}, expected {' or '.join(ALL_CLIENTS)}, or none for both"
     if not _is_secret(view.secret):
         yield f"has a secret that is not {SECRET_BYTES} bytes in base64url"
     if view.requires and view.channel is None:
@@ -180,7 +180,7 @@ def _channel_problems(view: View) -> Iterable[str]:
     promoted_at = (one.at for promotions in (view.channel or {}).values() for one in promotions)
     for time in (view.expired_at, *(promoted_at if view.expire_after_s else ())):
         if time and not _is_moment(time):
-            yield f"has the time {time[:80]!a}, expected ISO 8601 with a time zone"
+            yield f"has the time {time[:80]!r}, expected ISO 8601 with a time zone"
 
 
 def _is_moment(text: str) -> bool:
@@ -195,7 +195,7 @@ def _check_problems(requires: tuple[str, ...]) -> Iterable[str]:
         yield f"requires {len(requires)} checks, expected at most {MOST_CHECKS}"
     for name in requires:
         if not _NAME.fullmatch(name):
-            yield f"requires the check {name[:80]!a}, expected 1 to 63 of a-z, 0-9 and `-`, not `-` first"
+            yield f"requires the check {name[:80]!r}, expected 1 to 63 of a-z, 0-9 and `-`, not `-` first"
 
 
 def _filter_problems(only: tuple[str, ...]) -> Iterable[str]:
@@ -204,7 +204,7 @@ def _filter_problems(only: tuple[str, ...]) -> Iterable[str]:
     for text in only:
         found = parse_filter(text)
         if text.strip() != ALL and (found.most_bytes is not None or not found.patterns.keys() <= _PRODUCT_FIELDS):
-            yield f"has the filter {text!a}; a view selects products: expected os, release, arch and variant alone"
+            yield f"has the filter {text!r}; a view selects products: expected os, release, arch and variant alone"
 
 
 def _is_secret(text: str) -> bool:
@@ -238,5 +238,5 @@ def decode_view(body: bytes, name: str) -> View:
     if view.schema != SCHEMA:
         raise CatalogDamaged(f"{key} is of schema {view.schema}, expected {SCHEMA}; deploy the newer release again")
     if view.name != name:
-        raise CatalogDamaged(f"{key} is about the view {view.name[:80]!a}, expected {name}; put back the right one")
+        raise CatalogDamaged(f"{key} is about the view {view.name[:80]!r}, expected {name}; put back the right one")
     return view
