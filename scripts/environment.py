@@ -72,7 +72,7 @@ def run(module: str, *, groups: Sequence[str]) -> NoReturn:
     except SetupFailed as failure:
         _fail(failure)
     sys.stdout.flush()
-    os.execv(python, [str(python), "-m", module, *sys.argv[1:]])  # noqa: S606
+    os.execv(python, [str(python), "-m", module, *sys.argv[1:]])  # noqa: S606  (an interpreter of ours)
 
 
 def switch_python() -> None:
@@ -87,7 +87,7 @@ def switch_python() -> None:
         python = find_python(given.python)
     except SetupFailed as failure:
         _fail(failure)
-    os.execv(python, [str(python), sys.argv[0], *rest])  # noqa: S606
+    os.execv(python, [str(python), sys.argv[0], *rest])  # noqa: S606  (an interpreter of ours)
 
 
 def find_python(wanted: str, *, module: str = "venv") -> Path:
@@ -351,7 +351,7 @@ def _download(url: str) -> bytes:
     request = urllib.request.Request(url, headers={"User-Agent": "serverless-simplestreams"})
     try:
         with urllib.request.urlopen(request, timeout=120) as answer:
-            return answer.read()  # type: ignore[no-any-return]
+            return answer.read()  # type: ignore[no-any-return]  # bytes
     except urllib.error.URLError as error:
         if not isinstance(error.reason, ssl.SSLCertVerificationError):
             raise SetupFailed(f"{url}: {error}") from error
@@ -359,7 +359,7 @@ def _download(url: str) -> bytes:
     unverified.check_hostname = False
     unverified.verify_mode = ssl.CERT_NONE
     with urllib.request.urlopen(request, timeout=120, context=unverified) as answer:
-        return answer.read()  # type: ignore[no-any-return]
+        return answer.read()  # type: ignore[no-any-return]  # bytes
 
 
 @contextlib.contextmanager

@@ -19,7 +19,7 @@ from gates.tools import CACHE, ROOT
 # Reviewed: what checkov finds here, why it is right as it is, and for which resources that was decided.
 NAMES: Final = ("Digest", "Publish", "Uploads", "Maintain", "Mirror", "Copy", "Delta")
 FUNCTIONS: Final = frozenset(f"{name}Function" for name in NAMES)
-LOGS: Final = frozenset({f"{name}Logs" for name in NAMES} | {"ApiLogs"})
+LOGS: Final = frozenset({f"{name}Logs" for name in NAMES} | {"ApiLogs", "ViewLogs"})
 QUEUES: Final = frozenset(
     {f"{name}{kind}" for name in ("Arrivals", "Changes", "Copies", "Deltas") for kind in ("Queue", "DeadLetters")}
     | {"MaintainDeadLetters"}

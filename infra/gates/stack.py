@@ -89,5 +89,5 @@ def physical() -> Callable[[str, str, str | None, Mapping[str, Any]], str]:
 
 
 def bucket_name(logical_id: str) -> str:
-    """Return the bucket of images has the name that the template derives; the other one a generated name."""
+    """Return the name of a bucket: that of the images as the template derives it, any other one generated."""
     return f"{IDENTITY.stack_name}-{ACCOUNT_ID}-{REGION}" if logical_id == "Bucket" else f"images-{logical_id.lower()}"

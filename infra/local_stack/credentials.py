@@ -8,7 +8,7 @@ import boto3
 import botocore.session
 
 ACCESS_KEY: Final = "LOCALSIMPLESTREAMS00"
-SECRET_KEY: Final = "local-only-not-a-secret"  # noqa: S105
+SECRET_KEY: Final = "local-only-not-a-secret"  # noqa: S105  (everybody may know it)
 
 
 NO_CONFIGURATION: Final = {

@@ -67,7 +67,7 @@ def _give_etags_at_once() -> None:
             kwargs["etag"] = hashlib.md5(value, usedforsecurity=False).hexdigest()
         return original(self, bucket_name, key_name, value, *args, **kwargs)
 
-    S3Backend.put_object = put_object  # type: ignore[method-assign]
+    S3Backend.put_object = put_object  # type: ignore[method-assign]  # moto, as strict as S3
 
 
 def _count_messages_when_asked() -> None:
@@ -91,13 +91,13 @@ def _count_messages_when_asked() -> None:
         return found
 
     Queue.BASE_ATTRIBUTES = [name for name in Queue.BASE_ATTRIBUTES if name not in counts]
-    SQSBackend.get_queue_attributes = get_queue_attributes  # type: ignore[method-assign]
+    SQSBackend.get_queue_attributes = get_queue_attributes  # type: ignore[method-assign]  # moto, as SQS answers
 
 
 def _look_up_hosts_once() -> None:
     """Look the hosts up once: moto lists the folder of its services for each request to find its service."""
     original = DomainDispatcherApplication.get_backend_for_host
-    DomainDispatcherApplication.get_backend_for_host = functools.lru_cache(maxsize=100)(original)  # type: ignore[method-assign]
+    DomainDispatcherApplication.get_backend_for_host = functools.lru_cache(maxsize=100)(original)  # type: ignore[method-assign]  # moto, bounded
 
 
 def _list_generations_in_order() -> None:
@@ -106,7 +106,7 @@ def _list_generations_in_order() -> None:
     moto takes the newest by date, which two of one millisecond share; leaves out the first entry behind a marker; and
     copies every object of the bucket first.
     """
-    S3Backend.list_object_versions = _generations  # type: ignore[method-assign,assignment]
+    S3Backend.list_object_versions = _generations  # type: ignore[method-assign,assignment]  # moto, in S3's order
 
 
 def _generations(

@@ -33,7 +33,7 @@ OLD = "old-server"
 NOBLE = "images/ubuntu/noble/amd64/default"
 JAMMY = "images/ubuntu/jammy/amd64/default"
 FILES = ("lxd.tar.xz", "rootfs.squashfs")
-NEVER: Callable[[float], object] = lambda _: None  # noqa: E731
+NEVER: Callable[[float], object] = lambda _: None  # noqa: E731  (a constant with a type)
 
 
 @pytest.fixture(scope="module")

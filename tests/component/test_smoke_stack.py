@@ -178,7 +178,7 @@ def test_a_deployed_stack_is_found_by_its_name_and_reached_as_boto3_and_tls_are_
     }
     real = boto3.Session
 
-    class Session(real):  # type: ignore[valid-type,misc]
+    class Session(real):  # type: ignore[valid-type,misc]  # `real` is a class at run time
         def client(self, service: str, *arguments: Any, **more: Any) -> Any:
             if service == "cloudformation":
                 return SimpleNamespace(describe_stacks=lambda **_: {"Stacks": [described]})

@@ -136,7 +136,7 @@ def test_a_consumer_that_stops_early_leaves_no_thread_and_no_connection(server: 
     chunks = read_object(server, "b", "k", ETAG, len(CONTENT), PLAN)
     next(chunks)
     begin = time.monotonic()
-    chunks.close()  # type: ignore[attr-defined]
+    chunks.close()  # type: ignore[attr-defined]  # a generator behind the Iterator
     assert readers() == []
     assert time.monotonic() - begin < PLAN.timeout_s  # woken, not waited for: three bodies are stalled
     release.set()

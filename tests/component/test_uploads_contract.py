@@ -22,7 +22,7 @@ from tests.support.upload_api import System
 from tests.support.views import channel
 
 schemathesis = optional("schemathesis", "contract")
-from hypothesis import HealthCheck, settings  # noqa: E402
+from hypothesis import HealthCheck, settings  # noqa: E402  (schemathesis may be missing)
 
 DESCRIPTION: Final = json.loads(json.dumps(document()))
 CONFIG: Final = {
@@ -224,7 +224,7 @@ def test_the_description_is_openapi() -> None:
     assert [error.message for error in OpenAPIV31SpecValidator(DESCRIPTION).iter_errors()] == []
 
 
-@api.parametrize()  # type: ignore[untyped-decorator]
+@api.parametrize()  # type: ignore[untyped-decorator]  # schemathesis has no types for it
 @settings(max_examples=40, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
 def test_whatever_is_sent_is_answered_as_described(system: System, case: Any) -> None:
     case.query.pop("wait", None) if case.query else None  # waiting is another test's too

@@ -139,9 +139,9 @@ VERSION = "images/signed/one/amd64/default/20261123_10:00"
 class Listener(BaseHTTPRequestHandler):
     """Writes down every request and answers as a server would that has everything already."""
 
-    seen: list[tuple[str, str, dict[str, str], bytes]] = []  # noqa: RUF012
-    answers: dict[str, tuple[int, str]] = {}  # noqa: RUF012
-    once: dict[str, tuple[int, str]] = {}  # noqa: RUF012
+    seen: list[tuple[str, str, dict[str, str], bytes]] = []  # noqa: RUF012  (each test makes its own class)
+    answers: dict[str, tuple[int, str]] = {}  # noqa: RUF012  (as above)
+    once: dict[str, tuple[int, str]] = {}  # noqa: RUF012  (as above)
 
     def _answer(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))

@@ -379,7 +379,7 @@ def requested(files: list[Path], *arguments: str, versions: tuple[str, ...] = ()
     with served(api) as port:
         done = run("--to", "a/b/amd64/d", "--api", f"http://127.0.0.1:{port}", "--wait", "0", *arguments, *files)
     assert done.returncode == 0, done.stderr
-    return api.requests[0]  # type: ignore[attr-defined, no-any-return]
+    return api.requests[0]  # type: ignore[attr-defined, no-any-return]  # a server with counters
 
 
 @pytest.mark.parametrize(
@@ -832,4 +832,4 @@ def test_what_s3_refuses_under_a_new_url_too_is_not_tried_again(tmp_path: Path, 
     with served(api) as port:
         done = run("--to", "a/b/amd64/d", "--api", f"http://127.0.0.1:{port}", "--version", "20261123", "--json", file)
     assert (done.returncode, f"HTTP {status} AccessDenied: no" in done.stderr) == (1, True), done.stderr
-    assert (api.puts, clock.read_text()) == (2, "1\n")  # type: ignore[attr-defined]
+    assert (api.puts, clock.read_text()) == (2, "1\n")  # type: ignore[attr-defined]  # a server with counters

@@ -67,7 +67,7 @@ class Build:
 
     @property
     def moment(self) -> datetime:
-        return datetime.strptime(self.name.partition(".")[0], FORMS[form_of(self.name)])  # noqa: DTZ007
+        return datetime.strptime(self.name.partition(".")[0], FORMS[form_of(self.name)])  # noqa: DTZ007  (UTC by rule)
 
 
 Published = Mapping[str, Mapping[str, str]]

@@ -42,7 +42,7 @@ class Client:
 
     def images(self, what: str = "here:") -> list[dict[str, Any]]:
         """What `image list` answers, as the client's own JSON."""
-        return json.loads(self("image", "list", what, "--format", "json").stdout)  # type: ignore[no-any-return]
+        return json.loads(self("image", "list", what, "--format", "json").stdout)  # type: ignore[no-any-return]  # JSON
 
     def fingerprints(self, what: str = "here:") -> set[str]:
         return {image["fingerprint"] for image in self.images(what)}

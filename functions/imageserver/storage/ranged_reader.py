@@ -42,7 +42,7 @@ URL_LIFETIME_S: Final = 3600
 class Presigner(Protocol):
     """What is needed of a boto3 S3 client; it should be made with `signature_version="s3v4"`."""
 
-    def generate_presigned_url(self, ClientMethod: str, Params: dict[str, str], ExpiresIn: int) -> str:  # noqa: N803
+    def generate_presigned_url(self, ClientMethod: str, Params: dict[str, str], ExpiresIn: int) -> str:  # noqa: N803  (boto3's names)
         """Return a URL that needs no further credentials."""
 
 
@@ -164,7 +164,7 @@ class _Source:
                         f"{breaks} attempts, the last one failed with {broken!r}; it is read again on redelivery"
                     ) from broken
                 # Jittered, so that the parts that one outage broke do not come back all at once.
-                self._stopped.wait(self._plan.pause_s * 2**breaks * random.random())  # noqa: S311
+                self._stopped.wait(self._plan.pause_s * 2**breaks * random.random())  # noqa: S311  (spreads load, guards nothing)
         return part
 
     def stop(self) -> None:
@@ -210,7 +210,7 @@ class _Source:
         if connection.sock is None:
             connection.connect()
             with self._lock:
-                self._sockets.add(connection.sock)  # type: ignore[arg-type]
+                self._sockets.add(connection.sock)  # type: ignore[arg-type]  # connected above
         if self._stopped.is_set():  # asked after the socket is in the set: one of the two sees the other
             raise _Broken("the read was stopped")
         connection.request("GET", self._target, headers={"Range": f"bytes={start}-{stop - 1}", "If-Match": self._pin})

@@ -62,7 +62,7 @@ def standin(file: Path, environment: dict[str, str], **options: object) -> Itera
     command = [sys.executable, "-m", "cli.bench.processes.stand_in", "--file", str(file), *arguments]
     with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment, text=True) as process:
         try:
-            assert process.stdout is not None  # noqa: S101
+            assert process.stdout is not None  # noqa: S101  (opened with a pipe)
             scheme = "https" if "cert" in options else "http"
             yield Server("Python", f"{scheme}://localhost:{int(process.stdout.readline())}", process.pid)
         finally:

@@ -87,7 +87,7 @@ def whereabouts(run: Run) -> str:
 
 
 def entry(run: Run) -> str:
-    """Return the catalog names the files with their sizes and digests, and the fingerprint, for each kind of client."""
+    """Check the catalog's sizes and digests of the files, and the fingerprint, for each kind of client."""
     images, image = run.listed, run.image
     clients = sorted(found.client for found in images)
     expected = sorted(run.server.clients or set(clients))
@@ -178,7 +178,7 @@ def missing(run: Run) -> str:
 
 
 def page(run: Run) -> str:
-    """Return the address alone shows the page for browsers."""
+    """Check that the bare address shows the page for browsers."""
     answer = run.server.get("")
     if answer.status != 200:
         raise Failed(f"{run.server.address}/ answers {answer.status}, expected the page; maintain lays it out")
@@ -193,7 +193,7 @@ def page(run: Run) -> str:
 
 
 def api(run: Run) -> str:
-    """Return the API describes itself to everybody."""
+    """Check that the API describes itself to everybody."""
     answer = _ask_api(run, "openapi.json")
     if answer.status != 200:
         raise Failed(f"{run.server.api}/openapi.json answers {answer.status}, expected 200: {said(answer)}")
@@ -205,7 +205,7 @@ def api(run: Run) -> str:
 
 
 def stranger(run: Run) -> str:
-    """Return the API refuses a request without credentials."""
+    """Check that the API refuses a request without credentials."""
     answer = _ask_api(run, f"versions/{_in_address(run)}")
     if answer.status not in (401, 403):
         raise Failed(f"the API answers {answer.status} to a request without credentials, expected 401 or 403")
@@ -213,7 +213,7 @@ def stranger(run: Run) -> str:
 
 
 def status(run: Run) -> str:
-    """Return the API tells the publisher that the version is listed, with the fingerprint that clients see."""
+    """Check that the API tells the publisher that the version is listed, and its fingerprint."""
     if not run.publisher:
         raise Skipped("the caller is no publisher")
     answer = run.server.call("GET", f"versions/{_in_address(run)}")
@@ -236,7 +236,7 @@ def await_delisted(run: Run) -> str:
 
 
 def gone(run: Run) -> str:
-    """Return the edge no longer has the files."""
+    """Check that the edge no longer has the files."""
     for key in run.image.keys:
         found = run.server.get(key).status
         if found not in NOT_LISTED and (run.strict_missing or found // 100 != 4):

@@ -39,7 +39,7 @@ class _AsItComes(urllib.request.HTTPErrorProcessor):
     def http_response(self, request: Any, response: Any) -> Any:  # noqa: ARG002  (urllib calls it by these names)
         return response
 
-    def https_response(self, request: Any, response: Any) -> Any:  # noqa: ARG002
+    def https_response(self, request: Any, response: Any) -> Any:  # noqa: ARG002  (urllib's signature)
         return response
 
 

@@ -65,7 +65,7 @@ def test_a_wrong_value_is_refused_with_the_name_of_its_variable(changed: dict[st
 
 def test_settings_cannot_be_changed() -> None:
     with pytest.raises(AttributeError):
-        Settings(bucket="b").bucket = "other"  # type: ignore[misc]
+        Settings(bucket="b").bucket = "other"  # type: ignore[misc]  # what the test is about
 
 
 @pytest.mark.parametrize("choice", ["both", "lxd", "incus"])

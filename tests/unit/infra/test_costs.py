@@ -53,7 +53,7 @@ def counted(system: System) -> tuple[int, int, int]:
     """Writes, listings and reads since the last time."""
     calls = Counter(method for method, _ in system.store.log)
     system.store.log.clear()
-    return tuple(sum(calls[method] for method in methods) for methods in (WRITES, LISTS, READS))  # type: ignore[return-value]
+    return tuple(sum(calls[method] for method in methods) for methods in (WRITES, LISTS, READS))  # type: ignore[return-value]  # three of them
 
 
 def tidy(system: System) -> list[str]:

@@ -171,9 +171,9 @@ def verify(
         end(NOTHING, f"the catalog lists nothing at or below {below}; `admin list` says what is there")
     versions = sorted({entry.version for entry in items})
     if sample and sample < len(versions):
-        seed = random.randrange(1 << 32) if seed is None else seed  # noqa: S311
+        seed = random.randrange(1 << 32) if seed is None else seed  # noqa: S311  (a sample, no secret)
         output.say(f"sample of {sample} of {counted(len(versions), 'version')} with --seed {seed}")
-        chosen = set(random.Random(seed).sample(versions, sample))  # noqa: S311
+        chosen = set(random.Random(seed).sample(versions, sample))  # noqa: S311  (as above)
         items = [entry for entry in items if entry.version in chosen]
     read = verification.from_bucket(deployment.store)
     if through_edge:

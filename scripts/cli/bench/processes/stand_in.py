@@ -85,9 +85,9 @@ class Server(socketserver.ThreadingMixIn, socketserver.TCPServer):
         Handler(request, client_address, self)
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """Return a client that hangs up early is what the bench does when it stops; say anything else."""
+        """Ignore a client that hangs up early, as the bench does when it stops; report anything else."""
         if not isinstance(sys.exception(), OSError):
-            super().handle_error(request, client_address)  # type: ignore[arg-type]
+            super().handle_error(request, client_address)  # type: ignore[arg-type]  # typeshed has bytes
 
 
 class Handler(BaseHTTPRequestHandler):

@@ -19,7 +19,7 @@ def test_every_known_key_of_metadata_json_is_read() -> None:
     }  # fmt: skip
     parsed = parse_metadata_json(json.dumps(document).encode())
     assert parsed.ignored == ()
-    assert parsed.overrides == Overrides(**document | {"aliases": ("n", "lts")})  # type: ignore[arg-type]
+    assert parsed.overrides == Overrides(**document | {"aliases": ("n", "lts")})  # type: ignore[arg-type]  # as JSON gives it
 
 
 @pytest.mark.parametrize("aliases", ["a,b", " a , b ", ["a", "b"], ["a", " b "], "a,b,a"])

@@ -157,7 +157,7 @@ def test_a_withdrawal_that_loses_a_race_restarts_from_fresh_reads(system: System
 
 
 def test_a_withdrawal_that_loses_every_race_raises_catalog_busy(system: System) -> None:
-    system.store.replace = lambda *_: None  # type: ignore[method-assign]
+    system.store.replace = lambda *_: None  # type: ignore[method-assign]  # each race is lost
     with pytest.raises(CatalogBusy):
         withdraw.withdraw(system.store, VERSION, START, 24, pause)
 
