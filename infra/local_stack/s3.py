@@ -97,7 +97,8 @@ def _count_messages_when_asked() -> None:
 def _look_up_hosts_once() -> None:
     """Look the hosts up once: moto lists the folder of its services for each request to find its service."""
     original = DomainDispatcherApplication.get_backend_for_host
-    DomainDispatcherApplication.get_backend_for_host = functools.lru_cache(maxsize=100)(original)  # type: ignore[method-assign]  # moto, bounded
+    # moto's own method, behind a cache.
+    DomainDispatcherApplication.get_backend_for_host = functools.lru_cache(maxsize=100)(original)  # type: ignore[method-assign]
 
 
 def _list_generations_in_order() -> None:

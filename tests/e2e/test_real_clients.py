@@ -24,7 +24,8 @@ def test_all_that_use_lxd_share_one_worker(request: pytest.FixtureRequest) -> No
 def test_a_failing_test_leaves_no_daemon_no_container_and_no_mount(stack: Stack, forms: dict[str, Uploaded]) -> None:
     need("lxd", "lxc", root=True)
     home = Path("/nonexistent")
-    with pytest.raises(ZeroDivisionError), running_daemon("lxc", stack.ca_file) as lxc:  # noqa: PT012  (the context is what is tested)
+    # The context manager is what is tested.
+    with pytest.raises(ZeroDivisionError), running_daemon("lxc", stack.ca_file) as lxc:  # noqa: PT012
         home = lxc.home
         lxc.add_remote(stack.base_url)
         lxc("launch", forms["squashfs"].alias, "c1")

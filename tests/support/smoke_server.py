@@ -179,7 +179,8 @@ class FakeDeployment(Deployment):
 def found(fake: FakeServer) -> server.Server:
     deployment = FakeDeployment(fake, "images-1", endpoint="memory", deployed_for=fake.system.clients)
     deployment.__dict__["store"] = fake.recorder
-    return server.Server(deployment, EDGE, API, fake, fake.pause)  # type: ignore[arg-type]  # a stand-in for the session
+    # `fake` stands in for the web session.
+    return server.Server(deployment, EDGE, API, fake, fake.pause)  # type: ignore[arg-type]
 
 
 def smoked(*arguments: str, code: int = 0) -> Result:

@@ -154,7 +154,8 @@ class RemoteServer:
                     what = f"{path} could not be read from {host_of(self._address)} in {number} tries"
                     raise UpstreamUnavailable(f"{what}: {_why(error)}", asked_s) from error
             # Jittered, so that what one outage broke does not come back all at once.
-            pause(asked_s or self.manners.pause_s * 2**number * random.random())  # noqa: S311  (spreads load, guards nothing)
+            # Random pauses spread the load; they guard nothing.
+            pause(asked_s or self.manners.pause_s * 2**number * random.random())  # noqa: S311
         raise AssertionError("counting never ends")
 
 

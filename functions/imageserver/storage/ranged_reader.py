@@ -164,7 +164,8 @@ class _Source:
                         f"{breaks} attempts, the last one failed with {broken!r}; it is read again on redelivery"
                     ) from broken
                 # Jittered, so that the parts that one outage broke do not come back all at once.
-                self._stopped.wait(self._plan.pause_s * 2**breaks * random.random())  # noqa: S311  (spreads load, guards nothing)
+                # Random pauses spread the load; they guard nothing.
+                self._stopped.wait(self._plan.pause_s * 2**breaks * random.random())  # noqa: S311
         return part
 
     def stop(self) -> None:

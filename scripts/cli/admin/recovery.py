@@ -194,11 +194,13 @@ def _documents(store: Store, *, with_views: bool) -> list[tuple[str, Callable[[b
         stream = info.key.rpartition("/")[2].removesuffix(".json")
         if stream.endswith(".unlisted"):
             name = stream.removesuffix(".unlisted")
-            found.append((info.key, lambda body, s=name: documents.decode_unlisted(body, s)))  # type: ignore[misc]  # mypy infers no default
+            # mypy cannot type the default of a lambda.
+            found.append((info.key, lambda body, s=name: documents.decode_unlisted(body, s)))  # type: ignore[misc]
         elif stream == "index":
             found.append((info.key, documents.decode_index))
         else:
-            found.append((info.key, lambda body, s=stream: _checked(documents.decode_products(body, s))))  # type: ignore[misc]  # as above
+            # As above.
+            found.append((info.key, lambda body, s=stream: _checked(documents.decode_products(body, s))))  # type: ignore[misc]
     return found
 
 

@@ -9,7 +9,8 @@ from tests.support.extras import optional
 
 optional("PIL", "browser")
 
-from tests.support.browser.screenshots import FOLDER, PICTURES, Picture, content, take  # noqa: E402  (Pillow may be missing)
+# Pillow may be missing.
+from tests.support.browser.screenshots import FOLDER, PICTURES, Picture, content, take  # noqa: E402
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser

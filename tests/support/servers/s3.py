@@ -30,7 +30,8 @@ class S3Server:
     def client(self, service: str) -> Any:
         config = Config(signature_version="s3v4", s3={"addressing_style": "path"}) if service == "s3" else Config()
         session = boto3.Session(ACCESS_KEY, SECRET_KEY, region_name=REGION)
-        return session.client(service, endpoint_url=self.endpoint, config=config)  # type: ignore[call-overload]  # a service by its name
+        # The name of the service is known at run time only.
+        return session.client(service, endpoint_url=self.endpoint, config=config)  # type: ignore[call-overload]
 
     def make_queue(self, name: str, **attributes: str) -> tuple[str, str]:
         """URL and ARN of a new queue."""

@@ -53,7 +53,8 @@ def counted(system: System) -> tuple[int, int, int]:
     """Writes, listings and reads since the last time."""
     calls = Counter(method for method, _ in system.store.log)
     system.store.log.clear()
-    return tuple(sum(calls[method] for method in methods) for methods in (WRITES, LISTS, READS))  # type: ignore[return-value]  # three of them
+    # One sum for each of the three kinds.
+    return tuple(sum(calls[method] for method in methods) for methods in (WRITES, LISTS, READS))  # type: ignore[return-value]
 
 
 def tidy(system: System) -> list[str]:

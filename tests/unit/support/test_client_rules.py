@@ -209,7 +209,8 @@ def test_an_entry_that_clients_skip_is_skipped_silently_and_alone(change: dict[s
         product(lxd_requirements={"secureboot": False}),
         product(supported="true"),
         product(versions=[]),
-        product(versions={"20261123": version(**{"root.squashfs": item("squashfs", "r", ROOT, 1.0)})}),  # type: ignore[arg-type]  # a size that Go refuses
+        # A size that Go refuses.
+        product(versions={"20261123": version(**{"root.squashfs": item("squashfs", "r", ROOT, 1.0)})}),  # type: ignore[arg-type]
         product(versions={"20261123": version(**{"root.squashfs": item("squashfs", "r", ROOT, True)})}),
         product(versions={"20261123": version(**{"root.squashfs": item("squashfs", "r", ROOT, 2**63)})}),
         product(versions={"20261123": version(**{"x": {"sha256": 5}})}),

@@ -15,7 +15,8 @@ template.py   parameters, outputs, the order of resources
 """
 
 # A theme's rules enter RULES when it is imported, so every theme is, whether or not a name of it is used here.
-from tests.support.deployment.rules import alarms, api, edge, functions, policies, queues, storage, template  # noqa: F401  (each adds its rules)
+# Each adds its rules.
+from tests.support.deployment.rules import alarms, api, edge, functions, policies, queues, storage, template  # noqa: F401
 from tests.support.deployment.rules.alarms import METRICS, METRICS_OF_DELTAS, METRICS_OF_MIRRORS
 from tests.support.deployment.rules.api import PUBLIC_ROUTES, every_route_asks_who_calls
 from tests.support.deployment.rules.edge import the_edge_speaks_https_and_only_reads

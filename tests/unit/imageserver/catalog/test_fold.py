@@ -413,6 +413,7 @@ def test_new_versions_cost_no_search_of_the_catalog_for_each(monkeypatch: pytest
         image = {f: candidates.Image((fingerprint,), "") for f, fingerprint in enumerate(gained)}
         build = SimpleNamespace(images=image)
         Text.searches = 0
-        new = candidates.Candidate(parse_product("images/c/1/amd64/default"), (build,), ())  # type: ignore[arg-type]  # a build of its own, as small as the rule needs
+        # A build of its own, as small as the rule needs.
+        new = candidates.Candidate(parse_product("images/c/1/amd64/default"), (build,), ())  # type: ignore[arg-type]
         assert conflicts.entangled(document, {new.id.name: new}) == {"b:1:amd64:default"}
         assert Text.searches <= 2 * conflicts._FEW

@@ -61,7 +61,8 @@ class Queue:
     def run(self, now: float, keys: list[str]) -> None:
         self.began, self.elapsed = now, 0.0
         context = Context()
-        context.get_remaining_time_in_millis = lambda: int((TIMEOUT_S - self.elapsed) * 1000)  # type: ignore[method-assign]  # time is simulated
+        # Time is simulated.
+        context.get_remaining_time_in_millis = lambda: int((TIMEOUT_S - self.elapsed) * 1000)  # type: ignore[method-assign]
         assert self.app.handler(sqs_event("b", *keys), context) == {"batchItemFailures": []}
 
     def ingest(self, version: VersionId, services: IngestServices) -> Ingested:

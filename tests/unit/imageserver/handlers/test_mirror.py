@@ -70,7 +70,8 @@ def patched(name: str, world: World) -> Iterator[ModuleType]:
     environment = {"BUCKET": "b", "BASE_URL": "https://here.example.org", "POWERTOOLS_SERVICE_NAME": name}
     with imported(f"imageserver.handlers.{name}", {**environment, "AWS_DEFAULT_REGION": "eu-central-1"}) as app:
         app.store = world.store  # type: ignore[attr-defined]  # the module is the world's
-        app.RemoteServer = lambda _mirror, contact: world_upstream(world, contact)  # type: ignore[attr-defined]  # as above
+        # As above.
+        app.RemoteServer = lambda _mirror, contact: world_upstream(world, contact)  # type: ignore[attr-defined]
         app.sqs_client = lambda: world.queue  # type: ignore[attr-defined]  # as above
         yield app
 

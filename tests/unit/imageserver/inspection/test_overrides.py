@@ -19,7 +19,8 @@ def test_every_known_key_of_metadata_json_is_read() -> None:
     }  # fmt: skip
     parsed = parse_metadata_json(json.dumps(document).encode())
     assert parsed.ignored == ()
-    assert parsed.overrides == Overrides(**document | {"aliases": ("n", "lts")})  # type: ignore[arg-type]  # as JSON gives it
+    # As JSON gives it.
+    assert parsed.overrides == Overrides(**document | {"aliases": ("n", "lts")})  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("aliases", ["a,b", " a , b ", ["a", "b"], ["a", " b "], "a,b,a"])
