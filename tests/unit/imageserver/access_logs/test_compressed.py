@@ -39,6 +39,7 @@ def test_the_last_line_needs_no_end() -> None:
     ("body", "why"),
     [(b"", "is empty"), (b"2026-11-27\tplain", "is no gzip file"), (gzip.compress(BODY)[:-9], "ends early"),
      (gzip.compress(BODY)[:-8] + b"\0" * 8, "damaged"), (gzip.compress(BODY) + b"rubbish", "damaged")],
+    ids=["nothing", "plain text", "cut short", "another checksum", "rubbish behind"],
 )  # fmt: skip
 def test_a_damaged_file_is_told_after_the_lines_before_the_damage(body: bytes, why: str) -> None:
     found: list[bytes] = []
