@@ -262,7 +262,8 @@ def held(host: Client) -> dict[str, str]:
 
 def moving(address: str) -> list[list[str]]:
     """Return the page's commands that move a host, without the program's name, for this test's remote and image."""
-    lines = [line for line in documented.script("private remotes") if line.startswith(("lxc remote", "lxc image"))]
+    lines = [line for line in documented.script("private remotes") if line.startswith("lxc ")]
+    lines = [line for line in lines if "core.proxy_http" not in line]
     found = [re.sub(r"\bmine\b", "private", line).replace("ubuntu/noble", "alpine/private") for line in lines]
     return [shlex.split(re.sub(r"https://\S+", address, line))[1:] for line in found]
 
@@ -290,7 +291,7 @@ def test_a_host_is_moved_to_another_token_and_its_images_go_on_being_updated(
         host(*copy)
         ((first, address),) = held(host).items()
         server.store.change({f"token:{hashlib.sha256(other.encode()).hexdigest()}": entry}, [])
-        set_url, delete, copy_again = moving(after)
+        set_url, delete, copy_again, query = moving(after)
         host(*set_url)
         ((second, address),) = updated(first).items()
         assert second != first, "updated, while the old token is valid"
@@ -303,6 +304,8 @@ def test_a_host_is_moved_to_another_token_and_its_images_go_on_being_updated(
         host(*copy_again)
         ((third, address),) = held(host).items()
         assert (third != second, address) == (True, after)
+        shown = json.loads(host(*(word.replace("FINGERPRINT", third) for word in query)).stdout)
+        assert shown["update_source"]["server"] == after
         ((fourth, address),) = updated(third).items()
         assert (fourth != third, address) == (True, after)
     finally:

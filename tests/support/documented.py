@@ -145,9 +145,10 @@ RUN: Final[dict[str, tuple[str, ...]]] = {
     "operate": (r"(\.{0,2}/)?(scripts/)?(admin|smoke) .*", r"\./scripts/smoke"),
     "private remotes": (
         r"(lxc|incus) config set core\.proxy_http .*",
-        r"lxc remote set-url mine .*",
+        r"lxc remote set-url mine https://host1:.*",
         r"lxc image delete local:FINGERPRINT",
         r"lxc image copy mine:ubuntu/noble .*",
+        r"lxc query /1\.0/images/FINGERPRINT",
     ),
     "edge logs": (r"(?s:aws logs (put-delivery-\w+|create-delivery) .*)",),
     "first hour": (
