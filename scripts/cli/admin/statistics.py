@@ -31,6 +31,7 @@ def report(logs: Logs, counts: Statistics, there: Catalog, now: datetime) -> dic
         "hit_ratio": ratio(counts.hits, counts.hits + counts.misses),
         "hit_bytes": counts.hit_bytes,
         "statuses": dict(sorted(counts.statuses.items())),
+        "products": [{"product": path, **_plain(count)} for path, count in _largest(_by_product(counts.versions))],
         "versions": _versions(counts.versions, listed),
         "clients": [
             {"kind": client.kind, "version": client.version, **_plain(count)}
@@ -64,6 +65,14 @@ def _largest(counts: Mapping[Any, Count]) -> list[tuple[Any, Count]]:
     return sorted(counts.items(), key=lambda entry: (-entry[1].downloads, -entry[1].size_bytes, entry[0]))
 
 
+def _by_product(fetched: Mapping[str, Fetches]) -> dict[str, Count]:
+    """Return the sums over the versions of each product that was fetched, by its path."""
+    sums: dict[str, Count] = {}
+    for path, found in fetched.items():
+        sums.setdefault(path.rpartition("/")[0], Count()).add(found.downloads, found.size_bytes)
+    return sums
+
+
 def _versions(fetched: Mapping[str, Fetches], listed: set[str]) -> list[dict[str, Any]]:
     """Return each version that was fetched or is listed, in order of path."""
     rows = []
@@ -91,6 +100,7 @@ def tell(found: dict[str, Any]) -> None:
         f"{counted(found['requests'], 'request')} since {found['from']} in {counted(found['log_files'], 'log file')}, "
         f"{output.size(found['bytes'])} served{hits}"
     )
+    _tell_counts("downloads by product", [(row["product"], row) for row in found["products"]])
     versions = sorted(found["versions"], key=lambda row: (-row["downloads"], row["product"], row["version"]))
     _tell_versions([row for row in versions if row["last_fetched"]])
     _tell_counts("clients", [(f"{row['kind']} {row['version']}".strip(), row) for row in found["clients"]])
@@ -112,7 +122,7 @@ def tell(found: dict[str, Any]) -> None:
 
 
 def _tell_versions(rows: list[dict[str, Any]]) -> None:
-    click.echo("downloads")
+    click.echo("downloads by version")
     _tell_lines(
         [
             f"{row['product']}/{row['version']}  {row['downloads']:,}  {output.size(row['bytes'])}  "

@@ -62,6 +62,7 @@ def test_json_has_every_version_that_was_fetched_or_is_listed(logs: MemoryStore)
         "bytes": 2320, "last_fetched": "2026-11-27T10:11:12Z",
     }  # fmt: skip
     assert of(found["versions"], OLD)["last_fetched"] is None
+    assert found["products"] == [{"product": NEW.rpartition("/")[0], "downloads": 2, "bytes": 2320}]
     assert found["clients"] == [
         {"kind": "lxd", "version": "5.21.3", "downloads": 2, "bytes": 2320},
         {"kind": "curl", "version": "", "downloads": 0, "bytes": 5},
@@ -78,6 +79,7 @@ def test_the_table_has_edge_locations_where_the_logs_have_no_countries(logs: Mem
     said = admin("stats").stdout
     assert "4 requests since" in said
     assert "50.0 % of them from the edge's cache" in said
+    assert f"downloads by product\n  {NEW.rpartition('/')[0]}  2  2.3 KiB\n" in said
     assert f"  {NEW}  2  2.3 KiB  last fetched 2026-11-27T10:11:12Z\n" in said
     assert "  lxd 5.21.3  2  2.3 KiB\n" in said
     assert "edge locations, since these logs have no countries\n  FRA  2  2.3 KiB\n" in said
@@ -90,7 +92,7 @@ def test_a_long_table_is_cut_and_says_so(logs: MemoryStore) -> None:
     paths = (f"/images/os{n}/1/amd64/default/20261101/disk.qcow2" for n in range(25))
     put(logs, log([line(cs_uri_stem=path) for path in paths]))
     said = admin("stats").stdout
-    assert "  and 5 more; --json has all of them\n" in said
+    assert said.count("  and 5 more; --json has all of them\n") == 2, "products and versions"
     assert said.count("  not listed\n") == 20
     assert len(told("stats")["versions"]) == 27
 
