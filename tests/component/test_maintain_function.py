@@ -37,9 +37,9 @@ def changes_url(sqs: SQSClient, bucket: str) -> str:
 
 
 @pytest.fixture
-def app(moto_endpoint: str, bucket: str, queue_url: str, changes_url: str) -> Iterator[ModuleType]:
-    """imageserver.handlers.maintain, imported in the environment that the template gives it."""
-    environment = {
+def environment(moto_endpoint: str, bucket: str, queue_url: str, changes_url: str) -> dict[str, str]:
+    """What the template gives the function."""
+    return {
         "BUCKET": bucket,
         "AWS_ENDPOINT_URL": moto_endpoint,
         "ARRIVALS_QUEUE_URL": queue_url,
@@ -47,6 +47,11 @@ def app(moto_endpoint: str, bucket: str, queue_url: str, changes_url: str) -> It
         "RETAIN_VERSIONS": "1",
         "POWERTOOLS_SERVICE_NAME": "maintain",
     }
+
+
+@pytest.fixture
+def app(environment: dict[str, str]) -> Iterator[ModuleType]:
+    """imageserver.handlers.maintain, imported in its environment."""
     with imported("imageserver.handlers.maintain", environment) as module:
         yield module
 
@@ -137,23 +142,14 @@ def test_retention_of_the_template_is_applied(app: ModuleType, s3: S3Client, buc
     assert [(task["what"], task["path"]) for task in done["prune"]["tasks"]] == [("withdraw", f"{PRODUCT}/20261101")]
     record = json.loads(body(s3, bucket, f"versions/{PRODUCT}/20261101.json"))
     assert record["state"] == "withdrawn"
-    assert "1 newer versions are there, and 1 are kept" in record["withdrawn"]["reason"]
+    assert "1 newer version is there, and 1 is kept" in record["withdrawn"]["reason"]
 
 
 @pytest.fixture
-def asking(moto_endpoint: str, bucket: str, queue_url: str, changes_url: str, s3: S3Client) -> Iterator[ModuleType]:
+def asking(environment: dict[str, str], bucket: str, s3: S3Client) -> Iterator[ModuleType]:
     """The handler of a stack whose retention asks the access logs."""
     s3.create_bucket(Bucket=f"logs-{bucket}", CreateBucketConfiguration={"LocationConstraint": "eu-central-1"})
-    environment = {
-        "BUCKET": bucket,
-        "AWS_ENDPOINT_URL": moto_endpoint,
-        "ARRIVALS_QUEUE_URL": queue_url,
-        "CHANGES_QUEUE_URL": changes_url,
-        "RETAIN_VERSIONS": "1",
-        "KEEP_FETCHED_WITHIN_DAYS": "30",
-        "LOGS_BUCKET": f"logs-{bucket}",
-        "POWERTOOLS_SERVICE_NAME": "maintain",
-    }
+    environment |= {"KEEP_FETCHED_WITHIN_DAYS": "30", "LOGS_BUCKET": f"logs-{bucket}"}
     with imported("imageserver.handlers.maintain", environment) as module:
         yield module
 

@@ -78,7 +78,7 @@ def post_check(service: PromotionService, caller: str, request: CheckRequest) ->
 
 
 def checks_of(service: PromotionService, caller: str, version: VersionId) -> dict[str, CheckStatus] | None:
-    """Return the results of a version; None for a caller to whom they are not told, and without a request then."""
+    """Return the results of a version; None, without a request, for a caller without a right to them."""
     if not service.has_views or not _has_any_right(service, caller, version):
         return None
     results = results_of(service.store, version)

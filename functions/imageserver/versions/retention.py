@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from imageserver.format.keys import VersionId, version_moment
+from imageserver.format.wording import counted
 from imageserver.versions.assessment import ahead_of_upload, overrides
 from imageserver.versions.records import Record
 from imageserver.versions.state import State
@@ -53,7 +54,8 @@ def _age_order(record: Record) -> tuple[datetime, str]:
 
 def _reason(record: Record, newer: int, rule: Rule, now: datetime) -> str:
     if rule.versions and newer >= rule.versions:
-        return f"{newer} newer versions are there, and {rule.versions} are kept"
+        verbs = ["is" if count == 1 else "are" for count in (newer, rule.versions)]
+        return f"{counted(newer, 'newer version')} {verbs[0]} there, and {rule.versions:,} {verbs[1]} kept"
     days = (now - version_moment(record.id.version).replace(tzinfo=UTC)).days
     if rule.days and days >= rule.days:
         return f"it is {days} days old, and versions are kept for {rule.days}"

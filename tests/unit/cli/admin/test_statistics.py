@@ -144,5 +144,5 @@ def test_prune_keeps_what_is_still_fetched_and_says_since_when(logs: MemoryStore
     assert [task["path"] for task in told(f"{prune} --keep-fetched-within 30")["tasks"]] == [OLD]
     put(logs, log([line(cs_uri_stem=f"/{OLD}/lxd.tar.xz")]), name="0b")
     done = admin(f"{prune} --keep-fetched-within 30")
-    assert f"keep: {OLD}\n  1 newer versions are there, and 1 are kept, but it was last fetched at" in done.stdout
+    assert f"keep: {OLD}\n  1 newer version is there, and 1 is kept, but it was last fetched at" in done.stdout
     assert "KeepFetchedWithinDays 30" in done.stderr

@@ -74,7 +74,7 @@ def test_a_version_stays_as_long_as_somebody_fetches_it(system: System, logs: Me
     run = pruned(system, logs)
     assert (withdrawn(run), kept(run)) == ([DAYS[0], *DAYS[2:4]], [DAYS[1]])
     assert run.kept[0].why == (
-        "3 newer versions are there, and 1 are kept, but it was last fetched at 2026-11-17T11:00:00Z, and versions "
+        "3 newer versions are there, and 1 is kept, but it was last fetched at 2026-11-17T11:00:00Z, and versions "
         "that were fetched within 7 days are kept"
     )
     system.publish(*system.products())

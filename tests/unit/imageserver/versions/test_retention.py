@@ -53,7 +53,16 @@ def test_retention_removes_the_oldest_and_never_the_newest_listed_version(
 ) -> None:
     plan = expired([complete(name) for name in reversed(DAYS)], listed, rule, NOW)
     assert [version.version for version, _ in plan] == gone
-    assert all("are kept" in reason for _, reason in plan)
+    assert all(" kept" in reason for _, reason in plan)
+
+
+@pytest.mark.parametrize(
+    ("keeps", "reason"),
+    [(1, "1 newer version is there, and 1 is kept"), (2, "2 newer versions are there, and 2 are kept")],
+)
+def test_the_reason_counts_one_version_and_several(keeps: int, reason: str) -> None:
+    plan = expired([complete(name) for name in DAYS], DAYS, Rule(versions=keeps), NOW)
+    assert plan[-1][1] == reason
 
 
 def test_a_product_can_override_its_retention() -> None:
