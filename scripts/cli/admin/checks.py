@@ -3,7 +3,6 @@
 import http.client
 import json
 import re
-import ssl
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -336,11 +335,10 @@ def _api(deployment: Deployment) -> Findings:
 
 def _get(deployment: Deployment, base: str, path: str) -> tuple[int, bytes]:
     """Return status and body. Raise ConnectionError with the address if it does not answer, or not in HTTP."""
-    trust = ssl.create_default_context(cafile=deployment.ca_file or None)
     address = f"{base.rstrip('/')}/{path}"
     deployment.requests.add(f"GET {address}")
     try:
-        with urllib.request.urlopen(address, timeout=30, context=trust) as answer:
+        with urllib.request.urlopen(address, timeout=30, context=deployment.trust) as answer:
             return answer.status, answer.read()
     except urllib.error.HTTPError as error:
         return error.code, b""

@@ -50,9 +50,8 @@ def from_bucket(store: Store) -> Open:
     return chunks
 
 
-def from_edge(url: str, ca_file: str) -> Open:
+def from_edge(url: str, trust: ssl.SSLContext) -> Open:
     """Read files as clients do, through the address that they know."""
-    trust = ssl.create_default_context(cafile=ca_file or None)
 
     def chunks(path: str) -> Iterator[bytes]:
         address = f"{url.rstrip('/')}/{quote(path, safe='/:~')}"

@@ -177,7 +177,7 @@ def verify(
         items = [entry for entry in items if entry.version in chosen]
     read = verification.from_bucket(deployment.store)
     if through_edge:
-        read = verification.from_edge(deployment.edge, deployment.ca_file)
+        read = verification.from_edge(deployment.edge, deployment.trust)
     total = sum({entry.item.path: entry.item.size for entry in items}.values())
     with output.bytes_progress() as progress:
         task = progress.add_task("reading", total=total)
