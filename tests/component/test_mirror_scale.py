@@ -31,7 +31,7 @@ from imageserver.operations.runs import Run
 from imageserver.upstream.mirrors import Mirror, MirrorState
 
 mirror, run = Mirror(address="https://images.example.org", stream=STREAM, only=("os007:r0003",), keep=2), Run()
-comparer = Comparer(mirror, MirrorState(), (), Sink(), run, datetime.now(UTC))
+comparer = Comparer("up", mirror, MirrorState(), (), Sink(), run, datetime.now(UTC))
 found = comparer.compare(Reader(OneDocument(Path(sys.argv[1]))), accept=False)
 run.check()
 keys = sorted(str(wanted.key) for wanted in found.missing)

@@ -11,9 +11,9 @@ from datetime import datetime
 from imageserver.format.keys import ProductId, VersionId
 from imageserver.operations.inventory import look
 from imageserver.operations.view_documents import Views
-from imageserver.operations.withdraw import restore, withdraw
+from imageserver.operations.withdraw import take_back, withdraw
 from imageserver.storage.port import Store
-from imageserver.versions.withdrawal import restored
+from imageserver.versions.withdrawal import without_withdrawal
 from imageserver.views.channels import kept, may_show, usable
 
 Pause = Callable[[float], object]
@@ -28,20 +28,20 @@ def needed_by_channels(store: Store, views: Views, product: ProductId, version: 
     if not channels:
         return set()
     known = look(store, product).known
-    there = usable(restored(record, version) if version == record.id else record for record in known.values())
+    there = usable(without_withdrawal(record) if version == record.id else record for record in known.values())
     return {VersionId(product, name).path for name in kept(channels, product, there)}
 
 
 def withdraw_unneeded(
     store: Store, version: VersionId, now: datetime, grace_hours: int, pause: Pause, reason: str, views: Views
 ) -> None:
-    """Withdraw a version that no channel needed when it was looked at. If one does by now, restore it.
+    """Withdraw a version that no channel needed when it was looked at. If one does by now, take that back.
 
-    What somebody else withdrew stays withdrawn. A run that ends in between leaves it withdrawn, for an operator to
-    restore. Errors as of withdraw.
+    What somebody else withdrew stays withdrawn, before this, in between, and of single files. A run that ends in
+    between leaves it withdrawn, for an operator to restore. Errors as of withdraw.
     """
-    done = withdraw(store, version, now, grace_hours, pause, reason)
+    done = withdraw(store, version, now, grace_hours, pause, reason, automatic=True)
     if version.path in done.already or version.path not in done.versions:
         return
     if version.path in needed_by_channels(store, views, version.product, version):
-        restore(store, version, pause)
+        take_back(store, version, reason, pause)

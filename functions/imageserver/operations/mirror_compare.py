@@ -21,10 +21,19 @@ from imageserver.storage.port import Store
 from imageserver.upstream.filters import parse_filter
 from imageserver.upstream.mapping import LeftOut, UpstreamFile, UpstreamVersion, mapped
 from imageserver.upstream.mirrors import Held, Mirror, MirrorState, SeenDocument
-from imageserver.upstream.plan import Here, ProductPlan, Rules, plan_product, refusal_of, seen
+from imageserver.upstream.plan import (
+    Here,
+    ProductPlan,
+    Rules,
+    no_longer_taken,
+    plan_product,
+    refusal_of,
+    seen,
+)
 from imageserver.upstream.port import Document, Upstream
 from imageserver.upstream.simplestreams import products_paths
 from imageserver.versions import records
+from imageserver.versions.records import Withdrawal
 
 MOST_LEFT_OUT: Final = 50
 """The most sentences that are kept about versions and files that cannot be copied."""
@@ -86,7 +95,7 @@ class Reader:
 
 
 class Comparer:
-    """Compares one mirror. `of_others` are the versions that other mirrors hold; `run` bounds its time.
+    """Compares the mirror of this name. `of_others` are the versions that other mirrors hold; `run` bounds its time.
 
     `views` are read before a version leaves the list: what a channel points to stays.
     A file of more than `most_bytes` does not come; None: there is no limit.
@@ -94,6 +103,7 @@ class Comparer:
 
     def __init__(
         self,
+        name: str,
         mirror: Mirror,
         state: MirrorState,
         of_others: Collection[str],
@@ -107,7 +117,7 @@ class Comparer:
         filters = tuple(map(parse_filter, mirror.only))
         self._rules = Rules(filters, mirror.keep, timedelta(days=mirror.grace_days), most_bytes)
         self._store, self._views = store, views
-        self._bucket = _Bucket(store, DocumentCache(store).products(mirror.stream), of_others)
+        self._bucket = _Bucket(store, DocumentCache(store).products(mirror.stream), of_others, no_longer_taken(name))
         self._held = _by_product(state.held)
 
     def compare(self, reader: Reader, *, accept: bool) -> Comparison:
@@ -163,11 +173,15 @@ class Comparer:
 
 @dataclass(slots=True)
 class _Bucket:
-    """What is here of a stream. One listing serves all products of a release, which documents have side by side."""
+    """What is here of a stream. One listing serves all products of a release, which documents have side by side.
+
+    `reason` is the one that this mirror gives where it withdraws a version.
+    """
 
     store: Store
     listed: catalog.Products
     of_others: Collection[str]
+    reason: str
     _below: str = ""
     _files: dict[str, int] = field(default_factory=dict)
 
@@ -182,13 +196,14 @@ class _Bucket:
         listed = {f"{prefix}{version}" for version in catalog.versions_of(self.listed, product.name)}
         there = Here(files, listed).versions & held.keys()
         doubtful = sorted(path for path in there if path not in listed or held[path] != Held())
-        are_withdrawn = in_parallel(self._is_withdrawn, map(parse_version, doubtful)) if doubtful else []
-        withdrawn = {path for path, is_withdrawn in zip(doubtful, are_withdrawn, strict=True) if is_withdrawn}
-        return Here(files, listed, withdrawn, self.of_others)
+        withdrawals = in_parallel(self._withdrawal, map(parse_version, doubtful)) if doubtful else []
+        withdrawn = {path: one for path, one in zip(doubtful, withdrawals, strict=True) if one}
+        refused = {path for path, one in withdrawn.items() if one.reason != self.reason}
+        return Here(files, listed, withdrawn.keys(), self.of_others, refused=refused)
 
-    def _is_withdrawn(self, version: VersionId) -> bool:
+    def _withdrawal(self, version: VersionId) -> Withdrawal | None:
         found = self.store.read(version.record_key)
-        return found is not None and records.decode(found.body, version.record_key).withdrawn is not None
+        return records.decode(found.body, version.record_key).withdrawn if found else None
 
 
 def _by_product(held: Mapping[str, Held]) -> dict[ProductId, dict[str, Held]]:

@@ -25,7 +25,7 @@ from imageserver.operations.mirror_compare import Comparer, Comparison, Reader
 from imageserver.operations.mirror_documents import state_of, status_of
 from imageserver.operations.runs import Failure, Run, Task
 from imageserver.operations.view_documents import Views, no_views
-from imageserver.operations.withdraw import restore
+from imageserver.operations.withdraw import take_back
 from imageserver.storage.port import Store, write
 from imageserver.upstream.mapping import UpstreamFile
 from imageserver.upstream.mirrors import (
@@ -39,7 +39,7 @@ from imageserver.upstream.mirrors import (
     state_key,
     status_key,
 )
-from imageserver.upstream.plan import ProductPlan
+from imageserver.upstream.plan import ProductPlan, no_longer_taken
 from imageserver.upstream.port import Upstream
 
 ASK_AGAIN: Final = timedelta(days=1)
@@ -158,7 +158,9 @@ class _Following:
     def _compare(self, reader: Reader, accept: bool) -> Comparison:
         of_others = {path for other in self._others for path in state_of(self._store, other).held}
         most, views = self._services.most_bytes, self._services.views
-        comparer = Comparer(self._mirror, self._state, of_others, self._store, self._run, self._now, most, views)
+        comparer = Comparer(
+            self._name, self._mirror, self._state, of_others, self._store, self._run, self._now, most, views
+        )
         return comparer.compare(reader, accept=accept)
 
     def _hold(self, compared: Comparison, looked: str) -> None:
@@ -184,7 +186,8 @@ class _Following:
                 self._withdraw(version)
             for version in plan.relist:
                 task = Task("restore", version.path, f"{self._name} has it again")
-                self._run.do(task, partial(restore, self._store, version, self._services.pause))
+                why = no_longer_taken(self._name)
+                self._run.do(task, partial(take_back, self._store, version, why, self._services.pause))
             delisted += len(plan.delist)
         comes = [one for plan in compared.plans.values() for one in plan.held.values() if not one.gone_since]
         return replace(
@@ -206,7 +209,7 @@ class _Following:
             self._run.do(task, partial(self._store.create, key, body))
 
     def _withdraw(self, version: VersionId) -> None:
-        why = f"the mirror {self._name} no longer takes it"
+        why = no_longer_taken(self._name)
         task = Task("withdraw", version.path, f"{why}; its files are deleted {self._services.grace_hours} hours later")
         services = self._services
         action = partial(

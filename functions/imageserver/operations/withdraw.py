@@ -19,7 +19,7 @@ from imageserver.storage.port import Store, write
 from imageserver.storage.retries import RaceLost, retry
 from imageserver.versions import diff, records
 from imageserver.versions.records import Record, Withdrawal
-from imageserver.versions.withdrawal import restored, withdrawn
+from imageserver.versions.withdrawal import restored, taken_back, withdrawn
 
 Change = Callable[[Record], Record]
 
@@ -43,15 +43,24 @@ class Changed:
 
 
 def withdraw(
-    store: Store, target: Target, now: datetime, grace_hours: int, pause: Callable[[float], object], reason: str = ""
+    store: Store,
+    target: Target,
+    now: datetime,
+    grace_hours: int,
+    pause: Callable[[float], object],
+    reason: str = "",
+    *,
+    automatic: bool = False,
 ) -> Changed:
     """Take it off the list; what is withdrawn already keeps its date and reason. Empty if nothing has that name.
+
+    `automatic`: no person asks for it. What a person withdraws afterwards gets that date and reason.
 
     Raises CatalogBusy, StorageUnavailable, StorageDenied, CatalogDamaged: of the first version that failed, when every
     other one of a product is withdrawn.
     """
     until = (now + timedelta(hours=grace_hours)).isoformat(timespec="seconds")
-    withdrawal = Withdrawal(now.isoformat(timespec="seconds"), until, reason)
+    withdrawal = Withdrawal(now.isoformat(timespec="seconds"), until, reason, automatic=automatic)
     return _change(store, target, lambda record: withdrawn(record, target, withdrawal), pause)
 
 
@@ -64,6 +73,19 @@ def restore(store: Store, target: Target, pause: Callable[[float], object]) -> C
     if isinstance(target, ImageKey) and done.held:
         done.files.clear()
     return done
+
+
+def take_back(store: Store, version: VersionId, reason: str, pause: Callable[[float], object]) -> bool:
+    """Put a version back on the list that was withdrawn for just this reason; return whether it was.
+
+    Its files that were withdrawn one by one stay so. Errors as of `withdraw`.
+    """
+    before, after = retry(
+        version.path,
+        partial(_change_record, store, version, version, lambda record: taken_back(record, reason)),
+        pause,
+    )
+    return after != before
 
 
 def _change(store: Store, target: Target, change: Change, pause: Callable[[float], object]) -> Changed:

@@ -44,7 +44,8 @@ class Rules:
 class Here:
     """What this server has of a product: sizes in bytes by key, and paths of versions.
 
-    `listed` are those that its catalog lists, `withdrawn` those whose records say so, no matter who withdrew them.
+    `listed` are those that its catalog lists, `withdrawn` those whose records say so, no matter who withdrew them,
+    and `refused` those of them whose records give a reason that is not this mirror's.
     `of_others` are those that other mirrors hold, whether or not a file of them is here yet. `needed` are those that a
     channel points to, or would go back to: they stay.
     """
@@ -54,6 +55,7 @@ class Here:
     withdrawn: Collection[str] = ()
     of_others: Collection[str] = ()
     needed: Collection[str] = ()
+    refused: Collection[str] = ()
 
     @property
     def versions(self) -> set[str]:
@@ -80,6 +82,11 @@ class ProductPlan:
     def size_bytes(self) -> int:
         """The bytes to copy; what is here already costs nothing."""
         return sum(file.size_bytes for file in self.missing)
+
+
+def no_longer_taken(mirror: str) -> str:
+    """Return the reason that a mirror gives for a version that it withdraws; by it the mirror knows its own."""
+    return f"the mirror {mirror} no longer takes it"
 
 
 def seen(document: bytes, versions: int, etag: str, now: datetime) -> SeenDocument:
@@ -125,7 +132,11 @@ def plan_product(
     versions = {version.id: version for version in upstream if version.id.product == product}
     versions, too_large = _small_enough(versions, here, rules)
     coming, others = _coming(versions, here, held, rules)
-    relist = tuple(one for one in coming if one.path in here.withdrawn and held.get(one.path, Held()).delisted)
+    relist = tuple(
+        one
+        for one in coming
+        if one.path in here.withdrawn and one.path not in here.refused and held.get(one.path, Held()).delisted
+    )
     refused = {one for one in coming if _is_refused(one.path, here, held.get(one.path, Held()))}
     stays = {one.path: Held(delisted=one in relist, refused=one in refused) for one in coming}
     may_go = not (coming or others) or any(version.path in here.listed for version in (*coming, *others))
@@ -174,7 +185,7 @@ def _small_enough(
 def _is_refused(path: str, here: Here, was: Held) -> bool:
     """Return whether somebody other than the mirror withdrew a version, and nobody has restored it since."""
     if path in here.withdrawn:
-        return not was.delisted
+        return not was.delisted or path in here.refused
     return was.refused and path not in here.versions
 
 

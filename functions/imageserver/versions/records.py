@@ -40,12 +40,14 @@ class Withdrawal(msgspec.Struct, frozen=True, omit_defaults=True):
     """Somebody took a version or one file off the list; what it is about stays until `delete_after` (ISO 8601, UTC).
 
     `final`: its files are being deleted; from now on it cannot be restored.
+    `automatic`: retention or a mirror withdrew it, and may take that back. A withdrawal by a person takes its place.
     """
 
     since: str
     delete_after: str
     reason: str = ""
     final: bool = False
+    automatic: bool = False
 
 
 class Origin(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -11,9 +11,14 @@ from imageserver.versions.state import Event, allows
 
 
 def withdrawn(record: Record, target: Target, withdrawal: Withdrawal) -> Record:
-    """Return the record with what the target names withdrawn."""
+    """Return the record with what the target names withdrawn.
+
+    The earlier withdrawal stays, unless it is automatic and this one is not: what takes that back must see this one.
+    """
     if not isinstance(target, ImageKey):
-        return assessed(replace(record, withdrawn=record.withdrawn or withdrawal))
+        before = record.withdrawn
+        gives_way = before is None or (before.automatic and not before.final and not withdrawal.automatic)
+        return assessed(replace(record, withdrawn=withdrawal if gives_way else before))
     facts = record.files.get(target.file)
     if facts is None or facts.withdrawn:
         return record
@@ -34,6 +39,19 @@ def restored(record: Record, target: Target) -> Record:
         return record
     files = {file: _restored_file(facts) for file, facts in record.files.items()}
     return assessed(replace(record, withdrawn=None, files=files))
+
+
+def without_withdrawal(record: Record) -> Record:
+    """Return the record of a version as it is once the withdrawal of the whole is taken back: files stay withdrawn."""
+    return assessed(replace(record, withdrawn=None))
+
+
+def taken_back(record: Record, reason: str) -> Record:
+    """Return the record without the withdrawal of the whole version, if it was withdrawn for just this reason."""
+    withdrawal = record.withdrawn
+    if withdrawal is None or withdrawal.final or withdrawal.reason != reason:
+        return record
+    return without_withdrawal(record)
 
 
 def _restored_file(facts: FileFacts) -> FileFacts:

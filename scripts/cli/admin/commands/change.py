@@ -51,7 +51,7 @@ AS_DEPLOYED: Final = "[default: as the stack was deployed"
 def withdraw(deployment: Deployment, as_json: bool, path: str, reason: str, grace_hours: int | None, yes: bool) -> None:
     """Take PATH (a product, a version or a file) off the list; its files are deleted after the grace time.
 
-    What is withdrawn already keeps its date and its reason.
+    What is withdrawn already keeps its date and its reason, unless retention or a mirror withdrew it.
 
     \b
     ./scripts/admin withdraw 0f1a2b3c4d5e --reason "does not boot" --yes    an image by its fingerprint

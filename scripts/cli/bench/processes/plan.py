@@ -83,7 +83,7 @@ def _digest(path: str, file: str) -> str:
 def with_our_plan(folder: Path) -> int:
     """Compare as the scheduled function does, and return how many files are to be copied."""
     mirror = Mirror(address="https://images.example.org", stream=STREAM, only=("all",), keep=KEEP)
-    comparer = Comparer(mirror, MirrorState(), (), Sink(), Run(), datetime.now(UTC))
+    comparer = Comparer("up", mirror, MirrorState(), (), Sink(), Run(), datetime.now(UTC))
     return len(comparer.compare(Reader(OneDocument(folder)), accept=False).missing)
 
 

@@ -10,7 +10,7 @@ from functools import partial
 import pytest
 
 from imageserver.errors import InvalidView
-from imageserver.format.keys import parse_product, parse_version
+from imageserver.format.keys import ImageKey, parse_product, parse_version
 from imageserver.operations.channel_needs import needed_by_channels, withdraw_unneeded
 from imageserver.operations.promotion import promote
 from imageserver.operations.prune import Rules, prune
@@ -123,6 +123,42 @@ def test_what_an_operator_withdrew_is_not_restored_because_a_channel_points_to_i
     withdrawn(server)
     withdraw_unneeded(server.store, OLD, server.store.clock, 24, pause, "too many", partial(configured, server.store))
     assert is_withdrawn(server)
+
+
+def test_what_an_operator_withdraws_while_retention_withdraws_it_stays_withdrawn(base: System) -> None:
+    """Also where a channel points to it, so that retention takes its own withdrawal back."""
+
+    def promoted_and_withdrawn(server: System) -> None:
+        server.store.on = lambda *_: None
+        to_stable(server)
+
+        def on(method: str, key: str) -> None:
+            if (method, key) == ("read", "private/views/stable.json") and is_withdrawn(server):
+                server.store.on = lambda *_: None
+                withdrawn(server)
+
+        server.store.on = on
+
+    server = deepcopy(base)
+    # The channel points to it once retention has looked, and the operator comes once retention has withdrawn it.
+    server.store.meanwhile("replace", OLD.record_key, lambda: promoted_and_withdrawn(server))
+    retain(server)
+    found = records.decode(server.store.objects[OLD.record_key].body, OLD.record_key).withdrawn
+    assert found is not None, "the operator's withdrawal was taken back"
+    assert found.reason == "does not boot"
+
+
+def test_what_retention_takes_back_leaves_a_withdrawn_file_withdrawn(base: System) -> None:
+    server = deepcopy(base)
+    server.upload(OLD.path, {"disk.qcow2": images.qcow2()})
+    server.ingest(OLD.path)
+    disk = ImageKey(OLD, "disk.qcow2")
+    withdraw(server.store, disk, server.store.clock, 24, pause, "leaks a key")
+    server.store.meanwhile("replace", OLD.record_key, lambda: to_stable(server))
+    retain(server)
+    record = records.decode(server.store.objects[OLD.record_key].body, OLD.record_key)
+    assert record.withdrawn is None
+    assert record.files["disk.qcow2"].withdrawn is not None, "retention restored a file that an operator withdrew"
 
 
 def test_a_server_without_a_channel_of_a_product_reads_no_record_for_it(server: System) -> None:

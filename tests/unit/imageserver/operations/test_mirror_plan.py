@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from imageserver.errors import CatalogBusy, CatalogDamaged, TasksFailed, UpstreamRefused, UpstreamUnavailable
 from imageserver.format import documents
-from imageserver.format.keys import parse_product, parse_version
+from imageserver.format.keys import parse_key, parse_product, parse_version
 from imageserver.operations.mirror_copy import CopyServices, Outcome, copy
 from imageserver.operations.mirror_documents import state_of, status_of
 from imageserver.operations.mirror_plan import MOST_ASKED, Followed, MirrorServices, follow
@@ -330,6 +330,47 @@ def test_what_an_operator_withdrew_stays_withdrawn_and_can_be_restored(site: Sit
     site.later(days=1)
     site.run()
     assert state_of(site.store, "site").held == {D1: Held(), D2: Held()}
+
+
+@pytest.mark.parametrize("restores_first", [False, True])
+def test_what_an_operator_withdraws_after_the_mirror_did_stays_withdrawn(site: Site, restores_first: bool) -> None:
+    site.origin.publish(D1, D2)
+    site.in_step()
+    site.origin.withdraw(D1)
+    site.run()
+    site.later(days=SITE.grace_days)
+    site.run()
+    if restores_first:
+        restore(site.store, parse_version(D1), lambda _: None)
+        site.system.catch_up()
+    withdraw(site.store, parse_version(D1), site.store.clock, 240, lambda _: None, "leaks a key")
+    site.system.catch_up()
+    site.origin.publish(D1)
+    run = Run()
+    site.run(run=run)
+    assert "restore" not in {task.what for task in run.tasks}
+    site.system.catch_up()
+    assert site.listed() == names(D2)
+    restore(site.store, parse_version(D1), lambda _: None)
+    site.system.catch_up()
+    site.run()
+    assert site.listed() == names(D1, D2)
+
+
+def test_what_a_mirror_lists_again_leaves_a_withdrawn_file_withdrawn(site: Site) -> None:
+    site.origin.publish(D1, D2)
+    site.in_step()
+    site.origin.withdraw(D1)
+    site.run()
+    withdraw(site.store, parse_key(f"{D1}/rootfs.squashfs"), site.store.clock, 2400, lambda _: None, "leaks a key")
+    site.later(days=SITE.grace_days)
+    site.run()
+    site.origin.publish(D1)
+    site.run()
+    body = site.store.objects[parse_version(D1).record_key].body
+    record = records.decode(body, parse_version(D1).record_key)
+    assert record.withdrawn is None
+    assert record.files["rootfs.squashfs"].withdrawn is not None
 
 
 def test_what_somebody_uploaded_here_is_neither_replaced_nor_withdrawn(site: Site) -> None:
