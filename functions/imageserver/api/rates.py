@@ -80,5 +80,5 @@ class Rates:
 def _used(body: bytes) -> float:
     try:
         return msgspec.json.decode(body, type=_Bucket).used
-    except (msgspec.DecodeError, UnicodeError):
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
         return 0.0  # nobody else writes there; what cannot be read is written anew

@@ -37,7 +37,13 @@ def keys(body: str) -> list[str]:
         if message.get("Event") == "s3:TestEvent":
             return []
         return [unquote_plus(record["s3"]["object"]["key"]) for record in message["Records"]]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:  # msgspec's errors are ValueErrors
+    except (
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        RecursionError,
+    ) as error:  # msgspec's errors are ValueErrors
         expected = 'an S3 event notification or {"changed": "<prefix>/"}'
         raise UnreadableEvent(f"expected {expected}, found {body[:200]!r} ({error!r})") from error
 

@@ -12,6 +12,7 @@ The document remembers in `withheld` what lost, so that changing one product fin
 """
 
 import re
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Final
@@ -52,6 +53,38 @@ def entangled(document: Products, candidates: Mapping[str, Candidate]) -> frozen
         if any(entry.fingerprint.encode() in gained or entry.held_by in candidates for entry in entries):
             touched.add(name)
     return frozenset(touched)
+
+
+def connected(known: Iterable[Products], products: Iterable[ProductId]) -> set[ProductId]:
+    """Return these products and all that they touch in turn: who waits for one of them, and for whom one waits.
+
+    `known` are the documents that tell it. To find them by one fold after the other would take as many folds as the
+    chain has products, each of all that were found before.
+    """
+    beside: dict[ProductId | str, list[ProductId | str]] = defaultdict(list)  # products, and fingerprints between them
+    for document in known:
+        for name, entries in document.withheld.items():
+            product = product_id(document.content_id, name)
+            for entry in entries:
+                for neighbour in _neighbours(document.content_id, entry):
+                    beside[neighbour].append(product)
+                    if entry.fingerprint or isinstance(neighbour, str) or neighbour.stream != product.stream:
+                        beside[product].append(neighbour)  # who asks for a name of its own stream decides nothing
+    found: set[ProductId | str] = set()
+    left: list[ProductId | str] = list(products)
+    while left:
+        if (one := left.pop()) not in found:
+            found.add(one)
+            left += beside[one]
+    return {one for one in found if isinstance(one, ProductId)}
+
+
+def _neighbours(stream: str, entry: Withheld) -> Iterator[ProductId | str]:
+    """Yield the product that has the place of what is withheld, and the fingerprint that others may wait for too."""
+    if entry.fingerprint:
+        yield entry.fingerprint
+    if entry.held_by and "/" not in entry.held_by:
+        yield documents.holder_elsewhere(entry.held_by) or product_id(stream, entry.held_by)
 
 
 def each_fingerprint_once(candidates: Mapping[ProductId, Candidate]) -> dict[ProductId, Candidate]:

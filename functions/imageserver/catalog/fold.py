@@ -13,7 +13,7 @@ import msgspec
 
 from imageserver.catalog.aliases import asked_aliases, taken_elsewhere
 from imageserver.catalog.candidates import candidate
-from imageserver.catalog.conflicts import each_alias_once, each_fingerprint_once, entangled
+from imageserver.catalog.conflicts import connected, each_alias_once, each_fingerprint_once, entangled
 from imageserver.catalog.deltas import with_deltas
 from imageserver.catalog.dropped import dropped_overrides
 from imageserver.catalog.render import render
@@ -52,16 +52,18 @@ def fold(
 ) -> Folded:
     """Put the products that changed, each with all of its records, into a stream's document.
 
-    Returns `needs` when other products share a fingerprint with one of these now or did before: read
-    their records too, and fold again with them. `streams` has this document and those of all other streams, of which
-    `changed` has the products that were needed. A product without a listed version leaves the document.
+    Returns `needs` when other products share a fingerprint with one of these now or did before, and those that these
+    touch in turn: read their records too, and fold again with them. `streams` has this document and those of all other
+    streams, of which `changed` has the products that were needed. A product without a listed version leaves the
+    document.
     """
     stream = document.content_id
     candidates = {product: candidate(product, changed[product], clients) for product in sorted(changed)}
     mine = {product.name: found for product, found in candidates.items() if product.stream == stream}
     needs = {product_id(stream, name) for name in entangled(document, mine)} | streams.needs(candidates, stream)
     if needs:
-        return Folded(document, frozenset(needs))
+        known = {**streams.documents, stream: document}.values()
+        return Folded(document, frozenset(connected(known, needs) - candidates.keys()))
     resolved = each_fingerprint_once(candidates)
     names = {product: asked_aliases(found, rights) for product, found in resolved.items()}
     asked = {product: allowed for product, (allowed, _) in names.items()}

@@ -85,7 +85,7 @@ class Rights:
         """Read the rule; BadRule if it is no JSON object of callers and prefixes, or a caller could be anybody."""
         try:
             rule = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise BadRule(f"PUBLISHERS is not JSON ({error}); expected {{caller: [path prefix, …]}}") from error
         if not isinstance(rule, dict):
             raise BadRule(f"PUBLISHERS is {type(rule).__name__}, expected an object {{caller: [path prefix, …]}}")

@@ -415,7 +415,7 @@ def _body(event: Mapping[str, Any]) -> str:
 def _read(body: str, shape: type[_R]) -> _R:
     try:
         return msgspec.json.decode(body, type=shape)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
         reason = str(error) if body else "it is empty"
         raise Problem(
             problems.BAD_REQUEST, f"the body of the request is not what is expected: {reason}; see /openapi.json"

@@ -125,7 +125,7 @@ def resume(store: Store, task: str) -> str:
     seen = store.read(_note(task))
     try:
         return str(json.loads(seen.body)["after"]) if seen else ""
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return ""
 
 

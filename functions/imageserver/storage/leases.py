@@ -100,5 +100,5 @@ def _take(store: Store, key: str, wanted: Lease) -> str | None:
 def _decoded(body: bytes) -> Lease | None:
     try:
         return msgspec.json.decode(body, type=Lease)
-    except (msgspec.DecodeError, UnicodeError):
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
         return None

@@ -89,9 +89,10 @@ def test_an_operator_and_a_server_without_a_limit_are_not_counted_nor_is_who_may
     assert world.store.log == []
 
 
-def test_a_count_that_cannot_be_read_begins_anew() -> None:
+@pytest.mark.parametrize("body", [b"{", b'{"x":' + b"[" * 100_000], ids=["torn", "nested"])
+def test_a_count_that_cannot_be_read_begins_anew(body: bytes) -> None:
     world = Environments(1, 60)
     world.ask(ROLE, 4)
     (key,) = world.store.objects
-    world.store.put(key, b"{")
+    world.store.put(key, body)
     assert world.ask(ROLE, 10)[0] == 10

@@ -64,6 +64,7 @@ def test_any_other_message_is_unreadable(message: object) -> None:
         events.keys(json.dumps(message))
 
 
-def test_a_message_that_is_no_json_is_unreadable() -> None:
+@pytest.mark.parametrize("body", ["no event", "[" * 100_000, '{"Records":' * 100_000], ids=["text", "list", "object"])
+def test_a_message_that_is_no_json_is_unreadable(body: str) -> None:
     with pytest.raises(events.UnreadableEvent):
-        events.keys("no event")
+        events.keys(body)

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import pytest
+
+from imageserver.catalog.candidates import Candidate, candidate
 from imageserver.catalog.conflicts import shared_with
 from imageserver.format import documents
 from imageserver.format.documents import Withheld
-from imageserver.format.keys import ProductId
+from imageserver.format.keys import ProductId, parse_product
+from imageserver.versions.records import Record
+from tests.support import images
+from tests.support.memory_store import System
 
 MINE = "alma:9:amd64:default"
 PRODUCT = ProductId("images", *MINE.split(":"))
@@ -42,3 +50,31 @@ def test_a_product_is_told_of_what_products_of_other_streams_asked_for() -> None
         f"images-x:{MINE} asks for the alias stable too; it stays with {MINE}",
         f"images-x:{MINE}/20261101/x.squashfs is a copy of this image; it is listed here only",
     ]
+
+
+@pytest.mark.parametrize("streams", [("images",), ("images", "images-b")])
+def test_a_chain_of_products_that_share_images_is_folded_in_linear_work(
+    streams: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each waits for an image of the one before: one fold for each link, of all before it, would be its square."""
+    system, length = System(), 40
+    metadata = images.metadata_tarball()
+    for number in range(length):
+        product = f"{streams[number % len(streams)]}/team-a/r{number:02}/amd64/default"
+        for version, seed in (("20261120_1000", number), ("20261121_1000", number + 1)):
+            files = {"lxd.tar.xz": metadata, "rootfs.squashfs": images.squashfs(seed=str(seed))}
+            system.upload(f"{product}/{version}", files)
+    system.catch_up()
+    first = "images/team-a/r00/amd64/default"
+    system.upload(f"{first}/20261122_1000", images.split_image(seed="new"))
+    system.ingest(f"{first}/20261122_1000")
+    rendered: list[ProductId] = []
+
+    def counted(product: ProductId, versions: Sequence[Record], clients: Sequence[str]) -> Candidate:
+        rendered.append(product)
+        return candidate(product, versions, clients)
+
+    monkeypatch.setattr("imageserver.catalog.fold.candidate", counted)
+    system.publish_once(parse_product(first))
+    assert first in {product.path for product in rendered}
+    assert len(rendered) <= 3 * length

@@ -135,14 +135,15 @@ def test_publish_leaves_all_messages_of_a_stream_that_failed_and_acknowledges_ot
     assert set(system.listed("images-daily")) == {"ubuntu:noble:amd64:default"}
 
 
+@pytest.mark.parametrize("unreadable", [UNREADABLE, "[" * 100_000], ids=["stranger", "nested"])
 @pytest.mark.parametrize("name", ["digest", "publish"])
 def test_an_unreadable_message_stays_for_the_dead_letter_queue_and_its_neighbours_are_handled(
-    name: str, request: pytest.FixtureRequest
+    name: str, unreadable: str, request: pytest.FixtureRequest
 ) -> None:
     app: ModuleType = request.getfixturevalue(name)
     good = changes(NOBLE) if name == "publish" else arrivals(NOBLE)
     body = good["Records"][0]["body"]
-    assert left(app, sqs_batch(UNREADABLE, body)) == ["0"]
+    assert left(app, sqs_batch(unreadable, body)) == ["0"]
 
 
 @pytest.mark.parametrize("name", ["digest", "publish"])

@@ -20,7 +20,7 @@ from imageserver.format.keys import ProductId, VersionId, parse_product, parse_v
 from imageserver.operations import runs
 from imageserver.operations.prune import Rules, prune
 from imageserver.operations.reconcile import ReconcileServices, reconcile
-from imageserver.operations.runs import Run, Task
+from imageserver.operations.runs import Run, Task, resume
 from imageserver.operations.withdraw import withdraw
 from imageserver.site.layout import API_KEY, PAGE_KEY, PAGES, lay_out
 from imageserver.versions import records
@@ -141,6 +141,12 @@ def test_reconcile_continues_after_a_failing_product(system: System) -> None:
     assert sent.paths == [f"{PRODUCTS[2]}/{OLD}"]
     assert [(f.what, f.path) for f in run.failed] == [("look at", PRODUCTS[0])]
     assert run.ended
+
+
+@pytest.mark.parametrize("note", [b"", b"{", b"[]", b"{}", b"\xff", b"[" * 100_000], ids=range(6))
+def test_a_note_that_cannot_be_read_starts_from_the_first_product(system: System, note: bytes) -> None:
+    system.store.put("maintain/prune.json", note)
+    assert resume(system.store, "prune") == ""
 
 
 def test_an_unreadable_page_blocks_neither_the_description_nor_the_reconcile(system: System) -> None:

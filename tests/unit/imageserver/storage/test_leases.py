@@ -56,7 +56,11 @@ def test_a_worker_takes_its_own_lease_over() -> None:
     assert is_free(store, timedelta(0), worker="killed")
 
 
-@pytest.mark.parametrize("body", [b"", b"[]", b'{"until": "2126-01-01T00:00:00+00:00"}', b'{"token": 7}', b"\xff"])
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"[]", b'{"until": "2126-01-01T00:00:00+00:00"}', b'{"token": 7}', b"\xff", b'{"x":' + b"[" * 100_000],
+    ids=["empty", "list", "old", "number", "no text", "nested"],
+)
 def test_what_is_no_lease_holds_nothing(body: bytes) -> None:
     store = MemoryStore()
     store.put(KEY, body)
