@@ -6,16 +6,23 @@ then the seeds from 1 on are tried until one finds it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
 import pytest
 
+from imageserver.catalog.changes import Marks, marks
+from imageserver.format.documents import Products
+from imageserver.format.keys import ProductId, VersionId
 from imageserver.storage.port import Store, StoredObject
+from imageserver.storage.s3 import S3Store
+from imageserver.versions.records import Record
+from tests.property import test_wire_faults
 from tests.property.test_faults import NARROW, Story, in_phases
 from tests.support.simulated_functions import run_quietly
 from tests.support.simulation import CALM, InTurnPool, Rates
+from tests.support.wire_simulation import OneByOne, Weather, read_pinned
 
 STEPS: Final = 1500
 MOST_SEEDS: Final = 120
@@ -91,3 +98,64 @@ def test_a_kept_seed_finds_what_is_no_longer_prevented(what: str, monkeypatch: p
     monkeypatch.setattr(kept.name, kept.by)
     found = next((seed for seed in (kept.seed, *range(1, MOST_SEEDS)) if finds(kept, seed)), None)
     assert found is not None, f"no seed up to {MOST_SEEDS} notices that {kept.name} is gone"
+
+
+# The rules of decisions/0010-listed-uploads.md need an edge that caches what anybody asks for.
+
+_mark_listed = S3Store.mark_listed
+Changed = Mapping[ProductId, Sequence[Record]]
+
+
+def mark_all_before_the_catalog(
+    before: Products, after: Products, changed: Changed, asked: Collection[ProductId | VersionId]
+) -> Marks:
+    found = marks(before, after, changed, asked)
+    return Marks(first=found.first | found.then, uncertain=found.uncertain)
+
+
+def mark_what_changes_alone(
+    before: Products, after: Products, changed: Changed, _asked: Collection[ProductId | VersionId]
+) -> Marks:
+    return marks(before, after, changed, ())
+
+
+def mark_the_newest_upload(store: S3Store, key: str, _version_id: str) -> bool:
+    uploads = store.history(key).uploads
+    return bool(uploads) and _mark_listed(store, key, uploads[0].version_id)
+
+
+TAG_SEEDS: Final = {
+    "the edge keeps bytes that were tagged before a catalog which lost its race": (
+        45, "imageserver.operations.stream_catalogs.marks", mark_all_before_the_catalog
+    ),
+    "a listed file is served to nobody, as a run died and the next one did not tag it": (
+        14, "imageserver.operations.stream_catalogs.marks", mark_what_changes_alone
+    ),
+    "the edge keeps bytes that came behind those listed, as the newest upload was tagged": (
+        8, "imageserver.storage.s3.S3Store.mark_listed", mark_the_newest_upload
+    ),
+}  # fmt: skip
+
+
+def finds_at_the_edge(seed: int) -> bool:
+    story = test_wire_faults.Story(seed, Weather(), overwrites=True)
+    try:
+        for _ in range(3):
+            story.play(STEPS // 3)
+            story.settle()
+    except (AssertionError, ExceptionGroup):
+        return True
+    return False
+
+
+@pytest.mark.filterwarnings("ignore:No application metrics to publish")
+@pytest.mark.parametrize("what", TAG_SEEDS)
+def test_a_kept_seed_finds_that_a_rule_on_tags_is_gone(what: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept, name, by = TAG_SEEDS[what]
+    monkeypatch.setattr("imageserver.storage.s3.read_object", read_pinned)
+    monkeypatch.setattr("imageserver.storage.parallel.ThreadPoolExecutor", OneByOne)
+    run_quietly(monkeypatch)
+    assert not finds_at_the_edge(kept), "with the code as it is the seed finds nothing"
+    monkeypatch.setattr(name, by)
+    found = next((seed for seed in (kept, *range(1, MOST_SEEDS)) if finds_at_the_edge(seed)), None)
+    assert found is not None, f"no seed up to {MOST_SEEDS} notices that {name} is gone"
