@@ -407,12 +407,15 @@ class Story:
         self.check_truth()
 
     def arrival(self, key: str) -> str:
-        """When an object was there in full: of one in parts the record alone knows, whichever function saw it first."""
+        """When an object was there in full for the first time, which the record alone knows of some.
+
+        Of one in parts it knows when a function first saw it, and of bytes that came again when they came first.
+        """
         stored = self.world.objects[key]
         path, _, file = key.rpartition("/")
         record = self.world.objects.get(f"versions/{path}.json")
-        known = json.loads(record.body)["files"].get(file, {}) if record and "-" in stored.etag else {}
-        return str(known.get("arrived") or stored.modified.isoformat())
+        known = json.loads(record.body)["files"].get(file, {}) if record else {}
+        return str(known.get("since") or known.get("arrived") or stored.modified.isoformat())
 
     def settle_marks(self) -> None:
         """What an answer says stands; where none came, what the records say now is as good as the opposite."""

@@ -19,7 +19,7 @@ class Image:
     """One root of a version with its metadata, or its unified tarball: what clients list as one image.
 
     `fingerprints` has one for each metadata file that the clients served read; `uploaded` is when the last of its
-    files arrived (ISO 8601, UTC).
+    files arrived for the first time (ISO 8601, UTC).
     """
 
     fingerprints: tuple[str, ...]
@@ -138,10 +138,10 @@ def _images(record: Record, assessment: Assessment, clients: Sequence[str]) -> d
     images = {
         root: Image(
             tuple(sorted({files[root].combined[files[file].sha256] for file in metadata})),
-            max(files[file].uploaded for file in (root, *metadata)),
+            max(files[file].first_uploaded for file in (root, *metadata)),
         )
         for root in assessment.roots.values()
     }
     if unified := assessment.unified:
-        images[unified] = Image((files[unified].sha256,), files[unified].uploaded)
+        images[unified] = Image((files[unified].sha256,), files[unified].first_uploaded)
     return images

@@ -31,6 +31,7 @@ def recalled(store: Store, version: VersionId) -> Record | None:
                 size_bytes=facts.size_bytes,
                 modified=facts.modified,
                 arrived=facts.arrived,
+                since=facts.since,
                 withdrawn=facts.withdrawn,
             )
             for file, facts in record.files.items()

@@ -47,11 +47,25 @@ def known(learned: Learned, before: Record | None, listed: Mapping[str, FileFact
             withdrawn = stored.withdrawn if stored else None
             arrived = facts.arrived if facts.modified == there.modified else ""
             files[file] = replace(
-                facts, withdrawn=withdrawn, modified=there.modified, version_id=there.version_id, arrived=arrived
+                facts,
+                withdrawn=withdrawn,
+                modified=there.modified,
+                version_id=there.version_id,
+                arrived=arrived,
+                since=_since(stored, there, is_published=bool(before and before.is_published(file))),
             )
         else:
             files[file] = there
     return files
+
+
+def _since(stored: FileFacts | None, there: FileFacts, *, is_published: bool) -> str:
+    """Return since when the bytes of a file were here, if they were published and sent again; `stored` has the same."""
+    if stored is None:
+        return ""
+    if stored.modified == there.modified:
+        return stored.since
+    return stored.first_uploaded if is_published else ""
 
 
 def dated(files: Files, before: Record | None, now: str) -> Files:

@@ -71,7 +71,8 @@ class FileFacts(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     a metadata file to the combined sha256 with it. `refusal` completes "<file> …", `fault` says what it is about.
     `warnings` are sentences about what was ignored in the file. `modified` is the date that S3 gives it (ISO 8601,
     UTC): of an object that was sent in parts that is when its upload began. `arrived` is when digest first saw such an
-    object; empty for others, and where an older release saw it.
+    object; empty for others, and where an older release saw it. `since` is when these bytes were first uploaded here,
+    where they were published and the same came again; empty where they came once.
     `content` is what a tarball with a metadata.yaml holds besides; empty where an older release read it.
     `delta_base_bytes` and `delta_made_bytes` are how much a delta reads of its base and makes of it; 0 where unknown.
     `checksums` maps files to the sha256 that a SHA256SUMS declares, `unreadable` files to a sentence about the line
@@ -85,6 +86,7 @@ class FileFacts(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     modified: str
     version_id: str = ""
     arrived: str = ""
+    since: str = ""
     sha256: str = ""
     combined: dict[str, str] = {}
     refusal: str = ""
@@ -116,6 +118,11 @@ class FileFacts(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     def uploaded(self) -> str:
         """When it was there in full, as well as anybody knows. Nobody can put that before it was (see `modified`)."""
         return self.arrived or self.modified
+
+    @property
+    def first_uploaded(self) -> str:
+        """When these bytes were here for the first time, so that nobody who copied them counts as earlier."""
+        return self.since or self.uploaded
 
 
 class Reason(msgspec.Struct, frozen=True, order=True, omit_defaults=True):
@@ -185,7 +192,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def published_since(self) -> str:
         """When the product first published, as far as this record tells; empty if it tells nothing."""
-        files = [self.files[file].uploaded for file in self.published if file in self.files]
+        files = [self.files[file].first_uploaded for file in self.published if file in self.files]
         return min(filter(None, (self.since, max(files, default=""))), default="")
 
     def is_published(self, file: str) -> bool:
@@ -249,7 +256,7 @@ def decode(body: bytes, key: str) -> Record:
 def _check_times(record: Record) -> None:
     """Raise ValueError for a time that nobody can compare: all that read the record rely on them."""
     withdrawals = (record.withdrawn, *(facts.withdrawn for facts in record.files.values()))
-    times = [time for facts in record.files.values() for time in (facts.modified, facts.arrived)]
+    times = [time for facts in record.files.values() for time in (facts.modified, facts.arrived, facts.since)]
     times.append(record.since)
     times += [time for withdrawal in withdrawals if withdrawal for time in (withdrawal.since, withdrawal.delete_after)]
     for time in filter(None, times):

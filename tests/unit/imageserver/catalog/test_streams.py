@@ -58,6 +58,23 @@ def test_whose_upload_came_first_keeps_the_names_of_a_path(first: str, second: s
     assert any(f"the alias ubuntu/noble is taken by {first}/{NOBLE}, which was first" in error for error in errors)
 
 
+@pytest.mark.parametrize("times", [1, 2])
+@pytest.mark.parametrize("copy", ["images", "images-x"])
+def test_who_sends_the_same_bytes_again_does_not_come_behind_who_copied_them(copy: str, times: int) -> None:
+    system = System()
+    path = upload(system, "images", "victim", version="20261101_1000")
+    product = NOBLE if copy != "images" else "team/noble/amd64/default"
+    copied = f"{copy}/{product}/20261102_1000"
+    system.upload(copied, images.split_image(seed="victim"))
+    system.catch_up()
+    for _ in range(times):
+        system.upload(path, images.split_image(seed="victim"))
+        system.catch_up()
+    assert system.listed("images")[NOBLE.replace("/", ":")] == ["20261101_1000"]
+    assert names(system, "images") == ["ubuntu/noble/amd64/default", "ubuntu/noble/default", "ubuntu/noble"]
+    assert told(system, copied)[0] == "withheld"
+
+
 def warnings(system: System, path: str) -> list[str]:
     found = status.look(system.store, DocumentCache(system.store), parse_version(path))
     assert found
