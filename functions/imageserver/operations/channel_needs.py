@@ -11,7 +11,7 @@ from datetime import datetime
 from imageserver.format.keys import ProductId, VersionId
 from imageserver.operations.inventory import look
 from imageserver.operations.view_documents import Views
-from imageserver.operations.withdraw import take_back, withdraw
+from imageserver.operations.withdraw import undo_withdrawal, withdraw
 from imageserver.storage.port import Store
 from imageserver.versions.withdrawal import without_withdrawal
 from imageserver.views.channels import kept, may_show, usable
@@ -44,4 +44,4 @@ def withdraw_unneeded(
     if version.path in done.already or version.path not in done.versions:
         return
     if version.path in needed_by_channels(store, views, version.product, version):
-        take_back(store, version, reason, pause)
+        undo_withdrawal(store, version, reason, pause)

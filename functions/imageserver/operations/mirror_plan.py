@@ -25,7 +25,7 @@ from imageserver.operations.mirror_compare import Comparer, Comparison, Reader
 from imageserver.operations.mirror_documents import state_of, status_of
 from imageserver.operations.runs import Failure, Run, Task
 from imageserver.operations.view_documents import Views, no_views
-from imageserver.operations.withdraw import take_back
+from imageserver.operations.withdraw import undo_withdrawal
 from imageserver.storage.port import Store, write
 from imageserver.upstream.mapping import UpstreamFile
 from imageserver.upstream.mirrors import (
@@ -187,7 +187,7 @@ class _Following:
             for version in plan.relist:
                 task = Task("restore", version.path, f"{self._name} has it again")
                 why = no_longer_taken(self._name)
-                self._run.do(task, partial(take_back, self._store, version, why, self._services.pause))
+                self._run.do(task, partial(undo_withdrawal, self._store, version, why, self._services.pause))
             delisted += len(plan.delist)
         comes = [one for plan in compared.plans.values() for one in plan.held.values() if not one.gone_since]
         return replace(

@@ -19,7 +19,7 @@ from imageserver.storage.port import Store, write
 from imageserver.storage.retries import RaceLost, retry
 from imageserver.versions import diff, records
 from imageserver.versions.records import Record, Withdrawal
-from imageserver.versions.withdrawal import restored, taken_back, withdrawn
+from imageserver.versions.withdrawal import restored, undone, withdrawn
 
 Change = Callable[[Record], Record]
 
@@ -75,17 +75,13 @@ def restore(store: Store, target: Target, pause: Callable[[float], object]) -> C
     return done
 
 
-def take_back(store: Store, version: VersionId, reason: str, pause: Callable[[float], object]) -> bool:
-    """Put a version back on the list that was withdrawn for just this reason; return whether it was.
+def undo_withdrawal(store: Store, version: VersionId, reason: str, pause: Callable[[float], object]) -> None:
+    """Put a version back on the list if it was withdrawn for just this reason.
 
     Its files that were withdrawn one by one stay so. Errors as of `withdraw`.
     """
-    before, after = retry(
-        version.path,
-        partial(_change_record, store, version, version, lambda record: taken_back(record, reason)),
-        pause,
-    )
-    return after != before
+    change = partial(_change_record, store, version, version, lambda record: undone(record, reason))
+    retry(version.path, change, pause)
 
 
 def _change(store: Store, target: Target, change: Change, pause: Callable[[float], object]) -> Changed:

@@ -46,7 +46,7 @@ def without_withdrawal(record: Record) -> Record:
     return assessed(replace(record, withdrawn=None))
 
 
-def taken_back(record: Record, reason: str) -> Record:
+def undone(record: Record, reason: str) -> Record:
     """Return the record without the withdrawal of the whole version, if it was withdrawn for just this reason."""
     withdrawal = record.withdrawn
     if withdrawal is None or withdrawal.final or withdrawal.reason != reason:

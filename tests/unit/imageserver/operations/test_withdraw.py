@@ -44,6 +44,37 @@ def test_withdrawing_twice_keeps_the_first_date_and_reason_and_says_so(system: S
     assert {path: withdrawal.reason for path, withdrawal in again.already.items()} == {PATH: "broken"}
 
 
+def withdrawal_of(system: System) -> records.Withdrawal | None:
+    return records.decode(system.store.objects[VERSION.record_key].body, VERSION.record_key).withdrawn
+
+
+def test_a_withdrawal_by_a_person_takes_the_place_of_an_automatic_one_and_not_the_other_way_round(
+    system: System,
+) -> None:
+    later = START + timedelta(hours=5)
+    withdraw.withdraw(system.store, VERSION, START, 24, pause, "too many", automatic=True)
+    done = withdraw.withdraw(system.store, VERSION, later, 24, pause, "leaks a key")
+    assert (done.already, done.delete_after) == ({}, "2026-11-24T15:00:00+00:00")
+    again = withdraw.withdraw(system.store, VERSION, later, 24, pause, "too many", automatic=True)
+    assert {path: one.reason for path, one in again.already.items()} == {PATH: "leaks a key"}
+    withdraw.undo_withdrawal(system.store, VERSION, "too many", pause)
+    found = withdrawal_of(system)
+    assert found is not None
+    assert (found.reason, found.automatic) == ("leaks a key", False)
+
+
+def test_an_automatic_withdrawal_that_is_carried_out_is_neither_replaced_nor_undone(system: System) -> None:
+    withdraw.withdraw(system.store, VERSION, START, 24, pause, "too many", automatic=True)
+    seen = system.store.objects[VERSION.record_key]
+    record = records.decode(seen.body, VERSION.record_key)
+    assert record.withdrawn is not None
+    final = assessed(replace(record, withdrawn=replace(record.withdrawn, final=True)))
+    system.store.put(VERSION.record_key, records.encode(final))
+    assert withdraw.withdraw(system.store, VERSION, START, 24, pause, "leaks a key").deleting.keys() == {PATH}
+    withdraw.undo_withdrawal(system.store, VERSION, "too many", pause)
+    assert withdrawal_of(system) == final.withdrawn
+
+
 def test_a_withdrawal_of_a_product_tells_which_versions_were_withdrawn_before(system: System) -> None:
     withdraw.withdraw(system.store, VERSION, START, 24, pause)
     done = withdraw.withdraw(system.store, VERSION.product, START, 24, pause)
