@@ -5,6 +5,7 @@ starts an instance, to fill in the templates. A file that does not decode, or a 
 launch fail, so both are refused here. What only Incus 7.0 and later refuse is a warning.
 """
 
+import posixpath
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -135,25 +136,40 @@ def _doubtful(reader: Reader, fields: Mapping[str, Node], arch: str) -> list[str
 
 
 def _applied_templates(reader: Reader, fields: Mapping[str, Node]) -> Iterator[tuple[str, Node, Mapping[str, Node]]]:
-    """Yield place, node and entries of each template that some event makes a daemon apply."""
+    """Yield target, node and entries of each template that some event makes a daemon apply."""
     for path, node in _templates(reader, fields).items():
         below = f"templates.{path}"
         entries = reader.entries(node, below)
         when = reader.texts(entries["when"], f"{below}.when") if "when" in entries else []
         if _TRIGGERS.intersection(when):
-            yield below, node, entries
+            yield path, node, entries
 
 
 def _check_templates(reader: Reader, fields: Mapping[str, Node], files: Mapping[str, bool] | None) -> None:
     """Raise InvalidUpload when a daemon would fail on a template that it applies."""
-    for below, node, entries in _applied_templates(reader, fields):
+    for target, node, entries in _applied_templates(reader, fields):
         texts: dict[str, str] = {
             name: reader.text(entries[name], name) or ""
             for name in ("template", "uid", "gid", "mode")
             if name in entries
         }
-        if problem := _template_problem(texts, files):
-            raise InvalidUpload(f"{problem} (`{below}` in line {node.line}): every launch would fail; build it again")
+        if problem := _target_problem(target) or _template_problem(texts, files):
+            place = f"`templates.{target}` in line {node.line}"
+            raise InvalidUpload(f"{problem} ({place}): every launch would fail; build it again")
+
+
+def _target_problem(target: str) -> str:
+    """Return what is wrong with the path of the file that a template becomes; empty if nothing.
+
+    A daemon of today opens it within the root and fails where it leads out. An older one joins the two, and would write
+    to its own host.
+    """
+    within = posixpath.normpath(target.lstrip("/"))
+    if within == ".":
+        return f"makes a file {_text(target)} of a template, expected the path of a file"
+    if within.split("/")[0] == "..":
+        return f"makes a file {_text(target)} of a template, expected a path inside of the root"
+    return ""
 
 
 def _template_problem(texts: Mapping[str, str], files: Mapping[str, bool] | None) -> str:

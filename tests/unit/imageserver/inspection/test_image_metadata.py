@@ -90,6 +90,20 @@ def test_what_only_incus_7_refuses_is_a_warning(more: str, what: str) -> None:
     assert what in warning
 
 
+TARGETS = [
+    ("../../etc/cron.d/x", "makes a file '../../etc/cron.d/x' of a template, expected a path inside of the root"),
+    ("/../etc/hosts", "makes a file '/../etc/hosts' of a template"),
+    ("etc/../../hosts", "makes a file 'etc/../../hosts' of a template"),
+    ("/etc/../..", "makes a file '/etc/../..' of a template"),
+    ("..", "makes a file '..' of a template"),
+    ("/", "makes a file '/' of a template, expected the path of a file (`templates./` in line 3): every launch"),
+    ("''", "makes a file '' of a template, expected the path of a file"),
+    ("/etc/..", "makes a file '/etc/..' of a template, expected the path of a file"),
+    ("//.", "makes a file '//.' of a template, expected the path of a file"),
+]
+"""Where a template would be written: LXD and Incus open it below the root, or join the two."""
+
+
 @pytest.mark.parametrize(
     ("more", "says"),
     [
@@ -139,6 +153,7 @@ def test_what_only_incus_7_refuses_is_a_warning(more: str, what: str) -> None:
         (HOSTNAME + "template: hostname.tpl\n    uid: root", "gives a template the uid 'root', expected a number"),
         (HOSTNAME + "template: hostname.tpl\n    mode: rw-r--r--", "gives a template the mode 'rw-r--r--'"),
         ("x: &a [*a]", "uses the alias *a in line 2 inside of itself"),
+        *((f"templates:\n  {target}: {{when: [start], template: hostname.tpl}}", says) for target, says in TARGETS),
     ],
 )
 def test_what_a_client_cannot_read_is_refused_with_line_and_types(more: str, says: str) -> None:
@@ -203,6 +218,19 @@ def test_the_memory_for_a_large_document_is_bounded(body: bytes) -> None:
 
 def test_a_template_is_not_looked_for_where_the_archive_was_not_read() -> None:
     assert check_metadata_yaml((OK + HOSTNAME + "template: missing.tpl").encode(), "amd64", None) == ()
+
+
+@pytest.mark.parametrize(
+    "target", ["etc/hosts", "/etc/hosts", "//etc/hosts", "/etc/../etc/hosts", "/..hosts", "/.../x"]
+)
+def test_a_template_may_become_any_file_of_the_root(target: str) -> None:
+    more = f"templates:\n  {target}: {{when: [start], template: a.tpl}}"
+    assert check_metadata_yaml((OK + more).encode(), "amd64", {"a.tpl": True}) == ()
+
+
+def test_where_a_template_leads_that_no_event_applies_does_not_matter() -> None:
+    more = "templates: {../x: {when: [boot], template: a.tpl}}"
+    assert check_metadata_yaml((OK + more).encode(), "amd64", {"a.tpl": True}) == ()
 
 
 def test_a_property_of_an_architecture_that_no_client_knows_is_a_warning() -> None:
