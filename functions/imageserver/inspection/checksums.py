@@ -12,17 +12,18 @@ from imageserver.format.wording import quoted
 _DIGEST: Final = r"(?P<sha256>[0-9A-Fa-f]{64})"
 _FORMS: Final = (
     re.compile(rf"(?P<escaped>\\?){_DIGEST}(?: [ *]?|\t+| {{2,}}\*?)(?P<file>\S.*)"),  # sha256sum, shasum
-    re.compile(rf"(?P<escaped>\\?)SHA(?:2-)?256 ?\((?P<file>.+)\) ?= ?{_DIGEST}"),  # sha256sum --tag, BSD, openssl
+    re.compile(rf"(?P<escaped>\\?)(?i:SHA(?:2-)?256) ?\((?P<file>.+)\) ?= ?{_DIGEST}"),  # sha256sum --tag, BSD, openssl
 )
 _ESCAPES: Final = {"\\\\": "\\", "\\n": "\n", "\\r": "\r"}
 _OTHER_ALGORITHM: Final = re.compile(
-    r"\\?(MD5|RMD160|RIPEMD160|SHA1|SHA224|SHA384|SHA512(/\d+)?|SHA3-\d+|BLAKE2\w*) ?\("
+    r"\\?(MD[245](-SHA1)?|RMD160|RIPEMD-?160|SHA-?1|SHA(2-)?(224|384|512([/t-]\d+)?)|SHA3-\d+|SHAKE-?\d+|"
+    r"BLAKE[23]\w*(-\d+)?|SKEIN\d+|SM3|CKSUM|SIZE) ?\(",
+    re.IGNORECASE,
 )
 _SIGNED: Final = "-----BEGIN PGP SIGNED MESSAGE-----"
 _SIGNATURE: Final = "-----BEGIN PGP SIGNATURE-----"
 _NAMED_AT_END: Final = re.compile(r"[\s*(/\\]([^\s*()/\\]+)\)?(?:\s*=.*)?$")
-_WORD: Final = re.compile(r"[^\s*()/\\]+")
-_AROUND: Final = ":=,;\"'`{}[]<>"
+_WORD: Final = re.compile(r"[^\s*()/\\=,;|\"'`{}\[\]<>]+")
 _NAME: Final = re.compile(r"[^\s\"'`]+")
 """What may be a file of a version. Blanks or quotes come of a line that holds more than a digest and a name."""
 _SOME_DIGEST: Final = re.compile(r"[0-9A-Fa-f]{8}")
@@ -89,8 +90,8 @@ def _named(line: str) -> tuple[str, ...]:
 
 def _known(line: str) -> tuple[str, ...]:
     """Return each word of a line that is the name of a file of an image."""
-    words = (word.strip(_AROUND) for word in _WORD.findall(line))
-    return tuple(word for word in words if file_kinds.classify(word).role is not Role.OTHER)
+    words = (part for word in _WORD.findall(line) for part in (word.strip(":"), *word.split(":")))
+    return tuple(dict.fromkeys(word for word in words if file_kinds.classify(word).role is not Role.OTHER))
 
 
 def _unescaped(file: str) -> str:

@@ -189,13 +189,13 @@ def _accepted_files(
         declared = digests.get(file, facts.sha256)
         if facts.refusal:
             reasons.append(Reason(file, "error", f"{file} {facts.refusal}", facts.fault))
+        elif file in unreadable and kind.role not in (Role.CHECKSUMS, Role.OTHER):
+            sentence = f"{file} is not confirmed by SHA256SUMS: {unreadable[file]}; upload a SHA256SUMS that is right"
+            reasons.append(Reason(file, "error", sentence, "digest"))
         elif facts.sha256 and declared != facts.sha256:
             reasons.append(Reason(file, "error", digest_mismatch(record, file, facts.sha256, declared), "digest"))
         elif kind.role is Role.OTHER:
             reasons.append(_unknown(file))
-        elif file in unreadable and kind.role is not Role.CHECKSUMS:
-            sentence = f"{file} is not confirmed by SHA256SUMS: {unreadable[file]}; upload a SHA256SUMS that is right"
-            reasons.append(Reason(file, "error", sentence, "digest"))
         elif facts.etag in record.replaceable.get(file, ()):
             reasons.append(Reason(file, "error", f"{file} {_GIVEN_UP}", "replaced"))
         elif facts.sha256:

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 
 from imageserver.format.file_kinds import FileKind, Role
+from imageserver.format.wording import quoted
 from imageserver.inspection.digests import EMPTY_SHA256
 from imageserver.versions.records import CHECKSUMS_FILE, FileFacts, Reason, Record
 
@@ -79,7 +80,8 @@ def _covered(record: Record, digests: Mapping[str, str]) -> set[str]:
 
 
 def _covers_nothing(record: Record, digests: Mapping[str, str], wanted: Iterable[str]) -> Reason:
-    named = ", ".join(sorted(digests)[:3]) or "no file"
+    names = sorted(digests)[:3]
+    named = ", ".join(name if name.isascii() and name.isprintable() else quoted(name) for name in names) or "no file"
     sentence = (
         f"{CHECKSUMS_FILE} covers no file of {record.version}: it names {named}, expected "
         f"{', '.join(sorted(wanted))}; upload one with these names, or delete it"

@@ -41,6 +41,7 @@ def digests(body: bytes) -> dict[str, str]:
         f"\\SHA256 (a\\\\b/rootfs.squashfs) = {SUM}",
         f"SHA256(rootfs.squashfs)= {SUM}",  # openssl dgst
         f"SHA2-256(rootfs.squashfs)= {SUM.upper()}",  # openssl 3
+        f"sha256 (rootfs.squashfs) = {SUM}",
         f"  {SUM}  rootfs.squashfs  ",
     ],
 )
@@ -70,10 +71,20 @@ iQIzBAEBCgAdFiEE0123456789abcdef0123456789abcdef
     assert digests(body.encode()) == {"rootfs.squashfs": SUM, "-dashed.squashfs": OTHER}
 
 
-def test_lines_of_other_algorithms_are_passed_over() -> None:
-    body = f"MD5 (rootfs.squashfs) = {'0' * 32}\nSHA512 (rootfs.squashfs) = {'0' * 128}\n"
-    body += f"SHA256 (rootfs.squashfs) = {SUM}\n"
-    assert digests(body.encode()) == {"rootfs.squashfs": SUM}
+@pytest.mark.parametrize(
+    "other",
+    [
+        "MD5 (rootfs.squashfs) = 0", "SHA512 (rootfs.squashfs) = 0", "SHA1(rootfs.squashfs)= 0",
+        "SHA2-512(rootfs.squashfs)= 0", "SHA2-512/256(rootfs.squashfs)= 0", "RIPEMD-160(rootfs.squashfs)= 0",
+        "SHAKE-128(rootfs.squashfs)= 0", "SM3 (rootfs.squashfs) = 0", "BLAKE2b-256 (rootfs.squashfs) = 0",
+        "BLAKE2S-256(rootfs.squashfs)= 0", "BLAKE3 (rootfs.squashfs) = 0", "SHA3-256(rootfs.squashfs)= 0",
+        "SHA512t256 (rootfs.squashfs) = 0", "Skein256 (rootfs.squashfs) = 0",  # FreeBSD
+        "SHA512/256 (rootfs.squashfs) = 0", "SIZE (rootfs.squashfs) = 4096",  # OpenBSD, distinfo of ports
+        "\\MD5 (a\\\\b/rootfs.squashfs) = 0", "sha512 (rootfs.squashfs) = 0",
+    ],
+)  # fmt: skip
+def test_lines_of_other_algorithms_are_passed_over(other: str) -> None:
+    assert digests(f"{other}\nSHA256 (rootfs.squashfs) = {SUM}\n".encode()) == {"rootfs.squashfs": SUM}
 
 
 @pytest.mark.parametrize(
@@ -177,6 +188,36 @@ def test_a_line_that_cannot_be_read_refuses_the_file_that_it_names(system: Syste
     record = uploaded(system, right({"lxd.tar.xz": files["lxd.tar.xz"]}) + f"{SUM[:-1]}  rootfs.squashfs\n", files)
     assert record.state == "invalid"
     assert told(record, "error")[0][0] == "rootfs.squashfs"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        f"{SUM},rootfs.squashfs", f"rootfs.squashfs;{SUM}", f"rootfs.squashfs={SUM}", f"rootfs.squashfs:{SUM}",
+        f"rootfs.squashfs|{SUM}", f'{{"file":"rootfs.squashfs","sha256":"{SUM}"}}', f"4096,{SUM},/srv/rootfs.squashfs",
+        f"<td>rootfs.squashfs</td><td>{SUM}</td>", f"sha256:{SUM}:rootfs.squashfs", f"[rootfs.squashfs]({SUM})",
+    ],
+)  # fmt: skip
+def test_a_line_of_any_shape_refuses_the_file_that_it_names(system: System, line: str) -> None:
+    files = images.split_image()
+    record = uploaded(system, right({"lxd.tar.xz": files["lxd.tar.xz"]}) + line + "\n", files)
+    assert (record.state, told(record, "error")[0][0]) == ("invalid", "rootfs.squashfs")
+
+
+@pytest.mark.parametrize("first", ["right", "wrong"])
+def test_two_digests_of_one_file_are_told_as_such_in_either_order(system: System, first: str) -> None:
+    files = images.split_image()
+    lines = [right(files), f"{SUM}  arm64/rootfs.squashfs\n"]
+    record = uploaded(system, "".join(lines if first == "right" else lines[::-1]), files)
+    ((file, sentence),) = told(record, "error")
+    assert file == "rootfs.squashfs"
+    assert "gives 'rootfs.squashfs' another sha256 than a line before it" in sentence
+
+
+def test_a_name_that_deceives_or_commands_a_terminal_is_escaped(system: System) -> None:
+    record = uploaded(system, f"{SUM}  \u200brootfs.squashfs\n{SUM}  \x1b[2Jx\n")
+    ((_, sentence),) = told(record, "error")
+    assert "it names '\\x1b[2Jx', '\\u200brootfs.squashfs', expected" in sentence
 
 
 def test_a_line_that_names_no_file_of_the_version_is_told_and_the_others_apply(system: System) -> None:
