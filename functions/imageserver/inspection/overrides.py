@@ -35,6 +35,9 @@ _ALIAS = re.compile(r"[A-Za-z0-9][A-Za-z0-9._~-]*(?:/(?!\.\.?(?:/|$))[A-Za-z0-9.
 LIKE_A_FINGERPRINT: Final = "clients would take it for the fingerprint of another image"
 _REQUIREMENTS: Final = ("secureboot", "cgroup", "nesting", "privileged", "cdrom_agent", "cdrom_cloud_init")
 """What LXD or Incus read of an image (`image.requirements.…` in their drivers); any other name is passed on unread."""
+_REQUIREMENT_OF_A_WORD: Final = "cgroup"  # `v1`; each other one is true or false
+_FLAG_WORDS: Final = frozenset(("true", "1", "yes", "on", "false", "0", "no", "off"))
+"""What IsTrue and IsFalse of both take, in any case."""
 _DEFINITION: Final = (
     "simplestream", "image", "source", "targets", "files", "packages", "actions", "mappings", "environment"
 )  # fmt: skip
@@ -126,7 +129,10 @@ def _overrides(document: dict[str, Any]) -> Parsed:
     for key, value in document.items():
         read = _FIELDS.get(key)
         if read is None:
-            ignored.append(f"the key {_short(key)} has no meaning here: ignored")
+            close = difflib.get_close_matches(key.lower(), _FIELDS, 1, 0.7)
+            ignored.append(
+                f"the key {_short(key)} has no meaning here{f', expected `{close[0]}`' if close else ''}: ignored"
+            )
             continue
         try:
             fields[key] = read(value, ignored)
@@ -198,6 +204,11 @@ def _requirements(value: object, ignored: list[str]) -> dict[str, str]:
             taken[name] = text
             if name not in _REQUIREMENTS:
                 ignored.append(_unread_requirement(name))
+            elif name != _REQUIREMENT_OF_A_WORD and text.lower() not in _FLAG_WORDS:
+                ignored.append(
+                    f"the requirement {name} is {_short(text)}, expected true or false: no client takes it for either, "
+                    "it is listed and has no effect"
+                )
         else:
             ignored.append(f"the requirement {_short(name)} is {_short(wish)}, expected a text: ignored")
     if len(taken) > _MOST:
@@ -332,6 +343,8 @@ def _kind(value: object) -> str:
 
 
 def _short(value: object) -> str:
+    if value is None or isinstance(value, bool):
+        return str(json.dumps(value))  # as it is written
     text = _written(value, repr) if not isinstance(value, str) else quoted(value, _MAX_TEXT)
     return text if len(text) <= 80 else f"{text[:79]}…"
 

@@ -57,7 +57,7 @@ def test_a_key_that_stands_twice_in_metadata_json_is_told() -> None:
 @pytest.mark.parametrize(
     ("document", "about"),
     [
-        ({"os": True}, "os is True, expected a text"),
+        ({"os": True}, "os is true, expected a text"),
         ({"os": [5]}, "os is [5], expected a text"),
         ({"aliases": ["x/"]}, "the alias 'x/' is ignored"),
         ({"aliases": ["x//y"]}, "the alias 'x//y' is ignored"),
@@ -301,3 +301,39 @@ def test_what_would_fill_the_catalog_of_every_client_is_ignored(parse: Callable[
     assert parsed.overrides == Overrides()
     assert "bytes, expected at most 4,096, since every client downloads it" in "".join(parsed.ignored)
     assert parse(json.dumps({"os": "Alma", "simplestream": {"distro_name": "Alma"}}).encode()).overrides.os == "Alma"
+
+
+@pytest.mark.parametrize("written", ["n", "y", "disabled", "2", "none", "False.", ""])
+@pytest.mark.parametrize("name", ["secureboot", "nesting", "privileged", "cdrom_agent", "cdrom_cloud_init"])
+def test_a_requirement_that_is_neither_true_nor_false_to_clients_is_told(name: str, written: str) -> None:
+    parsed = parse_metadata_json(json.dumps({"requirements": {name: written}}).encode())
+    assert parsed.overrides.requirements == {name: written}
+    assert parsed.ignored == (
+        f"the requirement {name} is {written!r}, expected true or false: no client takes it for either, it is listed "
+        "and has no effect",
+    )
+
+
+@pytest.mark.parametrize("written", ["true", "FALSE", "yes", "No", "on", "OFF", "1", "0", False, True, 0])
+def test_a_requirement_in_the_words_of_clients_is_taken(written: object) -> None:
+    assert parse_metadata_json(json.dumps({"requirements": {"secureboot": written}}).encode()).ignored == ()
+
+
+def test_an_image_yaml_is_told_the_same_of_its_requirements() -> None:
+    parsed = parse_image_yaml(b"simplestream: {requirements: {secureboot: n, cgroup: v1}}", NOBLE)
+    assert parsed.ignored[0].startswith("the requirement secureboot is 'n', expected true or false")
+
+
+@pytest.mark.parametrize(
+    ("key", "meant"),
+    [("OS", "os"), ("alias", "aliases"), ("Aliases", "aliases"), ("requirement", "requirements")],
+)  # fmt: skip
+def test_a_key_of_another_spelling_is_told_the_one_that_was_meant(key: str, meant: str) -> None:
+    parsed = parse_metadata_json(json.dumps({key: "x"}).encode())
+    assert parsed.ignored == (f"the key {key!r} has no meaning here, expected `{meant}`: ignored",)
+
+
+def test_words_of_json_are_told_as_they_are_written() -> None:
+    parsed = parse_metadata_json(b'{"os": null, "aliases": [true]}')
+    assert parsed.ignored[0].startswith("os is null, expected a text")
+    assert parsed.ignored[1].startswith("the alias true is ignored")
