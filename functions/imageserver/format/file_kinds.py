@@ -69,6 +69,10 @@ _FIXED: Final[dict[str, FileKind]] = {
     "image.yaml": FileKind(Role.OVERRIDES),
     "SHA256SUMS": FileKind(Role.CHECKSUMS),
 }
+_DELTA_WITHOUT_BASE: Final = (
+    "is a delta whose name does not say its base; name it rootfs.<base version>.vcdiff, or that of a disk "
+    "disk.<base version>.qcow2.vcdiff, and upload that"
+)
 _SQUASHED_METADATA = re.compile(r"(meta-.+|metadata|meta|lxd|incus)\.squashfs")
 _OTHER_SUMS = re.compile(r"(sha256sums?|checksums?)([.-](txt|asc))?|.+\.sha256(sums?)?(\.txt)?", re.IGNORECASE)
 _CONVERTED_BY: Final[tuple[tuple[re.Pattern[str], str, str], ...]] = (
@@ -76,12 +80,22 @@ _CONVERTED_BY: Final[tuple[tuple[re.Pattern[str], str, str], ...]] = (
      "sqfs2tar {file} | xz > lxd.tar.xz"),
     (re.compile(r"(lxd|incus)_combined\.squashfs"), "a unified image in squashfs form",
      "sqfs2tar {file} | xz > lxd_combined.tar.xz"),
-    (re.compile(r".+\.img"), "a disk whose name does not say its format",
+    (re.compile(r".+\.root"), "a root as image export names it", "name it rootfs.tar.xz"),
+    (re.compile(r".+\.(sqfs|squash|sfs)"), "a squashfs under a name that is not looked for",
+     "name it rootfs.squashfs"),
+    (re.compile(r".+\.(img|qcow)"), "a disk whose name does not say its format",
      "name it disk.qcow2 if it is one, as those of Ubuntu are, or qemu-img convert -O qcow2 {file} disk.qcow2"),
-    (re.compile(r".+\.(raw|vmdk|vdi|vhd|vhdx)"), "a disk that clients do not take as it is",
+    (re.compile(r".+\.(raw|vmdk|vdi|vhd|vhdx|vpc|qed)"), "a disk that clients do not take as it is",
      "qemu-img convert -O qcow2 {file} disk.qcow2"),
     (re.compile(r".+\.tar\.(lz4|lz|lzo|Z|br)"), "a tarball in a compression that clients or this server do not read",
      "unpack it and compress the tar with xz"),
+    (re.compile(r".+\.iso"), "an ISO, which installs a machine",
+     "install it, qemu-img convert -O qcow2 the disk of that machine to disk.qcow2"),
+    (re.compile(r".+\.(ova|ovf)"), "an appliance of another hypervisor",
+     "unpack it, qemu-img convert -O qcow2 its disk to disk.qcow2"),
+    (re.compile(r".+\.(zip|7z|rar|cpio)"), "an archive that clients do not read", "unpack it, pack it with tar -cJf"),
+    (re.compile(r".+\.(ext[234]|erofs|btrfs|xfs)"), "a bare file system",
+     "mount it, mksquashfs what is in it to rootfs.squashfs"),
     (re.compile(r"metadata\.ya?ml"), "metadata that is not packed", "tar -cJf lxd.tar.xz metadata.yaml"),
     (re.compile(r".+\.(squashfs|qcow2|img|raw)\.(gz|xz|zst|bz2|lzma)"), "a root that is compressed once more",
      "unpack {file}"),
@@ -106,8 +120,10 @@ def meant(file: str) -> FileKind:
         return _FIXED[file]
     if file.endswith(".vcdiff"):
         return _delta(file)
-    if conversion(file):
-        return FileKind(Role.OTHER)
+    return FileKind(Role.OTHER) if conversion(file) else _by_ending(file)
+
+
+def _by_ending(file: str) -> FileKind:
     if file.endswith(".squashfs"):
         return FileKind(Role.ROOT, SQUASHFS)
     if file.endswith(".qcow2"):
@@ -124,7 +140,14 @@ def conversion(file: str) -> str:
     if file in _FIXED:
         return ""
     found = next(((what, how) for pattern, what, how in _CONVERTED_BY if pattern.fullmatch(file)), None)
-    return f"is {found[0]}; {found[1].format(file=file)}, and upload that" if found else ""
+    if file.endswith(".vcdiff"):
+        return "" if _delta(file).role is Role.DELTA else _DELTA_WITHOUT_BASE
+    if found:
+        return f"is {found[0]}; {found[1].format(file=file)}, and upload that"
+    lower = file.lower()
+    if file != lower and _by_ending(file).role is Role.OTHER and meant(lower).role is not Role.OTHER:
+        return f"is named in capitals, which are not looked for; name it {lower}, and upload that"
+    return ""
 
 
 def is_metadata_name(file: str) -> bool:

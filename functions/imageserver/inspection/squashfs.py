@@ -20,6 +20,7 @@ from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from typing import Final
 
+from imageserver.inspection import foreign
 from imageserver.inspection.scan import Chunk, Want, scanned
 
 SUPERBLOCK_BYTES: Final = 96
@@ -42,7 +43,6 @@ _MOST_OF_FOLDER: Final = 2048
 """How much of the root folder is looked at. That of an image has four names at most."""
 _RUN_BYTES: Final = 12
 _ENTRY: Final = struct.Struct("<6xH")  # behind other fields, the length of its name less one
-_IMAGE_PARTS: Final = frozenset({b"metadata.yaml", b"rootfs", b"rootfs.img", b"templates"})
 
 
 class NotSquashfs(Exception):
@@ -177,7 +177,8 @@ def _names(listing: bytes) -> frozenset[bytes]:
 
 def _unlike_a_root(names: frozenset[bytes]) -> str:
     """Say why a squashfs with these names in its root folder is no root; empty when it may be one."""
-    if b"metadata.yaml" in names and names <= _IMAGE_PARTS:
+    texts = {name.decode("utf-8", "surrogateescape") for name in names}
+    if foreign.holds_image(texts):
         if names & {b"rootfs", b"rootfs.img"}:
             return (
                 "is a whole image in squashfs form, with its metadata.yaml: `sqfs2tar FILE | xz >image.tar.xz`, and "
@@ -189,6 +190,8 @@ def _unlike_a_root(names: frozenset[bytes]) -> str:
         )
     if names == {b"rootfs"}:
         return "is no root, all of it lies below rootfs/: make the squashfs of what is in that folder"
+    if found := foreign.by_names(texts):
+        return f"is no root but {found.what}: {found.how}"
     return "" if names else "is no root, it holds no file: pack the file system again"
 
 

@@ -12,12 +12,12 @@ from itertools import chain, islice
 from typing import Final, Literal
 
 from imageserver.format.wording import quoted
-from imageserver.inspection import qcow2
+from imageserver.inspection import foreign, qcow2
 from imageserver.inspection.tar_members import BLOCK, BadTar, Member, Members, is_header
 from imageserver.inspection.unpacking import BZIP2, GZIP, LZMA, XZ, ZSTD, UnreadableArchive, compression, unpacked
 
 MIB: Final = 1024 * 1024
-MOST_UNPACKED: Final = {GZIP: 16 << 30, ZSTD: 16 << 30, XZ: 4 << 30, LZMA: 2 << 30, BZIP2: 2 << 30}
+MOST_UNPACKED: Final = {b"": 16 << 30, GZIP: 16 << 30, ZSTD: 16 << 30, XZ: 4 << 30, LZMA: 2 << 30, BZIP2: 2 << 30}
 """In how much of what a tarball unpacks to its end is looked for, by its compression: a minute, more or less."""
 _MOST_DISK_BYTES: Final = 2 << 30  # of a disk in a tarball: its header and what tables lie there, some 20 s of xz
 START_BYTES: Final = MIB
@@ -35,8 +35,7 @@ _NO_TARBALL: Final = (
     *((magic, ("compressed data", "compress it once")) for magic in (XZ, GZIP, ZSTD, BZIP2, LZMA)),
 )
 """What compressed files that are not tarballs unpack to: first bytes -> what it is, what to do."""
-_IMAGE_PARTS: Final = frozenset({"metadata.yaml", "rootfs", "rootfs.img", "templates"})
-
+_MOST_NAMES: Final = 100  # at the top of a tarball, to tell what it is
 
 Content = Literal["", "container", "virtual-machine", "metadata"]
 """What a tarball with a metadata.yaml holds besides: `rootfs/` with something in it, `rootfs.img`, or no root."""
@@ -47,7 +46,7 @@ class _TooLong(UnreadableArchive):
 
 
 class NoMetadata(UnreadableArchive):
-    """The bytes are a whole tarball that is neither metadata nor a unified image."""
+    """The bytes are a whole tarball that is neither metadata nor a unified image; the message says what to do."""
 
 
 class WholeImage(Exception):
@@ -107,17 +106,19 @@ def read_image(
                 pass
         else:
             with suppress(_TooLong):
-                _look_for_end(members, plain, most_unpacked)
+                _look_for_end(members, plain, most_unpacked, found.content)
         return found
     except BadTar as error:
         raise UnreadableArchive(str(error)) from error
 
 
-def _look_for_end(members: Members, plain: Iterator[bytes | memoryview], most_unpacked: int) -> None:
-    """Go on to the end of the tar and of what compresses it. Raise what either raises that has none."""
+def _look_for_end(members: Members, plain: Iterator[bytes | memoryview], most_unpacked: int, content: Content) -> None:
+    """Go on to the end of the tar and of what compresses it. Raise what either raises that has none, or two roots."""
     rest = iter(members)
-    while members.position < most_unpacked and next(rest, None) is not None:
-        pass
+    while members.position < most_unpacked and (member := next(rest, None)) is not None:
+        path = _path(member)
+        if path[:1] in (["rootfs"], ["rootfs.img"]):
+            _joined(content, _root_in(member, path))
     left = most_unpacked - members.position
     while left > 0 and (step := next(plain, b"")):
         left -= len(step)
@@ -147,11 +148,13 @@ def unlike_a_root(start: bytes) -> str:
             path = [part for part in member.name.split("/") if part not in ("", ".")]
             names |= set(path[:1])
         is_empty = not names
-    if "metadata.yaml" in names and names <= _IMAGE_PARTS:
+    if foreign.holds_image(names):
         how = "upload metadata as lxd.tar.xz, a unified image as lxd_combined.tar.gz"
         return f"is no root, it holds a metadata.yaml: {how}"
     if names == {"rootfs"}:
         return "is no root, all of it lies below rootfs/: pack what is in that folder, with `tar -C rootfs`"
+    if found := foreign.by_names(names):
+        return f"is no root but {found.what}: {found.how}"
     return "is no root, it holds no file: pack the file system again" if is_empty else ""
 
 
@@ -159,8 +162,11 @@ def _no_tarball(plain: bytes) -> str:
     """Say what unpacked data that begins with `plain` is instead of a tarball; empty when it may be one."""
     if plain and is_header(plain[:BLOCK]):
         return ""
-    starts = f"something that starts with {plain[:8].hex(' ')}" if plain else "nothing"
-    what, how = next((known for magic, known in _NO_TARBALL if plain.startswith(magic)), (starts, _PACK_AGAIN))
+    what = f"something that starts with {plain[:8].hex(' ')}" if plain else "nothing"
+    how = _PACK_AGAIN
+    if found := foreign.by_bytes(plain):
+        what, how = found.what, f"unpack it, and with what it unpacks to {found.how}"
+    what, how = next((known for magic, known in _NO_TARBALL if plain.startswith(magic)), (what, how))
     return f"is no root, it unpacks to {what} and not to a tarball: {how}"
 
 
@@ -172,12 +178,17 @@ class _Found:
     bodies: int = 0
     content: Content = "metadata"
     templates: dict[str, bool] = field(default_factory=dict)
+    names: set[str] = field(default_factory=set)
+    """What lies at the top, as far as it tells what a tarball is that holds no metadata.yaml."""
+    metadata_folder: str = ""
+    """Where a metadata.yaml lies that is not at the top."""
     missing: Set[str] | None = None
     """Templates that the body needs and that were not seen; None until it was asked."""
 
     def take(self, members: Members, member: Member, limits: Limits, *, whole: bool) -> None:
         """Take in the next member. Raise what read_image raises."""
-        path = [part for part in member.name.split("/") if part not in ("", ".")]
+        path = _path(member)
+        self._note_name(path)
         if path == ["metadata.yaml"] and not member.name.startswith("/"):
             self.bodies += 1
             if self.bodies > _MOST_METADATA:
@@ -185,14 +196,29 @@ class _Found:
             self.body, self.missing = _content(members, member, limits), None
         elif path:
             _check_member(member, path)
-            root = _root_in(member, path)
-            self.content = root if root and self.content == "metadata" else self.content
+            self.content = _joined(self.content, _root_in(member, path))
             if path == ["rootfs.img"] and not whole:
                 _check_disk(members, member)
             if path[0] == "templates" and len(path) > 1:
                 self._note_template(member, "/".join(path[1:]))
         if whole and self.content != "metadata":
             raise WholeImage("/".join(path))
+
+    def why_no_metadata(self) -> str:
+        """Say what a tarball is that holds no metadata.yaml at its top, and what to do."""
+        if found := foreign.by_names(self.names):
+            return f"is not an image of LXD or Incus but {found.what}: {found.how}"
+        missing = "holds no metadata.yaml at its top level"
+        if self.metadata_folder:
+            folder = quoted(self.metadata_folder)
+            return f"{missing}, it has one in {folder}: pack what is in that folder, with `tar -C {folder}`"
+        return f"{missing}: if it is the root of a container, upload it as rootfs.tar.xz, however it is compressed"
+
+    def _note_name(self, path: list[str]) -> None:
+        if len(self.names) < _MOST_NAMES:
+            self.names.update(path[:1])
+        if len(path) == 2 and path[1] == "metadata.yaml" and not self.metadata_folder:
+            self.metadata_folder = path[0]
 
     def lacks_templates(self, needed: Callable[[bytes], Set[str]]) -> bool:
         """Return whether the metadata.yaml that was read last needs a template that was not seen yet."""
@@ -221,13 +247,26 @@ def _find(members: Members, limits: Limits, *, whole: bool, needed: Callable[[by
             if members.position + member.size > MOST_FOR_TEMPLATES or count == limits.members:
                 return ImageTarball(found.body, found.content, None)
     if found.body is None:
-        raise NoMetadata("holds no metadata.yaml at its top level")
+        raise NoMetadata(found.why_no_metadata())
     if found.content == "metadata" and members.position > METADATA_LIMITS.unpacked_bytes:
         raise UnreadableArchive(
             "holds neither rootfs/ with something in it nor rootfs.img, and unpacks to more than "
             f"{METADATA_LIMITS.unpacked_bytes // MIB} MiB, which is too much for metadata"
         )
     return ImageTarball(found.body, found.content, found.templates)
+
+
+def _path(member: Member) -> list[str]:
+    return [part for part in member.name.split("/") if part not in ("", ".")]
+
+
+def _joined(content: Content, root: Content) -> Content:
+    """Return what a tarball holds that held `content` and has a part of this root too. Raise UnreadableArchive."""
+    if root and content not in ("metadata", root):
+        raise UnreadableArchive(
+            "holds both rootfs/ and rootfs.img, the roots of a container and of a virtual machine: expected one of them"
+        )
+    return root or content
 
 
 def _root_in(member: Member, path: list[str]) -> Content:

@@ -250,6 +250,8 @@ def _missing(version: str, kinds: Mapping[str, FileKind], metadata: dict[str, st
                 f". If {lone} is a whole image (compression_algorithm=squashfs), with metadata.yaml in it: "
                 f"sqfs2tar {lone} | xz > image.tar.xz, and upload that instead"
             )
+        elif lone := next((file for file, kind in kinds.items() if kind.ftype == file_kinds.ROOT_TAR), ""):
+            sentence += f". If {lone} is a whole image, with metadata.yaml in it, upload it as lxd_combined.tar.gz"
         missing.append(sentence)
     if Role.ROOT not in roles and Role.UNIFIED not in roles:
         missing.append(f"{version} waits for a root: upload rootfs.squashfs, rootfs.tar.xz or disk.qcow2")

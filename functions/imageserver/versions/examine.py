@@ -14,7 +14,17 @@ from imageserver.errors import InvalidUpload, SimplestreamsError
 from imageserver.format import file_kinds
 from imageserver.format.file_kinds import FileKind, Role
 from imageserver.format.keys import ProductId
-from imageserver.inspection import checksums, ending, image_metadata, overrides, qcow2, squashfs, tarball, vcdiff
+from imageserver.inspection import (
+    checksums,
+    ending,
+    foreign,
+    image_metadata,
+    overrides,
+    qcow2,
+    squashfs,
+    tarball,
+    vcdiff,
+)
 from imageserver.inspection.digests import Digests, InTurn, Sha256, Spread
 from imageserver.inspection.qcow2 import UnusableDisk
 from imageserver.inspection.squashfs import NotRoot, NotSquashfs
@@ -24,12 +34,12 @@ from imageserver.versions.records import CHECKSUMS_FILE, Fault, FileFacts, Origi
 Chunks = Iterable[bytes | memoryview]
 MakeSpread = Callable[[Sequence[Sha256]], Spread]
 
-_HEAD: Final = 512
 _TEMPLATES_NOT_FOUND: Final = (
     "not all templates that its metadata.yaml names are in the first "
     f"{tarball.MOST_FOR_TEMPLATES >> 30} GiB that it unpacks to, where they are looked for: if one is not there at "
     "all, no instance starts"
 )
+_A_TARBALL: Final = "a tarball (xz, gz, zst, bz2, lzma or plain)"
 _MAGIC: Final[dict[str, tuple[str, bytes]]] = {
     file_kinds.SQUASHFS: ("a squashfs", b"hsqs"),
     file_kinds.DISK_KVM: ("a qcow2 disk", b"QFI\xfb"),
@@ -217,6 +227,8 @@ def _inspected(facts: FileFacts, chunks: Iterator[bytes | memoryview], product: 
     """Find and check the metadata.yaml, then let the rest of the chunks pass."""
     limits = tarball.METADATA_LIMITS if whole else tarball.UNIFIED_LIMITS
     head, chunks = _peek(chunks)
+    if not tarball.looks_like_tar(head) and foreign.by_bytes(head):
+        return _refused(facts, "wrong-kind", _not_a(_A_TARBALL, head))
     if tarball.looks_like_tar(head):
         chunks = ending.checked(chunks, head, facts.size_bytes, is_unpacked=True)
     most_unpacked = tarball.MOST_UNPACKED.get(compression(head), 0)
@@ -229,8 +241,7 @@ def _inspected(facts: FileFacts, chunks: Iterator[bytes | memoryview], product: 
         for _ in chunks:
             pass
     except tarball.NoMetadata as reason:
-        how = "if it is the root of a container, upload it as rootfs.tar.xz, however it is compressed"
-        return _refused(facts, "wrong-kind", f"{reason}: {how}")
+        return _refused(facts, "wrong-kind", str(reason))
     except UnreadableArchive as reason:
         return _refused(facts, "damaged", f"{reason}; build it again and upload it again")
     except tarball.WholeImage as part:
@@ -252,12 +263,14 @@ def _refused(facts: FileFacts, fault: Fault, refusal: str) -> FileFacts:
 
 def _root_refusal(head: bytes, ftype: str) -> str:
     if ftype == file_kinds.ROOT_TAR:
-        return "" if tarball.looks_like_tar(head) else _not_a("a tarball (xz, gz, zst, bz2, lzma or plain)", head)
+        return "" if tarball.looks_like_tar(head) else _not_a(_A_TARBALL, head)
     what, magic = _MAGIC[ftype]
     return "" if head.startswith(magic) else _not_a(what, head)
 
 
 def _not_a(what: str, head: bytes) -> str:
+    if found := foreign.by_bytes(head):
+        return f"is not {what} but {found.what}: {found.how}"
     return f"is not {what}: it starts with {head[:8].hex(' ')}; upload the right file under this name"
 
 
@@ -266,9 +279,10 @@ def _peek(chunks: Chunks) -> tuple[bytes, Iterator[bytes | memoryview]]:
     source = iter(chunks)
     first = next(source, b"")
     held: list[bytes | memoryview] = [first]
-    while sum(map(len, held)) < _HEAD and (more := next(source, b"")):
+    while sum(map(len, held)) < foreign.HEAD_BYTES and (more := next(source, b"")):
         held = [*(bytes(part) for part in held), more]  # copied: its buffer may be reused
-    return b"".join(bytes(part[:_HEAD]) for part in held)[:_HEAD], chain(held, source)
+    most = foreign.HEAD_BYTES
+    return b"".join(bytes(part[:most]) for part in held)[:most], chain(held, source)
 
 
 def _with_start(chunks: Iterator[bytes | memoryview]) -> tuple[Iterator[bytes | memoryview], bytes]:

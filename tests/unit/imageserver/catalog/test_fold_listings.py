@@ -615,7 +615,7 @@ TABLE: dict[str, Row] = {
                 "aliases of null",
                 {"metadata.json": b'{"aliases": ["lts"]}'},
                 {"metadata.json": b'{"aliases": null}'},
-                "aliases is None, expected a list",
+                "aliases is null, expected a list",
             ),
             (
                 "a metadata.json that is none",

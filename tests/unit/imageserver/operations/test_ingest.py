@@ -139,7 +139,7 @@ REFUSED: dict[str, tuple[dict[str, bytes], str, str, Fault]] = {
     "no squashfs": (
         {"rootfs.squashfs": b"QFI\xfb" + bytes(90)},
         "rootfs.squashfs",
-        "is not a squashfs: it starts with",
+        "is not a squashfs but a qcow2 disk: upload it as disk.qcow2",
         "wrong-kind",
     ),
     "no qcow2": ({"disk.qcow2": b"raw disk"}, "disk.qcow2", "is not a qcow2 disk", "wrong-kind"),
