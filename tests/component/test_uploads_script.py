@@ -122,7 +122,49 @@ def test_a_link_in_a_folder_is_refused_by_name_and_one_that_is_named_is_followed
 NOT_IMAGES = [
     ({"noble.iso": b"CD001" * 100}, "noble.iso is no image file: it starts with 434430303143, expected a squashfs"),
     ({"lxd.tar.xz": b""}, "lxd.tar.xz is empty (0 bytes)"),
-    ({"lxd.tar.xz": b"<html>"}, "lxd.tar.xz is no image file"),
+    ({"lxd.tar.xz": b"<xml>"}, "lxd.tar.xz is no image file"),
+    ({"lxd.tar.xz": b"<html>"}, "lxd.tar.xz is a web page; fetch the image again"),
+    (
+        {"metadata.yaml": images.metadata_yaml()},
+        "metadata.yaml is metadata that is not packed; run: tar -cJf lxd.tar.xz",
+    ),
+    ({"d.qcow": b"QFI\xfb\0\0\0\1" + bytes(600)}, "d.qcow is a disk of qcow's version 1"),
+    ({"d.img": b"QED\0" + bytes(600)}, "d.img is a disk of another hypervisor; run: qemu-img convert"),
+    ({"d.hdd": b"WithoutFreeSpace" + bytes(600)}, "d.hdd is a disk of another hypervisor; run: qemu-img convert"),
+    ({"m.tar.lz4": b"\x04\x22\x4d\x18" + bytes(600)}, "m.tar.lz4 is compressed with lz4, which not all clients read"),
+    ({"m.tar.lz": b"LZIP\1" + bytes(600)}, "m.tar.lz is compressed with lzip, which not all clients read"),
+    ({"m.tar.Z": b"\x1f\x9d\x90" + bytes(600)}, "m.tar.Z is compressed with compress, which"),
+    ({"m.tar.zst": b"\x50\x2a\x4d\x18" + bytes(600)}, "m.tar.zst is compressed with a form of zstd (pzstd)"),
+    ({"i.zip": b"PK\3\4" + bytes(600)}, "i.zip is an archive that LXD and Incus cannot read; unpack it"),
+    ({"i.7z": b"7z\xbc\xaf\x27\x1c" + bytes(600)}, "i.7z is an archive that LXD and Incus cannot read"),
+    ({"i.rpm": b"\xed\xab\xee\xdb" + bytes(600)}, "i.rpm is a package of software"),
+    ({"i.deb": b"!<arch>\ndebian-binary"}, "i.deb is a package of software"),
+    ({"i.cpio": b"070701" + bytes(600)}, "i.cpio is a cpio archive; unpack it"),
+    ({"r.ext4": bytes(1080) + b"\x53\xef" + bytes(600)}, "r.ext4 is a bare file system; run: mount -o loop,ro"),
+    (
+        {"old.tar": images.old_tar("metadata.yaml")},
+        "old.tar is a tar of the form V7, which LXD and Incus do not recognise",
+    ),
+    (
+        {"gce.tar.gz": images.compress(images.tarball({"disk.raw": bytes(600)}), "gz")},
+        "gce.tar.gz is a disk in a tarball",
+    ),
+    (
+        {
+            "both.tar.gz": images.compress(
+                images.tarball({"metadata.yaml": b"x", "rootfs/x": b"x", "rootfs.img": images.qcow2()}), "gz"
+            )
+        },
+        "both.tar.gz holds both rootfs/ and rootfs.img",
+    ),
+    (
+        {
+            "both.tar.xz": images.compress(
+                images.tarball({"rootfs.img": images.qcow2(), "./rootfs/x": b"x", "metadata.yaml": b"x"}), "xz"
+            )
+        },
+        "both.tar.xz holds both rootfs/ and rootfs.img",
+    ),
     ({"a.squashfs": SQUASHFS, "b.squashfs": SQUASHFS}, "these would all be rootfs.squashfs, expected one of a kind"),
     ({"a.tar.gz": UNIFIED["gz"], "b.tar.gz": UNIFIED["gz"]}, "these would all be lxd_combined.tar.gz"),
 ]

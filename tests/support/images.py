@@ -66,6 +66,15 @@ def tar(*members: tarfile.TarInfo | tuple[str, bytes]) -> bytes:
     return out.getvalue()
 
 
+def old_tar(name: str) -> bytes:
+    """A tar of one empty file without a mark, as `tar --format=v7` writes it."""
+    header = bytearray(tarfile.TarInfo(name).tobuf(tarfile.USTAR_FORMAT))
+    header[257:500] = bytes(243)
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    return bytes(header) + bytes(1024)
+
+
 def special(name: str, kind: bytes, target: str = "") -> tarfile.TarInfo:
     """The header of a member that is no regular file."""
     info = tarfile.TarInfo(name)

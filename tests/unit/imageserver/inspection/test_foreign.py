@@ -1,6 +1,5 @@
 """What is no part of an image is refused and named for what it is, with what makes one of it."""
 
-import io
 import tarfile
 
 import pytest
@@ -30,18 +29,6 @@ def refusal(files: dict[str, bytes], file: str) -> str:
     (sentence,) = [reason.sentence for reason in record.reasons if reason.kind == "error"]
     assert sentence.startswith(f"{file} ")
     return sentence
-
-
-def old_tar() -> bytes:
-    """A tar without a mark, as `tar --format=v7` writes it."""
-    out = io.BytesIO()
-    with tarfile.open(fileobj=out, mode="w", format=tarfile.USTAR_FORMAT) as archive:
-        archive.addfile(tarfile.TarInfo("etc"))
-    header = bytearray(out.getvalue()[:512])
-    header[257:500] = bytes(243)
-    header[148:156] = b" " * 8
-    header[148:156] = b"%06o\0 " % sum(header)
-    return bytes(header) + bytes(1024)
 
 
 def at(place: int, magic: bytes) -> bytes:
@@ -76,7 +63,7 @@ BYTES = {
     "ext4": (at(1080, b"\x53\xef"), "a bare file system: mount it"),
     "erofs": (at(1024, b"\xe2\xe1\xf5\xe0"), "a bare file system: mount it"),
     "page": (at(0, b"<!DOCTYPE html>"), "a web page: fetch the image again"),
-    "V7": (old_tar(), "a tar of the form V7, which clients do not recognise: compress it with xz"),
+    "V7": (images.old_tar("etc"), "a tar of the form V7, which clients do not recognise: compress it with xz"),
     "gzip": (images.compress(b"x" * 600, "gz"), "compressed data: unpack it"),
     "tar": (images.root_tarball(compression="plain"), "a tarball: upload a root as rootfs.tar.xz"),
 }
