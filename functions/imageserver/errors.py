@@ -16,11 +16,11 @@ class CatalogBusy(SimplestreamsError):
 
 
 class LeaseHeld(SimplestreamsError):
-    """Another worker is at it, and may or may not get to its end. Nobody acts: redelivery looks again."""
+    """Another worker holds the lease, and may or may not finish. Nobody acts: redelivery looks again."""
 
 
 class OutOfTime(SimplestreamsError):
-    """This run cannot read a version to its end. Nobody acts: another run, which has all its time, does."""
+    """This run has too little time left to read the version. Nobody acts: a run with its full time will."""
 
 
 class StorageUnavailable(SimplestreamsError):
@@ -28,31 +28,34 @@ class StorageUnavailable(SimplestreamsError):
 
 
 class ObjectChanged(SimplestreamsError):
-    """The object is no longer the one that was listed. Nobody acts: look again and start over."""
+    """The object is no longer the one that was listed. Nobody acts: the attempt starts again from a fresh listing."""
 
 
 class UploadHidden(SimplestreamsError):
-    """A delete hid an upload that came after what it was about. The operator must bring the upload back."""
+    """A delete hid an upload that came after the object it was meant for. The operator must bring the upload back."""
 
 
 class StorageDenied(SimplestreamsError):
-    """Storage refused us. The operator must repair a policy; nothing was written."""
+    """Storage denied access. The operator must repair a policy; nothing was written."""
 
 
 class InvalidationRefused(SimplestreamsError):
-    """CloudFront calls an invalidation invalid. The operator must act: the same one is refused again."""
+    """CloudFront calls an invalidation invalid. The operator must act: a retry would fail the same way."""
 
 
 class CatalogDamaged(SimplestreamsError):
-    """A document of ours cannot be read. The operator must repair it; nothing was written."""
+    """One of our documents cannot be read. The operator must repair it; nothing was written."""
 
 
 class TasksFailed(SimplestreamsError):
-    """A run did all that it could, and some products of it failed. The operator looks at those that it names."""
+    """A run finished, and some of its products failed.
+
+    The operator must look at the products that the message names.
+    """
 
 
 class NewerRecord(CatalogDamaged):
-    """A record of a newer release, which this one cannot read. The operator must use that release."""
+    """A newer release wrote this record, and this one cannot read it. The operator must deploy that release."""
 
 
 class UpstreamRefused(SimplestreamsError):
@@ -60,7 +63,7 @@ class UpstreamRefused(SimplestreamsError):
 
 
 class UpstreamUnavailable(SimplestreamsError):
-    """Another image server does not answer, or not yet. Nobody acts: redelivery tries again.
+    """Another image server does not answer, or asks us to wait. Nobody acts: redelivery tries again.
 
     `retry_after_s` is how long it asked us to wait, 0 where it named no time.
     """
@@ -71,15 +74,15 @@ class UpstreamUnavailable(SimplestreamsError):
 
 
 class UpstreamChanged(UpstreamUnavailable):
-    """A file of another image server was replaced while we read it. Nobody acts: it is read from its start."""
+    """A file of another image server was replaced while it was read. Nobody acts: it is read again from its start."""
 
 
 class ProgramFailed(SimplestreamsError):
-    """A program that was started failed, or took too long. It would again: what it was for is given up."""
+    """A program failed or took too long. It would do so again, so its task is given up."""
 
 
 class InvalidFilter(SimplestreamsError):
-    """A filter of what to bring in from another server cannot be read. Its author must change it."""
+    """A filter for another server's images cannot be read. Its author must change it."""
 
 
 class InvalidMirror(SimplestreamsError):
@@ -87,15 +90,15 @@ class InvalidMirror(SimplestreamsError):
 
 
 class InvalidView(SimplestreamsError):
-    """A view, a token or a promotion cannot be as it was asked for. Its author must change it."""
+    """A view, a token or a promotion cannot be made as requested. Its author must change it."""
 
 
 class NoView(InvalidView):
-    """There is no view of that name."""
+    """No view has that name."""
 
 
 class NoVersion(InvalidView):
-    """There is no version of that name, or none that was looked at yet."""
+    """No version has that name, or digest has not looked at it yet."""
 
 
 class OtherState(InvalidView):
@@ -103,7 +106,7 @@ class OtherState(InvalidView):
 
 
 class NotPassed(InvalidView):
-    """A version has not passed a check that it needs. Its publisher runs the check. `missing`: check -> why."""
+    """A version has not passed a required check. Its publisher runs the check. `missing`: check -> why."""
 
     def __init__(self, version: str, missing: Mapping[str, str]) -> None:
         self.version = version

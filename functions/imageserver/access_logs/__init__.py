@@ -1,1 +1,1 @@
-"""What the edge's access logs say: which versions are fetched, by which clients, from where."""
+"""Read the edge's access logs: which versions are fetched, by which clients, from where."""

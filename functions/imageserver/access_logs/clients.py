@@ -1,4 +1,4 @@
-"""User-Agent -> the kind of a client and, of LXD and Incus, its version. Nothing else of it is kept."""
+"""User-Agent -> the kind of client and, for LXD and Incus, its version. Nothing else of the header is kept."""
 
 import re
 from typing import Final, NamedTuple

@@ -7,12 +7,12 @@ from typing import Final
 LONGEST_LINE: Final = 64 << 10
 """CloudFront logs no request whose URL exceeds 8,192 bytes or whose headers exceed 20 KB."""
 BLOCK_BYTES: Final = 128 << 10
-"""Decompressed at once, so that a file of zeros needs no more memory than any other."""
+"""Bytes decompressed in one step, so that a file of zeros needs no more memory than any other."""
 _GZIP: Final = 16 + zlib.MAX_WBITS
 
 
 class DamagedLog(Exception):
-    """A log cannot be read to its end. The message completes "<key> …"."""
+    """Raised when a log cannot be read to its end. The message completes "<key> …"."""
 
 
 def lines_of(chunks: Iterable[bytes | memoryview]) -> Iterator[bytes]:
@@ -42,7 +42,7 @@ def _blocks(chunks: Iterable[bytes | memoryview]) -> Iterator[bytes]:
         for chunk in chunks:
             data = bytes(chunk)
             while data:
-                if member.eof:  # several gzip files in a row are one, as for gunzip
+                if member.eof:  # several gzip files in a row count as one, as gunzip reads them
                     member = zlib.decompressobj(_GZIP)
                 is_empty = False
                 block = member.decompress(data, BLOCK_BYTES)

@@ -1,7 +1,8 @@
 """Lines of CloudFront's access logs -> what was asked and answered.
 
-Legacy standard logs and standard logs of version 2 in W3C form are read by the names in `#Fields:`, so fields may be
-chosen. Whose request it was is not kept: no address, no token, no query, no cookie, no header but the kind of client.
+Legacy standard logs, and standard logs of version 2 in W3C form, are read by the names in `#Fields:`, so an operator
+may choose the fields. Nothing that identifies the requester is kept: no address, token, query or cookie, and of the
+headers only the kind of client.
 """
 
 import re
@@ -17,7 +18,7 @@ from imageserver.format.keys import parse_key
 from imageserver.format.signed_paths import SIGNED
 
 NEEDED: Final = ("cs-method", "cs-uri-stem", "sc-status", "sc-bytes")
-"""Without these a line says nothing."""
+"""A log without one of these fields cannot be counted."""
 _FIELDS: Final = (
     *NEEDED, "date", "time", "cs(User-Agent)", "x-edge-result-type", "x-edge-location", "c-country",
     "sc-content-len", "sc-range-start",
@@ -27,9 +28,9 @@ HITS: Final = frozenset({b"Hit", b"RefreshHit", b"OriginShieldHit"})
 _MOMENT: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z")
 _KEY_PARTS: Final = 7
 _MOST_REMEMBERED: Final = 32_768
-"""Paths of which a parser remembers what they mean, and beginnings of User-Agents: 20 MB at most."""
+"""Parsed paths and User-Agents that a parser remembers: 20 MB at most."""
 _AGENT_BYTES: Final = 32
-"""Of a User-Agent, escapes included: what follows the version differs with each kernel."""
+"""Characters of a User-Agent that are read, escapes included. What follows the version differs with each kernel."""
 _COUNTRY_LETTERS: Final = 2
 _AIRPORT_LETTERS: Final = 3
 _STATUS_DIGITS: Final = 3
@@ -39,11 +40,11 @@ _V = TypeVar("_V")
 
 
 class UnreadableLine(Exception):
-    """A line is none that CloudFront writes. The message quotes nothing of it."""
+    """CloudFront does not write such a line. The message quotes nothing of it."""
 
 
 class File(NamedTuple):
-    """A file of a version. `root` is what a download of it brings: the ftype of a root, "" for what is beside one.
+    """A file of a version. `root` is the ftype of the root that a download of it brings, "" for any other file.
 
     `is_delta`: it brings that root as a delta.
     """
@@ -56,8 +57,8 @@ class File(NamedTuple):
 class Entry(msgspec.Struct, frozen=True, gc=False):
     """One request. `file` is None unless it fetched at least a part of a version's file.
 
-    `is_hit` is None where the edge had nothing to look for, as for an error. `moment` is ISO 8601 in UTC, "" if the log
-    does not say or `file` is None. `is_start`: whole files and first ranges, so that a file in many ranges counts once.
+    `is_hit` is None where the edge looked nothing up, as for an error. `moment` is ISO 8601 in UTC, "" if the log has
+    none or `file` is None. `is_start`: whole files and first ranges, so that a file in many ranges counts once.
     `is_cut`: the client left before the end. `country` and `location` (three letters, of the airport) are empty where
     unknown.
     """
@@ -109,7 +110,7 @@ class Parser:
         return self._entry(values)
 
     def _read_fields(self, names: list[str]) -> None:
-        """Note where each field is; one that is missing is behind the others, where `-` will be."""
+        """Note the position of each field; that of a missing one is behind the last, where `parse` puts `-`."""
         self._count = len(names)
         places = {name: place for place, name in enumerate(names)}
         self._lacks = next((name for name in NEEDED if name not in places), "")
@@ -162,7 +163,7 @@ class Parser:
 
 
 def _remember(known: dict[bytes, _V], raw: bytes, value: _V) -> _V:
-    """Note what a value means: each comes again and again."""
+    """Cache what a value means, because the same values come again and again."""
     if len(known) >= _MOST_REMEMBERED:
         known.clear()
     known[raw] = value
@@ -170,7 +171,7 @@ def _remember(known: dict[bytes, _V], raw: bytes, value: _V) -> _V:
 
 
 def _decoded(raw: bytes) -> str:
-    """Undo the escapes. What a client escaped itself, and each space in older logs, is escaped twice."""
+    """Undo the escapes. Anything the client had escaped, and each space in older logs, is escaped twice."""
     return unquote(unquote(raw.decode("ascii", "replace")))
 
 

@@ -10,13 +10,13 @@ from imageserver.access_logs.compressed import DamagedLog, lines_of
 from imageserver.access_logs.entries import Entry, File, Parser, UnreadableLine
 
 MOST_VERSIONS: Final = 50_000
-"""Versions that are told apart, at less than 1 KB each."""
+"""Versions that are counted separately, at less than 1 KB each."""
 MOST_CLIENTS: Final = 1_000
-"""Versions of LXD and Incus that are told apart."""
+"""Versions of LXD and Incus that are counted separately."""
 MOST_PLACES: Final = 1_000
-"""Countries, or edge locations, that are told apart."""
+"""Countries, or edge locations, that are counted separately."""
 MOST_DAMAGED: Final = 1_000
-"""Files that are named; more have one cause."""
+"""Damaged files that are named; more than these have one cause."""
 ELSEWHERE: Final = "other"
 
 _CLASSES: Final = tuple(f"{first}xx" for first in range(10))
@@ -24,7 +24,7 @@ _K = TypeVar("_K")
 
 
 class Count(msgspec.Struct, gc=False):
-    """Downloads of images, and the bytes of these and of all other requests."""
+    """Downloads of images, and the bytes of all requests."""
 
     downloads: int = 0
     size_bytes: int = 0
@@ -50,9 +50,9 @@ class Fetches(msgspec.Struct):
 
 
 class Savings(msgspec.Struct, frozen=True):
-    """What deltas saved. `unknown`: downloads of deltas whose root nobody knows the size of; they count for nothing.
+    """Bytes that deltas saved. `unknown`: downloads of deltas for a root of unknown size, which are left out.
 
-    `replaced_bytes` is what the roots would have been, `size_bytes` what was sent instead.
+    `replaced_bytes` is the size of the roots, `size_bytes` what was sent instead.
     """
 
     downloads: int = 0
@@ -84,7 +84,7 @@ class Statistics(msgspec.Struct):
     damaged: dict[str, str] = msgspec.field(default_factory=dict)
 
     def read(self, key: str, chunks: Iterable[bytes | memoryview], parser: Parser) -> None:
-        """Count the requests of one file. What cannot be read of it is counted as such."""
+        """Count the requests of one file. Lines that cannot be read are counted as unreadable."""
         parser.begin()
         try:
             for line in lines_of(chunks):
@@ -141,7 +141,7 @@ class Statistics(msgspec.Struct):
 
 
 def savings(versions: Mapping[str, Fetches], sizes: Mapping[tuple[str, str], int]) -> Savings:
-    """Return what deltas saved; `sizes` has (path of a version, ftype of a root) -> the size of that root."""
+    """Return what deltas saved. `sizes` maps (path of a version, ftype of a root) to the size of that root."""
     downloads = size_bytes = replaced = unknown = 0
     for path, fetches in versions.items():
         for ftype, delta in fetches.deltas.items():
@@ -156,7 +156,7 @@ def savings(versions: Mapping[str, Fetches], sizes: Mapping[tuple[str, str], int
 
 
 def _count(known: dict[_K, Count], key: _K, rest: _K, limit: int) -> Count:
-    """Return the count of a key, or of all the rest where `limit` others are counted already."""
+    """Return the count of a key, or the count of the rest once `limit` keys have one of their own."""
     found = known.get(key)
     if found is None:
         if len(known) >= limit:

@@ -8,7 +8,7 @@ from typing import Final
 
 MIB: Final = 1 << 20
 SINGLE_BYTES: Final = 64 * MIB
-"""Up to here one PUT; above it a broken connection would cost too much."""
+"""Largest file sent in one PUT by default. Above it, a broken connection would cost too much."""
 LARGEST_SINGLE_BYTES: Final = 5 << 30
 """S3's limit for one PUT."""
 SMALLEST_PART_BYTES: Final = 16 * MIB
@@ -16,7 +16,10 @@ MOST_PARTS: Final = 500
 """S3 allows 10,000, but each part needs a URL of up to 2 KiB, signed in about 4 ms, in one answer of at most 6 MB."""
 SINGLE_LIFETIME_S: Final = 3600
 PARTS_LIFETIME_S: Final = 6 * 3600
-"""S3 looks at it when a request begins. The credentials of the signing function may end before; ask again then."""
+"""Lifetime of a signed URL; S3 checks it when a request begins.
+
+The signing function's credentials may expire earlier: ask again then.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +34,7 @@ class Part:
 def part_bytes(size: int, other_than: int = 0) -> int:
     """Return the size of each part but the last: whole MiB, so that `dd bs=1048576` cuts them.
 
-    Parts of that size are not `other_than` in number, unless the file is as small as one part.
+    The file never has `other_than` parts of that size, unless it fits into one part.
     """
     per_part = -(-size // MOST_PARTS)
     step = max(SMALLEST_PART_BYTES, -(-per_part // MIB) * MIB)
@@ -47,9 +50,9 @@ def parts(size: int, other_than: int = 0) -> tuple[Part, ...]:
 
 
 def in_parts(size: int, wanted: bool | None, other_than: int = 0) -> bool:
-    """Return whether to send in parts; `wanted` is the uploader's own choice, which one PUT may be too small for.
+    """Return whether to send in parts. `wanted` is the uploader's choice, overridden for a file above one PUT.
 
-    What came in one part (`other_than` is 1) is sent in one PUT if it fits into one part.
+    An object that came in one part (`other_than` is 1) is replaced in one PUT if it fits into one part.
     """
     if size > LARGEST_SINGLE_BYTES:
         return True

@@ -1,4 +1,4 @@
-"""The OpenAPI description, made from the shapes that the function really reads and answers."""
+"""The OpenAPI description, made from the shapes that the function reads and answers with."""
 
 from typing import Any, Final
 

@@ -1,4 +1,4 @@
-"""Who asks, as API Gateway authenticated it. What they may do is a rule over names: imageserver.catalog.rights."""
+"""The caller of a request, as API Gateway authenticated it. imageserver.catalog.rights says what a caller may do."""
 
 
 def caller_of(authorizer: object) -> str:

@@ -1,4 +1,4 @@
-"""Who may promote what and post which results, and the answers. What a caller may do is a right with a name."""
+"""Promotions and check results over the API: who may send them, and the answers. Each right has a name."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _VERBS: Final[dict[Right, str]] = {
 
 @dataclass(frozen=True, slots=True)
 class PromotionService:
-    """What promoting and posting results need from around them. `has_views`: the server can have channels."""
+    """Dependencies of promotions and check results. `has_views`: the server can have channels."""
 
     store: Store
     rights: Rights
@@ -43,7 +43,7 @@ class PromotionService:
 
 
 def promote(service: PromotionService, caller: str, request: PromotionRequest) -> Promoted:
-    """Point a channel to a version, or back from it; Problem if the caller may not, or it cannot be."""
+    """Point a channel to a version, or back from it. Raise Problem if the caller may not, or if it is impossible."""
     version = _version(request.path)
     _check_right(service, caller, "promote", request.channel, version)
     if request.back and request.require:
@@ -59,7 +59,7 @@ def promote(service: PromotionService, caller: str, request: PromotionRequest) -
 
 
 def post_check(service: PromotionService, caller: str, request: CheckRequest) -> Checked:
-    """Keep the result of a check; Problem if the caller may not post it, or the version has other bytes now."""
+    """Store the result of a check. Raise Problem if the caller may not post it, or the version has other bytes now."""
     version = _version(request.path)
     _check_right(service, caller, "check", request.check, version)
     with _problems(""):
@@ -78,7 +78,10 @@ def post_check(service: PromotionService, caller: str, request: CheckRequest) ->
 
 
 def checks_of(service: PromotionService, caller: str, version: VersionId) -> dict[str, CheckStatus] | None:
-    """Return the results of a version; None, without a request, for a caller without a right to them."""
+    """Return the results of a version.
+
+    Return None, without a request to the store, if the caller has no right to them.
+    """
     if not service.has_views or not _has_any_right(service, caller, version):
         return None
     results = results_of(service.store, version)
@@ -93,7 +96,7 @@ def checks_of(service: PromotionService, caller: str, version: VersionId) -> dic
 def promotions_by_channel(
     service: PromotionService, caller: str, version: VersionId
 ) -> dict[str, list[Promotion]] | None:
-    """Return the promotions of a version in those channels to which the caller may promote it; None as for checks."""
+    """Return the promotions of a version in the channels that the caller may promote it to; None as for checks."""
     if not service.has_views or not _has_any_right(service, caller, version):
         return None
     found = {}

@@ -1,9 +1,9 @@
-"""How much a publisher has: its products and the bytes of its files, counted in the bucket below its prefixes.
+"""Quotas: the products and stored bytes of a publisher, counted in the bucket below its prefixes.
 
-There is no database to ask. A listing of the caller's prefixes costs one request for a thousand files, so it is made
-once in five minutes by each environment of the function, and ends after MOST_LISTED files. Hence the numbers may be
-some minutes old, and a publisher with more files than that is counted too low. The limits protect from floods; nobody
-is billed by them. A caller that may write to whole streams is an operator, and has no limits.
+There is no database to ask. Listing the caller's prefixes costs one request for each thousand files, so each
+environment of the function does it at most once in five minutes, and stops after MOST_LISTED files. The numbers may
+therefore be some minutes old, and too low for a publisher with more files than that. The limits protect against floods;
+nobody is billed by them. A caller that may write to whole streams is an operator and has no limits.
 """
 
 from collections.abc import Callable
@@ -24,7 +24,7 @@ MOST_LISTED: Final = 20_000
 
 @dataclass(slots=True)
 class Usage:
-    """What a publisher has: paths of products, and bytes; `counted_at` in seconds of the clock."""
+    """Usage of one publisher: paths of products, and bytes. `counted_at` is in seconds of the clock."""
 
     counted_at: float
     products: set[str] = field(default_factory=set)
@@ -41,7 +41,7 @@ class Quotas:
     known: dict[str, Usage] = field(default_factory=dict)
 
     def check(self, store: Store, caller: str, product: ProductId, more_bytes: int) -> None:
-        """Raise Problem if the caller would have more products or bytes than a publisher may have; else count them."""
+        """Raise Problem if the caller would exceed a quota of products or bytes; otherwise count the new ones."""
         if self.rights.is_operator(caller):
             return
         publisher = self.rights.publisher(caller)
@@ -66,7 +66,7 @@ class Quotas:
 
     def _counted(self, store: Store, prefixes: tuple[str, ...]) -> Usage:
         usage = Usage(self.clock())
-        # Of two prefixes one may hold the other: what is below both counts once.
+        # One prefix may contain another: a file below both counts once.
         apart = [p for p in prefixes if not any(p != other and p.startswith(other) for other in prefixes)]
         found = (info for prefix in sorted(set(apart)) for info in store.list(prefix))
         for info in islice(found, MOST_LISTED):

@@ -1,10 +1,10 @@
 """Limit the requests that a publisher makes in a minute, so that no publisher can block another.
 
-API Gateway throttles all callers together, so one that never stops asking would use up what is allowed to all. So each
-publisher has a bucket, a small object that drains by itself: `used` requests when it was written, fewer the older it is
-by the clock of the store. An environment of the function answers a share of a publisher's requests before it asks the
-bucket at all, and takes further ones from it by the share. So an occasional request of a publisher costs no request to
-the store, and each environment may exceed the limit by one share.
+API Gateway throttles all callers together, so one that never stops asking would use up everybody's allowance. Each
+publisher therefore has a leaky bucket, a small object: it held `used` requests when it was written, and holds fewer the
+older it is by the clock of the store. An environment of the function answers one share of a publisher's requests before
+it reads the bucket, and then takes requests from it one share at a time. An occasional request costs no request to the
+store, and each environment may exceed the limit by one share.
 """
 
 import hashlib
@@ -33,7 +33,10 @@ class _Bucket(msgspec.Struct, frozen=True):
 
 @dataclass(slots=True)
 class Rates:
-    """The requests of each publisher, as this environment knows them. `clock` is in seconds; 0 a minute is no limit."""
+    """The requests of each publisher, as this environment knows them.
+
+    `clock` is in seconds; 0 requests a minute means no limit.
+    """
 
     rights: Rights
     requests_a_minute: int
@@ -43,9 +46,10 @@ class Rates:
     """Publisher -> when its share was given, and how many requests are left of it."""
 
     def check(self, store: Store, caller: str) -> None:
-        """Raise Problem if the publisher has made all requests of the minute; else count one.
+        """Raise Problem if the publisher has used up the requests of this minute; otherwise count one.
 
-        A caller without rights is refused anyway, before anything is asked of the store. Raises CatalogBusy too.
+        A caller without rights is not counted: it is refused later, at no cost to the store. May also raise
+        CatalogBusy.
         """
         publisher = self.rights.publisher(caller)
         if not (publisher and self.requests_a_minute) or self.rights.is_operator(caller):

@@ -1,4 +1,4 @@
-"""What the API reads and answers. The OpenAPI description is made from these (imageserver.api.openapi)."""
+"""Requests and answers of the API. The OpenAPI description is made from these (imageserver.api.openapi)."""
 
 from typing import Annotated, Literal
 
@@ -112,7 +112,7 @@ class CheckRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
 
 
 class Signed(msgspec.Struct, frozen=True, kw_only=True):
-    """A request to send just so: this method, URL and headers."""
+    """A request to send exactly as it is: method, URL and headers."""
 
     method: str
     url: str
@@ -154,7 +154,7 @@ class Multipart(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag
 
 
 class Present(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="present"):
-    """The file is there already, with the declared size and, as far as is known, the declared digest."""
+    """The file is already there, with the declared size and, if both digests are known, the declared digest."""
 
     path: str
     size: int
@@ -177,9 +177,9 @@ class FileStatus(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
 
 
 class CheckStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """What a check posted last: when (ISO 8601, UTC) and as whom.
+    """The last result that a check posted: when (ISO 8601, UTC), and by whom.
 
-    `counts`: it is about the bytes that the version has now.
+    `counts`: the result is about the bytes that the version has now.
     """
 
     passed: bool
@@ -193,9 +193,9 @@ class CheckStatus(msgspec.Struct, frozen=True, kw_only=True):
 class VersionStatus(msgspec.Struct, frozen=True, kw_only=True):
     """Where a version is in its life.
 
-    `aliases` and `fingerprints` are those that clients see, and `clients` which see it (`lxd`, `incus`); empty unless
-    listed. `checks` and `channels`, the promotions of the version that a channel remembers, are told to callers who may
-    post results or promote it.
+    `aliases` and `fingerprints` are those that clients see, and `clients` the kinds of client that see it (`lxd`,
+    `incus`); all are empty unless it is listed. `checks` and `channels` (the promotions of the version that a channel
+    remembers) are only for callers who may post results or promote it.
     """
 
     path: str
@@ -218,7 +218,7 @@ class ProductStatus(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class MovedChannel(msgspec.Struct, frozen=True, kw_only=True):
-    """A channel that shows another version of a product than before; `after` is empty where it shows none any more."""
+    """A channel that now shows another version of a product; `after` is empty if it no longer shows any."""
 
     channel: str
     product: str
@@ -227,9 +227,9 @@ class MovedChannel(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Withdrawn(msgspec.Struct, frozen=True, kw_only=True):
-    """What is off the list, until when it can be restored, and what of it was already.
+    """Result of a withdrawal: what is off the list, until when it can be restored, and what was off the list before.
 
-    `channels` are those that showed it, and show another version or none since; absent where none did.
+    `channels` are those that showed it and now show another version or none; absent if there are none.
     """
 
     path: str
@@ -240,7 +240,7 @@ class Withdrawn(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Restored(msgspec.Struct, frozen=True, kw_only=True):
-    """What is back."""
+    """Result of a restore: what is back on the list."""
 
     path: str
     versions: list[str]
@@ -248,7 +248,10 @@ class Restored(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Promoted(msgspec.Struct, frozen=True, kw_only=True):
-    """Which version of a product a channel showed and shows now; empty for none. Clients see it in a moment."""
+    """The version of a product that a channel showed before and shows now; empty for none.
+
+    Clients see the change in a moment.
+    """
 
     channel: str
     product: str
@@ -257,7 +260,7 @@ class Promoted(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Checked(msgspec.Struct, frozen=True, kw_only=True):
-    """The result as it is kept."""
+    """The result as it is stored."""
 
     path: str
     check: str

@@ -1,4 +1,4 @@
-"""What became of a version: the record says what is wrong with it, the catalog whether clients see it."""
+"""The status of a version: the record says what is wrong with it, the catalog whether clients see it."""
 
 from collections.abc import Callable, Iterable
 from datetime import datetime
@@ -25,13 +25,16 @@ POLL_S: Final = 0.5
 LONGEST_HOLD_S: Final = 25.0
 """API Gateway gives up on a function after 30 s."""
 FRESH_S: Final = 60.0
-"""So long after its last file nearly every version is listed. What is not waits behind others, for minutes or hours."""
+"""Nearly every version is listed this long after its last file.
+
+One that is not waits behind others, for minutes or hours.
+"""
 SHORT_HOLD_S: Final = 5.0
 LONGEST_REST_S: Final = 60.0
 
 
 def look(store: Store, cache: DocumentCache, version: VersionId) -> VersionStatus | None:
-    """Return the status of a version now; None if there is nothing of that name."""
+    """Return the current status of a version; None if nothing has that name."""
     seen = store.read(version.record_key)
     record = records.decode(seen.body, version.record_key) if seen else None
     fresh = {
@@ -48,7 +51,7 @@ def look(store: Store, cache: DocumentCache, version: VersionId) -> VersionStatu
     def streams() -> list[Products]:
         try:
             return cache.all()
-        except CatalogDamaged:  # of another stream, which publish logs and `admin doctor` names: not this one's fault
+        except CatalogDamaged:  # another stream's: publish logs it, `admin doctor` names it
             return [own]
 
     return with_arrivals(from_catalog(record, own, streams), fresh)
@@ -63,16 +66,19 @@ def of_product(cache: DocumentCache, product: ProductId) -> ProductStatus | None
 
 
 def is_terminal(found: VersionStatus) -> bool:
-    """Return whether nothing is expected to change by itself. A reason about no file waits for the publisher."""
+    """Return whether the status is not expected to change by itself.
+
+    A reason without a file waits for the publisher.
+    """
     waiting = [reason for reason in found.reasons if reason.kind == "waiting" and reason.file]
     return found.status not in (State.INCOMPLETE, State.COMPLETE) and not waiting
 
 
 def hold_s(found: VersionStatus | None, now: datetime) -> float:
-    """Return how many seconds a request may be held at most.
+    """Return the longest time, in seconds, to hold a request.
 
-    Each held request is a run of a function, taken from those who work on the queue. While that is long every
-    publisher waits, and holding all of them would take hundreds of the account's runs.
+    Each held request occupies a Lambda execution that the queue's workers may need. While the queue is long every
+    publisher waits, and holding all their requests would occupy hundreds of the account's executions.
     """
     return LONGEST_HOLD_S if found is None or is_terminal(found) or _age_s(found, now) < FRESH_S else SHORT_HOLD_S
 
@@ -98,7 +104,7 @@ def wait(
     wait_s: Callable[[VersionStatus | None], float],
     pause: Callable[[float], object],
 ) -> VersionStatus | None:
-    """Look until there is something that the caller does not know, or `wait_s` of it have passed; the last look."""
+    """Poll until the status is one that the caller does not know, or `wait_s` have passed; return the last status."""
     found = look()
     while (found is None or known(found)) and passed_s() + POLL_S < wait_s(found):
         pause(POLL_S)
@@ -107,7 +113,7 @@ def wait(
 
 
 def with_arrivals(found: VersionStatus, fresh: dict[str, FileStatus]) -> VersionStatus:
-    """Add the files that arrived and that digest has not looked at yet: what was refused may be mended."""
+    """Add the files that arrived and that digest has not read yet: one of them may repair what was refused."""
     waiting = [Reason(file, "waiting", f"{file} has arrived and is about to be looked at") for file in sorted(fresh)]
     status = State.INCOMPLETE if fresh and found.status is State.INVALID else found.status
     return replace(found, status=status, reasons=[*found.reasons, *waiting], files={**found.files, **fresh})
@@ -163,13 +169,16 @@ def from_catalog(record: Record, products: Products, streams: Callable[[], Itera
 
 
 def _of_withheld(record: Record, held: Withheld) -> Reason:
-    """Return what a listed version goes without. An image or alias that it asks for is an error, the rest a warning."""
+    """Return what a listed version does not get.
+
+    A missing image or a requested alias is an error, anything else a warning.
+    """
     asked = {*overrides(record).aliases, *record.id.product.path_aliases}
     return Reason(held.file, "error" if held.fingerprint or held.alias in asked else "warning", held.reason)
 
 
 def _not_yet_listed(record: Record, entry: documents.Version, held: set[str]) -> list[Reason]:
-    """Return the files that the record has and the catalog does not, or under the digest of an earlier upload."""
+    """Return the files of the record that the catalog lacks, or lists with the digest of an earlier upload."""
     listed = {item.path.rpartition("/")[2]: item.sha256 for item in entry.items.values()}
     assessment = assess(record)
     made = {*assessment.roots.values(), assessment.unified, *chain.from_iterable(assessment.deltas.values())}

@@ -1,7 +1,7 @@
-"""The answers as text: for a shell without a JSON parser, and for `curl --config`.
+"""Render the answers as text, for a shell without a JSON parser and for `curl --config`.
 
-An upload is a curl config file: a plain one can be given to curl as it is (`curl -K answer -T file`). Facts that are no
-option of curl are comments, one a line. A status has one word and its value on each line.
+An upload is a curl config file: a plain one can be given to curl as it is (`curl -K answer -T file`). Facts that are
+not options of curl are comments, one a line. A status has a keyword and its value on each line.
 """
 
 from collections.abc import Iterator, Mapping
@@ -26,7 +26,7 @@ Answer = Single | Multipart | BatchAnswer | VersionStatus | ProductStatus | With
 
 
 def render(answer: Answer) -> str:
-    """Return the answer in lines, each ended."""
+    """Return the answer as lines, each with its newline."""
     return "".join(f"{line}\n" for line in _lines(answer))
 
 

@@ -1,6 +1,6 @@
 """Decide what may be uploaded, and sign the requests for it.
 
-Everything is checked before anything is signed, with the sentences that digest would write into the record.
+Everything is checked before anything is signed, and refused with the sentences that digest would write into the record.
 """
 
 import base64
@@ -34,7 +34,7 @@ from imageserver.versions.records import CHECKSUMS_FILE, FileFacts, Record
 
 MOST_PARTS_OF_A_BATCH: Final = 1000
 MOST_REPLACED: Final = 20
-"""How often a refused file may be replaced: the record remembers each object that was."""
+"""How often a refused file may be replaced. The record remembers each object that was replaced."""
 _DOCUMENTS: Final = (Role.OVERRIDES, Role.CHECKSUMS)
 
 _T = TypeVar("_T")
@@ -43,7 +43,7 @@ _R = TypeVar("_R")
 
 @dataclass(frozen=True, slots=True)
 class UploadService:
-    """Dependencies of handing out uploads."""
+    """Dependencies of signing uploads."""
 
     store: S3Uploads
     rights: Rights
@@ -57,7 +57,7 @@ class UploadService:
 
 @dataclass(frozen=True, slots=True)
 class _Folder:
-    """A version as it is now; `seen` is its record as it was read."""
+    """A version as it is now. `seen` is its record as read."""
 
     seen: StoredObject | None
     record: Record | None
@@ -65,7 +65,10 @@ class _Folder:
 
 
 def sign_one(service: UploadService, caller: str, request: FileRequest) -> Single | Multipart:
-    """Return the answer for one file; Problem if it may not be sent, CatalogBusy if others won every race."""
+    """Return the answer for one file.
+
+    Raise Problem if it may not be sent, CatalogBusy if other writers won every race.
+    """
     image = _checked(service, caller, request)
 
     def decide() -> dict[str, str]:
@@ -79,9 +82,8 @@ def sign_one(service: UploadService, caller: str, request: FileRequest) -> Singl
 
 
 def sign_batch(service: UploadService, caller: str, request: BatchRequest) -> BatchAnswer:
-    """Return the answer for the files of a version; one Problem with all refusals if any of them may not be sent.
-
-    CatalogBusy if others won every race.
+    """Return the answer for the files of a version. Raise one Problem with all refusals if any of them may not be sent,
+    CatalogBusy if other writers won every race.
     """
     version = _parsed(parse_version, request.version)
     images = _each(lambda file: _checked(service, caller, file), _files(version, request))
@@ -154,7 +156,7 @@ def _check_limits(
 
 
 def _each(decide: Callable[[_T], _R], wanted: Iterable[_T]) -> list[tuple[_R, _T]]:
-    """Return what was decided about each; one Problem with every refusal if there is any."""
+    """Return the decision about each file. Raise one Problem with all refusals if there are any."""
     decided: list[tuple[_R, _T]] = []
     refusals: list[Problem] = []
     for one in wanted:
@@ -230,13 +232,13 @@ def _present(image: ImageKey, request: FileRequest, folder: _Folder) -> Present 
 
 
 def _facts(folder: _Folder, there: FileFacts, file: str) -> FileFacts | None:
-    """Return the recorded facts of this very generation of a file."""
+    """Return the recorded facts of exactly this generation of a file."""
     facts = folder.record.files.get(file) if folder.record else None
     return facts if facts and facts.etag == there.etag else None
 
 
 def _refused(folder: _Folder, file: str, facts: FileFacts | None) -> bool:
-    """Return whether the file stands refused, or is the SHA256SUMS that another file failed: clients never saw it."""
+    """Return whether the file is refused, or is the SHA256SUMS beside a refused file: clients never saw it."""
     if facts is None or folder.record is None or folder.record.is_published(file):
         return False
     refused = {reason.file for reason in folder.record.reasons if reason.kind == "error"}
@@ -244,7 +246,7 @@ def _refused(folder: _Folder, file: str, facts: FileFacts | None) -> bool:
 
 
 def _only_sums_are_wrong(folder: _Folder, file: str, request: FileRequest, facts: FileFacts | None) -> bool:
-    """Return whether a refused file has the bytes that its uploader wants to send: another SHA256SUMS is enough."""
+    """Return whether a refused file has the bytes that its uploader wants to send: a corrected SHA256SUMS is enough."""
     if facts is None or folder.record is None or file_kinds.classify(file).role in _DOCUMENTS:
         return False
     given_up = facts.etag in folder.record.replaceable.get(file, ())
@@ -275,7 +277,7 @@ def _condition(service: UploadService, image: ImageKey, request: FileRequest, fo
         elif folder.record and len(folder.record.replaceable.get(image.file, ())) >= MOST_REPLACED:
             advice = f"It was replaced {MOST_REPLACED} times: upload under the name of a new version"
         else:
-            return {"If-Match": there.etag}  # over just what was refused, once
+            return {"If-Match": there.etag}  # once, and only over the refused object
     raise Problem(
         problems.EXISTS,
         exists + advice,
@@ -284,16 +286,16 @@ def _condition(service: UploadService, image: ImageKey, request: FileRequest, fo
 
 
 def _is_told_of(folder: _Folder, file: str, facts: FileFacts | None) -> bool:
-    """Return whether it is a document with something to correct: it decides about no file that is published."""
+    """Return whether it is a document with warnings to correct, which no published file depends on."""
     if facts is None or folder.record is None or file_kinds.classify(file).role not in _DOCUMENTS:
         return False
     return any(reason.file == file for reason in folder.record.reasons)
 
 
 def _give_up(service: UploadService, folder: _Folder, conditions: Mapping[ImageKey, Mapping[str, str]]) -> None:
-    """Record the objects that a URL about to be handed out replaces; RaceLost if the record was written meanwhile.
+    """Record the objects that a new URL may replace. Raise RaceLost if the record was written meanwhile.
 
-    Such a URL works for hours, on any object with that ETag. So no object with that ETag may be published from now on.
+    The URL works for hours, on any object with that ETag, so no object with that ETag may be published from now on.
     """
     replaceable = dict(folder.record.replaceable) if folder.record else {}
     for image, condition in conditions.items():
@@ -333,7 +335,7 @@ def _signed(
 def _multipart(
     service: UploadService, image: ImageKey, request: FileRequest, condition: Mapping[str, str]
 ) -> Multipart:
-    """Return a new multipart upload, or what is left of the one that the uploader began earlier."""
+    """Return a new multipart upload, or the rest of the one that the uploader began earlier."""
     arrived = service.store.arrived(image.key, request.upload_id) if request.upload_id else None
     begun = request.upload_id if arrived is not None else None
     upload_id = begun or service.store.begin(image.key, (request.sha256 or "").lower())
@@ -360,7 +362,7 @@ def _parts_of(condition: Mapping[str, str]) -> int:
     """Return the number of parts in which the object to replace was sent; 0 for none, or for a single PUT.
 
     The ETag of an object that was sent in parts ends with their number. Equal bytes in another number of parts have
-    another ETag, so they are not mistaken for what was refused.
+    another ETag, so they are not mistaken for the refused object.
     """
     count = condition.get("If-Match", "").strip('"').partition("-")[2]
     return int(count) if count.isdecimal() else 0
@@ -373,7 +375,7 @@ def _part(
     part: multipart.Part,
     arrived: Mapping[int, tuple[int, str]],
 ) -> PartPlan:
-    """Return the URL of a part, or its ETag if it has arrived in full."""
+    """Return the URL of a part, or its ETag if the part has arrived in full."""
     size, etag = arrived.get(part.number, (0, ""))
     if size == part.size:
         return PartPlan(number=part.number, offset=part.offset, size=part.size, etag=etag)

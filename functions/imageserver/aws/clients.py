@@ -1,4 +1,4 @@
-"""Make the functions' AWS clients, once, at cold start."""
+"""Make the functions' AWS clients once, at cold start."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _CONFIG: Final = Config(
 
 
 def s3_client() -> S3Client:
-    """Return a client for S3 in the function's region; AWS_ENDPOINT_URL_S3 leads it elsewhere."""
+    """Return a client for S3 in the function's region, or at AWS_ENDPOINT_URL_S3."""
     return boto3.client("s3", config=_CONFIG)
 
 

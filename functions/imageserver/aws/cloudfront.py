@@ -1,8 +1,8 @@
-"""Have CloudFront invalidate paths that got other bytes, or none.
+"""Have CloudFront invalidate paths whose bytes were replaced or deleted.
 
-Images are cached for a year. A path that has held other bytes is invalidated before the catalog lists it
-with its new digest, and the catalog waits until that is done: no client is ever given old bytes under a new
-digest. A path whose file was deleted is invalidated too, so that deleted is deleted.
+Images are cached for a year. A path that has held other bytes is invalidated before the catalog lists it with its new
+digest, and the catalog waits until the invalidation is complete: no client ever gets old bytes under a new digest. The
+path of a deleted file is invalidated too, so the edge stops serving it.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ if TYPE_CHECKING:
 
 _ASK_EVERY_S: Final = 2
 MOST_FILES: Final = 1000
-"""Paths of single files in one request. CloudFront takes 3,000 in progress, from all requests together."""
+"""Paths of single files in one request. CloudFront allows 3,000 in progress, over all requests."""
 MOST_WILDCARDS: Final = 5
-"""Paths that end in `*` in one request. CloudFront takes 15 in progress, counted apart from single files."""
+"""Paths that end in `*` in one request. CloudFront allows 15 in progress, counted apart from single files."""
 
 _PLAIN: Final = re.compile(r"[A-Za-z0-9._:/-]*")
-"""The start of a key that an invalidation path can spell only in one way.
+"""The start of a key that has exactly one spelling in an invalidation path.
 
-`~` is not in it: CloudFront refuses it raw and does not match `%7E` (aws/aws-sdk-js-v3 issue 4042). Neither is
-whatever else may lie in a version's folder without being an image: a path must then hold the escape that the client
-sent, which nobody knows, and `*` or `%` mean something of their own. `:` is what every client sends as it is.
+`~` is not in it: CloudFront refuses it raw and does not match `%7E` (aws/aws-sdk-js-v3 issue 4042). Nor is any other
+character that a stray file in a version's folder may have: the path would need the escape that the client sent, which
+nobody knows, and `*` and `%` have a meaning of their own. Every client sends `:` as it is.
 """
 _TOO_MANY: Final = "TooManyInvalidationsInProgress"
 _INVALID: Final = frozenset({"InvalidArgument", "BatchTooLarge"})
@@ -42,7 +42,7 @@ Invalidate = Callable[[Sequence[str]], None]
 
 
 def no_invalidation(_keys: Sequence[str]) -> None:
-    """Do nothing: for a server without an edge."""
+    """Do nothing, for a server without an edge."""
 
 
 def everything_below(prefix: str) -> str:
@@ -54,9 +54,8 @@ def everything_below(prefix: str) -> str:
 def invalidation_paths(keys: Iterable[str]) -> list[str]:
     """Return the paths that invalidate these keys, sorted, none within another.
 
-    Where there would be too many they are wider.
-
-    A key that a path cannot spell is invalidated by a wildcard that ends where it stops being plain.
+    Wider paths replace them where there would be too many. A key that a path cannot spell is invalidated by a wildcard,
+    which takes the place of everything from the first special character on.
     """
     wanted = list(keys)
     paths = _without_covered({f"/{key}" if _PLAIN.fullmatch(key) else everything_below(key) for key in wanted})
@@ -72,7 +71,7 @@ def _whole_streams(keys: Iterable[str]) -> list[str]:
 
 
 def _without_covered(paths: set[str]) -> list[str]:
-    """Return the paths without those that a wildcard among them covers, which sort right behind it."""
+    """Return the paths without those that a wildcard among them covers; they sort directly behind it."""
     kept: list[str] = []
     covered = "*"  # as no path begins
     for path in sorted(paths, key=lambda path: (path.removesuffix("*"), not path.endswith("*"))):
@@ -89,9 +88,9 @@ def invalidate(
     pause: Callable[[float], object],
     patience_s: float,
 ) -> None:
-    """Invalidate the paths of these objects and wait for it, which takes 5 to 15 s as a rule and minutes at worst.
+    """Invalidate the paths of these objects and wait for completion: usually 5 to 15 s, at worst minutes.
 
-    Errors as `ask`, and StorageUnavailable when CloudFront is not done in `patience_s`.
+    Errors as of `request_invalidation`, and StorageUnavailable when CloudFront is not done within `patience_s`.
     """
     asked, waited = request_invalidation(client, distribution, keys, pause, patience_s), 0.0
     while asked["Status"] != "Completed":
@@ -114,12 +113,12 @@ def request_invalidation(
 ) -> InvalidationTypeDef:
     """Have the paths of these objects invalidated, without waiting for it.
 
-    CloudFront limits what is in progress; a free place is waited for, as long as `patience_s`. No publish fails because
-    CloudFront calls a path invalid: the whole streams of those paths are invalidated instead, since their names are
-    plain.
+    CloudFront limits the invalidations in progress; this waits up to `patience_s` for a free place. No publish fails
+    because CloudFront calls a path invalid: the whole streams of those paths are invalidated instead, because their
+    names are plain.
 
-    Raises StorageUnavailable when a later try may work, StorageDenied when CloudFront denies us the distribution, and
-    InvalidationRefused when it takes the names of whole streams for invalid too.
+    Raises StorageUnavailable when a later try may work, StorageDenied when CloudFront denies access to the
+    distribution, and InvalidationRefused when it calls the names of whole streams invalid too.
     """
     paths, wider = invalidation_paths(keys), _whole_streams(keys)
     try:
@@ -137,7 +136,7 @@ def _create(
     pause: Callable[[float], object],
     patience_s: float,
 ) -> InvalidationTypeDef:
-    # Always a new reference: one that was used before would give the old invalidation back and invalidate nothing.
+    # Always a new reference: for a known one CloudFront returns the old invalidation and invalidates nothing.
     batch: InvalidationBatchTypeDef = {
         "Paths": {"Quantity": len(paths), "Items": paths},
         "CallerReference": str(uuid.uuid4()),
@@ -167,6 +166,6 @@ def _code(error: ClientError | BotoCoreError) -> str:
 
 
 def _shown(names: Sequence[str]) -> str:
-    """Return the first three in words, and how many more there are."""
+    """Return the first three names, and how many more there are."""
     more = f" and {len(names) - 3:,} more" if len(names) > 3 else ""
     return ", ".join(names[:3]) + more

@@ -3,9 +3,9 @@
     {"Records": [{"s3": {"object": {"key": "images/ubuntu/noble/amd64/default/20261123_10%3A00/lxd.tar.xz"}}}]}
     {"changed": "images/ubuntu/noble/amd64/default/20261123_10:00/"}
 
-S3 sends the first: an object was written or deleted. Functions and tools send the second: look again at everything
-below this prefix, which is a version's folder in arrivals and the records of a product in changes. Neither says more
-than "look again": the kind, order and number of messages carry no meaning.
+S3 sends the first when an object is written or deleted. Functions and tools send the second to have everything below a
+prefix looked at again: a version's folder in arrivals, the records of a product in changes. Neither says more than
+"look again": the kind, order and number of messages carry no meaning.
 """
 
 import json
@@ -20,15 +20,14 @@ class UnreadableEvent(ValueError):
 
 
 class _Changed(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The message of our own. `changed` is a prefix of keys, with its final slash and not URL-encoded."""
+    """Our own message. `changed` is a prefix of keys, with its final slash and not URL-encoded."""
 
     changed: Annotated[str, msgspec.Meta(pattern=r"^(images|versions/).*/\Z")]
 
 
 def keys(body: str) -> list[str]:
-    """Return the object keys that a message is about, or the prefix that it names.
-
-    S3's test event and an empty message are about none. Raise UnreadableEvent for any other form.
+    """Return the object keys that a message names, or its prefix. S3's test event and an empty message name none. Raise
+    UnreadableEvent for any other form.
     """
     try:
         message: dict[str, Any] = json.loads(body)

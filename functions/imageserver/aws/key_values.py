@@ -5,7 +5,7 @@
     private                           ["images-staging"]
 
 Keys have at most 512 characters and values 1,024, all entries together 5 MB. A change reaches every edge location
-within seconds, and one call is done as a whole or not at all.
+within seconds, and one call takes effect as a whole or not at all.
 """
 
 from __future__ import annotations
@@ -55,9 +55,9 @@ class KeyValueStore:
             more = {"NextToken": page["NextToken"]}
 
     def change(self, put: Mapping[str, str], delete: Collection[str]) -> None:
-        """Delete entries, then put others; what is so already stays.
+        """Delete entries, then put others. Entries that are already as requested are left alone.
 
-        Raises CatalogBusy if others change it all the time, and ValueError for what CloudFront cannot hold.
+        Raises CatalogBusy if others keep changing the store, and ValueError for an entry that CloudFront cannot hold.
         """
         _check(put)
         for attempt in range(_ATTEMPTS):
@@ -67,10 +67,10 @@ class KeyValueStore:
         raise CatalogBusy(f"{_ATTEMPTS} times another change of {self.arn} came first; try again")
 
     def _change(self, put: Mapping[str, str], delete: Collection[str]) -> bool:
-        """Change what differs, over the revision that was current before it was read; False if that was lost."""
+        """Write the differences over the revision read first; return False if that race was lost."""
         revision = self._call("describe_key_value_store")["ETag"]
         there = self.read()
-        # Deletes first: what takes a right away must not wait for what gives one.
+        # Deletes first: revoking access must not wait for granting it.
         deletes = [("Deletes", {"Key": key}) for key in delete if key in there and key not in put]
         puts = [("Puts", {"Key": key, "Value": value}) for key, value in put.items() if there.get(key) != value]
         wanted = deletes + puts
@@ -92,7 +92,7 @@ class KeyValueStore:
 
 
 class _Lost(SimplestreamsError):
-    """The store has another revision by now."""
+    """Another change of the store came first."""
 
 
 def _check(put: Mapping[str, str]) -> None:
@@ -121,9 +121,9 @@ def _failure(error: ClientError | BotoCoreError, arn: str) -> SimplestreamsError
 
 
 def at_endpoint(client: CloudFrontKeyValueStoreClient) -> CloudFrontKeyValueStoreClient:
-    """Return a client with an `endpoint_url` that asks exactly there.
+    """Return a client with an `endpoint_url` that sends its requests exactly there.
 
-    boto3 puts the account before the host's name, which a stand-in on one machine does not have.
+    boto3 puts the account in front of the host's name, where a stand-in on one machine has none.
     """
     endpoint = urlsplit(client.meta.endpoint_url)
 

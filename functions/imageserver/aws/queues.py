@@ -1,8 +1,8 @@
 """Decide when a failed message is tried again, and send the project's own messages.
 
-A queue hides a message for six times its function's timeout, since Lambda may wait so long before it can start the
-function. After a temporary fault or a killed process that is far too long: an hour and a half for digest. So a running
-function hides its messages itself.
+A queue hides a message for six times its function's timeout, because Lambda may wait that long before it can start the
+function. After a temporary fault or a killed process that is far too long: an hour and a half for digest. A running
+function therefore sets the visibility of its messages itself.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from mypy_boto3_sqs.type_defs import SendMessageBatchRequestEntryTypeDef
 
 HIDDEN_S: Final = 60
-"""After this a message of a process that died comes back."""
+"""The time after which a message of a process that died comes back."""
 RENEW_S: Final = 20.0
 _FIRST_S: Final = 20
 _LONGEST_S: Final = 3600
@@ -32,7 +32,7 @@ _MOST_IN_A_CALL: Final = 10
 
 
 class Notifier(Protocol):
-    """Ask the functions to look again, as an S3 event would. Both methods raise StorageUnavailable."""
+    """Asks the functions to look again, as an S3 event would. Both methods raise StorageUnavailable."""
 
     def version_changed(self, version: VersionId) -> None:
         """Have digest compare a version's folder with its record."""
@@ -57,7 +57,7 @@ class QueueNotifier:
 
 
 def pause_s(receive_count: int) -> int:
-    """Return how long a message rests after its n-th try: 20 s, then four times as long each time, an hour at most."""
+    """Return how long a message is hidden after its n-th try: 20 s, then four times as long each time, to an hour."""
     tries_before = min(max(receive_count, 1) - 1, 10)
     return min(_LONGEST_S, _FIRST_S * int(4**tries_before))
 
@@ -68,11 +68,11 @@ def tries_of(record: Mapping[str, Any]) -> int:
 
 
 class Hold:
-    """Keeps the messages of an event hidden for as long as the process lives, and hardly longer.
+    """Keeps the messages of an event hidden while the process lives, and little longer.
 
-    Inside its context a thread hides them for HIDDEN_S again and again. However the process ends, they come back within
-    that time and not after the queue's visibility timeout. `problem` is the queue's error, if it gave one. Without a
-    client it does nothing.
+    Inside its context a thread keeps hiding them for another HIDDEN_S. However the process ends, they come back within
+    that time and not after the queue's visibility timeout. `problem` is the error of the queue, if there was one.
+    Without a client it does nothing.
     """
 
     def __init__(self, client: SQSClient | None, queue_url: str, records: Iterable[Mapping[str, Any]]) -> None:
@@ -94,13 +94,13 @@ class Hold:
         self._thread.join()
 
     def delete(self, records: Iterable[Mapping[str, Any]]) -> None:
-        """Delete messages that were handled, each once."""
+        """Delete handled messages, each once."""
         with self._one_at_a_time:
             entries = [{"ReceiptHandle": receipt} for record in records if (receipt := self._let_go(record))]
             self._ask("delete_message_batch", entries)
 
     def rest(self, records: Iterable[Mapping[str, Any]]) -> None:
-        """Hide messages that failed for `pause_s` from now on."""
+        """Hide failed messages for `pause_s`, counted from now."""
         with self._one_at_a_time:
             self._hide([(receipt, pause_s(tries_of(r))) for r in records if (receipt := self._let_go(r))])
 
@@ -117,7 +117,7 @@ class Hold:
         self._ask("change_message_visibility_batch", entries)
 
     def _ask(self, call: str, entries: list[dict[str, Any]]) -> None:
-        """Make one call for as many messages as SQS takes."""
+        """Call SQS for the messages, as many at a time as it takes."""
         for start in range(0, len(entries) if self._client else 0, _MOST_IN_A_CALL):
             some = entries[start : start + _MOST_IN_A_CALL]
             part = [{"Id": str(number), **entry} for number, entry in enumerate(some)]
@@ -130,7 +130,7 @@ class Hold:
 
 
 def send(client: SQSClient, queue_url: str, body: str) -> None:
-    """Put a message into a queue. Raise StorageUnavailable if the queue does not take it now."""
+    """Send a message to a queue. Raise StorageUnavailable if the queue does not accept it now."""
     try:
         client.send_message(QueueUrl=queue_url, MessageBody=body)
     except (ClientError, BotoCoreError) as error:
@@ -138,7 +138,10 @@ def send(client: SQSClient, queue_url: str, body: str) -> None:
 
 
 def send_all(client: SQSClient, queue_url: str, bodies: Iterable[str]) -> None:
-    """Put messages into a queue, ten in a call. Raise StorageUnavailable if it did not take all; it may have some."""
+    """Send messages to a queue, ten in a call.
+
+    Raise StorageUnavailable unless it accepted all; it may have some of them.
+    """
     left = list(bodies)
     for start in range(0, len(left), _MOST_IN_A_CALL):
         entries: list[SendMessageBatchRequestEntryTypeDef] = [

@@ -1,4 +1,4 @@
-"""The names that a product asks for, and which of them it may have."""
+"""The aliases that a product asks for, and which of them it may have."""
 
 from collections.abc import Iterable
 
@@ -10,10 +10,11 @@ from imageserver.versions.assessment import overrides
 
 
 def asked_aliases(candidate: Candidate, rights: Rights) -> tuple[tuple[str, ...], tuple[Withheld, ...]]:
-    """Return the aliases that a product may have: its path's, then the others in order; and those that are refused.
+    """Return the aliases that a product may have, those of its path first, and those that are refused.
 
-    The newest build names the others. A product of which nothing is listed because others list the same images keeps
-    the names of its path. What one product may have, another may ask for too: see `conflicts` and `streams`.
+    The newest build gives the aliases that are not from the path. A product keeps the aliases of its path even when
+    nothing of it is listed because other products list the same images. Two products may ask for one alias: see
+    `conflicts` and `streams`.
     """
     product = candidate.id
     if not candidate.builds:

@@ -16,7 +16,7 @@ from imageserver.versions.state import State
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """One root of a version with its metadata, or its unified tarball: what clients list as one image.
+    """One image as clients list it: a root of a version with its metadata, or its unified tarball.
 
     `fingerprints` has one for each metadata file that the clients served read; `uploaded` is when the last of its
     files arrived for the first time (ISO 8601, UTC).
@@ -30,7 +30,7 @@ class Image:
 class Build:
     """A complete version on its way into the catalog.
 
-    `images` goes by the file of the root. `deltas` is what is listed of them: file -> version of the base.
+    `images` is keyed by the file of the root. `deltas` are those that are listed: file -> version of the base.
     """
 
     name: str
@@ -40,7 +40,7 @@ class Build:
     deltas: Mapping[str, str] = field(default_factory=dict)
 
     def without(self, file: str) -> "Build":
-        """Return the same version without one of its roots."""
+        """Return the version without one of its roots."""
         roots = {ftype: f for ftype, f in self.assessment.roots.items() if f != file}
         unified = "" if self.assessment.unified == file else self.assessment.unified
         assessment = msgspec.structs.replace(self.assessment, roots=roots, unified=unified)
@@ -49,7 +49,7 @@ class Build:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A product with the builds that could be listed, newest first, and what of it is withheld."""
+    """A product with the builds that could be listed, newest first, and its withheld entries."""
 
     id: ProductId
     builds: tuple[Build, ...]
@@ -63,9 +63,10 @@ class Candidate:
 
 
 def candidate(product: ProductId, versions: Sequence[Record], clients: Sequence[str]) -> Candidate:
-    """Return a product as all of its records have it.
+    """Return the candidate that follows from all records of a product.
 
-    Versions dated ahead of their upload are withheld, and of the others those in another form than most.
+    Versions dated ahead of their upload are withheld. So are versions whose name has another form than most of the
+    rest.
     """
     assessments = {record.id.version: (record, assess(record)) for record in versions}
     complete = {name: pair for name, pair in assessments.items() if pair[1].state is State.COMPLETE}
@@ -92,7 +93,7 @@ def candidate(product: ProductId, versions: Sequence[Record], clients: Sequence[
 
 
 def unified_clients(assessment: Assessment, clients: Sequence[str]) -> list[str]:
-    """Return those of the clients that can use the unified tarball of a version."""
+    """Return the clients that can use the unified tarball of a version."""
     able = file_kinds.UNIFIED_VM_CLIENTS if assessment.unified_type else file_kinds.ALL_CLIENTS
     return [client for client in clients if client in able]
 
@@ -115,13 +116,13 @@ def _unusable_unified(assessment: Assessment, clients: Sequence[str], *, has_con
 
 
 def _common_form(names: Iterable[str]) -> str:
-    """Return the form that most versions of a product have, and among equals that of the oldest.
+    """Return the form that most versions of a product have; in a tie, that of the oldest version.
 
     Clients order versions as texts, so two forms in one product would be out of order.
     """
     ordered = sorted(names, key=version_moment)
     count = Counter(version_form(name) for name in ordered)
-    return max(count, key=lambda form: count[form], default="")  # max and Counter keep the order of first sight
+    return max(count, key=lambda form: count[form], default="")  # in a tie, max and Counter prefer what they saw first
 
 
 def _wrong_form(name: str, form: str) -> str:
@@ -132,7 +133,7 @@ def _wrong_form(name: str, form: str) -> str:
 
 
 def _images(record: Record, assessment: Assessment, clients: Sequence[str]) -> dict[str, Image]:
-    """Return the images of a version by the file of their root; two fingerprints where each client has its metadata."""
+    """Map the file of each root to its image, which has two fingerprints where each client has its own metadata."""
     files = record.files
     metadata = {assessment.metadata[file_kinds.METADATA_FTYPES[client]] for client in clients if assessment.metadata}
     images = {

@@ -12,10 +12,10 @@ from imageserver.versions.records import Record
 
 
 class StaleKey(NamedTuple):
-    """A key of which the edge may hold other bytes than the catalog lists from now on.
+    """A key for which the edge may hold other bytes than those that the new catalog lists.
 
-    `sha256` and `uploaded` (ISO 8601, UTC) are of the file that is listed; empty where none is. `is_recorded` tells
-    whether the record remembers that the key held other bytes. Of any other key only the catalog before knows it.
+    `sha256` and `uploaded` (ISO 8601, UTC) are of the listed file; empty if none is listed. `is_recorded`: the record
+    remembers that the key held other bytes. For any other key only the previous catalog knows it.
     """
 
     version: VersionId
@@ -27,7 +27,7 @@ class StaleKey(NamedTuple):
 
 @dataclass(slots=True)
 class Changes:
-    """Versions that are listed from now on, those that no longer are with the bytes of their files, and stale keys."""
+    """Versions that become listed, versions that no longer are (with the bytes of their files), and stale keys."""
 
     listed: list[Record] = field(default_factory=list)
     delisted: dict[VersionId, int] = field(default_factory=dict)
@@ -45,9 +45,9 @@ class Mark(NamedTuple):
 class Marks:
     """The uploads that the edge may serve: `first`, before the catalog is written, and `then`, after it.
 
-    A file that is listed with a key that held other bytes comes after its catalog, and so after the invalidation that
-    went before: the next catalog, of other bytes still, must know that the edge may hold these. `uncertain` are
-    products of which a run that dies in between would leave something unmarked, since it was not asked about it.
+    A file whose key held other bytes is marked after its catalog is written, and so after the invalidation that
+    precedes it: if yet other bytes follow, their catalog must know that the edge may hold these. `uncertain` are
+    products that this run was not asked about, and that would keep an unmarked file if the run died in between.
     """
 
     first: set[Mark] = field(default_factory=set)
@@ -61,9 +61,10 @@ def marks(
     changed: Mapping[ProductId, Sequence[Record]],
     asked: Collection[ProductId | VersionId],
 ) -> Marks:
-    """Return what to mark in the products that were folded: what changes, and all that is listed of what is `asked`.
+    """Return what to mark in the folded products: the changes, and every listed file of the subjects that were `asked`
+    about.
 
-    A record of an older release does not say which upload it is about: digest completes it.
+    The record of an older release does not say which upload it is about, until digest has completed it.
     """
     found = Marks()
     for product, versions in changed.items():
@@ -83,14 +84,14 @@ def marks(
 
 
 def _digests(version: Version | None) -> dict[str, str]:
-    """Return the sha256 of each key that a version names; a file may be two items."""
+    """Return the sha256 of each key that a version names. One file may be two items."""
     return {key_of(item.path): item.sha256 for item in version.items.values()} if version else {}
 
 
 def compare(
     before: Products, after: Products, changed: Mapping[ProductId, Sequence[Record]], held: Collection[VersionId]
 ) -> Changes:
-    """Return what changes in the products that were folded. Of `held` versions no key counts as deleted."""
+    """Return what changes in the folded products. No key of a `held` version counts as deleted."""
     changes = Changes()
     for product, versions in changed.items():
         was, now = documents.versions_of(before, product.name), documents.versions_of(after, product.name)
@@ -107,12 +108,12 @@ def compare(
 
 
 def _stale(version: VersionId, was: Version | None, now: Version | None, record: Record | None) -> set[StaleKey]:
-    """Return the keys of one version that get another digest, and those that lost their file."""
+    """Return the keys of one version that get another digest, and the keys whose file is gone."""
     old, new = _digests(was), _digests(now)
     files = {version.prefix + file: facts for file, facts in record.files.items()} if record else {}
     replaced = {version.prefix + file for file in record.replaced} if record else set()
     gone = old.keys() - new.keys()
-    if now and not was:  # it may have lost a file while it was held back
+    if now and not was:  # it may have lost a file while it was held back from the list
         gone |= replaced
     stale = {StaleKey(version, key, is_recorded=key in replaced) for key in gone - files.keys()}
     return stale | {

@@ -3,12 +3,12 @@
 Both are decided over a whole stream, and over all streams (`streams`), by rules that depend on the records alone and
 never on the order of events:
 
-- an image is listed once: by the product whose upload came first, there by the newest version;
-- an alias that a product's path gives it is its own, also while another product lists its image; any other goes to
-  the first product by name. The time of upload would not do: retention deletes the oldest upload of a product that
-  publishes daily, and its alias would move to a product that asked once.
+- an image is listed once: by the product that uploaded it first, in its newest version;
+- an alias from a product's path is its own, even while another product lists its image; any other alias goes to the
+first product by name. The time of upload cannot decide: retention deletes the oldest upload of a product that publishes
+daily, and its alias would move to a product that asked for it once.
 
-The document remembers in `withheld` what lost, so that changing one product finds every other that it touches.
+The document remembers the losers in `withheld`, so that a change of one product finds every other product it affects.
 """
 
 import re
@@ -27,12 +27,11 @@ from imageserver.format.keys import ProductId
 
 _SHA256: Final = re.compile(rb"[0-9a-f]{64}")
 _FEW: Final = 20
-"""Up to this many fingerprints are searched for one by one; more would cost their number times the size of the
-catalog."""
+"""Up to this many fingerprints are searched for one by one: the cost is their number times the size of the catalog."""
 
 
 def entangled(document: Products, candidates: Mapping[str, Candidate]) -> frozenset[str]:
-    """Return the products outside of `candidates` that list, or wait for, a fingerprint of one of them."""
+    """Return the products outside `candidates` that list, or wait for, a fingerprint of one of them."""
     gained: set[bytes] = set()
     for name, candidate in candidates.items():
         before: set[str] = set()
@@ -88,7 +87,7 @@ def _neighbours(stream: str, entry: Withheld) -> Iterator[ProductId | str]:
 
 
 def each_fingerprint_once(candidates: Mapping[ProductId, Candidate]) -> dict[ProductId, Candidate]:
-    """Leave each image to the product whose upload of it came first, and tell the others which one has it."""
+    """Leave each image to the product that uploaded it first, and note in the others which product lists it."""
     builds: dict[ProductId, dict[str, Build]] = {id_: {b.name: b for b in c.builds} for id_, c in candidates.items()}
     withheld = {id_: list(candidate.withheld) for id_, candidate in candidates.items()}
     seen: dict[str, tuple[ProductId, str]] = {}
@@ -111,7 +110,7 @@ def each_fingerprint_once(candidates: Mapping[ProductId, Candidate]) -> dict[Pro
 
 
 def _in_order_of_upload(candidates: Mapping[ProductId, Candidate]) -> Iterator[tuple[ProductId, Build, str]]:
-    """Yield product, build and root of every image: of equal images the one that is to be listed comes first."""
+    """Yield product, build and root of every image; among equal images the one to list comes first."""
     first: dict[tuple[ProductId, str], str] = {}
     builds = [(id_, build) for id_, candidate in candidates.items() for build in candidate.builds]
     images = [(id_, build, file) for id_, build in builds for file in build.images]
@@ -124,13 +123,13 @@ def _in_order_of_upload(candidates: Mapping[ProductId, Candidate]) -> Iterator[t
         id_, build, file = entry
         return min(first[id_, fp] for fp in build.images[file].fingerprints), id_.stream, id_.name
 
-    yield from sorted(images, key=order)  # stable: of one product the newest build stays first
+    yield from sorted(images, key=order)  # a stable sort: within one product the newest build stays first
 
 
 def _duplicate(
     product: ProductId, version: str, file: str, fingerprint: str, holder: tuple[ProductId, str]
 ) -> Withheld:
-    # Of another product only the name: which of its versions lists the image may change without a fold here.
+    # Only the name of another product: which of its versions lists the image may change without a fold here.
     name = documents.named(holder[0], product.stream)
     held_by = f"{name}/{holder[1]}" if holder[0] == product else name
     return Withheld(
@@ -143,10 +142,10 @@ def _duplicate(
 
 
 def shared_with(streams: Iterable[Products], product: ProductId, fingerprints: Collection[str]) -> list[str]:
-    """Return a sentence about each image and each alias that `product` has and another product asked for too.
+    """Return a sentence about each image and each alias of `product` that another product asked for too.
 
-    `streams` are the documents of all streams, since clients read them as one list. `fingerprints` are those of the
-    version that is looked at; copies of other versions are left out.
+    `streams` are the documents of all streams, because clients read them as one list. `fingerprints` are those of the
+    version in question; copies of other versions are left out.
     """
     found = []
     for document in sorted(streams, key=lambda document: (document.content_id != product.stream, document.content_id)):
@@ -167,7 +166,7 @@ def shared_with(streams: Iterable[Products], product: ProductId, fingerprints: C
 def each_alias_once(
     products: dict[str, Product], withheld: dict[str, tuple[Withheld, ...]], stream: str
 ) -> tuple[dict[str, Product], dict[str, tuple[Withheld, ...]]]:
-    """Give each alias to one product of an architecture; clients would take whichever sorts first."""
+    """Give each alias to one product per architecture; otherwise clients would take whichever sorts first."""
     ids = {name: product_id(stream, name) for name in sorted(products)}
     wanted = {}
     for name, product in ids.items():
@@ -176,7 +175,7 @@ def each_alias_once(
         asked = in_order(product, filter(None, (*products[name].aliases.split(","), *lost_before)))
         elsewhere = {entry.alias for entry in entries if documents.holder_elsewhere(entry.held_by)}
         wanted[name] = tuple(alias for alias in asked if alias not in elsewhere)
-    # Products of which nothing is listed because others list the same images.
+    # Products with nothing listed because others list the same images.
     waiting = sorted(name for name, ws in withheld.items() if name not in products and any(w.file for w in ws))
     owner = _owners(ids, wanted, [product_id(stream, name) for name in waiting])
     with_own: dict[str, Product] = {}
@@ -195,17 +194,21 @@ def each_alias_once(
 
 
 def _is_of_this_stream(entry: Withheld) -> bool:
-    """Return whether an entry is about an alias that another product of the stream has: that is decided each time."""
+    """Return whether an entry is about an alias that another product of the stream has.
+
+    Each fold decides these anew.
+    """
     return bool(entry.alias and entry.held_by and documents.holder_elsewhere(entry.held_by) is None)
 
 
 def _owners(
     listed: Mapping[str, ProductId], wanted: Mapping[str, Iterable[str]], waiting: Iterable[ProductId]
 ) -> dict[tuple[str, str], str]:
-    """Return (architecture, alias) -> the one product that has it. A product whose image another lists keeps its name.
+    """Map (architecture, alias) to the one product that has it. A product keeps its name even if another lists its
+    image.
 
-    Products of a plain architecture go before those that ask a higher level of the processor: an image for amd64v3
-    does not run on every machine that takes the alias for its own.
+    Products of a plain architecture go before those that need a higher level of the processor: an image for amd64v3
+    does not run on every machine whose client resolves the alias to it.
     """
     owner: dict[tuple[str, str], str] = {}
     listed = dict(sorted(listed.items(), key=lambda item: architectures.level(item[1].arch)))
@@ -215,7 +218,7 @@ def _owners(
     for name, product in listed.items():
         for alias in wanted[name]:
             owner.setdefault((_arch(product), alias), name)
-    added = {}  # clients add `<alias>/<architecture>` to each alias, so who has the one has the other
+    added = {}  # clients add `<alias>/<architecture>` to each alias, so the owner of one owns the other
     for name, product in listed.items():
         for alias in wanted[name]:
             base, _, arch = alias.rpartition("/")

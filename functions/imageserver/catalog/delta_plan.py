@@ -1,10 +1,12 @@
 """Decide which deltas this server makes, which of them fit into a run, and which it keeps.
 
 A delta costs CPU once and shortens the download of each client that holds its base. So only the newest listed version
-of a product gets any, from the newest listed versions before it, and one that is not below half of its root is not
-worth its storage. Of roots only a squashfs: what clients do with the delta of a disk is in catalog.deltas.
+of a product gets deltas, from the newest listed versions before it, and a delta that is not below half the size of its
+root is not worth its storage. Only a squashfs root gets one: catalog.deltas says what clients do with the delta of a
+disk.
 
-A publisher's own delta wins. The record of the version tells it from ours: it notes each base that this server tried.
+A publisher's own delta wins. The record of the version distinguishes the two: it notes each base that this server
+tried.
 """
 
 from collections.abc import Mapping
@@ -25,9 +27,9 @@ _READ_S: Final = 40e6
 _ENCODE_S: Final = 25e6
 """Bytes a second that xdelta3 encodes of a root; 40e6 to 95e6 were measured on one vCPU."""
 _DECODE_S: Final = 80e6
-"""Bytes a second that it decodes; 200e6 and more were measured."""
+"""Bytes a second that xdelta3 decodes; 200e6 and more were measured."""
 NEEDED_MB: Final = 512
-"""Memory for xdelta3 (244 MiB at most were measured, whatever the size), Python and what is read ahead."""
+"""Memory for xdelta3 (at most 244 MiB measured, whatever the size), Python and the read-ahead."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,18 +72,18 @@ class Pair:
 
     @property
     def seconds(self) -> float:
-        """How long it takes at most to fetch both roots, to encode and to decode."""
+        """The longest time it takes to fetch both roots, encode and decode."""
         target_bytes = self.target.size_bytes
         fetched = (self.base.size_bytes + target_bytes) / _READ_S
         return fetched + target_bytes / _ENCODE_S + target_bytes / _DECODE_S
 
     @property
     def stored_bytes(self) -> int:
-        """What both roots and the largest delta that is kept take on disk."""
+        """The disk space of both roots and the largest delta that is kept."""
         return self.base.size_bytes + self.target.size_bytes + self.most_bytes
 
     def note(self, reason: str = "") -> DeltaNote:
-        """Return what the record notes about it: empty where it is made, else why it is not."""
+        """Return the note about it for the record; `reason` is empty for a delta that was made."""
         return DeltaNote(self.base.sha256, self.target.sha256, reason)
 
 
@@ -108,15 +110,15 @@ def bases(listed: Mapping[str, Version], target: str, count: int) -> list[str]:
 
 
 def wanted_count(target: Record, usual: int) -> int:
-    """Return how many deltas a version gets: what its metadata.json says, else the server's number."""
+    """Return how many deltas a version gets: the number in its metadata.json, else the server's default."""
     own = overrides(target).deltas
     return usual if own is None else own
 
 
 def pair_of(listed: Mapping[str, Version], target: Record, base: Record, *, again: bool = False) -> Pair | str:
-    """Return the delta to make between two listed versions, or why none is made: a sentence, for the log alone.
+    """Return the delta to make between two listed versions, or a sentence for the log saying why none is made.
 
-    Nothing is tried twice for the same two roots, unless it is to be tried `again`.
+    Nothing is tried twice for the same two roots, unless `again` is set.
     """
     new, old = (_root(listed, record) for record in (target, base))
     if new is None or old is None:
@@ -137,7 +139,7 @@ def pair_of(listed: Mapping[str, Version], target: Record, base: Record, *, agai
 def unexplained(listed: Mapping[str, Version], known: Mapping[str, Record], usual: int) -> list[Pair]:
     """Return the deltas that the newest listed version lacks although its record notes nothing about them.
 
-    `known` maps versions to their records. A note about other roots than those of now counts as none.
+    `known` maps versions to their records. A note about roots that have since changed counts as none.
     """
     target = known.get(newest(listed))
     if target is None:
@@ -148,7 +150,7 @@ def unexplained(listed: Mapping[str, Version], known: Mapping[str, Record], usua
 
 
 def no_room(pair: Pair, room: Room) -> str:
-    """Return why a delta does not fit into any such run; empty when it fits."""
+    """Return why no run with this room can make the delta; empty when one can."""
     if room.memory_mb and room.memory_mb < NEEDED_MB:
         return f"the function has {room.memory_mb:,} MB of memory, expected {NEEDED_MB:,} at least"
     if pair.stored_bytes > room.disk_bytes:
@@ -173,7 +175,7 @@ def _squashfs(version: Version) -> Item | None:
 
 
 def _root(listed: Mapping[str, Version], record: Record) -> Root | None:
-    """Return the listed squashfs with what the record knows of its object; None where both do not agree."""
+    """Return the listed squashfs with the record's facts about its object; None if the two disagree."""
     version = record.id
     item = _squashfs(listed[version.version]) if version.version in listed else None
     file = item.path.rpartition("/")[2] if item else ""

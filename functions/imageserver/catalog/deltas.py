@@ -1,14 +1,14 @@
 """Choose the deltas that clients can be shown.
 
-A client that holds the base of a delta downloads the delta in place of the root. Three of its habits decide here
+A client that holds the base of a delta downloads the delta in place of the root. Four client habits decide here
 (shared/simplestreams/products.go, and the daemons' image download):
 
 - Every Incus up to 7.3, and LXD before 5.0.7, 5.21.5 and 6.8, apply several deltas of one root one after the other,
-  and a client with both bases ends with a wrong image: each root has one delta at most.
-- Incus, and LXD before 5.0.4, 5.21.2 and 6.1, take the squashfs of the base version as the source, also for the delta
-  of a disk. Where the base lists a squashfs they would patch the container's file.
-- A delta whose base is not listed is passed over.
-- One that xdelta3 cannot apply fails the download, and the whole root is not tried.
+  and a client with both bases ends up with a wrong image. So each root has one delta at most.
+- Incus, and LXD before 5.0.4, 5.21.2 and 6.1, take the squashfs of the base version as the source, even for the delta
+of a disk. If the base lists a squashfs, they would patch the container's file.
+- All skip a delta whose base is not listed.
+- A delta that xdelta3 cannot apply fails the download; the client does not fall back to the whole root.
 """
 
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ from imageserver.format.file_kinds import SQUASHFS
 
 
 def with_deltas(candidate: Candidate) -> Candidate:
-    """Choose the delta of each root, the one with the newest base; the others are withheld with a reason."""
+    """Choose for each root the delta with the newest base; withhold the others with a reason."""
     builds = {build.name: build for build in candidate.builds}  # newest first
     order = {name: number for number, name in enumerate(builds)}
     chosen, withheld = [], list(candidate.withheld)
@@ -42,7 +42,7 @@ def with_deltas(candidate: Candidate) -> Candidate:
 
 
 def _wrong(build: Build, file: str, root: str, builds: Mapping[str, Build]) -> str:
-    """Return why no client can be shown a delta of this kind of root; empty when all can."""
+    """Return why a delta of this kind of root cannot be listed; empty when it can."""
     base = file_kinds.classify(file).delta_base
     if root not in build.assessment.roots:
         return f"has no {root} beside it that is listed"

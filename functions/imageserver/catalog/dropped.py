@@ -11,15 +11,15 @@ _FIELDS = (
     "os", "release_title", "release_codename", "variant", "version", "requirements", "supported", "support_eol",
     "retain_versions", "retain_days", "deltas",
 )  # fmt: skip
-"""Of a product. The label belongs to one version."""
+"""Fields of a product; the label belongs to one version."""
 
 
 def dropped_overrides(candidate: Candidate) -> tuple[Withheld, ...]:
-    """Tell of the aliases and fields that the version before gave and that the newest one has no file to repeat.
+    """Warn of aliases and fields from the previous version that the newest one has no file to repeat.
 
-    The newest listed version describes its product. Fields are not inherited: what an older version said would end
-    on the day when retention deletes that version, long after anybody looks. A newest version with a file of
-    overrides, even an empty one, has said what it wants.
+    The newest listed version describes its product. Fields are not inherited: they would vanish on the day when
+    retention deletes the older version, long after anybody looks. A newest version with a file of overrides, even an
+    empty one, has stated what it wants.
     """
     if len(candidate.builds) < 2:
         return ()
@@ -38,14 +38,14 @@ def dropped_overrides(candidate: Candidate) -> tuple[Withheld, ...]:
 
 
 def _lost(newest: Build, before: Build) -> list[tuple[str, str]]:
-    """Return what only the version before gives, each with its kind: the aliases, then the fields."""
+    """Return the aliases, then the fields, that only the previous version gives, each with its kind."""
     now, then = overrides(newest.record), overrides(before.record)
     aliases = [("alias", alias) for alias in sorted(set(then.aliases) - set(now.aliases))]
     return aliases + [("field", field) for field in _FIELDS if _given(then, field) and not _given(now, field)]
 
 
 def _named(lost: list[tuple[str, str]]) -> str:
-    """Return what is lost in words, such as `the aliases lts, noble/lts and the field os`."""
+    """Return the lost names in words, such as `the aliases lts, noble/lts and the field os`."""
     groups = []
     for kind, several in (("alias", "aliases"), ("field", "fields")):
         names = [name for its_kind, name in lost if its_kind == kind]
@@ -59,7 +59,7 @@ def _given(said: Overrides, field: str) -> bool:
 
 
 def _has(record: Record, file: str) -> bool:
-    """Return whether a version says something in this file: one that was refused says nothing."""
+    """Return whether a version has this file. A refused one counts as missing."""
     if file not in record.files or record.files[file].withdrawn:
         return False
     return not any(reason.file == file and reason.kind == "error" for reason in record.reasons)

@@ -1,4 +1,4 @@
-"""Render a stream's Atom feed: its newest versions, for feed readers. A pure function of the products document.
+"""Render a stream's Atom feed of its newest versions. A pure function of the products document.
 
 A version's time is the one in its name, so the same document gives the same bytes. Links are relative to the feed,
 which does not know the server's address.
@@ -22,7 +22,7 @@ _MINUTE_DIGITS: Final = len("YYYYMMDDHHMM")
 _ONLY_DIGITS: Final = {ord(separator): None for separator in "_:"}
 _NAMES: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _NOT_XML: Final = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-"""Characters that XML 1.0 cannot hold in any form; publishers choose titles and aliases."""
+"""Characters that XML 1.0 cannot represent; publishers choose titles and aliases."""
 
 
 def feed_key(stream: str) -> str:
@@ -48,9 +48,9 @@ def render_feed(document: Products, server: str) -> bytes:
 
 
 def _versions(document: Products) -> Iterator[tuple[str, str, str]]:
-    """Yield when, product and name of every version; its items stay undecoded.
+    """Yield time, product and name of every version; its items stay undecoded.
 
-    Digits in place of a time: to parse a hundred thousand dates would take longer than all else that publish does.
+    The time is a string of digits: parsing a hundred thousand dates would take longer than all other work of publish.
     """
     for name, product in document.products.items():
         for version in _NAMES.decode(product.versions):
@@ -61,7 +61,7 @@ def _entry(feed: ET.Element, product_path: str, product: Product, version: str) 
     images = documents.images(documents.decode_versions(product)[version])
     entry = ET.SubElement(feed, "entry")
     _text(entry, "title", f"{product.os} {product.release_title} {product.arch} {product.variant}, {version}")
-    # The fingerprints are in the id: other bytes under the same name are another entry.
+    # The id contains the fingerprints: other bytes under the same name make another entry.
     _text(entry, "id", uuid5(NAMESPACE_URL, "\n".join((product_path, version, *sorted(images)))).urn)
     _text(entry, "updated", _time(version))
     ET.SubElement(entry, "link", rel="alternate", href=f"../../?product={product_path}")

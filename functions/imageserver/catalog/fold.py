@@ -1,8 +1,8 @@
-"""The fold: records of products -> a stream's products document, the index, and what is not listed.
+"""The fold: records of products -> a stream's products document, the index, and the list of unlisted uploads.
 
 Everything here is a pure function of the records. A product is rendered from its own records (`render`); what two
-products may not share is decided over the whole document (`conflicts`). `fold` asks for the records of the products
-that are touched instead of guessing (`Folded.needs`).
+products may not share is decided over the whole document (`conflicts`). `fold` asks for the records of the other
+products that are affected (`Folded.needs`).
 """
 
 from collections.abc import Mapping, Sequence
@@ -28,14 +28,14 @@ from imageserver.versions.records import Record
 from imageserver.versions.state import State
 
 UNLISTED: Final = frozenset({State.INCOMPLETE, State.INVALID})
-"""States that `<stream>.unlisted.json` tells: something was uploaded, and clients see nothing of it."""
+"""States that `<stream>.unlisted.json` reports: something was uploaded, and clients see none of it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Folded:
     """A folded document, or the products whose records are needed to fold at all.
 
-    `outdated` are products of other streams of which their documents no longer say what the records of both do.
+    `outdated` are products of other streams whose documents no longer agree with the records of both streams.
     """
 
     document: Products
@@ -50,7 +50,7 @@ def fold(
     rights: Rights = NOBODY,
     streams: Streams = ALONE,
 ) -> Folded:
-    """Put the products that changed, each with all of its records, into a stream's document.
+    """Fold the changed products, each with all of its records, into a stream's document.
 
     Returns `needs` when other products share a fingerprint with one of these now or did before, and those that these
     touch in turn: read their records too, and fold again with them. `streams` has this document and those of all other
@@ -87,10 +87,10 @@ def fold(
 
 
 def fold_index(index: Index, document: Products) -> Index:
-    """Return the index with the entry of one stream as its products document wants it; without products, no entry.
+    """Return the index with one stream's entry brought up to date; a stream without products has no entry.
 
-    A stream whose products wait for one of another stream has an entry without products, which clients pass over. The
-    other one finds it by that.
+    A stream whose products wait for one of another stream has an entry without products, which clients skip. That entry
+    lets the other stream find it.
     """
     stream = document.content_id
     found = {name: entry for name, entry in index.index.items() if name != stream}
@@ -106,7 +106,7 @@ def fold_index(index: Index, document: Products) -> Index:
 
 
 def fold_unlisted(unlisted: Unlisted, changed: Mapping[ProductId, Sequence[Record]]) -> Unlisted:
-    """Return what was uploaded and is not listed, with the products that changed brought up to date."""
+    """Return the unlisted uploads, with those of the changed products brought up to date."""
     products = dict(unlisted.products)
     for product, versions in changed.items():
         assessed = {record.id.version: assess(record).state for record in versions}

@@ -1,4 +1,4 @@
-"""Find images by what clients show of them: a fingerprint, the start of one, or an alias."""
+"""Find images by the names that clients show: a fingerprint, the start of one, or an alias."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from imageserver.versions.records import Record, kind_of
 
 @dataclass(frozen=True, slots=True, order=True)
 class Image:
-    """One image: the file of its root or unified tarball, and how many images its version has."""
+    """One image: the file of its root or unified tarball, and the number of images in its version."""
 
     version: VersionId
     file: str
@@ -24,7 +24,7 @@ def by_fingerprint(document: Products, start: str) -> Iterator[Image]:
     """Yield the listed images whose fingerprint begins with `start`."""
     wanted = b'"' + start.encode()
     for name, product in document.products.items():
-        if wanted not in bytes(product.versions):  # decoding every product would cost far more than this search
+        if wanted not in bytes(product.versions):  # a search in raw JSON: decoding every product would cost far more
             continue
         for version, entry in documents.decode_versions(product).items():
             yield from _matching(
@@ -33,7 +33,7 @@ def by_fingerprint(document: Products, start: str) -> Iterator[Image]:
 
 
 def by_alias(document: Products, alias: str) -> Iterator[Image]:
-    """Yield the images of the newest version of each product that has an alias, which is one for each architecture."""
+    """Yield the images of the newest version of each product with this alias: one product for each architecture."""
     for name, product in document.products.items():
         if alias in product.aliases.split(","):
             versions = documents.decode_versions(product)

@@ -11,7 +11,7 @@ from imageserver.versions.assessment import overrides
 
 
 def render(candidate: Candidate, clients: Sequence[str], aliases: Iterable[str]) -> Product:
-    """Return a product with its builds and aliases; the newest build decides about the fields of the product."""
+    """Return a product with its builds and aliases. The newest build decides the fields of the product."""
     product, newest = candidate.id, overrides(candidate.builds[0].record)
     versions = {build.name: _version(build, clients) for build in candidate.builds}
     return Product(
@@ -58,7 +58,7 @@ def _version(build: Build, clients: Sequence[str]) -> Version:
 
 
 def _common(found: set[str]) -> str:
-    """Return what is the same of all files; nothing where one of them came another way."""
+    """Return the value that all files share; empty if they differ."""
     return found.pop() if len(found) == 1 else ""
 
 

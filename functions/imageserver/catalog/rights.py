@@ -1,4 +1,4 @@
-"""Who may upload what, and who may use which names: a pure rule over names; authentication is API Gateway's.
+"""Rights of callers: where each may upload, and which names it may use. A pure rule; API Gateway authenticates.
 
 The rule is a JSON object, caller -> list of path prefixes:
 
@@ -10,11 +10,11 @@ next `/` (in a caller also `:`), and at the very end for all that follows.
 
 An entry `alias:ubuntu/lts` is no prefix: it grants a name that is not below the caller's prefixes (`Rights.may_claim`).
 Nor are `promote:stable`, the right to point the channel stable to a version, and `check:boots`, the right to post
-results of the check boots. Each is for the caller's own prefixes, or in the form `check:boots:images/ubuntu/` for that
-prefix, without a right to write there.
+results of the check boots. Each applies to the caller's own prefixes; the form `check:boots:images/ubuntu/` applies to
+that prefix, and gives no right to write there.
 
-A `*` may not stand where an owner is named. Everybody can register `octocat-2` with GitHub and ask for a token with
-any audience, so `repo:octocat*/…` would let strangers in, and `*` alone the whole world.
+A `*` may not stand in the name of an owner. Anybody can register `octocat-2` with GitHub and ask for a token with any
+audience, so `repo:octocat*/…` would let strangers in, and `*` alone the whole world.
 """
 
 import json
@@ -36,15 +36,15 @@ _ASSUMED_ROLE = re.compile(r"arn:(?P<partition>[^:]+):sts::(?P<account>\d+):assu
 
 
 class BadRule(ValueError):
-    """The rule cannot be read; the message says what it should look like."""
+    """The rule cannot be read. The message says what is expected."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
     """One caller: the patterns of its names, of the paths that it may write, and of the aliases that it was granted.
 
-    `heads` are those paths as far as they are the same for all that they match.
-    `named` goes by a right and the name of a channel or a check: the paths for which it was granted.
+    `heads` are the literal beginnings of those path patterns. `named` maps a right and the name of a channel or check
+    to the paths for which it was granted.
     """
 
     caller: re.Pattern[str]
@@ -54,7 +54,7 @@ class Rule:
     named: Mapping[tuple[str, str], tuple[re.Pattern[str], ...]] = field(default_factory=dict)
 
     def is_for(self, caller: str) -> bool:
-        """Return whether the rule names a caller, or the role behind its session."""
+        """Return whether the rule is for a caller, or for the role behind its session."""
         return any(self.caller.fullmatch(name) for name in {caller, role_of(caller)} - {""})
 
     def may_write(self, path: str) -> bool:
@@ -62,11 +62,11 @@ class Rule:
         return any(prefix.fullmatch(path) for prefix in self.paths)
 
     def may_claim(self, stream: str, alias: str) -> bool:
-        """Return whether the caller may use a name in a stream."""
+        """Return whether the caller may use an alias in a stream."""
         return self.may_write(f"{stream}/{alias}") or any(grant.fullmatch(alias) for grant in self.aliases)
 
     def names(self, right: Right, path: str) -> set[str]:
-        """Return the channels or the checks for which the caller has a right at a path."""
+        """Return the channels or checks for which the caller has a right at a path."""
         return {
             name
             for (granted, name), paths in self.named.items()
@@ -82,7 +82,10 @@ class Rights:
 
     @classmethod
     def parse(cls, text: str) -> "Rights":
-        """Read the rule; BadRule if it is no JSON object of callers and prefixes, or a caller could be anybody."""
+        """Read the rule.
+
+        Raise BadRule unless it is a JSON object of callers and prefixes in which no caller could be anybody.
+        """
         try:
             rule = json.loads(text)
         except (ValueError, RecursionError) as error:
@@ -107,22 +110,22 @@ class Rights:
         return cls(tuple(_rule(who, entries) for who, entries in rule.items()))
 
     def allow(self, caller: str, path: str) -> bool:
-        """Return whether a caller may write at or below a path that keys.parse_… has accepted."""
+        """Return whether a caller may write at or below a path that one of the parsers of keys has accepted."""
         return any(rule.is_for(caller) and rule.may_write(path) for rule in self.rules)
 
     def names(self, caller: str, right: Right, path: str) -> frozenset[str]:
-        """Return the channels to which a caller may promote what is at a path, or the checks that it may post for."""
+        """Return the channels a caller may promote a path to, or the checks whose results it may post for it."""
         return frozenset(name for rule in self.rules if rule.is_for(caller) for name in rule.names(right, path))
 
     def may_look(self, caller: str, path: str) -> bool:
-        """Return whether a caller may ask about a path: whether it may write, promote or post results there."""
+        """Return whether a caller may ask about a path: it may write, promote or post results there."""
         rights: tuple[Right, ...] = ("promote", "check")
         return self.allow(caller, path) or any(self.names(caller, right, path) for right in rights)
 
     def publisher(self, caller: str) -> str:
-        """Return as whom a caller is counted: the entries that name it; "" if none does.
+        """Return the publisher that a caller is counted as: the entries that match it; "" if none does.
 
-        Each session of a role and each branch of a repository is another caller, of one publisher.
+        Each session of a role, and each branch of a repository, is a caller of its own, but the same publisher.
         """
         return " ".join(rule.caller.pattern for rule in self.rules if rule.is_for(caller))
 
@@ -131,26 +134,27 @@ class Rights:
         return any("/" not in prefix for prefix in self.prefixes(caller))
 
     def prefixes(self, caller: str) -> tuple[str, ...]:
-        """Return prefixes of keys below which all lies that a caller may write; "" where that is everything."""
+        """Return prefixes of keys that cover everything a caller may write; "" covers all keys."""
         return tuple(dict.fromkeys(head for rule in self.rules if rule.is_for(caller) for head in rule.heads))
 
     def may_claim(self, product: ProductId, alias: str) -> bool:
-        """Return whether a product may use an alias that its path does not give it.
+        """Return whether a product may use an alias that is not from its path.
 
-        Any caller that may write there could have said so. So each of them must have a prefix that covers
-        `<stream>/<alias>`, or the operator's grant. Where only the operator can write, every alias is right.
+        Any caller that may write to the product could have asked for the alias. So each of them must have a prefix that
+        covers `<stream>/<alias>`, or a grant of the operator. Where only the operator can write, every alias is
+        allowed.
         """
         return all(rule.may_claim(product.stream, alias) for rule in self.rules if rule.may_write(product.path))
 
     def is_granted(self, product: ProductId, alias: str) -> bool:
-        """Return whether the operator granted an alias by name to somebody who may write to a product."""
+        """Return whether the operator granted this alias to a caller that may write to a product."""
         return any(
             grant.fullmatch(alias) for rule in self.rules if rule.may_write(product.path) for grant in rule.aliases
         )
 
 
 NOBODY: Final = Rights()
-"""No publisher is named: only the operator can write, and may use every name."""
+"""The rule of a server without publishers: only the operator can write, and may use every name."""
 
 
 def _rule(caller: str, entries: list[str]) -> Rule:
@@ -171,9 +175,8 @@ def _rule(caller: str, entries: list[str]) -> Rule:
 
 
 def role_of(caller: str) -> str:
-    """Return the ARN of the role behind the session of an assumed role, which has another ARN each time.
-
-    The session's ARN lacks the role's path.
+    """Return the ARN of the role behind an assumed-role session; each session has an ARN of its own. A session's ARN
+    lacks the path of the role.
     """
     session = _ASSUMED_ROLE.fullmatch(caller)
     return f"arn:{session['partition']}:iam::{session['account']}:role/{session['role']}" if session else ""

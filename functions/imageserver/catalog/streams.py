@@ -1,9 +1,9 @@
-"""Settle what products of different streams may not share: clients read all streams of a server as one list.
+"""Resolve conflicts between products of different streams: clients read all streams of a server as one list.
 
-A stream's document is folded beside the documents of the others. They say which products of other streams have, or
-wait for, a fingerprint or an alias of one that is folded. Who has it is decided from the records of both
-(`conflicts.each_fingerprint_once`, `names_lost`), so each stream comes to the same answer. Where the other's document
-says otherwise, its product is `outdated`, and is to be folded too.
+A stream's document is folded beside the documents of the others. They say which products of other streams have, or wait
+for, a fingerprint or an alias of one that is folded. The records of both decide which product gets it
+(`conflicts.each_fingerprint_once`, `names_lost`), so each stream comes to the same answer. If the other stream's
+document says otherwise, its product is `outdated` and must be folded too.
 """
 
 import re
@@ -26,17 +26,17 @@ Lost = Mapping[tuple[ProductId, str], ProductId]
 
 
 class Streams:
-    """The products documents of the streams of a server, indexed by what their products have and wait for.
+    """The products documents of all streams of a server, indexed by the names that their products have or wait for.
 
-    Digests of files are indexed beside the fingerprints: a search in raw JSON, since decoding costs far more. One too
-    many makes records be read that decide nothing.
+    Digests of files are indexed along with the fingerprints, because a search in raw JSON is far cheaper than decoding.
+    A false match only causes records to be read that decide nothing.
     """
 
     def __init__(self, known: Iterable[Products]) -> None:
         self.documents = {document.content_id: document for document in known}
         self._by_fingerprint: dict[str, set[ProductId]] = defaultdict(set)
         self._by_alias: dict[tuple[str, str], set[ProductId]] = defaultdict(set)
-        self._waiting: dict[ProductId, set[ProductId]] = defaultdict(set)  # by what has their place
+        self._waiting: dict[ProductId, set[ProductId]] = defaultdict(set)  # keyed by the product that has the name
         for stream, document in self.documents.items():
             for name, product in document.products.items():
                 id_ = product_id(stream, name)
@@ -62,7 +62,7 @@ class Streams:
                 self._waiting[holder].add(product)
 
     def needs(self, candidates: Mapping[ProductId, Candidate], stream: str) -> set[ProductId]:
-        """Return the products of all streams, beside the candidates, that decide who has what they share."""
+        """Return the other products, of all streams, that share a fingerprint or an alias with a candidate."""
         found: set[ProductId] = set()
         for product, candidate in candidates.items():
             for fingerprint in candidate.fingerprints:
@@ -78,7 +78,7 @@ class Streams:
     def outdated(
         self, stream: str, resolved: Mapping[ProductId, Candidate], asked: Asked, lost: Lost
     ) -> Iterator[ProductId]:
-        """Yield the products of other streams of which their document does not say what follows from the records."""
+        """Yield the products of other streams whose document disagrees with the records."""
         mine = {product for product in resolved if product.stream == stream}
         contested = {(_arch(product), alias) for product in mine for alias in _names_of(product, asked[product])}
         for product, candidate in resolved.items():
@@ -113,10 +113,10 @@ def names_lost(
 ) -> dict[tuple[ProductId, str], ProductId]:
     """Return the aliases that products lose to a product of another stream.
 
-    One whose path gives the alias goes first, among those a plain architecture, then one that the operator granted it,
-    then the one whose first upload came first, which `Record.since` remembers when retention has deleted it. Clients
-    take an alias with the architecture behind it for the same product, so it goes with the alias. Within a stream
-    `conflicts.each_alias_once` decides.
+    What decides, in this order: the path gives the alias; the lower level of the architecture; the operator granted the
+    alias; the earlier first upload, which `Record.since` remembers after retention has deleted it. Clients resolve
+    `<alias>/<architecture>` to the same product, so both go together. Within a stream `conflicts.each_alias_once`
+    decides.
     """
     claims: dict[tuple[str, str], list[ProductId]] = defaultdict(list)
     for product, aliases in asked.items():
@@ -159,7 +159,7 @@ def names_lost(
 
 
 def _names_of(product: ProductId, aliases: Iterable[str]) -> set[str]:
-    """Return the aliases, those that clients make of them, and those that clients would make these of."""
+    """Return the aliases, those that clients derive from them, and those from which clients would derive these."""
     names = set(aliases)
     without = {base for base, _, arch in (alias.rpartition("/") for alias in names) if architectures.canonical(arch)}
     return names | {f"{alias}/{product.arch}" for alias in names} | without

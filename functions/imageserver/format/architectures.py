@@ -1,13 +1,14 @@
 """Architecture names as LXD and Incus know them.
 
-A client skips a product of an architecture that it does not know, without a word. A name that no client knows is
-refused here, one that only some know is listed with a warning that names the others. Folder names may be the kernel's
-(`x86_64`) or an alias (`amd64`).
+A client silently skips a product of an architecture that it does not know. A name that no client knows is refused here.
+A name that only some know is listed, with a warning that names the others. Folder names may be the kernel's (`x86_64`)
+or an alias (`amd64`).
 
 The table is the union of `architectureNames` and `architectureAliases` in shared/osarch/architectures.go of
-canonical/lxd at a83edf2 and lxc/incus at be7afc5 (both of August 2026). To renew it: write today's names into
+canonical/lxd at a83edf2 and lxc/incus at be7afc5 (both of August 2026). To update it, write today's names into
 client_sources/*_architectures.txt beside tests/unit/imageserver/format/test_architectures.py and run that test. It
-names what is missing here. Find the first release with `git tag --contains <the commit that added the name>`.
+lists the names that are missing here. Find the first release with `git tag --contains <the commit that added the
+name>`.
 """
 
 from typing import Final
@@ -57,7 +58,7 @@ def skipped_by(name: str) -> str:
 
 
 def level(name: str) -> int:
-    """Return the level of x86_64 that a name asks for: 3 for `amd64v3`, 0 for a name without a level.
+    """Return the level of x86_64 that a name requires: 3 for `amd64v3`, 0 for a name without a level.
 
     Clients map each level to plain x86_64. An image of a higher level does not run on every such machine.
     """

@@ -1,7 +1,7 @@
-"""The documents that clients read: their shapes, and bytes <-> documents.
+"""The documents that clients read: their shapes, and how they are encoded and decoded.
 
 Field names and types are the clients' (shared/simplestreams of LXD and Incus); one wrong type makes them
-reject a whole document, so each has one here. Encoding is deterministic: sorted keys, no spaces, no time.
+reject a whole document, so every field is typed here. Encoding is deterministic: sorted keys, no spaces, no time.
 """
 
 from typing import Final, TypeVar
@@ -17,17 +17,23 @@ INDEX_KEY: Final = f"{FOLDER}index.json"
 
 
 def products_key(stream: str) -> str:
-    """Return the key of a stream's products document. Clients cache it under its base name: it never changes."""
+    """Return the key of a stream's products document.
+
+    It never changes, because clients cache it under its base name.
+    """
     return f"streams/v1/{stream}.json"
 
 
 def unlisted_key(stream: str) -> str:
-    """Return the key of the document that tells people (no client) what was uploaded but is not listed."""
+    """Return the key of the document that shows people (not clients) what was uploaded but is not listed."""
     return f"streams/v1/{stream}.unlisted.json"
 
 
 def product_id(stream: str, name: str) -> ProductId:
-    """Return the product that a name of the catalog means in a stream; CatalogDamaged when it is no product's name."""
+    """Return the product that a name in a stream's catalog stands for.
+
+    Raise CatalogDamaged if it is not a product's name.
+    """
     parts = name.split(":")
     if len(parts) != 4:
         raise CatalogDamaged(
@@ -38,12 +44,12 @@ def product_id(stream: str, name: str) -> ProductId:
 
 
 def named(product: ProductId, stream: str) -> str:
-    """Return what a document of a stream calls a product: its name, with its own stream in front where it differs."""
+    """Return the name of a product in a stream's document, with its own stream in front if that is another one."""
     return product.name if product.stream == stream else f"{product.stream}:{product.name}"
 
 
 def holder_elsewhere(held_by: str) -> ProductId | None:
-    """Return the product of another stream that `Withheld.held_by` means; None for one of the same stream."""
+    """Return the product of another stream that `Withheld.held_by` names; None for one of the same stream."""
     stream, _, name = held_by.partition(":")
     return product_id(stream, name) if held_by.count(":") == 4 and "/" not in held_by else None
 
@@ -79,7 +85,7 @@ class Version(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
 
 
 class Product(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
-    """One product. `aliases` is comma-joined. `versions` stays raw JSON until somebody asks for it."""
+    """One product. `aliases` is comma-joined. `versions` stays raw JSON until it is needed."""
 
     aliases: str
     arch: str
@@ -97,13 +103,12 @@ class Product(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
 
 
 class Withheld(msgspec.Struct, frozen=True, omit_defaults=True, order=True, kw_only=True):
-    """Something complete that is not listed because of what else is: an alias, a file or a whole version.
+    """Something complete that is not listed because something else is: an alias, a file or a whole version.
 
-    `held_by` says what has its place: another product, or `<product>/<version>` of its own; a product of another stream
-    has the stream in front, `<stream>:<product>`. An alias without it is none that the product may have. `fingerprint`
-    is given for an image. An entry with neither alias nor file, of a version that is listed, is about what its product
-    lost.
-    Clients ignore all of it.
+    `held_by` names what is listed instead: another product, or `<product>/<version>` of its own product. A product of
+    another stream has the stream in front, `<stream>:<product>`. An alias without it is one that the product may not
+    have. An image has a `fingerprint`. An entry with neither alias nor file, for a listed version, is about what its
+    product lost. Clients ignore all of it.
     """
 
     alias: str = ""
@@ -115,7 +120,7 @@ class Withheld(msgspec.Struct, frozen=True, omit_defaults=True, order=True, kw_o
 
 
 class Products(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
-    """A stream's products document. `withheld` is ours: product name -> what of it is not listed."""
+    """A stream's products document. `withheld` is our own field: product name -> what of it is not listed."""
 
     content_id: str
     datatype: str
@@ -125,7 +130,7 @@ class Products(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
 
 
 class IndexEntry(msgspec.Struct, frozen=True, kw_only=True):
-    """A stream as the index shows it. Clients pass over an entry without products."""
+    """A stream as the index shows it. Clients skip an entry without products."""
 
     datatype: str
     format: str
@@ -141,7 +146,7 @@ class Index(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Unlisted(msgspec.Struct, frozen=True, kw_only=True):
-    """What was uploaded and is not listed: product name -> version -> `incomplete` or `invalid`."""
+    """Uploads that are not listed: product name -> version -> `incomplete` or `invalid`."""
 
     content_id: str
     format: str
@@ -165,31 +170,34 @@ def encode(document: Document) -> bytes:
 
 
 def decode_products(body: bytes | None, stream: str) -> Products:
-    """Read a products document; None (there is none yet) gives an empty one. CatalogDamaged otherwise."""
+    """Read a products document; None (there is none yet) gives an empty one.
+
+    Raise CatalogDamaged if it cannot be read.
+    """
     if body is None:
         return Products(content_id=stream, datatype="image-downloads", format="products:1.0", products={})
     return _decode(body, Products, products_key(stream))
 
 
 def decode_index(body: bytes | None) -> Index:
-    """Read the index; None gives an empty one. CatalogDamaged otherwise."""
+    """Read the index; None gives an empty one. Raise CatalogDamaged if it cannot be read."""
     return Index(format="index:1.0", index={}) if body is None else _decode(body, Index, INDEX_KEY)
 
 
 def decode_unlisted(body: bytes | None, stream: str) -> Unlisted:
-    """Read what is not listed; None gives an empty one. CatalogDamaged otherwise."""
+    """Read the unlisted uploads; None gives an empty document. Raise CatalogDamaged if it cannot be read."""
     if body is None:
         return Unlisted(content_id=stream, format="unlisted:1.0", products={})
     return _decode(body, Unlisted, unlisted_key(stream))
 
 
 def encode_versions(versions: dict[str, Version]) -> msgspec.Raw:
-    """Return the versions of a product as it carries them."""
+    """Return the versions of a product as the raw JSON of its `versions`."""
     return msgspec.Raw(_encoder.encode(versions))
 
 
 def decode_versions(product: Product) -> dict[str, Version]:
-    """Return the versions of a product, read; CatalogDamaged when they are none of ours."""
+    """Decode the versions of a product. Raise CatalogDamaged if they cannot be read."""
     try:
         return _versions.decode(product.versions)
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
@@ -200,12 +208,12 @@ def decode_versions(product: Product) -> dict[str, Version]:
 
 
 def versions_of(document: Products, product: str) -> dict[str, Version]:
-    """Return the versions that a document lists of a product, by its name; CatalogDamaged as for decode_versions."""
+    """Return the listed versions of the product with this name. Raise CatalogDamaged as decode_versions does."""
     return decode_versions(document.products[product]) if product in document.products else {}
 
 
 def images(version: Version) -> dict[str, str]:
-    """Return the images of a version as clients tell them apart: fingerprint -> file of the root or unified tarball."""
+    """Return the images of a version as clients see them: fingerprint -> file of the root or unified tarball."""
     files = {item.ftype: item.path.rpartition("/")[2] for item in version.items.values()}
     found: dict[str, str] = {}
     for item in version.items.values():
@@ -218,7 +226,7 @@ def images(version: Version) -> dict[str, str]:
 
 
 def clients(version: Version) -> list[str]:
-    """Return the kinds of client that see a version: those whose metadata or unified tarball it carries."""
+    """Return the kinds of client that see a version: those whose metadata or unified tarball it has."""
     ftypes = {item.ftype for item in version.items.values()}
     return [client for client in ALL_CLIENTS if ftypes & {METADATA_FTYPES[client], UNIFIED_FTYPES[client]}]
 

@@ -1,4 +1,4 @@
-"""What a file in a version's folder is, by its name: the table of ftypes.
+"""The kind of a file in a version's folder, by its name: the table of ftypes.
 
 The ftypes and the field of the combined sha256 for each kind of root are the clients'
 (shared/simplestreams/products.go of LXD and Incus).
@@ -35,7 +35,7 @@ class FileKind:
 
 
 ALL_CLIENTS: Final = ("incus", "lxd")
-"""Whose names for metadata and unified items the catalog can carry."""
+"""The kinds of client whose metadata and unified items the catalog can carry."""
 
 SQUASHFS: Final = "squashfs"
 ROOT_TAR: Final = "root.tar.xz"
@@ -49,7 +49,7 @@ METADATA_FTYPES: Final[dict[str, str]] = {"lxd": "lxd.tar.xz", "incus": "incus.t
 UNIFIED_FTYPES: Final[dict[str, str]] = {"lxd": "lxd_combined.tar.gz", "incus": "incus_combined.tar.gz"}
 """Client -> the ftype of the unified tarball that it reads."""
 UNIFIED_VM_CLIENTS: Final = ("incus",)
-"""Who reads `combined_type`, and so a virtual machine in one tarball: Incus from 7.1 on, and no LXD."""
+"""The client that reads `combined_type`, and so a virtual machine in one tarball: Incus from 7.1 on, no LXD."""
 
 _TAR = r"tar(\.(gz|xz|zst|bz2|lzma))?"
 _ANY_TAR = rf"({_TAR}|tgz|txz|tbz2?|tzst|tlz)"
@@ -106,7 +106,7 @@ _CONVERTED_BY: Final[tuple[tuple[re.Pattern[str], str, str], ...]] = (
 
 
 def classify(file: str) -> FileKind:
-    """Return the kind of a file by its name; Role.OTHER for an unknown name, or for one that no URL can carry."""
+    """Return the kind of a file by its name; Role.OTHER for an unknown name, or one that cannot stand in a URL."""
     try:
         check_file(file)
     except InvalidUpload:
@@ -115,7 +115,7 @@ def classify(file: str) -> FileKind:
 
 
 def meant(file: str) -> FileKind:
-    """Return the kind of a file as its publisher meant it, whether it can be served under that name or not."""
+    """Return the kind of file that the name suggests, whether it can be served under that name or not."""
     if file in _FIXED:
         return _FIXED[file]
     if file.endswith(".vcdiff"):
@@ -136,7 +136,7 @@ def _by_ending(file: str) -> FileKind:
 
 
 def conversion(file: str) -> str:
-    """Return what a file is that is not taken in this form, and the command that helps; completes "<file> …"."""
+    """Say what a file is that is not accepted in this form, with the command that converts it; completes "<file> …"."""
     if file in _FIXED:
         return ""
     found = next(((what, how) for pattern, what, how in _CONVERTED_BY if pattern.fullmatch(file)), None)
@@ -151,12 +151,12 @@ def conversion(file: str) -> str:
 
 
 def is_metadata_name(file: str) -> bool:
-    """Return whether a name says that a root lies beside: `meta-<fingerprint>.tar.xz`, `incus.tar.gz`."""
+    """Return whether a name is that of metadata for a separate root: `meta-<fingerprint>.tar.xz`, `incus.tar.gz`."""
     return _METADATA_NAME.fullmatch(file) is not None
 
 
 def preference(file: str) -> tuple[bool, str]:
-    """Sort key that decides which of two files of one ftype is listed: distrobuilder's names come first."""
+    """Return the sort key that decides which of two files of one ftype is listed: distrobuilder's names come first."""
     usual = ("rootfs.squashfs", "rootfs.tar.xz", "disk.qcow2", *_FIXED)
     return (file not in usual, file)
 

@@ -3,8 +3,8 @@
     images/<os>/<release>/<arch>/<variant>/<version>/<file>
 
 A key that parses here is safe in a URL, in a product name (which joins with ':') and in an alias list
-(which joins with ','), and every client sees its product and version. What a client would skip in
-silence is refused with a sentence.
+(which joins with ','), and every client sees its product and version. A key that a client would silently skip is
+refused with a reason.
 """
 
 import re
@@ -22,12 +22,12 @@ RECORDS: Final = "versions/"
 LEASES: Final = "leases/"
 REQUEST_COUNTS: Final = f"{LEASES}requests/"
 FURTHEST_AHEAD: Final = timedelta(days=1)
-"""How far a version's name may be ahead of the clock or of its upload: clocks and time zones differ."""
+"""How far a version's date may be ahead of the clock or of its upload: clocks and time zones differ."""
 MAX_SEGMENT: Final = 100
 """Longest folder or file name. Seven of them and `versions/` stay below the 1,024 bytes of an S3 key."""
 
 SHORTEST_FINGERPRINT: Final = 6
-"""Digits of a fingerprint that are taken for one."""
+"""The fewest hex digits that are taken for the start of a fingerprint."""
 SHOWN_DIGITS: Final = 12
 """Digits of a fingerprint that clients show."""
 _FINGERPRINT = re.compile(rf"[0-9a-fA-F]{{{SHORTEST_FINGERPRINT},64}}")
@@ -36,8 +36,8 @@ _SEGMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._~-]*")
 _FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._~:-]*")
 _FOLDERS: Final = ("os", "release", "architecture", "variant")
 
-# The forms of a version name: how each looks to a person, to a regular expression, to strptime. A respin, `YYYYMMDD.N`
-# as cloud images have them, is of the same form as the day it belongs to: both sort in one product.
+# The forms of a version name: as shown to people, as a regular expression, and for strptime. A respin (`YYYYMMDD.N`, as
+# of cloud images) has the same form as its day, because the two sort correctly in one product.
 _VERSION_FORMS: Final[tuple[tuple[str, re.Pattern[str], str], ...]] = (
     ("YYYYMMDD_HHMM", re.compile(r"\d{8}_\d{4}", re.ASCII), "%Y%m%d_%H%M"),
     ("YYYYMMDD_HH:MM", re.compile(r"\d{8}_\d{2}:\d{2}", re.ASCII), "%Y%m%d_%H:%M"),
@@ -54,7 +54,7 @@ def stream_lease_key(stream: str) -> str:
 
 @dataclass(frozen=True, slots=True, order=True)
 class ProductId:
-    """A product of one stream; the words are the folders of its key."""
+    """A product of one stream; the fields are the folders of its key."""
 
     stream: str
     os: str
@@ -74,12 +74,12 @@ class ProductId:
 
     @property
     def records_prefix(self) -> str:
-        """Where the records of all its versions lie, with the final slash."""
+        """The prefix of the records of all its versions, with the final slash."""
         return f"{RECORDS}{self.path}/"
 
     @property
     def path_aliases(self) -> tuple[str, ...]:
-        """The aliases that its path gives it, longest first; no other product of its arch has them."""
+        """The aliases from its path, longest first; no other product of its arch has them."""
         named = (
             f"{self.os}/{self.release}/{self.arch}/{self.variant}",
             f"{self.os}/{self.release}/{self.variant}",
@@ -88,7 +88,7 @@ class ProductId:
 
     @property
     def current_aliases(self) -> tuple[str, ...]:
-        """The aliases without a release that lxd-imagebuilder gives a release named `current`; another may own them."""
+        """The aliases without a release, as lxd-imagebuilder gives them to a release named `current`; not exclusive."""
         return tuple(alias for alias in self.release_aliases(self.release) if alias not in self.path_aliases)
 
     def release_aliases(self, release: str) -> tuple[str, ...]:
@@ -144,11 +144,11 @@ class ImageKey:
 
 
 Target = ImageKey | VersionId | ProductId
-"""What can be withdrawn and restored."""
+"""The things that can be withdrawn and restored."""
 
 
 def parse_key(key: str) -> ImageKey:
-    """Parse the key of an upload; InvalidUpload names the part that is wrong and what it should be."""
+    """Parse the key of an upload. Raise InvalidUpload, which names the wrong part and what is expected."""
     parts = key.split("/")
     if len(parts) != 7:
         raise InvalidUpload(f"{quoted(key)} has {counted(len(parts), 'part')} between slashes, expected 7: {LAYOUT}")
@@ -162,13 +162,13 @@ def is_fingerprint(name: str) -> bool:
 
 
 def without_remote(name: str) -> str:
-    """Return `ubuntu/noble` of `mine:ubuntu/noble`, as clients write an image; any other name as it is."""
+    """Return `ubuntu/noble` for `mine:ubuntu/noble`, the way clients name an image; any other name as it is."""
     remote, _, image = name.partition(":")
     return name if not image or "/" in remote or ":" in image else image
 
 
 def takes_fingerprint(alias: str) -> bool:
-    """Return whether a client that is given a fingerprint, or the start of one, may meet this alias first.
+    """Return whether this alias could hide an image from a client that asks for a fingerprint, or the start of one.
 
     Clients show twelve digits. A shorter number, such as a date, is taken for an alias.
     """
@@ -176,12 +176,12 @@ def takes_fingerprint(alias: str) -> bool:
 
 
 def check_file(file: str) -> None:
-    """Raise InvalidUpload when a file's name cannot stand in a URL as it is, or holds a folder."""
+    """Raise InvalidUpload if a file's name contains a slash or cannot stand in a URL as it is."""
     _checked(file, "file name", file, _FILE)
 
 
 def parse_version(path: str) -> VersionId:
-    """Parse `images/<os>/<release>/<arch>/<variant>/<version>`; InvalidUpload like parse_key."""
+    """Parse `images/<os>/<release>/<arch>/<variant>/<version>`. Raise InvalidUpload as parse_key does."""
     product_path, _, version = path.rpartition("/")
     product = parse_product(product_path)
     version_form(version, path)
@@ -189,7 +189,7 @@ def parse_version(path: str) -> VersionId:
 
 
 def parse_product(path: str) -> ProductId:
-    """Parse `images/<os>/<release>/<arch>/<variant>`; InvalidUpload like parse_key."""
+    """Parse `images/<os>/<release>/<arch>/<variant>`. Raise InvalidUpload as parse_key does."""
     parts = path.split("/")
     if len(parts) != 5:
         raise InvalidUpload(
@@ -212,7 +212,7 @@ def parse_product(path: str) -> ProductId:
 
 
 def parse_target(path: str) -> Target:
-    """Return the product, version or file that a path names; raise InvalidUpload when it names none."""
+    """Return the product, version or file that a path names. Raise InvalidUpload if it names none."""
     parts = path.count("/") + 1
     if not 5 <= parts <= 7:
         raise InvalidUpload(
@@ -225,26 +225,29 @@ def parse_target(path: str) -> Target:
 
 
 def path_of(target: Target) -> str:
-    """Return `images/…`, as it was parsed."""
+    """Return the path `images/…` from which a target was parsed."""
     return target.key if isinstance(target, ImageKey) else target.path
 
 
 def parse_record_key(key: str) -> VersionId:
-    """Return the version that a record's key belongs to; InvalidUpload when it is no record's key."""
+    """Return the version that a record's key belongs to. Raise InvalidUpload for any other key."""
     if not (key.startswith(RECORDS) and key.endswith(".json")):
         raise InvalidUpload(f"{quoted(key)} is not the key of a record: expected {RECORDS}….json")
     return parse_version(key[len(RECORDS) : -len(".json")])
 
 
 def product_of_records(key: str) -> ProductId:
-    """Return the product of a record's key or of a `records_prefix`; raise InvalidUpload for any other key."""
+    """Return the product of a record's key or of a `records_prefix`. Raise InvalidUpload for any other key."""
     if key.startswith(RECORDS) and key.endswith("/"):
         return parse_product(key[len(RECORDS) : -1])
     return parse_record_key(key).product
 
 
 def version_of(key: str) -> VersionId:
-    """Return the version whose folder holds `key`, whatever the file is called; InvalidUpload if there is none."""
+    """Return the version whose folder holds `key`, whatever the file is called.
+
+    Raise InvalidUpload if there is none.
+    """
     return parse_version("/".join(key.split("/")[:6]))
 
 
@@ -252,7 +255,7 @@ def version_form(version: str, where: str = "") -> str:
     """Return the form of a version's name: `YYYYMMDD_HHMM`, `YYYYMMDD_HH:MM`, `YYYYMMDDHHMM` or `YYYYMMDD`.
 
     A respin has the form of its day. Raise InvalidUpload for any other name, and for a date or time that does not
-    exist: clients skip such a version without a word (products.go parses the first eight characters).
+    exist: clients silently skip such a version (products.go parses the first eight characters).
     """
     form, moment = _parsed(version)
     if moment:
@@ -266,7 +269,7 @@ def version_form(version: str, where: str = "") -> str:
 
 
 def version_moment(version: str) -> datetime:
-    """Return the date and time (UTC, naive) that a valid version name says; the start of the day for a respin."""
+    """Return the date and time (UTC, naive) in a valid version name; for a respin, the start of the day."""
     _, moment = _parsed(version)
     if moment is None:
         raise InvalidUpload(f"the version {quoted(version)} is not a real date and time")
@@ -274,12 +277,12 @@ def version_moment(version: str) -> datetime:
 
 
 def is_ahead(version: str, moment: datetime) -> bool:
-    """Return whether a valid version name is dated more than FURTHEST_AHEAD after a moment, which has a time zone."""
+    """Return whether a valid version name is dated more than FURTHEST_AHEAD after a moment (time-zone aware)."""
     return version_moment(version).replace(tzinfo=UTC) - moment > FURTHEST_AHEAD
 
 
 def _parsed(version: str) -> tuple[str, datetime | None]:
-    """Return the form of a version's name, "" for none, and the moment that it says, None when there is none."""
+    """Return the form of a version's name ("" for none) and its moment (None if no such moment exists)."""
     for form, pattern, layout in _VERSION_FORMS:
         if pattern.fullmatch(version):
             return form, _moment(version.partition(".")[0], layout)
@@ -288,7 +291,10 @@ def _parsed(version: str) -> tuple[str, datetime | None]:
 
 @lru_cache(1024)
 def _moment(text: str, layout: str) -> datetime | None:
-    """Return the moment of a few digits, None when there is none. Many products have versions of one name."""
+    """Return the moment that the digits give, None if there is no such moment.
+
+    Cached: many products share version names.
+    """
     try:
         return datetime.strptime(text, layout)  # noqa: DTZ007  (no zone; UTC by rule)
     except ValueError:

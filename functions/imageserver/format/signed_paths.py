@@ -1,7 +1,7 @@
 """Paths that prove that a view lists a file: `signed/<mac>/<key>`.
 
-The edge compares the mac with the key of the view that a request is for, so it asks nobody whether the view has the
-file. Files of the catalog that everybody reads have their key for a path.
+The edge verifies the mac with the key of the requested view, so it needs no look-up to know whether the view has the
+file. In the public catalog the path of a file is its key.
 """
 
 import hmac
@@ -10,11 +10,11 @@ from typing import Final
 
 SIGNED: Final = "signed/"
 MAC_CHARACTERS: Final = 22
-"""132 bits of the mac: nobody guesses one, and the path of a file stays short enough to read."""
+"""132 bits of the mac: enough that nobody guesses one, and short enough to keep paths readable."""
 
 
 def signed_path(view: str, secret: bytes, key: str) -> str:
-    """Return the path of a file in the documents of a view; `secret` is the view's own."""
+    """Return the path of a file in the documents of a view, signed with the view's `secret`."""
     mac = hmac.digest(secret, f"{view}\n{key}".encode(), "sha256")
     return f"{SIGNED}{urlsafe_b64encode(mac)[:MAC_CHARACTERS].decode()}/{key}"
 

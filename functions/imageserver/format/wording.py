@@ -1,4 +1,4 @@
-"""Quote foreign text in sentences for people, and count things in them."""
+"""Quote untrusted text in messages, and spell out counts."""
 
 import unicodedata
 from typing import Final
@@ -7,11 +7,11 @@ _LONGEST: Final = 200
 
 
 def quoted(text: str, longest: int = _LONGEST) -> str:
-    """Return text in quotes as it was typed, cut after `longest` characters with an ellipsis.
+    """Return text in quotes as it was typed, truncated to `longest` characters with an ellipsis.
 
-    Characters that a reader would not see or would mistake are escaped: control and format characters, forms that stand
-    for an ASCII character, and a letter of another alphabet in a text with Latin letters, since it may look like one of
-    them.
+    Characters that a reader would not see, or would mistake for others, are escaped: control and format characters,
+    variant forms of an ASCII character, and a letter of another alphabet in a text with Latin letters, because it may
+    look like one of them.
     """
     kept = repr(text if len(text) <= longest else f"{text[:longest]}…")
     if kept.isascii():
@@ -21,7 +21,7 @@ def quoted(text: str, longest: int = _LONGEST) -> str:
 
 
 def _deceives(character: str, beside_latin: bool) -> bool:
-    """Return whether a printable character may be taken for an ASCII one."""
+    """Return whether a printable character may be mistaken for an ASCII one."""
     if character.isascii():
         return False
     if unicodedata.normalize("NFKC", character).isascii():

@@ -1,12 +1,12 @@
-"""Handle a batch of messages from a queue: each subject once, and each failed message again before long.
+"""Handle a batch of queue messages: each subject once, and each failed message again soon.
 
-A process can die in the middle of a batch: out of memory, or out of time. Its queue would hide all messages of the
-batch for six times the function's timeout and then hand them out together again, so one deadly message would take its
-neighbours down each time. Therefore (decisions/0011-killed-workers.md):
+A process can die in the middle of a batch, out of memory or out of time. The queue would hide all messages of the batch
+for six times the function's timeout and then deliver them together again, so one message that kills its worker would
+take its neighbours down each time. Therefore (decisions/0011-killed-workers.md):
 
-- messages stay hidden for a minute at a time, as long as the process lives (`queues.Hold`);
-- what is handled is deleted before the next subject is begun;
-- what was received before comes last and by itself: a death then finds its neighbours handled.
+- messages are hidden for a minute at a time, for as long as the process lives (`queues.Hold`);
+- a handled message is deleted before the next subject begins;
+- a message that was received before comes last and alone: if the worker dies of it, its neighbours are done.
 """
 
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
@@ -29,7 +29,7 @@ Answer = dict[str, list[dict[str, str]]]
 
 @dataclass(frozen=True, slots=True)
 class _Message(Generic[Subject]):
-    """A message as Lambda delivers it, and its subject; `readable` is false for one that is no event."""
+    """A message as Lambda delivers it, and its subject; `readable` is false if it is not an event."""
 
     record: Mapping[str, Any]
     subjects: frozenset[Subject]
@@ -37,7 +37,7 @@ class _Message(Generic[Subject]):
 
 
 def seconds_left(context: LambdaContext) -> float:
-    """Return how long this run may still last."""
+    """Return how many seconds this run has left."""
     return context.get_remaining_time_in_millis() / 1000
 
 
@@ -51,14 +51,13 @@ def handle_each(
     read: Callable[[str], Sequence[Any]] = events.keys,
     part_of: Callable[[Subject], Hashable] = lambda subject: subject,
 ) -> Answer:
-    """Handle what the messages are about; those of which a subject failed are answered as failed, and rest for a while.
+    """Handle the subjects of the messages. A message with a failed subject is reported and hidden for a while.
 
-    `read` returns the keys that a message names, or raises UnreadableEvent. `subject_of` returns what a key is about,
-    None for nothing. `handle` gets subjects and how often their messages were
-    received at most; it returns the error of each that failed, or raises what is the error of all. Each is logged.
-    Subjects whose messages were received `together` times at most are handled in one call. Each other one is handled by
-    itself, with those that are `part_of` the same.
-    Without a `queue_url` the messages are left to the queue's own visibility timeout.
+    `read` returns the keys that a message names, or raises UnreadableEvent. `subject_of` returns the subject of a key,
+    or None. `handle` gets subjects and the most often that any of their messages was received; it returns the error of
+    each failed subject, or raises an error that counts for all. Each error is logged. Subjects whose messages were
+    received at most `together` times are handled in one call. Any other subject is handled alone, with those that are
+    `part_of` the same thing. Without a `queue_url` the queue's own visibility timeout applies.
     """
     messages = [_read(record, read, subject_of, logger) for record in event["Records"]]
     tries: dict[Subject, int] = {}
@@ -93,7 +92,7 @@ def _read(
 
 
 def _groups(tries: Mapping[Subject, int], together: int, part_of: Callable[[Subject], Hashable]) -> list[list[Subject]]:
-    """Return the subjects of each call, in order: those received least often first."""
+    """Return the subjects of each call, those received least often first."""
     order = sorted(tries, key=lambda subject: tries[subject])
     first = [subject for subject in order if tries[subject] <= together]
     others: dict[Hashable, list[Subject]] = {}
@@ -114,7 +113,7 @@ def _handled(
         failures = dict.fromkeys(group, error)
     logged: set[int] = set()
     for subject, failure in failures.items():
-        if id(failure) in logged:  # one fault of many products
+        if id(failure) in logged:  # one fault that many products share
             continue
         logged.add(id(failure))
         about = {**telemetry.about(subject), "error": type(failure).__name__, "reason": str(failure)}

@@ -1,7 +1,7 @@
-"""The copy function: messages about files of other servers in, those files out.
+"""The copy function: takes messages about files of other servers and copies those files.
 
-A file that upstream cannot give (no such file, another sha256) is noted for the operator and acknowledged: the mirror
-asks for it again a day later. A message whose failure may be temporary stays in the queue.
+A file that upstream cannot provide (it is missing, or has another sha256) is noted for the operator and its message
+acknowledged; the mirror asks for it again a day later. A message whose failure may be temporary stays in the queue.
 """
 
 from imageserver.handlers import coldstart
@@ -35,7 +35,7 @@ from imageserver.upstream.messages import MirrorMessage
 from imageserver.upstream.mirrors import Mirror
 
 MOST_SERVERS: Final = 4
-"""Servers to which one process keeps connections."""
+"""Servers to which one process keeps connections open."""
 
 logger = Logger(use_rfc3339=True)  # Lambda takes lines with another form of time for INFO
 metrics = Metrics()
@@ -65,9 +65,8 @@ def _messages(body: str) -> list[MirrorMessage]:
 
 
 def _copy(message: MirrorMessage, context: LambdaContext) -> None:
-    """Copy one file of a mirror that is still followed, or leave the rest of it to another run.
-
-    The configuration, never the message, says where a file comes from and into which stream it may go.
+    """Copy one file of a mirror that is still followed, or as much of it as this run can. The configuration, never the
+    message, decides where a file comes from and which stream it goes into.
     """
     began = time.monotonic()
     mirror = configured(store).get(message.mirror)
@@ -84,7 +83,7 @@ def _copy(message: MirrorMessage, context: LambdaContext) -> None:
     )
     copied = copy(message.file, services)
     _report(message, copied, time.monotonic() - began)
-    if copied.outcome == Outcome.CONTINUED:  # by a message of its own: coming back would count as a try of this one
+    if copied.outcome == Outcome.CONTINUED:  # by a new message: returning this one would count as a failed try
         queues.send(sqs_client(), settings.queue_url, messages.encode(message))
     if copied.outcome == Outcome.REFUSED:
         telemetry.count_refusal("upstream")
@@ -100,7 +99,7 @@ def _is_below(key: str, stream: str) -> bool:
 
 @lru_cache(MOST_SERVERS)
 def _server(mirror: Mirror) -> RemoteServer:
-    """Return the server of a mirror; its connections serve the next file as well, where they still stand."""
+    """Return the server of a mirror. Connections that are still open are reused for the next file."""
     return RemoteServer(mirror, settings.base_url)
 
 

@@ -1,4 +1,4 @@
-"""The delta function: messages about products in, deltas of their newest versions out.
+"""The delta function: takes messages about products and makes deltas of their newest versions.
 
 A delta that cannot be made is noted in the record, and its message acknowledged. A message whose failure may be
 temporary stays in the queue.
@@ -48,7 +48,7 @@ coldstart.loaded()
 @logger.inject_lambda_context
 @metrics.log_metrics
 def handler(event: dict[str, Any], context: LambdaContext) -> batches.Answer:
-    """Make the deltas of each product of the batch; what may pass later stays in the queue."""
+    """Make the deltas of each product of the batch. Messages that a later try may complete stay in the queue."""
 
     def make(products: Sequence[ProductId], _tries: int) -> Mapping[ProductId, Exception]:
         for product in products:
@@ -67,7 +67,7 @@ def _product_of(key: str) -> ProductId | None:
 
 
 def _make(product: ProductId, context: LambdaContext) -> None:
-    if encoder is None:  # the package has it, unless somebody built it without
+    if encoder is None:  # the package contains it, unless it was built without
         logger.warning("no delta is made", **telemetry.about(product), reason=MISSING)
         return
     folder = Path(tempfile.gettempdir())

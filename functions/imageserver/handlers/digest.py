@@ -1,4 +1,4 @@
-"""The digest function: events of uploads in, records of versions out."""
+"""The digest function: takes events of uploads and writes the records of their versions."""
 
 from imageserver.handlers import coldstart
 
@@ -27,9 +27,9 @@ from imageserver.versions.limits import Limits
 from imageserver.versions.state import State
 
 LARGE_FUNCTION_MB: Final = 1700
-"""From about here on a function has a whole CPU for the digests, and memory for more connections."""
+"""MB of memory from which a function has about a whole CPU for the digests, and room for more connections."""
 FRESH: Final = 0.9
-"""A run with this share of its time left takes a version of any size: the largest takes three quarters."""
+"""A run with this share of its time left reads a version of any size: the largest takes three quarters."""
 
 logger = Logger(use_rfc3339=True)  # Lambda takes lines with another form of time for INFO
 metrics = Metrics()
@@ -43,7 +43,7 @@ coldstart.loaded()
 def handler(event: dict[str, Any], context: LambdaContext) -> batches.Answer:
     """Ingest each version of the batch once; messages of versions that failed stay in the queue.
 
-    Once is enough, even after a failure: all messages were sent before the folder is listed.
+    Once is enough, even after a failure, because all messages were sent before the folder is listed.
     """
     whole_s = batches.seconds_left(context)
 
@@ -81,9 +81,9 @@ def _services(left_s: float, whole_s: float, tries: int) -> IngestServices:
 def _ingest(version: VersionId, services: IngestServices) -> None:
     """Ingest a version, or hand it on to another run. Raise what `ingest` raises, and LeaseHeld.
 
-    It is handed on by a new message: to return this one would count as a try, and a backlog hands a message on more
-    often than a broken one should be tried. A run that hands anything on has used a tenth of its time, and sends no
-    more messages than it had, so this loop can neither spin nor grow; see RecursiveLoop in the template.
+    It is handed on by a new message: returning this one would count as a failed try, and a backlog hands a message on
+    more often than a broken one should be tried. A run that hands anything on has used a tenth of its time and sends no
+    more messages than it received, so this loop can neither spin nor grow; see RecursiveLoop in the template.
     """
     began = time.monotonic()
     try:

@@ -1,12 +1,12 @@
-"""The maintain function: a schedule in, a tidy bucket out.
+"""The maintain function: reconciles and prunes the bucket on a schedule.
 
-The event is `{"task": "reconcile" | "prune" | "all", "dry_run": false}`. A run goes on where the last one stopped and
-ends in time; what it did not reach is next.
+The event is `{"task": "reconcile" | "prune" | "all", "dry_run": false}`. A run continues where the last one stopped,
+and ends before its time is up; the next run continues from there.
 
-The answer has for each task `tasks`, the first thousand with the reason, how many they are (`tasks_shown`) of how
-many (`tasks_total`), whether the run `ended` or goes on behind `after`, the records that are `unreadable`, and what
-`failed`. A run in which something failed does the rest and then fails itself, unless it is dry: so Lambda tries it once
-more, and the alarm and the dead letter name what failed.
+The answer has for each task: `tasks` (the first thousand, each with its reason), `tasks_shown` and `tasks_total`,
+`ended` or else `after` (where the next run continues), the `unreadable` records, and what `failed`. A run in which
+something failed does the rest and then fails itself, unless it is a dry run: Lambda then tries it once more, and the
+alarm and the dead letter name what failed.
 """
 
 from imageserver.handlers import coldstart
@@ -45,17 +45,19 @@ from imageserver.views.addresses import addresses
 from imageserver.views.view import View
 
 LAST_MS: Final = 120_000
-"""No further product is begun with less time left than this; the largest takes a minute."""
+"""No product is begun with less time left than this; the largest takes a minute."""
 EDGE_PATIENCE_S: Final = 60.0
-"""How long a deletion waits while CloudFront has its hands full with those before it; half of LAST_MS."""
+"""How long a deletion waits while CloudFront has as many invalidations in progress as it allows; half of LAST_MS."""
 LOGS_S: Final = 300.0
-"""How long access logs are read; where that is too short nothing is withdrawn, and the rest of the run goes on."""
+"""How long access logs are read. If that is too short, nothing is withdrawn, and the rest of the run continues."""
 MARKED_FOR: Final = timedelta(days=2)
-"""For how long after an upload reconcile looks whether the edge may serve it, and whether anybody was asked for its
-deltas: longer than any event is tried."""
+"""How long after an upload reconcile still checks the edge's mark and the deltas: longer than any event is retried."""
 TASKS: Final = ("reconcile", "prune")
 MOST_SHOWN: Final = 1000
-"""Tasks in one answer: Lambda sends 6 MB at most, and the 20,000 of a run would be as much. The log has all."""
+"""Tasks in one answer: Lambda returns 6 MB at most, about as much as the 20,000 tasks of a run take.
+
+The log has all.
+"""
 
 logger = Logger(use_rfc3339=True)  # Lambda takes lines with another form of time for INFO
 metrics = Metrics()
@@ -75,7 +77,7 @@ coldstart.loaded()
 @logger.inject_lambda_context
 @metrics.log_metrics
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
-    """Do what the event names; answers what was done, or would be, and why."""
+    """Run the tasks that the event names. Return what was done, or would be, and why."""
     wanted = event.get("task", "all")
     if wanted not in (*TASKS, "all"):
         raise ValueError(f"the task is {wanted!r}, expected one of {', '.join(TASKS)}, all")
@@ -114,7 +116,7 @@ def _run(task: str, run: Run) -> None:
 
 
 def _reason_to_keep(now: datetime) -> ReasonToKeep:
-    """Return what tells retention which versions are still fetched, if it is to ask."""
+    """Return the function that tells retention which versions are still fetched, if the settings ask for it."""
     if not rules.keep_fetched_days:
         return no_reason
     logs, give_up = S3Store(s3_client(), settings.logs_bucket, SEVERAL), time.monotonic() + LOGS_S
@@ -130,7 +132,7 @@ def _views() -> Mapping[str, View]:
 
 
 def _invalidate(keys: Sequence[str]) -> None:
-    """Tell the edge what was deleted; nobody waits until it is done."""
+    """Invalidate deleted keys at the edge, without waiting for completion."""
     if settings.distribution_id:
         paths = addresses(keys, _views().values())
         cloudfront.request_invalidation(

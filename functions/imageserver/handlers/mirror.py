@@ -1,8 +1,8 @@
-"""The mirror function: a schedule in; out come messages about files to copy, and versions that leave the list.
+"""The mirror function: compares other servers on a schedule, queues files to copy, and withdraws versions.
 
-The event is `{"task": "mirror", "mirrors": ["NAME", …], "dry_run": false}`; without names it is every mirror. What is
-wrong with an upstream is written into the mirror's status and counted, and fails nothing: the next run compares again.
-Any other failure ends the run as failed when all mirrors were compared, so that an alarm follows.
+The event is `{"task": "mirror", "mirrors": ["NAME", …], "dry_run": false}`; without names it means every mirror. A
+fault of an upstream is written into the mirror's status and counted, and does not fail the run: the next run compares
+again. After any other failure the run compares the remaining mirrors and then fails, which raises an alarm.
 """
 
 from imageserver.handlers import coldstart
@@ -39,7 +39,7 @@ from imageserver.views.view import View
 
 TASK: Final = "mirror"
 LAST_MS: Final = 60_000
-"""No further product is compared with less time left than this: what was planned has to be written and asked for."""
+"""No product is compared with less time left than this: the plans must still be written, and the copies queued."""
 
 logger = Logger(use_rfc3339=True)  # Lambda takes lines with another form of time for INFO
 metrics = Metrics()
@@ -49,7 +49,7 @@ coldstart.loaded()
 
 
 def ask(name: str, files: Sequence[UpstreamFile]) -> None:
-    """Have the copy function copy these files of a mirror."""
+    """Queue these files of a mirror for the copy function."""
     bodies = (messages.encode(messages.message_of(name, file)) for file in files)
     send_all(sqs_client(), settings.copies_queue_url, bodies)
 
@@ -57,7 +57,7 @@ def ask(name: str, files: Sequence[UpstreamFile]) -> None:
 @logger.inject_lambda_context
 @metrics.log_metrics
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
-    """Compare the mirrors; answers what each lacks."""
+    """Compare the mirrors. Return what each lacks."""
     if event.get("task") != TASK:
         raise ValueError(f"the task is {event.get('task')!r}, expected {TASK}")
     mirrors = configured(store)

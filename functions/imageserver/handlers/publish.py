@@ -1,4 +1,4 @@
-"""The publish function: messages about records and products in, the catalog out."""
+"""The publish function: takes messages about records and products and writes the catalog."""
 
 from imageserver.handlers import coldstart
 
@@ -43,12 +43,12 @@ coldstart.loaded()
 
 
 LAST_S: Final = 15.0
-"""What a run keeps of its time for the writes after the edge has invalidated, which take a few seconds."""
+"""Seconds that a run reserves for the writes after the edge has invalidated; they take a few."""
 MOST_TRIES_TOGETHER: Final = 3
 
 
 def invalidate(keys: Sequence[str], left_s: float) -> None:
-    """Make the edge invalidate files; the client is made only when an overwrite or a deletion needs it."""
+    """Invalidate files at the edge. The client is made only when an overwrite or a deletion needs it."""
     if settings.distribution_id:
         paths = addresses(keys, configured(store).values()) if settings.views else keys
         cloudfront.invalidate(cloudfront_client(), settings.distribution_id, paths, time.sleep, left_s - LAST_S)
@@ -62,9 +62,10 @@ def notify(product: ProductId) -> None:
 @logger.inject_lambda_context
 @metrics.log_metrics
 def handler(event: dict[str, Any], context: LambdaContext) -> batches.Answer:
-    """Publish all products of the batch with one write for each stream; what failed stays in the queue.
+    """Publish all products of the batch, with one write for each stream. Failed messages stay in the queue.
 
-    Only what was received often is published by itself: losing a race for a document counts as a try too.
+    Only a message that was received many times is published alone, because a lost race for a document counts as a try
+    too.
     """
 
     def publish_subjects(subjects: Sequence[Subject], _tries: int) -> Mapping[Subject, Exception]:
@@ -106,7 +107,7 @@ def _subject_of(key: str) -> Subject | None:
 
 
 def _publish_all(subjects: Sequence[Subject], services: PublishServices) -> dict[ProductId, Exception]:
-    """Publish each stream; the error of each product that could not be."""
+    """Publish each stream. Return the error of each product that failed."""
     streams: dict[str, list[Subject]] = defaultdict(list)
     for subject in subjects:
         streams[product_of(subject).stream].append(subject)
@@ -117,9 +118,8 @@ def _publish_all(subjects: Sequence[Subject], services: PublishServices) -> dict
 
 
 def _publish_stream(stream: str, wanted: Sequence[Subject], services: PublishServices) -> Mapping[ProductId, Exception]:
-    """Publish products of one stream. Where an exception comes that no rule foresees, one half after the other.
-
-    So the product that raises it is found in a few writes, and it alone stays behind.
+    """Publish products of one stream. On an unexpected exception, publish each half separately. A few writes thus
+    isolate the product that raises it, and only that one is left out.
     """
     began = time.monotonic()
     products = sorted(set(map(product_of, wanted)))
@@ -139,7 +139,7 @@ def _publish_stream(stream: str, wanted: Sequence[Subject], services: PublishSer
 
 
 def _ask_for_deltas(published: Published) -> None:
-    """Have delta look at each product with a new version. What is listed stays listed if nobody can be asked."""
+    """Have delta look at each product with a new version. A version stays listed even if its request cannot be sent."""
     products = sorted({record.id.product for record in published.listed})
     if not settings.deltas_queue_url or not products:
         return
@@ -152,7 +152,7 @@ def _ask_for_deltas(published: Published) -> None:
 
 
 def _report(published: Published, products: int, seconds: float) -> None:
-    """Log one stream and each version that came or went, and count them; `seconds` is what it took."""
+    """Log and count one stream and each version that was listed or delisted. `seconds` is the time it took."""
     logger.info(
         "published",
         stream=published.stream,

@@ -1,7 +1,7 @@
 """The uploads function: one HTTP request in, one answer out.
 
-API Gateway has matched the route and authenticated the caller; its `routeKey` chooses what is done. (A routing
-library would cost a third of the cold start to do that again.)
+API Gateway has matched the route and authenticated the caller; its `routeKey` selects the action. A routing library
+would do the same again and add a third to the cold start.
 """
 
 from imageserver.handlers import coldstart
@@ -73,7 +73,7 @@ from imageserver.versions.limits import Limits
 LONGEST_BODY: Final = 256 * 1024
 PRODUCT_SLASHES: Final = 4
 HELD_FOR_ONE: Final = 2
-"""Requests of one publisher that wait at the same time; more are answered at once."""
+"""Requests of one publisher that may wait at the same time; any further one is answered at once."""
 
 logger = Logger(use_rfc3339=True)  # Lambda takes lines with another form of time for INFO
 settings = Settings.from_environment(os.environ)
@@ -90,7 +90,7 @@ _R = TypeVar("_R")
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What of an event is used. `path` is the rest of the path after the route's own."""
+    """The fields of an event that are used. `path` is the part of the path after the route's own."""
 
     caller: str
     path: str
@@ -100,13 +100,13 @@ class Request:
 
     @property
     def wants_text(self) -> bool:
-        """Whether the answer shall be lines of text."""
+        """Whether the answer is to be lines of text."""
         return "text/plain" in self.headers.get("accept", "")
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What is answered before it is rendered."""
+    """An answer before it is rendered."""
 
     status: int
     answer: Answer | None
@@ -173,7 +173,7 @@ def _check_looks(caller: str, path: str) -> None:
 
 
 def _told_of_promotions(caller: str, version: VersionId) -> dict[str, Any]:
-    """Return what of a status is told only to those who may promote a version or post results about it."""
+    """Return the fields of a status that only callers see who may promote the version or post results about it."""
     service = _promotions()
     checks = promotions.checks_of(service, caller, version)
     if checks is None:
@@ -182,7 +182,7 @@ def _told_of_promotions(caller: str, version: VersionId) -> dict[str, Any]:
 
 
 def _path_of_listed(name: str, caller: str) -> str:
-    """Return the path of the version that a fingerprint, the start of one, or an alias means to this caller."""
+    """Return the path of the version that this caller means by a fingerprint, the start of one, or an alias."""
     paths = sorted({image.version.path for image in find_listed(cache, name)})
     allowed = [path for path in paths if rights.may_look(caller, path)] or paths
     if not allowed:
@@ -207,9 +207,9 @@ def _show_product(caller: str, product: ProductId) -> Reply:
 
 
 def _waited(version: VersionId, known: str, caller: str, asked_s: float) -> VersionStatus | None:
-    """Return the status once it is final, or differs from the ETag `known`, or when the time is up.
+    """Return the status once it is terminal or its ETag differs from `known`, or when the time is up.
 
-    Each held request is a run of a function, of which an account has few for all: a caller that has HELD_FOR_ONE of
+    Each held request occupies a Lambda execution, of which the account has few: a caller that holds HELD_FOR_ONE of
     them is answered at once, with the time to ask again.
     """
 
@@ -240,9 +240,10 @@ def _waited(version: VersionId, known: str, caller: str, asked_s: float) -> Vers
 
 @contextmanager
 def _held(caller: str) -> Iterator[bool]:
-    """Take one of the publisher's places among the held requests; yields False when it has none left.
+    """Take one of the publisher's slots for held requests. Yield False if none is left.
 
-    A place is a lease in the bucket, since no run knows of the others. Of a run that died it comes back in a minute.
+    A slot is a lease in the bucket, because runs do not know of each other. The slot of a run that died is free again
+    after a minute.
     """
     publisher = rights.publisher(caller)  # each session of a role is another caller
     name, token = hashlib.sha256(publisher.encode()).hexdigest()[:16], uuid4().hex
@@ -313,7 +314,7 @@ def post_check(request: Request) -> Reply:
 
 
 def _nothing_done(done: withdrawals.Changed) -> Problem | None:
-    """Return why something that is there was neither withdrawn nor restored; None if nothing is there."""
+    """Return why an existing target was neither withdrawn nor restored; None if it does not exist."""
     for path, withdrawal in sorted(done.deleting.items()):
         sentence = (
             f"{path} was withdrawn on {withdrawal.since} and its files are being deleted, which cannot be stopped; the "
@@ -364,7 +365,7 @@ def _promotions() -> promotions.PromotionService:
 
 @functools.cache
 def _notifier() -> Notifier:
-    """Made when something is promoted: few cold starts need it."""
+    """Return the notifier, made on the first promotion: few cold starts need it."""
     return QueueNotifier(sqs_client(), "", settings.changes_queue_url)
 
 

@@ -25,17 +25,17 @@ _SIGNATURE: Final = "-----BEGIN PGP SIGNATURE-----"
 _NAMED_AT_END: Final = re.compile(r"[\s*(/\\]([^\s*()/\\]+)\)?(?:\s*=.*)?$")
 _WORD: Final = re.compile(r"[^\s*()/\\=,;|\"'`{}\[\]<>]+")
 _NAME: Final = re.compile(r"[^\s\"'`]+")
-"""What may be a file of a version. Blanks or quotes come of a line that holds more than a digest and a name."""
+"""Matches what may be a file of a version. Blanks or quotes mean that the line holds more than a digest and a name."""
 _SOME_DIGEST: Final = re.compile(r"[0-9A-Fa-f]{8}")
 _MOST_UNREADABLE: Final = 100
-"""Lines that are reported one by one. A file with more counts as none: it confirms nothing."""
+"""Lines that are reported one by one. A file with more unreadable lines confirms nothing."""
 
 
 class Checksums(msgspec.Struct, frozen=True):
-    """What a SHA256SUMS says: file -> lower-case hex digest by the last part of its path.
+    """The content of a SHA256SUMS: last part of a file's path -> lower-case hex digest.
 
-    `unreadable` maps a file to a sentence about the line that names it and cannot be read: nobody knows what its
-    publisher meant, so it is not served. Of a line that names no file, that file is the SHA256SUMS itself.
+    `unreadable` maps a file to a sentence about the unreadable line that names it. Nobody knows what the publisher
+    meant, so the file is not served. For a line that names no file, the key is the SHA256SUMS itself.
     """
 
     digests: dict[str, str]
@@ -43,7 +43,7 @@ class Checksums(msgspec.Struct, frozen=True):
 
 
 def parse_checksums(body: bytes, own_name: str) -> Checksums:
-    """Read the file `own_name`; never raises. Two digests for one file are one line that cannot be read."""
+    """Read the file `own_name`; never raise. A second digest for one file makes that line unreadable."""
     digests: dict[str, str] = {}
     unreadable: dict[str, str] = {}
     for number, line in _lines(body):
@@ -65,7 +65,7 @@ def parse_checksums(body: bytes, own_name: str) -> Checksums:
 
 
 def _lines(body: bytes) -> list[tuple[int, str]]:
-    """Return number and text of each line that says something; of a signed file those that were signed."""
+    """Return number and text of each line with content; of a signed file, only of the signed lines."""
     if body.startswith((b"\xff\xfe", b"\xfe\xff")):
         text = body.decode("utf-16", "replace")
     else:
@@ -81,7 +81,7 @@ def _lines(body: bytes) -> list[tuple[int, str]]:
 
 
 def _named(line: str) -> tuple[str, ...]:
-    """Return the files that a line may be about, wherever in it they stand; without any, the name at its end."""
+    """Return the files that a line may be about, wherever they stand in it; if there are none, the name at its end."""
     if known := _known(line):
         return known
     at_end = _NAMED_AT_END.search(f" {line}") if _SOME_DIGEST.search(line) else None
@@ -99,7 +99,7 @@ def _unescaped(file: str) -> str:
 
 
 def _base(file: str) -> str:
-    """Return the last part of a path, of Windows' too: the name that the file has in its version's folder."""
+    """Return the last part of a path (Windows paths included): the file's name in its version's folder."""
     return re.split(r"[/\\]", file.rstrip("/\\"))[-1]
 
 

@@ -1,8 +1,8 @@
 """sha256 and combined sha256, each byte read once.
 
 The combined sha256 of an image is that of its metadata file followed by its root. A sha256 in progress
-can be copied, so the state after the metadata seeds the digest of every root of the version: no file is
-read for the sake of another.
+can be copied, so the state after the metadata seeds the digest of every root of the version: no file is read again for
+another.
 """
 
 import hashlib
@@ -22,11 +22,11 @@ class Sha256(Protocol):
         """Return 64 lower-case hex digits."""
 
     def copy(self) -> "Sha256":
-        """Return an independent digest that goes on from here."""
+        """Return an independent digest that continues from here."""
 
 
 class Spread(Protocol):
-    """Something that feeds each chunk to several digests, each of them in order."""
+    """Feeds each chunk to several digests, to each in order."""
 
     def __enter__(self) -> "Spread": ...
 
@@ -37,7 +37,7 @@ class Spread(Protocol):
 
 
 class InTurn:
-    """Feeds one digest after the other, in the caller's thread."""
+    """Feeds the digests one after the other, in the caller's thread."""
 
     def __init__(self, digests: Sequence[Sha256]) -> None:
         self._digests = digests
@@ -57,7 +57,8 @@ class Digests:
     """The sha256 of a file, and its combined sha256 with each of some metadata files, in one pass.
 
     `metadata` maps the hex sha256 of a metadata file to the digest state after all of its bytes. `spread`
-    makes what feeds the digests: in turn, or side by side in threads (imageserver.storage.ranged_reader.HashFan).
+    makes the object that feeds the digests: in turn, or side by side in threads
+    (imageserver.storage.ranged_reader.HashFan).
     """
 
     def __init__(
@@ -68,7 +69,7 @@ class Digests:
         self._spread = spread
 
     def tee(self, chunks: Iterable[bytes | memoryview]) -> Iterator[bytes | memoryview]:
-        """Pass chunks on and take them in on the way. The digests are right once the iterator is exhausted."""
+        """Pass chunks on and digest them on the way. The digests are complete once the iterator is exhausted."""
         with self._spread((self._plain, *self._combined.values())) as digests:
             for chunk in chunks:
                 digests.update(chunk)
@@ -76,12 +77,12 @@ class Digests:
 
     @property
     def state(self) -> Sha256:
-        """The plain digest as it stands, to seed combined ones with."""
+        """The state of the plain digest, which seeds combined ones."""
         return self._plain.copy()
 
     @property
     def sha256(self) -> str:
-        """Hex sha256 of what was taken in."""
+        """Hex sha256 of the bytes so far."""
         return self._plain.hexdigest()
 
     @property

@@ -1,14 +1,14 @@
-"""Whether a tarball has its end, seen while it passes by to be hashed.
+"""Check that a tarball has its end, while its chunks pass by to be hashed.
 
-A tar is a row of headers with lengths, and ends with zeros. What compresses it has an end as well, and each format but
-gzip and lzma says so in a way that costs next to nothing, whatever the size:
+A tar is a sequence of headers with lengths, and ends with zeros. Its compression has an end as well, and each format
+but gzip and lzma marks it in a way that is cheap to check, whatever the size:
 
 - xz ends with an index of its blocks, which says how long the file is;
-- zstd is a row of blocks with their lengths in front;
+- zstd is a sequence of blocks, each with its length in front;
 - bzip2 marks its end with 48 bits, at any bit.
 
-Besides, every format is unpacked, up to `MOST_UNPACKED`: that compares the checksums, which finds damage in the middle,
-and shows whether the tar was whole before it was compressed.
+In addition, every format is unpacked up to `MOST_UNPACKED`. That verifies the checksums, which finds damage in the
+middle, and shows whether the tar was whole before it was compressed.
 """
 
 import re
@@ -22,25 +22,24 @@ from imageserver.inspection.tarball import MOST_UNPACKED
 from imageserver.inspection.unpacking import BZIP2, XZ, ZSTD, NeedsMemory, Unpacker, UnreadableArchive, compression
 
 _MOST_PARTS: Final = 2_000_000
-"""Blocks of zstd or members of a tar that are looked at; a hostile file has one in every few bytes."""
+"""Blocks of zstd, or members of a tar, that are checked. A hostile file has one every few bytes."""
 _TAIL: Final = 256 * 1024
 _XZ_HEADER, _XZ_FOOTER = 12, 12
 _BZIP2_END: Final = bytes.fromhex("177245385090")
 _BZIP2_CHECKSUM_BITS: Final = 32
-_ZSTD_WINDOW_BYTES: Final = 1 << 27  # what the command takes without being told to take more
+_ZSTD_WINDOW_BYTES: Final = 1 << 27  # the largest window that the zstd command accepts by default
 _ZSTD_SKIPPABLE: Final = range(0x184D2A50, 0x184D2A60)
 _ZSTD_RLE, _ZSTD_RESERVED = 1, 3
-_NO_CONTENT: Final = (b"1", b"2", b"3", b"4", b"5", b"6")  # types of members: links, devices, folders, pipes
+_NO_CONTENT: Final = (b"1", b"2", b"3", b"4", b"5", b"6")  # links, devices, folders, pipes
 _MOST_PAX: Final = 1 << 20
 _PAX_SIZE: Final = re.compile(rb"(?:\A|\n)[0-9]{1,3} size=([0-9]{1,18})\n")
-_SPARSE_GOES_ON, _SPARSE_MAP_GOES_ON = 482, 504  # the places of two flags of GNU's older sparse format
+_SPARSE_GOES_ON, _SPARSE_MAP_GOES_ON = 482, 504  # the positions of two flags of GNU's older sparse format
 
 
 def checked(chunks: Iterator[Chunk], head: bytes, size_bytes: int, *, is_unpacked: bool = False) -> Iterator[Chunk]:
-    """Pass on the chunks of a tarball of `size_bytes` that begins with `head`; UnreadableArchive when it has no end.
+    """Pass on the chunks of a tarball that begins with `head`. Raise UnreadableArchive if it has no end.
 
-    `is_unpacked` says that the reader of the chunks unpacks them and looks for the end of the tar, so it is not done
-    here.
+    `is_unpacked`: the reader of the chunks unpacks them and looks for the end of the tar, so that is not done here.
     """
     magic = compression(head)
     if magic == XZ:
@@ -73,7 +72,7 @@ def _with_tail(chunks: Iterator[Chunk], size_bytes: int, check: Callable[[bytes,
 
 
 def _check_xz(tail: bytes, size_bytes: int) -> None:
-    """Check footer and index of the last stream; xz allows padding behind it and other streams before it."""
+    """Check footer and index of the last stream. xz allows padding after it and other streams before it."""
     body = tail.rstrip(b"\0")  # a footer ends with letters
     footer = body[-_XZ_FOOTER:]
     if len(footer) < _XZ_FOOTER or footer[-2:] != b"YZ" or zlib.crc32(footer[4:10]) != _number(footer[:4]):
@@ -85,7 +84,7 @@ def _check_xz(tail: bytes, size_bytes: int) -> None:
     if end_bytes > len(body):
         if end_bytes > stream_bytes:
             raise UnreadableArchive("is damaged xz data: its index is larger than the file")
-        return  # more blocks than the tail has room for: the footer is all that is checked
+        return  # more blocks than fit into the tail: only the footer is checked
     index = body[-end_bytes:-_XZ_FOOTER]
     if index[0] != 0 or zlib.crc32(index[:-4]) != _number(index[-4:]):
         raise UnreadableArchive("is damaged xz data: the checksum of its index is wrong")
@@ -95,7 +94,7 @@ def _check_xz(tail: bytes, size_bytes: int) -> None:
 
 
 def _xz_blocks_bytes(records: bytes) -> int:
-    """Return what the blocks of an index come to: their number, then packed and unpacked size of each."""
+    """Return the total packed size of the blocks in an index. It holds their number, then both sizes of each."""
     numbers = []
     number = shift = 0
     for byte in records:
@@ -110,9 +109,9 @@ def _xz_blocks_bytes(records: bytes) -> int:
 
 
 def _check_bzip2(tail: bytes, _size_bytes: int) -> None:
-    """Look for the end of a stream, at any bit, with its checksum behind it and no other stream behind that.
+    """Look for the end of a stream at any bit, with its checksum after it and no other stream after that.
 
-    bzip2 takes a file with something else behind its end, and tar goes by that.
+    bzip2 accepts a file with something else after its end, and tar relies on bzip2.
     """
     bits = int.from_bytes(tail, "big")
     behind = []  # of the checksum, in bits
@@ -127,7 +126,7 @@ def _check_bzip2(tail: bytes, _size_bytes: int) -> None:
 
 
 def _unpacked_too(chunks: Iterator[Chunk], magic: bytes) -> Iterator[Chunk]:
-    """Unpack what passes by, go through the tar in it, and keep nothing of either."""
+    """Unpack the chunks as they pass by and walk the tar in them; keep nothing of either."""
     unpacker, tar = Unpacker(magic), Reader(_scan_tar())
     is_looked_at = True
     for chunk in chunks:
@@ -144,7 +143,7 @@ def _unpacked_too(chunks: Iterator[Chunk], magic: bytes) -> Iterator[Chunk]:
 
 
 def _scan_zstd() -> Scan:
-    """Go from block to block, as the format's description (RFC 8878) has them."""
+    """Walk the blocks as RFC 8878 describes them."""
     skip, parts = 0, 0
     while parts < _MOST_PARTS:
         magic = _number((yield Want(skip, 4, may_end=parts > 0)))
@@ -174,7 +173,7 @@ def _scan_zstd() -> Scan:
 
 
 def _zstd_header_bytes(descriptor: int) -> int:
-    """Return what follows the descriptor of a frame in front of its first block."""
+    """Return how many bytes stand between a frame's descriptor and its first block."""
     single_segment = descriptor >> 5 & 1
     dictionary = (0, 1, 2, 4)[descriptor & 3]
     content_size = (single_segment, 2, 4, 8)[descriptor >> 6]
@@ -182,7 +181,7 @@ def _zstd_header_bytes(descriptor: int) -> int:
 
 
 def _zstd_window_bytes(descriptor: int, header: bytes) -> int:
-    """Return how much of what was unpacked a frame looks back at: all of it, where it says how much that is."""
+    """Return the size of a frame's window: the size of its content if it has a single segment."""
     if descriptor >> 5 & 1:
         dictionary = (0, 1, 2, 4)[descriptor & 3]
         return _number(header[dictionary:])
@@ -191,7 +190,7 @@ def _zstd_window_bytes(descriptor: int, header: bytes) -> int:
 
 
 def _scan_tar() -> Scan:
-    """Go from header to header until the zeros of the end."""
+    """Walk the headers up to the zeros of the end."""
     skip, size_by_pax = 0, None
     for _ in range(_MOST_PARTS):
         header = yield Want(skip, tarfile.BLOCKSIZE)

@@ -1,9 +1,9 @@
 """YAML as LXD, Incus and lxd-imagebuilder read it: Go's yaml packages decoding into typed fields.
 
-What a value may be depends on the field, not on how the value looks: a text field takes `24.04`, `on` or `0x10` as it
-is written, a field for a number takes no quoted one. Nothing is converted before a field asks for it. The rules are
-those of gopkg.in/yaml.v2, which every LXD and Incus before 7.0 use; what go.yaml.in/yaml/v4 of Incus 7.0 refuses
-besides is told apart (`Reader.newer`). Aliases and merge keys are followed, within limits.
+The field, not the look of a value, decides what the value may be: a text field takes `24.04`, `on` or `0x10` as
+written, and a number field takes no quoted number. Nothing is converted before a field asks for it. The rules are those
+of gopkg.in/yaml.v2, which every LXD and Incus before 7.0 use. What only go.yaml.in/yaml/v4 of Incus 7.0 refuses is
+reported separately (`Reader.newer`). Aliases and merge keys are followed, within limits.
 """
 
 import base64
@@ -20,7 +20,7 @@ from imageserver.format.wording import quoted
 MAX_BYTES: Final = 1024 * 1024
 """Largest document: Incus and LXD read no more than this of a metadata.yaml."""
 MAX_VALUES: Final = 50_000
-"""Values of one document, those behind aliases counted each time. One takes some 300 bytes of memory."""
+"""Values of one document; those behind an alias count each time. One value takes some 300 bytes of memory."""
 MAX_DEPTH: Final = 32
 _LONGEST_NUMBER: Final = 64
 _LARGEST: Final = (1 << 63) - 1
@@ -45,7 +45,10 @@ Type = Literal["mapping", "list", "text", "number", "fraction", "true or false",
 
 @dataclass(slots=True, eq=False)
 class Node:
-    """One value as it is written. Keys and values alternate in the children of a mapping; an alias is its target."""
+    """One value as written.
+
+    Keys and values alternate in the children of a mapping; an alias is replaced by its target.
+    """
 
     kind: Literal["mapping", "list", "scalar"]
     line: int
@@ -58,23 +61,23 @@ class Node:
 
     @property
     def type(self) -> Type:
-        """What it looks like to Go; InvalidUpload when its tag says something else, which no field takes."""
+        """The type that Go sees. Raise InvalidUpload if its tag says another type, because no field takes that."""
         return _scalar_type(self) if self.kind == "scalar" else self.kind
 
 
 @dataclass(frozen=True, slots=True)
 class YamlDocument:
-    """The first document of a file, and whether anything stands behind it, which most clients never look at."""
+    """The first document of a file, and whether anything follows it, which most clients ignore."""
 
     root: Node | None
     has_more: bool
 
 
 class Reader:
-    """Decodes nodes into fields, and collects a sentence for each that does not fit instead of stopping there.
+    """Decodes nodes into fields, and collects a sentence for each mismatch instead of stopping at it.
 
-    `mismatches` are what no client takes. `newer` and `twice` (keys) are what only Incus 7.0 and later refuse. Paths
-    are those of a person: `templates./etc/hostname.when`.
+    `mismatches` are values that no client takes. `newer`, and duplicate keys in `twice`, are what only Incus 7.0 and
+    later refuse. Paths are written for people: `templates./etc/hostname.when`.
     """
 
     def __init__(self) -> None:
@@ -83,7 +86,7 @@ class Reader:
         self.twice: list[str] = []
 
     def text(self, node: Node, path: str) -> str | None:
-        """Return the text of a scalar as it is written, empty for null; None when it is a list or a mapping."""
+        """Return the text of a scalar as written, empty for null; None for a list or a mapping."""
         if node.kind != "scalar":
             self._mismatch(node, path, "a text")
             return None
@@ -133,7 +136,7 @@ class Reader:
         return [text for text in read if text is not None]
 
     def entries(self, node: Node, path: str, what: str = "a mapping") -> dict[str, Node]:
-        """Return key -> value of a mapping, with those of its merge keys; none for null. Keys are texts as written."""
+        """Return key -> value of a mapping, merge keys included; none for null. Keys are texts as written."""
         found = node.type
         if found == "null":
             return {}
@@ -158,9 +161,9 @@ class Reader:
         return {name: text for name, text in read.items() if text is not None}
 
     def _pairs(self, node: Node, path: str) -> Iterator[tuple[str, Node, bool]]:
-        """Name, value and whether it stands in the mapping itself; what is merged into it comes first.
+        """Return name, value and whether the entry stands in the mapping itself; merged entries come first.
 
-        Raise InvalidUpload for a merge key behind another value of the same name: yaml.v2 takes the merged one, later
+        Raise InvalidUpload for a merge key after a value of the same name: yaml.v2 takes the merged value, later
         versions the other.
         """
         own: list[tuple[str, Node, bool]] = []
@@ -189,8 +192,8 @@ class Reader:
 
 
 def load(body: bytes) -> YamlDocument:
-    """Parse the first document; InvalidUpload (completing "the file …") when it is not YAML or beyond the limits."""
-    import yaml  # here, since most functions never need it and all of them would start later
+    """Parse the first document. Raise InvalidUpload (completing "the file …") if it is not YAML or exceeds a limit."""
+    import yaml  # imported here: most functions never need it, and all would start later
 
     if len(body) > MAX_BYTES:
         raise InvalidUpload(f"has {len(body):,} bytes, expected at most {MAX_BYTES:,}")
@@ -206,7 +209,7 @@ def load(body: bytes) -> YamlDocument:
 
 
 def shown(node: Node) -> str:
-    """Return a value in a sentence: `the text 'never'`, `a list`."""
+    """Describe a value in a sentence: `the text 'never'`, `a list`."""
     found = node.type
     if node.kind != "scalar" or found == "null":
         return f"a {found}" if found != "null" else "nothing (null)"
@@ -215,7 +218,7 @@ def shown(node: Node) -> str:
 
 
 def _compose(events: Iterator[Any]) -> Node | None:
-    """Build the first document from the parser's events; None when there is none."""
+    """Build the first document from the parser's events; None if the file has none."""
     import yaml
 
     anchors: dict[str, Node] = {}
@@ -277,7 +280,7 @@ def _target(anchors: dict[str, Node], event: Any) -> Node:
 
 
 def _has_more(events: Iterator[Any]) -> bool:
-    """Return whether anything stands behind the first document, valid or not."""
+    """Return whether anything, valid or not, follows the first document."""
     import yaml
 
     try:
@@ -328,7 +331,7 @@ def _plain_type(text: str) -> Type:
 
 
 def _is_date(text: str) -> bool:
-    """Return whether this is a real day, with or without a time, in a form that Go's packages parse."""
+    """Return whether this is a real date, with or without a time, in a form that Go's packages parse."""
     found = _DATE.fullmatch(text)
     if not found:
         return False
@@ -337,7 +340,7 @@ def _is_date(text: str) -> bool:
 
 
 def _number(text: str) -> float | int | None:
-    """Return the value of a number that was recognised; None when it is not finite or longer than any that fits."""
+    """Return the value of a recognised number; None if it is not finite or longer than any that fits."""
     digits = text.replace("_", "")
     if len(digits) > _LONGEST_NUMBER or _NOT_FINITE.fullmatch(text):
         return None

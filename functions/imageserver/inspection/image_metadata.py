@@ -1,8 +1,8 @@
-"""metadata.yaml as the daemons of LXD and Incus decode it: `ImageMetadata` and `ImageMetadataTemplate` of shared/api.
+"""Check metadata.yaml as the LXD and Incus daemons decode it: `ImageMetadata`, `ImageMetadataTemplate` of shared/api.
 
-From a simplestreams server a daemon takes the image's properties from the catalog and reads this file when it first
-starts an instance, to fill in the templates. A file that does not decode, or a template that is missing, makes every
-launch fail, so both are refused here. What only Incus 7.0 and later refuse is a warning.
+A daemon takes the properties of a simplestreams image from the catalog, and reads this file to fill in the templates
+when it first starts an instance. If the file does not decode or a template is missing, every launch fails, so both are
+refused here. What only Incus 7.0 and later refuse is a warning.
 """
 
 import posixpath
@@ -18,7 +18,7 @@ from imageserver.inspection import go_yaml
 from imageserver.inspection.go_yaml import Node, Reader
 
 _TRIGGERS: Final = frozenset(("create", "copy", "start", "rename"))
-"""When a daemon applies a template; one with none of these is never read."""
+"""Events on which a daemon applies a template. A template with none of these is never read."""
 _MOST_SHOWN: Final = 5
 _WHOLE_NUMBER: Final = re.compile(r"[-+]?[0-9]{1,18}", re.ASCII)
 _MODE: Final = re.compile(r"[0-7]{3}|0[0-7]*|0[oO][0-7]+|0[xX][0-9a-fA-F]+|0[bB][01]+|[1-9][0-9]*", re.ASCII)
@@ -26,10 +26,10 @@ _SECONDS: Final = "a whole number without quotes (seconds since 1970)"
 
 
 def check_metadata_yaml(body: bytes, arch: str, templates: Mapping[str, bool] | None = None) -> tuple[str, ...]:
-    """Check the metadata.yaml of an image against the architecture of its folder; returns warnings.
+    """Check the metadata.yaml of an image against the architecture of its folder; return warnings.
 
-    `templates` are the names below `templates/` in the same tarball, and whether each is a regular file; None where
-    nobody has looked. InvalidUpload (the message completes "holds a metadata.yaml that …") when a client could not
+    `templates` maps the names below `templates/` in the same tarball to whether each is a regular file; None if the
+    tarball was not searched. Raise InvalidUpload (completing "holds a metadata.yaml that …") if a client could not
     decode it, could not apply one of its templates, or would start an image of another architecture.
     """
     document = go_yaml.load(body)
@@ -54,7 +54,7 @@ def check_metadata_yaml(body: bytes, arch: str, templates: Mapping[str, bool] | 
 def needed_templates(body: bytes) -> frozenset[str]:
     """Return the names below `templates/` that a daemon reads when it starts an instance.
 
-    There are none in a metadata.yaml that cannot be read; check_metadata_yaml says why.
+    An unreadable metadata.yaml has none; check_metadata_yaml reports it.
     """
     reader = Reader()
     with suppress(InvalidUpload):
@@ -69,7 +69,7 @@ def needed_templates(body: bytes) -> frozenset[str]:
 
 
 def _check_types(reader: Reader, fields: Mapping[str, Node]) -> None:
-    """Decode every field that clients decode, whether it matters here or not."""
+    """Decode every field that clients decode, used here or not."""
     for name in ("creation_date", "expiry_date"):
         if name in fields:
             reader.number(fields[name], name, _SECONDS)
@@ -173,7 +173,7 @@ def _target_problem(target: str) -> str:
 
 
 def _template_problem(texts: Mapping[str, str], files: Mapping[str, bool] | None) -> str:
-    """Return what a daemon would fail on, as the predicate of a sentence about metadata.yaml; empty if nothing."""
+    """Return what a daemon would fail on, completing "metadata.yaml …"; empty if nothing."""
     name = texts.get("template", "")
     if not name or "/" in name or name in (".", ".."):
         return f"names the template {_text(name)}, expected the name of a file in templates/"

@@ -1,6 +1,7 @@
-"""What a publisher says of a product beside its path: metadata.json, or the image.yaml of lxd-imagebuilder.
+"""Read what a publisher says about a product beyond its path: metadata.json, or lxd-imagebuilder's image.yaml.
 
-Both come from strangers. They are read whole, so each has a limit. What does not fit is reported and ignored.
+Both come from strangers and are read whole, so their size is limited. A value that does not fit is reported and
+ignored.
 """
 
 import difflib
@@ -22,15 +23,15 @@ from imageserver.inspection.go_yaml import Node, Reader
 MAX_DOCUMENT_BYTES: Final = 1024 * 1024
 """Largest metadata.json, image.yaml or SHA256SUMS that is read."""
 MAX_OVERRIDES_BYTES: Final = 4096
-"""What one file may add to the catalog, which every client downloads, for each product."""
+"""Bytes that one file may add, for each product, to the catalog that every client downloads."""
 MOST_DELTAS: Final = 3
-"""Deltas that the server makes for one root. One is listed; the others take its place when its base goes."""
+"""Deltas that the server makes for one root. One is listed; the others replace it when its base is gone."""
 _MAX_TEXT: Final = 200
 _MOST_WHOLE: Final = 1 << 63
 _MOST: Final = 100
-"""Aliases or requirements of one file; the catalog that every client fetches carries them all."""
+"""Aliases, or requirements, of one file. Every client downloads all of them with the catalog."""
 _MOST_NOTICES: Final = 20
-# Not `.` and `..` between slashes: `mine/../ubuntu` lies below `mine` for a rule of prefixes.
+# No `.` or `..` between slashes: a rule of prefixes takes `mine/../ubuntu` to be below `mine`.
 _ALIAS = re.compile(r"[A-Za-z0-9][A-Za-z0-9._~-]*(?:/(?!\.\.?(?:/|$))[A-Za-z0-9._~-]+)*")
 LIKE_A_FINGERPRINT: Final = "clients would take it for the fingerprint of another image"
 _REQUIREMENTS: Final = ("secureboot", "cgroup", "nesting", "privileged", "cdrom_agent", "cdrom_cloud_init")
@@ -46,7 +47,7 @@ _SIMPLESTREAM: Final = ("distro_name", "release_aliases", "requirements")
 
 
 class Overrides(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
-    """What a publisher wants to be different from what the path says. Empty or None means not given."""
+    """What a publisher overrides of the values from the path. Empty or None means not given."""
 
     os: str = ""
     release_title: str = ""
@@ -63,23 +64,23 @@ class Overrides(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     deltas: int | None = None
 
     def over(self, weaker: "Overrides") -> "Overrides":
-        """Return these overrides, and those of `weaker` where these say nothing; aliases of both."""
+        """Return these overrides, filled up from `weaker`, with the aliases of both."""
         mine = {f: v for f in self.__struct_fields__ if (v := getattr(self, f)) not in ("", (), {}, None)}
         mine["aliases"] = tuple(dict.fromkeys((*self.aliases, *weaker.aliases)))
         return msgspec.structs.replace(weaker, **mine)
 
 
 class Parsed(msgspec.Struct, frozen=True):
-    """Overrides, and a sentence about each thing in the file that was ignored."""
+    """Overrides, and a sentence about each ignored part of the file."""
 
     overrides: Overrides
     ignored: tuple[str, ...]
 
 
 def parse_metadata_json(body: bytes) -> Parsed:
-    """Read a metadata.json. Never raises: what does not parse is reported in `ignored`, the rest applies.
+    """Read a metadata.json. Never raise: `ignored` reports what does not parse, and the rest applies.
 
-    A number where a text belongs is taken as it is written, so `24.10` stays `24.10`.
+    A number in place of a text is taken as written, so `24.10` stays `24.10`.
     """
     twice: list[str] = []
 
@@ -91,7 +92,7 @@ def parse_metadata_json(body: bytes) -> Parsed:
     try:
         document = json.loads(body, parse_float=str, object_pairs_hook=in_order)
     except (ValueError, RecursionError) as error:
-        said = str(error).partition(";")[0]  # behind it Python tells its programmer what to call
+        said = str(error).partition(";")[0]  # what follows is advice for Python programmers
         return Parsed(Overrides(), (f"it is not JSON ({said}): all of it is ignored",))
     if not isinstance(document, dict):
         return Parsed(Overrides(), (f"it holds a {_kind(document)}, expected an object: all of it is ignored",))
@@ -100,11 +101,11 @@ def parse_metadata_json(body: bytes) -> Parsed:
 
 
 def parse_image_yaml(body: bytes, product: ProductId) -> Parsed:
-    """Read the `simplestream` section of an image.yaml as lxd-imagebuilder writes it. Never raises.
+    """Read the `simplestream` section of an image.yaml as lxd-imagebuilder writes it. Never raise.
 
-    `distro_name` is the os; `release_aliases` maps a release to other names of it, comma-joined; each item
-    of `requirements` may carry the filters `releases`, `architectures` and `variants`. Every value is a text as it is
-    written, so `noble: 24.04` needs no quotes.
+    `distro_name` is the os; `release_aliases` maps a release to its other names, comma-joined; each item of
+    `requirements` may have the filters `releases`, `architectures` and `variants`. Every value is a text as written, so
+    `noble: 24.04` needs no quotes.
     """
     reader = Reader()
     ignored: list[str] = []
@@ -123,7 +124,7 @@ def parse_image_yaml(body: bytes, product: ProductId) -> Parsed:
 
 
 def _overrides(document: dict[str, Any]) -> Parsed:
-    """Take each known key by its own rule; a key whose value does not fit is ignored alone."""
+    """Parse each known key by its own rule. A value that does not fit loses only its own key."""
     fields: dict[str, Any] = {}
     ignored: list[str] = []
     for key, value in document.items():
@@ -148,9 +149,9 @@ def _overrides(document: dict[str, Any]) -> Parsed:
 
 
 def _first(ignored: list[str]) -> tuple[str, ...]:
-    """Return as many of the sentences as anybody reads; a record is no place for a million of them.
+    """Return as many sentences as a person would read: a record must not hold a million of them.
 
-    Attempts on a fingerprint come first, so that no noise hides them.
+    Aliases that look like a fingerprint come first, so that noise cannot hide them.
     """
     ignored = sorted(ignored, key=lambda sentence: LIKE_A_FINGERPRINT not in sentence)
     more = len(ignored) - _MOST_NOTICES
@@ -171,7 +172,7 @@ def _as_text(value: object) -> str:
 
 
 def _aliases(value: object, ignored: list[str]) -> tuple[str, ...]:
-    """Return a list or a comma-joined string; an alias that no client could use is ignored alone."""
+    """Return the aliases of a list or a comma-joined string, without those that no client could use."""
     parts = value.split(",") if isinstance(value, str) else value
     if not isinstance(parts, list | tuple):
         raise ValueError("a list or a comma-joined string of aliases")
@@ -192,7 +193,7 @@ def _aliases(value: object, ignored: list[str]) -> tuple[str, ...]:
 
 
 def _requirements(value: object, ignored: list[str]) -> dict[str, str]:
-    """Return texts, as clients insist on; a boolean or a number is written out (`false`)."""
+    """Return the requirements as texts, which clients insist on; a boolean or a number is written out (`false`)."""
     if not isinstance(value, dict):
         raise ValueError("an object of texts")
     taken: dict[str, str] = {}
@@ -217,7 +218,7 @@ def _requirements(value: object, ignored: list[str]) -> dict[str, str]:
 
 
 def _unread_requirement(name: str) -> str:
-    """Say that clients do not read a requirement, with the name that was meant if one is close."""
+    """Report that clients do not read a requirement, and suggest the closest name that they do."""
     plain = re.sub(r"[^a-z]", "", name.lower().removeprefix("requirements."))
     close = difflib.get_close_matches(plain, {known.replace("_", ""): known for known in _REQUIREMENTS}, 1, 0.7)
     meant = next((known for known in _REQUIREMENTS if close and known.replace("_", "") == close[0]), "")
@@ -270,7 +271,7 @@ _FIELDS: Final[dict[str, Callable[[object, list[str]], Any]]] = {
 
 
 def _read_simplestream(reader: Reader, root: Node, product: ProductId, ignored: list[str]) -> dict[str, Any]:
-    """Return the section of an image.yaml in the keys of a metadata.json."""
+    """Return the section of an image.yaml under the keys of a metadata.json."""
     top = reader.entries(root, "")
     _tell_unknown(top, _DEFINITION, "", ignored)
     section = reader.entries(top["simplestream"], "simplestream") if "simplestream" in top else {}
@@ -288,7 +289,7 @@ def _read_simplestream(reader: Reader, root: Node, product: ProductId, ignored: 
 
 
 def _imagebuilder_requirements(reader: Reader, node: Node, product: ProductId, ignored: list[str]) -> dict[str, str]:
-    """Return requirements whose filters fit the product; a plain mapping has none."""
+    """Return the requirements whose filters match the product. A plain mapping has no filters."""
     path = "simplestream.requirements"
     if node.kind == "mapping":
         return reader.text_map(node, path)
@@ -319,7 +320,7 @@ def _imagebuilder_requirements(reader: Reader, node: Node, product: ProductId, i
 
 
 def _filter(reader: Reader, node: Node, path: str) -> list[str]:
-    """Return a list of texts, or the one text that stands where a list should."""
+    """Return a list of texts; a single text counts as a list of one."""
     if node.kind != "scalar":
         return reader.texts(node, path)
     text = reader.text(node, path)

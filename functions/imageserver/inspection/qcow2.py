@@ -1,13 +1,13 @@
-"""Whether a file that starts like a qcow2 disk is a whole one that needs no other file.
+"""Check that a file that starts like a qcow2 disk is complete and needs no other file.
 
 Sources: docs/interop/qcow2.rst and block/qcow2.c of QEMU; all numbers are big-endian. A disk with a backing file or an
-external data file would have a client read a file of its own host, or of nobody; `qemu-img convert` takes a disk that
-was cut short without an error and fills the rest with zeros. What the tables name is compared with the file's size as
-far as one pass can tell: the beginning of the file is held, since tables of a disk that was preallocated or has grown
-lie before the one that names them; elsewhere such a table has gone by.
+external data file would make a client read a file of its own host, or a missing one; `qemu-img convert` accepts a
+truncated disk without an error and fills the rest with zeros. The offsets in the tables are compared with the file's
+size, as far as one pass can. The beginning of the file is kept, because in a disk that was preallocated or has grown a
+table may lie before the one that points to it; beyond that beginning, such a table has already passed by.
 
-QEMU writes the last cluster of a disk up to the end of the disk and not to the end of the cluster; with extended
-entries, up to the last part that has data.
+QEMU writes the last cluster only up to the end of the disk, not to the end of the cluster; with extended entries, only
+up to the last part that has data.
 """
 
 import heapq
@@ -29,29 +29,29 @@ _PARTS: Final = 32  # of a cluster, where entries are extended
 _PARTS_THERE: Final = (1 << _PARTS) - 1
 _ALL_ZEROS: Final = 1
 _MOST_SNAPSHOTS: Final = 65536
-_SNAPSHOT_BYTES: Final = 40  # without what varies: the least that each takes
+_SNAPSHOT_BYTES: Final = 40  # the smallest size of each, without variable parts
 _BITMAPS: Final = 0x23852875  # the type of a header extension
 _BITMAPS_FIELDS: Final = struct.Struct(">IIQQ")
 _SECTOR: Final = 512
 _HELD_BYTES: Final = 1 << 20
 _HELD_CLUSTERS: Final = 4  # of 2 MiB at most
 _MOST_TABLE_BYTES: Final = 1 << 20
-"""How much of the L1 and of the refcount table is looked at: an L1 table of 64 TiB, at clusters of 64 KiB."""
+"""How much of the L1 and of the refcount table is checked: enough for the L1 table of 64 TiB at clusters of 64 KiB."""
 _MOST_L2_BYTES: Final = 32 << 20
-"""How much of all L2 tables is looked at: those of 256 GiB, at clusters of 64 KiB. It takes some seconds."""
+"""How much of all L2 tables is checked: enough for 256 GiB at clusters of 64 KiB. It takes some seconds."""
 
 _DIRTY, _CORRUPT, _DATA_FILE, _COMPRESSION, _EXTENDED_L2 = (1 << bit for bit in range(5))
-_RAW_DATA_FILE: Final = 1 << 1  # of the features that a program clears which does not know them
+_RAW_DATA_FILE: Final = 1 << 1  # a bit of the features that a program clears if it does not know them
 _KNOWN_FEATURES: Final = _DIRTY | _CORRUPT | _DATA_FILE | _COMPRESSION | _EXTENDED_L2
 
 
 class UnusableDisk(Exception):
-    """The disk is none, needs another file, or contradicts its size; the message completes "<file> …"."""
+    """The file is no disk, needs another file, or contradicts its size. The message completes "<file> …"."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Header:
-    """What of the header the tables are read by; offsets and sizes in bytes of the file."""
+    """The header fields needed to read the tables. Offsets and sizes are in bytes of the file."""
 
     cluster_bits: int
     virtual_bytes: int
@@ -73,7 +73,7 @@ class _Header:
 
 
 def checked(chunks: Iterator[Chunk], size_bytes: int) -> Iterator[Chunk]:
-    """Pass on the chunks of a disk of `size_bytes`; UnusableDisk when no client could use it."""
+    """Pass on the chunks of a disk of `size_bytes`. Raise UnusableDisk if no client could use it."""
     try:
         yield from scanned(chunks, _scan(size_bytes))
     except CutShort as reason:
@@ -81,7 +81,7 @@ def checked(chunks: Iterator[Chunk], size_bytes: int) -> Iterator[Chunk]:
 
 
 def check_start(chunks: Iterable[Chunk], size_bytes: int, most_bytes: int) -> None:
-    """Check a disk of `size_bytes` as far as its tables lie in the first `most_bytes`; UnusableDisk as above."""
+    """Check the tables of a disk that lie in its first `most_bytes`. Raise UnusableDisk as `checked` does."""
     try:
         scan_start(chunks, _scan(size_bytes), most_bytes)
     except CutShort as reason:
@@ -155,7 +155,7 @@ def _read_header(fixed: bytes, extra: bytes, size_bytes: int) -> _Header:
 
 
 def _check_features(extra: bytes, bits: int) -> int:
-    """Check what version 3 adds to the header; return the incompatible features."""
+    """Check the header fields that version 3 adds; return the incompatible features."""
     features, _, autoclear, refcount_order, header_bytes = _HEADER_3.unpack_from(extra)
     compression = extra[_HEADER_3.size] if header_bytes > _HEADER.size + _HEADER_3.size else 0
     if header_bytes < _HEADER.size + _HEADER_3.size or header_bytes % 8 or header_bytes > 1 << bits:
@@ -180,7 +180,7 @@ def _check_features(extra: bytes, bits: int) -> int:
 
 
 def _check_extensions(header: _Header, cluster: bytes, size_bytes: int) -> None:
-    """Go through the header extensions. QEMU opens no disk with one that is too long or a lost bitmap directory."""
+    """Check the header extensions. QEMU does not open a disk with an overlong extension or a lost bitmap directory."""
     at = header.header_bytes
     while at + 8 <= len(cluster):
         kind, length = struct.unpack_from(">II", cluster, at)
@@ -195,7 +195,7 @@ def _check_extensions(header: _Header, cluster: bytes, size_bytes: int) -> None:
 
 
 def _scan_tables(header: _Header, size_bytes: int, start: bytes) -> Scan:
-    """Look at each table that is in `start`, the beginning of the file, or ahead of it, in the order of the file."""
+    """Check each table that lies in `start` (the beginning of the file) or after it, in the order of the file."""
     ahead = [
         (header.refcount_offset, -2, min(header.refcount_bytes, _MOST_TABLE_BYTES)),
         (header.l1_offset, -1, min(header.l1_entries * 8, _MOST_TABLE_BYTES)),
@@ -211,7 +211,7 @@ def _scan_tables(header: _Header, size_bytes: int, start: bytes) -> Scan:
             table = yield Want(offset - at, length)
             at = offset + length
         else:
-            continue  # it has gone by before its place was known
+            continue  # it passed by before its position was known
         if number == -2:
             for place in _places(table):
                 _check_inside("refcount block", place, header.cluster_bytes, size_bytes)
@@ -232,7 +232,7 @@ def _places(table: bytes) -> Iterable[int]:
 
 
 def _check_l2(header: _Header, table: bytes, number: int, size_bytes: int) -> None:
-    """Compare the clusters that an L2 table names with the size of the file; `number` is its place in the L1 table."""
+    """Compare the clusters that an L2 table names with the size of the file. `number` is its index in the L1 table."""
     shift = 62 - (header.cluster_bits - 8)
     words = struct.unpack(f">{len(table) // 8}Q", table)
     step = header.entry_bytes // 8
@@ -246,7 +246,7 @@ def _check_l2(header: _Header, table: bytes, number: int, size_bytes: int) -> No
             if place % header.cluster_bytes:
                 raise UnusableDisk(f"is damaged: an L2 table names a cluster at byte {place:,}, where none can be")
             used = min(header.cluster_bytes, header.virtual_bytes - guest)
-            if step > 1:  # each entry has a bitmap behind it, of the parts of the cluster that are there
+            if step > 1:  # each entry is followed by a bitmap of the parts of the cluster that have data
                 used = min(used, (bitmap & _PARTS_THERE).bit_length() * header.cluster_bytes // _PARTS)
             if not (header.has_zero_flag and entry & _ALL_ZEROS):
                 _check_inside("cluster", place, used, size_bytes)

@@ -1,9 +1,9 @@
 """A sha256 that one process begins and another continues.
 
-hashlib gives no access to a digest in progress. Its C library does: libcrypto's SHA256_Init, SHA256_Update and
-SHA256_Final work on a context whose layout is public (openssl/sha.h). After a whole number of blocks of 64 bytes all
-that counts in it are the eight words of FIPS 180-4 and the number of bytes. Those are saved, in a form that does not
-depend on the machine. Why not otherwise: decisions/0014-copies-over-runs.md.
+hashlib gives no access to the state of a digest. Its C library does: libcrypto's SHA256_Init, SHA256_Update and
+SHA256_Final work on a context whose layout is public (openssl/sha.h). After a whole number of 64-byte blocks, only the
+eight words of FIPS 180-4 and the number of bytes matter in it. Those are saved, in a form that does not depend on the
+machine. decisions/0014-copies-over-runs.md has the alternatives.
 """
 
 import _hashlib
@@ -17,7 +17,7 @@ _EXAMPLE: Final = b"simplestreams".ljust(3 * BLOCK_BYTES, b".")
 
 
 class NotResumable(RuntimeError):
-    """The C library of this Python does not offer what is needed; only a digest of one process can be made."""
+    """The C library of this Python lacks the functions: a digest cannot be continued in another process."""
 
 
 class _Context(ctypes.Structure):
@@ -34,7 +34,7 @@ class _Context(ctypes.Structure):
 
 
 class ResumableSha256:
-    """A sha256 in progress. `state` is what `state` of another one was, empty to begin. Raise NotResumable."""
+    """A sha256 in progress. `state` is the saved state of another one, empty to begin. Raise NotResumable."""
 
     def __init__(self, state: str = "") -> None:
         self._library = _library()
@@ -49,7 +49,7 @@ class ResumableSha256:
             self._context.bits_low, self._context.bits_high = bits & 0xFFFFFFFF, bits >> 32
 
     def update(self, data: bytes | bytearray) -> None:
-        """Take in more bytes. Other threads run meanwhile."""
+        """Take in more bytes. Other threads can run meanwhile."""
         source = data if isinstance(data, bytes) else (ctypes.c_char * len(data)).from_buffer(data)
         self._library.SHA256_Update(ctypes.byref(self._context), source, ctypes.c_size_t(len(data)))
         self._taken_in += len(data)
@@ -62,7 +62,7 @@ class ResumableSha256:
 
     @property
     def state(self) -> str:
-        """What another process continues from; empty unless the bytes so far are whole blocks.
+        """The state from which another process can continue; empty unless the bytes so far are whole blocks.
 
         Eight words of eight hex digits, a colon, the number of bytes.
         """
@@ -72,7 +72,7 @@ class ResumableSha256:
 
 
 class RunningSha256(Protocol):
-    """A sha256 in progress, with a state where there is one."""
+    """A sha256 in progress, with a state if it is resumable."""
 
     def update(self, data: bytes | bytearray, /) -> None:
         """Take in more bytes."""
@@ -82,11 +82,11 @@ class RunningSha256(Protocol):
 
     @property
     def state(self) -> str:
-        """What another process continues from; empty where none can."""
+        """The state from which another process can continue; empty if none can."""
 
 
 class _OneProcess:
-    """hashlib's sha256, which nothing continues."""
+    """hashlib's sha256, which cannot be continued."""
 
     state: Final = ""
 
@@ -96,12 +96,12 @@ class _OneProcess:
 
 
 def running_sha256(state: str = "") -> RunningSha256:
-    """Return a sha256 that begins, or continues from the state of another. Raise NotResumable where it cannot."""
+    """Return a new sha256, or one that continues from a state. Raise NotResumable if it cannot."""
     return ResumableSha256(state) if state or is_resumable() else _OneProcess()
 
 
 def is_resumable() -> bool:
-    """Return whether this Python can continue a sha256 of another process."""
+    """Return whether this Python can continue the sha256 of another process."""
     try:
         _library()
     except NotResumable:
@@ -111,7 +111,7 @@ def is_resumable() -> bool:
 
 @cache
 def _library() -> ctypes.CDLL:
-    """Return the C library: the one that hashlib uses, else the machine's own. Each is tried before it is believed."""
+    """Return the C library: the one that hashlib uses, else the machine's own. Each is tested before it is used."""
     for name in (getattr(_hashlib, "__file__", None), "libcrypto.so.3"):
         try:
             library = ctypes.CDLL(name)

@@ -1,7 +1,7 @@
-"""Look at a few places of a file while it passes by, without holding it or reading it again.
+"""Inspect a few places of a file while it passes by, without storing it or reading it again.
 
-A scan is a generator. It yields what it wants next and is sent those bytes; it returns once it has seen enough and
-raises when the file is not what it should be.
+A scan is a generator. It yields the bytes it wants next and is sent them; it returns once it has seen enough, and
+raises if the file is wrong.
 """
 
 from collections.abc import Generator, Iterable, Iterator
@@ -11,12 +11,12 @@ Chunk = bytes | memoryview
 
 
 class CutShort(Exception):
-    """The file ended before a place that its own content names; the message completes "the file …"."""
+    """The file ended before a position that its own content names. The message completes "the file …"."""
 
 
 @dataclass(frozen=True, slots=True)
 class Want:
-    """The next `length` bytes after `skip` others. `may_end`: the file may also end exactly here."""
+    """A request for the next `length` bytes after `skip` others. `may_end`: the file may also end exactly here."""
 
     skip: int
     length: int
@@ -65,7 +65,7 @@ class Reader:
 
 
 def scanned(chunks: Iterator[Chunk], scan: Scan) -> Iterator[Chunk]:
-    """Pass on the chunks of a file from its first byte; raises CutShort and what the scan raises."""
+    """Pass on the chunks of a file, from its first byte, through a scan. Raise CutShort, and what the scan raises."""
     reader = Reader(scan)
     for chunk in chunks:
         reader.feed(chunk)
@@ -74,7 +74,7 @@ def scanned(chunks: Iterator[Chunk], scan: Scan) -> Iterator[Chunk]:
 
 
 def scan_start(chunks: Iterable[Chunk], scan: Scan, most_bytes: int) -> None:
-    """Feed a scan until it has seen enough, or `most_bytes`; raises as `scanned` does."""
+    """Feed a scan until it has seen enough, or `most_bytes`. Raise as `scanned` does."""
     reader, at = Reader(scan), 0
     for chunk in chunks:
         reader.feed(chunk)

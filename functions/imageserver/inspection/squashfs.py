@@ -1,15 +1,15 @@
-"""Whether a file that starts like a squashfs could be one: what Linux checks before it reads the first directory.
+"""Check a file that starts like a squashfs, as Linux does before it reads the first directory.
 
 Sources: fs/squashfs/super.c, id.c and squashfs_fs.h of Linux; all numbers are little-endian. The layout is
 
     superblock (96 bytes) | data | inodes | directories | fragments? | exports? | id blocks | id index | xattrs?
 
-The id index is a list of the places of the id blocks. It lies close to the end, so a file that was cut short, or
-whose content is not what its superblock says, is told here and not when the first container starts.
+The id index lists the positions of the id blocks. It lies close to the end, so a truncated file, or one whose content
+contradicts its superblock, is found here and not when the first container starts.
 
-Inodes and directories are kept in metadata blocks, each compressed on its own behind two bytes with its length. The
-names in the root folder tell a whole image from a root: a few KiB are unpacked for them. lzo and lz4 are not in
-Python's library, so an image in these is taken for a root, and so is one whose root folder cannot be read.
+Inodes and directories are stored in metadata blocks, each compressed on its own after two bytes with its length. The
+names in the root folder distinguish a whole image from a root; a few KiB are unpacked for them. Python's library has
+neither lzo nor lz4, so an image in these is taken for a root, and so is one whose root folder cannot be read.
 """
 
 import lzma
@@ -32,34 +32,34 @@ _POINTER_BYTES: Final = 8
 _COMPRESSIONS: Final = range(1, 7)  # gzip, lzma, lzo, xz, lz4, zstd
 _SMALLEST_BLOCK_LOG, _LARGEST_BLOCK_LOG = 12, 20
 _STORED: Final = 1 << 15
-"""In the length of a metadata block: it is not compressed."""
-_MOST_BLOCKS: Final = 3  # in a row: an inode or the start of a folder may lie across two
+"""The bit in the length of a metadata block that says it is not compressed."""
+_MOST_BLOCKS: Final = 3  # consecutive ones: an inode or the start of a folder may span two
 _LZMA_MEMORY: Final = 32 << 20
 _FOLDER_TYPE, _LONG_FOLDER_TYPE = 1, 8
 _FOLDER: Final = struct.Struct("<H14xIIHHI")
 _LONG_FOLDER: Final = struct.Struct("<H18xII6xH4x")
-_SIZE_OF_NO_FOLDER: Final = 3  # the two names of the folder itself and its parent, which are not kept
+_SIZE_OF_NO_FOLDER: Final = 3  # the names of the folder itself and its parent, which are not stored
 _MOST_OF_FOLDER: Final = 2048
-"""How much of the root folder is looked at. That of an image has four names at most."""
+"""How much of the root folder is read. That of an image has at most four names."""
 _RUN_BYTES: Final = 12
 _ENTRY: Final = struct.Struct("<6xH")  # behind other fields, the length of its name less one
 
 
 class NotSquashfs(Exception):
-    """The file is none, or contradicts itself or its size; the message completes the sentence "<file> …"."""
+    """The file is no squashfs, or contradicts itself or its size. The message completes "<file> …"."""
 
 
 class NotRoot(Exception):
-    """The squashfs is no root of a container; the message completes the sentence "<file> …"."""
+    """The squashfs is not the root of a container. The message completes "<file> …"."""
 
 
 class _Unread(Exception):
-    """The root folder is not where it is looked for, or cannot be unpacked."""
+    """The root folder is not where it should be, or cannot be unpacked."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Superblock:
-    """What of the superblock the tables are found by; places in bytes of the file."""
+    """The superblock fields that locate the tables, as byte offsets in the file."""
 
     compression: int
     root_inode: int
@@ -70,7 +70,7 @@ class _Superblock:
 
 @dataclass(frozen=True, slots=True)
 class _IdIndex:
-    """Where the places of the id blocks are kept: `count` numbers from byte `start` of the file on."""
+    """The index of the id blocks: `count` positions, stored from byte `start` of the file on."""
 
     start: int
     count: int
@@ -80,7 +80,7 @@ class _IdIndex:
         return self.start + self.count * _POINTER_BYTES
 
     def check(self, content: bytes | bytearray) -> None:
-        """Compare the bytes [start, stop) of the file with what can stand there."""
+        """Check that the bytes [start, stop) of the file can be this index."""
         places = struct.unpack(f"<{self.count}Q", content)
         for place, following in zip(places, (*places[1:], self.start), strict=True):
             if not SUPERBLOCK_BYTES <= place < following <= place + _BLOCK_BYTES + 2:
@@ -92,14 +92,17 @@ class _IdIndex:
 
 @dataclass(slots=True)
 class _MetadataBlocks:
-    """Metadata blocks, unpacked as they go by; `at` is how much of the file has gone by, `stop` where they end."""
+    """Metadata blocks, unpacked as they pass by.
+
+    `at` is how much of the file has passed, `stop` where the blocks end.
+    """
 
     unpack: Callable[[bytes], bytes]
     stop: int
     at: int = 0
 
     def read(self, place: int, length: int) -> Generator[Want, bytes, bytes]:
-        """Return what the block at `place` and those behind it unpack to, at least `length` bytes."""
+        """Return the unpacked content of the block at `place` and of those after it, at least `length` bytes."""
         made = b""
         for _ in range(_MOST_BLOCKS):
             head = int.from_bytes((yield from self._take(place, 2)), "little")
@@ -121,14 +124,14 @@ class _MetadataBlocks:
 def checked(chunks: Iterator[Chunk], head: bytes, size_bytes: int) -> Iterator[Chunk]:
     """Pass on the chunks of a file of `size_bytes` that begins with `head`.
 
-    Raise NotSquashfs when it is none after all, and NotRoot when its root folder is that of an image.
+    Raise NotSquashfs if it is none after all, and NotRoot if its root folder is that of an image.
     """
     superblock = _read_superblock(head, size_bytes)
     yield from scanned(chunks, _scan(superblock))
 
 
 def _scan(superblock: _Superblock) -> Generator[Want, bytes, None]:
-    """Look at the root folder, then at the id index behind it."""
+    """Check the root folder, then the id index after it."""
     index = superblock.id_index
     unpack = _UNPACK.get(superblock.compression)
     blocks = _MetadataBlocks(unpack or bytes, index.start)
@@ -142,7 +145,7 @@ def _scan(superblock: _Superblock) -> Generator[Want, bytes, None]:
 
 
 def _root_names(superblock: _Superblock, blocks: _MetadataBlocks) -> Generator[Want, bytes, frozenset[bytes]]:
-    """Return the names in the root folder, as far as its first entries go: an image has few."""
+    """Return the first names in the root folder; an image has few."""
     place, offset = superblock.inodes + (superblock.root_inode >> 16), superblock.root_inode & 0xFFFF
     inode = (yield from blocks.read(place, offset + _FOLDER.size))[offset:]
     kind, start, _, size, at, _ = _FOLDER.unpack_from(inode)
@@ -160,7 +163,7 @@ def _root_names(superblock: _Superblock, blocks: _MetadataBlocks) -> Generator[W
 
 
 def _names(listing: bytes) -> frozenset[bytes]:
-    """Return the names of a directory's listing: runs of entries, each with a header; one that is cut off is left."""
+    """Return the names in a directory's listing: runs of entries, each with a header. A truncated entry is left out."""
     names: set[bytes] = set()
     at = 0
     while at + _RUN_BYTES < len(listing):
@@ -196,7 +199,7 @@ def _unlike_a_root(names: frozenset[bytes]) -> str:
 
 
 def _unzstd(packed: bytes) -> bytes:
-    """Unpack a block of zstd; the module is loaded here, since it costs a cold start."""
+    """Unpack a block of zstd. The module is loaded here, because loading it slows a cold start."""
     if sys.version_info >= (3, 14):
         from compression import zstd
     else:
@@ -220,7 +223,7 @@ _UNPACK: Final[dict[int, Callable[[bytes], bytes]]] = {
 
 
 def _read_superblock(head: bytes, size_bytes: int) -> _Superblock:
-    """Check the superblock; return what else is to be looked at."""
+    """Check the superblock; return the positions of what is checked next."""
     if len(head) < SUPERBLOCK_BYTES:
         raise NotSquashfs(f"has {len(head)} bytes, a squashfs header alone has {SUPERBLOCK_BYTES}")
     found = _SUPERBLOCK.unpack_from(head)

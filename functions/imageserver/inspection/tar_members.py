@@ -1,7 +1,7 @@
 """The members of a tar, read forward with bounded state.
 
 tarfile builds what a header describes before a caller can count it: a sparse map of 9 kB becomes 600 MiB of tuples, and
-a header of short pax records seconds of work. Here a long name, a link and a size are all that is kept of a header.
+a header of short pax records takes seconds of work. This module keeps only a long name, a link and a size.
 """
 
 import tarfile
@@ -12,15 +12,15 @@ from typing import Final
 
 BLOCK: Final = tarfile.BLOCKSIZE
 MOST_HEADER_BYTES: Final = 1 << 20
-"""Of one member: its header, long names, pax records and sparse map."""
+"""Bytes of the headers of one member: its own, long names, pax records and sparse map."""
 _MOST_PAX_RECORDS_OF_A_MEMBER: Final = 4  # on average over an archive
 _MOST_HEADERS_OF_A_MEMBER: Final = 3  # on average over an archive
 _PAX_LENGTH_DIGITS: Final = 8
 _LONGEST_NAME: Final = 4096
-"""PATH_MAX of Linux: nothing with a longer name can be unpacked, and to take one of a MiB apart takes long."""
+"""PATH_MAX of Linux: nothing with a longer name can be unpacked, and splitting a name of a MiB is slow."""
 _MOST_SIZE_DIGITS: Final = 18
 _PAX_TYPES: Final = (tarfile.XHDTYPE, tarfile.SOLARIS_XHDTYPE)
-_SPARSE_GOES_ON, _SPARSE_MAP_GOES_ON = 482, 504  # the places of two flags of GNU's older sparse format
+_SPARSE_GOES_ON, _SPARSE_MAP_GOES_ON = 482, 504  # the positions of two flags of GNU's older sparse format
 _KEPT: Final = frozenset({b"path", b"linkpath", b"size", b"GNU.sparse.name"})
 _WITHOUT_CONTENT: Final = frozenset(
     (tarfile.LNKTYPE, tarfile.SYMTYPE, tarfile.DIRTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE)
@@ -28,12 +28,12 @@ _WITHOUT_CONTENT: Final = frozenset(
 
 
 class BadTar(Exception):
-    """The bytes are no sound tar; the message completes "the file …"."""
+    """The bytes are not a valid tar. The message completes "the file …"."""
 
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """What is known of a member. `size` is what the tar stores of it; a sparse file is longer once it is unpacked."""
+    """One member. `size` is what the tar stores of it; a sparse file is longer once it is unpacked."""
 
     name: str
     kind: bytes
@@ -64,7 +64,7 @@ class Member:
 
 @dataclass(slots=True)
 class _Extension:
-    """What the headers in front of a member say of it. The format lets each kind come once."""
+    """The facts from the extension headers in front of a member. The format allows each kind once."""
 
     kinds: set[bytes] = field(default_factory=set)
     long_name: bytes = b""
@@ -73,7 +73,10 @@ class _Extension:
 
 
 class Members:
-    """The members of a tar that arrives in chunks. The content of a member is there until the next is asked for."""
+    """The members of a tar that arrives in chunks.
+
+    The content of a member is available until the next one is requested.
+    """
 
     def __init__(self, chunks: Iterator[bytes | memoryview], most_members: int) -> None:
         self._chunks = chunks
@@ -92,7 +95,7 @@ class Members:
             yield member
 
     def content(self) -> Iterator[memoryview]:
-        """Yield what is stored of the member that was yielded last. It ends early where the tar does."""
+        """Yield the stored content of the last member. It ends early where the tar does."""
         while self._unread and (part := self._part(self._unread)):
             self._unread -= len(part)
             yield part
@@ -110,14 +113,14 @@ class Members:
         return None
 
     def _extended(self, extension: _Extension, info: tarfile.TarInfo) -> bool:
-        """Take in a header that describes what follows; False where it is that of a member itself."""
+        """Read an extension header; return False if the header is that of a member itself."""
         kind = tarfile.XHDTYPE if info.type in _PAX_TYPES else info.type
         if kind == tarfile.XGLTYPE:
             self._global.update(self._pax(self._header_content(info)))
             return True
         if kind not in (tarfile.XHDTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK):
             return False
-        if kind in extension.kinds:  # tar programs differ in which of two they believe
+        if kind in extension.kinds:  # tar programs differ in which of the two they believe
             raise BadTar(f"is not a valid tarball (two headers of type {kind.decode()} for one member)")
         extension.kinds.add(kind)
         body = self._header_content(info)
@@ -151,7 +154,7 @@ class Members:
         )
 
     def _pax(self, body: bytes) -> dict[bytes, bytes]:
-        """Return what is kept of pax records, each of the form `<its length> <key>=<value>\\n`."""
+        """Return the pax records that are kept, each of the form `<its length> <key>=<value>\\n`."""
         kept: dict[bytes, bytes] = {}
         at = 0
         while at < len(body) and body[at]:
@@ -180,7 +183,7 @@ class Members:
         if len(header) == BLOCK:
             return header
         if may_end and not header and self.position:
-            return b""  # whether its end is there is looked at elsewhere
+            return b""  # its end is checked elsewhere
         raise BadTar("is not a valid tarball (it ends within a header)")
 
     def _header_content(self, info: tarfile.TarInfo) -> bytes:
@@ -191,7 +194,7 @@ class Members:
         return body[: info.size]
 
     def _read(self, size: int) -> bytes:
-        """Return `size` bytes of the headers of one member, less at the end of the tar."""
+        """Return `size` bytes of the headers of one member, fewer at the end of the tar."""
         self._header_bytes += size
         if self._header_bytes > MOST_HEADER_BYTES:
             raise BadTar(f"has headers of more than {MOST_HEADER_BYTES:,} bytes for one member")
@@ -217,7 +220,7 @@ class Members:
 
 
 def is_header(block: bytes) -> bool:
-    """Return whether a tar may begin with this block: a header whose checksum is right, or the zeros of the end."""
+    """Return whether a tar may begin with this block: a header with the right checksum, or the zeros of the end."""
     with suppress(tarfile.HeaderError, ValueError):
         return not any(block) or bool(tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape"))
     return False
@@ -225,7 +228,7 @@ def is_header(block: bytes) -> bool:
 
 def _parsed(header: bytes) -> tarfile.TarInfo:
     try:
-        info = tarfile.TarInfo.frombuf(header, "utf-8", "surrogateescape")  # of one block, so nothing can grow
+        info = tarfile.TarInfo.frombuf(header, "utf-8", "surrogateescape")  # a single block, so nothing can grow
     except (tarfile.HeaderError, ValueError) as error:
         raise BadTar(f"is not a valid tarball ({error})") from error
     if info.size < 0:

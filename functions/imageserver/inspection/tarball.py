@@ -1,7 +1,7 @@
-"""What a tarball from a stranger says, read within limits of time and memory.
+"""Read a stranger's tarball within limits of time and memory.
 
-A small file that inflates to gigabytes costs at most `Limits.unpacked_bytes` of work and what unpacking says of
-memory. What headers cost is bounded in tar_members.
+A small file that inflates to gigabytes costs at most `Limits.unpacked_bytes` of work, and memory as unpacking.py bounds
+it. tar_members bounds the cost of headers.
 """
 
 import posixpath
@@ -21,12 +21,12 @@ MOST_UNPACKED: Final = {b"": 16 << 30, GZIP: 16 << 30, ZSTD: 16 << 30, XZ: 4 << 
 """In how much of what a tarball unpacks to its end is looked for, by its compression: a minute, more or less."""
 _MOST_DISK_BYTES: Final = 2 << 30  # of a disk in a tarball: its header and what tables lie there, some 20 s of xz
 START_BYTES: Final = MIB
-"""How much of a tarball tells whether it is a root: a whole block of bzip2 or zstd at least."""
+"""How much of a tarball is read to decide whether it is a root: at least a whole block of bzip2 or zstd."""
 _START_MEMBERS: Final = 100
 MOST_FOR_TEMPLATES: Final = 4 << 30
-"""Unpacked bytes of a unified tarball in which its templates are looked for: under a minute of xz."""
-_MOST_METADATA: Final = 10  # of files metadata.yaml; `tar --append` leaves a few
-_LONGEST_FILE_NAME: Final = 255  # of a file system; a tarball may hold longer ones, up to a MiB each
+"""Unpacked bytes of a unified tarball that are searched for its templates: under a minute of xz."""
+_MOST_METADATA: Final = 10  # of metadata.yaml files; `tar --append` leaves a few
+_LONGEST_FILE_NAME: Final = 255  # names of a file system; a tarball may hold longer ones, up to a MiB each
 _PACK_AGAIN: Final = "pack the file system with tar"
 _NO_TARBALL: Final = (
     (qcow2.MAGIC, ("a qcow2 disk", "upload what it unpacks to as disk.qcow2")),
@@ -38,11 +38,11 @@ _NO_TARBALL: Final = (
 _MOST_NAMES: Final = 100  # at the top of a tarball, to tell what it is
 
 Content = Literal["", "container", "virtual-machine", "metadata"]
-"""What a tarball with a metadata.yaml holds besides: `rootfs/` with something in it, `rootfs.img`, or no root."""
+"""The root in a tarball with a metadata.yaml: a non-empty `rootfs/`, `rootfs.img`, or none."""
 
 
 class _TooLong(UnreadableArchive):
-    """Raised where the limit of unpacked bytes is reached."""
+    """Raised at the limit of unpacked bytes."""
 
 
 class NoMetadata(UnreadableArchive):
@@ -50,15 +50,15 @@ class NoMetadata(UnreadableArchive):
 
 
 class WholeImage(Exception):
-    """A tarball that should be metadata alone holds a root; the message is the path of its first part."""
+    """A tarball that should only be metadata holds a root. The message is the path of its first part."""
 
 
 @dataclass(frozen=True, slots=True)
 class ImageTarball:
-    """What was found in a tarball of an image: the bytes of its metadata.yaml, and what it holds besides.
+    """The content of an image's tarball: the bytes of its metadata.yaml, and which root it holds.
 
-    `templates` has the names below `templates/`, and whether each is a regular file. It is None where not all that were
-    needed were found within the bytes that are searched for them.
+    `templates` maps the names below `templates/` to whether each is a regular file. It is None if not all needed ones
+    were found within the bytes that are searched.
     """
 
     metadata_yaml: bytes
@@ -76,9 +76,9 @@ class Limits:
 
 
 METADATA_LIMITS: Final = Limits(unpacked_bytes=64 * MIB, members=10_000)
-"""A metadata tarball holds metadata.yaml and a few templates: usually some KiB."""
+"""For a metadata tarball, which holds metadata.yaml and a few templates: usually some KiB."""
 UNIFIED_LIMITS: Final = Limits(unpacked_bytes=16 * 1024 * MIB, members=2_000_000)
-"""A unified tarball may hold its metadata.yaml behind the whole root file system."""
+"""For a unified tarball, which may hold its metadata.yaml after the whole root file system."""
 
 
 def read_image(
@@ -89,13 +89,13 @@ def read_image(
     most_unpacked: int = 0,
     needed: Callable[[bytes], Set[str]] = lambda _: frozenset[str](),
 ) -> ImageTarball:
-    """Read the metadata.yaml of a tarball that arrives in chunks, and what the tarball holds besides.
+    """Read the metadata.yaml of a tarball that arrives in chunks, and find its root.
 
-    `whole` reads on to the end of the archive, which proves it complete and within the limits; a root in it raises
-    WholeImage. Otherwise the rest of the chunks is left unread as soon as a root was found and the templates that are
-    `needed` by the metadata.yaml: LXD and Incus write these behind the root. Up to `most_unpacked` the end is looked
-    for even so. Of two metadata.yaml the last one that was read counts, as it does when both are unpacked.
-    UnreadableArchive says what was found instead of a tarball with a metadata.yaml.
+    `whole` reads to the end of the archive, which proves it complete and within the limits; a root in it raises
+    WholeImage. Otherwise reading stops once it has found a root and the templates that are `needed` by the
+    metadata.yaml; LXD and Incus write these after the root. The end of the archive is still looked for, up to
+    `most_unpacked`. Of two metadata.yaml files the last one read counts, as when both are unpacked. UnreadableArchive
+    says what was found in place of a tarball with a metadata.yaml.
     """
     plain = _unpacked(chunks, limits)
     members = Members(plain, limits.members)
@@ -125,20 +125,20 @@ def _look_for_end(members: Members, plain: Iterator[bytes | memoryview], most_un
 
 
 def looks_like_tar(head: bytes) -> bool:
-    """Return whether the first 512 bytes of a file are those of a tarball, or of a compressed file at least."""
+    """Return whether the first 512 bytes of a file are those of a tarball, or at least of a compressed file."""
     return head[257:262] == b"ustar" or bool(compression(head))
 
 
 def unlike_a_root(start: bytes) -> str:
-    """Say why a tarball that begins with `start` is no root of a container, as a predicate; empty when it may be one.
+    """Return why a tarball that begins with `start` is no root of a container, as a predicate; empty if it may be one.
 
-    A file system may have a metadata.yaml in its root folder, but not one beside nothing else than parts of an image.
+    A file system may have a metadata.yaml in its root folder, but not beside nothing but other parts of an image.
     """
     names: set[str] = set()
     is_empty = False
     plain = _unpacked([start[:START_BYTES]], Limits(unpacked_bytes=MIB, members=_START_MEMBERS))
     with suppress(UnreadableArchive, BadTar):
-        # The start of a longer file ends too early: what was found until there is the answer.
+        # The start of a longer file ends too early: decide from what was found so far.
         first = b""
         while len(first) < BLOCK and (step := next(plain, b"")):
             first += step
@@ -159,7 +159,7 @@ def unlike_a_root(start: bytes) -> str:
 
 
 def _no_tarball(plain: bytes) -> str:
-    """Say what unpacked data that begins with `plain` is instead of a tarball; empty when it may be one."""
+    """Return what unpacked data that begins with `plain` is instead of a tarball; empty if it may be one."""
     if plain and is_header(plain[:BLOCK]):
         return ""
     what = f"something that starts with {plain[:8].hex(' ')}" if plain else "nothing"
@@ -172,7 +172,7 @@ def _no_tarball(plain: bytes) -> str:
 
 @dataclass(slots=True)
 class _Found:
-    """What the members of a tarball have shown so far."""
+    """What the members of a tarball have revealed so far."""
 
     body: bytes | None = None
     bodies: int = 0
@@ -183,7 +183,7 @@ class _Found:
     metadata_folder: str = ""
     """Where a metadata.yaml lies that is not at the top."""
     missing: Set[str] | None = None
-    """Templates that the body needs and that were not seen; None until it was asked."""
+    """Templates that the body needs and that were not seen yet; None until computed."""
 
     def take(self, members: Members, member: Member, limits: Limits, *, whole: bool) -> None:
         """Take in the next member. Raise what read_image raises."""
@@ -221,7 +221,7 @@ class _Found:
             self.metadata_folder = path[0]
 
     def lacks_templates(self, needed: Callable[[bytes], Set[str]]) -> bool:
-        """Return whether the metadata.yaml that was read last needs a template that was not seen yet."""
+        """Return whether the last metadata.yaml needs a template that was not seen yet."""
         if self.missing is None:
             self.missing = needed(self.body or b"")
         self.missing -= self.templates.keys()
@@ -270,7 +270,7 @@ def _joined(content: Content, root: Content) -> Content:
 
 
 def _root_in(member: Member, path: list[str]) -> Content:
-    """Return which root this member is, or is a part of; empty where it is none."""
+    """Return which root this member is, or belongs to; empty if none."""
     if path == ["rootfs.img"]:
         if not member.is_file or not member.size:
             raise UnreadableArchive("holds a rootfs.img that is no disk: it is empty or not a regular file")
@@ -281,7 +281,7 @@ def _root_in(member: Member, path: list[str]) -> Content:
 
 
 def _check_disk(members: Members, member: Member) -> None:
-    """Check the tables of a disk, unless the tar stores it without its holes: then they are not where they belong."""
+    """Check the tables of a disk, unless the tar stores it without its holes, which shifts them."""
     if member.is_sparse:
         return
     try:
@@ -291,9 +291,9 @@ def _check_disk(members: Members, member: Member) -> None:
 
 
 def _check_member(member: Member, path: list[str]) -> None:
-    """Raise for what would be outside of the image's folder once it is unpacked, or is more than a file there.
+    """Raise for a member that would unpack outside the image's folder, or that is a device or a pipe.
 
-    Below rootfs/ is a root file system: links lead wherever its programs expect them to, and devices may be there.
+    Below rootfs/ is a root file system, where links may lead anywhere and devices are allowed.
     """
     shown = quoted(member.name)
     if member.name.startswith("/") or ".." in path:
@@ -323,7 +323,7 @@ def _content(members: Members, member: Member, limits: Limits) -> bytes:
 
 
 def _unpacked(chunks: Iterable[bytes | memoryview], limits: Limits) -> Iterator[bytes | memoryview]:
-    """Yield the plain bytes of the tarball in small steps, however it is compressed. Raise UnreadableArchive."""
+    """Yield the unpacked bytes of the tarball in small steps, whatever its compression. Raise UnreadableArchive."""
     source = iter(chunks)
     head = b""
     while len(head) < BLOCK and (more := next(source, b"")):

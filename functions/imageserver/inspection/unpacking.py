@@ -1,7 +1,7 @@
-"""Unpack what is compressed, from chunks of any size, in steps of bounded size.
+"""Unpack compressed data from chunks of any size, in steps of bounded size.
 
-The compression is told by content, not by name. Unpacking goes one stream after another, as the command-line tools do.
-It counts every byte that it makes, so its callers can stop, and takes a few MiB of memory, lzma up to 128 MiB.
+The content determines the compression, not the name. Streams are unpacked one after another, as the command-line tools
+do it. Every unpacked byte is counted, so callers can stop. It takes a few MiB of memory; lzma takes up to 128 MiB.
 """
 
 import bz2
@@ -12,34 +12,36 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Final, Protocol
 
 XZ, GZIP, ZSTD, BZIP2, LZMA = b"\xfd7zXZ\0", b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"BZh", b"\x5d\x00\x00"
-"""What a file starts with that is compressed in this way."""
+"""The first bytes of a file, by its compression."""
 
 _STEP: Final = 256 * 1024  # of unpacked bytes at a time
-_PACKED_STEP: Final = 64 * 1024  # of packed bytes: what one call leaves is copied for the next
+_PACKED_STEP: Final = 64 * 1024  # of packed bytes: each call copies its rest for the next
 _FREE_STREAMS: Final = 10_000
 _BYTES_OF_A_STREAM: Final = 4096
-"""What each compressed stream unpacks to at least, on average, once there are more than those. One that holds nothing
-has a few bytes and costs more than these: without a limit a file of some GB would take hours. pigz and pixz make
-streams of 128 KiB and more, bgzip of 64 KiB."""
+"""The number of free streams, and the bytes that each further stream must unpack to, on average.
+
+An empty stream of a few bytes costs more than its size: without this limit a file of some GB would take hours. pigz and
+pixz make streams of 128 KiB and more, bgzip of 64 KiB.
+"""
 _LZMA_MEMORY: Final = 128 << 20  # xz -9 needs 65 MiB to unpack
 _ZSTD_WINDOW_LOG: Final = 27  # zstd --long; 128 MiB
 
 
 class UnreadableArchive(Exception):
-    """The bytes are not the tarball they should be; the message completes "the file …"."""
+    """The bytes are not the expected tarball. The message completes "the file …"."""
 
 
 class NeedsMemory(UnreadableArchive):
-    """The bytes can be unpacked with more memory than there is here."""
+    """Unpacking the bytes needs more memory than is allowed here."""
 
 
 def compression(head: bytes) -> bytes:
-    """Return which of XZ, GZIP, ZSTD, BZIP2 and LZMA a file starts with; nothing where it is not compressed."""
+    """Return which of XZ, GZIP, ZSTD, BZIP2 and LZMA a file starts with; empty if it is not compressed."""
     return next((magic for magic in _FORMATS if head.startswith(magic)), b"")
 
 
 def unpacked(chunks: Iterable[bytes | memoryview], magic: bytes) -> Iterator[bytes]:
-    """Yield what chunks unpack to that are compressed as `compression` says. Raise UnreadableArchive."""
+    """Yield the unpacked content of chunks with this `compression`. Raise UnreadableArchive."""
     unpacker = Unpacker(magic)
     for chunk in chunks:
         yield from unpacker.feed(chunk)
@@ -47,7 +49,7 @@ def unpacked(chunks: Iterable[bytes | memoryview], magic: bytes) -> Iterator[byt
 
 
 class Unpacker:
-    """Unpacks one file. `made_bytes` is what it came to until now."""
+    """Unpacks one file. `made_bytes` counts the unpacked bytes so far."""
 
     def __init__(self, magic: bytes) -> None:
         self._magic = magic
@@ -55,11 +57,11 @@ class Unpacker:
         self._stream = self._make()
         self._streams = 1
         self._held = b""
-        self._is_over = False  # nothing that follows can be of another stream
+        self._is_over = False  # nothing that follows can belong to another stream
         self.made_bytes = 0
 
     def feed(self, chunk: bytes | memoryview) -> Iterator[bytes]:
-        """Yield what more bytes of the file unpack to. Raise UnreadableArchive."""
+        """Yield the unpacked content of more bytes of the file. Raise UnreadableArchive."""
         for start in range(0, len(chunk), _PACKED_STEP):
             data = bytes(chunk[start : start + _PACKED_STEP])
             while data or not (self._stream.eof or self._stream.needs_input):
@@ -71,7 +73,7 @@ class Unpacker:
                 data = self._stream.unused_data if self._stream.eof else b""
 
     def finish(self) -> None:
-        """Raise UnreadableArchive unless the last stream has its end, and nothing stands behind it."""
+        """Raise UnreadableArchive unless the last stream is complete and nothing follows it."""
         if not self._stream.eof:
             raise UnreadableArchive(f"is cut short: the {self._name} data has no end")
         if self._held and self._magic == GZIP:
@@ -88,9 +90,10 @@ class Unpacker:
             raise UnreadableArchive(f"is damaged {self._name} data ({error})") from error
 
     def _next_stream(self, data: bytes) -> bytes:
-        """Begin another stream and return its bytes, of those that follow one; nothing where there is none yet.
+        """Begin the next stream and return its bytes; nothing if it has not arrived yet.
 
-        xz and gzip pad with zeros. gzip warns of anything else, and tar takes that for a failure. bzip2 takes anything.
+        xz and gzip pad with zeros. gzip warns about anything else, and tar treats the warning as a failure. bzip2
+        accepts anything.
         """
         data, self._held = self._held + data, b""
         if self._magic == LZMA:
@@ -119,7 +122,7 @@ class Unpacker:
 
 
 class _Stream(Protocol):
-    """One compressed stream: what bz2, lzma and zstd have in common."""
+    """One compressed stream: the common interface of bz2, lzma and zstd."""
 
     def decompress(self, data: bytes, max_length: int) -> bytes: ...
 
@@ -134,7 +137,7 @@ class _Stream(Protocol):
 
 
 class _Gzip:
-    """zlib behind the interface of its younger siblings."""
+    """zlib, with the same interface."""
 
     def __init__(self) -> None:
         self._zlib = zlib.decompressobj(wbits=31)
@@ -156,7 +159,10 @@ class _Gzip:
 
 
 class _Zstd:
-    """zstd, its own error made one of ours: the module is loaded here, since few use it and it costs a cold start."""
+    """zstd, with its error translated.
+
+    The module is loaded here, because few files need it and it slows a cold start.
+    """
 
     def __init__(self) -> None:
         if sys.version_info >= (3, 14):

@@ -1,8 +1,8 @@
-"""Whether a file that starts like a VCDIFF delta is a whole one, and which files it fits.
+"""Check that a file that starts like a VCDIFF delta is complete, and which files it fits.
 
-Source: RFC 3284 as xdelta3 writes it; numbers are big-endian, seven bits a byte. A delta is a row of windows. Each says
-how much of the base it reads, how much it makes, and how long it is. Clients have no second try: a delta that xdelta3
-does not take fails the download of the image.
+Source: RFC 3284 as xdelta3 writes it; numbers are big-endian, seven bits a byte. A delta is a sequence of windows. Each
+says how much of the base it reads, how much it makes, and how long it is. Clients have no fallback: a delta that
+xdelta3 rejects fails the download of the image.
 """
 
 from collections.abc import Generator, Iterator
@@ -17,23 +17,23 @@ _SOURCE, _TARGET = 1, 2
 _LONGEST_NUMBER: Final = 8
 _LARGEST: Final = 1 << 56
 _MOST_WINDOWS: Final = 200_000
-"""That are looked at: those of 1.5 TB as xdelta3 makes them. A hostile file has one in every few bytes."""
+"""Windows that are checked: those of 1.5 TB as xdelta3 makes them. A hostile file has one every few bytes."""
 
 
 class UnusableDelta(Exception):
-    """The delta is damaged or cut short; the message completes "<file> …"."""
+    """The delta is damaged or cut short. The message completes "<file> …"."""
 
 
 @dataclass(slots=True)
 class Sizes:
-    """How much of the base is read, and how much is made of it; 0 until the delta was seen to its end."""
+    """How much of the base a delta reads, and how much it makes; 0 until all of the delta has passed."""
 
     base_bytes: int = 0
     made_bytes: int = 0
 
 
 def checked(chunks: Iterator[Chunk], sizes: Sizes) -> Iterator[Chunk]:
-    """Pass on the chunks of a delta and fill in its `sizes`; UnusableDelta when xdelta3 could not apply it."""
+    """Pass on the chunks of a delta and fill in its `sizes`. Raise UnusableDelta if xdelta3 could not apply it."""
     try:
         yield from scanned(chunks, _scan(sizes))
     except CutShort as reason:
@@ -70,7 +70,7 @@ def _scan(sizes: Sizes) -> Scan:
 
 
 def _number(skip: int = 0) -> Generator[Want, bytes, tuple[int, int]]:
-    """Read a number behind `skip` bytes; return it and how many bytes it takes."""
+    """Read a number after `skip` bytes; return it and its length in bytes."""
     number = 0
     for taken in range(1, _LONGEST_NUMBER + 1):
         byte = (yield Want(skip if taken == 1 else 0, 1))[0]
