@@ -82,8 +82,9 @@ def sign_one(service: UploadService, caller: str, request: FileRequest) -> Singl
 
 
 def sign_batch(service: UploadService, caller: str, request: BatchRequest) -> BatchAnswer:
-    """Return the answer for the files of a version. Raise one Problem with all refusals if any of them may not be sent,
-    CatalogBusy if other writers won every race.
+    """Return the answer for the files of a version.
+
+    Raise one Problem with all refusals if any of them may not be sent, CatalogBusy if other writers won every race.
     """
     version = _parsed(parse_version, request.version)
     images = _each(lambda file: _checked(service, caller, file), _files(version, request))

@@ -26,8 +26,9 @@ class _Changed(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def keys(body: str) -> list[str]:
-    """Return the object keys that a message names, or its prefix. S3's test event and an empty message name none. Raise
-    UnreadableEvent for any other form.
+    """Return the object keys that a message names, or its prefix. S3's test event and an empty message name none.
+
+    Raise UnreadableEvent for any other form.
     """
     try:
         message: dict[str, Any] = json.loads(body)

@@ -204,11 +204,11 @@ def _is_of_this_stream(entry: Withheld) -> bool:
 def _owners(
     listed: Mapping[str, ProductId], wanted: Mapping[str, Iterable[str]], waiting: Iterable[ProductId]
 ) -> dict[tuple[str, str], str]:
-    """Map (architecture, alias) to the one product that has it. A product keeps its name even if another lists its
-    image.
+    """Map (architecture, alias) to the one product that has it.
 
-    Products of a plain architecture go before those that need a higher level of the processor: an image for amd64v3
-    does not run on every machine whose client resolves the alias to it.
+    A product keeps its name even if another lists its image. Products of a plain architecture go before those that need
+    a higher level of the processor: an image for amd64v3 does not run on every machine whose client resolves the alias
+    to it.
     """
     owner: dict[tuple[str, str], str] = {}
     listed = dict(sorted(listed.items(), key=lambda item: architectures.level(item[1].arch)))

@@ -175,8 +175,9 @@ def _rule(caller: str, entries: list[str]) -> Rule:
 
 
 def role_of(caller: str) -> str:
-    """Return the ARN of the role behind an assumed-role session; each session has an ARN of its own. A session's ARN
-    lacks the path of the role.
+    """Return the ARN of the role behind an assumed-role session; each session has an ARN of its own.
+
+    A session's ARN lacks the path of the role.
     """
     session = _ASSUMED_ROLE.fullmatch(caller)
     return f"arn:{session['partition']}:iam::{session['account']}:role/{session['role']}" if session else ""

@@ -65,8 +65,9 @@ def _messages(body: str) -> list[MirrorMessage]:
 
 
 def _copy(message: MirrorMessage, context: LambdaContext) -> None:
-    """Copy one file of a mirror that is still followed, or as much of it as this run can. The configuration, never the
-    message, decides where a file comes from and which stream it goes into.
+    """Copy one file of a mirror that is still followed, or as much of it as this run can.
+
+    The configuration, never the message, decides where a file comes from and which stream it goes into.
     """
     began = time.monotonic()
     mirror = configured(store).get(message.mirror)

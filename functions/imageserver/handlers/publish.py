@@ -118,8 +118,9 @@ def _publish_all(subjects: Sequence[Subject], services: PublishServices) -> dict
 
 
 def _publish_stream(stream: str, wanted: Sequence[Subject], services: PublishServices) -> Mapping[ProductId, Exception]:
-    """Publish products of one stream. On an unexpected exception, publish each half separately. A few writes thus
-    isolate the product that raises it, and only that one is left out.
+    """Publish products of one stream. On an unexpected exception, publish each half separately.
+
+    A few writes thus isolate the product that raises it, and only that one is left out.
     """
     began = time.monotonic()
     products = sorted(set(map(product_of, wanted)))

@@ -1,4 +1,4 @@
-"""Read the edge's access logs of some time: list them by their names, stream them, count."""
+"""Read the edge's access logs of a period: list them by name, stream them, count their requests."""
 
 import re
 from collections import deque
@@ -15,9 +15,9 @@ from imageserver.errors import ObjectChanged
 from imageserver.storage.port import ObjectInfo, Store
 
 PREFIX: Final = "edge/"
-"""Where the template lets CloudFront put them."""
+"""The prefix where the template has CloudFront put them."""
 AHEAD: Final = 8
-"""Files that are opened, and their beginnings read, while one is counted."""
+"""Files that are opened and begun ahead of the one that is counted."""
 
 _NAME: Final = re.compile(r"\.([0-9]{4}-[0-9]{2}-[0-9]{2}-[0-9]{2})\.[^/]+\.gz")
 _HOUR: Final = "%Y-%m-%d-%H"
@@ -25,9 +25,9 @@ _HOUR: Final = "%Y-%m-%d-%H"
 
 @dataclass(frozen=True, slots=True)
 class Logs:
-    """The logs since an hour, in order of their keys; `since` is None where none was asked for.
+    """The logs since a certain hour, in order of their keys. `since` is None for all logs.
 
-    `oldest` and `newest` are the first and the last hour of which there is any log at all, None without logs.
+    `oldest` and `newest` are the first and the last hour with any log at all, None without logs.
     """
 
     files: tuple[ObjectInfo, ...]
@@ -37,14 +37,14 @@ class Logs:
 
     @property
     def size_bytes(self) -> int:
-        """How much is to be read, compressed."""
+        """The compressed bytes to read."""
         return sum(file.size_bytes for file in self.files)
 
 
 def find_logs(store: Store, since: datetime | None = None) -> Logs:
     """List the logs of requests since a moment, by the hour in each name: `<distribution>.YYYY-MM-DD-HH.<id>.gz`.
 
-    Of another object nothing is known, so it is left alone.
+    An object with another name is left alone.
     """
     hour = since.astimezone(UTC).replace(minute=0, second=0, microsecond=0) if since else None
     files = []
@@ -69,10 +69,11 @@ def count_requests(
     advance: Callable[[int], object] = lambda _: None,
     more: Callable[[], bool] = lambda: True,
 ) -> Statistics:
-    """Read logs and count their requests. `advance` is called with the size of each file that was read.
+    """Read logs and count their requests. `advance` is called with the size of each file after it was read.
 
-    Memory is that of the counts, of AHEAD files' first parts, and of one file's decompression. Where `more` says no,
-    the rest counts as damaged. A file that expired meanwhile is damaged too. Raises StorageDenied, StorageUnavailable.
+    Memory: the counts, the first parts of AHEAD files, and the decompression of one file. Once `more` returns False,
+    the remaining files count as damaged. So does a file that expired meanwhile. Raises StorageDenied,
+    StorageUnavailable.
     """
     counted, parser = Statistics(), Parser()
     for file, chunks in _opened(store, files):
@@ -91,7 +92,7 @@ _Chunks = Callable[[], Iterable[bytes | memoryview]]
 
 
 def _opened(store: Store, files: Iterable[ObjectInfo]) -> Iterator[tuple[ObjectInfo, _Chunks]]:
-    """Yield each file with what returns its bytes, or raises the error of opening it."""
+    """Yield each file with a function that returns its bytes or raises the error of opening it."""
     todo = iter(files)
     pending: deque[tuple[ObjectInfo, Future[Iterator[bytes | memoryview]]]] = deque()
     pool = ThreadPoolExecutor(AHEAD, thread_name_prefix="logs")
@@ -114,5 +115,5 @@ def _begin(store: Store, file: ObjectInfo) -> Iterator[bytes | memoryview]:
 
 
 def days_ago(now: datetime, days: int) -> datetime | None:
-    """Return the beginning of so many days; None for 0: all that there is."""
+    """Return the moment so many days ago; None for 0, which means all logs."""
     return now - timedelta(days=days) if days else None

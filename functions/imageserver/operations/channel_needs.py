@@ -1,8 +1,8 @@
-"""Leave to channels what they show: retention and mirrors withdraw through this module.
+"""Protect the versions that channels show: retention and mirrors withdraw through this module.
 
-A promotion writes the pointer and then reads the record; here the record is withdrawn and then the pointers are read.
-So of two at the same moment at least one sees the other: the promotion is taken back and says so, or the version is
-restored, or both. A channel never points to a version that was withdrawn behind its back.
+A promotion writes the pointer and then reads the record; this module withdraws the record and then reads the pointers.
+If both happen at once, at least one sees the other: the promotion is taken back and reports it, or the version is
+restored, or both. No withdrawal by retention or a mirror goes unnoticed by a channel that points to the version.
 """
 
 from collections.abc import Callable
@@ -20,9 +20,9 @@ Pause = Callable[[float], object]
 
 
 def needed_by_channels(store: Store, views: Views, product: ProductId, version: VersionId | None = None) -> set[str]:
-    """Return the paths of a product's versions that channels point to now, each with the one they would go back to.
+    """Return the paths of a product's versions that channels point to now or would go back to.
 
-    A `version` counts as if it were not withdrawn. No record is read where no channel shows the product.
+    `version` counts as if it were not withdrawn. No record is read if no channel shows the product.
     """
     channels = [view for view in views().values() if may_show(view, product)]
     if not channels:

@@ -26,7 +26,7 @@ Pause = Callable[[float], object]
 
 
 def results_of(store: Store, version: VersionId) -> Results | None:
-    """Return the results of a version, or None where no check has posted any. Raise CatalogDamaged."""
+    """Return the results of a version, or None if no check has posted any. Raise CatalogDamaged."""
     found = store.read(results_key(version))
     return decode_results(found.body, version) if found else None
 
@@ -43,9 +43,9 @@ def post_result(
     by: str,
     pause: Pause,
 ) -> Result:
-    """Keep the result of a check; `tested` are the fingerprints that it launched, `by` is who posts it.
+    """Store the result of a check. `tested` are the fingerprints that it launched, `by` is the caller that posts it.
 
-    Raise InvalidView, also when the version has other fingerprints now; CatalogBusy, CatalogDamaged.
+    Raise InvalidView, also if the version has other fingerprints now, and CatalogBusy, CatalogDamaged.
     """
     key = results_key(version)
 
@@ -69,7 +69,7 @@ def post_result(
 
 
 def results_below(store: Store, folder: str) -> dict[str, Results]:
-    """Return the results of the versions at or below a folder, by the path of the version. Raise CatalogDamaged."""
+    """Return the results of the versions at or below a folder, keyed by the version's path. Raise CatalogDamaged."""
     keys = [info.key for info in store.list(f"{CHECKS}{folder}")]
     versions = [parse_version(key.removeprefix(CHECKS).removesuffix(".json")) for key in keys]
     found = zip(versions, in_parallel(store.read, keys), strict=True)
@@ -86,16 +86,16 @@ def demand(store: Store, version: VersionId, required: Collection[str]) -> None:
 
 
 def delete_results(store: Store, version: VersionId) -> None:
-    """Delete the results of a version that is gone. A check that posts at this moment wins; what it posts may stay.
+    """Delete the results of a version that is gone. A check that posts at this moment wins, and its result may stay.
 
-    That is harmless: a result counts for its fingerprints alone.
+    That is harmless, because a result counts only for its fingerprints.
     """
     if seen := store.read(results_key(version)):
         store.delete(results_key(version), seen.revision)
 
 
 def record_of(store: Store, version: VersionId) -> Record | None:
-    """Return the record of a version, or None where there is none. Raise CatalogDamaged."""
+    """Return the record of a version, or None if it has none. Raise CatalogDamaged."""
     seen = store.read(version.record_key)
     return records.decode(seen.body, version.record_key) if seen else None
 

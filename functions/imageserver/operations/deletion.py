@@ -1,10 +1,10 @@
-"""Delete what nobody can ask for any more. Off the list first, deleted later.
+"""Delete files that no client asks for any more: off the list first, deleted later.
 
-Three things must hold before anything is deleted: its grace time has ended, the catalog being served does not name it,
-and its record says `final`, written over the very revision on which the decision was made. After that nobody can put it
-back on the list, so no client ever learns of a file that is about to be deleted. Each object is deleted by the ETag in
-its record. A file that a publisher uploads meanwhile stays; if a delete hid it, it is copied back. The record is
-deleted last, after the invalidation of what was deleted.
+Three things must hold before anything is deleted: its grace time has ended, the served catalog does not name it, and
+its record says `final`, written over exactly the revision that the decision was based on. From then on nobody can put
+it back on the list, so no client ever learns of a file that is about to be deleted. Each object is deleted by the ETag
+in its record. A file that a publisher uploads meanwhile stays; if a delete hid it, it is copied back. The record is
+deleted last, after the invalidation of the deleted keys.
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -28,12 +28,12 @@ from imageserver.versions.state import State
 
 
 def no_results(_version: VersionId) -> None:
-    """Delete nothing: only a server with views has results of checks."""
+    """Delete nothing, because only a server with views has check results."""
 
 
 @dataclass(frozen=True, slots=True)
 class PruneContext:
-    """Dependencies of a deletion, for one product; `named` are the keys that the catalog names.
+    """Dependencies of the deletions of one product. `named` are the keys that the catalog names.
 
     `delete_results` deletes what checks have posted about a version.
     """
@@ -48,7 +48,7 @@ class PruneContext:
 
 
 def remove_withdrawn(product: ProductSnapshot, context: PruneContext) -> None:
-    """Delete withdrawn versions and single files whose time is over."""
+    """Delete withdrawn versions and single files whose grace time is over."""
     for version, record in sorted(product.known.items()):
         seen = product.seen[version]
         over: dict[str, Withdrawal] = {}
@@ -73,14 +73,14 @@ def remove_withdrawn(product: ProductSnapshot, context: PruneContext) -> None:
 
 
 def remove_stale(product: ProductSnapshot, days: Mapping[State, int], context: PruneContext) -> None:
-    """Delete what never became an image, and to which nothing happened for a time.
+    """Delete versions that never became an image and have not changed for a time.
 
-    `days` are for each state, incomplete or invalid, how long its versions are kept; 0 keeps them.
+    `days` says how long incomplete and invalid versions are kept; 0 keeps them.
     """
     for version, record in sorted(product.known.items()):
         if not days.get(record.state) or not _is_no_image(product, version, record, context.named):
             continue
-        # Since when it is in this state: a listed version that lost a file lately can still be repaired.
+        # The time in this state counts: a listed version that lost a file lately can still be repaired.
         uploads = (facts.modified for facts in product.folders[version].values())
         quiet = context.now - max(map(datetime.fromisoformat, (*uploads, product.written[version])))
         if quiet < timedelta(days=days[record.state]):
@@ -94,7 +94,7 @@ def remove_stale(product: ProductSnapshot, days: Mapping[State, int], context: P
 
 
 def remove_empty(product: ProductSnapshot, mentioned: Collection[str], context: PruneContext) -> None:
-    """Delete records that say "nothing is here", once the catalog says so too; `mentioned` are version names."""
+    """Delete records of empty versions once the catalog does not mention them. `mentioned` are version names."""
     for version, record in sorted(product.known.items()):
         if record.state is State.EMPTY and version.version not in mentioned and version not in product.folders:
             task = Task("invalidate", version.path, "its folder is empty and the catalog does not name it")
@@ -111,16 +111,16 @@ def _is_no_image(product: ProductSnapshot, version: VersionId, record: Record, n
 
 
 def _delete(context: PruneContext, record: Record, seen: StoredObject, expired_files: dict[str, FileFacts]) -> None:
-    """Make it final, delete the objects; then the record if the version is empty. Killed anywhere, it is repeated."""
+    """Mark the record final, delete the objects, then the record if the version is empty. A killed run is repeated."""
     key = record.id.record_key
     final = _finally(record, expired_files)
     revision = seen.revision
     if records.encode(final) != seen.body:
         written = context.store.replace(key, records.encode(final), seen.revision)
         if written is None:
-            return  # it was restored or changed meanwhile: the next run decides afresh
+            return  # it was restored or changed meanwhile: the next run decides anew
         revision = written
-    # S3 compares ETags alone: the same bytes, uploaded again since the record was written, would go with them.
+    # S3 compares only ETags: the same bytes, uploaded again since the record was written, would be deleted too.
     now = listing.listed(context.store, record.id)
     ours = {file: facts for file, facts in expired_files.items() if now.get(file, facts).is_same_upload(facts)}
     gone = [_delete_upload(context, record.id, file, facts) for file, facts in ours.items()]
@@ -131,11 +131,11 @@ def _delete(context: PruneContext, record: Record, seen: StoredObject, expired_f
 
 
 def _delete_upload(context: PruneContext, version: VersionId, file: str, facts: FileFacts) -> bool:
-    """Hide one upload of a file behind a delete marker; return whether nothing else is there under its name.
+    """Hide one upload of a file behind a delete marker. Return whether its key is empty now.
 
     S3 has no delete of "this upload if it is the newest" that leaves a marker. A delete by ETag also matches the same
-    bytes uploaded again, and the SDK repeats it when its answer is lost. An upload that was hidden in that way is
-    copied back. A run that is killed before it does so is repeated for as long as the record has the file.
+    bytes uploaded again, and the SDK repeats it if its answer is lost. An upload that was hidden in that way is copied
+    back. A run that is killed before that is repeated for as long as the record has the file.
     """
     key = version.prefix + file
     before = context.store.history(key)
@@ -152,14 +152,14 @@ def _delete_upload(context: PruneContext, version: VersionId, file: str, facts: 
 
 
 def _invalidate_record(context: PruneContext, record: Record, revision: str) -> None:
-    """Delete the record of an empty version, and with it the memory of the bytes that its keys have held."""
+    """Delete the record of an empty version, and with it the list of keys that have held other bytes."""
     _invalidate_files(context, record.id, {*record.replaced, *record.files})
     context.delete_results(record.id)
     context.store.delete(record.id.record_key, revision)
 
 
 def _invalidate_files(context: PruneContext, version: VersionId, files: Iterable[str]) -> None:
-    """Invalidate the keys at the edge: the next upload to one of them must not be answered with the old bytes."""
+    """Invalidate the keys at the edge, so that the next upload to one of them is not answered with the old bytes."""
     if keys := sorted(version.prefix + file for file in files):
         context.invalidate(keys)
 

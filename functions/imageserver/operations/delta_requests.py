@@ -1,8 +1,8 @@
-"""Ask again for deltas that nobody was asked for: publish died, or the queue was away, after it had listed a version.
+"""Request deltas whose request was lost: publish died, or the queue failed, after it had listed a version.
 
-Publish asks when it lists a version and finds nothing to ask for afterwards. So reconcile compares what is listed with
-what the record notes. What was made or dropped is noted there, and not asked for again. What fails without a note
-(its message became a dead letter) is asked for until its version is older than `since`, and no longer.
+Publish requests deltas only in the run that lists a version. So reconcile compares the listed deltas with the notes in
+the record. A delta that was made or dropped is noted there and not requested again. One that fails without a note (its
+message became a dead letter) is requested until its version is older than `since`.
 """
 
 from collections.abc import Callable, Mapping
@@ -20,10 +20,10 @@ from imageserver.versions.records import Record
 
 @dataclass(frozen=True, slots=True)
 class DeltaRequests:
-    """How deltas are asked for: `ask` has the delta function look at a product.
+    """How to request deltas: `ask` has the delta function look at a product.
 
-    `usual` is how many deltas a version gets whose metadata.json says nothing. Versions of which nothing was uploaded
-    from `since` on are left alone: a server on which deltas are switched on makes none of what it lists already.
+    `usual` is the number of deltas for a version whose metadata.json gives none. Versions with no upload since `since`
+    are left alone, so a server that turns deltas on makes none for what it already lists.
     """
 
     usual: int
@@ -32,7 +32,7 @@ class DeltaRequests:
 
 
 def ask_again(product: ProductSnapshot, listed: Mapping[str, Version], requests: DeltaRequests, run: Run) -> None:
-    """Have the deltas made that the newest of a product's `listed` versions lacks, without a word in its record."""
+    """Request the deltas that the newest `listed` version of a product lacks and its record does not mention."""
     known = {version.version: record for version, record in product.known.items()}
     for pair in delta_plan.unexplained(listed, known, requests.usual):
         target, base = pair.target.version.version, pair.base.version.version
@@ -40,7 +40,7 @@ def ask_again(product: ProductSnapshot, listed: Mapping[str, Version], requests:
             continue
         why = f"{target} has no delta from {base}, and its record does not say why"
         run.do(Task("ask for deltas", product.id.path, why), partial(requests.ask, product.id))
-        return  # one message is about all deltas of a product
+        return  # one message covers all deltas of a product
 
 
 def _uploaded(record: Record) -> datetime:

@@ -1,8 +1,8 @@
 """Ingest one version: look at its folder, read what is new, write its record.
 
 Level-triggered: whatever the event said, the folder is listed and compared with the record. Each attempt reads the
-record's revision first, and then everything on which it decides. So a write that succeeds was decided on current facts.
-What one attempt has read, the next ones remember.
+record's revision first, and then everything that it decides from. So a write that succeeds was based on current facts.
+Later attempts reuse what an earlier one has read.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -35,25 +35,25 @@ from imageserver.versions.withdrawal import past
 
 SAVE_EVERY_BYTES: Final = 1 << 30
 SAVE_EVERY_FILES: Final = 50
-"""A killed run loses about this much reading at most: the record is saved in between.
+"""A killed run loses at most about this much reading, because the record is saved in between.
 
-A save takes longer the more files the version has, so each save waits for as much reading again as was done before it.
-All saves together then take only a few times as long as the last one.
+A save takes longer the more files a version has, so each save waits until as much again has been read as before it. All
+saves together then take only a few times as long as the last one.
 """
 SLOWEST_BYTES_PER_S: Final = 40_000_000
-"""The lowest rate at which a run reads; a function of the default size gets 75 MB/s."""
+"""The assumed lowest rate, in bytes a second, at which a run reads; a function of the default size gets 75 MB/s."""
 LEASE_MARGIN_S: Final = 30.0
-"""How much longer a lease lasts than the reading should take; shorter than the message of a killed run stays hidden."""
+"""How much longer a lease lasts than the reading should take; shorter than a killed run's message stays hidden."""
 
 Outcome = Literal["recorded", "unchanged", "leased by another worker"]
 
 
 @dataclass(frozen=True, slots=True)
 class IngestServices:
-    """Dependencies of `ingest`. `budget_bytes` is what this run can still read; None means no limit.
+    """Dependencies of `ingest`. `budget_bytes` is how much this run can still read; None means no limit.
 
-    `lease_seconds` is the time that is left. `is_suspect`: an earlier run may have died of this version. Its lease is
-    then always taken, and for all of that time. If this run dies too, the next runs find the lease held, work on their
+    `lease_seconds` is the time left to the run. `is_suspect`: an earlier run may have died of this version. Its lease
+    is then always taken, for all of that time. If this run dies too, the next runs find the lease held, work on their
     other versions, and try this one later.
     """
 
@@ -70,10 +70,10 @@ class IngestServices:
 
 @dataclass(slots=True)
 class Ingested:
-    """Result of `ingest`. `bytes_read` counts every byte that was fetched, metadata read again included.
+    """Result of `ingest`. `bytes_read` counts every fetched byte, including metadata that was read again.
 
-    `new_faults` has the fault of each refusal that the record did not have before. `unparsed` maps the key of each file
-    that was refused because a parser raised an unexpected exception, so that an operator learns of it.
+    `new_faults` has the fault of each new refusal. `unparsed` maps the key of each file that was refused because of an
+    unexpected exception to that exception, for the operator.
     """
 
     version: VersionId
@@ -96,9 +96,9 @@ class _Progress:
     began: str
     learned: Learned = field(default_factory=dict)
     states: dict[str, Sha256] = field(default_factory=dict)  # sha256 of a metadata file -> digest state after it
-    siblings: list[str] | None = None  # records of the product's other versions, as many as it may have
-    root_states: dict[str, Sha256] | None = None  # those that today's roots are combined with
-    failed: dict[str, Exception] = field(default_factory=dict)  # files that this run could not read, by a fault of ours
+    siblings: list[str] | None = None  # records of the product's other versions, at most as many as a product may have
+    root_states: dict[str, Sha256] | None = None  # those that the current roots are combined with
+    failed: dict[str, Exception] = field(default_factory=dict)  # files that failed without being at fault
 
 
 @dataclass(slots=True)
@@ -113,20 +113,20 @@ class _Snapshot:
 def ingest(version: VersionId, services: IngestServices) -> Ingested:
     """Bring the record of a version up to date with its folder.
 
-    Raises CatalogBusy when other writers won every race, OutOfTime when there is more to read than `budget_bytes`,
-    StorageUnavailable, StorageDenied, CatalogDamaged. Any other exception, which no rule foresees, is raised when the
-    version's other files were read and recorded.
+    Raises CatalogBusy if other writers won every race, OutOfTime if there is more to read than `budget_bytes`, and
+    StorageUnavailable, StorageDenied, CatalogDamaged. An unexpected exception is raised after the version's other files
+    have been read and recorded.
     """
     progress = _Progress(version, services, Ingested(version), token=uuid4().hex, began=services.now().isoformat())
     while not retry(version.path, partial(_attempt, progress), services.pause):
-        pass  # what was read so far is saved: that is no lost race, so the count of attempts begins anew
+        pass  # a save is no lost race, so the count of attempts starts anew
     return progress.ingested
 
 
 def _attempt(progress: _Progress) -> bool:
-    """Return whether the version is done; False when the record was saved with files left to read.
+    """Return whether the version is done; False if the record was saved with files left to read.
 
-    Raise RaceLost when another writer was faster, or the folder changed meanwhile.
+    Raise RaceLost if another writer was faster, or the folder changed meanwhile.
     """
     services, version = progress.services, progress.version
     snapshot = _look(progress)
@@ -142,7 +142,7 @@ def _attempt(progress: _Progress) -> bool:
         if services.budget_bytes is not None and size_bytes > services.budget_bytes:
             raise OutOfTime(f"{version.path} has {size_bytes:,} bytes to read, too many for the rest of a run")
         key, seconds = version.lease_key, services.lease_seconds
-        if not services.is_suspect:  # so it does not last when this worker is killed
+        if not services.is_suspect:  # just long enough, in case this worker is killed
             seconds = min(seconds, LEASE_MARGIN_S + size_bytes / SLOWEST_BYTES_PER_S)
         with lease(services.store, key, progress.token, services.now, seconds, services.pause) as mine:
             if not mine:
@@ -159,7 +159,7 @@ def _attempt(progress: _Progress) -> bool:
 
 def _look(progress: _Progress) -> _Snapshot:
     key = progress.version.record_key
-    seen = progress.services.store.read(key)  # before anything is decided: the rule of the conditional write
+    seen = progress.services.store.read(key)  # read before anything is decided, as the conditional write requires
     before = records.decode(seen.body, key) if seen else None
     listed = listing.listed(progress.services.store, progress.version)
     files = diff.dated(diff.known(progress.learned, before, listed), before, progress.began)
@@ -167,7 +167,7 @@ def _look(progress: _Progress) -> _Snapshot:
 
 
 def _limited(progress: _Progress, before: Record | None, files: Files) -> Files:
-    """Refuse files beyond the limits of a version or a product; what was accepted before stays."""
+    """Refuse files beyond the limits of a version or a product. Files that were accepted before stay."""
     services, known = progress.services, before.files if before else {}
     if any(not facts.refusal for facts in known.values()):
         return refuse_surplus(files, known, services.limits)
@@ -187,9 +187,12 @@ def _siblings(progress: _Progress) -> list[str]:
 
 
 def _published_since(progress: _Progress) -> str:
-    """Return when the product first published. Each record copies it from an older one, so the oldest name has it."""
+    """Return when the product first published.
+
+    Each record copies this from an older one, so the oldest version has it.
+    """
     seen = progress.services.store.read(key) if (key := min(_siblings(progress), default="")) else None
-    with suppress(CatalogDamaged):  # maintain reports it, and it is no reason to leave this version unread
+    with suppress(CatalogDamaged):  # maintain reports it; this version can be read all the same
         return records.decode(seen.body, key).published_since if seen else ""
     return ""
 
@@ -197,7 +200,7 @@ def _published_since(progress: _Progress) -> str:
 def _finish(progress: _Progress, snapshot: _Snapshot) -> bool:
     """Read what is unread, then write the record. Results and errors as of `_attempt`."""
     if diff.lists_what_changed(snapshot.before, snapshot.files):
-        _save(progress, snapshot)  # off the list first: the bytes are no longer those that it names
+        _save(progress, snapshot)  # delist first: the catalog names bytes that are gone
         return False
     saved_at = progress.ingested.bytes_read
     most = max(SAVE_EVERY_FILES, sum(bool(facts.sha256) for facts in snapshot.files.values()))
@@ -221,7 +224,7 @@ def _finish(progress: _Progress, snapshot: _Snapshot) -> bool:
 
 
 def _in_reading_order(progress: _Progress, files: Files) -> Iterator[str]:
-    """Yield what to read, roots last: the metadata that belongs to a root is known once the other files were read."""
+    """Yield the files to read, roots last: their metadata is known once the other files have been read."""
     for roots in (False, True):
         progress.root_states = None
         unread = diff.unread(files, progress.failed)
@@ -231,8 +234,8 @@ def _in_reading_order(progress: _Progress, files: Files) -> Iterator[str]:
 def _read(progress: _Progress, file: str, files: Files) -> FileFacts:
     """Examine one object, pinned to the generation that was listed.
 
-    Inspection is a pure function, so an unexpected exception of it comes back with the same bytes each time: they are
-    refused. An error of storage or of the reader is never the fault of the bytes.
+    Inspection is a pure function, so the same bytes raise an unexpected exception each time: the file is refused. An
+    error of storage or of the reader is never the fault of the bytes.
     """
     listed = files[file]
     opened = progress.services.store.open(progress.version.prefix + file, listed.etag)
@@ -246,7 +249,7 @@ def _read(progress: _Progress, file: str, files: Files) -> FileFacts:
                 raise
             facts = examine.refuse_unparsed(facts, error)
             progress.ingested.unparsed[progress.version.prefix + file] = error
-        if source.error:  # a parser may have taken it for an end of the file
+        if source.error:  # a parser may have taken the error for the end of the file
             raise source.error
     facts = examine.compare_declared(facts, opened.declared_sha256)
     facts = examine.compare_origin(facts, records.decode_origin(opened.origin))
@@ -274,7 +277,7 @@ def _examined(progress: _Progress, file: str, facts: FileFacts, chunks: "_Source
 
 
 def _states(progress: _Progress, files: Files) -> dict[str, Sha256]:
-    """Return the digest state after each metadata file, read again where an earlier run examined it."""
+    """Return the digest state after each metadata file; one that an earlier run examined is read again."""
     sha256s = diff.metadata_sha256s(files)
     for file, facts in files.items():
         if facts.sha256 in sha256s and facts.sha256 not in progress.states:
@@ -285,7 +288,7 @@ def _states(progress: _Progress, files: Files) -> dict[str, Sha256]:
 
 @dataclass(slots=True)
 class _Source:
-    """The chunks of an object, counted; `error` is what ended them before their end."""
+    """The chunks of an object, counted. `error` is the exception that ended them early."""
 
     ingested: Ingested
     chunks: Iterator[bytes | memoryview]
@@ -307,11 +310,11 @@ class _Source:
 
 
 def _save(progress: _Progress, snapshot: _Snapshot) -> None:
-    """Write the record unless it says this already; RaceLost when another writer was faster."""
+    """Write the record unless it is unchanged. Raise RaceLost if another writer was faster."""
     before, found = snapshot.before, Record(version=progress.version.path, files=snapshot.files)
     if before:
         withdrawn, files = past(before, snapshot.files)
-        # Keys that held other bytes before, or are empty now: what is put there next may meet those in a cache.
+        # Keys that held other bytes before, or are empty now: a cache may still have the old bytes at the next upload.
         changed = {file for file, facts in before.files.items() if file not in files or files[file].etag != facts.etag}
         begins_anew = bool(before.withdrawn and not withdrawn)
         found = replace(
@@ -319,7 +322,7 @@ def _save(progress: _Progress, snapshot: _Snapshot) -> None:
             files=files,
             withdrawn=withdrawn,
             replaced=tuple(sorted({*before.replaced, *changed})),
-            # Of a record of an older release the facts say it.
+            # In a record of an older release, the facts say it.
             published={} if begins_anew else assess(before).published,
         )
     else:

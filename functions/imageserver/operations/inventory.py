@@ -1,4 +1,4 @@
-"""Read what the bucket has of each product, and the catalog beside it."""
+"""Read the state of each product in the bucket, to compare with the catalog."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -20,7 +20,7 @@ Folder = dict[str, FileFacts]
 
 @dataclass(slots=True)
 class ProductSnapshot:
-    """One product as the bucket has it: the folders of its versions, its records as read and when they were written."""
+    """One product as the bucket has it: the folders of its versions, and its records with their times."""
 
     id: ProductId
     folders: dict[VersionId, Folder] = field(default_factory=dict)
@@ -31,7 +31,7 @@ class ProductSnapshot:
 
 
 def known_products(store: Store, cache: DocumentCache, index: documents.Index, after: str) -> list[ProductId]:
-    """Return every product that the bucket or the catalog knows, in order of path, behind `after`."""
+    """Return every product in the bucket or the catalog, in order of path, after `after`."""
     found = {*_below(store, "images", 0, after), *_below(store, RECORDS, len(RECORDS), after)}
     streams = {product.stream for product in found} | index.index.keys() | documented_streams(store)
     for stream in sorted(streams):
@@ -43,17 +43,17 @@ def known_products(store: Store, cache: DocumentCache, index: documents.Index, a
 
 
 def _below(store: Store, prefix: str, skip: int, after: str) -> Iterator[ProductId]:
-    """Yield the products of the keys below a prefix; keys that are no upload of ours belong to none."""
+    """Yield the products of the keys below a prefix. Keys that are no uploads of ours are left out."""
     keys = (info.key[skip:] for info in store.list(prefix, prefix[:skip] + after if after else ""))
     for path, _ in groupby("/".join(key.split("/")[:5]) for key in keys):
         try:
             yield parse_product(path)
-        except InvalidUpload:  # somebody's own files beside the images
+        except InvalidUpload:  # files that somebody put beside the images
             continue
 
 
 def look(store: Store, product: ProductId) -> ProductSnapshot:
-    """Read the records first, then the folders: a record written in between is sent once too often, not missed."""
+    """Read the records, then the folders: a record written in between is then sent once too often, not missed."""
     looked = ProductSnapshot(product)
     infos = list(store.list(product.records_prefix))
     keys = [info.key for info in infos]
@@ -67,7 +67,7 @@ def look(store: Store, product: ProductId) -> ProductSnapshot:
         except CatalogDamaged:
             looked.damaged = True
     for info in store.list(f"{product.path}/"):
-        version = _version("/".join(info.key.split("/")[:6]))  # what lies deeper belongs to the version too
+        version = _version("/".join(info.key.split("/")[:6]))  # deeper folders belong to the version too
         if version and (file := info.key.removeprefix(version.prefix)):
             looked.folders.setdefault(version, {})[file] = listing.as_listed(info)
     return looked

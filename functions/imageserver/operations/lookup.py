@@ -1,4 +1,4 @@
-"""Find images over all streams of a server."""
+"""Find images in all streams of a server."""
 
 from imageserver.catalog.matching import Image, by_alias, by_fingerprint, in_record
 from imageserver.errors import CatalogDamaged, InvalidUpload
@@ -12,8 +12,8 @@ from imageserver.versions import records
 def find_listed(cache: DocumentCache, name: str) -> list[Image]:
     """Return the listed images that an alias, a fingerprint or the start of one means, sorted by path.
 
-    An alias goes first, as for clients. The name of a remote in front is left out, and a fingerprint may be in upper
-    case. Raise StorageUnavailable, StorageDenied, and CatalogDamaged for a document that cannot be read.
+    An alias takes precedence, as for clients. The name of a remote in front is ignored, and a fingerprint may be in
+    upper case. Raise StorageUnavailable, StorageDenied, and CatalogDamaged for a document that cannot be read.
     """
     name, products = without_remote(name), cache.all()
     found = [image for document in products for image in by_alias(document, name)]
@@ -25,8 +25,8 @@ def find_listed(cache: DocumentCache, name: str) -> list[Image]:
 def find_recorded(store: Store, start: str) -> list[Image]:
     """Return the images whose fingerprint begins with `start`, listed or not. Reads the record of every version.
 
-    `start` is in lower case. A record that cannot be read is passed over: `admin doctor` names it. Errors of the store
-    as for `find_listed`.
+    `start` is in lower case. A record that cannot be read is skipped; `admin doctor` names it. Errors of the store as
+    for `find_listed`.
     """
     keys = [info.key for info in store.list(RECORDS)]
     found: list[Image] = []

@@ -1,7 +1,7 @@
-"""Find what a lost or unreadable record said of its version and the images cannot say again.
+"""Recover what only a lost or unreadable record knew of its version.
 
-Digests can be read from the images. Only the record knows that a version was withdrawn, with which files it was
-published, and that a key has held other bytes before. The bucket keeps earlier generations of it for a while.
+Digests can be read from the images again. Only the record knows that a version was withdrawn, which files it was
+published with, and that a key has held other bytes. The bucket keeps earlier generations of the record for a while.
 """
 
 from msgspec.structs import replace
@@ -15,9 +15,9 @@ from imageserver.versions.records import FileFacts, Record
 
 
 def recalled(store: Store, version: VersionId) -> Record | None:
-    """Return what the last readable record of a version before its present one said; None if the bucket keeps none.
+    """Return the last readable record of a version before the present one; None if the bucket keeps none.
 
-    It has no digests, so nothing is listed from it until its files are read again. Raises StorageUnavailable,
+    Its digests are removed, so nothing is listed from it until its files are read again. Raises StorageUnavailable,
     StorageDenied.
     """
     for body in store.earlier(version.record_key):
@@ -41,7 +41,7 @@ def recalled(store: Store, version: VersionId) -> Record | None:
 
 
 def describe(record: Record | None) -> str:
-    """Return a sentence about the withdrawals that are kept; None is for a version without a readable record."""
+    """Return a sentence about the withdrawals that are kept. `record` is None if no earlier one can be read."""
     if record is None:
         return "the bucket keeps no earlier one that can be read: if it was withdrawn, withdraw it again"
     if record.withdrawn:

@@ -1,13 +1,13 @@
 """Make the deltas that the newest listed version of a product lacks, and upload them as a publisher would.
 
-A delta is decoded again before anybody sees it: clients have no second try. Its digest is computed while it is made,
-decoding compares the root's, and the store refuses a body with another digest. From there on, digest, publish and
-retention treat it as any other file of the version.
+A delta is decoded again before anybody sees it, because clients have no fallback. Its digest is computed while it is
+made, decoding verifies the root's digest, and the store refuses a body with another digest. From there on, digest,
+publish and retention treat it as any other file of the version.
 
-A kill at any moment leaves a delta, or nothing that anybody sees. What cannot be made is noted in the record with its
-reason, and not tried again for the same roots.
+A run that is killed at any moment leaves a whole delta, or nothing visible. A delta that cannot be made is noted in the
+record with the reason, and not tried again for the same roots.
 
-Memory: what one read holds, xdelta3, and two parts of PART_BYTES.
+Memory: that of one read, xdelta3, and two parts of PART_BYTES.
 """
 
 import fcntl
@@ -42,16 +42,16 @@ _HELD: Final = "held"
 
 
 class Encoder(Protocol):
-    """A program that makes deltas. Files lie in one folder under the names of programs.xdelta3.
+    """A program that makes deltas. Files are in one folder, under the names of programs.xdelta3.
 
     Both methods raise ProgramFailed, also midway.
     """
 
     def encode(self, folder: Path, seconds: float) -> Iterator[bytes]:
-        """Yield the delta that makes `target` of `base`."""
+        """Yield the delta that turns `base` into `target`."""
 
     def decode(self, folder: Path, seconds: float) -> Iterator[bytes]:
-        """Yield what `delta` makes of `base`."""
+        """Yield the result of applying `delta` to `base`."""
 
 
 class Outcome(StrEnum):
@@ -64,7 +64,10 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Delta:
-    """The outcome for one delta. `reason` says why it was not made; `saved_bytes` is what a client saves with it."""
+    """The outcome for one delta.
+
+    `reason` says why it was not made; `saved_bytes` is how much less a client downloads.
+    """
 
     version: VersionId
     base: str
@@ -76,10 +79,10 @@ class Delta:
 
 @dataclass(frozen=True, slots=True)
 class DeltaServices:
-    """Dependencies of making deltas. `room` is what this run has left; `folder` is where files may be stored.
+    """Dependencies of `make_deltas`. `room` is what this run has left; `folder` is where files may be stored.
 
-    `usual` is how many deltas a version gets unless its metadata.json says otherwise. `by_hand`: an operator asks for
-    just these, so neither metadata.json nor an earlier attempt prevents them.
+    `usual` is how many deltas a version gets unless its metadata.json says otherwise. `by_hand`: an operator asked for
+    exactly these, so neither metadata.json nor an earlier attempt prevents them.
     """
 
     store: FileStore
@@ -92,15 +95,15 @@ class DeltaServices:
 
 
 class _Dropped(Exception):
-    """This delta is not made, and never will be for these roots."""
+    """This delta will never be made for these roots."""
 
 
 def make_deltas(product: ProductId, services: DeltaServices, version: str = "") -> list[Delta]:
-    """Make what is missing for the newest listed version of a product, or for this one, from its newest bases.
+    """Make the missing deltas of the newest listed version of a product, or of `version`, from its newest bases.
 
-    Raise StorageUnavailable, StorageDenied and CatalogDamaged as the store does, and CatalogBusy where other writers
-    won every race for the record. Raise OutOfTime where the last of several deltas needs a run of its own. All but
-    StorageDenied may succeed later.
+    Raise StorageUnavailable, StorageDenied and CatalogDamaged as the store does, CatalogBusy if other writers won every
+    race for the record, and OutOfTime if the last of several deltas needs a run of its own. After any of these but
+    StorageDenied, a later try may succeed.
     """
     listed = _listed(services, product)
     target = VersionId(product, version or delta_plan.newest(listed))
@@ -114,7 +117,7 @@ def make_deltas(product: ProductId, services: DeltaServices, version: str = "") 
 
 
 def _make(target: VersionId, base: VersionId, run: Room, services: DeltaServices) -> Delta:
-    """Make one delta, from fresh reads of what is listed now. `run` has what a run has when it begins."""
+    """Make one delta, from fresh reads of what is listed now. `run` is the room of a run at its start."""
     found = _pair(target, base, services)
     if isinstance(found, str):
         return Delta(target, base.version, Outcome.SKIPPED, found)
@@ -138,7 +141,7 @@ def _pair(target: VersionId, base: VersionId, services: DeltaServices) -> Pair |
 
 
 def _made(pair: Pair, folder: Path, run: Room, services: DeltaServices) -> Delta:
-    """Fetch, encode, decode, and upload what proved right. Raise _Dropped if it is not worth it."""
+    """Fetch, encode, decode, and upload the verified delta. Raise _Dropped if it is not worth it."""
     target, base = pair.target.version, pair.base.version
     if reason := delta_plan.no_room(pair, run):
         raise _Dropped(reason)
@@ -157,7 +160,7 @@ def _made(pair: Pair, folder: Path, run: Room, services: DeltaServices) -> Delta
         raise _Dropped(f"what xdelta3 makes of its own delta is not {pair.target.file}")
     if _pair(target, base, services) != pair:
         return Delta(target, base.version, Outcome.SKIPPED, "what is listed changed while it was made")
-    is_known = _note(target, base.version, pair.note(), services)  # by a run that did not come to its end, perhaps
+    is_known = _note(target, base.version, pair.note(), services)  # perhaps by a run that did not finish
     if not _put(services.store, pair.key, delta, digest.hexdigest()):
         if not is_known:
             _note(target, base.version, pair.note("another delta came first under its name"), services)
@@ -167,7 +170,7 @@ def _made(pair: Pair, folder: Path, run: Room, services: DeltaServices) -> Delta
 
 
 def _fetch(services: DeltaServices, root: Root, path: Path) -> None:
-    """Store a root in a file. Raise _Dropped if its bytes are not those that the record is about."""
+    """Store a root in a file. Raise _Dropped unless its bytes are those of its record."""
     digest = hashlib.sha256()
     with path.open("wb") as file:
         for chunk in services.store.open(root.key, root.etag).chunks:
@@ -178,7 +181,7 @@ def _fetch(services: DeltaServices, root: Root, path: Path) -> None:
 
 
 def _put(store: FileStore, key: str, path: Path, sha256: str) -> bool:
-    """Upload a file unless its key is taken; False if it is. Raise StorageUnavailable where an upload is lost."""
+    """Upload a file unless its key is taken; return False if it is. Raise StorageUnavailable if the upload is lost."""
     if path.stat().st_size <= PART_BYTES:
         return store.create_file(key, path.read_bytes(), sha256)
     upload = store.begin(key, sha256)
@@ -196,9 +199,9 @@ def _put(store: FileStore, key: str, path: Path, sha256: str) -> bool:
 
 
 def _note(version: VersionId, base: str, note: DeltaNote, services: DeltaServices) -> bool:
-    """Write a note into the record, over what others write meanwhile. Return whether the record had it already.
+    """Add a note to the record, keeping what others write meanwhile. Return whether the record had it already.
 
-    Nothing is written where the record is gone.
+    Nothing is written if the record is gone.
     """
 
     def attempt() -> bool:
@@ -215,7 +218,7 @@ def _note(version: VersionId, base: str, note: DeltaNote, services: DeltaService
 
 
 def _listed(services: DeltaServices, product: ProductId) -> Mapping[str, Version]:
-    """Return the versions that the catalog lists of a product now."""
+    """Return the versions of a product that the catalog lists now."""
     seen = services.store.read(documents.products_key(product.stream))
     document = documents.decode_products(seen.body if seen else None, product.stream)
     return documents.versions_of(document, product.name)
@@ -235,17 +238,17 @@ def _sha256(chunks: Iterable[bytes]) -> str:
 
 @contextmanager
 def _folder(services: DeltaServices) -> Iterator[Path]:
-    """Give a folder for one delta. Files that killed runs left behind are removed first: Lambda keeps them."""
+    """Yield a folder for one delta. First remove what killed runs left behind, because Lambda keeps it."""
     for left in services.folder.glob("delta-*"):
         if not _is_held(left):
             shutil.rmtree(left, ignore_errors=True)
     with TemporaryDirectory(prefix="delta-", dir=services.folder) as name, (Path(name) / _HELD).open("w") as held:
-        fcntl.flock(held, fcntl.LOCK_EX)  # the kernel lets go when the process dies
+        fcntl.flock(held, fcntl.LOCK_EX)  # the kernel releases it when the process dies
         yield Path(name)
 
 
 def _is_held(folder: Path) -> bool:
-    """Return whether a process works in a folder; also true for one that is about to begin, or has just ended."""
+    """Return whether a process works in a folder. Also true for one that is about to begin or has just ended."""
     try:
         with (folder / _HELD).open() as held:
             fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,4 +1,5 @@
-"""Compare another image server with what is here, product by product, and plan what a mirror does. Nothing is written.
+"""Compare another image server with this one, product by product, and plan what a mirror does. Nothing is written.
+
 One document of the other server is in memory at a time, beside what this server has of one release.
 """
 
@@ -36,7 +37,7 @@ from imageserver.versions import records
 from imageserver.versions.records import Withdrawal
 
 MOST_LEFT_OUT: Final = 50
-"""The most sentences that are kept about versions and files that cannot be copied."""
+"""The most sentences about versions and files that cannot be copied."""
 
 
 @dataclass(slots=True)
@@ -56,11 +57,11 @@ class Comparison:
 
     @property
     def held(self) -> dict[str, Held]:
-        """What the mirror holds from now on."""
+        """The versions that the mirror holds from now on."""
         return {path: held for plan in self.plans.values() for path, held in plan.held.items()}
 
     def leave_out(self, found: Iterable[LeftOut]) -> None:
-        """Note what cannot be copied."""
+        """Note something that cannot be copied."""
         for one in found:
             self.left_out_total += 1
             if len(self.left_out) < MOST_LEFT_OUT:
@@ -68,14 +69,14 @@ class Comparison:
 
 
 class Reader:
-    """Another server's documents. One that was read to see whether it changed is not requested again."""
+    """Another server's documents. A document that was read to see whether it changed is not requested again."""
 
     def __init__(self, upstream: Upstream) -> None:
         self._upstream = upstream
         self._changed: dict[str, Document] = {}
 
     def is_unchanged(self, state: MirrorState) -> bool:
-        """Return whether all documents are those of a state; one conditional request each, until one has changed."""
+        """Return whether no document has changed since a state: one conditional request each, until one has."""
         etags = {INDEX_KEY: state.index_etag} | {path: one.etag for path, one in state.documents.items()}
         for path, etag in etags.items():
             document = self._upstream.document(path, etag)
@@ -97,8 +98,8 @@ class Reader:
 class Comparer:
     """Compares the mirror of this name. `of_others` are the versions that other mirrors hold; `run` bounds its time.
 
-    `views` are read before a version leaves the list: what a channel points to stays.
-    A file of more than `most_bytes` does not come; None: there is no limit.
+    `views` are read before a version leaves the list, because a version that a channel points to stays. A file of more
+    than `most_bytes` is not copied; None means no limit.
     """
 
     def __init__(
@@ -121,9 +122,9 @@ class Comparer:
         self._held = _by_product(state.held)
 
     def compare(self, reader: Reader, *, accept: bool) -> Comparison:
-        """Plan every product. A product that cannot be looked at is noted in the run, and stays as it is.
+        """Plan every product. A product that cannot be compared is noted in the run and stays as it is.
 
-        Raise UpstreamRefused where upstream is not to be followed, unless an operator accepts it, and OutOfTime.
+        Raise OutOfTime, and UpstreamRefused if upstream must not be followed unless an operator accepts it.
         """
         index = reader.read(INDEX_KEY)
         compared = Comparison(index.etag)
@@ -140,7 +141,7 @@ class Comparer:
         return compared
 
     def _compare_document(self, document: Document, compared: Comparison) -> int:
-        """Plan the products of one document, and return how many versions of it could come."""
+        """Plan the products of one document. Return how many of its versions could be copied."""
         count = 0
         every = mapped(document.body, self._mirror.stream, document.signed_by)
         for product, found in groupby(every, key=_product_of):
@@ -186,7 +187,10 @@ class _Bucket:
     _files: dict[str, int] = field(default_factory=dict)
 
     def here(self, product: ProductId, held: Mapping[str, Held]) -> Here:
-        """Return what is here of a product. Records are read only of held versions that are not plainly listed."""
+        """Return what this server has of a product.
+
+        Only records of held versions that are not plainly listed are read.
+        """
         below = f"{product.stream}/{product.os}/{product.release}/"
         if below != self._below:
             self._files = {i.key: i.size_bytes for i in self.store.list(below) if not i.key.endswith("/")}

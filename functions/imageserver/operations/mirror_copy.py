@@ -1,8 +1,8 @@
-"""Copy one file of another server: its bytes become an object of this one, or nothing does.
+"""Copy one file of another server: either the whole file becomes an object here, or nothing does.
 
-Size and sha256 are compared before the object is made, and it is made only where none is. Until then nothing of it is
-visible. A file of one part is written at once. A larger one goes up part by part while it is read; a run that has no
-time left notes how far it came (imageserver.upstream.copies), and the next one continues from there.
+Size and sha256 are compared before the object is made, and it is made only if there is none. Until then nothing of it
+is visible. A file of one part is written at once. A larger one is uploaded part by part while it is read; a run that
+has no time left notes its progress (imageserver.upstream.copies), and the next one continues from there.
 
 A kill at any moment leaves the whole file or nothing visible. The bucket's rules remove a multipart upload without a
 note, and a note without an upload starts again from the first byte.
@@ -37,15 +37,15 @@ UPLOADS: Final = 3
 SAVE_S: Final = 15
 """How often progress is noted. A killed run loses what it read since its last note."""
 STOP_S: Final = 60.0
-"""What a run keeps of its time to end connections, finish uploads and note its progress."""
+"""Seconds that a run reserves to end connections, finish uploads and note its progress."""
 FRESH_S: Final = 300.0
-"""A run that could read for this long had time for a part of any file that is worth continuing."""
+"""A run that read for this long had time for at least one part, unless the file is too slow to be worth continuing."""
 REFUSED_S: Final = 6 * 3600
-"""How long a file that had another sha256 is not fetched again: upstream has to repair it first."""
+"""How long a file with another sha256 is not fetched again, because upstream has to repair it first."""
 
 
 class Outcome(StrEnum):
-    """The result of a copy; `continued` means that another run has to continue it."""
+    """The result of a copy. `continued`: another run has to continue it."""
 
     COPIED = "copied"
     PRESENT = "present"
@@ -64,7 +64,7 @@ class Copied:
 
 @dataclass(frozen=True, slots=True)
 class CopyServices:
-    """Dependencies of a copy. `host` is upstream's; `seconds_left` returns how long this run may still last."""
+    """Dependencies of a copy. `host` is upstream's; `seconds_left` returns how long this run has left."""
 
     store: FileStore
     upstream: Upstream
@@ -75,12 +75,13 @@ class CopyServices:
 
 
 def copy(file: UpstreamFile, services: CopyServices) -> Copied:
-    """Copy a file unless it is there, or continue a copy that an earlier run began. Raise UpstreamUnavailable,
-    StorageUnavailable and StorageDenied as the ports do, and LeaseHeld while another worker copies a file of several
-    parts. A later try may work after all of these but StorageDenied.
+    """Copy a file unless it is there, or continue the copy of an earlier run.
+
+    Raise UpstreamUnavailable, StorageUnavailable and StorageDenied as the ports do, and LeaseHeld while another worker
+    copies a file of several parts. After any of these but StorageDenied, a later try may succeed.
     """
     if 0 < file.size_bytes <= services.upstream.part_bytes:
-        return _Copy(file, services).run()  # so small that a lease costs more than to read it twice
+        return _Copy(file, services).run()  # so small that a lease costs more than reading it twice
     key, seconds = f"{LEASES}mirrors/{file.key}.json", services.seconds_left()
     with lease(services.store, key, uuid4().hex, services.now, seconds, services.pause) as mine:
         if not mine:
@@ -102,12 +103,12 @@ class _Notebook:
 
     @property
     def refusal(self) -> str:
-        """Why this very file was refused not long ago; empty if it was not."""
+        """Return why exactly this file was refused recently; empty if it was not."""
         is_recent = self._seen is not None and self._seen.age_s < REFUSED_S
         return self.note.refusal if is_recent and self.note.is_of(self._file) else ""
 
     def save(self, note: CopyNote) -> None:
-        """Write a note. Raise LeaseHeld if another worker wrote one: it took over, and this one ends."""
+        """Write a note. Raise LeaseHeld if another worker wrote one, because that worker has taken over."""
         body = encode_note(note)
         revision = write(self._store, self._key, body, self._seen)
         if revision is None:
@@ -115,7 +116,7 @@ class _Notebook:
         self._seen, self.note = StoredObject(body, revision, 0.0), note
 
     def drop(self) -> None:
-        """Give up the upload that the note is about, and remove it."""
+        """Abort the upload that the note is about, and delete the note."""
         if self.note.upload_id:
             self._store.abort(self._file.key, self.note.upload_id)
         if self._seen:
@@ -125,7 +126,7 @@ class _Notebook:
 
 @dataclass(slots=True)
 class _Copy:
-    """One run of a copy, which may read for `read_s` seconds."""
+    """One run of a copy, with `read_s` seconds for reading."""
 
     file: UpstreamFile
     services: CopyServices
@@ -138,7 +139,7 @@ class _Copy:
         self.read_s = self.services.seconds_left() - STOP_S
 
     def run(self) -> Copied:
-        """Do what can be done in this run."""
+        """Copy as much as this run can."""
         notebook = self.notebook
         if self._is_there():
             notebook.drop()
@@ -169,7 +170,7 @@ class _Copy:
             return self._in_parts(reading, note)
 
     def _at_once(self, reading: Reading) -> Copied:
-        """Write a file of one part, which is in memory whole."""
+        """Write a file of one part, all of which is in memory."""
         body = next(reading.parts, b"")
         self.bytes_read = len(body)
         if len(body) != reading.size_bytes:
@@ -181,7 +182,7 @@ class _Copy:
         return self._made(self.services.store.create_file(self.file.key, body, self.file.sha256, self._origin))
 
     def _in_parts(self, reading: Reading, note: CopyNote) -> Copied:
-        """Send up each part while others are read. Note the progress now and then, and when something ends it."""
+        """Upload each part while others are read. Note the progress now and then, and at the end, whatever ends it."""
         store, file = self.services.store, self.file
         digest = running_sha256(note.digest)
         if not note.upload_id:
@@ -219,7 +220,7 @@ class _Copy:
         sender.wait()
 
     def _refusal(self, digest: RunningSha256) -> Copied | None:
-        """Return the refusal of other bytes than upstream's catalog promises, and note it; None if they are right."""
+        """Refuse bytes that differ from upstream's catalog, and note the refusal; return None if they are right."""
         found, expected = digest.hexdigest(), self.file.sha256
         if found == expected:
             return None
@@ -253,7 +254,7 @@ class _Copy:
 
     @property
     def _origin(self) -> str:
-        """Return where the file comes from, as its object and then its record keep it."""
+        """Return where the file comes from, as stored with its object and then in its record."""
         return encode_origin(Origin(self.services.host, self.file.combined, self.file.signed_by))
 
     @property
@@ -268,9 +269,9 @@ class _Copy:
 
 
 class _Sender:
-    """Sends parts up, a few at once. `etags` are those of the parts that arrived, in order.
+    """Uploads parts, a few at once. `etags` are those of the parts that arrived, in order.
 
-    `note` is what a later run can rely on: the parts that arrived, and the digest after exactly these.
+    `note` is what a later run can continue from: the parts that arrived, and the digest after exactly these.
     """
 
     def __init__(self, store: FileStore, key: str, pool: ThreadPoolExecutor, note: CopyNote) -> None:

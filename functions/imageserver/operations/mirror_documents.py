@@ -41,13 +41,13 @@ def configured(store: Store) -> dict[str, Mirror]:
 
 
 def state_of(store: Store, name: str) -> MirrorState:
-    """Return what a mirror holds; that of a new one where there is none. Raise CatalogDamaged."""
+    """Return what a mirror holds, an empty state for a new mirror. Raise CatalogDamaged."""
     found = store.read(state_key(name))
     return decode_state(found.body, name) if found else MirrorState()
 
 
 def status_of(store: Store, name: str) -> MirrorStatus:
-    """Return how a mirror's comparisons went; that of a new one where there is none. Raise CatalogDamaged."""
+    """Return how a mirror's comparisons went, an empty status for a new mirror. Raise CatalogDamaged."""
     found = store.read(status_key(name))
     return decode_status(found.body, name) if found else MirrorStatus()
 
@@ -74,7 +74,7 @@ def note_refusal(store: Store, name: str, key: str, reason: str, now: datetime, 
 
 
 def announce(store: Store, mirrors: Mapping[str, Mirror], pause: Pause, views: Views = no_views) -> None:
-    """Write for anybody which hosts are followed, and when each was compared; nothing where there never was a mirror.
+    """Publish which hosts are followed, and when each was compared. Write nothing if there never was a mirror.
 
     A mirror into a private stream of the `views` is left out. Raise CatalogBusy, CatalogDamaged.
     """
@@ -92,7 +92,7 @@ def announce(store: Store, mirrors: Mapping[str, Mirror], pause: Pause, views: V
 
 
 def configure(store: Store, name: str, mirror: Mirror, pause: Pause, *, over: bool = False) -> dict[str, Mirror]:
-    """Write one mirror into the configuration, and return all; with `over` in the place of one of that name.
+    """Write one mirror into the configuration, and return all. With `over` it replaces one of that name.
 
     Raise InvalidMirror, CatalogBusy, CatalogDamaged.
     """
@@ -101,12 +101,12 @@ def configure(store: Store, name: str, mirror: Mirror, pause: Pause, *, over: bo
 
 
 def unconfigure(store: Store, name: str, pause: Pause) -> dict[str, Mirror]:
-    """Take one mirror out of the configuration, and return the others; what it holds is kept. Errors as `configure`."""
+    """Remove one mirror from the configuration, and return the others; its state is kept. Errors as `configure`."""
     return retry(CONFIGURATION_KEY, partial(_change, store, partial(_without, name=name)), pause)
 
 
 def forget(store: Store, name: str) -> None:
-    """Delete what a mirror holds: its versions are as if somebody had uploaded them."""
+    """Delete the state of a mirror: its versions become ordinary uploads."""
     for key in (state_key(name), status_key(name), refusals_key(name)):
         if found := store.read(key):
             store.delete(key, found.revision)

@@ -1,12 +1,12 @@
-"""Follow other image servers: compare each with what is here, and have done what differs.
+"""Follow other image servers: compare each with this one, and act on the differences.
 
 A run reads the configuration and compares one mirror after the other. An upstream that has not changed costs one
 conditional request a document and nothing else, unless a file is still missing, a grace time has ended, or the last
 full comparison is a day old.
 
-What a mirror holds is written before anything is copied or withdrawn (upstream.plan says why). Copies are asked for in
-a queue, one message a file. A message is not repeated for a day while its file is missing: it waits its turn, is tried
-again, or lies in the dead-letter queue.
+What a mirror holds is written before anything is copied or withdrawn (upstream.plan says why). Copies are requested
+through a queue, one message a file. While its file is missing, a message is not repeated for a day: it waits its turn,
+is being retried, or is in the dead-letter queue.
 """
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -44,14 +44,14 @@ from imageserver.upstream.port import Upstream
 
 ASK_AGAIN: Final = timedelta(days=1)
 COMPARE_AGAIN: Final = timedelta(days=1)
-"""How old a full comparison may be: what changed here alone, such as a file that somebody deleted, is seen then."""
+"""How old a full comparison may get. Only a full one sees what changed here alone, such as a deleted file."""
 MOST_ASKED: Final = 10_000
-"""Files that one run asks for; the next run asks for more."""
+"""Files that one run requests; the next run requests more."""
 
 
 @dataclass(frozen=True, slots=True)
 class MirrorServices:
-    """What a run works with.
+    """Dependencies of a run.
 
     `connect` opens the server that a mirror follows; `ask` queues the copies of files for the mirror of that name.
     `grace_hours` is how long the files of a version stay after it left the list. A file of more than `most_bytes` is
@@ -70,7 +70,7 @@ class MirrorServices:
 
 @dataclass(frozen=True, slots=True)
 class Followed:
-    """One mirror after its comparison. `missing` are the files to copy; `unchanged`: nothing was compared in full."""
+    """One mirror after its comparison. `missing` are the files to copy. `unchanged`: no full comparison was needed."""
 
     name: str
     mirror: Mirror
@@ -87,11 +87,11 @@ def follow(
     *,
     accept: bool = False,
 ) -> Iterator[Followed]:
-    """Compare those of `mirrors` that are named, and yield each: the one that waits longest comes first.
+    """Compare the named ones of `mirrors`, and yield each. The one that has waited longest comes first.
 
-    `accept` follows an upstream that shrank or went back in time: an operator has looked at it. What fails is noted in
-    `run` and in the mirror's status, and the next mirror is compared. Raises StorageUnavailable, StorageDenied, and
-    CatalogDamaged for a status.
+    `accept` follows an upstream that shrank or went back in time, because an operator has checked it. A failure is
+    noted in `run` and in the mirror's status, and the next mirror is compared. Raises StorageUnavailable,
+    StorageDenied, and CatalogDamaged for a status.
     """
     looked = {name: status_of(services.store, name).looked for name in names}
     for name in sorted(looked, key=lambda name: (looked[name], name)):
@@ -115,7 +115,7 @@ class _Following:
         self._before = decode_status(self._status_seen.body, name) if self._status_seen else MirrorStatus()
 
     def follow(self, accept: bool) -> Followed:
-        """Compare, write what is held, act, and write how it went."""
+        """Compare, write what the mirror holds, act, and write the status."""
         looked = self._now.isoformat(timespec="seconds")
         status = replace(self._before, looked=looked, began=self._before.began or looked, error="")
         missing: tuple[UpstreamFile, ...] = ()
@@ -140,7 +140,7 @@ class _Following:
         return Followed(self._name, self._mirror, status, missing, unchanged=compared is None and not status.error)
 
     def _is_settled(self) -> bool:
-        """Return whether an upstream that did not change leaves nothing to do."""
+        """Return whether nothing is left to do while upstream is unchanged."""
         before = self._before
         if before.error or before.missing or not before.compared or self._state.mirror != self._mirror:
             return False
@@ -164,7 +164,7 @@ class _Following:
         return comparer.compare(reader, accept=accept)
 
     def _hold(self, compared: Comparison, looked: str) -> None:
-        """Write what the mirror holds from now on. Raise CatalogBusy where another run did."""
+        """Write what the mirror holds from now on. Raise CatalogBusy if another run wrote it meanwhile."""
         state = MirrorState(
             documents=compared.documents,
             held=compared.held,
@@ -178,7 +178,7 @@ class _Following:
             raise CatalogBusy(f"another run compared {self._name} at the same time; the next one goes on from there")
 
     def _carry_out(self, compared: Comparison, missing: Sequence[UpstreamFile], status: MirrorStatus) -> MirrorStatus:
-        """Do what the plans say, and return the status with what they said."""
+        """Carry out the plans, and return the status that results from them."""
         delisted = 0
         for plan in compared.plans.values():
             self._create_overrides(plan)
@@ -225,7 +225,7 @@ class _Following:
         self._run.do(task, action)
 
     def _ask(self, missing: Sequence[UpstreamFile]) -> dict[str, str]:
-        """Ask for the copies that nobody asked for lately, and return since when each missing file is asked for."""
+        """Request the copies that were not requested lately. Return since when each missing file has been requested."""
         now = self._now.isoformat(timespec="seconds")
         before = self._before.asked
         asked = {file.key: before[file.key] for file in missing if file.key in before}
@@ -242,7 +242,7 @@ class _Following:
         return asked
 
     def _save(self, status: MirrorStatus) -> None:
-        """Write how it went. Where another run did at the same time, what that one says is as new."""
+        """Write the status. If another run wrote one at the same time, keep that: it is as new."""
         if not self._run.dry_run:
             write(self._store, status_key(self._name), encode_status(status), self._status_seen)
 

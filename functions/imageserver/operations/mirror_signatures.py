@@ -1,4 +1,4 @@
-"""Read another server's documents as it signed them. One without a good signature is refused.
+"""Read another server's signed documents. A document without a good signature is refused.
 
 `streams/v1/index.json` is read as `index.sjson`, which is clear-signed. A server without it has the signature beside
 the document, as `index.json.gpg`.
@@ -18,18 +18,19 @@ DETACHED: Final = "detached"
 MOST_SIGNED_BYTES: Final = 384 << 20
 """To verify a document takes four times its size, and the function has 1,769 MB."""
 READS: Final = 2
-"""How often a document and the signature beside it are read: upstream may write the two while they are read."""
+"""How often a document and its detached signature are read: upstream may replace the two between the reads."""
 
 
 def trusted(upstream: Upstream, keyring: str, now: Callable[[], datetime]) -> Upstream:
-    """Return a server whose documents are verified with a mirror's keyring; itself where there is none."""
+    """Return a server whose documents are verified with a mirror's keyring; without one, the server itself."""
     return SignedServer(upstream, keyring, now) if keyring else upstream
 
 
 class SignedServer:
-    """Implements imageserver.upstream.port.Upstream over another one. Files need no signature: documents name a sha256.
+    """Implements imageserver.upstream.port.Upstream over another one.
 
-    An ETag begins with the form in which the document was found, so an unchanged one is one conditional request.
+    Files need no signature: documents name their sha256. An ETag begins with the form in which the document was found,
+    so an unchanged one is one conditional request.
     """
 
     def __init__(self, upstream: Upstream, keyring: str, now: Callable[[], datetime]) -> None:
@@ -56,7 +57,7 @@ class SignedServer:
         return found and self._verified(inline, found, INLINE)
 
     def _detached(self, path: str, missing: UpstreamRefused) -> Document:
-        """Return a document that has its signature beside it; `missing` is why no clear-signed one was read."""
+        """Return a document with a detached signature. `missing` says why no clear-signed one was read."""
         for attempt in range(1, READS + 1):
             try:
                 found, signature = self._upstream.document(path), self._upstream.document(f"{path}.gpg")

@@ -40,8 +40,8 @@ def promote(
 ) -> Moved:
     """Point a channel to a version that is complete. `by` is who asked.
 
-    It must have passed the checks of `require`, and those that the channel requires itself: NotPassed names the rest.
-    Raise InvalidView, also when the version was withdrawn at this moment: the promotion is undone then.
+    It must have passed the checks of `require` and those that the channel requires; NotPassed names the missing ones.
+    Raise InvalidView, also if the version was withdrawn at this moment, in which case the promotion is undone.
     """
     product, moment = version.product, now.isoformat(timespec="seconds")
     before = _records(store, product)
@@ -70,8 +70,8 @@ def take_back(
 ) -> Moved:
     """Point a channel to the version before the one that it shows. Raise InvalidView if it shows none.
 
-    With the name of the version that is `expected` to be shown a repetition changes nothing: the channel goes back one
-    version and not two. Raise OtherState if the channel shows another one, which was never taken back.
+    `expected` names the version that the channel shows. With it, a repeated call goes back one version and not two.
+    Raise OtherState if the channel shows another version and `expected` was never taken back.
     """
     known = _records(store, product)
     there, moment = usable(known), now.isoformat(timespec="seconds")
@@ -90,7 +90,7 @@ def take_back(
 
 
 def shown_by_channels(store: Store, views: Iterable[View], product: ProductId) -> dict[str, str]:
-    """Return the version of a product that each channel shows, by the channel's name; empty for none any more."""
+    """Return the version of a product that each channel shows, by the channel's name; empty for none."""
     pointing = [one for one in views if may_show(one, product)]
     known = _records(store, product) if pointing else []
     return {view.name: _first(view, product, known) for view in pointing}

@@ -28,9 +28,10 @@ from imageserver.views.channels import kept, usable
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What is kept for how long. Versions without a new upload: incomplete ones `stale_days`, refused `refused_days`.
+    """How long things are kept.
 
-    0 keeps them. Retention leaves what was fetched in the last `keep_fetched_days`; 0: it does not ask.
+    A version without a new upload is kept for `stale_days` if incomplete, `refused_days` if invalid; 0 keeps it.
+    Retention leaves what was fetched in the last `keep_fetched_days`; 0 ignores fetches.
     """
 
     retention: Rule
@@ -51,14 +52,14 @@ def prune(
     views: Views = no_views,
     reason_to_keep: ReasonToKeep = no_reason,
 ) -> None:
-    """Go through the products that are next.
+    """Prune the products that are next.
 
-    `notifier` sends publish a product whose catalog entry still names what was withdrawn; `invalidate` tells the edge
-    what was deleted. Retention leaves what a channel of the `views` points to, and nothing is deleted that the catalog
-    of a view names. `reason_to_keep` tells what else retention leaves, of what it would withdraw.
+    `notifier` sends publish a product whose catalog entry still names withdrawn files; `invalidate` removes deleted
+    keys from the edge. Retention leaves versions that a channel of the `views` points to, and nothing is deleted that
+    the catalog of a view names. `reason_to_keep` says why retention leaves a version that it would otherwise withdraw.
 
-    A task or a product that fails is noted in `run`, and the next one is done. Raises StorageUnavailable,
-    StorageDenied, and CatalogDamaged for a served document, where nothing could be done at all.
+    A task or a product that fails is noted in `run`, and the next one follows. Raises StorageUnavailable,
+    StorageDenied, and CatalogDamaged for a served document, if nothing can be done at all.
     """
     index_seen = store.read(catalog.INDEX_KEY)
     index = catalog.decode_index(index_seen.body if index_seen else None)
@@ -71,8 +72,8 @@ def prune(
             break
         size = 1
         with run.looking_at(product_id.path):
-            # Records before the catalog: a version that is put back on the list after this look changes its record,
-            # and then nothing that was decided here goes through.
+            # Records before the catalog: putting a version back on the list after this read changes its record, and
+            # then no write that was decided here succeeds.
             product = look(store, product_id)
             size += len(product.known)
             documents = cache.of(product_id.stream)
@@ -99,12 +100,12 @@ def prune(
 
 
 def _is_leaving(record: Record) -> bool:
-    """Return whether anything of a version may be deleted, so that it must be known who still names it."""
+    """Return whether anything of a version may be deleted, so that the catalogs must be checked for its name."""
     return record.state is not State.COMPLETE or any(facts.withdrawn for facts in record.files.values())
 
 
 def _mentioned(documents: StreamDocuments, product: ProductId, listed: Collection[str]) -> set[str]:
-    """Return the versions of a product that the documents of a stream say anything of."""
+    """Return the versions of a product that the documents of a stream mention."""
     withheld = {entry.version for entry in documents.products.withheld.get(product.name, ())}
     return {*listed, *withheld, *documents.unlisted.products.get(product.name, ())}
 

@@ -2,19 +2,19 @@
 
 An attempt reads the revisions of the documents first, then other streams' documents and the records, then writes each
 document that changed with If-Match. Each view that takes one of the products has documents of its own, which are folded
-from the same records and written in the same attempt. Losing any of these races starts again from fresh reads; what was
-written already is then found unchanged. The index is compared every time, so the next
-publisher repairs what one that died between two writes left behind.
+from the same records and written in the same attempt. A lost race starts again from fresh reads; documents that were
+written already are then found unchanged. The index is compared every time, so if a publisher dies between two writes
+the next one repairs it.
 
-If-Match is not enough. Another publisher may find an index right that this one is about to change, and
-equal documents have equal ETags, so a document that went away and came back is not noticed. Hence an
-attempt that wrote looks again at all that it read and wrote, and one that finds a change is repeated.
+If-Match is not enough. Another publisher may find an index correct that this one is about to change, and equal
+documents have equal ETags, so a document that changed and changed back is not noticed. An attempt that wrote therefore
+checks again all that it read and wrote, and is repeated if anything has changed.
 
 The edge serves only uploads that are marked as listed (decisions/0010-listed-uploads.md). An attempt marks them, before
 or after it writes the catalog; see catalog.changes.Marks.
 
 Publishers of one stream take turns by a lease on the stream (imageserver.storage.leases). It saves races and decides
-nothing: a publisher that has waited for long enough continues without it.
+nothing: a publisher that has waited long enough continues without it.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -42,20 +42,20 @@ from imageserver.views.catalogs import EVERYBODY, Catalog, catalogs
 from imageserver.views.view import VIEWS
 
 MOST_REPEATS: Final = 3
-"""How often a publisher that wrote begins again because something changed meanwhile.
+"""How often a publisher that wrote starts again because something changed meanwhile.
 
-Each change sends an event of its own, so most repeats only do the next run's work. The case that needs them, a
-document that came back, is rare.
+Each change sends an event of its own, so most repeats only do the next run's work. The case that needs them, a document
+that changed and changed back, is rare.
 """
 LEASE_S: Final = 20.0
 """How long a publisher's lease on a stream lasts at most, and how long another waits for it.
 
-Above the few seconds that publishing takes; a publisher that was killed delays the next one by this long.
+More than the few seconds that publishing takes; a killed publisher delays the next one by this long.
 """
 
 
 Subject = ProductId | VersionId
-"""What publish is asked about: a record that changed, or a whole product of which anything may be wrong."""
+"""The subject of a message to publish: a changed record, or a whole product that may be outdated in any way."""
 
 
 def product_of(subject: Subject) -> ProductId:
@@ -70,10 +70,10 @@ def lease_wait_seconds(left_s: float) -> float:
 
 @dataclass(frozen=True, slots=True)
 class PublishServices:
-    """Dependencies of `publish`. `invalidate` removes keys from the edge's caches; for `lease_wait_s` see LEASE_S.
+    """Dependencies of `publish`. `invalidate` removes keys from the edge's caches; LEASE_S explains `lease_wait_s`.
 
     `server` is a name that no other server has. `rights` say who may use which names.
-    `notify` sends publish a product of another stream that is to be folded again. `views`: the server may have views,
+    `notify` sends publish a product of another stream that must be folded again. `views`: the server may have views,
     each with a catalog of its own.
     """
 
@@ -93,19 +93,17 @@ class PublishServices:
 class Published:
     """Result of publishing one stream.
 
-    `damaged` products were left as they are in the catalog: a record of theirs cannot be read. `held` versions were
-    taken off the list: the edge may hold other bytes of them and did not take an invalidation, which is not asked for
-    again in this run. Both are `failed`.
+    `damaged` products stay in the catalog as they are, because one of their records cannot be read. `held` versions
+    were taken off the list, because the edge may hold other bytes of them and their invalidation failed; it is not
+    requested again in this run. Both are `failed`.
 
-    `listed` are the versions that clients see from now on, `delisted` those that they see no longer, with the bytes
-    of the files that were listed.
-    `invalidated` are the keys whose older bytes the edge invalidated.
-    `repeats` are attempts that lost nothing and were made again to be sure, see MOST_REPEATS. `had_lease` is
-    false when it gave up waiting for the lease on the stream.
-    `has_neighbours`: the server has other streams, or `views`. `outdated` are products that are to be folded again: of
-    these, and of this one where they never rested meanwhile.
-    `asked` is what publish was called for, and `marked` the uploads that the edge may serve since.
-    `revisions`: prefix -> key -> revision of all that the last attempt read or wrote there.
+    `listed` are the versions that clients see from now on, `delisted` those that they no longer see, with the size of
+    their listed files. `invalidated` are the keys whose older bytes were invalidated at the edge. `repeats` counts
+    attempts that lost no race and were repeated because something changed, see MOST_REPEATS. `had_lease` is false if it
+    gave up waiting for the lease on the stream. `has_neighbours`: the server has other streams, or `views`. `outdated`
+    are products to fold again: those of other streams, and those of this one that kept changing meanwhile. `asked` are
+    the subjects that publish was called with, and `marked` the uploads that the edge may serve since. `revisions`:
+    prefix -> key -> revision of all that the last attempt read or wrote there.
     """
 
     stream: str
@@ -137,8 +135,8 @@ def publish(stream: str, subjects: Iterable[Subject], services: PublishServices)
     """Fold the products of these subjects, of one stream, into its catalog.
 
     The listed files of each subject are marked again. A product that fails is noted in the answer, and the others are
-    published. Raises CatalogBusy when other publishers won every race, CatalogDamaged when a document of the stream
-    cannot be read, StorageUnavailable, StorageDenied.
+    published. Raises CatalogBusy if other publishers won every race, CatalogDamaged if a document of the stream cannot
+    be read, StorageUnavailable, StorageDenied.
     """
     asked = frozenset(subjects)
     wanted = sorted(set(map(product_of, asked)))
@@ -153,7 +151,7 @@ def publish(stream: str, subjects: Iterable[Subject], services: PublishServices)
 
 
 def _attempt(wanted: Sequence[ProductId], services: PublishServices, done: Published) -> None:
-    """Write what changed; RaceLost when another publisher was faster, or anything changed while this one wrote."""
+    """Write what changed. Raise RaceLost if another publisher was faster, or anything changed while this one wrote."""
     done.attempts += 1
     done.damaged.clear()
     done.revisions.clear()
@@ -176,12 +174,12 @@ def _update(wanted: Sequence[ProductId], services: PublishServices, done: Publis
     listed = in_parallel(lambda one: list(store.list(f"{one.prefix}{documents.FOLDER}")), of_views) if of_views else []
     noted = {info.key: info.etag for infos in listed for info in infos}
     if done.views and not is_unchanged(store, {VIEWS: done.revisions[VIEWS]}):
-        done.lost_races += 1  # a view must be read behind the revision of what is decided from it
+        done.lost_races += 1  # a view must be read after the revisions of the documents that are decided from it
         raise RaceLost
     done.has_neighbours = done.views or first.has_neighbours
     known = _Records(store, done)
     _bring_up_to_date(first, wanted, known, services, done)
-    for catalog in of_views:  # one after the other: a document may have 10 MB
+    for catalog in of_views:  # one after the other, because a document may have 10 MB
         one = read_stream(catalog, stream, partial(_read, store, done=done))
         if any((found.revision if found else None) != noted.get(key) for key, found in one.seen.items()):
             done.lost_races += 1  # a document is not the one that was there before the records were read
@@ -190,7 +188,7 @@ def _update(wanted: Sequence[ProductId], services: PublishServices, done: Publis
 
 
 def _catalogs(wanted: Sequence[ProductId], services: PublishServices, done: Published) -> list[Catalog]:
-    """Return the catalogs that may list one of these products, that of everybody first."""
+    """Return the catalogs that may list one of these products, the public one first."""
     if not services.views:
         return [EVERYBODY]
     views, done.revisions[VIEWS] = read_views(services.store)
@@ -201,12 +199,12 @@ def _catalogs(wanted: Sequence[ProductId], services: PublishServices, done: Publ
 def _bring_up_to_date(
     one: StreamCatalog, wanted: Sequence[ProductId], known: "_Records", services: PublishServices, done: Published
 ) -> None:
-    """Write what changed of a stream in one catalog."""
+    """Write the changed documents of a stream in one catalog."""
     store, prefix, before = services.store, one.catalog.prefix, done.outdated
     one.streams = read_neighbours(one, partial(_read, store, done=done))
     known.read(wanted)
     done.outdated = before | _fold(one, wanted, known, services, done)
-    # First the edge: a digest may be believed as soon as it is written.
+    # First the edge: clients rely on a digest as soon as it is written.
     while not _invalidate(changes := one.changes(done.held), services, done):
         done.outdated = before | _fold(one, wanted, known, services, done)
     to_mark = one.marks(done.asked)
@@ -218,7 +216,7 @@ def _bring_up_to_date(
             done.catalog_bytes = len(body)
         _put(store, prefix + documents.products_key(one.stream), body, one.seen, done)
     _mark(store, to_mark.then, done)
-    if not prefix:  # what everybody sees counts
+    if not prefix:  # the public catalog counts
         done.listed += changes.listed
         done.delisted |= changes.delisted
     for key, body in one.other_bodies(services.server):
@@ -226,7 +224,7 @@ def _bring_up_to_date(
 
 
 def _mark(store: Store, uploads: set[Mark], done: Published) -> None:
-    """Let the edge serve these uploads. One that is gone by now was replaced or deleted, which sends an event."""
+    """Let the edge serve these uploads. An upload that is gone by now was replaced or deleted, which sends an event."""
     new = sorted(uploads - done.marked)
     in_parallel(lambda mark: store.mark_listed(mark.key, mark.version_id), new)
     done.marked.update(new)
@@ -245,7 +243,10 @@ def _fold(
     services: PublishServices,
     done: Published,
 ) -> frozenset[ProductId]:
-    """Fold, with the records of every other product that turns out to be touched. Return what is outdated elsewhere."""
+    """Fold, with the records of every other product that turns out to be affected.
+
+    Return the outdated products elsewhere.
+    """
     changed = known.of(wanted)
     folded = one.fold(changed, services.clients, services.rights)
     while folded.needs:
@@ -265,9 +266,9 @@ def _set_aside(
     services: PublishServices,
     done: Published,
 ) -> None:
-    """Leave products as they are that share an image or a name with one whose records cannot be read.
+    """Leave alone the products that share an image or a name with a product whose records cannot be read.
 
-    Without those nobody can tell which of the two to list; the others of the batch go on.
+    Without those records it is unknown which of the two to list. The rest of the batch continues.
     """
     for product in [product for product in sorted(changed) if product.stream == one.stream]:
         if unknown in one.fold({product: changed[product]}, services.clients, services.rights).needs:
@@ -286,7 +287,7 @@ class _Records:
     known: dict[ProductId, list[Record]] = field(default_factory=dict)
 
     def of(self, products: Iterable[ProductId]) -> dict[ProductId, Sequence[Record]]:
-        """Return the records of those products that are not damaged, without the versions that are held."""
+        """Return the records of the undamaged products, without the held versions."""
         return {
             product: [record for record in self.known[product] if record.id not in self.done.held]
             for product in products
@@ -294,7 +295,7 @@ class _Records:
         }
 
     def read(self, products: Iterable[ProductId]) -> None:
-        """Read the records of products that were not read yet. Which of them are damaged is noted."""
+        """Read the records of products that were not read yet, and note the damaged ones."""
         wanted = sorted(set(products) - self.known.keys() - self.done.damaged.keys())
         folders = in_parallel(lambda product: list(self.store.list(product.records_prefix)), wanted)
         keys = [info.key for folder in folders for info in folder]
@@ -304,12 +305,12 @@ class _Records:
             self.done.revisions[product.records_prefix] = {key: seen.revision for key, seen in mine.items()}
             try:
                 self.known[product] = [records.decode(seen.body, key) for key, seen in mine.items()]
-            except CatalogDamaged as damage:  # its neighbours in the batch go on
+            except CatalogDamaged as damage:  # the other products of the batch continue
                 self.done.damaged[product] = damage
 
 
 def _put(store: Store, key: str, body: bytes, known: Mapping[str, StoredObject | None], done: Published) -> None:
-    """Write a document unless it is there byte for byte; raise RaceLost when another publisher was faster."""
+    """Write a document unless it is unchanged byte for byte. Raise RaceLost if another publisher was faster."""
     seen = known[key]
     if seen and seen.body == body:
         return
@@ -322,11 +323,11 @@ def _put(store: Store, key: str, body: bytes, known: Mapping[str, StoredObject |
 
 
 def _invalidate(changes: Changes, services: PublishServices, done: Published) -> bool:
-    """Make the edge invalidate what it may hold of keys that get another digest, or lost their file.
+    """Invalidate at the edge the keys that get another digest or whose file is gone.
 
-    What was invalidated once in this run is not again: its bytes had changed by then, and waiting takes long. Return
-    False when it failed, which is noted in `done`. A version is held back whose record remembers that its keys held
-    other bytes, so the next try knows it too. Of any other key only the catalog remembers it, so its product is left
+    A key is invalidated only once in a run: its bytes had changed by then, and waiting takes long. Return False if an
+    invalidation failed, which is noted in `done`. A version whose record remembers that its keys held other bytes is
+    held back, so the next try knows it too. For any other key only the catalog remembers it, so its product is left
     there as it is.
     """
     if not (new := changes.stale - done.invalidated):

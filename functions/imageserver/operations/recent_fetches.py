@@ -1,7 +1,7 @@
-"""Which versions retention leaves alone because clients fetched them of late, by the edge's access logs.
+"""Tell retention which versions clients have fetched recently, according to the edge's access logs.
 
-Only what the logs say for certain lets a version go: where they are missing, young, cut or unreadable, every version
-stays, and the run says why.
+A version may go only if the logs prove that nobody fetched it. If they are missing, too young, cut or unreadable, every
+version stays, and the run reports why.
 """
 
 from collections.abc import Callable, Mapping
@@ -18,21 +18,21 @@ from imageserver.operations.runs import Failure, Run
 from imageserver.storage.port import Store
 
 LATEST: Final = timedelta(days=2)
-"""How old the newest log may be. CloudFront delivers within a day, and a server in use is asked every hour."""
+"""How old the newest log may be. CloudFront delivers within a day, and a server in use gets requests every hour."""
 _ORDER_THEM: Final = "set EdgeLogs to true, or order logs of version 2"
 
 ReasonToKeep = Callable[[VersionId, Run], str]
-"""Returns why retention leaves a version, "" if it does not. What it cannot find out is noted in the run."""
+"""Returns why retention leaves a version, "" if it does not. Failures to find out are noted in the run."""
 
 
 def no_reason(_version: VersionId, _run: Run) -> str:
-    """Let retention take every version, as it does where nobody asks for fetches."""
+    """Let retention take every version: the default, which ignores fetches."""
     return ""
 
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """Path of a version → when it was last fetched; `doubt`: why others may have been fetched too."""
+    """Path of a version → when it was last fetched. `doubt` says why other versions may have been fetched too."""
 
     versions: Mapping[str, str] = field(default_factory=dict)
     doubt: str = ""
@@ -40,9 +40,9 @@ class Fetched:
 
 
 def fetched_within(days: int, logs: Store, now: datetime, more: Callable[[], bool]) -> ReasonToKeep:
-    """Return what keeps the versions that were fetched in the last `days`.
+    """Return the function that keeps versions fetched in the last `days`.
 
-    The logs are read when the first version is asked about, once, as long as `more` says that there is time.
+    The logs are read once, for the first version it is asked about, and only while `more` returns True.
     """
     look = cache(lambda: _fetched(days, logs, now, more))
     noted = False
@@ -82,7 +82,7 @@ def _fetched(days: int, store: Store, now: datetime, more: Callable[[], bool]) -
 
 
 def _doubt(logs: Logs, days: int, now: datetime) -> str:
-    """Return what is wrong with which logs there are."""
+    """Return why the logs do not cover the period; empty if they do."""
     if not (logs.oldest and logs.newest and logs.since):
         return f"there are no access logs below {PREFIX}; {_ORDER_THEM}"
     if logs.oldest > logs.since:

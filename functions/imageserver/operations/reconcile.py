@@ -1,9 +1,9 @@
 """Find what events missed: compare the bucket with the records, and the records with the catalog.
 
 A version whose folder differs from its record is sent to digest through the queue arrivals. A product whose records
-differ from the catalog is sent to publish through the queue changes. Both are what would have happened if the event had
-come. Nothing is repaired here but what a lost record said of its version. Time passes here too: a version whose time in
-a channel is over leaves it.
+differ from the catalog is sent to publish through the queue changes. Both then do what the missed event would have made
+them do. The only repair made here is to restore what a lost record said of its version. Reconcile also ends the time of
+versions in channels: a version whose time is over leaves its channel.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -41,11 +41,11 @@ from imageserver.views.view import View, view_key
 class ReconcileServices:
     """Dependencies of `reconcile`; `notifier` sends what differs. `rights` say who may use which names.
 
-    `invalidate` removes the files of versions whose record is lost from the edge's caches: no record remembers which of
-    their keys held other bytes before. `marked_since`: of files that were uploaded from then on it is checked whether
-    the edge may serve them; None checks none. `views` returns the views, whose catalogs are compared as they are to be
-    `now`; without it, as they were when versions last left a channel. `deltas` asks for those that no message asks for;
-    None makes none.
+    `invalidate` removes the files of a version with a lost record from the edge's caches, because no record remembers
+    which of their keys held other bytes. `marked_since`: files uploaded from then on are checked for the mark that lets
+    the edge serve them; None checks none. `views` returns the views. Their catalogs are compared as they must be `now`;
+    without `now`, as they were when versions last left a channel. `deltas` requests deltas whose request was lost; None
+    requests none.
     """
 
     store: Store
@@ -61,11 +61,11 @@ class ReconcileServices:
 
 
 def reconcile(services: ReconcileServices, run: Run) -> None:
-    """Look at the products that are next, and send what differs.
+    """Compare the products that are next, and send what differs.
 
-    A record that cannot be read is named in `run` and its product left alone; a task or a product that fails is noted
-    there too, and the next one is looked at. Raises StorageUnavailable, StorageDenied, and CatalogDamaged for a served
-    document, where nothing could be done at all.
+    A record that cannot be read is named in `run` and its product left alone. A task or a product that fails is noted
+    there too, and the next one follows. Raises StorageUnavailable, StorageDenied, and CatalogDamaged for a served
+    document, if nothing can be done at all.
     """
     store, marks = services.store, _Marks(services, run)
     _create_index(store, run)
@@ -90,7 +90,7 @@ def reconcile(services: ReconcileServices, run: Run) -> None:
 def _looked_at(
     products: Iterable[ProductId], there: StreamDocuments, services: ReconcileServices, run: Run
 ) -> list[ProductSnapshot]:
-    """Compare products of one stream with their folders, as far as the run gets; return what was found of each."""
+    """Compare products of one stream with their folders, as far as the run gets. Return each product as found."""
     looked: list[ProductSnapshot] = []
     for wanted in products:
         if not run.more():
@@ -118,7 +118,7 @@ def _create_index(store: Store, run: Run) -> None:
 
 
 def _send_outdated(product: ProductSnapshot, there: StreamDocuments, services: ReconcileServices, run: Run) -> None:
-    """Have the versions of a product ingested whose folders are not what their records say."""
+    """Have ingested the versions of a product whose folders differ from their records."""
     for version in sorted(product.folders.keys() | product.known.keys()):
         if version in product.seen and version not in product.known:
             run.damaged(version.record_key)
@@ -137,18 +137,18 @@ def _send_outdated(product: ProductSnapshot, there: StreamDocuments, services: R
 
 
 def _ingest_lost(services: ReconcileServices, version: VersionId, files: Iterable[str], said: Record | None) -> None:
-    """Have a version ingested whose record is lost; ingest continues from what an earlier record `said`."""
+    """Have a version with a lost record ingested. Ingest continues from what an earlier record `said`."""
     services.invalidate(sorted(version.prefix + file for file in files))
     if said:
-        services.store.create(version.record_key, records.encode(said))  # not over one that was written meanwhile
+        services.store.create(version.record_key, records.encode(said))  # never over a newer record
     services.notifier.version_changed(version)
 
 
 @dataclass(frozen=True, slots=True)
 class _Marks:
-    """Has a product published again of which the edge may not serve a file that a catalog lists: its event was lost.
+    """Has a product published again if a listed file of it is not marked for the edge, because its event was lost.
 
-    It looks once at each file that was uploaded from `marked_since` on.
+    It checks each file uploaded since `marked_since` once.
     """
 
     services: ReconcileServices
@@ -156,7 +156,7 @@ class _Marks:
     seen: set[str] = field(default_factory=set)
 
     def look(self, product: ProductSnapshot, there: StreamDocuments) -> None:
-        """Look at the files of a product that the documents of one catalog list."""
+        """Check the files of a product that the documents of one catalog list."""
         since, notifier = self.services.marked_since, self.services.notifier
         if not since:
             return
@@ -177,7 +177,7 @@ class _Marks:
 
 
 def _expire(one: "_Compared", looked: Sequence[ProductSnapshot], services: ReconcileServices, run: Run) -> None:
-    """Have the versions leave a channel whose time in it is over. Its catalog differs then, and is folded again."""
+    """Remove from a channel the versions whose time is over. Its catalog then differs and is folded again."""
     before, view, now = one.before, one.catalog.view, services.now
     if before == view or before is None or view is None or now is None:
         return
@@ -194,7 +194,7 @@ def _expire(one: "_Compared", looked: Sequence[ProductSnapshot], services: Recon
 
 
 def _is_in_catalog(version: VersionId, there: StreamDocuments) -> bool:
-    """Return whether the catalog says anything of a version, which it only does when there was a record."""
+    """Return whether the catalog mentions a version, which means that it once had a record."""
     name = version.product.name
     listed = documents.versions_of(there.products, name)
     withheld = {held.version for held in there.products.withheld.get(name, ())}
@@ -203,7 +203,7 @@ def _is_in_catalog(version: VersionId, there: StreamDocuments) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class _Compared:
-    """One catalog with its documents, as they are read; `before` is its view as it is, before any version leaves it."""
+    """One catalog with its documents as read. `before` is its view before any version leaves it."""
 
     catalog: Catalog
     cache: DocumentCache
@@ -212,7 +212,7 @@ class _Compared:
 
 
 def _compared(services: ReconcileServices) -> list[_Compared]:
-    """Return the catalog that everybody reads, and then that of each view."""
+    """Return the public catalog, then that of each view."""
     store, now, views = services.store, services.now, services.views()
     found: list[_Compared] = []
     for catalog in catalogs({name: expired(view, now) if now else view for name, view in views.items()}):
@@ -226,14 +226,14 @@ def _compared(services: ReconcileServices) -> list[_Compared]:
 def _fold_again(
     one: _Compared, there: StreamDocuments, looked: Sequence[ProductSnapshot], services: ReconcileServices, run: Run
 ) -> None:
-    """Have those products folded whose part of a catalog is not what their records say."""
+    """Have folded the products whose part of a catalog is not what their records say."""
     changed = {p.id: list(p.known.values()) for p in looked if not p.damaged and one.catalog.takes(p.id)}
     if not changed:
         return
     others = one.catalog.others(one.index, there.products.content_id)
     streams = Streams([there.products, *map(one.cache.products, others)]) if others else ALONE
     folded = _folded(one.catalog, there.products, streams, changed, services, run)
-    if not changed:  # each of them shares an image with one that cannot be read
+    if not changed:  # each of them shares an image with a product whose records cannot be read
         return
     unlisted = fold_unlisted(there.unlisted, {p: one.catalog.records(p, known) for p, known in changed.items()})
     stale = {
@@ -260,10 +260,10 @@ def _folded(
     services: ReconcileServices,
     run: Run,
 ) -> Products:
-    """Return the document with these products folded, others read as needed.
+    """Return the document with these products folded, reading others as needed.
 
-    A product that shares an image with one whose records cannot be read is taken out of `changed`: nobody can tell
-    which of the two to list. The others do not wait for it.
+    A product that shares an image with one whose records cannot be read is removed from `changed`, because it is
+    unknown which of the two to list. The others do not wait for it.
     """
 
     def folded_with(known: Mapping[ProductId, Sequence[Record]]) -> Folded:

@@ -17,15 +17,15 @@ NOTES: Final = "maintain/"
 MANY: Final = 20_000
 """Records that one run reads at most; the next run continues after them."""
 MOST_FAILED: Final = 100
-"""Failures after which a run stops: that many have one cause, and it is not in the products."""
+"""Failures after which a run stops: so many have one cause, which is not in the products."""
 _NAMED: Final = 10  # failures that an error names; the log has all
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """One thing to do: `what` in a word or two, to which path, and why; what it is about has `size_bytes`.
+    """One thing to do: `what` in a word or two, the path it is done to, why, and the `size_bytes` concerned.
 
-    `seconds` is what it took, once it is done.
+    `seconds` is the time it took, once it is done.
     """
 
     what: str
@@ -37,7 +37,7 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A task that failed, `what` to which path, or "look at" a product."""
+    """A failed task: `what`, and the path it was done to, or "look at" a product."""
 
     what: str
     path: str
@@ -52,9 +52,9 @@ class Failure:
 class Run:
     """One run. `after` is the path of the last product that earlier runs looked at, "" at the start.
 
-    `time_left` tells whether another product may be begun; `progress` is called with the path of each product that was
-    looked at; `clock` counts seconds from any moment. `tasks` were done, or would be in a dry run; those that failed
-    are in `failed`, and those that were left undone on purpose in `kept`, with the reason for that.
+    `time_left` says whether there is time to begin another product; `progress` is called with the path of each finished
+    product; `clock` counts seconds from any moment. `tasks` were done, or would be without a dry run. Failed tasks are
+    in `failed`; tasks that were deliberately left undone are in `kept`, with the reason.
     """
 
     dry_run: bool = False
@@ -72,7 +72,7 @@ class Run:
 
     def do(self, task: Task, action: Callable[[], object]) -> None:
         """Note a task and carry it out, unless this is a dry run. Its error is noted, not raised."""
-        self.tasks.append(task)  # first: a run that is killed had begun it
+        self.tasks.append(task)  # noted first, because a killed run may have begun it
         if self.dry_run:
             return
         began = self.clock()
@@ -108,7 +108,7 @@ class Run:
         self.progress(path)
 
     def end(self, last: str) -> None:
-        """Close the run. If it got as far as `last`, all were looked at, and the next run starts from the first."""
+        """Close the run. If it reached `last`, it looked at all products, and the next run starts from the first."""
         if not last or self.after == last:
             self.after, self.ended = "", True
 

@@ -1,4 +1,4 @@
-"""One stream in one catalog: its documents as they were read, folded, and as they are to be written."""
+"""One stream in one catalog: its documents as read, folded, and to be written."""
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -47,7 +47,7 @@ class StreamCatalog:
         return bool(self.catalog.others(self.index, self.stream))
 
     def selected(self, known: Known) -> dict[ProductId, list[Record]]:
-        """Return the records of these products that the catalog is folded from."""
+        """Return the records of these products from which the catalog is folded."""
         return {product: self.catalog.records(product, versions) for product, versions in known.items()}
 
     def fold(self, known: Known, clients: Sequence[str], rights: Rights) -> Folded:
@@ -55,7 +55,7 @@ class StreamCatalog:
         return fold(self.before, self.selected(known), self.catalog.clients(clients), rights, self.streams)
 
     def put(self, folded: Folded, changed: Known) -> None:
-        """Take the folded document for what is to be written."""
+        """Take the folded document as the one to write."""
         mine = {product: versions for product, versions in changed.items() if product.stream == self.stream}
         self.changed = dict(mine)
         self.after = self.catalog.signed(folded.document, {product.name for product in mine})
@@ -69,14 +69,14 @@ class StreamCatalog:
         return marks(self.before, self.after, self.changed, asked)
 
     def products_body(self) -> bytes:
-        """Return the products document; empty for one about nothing that is not there yet."""
+        """Return the products document; empty if it has no content and does not exist yet."""
         is_there = self.seen[self.catalog.prefix + documents.products_key(self.stream)]
         return documents.encode(self.after) if is_there or self.after != self.before else b""
 
     def other_bodies(self, server: str) -> Iterator[tuple[str, bytes]]:
-        """Yield key and bytes of the others. One about nothing is not worth creating, except for the index.
+        """Yield key and bytes of the other documents.
 
-        Clients ask an empty server for its index too.
+        One without content is not worth creating, except for the index, which clients request from an empty server too.
         """
         prefix = self.catalog.prefix
         unlisted = fold_unlisted(self.unlisted, self.selected(self.changed))
@@ -91,7 +91,7 @@ def read_stream(catalog: Catalog, stream: str, read: Read) -> StreamCatalog:
     """Read the documents of a stream in a catalog. Raise CatalogDamaged."""
     names = (documents.INDEX_KEY, documents.products_key(stream), documents.unlisted_key(stream), feed_key(stream))
     keys = [catalog.prefix + name for name in names]
-    # A server may have a hundred views, each as far away as the next.
+    # A server may have a hundred views, and each read takes as long as the next.
     seen = dict(zip(keys, in_parallel(read, keys) if catalog.view else map(read, keys), strict=True))
     index, products, unlisted, _ = (found.body if found else None for found in seen.values())
     return StreamCatalog(

@@ -15,7 +15,7 @@ Views = Callable[[], Mapping[str, View]]
 
 
 def no_views() -> Mapping[str, View]:
-    """Return the views of a server that can have none; nothing is read."""
+    """Return the views of a server that cannot have any, without reading anything."""
     return {}
 
 
@@ -25,7 +25,10 @@ def configured(store: Store) -> dict[str, View]:
 
 
 def read_views(store: Store) -> tuple[dict[str, View], dict[str, str]]:
-    """Return the views of a server by name, and the revision of all that lies there, by key. Raise CatalogDamaged."""
+    """Return the views of a server by name, and the revision of each of their documents by key.
+
+    Raise CatalogDamaged.
+    """
     revisions = {info.key: info.etag for info in store.list(VIEWS)}
     names = {key: name for key in revisions if (name := view_name(key))}
     views = {}
@@ -38,9 +41,9 @@ def read_views(store: Store) -> tuple[dict[str, View], dict[str, str]]:
 
 
 def create_view(store: Store, view: View) -> View:
-    """Write the document of a new view; what is there already when it is the same selection. Raise InvalidView.
+    """Write the document of a new view, or return the existing one if it selects the same. Raise InvalidView.
 
-    A view that another operator made at this moment with this name is found too, so a command can be repeated.
+    This includes a view that another operator made with this name at this moment, so a command can be repeated.
     """
     if store.create(view_key(view.name), encode_view(view)) is not None:
         return view

@@ -1,4 +1,4 @@
-"""Keep the edge's store as the documents of the views want it."""
+"""Keep the edge's store in step with the documents of the views."""
 
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -22,10 +22,10 @@ class Synced:
 
 
 def sync(store: Store, edge: KeyValues, now: datetime) -> Synced:
-    """Make the edge's store equal to what the documents say. It can be repeated after any end.
+    """Make the edge's store equal to the documents. It can be repeated, however it ended.
 
-    The store is read before the documents: what it has then was in a document before, unless that is gone. So of two
-    operators at once neither deletes what the other made. Raise CatalogBusy if they never rest.
+    The store is read before the documents, so whatever it has is also in a document, unless that was deleted. Two
+    operators at once therefore never delete what the other made. Raise CatalogBusy if they keep changing it.
     """
     done = Synced()
     for _ in range(MOST_ROUNDS):

@@ -1,8 +1,8 @@
 """Take versions and files off the list, and back on while their files are there.
 
 A withdrawal is part of the record, written conditionally; publish takes the version off the list as with
-any other change of a record. Nothing is deleted here: maintain does that after the grace time, when no
-client believes a catalog any more that names the files.
+any other change of a record. Nothing is deleted here: maintain does that after the grace time, when no client still
+uses a catalog that names the files.
 """
 
 from collections.abc import Callable, Iterable
@@ -28,9 +28,9 @@ Change = Callable[[Record], Record]
 class Changed:
     """Versions and files now in the requested state, whether or not this call changed them; the latest deletion.
 
-    `already` has those of them that were withdrawn before: their date and their reason stay. `deleting` are versions
-    and files that stay as they are, since their files are being deleted, and `held` the withdrawn versions of files
-    that were to be restored alone. `not_withdrawn` are those of a restore that were on the list already.
+    `already` has those that were withdrawn before: their date and reason stay. `deleting` are versions and files that
+    stay as they are because their files are being deleted. `held` are the withdrawn versions of files that were to be
+    restored alone. `not_withdrawn` are the targets of a restore that were on the list already.
     """
 
     versions: list[str] = field(default_factory=list)
@@ -52,7 +52,7 @@ def withdraw(
     *,
     automatic: bool = False,
 ) -> Changed:
-    """Take it off the list; what is withdrawn already keeps its date and reason. Empty if nothing has that name.
+    """Take the target off the list. What is already withdrawn keeps its date and reason.
 
     `automatic`: no person asks for it. What a person withdraws afterwards gets that date and reason.
 
@@ -65,7 +65,7 @@ def withdraw(
 
 
 def restore(store: Store, target: Target, pause: Callable[[float], object]) -> Changed:
-    """Put it back on the list: a version with its files, or a single file. Idempotent; errors as `withdraw`.
+    """Put the target back on the list: a version with its files, or a single file. Idempotent; errors as `withdraw`.
 
     A file of a withdrawn version cannot be restored alone: nothing of it is listed before the version is.
     """
@@ -118,7 +118,7 @@ def _withdrawal(record: Record, target: Target) -> Withdrawal | None:
 
 
 def _change_record(store: Store, version: VersionId, target: Target, change: Change) -> tuple[Record, Record]:
-    """Write the record as changed and return it before and after; without files where there is nothing. Raise RaceLost.
+    """Write the changed record; return it before and after. It has no files if there is nothing. Raise RaceLost.
 
     Files that arrived just now have no record yet: digest fills in the rest.
     """
@@ -135,9 +135,10 @@ def _change_record(store: Store, version: VersionId, target: Target, change: Cha
 
 
 def _as_it_is(store: Store, record: Record, image: ImageKey) -> Record:
-    """Return the record with the object of a file that is there now, which digest may not have looked at yet.
+    """Return the record with the current object of a file, which digest may not have looked at yet.
 
-    The withdrawal of a file ends with its next upload. So one that comes behind that upload must be about it.
+    The withdrawal of a file ends with its next upload, so a withdrawal that follows an upload must be about that
+    upload.
     """
     there = listing.listed(store, image.version).get(image.file)
     if there is None:
