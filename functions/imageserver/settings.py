@@ -1,4 +1,4 @@
-"""Settings of a function: one frozen object, read once from its environment at cold start."""
+"""The settings of a function: one frozen object, read from the environment once, at cold start."""
 
 import re
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ _Count = Annotated[int, msgspec.Meta(ge=0)]
 
 
 class BadSetting(ValueError):
-    """A variable is missing or its value cannot be used; the message names it."""
+    """A variable is missing, or its value cannot be used. The message names it."""
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, rename="upper"):
@@ -28,9 +28,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename="upper"):
     catalog.rights reads it. `queue_url` is the queue that triggers this function, `arrivals_queue_url` that of digest,
     `changes_queue_url` that of publish, `copies_queue_url` that of copy, `deltas_queue_url` that of delta. `base_url`
     is where clients find the server, without a slash at its end. `deltas` is how many deltas the server makes for a
-    version that says nothing itself, 0 for none at all.
-    `views`: the edge can tell views apart, so there may be some. `logs_bucket` has the edge's access logs, where
-    `keep_fetched_within_days` asks for them.
+    version that does not say itself; 0 turns deltas off. `views`: the edge can tell views apart, so the server may have
+    some. `logs_bucket` has the edge's access logs; it is set if `keep_fetched_within_days` needs them.
     """
 
     bucket: str

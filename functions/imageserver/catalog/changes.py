@@ -61,8 +61,7 @@ def marks(
     changed: Mapping[ProductId, Sequence[Record]],
     asked: Collection[ProductId | VersionId],
 ) -> Marks:
-    """Return what to mark in the folded products: the changes, and every listed file of the subjects that were `asked`
-    about.
+    """Return what to mark in the folded products: the changes, and every listed file of the `asked` subjects.
 
     The record of an older release does not say which upload it is about, until digest has completed it.
     """

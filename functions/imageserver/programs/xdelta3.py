@@ -1,8 +1,8 @@
-"""xdelta3, the program: two files to a delta, and back, as a stream of bytes.
+"""Run xdelta3: make a delta from two files, or apply one, as a stream of bytes.
 
-LXD and Incus call the same program to apply a delta. Secondary compression is off, since not every build of theirs has
-every kind; so is the decompression of compressed inputs. The names of the files go into the delta, so they are
-always the same and equal files give equal bytes.
+LXD and Incus call the same program to apply a delta. Secondary compression is off, because not every build of theirs
+has every kind; so is the decompression of compressed inputs. xdelta3 writes the names of the files into the delta. They
+are always the same, so equal files give equal bytes.
 """
 
 import os
@@ -28,20 +28,20 @@ _MOST_SAID: Final = 300
 
 @dataclass(frozen=True, slots=True)
 class Xdelta3:
-    """The program at `path`; `libraries` is a folder with what it needs besides the C library, if it brings that."""
+    """The program at `path`. `libraries` is a folder with the libraries it needs besides the C library, if bundled."""
 
     path: str
     libraries: str = ""
 
     def encode(self, folder: Path, seconds: float) -> Iterator[bytes]:
-        """Yield the delta that makes `target` of `base`, both in `folder`.
+        """Yield the delta that turns `base` into `target`, both in `folder`.
 
-        Raise ProgramFailed if xdelta3 fails, or takes longer than that, and OSError if it cannot be started.
+        Raise ProgramFailed if xdelta3 fails or exceeds its time, and OSError if it cannot be started.
         """
         return self._run(folder, seconds, "-e", "-S", "none", "-D", "-c", "-s", BASE, TARGET)
 
     def decode(self, folder: Path, seconds: float) -> Iterator[bytes]:
-        """Yield what `delta` makes of `base`, both in `folder`. Raise ProgramFailed as for `encode`."""
+        """Yield the result of applying `delta` to `base`, both in `folder`. Raise ProgramFailed as `encode` does."""
         return self._run(folder, seconds, "-d", "-c", "-s", BASE, DELTA)
 
     def _run(self, folder: Path, seconds: float, *arguments: str) -> Iterator[bytes]:
@@ -72,7 +72,7 @@ def find_xdelta3() -> Xdelta3 | None:
 
 @contextmanager
 def _ended(process: subprocess.Popen[bytes], seconds: float) -> Iterator[threading.Event]:
-    """Kill a process that takes longer, or whose output nobody wants any more. The event is set in the first case."""
+    """Kill a process that exceeds its time, or whose output is no longer wanted. The event is set in the first case."""
     late = threading.Event()
 
     def kill() -> None:

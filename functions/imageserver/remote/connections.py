@@ -1,8 +1,8 @@
-"""Connections to the hosts of one mirror, each to an address that was checked.
+"""Connections to the hosts of one mirror, each to a checked address.
 
-A name is resolved here and the connection goes to the address that was looked at, so a name that changes between the
-two (DNS rebinding) leads nowhere else. TLS is verified against the name. Redirects are followed here, and each hop is
-checked as the first address is. Proxies of the environment are not used: they would resolve the name themselves. An
+This module resolves a name, checks the addresses and connects to one of them, so a name that changes in between (DNS
+rebinding) leads nowhere else. TLS is verified against the name. Redirects are followed here, and each hop is checked
+like the first address. Proxies from the environment are not used, because they would resolve the name themselves. An
 operator's own machine may use them: scripts/cli/admin/proxied.py.
 """
 
@@ -25,7 +25,7 @@ from imageserver.upstream.addresses import is_public, place_of, redirected
 
 MOST_REDIRECTS: Final = 5
 RESOLVED_S: Final = 60.0
-"""How long the addresses of a name are used before it is resolved, and they are checked, anew."""
+"""How long the addresses of a name are used before it is resolved and checked again."""
 TIMEOUT: Final = urllib3.Timeout(connect=5, read=20)
 
 Resolve = Callable[..., Any]
@@ -33,7 +33,7 @@ Resolve = Callable[..., Any]
 
 
 def default_trust() -> ssl.SSLContext:
-    """Return the certificate authorities that the AWS clients trust as well: those of a variable, or botocore's."""
+    """Return the certificate authorities that the AWS clients trust: those of a variable, or botocore's."""
     named = (os.environ.get(name) for name in ("AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE"))
     return _trusting(next(filter(None, named), None) or get_cert_path(True))
 
@@ -46,7 +46,7 @@ def _trusting(cafile: str) -> ssl.SSLContext:
 
 @dataclass(slots=True)
 class _Site:
-    """One host and port: the addresses that were checked, until when they count, and the connections to each."""
+    """One host and port: its checked addresses, until when they are valid, and the connections to each."""
 
     addresses: list[str]
     until: float
@@ -71,10 +71,10 @@ class Connections:
         self._lock = threading.Lock()
 
     def get(self, url: str, headers: Mapping[str, str]) -> urllib3.BaseHTTPResponse:
-        """Return the answer to a GET, its body unread, from where redirects lead. Close it.
+        """Send a GET, follow redirects, and return the answer with its body unread. The caller closes it.
 
-        Raise UpstreamRefused for a host or an address that may not be asked, UpstreamUnavailable for a name that does
-        not resolve, and urllib3's HTTPError for a connection that fails.
+        Raise UpstreamRefused for a host or an address that is not allowed, UpstreamUnavailable for a name that does not
+        resolve, and urllib3's HTTPError for a connection that fails.
         """
         for _ in range(MOST_REDIRECTS + 1):
             response = self.ask(url, headers)
@@ -94,7 +94,7 @@ class Connections:
             self._sites.clear()
 
     def ask(self, url: str, headers: Mapping[str, str]) -> urllib3.BaseHTTPResponse:
-        """Send one request, to the first address of the host that takes a connection. Its answer may be a redirect."""
+        """Send one request to the first address of the host that accepts a connection. The answer may be a redirect."""
         scheme, host, port, target = place_of(url)
         site = self._site(scheme, host, port)
         for address in list(site.addresses):
@@ -110,7 +110,7 @@ class Connections:
         raise refused
 
     def _site(self, scheme: str, host: str, port: int) -> _Site:
-        """Return the addresses of a host. Connections to those that it still has are kept."""
+        """Return the addresses of a host, keeping the connections to addresses that it still has."""
         key = (scheme, host, port)
         with self._lock:
             found = self._sites.get(key)
@@ -124,9 +124,9 @@ class Connections:
             return self._sites[key]
 
     def addresses(self, host: str, port: int) -> list[str]:
-        """Return the addresses of a name, all of them checked. Raise UpstreamRefused, UpstreamUnavailable.
+        """Resolve a name and check all of its addresses. Raise UpstreamRefused, UpstreamUnavailable.
 
-        One forbidden address refuses the name, since chance decides which address is used.
+        One forbidden address is enough to refuse the name, because any of the addresses may be used.
         """
         try:
             found = self._resolve(host, port, type=socket.SOCK_STREAM)
@@ -156,7 +156,7 @@ class Connections:
         )
 
     def _demote(self, site: _Site, address: str) -> None:
-        """Try an address that takes no connection last from now on."""
+        """Try last, from now on, an address that accepts no connection."""
         with self._lock:
             if address in site.addresses:
                 site.addresses.remove(address)

@@ -1,8 +1,8 @@
-"""Another image server over HTTP: its documents whole, its files in parts, over a few connections at once.
+"""Read another image server over HTTP: documents whole, files in parts over a few connections at once.
 
 A file is read in ranges of `part_bytes` that are all of one generation: each answer must carry the validator (a strong
-ETag, else Last-Modified) of the first one. Where upstream serves no ranges, or names no generation, one connection
-reads the file from its start to its end.
+ETag, else Last-Modified) of the first one. If upstream serves no ranges, or sends no validator, one connection reads
+the file from start to end.
 
 Memory: a document whole, at most LARGEST_DOCUMENT_BYTES; of a file `part_bytes` * (connections + AHEAD).
 """
@@ -32,7 +32,7 @@ from imageserver.upstream.port import PART_BYTES, Document, Reading
 from imageserver.upstream.simplestreams import LARGEST_DOCUMENT_BYTES
 
 AHEAD: Final = 2
-"""Parts that may be finished before an earlier one is."""
+"""Parts that may be fetched ahead of an unfinished one."""
 _SLICE_BYTES: Final = 1 << 20
 _TRANSIENT: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
 _CONTENT_RANGE: Final = re.compile(r"bytes (\d+)-(\d+)/(\d+)", re.ASCII)
@@ -42,12 +42,13 @@ _R = TypeVar("_R")
 
 @dataclass(frozen=True, slots=True)
 class Manners:
-    """Limits on the requests to another server, and on the time that they may take.
+    """Limits on the number, speed and duration of the requests to another server.
 
-    A file is read in parts of `part_bytes`. More than one connection is opened where the first part came so fast that
-    with all of them each part still takes less than `part_s`. A request is tried `tries` times, with pauses that double
-    from `pause_s`. A server that asks for a pause (Retry-After) gets it: up to `longest_pause_s` here, else in a later
-    run. A document takes at most `document_s`. How many connections, and how fast: the mirror says it.
+    A file is read in parts of `part_bytes`. More than one connection is opened only if the first part came fast enough
+    that, with all of them, each part still takes less than `part_s`. A request is tried `tries` times, with pauses that
+    double from `pause_s`. A pause that the server asks for (Retry-After) is kept: up to `longest_pause_s` here,
+    otherwise by leaving the rest to a later run. A document may take at most `document_s`. The mirror sets the number
+    of connections and their speed.
     """
 
     part_bytes: int = PART_BYTES
@@ -62,7 +63,7 @@ POLITE: Final = Manners()
 
 
 class _Again(Exception):
-    """This try failed, and the next may succeed; after `pause_s` seconds where the server asked for that."""
+    """This try failed and the next may succeed, after `pause_s` seconds if the server asked for a pause."""
 
     def __init__(self, message: str, pause_s: float = 0) -> None:
         super().__init__(message)
@@ -72,7 +73,7 @@ class _Again(Exception):
 class RemoteServer:
     """The server that a mirror follows; implements imageserver.upstream.port.Upstream.
 
-    `contact` is where its operator can reach ours: an address of the web or of mail. Close it, or leave its context.
+    `contact` is a web or mail address where its operator can reach ours. Close it, or leave its context.
     """
 
     def __init__(
@@ -116,12 +117,12 @@ class RemoteServer:
         self._connections.close()
 
     def get(self, url: str, headers: Mapping[str, str]) -> BaseHTTPResponse:
-        """Return the answer to one GET, as `Connections.get` does, under our name."""
+        """Return the answer to one GET as `Connections.get` does, with our User-Agent."""
         return self._connections.get(url, {"User-Agent": self._agent, **headers})
 
     def _body(self, response: BaseHTTPResponse, path: str) -> bytes:
         until = self.clock() + self.manners.document_s
-        body = BytesIO()  # gives its bytes away without a copy; `bytes +=` copies them all for each chunk
+        body = BytesIO()  # hands over its bytes without a copy; `bytes +=` would copy everything for each chunk
         for chunk in response.stream(_SLICE_BYTES, decode_content=True):
             if body.tell() + len(chunk) > LARGEST_DOCUMENT_BYTES:
                 raise UpstreamRefused(f"{path} has more than {LARGEST_DOCUMENT_BYTES:,} bytes")
@@ -139,9 +140,10 @@ class RemoteServer:
         pause: Callable[[float], object],
         untrusted: type[UpstreamRefused | UpstreamUnavailable] = UpstreamRefused,
     ) -> _R:
-        """Return what `attempt` returns. Raise UpstreamUnavailable when every try failed, or has to wait too long.
+        """Return what `attempt` returns.
 
-        Raise `untrusted` at once where the certificate cannot be verified.
+        Raise UpstreamUnavailable if every try failed or the server asks for too long a pause. Raise `untrusted` at once
+        if the certificate cannot be verified.
         """
         for number in count(1):
             try:
@@ -153,14 +155,14 @@ class RemoteServer:
                 if number == self.manners.tries or asked_s > self.manners.longest_pause_s:
                     what = f"{path} could not be read from {host_of(self._address)} in {number} tries"
                     raise UpstreamUnavailable(f"{what}: {_why(error)}", asked_s) from error
-            # Jittered, so that what one outage broke does not come back all at once.
-            # Random pauses spread the load; they guard nothing.
+            # Jittered, so that clients of one outage do not all come back at once. Random pauses spread the load; they
+            # guard nothing.
             pause(asked_s or self.manners.pause_s * 2**number * random.random())  # noqa: S311
         raise AssertionError("counting never ends")
 
 
 class _Pace:
-    """Keeps the sum of some reads below a number of bytes a second; None for no limit."""
+    """Keeps the combined speed of some reads below a number of bytes a second; None for no limit."""
 
     def __init__(self, bytes_per_s: int | None, clock: Callable[[], float]) -> None:
         self._bytes_per_s, self._clock = bytes_per_s, clock
@@ -168,7 +170,7 @@ class _Pace:
         self._lock = threading.Lock()
 
     def keep(self, size_bytes: int, pause: Callable[[float], object]) -> None:
-        """Pause until what was read so far is within the limit."""
+        """Pause until the bytes read so far are within the limit."""
         if self._bytes_per_s is None:
             return
         with self._lock:
@@ -183,7 +185,7 @@ class _TimeOver(Exception):
 
 
 class _Transfer:
-    """One file being read until some moment, by a few threads."""
+    """One file that a few threads read until a deadline."""
 
     def __init__(self, server: RemoteServer, url: str, path: str, generation: str, until: float) -> None:
         self._server, self._url, self._path, self._until = server, url, path, until
@@ -194,7 +196,7 @@ class _Transfer:
         self._open: set[BaseHTTPResponse] = set()
 
     def begin(self, size_bytes: int, start: int) -> Reading:
-        """Ask for the first part, and learn from its answer what upstream can do."""
+        """Request the first part, and learn from the answer what upstream can do."""
         try:
             response = self._try(lambda: self._ask(start, start + self._server.part_bytes, size_bytes))
             if response.status == 206 and not self._generation and self._size_bytes > self._server.part_bytes:
@@ -211,7 +213,7 @@ class _Transfer:
             self._check_time()
             return attempt()
 
-        # A certificate that runs out while a file is read does not make the file wrong: it is read on later.
+        # A certificate that expires while a file is read does not make the file wrong: reading continues later.
         return self._server.persist(self._path, in_time, self._stopped.wait, untrusted=UpstreamUnavailable)
 
     def _check_time(self) -> None:
@@ -234,7 +236,7 @@ class _Transfer:
         return response
 
     def _check(self, response: BaseHTTPResponse, start: int, size_bytes: int, *, is_part: bool) -> None:
-        """Pass an answer whose body begins at byte `start`; raise what any other answer means."""
+        """Accept an answer whose body begins at byte `start`. Raise the meaning of any other answer."""
         if response.status not in ((200, 206, 416) if is_part else (200,)):
             raise _unexpected(response, self._url, self._path)
         found = _generation_of(response)
@@ -250,7 +252,7 @@ class _Transfer:
         self._generation, self._size_bytes = found, size
 
     def _whole(self, response: BaseHTTPResponse) -> Generator[bytearray]:
-        """Yield the body of one answer. It cannot be continued: a break is one for the whole file."""
+        """Yield the body of one answer. It cannot be resumed: if it breaks off, the whole file must be read again."""
         done = 0
         with closing(response), suppress(_TimeOver):
             while done < self._size_bytes:
@@ -287,12 +289,12 @@ class _Transfer:
                     pool.shutdown(cancel_futures=True)
 
     def _width(self, seconds: float) -> int:
-        """Return over how many connections to read on when one alone took so long for a part."""
+        """Return how many connections to use, given how long one alone took for a part."""
         server = self._server
         return max(1, min(server.most_connections, int(server.manners.part_s / max(seconds, 0.001))))
 
     def _fill(self, start: int, opened: BaseHTTPResponse | None = None) -> bytearray:
-        """Return the part that begins at `start`, going on where a body breaks."""
+        """Return the part that begins at `start`, resuming where a body breaks off."""
         part = bytearray(min(self._server.part_bytes, self._size_bytes - start))
         unread = [opened] if opened else []
         filled = 0
@@ -312,7 +314,7 @@ class _Transfer:
         with self._lock:
             self._open.add(response)
         try:
-            self._check_time()  # asked after the answer is in the set: one of the two sees that all is to stop
+            self._check_time()  # checked after the answer is in the set, so either this check or `_stop` ends the read
             filled = 0
             while filled < len(part):
                 slice_ = response.read(min(_SLICE_BYTES, len(part) - filled), decode_content=False)
@@ -337,13 +339,13 @@ class _Transfer:
 
 
 def _generation_of(response: BaseHTTPResponse) -> str:
-    """Return what names the generation of an answer's file in If-Range: weak ETags may not be used there."""
+    """Return the validator of an answer's file for If-Range, where weak ETags are not allowed."""
     etag = response.headers.get("ETag", "")
     return etag if etag.startswith('"') else response.headers.get("Last-Modified", "")
 
 
 def _size_of(response: BaseHTTPResponse, start: int, size_bytes: int) -> int:
-    """Return the size of the whole file by the answer to a request from byte `start` on, else as the catalog has it."""
+    """Return the size of the whole file from the answer to a request from byte `start` on, else from the catalog."""
     if response.status == 200:
         text = response.headers.get("Content-Length", "")
         if not text.isdecimal() and not size_bytes:
@@ -357,7 +359,7 @@ def _size_of(response: BaseHTTPResponse, start: int, size_bytes: int) -> int:
 
 
 def _unexpected(response: BaseHTTPResponse, url: str, path: str) -> _Again | UpstreamRefused:
-    """Return what a status means that no answer of ours has."""
+    """Return the meaning of an unexpected status."""
     what = f"{host_of(url)} answers {response.status} for {path}"
     if response.status not in _TRANSIENT:
         return UpstreamRefused(what)
@@ -369,7 +371,7 @@ def _unexpected(response: BaseHTTPResponse, url: str, path: str) -> _Again | Ups
 
 
 def _distrusted(error: Exception) -> str:
-    """Return why a server's certificate cannot be verified, and what to do about it; nothing for another error."""
+    """Return why a server's certificate cannot be verified, and what to do about it; empty for another error."""
     reason = error.args[0] if isinstance(error, SSLError) else None
     if not isinstance(reason, ssl.SSLCertVerificationError):
         return ""
@@ -378,5 +380,5 @@ def _distrusted(error: Exception) -> str:
 
 
 def _why(error: Exception) -> str:
-    """Return what went wrong. urllib3 quotes addresses of the connection, never the URL."""
+    """Return the cause in words. urllib3 quotes the address of the connection, never the URL."""
     return f"{type(error).__name__}: {error}" if not isinstance(error, _Again) else str(error)

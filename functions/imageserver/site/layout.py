@@ -1,4 +1,4 @@
-"""What a server needs for people rather than clients: its pages, and the description of the API for programs."""
+"""Lay out what a server has besides images: its web pages, and the description of its API."""
 
 from pathlib import Path
 from typing import Final
@@ -18,9 +18,9 @@ _UNKNOWN_ADDRESS: Final = "https://…"
 
 
 def lay_out(store: Store, run: Run, address: str = "") -> None:
-    """Put the pages and the description of this release where they are served.
+    """Write the pages and the API description of this release to where they are served.
 
-    `address` is that of the server, such as `https://images.example.org`, for what a browser without JavaScript shows.
+    `address` is the server's, such as `https://images.example.org`, and is shown by a browser without JavaScript.
     """
     bodies = {page: Path(__file__).with_name(page).read_bytes() for page in PAGES}
     if address:

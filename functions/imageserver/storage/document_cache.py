@@ -1,7 +1,7 @@
 """A read cache of stream documents: a document is read again only when its ETag has changed.
 
 Documents are large (10 MB and more) and read often: for each publisher that waits for an upload, and by maintain for
-each product. A listing gives the ETag, and equal ETags are equal bytes.
+each product. A listing gives the ETag, and equal ETags mean equal bytes.
 """
 
 from collections.abc import Callable
@@ -32,9 +32,9 @@ def documented_streams(store: Store) -> set[str]:
 
 @dataclass(slots=True)
 class DocumentCache:
-    """Documents as last read, by key, each with its ETag. Errors as of the store, and CatalogDamaged.
+    """Documents as last read, by key, each with its ETag. Raises the errors of the store, and CatalogDamaged.
 
-    `prefix` stands before the keys of the documents of a view.
+    `prefix` is the prefix of a view's documents.
     """
 
     store: Store

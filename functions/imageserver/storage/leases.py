@@ -1,17 +1,16 @@
-"""Leases: a worker records that it is busy with a version or a stream, so that others neither repeat its work nor race
-with it.
+"""Leases: a worker records that it is busy with a version or a stream, so others neither repeat nor race its work.
 
 Digest takes the lease of each version that it reads files of: a second event of that version goes back into the queue
 and finds nothing left to do later. Publish takes the lease of each stream that it writes: the second publisher waits
 instead of losing every race. Correctness depends on no lease, because all writes are conditional. A lease that its
 worker could not remove expires, and the next worker takes it over.
 
-The store says how old a lease is: it dates both the object and its answers. No worker's clock decides: one that is
-hours ahead would hold a version for hours, and another would take over every lease. `until` is by the
-holder's clock, for people.
+The store's clock determines the age of a lease: the store dates both the object and its answers. A worker's clock
+decides nothing, because one that is hours off would hold a version for hours or take over every lease. `until` is by
+the holder's clock, for people.
 
-A lease is recognised by its token and not by the answer to the write. A refused write may be the worker's own first
-try whose answer was lost, or may have met a lease that was just being removed.
+A worker recognises its lease by the token and not by the answer to the write. A failed write may have met the worker's
+own first try, whose answer was lost, or a lease that was just being removed.
 """
 
 from collections.abc import Callable, Iterator
@@ -28,13 +27,13 @@ from imageserver.storage.port import Store, write
 from imageserver.storage.retries import RaceLost, retry
 
 POLL_S: Final = 0.25
-"""How often a waiting worker looks whether the lease is free."""
+"""How often a waiting worker checks whether the lease is free."""
 LONGEST_S: Final = 3600.0
 """The longest that any lease lasts: four times the longest run of a function."""
 
 
 class Lease(msgspec.Struct, frozen=True):
-    """A lease as it is stored. It lasts for `seconds` from when it was stored."""
+    """A lease as stored. It lasts for `seconds` from the time it was stored."""
 
     token: str
     until: str = ""
@@ -50,10 +49,10 @@ def lease(
     seconds: float,
     pause: Callable[[float], object],
 ) -> Iterator[bool]:
-    """Hold the lease for at most `seconds`; yields False while another worker holds it.
+    """Hold the lease for at most `seconds`; yield False while another worker holds it.
 
-    Raise CatalogBusy when every write of the lease lost a race. `token` is the worker's own: it takes a lease with this
-    token over, so one that it could not remove is no obstacle.
+    Raise CatalogBusy if every write of the lease lost a race. `token` is the worker's own. A lease with this token is
+    taken over, so one that the worker could not remove is no obstacle.
     """
     wanted = Lease(token, (now() + timedelta(seconds=seconds)).isoformat(), seconds)
     revision = retry(key, partial(_take, store, key, wanted), pause)
@@ -70,7 +69,7 @@ def lease(
 def wait_for_lease(
     store: Store, key: str, now: Callable[[], datetime], seconds: float, pause: Callable[[float], object]
 ) -> Iterator[bool]:
-    """Wait up to `seconds` for the lease. Yields False if it was not free by then; the caller proceeds without it."""
+    """Wait up to `seconds` for the lease. Yield False if it was not free by then; the caller proceeds without it."""
     token = uuid4().hex
     for _ in range(ceil(seconds / POLL_S)):
         with lease(store, key, token, now, seconds, pause) as mine:
@@ -84,7 +83,7 @@ def wait_for_lease(
 def _take(store: Store, key: str, wanted: Lease) -> str | None:
     """Return the revision of the lease once it is written; None while another worker's has not expired.
 
-    A body that is not a lease holds nothing: anyone who can write it could as well write a lease.
+    An object that is not a lease holds nothing: anyone who can write it could just as well write a lease.
     """
     seen = store.read(key)
     held = _decoded(seen.body) if seen else None

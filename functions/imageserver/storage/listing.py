@@ -9,16 +9,16 @@ from imageserver.versions.records import FileFacts
 
 
 def listed(store: Store, version: VersionId) -> dict[str, FileFacts]:
-    """Return the files that are there, by name: which generation of each, and nothing of its content."""
+    """Return the files that are there, by name: the generation of each, without facts about its content."""
     found = {info.key.removeprefix(version.prefix): info for info in store.list(version.prefix)}
-    return {file: as_listed(info) for file, info in found.items() if file}  # consoles put an empty object for a folder
+    return {file: as_listed(info) for file, info in found.items() if file}  # consoles create empty objects as folders
 
 
 def is_unchanged(store: Store, seen: Mapping[str, Mapping[str, str]]) -> bool:
-    """Return whether the objects are those that were `seen`: prefix -> key -> version id of an image, ETag of others.
+    """Return whether the objects are still those `seen`: prefix -> key -> version id of an image, ETag of any other.
 
-    New folder objects do not count. Asked after a conditional write, because the condition is not enough: equal objects
-    have equal ETags, so If-Match also holds for one that went away and came back meanwhile.
+    New folder objects do not count. Callers check this after a conditional write, because the condition is not enough:
+    equal objects have equal ETags, so If-Match also holds for one that changed and changed back meanwhile.
     """
 
     def is_as_seen(prefix: str) -> bool:
@@ -30,5 +30,5 @@ def is_unchanged(store: Store, seen: Mapping[str, Mapping[str, str]]) -> bool:
 
 
 def as_listed(info: ObjectInfo) -> FileFacts:
-    """Return what a listing tells of a file."""
+    """Return the facts about a file that a listing gives."""
     return FileFacts(etag=info.etag, size_bytes=info.size_bytes, modified=info.modified, version_id=info.version_id)

@@ -1,4 +1,4 @@
-"""Many small objects at once: one read takes some 20 ms, nearly all of it waiting."""
+"""Read many small objects at once: one read takes some 20 ms, nearly all of it waiting."""
 
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -12,6 +12,6 @@ _Answer = TypeVar("_Answer")
 
 
 def in_parallel(call: Callable[[_Thing], _Answer], things: Iterable[_Thing], workers: int = READERS) -> list[_Answer]:
-    """Return the answer for each thing, in their order. The first error that a call raises is raised here."""
+    """Call a function for each thing, and return the answers in order. Raise the first error of a call."""
     with ThreadPoolExecutor(workers, thread_name_prefix="in-parallel") as pool:
         return list(pool.map(call, things))

@@ -1,4 +1,4 @@
-"""Presigned uploads on S3: single ones and multipart ones, and what of a multipart upload has arrived."""
+"""Presigned uploads on S3, single and multipart, and the parts of a multipart upload that have arrived."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from imageserver.storage.s3 import UPLOAD_GONE, S3Error, S3Store
 
-# Names of headers -> boto3's names of the same.
+# Names of headers -> boto3's names for them.
 _PARAMETERS: Final = {
     "If-None-Match": "IfNoneMatch",
     "If-Match": "IfMatch",
@@ -20,17 +20,17 @@ _PARAMETERS: Final = {
 
 
 class S3Uploads(S3Store):
-    """One bucket, with uploads that others send. Errors as in imageserver.storage.port.Store."""
+    """One bucket to which others upload. Errors as in imageserver.storage.port.Store."""
 
     def sign(self, operation: str, key: str, headers: Mapping[str, str], lifetime_s: int, **more: Any) -> str:
-        """Return a URL for one request with exactly these headers; `operation` as boto3 calls it."""
+        """Return a URL for one request with exactly these headers. `operation` is boto3's name for it."""
         numbers = ("Content-Length", "x-amz-mp-object-size")
         signed = {_PARAMETERS[h]: int(value) if h in numbers else value for h, value in headers.items()}
         about = {"Bucket": self._bucket, "Key": key, **signed, **more}
         return self._s3.generate_presigned_url(operation, Params=about, ExpiresIn=lifetime_s)
 
     def arrived(self, key: str, upload_id: str) -> dict[int, tuple[int, str]] | None:
-        """Return part number -> (bytes, ETag) of what has arrived; None if there is no such upload of this key."""
+        """Return part number -> (bytes, ETag) of the arrived parts; None if there is no such upload of this key."""
         found: dict[int, tuple[int, str]] = {}
         try:
             pages = iter(

@@ -1,4 +1,4 @@
-"""Reads one S3 object at the speed of many connections, in order, in memory that a formula bounds.
+"""Read one S3 object in order at the speed of many connections, in memory bounded by a formula.
 
 The object is cut into parts. A few threads fetch parts ahead of the consumer, each over its own kept-alive
 connection, straight into a ring of reused buffers; the consumer gets the parts in order. Every request is pinned
@@ -6,7 +6,7 @@ to one ETag (If-Match), so two generations of a key never mix.
 
 Requests go to one presigned URL over `http.client`, not through `get_object`: building, signing and parsing a
 request with botocore costs a millisecond or two of CPU, which forces large parts and with them much memory, and its
-body copies every byte once more. The price is that statuses and retries are ours: they are all in this file.
+body copies every byte once more. The price is that this file has to handle statuses and retries itself.
 """
 
 import os
@@ -33,14 +33,14 @@ from imageserver.inspection.digests import Sha256
 MIB: Final = 1 << 20
 # A chunk's buffer is reused only when the consumer has asked for this many more: digests may be that far behind.
 HELD: Final = 3
-# One read of a body; smaller ones spend their time taking the interpreter lock, larger ones stop less promptly.
+# Size of one read of a body: smaller ones spend their time taking the interpreter lock, larger ones stop less promptly.
 SLICE_BYTES: Final = MIB
 # A presigned URL must outlive the read: a function runs for 900 s at most.
 URL_LIFETIME_S: Final = 3600
 
 
 class Presigner(Protocol):
-    """What is needed of a boto3 S3 client; it should be made with `signature_version="s3v4"`."""
+    """The one method needed of a boto3 S3 client, which should be made with `signature_version="s3v4"`."""
 
     def generate_presigned_url(self, ClientMethod: str, Params: dict[str, str], ExpiresIn: int) -> str:  # noqa: N803  (boto3's names)
         """Return a URL that needs no further credentials."""
@@ -50,9 +50,9 @@ class Presigner(Protocol):
 class ReadPlan:
     """How much of an object is in flight: `workers` connections fill `buffers` buffers of `part_bytes` each.
 
-    A connection at r bytes/s that waits t seconds for its first byte delivers part_bytes / (part_bytes/r + t), so
-    for the same memory many small parts beat few large ones until the cost of a request shows. `retries` is how
-    often one part may break (connection lost, body cut short, 5xx) before the read fails; it goes on where it stopped.
+    A connection at r bytes/s that waits t seconds for its first byte delivers part_bytes / (part_bytes/r + t), so for
+    the same memory many small parts beat few large ones, until the cost of a request shows. `retries` is how often one
+    part may break (connection lost, body cut short, 5xx) before the read fails; each retry resumes where it stopped.
     """
 
     part_bytes: int
@@ -79,7 +79,7 @@ SEVERAL: Final = ReadPlan(part_bytes=MIB, workers=2, buffers=4)
 
 
 class _Broken(Exception):
-    """This attempt failed, another may not."""
+    """This attempt failed; another may succeed."""
 
 
 def read_object(
@@ -90,8 +90,8 @@ def read_object(
     A chunk may be used until HELD (3) more have been asked for; then its buffer is filled again. Close the iterator
     (or drop it) to stop early: no thread or connection outlives it. An object of one part costs one request, no thread.
 
-    Raises ObjectChanged when the key holds no longer `etag` with that size, StorageDenied on 403 and its like,
-    StorageUnavailable when a part broke more than `plan.retries` times.
+    Raises ObjectChanged if the key no longer holds `etag` with that size, StorageDenied on 403 and similar statuses,
+    StorageUnavailable if a part broke more than `plan.retries` times.
     """
     if not size_bytes:
         return
@@ -150,7 +150,7 @@ class _Source:
         self._stopped = threading.Event()
 
     def fill(self, start: int, part: memoryview) -> memoryview:
-        """Fill `part` with the object's bytes from `start` on, going on where a body broke; return it."""
+        """Fill `part` with the object's bytes from `start` on, resuming where a body broke off; return it."""
         filled = breaks = 0
         while filled < len(part):
             try:
@@ -163,8 +163,8 @@ class _Source:
                         f"{self._where}: byte {start + filled} of {self._size_bytes} could not be read in "
                         f"{breaks} attempts, the last one failed with {broken!r}; it is read again on redelivery"
                     ) from broken
-                # Jittered, so that the parts that one outage broke do not come back all at once.
-                # Random pauses spread the load; they guard nothing.
+                # Jittered, so that the parts that one outage broke do not all come back at once. Random pauses spread
+                # the load; they guard nothing.
                 self._stopped.wait(self._plan.pause_s * 2**breaks * random.random())  # noqa: S311
         return part
 
@@ -207,12 +207,12 @@ class _Source:
         return HTTPConnection(self._host, timeout=self._plan.timeout_s)
 
     def _ask(self, connection: HTTPConnection, start: int, stop: int) -> HTTPResponse:
-        """Send a request for bytes [start, stop); return the response to it when it is just that."""
+        """Send a request for bytes [start, stop); return the response if it has exactly these."""
         if connection.sock is None:
             connection.connect()
             with self._lock:
                 self._sockets.add(connection.sock)  # type: ignore[arg-type]  # connected above
-        if self._stopped.is_set():  # asked after the socket is in the set: one of the two sees the other
+        if self._stopped.is_set():  # checked once the socket is in the set, so this check or `stop` ends it
             raise _Broken("the read was stopped")
         connection.request("GET", self._target, headers={"Range": f"bytes={start}-{stop - 1}", "If-Match": self._pin})
         response = connection.getresponse()
@@ -220,7 +220,7 @@ class _Source:
         return response
 
     def _check(self, response: HTTPResponse, expected: str) -> None:
-        """Pass a 206 with the expected Content-Range; raise what any other answer means."""
+        """Accept a 206 with the expected Content-Range. Raise the meaning of any other answer."""
         found = response.getheader("Content-Range")
         if response.status == 206 and found == expected:
             return
@@ -244,16 +244,19 @@ class _Source:
 
 @cache
 def _trust() -> ssl.SSLContext:
-    """Return the certificates that boto3 would trust. Made once: loading them takes tens of milliseconds."""
+    """Return a context that trusts what boto3 would trust.
+
+    Made once: loading certificates takes tens of milliseconds.
+    """
     return ssl.create_default_context(cafile=os.environ.get("AWS_CA_BUNDLE") or get_cert_path(True))
 
 
 class HashFan:
     """Updates several digests side by side, each in order, each at most HELD - 1 chunks behind the caller.
 
-    hashlib lets go of the interpreter lock, so each digest gets a core while there is one. They do not wait for each
-    other: where cores are few, the one that was held up catches up while the other goes on. A chunk must stay as it
-    is until HELD - 1 more were taken in or the context is left; `read_object` keeps it for as long.
+    hashlib releases the interpreter lock, so each digest gets a core if there is one. They do not wait for each other:
+    if cores are few, a delayed digest catches up while the other continues. A chunk must not change until HELD - 1 more
+    were taken in or the context is left; `read_object` keeps it that long.
     """
 
     def __init__(self, digests: Sequence[Sha256]) -> None:
@@ -272,7 +275,7 @@ class HashFan:
                 thread.shutdown()
 
     def update(self, chunk: bytes | bytearray | memoryview) -> None:
-        """Start on this chunk, then wait until at most HELD - 1 are unfinished; a small one is done at once."""
+        """Start on this chunk, then wait until at most HELD - 1 are unfinished. A small chunk is digested at once."""
         if len(chunk) < MIB:
             self._drain(0)
             for digest in self._digests:

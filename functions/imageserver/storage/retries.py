@@ -1,4 +1,4 @@
-"""How often a conditional write is tried, and how long to wait in between."""
+"""Retry conditional writes: how often, and with which pauses."""
 
 import random
 from collections.abc import Callable
@@ -15,11 +15,11 @@ _R = TypeVar("_R")
 
 
 class RaceLost(Exception):
-    """Another writer was faster, or something changed meanwhile: the attempt starts again from fresh reads."""
+    """Another writer was faster, or something changed meanwhile. The attempt starts again from fresh reads."""
 
 
 def retry(what: str, attempt: Callable[[], _R], pause: Callable[[float], object]) -> _R:
-    """Return what `attempt` returns, and repeat it when it raises RaceLost; CatalogBusy after `ATTEMPTS` of them.
+    """Return what `attempt` returns. Repeat it if it raises RaceLost; raise CatalogBusy after `ATTEMPTS` of them.
 
     Two writers that lost to each other must not meet again, so each pause (in seconds) is drawn from its whole range,
     which doubles up to two seconds.

@@ -1,8 +1,7 @@
 """The S3 adapter: the only place that knows boto3's errors.
 
-Which code of S3 means what is decided once, here. 412 (the condition does not hold), 409
-(two conditional writes at once) and 404 on a conditional write (the object went away) are all one thing
-to the caller: a lost race.
+The meaning of each S3 error code is decided here. 412 (the condition does not hold), 409 (two conditional writes at
+once) and 404 on a conditional write (the object went away) all mean the same to the caller: a lost race.
 """
 
 from __future__ import annotations
@@ -33,39 +32,39 @@ if TYPE_CHECKING:
 _MISSING: Final = frozenset({"NoSuchKey", "404", "NotFound"})
 _LOST: Final = frozenset({"PreconditionFailed", "412", "ConditionalRequestConflict", "409", *_MISSING})
 _NO_UPLOAD: Final = frozenset({"NoSuchVersion", "MethodNotAllowed", *_MISSING})
-"""What S3 answers about the tags of an upload that is gone, or of a delete marker."""
+"""The errors of S3 for the tags of an upload that is gone, or of a delete marker."""
 _NO_VERSIONS: Final = "null"
-"""The id of each upload in a bucket without versions. S3 takes it for one, other servers (versitygw) do not."""
+"""The id of each upload in a bucket without versions. S3 accepts it as one; other servers (versitygw) do not."""
 _DENIED: Final = frozenset({"AccessDenied", "403", "AllAccessDisabled", "InvalidAccessKeyId", "SignatureDoesNotMatch"})
 UPLOAD_GONE: Final = frozenset({"NoSuchUpload", "404", "InvalidArgument", "InvalidRequest"})
-"""What S3 answers for a multipart upload that it does not know."""
+"""The error of S3 for a multipart upload that it does not know."""
 _OTHER_PARTS: Final = frozenset({"InvalidPart", "InvalidPartOrder", "EntityTooSmall"})
 CONTENT_TYPE: Final = "application/octet-stream"
-"""Of every file of an image: what is served from here must never be a page to a browser."""
+"""The content type of every image file: a browser must never show one as a page."""
 _JSON: Final = "application/json"
 _CONTENT_TYPES: Final = {"html": "text/html; charset=utf-8", "atom": "application/atom+xml; charset=utf-8"}
 DECLARED_SHA256: Final = "sha256"
 """Name of the user metadata of an object (`x-amz-meta-sha256`) in which its uploader declared its digest."""
 
 ORIGIN: Final = "origin"
-"""Name of the user metadata in which the copy of a file of another server says where it comes from."""
+"""Name of the user metadata in which a file copied from another server says where it comes from."""
 
 _VERSIONED: Final = "images"
-"""What keys begin with of which it matters which upload is there, and not only which bytes."""
+"""The beginning of keys for which the upload matters, and not only its bytes."""
 LISTED_TAG: Final = {"listed": "true"}
 """The tag of an upload that the edge may serve. The bucket's policy names it (infra/template.yaml)."""
 MOST_COPIED_BYTES: Final = 5 << 30
-"""What S3 copies in one request."""
+"""The largest object that S3 copies in one request."""
 
 _Paginate = Callable[..., "Iterable[ListObjectVersionsOutputTypeDef]"]
-"""What the types of boto3's paginator leave out: that it takes KeyMarker, behind which it begins."""
+"""A parameter that the types of boto3's paginator leave out: it starts after KeyMarker."""
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
 
 
 class AboutFile(TypedDict):
-    """Arguments of boto3 with which an object is made."""
+    """Arguments for boto3 when it creates an object."""
 
     ContentType: str
     CacheControl: str
@@ -105,7 +104,10 @@ class S3Store:
         return self._conditionally(key, self._s3.delete_object, Key=key, IfMatch=revision) is not None
 
     def list(self, prefix: str, after: str = "") -> Iterator[ObjectInfo]:
-        """See the port. Only S3's listing of versions has version ids; those that are not the newest are left out."""
+        """See the port.
+
+        Only S3's listing of versions has version ids; versions that are not the newest are left out.
+        """
         if not prefix.startswith(_VERSIONED):
             yield from self._list_current(prefix, after)
             return
@@ -242,7 +244,7 @@ class S3Store:
         return None if answer is None else answer["ETag"]
 
     def _conditionally(self, key: str, call: Callable[..., _R], **arguments: object) -> _R | None:
-        """Return the answer, or None when the condition does not hold."""
+        """Return the answer, or None if the condition does not hold."""
         return self._unless(_LOST, key, call, **arguments)
 
     def _unless(self, codes: Collection[str], key: str, call: Callable[..., _R], **arguments: object) -> _R | None:
@@ -276,7 +278,7 @@ class S3Error(Exception):
 
 
 def about_file(key: str, sha256: str, origin: str = "") -> AboutFile:
-    """Return the parameters of an upload of an image file. What is declared stays with it until it is hashed."""
+    """Return the parameters of an upload of an image file. A declared digest is stored with it until it is hashed."""
     declared = {name: text for name, text in ((DECLARED_SHA256, sha256), (ORIGIN, origin)) if text}
     return {"ContentType": CONTENT_TYPE, "CacheControl": cache_control(key), "Metadata": declared}
 
