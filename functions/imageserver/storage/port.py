@@ -127,7 +127,7 @@ class FileStore(Store, Protocol):
         """Begin to write a file in parts, invisible until completed; return the id of the upload."""
 
     def put_part(self, key: str, upload_id: str, number: int, body: bytes | bytearray) -> str | None:
-        """Write part `number` (from 1; at least 5 MiB unless last); return its ETag, None if there is no such upload."""
+        """Write part `number` (from 1; 5 MiB or more unless last); return its ETag, None if there is no such upload."""
 
     def complete(self, key: str, upload_id: str, etags: Sequence[str]) -> bool:
         """Create a file from the parts with these ETags, in order.

@@ -1,7 +1,7 @@
-"""Which addresses of another server are read. Pure: what its documents and redirects may name, and what they may not.
+"""Decide which addresses another server's documents and redirects may lead to. Pure.
 
-Documents of another server choose paths, and its answers choose where a redirect leads. Neither may make this server
-ask a machine of its own network, or one that nobody configured.
+The documents of another server choose paths, and its answers choose the targets of redirects. Neither may make this
+server send a request into its own network, or to a host that nobody configured.
 """
 
 import re

@@ -1,4 +1,4 @@
-"""What one run of a copy leaves for the next: how far a file has come, or why it was refused. Pure.
+"""The note that one run of a copy leaves for the next: the progress of a file, or why it was refused. Pure.
 
 A note is private and lies below `mirrors/copies/`, one for each file that is being copied. It saves work and promises
 nothing: without it, or with one that cannot be read, a file is copied from its start.
@@ -42,7 +42,7 @@ class CopyNote(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
         return (self.path, self.sha256) == (file.path, file.sha256) and file.size_bytes in (0, self.size_bytes)
 
     def can_continue(self, part_bytes: int) -> bool:
-        """Return whether a run that reads parts of this size can go on from here."""
+        """Return whether a run that reads parts of this size can continue from here."""
         begun = bool(self.upload_id and self.generation and self.digest)
         return begun and self.part_bytes == part_bytes and 0 < self.done_bytes < self.size_bytes
 

@@ -1,6 +1,6 @@
-"""Choose what to bring in from another server: filters of products and files, and how many versions of a product.
+"""Choose what to copy from another server: filters of products and files, and the number of versions of a product.
 
-A filter names what comes as it is called here, after the mapping into our layout:
+A filter uses the names in our layout, after the mapping:
 
     all                                   everything; there is no empty filter that could mean it by accident
     ubuntu:noble:*:cloud                  products, as in the catalog; parts left out at the end match everything

@@ -1,4 +1,4 @@
-"""Map the images of another server into our layout. Pure: it says what goes where, and why something cannot come.
+"""Map the images of another server into our layout: where each file goes, or why it cannot be copied. Pure.
 
 | upstream's product                      | becomes                                                          |
 |-----------------------------------------|------------------------------------------------------------------|
@@ -6,8 +6,8 @@
 | `com.ubuntu.cloud:server:24.04:amd64`   | `images/ubuntu/noble/amd64/default`, of its os, release and arch |
 | `com.ubuntu.cloud:minimal:24.04:amd64`  | `images/ubuntu/noble/amd64/minimal`                              |
 
-Files keep their bytes, and so each image its fingerprint: metadata and root go into one version, under the name that
-has their ftype here. A file that lies where ours would lie keeps its name.
+Files keep their bytes, so each image keeps its fingerprint: metadata and root go into one version, under the name that
+has their ftype here. A file whose path follows our layout keeps its name.
 """
 
 import re

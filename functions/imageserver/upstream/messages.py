@@ -3,7 +3,7 @@
     {"mirror": "ubuntu", "path": "server/…/lxd.tar.xz", "key": "images-ubuntu/…/lxd.tar.xz", "sha256": "9f1c…",
      "size_bytes": 464}
 
-A message asks, and promises nothing: its file may be here already, be copied by another worker, or be gone upstream.
+A message is only a request: its file may be here already, be copied by another worker, or be gone upstream.
 """
 
 from typing import Annotated
@@ -14,7 +14,7 @@ from imageserver.upstream.mapping import UpstreamFile
 
 
 class UnreadableMessage(ValueError):
-    """A message that no release of ours can read; it belongs into the dead-letter queue."""
+    """A message that no release can read; it belongs in the dead-letter queue."""
 
 
 class MirrorMessage(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):

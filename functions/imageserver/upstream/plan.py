@@ -1,13 +1,13 @@
 """Plan what a mirror does next: which files are missing, and which of its versions leave the list. Pure.
 
-A comparison has two steps. `refusal_of` looks at the documents as a whole. An upstream that is empty, that shrank by
-more than half or that went back in time is not followed: nothing comes, nothing goes. Then `plan_product` compares
-one product at a time, so the memory is that of one product.
+A comparison has two steps. `refusal_of` looks at the documents as a whole. An upstream that is empty, has shrunk by
+more than half or has gone back in time is not followed: nothing is copied or withdrawn. Then `plan_product` compares
+one product at a time, so memory holds one product.
 
-What goes, goes late. A version that upstream or the filters no longer have, or that `keep` newer ones replaced, stays
-for the grace time, and after that until another version of its product that does come is listed.
-A version that this mirror did not bring is never touched, whatever upstream has under its name. A version that an
-operator or retention withdrew is not copied again when its files are deleted: it would come and go for ever.
+Versions are withdrawn late. A version that upstream or the filters no longer have, or that `keep` newer ones replaced,
+stays for the grace time, and after that until a version of its product that upstream still has is listed. A version
+that this mirror did not bring is never touched, whatever upstream has under its name. A version that an operator or
+retention withdrew is not copied again after its files are deleted: otherwise it would be copied and deleted for ever.
 
 A plan is carried out by writing `held` first and acting then: a file of a version that nobody holds would be taken
 for a local upload. A run that ends in between is planned again, as each step is planned until its effect is there.

@@ -1,4 +1,4 @@
-"""What the functions need of another image server. The HTTP adapter is one; tests put faults in between."""
+"""The port to another image server. The HTTP adapter implements it; tests put faults in between."""
 
 from collections.abc import Generator
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What of a version clients can use, and a reason for everything else: a pure function of its record's facts."""
+"""Decide which files of a version clients can use, with a reason for all others: pure, from its record's facts."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -39,7 +39,7 @@ _GIVEN_UP: Final = (
 
 
 class Assessment(msgspec.Struct, frozen=True):
-    """What of a version may be listed. The values are file names; `roots` and `deltas` go by ftype.
+    """The files of a version that may be listed. The values are file names; `roots` and `deltas` are keyed by ftype.
 
     `unified_type` is empty for a container. `published` is what the record remembers from now on.
     """
@@ -68,11 +68,11 @@ def assessed(record: Record) -> Record:
 
 
 def assess(record: Record) -> Assessment:
-    """Decide what of a version may be listed and give a reason for everything else.
+    """Decide which files of a version may be listed, and give a reason for all others.
 
     A version is complete when a metadata file and at least one root, or a unified tarball, are there and were
-    accepted. A refused file takes nothing else of its version away, and what comes after a version was complete
-    changes nothing of what it was published with.
+    accepted. A refused file does not affect the rest of its version, and files that arrive after a version was complete
+    do not change what it was published with.
     """
     kept = msgspec.structs.replace(record, files=_present(record))
     kinds = {file: kind_of(file, facts) for file, facts in kept.files.items()}
@@ -139,7 +139,7 @@ def overrides(record: Record) -> Overrides:
 
 
 def ahead_of_upload(record: Record) -> str:
-    """Return why a version is withheld that is dated more than a day after the last of its files arrived, or "".
+    """Return why a version dated more than a day after its last upload is withheld; "" if it is not.
 
     The record knows the time of each upload, so no clock decides: what is withheld today is withheld in a rebuild too.
     """
@@ -158,7 +158,7 @@ def _present(record: Record) -> dict[str, FileFacts]:
 
 
 def _warnings(record: Record) -> list[Reason]:
-    """Return what was ignored in each file, which files are withdrawn, and what works otherwise than one may think."""
+    """Return warnings: what was ignored in each file, which files are withdrawn, and what may be unexpected."""
     version, reasons, hints = record.id, [], []
     for file, facts in record.files.items():
         if facts.withdrawn:
@@ -206,7 +206,7 @@ def _accepted_files(
 
 
 def _unknown(file: str) -> Reason:
-    """Return why a file is not listed whose name says nothing, or says an image but cannot be served."""
+    """Return why a file is not listed: its name is unknown, or is that of an image but cannot be served."""
     if file_kinds.meant(file).role is not Role.OTHER:
         try:
             check_file(file)
@@ -217,7 +217,7 @@ def _unknown(file: str) -> Reason:
 
 
 def _unpaired(record: Record, kinds: Mapping[str, FileKind], *, usable: bool) -> list[Reason]:
-    """Say what is missing in each tarball that could only be metadata, and why each root stays unread beside others."""
+    """Report what each tarball lacks that could only be metadata, and why each root stays unread without metadata."""
     roles = {file: kind.role for file, kind in kinds.items()}
     reasons = []
     if Role.ROOT not in roles.values():

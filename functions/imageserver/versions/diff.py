@@ -1,4 +1,4 @@
-"""Compare a version's folder with its record: what is known of each file, and what is still to be read.
+"""Compare a version's folder with its record: the known facts about each file, and the files still to read.
 
 `listed` are the facts that a listing gives: which generation of each file is there, and nothing of its content.
 """
@@ -17,7 +17,7 @@ from imageserver.versions.state import State
 Files = dict[str, FileFacts]
 Learned = dict[tuple[str, str, str], FileFacts]  # by file, etag, modified
 _MAY_BE_METADATA: Final = (Role.METADATA, Role.UNIFIED)
-"""What is read before the roots: a tarball tells only by its content whether it is metadata."""
+"""The roles that are read before the roots: only its content tells whether a tarball is metadata."""
 _LISTED: Final = (Role.METADATA, Role.ROOT, Role.UNIFIED, Role.DELTA)
 
 
@@ -93,7 +93,7 @@ def _same_generation(facts: FileFacts, there: FileFacts) -> bool:
 
 
 def unread(files: Files, failed: Collection[str] = ()) -> list[str]:
-    """Return what to read, in this order: documents, metadata, then what is large.
+    """Return the files to read, in this order: documents, metadata, then the large ones.
 
     `failed` are files that could not be read now: nothing waits for them.
     """

@@ -1,4 +1,4 @@
-"""Find out what a file is by reading its bytes: once, in order, whatever its size.
+"""Determine what a file is by reading its bytes once, in order, whatever its size.
 
 Each function takes the facts known from a listing and the chunks of the object, and returns the facts with
 digests, or with a `refusal` that completes the sentence "<file> …".
@@ -163,7 +163,7 @@ def read_delta(facts: FileFacts, chunks: Chunks, spread: MakeSpread = InTurn) ->
 
 
 def compare_declared(facts: FileFacts, declared_sha256: str) -> FileFacts:
-    """Return facts with a refusal when the uploader of the file declared another digest than it turned out to have.
+    """Return facts with a refusal if the file does not have the digest that its uploader declared.
 
     S3 compares a declared sha256 itself for a single PUT; what came in parts is compared here.
     """
@@ -174,10 +174,10 @@ def compare_declared(facts: FileFacts, declared_sha256: str) -> FileFacts:
 
 
 def compare_origin(facts: FileFacts, origin: Origin | None) -> FileFacts:
-    """Return facts with their origin, and with a refusal where upstream's combined sha256 is another than ours.
+    """Return facts with their origin, and with a refusal if upstream's combined sha256 differs from ours.
 
-    Both files are what upstream's catalog says, or they would not be here: so that catalog contradicts itself. Clients
-    of upstream refuse such an image. Ours would get it under a fingerprint that upstream does not know.
+    Both files match upstream's catalog, or they would not be here, so that catalog contradicts itself. Clients of
+    upstream refuse such an image. Ours would get it under a fingerprint that upstream does not know.
     """
     if origin is None:
         return facts

@@ -1,4 +1,4 @@
-"""Limit what one publisher may have, so that no other is harmed: files, versions, and what clients download.
+"""Limit the files, versions and catalog size of one publisher, so that no other is harmed.
 
 No run fails because of a limit. The API refuses before anything is signed; a file that arrives otherwise is refused or
 withheld with the same sentence, and what was there first stays as it is.

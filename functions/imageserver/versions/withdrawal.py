@@ -63,7 +63,7 @@ def _with_file(record: Record, file: str, facts: FileFacts) -> Record:
 
 
 def applies_to(record: Record, file: str, size_bytes: int) -> Withdrawal | None:
-    """Return the withdrawal that a file is under where a copy of it lies, which has lost its ETag and its date.
+    """Return the withdrawal that applies to a copy of a file, which has lost its ETag and its date.
 
     A withdrawal of the version is about every file of it. One of a file, and one that is being carried out, is about
     the object that the record knows: a file of another size came later, one of the same size may be it.

@@ -1,4 +1,4 @@
-"""Under which addresses the edge may have been asked for a file of views, besides its key.
+"""List the addresses, besides its key, at which the edge may have cached a file of a view.
 
 A function rewrites `signed/<mac>/<key>` to the key before the cache. CloudFront Developer Guide, "What you need to know
 when invalidating paths": of a path that a function rewrites, invalidate both spellings.

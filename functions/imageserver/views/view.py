@@ -69,9 +69,9 @@ class View(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_default
     `clients` is the one kind of client, lxd or incus, whose items it lists; empty: those of the server.
     `channel` goes by the path of a product, oldest promotion first; None where the view is no channel. One that
     `follows_newest` shows the newest version of a product without a promotion.
-    A version leaves a channel `expire_after_s` after it came into it; 0 for one that keeps its versions. No clock is in
-    a fold: those have left that were due at `expired_at` (ISO 8601, UTC), which reconcile moves on.
-    `requires` are the checks that a version must have passed before the channel is pointed to it.
+    A version leaves a channel `expire_after_s` after it entered; 0 keeps versions for ever. A fold reads no clock: the
+    versions that were due by `expired_at` (ISO 8601, UTC) have left. Reconcile advances that time. `requires` are the
+    checks that a version must have passed before the channel is pointed to it.
     """
 
     name: str
