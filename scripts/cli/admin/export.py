@@ -1,4 +1,4 @@
-"""Write what is listed into a folder that any web server serves: the files first, then the catalog that names them."""
+"""Export the listed images into a folder that any web server can serve: the files first, then their catalog."""
 
 import hashlib
 import os

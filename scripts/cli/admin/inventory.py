@@ -1,4 +1,4 @@
-"""What the server has: versions with their records, and what the catalog lists of them."""
+"""The inventory of a server: versions with their records, and how the catalog lists them."""
 
 from collections.abc import Iterator
 from contextlib import suppress

@@ -183,7 +183,7 @@ def check_upstream(deployment: Deployment, mirror: Mirror) -> None:
 def compare(
     deployment: Deployment, mirrors: Mapping[str, Mirror], name: str, run: Run, *, accept: bool = False
 ) -> Followed:
-    """Compare one mirror on this machine, and have the copy function copy what is missing.
+    """Compare one mirror on this machine, and have the copy function copy the missing files.
 
     What failed is in `run`.
     """

@@ -103,7 +103,7 @@ def _record_again(again: RecordsPlan, looked: ProductSnapshot, version: VersionI
 
 
 def _recall(store: Store, lost: Record, seen: StoredObject) -> NotDone | None:
-    """Write what an earlier record says over one that cannot be read: ingest goes on from there."""
+    """Restore an earlier record over one that cannot be read, so that ingest continues from it."""
     key = lost.id.record_key
     if store.replace(key, records.encode(lost), seen.revision):
         return None

@@ -1,4 +1,4 @@
-"""What `admin stats` shows: the counts of the access logs beside what the catalog lists."""
+"""Compute what `admin stats` shows: the counts of the access logs beside the catalog."""
 
 from collections.abc import Mapping
 from datetime import datetime

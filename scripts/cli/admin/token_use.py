@@ -35,7 +35,7 @@ class LogUnavailable(SimplestreamsError):
 
 
 class EdgeLog(Protocol):
-    """What the edge's function logs."""
+    """The log of the edge's function."""
 
     def lines(self, view: str, since: datetime) -> Iterator[Line]:
         """Yield the lines about a view, in any order, others among them. Raise LogUnavailable."""

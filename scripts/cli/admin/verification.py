@@ -31,7 +31,7 @@ class NotThere(Exception):
 
 @dataclass(frozen=True)
 class Mismatch:
-    """What is wrong with one file."""
+    """A fault of one file."""
 
     path: str
     what: str

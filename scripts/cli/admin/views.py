@@ -1,4 +1,4 @@
-"""What `scripts/admin view` and `promote` do. Each writes the documents first, then what the edge knows of them.
+"""Carry out `scripts/admin view` and `promote`. Each writes the documents first, then the edge's entries about them.
 
 So a command that was stopped at any point is ended by the same command, and `view sync` ends what is left of all.
 """

@@ -35,7 +35,7 @@ START_S: Final = 120.0
 
 @dataclass(frozen=True, slots=True)
 class Logged:
-    """What the functions said in their logs. Races count attempts that had to be repeated."""
+    """Figures from the functions' logs. Races count attempts that had to be repeated."""
 
     catalog_writes: int
     publish_attempts: int
@@ -46,7 +46,7 @@ class Logged:
 
 @dataclass(frozen=True, slots=True)
 class Burst:
-    """What came of one burst, with a stack of its own."""
+    """The result of one burst against a stack of its own."""
 
     listed: int
     uploading_s: float

@@ -36,7 +36,7 @@ def figure(name: str, unit: str, values: Sequence[float], against: Figure | None
 
 
 def exact(name: str, unit: str, value: float) -> Figure:
-    """Return the figure of what is the same in every run."""
+    """Return the figure for a value that is the same in every run."""
     return Figure(name, unit, value, value, value)
 
 

@@ -1,4 +1,4 @@
-"""How a step ends other than well."""
+"""The exception with which a step of the smoke test fails."""
 
 
 class Failed(Exception):

@@ -24,7 +24,7 @@ _FINGERPRINTS: Final = {
 
 
 class NotReadable(Exception):
-    """A client fails here, for the whole remote and not only for one image."""
+    """A client would fail here for the whole remote, not only for one image."""
 
 
 class Item(msgspec.Struct, frozen=True):
