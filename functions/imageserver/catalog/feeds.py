@@ -6,12 +6,11 @@ which does not know the server's address.
 
 import re
 from collections.abc import Iterator
+from functools import lru_cache
 from heapq import nlargest
 from typing import Final
 from uuid import NAMESPACE_URL, uuid5
 from xml.etree import ElementTree as ET
-
-import msgspec
 
 from imageserver.format import documents
 from imageserver.format.documents import Product, Products
@@ -20,7 +19,6 @@ from imageserver.format.keys import version_moment
 ENTRIES: Final = 50
 _MINUTE_DIGITS: Final = len("YYYYMMDDHHMM")
 _ONLY_DIGITS: Final = {ord(separator): None for separator in "_:"}
-_NAMES: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _NOT_XML: Final = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 """Characters that XML 1.0 cannot represent; publishers choose titles and aliases."""
 
@@ -53,12 +51,17 @@ def _versions(document: Products) -> Iterator[tuple[str, str, str]]:
     The time is a string of digits: parsing a hundred thousand dates would take longer than all other work of publish.
     """
     for name, product in document.products.items():
-        for version in _NAMES.decode(product.versions):
-            yield version.partition(".")[0].translate(_ONLY_DIGITS).ljust(_MINUTE_DIGITS, "0"), name, version
+        for version in product.versions:
+            yield _digits(version), name, version
+
+
+@lru_cache(4096)  # many products have versions of one name
+def _digits(version: str) -> str:
+    return version.partition(".")[0].translate(_ONLY_DIGITS).ljust(_MINUTE_DIGITS, "0")
 
 
 def _entry(feed: ET.Element, product_path: str, product: Product, version: str) -> None:
-    images = documents.images(documents.decode_versions(product)[version])
+    images = documents.images(documents.decode_version(product, version))
     entry = ET.SubElement(feed, "entry")
     _text(entry, "title", f"{product.os} {product.release_title} {product.arch} {product.variant}, {version}")
     # The id contains the fingerprints: other bytes under the same name make another entry.

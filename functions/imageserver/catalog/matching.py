@@ -24,7 +24,7 @@ def by_fingerprint(document: Products, start: str) -> Iterator[Image]:
     """Yield the listed images whose fingerprint begins with `start`."""
     wanted = b'"' + start.encode()
     for name, product in document.products.items():
-        if wanted not in bytes(product.versions):  # a search in raw JSON: decoding every product would cost far more
+        if wanted not in documents.raw_versions([product]):
             continue
         for version, entry in documents.decode_versions(product).items():
             yield from _matching(

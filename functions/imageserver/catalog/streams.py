@@ -40,7 +40,7 @@ class Streams:
         for stream, document in self.documents.items():
             for name, product in document.products.items():
                 id_ = product_id(stream, name)
-                for digest in _DIGEST.findall(bytes(product.versions)):
+                for digest in _DIGEST.findall(documents.raw_versions([product])):
                     self._by_fingerprint[digest.decode()].add(id_)
                 self._asks(id_, filter(None, product.aliases.split(",")))
             for name, entries in document.withheld.items():

@@ -4,6 +4,7 @@ Field names and types are the clients' (shared/simplestreams of LXD and Incus); 
 reject a whole document, so every field is typed here. Encoding is deterministic: sorted keys, no spaces, no time.
 """
 
+from collections.abc import Iterable
 from typing import Final, TypeVar
 
 import msgspec
@@ -85,7 +86,7 @@ class Version(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
 
 
 class Product(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
-    """One product. `aliases` is comma-joined. `versions` stays raw JSON until it is needed."""
+    """One product. `aliases` is comma-joined. Each of its `versions` stays raw JSON until somebody asks for it."""
 
     aliases: str
     arch: str
@@ -93,7 +94,7 @@ class Product(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     release: str
     release_title: str
     variant: str
-    versions: msgspec.Raw
+    versions: dict[str, msgspec.Raw]
     release_codename: str = ""
     version: str = ""
     requirements: dict[str, str] = {}  # as Incus reads them
@@ -161,7 +162,7 @@ COMBINED_ATTRIBUTES: Final = {
 }
 """Field of a metadata item that carries a combined sha256 -> attribute of `Item`."""
 _encoder = msgspec.json.Encoder(order="sorted")
-_versions = msgspec.json.Decoder(dict[str, Version])
+_version = msgspec.json.Decoder(Version)
 
 
 def encode(document: Document) -> bytes:
@@ -191,18 +192,31 @@ def decode_unlisted(body: bytes | None, stream: str) -> Unlisted:
     return _decode(body, Unlisted, unlisted_key(stream))
 
 
-def encode_versions(versions: dict[str, Version]) -> msgspec.Raw:
-    """Return the versions of a product as the raw JSON of its `versions`."""
-    return msgspec.Raw(_encoder.encode(versions))
+def encode_versions(versions: dict[str, Version]) -> dict[str, msgspec.Raw]:
+    """Return the versions of a product as it carries them."""
+    return {name: msgspec.Raw(_encoder.encode(version)) for name, version in versions.items()}
+
+
+def raw_versions(products: Iterable[Product]) -> bytes:
+    """Return the raw JSON of all versions of some products, one behind the other, to search in.
+
+    To decode them costs far more.
+    """
+    return b"".join(version for product in products for version in product.versions.values())
 
 
 def decode_versions(product: Product) -> dict[str, Version]:
-    """Decode the versions of a product. Raise CatalogDamaged if they cannot be read."""
+    """Return the versions of a product, read; CatalogDamaged as for `decode_version`."""
+    return {name: decode_version(product, name) for name in product.versions}
+
+
+def decode_version(product: Product, version: str) -> Version:
+    """Return one listed version of a product, read; CatalogDamaged when it is none of ours."""
     try:
-        return _versions.decode(product.versions)
+        return _version.decode(product.versions[version])
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
         raise CatalogDamaged(
-            f"the catalog's versions of {product.os} {product.release} {product.arch} cannot be read ({error}); "
+            f"the catalog's {version} of {product.os} {product.release} {product.arch} cannot be read ({error}); "
             "delete the products document and rebuild the catalog from the records"
         ) from error
 

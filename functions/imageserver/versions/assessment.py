@@ -13,7 +13,7 @@ from imageserver.format.keys import VersionId, check_file, is_ahead
 from imageserver.format.wording import quoted
 from imageserver.inspection.overrides import Overrides
 from imageserver.versions.confirmation import applied_sums, digest_mismatch, digests_by_name, is_confirmed
-from imageserver.versions.records import FileFacts, Reason, Record, Withdrawal, kind_of
+from imageserver.versions.records import FileFacts, Reason, Record, Withdrawal, kind_of, once
 from imageserver.versions.selection import (
     being_read,
     metadata_by_ftype,
@@ -67,6 +67,7 @@ def assessed(record: Record) -> Record:
     )
 
 
+@once
 def assess(record: Record) -> Assessment:
     """Decide which files of a version may be listed, and give a reason for all others.
 
@@ -123,6 +124,7 @@ def _with_withdrawn(record: Record, published: dict[str, str]) -> dict[str, str]
     return kept
 
 
+@once
 def overrides(record: Record) -> Overrides:
     """Return what the publisher says of the product in this version; metadata.json goes before image.yaml.
 
@@ -138,6 +140,7 @@ def overrides(record: Record) -> Overrides:
     return merged
 
 
+@once
 def ahead_of_upload(record: Record) -> str:
     """Return why a version dated more than a day after its last upload is withheld; "" if it is not.
 

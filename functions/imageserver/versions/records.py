@@ -6,8 +6,10 @@ those facts (versions.assessment), written beside them for people and for the AP
 """
 
 import json
+from collections.abc import Callable
 from datetime import datetime
-from typing import Annotated, Final, Literal
+from functools import cached_property, wraps
+from typing import Annotated, Final, Literal, TypeVar
 
 import msgspec
 
@@ -149,7 +151,7 @@ class DeltaNote(msgspec.Struct, frozen=True, omit_defaults=True):
     reason: str = ""
 
 
-class Record(msgspec.Struct, frozen=True, kw_only=True):
+class Record(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     """The record of one version; `version` is its path, `images/<os>/…/<version>`.
 
     `replaced` names the files whose key has held other bytes since the record was made: a cache may still have those.
@@ -165,6 +167,8 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     there was none. It outlives the versions that are deleted.
 
     `deltas` maps the version of a base to what this server noted about a delta of its own from it.
+
+    What follows from the facts is worked out once and kept with the object, see `once`; a copy works it out anew.
     """
 
     version: str
@@ -179,7 +183,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     reasons: tuple[Reason, ...] = ()
     schema: int = SCHEMA
 
-    @property
+    @cached_property
     def id(self) -> VersionId:
         """The version this record is about."""
         return parse_version(self.version)
@@ -199,6 +203,26 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
         """Return whether clients may have seen this file with the bytes that it has."""
         facts = self.files.get(file)
         return facts is not None and facts.sha256 != "" and self.published.get(file) == facts.sha256
+
+
+_T = TypeVar("_T")
+
+
+def once(rule: Callable[[Record], _T]) -> Callable[[Record], _T]:
+    """Work out once for each record object what follows from its facts: every catalog of a server asks for it.
+
+    The facts of a record must not change once it was asked.
+    """
+
+    @wraps(rule)
+    def kept(record: Record) -> _T:
+        known = vars(record)
+        if rule.__name__ not in known:
+            known[rule.__name__] = rule(record)
+        found: _T = known[rule.__name__]
+        return found
+
+    return kept
 
 
 def kind_of(file: str, facts: FileFacts) -> FileKind:

@@ -230,7 +230,7 @@ def _holder(document: documents.Products, name: str, fingerprint: str) -> str:
     """Return the path of the version that lists an image, or of its product if none does any more."""
     path = product_id(document.content_id, name).path
     for version, entry in documents.versions_of(document, name).items():
-        if fingerprint.encode() in bytes(documents.encode_versions({version: entry})):
+        if fingerprint in documents.images(entry):
             return f"{path}/{version}"
     return path
 

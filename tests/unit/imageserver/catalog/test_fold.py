@@ -383,7 +383,7 @@ def test_rendering_keeps_the_bytes_of_other_products() -> None:
 
 
 class Text(bytes):
-    """The raw JSON of a product's versions; counts how often it is searched for a fingerprint."""
+    """The raw JSON of versions; counts how often it is searched for a fingerprint."""
 
     searches = 0
 
@@ -398,12 +398,13 @@ def fingerprints(count: int, kind: str) -> list[str]:
 
 def test_new_versions_cost_no_search_of_the_catalog_for_each(monkeypatch: pytest.MonkeyPatch) -> None:
     """Their number times the size of the catalog took half a minute for 3,000 of them."""
-    monkeypatch.setattr(conflicts, "bytes", Text, raising=False)
+    raw_versions = documents.raw_versions
+    monkeypatch.setattr(documents, "raw_versions", lambda products: Text(raw_versions(products)))
     others = {name: sorted(fingerprints(3, name)) for name in ("a:1:amd64:default", "b:1:amd64:default")}
     products = {
         name: documents.Product(
             aliases=name, arch="amd64", os="x", release="1", release_title="1", variant="default",
-            versions=msgspec.Raw(json.dumps(prints).encode()),
+            versions={NEW: msgspec.Raw(json.dumps(prints).encode())},
         )
         for name, prints in others.items()
     }  # fmt: skip
@@ -417,3 +418,22 @@ def test_new_versions_cost_no_search_of_the_catalog_for_each(monkeypatch: pytest
         new = candidates.Candidate(parse_product("images/c/1/amd64/default"), (build,), ())  # type: ignore[arg-type]
         assert conflicts.entangled(document, {new.id.name: new}) == {"b:1:amd64:default"}
         assert Text.searches <= 2 * conflicts._FEW
+
+
+def test_a_long_text_of_many_products_is_searched_and_each_product_only_where_something_is_in_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    raw_versions = documents.raw_versions
+    monkeypatch.setattr(documents, "raw_versions", lambda products: Text(raw_versions(products)))
+    names = [f"os:{number:03}:amd64:default" for number in range(3 * conflicts._AT_ONCE)]
+    product = documents.Product(
+        aliases="", arch="amd64", os="os", release="1", release_title="1", variant="", versions={}
+    )
+    (wanted,), (other,) = fingerprints(1, "wanted"), fingerprints(1, "other")
+    products = {
+        name: msgspec.structs.replace(product, versions={NEW: msgspec.Raw(json.dumps(print_).encode())})
+        for name, print_ in ((name, wanted if name in (names[0], names[-1]) else other) for name in names)
+    }
+    Text.searches = 0
+    assert list(conflicts._listing(products, {wanted.encode()})) == [names[0], names[-1]]
+    assert Text.searches == 3 + 2 * conflicts._AT_ONCE

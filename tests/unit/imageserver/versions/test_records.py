@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import pytest
+from msgspec.structs import replace
 
 from imageserver.errors import CatalogDamaged, NewerRecord
 from imageserver.versions import records
 from imageserver.versions.assessment import assess
-from imageserver.versions.records import FileFacts, Record, Withdrawal
+from imageserver.versions.records import FileFacts, Record, Withdrawal, once
 from imageserver.versions.withdrawal import applies_to
 
 PATH = "images/ubuntu/noble/amd64/default/20261123_10:00"
@@ -117,3 +118,22 @@ def test_an_origin_comes_back_from_the_metadata_of_an_object() -> None:
 )
 def test_what_is_no_origin_reads_as_none(text: str) -> None:
     assert records.decode_origin(text) is None
+
+
+def test_what_follows_from_the_facts_is_worked_out_once_for_each_record_and_anew_for_a_copy() -> None:
+    asked: list[Record] = []
+
+    @once
+    def rule(record: Record) -> int:
+        """Return something."""
+        asked.append(record)
+        return len(record.files)
+
+    empty = Record(version=PATH)
+    full = replace(empty, files={"x": FileFacts(etag="1", size_bytes=1, modified="")})
+    assert [rule(empty), rule(empty), rule(full), rule(full)] == [0, 0, 1, 1]
+    assert asked == [empty, full]
+    assert rule.__doc__ == "Return something."
+    assert records.encode(full) == records.encode(replace(full)), "what is kept is no part of a record"
+    assert full == replace(full)
+    assert assess(full) is assess(full)
