@@ -19,6 +19,7 @@ from imageserver.format.file_kinds import ALL_CLIENTS
 from imageserver.format.keys import ProductId, VersionId, parse_record_key, version_of
 from imageserver.operations.ingest import Ingested, IngestServices, ingest
 from imageserver.operations.publish import Published, PublishServices, Subject, product_of, publish
+from imageserver.operations.view_documents import KnownViews
 from imageserver.storage.port import KeyHistory, ObjectInfo, Opened, StoredObject
 
 START = datetime(2026, 11, 23, 10, 0, tzinfo=UTC)
@@ -247,6 +248,7 @@ class System:
     max_bytes: int = 1 << 40
     rights: Rights = NOBODY
     views: bool = False
+    known_views: KnownViews = field(default_factory=dict)
     outdated: list[ProductId] = field(default_factory=list)
 
     @property
@@ -263,6 +265,7 @@ class System:
             rights=self.rights,
             notify=self.outdated.append,
             views=self.views,
+            known_views=self.known_views,
         )
 
     def upload(self, path: str, files: dict[str, bytes]) -> None:

@@ -29,7 +29,7 @@ from imageserver.operations.publish import (
     product_of,
     publish,
 )
-from imageserver.operations.view_documents import configured
+from imageserver.operations.view_documents import KnownViews, configured
 from imageserver.settings import CLIENT_CHOICES, Settings
 from imageserver.storage.s3 import S3Store
 from imageserver.views.addresses import addresses
@@ -39,6 +39,7 @@ metrics = Metrics()
 settings = Settings.from_environment(os.environ)
 rights = Rights.parse(settings.publishers)
 store = S3Store(s3_client(), settings.bucket)
+known_views: KnownViews = {}
 coldstart.loaded()
 
 
@@ -95,6 +96,7 @@ def _services(context: LambdaContext) -> PublishServices:
         rights=rights,
         notify=notify,
         views=settings.views,
+        known_views=known_views,
     )
 
 

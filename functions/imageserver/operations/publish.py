@@ -29,17 +29,17 @@ from imageserver.catalog.rights import NOBODY, Rights
 from imageserver.errors import CatalogDamaged, SimplestreamsError
 from imageserver.format import documents
 from imageserver.format.keys import ProductId, VersionId, stream_lease_key
-from imageserver.operations.stream_catalogs import StreamCatalog, read_neighbours, read_stream
-from imageserver.operations.view_documents import read_views
+from imageserver.operations.stream_catalogs import StreamCatalog, keys_of, read_neighbours, read_stream
+from imageserver.operations.view_documents import KnownViews, read_views
 from imageserver.storage.leases import wait_for_lease
-from imageserver.storage.listing import is_unchanged
+from imageserver.storage.listing import etags, is_unchanged
 from imageserver.storage.parallel import in_parallel
 from imageserver.storage.port import Store, StoredObject, write
 from imageserver.storage.retries import RaceLost, retry
 from imageserver.versions import records
 from imageserver.versions.records import Record
 from imageserver.views.catalogs import EVERYBODY, Catalog, catalogs
-from imageserver.views.view import VIEWS
+from imageserver.views.view import SERVED, VIEWS
 
 MOST_REPEATS: Final = 3
 """How often a publisher that wrote starts again because something changed meanwhile.
@@ -73,8 +73,8 @@ class PublishServices:
     """Dependencies of `publish`. `invalidate` removes keys from the edge's caches; LEASE_S explains `lease_wait_s`.
 
     `server` is a name that no other server has. `rights` say who may use which names.
-    `notify` sends publish a product of another stream that must be folded again. `views`: the server may have views,
-    each with a catalog of its own.
+    `notify` sends publish a product of another stream that is to be folded again. `views`: the server may have views,
+    each with a catalog of its own; `known_views` are kept from one run to the next.
     """
 
     store: Store
@@ -87,6 +87,7 @@ class PublishServices:
     rights: Rights = NOBODY
     notify: Callable[[ProductId], object] = lambda _: None
     views: bool = False
+    known_views: KnownViews = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -157,7 +158,7 @@ def _attempt(wanted: Sequence[ProductId], services: PublishServices, done: Publi
     done.revisions.clear()
     writes = done.writes
     _update(wanted, services, done)
-    if done.writes == writes or is_unchanged(services.store, done.revisions):
+    if done.writes == writes or _is_unchanged(services.store, done.revisions):
         return
     if done.repeats < MOST_REPEATS:
         done.repeats += 1
@@ -171,8 +172,7 @@ def _update(wanted: Sequence[ProductId], services: PublishServices, done: Publis
     done.outdated = frozenset()
     everybody, *of_views = _catalogs(wanted, services, done)
     first = read_stream(everybody, stream, partial(_read, store, done=done))
-    listed = in_parallel(lambda one: list(store.list(f"{one.prefix}{documents.FOLDER}")), of_views) if of_views else []
-    noted = {info.key: info.etag for infos in listed for info in infos}
+    noted = etags(store, {key for one in of_views for key in keys_of(one, stream)})
     if done.views and not is_unchanged(store, {VIEWS: done.revisions[VIEWS]}):
         done.lost_races += 1  # a view must be read after the revisions of the documents that are decided from it
         raise RaceLost
@@ -180,10 +180,7 @@ def _update(wanted: Sequence[ProductId], services: PublishServices, done: Publis
     known = _Records(store, done)
     _bring_up_to_date(first, wanted, known, services, done)
     for catalog in of_views:  # one after the other, because a document may have 10 MB
-        one = read_stream(catalog, stream, partial(_read, store, done=done))
-        if any((found.revision if found else None) != noted.get(key) for key, found in one.seen.items()):
-            done.lost_races += 1  # a document is not the one that was there before the records were read
-            raise RaceLost
+        one = read_stream(catalog, stream, partial(_read_noted, store, noted=noted, done=done))
         _bring_up_to_date(one, wanted, known, services, done)
 
 
@@ -191,7 +188,7 @@ def _catalogs(wanted: Sequence[ProductId], services: PublishServices, done: Publ
     """Return the catalogs that may list one of these products, the public one first."""
     if not services.views:
         return [EVERYBODY]
-    views, done.revisions[VIEWS] = read_views(services.store)
+    views, done.revisions[VIEWS] = read_views(services.store, services.known_views)
     done.views = bool(views)
     return [one for one in catalogs(views) if any(map(one.takes, wanted))]
 
@@ -234,6 +231,29 @@ def _read(store: Store, key: str, done: Published) -> StoredObject | None:
     found = store.read(key)
     done.revisions[key] = {key: found.revision} if found else {}
     return found
+
+
+def _read_noted(store: Store, key: str, noted: Mapping[str, str], done: Published) -> StoredObject | None:
+    """Read a document that was `noted` before the records were read; RaceLost when it is another one by now.
+
+    One that was not there is not asked for. Who writes it finds out, and so does the look at all that was read.
+    """
+    if key not in noted:
+        done.revisions[key] = {}
+        return None
+    found = _read(store, key, done)
+    if not found or found.revision != noted[key]:
+        done.lost_races += 1
+        raise RaceLost
+    return found
+
+
+def _is_unchanged(store: Store, seen: Mapping[str, Mapping[str, str]]) -> bool:
+    """Return whether all is as it was `seen`, as `is_unchanged`; one listing looks at the documents of all views."""
+    of_views = {key: found for key, found in seen.items() if key.startswith(SERVED)}
+    others = {prefix: found for prefix, found in seen.items() if prefix not in of_views}
+    noted = {key: etag for found in of_views.values() for key, etag in found.items()}
+    return is_unchanged(store, others) and etags(store, of_views) == noted
 
 
 def _fold(

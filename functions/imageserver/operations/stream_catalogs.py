@@ -87,10 +87,15 @@ class StreamCatalog:
             yield key, render_feed(self.after, f"{server}/{prefix}".rstrip("/"))
 
 
+def keys_of(catalog: Catalog, stream: str) -> list[str]:
+    """Return the keys of the documents of a stream in a catalog: index, products, what is not listed, feed."""
+    names = (documents.INDEX_KEY, documents.products_key(stream), documents.unlisted_key(stream), feed_key(stream))
+    return [catalog.prefix + name for name in names]
+
+
 def read_stream(catalog: Catalog, stream: str, read: Read) -> StreamCatalog:
     """Read the documents of a stream in a catalog. Raise CatalogDamaged."""
-    names = (documents.INDEX_KEY, documents.products_key(stream), documents.unlisted_key(stream), feed_key(stream))
-    keys = [catalog.prefix + name for name in names]
+    keys = keys_of(catalog, stream)
     # A server may have a hundred views, and each read takes as long as the next.
     seen = dict(zip(keys, in_parallel(read, keys) if catalog.view else map(read, keys), strict=True))
     index, products, unlisted, _ = (found.body if found else None for found in seen.values())

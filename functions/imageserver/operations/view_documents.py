@@ -13,6 +13,9 @@ Pause = Callable[[float], object]
 Views = Callable[[], Mapping[str, View]]
 """Reads the views of a server, as they are now."""
 
+KnownViews = dict[str, tuple[str, View]]
+"""Views as they were last read, by key, each with its ETag. Equal ETags are equal bytes."""
+
 
 def no_views() -> Mapping[str, View]:
     """Return the views of a server that cannot have any, without reading anything."""
@@ -24,20 +27,24 @@ def configured(store: Store) -> dict[str, View]:
     return read_views(store)[0]
 
 
-def read_views(store: Store) -> tuple[dict[str, View], dict[str, str]]:
-    """Return the views of a server by name, and the revision of each of their documents by key.
+def read_views(store: Store, known: KnownViews | None = None) -> tuple[dict[str, View], dict[str, str]]:
+    """Return the views of a server by name, and the revision of all that lies there, by key. Raise CatalogDamaged.
 
-    Raise CatalogDamaged.
+    A view that is `known` is read again only when its ETag has changed; what was read is known from then on.
     """
+    known = {} if known is None else known
     revisions = {info.key: info.etag for info in store.list(VIEWS)}
+    for key in known.keys() - revisions.keys():
+        del known[key]
     names = {key: name for key in revisions if (name := view_name(key))}
-    views = {}
-    for (key, name), found in zip(names.items(), in_parallel(store.read, list(names)), strict=True):
+    unread = [key for key in names if key not in known or known[key][0] != revisions[key]]
+    for key, found in zip(unread, in_parallel(store.read, unread) if unread else [], strict=True):
+        known.pop(key, None)
         if found:
-            views[name], revisions[key] = decode_view(found.body, name), found.revision
+            revisions[key], known[key] = found.revision, (found.revision, decode_view(found.body, names[key]))
         else:
             del revisions[key]
-    return views, revisions
+    return {name: known[key][1] for key, name in names.items() if key in known}, revisions
 
 
 def create_view(store: Store, view: View) -> View:

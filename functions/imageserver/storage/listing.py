@@ -1,6 +1,7 @@
 """The folder of a version as a listing shows it."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from os.path import commonprefix
 
 from imageserver.format.keys import VersionId
 from imageserver.storage.parallel import in_parallel
@@ -27,6 +28,14 @@ def is_unchanged(store: Store, seen: Mapping[str, Mapping[str, str]]) -> bool:
         return listed == ids
 
     return all(in_parallel(is_as_seen, seen)) if len(seen) > 1 else all(map(is_as_seen, seen))
+
+
+def etags(store: Store, keys: Collection[str]) -> dict[str, str]:
+    """Return the ETags of those of these keys that are there, by one listing of what begins as all of them do."""
+    if not keys:
+        return {}
+    shared = commonprefix(list(keys))  # noqa: RUF071  (S3 compares keys by characters too)
+    return {info.key: info.etag for info in store.list(shared) if info.key in keys}
 
 
 def as_listed(info: ObjectInfo) -> FileFacts:

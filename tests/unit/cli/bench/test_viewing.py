@@ -20,10 +20,9 @@ def test_documents_are_written_only_where_they_change(views: int, kind: str, cha
 
 
 def test_each_view_costs_the_same_number_of_requests_whatever_it_shows_and_none_that_shows_nothing_of_it() -> None:
-    for kind, each in (("all", 11), ("channel", 11), ("other", 0)):
+    for kind, each in (("all", 5), ("channel", 6), ("other", 0)):  # the document of a channel that moved is read again
         two, three = (measure(views, kind, VERSIONS)["requests"] for views in (2, 3))
-        own = 1  # the document of the view
-        assert three - two == each + own
+        assert three - two == each
 
 
 def test_figures_of_runs_that_asked_for_different_things_are_refused() -> None:

@@ -7,6 +7,7 @@ from msgspec.structs import replace
 
 from imageserver.errors import CatalogDamaged, InvalidView
 from imageserver.operations.view_documents import (
+    KnownViews,
     change_view,
     configured,
     create_view,
@@ -88,3 +89,17 @@ def test_what_is_not_there_cannot_be_changed_and_may_be_deleted(store: MemorySto
     create_view(store, view())
     delete_view(store, "staging", pause)
     assert store.objects == {}
+
+
+def test_a_known_view_is_read_again_only_when_it_has_changed(store: MemoryStore) -> None:
+    known: KnownViews = {}
+    for name in ("one", "two"):
+        create_view(store, view(name))
+    first = read_views(store, known)
+    store.log.clear()
+    assert read_views(store, known) == first
+    assert store.log == [("list", "private/views/")]
+    change_view(store, "one", lambda one: replace(one, only=("debian",)), pause)
+    delete_view(store, "two", pause)
+    assert read_views(store, known) == read_views(store)
+    assert list(known) == [view_key("one")]
