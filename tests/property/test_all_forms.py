@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from imageserver.api import status
 from imageserver.api.schema import VersionStatus
+from imageserver.format.documents import raw_versions
 from imageserver.format.keys import parse_target
 from imageserver.operations.prune import Rules, prune
 from imageserver.operations.runs import Run
@@ -177,7 +178,7 @@ def told(system: System) -> list[VersionStatus]:
 def ftypes(system: System) -> Iterable[str]:
     for name, product in system.products_document().products.items():
         yield f"listed: {name}"
-        yield from (f"listed: {ftype}" for ftype in bytes(product.versions).decode().split('"ftype":"')[1:])
+        yield from (f"listed: {ftype}" for ftype in raw_versions([product]).decode().split('"ftype":"')[1:])
 
 
 @settings(max_examples=150, deadline=None)

@@ -13,7 +13,7 @@ The document remembers the losers in `withheld`, so that a change of one product
 
 import re
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Final
 
@@ -195,8 +195,7 @@ def each_alias_once(
     owner = _owners(ids, wanted, [product_id(stream, name) for name in waiting])
     with_own: dict[str, Product] = {}
     for name, product in ids.items():
-        arch = _arch(product)
-        lost = {alias: held_by for alias in wanted[name] if (held_by := owner[arch, alias]) != name}
+        lost = {alias: held_by for alias in wanted[name] if (held_by := owner(product, alias)) != name}
         kept = ",".join(alias for alias in wanted[name] if alias not in lost)
         now = products[name]
         with_own[name] = now if kept == now.aliases else msgspec.structs.replace(now, aliases=kept)
@@ -219,24 +218,32 @@ def _is_of_this_stream(entry: Withheld) -> bool:
 
 def _owners(
     listed: Mapping[str, ProductId], wanted: Mapping[str, Iterable[str]], waiting: Iterable[ProductId]
-) -> dict[tuple[str, str], str]:
-    """Map (architecture, alias) to the one product that has it.
+) -> Callable[[ProductId, str], str]:
+    """Return the function that names the one product to have an alias that a product asks for.
 
     A product keeps its name even if another lists its image. Products of a plain architecture go before those that need
     a higher level of the processor: an image for amd64v3 does not run on every machine whose client resolves the alias
     to it.
     """
-    owner: dict[tuple[str, str], str] = {}
+    by_path: dict[tuple[str, str], str] = {}
     listed = dict(sorted(listed.items(), key=lambda item: architectures.level(item[1].arch)))
     for product in sorted((*listed.values(), *waiting), key=lambda product: architectures.level(product.arch)):
         arch, name = _arch(product), product.name
         for alias in product.path_aliases:
-            owner.setdefault((arch, alias), name)
+            by_path.setdefault((arch, alias), name)
     arches = {name: _arch(product) for name, product in listed.items()}
-    for name, arch in arches.items():
+
+    def leads_to(product: ProductId, alias: str) -> str:
+        """Return the other product whose path gives the name that clients derive from this alias, or nothing."""
+        holder = by_path.get((arches[product.name], f"{alias}/{product.arch}"), product.name)
+        return "" if holder == product.name or alias in product.path_aliases else holder
+
+    owner = dict(by_path)
+    for name, product in listed.items():
         for alias in wanted[name]:
-            owner.setdefault((arch, alias), name)
-    added = {}  # clients add `<alias>/<architecture>` to each alias, so who has the one has the other
+            if not leads_to(product, alias):
+                owner.setdefault((arches[name], alias), name)
+    added = {}  # clients add `<alias>/<architecture>` to each alias, so the owner of one owns the other
     for name in listed:
         for alias in wanted[name]:
             base, _, arch = alias.rpartition("/")
@@ -245,7 +252,8 @@ def _owners(
             holder = owner.get((arches[name], base), "")
             if holder in listed and listed[holder].arch == arch:
                 added[arches[name], alias] = holder
-    return owner | added
+    owner |= added
+    return lambda product, alias: leads_to(product, alias) or owner[arches[product.name], alias]
 
 
 def _arch(product: ProductId) -> str:

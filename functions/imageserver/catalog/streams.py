@@ -134,9 +134,12 @@ def names_lost(
         )
         for product, candidate in candidates.items()
     }
-    lost: dict[tuple[ProductId, str], ProductId] = {}
+    lost = _lost_to_a_path(asked)
     with_arch: dict[tuple[str, str], ProductId] = {}
-    for (arch, alias), products in claims.items():
+    for (arch, alias), all_products in claims.items():
+        products = [product for product in all_products if (product, alias) not in lost]
+        if not products:
+            continue
 
         def order(product: ProductId, alias: str = alias) -> tuple[bool, int, bool, str, str, str]:
             is_claimed, is_granted = alias not in product.path_aliases, rights.is_granted(product, alias)
@@ -156,6 +159,22 @@ def names_lost(
         asking = claims.get((arch, alias), ())
         lost |= {(product, alias): winner for product in asking if product.stream != winner.stream}
     return lost
+
+
+def _lost_to_a_path(asked: Asked) -> dict[tuple[ProductId, str], ProductId]:
+    """Return the claimed aliases from which clients would derive the path name of a product of another stream."""
+    by_path = defaultdict(list)
+    for product in sorted(asked):
+        for alias in product.path_aliases:
+            by_path[_arch(product), alias].append(product)
+    return {
+        (product, alias): holder
+        for product, aliases in asked.items()
+        for alias in aliases
+        if alias not in product.path_aliases
+        for holder in by_path[_arch(product), f"{alias}/{product.arch}"][:1]
+        if holder.stream != product.stream
+    }
 
 
 def _names_of(product: ProductId, aliases: Iterable[str]) -> set[str]:

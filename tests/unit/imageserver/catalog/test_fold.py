@@ -173,6 +173,18 @@ def test_a_path_alias_wins_over_a_metadata_alias_which_returns_once_free(system:
     assert "ubuntu/noble" in system.products_document().products["aaa:x:amd64:default"].aliases.split(",")
 
 
+def test_a_default_image_cannot_take_the_name_of_a_variant_that_is_named_like_the_architecture(system: System) -> None:
+    """Clients derive `a/r/amd64` from `a/r`, as ever, but not `a/r/amd64/amd64` from `a/r/amd64`."""
+    claim = {"metadata.json": json.dumps({"aliases": ["a/r/amd64"]}).encode()}
+    system.upload(f"images/a/r/amd64/amd64/{NEW}", images.split_image(seed="1"))
+    system.upload(f"images/a/r/amd64/default/{NEW}", images.split_image(seed="2") | claim)
+    system.catch_up()
+    document = system.products_document()
+    assert document.products["a:r:amd64:amd64"].aliases == "a/r/amd64/amd64"
+    assert document.products["a:r:amd64:default"].aliases == "a/r/amd64/default,a/r/default,a/r"
+    assert [entry.alias for entry in document.withheld["a:r:amd64:default"]] == ["a/r/amd64"]
+
+
 def test_a_product_keeps_its_aliases_when_another_product_lists_its_image(system: System) -> None:
     """Otherwise a product that uploaded the image before could take the alias over, and then change the image."""
     claim = {"metadata.json": json.dumps({"aliases": ["zzz/app"]}).encode()}

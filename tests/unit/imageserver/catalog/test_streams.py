@@ -279,6 +279,38 @@ def test_the_name_of_a_path_goes_before_a_claim_in_another_stream(owner: str, ot
     assert "mine" in names(system, other, "debian/x/amd64/default")
 
 
+@pytest.mark.parametrize("owner", ["images", "images-x"])
+@pytest.mark.parametrize("owner_is_first", [True, False])
+@pytest.mark.parametrize(
+    ("product", "alias"),
+    [
+        ("a/r/amd64/amd64", "a/r"),  # clients derive a/r/amd64
+        ("a/r/amd64/amd64", "a/r/amd64"),  # clients derive a/r/amd64/amd64
+        ("ubuntu/amd64/amd64/default", "ubuntu"),  # clients derive ubuntu/amd64
+    ],
+)
+def test_a_claim_from_which_clients_derive_the_name_of_a_path_is_withheld(
+    owner: str, owner_is_first: bool, product: str, alias: str
+) -> None:
+    """Clients add the architecture to each alias, and a folder may be named like an architecture."""
+    system = System()
+    if owner_is_first:
+        upload(system, owner, "owner", product)
+    upload(system, "images", "other", "debian/x/amd64/default", aliases=[alias, "mine"])
+    if not owner_is_first:
+        upload(system, owner, "owner", product)
+    kept = names(system, "images", "debian/x/amd64/default")
+    assert "mine" in kept
+    assert alias not in kept
+    assert f"{alias}/amd64" in names(system, owner, product)
+    _, errors = told(system, f"images/debian/x/amd64/default/{VERSION}")
+    assert any(f"the alias {alias} is taken by" in error for error in errors)
+    served = system.streams()
+    for client in ("lxd", "incus"):
+        found = client_rules.read_catalog(served["streams/v1/index.json"], served, client)
+        assert client_rules.resolve_alias(found, f"{alias}/amd64").properties["os"].lower() == product.split("/")[0]
+
+
 def test_of_two_claims_in_two_streams_the_one_whose_upload_came_first_has_the_name() -> None:
     system = System()
     upload(system, "images-x", "1", "zeta/1/amd64/default", aliases=["lts"])
