@@ -27,6 +27,10 @@ class StorageUnavailable(SimplestreamsError):
     """Storage throttled, timed out or failed on its side. Nobody acts: redelivery tries again."""
 
 
+class UnreadableLog(SimplestreamsError):
+    """An access log cannot be read, so tokens may be left in it. The operator must delete it."""
+
+
 class ObjectChanged(SimplestreamsError):
     """The object is no longer the one that was listed. Nobody acts: the attempt starts again from a fresh listing."""
 

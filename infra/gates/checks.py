@@ -17,13 +17,14 @@ from gates import bundle, mutation, packages, stack, tools
 from gates.tools import CACHE, ROOT
 
 # Reviewed: what checkov finds here, why it is right as it is, and for which resources that was decided.
-NAMES: Final = ("Digest", "Publish", "Uploads", "Maintain", "Mirror", "Copy", "Delta")
+NAMES: Final = ("Digest", "Publish", "Uploads", "Maintain", "Mirror", "Copy", "Delta", "Redact")
 FUNCTIONS: Final = frozenset(f"{name}Function" for name in NAMES)
 LOGS: Final = frozenset({f"{name}Logs" for name in NAMES} | {"ApiLogs", "ViewLogs"})
 QUEUES: Final = frozenset(
-    {f"{name}{kind}" for name in ("Arrivals", "Changes", "Copies", "Deltas") for kind in ("Queue", "DeadLetters")}
-    | {"MaintainDeadLetters"}
-)
+    f"{name}{kind}"
+    for name in ("Arrivals", "Changes", "Copies", "Deltas", "AccessLogs")
+    for kind in ("Queue", "DeadLetters")
+) | {"MaintainDeadLetters"}
 ACCEPTED: Final[Mapping[str, tuple[str, frozenset[str]]]] = {
     "CKV_AWS_18": ("it is the bucket for access logs; logging itself would never end", frozenset({"LogsBucket"})),
     "CKV_AWS_21": (

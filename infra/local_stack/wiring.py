@@ -144,5 +144,5 @@ class Wiring:
 
     @property
     def bucket(self) -> Bucket:
-        """The bucket with the images: the one that tells queues of its objects."""
-        return next(bucket for bucket in self.buckets if bucket.notifications)
+        """The bucket with the images: the one that keeps what was replaced."""
+        return next(bucket for bucket in self.buckets if bucket.versioned)

@@ -246,9 +246,11 @@ MUTATIONS: dict[str, dict[str, Mutation]] = {
         "misspelled event": put(
             "Bucket", "NotificationConfiguration.QueueConfigurations.0.Event", to="s3:ObjectCreate:*"
         ),
+        "logs are not redacted": remove("LogsBucket", "NotificationConfiguration"),
     },
     "queues_admit_the_bucket_before_it_is_made": {
         "DependsOn invalidated": forget_dependency,
+        "logs do not wait for their queue": lambda t: t["Resources"]["LogsBucket"].pop("Metadata"),
     },
     "nothing_waits_for_itself": {
         "cycle of bucket and queue": close_the_circle,
@@ -273,6 +275,7 @@ MUTATIONS: dict[str, dict[str, Mutation]] = {
     "nothing_travels_in_clear_text": {
         "plain http": drop_statement("BucketPolicy", "OnlyTls"),
         "plain http to a queue": drop_statement("ChangesQueuePolicy", "OnlyTls"),
+        "plain http to the queue of logs": drop_statement("AccessLogsQueuePolicy", "OnlyTls"),
     },
     "logs_arrive_from_their_services_alone": {
         "no logs of version 2": drop_statement("LogsBucketPolicy", "EdgeLogsOfVersion2"),
@@ -281,6 +284,7 @@ MUTATIONS: dict[str, dict[str, Mutation]] = {
     "queues_take_messages_of_their_bucket_alone": {
         "queue open to any bucket": drop_condition("ArrivalsQueuePolicy", "BucketSends", "ArnEquals"),
         "queue open to any account": drop_condition("ChangesQueuePolicy", "BucketSends", "StringEquals"),
+        "queue of logs open to any account": drop_condition("AccessLogsQueuePolicy", "BucketSends", "StringEquals"),
     },
     "no_role_is_wider_than_its_table": {
         "digest writes the catalog": widen("DigestRole", "KeepRecords", Resource=ALL_OBJECTS),
@@ -307,6 +311,11 @@ MUTATIONS: dict[str, dict[str, Mutation]] = {
             "DeltaRole", "CreateDeltas", Resource={"Fn::Sub": "${Bucket.Arn}/images/*.vcdiff"}
         ),
         "delta deletes": widen("DeltaRole", "KeepRecords", Action=["s3:GetObject", "s3:PutObject", "s3:DeleteObject"]),
+        "redact writes any log": widen("RedactRole", "RedactAccessLogs", Resource={"Fn::Sub": "${LogsBucket.Arn}/*"}),
+        "redact reads images": widen("RedactRole", "RedactAccessLogs", Resource=ALL_OBJECTS),
+        "redact deletes": widen(
+            "RedactRole", "RedactAccessLogs", Action=["s3:GetObject", "s3:PutObject", "s3:DeleteObject"]
+        ),
         "a right lost": widen("PublishRole", "KeepTheCatalog", Action=["s3:PutObject"]),
         "maintain cannot ask publish": widen(
             "MaintainRole", "AskForAnotherLook", Resource={"Fn::GetAtt": ["ArrivalsQueue", "Arn"]}
@@ -325,6 +334,7 @@ MUTATIONS: dict[str, dict[str, Mutation]] = {
         "visibility too short": widen_the_timeout,
         "copies without dead letters": remove("CopiesQueue", "RedrivePolicy"),
         "deltas without dead letters": remove("DeltasQueue", "RedrivePolicy"),
+        "logs without dead letters": remove("AccessLogsQueue", "RedrivePolicy"),
         "no dead letters": remove("ChangesQueue", "RedrivePolicy"),
         "dead letters swapped": put(
             "ChangesQueue", "RedrivePolicy.deadLetterTargetArn", to={"Fn::GetAtt": ["ArrivalsDeadLetters", "Arn"]}
@@ -344,6 +354,7 @@ MUTATIONS: dict[str, dict[str, Mutation]] = {
     "defaults_leave_the_api_some_of_a_new_accounts_runs": {
         "copies without bound": remove("CopyFunction", "Events.Copies.Properties.ScalingConfig"),
         "deltas without bound": remove("DeltaFunction", "Events.Deltas.Properties.ScalingConfig"),
+        "logs without bound": remove("RedactFunction", "Events.AccessLogs.Properties.ScalingConfig"),
         "digest takes all": lambda t: t["Parameters"]["DigestConcurrency"].update(Default=8),
         "publish without bound": remove("PublishFunction", "Events.Changes.Properties.ScalingConfig"),
         "runs reserved": lambda t: resource(t, "UploadsFunction").update(ReservedConcurrentExecutions=2),
@@ -357,6 +368,7 @@ MUTATIONS: dict[str, dict[str, Mutation]] = {
         "Lambda stops digest": remove("DigestFunction", "RecursiveLoop"),
         "Lambda stops copy": remove("CopyFunction", "RecursiveLoop"),
         "Lambda stops delta": remove("DeltaFunction", "RecursiveLoop"),
+        "Lambda stops redact": remove("RedactFunction", "RecursiveLoop"),
         "Lambda stops publish": remove("PublishFunction", "RecursiveLoop"),
         "a loop of maintain would not be noticed": lambda t: resource(t, "MaintainFunction").update(
             RecursiveLoop="Allow"

@@ -8,7 +8,8 @@ LONGEST_LINE: Final = 64 << 10
 """CloudFront logs no request whose URL exceeds 8,192 bytes or whose headers exceed 20 KB."""
 BLOCK_BYTES: Final = 128 << 10
 """Bytes decompressed in one step, so that a file of zeros needs no more memory than any other."""
-_GZIP: Final = 16 + zlib.MAX_WBITS
+GZIP: Final = 16 + zlib.MAX_WBITS
+"""The window bits with which zlib reads and writes gzip."""
 
 
 class DamagedLog(Exception):
@@ -36,14 +37,14 @@ def lines_of(chunks: Iterable[bytes | memoryview]) -> Iterator[bytes]:
 
 
 def _blocks(chunks: Iterable[bytes | memoryview]) -> Iterator[bytes]:
-    member = zlib.decompressobj(_GZIP)
+    member = zlib.decompressobj(GZIP)
     is_empty = True
     try:
         for chunk in chunks:
             data = bytes(chunk)
             while data:
                 if member.eof:  # several gzip files in a row count as one, as gunzip reads them
-                    member = zlib.decompressobj(_GZIP)
+                    member = zlib.decompressobj(GZIP)
                 is_empty = False
                 block = member.decompress(data, BLOCK_BYTES)
                 if block:

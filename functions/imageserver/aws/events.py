@@ -1,15 +1,15 @@
-"""Messages of the queues arrivals and changes: S3's event notifications, and one form of our own.
+"""Messages of the queues arrivals, changes and access logs: S3's event notifications, and one form of our own.
 
     {"Records": [{"s3": {"object": {"key": "images/ubuntu/noble/amd64/default/20261123_10%3A00/lxd.tar.xz"}}}]}
     {"changed": "images/ubuntu/noble/amd64/default/20261123_10:00/"}
 
 S3 sends the first when an object is written or deleted. Functions and tools send the second to have everything below a
 prefix looked at again: a version's folder in arrivals, the records of a product in changes. Neither says more than
-"look again": the kind, order and number of messages carry no meaning.
+"look again": the kind, order and number of messages carry no meaning. Only S3 sends to the queue of access logs.
 """
 
 import json
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 from urllib.parse import unquote_plus
 
 import msgspec
@@ -23,6 +23,13 @@ class _Changed(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Our own message. `changed` is a prefix of keys, with its final slash and not URL-encoded."""
 
     changed: Annotated[str, msgspec.Meta(pattern=r"^(images|versions/).*/\Z")]
+
+
+class Upload(NamedTuple):
+    """One upload of a key, as S3 reports it."""
+
+    key: str
+    etag: str
 
 
 def keys(body: str) -> list[str]:
@@ -46,6 +53,20 @@ def keys(body: str) -> list[str]:
     ) as error:  # msgspec's errors are ValueErrors
         expected = 'an S3 event notification or {"changed": "<prefix>/"}'
         raise UnreadableEvent(f"expected {expected}, found {body[:200]!r} ({error!r})") from error
+
+
+def uploads(body: str) -> list[Upload]:
+    """Return the uploads that a message of S3 names. Its test event names none. Raise UnreadableEvent, as `keys` does."""
+    try:
+        message: dict[str, Any] = json.loads(body)
+        if message.get("Event") == "s3:TestEvent":
+            return []
+        objects = [record["s3"]["object"] for record in message["Records"]]
+        return [Upload(unquote_plus(one["key"]), f'"{one["eTag"]}"') for one in objects]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UnreadableEvent(
+            f"expected S3's event notification of an upload, found {body[:200]!r} ({error!r})"
+        ) from error
 
 
 def changed(prefix: str) -> str:

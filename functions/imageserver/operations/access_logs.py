@@ -72,7 +72,7 @@ def count_requests(
     """Read logs and count their requests. `advance` is called with the size of each file after it was read.
 
     Memory: the counts, the first parts of AHEAD files, and the decompression of one file. Once `more` returns False,
-    the remaining files count as damaged. So does a file that expired meanwhile. Raises StorageDenied,
+    the remaining files count as damaged. So does a file that expired meanwhile; one that was redacted meanwhile is read as it is now. Raises StorageDenied,
     StorageUnavailable.
     """
     counted, parser = Statistics(), Parser()
@@ -109,7 +109,17 @@ def _opened(store: Store, files: Iterable[ObjectInfo]) -> Iterator[tuple[ObjectI
 
 
 def _begin(store: Store, file: ObjectInfo) -> Iterator[bytes | memoryview]:
-    """Open a file and fetch its first part; most logs have no second one."""
+    """Open a file and fetch its first part; most logs have no second one. Raise ObjectChanged."""
+    try:
+        return _begin_upload(store, file)
+    except ObjectChanged:  # a log is redacted once, in the seconds after it arrives
+        now = next((found for found in store.list(file.key) if found.key == file.key), None)
+        if now is None:
+            raise
+        return _begin_upload(store, now)
+
+
+def _begin_upload(store: Store, file: ObjectInfo) -> Iterator[bytes | memoryview]:
     chunks = store.open(file.key, file.etag).chunks
     return chain(tuple(islice(chunks, 1)), chunks)
 

@@ -42,7 +42,11 @@ _OTHER_PARTS: Final = frozenset({"InvalidPart", "InvalidPartOrder", "EntityTooSm
 CONTENT_TYPE: Final = "application/octet-stream"
 """The content type of every image file: a browser must never show one as a page."""
 _JSON: Final = "application/json"
-_CONTENT_TYPES: Final = {"html": "text/html; charset=utf-8", "atom": "application/atom+xml; charset=utf-8"}
+_CONTENT_TYPES: Final = {
+    "html": "text/html; charset=utf-8",
+    "atom": "application/atom+xml; charset=utf-8",
+    "gz": "application/gzip",
+}
 DECLARED_SHA256: Final = "sha256"
 """Name of the user metadata of an object (`x-amz-meta-sha256`) in which its uploader declared its digest."""
 

@@ -32,7 +32,7 @@ WAIT_S: Final = 2
 EMPTY: Final = 2
 """So many answers in a row without a new letter end the look."""
 TASKS: Final = {"reconcile": "admin reconcile", "prune": "admin prune --yes", "mirror": "admin mirror run NAME"}
-COPIES, DELTAS = "copies", "deltas"
+COPIES, DELTAS, ACCESS_LOGS = "copies", "deltas", "access-logs"
 
 
 @dataclass(frozen=True)
@@ -116,6 +116,8 @@ class Box:
     def _read(self, message: dict[str, Any]) -> tuple[list[str], str, bool]:
         if self.name == COPIES:
             return self._read_copy(message["Body"])
+        if self.name == ACCESS_LOGS:
+            return _read_log(message["Body"])
         try:
             keys = events.keys(message["Body"])
         except events.UnreadableEvent as error:
@@ -183,7 +185,7 @@ class Box:
 
 
 def boxes(deployment: Deployment, wanted: str) -> Iterator[Box]:
-    """Yield the queues of dead letters that `wanted` names: arrivals, changes, copies, deltas, maintain, or all."""
+    """Yield the queues of dead letters that `wanted` names, one of those that the command offers."""
     for name, prefix in (("arrivals", "images"), ("changes", RECORDS)):
         if wanted in (name, "all"):
             queue = deployment.queue(prefix)
@@ -193,6 +195,8 @@ def boxes(deployment: Deployment, wanted: str) -> Iterator[Box]:
         yield Box(deployment, COPIES, deployment.copies_dead_letters, deployment.copies_queue)
     if wanted in (DELTAS, "all") and deployment.deltas_dead_letters:
         yield Box(deployment, DELTAS, deployment.deltas_dead_letters, deployment.deltas_queue)
+    if wanted in (ACCESS_LOGS, "all") and deployment.access_logs_dead_letters:
+        yield Box(deployment, ACCESS_LOGS, deployment.access_logs_dead_letters, deployment.access_logs_queue)
     if wanted in ("maintain", "all") and deployment.maintain_dead_letters:
         yield Box(deployment, "maintain", deployment.maintain_dead_letters, "")
 
@@ -208,6 +212,14 @@ def read(box: Box, really: bool, found: Callable[[Letter, str], object]) -> None
     finally:
         for letter in kept:
             box.put_back(letter)
+
+
+def _read_log(body: str) -> tuple[list[str], str, bool]:
+    try:
+        keys = events.keys(body)
+    except events.UnreadableEvent as error:
+        return [], f"no release can read it: {error}; --yes removes it, and a log may still hold tokens", False
+    return keys, "it may hold tokens; the log of redact says why it was not read", True
 
 
 def _failed_run(message: dict[str, Any]) -> str:

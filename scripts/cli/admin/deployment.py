@@ -321,6 +321,16 @@ class Deployment:
         """The queue of products whose deltas could not be made; empty if there is none, or it is unknown."""
         return self._queue_named("DeltasDeadLetters")
 
+    @cached_property
+    def access_logs_queue(self) -> str:
+        """The queue of access logs to redact; empty if there is none, or it is unknown."""
+        return self._queue_named("AccessLogsQueue")
+
+    @cached_property
+    def access_logs_dead_letters(self) -> str:
+        """The queue of access logs that could not be redacted; empty if there is none, or it is unknown."""
+        return self._queue_named("AccessLogsDeadLetters")
+
     def _queue_named(self, logical_id: str) -> str:
         if self.stack:
             return self._physical_id(logical_id)

@@ -45,6 +45,8 @@ KEYS: Final = {
     "openapi.json": "openapi.json",
     "another key": "notes.txt",
 }
+LOG: Final = "edge/x.gz"
+"""A key in the bucket of logs."""
 SERVED: Final = frozenset(
     {
         "images/",
@@ -197,6 +199,11 @@ VIEWING: Final[Mapping[str, set[Call]]] = {
     "UploadsRole": _may(["s3:GetObject", "s3:PutObject"], ["private/views/", "private/checks/"])
     | _may(["s3:ListBucket"], ["private/views/"])
     | _may(["sqs:SendMessage"], ["ChangesQueue"]),
+    "RedactRole": _may(["s3:GetObject", "s3:PutObject"], ["access logs"])
+    | _may(["s3:ListBucket"], ["access logs", "LogsBucket"])
+    | _may(TAKE, ["AccessLogsQueue"])
+    | _log("Redact")
+    | TRACE,
 }
 """What roles of a stack with views may besides."""
 
@@ -254,7 +261,11 @@ def things(stack: Stack) -> dict[str, dict[str, str]]:
 
     return {
         "key": {name: f"arn:aws:s3:::{bucket}/{key}" for name, key in KEYS.items()}
-        | {"access logs": f"arn:aws:s3:::{logs}/edge/x.gz", "somebody's": "arn:aws:s3:::somebody/images/x"},
+        | {
+            "access logs": f"arn:aws:s3:::{logs}/{LOG}",
+            "other logs": f"arn:aws:s3:::{logs}/bucket/x",
+            "somebody's": "arn:aws:s3:::somebody/images/x",
+        },
         "bucket": {"Bucket": f"arn:aws:s3:::{bucket}", "LogsBucket": f"arn:aws:s3:::{logs}"},
         "queue": named(arns("AWS::SQS::Queue", "sqs"), ""),
         "distribution": {"Distribution": edge, "somebody's": f"{edge}X"},

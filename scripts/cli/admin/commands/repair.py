@@ -104,7 +104,9 @@ def _invalidation(deployment: Deployment, keys: list[str], yes: bool) -> list[re
 
 @main.command()
 @click.argument(
-    "queue", type=click.Choice(["arrivals", "changes", "copies", "deltas", "maintain", "all"]), default="all"
+    "queue",
+    type=click.Choice(["arrivals", "changes", "copies", "deltas", "access-logs", "maintain", "all"]),
+    default="all",
 )
 @yes_option
 @command

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from gates.stack import Stack
-from tests.support.deployment.rules.functions import follows, functions_of, makes_deltas
+from tests.support.deployment.rules.functions import follows, functions_of, has_views, makes_deltas
 from tests.support.deployment.rules.registry import differ, rule, stack_arn
 
 METRICS: Final = frozenset(
@@ -28,7 +28,8 @@ METRICS_OF_DELTAS: Final = frozenset({"DeltasMade", "DeltasDropped", "DeltaBytes
 
 
 def _queues_besides(stack: Stack) -> list[str]:
-    return [*(["Copies"] if follows(stack) else []), *(["Deltas"] if makes_deltas(stack) else [])]
+    by_switch = (("Copies", follows), ("Deltas", makes_deltas), ("AccessLogs", has_views))
+    return [queue for queue, is_on in by_switch if is_on(stack)]
 
 
 @rule

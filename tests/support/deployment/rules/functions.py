@@ -5,9 +5,9 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Final
 
-from gates.stack import IDENTITY, INFRA, REGION, Stack
+from gates.stack import IDENTITY, INFRA, REGION, Stack, bucket_name
 from local_stack.template import ACCOUNT_ID
-from tests.support.deployment.grants import KEYS, role_statements
+from tests.support.deployment.grants import KEYS, LOG, role_statements
 from tests.support.deployment.policy import Decision, Request, decide
 from tests.support.deployment.rules.registry import differ, rule, stack_arn
 
@@ -38,6 +38,7 @@ ENVIRONMENT: Final[Mapping[str, frozenset[str]]] = {
     "Mirror": COMMON | {"BASE_URL", "COPIES_QUEUE_URL", "GRACE_HOURS", "MAX_UPLOAD_BYTES"},
     "Copy": COMMON | {"BASE_URL", "QUEUE_URL"},
     "Delta": COMMON | {"DELTAS", "QUEUE_URL"},
+    "Redact": COMMON | {"LOGS_BUCKET", "QUEUE_URL"},
 }
 
 
@@ -51,6 +52,11 @@ def makes_deltas(stack: Stack) -> bool:
     return "DeltaFunction" in stack.resources
 
 
+def has_views(stack: Stack) -> bool:
+    """Whether there are private remotes and channels: only then the stack has what that takes."""
+    return "ViewFunction" in stack.resources
+
+
 def keeps_fetched(stack: Stack) -> bool:
     """Whether retention asks the access logs: only then maintain may read them."""
     return "KEEP_FETCHED_WITHIN_DAYS" in stack.properties("MaintainFunction")["Environment"]["Variables"]
@@ -59,7 +65,8 @@ def keeps_fetched(stack: Stack) -> bool:
 def functions_of(stack: Stack) -> tuple[str, ...]:
     """The functions that the stack has to have."""
     following = ("Mirror", "Copy") if follows(stack) else ()
-    return (*FUNCTIONS, *following, *(("Delta",) if makes_deltas(stack) else ()))
+    deltas = ("Delta",) if makes_deltas(stack) else ()
+    return (*FUNCTIONS, *following, *deltas, *(("Redact",) if has_views(stack) else ()))
 
 
 def environment_of(stack: Stack, name: str) -> frozenset[str]:
@@ -73,7 +80,7 @@ def environment_of(stack: Stack, name: str) -> frozenset[str]:
     asks = name == "Maintain" and keeps_fetched(stack)
     return (
         ENVIRONMENT[name]
-        | (views.get(name, set()) if "ViewFunction" in stack.resources else set())
+        | (views.get(name, set()) if has_views(stack) else set())
         | ({"KEEP_FETCHED_WITHIN_DAYS", "LOGS_BUCKET"} if asks else set())
     )
 
@@ -134,16 +141,23 @@ def only_functions_that_feed_themselves_may_loop(stack: Stack) -> Iterator[str]:
             yield f"{name} never starts itself: RecursiveLoop: Allow would only hide a loop made by mistake"
 
 
+def notifications(stack: Stack) -> Iterator[tuple[str, str, str, str]]:
+    """Yield each notification: logical id of the bucket, prefix of keys, event, ARN of the queue."""
+    for bucket, properties in stack.of_type("AWS::S3::Bucket").items():
+        for entry in properties.get("NotificationConfiguration", {}).get("QueueConfigurations", []):
+            for told in entry["Filter"]["S3Key"]["Rules"]:
+                yield bucket, told["Value"], entry["Event"], entry["Queue"]
+
+
 def _starts(stack: Stack, role: str) -> set[str]:
     """The functions that this role can start: by a message to their queue, or by a key that their queue hears of."""
-    bucket = stack.properties("Bucket")
     mappings = stack.of_type("AWS::Lambda::EventSourceMapping").values()
     causes = [(m["EventSourceArn"], Request("sqs:SendMessage", m["EventSourceArn"])) for m in mappings]
-    for entry in bucket["NotificationConfiguration"]["QueueConfigurations"]:
-        (prefix,) = (told["Value"] for told in entry["Filter"]["S3Key"]["Rules"])
-        action = "s3:PutObject" if "Created" in entry["Event"] else "s3:DeleteObject"
-        keys = [f"arn:aws:s3:::{bucket['BucketName']}/{key}" for key in KEYS.values() if key.startswith(prefix)]
-        causes += [(entry["Queue"], Request(action, key)) for key in keys]
+    for bucket, prefix, event, queue in notifications(stack):
+        action = "s3:PutObject" if "Created" in event else "s3:DeleteObject"
+        name = bucket_name(bucket)
+        keys = [f"arn:aws:s3:::{name}/{key}" for key in (*KEYS.values(), LOG) if key.startswith(prefix)]
+        causes += [(queue, Request(action, key)) for key in keys]
     statements = role_statements(stack, role)
     heard = {queue for queue, request in causes if decide(statements, request) is Decision.ALLOWED}
     return {m["FunctionName"].removeprefix("images-") for m in mappings if m["EventSourceArn"] in heard}

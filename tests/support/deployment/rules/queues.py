@@ -5,23 +5,20 @@ from typing import Final
 
 from gates.stack import Stack
 from tests.support.deployment.policy import listed
-from tests.support.deployment.rules.functions import follows, makes_deltas
+from tests.support.deployment.rules.functions import follows, has_views, makes_deltas, notifications
 from tests.support.deployment.rules.registry import differ, rule, stack_arn
 
 
 @rule
 def notifications_reach_their_queues(stack: Stack) -> Iterator[str]:
     expected = {
-        (prefix, event, stack_arn("sqs", queue))
+        ("Bucket", prefix, event, stack_arn("sqs", queue))
         for prefix, queue in (("images", "ArrivalsQueue"), ("versions/", "ChangesQueue"))
         for event in ("s3:ObjectCreated:*", "s3:ObjectRemoved:*")
     }
-    found = {
-        (filter_rule["Value"], entry["Event"], entry["Queue"])
-        for entry in stack.properties("Bucket").get("NotificationConfiguration", {}).get("QueueConfigurations", [])
-        for filter_rule in entry["Filter"]["S3Key"]["Rules"]
-    }
-    yield from differ("notifications", found, expected)
+    if has_views(stack):
+        expected |= {("LogsBucket", "edge/", "s3:ObjectCreated:*", stack_arn("sqs", "AccessLogsQueue"))}
+    yield from differ("notifications", set(notifications(stack)), expected)
 
 
 @rule
@@ -30,13 +27,17 @@ def queues_admit_the_bucket_before_it_is_made(stack: Stack) -> Iterator[str]:
     for policy in ("ArrivalsQueuePolicy", "ChangesQueuePolicy"):
         if policy not in listed(waits):
             yield f"Bucket must depend on {policy}, or setting its notifications fails"
+    waits = stack.raw["Resources"]["LogsBucket"].get("Metadata", {}).get("WaitsFor", {})
+    if {"Ref": "AccessLogsQueuePolicy"} not in waits.get("Fn::If", []):
+        yield "LogsBucket must refer to AccessLogsQueuePolicy, or setting its notifications fails"
 
 
 def fed(stack: Stack) -> list[tuple[str, str]]:
     """Each queue and the function that it feeds."""
     always = [("ArrivalsQueue", "DigestFunction"), ("ChangesQueue", "PublishFunction")]
     copies = [("CopiesQueue", "CopyFunction")] if follows(stack) else []
-    return [*always, *copies, *([("DeltasQueue", "DeltaFunction")] if makes_deltas(stack) else [])]
+    deltas = [("DeltasQueue", "DeltaFunction")] if makes_deltas(stack) else []
+    return [*always, *copies, *deltas, *([("AccessLogsQueue", "RedactFunction")] if has_views(stack) else [])]
 
 
 @rule
@@ -90,7 +91,7 @@ def defaults_leave_the_api_some_of_a_new_accounts_runs(stack: Stack) -> Iterator
         yield f"{defaults} leave less than {RUNS_LEFT} of a new account's {NEW_ACCOUNT_RUNS} runs to the upload API"
     mappings = stack.of_type("AWS::Lambda::EventSourceMapping").values()
     bounds = sorted(int(mapping.get("ScalingConfig", {}).get("MaximumConcurrency", 0)) for mapping in mappings)
-    least = [2] if makes_deltas(stack) else []  # deltas can wait: the least that AWS takes, without a parameter
+    least = [2] * (makes_deltas(stack) + has_views(stack))  # these can wait: the least that AWS takes, no parameter
     expected = sorted([*defaults.values(), *([copies] if follows(stack) else []), *least])
     yield from differ("the bounds of the event source mappings", bounds, expected)
     for name, function in stack.of_type("AWS::Lambda::Function").items():
