@@ -238,6 +238,15 @@ LOG_LINE_BYTES: Final = 250
 those that CloudFront may add at the start and the end."""
 
 
+LOGS: Final = 24 * 30 * 30
+"""Access logs of a month: CloudFront writes one an hour, or more, for each edge location that serves, here thirty."""
+REDACT_S: Final = 0.3
+"""Of a run for a log: it is read, and written anew. Its own event then takes a shorter one."""
+REDACT_GB: Final = 0.5
+REDACT_ALARM_METRICS: Final = 3
+"""Dead letters, errors, and throttles in the sum of all functions."""
+
+
 def viewing(millions: float) -> list[Row]:
     """Return what Views adds to a month's bill with so many million requests; two million runs are free."""
     reads = millions * LOOK_UPS
@@ -246,6 +255,10 @@ def viewing(millions: float) -> list[Row]:
         Row("CloudFront Functions, $0.10 a million, 2 free", f"{millions:,.1f} M runs", max(0.0, millions - 2) * 0.10),
         Row("KeyValueStore, $0.03 a million reads", f"{reads:,.1f} M reads", reads * 0.03),
         Row("CloudWatch Logs, uses of tokens", f"{millions * INDEX_READS:,.2f} M lines", logged_gb * 0.50),
+        Row("Lambda, redact", f"{2 * LOGS:,} runs", 2 * LOGS * REDACT_S * REDACT_GB * 0.0000133334),
+        Row("S3, access logs redacted", f"{LOGS:,} logs", LOGS * (2 * 4e-7 + 5e-6)),
+        Row("SQS", f"{COPY_POLLERS * HOURS * 180 / 1e6:.1f} M requests", COPY_POLLERS * HOURS * 180 * 4e-7),
+        Row("CloudWatch, alarms", f"{REDACT_ALARM_METRICS} metrics", REDACT_ALARM_METRICS * 0.10),
     ]
 
 

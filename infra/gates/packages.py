@@ -22,7 +22,7 @@ from gates import bundle, stack, tools
 from gates.runtime import Answer, Function, StartFailed, started
 from local_stack.credentials import local_session
 
-NAMES: Final = ("digest", "publish", "uploads", "maintain", "mirror", "copy", "delta")
+NAMES: Final = ("digest", "publish", "uploads", "maintain", "mirror", "copy", "delta", "redact")
 KEY: Final = "images/ubuntu/noble/amd64/default/20261123_1000/rootfs.squashfs"
 
 
@@ -80,7 +80,8 @@ def storage() -> Iterator[str]:
     try:
         host, port = server.get_host_and_port()
         address = f"http://{host}:{port}"
-        urlopen(Request(f"{address}/{variables('digest')['BUCKET']}", method="PUT")).close()
+        for bucket in (variables("digest")["BUCKET"], variables("redact")["LOGS_BUCKET"]):
+            urlopen(Request(f"{address}/{bucket}", method="PUT")).close()
         sqs = local_session("any", "any", stack.REGION).client("sqs", endpoint_url=address)
         for queue in QUEUES.values():
             sqs.create_queue(QueueName=queue)
@@ -127,7 +128,7 @@ def upload(key: str, message_id: str = "m1") -> dict[str, Any]:
     record = {
         "eventSource": "aws:s3",
         "eventName": "ObjectCreated:Put",
-        "s3": {"object": {"key": key.replace(":", "%3A")}},
+        "s3": {"object": {"key": key.replace(":", "%3A"), "eTag": "0" * 32}},
     }
     return message({"Records": [record]}, message_id)
 
@@ -169,6 +170,7 @@ FIRST_EVENT: Final[Mapping[str, dict[str, Any]]] = {
     "mirror": {"task": "none"},
     "copy": {"Records": []},
     "delta": {"Records": []},
+    "redact": {"Records": [TEST_EVENT]},
 }
 
 
@@ -204,6 +206,9 @@ def _cases(name: str) -> list[Case]:
         unlisted = message({"changed": f"{RECORD_KEY.rpartition('/')[0]}/"})
         two = {"Records": [unlisted, message({"product": "alpine"}, "unreadable")]}
         return [("a product that is not listed", {}, two, lambda answer: _left(answer) == ["unreadable"])]
+    if name == "redact":
+        two = {"Records": [upload("edge/gone.gz"), message({"Records": [{}]}, "unreadable")]}
+        return [("a log that is gone", {}, two, lambda answer: _left(answer) == ["unreadable"])]
     key = KEY if name == "digest" else RECORD_KEY
     two = {"Records": [{**TEST_EVENT, "messageId": "test"}, upload(key, "upload")]}
     return [

@@ -120,6 +120,7 @@ def _line(scope: Scope, answer: dict[str, Any], seconds: float) -> dict[str, str
         "cs(Host)": asked.get("host", ""),
         "cs-uri-stem": quote(scope["raw_path"].split(b"?")[0].decode("latin-1"), safe="/:~%"),
         "sc-status": f"{answer['status']:03d}",
+        "cs(Referer)": quote(asked.get("referer", ""), safe="/:;(),?=&%"),
         "cs(User-Agent)": quote(asked.get("user-agent", ""), safe="/:;(),"),
         "cs-uri-query": quote(scope["query_string"].decode("latin-1"), safe="=&%"),
         "x-edge-result-type": result,

@@ -56,7 +56,7 @@ def keys(body: str) -> list[str]:
 
 
 def uploads(body: str) -> list[Upload]:
-    """Return the uploads that a message of S3 names. Its test event names none. Raise UnreadableEvent, as `keys` does."""
+    """Return the uploads that a message of S3 names; its test event names none. Raise UnreadableEvent."""
     try:
         message: dict[str, Any] = json.loads(body)
         if message.get("Event") == "s3:TestEvent":

@@ -72,8 +72,8 @@ def count_requests(
     """Read logs and count their requests. `advance` is called with the size of each file after it was read.
 
     Memory: the counts, the first parts of AHEAD files, and the decompression of one file. Once `more` returns False,
-    the remaining files count as damaged. So does a file that expired meanwhile; one that was redacted meanwhile is read as it is now. Raises StorageDenied,
-    StorageUnavailable.
+    the remaining files count as damaged. So does a file that expired meanwhile; one that was redacted meanwhile is read
+    as it is now. Raises StorageDenied, StorageUnavailable.
     """
     counted, parser = Statistics(), Parser()
     for file, chunks in _opened(store, files):

@@ -154,7 +154,18 @@ def test_what_views_add_is_what_the_function_reads() -> None:
         assert len(edge.reads) == costs.LOOK_UPS
     edge.ask(f"/{edge_views.PUBLIC}")
     assert len(edge.reads) <= costs.LOOK_UPS
-    assert [row.dollars for row in costs.viewing(10)] == pytest.approx([0.8, 1.2, 0.25])
+    assert [row.dollars for row in costs.viewing(10)][:3] == pytest.approx([0.8, 1.2, 0.25])
+
+
+def test_what_redacting_adds_is_what_the_template_adds() -> None:
+    alone, viewing = stacks.deployed(), stacks.deployed(Views="true")
+    watched = [
+        sum(len(list(metrics_of(alarm))) for alarm in stack.of_type("AWS::CloudWatch::Alarm").values())
+        for stack in (alone, viewing)
+    ]
+    assert watched[1] - watched[0] == costs.REDACT_ALARM_METRICS
+    assert int(viewing.properties("RedactFunction")["MemorySize"]) / 1024 == costs.REDACT_GB
+    assert viewing.properties("AccessLogsQueue")["ReceiveMessageWaitTimeSeconds"] == 20
 
 
 def test_what_deltas_add_is_what_the_template_adds() -> None:

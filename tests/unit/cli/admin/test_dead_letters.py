@@ -14,6 +14,7 @@ from imageserver.errors import StorageUnavailable
 from imageserver.format.keys import parse_product
 from tests.support import images
 from tests.support.memory_store import MemoryStore, System
+from tests.support.messages import s3_event
 
 
 class Sqs:
@@ -109,6 +110,22 @@ def test_a_dead_letter_about_deltas_names_the_function_that_tried() -> None:
     assert (letter.queue, letter.keys, letter.returns) == ("deltas", [product.records_prefix], True)
     assert letter.diagnosis.endswith("can be read by now; if it comes back, the log of delta says why")
     assert (deltas.answer(letter), sqs.log) == ("sent back", [("send", "home"), ("delete", "a")])
+
+
+def test_a_dead_letter_about_an_access_log_names_the_log_and_goes_back() -> None:
+    sqs = Sqs("")
+    deployment = Deployment(SimpleNamespace(), "images-1")
+    deployment.__dict__.update(sqs=sqs, access_logs_dead_letters="dead", access_logs_queue="home")
+    (logs,) = dead_letters.boxes(deployment, "access-logs")
+    sqs._answers = [[message("a") | {"Body": s3_event("edge/E1.2026-11-28-01.9f.gz")}]]
+    (letter,) = logs.letters()
+    assert (letter.queue, letter.keys) == ("access-logs", ["edge/E1.2026-11-28-01.9f.gz"])
+    assert letter.diagnosis == "it may hold tokens; the log of redact says why it was not read"
+    assert (logs.answer(letter), sqs.log) == ("sent back", [("send", "home"), ("delete", "a")])
+    sqs._answers = [[message("b") | {"Body": "[]"}]]
+    (letter,) = logs.letters()
+    assert not letter.returns
+    assert letter.diagnosis.startswith("no release can read it")
 
 
 def test_a_server_that_makes_no_deltas_has_no_dead_letters_of_them() -> None:

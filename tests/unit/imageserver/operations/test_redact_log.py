@@ -1,0 +1,71 @@
+"""A log is written anew once, over the very upload that was read, and nothing is lost beside it."""
+
+from __future__ import annotations
+
+import gzip
+
+import pytest
+
+from imageserver.errors import UnreadableLog
+from imageserver.operations import redact_log as module
+from imageserver.operations.access_logs import count_requests
+from imageserver.operations.redact_log import redact_log
+from imageserver.views.tokens import RANDOM_BYTES, token_text
+from tests.support.edge_logs import ROOT, line, log
+from tests.support.memory_store import MemoryStore
+
+KEY = "edge/E1.2026-11-28-01.0a1b2c3d.gz"
+TOKEN = token_text(b"x" * RANDOM_BYTES)
+LOG = log([line(cs_uri_stem=f"/{TOKEN}/{ROOT}"), line()])
+
+
+def etag_of(store: MemoryStore) -> str:
+    (found,) = store.list(KEY)
+    return found.etag
+
+
+@pytest.fixture
+def store() -> MemoryStore:
+    made = MemoryStore(chunk=50)
+    made.put(KEY, LOG)
+    return made
+
+
+def test_a_log_is_written_without_its_tokens_and_its_own_event_ends_there(store: MemoryStore) -> None:
+    assert redact_log(store, KEY, etag_of(store))
+    text = gzip.decompress(store.objects[KEY].body).decode()
+    assert TOKEN not in text
+    assert len(text.splitlines()) == len(gzip.decompress(LOG).splitlines())
+    assert not redact_log(store, KEY, etag_of(store))
+    assert [method for method, _ in store.log].count("replace") == 1
+
+
+def test_an_upload_that_was_replaced_or_is_gone_is_left_to_its_own_event(store: MemoryStore) -> None:
+    before = etag_of(store)
+    store.put(KEY, log([line()]))
+    assert not redact_log(store, KEY, before)
+    assert store.objects[KEY].body == log([line()])
+    store.remove(KEY)
+    assert not redact_log(store, KEY, before)
+    assert KEY not in store.objects
+
+
+def test_a_log_that_cannot_be_read_stays_and_says_what_to_do(store: MemoryStore) -> None:
+    store.put(KEY, LOG[:-9])
+    with pytest.raises(UnreadableLog, match=r"edge/E1.*may hold tokens: delete it"):
+        redact_log(store, KEY, etag_of(store))
+    assert store.objects[KEY].body == LOG[:-9]
+
+
+def test_a_log_that_is_too_large_stays_and_says_its_size(store: MemoryStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MOST_BYTES", 10)
+    with pytest.raises(UnreadableLog, match=rf"has {len(LOG)} bytes, expected at most 10"):
+        redact_log(store, KEY, etag_of(store))
+
+
+def test_a_log_that_is_redacted_while_statistics_are_read_is_counted_once(store: MemoryStore) -> None:
+    files = list(store.list(KEY))
+    assert redact_log(store, KEY, files[0].etag)
+    counts = count_requests(store, files)
+    assert not counts.damaged
+    assert counts.requests == 2
