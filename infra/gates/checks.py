@@ -95,7 +95,8 @@ def scan() -> Iterator[str]:
     """Run checkov over the translation. A finding without a review fails, and so does a review without a finding."""
     checkov = tools.environment("checkov") / "checkov"
     document = stack.translated()
-    document["Parameters"]["Deltas"]["Default"] = 1  # checkov passes over what the default leaves out
+    for parameter, on in {"Deltas": 1, "Views": "true"}.items():  # checkov passes over what a default leaves out
+        document["Parameters"][parameter]["Default"] = on
     CACHE.mkdir(parents=True, exist_ok=True)
     scanned = CACHE / "scanned.json"
     scanned.write_text(json.dumps(document))

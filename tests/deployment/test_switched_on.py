@@ -7,6 +7,7 @@ the bucket here, and what the function decides is tested by its text: tests/unit
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import json
 import time
@@ -18,8 +19,10 @@ import pytest
 
 from edge.embed import FUNCTION
 from imageserver.aws.key_values import at_endpoint
+from imageserver.views.tokens import RANDOM_BYTES, token_text
 from tests.support import images, trees
 from tests.support.client_rules import Image
+from tests.support.edge_logs import ROOT, line, log
 from tests.support.ministack.clone import Clone
 from tests.support.ministack.emulator import ACCOUNT, Emulator
 from tests.support.ministack.server import Answer, Server, written
@@ -74,7 +77,15 @@ def everything(built: Clone, aws: Emulator, ci: Who) -> Iterator[BehindFunction]
 
 
 def test_what_the_parameters_add_is_deployed(everything: BehindFunction) -> None:
-    added = {"MirrorFunction", "MirrorFunctionCompare", "CopyFunction", "CopiesQueue", "DeltaFunction", "DeltasQueue"}
+    added = {
+        "MirrorFunction",
+        "MirrorFunctionCompare",
+        "CopyFunction",
+        "CopiesQueue",
+        "DeltaFunction",
+        "DeltasQueue",
+        "RedactFunction",
+    }
     assert added | {"ViewFunction", "ViewStore"} <= everything.resources().keys()
 
 
@@ -137,6 +148,19 @@ def test_the_second_version_of_a_product_ends_in_a_listed_delta(
     everything.wait(listed, f"{delta} listed")
     sizes = [len(everything.get(key).body) for key in (delta, f"images/{product}/{NEWER}/rootfs.squashfs")]
     assert sizes[0] * 2 < sizes[1]
+
+
+def test_a_new_access_log_is_redacted(everything: BehindFunction) -> None:
+    token, key = token_text(b"r" * RANDOM_BYTES), "edge/E1.2026-11-28-01.0a1b2c3d.gz"
+    bucket, s3 = everything.resources()["LogsBucket"], everything.emulator.client("s3")
+    s3.put_object(Bucket=bucket, Key=key, Body=log([line(cs_uri_stem=f"/{token}/{ROOT}"), line()]))
+
+    def redacted() -> str | None:
+        text = gzip.decompress(s3.get_object(Bucket=bucket, Key=key)["Body"].read()).decode()
+        return None if token in text else text
+
+    text = everything.wait(redacted, "the log without its token")
+    assert text.count(f"/{ROOT}\t") == 2
 
 
 def test_the_function_at_the_edge_is_the_file_that_the_tests_run(everything: BehindFunction) -> None:
