@@ -58,7 +58,7 @@ def test_without_logs_there_is_no_oldest() -> None:
 def test_a_log_that_expires_meanwhile_is_told_and_the_others_count(store: MemoryStore) -> None:
     logs = find_logs(store)
     gone = logs.files[2].key
-    store.put(gone, b"other bytes")
+    store.remove(gone)
     counts = count_requests(store, logs.files)
     assert counts.requests == len(HOURS) - 1
     assert counts.damaged == {gone: "is gone, or was replaced, since it was listed"}
