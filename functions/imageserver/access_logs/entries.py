@@ -103,7 +103,7 @@ class Parser:
         if len(values) == 1:  # version 2 lets the delimiter be chosen; a space within a value is always escaped
             values = line.split()
         if len(values) != self._count:
-            raise UnreadableLine("has another number of values than #Fields")
+            raise UnreadableLine("has more or fewer values than #Fields names")
         if self._lacks:
             raise UnreadableLine(f"is in a log without the field {self._lacks}")
         values.append(b"-")

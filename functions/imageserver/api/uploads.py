@@ -272,7 +272,7 @@ def _condition(service: UploadService, image: ImageKey, request: FileRequest, fo
     advice = "Upload under the name of a new version"
     if _refused(folder, image.file, facts) or _is_told_of(folder, image.file, facts):
         if _only_sums_are_wrong(folder, image.file, request, facts):
-            advice = f"It has these bytes and is refused as {CHECKSUMS_FILE} or another file beside it says: mend that"
+            advice = f"It has these bytes, and {CHECKSUMS_FILE} or another file beside it refuses it: correct that file"
         elif facts and facts.sha256 and not request.sha256 and file_kinds.classify(image.file).role not in _DOCUMENTS:
             advice = "It is refused: declare the sha256 of what you want to send in its place"
         elif folder.record and len(folder.record.replaceable.get(image.file, ())) >= MOST_REPLACED:

@@ -138,7 +138,7 @@ def _read_header(fixed: bytes, extra: bytes, size_bytes: int) -> _Header:
     if snapshots[0] > _MOST_SNAPSHOTS:
         raise UnusableDisk(f"has {snapshots[0]:,} snapshots by its header, QEMU takes {_MOST_SNAPSHOTS:,} at most")
     if snapshots[1] % header.cluster_bytes:
-        raise UnusableDisk(f"has its table of snapshots at byte {snapshots[1]:,} by its header, where none can be")
+        raise UnusableDisk(f"has its table of snapshots at byte {snapshots[1]:,}, expected the start of a cluster")
     if snapshots[0]:
         _check_inside("table of snapshots", snapshots[1], snapshots[0] * _SNAPSHOT_BYTES, size_bytes)
     needed = -(-virtual // (header.cluster_bytes * header.l2_entries))
@@ -149,7 +149,7 @@ def _read_header(fixed: bytes, extra: bytes, size_bytes: int) -> _Header:
         ("refcount table", refcounts, header.refcount_bytes),
     ):
         if offset % header.cluster_bytes or not offset:
-            raise UnusableDisk(f"has its {what} at byte {offset:,} by its header, where none can be")
+            raise UnusableDisk(f"has its {what} at byte {offset:,}, expected the start of a cluster after the first")
         _check_inside(what, offset, length, size_bytes)
     return header
 
@@ -171,7 +171,7 @@ def _check_features(extra: bytes, bits: int) -> int:
     if features & _CORRUPT:
         raise UnusableDisk("is marked as corrupt: repair it with `qemu-img check -r all` or build it again")
     if compression > 1 or bool(compression) != bool(features & _COMPRESSION):
-        raise UnusableDisk(f"is compressed in a way of number {compression}, expected 0 (zlib) or 1 (zstd)")
+        raise UnusableDisk(f"has compression {compression} by its header, expected 0 (zlib) or 1 (zstd)")
     if refcount_order > 6:
         raise UnusableDisk(f"has reference counts of 2^{refcount_order} bits by its header, expected 2^6 at most")
     if features & _EXTENDED_L2 and bits < _EXTENDED_CLUSTER_BITS:
@@ -244,7 +244,7 @@ def _check_l2(header: _Header, table: bytes, number: int, size_bytes: int) -> No
             _check_inside("compressed cluster", last_sector * _SECTOR, _SECTOR, size_bytes)
         elif place := entry & _OFFSET:
             if place % header.cluster_bytes:
-                raise UnusableDisk(f"is damaged: an L2 table names a cluster at byte {place:,}, where none can be")
+                raise UnusableDisk(f"is damaged: an L2 table names a cluster at byte {place:,}, where none starts")
             used = min(header.cluster_bytes, header.virtual_bytes - guest)
             if step > 1:  # each entry is followed by a bitmap of the parts of the cluster that have data
                 used = min(used, (bitmap & _PARTS_THERE).bit_length() * header.cluster_bytes // _PARTS)

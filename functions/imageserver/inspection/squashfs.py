@@ -235,7 +235,7 @@ def _read_superblock(head: bytes, size_bytes: int) -> _Superblock:
         raise NotSquashfs(f"has blocks of {block_bytes:,} or 2^{block_log} bytes by its header, expected 2^12 to 2^20")
     if compression not in _COMPRESSIONS:
         raise NotSquashfs(
-            f"is compressed in a way of number {compression} by its header, expected 1 (gzip) to 6 (zstd)"
+            f"says in its header that its compression is number {compression}, expected 1 (gzip) to 6 (zstd)"
         )
     if used > size_bytes:
         raise NotSquashfs(f"is cut short: a squashfs of {used:,} bytes by its header, the file has {size_bytes:,}")

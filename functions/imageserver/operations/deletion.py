@@ -67,7 +67,7 @@ def remove_withdrawn(product: ProductSnapshot, context: PruneContext) -> None:
         path = version.path if record.withdrawn else f"{version.path}/{{{','.join(sorted(expired_files))}}}"
         size_bytes = sum(facts.size_bytes for facts in expired_files.values())
         first = next(iter(over.values()))
-        why = f"withdrawn, {first.reason or 'as was asked'}, on {first.since}"
+        why = f"withdrawn, {first.reason or 'on request'}, on {first.since}"
         task = Task("delete", path, why, size_bytes)
         context.run.do(task, partial(_delete, context, record, seen, expired_files))
 

@@ -127,8 +127,8 @@ def test_a_place_that_is_none_is_unknown(values: dict[str, str], country: str, l
     ("lines", "why"),
     [
         ([line()], "stands before any #Fields that are known"),
-        ([*header(), b"GET /"], "has another number of values than #Fields"),
-        ([*header(), line() + b"\tx"], "has another number of values than #Fields"),
+        ([*header(), b"GET /"], "has more or fewer values than #Fields names"),
+        ([*header(), line() + b"\tx"], "has more or fewer values than #Fields names"),
         ([*header(), line(sc_status=ADDRESS)], "has something else than a number as sc-status"),
         ([*header(), line(sc_bytes="-1")], "has something else than a number as sc-bytes"),
         ([*header(), line(sc_bytes="9" * 19)], "has something else than a number as sc-bytes"),

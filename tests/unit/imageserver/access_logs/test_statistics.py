@@ -56,7 +56,7 @@ def test_bad_lines_are_counted_by_reason_and_the_others_count() -> None:
     counts = counted([line(), b"nonsense", line(sc_status="x"), b"\xff\xfe", line()])
     assert counts.requests == 2
     assert counts.unreadable == {
-        "has another number of values than #Fields": 2,
+        "has more or fewer values than #Fields names": 2,
         "has something else than a number as sc-status": 1,
     }
 

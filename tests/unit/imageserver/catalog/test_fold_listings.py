@@ -492,7 +492,8 @@ TABLE: dict[str, Row] = {
     },
     "8 a squashfs cut short": row(split() | {"rootfs.squashfs": SQUASHFS[:-100]}, says="is cut short"),
     "8 a squashfs in no known compression": row(
-        split() | {"rootfs.squashfs": images.superblock(4096, compression=9).ljust(4096)}, says="in a way of number 9"
+        split() | {"rootfs.squashfs": images.superblock(4096, compression=9).ljust(4096)},
+        says="its compression is number 9",
     ),
     **{
         f"8 metadata with {what}": row({"lxd.tar.xz": body, "rootfs.squashfs": SQUASHFS}, says=says)

@@ -76,7 +76,10 @@ BAD = {
     "huge clusters": (disk(cluster_bits=22), "has clusters of 2^22 bytes"),
     "an unknown feature": (disk(version=3, incompatible=1 << 40), "needs the qcow2 features 0x10000000000"),
     "marked as corrupt": (disk(version=3, incompatible=2), "is marked as corrupt"),
-    "unknown compression": (disk(version=3, incompatible=8, compression=2, header_bytes=112), "of number 2"),
+    "unknown compression": (
+        disk(version=3, incompatible=8, compression=2, header_bytes=112),
+        "has compression 2 by its header",
+    ),
     "a short header": (disk(version=3, header_bytes=72), "has a header of 72 bytes"),
     "wide reference counts": (disk(version=3, refcount_order=7), "2^7 bits"),
     "extended entries in small clusters": (disk(version=3, incompatible=EXTENDED), "has extended entries"),

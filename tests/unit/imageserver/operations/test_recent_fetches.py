@@ -132,7 +132,7 @@ def plain(logs: MemoryStore) -> str:
 
 def unreadable(logs: MemoryStore) -> str:
     put(logs, timedelta(days=1), ADDRESS.encode(), b"x")
-    return "2 lines of the access logs cannot be read, each of which has another number of values than #Fields"
+    return "2 lines of the access logs cannot be read, each of which has more or fewer values than #Fields names"
 
 
 def without_fields(logs: MemoryStore) -> str:
