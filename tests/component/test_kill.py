@@ -145,7 +145,7 @@ class Life:
 
     def _start_all_workers(self) -> None:
         """Upload in bursts until so much has waited that every worker was needed at once."""
-        for _ in range(8):
+        for _ in range(16):  # a busy machine starts a worker in seconds
             self.publisher.all_at_once(80)
             ends = time.monotonic() + 20
             while time.monotonic() < ends:
