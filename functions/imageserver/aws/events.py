@@ -63,7 +63,7 @@ def uploads(body: str) -> list[Upload]:
             return []
         objects = [record["s3"]["object"] for record in message["Records"]]
         return [Upload(unquote_plus(one["key"]), f'"{one["eTag"]}"') for one in objects]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UnreadableEvent(
             f"expected S3's event notification of an upload, found {body[:200]!r} ({error!r})"
         ) from error

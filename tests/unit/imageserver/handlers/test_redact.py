@@ -65,6 +65,7 @@ def test_what_cannot_be_read_stays_in_the_queue_and_its_neighbour_is_redacted(
     damaged = "edge/E1.2026-11-28-02.9f.gz"
     store.put(damaged, b"no gzip")
     test_event = json.dumps({"Event": "s3:TestEvent"})
-    assert run(redact, message(store, damaged), "{}", message(store), test_event) == ["0", "1"]
+    deep = "[" * 100_000
+    assert run(redact, message(store, damaged), "{}", message(store), test_event, deep) == ["0", "1", "4"]
     assert TOKEN not in gzip.decompress(store.objects[KEY].body).decode()
     assert "it may hold tokens" in capsys.readouterr().out.lower()
