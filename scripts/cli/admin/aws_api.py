@@ -124,6 +124,26 @@ class StackResource(Answer, frozen=True):
     stack_resource_detail: StackResourceDetail
 
 
+class DescribedFunction(msgspec.Struct, frozen=True):
+    """DescribeFunction of CloudFront."""
+
+    etag: str = msgspec.field(name="ETag")
+
+
+class FunctionTest(Answer, frozen=True):
+    """The result of TestFunction: numbers come as text; `function_output` is a JSON document."""
+
+    compute_utilization: str = ""
+    function_error_message: str = ""
+    function_output: str = ""
+
+
+class TestedFunction(Answer, frozen=True):
+    """TestFunction of CloudFront."""
+
+    test_result: FunctionTest
+
+
 class LogEvent(msgspec.Struct, frozen=True):
     """A line of a log; `timestamp` in milliseconds since 1970."""
 

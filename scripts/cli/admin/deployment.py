@@ -206,13 +206,17 @@ class Deployment:
         return KeyValueStore(at_endpoint(client), self.view_store_arn)
 
     @cached_property
+    def edge_function(self) -> str:
+        """The name of the edge's function in CloudFront; empty for a server without one, or a bucket alone."""
+        return self._physical_id("ViewFunction").rpartition("/")[2] if self.stack and self.view_store_arn else ""
+
+    @cached_property
     def edge_log(self) -> EdgeLog | None:
         """What the edge's function logs; None for a server without one, or a bucket alone."""
         if self.edge_log_file:
             return LocalLog(Path(self.edge_log_file))
-        name = self._physical_id("ViewFunction").rpartition("/")[2] if self.stack and self.view_store_arn else ""
-        client = self.session.client("logs", region_name=REGION) if name else None
-        return CloudWatchLog(client, f"/aws/cloudfront/function/{name}") if client else None
+        client = self.session.client("logs", region_name=REGION) if self.edge_function else None
+        return CloudWatchLog(client, f"/aws/cloudfront/function/{self.edge_function}") if client else None
 
     @cached_property
     def operator(self) -> str:

@@ -4,6 +4,7 @@ from typing import Final
 
 from cli.smoke import checks, removing, uploading
 from cli.smoke.clients import check_with
+from cli.smoke.edge_function import edge_function
 from cli.smoke.failed import Failed, Skipped
 from cli.smoke.image import ALIASES, PRODUCT
 from cli.smoke.run import Run, Step
@@ -57,6 +58,7 @@ STEPS: Final = (
     Step("download", "reading the files through the edge", checks.download, needs=("listed",)),
     Step("redirect", "asking over plain http", checks.redirect, can_skip=True),
     Step("missing", "asking for what is not there", checks.missing, can_skip=True),
+    Step("function", "running the edge's function in CloudFront", edge_function, can_skip=True),
     Step("page", "reading the page for browsers", checks.page, can_skip=True),
     Step("api", "reading the API's description", checks.api, can_skip=True),
     Step("stranger", "calling the API without credentials", checks.stranger, can_skip=True),
