@@ -16,7 +16,7 @@ from imageserver.handlers import coldstart
 import os
 import time
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any, Final
 
 from aws_lambda_powertools import Logger, Metrics, single_metric
@@ -33,7 +33,7 @@ from imageserver.handlers import telemetry
 from imageserver.operations.delta_requests import DeltaRequests
 from imageserver.operations.prune import Rules, prune
 from imageserver.operations.recent_fetches import ReasonToKeep, fetched_within, no_reason
-from imageserver.operations.reconcile import ReconcileServices, reconcile
+from imageserver.operations.reconcile import RECENT, ReconcileServices, reconcile
 from imageserver.operations.runs import Run, Task, remember, resume
 from imageserver.operations.view_documents import configured
 from imageserver.settings import CLIENT_CHOICES, Settings
@@ -50,8 +50,6 @@ EDGE_PATIENCE_S: Final = 60.0
 """How long a deletion waits while CloudFront has as many invalidations in progress as it allows; half of LAST_MS."""
 LOGS_S: Final = 300.0
 """How long access logs are read. If that is too short, nothing is withdrawn, and the rest of the run continues."""
-MARKED_FOR: Final = timedelta(days=2)
-"""How long after an upload reconcile still checks the edge's mark and the deltas: longer than any event is retried."""
 TASKS: Final = ("reconcile", "prune")
 MOST_SHOWN: Final = 1000
 """Tasks in one answer: Lambda returns 6 MB at most, about as much as the 20,000 tasks of a run take.
@@ -104,7 +102,7 @@ def _run(task: str, run: Run) -> None:
     if task == "reconcile":
         lay_out(store, run, settings.base_url)
         clients, now = CLIENT_CHOICES[settings.clients], datetime.now(UTC)
-        since = now - MARKED_FOR
+        since = now - RECENT
         deltas = DeltaRequests(settings.deltas, since, _ask_for_deltas) if settings.deltas_queue_url else None
         services = ReconcileServices(
             store, notifier, clients, rights, _invalidate, since, _views, deltas, now, time.sleep

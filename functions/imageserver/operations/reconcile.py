@@ -8,9 +8,10 @@ versions in channels: a version whose time is over leaves its channel.
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
 from itertools import groupby
+from typing import Final
 
 from imageserver.aws.cloudfront import Invalidate, no_invalidation
 from imageserver.aws.queues import Notifier
@@ -35,6 +36,9 @@ from imageserver.versions.records import Record
 from imageserver.views.catalogs import Catalog, catalogs
 from imageserver.views.channels import expired, selected
 from imageserver.views.view import View, view_key
+
+RECENT: Final = timedelta(days=2)
+"""How long after an upload the edge's mark and the deltas are checked: longer than any event is retried."""
 
 
 @dataclass(frozen=True, slots=True)

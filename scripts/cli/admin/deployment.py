@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from decimal import Decimal
 from functools import cached_property
 from pathlib import Path
@@ -22,14 +23,16 @@ from cli.admin.aws_api import RequestLog
 from cli.admin.errors import NO_STACK, NOTHING, end
 from cli.admin.token_use import REGION, CloudWatchLog, EdgeLog, LocalLog
 from cli.folders import default_state_folder
-from imageserver.aws import cloudfront
+from imageserver.aws import cloudfront, events, queues
 from imageserver.aws.key_values import KeyValueStore, at_endpoint
 from imageserver.aws.queues import QueueNotifier
 from imageserver.catalog.rights import NOBODY, Rights
 from imageserver.errors import StorageUnavailable
 from imageserver.format.keys import RECORDS, ProductId, VersionId
 from imageserver.format.wording import counted
+from imageserver.operations.delta_requests import DeltaRequests
 from imageserver.operations.prune import Rules
+from imageserver.operations.reconcile import RECENT
 from imageserver.operations.view_documents import configured
 from imageserver.settings import CLIENT_CHOICES, Settings
 from imageserver.storage.key_values import KeyValues
@@ -91,7 +94,8 @@ class Deployment:
 
     `endpoint`: of S3, for the local stack. `edge`: the address that clients use. `api`: the address of the upload API.
     `deployed_for`: the clients that the catalog is for. `rights`: who may use which names.
-    `rules`: of maintain, else the template's defaults. `max_bytes`: the largest file that is accepted.
+    `rules`: of maintain, else the template's defaults. `max_bytes`: the largest file that is accepted. `deltas`: how
+    many deltas the server makes for a version; 1, the least that a server with their queue makes, if it is not known.
     `distribution`: the ID of CloudFront's distribution. `view_store_arn`: of the store that the edge looks views up in.
     `view_store_endpoint` and `edge_log_file`: where the local stack has it, and what the edge's function logs.
     `local_logs`: the local stack's bucket of access logs.
@@ -114,6 +118,7 @@ class Deployment:
     edge_log_file: str = ""
     local_logs: str = ""
     max_bytes: int = NO_LIMIT
+    deltas: int = 1
     pending_invalidations: set[str] = field(default_factory=set, compare=False)
     requests: RequestLog = field(default_factory=RequestLog, compare=False)
 
@@ -321,6 +326,17 @@ class Deployment:
         return self._queue_named("DeltasQueue")
 
     @cached_property
+    def delta_requests(self) -> DeltaRequests | None:
+        """How to request deltas of recent versions; None for a server that makes none, or a bucket alone."""
+        is_known = bool(self.deltas and (self.stack or self.endpoint))
+        if not is_known or not self.deltas_queue:
+            return None
+        return DeltaRequests(self.deltas, datetime.now(UTC) - RECENT, self._request_deltas)
+
+    def _request_deltas(self, product: ProductId) -> None:
+        queues.send(self.sqs, self.deltas_queue, events.changed(product.records_prefix))
+
+    @cached_property
     def deltas_dead_letters(self) -> str:
         """The queue of products whose deltas could not be made; empty if there is none, or it is unknown."""
         return self._queue_named("DeltasDeadLetters")
@@ -412,6 +428,7 @@ def open_stack(name: str) -> Deployment:
         rights=Rights.parse(parameters.get("Publishers", "{}")),
         rules=rules_of(parameters),
         max_bytes=max_bytes_of(parameters),
+        deltas=int(parameters.get("Deltas", "0")),
         distribution=outputs.get("DistributionId", ""),
         view_store_arn=outputs.get("ViewStoreArn", ""),
         requests=requests,

@@ -34,7 +34,10 @@ from imageserver.settings import CLIENT_CHOICES
 @ignored_yes_option
 @command
 def reconcile(deployment: Deployment, as_json: bool, clients: str | None, dry_run: bool) -> None:
-    """Find what events missed and send it to be processed. Always safe, so it does not ask for --yes."""
+    """Find what events missed and send it to be processed. Always safe, so it does not ask for --yes.
+
+    Where the server makes deltas, it also requests those that a version of the last two days lacks for no known reason.
+    """
     notifier = deployment.notifier  # first: nothing is compared unless its queues are known
 
     def compare(run: Run) -> None:
@@ -46,6 +49,7 @@ def reconcile(deployment: Deployment, as_json: bool, clients: str | None, dry_ru
             deployment.rights,
             deployment.invalidate,
             views=deployment.views,
+            deltas=deployment.delta_requests,
             now=datetime.now(UTC),
             pause=time.sleep,
         )

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -16,6 +17,7 @@ from cli.admin import arguments, checks, output
 from cli.admin.__main__ import main
 from cli.admin.deployment import Deployment, Queue, max_bytes_of
 from cli.admin.errors import FOUND
+from imageserver.aws import events
 from imageserver.errors import InvalidationRefused
 from imageserver.format.keys import parse_target, parse_version
 from imageserver.operations.withdraw import withdraw
@@ -24,7 +26,7 @@ from imageserver.storage.leases import lease
 from imageserver.versions import records
 from imageserver.versions.assessment import assessed
 from tests.support import images
-from tests.support.memory_store import START, System
+from tests.support.memory_store import START, Sent, System
 
 TINY = "images/tiny/1/amd64/default"
 LATER = "2126-01-01T00:00:00+00:00"
@@ -377,6 +379,28 @@ def test_restore_and_reconcile_accept_yes_and_honour_dry_run(
     system.catch_up()
     assert told("reconcile --yes")["tasks"] == []
     assert told("prune --dry-run --yes")["dry_run"] is True
+
+
+@pytest.mark.parametrize(("deltas", "days"), [(1, 0), (0, 0), (1, 3)], ids=["lost", "switched off", "old"])
+def test_reconcile_requests_the_deltas_of_a_recent_version_whose_request_was_lost(
+    deltas: int, days: int, system: System, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    system.store.clock = datetime.now(UTC) - timedelta(days=days)
+    new = [listed(system, f"{TINY}/{name}", seed=name) for name in ("20261101", "20261102")][1]
+    system.catch_up()
+    sent: list[dict[str, Any]] = []
+    server = serve(system, monkeypatch, stack="images", deltas=deltas)
+    server.__dict__.update(sqs=SimpleNamespace(send_message=lambda **message: sent.append(message)), notifier=Sent())
+    monkeypatch.setattr(Deployment, "_queue_named", lambda _, logical_id: f"https://queue/{logical_id}")
+    monkeypatch.setattr(arguments, "open_stack", lambda _: server)
+    is_requested = deltas > 0 and days < 2
+
+    assert len(told("reconcile --stack images --dry-run")["tasks"]) == is_requested
+    assert sent == []
+    why = f"{new.rpartition('/')[2]} has no delta from 20261101, and its record does not say why"
+    assert [task["why"] for task in told("reconcile --stack images")["tasks"]] == [why] * is_requested
+    message = {"QueueUrl": "https://queue/DeltasQueue", "MessageBody": events.changed(f"versions/{TINY}/")}
+    assert sent == [message] * is_requested
 
 
 def fingerprint(system: System, path: str, file: str = "rootfs.squashfs") -> str:

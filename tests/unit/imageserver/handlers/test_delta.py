@@ -197,7 +197,7 @@ def test_a_kill_between_listing_and_asking_costs_no_delta(system: System, delta:
 
     for maintain in function("maintain", system, DELTAS="1", DELTAS_QUEUE_URL=QUEUE):
         maintain.sqs_client = lambda: calm
-        maintain.MARKED_FOR = datetime.now(UTC) - START
+        maintain.RECENT = datetime.now(UTC) - START
         run(maintain, {"task": "reconcile"}, Context())
         assert calm.sent == [(QUEUE, CHANGED)]
         assert run(delta, sqs_batch(CHANGED), Context()) == {"batchItemFailures": []}
