@@ -157,7 +157,11 @@ def _attempt(wanted: Sequence[ProductId], services: PublishServices, done: Publi
     done.damaged.clear()
     done.revisions.clear()
     writes = done.writes
-    _update(wanted, services, done)
+    try:
+        _update(wanted, services, done)
+    except RaceLost:
+        done.lost_races += 1  # once, however many documents were lost: they are read in parallel
+        raise
     if done.writes == writes or _is_unchanged(services.store, done.revisions):
         return
     if done.repeats < MOST_REPEATS:
@@ -174,8 +178,7 @@ def _update(wanted: Sequence[ProductId], services: PublishServices, done: Publis
     first = read_stream(everybody, stream, partial(_read, store, done=done))
     noted = etags(store, {key for one in of_views for key in keys_of(one, stream)})
     if done.views and not is_unchanged(store, {VIEWS: done.revisions[VIEWS]}):
-        done.lost_races += 1  # a view must be read after the revisions of the documents that are decided from it
-        raise RaceLost
+        raise RaceLost  # a view must be read after the revisions of the documents that are decided from it
     done.has_neighbours = done.views or first.has_neighbours
     known = _Records(store, done)
     _bring_up_to_date(first, wanted, known, services, done)
@@ -243,7 +246,6 @@ def _read_noted(store: Store, key: str, noted: Mapping[str, str], done: Publishe
         return None
     found = _read(store, key, done)
     if not found or found.revision != noted[key]:
-        done.lost_races += 1
         raise RaceLost
     return found
 
@@ -336,7 +338,6 @@ def _put(store: Store, key: str, body: bytes, known: Mapping[str, StoredObject |
         return
     revision = write(store, key, body, seen)
     if not revision:
-        done.lost_races += 1
         raise RaceLost
     done.revisions[key] = {key: revision}
     done.writes += 1
