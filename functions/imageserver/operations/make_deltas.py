@@ -112,6 +112,7 @@ def make_deltas(product: ProductId, services: DeltaServices, version: str = "") 
         return []
     count = services.usual if services.by_hand else delta_plan.wanted_count(record, services.usual)
     wanted = delta_plan.bases(listed, target.version, count)
+    _clear(services.folder)
     run = services.room()
     return [_make(target, VersionId(product, base), run, services) for base in wanted]
 
@@ -238,13 +239,17 @@ def _sha256(chunks: Iterable[bytes]) -> str:
 
 @contextmanager
 def _folder(services: DeltaServices) -> Iterator[Path]:
-    """Yield a folder for one delta. First remove what killed runs left behind, because Lambda keeps it."""
-    for left in services.folder.glob("delta-*"):
-        if not _is_held(left):
-            shutil.rmtree(left, ignore_errors=True)
+    """Yield a folder for one delta."""
     with TemporaryDirectory(prefix="delta-", dir=services.folder) as name, (Path(name) / _HELD).open("w") as held:
         fcntl.flock(held, fcntl.LOCK_EX)  # the kernel releases it when the process dies
         yield Path(name)
+
+
+def _clear(folder: Path) -> None:
+    """Remove what killed runs left behind. Lambda keeps it, and a run has less disk than it seems until it is gone."""
+    for left in folder.glob("delta-*"):
+        if not _is_held(left):
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def _is_held(folder: Path) -> bool:

@@ -329,6 +329,16 @@ def test_a_kill_between_any_two_steps_leaves_a_delta_or_nothing_and_the_next_run
     assert last > 10, "each call of storage was the last one once"
 
 
+def test_the_disk_that_a_killed_run_filled_is_free_before_it_is_measured(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left = server.folder / "delta-killed"
+    left.mkdir()
+    (left / "held").touch()
+    monkeypatch.setattr(Server, "room", property(lambda _: Room(1000, 1769, 840) if left.exists() else PLENTY))
+    assert [made.outcome for made in server.make()] == [Outcome.MADE]
+
+
 def test_a_large_delta_is_sent_in_parts(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(operation, "PART_BYTES", 3_000)
     server.make()
