@@ -10,7 +10,6 @@ import zlib
 from collections.abc import Iterable
 from string import ascii_letters, digits
 from typing import Final
-from urllib.parse import unquote_to_bytes
 
 from imageserver.access_logs.compressed import GZIP, lines_of
 from imageserver.views.tokens import PREFIX
@@ -33,6 +32,7 @@ def _escaped(characters: str) -> str:
 _TOKEN: Final = re.compile(
     f"{''.join(map(_escaped, PREFIX))}{_escaped(f'{ascii_letters}{digits}_-')}{{{FEWEST},}}".encode()
 )
+_ESCAPE: Final = re.compile(rb"%(?:25)*([0-9A-Fa-f]{2})")
 
 
 def redacted(chunks: Iterable[bytes | memoryview]) -> bytes | None:
@@ -52,7 +52,5 @@ def redacted(chunks: Iterable[bytes | memoryview]) -> bytes | None:
 
 
 def _label(token: re.Match[bytes]) -> bytes:
-    text = token[0]
-    while b"%" in text:
-        text = unquote_to_bytes(text)
+    text = _ESCAPE.sub(lambda code: bytes.fromhex(code[1].decode()), token[0])  # at once, however often it is escaped
     return f"{LABEL}{hashlib.sha256(text).hexdigest()[:LABEL_DIGITS]}".encode()

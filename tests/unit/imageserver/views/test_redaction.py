@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import random
+import time
 
 import pytest
 from hypothesis import given, settings
@@ -75,6 +76,15 @@ def test_equal_tokens_have_equal_labels_and_others_have_others() -> None:
     first, again, other = (part.split("/")[0] for part in text.split(f"/{LABEL}")[1:])
     assert first == again != other
     assert len(first) == 8
+
+
+def test_a_token_that_is_escaped_thousands_of_times_takes_no_longer_than_its_length() -> None:
+    path = f"/{TOKEN[:-1]}%{'25' * 30_000}{ord(TOKEN[-1]):x}/{ROOT}"
+    body = log([line(cs_uri_stem=path)] * 40 + [line(cs_uri_stem=f"/{TOKEN}/{ROOT}")])
+    began = time.process_time()
+    text = clean(body)
+    assert time.process_time() - began < 5
+    assert len({part.split("/")[0] for part in text.split(f"/{LABEL}")[1:]}) == 1, "it is the same token"
 
 
 def test_a_log_without_a_token_is_not_written_anew() -> None:
