@@ -60,7 +60,16 @@ def _wrong(build: Build, file: str, root: str, builds: Mapping[str, Build]) -> s
     there = builds[base].record.files[listed[root]].size_bytes
     if facts.delta_base_bytes > there:
         return f"reads {facts.delta_base_bytes:,} bytes of a base, and the {root} of {base} has {there:,}"
+    if root == SQUASHFS and _is_outdated(build, builds[base]):
+        return f"was made by this server before the {root} of {base}, or the one beside it, was overwritten"
     return ""
+
+
+def _is_outdated(build: Build, base: Build) -> bool:
+    """Return whether this server made a delta between two versions whose squashfs had other bytes then."""
+    note = build.record.deltas.get(base.name)
+    old, new = (one.record.files[one.assessment.roots[SQUASHFS]].sha256 for one in (base, build))
+    return note is not None and not note.reason and (note.base_sha256, note.root_sha256) != (old, new)
 
 
 def _withheld(version: str, file: str, why: str) -> Withheld:

@@ -285,6 +285,18 @@ def test_a_base_that_is_withdrawn_afterwards_takes_its_delta_off_the_list(server
     assert server.deltas() == {DELTA: OLD}
 
 
+@pytest.mark.parametrize("version", [OLD, NEW], ids=["the base", "the version itself"])
+def test_a_delta_between_roots_that_were_overwritten_is_off_the_list(server: Server, version: str) -> None:
+    server.make()
+    key = f"{PRODUCT.path}/{version}/rootfs.squashfs"
+    before = server.system.store.objects[key].body
+    other = before[:-5000] + bytes([before[-5000] ^ 1]) + before[-4999:]
+    server.upload(version, other)  # as large as before, which no header of the delta speaks against
+    assert server.deltas() == {}
+    server.upload(version, before)
+    assert server.deltas() == {DELTA: OLD}
+
+
 def test_retention_takes_a_delta_off_the_list_with_its_base_and_deletes_both_later(server: Server) -> None:
     server.make()
     server.upload(NEWEST, newest_root(), metadata__json=b'{"deltas": 2}')
