@@ -3,30 +3,39 @@
 What is written is an upload as the log was, so its event leads here once more, and this time nothing is left to do.
 """
 
+import time
+from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 from imageserver.access_logs.compressed import DamagedLog
 from imageserver.errors import ObjectChanged, UnreadableLog
 from imageserver.storage.port import Store
+from imageserver.storage.retries import RaceLost, retry
 from imageserver.views.redaction import redacted
 
 MOST_BYTES: Final = 100_000_000
 """Of a log, compressed. A run holds a second one as large, twice while it is sent."""
 
 
-def redact_log(store: Store, key: str, etag: str) -> bool:
+def redact_log(store: Store, key: str, etag: str, pause: Callable[[float], object] = time.sleep) -> bool:
     """Replace the tokens in this upload of a log. Return whether anything was written.
 
     Nothing is to be done where it is gone, or another upload took its key: that one has an event of its own. Raise
     UnreadableLog where it cannot be read to its end, since tokens may be left in it.
     """
+    return retry(key, partial(_attempt, store, key, etag), pause)
+
+
+def _attempt(store: Store, key: str, etag: str) -> bool:
+    """Raise RaceLost where S3 refused the write: two at once may both lose, and the log is still as it was."""
     try:
         log = store.open(key, etag)
         if log.size_bytes > MOST_BYTES:
             raise UnreadableLog(
                 f"{key} has {log.size_bytes:,} bytes, expected at most {MOST_BYTES:,}: it may hold tokens; delete it"
             )
-        clean = redacted(log.chunks)
+        clean = redacted(log.chunks) if log.size_bytes else None  # a console makes a folder as an empty object
     except ObjectChanged:
         return False
     except DamagedLog as damaged:
@@ -34,4 +43,8 @@ def redact_log(store: Store, key: str, etag: str) -> bool:
             f"{key} {damaged}; expected lines in a gzip file. It may hold tokens: delete it, or order logs as "
             "infra/README.md does"
         ) from damaged
-    return clean is not None and store.replace(key, clean, etag) is not None
+    if clean is None:
+        return False
+    if store.replace(key, clean, etag) is None:
+        raise RaceLost
+    return True

@@ -50,11 +50,29 @@ def test_an_upload_that_was_replaced_or_is_gone_is_left_to_its_own_event(store: 
     assert KEY not in store.objects
 
 
+def test_a_write_that_lost_to_one_that_lost_too_is_tried_again(
+    store: MemoryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, refused = store.replace, [None, None]
+
+    def replace(key: str, body: bytes, revision: str) -> str | None:
+        return refused.pop() if refused else real(key, body, revision)
+
+    monkeypatch.setattr(store, "replace", replace)
+    assert redact_log(store, KEY, etag_of(store), lambda _: None)
+    assert TOKEN not in gzip.decompress(store.objects[KEY].body).decode()
+
+
 def test_a_log_that_cannot_be_read_stays_and_says_what_to_do(store: MemoryStore) -> None:
     store.put(KEY, LOG[:-9])
     with pytest.raises(UnreadableLog, match=r"edge/E1.*may hold tokens: delete it"):
         redact_log(store, KEY, etag_of(store))
     assert store.objects[KEY].body == LOG[:-9]
+
+
+def test_an_empty_object_holds_no_token(store: MemoryStore) -> None:
+    store.put("edge/", b"")
+    assert not redact_log(store, "edge/", store.objects["edge/"].etag)
 
 
 def test_a_log_that_is_too_large_stays_and_says_its_size(store: MemoryStore, monkeypatch: pytest.MonkeyPatch) -> None:
