@@ -142,7 +142,7 @@ class Parser:
             self._client(values[agent][:_AGENT_BYTES]),
             moment,
             is_whole or values[start_at] in _STARTS,
-            length.isdigit() and size_bytes < int(length),
+            length.isdigit() and len(length) <= _MOST_DIGITS and size_bytes < int(length),
             country.decode() if len(country) == _COUNTRY_LETTERS and country.isalpha() and country.isupper() else "",
             location.decode()
             if len(location) == _AIRPORT_LETTERS and location.isalpha() and location.isupper()

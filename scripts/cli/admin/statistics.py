@@ -102,7 +102,7 @@ def tell(found: dict[str, Any]) -> None:
     )
     _tell_counts("downloads by product", [(row["product"], row) for row in found["products"]])
     versions = sorted(found["versions"], key=lambda row: (-row["downloads"], row["product"], row["version"]))
-    _tell_versions([row for row in versions if row["last_fetched"]])
+    _tell_versions([row for row in versions if row["bytes"]])
     _tell_counts("clients", [(f"{row['kind']} {row['version']}".strip(), row) for row in found["clients"]])
     if found["countries"]:
         _tell_counts("countries", [(row["country"], row) for row in found["countries"]])
@@ -115,7 +115,7 @@ def tell(found: dict[str, Any]) -> None:
             f"deltas: {counted(deltas['downloads'], 'download')}, {output.size(deltas['bytes'])} instead of "
             f"{output.size(deltas['replaced_bytes'])}"
         )
-    idle = [f"{row['product']}/{row['version']}" for row in versions if row["listed"] and not row["last_fetched"]]
+    idle = [f"{row['product']}/{row['version']}" for row in versions if row["listed"] and not row["bytes"]]
     if idle:
         click.echo(f"listed and not fetched in this time: {counted(len(idle), 'version')}")
         _tell_lines(idle)
@@ -126,7 +126,7 @@ def _tell_versions(rows: list[dict[str, Any]]) -> None:
     _tell_lines(
         [
             f"{row['product']}/{row['version']}  {row['downloads']:,}  {output.size(row['bytes'])}  "
-            f"last fetched {row['last_fetched']}{'' if row['listed'] else '  not listed'}"
+            f"last fetched {row['last_fetched'] or 'at an unknown time'}{'' if row['listed'] else '  not listed'}"
             for row in rows
         ]
     )

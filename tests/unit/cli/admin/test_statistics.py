@@ -88,6 +88,13 @@ def test_the_table_has_edge_locations_where_the_logs_have_no_countries(logs: Mem
     assert "countries\n  DE  2  2.3 KiB\n" in admin("stats").stdout
 
 
+def test_a_version_that_was_fetched_is_not_idle_where_the_logs_tell_no_time(logs: MemoryStore) -> None:
+    put(logs, requests([name for name in CHOSEN if name not in ("date", "time")]))
+    said = admin("stats").stdout
+    assert f"  {NEW}  2  2.3 KiB  last fetched at an unknown time\n" in said
+    assert f"listed and not fetched in this time: 1 version\n  {OLD}\n" in said
+
+
 def test_a_long_table_is_cut_and_says_so(logs: MemoryStore) -> None:
     paths = (f"/images/os{n}/1/amd64/default/20261101/disk.qcow2" for n in range(25))
     put(logs, log([line(cs_uri_stem=path) for path in paths]))

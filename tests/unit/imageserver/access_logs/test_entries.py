@@ -111,6 +111,7 @@ def test_fewer_bytes_than_the_length_of_the_body_is_a_cut_download() -> None:
     assert parsed(line(sc_bytes="599", sc_content_len="600")).is_cut
     assert not parsed(line(sc_bytes="600", sc_content_len="600")).is_cut
     assert not parsed(line(sc_bytes="1", sc_content_len="-")).is_cut
+    assert not parsed(line(sc_bytes="1", sc_content_len="9" * 5000)).is_cut
 
 
 @pytest.mark.parametrize(
