@@ -226,11 +226,12 @@ def _failed_run(message: dict[str, Any]) -> str:
     """Return what a schedule left that could not start maintain, or Lambda after a run that failed twice."""
     try:
         body = json.loads(message["Body"])
-    except ValueError:
+    except (ValueError, RecursionError):
         body = {}
     body = body if isinstance(body, dict) else {}
     payload, answer = body.get("requestPayload", body), body.get("responsePayload") or {}
-    task = payload.get("task", "") if isinstance(payload, dict) else ""
+    task = payload.get("task") if isinstance(payload, dict) else ""
+    task = task if isinstance(task, str) else ""  # what maintain was asked for and refused may be anything
     about = {name: value.get("StringValue", "") for name, value in message.get("MessageAttributes", {}).items()}
     said = answer if isinstance(answer, dict) else {}
     parts = (said.get("errorType"), said.get("errorMessage"), about.get("ERROR_CODE"), about.get("ERROR_MESSAGE"))

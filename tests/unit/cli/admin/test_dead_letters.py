@@ -128,6 +128,20 @@ def test_a_dead_letter_about_an_access_log_names_the_log_and_goes_back() -> None
     assert letter.diagnosis.startswith("no release can read it")
 
 
+@pytest.mark.parametrize(
+    "body", ['{"task": ["prune"]}', '{"requestPayload": {"task": {}}}', '{"requestPayload": [', "[" * 100_000]
+)
+def test_a_run_of_maintain_that_was_asked_for_in_any_form_is_told_and_removed(body: str) -> None:
+    sqs = Sqs("")
+    deployment = Deployment(SimpleNamespace(), "images-1")
+    deployment.__dict__.update(sqs=sqs, maintain_dead_letters="dead")
+    (runs,) = dead_letters.boxes(deployment, "maintain")
+    sqs._answers = [[message("a") | {"Body": body}]]
+    (letter,) = runs.letters()
+    assert letter.diagnosis.startswith("a task failed: the log of the maintain function says why.")
+    assert (runs.answer(letter), sqs.log) == ("removed", [("delete", "a")])
+
+
 def test_a_server_that_makes_no_deltas_has_no_dead_letters_of_them() -> None:
     deployment = Deployment(SimpleNamespace(), "images-1")
     deployment.__dict__.update(deltas_dead_letters="")
