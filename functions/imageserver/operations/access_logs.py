@@ -125,5 +125,8 @@ def _begin_upload(store: Store, file: ObjectInfo) -> Iterator[bytes | memoryview
 
 
 def days_ago(now: datetime, days: int) -> datetime | None:
-    """Return the moment so many days ago; None for 0, which means all logs."""
-    return now - timedelta(days=days) if days else None
+    """Return the moment so many days ago, the first there is for more; None for 0, which means all logs."""
+    try:
+        return now - timedelta(days=days) if days else None
+    except OverflowError:
+        return datetime.min.replace(tzinfo=UTC)

@@ -124,6 +124,7 @@ def test_days_decide_which_logs_are_read(logs: MemoryStore) -> None:
     put(logs, requests(CHOSEN), ago=timedelta(days=40))
     assert "the oldest is of" in admin("stats --days 7", NOTHING).output
     assert told("stats --days 0")["requests"] == told("stats --days 41")["requests"] == 4
+    assert told("stats --days 1000000")["requests"] == told(f"stats --days {10**20}")["requests"] == 4
 
 
 def test_without_logs_it_says_when_they_come(logs: MemoryStore) -> None:

@@ -153,6 +153,11 @@ def test_every_version_stays_where_the_logs_cannot_tell(
     run.check()
 
 
+def test_more_days_than_a_date_can_go_back_keep_every_version(system: System, logs: MemoryStore) -> None:
+    reason = fetched_within(10**6, logs, NOW, lambda: True)(system.versions()[0], Run())
+    assert "the access logs begin at 2026-10-24 10:00, and 1000000 days of them are needed" in reason
+
+
 @pytest.mark.parametrize("method", ["list", "open"])
 @pytest.mark.parametrize("error", [StorageDenied("403"), StorageUnavailable("503")])
 def test_logs_that_storage_does_not_give_keep_every_version_and_fail_the_run_once(
