@@ -14,7 +14,7 @@ const LABEL = VIEW;
 const STREAM = /^images(-[a-z0-9]+)*$/;
 const SIGNED = /^signed\/([A-Za-z0-9_-]{22})\/(images(-[a-z0-9]+)*\/.+)$/;
 const DOCUMENT = /^streams\/v1\/([A-Za-z0-9][A-Za-z0-9_-]*)[A-Za-z0-9._-]*$/;
-const PAGE = /^(index\.html|api\.html|openapi\.json)?$/;
+const PAGE = /^(index\.html|api\.html|openapi\.json|streams\/mirrors\.json)?$/;
 const NO_CHANNEL = /^(streams|images.*|signed|views|private|versions|leases|maintain|mirrors)$/;
 // What a wrong token is compared with, so that it takes the steps of a right one.
 const NOBODY = { view: '', key: 'AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA', public: false };

@@ -50,6 +50,7 @@ def edge() -> Edge:
         ("/index.html", "index.html"),
         ("/api.html", "api.html"),
         ("/openapi.json", "openapi.json"),
+        ("/streams/mirrors.json", "streams/mirrors.json"),  # the page reads when each server was last compared
         (f"/{INDEX}", INDEX),
         ("/streams/v1/images.json", "streams/v1/images.json"),
         ("/streams/v1/images.unlisted.json", "streams/v1/images.unlisted.json"),
