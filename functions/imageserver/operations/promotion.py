@@ -71,6 +71,7 @@ def take_back(
     """Point a channel to the version before the one that it shows. Raise InvalidView if it shows none.
 
     `expected` names the version that the channel shows. With it, a repeated call goes back one version and not two.
+    Without it, that holds for what the channel shows at first: a write whose answer was lost is tried again.
     Raise OtherState if the channel shows another version and `expected` was never taken back.
     """
     known = _records(store, product)
@@ -79,9 +80,11 @@ def take_back(
 
     def change(view: View) -> View:
         nonlocal shown
-        shown = _first(view, product, known)
-        if expected and shown != expected:
-            _check_taken_back(view, VersionId(product, expected), shown)
+        found = _first(view, product, known)
+        shown = shown or found
+        wanted = expected or shown
+        if wanted and found != wanted:
+            _check_taken_back(view, VersionId(product, wanted), found)
             return view
         return taken_back(view, product, there, moment, by)
 

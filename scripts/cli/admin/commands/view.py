@@ -17,7 +17,7 @@ from cli.admin.errors import FOUND, NOTHING, end
 from cli.admin.token_use import LogUnavailable, Use
 from imageserver.errors import InvalidView
 from imageserver.format.file_kinds import ALL_CLIENTS
-from imageserver.format.keys import ImageKey, ProductId, path_of
+from imageserver.format.keys import ImageKey, ProductId, VersionId, path_of
 from imageserver.format.wording import counted
 from imageserver.operations.promotion import promote as point_to
 from imageserver.operations.promotion import take_back
@@ -410,7 +410,9 @@ def promote(
     if back and require:
         raise click.UsageError("--back asks for no check: leave --require out")
     if back:
-        moved = take_back(deployment.store, channel, product_of(target), now, deployment.operator, time.sleep)
+        product, shown = product_of(target), target.version if isinstance(target, ImageKey) else target
+        expected = shown.version if isinstance(shown, VersionId) else ""
+        moved = take_back(deployment.store, channel, product, now, deployment.operator, time.sleep, expected)
     elif isinstance(target, ProductId):
         raise click.UsageError(f"{path_of(target)} is a product; name the version that {channel} is to show")
     else:

@@ -180,6 +180,18 @@ def test_a_tested_image_moves_from_daily_to_stable_in_one_command_and_back_in_an
     assert re.search(rf"{NOBLE}/{NEW}: promoted on \S+ by ann, taken back on \S+ by ann", shown)
 
 
+def test_going_back_from_a_version_twice_goes_back_once(world: World) -> None:
+    world.admin(STABLE)
+    world.upload(f"images/{NOBLE}/{OLD}", f"images/{NOBLE}/{NEW}")
+    for version in (OLD, NEW):
+        world.admin(f"promote {NOBLE}/{version} --to stable")
+    assert world.told(f"promote {NOBLE}/{NEW} --to stable --back")["after"] == OLD
+    assert world.told(f"promote {NOBLE}/{NEW} --to stable --back")["after"] == OLD
+    world.admin(f"promote {NOBLE}/{NEW} --to stable")
+    said = world.admin(f"promote {NOBLE}/{OLD} --to stable --back", FOUND).stderr
+    assert f"shows {NEW} of images/{NOBLE}, expected {OLD}; nothing was taken back" in said
+
+
 def test_a_channel_is_promoted_to_by_fingerprint(world: World) -> None:
     world.admin(STABLE)
     world.upload(f"images/{NOBLE}/{NEW}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from msgspec.structs import replace
 
-from imageserver.errors import InvalidView, NotPassed
+from imageserver.errors import InvalidView, NotPassed, OtherState
 from imageserver.format.keys import parse_product, parse_version
 from imageserver.operations.check_results import post_result, results_of
 from imageserver.operations.promotion import Moved, moved, promote, shown_by_channels, take_back
@@ -48,6 +48,26 @@ def test_a_promotion_says_what_the_channel_showed_and_shows(server: System) -> N
         (OLD, "ann", ""),
         (NEW, "ann", "bob"),
     ]
+
+
+def test_going_back_once_goes_back_once_though_the_answer_was_lost(server: System) -> None:
+    for version in (OLD, NEW):
+        to_stable(server, version)
+    document = "private/views/stable.json"
+
+    def arrives_and_its_answer_is_lost() -> None:
+        take_back(server.store, "stable", NOBLE, server.store.clock, "bob", pause)
+
+    server.store.meanwhile("replace", document, arrives_and_its_answer_is_lost)
+    back = take_back(server.store, "stable", NOBLE, server.store.clock, "bob", pause)
+    assert back == Moved("stable", NOBLE, NEW, OLD)
+
+
+def test_going_back_leaves_what_another_operator_promoted_meanwhile(server: System) -> None:
+    to_stable(server, OLD)
+    server.store.meanwhile("replace", "private/views/stable.json", lambda: to_stable(server, NEW, by="eve"))
+    with pytest.raises(OtherState, match=f"shows {NEW} of {NOBLE.path}, expected {OLD}; nothing was taken back"):
+        take_back(server.store, "stable", NOBLE, server.store.clock, "bob", pause)
 
 
 def test_of_two_promotions_at_once_none_is_lost(server: System) -> None:
