@@ -39,7 +39,7 @@ def token_hash(text: str) -> str:
 
 
 def with_token(view: View, hashed: str, token: Token) -> View:
-    """Return the view with one more token. Raise InvalidView."""
+    """Return the view with one more token, unchanged if it has just this one. Raise InvalidView."""
     if not view.is_private:
         raise InvalidView(f"the view {view.name} can be read by everybody: it needs no token")
     if not _LABEL.fullmatch(token.label):
@@ -47,6 +47,8 @@ def with_token(view: View, hashed: str, token: Token) -> View:
             f"the label {token.label[:80]!r} has other characters, expected 1 to 63 of a-z, 0-9 and `-`, not `-` "
             "first: it is the user name in the remote's address"
         )
+    if view.tokens.get(hashed) == token:
+        return view  # the answer to an earlier attempt was lost
     if any(one.label == token.label for one in view.tokens.values()):
         raise InvalidView(
             f"the view {view.name} has a token {token.label}; choose another label, move its hosts to the new token, "

@@ -31,7 +31,7 @@ from imageserver.storage.parallel import in_parallel
 from imageserver.storage.port import Store
 from imageserver.versions.records import decode
 from imageserver.views.channels import entered, usable
-from imageserver.views.tokens import RANDOM_BYTES, token_hash, token_text, with_token, without_token
+from imageserver.views.tokens import RANDOM_BYTES, entries, token_hash, token_text, with_token, without_token
 from imageserver.views.view import SECRET_BYTES, Token, View, check, secret_text, served_prefix
 
 NEEDS: Final = "this server's edge cannot tell views apart; deploy it with the parameter Views=true"
@@ -96,9 +96,11 @@ def plan(
 def create(deployment: Deployment, view: View, *, hide: bool) -> tuple[View, int]:
     """Write a view, tell the edge, and have its catalog folded. Return it, and how many products are folded.
 
-    Raise InvalidView if a stream that becomes private is listed for everybody, unless `hide`.
+    Raise InvalidView if a stream that becomes private is listed for everybody, unless `hide`, and if the edge cannot
+    hold the entries: no later change would reach it.
     """
     edge, store = edge_of(deployment), deployment.store
+    entries([*configured(store).values(), view], datetime.now(UTC))
     listed = sorted(stream for stream in view.private_streams if _is_listed(store, stream))
     is_new = view_of(store, view.name) is None
     if listed and is_new and not hide:
@@ -164,9 +166,16 @@ def add_token(deployment: Deployment, name: str, label: str, lifetime: timedelta
 
 
 def revoke_token(deployment: Deployment, name: str, label: str) -> None:
-    """Forget a token and tell the edge. Raise InvalidView if there is none."""
+    """Forget a token and tell the edge. Raise InvalidView if there is none.
+
+    The edge is told even then: an earlier revocation may have been stopped before it was, or its answer lost.
+    """
     edge = edge_of(deployment)
-    change_view(deployment.store, name, lambda view: without_token(view, label), time.sleep)
+    try:
+        change_view(deployment.store, name, lambda view: without_token(view, label), time.sleep)
+    except InvalidView:
+        sync(deployment.store, edge, datetime.now(UTC))
+        raise
     sync(deployment.store, edge, datetime.now(UTC))
 
 

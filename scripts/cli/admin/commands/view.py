@@ -410,9 +410,9 @@ def promote(
     if back and require:
         raise click.UsageError("--back asks for no check: leave --require out")
     if back:
-        product, shown = product_of(target), target.version if isinstance(target, ImageKey) else target
+        shown = target.version if isinstance(target, ImageKey) else target
         expected = shown.version if isinstance(shown, VersionId) else ""
-        moved = take_back(deployment.store, channel, product, now, deployment.operator, time.sleep, expected)
+        moved = take_back(deployment.store, channel, product_of(target), now, deployment.operator, time.sleep, expected)
     elif isinstance(target, ProductId):
         raise click.UsageError(f"{path_of(target)} is a product; name the version that {channel} is to show")
     else:

@@ -368,6 +368,29 @@ def test_a_revocation_that_was_killed_is_ended_by_sync(world: World) -> None:
     assert world.told("view sync") == {"put": [], "deleted": []}
 
 
+def test_a_revocation_that_was_killed_is_ended_by_the_same_command(world: World) -> None:
+    world.admin(STAGING)
+    world.admin("view token add staging ann")
+    world.edge.on = killed("change")
+    with pytest.raises(click.Abort):
+        main(["view", "token", "revoke", "staging", "ann"], standalone_mode=False)
+    world.edge.on = lambda _: None
+    world.admin("view token revoke staging ann", NOTHING)
+    assert not [key for key in world.edge.entries if key.startswith("token:")]
+
+
+def test_a_view_whose_private_streams_the_edge_cannot_hold_is_not_made_and_tokens_can_still_be_revoked(
+    world: World,
+) -> None:
+    world.admin(STAGING)
+    world.admin("view token add staging ann")
+    streams = ",".join(f"images-{'x' * 60}{n}" for n in range(20))
+    assert "make fewer streams private" in world.admin(f"view create wide --private --streams {streams}", USAGE).stderr
+    assert configured(world.system.store).keys() == {"staging"}
+    world.admin("view token revoke staging ann")
+    assert not [key for key in world.edge.entries if key.startswith("token:")]
+
+
 def test_removing_a_view_is_said_first_and_deletes_all_that_was_of_it(world: World) -> None:
     world.admin(STAGING)
     world.admin("view token add staging ann")

@@ -64,6 +64,11 @@ def test_a_second_token_of_a_label_and_one_of_a_public_view_are_refused() -> Non
         without_token(once, "bob")
 
 
+def test_a_token_that_is_added_again_because_an_answer_was_lost_is_the_same_one() -> None:
+    once = with_token(private(), HASH, token())
+    assert with_token(once, HASH, token()) == once
+
+
 def test_the_edge_knows_each_view_each_valid_token_and_the_private_streams() -> None:
     staging = with_token(private(), HASH, token(until=UNTIL + 1))
     found = {key: json.loads(value) for key, value in entries([staging, channel()], NOW).items()}
