@@ -81,6 +81,7 @@ def _copy(message: MirrorMessage, context: LambdaContext) -> None:
         pause=time.sleep,
         seconds_left=lambda: batches.seconds_left(context),
         host=host_of(mirror.address),
+        most_bytes=settings.max_upload_bytes,
     )
     copied = copy(message.file, services)
     _report(message, copied, time.monotonic() - began)

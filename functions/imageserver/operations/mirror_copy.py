@@ -64,7 +64,10 @@ class Copied:
 
 @dataclass(frozen=True, slots=True)
 class CopyServices:
-    """Dependencies of a copy. `host` is upstream's; `seconds_left` returns how long this run has left."""
+    """Dependencies of a copy. `host` is upstream's; `seconds_left` returns how long this run has left.
+
+    A file of more than `most_bytes` is refused, also if upstream's catalog does not say its size; None: no limit.
+    """
 
     store: FileStore
     upstream: Upstream
@@ -72,6 +75,7 @@ class CopyServices:
     pause: Callable[[float], object]
     seconds_left: Callable[[], float]
     host: str
+    most_bytes: int | None = None
 
 
 def copy(file: UpstreamFile, services: CopyServices) -> Copied:
@@ -164,7 +168,12 @@ class _Copy:
         reading = self.services.upstream.read(
             file.path, file.size_bytes, self.read_s, note.done_bytes, note.generation
         )  # fmt: skip
+        most = self.services.most_bytes
         with closing(reading.parts):
+            if most is not None and reading.size_bytes > most:
+                raise UpstreamRefused(
+                    f"it has {reading.size_bytes:,} bytes upstream, expected at most {most:,} (MaxUploadBytes)"
+                )
             if reading.size_bytes <= self._part_bytes:
                 return self._at_once(reading)
             return self._in_parts(reading, note)
@@ -241,10 +250,11 @@ class _Copy:
 
     def _continued(self, reading: Reading) -> Copied:
         """Return `continued` if another run can get further than this one did."""
-        note = self.notebook.note
-        if note.can_continue(self._part_bytes) or self.read_s < FRESH_S:
+        can_continue = self.notebook.note.can_continue(self._part_bytes)
+        if self.read_s < FRESH_S or (can_continue and self.bytes_read):
             return self._ended(Outcome.CONTINUED)
-        self.notebook.drop()
+        if not can_continue:
+            self.notebook.drop()
         if self.bytes_read < self._part_bytes:
             raise UpstreamUnavailable(
                 f"{self.file.path} is too slow: less than {self._part_bytes:,} bytes came in {self.read_s:.0f} s"

@@ -35,7 +35,8 @@ AHEAD: Final = 2
 """Parts that may be fetched ahead of an unfinished one."""
 _SLICE_BYTES: Final = 1 << 20
 _TRANSIENT: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
-_CONTENT_RANGE: Final = re.compile(r"bytes (\d+)-(\d+)/(\d+)", re.ASCII)
+_LENGTH: Final = re.compile(r"\d{1,18}", re.ASCII)
+_CONTENT_RANGE: Final = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18})", re.ASCII)
 
 _R = TypeVar("_R")
 
@@ -348,9 +349,10 @@ def _size_of(response: BaseHTTPResponse, start: int, size_bytes: int) -> int:
     """Return the size of the whole file from the answer to a request from byte `start` on, else from the catalog."""
     if response.status == 200:
         text = response.headers.get("Content-Length", "")
-        if not text.isdecimal() and not size_bytes:
+        is_length = _LENGTH.fullmatch(text)
+        if not is_length and not size_bytes:
             raise UpstreamRefused("upstream says neither in its catalog nor in its answer how long the file is")
-        return int(text) if text.isdecimal() else size_bytes
+        return int(text) if is_length else size_bytes
     given = response.headers.get("Content-Range", "")
     found = _CONTENT_RANGE.fullmatch(given)
     if not found or int(found[1]) != start:
@@ -366,7 +368,7 @@ def _unexpected(response: BaseHTTPResponse, url: str, path: str) -> _Again | Ups
     asked = response.headers.get("Retry-After", "")
     try:
         return _Again(what, Retry().parse_retry_after(asked) if asked else 0)
-    except InvalidHeader:
+    except (InvalidHeader, ValueError, OverflowError):  # a number of thousands of digits, a year that no date has
         return _Again(what)
 
 

@@ -11,6 +11,7 @@ Lambda, and has to read the whole document as well before it is known to be comp
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from typing import Annotated
 
 import msgspec
 
@@ -21,13 +22,17 @@ DOWNLOADS = "image-downloads"
 LARGEST_DOCUMENT_BYTES = 512 << 20
 
 
+_Size = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
+"""Bytes, as many as clients can count; 0 where upstream does not say."""
+
+
 class Item(msgspec.Struct, frozen=True):
     """One file of a version."""
 
     ftype: str = ""
     path: str = ""
     sha256: str = ""
-    size: int = 0
+    size: _Size = 0
     delta_base: str = ""
     combined_sha256: str = ""
     combined_rootxz_sha256: str = ""

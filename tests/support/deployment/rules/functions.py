@@ -36,7 +36,7 @@ ENVIRONMENT: Final[Mapping[str, frozenset[str]]] = {
         "DELTAS_QUEUE_URL",
     },
     "Mirror": COMMON | {"BASE_URL", "COPIES_QUEUE_URL", "GRACE_HOURS", "MAX_UPLOAD_BYTES"},
-    "Copy": COMMON | {"BASE_URL", "QUEUE_URL"},
+    "Copy": COMMON | {"BASE_URL", "QUEUE_URL", "MAX_UPLOAD_BYTES"},
     "Delta": COMMON | {"DELTAS", "QUEUE_URL"},
     "Redact": COMMON | {"LOGS_BUCKET", "QUEUE_URL"},
 }

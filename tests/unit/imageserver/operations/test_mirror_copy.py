@@ -39,6 +39,7 @@ class World:
     run_s: float = 900.0
     seconds: float = 0.0
     store: MemoryStore = field(default_factory=MemoryStore)
+    most_bytes: int | None = None
 
     def __post_init__(self) -> None:
         self.upstream = MemoryUpstream({PATH: self.body}, part_bytes=PART, clock=lambda: self.seconds)
@@ -56,6 +57,7 @@ class World:
             pause=lambda _: None,
             seconds_left=lambda: self.run_s - (self.seconds - began),
             host="images.example.net",
+            most_bytes=self.most_bytes,
         )
         return copy(file or self.file(), services)
 
@@ -179,6 +181,27 @@ def test_a_short_run_that_finished_no_part_leaves_the_file_to_the_next(world: Wo
     assert world.copy() == Copied(Outcome.CONTINUED)
     world.run_s = 900
     assert world.copy().bytes_read == 2 * PART
+
+
+def test_a_run_that_adds_nothing_to_a_begun_copy_asks_for_no_further_run(world: World) -> None:
+    world.each_part_takes(300)
+    assert world.copy() == Copied(Outcome.CONTINUED, bytes_read=2 * PART)
+    world.each_part_takes(900)
+    with pytest.raises(UpstreamUnavailable, match="too slow"):
+        world.copy()
+    world.each_part_takes(1)
+    assert world.copy().outcome is Outcome.COPIED
+    assert world.upstream.bytes_read[PATH] < len(BODY) + 2 * PART, "what was there before is not read again"
+
+
+@pytest.mark.parametrize("said", [0, len(BODY)])
+def test_a_file_larger_than_this_server_takes_is_refused_before_it_is_read(world: World, said: int) -> None:
+    world.most_bytes = len(BODY)
+    world.body += b"x"
+    world.upstream.files[PATH] = world.body
+    copied = world.copy(world.file(size_bytes=said and said + 1))
+    assert (copied.outcome, copied.bytes_read, world.is_clean) == (Outcome.REFUSED, 0, True)
+    assert "expected at most 10,340 (MaxUploadBytes)" in copied.reason
 
 
 @pytest.mark.parametrize("size", [PART, len(BODY)])

@@ -157,6 +157,8 @@ def test_a_flat_layout_comes_with_both_kinds_of_tarballs_once() -> None:
         ({"path": "images/x\n"}, "/root.squashfs", "is no path below upstream's address"),
         ({"ftype": "squashfs.vcdiff", "delta_base": "../x"}, "/root.squashfs", "has no place here"),
         ({"size": "large"}, "", "cannot be read"),
+        ({"size": -1}, "", "cannot be read: Expected `int` >= 0"),
+        ({"size": 1 << 63}, "", "cannot be read"),
         ({"path": 7}, "", "cannot be read"),
     ],
 )
