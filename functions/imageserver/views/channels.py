@@ -20,7 +20,7 @@ from imageserver.versions.state import State
 from imageserver.views.view import Promotion, View
 
 MOST_PROMOTIONS: Final = 20
-"""Promotions of a product that a channel remembers, the newest."""
+"""Promotions of a product that a channel remembers, the newest; besides as many that were not taken back."""
 NEWEST: Final = "the channel itself"
 """Who pointed a channel to a version that it showed as the newest."""
 KEPT: Final = 2
@@ -124,7 +124,7 @@ def kept(views: Iterable[View], product: ProductId, there: There) -> dict[str, s
 def promoted(view: View, version: VersionId, at: str, by: str) -> View:
     """Return the channel pointed to a version; unchanged when that was its last promotion. Raise InvalidView.
 
-    One that has left the channel comes into it again.
+    One that has left the channel, or was to leave it by now, comes into it again.
     """
     channel = _channel(view, version.product)
     before = channel.get(version.product.path, ())
@@ -133,8 +133,10 @@ def promoted(view: View, version: VersionId, at: str, by: str) -> View:
     last = before[-1] if before else None
     is_last = last is not None and last.version == version.version and not last.back_at
     if last and is_last and not has_left(view, last.at):
-        return view
-    after = (*before, Promotion(version=version.version, at=at, by=by))[-MOST_PROMOTIONS:]
+        leaves = leaves_at(view, last.at)
+        if leaves is None or datetime.fromisoformat(at) < leaves:
+            return view
+    after = _remembered(view, (*before, Promotion(version=version.version, at=at, by=by)), None)
     return replace(view, channel={**channel, version.product.path: after})
 
 
@@ -161,7 +163,7 @@ def taken_back(view: View, product: ProductId, there: There, at: str, by: str) -
     numbers = [number for number, one in enumerate(before) if one.version == shown[0] and not one.back_at]
     if not numbers:  # it was shown as the newest
         newest = Promotion(version=shown[0], at=there[shown[0]], by=NEWEST, back_at=at, back_by=by)
-        after: tuple[Promotion, ...] = (*before, newest)[-MOST_PROMOTIONS:]
+        after = _remembered(view, (*before, newest), there)
     else:
         after = tuple(
             replace(one, back_at=at, back_by=by)
@@ -170,6 +172,19 @@ def taken_back(view: View, product: ProductId, there: There, at: str, by: str) -
             for number, one in enumerate(before)
         )
     return replace(view, channel={**(view.channel or {}), product.path: after})
+
+
+def _remembered(view: View, promotions: tuple[Promotion, ...], there: There | None) -> tuple[Promotion, ...]:
+    """Return the newest promotions, and those without which another version would be shown.
+
+    In a channel that follows the newest these are the last ones of the versions that are `there`, None for all.
+    """
+    if view.follows_newest:
+        last = {one.version: one for one in promotions}
+        needed = [one for one in last.values() if there is None or one.version in there]
+    else:
+        needed = [one for one in promotions if not one.back_at][-MOST_PROMOTIONS:]
+    return tuple(one for one in promotions if one in {*promotions[-MOST_PROMOTIONS:], *needed})
 
 
 def _channel(view: View, product: ProductId) -> dict[str, tuple[Promotion, ...]]:

@@ -120,6 +120,23 @@ def test_a_channel_remembers_its_newest_promotions() -> None:
     assert [one.version for one in made.channel[NOBLE.path]] == names[1:]
 
 
+def test_a_channel_goes_back_to_a_good_version_however_many_were_taken_back_after_it() -> None:
+    later = [f"20261124_10{n:02}" for n in range(3 * MOST_PROMOTIONS)]
+    for made in (to(channel(), ONE), newest()):
+        for number, name in enumerate(later, 1):
+            there_now = there(ONE, *later[:number])
+            made = taken_back(made if made.follows_newest else to(made, name), NOBLE, there_now, "then", "bob")
+            assert standing(made, NOBLE, there_now) == [ONE]
+
+
+def test_a_channel_that_follows_the_newest_forgets_what_is_no_longer_there() -> None:
+    made = newest()
+    for n in range(3 * MOST_PROMOTIONS):
+        made = taken_back(made, NOBLE, there(ONE, f"20261124_10{n:02}"), "then", "bob")
+    assert made.channel
+    assert len(made.channel[NOBLE.path]) == MOST_PROMOTIONS
+
+
 def test_what_a_channel_does_not_take_cannot_be_promoted_to_it() -> None:
     with pytest.raises(InvalidView, match="is no channel"):
         promoted(view(streams=("images",)), VersionId(NOBLE, ONE), "", "")
@@ -193,6 +210,13 @@ def test_a_version_that_left_comes_into_the_channel_again_by_a_promotion() -> No
     again = promoted(over, VersionId(NOBLE, ONE), "2026-12-02T12:00:00+00:00", "bob")
     assert standing(again, NOBLE, ALL) == [ONE]
     assert standing(expired(again, datetime(2026, 12, 9, 12, tzinfo=UTC)), NOBLE, ALL) == []
+
+
+def test_a_promotion_of_a_version_that_is_due_to_leave_counts_before_it_has_left() -> None:
+    made, version = weekly(ONE), VersionId(NOBLE, ONE)
+    assert promoted(made, version, "2026-11-28T11:59:59+00:00", "bob") is made
+    again = promoted(made, version, "2026-11-28T12:00:00+00:00", "bob")
+    assert standing(expired(again, datetime(2026, 11, 28, 13, tzinfo=UTC)), NOBLE, ALL) == [ONE]
 
 
 def test_what_left_a_channel_does_not_come_back_with_an_earlier_clock() -> None:
