@@ -142,7 +142,10 @@ def remove(deployment: Deployment, name: str) -> int:
 
 
 def losses(deployment: Deployment, view: View) -> tuple[list[str], list[str]]:
-    """Return the private streams that everybody would see without a view, and the versions that nobody would."""
+    """Return the private streams that everybody would see without a view, and the versions that nobody would.
+
+    A stream counts that has any file: the edge serves one that was withdrawn until it is deleted.
+    """
     store = deployment.store
     others = [one for one in configured(store).values() if one.name != view.name]
     still_private = {stream for one in others for stream in one.private_streams}
@@ -151,7 +154,7 @@ def losses(deployment: Deployment, view: View) -> tuple[list[str], list[str]]:
     elsewhere = _versions(DocumentCache(store), set(view.streams) - still_private)
     for one in others:
         elsewhere |= _versions(DocumentCache(store, served_prefix(one.name)), set(view.streams) & set(one.streams))
-    return [stream for stream in freed if _versions(DocumentCache(store), [stream])], sorted(shown - elsewhere)
+    return [stream for stream in freed if _has_files(store, stream)], sorted(shown - elsewhere)
 
 
 def add_token(deployment: Deployment, name: str, label: str, lifetime: timedelta | None) -> NewToken:
@@ -258,6 +261,10 @@ def _is_listed(store: Store, stream: str) -> bool:
     seen = store.read(documents.INDEX_KEY)
     entry = documents.decode_index(seen.body if seen else None).index.get(stream)
     return bool(entry and entry.products)
+
+
+def _has_files(store: Store, stream: str) -> bool:
+    return any(not info.key.endswith("/") for info in store.list(f"{stream}/"))
 
 
 def _versions(cache: DocumentCache, streams: Iterable[str]) -> set[str]:

@@ -253,8 +253,8 @@ def remove(deployment: Deployment, as_json: bool, name: str, make_public: bool, 
     if freed and not make_public:
         end(
             FOUND,
-            f"{', '.join(freed)} would be public without {name}: withdraw what is listed there, make another private "
-            "view of it, or add --make-public",
+            f"{', '.join(freed)} would be public without {name}: withdraw what is there and wait until it is deleted, "
+            "make another private view of it, or add --make-public",
         )
     if last and not anyway:
         more = f" and {len(last) - MOST_SHOWN:,} more" if len(last) > MOST_SHOWN else ""

@@ -411,6 +411,18 @@ def test_a_private_stream_becomes_public_only_when_that_is_said(world: World) ->
     assert world.index == ["images-staging"]
 
 
+def test_a_private_stream_whose_versions_are_withdrawn_is_not_public_before_they_are_deleted(world: World) -> None:
+    world.admin(STAGING)
+    world.upload(f"images-staging/{NOBLE}/{NEW}")
+    world.admin(f"withdraw images-staging/{NOBLE}/{NEW} --yes")
+    world.system.publish(parse_version(f"images-staging/{NOBLE}/{NEW}"))
+    assert world.system.listed("images-staging", "staging") == {}
+    assert "wait until it is deleted" in world.admin("view remove staging --yes", FOUND).stderr
+    for key in [key for key in world.system.store.objects if key.startswith("images-staging/")]:
+        world.system.store.remove(key)
+    world.admin("view remove staging --yes")
+
+
 def test_a_channel_is_not_removed_while_a_version_is_shown_by_nothing_else(world: World) -> None:
     world.admin(STAGING)
     world.admin("view create stable --channel --streams images-staging")
