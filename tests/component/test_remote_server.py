@@ -474,6 +474,22 @@ def _connections(names: dict[str, str], public: list[str], clock: Callable[[], f
     return Connections({"public.example", "inside.example", "no.example"}, False, 4, resolve=resolve, clock=clock)
 
 
+@pytest.mark.parametrize(
+    ("name", "asked"), [("b\u00fccher.example", "xn--bcher-kva.example"), ("\u4f8b\u3048.jp", "xn--r8jz45g.jp")]
+)
+def test_a_host_with_other_letters_is_named_as_in_dns(served: UpstreamServer, name: str, asked: str) -> None:
+    port = _port(served)
+
+    def resolve(_host: str, _port: int, **_: Any) -> list[tuple[Any, ...]]:
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port))]
+
+    mirror = Mirror(address=f"http://{name}:{port}/", stream="images", only=("all",), allow_private=True)
+    server = RemoteServer(mirror, "c", QUICK, Connections({name}, True, 1, resolve=resolve))
+    assert server.document(INDEX)
+    assert served.requests[-1].headers["host"] == f"{asked}:{port}"
+    server.close()
+
+
 def _port(server: UpstreamServer) -> int:
     return int(server.url.rpartition(":")[2])
 

@@ -164,5 +164,5 @@ class Connections:
 
 
 def _host_header(scheme: str, host: str, port: int) -> str:
-    name = f"[{host}]" if ":" in host else host
+    name = f"[{host}]" if ":" in host else host if host.isascii() else host.encode("idna").decode()
     return name if port == {"http": 80, "https": 443}[scheme] else f"{name}:{port}"
