@@ -8,6 +8,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
@@ -18,7 +19,7 @@ from msgspec.structs import replace
 from cli.admin import inventory, output
 from cli.admin.deployment import Deployment
 from cli.admin.token_use import LogUnavailable, Use, count
-from imageserver.errors import InvalidView
+from imageserver.errors import InvalidView, SimplestreamsError
 from imageserver.format import documents
 from imageserver.format.keys import ProductId, VersionId, parse_version
 from imageserver.operations.inventory import known_products
@@ -158,12 +159,20 @@ def losses(deployment: Deployment, view: View) -> tuple[list[str], list[str]]:
 
 
 def add_token(deployment: Deployment, name: str, label: str, lifetime: timedelta | None) -> NewToken:
-    """Make a token, write its hash and tell the edge. Raise InvalidView."""
+    """Make a token, write its hash and tell the edge. Raise InvalidView.
+
+    If the edge cannot be told, the token goes again: nobody was shown it, and the same command makes another one.
+    """
     edge, now = edge_of(deployment), datetime.now(UTC)
     text = token_text(secrets.token_bytes(RANDOM_BYTES))
     token = Token(label=label, created=_now(), until=int((now + lifetime).timestamp()) if lifetime else 0)
     change_view(deployment.store, name, lambda view: with_token(view, token_hash(text), token), time.sleep)
-    sync(deployment.store, edge, now)
+    try:
+        sync(deployment.store, edge, now)
+    except SimplestreamsError:
+        with suppress(InvalidView):
+            change_view(deployment.store, name, lambda view: without_token(view, label), time.sleep)
+        raise
     host = urlsplit(deployment.edge).netloc or "HOST"
     return NewToken(name, label, text, token.until, f"https://{label}:{text}@{host}", f"https://{host}/{text}")
 

@@ -18,8 +18,9 @@ from click.testing import CliRunner, Result
 from cli.admin import arguments
 from cli.admin.__main__ import main
 from cli.admin.deployment import Deployment
-from cli.admin.errors import FOUND, NOTHING
+from cli.admin.errors import FOUND, NOTHING, STORAGE
 from cli.admin.token_use import LocalLog
+from imageserver.errors import StorageUnavailable
 from imageserver.format import documents
 from imageserver.format.keys import ProductId, parse_version
 from imageserver.operations.view_documents import change_view, configured, view_of
@@ -366,6 +367,20 @@ def test_a_revocation_that_was_killed_is_ended_by_sync(world: World) -> None:
     assert world.admin("view sync").stdout == "entries of the edge: 0 written, 1 deleted\n"
     assert not [key for key in world.edge.entries if key.startswith("token:")]
     assert world.told("view sync") == {"put": [], "deleted": []}
+
+
+def test_a_token_of_which_the_edge_could_not_be_told_is_made_by_the_same_command(world: World) -> None:
+    world.admin(STAGING)
+
+    def away(method: str) -> None:
+        if method == "change":
+            raise StorageUnavailable("arn:store did not answer")
+
+    world.edge.on = away
+    assert "did not answer" in world.admin("view token add staging ann", STORAGE).stderr
+    world.edge.on = lambda _: None
+    assert "sst_" in world.admin("view token add staging ann").stdout
+    assert len([key for key in world.edge.entries if key.startswith("token:")]) == 1
 
 
 def test_a_revocation_that_was_killed_is_ended_by_the_same_command(world: World) -> None:
