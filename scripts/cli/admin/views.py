@@ -31,6 +31,7 @@ from imageserver.storage.key_values import KeyValues
 from imageserver.storage.parallel import in_parallel
 from imageserver.storage.port import Store
 from imageserver.versions.records import decode
+from imageserver.views.catalogs import private_streams
 from imageserver.views.channels import entered, usable
 from imageserver.views.tokens import RANDOM_BYTES, entries, token_hash, token_text, with_token, without_token
 from imageserver.views.view import SECRET_BYTES, Token, View, check, secret_text, served_prefix
@@ -140,6 +141,11 @@ def remove(deployment: Deployment, name: str) -> int:
     sync(store, edge, datetime.now(UTC))
     _delete_served(store, name)
     return fold_again(deployment, lambda _: True) if view and view.private_streams else 0
+
+
+def public_streams(deployment: Deployment, streams: Iterable[str]) -> list[str]:
+    """Return those of these streams that everybody sees."""
+    return sorted(set(streams) - private_streams(configured(deployment.store).values()))
 
 
 def losses(deployment: Deployment, view: View) -> tuple[list[str], list[str]]:

@@ -121,6 +121,10 @@ def create(
         made, folded = views.create(deployment, wanted, hide=hide)
     except InvalidView as error:
         raise click.UsageError(str(error)) from error
+    if made.is_private and made.channel is not None:
+        for stream in views.public_streams(deployment, streams):
+            hides = f"./scripts/admin view create NAME --private --streams {stream}"
+            output.say(f"everybody still sees {stream}, as a channel makes no stream private; this does: {hides}")
     if as_json:
         output.print_json(views.as_json(deployment, made) | {"products": folded})
         return

@@ -311,6 +311,14 @@ def test_a_stream_that_everybody_sees_is_hidden_only_when_that_is_said(world: Wo
     assert "ubuntu/noble" in world.system.products_document().products[NAME].aliases
 
 
+def test_who_makes_a_private_channel_of_a_public_stream_is_told_that_it_stays_public(world: World) -> None:
+    told = world.admin("view create beta --private --channel --streams images-staging").stderr
+    assert "everybody still sees images-staging, as a channel makes no stream private" in told
+    world.admin(STAGING)
+    again = world.admin("view create gamma --private --channel --streams images-staging")
+    assert "everybody" not in again.stderr
+
+
 def test_a_stream_is_shown_in_a_private_view_and_stays_public(world: World) -> None:
     world.upload(f"images/{NOBLE}/{NEW}")
     world.admin("view create partner --streams images-partner --with images --private")
