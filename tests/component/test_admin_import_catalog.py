@@ -192,6 +192,19 @@ def test_a_filter_brings_what_it_takes_and_a_wider_one_what_is_missing(
     assert len(wide["left out"]) == 2
 
 
+def test_a_password_in_the_address_of_a_server_without_images_is_not_printed(
+    deployment: Deployment, site: tuple[Path, str]
+) -> None:
+    several(site[0])
+    scheme, _, rest = site[1].partition("://")
+    for only in (["--only", "debian"], []):
+        source = f"{scheme}://ci:sst_secret@{rest}"
+        if not only:
+            (site[0] / documents.INDEX_KEY).write_text('{"index": {}}')
+        nothing = CliRunner().invoke(main, ["import", source, *only])
+        assert (nothing.exit_code, "sst_secret" in nothing.output) == (4, False), nothing.output
+
+
 def test_a_filter_that_takes_nothing_or_cannot_be_read_is_told(deployment: Deployment, site: tuple[Path, str]) -> None:
     several(site[0])
     nothing = CliRunner().invoke(main, ["import", str(site[0]), "--only", "debian"])

@@ -25,6 +25,9 @@ from imageserver.errors import (
     UpstreamRefused,
 )
 from imageserver.format.keys import RECORDS
+from imageserver.upstream.mirrors import MIRRORS
+from imageserver.views.checks import CHECKS
+from imageserver.views.view import VIEWS
 
 FOUND: Final = 1
 REFUSED: Final = 3
@@ -46,6 +49,7 @@ EDGE: Final = "look at the distribution: it takes no invalidation of a whole str
 OTHER_BUCKET: Final = "name a bucket that is there, with --bucket or --stack"
 SOURCE: Final = "look at the address of that server"
 CATALOG: Final = "admin rebuild catalog --yes"
+EARLIER: Final = "`aws s3api list-object-versions` names the earlier versions of a key"
 RECORD: Final = "admin rebuild records --yes"
 
 PROXY: Final = "look whether something between here and AWS answers in its place"
@@ -111,6 +115,8 @@ def _explained(error: Exception) -> Fault:
     if isinstance(error, InvalidView):
         return Fault(what, "", FOUND)
     if isinstance(error, CatalogDamaged):
+        if what.startswith((VIEWS, CHECKS, MIRRORS)):  # nothing makes these again
+            return Fault(what, EARLIER)
         return Fault(what, RECORD if what.startswith(RECORDS) else CATALOG)
     if isinstance(error, UpstreamRefused):  # no request to AWS led to it
         has_remedy = isinstance(error, network.NetworkRefused) or isinstance(root, OSError)

@@ -294,12 +294,13 @@ def import_(
         if only or keep:
             files = other_servers.only_chosen(files, only or (parse_filter(ALL),), keep)
         todo = import_plan.plan(deployment, files, told, known)
+    shown = Web(source).host if source.startswith(("https://", "http://")) else source  # the rest may hold a password
     if todo.is_empty and only:
-        end(NOTHING, f"{source} has nothing that --only takes: `lxc image list` of it shows what there is")
+        end(NOTHING, f"{shown} has nothing that --only takes: `lxc image list` of it shows what there is")
     if todo.is_empty:
         end(
             NOTHING,
-            f"there is no image in {source}: neither a file below images* nor a catalog, {INDEX_KEY}; name the folder, "
+            f"there is no image in {shown}: neither a file below images* nor a catalog, {INDEX_KEY}; name the folder, "
             "bucket or address that holds one of them",
         )
     if yes:

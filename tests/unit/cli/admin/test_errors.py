@@ -22,7 +22,7 @@ from cli.admin import arguments, checks, doctor, errors
 from cli.admin.__main__ import main
 from cli.admin.checks import NotSeen
 from cli.admin.deployment import Deployment, Queue
-from cli.admin.errors import AGAIN, CATALOG, EDGE, NO_CREDENTIALS, NOTHING, RECORD, RIGHTS, STORAGE, WAY
+from cli.admin.errors import AGAIN, CATALOG, EARLIER, EDGE, NO_CREDENTIALS, NOTHING, RECORD, RIGHTS, STORAGE, WAY
 from cli.aws import LOG_IN, LOG_IN_AGAIN
 from imageserver.errors import CatalogBusy, CatalogDamaged, InvalidationRefused, StorageDenied, StorageUnavailable
 from imageserver.storage.s3 import S3Error
@@ -58,6 +58,9 @@ CONNECTION = aws.EndpointConnectionError(endpoint_url="https://s3.example.org")
     [
         (CatalogDamaged("streams/v1/images.json is not a document of ours"), CATALOG, STORAGE),
         (CatalogDamaged("versions/images/x.json is not a record"), RECORD, STORAGE),
+        (CatalogDamaged("private/views/stable.json cannot be read; put back its previous version"), EARLIER, STORAGE),
+        (CatalogDamaged("private/checks/images/x.json cannot be read; delete it"), EARLIER, STORAGE),
+        (CatalogDamaged("mirrors/mirrors.json cannot be used; put back its previous version"), EARLIER, STORAGE),
         (StorageUnavailable("503"), AGAIN, STORAGE),
         (CatalogBusy("races"), AGAIN, STORAGE),
         (StorageDenied("403"), RIGHTS, STORAGE),
