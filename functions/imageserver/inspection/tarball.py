@@ -25,7 +25,7 @@ START_BYTES: Final = MIB
 _START_MEMBERS: Final = 100
 MOST_FOR_TEMPLATES: Final = 4 << 30
 """Unpacked bytes of a unified tarball that are searched for its templates: under a minute of xz."""
-_MOST_METADATA: Final = 10  # of metadata.yaml files; `tar --append` leaves a few
+_MOST_ALIKE: Final = 10  # files metadata.yaml, or rootfs.img; `tar --append` leaves a few
 _LONGEST_FILE_NAME: Final = 255  # names of a file system; a tarball may hold longer ones, up to a MiB each
 _PACK_AGAIN: Final = "pack the file system with tar"
 _NO_TARBALL: Final = (
@@ -94,31 +94,35 @@ def read_image(
     `whole` reads to the end of the archive, which proves it complete and within the limits; a root in it raises
     WholeImage. Otherwise reading stops once it has found a root and the templates that are `needed` by the
     metadata.yaml; LXD and Incus write these after the root. The end of the archive is still looked for, up to
-    `most_unpacked`. Of two metadata.yaml files the last one read counts, as when both are unpacked. UnreadableArchive
-    says what was found in place of a tarball with a metadata.yaml.
+    `most_unpacked`, and what lies in front of it counts. Of two metadata.yaml files the last one read counts, as when
+    both are unpacked. UnreadableArchive says what was found in place of a tarball with a metadata.yaml.
     """
     plain = _unpacked(chunks, limits)
     members = Members(plain, limits.members)
+    found = _Found(needed)
     try:
-        found = _find(members, limits, whole=whole, needed=needed)
+        _find(members, limits, found, whole=whole)
         if whole:  # a tar ends with zeros; what compresses it must end well too
             for _ in plain:
                 pass
         else:
             with suppress(_TooLong):
-                _look_for_end(members, plain, most_unpacked, found.content)
-        return found
+                _look_for_end(members, plain, most_unpacked, found, limits)
+        return found.image()
     except BadTar as error:
         raise UnreadableArchive(str(error)) from error
 
 
-def _look_for_end(members: Members, plain: Iterator[bytes | memoryview], most_unpacked: int, content: Content) -> None:
-    """Go on to the end of the tar and of what compresses it. Raise what either raises that has none, or two roots."""
+def _look_for_end(
+    members: Members, plain: Iterator[bytes | memoryview], most_unpacked: int, found: "_Found", limits: Limits
+) -> None:
+    """Go on to the end of the tar and of what compresses it. Raise what either raises that has none, or `take` does."""
     rest = iter(members)
-    while members.position < most_unpacked and (member := next(rest, None)) is not None:
-        path = _path(member)
-        if path[:1] in (["rootfs"], ["rootfs.img"]):
-            _joined(content, _root_in(member, path))
+    while members.position < most_unpacked:
+        if (member := next(rest, None)) is None:
+            found.is_at_end = True
+            break
+        found.take(members, member, limits, whole=False)
     left = most_unpacked - members.position
     while left > 0 and (step := next(plain, b"")):
         left -= len(step)
@@ -174,8 +178,10 @@ def _no_tarball(plain: bytes) -> str:
 class _Found:
     """What the members of a tarball have revealed so far."""
 
+    needed: Callable[[bytes], Set[str]]
     body: bytes | None = None
     bodies: int = 0
+    disks: int = 0
     content: Content = "metadata"
     templates: dict[str, bool] = field(default_factory=dict)
     names: set[str] = field(default_factory=set)
@@ -184,6 +190,14 @@ class _Found:
     """Where a metadata.yaml lies that is not at the top."""
     missing: Set[str] | None = None
     """Templates that the body needs and that were not seen yet; None until computed."""
+    is_at_end: bool = False
+    is_too_far: bool = False
+    """Whether the search for templates was given up."""
+
+    def image(self) -> ImageTarball:
+        """Return what the tarball holds, once its metadata.yaml was found."""
+        is_known = not self.is_too_far and (self.is_at_end or not self.lacks_templates())
+        return ImageTarball(self.body or b"", self.content, self.templates if is_known else None)
 
     def take(self, members: Members, member: Member, limits: Limits, *, whole: bool) -> None:
         """Take in the next member. Raise what read_image raises."""
@@ -191,13 +205,16 @@ class _Found:
         self._note_name(path)
         if path == ["metadata.yaml"] and not member.name.startswith("/"):
             self.bodies += 1
-            if self.bodies > _MOST_METADATA:
-                raise UnreadableArchive(f"holds more than {_MOST_METADATA} files metadata.yaml")
+            if self.bodies > _MOST_ALIKE:
+                raise UnreadableArchive(f"holds more than {_MOST_ALIKE} files metadata.yaml")
             self.body, self.missing = _content(members, member, limits), None
         elif path:
             _check_member(member, path)
             self.content = _joined(self.content, _root_in(member, path))
             if path == ["rootfs.img"] and not whole:
+                self.disks += 1
+                if self.disks > _MOST_ALIKE:
+                    raise UnreadableArchive(f"holds more than {_MOST_ALIKE} files rootfs.img")
                 _check_disk(members, member)
             if path[0] == "templates" and len(path) > 1:
                 self._note_template(member, "/".join(path[1:]))
@@ -220,10 +237,10 @@ class _Found:
         if len(path) == 2 and path[1] == "metadata.yaml" and not self.metadata_folder:
             self.metadata_folder = path[0]
 
-    def lacks_templates(self, needed: Callable[[bytes], Set[str]]) -> bool:
+    def lacks_templates(self) -> bool:
         """Return whether the last metadata.yaml needs a template that was not seen yet."""
         if self.missing is None:
-            self.missing = needed(self.body or b"")
+            self.missing = self.needed(self.body or b"")
         self.missing -= self.templates.keys()
         return bool(self.missing)
 
@@ -235,17 +252,20 @@ class _Found:
             raise UnreadableArchive(f"holds more than {METADATA_LIMITS.members:,} files in templates/")
 
 
-def _find(members: Members, limits: Limits, *, whole: bool, needed: Callable[[bytes], Set[str]]) -> ImageTarball:
-    found = _Found()
+def _find(members: Members, limits: Limits, found: _Found, *, whole: bool) -> None:
+    """Take in the members until all that is needed was found. Raise what read_image raises."""
     for count, member in enumerate(members, start=1):
         if count > limits.members:
             raise UnreadableArchive(f"has more than {limits.members:,} members")
         found.take(members, member, limits, whole=whole)
         if found.content != "metadata" and found.body is not None:
-            if not found.lacks_templates(needed):
+            if not found.lacks_templates():
                 break
             if members.position + member.size > MOST_FOR_TEMPLATES or count == limits.members:
-                return ImageTarball(found.body, found.content, None)
+                found.is_too_far = True
+                break
+    else:
+        found.is_at_end = True
     if found.body is None:
         raise NoMetadata(found.why_no_metadata())
     if found.content == "metadata" and members.position > METADATA_LIMITS.unpacked_bytes:
@@ -253,7 +273,6 @@ def _find(members: Members, limits: Limits, *, whole: bool, needed: Callable[[by
             "holds neither rootfs/ with something in it nor rootfs.img, and unpacks to more than "
             f"{METADATA_LIMITS.unpacked_bytes // MIB} MiB, which is too much for metadata"
         )
-    return ImageTarball(found.body, found.content, found.templates)
 
 
 def _path(member: Member) -> list[str]:
@@ -295,18 +314,17 @@ def _check_member(member: Member, path: list[str]) -> None:
 
     Below rootfs/ is a root file system, where links may lead anywhere and devices are allowed.
     """
-    shown = quoted(member.name)
     if member.name.startswith("/") or ".." in path:
-        raise UnreadableArchive(f"holds {shown}, expected names inside of the tarball's own folder")
+        raise UnreadableArchive(f"holds {quoted(member.name)}, expected names inside of the tarball's own folder")
     if path[0] == "rootfs" and len(path) > 1:
         return
     if member.is_device:
-        raise UnreadableArchive(f"holds {shown}, which is a device or a pipe, expected files and folders")
+        raise UnreadableArchive(f"holds {quoted(member.name)}, which is a device or a pipe, expected files and folders")
     if member.is_symbolic_link or member.is_hard_link:
         base = path[:-1] if member.is_symbolic_link else []
         target = posixpath.normpath(posixpath.join(*base, member.linkname))
         if target.startswith("/") or target.split("/")[0] == "..":
-            raise UnreadableArchive(f"holds {shown}, a link that leads out of the tarball's own folder")
+            raise UnreadableArchive(f"holds {quoted(member.name)}, a link that leads out of the tarball's own folder")
 
 
 def _content(members: Members, member: Member, limits: Limits) -> bytes:

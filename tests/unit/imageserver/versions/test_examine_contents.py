@@ -165,6 +165,34 @@ def test_of_two_metadata_yaml_the_last_decides_which_templates_a_whole_image_nee
         assert says in ingested({"u.tar.gz": body})[1].files["u.tar.gz"].refusal
 
 
+BEHIND: dict[str, tuple[tarfile.TarInfo | tuple[str, bytes], str]] = {
+    "metadata of another machine": (("metadata.yaml", images.metadata_yaml("arm64")), "says `architecture: aarch64`"),
+    "metadata that is no YAML": (("metadata.yaml", b"["), "is not YAML"),
+    "metadata that needs a template": (("metadata.yaml", NEEDS), MISSING),
+    "a name that leads out": (("../x", b"x"), "expected names inside of the tarball's own folder"),
+    "a device": (special("x", tarfile.CHRTYPE), "which is a device or a pipe"),
+    "a link that leads out": (special("x", LINK, "/etc/shadow"), "a link that leads out of the tarball's own folder"),
+    "a disk that is none": (("rootfs.img", b"x"), "a qcow2 header alone has 72"),
+}
+
+
+@pytest.mark.parametrize(("behind", "says"), BEHIND.values(), ids=BEHIND.keys())
+def test_what_lies_behind_the_root_of_a_whole_image_counts_as_what_lies_in_front(
+    behind: tarfile.TarInfo | tuple[str, bytes], says: str
+) -> None:
+    """Both are unpacked, and of two files of one name the last one stays."""
+    root = next(iter((DISK if "a qcow2" in says else TREE).items()))
+    for members in ((("metadata.yaml", YAML), root, behind), (root, ("metadata.yaml", YAML), behind)):
+        _, record = ingested({"u.tar.gz": images.compress(images.tar(*members), "gz")})
+        assert says in record.files["u.tar.gz"].refusal
+
+
+def test_metadata_behind_the_root_mends_that_in_front_of_it() -> None:
+    wrong = ("metadata.yaml", images.metadata_yaml("arm64"))
+    _, record = ingested({"u.tar.gz": images.tar(wrong, ("rootfs/x", b"x"), ("metadata.yaml", YAML))})
+    assert (record.state, record.reasons) == ("complete", ())
+
+
 def test_a_template_that_lies_too_far_behind_is_not_looked_for_and_that_is_told(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -178,6 +206,8 @@ def test_a_template_that_lies_too_far_behind_is_not_looked_for_and_that_is_told(
 def test_a_tarball_of_endless_metadata_or_templates_is_refused() -> None:
     again = [("metadata.yaml", YAML)] * 10
     assert "more than 10 files metadata.yaml" in ingested({"u.tar": tar(*again)})[1].files["u.tar"].refusal
+    disks = [("rootfs.img", images.qcow2())] * 11
+    assert "more than 10 files rootfs.img" in ingested({"u.tar": tar(*disks)})[1].files["u.tar"].refusal
     many = [(f"templates/{number}", b"") for number in range(10_001)]
     assert "10,000" in ingested({"u.tar": tar(*many)})[1].files["u.tar"].refusal
 
