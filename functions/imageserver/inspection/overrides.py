@@ -222,7 +222,8 @@ def _unread_requirement(name: str) -> str:
     plain = re.sub(r"[^a-z]", "", name.lower().removeprefix("requirements."))
     close = difflib.get_close_matches(plain, {known.replace("_", ""): known for known in _REQUIREMENTS}, 1, 0.7)
     meant = next((known for known in _REQUIREMENTS if close and known.replace("_", "") == close[0]), "")
-    expected = f"`requirements.{meant}`" if meant else f"one of {', '.join(_REQUIREMENTS)}"
+    right = meant if name.lower().startswith("requirements.") else f"requirements.{meant}"
+    expected = f"`{right}`" if meant else f"one of {', '.join(_REQUIREMENTS)}"
     return f"no client reads the requirement {_short(name)}, expected {expected}: it is listed and has no effect"
 
 

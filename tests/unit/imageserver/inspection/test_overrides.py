@@ -111,7 +111,8 @@ def test_a_requirement_of_thousands_of_digits_is_ignored() -> None:
     [
         ("secure_boot", "expected `requirements.secureboot`"),
         ("secureBoot", "expected `requirements.secureboot`"),
-        ("requirements.secureboot", "expected `requirements.secureboot`"),
+        ("requirements.secureboot", "expected `secureboot`"),  # what it says already is no hint
+        ("requirements.secure_boot", "expected `secureboot`"),
         ("cgroups", "expected `requirements.cgroup`"),
         ("cdrom-agent", "expected `requirements.cdrom_agent`"),
         ("custom1", "expected one of secureboot, cgroup, nesting"),
