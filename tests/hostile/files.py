@@ -113,6 +113,10 @@ def cut(body: bytes, share: float) -> Callable[[], bytes]:
     return lambda: body[: int(len(body) * share)]
 
 
+def sums(files: Iterable[str]) -> bytes:
+    return "".join(f"{0:064}  {file}\n" for file in files).encode()
+
+
 def noise(size: int) -> bytes:
     return random.Random("noise").randbytes(size)
 
@@ -350,6 +354,18 @@ CASES: dict[str, Hostile] = {
         "image.yaml",
         lambda: b"simplestream: {requirements: [{releases: 5, requirements: {a: b}}, 7], release_aliases: 3}",
         "the number '3' at `simplestream.release_aliases`",
+    ),
+    "SHA256SUMS of a whole mirror": Hostile(
+        "SHA256SUMS",
+        lambda: sums(f"{n}.squashfs" for n in range(10_000)),
+        "names 10,000 image files, expected at most 1,000",
+    ),
+    "SHA256SUMS of other files": Hostile(
+        "SHA256SUMS", lambda: sums(f"{n}.deb" for n in range(10_000)), "it names 0.deb"
+    ),
+    "SHA256SUMS with an endless name": Hostile("SHA256SUMS", lambda: sums(["x" * 900_000]), "it names no file"),
+    "SHA256SUMS with an endless name twice": Hostile(
+        "SHA256SUMS", lambda: sums(["x" * 400_000]) + b"1" + sums(["x" * 400_000])[1:], "another sha256"
     ),
     "SHA256SUMS of noise": Hostile("SHA256SUMS", lambda: noise(900_000), "expected a sha256, two spaces"),
     "empty root": Hostile("rootfs.squashfs", lambda: b"", "is empty (0 bytes)"),

@@ -1,12 +1,14 @@
 """SHA256SUMS in every form that the usual tools write: sha256sum, shasum, BSD's sha256, openssl, signed with gpg."""
 
 import re
+from itertools import islice
 from typing import Final
 
 import msgspec
 
 from imageserver.format import file_kinds
 from imageserver.format.file_kinds import Role
+from imageserver.format.keys import MAX_SEGMENT
 from imageserver.format.wording import quoted
 
 _DIGEST: Final = r"(?P<sha256>[0-9A-Fa-f]{64})"
@@ -29,6 +31,10 @@ _NAME: Final = re.compile(r"[^\s\"'`]+")
 _SOME_DIGEST: Final = re.compile(r"[0-9A-Fa-f]{8}")
 _MOST_UNREADABLE: Final = 100
 """Lines that are reported one by one. A file with more unreadable lines confirms nothing."""
+_MOST_IMAGES: Final = 1000
+"""Names of image files: as many as a version may have. A record keeps all; a file with more confirms nothing."""
+_MOST_OTHERS: Final = 100
+"""Other names that are kept, to tell what the file is about."""
 
 
 class Checksums(msgspec.Struct, frozen=True):
@@ -61,7 +67,19 @@ def parse_checksums(body: bytes, own_name: str) -> Checksums:
             f"{len(unreadable):,} of its lines cannot be read, expected a sha256, two spaces and a file name in each"
         )
         return Checksums({}, {own_name: count})
-    return Checksums(digests, unreadable)
+    return _within_limits(Checksums(digests, unreadable), own_name)
+
+
+def _within_limits(sums: Checksums, own_name: str) -> Checksums:
+    """Return what a record can keep: no name that is too long for a file, and not too many."""
+    images = {file for file in sums.digests if file_kinds.classify(file).role is not Role.OTHER}
+    if len(images) > _MOST_IMAGES:
+        count = f"it names {len(images):,} image files, expected at most {_MOST_IMAGES:,}, those of this version"
+        return Checksums({}, {own_name: count})
+    others = (file for file in sums.digests if file not in images and len(file) <= MAX_SEGMENT)
+    kept = {*images, *islice(others, _MOST_OTHERS)}
+    digests = {file: sha256 for file, sha256 in sums.digests.items() if file in kept}
+    return Checksums(digests, {f if len(f) <= MAX_SEGMENT else own_name: why for f, why in sums.unreadable.items()})
 
 
 def _lines(body: bytes) -> list[tuple[int, str]]:

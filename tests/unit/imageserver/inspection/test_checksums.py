@@ -110,6 +110,15 @@ def test_a_list_full_of_other_things_confirms_nothing() -> None:
     assert parse_checksums(body, "SHA256SUMS").digests == {}
 
 
+def test_a_record_keeps_the_names_of_images_and_some_others() -> None:
+    """A list of a whole mirror is a megabyte, and a product may have a thousand versions with it."""
+    others, images_there = [f"{n}.deb" for n in range(900)], [f"{n}.squashfs" for n in range(1000)]
+    body = "".join(f"{SUM}  pool/{file}\n" for file in (*others, *images_there))
+    assert list(digests(body.encode())) == others[:100] + images_there
+    more = parse_checksums(f"{body}{SUM}  one-more.squashfs\n".encode(), "SHA256SUMS")
+    assert (more.digests, list(more.unreadable)) == ({}, ["SHA256SUMS"])
+
+
 @pytest.fixture
 def system() -> System:
     return System()
