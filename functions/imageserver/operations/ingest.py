@@ -29,7 +29,7 @@ from imageserver.storage.retries import RaceLost, retry
 from imageserver.versions import diff, examine, records
 from imageserver.versions.assessment import assess, assessed
 from imageserver.versions.diff import Files, Learned
-from imageserver.versions.limits import DEFAULT_LIMITS, Limits, refuse_all, refuse_surplus
+from imageserver.versions.limits import DEFAULT_LIMITS, Limits, refuse_all, refuse_another_metadata, refuse_surplus
 from imageserver.versions.records import Fault, FileFacts, Record
 from imageserver.versions.withdrawal import past
 
@@ -273,7 +273,7 @@ def _examined(progress: _Progress, file: str, facts: FileFacts, chunks: "_Source
         facts = examine.read_delta(facts, chunks, progress.services.spread)
     else:
         facts = examine.read_document(file, facts, chunks, progress.version.product)
-    return facts
+    return refuse_another_metadata(file, facts, files)
 
 
 def _states(progress: _Progress, files: Files) -> dict[str, Sha256]:

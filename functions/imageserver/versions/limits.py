@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from imageserver.format import file_kinds
 from imageserver.format.file_kinds import Role
-from imageserver.versions.records import FileFacts
+from imageserver.versions.records import FileFacts, kind_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +29,8 @@ class Limits:
 
 
 DEFAULT_LIMITS: Final = Limits()
+MOST_METADATA: Final = 8
+"""Metadata tarballs of one version that differ. Each root is hashed with each of them, and that takes its time."""
 
 
 def refuse_surplus(
@@ -55,6 +57,19 @@ def refuse_all(files: Mapping[str, FileFacts], _known: object, limits: Limits) -
     return {
         f: facts if facts.refusal else replace(facts, refusal=refusal, fault="too-large") for f, facts in files.items()
     }
+
+
+def refuse_another_metadata(file: str, facts: FileFacts, files: Mapping[str, FileFacts]) -> FileFacts:
+    """Return the facts of a file that was read, with a refusal if it is metadata and its version has enough of it."""
+    others = {f.sha256 for name, f in files.items() if name != file and kind_of(name, f).role is Role.METADATA} - {""}
+    is_metadata = facts.sha256 and kind_of(file, facts).role is Role.METADATA
+    if not is_metadata or facts.sha256 in others or len(others) < MOST_METADATA:
+        return facts
+    refusal = (
+        f"is one more metadata tarball beside {MOST_METADATA} others, expected one, or one for each kind of client; "
+        "delete those that are not needed, and upload this file again"
+    )
+    return replace(facts, sha256="", content="", warnings=(), refusal=refusal, fault="second")
 
 
 def too_many_files(limits: Limits) -> str:

@@ -227,6 +227,22 @@ def test_of_two_metadata_tarballs_for_one_client_the_second_is_refused() -> None
     ]
 
 
+def test_a_root_is_hashed_with_a_few_metadata_tarballs_and_the_others_are_refused() -> None:
+    metadata = {f"meta-{n:02}.tar": images.metadata_tarball(compression="plain", serial=str(n)) for n in range(20)}
+    _, record = ingested({"incus.tar.xz": images.metadata_tarball(), **metadata, **ROOT, "other.tar": META})
+    assert record.state == "complete"
+    assert len(record.files["rootfs.squashfs"].combined) == 8
+    refused = {file: facts.fault for file, facts in record.files.items() if facts.refusal}
+    assert refused == dict.fromkeys((*(f"meta-{n:02}.tar" for n in range(7, 20)), "other.tar"), "second")
+    assert "meta-07.tar is one more metadata tarball beside 8 others" in "".join(r.sentence for r in record.reasons)
+
+
+def test_metadata_under_two_names_is_not_refused_for_their_number() -> None:
+    _, record = ingested({**{f"meta-{n:02}.tar": META for n in range(20)}, **ROOT})
+    assert (record.state, len(record.files["rootfs.squashfs"].combined)) == ("complete", 1)
+    assert not any(facts.refusal for facts in record.files.values())
+
+
 def test_metadata_named_after_incus_serves_incus_beside_that_of_lxd() -> None:
     system, record = ingested({"lxd.tar.xz": images.metadata_tarball(), "incus.tar": META, **ROOT})
     assert record.reasons == ()
