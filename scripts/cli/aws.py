@@ -29,6 +29,11 @@ EXPIRED: Final = "the AWS credentials have expired"
 NOT_TAKEN: Final = "AWS rejects these credentials"
 SKEWED: Final = "the clocks of AWS and of this machine differ"
 
+_FROM_FILES: Final = (
+    *("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"),
+    *("AWS_REGION", "AWS_DEFAULT_REGION", "AWS_PROFILE"),
+)
+"""Variables whose values a file may give with the end of its line, of Windows too."""
 ANY_REGION: Final = "us-east-1"
 """Whom to ask for the region of a bucket while no region is set."""
 
@@ -122,6 +127,8 @@ def unusable(error: BaseException) -> Unusable | None:
         return Unusable(f"the session of `aws login` is over, or nobody logged in: {error}", LOG_IN_AGAIN)
     if isinstance(error, _CONFIGURATION):
         return Unusable(f"the AWS configuration cannot be used: {error}", LOG_IN)
+    if isinstance(error, aws.HTTPClientError) and "Invalid header value" in str(error):  # which it quotes: a secret
+        return Unusable("the AWS credentials hold a line break", LOG_IN)
     if isinstance(error, aws.NoRegionError):
         return Unusable(NO_REGION, f"{SET_REGION} the server")
     if isinstance(error, aws.InvalidRegionError):
@@ -131,6 +138,9 @@ def unusable(error: BaseException) -> Unusable | None:
 
 def _configured() -> boto3.Session:
     """Return a session as the environment and the profile say; its region may be empty. NotUsable."""
+    for name in _FROM_FILES:
+        if (value := os.environ.get(name)) is not None:
+            os.environ[name] = value.strip("\r\n")
     core = botocore.session.get_session()
     try:
         profile = core.get_scoped_config()

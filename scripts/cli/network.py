@@ -30,6 +30,8 @@ def reach_loopback_directly(environment: MutableMapping[str, str] = os.environ) 
     """
     given = environment.get("no_proxy") or environment.get("NO_PROXY") or ""
     hosts = [host.strip() for host in given.split(",") if host.strip()]
+    if hosts == ["*"]:  # every host, and only while it stands alone
+        return
     hosts += [host for host in LOOPBACK if host not in hosts]
     environment["no_proxy"] = environment["NO_PROXY"] = ",".join(hosts)
 

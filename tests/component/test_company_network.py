@@ -3,6 +3,7 @@
 import ssl
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 import trustme
 from botocore.exceptions import SSLError
+from botocore.utils import get_environ_proxies
 
 from cli import network
 from tests.support import PROJECT
@@ -157,6 +159,17 @@ def test_loopback_is_added_to_what_the_user_excepts_already() -> None:
     variables = {"NO_PROXY": "intranet.example, localhost"}
     network.reach_loopback_directly(variables)
     assert variables == dict.fromkeys(NO_PROXY, "intranet.example,localhost,127.0.0.1,::1")
+
+
+@pytest.mark.parametrize("name", NO_PROXY)
+def test_a_user_who_wants_no_proxy_at_all_keeps_that(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for other in NO_PROXY:
+        monkeypatch.delenv(other, raising=False)
+    monkeypatch.setenv("https_proxy", "http://proxy.example:3128")
+    monkeypatch.setenv(name, "*")
+    network.reach_loopback_directly()
+    assert urllib.request.proxy_bypass("images.example.org") is True
+    assert get_environ_proxies("https://images.example.org/") == {}
 
 
 @pytest.mark.parametrize(

@@ -307,6 +307,29 @@ def test_every_way_to_have_no_credentials_says_what_to_do(name: str) -> None:
     assert re.search("AWS_|aws sso login|aws login", reason.remedy)
 
 
+@pytest.mark.parametrize("end", ["\r", "\n", "\r\n"])
+def test_the_end_of_a_line_is_no_part_of_a_variable(end: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file of a job, or of Windows, brings it along."""
+    values = {**KEYS, "AWS_SESSION_TOKEN": "token", "AWS_REGION": "eu-central-1"}
+    put(monkeypatch, {name: value + end for name, value in values.items()})
+    wired(monkeypatch, bucket_in("eu-central-1"))
+    session = aws.session_for_bucket("mine")
+    found = session.get_credentials()
+    assert found
+    assert (found.access_key, found.secret_key, found.token) == ("AKIA", "x", "token")
+    assert session.region_name == "eu-central-1"
+
+
+@pytest.mark.parametrize("line", ["presign", "admin bucket"])
+def test_credentials_that_no_header_can_hold_are_not_printed(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(monkeypatch, {**KEYS, "AWS_SESSION_TOKEN": "a\ntoken", "AWS_REGION": "eu-central-1"})
+    said = boto.HTTPClientError(error=ValueError("Invalid header value b'a\\ntoken'"))
+    wired(monkeypatch, lambda *_: said)
+    done = run(line)
+    assert (done.exit_code, "token" in done.output) == (NO_CREDENTIALS, False), done.output
+    assert f"the AWS credentials hold a line break; {aws.LOG_IN}" in done.stderr
+
+
 @pytest.mark.parametrize(
     "error",
     [boto.EndpointConnectionError(endpoint_url="https://x"), ClientError({"Error": {"Code": "AccessDenied"}}, "X")],
