@@ -29,10 +29,13 @@ def _escaped(characters: str) -> str:
     return f"(?:[{re.escape(characters)}]|%(?:25)*(?i:{codes}))"
 
 
+_STRAY: Final = "(?:%(?:25)*(?i:[01][0-9A-F]|20|7F|[89A-F][0-9A-F]))*"
+"""Escaped spaces, line ends and whatever else comes with a text that is copied; no key has any of them."""
 _TOKEN: Final = re.compile(
-    f"{''.join(map(_escaped, PREFIX))}{_escaped(f'{ascii_letters}{digits}_-')}{{{FEWEST},}}".encode()
+    f"{''.join(map(_escaped, PREFIX))}(?:{_STRAY}{_escaped(f'{ascii_letters}{digits}_-')}){{{FEWEST},}}".encode()
 )
 _ESCAPE: Final = re.compile(rb"%(?:25)*([0-9A-Fa-f]{2})")
+_OTHER: Final = re.compile(rb"[^A-Za-z0-9_-]")
 
 
 def redacted(chunks: Iterable[bytes | memoryview]) -> bytes | None:
@@ -53,4 +56,4 @@ def redacted(chunks: Iterable[bytes | memoryview]) -> bytes | None:
 
 def _label(token: re.Match[bytes]) -> bytes:
     text = _ESCAPE.sub(lambda code: bytes.fromhex(code[1].decode()), token[0])  # at once, however often it is escaped
-    return f"{LABEL}{hashlib.sha256(text).hexdigest()[:LABEL_DIGITS]}".encode()
+    return f"{LABEL}{hashlib.sha256(_OTHER.sub(b'', text)).hexdigest()[:LABEL_DIGITS]}".encode()

@@ -78,6 +78,15 @@ def test_equal_tokens_have_equal_labels_and_others_have_others() -> None:
     assert len(first) == 8
 
 
+@pytest.mark.parametrize("stray", ["%20", "%2520", "%0A", "%0d%0a", "%E2%80%8B", "%25E2%2580%258b", "%00"])
+def test_a_token_that_was_copied_with_a_space_or_a_line_end_in_it_is_the_same_token(stray: str) -> None:
+    paths = [f"/{TOKEN}/{ROOT}", *(f"/{TOKEN[:at]}{stray}{TOKEN[at:]}/{ROOT}" for at in (4, 12, 20, 35))]
+    text = clean(log([line(cs_uri_stem=path) for path in paths]))
+    assert len({part.split("/")[0] for part in text.split(f"/{LABEL}")[1:]}) == 1
+    assert text.count(f"/{ROOT}\t") == len(paths)
+    assert not [part for part in (TOKEN[4:12], TOKEN[12:20], TOKEN[20:]) if part in text]
+
+
 def test_a_token_that_is_escaped_thousands_of_times_takes_no_longer_than_its_length() -> None:
     path = f"/{TOKEN[:-1]}%{'25' * 30_000}{ord(TOKEN[-1]):x}/{ROOT}"
     body = log([line(cs_uri_stem=path)] * 40 + [line(cs_uri_stem=f"/{TOKEN}/{ROOT}")])
