@@ -42,13 +42,17 @@ MOST_LEFT_OUT: Final = 50
 
 @dataclass(slots=True)
 class Comparison:
-    """The result of a comparison: the documents as seen, a plan for each product, and what cannot be copied."""
+    """The result of a comparison: the documents as seen, a plan for each product, and what cannot be copied.
+
+    `has_unknown`: upstream has a product that cannot be read, and nobody knows which one it would be here.
+    """
 
     index_etag: str
     documents: dict[str, SeenDocument] = field(default_factory=dict)
     plans: dict[ProductId, ProductPlan] = field(default_factory=dict)
     left_out: list[str] = field(default_factory=list)
     left_out_total: int = 0
+    has_unknown: bool = False
 
     @property
     def missing(self) -> tuple[UpstreamFile, ...]:
@@ -137,7 +141,7 @@ class Comparer:
         if refusal:
             raise UpstreamRefused(f"{refusal}; look at it, and if it is right, run this mirror with --accept")
         for product in sorted(self._held.keys() - compared.plans.keys()):
-            self._plan(product, (), compared)
+            self._plan(product, (), compared, self._held[product] if compared.has_unknown else ())
         return compared
 
     def _compare_document(self, document: Document, compared: Comparison) -> int:
@@ -150,24 +154,36 @@ class Comparer:
             count += len(versions)
             if product and not (product in self._held or any(one.takes_of(product) for one in self._rules.filters)):
                 continue
-            compared.leave_out(one for one in group if isinstance(one, LeftOut))
+            left_out = [one for one in group if isinstance(one, LeftOut)]
+            broken = [one for one in left_out if one.is_broken]
+            compared.leave_out(left_out)
+            compared.has_unknown |= product is None and bool(broken)
             if product and versions and product in compared.plans:
                 compared.leave_out([LeftOut(product.path, "is in two documents of upstream; the first one counts")])
-            elif product and versions:
-                self._plan(product, versions, compared)
+            elif product and (versions or broken) and product not in compared.plans:
+                read = [one.version.path for one in broken if one.version]
+                unknown = read if len(read) == len(broken) else self._held.get(product, ())
+                self._plan(product, versions, compared, unknown)
         return count
 
-    def _plan(self, product: ProductId, versions: Sequence[UpstreamVersion], compared: Comparison) -> None:
+    def _plan(
+        self,
+        product: ProductId,
+        versions: Sequence[UpstreamVersion],
+        compared: Comparison,
+        unknown: Collection[str],
+    ) -> None:
         if not self._run.time_left():
             raise OutOfTime("the run ended before all products were compared; narrow the filters of this mirror")
         held = self._held.get(product, {})
         compared.plans[product] = ProductPlan((), {}, (), (), held, ())
         with self._run.looking_at(product.path):
             here = self._bucket.here(product, held)
-            plan = plan_product(product, versions, here, held, self._rules, self._now)
+            rules, now = self._rules, self._now
+            plan = plan_product(product, versions, here, held, rules, now, unknown)
             if plan.delist and (needed := needed_by_channels(self._store, self._views, product)):
                 here = replace(here, needed=needed)
-                plan = plan_product(product, versions, here, held, self._rules, self._now)
+                plan = plan_product(product, versions, here, held, rules, now, unknown)
             compared.plans[product] = plan
             compared.leave_out(compared.plans[product].left_out)
 

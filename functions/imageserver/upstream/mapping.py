@@ -75,12 +75,15 @@ class UpstreamVersion:
 class LeftOut:
     """A product, version or file that cannot come; `name` is upstream's, `reason` completes "<name> …".
 
-    `product` is where it would have come, if that is known.
+    `product` is where it would have come, if that is known. `is_broken`: it cannot be read, so nobody knows what
+    upstream has of that `version`; without one, of that product.
     """
 
     name: str
     reason: str
     product: ProductId | None = None
+    version: VersionId | None = None
+    is_broken: bool = False
 
 
 def mapped(document: bytes, stream: str, signed_by: str = "") -> Iterator[UpstreamVersion | LeftOut]:
@@ -92,7 +95,7 @@ def mapped(document: bytes, stream: str, signed_by: str = "") -> Iterator[Upstre
     takers: dict[ProductId, str] = {}
     for name, product in simplestreams.products(document):
         if isinstance(product, str):
-            yield LeftOut(name, product)
+            yield LeftOut(name, product, _named(name, stream), is_broken=True)
             continue
         try:
             target = product_of(name, product, stream)
@@ -119,6 +122,14 @@ def product_of(name: str, product: Product, stream: str) -> ProductId:
     return parse_product("/".join((stream, *folders)))
 
 
+def _named(name: str, stream: str) -> ProductId | None:
+    """Return the product that one of upstream's becomes by its name alone; None if that does not say it."""
+    try:
+        return product_of(name, Product(), stream)
+    except InvalidUpload:
+        return None
+
+
 def _folder(text: str | None) -> str:
     """Return a text as a folder's name: `Alpine Linux` becomes `alpine-linux`."""
     return re.sub(r"[^a-z0-9._~-]+", "-", (text or "").lower()).strip("-._~")
@@ -127,13 +138,13 @@ def _folder(text: str | None) -> str:
 def _versions(name: str, product: Product, target: ProductId, signed_by: str) -> Iterator[UpstreamVersion | LeftOut]:
     for version_name, version in simplestreams.versions(product):
         full = f"{name}/{version_name}"
-        if isinstance(version, str):
-            yield LeftOut(full, version, target)
-            continue
         try:
             id_ = parse_version(f"{target.path}/{version_name}")
         except InvalidUpload as refusal:
             yield LeftOut(full, f"has no place here: {refusal}", target)
+            continue
+        if isinstance(version, str):
+            yield LeftOut(full, version, target, id_, is_broken=True)
             continue
         files: dict[str, UpstreamFile] = {}
         for item_name, item in sorted(version.items.items()):

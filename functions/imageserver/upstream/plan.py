@@ -127,8 +127,12 @@ def plan_product(
     held: Mapping[str, Held],
     rules: Rules,
     now: datetime,
+    unknown: Collection[str] = (),
 ) -> ProductPlan:
-    """Compare one product. `upstream` is empty where upstream no longer has it; `held` is of this product alone."""
+    """Compare one product. `upstream` is empty where upstream no longer has it; `held` is of this product alone.
+
+    Of `unknown` versions nobody knows whether upstream has them: what is held of them stays as it is.
+    """
     versions = {version.id: version for version in upstream if version.id.product == product}
     versions, too_large = _small_enough(versions, here, rules)
     coming, others = _coming(versions, here, held, rules)
@@ -141,6 +145,7 @@ def plan_product(
     stays = {one.path: Held(delisted=one in relist, refused=one in refused) for one in coming}
     may_go = not (coming or others) or any(version.path in here.listed for version in (*coming, *others))
     coming = {one: files for one, files in coming.items() if one not in refused}
+    stays |= {path: held[path] for path in held.keys() & set(unknown) if path not in stays}
     gone, delist = _gone({path: held[path] for path in held.keys() - stays}, here, may_go, rules.grace, now)
     return ProductPlan(
         missing=tuple(file for files in coming.values() for file in files if file.key not in here.files),

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from msgspec.structs import replace
@@ -387,6 +389,36 @@ def test_what_somebody_uploaded_here_is_neither_replaced_nor_withdrawn(site: Sit
     site.run()
     site.system.catch_up()
     assert site.listed() == names(D1, D2)
+
+
+BREAKS: dict[str, Callable[[dict[str, Any]], object]] = {
+    "a version": lambda products: products[NOBLE]["versions"].update({names(D1)[0]: {"items": 7}}),
+    "a product": lambda products: products.update({NOBLE: {"versions": 7}}),
+    "a product of another name": lambda products: products.update(
+        {"com.example:server:24.04:x": products.pop(NOBLE) and 7}
+    ),
+}
+
+
+@pytest.mark.parametrize("breaks", BREAKS.values(), ids=BREAKS)
+def test_what_cannot_be_read_upstream_is_not_gone(site: Site, breaks: Callable[[dict[str, Any]], object]) -> None:
+    other = D1.replace("noble", "jammy")
+    site.origin.publish(D1, D2, other, other.replace("20261101", "20261102"), other.replace("20261101", "20261103"))
+    site.in_step()
+    document = json.loads(site.origin.server.files["streams/v1/images.json"])
+    breaks(document["products"])
+    site.origin.server.files["streams/v1/images.json"] = json.dumps(document).encode()
+    assert not site.run().status.error
+    site.later(days=2 * SITE.grace_days)
+    assert not site.run().status.error
+    site.system.catch_up()
+    assert site.listed() == names(D1, D2)
+    site.origin.withdraw(D1)
+    site.run()
+    site.later(days=SITE.grace_days)
+    site.run()
+    site.system.catch_up()
+    assert site.listed() == names(D2), "it is gone once upstream can be read"
 
 
 @pytest.mark.parametrize("paths", [(D1, D2, D3), (D2, D3)], ids=["empty", "less than half"])
