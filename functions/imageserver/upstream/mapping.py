@@ -41,6 +41,9 @@ _FILES: Final = {
 _METADATA: Final = frozenset({*file_kinds.METADATA_FTYPES.values(), *file_kinds.UNIFIED_FTYPES.values()})
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
 _Combined = tuple[tuple[str, str], ...]
+_LONGEST_PATH: Final = 1024
+_MOST_COMBINED: Final = 8
+"""With so many of a root, its message and the metadata of its object stay within the limits of SQS and S3."""
 _SERVER: Final = "server"
 """The kind of image that Ubuntu's products name second and that is no variant."""
 
@@ -171,6 +174,10 @@ def _file(item: Item, version: VersionId, combined: _Combined, signed_by: str) -
     if not _SHA256.fullmatch(item.sha256):
         return "has no sha256 in upstream's catalog: nothing could tell whether its copy is right"
     path = item.path.lstrip("/")
+    if len(path) > _LONGEST_PATH:
+        return f"lies at a path of {len(path):,} characters, expected at most {_LONGEST_PATH:,}"
+    if len(combined) > _MOST_COMBINED:
+        return f"has {len(combined):,} combined sha256s in upstream's catalog, expected at most {_MOST_COMBINED}"
     if not path or any(part in ("", ".", "..") for part in path.split("/")) or not path.isprintable():
         return f"lies at {item.path[:200]!r}, which is no path below upstream's address"
     key = path

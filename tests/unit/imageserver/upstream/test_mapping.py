@@ -154,6 +154,7 @@ def test_a_flat_layout_comes_with_both_kinds_of_tarballs_once() -> None:
         ({"path": "../../etc/shadow"}, "/root.squashfs", "is no path below upstream's address"),
         ({"path": "images//x"}, "/root.squashfs", "is no path below upstream's address"),
         ({"path": ""}, "/root.squashfs", "is no path below upstream's address"),
+        ({"path": "a/" * 512 + "x"}, "/root.squashfs", "lies at a path of 1,025 characters, expected at most 1,024"),
         ({"path": "images/x\n"}, "/root.squashfs", "is no path below upstream's address"),
         ({"ftype": "squashfs.vcdiff", "delta_base": "../x"}, "/root.squashfs", "has no place here"),
         ({"size": "large"}, "", "cannot be read"),
@@ -167,6 +168,14 @@ def test_a_file_that_cannot_come_is_told(change: dict[str, Any], name: str, reas
     items["root.squashfs"] |= change
     told = left_out(document({NOBLE: product({DAY: items})}))
     assert reason in told[f"{NOBLE}/{DAY}{name}"], told
+
+
+def test_a_root_with_more_combined_sha256s_than_its_message_can_hold_is_told() -> None:
+    items = split("flat")
+    for n in range(9):
+        items[f"lxd{n}"] = item("lxd.tar.xz", f"flat/{n}", f"{n:064x}", combined_squashfs_sha256=f"{n:064x}")
+    told = left_out(document({NOBLE: product({DAY: items})}))
+    assert "combined sha256s in upstream's catalog, expected at most 8" in told[f"{NOBLE}/{DAY}/root.squashfs"], told
 
 
 @pytest.mark.parametrize(
