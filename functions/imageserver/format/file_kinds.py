@@ -143,11 +143,25 @@ def conversion(file: str) -> str:
     if file.endswith(".vcdiff"):
         return "" if _delta(file).role is Role.DELTA else _DELTA_WITHOUT_BASE
     if found:
-        return f"is {found[0]}; {found[1].format(file=file)}, and upload that"
+        return f"is {found[0]}; {found[1].format(file=_in_command(file))}, and upload that"
     lower = file.lower()
-    if file != lower and _by_ending(file).role is Role.OTHER and meant(lower).role is not Role.OTHER:
+    if (
+        file != lower
+        and _in_command(lower) == lower
+        and _by_ending(file).role is Role.OTHER
+        and meant(lower).role is not Role.OTHER
+    ):
         return f"is named in capitals, which are not looked for; name it {lower}, and upload that"
     return ""
+
+
+def _in_command(file: str) -> str:
+    """Return a name as it may stand in a command that somebody copies; FILE for one that a shell would take apart."""
+    try:
+        check_file(file)
+    except InvalidUpload:
+        return "FILE"
+    return file
 
 
 def is_metadata_name(file: str) -> bool:

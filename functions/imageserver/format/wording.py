@@ -20,6 +20,11 @@ def quoted(text: str, longest: int = _LONGEST) -> str:
     return "".join(ascii(c)[1:-1] if c != "…" and _deceives(c, has_latin) else c for c in kept)
 
 
+def escaped(text: str, longest: int = _LONGEST) -> str:
+    """Return text as `quoted` does, for a place that has marks of its own."""
+    return quoted(text, longest)[1:-1]
+
+
 def _deceives(character: str, beside_latin: bool) -> bool:
     """Return whether a printable character may be mistaken for an ASCII one."""
     if character.isascii():

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
 from imageserver.errors import InvalidUpload
-from imageserver.format.wording import quoted
+from imageserver.format.wording import escaped, quoted
 
 MAX_BYTES: Final = 1024 * 1024
 """Largest document: Incus and LXD read no more than this of a metadata.yaml."""
@@ -94,7 +94,7 @@ class Reader:
         if found == "null":
             return ""
         if found == "date":
-            self.newer.append(f"the date {node.text} at `{path}` in line {node.line} is not in quotes")
+            self.newer.append(f"the date {escaped(node.text, _SHOWN)} at `{path}` in line {node.line} is not in quotes")
         self._note_old_word(node, path)
         return _from_base64(node) if node.tag == f"{_TAG}binary" else node.text
 
@@ -108,7 +108,7 @@ class Reader:
             self._mismatch(node, path, expected)
             return None
         if value != int(value):
-            self.newer.append(f"{node.text} at `{path}` in line {node.line} is no whole number")
+            self.newer.append(f"{escaped(node.text, _SHOWN)} at `{path}` in line {node.line} is no whole number")
         return int(value)
 
     def flag(self, node: Node, path: str) -> bool | None:
@@ -147,7 +147,7 @@ class Reader:
         own: set[str] = set()
         for name, value, is_own in self._pairs(node, path):
             if is_own and name in own:
-                self.twice.append(f"`{_joined(path, name)}` appears twice, again in line {value.line}")
+                self.twice.append(f"`{joined(path, name)}` appears twice, again in line {value.line}")
             if is_own or name not in own:
                 entries[name] = value
             if is_own:
@@ -157,7 +157,7 @@ class Reader:
     def text_map(self, node: Node, path: str) -> dict[str, str]:
         """Return a mapping of texts to texts."""
         entries = self.entries(node, path, "a mapping of texts")
-        read = {name: self.text(value, _joined(path, name)) for name, value in entries.items()}
+        read = {name: self.text(value, joined(path, name)) for name, value in entries.items()}
         return {name: text for name, text in read.items() if text is not None}
 
     def _pairs(self, node: Node, path: str) -> Iterator[tuple[str, Node, bool]]:
@@ -174,7 +174,7 @@ class Reader:
                     for inner, below, _ in self._pairs(merged, path):
                         if (other := before.get(inner, below)) is not below and not _are_equal_scalars(other, below):
                             raise InvalidUpload(
-                                f"gives `{_joined(path, inner)}` in line {other.line} and merges another behind it in "
+                                f"gives `{joined(path, inner)}` in line {other.line} and merges another behind it in "
                                 f"line {key.line}, of which clients take different ones; move `<<` to the front"
                             )
                         yield inner, below, False
@@ -273,9 +273,13 @@ def _target(anchors: dict[str, Node], event: Any) -> Node:
     line = event.start_mark.line + 1
     target = anchors.get(event.anchor)
     if target is None:
-        raise InvalidUpload(f"uses the alias *{event.anchor} in line {line}, which nothing before it defines")
+        raise InvalidUpload(
+            f"uses the alias *{escaped(event.anchor, _SHOWN)} in line {line}, which nothing before it defines"
+        )
     if target.is_open:
-        raise InvalidUpload(f"uses the alias *{event.anchor} in line {line} inside of itself, which never ends")
+        raise InvalidUpload(
+            f"uses the alias *{escaped(event.anchor, _SHOWN)} in line {line} inside of itself, which never ends"
+        )
     return target
 
 
@@ -359,8 +363,10 @@ def _from_base64(node: Node) -> str:
         raise InvalidUpload(f"has !!binary data in line {node.line} that is not base64") from error
 
 
-def _joined(path: str, name: str) -> str:
-    return f"{path}.{name}" if path else name
+def joined(path: str, name: str) -> str:
+    """Return the path of an entry for people. Its name is the uploader's: it is truncated, and escaped."""
+    shown_name = escaped(name, _SHOWN)
+    return f"{path}.{shown_name}" if path else shown_name
 
 
 def _where(error: Any) -> str:

@@ -78,7 +78,7 @@ def _check_types(reader: Reader, fields: Mapping[str, Node]) -> None:
     if "properties" in fields:
         reader.text_map(fields["properties"], "properties")
     for path, template in _templates(reader, fields).items():
-        below = f"templates.{path}"
+        below = go_yaml.joined("templates", path)
         if template.type == "null":  # a nil pointer in Go: the daemon panics
             reader.mismatches.append(
                 f"{go_yaml.shown(template)} at `{below}` in line {template.line}, expected a mapping"
@@ -138,7 +138,7 @@ def _doubtful(reader: Reader, fields: Mapping[str, Node], arch: str) -> list[str
 def _applied_templates(reader: Reader, fields: Mapping[str, Node]) -> Iterator[tuple[str, Node, Mapping[str, Node]]]:
     """Yield target, node and entries of each template that some event makes a daemon apply."""
     for path, node in _templates(reader, fields).items():
-        below = f"templates.{path}"
+        below = go_yaml.joined("templates", path)
         entries = reader.entries(node, below)
         when = reader.texts(entries["when"], f"{below}.when") if "when" in entries else []
         if _TRIGGERS.intersection(when):
@@ -154,7 +154,7 @@ def _check_templates(reader: Reader, fields: Mapping[str, Node], files: Mapping[
             if name in entries
         }
         if problem := _target_problem(target) or _template_problem(texts, files):
-            place = f"`templates.{target}` in line {node.line}"
+            place = f"`{go_yaml.joined('templates', target)}` in line {node.line}"
             raise InvalidUpload(f"{problem} ({place}): every launch would fail; build it again")
 
 

@@ -16,7 +16,7 @@ import msgspec
 
 from imageserver.errors import InvalidUpload
 from imageserver.format.keys import ProductId, takes_fingerprint
-from imageserver.format.wording import quoted
+from imageserver.format.wording import escaped, quoted
 from imageserver.inspection import go_yaml
 from imageserver.inspection.go_yaml import Node, Reader
 
@@ -333,11 +333,9 @@ def _tell_unknown(entries: Mapping[str, Node], known: Sequence[str], path: str, 
         if name not in known:
             close = difflib.get_close_matches(name, known, 1, 0.7)
             expected = f"`{close[0]}`" if close else f"one of {', '.join(known)}"
-            ignored.append(f"`{path}{_plain(name)}` in line {node.line} has no meaning, expected {expected}: ignored")
-
-
-def _plain(name: str) -> str:
-    return quoted(name, 79)[1:-1]
+            ignored.append(
+                f"`{path}{escaped(name, 79)}` in line {node.line} has no meaning, expected {expected}: ignored"
+            )
 
 
 def _kind(value: object) -> str:

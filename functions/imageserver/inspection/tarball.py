@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from itertools import chain, islice
 from typing import Final, Literal
 
-from imageserver.format.wording import quoted
+from imageserver.format.wording import escaped, quoted
 from imageserver.inspection import foreign, qcow2
 from imageserver.inspection.tar_members import BLOCK, BadTar, Member, Members, is_header
 from imageserver.inspection.unpacking import BZIP2, GZIP, LZMA, XZ, ZSTD, UnreadableArchive, compression, unpacked
@@ -219,7 +219,7 @@ class _Found:
             if path[0] == "templates" and len(path) > 1:
                 self._note_template(member, "/".join(path[1:]))
         if whole and self.content != "metadata":
-            raise WholeImage("/".join(path))
+            raise WholeImage(escaped("/".join(path)))
 
     def why_no_metadata(self) -> str:
         """Say what a tarball is that holds no metadata.yaml at its top, and what to do."""
@@ -228,7 +228,8 @@ class _Found:
         missing = "holds no metadata.yaml at its top level"
         if self.metadata_folder:
             folder = quoted(self.metadata_folder)
-            return f"{missing}, it has one in {folder}: pack what is in that folder, with `tar -C {folder}`"
+            in_command = folder if folder == f"'{self.metadata_folder}'" else "FOLDER"  # a shell quotes otherwise
+            return f"{missing}, it has one in {folder}: pack what is in that folder, with `tar -C {in_command}`"
         return f"{missing}: if it is the root of a container, upload it as rootfs.tar.xz, however it is compressed"
 
     def _note_name(self, path: list[str]) -> None:
@@ -329,14 +330,14 @@ def _check_member(member: Member, path: list[str]) -> None:
 
 def _content(members: Members, member: Member, limits: Limits) -> bytes:
     if not member.is_file or member.is_sparse:
-        raise UnreadableArchive(f"holds a {member.name} that is not a regular file")
+        raise UnreadableArchive("holds a metadata.yaml that is not a regular file")
     if member.size > limits.member_bytes:
         raise UnreadableArchive(
-            f"holds a {member.name} of {member.size:,} bytes, expected at most {limits.member_bytes:,}"
+            f"holds a metadata.yaml of {member.size:,} bytes, expected at most {limits.member_bytes:,}"
         )
     content = b"".join(members.content())
     if len(content) != member.size:
-        raise UnreadableArchive("ends in the middle of " + member.name)
+        raise UnreadableArchive("ends in the middle of its metadata.yaml")
     return content
 
 

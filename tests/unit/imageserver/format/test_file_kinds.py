@@ -97,3 +97,12 @@ def test_a_delta_names_its_base() -> None:
 def test_a_file_in_another_form_is_named_with_the_command_that_helps(file: str, says: str) -> None:
     assert says in conversion(file)
     assert bool(says) == bool(conversion(file))
+
+
+@pytest.mark.parametrize("name", ["$(reboot)", "a;reboot;", "-rf", "two words", "x\x1b[2J", "\u202ex", "`id`"])
+@pytest.mark.parametrize("ending", [".raw", ".squashfs.gz", ".img"])
+def test_a_name_that_a_shell_would_take_apart_stands_in_no_command(name: str, ending: str) -> None:
+    """A publisher chooses the name, and an operator may copy the command."""
+    assert name not in conversion(name + ending)
+    assert "FILE" in conversion(name + ending)
+    assert conversion(name + ".SQUASHFS") == ""

@@ -1,6 +1,6 @@
 import pytest
 
-from imageserver.format.wording import counted, quoted
+from imageserver.format.wording import counted, escaped, quoted
 
 
 @pytest.mark.parametrize(
@@ -25,6 +25,7 @@ def test_text_is_quoted_as_it_was_typed_and_what_cannot_be_seen_is_escaped(text:
 
 def test_a_text_is_cut_where_it_is_asked() -> None:
     assert quoted("Straße", 4) == "'Stra…'"
+    assert escaped("a\x1bß", 2) == r"a\x1b…"
 
 
 @pytest.mark.parametrize(

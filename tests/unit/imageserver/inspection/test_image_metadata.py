@@ -67,6 +67,27 @@ def test_the_beginnings_and_encodings_of_yaml_are_taken(prefix: str, encoding: s
         assert check_metadata_yaml((prefix + OK).replace("\n", ending).encode(encoding), "amd64") == ()
 
 
+NAMES_IN_MESSAGES = [
+    "templates: {%s: 5}", "templates: {%s: ~}", "templates: {%s: {when: 5}}", "templates: {a: {properties: {%s: []}}}",
+    "templates: {%s: {when: [create], template: x}}", "properties: {%s: []}", "properties: {%s: a, <<: {%s: b}}",
+    "properties: {a: *%s}", "properties: {%s: a, %s: b}", "properties: {%s: 2026-01-01}",
+    "properties: {a: 2026-01-01T00:00:00.%sZ}", "creation_date: 1.5%s",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("more", NAMES_IN_MESSAGES)
+@pytest.mark.parametrize(
+    "name", ['"\\e[2J\\u202e"', "A" * 1000, "0" * 100_000], ids=["for a terminal", "long key", "endless"]
+)
+def test_no_message_is_endless_or_commands_a_terminal(more: str, name: str) -> None:
+    body = (OK + more.replace("%s", name)).encode()
+    try:
+        sentences: tuple[str, ...] = check_metadata_yaml(body, "amd64", {})
+    except InvalidUpload as refused:
+        sentences = (str(refused),)
+    assert all(sentence.isprintable() and len(sentence) < 500 for sentence in sentences)
+
+
 @pytest.mark.parametrize(
     ("more", "what"),
     [

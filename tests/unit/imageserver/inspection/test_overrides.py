@@ -125,6 +125,16 @@ def test_a_requirement_that_no_client_reads_is_passed_on_with_the_name_that_was_
     assert f"no client reads the requirement {name!r}, {expected}" in told
 
 
+@pytest.mark.parametrize(
+    "section", ["release_aliases: {%s: []}", "requirements: {%s: []}", "requirements: {%s: a, %s: b}"]
+)
+def test_a_name_in_a_message_about_image_yaml_is_escaped(section: str) -> None:
+    name = '"\\e[2J\\u202e' + "x" * 1000 + '"'
+    parsed = parse_image_yaml(f"simplestream: {{{section.replace('%s', name)}}}".encode(), NOBLE)
+    assert parsed.ignored
+    assert all(sentence.isprintable() and len(sentence) < 300 for sentence in parsed.ignored)
+
+
 def test_image_yaml_as_imagebuilder_writes_it() -> None:
     body = b"""
 image: {distribution: ubuntu}

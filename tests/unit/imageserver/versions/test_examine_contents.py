@@ -219,6 +219,18 @@ def test_a_whole_image_under_a_name_of_metadata_is_refused(body: bytes) -> None:
     assert [reason.file for reason in record.reasons] == ["lxd.tar.xz", "rootfs.squashfs"], "the unread root is named"
 
 
+@pytest.mark.parametrize("name", ["\x1b[2J", "it's $(reboot)", "x" * 3000])
+def test_a_name_in_a_tarball_is_escaped_and_stands_in_no_command_that_it_changes(name: str) -> None:
+    files = {
+        "lxd.tar.xz": images.tarball({f"rootfs/{name}": b"x"}),
+        "u.tar": images.tarball({f"{name}/metadata.yaml": YAML}),
+    }
+    for reason in ingested(files)[1].reasons:
+        assert reason.sentence.isprintable()
+        assert len(reason.sentence) < 600
+        assert 'tar -C "' not in reason.sentence
+
+
 def test_of_two_metadata_tarballs_for_one_client_the_second_is_refused() -> None:
     _, record = ingested({"lxd.tar.xz": images.metadata_tarball(), "meta-a.tar": META, **ROOT})
     assert record.state == "complete"
