@@ -326,6 +326,16 @@ def test_a_version_in_progress_is_awaited(listener: ThreadingHTTPServer, tmp_pat
     assert (done.returncode, done.stderr) == (0, f"{VERSION} is listed:\n")
 
 
+def test_an_image_whose_names_another_product_has_is_launched_by_its_fingerprint(
+    listener: ThreadingHTTPServer, tmp_path: Path
+) -> None:
+    status, text = Listener.answers["/versions/"]
+    lines = text.replace("alias signed/one\n", f"fingerprint {'f' * 64}\nreason error - another has its name\n")
+    Listener.answers["/versions/"] = (status, lines)
+    done = upload(listener, tmp_path)
+    assert (done.returncode, done.stdout) == (3, f"lxc launch mine:{'f' * 64}\n"), done.stderr
+
+
 # ── on a terminal ────────────────────────────────────────────────────────────────────────────────────────────────
 
 

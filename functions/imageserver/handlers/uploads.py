@@ -149,8 +149,8 @@ def sign_batch(request: Request) -> Reply:
 
 def show(request: Request) -> Reply:
     """GET /versions/<path, fingerprint or alias>?wait=<seconds>"""
-    path = _with_colons(request.path)
-    if path.count("/") < PRODUCT_SLASHES and not path.startswith("images"):
+    path = _with_colons(request.path.strip("/"))
+    if path.count("/") < PRODUCT_SLASHES and not re.match(r"images(-|/|$)", path):
         path = _path_of_listed(path, request.caller)
     if path.count("/") == PRODUCT_SLASHES:
         return _show_product(request.caller, _parsed(parse_product, path))

@@ -110,6 +110,23 @@ def batch_of(*files: tuple[str, bytes]) -> dict[str, object]:
     return {"version": VERSION, "files": about}
 
 
+@pytest.mark.parametrize("path", [f"{VERSION}/", f"/{VERSION}", "ubuntu/noble/", "imagesmith/1"])
+def test_a_status_is_found_with_a_slash_at_an_end_and_by_an_alias_that_begins_as_a_stream_does(
+    app: ModuleType, system: System, path: str
+) -> None:
+    other = "images/imagesmith/1/amd64/default/20261123_1000"
+    system.upload(other, images.split_image(seed="imagesmith"))
+    system.catch_up()
+    status, answer = ask(app, "GET /versions/{path+}", EVERYBODY, path, None)
+    assert (status, answer.get("path")) == (200, other if "smith" in path else VERSION), answer
+
+
+def test_the_status_of_a_product_takes_a_slash_at_its_end(app: ModuleType) -> None:
+    product, _, version = VERSION.rpartition("/")
+    status, answer = ask(app, "GET /versions/{path+}", EVERYBODY, f"{product}/", None)
+    assert (status, answer) == (200, {"path": product, "versions": [version]})
+
+
 def test_a_file_is_present_only_with_the_digest_that_it_has(app: ModuleType, system: System) -> None:
     root = system.store.objects[f"{VERSION}/rootfs.squashfs"].body
     other = bytes([root[0] ^ 1]) + root[1:]
