@@ -270,7 +270,7 @@ def _condition(service: UploadService, image: ImageKey, request: FileRequest, fo
         )
     exists = f"{image.key} exists already, with {there.size_bytes:,} bytes; nothing was changed. "
     advice = "Upload under the name of a new version"
-    if _refused(folder, image.file, facts) or _is_told_of(folder, image.file, facts):
+    if _refused(folder, image.file, facts) or _is_document_with_warnings(folder, image.file, facts):
         if _only_sums_are_wrong(folder, image.file, request, facts):
             advice = f"It has these bytes, and {CHECKSUMS_FILE} or another file beside it refuses it: correct that file"
         elif facts and facts.sha256 and not request.sha256 and file_kinds.classify(image.file).role not in _DOCUMENTS:
@@ -286,7 +286,7 @@ def _condition(service: UploadService, image: ImageKey, request: FileRequest, fo
     )
 
 
-def _is_told_of(folder: _Folder, file: str, facts: FileFacts | None) -> bool:
+def _is_document_with_warnings(folder: _Folder, file: str, facts: FileFacts | None) -> bool:
     """Return whether it is a document with warnings to correct, which no published file depends on."""
     if facts is None or folder.record is None or file_kinds.classify(file).role not in _DOCUMENTS:
         return False

@@ -111,10 +111,10 @@ def classify(file: str) -> FileKind:
         check_file(file)
     except InvalidUpload:
         return FileKind(Role.OTHER)
-    return meant(file)
+    return kind_by_name(file)
 
 
-def meant(file: str) -> FileKind:
+def kind_by_name(file: str) -> FileKind:
     """Return the kind of file that the name suggests, whether it can be served under that name or not."""
     if file in _FIXED:
         return _FIXED[file]
@@ -149,7 +149,7 @@ def conversion(file: str) -> str:
         file != lower
         and _in_command(lower) == lower
         and _by_ending(file).role is Role.OTHER
-        and meant(lower).role is not Role.OTHER
+        and kind_by_name(lower).role is not Role.OTHER
     ):
         return f"is named in capitals, which are not looked for; name it {lower}, and upload that"
     return ""

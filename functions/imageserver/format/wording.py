@@ -17,7 +17,7 @@ def quoted(text: str, longest: int = _LONGEST) -> str:
     if kept.isascii():
         return kept
     has_latin = any(character.isascii() and character.isalpha() for character in text)
-    return "".join(ascii(c)[1:-1] if c != "…" and _deceives(c, has_latin) else c for c in kept)
+    return "".join(ascii(c)[1:-1] if c != "…" and _resembles_ascii(c, has_latin) else c for c in kept)
 
 
 def escaped(text: str, longest: int = _LONGEST) -> str:
@@ -25,7 +25,7 @@ def escaped(text: str, longest: int = _LONGEST) -> str:
     return quoted(text, longest)[1:-1]
 
 
-def _deceives(character: str, beside_latin: bool) -> bool:
+def _resembles_ascii(character: str, beside_latin: bool) -> bool:
     """Return whether a printable character may be mistaken for an ASCII one."""
     if character.isascii():
         return False

@@ -172,7 +172,7 @@ def _check_looks(caller: str, path: str) -> None:
         uploads.allowed(rights, caller, path)
 
 
-def _told_of_promotions(caller: str, version: VersionId) -> dict[str, Any]:
+def _promotion_fields(caller: str, version: VersionId) -> dict[str, Any]:
     """Return the fields of a status that only callers see who may promote the version or post results about it."""
     service = _promotions()
     checks = promotions.checks_of(service, caller, version)
@@ -213,11 +213,11 @@ def _waited(version: VersionId, known: str, caller: str, asked_s: float) -> Vers
     them is answered at once, with the time to ask again.
     """
 
-    told = _told_of_promotions(caller, version)
+    extra = _promotion_fields(caller, version)
 
     def look() -> VersionStatus | None:
         found = status.look(store, cache, version)
-        return msgspec.structs.replace(found, **told) if found and told else found
+        return msgspec.structs.replace(found, **extra) if found and extra else found
 
     def waits(found: VersionStatus) -> bool:
         return _etag(found) == known if known else not status.is_terminal(found)

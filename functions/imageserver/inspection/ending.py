@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 from imageserver.inspection.scan import Chunk, CutShort, Reader, Scan, Want, scanned
+from imageserver.inspection.tar_members import SPARSE_IS_EXTENDED, SPARSE_MAP_IS_EXTENDED
 from imageserver.inspection.tarball import MOST_UNPACKED
 from imageserver.inspection.unpacking import BZIP2, XZ, ZSTD, NeedsMemory, Unpacker, UnreadableArchive, compression
 
@@ -33,7 +34,6 @@ _ZSTD_RLE, _ZSTD_RESERVED = 1, 3
 _NO_CONTENT: Final = (b"1", b"2", b"3", b"4", b"5", b"6")  # links, devices, folders, pipes
 _MOST_PAX: Final = 1 << 20
 _PAX_SIZE: Final = re.compile(rb"(?:\A|\n)[0-9]{1,3} size=([0-9]{1,18})\n")
-_SPARSE_GOES_ON, _SPARSE_MAP_GOES_ON = 482, 504  # the positions of two flags of GNU's older sparse format
 
 
 def checked(chunks: Iterator[Chunk], head: bytes, size_bytes: int, *, is_unpacked: bool = False) -> Iterator[Chunk]:
@@ -202,9 +202,9 @@ def _scan_tar() -> Scan:
             raise UnreadableArchive(f"is not a valid tarball ({error})") from error
         if member.size < 0:
             raise UnreadableArchive(f"is not a valid tarball (a member of {member.size:,} bytes)")
-        is_sparse_map = member.type == tarfile.GNUTYPE_SPARSE and header[_SPARSE_GOES_ON]
+        is_sparse_map = member.type == tarfile.GNUTYPE_SPARSE and header[SPARSE_IS_EXTENDED]
         while is_sparse_map:
-            is_sparse_map = (yield Want(0, tarfile.BLOCKSIZE))[_SPARSE_MAP_GOES_ON]
+            is_sparse_map = (yield Want(0, tarfile.BLOCKSIZE))[SPARSE_MAP_IS_EXTENDED]
         size, size_by_pax = size_by_pax if size_by_pax is not None else member.size, None
         skip = 0 if member.type in _NO_CONTENT else -(-size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
         if member.type == tarfile.XHDTYPE and size <= _MOST_PAX:

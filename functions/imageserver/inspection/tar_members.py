@@ -20,7 +20,7 @@ _LONGEST_NAME: Final = 4096
 """PATH_MAX of Linux: nothing with a longer name can be unpacked, and splitting a name of a MiB is slow."""
 _MOST_SIZE_DIGITS: Final = 18
 _PAX_TYPES: Final = (tarfile.XHDTYPE, tarfile.SOLARIS_XHDTYPE)
-_SPARSE_GOES_ON, _SPARSE_MAP_GOES_ON = 482, 504  # the positions of two flags of GNU's older sparse format
+SPARSE_IS_EXTENDED, SPARSE_MAP_IS_EXTENDED = 482, 504  # offsets of `isextended` in GNU's older sparse headers
 _KEPT: Final = frozenset({b"path", b"linkpath", b"size", b"GNU.sparse.name"})
 _WITHOUT_CONTENT: Final = frozenset(
     (tarfile.LNKTYPE, tarfile.SYMTYPE, tarfile.DIRTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE)
@@ -135,9 +135,9 @@ class Members:
     def _member(self, extension: _Extension, info: tarfile.TarInfo, header: bytes) -> Member:
         pax = {**self._global, **extension.pax}
         is_sparse = info.type == tarfile.GNUTYPE_SPARSE
-        goes_on = is_sparse and header[_SPARSE_GOES_ON]
+        goes_on = is_sparse and header[SPARSE_IS_EXTENDED]
         while goes_on:
-            goes_on = self._header(may_end=False)[_SPARSE_MAP_GOES_ON]
+            goes_on = self._header(may_end=False)[SPARSE_MAP_IS_EXTENDED]
         name = pax.get(b"GNU.sparse.name") or pax.get(b"path") or extension.long_name
         link = pax.get(b"linkpath") or extension.long_link
         if (longest := max(len(name), len(link))) > _LONGEST_NAME:

@@ -99,7 +99,7 @@ def read_image(
     """
     plain = _unpacked(chunks, limits)
     members = Members(plain, limits.members)
-    found = _Found(needed)
+    found = _TarballContents(needed)
     try:
         _find(members, limits, found, whole=whole)
         if whole:  # a tar ends with zeros; what compresses it must end well too
@@ -114,7 +114,7 @@ def read_image(
 
 
 def _look_for_end(
-    members: Members, plain: Iterator[bytes | memoryview], most_unpacked: int, found: "_Found", limits: Limits
+    members: Members, plain: Iterator[bytes | memoryview], most_unpacked: int, found: "_TarballContents", limits: Limits
 ) -> None:
     """Go on to the end of the tar and of what compresses it. Raise what either raises that has none, or `take` does."""
     rest = iter(members)
@@ -175,7 +175,7 @@ def _no_tarball(plain: bytes) -> str:
 
 
 @dataclass(slots=True)
-class _Found:
+class _TarballContents:
     """What the members of a tarball have revealed so far."""
 
     needed: Callable[[bytes], Set[str]]
@@ -253,7 +253,7 @@ class _Found:
             raise UnreadableArchive(f"holds more than {METADATA_LIMITS.members:,} files in templates/")
 
 
-def _find(members: Members, limits: Limits, found: _Found, *, whole: bool) -> None:
+def _find(members: Members, limits: Limits, found: _TarballContents, *, whole: bool) -> None:
     """Take in the members until all that is needed was found. Raise what read_image raises."""
     for count, member in enumerate(members, start=1):
         if count > limits.members:

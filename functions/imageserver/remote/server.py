@@ -63,7 +63,7 @@ class Manners:
 POLITE: Final = Manners()
 
 
-class _Again(Exception):
+class _TransientFailure(Exception):
     """This try failed and the next may succeed, after `pause_s` seconds if the server asked for a pause."""
 
     def __init__(self, message: str, pause_s: float = 0) -> None:
@@ -149,10 +149,10 @@ class RemoteServer:
         for number in count(1):
             try:
                 return attempt()
-            except (HTTPError, OSError, _Again) as error:
+            except (HTTPError, OSError, _TransientFailure) as error:
                 if why := _distrusted(error):
                     raise untrusted(f"{path} was not read from {host_of(self._address)}: {why}") from error
-                asked_s = error.pause_s if isinstance(error, _Again) else 0
+                asked_s = error.pause_s if isinstance(error, _TransientFailure) else 0
                 if number == self.manners.tries or asked_s > self.manners.longest_pause_s:
                     what = f"{path} could not be read from {host_of(self._address)} in {number} tries"
                     raise UpstreamUnavailable(f"{what}: {_why(error)}", asked_s) from error
@@ -181,7 +181,7 @@ class _Pace:
         pause(wait_s)
 
 
-class _TimeOver(Exception):
+class _DeadlinePassed(Exception):
     """Raised when the time for a read has run out."""
 
 
@@ -203,7 +203,7 @@ class _Transfer:
             if response.status == 206 and not self._generation and self._size_bytes > self._server.part_bytes:
                 response.close()
                 response = self._try(lambda: self._ask(0, None, size_bytes))
-        except _TimeOver as over:
+        except _DeadlinePassed as over:
             raise UpstreamUnavailable(f"{self._path} was not answered in the time of a run") from over
         if response.status == 200:
             return Reading(self._size_bytes, "", self._whole(response))
@@ -219,7 +219,7 @@ class _Transfer:
 
     def _check_time(self) -> None:
         if self._stopped.is_set() or self._server.clock() > self._until:
-            raise _TimeOver
+            raise _DeadlinePassed
 
     def _ask(self, start: int, stop: int | None, size_bytes: int) -> BaseHTTPResponse:
         """Send a request for bytes [start, stop), or the whole file; return the answer if it is of this generation."""
@@ -255,13 +255,13 @@ class _Transfer:
     def _whole(self, response: BaseHTTPResponse) -> Generator[bytearray]:
         """Yield the body of one answer. It cannot be resumed: if it breaks off, the whole file must be read again."""
         done = 0
-        with closing(response), suppress(_TimeOver):
+        with closing(response), suppress(_DeadlinePassed):
             while done < self._size_bytes:
                 part = bytearray(min(self._server.part_bytes, self._size_bytes - done))
                 try:
                     deque(self._poured(response, memoryview(part)), maxlen=0)
                     more = done + len(part) == self._size_bytes and response.read(1, decode_content=False)
-                except (HTTPError, OSError, _Again) as error:
+                except (HTTPError, OSError, _TransientFailure) as error:
                     raise UpstreamUnavailable(f"{self._path} broke off after {done:,} bytes: {_why(error)}") from error
                 if more:
                     raise UpstreamRefused(f"{self._path} has more bytes than {self._size_bytes:,}, as its catalog says")
@@ -272,7 +272,7 @@ class _Transfer:
         """Yield parts in order. A few threads fetch them ahead; the first part shows how many threads."""
         starts = iter(range(start, self._size_bytes, self._server.part_bytes))
         began = self._server.clock()
-        with suppress(_TimeOver):
+        with suppress(_DeadlinePassed):
             first = self._fill(next(starts), response)
             width = self._width(self._server.clock() - began)
             with ThreadPoolExecutor(width, thread_name_prefix="upstream") as pool:
@@ -321,7 +321,7 @@ class _Transfer:
                 slice_ = response.read(min(_SLICE_BYTES, len(part) - filled), decode_content=False)
                 self._check_time()
                 if not slice_:
-                    raise _Again(f"the body ended after {filled:,} of {len(part):,} bytes")
+                    raise _TransientFailure(f"the body ended after {filled:,} of {len(part):,} bytes")
                 self._server.pace.keep(len(slice_), self._stopped.wait)
                 part[filled : filled + len(slice_)] = slice_
                 filled += len(slice_)
@@ -360,16 +360,16 @@ def _size_of(response: BaseHTTPResponse, start: int, size_bytes: int) -> int:
     return int(found[3])
 
 
-def _unexpected(response: BaseHTTPResponse, url: str, path: str) -> _Again | UpstreamRefused:
+def _unexpected(response: BaseHTTPResponse, url: str, path: str) -> _TransientFailure | UpstreamRefused:
     """Return the meaning of an unexpected status."""
     what = f"{host_of(url)} answers {response.status} for {path}"
     if response.status not in _TRANSIENT:
         return UpstreamRefused(what)
     asked = response.headers.get("Retry-After", "")
     try:
-        return _Again(what, Retry().parse_retry_after(asked) if asked else 0)
+        return _TransientFailure(what, Retry().parse_retry_after(asked) if asked else 0)
     except (InvalidHeader, ValueError, OverflowError):  # a number of thousands of digits, a year that no date has
-        return _Again(what)
+        return _TransientFailure(what)
 
 
 def _distrusted(error: Exception) -> str:
@@ -383,4 +383,4 @@ def _distrusted(error: Exception) -> str:
 
 def _why(error: Exception) -> str:
     """Return the cause in words. urllib3 quotes the address of the connection, never the URL."""
-    return f"{type(error).__name__}: {error}" if not isinstance(error, _Again) else str(error)
+    return f"{type(error).__name__}: {error}" if not isinstance(error, _TransientFailure) else str(error)

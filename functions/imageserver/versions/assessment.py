@@ -210,7 +210,7 @@ def _accepted_files(
 
 def _unknown(file: str) -> Reason:
     """Return why a file is not listed: its name is unknown, or is that of an image but cannot be served."""
-    if file_kinds.meant(file).role is not Role.OTHER:
+    if file_kinds.kind_by_name(file).role is not Role.OTHER:
         try:
             check_file(file)
         except InvalidUpload as refusal:
