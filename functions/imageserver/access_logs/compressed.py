@@ -19,7 +19,7 @@ class DamagedLog(Exception):
 def lines_of(chunks: Iterable[bytes | memoryview]) -> Iterator[bytes]:
     """Yield the lines of a gzip file, without their ends.
 
-    Raises DamagedLog where it is no gzip file or ends early, after the whole lines before that.
+    Raise DamagedLog if it is not a gzip file or ends early, after yielding the complete lines before that.
     """
     rest = b""
     for block in _blocks(chunks):

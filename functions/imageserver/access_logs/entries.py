@@ -40,7 +40,7 @@ _V = TypeVar("_V")
 
 
 class UnreadableLine(Exception):
-    """CloudFront does not write such a line. The message quotes nothing of it."""
+    """A line that CloudFront does not write. The message quotes none of it."""
 
 
 class File(NamedTuple):
@@ -90,7 +90,7 @@ class Parser:
         self._places = ()
 
     def parse(self, line: bytes) -> Entry | None:
-        """Return what a line says, None for a comment. Raises UnreadableLine."""
+        """Return the request in a line; None for a comment. Raise UnreadableLine."""
         if line.startswith(b"#"):
             if line.startswith(b"#Fields:"):
                 self._read_fields(line[8:].decode("ascii", "replace").split())

@@ -16,7 +16,7 @@ MOST_CLIENTS: Final = 1_000
 MOST_PLACES: Final = 1_000
 """Countries, or edge locations, that are counted separately."""
 MOST_DAMAGED: Final = 1_000
-"""Damaged files that are named; more than these have one cause."""
+"""Damaged files that are named; more of them would have one cause."""
 ELSEWHERE: Final = "other"
 
 _CLASSES: Final = tuple(f"{first}xx" for first in range(10))
@@ -37,7 +37,7 @@ class Count(msgspec.Struct, gc=False):
 class Fetches(msgspec.Struct):
     """What was fetched of one version.
 
-    `downloads` counts roots, deltas and unified tarballs, not the metadata beside them; `cut` are those of them that
+    `downloads` counts roots, deltas and unified tarballs, not the metadata beside them; `cut` are those that
     the client left before their end. `last_fetched` is ISO 8601 in UTC. `deltas`: by the ftype of the root that each
     brought.
     """
@@ -65,8 +65,8 @@ class Statistics(msgspec.Struct):
     """Counts of the requests of some logs.
 
     `hits` and `misses` are requests, `hit_bytes` bytes. `statuses` are counted by their first digit. `uncounted` are
-    fetches of versions beyond MOST_VERSIONS. `unreadable` has for each reason how many lines it holds for, `damaged`
-    for each file why it was not read to its end.
+    fetches of versions beyond MOST_VERSIONS. `unreadable` counts lines by reason, `damaged` says for each file why it
+    was not read to its end.
     """
 
     requests: int = 0
@@ -156,7 +156,7 @@ def savings(versions: Mapping[str, Fetches], sizes: Mapping[tuple[str, str], int
 
 
 def _count(known: dict[_K, Count], key: _K, rest: _K, limit: int) -> Count:
-    """Return the count of a key, or the count of the rest once `limit` keys have one of their own."""
+    """Return the count of a key, or the count of the rest once `limit` keys have their own."""
     found = known.get(key)
     if found is None:
         if len(known) >= limit:

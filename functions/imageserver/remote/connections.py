@@ -29,11 +29,11 @@ RESOLVED_S: Final = 60.0
 TIMEOUT: Final = urllib3.Timeout(connect=5, read=20)
 
 Resolve = Callable[..., Any]
-"""As socket.getaddrinfo."""
+"""Has the parameters of socket.getaddrinfo."""
 
 
 def default_trust() -> ssl.SSLContext:
-    """Return the certificate authorities that the AWS clients trust: those of a variable, or botocore's."""
+    """Return the certificate authorities that AWS clients trust: those of an environment variable, or botocore's."""
     named = (os.environ.get(name) for name in ("AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE"))
     return _trusting(next(filter(None, named), None) or get_cert_path(True))
 
@@ -156,7 +156,7 @@ class Connections:
         )
 
     def _demote(self, site: _Site, address: str) -> None:
-        """Try last, from now on, an address that accepts no connection."""
+        """Move an address that accepts no connection to the end of the list."""
         with self._lock:
             if address in site.addresses:
                 site.addresses.remove(address)

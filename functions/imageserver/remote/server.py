@@ -74,7 +74,7 @@ class _TransientFailure(Exception):
 class RemoteServer:
     """The server that a mirror follows; implements imageserver.upstream.port.Upstream.
 
-    `contact` is a web or mail address where its operator can reach ours. Close it, or leave its context.
+    `contact` is a web or mail address where its operator can reach ours. Close it after use.
     """
 
     def __init__(
@@ -156,8 +156,7 @@ class RemoteServer:
                 if number == self.manners.tries or asked_s > self.manners.longest_pause_s:
                     what = f"{path} could not be read from {host_of(self._address)} in {number} tries"
                     raise UpstreamUnavailable(f"{what}: {_why(error)}", asked_s) from error
-            # Jittered, so that clients of one outage do not all come back at once. Random pauses spread the load; they
-            # guard nothing.
+            # Jitter keeps the clients of one outage from all retrying at once. No secret depends on it.
             pause(asked_s or self.manners.pause_s * 2**number * random.random())  # noqa: S311
         raise AssertionError("counting never ends")
 
@@ -237,7 +236,7 @@ class _Transfer:
         return response
 
     def _check(self, response: BaseHTTPResponse, start: int, size_bytes: int, *, is_part: bool) -> None:
-        """Accept an answer whose body begins at byte `start`. Raise the meaning of any other answer."""
+        """Accept an answer whose body begins at byte `start`. Raise the error that any other answer means."""
         if response.status not in ((200, 206, 416) if is_part else (200,)):
             raise _unexpected(response, self._url, self._path)
         found = _generation_of(response)
@@ -269,7 +268,7 @@ class _Transfer:
                 yield part
 
     def _ranged(self, response: BaseHTTPResponse, start: int) -> Generator[bytearray]:
-        """Yield parts in order. A few threads fetch them ahead; the first part shows how many threads."""
+        """Yield parts in order. A few threads fetch ahead; how many depends on the speed of the first part."""
         starts = iter(range(start, self._size_bytes, self._server.part_bytes))
         began = self._server.clock()
         with suppress(_DeadlinePassed):
@@ -290,7 +289,7 @@ class _Transfer:
                     pool.shutdown(cancel_futures=True)
 
     def _width(self, seconds: float) -> int:
-        """Return how many connections to use, given how long one alone took for a part."""
+        """Return how many connections to use, given how long a single one took for a part."""
         server = self._server
         return max(1, min(server.most_connections, int(server.manners.part_s / max(seconds, 0.001))))
 
@@ -361,7 +360,7 @@ def _size_of(response: BaseHTTPResponse, start: int, size_bytes: int) -> int:
 
 
 def _unexpected(response: BaseHTTPResponse, url: str, path: str) -> _TransientFailure | UpstreamRefused:
-    """Return the meaning of an unexpected status."""
+    """Return the error that an unexpected status means."""
     what = f"{host_of(url)} answers {response.status} for {path}"
     if response.status not in _TRANSIENT:
         return UpstreamRefused(what)

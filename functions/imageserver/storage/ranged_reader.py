@@ -163,8 +163,7 @@ class _Source:
                         f"{self._where}: byte {start + filled} of {self._size_bytes} could not be read in "
                         f"{breaks} attempts, the last one failed with {broken!r}; it is read again on redelivery"
                     ) from broken
-                # Jittered, so that the parts that one outage broke do not all come back at once. Random pauses spread
-                # the load; they guard nothing.
+                # Jitter spreads the retries of parts that broke off together. It need not be unpredictable.
                 self._stopped.wait(self._plan.pause_s * 2**breaks * random.random())  # noqa: S311
         return part
 

@@ -24,8 +24,8 @@ _UNICAST: Final = IPv6Network("2000::/3")
 def joined(address: str, path: str) -> str:
     """Return the URL of a path below a server's address, as LXD and Incus join them.
 
-    The path is below that of the address even if it starts with a slash. Escapes stay, what is no URL is escaped.
-    Raise UpstreamRefused for a path that would lead elsewhere.
+    The path is below the address's path even if it starts with a slash. Escapes stay; other characters that a URL
+    cannot hold are escaped. Raise UpstreamRefused for a path that would lead elsewhere.
     """
     below = path.lstrip("/")
     for segment in below.split("/"):
@@ -38,9 +38,9 @@ def joined(address: str, path: str) -> str:
 
 
 def redirected(url: str, location: str, hosts: Collection[str]) -> str:
-    """Return where a redirect of `url` leads. Raise UpstreamRefused unless that is one of `hosts`, and no less secure.
+    """Return where a redirect of `url` leads. Raise UpstreamRefused if it is not one of `hosts`, or less secure.
 
-    `hosts` are names without a port. The message names a host and never a whole address: it may hold a token.
+    `hosts` are names without a port. The message names only a host, because the whole address may hold a token.
     """
     try:
         target = urlsplit(urljoin(url, location))

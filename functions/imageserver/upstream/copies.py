@@ -1,7 +1,7 @@
 """The note that one run of a copy leaves for the next: the progress of a file, or why it was refused. Pure.
 
-A note is private and lies below `mirrors/copies/`, one for each file that is being copied. It saves work and promises
-nothing: without it, or with one that cannot be read, a file is copied from its start.
+Notes are private. They are stored below `mirrors/copies/`, one for each file that is being copied. A note only saves
+work: if it is missing or cannot be read, the file is copied from its start.
 """
 
 from typing import Final
@@ -15,11 +15,11 @@ COPIES: Final = f"{MIRRORS}copies/"
 
 
 class CopyNote(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
-    """A copy under way, or one that was refused. `path` and `sha256` are those of the file that was asked for.
+    """A copy under way, or a refused one. `path` and `sha256` are those of the requested file.
 
     Under way: the parts with these `etags`, of `part_bytes` each, are in the multipart upload `upload_id`, and `digest`
-    is the state of the file's sha256 after them (imageserver.inspection.resumable). They are of one `generation` of a
-    file of `size_bytes`.
+    is the state of the file's sha256 after them (imageserver.inspection.resumable). All of them come from one
+    `generation` of the file, which has `size_bytes`.
     """
 
     path: str
@@ -34,11 +34,11 @@ class CopyNote(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
 
     @property
     def done_bytes(self) -> int:
-        """How many bytes of the file are in those parts."""
+        """The number of bytes in those parts."""
         return len(self.etags) * self.part_bytes
 
     def is_of(self, file: UpstreamFile) -> bool:
-        """Return whether the note is about just this file."""
+        """Return whether the note is about exactly this file."""
         return (self.path, self.sha256) == (file.path, file.sha256) and file.size_bytes in (0, self.size_bytes)
 
     def can_continue(self, part_bytes: int) -> bool:
@@ -58,7 +58,7 @@ def encode_note(note: CopyNote) -> bytes:
 
 
 def decode_note(body: bytes) -> CopyNote | None:
-    """Read a note; None if it is none."""
+    """Read a note. Return None if it cannot be read."""
     try:
         return msgspec.json.decode(body, type=CopyNote)
     except (msgspec.DecodeError, UnicodeError, RecursionError):

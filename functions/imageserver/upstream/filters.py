@@ -2,14 +2,14 @@
 
 A filter uses the names in our layout, after the mapping:
 
-    all                                   everything; there is no empty filter that could mean it by accident
+    all                                   everything; an empty filter is refused, so none selects it by accident
     ubuntu:noble:*:cloud                  products, as in the catalog; parts left out at the end match everything
     os=ubuntu,arch=amd64|arm64            fields of the path: os, release, arch, variant, version
     ubuntu,ftype=squashfs,size<=2GB       kinds and sizes of roots: `ftype` as in the catalog, decimal or binary units
 
-Terms of one filter must all hold; of several filters one is enough. Values are patterns as of a shell (`*`, `?`,
-`[…]`), several with `|` between them. A filter chooses roots and unified tarballs. What a root needs comes along:
-metadata, without which it launches nothing, its deltas, overrides and checksums.
+All terms of a filter must hold; of several filters, one is enough. Values are shell patterns (`*`, `?`, `[…]`), with
+`|` between alternatives. A filter takes roots and unified tarballs. A root brings along the metadata without which it
+cannot launch, its deltas, overrides and checksums.
 """
 
 import re
@@ -34,19 +34,19 @@ _EXAMPLES: Final = f"`{ALL}`, `ubuntu:noble:*:cloud`, `os=ubuntu,arch=amd64|arm6
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """Patterns by field, of which each field needs one that matches, and the bytes of the largest root."""
+    """Patterns by field, at least one of which must match in each field, and the largest size of a root."""
 
     patterns: Mapping[str, tuple[str, ...]]
     most_bytes: int | None = None
 
     def takes(self, image: ImageKey, ftype: str, size_bytes: int) -> bool:
-        """Return whether a root or unified tarball of this ftype comes."""
+        """Return whether the filter takes a root or unified tarball of this ftype."""
         if self.most_bytes is not None and size_bytes > self.most_bytes:
             return False
         return self._match({**_fields(image.version.product), "version": image.version.version, "ftype": ftype})
 
     def takes_of(self, product: ProductId) -> bool:
-        """Return whether anything of a product may come."""
+        """Return whether the filter may take any file of a product."""
         return self._match(_fields(product))
 
     def _match(self, values: Mapping[str, str]) -> bool:
@@ -63,7 +63,7 @@ def _fields(product: ProductId) -> dict[str, str]:
 
 
 def parse_filter(text: str) -> Filter:
-    """Read a filter. Raise InvalidFilter, which quotes what cannot be read."""
+    """Parse a filter. Raise InvalidFilter, which quotes the part that cannot be read."""
     if text.strip() == ALL:
         return Filter({})
     if not text.strip():
@@ -99,10 +99,10 @@ def _bytes(text: str, size: str) -> int:
 
 
 def chosen(files: Mapping[ImageKey, int], filters: Sequence[Filter], keep: int | None = None) -> set[ImageKey]:
-    """Return the files that come, of these with their sizes in bytes.
+    """Return the files to take out of these, which have their sizes in bytes.
 
-    A version comes when a filter takes one of its roots or its unified tarball. `keep` is how many of those versions
-    come of each product, the newest as clients order them.
+    A version is taken when a filter takes one of its roots or its unified tarball. `keep` limits each product to the
+    newest of those versions, in the order of clients.
     """
     kinds = {image: file_kinds.classify(image.file) for image in files}
     taken: dict[VersionId, set[ImageKey]] = defaultdict(set)

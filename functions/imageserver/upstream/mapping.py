@@ -3,11 +3,11 @@
 | upstream's product                      | becomes                                                          |
 |-----------------------------------------|------------------------------------------------------------------|
 | `ubuntu:noble:amd64:cloud`              | `images/ubuntu/noble/amd64/cloud`, word for word                 |
-| `com.ubuntu.cloud:server:24.04:amd64`   | `images/ubuntu/noble/amd64/default`, of its os, release and arch |
+| `com.ubuntu.cloud:server:24.04:amd64`   | `images/ubuntu/noble/amd64/default`, by its os, release and arch |
 | `com.ubuntu.cloud:minimal:24.04:amd64`  | `images/ubuntu/noble/amd64/minimal`                              |
 
-Files keep their bytes, so each image keeps its fingerprint: metadata and root go into one version, under the name that
-has their ftype here. A file whose path follows our layout keeps its name.
+Files keep their bytes, so each image keeps its fingerprint: metadata and root go into one version, under the names that
+their ftypes have here. A file whose path follows our layout keeps its name.
 """
 
 import re
@@ -45,15 +45,15 @@ _LONGEST_PATH: Final = 1024
 _MOST_COMBINED: Final = 8
 """With so many of a root, its message and the metadata of its object stay within the limits of SQS and S3."""
 _SERVER: Final = "server"
-"""The kind of image that Ubuntu's products name second and that is no variant."""
+"""The second part of Ubuntu's product names that is a kind of image and not a variant."""
 
 
 @dataclass(frozen=True, slots=True)
 class UpstreamFile:
     """One file: `path` below upstream's address, `key` is where it goes.
 
-    `combined` are upstream's combined sha256s of a root, each behind the sha256 of the metadata file that it is with.
-    `signed_by` is the fingerprint of the key that signed upstream's document; empty where nobody looked.
+    `combined` are upstream's combined sha256s of a root, each preceded by the sha256 of its metadata file. `signed_by`
+    is the fingerprint of the key that signed upstream's document; empty where no signature was checked.
     """
 
     path: str
@@ -66,7 +66,7 @@ class UpstreamFile:
 
 @dataclass(frozen=True, slots=True)
 class UpstreamVersion:
-    """One version as it comes; `name` is upstream's, `<product>/<version>`. `overrides` becomes its metadata.json."""
+    """One version to take; `name` is upstream's, `<product>/<version>`. `overrides` becomes its metadata.json."""
 
     name: str
     id: VersionId
@@ -76,7 +76,7 @@ class UpstreamVersion:
 
 @dataclass(frozen=True, slots=True)
 class LeftOut:
-    """A product, version or file that cannot come; `name` is upstream's, `reason` completes "<name> …".
+    """A product, version or file that cannot be taken; `name` is upstream's, `reason` completes "<name> …".
 
     `product` is where it would have come, if that is known. `is_broken`: it cannot be read, so nobody knows what
     upstream has of that `version`; without one, of that product.
@@ -90,10 +90,10 @@ class LeftOut:
 
 
 def mapped(document: bytes, stream: str, signed_by: str = "") -> Iterator[UpstreamVersion | LeftOut]:
-    """Yield each version of a products document as it comes into `stream`, and what cannot come.
+    """Yield each version of a products document, mapped into `stream`, and what cannot be taken.
 
-    `signed_by` is the fingerprint of the key that signed the document; empty where nobody looked.
-    Raise UpstreamRefused when the document as a whole cannot be read.
+    `signed_by` is the fingerprint of the key that signed the document; empty where no signature was checked.
+    Raise UpstreamRefused if the document as a whole cannot be read.
     """
     takers: dict[ProductId, str] = {}
     for name, product in simplestreams.products(document):
@@ -112,7 +112,7 @@ def mapped(document: bytes, stream: str, signed_by: str = "") -> Iterator[Upstre
 
 
 def product_of(name: str, product: Product, stream: str) -> ProductId:
-    """Return the product that one of upstream's becomes: its name's words, else its fields. Raise InvalidUpload."""
+    """Return the product that one of upstream's becomes, from its name or else its fields. Raise InvalidUpload."""
     parts = name.split(":")
     if len(parts) == 4:
         try:
@@ -170,7 +170,7 @@ _IMAGE_ROLES: Final = (file_kinds.Role.ROOT, file_kinds.Role.UNIFIED)
 
 
 def _file(item: Item, version: VersionId, combined: _Combined, signed_by: str) -> UpstreamFile | str:
-    """Return where a file goes, or why it cannot come."""
+    """Return a file and where it goes, or why it cannot be taken."""
     if not _SHA256.fullmatch(item.sha256):
         return "has no sha256 in upstream's catalog: nothing could tell whether its copy is right"
     path = item.path.lstrip("/")
@@ -192,7 +192,7 @@ def _file(item: Item, version: VersionId, combined: _Combined, signed_by: str) -
 
 
 def _combined(ftype: str, version: Version) -> _Combined:
-    """Return what upstream says of a root of this ftype, with each metadata file that says it."""
+    """Return upstream's combined sha256s of a root of this ftype, each preceded by the sha256 of its metadata file."""
     if ftype not in file_kinds.ROOT_FTYPES:
         return ()
     stated = (
@@ -212,7 +212,7 @@ def _is_ours(path: str, version: VersionId) -> bool:
 
 
 def _once(files: dict[str, UpstreamFile]) -> tuple[UpstreamFile, ...]:
-    """Return the files without those whose bytes come under another name: both clients read one metadata file here."""
+    """Return the files without repeated metadata: here, both clients read one metadata file."""
     kept: dict[str, UpstreamFile] = {}
     for key in sorted(files):
         if files[key].key.rpartition("/")[2] in _METADATA:
@@ -222,7 +222,7 @@ def _once(files: dict[str, UpstreamFile]) -> tuple[UpstreamFile, ...]:
 
 
 def _overrides(product: Product, version: Version, target: ProductId) -> Overrides:
-    """Return what upstream says of the product that its path here does not say."""
+    """Return what upstream says about a product beyond what its path here says."""
     given = [alias.strip() for alias in (product.aliases or "").split(",")]
     own = {*target.path_aliases, *target.current_aliases, ""}
     return Overrides(
@@ -244,6 +244,6 @@ def _unless(text: str | None, same: str) -> str:
 
 
 def metadata_json(overrides: Overrides) -> bytes:
-    """Return overrides as a metadata.json; empty bytes when they say nothing."""
+    """Return overrides as a metadata.json; empty bytes if there are none."""
     body = msgspec.json.encode(overrides)
     return b"" if body == b"{}" else body

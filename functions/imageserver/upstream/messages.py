@@ -1,4 +1,4 @@
-"""Messages of the queue of a mirror: one file to copy.
+"""Messages in a mirror's queue: one file to copy each.
 
     {"mirror": "ubuntu", "path": "server/…/lxd.tar.xz", "key": "images-ubuntu/…/lxd.tar.xz", "sha256": "9f1c…",
      "size_bytes": 464}

@@ -1,11 +1,12 @@
-"""The mirrors of a server: which other servers it follows, and what it last saw and brought of each.
+"""The mirrors of a server: which other servers it follows, and what it last saw on and took from each.
 
-All documents are private and written conditionally. `mirrors/mirrors.json` is what the operator wants. The state of
-a mirror, `mirrors/<name>.state.json`, is what a comparison leaves for the next one: it holds every version, and is not
-written while upstream does not change. Its status, `mirrors/<name>.status.json`, is how the last comparisons went:
-small, and written by each. What could not be copied, and why, is in `mirrors/<name>.refused.json`.
+All documents but one are private and written conditionally. `mirrors/mirrors.json` is the operator's configuration.
+`mirrors/<name>.state.json`, the state of a mirror, is what a comparison leaves for the next one: it holds every
+version, and is not written while upstream does not change. `mirrors/<name>.status.json`, its status, says how the last
+comparisons went: it is small, and each comparison writes it. `mirrors/<name>.refused.json` says what could not be
+copied, and why.
 
-One document is public, `streams/mirrors.json`: the host of each server, and when it was last compared.
+The public one is `streams/mirrors.json`: the host of each server, and when it was last compared.
 """
 
 import re
@@ -36,19 +37,19 @@ LEAST_BYTES_PER_S: Final = 100_000
 """Slower than this, a run of a function would not finish two parts of a file."""
 MOST_REFUSALS: Final = 100
 PUBLIC_KEY: Final = "streams/mirrors.json"
-"""Where the page reads when each server was last compared. Beside the documents of streams: no stream has its name."""
+"""Where the page reads when each server was last compared. No stream's document has this name."""
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 _HOST: Final = re.compile(r"(?=.{1,253}\Z)[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*\Z")
 
 
 class Mirror(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """One server to follow: what comes from `address` into `stream`.
+    """One server to follow: what to take from `address` into `stream`.
 
-    `keep` is how many versions come of each product, the newest; None for all. A version that no longer comes stays
-    listed for `grace_days`. `allow_private` lets the address be one of a private network, and plain http. Redirects
-    may lead to the host of the address and to `hosts`, in lower case and without a port. Each file that is copied is
-    read over `connections` at most, at `bytes_per_s` in all; None for as fast as upstream gives it. With a `keyring`
-    (OpenPGP keys, in base64) a document that none of them signed is refused.
+    `keep` is how many versions of each product are taken, the newest ones; None for all. A version that is no longer
+    taken stays listed for `grace_days`. `allow_private` lets the address be in a private network, and use plain http.
+    Redirects may lead to the host of the address and to `hosts`, in lower case and without a port. Each file is read
+    over at most `connections` connections, at `bytes_per_s` in total; None for no limit. With a `keyring` (OpenPGP
+    keys, in base64), a document that none of its keys signed is refused.
     """
 
     address: str
@@ -69,7 +70,7 @@ class _Configuration(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
 
 
 class SeenDocument(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What an accepted products document was: how many versions could come, and upstream's date (ISO 8601, UTC)."""
+    """What is kept of an accepted products document: how many versions could be taken, and its date (ISO 8601, UTC)."""
 
     versions: int
     updated: str = ""
@@ -77,11 +78,12 @@ class SeenDocument(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Held(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A version that this mirror brings.
+    """A version that this mirror holds.
 
-    `gone_since`: when it no longer came (ISO 8601, UTC); empty while it does. `delisted`: this mirror took it off the
-    list, so this mirror may put it back. `refused`: an operator or retention withdrew it, so it is not copied again
-    once its files are deleted. `needed`: its time is over and a channel points to it, as the last full comparison saw.
+    `gone_since`: since when it is no longer taken (ISO 8601, UTC); empty while it is. `delisted`: this mirror took it
+    off the list, so this mirror may put it back. `refused`: an operator or retention withdrew it, so it is not copied
+    again once its files are deleted. `needed`: its grace time is over, but at the last full comparison a channel
+    pointed to it.
     """
 
     gone_since: str = ""
@@ -93,8 +95,8 @@ class Held(msgspec.Struct, frozen=True, omit_defaults=True):
 class MirrorState(msgspec.Struct, frozen=True, kw_only=True):
     """What the last accepted comparison saw, by the path of each document, and the versions it holds, by their path.
 
-    `index_etag` is that of the index that named the documents. `mirror` is the configuration that was compared, and
-    `compared` when that was (ISO 8601, UTC).
+    `index_etag` is the ETag of the index that named the documents. `mirror` is the configuration that was compared, and
+    `compared` the time of that comparison (ISO 8601, UTC).
     """
 
     documents: dict[str, SeenDocument] = {}
@@ -106,13 +108,13 @@ class MirrorState(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class MirrorStatus(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
-    """How the comparisons went. Times in ISO 8601, UTC; empty for never.
+    """How the comparisons went. Times are ISO 8601 in UTC; empty for never.
 
     `began`: the first comparison; `looked`: the last one. `compared`: the last one that read every document and was
     accepted. `in_step`: the last one that found nothing missing. `error`: why the last one was not accepted, or what
-    it could not do. The rest is of the comparison at `compared`: how many products and versions come, files and bytes
-    that are missing, versions that left the list, sentences about what cannot come (the first of `left_out_total`),
-    and since when the copy of each missing file is asked for, by its key.
+    it could not do. The rest is from the comparison at `compared`: how many products and versions are taken, the
+    missing files and bytes, versions that left the list, sentences about what cannot be taken (the first of
+    `left_out_total`), and since when the copy of each missing file has been requested, by its key.
     """
 
     began: str = ""
@@ -132,11 +134,11 @@ class MirrorStatus(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True
 
     @property
     def last_compared(self) -> str:
-        """When a comparison last did not fail, one that found upstream unchanged included; empty for never."""
+        """When a comparison last succeeded, including one that found upstream unchanged; empty for never."""
         return max(self.compared, self.in_step) if self.error else self.looked
 
     def lag_s(self, now: datetime) -> float:
-        """Return for how many seconds this server may lack something that upstream has; 0 before the first look."""
+        """Return for how many seconds this server may lack something that upstream has; 0 before any comparison."""
         since = self.in_step or self.began
         return max(0.0, (now - datetime.fromisoformat(since)).total_seconds()) if since else 0.0
 
@@ -156,7 +158,7 @@ class MirrorRefusals(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PublicMirror(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
-    """What anybody may know of a mirror; `compared` is the last comparison that did not fail (ISO 8601, UTC)."""
+    """What is public about a mirror; `compared` is when a comparison last succeeded (ISO 8601, UTC)."""
 
     host: str
     stream: str
@@ -176,12 +178,12 @@ _T = TypeVar("_T", _Configuration, MirrorState, MirrorStatus, MirrorRefusals)
 
 
 def refusals_key(name: str) -> str:
-    """Return the key of what could not be copied for a mirror."""
+    """Return the key of a mirror's refusals."""
     return f"{MIRRORS}{name}.refused.json"
 
 
 def status_key(name: str) -> str:
-    """Return the key of how a mirror's comparisons went."""
+    """Return the key of a mirror's status."""
     return f"{MIRRORS}{name}.status.json"
 
 
@@ -191,7 +193,7 @@ def state_key(name: str) -> str:
 
 
 def check(name: str, mirror: Mirror) -> None:
-    """Raise InvalidMirror, which says what is wrong and what is expected."""
+    """Check a mirror. Raise InvalidMirror, which says what is wrong and what is expected."""
     try:
         for problem in _problems(name, mirror):
             raise InvalidMirror(f"the mirror {name[:80]!r} {problem}")
@@ -239,14 +241,14 @@ def _address_problems(mirror: Mirror) -> Iterable[str]:
 def _split(address: str) -> SplitResult | None:
     try:
         split = urlsplit(address)
-        _ = split.port  # read here, as it raises only when it is read
+        _ = split.port  # an invalid port raises only when it is read
     except ValueError:
         return None
     return split
 
 
 def encode_mirrors(mirrors: Mapping[str, Mirror]) -> bytes:
-    """Return the bytes of the configuration. Raise InvalidMirror for what `decode_mirrors` would not take back."""
+    """Return the bytes of the configuration. Raise InvalidMirror for what `decode_mirrors` would refuse."""
     if len(mirrors) > MOST_MIRRORS:
         raise InvalidMirror(f"there are {len(mirrors):,} mirrors, expected at most {MOST_MIRRORS}: remove one first")
     for name, mirror in mirrors.items():
@@ -258,7 +260,7 @@ def encode_mirrors(mirrors: Mapping[str, Mirror]) -> bytes:
 
 
 def decode_mirrors(body: bytes) -> dict[str, Mirror]:
-    """Read the configuration. Raise CatalogDamaged, which names the mirror that nobody can follow."""
+    """Read the configuration. Raise CatalogDamaged, which names the mirror that cannot be followed."""
     if len(body) > MAX_CONFIGURATION_BYTES:
         raise CatalogDamaged(
             f"{CONFIGURATION_KEY} has more than {MAX_CONFIGURATION_BYTES:,} bytes; write a smaller one"
@@ -290,7 +292,7 @@ def decode_status(body: bytes, name: str) -> MirrorStatus:
 
 
 def encode_public(mirrors: Mapping[str, Mirror], statuses: Mapping[str, MirrorStatus]) -> bytes:
-    """Return the bytes of the public document. It has hosts: no path, which may hold a token, and no name."""
+    """Return the bytes of the public document. It has hosts, but neither paths, which may hold a token, nor names."""
     public = [
         PublicMirror(host=host_of(mirror.address), stream=mirror.stream, compared=statuses[name].last_compared)
         for name, mirror in mirrors.items()
@@ -300,17 +302,17 @@ def encode_public(mirrors: Mapping[str, Mirror], statuses: Mapping[str, MirrorSt
 
 
 def encode_refusals(refusals: MirrorRefusals) -> bytes:
-    """Return the bytes of what could not be copied."""
+    """Return the bytes of a mirror's refusals."""
     return _encoder.encode(refusals)
 
 
 def decode_refusals(body: bytes, name: str) -> MirrorRefusals:
-    """Read what could not be copied. Raise CatalogDamaged."""
+    """Read a mirror's refusals. Raise CatalogDamaged."""
     return _decoded(body, refusals_key(name), MirrorRefusals)
 
 
 def decode_state(body: bytes, name: str) -> MirrorState:
-    """Read a mirror's state. Raise CatalogDamaged: an unreadable one never reads as that of a new mirror."""
+    """Read a mirror's state. Raise CatalogDamaged: an unreadable state never passes for that of a new mirror."""
     state = _decoded(body, state_key(name), MirrorState)
     times = (
         [state.compared]

@@ -6,11 +6,12 @@ one product at a time, so memory holds one product.
 
 Versions are withdrawn late. A version that upstream or the filters no longer have, or that `keep` newer ones replaced,
 stays for the grace time, and after that until a version of its product that upstream still has is listed. A version
-that this mirror did not bring is never touched, whatever upstream has under its name. A version that an operator or
-retention withdrew is not copied again after its files are deleted: otherwise it would be copied and deleted for ever.
+that this mirror did not copy is never touched, whatever upstream has under its name. A version that an operator or
+retention withdrew is not copied again after its files are deleted: otherwise it would be copied and deleted over and
+over.
 
-A plan is carried out by writing `held` first and acting then: a file of a version that nobody holds would be taken
-for a local upload. A run that ends in between is planned again, as each step is planned until its effect is there.
+To carry out a plan, write `held` first: a file of a version that no mirror holds would be taken for a local upload. If
+a run ends before the rest is done, the next plan has those steps again: a step is planned until its effect is there.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -29,9 +30,9 @@ _OVERRIDES_FILE: Final = "metadata.json"
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What comes of a product, and how long a version stays that no longer comes.
+    """What to take of a product, and how long a version stays once it is no longer taken.
 
-    A file of more than `most_bytes` is not copied: digest would refuse it. None: there is no limit.
+    A file of more than `most_bytes` is not copied, because digest would refuse it; None for no limit.
     """
 
     filters: Sequence[Filter]
@@ -44,10 +45,10 @@ class Rules:
 class Here:
     """What this server has of a product: sizes in bytes by key, and paths of versions.
 
-    `listed` are those that its catalog lists, `withdrawn` those whose records say so, no matter who withdrew them,
-    and `refused` those of them whose records give a reason that is not this mirror's.
-    `of_others` are those that other mirrors hold, whether or not a file of them is here yet. `needed` are those that a
-    channel points to, or would go back to: they stay.
+    `listed` are the versions that its catalog lists. `withdrawn` are those whose records say so, no matter who withdrew
+    them, and `refused` those withdrawn for a reason that is not this mirror's. `of_others` are those that other mirrors
+    hold, whether or not a file of them is here yet. `needed` are those that a channel points to, or would go back to:
+    they stay.
     """
 
     files: Mapping[str, int]
@@ -67,8 +68,9 @@ class Here:
 class ProductPlan:
     """What to do for one product.
 
-    `missing` is to be copied. `overrides` are bodies to create by their keys, each a metadata.json. `delist` is to be
-    withdrawn, and the withdrawal of `relist` undone. `held` is what the mirror holds of the product from now on.
+    `missing` are files to copy. `overrides` are bodies to create by their keys, each a metadata.json. `delist` are
+    versions to withdraw, `relist` versions whose withdrawal to undo. `held` is what the mirror holds of the product
+    from now on.
     """
 
     missing: tuple[UpstreamFile, ...]
@@ -85,14 +87,14 @@ class ProductPlan:
 
 
 def no_longer_taken(mirror: str) -> str:
-    """Return the reason that a mirror gives for a version that it withdraws; by it the mirror knows its own."""
+    """Return the reason that a mirror gives for a withdrawal, and by which it recognises its own."""
     return f"the mirror {mirror} no longer takes it"
 
 
 def seen(document: bytes, versions: int, etag: str, now: datetime) -> SeenDocument:
-    """Return what to remember of a products document; `versions` is how many of it could come.
+    """Return what to keep of a products document; `versions` is how many of its versions could be taken.
 
-    A date ahead of the clock is not remembered: every later document would be older than it.
+    A date ahead of the clock is not kept: every later document would be older than it.
     """
     updated = simplestreams.updated(document)
     if updated is None or updated > now + FURTHEST_AHEAD:
@@ -101,7 +103,7 @@ def seen(document: bytes, versions: int, etag: str, now: datetime) -> SeenDocume
 
 
 def refusal_of(now: Mapping[str, SeenDocument], last: Mapping[str, SeenDocument]) -> str:
-    """Return why upstream's documents are not followed, or nothing. `last`: as they were when last accepted."""
+    """Return why upstream's documents are not followed; empty if they are. `last` are those accepted last."""
     if not any(each.versions for each in now.values()):
         return "upstream lists no image, expected at least one: nothing was removed"
     for path, before in sorted(last.items()):
@@ -160,9 +162,9 @@ def plan_product(
 def _small_enough(
     versions: Mapping[VersionId, UpstreamVersion], here: Here, rules: Rules
 ) -> tuple[dict[VersionId, UpstreamVersion], list[LeftOut]]:
-    """Return the versions without files that are too large to come, and the files that would have come otherwise.
+    """Return the versions without files that are too large, and those of these files that would otherwise be taken.
 
-    What is here stays, so a smaller limit takes nothing off the list.
+    What is here already stays, so a smaller limit takes nothing off the list.
     """
     most = rules.most_bytes
     if most is None:
@@ -197,7 +199,7 @@ def _is_refused(path: str, here: Here, was: Held) -> bool:
 def _coming(
     versions: Mapping[VersionId, UpstreamVersion], here: Here, held: Collection[str], rules: Rules
 ) -> tuple[dict[VersionId, list[UpstreamFile]], dict[VersionId, LeftOut]]:
-    """Return the files of each version that comes, oldest first, and the versions that others brought here."""
+    """Return the files of each version to take, oldest first, and the versions that came here another way."""
     files: dict[ImageKey, UpstreamFile] = {
         parse_key(file.key): file for version in versions.values() for file in version.files
     }
@@ -221,7 +223,7 @@ def _coming(
 def _gone(
     held: Mapping[str, Held], here: Here, may_go: bool, grace: timedelta, now: datetime
 ) -> tuple[dict[str, Held], tuple[VersionId, ...]]:
-    """Return what is still held of the versions that no longer come, and which of them leave the list now."""
+    """Return what is still held of the versions that are no longer taken, and which of them leave the list now."""
     after: dict[str, Held] = {}
     delist = []
     here_versions = here.versions
@@ -229,7 +231,7 @@ def _gone(
         since = was.gone_since or now.isoformat()
         is_over = now - _time(since) >= grace
         if is_over and path not in here_versions:
-            continue  # its files are deleted, or never came
+            continue  # its files were deleted, or were never copied
         is_needed = is_over and path in here.needed
         goes = is_over and may_go and path not in here.withdrawn and not is_needed
         if goes:
@@ -239,7 +241,7 @@ def _gone(
 
 
 def _differing(coming: Mapping[VersionId, Iterable[UpstreamFile]], here: Here) -> Iterator[LeftOut]:
-    """Yield the files that are here with other sizes. Nothing is replaced: clients may have the bytes."""
+    """Yield the files that are here with another size. Nothing is replaced: clients may have the bytes."""
     for version, files in coming.items():
         for file in files:
             there = here.files.get(file.key)
@@ -251,7 +253,7 @@ def _differing(coming: Mapping[VersionId, Iterable[UpstreamFile]], here: Here) -
 def _overrides(
     versions: Mapping[VersionId, UpstreamVersion], coming: Iterable[VersionId], here: Here
 ) -> dict[str, bytes]:
-    """Return each metadata.json to create. One that is here stays: the operator may have edited it."""
+    """Return each metadata.json to create. An existing one stays: the operator may have edited it."""
     bodies = {one.prefix + _OVERRIDES_FILE: metadata_json(versions[one].overrides) for one in coming}
     return {key: body for key, body in bodies.items() if body and key not in here.files}
 

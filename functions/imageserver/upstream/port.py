@@ -5,14 +5,14 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 PART_BYTES: Final = 16 << 20
-"""How much of a file is read, uploaded and noted as one part. S3's 10,000 parts of it are 156 GiB."""
+"""How much of a file is read, uploaded and noted as one part. S3's limit of 10,000 parts allows 156 GiB."""
 
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """A document, read whole. `etag` is upstream's own, empty where it has none; good for the next conditional read.
+    """A document, read whole. `etag` is upstream's, for the next conditional read; empty where it has none.
 
-    `signed_by` is the fingerprint of the key that signed it, 40 or 64 hex digits; empty where nobody looked.
+    `signed_by` is the fingerprint of the key that signed it, 40 or 64 hex digits; empty where no signature was checked.
     """
 
     body: bytes
@@ -24,9 +24,9 @@ class Document:
 class Reading:
     """A file that is being read, pinned to one generation of it.
 
-    `parts` has `part_bytes` each but the last, in order; nobody else uses them. They end early when the time is over.
-    `generation` names what is read: good for a later `read` that continues it, empty where upstream serves no ranges
-    or does not name its generations. Close `parts` to stop early.
+    `parts` yields the parts in order, of `part_bytes` each but the last; the buffers are not reused. It ends early when
+    the time is over. `generation` identifies what is read, so that a later `read` can continue it; empty where upstream
+    serves no ranges or does not name its generations. Close `parts` to stop early.
     """
 
     size_bytes: int
@@ -45,11 +45,11 @@ class Upstream(Protocol):
         """The size of each part of a file but the last."""
 
     def document(self, path: str, etag: str = "") -> Document | None:
-        """Return a document, or None when it is still the one of this ETag."""
+        """Return a document, or None if it still has this ETag."""
 
     def read(self, path: str, size_bytes: int, seconds: float, start: int = 0, generation: str = "") -> Reading:
-        """Start to read a file of this size, 0 where that is unknown, for at most so many seconds.
+        """Start to read a file of this size, 0 where that is unknown, for at most this many seconds.
 
-        `start` is a whole number of parts; from there on it continues a `generation`. UpstreamChanged, also midway,
-        when upstream has another one by now.
+        `start` is a multiple of the part size, from which to continue a `generation`. Raise UpstreamChanged, also
+        midway, if upstream now has another one.
         """

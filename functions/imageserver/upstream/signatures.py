@@ -1,7 +1,7 @@
 """Verify what another server signed, with the keys that an operator named. Pure.
 
-A document is clear-signed (`index.sjson`), or a signature lies beside it (`index.json.gpg`). Of a clear-signed one only
-what the signature covers is handed on. Sequoia decides which algorithms are good enough today.
+A document is clear-signed (`index.sjson`), or has a detached signature (`index.json.gpg`). Of a clear-signed document,
+only what the signature covers is returned. Sequoia decides which algorithms are strong enough today.
 """
 
 from base64 import b64decode, b64encode
@@ -16,7 +16,7 @@ _EXPORT = "write one with `gpg --export FINGERPRINT >keyring.gpg`"
 
 
 def encode_keyring(keyring: bytes) -> str:
-    """Return a keyring, as `gpg --export` writes it, armored or not, as a mirror keeps it. Raise InvalidMirror."""
+    """Return what `gpg --export` wrote, armored or not, in the form that a mirror keeps. Raise InvalidMirror."""
     encoded = b64encode(keyring).decode()
     fingerprints(encoded)
     return encoded
@@ -30,7 +30,7 @@ def fingerprints(keyring: str) -> tuple[str, ...]:
 def verified(document: bytes, keyring: str, now: datetime, signature: bytes | None = None) -> tuple[bytes, str]:
     """Return what was signed, and the fingerprint of the key that signed it.
 
-    Without a detached `signature` the document is clear-signed. A key that has expired, or is revoked, signs nothing.
+    Without a detached `signature` the document is clear-signed. An expired or revoked key does not count.
     Raise UpstreamRefused, completing "<document> …"; InvalidMirror for a keyring without keys.
     """
     keys = _keys(keyring)
@@ -44,7 +44,7 @@ def verified(document: bytes, keyring: str, now: datetime, signature: bytes | No
         detached = None if signature is None else Sig.from_bytes(signature)
         found = verify(bytes=document, store=lambda _: good, signature=detached)
     except BaseException as error:
-        if not isinstance(error, RuntimeError) and type(error).__name__ != "PanicException":  # of Rust, no Exception
+        if not isinstance(error, RuntimeError) and type(error).__name__ != "PanicException":  # Rust's is no Exception
             raise
         raise UpstreamRefused(
             f"has no good signature of {_named(good)} ({str(error).partition(chr(10))[0]}): somebody changed it, or "

@@ -1,11 +1,11 @@
 """The documents of another image server, read one product at a time and as leniently as clients read them.
 
 Shapes are those of shared/simplestreams/products.go of LXD and Incus. What cannot be read is reported by name, and
-its neighbours are read all the same.
+its neighbours are still read.
 
 A document is in memory once. Its products stay slices of it until each is read: 205 MB with 70,000 products took 10 MB
-more, a million empty products in 59 MB took 174 MB more. A streaming parser saves the body, is another package for
-Lambda, and has to read the whole document as well before it is known to be complete.
+more, a million empty products in 59 MB took 174 MB more. A streaming parser would not keep the body in memory, but it
+would be another package for Lambda, and it too has to read the whole document to know that it is complete.
 """
 
 from collections.abc import Iterator
@@ -50,7 +50,7 @@ class Version(msgspec.Struct, frozen=True):
 
 
 class Product(msgspec.Struct, frozen=True):
-    """One product; the versions stay raw until somebody asks for each."""
+    """One product; each of its versions stays raw until it is read."""
 
     versions: dict[str, msgspec.Raw] = {}
     aliases: str | None = None
@@ -95,7 +95,8 @@ _UNREADABLE = (msgspec.DecodeError, UnicodeError, RecursionError)
 def products_paths(index: bytes) -> list[str]:
     """Return the paths of the products documents that clients would read, sorted. Raise UpstreamRefused.
 
-    A signed index names the signed form of a document, `.sjson`: the path is that of the other form all the same."""
+    A signed index names the signed form of a document, `.sjson`; the path returned is that of the unsigned form.
+    """
     try:
         entries = _index.decode(index).index.values()
     except _UNREADABLE as error:
@@ -118,9 +119,9 @@ def products(document: bytes) -> Iterator[tuple[str, Product | str]]:
 
 
 def updated(document: bytes) -> datetime | None:
-    """Return when a document says that it was made, in UTC; None where it has no date that can be read.
+    """Return the date that a document gives for itself, in UTC; None where it has none that can be read.
 
-    Dates are those of e-mail, as the simplestreams tools write them, or ISO 8601. Without a time zone they are UTC.
+    Dates have the form of e-mail, as the simplestreams tools write them, or ISO 8601. Without a time zone they are UTC.
     """
     try:
         text = _dated.decode(document).updated

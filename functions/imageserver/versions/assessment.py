@@ -113,7 +113,7 @@ def assess(record: Record) -> Assessment:
 
 
 def _with_withdrawn(record: Record, published: dict[str, str]) -> dict[str, str]:
-    """Return what was published, with each withdrawn file that keeps its place: until another file has its ftype."""
+    """Return what was published, and each withdrawn file that keeps its place until another file has its ftype."""
     kept = dict(published)
     taken = {file_kinds.classify(file).ftype for file in published}
     for file, sha256 in record.published.items():
@@ -126,9 +126,9 @@ def _with_withdrawn(record: Record, published: dict[str, str]) -> dict[str, str]
 
 @once
 def overrides(record: Record) -> Overrides:
-    """Return what the publisher says of the product in this version; metadata.json goes before image.yaml.
+    """Return what the publisher says about the product in this version; metadata.json takes precedence over image.yaml.
 
-    A document that was refused says nothing.
+    A refused document is ignored.
     """
     kept = msgspec.structs.replace(record, files=_present(record))
     kinds = {file: kind for file in kept.files if (kind := file_kinds.classify(file)).role is Role.OVERRIDES}
@@ -144,7 +144,7 @@ def overrides(record: Record) -> Overrides:
 def ahead_of_upload(record: Record) -> str:
     """Return why a version dated more than a day after its last upload is withheld; "" if it is not.
 
-    The record knows the time of each upload, so no clock decides: what is withheld today is withheld in a rebuild too.
+    The record has the time of each upload, so no clock decides: a rebuild withholds the same versions.
     """
     arrived = [datetime.fromisoformat(facts.uploaded) for facts in _present(record).values() if facts.uploaded]
     if not arrived or not is_ahead(record.id.version, latest := max(arrived)):
@@ -220,7 +220,7 @@ def _unknown(file: str) -> Reason:
 
 
 def _unpaired(record: Record, kinds: Mapping[str, FileKind], *, usable: bool) -> list[Reason]:
-    """Report what each tarball lacks that could only be metadata, and why each root stays unread without metadata."""
+    """Report each tarball that can only be metadata without a root, and each root unread for lack of metadata."""
     roles = {file: kind.role for file, kind in kinds.items()}
     reasons = []
     if Role.ROOT not in roles.values():

@@ -11,8 +11,8 @@ from imageserver.versions.records import CHECKSUMS_FILE, FileFacts, Reason, Reco
 def applied_sums(record: Record, reasons: list[Reason]) -> FileFacts | None:
     """Return the SHA256SUMS, if there is one that applies.
 
-    Append the reason for a refused one, which then counts for nothing. One that arrived after the version was published
-    cannot take away what clients have: then the list is wrong, not the files.
+    Append the reason if it is refused; it then has no effect. One that arrived after the version was published cannot
+    take away what clients have: in that case the list is wrong, not the files.
     """
     facts = record.files.get(CHECKSUMS_FILE)
     if facts is None or facts.refusal:
@@ -39,8 +39,8 @@ def applied_sums(record: Record, reasons: list[Reason]) -> FileFacts | None:
 def is_confirmed(record: Record, sums: FileFacts | None, listable: dict[str, FileKind], reasons: list[Reason]) -> bool:
     """Return whether a SHA256SUMS, where there is one, covers this version. Append reasons for what it leaves out.
 
-    A list of digests that matches nothing is a mistake of the publisher who wanted a check, so it never passes for one.
-    A refused list counts as none: what it would have confirmed is listed, with a warning.
+    A list of digests that matches no file is a mistake: its publisher wanted a check, so the version is not confirmed.
+    A refused list counts as none: the files that it would have confirmed are listed, with a warning.
     """
     if CHECKSUMS_FILE not in record.files:
         return True
@@ -69,7 +69,8 @@ def is_confirmed(record: Record, sums: FileFacts | None, listable: dict[str, Fil
 def digests_by_name(sums: FileFacts | None) -> dict[str, str]:
     """Return what SHA256SUMS declares, by the last part of each path.
 
-    Not what it says of itself, which no list can know: `sha256sum * >SHA256SUMS` writes the digest of an empty file.
+    Its own line is left out, because no list can know its own digest: `sha256sum * >SHA256SUMS` writes that of an empty
+    file.
     """
     declared = {path.rpartition("/")[2]: sha256 for path, sha256 in (sums.checksums if sums else {}).items()}
     return {file: sha256 for file, sha256 in declared.items() if file != CHECKSUMS_FILE}

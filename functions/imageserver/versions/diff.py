@@ -17,7 +17,7 @@ from imageserver.versions.state import State
 Files = dict[str, FileFacts]
 Learned = dict[tuple[str, str, str], FileFacts]  # by file, etag, modified
 _MAY_BE_METADATA: Final = (Role.METADATA, Role.UNIFIED)
-"""The roles that are read before the roots: only its content tells whether a tarball is metadata."""
+"""The roles that are read before the roots: only the content of a tarball shows whether it is metadata."""
 _LISTED: Final = (Role.METADATA, Role.ROOT, Role.UNIFIED, Role.DELTA)
 
 
@@ -35,7 +35,7 @@ def outdated(before: Record | None, listed: Mapping[str, FileFacts]) -> str:
 
 
 def known(learned: Learned, before: Record | None, listed: Mapping[str, FileFacts]) -> Files:
-    """Return the facts about each file in the folder, as far as they are known for this very generation of it."""
+    """Return the facts about each file in the folder, as far as they are known for exactly this generation of it."""
     files: Files = {}
     for file, there in listed.items():
         stored = before.files.get(file) if before else None
@@ -43,7 +43,7 @@ def known(learned: Learned, before: Record | None, listed: Mapping[str, FileFact
         facts = learned.get((file, there.etag, there.modified)) or stored
         if facts and _same_generation(facts, there):
             # Somebody may have withdrawn or restored the file since it was read.
-            # The same bytes may have come again: a withdrawal from now on is about that upload.
+            # The same bytes may have been uploaded again: a later withdrawal applies to that upload.
             withdrawn = stored.withdrawn if stored else None
             arrived = facts.arrived if facts.modified == there.modified else ""
             files[file] = replace(
@@ -60,7 +60,7 @@ def known(learned: Learned, before: Record | None, listed: Mapping[str, FileFact
 
 
 def _since(stored: FileFacts | None, there: FileFacts, *, is_published: bool) -> str:
-    """Return since when the bytes of a file were here, if they were published and sent again; `stored` has the same."""
+    """Return when bytes that were published and uploaded again first arrived; `stored` has the same bytes."""
     if stored is None:
         return ""
     if stored.modified == there.modified:
@@ -69,10 +69,10 @@ def _since(stored: FileFacts | None, there: FileFacts, *, is_published: bool) ->
 
 
 def dated(files: Files, before: Record | None, now: str) -> Files:
-    """Return the files, those that came in parts and that the record does not know with the time when they arrived.
+    """Return the files; those sent in parts that the record does not know get the time when they arrived.
 
-    S3 dates them by the beginning of their upload. A publisher that begins early and completes later, with what
-    somebody else has published meanwhile, would count as the first.
+    S3 dates them by the start of their upload. A publisher that starts early and completes later, with bytes that
+    somebody else has published meanwhile, would otherwise count as the first.
     """
     known_before = {(file, facts.etag, facts.modified) for file, facts in before.files.items()} if before else set()
     return {
@@ -84,9 +84,9 @@ def dated(files: Files, before: Record | None, now: str) -> Files:
 
 
 def _same_generation(facts: FileFacts, there: FileFacts) -> bool:
-    """Return whether both are of one upload as far as it matters.
+    """Return whether the facts still hold for the object that is there.
 
-    A digest is known for equal bytes. A refusal or withdrawal ends with the next upload, even of the same bytes.
+    A digest holds for equal bytes. A refusal or withdrawal ends with the next upload, even of the same bytes.
     """
     same = (facts.etag, facts.size_bytes) == (there.etag, there.size_bytes)
     return same and (not (facts.refusal or facts.withdrawn) or facts.is_same_upload(there))

@@ -51,8 +51,8 @@ _MAGIC: Final[dict[str, tuple[str, bytes]]] = {
 def needs_reading(file: str, facts: FileFacts, metadata_sha256s: Iterable[str]) -> bool:
     """Return whether bytes of this file must be read (again) to know all about it.
 
-    A root waits until there is metadata to combine it with, and is read again when that changes: a sha256
-    cannot be continued in front. Withdrawn files are read too: restoring one sends no event that would have it read.
+    A root waits until there is metadata to combine it with, and is read again when that changes: the metadata comes
+    first in the combined sha256. Withdrawn files are read too, because restoring one sends no event.
     """
     role = file_kinds.classify(file).role
     if role is Role.OTHER or facts.refusal:
@@ -106,7 +106,7 @@ def read_document(file: str, facts: FileFacts, chunks: Chunks, product: ProductI
 
 
 def read_metadata(facts: FileFacts, chunks: Chunks, product: ProductId) -> tuple[FileFacts, Sha256]:
-    """Read a metadata tarball. Return also the digest state after it, which seeds the combined sha256 of each root."""
+    """Read a metadata tarball. Also return the digest state after it, which seeds the combined sha256 of each root."""
     digests = Digests()
     facts = _inspected(facts, digests.tee(chunks), product, whole=True)
     return replace(facts, sha256="" if facts.refusal else digests.sha256), digests.state
@@ -115,9 +115,9 @@ def read_metadata(facts: FileFacts, chunks: Chunks, product: ProductId) -> tuple
 def read_unified(
     facts: FileFacts, chunks: Chunks, product: ProductId, spread: MakeSpread = InTurn
 ) -> tuple[FileFacts, Sha256]:
-    """Read a unified tarball, or metadata under such a name: unpacked until its root was found, and hashed whole.
+    """Read a unified tarball, or metadata under such a name. It is unpacked until its root is found, and hashed whole.
 
-    Return also the digest state after it, as read_metadata does.
+    Also return the digest state after it, as read_metadata does.
     """
     digests = Digests(spread=spread)
     facts = _inspected(facts, digests.tee(chunks), product, whole=False)
@@ -165,7 +165,7 @@ def read_delta(facts: FileFacts, chunks: Chunks, spread: MakeSpread = InTurn) ->
 def compare_declared(facts: FileFacts, declared_sha256: str) -> FileFacts:
     """Return facts with a refusal if the file does not have the digest that its uploader declared.
 
-    S3 compares a declared sha256 itself for a single PUT; what came in parts is compared here.
+    S3 itself compares a declared sha256 for a single PUT; files sent in parts are compared here.
     """
     if facts.refusal or not declared_sha256 or facts.sha256 == declared_sha256.lower():
         return facts
@@ -193,7 +193,7 @@ def compare_origin(facts: FileFacts, origin: Origin | None) -> FileFacts:
 
 
 def is_of_the_bytes(error: Exception) -> bool:
-    """Return whether an exception of inspection, which no rule foresees, comes from the bytes that it read.
+    """Return whether an unexpected exception of inspection comes from the bytes that it read.
 
     Inspection is a pure function of them, so it raises the same each time, and a retry is useless. An error of the
     machine (no memory, no thread, no file) may be gone the next time.

@@ -17,7 +17,7 @@ from imageserver.versions.records import FileFacts, kind_of
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """`files` of one version, `versions` of one product; `products` of one publisher and `stored_bytes` of their files.
+    """The most `files` of a version, `versions` of a product, and `products` and `stored_bytes` of a publisher.
 
     The defaults are those of the template.
     """
@@ -36,10 +36,10 @@ MOST_METADATA: Final = 8
 def refuse_surplus(
     files: Mapping[str, FileFacts], known: Mapping[str, FileFacts], limits: Limits
 ) -> dict[str, FileFacts]:
-    """Return the files of a version, with a refusal of each that came when it had as many as it may have.
+    """Return the files of a version, with a refusal of each that arrived when there was no place left.
 
-    `known` are those that its record has: they keep their places, also when they are overwritten. Of the others those
-    that were uploaded first get the places that are left, files that clients know before those that they do not.
+    `known` are those in its record: they keep their places, even when they are overwritten. Of the others, those
+    uploaded first get the remaining places; files that clients know come before files that they do not.
     """
     held = sum(file in known and not facts.refusal for file, facts in files.items())
     new = [file for file, facts in files.items() if file not in known and not facts.refusal]
@@ -52,7 +52,7 @@ def refuse_surplus(
 
 
 def refuse_all(files: Mapping[str, FileFacts], _known: object, limits: Limits) -> dict[str, FileFacts]:
-    """Return the files of a version that its product has no place for, each refused."""
+    """Return the files of a version beyond its product's limit, each refused."""
     refusal = f"is not read: {too_many_versions(limits)}; then upload this file again"
     return {
         f: facts if facts.refusal else replace(facts, refusal=refusal, fault="too-large") for f, facts in files.items()
@@ -73,7 +73,7 @@ def refuse_another_metadata(file: str, facts: FileFacts, files: Mapping[str, Fil
 
 
 def too_many_files(limits: Limits) -> str:
-    """Return the sentence for a file that its version has no place for."""
+    """Return the sentence for a file beyond its version's limit."""
     return (
         f"the version has {limits.files:,} files, which is the most it may have (the operator sets MaxFiles); delete "
         "what it does not need"
@@ -81,7 +81,7 @@ def too_many_files(limits: Limits) -> str:
 
 
 def too_many_versions(limits: Limits) -> str:
-    """Return the sentence for a version that its product has no place for."""
+    """Return the sentence for a version beyond its product's limit."""
     return (
         f"the product has {limits.versions:,} versions, which is the most it may have (the operator sets MaxVersions); "
         "withdraw those that nobody needs, or have the operator set RetainVersions"

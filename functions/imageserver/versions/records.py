@@ -1,6 +1,6 @@
-"""The record of a version: everything that is known of its files.
+"""The record of a version: everything that is known about its files.
 
-Records are private and complete: rendering all of them gives the catalog back without reading an image. A record
+Records are private and complete: the catalog can be rebuilt from them without reading an image. A record
 holds facts (sizes, digests, what a file's content turned out to be). Its state and reasons are a pure function of
 those facts (versions.assessment), written beside them for people and for the API.
 """
@@ -30,7 +30,7 @@ Fault = Literal[
     "", "empty", "too-large", "encoded", "wrong-kind", "damaged", "metadata", "digest", "second", "late", "replaced",
     "name",
 ]  # fmt: skip
-"""What a refusal is about, in one word for counters and programs; empty where an older release refused.
+"""The cause of a refusal, in one word for counters and programs; empty where an older release refused the file.
 
 encoded: it was stored with a Content-Encoding; metadata: its metadata.yaml is wrong; digest: it is not what was
 declared; second: another file has its place in the version; late: it would change what the version was published
@@ -39,10 +39,10 @@ with; replaced: somebody was given a URL to replace it.
 
 
 class Withdrawal(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Somebody took a version or one file off the list; what it is about stays until `delete_after` (ISO 8601, UTC).
+    """A version or a file was taken off the list; its files stay until `delete_after` (ISO 8601, UTC).
 
     `final`: its files are being deleted; from now on it cannot be restored.
-    `automatic`: retention or a mirror withdrew it, and may take that back. A withdrawal by a person takes its place.
+    `automatic`: retention or a mirror withdrew it, and may take that back. A withdrawal by a person replaces it.
     """
 
     since: str
@@ -56,8 +56,8 @@ class Origin(msgspec.Struct, frozen=True, omit_defaults=True):
     """Where a mirrored file comes from, as the function that copied it declared.
 
     `host` is upstream's, never its whole address: that may hold a token. `combined` are upstream's combined sha256s of
-    a root, each behind the sha256 of the metadata file that it is with. `signed_by` is the fingerprint of the key that
-    signed upstream's document; empty where no keyring is configured, so that nobody looked.
+    a root, each preceded by the sha256 of its metadata file. `signed_by` is the fingerprint of the key that signed
+    upstream's document; empty where no keyring is configured, so that no signature was checked.
     """
 
     host: Annotated[str, msgspec.Meta(min_length=1, max_length=253)]
@@ -68,19 +68,19 @@ class Origin(msgspec.Struct, frozen=True, omit_defaults=True):
 class FileFacts(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """What is known of one object. `sha256` is empty until it was read.
 
-    `etag` and `size_bytes` tell one content of the object from the next. `version_id` is of the upload that has it now,
-    which may not be the first with these bytes; empty where an older release saw it. `combined` maps the sha256 of
-    a metadata file to the combined sha256 with it. `refusal` completes "<file> …", `fault` says what it is about.
-    `warnings` are sentences about what was ignored in the file. `modified` is the date that S3 gives it (ISO 8601,
-    UTC): of an object that was sent in parts that is when its upload began. `arrived` is when digest first saw such an
-    object; empty for others, and where an older release saw it. `since` is when these bytes were first uploaded here,
-    where they were published and the same came again; empty where they came once.
+    `etag` and `size_bytes` distinguish one content of the object from the next. `version_id` is that of the current
+    upload, which may not be the first with these bytes; empty where an older release saw it. `combined` maps the sha256
+    of a metadata file to the combined sha256 with it. `refusal` completes "<file> …", `fault` is its cause. `warnings`
+    are sentences about what was ignored in the file. `modified` is the date that S3 gives the object (ISO 8601, UTC):
+    for one that was sent in parts, when its upload began. `arrived` is when digest first saw such an object; empty for
+    others, and where an older release saw it. `since` is when these bytes were first uploaded here, if they were
+    published and then uploaded again; empty if they were uploaded once.
     `content` is what a tarball with a metadata.yaml holds besides; empty where an older release read it.
-    `delta_base_bytes` and `delta_made_bytes` are how much a delta reads of its base and makes of it; 0 where unknown.
+    `delta_base_bytes` is how much a delta reads of its base, `delta_made_bytes` how much it produces; 0 where unknown.
     `checksums` maps files to the sha256 that a SHA256SUMS declares, `unreadable` files to a sentence about the line
     that names them and cannot be read; None where an older release read it, which knew fewer forms of lines.
-    `withdrawn` is about this generation of the object: another upload under the same name begins anew.
-    `origin` is where a mirror copied it from; None for what somebody uploaded.
+    `withdrawn` applies to this generation of the object: another upload under the same name begins anew.
+    `origin` is where a mirror copied it from; None for an upload.
     """
 
     etag: str
@@ -109,21 +109,22 @@ class FileFacts(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
         return "-" in self.etag
 
     def is_same_upload(self, other: "FileFacts") -> bool:
-        """Return whether both are about one upload of a file, and not only about equal bytes.
+        """Return whether both are about the same upload of a file, not only about equal bytes.
 
-        The date alone tells it of what an older release saw, and in a bucket without versions, where all have one id.
+        Only the date decides for an upload that an older release saw, and in a bucket without versioning, where all
+        uploads have the same id.
         """
         same_id = self.version_id == other.version_id or not (self.version_id and other.version_id)
         return same_id and (self.etag, self.modified) == (other.etag, other.modified)
 
     @property
     def uploaded(self) -> str:
-        """When it was there in full, as well as anybody knows. Nobody can put that before it was (see `modified`)."""
+        """When it was here in full, as far as is known. An uploader cannot make this any earlier (see `modified`)."""
         return self.arrived or self.modified
 
     @property
     def first_uploaded(self) -> str:
-        """When these bytes were here for the first time, so that nobody who copied them counts as earlier."""
+        """When these bytes were here for the first time, so that a copy of them never counts as earlier."""
         return self.since or self.uploaded
 
 
@@ -143,7 +144,7 @@ class Reason(msgspec.Struct, frozen=True, order=True, omit_defaults=True):
 class DeltaNote(msgspec.Struct, frozen=True, omit_defaults=True):
     """What this server noted about a delta that it made, or why it made none: `reason` is empty where it made one.
 
-    It is about two roots, by their sha256: those of others are tried anew.
+    It is about two roots, by their sha256; with other roots, a delta is tried anew.
     """
 
     base_sha256: str
@@ -157,18 +158,18 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     `replaced` names the files whose key has held other bytes since the record was made: a cache may still have those.
 
     `published` maps each file with which the version was complete to the sha256 that it had then. Clients may have
-    that, so nothing that comes later takes a published file's place or speaks against its bytes. A file leaves it
-    when it is gone, or withdrawn and another has its place. It keeps its place when it is overwritten.
+    those bytes, so nothing that arrives later takes a published file's place or contradicts its bytes. A file leaves
+    the map when it is gone, or when it is withdrawn and another has its place. It stays when it is overwritten.
 
-    `replaceable` maps a file to the ETags of refused objects that somebody was given a URL to replace. S3 knows an
-    object by its ETag alone, and the URL stays good for hours: so an object with such an ETag is never published.
+    `replaceable` maps a file to the ETags of refused objects for whose replacement a URL was given out. The URL is
+    bound to the ETag alone and works for hours, so an object with such an ETag is never published.
 
-    `since` is when the product first published, according to its other records when this one was made; empty where
-    there was none. It outlives the versions that are deleted.
+    `since` is when the product was first published, according to its other records when this one was made; empty if
+    there were none. It survives the deletion of those versions.
 
-    `deltas` maps the version of a base to what this server noted about a delta of its own from it.
+    `deltas` maps the version of a base to what this server noted about making a delta from it.
 
-    What follows from the facts is worked out once and kept with the object, see `once`; a copy works it out anew.
+    What follows from the facts is computed once and kept with the object, see `once`; a copy computes it anew.
     """
 
     version: str
@@ -185,17 +186,17 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, dict=True):
 
     @cached_property
     def id(self) -> VersionId:
-        """The version this record is about."""
+        """The version that this record describes."""
         return parse_version(self.version)
 
     @property
     def size_bytes(self) -> int:
-        """What its files come to."""
+        """The total size of its files."""
         return sum(facts.size_bytes for facts in self.files.values())
 
     @property
     def published_since(self) -> str:
-        """When the product first published, as far as this record tells; empty if it tells nothing."""
+        """When the product was first published, as far as this record knows; empty if it does not."""
         files = [self.files[file].first_uploaded for file in self.published if file in self.files]
         return min(filter(None, (self.since, max(files, default=""))), default="")
 
@@ -209,9 +210,9 @@ _T = TypeVar("_T")
 
 
 def once(rule: Callable[[Record], _T]) -> Callable[[Record], _T]:
-    """Work out once for each record object what follows from its facts: every catalog of a server asks for it.
+    """Compute once for each record object what follows from its facts, because every catalog of a server asks for it.
 
-    The facts of a record must not change once it was asked.
+    The facts of a record must not change after that.
     """
 
     @wraps(rule)
@@ -226,7 +227,7 @@ def once(rule: Callable[[Record], _T]) -> Callable[[Record], _T]:
 
 
 def kind_of(file: str, facts: FileFacts) -> FileKind:
-    """Return the kind of a file by its name, and of a tarball also by what it was found to hold."""
+    """Return the kind of a file by its name, and for a tarball also by its content."""
     kind = file_kinds.classify(file)
     if kind.role is Role.UNIFIED and facts.content == "metadata":
         return FileKind(Role.METADATA, file_kinds.METADATA_FTYPES["incus" if "incus" in file.lower() else "lxd"])
@@ -239,12 +240,12 @@ _origin = msgspec.json.Decoder(Origin)
 
 
 def encode_origin(origin: Origin) -> str:
-    """Return an origin in ASCII, as the metadata of an object takes it."""
+    """Return an origin in ASCII, as object metadata requires."""
     return json.dumps(msgspec.to_builtins(origin))
 
 
 def decode_origin(text: str) -> Origin | None:
-    """Read an origin; None where there is none, and for a text that is none of ours."""
+    """Read an origin. Return None if there is none, or if the text is not one of ours."""
     try:
         return _origin.decode(text) if text else None
     except (msgspec.DecodeError, UnicodeError, RecursionError):
@@ -257,7 +258,7 @@ def encode(record: Record) -> bytes:
 
 
 def decode(body: bytes, key: str) -> Record:
-    """Read a record; CatalogDamaged names the key when it is none of ours, NewerRecord when a newer release made it."""
+    """Read a record. Raise CatalogDamaged if it is not one of ours, NewerRecord if its schema is newer."""
     try:
         record = _decoder.decode(body)
         version = parse_version(record.version)
@@ -278,7 +279,7 @@ def decode(body: bytes, key: str) -> Record:
 
 
 def _check_times(record: Record) -> None:
-    """Raise ValueError for a time that nobody can compare: all that read the record rely on them."""
+    """Raise ValueError for a time that cannot be compared: all readers of the record rely on its times."""
     withdrawals = (record.withdrawn, *(facts.withdrawn for facts in record.files.values()))
     times = [time for facts in record.files.values() for time in (facts.modified, facts.arrived, facts.since)]
     times.append(record.since)
@@ -293,7 +294,7 @@ class _Schema(msgspec.Struct):
 
 
 def _schema(body: bytes) -> int:
-    """Return the schema of a record whose other fields may be other than ours; 0 where it has none."""
+    """Return the schema of a record whose other fields may differ from ours; 0 where it has none."""
     try:
         return msgspec.json.decode(body, type=_Schema).schema
     except (msgspec.DecodeError, UnicodeError, RecursionError):

@@ -1,4 +1,4 @@
-"""Which versions a product has too many of, by count and by age. Pure: it plans, others act."""
+"""Plan which versions of a product are surplus, by count and by age. Pure: the caller acts."""
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
@@ -22,10 +22,10 @@ class Rule:
 def expired(known: Iterable[Record], listed: Collection[str], rule: Rule, now: datetime) -> list[tuple[VersionId, str]]:
     """Return the complete versions of one product that the rule does not keep, oldest first, each with the reason.
 
-    `listed` are the names of the versions that its catalog lists. A version that clients do not see pushes none out
-    that they do. The newest version and the newest listed one are always kept, whatever their age: a product does not
-    vanish because nobody builds it any more. A version dated ahead of its upload is left alone and decides nothing. The
-    product's own `retain_versions` and `retain_days`, as its newest version gives them, go before the rule.
+    `listed` are the names of the versions that its catalog lists. An unlisted version never
+    pushes out a listed one. The newest version and the newest listed one are always kept, whatever their age: a product
+    does not vanish when its builds stop. A version dated ahead of its upload is left alone and is not counted. The
+    product's own `retain_versions` and `retain_days`, as its newest version gives them, take precedence over the rule.
     """
     complete = sorted(
         (r for r in known if r.state is State.COMPLETE and not ahead_of_upload(r)), key=_age_order, reverse=True
@@ -38,7 +38,7 @@ def expired(known: Iterable[Record], listed: Collection[str], rule: Rule, now: d
         rule.days if own.retain_days is None else own.retain_days,
     )
     plan = []
-    newer = 0  # that are listed
+    newer = 0  # listed ones only
     for place, record in enumerate(complete):
         is_listed = record.id.version in listed
         protected = place == 0 or (is_listed and newer == 0)

@@ -1,4 +1,4 @@
-"""Which accepted files of a version make its images: one for each place in the catalog, published ones first."""
+"""Select the accepted files that make a version's images: one for each place in the catalog, published ones first."""
 
 from collections.abc import Iterable, Mapping
 from typing import Final, Literal
@@ -19,7 +19,8 @@ def metadata_by_ftype(
 ) -> dict[str, str]:
     """Return the metadata file of each client, by ftype. A client whose own file is missing reads the other's.
 
-    So a client's own file that comes after the version was published would give each image another fingerprint.
+    A client's own file that arrives after the version was published is left out: it would give each image another
+    fingerprint.
     """
     metadata = one_per_ftype(record, kinds, accepted, Role.METADATA, reasons)
     there = accepted.keys() | being_read(reasons)
@@ -44,8 +45,8 @@ def unified_tarball(
 ) -> tuple[str, Literal["", "virtual-machine"]]:
     """Return the unified tarball that may be listed and its type; "" when roots make an image of the same type.
 
-    A virtual machine has two types: Incus before 7.1 takes every unified tarball for a container. Roots that came
-    after the tarball was published are taken out of `roots` instead.
+    A virtual machine counts as both types, because Incus before 7.1 takes every unified tarball for a container. Roots
+    that came after the tarball was published are taken out of `roots` instead.
     """
     unified = next(iter(one_per_ftype(record, kinds, accepted, Role.UNIFIED, reasons).values()), "")
     if not unified:
@@ -77,7 +78,7 @@ def one_per_ftype(
 ) -> dict[str, str]:
     """Return one file of a role for each ftype: the catalog has no place for a second.
 
-    That is the one that was published, also while new bytes of it are being read; else the preferred one.
+    It is the one that was published, even while new bytes of it are being read; otherwise the preferred one.
     """
     again = [file for file in record.published if file in being_read(reasons) and file in kinds]
     chosen: dict[str, str] = {}
@@ -98,7 +99,7 @@ def set_aside_half_read_roots(
     metadata: dict[str, str],
     reasons: list[Reason],
 ) -> None:
-    """Take out the roots that were not read yet together with the metadata of today."""
+    """Take out the roots that have not been read together with the current metadata."""
     needed = {record.files[file].sha256 for file in metadata.values()}
     for file, facts in record.files.items():
         if kinds[file].role is not Role.ROOT or facts.refusal:

@@ -1,9 +1,9 @@
-"""The lifecycle of a version: its states, the events that change them, and what a person is shown.
+"""The lifecycle of a version: its states, the events that change them, and the state that people see.
 
-A version is nothing but its files and its record. Its state is never stored on its own and never stepped from the
-state before: `recorded_state` derives it from the record's facts, and `visible_state` adds what the catalog says. So
-no event can leave a version in a state that its facts contradict. TRANSITIONS states which changes may be seen around
-each event; `allows` asks it before an event is acted on, and random runs compare it with every change that happens.
+A version is nothing but its files and its record. Its state is never stored on its own and never computed from
+the state before: `recorded_state` derives it from the record's facts, and `visible_state` adds what the catalog says.
+So no event can leave a version in a state that its facts contradict. TRANSITIONS states which changes may be seen
+around each event. `allows` consults it before an event is acted on, and randomised tests compare every change with it.
 
 The first six states are written into the record. LISTED and WITHHELD are not: a record knows nothing of other
 versions, and which of two equal images is listed follows from all records together (imageserver.catalog).
@@ -11,7 +11,7 @@ versions, and which of two equal images is listed follows from all records toget
     ingest     digest compared the folder with the record: files arrived, were replaced, read, refused or removed
     publish    publish rendered the product into the catalog
     withdraw   a publisher, an operator or retention took the version off the list
-    restore    somebody took the withdrawal back within the grace period
+    restore    a withdrawal was taken back within the grace period
     delete     prune found the grace period over, or that the version made no image for too long, and deletes the files
     clear      prune deleted the last file and the record
 """
@@ -22,7 +22,7 @@ from typing import Final
 
 
 class State(StrEnum):
-    """Where a version is in its life; the value is what the API, the tools, the logs and the page say."""
+    """Where a version is in its lifecycle; the API, the tools, the logs and the page show the value."""
 
     EMPTY = "empty"  # no file is left; the record only remembers that there were some
     INCOMPLETE = "incomplete"  # a file that clients need has not arrived or has not been read yet
@@ -81,8 +81,8 @@ def allows(state: State, event: Event) -> bool:
 def recorded_state(*, present: bool, withdrawn: bool, deleting: bool, usable: bool, refused: bool) -> State:
     """Return the state that a record's facts amount to.
 
-    `present`: a file is there. `withdrawn` and `deleting` are about the whole version, or about every file that is
-    left of it. `usable`: what is there makes an image. `refused`: at least one file was refused.
+    `present`: a file is there. `withdrawn` and `deleting` hold for the whole version, or for every file that is
+    left of it. `usable`: the files make an image. `refused`: at least one file was refused.
     """
     if not present:
         return State.EMPTY
@@ -94,9 +94,9 @@ def recorded_state(*, present: bool, withdrawn: bool, deleting: bool, usable: bo
 
 
 def visible_state(recorded: State, *, listed: bool, withheld: bool) -> State:
-    """Return the state that a person is shown: the recorded one, and for a complete version what the catalog says.
+    """Return the state that people see: the recorded one, or for a complete version what the catalog says.
 
-    `listed`: the catalog names the version. `withheld`: the catalog names it among what it withholds.
+    `listed`: the catalog names the version. `withheld`: the catalog names it as withheld.
     """
     if recorded is not State.COMPLETE:
         return recorded
@@ -106,7 +106,7 @@ def visible_state(recorded: State, *, listed: bool, withheld: bool) -> State:
 
 
 def diagram() -> str:
-    """Return TRANSITIONS as a Mermaid state diagram, without the arrows that lead back to where they start."""
+    """Return TRANSITIONS as a Mermaid state diagram, without arrows from a state to itself."""
     arrows: dict[tuple[State, State], list[Event]] = {}
     for event, rows in TRANSITIONS.items():
         for before, after in rows.items():

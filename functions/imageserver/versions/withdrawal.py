@@ -11,9 +11,10 @@ from imageserver.versions.state import Event, allows
 
 
 def withdrawn(record: Record, target: Target, withdrawal: Withdrawal) -> Record:
-    """Return the record with what the target names withdrawn.
+    """Return the record with the target withdrawn.
 
-    The earlier withdrawal stays, unless it is automatic and this one is not: what takes that back must see this one.
+    An earlier withdrawal stays, unless it is automatic and this one is not: taking back the automatic one must not undo
+    this one.
     """
     if not isinstance(target, ImageKey):
         before = record.withdrawn
@@ -26,9 +27,9 @@ def withdrawn(record: Record, target: Target, withdrawal: Withdrawal) -> Record:
 
 
 def restored(record: Record, target: Target) -> Record:
-    """Return the record with what the target names no longer withdrawn; what is being deleted already stays so.
+    """Return the record with the target restored. Files that are already being deleted stay withdrawn.
 
-    So does a file of a withdrawn version, which goes and comes with it.
+    A file of a withdrawn version stays withdrawn too: it is restored with its version.
     """
     if isinstance(target, ImageKey) and record.withdrawn:
         return record
@@ -42,12 +43,12 @@ def restored(record: Record, target: Target) -> Record:
 
 
 def without_withdrawal(record: Record) -> Record:
-    """Return the record of a version as it is once the withdrawal of the whole is taken back: files stay withdrawn."""
+    """Return the record without the withdrawal of the whole version. Files that were withdrawn alone stay withdrawn."""
     return assessed(replace(record, withdrawn=None))
 
 
 def undone(record: Record, reason: str) -> Record:
-    """Return the record without the withdrawal of the whole version, if it was withdrawn for just this reason."""
+    """Return the record without the withdrawal of the whole version, if it was for exactly this reason."""
     withdrawal = record.withdrawn
     if withdrawal is None or withdrawal.final or withdrawal.reason != reason:
         return record
@@ -65,8 +66,9 @@ def _with_file(record: Record, file: str, facts: FileFacts) -> Record:
 def applies_to(record: Record, file: str, size_bytes: int) -> Withdrawal | None:
     """Return the withdrawal that applies to a copy of a file, which has lost its ETag and its date.
 
-    A withdrawal of the version is about every file of it. One of a file, and one that is being carried out, is about
-    the object that the record knows: a file of another size came later, one of the same size may be it.
+    A withdrawal of the version applies to every file of it. A withdrawal of a file, or one that is being carried out,
+    applies to the object that the record knows. A file of another size came later; one of the same size may be that
+    object.
     """
     facts = record.files.get(file)
     is_known = facts is not None and facts.size_bytes == size_bytes
@@ -78,7 +80,7 @@ def applies_to(record: Record, file: str, size_bytes: int) -> Withdrawal | None:
 def past(before: Record, files: Mapping[str, FileFacts]) -> tuple[Withdrawal | None, dict[str, FileFacts]]:
     """Return the withdrawal as it applies to the files that are there now, which may differ from those `before`.
 
-    Of a version that is being deleted, only the files that were there then are withdrawn: a file that arrives later
+    In a version that is being deleted, only the files that were there before are withdrawn: a file that arrives later
     begins the version anew.
     """
     if before.withdrawn is None or not files:

@@ -1,1 +1,1 @@
-"""Views: named selections of what a server publishes, private ones and release channels among them."""
+"""Views: named selections of what a server publishes, including private views and release channels."""

@@ -12,10 +12,10 @@ from imageserver.views.view import View
 
 
 def addresses(keys: Sequence[str], views: Iterable[View]) -> list[str]:
-    """Return the keys of images, and the paths at which the views that take their products have them.
+    """Return the keys of images, and the paths at which the views that take their products serve them.
 
-    A remote whose address has the token in its path asks for paths that begin with it. Nobody knows those: only the
-    hash of a token is stored.
+    A remote whose address has the token in its path asks for paths that begin with it. Those are unknown here: only
+    the hash of a token is stored.
     """
     found = list(keys)
     for view in views:

@@ -21,10 +21,10 @@ from imageserver.views.view import View, served_prefix
 
 @dataclass(frozen=True, slots=True)
 class Catalog:
-    """One catalog: that of a view, or without one the catalog that everybody reads.
+    """One catalog: that of a view, or without a view the catalog that everybody reads.
 
-    `private` are the streams that only views show. Each has its documents among those of everybody, where the server
-    itself reads them; the index does not name it, and the edge does not serve them.
+    `private` are the streams that only views show. Their documents are stored among the public ones, where the server
+    itself reads them, but the index does not name them, and the edge does not serve them.
     """
 
     view: View | None = None
@@ -32,7 +32,7 @@ class Catalog:
 
     @property
     def prefix(self) -> str:
-        """What stands before the keys of its documents."""
+        """The prefix of the keys of its documents."""
         return served_prefix(self.view.name) if self.view else ""
 
     def takes(self, product: ProductId) -> bool:
@@ -44,7 +44,7 @@ class Catalog:
         return self.view is None or stream in self.view.streams
 
     def records(self, product: ProductId, versions: Sequence[Record]) -> list[Record]:
-        """Return those records of a product that the catalog is folded from."""
+        """Return the records of a product from which the catalog is folded."""
         return selected(self.view, product, versions) if self.view else list(versions)
 
     def clients(self, served: Sequence[str]) -> Sequence[str]:
@@ -52,19 +52,19 @@ class Catalog:
         return (self.view.clients,) if self.view and self.view.clients else served
 
     def others(self, index: Index, stream: str) -> list[str]:
-        """Return the streams that clients read beside this one."""
+        """Return the other streams that clients of this catalog read."""
         if self.view:
             return sorted(index.index.keys() - {stream})
         return [] if stream in self.private else sorted(index.index.keys() - {stream} - self.private)
 
     def index(self, index: Index, document: Products) -> Index:
-        """Return the index with a stream's entry as its products document wants it; of a private one there is none."""
+        """Return the index with a stream's entry updated from its products document; a private stream has no entry."""
         if self.view is None and document.content_id in self.private:
             return replace(index, index={name: one for name, one in index.index.items() if name != document.content_id})
         return fold_index(index, document)
 
     def signed(self, document: Products, names: Collection[str]) -> Products:
-        """Return the document with the paths of these products as the edge wants them in this catalog."""
+        """Return the document with the paths of these products as the edge expects them in this catalog."""
         if not self.view:
             return document
         signer = _Signer(self.view.name, self.view.secret_bytes)
@@ -101,6 +101,6 @@ def private_streams(views: Iterable[View]) -> frozenset[str]:
 
 
 def catalogs(views: Mapping[str, View]) -> list[Catalog]:
-    """Return every catalog of a server with these views, that of everybody first."""
+    """Return every catalog of a server with these views, starting with the one that everybody reads."""
     private = private_streams(views.values())
     return [Catalog(private=private), *(Catalog(view, private) for _, view in sorted(views.items()))]

@@ -1,8 +1,8 @@
-"""Which version of a product a channel shows: the one promoted last that is still there, or the newest one.
+"""Select the version of a product that a channel shows: the last promoted one that is still there, or the newest one.
 
-Nothing moves a pointer but a promotion, and taking one back; a channel that follows the newest has a pointer only where
-somebody took a version back. A version that is withdrawn is passed over, so the channel shows the version before it,
-and shows the withdrawn one again once it is restored. So is one that has been in a channel for longer than its expiry.
+Only a promotion, and taking one back, moves a pointer. A channel that follows the newest version has a pointer only
+where a version was taken back. A withdrawn version is skipped: the channel shows the version before it until the
+withdrawn one is restored. A version that has been in a channel for longer than its expiry is skipped too.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -22,9 +22,9 @@ from imageserver.views.view import Promotion, View
 MOST_PROMOTIONS: Final = 20
 """Promotions of a product that a channel remembers, the newest; besides as many that were not taken back."""
 NEWEST: Final = "the channel itself"
-"""Who pointed a channel to a version that it showed as the newest."""
+"""The promoter on record for a version that a channel showed as the newest."""
 KEPT: Final = 2
-"""Versions of a product that retention leaves to a channel: the one it points to, and the one it would go back to."""
+"""Versions of a product that retention keeps for a channel: the one it points to, and the one it would go back to."""
 
 
 There = Mapping[str, str]
@@ -48,17 +48,18 @@ def _complete_since(record: Record) -> str:
 
 
 def standing(view: View, product: ProductId, there: There) -> list[str]:
-    """Return the versions that a channel could show and that are `there`: what it shows comes first.
+    """Return the versions that a channel could show and that are `there`, the shown one first.
 
-    Empty for a view that is no channel.
+    Empty for a view that is not a channel.
     """
     return [version for version, since in entered(view, product, there).items() if not has_left(view, since)]
 
 
 def entered(view: View, product: ProductId, there: There) -> dict[str, str]:
-    """Return when each version that is `there` came into a channel, in the order of `standing`; also those that left.
+    """Return when each version that is `there` entered a channel, in the order of `standing`; also those that left.
 
-    That is its last promotion, or in a channel that follows the newest the arrival of its files (ISO 8601, UTC).
+    That is the time of its last promotion or, in a channel that follows the newest version, the arrival of its files
+    (ISO 8601, UTC).
     """
     promotions = (view.channel or {}).get(product.path, ())
     last = {one.version: one for one in promotions if view.follows_newest or not one.back_at}
@@ -71,32 +72,32 @@ def entered(view: View, product: ProductId, there: There) -> dict[str, str]:
 
 
 def leaves_at(view: View, since: str) -> datetime | None:
-    """Return when a version leaves a channel into which it came at `since`; None for never."""
+    """Return when a version leaves a channel that it entered at `since`; None for never."""
     if not (view.expire_after_s and since):
         return None
     return datetime.fromisoformat(since) + timedelta(seconds=view.expire_after_s)
 
 
 def has_left(view: View, since: str) -> bool:
-    """Return whether a version has left a channel into which it came at `since`."""
+    """Return whether a version has left a channel that it entered at `since`."""
     leaves = leaves_at(view, since) if view.expired_at else None
     return leaves is not None and leaves <= datetime.fromisoformat(view.expired_at)
 
 
 def expired(view: View, now: datetime) -> View:
-    """Return a channel without the versions whose time in it is over; unchanged for one that keeps its versions."""
+    """Return a channel without the versions that have expired; unchanged if it keeps its versions."""
     if not view.expire_after_s or (view.expired_at and datetime.fromisoformat(view.expired_at) >= now):
         return view
     return replace(view, expired_at=now.astimezone(UTC).isoformat(timespec="seconds"))
 
 
 def may_show(view: View, product: ProductId) -> bool:
-    """Return whether a view is a channel that may show a version of a product, whatever is there."""
+    """Return whether a view is a channel that may show a version of a product, regardless of which exist."""
     return view.channel is not None and view.takes(product) and (view.follows_newest or product.path in view.channel)
 
 
 def promotions_of(view: View, version: VersionId) -> list[Promotion]:
-    """Return the promotions of a version that a channel remembers, the oldest first."""
+    """Return the promotions of a version that a channel remembers, oldest first."""
     return [one for one in (view.channel or {}).get(version.product.path, ()) if one.version == version.version]
 
 
@@ -113,7 +114,7 @@ def selected(view: View, product: ProductId, versions: Sequence[Record]) -> list
 
 
 def kept(views: Iterable[View], product: ProductId, there: There) -> dict[str, str]:
-    """Return the versions of a product that retention must leave, each with the channel that needs it."""
+    """Return the versions of a product that retention must keep, each with the channel that needs it."""
     found: dict[str, str] = {}
     for view in views:
         if view.takes(product):
@@ -122,7 +123,7 @@ def kept(views: Iterable[View], product: ProductId, there: There) -> dict[str, s
 
 
 def promoted(view: View, version: VersionId, at: str, by: str) -> View:
-    """Return the channel pointed to a version; unchanged when that was its last promotion. Raise InvalidView.
+    """Return the channel, pointed to a version; unchanged if that was its last promotion. Raise InvalidView.
 
     One that has left the channel, or was to leave it by now, comes into it again.
     """
@@ -141,7 +142,7 @@ def promoted(view: View, version: VersionId, at: str, by: str) -> View:
 
 
 def unpromoted(view: View, version: VersionId, at: str, by: str) -> View:
-    """Return the channel without one promotion; unchanged where it has none of that moment."""
+    """Return the channel without one promotion; unchanged if it has none of that time."""
     channel, path = view.channel or {}, version.product.path
     before = channel.get(path, ())
     after = tuple(one for one in before if one != Promotion(version=version.version, at=at, by=by))
@@ -152,7 +153,7 @@ def unpromoted(view: View, version: VersionId, at: str, by: str) -> View:
 
 
 def taken_back(view: View, product: ProductId, there: There, at: str, by: str) -> View:
-    """Return the channel pointed to the version before the one that it shows. Raise InvalidView.
+    """Return the channel, pointed to the version before the one that it shows. Raise InvalidView.
 
     `there` are the versions that could be shown. A later promotion, of a version that is not there, is taken back too.
     """

@@ -1,7 +1,7 @@
 """Results that checks have posted about a version, and whether a channel may show it.
 
-A check is a job outside of this server, such as one that boots the image. Its result counts for the bytes that it was
-about: it holds the fingerprints that the version had, and a version with other bytes has other ones.
+A check is a job outside of this server, such as one that boots the image. Its result counts only for the
+bytes that were checked: it holds the fingerprints that the version had, and other bytes have other fingerprints.
 """
 
 import re
@@ -19,7 +19,7 @@ from imageserver.format.wording import quoted
 from imageserver.versions.records import Record
 
 CHECKS: Final = "private/checks/"
-"""Where the results lie, a document for each version. Nothing below `private/` is ever served."""
+"""Where the results are stored, one document for each version. Nothing below `private/` is ever served."""
 SCHEMA: Final = 1
 MOST_RESULTS: Final = 50
 LONGEST_URL: Final = 1000
@@ -28,7 +28,7 @@ _URL: Final = re.compile(r"https?://[!-~]+")
 
 
 class Result(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
-    """What a check posted last: whether the version passed, when (ISO 8601, UTC), and as whom.
+    """What a check posted last: whether the version passed, when (ISO 8601, UTC), and who posted it.
 
     `tested` are the fingerprints that it launched, `fingerprints` all that the version had. `url` leads to its run.
     """
@@ -72,7 +72,7 @@ def fingerprints_of(record: Record) -> frozenset[str]:
 
 
 def with_result(results: Results, name: str, result: Result) -> Results:
-    """Return the results with one more, in the place of an earlier one of that check. Raise InvalidView."""
+    """Return the results with one more, which replaces an earlier one of the same check. Raise InvalidView."""
     check_name(name)
     _check(results.version, result)
     after = {**results.results, name: result}
@@ -99,7 +99,7 @@ def encode_results(results: Results) -> bytes:
 
 
 def decode_results(body: bytes, version: VersionId) -> Results:
-    """Read the document. Raise CatalogDamaged: an unreadable one never reads as checks that passed, or did not."""
+    """Read the document. Raise CatalogDamaged: an unreadable one never passes for results."""
     key = results_key(version)
     try:
         found = msgspec.json.decode(body, type=Results)

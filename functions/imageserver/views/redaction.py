@@ -1,7 +1,7 @@
 """Take tokens out of the edge's access logs.
 
-The path form of a private remote has the token in the path of each request, and a page its browser's Referer. So a log
-holds it wherever a client puts it; a line is searched as a whole, whatever its fields and their form.
+The path form of a private remote has the token in the path of each request, and from there a browser copies it into the
+Referer. A log may therefore hold it in any field, so each line is searched as a whole, whatever its format.
 """
 
 import hashlib
@@ -15,12 +15,12 @@ from imageserver.access_logs.compressed import GZIP, lines_of
 from imageserver.views.tokens import PREFIX
 
 LABEL: Final = "token-"
-"""Begins what stands in a token's place."""
+"""The start of the label that replaces a token."""
 LABEL_DIGITS: Final = 8
-"""Of the sha256 of the token, in hex: tells tokens apart, and leaves 160 of 192 bits unknown."""
+"""How many hex digits of the token's sha256 follow: they distinguish tokens, and leave 160 of 192 bits unknown."""
 FEWEST: Final = 16
-"""Characters after the prefix that are redacted. A token with a character too few or too many is nearly one; of one
-that is cut to less, 102 bits are unknown."""
+"""The fewest characters after the prefix that are redacted, so that a token with a missing or extra character is
+redacted too. Of one that is cut shorter, at least 102 bits are unknown."""
 
 
 def _escaped(characters: str) -> str:
@@ -41,7 +41,7 @@ _OTHER: Final = re.compile(rb"[^A-Za-z0-9_-]")
 def redacted(chunks: Iterable[bytes | memoryview]) -> bytes | None:
     """Return a log with a label in place of each token, None if it has none. Raise DamagedLog.
 
-    Memory is that of one line and of the answer, which is about as large as the log, both compressed.
+    Memory holds one line and the result, which is compressed and about as large as the compressed log.
     """
     packer = zlib.compressobj(wbits=GZIP)
     parts: list[bytes] = []

@@ -1,4 +1,4 @@
-"""The tokens of private views, and what the edge must know of views to answer a request.
+"""The tokens of private views, and what the edge must know about views to answer a request.
 
 A token is shown once and stored as its sha256: 192 random bits need no slow hash. The edge's entries follow from the
 documents of all views, so they can be written again at any time.
@@ -19,7 +19,7 @@ from imageserver.views.catalogs import private_streams
 from imageserver.views.view import Token, View
 
 PREFIX: Final = "sst_"
-"""Begins each token, so that people and scanners for secrets recognise one."""
+"""The start of each token, by which people and secret scanners recognise one."""
 RANDOM_BYTES: Final = 24
 PRIVATE: Final = "private"
 MOST_VALUE_BYTES: Final = 1000
@@ -89,7 +89,7 @@ def entries(views: Iterable[View], now: datetime) -> dict[str, str]:
 
 
 def differences(found: Mapping[str, str], wanted: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
-    """Return what to put into the edge's store and what to delete from it; nothing but entries about views."""
+    """Return what to put into the edge's store and what to delete from it; only entries about views."""
     put = {key: value for key, value in wanted.items() if found.get(key) != value}
     ours = (key for key in found if key == PRIVATE or key.startswith(("view:", "token:")))
     return put, sorted(key for key in ours if key not in wanted)

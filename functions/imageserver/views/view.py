@@ -20,9 +20,9 @@ from imageserver.format.keys import ProductId, parse_product
 from imageserver.upstream.filters import ALL, parse_filter
 
 VIEWS: Final = "private/views/"
-"""Where the documents of views lie. Nothing below `private/` is ever served."""
+"""Where the documents of views are stored. Nothing below `private/` is ever served."""
 SERVED: Final = "views/"
-"""Where the catalogs of views lie, each in a folder with the view's name."""
+"""Where the catalogs of views are stored, each in a folder with the view's name."""
 SCHEMA: Final = 1
 SECRET_BYTES: Final = 32
 MOST_STREAMS: Final = 20
@@ -43,7 +43,7 @@ _Seconds = Annotated[int, msgspec.Meta(ge=0)]
 class Promotion(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """A version that a channel was pointed to: when (ISO 8601, UTC) and by whom.
 
-    `back_at` and `back_by` say when and by whom it was taken back; empty while it was not.
+    `back_at` and `back_by` say when and by whom it was taken back; empty if it was not.
     """
 
     version: str
@@ -67,9 +67,9 @@ class View(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_default
     `secret` signs the paths of its files, base64url. `is_private`: only a token of `tokens` (sha256 -> token) opens it.
     Its `private_streams` are served through views alone: they are left out of the catalog that everybody reads.
     `clients` is the one kind of client, lxd or incus, whose items it lists; empty: those of the server.
-    `channel` goes by the path of a product, oldest promotion first; None where the view is no channel. One that
+    `channel` maps the path of a product to its promotions, oldest first; None where the view is not a channel. One that
     `follows_newest` shows the newest version of a product without a promotion.
-    A version leaves a channel `expire_after_s` after it entered; 0 keeps versions for ever. A fold reads no clock: the
+    A version leaves a channel `expire_after_s` after it entered; 0 keeps versions forever. A fold reads no clock: the
     versions that were due by `expired_at` (ISO 8601, UTC) have left. Reconcile advances that time. `requires` are the
     checks that a version must have passed before the channel is pointed to it.
     """
@@ -123,12 +123,12 @@ def served_prefix(name: str) -> str:
 
 
 def secret_text(secret: bytes) -> str:
-    """Return a view's secret as its document has it."""
+    """Return a view's secret in the form that its document has."""
     return urlsafe_b64encode(secret).decode().rstrip("=")
 
 
 def check(view: View) -> None:
-    """Raise InvalidView, which says what is wrong and what is expected."""
+    """Check a view. Raise InvalidView, which says what is wrong and what is expected."""
     try:
         for problem in _problems(view):
             raise InvalidView(f"the view {view.name[:80]!r} {problem}")
@@ -219,7 +219,7 @@ def _decoded(text: str) -> bytes:
 
 
 def encode_view(view: View) -> bytes:
-    """Return the bytes of a view's document. Raise InvalidView for what `decode_view` would not take back."""
+    """Return the bytes of a view's document. Raise InvalidView for what `decode_view` would refuse."""
     check(view)
     body = _encoder.encode(view)
     if len(body) > MOST_BYTES:
@@ -228,7 +228,7 @@ def encode_view(view: View) -> bytes:
 
 
 def decode_view(body: bytes, name: str) -> View:
-    """Read a view's document. Raise CatalogDamaged: an unreadable one never reads as a view that shows nothing."""
+    """Read a view's document. Raise CatalogDamaged: an unreadable one never passes for a view that shows nothing."""
     key = view_key(name)
     try:
         view = msgspec.json.decode(body, type=View)
