@@ -240,7 +240,7 @@ def test_a_server_of_our_layout_comes_word_for_word(deployment: Deployment, site
     [
         ({"sha256": "0" * 64}, "expected 0000"),
         ({"path": "images/none"}, "images/none"),
-        ({"path": "../../secret"}, "is no path below upstream's address"),
+        ({"path": "../../secret"}, "is not a path below upstream's address"),
     ],
 )
 def test_bytes_that_are_other_than_promised_are_never_listed(

@@ -89,7 +89,7 @@ def test_an_address_of_a_private_network_is_refused_unless_it_is_allowed(origin:
         capture_output=True, text=True, check=False, timeout=120,
     )  # fmt: skip
     assert done.returncode == 5
-    assert "not of the public internet" in done.stderr
+    assert "not on the public internet" in done.stderr
     assert "private" not in {row["name"] for row in admin(site, "mirror", "list")}
 
 

@@ -151,7 +151,7 @@ def test_a_host_in_no_proxy_is_asked_directly(monkeypatch: pytest.MonkeyPatch) -
 def test_a_private_address_is_refused_before_a_proxy_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     with upstream() as server, proxy(int(server.url.rpartition(":")[2])) as (address, seen):
         monkeypatch.setenv("https_proxy", f"http://{address}")
-        with pytest.raises(UpstreamRefused, match=r"10\.0\.0\.1.* not of the public internet"):
+        with pytest.raises(UpstreamRefused, match=r"10\.0\.0\.1.* not on the public internet"):
             read("https://10.0.0.1/", hosts=("10.0.0.1",))
     assert seen == []
 

@@ -367,7 +367,7 @@ def test_parts_are_read_ahead_no_further_than_the_formula_says(served: UpstreamS
 
 
 def test_a_private_address_is_refused_unless_it_is_allowed(served: UpstreamServer) -> None:
-    with pytest.raises(UpstreamRefused, match=r"127\.0\.0\.1, which is not of the public internet"):
+    with pytest.raises(UpstreamRefused, match=r"127\.0\.0\.1, which is not on the public internet"):
         remote(served, allow_private=False).document(INDEX)
     assert served.requests == []
 

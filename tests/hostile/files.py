@@ -300,7 +300,7 @@ CASES: dict[str, Hostile] = {
         for what, info in _KINDS
     },
     "no metadata.yaml": Hostile(META, lambda: images.compress(tar(("x", b"y")), "xz"), "holds no metadata.yaml"),
-    "path outside": Hostile(META, lambda: images.compress(tar(("../metadata.yaml", b"y")), "xz"), "names inside of"),
+    "path outside": Hostile(META, lambda: images.compress(tar(("../metadata.yaml", b"y")), "xz"), "names inside the"),
     "control characters in a name": Hostile(
         META, lambda: images.compress(tar(("metadata.yaml\x1b[2J", b"y")), "xz"), "holds no metadata.yaml"
     ),

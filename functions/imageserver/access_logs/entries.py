@@ -123,9 +123,9 @@ class Parser:
         )
         status, size = values[status_at], values[size_at]
         if not (status.isdigit() and len(status) == _STATUS_DIGITS):
-            raise UnreadableLine("has something else than a number as sc-status")
+            raise UnreadableLine("has something other than a number as sc-status")
         if not (size.isdigit() and len(size) <= _MOST_DIGITS):
-            raise UnreadableLine("has something else than a number as sc-bytes")
+            raise UnreadableLine("has something other than a number as sc-bytes")
         size_bytes = int(size)
         is_whole = status == b"200"
         file, moment = None, ""

@@ -47,7 +47,7 @@ def promote(service: PromotionService, caller: str, request: PromotionRequest) -
     version = _version(request.path)
     _check_right(service, caller, "promote", request.channel, version)
     if request.back and request.require:
-        raise Problem(problems.BAD_REQUEST, "a channel goes back without checks: leave `require` or `back` out")
+        raise Problem(problems.BAD_REQUEST, "a channel goes back without checks: leave out `require` or `back`")
     store, channel, now = service.store, request.channel, service.now
     with _problems(channel):
         if request.back:

@@ -114,7 +114,7 @@ def wait(
 
 def with_arrivals(found: VersionStatus, fresh: dict[str, FileStatus]) -> VersionStatus:
     """Add the files that arrived and that digest has not read yet: one of them may repair what was refused."""
-    waiting = [Reason(file, "waiting", f"{file} has arrived and is about to be looked at") for file in sorted(fresh)]
+    waiting = [Reason(file, "waiting", f"{file} has arrived and is about to be read") for file in sorted(fresh)]
     status = State.INCOMPLETE if fresh and found.status is State.INVALID else found.status
     return replace(found, status=status, reasons=[*found.reasons, *waiting], files={**found.files, **fresh})
 

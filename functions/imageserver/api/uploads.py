@@ -128,7 +128,7 @@ def _files(version: VersionId, request: BatchRequest) -> list[FileRequest]:
 def _check_batch(files: Sequence[tuple[str, FileRequest]]) -> None:
     wanted = dict(files)
     if len(wanted) < len(files):
-        raise Problem(problems.BAD_REQUEST, "two of the files have one name; name each file of a version once")
+        raise Problem(problems.BAD_REQUEST, "two of the files have the same name; name each file of a version once")
     count = sum(len(multipart.parts(f.size)) for f in wanted.values() if multipart.in_parts(f.size, f.multipart))
     if count > MOST_PARTS_OF_A_BATCH:
         raise Problem(
@@ -189,7 +189,7 @@ def _checked(service: UploadService, caller: str, request: FileRequest) -> Image
             problems.INVALID,
             f"the version {image.version.version} is dated ahead, expected {service.now:%Y%m%d} in UTC or a day later "
             "at most: clients take the highest name for the newest, so it would hide every real version; upload it "
-            "under its real date, and look at the clock of the machine that named it",
+            "under its real date, and check the clock of the machine that named it",
         )
     if file_kinds.classify(image.file).role is Role.OTHER:
         raise Problem(problems.INVALID, f"{image.file} {file_kinds.conversion(image.file) or UNKNOWN_FILE}")

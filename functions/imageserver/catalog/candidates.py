@@ -106,7 +106,7 @@ def _unusable_unified(assessment: Assessment, clients: Sequence[str], *, has_con
     if not assessment.unified_type:
         return ""
     if not unified_clients(assessment, clients):
-        why = "which LXD cannot launch, and this server serves LXD alone"
+        why = "which LXD cannot launch, and this server serves only LXD"
     elif has_container:
         why = "which Incus before 7.1 would launch as a container, in place of those that this product lists"
     else:

@@ -122,7 +122,7 @@ def pair_of(listed: Mapping[str, Version], target: Record, base: Record, *, agai
     """
     new, old = (_root(listed, record) for record in (target, base))
     if new is None or old is None:
-        return f"a listed squashfs of {target.version} or {base.version} is not the one of its record, or gone"
+        return f"a listed squashfs of {target.version} or {base.version} is gone, or differs from its record"
     pair = Pair(old, new)
     there = {file: file_kinds.classify(file) for file in target.files}
     made_from = {kind.delta_base: file for file, kind in there.items() if kind.ftype == DELTA_FTYPE}

@@ -72,7 +72,7 @@ def _copy(message: MirrorMessage, context: LambdaContext) -> None:
     began = time.monotonic()
     mirror = configured(store).get(message.mirror)
     if mirror is None or not _is_below(message.key, mirror.stream):
-        logger.warning("no mirror brings this file", mirror=message.mirror, key=message.key)
+        logger.warning("no mirror copies this file", mirror=message.mirror, key=message.key)
         return
     services = CopyServices(
         store=store,

@@ -159,7 +159,7 @@ def show(request: Request) -> Reply:
     known = request.headers.get("if-none-match", "")
     found = _waited(version, known, request.caller, _wait_s(request.query.get("wait", "0")))
     if found is None:
-        raise Problem(problems.NOT_FOUND, f"there is nothing at {version.path}, neither files nor a record of any")
+        raise Problem(problems.NOT_FOUND, f"there is nothing at {version.path}, neither files nor a record")
     etag = _etag(found)
     headers = {"etag": etag, "cache-control": "no-store"}
     if again_s := status.ask_again_s(found, datetime.now(UTC)):
@@ -324,7 +324,7 @@ def _nothing_done(done: withdrawals.Changed) -> Problem | None:
     for path, withdrawal in sorted(done.held.items()):
         sentence = (
             f"{path} is withdrawn as a whole, until {withdrawal.delete_after}, and stays so; restore the version, and "
-            "withdraw again what you do not want of it"
+            "withdraw again the files that you do not want"
         )
         return Problem(problems.WITHDRAWN, sentence)
     return None
@@ -403,7 +403,7 @@ def _body(event: Mapping[str, Any]) -> str:
         raise Problem(
             problems.TOO_LARGE,
             f"the request has {len(body):,} characters, expected at most {LONGEST_BODY:,}; "
-            "a file's bytes go to the URL that is answered, not here",
+            "a file's bytes go to the URL in the answer, not here",
         )
     if not event.get("isBase64Encoded"):
         return body

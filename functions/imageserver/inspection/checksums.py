@@ -58,7 +58,7 @@ def parse_checksums(body: bytes, own_name: str) -> Checksums:
         if match and (_NAME.fullmatch(file) or not _known(line)):
             sha256 = match["sha256"].lower()
             if digests.setdefault(file, sha256) != sha256:
-                unreadable[file] = f"line {number} gives {_short(file)} another sha256 than a line before it"
+                unreadable[file] = f"line {number} gives {_short(file)} another sha256 than an earlier line"
         elif not _OTHER_ALGORITHM.match(line):
             sentence = f"line {number} is {_short(line)}, expected a sha256, two spaces and a file name"
             unreadable |= dict.fromkeys(_named(line) or (own_name,), sentence)

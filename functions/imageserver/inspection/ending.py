@@ -166,7 +166,7 @@ def _scan_zstd() -> Scan:
             block = _number((yield Want(skip, 3)))
             last, kind, size = bool(block & 1), block >> 1 & 3, block >> 3
             if kind == _ZSTD_RESERVED:
-                raise UnreadableArchive("is damaged zstd data: a block is of no kind")
+                raise UnreadableArchive("is damaged zstd data: a block has a reserved type")
             skip = 1 if kind == _ZSTD_RLE else size
             parts += 1
         skip += 4 * has_checksum

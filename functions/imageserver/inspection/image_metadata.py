@@ -42,7 +42,7 @@ def check_metadata_yaml(body: bytes, arch: str, templates: Mapping[str, bool] | 
     if reader.mismatches:
         raise InvalidUpload(f"has {_several(reader.mismatches)}: LXD and Incus cannot read it and start no instance")
     if document.has_more:
-        reader.newer.append("more stands behind its first document, which all others ignore")
+        reader.newer.append("more follows its first document, which all other clients ignore")
     _check_architecture(reader, fields, arch)
     _check_templates(reader, fields, templates)
     warnings = [f"its metadata.yaml says {name}" for name in _doubtful(reader, fields, arch)]
@@ -168,7 +168,7 @@ def _target_problem(target: str) -> str:
     if within == ".":
         return f"makes a file {_text(target)} of a template, expected the path of a file"
     if within.split("/")[0] == "..":
-        return f"makes a file {_text(target)} of a template, expected a path inside of the root"
+        return f"makes a file {_text(target)} of a template, expected a path inside the root"
     return ""
 
 

@@ -117,7 +117,7 @@ def parse_image_yaml(body: bytes, product: ProductId) -> Parsed:
     except InvalidUpload as refusal:
         return Parsed(Overrides(), (f"it {refusal}: all of it is ignored",))
     if document.has_more:
-        ignored.append("more stands behind its first document, expected one: the rest is ignored")
+        ignored.append("more follows its first document, expected one: the rest is ignored")
     mismatched = [f"it has {mismatch}: ignored" for mismatch in reader.mismatches]
     twice = [f"{what}: the last one counts" for what in reader.twice]
     return Parsed(parsed.overrides, _first([*mismatched, *twice, *ignored, *parsed.ignored]))
@@ -142,7 +142,7 @@ def _overrides(document: dict[str, Any]) -> Parsed:
     overrides = Overrides(**fields)
     size_bytes = len(msgspec.json.encode(overrides))
     if size_bytes > MAX_OVERRIDES_BYTES:
-        what = f"what it says of the product comes to {size_bytes:,} bytes, expected at most {MAX_OVERRIDES_BYTES:,}"
+        what = f"what it says about the product takes {size_bytes:,} bytes, expected at most {MAX_OVERRIDES_BYTES:,}"
         what = f"{what}, since every client downloads it: all of it is ignored"
         return Parsed(Overrides(), (what, *ignored))
     return Parsed(overrides, tuple(ignored))

@@ -185,7 +185,7 @@ def _check_extensions(header: _Header, cluster: bytes, size_bytes: int) -> None:
     while at + 8 <= len(cluster):
         kind, length = struct.unpack_from(">II", cluster, at)
         if at + 8 + length > len(cluster):
-            raise UnusableDisk(f"is damaged: an extension of its header has {length:,} bytes, more than there is room")
+            raise UnusableDisk(f"is damaged: an extension of its header has {length:,} bytes, more than fit into it")
         if not kind:
             return
         if kind == _BITMAPS and length >= _BITMAPS_FIELDS.size:

@@ -241,5 +241,5 @@ def _read_superblock(head: bytes, size_bytes: int) -> _Superblock:
         raise NotSquashfs(f"is cut short: a squashfs of {used:,} bytes by its header, the file has {size_bytes:,}")
     index = _IdIndex(id_table, -(-ids * _ID_BYTES // _BLOCK_BYTES))
     if not ids or not SUPERBLOCK_BYTES <= inodes < directories < id_table or index.stop > used:
-        raise NotSquashfs("is no squashfs: the tables that its header names lie outside of it or over each other")
+        raise NotSquashfs("is no squashfs: the tables that its header names lie outside it or overlap")
     return _Superblock(compression, found[11], inodes, directories, index)

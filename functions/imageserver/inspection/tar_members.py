@@ -166,7 +166,7 @@ class Members:
             end = at + int(length) if length.isdigit() else 0
             equals = body.find(b"=", space, end)
             if equals < 0 or end > len(body) or body[end - 1] != ord("\n"):
-                raise BadTar("is not a valid tarball (a pax record without its form)")
+                raise BadTar("is not a valid tarball (a malformed pax record)")
             key = body[space + 1 : equals]
             if key in _KEPT:
                 kept[key] = body[equals + 1 : end - 1]

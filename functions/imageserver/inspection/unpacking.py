@@ -85,7 +85,7 @@ class Unpacker:
         except (lzma.LZMAError, zlib.error, OSError) as error:
             if "Memory usage limit" in str(error):
                 raise NeedsMemory(
-                    f"needs more than {_LZMA_MEMORY >> 20} MiB of memory to unpack, `xz -9` is the most it may"
+                    f"needs more than {_LZMA_MEMORY >> 20} MiB of memory to unpack: compress it with `xz -9` at most"
                 ) from error
             raise UnreadableArchive(f"is damaged {self._name} data ({error})") from error
 
@@ -118,7 +118,7 @@ class Unpacker:
 
     def _bytes_behind(self) -> UnreadableArchive:
         why = "and tar fails at them wherever it is unpacked: pack it again"
-        return UnreadableArchive(f"has bytes behind its {self._name} data, {why}")
+        return UnreadableArchive(f"has bytes after its {self._name} data, {why}")
 
 
 class _Stream(Protocol):

@@ -78,7 +78,7 @@ def count_requests(
     counted, parser = Statistics(), Parser()
     for file, chunks in _opened(store, files):
         if not more():
-            counted.note_damaged(file.key, "was not read: there was no time left, for it and what comes after it")
+            counted.note_damaged(file.key, "was not read: there was no time left for it and those after it")
             break
         try:
             counted.read(file.key, chunks(), parser)

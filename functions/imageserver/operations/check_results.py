@@ -103,5 +103,5 @@ def record_of(store: Store, version: VersionId) -> Record | None:
 def _existing(store: Store, version: VersionId) -> Record:
     record = record_of(store, version)
     if record is None:
-        raise NoVersion(f"there is no {version.path}, or it was not looked at yet")
+        raise NoVersion(f"there is no {version.path}, or it has not been read yet")
     return record

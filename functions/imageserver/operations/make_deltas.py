@@ -137,7 +137,7 @@ def _pair(target: VersionId, base: VersionId, services: DeltaServices) -> Pair |
     listed = _listed(services, target.product)
     new, old = (_record(services, version) for version in (target, base))
     if new is None or old is None:
-        return f"{target.version} or {base.version} has no record any more"
+        return f"{target.version} or {base.version} no longer has a record"
     return delta_plan.pair_of(listed, new, old, again=services.by_hand)
 
 
@@ -178,7 +178,7 @@ def _fetch(services: DeltaServices, root: Root, path: Path) -> None:
             digest.update(chunk)
             file.write(chunk)
     if digest.hexdigest() != root.sha256:
-        raise _Dropped(f"the bytes of {root.key} are not those that its record is about: run admin verify")
+        raise _Dropped(f"the bytes of {root.key} are not those of its record: run admin verify")
 
 
 def _put(store: FileStore, key: str, path: Path, sha256: str) -> bool:

@@ -139,7 +139,7 @@ class Comparer:
         is_same = self._state.mirror is not None and self._state.mirror.address == self._mirror.address
         refusal = refusal_of(compared.documents, self._state.documents if is_same and not accept else {})
         if refusal:
-            raise UpstreamRefused(f"{refusal}; look at it, and if it is right, run this mirror with --accept")
+            raise UpstreamRefused(f"{refusal}; check it, and if it is right, run this mirror with --accept")
         for product in sorted(self._held.keys() - compared.plans.keys()):
             self._plan(product, (), compared, self._held[product] if compared.has_unknown else ())
         return compared

@@ -233,7 +233,7 @@ class _Copy:
         found, expected = digest.hexdigest(), self.file.sha256
         if found == expected:
             return None
-        reason = f"has sha256 {found} upstream, expected {expected} as upstream's catalog says: nothing was made of it"
+        reason = f"has sha256 {found} upstream, expected {expected} as upstream's catalog says: nothing was stored"
         self.notebook.drop()
         self.notebook.save(
             CopyNote(path=self.file.path, sha256=expected, size_bytes=self.file.size_bytes, refusal=reason)
@@ -245,7 +245,7 @@ class _Copy:
         is_there = made or self._is_there()
         self.notebook.drop()
         if not is_there:
-            raise StorageUnavailable(f"{self.file.key} was not made, and nothing else is there; it is copied anew")
+            raise StorageUnavailable(f"{self.file.key} was not stored, and nothing else is there; it is copied anew")
         return self._ended(Outcome.COPIED if made else Outcome.PRESENT)
 
     def _continued(self, reading: Reading) -> Copied:

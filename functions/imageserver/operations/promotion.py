@@ -124,7 +124,7 @@ def _check_taken_back(view: View, version: VersionId, shown: str) -> None:
 def _check(known: Iterable[Record], version: VersionId) -> None:
     record = next((record for record in known if record.id == version), None)
     if record is None:
-        raise NoVersion(f"there is no {version.path}, or it was not looked at yet: `admin list` shows what there is")
+        raise NoVersion(f"there is no {version.path}, or it has not been read yet: `admin list` shows what there is")
     if version.version not in usable([record]):
         why = ahead_of_upload(record) or f"it is {assess(record).state.value}, expected complete"
         raise OtherState(f"{version.path} cannot be shown: {why}; `admin show {version.path}` says more")

@@ -77,7 +77,7 @@ def _fetched(days: int, store: Store, now: datetime, more: Callable[[], bool]) -
         why, lines = next(iter(counts.unreadable.items()))
         doubt = f"{counted(lines, 'line')} of the access logs cannot be read, each of which {why}"
     elif counts.uncounted:
-        doubt = "the access logs name more versions than are told apart"
+        doubt = "the access logs name more versions than are counted separately"
     return Fetched(versions, doubt)
 
 

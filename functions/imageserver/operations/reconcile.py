@@ -189,7 +189,7 @@ def _expire(one: "_Compared", looked: Sequence[ProductSnapshot], services: Recon
         versions = list(product.known.values())
         stay = {record.version for record in selected(view, product.id, versions)}
         if left := [one.version for one in selected(before, product.id, versions) if one.version not in stay]:
-            why = f"{left[0]} was in the channel {view.name} for its time, and leaves it"
+            why = f"{left[0]} was in the channel {view.name} for its full time, and leaves it"
             run.do(
                 Task("expire", view_key(view.name), why),
                 partial(change_view, services.store, view.name, partial(expired, now=now), services.pause),

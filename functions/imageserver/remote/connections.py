@@ -136,8 +136,8 @@ class Connections:
         for address in addresses:
             if not self._allow_private and not is_public(address):
                 raise UpstreamRefused(
-                    f"{host} has the address {address}, which is not of the public internet; "
-                    "if that is meant, allow private addresses in the mirror's configuration"
+                    f"{host} has the address {address}, which is not on the public internet; "
+                    "if that is intended, allow private addresses in the mirror's configuration"
                 )
         return addresses
 

@@ -129,7 +129,7 @@ class RemoteServer:
                 raise UpstreamRefused(f"{path} has more than {LARGEST_DOCUMENT_BYTES:,} bytes")
             if self.clock() > until:
                 raise UpstreamUnavailable(
-                    f"{path} took longer than {self.manners.document_s:.0f} s, of which {body.tell():,} bytes came"
+                    f"{path} took longer than {self.manners.document_s:.0f} s; only {body.tell():,} bytes arrived"
                 )
             body.write(chunk)
         return body.getvalue()
@@ -203,7 +203,7 @@ class _Transfer:
                 response.close()
                 response = self._try(lambda: self._ask(0, None, size_bytes))
         except _DeadlinePassed as over:
-            raise UpstreamUnavailable(f"{self._path} was not answered in the time of a run") from over
+            raise UpstreamUnavailable(f"{self._path} was not answered within the time of a run") from over
         if response.status == 200:
             return Reading(self._size_bytes, "", self._whole(response))
         return Reading(self._size_bytes, self._generation, self._ranged(response, start))

@@ -143,7 +143,7 @@ class S3Store:
         key = upload.key
         if upload.size_bytes > MOST_COPIED_BYTES:
             raise UploadHidden(
-                f"{key} in {self._bucket} was uploaded at {upload.modified} and hidden by a delete that was not about "
+                f"{key} in {self._bucket} was uploaded at {upload.modified} and hidden by a delete that was not for "
                 f"it; it has {upload.size_bytes:,} bytes, expected at most {MOST_COPIED_BYTES:,} to copy it back: run "
                 f"admin undelete {key}"
             )

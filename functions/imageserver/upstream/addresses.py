@@ -31,7 +31,7 @@ def joined(address: str, path: str) -> str:
     for segment in below.split("/"):
         plain = unquote(segment)
         if plain in ("", ".", "..") or "/" in plain or "\\" in plain or not plain.isprintable():
-            raise UpstreamRefused(f"{path[:200]!r} is no path below upstream's address; upstream's catalog is wrong")
+            raise UpstreamRefused(f"{path[:200]!r} is not a path below upstream's address; upstream's catalog is wrong")
     base = urlsplit(address)
     whole = quote(_STRAY_PERCENT.sub("%25", f"{base.path.rstrip('/')}/{below}"), safe=_SAFE)
     return base._replace(path=whole, query="", fragment="").geturl()
@@ -48,7 +48,7 @@ def redirected(url: str, location: str, hosts: Collection[str]) -> str:
     except ValueError as error:
         raise UpstreamRefused(f"{host_of(url)} redirects to an address that cannot be read") from error
     if target.scheme not in _PORTS or not host or "@" in target.netloc:
-        raise UpstreamRefused(f"{host_of(url)} redirects to no address of http or https")
+        raise UpstreamRefused(f"{host_of(url)} redirects to an unusable address, expected http or https, a host and no user")
     if host not in hosts:
         raise UpstreamRefused(
             f"{host_of(url)} redirects to {host[:200]!r}, expected {' or '.join(sorted(hosts))}; "

@@ -93,7 +93,7 @@ def parse_filter(text: str) -> Filter:
 def _bytes(text: str, size: str) -> int:
     found = _SIZE.fullmatch(size)
     if not found:
-        raise InvalidFilter(f"in the filter {text!r} the size is {size!r}, expected such as 500MB or 2GiB")
+        raise InvalidFilter(f"in the filter {text!r} the size is {size!r}, expected one such as 500MB or 2GiB")
     base, power = 1024 if found[3] else 1000, " KMGT".index(found[2] or " ")
     return int(found[1]) * int(base**power)
 

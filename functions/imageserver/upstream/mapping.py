@@ -157,7 +157,7 @@ def _versions(name: str, product: Product, target: ProductId, signed_by: str) ->
             if isinstance(file, str):
                 yield LeftOut(f"{full}/{item_name}", file, target)
             elif files.setdefault(file.key, file) != file:
-                why = f"would become {file.key}, which another file of it becomes"
+                why = f"would become {file.key}, which another of its files becomes"
                 yield LeftOut(f"{full}/{item_name}", why, target)
         kept = _once(files)
         if any(file_kinds.classify(file.key.rpartition("/")[2]).role in _IMAGE_ROLES for file in kept):
@@ -172,14 +172,14 @@ _IMAGE_ROLES: Final = (file_kinds.Role.ROOT, file_kinds.Role.UNIFIED)
 def _file(item: Item, version: VersionId, combined: _Combined, signed_by: str) -> UpstreamFile | str:
     """Return a file and where it goes, or why it cannot be taken."""
     if not _SHA256.fullmatch(item.sha256):
-        return "has no sha256 in upstream's catalog: nothing could tell whether its copy is right"
+        return "has no sha256 in upstream's catalog: a copy could not be verified"
     path = item.path.lstrip("/")
     if len(path) > _LONGEST_PATH:
         return f"lies at a path of {len(path):,} characters, expected at most {_LONGEST_PATH:,}"
     if len(combined) > _MOST_COMBINED:
         return f"has {len(combined):,} combined sha256s in upstream's catalog, expected at most {_MOST_COMBINED}"
     if not path or any(part in ("", ".", "..") for part in path.split("/")) or not path.isprintable():
-        return f"lies at {item.path[:200]!r}, which is no path below upstream's address"
+        return f"has the path {item.path[:200]!r}, which is not a path below upstream's address"
     key = path
     if not _is_ours(path, version):
         file = _FILES[item.ftype].format(base=item.delta_base)

@@ -219,7 +219,7 @@ def _problems(name: str, mirror: Mirror) -> Iterable[str]:
     if mirror.bytes_per_s is not None and mirror.bytes_per_s < LEAST_BYTES_PER_S:
         yield f"reads {mirror.bytes_per_s:,} bytes a second, expected at least {LEAST_BYTES_PER_S:,}, or no limit"
     if len(mirror.keyring) > MOST_KEYRING_BYTES * 4 // 3:
-        yield f"has a keyring of more than {MOST_KEYRING_BYTES:,} bytes; export the keys alone that sign its documents"
+        yield f"has a keyring of more than {MOST_KEYRING_BYTES:,} bytes; export only the keys that sign its documents"
     if len(mirror.hosts) > MOST_HOSTS:
         yield f"has {len(mirror.hosts):,} hosts for redirects, expected at most {MOST_HOSTS}"
     for host in mirror.hosts:
@@ -231,11 +231,11 @@ def _address_problems(mirror: Mirror) -> Iterable[str]:
     """Say what is wrong with an address without quoting it: it may hold a password or a token."""
     address = _split(mirror.address)
     if not address or not address.hostname or not mirror.address.isprintable() or any(map(str.isspace, mirror.address)):
-        yield "has an address that is none, expected such as https://images.example.org/"
+        yield "has an address that is not a URL, expected one such as https://images.example.org/"
     elif address.scheme != "https" and not (address.scheme == "http" and mirror.allow_private):
         yield f"has an address of {address.scheme or 'no scheme'}, expected https; http only where private is allowed"
     elif "@" in address.netloc or address.query or address.fragment:
-        yield "has a user, a query or a fragment in its address, expected a host and a path alone"
+        yield "has a user, a query or a fragment in its address, expected only a host and a path"
 
 
 def _split(address: str) -> SplitResult | None:

@@ -176,7 +176,7 @@ def _warnings(record: Record) -> list[Reason]:
     if len(number) > 1 and not number.startswith("0"):
         hints.append(
             f"clients order versions as texts: {version.version} comes before {day}.9 and is not the newest beside it; "
-            "name it after another day, or give all respins as many digits (.01 to .10)"
+            "name it after another day, or give all respins the same number of digits (.01 to .10)"
         )
     return reasons + [Reason("", "warning", sentence) for sentence in hints]
 
@@ -193,7 +193,7 @@ def _accepted_files(
         if facts.refusal:
             reasons.append(Reason(file, "error", f"{file} {facts.refusal}", facts.fault))
         elif file in unreadable and kind.role not in (Role.CHECKSUMS, Role.OTHER):
-            sentence = f"{file} is not confirmed by SHA256SUMS: {unreadable[file]}; upload a SHA256SUMS that is right"
+            sentence = f"{file} is not confirmed by SHA256SUMS: {unreadable[file]}; upload a correct SHA256SUMS"
             reasons.append(Reason(file, "error", sentence, "digest"))
         elif facts.sha256 and declared != facts.sha256:
             reasons.append(Reason(file, "error", digest_mismatch(record, file, facts.sha256, declared), "digest"))

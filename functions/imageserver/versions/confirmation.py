@@ -26,7 +26,7 @@ def applied_sums(record: Record, reasons: list[Reason]) -> FileFacts | None:
         found = unreadable.get(file) or f"it gives {file} the sha256 {digests[file]}"
         sentence = (
             f"{CHECKSUMS_FILE} is refused: {found}, and {record.version} was published with a {file} of sha256 "
-            f"{sha256}; upload a {CHECKSUMS_FILE} that is right, or other files as a new version"
+            f"{sha256}; upload a correct {CHECKSUMS_FILE}, or other files as a new version"
         )
         reasons.append(Reason(CHECKSUMS_FILE, "error", sentence, "late"))
         return None
@@ -60,9 +60,7 @@ def is_confirmed(record: Record, sums: FileFacts | None, listable: dict[str, Fil
             return False
     why = f"is not in {CHECKSUMS_FILE}" if sums else f"is not confirmed, as {CHECKSUMS_FILE} is refused"
     uncovered = [file for file, kind in listable.items() if file not in digests and kind.role is not Role.METADATA]
-    reasons.extend(
-        Reason(file, "warning", f"{file} {why}: its digest was compared with nothing") for file in sorted(uncovered)
-    )
+    reasons.extend(Reason(file, "warning", f"{file} {why}: its digest was not verified") for file in sorted(uncovered))
     return True
 
 
@@ -94,5 +92,5 @@ def digest_mismatch(record: Record, file: str, found: str, declared: str) -> str
     what = "is empty" if found == EMPTY_SHA256 else f"has sha256 {found}"
     return (
         f"{file} in {record.version} {what}, expected {declared} as SHA256SUMS says; "
-        "upload the file again, or a SHA256SUMS that is right"
+        "upload the file again, or a correct SHA256SUMS"
     )

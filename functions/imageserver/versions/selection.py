@@ -64,7 +64,7 @@ def unified_tarball(
         kind = "container" if is_container[beside[0]] else "virtual-machine"
         sentence = (
             f"{unified} is not listed beside {beside[0]}: {clients} would see two {kind} images under one alias and "
-            "take one of them at random; delete one, or upload it as a product of its own"
+            "take one of them at random; delete one, or upload it as a separate product"
         )
         reasons.append(Reason(unified, "warning", sentence))
         return "", ""

@@ -174,7 +174,7 @@ def _channel_problems(view: View) -> Iterable[str]:
     if view.follows_newest and view.requires:
         yield "follows the newest version and requires checks; only a promotion can ask for them"
     if view.channel is None and view.expire_after_s:
-        yield "has an expiry and is no channel: a version leaves a channel alone"
+        yield "has an expiry and is no channel: only in a channel does a version expire"
     if view.expire_after_s > LONGEST_EXPIRY_S:
         yield f"has an expiry of {view.expire_after_s:,} s, expected at most {LONGEST_EXPIRY_S:,} s"
     promoted_at = (one.at for promotions in (view.channel or {}).values() for one in promotions)
@@ -204,7 +204,7 @@ def _filter_problems(only: tuple[str, ...]) -> Iterable[str]:
     for text in only:
         found = parse_filter(text)
         if text.strip() != ALL and (found.most_bytes is not None or not found.patterns.keys() <= _PRODUCT_FIELDS):
-            yield f"has the filter {text!r}; a view selects products: expected os, release, arch and variant alone"
+            yield f"has the filter {text!r}; a view selects products: expected only os, release, arch and variant"
 
 
 def _is_secret(text: str) -> bool:

@@ -91,7 +91,7 @@ def _print_changed(as_json: bool, dry_run: bool, target: Target, done: withdrawa
             end(
                 FOUND,
                 f"{version} is withdrawn as a whole, until {withdrawal.delete_after}, and stays so: `admin restore "
-                f"{version}`, then withdraw again what you do not want of it",
+                f"{version}`, then withdraw again the files that you do not want",
             )
         if done.deleting:
             path, withdrawal = next(iter(done.deleting.items()))

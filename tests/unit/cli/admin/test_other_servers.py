@@ -113,5 +113,5 @@ def test_a_path_is_joined_as_the_clients_join_it(path: str, url: str) -> None:
 
 
 def test_a_path_of_a_catalog_never_leads_out_of_the_address() -> None:
-    with pytest.raises(UpstreamRefused, match="no path below upstream's address"):
+    with pytest.raises(UpstreamRefused, match="not a path below upstream's address"):
         server_with(b"").read("streams/%2e%2e/%2e%2e/private.json")

@@ -57,7 +57,7 @@ def test_bad_lines_are_counted_by_reason_and_the_others_count() -> None:
     assert counts.requests == 2
     assert counts.unreadable == {
         "has more or fewer values than #Fields names": 2,
-        "has something else than a number as sc-status": 1,
+        "has something other than a number as sc-status": 1,
     }
 
 

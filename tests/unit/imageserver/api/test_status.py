@@ -38,7 +38,7 @@ def test_files_without_a_record_are_incomplete() -> None:
     system.upload(PATH, {"lxd.tar.xz": b"x"})
     assert told(system).status == "incomplete"
     assert told(system).files == {"lxd.tar.xz": FileStatus(size=1, uploaded_at=system.store.clock.isoformat())}
-    assert "has arrived and is about to be looked at" in told(system).reasons[0].sentence
+    assert "has arrived and is about to be read" in told(system).reasons[0].sentence
 
 
 def test_a_file_in_parts_is_waited_for_as_a_fresh_one_however_early_its_upload_began(system: System) -> None:
@@ -68,7 +68,7 @@ def test_an_invalid_version_with_a_new_upload_is_incomplete_again(system: System
 def test_a_published_version_with_a_new_file_is_published_and_not_terminal(system: System) -> None:
     system.upload(PATH, {"disk.qcow2": images.qcow2()})
     assert (told(system).status, status.is_terminal(told(system))) == ("listed", False)
-    assert told(system).reasons[-1].sentence == "disk.qcow2 has arrived and is about to be looked at"
+    assert told(system).reasons[-1].sentence == "disk.qcow2 has arrived and is about to be read"
 
 
 def test_a_version_is_complete_until_it_is_listed() -> None:

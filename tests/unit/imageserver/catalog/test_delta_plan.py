@@ -100,7 +100,7 @@ def test_a_pair_names_its_objects_as_they_are() -> None:
 def test_no_delta_is_made_of_what_record_and_catalog_do_not_agree_on(target: Record, base: Record) -> None:
     found = delta_plan.pair_of(listing(OLD, NEW), target, base)
     assert isinstance(found, str)
-    assert found.endswith("is not the one of its record, or gone")
+    assert found.endswith("is gone, or differs from its record")
 
 
 @pytest.mark.parametrize("file", [f"rootfs.{OLD}.vcdiff", f"root.{OLD}.vcdiff"])

@@ -161,7 +161,7 @@ TABLE: dict[str, Row] = {
     },
     "2 a machine under ./": row({"vm.tar": packed({f"./{n}": b for n, b in MACHINE.items()}, "plain")}, "vm.tar"),
     "2 a machine for LXD alone": row(
-        {"vm.tar": packed(MACHINE, "plain")}, says="this server serves LXD alone", clients=("lxd",)
+        {"vm.tar": packed(MACHINE, "plain")}, says="this server serves only LXD", clients=("lxd",)
     ),
     "2 a machine whose disk needs another file": row(
         {
@@ -327,7 +327,7 @@ TABLE: dict[str, Row] = {
             (
                 "{release_aliases: {noble: 24.04}}\n---\nother: 5",
                 "ubuntu/24.04",
-                "more stands behind its first document",
+                "more follows its first document",
             ),
             ("{release_aliases: {noble: [24.04]}}", "", "a list at `simplestream.release_aliases.noble`"),
             ("{release_alias: {noble: 24.04}}", "", "expected `release_aliases`"),
@@ -408,7 +408,7 @@ TABLE: dict[str, Row] = {
         )
         for text, says in (
             ("", ""),
-            ("---\nnotes: none", "more stands behind"),
+            ("---\nnotes: none", "more follows"),
             ("x: &a {b: c}\nproperties: {<<: *a}", ""),
             ("properties:\n  text: |\n" + "    x\n" * 50_000, ""),
             ("creation_date: 0x10", ""),
@@ -438,11 +438,11 @@ TABLE: dict[str, Row] = {
         )
         for file, members in (("lxd.tar.xz", {"metadata.yaml": YAML}), ("rootfs.tar.xz", {"bin/x": b"x"}))
         for what, how, behind, listed, says in (
-            ("a signature", "gz", b"signature", (), "has bytes behind its gzip data"),
-            ("a line end", "gz", b"\n", (), "has bytes behind its gzip data"),
-            ("zeros and a line end", "gz", bytes(70_000) + b"\n", (), "has bytes behind its gzip data"),
+            ("a signature", "gz", b"signature", (), "has bytes after its gzip data"),
+            ("a line end", "gz", b"\n", (), "has bytes after its gzip data"),
+            ("zeros and a line end", "gz", bytes(70_000) + b"\n", (), "has bytes after its gzip data"),
             ("a signature", "bz2", b"signature" * 200, ("rootfs.tar.xz",), ""),
-            ("zeros", "lzma", bytes(4), (), "has bytes behind its lzma data"),
+            ("zeros", "lzma", bytes(4), (), "has bytes after its lzma data"),
             ("zeros", "xz", bytes(8), ("rootfs.tar.xz",), ""),
             ("three zeros", "xz", bytes(3), (), "expected a multiple of four"),
             ("zeros", "zst", bytes(4), (), "is damaged zstd data"),
@@ -502,7 +502,7 @@ TABLE: dict[str, Row] = {
             (
                 "a path outside",
                 packed({"metadata.yaml": YAML, "../x": b""}),
-                "names inside of the tarball's own folder",
+                "names inside the tarball's own folder",
             ),
             ("a link outside", with_links(("templates/x", tarfile.SYMTYPE, "../../etc/shadow")), "leads out of"),
             ("a hard link outside", with_links(("templates/x", tarfile.LNKTYPE, "/etc/shadow")), "leads out of"),

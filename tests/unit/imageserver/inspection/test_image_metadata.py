@@ -91,9 +91,9 @@ def test_no_message_is_endless_or_commands_a_terminal(more: str, name: str) -> N
 @pytest.mark.parametrize(
     ("more", "what"),
     [
-        ("---\nnotes: none", "more stands behind its first document"),
-        ("---\nbroken: [", "more stands behind its first document"),
-        ("...\nbroken: [", "more stands behind its first document"),
+        ("---\nnotes: none", "more follows its first document"),
+        ("---\nbroken: [", "more follows its first document"),
+        ("...\nbroken: [", "more follows its first document"),
         ("properties: {serial: 2024-01-01}", "the date 2024-01-01 at `properties.serial` in line 2 is not in quotes"),
         ("properties: {a: 2024-02-29 1:2:3.5}", "the date 2024-02-29 1:2:3.5 at `properties.a` in line 2"),
         ("properties: {a: 2024-1-1T10:00:00+24:00}", "the date 2024-1-1T10:00:00+24:00 at `properties.a`"),
@@ -112,7 +112,7 @@ def test_what_only_incus_7_refuses_is_a_warning(more: str, what: str) -> None:
 
 
 TARGETS = [
-    ("../../etc/cron.d/x", "makes a file '../../etc/cron.d/x' of a template, expected a path inside of the root"),
+    ("../../etc/cron.d/x", "makes a file '../../etc/cron.d/x' of a template, expected a path inside the root"),
     ("/../etc/hosts", "makes a file '/../etc/hosts' of a template"),
     ("etc/../../hosts", "makes a file 'etc/../../hosts' of a template"),
     ("/etc/../..", "makes a file '/etc/../..' of a template"),
@@ -173,7 +173,7 @@ TARGETS = [
         (HOSTNAME + "create_only: false", "names the template '', expected the name of a file"),
         (HOSTNAME + "template: hostname.tpl\n    uid: root", "gives a template the uid 'root', expected a number"),
         (HOSTNAME + "template: hostname.tpl\n    mode: rw-r--r--", "gives a template the mode 'rw-r--r--'"),
-        ("x: &a [*a]", "uses the alias *a in line 2 inside of itself"),
+        ("x: &a [*a]", "uses the alias *a in line 2 inside itself"),
         *((f"templates:\n  {target}: {{when: [start], template: hostname.tpl}}", says) for target, says in TARGETS),
     ],
 )

@@ -131,7 +131,7 @@ def test_the_lzma_form_of_an_export_is_read() -> None:
 def test_bytes_behind_bzip2_are_ignored_and_behind_gzip_refused_as_tar_does(trailing: bytes, chunk: int) -> None:
     plain = images.tarball({"metadata.yaml": YAML})
     assert read(bz2.compress(plain) + trailing, chunk=chunk) == YAML
-    with pytest.raises(UnreadableArchive, match="has bytes behind its gzip data"):
+    with pytest.raises(UnreadableArchive, match="has bytes after its gzip data"):
         read(images.compress(plain, "gz") + trailing, chunk=chunk)
 
 

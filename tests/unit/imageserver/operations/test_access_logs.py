@@ -79,7 +79,7 @@ def test_what_no_time_is_left_for_is_told(store: MemoryStore) -> None:
     counts = count_requests(store, find_logs(store).files, more=lambda: next(left))
     assert counts.requests == 2
     ((key, why),) = counts.damaged.items()
-    assert (HOURS[2] in key, why) == (True, "was not read: there was no time left, for it and what comes after it")
+    assert (HOURS[2] in key, why) == (True, "was not read: there was no time left for it and those after it")
 
 
 def test_progress_is_the_size_of_each_file_and_few_are_open_at_once(store: MemoryStore) -> None:

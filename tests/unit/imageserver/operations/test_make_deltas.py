@@ -376,7 +376,7 @@ def test_a_root_whose_bytes_are_others_than_recorded_is_no_base(server: Server) 
     stored.body = stored.body[:-1] + bytes([stored.body[-1] ^ 1])  # under the ETag that the record has
     (dropped,) = server.make()
     assert dropped.outcome is Outcome.DROPPED
-    assert dropped.reason == f"the bytes of {key} are not those that its record is about: run admin verify"
+    assert dropped.reason == f"the bytes of {key} are not those of its record: run admin verify"
 
 
 def test_a_root_that_is_replaced_meanwhile_ends_it_without_a_note(server: Server) -> None:

@@ -298,7 +298,7 @@ def test_a_race_that_leaves_nothing_is_run_again(method: str, size: int, monkeyp
     world = World(BODY[:size])
     with monkeypatch.context() as race:
         race.setattr(world.store, method, lambda *_: False)
-        with pytest.raises(StorageUnavailable, match="was not made, and nothing else is there"):
+        with pytest.raises(StorageUnavailable, match="was not stored, and nothing else is there"):
             world.copy()
     assert world.is_clean
     assert world.copy().outcome is Outcome.COPIED

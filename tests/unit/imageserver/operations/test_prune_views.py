@@ -184,9 +184,9 @@ def test_a_version_leaves_a_channel_when_reconcile_runs_after_its_time(expiring:
     assert len(compared(expiring, due, dry_run=True)) == 4
     assert expiring.store.objects == before
     assert compared(expiring, due) == [
-        f"{NOBLE}/{VERSIONS[1]} was in the channel stable for its time, and leaves it",
+        f"{NOBLE}/{VERSIONS[1]} was in the channel stable for its full time, and leaves it",
         "its entry in the catalog of the view stable is not what its records say",
-        f"{NOBLE}/{VERSIONS[1]} was in the channel testing for its time, and leaves it",
+        f"{NOBLE}/{VERSIONS[1]} was in the channel testing for its full time, and leaves it",
         "its entry in the catalog of the view testing is not what its records say",
     ]
     assert expiring.listed(view="stable") == expiring.listed(view="testing") == {}

@@ -188,7 +188,7 @@ def test_more_versions_than_are_told_apart_keep_every_version(
     put(logs, timedelta(days=1), fetch(DAYS[0]), fetch(DAYS[1]))
     run = pruned(system, logs)
     assert kept(run) == OLD
-    assert run.kept[1].why.endswith("the access logs name more versions than are told apart")
+    assert run.kept[1].why.endswith("the access logs name more versions than are counted separately")
 
 
 def test_logs_are_read_once_and_only_when_something_would_go(system: System, logs: MemoryStore) -> None:

@@ -139,7 +139,7 @@ def test_a_list_that_is_wrong_about_a_published_file_says_nothing_of_others(syst
     assert errors(found).keys() == {"SHA256SUMS"}
     assert "disk.qcow2" in found.published
     warnings = [reason.sentence for reason in found.reasons if reason.file == "disk.qcow2"]
-    assert warnings == ["disk.qcow2 is not confirmed, as SHA256SUMS is refused: its digest was compared with nothing"]
+    assert warnings == ["disk.qcow2 is not confirmed, as SHA256SUMS is refused: its digest was not verified"]
 
 
 def test_metadata_json_may_be_corrected_and_decides_about_the_product_only(system: System) -> None:
