@@ -28,7 +28,7 @@ DESCRIPTION: Final = json.loads(json.dumps(document()))
 CONFIG: Final = {
     "checks": {
         # The schema of a path is a string: that it names a file, a real date, and something that is there, it cannot
-        # say. But a request of the described shape is never "not what this API reads".
+        # say. But a request of the described shape is never "malformed".
         "positive_data_acceptance": {"expected-statuses": ["2xx", "403", "404", "409", "413", "422"]},
     }
 }

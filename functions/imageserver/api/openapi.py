@@ -28,8 +28,8 @@ _TEXT: Final = {
     "text/plain": {"schema": {"type": "string"}},
 }
 _ABOUT: Final = """\
-Ask for an upload, send the file's bytes to the URL that is answered, with its headers, and ask what became of the
-version. Callers sign with AWS SigV4 (service `execute-api`) or send a bearer token, as the server was deployed.
+Ask for an upload, send the file's bytes to the URL in the answer, with its headers, and ask what became of the version.
+Callers sign with AWS SigV4 (service `execute-api`) or send a bearer token, depending on how the server was deployed.
 
 With `Accept: text/plain` answers are lines instead of JSON. Uploads are then a curl config: `# upload <kind> <size>
 <path>`, then `request`, `url` and `header` options of a single upload (`curl --config answer -T file`); of one in parts
@@ -149,8 +149,7 @@ _WAIT: Final = {
     "schema": {"type": "integer", "minimum": 0, "maximum": 999, "default": 0},
 }
 _AGAIN: Final = {
-    "description": "Seconds after which to ask again, the more the longer it has waited; absent when nothing is waited "
-    "for.",
+    "description": "Seconds after which to ask again, longer after a longer wait; absent if nothing is waited for.",
     "schema": {"type": "integer", "minimum": 1},
 }
 _KNOWN: Final = {

@@ -18,7 +18,7 @@ class Kind:
         return f"urn:simplestreams:problem:{self.name}"
 
 
-BAD_REQUEST: Final = Kind("bad-request", 400, "The request is not what this API reads")
+BAD_REQUEST: Final = Kind("bad-request", 400, "The request is malformed")
 FORBIDDEN: Final = Kind("forbidden", 403, "The caller may not do this")
 NOT_FOUND: Final = Kind("not-found", 404, "There is nothing of that name")
 EXISTS: Final = Kind("exists", 409, "The file exists already")
@@ -27,7 +27,7 @@ NOT_PASSED: Final = Kind("not-passed", 409, "The version has not passed a check"
 OTHER_STATE: Final = Kind("other-state", 409, "The version or the channel is in another state")
 TOO_LARGE: Final = Kind("body-too-large", 413, "The request is too large")
 INVALID: Final = Kind("invalid", 422, "The path, a name or a size is invalid")
-LIMIT: Final = Kind("limit", 422, "The version, the product or the publisher has all that it may have")
+LIMIT: Final = Kind("limit", 422, "The version, the product or the publisher has reached a limit")
 TOO_MANY: Final = Kind("too-many-requests", 429, "The publisher makes too many requests")
 BROKEN: Final = Kind("broken", 500, "The server is at fault")
 BUSY: Final = Kind("busy", 503, "Try again in a moment")

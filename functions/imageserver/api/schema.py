@@ -169,7 +169,7 @@ class BatchAnswer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class FileStatus(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
-    """One file. `sha256` is empty until it was read; `uploaded_at`, in ISO 8601 and UTC, until it is known."""
+    """One file. `sha256` is empty until it has been read; `uploaded_at`, in ISO 8601 and UTC, until it is known."""
 
     size: int
     sha256: str = ""
@@ -191,7 +191,7 @@ class CheckStatus(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class VersionStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a version is in its life.
+    """Where a version is in its lifecycle.
 
     `aliases` and `fingerprints` are those that clients see, and `clients` the kinds of client that see it (`lxd`,
     `incus`); all are empty unless it is listed. `checks` and `channels` (the promotions of the version that a channel

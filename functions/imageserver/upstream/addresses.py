@@ -48,7 +48,9 @@ def redirected(url: str, location: str, hosts: Collection[str]) -> str:
     except ValueError as error:
         raise UpstreamRefused(f"{host_of(url)} redirects to an address that cannot be read") from error
     if target.scheme not in _PORTS or not host or "@" in target.netloc:
-        raise UpstreamRefused(f"{host_of(url)} redirects to an unusable address, expected http or https, a host and no user")
+        raise UpstreamRefused(
+            f"{host_of(url)} redirects to an unusable address, expected http or https, a host and no user"
+        )
     if host not in hosts:
         raise UpstreamRefused(
             f"{host_of(url)} redirects to {host[:200]!r}, expected {' or '.join(sorted(hosts))}; "
