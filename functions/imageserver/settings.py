@@ -28,8 +28,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename="upper"):
     catalog.rights reads it. `queue_url` is the queue that triggers this function, `arrivals_queue_url` that of digest,
     `changes_queue_url` that of publish, `copies_queue_url` that of copy, `deltas_queue_url` that of delta. `base_url`
     is where clients find the server, without a slash at its end. `deltas` is how many deltas the server makes for a
-    version that does not say itself; 0 turns deltas off. `views`: the edge can tell views apart, so the server may have
-    some. `logs_bucket` has the edge's access logs; it is set for redact, and if `keep_fetched_within_days` needs them.
+    version that sets no number itself; 0 turns deltas off. `views`: the edge can tell views apart, so the server may
+    have some. `logs_bucket` has the edge's access logs; it is set for redact, and if `keep_fetched_within_days` needs
+    them.
     """
 
     bucket: str

@@ -6,7 +6,7 @@ from typing import Final
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """One kind of problem; `name` ends its type URI and is stable, `title` is the same for all of the kind."""
+    """One kind of problem; `name` ends its type URI and is stable, `title` is the same for all of that kind."""
 
     name: str
     status: int

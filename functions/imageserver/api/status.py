@@ -27,7 +27,7 @@ LONGEST_HOLD_S: Final = 25.0
 FRESH_S: Final = 60.0
 """Nearly every version is listed this long after its last file.
 
-One that is not waits behind others, for minutes or hours.
+Any other waits behind them, for minutes or hours.
 """
 SHORT_HOLD_S: Final = 5.0
 LONGEST_REST_S: Final = 60.0
@@ -136,7 +136,7 @@ def from_record(record: Record) -> VersionStatus:
 def from_catalog(record: Record, products: Products, streams: Callable[[], Iterable[Products]]) -> VersionStatus:
     """Return the status of a complete version: listed, withheld because of what else is listed, or not rendered yet.
 
-    `streams` gives the documents of all streams; it is called for a listed version alone, which is not waited for.
+    `streams` gives the documents of all streams; it is called only for a listed version, for which nobody waits.
     """
     version = record.id
     withheld = products.withheld.get(version.product.name, ())

@@ -71,7 +71,7 @@ def _whole_streams(keys: Iterable[str]) -> list[str]:
 
 
 def _without_covered(paths: set[str]) -> list[str]:
-    """Return the paths without those that a wildcard among them covers; they sort directly behind it."""
+    """Return the paths without those that a wildcard among them covers; they sort directly after it."""
     kept: list[str] = []
     covered = "*"  # as no path begins
     for path in sorted(paths, key=lambda path: (path.removesuffix("*"), not path.endswith("*"))):

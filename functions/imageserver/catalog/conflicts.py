@@ -51,10 +51,10 @@ def entangled(document: Products, candidates: Mapping[str, Candidate]) -> frozen
 
 
 def connected(known: Iterable[Products], products: Iterable[ProductId]) -> set[ProductId]:
-    """Return these products and all that they touch in turn: who waits for one of them, and for whom one waits.
+    """Return these products and all that they touch in turn: those that wait for one, and those that one waits for.
 
-    `known` are the documents that tell it. To find them by one fold after the other would take as many folds as the
-    chain has products, each of all that were found before.
+    `known` are the documents that say so. Finding them by repeated folds would take as many folds as the chain has
+    products, each of all products found before.
     """
     beside: dict[ProductId | str, list[ProductId | str]] = defaultdict(list)  # products, and fingerprints between them
     for document in known:
@@ -64,7 +64,7 @@ def connected(known: Iterable[Products], products: Iterable[ProductId]) -> set[P
                 for neighbour in _neighbours(document.content_id, entry):
                     beside[neighbour].append(product)
                     if entry.fingerprint or isinstance(neighbour, str) or neighbour.stream != product.stream:
-                        beside[product].append(neighbour)  # who asks for a name of its own stream decides nothing
+                        beside[product].append(neighbour)  # a claim to a name of its own stream decides nothing
     found: set[ProductId | str] = set()
     left: list[ProductId | str] = list(products)
     while left:
@@ -75,7 +75,7 @@ def connected(known: Iterable[Products], products: Iterable[ProductId]) -> set[P
 
 
 def _neighbours(stream: str, entry: Withheld) -> Iterator[ProductId | str]:
-    """Yield the product that has the place of what is withheld, and the fingerprint that others may wait for too."""
+    """Yield the product listed in place of a withheld entry, and the fingerprint that others may wait for too."""
     if entry.fingerprint:
         yield entry.fingerprint
     if entry.held_by and "/" not in entry.held_by:
@@ -221,9 +221,9 @@ def _owners(
 ) -> Callable[[ProductId, str], str]:
     """Return the function that names the one product to have an alias that a product asks for.
 
-    A product keeps its name even if another lists its image. Products of a plain architecture go before those that need
-    a higher level of the processor: an image for amd64v3 does not run on every machine whose client resolves the alias
-    to it.
+    A product keeps its name even if another lists its image. Products of a plain architecture come before those that
+    need a higher level of the processor: an image for amd64v3 does not run on every machine whose client resolves the
+    alias to it.
     """
     by_path: dict[tuple[str, str], str] = {}
     listed = dict(sorted(listed.items(), key=lambda item: architectures.level(item[1].arch)))

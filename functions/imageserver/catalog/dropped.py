@@ -15,7 +15,7 @@ _FIELDS = (
 
 
 def dropped_overrides(candidate: Candidate) -> tuple[Withheld, ...]:
-    """Warn of aliases and fields from the previous version that the newest one has no file to repeat.
+    """Warn about aliases and fields of the previous version that the newest one has no file to repeat.
 
     The newest listed version describes its product. Fields are not inherited: they would vanish on the day when
     retention deletes the older version, long after anybody looks. A newest version with a file of overrides, even an

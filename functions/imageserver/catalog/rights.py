@@ -8,10 +8,10 @@ Callers that are not listed cannot upload anything. A prefix ends between two fo
 cover `images/team-a`; without a stream in front it means `images/`. `*` stands for any characters up to the
 next `/` (in a caller also `:`), and at the very end for all that follows.
 
-An entry `alias:ubuntu/lts` is no prefix: it grants a name that is not below the caller's prefixes (`Rights.may_claim`).
-Nor are `promote:stable`, the right to point the channel stable to a version, and `check:boots`, the right to post
-results of the check boots. Each applies to the caller's own prefixes; the form `check:boots:images/ubuntu/` applies to
-that prefix, and gives no right to write there.
+An entry `alias:ubuntu/lts` is not a prefix: it grants a name that is not below the caller's prefixes
+(`Rights.may_claim`). Nor are `promote:stable`, the right to point the channel stable to a version, and `check:boots`,
+the right to post results of the check boots. Each applies to the caller's own prefixes; the form
+`check:boots:images/ubuntu/` applies to that prefix, and gives no right to write there.
 
 A `*` may not stand in the name of an owner. Anybody can register `octocat-2` with GitHub and ask for a token with any
 audience, so `repo:octocat*/…` would let strangers in, and `*` alone the whole world.

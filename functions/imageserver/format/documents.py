@@ -86,7 +86,7 @@ class Version(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
 
 
 class Product(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
-    """One product. `aliases` is comma-joined. Each of its `versions` stays raw JSON until somebody asks for it."""
+    """One product. `aliases` is comma-joined. Each of its `versions` stays raw JSON until it is needed."""
 
     aliases: str
     arch: str
@@ -193,25 +193,25 @@ def decode_unlisted(body: bytes | None, stream: str) -> Unlisted:
 
 
 def encode_versions(versions: dict[str, Version]) -> dict[str, msgspec.Raw]:
-    """Return the versions of a product as it carries them."""
+    """Return the versions of a product, encoded as it carries them."""
     return {name: msgspec.Raw(_encoder.encode(version)) for name, version in versions.items()}
 
 
 def raw_versions(products: Iterable[Product]) -> bytes:
-    """Return the raw JSON of all versions of some products, one behind the other, to search in.
+    """Return the raw JSON of all versions of some products, one after the other, to search in.
 
-    To decode them costs far more.
+    Decoding them costs far more.
     """
     return b"".join(version for product in products for version in product.versions.values())
 
 
 def decode_versions(product: Product) -> dict[str, Version]:
-    """Return the versions of a product, read; CatalogDamaged as for `decode_version`."""
+    """Return the versions of a product, decoded. Raise CatalogDamaged as `decode_version` does."""
     return {name: decode_version(product, name) for name in product.versions}
 
 
 def decode_version(product: Product, version: str) -> Version:
-    """Return one listed version of a product, read; CatalogDamaged when it is none of ours."""
+    """Return one listed version of a product, decoded. Raise CatalogDamaged if it cannot be read."""
     try:
         return _version.decode(product.versions[version])
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:

@@ -136,7 +136,7 @@ def _by_ending(file: str) -> FileKind:
 
 
 def conversion(file: str) -> str:
-    """Say what a file is that is not accepted in this form, with the command that converts it; completes "<file> …"."""
+    """Return what a file in a form that is not accepted is, and how to convert it; completes "<file> …"."""
     if file in _FIXED:
         return ""
     found = next(((what, how) for pattern, what, how in _CONVERTED_BY if pattern.fullmatch(file)), None)

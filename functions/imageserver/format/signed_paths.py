@@ -10,7 +10,7 @@ from typing import Final
 
 SIGNED: Final = "signed/"
 MAC_CHARACTERS: Final = 22
-"""132 bits of the mac: enough that nobody guesses one, and short enough to keep paths readable."""
+"""132 bits of the mac: too many to guess, and short enough to keep paths readable."""
 
 
 def signed_path(view: str, secret: bytes, key: str) -> str:

@@ -54,7 +54,7 @@ def handle_each(
     """Handle the subjects of the messages. A message with a failed subject is reported and hidden for a while.
 
     `read` returns the keys that a message names, or raises UnreadableEvent. `subject_of` returns the subject of a key,
-    or None. `handle` gets subjects and the most often that any of their messages was received; it returns the error of
+    or None. `handle` gets subjects and the highest receive count of their messages; it returns the error of
     each failed subject, or raises an error that counts for all. Each error is logged. Subjects whose messages were
     received at most `together` times are handled in one call. Any other subject is handled alone, with those that are
     `part_of` the same thing. Without a `queue_url` the queue's own visibility timeout applies.

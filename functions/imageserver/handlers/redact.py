@@ -1,6 +1,6 @@
 """The redact function: events about new access logs in, those logs without tokens out.
 
-It exists where there are private remotes. A log that cannot be read comes back until it is a dead letter.
+It exists where there are private remotes. A log that cannot be read is retried until it is a dead letter.
 """
 
 from imageserver.handlers import coldstart

@@ -173,7 +173,7 @@ def _check_looks(caller: str, path: str) -> None:
 
 
 def _promotion_fields(caller: str, version: VersionId) -> dict[str, Any]:
-    """Return the fields of a status that only callers see who may promote the version or post results about it."""
+    """Return the fields of a status that are only for callers who may promote the version or post results about it."""
     service = _promotions()
     checks = promotions.checks_of(service, caller, version)
     if checks is None:

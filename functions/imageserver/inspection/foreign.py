@@ -1,7 +1,7 @@
-"""What a file is that is no part of an image: by its first bytes, or by the names in a tarball or a squashfs.
+"""Recognise a file that is not part of an image, by its first bytes or by the names in a tarball or a squashfs.
 
-Publishers hold backups, ISOs, disks of other hypervisors and images of other systems. A refusal names each for what it
-is, with what makes a part of an image of it. FILE stands for its name.
+Publishers hold backups, ISOs, disks of other hypervisors and images of other systems. A refusal says what
+the file is, and how to make a part of an image from it. FILE stands for its name.
 """
 
 from collections.abc import Set
@@ -11,7 +11,7 @@ from typing import Final
 from imageserver.inspection.tar_members import BLOCK, is_header
 
 HEAD_BYTES: Final = 33 * 1024
-"""How much of a file tells what it is: the mark of an ISO lies behind 32 KiB."""
+"""How much of a file is needed to recognise it: the mark of an ISO follows 32 KiB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,27 +81,27 @@ _BYTES: Final = (
     (510, b"\x55\xaa", Foreign("a raw disk", _CONVERT)),
     (512, b"EFI PART", Foreign("a raw disk", _CONVERT)),
 )  # fmt: skip
-"""Place, bytes there and what has them; the first that fits."""
+"""Offset, the bytes there, and the kind of file that has them; the first match counts."""
 
 _IMAGE_PARTS: Final = frozenset({"metadata.yaml", "rootfs", "rootfs.img", "templates"})
 _MOST_OTHERS: Final = 8
-"""Names that may lie beside those parts, such as README, before it looks like a file system of its own."""
+"""How many other names, such as README, may be beside those parts before it looks like a file system."""
 _ROOTS: Final = frozenset({"rootfs", "rootfs.img"})
 _SYSTEM: Final = frozenset({"bin", "dev", "etc", "lib", "proc", "sbin", "sys", "usr", "var"})
-"""Folders of a file system. Beside one of these any other name may be there as well."""
+"""Folders of a file system. Beside one of these, any other name may occur."""
 _LXC: Final = frozenset({"create-message", "excludes-user", "expiry"})
 _DISKS: Final = (".qcow2", ".raw", ".img", ".vmdk", ".vdi", ".vhd", ".vhdx")
 _SQUASHED: Final = (".squashfs", ".sfs")
 
 
 def by_bytes(head: bytes) -> Foreign | None:
-    """Return what a file is that begins with `head`, of `HEAD_BYTES` if it has as many; None where that is unknown."""
+    """Return the kind of a file that begins with `head`, its first `HEAD_BYTES`; None if it is unknown."""
     found = next((known for place, magic, known in _BYTES if head[place : place + len(magic)] == magic), None)
     return _OLD_TAR if found is None and any(head[:BLOCK]) and is_header(head[:BLOCK]) else found
 
 
 def holds_image(names: Set[str]) -> bool:
-    """Return whether these names, of what lies at the top, are those of an image and not of a root."""
+    """Return whether these top-level names are those of an image and not of a root."""
     if "metadata.yaml" not in names or names & _SYSTEM:
         return False
     others = len(names - _IMAGE_PARTS)
@@ -109,7 +109,7 @@ def holds_image(names: Set[str]) -> bool:
 
 
 def by_names(names: Set[str]) -> Foreign | None:
-    """Return what holds these names at its top, where it is neither an image nor a root; None if it may be one."""
+    """Return what has these top-level names if it is neither an image nor a root; None if it may be one."""
     if not names or names & _SYSTEM:
         return None
     if names == {"backup"}:

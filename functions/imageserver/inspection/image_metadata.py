@@ -161,7 +161,7 @@ def _check_templates(reader: Reader, fields: Mapping[str, Node], files: Mapping[
 def _target_problem(target: str) -> str:
     """Return what is wrong with the path of the file that a template becomes; empty if nothing.
 
-    A daemon of today opens it within the root and fails where it leads out. An older one joins the two, and would write
+    A current daemon opens it within the root and fails where it leads out. An older one joins the two, and would write
     to its own host.
     """
     within = posixpath.normpath(target.lstrip("/"))

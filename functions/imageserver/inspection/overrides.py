@@ -38,7 +38,7 @@ _REQUIREMENTS: Final = ("secureboot", "cgroup", "nesting", "privileged", "cdrom_
 """What LXD or Incus read of an image (`image.requirements.…` in their drivers); any other name is passed on unread."""
 _REQUIREMENT_OF_A_WORD: Final = "cgroup"  # `v1`; each other one is true or false
 _FLAG_WORDS: Final = frozenset(("true", "1", "yes", "on", "false", "0", "no", "off"))
-"""What IsTrue and IsFalse of both take, in any case."""
+"""What IsTrue and IsFalse of both accept, in upper or lower case."""
 _DEFINITION: Final = (
     "simplestream", "image", "source", "targets", "files", "packages", "actions", "mappings", "environment"
 )  # fmt: skip

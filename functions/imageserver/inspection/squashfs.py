@@ -179,7 +179,7 @@ def _names(listing: bytes) -> frozenset[bytes]:
 
 
 def _unlike_a_root(names: frozenset[bytes]) -> str:
-    """Say why a squashfs with these names in its root folder is no root; empty when it may be one."""
+    """Return why a squashfs with these names in its root folder is not a root; empty if it may be one."""
     texts = {name.decode("utf-8", "surrogateescape") for name in names}
     if foreign.holds_image(texts):
         if names & {b"rootfs", b"rootfs.img"}:

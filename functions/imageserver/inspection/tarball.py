@@ -18,8 +18,8 @@ from imageserver.inspection.unpacking import BZIP2, GZIP, LZMA, XZ, ZSTD, Unread
 
 MIB: Final = 1024 * 1024
 MOST_UNPACKED: Final = {b"": 16 << 30, GZIP: 16 << 30, ZSTD: 16 << 30, XZ: 4 << 30, LZMA: 2 << 30, BZIP2: 2 << 30}
-"""In how much of what a tarball unpacks to its end is looked for, by its compression: a minute, more or less."""
-_MOST_DISK_BYTES: Final = 2 << 30  # of a disk in a tarball: its header and what tables lie there, some 20 s of xz
+"""Unpacked bytes of a tarball that are searched for its end, by its compression: about a minute."""
+_MOST_DISK_BYTES: Final = 2 << 30  # of a disk in a tarball: its header and the tables there, some 20 s of xz
 START_BYTES: Final = MIB
 """How much of a tarball is read to decide whether it is a root: at least a whole block of bzip2 or zstd."""
 _START_MEMBERS: Final = 100
@@ -35,7 +35,7 @@ _NO_TARBALL: Final = (
     *((magic, ("compressed data", "compress it once")) for magic in (XZ, GZIP, ZSTD, BZIP2, LZMA)),
 )
 """What compressed files that are not tarballs unpack to: first bytes -> what it is, what to do."""
-_MOST_NAMES: Final = 100  # at the top of a tarball, to tell what it is
+_MOST_NAMES: Final = 100  # top-level names of a tarball, to recognise it
 
 Content = Literal["", "container", "virtual-machine", "metadata"]
 """The root in a tarball with a metadata.yaml: a non-empty `rootfs/`, `rootfs.img`, or none."""
@@ -134,9 +134,9 @@ def looks_like_tar(head: bytes) -> bool:
 
 
 def unlike_a_root(start: bytes) -> str:
-    """Return why a tarball that begins with `start` is no root of a container, as a predicate; empty if it may be one.
+    """Return why a tarball that begins with `start` is not a container's root, as a predicate; empty if it may be one.
 
-    A file system may have a metadata.yaml in its root folder, but not beside nothing but other parts of an image.
+    A file system may have a metadata.yaml in its root folder, but then not everything else there is part of an image.
     """
     names: set[str] = set()
     is_empty = False
@@ -185,9 +185,9 @@ class _TarballContents:
     content: Content = "metadata"
     templates: dict[str, bool] = field(default_factory=dict)
     names: set[str] = field(default_factory=set)
-    """What lies at the top, as far as it tells what a tarball is that holds no metadata.yaml."""
+    """Top-level names, to recognise a tarball without a metadata.yaml."""
     metadata_folder: str = ""
-    """Where a metadata.yaml lies that is not at the top."""
+    """The folder of a metadata.yaml that is not at the top."""
     missing: Set[str] | None = None
     """Templates that the body needs and that were not seen yet; None until computed."""
     is_at_end: bool = False
@@ -222,7 +222,7 @@ class _TarballContents:
             raise WholeImage(escaped("/".join(path)))
 
     def why_no_metadata(self) -> str:
-        """Say what a tarball is that holds no metadata.yaml at its top, and what to do."""
+        """Return what a tarball without a metadata.yaml at its top is, and what to do."""
         if found := foreign.by_names(self.names):
             return f"is not an image of LXD or Incus but {found.what}: {found.how}"
         missing = "holds no metadata.yaml at its top level"
@@ -281,7 +281,7 @@ def _path(member: Member) -> list[str]:
 
 
 def _joined(content: Content, root: Content) -> Content:
-    """Return what a tarball holds that held `content` and has a part of this root too. Raise UnreadableArchive."""
+    """Return the content of a tarball with `content` and a part of this root. Raise UnreadableArchive for two roots."""
     if root and content not in ("metadata", root):
         raise UnreadableArchive(
             "holds both rootfs/ and rootfs.img, the roots of a container and of a virtual machine: expected one of them"

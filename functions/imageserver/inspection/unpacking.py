@@ -1,7 +1,7 @@
 """Unpack compressed data from chunks of any size, in steps of bounded size.
 
 The content determines the compression, not the name. Streams are unpacked one after another, as the command-line tools
-do it. Every unpacked byte is counted, so callers can stop. It takes a few MiB of memory; lzma takes up to 128 MiB.
+do. Every unpacked byte is counted, so callers can stop. It takes a few MiB of memory; lzma takes up to 128 MiB.
 """
 
 import bz2

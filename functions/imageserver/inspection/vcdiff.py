@@ -1,4 +1,4 @@
-"""Check that a file that starts like a VCDIFF delta is complete, and which files it fits.
+"""Check that a file that starts like a VCDIFF delta is complete, and determine which files it fits.
 
 Source: RFC 3284 as xdelta3 writes it; numbers are big-endian, seven bits a byte. A delta is a sequence of windows. Each
 says how much of the base it reads, how much it makes, and how long it is. Clients have no fallback: a delta that

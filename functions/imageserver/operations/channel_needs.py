@@ -35,9 +35,9 @@ def needed_by_channels(store: Store, views: Views, product: ProductId, version: 
 def withdraw_unneeded(
     store: Store, version: VersionId, now: datetime, grace_hours: int, pause: Pause, reason: str, views: Views
 ) -> None:
-    """Withdraw a version that no channel needed when it was looked at. If one does by now, take that back.
+    """Withdraw a version that no channel needed when it was looked at. Take that back if a channel needs it now.
 
-    What somebody else withdrew stays withdrawn, before this, in between, and of single files. A run that ends in
+    What others withdrew before or meanwhile, and single withdrawn files, stay withdrawn. A run that ends in
     between leaves it withdrawn, for an operator to restore. Errors as of withdraw.
     """
     done = withdraw(store, version, now, grace_hours, pause, reason, automatic=True)

@@ -1,4 +1,4 @@
-"""Delete files that no client asks for any more: off the list first, deleted later.
+"""Delete files that clients no longer ask for: off the list first, deleted later.
 
 Three things must hold before anything is deleted: its grace time has ended, the served catalog does not name it, and
 its record says `final`, written over exactly the revision that the decision was based on. From then on nobody can put

@@ -187,7 +187,7 @@ def _siblings(progress: _Progress) -> list[str]:
 
 
 def _published_since(progress: _Progress) -> str:
-    """Return when the product first published.
+    """Return when the product was first published.
 
     Each record copies this from an older one, so the oldest version has it.
     """

@@ -43,7 +43,7 @@ def known_products(store: Store, cache: DocumentCache, index: documents.Index, a
 
 
 def _below(store: Store, prefix: str, skip: int, after: str) -> Iterator[ProductId]:
-    """Yield the products of the keys below a prefix. Keys that are no uploads of ours are left out."""
+    """Yield the products of the keys below a prefix. Keys that are not uploads are left out."""
     keys = (info.key[skip:] for info in store.list(prefix, prefix[:skip] + after if after else ""))
     for path, _ in groupby("/".join(key.split("/")[:5]) for key in keys):
         try:

@@ -190,9 +190,9 @@ class Comparer:
 
 @dataclass(slots=True)
 class _Bucket:
-    """What is here of a stream. One listing serves all products of a release, which documents have side by side.
+    """What this server has of a stream. One listing serves all products of a release, which are adjacent in documents.
 
-    `reason` is the one that this mirror gives where it withdraws a version.
+    `reason` is the one that this mirror gives for its withdrawals.
     """
 
     store: Store

@@ -44,7 +44,7 @@ from imageserver.upstream.port import Upstream
 
 ASK_AGAIN: Final = timedelta(days=1)
 COMPARE_AGAIN: Final = timedelta(days=1)
-"""How old a full comparison may get. Only a full one sees what changed here alone, such as a deleted file."""
+"""How old a full comparison may get. Only a full one sees what changed only here, such as a deleted file."""
 MOST_ASKED: Final = 10_000
 """Files that one run requests; the next run requests more."""
 
@@ -242,7 +242,7 @@ class _Following:
         return asked
 
     def _save(self, status: MirrorStatus) -> None:
-        """Write the status. If another run wrote one at the same time, keep that: it is as new."""
+        """Write the status. If another run wrote one at the same time, keep that: it is just as new."""
         if not self._run.dry_run:
             write(self._store, status_key(self._name), encode_status(status), self._status_seen)
 

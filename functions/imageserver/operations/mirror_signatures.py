@@ -16,7 +16,7 @@ from imageserver.upstream.signatures import verified
 INLINE: Final = "inline"
 DETACHED: Final = "detached"
 MOST_SIGNED_BYTES: Final = 384 << 20
-"""To verify a document takes four times its size, and the function has 1,769 MB."""
+"""Verifying a document takes four times its size, and the function has 1,769 MB."""
 READS: Final = 2
 """How often a document and its detached signature are read: upstream may replace the two between the reads."""
 

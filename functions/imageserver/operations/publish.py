@@ -237,9 +237,10 @@ def _read(store: Store, key: str, done: Published) -> StoredObject | None:
 
 
 def _read_noted(store: Store, key: str, noted: Mapping[str, str], done: Published) -> StoredObject | None:
-    """Read a document that was `noted` before the records were read; RaceLost when it is another one by now.
+    """Read a document that was `noted` before the records were read. Raise RaceLost if it has changed since.
 
-    One that was not there is not asked for. Who writes it finds out, and so does the look at all that was read.
+    A document that was not there is not requested. If it has appeared since, writing it fails, and so does the final
+    check of all that was read.
     """
     if key not in noted:
         done.revisions[key] = {}
@@ -251,7 +252,7 @@ def _read_noted(store: Store, key: str, noted: Mapping[str, str], done: Publishe
 
 
 def _is_unchanged(store: Store, seen: Mapping[str, Mapping[str, str]]) -> bool:
-    """Return whether all is as it was `seen`, as `is_unchanged`; one listing looks at the documents of all views."""
+    """Return whether all is as it was `seen`, as `is_unchanged` does; one listing covers the documents of all views."""
     of_views = {key: found for key, found in seen.items() if key.startswith(SERVED)}
     others = {prefix: found for prefix, found in seen.items() if prefix not in of_views}
     noted = {key: etag for found in of_views.values() for key, etag in found.items()}

@@ -2,8 +2,8 @@
 
 A version whose folder differs from its record is sent to digest through the queue arrivals. A product whose records
 differ from the catalog is sent to publish through the queue changes. Both then do what the missed event would have made
-them do. The only repair made here is to restore what a lost record said of its version. Reconcile also ends the time of
-versions in channels: a version whose time is over leaves its channel.
+them do. The only repair made here is to restore what a lost record said about its version. Reconcile also removes
+expired versions from channels.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -122,7 +122,7 @@ def _create_index(store: Store, run: Run) -> None:
 
 
 def _send_outdated(product: ProductSnapshot, there: StreamDocuments, services: ReconcileServices, run: Run) -> None:
-    """Have ingested the versions of a product whose folders differ from their records."""
+    """Have digest ingest the versions of a product whose folders differ from their records."""
     for version in sorted(product.folders.keys() | product.known.keys()):
         if version in product.seen and version not in product.known:
             run.damaged(version.record_key)
@@ -181,7 +181,7 @@ class _Marks:
 
 
 def _expire(one: "_Compared", looked: Sequence[ProductSnapshot], services: ReconcileServices, run: Run) -> None:
-    """Remove from a channel the versions whose time is over. Its catalog then differs and is folded again."""
+    """Remove expired versions from a channel. Its catalog then differs and is folded again."""
     before, view, now = one.before, one.catalog.view, services.now
     if before == view or before is None or view is None or now is None:
         return
@@ -230,7 +230,7 @@ def _compared(services: ReconcileServices) -> list[_Compared]:
 def _fold_again(
     one: _Compared, there: StreamDocuments, looked: Sequence[ProductSnapshot], services: ReconcileServices, run: Run
 ) -> None:
-    """Have folded the products whose part of a catalog is not what their records say."""
+    """Have publish fold the products whose part of a catalog differs from their records."""
     changed = {p.id: list(p.known.values()) for p in looked if not p.damaged and one.catalog.takes(p.id)}
     if not changed:
         return

@@ -1,6 +1,6 @@
 """Write one of the edge's access logs anew, without tokens.
 
-What is written is an upload as the log was, so its event leads here once more, and this time nothing is left to do.
+The rewritten log is an upload too, so its event leads here once more, and then there is nothing left to do.
 """
 
 import time
@@ -15,14 +15,14 @@ from imageserver.storage.retries import RaceLost, retry
 from imageserver.views.redaction import redacted
 
 MOST_BYTES: Final = 100_000_000
-"""Of a log, compressed. A run holds a second one as large, twice while it is sent."""
+"""The largest log, compressed. A run also holds a result of that size, twice while it is sent."""
 
 
 def redact_log(store: Store, key: str, etag: str, pause: Callable[[float], object] = time.sleep) -> bool:
     """Replace the tokens in this upload of a log. Return whether anything was written.
 
-    Nothing is to be done where it is gone, or another upload took its key: that one has an event of its own. Raise
-    UnreadableLog where it cannot be read to its end, since tokens may be left in it.
+    Nothing is done if it is gone, or if another upload took its key, which has its own event. Raise UnreadableLog if it
+    cannot be read to its end, since tokens may be left in it.
     """
     return retry(key, partial(_attempt, store, key, etag), pause)
 

@@ -1,7 +1,7 @@
 """One bounded run of a task: what it did or would do, what failed, and where the next run continues.
 
 A plan is a list of tasks; carrying it out and printing it differ in one place, `Run.do`. A task or a product that
-fails ends no other: it is noted, the run continues behind it, and `Run.check` raises when all the rest is done.
+fails ends no other: it is noted, the run continues after it, and `Run.check` raises when all the rest is done.
 """
 
 import json
@@ -102,7 +102,7 @@ class Run:
         return self.looked_at < self.limit and len(self.failed) < MOST_FAILED and self.time_left()
 
     def finished(self, path: str, size: int) -> None:
-        """Note that a product was looked at, so that the next run continues behind it."""
+        """Note that a product was looked at, so that the next run continues after it."""
         self.after = path
         self.looked_at += size
         self.progress(path)

@@ -28,7 +28,7 @@ def configured(store: Store) -> dict[str, View]:
 
 
 def read_views(store: Store, known: KnownViews | None = None) -> tuple[dict[str, View], dict[str, str]]:
-    """Return the views of a server by name, and the revision of all that lies there, by key. Raise CatalogDamaged.
+    """Return the views of a server by name, and the revision of all that is stored there, by key. Raise CatalogDamaged.
 
     A view that is `known` is read again only when its ETag has changed; what was read is known from then on.
     """

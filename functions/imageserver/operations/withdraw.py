@@ -54,7 +54,7 @@ def withdraw(
 ) -> Changed:
     """Take the target off the list. What is already withdrawn keeps its date and reason.
 
-    `automatic`: no person asks for it. What a person withdraws afterwards gets that date and reason.
+    `automatic`: no person asks for it. If a person withdraws it afterwards, it gets that date and reason.
 
     Raises CatalogBusy, StorageUnavailable, StorageDenied, CatalogDamaged: of the first version that failed, when every
     other one of a product is withdrawn.
@@ -76,9 +76,9 @@ def restore(store: Store, target: Target, pause: Callable[[float], object]) -> C
 
 
 def undo_withdrawal(store: Store, version: VersionId, reason: str, pause: Callable[[float], object]) -> None:
-    """Put a version back on the list if it was withdrawn for just this reason.
+    """Put a version back on the list if it was withdrawn for exactly this reason.
 
-    Its files that were withdrawn one by one stay so. Errors as of `withdraw`.
+    Its files that were withdrawn alone stay withdrawn. Errors as of `withdraw`.
     """
     change = partial(_change_record, store, version, version, lambda record: undone(record, reason))
     retry(version.path, change, pause)
@@ -153,7 +153,7 @@ def _as_it_is(store: Store, record: Record, image: ImageKey) -> Record:
 
 
 def _versions(store: Store, target: Target) -> Iterable[VersionId]:
-    """Return the versions that a target is about: with a record, or with files that nobody has looked at yet."""
+    """Return the versions that a target covers: those with a record, or with files that were not read yet."""
     if isinstance(target, ImageKey):
         return [target.version]
     if isinstance(target, VersionId):

@@ -31,7 +31,7 @@ def is_unchanged(store: Store, seen: Mapping[str, Mapping[str, str]]) -> bool:
 
 
 def etags(store: Store, keys: Collection[str]) -> dict[str, str]:
-    """Return the ETags of those of these keys that are there, by one listing of what begins as all of them do."""
+    """Return the ETags of the existing ones among these keys, by one listing of their common prefix."""
     if not keys:
         return {}
     shared = commonprefix(list(keys))  # noqa: RUF071  (S3 compares keys by characters too)

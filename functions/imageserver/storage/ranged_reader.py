@@ -219,7 +219,7 @@ class _Source:
         return response
 
     def _check(self, response: HTTPResponse, expected: str) -> None:
-        """Accept a 206 with the expected Content-Range. Raise the meaning of any other answer."""
+        """Accept a 206 with the expected Content-Range. Raise the error that any other answer means."""
         found = response.getheader("Content-Range")
         if response.status == 206 and found == expected:
             return
