@@ -51,6 +51,6 @@ def _blocks(chunks: Iterable[bytes | memoryview]) -> Iterator[bytes]:
                     yield block
                 data = member.unused_data if member.eof else member.unconsumed_tail
     except zlib.error as error:
-        raise DamagedLog(f"is no gzip file, or a damaged one: {error}") from error
+        raise DamagedLog(f"is not a gzip file, or is damaged: {error}") from error
     if is_empty or not member.eof:
         raise DamagedLog("ends early" if not is_empty else "is empty")

@@ -98,7 +98,7 @@ class Parser:
         if not line:
             return None
         if not self._places:
-            raise UnreadableLine("stands before any #Fields that are known")
+            raise UnreadableLine("comes before any known #Fields")
         values = line.rstrip(b"\r").split(b"\t")
         if len(values) == 1:  # version 2 lets the delimiter be chosen; a space within a value is always escaped
             values = line.split()

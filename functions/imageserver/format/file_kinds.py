@@ -81,7 +81,7 @@ _CONVERTED_BY: Final[tuple[tuple[re.Pattern[str], str, str], ...]] = (
     (re.compile(r"(lxd|incus)_combined\.squashfs"), "a unified image in squashfs form",
      "sqfs2tar {file} | xz > lxd_combined.tar.xz"),
     (re.compile(r".+\.root"), "a root as image export names it", "name it rootfs.tar.xz"),
-    (re.compile(r".+\.(sqfs|squash|sfs)"), "a squashfs under a name that is not looked for",
+    (re.compile(r".+\.(sqfs|squash|sfs)"), "a squashfs under a name that is not recognised",
      "name it rootfs.squashfs"),
     (re.compile(r".+\.(img|qcow)"), "a disk whose name does not say its format",
      "name it disk.qcow2 if it is one, as those of Ubuntu are, or qemu-img convert -O qcow2 {file} disk.qcow2"),
@@ -101,7 +101,7 @@ _CONVERTED_BY: Final[tuple[tuple[re.Pattern[str], str, str], ...]] = (
      "unpack {file}"),
     (re.compile(r"(md5|sha1|sha224|sha384|sha512|b2)sums?(\.txt)?", re.IGNORECASE),
      "a list of digests that are not compared", "make a SHA256SUMS with sha256sum"),
-    (_OTHER_SUMS, "a list of digests under a name that is not looked for", "name it SHA256SUMS"),
+    (_OTHER_SUMS, "a list of digests under a name that is not recognised", "name it SHA256SUMS"),
 )  # fmt: skip
 
 

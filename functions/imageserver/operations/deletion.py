@@ -61,7 +61,7 @@ def remove_withdrawn(product: ProductSnapshot, context: PruneContext) -> None:
         expired_files = {file: record.files[file] for file in over}
         if still := sorted(version.prefix + file for file in expired_files if version.prefix + file in context.named):
             # Publish may have missed the withdrawal, or failed.
-            task = Task("wait", version.path, f"its time is over, but the catalog still names {still[0]}")
+            task = Task("wait", version.path, f"its grace time is over, but the catalog still names {still[0]}")
             context.run.do(task, partial(context.notifier.product_changed, product.id))
             continue
         path = version.path if record.withdrawn else f"{version.path}/{{{','.join(sorted(expired_files))}}}"

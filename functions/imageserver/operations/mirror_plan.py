@@ -205,7 +205,7 @@ class _Following:
 
     def _create_overrides(self, plan: ProductPlan) -> None:
         for key, body in plan.overrides.items():
-            task = Task("create", key, f"what {self._name} says of the product", len(body))
+            task = Task("create", key, f"what {self._name} says about the product", len(body))
             self._run.do(task, partial(self._store.create, key, body))
 
     def _withdraw(self, version: VersionId) -> None:

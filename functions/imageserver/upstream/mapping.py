@@ -106,7 +106,7 @@ def mapped(document: bytes, stream: str, signed_by: str = "") -> Iterator[Upstre
             yield LeftOut(name, f"has no place here: {refusal}")
             continue
         if takers.setdefault(target, name) != name:
-            yield LeftOut(name, f"would become {target.path}, which {takers[target]} becomes", target)
+            yield LeftOut(name, f"would become {target.path}, as {takers[target]} does", target)
             continue
         yield from _versions(name, product, target, signed_by)
 
@@ -157,7 +157,7 @@ def _versions(name: str, product: Product, target: ProductId, signed_by: str) ->
             if isinstance(file, str):
                 yield LeftOut(f"{full}/{item_name}", file, target)
             elif files.setdefault(file.key, file) != file:
-                why = f"would become {file.key}, which another of its files becomes"
+                why = f"would become {file.key}, as another of its files does"
                 yield LeftOut(f"{full}/{item_name}", why, target)
         kept = _once(files)
         if any(file_kinds.classify(file.key.rpartition("/")[2]).role in _IMAGE_ROLES for file in kept):

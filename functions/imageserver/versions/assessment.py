@@ -32,8 +32,8 @@ _NO_METADATA: Final = (
     "is not read: there is no metadata tarball to go with it; upload lxd.tar.xz or incus.tar.xz beside it"
 )
 _GIVEN_UP: Final = (
-    "has bytes that were refused, and somebody was given a URL to replace them: they are not listed any more, whatever "
-    "is said of them; send other bytes, the same in parts (`multipart`), or these under the name of another version"
+    "has bytes that were refused, and a URL to replace them was given out: they are never listed, even if nothing "
+    "refuses them now; send other bytes, the same in parts (`multipart`), or these under the name of another version"
 )
 """Each completes "<file> …"."""
 

@@ -191,7 +191,7 @@ def _remembered(view: View, promotions: tuple[Promotion, ...], there: There | No
 def _channel(view: View, product: ProductId) -> dict[str, tuple[Promotion, ...]]:
     """Return the pointers of a channel that may point to a product. Raise InvalidView."""
     if view.channel is None:
-        raise InvalidView(f"the view {view.name} is no channel: it shows every version of what it selects")
+        raise InvalidView(f"the view {view.name} is not a channel: it shows every version of what it selects")
     if not view.takes(product):
         only = f", filtered by {' or '.join(view.only)}" if view.only else ""
         raise InvalidView(

@@ -77,7 +77,7 @@ def with_result(results: Results, name: str, result: Result) -> Results:
     _check(results.version, result)
     after = {**results.results, name: result}
     if len(after) > MOST_RESULTS:
-        raise InvalidView(f"{results.version} has results of {MOST_RESULTS} checks, which is all that it may have")
+        raise InvalidView(f"{results.version} has results of {MOST_RESULTS} checks, which is the most that it may have")
     return replace(results, results=after)
 
 

@@ -162,7 +162,7 @@ def _problems(view: View) -> Iterable[str]:
     if not _is_secret(view.secret):
         yield f"has a secret that is not {SECRET_BYTES} bytes in base64url"
     if view.requires and view.channel is None:
-        yield "requires checks and is no channel; only a promotion can ask for them"
+        yield "requires checks and is not a channel; only a promotion can ask for them"
     yield from _check_problems(view.requires)
     yield from _filter_problems(view.only)
     yield from _channel_problems(view)
@@ -170,11 +170,11 @@ def _problems(view: View) -> Iterable[str]:
 
 def _channel_problems(view: View) -> Iterable[str]:
     if view.channel is None and view.follows_newest:
-        yield "follows the newest version and is no channel; make it a channel"
+        yield "follows the newest version and is not a channel; make it a channel"
     if view.follows_newest and view.requires:
         yield "follows the newest version and requires checks; only a promotion can ask for them"
     if view.channel is None and view.expire_after_s:
-        yield "has an expiry and is no channel: only in a channel does a version expire"
+        yield "has an expiry and is not a channel: only in a channel does a version expire"
     if view.expire_after_s > LONGEST_EXPIRY_S:
         yield f"has an expiry of {view.expire_after_s:,} s, expected at most {LONGEST_EXPIRY_S:,} s"
     promoted_at = (one.at for promotions in (view.channel or {}).values() for one in promotions)

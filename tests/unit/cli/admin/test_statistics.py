@@ -110,9 +110,9 @@ def test_what_cannot_be_read_is_said_on_standard_error_and_ends_nothing(logs: Me
     put(logs, log([line(), b"x", line(sc_status="?")]), name="0c")
     done = admin("stats --json")
     assert [said for said in done.stderr.splitlines() if said.strip()] == [  # rich ends its bar with an empty line
+        "not counted: 1 line, each of which comes before any known #Fields",
         "not counted: 1 line, each of which has more or fewer values than #Fields names",
         "not counted: 1 line, each of which has something other than a number as sc-status",
-        "not counted: 1 line, each of which stands before any #Fields that are known",
         f"not counted to its end: {cut} ends early",
     ]
     found = told("stats")

@@ -37,7 +37,7 @@ def test_the_last_line_needs_no_end() -> None:
 
 @pytest.mark.parametrize(
     ("body", "why"),
-    [(b"", "is empty"), (b"2026-11-27\tplain", "is no gzip file"), (gzip.compress(BODY)[:-9], "ends early"),
+    [(b"", "is empty"), (b"2026-11-27\tplain", "is not a gzip file"), (gzip.compress(BODY)[:-9], "ends early"),
      (gzip.compress(BODY)[:-8] + b"\0" * 8, "damaged"), (gzip.compress(BODY) + b"rubbish", "damaged")],
     ids=["nothing", "plain text", "cut short", "another checksum", "rubbish behind"],
 )  # fmt: skip

@@ -127,14 +127,14 @@ def test_a_place_that_is_none_is_unknown(values: dict[str, str], country: str, l
 @pytest.mark.parametrize(
     ("lines", "why"),
     [
-        ([line()], "stands before any #Fields that are known"),
+        ([line()], "comes before any known #Fields"),
         ([*header(), b"GET /"], "has more or fewer values than #Fields names"),
         ([*header(), line() + b"\tx"], "has more or fewer values than #Fields names"),
         ([*header(), line(sc_status=ADDRESS)], "has something other than a number as sc-status"),
         ([*header(), line(sc_bytes="-1")], "has something other than a number as sc-bytes"),
         ([*header(), line(sc_bytes="9" * 19)], "has something other than a number as sc-bytes"),
         ([*header(), line(sc_bytes="²")], "has something other than a number as sc-bytes"),
-        ([*header(["asn", "c-ip"]), line(["asn", "c-ip"])], "stands before any #Fields that are known"),
+        ([*header(["asn", "c-ip"]), line(["asn", "c-ip"])], "comes before any known #Fields"),
         ([*header(["date", "c-ip"]), line(["date", "c-ip"])], "is in a log without the field cs-method"),
         ([*header(["sc-status", "c-ip"]), line(["sc-status", "c-ip"])], "is in a log without the field cs-method"),
     ],

@@ -73,7 +73,7 @@ def test_each_file_begins_with_its_own_fields() -> None:
     counts, parser = Statistics(), Parser()
     counts.read("1", [log([line()])], parser)
     counts.read("2", [gzip.compress(line())], parser)
-    assert (counts.requests, counts.unreadable) == (1, {"stands before any #Fields that are known": 1})
+    assert (counts.requests, counts.unreadable) == (1, {"comes before any known #Fields": 1})
 
 
 def test_deltas_save_what_the_root_they_replace_would_have_been() -> None:

@@ -142,7 +142,7 @@ def test_a_result_is_taken_from_those_with_the_right_of_that_check(
     [
         (f"{NOBLE}/20261101_1000", "stable", {}, 404, "there is no images/ubuntu/noble/amd64/default/20261101_1000"),
         (NEW, "none", {}, 404, "there is no channel none"),
-        (NEW, "staging", {}, 422, "the view staging is no channel"),
+        (NEW, "staging", {}, 422, "the view staging is not a channel"),
         (NOBLE, "stable", {}, 422, ""),
         (NEW, "stable", {"back": True}, 409, "the channel stable shows nothing"),
         (NEW, "stable", {"back": True, "require": ["boots"]}, 400, "goes back without checks"),

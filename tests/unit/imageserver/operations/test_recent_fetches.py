@@ -127,7 +127,7 @@ def cut(logs: MemoryStore) -> str:
 def plain(logs: MemoryStore) -> str:
     key = f"edge/E1.{NOW - timedelta(days=1):%Y-%m-%d-%H}.0b.gz"
     logs.put(key, b"no gzip file")
-    return f"{key} is no gzip file"
+    return f"{key} is not a gzip file"
 
 
 def unreadable(logs: MemoryStore) -> str:
@@ -137,7 +137,7 @@ def unreadable(logs: MemoryStore) -> str:
 
 def without_fields(logs: MemoryStore) -> str:
     logs.put(f"edge/E1.{NOW - timedelta(days=1):%Y-%m-%d-%H}.0b.gz", gzip.compress(line()))
-    return "1 line of the access logs cannot be read, each of which stands before any #Fields"
+    return "1 line of the access logs cannot be read, each of which comes before any known #Fields"
 
 
 @pytest.mark.parametrize("happen", [young, missing, ended, cut, plain, unreadable, without_fields])

@@ -195,7 +195,7 @@ def test_a_root_with_more_combined_sha256s_than_its_message_can_hold_is_told() -
         (
             {"ubuntu:noble:amd64:default": product({DAY: split("x")}), "x": product({DAY: split("x")})},
             "x",
-            "would become images/ubuntu/noble/amd64/default, which ubuntu:noble:amd64:default becomes",
+            "would become images/ubuntu/noble/amd64/default, as ubuntu:noble:amd64:default does",
         ),
     ],
 )
