@@ -98,7 +98,7 @@ def test_a_version_that_is_withdrawn_at_the_same_moment_is_named(server: System)
     [
         ("20261101_1000", "stable", "there is no images/ubuntu/noble/amd64/default/20261101_1000"),
         (NEW, "none", "there is no view 'none'"),
-        (NEW, "staging", "is no channel"),
+        (NEW, "staging", "is not a channel"),
     ],
 )
 def test_what_cannot_be_promoted_is_named_and_writes_nothing(server: System, version: str, to: str, said: str) -> None:

@@ -138,7 +138,7 @@ def test_a_channel_that_follows_the_newest_forgets_what_is_no_longer_there() -> 
 
 
 def test_what_a_channel_does_not_take_cannot_be_promoted_to_it() -> None:
-    with pytest.raises(InvalidView, match="is no channel"):
+    with pytest.raises(InvalidView, match="is not a channel"):
         promoted(view(streams=("images",)), VersionId(NOBLE, ONE), "", "")
     with pytest.raises(InvalidView, match=r"does not take .*, expected a product of images, filtered by ubuntu:jammy"):
         promoted(channel(only=("ubuntu:jammy",)), VersionId(NOBLE, ONE), "", "")
