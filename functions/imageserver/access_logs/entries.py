@@ -110,7 +110,7 @@ class Parser:
         return self._entry(values)
 
     def _read_fields(self, names: list[str]) -> None:
-        """Note the position of each field; that of a missing one is behind the last, where `parse` puts `-`."""
+        """Note the position of each field. A missing one gets the position after the last, where `parse` puts `-`."""
         self._count = len(names)
         places = {name: place for place, name in enumerate(names)}
         self._lacks = next((name for name in NEEDED if name not in places), "")

@@ -32,7 +32,7 @@ _PLAIN: Final = re.compile(r"[A-Za-z0-9._:/-]*")
 
 `~` is not in it: CloudFront refuses it raw and does not match `%7E` (aws/aws-sdk-js-v3 issue 4042). Nor is any other
 character that a stray file in a version's folder may have: the path would need the escape that the client sent, which
-nobody knows, and `*` and `%` have a meaning of their own. Every client sends `:` as it is.
+is unknown here, and `*` and `%` have special meanings. Every client sends `:` as it is.
 """
 _TOO_MANY: Final = "TooManyInvalidationsInProgress"
 _INVALID: Final = frozenset({"InvalidArgument", "BatchTooLarge"})

@@ -125,7 +125,7 @@ class Rights:
     def publisher(self, caller: str) -> str:
         """Return the publisher that a caller is counted as: the entries that match it; "" if none does.
 
-        Each session of a role, and each branch of a repository, is a caller of its own, but the same publisher.
+        Each session of a role, and each branch of a repository, is a separate caller, but the same publisher.
         """
         return " ".join(rule.caller.pattern for rule in self.rules if rule.is_for(caller))
 
@@ -175,7 +175,7 @@ def _rule(caller: str, entries: list[str]) -> Rule:
 
 
 def role_of(caller: str) -> str:
-    """Return the ARN of the role behind an assumed-role session; each session has an ARN of its own.
+    """Return the ARN of the role behind an assumed-role session; each session has its own ARN.
 
     A session's ARN lacks the path of the role.
     """

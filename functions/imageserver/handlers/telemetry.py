@@ -26,7 +26,7 @@ def about_path(path: str) -> dict[str, Any]:
 
 
 def count_refusal(reason: str) -> None:
-    """Count one refusal under its reason. Each reason is a metric of its own, so there must be few."""
+    """Count one refusal under its reason. Each reason is a separate metric, so there must be few."""
     from aws_lambda_powertools import single_metric  # a function that refuses nothing need not load it
     from aws_lambda_powertools.metrics import MetricUnit
 

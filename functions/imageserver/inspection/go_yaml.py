@@ -20,7 +20,7 @@ from imageserver.format.wording import escaped, quoted
 MAX_BYTES: Final = 1024 * 1024
 """Largest document: Incus and LXD read no more than this of a metadata.yaml."""
 MAX_VALUES: Final = 50_000
-"""Values of one document; those behind an alias count each time. One value takes some 300 bytes of memory."""
+"""Values of one document; those of an alias count each time it is used. One value takes some 300 bytes of memory."""
 MAX_DEPTH: Final = 32
 _LONGEST_NUMBER: Final = 64
 _LARGEST: Final = (1 << 63) - 1

@@ -42,7 +42,7 @@ _SIZE_OF_NO_FOLDER: Final = 3  # the names of the folder itself and its parent, 
 _MOST_OF_FOLDER: Final = 2048
 """How much of the root folder is read. That of an image has at most four names."""
 _RUN_BYTES: Final = 12
-_ENTRY: Final = struct.Struct("<6xH")  # behind other fields, the length of its name less one
+_ENTRY: Final = struct.Struct("<6xH")  # after other fields, the length of its name less one
 
 
 class NotSquashfs(Exception):

@@ -102,7 +102,7 @@ def make_deltas(product: ProductId, services: DeltaServices, version: str = "") 
     """Make the missing deltas of the newest listed version of a product, or of `version`, from its newest bases.
 
     Raise StorageUnavailable, StorageDenied and CatalogDamaged as the store does, CatalogBusy if other writers won every
-    race for the record, and OutOfTime if the last of several deltas needs a run of its own. After any of these but
+    race for the record, and OutOfTime if the last of several deltas needs a separate run. After any of these but
     StorageDenied, a later try may succeed.
     """
     listed = _listed(services, product)

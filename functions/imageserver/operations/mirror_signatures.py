@@ -46,7 +46,7 @@ class SignedServer:
     def document(self, path: str, etag: str = "") -> Document | None:
         form, _, known = etag.partition(" ")
         if form == DETACHED:
-            with suppress(UpstreamRefused):  # it may be signed in the other form by now
+            with suppress(UpstreamRefused):  # it may be signed in the other form now
                 if self._upstream.document(path, known) is None:
                     return None
         inline = f"{path.removesuffix('.json')}.sjson"

@@ -1,7 +1,7 @@
 """Bring a stream's catalog up to date with the records of some products.
 
 An attempt reads the revisions of the documents first, then other streams' documents and the records, then writes each
-document that changed with If-Match. Each view that takes one of the products has documents of its own, which are folded
+document that changed with If-Match. Each view that takes one of the products has its own documents, which are folded
 from the same records and written in the same attempt. A lost race starts again from fresh reads; documents that were
 written already are then found unchanged. The index is compared every time, so if a publisher dies between two writes
 the next one repairs it.
@@ -44,7 +44,7 @@ from imageserver.views.view import SERVED, VIEWS
 MOST_REPEATS: Final = 3
 """How often a publisher that wrote starts again because something changed meanwhile.
 
-Each change sends an event of its own, so most repeats only do the next run's work. The case that needs them, a document
+Each change sends its own event, so most repeats only do the next run's work. The case that needs them, a document
 that changed and changed back, is rare.
 """
 LEASE_S: Final = 20.0
@@ -74,7 +74,7 @@ class PublishServices:
 
     `server` is a name that no other server has. `rights` say who may use which names.
     `notify` sends publish a product of another stream that is to be folded again. `views`: the server may have views,
-    each with a catalog of its own; `known_views` are kept from one run to the next.
+    each with its own catalog; `known_views` are kept from one run to the next.
     """
 
     store: Store
@@ -224,7 +224,7 @@ def _bring_up_to_date(
 
 
 def _mark(store: Store, uploads: set[Mark], done: Published) -> None:
-    """Let the edge serve these uploads. An upload that is gone by now was replaced or deleted, which sends an event."""
+    """Let the edge serve these uploads. An upload that is gone was replaced or deleted, which sends an event."""
     new = sorted(uploads - done.marked)
     in_parallel(lambda mark: store.mark_listed(mark.key, mark.version_id), new)
     done.marked.update(new)

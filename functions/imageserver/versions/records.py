@@ -34,7 +34,7 @@ Fault = Literal[
 
 encoded: it was stored with a Content-Encoding; metadata: its metadata.yaml is wrong; digest: it is not what was
 declared; second: another file has its place in the version; late: it would change what the version was published
-with; replaced: somebody was given a URL to replace it.
+with; replaced: a URL to replace it was given out.
 """
 
 
