@@ -151,7 +151,7 @@ def conversion(file: str) -> str:
         and _by_ending(file).role is Role.OTHER
         and kind_by_name(lower).role is not Role.OTHER
     ):
-        return f"is named in capitals, which are not looked for; name it {lower}, and upload that"
+        return f"is named in capitals, which are not recognised; name it {lower}, and upload that"
     return ""
 
 

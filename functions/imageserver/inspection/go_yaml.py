@@ -278,7 +278,7 @@ def _target(anchors: dict[str, Node], event: Any) -> Node:
         )
     if target.is_open:
         raise InvalidUpload(
-            f"uses the alias *{escaped(event.anchor, _SHOWN)} in line {line} inside of itself, which never ends"
+            f"uses the alias *{escaped(event.anchor, _SHOWN)} in line {line} inside itself, which never ends"
         )
     return target
 

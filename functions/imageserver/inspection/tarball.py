@@ -102,7 +102,7 @@ def read_image(
     found = _TarballContents(needed)
     try:
         _find(members, limits, found, whole=whole)
-        if whole:  # a tar ends with zeros; what compresses it must end well too
+        if whole:  # a tar ends with zeros; its compression must have its end too
             for _ in plain:
                 pass
         else:
@@ -116,7 +116,7 @@ def read_image(
 def _look_for_end(
     members: Members, plain: Iterator[bytes | memoryview], most_unpacked: int, found: "_TarballContents", limits: Limits
 ) -> None:
-    """Go on to the end of the tar and of what compresses it. Raise what either raises that has none, or `take` does."""
+    """Continue to the end of the tar and of its compression. Raise if either has no end, and what `take` raises."""
     rest = iter(members)
     while members.position < most_unpacked:
         if (member := next(rest, None)) is None:
@@ -316,7 +316,7 @@ def _check_member(member: Member, path: list[str]) -> None:
     Below rootfs/ is a root file system, where links may lead anywhere and devices are allowed.
     """
     if member.name.startswith("/") or ".." in path:
-        raise UnreadableArchive(f"holds {quoted(member.name)}, expected names inside of the tarball's own folder")
+        raise UnreadableArchive(f"holds {quoted(member.name)}, expected names inside the tarball's own folder")
     if path[0] == "rootfs" and len(path) > 1:
         return
     if member.is_device:

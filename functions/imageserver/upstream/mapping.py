@@ -78,7 +78,7 @@ class UpstreamVersion:
 class LeftOut:
     """A product, version or file that cannot be taken; `name` is upstream's, `reason` completes "<name> …".
 
-    `product` is where it would have come, if that is known. `is_broken`: it cannot be read, so nobody knows what
+    `product` is where it would have gone, if that is known. `is_broken`: it cannot be read, so nobody knows what
     upstream has of that `version`; without one, of that product.
     """
 

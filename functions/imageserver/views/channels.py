@@ -20,7 +20,7 @@ from imageserver.versions.state import State
 from imageserver.views.view import Promotion, View
 
 MOST_PROMOTIONS: Final = 20
-"""Promotions of a product that a channel remembers, the newest; besides as many that were not taken back."""
+"""How many promotions of a product a channel remembers: the newest ones, and as many that were not taken back."""
 NEWEST: Final = "the channel itself"
 """The promoter on record for a version that a channel showed as the newest."""
 KEPT: Final = 2
@@ -125,7 +125,7 @@ def kept(views: Iterable[View], product: ProductId, there: There) -> dict[str, s
 def promoted(view: View, version: VersionId, at: str, by: str) -> View:
     """Return the channel, pointed to a version; unchanged if that was its last promotion. Raise InvalidView.
 
-    One that has left the channel, or was to leave it by now, comes into it again.
+    A version that has left the channel, or was due to leave it, enters it again.
     """
     channel = _channel(view, version.product)
     before = channel.get(version.product.path, ())
