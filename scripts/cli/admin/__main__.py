@@ -1,4 +1,4 @@
-"""`scripts/admin`: the command line in `arguments`, the commands in `commands`, what they do beside this module."""
+"""`scripts/admin`: `arguments` has the command line, `commands` the commands, and the other modules their work."""
 
 from cli.admin.arguments import main
 from cli.admin.commands import change, inspect, mirror, repair, stats, view  # noqa: F401 - each adds its commands to the group

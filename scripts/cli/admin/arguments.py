@@ -1,4 +1,4 @@
-"""The command line of `scripts/admin`: the group, which server a command is about, PATH, and --yes."""
+"""The command line of `scripts/admin`: the group, the choice of a server, PATH, and --yes."""
 
 from collections.abc import Callable
 from dataclasses import astuple, dataclass, fields
@@ -32,7 +32,7 @@ TAKES: Final = (
 
 @dataclass(frozen=True)
 class Options:
-    """Which server, and how to answer, as far as the command line says."""
+    """The server and the form of the output, as far as the command line gives them."""
 
     stack: str = ""
     bucket: str = ""
@@ -148,14 +148,14 @@ def parse_path(path: str) -> Target:
 
 
 def product_of(target: Target) -> ProductId:
-    """Return the product of what a path names."""
+    """Return the product that a target is or belongs to."""
     if isinstance(target, ProductId):
         return target
     return target.version.product if isinstance(target, ImageKey) else target.product
 
 
 def folder_of(deployment: Deployment, below: str) -> str:
-    """Return the path of the version that a fingerprint, or an image behind a remote, names; any other path as it is.
+    """Return the path of the version that a fingerprint or a name with a remote stands for; any other path unchanged.
 
     Raise UsageError if several versions have the name.
     """
@@ -164,18 +164,18 @@ def folder_of(deployment: Deployment, below: str) -> str:
         return below
     try:
         target = find_target(deployment, name)
-    except InvalidUpload:  # no image has it, and it may be a folder: `decade` has the digits of a fingerprint
+    except InvalidUpload:  # no image has it, so it may be a folder: `decade` is a valid start of a fingerprint
         return below
     return target.version.path if isinstance(target, ImageKey) else target.path
 
 
 def find_target(deployment: Deployment, name: str, of_records: bool = False) -> Target:
-    """Return what a path, a fingerprint, the start of one, or an alias names, and say what that is.
+    """Return the target of a path, a fingerprint, the start of one, or an alias, and print what it is.
 
-    With a remote in front, as in `mine:ubuntu/noble`, it is no path. A fingerprint means its version, or the file of
-    its root where the version has other images. What is not listed is looked for in the records; with `of_records` a
-    fingerprint is looked for there also where a copy of the image is listed. Raise InvalidUpload if nothing has the
-    name, UsageError if several versions have it.
+    A name with a remote, as in `mine:ubuntu/noble`, is never a path. A fingerprint stands for its version, or for the
+    file of its root if the version has other images. Unlisted images are looked up in the records; with `of_records` a
+    fingerprint is looked up there even if a copy of the image is listed. Raise InvalidUpload if nothing has the name,
+    UsageError if several versions have it.
     """
     path, image = with_stream(name), without_remote(name)
     if image == name and (path == name.strip("/") or path.count("/") + 1 >= PRODUCT_PARTS):

@@ -1,6 +1,6 @@
 """The last request to AWS, and the types of the answers that this tool reads.
 
-A field with a default is one that AWS leaves out where there is nothing.
+A field has a default if AWS may leave it out.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from typing import Any, Final, Self, TypeVar
 import msgspec
 
 MOST_SHOWN: Final = 240
-"""Characters of a request, and of an answer."""
+"""Characters kept of a request, and of an answer."""
 NO_ANSWER: Final = "; no answer came"
 
 
 class RequestLog:
-    """Keeps the last request of a session and its answer, which explain an error that nobody expected."""
+    """The last request of a session and its answer, which help to explain an unexpected error."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

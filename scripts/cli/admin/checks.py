@@ -34,7 +34,7 @@ OLD_LEASE: Final = timedelta(hours=1)
 DEPLOYED: Final = re.compile(r"(CREATE|UPDATE|IMPORT)_(COMPLETE|IN_PROGRESS|COMPLETE_CLEANUP_IN_PROGRESS)")
 """Statuses of a stack whose deployment has not failed."""
 ROLLED_BACK: Final = re.compile(r"(UPDATE|IMPORT)_ROLLBACK_(COMPLETE|IN_PROGRESS|COMPLETE_CLEANUP_IN_PROGRESS)")
-"""Statuses of a stack that failed to change and is, or soon will be, as it was before."""
+"""Statuses of a stack whose deployment failed and which is, or soon will be, back in its previous state."""
 EVENTS: Final = ["s3:ObjectCreated:*", "s3:ObjectRemoved:*"]
 MANY: Final = 1000
 OLD_S: Final = {"images": 1800, RECORDS: 600}
@@ -44,21 +44,21 @@ STUCK: Final = "look at the functions' errors and throttles"
 
 @dataclass(frozen=True)
 class NotSeen:
-    """What a check could not look at, and why: neither a fault of the server nor "ok"."""
+    """A part of a check that was not possible, and why. It is neither a fault of the server nor "ok"."""
 
     why: str
 
 
 @dataclass(frozen=True)
 class Hint:
-    """What may be intentional, and what to do if it is not."""
+    """A finding that may be intentional, and what to do if it is not."""
 
     what: str
     remedy: str
 
 
 Findings = Iterator[tuple[str, str] | NotSeen | Hint]
-"""What is wrong and its remedy, what could not be checked, or what may be wrong."""
+"""Faults with their remedies, parts that could not be checked, and hints."""
 
 
 def _wiring(deployment: Deployment) -> Findings:
@@ -184,7 +184,7 @@ def _agreement(deployment: Deployment) -> Findings:
 
 
 def _views(deployment: Deployment) -> Findings:
-    """Check that the edge knows of views and tokens what their documents say."""
+    """Check that the edge's entries for views and tokens match their documents."""
     if deployment.view_store is None:
         return
     wanted = tokens.entries(deployment.views().values(), datetime.now(UTC))
@@ -194,7 +194,7 @@ def _views(deployment: Deployment) -> Findings:
 
 
 def _withheld(deployment: Deployment) -> Findings:
-    """Find names and images that another product has, or that the rights refuse: each may be an attempt."""
+    """Find names and images that another product has, or that the rights refuse. Each may be an attempted takeover."""
     cache = DocumentCache(deployment.store)
     for stream in sorted(documented_streams(deployment.store)):
         document = cache.products(stream)
@@ -217,7 +217,7 @@ def _withheld(deployment: Deployment) -> Findings:
 
 
 def _fingerprints_taken(deployment: Deployment) -> Findings:
-    """Find aliases like the fingerprint of an image: the records alone tell that, since nothing of it is listed."""
+    """Find aliases that look like an image's fingerprint. They are only in the records, since they are never listed."""
     for found in read_records(deployment.store):
         for file, facts in found.record.files.items() if found.record else ():
             told = [sentence for sentence in facts.warnings if LIKE_A_FINGERPRINT in sentence]
@@ -227,7 +227,7 @@ def _fingerprints_taken(deployment: Deployment) -> Findings:
 
 
 def _holder(document: documents.Products, name: str, fingerprint: str) -> str:
-    """Return the path of the version that lists an image, or of its product if none does any more."""
+    """Return the path of the version that lists an image, or of its product if no version lists it now."""
     path = product_id(document.content_id, name).path
     for version, entry in documents.versions_of(document, name).items():
         if fingerprint in documents.images(entry):
@@ -303,7 +303,7 @@ def _deployment(deployment: Deployment) -> Findings:
 
 
 def _edge(deployment: Deployment) -> Findings:
-    """Check that clients get what the bucket holds, and that an error is an error."""
+    """Check that clients get what the bucket holds, and that a missing document is a 404."""
     if not deployment.edge:
         yield NotSeen("what clients get: only with --stack, or with --url")
         return
@@ -334,7 +334,7 @@ def _api(deployment: Deployment) -> Findings:
 
 
 def _get(deployment: Deployment, base: str, path: str) -> tuple[int, bytes]:
-    """Return status and body. Raise ConnectionError with the address if it does not answer, or not in HTTP."""
+    """Return status and body. Raise ConnectionError with the address if there is no answer, or none in HTTP."""
     address = f"{base.rstrip('/')}/{path}"
     deployment.requests.add(f"GET {address}")
     try:

@@ -1,8 +1,8 @@
-"""Dead letters: what they were about, why they died, and what becomes of them.
+"""Dead letters: what each message asked for, why it failed, and how to deal with it.
 
-A message goes back into its queue. A failed run of maintain is not sent again: the schedule starts the next one,
-which goes on where the last one stopped, so its letter has only to be read and removed. So has a message that no
-release can read: a reconcile finds whatever it was about.
+A message is sent back to its queue. A failed run of maintain is not sent again: the schedule starts the next run,
+which continues where the last one stopped, so its letter only has to be read and removed. The same holds for a message
+that no release can read: a reconcile finds the version or product that it referred to.
 """
 
 import json
@@ -26,18 +26,18 @@ from imageserver.upstream import messages
 from imageserver.versions import records
 
 HIDDEN_S: Final = 120
-"""How long a letter that is being looked at stays hidden from others."""
+"""How long a letter stays hidden from other readers while it is examined."""
 WAIT_S: Final = 2
-"""A receive without a wait asks only some of SQS's servers and may answer that a full queue is empty."""
+"""A receive without a wait asks only some of SQS's servers and may report a full queue as empty."""
 EMPTY: Final = 2
-"""So many answers in a row without a new letter end the look."""
+"""Reading ends after this many answers in a row without a new letter."""
 TASKS: Final = {"reconcile": "admin reconcile", "prune": "admin prune --yes", "mirror": "admin mirror run NAME"}
 COPIES, DELTAS, ACCESS_LOGS = "copies", "deltas", "access-logs"
 
 
 @dataclass(frozen=True)
 class Letter:
-    """One dead letter. `diagnosis` is what can be seen now of why it died; `returns` says if it can be tried again."""
+    """One dead letter. `diagnosis` is why it failed, as far as can be seen now; `returns`: a retry may help."""
 
     queue: str
     body: str
@@ -51,7 +51,7 @@ class Letter:
 
 @dataclass
 class Box:
-    """A queue of dead letters; `home` is the queue that they came from, empty where none takes them back."""
+    """A dead-letter queue; `home` is the queue that the letters came from, empty if they cannot be sent back."""
 
     deployment: Deployment
     name: str
@@ -60,7 +60,7 @@ class Box:
     _damages: dict[str, str] = field(default_factory=dict)
 
     def letters(self) -> Iterator[Letter]:
-        """Yield each letter once; its receiver decides what becomes of it."""
+        """Yield each letter once. The caller answers it or puts it back."""
         seen: set[str] = set()
         empty = 0
         while empty < EMPTY:
@@ -71,9 +71,9 @@ class Box:
             yield from map(self._letter, new)
 
     def answer(self, letter: Letter) -> str:
-        """Send it back if that can help, and remove it; says which of the two."""
+        """Remove a letter, and send it back first if a retry may help. Return which of the two was done."""
         if letter.returns:
-            # Before it is removed: twice is harmless, never is not. Without an id it was not sent.
+            # Sent before it is removed: a duplicate is harmless, a loss is not. Without an ID, it was not sent.
             aws_api.read(
                 self.deployment.sqs.send_message(QueueUrl=self.home, MessageBody=letter.body), aws_api.SentMessage
             )
@@ -81,8 +81,8 @@ class Box:
         return "sent back" if letter.returns else "removed"
 
     def put_back(self, letter: Letter) -> None:
-        """Let the next look see it at once."""
-        with suppress(ClientError):  # it is back by itself, or will be soon
+        """Make a letter visible to the next reader at once."""
+        with suppress(ClientError):  # it is visible again already, or soon will be
             self.deployment.sqs.change_message_visibility(
                 QueueUrl=self.url, ReceiptHandle=letter.receipt, VisibilityTimeout=0
             )
@@ -142,7 +142,7 @@ class Box:
         return [wanted.key], why, True
 
     def _diagnosis(self, key: str) -> str:
-        """Return what is wrong with what a key is about, as far as it still is."""
+        """Return what is still wrong with the version or product that a key belongs to."""
         if key.startswith(RECORDS) and key.endswith("/"):
             return self._diagnosis_of_product(key)
         try:
@@ -158,12 +158,12 @@ class Box:
         if record is None:
             return f"{version.path} has no record: every try failed; the log of the digest function says how"
         passed = "what failed has passed, or another message did the work"
-        if key.startswith(RECORDS):  # what fails at the edge is seen in no object
+        if key.startswith(RECORDS):  # a failure at the edge leaves no trace in the bucket
             passed += "; if it comes back, the log of the publish function says what failed at the edge"
         return f"{version.path} is {record.state} by now; {passed}"
 
     def _diagnosis_of_product(self, prefix: str) -> str:
-        """Return what is wrong with the records below a prefix, which publish or delta was asked to look at."""
+        """Return what is wrong with the records below a prefix that was sent to publish or delta."""
         try:
             product = product_of_records(prefix)
         except InvalidUpload as refusal:
@@ -178,18 +178,18 @@ class Box:
         return self._damage(product.stream) or passed
 
     def _damage(self, stream: str) -> str:
-        """Return why the document of a stream cannot be read. It is read once: it is large, and letters are many."""
+        """Return why a stream's document cannot be read. Read it only once: it is large, and letters may be many."""
         if stream not in self._damages:
             self._damages[stream] = _damage(self.deployment.store, stream)
         return self._damages[stream]
 
 
 def boxes(deployment: Deployment, wanted: str) -> Iterator[Box]:
-    """Yield the queues of dead letters that `wanted` names, one of those that the command offers."""
+    """Yield the dead-letter queues that `wanted`, one of the command's choices, names."""
     for name, prefix in (("arrivals", "images"), ("changes", RECORDS)):
         if wanted in (name, "all"):
             queue = deployment.queue(prefix)
-            if queue.dead_letters:  # that there is none, the doctor says
+            if queue.dead_letters:  # the doctor reports a missing one
                 yield Box(deployment, name, queue.dead_letters, queue.url)
     if wanted in (COPIES, "all") and deployment.copies_dead_letters:
         yield Box(deployment, COPIES, deployment.copies_dead_letters, deployment.copies_queue)
@@ -202,7 +202,7 @@ def boxes(deployment: Deployment, wanted: str) -> Iterator[Box]:
 
 
 def read(box: Box, really: bool, found: Callable[[Letter, str], object]) -> None:
-    """Go through the letters; `found` hears of each, and what was done with it. Without `really` all stay."""
+    """Call `found` with each letter and what was done with it. Without `really` every letter stays in its queue."""
     kept: list[Letter] = []
     try:
         for letter in box.letters():
@@ -223,7 +223,7 @@ def _read_log(body: str) -> tuple[list[str], str, bool]:
 
 
 def _failed_run(message: dict[str, Any]) -> str:
-    """Return what a schedule left that could not start maintain, or Lambda after a run that failed twice."""
+    """Describe a failed run of maintain: its schedule could not start it, or it failed twice in Lambda."""
     try:
         body = json.loads(message["Body"])
     except (ValueError, RecursionError):

@@ -49,11 +49,11 @@ from local_stack.state import read_stack
 ARRIVALS: Final = "ArrivalsQueue"
 DEAD: Final = "MaintainDeadLetters"
 COPIES: Final = "CopiesQueue"
-"""What the template calls some of its queues: the names that CloudFormation makes contain these."""
+"""Logical IDs of some queues of the template. The names that CloudFormation makes contain them."""
 NO_LIMIT: Final = sys.maxsize
 """A read on this machine has no deadline, unlike a run of digest."""
 EDGE_PATIENCE_S: Final = 300
-"""How long a command waits for CloudFront, which takes seconds as a rule and minutes at worst."""
+"""How long a command waits for CloudFront, which usually takes seconds, and minutes at worst."""
 
 
 def rules_of(parameters: Mapping[str, str]) -> Rules:
@@ -90,16 +90,16 @@ class Queue:
 
 @dataclass(frozen=True)
 class Deployment:
-    """One server: the local stack, a stack in AWS, or a bucket. What is not known of it is empty.
+    """One server: the local stack, a stack in AWS, or a bucket. Unknown fields are empty.
 
-    `endpoint`: of S3, for the local stack. `edge`: the address that clients use. `api`: the address of the upload API.
+    `endpoint`: the local stack's S3. `edge`: the address that clients use. `api`: the address of the upload API.
     `deployed_for`: the clients that the catalog is for. `rights`: who may use which names.
     `rules`: of maintain, else the template's defaults. `max_bytes`: the largest file that is accepted. `deltas`: how
     many deltas the server makes for a version; 1, the least that a server with their queue makes, if it is not known.
     `distribution`: the ID of CloudFront's distribution. `view_store_arn`: of the store that the edge looks views up in.
-    `view_store_endpoint` and `edge_log_file`: where the local stack has it, and what the edge's function logs.
+    `view_store_endpoint` and `edge_log_file`: the local stack's store, and its log of the edge's function.
     `local_logs`: the local stack's bucket of access logs.
-    `pending_invalidations`: keys that an unknown distribution may still hold. `requests`: what was asked of AWS.
+    `pending_invalidations`: keys that an unknown distribution may still hold. `requests`: the log of requests to AWS.
     """
 
     session: Any
@@ -129,11 +129,11 @@ class Deployment:
 
     @cached_property
     def trust(self) -> ssl.SSLContext:
-        """The authorities that vouch for its addresses. Made once: to read the system's takes 30 ms."""
+        """The certificate authorities for the server's addresses. Loaded once: reading the system's takes 30 ms."""
         return ssl.create_default_context(cafile=self.ca_file or None)
 
     def invalidate(self, keys: Sequence[str]) -> None:
-        """Invalidate these keys in CloudFront and wait for the end of it, as publish does."""
+        """Invalidate these keys in CloudFront and wait until that is done, as publish does."""
         self._invalidate(cloudfront.invalidate, keys)
 
     def request_invalidation(self, keys: Sequence[str]) -> None:
@@ -148,7 +148,7 @@ class Deployment:
             self.pending_invalidations.update(keys)
 
     def print_pending_invalidations(self) -> None:
-        """Print the command that invalidates what could not be invalidated. The local stack's edge caches nothing."""
+        """Print the command for the invalidations that could not be sent. The local stack's edge caches nothing."""
         if not self.pending_invalidations or self.endpoint:
             return
         folders = {key.rpartition("/")[0] for key in self.pending_invalidations}
@@ -193,16 +193,16 @@ class Deployment:
 
     @property
     def has_views(self) -> bool:
-        """Whether the server may have views: its edge can tell them apart, or it is a bucket of which nobody knows."""
+        """Whether the server may have views: its edge can tell them apart, or only its bucket is known."""
         return bool(self.view_store_arn) or not (self.stack or self.endpoint)
 
     def views(self) -> Mapping[str, View]:
-        """Return the views of the server, as they are now. Raise CatalogDamaged."""
+        """Return the current views of the server. Raise CatalogDamaged."""
         return configured(self.store) if self.has_views else {}
 
     @cached_property
     def view_store(self) -> KeyValues | None:
-        """What the edge knows of views; None for a server whose edge knows of none, or a bucket alone."""
+        """The store in which the edge looks views up; None if the edge has none, or if only the bucket is known."""
         if not self.view_store_arn:
             return None
         if not self.view_store_endpoint:
@@ -217,7 +217,7 @@ class Deployment:
 
     @cached_property
     def edge_log(self) -> EdgeLog | None:
-        """What the edge's function logs; None for a server without one, or a bucket alone."""
+        """The log of the edge's function; None if the server has none, or if only the bucket is known."""
         if self.edge_log_file:
             return LocalLog(Path(self.edge_log_file))
         client = self.session.client("logs", region_name=REGION) if self.edge_function else None
@@ -225,7 +225,7 @@ class Deployment:
 
     @cached_property
     def operator(self) -> str:
-        """Who runs this command, for what it notes: the caller's ARN; on the local stack, the user."""
+        """The name under which changes are recorded: the caller's ARN, or the user on the local stack."""
         if self.endpoint:
             return getpass.getuser()
         answer = self.session.client("sts").get_caller_identity()
@@ -241,11 +241,11 @@ class Deployment:
         return QueueNotifier(self.sqs, self.queue("images").url, self.queue(RECORDS).url)
 
     def version_changed(self, version: VersionId) -> None:
-        """Send a message, as imageserver.aws.queues.Notifier; the first one looks the queues up."""
+        """Send a message, as imageserver.aws.queues.Notifier does. The first call looks the queues up."""
         self._notifier_for(version.path).version_changed(version)
 
     def product_changed(self, product: ProductId) -> None:
-        """Send a message, as imageserver.aws.queues.Notifier; the first one looks the queues up."""
+        """Send a message, as imageserver.aws.queues.Notifier does. The first call looks the queues up."""
         self._notifier_for(product.path).product_changed(product)
 
     def _notifier_for(self, path: str) -> QueueNotifier:
@@ -260,7 +260,7 @@ class Deployment:
 
     @cached_property
     def logs_bucket(self) -> str:
-        """The bucket of access logs: the stack's, else where the bucket's own access logs go. Raise ClickException."""
+        """The bucket of access logs: the stack's, else that of the bucket's own access logs. Raise ClickException."""
         found = self.local_logs or (self._physical_id("LogsBucket") if self.stack else "")
         if not found:
             answer = aws_api.read(self.s3.get_bucket_logging(Bucket=self.bucket), aws_api.BucketLogging)
@@ -312,7 +312,7 @@ class Deployment:
 
     @cached_property
     def copies_queue(self) -> str:
-        """The queue of files to copy of other servers; empty if there is none, or it is unknown."""
+        """The queue of files to copy from other servers; empty if there is none, or it is unknown."""
         return self._queue_named(COPIES)
 
     @cached_property

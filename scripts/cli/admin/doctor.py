@@ -1,4 +1,4 @@
-"""Look a whole server over: run every check and collect the findings, each with its remedy."""
+"""Examine a whole server: run every check and collect the findings, each with its remedy."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -13,7 +13,7 @@ from cli.admin.errors import explain
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that is wrong, and what to do. A `hint` may be intentional."""
+    """One fault, and what to do about it. A `hint` may be intentional."""
 
     check: str
     what: str
@@ -32,7 +32,7 @@ class Checked:
 
 
 def examine(deployment: Deployment) -> Iterator[Checked]:
-    """Run every check. One that fails is a finding too, and keeps what it had found."""
+    """Run every check. A check that fails counts as a finding, and its earlier findings are kept."""
     for name, check in checks.CHECKS.items():
         checked = Checked(name)
         try:
@@ -47,7 +47,7 @@ def examine(deployment: Deployment) -> Iterator[Checked]:
 
 
 def _gather(checked: Checked, findings: Findings) -> None:
-    """Sort what a check yields into findings, hints and what it did not see."""
+    """Sort the results of a check into findings, hints and parts that were not possible."""
     for found in findings:
         if isinstance(found, NotSeen):
             checked.not_seen.append(found.why)

@@ -118,7 +118,7 @@ def _explained(error: Exception) -> Fault:
         if what.startswith((VIEWS, CHECKS, MIRRORS)):  # nothing makes these again
             return Fault(what, EARLIER)
         return Fault(what, RECORD if what.startswith(RECORDS) else CATALOG)
-    if isinstance(error, UpstreamRefused):  # no request to AWS led to it
+    if isinstance(error, UpstreamRefused):  # not caused by a request to AWS
         has_remedy = isinstance(error, network.NetworkRefused) or isinstance(root, OSError)
         return Fault(what, "" if has_remedy else SOURCE)
     if isinstance(error, InvalidationRefused):

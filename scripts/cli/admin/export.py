@@ -21,7 +21,7 @@ from imageserver.upstream.filters import Filter, chosen
 
 @dataclass(frozen=True)
 class Export:
-    """What goes into the folder: items by their path, and the documents, of which the index is the last."""
+    """The contents of the folder: items by their path, and the documents, with the index last."""
 
     files: dict[str, Item]
     documents: dict[str, bytes]
@@ -33,7 +33,7 @@ class Export:
 
 @dataclass
 class Written:
-    """The result of an export. `is_whole`: the documents were written, since nothing failed."""
+    """The result of an export. `is_whole`: nothing failed, so the documents were written."""
 
     files: list[str] = field(default_factory=list)
     already: list[str] = field(default_factory=list)
@@ -42,9 +42,9 @@ class Written:
 
 
 def choose(store: Store, filters: Sequence[Filter], keep: int | None) -> Export:
-    """Return what the catalog lists and the filters take; without any of them everything, its documents as they are.
+    """Return the listed items that the filters take. Without a filter return everything, with the documents unchanged.
 
-    `keep` is how many versions go of each product, the newest; None for all. Raise CatalogDamaged.
+    `keep` is the number of newest versions to export of each product; None for all. Raise CatalogDamaged.
     """
     files: dict[str, Item] = {}
     bodies: dict[str, bytes] = {}
@@ -68,7 +68,7 @@ def choose(store: Store, filters: Sequence[Filter], keep: int | None) -> Export:
 
 
 def compare(export: Export, root: Path, advance: Callable[[int], Any]) -> Written:
-    """Return what `write` would write and what it would find there. Files outside of our layout are refused there."""
+    """Return what `write` would write, and what it would find in place. It does not refuse files as `write` does."""
     written = Written()
     for path, item in sorted(export.files.items()):
         (written.already if _is_there(root / path, item) else written.files).append(path)
@@ -77,10 +77,10 @@ def compare(export: Export, root: Path, advance: Callable[[int], Any]) -> Writte
 
 
 def write(export: Export, root: Path, read: Open, advance: Callable[[int], Any]) -> Written:
-    """Write an export below `root`; `advance` gets the count of bytes done. The catalog is written when all is there.
+    """Write an export below `root`; `advance` gets the count of bytes done. Write the catalog once every file is there.
 
-    A file that is there with the right bytes stays. Each other one is written beside its place and moved there once
-    its sha256 is right, so an export that is interrupted leaves nothing wrong and is continued by the next.
+    A file that is there with the right bytes stays. Any other is written beside its place and moved there once its
+    sha256 is right, so an interrupted export leaves no wrong file, and the next one continues it.
     """
     written = Written()
     for path, item in sorted(export.files.items()):
@@ -94,7 +94,7 @@ def write(export: Export, root: Path, read: Open, advance: Callable[[int], Any])
             written.files.append(path)
         except (NotThere, InvalidUpload) as error:
             written.failed.append(Mismatch(path, str(error)))
-        except Exception as error:  # noqa: BLE001 - whatever came for one file: the others are written all the same
+        except Exception as error:  # noqa: BLE001 - whatever fails for one file, the others are written
             written.failed.append(Mismatch(path, f"it cannot be written: {explain(error).what}"))
     if not written.failed:
         for key, body in export.documents.items():
@@ -126,7 +126,7 @@ def _only(products: Products, filters: Sequence[Filter], keep: int | None) -> Pr
 
 
 def _kept(product: Product, come: set[str]) -> Product | None:
-    """Return a product with the versions of which something comes; None without any."""
+    """Return a product with the versions that have an exported item; None if there are none."""
     versions: Mapping[str, Version] = documents.decode_versions(product)
     kept = {
         name: replace(version, items=items)
@@ -144,7 +144,7 @@ def _is_there(target: Path, item: Item) -> bool:
 
 
 def _write_file(target: Path, item: Item, chunks: Iterable[bytes], advance: Callable[[int], Any]) -> None:
-    """Write one file. Raise NotThere when the bytes are not those that the catalog names."""
+    """Write one file. Raise NotThere if its bytes differ from the catalog."""
     digest = hashlib.sha256()
 
     def counted() -> Iterable[bytes]:
@@ -159,7 +159,7 @@ def _write_file(target: Path, item: Item, chunks: Iterable[bytes], advance: Call
 
 
 def _replace(target: Path, chunks: Iterable[bytes]) -> None:
-    """Put a file in place in one step; when `chunks` raises, what was there stays."""
+    """Put a file in place atomically. If `chunks` raises, the previous file stays."""
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(f".{target.name}.part")
     try:

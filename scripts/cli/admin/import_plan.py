@@ -23,7 +23,7 @@ from imageserver.versions.records import Withdrawal
 class Plan:
     """What an import will do. `refused`, `taken` and `unknown` say why a file is left out.
 
-    `withdrawn` is left out because the source has withdrawn it. `notes` are remarks.
+    `withdrawn`: left out because the source has withdrawn it. `notes`: remarks.
     """
 
     files: list[File] = field(default_factory=list)
@@ -56,7 +56,7 @@ def plan(
     told: Callable[[str], Any] = lambda _: None,
     source: SourceRecords | None = None,
 ) -> Plan:
-    """Compare files with the server. `told` is called for each that is read; `source`: the records beside them."""
+    """Compare files with the server. `told` is called with each key to compare; `source`: the source's records."""
     there = {info.key: info for info in deployment.store.list("images")}
     comparing, result = Comparing(deployment), Plan()
     for file in _not_withdrawn(result, found, source or SourceRecords(), there, comparing):
@@ -104,7 +104,7 @@ def _not_withdrawn(
 
 
 def carry_out(deployment: Deployment, todo: Plan, advance: Advance) -> Plan:
-    """Create the files; `files` of the answer are those created. A file that appeared meanwhile is compared."""
+    """Create the files. Return a plan whose `files` are those created. Compare a file that has appeared meanwhile."""
     comparing = Comparing(deployment)
     done = replace(todo, files=[], taken=list(todo.taken), already=list(todo.already), refused=list(todo.refused))
     for file in todo.files:
@@ -128,7 +128,7 @@ def _sort_in(result: Plan, file: File, difference: str) -> None:
 
 
 class Comparing:
-    """Compares files with the objects of the same keys. Reads each record once, and a file only if it must."""
+    """A comparison of files with the objects of the same keys. Reads each record once, and a file only if it must."""
 
     def __init__(self, deployment: Deployment) -> None:
         self._deployment = deployment
@@ -137,7 +137,7 @@ class Comparing:
     def difference(self, file: File, there: ObjectInfo) -> str:
         """Return how they differ, or that it is unknown; empty if they are the same."""
         if isinstance(file.source, Written):
-            return ""  # another one that is here was written on purpose
+            return ""  # a different one on this server was written on purpose
         if file.size_bytes != there.size_bytes:
             return f"{file.key} is there with {there.size_bytes:,} bytes, here it has {file.size_bytes:,}"
         known = self._sha256(file.key, there)
@@ -158,7 +158,7 @@ class Comparing:
         return bool(record and record.withdrawn) or bool(facts and facts.withdrawn)
 
     def _sha256(self, key: str, there: ObjectInfo) -> str:
-        """Return the digest that the record has of this generation of an object; empty if it has none."""
+        """Return the digest of this generation of an object from its record; empty if the record has none."""
         parsed = parse_key(key)
         record = self._known(parsed.version)
         facts = record.files.get(parsed.file) if record else None

@@ -40,7 +40,7 @@ class ListedItem:
 
 @dataclass(frozen=True)
 class Catalog:
-    """The items of the catalog, and by path of a version what of it is withheld and what it shares with others."""
+    """The items of the catalog. By path of a version, `withheld` has what it lost and `shared` what others have too."""
 
     items: list[ListedItem]
     withheld: dict[str, list[Withheld]]
@@ -51,7 +51,7 @@ class Catalog:
 class Unlisted:
     """Why a version or a file of it is not listed, or a warning about it.
 
-    `kind` is that of a record's reason, or withdrawn, withheld (another version is listed instead) or unreadable.
+    `kind` is the kind of a record's reason, or withdrawn, withheld (another version is listed instead) or unreadable.
     """
 
     kind: str
@@ -119,10 +119,10 @@ def read_catalog(store: Store, below: str = "") -> Catalog:
 
 
 def clients(store: Store) -> tuple[str, ...]:
-    """Return the clients that the catalog has items for; all if it lists nothing that can be read."""
+    """Return the clients that the catalog has items for; all clients if it lists nothing that can be read."""
     cache, ftypes = DocumentCache(store), set[str]()
     for stream in documented_streams(store):
-        with suppress(CatalogDamaged):  # another stream may tell; the doctor reports the damage
+        with suppress(CatalogDamaged):  # another stream may show it; the doctor reports the damage
             for product in cache.products(stream).products.values():
                 for version in documents.decode_versions(product).values():
                     ftypes |= {item.ftype for item in version.items.values()}

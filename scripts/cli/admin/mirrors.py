@@ -1,4 +1,4 @@
-"""What `scripts/admin mirror` does: it compares on this machine as the scheduled function does, and asks for copies."""
+"""The work of `scripts/admin mirror`: compare on this machine as the scheduled function does, and request copies."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -89,7 +89,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Listed:
-    """How many of the versions that a mirror holds are `listed` now: others are on their way, or off the list."""
+    """How many of a mirror's versions are `listed` now. The others are still to be listed, or are off the list."""
 
     listed: int
     held: int
@@ -113,9 +113,9 @@ def shown(deployment: Deployment, stream: str) -> Shown:
 
 
 def stream_of_channel(deployment: Deployment, name: str, wanted: str | None) -> str:
-    """Return the stream through which versions enter a channel and nothing public. Raise InvalidMirror.
+    """Return the stream through which versions enter a channel and no public catalog. Raise InvalidMirror.
 
-    It is the channel's only stream, unless another one is `wanted`.
+    It is the channel's only stream unless `wanted` names one.
     """
     channel = deployment.views().get(name)
     if channel is None:
@@ -185,7 +185,7 @@ def compare(
 ) -> Followed:
     """Compare one mirror on this machine, and have the copy function copy the missing files.
 
-    What failed is in `run`.
+    Failures are recorded in `run`.
     """
     services = MirrorServices(
         store=deployment.store,
@@ -219,7 +219,7 @@ def _asker(deployment: Deployment) -> Callable[[str, Sequence[UpstreamFile]], No
 
 
 def listed_now(store: Store, name: str, mirror: Mirror) -> Listed:
-    """Return how many of the versions that a mirror holds are in the catalog as it is now. Raise CatalogDamaged."""
+    """Return how many of a mirror's versions are in the current catalog. Raise CatalogDamaged."""
     held = [parse_version(path) for path in state_of(store, name).held]
     catalog = DocumentCache(store).products(mirror.stream)
     names = {one.product.name: versions_of(catalog, one.product.name) for one in held}
@@ -227,15 +227,15 @@ def listed_now(store: Store, name: str, mirror: Mirror) -> Listed:
 
 
 def held(deployment: Deployment, name: str) -> list[str]:
-    """Return the paths of the versions that a mirror brought and that it has not taken off the list."""
+    """Return the paths of the versions that a mirror copied and has not withdrawn."""
     return sorted(path for path, one in state_of(deployment.store, name).held.items() if not one.delisted)
 
 
 def remove(deployment: Deployment, name: str, *, withdraw: bool) -> list[Moved]:
-    """Stop to follow a server, and return the channels that showed one of the versions that were withdrawn.
+    """Stop following a server. Return the channels that showed one of the withdrawn versions.
 
-    First the configuration: what is copied until then would come again after the withdrawal. What is held is forgotten
-    last, so that a removal that failed can be repeated.
+    The configuration goes first: otherwise a copy that is still under way would bring a version back after its
+    withdrawal. The list of held versions goes last, so that a failed removal can be repeated.
     """
     others = unconfigure(deployment.store, name, time.sleep)
     paths = held(deployment, name) if withdraw else []

@@ -1,7 +1,7 @@
 """Images of another server, found by its catalog: a folder, a bucket or an address with streams/v1/index.json.
 
-Each file declares the sha256 that the other server's catalog gives, and digest compares it: every image that comes
-keeps its fingerprint, and bytes that are other than promised are refused with the reason.
+Each file declares the sha256 that the other server's catalog gives, and digest compares it. Every imported image keeps
+its fingerprint, and bytes that differ from the catalog are refused with the reason.
 """
 
 import hashlib
@@ -37,7 +37,7 @@ _RETRIES: Final = Retry(total=5, backoff_factor=0.5, status_forcelist=(429, 500,
 
 
 class Site(Protocol):
-    """Where another server's files lie; paths are relative to its address."""
+    """The location of another server's files; paths are relative to its address."""
 
     def read(self, path: str) -> bytes | None:
         """Return a document, or None when there is no such file. Raise UpstreamRefused when it cannot be read."""
@@ -69,9 +69,9 @@ def by_catalog(site: Site, stream: str) -> Iterator[File | LeftOut]:
 
 
 def with_catalog(walked: Iterator[File | LeftOut], site: Site, stream: str) -> Iterator[File | LeftOut]:
-    """Yield the files of a tree that lie where ours would lie, and what its catalog lists elsewhere.
+    """Yield the files of a tree that are in this server's layout, and those that its catalog lists elsewhere.
 
-    A catalog that cannot be used is reported, and the tree is taken without it.
+    A catalog that cannot be used is reported, and the tree is imported without it.
     """
     listed: list[File | LeftOut] = []
     try:
@@ -93,9 +93,9 @@ def with_catalog(walked: Iterator[File | LeftOut], site: Site, stream: str) -> I
 def only_chosen(
     found: Iterable[File | LeftOut], filters: Sequence[Filter], keep: int | None
 ) -> Iterator[File | LeftOut]:
-    """Yield what the filters take, and of the rest only what may have been meant and cannot come.
+    """Yield the files that the filters take, and of those left out only the ones that the filters may mean.
 
-    `keep` is how many versions come of each product, the newest; None for all.
+    `keep` is the number of newest versions to import of each product; None for all.
     """
     files: dict[ImageKey, File] = {}
     for one in found:
@@ -183,7 +183,7 @@ class Web:
             if answer.status_code == requests.codes.not_found:
                 return None
             self._check(answer, path)
-            body = BytesIO()  # gives its bytes away without a copy; `bytes +=` copies them all for each chunk
+            body = BytesIO()  # hands its bytes over without a copy; `bytes +=` copies all of them for each chunk
             for chunk in answer.iter_content(1 << 20):
                 if body.tell() + len(chunk) > LARGEST_DOCUMENT_BYTES:
                     raise UpstreamRefused(f"{path} has more than {LARGEST_DOCUMENT_BYTES:,} bytes")
@@ -194,13 +194,13 @@ class Web:
         return File(file.key, file.size_bytes, Download(self, file), file.sha256, file.path)
 
     def open(self, path: str, **headers: str) -> requests.Response:
-        """Start a request. Raise UpstreamRefused, whose message has no credentials, when there is no answer.
+        """Start a request. Raise UpstreamRefused if there is no answer, or if the path would lead elsewhere.
 
-        So it is for a path that would lead elsewhere.
+        The message of the error has no credentials.
         """
         try:
             return self.session.get(joined(self.address, path), headers=headers, timeout=TIMEOUT_S, stream=True)
-        except OSError as error:  # all errors of requests, and a file of authorities that is not there
+        except OSError as error:  # all errors of requests, and a missing file of authorities
             raise UpstreamRefused(f"{self.host} does not answer: {_why(error)}") from error
 
     def _check(self, answer: requests.Response, path: str) -> None:
@@ -214,7 +214,7 @@ class Web:
 
 
 def _why(error: OSError) -> str:
-    """Say what the network needs, where it is that. The error's own words may hold a password."""
+    """Return the error, with what to set if the network caused it. The error's own words may hold a password."""
     if isinstance(error, requests.exceptions.ProxyError):
         if "407" in str(error):
             return network.PROXY_LOGIN
@@ -226,7 +226,7 @@ def _why(error: OSError) -> str:
 
 @dataclass(frozen=True)
 class Download:
-    """A file that is fetched while it is sent on; nothing is created unless size and sha256 are as promised."""
+    """A file that is uploaded while it is fetched; nothing is created unless size and sha256 are as in the catalog."""
 
     web: Web
     file: UpstreamFile
@@ -242,7 +242,7 @@ class Download:
 
 
 class _Promised:
-    """The body of an answer as a file. Raises UpstreamRefused at its end, or as soon as it is longer than promised."""
+    """The body of an answer as a file. Raises UpstreamRefused if it differs from the catalog."""
 
     def __init__(self, answer: requests.Response, file: UpstreamFile) -> None:
         self._answer, self._file = answer, file

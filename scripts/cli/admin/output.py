@@ -35,7 +35,7 @@ def width() -> int:
 
 
 def print_rows(columns: Sequence[str], rows: Sequence[tuple[Sequence[str], Sequence[str]]]) -> None:
-    """Print rows with their remarks: below each row on a terminal, else one line a row, separated by tabs.
+    """Print rows with their remarks: below each row on a terminal, else one line per row, separated by tabs.
 
     Nothing is truncated; the terminal wraps what is too wide.
     """
@@ -65,7 +65,7 @@ def _spaced(cells: Sequence[str], widths: Sequence[int]) -> str:
 
 
 def one_line(text: str) -> str:
-    """Return text of others without characters that move the cursor or look like another row."""
+    """Return untrusted text without characters that move the cursor or look like another row."""
     return "".join(letter if letter.isprintable() else " " for letter in text)
 
 
@@ -89,7 +89,7 @@ def count_progress() -> Progress:
 
 @contextmanager
 def busy(what: str) -> Iterator[Callable[[str], None]]:
-    """Show on standard error, if it is a terminal, what is being done until it ends."""
+    """Show on standard error, if it is a terminal, what is under way."""
     with Console(stderr=True).status(what) as status:
         yield lambda now: status.update(f"{what}: {escape(now)}")
 
@@ -97,7 +97,7 @@ def busy(what: str) -> Iterator[Callable[[str], None]]:
 def carry_out(doing: str, act: Callable[[Run], object], *, in_json: bool, dry_run: bool) -> NoReturn:
     """Carry out a run of maintain, print what it did, and exit with the code of its first failure.
 
-    If an error ends the run, what was done by then is printed first.
+    If an error ends the run, the work done so far is printed first.
     """
     with busy(doing) as progress:
         run = Run(dry_run=dry_run, limit=1 << 60, progress=progress)

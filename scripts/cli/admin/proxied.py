@@ -1,7 +1,7 @@
-"""Another image server, read from a person's machine: through the proxy of the network, with its authorities.
+"""Another image server, read from an operator's machine: through the network's proxy, with its authorities.
 
-The functions never use a proxy. This is for what an operator types: the same hosts, the same redirects, the same TLS.
-One rule is the proxy's alone: it resolves names, so nobody here can tell whether a name leads to a private address.
+The functions never use a proxy. An operator's commands do, with the same rules for hosts, redirects and TLS. Only the
+proxy can apply one rule: it resolves names, so this machine cannot tell whether a name leads to a private address.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from imageserver.remote.connections import TIMEOUT, Connections, default_trust
 from imageserver.upstream.addresses import place_of
 
 CA_VARIABLES: Final = ("AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE")
-"""What may name a PEM file of authorities; the first one wins."""
+"""Variables that may name a PEM file of authorities; the first one that is set wins."""
 
 
 def trust(environment: Mapping[str, str] = os.environ) -> ssl.SSLContext:
@@ -34,12 +34,12 @@ def trust(environment: Mapping[str, str] = os.environ) -> ssl.SSLContext:
         return default_trust()
     try:
         return ssl.create_default_context(cafile=named[1])
-    except OSError as error:  # ssl's own errors are among them
+    except OSError as error:  # including ssl's own errors
         raise NetworkRefused(f"{named[0]} is {named[1]}, which is no readable file of certificates") from error
 
 
 def proxy_of(url: str) -> str:
-    """Return the address of the proxy that the environment has for a URL; empty for none, and for this machine."""
+    """Return the address of the environment's proxy for a URL; empty if there is none, or for this machine."""
     host = urlsplit(url).hostname or ""
     if _is_loopback(host):
         return ""
@@ -50,7 +50,7 @@ def proxy_of(url: str) -> str:
 
 
 class ProxiedConnections(Connections):
-    """Connections to some hosts, each through the proxy that the environment has for it. Close them."""
+    """Connections to some hosts, each through the environment's proxy for it. They must be closed."""
 
     def __init__(self, hosts: Collection[str], allow_private: bool, most: int, trusted: ssl.SSLContext) -> None:
         super().__init__(hosts, allow_private, most, trusted)
@@ -58,7 +58,7 @@ class ProxiedConnections(Connections):
         self._proxies: dict[str, urllib3.ProxyManager] = {}
 
     def ask(self, url: str, headers: Mapping[str, str]) -> urllib3.BaseHTTPResponse:
-        """Send one request. Raise NetworkRefused, which says what to set, where the proxy does not let it through."""
+        """Send one request. Raise NetworkRefused, which says what to set, if the proxy refuses it."""
         proxy = proxy_of(url)
         if not proxy:
             return super().ask(url, headers)
@@ -114,5 +114,5 @@ def _is_loopback(host: str) -> bool:
 
 
 def _why(said: str) -> str:
-    """Return what a proxy's refusal asks for; its own words name its address, and never a login."""
+    """Return what to do about a proxy's refusal. `said` may name the proxy's address, but never a login."""
     return network.PROXY_LOGIN if "407" in said else f"the proxy refuses or is not there; {network.PROXY_REMEDY}"

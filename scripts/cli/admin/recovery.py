@@ -1,4 +1,4 @@
-"""Plan how to make records and catalog anew from what they are made of, and bring deleted images back."""
+"""Plan how to rebuild records and catalog from their sources, and bring deleted images back."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -32,7 +32,7 @@ from imageserver.views.view import SERVED
 
 LEASE_S: Final = 900
 MOST_ROUNDS: Final = 10
-"""How often products of several streams are folded for each other's sake; once is enough unless others publish too."""
+"""How often products that depend on other streams are folded again; once is enough unless others publish meanwhile."""
 INSTEAD: Final = {"streams": "admin rebuild catalog", RECORDS.rstrip("/"): "admin rebuild records"}
 
 
@@ -56,7 +56,7 @@ class RecordsPlan:
     """How to rebuild records. `anew`: keys of files without a readable record; `versions`: how many were examined.
 
     It is not known whether the keys in `anew` held other bytes before (`Record.replaced`), so the edge may still
-    hold those bytes and publish will not invalidate them. The caller does, before it carries out the steps.
+    hold those bytes and publish will not invalidate them. The caller must do so before it carries out the steps.
     """
 
     steps: list[Step] = field(default_factory=list)
@@ -111,7 +111,7 @@ def _recall(store: Store, lost: Record, seen: StoredObject) -> NotDone | None:
 
 
 def _read_again(version: VersionId, services: IngestServices, lost: Record | None) -> NotDone | None:
-    """Ingest a version, from what its lost record said on. What fails is reported, and the next version is read."""
+    """Ingest a version, starting from its lost record. A failure is reported, and the next version is read."""
     key, store = version.record_key, services.store
     try:
         recalled_as = store.create(key, records.encode(lost)) if lost else None  # not over one that came meanwhile
@@ -227,18 +227,18 @@ def _index(store: Store) -> documents.Index:
     seen = store.read(documents.INDEX_KEY)
     try:
         return documents.decode_index(seen.body if seen else None)
-    except CatalogDamaged:  # what the records and images say is enough to find every product
+    except CatalogDamaged:  # the records and images are enough to find every product
         return documents.decode_index(None)
 
 
 def _services(store: Store, max_bytes: int) -> IngestServices:
-    # What is there was let in: rebuilding refuses nothing for being one too many.
+    # Existing files and versions were accepted once: rebuilding refuses none for exceeding a limit.
     limits = Limits(files=NO_LIMIT, versions=NO_LIMIT)
     return IngestServices(store, lambda: datetime.now(UTC), time.sleep, max_bytes, LEASE_S, HashFan, limits=limits)
 
 
 def check_path(path: str) -> None:
-    """Raise UsageError unless a path is of images. The message names the command that rebuilds other documents."""
+    """Raise UsageError unless a path belongs to images. The message names the command that rebuilds other documents."""
     first = path.strip("/").partition("/")[0]
     if not first:
         raise click.UsageError(f"{path!r} is no path of images, expected images/… or one without its stream")
@@ -260,7 +260,7 @@ def deleted(deployment: Deployment, path: str) -> list[File]:
 
 
 def bring_back(deployment: Deployment, files: list[File], advance: Callable[[int], Any]) -> list[str]:
-    """Copy each file. Return the keys that exist by now, which were left as they are."""
+    """Copy each file. Return the keys that exist again and were left as they are."""
     there = []
     for file in files:
         try:
@@ -271,7 +271,7 @@ def bring_back(deployment: Deployment, files: list[File], advance: Callable[[int
 
 
 def being_deleted(deployment: Deployment, files: list[File]) -> list[str]:
-    """Return the versions whose deletion has not ended: what is brought back would be deleted again."""
+    """Return the versions whose deletion has not ended. Files brought back would be deleted again."""
     versions = {version_of(file.key) for file in files if _is_upload(file.key)}
     found = []
     for version in sorted(versions):

@@ -55,7 +55,7 @@ class SourceRecords:
         return applies_to(record, image.file, size_bytes) if record else None
 
     def refusal_of(self, image: ImageKey, size_bytes: int) -> str:
-        """Return why the source does not list a file of this size; empty if nothing speaks against it."""
+        """Return why the source does not list a file of this size; empty if there is no reason."""
         record = self.known.get(image.version)
         facts = record.files.get(image.file) if record else None
         if record is None or facts is None or facts.size_bytes != size_bytes:
@@ -90,7 +90,7 @@ def of_folder(root: Path) -> SourceRecords:
 def of_bucket(s3: Any, bucket: str, prefix: str) -> SourceRecords:
     """Return the records of a bucket, below a prefix that ends in a slash or is empty.
 
-    Raise StorageDenied or StorageUnavailable: what cannot be read never counts as absent.
+    Raise StorageDenied or StorageUnavailable: an unreadable record never counts as absent.
     """
     store = S3Store(s3, bucket)
     keys = [info.key for info in store.list(f"{prefix}{RECORDS}")]
@@ -99,7 +99,7 @@ def of_bucket(s3: Any, bucket: str, prefix: str) -> SourceRecords:
 
 
 def summed_up(withdrawn: Iterable[tuple[ImageKey, Withdrawal]], coming: Iterable[ImageKey]) -> Iterator[Withdrawn]:
-    """Join withdrawn files into versions and products of which nothing else is imported."""
+    """Group withdrawn files into versions and products of which nothing else is imported."""
     of_products = {image.version.product for image in coming}
     of_versions = {image.version for image in coming}
     for product, files in groupby(sorted(withdrawn, key=_order), key=lambda found: found[0].version.product):

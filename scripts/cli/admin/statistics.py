@@ -53,7 +53,7 @@ def report(logs: Logs, counts: Statistics, there: Catalog, now: datetime) -> dic
 
 
 def ratio(part: int, whole: int) -> float | None:
-    """Return a share between 0 and 1, None of nothing."""
+    """Return a share between 0 and 1; None if the whole is 0."""
     return round(part / whole, 4) if whole else None
 
 

@@ -2,7 +2,7 @@
 
 The function logs `{"view":"staging","label":"ci"}` once for each index that a token opens (infra/edge/views.js). A
 client reads the index for a list or a launch, and at most once an hour; a token and its hash are never logged.
-CloudFront delivers these lines as well as it can: one may be late, and in rare cases is lost.
+CloudFront delivers these lines on a best-effort basis: a line may be late, and in rare cases is lost.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from imageserver.errors import SimplestreamsError
 from imageserver.views.view import View
 
 REGION: Final = "us-east-1"
-"""Where CloudFront logs what its functions say, wherever the stack is."""
+"""The region in which CloudFront keeps its functions' logs, wherever the stack is."""
 MOST_PAGES: Final = 500
-"""Answers of CloudWatch Logs that are read; an answer has up to 1 MB, or 10,000 lines, or none."""
+"""The most answers of CloudWatch Logs to read; an answer has up to 1 MB or 10,000 lines, and may have none."""
 _LINE: Final = re.compile(r'\{"view":"[a-z0-9-]+","label":"[a-z0-9-]+"\}')
 
 Line = tuple[datetime, str]
@@ -38,12 +38,12 @@ class EdgeLog(Protocol):
     """The log of the edge's function."""
 
     def lines(self, view: str, since: datetime) -> Iterator[Line]:
-        """Yield the lines about a view, in any order, others among them. Raise LogUnavailable."""
+        """Yield the lines about a view, in any order, and possibly others. Raise LogUnavailable."""
 
 
 @dataclass(frozen=True, slots=True)
 class Use:
-    """How often a token opened an index, and when last; None for never."""
+    """How often a token opened an index, and when it last did; None for never."""
 
     uses: int = 0
     last: datetime | None = None
@@ -55,7 +55,7 @@ class _Logged(msgspec.Struct, frozen=True):
 
 
 def count(lines: Iterable[Line], view: View) -> dict[str, Use]:
-    """Return the use of each token of a view, by label. A line from before a token was made is of an earlier one."""
+    """Return the use of each token of a view, by label. A line older than a token belongs to an earlier token."""
     made = {token.label: datetime.fromisoformat(token.created) for token in view.tokens.values()}
     found = dict.fromkeys(made, Use())
     for at, text in lines:
@@ -67,7 +67,7 @@ def count(lines: Iterable[Line], view: View) -> dict[str, Use]:
 
 
 def _logged(text: str) -> _Logged | None:
-    """Return what a line of the log says of a use. CloudFront puts the request's ID before it."""
+    """Return the use that a line of the log reports. CloudFront puts the request's ID before it."""
     found = _LINE.search(text)
     return msgspec.json.decode(found[0], type=_Logged) if found else None
 
@@ -111,7 +111,7 @@ class CloudWatchLog:
 
 @dataclass(frozen=True, slots=True)
 class LocalLog:
-    """The file in which the local stack keeps what the function logs: a moment and a text in each line."""
+    """The file with the local stack's log of the edge's function: a timestamp and a text in each line."""
 
     file: Path
 

@@ -44,7 +44,7 @@ class File:
     """One file to create as the object `key`.
 
     `sha256` is what the other server's catalog promises, empty where there is none. It is declared with the object,
-    and digest refuses other bytes. `path` is where the file lies there.
+    and digest refuses other bytes. `path` is the file's path there.
     """
 
     key: str
@@ -55,12 +55,12 @@ class File:
 
     @property
     def arguments(self) -> dict[str, Any]:
-        """The arguments with which S3 keeps the object as if it had been uploaded."""
+        """The arguments that make S3 store the object as it would store an upload."""
         return {**about_file(self.key, self.sha256)}
 
 
 def create(deployment: Deployment, file: File, advance: Advance) -> None:
-    """Create one object. Raise AlreadyThere if it exists by now."""
+    """Create one object. Raise AlreadyThere if it exists."""
     try:
         file.source.create(deployment, file, advance)
     except ClientError as error:
@@ -163,7 +163,7 @@ class Copy:
             about["Metadata"] = {**about.get("Metadata", {}), SOURCE_ETAG: self.etag.strip('"')}
         # Not taken from the source, which may be an object of an older release or of another server.
         about["MetadataDirective"] = "REPLACE"
-        about["TaggingDirective"] = "REPLACE"  # the edge may serve it when publish has listed it here
+        about["TaggingDirective"] = "REPLACE"  # the edge may serve it once publish has listed it here
         config = TransferConfig(multipart_threshold=PART, multipart_chunksize=PART, max_concurrency=4)
         deployment.creating_s3.copy(
             source, deployment.bucket, file.key, ExtraArgs=about, Callback=advance, Config=config

@@ -26,7 +26,7 @@ Open = Callable[[str], Iterator[bytes]]
 
 
 class NotThere(Exception):
-    """The file cannot be had; the message says why."""
+    """The file cannot be read; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def from_edge(url: str, trust: ssl.SSLContext) -> Open:
 
 
 def verify(files: Sequence[ListedItem], read: Open, advance: Callable[[int], Any]) -> Iterator[Mismatch]:
-    """Yield every mismatch of these items; `advance` gets the count of bytes read. Versions are read side by side."""
+    """Yield every mismatch of these items; `advance` gets the count of bytes read. Versions are read in parallel."""
     ordered = sorted(files, key=lambda listed: listed.version)
     versions = [list(found) for _, found in groupby(ordered, key=lambda listed: listed.version)]
     for found in in_parallel(lambda found: _version(found, read, advance), versions, READERS):
@@ -89,7 +89,7 @@ def _version(found: list[ListedItem], read: Open, advance: Callable[[int], Any])
         except NotThere as error:
             wrong.append(Mismatch(path, str(error)))
             continue
-        except Exception as error:  # noqa: BLE001 - whatever came for one file: the others are read all the same
+        except Exception as error:  # noqa: BLE001 - whatever fails for one file, the others are read
             wrong.append(Mismatch(path, f"it cannot be read: {explain(error).what}"))
             continue
         if read_bytes != item.size:
@@ -112,7 +112,7 @@ def _fed(chunks: Iterator[bytes], digests: list[Any], advance: Callable[[int], A
 
 
 def _combined(path: str, ftype: str, metadata: dict[str, Any], digests: dict[str, Any]) -> Iterator[Mismatch]:
-    """Yield the fingerprint that a client computes from metadata and root, against the one in the catalog."""
+    """Yield a mismatch if a client would compute another fingerprint from metadata and root than the catalog has."""
     for meta, item in metadata.items():
         told = msgspec.to_builtins(item)
         for field in file_kinds.combined_fields(ftype):

@@ -1,6 +1,6 @@
-"""Carry out `scripts/admin view` and `promote`. Each writes the documents first, then the edge's entries about them.
+"""Carry out `scripts/admin view` and `promote`. Each writes the documents first, then the edge's entries for them.
 
-So a command that was stopped at any point is ended by the same command, and `view sync` ends what is left of all.
+A command that was stopped at any point is completed by running it again. `view sync` completes the work of all of them.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ LIFETIMES: Final = {
 
 @dataclass(frozen=True)
 class NewToken:
-    """A token as it is shown once, and the addresses that it makes."""
+    """A token, which is shown only once, and the addresses that contain it."""
 
     view: str
     label: str
@@ -74,7 +74,7 @@ def plan(
 ) -> View:
     """Return the view that a command line asks for. Raise InvalidView.
 
-    The `own` streams of a private view are private, those that are `shared` are not. A channel has none of its own.
+    The `own` streams of a private view are private, the `shared` ones are not. A channel has none of its own.
     """
     own, shared = tuple(own), tuple(shared)
     view = View(
@@ -96,7 +96,7 @@ def plan(
 
 
 def create(deployment: Deployment, view: View, *, hide: bool) -> tuple[View, int]:
-    """Write a view, tell the edge, and have its catalog folded. Return it, and how many products are folded.
+    """Write a view, update the edge, and have its catalog folded. Return the view and the count of products to fold.
 
     Raise InvalidView if a stream that becomes private is listed for everybody, unless `hide`, and if the edge cannot
     hold the entries: no later change would reach it.
@@ -116,25 +116,25 @@ def create(deployment: Deployment, view: View, *, hide: bool) -> tuple[View, int
     empty = documents.encode(documents.decode_index(None))
     store.create(f"{served_prefix(view.name)}{documents.INDEX_KEY}", empty)  # clients ask an empty server for it too
     sync(store, edge, datetime.now(UTC))
-    # What leaves the public catalog may have held names and images that others wait for.
+    # Versions that leave the public catalog may have held names and images that others wait for.
     return made, fold_again(deployment, (lambda _: True) if listed else made.takes)
 
 
 def expire(deployment: Deployment, name: str, after: timedelta) -> tuple[View, int]:
-    """Give a channel another expiry, 0 for none, and have its catalog folded. Raise InvalidView if it is no channel."""
+    """Set the expiry of a channel, 0 for none, and have its catalog folded. Raise InvalidView if it is no channel."""
     seconds = int(after.total_seconds())
     changed = change_view(deployment.store, name, lambda view: replace(view, expire_after_s=seconds), time.sleep)
     return changed, fold_again(deployment, changed.takes)
 
 
 def require(deployment: Deployment, name: str, checks: Iterable[str]) -> View:
-    """Have a channel require these checks alone from now on. Raise InvalidView if it is no channel."""
+    """Replace the checks that a channel requires. Raise InvalidView if it is no channel."""
     wanted = tuple(dict.fromkeys(checks))
     return change_view(deployment.store, name, lambda view: replace(view, requires=wanted), time.sleep)
 
 
 def remove(deployment: Deployment, name: str) -> int:
-    """Delete a view, what the edge knows of it and its catalog; return how many products are folded again."""
+    """Delete a view, its entries at the edge and its catalog. Return the count of products to fold again."""
     edge, store = edge_of(deployment), deployment.store
     view = view_of(store, name)
     delete_view(store, name, time.sleep)
@@ -198,12 +198,12 @@ def revoke_token(deployment: Deployment, name: str, label: str) -> None:
 
 
 def synchronise(deployment: Deployment) -> Synced:
-    """Tell the edge what the documents of all views say. Expired tokens go."""
+    """Make the edge's entries match the documents of all views. Expired tokens are deleted."""
     return sync(deployment.store, edge_of(deployment), datetime.now(UTC))
 
 
 def tell_moved(moves: Iterable[Moved]) -> None:
-    """Print which channels show another version since a withdrawal."""
+    """Print the channels that show another version after a withdrawal."""
     for one in moves:
         shows = f"{one.product.path}/{one.after}" if one.after else f"nothing of {one.product.path}"
         output.say(f"the channel {one.channel} goes back from {one.before}: it shows {shows}")
@@ -217,7 +217,7 @@ def edge_of(deployment: Deployment) -> KeyValues:
 
 
 def shown(deployment: Deployment, view: View) -> list[tuple[str, str]]:
-    """Return the path of each version that a channel's catalog lists, and when it came into it (ISO 8601, UTC)."""
+    """Return the path of each version that a channel lists, and when it entered the channel (ISO 8601, UTC)."""
     store = deployment.store
     paths = sorted(_versions(DocumentCache(store, served_prefix(view.name)), view.streams))
     versions = [parse_version(path) for path in paths]
@@ -231,7 +231,7 @@ def shown(deployment: Deployment, view: View) -> list[tuple[str, str]]:
 
 
 def fold_again(deployment: Deployment, takes: Callable[[ProductId], bool]) -> int:
-    """Have publish fold these products of the server; return how many they are."""
+    """Have publish fold these products of the server. Return their count."""
     store = deployment.store
     seen = store.read(documents.INDEX_KEY)
     index = documents.decode_index(seen.body if seen else None)

@@ -38,7 +38,7 @@ from imageserver.upstream.mapping import LeftOut
 from imageserver.versions.retention import Rule
 
 _PATIENCE_S: Final = 24 * 3600.0
-"""How long a delta may take on a machine of one's own."""
+"""How long a delta may take on an operator's machine."""
 AS_DEPLOYED: Final = "[default: as the stack was deployed"
 
 

@@ -108,9 +108,9 @@ def _known(one: inventory.RecordState, there: inventory.Catalog) -> dict[str, An
 
 
 def _promoted(one: inventory.RecordState, tested: Results | None, views: Iterable[View]) -> dict[str, Any]:
-    """Return what checks have posted about a version, and its promotions by channel; neither where there is none.
+    """Return the results of a version's checks, and its promotions by channel; each is left out if there are none.
 
-    A check `counts` when it was about the bytes that the version has now.
+    A check `counts` if it tested the bytes that the version has now.
     """
     now = fingerprints_of(one.record) if one.record else frozenset()
     checks = {

@@ -125,7 +125,7 @@ def redrive(deployment: Deployment, as_json: bool, queue: str, yes: bool) -> Non
         try:
             for box in dead_letters.boxes(deployment, queue):
                 dead_letters.read(box, yes, lambda letter, done: found.append((letter, done)))
-        except Exception:  # what was sent back by then is recorded nowhere else
+        except Exception:  # nothing else records which letters were already sent back
             for letter, done in found if yes else ():
                 output.say(f"{letter.queue}: {', '.join(letter.keys)}  sent {letter.sent}  {done}")
             raise

@@ -353,7 +353,7 @@ def list_tokens(deployment: Deployment, as_json: bool, name: str, days: int) -> 
 
 
 def _uses(deployment: Deployment, found: View, days: int) -> dict[str, Use] | None:
-    """Return the use of each token, by label; None where the log cannot be read, which is said."""
+    """Return the use of each token, by label. If the log cannot be read, say so and return None."""
     if not found.tokens:
         return {}
     try:
@@ -450,7 +450,7 @@ def _duration(found: View) -> str:
 
 
 def _leaves(found: View, since: str) -> str:
-    """Say when a version leaves a channel with an expiry, or when it was due to leave it."""
+    """Return when a version leaves a channel with an expiry, or when it was due to leave it."""
     leaves = leaves_at(found, since)
     if not leaves:
         return ""
