@@ -11,7 +11,7 @@ OLDEST = (3, 11)
 
 
 def run(module, *, groups, selects_python=False):  # type: ignore[no-untyped-def]  # any Python 3 must parse this file
-    """Replace this process by `module`, in an environment that holds the dependency `groups` of pyproject.toml.
+    """Replace this process with `module`, in an environment that holds the dependency `groups` of pyproject.toml.
 
     With `selects_python` the option `--python VERSION` chooses the interpreter.
     """
@@ -25,7 +25,7 @@ def run(module, *, groups, selects_python=False):  # type: ignore[no-untyped-def
 
 
 def _use_newer_python():  # type: ignore[no-untyped-def]  # any Python 3 must parse this file
-    """Replace this process by a newer Python from PATH, or explain that there is none."""
+    """Replace this process with a newer Python from PATH, or explain that there is none."""
     for name in ("python3.13", "python3.14", "python3.12", "python3.11"):
         path = shutil.which(name)
         if path and not os.environ.get("SIMPLESTREAMS_PYTHON_CHOSEN"):

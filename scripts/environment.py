@@ -1,7 +1,7 @@
-"""Make an environment with the packages of uv.lock, from nothing but Python's standard library.
+"""Make an environment with the packages of uv.lock, using only Python's standard library.
 
-Each version of Python has an environment of its own: `.venv-3.11`, `.venv-3.13`. `.venv` is a link to the first that
-was made, for editors and for commands typed by hand.
+Each version of Python has its own environment: `.venv-3.11`, `.venv-3.13`. `.venv` is a link to the first one made,
+for editors and for commands typed by hand.
 
 If an environment is older than `uv.lock` it is brought up to date: by the `uv` on PATH if there is a recent one,
 else by a pinned `uv`, fetched and checked by its sha256 (so this step needs neither pip nor TLS roots). The packages
@@ -66,7 +66,7 @@ class SetupFailed(Exception):
 
 
 def run(module: str, *, groups: Sequence[str]) -> NoReturn:
-    """Replace this process by `module` in an environment that holds the dependency `groups` of pyproject.toml."""
+    """Replace this process with `module` in an environment that holds the dependency `groups` of pyproject.toml."""
     try:
         python = ensure_environment(groups)
     except SetupFailed as failure:
@@ -174,7 +174,7 @@ def _is_fresh(environment: Path, groups: Sequence[str]) -> bool:
 def _read_stamp(environment: Path) -> dict[str, Any]:
     try:
         stamp = json.loads((environment / "stamp.json").read_text())
-    except (OSError, ValueError):  # absent or cut short: made again
+    except (OSError, ValueError):  # absent or truncated: the environment is made again
         return {}
     return stamp if isinstance(stamp, dict) else {}
 
@@ -227,7 +227,7 @@ def _runs(python: Path) -> bool:
 
 
 def _uv(uv: str, settings: dict[str, str], *arguments: str) -> None:
-    loudness = [] if sys.stderr.isatty() else ["--quiet"]  # a person likes to see that something happens
+    loudness = [] if sys.stderr.isatty() else ["--quiet"]  # on a terminal, show that something happens
     result = subprocess.run([uv, *loudness, *arguments], env=settings, check=False, stdout=subprocess.DEVNULL)
     if result.returncode:
         raise SetupFailed(
@@ -237,7 +237,7 @@ def _uv(uv: str, settings: dict[str, str], *arguments: str) -> None:
 
 
 def uv_settings(environment: dict[str, str]) -> dict[str, str]:
-    """Return `environment` with pip's own settings (variables and pip.conf) said in uv's words; uv's variables win."""
+    """Return `environment` with pip's own settings (variables and pip.conf) translated to uv's; uv's variables win."""
     pip = {**_pip_conf(environment), **{k: v for k, v in environment.items() if v}}
     settings = dict(environment)
     for uv_name, pip_name in (
@@ -300,7 +300,7 @@ def _fetch_uv(target: Path) -> None:
         with zipfile.ZipFile(wheel) as archive:
             binary = Path(archive.extract(f"uv-{UV_VERSION}.data/scripts/uv", scratch))
         binary.chmod(0o755)
-        binary.replace(target)  # atomic: another process never sees half a program
+        binary.replace(target)  # atomic: another process never sees a partial program
 
 
 def _fetch_wheel(url: str, target: Path, sha256: str) -> None:
@@ -346,8 +346,8 @@ def _mirror_url(name: str) -> str | None:
 
 
 def _download(url: str) -> bytes:
-    """Return the body of `url`. Falls back to an unverified connection: a bare machine has no TLS roots, and what is
-    fetched here is checked against a sha256 pinned above."""
+    """Return the body of `url`. Fall back to an unverified connection: a bare machine has no TLS roots, and a wheel is
+    checked against the sha256 pinned above."""
     request = urllib.request.Request(url, headers={"User-Agent": "serverless-simplestreams"})
     try:
         with urllib.request.urlopen(request, timeout=120) as answer:

@@ -1,8 +1,8 @@
-"""Region and credentials, found in one way by every script: boto3's own chain, with AWS_REGION before it.
+"""Region and credentials, found in the same way by every script: boto3's own chain, with AWS_REGION before it.
 
 Region: AWS_REGION, AWS_DEFAULT_REGION, then that of the profile. A bucket is asked for its own region, which wins.
 Credentials: the environment, AWS_PROFILE, ~/.aws/config and ~/.aws/credentials, SSO, the role of the machine.
-`scripts/upload` has no boto3 and takes the same variables, with the same words.
+`scripts/upload` has no boto3, but reads the same variables and prints the same messages.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _FROM_FILES: Final = (
 )
 """Variables whose values a file may give with the end of its line, of Windows too."""
 ANY_REGION: Final = "us-east-1"
-"""Whom to ask for the region of a bucket while no region is set."""
+"""The region in which a bucket's region is looked up while no region is set."""
 
 _SSO: Final = (aws.SSOError, aws.TokenRetrievalError, aws.NoAuthTokenError)
 _CONFIGURATION: Final = (
@@ -72,7 +72,7 @@ class NoBucket(Exception):
 
 
 def session(region_of: str) -> boto3.Session:
-    """Return a session with a region. NotUsable when none is set; `region_of` completes "the region of …"."""
+    """Return a session with a region. Raise NotUsable if none is set; `region_of` completes "the region of …"."""
     found = _configured()
     if not found.region_name:
         raise NotUsable(Unusable(NO_REGION, f"{SET_REGION} {region_of}"))
@@ -82,8 +82,8 @@ def session(region_of: str) -> boto3.Session:
 def session_for_bucket(bucket: str) -> boto3.Session:
     """Return a session in the region of a bucket, whatever region is set.
 
-    Raises NoBucket, NotUsable when the bucket does not say and no region is set, and botocore's ConnectionError and
-    HTTPClientError when it cannot be asked and no region is set: with one, URLs can be signed without a network.
+    Raise NoBucket if there is none. If no region is set, raise NotUsable when S3 does not name the bucket's region, and
+    botocore's ConnectionError or HTTPClientError when S3 cannot be asked. With a region, URLs can be signed offline.
     """
     configured = _configured()
     try:
@@ -99,7 +99,7 @@ def session_for_bucket(bucket: str) -> boto3.Session:
 
 
 def s3_config(*, path_style: bool = False, **more: Any) -> Config:
-    """Return how a client talks to S3, also where its URLs are handed on.
+    """Return the configuration of an S3 client, also of one whose URLs are handed on.
 
     SigV4 is named, since boto3 presigns with SigV2 in old regions. The host is regional, since a redirect from the
     global one does not keep the signature.
@@ -159,7 +159,7 @@ def _session(region: str | None) -> boto3.Session:
 
 
 def _region_of(bucket: str, configured: boto3.Session) -> str:
-    """Return the region of a bucket as S3 says it, also to those who may not use the bucket; empty if it does not."""
+    """Return the region of a bucket, empty if unknown. S3 names it even to callers who may not use the bucket."""
     patience = Config(connect_timeout=5, read_timeout=10, retries={"total_max_attempts": 2})
     s3 = configured.client(
         "s3", configured.region_name or ANY_REGION, config=Config(signature_version=UNSIGNED).merge(patience)
@@ -187,7 +187,7 @@ def _no_profile(name: str) -> Unusable:
 
 
 def _refused(error: ClientError) -> Unusable | None:
-    """Return what AWS says of the credentials that it was asked with."""
+    """Return why AWS rejects the credentials of a request; None if it does not."""
     about = error.response.get("Error", {})
     code, said = about.get("Code", ""), f"{error.operation_name}: {about.get('Message') or error}"
     if code in _EXPIRED_CODES:

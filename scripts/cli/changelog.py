@@ -2,8 +2,8 @@
 
     python3 scripts/cli/changelog.py v1.2.0
 
-The release workflow calls it with the tag, so a tag without a changelog or with another version than the project's is
-refused before anything is published.
+The release workflow calls it with the tag. So a tag without a changelog section, or with a version other than the
+project's, is refused before anything is published.
 """
 
 import re
@@ -44,7 +44,7 @@ def _section(changelog: str, version: str) -> str:
 
 
 def main(arguments: list[str]) -> int:
-    """Print the notes; 0 when they are there, 1 when the release must not be made, 2 when the arguments are wrong."""
+    """Print the notes. Return 0 if there are any, 1 if the release must not be made, 2 if the arguments are wrong."""
     if len(arguments) != 1:
         print(__doc__, file=sys.stderr)
         return 2

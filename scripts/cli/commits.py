@@ -16,7 +16,7 @@ from typing import Final
 
 MOST_CHARACTERS: Final = 72
 _ROUTE: Final = re.compile(r"\b(GET|HEAD|PUT|POST|PATCH|DELETE) /\S*")
-"""A route of the API is no path of a file."""
+"""A route of the API, which is not the path of a file."""
 _PATH: Final = re.compile(
     r"""(?<![\w/])(
         (~|\.{1,2})?/[\w.-]+\S*         # /tmp/clone, ~/clone, ./scripts/test
@@ -29,7 +29,7 @@ _PATH: Final = re.compile(
 
 
 _BY_GITHUB: Final = re.compile(r"Merge pull request #\d+ from ")
-"""GitHub's own words, with the name of somebody else's branch."""
+"""GitHub's own subject, with the name of a contributor's branch."""
 
 
 def faults(subject: str) -> Iterator[str]:
@@ -47,7 +47,7 @@ def faults(subject: str) -> Iterator[str]:
 
 
 def main(arguments: list[str]) -> int:
-    """Print every fault; 0 if there is none, 1 if there are some, 2 if the arguments are wrong."""
+    """Print every fault. Return 0 if there is none, 1 if there are any, 2 if the arguments are wrong."""
     match arguments:
         case ["--range", commits]:
             subjects = _subjects(commits)

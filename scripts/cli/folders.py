@@ -1,4 +1,4 @@
-"""Where commands keep and find things."""
+"""Folders in which commands keep their state."""
 
 from pathlib import Path
 

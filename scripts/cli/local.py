@@ -22,7 +22,7 @@ from local_stack.sample import VERSION, host_architecture, sample_files
 from local_stack.stack import LocalStack, Options
 
 SETTLE_S = 60
-"""How long the first things may take: the sample's listing, the first run of schedules."""
+"""How long the sample's listing and the first run of the schedules may take."""
 CACHES = {"lxd": "/var/snap/lxd/common/lxd/cache/* /var/cache/lxd/*", "incus": "/var/cache/incus/*"}
 """Where the daemons of each kind keep a catalog: LXD's from the snap and from other packages."""
 NO_XDELTA3 = """Deltas are on, and this machine has no xdelta3: none is made. On Debian and Ubuntu:

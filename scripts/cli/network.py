@@ -20,7 +20,7 @@ _OTHER_CA_VARIABLES: Final = ("SSL_CERT_FILE", "CURL_CA_BUNDLE")
 
 
 class NetworkRefused(UpstreamRefused):
-    """The network of this machine is in the way, not the other server; the message says what to set."""
+    """The network of this machine refuses, not the other server; the message says what to set."""
 
 
 def reach_loopback_directly(environment: MutableMapping[str, str] = os.environ) -> None:
@@ -37,7 +37,7 @@ def reach_loopback_directly(environment: MutableMapping[str, str] = os.environ) 
 
 
 def remedy(error: BaseException) -> str:
-    """Return what to do about an error that a proxy or a certificate authority of the network causes; else ""."""
+    """Return what to do about an error caused by the network's proxy or certificate authority; "" for any other."""
     if isinstance(error, aws.ProxyConnectionError):
         if "407" in str(error.kwargs.get("error")):
             return PROXY_LOGIN

@@ -88,7 +88,7 @@ def main(
 def presign(client: Any, bucket: str, key: str, expires_s: int, overwrite: bool) -> Upload:
     """Return one upload.
 
-    Unless it may overwrite, its headers are signed: not even a URL that fell into other hands can replace a file.
+    Unless it may overwrite, its headers are signed: even a leaked URL cannot replace a file.
     """
     headers = {"Cache-Control": cache_control(key)}
     signed = {"Bucket": bucket, "Key": key}
@@ -98,7 +98,7 @@ def presign(client: Any, bucket: str, key: str, expires_s: int, overwrite: bool)
     url = client.generate_presigned_url("put_object", signed, ExpiresIn=expires_s)
     options = [f"-H '{name}: {value}'" for name, value in headers.items()]
     file = shlex.quote(key.rsplit("/", 1)[1])
-    # Not as an argument: everybody on the machine sees those, and the URL is all that an upload needs.
+    # Not as an argument: everybody on the machine can see those, and an upload needs nothing but the URL.
     curl = " ".join([f"echo 'url = \"{url}\"' |", "curl", "--fail-with-body", "-K", "-", *options, "-T", file])
     return Upload(key, url, "PUT", headers, expires_s, curl)
 
@@ -172,7 +172,7 @@ def _aws(bucket: str) -> tuple[Any, str]:
 
 
 def _end_for(error: Exception, what: str) -> NoReturn:
-    """End with what an error of AWS means; `what` was attempted, where it is not about credentials or region."""
+    """Exit with the meaning of an AWS error. If it is not about credentials or region, `what` says what failed."""
     if reason := aws.unusable(error):
         _end(NO_CREDENTIALS, f"{reason.what}; {reason.remedy}")
     advice = network.remedy(error)

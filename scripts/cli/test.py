@@ -47,13 +47,13 @@ OPTIONAL = (
 
 
 def main() -> int:
-    """Run the checks, then pytest with the arguments given; 0 only if all of it passed."""
+    """Run the checks, then pytest with the arguments given. Return 0 only if everything passed."""
     given = sys.argv[1:]
     if {"-h", "--help"} & set(given):
         print(HELP, end="")
         return 0
     environment = {
-        "PYTHONHASHSEED": "0",  # or a random run would not replay from its seed: sets have an order of their own
+        "PYTHONHASHSEED": "0",  # or a random run would not replay from its seed: the order of sets varies
         **os.environ,
         **_caches(working_folder()),
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
@@ -139,7 +139,7 @@ def _say_what_is_missing() -> None:
 
 
 def _caches(folder: Path) -> dict[str, str]:
-    """Return where each tool keeps what it learned; its own default would be the clone, which may be read-only."""
+    """Return where each tool keeps its cache. By default that is the clone, which may be read-only."""
     return {
         "RUFF_CACHE_DIR": str(folder / ".ruff_cache"),
         "MYPY_CACHE_DIR": str(folder / ".mypy_cache"),
@@ -163,7 +163,7 @@ def _run(command: list[str], environment: dict[str, str]) -> int:
 
 
 def _parallel(given: list[str]) -> list[str]:
-    """Use two workers at least when everything runs; a chosen test or a debugger gets the plain runner."""
+    """Use at least two workers for the whole suite. Chosen tests and a debugger get the plain runner."""
     if any(
         word in ("-n", "--pdb", "-s", "-p") or word.startswith(("-n", "tests/", "--numprocesses")) for word in given
     ):

@@ -242,7 +242,10 @@ class Download:
 
 
 class _Promised:
-    """The body of an answer as a file. Raises UpstreamRefused if it differs from the catalog."""
+    """The body of an answer as a file.
+
+    Reading raises UpstreamRefused if the body differs from the catalog: at its end, or as soon as it is too long.
+    """
 
     def __init__(self, answer: requests.Response, file: UpstreamFile) -> None:
         self._answer, self._file = answer, file

@@ -22,7 +22,7 @@ LEFT: Final = 3
 RUNNING: Final = 8
 INTERRUPTED: Final = 130
 STEPS_THAT_WAIT: Final = 6
-"""No more steps than this wait for as long as `--wait` says; the lease covers them all."""
+"""At most this many steps wait for up to `--wait` seconds each; the lease covers them all."""
 SKIPPABLE: Final = [step.name for step in STEPS if step.can_skip]
 EXIT_CODES: Final = (
     "Exit codes: 0 every step is ok; 1 a step failed, and nothing is left of the image; 2 wrong usage; 3 something of "
@@ -132,7 +132,7 @@ def _show(run: Run, done: Sequence[Done], kept: bool, left: bool, as_json: bool)
 
 
 def is_left(run: Run, done: Sequence[Done], keep: bool) -> bool:
-    """Return whether something is there that should not be: of this run's image, or of an earlier one's."""
+    """Return whether anything is left on the server of this run's image or of an earlier one."""
     results = {row.step: row.result for row in done}
     if results["tidy"] != "ok":
         return True

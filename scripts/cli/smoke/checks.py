@@ -1,4 +1,4 @@
-"""What a client, a browser and a publisher must get from the server. Each check returns a detail, or raises Failed."""
+"""What a client, a browser and a publisher must get from the server. Each check returns a detail or raises Failed."""
 
 import hashlib
 import json
@@ -22,7 +22,7 @@ from imageserver.storage.s3 import CONTENT_TYPE
 from imageserver.versions import records
 
 LONGEST_FRESH_S: Final = 300
-"""A document that caches may keep for longer shows an upload that much later."""
+"""If caches may keep a document longer than this, clients see an upload that much later."""
 LEAST_IMAGE_S: Final = 24 * 3600
 LONGEST_ERROR_S: Final = 60
 PROMPT_S: Final = 5.0
@@ -31,7 +31,7 @@ REDIRECTS: Final = (301, 302, 307, 308)
 
 
 def document(run: Run, path: str) -> bytes:
-    """Fetch one JSON document as a client does. Failed unless it is there, readable, and kept for a short time."""
+    """Fetch one JSON document as a client does. Raise Failed unless it is there, readable, and cached only briefly."""
     return _document(run.server.get(path), path)
 
 
@@ -49,7 +49,7 @@ def _document(answer: Answer, path: str) -> bytes:
 
 
 def whole_catalog(run: Run) -> str:
-    """Check that every client can read every stream, and that nobody else has the aliases of the image."""
+    """Check that every client can read every stream. Note the aliases of all other products."""
     images = reader.read_catalog(lambda path: document(run, path))
     others = [image for image in images if image.product != PRODUCT.name]
     run.seen_aliases = {alias for image in others for alias in image.aliases}
@@ -72,7 +72,7 @@ def await_listed(run: Run) -> str:
 
 
 def whereabouts(run: Run) -> str:
-    """Say how far the version came, so that an operator knows where to look."""
+    """Return how far the version got, so that an operator knows where to look."""
     version, store = run.image.version, run.server.store
     if (seen := store.read(version.record_key)) is None:
         return "no record was written: digest has not read the files (the bucket's events, the queue arrivals, digest)"
@@ -160,11 +160,11 @@ def _expect_prompt(seconds: float, url: str) -> None:
 
 
 NOT_LISTED: Final = {403, 404}
-"""What the edge answers for a file that is not there: S3 lets it read listed uploads only, and this is none."""
+"""The edge's answers for a missing file: S3 lets the edge read listed uploads only, and this is not one."""
 
 
 def missing(run: Run) -> str:
-    """Check that a missing document is a 404 and a missing file an error, which nobody keeps for long."""
+    """Check that a missing document is a 404 and a missing file an error, and that both are cached only briefly."""
     answers = {f"{run.image.version.prefix}no-such-file": NOT_LISTED, "streams/v1/no-such-document.json": {404}}
     for path, expected in answers.items():
         answer = run.server.get(path)

@@ -18,7 +18,7 @@ from imageserver.format.wording import counted
 LONGEST_S: Final = 120
 REMOTE: Final = "smoke-test"
 VARIABLES: Final = {"lxc": "LXD", "incus": "INCUS"}
-"""Client -> how the names of its environment variables begin."""
+"""Client -> the prefix of its environment variables."""
 METADATA_FTYPES: Final = {"lxc": "lxd", "incus": "incus"}
 
 
@@ -31,7 +31,7 @@ class Client:
     environment: dict[str, str]
 
     def __call__(self, *arguments: str) -> str:
-        """Run it; Failed with what it complains of, or when it takes too long."""
+        """Run the client. Raise Failed with its error output, or if it takes too long."""
         try:
             done = subprocess.run(
                 (self.program, *arguments),
@@ -54,14 +54,14 @@ def check_with(program: str) -> Callable[[Run], str]:
             raise Skipped("the clients take only https")
         if run.server.clients and METADATA_FTYPES[program] not in run.server.clients:
             raise Skipped(f"the stack was deployed for {', '.join(run.server.clients)}")
-        # Another machine of the edge may hold the index of half a minute ago.
+        # Another server of the edge may still have the index of half a minute ago.
         return run.wait(lambda: _listed_and_exported(found, run), lambda: f"{program} does not list the image")
 
     return check
 
 
 def usable(program: str) -> str:
-    """Return the path of the client. Skipped if there is none that takes a configuration from its environment."""
+    """Return the path of the client. Raise Skipped unless it takes its configuration from the environment."""
     found = shutil.which(program)
     if found is None:
         raise Skipped("not installed")

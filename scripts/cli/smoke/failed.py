@@ -6,4 +6,4 @@ class Failed(Exception):
 
 
 class Skipped(Exception):
-    """The step cannot be taken here; the message says why. No fault of the server."""
+    """The step cannot run here; the message says why. This is no fault of the server."""

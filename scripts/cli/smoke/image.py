@@ -49,8 +49,8 @@ class Image:
 def build(now: datetime, taken: Collection[str], token: str) -> Image:
     """Make the image of one run. `token` makes its fingerprint unique; `taken` are version names not to use.
 
-    The version is named after the minute, or after the first minute from now on that is not taken, in the form of those
-    that an older release left there: clients order versions of one form only.
+    The version is named after this minute, or after the next one that is not taken. The name has the form of those that
+    an older release left there, because clients only order versions of one form.
     """
     layout = "%Y%m%d_%H:%M" if any(":" in name for name in taken) else "%Y%m%d_%H%M"
     while (name := now.strftime(layout)) in taken:

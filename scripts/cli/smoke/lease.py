@@ -1,7 +1,7 @@
-"""One smoke test of a server at a time: each removes what an earlier one left, and must not take that from a live one.
+"""A lease for one smoke test of a server at a time: each removes what an earlier one left, but not from a running one.
 
-The lease is an object beside the product. It is released at the end, also after Ctrl-C. One whose process was killed
-runs out by itself; on the machine where that process ran it is taken over at once.
+The lease is an object beside the product. It is released at the end, even after Ctrl-C. The lease of a killed process
+expires by itself; on the machine where that process ran, the next test takes it over at once.
 """
 
 import json
@@ -25,7 +25,7 @@ class Running(Exception):
 
 @contextmanager
 def held(store: Store, seconds: float, take_over: bool) -> Iterator[None]:
-    """Hold the lease for at most `seconds`. Running if another process does. Errors as of the store."""
+    """Hold the lease for at most `seconds`. Raise Running if another process has it, and the store's errors."""
     _release_dead(store, take_over)
     token = f"{socket.gethostname()} {os.getpid()} {uuid4().hex}"
     with lease(store, LEASE_KEY, token, lambda: datetime.now(UTC), seconds, time.sleep) as mine:
@@ -35,7 +35,7 @@ def held(store: Store, seconds: float, take_over: bool) -> Iterator[None]:
 
 
 def _release_dead(store: Store, take_over: bool) -> None:
-    """Delete the lease of a process of this machine that is gone, or with `take_over` any."""
+    """Delete the lease of a process of this machine that has ended. With `take_over`, delete any lease."""
     if (seen := store.read(LEASE_KEY)) is None:
         return
     host, process = _holder(seen.body)

@@ -1,8 +1,8 @@
-"""What a client makes of a catalog, by the clients' own rules and by none of the code that wrote it. Pure.
+"""A client's reading of a catalog, by the clients' own rules and without any of the code that wrote it. Pure.
 
 Restated from `shared/simplestreams` of LXD and Incus (products.go, simplestreams.go): which streams they read, which
-items make an image, which field is its fingerprint. One value of a wrong type fails a whole document there; so it
-does here.
+items make an image, which field is its fingerprint. There, one value of the
+wrong type makes a whole document unreadable, and so it does here.
 """
 
 from collections.abc import Callable, Iterator
@@ -99,13 +99,13 @@ _T = TypeVar("_T")
 
 
 def read_index(body: bytes) -> list[str]:
-    """Return the paths of the products documents that clients fetch. NotReadable as of `read_products`."""
+    """Return the paths of the products documents that clients fetch. Raise NotReadable as `read_products` does."""
     entries = _decode(body, _Index, INDEX).index.values()
     return [entry.path for entry in entries if entry.datatype == "image-downloads" and entry.products]
 
 
 def read_products(body: bytes, path: str) -> list[Image]:
-    """Return the images of one products document for each client; NotReadable where a client fails."""
+    """Return the images of one products document for each client. Raise NotReadable where a client would fail."""
     return [
         image
         for name, product in _decode(body, _Products, path).products.items()

@@ -1,4 +1,4 @@
-"""What a smoke test shows: a table or JSON on standard output, and on standard error what takes long."""
+"""The output of a smoke test: a table or JSON on standard output, and slow steps on standard error."""
 
 import threading
 from collections.abc import Iterator, Sequence
@@ -19,7 +19,7 @@ COLUMNS: Final = ("STEP", "RESULT", "SECONDS", "")
 
 
 def table(done: Sequence[Done]) -> str:
-    """Return one line a step, aligned: its name, how it ended, what it took, and a detail."""
+    """Return one aligned line per step: its name, its result, its duration, and a detail."""
     rows = [COLUMNS, *((row.step, row.result, _seconds(row), one_line(row.detail)) for row in done)]
     name, result, seconds = (max(len(row[column]) for row in rows) for column in range(3))
     lines = (f"{row[0]:<{name}}  {row[1]:<{result}}  {row[2]:>{seconds}}  {row[3]}" for row in rows)
@@ -31,7 +31,7 @@ def _seconds(row: Done) -> str:
 
 
 def document(run: Run, done: Sequence[Done], kept: bool, left: bool) -> dict[str, Any]:
-    """Return the object of `--json`. `kept`: the image is there by request; `left`: something is there against it."""
+    """Return the object of `--json`. `kept`: the image was kept on request; `left`: something was left behind."""
     return {
         "address": run.server.address,
         "version": run.image.version.path,
@@ -60,7 +60,7 @@ def summary(done: Sequence[Done]) -> str:
 
 @contextmanager
 def watch(step: Step) -> Iterator[None]:
-    """Say on standard error what is being done once it takes more than QUIET_S."""
+    """Report a step on standard error once it takes more than QUIET_S."""
     console = Console(stderr=True)
     status = console.status(f"{step.name}: {step.doing}")
     say = status.start if console.is_terminal else lambda: click.echo(f"smoke: {step.name}: {step.doing}", err=True)

@@ -1,4 +1,4 @@
-"""One smoke test: its state, and its steps in order. A step that fails ends no other that can do without it."""
+"""One smoke test: its state, and its steps in order. A failed step skips only the steps that need it."""
 
 import sys
 import time
@@ -21,17 +21,17 @@ POLL_S: Final = 1.0
 
 Result = Literal["ok", "failed", "skipped", "interrupted"]
 Watch = Callable[["Step"], AbstractContextManager[object]]
-"""Wraps each step, to say on standard error that one takes long."""
+"""A wrapper of each step, which reports slow steps on standard error."""
 
 _T = TypeVar("_T")
 
 
 @dataclass
 class Run:
-    """What the steps share. `patience_s` is how long one waits for the server at most.
+    """The state that the steps share. `patience_s` is the longest time that a step waits for the server.
 
-    `direct`: sign the upload here without asking the API. `sent`: files may have arrived. `publisher`: the API gave
-    the URLs. `seen_aliases` are those that other products had before, `listed` what clients see of the image.
+    `direct`: the upload is signed here, without the API. `sent`: files may have arrived. `publisher`: the API returned
+    the URLs. `seen_aliases`: those that other products had before the upload. `listed`: the image as clients see it.
     """
 
     server: Server
@@ -46,7 +46,7 @@ class Run:
     clock: Callable[[], float] = time.monotonic
 
     def wait(self, look: Callable[[], _T | None], overdue: Callable[[], str]) -> _T:
-        """Return the first answer that is not None; Failed with what `overdue` says when patience is over."""
+        """Return the first answer that is not None. After `patience_s` raise Failed with the text of `overdue`."""
         deadline = self.clock() + self.patience_s
         while (found := look()) is None:
             if self.clock() > deadline:
@@ -57,9 +57,9 @@ class Run:
 
 @dataclass(frozen=True)
 class Step:
-    """One row of the table. `act` returns a detail to show, or raises. `cleans`: it is taken whatever happened before.
+    """One row of the table. `act` returns a detail to show, or raises. `cleans`: it runs whatever happened before.
 
-    `needs` are the steps without which it makes no sense; `can_skip`: `--skip` takes its name.
+    `needs`: the steps that must have succeeded before it. `can_skip`: `--skip` accepts its name.
     """
 
     name: str
@@ -72,7 +72,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Done:
-    """How one step ended."""
+    """The result of one step."""
 
     step: str
     result: Result
@@ -81,7 +81,7 @@ class Done:
 
 
 def take(steps: Sequence[Step], run: Run, skip: Iterable[str], keep: bool, watch: Watch) -> list[Done]:
-    """Take every step that can be taken. After an interruption only those that clean up; after two, none."""
+    """Run every step that can run. After one interruption run only those that clean up; after two, none."""
     done: dict[str, Done] = {}
     interruptions = 0
     for step in steps:

@@ -1,4 +1,4 @@
-"""The server under test, and who calls it. The one module that knows how servers and credentials are found."""
+"""The server under test, and its caller. No other module of the smoke test looks for servers or credentials."""
 
 import os
 import time
@@ -16,12 +16,12 @@ from cli.smoke.web import Answer, Web
 from imageserver.storage.port import Store
 
 API_PATIENCE: Final = 3
-"""How often a busy API is asked."""
+"""How many times a busy API is asked."""
 
 
 @dataclass(frozen=True)
 class Server:
-    """One server: `address` is what clients know, `api` where uploads are asked for; neither ends in a slash."""
+    """One server: `address` is what clients know, `api` the address of the upload API; neither ends in a slash."""
 
     deployment: Deployment
     address: str
@@ -49,7 +49,7 @@ class Server:
         return self.web.ask(f"{self.address}/{path}", headers={"Accept-Encoding": "gzip"})
 
     def call(self, method: str, path: str, body: bytes | None = None) -> Answer:
-        """Send a request to the API as this operator; while it is busy, again."""
+        """Send a request to the API as this operator. Repeat it while the API is busy."""
         url = f"{self.api}/{path}"
         about = {"Content-Type": "application/json"} if body is not None else {}
         for attempt in range(API_PATIENCE):
@@ -60,7 +60,7 @@ class Server:
         return answer
 
     def _signature(self, method: str, url: str, body: bytes | None, headers: Mapping[str, str]) -> dict[str, str]:
-        """Return the headers that say who calls: a bearer token or SigV4; the local stack takes a name."""
+        """Return the headers that identify the caller: a bearer token or SigV4, or for the local stack a name."""
         if token := os.environ.get("SIMPLESTREAMS_TOKEN", ""):
             return {"Authorization": f"Bearer {token}"}
         if self.deployment.endpoint:
@@ -74,9 +74,9 @@ class Server:
 
 
 def find(stack: str, state_dir: Path | None, address: str, api: str) -> Server:
-    """Return the deployed stack of that name, else the local stack that runs; ends with a sentence if there is none.
+    """Return the deployed stack of that name, else the running local stack. Exit with a sentence if there is none.
 
-    `address` and `api` go before what is known of it.
+    `address` and `api` override the addresses of the stack.
     """
     found = open_stack(stack) if stack else open_local(state_dir)
     return Server(found, (address or found.edge).rstrip("/"), (api or found.api).rstrip("/"), Web(found.ca_file))

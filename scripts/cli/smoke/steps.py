@@ -12,14 +12,14 @@ from imageserver.format import documents
 
 
 def tidy(run: Run) -> str:
-    """Remove what a smoke test left that was killed, or kept its image."""
+    """Remove what an earlier smoke test left because it was killed or kept its image."""
     left = removing.versions(run.server)
     run.wait(lambda: removing.delete(run.server) or None, lambda: _still_there(run))
     return f"removed {', '.join(sorted(left))}" if left else ""
 
 
 def upload(run: Run) -> str:
-    """Upload both files, by the API where the caller is a publisher, else signed with the operator's credentials."""
+    """Upload both files: through the API if the caller is a publisher, else signed with the operator's credentials."""
     if taken := run.seen_aliases & set(ALIASES):
         raise Failed(f"another product has the alias {min(taken)}, which clients would then find twice")
     answer = "without the API" if run.direct else uploading.through_api(run.server, run.image)

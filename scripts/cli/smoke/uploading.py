@@ -34,7 +34,7 @@ def request_of(image: Image) -> BatchRequest:
 
 
 def through_api(server: Server, image: Image) -> BatchAnswer | str:
-    """Ask the API for URLs; where the caller is no publisher, its refusal. Failed for any other answer."""
+    """Ask the API for URLs. Return its refusal if the caller is no publisher. Raise Failed for any other answer."""
     answer = server.call("POST", "uploads/batch", msgspec.json.encode(request_of(image)))
     if answer.status in (401, 403):
         return f"the API answers {answer.status}: {said(answer)}"
@@ -60,7 +60,7 @@ def with_own_credentials(server: Server, image: Image) -> BatchAnswer:
 
 
 def send(server: Server, image: Image, answer: BatchAnswer) -> None:
-    """Send each file by PUT. Failed names the file and what S3 says."""
+    """Send each file by PUT. Raise Failed with the file and S3's answer."""
     for upload in answer.uploads:
         file = upload.path.removeprefix(image.version.prefix)
         if not isinstance(upload, Single) or file not in image.files:
@@ -77,10 +77,10 @@ def sendable(headers: Mapping[str, str]) -> dict[str, str]:
 
 
 def said(answer: Answer) -> str:
-    """Return the sentence of a problem document or of an error of S3, else the beginning of the body, in one line."""
+    """Return the sentence of a problem document or an S3 error, else the start of the body, on one line."""
     text = answer.body.decode(errors="replace")
     if error := re.search(r"<Code>(.*?)</Code>\s*<Message>(.*?)</Message>", text, re.DOTALL):
-        text = f"{error[1]}: {error[2]}"  # what follows may hold what was signed
+        text = f"{error[1]}: {error[2]}"  # the rest may hold the string that was signed
     with suppress(ValueError, KeyError, TypeError):  # API Gateway's own answers are no problem documents
         text = str(json.loads(text)["detail"])
     return " ".join(text.split())[:300] or "nothing"

@@ -1,4 +1,4 @@
-"""HTTP as it comes: redirects are not followed, errors are answers, nothing is decoded unasked."""
+"""Plain HTTP: redirects are not followed, errors are returned as answers, and nothing is decoded implicitly."""
 
 import gzip
 import http.client
@@ -23,7 +23,7 @@ class Answer:
 
     @property
     def document(self) -> bytes:
-        """The body as Go's HTTP client hands it on: gzip is undone. ValueError for any other encoding, and bad gzip."""
+        """The body as Go's HTTP client returns it, without gzip. Raise ValueError for other encodings and bad gzip."""
         encoding = self.headers.get("content-encoding", "")
         if encoding not in ("", "gzip"):
             raise ValueError(f"the answer has Content-Encoding {encoding}, expected none or gzip")
@@ -34,7 +34,7 @@ class Answer:
 
 
 class _AsItComes(urllib.request.HTTPErrorProcessor):
-    """In place of urllib's own, which follows redirects and raises errors."""
+    """A replacement for urllib's own processor, which follows redirects and raises errors."""
 
     def http_response(self, request: Any, response: Any) -> Any:  # noqa: ARG002  (urllib calls it by these names)
         return response
@@ -44,7 +44,7 @@ class _AsItComes(urllib.request.HTTPErrorProcessor):
 
 
 class Web:
-    """Sends requests. `ca_file` is a private certificate authority; empty: the system's, or SSL_CERT_FILE's."""
+    """An HTTP client. `ca_file` is a private certificate authority; empty: the system's, or SSL_CERT_FILE's."""
 
     def __init__(self, ca_file: str = "") -> None:
         trust = ssl.create_default_context(cafile=ca_file or None)
@@ -58,7 +58,7 @@ class Web:
         body: bytes | None = None,
         timeout_s: float = TIMEOUT_S,
     ) -> Answer:
-        """Return the answer, whatever its status; ConnectionError names the address that gives none."""
+        """Return the answer, whatever its status. Raise ConnectionError with the address if there is none."""
         given = {"User-Agent": "simplestreams-smoke", **(headers or {})}
         request = urllib.request.Request(url, body, given, method=method)
         try:
