@@ -13,7 +13,7 @@ from cli.bench.figures import Figure, table, write_growth_svg, write_json, write
 
 
 def output_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add where the figures go besides the table; every command takes these."""
+    """Add the options for output besides the table, which every command takes."""
     for option in (
         click.option("--plot", type=click.Path(path_type=Path, dir_okay=False), help="Draw the ratios as SVG."),
         click.option(
@@ -35,7 +35,7 @@ def output_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def show(figures: Sequence[Figure], about: str, as_json: Path | None, plot: Path | None) -> None:
-    """Print the table and what machine it is of; write what was asked for."""
+    """Print the table and a description of the machine; write the files that were asked for."""
     click.echo(f"\n{about}\n\n{table(figures)}")
     if as_json:
         write_json(figures, as_json)
@@ -48,7 +48,7 @@ def show(figures: Sequence[Figure], about: str, as_json: Path | None, plot: Path
 @click.pass_context
 def main(context: click.Context, rounds: int, as_json: Path | None, plot: Path | None) -> None:
     """Measure hashing, copies, plans, deltas, folding, starts, a burst, a simulation. Without a command: all."""
-    # Stopped from outside, as with Ctrl-C, it still stops its servers and removes its gigabytes from the tmpfs.
+    # On SIGTERM as on Ctrl-C, the bench must stop its servers and remove its gigabytes from the tmpfs.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     network.reach_loopback_directly()
     if context.invoked_subcommand:

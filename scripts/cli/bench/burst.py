@@ -1,4 +1,4 @@
-"""`bench burst`: many versions arrive within a minute at a local stack of its own; is every one listed, and when?"""
+"""`bench burst`: upload many versions within a minute to a separate local stack. Is every one listed, and when?"""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Logged:
 
 @dataclass(frozen=True, slots=True)
 class Burst:
-    """The result of one burst against a stack of its own."""
+    """The result of one burst against a separate local stack."""
 
     listed: int
     uploading_s: float
@@ -55,7 +55,7 @@ class Burst:
 
 
 def burst_figures(versions: int, digest_workers: int, publish_workers: int, rounds: int) -> list[Figure]:
-    """Upload `versions` versions of three files each, evenly over a minute, and wait until all are listed; again."""
+    """Upload `versions` versions of three files each, evenly over a minute, and wait until all are listed; repeat."""
     bursts = []
     for number in range(1, rounds + 1):
         click.echo(f"  burst {number} of {rounds} …", err=True)
@@ -64,7 +64,7 @@ def burst_figures(versions: int, digest_workers: int, publish_workers: int, roun
 
 
 def figures_of(versions: int, bursts: Sequence[Burst]) -> list[Figure]:
-    """Return the medians of some bursts of this many versions."""
+    """Return the medians of several bursts of this many versions."""
     logged = [burst.logged for burst in bursts]
     return [
         exact("burst: versions uploaded", "versions", versions),
@@ -137,7 +137,7 @@ def _client(stack: Stack) -> Any:
 
 
 def _upload(client: Any, bucket: str, versions: int) -> None:
-    """Put the files of all versions at even distances, the metadata of each last but one, as publishers do."""
+    """Put the files of all versions at even intervals, with each metadata file last but one, as publishers do."""
     begin = time.monotonic()
 
     def put(number: int) -> None:
@@ -180,7 +180,7 @@ def _tarball(name: str, content: bytes) -> bytes:
 
 
 def _wait_until_listed(client: Any, bucket: str, versions: int) -> int:
-    """Return how many versions are listed with both roots, once that is all or patience ends."""
+    """Return how many versions are listed with both roots, once all are or patience ends."""
     deadline = time.monotonic() + PATIENCE_S
     while True:
         listed = _listed(client, bucket)

@@ -1,4 +1,4 @@
-"""`bench copy`: files of another server, as the copy function fetches them, beside curl and a plain loop."""
+"""`bench copy`: files of another server, as the copy function fetches them, compared with curl and a plain loop."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SMALL_FILES: Final = 100
 
 
 def copy_figures(rounds: int) -> list[Figure]:
-    """Measure one large file in MB/s and small ones in files a minute: over TLS, from paced sockets, into nothing."""
+    """Measure one large file in MB/s and small ones in files a minute: over TLS, from paced sockets, stored nowhere."""
     found: list[Figure] = []
     for files, size_bytes in ((1, LARGE_BYTES), (SMALL_FILES, SMALL_BYTES)):
         shm = Path("/dev/shm")  # noqa: S108 - a tmpfs: a disk would be measured instead
@@ -61,7 +61,7 @@ def _take(fetch: Fetch, environment: Mapping[str, str]) -> Fetched:
 
 
 def figures_of(files: int, size_bytes: int, taken: Mapping[str, Sequence[Fetched]]) -> list[Figure]:
-    """Return the speed of each way, the last one compared with the others, and what it took of CPU and memory."""
+    """Return the speed of each way, the last one compared with the others, and its CPU and memory."""
     unit, amount = ("MB/s", size_bytes / 1e6) if files == 1 else ("files/min", files * 60)
     title = f"{files} file{'s' if files > 1 else ''} of {size_bytes / 1e6:.1f} MB"
     speeds = {

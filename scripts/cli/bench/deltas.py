@@ -1,7 +1,7 @@
 """`bench delta`: what a delta costs and saves, as the delta function makes it and as simplestream-maintainer does.
 
-The roots are real squashfs images whose data is not compressed, since random bytes stand in for what is compressed.
-Between two builds a share of the files is replaced, by files of slightly other sizes, as an upgrade of packages does.
+The roots are real squashfs images whose data is not compressed, since random bytes stand in for compressed data.
+Between two builds a share of the files is replaced by files of slightly different sizes, as a package upgrade does.
 
 simplestream-maintainer runs `xdelta3 -e -9` for every neighbouring pair of versions (its cmd_build.go), and reads the
 new root twice for its two digests (its stream.go). It does not decode what it made.

@@ -15,8 +15,8 @@ class Figure:
     """A median with its spread. `ratio` compares with the figure named `against`, taken in the same run.
 
     Where less is better (seconds) the ratio is `against` / this one, so that more than 1 is always better.
-    `runs`: how many measurements it is the median of; 0 for what is counted once because it cannot vary.
-    A row compared with two others comes twice, under one name.
+    `runs`: how many measurements it is the median of; 0 for a value that is counted once because it cannot vary.
+    A row compared with two others appears twice, under one name.
     """
 
     name: str
@@ -30,7 +30,7 @@ class Figure:
 
 
 def figure(name: str, unit: str, values: Sequence[float], against: Figure | None = None) -> Figure:
-    """Return the figure of one value for each run, in `unit`; compared with `against`, which has the same unit."""
+    """Return the figure for one value per run, in `unit`, compared with `against`, which has the same unit."""
     found = Figure(name, unit, median(values), min(values), max(values), runs=len(values))
     return compared(found, against) if against else found
 
@@ -79,7 +79,7 @@ FIELDS: Final = ("name", "unit", "median", "min", "max", "ratio", "against")
 
 
 def write_json(figures: Iterable[Figure], target: Path) -> None:
-    """Return a list of {name, unit, median, min, max, ratio, against}."""
+    """Write a list of {name, unit, median, min, max, ratio, against}."""
     rows = [{name: getattr(row, name) for name in FIELDS} for row in figures]
     target.write_text(json.dumps(rows, indent=1) + "\n")
 
@@ -117,14 +117,14 @@ def write_svg(figures: Iterable[Figure], target: Path, caption: str) -> None:
     )
 
 
-_PANEL: Final = (400, 250)  # width and height of what is between the axes
+_PANEL: Final = (400, 250)  # width and height of the area between the axes
 _COLOURS: Final = ("#3a6ea5", "#b5523b", "#4b8b3b", "#8a5a9e")
 
 Line = Sequence[tuple[float, float]]
 
 
 def write_growth_svg(series: Mapping[str, Line], target: Path, caption: str) -> None:
-    """Return lines over logarithmic axes; a panel for each unit, which ends the name after a comma: `fold, MiB`."""
+    """Write lines over logarithmic axes: one panel per unit. A name ends with its unit: `fold, MiB`."""
     panels: dict[str, dict[str, Line]] = {}
     for name, line in series.items():
         what, _, unit = name.rpartition(", ")

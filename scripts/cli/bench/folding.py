@@ -21,7 +21,7 @@ MIB: Final = 1 << 20
 
 
 def fold_figures(rounds: int, sizes: Sequence[int] = SIZES) -> list[Figure]:
-    """Measure for each number of versions the CPU seconds and peak memory of both ways, and the document's size."""
+    """Measure the CPU seconds and peak memory of both ways, and the document's size, for each number of versions."""
     found: list[Figure] = []
     for versions in sizes:
         click.echo(f"  {versions:,} versions …", err=True)

@@ -51,12 +51,12 @@ class Row:
 
 @dataclass(slots=True)
 class Runs:
-    """What was taken of one row; `disturbance` is the share of the machine that others used each time."""
+    """The runs of one row, each with its disturbance: the share of the machine that other processes used."""
 
     taken: list[tuple[float, Taken]] = field(default_factory=list)
 
     def quiet(self, rounds: int) -> list[Taken]:
-        """Return the least disturbed runs, chosen by the disturbance and not by their result."""
+        """Return the least disturbed runs, chosen by their disturbance and not by their result."""
         return [run for _, run in sorted(self.taken, key=lambda pair: pair[0])[:rounds]]
 
     def is_done(self, rounds: int) -> bool:
@@ -84,12 +84,12 @@ def rows_of(title: str, read: Read, baselines: Sequence[Baseline]) -> list[Row]:
 
 
 def one_of(baselines: Sequence[Baseline]) -> Sequence[Baseline]:
-    """Keep the first: over TLS too, two passes take twice as long, which the clear rows show for less."""
+    """Keep the first: over TLS, too, two passes take twice as long, which the rows without TLS show in less time."""
     return baselines[:1]
 
 
 def measure(rows: Sequence[Row], rounds: int, environment: dict[str, str], servers: Sequence[int]) -> dict[str, Runs]:
-    """Take every row in turns, so that what changes on the machine changes for all of them."""
+    """Measure the rows in turns, so that a change on the machine affects all of them."""
     runs = {row.name: Runs() for row in rows}
     while any(not run.is_done(rounds) for run in runs.values()):
         for row in rows:
@@ -137,7 +137,7 @@ def figures_of(rows: Sequence[Row], runs: dict[str, Runs], rounds: int) -> list[
 
 @dataclass(frozen=True, slots=True)
 class Course:
-    """What all conditions on this machine share: the object, who reads it, how often, and what to compare with."""
+    """The settings that all conditions share: the object, the reader's environment, the rounds and the baselines."""
 
     file: Path
     environment: dict[str, str]
@@ -201,10 +201,10 @@ def _unthrottled(course: Course) -> list[Figure]:
 
 
 def _huge(course: Course, huge_gib: int) -> list[Figure]:
-    """Measure the peak memory of an object far larger than any memory: the file's bytes over and over.
+    """Measure the peak memory of an object far larger than any memory: the file's bytes, repeated.
 
-    One run of each plan, a minute or more: the ring of buffers is full after its first megabytes, so that
-    another run, or a median, would tell nothing new.
+    Each plan runs once, for a minute or more. The ring of buffers is full after the first megabytes, so another run,
+    or a median, would show nothing new.
     """
     with standin(course.file, course.environment, repeat=huge_gib << 30) as server:
         found = []
@@ -229,7 +229,7 @@ def real_figures(bucket: str, key: str, rounds: int, baselines: Sequence[Baselin
 
 
 def _region_that_has(bucket: str, key: str) -> str:
-    """Return the region of a bucket that has this object; ClickException says what to set or that it has not."""
+    """Return the region of a bucket that has this object. Raise ClickException with what to set, or if it has none."""
     try:
         session = aws.session_for_bucket(bucket)
         session.client("s3", config=aws.s3_config()).head_object(Bucket=bucket, Key=key)

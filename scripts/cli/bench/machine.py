@@ -1,4 +1,4 @@
-"""The machine that the figures are of, and how much of it others used meanwhile."""
+"""The machine that was measured, and how much of it other processes used meanwhile."""
 
 import os
 import platform

@@ -1,4 +1,4 @@
-"""`bench plan`: what a mirror brings of another server, planned from its products document."""
+"""`bench plan`: plan what a mirror copies from another server, by its products document."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ VERSIONS: Final = 100_000
 
 
 def plan_figures(rounds: int, versions: int = VERSIONS) -> list[Figure]:
-    """Measure CPU seconds and peak memory of a plan of so many versions, and of decoding the document with plain JSON.
+    """Measure CPU seconds and peak memory of a plan of this many versions, and of decoding its document as plain JSON.
 
     Raise ClickException unless both find the same files.
     """

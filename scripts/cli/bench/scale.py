@@ -2,9 +2,9 @@
 
 Publish functions share streams as they do in AWS: each gathers messages until its window closes, reads the revision
 of a document, then the records, folds, and writes if the revision is still the one it read; otherwise it starts again.
-They take turns by a mark on the stream, or race where a scene says so. Some messages come twice, and some minutes late,
-as S3 and SQS allow; a publisher that finds nothing new writes nothing, and one that reads a product's records lists
-whatever is there, message or not.
+They take turns by a mark on the stream, or race if a scene says so. Some messages come twice, and some minutes late, as
+S3 and SQS allow. A publisher that finds nothing new writes nothing; one that reads a product's records lists all of
+them, whether their messages have come or not.
 Only time is modelled (`Costs`). What they write is real, and at the end each document must equal the fold of all
 records from scratch: an update that a race lost would show.
 """
@@ -37,14 +37,14 @@ _LONGEST_PAUSE_S: Final = 2.0
 _POLL_S: Final = 0.05
 _BATCH: Final = 200
 LATE_S: Final = (60.0, 600.0)
-"""How long a message takes that is late: usually they come within seconds, sometimes in minutes."""
+"""How long a late message takes. Messages usually come within seconds, but sometimes after minutes."""
 AGAIN_S: Final = 60.0
-"""Within how long the second copy comes of a message that comes twice."""
+"""The longest time until the second copy of a duplicated message."""
 
 
 @dataclass(frozen=True, slots=True)
 class Costs:
-    """Seconds that things take: S3's first byte, a connection's bytes per second, the fold for each byte.
+    """The model's costs: seconds to S3's first byte, a connection's bytes per second, seconds of a fold for each byte.
 
     The fold is what `bench fold` measured on a catalog of 100,000 versions.
     """
@@ -55,16 +55,16 @@ class Costs:
 
     @property
     def marking_s(self) -> float:
-        """Look for a mark and leave one; removing it is a third request."""
+        """The seconds to look for a mark and to set one; removing it is a third request."""
         return 2 * self.request_s
 
     def reading(self, document_bytes: float, products: int, readers: int) -> float:
-        """Read three documents, list each product's records and read the 20 of each, `readers` at once."""
+        """Return the time to read three documents, and to list and read 20 records per product, `readers` at once."""
         rounds = 3 + products * (1 + 20 / readers)
         return rounds * self.request_s + document_bytes / self.bytes_per_s
 
     def writing(self, document_bytes: float) -> float:
-        """Fold, then send the document; S3 looks at the condition at the end."""
+        """Return the time to fold, then to send the document; S3 checks the condition at the end."""
         return document_bytes * self.fold_s_per_byte + self.request_s + document_bytes / self.bytes_per_s
 
 
@@ -73,7 +73,7 @@ class Scene:
     """What is simulated: `rate` versions a second for `seconds`, into `streams` documents of `document_bytes`.
 
     `marked`: a publisher waits while another holds the mark on the stream, for LEASE_S at most, instead of racing.
-    `twice` and `late` are shares of the messages: those that come a second time, and those that take LATE_S to come.
+    `twice` and `late` are the shares of messages that come a second time, and that take LATE_S to come.
     """
 
     name: str
@@ -97,8 +97,8 @@ Name = tuple[ProductId, str]
 class _World:
     """The bucket and the queue. `queue` is a heap of (when it can be received, product).
 
-    `unlisted`: when the record of each version was written that no document has yet; `listed_after`: seconds from
-    there to the document, of the others.
+    `unlisted`: for each version that no document has yet, when its record was written. `listed_after`: for the others,
+    the seconds from the record to the document.
     """
 
     scene: Scene
@@ -138,7 +138,7 @@ Process = Generator[float, None, None]
 
 
 def simulate(scene: Scene, costs: Costs | None = None, seed: int = 1) -> _World:
-    """Run a scene to its end; AssertionError when what is listed is not what was recorded."""
+    """Run a scene to its end. Raise AssertionError if the documents do not match the records."""
     world = _World(scene, costs or Costs())
     chance = random.Random(seed)  # noqa: S311 - a simulation wants the same numbers each time
     _run(world, [_uploads(world, chance), *(_publisher(world, chance) for _ in range(scene.publishers))])
@@ -181,7 +181,7 @@ def _uploads(world: _World, chance: random.Random) -> Process:
 
 
 def _notify(world: _World, product: ProductId, chance: random.Random) -> None:
-    """Send the message about a record: late, and once more later on, as often as the scene says."""
+    """Send the message about a record: late, and a second time, as often as the scene says."""
     scene = world.scene
     delay = chance.uniform(*LATE_S) if scene.late and chance.random() < scene.late else 0.0
     heapq.heappush(world.queue, (world.now + delay, product))
@@ -190,7 +190,7 @@ def _notify(world: _World, product: ProductId, chance: random.Random) -> None:
 
 
 def _publisher(world: _World, chance: random.Random) -> Process:
-    """Gather a batch, publish it stream by stream, begin again; end when nothing can come any more."""
+    """Gather a batch, publish it stream by stream, and repeat. End when no more messages can come."""
     yield chance.uniform(0, world.scene.window_s)
     while world.queue or world.arrivals_left:
         if not world.queue or world.queue[0][0] > world.now:
@@ -229,7 +229,7 @@ def _publish(world: _World, stream: str, products: set[ProductId], chance: rando
 
 
 def _attempt(world: _World, stream: str, products: set[ProductId]) -> Generator[float, None, bool]:
-    """Read the revision, then the records; then write on condition, if there is a change. Return False if it lost."""
+    """Read the revision, then the records. If there is a change, write on condition. Return False if that failed."""
     scene, revision = world.scene, world.revisions[stream]
     before = world.documents.get(stream) or documents.decode_products(None, stream)
     yield world.costs.reading(scene.document_bytes, len(products), scene.readers)

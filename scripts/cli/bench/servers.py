@@ -20,7 +20,7 @@ from cli.bench.processes.read import MIB
 
 START_S: Final = 10.0
 # One process, so that its CPU seconds are those of one pid: an event loop around sendfile keeps ahead of any reader
-# on two cores. Whatever is asked for is the one object, as with the stand-in.
+# on two cores. Every path leads to the one object, as with the stand-in.
 NGINX: Final = Template("""\
 daemon off;
 master_process off;
@@ -48,7 +48,7 @@ http {
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """A server that runs: what it is called in the figures, its address, and the process that serves."""
+    """A running server: its name in the figures, its address, and the ID of its process."""
 
     name: str
     address: str
@@ -99,16 +99,16 @@ def _wait_for(port: int, process: "subprocess.Popen[bytes]", log: Path) -> None:
 
 
 def nginx_program() -> str | None:
-    """Return where nginx is; Debian puts it where only root's PATH leads."""
+    """Return the path of nginx. Debian installs it where only root's PATH leads."""
     return shutil.which("nginx", path=f"{os.environ.get('PATH', os.defpath)}{os.pathsep}/usr/sbin")
 
 
 @contextmanager
 def fastest(file: Path, size_bytes: int, environment: dict[str, str]) -> Iterator[Server]:
-    """Yield what serves an object of that size with the least CPU: nginx, or the stand-in if nginx or room is missing.
+    """Yield the server with the least CPU for an object of that size: nginx, or the stand-in without nginx or room.
 
-    A Python server takes from the reader's two cores what S3 would not. It stays for what is paced: nginx limits
-    its rate in user space, where a short range passes undelayed.
+    A Python server takes CPU from the reader's two cores, which S3 would not. It still serves whatever is paced: nginx
+    limits its rate in user space, where a short range passes undelayed.
     """
     program = nginx_program()
     missing = size_bytes - file.stat().st_size
@@ -132,7 +132,7 @@ def _grow(file: Path, size_bytes: int) -> None:
 
 
 def own_environment(folder: Path) -> dict[str, str]:
-    """Return the environment of readers and stand-ins: nobody's credentials, and a certificate authority of ours."""
+    """Return the environment of readers and stand-ins: dummy credentials, and our own certificate authority."""
     authority = trustme.CA()
     authority.cert_pem.write_to_path(folder / "ca.pem")
     authority.issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(folder / "server.pem")

@@ -1,4 +1,4 @@
-"""`bench start`: cold start of each built function, beside an empty handler that makes the same clients."""
+"""`bench start`: cold start of each built function, compared with an empty handler that makes the same clients."""
 
 import click
 

@@ -21,7 +21,7 @@ KINDS: Final = {"all": "views of all", "channel": "channels", "other": "views of
 def view_figures(
     rounds: int, numbers: Sequence[int] = NUMBERS, versions: int = VERSIONS, kinds: Sequence[str] = tuple(KINDS)
 ) -> list[Figure]:
-    """Measure for each number and kind of views the CPU seconds, the requests and the writes of one publish."""
+    """Measure the CPU seconds, the requests and the writes of one publish, for each number and kind of views."""
     found: list[Figure] = []
     for number in numbers:
         for kind in kinds if number else kinds[:1]:

@@ -1,1 +1,1 @@
-"""What runs in a process of its own, so that its CPU and memory are measured and nothing else."""
+"""Programs that run in separate processes, so that only their own CPU and memory are measured."""

@@ -1,7 +1,7 @@
-"""Some files of another server read, checked and handed on, in a process of its own; prints what it took as JSON.
+"""One measured copy of files of another server, in a separate process; prints its time and memory as JSON.
 
-`python -m cli.bench.processes.copy '{"how": "plain loop", ...}'` with the fields of `Fetch`. Nothing is stored: what is
-handed on is dropped, so that the figures are of reading and hashing and not of a stand-in for S3.
+`python -m cli.bench.processes.copy '{"how": "plain loop", ...}'` with the fields of `Fetch`. Nothing is stored:
+the bytes are read and checked, then dropped, so that the figures show reading and hashing, and not a stand-in for S3.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ LONG_S = 900.0
 
 @dataclass(frozen=True, slots=True)
 class Fetch:
-    """What to fetch and how: `files` times the one file of a server, which has this size and sha256."""
+    """What to fetch and how: the one file of a server, with this size and sha256, `files` times."""
 
     how: str
     address: str
@@ -37,7 +37,7 @@ class Fetch:
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """Wall and CPU seconds, those of processes that it started among them, and the peak memory of this one."""
+    """Wall and CPU seconds, including those of child processes, and the peak memory of this process."""
 
     wall_s: float
     cpu_s: float
@@ -45,7 +45,7 @@ class Fetched:
 
 
 class Sink:
-    """Implements imageserver.storage.port.FileStore: takes everything and keeps only small documents."""
+    """An imageserver.storage.port.FileStore that takes everything and keeps only small documents."""
 
     def __init__(self) -> None:
         self._documents: dict[str, bytes] = {}
@@ -102,7 +102,7 @@ class Sink:
         return bool(upload_id and etags)
 
     def abort(self, key: str, upload_id: str) -> None:
-        """Keep nothing, so drop nothing."""
+        """Do nothing: nothing was kept."""
 
 
 def with_curl(fetch: Fetch) -> None:
@@ -115,7 +115,7 @@ def with_curl(fetch: Fetch) -> None:
 
 
 def with_plain_loop(fetch: Fetch) -> None:
-    """Read with one urllib3 pool, 1 MiB at a time, and hash: what one would write first."""
+    """Read with one urllib3 pool, 1 MiB at a time, and hash: the simplest program."""
     import urllib3
 
     pool = urllib3.PoolManager(ca_certs=os.environ["AWS_CA_BUNDLE"])
@@ -130,7 +130,7 @@ def with_plain_loop(fetch: Fetch) -> None:
 
 
 def with_copy(fetch: Fetch) -> None:
-    """Copy as the function does, each file as by a message of its own."""
+    """Copy as the function does, as if each file had its own message."""
     from imageserver.operations.mirror_copy import CopyServices, Outcome, copy
     from imageserver.remote.server import RemoteServer
     from imageserver.upstream.mapping import UpstreamFile
@@ -155,7 +155,7 @@ WAYS: dict[str, Callable[[Fetch], None]] = {
 
 
 def take(fetch: Fetch) -> Fetched:
-    """Do it and measure; importing is not counted."""
+    """Run one fetch and measure it. Imports are not counted."""
     WAYS[fetch.how](replace(fetch, files=0))
     wall, cpu = time.perf_counter(), _cpu_s()
     WAYS[fetch.how](fetch)
@@ -168,7 +168,7 @@ def _cpu_s() -> float:
 
 
 def main() -> None:
-    """Measure what the first argument describes."""
+    """Measure the fetch that the first argument describes."""
     print(json.dumps(asdict(take(Fetch(**json.loads(sys.argv[1]))))))
 
 

@@ -1,7 +1,7 @@
 """One measured fold: `python -m cli.bench.processes.fold HOW FOLDER` prints CPU seconds and peak memory.
 
-The folder holds a stream's products document and the records of one of its products, that product with one version
-more than the document lists: what the publish function finds when a version has arrived.
+The folder holds a stream's products document and the records of one of its products. That product has one version more
+than the document lists, as the publish function finds it when a version has arrived.
 """
 
 import hashlib
@@ -31,7 +31,7 @@ def name_of(number: int) -> str:
 
 
 def record_of(product: int, version: int) -> Record:
-    """Return the sound record of a version with lxd.tar.xz, rootfs.squashfs and disk.qcow2."""
+    """Return the complete record of a version with lxd.tar.xz, rootfs.squashfs and disk.qcow2."""
     name = f"202{version // 336:d}{version // 28 % 12 + 1:02d}{version % 28 + 1:02d}_10:00"
 
     def digest(what: int) -> str:
@@ -52,7 +52,7 @@ def record_of(product: int, version: int) -> Record:
 
 
 def prepare(versions: int, folder: Path) -> int:
-    """Write a document with that many versions, and the records of its middle product; the document's bytes."""
+    """Write a document with that many versions, and the records of its middle product. Return the document's bytes."""
     products = max(1, versions // VERSIONS_PER_PRODUCT)
     per_product = versions // products
     all_records = {

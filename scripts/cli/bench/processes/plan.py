@@ -1,7 +1,7 @@
 """One measured plan: `python -m cli.bench.processes.plan HOW FOLDER` prints CPU seconds and peak memory.
 
-The folder holds the products document of another server, of which nothing is here yet. Listings and records of this
-server are not counted: they are answers of S3.
+The folder holds the products document of another server, from which nothing was copied yet. Listings and records of
+this server are not counted, because S3 answers them.
 """
 
 import hashlib
@@ -27,7 +27,7 @@ KEEP = 2
 
 
 class OneDocument:
-    """Implements imageserver.upstream.port.Upstream: an index of one products document, and no file."""
+    """An imageserver.upstream.port.Upstream with an index of one products document, and without files."""
 
     part_bytes = PART_BYTES
 
@@ -45,7 +45,7 @@ class OneDocument:
 
 
 def prepare(versions: int, folder: Path) -> int:
-    """Write a document of so many versions with lxd.tar.xz and two roots each, and return its size in bytes."""
+    """Write a document of this many versions with lxd.tar.xz and two roots each. Return its size in bytes."""
     products = {}
     for number in range(versions // VERSIONS_PER_PRODUCT):
         os, release = f"os{number % 20:02d}", f"release{number // 20:04d}"
@@ -88,7 +88,7 @@ def with_our_plan(folder: Path) -> int:
 
 
 def with_plain_json(folder: Path) -> int:
-    """Decode the document and count the files of the newest versions: what nobody could do with less."""
+    """Decode the document and count the files of the newest versions: the least that any program has to do."""
     document = json.loads((folder / DOCUMENT).read_bytes())
     newest = (sorted(product["versions"])[-KEEP:] for product in document["products"].values())
     counted = zip(document["products"].values(), newest, strict=True)

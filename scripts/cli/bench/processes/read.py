@@ -1,4 +1,4 @@
-"""One measured read of one object, in a process of its own; prints what it took as one line of JSON.
+"""One measured read of one object, in a separate process; prints its time and memory as one line of JSON.
 
 `python -m cli.bench.processes.read '{"how": "plain", ...}'` with the fields of `Read`.
 """
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 MIB = 1 << 20
-# Stands for a metadata file: the combined sha256 starts from it.
+# Stands in for a metadata file: the combined sha256 starts from it.
 METADATA = bytes(range(256)) * 4
 
 
@@ -58,7 +58,7 @@ def make_client(endpoint: str | None) -> S3Client:
 
 
 def plain_loop(client: S3Client, read: Read) -> tuple[str, str]:
-    """Read with `get_object`, one connection, 1 MiB reads, one pass, one thread: what one would write first."""
+    """Read with `get_object`, one connection, 1 MiB reads, one pass, one thread: the simplest program."""
     plain, combined = hashlib.sha256(), hashlib.sha256(METADATA)
     body = client.get_object(Bucket=read.bucket, Key=read.key)["Body"]
     while chunk := body.read(MIB):
@@ -68,7 +68,7 @@ def plain_loop(client: S3Client, read: Read) -> tuple[str, str]:
 
 
 def two_passes(client: S3Client, read: Read) -> tuple[str, str]:
-    """Return the file, then metadata and the file again: what the well-known servers do."""
+    """Return the file, then metadata and the file again, as the well-known servers do."""
     digests = hashlib.sha256(), hashlib.sha256(METADATA)
     for digest in digests:
         body = client.get_object(Bucket=read.bucket, Key=read.key)["Body"]
@@ -114,7 +114,7 @@ def peak_mib() -> float:
 
 
 def take(read: Read) -> Taken:
-    """Do it and measure; importing and making the client are not counted."""
+    """Run one read and measure it. Imports and the making of the client are not counted."""
     if read.cpu is not None:
         os.sched_setaffinity(0, {read.cpu})
     client = make_client(read.endpoint)
@@ -124,7 +124,7 @@ def take(read: Read) -> Taken:
 
 
 def main() -> None:
-    """Measure the read described by the first argument."""
+    """Measure the read that the first argument describes."""
     print(json.dumps(asdict(take(Read(**json.loads(sys.argv[1]))))))
 
 

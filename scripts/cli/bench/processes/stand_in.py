@@ -1,10 +1,10 @@
-"""A stand-in for S3 that is honest about speed: one object, ranged and conditional GETs, paced sockets.
+"""A stand-in for S3 with realistic speed: one object, ranged and conditional GETs, paced sockets.
 
 Each accepted connection inherits `SO_MAX_PACING_RATE` from the listening socket, so the kernel spaces the
 packets themselves and a small range is no faster than a large one (a server that limits its rate in user space
 lets the first or last megabytes of each answer through undelayed). `--total-rate` limits all connections
-together, as a network interface does. The object is a file, best on a tmpfs; with `--repeat` its bytes are served
-over and over as an object of that size, whatever its size.
+together, as a network interface does. The object is a file, best on a tmpfs; with `--repeat` its bytes are
+repeated to serve an object of that size.
 
 `python -m cli.bench.processes.stand_in --file F --rate 80000000 --delay 0.025` prints its port.
 """
@@ -45,7 +45,7 @@ class Served:
 
 
 class Interface:
-    """What all connections share: `rate` bytes a second."""
+    """A limit that all connections share: `rate` bytes a second."""
 
     def __init__(self, rate: int) -> None:
         self._rate = rate
@@ -53,7 +53,7 @@ class Interface:
         self._lock = threading.Lock()
 
     def wait(self, count: int) -> None:
-        """Wait as long as `count` bytes take after all that others asked for before."""
+        """Wait until `count` bytes can have passed, after all bytes that were asked for before."""
         with self._lock:
             now = time.monotonic()
             self._free_at = max(self._free_at, now) + count / self._rate
@@ -62,7 +62,7 @@ class Interface:
 
 
 class Server(socketserver.ThreadingMixIn, socketserver.TCPServer):
-    """One thread for each connection; TLS, when asked for, is set up in that thread."""
+    """A server with one thread per connection, in which TLS is set up if asked for."""
 
     daemon_threads = True
     allow_reuse_address = True
@@ -91,16 +91,16 @@ class Server(socketserver.ThreadingMixIn, socketserver.TCPServer):
 
 
 class Handler(BaseHTTPRequestHandler):
-    """GET with Range and If-Match, as S3 answers them."""
+    """A handler of GET with Range and If-Match, as S3 answers them."""
 
     protocol_version = "HTTP/1.1"
     server: Server
 
     def log_message(self, *_: object) -> None:
-        """Stay quiet: a bench makes thousands of requests."""
+        """Log nothing: a bench makes thousands of requests."""
 
     def do_GET(self) -> None:
-        """Answer 206 (or 200 without a Range), 412 when If-Match names another ETag."""
+        """Answer 206 (or 200 without a Range), or 412 if If-Match names another ETag."""
         served = self.server.served
         time.sleep(served.delay_s)
         if self.headers.get("If-Match", ETAG) != ETAG:

@@ -1,6 +1,6 @@
 """One measured publish on a server with views: `python -m cli.bench.processes.views VIEWS KIND VERSIONS`.
 
-It prints CPU seconds, requests and writes of publishing one product that has one version more, with a bucket in
+It prints the CPU seconds, requests and writes of publishing one product with one version more, from a bucket in
 memory. KIND is what each view shows: `all` of the stream, `channel` for one version of each product, `other` for
 products that did not change.
 """
@@ -33,7 +33,7 @@ NOW: Final = datetime(2026, 11, 23, 10, tzinfo=UTC)
 
 @dataclass
 class MemoryStore:
-    """A bucket in memory that counts requests. What publish never asks for raises."""
+    """A bucket in memory that counts requests. Methods that publish never calls raise NotImplementedError."""
 
     bodies: dict[str, tuple[str, bytes]] = field(default_factory=dict)
     requests: Counter[str] = field(default_factory=Counter)
