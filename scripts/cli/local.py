@@ -69,7 +69,7 @@ def _parameters(_context: click.Context, _option: click.Parameter, given: tuple[
     "--functions-endpoint",
     default="",
     metavar="URL",
-    help="What functions take for S3 and SQS: a proxy of yours in front of them, to watch or to break what they ask.",
+    help="The address that functions use for S3 and SQS: your own proxy in front of them, to watch or break requests.",
 )
 def main(
     port: int,
@@ -84,7 +84,7 @@ def main(
     """Run the image server on this machine: S3, queues, functions and the HTTPS front, until Ctrl-C.
 
     Images and catalog live in memory and temporary files and are gone when it stops; the certificate authority is
-    kept, so trust given once lasts. stack.json is there while it runs.
+    kept, so trust given once lasts. stack.json exists while it runs.
     """
     network.reach_loopback_directly()
     options = Options(

@@ -51,7 +51,7 @@ class Upload:
 @click.option(
     "--expires", type=click.IntRange(1, LONGEST_S), default=3600, show_default=True, help="Seconds the URL can be used."
 )
-@click.option("--overwrite", is_flag=True, help="Allow to replace a file that exists.")
+@click.option("--overwrite", is_flag=True, help="Allow replacing an existing file.")
 @click.option(
     "--bucket", help="A bucket in AWS, with the usual credentials and in its own region, instead of the local stack."
 )
@@ -68,11 +68,11 @@ def main(
 ) -> None:
     """Print one presigned PUT URL for each KEY, with the curl line to use it.
 
-    KEY is images/<os>/<release>/<arch>/<variant>/<version>/<file>. Each URL stands alone on a line of standard
-    output; what surrounds it are comments (#) and the curl line, which sends the file of that name from the current
-    folder. The URL is good only with the headers of the curl line: Cache-Control, which the file is then served with,
-    and If-None-Match: *, which never replaces a file. With --overwrite the URL is good without any header, until it
-    expires; the edge keeps a file that was sent without Cache-Control as long as any other.
+    KEY is images/<os>/<release>/<arch>/<variant>/<version>/<file>. Each URL is alone on a line of standard
+    output, between comments (#) and the curl line, which sends the file of that name from the current folder. The URL
+    works only with the headers of the curl line: Cache-Control, with which the file is then served, and
+    If-None-Match: *, which never replaces a file. With --overwrite the URL works without any header until it expires;
+    the edge keeps a file that was sent without Cache-Control as long as any other.
     """
     _refuse_bad_keys(keys)
     client, bucket_name = _aws(bucket) if bucket else _local(state_dir or default_state_folder())

@@ -94,7 +94,7 @@ def main(context: click.Context, /, **given: Any) -> None:
     means images/. Where one image is meant, a fingerprint, its first digits or an alias does as well.
 
     \b
-    ./scripts/admin list                                   what is there, and what waits for what
+    ./scripts/admin list                                   what is there, and what is waiting for what
     ./scripts/admin show images/ubuntu/noble/amd64/default/20261123_1000
     ./scripts/admin verify --sample 20                     read 20 listed versions again and compare every digest
     ./scripts/admin doctor                                 is everything as it should be? if not, what helps?

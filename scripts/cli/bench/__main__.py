@@ -64,13 +64,13 @@ def main(context: click.Context, rounds: int, as_json: Path | None, plot: Path |
 @main.command("hash")
 @output_options
 @click.option("--size-mib", default=512, show_default=True, help="Size of the object.")
-@click.option("--huge-gib", default=50, show_default=True, help="Size of an object to take the memory of; 0: none.")
+@click.option("--huge-gib", default=50, show_default=True, help="Size of an object for the memory test; 0: none.")
 @click.option(
     "--against",
     type=click.Choice(["plain", "two-pass", "both"]),
     default="both",
     show_default=True,
-    help="What the ratios compare with; both: two passes only where that takes no minutes more.",
+    help="What the ratios compare with; both: two passes only where they do not take minutes.",
 )
 @click.option("--bucket", help="A real bucket instead of the stand-in, with your credentials and region.")
 @click.option("--key", help="An object of that bucket, a few hundred MiB at least.")
@@ -110,7 +110,7 @@ def copy_command(rounds: int, as_json: Path | None, plot: Path | None) -> None:
 @output_options
 @click.option("--versions", type=click.IntRange(4), default=100_000, show_default=True, help="Of the other server.")
 def plan_command(rounds: int, as_json: Path | None, plot: Path | None, versions: int) -> None:
-    """Plan what a mirror brings of another server, from a products document of 100,000 versions."""
+    """Plan what a mirror copies from another server, by a products document of 100,000 versions."""
     from cli.bench.planning import plan_figures
 
     about = machine.describe()
@@ -159,7 +159,7 @@ def views_command(rounds: int, as_json: Path | None, plot: Path | None, most: in
 def burst_command(
     rounds: int, as_json: Path | None, plot: Path | None, versions: int, digest_workers: int, publish_workers: int
 ) -> None:
-    """Let versions arrive within a minute at a local stack of its own; one to three minutes a round."""
+    """Upload versions within a minute to a separate local stack; one to three minutes a round."""
     from cli.bench.burst import burst_figures
 
     about = machine.describe()

@@ -40,7 +40,7 @@ EXIT_CODES: Final = (
     help="The state folder of the local stack.  [default: .local in the project folder]",
 )
 @click.option("--address", default="", metavar="URL", help="Where clients find the server.  [default: as deployed]")
-@click.option("--api", default="", metavar="URL", help="Where uploads are asked for.  [default: as deployed]")
+@click.option("--api", default="", metavar="URL", help="The address of the upload API.  [default: as deployed]")
 @click.option(
     "--wait",
     type=click.IntRange(1, 3600),
@@ -53,10 +53,10 @@ EXIT_CODES: Final = (
     multiple=True,
     metavar="STEP",
     type=click.Choice(SKIPPABLE),
-    help=f"Leave out {', '.join(SKIPPABLE)}; may be repeated. Without `api`, the upload is signed without it too.",
+    help=f"Leave out {', '.join(SKIPPABLE)}; may be repeated. Without `api`, the upload does not use the API either.",
 )
 @click.option("--keep", is_flag=True, help="Leave the image where it is. The next run removes it.")
-@click.option("--take-over", is_flag=True, help="Run although another smoke test holds the lease: it was killed.")
+@click.option("--take-over", is_flag=True, help="Run although another smoke test holds the lease, if it was killed.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a table.")
 def main(
     stack: str,
@@ -76,7 +76,7 @@ def main(
 
     Only the product images-smoke/smoke-test/deployment/amd64/check is written and deleted. It has a stream of its
     own, so no products document of yours changes. For a minute clients see one image more, as
-    smoke-test/deployment/check. What a killed run left is removed by the next one.
+    smoke-test/deployment/check. The next run removes what a killed run left.
 
     The upload goes through the API if you are a publisher of images-smoke/ (SIMPLESTREAMS_TOKEN, or your AWS
     credentials), else it is signed with your AWS credentials. These must be allowed to do what scripts/admin does.

@@ -45,13 +45,13 @@ AS_DEPLOYED: Final = "[default: as the stack was deployed"
 @main.command()
 @click.argument("path")
 @click.option("--reason", default="", help="Why; it is kept in the record.")
-@click.option("--grace-hours", type=click.IntRange(1), help=f"Until it is deleted.  {AS_DEPLOYED}, else 24]")
+@click.option("--grace-hours", type=click.IntRange(1), help=f"Hours until deletion.  {AS_DEPLOYED}, else 24]")
 @yes_option
 @command
 def withdraw(deployment: Deployment, as_json: bool, path: str, reason: str, grace_hours: int | None, yes: bool) -> None:
     """Take PATH (a product, a version or a file) off the list; its files are deleted after the grace time.
 
-    What is withdrawn already keeps its date and its reason, unless retention or a mirror withdrew it.
+    What is already withdrawn keeps its date and its reason, unless retention or a mirror withdrew it.
 
     \b
     ./scripts/admin withdraw 0f1a2b3c4d5e --reason "does not boot" --yes    an image by its fingerprint
@@ -132,16 +132,16 @@ def _print_changed(as_json: bool, dry_run: bool, target: Target, done: withdrawa
     type=click.IntRange(1, MOST_DELTAS),
     default=1,
     show_default=True,
-    help="From how many of the versions before it. One is listed; the others take its place when its base goes.",
+    help="From how many earlier versions. One delta is listed; the others replace it when its base goes.",
 )
 @ignored_yes_option
 @command
 def delta(deployment: Deployment, as_json: bool, path: str, count: int) -> None:
-    """Make a delta for PATH, a listed version, or the newest of a product, from the version before it.
+    """Make a delta for PATH, a listed version or the newest one of a product, from the version before it.
 
-    It is made on this machine, with its own xdelta3, as the server does where the parameter Deltas is set: of the
-    squashfs, decoded once to be sure, kept if it is below half of the root, and listed seconds later. Nothing is
-    overwritten, and a publisher's own delta stays. What metadata.json says of `deltas` does not count here.
+    It is made on this machine, with its own xdelta3, as on a server with the parameter Deltas: of the squashfs, decoded
+    once as a check, kept if it is smaller than half of the root, and listed seconds later. Nothing is overwritten, and
+    a publisher's own delta stays. The key `deltas` of metadata.json is ignored.
 
     \b
     ./scripts/admin delta ubuntu/noble/amd64/default                  of the newest version
@@ -174,18 +174,16 @@ def delta(deployment: Deployment, as_json: bool, path: str, count: int) -> None:
 
 @main.command()
 @click.option(
-    "--keep-versions", type=click.IntRange(0), help=f"Keep so many of a product; 0: all.  {AS_DEPLOYED}, else 0]"
+    "--keep-versions", type=click.IntRange(0), help=f"Versions to keep of each product; 0: all.  {AS_DEPLOYED}, else 0]"
 )
-@click.option(
-    "--keep-days", type=click.IntRange(0), help=f"Keep them for so long; 0: for ever.  {AS_DEPLOYED}, else 0]"
-)
-@click.option("--grace-hours", type=click.IntRange(1), help=f"Until it is deleted.  {AS_DEPLOYED}, else 24]")
+@click.option("--keep-days", type=click.IntRange(0), help=f"Days to keep them; 0: for ever.  {AS_DEPLOYED}, else 0]")
+@click.option("--grace-hours", type=click.IntRange(1), help=f"Hours until deletion.  {AS_DEPLOYED}, else 24]")
 @click.option("--stale-days", type=click.IntRange(0), help=f"0 keeps unfinished uploads.  {AS_DEPLOYED}, else 7]")
 @click.option(
     "--keep-fetched-within",
     type=click.IntRange(0),
     metavar="DAYS",
-    help=f"Keep versions fetched in the last DAYS days, by the access logs; 0: do not ask.  {AS_DEPLOYED}, else 0]",
+    help=f"Keep versions fetched in the last DAYS days, by the access logs; 0: ignore them.  {AS_DEPLOYED}, else 0]",
 )
 @click.option(
     "--dry-run", is_flag=True, help="Print what would happen, even with --yes. This is the default without it."
@@ -193,14 +191,14 @@ def delta(deployment: Deployment, as_json: bool, path: str, count: int) -> None:
 @yes_option
 @command
 def prune(deployment: Deployment, as_json: bool, dry_run: bool, yes: bool, **given: int | None) -> None:
-    """Apply retention; delete what was withdrawn and whose grace time is over, and uploads that were never finished.
+    """Apply retention; delete what was withdrawn and is past its grace time, and uploads that were never finished.
 
-    With --stack and none of these options it does what the scheduled maintain does, with RetainVersions, RetainDays,
+    With --stack and none of these options it does the same as the scheduled maintain, with RetainVersions, RetainDays,
     GraceHours, StaleDays, RefusedDays and KeepFetchedWithinDays of the stack. An option overrides them.
 
-    The newest listed version of a product always stays. What retention withdraws is off the list at once and deleted
-    by a later run, after the grace time; until then `admin restore` lists it again. With --keep-fetched-within it stays
-    as long as somebody fetches it, and also where logs of those days are missing or cannot be read.
+    The newest listed version of a product always stays. A version that retention withdraws is off the list at once and
+    deleted by a later run, after the grace time; until then `admin restore` lists it again. With --keep-fetched-within
+    a version stays as long as it is fetched, and also if logs of those days are missing or cannot be read.
 
     \b
     ./scripts/admin --stack images prune --dry-run
@@ -248,15 +246,15 @@ def _rules(
 
 @main.command(name="import")
 @click.argument("source", metavar="DIR|s3://BUCKET[/PREFIX]|https://HOST[/PATH]")
-@click.option("--into", default="images", show_default=True, help="The stream of what comes by the source's catalog.")
+@click.option("--into", default="images", show_default=True, help="The stream for images of the source's catalog.")
 @click.option(
     "--only",
     multiple=True,
     metavar="FILTER",
     callback=filters,
-    help="What comes: products, fields, kinds and sizes of roots; repeat it for more.  [default: all]",
+    help="What to import: products, fields, kinds and sizes of roots. Repeatable.  [default: all]",
 )
-@click.option("--keep", type=click.IntRange(1), help="How many versions come of each product, the newest.")
+@click.option("--keep", type=click.IntRange(1), help="How many of the newest versions to import of each product.")
 @yes_option
 @command
 def import_(
@@ -270,17 +268,17 @@ def import_(
 ) -> None:
     """Copy the images of another server: a folder such as /var/www/simplestreams, a bucket, or an address.
 
-    Files below images* that lie as they would here keep their place. What the source's catalog (streams/v1) lists
-    elsewhere comes into the stream --into, by os, release, architecture and variant; aliases and titles come as
+    Files below images* that are in this server's layout keep their place. Files that the source's catalog (streams/v1)
+    lists elsewhere go into the stream --into, by os, release, architecture and variant; aliases and titles become
     metadata.json. Every image keeps its fingerprint: each file must have the sha256 that the catalog gives.
 
-    Nothing is overwritten: a file that exists with other bytes is named and left out. So is what the records of the
-    source (versions/) call withdrawn, with reason and date, a version whose record cannot be read, and a symbolic
-    link. An interrupted import can be repeated. Without --yes it prints what it would copy.
+    Nothing is overwritten: a file that exists with other bytes is named and left out. Also left out are images that
+    the source's records (versions/) call withdrawn, with reason and date, versions whose record cannot be read, and
+    symbolic links. An interrupted import can be repeated. Without --yes it prints what it would copy.
 
-    A filter names what comes as it is called here: `ubuntu:noble:*:cloud`, `os=debian|alpine,arch=amd64`, or
+    A filter uses the names of this server: `ubuntu:noble:*:cloud`, `os=debian|alpine,arch=amd64`, or
     `ubuntu,ftype=squashfs,size<=2GB`. Metadata, deltas and overrides of a root come with it. Repeated with a wider
-    filter it copies only what is missing.
+    filter, the command copies only what is missing.
 
     \b
     ./scripts/admin import /var/www/simplestreams --yes

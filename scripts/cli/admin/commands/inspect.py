@@ -36,8 +36,8 @@ def list_(deployment: Deployment, as_json: bool, below: str, unlisted: bool) -> 
     """List every version below PATH with its state, and why it or a file of it is not listed.
 
     PATH is a version or any folder above it; without a stream it means images/. On a terminal the reasons are
-    below each version. A program gets one line a version, separated by tabs: version, state, listed, files, size,
-    reasons.
+    below each version. Otherwise each version is one line of fields separated by tabs: version, state, listed, files,
+    size, reasons.
 
     \b
     ./scripts/admin list images-daily
@@ -156,7 +156,7 @@ def verify(
 ) -> None:
     """Read the listed files below PATH again; compare size, sha256 and the clients' combined sha256.
 
-    Prints each file that differs from the catalog, and then ends with exit code 1.
+    Print each file that differs from the catalog. If there is one, the exit code is 1.
 
     \b
     ./scripts/admin verify
@@ -200,18 +200,18 @@ def verify(
     multiple=True,
     metavar="FILTER",
     callback=filters,
-    help="What goes: products, fields, kinds and sizes of roots; repeat it for more.  [default: all]",
+    help="What to export: products, fields, kinds and sizes of roots. Repeatable.  [default: all]",
 )
-@click.option("--keep", type=click.IntRange(1), help="How many versions go of each product, the newest.")
+@click.option("--keep", type=click.IntRange(1), help="How many of the newest versions to export of each product.")
 @click.option("--dry-run", is_flag=True, help="Print what would be written, and write nothing.")
 @command
 def export(
     deployment: Deployment, as_json: bool, folder: Path, only: tuple[Filter, ...], keep: int | None, dry_run: bool
 ) -> None:
-    """Write what is listed into the folder DIR, with its catalog: any web server makes an image server of it.
+    """Write what is listed into the folder DIR, with its catalog, so that any web server can serve it.
 
-    For a site without a network: carry the folder there, and serve it or `import` it. Repeated, it writes only what is
-    missing or differs. Nothing is deleted from DIR. The catalog is written last, and only if every file was.
+    For a site without a network: carry the folder there, and serve or `import` it. A repeated export writes only what
+    is missing or differs. Nothing is deleted from DIR. The catalog is written last, and only if every file was.
 
     \b
     ./scripts/admin export images-for-site

@@ -28,14 +28,14 @@ MOST_SHOWN = 20
 
 @main.group()
 def mirror() -> None:
-    """Follow other image servers: copy what is new there, and let go here what is gone there.
+    """Follow other image servers: copy what is new there, and withdraw here what is gone there.
 
     The scheduled function does the same as `mirror run`, with what `mirror add` wrote. Each image keeps its
-    fingerprint. What people uploaded here is never replaced and never withdrawn by a mirror.
+    fingerprint. A mirror never replaces or withdraws what was uploaded here.
 
     add and run reach the other server through https_proxy or http_proxy unless no_proxy names it, and trust the
     authorities that AWS_CA_BUNDLE, REQUESTS_CA_BUNDLE, CURL_CA_BUNDLE or SSL_CERT_FILE names. A proxy resolves names by
-    itself: whether one leads to a private address is then its rule. The functions use no proxy.
+    itself, so it decides whether a name may lead to a private address. The functions use no proxy.
     """
 
 
@@ -43,23 +43,23 @@ def mirror() -> None:
 @click.argument("name")
 @click.argument("address", metavar="URL")
 @click.option(
-    "--only", multiple=True, required=True, metavar="FILTER", help="What comes; `all` is everything. Repeatable."
+    "--only", multiple=True, required=True, metavar="FILTER", help="What to copy; `all` is everything. Repeatable."
 )
 @click.option(
-    "--keep", type=click.IntRange(1), help="How many versions come of each product, the newest.  [default: all]"
+    "--keep", type=click.IntRange(1), help="How many of the newest versions to copy of each product.  [default: all]"
 )
-@click.option("--into", metavar="STREAM", help="The stream that the images come into.  [default: images]")
-@click.option("--channel", metavar="NAME", help="Show what comes in this channel, and in no public catalog.")
+@click.option("--into", metavar="STREAM", help="The stream for the images.  [default: images]")
+@click.option("--channel", metavar="NAME", help="Show new versions in this channel, and in no public catalog.")
 @click.option(
     "--grace-days", type=click.IntRange(0), default=7, show_default=True,
-    help="How long a version stays listed that no longer comes.",
+    help="How long a version stays listed after upstream or the filters drop it.",
 )  # fmt: skip
 @click.option("--allow-private", is_flag=True, help="Allow an address of a private network, and plain http.")
 @click.option("--host", "hosts", multiple=True, help="Another host that URL may redirect to. Repeatable.")
 @click.option(
     "--keyring",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="OpenPGP keys, as `gpg --export` writes them: what none of them signed is refused.",
+    help="OpenPGP keys, as `gpg --export` writes them. Documents that none of them signed are refused.",
 )
 @click.option("--unsigned", is_flag=True, help="With --replace: no longer verify signatures.")
 @click.option(
@@ -67,15 +67,15 @@ def mirror() -> None:
     type=click.IntRange(1, MOST_CONNECTIONS),
     default=4,
     show_default=True,
-    help="How many connections read one file at once, at most.",
+    help="The most connections that read one file at once.",
 )
 @click.option(
     "--bytes-per-s",
     type=click.IntRange(LEAST_BYTES_PER_S),
-    help="How fast one file is read, at most.  [default: as fast as it comes]",
+    help="The highest speed at which one file is read.  [default: as fast as it comes]",
 )
-@click.option("--replace", is_flag=True, help="Change the mirror of that name. What it brought stays its own.")
-@click.option("--dry-run", is_flag=True, help="Print what would come and what it costs; write and copy nothing.")
+@click.option("--replace", is_flag=True, help="Change the mirror of that name. It keeps its images.")
+@click.option("--dry-run", is_flag=True, help="Print what would be copied and its cost; write and copy nothing.")
 @command
 def add(
     deployment: Deployment,
@@ -96,13 +96,13 @@ def add(
     replace: bool,
     dry_run: bool,
 ) -> None:
-    """Follow the image server at URL from now on, as NAME: the first comparison is made at once.
+    """Follow the image server at URL from now on, as NAME. The first comparison is made at once.
 
-    A filter names what comes as it is called here: `ubuntu:noble:*:cloud`, `os=debian|alpine,arch=amd64`, or
+    A filter uses the names of this server: `ubuntu:noble:*:cloud`, `os=debian|alpine,arch=amd64`, or
     `ubuntu,ftype=squashfs,size<=2GB`. Metadata, deltas and overrides of a root come with it.
 
     With --channel a new version is shown in that channel, and in no public catalog until `admin promote` shows it in
-    another channel. The channel was made with --newest, of a private stream into which the images come.
+    another channel. The channel must have been made with --newest, of a private stream; the images go into that stream.
 
     \b
     ./scripts/admin mirror add lxc https://images.linuxcontainers.org --only 'alpine:3.22:amd64' --keep 2 --dry-run
@@ -146,7 +146,7 @@ def add(
 @mirror.command(name="list")
 @command
 def list_(deployment: Deployment, as_json: bool) -> None:
-    """List the servers that are followed, and whether everything of them is here.
+    """List the servers that are followed, and whether everything chosen of them is here.
 
     \b
     ./scripts/admin mirror list
@@ -200,7 +200,7 @@ def show(deployment: Deployment, as_json: bool, name: str) -> None:
 
 @mirror.command()
 @click.argument("name")
-@click.option("--accept", is_flag=True, help="Follow an upstream that shrank or went back in time: you looked at it.")
+@click.option("--accept", is_flag=True, help="Accept that upstream shrank or went back in time, once you checked it.")
 @click.option("--dry-run", is_flag=True, help="Print what would happen; write, copy and withdraw nothing.")
 @command
 def run(deployment: Deployment, as_json: bool, name: str, accept: bool, dry_run: bool) -> None:
@@ -215,11 +215,11 @@ def run(deployment: Deployment, as_json: bool, name: str, accept: bool, dry_run:
 
 @mirror.command()
 @click.argument("name")
-@click.option("--keep-images/--withdraw-images", "keep", default=None, help="Whether what it brought stays listed.")
+@click.option("--keep-images/--withdraw-images", "keep", default=None, help="Whether its images stay listed.")
 @yes_option
 @command
 def remove(deployment: Deployment, as_json: bool, name: str, keep: bool | None, yes: bool) -> None:
-    """Stop to follow a server. Say whether its images stay, as if somebody had uploaded them, or are withdrawn.
+    """Stop following a server. Say whether its images stay, as if they had been uploaded here, or are withdrawn.
 
     \b
     ./scripts/admin mirror remove ubuntu --keep-images --yes

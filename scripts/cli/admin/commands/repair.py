@@ -30,7 +30,7 @@ from imageserver.settings import CLIENT_CHOICES
 
 @main.command()
 @clients_option
-@click.option("--dry-run", is_flag=True, help="Print what is missing, and send nothing, also with --yes.")
+@click.option("--dry-run", is_flag=True, help="Print what is missing, and send nothing, even with --yes.")
 @ignored_yes_option
 @command
 def reconcile(deployment: Deployment, as_json: bool, clients: str | None, dry_run: bool) -> None:
@@ -84,9 +84,9 @@ def rebuild_catalog(deployment: Deployment, as_json: bool, clients: str | None, 
 def rebuild_records(deployment: Deployment, as_json: bool, below: str, yes: bool) -> None:
     """Read the images whose record is missing, unreadable or out of date, here on this machine.
 
-    PATH is a version or any folder above it. Withdrawals are kept as the last readable generation of a record says;
-    where the bucket keeps none, the plan says so. Files without a readable record are invalidated at the edge. The exit
-    code is 1 if a version could not be read, or another worker was reading it: repeat the command for that one.
+    PATH is a version or any folder above it. Withdrawals are kept as in the last readable generation of a record;
+    if the bucket keeps none, the plan says so. Files without a readable record are invalidated at the edge. The exit
+    code is 1 if a version could not be read, or if another worker was reading it: then repeat the command.
     """
     with output.busy("comparing records and images"):
         again = recovery.plan_records(deployment.store, below, deployment.max_bytes)

@@ -17,7 +17,7 @@ from imageserver.operations.access_logs import PREFIX, count_requests, days_ago,
     type=click.IntRange(0),
     default=30,
     show_default=True,
-    help="How many days back, to the hour; 0: as far as there are logs.",
+    help="How many days back, to the hour; 0: as far back as there are logs.",
 )
 @command
 def stats(deployment: Deployment, as_json: bool, days: int) -> None:
@@ -25,8 +25,8 @@ def stats(deployment: Deployment, as_json: bool, days: int) -> None:
 
     It reads CloudFront's access logs, which arrive within an hour, some within a day. A download is a whole root, delta
     or unified tarball, or its first range; the metadata beside a root does not count. Addresses, tokens and queries are
-    neither kept nor printed. Logs of the usual kind have no countries: then it shows the edge locations that served,
-    by the code of an airport. infra/README.md says how to get countries, and logs without addresses.
+    neither kept nor printed. Standard logs have no countries: then it shows the edge locations that served, by
+    airport code. infra/README.md says how to get countries, and logs without addresses.
 
     \b
     ./scripts/admin stats --days 7

@@ -31,7 +31,7 @@ MOST_SHOWN = 5
 
 @main.group()
 def view() -> None:
-    """Give people remotes of their own: private ones, which need a token, and release channels.
+    """Manage views: private remotes, which need a token, and release channels.
 
     A view selects streams and products of this server. Its images are those of the server, with the same fingerprints;
     nothing is copied. The edge must be able to tell views apart: deploy with Views=true.
@@ -68,16 +68,16 @@ def _streams(_context: click.Context, _parameter: click.Parameter, given: tuple[
 )
 @click.option("--only", multiple=True, metavar="FILTER", help="Products, such as `ubuntu:noble`. Repeatable.")
 @click.option("--private", "is_private", is_flag=True, help="Only a token opens it, and its streams are private.")
-@click.option("--channel", "is_channel", is_flag=True, help="It shows the one version of a product that was promoted.")
-@click.option("--newest", "follows_newest", is_flag=True, help="A channel that shows the newest version by itself.")
+@click.option("--channel", "is_channel", is_flag=True, help="It shows the promoted version of each product.")
+@click.option("--newest", "follows_newest", is_flag=True, help="A channel that always shows the newest version.")
 @click.option(
     "--expire-after", type=_Duration(), metavar="TIME", help="When a version leaves the channel again, such as `14d`."
 )
 @click.option(
-    "--with", "shared", multiple=True, callback=_streams, metavar="STREAM", help="Also show it; it stays as it is."
+    "--with", "shared", multiple=True, callback=_streams, metavar="STREAM", help="Also show this stream, unchanged."
 )
 @click.option("--clients", type=click.Choice(ALL_CLIENTS), help="List one kind of client's items.  [default: server's]")
-@click.option("--hide", is_flag=True, help="Take a stream that everybody sees today off the public catalog.")
+@click.option("--hide", is_flag=True, help="Take a stream that is public today off the public catalog.")
 @click.option(
     "--require", multiple=True, metavar="CHECK", help="A check that each version must have passed. Repeatable."
 )
@@ -99,11 +99,11 @@ def create(
 ) -> None:
     """Make the view NAME: a private remote, or a channel at https://HOST/NAME/.
 
-    The streams of a private view are private from now on: they leave the public catalog, and nobody fetches a file of
-    them without a token. Stopped midway, the same command continues.
+    The streams of a private view are private from now on: they leave the public catalog, and their files need a token.
+    If the command is stopped midway, run it again.
 
-    A version leaves a channel that has an expiry so long after it was promoted, or in a channel with --newest after it
-    was uploaded. The channel then shows the version before it, if that has not left. Retention may remove what left.
+    In a channel with an expiry, a version leaves that long after its promotion, or with --newest after its upload. The
+    channel then shows the version before it, unless that has left too. Retention may remove what left.
 
     \b
     ./scripts/admin view create staging --streams images-staging --private
@@ -138,12 +138,12 @@ def create(
 @view.command()
 @click.argument("name")
 @click.argument("checks", nargs=-1, metavar="[CHECK]...")
-@click.option("--none", is_flag=True, help="Require no check any more.")
+@click.option("--none", is_flag=True, help="Require no checks.")
 @command
 def require(deployment: Deployment, as_json: bool, name: str, checks: tuple[str, ...], none: bool) -> None:
-    """Let the channel NAME take only versions that have passed these checks, in the place of those it required.
+    """Let the channel NAME take only versions that have passed these checks, instead of those it required before.
 
-    What it shows already stays.
+    Versions that it already shows stay.
 
     \b
     ./scripts/admin view require stable boots
@@ -220,9 +220,9 @@ def show(deployment: Deployment, as_json: bool, name: str) -> None:
 @click.argument("time", type=_Duration(or_never=True))
 @command
 def expire(deployment: Deployment, as_json: bool, name: str, time: timedelta) -> None:
-    """Let versions leave the channel NAME so long after they came into it, or never.
+    """Let versions leave the channel NAME this long after they entered it, or never.
 
-    It counts for what is in the channel already. A longer time also brings back what would not have left yet.
+    This also applies to versions already in the channel. A longer time brings back those that would not have left yet.
 
     \b
     ./scripts/admin view expire stable 30d
@@ -242,12 +242,12 @@ def expire(deployment: Deployment, as_json: bool, name: str, time: timedelta) ->
 
 @view.command()
 @click.argument("name")
-@click.option("--make-public", is_flag=True, help="Everybody may see its private streams from now on.")
-@click.option("--anyway", is_flag=True, help="Also when it is the last to show a version.")
+@click.option("--make-public", is_flag=True, help="Make its private streams public.")
+@click.option("--anyway", is_flag=True, help="Remove it even if nothing else shows one of its versions.")
 @yes_option
 @command
 def remove(deployment: Deployment, as_json: bool, name: str, make_public: bool, anyway: bool, yes: bool) -> None:
-    """Remove a view: its tokens open nothing any more, and its catalog is deleted. Images stay.
+    """Remove a view: its tokens stop working, and its catalog is deleted. Images stay.
 
     \b
     ./scripts/admin view remove staging --yes
@@ -279,7 +279,7 @@ def remove(deployment: Deployment, as_json: bool, name: str, make_public: bool, 
 @view.command()
 @command
 def sync(deployment: Deployment, as_json: bool) -> None:
-    """Tell the edge again what the views and their tokens are, after a command that was stopped. Expired tokens go.
+    """Write the views and their tokens to the edge again, after a command was stopped. Expired tokens are deleted.
 
     \b
     ./scripts/admin view sync
@@ -303,14 +303,15 @@ def token() -> None:
 @click.argument("name")
 @click.argument("label")
 @click.option(
-    "--expires", type=click.Choice(list(views.LIFETIMES)), default="90d", show_default=True, help="How long it opens."
+    "--expires", type=click.Choice(list(views.LIFETIMES)), default="90d", show_default=True, help="How long it works."
 )
 @command
 def add_token(deployment: Deployment, as_json: bool, name: str, label: str, expires: str) -> None:
-    """Make a token for the private view NAME, called LABEL: whom or what it is for. It is shown once.
+    """Make a token for the private view NAME. LABEL says whom or what it is for. The token is shown once.
 
-    Several tokens open a view at the same time. To move a host, add a token, change the host's remote, delete the
-    remote's images from it and copy them again, which gives them the new address; then revoke the old one.
+    Several tokens can open a view at the same time. To move a host to a new token, add the token, change the host's
+    remote, delete the remote's images from the host and copy them again, which gives them the new address. Then revoke
+    the old token.
 
     \b
     ./scripts/admin view token add staging ci --expires 30d
@@ -336,7 +337,7 @@ def list_tokens(deployment: Deployment, as_json: bool, name: str, days: int) -> 
     """List the tokens of a view by their labels, with their last use; a token itself is stored nowhere.
 
     A use is one read of the view's index; a client reads it at most once an hour. The edge's function logs it, and
-    CloudFront delivers that within minutes. Uses are unknown where the log cannot be read, which is said.
+    CloudFront delivers that within minutes. If the log cannot be read, the command says so, and uses are unknown.
 
     \b
     ./scripts/admin view token list staging
@@ -376,7 +377,7 @@ def _token_as_json(one: Token, uses: Mapping[str, Use] | None) -> dict[str, Any]
 @click.argument("label")
 @command
 def revoke(deployment: Deployment, as_json: bool, name: str, label: str) -> None:
-    """Take a token away: within seconds it opens neither the catalog nor a file.
+    """Revoke a token: within seconds it opens neither the catalog nor a file.
 
     \b
     ./scripts/admin view token revoke staging ci
@@ -395,7 +396,7 @@ def revoke(deployment: Deployment, as_json: bool, name: str, label: str) -> None
 @main.command()
 @click.argument("path")
 @click.option("--to", "channel", required=True, metavar="CHANNEL", help="The channel that shows it.")
-@click.option("--back", is_flag=True, help="Go back to the version before; PATH may be the product.")
+@click.option("--back", is_flag=True, help="Go back to the previous version; PATH may be the product.")
 @click.option("--require", multiple=True, metavar="CHECK", help="Only if this check has passed. Repeatable.")
 @command
 def promote(
@@ -403,7 +404,7 @@ def promote(
 ) -> None:
     """Let CHANNEL show the version PATH: the same files, with the same fingerprints. Nothing is copied.
 
-    A version without a result of a required check has not passed it. What the channel requires itself is required too.
+    A version without a result of a required check has not passed it. Checks that the channel requires count too.
 
     \b
     ./scripts/admin promote images/ubuntu/noble/amd64/default/20261123_1000 --to stable
