@@ -93,7 +93,7 @@ def session_for_bucket(bucket: str) -> boto3.Session:
             raise
         region = configured.region_name
     if not region:
-        what = f"{NO_REGION}, and the bucket {bucket} does not say in which it is"
+        what = f"{NO_REGION}, and the bucket {bucket} does not name its region"
         raise NotUsable(Unusable(what, f"{SET_REGION} {bucket}"))
     return configured if region == configured.region_name else _session(region)
 

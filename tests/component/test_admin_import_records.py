@@ -229,7 +229,7 @@ def test_a_version_with_an_unreadable_record_is_skipped_by_name(
     plan = old.imported("--yes", code=FOUND)
     (sentence,) = plan["left out"]
     assert sentence.startswith(f"{path} (2 files): its record on the source {says}")
-    assert sentence.endswith("nobody knows whether it was withdrawn")
+    assert sentence.endswith("it is unknown whether it was withdrawn")
     assert not keys(path) & here(deployment)
     assert plan["copied"] == 6
 
@@ -269,7 +269,7 @@ def test_an_object_refused_by_the_source_is_named_and_retried(deployment: Deploy
     plan = old.imported("--yes")
     (note,) = plan["notes"]
     assert note.startswith(f"{NOBLE}/20261103/rootfs.squashfs is not listed on the source (rootfs.squashfs ")
-    assert note.endswith("; it is looked at anew here")
+    assert note.endswith("; it is checked again here")
     assert f"{NOBLE}/20261103/rootfs.squashfs" in here(deployment)
     assert old.imported("--yes")["notes"] == [], "it is here by now"
 

@@ -181,7 +181,7 @@ def test_a_file_of_authorities_that_cannot_be_read_is_named_with_its_variable(
     if content:
         file.write_text(content)
     monkeypatch.setenv("CURL_CA_BUNDLE", str(file))
-    with pytest.raises(UpstreamRefused, match=f"CURL_CA_BUNDLE is {file}, which is no readable file of certificates"):
+    with pytest.raises(UpstreamRefused, match=f"CURL_CA_BUNDLE is {file}, which is not a readable certificate file"):
         trust()
 
 

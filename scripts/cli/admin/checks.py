@@ -66,10 +66,10 @@ def _wiring(deployment: Deployment) -> Findings:
     for prefix in OLD_S:
         found = deployment.wiring.get(prefix)
         if found is None:
-            yield f"the bucket tells nobody about {prefix}*: uploads stay unseen", DEPLOY
+            yield f"the bucket notifies no queue of {prefix}*: uploads stay unseen", DEPLOY
             continue
         if found["events"] != EVENTS:
-            yield f"of {prefix}* only {', '.join(found['events'])} is told", DEPLOY
+            yield f"the bucket sends only {', '.join(found['events'])} for {prefix}*", DEPLOY
         if deployment.endpoint is None and not _lets_in(deployment.queue(prefix), deployment.bucket):
             yield f"the policy of the queue of {prefix}* does not let S3 send to it: uploads stay unseen", DEPLOY
 
@@ -109,9 +109,9 @@ def _queues(deployment: Deployment) -> Findings:
         queue = deployment.queue(prefix)
         waiting = int(queue.attributes["ApproximateNumberOfMessages"])
         if waiting > MANY:
-            yield f"{waiting:,} messages of {prefix}* wait", STUCK
+            yield f"{waiting:,} messages of {prefix}* are waiting", STUCK
         if deployment.stack and (age := _age_s(deployment, queue)) > OLD_S[prefix]:
-            yield f"the oldest message of {prefix}* waits for {age / 60:.0f} minutes", STUCK
+            yield f"the oldest message of {prefix}* has waited for {age / 60:.0f} minutes", STUCK
         if not queue.dead_letters:
             yield f"the queue of {prefix}* has no dead-letter queue", DEPLOY
         elif dead := _count(deployment, queue.dead_letters):
@@ -126,7 +126,7 @@ def _of_maintain(deployment: Deployment) -> Findings:
         if dead := _count(deployment, deployment.maintain_dead_letters):
             yield f"{dead:,} dead letters of maintain", "admin redrive maintain shows why, and what to do"
     elif deployment.stack or deployment.endpoint:
-        yield "maintain has no dead-letter queue: that a schedule failed, nobody hears", DEPLOY
+        yield "maintain has no dead-letter queue: a failed schedule stays unseen", DEPLOY
     else:
         yield NotSeen("the dead letters of maintain: their queue is not known by its name, only with --stack")
 
@@ -190,7 +190,7 @@ def _views(deployment: Deployment) -> Findings:
     wanted = tokens.entries(deployment.views().values(), datetime.now(UTC))
     put, delete = tokens.differences(deployment.view_store.read(), wanted)
     for key in sorted({*put, *delete}):
-        yield f"the edge's entry {key} is not what the documents of the views say", "admin view sync"
+        yield f"the edge's entry {key} differs from the documents of the views", "admin view sync"
 
 
 def _withheld(deployment: Deployment) -> Findings:

@@ -123,11 +123,11 @@ class Box:
         except events.UnreadableEvent as error:
             return (
                 [],
-                f"no release can read it: {error}; --yes removes it, admin reconcile finds what it was about",
+                f"no release can read it: {error}; --yes removes it, admin reconcile finds its object",
                 False,
             )
         said = dict.fromkeys(map(self._diagnosis, keys))
-        return keys, "; ".join(said) or "it is about nothing", True
+        return keys, "; ".join(said) or "it names no object", True
 
     def _read_copy(self, body: str) -> tuple[list[str], str, bool]:
         try:
@@ -136,9 +136,9 @@ class Box:
             return [], f"no release can read it: {error}; --yes removes it, the mirror asks again", False
         store = self.deployment.store
         if any(info.key == wanted.key for info in store.list(wanted.key)):
-            return [wanted.key], "it is here by now", True
+            return [wanted.key], "it is here now", True
         refusal = refusals_of(store, wanted.mirror).get(wanted.key)
-        why = refusal.reason if refusal else f"{wanted.mirror} did not give it; the log of the copy function says why"
+        why = refusal.reason if refusal else f"{wanted.mirror} did not deliver it; the copy function's log says why"
         return [wanted.key], why, True
 
     def _diagnosis(self, key: str) -> str:
@@ -160,7 +160,7 @@ class Box:
         passed = "what failed has passed, or another message did the work"
         if key.startswith(RECORDS):  # a failure at the edge leaves no trace in the bucket
             passed += "; if it comes back, the log of the publish function says what failed at the edge"
-        return f"{version.path} is {record.state} by now; {passed}"
+        return f"{version.path} is {record.state} now; {passed}"
 
     def _diagnosis_of_product(self, prefix: str) -> str:
         """Return what is wrong with the records below a prefix that was sent to publish or delta."""
@@ -174,7 +174,7 @@ class Box:
             except CatalogDamaged as damage:
                 return str(damage)
         function = "delta" if self.name == DELTAS else "publish"
-        passed = f"the records of {product.path} can be read by now; if it comes back, the log of {function} says why"
+        passed = f"the records of {product.path} can be read now; if it comes back, the log of {function} says why"
         return self._damage(product.stream) or passed
 
     def _damage(self, stream: str) -> str:
@@ -237,7 +237,9 @@ def _failed_run(message: dict[str, Any]) -> str:
     parts = (said.get("errorType"), said.get("errorMessage"), about.get("ERROR_CODE"), about.get("ERROR_MESSAGE"))
     why = ": ".join(str(part) for part in parts if part) or "the log of the maintain function says why"
     now = TASKS.get(task, "admin reconcile; admin prune --yes")
-    return f"{task or 'a task'} failed: {why}. The next scheduled run does it; at once: {now}; --yes removes the letter"
+    return (
+        f"{task or 'a task'} failed: {why}. The next scheduled run does it; right now: {now}; --yes removes the letter"
+    )
 
 
 def _damage(store: Store, stream: str) -> str:

@@ -291,7 +291,7 @@ class Deployment:
     def queue(self, prefix: str) -> Queue:
         """Return the queue for keys with this prefix. Raise ClickException if the bucket notifies none."""
         if prefix not in self.wiring:
-            raise click.ClickException(f"{self.bucket} tells no queue about {prefix}*; `admin doctor` says more")
+            raise click.ClickException(f"{self.bucket} notifies no queue of {prefix}*; `admin doctor` says more")
         url = self._queue_url(self.wiring[prefix]["arn"])
         attributes = self.attributes(url)
         dead = ""

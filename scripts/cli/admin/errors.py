@@ -36,8 +36,8 @@ STORAGE: Final = 5
 NO_STACK: Final = 6
 NO_CREDENTIALS: Final = 7
 EXIT_CODES: Final = (
-    "Exit codes: 0 done, nothing wrong; 1 something is wrong and named; 2 wrong usage; 3 no such name can exist; "
-    "4 there is nothing of that name; 5 storage or AWS refused, failed, cannot be reached or answered nonsense; "
+    "Exit codes: 0 done, nothing wrong; 1 a fault was found and is named; 2 wrong usage; 3 no such name can exist; "
+    "4 nothing has that name; 5 storage or AWS refused, failed, cannot be reached or answered nonsense; "
     "6 no local stack is running; "
     "7 no usable AWS credentials or region."
 )
@@ -45,15 +45,15 @@ EXIT_CODES: Final = (
 RIGHTS: Final = "look at the rights of your credentials"
 WAY: Final = "look at the address, its name in DNS, its certificate, and the network between here and there"
 AGAIN: Final = "try again in a minute"
-EDGE: Final = "look at the distribution: it takes no invalidation of a whole stream, which is always a valid one"
+EDGE: Final = "look at the distribution: it refuses the invalidation of a whole stream, which is always valid"
 OTHER_BUCKET: Final = "name a bucket that is there, with --bucket or --stack"
 SOURCE: Final = "look at the address of that server"
 CATALOG: Final = "admin rebuild catalog --yes"
 EARLIER: Final = "`aws s3api list-object-versions` names the earlier versions of a key"
 RECORD: Final = "admin rebuild records --yes"
 
-PROXY: Final = "look whether something between here and AWS answers in its place"
-REPORT: Final = "try again; if it stays, report it with what --debug prints"
+PROXY: Final = "check whether something between here and AWS answers in its place"
+REPORT: Final = "try again; if it persists, report it with what --debug prints"
 
 OUTSIDE: Final = (
     SimplestreamsError, ClientError, BotoCoreError, ResponseParserError, aws.NotUsable, aws.NoBucket,
@@ -134,7 +134,7 @@ def _explained(error: Exception) -> Fault:
     if isinstance(root, OSError) and root.filename:  # a file of this machine, as import reads them
         return Fault(what, "look at that file and its rights")
     if isinstance(root, ResponseParserError):
-        return Fault(f"what came is no answer of AWS ({what}){_asked(error)}", PROXY)
+        return Fault(f"this is no answer of AWS ({what}){_asked(error)}", PROXY)
     if isinstance(root, _NO_WAY):
         return Fault(f"{what}{_asked(error)}", network.remedy(root) or WAY)
     return Fault(f"{what}{_asked(error)}", AGAIN)

@@ -95,12 +95,12 @@ def _not_withdrawn(
             continue
         coming.append(image)
         if file.key not in there and (sentence := source.refusal_of(image, file.size_bytes)):
-            result.notes.append(f"{file.key} is not listed on the source ({sentence}); it is looked at anew here")
+            result.notes.append(f"{file.key} is not listed on the source ({sentence}); it is checked again here")
         yield file
     result.withdrawn.extend(summed_up(withdrawn, coming))
     for version, count in sorted(unknown.items()):
         what = f"{version.path} ({counted(count, 'file')}): its record on the source {source.unreadable[version]}"
-        result.unknown.append(f"{what}; until then nobody knows whether it was withdrawn")
+        result.unknown.append(f"{what}; until then it is unknown whether it was withdrawn")
 
 
 def carry_out(deployment: Deployment, todo: Plan, advance: Advance) -> Plan:

@@ -131,7 +131,7 @@ def stream_of_channel(deployment: Deployment, name: str, wanted: str | None) -> 
         raise InvalidMirror(f"the channel {name} does not show {stream}, expected {' or '.join(channel.streams)}")
     if shown(deployment, stream).is_public:
         raise InvalidMirror(
-            f"{stream} is in the public catalog, so everybody would see what comes; a private view of it takes it out: "
+            f"{stream} is in the public catalog, so the images would be public; a private view of it takes it out: "
             f"{CREATE} NAME --private --streams {stream}"
         )
     return stream

@@ -122,7 +122,7 @@ def carry_out(doing: str, act: Callable[[Run], object], *, in_json: bool, dry_ru
             click.echo(f"failed: {failure.what} {failure.path}\n  {fault.what}; {fault.remedy}")
         for key in run.unreadable:
             click.echo(f"unreadable: {key}\n  admin rebuild records --yes reads its images again")
-        click.echo(f"{counted(len(run.tasks), 'thing')} {'to do' if run.dry_run else 'done'}")
+        click.echo(f"{counted(len(run.tasks), 'task')} {'to do' if run.dry_run else 'done'}")
     sys.exit(faults[0][1].code if faults else FOUND if run.unreadable else 0)
 
 

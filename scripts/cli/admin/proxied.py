@@ -35,7 +35,7 @@ def trust(environment: Mapping[str, str] = os.environ) -> ssl.SSLContext:
     try:
         return ssl.create_default_context(cafile=named[1])
     except OSError as error:  # including ssl's own errors
-        raise NetworkRefused(f"{named[0]} is {named[1]}, which is no readable file of certificates") from error
+        raise NetworkRefused(f"{named[0]} is {named[1]}, which is not a readable certificate file") from error
 
 
 def proxy_of(url: str) -> str:

@@ -107,7 +107,7 @@ def _recall(store: Store, lost: Record, seen: StoredObject) -> NotDone | None:
     key = lost.id.record_key
     if store.replace(key, records.encode(lost), seen.revision):
         return None
-    return NotDone(f"{key} was written meanwhile; look again, it may be readable by now")
+    return NotDone(f"{key} was written meanwhile; look again, it may be readable now")
 
 
 def _read_again(version: VersionId, services: IngestServices, lost: Record | None) -> NotDone | None:
@@ -220,7 +220,7 @@ def _all_products(store: Store) -> list[ProductId]:
 def _delete(store: Store, key: str, revision: str) -> None:
     """Delete a damaged document, unless it was written since."""
     if not store.delete(key, revision):
-        raise CatalogBusy(f"{key} was written meanwhile; look again, it may be readable by now")
+        raise CatalogBusy(f"{key} was written meanwhile; look again, it may be readable now")
 
 
 def _index(store: Store) -> documents.Index:
@@ -244,7 +244,7 @@ def check_path(path: str) -> None:
         raise click.UsageError(f"{path!r} is no path of images, expected images/… or one without its stream")
     if first in INSTEAD:
         # An old catalog, or an old record that publish then folds, may name files that are gone.
-        raise click.UsageError(f"{path} is made from what lies below it, and an old one may be wrong: {INSTEAD[first]}")
+        raise click.UsageError(f"{path} is derived from other objects, and an old one may be wrong: {INSTEAD[first]}")
 
 
 def deleted(deployment: Deployment, path: str) -> list[File]:

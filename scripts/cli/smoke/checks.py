@@ -222,7 +222,7 @@ def status(run: Run) -> str:
     try:
         found = msgspec.json.decode(answer.body, type=VersionStatus)
     except msgspec.DecodeError as error:
-        raise Failed(f"the API's answer for a version has another shape than /openapi.json says: {error}") from error
+        raise Failed(f"the API's answer for a version does not match /openapi.json: {error}") from error
     if (found.status, found.fingerprints) != ("listed", [run.image.fingerprint]):
         raise Failed(f"the API says {found.status} {found.fingerprints}, expected listed {run.image.fingerprint}")
     return found.status
@@ -231,7 +231,7 @@ def status(run: Run) -> str:
 def await_delisted(run: Run) -> str:
     """Wait until the edge no longer lists the version."""
     address = run.server.address
-    run.wait(lambda: None if listed_images(run) else True, lambda: f"{address} lists it all the same")
+    run.wait(lambda: None if listed_images(run) else True, lambda: f"{address} still lists it")
     return ""
 
 

@@ -43,7 +43,7 @@ def through_api(server: Server, image: Image) -> BatchAnswer | str:
     try:
         return msgspec.json.decode(answer.body, type=BatchAnswer)
     except msgspec.DecodeError as error:
-        raise Failed(f"the API's answer for an upload has another shape than /openapi.json says: {error}") from error
+        raise Failed(f"the API's answer for an upload does not match /openapi.json: {error}") from error
 
 
 def with_own_credentials(server: Server, image: Image) -> BatchAnswer:

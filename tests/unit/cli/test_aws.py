@@ -205,9 +205,7 @@ def test_a_bucket_without_a_region_names_the_variable_to_set(line: str, monkeypa
     wired(monkeypatch, lambda *_: Answer(200))
     done = run(line)
     assert done.exit_code == (1 if line == "bench" else NO_CREDENTIALS)
-    assert (
-        "the bucket mine does not say in which it is; set AWS_REGION, or the region of your AWS profile" in done.stderr
-    )
+    assert "the bucket mine does not name its region; set AWS_REGION, or the region of your AWS profile" in done.stderr
 
 
 @pytest.mark.parametrize(("line", "code"), [("presign", presign.WRONG_USAGE), ("admin bucket", NOTHING), ("bench", 1)])

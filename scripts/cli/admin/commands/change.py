@@ -354,4 +354,4 @@ def _print_import(as_json: bool, really: bool, todo: import_plan.Plan, has_no_re
 
 def _tell_withdrawn(todo: import_plan.Plan) -> str:
     count = sum(one.files for one in todo.withdrawn)
-    return f"; {count:,} stay out, withdrawn on the source (admin restore there brings them along)" if count else ""
+    return f"; {count:,} stay out, withdrawn on the source (admin restore there includes them)" if count else ""

@@ -156,7 +156,7 @@ def list_(deployment: Deployment, as_json: bool) -> None:
         output.print_json([row.as_json for row in found])
         return
     if not found:
-        output.say("no server is followed; `admin mirror add` begins to")
+        output.say("no server is followed; `admin mirror add` starts")
         return
     cells = [
         ((row.name, row.state, _lag(row), row.stream, row.address), [row.error] if row.error else []) for row in found
@@ -235,9 +235,9 @@ def remove(deployment: Deployment, as_json: bool, name: str, keep: bool | None, 
     if as_json:
         output.print_json({"mirror": name, "dry_run": not yes, "keep_images": keep, "versions": held})
         return
-    stay = "stays" if keep else f"is withdrawn, and deleted {deployment.rules.grace_hours} hours later"
+    stay = "stay" if keep else f"are withdrawn, and deleted {deployment.rules.grace_hours} hours later"
     does = "is removed" if yes else "would be removed; add --yes to do it"
-    click.echo(f"{name} {does}: what it brought ({counted(len(held), 'version')}) {stay}")
+    click.echo(f"{name} {does}: its images ({counted(len(held), 'version')}) {stay}")
 
 
 def _named(deployment: Deployment, name: str) -> Mirror:
@@ -292,13 +292,13 @@ def _print_plan(followed: Followed, run: Run) -> None:
         click.echo(f"{followed.name} is in step: upstream has not changed")
     elif not status.error and not status.missing:
         comes = f"{counted(status.versions, 'version')} of {counted(status.products, 'product')}"
-        click.echo(f"what comes: {comes}; nothing is missing")
+        click.echo(f"selected: {comes}; nothing is missing")
     elif not status.error:
         cost = costs.mirrored(status.missing, status.missing_bytes)
         comes = f"{counted(status.versions, 'version')} of {counted(status.products, 'product')}"
         missing = f"{counted(status.missing, 'file')}, {output.size(status.missing_bytes)}"
         click.echo(
-            f"what comes: {comes}; missing: {missing}, about "
+            f"selected: {comes}; missing: {missing}, about "
             f"${cost.dollars_once:.2f} once and ${cost.dollars_a_month:.2f} a month at list prices"
         )
 

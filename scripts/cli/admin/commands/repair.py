@@ -137,7 +137,7 @@ def redrive(deployment: Deployment, as_json: bool, queue: str, yes: bool) -> Non
         about = ", ".join(letter.keys) or repr(letter.body[:80])
         click.echo(f"{letter.queue}: {about}  sent {letter.sent}{f'  {done}' if done else ''}")
         click.echo(f"  {letter.diagnosis}")
-    after = "done with" if yes else "left where they are; --yes sends them back"
+    after = "dealt with" if yes else "left where they are; --yes sends them back"
     click.echo(f"{len(found)} dead letters{f' {after}' if found else ''}")
 
 
@@ -200,4 +200,4 @@ def _print_steps(as_json: bool, really: bool, done: list[str], left: Sequence[st
         return
     for sentence in done:
         click.echo(sentence)
-    click.echo(f"{counted(len(done), 'thing')} {'done' if really else 'to do; add --yes'}")
+    click.echo(f"{counted(len(done), 'step')} {'done' if really else 'to do; add --yes'}")

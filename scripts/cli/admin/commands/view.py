@@ -150,7 +150,7 @@ def require(deployment: Deployment, as_json: bool, name: str, checks: tuple[str,
     ./scripts/admin view require stable --none
     """
     if none == bool(checks):
-        raise click.UsageError("name the checks, or --none of them")
+        raise click.UsageError("name the checks, or give --none")
     _named(deployment, name)
     try:
         changed = views.require(deployment, name, checks)
@@ -237,7 +237,7 @@ def expire(deployment: Deployment, as_json: bool, name: str, time: timedelta) ->
         output.print_json(views.as_json(deployment, changed) | {"products": folded})
         return
     after = f"after {_duration(changed)}" if changed.expire_after_s else "never"
-    click.echo(f"{name}: a version leaves it {after}; the hourly run looks which are to leave")
+    click.echo(f"{name}: a version leaves it {after}; the hourly run takes out those that are due")
 
 
 @view.command()
@@ -390,7 +390,7 @@ def revoke(deployment: Deployment, as_json: bool, name: str, label: str) -> None
     if as_json:
         output.print_json({"view": name, "label": label})
         return
-    click.echo(f"{label} opens {name} no more; the edge's locations learn of it within seconds")
+    click.echo(f"{label} no longer opens {name}; every edge location knows within seconds")
 
 
 @main.command()

@@ -209,7 +209,7 @@ def test_rebuild_records_does_not_report_leased_records_as_done(system: System, 
         done = admin(f"rebuild records {TINY} --yes", 1)
         assert version.record_key not in system.store.objects
         assert f"not done: another worker reads {path} just now" in done.stderr
-        assert "0 things done" in done.stdout
+        assert "0 steps done" in done.stdout
         assert told(f"rebuild records {TINY} --yes", 1)["done"] == []
     assert told(f"rebuild records {TINY} --yes")["done"] == [f"read {path} again: it has no record"]
 

@@ -85,7 +85,7 @@ def test_a_dead_letter_about_a_product_names_its_unreadable_record() -> None:
     system.catch_up()
     found = box(Sqs())
     found.deployment.__dict__["store"] = system.store
-    assert found._diagnosis(f"versions/{product}/").startswith(f"the records of {product} can be read by now")
+    assert found._diagnosis(f"versions/{product}/").startswith(f"the records of {product} can be read now")
     assert found._diagnosis("versions/images/").startswith("no product can have these records")
     system.store.put(f"versions/{product}/20261123_10:00.json", b"{torn")
     assert "versions/images/ubuntu/noble/amd64/default/20261123_10:00.json" in found._diagnosis(f"versions/{product}/")
@@ -95,7 +95,7 @@ def test_a_queue_that_the_bucket_does_not_notify_is_an_error_of_the_product() ->
     deployment = Deployment(SimpleNamespace(), "images-1")
     deployment.__dict__.update(wiring={}, sqs=SimpleNamespace())
     product = parse_product("images/ubuntu/noble/amd64/default")
-    with pytest.raises(StorageUnavailable, match=f"no message was sent about {product.path}: images-1 tells no queue"):
+    with pytest.raises(StorageUnavailable, match=f"was sent about {product.path}: images-1 notifies no queue"):
         deployment.product_changed(product)
 
 
@@ -108,7 +108,7 @@ def test_a_dead_letter_about_deltas_names_the_function_that_tried() -> None:
     sqs._answers = [[message("a") | {"Body": events.changed(product.records_prefix)}]]
     (letter,) = deltas.letters()
     assert (letter.queue, letter.keys, letter.returns) == ("deltas", [product.records_prefix], True)
-    assert letter.diagnosis.endswith("can be read by now; if it comes back, the log of delta says why")
+    assert letter.diagnosis.endswith("can be read now; if it comes back, the log of delta says why")
     assert (deltas.answer(letter), sqs.log) == ("sent back", [("send", "home"), ("delete", "a")])
 
 

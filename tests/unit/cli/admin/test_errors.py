@@ -273,12 +273,12 @@ class Watch:
 def test_one_event_that_waits_too_long_is_a_finding(age: float, says: list[str]) -> None:
     found = only_faults(checks._queues(queued({}, Watch(age, "dead of maintain"), "images")))
     waits = [what for what, _ in found if "the oldest message" in what]
-    assert waits == [f"the oldest message of {prefix}* waits for {age / 60:.0f} minutes" for prefix in says]
+    assert waits == [f"the oldest message of {prefix}* has waited for {age / 60:.0f} minutes" for prefix in says]
 
 
 def test_a_maintain_without_a_dead_letter_queue_is_a_finding() -> None:
     found = only_faults(checks._queues(queued({}, Watch(0, ""), "images")))
-    assert [what for what, _ in found] == ["maintain has no dead-letter queue: that a schedule failed, nobody hears"]
+    assert [what for what, _ in found] == ["maintain has no dead-letter queue: a failed schedule stays unseen"]
 
 
 def test_dead_letters_of_maintain_are_a_finding_with_the_command_that_shows_them() -> None:

@@ -366,7 +366,7 @@ def test_an_error_names_the_request_and_the_answer_and_debug_shows_the_location(
     assert line.startswith("admin: an answer was not as expected (KeyError: 'ETag' in s3.py, line ")
     assert "; asked: s3 ListObjectsV2 {'Bucket': 'images-1', 'Prefix': " in line
     assert "; answered: {'IsTruncated': False, 'KeyCount': " in line
-    assert line.endswith("; try again; if it stays, report it with what --debug prints")
+    assert line.endswith("; try again; if it persists, report it with what --debug prints")
     debugged, _ = world.run("list --debug", broken)
     assert debugged.exit_code == done.exit_code == STORAGE
     assert line in debugged.stderr

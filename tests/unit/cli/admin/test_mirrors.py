@@ -70,7 +70,7 @@ def world(monkeypatch: pytest.MonkeyPatch) -> World:
 def test_one_command_follows_a_server_and_asks_for_its_images(world: World) -> None:
     world.publish()
     done = world.admin(f"{ADD} --only all --keep 2 --into images-site --grace-days 3 --host cdn.example.org")
-    assert "what comes: 1 version of 1 product; missing: 2 files" in done.stdout
+    assert "selected: 1 version of 1 product; missing: 2 files" in done.stdout
     assert configured(world.system.store) == {
         "site": Mirror(
             address="https://images.example.org",
@@ -125,7 +125,7 @@ def test_a_mirror_of_a_public_stream_that_a_view_shows_too_says_so(world: World)
         ("--channel stable", "stable shows what is promoted to it and nothing by itself"),
         ("--channel both", "the channel both shows images-fresh and images-hidden: choose one with --into"),
         ("--channel fresh --into images", "the channel fresh does not show images, expected images-fresh"),
-        ("--channel fresh", "images-fresh is in the public catalog, so everybody would see what comes"),
+        ("--channel fresh", "images-fresh is in the public catalog, so the images would be public"),
     ],
 )
 def test_a_channel_that_would_not_hold_what_comes_is_refused_and_nothing_is_written(
@@ -195,7 +195,7 @@ def test_a_mirror_is_changed_with_replace_alone(world: World) -> None:
     world.admin(f"{ADD} --only all")
     assert "change it with --replace" in world.admin(f"{ADD} --only debian", USAGE).stderr
     changed = world.admin(f"{ADD} --only debian --replace")
-    assert "what comes: 0 versions of 0 products; nothing is missing" in changed.stdout
+    assert "selected: 0 versions of 0 products; nothing is missing" in changed.stdout
     assert configured(world.system.store)["site"].only == ("debian",)
 
 

@@ -511,8 +511,8 @@ def test_the_checks_that_a_channel_requires_are_changed_and_what_it_shows_stays(
 @pytest.mark.parametrize(
     ("line", "code", "said"),
     [
-        ("view require stable", USAGE, "name the checks, or --none of them"),
-        ("view require stable boots --none", USAGE, "name the checks, or --none of them"),
+        ("view require stable", USAGE, "name the checks, or give --none"),
+        ("view require stable boots --none", USAGE, "name the checks, or give --none"),
         ("view require stable Boots", USAGE, "requires the check 'Boots'"),
         ("view require staging boots", USAGE, "requires checks and is not a channel"),
         ("view require none boots", NOTHING, "there is no view none"),
