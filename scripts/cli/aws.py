@@ -20,7 +20,7 @@ from botocore.exceptions import ClientError
 
 LOG_IN: Final = "log in to AWS, or set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
 LOG_IN_AGAIN: Final = (
-    "log in again (aws sso login, or aws login), or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY anew"
+    "log in again (aws sso login, or aws login), or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY again"
 )
 NO_REGION: Final = "no AWS region is set"
 SET_REGION: Final = "set AWS_REGION, or the region of your AWS profile, to the region of"

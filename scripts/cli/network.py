@@ -55,4 +55,4 @@ def _trust() -> str:
         if name in _CA_VARIABLES:
             return f"{name} is {file}, which does not hold the authority of this network's certificates"
         return f"boto3 does not read {name}; if the authority is in it: AWS_CA_BUNDLE={file}"
-    return "if your network has a certificate authority of its own, name its PEM file in AWS_CA_BUNDLE"
+    return "if your network has its own certificate authority, name its PEM file in AWS_CA_BUNDLE"

@@ -165,7 +165,7 @@ NOT_IMAGES = [
         },
         "both.tar.xz holds both rootfs/ and rootfs.img",
     ),
-    ({"a.squashfs": SQUASHFS, "b.squashfs": SQUASHFS}, "these would all be rootfs.squashfs, expected one of a kind"),
+    ({"a.squashfs": SQUASHFS, "b.squashfs": SQUASHFS}, "these would all be rootfs.squashfs, expected one of each kind"),
     ({"a.tar.gz": UNIFIED["gz"], "b.tar.gz": UNIFIED["gz"]}, "these would all be lxd_combined.tar.gz"),
 ]
 
@@ -455,7 +455,7 @@ def test_options_become_a_metadata_json(tmp_path: Path, monkeypatch: pytest.Monk
 def test_a_metadata_json_and_options_for_one_are_refused(tmp_path: Path) -> None:
     files = write(tmp_path, {"lxd.tar.xz": XZ, "rootfs.squashfs": SQUASHFS, "metadata.json": b"{}"})
     done = run("--dry-run", "--to", "a/b/amd64/d", "--os", "x", *files)
-    assert (done.returncode, "these would all be metadata.json, expected one of a kind" in done.stderr) == (3, True)
+    assert (done.returncode, "these would all be metadata.json, expected one of each kind" in done.stderr) == (3, True)
 
 
 SUM_OF_META, SUM_OF_ROOT = (hashlib.sha256(body).hexdigest() for body in (XZ, SQUASHFS))

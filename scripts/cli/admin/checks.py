@@ -203,7 +203,7 @@ def _withheld(deployment: Deployment) -> Findings:
                 if entry.alias:
                     asks = f"{product_id(stream, name).path} asks for an alias: {entry.reason}"
                     yield Hint(asks, "if its publisher should not ask, have it remove the alias from metadata.json")
-                elif entry.fingerprint and "/" not in entry.held_by:  # with a slash it is a version of its own
+                elif entry.fingerprint and "/" not in entry.held_by:  # with a slash it is a version of the same product
                     path = f"{product_id(stream, name).path}/{entry.version}/{entry.file}"
                     elsewhere = documents.holder_elsewhere(entry.held_by)
                     holder = _holder(

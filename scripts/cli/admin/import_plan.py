@@ -115,7 +115,7 @@ def carry_out(deployment: Deployment, todo: Plan, advance: Advance) -> Plan:
             done.refused.append(f"{file.key} was not created: {error}; run it again")
         except AlreadyThere:
             there = next((info for info in deployment.store.list(file.key) if info.key == file.key), None)
-            other = f"{file.key} was being written by somebody else; run it again"
+            other = f"{file.key} is being written by another client; run it again"
             _sort_in(done, file, comparing.difference(file, there) if there else other)
     return done
 

@@ -77,7 +77,7 @@ def with_catalog(walked: Iterator[File | LeftOut], site: Site, stream: str) -> I
     try:
         listed = list(by_catalog(site, stream)) if site.read(INDEX_KEY) is not None else []
     except UpstreamRefused as refusal:
-        yield LeftOut("the catalog", f"cannot be used: {refusal}; only what lies in this server's layout comes")
+        yield LeftOut("the catalog", f"cannot be used: {refusal}; only files in this server's layout are imported")
     elsewhere = {one.path for one in listed if isinstance(one, File) and one.path != one.key}
     versions: set[VersionId] = set()
     for one in walked:

@@ -114,7 +114,7 @@ def _read_again(version: VersionId, services: IngestServices, lost: Record | Non
     """Ingest a version, starting from its lost record. A failure is reported, and the next version is read."""
     key, store = version.record_key, services.store
     try:
-        recalled_as = store.create(key, records.encode(lost)) if lost else None  # not over one that came meanwhile
+        recalled_as = store.create(key, records.encode(lost)) if lost else None  # not over one written meanwhile
         if ingest(version, services).outcome != "leased by another worker":
             return None
         if recalled_as:

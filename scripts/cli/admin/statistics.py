@@ -1,4 +1,4 @@
-"""Compute what `admin stats` shows: the counts of the access logs beside the catalog."""
+"""Compute what `admin stats` shows: the counts of the access logs together with the catalog."""
 
 from collections.abc import Mapping
 from datetime import datetime

@@ -144,7 +144,7 @@ def fold_command(rounds: int, as_json: Path | None, plot: Path | None) -> None:
     "--most", type=click.IntRange(0, 100), default=100, show_default=True, help="Views of the largest server."
 )
 def views_command(rounds: int, as_json: Path | None, plot: Path | None, most: int) -> None:
-    """Publish one changed product beside 0 to 100 views of 10,000 versions; some minutes a round with 100."""
+    """Publish one changed product with 0 to 100 views of 10,000 versions; some minutes a round with 100."""
     from cli.bench.viewing import NUMBERS, view_figures
 
     about = machine.describe()

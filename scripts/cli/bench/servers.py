@@ -57,7 +57,7 @@ class Server:
 
 @contextmanager
 def standin(file: Path, environment: dict[str, str], **options: object) -> Iterator[Server]:
-    """Yield a stand-in for S3 in a process of its own."""
+    """Yield a stand-in for S3 in a separate process."""
     arguments = [word for name, value in options.items() for word in (f"--{name.replace('_', '-')}", str(value))]
     command = [sys.executable, "-m", "cli.bench.processes.stand_in", "--file", str(file), *arguments]
     with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment, text=True) as process:

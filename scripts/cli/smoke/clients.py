@@ -24,7 +24,7 @@ METADATA_FTYPES: Final = {"lxc": "lxd", "incus": "incus"}
 
 @dataclass(frozen=True)
 class Client:
-    """A client with a configuration of its own in `folder`, which knows the server as REMOTE."""
+    """A client with its own configuration in `folder`, in which the server is REMOTE."""
 
     program: str
     folder: Path
