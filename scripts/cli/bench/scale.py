@@ -229,7 +229,7 @@ def _publish(world: _World, stream: str, products: set[ProductId], chance: rando
 
 
 def _attempt(world: _World, stream: str, products: set[ProductId]) -> Generator[float, None, bool]:
-    """Read the revision, then the records. If there is a change, write on condition. Return False if that failed."""
+    """Read the revision, then the records. Write any change on condition. Return False if the race was lost."""
     scene, revision = world.scene, world.revisions[stream]
     before = world.documents.get(stream) or documents.decode_products(None, stream)
     yield world.costs.reading(scene.document_bytes, len(products), scene.readers)

@@ -61,7 +61,7 @@ def check_with(program: str) -> Callable[[Run], str]:
 
 
 def usable(program: str) -> str:
-    """Return the path of the client. Raise Skipped unless it takes its configuration from the environment."""
+    """Return the path of the client. Raise Skipped if none takes its configuration from the environment."""
     found = shutil.which(program)
     if found is None:
         raise Skipped("not installed")

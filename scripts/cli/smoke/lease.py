@@ -1,4 +1,4 @@
-"""A lease for one smoke test of a server at a time: each removes what an earlier one left, but not from a running one.
+"""A lease for one smoke test of a server at a time: each removes what earlier ones left, but never a running one's.
 
 The lease is an object beside the product. It is released at the end, even after Ctrl-C. The lease of a killed process
 expires by itself; on the machine where that process ran, the next test takes it over at once.

@@ -1,8 +1,8 @@
 """A client's reading of a catalog, by the clients' own rules and without any of the code that wrote it. Pure.
 
 Restated from `shared/simplestreams` of LXD and Incus (products.go, simplestreams.go): which streams they read, which
-items make an image, which field is its fingerprint. There, one value of the
-wrong type makes a whole document unreadable, and so it does here.
+items make an image, which field is its fingerprint. There, one value of the wrong type makes a
+whole document unreadable, and so it does here.
 """
 
 from collections.abc import Callable, Iterator

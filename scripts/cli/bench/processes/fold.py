@@ -52,7 +52,7 @@ def record_of(product: int, version: int) -> Record:
 
 
 def prepare(versions: int, folder: Path) -> int:
-    """Write a document with that many versions, and the records of its middle product. Return the document's bytes."""
+    """Write a document with that many versions, and the records of its middle product. Return the document's size."""
     products = max(1, versions // VERSIONS_PER_PRODUCT)
     per_product = versions // products
     all_records = {
