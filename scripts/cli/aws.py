@@ -137,7 +137,7 @@ def unusable(error: BaseException) -> Unusable | None:
 
 
 def _configured() -> boto3.Session:
-    """Return a session as the environment and the profile say; its region may be empty. NotUsable."""
+    """Return a session as the environment and the profile say; its region may be empty. Raise NotUsable."""
     for name in _FROM_FILES:
         if (value := os.environ.get(name)) is not None:
             os.environ[name] = value.strip("\r\n")

@@ -98,8 +98,8 @@ def plan(
 def create(deployment: Deployment, view: View, *, hide: bool) -> tuple[View, int]:
     """Write a view, update the edge, and have its catalog folded. Return the view and the count of products to fold.
 
-    Raise InvalidView if a stream that becomes private is listed for everybody, unless `hide`, and if the edge cannot
-    hold the entries: no later change would reach it.
+    Raise InvalidView if a stream that becomes private is public now, unless `hide` is set, and if the edge cannot hold
+    the entries: no later change would reach it.
     """
     edge, store = edge_of(deployment), deployment.store
     entries([*configured(store).values(), view], datetime.now(UTC))
@@ -149,9 +149,9 @@ def public_streams(deployment: Deployment, streams: Iterable[str]) -> list[str]:
 
 
 def losses(deployment: Deployment, view: View) -> tuple[list[str], list[str]]:
-    """Return the private streams that everybody would see without a view, and the versions that nobody would.
+    """Return the private streams that would be public without a view, and the versions that nothing else shows.
 
-    A stream counts that has any file: the edge serves one that was withdrawn until it is deleted.
+    A stream with any file counts: the edge serves a withdrawn file until it is deleted.
     """
     store = deployment.store
     others = [one for one in configured(store).values() if one.name != view.name]
@@ -165,9 +165,9 @@ def losses(deployment: Deployment, view: View) -> tuple[list[str], list[str]]:
 
 
 def add_token(deployment: Deployment, name: str, label: str, lifetime: timedelta | None) -> NewToken:
-    """Make a token, write its hash and tell the edge. Raise InvalidView.
+    """Make a token, write its hash and update the edge. Raise InvalidView.
 
-    If the edge cannot be told, the token goes again: nobody was shown it, and the same command makes another one.
+    If the edge cannot be updated, the token is deleted: nobody has seen it, and the same command makes another one.
     """
     edge, now = edge_of(deployment), datetime.now(UTC)
     text = token_text(secrets.token_bytes(RANDOM_BYTES))
@@ -184,9 +184,9 @@ def add_token(deployment: Deployment, name: str, label: str, lifetime: timedelta
 
 
 def revoke_token(deployment: Deployment, name: str, label: str) -> None:
-    """Forget a token and tell the edge. Raise InvalidView if there is none.
+    """Delete a token and update the edge. Raise InvalidView if there is no such token.
 
-    The edge is told even then: an earlier revocation may have been stopped before it was, or its answer lost.
+    The edge is updated even then: an earlier revocation may have stopped before that, or its answer was lost.
     """
     edge = edge_of(deployment)
     try:

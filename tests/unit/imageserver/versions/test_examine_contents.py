@@ -169,7 +169,7 @@ BEHIND: dict[str, tuple[tarfile.TarInfo | tuple[str, bytes], str]] = {
     "metadata of another machine": (("metadata.yaml", images.metadata_yaml("arm64")), "says `architecture: aarch64`"),
     "metadata that is no YAML": (("metadata.yaml", b"["), "is not YAML"),
     "metadata that needs a template": (("metadata.yaml", NEEDS), MISSING),
-    "a name that leads out": (("../x", b"x"), "expected names inside of the tarball's own folder"),
+    "a name that leads out": (("../x", b"x"), "expected names inside the tarball's own folder"),
     "a device": (special("x", tarfile.CHRTYPE), "which is a device or a pipe"),
     "a link that leads out": (special("x", LINK, "/etc/shadow"), "a link that leads out of the tarball's own folder"),
     "a disk that is none": (("rootfs.img", b"x"), "a qcow2 header alone has 72"),
