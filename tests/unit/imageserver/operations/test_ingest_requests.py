@@ -63,5 +63,5 @@ def test_the_performance_page_states_these_numbers() -> None:
     (row,) = re.findall(r"^\| requests to storage.*$", PAGE, re.MULTILINE)
     assert row.count("32 + V + parts") == 3
     text = " ".join(PAGE.split())
-    assert "14 by digest when all three files are there as it looks (4 GET, 4 LIST, 3 HEAD, 2 PUT, 1 DELETE)" in text
+    assert "14 by digest when all three files are already there (4 GET, 4 LIST, 3 HEAD, 2 PUT, 1 DELETE)" in text
     assert "18 + V by publish (5 + V GET, 6 LIST, 3 PUT, 3 PUT of a tag, 1 DELETE)" in text
