@@ -16,7 +16,7 @@ const SIGNED = /^signed\/([A-Za-z0-9_-]{22})\/(images(-[a-z0-9]+)*\/.+)$/;
 const DOCUMENT = /^streams\/v1\/([A-Za-z0-9][A-Za-z0-9_-]*)[A-Za-z0-9._-]*$/;
 const PAGE = /^(index\.html|api\.html|openapi\.json|streams\/mirrors\.json)?$/;
 const NO_CHANNEL = /^(streams|images.*|signed|views|private|versions|leases|maintain|mirrors)$/;
-// What a wrong token is compared with, so that it takes the steps of a right one.
+// A wrong token is compared with this, so that it takes the same steps as a right one.
 const NOBODY = { view: '', key: 'AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA', public: false };
 
 async function handler(event) {
@@ -25,7 +25,7 @@ async function handler(event) {
         const decided = await decide(request);
         return decided;
     } catch (error) {
-        // Without the list of private streams nobody knows what is public.
+        // Without the list of private streams, it is unknown what is public.
         console.log('views: ' + error);
         return answer(503, 'Service Unavailable');
     }
@@ -64,7 +64,7 @@ async function decide(request) {
     return isOpen ? serve(request, path) : answer(404, 'Not Found');
 }
 
-// Return the path with each escape decoded once, null if it could be read in two ways.
+// Return the path with each escape decoded once, or null if it could be read in two ways.
 function canonical(uri) {
     if (uri.length > LONGEST_PATH) {
         return null;
@@ -79,7 +79,7 @@ function canonical(uri) {
     return isPlain ? path : null;
 }
 
-// Return the password of Basic auth, '' if it has no form that we know, null if the request carries none.
+// Return the password of Basic auth, '' if its form is unknown, or null if the request carries none.
 function basicPassword(header) {
     if (!header) {
         return null;
@@ -100,7 +100,7 @@ function basicPassword(header) {
     return colon < 0 ? '' : pair.slice(colon + 1);
 }
 
-// Return the view that a token opens now, NOBODY if it opens none. Both ways look into the store four times.
+// Return the view that a token opens now, or NOBODY if it opens none. Both ways make four look-ups in the store.
 async function viewOfToken(token) {
     const hash = crypto.createHash('sha256').update(token).digest('hex');
     const found = await entry('token:' + hash);
@@ -113,7 +113,7 @@ async function viewOfToken(token) {
     return view;
 }
 
-// Log the label of a token once for each index that it opens, for `admin view token list`. Nothing else tells of it:
+// Log the label of a token once for each index request with it, for `admin view token list`. Nothing else records it:
 // the access logs hold no login. A token and its hash are never logged.
 function logUse(view, key) {
     const isLabel = typeof view.label === 'string' && LABEL.test(view.label);
@@ -139,13 +139,13 @@ async function viewNamed(name) {
     return { view: name, key: found.key, public: found.public };
 }
 
-// Return an entry of the store, null if there is none or it cannot be read: a view is then denied.
+// Return an entry of the store, or null if there is none or it cannot be read: a view is then denied.
 async function entry(key) {
     try {
-        // get() of a missing key throws, which takes longer than all else here.
+        // get() of a missing key throws, which takes longer than everything else here.
         const isThere = await kvs.exists(key);
         if (!isThere) {
-            // As many look-ups as for one that is there.
+            // The same number of look-ups as for an existing key.
             await kvs.exists(key);
             return null;
         }
@@ -157,7 +157,7 @@ async function entry(key) {
     }
 }
 
-// Return the path in the bucket of what a view holds below its address, '' if it holds no such thing.
+// Return the key in the bucket for a path below a view's address, or '' if the view has none.
 function keyIn(view, below) {
     if (PAGE.test(below)) {
         return '/' + (below || 'index.html');
@@ -179,7 +179,7 @@ function isSigned(view, mac, key) {
     return difference === 0;
 }
 
-// Return whether everybody may have what a path without a view names.
+// Return whether a path without a view is public.
 async function isPublic(first, path) {
     const document = DOCUMENT.exec(path.slice(1));
     const stream = document !== null ? document[1] : first;

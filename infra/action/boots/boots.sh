@@ -1,6 +1,6 @@
 #!/bin/sh
 # Launches a version with LXD or Incus, waits until it runs a command, and posts the result of that check.
-# Needs a POSIX shell, curl, and a client with its daemon. Copy it to wherever images are tested.
+# Needs a POSIX shell, curl, and a client with its daemon. Copy it to the machine that tests images.
 set -eu
 
 usage() {
@@ -8,7 +8,7 @@ usage() {
 Usage: boots.sh --path PATH --remote NAME [OPTION]... [-- COMMAND...]
 
 Launches each image of a version by its fingerprint, waits until COMMAND succeeds in it, deletes it, and posts to the
-upload API whether all of them passed. A channel that requires the check takes the version then.
+upload API whether all of them passed. A channel that requires the check then accepts the version.
 
   --path PATH         the version, images/<os>/<release>/<arch>/<variant>/<version>
   --remote NAME       your client's name for the server
@@ -40,7 +40,7 @@ not_posted() {
 
 escaped() { printf '%s' "$1" | sed 's/[\\"]/\\&/g'; }
 
-# Write the options of curl that say who asks: as arguments everybody on the machine would see them.
+# Write the credentials as options of curl: as arguments, every user of the machine would see them.
 authenticate() {
   token=${SIMPLESTREAMS_TOKEN:-}
   if [ -z "$token" ] && [ -n "${ACTIONS_ID_TOKEN_REQUEST_URL:-}" ] && [ -n "${SIMPLESTREAMS_AUDIENCE:-}" ]; then
@@ -62,7 +62,7 @@ authenticate() {
   } >"$work/who"
 }
 
-# ask CURL-OPTION...: one request, again while the API is away; sets $http, and the answer is in $work/answer.
+# ask CURL-OPTION...: make one request, and repeat it while the API is unavailable; set $http, and write $work/answer.
 ask() {
   authenticate
   for pause in 1 4 15 0; do
@@ -89,7 +89,7 @@ launch() {
   "$client" launch "$remote:$image" "$@" </dev/null
 }
 
-# boots FINGERPRINT COMMAND...: succeeds if the image runs the command in time; leaves nothing behind.
+# boots FINGERPRINT COMMAND...: succeed if the image runs the command in time; leave nothing behind.
 boots() {
   image=$1
   shift

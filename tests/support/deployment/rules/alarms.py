@@ -87,7 +87,7 @@ def the_dashboard_shows_every_metric(stack: Stack) -> Iterator[str]:
         "Is anything stuck?",
         "How long from upload to listed?",
         "What was refused?",
-        "Are followed servers in step?",
+        "Are the mirrors up to date?",
         "What do deltas save?",
     ):
         if question not in body:
