@@ -1,4 +1,4 @@
-"""Renders api.html: what openapi.json says, for a person. No script; the style is the page's own block."""
+"""Renders api.html, the readable form of openapi.json. No script; the style is the page's own block."""
 
 from collections.abc import Iterator
 from html import escape
@@ -70,6 +70,6 @@ def _name(schema: dict[str, str]) -> str:
 
 
 def _text(markdown: str) -> str:
-    """Escape a description; what stands between backticks becomes code."""
+    """Escape a description; text between backticks becomes code."""
     parts = escape(" ".join(markdown.split()), quote=False).split("`")
     return "".join(f"<code>{part}</code>" if place % 2 else part for place, part in enumerate(parts))

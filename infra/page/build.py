@@ -3,7 +3,7 @@
 Nothing is compiled or minified. Building joins the modules, because the served paths hold one page and no
 assets, and names the sha256 of each inline block in the policy, because `'unsafe-inline'` alone would let markup
 in a product name run. The policy is in each page and, with frame-ancestors, in the header that infra/template.yaml
-sets. After an edit run `.venv/bin/python -m page.build`; a test fails while one of the three is stale.
+sets. After an edit run `.venv/bin/python -m page.build`; a test fails if one of the three is stale.
 """
 
 import base64
@@ -41,9 +41,9 @@ class BuildError(Exception):
 
 
 def join_modules(sources: dict[str, str]) -> str:
-    """Join ES modules (name to text, dependencies first): imports go, exports become plain declarations.
+    """Join ES modules (name to text, dependencies first): drop imports, and turn exports into plain declarations.
 
-    Raises BuildError for another form than `import {…} from "./x.js"` and `export <declaration>`.
+    Raises BuildError for any form other than `import {…} from "./x.js"` and `export <declaration>`.
     """
     parts = []
     for name, source in sources.items():

@@ -1,4 +1,4 @@
-// The commands people copy into a terminal. Whatever comes from the catalog is quoted: a name is never code.
+// The commands that people copy into a terminal. Values from the catalog are quoted: a name is never code.
 
 import { shortestAlias } from "./model.js";
 
@@ -33,7 +33,7 @@ export function remoteAdd(remote, url) {
 const script = (line) => ({ client: line.split(" ", 1)[0], kind: "", line });
 
 /**
- * How the first image comes onto an empty server. The lines of curl are presign's to print: each has the headers that its URL signs.
+ * The commands for the first upload to an empty server. presign prints the curl lines, since each has the headers that its URL signs.
  * @param {string} remote @param {number} now @returns {Record<"upload" | "presign" | "launch", Command>}
  */
 export function firstUpload(remote, now) {
@@ -47,7 +47,7 @@ export function firstUpload(remote, now) {
   };
 }
 
-/** @param {string} product `<stream>/<os>:<release>:<arch>:<variant>` @param {string} version @returns {Command[]} what tells its publisher more */
+/** @param {string} product `<stream>/<os>:<release>:<arch>:<variant>` @param {string} version @returns {Command[]} the command that gives its publisher details */
 export function explain(product, version) {
   const path = `${product.replaceAll(":", "/")}/${version}`;
   return printable(path) ? [script(`./scripts/admin show ${quote(path)}`)] : [];
@@ -61,7 +61,7 @@ export const CACHES = [
 ];
 
 /**
- * Fetches one version past the daemon's cache: the client reads the catalog and hands the image on.
+ * Fetches one version, bypassing the daemon's cache: the client reads the catalog and passes the image on.
  * @param {string} client @param {string} remote @param {string} fingerprint @returns {Command}
  */
 export const fetchNow = (client, remote, fingerprint) => ({
@@ -71,7 +71,7 @@ export const fetchNow = (client, remote, fingerprint) => ({
 });
 
 /**
- * The shortest alias that means this product and no other; with the architecture (clients always add that form) when it is shared.
+ * The shortest alias that refers only to this product; with the architecture (clients always add that form) if it is shared.
  * @param {Product} product @param {Map<string, number>} claims how many products claim each alias
  */
 export function launchAlias(product, claims) {

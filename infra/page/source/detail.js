@@ -30,7 +30,7 @@ export function detail({ product, state }, context) {
     ...section("Uploads not listed", product.unlisted.map((note) => unlisted(product, note))),
     ...section(state === "withheld" ? "Reasons" : "Withheld", notes(product.withheld)),
     ...section("Launch", launchLines(product, context)),
-    ...section("Asked for by others", notes(product.shared)),
+    ...section("Claimed by others", notes(product.shared)),
     ...section("About", [facts(product, newest, context)]),
     ...section("Fingerprints", fingerprints(newest)),
     ...section("Not there yet, or an older version starts?", cacheHelp(newest, context)),
@@ -58,7 +58,7 @@ function launchLines(product, { remote, claims }) {
   });
 }
 
-/** @param {Product} product @param {import("./model.js").Note} note what is public of it, and the command that tells more */
+/** @param {Product} product @param {import("./model.js").Note} note its public part, and the command that gives details */
 function unlisted(product, { what, why }) {
   const commands = explain(product.key, what).map((command) => commandLine(command, `the command that explains ${what}`));
   return h("div.unlisted", {}, h("p", {}, h("code", {}, what), " ", WHY_UNLISTED[why] ?? why), ...commands);
@@ -125,7 +125,7 @@ function fingerprints(newest) {
   );
 }
 
-/** @param {Version | undefined} newest @param {Context} context @returns {Node[]} what helps against a daemon's cache */
+/** @param {Version | undefined} newest @param {Context} context @returns {Node[]} the commands that bypass or empty a daemon's cache */
 function cacheHelp(newest, { remote }) {
   const images = newest?.images ?? [];
   const lines = ["incus", "lxc"].flatMap((client) => {
@@ -140,7 +140,7 @@ function cacheHelp(newest, { remote }) {
       "details.older",
       {},
       h("summary", {}, "A daemon keeps the catalog for an hour"),
-      h("p", {}, "This command fetches the version now; the client reads the catalog and hands the image on:"),
+      h("p", {}, "This command fetches the version now; the client reads the catalog and passes the image on to the daemon:"),
       ...lines,
       h("p", {}, "Or empty the cache of the daemon, which then reads the catalog again: ", caches.map(({ daemon }) => daemon).join(", "), "."),
       ...clear,

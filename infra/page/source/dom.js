@@ -21,7 +21,7 @@ export function h(tag, props = {}, ...children) {
   return element;
 }
 
-/** @param {string} id @returns {any} an element that page.html promises */
+/** @param {string} id @returns {any} an element of page.html */
 export function byId(id) {
   const element = document.getElementById(id);
   if (!element) throw new Error(`page.html has no element with the id ${id}`);
@@ -42,7 +42,7 @@ export function icon(id) {
 }
 
 /**
- * An age that main.js keeps true.
+ * An age that main.js keeps up to date.
  * @param {number} when @param {number} now
  */
 export const moment = (when, now) => h("time", { datetime: new Date(when).toISOString() }, age(when, now));

@@ -58,7 +58,7 @@ function remember(name, value) {
 
 // The catalog --------------------------------------------------------------------------------------------------------
 
-/** Reads what changed, shows it, and plans the next reading, whatever becomes of this one. */
+/** Reads what changed, shows it, and plans the next reading, whatever the outcome. */
 async function refresh() {
   if (refreshing) return;
   refreshing = true;
@@ -79,7 +79,7 @@ async function refresh() {
   }
 }
 
-/** Slower after each failure, so that a server in trouble is not asked by every open page twice a minute. */
+/** Slower after each failure, so that not every open page asks a failing server twice a minute. */
 const pause = () => Math.min(REFRESH_MS * 2 ** Math.max(0, failures - 1), REFRESH_AT_MOST_MS);
 
 function plan() {
@@ -113,7 +113,7 @@ function judge() {
   rows = catalog.products().map((product) => ({ product, state: stateOf(product, now, query.staleDays) }));
 }
 
-/** Keeps ages true while nothing else changes. */
+/** Keeps ages up to date while nothing else changes. */
 function tick() {
   for (const element of document.querySelectorAll("time")) {
     element.textContent = age(Date.parse(element.dateTime), Date.now());

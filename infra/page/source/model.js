@@ -1,12 +1,12 @@
-// What the catalog says, as values. No DOM, clock or network here: `now` is always an argument.
-// Nothing read from the catalog is trusted to have the right type: a wrong one reads as absent.
+// The catalog as values. No DOM, clock or network here: `now` is always an argument.
+// No value from the catalog is trusted to have the right type: a wrong one reads as absent.
 
 /**
  * @typedef {"container" | "vm"} Kind
  * @typedef {"healthy" | "stale" | "eol" | "incomplete" | "withheld" | "invalid"} State
  * @typedef {{path: string, name: string, ftype: string, sizeBytes: number, sha256: string, deltaBase: string}} CatalogFile
  * @typedef {{kind: Kind, form: string, fingerprint: string, sizeBytes: number, clients: string[]}} Image
- *   one thing a client can launch; sizeBytes is what it downloads, metadata and root
+ *   an image that a client can launch; sizeBytes is what it downloads, metadata and root
  * @typedef {{
  *   name: string, label: string, when: number | null, files: CatalogFile[], images: Image[], mirroredFrom: string, signedBy: string,
  * }} Version
@@ -44,7 +44,7 @@ export const text = (value) => (typeof value === "string" ? value : "");
 const count = (value) => (typeof value === "number" && Number.isFinite(value) && value >= 0 ? value : 0);
 
 /**
- * The UTC moment a version name stands for, or null when it is none of the forms or not a real date; a respin (`20261123.1`) is of its day.
+ * The UTC time in a version name, or null if it has no known form or is not a real date; a respin (`20261123.1`) has the time of its day.
  * @param {string} name
  */
 export function versionTime(name) {
@@ -127,7 +127,7 @@ function readVersion(name, raw) {
   };
 }
 
-/** What `compared` goes by. @param {string} stream @param {string} host */
+/** The key of `compared`. @param {string} stream @param {string} host */
 export const source = (stream, host) => `${stream} ${host}`;
 
 /**
@@ -160,10 +160,10 @@ function readWithheld(raw) {
   }));
 }
 
-/** What the public document says of a version in one word, as a sentence. @type {Record<string, string>} */
+/** The one-word state of an unlisted version in the public document, as a sentence. @type {Record<string, string>} */
 export const WHY_UNLISTED = {
   incomplete: "is incomplete: its metadata or a root has not arrived, or is being read.",
-  invalid: "is invalid: a file was refused. Its publisher reads which one, and why, with:",
+  invalid: "is invalid: a file was refused. Its publisher can see which one, and why, with:",
 };
 
 /** @param {unknown} raw @returns {Note[]} newest first; why is "incomplete" or "invalid" */
@@ -215,7 +215,7 @@ function readProduct(stream, name, rawProduct, rawWithheld, rawUnlisted) {
   return product;
 }
 
-/** @param {Product} product what a search looks in, fingerprints and version names included */
+/** @param {Product} product @returns {string} the text that is searched, including fingerprints and version names */
 function haystack(product) {
   const versions = product.versions.flatMap((version) => [
     version.name,
@@ -226,9 +226,9 @@ function haystack(product) {
 }
 
 /**
- * Every product of a stream, those with nothing listed included.
- * @param {string} stream @param {unknown} document the products document, with our `withheld` beside the products
- * @param {unknown} unlisted our document of what was uploaded and is not listed @returns {Product[]}
+ * Every product of a stream, including those with nothing listed.
+ * @param {string} stream @param {unknown} document the products document, with our `withheld` next to the products
+ * @param {unknown} unlisted our document of unlisted uploads @returns {Product[]}
  */
 export function readProducts(stream, document, unlisted) {
   const listed = record(record(document).products);
@@ -239,8 +239,8 @@ export function readProducts(stream, document, unlisted) {
 }
 
 /**
- * Tells each product what others asked for and do not have because it has it. Clients read all streams as one list, so
- * this looks at the products of all of them.
+ * Adds to each product the images and aliases that others claim and do not get, because it has them. Clients read all
+ * streams as one list, so this covers the products of all of them.
  * @param {Product[]} products of all streams @returns {Product[]} the same
  */
 export function share(products) {
@@ -258,12 +258,12 @@ export function share(products) {
 }
 
 /**
- * What another product asked for and does not have, as the product that has it is told.
+ * A claim that another product lost, as a note for the product that holds the image or alias.
  * @param {string} name of the other product @param {Record<string, unknown>} entry @returns {Note}
  */
 function readShared(name, entry) {
   const alias = text(entry.alias);
-  if (alias) return { what: alias, why: `${name} asks for this alias too` };
+  if (alias) return { what: alias, why: `${name} also claims this alias` };
   const file = [name, text(entry.version), text(entry.file)].filter(Boolean).join("/");
   return { what: file, why: "is a copy of an image of this product; it is listed here only" };
 }
@@ -305,7 +305,7 @@ export function stateOf(product, now, staleDays) {
 export const shortestAlias = (product) => [...product.aliases].sort((a, b) => a.length - b.length)[0] ?? "";
 
 /**
- * The state in one sentence, for a person. The age of the newest version is said beside it.
+ * The state in one sentence. The age of the newest version is shown next to it.
  * @param {Product} product @param {State} state
  */
 export function verdict(product, state) {

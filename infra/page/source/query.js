@@ -1,4 +1,4 @@
-// What is asked of the catalog, and its form in the address bar. Pure.
+// The query over the catalog, and its form in the address bar. Pure.
 import { STATES } from "./model.js";
 
 /**
@@ -43,7 +43,7 @@ export function parseQuery(search) {
   };
 }
 
-/** @param {Query} query @returns {string} "" or "?…"; what is as usual is left out */
+/** @param {Query} query @returns {string} "" or "?…"; defaults are left out */
 export function formatQuery(query) {
   const out = new URLSearchParams();
   if (query.search) out.set("q", query.search);
@@ -87,7 +87,7 @@ export function select(rows, query) {
 const COLLATOR = new Intl.Collator("en", { numeric: true, sensitivity: "base" });
 const STATE_ORDER = Object.keys(STATES);
 
-/** @param {Row} row a product with nothing listed counts as newest: it waits for somebody */
+/** @param {Row} row a product with nothing listed counts as newest: it needs attention */
 const newestTime = ({ product: { versions } }) => (versions.length > 0 ? (versions[0].when ?? 0) : Number.MAX_SAFE_INTEGER);
 
 /** @type {Record<string, (a: Row, b: Row) => number>} ascending */

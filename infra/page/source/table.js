@@ -159,7 +159,7 @@ export class Table {
     return document.activeElement?.closest("tr")?.dataset.key ?? "";
   }
 
-  /** @param {MouseEvent} event the whole row opens; a link with a modifier key stays the browser's business */
+  /** @param {MouseEvent} event the whole row opens; a click with a modifier key is left to the browser */
   #clicked(event) {
     const row = /** @type {Element} */ (event.target).closest("tr");
     const elsewhere = event.ctrlKey || event.metaKey || event.shiftKey || event.button !== 0;
@@ -168,7 +168,7 @@ export class Table {
     this.onOpen(row.dataset.key);
   }
 
-  /** @param {KeyboardEvent} event arrows walk the rows, also the ones not drawn yet */
+  /** @param {KeyboardEvent} event arrows move through the rows, including those not drawn yet */
   #pressed(event) {
     const key = this.#focusedKey();
     const from = this.rows.findIndex(({ product }) => product.key === key);

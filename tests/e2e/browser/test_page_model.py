@@ -130,5 +130,5 @@ def test_who_has_a_name_is_told_of_products_of_all_streams_that_ask_for_it(call:
         )
     ]
     holder, other = call("model", "share", products)
-    assert holder["shared"] == [{"what": "a/1", "why": "images-x:a:1:amd64:default asks for this alias too"}]
+    assert holder["shared"] == [{"what": "a/1", "why": "images-x:a:1:amd64:default also claims this alias"}]
     assert other["shared"] == []
