@@ -1,4 +1,4 @@
-"""What a server costs in a month, in US dollars: the arithmetic behind COSTS.md, also for numbers of your own.
+"""The monthly cost of a server in US dollars: the arithmetic behind COSTS.md, also for your own numbers.
 
     python3 infra/costs.py --versions 200 --kept 600 --served-gb 1000
 
@@ -14,8 +14,8 @@ from typing import Final
 HOURS: Final = 730
 DAYS: Final = HOURS / 24
 
-# Of one version with three files, from its upload until nothing of it is left, in a product of V versions. LIST costs
-# as much as PUT; DELETE is free. tests/unit/infra/test_costs.py counts the same life.
+# Requests of one version with three files, from its upload until it is deleted, in a product of V versions. LIST costs
+# as much as PUT; DELETE is free. tests/unit/infra/test_costs.py counts the same requests.
 PUTS: Final = 13
 LISTS: Final = 22
 GETS: Final = 30
@@ -26,13 +26,13 @@ WAIT_S: Final = 25.0
 """From the last upload to the listing, while `scripts/upload` waits: an event, the hash, an event, the catalog."""
 POLL_S: Final = 0.5
 LISTS_A_POLL: Final = 1.5
-"""Before the record is there 1, then 2; and 1 GET."""
+"""1 before the record exists, then 2; and 1 GET."""
 HELD_BYTES: Final = 55
-"""JSON of one version in what a mirror holds."""
+"""JSON of one version in a mirror's state."""
 VERSION_BYTES: Final = 1235
 """JSON of one version in the catalog (SCALE.md)."""
 CATALOG_WRITES: Final = 2
-"""Of one version: listed, and taken off the list. At most: a batch of any size is one write."""
+"""For one version: listed, and taken off the list. This is an upper limit: a batch of any size is one write."""
 
 HASHED_GB_S: Final = 0.075
 DIGEST_GB: Final = 1769 / 1024
@@ -45,27 +45,27 @@ MIRROR_GB: Final = 1769 / 1024
 MIRROR_S: Final = 3.0
 """An hourly run of mirror that finds every server unchanged."""
 PRODUCT_S: Final = 0.15
-"""What maintain needs for one product of 20 versions: two listings, and its records 16 at a time."""
+"""The time that maintain needs for one product of 20 versions: two listings, and its records 16 at a time."""
 
 ALARM_METRICS: Final = 17
 OWN_METRICS: Final = 11
-"""Of our own, and one more for each stream: six without dimension, three reasons of refusals, two tasks of maintain."""
+"""Six without dimension, three reasons of refusals, two tasks of maintain. There is one more for each stream."""
 MIRROR_ALARM_METRICS: Final = 7
 MIRROR_METRICS: Final = 6
 """With MirrorSchedule: five without dimension, and one more reason of refusals."""
 MESSAGES: Final = 11
-"""Of one version: three files that come and go, and a record that is written four times and deleted."""
+"""For one version: three files are uploaded and deleted, and a record is written four times and deleted."""
 DIGEST_RUNS: Final = 4
 CALLS_A_RUN: Final = 3
 """Its messages are received, hidden for as long as the run lives (decisions/0011-killed-workers.md), and deleted."""
 RENEW_S: Final = 20
-"""So often a long run hides its messages again."""
+"""The interval at which a long run hides its messages again."""
 POLLERS: Final = 10
 """Lambda polls each of the two queues with five requests at once, which wait for 20 s."""
 COPY_POLLERS: Final = 5
 DELTA_GB: Final = 1769 / 1024
 DELTA_DISK_GB: Final = 9.5
-"""Of a run of delta, beyond the 512 MB that are free."""
+"""The disk of a run of delta, beyond the 512 MB that are free."""
 DELTA_S: Final = 45.0
 """A run for two roots of 520 MB: 26 s to fetch them at the slowest, 13 s to encode, 3 s to decode."""
 DELTA_BYTES: Final = 22_600_000
@@ -101,7 +101,7 @@ class Server:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One line of the bill; `amount` says of how much."""
+    """One line of the bill; `amount` is the billed quantity."""
 
     what: str
     amount: str
@@ -186,7 +186,7 @@ def _delivery(server: Server) -> list[Row]:
 
 
 def always_on(server: Server, instances: int, instance: float, disk_gb: int) -> list[Row]:
-    """Return the same from servers that run all the time; `instance` is dollars an hour."""
+    """Return the bill for the same from servers that run all the time; `instance` is dollars an hour."""
     out = max(0, server.served_gb - 100)
     return [
         Row("instances, on demand", f"{instances} x ${instance}/h", instances * instance * HOURS),
@@ -213,7 +213,7 @@ def table(heads: Sequence[str], bills: Sequence[list[Row]]) -> str:
 def following(servers: int, versions: int) -> list[Row]:
     """Return what MirrorSchedule adds to a month's bill, with an hourly schedule, before any image is copied.
 
-    `versions` are those that all of `servers` bring: their states are written daily, and kept for NoncurrentDays.
+    `versions` are those of all `servers` together: the mirrors' states are written daily, and kept for NoncurrentDays.
     """
     runs = HOURS * servers
     state_gb = versions * HELD_BYTES / 1e9 * DAYS
@@ -228,27 +228,27 @@ def following(servers: int, versions: int) -> list[Row]:
 
 
 LOOK_UPS: Final = 4
-"""What the edge's function reads of its store for a token, as it does with a token that opens nothing."""
+"""The number of reads of the store for a token, valid or not, by the edge's function."""
 
 
 INDEX_READS: Final = 1 / 5
-"""Requests that open an index, of all: a launch is some five requests."""
+"""The share of requests for an index: a launch is some five requests."""
 LOG_LINE_BYTES: Final = 250
-"""What CloudWatch Logs counts of one use of a token: the line with the request's ID, and 26 bytes for each event, with
-those that CloudFront may add at the start and the end."""
+"""Billed bytes in CloudWatch Logs for one use of a token: the line with the request's ID, and 26 bytes for each event,
+including those that CloudFront may add at the start and the end."""
 
 
 LOGS: Final = 24 * 30 * 30
-"""Access logs of a month: CloudFront writes one an hour, or more, for each edge location that serves, here thirty."""
+"""Access logs of a month: CloudFront writes at least one an hour for each edge location that serves, here thirty."""
 REDACT_S: Final = 0.3
-"""Of a run for a log: it is read, and written anew. Its own event then takes a shorter one."""
+"""The time of a run for a log, which is read and rewritten. The event of the rewritten log takes a shorter run."""
 REDACT_GB: Final = 0.5
 REDACT_ALARM_METRICS: Final = 3
 """Dead letters, errors, and throttles in the sum of all functions."""
 
 
 def viewing(millions: float) -> list[Row]:
-    """Return what Views adds to a month's bill with so many million requests; two million runs are free."""
+    """Return what Views adds to a month's bill with `millions` of requests; two million runs are free."""
     reads = millions * LOOK_UPS
     logged_gb = millions * INDEX_READS * LOG_LINE_BYTES / 1e3
     return [
@@ -279,17 +279,17 @@ def making_deltas(versions: int, kept: int) -> list[Row]:
 
 @dataclass(frozen=True, slots=True)
 class Mirrored:
-    """What it costs to copy images of another server: once, and for their storage each month."""
+    """The cost of copying another server's images: once, and for their storage each month."""
 
     dollars_once: float
     dollars_a_month: float
 
 
 def mirrored(files: int, size_bytes: int) -> Mirrored:
-    """Return the price of `files` with these bytes in all. What comes into AWS costs nothing.
+    """Return the price of `files` with these bytes in all. Transfer into AWS is free.
 
-    Each file is copied in parts, and read once by digest. Copying is bounded by the other server: it is counted at the
-    speed of digest. Requests are those of uploads, a third of a version for each file.
+    Each file is copied in parts, and read once by digest. The other server limits the speed of copying; it is counted
+    at the speed of digest. Requests are those of uploads, a third of a version for each file.
     """
     gb = size_bytes / 1e9
     requests = files * ((PUTS + LISTS) * 5e-6 + GETS * 4e-7) / 3 + size_bytes / PART_BYTES * (5e-6 + 4e-7)

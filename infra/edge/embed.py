@@ -11,7 +11,7 @@ _CODE: Final = re.compile(r"(?m)^(?P<indent> +)FunctionCode: \|\n(?:(?P=indent) 
 
 
 def embedded(template: str, function: str) -> str:
-    """Return the template with this text as its function's code. Raises ValueError where it has not exactly one."""
+    """Return the template with this text as its function's code. Raises ValueError unless it has exactly one."""
     found = _CODE.findall(template)
     if len(found) != 1:
         raise ValueError(f"{len(found)} blocks FunctionCode in the template, expected one")

@@ -1,1 +1,1 @@
-"""What is checked before a deployment, and what a deployment is built with; `python -m gates --help`."""
+"""The checks before a deployment, and the tools that build it; see `python -m gates --help`."""

@@ -1,4 +1,4 @@
-"""`python -m gates`: everything that must be green before a deployment, with the time that each gate took."""
+"""`python -m gates`: the checks that must be green before a deployment, with the time that each took."""
 
 import time
 from pathlib import Path
@@ -14,7 +14,7 @@ from gates.tools import CACHE, ToolMissing
 @click.group(invoke_without_command=True)
 @click.pass_context
 def main(context: click.Context) -> None:
-    """Check what would be deployed. Without a command: every gate."""
+    """Check the deployment. Without a command, run every gate."""
     if context.invoked_subcommand is None:
         run_gates(tuple(CHECKS))
 
@@ -27,7 +27,7 @@ def run(names: tuple[str, ...]) -> None:
 
 
 def run_gates(names: tuple[str, ...]) -> None:
-    """Exit with 1 when a gate found something or could not run: a gate that did not run is not green."""
+    """Run the gates. Exit with 1 if one found a fault or could not run: a gate that did not run is not green."""
     failed = []
     for name in names:
         begin = time.monotonic()
@@ -48,7 +48,7 @@ def run_gates(names: tuple[str, ...]) -> None:
 def figures(rounds: int) -> None:
     """Print size and cold start of each function's package as a Markdown table.
 
-    Milliseconds, wall / CPU, medians. On a busy machine only the CPU time means something.
+    Milliseconds, wall / CPU, medians. On a busy machine, only the CPU time is meaningful.
     """
     click.echo(
         "| function | zipped MB | unzipped MB | cold start | without bytecode | empty handler | CPU ratio to empty |"
@@ -67,7 +67,7 @@ def figures(rounds: int) -> None:
 
 
 def deployable(name: str) -> Path:
-    """Return the package as `sam build` makes it, where that has run; else the one for this machine."""
+    """Return the package from `sam build` if that has run, else the one for this machine."""
     built = CACHE / "build" / f"{name.title()}Function"
     return built if built.is_dir() else packages.package(name)
 

@@ -1,8 +1,8 @@
-"""Builds the folder that one Lambda function is deployed from: what it imports, and nothing else.
+"""Builds the folder from which one Lambda function is deployed: its imports, and nothing else.
 
-`sam build` calls it through functions/Makefile; it needs the standard library and uv or pip alone. Bytecode is shipped,
-because without it a cold start takes twice as long, and boto3 is, because the runtime's own has no fixed version; of
-botocore's 400 service descriptions only those of the services used here are kept.
+`sam build` calls it through functions/Makefile; it needs only the standard library and uv or pip. The package contains
+bytecode, because without it a cold start takes twice as long, and boto3, because the runtime's own has no fixed
+version. Of botocore's 400 service descriptions, only those of the services used here are kept.
 """
 
 import ast
@@ -20,13 +20,13 @@ from gates import xdelta3
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 FUNCTIONS: Final = ROOT / "functions"
-# The runtime and the architecture of the template's functions; a wheel for any other is of no use there.
+# The runtime and the architecture of the template's functions; wheels for others are useless there.
 RUNTIME: Final = (3, 13)
 PIP_PLATFORMS: Final = ("manylinux2014_aarch64", "manylinux_2_28_aarch64")
 UV_PLATFORM: Final = "aarch64-manylinux_2_28"
 SERVICES: Final = frozenset({"s3", "sqs", "cloudfront"})
-# What goes when no source of the function imports the name: whole distributions, and the large parts of one of which
-# a little is used. That nothing else needed them shows when each package is started (gates.packages).
+# Removed if no source of the function imports the name: whole distributions, and large parts of one that is little
+# used. Starting each package shows that nothing else needs them (gates.packages).
 _POWERTOOLS: Final = (
     "event_handler",
     *(
@@ -47,7 +47,7 @@ OPTIONAL: Final = {
 def bundle(function: str, folder: Path, *, for_this_machine: bool = False) -> None:
     """Fill `folder` with the package of one function (`digest`, `publish`, …).
 
-    `for_this_machine` takes wheels for the interpreter at hand instead of Lambda's, so that the package can be started.
+    `for_this_machine` takes wheels for this interpreter instead of Lambda's, so that the package can be started.
     """
     if sys.version_info[:2] != RUNTIME:
         found = f"{sys.version_info[0]}.{sys.version_info[1]}"
@@ -89,7 +89,7 @@ def first_party(function: str) -> Iterator[Path]:
 
 
 def imports(source: Path) -> set[str]:
-    """Return the dotted names that a module imports anywhere in it, each with the modules above it."""
+    """Return the dotted names of all imports in a module, each with its parent packages."""
     names: set[str] = set()
     for node in ast.walk(ast.parse(source.read_bytes(), str(source))):
         if isinstance(node, ast.Import):
@@ -108,7 +108,7 @@ def located(name: str) -> Iterator[Path]:
 
 
 def data_files(sources: set[Path]) -> Iterator[Path]:
-    """Yield what lies beside the sources without being one: documents that a function serves."""
+    """Yield the files in source folders that are not sources: documents that a function serves."""
     folders = {source.parent for source in sources} - {FUNCTIONS}
     for folder in folders:
         yield from (p for p in folder.iterdir() if p.is_file() and p.suffix not in {".py", ".pyc", ".typed"})
@@ -128,7 +128,7 @@ def install_requirements(folder: Path, *, for_this_machine: bool) -> None:
 
 
 def prune(folder: Path, imported: set[str]) -> None:
-    """Remove what no function of ours can use: other services, installers' notes, scripts, optional packages."""
+    """Remove files that our functions cannot use: other services, installers' notes, scripts, optional packages."""
     for path in (folder / "botocore" / "data").iterdir():
         if path.is_dir() and path.name not in SERVICES:
             shutil.rmtree(path)
@@ -143,7 +143,7 @@ def prune(folder: Path, imported: set[str]) -> None:
 
 
 def compile_all(folder: Path) -> None:
-    """Write bytecode that is used without a look at its source, whose date does not survive zipping."""
+    """Write bytecode that is used without checking its source, whose date does not survive zipping."""
     for source in sorted(folder.rglob("*.py")):
         # The name in a traceback is the path that the file will have there.
         name = os.path.join("/var/task", source.relative_to(folder))  # noqa: PTH118  (a path in Lambda, not here)

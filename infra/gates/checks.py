@@ -1,6 +1,6 @@
 """The gates that need more than the template: linters, a scanner, a real build, and functions that really start.
 
-Each returns what is wrong, one finding a line, and raises ToolMissing when it could not run.
+Each returns its findings, one per line, and raises ToolMissing if it could not run.
 """
 
 import json
@@ -16,7 +16,7 @@ from typing import Any, Final
 from gates import bundle, mutation, packages, stack, tools
 from gates.tools import CACHE, ROOT
 
-# Reviewed: what checkov finds here, why it is right as it is, and for which resources that was decided.
+# Reviewed findings of checkov: why each is accepted, and for which resources.
 NAMES: Final = ("Digest", "Publish", "Uploads", "Maintain", "Mirror", "Copy", "Delta", "Redact")
 FUNCTIONS: Final = frozenset(f"{name}Function" for name in NAMES)
 LOGS: Final = frozenset({f"{name}Logs" for name in NAMES} | {"ApiLogs", "ViewLogs"})
@@ -64,7 +64,7 @@ def lint_source() -> Iterator[str]:
 
 
 def lint_translation() -> Iterator[str]:
-    """Run cfn-lint over what SAM makes of it: event source mappings, roles and the API exist only there."""
+    """Run cfn-lint over SAM's translation: event source mappings, roles and the API exist only there."""
     document = stack.translated()
     CACHE.mkdir(parents=True, exist_ok=True)
     target = CACHE / "translated.json"
@@ -95,7 +95,7 @@ def scan() -> Iterator[str]:
     """Run checkov over the translation. A finding without a review fails, and so does a review without a finding."""
     checkov = tools.environment("checkov") / "checkov"
     document = stack.translated()
-    for parameter, on in {"Deltas": 1, "Views": "true"}.items():  # checkov passes over what a default leaves out
+    for parameter, on in {"Deltas": 1, "Views": "true"}.items():  # checkov ignores resources that a default leaves out
         document["Parameters"][parameter]["Default"] = on
     CACHE.mkdir(parents=True, exist_ok=True)
     scanned = CACHE / "scanned.json"
@@ -121,7 +121,7 @@ def scan() -> Iterator[str]:
 
 
 def build() -> Iterator[str]:
-    """Run `sam build` and look into each package: ours alone, for the right processor, with bytecode."""
+    """Run `sam build` and inspect each package: one handler, for the right processor, with bytecode."""
     python, sam = tools.python313(), tools.environment("sam") / "sam"
     folder = CACHE / "build"
     command = [str(sam), "build", "--template", str(stack.TEMPLATE), "--build-dir", str(folder)]
@@ -164,7 +164,7 @@ EM_AARCH64: Final = 183
 
 
 def start() -> Iterator[str]:
-    """Check that each function, built for this machine, answers under awslambdaric from its folder alone."""
+    """Check that each function, built for this machine, answers under awslambdaric from only its own folder."""
     for function in packages.NAMES:
         yield from (f"{function}: {finding}" for finding in packages.answers(function))
 
@@ -190,7 +190,7 @@ CHECKS: Final[Mapping[str, Callable[[], Iterator[str]]]] = {
 
 
 def sizes(folder: Path) -> dict[str, Any]:
-    """Return the bytes of a package as it is and zipped."""
+    """Return the size of a package in bytes, unpacked and zipped."""
     unzipped = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     archive = Path(shutil.make_archive(str(CACHE / f"{folder.name}-size"), "zip", folder))
     try:

@@ -1,9 +1,9 @@
-"""Whether the unit tests of the core notice when its code says something else.
+"""The check that the unit tests of the core notice changes to its code.
 
 mutmut changes the code of a few modules, one place at a time, and runs the tests that reach that place. A change that
-no test notices survives. The score is the part that does not; some survivors are equal to what was there, or change
-only the words of a message. `python -m gates run mutation` lists the survivors; `mutmut show NAME`, in the folder that
-it prints, shows one.
+no test notices survives. The score is the share that does not survive. Some survivors are equivalent to the original,
+or change only the words of a message. `python -m gates run mutation` lists the survivors; `mutmut show NAME`, in the
+folder that it prints, shows one.
 """
 
 import json
@@ -32,13 +32,13 @@ MODULES: Final = {
     "views/tokens.py": ("views/test_tokens.py",),
     "views/view.py": ("views/test_view.py",),
 }
-"""Module of the core -> its unit tests: what decides, and is quick to test."""
+"""Module of the core -> its unit tests: the modules that make decisions and are quick to test."""
 _SURVIVED: Final = frozenset({0, 33})
-"""What mutmut notes for a mutant with which every test passed, or which no test reaches."""
+"""mutmut's status for a mutant with which every test passed, or which no test reaches."""
 
 
 def mutate() -> Iterator[str]:
-    """Run mutmut over a copy of the core, and name each survivor when the score is too low."""
+    """Run mutmut over a copy of the core, and name each survivor if the score is too low."""
     mutmut = tools.environment("mutmut") / "mutmut"
     folder = CACHE / "mutation"
     _copy(folder)
@@ -59,7 +59,7 @@ def mutate() -> Iterator[str]:
 
 
 def _copy(folder: Path) -> None:
-    """Lay out what mutmut works on: it takes the folder of a package for the package's name."""
+    """Lay out the copy for mutmut, which takes the folder of a package as the package's name."""
     shutil.rmtree(folder, ignore_errors=True)
     ignored = shutil.ignore_patterns("__pycache__", "*.html")
     shutil.copytree(ROOT / "functions" / "imageserver", folder / "imageserver", ignore=ignored)
@@ -78,7 +78,7 @@ def _copy(folder: Path) -> None:
 
 
 def _outcomes(folder: Path) -> Iterator[tuple[str, bool | None]]:
-    """Yield each mutant, and whether a test noticed it; None for one that was not tried."""
+    """Yield each mutant, and whether a test noticed it; None for an untested one."""
     for meta in sorted((folder / "mutants" / "imageserver").rglob("*.meta")):
         for name, code in json.loads(meta.read_text())["exit_code_by_key"].items():
             yield name, None if code is None else code not in _SURVIVED

@@ -1,4 +1,4 @@
-"""Packages of the functions, built for this machine: what they answer, and how long they take to start."""
+"""Packages of the functions, built for this machine: their answers, and their start times."""
 
 import atexit
 import json
@@ -28,7 +28,7 @@ KEY: Final = "images/ubuntu/noble/amd64/default/20261123_1000/rootfs.squashfs"
 
 @cache
 def scratch() -> Path:
-    """Return a folder of this process alone: a bench and a gate may run at once."""
+    """Return a folder for this process only: a bench and a gate may run at once."""
     tools.CACHE.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix="start-", dir=tools.CACHE))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
@@ -160,7 +160,7 @@ def route(method: str, path: str) -> dict[str, Any]:
 
 TEST_EVENT: Final = message({"Service": "Amazon S3", "Event": "s3:TestEvent", "Bucket": "b"})
 RECORD_KEY: Final = f"versions/{KEY.rpartition('/')[0]}.json"
-# None of these asks the storage for anything, as the empty handler of a cold start does not; maintain and mirror refuse
+# None of these makes a request to storage, nor does the empty handler of a cold start; maintain and mirror refuse
 # theirs.
 FIRST_EVENT: Final[Mapping[str, dict[str, Any]]] = {
     "digest": {"Records": [TEST_EVENT]},
@@ -175,7 +175,7 @@ FIRST_EVENT: Final[Mapping[str, dict[str, Any]]] = {
 
 
 def answers(name: str) -> Iterator[str]:
-    """Yield what is wrong with the answers of one function's package."""
+    """Yield the faults in the answers of one function's package."""
     try:
         with storage() as address:
             for what, environment, event, expected in _cases(name):
@@ -230,7 +230,7 @@ clients = [boto3.client(name, config=config) for name in {services!r}]
 def handler(event, context):
     return None
 """
-# What each function makes at its start; the empty handler that it is compared with makes the same.
+# The clients that each function makes at its start; the empty handler for comparison makes the same.
 CLIENTS: Final = {name: ["s3"] for name in NAMES}
 
 

@@ -1,4 +1,4 @@
-"""Starts a built function as Lambda does: its folder alone, AWS's own runtime client, and a stub of the Runtime API.
+"""Starts a built function as Lambda does: only its folder, AWS's own runtime client, and a stub of the Runtime API.
 
 The API is four calls (docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html): the client asks for the next invocation
 and posts its response or its error, or an error of its start.
@@ -22,12 +22,12 @@ TIMEOUT_S: Final = 60
 
 
 class StartFailed(Exception):
-    """The function gave no answer: the message has what it reported or printed."""
+    """The function gave no answer; the message has its error report or output."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What came back for one event. `failed` is True for an error of the handler; `body` is then its description."""
+    """The answer to one event. `failed` is True for an error of the handler; `body` is then its description."""
 
     failed: bool
     body: Any
@@ -45,7 +45,7 @@ class _Api(BaseHTTPRequestHandler):
         self.send_header("Lambda-Runtime-Trace-Id", "Root=1-5bef4de7-ad49b0e87f6ef6c87fc2e700;Sampled=0")
         self.send_header("Lambda-Runtime-Deadline-Ms", str(int((time.time() + TIMEOUT_S) * 1000)))
         self.send_header("Lambda-Runtime-Invoked-Function-Arn", "arn:aws:lambda:eu-central-1:123456789012:function:x")
-        self.send_header("Content-Type", "application/json")  # without it awslambdaric dies of a segmentation fault
+        self.send_header("Content-Type", "application/json")  # without it awslambdaric dies with a segmentation fault
         self.send_header("Content-Length", str(len(event)))
         self.end_headers()
         self.wfile.write(event)
@@ -68,7 +68,7 @@ class _Server(ThreadingHTTPServer):
     daemon_threads = True
 
     def handle_error(self, *_: object) -> None:
-        """Report nothing: each function is killed at its end, and resets the connection that it waited on."""
+        """Report nothing: each function is killed at its end, which resets the connection that it waited on."""
 
 
 class Function:
@@ -78,7 +78,7 @@ class Function:
         self._api, self._process, self._output = api, process, output
 
     def invoke(self, event: object) -> Answer:
-        """Send one event and wait for its answer; StartFailed if the function never got as far."""
+        """Send one event and wait for its answer. Raise StartFailed if the function did not start."""
         self._api.events.put(event)
         deadline = time.monotonic() + TIMEOUT_S
         while time.monotonic() < deadline:
@@ -101,7 +101,7 @@ class Function:
 def started(folder: Path, handler: str, python: Path, variables: Mapping[str, str]) -> Iterator[Function]:
     """Run `handler` of the package in `folder`. `python` must have awslambdaric, and nothing that a package needs.
 
-    The environment is Lambda's and `variables`, nothing of this machine's: what only works here does not start.
+    The environment is Lambda's plus `variables`, without this machine's: a function that needs these does not start.
     """
     api = type("Api", (_Api,), {"events": queue.Queue(), "answers": queue.Queue()})
     server = _Server(("127.0.0.1", 0), api)

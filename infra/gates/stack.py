@@ -24,13 +24,13 @@ _SERVICES: Final = {
     "AWS::SNS::Topic": f"arn:aws:sns:{REGION}:{ACCOUNT_ID}:{{}}",
     "AWS::Events::Rule": f"arn:aws:events:{REGION}:{ACCOUNT_ID}:rule/{{}}",
 }
-# What Ref gives is an ARN or an address for these, and a name for the others.
+# For these, Ref returns an ARN or an address, and for others a name.
 _REF_IS_ARN: Final = frozenset({"AWS::SNS::Topic"})
 
 
 @dataclass(frozen=True, slots=True)
 class Stack:
-    """`raw` is the translation, `resources` maps logical id to type and properties without any intrinsic."""
+    """A deployed stack. `raw` is the translation, `resources` maps logical ids to type and resolved properties."""
 
     raw: Mapping[str, Any]
     resources: Mapping[str, tuple[str, Mapping[str, Any]]]
@@ -47,7 +47,7 @@ class Stack:
 
 @cache
 def source() -> dict[str, Any]:
-    """Return the template as written. Not to be changed: `template()` gives a copy that may be."""
+    """Return the template as written. Do not change it: `template()` returns a copy for that."""
     return load(TEMPLATE)
 
 
@@ -56,13 +56,13 @@ def template() -> dict[str, Any]:
 
 
 def translated(document: dict[str, Any] | None = None) -> dict[str, Any]:
-    """Return the template without SAM's own types, intrinsics left in it."""
+    """Return the template without SAM's own types, but with intrinsics."""
     logging.getLogger("samtranslator").setLevel(logging.ERROR)  # it warns that it publishes no metrics of itself
     return translate(document or template(), INFRA, REGION)
 
 
 def deployed(document: dict[str, Any] | None = None, **given: str) -> Stack:
-    """Return the stack that `document` (the template, unless told) makes with these parameters."""
+    """Return the stack from `document` (by default the template) with these parameters."""
     raw = translated(document)
     resolver = Resolver(raw, parameters(raw, given), IDENTITY, physical())
     resources = {r.logical_id: (r.type, r.properties) for r in resolver.resources()}
@@ -75,7 +75,7 @@ def deployed(document: dict[str, Any] | None = None, **given: str) -> Stack:
 
 
 def physical() -> Callable[[str, str, str | None, Mapping[str, Any]], str]:
-    """Return names and ARNs such as AWS would give; every resource's is different, so that a swap shows."""
+    """Return names and ARNs as AWS would assign them, different for every resource, so that a mix-up shows."""
 
     def attribute(logical_id: str, kind: str, wanted: str | None, _body: Mapping[str, Any]) -> str:
         name = bucket_name(logical_id) if kind == "AWS::S3::Bucket" else f"images-{logical_id}"
@@ -89,5 +89,5 @@ def physical() -> Callable[[str, str, str | None, Mapping[str, Any]], str]:
 
 
 def bucket_name(logical_id: str) -> str:
-    """Return the name of a bucket: that of the images as the template derives it, any other one generated."""
+    """Return the name of a bucket: derived as in the template for the images, generated for any other."""
     return f"{IDENTITY.stack_name}-{ACCOUNT_ID}-{REGION}" if logical_id == "Bucket" else f"images-{logical_id.lower()}"

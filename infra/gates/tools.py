@@ -1,7 +1,7 @@
-"""Where the gates find what they run: python3.13, and tools whose dependencies do not go together with the project's.
+"""The tools of the gates: python3.13, and programs whose dependencies conflict with the project's.
 
-Each tool has a lock of its own in locks/, with hashes, and gets an environment under .cache/gates when it is first
-wanted. NAME.in says what a lock is made from; the second line of NAME.txt is the command that renews it. ministack.txt
+Each tool has its own lock in locks/, with hashes, and gets an environment under .cache/gates when it is first
+needed. NAME.in is the source of a lock; the second line of NAME.txt is the command that renews it. ministack.txt
 is for python3.13, which runs the functions in the emulator; aws-sam-translator expands the template there.
 """
 
@@ -22,11 +22,11 @@ CACHE: Final = working_folder() / ".cache" / "gates"
 
 
 class ToolMissing(Exception):
-    """Something that a gate needs is not there and could not be had; the gate did not run."""
+    """A tool that a gate needs is missing and could not be installed; the gate did not run."""
 
 
 def python313() -> Path:
-    """Return a python3.13 that runs: `sam build` calls it by that name, and only it makes the runtime's bytecode."""
+    """Return a working python3.13: `sam build` calls it by that name, and only it makes the runtime's bytecode."""
     try:
         return find_python("3.13", module="pip")
     except SetupFailed as failure:
@@ -34,12 +34,12 @@ def python313() -> Path:
 
 
 def environment(name: str, python: Path | None = None) -> Path:
-    """Return the bin folder of the environment that locks/<name>.txt describes, made when it is not there yet."""
+    """Return the bin folder of the environment for locks/<name>.txt; make the environment if necessary."""
     lock = LOCKS / f"{name}.txt"
     folder = CACHE / f"{name}-{hashlib.sha256(lock.read_bytes()).hexdigest()[:12]}"
     CACHE.mkdir(parents=True, exist_ok=True)
     with (CACHE / f"{name}.lock").open("w") as held:
-        fcntl.flock(held, fcntl.LOCK_EX)  # tests in parallel want the same one at the same time
+        fcntl.flock(held, fcntl.LOCK_EX)  # parallel tests may need the same one at the same time
         if not (folder / "complete").exists():
             shutil.rmtree(folder, ignore_errors=True)
             _create(folder, lock, python or Path(sys.executable))
@@ -53,7 +53,7 @@ def _create(folder: Path, lock: Path, python: Path) -> None:
     except SetupFailed as failure:
         raise ToolMissing(str(failure)) from failure
     make = [uv, "venv", "--quiet", "--no-project", "--python", str(python), str(folder)]
-    # The lock is whole, so nothing is resolved again.
+    # The lock is complete, so nothing is resolved again.
     fill = [uv, "pip", "install", "--quiet", "--no-config", "--require-hashes", "--no-deps"]
     fill += ["--python", str(folder / "bin" / "python"), "-r", str(lock)]
     for command in (make, fill):

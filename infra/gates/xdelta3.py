@@ -1,8 +1,8 @@
 """Puts xdelta3 into a package: Debian's binary and the library that it needs, each checked by its digest.
 
-Why this one is in functions/decisions/0016-xdelta3-in-lambda.md. Debian removes a package from its mirrors when it has
-a newer one. Its snapshots keep each for ever, by the SHA-1 of the file. What was downloaded once is kept, so the next
-build needs no network for it. Needs the standard library alone, as bundle.py.
+functions/decisions/0016-xdelta3-in-lambda.md explains the choice. Debian removes a package from its mirrors when it has
+a newer one. Its snapshots keep each for ever, by the SHA-1 of the file. Downloads are kept, so the next
+build needs no network for them. Like bundle.py, this needs only the standard library.
 """
 
 import hashlib
@@ -24,10 +24,10 @@ FOLDER: Final = "xdelta3"
 """Of a package; imageserver/programs/xdelta3.py looks there."""
 LICENCES: Final = Path(__file__).parent / "licences"
 PACKAGES: Final = "XDELTA3_PACKAGES"
-"""The variable that names the folder of Debian's packages: read first, and what is downloaded is kept there."""
+"""The variable that names the folder of Debian's packages: it is read first, and downloads are kept there."""
 USUAL_PACKAGES: Final = Path(__file__).resolve().parents[2] / ".cache" / "xdelta3"
 WANTED: Final = "XDELTA3"
-"""The variable that leaves xdelta3 out of the package when it is `no`: for a server that makes no deltas."""
+"""The variable that leaves xdelta3 out of the package if it is `no`: for a server that makes no deltas."""
 _TIMEOUT_S: Final = 60
 _HEADER_BYTES: Final = 60
 
@@ -48,12 +48,12 @@ class Package:
 
     @property
     def urls(self) -> tuple[str, str]:
-        """Where it is, today and for ever."""
+        """Its addresses: the mirror, for now, and the snapshots, for ever."""
         return self.url, f"https://snapshot.debian.org/file/{self.sha1}"
 
 
 def packages(architecture: str) -> tuple[Package, Package]:
-    """Return what belongs into a package for `arm64` or `amd64`."""
+    """Return the Debian packages for `arm64` or `amd64`."""
     triplet = {"arm64": "aarch64-linux-gnu", "amd64": "x86_64-linux-gnu"}[architecture]
     pool = "https://deb.debian.org/debian/pool/main/x/xdelta3"
     updates = "https://deb.debian.org/debian-security/pool/updates/main/x/xz-utils"
@@ -76,7 +76,7 @@ def packages(architecture: str) -> tuple[Package, Package]:
 
 
 def is_wanted(environment: Mapping[str, str] = os.environ) -> bool:
-    """Return whether the package is to have xdelta3. SystemExit for a value that says neither."""
+    """Return whether the package should have xdelta3. Raise SystemExit for an unknown value."""
     value = environment.get(WANTED, "")
     if value not in ("", "no"):
         raise SystemExit(f"bundle: {WANTED} is {value!r}, expected no, or nothing")
@@ -84,7 +84,7 @@ def is_wanted(environment: Mapping[str, str] = os.environ) -> bool:
 
 
 def add(folder: Path, architecture: str, environment: Mapping[str, str] = os.environ) -> None:
-    """Fill `folder`/xdelta3 with the program, its library and their licences. SystemExit if they cannot be had."""
+    """Fill `folder`/xdelta3 with the program, its library and their licences, or raise SystemExit."""
     kept = Path(environment.get(PACKAGES) or USUAL_PACKAGES)
     target = folder / FOLDER
     target.mkdir(exist_ok=True)
@@ -98,15 +98,15 @@ def add(folder: Path, architecture: str, environment: Mapping[str, str] = os.env
 
 
 def fetched(package: Package, kept: Path) -> bytes:
-    """Return the bytes of a package from the first place that has them: the folder `kept`, then where Debian has it.
+    """Return the bytes of a package from the first place that has them: the folder `kept`, then Debian's addresses.
 
-    What comes from there is kept. Bytes with another digest are never used, wherever they are.
+    Downloads are kept. Bytes with another digest are never used, wherever they come from.
     """
     problems = []
     try:
         return _checked((kept / package.name).read_bytes(), package)
     except FileNotFoundError:
-        pass  # the usual case of a first build, and no problem to report
+        pass  # the usual case in a first build, not a problem to report
     except (OSError, _OtherBytes) as problem:
         problems.append(f"{kept / package.name}: {problem}")
     for url in package.urls:
@@ -122,7 +122,7 @@ def fetched(package: Package, kept: Path) -> bytes:
 
 
 class _OtherBytes(Exception):
-    """These are not the bytes of the package; the message has both digests."""
+    """The bytes are not those of the package; the message has both digests."""
 
 
 def _checked(body: bytes, package: Package) -> bytes:
@@ -133,7 +133,7 @@ def _checked(body: bytes, package: Package) -> bytes:
 
 
 def _keep(body: bytes, path: Path) -> None:
-    """Store a file for the next build, as a whole or not at all. A folder that cannot be written costs only that."""
+    """Store a file for the next build, completely or not at all. If the folder cannot be written, go on without it."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
@@ -144,13 +144,13 @@ def _keep(body: bytes, path: Path) -> None:
 
 
 def _advice(package: Package, kept: Path, problems: list[str]) -> str:
-    """Return what was tried, and what a person can do about it."""
+    """Return what was tried, and what the user can do about it."""
     return "\n".join(
         (
-            f"bundle: {package.name}, which the package of delta needs, cannot be had:",
+            f"bundle: {package.name}, which the package of delta needs, could not be fetched:",
             *(f"  {problem}" for problem in problems),
-            f"Without deltas (the parameter Deltas is 0) nobody needs it: {WANTED}=no sam build",
-            f"Else download it where there is a network, from either address, and put it into {kept},",
+            f"Without deltas (the parameter Deltas is 0) it is not needed: {WANTED}=no sam build",
+            f"Otherwise download it on a machine with a network, from either address, and put it into {kept},",
             f"or name another folder: {PACKAGES}=FOLDER sam build. Behind a proxy, set https_proxy.",
         )
     )

@@ -1,15 +1,15 @@
 """The whole system on one machine, wired from infra/template.yaml.
 
 template.py     the template: parse, translate (SAM), resolve parameters and intrinsics
-names.py        what its resources are called on this machine
+names.py        the names of its resources on this machine
 wiring.py       what the template wires: frozen dataclasses
 interpreter.py  makes those from the resources (resources/: a module for each part of the system)
-s3.py           the process that plays S3 and SQS (moto), with what moto leaves out (s3_rules.py, presigned.py)
+s3.py           the process that plays S3 and SQS (moto), with rules that moto lacks (s3_rules.py, presigned.py)
 provision.py    creates bucket, queues and notifications there
-workers.py      runs functions in processes of their own (worker.py is what runs inside)
+workers.py      runs functions in separate processes (worker.py runs inside them)
 mappings.py     event source mappings: queue to function, with partial failures
-schedules.py    what EventBridge Scheduler would start
-front.py        CloudFront's part, over HTTPS (certificates.py: its own small authority)
+schedules.py    EventBridge Scheduler's part
+front.py        CloudFront's part, over HTTPS (certificates.py: its own certificate authority)
 api.py          API Gateway's part
 observer.py     one line for each arrival and publication
 sample.py       the sample image

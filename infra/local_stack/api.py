@@ -1,8 +1,8 @@
 """API Gateway's part: the routes of the template, each calling its function with a payload of format 2.0.
 
-The authorizer's place is taken by what the caller says: the name in `X-Local-Caller`, or the access key of a SigV4
-signature, becomes the IAM user `arn:aws:iam::123456789012:user/<name>`; an ARN is taken as it is. With a JWT
-authorizer the claims of the token are taken unverified. The port is on loopback, where this only decides which
+There is no authorizer; the caller's own statement counts. The name in `X-Local-Caller`, or the access key of a SigV4
+signature, becomes the IAM user `arn:aws:iam::123456789012:user/<name>`; an ARN is used as it is. With a JWT
+authorizer the claims of the token are used unverified. The port is on loopback, where this only decides which
 prefixes the uploads function allows.
 Source of the event: API Gateway Developer Guide, "Create AWS Lambda proxy integrations for HTTP APIs".
 """
@@ -41,7 +41,7 @@ Failed = Callable[[str, str], None]
 def make_api(
     routes: Sequence[Route], invoke: Callable[[str, Any], Outcome], scheduler: Scheduler, failed: Failed
 ) -> Starlette:
-    """Return the ASGI application of the HTTP API, and `POST /_local/schedules/<name>` to run a schedule by hand."""
+    """Return the ASGI application of the HTTP API, and `POST /_local/schedules/<name>` to run a schedule on request."""
 
     async def answer(request: Request) -> Response:
         if refusal := _refused(request):
@@ -81,7 +81,7 @@ def make_api(
 
 
 def _refused(request: Request) -> Response | None:
-    """Return the answer to a page of another site, which may start no function here."""
+    """Return the answer to a page of another site, which may not start a function here."""
     reason = stranger(request.headers.get("host", ""), request.headers.get("origin", ""))
     return JSONResponse({"message": f"Forbidden: {reason}"}, 403) if reason else None
 
@@ -89,7 +89,8 @@ def _refused(request: Request) -> Response | None:
 async def _body(request: Request) -> bytes | None:
     """Return the body, or None if it is too large.
 
-    Then the rest is read and thrown away for a while: who is still sending would see a broken connection and no answer.
+    Then the rest is read and discarded for a while: a client that is still sending would otherwise see a broken
+    connection and no answer.
     """
     body, size_bytes = bytearray(), 0
     async for chunk in request.stream():
@@ -102,7 +103,7 @@ async def _body(request: Request) -> bytes | None:
 
 
 def match(routes: Sequence[Route], method: str, path: str) -> tuple[Route, dict[str, str]] | None:
-    """Return a request's route and path parameters. A literal part goes before a variable, a greedy one last."""
+    """Return a request's route and path parameters. A literal part precedes a variable; a greedy variable is last."""
     for route in sorted(routes, key=_precedence):
         pattern = re.sub(r"\\\{(\w+)\\\+\\\}", r"(?P<\1>.+)", re.escape(route.path))
         pattern = re.sub(r"\\\{(\w+)\\\}", r"(?P<\1>[^/]+)", pattern)
@@ -118,7 +119,7 @@ def _precedence(route: Route) -> tuple[int, int]:
 
 
 def caller(auth: str, headers: Mapping[str, str]) -> dict[str, Any] | None:
-    """Return the `authorizer` part of the event for who asks, None for nobody; {} where a route needs no caller."""
+    """Return the event's `authorizer` part for the caller, None without a caller, {} if the route needs none."""
     if auth == "none":
         return {}
     if auth == "jwt":
@@ -151,7 +152,7 @@ def _claims(authorization: str) -> dict[str, Any] | None:
         claims = json.loads(base64.urlsafe_b64decode(token[1] + "=" * (-len(token[1]) % 4)))
     except (binascii.Error, ValueError):
         return None
-    # API Gateway gives every claim as text.
+    # API Gateway passes every claim as text.
     return {name: value if isinstance(value, str) else json.dumps(value) for name, value in claims.items()}
 
 
@@ -201,7 +202,7 @@ def proxy_event(
 
 
 def proxy_answer(outcome: Outcome) -> Response:
-    """Return the HTTP answer for what the function returned; 500 if it failed, as API Gateway answers."""
+    """Return the HTTP answer for the function's result; 500 if it failed, as API Gateway answers."""
     result = outcome.result
     if outcome.error or result is None:
         return JSONResponse({"message": "Internal Server Error"}, 500)

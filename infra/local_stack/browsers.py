@@ -1,7 +1,7 @@
-"""Who may ask the ports of the local stack: programs of this machine, and pages that it serves itself.
+"""The check of requests to the local stack's ports: only programs of this machine and pages that it serves may ask.
 
-Every page in a browser can send requests to loopback. It then names itself in `Origin`; with a name of its own that
-leads to 127.0.0.1 (DNS rebinding) it also reads the answers, and that name is in `Host`.
+Every page in a browser can send requests to loopback. Its origin is then in `Origin`. If its host name leads to
+127.0.0.1 (DNS rebinding), it can also read the answers, and that name is in `Host`.
 """
 
 from typing import Final
@@ -11,7 +11,7 @@ _LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
 def stranger(host: str, origin: str) -> str:
-    """Return why a request with these headers is refused; empty for one of this machine. Both may be empty."""
+    """Return why a request with these headers is refused; empty for a request of this machine. Both may be empty."""
     if host and not _is_here(f"//{host}"):
         return f"the host is {host[:100]!a}, expected localhost: another name for this port is a page's trick"
     if origin and not _is_here(origin):

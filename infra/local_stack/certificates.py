@@ -1,7 +1,7 @@
-"""A certificate authority of the local stack's own, and a certificate for localhost by it.
+"""The local stack's own certificate authority, and its certificate for localhost.
 
-The authority is kept in the state folder, so that trust given once survives restarts; it and the certificate are
-made anew when they have less than a month left.
+The authority is kept in the state folder, so that trust in it survives restarts. It and the certificate are
+renewed when they have less than a month left.
 """
 
 import os
@@ -29,7 +29,7 @@ class Certificates:
 
 
 def ensure_certificates(folder: Path, now: datetime | None = None) -> Certificates:
-    """Return the certificates in `folder`, made or renewed if need be."""
+    """Return the certificates in `folder`; make or renew them if necessary."""
     now = now or datetime.now(UTC)
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     files = Certificates(folder / "ca.pem", folder / "server.pem", folder / "server.key")
@@ -55,7 +55,7 @@ def _lasts(certificate: Path, now: datetime) -> bool:
 
 
 def _write(path: Path, content: bytes) -> None:
-    """Replace a file at once; keys are readable by their owner only."""
+    """Replace a file atomically; keys are readable only by their owner."""
     scratch = path.with_name(f"{path.name}.{os.getpid()}")
     scratch.touch(mode=0o600 if path.suffix == ".key" else 0o644)
     scratch.write_bytes(content)

@@ -16,11 +16,11 @@ NO_CONFIGURATION: Final = {
     "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
     "AWS_EC2_METADATA_DISABLED": "true",
 }
-"""Variables for processes of the local stack: what the user set for AWS is not about this machine."""
+"""Variables for processes of the local stack: the user's own settings for AWS do not apply to it."""
 
 
 def without_aws(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return an environment in which nothing of AWS is set, neither by variables nor by files."""
+    """Return an environment without any settings for AWS, neither by variables nor by files."""
     kept = {name: value for name, value in environment.items() if not name.startswith("AWS_")}
     return {**kept, **NO_CONFIGURATION}
 
@@ -28,7 +28,7 @@ def without_aws(environment: Mapping[str, str]) -> dict[str, str]:
 def local_session(access_key: str, secret_key: str, region: str) -> boto3.Session:
     """Return a session that takes nothing from the user's own AWS configuration.
 
-    A profile that is not there, or an option such as FIPS endpoints, would end what never asks AWS.
+    A missing profile, or an option such as FIPS endpoints, would stop programs that never call AWS.
     """
     nowhere = {
         name: (None, None, default, convert)

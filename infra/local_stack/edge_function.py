@@ -1,6 +1,6 @@
 """CloudFront Functions' part: runs the function that the template deploys, for each request of a viewer.
 
-QuickJS evaluates the text itself; edge_runtime.js gives it what CloudFront's runtime 2.0 has, over Python's hashlib.
+QuickJS evaluates the text itself; edge_runtime.js provides parts of CloudFront's runtime 2.0, over Python's hashlib.
 Source of the event: CloudFront Developer Guide, "CloudFront Functions event structure".
 """
 
@@ -18,14 +18,14 @@ from typing import Any, Final
 import quickjs
 
 LARGEST_FUNCTION_BYTES: Final = 10 * 1024
-"""CloudFront Developer Guide, "Quotas": the most that a function's text may have."""
+"""CloudFront Developer Guide, "Quotas": the limit for a function's text."""
 MEMORY_BYTES: Final = 8 * 1024 * 1024
 _IMPORT: Final = "import cf from 'cloudfront';\n"
 _RUNTIME: Final = Path(__file__).with_name("edge_runtime.js")
 
 _LOG: Final = logging.getLogger(__name__)
 Read = Callable[[str], str | None]
-"""Return an entry of the key value store, None if there is none."""
+"""Return an entry of the key value store, or None if there is none."""
 Run = Callable[[str, str, Iterable[tuple[str, str]]], Mapping[str, Any]]
 """Method, URI and headers of a request -> the request that goes on (`uri`), or the answer (`statusCode`)."""
 Log = Callable[[str], object]
@@ -33,7 +33,7 @@ Log = Callable[[str], object]
 
 
 class FunctionFailed(Exception):
-    """The function threw: CloudFront answers 503 then."""
+    """The function threw an error; CloudFront then answers 503."""
 
 
 def _log(text: str) -> None:
@@ -41,7 +41,7 @@ def _log(text: str) -> None:
 
 
 class EdgeFunction:
-    """One function with its store; used from the thread that made it."""
+    """One function with its store, used only in the thread that made it."""
 
     def __init__(self, source: str, read: Read, log: Log = _log) -> None:
         self._context = quickjs.Context()
@@ -73,7 +73,7 @@ class EdgeFunction:
 
 
 class Runner:
-    """An EdgeFunction in a thread of its own, for callers in any."""
+    """An EdgeFunction in its own thread, for callers in any thread."""
 
     def __init__(self, source: str, read: Read, log: Log = _log) -> None:
         self._thread = ThreadPoolExecutor(1, "edge-function")
@@ -83,7 +83,7 @@ class Runner:
         return self._thread.submit(self._function.run, method, uri, list(headers)).result()
 
     def stop(self) -> None:
-        # The context goes in the thread that made it.
+        # The context must be freed in the thread that made it.
         self._thread.submit(self.__dict__.pop, "_function").result()
         self._thread.shutdown()
 
@@ -100,7 +100,7 @@ def _headers(headers: Iterable[tuple[str, str]]) -> dict[str, Any]:
 
 
 def _decode(text: str, encoding: str) -> str:
-    """Return the bytes of a text in hex. Like Node's Buffer, it takes what it can read of broken base64."""
+    """Return the bytes of a text in hex. Like Node's Buffer, it decodes the readable part of broken base64."""
     if encoding == "utf8":
         return text.encode().hex()
     plain = text.replace("-", "+").replace("_", "/").rstrip("=")

@@ -1,7 +1,7 @@
-"""CloudFront's standard logs (legacy): a line for each request, gzip files in the bucket of logs, a second later.
+"""CloudFront's standard logs (legacy): a line for each request, as gzip files in the bucket of logs.
 
-CloudFront takes minutes to hours. The fields and their order are those of its documentation, "Standard logging
-reference".
+They arrive within a second; CloudFront takes minutes to hours. Source of the fields and their order: CloudFront
+Developer Guide, "Standard logging reference".
 """
 
 import gzip
@@ -32,7 +32,7 @@ EVERY_S: Final = 1.0
 
 
 class EdgeLogs:
-    """Collects lines and puts them into the bucket. `s3` is a boto3 client."""
+    """A writer that collects lines and puts them into the bucket. `s3` is a boto3 client."""
 
     def __init__(self, s3: Any, bucket: str, prefix: str) -> None:
         self._s3 = s3
@@ -44,16 +44,16 @@ class EdgeLogs:
         self._thread = threading.Thread(target=self._run, name="edge-logs", daemon=True)
 
     def start(self) -> None:
-        """Begin to write what is collected."""
+        """Begin to write collected lines."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Write what is left, and end."""
+        """Write the remaining lines, and end."""
         self._stopping.set()
         self._thread.join(timeout=3)
 
     def add(self, values: MutableMapping[str, str]) -> None:
-        """Collect a line; what `values` does not have is `-`."""
+        """Collect a line; fields missing in `values` become `-`."""
         with self._lock:
             self._lines.append("\t".join(values.get(name) or "-" for name in FIELDS))
 
@@ -76,7 +76,7 @@ class EdgeLogs:
 
 
 class Logged:
-    """An ASGI application whose requests are logged, as far as they were answered."""
+    """An ASGI application whose answered requests are logged."""
 
     def __init__(self, application: ASGIApp, logs: EdgeLogs) -> None:
         self._application = application
@@ -141,7 +141,7 @@ def _line(scope: Scope, answer: dict[str, Any], seconds: float) -> dict[str, str
 
 
 def _result(status: int) -> str:
-    """Return CloudFront's word. Nothing is cached here, so nothing is a hit."""
+    """Return CloudFront's result type. Nothing is cached here, so no request is a hit."""
     return "Error" if status == 0 or status >= 400 else "Miss"
 
 

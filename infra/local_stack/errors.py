@@ -1,4 +1,4 @@
-"""What can go wrong with the local stack; each message is a sentence for the person who started it."""
+"""The errors of the local stack; each message is a sentence for the person who started it."""
 
 
 class LocalStackError(Exception):
@@ -14,13 +14,13 @@ class TemplateError(LocalStackError):
 
 
 class PortInUse(LocalStackError):
-    """Somebody else listens where the stack should."""
+    """Another program listens on the stack's port."""
 
     exit_code = 4
 
 
 class AlreadyRunning(LocalStackError):
-    """A live stack owns this state folder."""
+    """A running stack owns this state folder."""
 
     exit_code = 5
 

@@ -1,7 +1,7 @@
 """CloudFront's part: the distribution of the template, served over HTTPS on loopback.
 
-It declares nothing of its own: paths, methods, headers, compression and what may be read come from the wiring.
-Nothing is cached, so the lifetimes of the template have no effect; Cache-Control is what the object was stored with.
+It declares nothing itself: paths, methods, headers, compression and read rights come from the wiring.
+Nothing is cached, so the lifetimes of the template have no effect; Cache-Control is the object's own.
 """
 
 import gzip
@@ -52,7 +52,7 @@ def make_front(edge: Edge, bucket: str, s3: Any, run: Run | None = None) -> Star
         key = path or edge.root
         needed = edge.needed_tags(key)
         if needed is None:
-            # S3 says 403 to CloudFront here. Locally a key that is not served is simply not there.
+            # S3 answers CloudFront with 403 here. Locally, a key that is not served does not exist.
             return _error(404, "NoSuchKey", "The specified key does not exist.", behaviour.headers)
         tags = await run_in_threadpool(_tags, s3, bucket, key) if needed else None
         if tags is not None and not needed <= tags:
@@ -63,7 +63,7 @@ def make_front(edge: Edge, bucket: str, s3: Any, run: Run | None = None) -> Star
 
 
 async def _decided(request: Request, run: Run) -> str | Response:
-    """Return the path that the function makes of this request's, or its answer."""
+    """Return the path to which the function rewrites this request, or the function's answer."""
     headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in request.scope["headers"]]
     try:
         # As the client spelled it: only the function decides what an escape means.
@@ -79,7 +79,7 @@ async def _decided(request: Request, run: Run) -> str | Response:
 
 
 def _tags(s3: Any, bucket: str, key: str) -> frozenset[tuple[str, str]] | None:
-    """Return the tags of an object, None where there is none."""
+    """Return the tags of an object, or None if there is no such object."""
     try:
         found = s3.get_object_tagging(Bucket=bucket, Key=key)["TagSet"]
     except ClientError as error:
@@ -105,7 +105,7 @@ async def _serve(request: Request, behaviour: Behaviour, edge: Edge, s3: Any, bu
     encoding = _encoding(request, found, behaviour)
     if encoding:
         body = await run_in_threadpool(found["Body"].read)
-        # A compressed body is another representation: S3's strong ETag becomes a weak one, as CloudFront does it.
+        # A compressed body is another representation: S3's strong ETag becomes a weak one, as in CloudFront.
         headers |= {"Content-Encoding": encoding, "Vary": "Accept-Encoding", "ETag": f"W/{found['ETag']}"}
         return Response(await run_in_threadpool(gzip.compress, body, 6), headers=headers)
     headers["Content-Length"] = str(found["ContentLength"])
@@ -113,13 +113,13 @@ async def _serve(request: Request, behaviour: Behaviour, edge: Edge, s3: Any, bu
 
 
 async def _not_modified(behaviour: Behaviour, s3: Any, bucket: str, key: str) -> Response:
-    """Answer 304 with the headers of the object, which CloudFront has in its cache; moto sends none of them."""
+    """Answer 304 with the object's headers, which CloudFront has in its cache; moto sends none of them."""
     headers = _headers(await run_in_threadpool(s3.head_object, Bucket=bucket, Key=key), behaviour)
     return Response(status_code=304, headers=headers)
 
 
 async def _body(source: Any) -> AsyncIterator[bytes]:
-    """Yield the object's bytes, a chunk at a time, and its connection given back even if the client goes away."""
+    """Yield the object's bytes, a chunk at a time, and return its connection even if the client goes away."""
     chunks: Iterator[bytes] = source.iter_chunks(CHUNK_BYTES)
     try:
         async for chunk in iterate_in_threadpool(chunks):
@@ -169,5 +169,5 @@ def _passed_error(error: ClientError, behaviour: Behaviour, edge: Edge) -> Respo
 
 def _error(status: int, code: str, message: str, headers: Mapping[str, str]) -> Response:
     body = f'<?xml version="1.0" encoding="UTF-8"?>\n<Error><Code>{code}</Code><Message>{message}</Message></Error>'
-    # Whatever the headers policy says is put on errors too, as CloudFront does it.
+    # The headers of the policy are put on errors too, as in CloudFront.
     return Response(body, status, {**headers, "Content-Type": "application/xml"})

@@ -1,8 +1,8 @@
 """Reads the wiring from the template's resources; resources/ has a module for each part of the system.
 
-The interpreter knows exactly the types and properties that the template uses. Each is either acted upon or listed
-as deliberately without effect on one machine; anything else is a TemplateError that names it, so that a change
-of the template can never be silently different locally.
+The interpreter knows exactly the types and properties that the template uses. Each is either applied or listed
+as deliberately without effect on one machine. Anything else is a TemplateError that names it, so that a change
+of the template cannot silently have no effect locally.
 """
 
 from collections.abc import Iterable, Mapping

@@ -33,7 +33,7 @@ class Refused(Exception):
 
 
 class KeyValues:
-    """The entries, with a revision that each change makes anew."""
+    """The entries, with a revision that each change replaces."""
 
     def __init__(self, arn: str) -> None:
         self.arn = arn
@@ -53,7 +53,7 @@ class KeyValues:
         return self._entries.get(key)
 
     def update(self, revision: str, puts: Mapping[str, str], deletes: list[str]) -> None:
-        """Do all of it, or raise Refused and do nothing."""
+        """Apply all changes, or raise Refused and apply none."""
         with self._lock:
             if revision != self.revision:
                 raise Refused(409, "ConflictException", f"the ETag is {self.revision}, not {revision}")

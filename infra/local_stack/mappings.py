@@ -1,9 +1,9 @@
-"""Event source mappings: take messages from a queue, give them to a function in batches, delete what it handled.
+"""Event source mappings: take messages from a queue, pass them to a function in batches, delete the handled ones.
 
-As AWS does it (Lambda Developer Guide, "Using Lambda with Amazon SQS" and "Handling errors for an SQS event source"):
-a batch is sent when it is full or its window has passed; what the function reports as failed, or everything if it
-raises or answers nonsense, stays in the queue until its visibility timeout and then comes again, until the queue's
-redrive policy moves it to the dead letters.
+As in AWS (Lambda Developer Guide, "Using Lambda with Amazon SQS" and "Handling errors for an SQS event source"):
+a batch is sent when it is full or its window has passed. Messages that the function reports as failed, or all of them
+if it raises or its answer is malformed, stay in the queue until their visibility timeout ends and then come again,
+until the queue's redrive policy moves them to the dead letters.
 """
 
 import logging
@@ -21,15 +21,15 @@ from local_stack.workers import Outcome
 log = logging.getLogger(__name__)
 
 MOST_PER_RECEIVE: Final = 10
-"""SQS gives at most ten messages per call."""
+"""SQS returns at most ten messages per call."""
 POLL_S: Final = 1
-"""A long poll is cut after this, so that stopping never waits longer."""
+"""A long poll ends after this, so that stopping never waits longer."""
 
 Message = Mapping[str, Any]
 
 
 class Poller:
-    """Serves one mapping until stopped. `invoke` runs the function; `failed` is told of each failed invocation."""
+    """A poller that serves one mapping until stopped. `invoke` runs the function; `failed` gets each failure."""
 
     def __init__(
         self,
@@ -54,7 +54,7 @@ class Poller:
         self._thread.start()
 
     def stop(self) -> None:
-        """Take no more messages; what runs is not waited for."""
+        """Take no more messages; do not wait for running invocations."""
         self._stopping.set()
         self._runners.shutdown(wait=False, cancel_futures=True)
 
@@ -76,7 +76,7 @@ class Poller:
                 self._slots.release()
 
     def _gather(self) -> list[Message]:
-        """Return a batch: full, or all there was until its window passed; empty if nothing came."""
+        """Return a batch: full, or everything that came until its window passed; empty if nothing came."""
         batch: list[Message] = []
         closes = 0.0
         while len(batch) < self._mapping.batch_size and not self._stopping.is_set():
@@ -128,7 +128,7 @@ class Poller:
 
 
 def sqs_event(batch: Sequence[Message], queue_arn: str) -> dict[str, Any]:
-    """Return the event that Lambda makes of received messages."""
+    """Return the event that Lambda makes from received messages."""
     return {
         "Records": [
             {
@@ -148,7 +148,7 @@ def sqs_event(batch: Sequence[Message], queue_arn: str) -> dict[str, Any]:
 
 
 def failed_ids(outcome: Outcome, sent: Sequence[str], partial_failures: bool) -> tuple[frozenset[str], str]:
-    """Return the messages of a batch that stay in the queue, and a sentence if that is worth telling.
+    """Return the messages of a batch that stay in the queue, and a sentence if that is worth reporting.
 
     An empty or absent list of failures means success; a malformed answer, or an identifier that was not in the
     batch, fails the whole batch.

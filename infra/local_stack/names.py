@@ -1,4 +1,4 @@
-"""What the template's resources are called on this machine."""
+"""The names of the template's resources on this machine."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -42,7 +42,7 @@ class Names:
                 None: logical_id,
                 "Arn": f"arn:aws:cloudfront::{ACCOUNT_ID}:key-value-store/00000000-0000-4000-8000-000000000000",
             },
-            # Empty, so that publish has no edge to invalidate: the local one caches nothing.
+            # Empty, so that publish has no edge to invalidate: the local edge caches nothing.
             "AWS::CloudFront::Distribution": {None: "", "Id": "", "DomainName": self._edge},
         }
         if kind not in table:

@@ -1,4 +1,4 @@
-"""One line for each thing that happens to the catalog, for the person at the terminal."""
+"""One line for each change of the catalog, for the person at the terminal."""
 
 import json
 import threading
@@ -21,7 +21,7 @@ class Observer:
         self._lock = threading.Lock()
 
     def changed(self, what: dict[str, Any]) -> None:
-        """Tell of one stored or removed object of the bucket."""
+        """Report one stored or removed object of the bucket."""
         if what["bucket"] != self._bucket:
             return
         key = what["key"]
@@ -43,7 +43,7 @@ class Observer:
         return None  # leases and notes of maintain: of no interest to a publisher
 
     def failed(self, function: str, reason: str) -> None:
-        """Tell of a failed invocation."""
+        """Report a failed invocation."""
         self._line("failed", "red", f"{function}: {reason.splitlines()[0][:300] if reason else 'no reason given'}")
 
     def _arrived(self, key: str, size_bytes: int) -> None:
@@ -81,7 +81,7 @@ class Observer:
         return news
 
     def _json(self, key: str) -> dict[str, Any]:
-        """Return a document just written, {} if it is gone or changed already: the next line tells."""
+        """Return a document just written, or {} if it is already gone or changed: then another line follows."""
         try:
             body = self._s3.get_object(Bucket=self._bucket, Key=key)["Body"].read()
             document = json.loads(body)
@@ -94,7 +94,7 @@ class Observer:
 
 
 def readable(size_bytes: int) -> str:
-    """Return a size as a person reads it: "812 B", "1.5 MiB"."""
+    """Return a size in readable form: "812 B", "1.5 MiB"."""
     size, units = float(size_bytes), ("B", "KiB", "MiB", "GiB")
     unit = 0
     while size >= 1024 and unit < len(units) - 1:

@@ -1,7 +1,7 @@
-"""Presigned requests as S3 judges them: signature, method, key, signed headers and lifetime.
+"""Presigned requests as S3 checks them: signature, method, key, signed headers and lifetime.
 
-moto takes any signature. The check re-signs what arrived with botocore's own signer and compares, so there is no
-second implementation of SigV4 here.
+moto accepts any signature. The check signs the received request again with botocore's own signer and compares, so
+there is no second implementation of SigV4 here.
 Source: Amazon S3 API Reference, "Authenticating Requests: Using Query Parameters (AWS Signature Version 4)".
 """
 
@@ -22,7 +22,7 @@ LONGEST_S: Final = 7 * 24 * 3600
 
 
 class S3Refusal(Exception):
-    """An answer of S3 that is an error: HTTP status, S3's code, the sentence, further elements."""
+    """An error answer of S3: HTTP status, S3's code, the message, further elements."""
 
     def __init__(self, status: int, code: str, message: str, **elements: str) -> None:
         super().__init__(message)

@@ -17,7 +17,7 @@ READY_S: Final = 60
 
 
 class S3Process:
-    """moto with our rules, on a loopback port. `changed` is called for each change of an object, in one thread."""
+    """moto with our rules, on a loopback port. `changed` is called for each change of an object, in a single thread."""
 
     def __init__(self, port: int, log: Path) -> None:
         self._log = log
@@ -26,7 +26,7 @@ class S3Process:
         with log.open("ab") as stderr:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "local_stack.s3", str(port)],
-                stdin=subprocess.PIPE,  # closed when this process dies, whatever kills it; the child then ends too
+                stdin=subprocess.PIPE,  # closed when this process dies, for any reason; the child then ends too
                 stdout=subprocess.PIPE,
                 stderr=stderr,
                 env={**without_aws(os.environ), "PYTHONPATH": str(infra)},
@@ -36,7 +36,7 @@ class S3Process:
         threading.Thread(target=self._read, daemon=True).start()
 
     def wait_until_ready(self) -> None:
-        """Return when it answers; LocalStackError if it ends or takes a minute."""
+        """Return when it answers. Raise LocalStackError if it ends or takes a minute."""
         try:
             first = self._lines.get(timeout=READY_S)
         except queue.Empty:

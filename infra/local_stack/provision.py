@@ -1,4 +1,4 @@
-"""Creates what the wiring names in moto: queues with their dead letters, buckets with their notifications."""
+"""Creates the resources of the wiring in moto: queues with their dead letters, buckets with their notifications."""
 
 import json
 from typing import Any
@@ -8,7 +8,7 @@ from local_stack.wiring import Bucket, Queue, Wiring
 
 def provision(wiring: Wiring, s3: Any, sqs: Any) -> None:
     """Make queues first, since a bucket's notifications name them; `s3` and `sqs` are boto3 clients."""
-    for queue in sorted(wiring.queues, key=lambda q: bool(q.dead_letters_arn)):  # dead letters before who names them
+    for queue in sorted(wiring.queues, key=lambda q: bool(q.dead_letters_arn)):  # dead letters first
         _make_queue(queue, sqs)
     for bucket in wiring.buckets:
         _make_bucket(bucket, wiring.region, s3)
@@ -23,7 +23,7 @@ def _make_queue(queue: Queue, sqs: Any) -> None:
 
 
 def _make_bucket(bucket: Bucket, region: str, s3: Any) -> None:
-    # us-east-1 is the one region that S3 does not take as a constraint.
+    # us-east-1 is the only region that S3 does not accept as a constraint.
     where = {} if region == "us-east-1" else {"CreateBucketConfiguration": {"LocationConstraint": region}}
     s3.create_bucket(Bucket=bucket.name, **where)
     if bucket.versioned:

@@ -26,7 +26,7 @@ class QuietHandler(MotoRequestHandler):
     """Without an access log line for each request."""
 
     def log_request(self, *_arguments: object) -> None:
-        """Log nothing: the stack tells of arrivals itself."""
+        """Log nothing: the stack reports arrivals itself."""
 
 
 def main(port: int) -> None:
@@ -58,7 +58,7 @@ def _end_with_parent() -> None:
 
 
 def _give_etags_at_once() -> None:
-    """Compute ETags before they are asked for: moto does it then, from a file whose position other readers share."""
+    """Compute ETags early: moto computes them on request, from a file whose position other readers share."""
     original = S3Backend.put_object
 
     @functools.wraps(original)
@@ -73,7 +73,7 @@ def _give_etags_at_once() -> None:
 def _count_messages_when_asked() -> None:
     """Count messages only when asked: moto counts all of a queue several times for each one sent or received.
 
-    With a few thousand messages that was nine tenths of its work.
+    With a few thousand messages, that was nine tenths of its work.
     """
     counts = {
         "ApproximateNumberOfMessages": "approximate_number_of_messages",
@@ -95,17 +95,17 @@ def _count_messages_when_asked() -> None:
 
 
 def _look_up_hosts_once() -> None:
-    """Look the hosts up once: moto lists the folder of its services for each request to find its service."""
+    """Look up the hosts once: for each request, moto lists the folder of its services to find the service."""
     original = DomainDispatcherApplication.get_backend_for_host
     # moto's own method, behind a cache.
     DomainDispatcherApplication.get_backend_for_host = functools.lru_cache(maxsize=100)(original)  # type: ignore[method-assign]
 
 
 def _list_generations_in_order() -> None:
-    """List generations as they came, and all of them.
+    """List all generations, in the order of their arrival.
 
-    moto takes the newest by date, which two of one millisecond share; leaves out the first entry behind a marker; and
-    copies every object of the bucket first.
+    moto chooses the newest by date, which two of the same millisecond share, leaves out the first entry after a marker,
+    and first copies every object of the bucket.
     """
     S3Backend.list_object_versions = _generations  # type: ignore[method-assign,assignment]  # moto, in S3's order
 

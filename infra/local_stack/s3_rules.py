@@ -1,14 +1,14 @@
-"""What moto leaves out of S3 and SQS, as a WSGI middleware in front of it. Each rule says why it is needed.
+"""The parts of S3 and SQS that moto lacks, as a WSGI middleware in front of it. Each rule says why it is needed.
 
-- Who asks: moto takes anonymous writes and any presigned URL. Here unsigned requests are refused and presigned ones
-  verified (presigned.py). Requests signed by header, or with credentials other than the stack's own, are taken as
-  they are: the port is on loopback.
-- Bodies: moto loses a body with a form content type (`curl --data-binary`), stores a cut-off one, and does not
+- Callers: moto accepts anonymous writes and any presigned URL. Here unsigned requests are refused and presigned ones
+  verified (presigned.py). Requests signed by header, or with credentials other than the stack's own, are accepted
+  unverified: the port is on loopback.
+- Bodies: moto loses a body with a form content type (`curl --data-binary`), stores a truncated one, and does not
   compare checksums. Here the body is read and checked to its end before moto sees the request.
 - Atomicity: moto's check-then-write has no lock, its listing fails when a key arrives meanwhile, and deleting one
   queue message can lose another that is being sent. Here one request at a time is inside moto.
-- Multipart uploads: moto falls over the completion of one that is gone, joins whatever parts are named whatever size
-  was declared (x-amz-mp-object-size), and ignores If-Match.
+- Multipart uploads: moto fails on completing one that is gone, joins the named parts without comparing the declared
+  size (x-amz-mp-object-size), and ignores If-Match.
 - Copies: moto ignores If-None-Match.
 - Large reads: moto copies the whole object for each ranged read. Here the range is read from its file.
 - Events: deleting in a versioned bucket is silent in moto; other events lack fields of the real ones.
@@ -44,7 +44,7 @@ from local_stack.template import ACCOUNT_ID
 
 CHUNK_BYTES: Final = 1024 * 1024
 LARGE_BYTES: Final = 4 * CHUNK_BYTES
-"""Objects above this are streamed from moto's file; below it moto answers by itself."""
+"""Objects above this are streamed from moto's file; below it, moto answers itself."""
 IN_MEMORY_BYTES: Final = 8 * CHUNK_BYTES
 """Bodies above this wait in a temporary file while they arrive."""
 LARGEST_PUT_BYTES: Final = 5 * 1024**3
@@ -87,7 +87,7 @@ class S3Rules:
         if "X-Amz-" not in query and "AWSAccessKeyId=" not in query:
             raise S3Refusal(403, "AccessDenied", "Access Denied: the request is not signed. Ask for a presigned URL.")
         if _access_key(query) not in self._secrets:
-            return  # signed by a program with credentials of its own, as by header: there is nothing to verify with
+            return  # signed by a program with other credentials, as by header: there is no key to verify it with
         url = f"http://{environ['HTTP_HOST']}{environ['REQUEST_URI']}"
         verify(environ["REQUEST_METHOD"], url, _headers(environ), self._secrets, datetime.now(UTC))
 
@@ -107,7 +107,7 @@ class S3Rules:
         return [body]
 
     def _announce(self, environ: Environ, headers: Headers, body: bytes) -> None:
-        """Send the events that moto does not, and tell who watches."""
+        """Send the events that moto does not send, and notify the watcher."""
         bucket, key = bucket_and_key(environ)
         query = parse_qs(environ.get("QUERY_STRING", ""), keep_blank_values=True)
         method = environ["REQUEST_METHOD"]
@@ -152,7 +152,7 @@ class S3Rules:
         return [body]
 
     def _large_object(self, environ: Environ) -> Any:
-        """Return moto's object if this is a plain GET of the newest generation of a large one, else None."""
+        """Return moto's object if this is a plain GET of the newest generation of a large object, else None."""
         query = parse_qs(environ.get("QUERY_STRING", ""), keep_blank_values=True)
         plain = all(name.startswith(("X-Amz-", "x-id")) for name in query)
         bucket, key = bucket_and_key(environ)
@@ -165,7 +165,7 @@ class S3Rules:
     # ── queues ──────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _sqs(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
-        """Let one call in at a time; a long poll waits here and not inside moto, where it would keep everyone out."""
+        """Let one call in at a time; a long poll waits here and not inside moto, where it would block all others."""
         body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
         wait_s, body = _without_wait(body) if environ["HTTP_X_AMZ_TARGET"].endswith(".ReceiveMessage") else (0.0, body)
         deadline = time.monotonic() + wait_s
@@ -179,7 +179,7 @@ class S3Rules:
 
 
 def install_real_events() -> None:
-    """Make moto's events look like S3's own: sequencer, version, and `/` as it is."""
+    """Make moto's events look like S3's own: sequencer, version, and an unescaped `/`."""
     sequence = count(time.time_ns())
 
     def real_event(event_name: str, bucket: Any, key: Any, notification_id: str) -> dict[str, Any]:
@@ -213,7 +213,7 @@ def install_real_events() -> None:
 
 
 def bucket_and_key(environ: Mapping[str, Any]) -> tuple[str, str]:
-    """Return the bucket and key of a path-style request; empty where there is none."""
+    """Return the bucket and key of a path-style request; empty if there is none."""
     path = environ["REQUEST_URI"].split("?", 1)[0]
     bucket, _, key = path.lstrip("/").partition("/")
     return unquote(bucket), unquote(key)
@@ -256,7 +256,7 @@ def _take_body(environ: Environ) -> None:
     environ["wsgi.input"] = body
     environ["wsgi.input_terminated"] = True  # so that it is read at once and not in small pieces
     if environ.get("CONTENT_TYPE", "").startswith(("application/x-www-form-urlencoded", "multipart/form-data")):
-        # The web framework below moto would parse it as a form and leave nothing to store; S3 stores it.
+        # The web framework below moto would parse the body as a form and leave nothing to store; S3 stores it.
         environ["CONTENT_TYPE"] = "application/octet-stream"
 
 
@@ -266,7 +266,7 @@ def _received(source: IO[bytes], length: int) -> Iterator[bytes]:
         try:
             chunk = source.read(min(left, CHUNK_BYTES))
         except OSError:
-            chunk = b""  # the connection broke: the same as an early end
+            chunk = b""  # a broken connection is the same as an early end
         if not chunk:
             raise S3Refusal(
                 400, "IncompleteBody",
@@ -278,7 +278,7 @@ def _received(source: IO[bytes], length: int) -> Iterator[bytes]:
 
 
 def _check_upload(environ: Environ) -> None:
-    """Raise S3Refusal where S3 would not take a part of a multipart upload, or not join its parts, but moto would."""
+    """Raise S3Refusal where S3, but not moto, would refuse a part of a multipart upload or its completion."""
     bucket, key = bucket_and_key(environ)
     query = parse_qs(environ.get("QUERY_STRING", ""))
     if not key or "uploadId" not in query or environ["REQUEST_METHOD"] == "DELETE":
@@ -309,14 +309,14 @@ def _check_completion(environ: Environ, present: Any, upload: Any) -> None:
 
 
 def _check_copy(environ: Environ) -> None:
-    """Raise S3Refusal where S3 would not copy over what is there (If-None-Match), but moto would."""
+    """Raise S3Refusal where S3, but not moto, would refuse to copy over an existing object (If-None-Match)."""
     bucket, key = bucket_and_key(environ)
     if environ.get("HTTP_IF_NONE_MATCH") == "*" and s3_backends[ACCOUNT_ID]["aws"].get_object(bucket, key) is not None:
         raise S3Refusal(412, "PreconditionFailed", "At least one of the pre-conditions you specified did not hold")
 
 
 class _Checks:
-    """The digests that a request declares of its body, compared as S3 does it."""
+    """The digests that a request declares for its body, compared as S3 does."""
 
     def __init__(self, environ: Mapping[str, Any]) -> None:
         self._declared = {name: environ[name] for name in _DIGESTS if name in environ}
@@ -328,7 +328,7 @@ class _Checks:
             digest.update(chunk)
 
     def compare(self) -> None:
-        """Raise S3Refusal if the body is not what was declared."""
+        """Raise S3Refusal if the body differs from the declared digests."""
         for name, declared in self._declared.items():
             header = name.removeprefix("HTTP_").replace("_", "-").lower()
             found = self._digests[name].digest()
@@ -344,7 +344,7 @@ class _Checks:
 
 
 class _Crc32:
-    """zlib's CRC-32 with the manners of hashlib."""
+    """zlib's CRC-32 with the interface of hashlib."""
 
     def __init__(self) -> None:
         self._value = 0
@@ -420,7 +420,7 @@ def _refuse(refusal: S3Refusal, environ: Environ, start_response: StartResponse)
                 "Resource": environ.get("PATH_INFO", ""), "RequestId": "LOCAL"}  # fmt: skip
     inner = "".join(f"<{name}>{escape(value)}</{name}>" for name, value in elements.items())
     body = f'<?xml version="1.0" encoding="UTF-8"?>\n<Error>{inner}</Error>'.encode()
-    # Closed, since the refused body may still be on its way.
+    # Closed, since the client may still be sending the refused body.
     start_response(
         f"{refusal.status} {refusal.code}",
         [("Content-Type", "application/xml"), ("Content-Length", str(len(body))), ("Connection", "close")],

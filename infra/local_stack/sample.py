@@ -15,7 +15,7 @@ from typing import Final
 
 VERSION: Final = "20260101_0000"
 CREATED: Final = 1767225600
-"""2026-01-01 00:00 UTC, in seconds: the same bytes come out every time."""
+"""2026-01-01 00:00 UTC, in seconds: a fixed time gives the same bytes every time."""
 
 GREETING: Final = b"Hello from an image that travelled through S3, SQS, Lambda and CloudFront.\n"
 
@@ -25,7 +25,7 @@ _LOAD_ADDRESS: Final = 0x400000
 _HEADER_BYTES: Final = 64 + 56
 
 SIGINT, SIGTERM, SIGCHLD, SIGPWR = 2, 15, 17, 30
-# What init waits for: its children, and the ways in which a container is told to stop (LXD sends SIGPWR).
+# The signals that init waits for: from its children, and to stop the container (LXD sends SIGPWR).
 _SIGNALS: Final = sum(1 << (number - 1) for number in (SIGINT, SIGTERM, SIGCHLD, SIGPWR))
 
 
@@ -42,12 +42,12 @@ Code = Iterable[bytes | str | Jump]
 
 
 def host_architecture() -> str:
-    """Return this machine's architecture as a key names it; amd64 where no sample exists for it."""
+    """Return this machine's architecture as in a key; amd64 if there is no sample for it."""
     return {linux: name for name, linux in LINUX_NAMES.items()}.get(platform.machine(), "amd64")
 
 
 def sample_files(arch: str) -> dict[str, bytes]:
-    """Return the files of the sample's one version by key, metadata last, so that its root has to wait for it."""
+    """Return the files of the sample's one version by key; metadata comes last, so that the root has to wait for it."""
     folder = f"images/hello/world/{arch}/default/{VERSION}/"
     return {folder + "rootfs.tar.xz": rootfs(arch), folder + "lxd.tar.xz": _metadata(arch)}
 
@@ -100,7 +100,7 @@ def init_program(arch: str) -> bytes:
 
 
 def hello_program(arch: str) -> bytes:
-    """Return a program that writes GREETING."""
+    """Return a program that prints GREETING."""
     return _elf(arch, _amd64_hello() if arch == "amd64" else _arm64_hello())
 
 

@@ -1,4 +1,4 @@
-"""What EventBridge Scheduler would start: once when the stack has started, then as the schedule says."""
+"""EventBridge Scheduler's part: runs each schedule once when the stack has started, then at its times."""
 
 import re
 import threading
@@ -13,7 +13,7 @@ _UNITS = {"minute": 60, "hour": 3600, "day": 86400}
 
 
 def next_run(expression: str, after: datetime) -> datetime:
-    """Return when a schedule runs next after a UTC time; TemplateError for a form that the local stack does not know.
+    """Return when a schedule runs next after a UTC time. Raise TemplateError for an unknown form.
 
     Known: `rate(<n> minutes|hours|days)` and the daily `cron(<minute> <hour> * * ? *)`.
     """
@@ -28,7 +28,7 @@ def next_run(expression: str, after: datetime) -> datetime:
 
 
 class Scheduler:
-    """Runs schedules in a thread each until stopped."""
+    """A runner of schedules, each in its own thread until stopped."""
 
     def __init__(
         self,

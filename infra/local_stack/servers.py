@@ -16,7 +16,7 @@ START_S: Final = 30
 
 
 def listen(port: int) -> list[socket.socket]:
-    """Return sockets on 127.0.0.1 and, with IPv6, ::1, of one port; raise PortInUse if it is taken. 0 means any."""
+    """Return sockets on one port of 127.0.0.1 and, with IPv6, ::1. 0 means any port. Raise PortInUse if it is taken."""
     first = _bound(socket.AF_INET, "127.0.0.1", port)
     number = first.getsockname()[1]
     sockets = [first]
@@ -33,7 +33,7 @@ def listen(port: int) -> list[socket.socket]:
 
 def _bound(family: socket.AddressFamily, host: str, port: int) -> socket.socket:
     bound = socket.socket(family, socket.SOCK_STREAM)
-    # A port of a stack that has just stopped may be taken again at once; one that is listened on may not.
+    # The port of a stack that has just stopped may be reused at once; a port with a listener may not.
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         bound.bind((host, port))
@@ -49,7 +49,7 @@ def _bound(family: socket.AddressFamily, host: str, port: int) -> socket.socket:
 
 
 def free_port(wanted: int) -> int:
-    """Return `wanted` if nobody listens there now, else any free one; 0 asks for any."""
+    """Return `wanted` if no program listens there now, else any free port; 0 asks for any."""
     for port in (wanted, 0):
         with contextlib.suppress(PortInUse), contextlib.closing(_bound(socket.AF_INET, "127.0.0.1", port)) as bound:
             return int(bound.getsockname()[1])
@@ -65,7 +65,7 @@ class Server:
             application,
             ssl_certfile=str(certificates.chain_file) if certificates else None,
             ssl_keyfile=str(certificates.key_file) if certificates else None,
-            log_level="critical",  # LXD tries plain http on this port first; that is no event
+            log_level="critical",  # LXD tries plain http on this port first; that is not worth a log line
             access_log=False,
             lifespan="off",
             server_header=False,
@@ -86,7 +86,7 @@ class Server:
             time.sleep(0.02)
 
     def stop(self) -> None:
-        """Close it; transfers that still run are cut."""
+        """Close it; running transfers are aborted."""
         self._server.should_exit = True
         self._server.force_exit = True
         self._thread.join(timeout=3)

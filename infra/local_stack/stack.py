@@ -42,14 +42,14 @@ STACK_NAME: Final = "local"
 REGION: Final = "us-east-1"
 EDGE_LOG: Final = "edge-function.log"
 LONGEST_WINDOW_S: Final = 1.0
-"""Batching windows are cut to this, so that an upload is listed in a second or two; see --full-windows."""
+"""Batching windows are reduced to this, so that an upload is listed in a second or two; see --full-windows."""
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """How to start. `limits` is how many workers each function may have at once; `port` 0 is any.
+    """The options of a start. `limits` is how many workers each function may have at once; `port` 0 is any.
 
-    `functions_endpoint` is what functions take for S3 and SQS, if it is not that address itself: a proxy in between.
+    `functions_endpoint` is the address that functions use for S3 and SQS if it differs, such as a proxy's.
     """
 
     port: int
@@ -89,7 +89,7 @@ class LocalStack:
         self._closing.callback(remove_stack, self._options.state_folder)
 
     def check(self) -> None:
-        """Raise LocalStackError if a part without which nothing works has ended."""
+        """Raise LocalStackError if an essential part has ended."""
         self._s3_process.check()
 
     def lists(self, document: str, product: str, version: str) -> bool:
@@ -109,7 +109,7 @@ class LocalStack:
         remove_stack(folder)
         logs = _empty(folder / "logs")
         _log_to(logs / "stack.log")
-        sockets = listen(self._options.port)  # first: a port in use shall be said before anything else is done
+        sockets = listen(self._options.port)  # first, so that a port in use is reported before anything else happens
         for bound in sockets:
             self._closing.callback(bound.close)
         certificates = ensure_certificates(folder / "ca")
@@ -129,7 +129,7 @@ class LocalStack:
         self.scheduler.start()
 
     def _start_s3(self, port: int, edge: str, logs: Path) -> tuple[S3Process, Any]:
-        """Start S3 and SQS and make what the template names there. The template is read while they start."""
+        """Start S3 and SQS and create the template's resources there. The template is read while they start."""
         process = S3Process(port, logs / "s3.log")
         self._closing.callback(process.stop)
         self._s3_process = process
@@ -141,7 +141,7 @@ class LocalStack:
         return process, sqs
 
     def _start_edge_function(self, ports: "_Ports", log: Path) -> tuple[str, Run | None]:
-        """Start the edge's function and its key value store; return that one's address and how to run the function."""
+        """Start the edge's function and its key value store; return the store's address and how to run the function."""
         code = self.wiring.edge.function
         if code is None:
             return "", None
@@ -153,7 +153,7 @@ class LocalStack:
         return f"http://localhost:{bound[0].getsockname()[1]}", runner.run
 
     def _logged(self, front: ASGIApp) -> ASGIApp:
-        """Return the edge with its access logs, if the template has it write them."""
+        """Return the edge, with access logs if the template enables them."""
         if self.wiring.edge.logs is None:
             return front
         logs = EdgeLogs(self.s3, *self.wiring.edge.logs)
@@ -201,7 +201,7 @@ class LocalStack:
 
 
 class _Ports:
-    """Ports without a number of their own stay the same over restarts where they can, so that notes stay right."""
+    """Ports that were not chosen stay the same across restarts if possible, so that saved addresses stay valid."""
 
     def __init__(self, file: Path) -> None:
         self._file = file
@@ -218,7 +218,7 @@ class _Ports:
 
 @contextlib.contextmanager
 def _only_one(folder: Path) -> Any:
-    """Hold the state folder; AlreadyRunning if another stack does. The kernel lets go when the process dies."""
+    """Lock the state folder, or raise AlreadyRunning. The kernel unlocks it when the process dies."""
     with (folder / "lock").open("a") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -237,13 +237,13 @@ def _empty(folder: Path) -> Path:
 
 @contextlib.contextmanager
 def log_of_function(file: Path) -> Iterator[Log]:
-    """Yield what appends a line with its moment: what CloudWatch Logs has of CloudFront's function."""
+    """Yield a function that appends a line with its time, as CloudWatch Logs stores lines of CloudFront's function."""
     with file.open("a", buffering=1) as out:
         yield lambda text: out.write(f"{datetime.now(UTC).isoformat(timespec='milliseconds')} {text}\n")
 
 
 def _log_to(file: Path) -> None:
-    """Log what the stack itself has to say to a file; the terminal is for arrivals and publications."""
+    """Log the stack's own messages to a file; the terminal is for arrivals and publications."""
     handler = logging.FileHandler(file)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
     logging.getLogger("local_stack").addHandler(handler)

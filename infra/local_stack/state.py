@@ -13,12 +13,12 @@ FILE_NAME = "stack.json"
 
 @dataclass(frozen=True, slots=True)
 class Stack:
-    """A running stack. `base_url` is where clients find images, `api_url` where uploads are asked for.
+    """A running stack. `base_url` is where clients find images, `api_url` the upload API.
 
     `view_store` is the address of the edge's key value store and `view_store_arn` its name; `edge_log` is
-    the file with what the edge's function logs. All three are empty without views.
+    the file with the log lines of the edge's function. All three are empty without views.
     `logs_bucket` is where the edge's access logs are, empty if it writes none.
-    The access key is what requests to `s3_endpoint` are signed with.
+    Requests to `s3_endpoint` are signed with the access key.
     """
 
     base_url: str
@@ -36,15 +36,15 @@ class Stack:
     logs_bucket: str = ""
 
     def write(self, folder: Path) -> None:
-        """Publish it: a reader sees the whole file or none."""
+        """Write the file; a reader sees the whole file or none."""
         scratch = folder / f"{FILE_NAME}.{os.getpid()}"
         scratch.write_text(json.dumps(asdict(self), indent=2) + "\n")
         scratch.replace(folder / FILE_NAME)
 
 
 def read_stack(folder: Path) -> Stack:
-    """Return the stack that runs with this state folder; NotRunning if none does."""
-    folder = folder.absolute()  # as a message shows it
+    """Return the stack that runs with this state folder. Raise NotRunning if none does."""
+    folder = folder.absolute()  # as shown in messages
     file = folder / FILE_NAME
     try:
         said: dict[str, Any] = json.loads(file.read_text())
@@ -59,16 +59,16 @@ def read_stack(folder: Path) -> Stack:
 
 
 def remove_stack(folder: Path) -> None:
-    """Take the file away, for a stack that stops."""
+    """Remove the file of a stack that stops."""
     (folder / FILE_NAME).unlink(missing_ok=True)
 
 
 def is_alive(pid: int) -> bool:
-    """Return whether a process of this machine runs, under any user."""
+    """Return whether a process with this id runs, under any user."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
     except PermissionError:
-        return True  # somebody else's, but there
+        return True  # another user's process, but it exists
     return True

@@ -13,10 +13,10 @@ from local_stack.credentials import ACCESS_KEY, SECRET_KEY, local_session
 from local_stack.errors import TemplateError
 
 ACCOUNT_ID: Final = "123456789012"
-"""moto's account for credentials it does not know."""
+"""moto's account for unknown credentials."""
 
 CODE_BUCKET: Final = "local-code"
-"""Stands for a folder of this machine in a function's Code, since the translation takes only s3:// addresses."""
+"""The prefix for a folder of this machine in a function's Code, since the translation accepts only s3:// addresses."""
 
 _STACK_UUID: Final = "5c6d7e80-0000-4000-8000-000000000000"
 _NO_VALUE: Final = object()
@@ -33,7 +33,7 @@ class Resource:
 
 @dataclass(frozen=True, slots=True)
 class StackIdentity:
-    """Where the stack pretends to be deployed; all that pseudo parameters can say."""
+    """The pretended deployment of the stack: the values of all pseudo parameters."""
 
     stack_name: str
     region: str
@@ -114,7 +114,7 @@ def _name_code_folders(document: dict[str, Any], folder: Path) -> None:
 
 
 def parameters(document: Mapping[str, Any], given: Mapping[str, str]) -> dict[str, Any]:
-    """Return every parameter's value: the given one, checked as CloudFormation would, else its default."""
+    """Return every parameter's value: the given one, checked as by CloudFormation, else its default."""
     declared: dict[str, Any] = document.get("Parameters", {})
     for name in given:
         if name not in declared:
@@ -148,7 +148,7 @@ def _check_parameter(name: str, text: str, rules: Mapping[str, Any]) -> None:
 
 
 class Resolver:
-    """Computes intrinsics. `attribute` gives the physical name or attribute of a resource."""
+    """An evaluator of intrinsics. `attribute` returns the physical name or attribute of a resource."""
 
     def __init__(
         self, document: Mapping[str, Any], values: Mapping[str, Any], identity: StackIdentity, attribute: Attribute
@@ -166,7 +166,7 @@ class Resolver:
         ]
 
     def value(self, node: Any) -> Any:
-        """Return `node` without intrinsics; what resolves to AWS::NoValue is left out of its list or mapping."""
+        """Return `node` without intrinsics; a value that is AWS::NoValue is left out of its list or mapping."""
         if isinstance(node, list):
             items = (self.value(item) for item in node)
             return [item for item in items if item is not _NO_VALUE]

@@ -1,4 +1,4 @@
-"""What the template wires, as values: frozen dataclasses that interpreter.py fills and the parts of the stack read."""
+"""The wiring of the template: frozen dataclasses that interpreter.py fills and the parts of the stack read."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -9,7 +9,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Notification:
-    """Which `events` (S3's names, `s3:ObjectCreated:*`) of objects under `prefix` are sent to a queue."""
+    """A notification: `events` (S3's names, `s3:ObjectCreated:*`) of objects under `prefix` are sent to a queue."""
 
     queue_arn: str
     events: tuple[str, ...]
@@ -26,7 +26,7 @@ class Bucket:
 
 @dataclass(frozen=True, slots=True)
 class Queue:
-    """Times in seconds; `dead_letters_arn` is empty for a queue that keeps what fails."""
+    """A queue. Times are in seconds; `dead_letters_arn` is empty if failed messages stay in it."""
 
     logical_id: str
     name: str
@@ -37,7 +37,7 @@ class Queue:
 
 @dataclass(frozen=True, slots=True)
 class Function:
-    """`code` is the folder that Lambda would unpack, `handler` is `module.path.function`."""
+    """A function. `code` is the folder that Lambda would unpack, `handler` is `module.path.function`."""
 
     logical_id: str
     arn: str
@@ -68,7 +68,7 @@ class SourceMapping:
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """`expression` is `rate(1 hour)` or `cron(20 3 * * ? *)`, in UTC."""
+    """A schedule. `expression` is `rate(1 hour)` or `cron(20 3 * * ? *)`, in UTC."""
 
     logical_id: str
     function: str
@@ -78,7 +78,7 @@ class Schedule:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """`path` may hold `{name}` and, last, `{name+}`; `auth` is "iam", "jwt" or "none"."""
+    """A route. `path` may hold `{name}` and, last, `{name+}`; `auth` is "iam", "jwt" or "none"."""
 
     method: str
     path: str
@@ -88,7 +88,7 @@ class Route:
 
 @dataclass(frozen=True, slots=True)
 class EdgeCode:
-    """The text of the function that runs for each request of a viewer, and the ARN of the store that it reads."""
+    """The edge's function: the text that runs for each request of a viewer, and the ARN of the store that it reads."""
 
     text: str
     store_arn: str
@@ -96,7 +96,7 @@ class EdgeCode:
 
 @dataclass(frozen=True, slots=True)
 class Behaviour:
-    """What the edge does with paths that match `pattern` (`*` is any text, without the leading slash)."""
+    """A behaviour of the edge for paths that match `pattern` (`*` is any text, without the leading slash)."""
 
     pattern: str
     methods: frozenset[str]
@@ -109,8 +109,8 @@ class Behaviour:
 class Edge:
     """The distribution: behaviours in order of precedence, the default last.
 
-    `readable`: each pattern of keys that it may read, with the tags that an object must have for that. `logs`: the
-    bucket that its access logs go to, and the beginning of their keys; None: it writes none.
+    `readable` maps each pattern of keys that it may read to the tags that an object must have. `logs` is the bucket for
+    its access logs, and the beginning of their keys; None if it writes none.
     """
 
     root: str
@@ -125,13 +125,13 @@ class Edge:
         return next(b for b in self.behaviours if fnmatchcase(path, b.pattern))
 
     def needed_tags(self, key: str) -> frozenset[tuple[str, str]] | None:
-        """Return the tags with which the bucket's policy lets the edge read `key`; None: it never does."""
+        """Return the tags with which the bucket's policy lets the edge read `key`, or None if it never does."""
         return next((tags for pattern, tags in self.readable if fnmatchcase(key, pattern)), None)
 
 
 @dataclass(frozen=True, slots=True)
 class Wiring:
-    """Everything that the local stack does."""
+    """The whole wiring of the local stack."""
 
     region: str
     buckets: tuple[Bucket, ...]
@@ -144,5 +144,5 @@ class Wiring:
 
     @property
     def bucket(self) -> Bucket:
-        """The bucket with the images: the one that keeps what was replaced."""
+        """The bucket with the images: the only one with versioning."""
         return next(bucket for bucket in self.buckets if bucket.versioned)

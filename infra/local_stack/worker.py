@@ -1,9 +1,9 @@
-"""What runs inside a worker process: one function, imported as Lambda imports it, one event at a time.
+"""The program inside a worker process: one function, imported as Lambda imports it, one event at a time.
 
 Run as a file, with the handler's name, and with the function's folder and the packages in PYTHONPATH. Events come as
 JSON lines on standard input, {"id", "event", "deadline"}. Answers go as JSON lines to what was standard output:
 {"id", "last"} and either "result" or "error", {"errorType", "errorMessage", "stackTrace"}; after the last one the
-process ends. Whatever the function itself prints goes to standard error, so it cannot disturb the answers.
+process ends. Output of the function itself goes to standard error, so it cannot disturb the answers.
 """
 
 import importlib
@@ -23,7 +23,7 @@ Handler = Callable[[Any, Any], Any]
 
 @dataclass(frozen=True)
 class Context:
-    """What a handler gets as its context, as far as aws-lambda-powertools and our functions read it."""
+    """The context of a handler, as far as aws-lambda-powertools and our functions read it."""
 
     aws_request_id: str
     deadline: float
@@ -73,7 +73,7 @@ def _import(handler_name: str) -> Handler:
 
 
 class _ImportFailed(Exception):
-    """Carries why the handler's module cannot be imported."""
+    """The reason why the handler's module cannot be imported."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def _run(handler: Handler, request: dict[str, Any]) -> dict[str, Any]:
     )
     try:
         result = handler(request["event"], context)
-        json.dumps(result)  # Lambda refuses what JSON cannot say, as an error of the function
+        json.dumps(result)  # Lambda reports a result that is not JSON as an error of the function
     except _ImportFailed as failure:
         return {"error": failure.args[0]}
     except Exception as error:  # noqa: BLE001  (Lambda reports whatever a function raises)

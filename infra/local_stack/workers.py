@@ -1,4 +1,4 @@
-"""Functions in processes of their own, one for each event that runs at once, started when first needed."""
+"""Functions in separate processes, one for each concurrent event, started when first needed."""
 
 import json
 import os
@@ -21,12 +21,12 @@ _PROGRAM = Path(__file__).with_name("worker.py")
 _PACKAGES = [path for path in sys.path if Path(path).name == "site-packages"]
 
 TRUST = "AWS_CA_BUNDLE"
-"""Names the certificate authorities of servers that functions follow; another local stack has one of its own."""
+"""Names the certificate authorities of servers that functions follow; another local stack has its own."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of one invocation: its result, or `error`, "ErrorType: message"."""
+    """The outcome of one invocation: its result, or `error`, "ErrorType: message"."""
 
     result: Any
     error: str = ""
@@ -49,7 +49,7 @@ class Worker:
             )
 
     def invoke(self, event: Any) -> Outcome:
-        """Run one event; a function over its time is killed, as Lambda does it."""
+        """Run one event; kill a function that exceeds its time, as Lambda does."""
         request_id = str(uuid.uuid4())
         deadline = time.time() + self._function.timeout_s
         request = {"id": request_id, "event": event, "deadline": deadline}
@@ -91,7 +91,7 @@ class Worker:
 
 
 class Pool:
-    """The workers of all functions. `limits` says how many of each may run at once (1 where it says nothing)."""
+    """The workers of all functions. `limits` is how many of each may run at once (1 if not given)."""
 
     def __init__(
         self, functions: Mapping[str, Function], common: Mapping[str, str], logs: Path, limits: Mapping[str, int]
@@ -120,7 +120,7 @@ class Pool:
             return outcome
 
     def log_file(self, name: str) -> Path:
-        """Return where a function's output goes."""
+        """Return the file for a function's output."""
         return self._logs / f"{name}.log"
 
     def stop(self) -> None:
@@ -159,7 +159,7 @@ class Pool:
 
 
 def common_environment(endpoint: str, region: str) -> dict[str, str]:
-    """Return what every function gets, whatever it does: S3 and SQS of this machine, and credentials for them."""
+    """Return the variables that every function gets: S3 and SQS of this machine, and credentials for them."""
     kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR", TRUST) if name in os.environ}
     return {
         **kept,

@@ -11,7 +11,7 @@ from local_stack.wiring import Route
 
 
 def check_stage(stage: Resource) -> None:
-    """Raise TemplateError unless the stage is the one that is served without a prefix."""
+    """Raise TemplateError unless the stage is the default one, which is served without a prefix."""
     take(
         stage.logical_id,
         stage.properties,

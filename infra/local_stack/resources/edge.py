@@ -1,4 +1,4 @@
-"""The distribution: its behaviours, their policies, and what it may read of the bucket."""
+"""The distribution: its behaviours, their policies, and its read rights to the bucket."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
@@ -16,13 +16,13 @@ def read_edge(
     bucket_policies: list[Resource],
     functions: list[Resource],
 ) -> Edge:
-    """Return the one distribution, with the policies that its behaviours name and what buckets let it read."""
+    """Return the one distribution, with the policies that its behaviours name and its read rights to buckets."""
     if len(distributions) != 1:
         raise TemplateError(f"the template has {len(distributions)} distributions, expected one")
     config = take(
         "Distribution", distributions[0].properties["DistributionConfig"],
         ["Enabled", "DefaultRootObject", "DefaultCacheBehavior", "CacheBehaviors", "CustomErrorResponses", "Logging"],
-        # Of the network, the name and the certificate there is only one kind here; one origin; nothing is cached.
+        # Network, name and certificate are fixed here; there is one origin; nothing is cached.
         ["Aliases", "Comment", "HttpVersion", "IPV6Enabled", "Origins", "PriceClass", "Restrictions",
          "ViewerCertificate", "WebACLId"],
     )  # fmt: skip
@@ -51,7 +51,7 @@ def _logs(logging: Mapping[str, Any] | None) -> tuple[str, str] | None:
 
 
 def _function(resources: list[Resource]) -> EdgeCode | None:
-    """Return the one function, None if the template has none."""
+    """Return the one function, or None if the template has none."""
     if not resources:
         return None
     if len(resources) > 1:
@@ -88,7 +88,7 @@ def _behaviour(
 
 
 def _encodings(resource: Resource) -> tuple[str, ...]:
-    """Return the encodings that the policy allows. Its lifetimes have no effect: the local edge keeps nothing."""
+    """Return the encodings that the policy allows. Its lifetimes have no effect: the local edge caches nothing."""
     config = take(resource.logical_id, resource.properties["CachePolicyConfig"],
                   ["ParametersInCacheKeyAndForwardedToOrigin"],
                   ["Name", "Comment", "MinTTL", "DefaultTTL", "MaxTTL"])  # fmt: skip
@@ -129,7 +129,7 @@ _TAG: Final = "s3:ExistingObjectTag/"
 
 
 def _readable(policies: Iterable[Resource]) -> tuple[tuple[tuple[str, frozenset[tuple[str, str]]], ...], bool]:
-    """Return what CloudFront may read, see Edge.readable, and whether it may learn that a key is missing."""
+    """Return what CloudFront may read (see Edge.readable), and whether it may learn that a key is missing."""
     patterns: list[tuple[str, frozenset[tuple[str, str]]]] = []
     sees_missing = False
     for policy in policies:

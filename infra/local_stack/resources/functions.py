@@ -1,4 +1,4 @@
-"""Functions, and what starts them: event source mappings, schedules, and the end of a deployment."""
+"""Functions and their triggers: event source mappings, schedules, and the end of a deployment."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -12,7 +12,7 @@ from local_stack.wiring import Function, Schedule, SourceMapping
 
 
 def read_functions(functions: list[Resource], invoke_configs: list[Resource], region: str) -> Mapping[str, Function]:
-    """Return the functions by logical id, with the retries that their invoke configurations say."""
+    """Return the functions by logical id, with the retries of their invoke configurations."""
     retries = {
         r.properties["FunctionName"]: int(_invoke_config(r).get("MaximumRetryAttempts", 2)) for r in invoke_configs
     }
@@ -27,7 +27,7 @@ def _invoke_config(resource: Resource) -> Mapping[str, Any]:
 def _function(resource: Resource, retries: Mapping[str, int], region: str) -> Function:
     p = take(
         resource.logical_id, resource.properties, ["Code", "Handler", "Environment", "Timeout", "MemorySize"],
-        # RecursiveLoop: nobody follows chains of events here, so none is ever stopped.
+        # RecursiveLoop: chains of events are not tracked here, so none is ever stopped.
         ["Architectures", "Description", "LoggingConfig", "RecursiveLoop", "Role", "Runtime", "Tags", "TracingConfig",
          "ReservedConcurrentExecutions", "FunctionName", "EphemeralStorage", "Layers", "SnapStart"],
     )  # fmt: skip
@@ -47,7 +47,7 @@ def _function(resource: Resource, retries: Mapping[str, int], region: str) -> Fu
 
 
 def read_mapping(resource: Resource) -> SourceMapping:
-    """Return which function a queue's messages go to, and how many at once."""
+    """Return the function that gets a queue's messages, and how many at once."""
     p = take(
         resource.logical_id, resource.properties,
         ["BatchSize", "EventSourceArn", "FunctionName", "FunctionResponseTypes", "MaximumBatchingWindowInSeconds",
@@ -70,7 +70,7 @@ def read_mapping(resource: Resource) -> SourceMapping:
 
 
 def read_schedule(resource: Resource) -> Schedule:
-    """Return when a function is started, and with which event."""
+    """Return when a function starts, and with which event."""
     p = take(resource.logical_id, resource.properties,
              ["ScheduleExpression", "ScheduleExpressionTimezone", "Target", "State"],
              ["Description", "FlexibleTimeWindow", "Name", "GroupName"])  # fmt: skip

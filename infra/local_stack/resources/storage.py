@@ -10,11 +10,11 @@ from local_stack.wiring import Bucket, Notification, Queue
 
 
 def read_bucket(resource: Resource, stack_name: str) -> Bucket:
-    """Return a bucket, by the name that Names gives it, and which queues it tells of its objects."""
+    """Return a bucket under its name from Names, and the queues that it notifies of its objects."""
     p = take(
         resource.logical_id, resource.properties,
         ["BucketName", "VersioningConfiguration", "NotificationConfiguration"],
-        # Access is bound to loopback, and nothing here lives long enough to expire.
+        # Access is limited to loopback, and no object lives long enough to expire.
         ["PublicAccessBlockConfiguration", "OwnershipControls", "BucketEncryption", "LoggingConfiguration",
          "LifecycleConfiguration", "Tags"],
     )  # fmt: skip
@@ -36,10 +36,10 @@ def _notification(where: str, config: Mapping[str, Any]) -> Notification:
 
 
 def read_queue(resource: Resource) -> Queue:
-    """Return a queue, and where it puts what fails too often."""
+    """Return a queue, and its dead-letter queue."""
     p = take(
         resource.logical_id, resource.properties, ["VisibilityTimeout", "RedrivePolicy"],
-        # Retention is days; the pollers choose their own waits; nothing here is encrypted.
+        # Retention is days; the pollers set their own wait times; nothing is encrypted here.
         ["MessageRetentionPeriod", "ReceiveMessageWaitTimeSeconds", "SqsManagedSseEnabled", "KmsMasterKeyId",
          "RedriveAllowPolicy", "Tags"],
     )  # fmt: skip
