@@ -35,24 +35,24 @@ ACCEPTED: Final[Mapping[str, tuple[str, frozenset[str]]]] = {
         "CloudWatch cannot publish through the free SNS key; alarms hold no secret",
         frozenset({"AlarmsTopic"}),
     ),
-    "CKV_AWS_27": ("encrypted by SQS's own keys (SqsManagedSseEnabled); the check knows KMS alone", QUEUES),
+    "CKV_AWS_27": ("encrypted by SQS's own keys (SqsManagedSseEnabled); the check knows only KMS", QUEUES),
     "CKV_AWS_86": (
         "logged unless EdgeLogs says no; the check cannot see through a condition",
         frozenset({"Distribution"}),
     ),
     "CKV_AWS_115": ("bounded by MaximumConcurrency and the API's throttle; reserving fails in new accounts", FUNCTIONS),
     "CKV_AWS_116": (
-        "SQS and the scheduler keep what failed in queues of their own, the API answers its caller, mirror runs again",
+        "SQS and the scheduler keep failed events in their own queues, the API answers its caller, mirror runs again",
         FUNCTIONS,
     ),
     "CKV_AWS_117": (
-        "they call AWS, and mirror and copy public servers; a VPC adds a NAT gateway and guards nothing",
+        "they call AWS, and mirror and copy public servers; a VPC adds a NAT gateway and protects nothing",
         FUNCTIONS,
     ),
     "CKV_AWS_158": ("encrypted by CloudWatch's own keys; no secret is ever logged", LOGS),
     "CKV_AWS_173": ("encrypted by Lambda's own keys; the variables hold names and settings, no secret", FUNCTIONS),
     "CKV_AWS_174": (
-        "TLS 1.2 with a domain of one's own; AWS lets nobody choose for cloudfront.net",
+        "TLS 1.2 with your own domain; for cloudfront.net names AWS sets the protocol",
         frozenset({"Distribution"}),
     ),
 }

@@ -80,7 +80,7 @@ class S3Rules:
         if reason := stranger(environ.get("HTTP_HOST", ""), environ.get("HTTP_ORIGIN", "")):
             raise S3Refusal(403, "AccessDenied", f"Access Denied: {reason}")
         if environ.get("PATH_INFO", "").startswith("/moto-api"):
-            raise S3Refusal(403, "AccessDenied", "Access Denied: nobody resets the local stack by a request.")
+            raise S3Refusal(403, "AccessDenied", "Access Denied: a request cannot reset the local stack.")
         if environ.get("HTTP_AUTHORIZATION", "").startswith("AWS4-HMAC-SHA256 "):
             return
         query = environ.get("QUERY_STRING", "")

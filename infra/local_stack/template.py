@@ -82,7 +82,7 @@ def load(path: Path) -> dict[str, Any]:
     except (OSError, yaml.YAMLError) as error:
         raise TemplateError(f"{path} cannot be read as a template: {error}") from error
     if not isinstance(document, dict) or "Resources" not in document:
-        raise TemplateError(f"{path} is no template: it has no Resources")
+        raise TemplateError(f"{path} is not a template: it has no Resources")
     return document
 
 

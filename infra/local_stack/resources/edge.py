@@ -75,7 +75,7 @@ def _behaviour(
          ["TargetOriginId", "ViewerProtocolPolicy", "CachedMethods"])  # fmt: skip
     for name, table in (("CachePolicyId", encodings), ("ResponseHeadersPolicyId", headers)):
         if b.get(name) and b[name] not in table:
-            raise TemplateError(f"{where}: {name} is {b[name]}, which is no policy of this template")
+            raise TemplateError(f"{where}: {name} is {b[name]}, which is not a policy of this template")
     compressed = encodings.get(b.get("CachePolicyId", ""), ()) if b.get("Compress") else ()
     own_headers = headers.get(b.get("ResponseHeadersPolicyId", ""), {})
     methods = frozenset(b.get("AllowedMethods", ["GET", "HEAD"]))

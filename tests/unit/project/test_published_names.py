@@ -51,7 +51,7 @@ NAMES: dict[str, Callable[[], Iterable[str]]] = {
     "problems of the API": lambda: [kind.name for kind in problems.KINDS],
     "fields of a record": lambda: fields(Record),
     "fields of a file in a record": lambda: fields(FileFacts),
-    "rights of a publisher beside prefixes": lambda: ("alias", *get_args(Right)),
+    "rights of a publisher in addition to prefixes": lambda: ("alias", *get_args(Right)),
     "commands of `scripts/admin`": lambda: admin.commands,
 }
 
