@@ -168,7 +168,7 @@ def _messages(server: Server) -> list[Row]:
         Row("API Gateway", f"{4 * server.versions:,} requests", 4e-6 * server.versions),
         Row("SQS, 1 M requests free", f"{requests / 1e6:.1f} M requests", max(0.0, requests - 1e6) * 4e-7),
         Row("CloudWatch, alarms, 10 free", f"{ALARM_METRICS} metrics", (ALARM_METRICS - 10) * 0.10),
-        Row("CloudWatch, metrics of our own, 10 free", f"{metrics} metrics", (metrics - 10) * 0.30),
+        Row("CloudWatch, custom metrics, 10 free", f"{metrics} metrics", (metrics - 10) * 0.30),
     ]
 
 
@@ -207,7 +207,7 @@ def table(heads: Sequence[str], bills: Sequence[list[Row]]) -> str:
     for rows in zip(*bills, strict=True):
         lines.append(f"| {rows[0].what} | {' | '.join(f'{row.amount} | {row.dollars:,.2f}' for row in rows)} |")
     sums = " | ".join(f"| **{sum(row.dollars for row in rows):,.2f}**" for rows in bills)
-    return "\n".join([*lines, f"| **together** | {sums} |"])
+    return "\n".join([*lines, f"| **total** | {sums} |"])
 
 
 def following(servers: int, versions: int) -> list[Row]:
@@ -220,10 +220,10 @@ def following(servers: int, versions: int) -> list[Row]:
     return [
         Row("Lambda, mirror", f"{runs:,} runs", runs * MIRROR_S * MIRROR_GB * 0.0000133334),
         Row("S3, requests", f"{runs:,} runs", runs * (2 * 5e-6 + 6 * 4e-7)),
-        Row("S3, earlier generations of what mirrors hold", f"{state_gb:,.1f} GB", state_gb * 0.023),
+        Row("S3, earlier generations of the states of mirrors", f"{state_gb:,.1f} GB", state_gb * 0.023),
         Row("SQS", f"{COPY_POLLERS * HOURS * 180 / 1e6:.1f} M requests", COPY_POLLERS * HOURS * 180 * 4e-7),
         Row("CloudWatch, alarms", f"{MIRROR_ALARM_METRICS} metrics", MIRROR_ALARM_METRICS * 0.10),
-        Row("CloudWatch, metrics of our own", f"{MIRROR_METRICS} metrics", MIRROR_METRICS * 0.30),
+        Row("CloudWatch, custom metrics", f"{MIRROR_METRICS} metrics", MIRROR_METRICS * 0.30),
     ]
 
 
@@ -273,7 +273,7 @@ def making_deltas(versions: int, kept: int) -> list[Row]:
         Row("S3, deltas stored", f"{stored_gb:,.1f} GB", stored_gb * 0.023),
         Row("SQS", f"{COPY_POLLERS * HOURS * 180 / 1e6:.1f} M requests", COPY_POLLERS * HOURS * 180 * 4e-7),
         Row("CloudWatch, alarms", f"{DELTA_ALARM_METRICS} metrics", DELTA_ALARM_METRICS * 0.10),
-        Row("CloudWatch, metrics of our own", f"{DELTA_METRICS} metrics", DELTA_METRICS * 0.30),
+        Row("CloudWatch, custom metrics", f"{DELTA_METRICS} metrics", DELTA_METRICS * 0.30),
     ]
 
 

@@ -199,7 +199,7 @@ def test_the_calculator_accepts_other_numbers() -> None:
         [sys.executable, PROJECT / "infra/costs.py", *arguments], capture_output=True, text=True, check=True
     )
     together = sum(row.dollars for row in costs.bill(costs.LARGE))
-    assert done.stdout.endswith(f"| **together** | | **{together:,.2f}** |\n")
+    assert done.stdout.endswith(f"| **total** | | **{together:,.2f}** |\n")
 
 
 def test_the_figures_that_other_pages_quote_are_those_of_the_bill() -> None:
