@@ -49,7 +49,7 @@ def mutate() -> Iterator[str]:
     )  # fmt: skip
     outcomes = dict(_outcomes(folder))
     if not outcomes or None in outcomes.values():
-        yield f"mutmut did not come to its end: {(done.stdout + done.stderr)[-2000:]}"
+        yield f"mutmut did not finish: {(done.stdout + done.stderr)[-2000:]}"
         return
     survivors = sorted(name for name, killed in outcomes.items() if not killed)
     score = 1 - len(survivors) / len(outcomes)

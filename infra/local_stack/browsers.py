@@ -13,7 +13,7 @@ _LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 def stranger(host: str, origin: str) -> str:
     """Return why a request with these headers is refused; empty for a request of this machine. Both may be empty."""
     if host and not _is_here(f"//{host}"):
-        return f"the host is {host[:100]!a}, expected localhost: another name for this port is a page's trick"
+        return f"the host is {host[:100]!a}, expected localhost: another name may be DNS rebinding by a page"
     if origin and not _is_here(origin):
         return f"the request comes from a page of {origin[:100]!a}, expected a program or a page of this machine"
     return ""

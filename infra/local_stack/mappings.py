@@ -158,7 +158,7 @@ def failed_ids(outcome: Outcome, sent: Sequence[str], partial_failures: bool) ->
         return everything, outcome.error
     if not partial_failures or outcome.result is None:
         return frozenset(), ""
-    malformed = f"its answer is no partial batch response: {str(outcome.result)[:200]}"
+    malformed = f"its answer is not a partial batch response: {str(outcome.result)[:200]}"
     if not isinstance(outcome.result, dict):
         return everything, malformed
     listed = outcome.result.get("batchItemFailures") or []
