@@ -73,9 +73,12 @@ class Pair:
     @property
     def seconds(self) -> float:
         """The longest time it takes to fetch both roots, encode and decode."""
-        target_bytes = self.target.size_bytes
-        fetched = (self.base.size_bytes + target_bytes) / _READ_S
-        return fetched + target_bytes / _ENCODE_S + target_bytes / _DECODE_S
+        return (self.base.size_bytes + self.target.size_bytes) / _READ_S + self.program_seconds
+
+    @property
+    def program_seconds(self) -> float:
+        """The longest time it takes xdelta3 to encode and decode."""
+        return self.target.size_bytes / _ENCODE_S + self.target.size_bytes / _DECODE_S
 
     @property
     def stored_bytes(self) -> int:

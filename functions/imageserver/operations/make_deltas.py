@@ -150,6 +150,8 @@ def _made(pair: Pair, folder: Path, run: Room, services: DeltaServices) -> Delta
         raise OutOfTime(f"{pair.key} is made by another run: {reason}")
     for root, name in ((pair.base, xdelta3.BASE), (pair.target, xdelta3.TARGET)):
         _fetch(services, root, folder / name)
+    if services.room().seconds < pair.program_seconds:
+        raise OutOfTime(f"{pair.key} is made by another run: fetching both roots took this one's time")
     delta, digest = folder / xdelta3.DELTA, hashlib.sha256()
     with delta.open("wb") as file:
         for chunk in services.encoder.encode(folder, services.room().seconds):

@@ -211,6 +211,21 @@ def test_a_run_that_has_too_little_time_left_leaves_the_rest_to_another(server: 
     assert [made.outcome for made in server.make()] == [Outcome.SKIPPED, Outcome.MADE]
 
 
+def test_roots_that_come_slowly_cost_a_run_and_not_the_delta(server: Server) -> None:
+    store = server.system.store
+
+    def slow(method: str, _key: str) -> None:
+        if method == "chunk":
+            server.room = Room(10**12, 1769, 0)
+
+    store.on = slow
+    with pytest.raises(OutOfTime, match=f"{DELTA} is made by another run: fetching both roots took this one's time"):
+        server.make()
+    assert server.record().deltas == {}
+    store.on, server.room = (lambda *_: None), PLENTY
+    assert [made.outcome for made in server.make()] == [Outcome.MADE]
+
+
 def test_a_program_that_fails_is_noted(server: Server) -> None:
     def broken(_: Iterator[bytes]) -> Iterator[bytes]:
         raise ProgramFailed("xdelta3 -e was ended by SIGKILL: it said nothing")
