@@ -102,7 +102,7 @@ def tell(found: dict[str, Any]) -> None:
     )
     _tell_counts("downloads by product", [(row["product"], row) for row in found["products"]])
     versions = sorted(found["versions"], key=lambda row: (-row["downloads"], row["product"], row["version"]))
-    _tell_versions([row for row in versions if row["bytes"]])
+    _tell_versions([row for row in versions if _is_fetched(row)])
     _tell_counts("clients", [(f"{row['kind']} {row['version']}".strip(), row) for row in found["clients"]])
     if found["countries"]:
         _tell_counts("countries", [(row["country"], row) for row in found["countries"]])
@@ -115,10 +115,15 @@ def tell(found: dict[str, Any]) -> None:
             f"deltas: {counted(deltas['downloads'], 'download')}, {output.size(deltas['bytes'])} instead of "
             f"{output.size(deltas['replaced_bytes'])}"
         )
-    idle = [f"{row['product']}/{row['version']}" for row in versions if row["listed"] and not row["bytes"]]
+    idle = [f"{row['product']}/{row['version']}" for row in versions if row["listed"] and not _is_fetched(row)]
     if idle:
         click.echo(f"listed and not fetched in this time: {counted(len(idle), 'version')}")
         _tell_lines(idle)
+
+
+def _is_fetched(row: dict[str, Any]) -> bool:
+    """Return whether a version was fetched. Not every log tells when, and an answer may have had no bytes."""
+    return bool(row["last_fetched"] or row["bytes"])
 
 
 def _tell_versions(rows: list[dict[str, Any]]) -> None:
