@@ -7,7 +7,7 @@ uses a catalog that names the files.
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from functools import partial
 
 from msgspec.structs import replace
@@ -59,9 +59,17 @@ def withdraw(
     Raises CatalogBusy, StorageUnavailable, StorageDenied, CatalogDamaged: of the first version that failed, when every
     other one of a product is withdrawn.
     """
-    until = (now + timedelta(hours=grace_hours)).isoformat(timespec="seconds")
+    until = _hours_after(now, grace_hours).isoformat(timespec="seconds")
     withdrawal = Withdrawal(now.isoformat(timespec="seconds"), until, reason, automatic=automatic)
     return _change(store, target, lambda record: withdrawn(record, target, withdrawal), pause)
+
+
+def _hours_after(now: datetime, hours: int) -> datetime:
+    """Return the moment so many hours later, the last there is for more."""
+    try:
+        return now + timedelta(hours=hours)
+    except OverflowError:
+        return datetime.max.replace(tzinfo=UTC)
 
 
 def restore(store: Store, target: Target, pause: Callable[[float], object]) -> Changed:

@@ -36,6 +36,13 @@ def test_a_withdrawn_version_is_delisted_and_its_files_stay(system: System) -> N
     assert "can be restored until 2026-11-24T10:00:00+00:00" in told(system).reasons[0].sentence
 
 
+@pytest.mark.parametrize("hours", [10**8, 10**20])
+def test_a_grace_time_that_ends_behind_any_date_keeps_the_files(system: System, hours: int) -> None:
+    assert withdraw.withdraw(system.store, VERSION, START, hours, pause).delete_after == "9999-12-31T23:59:59+00:00"
+    system.catch_up()
+    assert (told(system).status, told(system).delete_after) == ("withdrawn", "9999-12-31T23:59:59+00:00")
+
+
 def test_withdrawing_twice_keeps_the_first_date_and_reason_and_says_so(system: System) -> None:
     first = withdraw.withdraw(system.store, VERSION, START, 24, pause, "broken")
     again = withdraw.withdraw(system.store, VERSION, START + timedelta(hours=5), 24, pause, "broken again")
