@@ -82,6 +82,7 @@ def _copy(message: MirrorMessage, context: LambdaContext) -> None:
         seconds_left=lambda: batches.seconds_left(context),
         host=host_of(mirror.address),
         most_bytes=settings.max_upload_bytes,
+        is_wanted=lambda: message.mirror in configured(store),
     )
     copied = copy(message.file, services)
     _report(message, copied, time.monotonic() - began)

@@ -45,12 +45,13 @@ REFUSED_S: Final = 6 * 3600
 
 
 class Outcome(StrEnum):
-    """The result of a copy. `continued`: another run has to continue it."""
+    """The result of a copy. `continued`: another run has to continue it; `unwanted`: no mirror brings it any more."""
 
     COPIED = "copied"
     PRESENT = "present"
     REFUSED = "refused"
     CONTINUED = "continued"
+    UNWANTED = "unwanted"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +68,7 @@ class CopyServices:
     """Dependencies of a copy. `host` is upstream's; `seconds_left` returns how long this run has left.
 
     A file of more than `most_bytes` is refused, also if upstream's catalog does not say its size; None: no limit.
+    `is_wanted` is asked before a file of several parts becomes an object: its mirror may be removed by then.
     """
 
     store: FileStore
@@ -76,6 +78,7 @@ class CopyServices:
     seconds_left: Callable[[], float]
     host: str
     most_bytes: int | None = None
+    is_wanted: Callable[[], bool] = lambda: True
 
 
 def copy(file: UpstreamFile, services: CopyServices) -> Copied:
@@ -215,6 +218,9 @@ class _Copy:
             return self._continued(reading)
         if refusal := self._refusal(digest):
             return refusal
+        if not self.services.is_wanted():
+            self.notebook.drop()
+            return self._ended(Outcome.UNWANTED)
         return self._made(store.complete(file.key, note.upload_id, sender.etags))
 
     def _send_all(self, reading: Reading, sender: "_Sender", digest: RunningSha256) -> None:

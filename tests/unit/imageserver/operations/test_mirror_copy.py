@@ -40,6 +40,7 @@ class World:
     seconds: float = 0.0
     store: MemoryStore = field(default_factory=MemoryStore)
     most_bytes: int | None = None
+    is_wanted: bool = True
 
     def __post_init__(self) -> None:
         self.upstream = MemoryUpstream({PATH: self.body}, part_bytes=PART, clock=lambda: self.seconds)
@@ -58,6 +59,7 @@ class World:
             seconds_left=lambda: self.run_s - (self.seconds - began),
             host="images.example.net",
             most_bytes=self.most_bytes,
+            is_wanted=lambda: self.is_wanted,
         )
         return copy(file or self.file(), services)
 
@@ -202,6 +204,17 @@ def test_a_file_larger_than_this_server_takes_is_refused_before_it_is_read(world
     copied = world.copy(world.file(size_bytes=said and said + 1))
     assert (copied.outcome, copied.bytes_read, world.is_clean) == (Outcome.REFUSED, 0, True)
     assert "expected at most 10,340 (MaxUploadBytes)" in copied.reason
+
+
+def test_a_file_whose_mirror_is_removed_while_it_is_copied_does_not_come(world: World) -> None:
+    def on(method: str, _: str) -> None:
+        if method == "part":
+            world.is_wanted = False
+
+    world.upstream.on = on
+    assert world.copy().outcome is Outcome.UNWANTED
+    assert world.is_clean
+    assert KEY not in world.store.objects
 
 
 @pytest.mark.parametrize("size", [PART, len(BODY)])
