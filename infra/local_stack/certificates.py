@@ -50,7 +50,10 @@ def ensure_certificates(folder: Path, now: datetime | None = None) -> Certificat
 def _lasts(certificate: Path, now: datetime) -> bool:
     if not certificate.exists():
         return False
-    parsed = x509.load_pem_x509_certificate(certificate.read_bytes())
+    try:
+        parsed = x509.load_pem_x509_certificate(certificate.read_bytes())
+    except ValueError:  # cut short, as by a disk that was full
+        return False
     return parsed.not_valid_after_utc - now > RENEW_BEFORE
 
 

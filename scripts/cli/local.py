@@ -122,6 +122,20 @@ def main(
     except LocalStackError as error:
         click.echo(f"local: {error}", err=True)
         sys.exit(error.exit_code)
+    except OSError as error:
+        if not _is_of(options.state_folder, error):
+            raise
+        advice = "look at its rights and the room on its disk, or choose another --state-dir"
+        click.echo(f"local: {error.filename} cannot be used ({error.strerror}); {advice}", err=True)
+        sys.exit(LocalStackError.exit_code)
+
+
+def _is_of(folder: Path, error: OSError) -> bool:
+    """Return whether an error is about the state folder, what is in it, or the folders that it lies in."""
+    if not isinstance(error.filename, str) or error.strerror is None:
+        return False
+    file = Path(error.filename)
+    return file.is_relative_to(folder) or folder.is_relative_to(file)
 
 
 def _stop_on_signals() -> threading.Event:

@@ -5,8 +5,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
-from cli.local import instructions
+from cli.local import instructions, main
+from local_stack.certificates import ensure_certificates
 from local_stack.stack import Options
 from local_stack.state import Stack
 
@@ -42,3 +44,23 @@ def test_only_what_applies_to_the_clients_that_are_served_is_printed(
 def test_without_a_sample_none_is_launched() -> None:
     assert any("launch mine:hello/world" in line for line in printed())
     assert not any("hello/world" in line for line in printed(sample=False))
+
+
+@pytest.mark.parametrize("below", ["", "deeper/still"])
+def test_a_state_folder_that_cannot_be_made_is_named(tmp_path: Path, below: str) -> None:
+    nowhere = tmp_path / "nowhere"
+    nowhere.symlink_to("/proc/nobody")
+    done = CliRunner().invoke(main, ["--port", "0", "--state-dir", str(nowhere / below)])
+    assert (done.exit_code, done.stderr.count("\n")) == (1, 1), done.output
+    assert done.stderr.startswith(f"local: {nowhere}")
+    assert "cannot be used (" in done.stderr
+    assert "another --state-dir" in done.stderr
+
+
+def test_an_authority_that_was_cut_short_is_made_again(tmp_path: Path) -> None:
+    made = ensure_certificates(tmp_path)
+    for file in (made.ca_file, made.chain_file):
+        whole = file.read_bytes()
+        file.write_bytes(whole[:100])
+        ensure_certificates(tmp_path)
+        assert len(file.read_bytes()) > 100
