@@ -94,8 +94,8 @@ class Deployment:
 
     `endpoint`: the local stack's S3. `edge`: the address that clients use. `api`: the address of the upload API.
     `deployed_for`: the clients that the catalog is for. `rights`: who may use which names.
-    `rules`: those of maintain, else the template's defaults. `max_bytes`: the largest file that is accepted. `deltas`: how
-    many deltas the server makes for a version; 1, the least that a server with their queue makes, if it is not known.
+    `rules`: those of maintain, else the template's defaults. `max_bytes`: the largest file that is accepted.
+    `deltas`: how many deltas the server makes for a version. If that is not known it is 1, the least that makes any.
     `distribution`: the ID of CloudFront's distribution. `view_store_arn`: of the store that the edge looks views up in.
     `view_store_endpoint` and `edge_log_file`: the local stack's store, and its log of the edge's function.
     `local_logs`: the local stack's bucket of access logs.
