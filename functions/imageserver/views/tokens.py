@@ -65,6 +65,11 @@ def without_token(view: View, label: str) -> View:
     return replace(view, tokens=left)
 
 
+def token_keys(view: View) -> set[str]:
+    """Return the keys of the edge's entries about a view's tokens."""
+    return {f"token:{hashed}" for hashed in view.tokens}
+
+
 def entries(views: Iterable[View], now: datetime) -> dict[str, str]:
     """Return all that the edge must know: each view, the tokens that are valid, and which streams are private.
 

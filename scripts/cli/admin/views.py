@@ -33,7 +33,15 @@ from imageserver.storage.port import Store
 from imageserver.versions.records import decode
 from imageserver.views.catalogs import private_streams
 from imageserver.views.channels import entered, usable
-from imageserver.views.tokens import RANDOM_BYTES, entries, token_hash, token_text, with_token, without_token
+from imageserver.views.tokens import (
+    RANDOM_BYTES,
+    entries,
+    token_hash,
+    token_keys,
+    token_text,
+    with_token,
+    without_token,
+)
 from imageserver.views.view import SECRET_BYTES, Token, View, check, secret_text, served_prefix
 
 NEEDS: Final = "this server's edge cannot tell views apart; deploy it with the parameter Views=true"
@@ -186,11 +194,20 @@ def add_token(deployment: Deployment, name: str, label: str, lifetime: timedelta
 def revoke_token(deployment: Deployment, name: str, label: str) -> None:
     """Delete a token and update the edge. Raise InvalidView if there is no such token.
 
-    The edge is updated even then: an earlier revocation may have stopped before that, or its answer was lost.
+    The edge is updated even then: an earlier revocation may have stopped before that, or its answer was lost. The
+    token's entry is deleted first, since the documents of other views may be unreadable.
     """
     edge = edge_of(deployment)
+    gone: set[str] = set()
+
+    def change(view: View) -> View:
+        after = without_token(view, label)
+        gone.update(token_keys(view) - token_keys(after))
+        return after
+
     try:
-        change_view(deployment.store, name, lambda view: without_token(view, label), time.sleep)
+        change_view(deployment.store, name, change, time.sleep)
+        edge.change({}, gone)
     except InvalidView:
         sync(deployment.store, edge, datetime.now(UTC))
         raise

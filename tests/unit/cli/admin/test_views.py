@@ -414,6 +414,20 @@ def test_a_view_whose_private_streams_the_edge_cannot_hold_is_not_made_and_token
     assert not [key for key in world.edge.entries if key.startswith("token:")]
 
 
+def test_access_ends_though_the_document_of_another_view_cannot_be_read(world: World) -> None:
+    world.admin(STAGING)
+    world.admin(STABLE)
+    for label in ("ann", "bob"):
+        world.admin(f"view token add staging {label}")
+    good = world.system.store.objects["private/views/stable.json"].body
+    world.system.store.put("private/views/stable.json", b"{")
+    assert "stable.json cannot be read" in world.admin("view token revoke staging ann", STORAGE).stderr
+    assert len([key for key in world.edge.entries if key.startswith("token:")]) == 1
+    world.system.store.put("private/views/stable.json", good)
+    world.admin("view sync")
+    assert world.edge.entries.keys() > {"view:staging", "view:stable"}
+
+
 def test_removing_a_view_is_said_first_and_deletes_all_that_was_of_it(world: World) -> None:
     world.admin(STAGING)
     world.admin("view token add staging ann")
