@@ -33,6 +33,7 @@ _SNAPSHOT_BYTES: Final = 40  # the smallest size of each, without variable parts
 _BITMAPS: Final = 0x23852875  # the type of a header extension
 _BITMAPS_FIELDS: Final = struct.Struct(">IIQQ")
 _SECTOR: Final = 512
+_UNKNOWN_BYTES: Final = 1 << 64  # more than any place in a header
 _HELD_BYTES: Final = 1 << 20
 _HELD_CLUSTERS: Final = 4  # of 2 MiB at most
 _MOST_TABLE_BYTES: Final = 1 << 20
@@ -86,6 +87,12 @@ def check_start(chunks: Iterable[Chunk], size_bytes: int, most_bytes: int) -> No
         scan_start(chunks, _scan(size_bytes), most_bytes)
     except CutShort as reason:
         raise UnusableDisk(str(reason)) from reason
+
+
+def check_header(start: bytes) -> None:
+    """Check the header of a disk of which only the first bytes can be seen. Raise UnusableDisk as `checked` does."""
+    header = start[: _HEADER.size + _HEADER_3.size + 1]
+    check_start([header], _UNKNOWN_BYTES, len(header))
 
 
 def _scan(size_bytes: int) -> Scan:

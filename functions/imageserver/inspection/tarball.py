@@ -20,6 +20,8 @@ MIB: Final = 1024 * 1024
 MOST_UNPACKED: Final = {b"": 16 << 30, GZIP: 16 << 30, ZSTD: 16 << 30, XZ: 4 << 30, LZMA: 2 << 30, BZIP2: 2 << 30}
 """Unpacked bytes of a tarball that are searched for its end, by its compression: about a minute."""
 _MOST_DISK_BYTES: Final = 2 << 30  # of a disk in a tarball: its header and the tables there, some 20 s of xz
+_MOST_MAP_BYTES: Final = 4 * MIB  # of a sparse file: some 200,000 holes
+_MOST_DIGITS: Final = 18
 START_BYTES: Final = MIB
 """How much of a tarball is read to decide whether it is a root: at least a whole block of bzip2 or zstd."""
 _START_MEMBERS: Final = 100
@@ -301,13 +303,29 @@ def _root_in(member: Member, path: list[str]) -> Content:
 
 
 def _check_disk(members: Members, member: Member) -> None:
-    """Check the tables of a disk, unless the tar stores it without its holes, which shifts them."""
-    if member.is_sparse:
-        return
+    """Check the tables of a disk; only its header if the tar stores it without its holes, which shifts them."""
     try:
-        qcow2.check_start(members.content(), member.size, _MOST_DISK_BYTES)
+        if member.is_sparse:
+            qcow2.check_header(_behind_map(members.content()))
+        else:
+            qcow2.check_start(members.content(), member.size, _MOST_DISK_BYTES)
     except qcow2.UnusableDisk as reason:
         raise UnreadableArchive(f"holds a rootfs.img that {reason}") from reason
+
+
+def _behind_map(content: Iterator[memoryview]) -> bytes:
+    """Return the first bytes of a sparse file. The newest format of GNU tar has a map in front: lines of numbers."""
+    held = bytearray()
+    while len(held) < _MOST_MAP_BYTES and (part := next(content, None)):
+        held += part
+    first = held.split(b"\n", 1)[0]
+    if not first.isdigit() or len(first) > _MOST_DIGITS:
+        return bytes(held)
+    lines, at = 1 + 2 * int(first), 0
+    while lines > 0 and at < len(held):
+        lines -= held.count(b"\n", at, at + BLOCK)
+        at += BLOCK
+    return bytes(held[at:])
 
 
 def _check_member(member: Member, path: list[str]) -> None:

@@ -219,6 +219,39 @@ def test_a_whole_image_under_a_name_of_metadata_is_refused(body: bytes) -> None:
     assert [reason.file for reason in record.reasons] == ["lxd.tar.xz", "rootfs.squashfs"], "the unread root is named"
 
 
+def sparse_disk(form: str, disk: bytes) -> bytes:
+    """A tar of a disk with a hole of a MiB behind it, as `tar -S --format=gnu` or `--format=posix` writes it."""
+    info = tarfile.TarInfo("rootfs.img")
+    body, map_of_disk = disk + bytes(-len(disk) % 512), b"1\n0\n%d\n" % len(disk)
+    if form == "posix":
+        info.pax_headers = {"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.name": "rootfs.img"}
+        body = map_of_disk.ljust(512, b"\0") + body
+        info.size = len(body)
+        return info.tobuf(tarfile.PAX_FORMAT) + body + META
+    info.type, info.size = tarfile.GNUTYPE_SPARSE, len(disk)
+    header = bytearray(info.tobuf(tarfile.GNU_FORMAT))
+    header[386:410] = b"%011o\0%011o\0" % (0, len(disk))
+    header[483:495] = b"%011o\0" % (len(disk) + (1 << 20))
+    header[148:156] = b"%06o\0 " % (sum(header[:148]) + 8 * 32 + sum(header[156:]))
+    return bytes(header) + body + META
+
+
+@pytest.mark.parametrize("form", ["gnu", "posix"])
+def test_the_header_of_a_disk_that_is_stored_without_its_holes_is_checked(form: str) -> None:
+    for disk, says in (
+        (images.qcow2("s", 3000), ""),
+        (images.qcow2_header(version=3) + bytes(2000), ""),
+        (images.qcow2_header(backing=300, backing_bytes=5) + bytes(2000), "needs a backing file"),
+        (images.qcow2_header(version=3, incompatible=4) + bytes(2000), "keeps its data in another file"),
+        (images.qcow2_header(encryption=2) + bytes(2000), "is encrypted"),
+        (b"\x7fELF" * 1000, "is not a qcow2 disk"),
+    ):
+        _, record = ingested({"u.tar": sparse_disk(form, disk)})
+        facts = record.files["u.tar"]
+        assert says in facts.refusal
+        assert (facts.content, bool(facts.refusal)) == ("" if says else "virtual-machine", bool(says)), facts.refusal
+
+
 @pytest.mark.parametrize("name", ["\x1b[2J", "it's $(reboot)", "x" * 3000])
 def test_a_name_in_a_tarball_is_escaped_and_stands_in_no_command_that_it_changes(name: str) -> None:
     files = {
