@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import MutableMapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
@@ -43,6 +45,8 @@ def remedy(error: BaseException) -> str:
             return PROXY_LOGIN
         return PROXY_REMEDY
     if isinstance(error, aws.SSLError):
+        if re.search("not yet valid|has expired", str(error)):
+            return f"look at the clock of this machine ({datetime.now(UTC):%Y-%m-%dT%H:%MZ}) first"
         return _trust()
     return ""
 

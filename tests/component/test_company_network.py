@@ -192,3 +192,10 @@ def test_an_unknown_authority_is_answered_with_the_variable_to_set(
         assert network.remedy(error) == f"{variable} is {file}, which is not there"
         file.touch()
     assert says.format(file) in network.remedy(error)
+
+
+@pytest.mark.parametrize("why", ["certificate is not yet valid", "certificate has expired"])
+def test_a_certificate_of_another_time_is_a_matter_of_the_clock(why: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", "/nowhere.pem")
+    error = SSLError(endpoint_url="https://s3", error=OSError(f"[SSL: CERTIFICATE_VERIFY_FAILED] {why} (_ssl.c:1006)"))
+    assert network.remedy(error).startswith("look at the clock of this machine (2")

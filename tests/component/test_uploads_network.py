@@ -290,6 +290,16 @@ def test_a_refusal_is_printed_once(listener: ThreadingHTTPServer, tmp_path: Path
     assert (done.returncode, done.stdout, done.stderr) == (3, "", said)
 
 
+def test_a_page_of_somebody_else_neither_breaks_json_nor_acts_on_a_terminal(
+    listener: ThreadingHTTPServer, tmp_path: Path
+) -> None:
+    Listener.answers["/uploads/batch"] = (410, '<html>\r\n\t<b>Gone\x1b[31m \\ "away"</b>\r\n')
+    done = upload(listener, tmp_path, "--json")
+    (reason,) = json.loads(done.stdout)["reasons"]
+    assert (done.returncode, re.search(r"<b>Gone *\[31m \\ \"away\"</b>$", reason) is not None) == (1, True), reason
+    assert done.stderr.rstrip("\n").isprintable()
+
+
 # ── what somebody has still to upload ────────────────────────────────────────────────────────────────────────────
 
 ROOT = f"{VERSION} waits for a root: upload rootfs.squashfs"
@@ -398,6 +408,16 @@ def test_an_unreachable_api_is_reported_in_curls_own_words(listener: ThreadingHT
     api = f"http://127.0.0.1:{listener.server_address[1]}"
     assert done.returncode == 1
     assert re.fullmatch(rf"upload: the API at {api} does not answer: curl: \(7\) [^\n>]*\n", done.stderr), done.stderr
+
+
+@pytest.mark.parametrize("why", ["certificate is not yet valid", "certificate has expired"])
+def test_a_certificate_of_another_time_is_a_matter_of_the_clock(
+    listener: ThreadingHTTPServer, tmp_path: Path, why: str
+) -> None:
+    curl = f"echo 'curl: (60) SSL certificate problem: {why}' >&2; exit 60"
+    done = upload(listener, tmp_path, PATH=programs(tmp_path, curl=curl))
+    assert (done.returncode, "CURL_CA_BUNDLE" in done.stderr) == (1, False)
+    assert re.search(rf"{why}; look at the clock of this machine \(\d{{4}}-\S+Z\) first\n$", done.stderr), done.stderr
 
 
 def test_a_busy_api_is_reported_in_its_own_words(listener: ThreadingHTTPServer, tmp_path: Path) -> None:
