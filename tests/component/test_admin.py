@@ -265,7 +265,7 @@ def test_dead_letters_of_a_bad_deployment_are_redriven_and_processed(stack: Stac
         upload(stack, path, images.split_image(seed=product), listed=False)
     event = {"Records": [{"eventName": "ObjectCreated:Put", "s3": {"object": {"key": f"{path}/lxd.tar.xz"}}}]}
     sqs(stack).send_message(QueueUrl=queue_url(stack, "ArrivalsDead"), MessageBody=json.dumps(event))
-    assert any("dead letters" in one["what"] for one in told(stack, "doctor", code=1))
+    assert any("dead letter" in one["what"] for one in told(stack, "doctor", code=1))
     (shown,) = told(stack, "redrive", "arrivals")
     assert (shown["keys"], shown["done"]) == ([f"{path}/lxd.tar.xz"], "")
     assert "has no record: every try failed" in shown["diagnosis"]

@@ -94,7 +94,7 @@ def test_the_previous_release_processes_what_a_bad_deployment_left_behind(stack:
     upload(stack, DURING)
     # What a newer release wrote before it was found to be bad: a record that this one does not understand.
     stack.s3().put_object(Bucket=stack.bucket, Key=f"versions/{NEWER}.json", Body=b'{"schema": 99}')
-    with_letters = stack.wait_until(lambda: _findings(stack, "dead letters") or None, "dead letters")
+    with_letters = stack.wait_until(lambda: _findings(stack, "dead letter") or None, "dead letters")
     assert all(one["remedy"] for one in with_letters)
     assert listed(stack) == {BEFORE}  # it is served all the while
 

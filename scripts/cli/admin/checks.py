@@ -21,6 +21,7 @@ from imageserver.errors import InvalidUpload
 from imageserver.format import documents
 from imageserver.format.documents import product_id
 from imageserver.format.keys import LEASES, RECORDS, REQUEST_COUNTS, parse_key, parse_record_key
+from imageserver.format.wording import counted
 from imageserver.inspection.overrides import LIKE_A_FINGERPRINT
 from imageserver.operations.reconcile import ReconcileServices, reconcile
 from imageserver.operations.runs import Run
@@ -115,7 +116,8 @@ def _queues(deployment: Deployment) -> Findings:
         if not queue.dead_letters:
             yield f"the queue of {prefix}* has no dead-letter queue", DEPLOY
         elif dead := _count(deployment, queue.dead_letters):
-            yield f"{dead:,} dead letters of {prefix}*", "admin redrive shows why; admin redrive --yes sends them back"
+            what = f"{counted(dead, 'dead letter')} of {prefix}*"
+            yield what, "admin redrive shows why; admin redrive --yes sends them back"
     if not deployment.stack:
         yield NotSeen("how long the oldest message waits: only with --stack")
     yield from _of_maintain(deployment)
@@ -124,7 +126,7 @@ def _queues(deployment: Deployment) -> Findings:
 def _of_maintain(deployment: Deployment) -> Findings:
     if deployment.maintain_dead_letters:
         if dead := _count(deployment, deployment.maintain_dead_letters):
-            yield f"{dead:,} dead letters of maintain", "admin redrive maintain shows why, and what to do"
+            yield f"{counted(dead, 'dead letter')} of maintain", "admin redrive maintain shows why, and what to do"
     elif deployment.stack or deployment.endpoint:
         yield "maintain has no dead-letter queue: a failed schedule stays unseen", DEPLOY
     else:

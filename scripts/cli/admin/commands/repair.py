@@ -137,8 +137,8 @@ def redrive(deployment: Deployment, as_json: bool, queue: str, yes: bool) -> Non
         about = ", ".join(letter.keys) or repr(letter.body[:80])
         click.echo(f"{letter.queue}: {about}  sent {letter.sent}{f'  {done}' if done else ''}")
         click.echo(f"  {letter.diagnosis}")
-    after = "dealt with" if yes else "left where they are; --yes sends them back"
-    click.echo(f"{len(found)} dead letters{f' {after}' if found else ''}")
+    after = " dealt with" if yes else ", which --yes sends back"
+    click.echo(f"{counted(len(found), 'dead letter')}{after if found else ''}")
 
 
 @main.command()

@@ -286,6 +286,11 @@ def test_dead_letters_of_maintain_are_a_finding_with_the_command_that_shows_them
     assert found["3 dead letters of maintain"] == "admin redrive maintain shows why, and what to do"
 
 
+def test_one_dead_letter_is_one() -> None:
+    found = dict(only_faults(checks._queues(queued({}, Watch(0, "dead of maintain"), "images", counts=1))))
+    assert "1 dead letter of maintain" in found
+
+
 def test_without_a_stack_the_skipped_age_check_is_reported() -> None:
     found = list(checks._queues(queued({})))
     assert [one.why.split(":")[0] for one in found if isinstance(one, NotSeen)] == [
