@@ -176,7 +176,7 @@ def _wait(condition: Callable[[], bool], stopping: threading.Event) -> bool:
 def instructions(local: LocalStack, options: Options, *, sample: bool) -> str:
     """Return what to type next, ready to be copied from any folder."""
     stack = local.stack
-    ca = shlex.quote(stack.ca_file)
+    ca, direct = shlex.quote(stack.ca_file), network.past_proxy()
     scripts = Path(__file__).resolve().parent.parent
     presign, upload = (shlex.quote(str(scripts / name)) for name in ("presign", "upload"))
     if options.state_folder != default_state_folder():
@@ -196,7 +196,7 @@ Upload the files of a version, in any order; it is listed seconds after the last
   {upload} --to alpine/3.22/amd64/default FOLDER
 
 Read the catalog:
-  curl --cacert {ca} {stack.base_url}/streams/v1/images.json
+  curl {direct}--cacert {ca} {stack.base_url}/streams/v1/images.json
 
 Let LXD and Incus trust this server, once (its certificate authority stays the same):
   sudo cp {ca} /usr/local/share/ca-certificates/simplestreams-local.crt && sudo update-ca-certificates
@@ -208,7 +208,7 @@ A daemon keeps the catalog for an hour. To let it see a newer version at once, e
   sudo sh -c 'rm -rf {caches}'
 
 Ask for uploads as a pipeline would (upload API, caller "local"):
-  curl --cacert {ca} -H 'X-Local-Caller: local' {stack.api_url}/openapi.json
+  curl {direct}--cacert {ca} -H 'X-Local-Caller: local' {stack.api_url}/openapi.json
 """
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import urllib.request
 from collections.abc import MutableMapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -36,6 +37,12 @@ def reach_loopback_directly(environment: MutableMapping[str, str] = os.environ) 
         return
     hosts += [host for host in LOOPBACK if host not in hosts]
     environment["no_proxy"] = environment["NO_PROXY"] = ",".join(hosts)
+
+
+def past_proxy() -> str:
+    """Return the option with which a printed curl line goes past the proxy of this shell; empty if there is none."""
+    proxies = urllib.request.getproxies_environment()
+    return "--noproxy '*' " if any(proxies.get(scheme) for scheme in ("http", "https", "all")) else ""
 
 
 def remedy(error: BaseException) -> str:

@@ -6,6 +6,7 @@ import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NoReturn
+from urllib.parse import urlsplit
 
 import click
 from botocore.exceptions import BotoCoreError, ClientError
@@ -99,7 +100,8 @@ def presign(client: Any, bucket: str, key: str, expires_s: int, overwrite: bool)
     options = [f"-H '{name}: {value}'" for name, value in headers.items()]
     file = shlex.quote(key.rsplit("/", 1)[1])
     # Not as an argument: everybody on the machine can see those, and an upload needs nothing but the URL.
-    curl = " ".join([f"echo 'url = \"{url}\"' |", "curl", "--fail-with-body", "-K", "-", *options, "-T", file])
+    direct = network.past_proxy() if urlsplit(url).hostname in network.LOOPBACK else ""
+    curl = " ".join([f"echo 'url = \"{url}\"' |", f"curl {direct}--fail-with-body", "-K", "-", *options, "-T", file])
     return Upload(key, url, "PUT", headers, expires_s, curl)
 
 

@@ -15,6 +15,8 @@ from botocore.exceptions import SSLError
 from botocore.utils import get_environ_proxies
 
 from cli import network
+from cli.presign import presign as presigned
+from local_stack.credentials import local_session
 from tests.support import PROJECT
 from tests.support.servers.http import served
 from tests.support.stack import VERSION, Stack, local_stack, place, put
@@ -159,6 +161,20 @@ def test_loopback_is_added_to_what_the_user_excepts_already() -> None:
     variables = {"NO_PROXY": "intranet.example, localhost"}
     network.reach_loopback_directly(variables)
     assert variables == dict.fromkeys(NO_PROXY, "intranet.example,localhost,127.0.0.1,::1")
+
+
+def test_the_printed_lines_of_curl_reach_this_machine_past_a_proxy(
+    proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    s3 = local_session("AK", "SK", "us-east-1").client("s3", endpoint_url=proxy.address)
+
+    def line() -> str:
+        return presigned(s3, "b", KEY, 60, overwrite=False).curl
+
+    assert " | curl --noproxy '*' --fail-with-body -K - " in line()
+    for name in PROXIES:
+        monkeypatch.delenv(name)
+    assert " | curl --fail-with-body -K - " in line()
 
 
 @pytest.mark.parametrize("name", NO_PROXY)

@@ -41,6 +41,16 @@ def test_only_what_applies_to_the_clients_that_are_served_is_printed(
     assert f"sudo sh -c 'rm -rf {caches}'" in lines
 
 
+def test_in_a_shell_with_a_proxy_the_lines_of_curl_go_past_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    plain = [line for line in printed() if line.startswith("curl")]
+    monkeypatch.setenv("HTTPS_PROXY", "http://proxy.example:3128")
+    past = [line for line in printed() if line.startswith("curl")]
+    assert past == [line.replace("curl ", "curl --noproxy '*' ", 1) for line in plain]
+    assert len(past) == 2
+
+
 def test_without_a_sample_none_is_launched() -> None:
     assert any("launch mine:hello/world" in line for line in printed())
     assert not any("hello/world" in line for line in printed(sample=False))
