@@ -7,6 +7,7 @@ import json
 import os
 import pty
 import re
+import shutil
 import socket
 import subprocess
 import threading
@@ -250,6 +251,19 @@ def test_the_script_fails_if_the_listed_digests_are_not_what_it_sent(
     Listener.answers["/versions/"] = (status, re.sub(r"[0-9a-f]{64}", "b" * 64, text))
     done = upload(listener, tmp_path)
     assert (done.returncode, "the server has another lxd_combined.tar.gz than" in done.stderr) == (4, True)
+
+
+def test_a_file_that_changed_without_another_size_is_no_lost_race(
+    listener: ThreadingHTTPServer, tmp_path: Path
+) -> None:
+    """Parts have no digest of the whole file: only the listing tells."""
+    status, text = Listener.answers["/versions/"]
+    Listener.answers["/versions/"] = (status, re.sub(r"[0-9a-f]{64}", "b" * 64, text))
+    change = f"printf x | dd of={tmp_path / 'image.tar.gz'} bs=1 seek=9 conv=notrunc"
+    curl = f'case "$*" in *wait=*) {change} ;; esac 2>/dev/null; exec {shutil.which("curl")} "$@"'
+    done = upload(listener, tmp_path, PATH=programs(tmp_path, curl=curl))
+    assert (done.returncode, "was faster" in done.stderr) == (3, False), done.stderr
+    assert "image.tar.gz no longer has the bytes that were hashed; the file changed while it was sent" in done.stderr
 
 
 ENDS = [
