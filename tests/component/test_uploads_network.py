@@ -238,6 +238,21 @@ def test_a_github_job_asks_for_its_own_token(listener: ThreadingHTTPServer, tmp_
     assert others == {"Bearer a.github.token"}
 
 
+def test_a_github_that_is_busy_is_asked_again_and_one_that_refuses_is_quoted(
+    listener: ThreadingHTTPServer, tmp_path: Path
+) -> None:
+    url = f"http://127.0.0.1:{listener.server_address[1]}/token?api-version=2"
+    job = {"ACTIONS_ID_TOKEN_REQUEST_URL": url, "ACTIONS_ID_TOKEN_REQUEST_TOKEN": "job"}
+    Listener.once["/token"] = (503, "busy")
+    assert upload(listener, tmp_path, **job, SIMPLESTREAMS_AUDIENCE="images").returncode == 0
+    Listener.answers["/token"] = (403, "no")
+    done = upload(listener, tmp_path, **job, SIMPLESTREAMS_AUDIENCE="images")
+    assert (done.returncode, done.stdout) == (7, "")
+    assert re.fullmatch(
+        r"upload: GitHub gave no token \(curl: .*403.*\); the job needs `permissions: .*`\n", done.stderr
+    )
+
+
 def test_no_process_has_a_secret_in_its_arguments() -> None:
     text = SCRIPT.read_text()
     assert not re.search(r"curl[^\n]*(--user|-u) ", text)
