@@ -228,6 +228,19 @@ def test_a_token_is_sent_as_a_bearer(listener: ThreadingHTTPServer, tmp_path: Pa
     assert {headers["Authorization"] for _, _, headers, _ in Listener.seen} == {"Bearer a.b.c"}
 
 
+def test_the_step_that_boots_takes_no_end_of_a_line_for_a_part_of_a_token(
+    listener: ThreadingHTTPServer, tmp_path: Path
+) -> None:
+    api = f"http://127.0.0.1:{listener.server_address[1]}\r"
+    done = subprocess.run(
+        (PROJECT / "infra/action/boots/boots.sh", "--path", VERSION, "--remote", "mine", "--api", api),
+        env=environment(tmp_path, SIMPLESTREAMS_TOKEN="a.b.c\r\n"), capture_output=True, text=True, check=False,
+        timeout=60,
+    )  # fmt: skip
+    assert (done.returncode, f"{VERSION} is not listed" in done.stderr) == (3, True), done.stderr
+    assert [headers["Authorization"] for _, _, headers, _ in Listener.seen] == ["Bearer a.b.c"]
+
+
 def test_a_github_job_asks_for_its_own_token(listener: ThreadingHTTPServer, tmp_path: Path) -> None:
     url = f"http://127.0.0.1:{listener.server_address[1]}/token?api-version=2"
     job = {"ACTIONS_ID_TOKEN_REQUEST_URL": url, "ACTIONS_ID_TOKEN_REQUEST_TOKEN": "job"}

@@ -38,11 +38,14 @@ not_posted() {
   exit 3
 }
 
+# Without the end of a line that a value from a file brings along, of Windows too.
+unended() { printf '%s' "$1" | tr -d '\r\n'; }
+
 escaped() { printf '%s' "$1" | sed 's/[\\"]/\\&/g'; }
 
 # Write the credentials as options of curl: as arguments, every user of the machine would see them.
 authenticate() {
-  token=${SIMPLESTREAMS_TOKEN:-}
+  token=$(unended "${SIMPLESTREAMS_TOKEN:-}")
   if [ -z "$token" ] && [ -n "${ACTIONS_ID_TOKEN_REQUEST_URL:-}" ] && [ -n "${SIMPLESTREAMS_AUDIENCE:-}" ]; then
     printf 'header = "Authorization: bearer %s"\n' "$ACTIONS_ID_TOKEN_REQUEST_TOKEN" >"$work/github"
     token=$(curl -sS --fail -K "$work/github" "$ACTIONS_ID_TOKEN_REQUEST_URL&audience=$SIMPLESTREAMS_AUDIENCE" |
@@ -57,8 +60,8 @@ authenticate() {
   region=$(printf '%s' "$api" | sed -n 's/.*\.execute-api\.\([^.]*\)\..*/\1/p')
   {
     printf 'aws-sigv4 = "aws:amz:%s:execute-api"\n' "${region:-${AWS_REGION:-${AWS_DEFAULT_REGION:-us-east-1}}}"
-    printf 'user = "%s:%s"\n' "$AWS_ACCESS_KEY_ID" "$(escaped "${AWS_SECRET_ACCESS_KEY:-}")"
-    if [ -n "${AWS_SESSION_TOKEN:-}" ]; then printf 'header = "x-amz-security-token: %s"\n' "$AWS_SESSION_TOKEN"; fi
+    printf 'user = "%s:%s"\n' "$(unended "$AWS_ACCESS_KEY_ID")" "$(escaped "$(unended "${AWS_SECRET_ACCESS_KEY:-}")")"
+    if [ -n "${AWS_SESSION_TOKEN:-}" ]; then printf 'header = "x-amz-security-token: %s"\n' "$(unended "$AWS_SESSION_TOKEN")"; fi
   } >"$work/who"
 }
 
@@ -152,6 +155,7 @@ done
 [ -n "$api" ] || wrong_usage "name the upload API with --api or SIMPLESTREAMS_API"
 case $client in incus | lxc) ;; *) wrong_usage "--with is $client, expected incus or lxc" ;; esac
 case $patience in '' | *[!0-9]*) wrong_usage "--patience is $patience, expected whole seconds" ;; esac
+api=$(unended "$api")
 api=${api%/}
 
 work=$(umask 077 && mktemp -d)
