@@ -230,7 +230,7 @@ def test_prune_prints_what_it_deletes_and_why_and_deletes_only_with_yes(stack: S
 
 
 @trees.needs_real_pairs
-def test_a_delta_is_made_by_hand_once(stack: Stack, product: str, tmp_path: Path) -> None:
+def test_admin_makes_a_delta_once(stack: Stack, product: str, tmp_path: Path) -> None:
     old, new = f"{product}/20261101", f"{product}/20261102"
     for path, root in zip((old, new), trees.pair(tmp_path), strict=True):
         files = {"lxd.tar.xz": images.metadata_tarball(description=product), "rootfs.squashfs": root}
@@ -249,7 +249,7 @@ def test_a_delta_is_made_by_hand_once(stack: Stack, product: str, tmp_path: Path
 
 
 @trees.needs_real_pairs
-def test_a_delta_by_hand_that_is_not_worth_it_ends_with_1(stack: Stack, product: str) -> None:
+def test_a_delta_that_is_not_worthwhile_ends_admin_with_1(stack: Stack, product: str) -> None:
     for version in ("20261101", "20261102"):
         for name, body in images.split_image(seed=f"{product} {version}").items():
             stack.s3().put_object(Bucket=stack.bucket, Key=f"{product}/{version}/{name}", Body=body)
@@ -354,7 +354,7 @@ def test_the_doctor_finds_missing_notifications(stack: Stack) -> None:
     assert all(one["remedy"] for one in found)
 
 
-def test_help_names_every_command_and_what_exit_codes_mean(stack: Stack) -> None:
+def test_help_names_every_command_and_the_meaning_of_exit_codes(stack: Stack) -> None:
     text = admin(stack, "--help")
     commands = {"list", "show", "verify", "rebuild", "reconcile", "prune", "withdraw", "restore", "undelete", "redrive"}
     commands |= {"doctor", "import"}

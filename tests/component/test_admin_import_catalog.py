@@ -138,7 +138,7 @@ def listed(deployment: Deployment, path: str) -> documents.Product:
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_a_flat_layout_comes_with_its_fingerprints_aliases_and_titles(
+def test_a_flat_layout_is_imported_with_its_fingerprints_aliases_and_titles(
     deployment: Deployment, site: tuple[Path, str], way: Way
 ) -> None:
     flat(site[0])
@@ -175,7 +175,7 @@ def several(root: Path) -> None:
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_a_filter_brings_what_it_takes_and_a_wider_one_what_is_missing(
+def test_a_filter_imports_its_versions_and_a_wider_one_the_rest(
     deployment: Deployment, site: tuple[Path, str], way: Way
 ) -> None:
     several(site[0])
@@ -217,7 +217,9 @@ def test_a_filter_that_takes_nothing_or_cannot_be_read_is_told(deployment: Deplo
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_a_server_of_our_layout_comes_word_for_word(deployment: Deployment, site: tuple[Path, str], way: Way) -> None:
+def test_a_server_of_this_layout_is_imported_without_changes(
+    deployment: Deployment, site: tuple[Path, str], way: Way
+) -> None:
     root, _ = site
     path = "images/ubuntu/noble/amd64/default/20261101"
     items = {}
@@ -243,7 +245,7 @@ def test_a_server_of_our_layout_comes_word_for_word(deployment: Deployment, site
         ({"path": "../../secret"}, "is not a path below upstream's address"),
     ],
 )
-def test_bytes_that_are_other_than_promised_are_never_listed(
+def test_bytes_that_differ_from_the_catalog_are_never_listed(
     deployment: Deployment, site: tuple[Path, str], way: Way, change: dict[str, Any], says: str
 ) -> None:
     (site[0].parent.parent / "secret").write_bytes(IMAGE["rootfs.squashfs"])
@@ -300,7 +302,7 @@ def test_a_link_in_the_way_of_a_catalogs_file_is_not_followed(deployment: Deploy
 
 
 @pytest.mark.parametrize("content", ["", "<html>", "[]", '{"index": 7}'])
-def test_a_catalog_that_is_none_is_told_and_the_tree_comes_without_it(
+def test_an_invalid_catalog_is_reported_and_the_tree_imported_without_it(
     deployment: Deployment, site: tuple[Path, str], content: str
 ) -> None:
     root, address = site
@@ -318,7 +320,7 @@ def test_a_catalog_that_is_none_is_told_and_the_tree_comes_without_it(
 
 
 @pytest.mark.parametrize("address", ["http://127.0.0.1:9/", "http://user:secret@127.0.0.1:9/x"])
-def test_a_server_that_does_not_answer_is_named_without_its_password(
+def test_an_unresponsive_server_is_named_without_its_password(
     deployment: Deployment, address: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("cli.admin.other_servers._RETRIES", 0)

@@ -87,7 +87,7 @@ def on_local_stack(stack: Stack, command: str) -> int:
 
 
 @pytest.mark.timeout(300)
-def test_no_command_takes_a_named_authority_for_that_of_the_local_stack(
+def test_no_command_uses_a_configured_authority_for_the_local_stack(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The local stack has a certificate authority of its own; the network's is for everything else."""
@@ -122,7 +122,7 @@ def inspected_s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str
 
 
 @pytest.mark.parametrize("variable", ["", *AUTHORITIES])
-def test_presign_takes_the_authority_that_boto3_reads_and_names_the_variable_otherwise(
+def test_presign_uses_the_authority_that_boto3_reads_or_names_the_variable(
     inspected_s3: tuple[str, Path], variable: str, tmp_path: Path
 ) -> None:
     address, file = inspected_s3
@@ -157,7 +157,7 @@ def test_a_proxy_that_wants_a_password_is_named(proxy: Proxy, tmp_path: Path) ->
     assert proxy.asked
 
 
-def test_loopback_is_added_to_what_the_user_excepts_already() -> None:
+def test_loopback_is_added_to_the_users_no_proxy() -> None:
     variables = {"NO_PROXY": "intranet.example, localhost"}
     network.reach_loopback_directly(variables)
     assert variables == dict.fromkeys(NO_PROXY, "intranet.example,localhost,127.0.0.1,::1")
@@ -197,7 +197,7 @@ def test_a_user_who_wants_no_proxy_at_all_keeps_that(name: str, monkeypatch: pyt
         ("", "name its PEM file in AWS_CA_BUNDLE"),
     ],
 )
-def test_an_unknown_authority_is_answered_with_the_variable_to_set(
+def test_an_unknown_authority_is_reported_with_the_variable_to_set(
     variable: str, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in AUTHORITIES:

@@ -162,7 +162,7 @@ BEFORE: dict[str, Callable[[Reader], None]] = {
 
 
 @pytest.mark.parametrize("line", documented.script("operate"))
-def test_a_command_of_an_operator_does_what_its_page_says(reader: Reader, line: str) -> None:
+def test_an_operators_command_does_what_its_page_says(reader: Reader, line: str) -> None:
     put_back(reader)
     for begins, happen in BEFORE.items():
         if line.startswith(begins):
@@ -291,7 +291,7 @@ def test_a_command_for_a_view_does_what_its_page_says(
     viewing.types(line, values | promoted | itself)
 
 
-def test_a_channel_and_a_private_stream_are_served_by_their_own_addresses_alone(viewing: Reader) -> None:
+def test_a_channel_and_a_private_stream_are_served_only_at_their_own_addresses(viewing: Reader) -> None:
     as_before(viewing, "")
     stack, private = viewing.stack, f"images-staging/tiny/1/amd64/default/{VERSION}"
     for file, body in images.split_image(seed=private).items():

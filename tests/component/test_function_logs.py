@@ -129,7 +129,7 @@ def test_digest_counts_keys_that_cannot_belong_to_a_version(functions: Functions
     assert said.refusals == {"path": 1}
 
 
-def test_publish_logs_when_clients_can_see_a_version_and_when_they_no_longer_can(functions: Functions) -> None:
+def test_publish_logs_when_a_version_becomes_visible_and_when_it_is_delisted(functions: Functions) -> None:
     files = images.split_image()
     functions.upload(GOOD, files)
     functions.digest(GOOD)
@@ -194,7 +194,7 @@ def test_what_a_view_shows_is_invalidated_at_its_path_too(
     assert asked == [key, f"stable/{signed_path('stable', stable.secret_bytes, key)}"]
 
 
-def test_a_run_without_time_left_leaves_its_messages_to_another(
+def test_a_run_that_is_out_of_time_leaves_its_messages_to_the_next(
     functions: Functions, sqs: SQSClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     queue = sqs.create_queue(QueueName="arrivals-of-digest")["QueueUrl"]

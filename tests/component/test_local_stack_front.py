@@ -87,7 +87,7 @@ def put(s3: Any, key: str, body: bytes, content_type: str = "application/json", 
     return etag
 
 
-def test_an_upload_is_served_once_it_has_the_tag_of_what_is_listed(s3: Any, front: Front) -> None:
+def test_an_upload_is_served_once_it_has_the_tag_of_listed_files(s3: Any, front: Front) -> None:
     stored = [s3.put_object(Bucket=BUCKET, Key=IMAGE, Body=body) for body in (b"first", b"second")]
     tags = {"TagSet": [{"Key": name, "Value": value} for name, value in LISTED_TAG.items()]}
     s3.put_object_tagging(Bucket=BUCKET, Key=IMAGE, VersionId=stored[0]["VersionId"], Tagging=tags)
@@ -220,7 +220,7 @@ def test_a_large_file_arrives_whole(s3: Any, front: Front) -> None:
     assert front.ask(f"/{IMAGE}")[2] == body
 
 
-def test_a_plain_http_connection_is_closed_and_disturbs_no_other(s3: Any, front: Front) -> None:
+def test_a_plain_http_connection_is_closed_without_affecting_others(s3: Any, front: Front) -> None:
     put(s3, IMAGE, b"tarball")
     with socket.create_connection(("127.0.0.1", front.port), timeout=10) as plain:
         plain.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")

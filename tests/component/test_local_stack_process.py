@@ -200,7 +200,7 @@ def test_a_second_stack_with_the_same_state_folder_is_refused(stack: Running) ->
     assert stack.facts["pid"] == stack.process.pid
 
 
-def test_two_stacks_side_by_side_do_not_mix(stack: Running, tmp_path: Path) -> None:
+def test_two_concurrent_stacks_do_not_mix(stack: Running, tmp_path: Path) -> None:
     with local(tmp_path / "other", "--empty") as other:
         other.wait_until_ready()
         assert other.facts["base_url"] != stack.facts["base_url"]

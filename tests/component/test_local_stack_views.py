@@ -67,7 +67,7 @@ def test_boto3_reads_and_changes_the_store(client: Any) -> None:
     assert store.read() == {"private": "[]"}
 
 
-def test_what_the_function_logs_is_read_as_the_use_of_a_token(tmp_path: Path) -> None:
+def test_a_log_line_of_the_edge_function_counts_as_a_use_of_its_token(tmp_path: Path) -> None:
     log = tmp_path / "edge-function.log"
     with log_of_function(log) as write:
         runner = Runner(FUNCTION.read_text(), edge_views.entries().get, write)
@@ -83,7 +83,7 @@ def test_what_the_function_logs_is_read_as_the_use_of_a_token(tmp_path: Path) ->
     assert found["ci"].uses == 2
 
 
-def test_a_change_over_an_old_revision_or_of_what_is_not_there_is_refused(client: Any) -> None:
+def test_a_change_of_an_old_revision_or_a_missing_key_is_refused(client: Any) -> None:
     first = client.describe_key_value_store(KvsARN=arn())["ETag"]
     client.update_keys(KvsARN=arn(), IfMatch=first, Puts=[{"Key": "a", "Value": "1"}])
     for about, code in (
@@ -115,7 +115,7 @@ def front(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Front]:
         runner.stop()
 
 
-def test_each_caller_gets_what_it_has_a_right_to(front: Front) -> None:
+def test_each_caller_gets_only_the_documents_it_has_a_right_to(front: Front) -> None:
     login, file = basic(STAGING), f"/{signed('staging', PRIVATE)}"
     assert front.ask(f"/{PUBLIC}")[::2] == (200, PUBLIC.encode())
     assert front.ask("/")[::2] == (200, b"index.html")
@@ -130,7 +130,7 @@ def test_each_caller_gets_what_it_has_a_right_to(front: Front) -> None:
     assert (status, headers["www-authenticate"][:5], body) == (401, "Basic", b"")
 
 
-def test_a_file_of_a_view_is_sent_as_files_are(front: Front) -> None:
+def test_a_file_of_a_view_is_sent_like_any_other_file(front: Front) -> None:
     _, headers, body = front.ask(f"/{STAGING}/{signed('staging', PRIVATE)}", "HEAD", accept_encoding="gzip")
     assert (headers["content-length"], body) == (str(len(PRIVATE)), b"")
     assert "content-encoding" not in headers

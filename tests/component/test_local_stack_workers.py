@@ -41,7 +41,7 @@ def handler(event, context):
     assert pool.invoke("F", {"a": 1}).result == [{"a": 1}, "red", "http://s3", "F", 512, "arn:f", 36, True]
 
 
-def test_what_a_handler_prints_does_not_disturb_its_answer(make_pool: MakePool, tmp_path: Path) -> None:
+def test_output_printed_by_a_handler_does_not_affect_its_answer(make_pool: MakePool, tmp_path: Path) -> None:
     pool = make_pool("""
 import os
 print("at import")

@@ -154,7 +154,7 @@ def asking(environment: dict[str, str], bucket: str, s3: S3Client) -> Iterator[M
         yield module
 
 
-def test_retention_keeps_what_the_access_logs_say_is_fetched(
+def test_retention_keeps_versions_that_the_access_logs_show_as_fetched(
     asking: ModuleType, s3: S3Client, bucket: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     system = System()
@@ -209,7 +209,7 @@ def test_a_run_with_a_failure_finishes_the_rest_and_fails_with_its_name(
     assert (planned["failed"], planned["tasks_total"]) == ([], 2)
 
 
-def test_a_queue_that_rejects_a_message_raises_our_own_error(app: ModuleType) -> None:
+def test_a_queue_that_rejects_a_message_raises_an_error_of_the_server(app: ModuleType) -> None:
     notifier = queues.QueueNotifier(app.sqs_client(), "http://127.0.0.1:9/none", "http://127.0.0.1:9/none")
     with pytest.raises(StorageUnavailable, match=r"the queue http://127\.0\.0\.1:9/none took no message"):
         notifier.version_changed(parse_version(f"{PRODUCT}/20261101"))

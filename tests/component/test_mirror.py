@@ -69,7 +69,9 @@ def wait_for(stack: Stack, path: str, expected: set[str]) -> None:
     stack.wait_until(lambda: fingerprints(stack, path) == expected or None, f"{path} lists {expected}")
 
 
-def test_what_one_lists_the_other_lists_with_the_same_fingerprints(origin: Stack, site: Stack, product: str) -> None:
+def test_a_mirror_lists_the_images_of_its_source_with_the_same_fingerprints(
+    origin: Stack, site: Stack, product: str
+) -> None:
     upload(origin, f"{product}/20261101_1000", images.split_image(seed=product))
     origin.wait_until(lambda: len(fingerprints(origin, product)) == 2 or None, "the origin lists it")
     only = product.split("/")[1]
@@ -93,7 +95,7 @@ def test_an_address_of_a_private_network_is_refused_unless_it_is_allowed(origin:
     assert "private" not in {row["name"] for row in admin(site, "mirror", "list")}
 
 
-def test_a_file_with_other_bytes_than_promised_is_not_there_and_says_why(
+def test_a_file_that_differs_from_the_catalog_is_not_copied_and_the_reason_is_shown(
     origin: Stack, site: Stack, product: str
 ) -> None:
     path = f"{product}/20261101_1000"
@@ -109,7 +111,7 @@ def test_a_file_with_other_bytes_than_promised_is_not_there_and_says_why(
         assert not fingerprints(site, product)
 
 
-def test_what_a_mirror_knows_is_not_served(origin: Stack, site: Stack) -> None:
+def test_the_state_of_a_mirror_is_not_served(origin: Stack, site: Stack) -> None:
     """The test of this module that ran before has written the configuration; whichever it was."""
     admin(site, "mirror", "add", "served", origin.base_url, "--only", "nothing", "--allow-private")
     keys = [found["Key"] for found in site.s3().list_objects_v2(Bucket=site.bucket, Prefix="mirrors/")["Contents"]]

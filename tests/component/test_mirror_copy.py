@@ -115,7 +115,7 @@ def test_a_file_is_copied_as_a_publisher_would_have_uploaded_it(place: Place, si
 
 
 @pytest.mark.parametrize("size", [1000, len(BODY)])
-def test_wrong_bytes_make_no_file(place: Place, size: int) -> None:
+def test_wrong_bytes_leave_no_file(place: Place, size: int) -> None:
     place.upstream.files[PATH] = BODY[:size]
     copied = place.copy(place.file(body=BODY[:size], sha256="0" * 64))
     assert (copied.outcome, "expected 000000" in copied.reason) == (Outcome.REFUSED, True)
@@ -133,7 +133,7 @@ def test_a_slow_file_is_continued_by_other_runs(place: Place) -> None:
     assert (place.keys, place.uploads) == ([place.file().key], [])
 
 
-def test_a_file_that_changes_between_runs_is_begun_anew(place: Place) -> None:
+def test_a_file_that_changes_between_runs_is_copied_from_its_start(place: Place) -> None:
     assert place.copy_a_part().outcome is Outcome.CONTINUED
     other = random.Random(2).randbytes(len(BODY))
     place.upstream.files[PATH] = other
@@ -144,7 +144,7 @@ def test_a_file_that_changes_between_runs_is_begun_anew(place: Place) -> None:
     assert place.stored() == other
 
 
-def test_what_somebody_uploads_meanwhile_stays(place: Place) -> None:
+def test_a_file_uploaded_during_a_copy_is_kept(place: Place) -> None:
     """Also where the copy had begun before: its completion is conditional."""
     assert place.copy_a_part().outcome is Outcome.CONTINUED
     place.s3.put_object(Bucket=place.bucket, Key=place.file().key, Body=b"somebody's own")
@@ -161,7 +161,7 @@ def test_an_outage_upstream_loses_no_part(place: Place) -> None:
     assert place.stored() == BODY
 
 
-def test_digest_takes_a_mirrored_version_as_any_upload(place: Place) -> None:
+def test_digest_treats_a_mirrored_version_like_any_upload(place: Place) -> None:
     store = S3Store(place.s3, place.bucket)
     for name, body in images.split_image(seed="mirrored").items():
         place.upstream.files[PATH] = body
@@ -211,7 +211,7 @@ def test_a_worker_killed_at_any_moment_leaves_the_file_or_nothing(
     assert place.stored() == BODY
 
 
-def test_a_worker_of_the_same_file_waits_for_the_one_that_copies(place: Place) -> None:
+def test_a_second_worker_waits_for_the_one_that_copies_the_file(place: Place) -> None:
     place.upstream.bytes_per_s = 8 << 20
     process = copying(place.endpoint, place.bucket, place.upstream.address, place.file())
     while not [key for key in place.keys if key.startswith("leases/")]:

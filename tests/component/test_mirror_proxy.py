@@ -83,7 +83,7 @@ def test_a_server_is_read_through_a_proxy_with_a_login_and_with_a_private_author
     assert seen == [f"CONNECT {HOST}"]
 
 
-def test_a_server_over_http_is_read_through_the_proxy_of_http(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_over_http_is_read_through_the_proxy_for_http(monkeypatch: pytest.MonkeyPatch) -> None:
     with upstream({INDEX: EMPTY}) as server, proxy(int(server.url.rpartition(":")[2]), "me:secret") as (address, seen):
         monkeypatch.setenv("http_proxy", f"me:secret@{address}")
         assert read(f"http://{HOST}/", allow_private=True) == EMPTY
@@ -112,7 +112,7 @@ def test_a_host_that_the_proxy_refuses_is_named_at_once(site: Site, monkeypatch:
     assert len(seen) == 1
 
 
-def test_a_proxy_that_is_not_there_or_of_an_unknown_kind_is_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreachable_proxy_or_one_of_an_unknown_kind_is_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("https_proxy", f"http://127.0.0.1:{free_port()}")
     with pytest.raises(UpstreamRefused, match=f"{HOST} is not reached: the proxy refuses or is not there"):
         read(f"https://{HOST}/")
@@ -135,7 +135,7 @@ def test_loopback_is_never_reached_through_a_proxy(
     assert proxy_of(f"http://{HOST}/{INDEX}") == "http://proxy.example.org:3128"
 
 
-def test_a_server_of_this_machine_is_read_although_there_is_a_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_on_this_machine_is_read_without_the_configured_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{free_port()}")
     with upstream({INDEX: EMPTY}) as server:
         assert read(server.address, allow_private=True, hosts=("127.0.0.1",)) == EMPTY
@@ -166,7 +166,9 @@ def test_a_redirect_to_another_host_is_refused_behind_a_proxy_too(site: Site, mo
     assert seen == [f"CONNECT {HOST}"]
 
 
-def test_an_authority_that_is_not_named_is_asked_for(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unknown_authority_is_reported_with_the_variable_that_names_it(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with proxy(site.port) as (address, _):
         monkeypatch.setenv("https_proxy", f"http://{address}")
         with pytest.raises(UpstreamRefused, match=r"cannot be verified .* name the PEM file in AWS_CA_BUNDLE"):

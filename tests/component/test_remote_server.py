@@ -56,7 +56,7 @@ def whole(reading: Reading) -> bytes:
 # ── documents ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_a_document_is_read_once_and_then_asked_about(served: UpstreamServer) -> None:
+def test_a_document_is_read_once_and_then_revalidated(served: UpstreamServer) -> None:
     server = remote(served)
     document = server.document(INDEX)
     assert document
@@ -69,14 +69,14 @@ def test_a_document_is_read_once_and_then_asked_about(served: UpstreamServer) ->
     server.close()
 
 
-def test_a_server_says_who_asks_and_where_to_complain(served: UpstreamServer) -> None:
+def test_a_request_names_the_server_and_a_contact(served: UpstreamServer) -> None:
     remote(served).document(INDEX)
     assert [one.headers["user-agent"] for one in served.requests] == [
         "serverless-simplestreams-mirror (+https://mirror.example.org)"
     ]
 
 
-def test_a_path_is_below_that_of_the_address(served: UpstreamServer) -> None:
+def test_a_path_is_resolved_below_the_address(served: UpstreamServer) -> None:
     served.files["to ken/v1/a b.json"] = b"[]"
     found = remote(served, address=f"{served.address}to%20ken/").document("/v1/a b.json")
     assert found
@@ -116,14 +116,14 @@ def test_a_compression_bomb_takes_no_more_memory_than_the_limit(
 
 
 @pytest.mark.parametrize(("status", "says"), [(404, "answers 404"), (403, "answers 403"), (304, "answers 304")])
-def test_a_document_that_cannot_be_had_is_refused_by_name(served: UpstreamServer, status: int, says: str) -> None:
+def test_an_unavailable_document_is_refused_by_name(served: UpstreamServer, status: int, says: str) -> None:
     served.faults[INDEX] = [Fault(status)]
     with pytest.raises(UpstreamRefused, match=f"127.0.0.1 {says} for {INDEX}"):
         remote(served).document(INDEX)
 
 
 @pytest.mark.parametrize("fault", [Fault(500), Fault(503), Fault(429), Fault(cut_after=1)], ids=str)
-def test_a_fault_that_passes_is_tried_again(served: UpstreamServer, fault: Fault) -> None:
+def test_a_transient_fault_is_retried(served: UpstreamServer, fault: Fault) -> None:
     served.faults[INDEX] = [fault] * (QUICK.tries - 1)
     assert remote(served).document(INDEX)
     assert len(served.requests) == QUICK.tries
@@ -132,7 +132,7 @@ def test_a_fault_that_passes_is_tried_again(served: UpstreamServer, fault: Fault
 @pytest.mark.parametrize(
     "fault", [Fault(502), Fault(cut_after=1), Fault(headers={"Content-Encoding": "gzip"})], ids=str
 )
-def test_a_fault_that_stays_is_left_to_a_later_run(served: UpstreamServer, fault: Fault) -> None:
+def test_a_persistent_fault_is_left_to_a_later_run(served: UpstreamServer, fault: Fault) -> None:
     served.faults[INDEX] = [fault] * QUICK.tries
     with pytest.raises(UpstreamUnavailable, match=f"{INDEX} could not be read from 127.0.0.1 in 5 tries") as failure:
         remote(served).document(INDEX)
@@ -140,14 +140,14 @@ def test_a_fault_that_stays_is_left_to_a_later_run(served: UpstreamServer, fault
 
 
 @pytest.mark.parametrize("form", ["1", lambda: formatdate(time.time() + 2, usegmt=True)], ids=["seconds", "date"])
-def test_a_short_pause_is_made_when_it_is_asked_for(served: UpstreamServer, form: str | Callable[[], str]) -> None:
+def test_a_short_retry_after_is_obeyed(served: UpstreamServer, form: str | Callable[[], str]) -> None:
     served.faults[INDEX] = [Fault(429, {"Retry-After": form if isinstance(form, str) else form()})]
     began = time.monotonic()
     assert remote(served).document(INDEX)
     assert time.monotonic() - began >= 0.9
 
 
-def test_a_long_pause_is_left_to_a_later_run(served: UpstreamServer) -> None:
+def test_a_long_retry_after_is_left_to_a_later_run(served: UpstreamServer) -> None:
     served.faults[INDEX] = [Fault(503, {"Retry-After": "600"})]
     with pytest.raises(UpstreamUnavailable) as failure:
         remote(served).document(INDEX)
@@ -160,14 +160,14 @@ def test_a_pause_that_cannot_be_read_is_none(served: UpstreamServer, after: str)
     assert remote(served).document(INDEX)
 
 
-def test_a_document_that_drips_is_given_up(served: UpstreamServer) -> None:
+def test_a_document_that_arrives_too_slowly_is_given_up(served: UpstreamServer) -> None:
     served.files[INDEX] = bytes(4 << 20)
     served.bytes_per_s = 4 << 20
     with pytest.raises(UpstreamUnavailable, match="took longer than 0 s"):
         remote(served, replace(QUICK, document_s=0.2)).document(INDEX)
 
 
-def test_nobody_at_the_address_is_left_to_a_later_run(served: UpstreamServer) -> None:
+def test_an_address_without_a_server_is_left_to_a_later_run(served: UpstreamServer) -> None:
     with pytest.raises(UpstreamUnavailable, match=r"could not be read from 127\.0\.0\.1"):
         remote(served, address=f"http://127.0.0.1:{free_port()}/").document(INDEX)
 
@@ -175,7 +175,7 @@ def test_nobody_at_the_address_is_left_to_a_later_run(served: UpstreamServer) ->
 # ── files ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_a_large_file_comes_over_some_connections_in_its_order(served: UpstreamServer) -> None:
+def test_a_large_file_is_read_in_order_over_several_connections(served: UpstreamServer) -> None:
     reading = read(served)
     assert (reading.size_bytes, reading.generation) == (len(LARGE), served.etag(DISK))
     parts = list(reading.parts)
@@ -187,7 +187,7 @@ def test_a_large_file_comes_over_some_connections_in_its_order(served: UpstreamS
     assert {one.headers["accept-encoding"] for one in served.asked_for(DISK)} == {"identity"}
 
 
-def test_no_more_connections_are_opened_than_manners_allow(served: UpstreamServer) -> None:
+def test_the_number_of_connections_to_one_server_is_limited(served: UpstreamServer) -> None:
     """The first part comes over one; four more could be needed while its own is not yet given back."""
     served.bytes_per_s = 20 << 20
     assert whole(read(served)) == LARGE
@@ -201,7 +201,7 @@ def test_a_slow_server_is_read_over_one_connection(served: UpstreamServer) -> No
     assert served.most_connections <= 2
 
 
-def test_a_mirror_says_over_how_many_connections_and_how_fast(served: UpstreamServer) -> None:
+def test_a_mirror_sets_its_connections_and_its_rate(served: UpstreamServer) -> None:
     assert whole(read(served, connections=1)) == LARGE
     assert served.most_connections == 1
     began = time.monotonic()
@@ -209,12 +209,12 @@ def test_a_mirror_says_over_how_many_connections_and_how_fast(served: UpstreamSe
     assert time.monotonic() - began >= 7 / 4
 
 
-def test_a_read_goes_on_where_another_one_ended(served: UpstreamServer) -> None:
+def test_a_read_continues_where_another_one_ended(served: UpstreamServer) -> None:
     assert whole(read(served, start=2 * PART, generation=served.etag(DISK))) == LARGE[2 * PART :]
     assert served.bytes_sent[DISK] == len(LARGE) - 2 * PART
 
 
-def test_a_part_that_breaks_goes_on_where_it_broke(served: UpstreamServer) -> None:
+def test_a_broken_part_is_resumed_where_it_broke(served: UpstreamServer) -> None:
     served.faults[DISK] = [Fault(), Fault(cut_after=700_000), Fault(500), Fault(cut_after=0)]
     assert whole(read(served)) == LARGE
     assert served.bytes_sent[DISK] == len(LARGE)
@@ -240,7 +240,7 @@ def test_a_file_without_ranges_that_breaks_is_left_to_a_later_run(served: Upstre
         whole(read(served))
 
 
-def test_a_server_that_names_no_generation_is_read_in_one_answer(served: UpstreamServer) -> None:
+def test_a_server_without_etag_or_date_is_read_in_one_response(served: UpstreamServer) -> None:
     """Ranges of two answers could be of two files."""
     served.etags = served.dates = False
     reading = read(served)
@@ -248,7 +248,7 @@ def test_a_server_that_names_no_generation_is_read_in_one_answer(served: Upstrea
     assert [one.range for one in served.asked_for(DISK)] == [f"bytes=0-{PART - 1}", ""]
 
 
-def test_a_date_names_a_generation_where_no_strong_etag_does(served: UpstreamServer) -> None:
+def test_a_date_identifies_a_generation_if_no_strong_etag_does(served: UpstreamServer) -> None:
     served.faults[DISK] = [Fault(headers={"ETag": 'W/"weak"'}) for _ in range(8)]
     reading = read(served)
     assert (reading.generation, whole(reading)) == ("Mon, 23 Nov 2026 10:00:00 GMT", LARGE)
@@ -289,7 +289,7 @@ def test_a_range_that_was_not_asked_for_is_refused(served: UpstreamServer, range
 
 
 @pytest.mark.parametrize("ranges", [True, False])
-def test_another_size_than_the_catalog_has_is_refused(served: UpstreamServer, ranges: bool) -> None:
+def test_a_size_other_than_in_the_catalog_is_refused(served: UpstreamServer, ranges: bool) -> None:
     served.ranges = ranges
     with pytest.raises(UpstreamRefused, match=r"has 7,340,037 bytes, expected 7,340,038 as upstream's catalog says"):
         remote(served).read(DISK, len(LARGE) + 1, 60)
@@ -354,7 +354,7 @@ def test_an_answer_that_comes_after_a_read_was_closed_is_not_read(served: Upstre
     assert time.monotonic() - began < 3
 
 
-def test_parts_are_read_ahead_no_further_than_the_formula_says(served: UpstreamServer) -> None:
+def test_parts_are_read_ahead_within_the_limit_of_the_formula(served: UpstreamServer) -> None:
     served.files[DISK] = random.Random(2).randbytes(20 * PART)
     reading = remote(served).read(DISK, 20 * PART, 60)
     next(reading.parts)
@@ -407,7 +407,7 @@ def test_each_hop_is_checked_as_the_first_address_is(served: UpstreamServer) -> 
         connections.get(f"http://public.example:{_port(served)}/{INDEX}", {})
 
 
-def test_a_name_that_changes_leads_nowhere_else(served: UpstreamServer) -> None:
+def test_a_request_goes_to_the_address_that_was_checked(served: UpstreamServer) -> None:
     """DNS rebinding: the address that was checked is the one that is asked."""
     names = {"public.example": "127.0.0.1"}
     connections = _connections(names, public=["127.0.0.1"])
@@ -433,13 +433,13 @@ def test_a_name_is_resolved_and_checked_anew_after_a_while(served: UpstreamServe
         connections.get(url, {})
 
 
-def test_one_private_address_of_a_name_refuses_it(served: UpstreamServer) -> None:
+def test_a_name_with_one_private_address_is_refused(served: UpstreamServer) -> None:
     connections = _connections({"public.example": "127.0.0.1 169.254.169.254"}, public=["127.0.0.1"])
     with pytest.raises(UpstreamRefused, match=r"169\.254\.169\.254"):
         connections.get(f"http://public.example:{_port(served)}/{INDEX}", {})
 
 
-def test_another_address_of_the_name_is_tried_where_one_takes_no_connection(served: UpstreamServer) -> None:
+def test_another_address_of_the_name_is_tried_if_one_refuses_the_connection(served: UpstreamServer) -> None:
     connections = _connections({"public.example": "127.0.0.9 127.0.0.1"}, public=["127.0.0.1", "127.0.0.9"])
     assert connections.get(f"http://public.example:{_port(served)}/{INDEX}", {}).data == b"{}"
 

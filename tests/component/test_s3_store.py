@@ -107,7 +107,7 @@ def test_delete_is_conditional(store: S3Store) -> None:
     assert store.read("leases/a") is None
 
 
-def test_what_an_object_was_before_is_read_newest_first(store: S3Store) -> None:
+def test_earlier_generations_of_an_object_are_read_newest_first(store: S3Store) -> None:
     for body in (b"1", b"2", b"3"):
         seen = store.read("versions/a")
         assert store.replace("versions/a", body, seen.revision) if seen else store.create("versions/a", body)
@@ -120,7 +120,7 @@ def test_what_an_object_was_before_is_read_newest_first(store: S3Store) -> None:
     assert list(store.earlier("versions/none")) == []
 
 
-def test_an_upload_that_a_delete_has_hidden_is_copied_back_as_it_was_but_for_its_tags(
+def test_an_upload_hidden_by_a_delete_is_copied_back_unchanged_except_for_its_tags(
     store: S3Store, client: S3Client
 ) -> None:
     about: Any = {"Bucket": store._bucket, "Key": "images/a"}
@@ -160,7 +160,7 @@ def test_one_upload_of_a_key_is_marked_and_no_later_one(store: S3Store, client: 
     assert not store.mark_listed("images/none", second)
 
 
-def test_an_upload_too_large_to_be_copied_at_once_names_the_command_that_brings_it_back(store: S3Store) -> None:
+def test_an_upload_too_large_for_one_copy_is_refused_with_the_command_that_restores_it(store: S3Store) -> None:
     large = ObjectInfo("images/a", (5 << 30) + 1, "e", START.isoformat(), "v1")
     with pytest.raises(UploadHidden, match="admin undelete images/a"):
         store.bring_back(large)
@@ -262,7 +262,7 @@ def test_content_encoding_is_reported(store: S3Store, client: S3Client) -> None:
         ("NoSuchBucket", 404, StorageUnavailable),
     ],
 )
-def test_any_other_error_is_raised_and_never_read_as_absence(
+def test_any_other_error_is_raised_and_never_taken_for_absence(
     store: S3Store, client: S3Client, code: str, status: int, error: type[Exception]
 ) -> None:
     for method, call in (
@@ -351,7 +351,7 @@ def test_a_file_is_made_once_as_a_publisher_would_make_it(store: S3Store, client
     assert (opened.declared_sha256, opened.origin) == (sha256, "")
 
 
-def test_a_copy_keeps_where_it_comes_from_however_it_was_made(store: S3Store, client: S3Client) -> None:
+def test_a_copy_keeps_its_origin_however_it_was_made(store: S3Store, client: S3Client) -> None:
     origin = records.encode_origin(records.Origin("bücher.example.org", signed_by="ab" * 20))
     assert store.create_file(FILE, b"root", hashlib.sha256(b"root").hexdigest(), origin)
     upload_id = store.begin(f"{FILE}2", "", origin)
@@ -367,7 +367,7 @@ def test_a_file_with_another_checksum_is_not_made(store: S3Store) -> None:
     assert store.read(FILE) is None
 
 
-def test_a_file_in_parts_is_there_when_it_is_completed(store: S3Store) -> None:
+def test_a_multipart_file_exists_once_it_is_completed(store: S3Store) -> None:
     parts = [bytes([number]) * 5 * MIB for number in range(2)] + [b"end"]
     upload_id = store.begin(FILE, hashlib.sha256(b"".join(parts)).hexdigest())
     etags = [store.put_part(FILE, upload_id, number, part) or "" for number, part in enumerate(parts, 1)]
@@ -380,7 +380,7 @@ def test_a_file_in_parts_is_there_when_it_is_completed(store: S3Store) -> None:
     assert seen.body == b"".join(parts)
 
 
-def test_parts_do_not_replace_what_somebody_uploaded_meanwhile(store: S3Store) -> None:
+def test_parts_do_not_replace_a_file_uploaded_meanwhile(store: S3Store) -> None:
     upload_id = store.begin(FILE, "")
     etags = [store.put_part(FILE, upload_id, 1, b"mirrored") or ""]
     assert store.create_file(FILE, b"uploaded", hashlib.sha256(b"uploaded").hexdigest())
@@ -391,7 +391,7 @@ def test_parts_do_not_replace_what_somebody_uploaded_meanwhile(store: S3Store) -
     store.abort(FILE, upload_id)
 
 
-def test_an_upload_that_was_given_up_takes_no_more_parts(store: S3Store) -> None:
+def test_an_abandoned_multipart_upload_takes_no_more_parts(store: S3Store) -> None:
     upload_id = store.begin(FILE, "")
     etag = store.put_part(FILE, upload_id, 1, b"part")
     assert etag

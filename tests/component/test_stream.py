@@ -108,7 +108,7 @@ def test_an_object_that_changes_midway_is_object_changed(server: ObjectServer) -
 @pytest.mark.parametrize(
     ("status", "error"), [(404, ObjectChanged), (412, ObjectChanged), (416, ObjectChanged), (403, StorageDenied)]
 )
-def test_each_final_status_maps_to_the_error_class_of_whoever_can_act(
+def test_each_final_status_maps_to_the_error_class_of_the_party_that_can_act(
     server: ObjectServer, status: int, error: type
 ) -> None:
     server.faults = [Fault(status=status)]
@@ -154,7 +154,7 @@ def test_a_dropped_iterator_leaves_no_thread(server: ObjectServer) -> None:
     assert readers() == []
 
 
-def test_a_chunk_stays_as_it_is_until_two_more_were_asked_for(server: ObjectServer) -> None:
+def test_a_chunk_stays_unchanged_until_two_more_were_requested(server: ObjectServer) -> None:
     kept: list[memoryview] = []
     position = 0
     for chunk in read_object(server, "b", "k", ETAG, len(CONTENT), PLAN):
@@ -164,7 +164,7 @@ def test_a_chunk_stays_as_it_is_until_two_more_were_asked_for(server: ObjectServ
         assert now == CONTENT[position - len(now) : position]
 
 
-def test_memory_keeps_to_the_formula_whatever_the_size() -> None:
+def test_memory_follows_the_formula_for_any_size() -> None:
     plan = ReadPlan(part_bytes=256 * 1024, workers=4, buffers=6)
     peaks = []
     for size in (4 * MIB, 16 * MIB):
@@ -190,7 +190,7 @@ def test_an_impossible_plan_is_refused(wrong: dict[str, int]) -> None:
         ReadPlan(**{"part_bytes": 1, "workers": 1, "buffers": HELD + 1, **wrong})
 
 
-def test_digests_in_threads_are_those_of_the_bytes(server: ObjectServer) -> None:
+def test_digests_computed_in_threads_match_the_bytes(server: ObjectServer) -> None:
     digests = [hashlib.sha256(), hashlib.sha256(b"metadata")]
     plan = ReadPlan(part_bytes=300_000, workers=2, buffers=4)
     digest_chunks(read_object(server, "b", "k", ETAG, len(CONTENT), plan), digests)
@@ -222,7 +222,7 @@ class Hooked:
         return self
 
 
-def test_a_digest_that_is_held_up_does_not_hold_up_the_other() -> None:
+def test_a_slow_digest_does_not_delay_the_other() -> None:
     """The second takes in a second chunk while the first still has the first one in hand."""
     ahead, chunks = threading.Event(), itertools.count(1)
 

@@ -585,7 +585,7 @@ def test_a_file_posted_as_a_form_is_answered_with_the_command_that_sends_it(
     assert "scripts/upload --to <os>/<release>/<arch>/<variant> FILE…" in answer["detail"]
 
 
-def test_only_callers_allowed_to_upload_can_read_a_status(system: System) -> None:
+def test_only_callers_with_the_right_to_upload_can_read_a_status(system: System) -> None:
     assert system.ask("GET", f"/versions/{PATH}", caller="team-a").status == 403
     assert system.ask("GET", f"/versions/{PATH}", caller="stranger").status == 403
 

@@ -38,7 +38,7 @@ def upload(of: Client, name: str, user: str | None = None) -> tuple[int, str]:
     return done.returncode, done.stderr
 
 
-def test_a_daemon_that_does_not_run_is_named_as_such(alone: Client) -> None:
+def test_a_daemon_that_is_not_running_is_reported_as_such(alone: Client) -> None:
     code, said = upload(alone, "web")
     daemon, _ = NAMES[alone.program]
     assert (code, f"the daemon of {daemon} does not answer (Error: " in said) == (1, True), said
@@ -46,7 +46,7 @@ def test_a_daemon_that_does_not_run_is_named_as_such(alone: Client) -> None:
     assert "knows no image" not in said
 
 
-def test_a_user_who_may_not_talk_to_the_daemon_is_told_which_group_may(alone: Client) -> None:
+def test_a_user_without_access_to_the_daemon_learns_which_group_has_it(alone: Client) -> None:
     need(root=True)
     home, conf = (Path(alone.env[f"{VARIABLES[alone.program]}_{name}"]) for name in ("DIR", "CONF"))
     conf.chmod(0o777)

@@ -166,7 +166,7 @@ def test_other_shells_and_tools_split_a_machine_too(tmp_path: Path, shell: str) 
         assert system.stored(f"images/machine/shell/amd64/default/{NAME}/disk.qcow2") == disk
 
 
-def test_a_split_that_was_broken_off_continues_with_the_parts_that_are_missing(tmp_path: Path) -> None:
+def test_an_interrupted_split_continues_with_the_missing_parts(tmp_path: Path) -> None:
     disk = images.qcow2(size_bytes=4096) + images.filler("disk", 100 * MIB)
     tarball = machine(tmp_path / "vm.tarball", disk, "plain")
     with upload_api.system("local", tmp_path / "system") as system:

@@ -272,7 +272,7 @@ def test_no_process_has_a_secret_in_its_arguments() -> None:
     assert "umask 077" in text
 
 
-def test_the_script_fails_if_the_listed_digests_are_not_what_it_sent(
+def test_the_script_fails_if_the_listed_digests_differ_from_those_it_sent(
     listener: ThreadingHTTPServer, tmp_path: Path
 ) -> None:
     status, text = Listener.answers["/versions/"]
@@ -419,7 +419,7 @@ OF_INCUS = ("/var/cache/incus/*", "~/.cache/incus")
         ("client incus\n", "incus", OF_INCUS),
     ],
 )
-def test_on_a_terminal_only_the_caches_of_clients_that_see_the_image_are_named(
+def test_a_terminal_shows_only_the_caches_of_clients_that_see_the_image(
     listener: ThreadingHTTPServer, tmp_path: Path, clients: str, program: str, places: tuple[str, ...]
 ) -> None:
     status, text = Listener.answers["/versions/"]
@@ -444,7 +444,7 @@ def programs(folder: Path, **scripts: str) -> str:
     return f"{folder / 'programs'}:{os.environ['PATH']}"
 
 
-def test_an_unreachable_api_is_reported_in_curls_own_words(listener: ThreadingHTTPServer, tmp_path: Path) -> None:
+def test_an_unreachable_api_is_reported_in_the_words_of_curl(listener: ThreadingHTTPServer, tmp_path: Path) -> None:
     listener.server_close()
     done = upload(listener, tmp_path, PATH=programs(tmp_path, sleep="exit 0"))
     api = f"http://127.0.0.1:{listener.server_address[1]}"

@@ -103,7 +103,7 @@ def test_a_channel_that_requires_a_check_waits_for_the_result_of_a_job(stack: St
     assert re.search(r"tested: promoted on .* by .*user/ann", admin(stack, "show", NEW))
 
 
-def test_the_curl_lines_of_the_api_page_post_a_result_and_promote_and_go_back(stack: Stack, tmp_path: Path) -> None:
+def test_the_curl_lines_of_the_api_page_post_a_result_promote_and_revert(stack: Stack, tmp_path: Path) -> None:
     need("curl")
     page = (PROJECT / "functions/API.md").read_text()
     wanted = r"\(umask 077; printf|curl -K who .*/(checks|promotions)"
@@ -132,7 +132,9 @@ def upload(stack: Stack, caller: str, *arguments: str | Path, folder: Path) -> s
     )  # fmt: skip
 
 
-def test_the_lines_for_a_publisher_promote_a_version_that_has_passed_and_go_back(stack: Stack, tmp_path: Path) -> None:
+def test_the_lines_for_a_publisher_promote_a_version_that_has_passed_and_revert_it(
+    stack: Stack, tmp_path: Path
+) -> None:
     need("curl")
     assert ask(stack, "ann", "promotions", path=OLD, channel="stable").status == 200
     result: dict[str, Any] = {"path": NEW, "check": "boots", "fingerprints": [fingerprint(NEW)]}
@@ -144,7 +146,7 @@ def test_the_lines_for_a_publisher_promote_a_version_that_has_passed_and_go_back
         shows(stack, "stable", shown)
 
 
-def test_a_publisher_is_told_which_right_or_check_is_missing(stack: Stack, tmp_path: Path) -> None:
+def test_a_publisher_learns_which_right_or_check_is_missing(stack: Stack, tmp_path: Path) -> None:
     need("curl")
     about = ("--to", "ubuntu/noble/amd64/default", "--version", "20261123_1000", "--promote")
     refused = upload(stack, "bob", *about, "stable", folder=tmp_path)

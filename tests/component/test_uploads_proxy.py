@@ -108,12 +108,14 @@ def test_a_host_that_the_proxy_refuses_is_named_at_once(network: Network, tmp_pa
     assert (code, "have the proxy allow this host, or name it in no_proxy" in said, len(seen)) == (1, True, 1), said
 
 
-def test_a_private_authority_that_is_not_named_is_asked_for_at_once(network: Network, tmp_path: Path) -> None:
+def test_an_unknown_private_authority_is_reported_at_once_with_the_variable_that_names_it(
+    network: Network, tmp_path: Path
+) -> None:
     code, said = upload(tmp_path, f"https://localhost:{network.port}")
     assert (code, "name its file: CURL_CA_BUNDLE=/path/to/ca.pem" in said) == (1, True), said
 
 
-def test_a_file_of_an_authority_that_is_not_there_is_named_with_its_variable(network: Network, tmp_path: Path) -> None:
+def test_a_missing_authority_file_is_named_with_its_variable(network: Network, tmp_path: Path) -> None:
     code, said = upload(tmp_path, f"https://localhost:{network.port}", REQUESTS_CA_BUNDLE="/nowhere/ca.pem")
     assert (code, "correct REQUESTS_CA_BUNDLE, which names /nowhere/ca.pem" in said) == (1, True), said
 
@@ -141,7 +143,7 @@ def pauses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.parametrize("variable", ["https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"])
-def test_a_proxy_that_is_not_there_is_named_at_once(tmp_path: Path, pauses: Path, variable: str) -> None:
+def test_an_unreachable_proxy_is_named_at_once(tmp_path: Path, pauses: Path, variable: str) -> None:
     port = free_port()
     code, said = upload(tmp_path, f"https://{HOST}", **{variable: f"http://127.0.0.1:{port}"})
     remedy = f"that is a proxy: correct {variable}, or name the API's host in no_proxy"
@@ -150,19 +152,17 @@ def test_a_proxy_that_is_not_there_is_named_at_once(tmp_path: Path, pauses: Path
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "[::1]"])
-def test_an_api_that_is_not_there_is_not_taken_for_a_proxy_and_asked_again(
-    tmp_path: Path, pauses: Path, host: str
-) -> None:
+def test_an_unreachable_api_is_not_taken_for_a_proxy_and_is_retried(tmp_path: Path, pauses: Path, host: str) -> None:
     code, said = upload(tmp_path, f"http://{host}:{free_port()}", http_proxy="http://127.0.0.1:1")
     assert (code, "does not answer" in said, "proxy" in said) == (1, True, False), said
     assert len(pauses.read_text().split()) == 6
 
 
-def test_a_proxy_of_an_unknown_kind_is_not_asked_again(tmp_path: Path) -> None:
+def test_a_proxy_of_an_unknown_kind_is_not_retried(tmp_path: Path) -> None:
     code, said = upload(tmp_path, f"https://{HOST}", https_proxy="ftp://proxy.example.org")
     assert (code, "roxy" in said, "in no_proxy" in said) == (1, True, True), said
 
 
-def test_a_proxy_of_an_unknown_name_is_named_at_once(tmp_path: Path) -> None:
+def test_a_proxy_with_an_unknown_host_name_is_named_at_once(tmp_path: Path) -> None:
     code, said = upload(tmp_path, f"https://{HOST}", https_proxy="http://proxy.invalid:3128")
     assert (code, "correct https_proxy, or name the API's host in no_proxy" in said) == (1, True), said

@@ -104,7 +104,7 @@ def test_only_image_files_of_a_folder_are_uploaded(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["rootfs.squashfs", "metadata.json"])
-def test_a_link_in_a_folder_is_refused_by_name_and_one_that_is_named_is_followed(tmp_path: Path, name: str) -> None:
+def test_a_link_in_a_folder_is_refused_by_name_and_one_given_by_name_is_followed(tmp_path: Path, name: str) -> None:
     (private,) = write(tmp_path, {"private": SQUASHFS if name == "rootfs.squashfs" else b"{}"})
     folder = tmp_path / "image"
     folder.mkdir()
@@ -171,7 +171,7 @@ NOT_IMAGES = [
 
 
 @pytest.mark.parametrize(("files", "sentence"), NOT_IMAGES)
-def test_a_file_that_is_no_image_is_refused_before_anything_is_sent(
+def test_a_file_that_is_not_an_image_is_refused_before_anything_is_sent(
     tmp_path: Path, files: dict[str, bytes], sentence: str
 ) -> None:
     done = run("--dry-run", "--to", "a/b/amd64/d", *write(tmp_path, files))
@@ -212,7 +212,7 @@ def test_wrong_usage_is_reported_with_exit_code_2(
 
 
 @pytest.mark.parametrize("to", ["/a/b/amd64/d", "a/b/amd64/d/", "images/a/b/amd64/d/", "a/b/amd64/d"])
-def test_a_slash_at_an_end_of_the_product_says_nothing(
+def test_a_slash_at_either_end_of_the_product_is_ignored(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, to: str
 ) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
@@ -372,7 +372,7 @@ class Api(BaseHTTPRequestHandler):
         """Says nothing."""
 
 
-def test_it_polls_when_the_server_asks_for_it_and_once_more_at_the_deadline(
+def test_the_script_polls_when_the_server_asks_for_it_and_once_more_at_the_deadline(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
@@ -497,7 +497,7 @@ def test_a_list_of_digests_is_sent_with_the_names_that_the_files_get(
         ("disk.vmdk", b"KDMV" * 100, "run: qemu-img convert -O qcow2"),
     ],
 )
-def test_a_file_in_another_form_is_refused_with_the_command_that_helps(
+def test_a_file_in_another_form_is_refused_with_the_command_that_converts_it(
     tmp_path: Path, name: str, body: bytes, says: str
 ) -> None:
     done = run("--to", "a/b/amd64/d", "--dry-run", *write(tmp_path, {name: body}))
@@ -578,7 +578,7 @@ def test_a_compressed_disk_beside_its_metadata_is_not_taken_for_the_root_of_a_co
     assert (done.returncode, "is a qcow2 disk in compressed form" in done.stderr) == (3, True), done.stderr
 
 
-def test_a_folder_without_an_image_says_what_it_is_or_that_folders_in_it_are_not_searched(tmp_path: Path) -> None:
+def test_a_folder_without_an_image_is_described_or_its_subfolders_named_as_not_searched(tmp_path: Path) -> None:
     (tmp_path / "build").mkdir()
     write(tmp_path / "build", {"rootfs.squashfs": SQUASHFS})
     done = run("--to", "a/b/amd64/d", "--dry-run", tmp_path)
@@ -588,14 +588,14 @@ def test_a_folder_without_an_image_says_what_it_is_or_that_folders_in_it_are_not
     assert (done.returncode, f"{tmp_path} is an image of Docker or OCI" in done.stderr) == (3, True), done.stderr
 
 
-def test_a_disk_that_lies_beside_an_image_in_a_folder_is_passed_over_and_named(tmp_path: Path) -> None:
+def test_a_disk_next_to_an_image_in_a_folder_is_skipped_and_named(tmp_path: Path) -> None:
     write(tmp_path, {"lxd.tar.xz": XZ, "rootfs.squashfs": SQUASHFS, "disk.raw": at(510, b"\x55\xaa")})
     done = run("--to", "a/b/amd64/d", "--dry-run", tmp_path)
     assert [line.split("\t")[0] for line in done.stdout.splitlines()] == ["lxd.tar.xz", "rootfs.squashfs"]
     assert f"passed over: {tmp_path}/disk.raw is a raw disk" in done.stderr
 
 
-def test_an_empty_file_of_a_folder_is_passed_over_unless_its_name_is_that_of_an_image(tmp_path: Path) -> None:
+def test_an_empty_file_in_a_folder_is_skipped_unless_it_has_the_name_of_an_image(tmp_path: Path) -> None:
     write(tmp_path, {"lxd.tar.xz": XZ, "rootfs.squashfs": SQUASHFS, "build.lock": b""})
     done = run("--to", "a/b/amd64/d", "--dry-run", tmp_path)
     assert [line.split("\t")[0] for line in done.stdout.splitlines()] == ["lxd.tar.xz", "rootfs.squashfs"]
@@ -638,7 +638,7 @@ def test_a_squashfs_named_after_its_own_digest_is_a_whole_image(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("shell", ["dash", "bash", "ksh", "busybox"])
-def test_every_posix_shell_reads_it(shell: str) -> None:
+def test_every_posix_shell_parses_the_script(shell: str) -> None:
     if shutil.which(shell) is None:
         pytest.skip(f"NOT TESTED, missing {shell}")
     command = ([shell, "sh"] if shell == "busybox" else [shell]) + ["-n", str(SCRIPT)]
@@ -717,7 +717,7 @@ def waited(tmp_path: Path, api: type[Api], seconds: int) -> subprocess.Completed
 
 
 @pytest.mark.parametrize("what", NO_ANSWERS)
-def test_an_api_that_does_not_answer_for_a_while_does_not_end_the_wait(what: str, tmp_path: Path, clock: Path) -> None:
+def test_an_api_that_is_silent_for_a_while_does_not_end_the_wait(what: str, tmp_path: Path, clock: Path) -> None:
     api = scripted(*[NO_ANSWERS[what]] * 7, (404, b""), (200, LISTED))
     done = waited(tmp_path, api, 600)
     assert (done.returncode, done.stdout) == (0, "lxc launch mine:a/b\n"), done.stderr
@@ -748,7 +748,7 @@ def test_the_loser_of_a_race_between_two_uploads_of_one_version_ends_with_4(
     assert (done.returncode, "was faster: the server has another rootfs.squashfs than" in done.stderr) == (4, True)
 
 
-def test_a_file_that_was_refused_before_it_was_read_is_no_lost_race(tmp_path: Path, clock: Path) -> None:
+def test_a_file_refused_before_it_was_read_is_not_a_lost_race(tmp_path: Path, clock: Path) -> None:
     invalid = b"status invalid\nfile %d - lxd.tar.xz\nreason error lxd.tar.xz it is wrong\n" % len(XZ)
     done = waited(tmp_path, scripted((200, invalid)), 100)
     assert (done.returncode, "it is wrong" in done.stderr) == (3, True), done.stderr
@@ -775,7 +775,7 @@ def test_an_unreachable_api_does_not_end_the_wait(tmp_path: Path, clock: Path) -
     assert len(clock.read_text().split()) == 4
 
 
-def test_pauses_double_and_no_two_jobs_have_the_same(tmp_path: Path, clock: Path) -> None:
+def test_pauses_double_and_differ_between_jobs(tmp_path: Path, clock: Path) -> None:
     seen = []
     for _ in range(3):
         clock.write_text("")
@@ -819,9 +819,7 @@ def test_a_permanent_error_ends_the_wait_at_once_and_states_that_everything_is_u
 
 
 @pytest.mark.parametrize("product", ["my os/b/amd64/d", "debián/b/amd64/d", "a/b/amd64/50%"])
-def test_a_name_that_no_address_can_hold_is_refused_by_the_api_at_once(
-    tmp_path: Path, clock: Path, product: str
-) -> None:
+def test_a_name_that_no_url_can_hold_is_refused_by_the_api_at_once(tmp_path: Path, clock: Path, product: str) -> None:
     class Strict(Api):
         def do_GET(self) -> None:
             self.answer(422, b"detail a name holds what it may not\n")
@@ -893,7 +891,7 @@ class Bucket(Api):
 
 
 @pytest.mark.parametrize("status", [400, 403, 404])
-def test_what_s3_refuses_under_a_new_url_too_is_not_tried_again(tmp_path: Path, clock: Path, status: int) -> None:
+def test_an_upload_that_s3_refuses_under_a_new_url_too_is_not_retried(tmp_path: Path, clock: Path, status: int) -> None:
     api = type("Refusing", (Bucket,), {"puts": 0, "status": status})
     (file,) = write(tmp_path, {"lxd_combined.tar.gz": UNIFIED["gz"]})
     with served(api) as port:

@@ -304,11 +304,11 @@ STILL_LACKS: dict[str, Callable[[Emulator], bool]] = {
 
 
 @pytest.mark.parametrize("name", [adaptation.name for adaptation in ADAPTATIONS])
-def test_the_emulator_still_needs_it(bare: Emulator, name: str) -> None:
+def test_the_emulator_still_needs_each_adaptation(bare: Emulator, name: str) -> None:
     assert STILL_LACKS[name](bare), f"ministack does this as AWS now: remove the adaptation {name!r}"
 
 
-def test_every_adaptation_says_what_and_why_and_was_seen_in_the_pinned_version() -> None:
+def test_every_adaptation_has_a_description_a_reason_and_the_pinned_version() -> None:
     lock = (tools.LOCKS / "ministack.txt").read_text()
     assert f"\nministack=={MINISTACK} " in lock
     for adaptation in ADAPTATIONS:

@@ -27,7 +27,7 @@ def lock() -> dict[str, dict[str, Any]]:
     return {package["name"]: package for package in tomllib.loads((ROOT / "uv.lock").read_text())["package"]}
 
 
-def test_requirements_are_those_of_the_lock() -> None:
+def test_requirements_match_the_lock() -> None:
     """Renew with: uv export --locked --no-default-groups --no-emit-project --no-header -o functions/requirements.txt"""
     locked = lock()
     waiting, wanted = ["serverless-simplestreams"], {}
@@ -84,7 +84,7 @@ def test_documents_beside_the_code_are_packaged(functions: Path) -> None:
     assert list(bundle.data_files(set(bundle.first_party("digest")))) == [functions / "imageserver/core/page.html"]
 
 
-def test_imports_name_the_packages_above_them(functions: Path) -> None:
+def test_an_import_counts_for_its_parent_packages_too(functions: Path) -> None:
     assert bundle.imports(functions / "imageserver/core/keys.py") == {"yaml", "yaml.representer"}
 
 
@@ -129,7 +129,7 @@ def test_the_template_sets_exactly_the_variables_that_the_code_reads(name: str) 
     assert {variable for variable in variables if not variable.startswith("POWERTOOLS_")} == used - from_lambda
 
 
-def test_metrics_of_the_dashboard_are_those_of_the_code() -> None:
+def test_metrics_of_the_dashboard_match_the_code() -> None:
     trees = [ast.parse(path.read_text()) for path in (ROOT / "functions").rglob("*.py")]
     calls = [node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Call)]
     emitting = [call for call in calls if ast.unparse(call.func).split(".")[-1] in {"add_metric", "single_metric"}]
@@ -138,7 +138,7 @@ def test_metrics_of_the_dashboard_are_those_of_the_code() -> None:
     } == rules.METRICS | rules.METRICS_OF_MIRRORS | rules.METRICS_OF_DELTAS
 
 
-def test_routes_of_the_template_are_those_of_the_code() -> None:
+def test_routes_of_the_template_match_the_code() -> None:
     paths = stack.deployed().properties("UploadsApi")["Body"]["paths"]
     declared = {f"{method.upper()} {path}" for path, methods in paths.items() for method in methods}
     tree = ast.parse((ROOT / "functions/imageserver/handlers/uploads.py").read_text())
@@ -148,7 +148,7 @@ def test_routes_of_the_template_are_those_of_the_code() -> None:
     assert declared == {ast.literal_eval(key) for key in routes.keys if key} | public
 
 
-def test_the_header_is_as_strict_as_the_policies_of_the_built_pages() -> None:
+def test_the_policy_header_is_as_strict_as_the_policies_of_the_built_pages() -> None:
     headers = stack.deployed().properties("PageHeadersPolicy")["ResponseHeadersPolicyConfig"]["SecurityHeadersConfig"]
     header = directives(headers["ContentSecurityPolicy"]["ContentSecurityPolicy"])
     assert header.pop("frame-ancestors") == ["'none'"]

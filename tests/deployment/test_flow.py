@@ -34,7 +34,7 @@ def published(server: Server, ci: Who, folder: Path, product: str, version: str,
     return images.sha256_hex(files["lxd.tar.xz"], files["rootfs.squashfs"])
 
 
-def test_everything_of_the_template_is_deployed(
+def test_every_resource_of_the_template_is_deployed(
     server: Server, first_deployment: str, record_property: Callable[[str, object], None]
 ) -> None:
     assert "Successfully created/updated stack - simplestreams" in first_deployment
@@ -67,7 +67,7 @@ def test_the_real_clients_list_and_fetch_what_the_script_uploaded(
     assert fetched == sent
 
 
-def test_curl_alone_publishes_and_a_url_is_good_for_one_upload_of_one_size(
+def test_curl_alone_publishes_and_a_url_allows_one_upload_of_one_size(
     server: Server, ci: Who, product: str, tmp_path: Path
 ) -> None:
     """As the README shows it: ask for a curl config, send, look. The emulator checks what was signed."""
@@ -116,7 +116,7 @@ def test_the_edge_serves_only_the_catalog_and_the_images(server: Server, ci: Who
     assert server.curl(f"{plain}/streams/v1/index.json").status == 301
 
 
-def test_a_function_has_no_right_that_its_role_does_not_give(server: Server) -> None:
+def test_a_function_has_only_the_rights_of_its_role(server: Server) -> None:
     """The emulator enforces the roles; without that, every test here would pass with any role."""
     iam, role = server.emulator.client("iam"), {"RoleName": server.resources()["MaintainRole"]}
     policy = iam.get_role_policy(PolicyName="maintain", **role)
@@ -216,6 +216,6 @@ def test_the_smoke_test_of_an_operator_is_green_and_leaves_nothing(server: Serve
     assert server.listed("images-smoke/") == {}
 
 
-def test_nothing_asked_for_a_host_outside(server: Server) -> None:
+def test_no_request_went_to_an_outside_host(server: Server) -> None:
     """Whatever ran so far: no tool and no function tried to reach AWS itself, or anybody else."""
     assert server.emulator.names.refused == []

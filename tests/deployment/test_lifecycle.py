@@ -99,7 +99,7 @@ def invalidated(server: Server) -> list[str]:
     return [path for batch in batches for path in batch["Paths"]["Items"]]
 
 
-def test_two_servers_side_by_side_one_taken_down_and_started_again(
+def test_a_second_server_is_independent_and_its_bucket_can_be_adopted_after_deletion(
     server: Server, built: Clone, ci: Who, tmp_path: Path
 ) -> None:
     """What the second one holds outlives it, and a third one starts from that bucket."""

@@ -36,7 +36,7 @@ def test_a_package_is_built_without_xdelta3(built: Clone, tmp_path: Path) -> Non
     assert not (tmp_path / "build/DeltaFunction/xdelta3").exists()
 
 
-def test_a_build_that_cannot_have_xdelta3_says_what_to_do(built: Clone, tmp_path: Path) -> None:
+def test_a_build_that_cannot_get_xdelta3_names_the_remedy(built: Clone, tmp_path: Path) -> None:
     said = build(built, tmp_path / "build", code=1, XDELTA3_PACKAGES=str(tmp_path / "nothing"))
     assert "XDELTA3=no sam build" in said
     assert "put it into" in said

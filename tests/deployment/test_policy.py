@@ -40,7 +40,9 @@ def when(operator: str, key: str, value: object) -> dict[str, Any]:
         (without(allow(NotResource="arn:aws:s3:::c/*"), "Resource"), "s3:GetObject", KEY, ALLOWED),
     ],
 )
-def test_action_and_resource(statement: dict[str, Any], action: str, resource: str, expected: Decision) -> None:
+def test_a_statement_applies_to_its_actions_and_resources(
+    statement: dict[str, Any], action: str, resource: str, expected: Decision
+) -> None:
     assert decide([statement], Request(action, resource)) is expected
 
 
@@ -66,7 +68,9 @@ def test_action_and_resource(statement: dict[str, Any], action: str, resource: s
         ("Bool", "false", {}, NOT_GRANTED),
     ],
 )
-def test_conditions(operator: str, value: object, context: dict[str, str], expected: Decision) -> None:
+def test_each_condition_operator_is_evaluated(
+    operator: str, value: object, context: dict[str, str], expected: Decision
+) -> None:
     assert decide([when(operator, "aws:x", value)], Request("s3:GetObject", KEY, context=context)) is expected
 
 
@@ -93,7 +97,7 @@ def test_a_deny_wins_over_any_allow() -> None:
         ({"Service": "s3.amazonaws.com"}, "sns.amazonaws.com", NOT_GRANTED),
     ],
 )
-def test_principals(principal: object, caller: str, expected: Decision) -> None:
+def test_a_statement_applies_to_its_principals(principal: object, caller: str, expected: Decision) -> None:
     assert decide([allow(Principal=principal)], Request("s3:GetObject", KEY, caller)) is expected
 
 

@@ -76,7 +76,7 @@ def everything(built: Clone, aws: Emulator, ci: Who) -> Iterator[BehindFunction]
         aws.client("scheduler").delete_schedule(Name=Server(built, stack).resources()["MirrorFunctionCompare"])
 
 
-def test_what_the_parameters_add_is_deployed(everything: BehindFunction) -> None:
+def test_the_resources_that_the_parameters_add_are_deployed(everything: BehindFunction) -> None:
     added = {
         "MirrorFunction",
         "MirrorFunctionCompare",
@@ -113,7 +113,7 @@ def add_version(site: UpstreamServer, version: str, seed: str) -> str:
     return fingerprint
 
 
-def test_the_schedule_brings_what_a_followed_server_has_new(everything: BehindFunction) -> None:
+def test_the_schedule_copies_new_images_of_a_mirrored_server(everything: BehindFunction) -> None:
     """`mirror add` compares at once; after that nobody starts anything, and the new version comes."""
     path = "images-mirrored/alpine/3.22/amd64/default"
     with upstream() as site:
@@ -174,7 +174,7 @@ def test_the_function_at_the_edge_is_the_file_that_the_tests_run(everything: Beh
     ]
 
 
-def test_a_private_view_is_kept_from_the_public_catalog_and_in_the_edges_store(
+def test_a_private_view_is_not_in_the_public_catalog_but_in_the_edges_store(
     everything: BehindFunction, ci: Who, tmp_path: Path
 ) -> None:
     everything.admin("view", "create", "staging", "--streams", "images-staging", "--private")

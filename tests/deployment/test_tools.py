@@ -44,13 +44,13 @@ def test_a_shim_that_does_not_run_is_skipped(bare: Path) -> None:
         tools.python313()
 
 
-def test_the_real_one_behind_the_shim_is_found(bare: Path) -> None:
+def test_the_real_python_behind_a_shim_is_found(bare: Path) -> None:
     executable(bare / "bin" / "python3.13", "exit 127")
     real = executable(bare / "pyenv" / "versions" / "3.13.9" / "bin" / "python3.13", "echo True 3.13")
     assert tools.python313() == real
 
 
-def test_a_python_of_another_version_is_not_taken(bare: Path) -> None:
+def test_a_python_of_another_version_is_not_used(bare: Path) -> None:
     executable(bare / "bin" / "python3.13", "echo True 3.12")
     with pytest.raises(ToolMissing):
         tools.python313()
@@ -99,7 +99,7 @@ def test_the_exit_status_distinguishes_failures_from_missing_tools(
     assert (answer.exit_code, said in answer.output) == (status, True)
 
 
-def test_the_mirror_for_backports_is_one_that_the_machine_uses(tmp_path: Path) -> None:
+def test_backports_come_from_a_mirror_that_the_machine_uses(tmp_path: Path) -> None:
     """Images of Debian name the snapshot that they were made of in a comment."""
     lists = tmp_path / "sources.list.d"
     lists.mkdir()

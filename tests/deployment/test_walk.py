@@ -82,7 +82,7 @@ def test_a_page_is_walked_from_its_first_block_to_its_last(terminal: Terminal, t
         terminal.walk(tmp_path / "page.md")
 
 
-def test_something_happens_before_the_first_block_of_a_heading(terminal: Terminal, tmp_path: Path) -> None:
+def test_a_hook_runs_before_the_first_block_of_a_heading(terminal: Terminal, tmp_path: Path) -> None:
     (tmp_path / "page.md").write_text(PAGE)
     seen: list[str] = []
     assert terminal.walk(tmp_path / "page.md", before={"Look": lambda: seen.append("once")})

@@ -44,7 +44,7 @@ def package(body: bytes) -> xdelta3.Package:
     return xdelta3.Package("https://mirror.example/tool.deb", "5ba1", hashlib.sha256(body).hexdigest(), {})
 
 
-def test_a_file_of_a_debian_package_is_found_behind_parts_of_odd_length() -> None:
+def test_a_file_of_a_debian_package_is_found_after_parts_of_odd_length() -> None:
     assert list(xdelta3.unpacked(deb(b"\x7fELF"), "tool.deb")) == [("usr/bin/tool", b"\x7fELF")]
 
 
@@ -54,7 +54,7 @@ def test_an_archive_without_data_is_named() -> None:
 
 
 @pytest.mark.parametrize("at_mirror", [None, b"a newer one"])
-def test_a_package_that_the_mirror_has_no_longer_comes_from_the_snapshots(
+def test_a_package_gone_from_the_mirror_comes_from_the_snapshots(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, at_mirror: bytes | None
 ) -> None:
     wanted = package(b"as before")
@@ -63,7 +63,7 @@ def test_a_package_that_the_mirror_has_no_longer_comes_from_the_snapshots(
     assert xdelta3.fetched(wanted, tmp_path) == b"as before"
 
 
-def test_a_package_that_is_nowhere_with_its_digest_ends_the_build_with_each_place_and_what_to_do(
+def test_a_package_not_found_with_its_digest_ends_the_build_with_each_place_and_the_remedy(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     wanted = package(b"as before")
@@ -119,11 +119,11 @@ def test_a_folder_that_cannot_be_written_costs_only_the_next_build(
 
 
 @pytest.mark.parametrize(("value", "wanted"), [(None, True), ("", True), ("no", False)])
-def test_a_server_without_deltas_is_built_without_xdelta3_if_that_is_asked_for(value: str | None, wanted: bool) -> None:
+def test_a_build_without_xdelta3_is_possible_on_request(value: str | None, wanted: bool) -> None:
     assert xdelta3.is_wanted({} if value is None else {"XDELTA3": value}) is wanted
 
 
-def test_a_wish_that_cannot_be_read_ends_the_build() -> None:
+def test_an_invalid_xdelta3_setting_ends_the_build() -> None:
     with pytest.raises(SystemExit, match="XDELTA3 is 'off', expected no"):
         xdelta3.is_wanted({"XDELTA3": "off"})
 

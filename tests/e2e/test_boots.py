@@ -124,7 +124,7 @@ def test_a_candidate_whose_guest_does_not_run_the_command_fails_and_is_not_promo
     assert "the check boots failed on" in admin(server.stack, "promote", server.path, "--to", "stable", code=1)
 
 
-def test_a_version_that_is_not_there_gets_no_result(server: Server, daemon: Client) -> None:
+def test_an_unknown_version_gets_no_result(server: Server, daemon: Client) -> None:
     missing = f"images/alpine/boots/{ARCH}/default/20260101_10:00"
     done = job(server, daemon, client=daemon.program, path=missing)
     assert done.returncode == 3, f"{done.stdout}{done.stderr}"

@@ -73,7 +73,7 @@ def _upload_on_a_terminal(stack: Stack, home: Path, product: str, files: list[Pa
     return said
 
 
-def test_the_daemon_takes_the_old_version_by_its_alias_and_does_not_know_the_new_fingerprint(
+def test_the_daemon_launches_the_old_version_by_its_alias_and_does_not_know_the_new_fingerprint(
     superseded: Superseded,
 ) -> None:
     talk = superseded.client
@@ -108,7 +108,7 @@ def test_emptying_the_daemons_cache_shows_the_new_version_at_once(superseded: Su
     assert superseded.held() == {superseded.new}
 
 
-def test_another_spelling_of_the_address_has_a_cache_of_its_own(superseded: Superseded, stack: Stack) -> None:
+def test_another_spelling_of_the_address_has_its_own_cache(superseded: Superseded, stack: Stack) -> None:
     talk = superseded.client
     talk("remote", "set-url", "here", f"{stack.base_url}/.")
     talk("image", "copy", f"here:{superseded.alias}", "local:")

@@ -58,7 +58,7 @@ def running(request: pytest.FixtureRequest, stack: Stack) -> Iterator[Client]:
         yield talk
 
 
-def test_a_daemon_that_holds_the_version_before_needs_the_delta_alone(
+def test_a_daemon_that_has_the_version_before_needs_only_the_delta(
     stack: Stack, prints: tuple[str, str], daemon: Client
 ) -> None:
     old_print, new_print = prints

@@ -79,7 +79,9 @@ def test_a_machine_of_each_form_is_copied(daemon: Client, every_form: dict[str, 
     assert (copied["fingerprint"], copied["type"]) == (image.fingerprint, "virtual-machine")
 
 
-def test_the_reader_finds_no_fault_in_what_the_daemons_use(stack: Stack, every_form: dict[str, Uploaded]) -> None:
+def test_the_independent_reader_finds_no_fault_in_the_forms_that_the_daemons_use(
+    stack: Stack, every_form: dict[str, Uploaded]
+) -> None:
     index, documents = stack.catalog()
     assert len(read_catalog(index, documents)) >= len(every_form)
 
@@ -91,7 +93,7 @@ def test_the_reader_finds_no_fault_in_what_the_daemons_use(stack: Stack, every_f
     assert faults({"streams/v1/index.json": index, **documents}, body) == []
 
 
-def test_a_machine_in_one_tarball_is_shown_to_incus_alone(stack: Stack, workshop: Workshop, listing: Client) -> None:
+def test_a_machine_in_one_tarball_is_shown_only_to_incus(stack: Stack, workshop: Workshop, listing: Client) -> None:
     name = f"machine-{listing.program}"
     files = workshop.whole_machine(name)
     stack.upload(place(name), files)
@@ -100,7 +102,9 @@ def test_a_machine_in_one_tarball_is_shown_to_incus_alone(stack: Stack, workshop
     assert (fingerprint in listing.fingerprints()) == (listing.program == "incus")
 
 
-def test_who_holds_two_bases_gets_the_newest_version_whole(stack: Stack, workshop: Workshop, daemon: Client) -> None:
+def test_a_daemon_with_two_bases_gets_the_newest_version_intact(
+    stack: Stack, workshop: Workshop, daemon: Client
+) -> None:
     """Incus and LXD 5.0.2 apply every delta that is listed, one after the other."""
     name = f"deltas-{daemon.program}"
     versions = ("20261101_1000", "20261102_1000", "20261103_1000")
@@ -116,7 +120,7 @@ def test_who_holds_two_bases_gets_the_newest_version_whole(stack: Stack, worksho
     assert daemon.fingerprints("local:") == set(prints)
 
 
-def test_what_a_daemon_exports_is_an_image_again_whatever_compresses_it(
+def test_an_export_of_a_daemon_is_an_image_again_in_any_compression(
     daemon: Client, every_form: dict[str, Uploaded], tmp_path: Path
 ) -> None:
     daemon("launch", every_form["tar-plain"].alias, "c1")

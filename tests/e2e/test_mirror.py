@@ -54,7 +54,9 @@ def pair(workshop: Workshop) -> Iterator[Pair]:
             yield Pair(origin, mirror, files)
 
 
-def test_both_clients_list_through_the_mirror_what_only_lxd_lists_at_its_source(pair: Pair, tmp_path: Path) -> None:
+def test_both_clients_list_from_the_mirror_an_image_that_only_lxd_lists_at_its_source(
+    pair: Pair, tmp_path: Path
+) -> None:
     there = {name: pair.talk(name, pair.origin, tmp_path / f"{name}-origin") for name in ("lxc", "incus")}
     here = {name: pair.talk(name, pair.mirror, tmp_path / f"{name}-mirror") for name in ("lxc", "incus")}
     assert there["lxc"].fingerprints() == pair.files.keys()
@@ -63,7 +65,7 @@ def test_both_clients_list_through_the_mirror_what_only_lxd_lists_at_its_source(
 
 
 @pytest.mark.parametrize("program", ["lxc", "incus"])
-def test_a_client_exports_through_the_mirror_the_bytes_that_were_uploaded_elsewhere(
+def test_a_client_exports_from_the_mirror_the_bytes_uploaded_to_its_source(
     pair: Pair, tmp_path: Path, program: str
 ) -> None:
     talk = pair.talk(program, pair.mirror, tmp_path)
@@ -74,7 +76,7 @@ def test_a_client_exports_through_the_mirror_the_bytes_that_were_uploaded_elsewh
         assert sorted(sha256sum(list(folder.iterdir()))) == sorted(sha256sum(list(files.values())))
 
 
-def test_an_incus_launches_through_the_mirror_an_image_that_its_source_has_for_lxd_alone(pair: Pair) -> None:
+def test_incus_launches_from_the_mirror_an_image_that_its_source_lists_only_for_lxd(pair: Pair) -> None:
     need(daemon_of("incus"), "incus", root=True)
     with running_daemon("incus", pair.mirror.ca_file) as talk:
         talk.add_remote(pair.mirror.base_url)
@@ -84,7 +86,9 @@ def test_an_incus_launches_through_the_mirror_an_image_that_its_source_has_for_l
         assert talk.fingerprints("local:") <= pair.files.keys()
 
 
-def test_users_of_one_name_go_on_with_the_mirror_when_its_source_is_down(workshop: Workshop, tmp_path: Path) -> None:
+def test_clients_of_one_host_name_fail_over_to_the_mirror_when_its_source_is_down(
+    workshop: Workshop, tmp_path: Path
+) -> None:
     need("curl", "lxc")
     made = workshop.split_squashfs("survivor")
     fingerprint = workshop.sha256(*made.values())

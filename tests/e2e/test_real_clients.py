@@ -13,7 +13,7 @@ from tests.support.stack import Stack
 pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("lxd")]
 
 
-def test_all_that_use_lxd_share_one_worker(request: pytest.FixtureRequest) -> None:
+def test_all_tests_that_use_lxd_share_one_worker(request: pytest.FixtureRequest) -> None:
     # pytest-xdist forms no groups with some versions of pytest, without a word; every worker then starts
     # its own LXD.
     if not getattr(request.config.option, "loadgroup", False):

@@ -90,7 +90,7 @@ def test_an_image_is_taken_by_its_alias_and_stays_where_it_is(
     assert next(iter(held)) in done.stdout, "the fingerprint is the daemon's"
 
 
-def test_a_name_that_the_daemon_does_not_know_is_refused(daemon: Client, stack: Stack, tmp_path: Path) -> None:
+def test_a_name_unknown_to_the_daemon_is_refused(daemon: Client, stack: Stack, tmp_path: Path) -> None:
     done = upload(daemon, stack, tmp_path, "a/b", OPTION[daemon.program], "nothing")
     assert (done.returncode, "knows no image and no instance nothing" in done.stderr) == (2, True), done.stderr
 

@@ -93,7 +93,7 @@ def test_a_folder_of_distrobuilder_is_uploaded_whole(stack: Stack, tmp_path: Pat
     assert said["launch"] == "lxc launch mine:script/folder"
 
 
-def test_the_same_upload_again_sends_nothing_and_other_content_is_refused(stack: Stack, tmp_path: Path) -> None:
+def test_a_repeated_upload_sends_nothing_and_changed_content_is_refused(stack: Stack, tmp_path: Path) -> None:
     files = _write(tmp_path, images.split_image(seed="again"))
     to = ("--to", "script/again/amd64/default", "--version", "20261123_10:00", "--json")
     first = json.loads(upload(stack, tmp_path, *to, *files).stdout)

@@ -179,19 +179,19 @@ def test_a_token_in_a_remotes_address_opens_its_view_and_no_other(
     assert server.public not in listing("image", "list", "here:").stdout
 
 
-def test_a_remote_without_a_token_sees_what_is_public(server: Private, listing: Client) -> None:
+def test_a_remote_without_a_token_sees_only_public_images(server: Private, listing: Client) -> None:
     listing.add_remote(f"https://{server.http.address}")
     assert listing.fingerprints() == {server.public}
 
 
-def test_a_channel_is_a_remote_of_its_own(server: Private, listing: Client, tmp_path: Path) -> None:
+def test_a_channel_can_be_added_as_a_remote(server: Private, listing: Client, tmp_path: Path) -> None:
     listing.add_remote(f"https://{server.http.address}/stable")
     assert listing.fingerprints() == {server.public}
     listing("image", "export", f"here:{server.public}", tmp_path / "public")
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_a_revoked_token_sees_nothing_also_no_file_whose_path_it_knows(
+def test_a_revoked_token_opens_no_catalog_and_no_file_by_a_known_path(
     server: Private, listing: Client, form: str, revoked: Callable[[], None], tmp_path: Path
 ) -> None:
     listing.add_remote(server.remote(form))
@@ -213,7 +213,7 @@ def test_a_revoked_token_sees_nothing_also_no_file_whose_path_it_knows(
 
 @pytest.mark.parametrize("refuses", [False, True], ids=["redirected", "refused"])
 @pytest.mark.parametrize("form", FORMS)
-def test_a_daemon_shows_a_token_once_for_each_file_in_clear_unless_http_leads_nowhere(
+def test_a_daemon_sends_a_token_in_clear_once_for_each_file_unless_http_is_unreachable(
     server: Private, host: Client, form: str, refuses: bool
 ) -> None:
     """What infra/README.md says of it, as measured with LXD 5.0.2 and Incus 6.0.4."""
@@ -279,7 +279,7 @@ def moving(address: str) -> list[list[str]]:
     return [shlex.split(re.sub(r"https://\S+", address, line))[1:] for line in found]
 
 
-def test_a_host_is_moved_to_another_token_and_its_images_go_on_being_updated(
+def test_a_host_moved_to_another_token_keeps_updating_its_images(
     server: Private, host: Client, revoked: Callable[[], None], workshop: Workshop
 ) -> None:
     """What infra/README.md says of it: an image keeps the address that it was copied from, with its token."""

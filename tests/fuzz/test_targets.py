@@ -21,7 +21,7 @@ def test_a_target_holds_on_its_seeds_and_their_mutations(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", INSTRUMENTED)
-def test_what_guides_the_fuzzer_exists(name: str) -> None:
+def test_every_package_that_guides_the_fuzzer_exists(name: str) -> None:
     assert find_spec(name), "the fuzzer would run a renamed package blindly"
 
 

@@ -42,7 +42,7 @@ def text(request: dict[str, object], fields: list[str]) -> bytes:
     asked=st.lists(requests, max_size=40), fields=st.sampled_from([LEGACY, CHOSEN]), chunk=st.integers(1, 400),
     order=st.randoms(use_true_random=False),
 )  # fmt: skip
-def test_counts_are_those_of_a_second_reading_in_any_order(
+def test_counts_match_a_second_implementation_in_any_order(
     asked: list[dict[str, object]], fields: list[str], chunk: int, order: random.Random
 ) -> None:
     downloads, sizes, last = Counter[str](), Counter[str](), dict[str, int]()
@@ -71,7 +71,7 @@ def test_counts_are_those_of_a_second_reading_in_any_order(
 @settings(deadline=None, max_examples=150)
 @given(lines=st.lists(st.binary(max_size=200) | st.just(line()) | st.sampled_from(header()), max_size=20),
        cut=st.integers(0, 60))  # fmt: skip
-def test_no_bytes_end_the_count_and_none_of_them_come_out_again(lines: list[bytes], cut: int) -> None:
+def test_no_bytes_end_the_count_and_none_appear_in_its_result(lines: list[bytes], cut: int) -> None:
     body = gzip.compress(b"\n".join(lines))
     counts = Statistics()
     counts.read("edge/x.gz", [body[: max(0, len(body) - cut)]], Parser())

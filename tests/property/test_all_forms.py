@@ -183,7 +183,7 @@ def ftypes(system: System) -> Iterable[str]:
 
 @settings(max_examples=150, deadline=None)
 @given(histories(), st.sampled_from([("incus", "lxd"), ("incus",), ("lxd",)]))
-def test_what_is_listed_can_be_used_by_every_client(steps: list[Step], clients: tuple[str, ...]) -> None:
+def test_every_client_can_use_every_listed_image(steps: list[Step], clients: tuple[str, ...]) -> None:
     system = System(clients=clients)
     for step in steps:
         act(system, step)
@@ -196,7 +196,7 @@ def test_what_is_listed_can_be_used_by_every_client(steps: list[Step], clients: 
 
 @settings(max_examples=60, deadline=None)
 @given(histories())
-def test_the_order_in_which_files_arrive_changes_nothing_that_is_served(steps: list[Step]) -> None:
+def test_the_order_of_arrival_does_not_change_what_is_served(steps: list[Step]) -> None:
     """The first upload of an image keeps it, so both bring the same files at the same times."""
     systems = [System(), System()]
     for system in systems:

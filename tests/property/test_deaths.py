@@ -116,7 +116,7 @@ def test_a_version_that_kills_its_worker_delays_no_other_and_ends_as_a_dead_lett
 
 
 @pytest.mark.parametrize("seed", range(30))
-def test_workers_that_die_of_nothing_lose_nothing(app: ModuleType, monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
+def test_workers_that_die_at_random_lose_nothing(app: ModuleType, monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
     world = World(app, seed, monkeypatch)
     world.chance_of_death = 0.03
     paths = [f"images/os/r{number}/amd64/default/20261123_10:00" for number in range(12)]

@@ -64,7 +64,7 @@ logins = st.lists(
 @given(uris() | st.text(max_size=80), logins)
 @example(f"/%76iews/lab/{PRIVATE}", [basic(STAGING)])
 @example("/streams/v1/index.json", [basic(STAGING)])
-def test_no_request_without_a_right_gets_what_is_not_public(uri: str, authorization: list[str]) -> None:
+def test_no_request_without_a_right_gets_anything_private(uri: str, authorization: list[str]) -> None:
     found = EDGE.ask(uri, *authorization)
     for line in EDGE.logged:
         opened = {TOKENS[secret][0] for secret in secrets_of(uri, *authorization)}
@@ -83,7 +83,7 @@ keys = st.from_regex(r"images(-[a-z0-9]{1,8}){0,2}(/[A-Za-z0-9][A-Za-z0-9._~:-]{
 
 @settings(max_examples=300, deadline=None)
 @given(keys, st.sampled_from(sorted(KEYS)))
-def test_the_edge_signs_as_python_does(key: str, view: str) -> None:
+def test_the_edge_signs_like_python(key: str, view: str) -> None:
     secret = next(secret for secret, (opened, _) in TOKENS.items() if opened == view and secret != EXPIRED)
     assert EDGE.ask(f"/{signed(view, key)}", basic(secret)).key == key
     assert EDGE.ask(f"/{secret}/{signed(view, key)}x").status == 404
@@ -91,7 +91,7 @@ def test_the_edge_signs_as_python_does(key: str, view: str) -> None:
 
 @settings(max_examples=300, deadline=None)
 @given(uris(), st.sampled_from((EXPIRED, REVOKED, ORPHAN)))
-def test_a_token_without_a_right_is_answered_in_one_way(uri: str, secret: str) -> None:
+def test_every_token_without_a_right_gets_the_same_answer(uri: str, secret: str) -> None:
     unknown = "sst_" + "u" * 32
     assert EDGE.ask(uri.replace(secret, unknown), basic(unknown)) == EDGE.ask(uri, basic(secret))
     assert EDGE.ask(f"/{secret}{uri}") == EDGE.ask(f"/{unknown}{uri}")

@@ -578,7 +578,7 @@ def test_without_lost_events_the_catalog_needs_no_reconcile(
     tell(request, record_property, stories, {**EACH_FAULT, "files deleted": 150, "withdrawn, as was answered": 40})
 
 
-def test_a_revision_that_went_away_and_came_back_does_not_hide_a_change(
+def test_a_revision_that_returns_does_not_hide_a_change(
     request: pytest.FixtureRequest, record_property: Callable[[str, object], None]
 ) -> None:
     """Equal bytes are an equal revision: a conditional write goes through when its document went away and came back."""

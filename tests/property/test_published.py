@@ -197,7 +197,7 @@ def test_each_object_that_may_be_replaced_is_kept_off_the_list() -> None:
 
 
 @pytest.mark.parametrize("form", ["one PUT", "in parts"])
-def test_two_urls_for_one_refused_object_do_not_replace_it_once_it_is_right(form: str) -> None:
+def test_a_second_url_for_a_refused_object_cannot_replace_the_corrected_one(form: str) -> None:
     """The list is corrected after both URLs were signed: the object stays refused, and is not open to the second."""
     publisher = Publisher(0)
     files = {"lxd.tar.xz": METADATA[0], "rootfs.squashfs": ROOTS[0], "SHA256SUMS": LISTS[1]}

@@ -90,7 +90,7 @@ def finds(kept: Kept, seed: int) -> bool:
 
 
 @pytest.mark.parametrize("what", SEEDS)
-def test_a_kept_seed_finds_what_is_no_longer_prevented(what: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_kept_seed_finds_a_fault_once_its_prevention_is_removed(what: str, monkeypatch: pytest.MonkeyPatch) -> None:
     kept = SEEDS[what]
     monkeypatch.setattr("imageserver.storage.parallel.ThreadPoolExecutor", InTurnPool)
     run_quietly(monkeypatch)

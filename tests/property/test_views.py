@@ -201,7 +201,7 @@ def test_retention_moves_no_channel(changes: list[Any]) -> None:
         server.publish(*server.products())
 
 
-def test_the_views_of_this_test_show_something() -> None:
+def test_the_views_of_this_test_are_not_empty() -> None:
     """Else what is said above would be said of nothing."""
     server = system(*VIEWS)
     for path in PATHS:

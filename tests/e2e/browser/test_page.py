@@ -110,7 +110,7 @@ def test_a_fingerprint_finds_its_product(
     assert seen.rows() == ["Debian 13"]
 
 
-def test_an_image_is_found_as_clients_write_it_and_by_its_product(site: Site, visit: type_of_visit) -> None:
+def test_an_image_is_found_by_the_name_that_clients_use_and_by_its_product(site: Site, visit: type_of_visit) -> None:
     site.publish(images=document({NOBLE: product(NOBLE, [HOUR])}))
     assert visit("?q=mine:ubuntu/noble").rows() == ["ubuntu noble"]
     assert visit(f"?q={NOBLE}").rows() == ["ubuntu noble"]
@@ -188,7 +188,7 @@ def test_each_state_has_its_own_badge(site: Site, visit: type_of_visit) -> None:
     }
 
 
-def test_the_stale_limit_is_the_readers_and_kept_in_the_address(site: Site, visit: type_of_visit) -> None:
+def test_the_stale_limit_is_chosen_by_the_reader_and_kept_in_the_address(site: Site, visit: type_of_visit) -> None:
     site.publish(images=document({NOBLE: product(NOBLE, [31 * DAY])}))
     seen = visit()
     assert state_of(seen.page, "ubuntu noble") == "Stale"
@@ -235,7 +235,7 @@ def test_a_product_whose_images_are_all_withheld_says_why(site: Site, visit: typ
 # One product ----------------------------------------------------------------------------------------------------------
 
 
-def test_a_product_in_full(site: Site, visit: type_of_visit) -> None:
+def test_a_product_is_shown_with_every_field(site: Site, visit: type_of_visit) -> None:
     fields = {"requirements": {"secureboot": "false"}, "support_eol": "2029-05-31", "release_codename": "noble"}
     withheld = [{"alias": "ubuntu", "reason": "claimed by ubuntu:jammy:amd64:default"}]
     one = product(NOBLE, [HOUR, DAY, 2 * DAY]) | fields
@@ -316,7 +316,7 @@ def test_copy_buttons_copy_commands_with_this_servers_address(
     assert clipboard(seen.page) == expected.format(origin=site.url.rstrip("/"))
 
 
-def test_the_remotes_name_is_the_readers(site: Site, visit: type_of_visit) -> None:
+def test_the_reader_chooses_the_name_of_the_remote(site: Site, visit: type_of_visit) -> None:
     site.publish(images=document({NOBLE: product(NOBLE, [HOUR])}))
     seen = visit(f"?product=images/{NOBLE}")
     seen.page.locator("#remote").fill("team")
@@ -488,7 +488,7 @@ def test_without_javascript_the_page_says_so_and_shows_how_to_add_the_server(bro
 # Other servers --------------------------------------------------------------------------------------------------------
 
 
-def test_an_image_of_another_server_says_whose_it_is_and_when_that_was_compared(
+def test_a_mirrored_image_shows_its_server_and_the_time_of_the_last_comparison(
     site: Site, visit: type_of_visit
 ) -> None:
     mirrored = product(NOBLE, [HOUR, 2 * HOUR])
@@ -505,14 +505,14 @@ def test_an_image_of_another_server_says_whose_it_is_and_when_that_was_compared(
     assert "ab" * 20 in about.inner_text()
 
 
-def test_without_other_servers_nobody_asks_about_them(site: Site, visit: type_of_visit) -> None:
+def test_without_mirrors_the_page_does_not_request_their_status(site: Site, visit: type_of_visit) -> None:
     site.publish(images=document({NOBLE: product(NOBLE, [HOUR])}))
     seen = visit(f"?product=images/{NOBLE}")
     assert "Comes from" not in seen.page.locator("#detail-body dl").inner_text()
     assert {path for path, _ in site.answers if "mirrors" in path} == set()
 
 
-def test_a_followed_server_of_which_nobody_says_more_is_named_alone(site: Site, visit: type_of_visit) -> None:
+def test_a_mirrored_server_without_a_status_is_named_without_a_time(site: Site, visit: type_of_visit) -> None:
     mirrored = product(NOBLE, [HOUR])
     for version in mirrored["versions"].values():
         version["mirrored_from"] = "images.example.net"

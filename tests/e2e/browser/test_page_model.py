@@ -78,7 +78,7 @@ def test_ages_are_rounded_down(call: Callable[..., Any], seconds: int, said: str
         ("https://evil.example/", "https://h/https:/evil.example"),
     ],
 )
-def test_an_address_is_below_the_pages_own(call: Callable[..., Any], path: str, address: str) -> None:
+def test_an_address_is_below_that_of_the_page(call: Callable[..., Any], path: str, address: str) -> None:
     assert call("catalog", "address", "https://h/", path) == address
 
 
@@ -92,7 +92,7 @@ def test_an_address_is_below_the_pages_own(call: Callable[..., Any], path: str, 
         ("192.0.2.7", "my-images"),
     ],
 )
-def test_a_remote_is_named_after_the_server_but_never_as_one_the_clients_have(
+def test_a_remote_is_named_after_the_server_but_never_like_a_built_in_one(
     call: Callable[..., Any], hostname: str, name: str
 ) -> None:
     assert call("commands", "remoteName", hostname) == name
@@ -117,11 +117,11 @@ def test_a_query_survives_the_address_bar(call: Callable[..., Any], search: str)
 
 
 @pytest.mark.parametrize("search", ["?sort=constructor", "?sort=--image", "?stale=-1", "?stale=x", "?unknown=1"])
-def test_nonsense_in_the_address_bar_reads_as_the_usual(call: Callable[..., Any], search: str) -> None:
+def test_nonsense_in_the_address_bar_reads_as_the_default(call: Callable[..., Any], search: str) -> None:
     assert call("query", "parseQuery", search) == call("query", "parseQuery", "")
 
 
-def test_who_has_a_name_is_told_of_products_of_all_streams_that_ask_for_it(call: Callable[..., Any]) -> None:
+def test_the_holder_of_a_name_learns_of_claims_from_every_stream(call: Callable[..., Any]) -> None:
     products: list[dict[str, Any]] = [
         {"key": f"{stream}/a:1:amd64:default", "stream": stream, "name": "a:1:amd64:default", "shared": [], "raw": raw}
         for stream, raw in (

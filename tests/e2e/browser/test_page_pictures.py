@@ -26,6 +26,6 @@ def test_each_picture_can_be_made_again(browser: "Browser", tmp_path: Path, pict
     assert 20_000 < len(made) < MOST_BYTES
 
 
-def test_the_committed_pictures_are_these() -> None:
+def test_the_committed_pictures_match_the_list() -> None:
     assert sorted(file.stem for file in FOLDER.iterdir()) == sorted(picture.name for picture in PICTURES)
     assert [file.name for file in FOLDER.iterdir() if file.stat().st_size > MOST_BYTES] == []

@@ -299,7 +299,7 @@ EXAMPLES: dict[str, BaseException] = {
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
-def test_every_way_to_have_no_credentials_says_what_to_do(name: str) -> None:
+def test_every_way_to_have_no_credentials_has_its_own_advice(name: str) -> None:
     reason = aws.unusable(EXAMPLES[name])
     assert reason
     assert re.search("AWS_|aws sso login|aws login", reason.remedy)

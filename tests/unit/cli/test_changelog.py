@@ -26,7 +26,7 @@ def towncrier(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str
 
 
 @pytest.mark.parametrize("fragment", FRAGMENTS, ids=lambda path: path.name)
-def test_a_fragment_is_named_for_its_issue_and_kind_and_says_so_in_a_few_sentences(fragment: Path) -> None:
+def test_a_changelog_fragment_is_named_for_its_issue_and_kind_and_has_a_few_sentences(fragment: Path) -> None:
     assert NAME.fullmatch(fragment.name)
     text = fragment.read_text()
     assert text.strip().endswith(".")
@@ -54,7 +54,7 @@ def project(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_a_release_takes_the_fragments_into_the_changelog_and_its_notes_are_their_section(project: Path) -> None:
+def test_a_release_moves_the_fragments_into_a_section_which_becomes_its_notes(project: Path) -> None:
     done = towncrier(project, "--yes", "--version", "1.2.0", "--date", "2026-11-25")
     assert done.returncode == 0, done.stderr
     assert "## 1.1.0 (2026-10-01)\n\n- Old." in (project / "CHANGELOG.md").read_text()
@@ -64,7 +64,7 @@ def test_a_release_takes_the_fragments_into_the_changelog_and_its_notes_are_thei
 
 
 @pytest.mark.parametrize("name", ["41.fixes.md", "notes.md"])
-def test_a_fragment_of_a_kind_that_does_not_exist_stops_the_release(project: Path, name: str) -> None:
+def test_a_fragment_of_an_unknown_kind_stops_the_release(project: Path, name: str) -> None:
     (project / ".changes" / name).write_text("Lost otherwise.\n")
     done = towncrier(project, "--draft", "--version", "1.2.0")
     assert done.returncode == 1
@@ -90,7 +90,7 @@ def test_a_version_without_a_section_is_refused(project: Path) -> None:
         changelog.notes("v1.2.0", project)
 
 
-def test_the_workflow_gets_a_reason_and_a_failure_for_a_tag_that_is_no_version(
+def test_a_tag_that_is_not_a_version_fails_the_workflow_with_a_reason(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert changelog.main(["v0.0.0-none"]) == 1

@@ -42,12 +42,12 @@ def test_a_short_subject_without_paths_passes(subject: str) -> None:
         ("fixup! Settings", "is not squashed yet"),
     ],
 )
-def test_another_subject_is_refused_with_its_fault(subject: str, fault: str) -> None:
+def test_any_other_subject_is_refused_with_its_fault(subject: str, fault: str) -> None:
     assert [fault in found for found in commits.faults(subject)] == [True]
 
 
 @pytest.mark.parametrize(("message", "code"), [("# a comment\n\nA subject\n\nbody " + "x" * 99, 0), ("x" * 80, 1)])
-def test_the_hook_reads_the_first_line_that_is_no_comment(tmp_path: Path, message: str, code: int) -> None:
+def test_the_hook_reads_the_first_line_that_is_not_a_comment(tmp_path: Path, message: str, code: int) -> None:
     file = tmp_path / "COMMIT_EDITMSG"
     file.write_text(message)
     assert commits.main([str(file)]) == code

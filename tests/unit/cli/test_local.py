@@ -33,9 +33,7 @@ def printed(sample: bool = True, **parameters: str) -> list[str]:
         ("incus", {"incus"}, "/var/cache/incus/*"),
     ],
 )
-def test_only_what_applies_to_the_clients_that_are_served_is_printed(
-    clients: str, programs: set[str], caches: str
-) -> None:
+def test_only_commands_for_the_served_clients_are_printed(clients: str, programs: set[str], caches: str) -> None:
     lines = printed(Clients=clients)
     assert {line.split()[0] for line in lines if " remote add mine " in line} == programs
     assert f"sudo sh -c 'rm -rf {caches}'" in lines

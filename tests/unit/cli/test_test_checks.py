@@ -60,7 +60,7 @@ def lint(monkeypatch: pytest.MonkeyPatch, *names: str) -> int:
     return command.main()
 
 
-def test_a_check_that_does_not_exist_is_named(
+def test_an_unknown_check_is_reported_by_name(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert lint(monkeypatch, "rough") == 2
@@ -78,7 +78,7 @@ def test_a_check_whose_program_is_missing_fails_where_everything_is_required(
 
 
 @pytest.mark.parametrize(("program", "code"), [("true", 0), ("false", 1)])
-def test_the_exit_status_is_that_of_the_checks(program: str, code: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_exit_status_reflects_the_checks(program: str, code: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(command, "checks", lambda _project: {"ruff": [program], "mypy": ["true"]})
     assert lint(monkeypatch) == code
     assert lint(monkeypatch, "mypy") == 0
@@ -125,7 +125,7 @@ def test_workflows_run_the_two_scripts_that_a_contributor_runs() -> None:
     assert release["release"]["needs"] == "ci"
 
 
-def test_updates_are_asked_for_where_something_is_pinned() -> None:
+def test_updates_are_configured_wherever_something_is_pinned() -> None:
     updates = yaml.safe_load((ROOT / ".github" / "dependabot.yml").read_text())["updates"]
     folders = {folder for update in updates for folder in update.get("directories", [update.get("directory")])}
     for folder in folders:
@@ -136,7 +136,7 @@ def test_updates_are_asked_for_where_something_is_pinned() -> None:
 @pytest.mark.parametrize(
     "source", sorted((ROOT / "infra" / "gates" / "locks").glob("*.in")), ids=lambda path: path.name
 )
-def test_a_lock_of_the_gates_says_how_it_is_made(source: Path) -> None:
+def test_a_lock_of_the_gates_states_the_command_that_makes_it(source: Path) -> None:
     """Dependabot makes it again with the command in its header."""
     lines = source.with_suffix(".txt").read_text().splitlines()
     assert re.match(

@@ -63,7 +63,7 @@ def tidy(system: System) -> list[str]:
     return [task.what for task in run.tasks]
 
 
-def test_a_version_costs_as_many_requests_as_are_billed(system: System) -> None:
+def test_the_bill_has_the_requests_that_a_version_costs(system: System) -> None:
     path, product = f"{PRODUCT}/20261101_10:00", parse_product(PRODUCT)
     status.look(system.store, DocumentCache(system.store), parse_version(path))  # before its URLs are signed
     upload(system, path)
@@ -104,7 +104,7 @@ def test_a_status_request_of_a_waiting_publisher_is_billed(system: System) -> No
     assert costs.POLL_S == status.POLL_S
 
 
-def test_a_run_of_maintain_costs_as_many_requests_as_are_billed(system: System) -> None:
+def test_the_bill_has_the_requests_that_a_run_of_maintain_costs(system: System) -> None:
     kept = len(PRODUCTS) * VERSIONS - 1
     reconcile(ReconcileServices(system.store, Sent(), ("incus", "lxd")), Run())
     assert counted(system) == (0, 2 * len(PRODUCTS) + 7, kept + 4)
@@ -112,7 +112,7 @@ def test_a_run_of_maintain_costs_as_many_requests_as_are_billed(system: System) 
     assert counted(system) == (0, 4 * len(PRODUCTS) + 5, kept + 3)
 
 
-def test_the_templates_numbers_are_those_of_the_bill() -> None:
+def test_the_bill_uses_the_numbers_of_the_template() -> None:
     stack = stacks.deployed()
     default = {name: body["Default"] for name, body in stack.raw["Parameters"].items()}
     assert int(default["NoncurrentDays"]) == costs.SMALL.noncurrent_days
@@ -129,7 +129,7 @@ def test_the_templates_numbers_are_those_of_the_bill() -> None:
     assert len(without_dimension) + 3 + 2 == costs.OWN_METRICS
 
 
-def test_what_following_others_adds_is_what_the_template_adds() -> None:
+def test_the_bill_adds_what_mirrors_add_to_the_template() -> None:
     alone, following = stacks.deployed(), stacks.deployed(MirrorSchedule="rate(1 hour)")
     watched = [
         sum(len(list(metrics_of(alarm))) for alarm in stack.of_type("AWS::CloudWatch::Alarm").values())
@@ -144,7 +144,7 @@ def test_what_following_others_adds_is_what_the_template_adds() -> None:
     assert len(encode_state(MirrorState(held=version))) / 100 == pytest.approx(costs.HELD_BYTES, rel=0.2)
 
 
-def test_what_views_add_is_what_the_function_reads() -> None:
+def test_the_bill_adds_the_reads_that_views_cost_at_the_edge() -> None:
     edge = edge_views.Edge()
     for asked in (
         [f"/{edge_views.signed('staging', edge_views.PRIVATE)}", edge_views.basic(edge_views.STAGING)],
@@ -157,7 +157,7 @@ def test_what_views_add_is_what_the_function_reads() -> None:
     assert [row.dollars for row in costs.viewing(10)][:3] == pytest.approx([0.8, 1.2, 0.25])
 
 
-def test_what_redacting_adds_is_what_the_template_adds() -> None:
+def test_the_bill_adds_what_redaction_adds_to_the_template() -> None:
     alone, viewing = stacks.deployed(), stacks.deployed(Views="true")
     watched = [
         sum(len(list(metrics_of(alarm))) for alarm in stack.of_type("AWS::CloudWatch::Alarm").values())
@@ -168,7 +168,7 @@ def test_what_redacting_adds_is_what_the_template_adds() -> None:
     assert viewing.properties("AccessLogsQueue")["ReceiveMessageWaitTimeSeconds"] == 20
 
 
-def test_what_deltas_add_is_what_the_template_adds() -> None:
+def test_the_bill_adds_what_deltas_add_to_the_template() -> None:
     alone, making = stacks.deployed(), stacks.deployed(Deltas="1")
     watched = [
         sum(len(list(metrics_of(alarm))) for alarm in stack.of_type("AWS::CloudWatch::Alarm").values())
@@ -202,7 +202,7 @@ def test_the_calculator_accepts_other_numbers() -> None:
     assert done.stdout.endswith(f"| **total** | | **{together:,.2f}** |\n")
 
 
-def test_the_figures_that_other_pages_quote_are_those_of_the_bill() -> None:
+def test_other_pages_quote_the_figures_of_the_bill() -> None:
     small, large = costs.bill(costs.SMALL), costs.bill(costs.LARGE)
     readme = (PROJECT / "README.md").read_text()
     assert f"[about ${sum(row.dollars for row in small):.0f} a month](infra/COSTS.md)" in readme

@@ -87,7 +87,7 @@ def test_no_handler_escapes_the_contract_of_handlers() -> None:
     assert set(contract["modules"]) == {name for name in started if f"{name}.handler" in template}
 
 
-def test_the_core_imports_no_aws_library_and_no_clock_of_its_own() -> None:
+def test_the_core_imports_no_aws_library_and_no_clock() -> None:
     modules = [f"imageserver.{layer}.{path.stem}" for layer in CORE for path in (PACKAGE / layer).glob("[a-z]*.py")]
     program = f"import sys\nfor m in {modules}: __import__(m)\nprint(*sorted(sys.modules))"
     loaded = subprocess.run(
@@ -117,5 +117,5 @@ def test_only_the_adapters_know_botos_errors() -> None:
     ("name", "kernel"),
     [("amd64", "x86_64"), ("arm64", "aarch64"), ("armhf", "armv7l"), ("i386", "i686"), ("ppc64el", "ppc64le")],
 )
-def test_architectures_have_one_name_each(name: str, kernel: str) -> None:
+def test_each_architecture_has_one_name(name: str, kernel: str) -> None:
     assert architectures.canonical(name) == kernel == architectures.canonical(kernel)

@@ -158,7 +158,7 @@ RUN = sorted(
 
 
 @pytest.mark.parametrize("line", RUN)
-def test_lines_of_the_other_commands_are_understood(line: str) -> None:
+def test_lines_of_the_other_commands_parse(line: str) -> None:
     name, *words = shlex.split(line)
     if name != "presign" or words:
         PROGRAMS[name].make_context(name, words)
@@ -203,7 +203,7 @@ def test_modules_that_a_page_runs_exist(page: str, module: str) -> None:
     assert importlib.util.find_spec(module), f"{page} runs {module}"
 
 
-def test_one_name_for_the_server_in_every_example() -> None:
+def test_every_example_uses_the_same_name_for_the_server() -> None:
     """Users add it as `mine`, at images.example.org; operators deploy the stack that samconfig.example.toml names."""
     whole = "\n".join(PAGES.values())
     assert set(re.findall(r"(?:lxc|incus) remote (?:add|set-url) (\S+)", whole)) == {"mine"}

@@ -32,7 +32,7 @@ ENDS = ("", ".py", "__.py", ".js")
 
 
 @pytest.mark.parametrize("test", mirrored(), ids=str)
-def test_each_unit_test_lies_where_its_module_lies(test: Path) -> None:
+def test_each_unit_test_is_where_its_module_is(test: Path) -> None:
     top, *folders = test.parent.parts
     assert top in CODE, f"tests/unit/{top} mirrors no folder of the code; expected one of {', '.join(CODE)}"
     folder = CODE[top].joinpath(*folders)

@@ -8,7 +8,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[3]
 
 
-def test_each_test_that_the_page_of_threats_names_exists() -> None:
+def test_each_test_named_by_the_threats_page_exists() -> None:
     rows = [line for line in (ROOT / "functions/THREATS.md").read_text().splitlines() if line.startswith("| a ")]
     known = set()
     for module in (ROOT / "tests").rglob("test_*.py"):

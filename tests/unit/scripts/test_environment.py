@@ -147,7 +147,7 @@ def test_the_script_starts_again_under_the_python_that_is_asked_for(
     assert started == [(python399, [str(python399), "scripts/test", "tests/unit", "-k", "keys"])]
 
 
-def test_the_python_that_runs_already_is_not_started_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_python_that_is_already_running_is_not_started_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "execv", None)
     monkeypatch.setattr(sys, "argv", ["scripts/test", "--python", "{}.{}".format(*sys.version_info), "-x"])
     environment.switch_python()

@@ -79,7 +79,7 @@ def who(folder: Path) -> list[str]:
         (ELSEWHERE, {"PROFILE_REGION": "eu-west-3"}, "eu-west-3"),
     ],
 )
-def test_requests_are_signed_for_the_region_that_the_other_scripts_would_take(
+def test_requests_are_signed_for_the_region_that_the_other_scripts_use(
     folder: Path, api: str, variables: dict[str, str], region: str
 ) -> None:
     program(folder, "aws", CLI)
@@ -93,7 +93,7 @@ def test_values_missing_from_the_environment_come_from_the_aws_cli(folder: Path)
     assert who(folder)[1:] == ['user = "ASIA:a=b"', 'header = "x-amz-security-token: t=="']
 
 
-def test_the_local_stack_takes_no_keys_that_are_set_for_aws(folder: Path) -> None:
+def test_the_local_stack_ignores_keys_that_are_set_for_aws(folder: Path) -> None:
     """People who work with AWS have some in the environment, and the walk of the README names no caller."""
     state = folder / "state"
     state.mkdir()

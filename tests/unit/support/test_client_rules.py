@@ -122,7 +122,7 @@ def test_only_incus_from_7_1_on_takes_a_unified_tarball_for_a_virtual_machine(cl
     assert {image.type for image in read(products, client)} == {"virtual-machine" if is_machine else "container"}
 
 
-def test_a_combined_type_says_nothing_of_a_split_image() -> None:
+def test_a_combined_type_does_not_affect_a_split_image() -> None:
     items = version()["items"]
     for part in items.values():
         part |= {"combined_type": "virtual-machine", "ftype": part["ftype"].replace("lxd", "incus")}

@@ -18,6 +18,6 @@ def test_a_missing_package_fails_where_extras_are_required(monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize("required", [True, False])
-def test_a_package_that_is_there_is_returned(required: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_installed_package_is_returned(required: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(extras, "REQUIRED", required)
     assert extras.optional("json", "contract").dumps([]) == "[]"

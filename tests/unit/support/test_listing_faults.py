@@ -77,7 +77,7 @@ def disk_delta(products: Products) -> None:
     items(products)["d.vcdiff"] = items(products)[f"rootfs.{OLD}.vcdiff"] | {"ftype": "disk-kvm.img.vcdiff"}
 
 
-def test_a_listing_of_this_server_has_none() -> None:
+def test_a_listing_of_this_server_has_no_faults() -> None:
     assert found(lambda _: None) == {}
 
 
@@ -139,6 +139,6 @@ def test_a_unified_tarball_without_a_root_is_found() -> None:
     assert unified({}).keys() == set(SERVED)
 
 
-def test_a_machine_that_only_newer_incus_takes_for_one_is_no_fault_alone() -> None:
+def test_a_machine_that_only_newer_incus_accepts_is_not_a_fault() -> None:
     assert unified({"rootfs.img": images.qcow2()}, combined_type="virtual-machine") == {}
     assert unified({"rootfs.img": bytes(100)}, combined_type="virtual-machine").keys() == {"incus-7.3"}

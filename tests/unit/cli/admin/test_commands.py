@@ -150,7 +150,7 @@ def test_piped_output_has_one_untruncated_line_per_version(system: System, serve
     assert "waits for its metadata" in lines[0][5]
 
 
-def test_on_a_terminal_reasons_stand_below_their_version(
+def test_a_terminal_shows_each_reason_below_its_version(
     system: System, server: FakeDeployment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(output, "width", lambda: 80)
@@ -329,7 +329,7 @@ def test_a_missing_folder_is_reported(server: FakeDeployment, tmp_path: Path) ->
     assert "neither a file below images* nor a catalog" in admin(f"import {tmp_path}", 4).stderr
 
 
-def test_restore_says_what_stays_off_the_list(system: System, server: FakeDeployment) -> None:
+def test_restore_reports_what_remains_withdrawn_or_is_being_deleted(system: System, server: FakeDeployment) -> None:
     path = listed(system, f"{TINY}/20261101")
     taken(system, path)
     said = admin(f"restore {path}/rootfs.squashfs", FOUND).stderr
@@ -344,7 +344,7 @@ def test_restore_says_what_stays_off_the_list(system: System, server: FakeDeploy
         assert "its files are being deleted: `admin prune --yes` ends that" in admin(line, FOUND).stderr
 
 
-def test_restore_says_of_what_is_not_withdrawn_that_it_is_not(system: System, server: FakeDeployment) -> None:
+def test_restore_names_each_version_that_is_not_withdrawn(system: System, server: FakeDeployment) -> None:
     there, gone = (listed(system, f"{TINY}/{name}", seed=name) for name in ("20261101", "20261102"))
     taken(system, gone)
     said = f"{there}: is not withdrawn\n{gone}: on the list again\n"
@@ -352,7 +352,7 @@ def test_restore_says_of_what_is_not_withdrawn_that_it_is_not(system: System, se
     assert admin(f"restore {gone} --dry-run").stdout == f"{gone}: is not withdrawn\n"
 
 
-def test_restore_by_a_fingerprint_does_not_take_a_listed_copy_for_what_is_withdrawn(
+def test_restore_by_a_fingerprint_asks_which_version_if_a_listed_copy_has_it_too(
     system: System, server: FakeDeployment
 ) -> None:
     gone = listed(system, f"{TINY}/20261101")
@@ -455,7 +455,7 @@ def test_an_alias_means_the_newest_version_and_is_refused_where_several_have_it(
 
 
 @pytest.mark.parametrize("stream", ["", "images/"])
-def test_a_product_is_found_by_its_name_as_the_page_shows_it(
+def test_a_product_is_found_by_the_name_that_the_page_shows(
     system: System, server: FakeDeployment, stream: str
 ) -> None:
     path = listed(system, f"{TINY}/20261101")
@@ -465,7 +465,9 @@ def test_a_product_is_found_by_its_name_as_the_page_shows_it(
     assert told(f"verify {name}")["versions"] == 1
 
 
-def test_an_image_is_listed_by_its_fingerprint_and_as_clients_write_it(system: System, server: FakeDeployment) -> None:
+def test_an_image_is_listed_by_its_fingerprint_and_by_the_name_that_clients_use(
+    system: System, server: FakeDeployment
+) -> None:
     path = listed(system, f"{TINY}/20261101")
     listed(system, "images/other/1/amd64/default/20261101", seed="other")
     decade = listed(system, "images/decade/1/amd64/default/20261101", seed="decade")
@@ -473,7 +475,7 @@ def test_an_image_is_listed_by_its_fingerprint_and_as_clients_write_it(system: S
         assert [one["version"] for one in told(f"list {name}")] == [version]
 
 
-def test_a_long_alias_behind_a_remote_is_the_newest_version_and_not_the_product(
+def test_a_long_alias_after_a_remote_means_the_newest_version_not_the_product(
     system: System, server: FakeDeployment
 ) -> None:
     """The same words without a remote are the path of the product: all its versions would be withdrawn."""
@@ -483,16 +485,14 @@ def test_a_long_alias_behind_a_remote_is_the_newest_version_and_not_the_product(
 
 
 @pytest.mark.parametrize("name", ["0123456789ab", "tiny/none", "nothing", "mine:möbel"])
-def test_a_name_that_nothing_has_is_refused_with_what_is_taken(
-    system: System, server: FakeDeployment, name: str
-) -> None:
+def test_an_unknown_name_is_refused_with_the_accepted_forms(system: System, server: FakeDeployment, name: str) -> None:
     listed(system, f"{TINY}/20261101")
     for command in ("show", "withdraw", "restore"):
         said = admin(f"{command} {name}", 3).stderr
         assert f"nothing has the fingerprint or the alias '{name}'; expected a product" in said
 
 
-def test_a_second_withdrawal_says_that_the_first_stays(system: System, server: FakeDeployment) -> None:
+def test_a_second_withdrawal_reports_that_the_first_stays_in_force(system: System, server: FakeDeployment) -> None:
     path = listed(system, f"{TINY}/20261101")
     taken(system, path, "does not boot")
     done = admin(f"withdraw {path} --reason again --yes")

@@ -63,7 +63,7 @@ def test_an_empty_receive_does_not_end_the_redrive() -> None:
     assert [what for what, _ in sqs.log] == ["send", "delete"] * 3, "sent before it is deleted, each once"
 
 
-def test_messages_that_were_only_shown_stay_in_the_queue() -> None:
+def test_showing_messages_leaves_them_in_the_queue() -> None:
     sqs = Sqs("ab", "c")
     assert redriven(sqs, really=False) == ["a", "b", "c"]
     assert sqs.log == [("put back", "a"), ("put back", "b"), ("put back", "c")]

@@ -105,7 +105,7 @@ def logging_to(target: str) -> Any:
     return SimpleNamespace(client=lambda *_, **__: s3)
 
 
-def test_the_bucket_of_logs_is_the_stacks_own_or_the_one_that_the_bucket_logs_to(
+def test_the_log_bucket_is_the_stacks_own_or_the_target_of_the_buckets_logging(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     assert Deployment(None, "images-1", local_logs="local-logs").logs_bucket == "local-logs"
@@ -271,12 +271,12 @@ def test_a_deployment_that_was_undone_is_a_hint() -> None:
 
 
 @pytest.mark.parametrize("status", ["ROLLBACK_COMPLETE", "UPDATE_ROLLBACK_FAILED", "DELETE_FAILED"])
-def test_a_stack_that_is_not_whole_is_a_fault(status: str) -> None:
+def test_an_incomplete_stack_is_a_fault(status: str) -> None:
     session = Session({**STACK, "StackStatus": status})
     assert len(only_faults(checks.CHECKS["deployment"](Deployment(session, "images-1", stack="images")))) == 1
 
 
-def test_an_alias_like_a_fingerprint_is_a_hint_whatever_stands_beside_it() -> None:
+def test_an_alias_like_a_fingerprint_is_a_hint_despite_other_problems_in_its_document() -> None:
     system = System()
     aliases = [*(f"no alias {number}" for number in range(300)), "deadbeefcafe"]
     noise = ", ".join('"os": "x"' for _ in range(300))

@@ -56,7 +56,7 @@ def world(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> World:
     return made
 
 
-def test_everything_that_is_listed_is_written_as_it_is_served(world: World) -> None:
+def test_an_export_writes_every_listed_file_as_it_is_served(world: World) -> None:
     assert "wrote 6 files" in world.admin("").stdout
     files, stored = world.files(), world.system.store.objects
     assert {name for name in files if not name.startswith("streams/")} == {
@@ -68,7 +68,7 @@ def test_everything_that_is_listed_is_written_as_it_is_served(world: World) -> N
 
 
 @pytest.mark.parametrize("filters", ["", "--only ubuntu", "--keep 1"])
-def test_clients_find_each_image_of_the_folder_and_its_files(world: World, filters: str) -> None:
+def test_clients_find_every_image_of_an_exported_folder(world: World, filters: str) -> None:
     world.admin(filters)
     files = world.files()
     found = read_catalog(files["streams/v1/index.json"], files)
@@ -77,7 +77,7 @@ def test_clients_find_each_image_of_the_folder_and_its_files(world: World, filte
         assert hashlib.sha256(files[download.path]).hexdigest() == download.sha256
 
 
-def test_an_export_is_repeated_for_what_is_missing_or_differs_alone(world: World) -> None:
+def test_a_repeated_export_writes_only_missing_and_changed_files(world: World) -> None:
     world.admin("")
     whole = world.files()
     (world.folder / OLD / "rootfs.squashfs").unlink()
@@ -89,7 +89,7 @@ def test_an_export_is_repeated_for_what_is_missing_or_differs_alone(world: World
     assert world.files() == whole
 
 
-def test_filters_choose_versions_and_the_catalog_names_no_others(world: World) -> None:
+def test_an_exported_catalog_names_only_the_versions_that_the_filters_take(world: World) -> None:
     assert "wrote 2 files" in world.admin("--only ubuntu:noble --keep 1").stdout
     listed = world.listed()
     assert {name: list(products) for name, products in listed.items()} == {
@@ -107,7 +107,7 @@ def test_a_filter_that_takes_nothing_writes_nothing(world: World) -> None:
 
 
 @pytest.mark.parametrize("damage", ["other bytes", "gone"])
-def test_a_file_that_is_not_what_the_catalog_says_keeps_the_old_catalog(world: World, damage: str) -> None:
+def test_a_file_that_differs_from_the_catalog_keeps_the_old_catalog(world: World, damage: str) -> None:
     world.admin("")
     before = world.files()
     world.system.upload("images/alpine/3.22/amd64/default/20261103_1000", images.split_image(seed="alpine"))

@@ -110,7 +110,7 @@ def test_new_versions_enter_a_channel_in_place_of_the_public_list(world: World) 
     assert PUBLIC_KEY not in world.system.store.objects
 
 
-def test_a_mirror_of_a_public_stream_that_a_view_shows_too_says_so(world: World) -> None:
+def test_show_names_every_view_that_shows_the_stream_of_a_mirror(world: World) -> None:
     world.publish()
     world.admin(f"{ADD} --only all")
     assert "shown in" not in world.admin("mirror show site").stdout
@@ -128,7 +128,7 @@ def test_a_mirror_of_a_public_stream_that_a_view_shows_too_says_so(world: World)
         ("--channel fresh", "images-fresh is in the public catalog, so the images would be public"),
     ],
 )
-def test_a_channel_that_would_not_hold_what_comes_is_refused_and_nothing_is_written(
+def test_a_channel_that_cannot_show_the_mirrored_images_is_refused_and_nothing_is_written(
     world: World, options: str, said: str
 ) -> None:
     both = channel("both", ("images-fresh", "images-hidden"), follows_newest=True)
@@ -139,7 +139,7 @@ def test_a_channel_that_would_not_hold_what_comes_is_refused_and_nothing_is_writ
     assert (world.system.store.objects, world.asked) == (before, [])
 
 
-def test_a_mirror_that_is_removed_with_its_images_says_which_channel_goes_back(world: World) -> None:
+def test_removing_a_mirror_with_its_images_names_each_channel_that_goes_back(world: World) -> None:
     make(world, channel())
     world.publish()
     world.admin(f"{ADD} --only all")
@@ -150,7 +150,7 @@ def test_a_mirror_that_is_removed_with_its_images_says_which_channel_goes_back(w
     assert f"the channel stable goes back from 20261101_1000: it shows nothing of {TINY.rpartition('/')[0]}" in said
 
 
-def test_a_dry_run_prints_what_comes_and_its_price_and_writes_nothing(world: World) -> None:
+def test_a_dry_run_prints_what_would_be_copied_and_its_price_and_writes_nothing(world: World) -> None:
     world.publish()
     world.upstream.files[f"{TINY}/rootfs.squashfs"] += b""
     told = world.told(f"{ADD} --only all --dry-run")
@@ -171,7 +171,7 @@ def test_a_dry_run_prints_what_comes_and_its_price_and_writes_nothing(world: Wor
         ("mirror add site http://10.0.0.1 --only all", "expected https"),
     ],
 )
-def test_what_cannot_be_followed_is_named_and_not_written(world: World, line: str, said: str) -> None:
+def test_an_invalid_mirror_is_refused_by_name_and_not_written(world: World, line: str, said: str) -> None:
     world.publish()
     assert said in world.admin(line, USAGE).stderr
     assert not world.system.store.objects
@@ -190,7 +190,7 @@ def test_a_server_that_cannot_copy_says_what_to_deploy(world: World) -> None:
     world.admin(f"{ADD} --only all --dry-run")
 
 
-def test_a_mirror_is_changed_with_replace_alone(world: World) -> None:
+def test_a_mirror_is_changed_only_with_replace(world: World) -> None:
     world.publish()
     world.admin(f"{ADD} --only all")
     assert "change it with --replace" in world.admin(f"{ADD} --only debian", USAGE).stderr
@@ -199,7 +199,7 @@ def test_a_mirror_is_changed_with_replace_alone(world: World) -> None:
     assert configured(world.system.store)["site"].only == ("debian",)
 
 
-def test_list_and_show_say_what_is_missing_and_why(world: World) -> None:
+def test_list_and_show_name_missing_files_and_the_reason(world: World) -> None:
     assert "no server is followed" in world.admin("mirror list").stderr
     world.publish()
     world.admin(f"{ADD} --only all")
@@ -217,11 +217,11 @@ def test_list_and_show_say_what_is_missing_and_why(world: World) -> None:
 
 
 @pytest.mark.parametrize("line", ["mirror show nobody", "mirror run nobody", "mirror remove nobody --keep-images"])
-def test_a_mirror_that_is_not_there_is_named(world: World, line: str) -> None:
+def test_an_unknown_mirror_is_reported_by_name(world: World, line: str) -> None:
     assert "there is no mirror nobody" in world.admin(line, NOTHING).stderr
 
 
-def test_run_says_why_an_upstream_is_not_followed_until_an_operator_accepts_it(world: World) -> None:
+def test_run_gives_the_reason_for_a_refused_upstream_until_an_operator_accepts_it(world: World) -> None:
     world.publish()
     world.publish("images/tiny/1/amd64/default/20261102_1000")
     world.publish("images/other/1/amd64/default/20261102_1000")
@@ -235,7 +235,7 @@ def test_run_says_why_an_upstream_is_not_followed_until_an_operator_accepts_it(w
     assert world.told("mirror list")[0]["state"] == "failed"
 
 
-def test_remove_says_whether_images_stay(world: World) -> None:
+def test_remove_reports_whether_the_images_stay(world: World) -> None:
     world.publish()
     world.admin(f"{ADD} --only all")
     assert "--keep-images or --withdraw-images" in world.admin("mirror remove site --yes", USAGE).stderr
@@ -244,7 +244,7 @@ def test_remove_says_whether_images_stay(world: World) -> None:
 
 
 @pytest.mark.parametrize(("option", "stays"), [("--keep-images", True), ("--withdraw-images", False)])
-def test_what_a_removed_mirror_brought_stays_or_goes(world: World, option: str, stays: bool) -> None:
+def test_images_of_a_removed_mirror_are_kept_or_withdrawn(world: World, option: str, stays: bool) -> None:
     world.publish()
     world.admin(f"{ADD} --only all")
     for one in world.asked:
@@ -261,7 +261,7 @@ def test_what_a_removed_mirror_brought_stays_or_goes(world: World, option: str, 
     assert state_of(world.system.store, "site").held == {}
 
 
-def test_a_removal_that_failed_can_be_repeated(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_removal_can_be_repeated(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     world.publish()
     world.admin(f"{ADD} --only all")
 
@@ -306,7 +306,7 @@ def test_a_keyring_without_a_key_is_refused_with_the_command_that_writes_one(wor
     assert configured(world.system.store) == {}
 
 
-def test_an_upstream_that_is_not_signed_is_not_followed_with_a_keyring(world: World, tmp_path: Path) -> None:
+def test_an_unsigned_upstream_is_not_followed_with_a_keyring(world: World, tmp_path: Path) -> None:
     world.publish()
     with gpg() as keys:
         keys.make_key("good")
@@ -317,7 +317,7 @@ def test_an_upstream_that_is_not_signed_is_not_followed_with_a_keyring(world: Wo
     assert configured(world.system.store) == {}
 
 
-def test_how_much_is_asked_of_a_server_at_once_can_be_said(world: World) -> None:
+def test_connections_and_bytes_per_second_can_be_set_within_limits(world: World) -> None:
     world.publish()
     world.admin(f"{ADD} --only all --connections 2 --bytes-per-s 5000000")
     found = configured(world.system.store)["site"]
@@ -328,7 +328,7 @@ def test_how_much_is_asked_of_a_server_at_once_can_be_said(world: World) -> None
     world.admin(f"{ADD} --only all --bytes-per-s 99999", USAGE)
 
 
-def test_show_counts_what_is_listed_now_rather_than_at_the_last_comparison(world: World) -> None:
+def test_show_counts_the_versions_listed_now_not_at_the_last_comparison(world: World) -> None:
     world.publish()
     world.admin(f"{ADD} --only all")
     assert "listed now: 0 of the 1 version that it holds" in world.admin("mirror show site").stdout

@@ -65,7 +65,7 @@ def test_a_large_document_is_in_memory_once() -> None:
     assert peak < 1.5 * len(body)
 
 
-def test_a_document_beyond_the_limit_is_refused_and_one_at_the_limit_read(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_document_above_the_limit_is_refused_and_one_at_the_limit_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(other_servers, "LARGEST_DOCUMENT_BYTES", 3 << 20)
     assert server_with(b"x" * (3 << 20)).read("streams/v1/images.json") == b"x" * (3 << 20)
     with pytest.raises(UpstreamRefused, match=r"streams/v1/images.json has more than 3,145,728 bytes"):
@@ -82,7 +82,7 @@ def test_a_document_beyond_the_limit_is_refused_and_one_at_the_limit_read(monkey
         (requests.exceptions.ConnectTimeout("me:secret@"), "ConnectTimeout; look at the address of that server"),
     ],
 )
-def test_a_server_that_cannot_be_reached_is_told_with_what_the_network_needs(error: OSError, says: str) -> None:
+def test_an_unreachable_server_is_reported_with_the_setting_that_the_network_needs(error: OSError, says: str) -> None:
     web = Web("https://me:secret@images.example.org")
     web.session.mount("https://", Failing(error))
     with pytest.raises(UpstreamRefused) as refusal:
@@ -92,7 +92,7 @@ def test_a_server_that_cannot_be_reached_is_told_with_what_the_network_needs(err
     assert (says in fault.what, "secret" in fault.what, fault.remedy) == (True, False, "")
 
 
-def test_a_refusal_of_another_server_does_not_speak_of_the_last_request_to_aws() -> None:
+def test_a_refusal_by_another_server_does_not_mention_the_last_request_to_aws() -> None:
     refusal = UpstreamRefused("there is no streams/v1/index.json")
     refusal.add_note("asked: s3 ListObjectsV2")
     fault = errors.explain(refusal)

@@ -47,7 +47,7 @@ def rebuilt(system: System) -> tuple[list[str], list[str]]:
 
 
 @pytest.mark.parametrize("damage", [b"{torn", b""])
-def test_a_rebuilt_record_keeps_the_withdrawal_of_the_last_one_that_can_be_read(system: System, damage: bytes) -> None:
+def test_a_rebuilt_record_keeps_the_withdrawal_of_the_last_readable_one(system: System, damage: bytes) -> None:
     withdraw(system.store, NOBLE, START, 24, lambda _: None, "a leak")
     before = system.store.objects[NOBLE.record_key].body
     if damage:
@@ -69,7 +69,7 @@ def test_a_rebuilt_record_keeps_the_withdrawal_of_the_last_one_that_can_be_read(
     assert states == {"withdrawn"}, "it was never listed meanwhile"
 
 
-def test_where_no_earlier_record_can_be_read_that_is_said(system: System) -> None:
+def test_a_rebuild_reports_that_no_earlier_record_is_readable(system: System) -> None:
     system.store.put(NOBLE.record_key, b"{torn")
     system.store.generations.clear()
     what, left = rebuilt(system)

@@ -51,7 +51,7 @@ def of(rows: list[dict[str, Any]], version: str) -> dict[str, Any]:
     return row
 
 
-def test_json_has_every_version_that_was_fetched_or_is_listed(logs: MemoryStore) -> None:
+def test_json_has_every_fetched_or_listed_version(logs: MemoryStore) -> None:
     put(logs, requests(CHOSEN))
     found = told("stats")
     assert {name: found[name] for name in ("log_files", "requests", "bytes", "hit_ratio", "hit_bytes")} == {
@@ -104,7 +104,9 @@ def test_a_long_table_is_cut_and_says_so(logs: MemoryStore) -> None:
     assert len(told("stats")["versions"]) == 27
 
 
-def test_what_cannot_be_read_is_said_on_standard_error_and_ends_nothing(logs: MemoryStore) -> None:
+def test_unreadable_log_lines_and_files_are_reported_on_standard_error_and_the_rest_is_counted(
+    logs: MemoryStore,
+) -> None:
     put(logs, gzip.compress(line()), name="0a")
     cut = put(logs, requests(LEGACY)[:-9], name="0b")
     put(logs, log([line(), b"x", line(sc_status="?")]), name="0c")
@@ -120,14 +122,14 @@ def test_what_cannot_be_read_is_said_on_standard_error_and_ends_nothing(logs: Me
     assert sum(found["unreadable_lines"].values()) == 3
 
 
-def test_days_decide_which_logs_are_read(logs: MemoryStore) -> None:
+def test_the_days_option_limits_which_logs_are_read(logs: MemoryStore) -> None:
     put(logs, requests(CHOSEN), ago=timedelta(days=40))
     assert "the oldest is of" in admin("stats --days 7", NOTHING).output
     assert told("stats --days 0")["requests"] == told("stats --days 41")["requests"] == 4
     assert told("stats --days 1000000")["requests"] == told(f"stats --days {10**20}")["requests"] == 4
 
 
-def test_without_logs_it_says_when_they_come(logs: MemoryStore) -> None:
+def test_without_logs_stats_says_when_they_will_arrive(logs: MemoryStore) -> None:
     said = admin("stats", NOTHING).output
     assert "there are no access logs below edge/ in images-logs; the first arrive some hours after EdgeLogs" in said
 
@@ -140,7 +142,7 @@ def test_no_address_and_no_token_is_printed(logs: MemoryStore) -> None:
             assert secret not in done.output
 
 
-def test_prune_keeps_what_is_still_fetched_and_says_since_when(logs: MemoryStore) -> None:
+def test_prune_keeps_a_version_that_was_fetched_recently_and_prints_its_last_fetch(logs: MemoryStore) -> None:
     put(logs, log([line(cs_uri_stem=f"/{OLD}/rootfs.squashfs")]), ago=timedelta(days=40))
     prune = "prune --keep-versions 1 --dry-run"
     assert [task["path"] for task in told(prune)["tasks"]] == [OLD]

@@ -28,13 +28,13 @@ def with_tokens(**made: datetime) -> View:
     return replace(private(), tokens=tokens)
 
 
-def test_uses_are_counted_by_label_with_the_last_one_whatever_the_order() -> None:
+def test_token_uses_are_counted_and_the_latest_found_in_any_order_of_lines() -> None:
     view = with_tokens(ci=NOW - timedelta(days=9), ann=NOW - timedelta(days=9))
     lines = [(NOW - timedelta(hours=hours), f"NXoL9==  {CI}") for hours in (2, 1, 3)]
     assert count(lines, view) == {"ci": Use(3, NOW - timedelta(hours=1)), "ann": Use()}
 
 
-def test_an_earlier_token_of_the_same_label_is_another_one() -> None:
+def test_uses_of_an_earlier_token_with_the_same_label_do_not_count() -> None:
     view = with_tokens(ci=NOW)
     assert count([(NOW - timedelta(seconds=1), CI)], view) == {"ci": Use()}
     assert count([(NOW, CI)], view) == {"ci": Use(1, NOW)}
@@ -48,7 +48,7 @@ def test_an_earlier_token_of_the_same_label_is_another_one() -> None:
         '{"view":"staging","label":"C I"}',
     ],
 )  # fmt: skip
-def test_a_line_about_something_else_is_no_use(text: str) -> None:
+def test_a_log_line_about_something_else_is_not_a_token_use(text: str) -> None:
     assert count([(NOW, text)], with_tokens(ci=NOW)) == {"ci": Use()}
 
 
@@ -98,7 +98,7 @@ def test_cloudwatchs_log_is_read_page_by_page_over_all_of_its_streams(
         list(CloudWatchLog(logs, GROUP).lines("staging", now - timedelta(days=1)))
 
 
-def test_a_log_group_that_is_not_there_says_when_it_will_be(logs: Any) -> None:
+def test_a_missing_log_group_is_reported_with_how_it_is_created(logs: Any) -> None:
     with pytest.raises(LogUnavailable, match=f"there is no log group {GROUP} in us-east-1: CloudFront makes it"):
         list(CloudWatchLog(logs, GROUP).lines("staging", NOW))
 
@@ -110,7 +110,7 @@ def test_a_log_group_that_is_not_there_says_when_it_will_be(logs: Any) -> None:
         (EndpointConnectionError(endpoint_url="https://logs"), "did not answer: "),
     ],
 )  # fmt: skip
-def test_a_log_that_cannot_be_read_says_why(
+def test_an_unreadable_log_is_reported_with_the_reason(
     logs: Any, monkeypatch: pytest.MonkeyPatch, error: Exception, says: str
 ) -> None:
     def refuse(**_: Any) -> Any:

@@ -94,7 +94,7 @@ def killed(call: str) -> Any:
     return on
 
 
-def test_a_private_remote_is_given_in_one_command_and_lost_in_another(world: World) -> None:
+def test_one_command_gives_a_private_remote_and_another_revokes_it(world: World) -> None:
     world.admin(STAGING)
     world.upload(f"images-staging/{NOBLE}/{NEW}")
     made = world.told("view token add staging ann")
@@ -138,7 +138,7 @@ def test_the_last_use_of_each_token_is_listed_with_its_count(world: World, tmp_p
     assert (bob["label"], bob["uses"], bob["last_use"]) == ("bob", 0, None)
 
 
-def test_a_log_that_cannot_be_read_leaves_the_list_and_says_so(world: World, tmp_path: Path) -> None:
+def test_an_unreadable_log_is_reported_and_the_list_still_printed(world: World, tmp_path: Path) -> None:
     world.admin(STAGING)
     world.admin("view token add staging ann")
     for log, why in ((LocalLog(tmp_path / "none"), "none cannot be read"), (None, "use --stack NAME")):
@@ -152,7 +152,7 @@ def test_a_log_that_cannot_be_read_leaves_the_list_and_says_so(world: World, tmp
         assert (ann["uses"], ann["last_use"]) == (None, None)
 
 
-def test_what_a_program_is_told_of_a_view_holds_no_secret(world: World) -> None:
+def test_the_json_of_a_view_holds_no_secret(world: World) -> None:
     world.admin(STAGING)
     world.admin("view token add staging ann")
     secret = configured(world.system.store)["staging"].secret
@@ -201,7 +201,7 @@ def test_a_channel_is_promoted_to_by_fingerprint(world: World) -> None:
     assert world.system.listed(view="stable") == {NAME: [NEW]}
 
 
-def test_a_channel_that_follows_the_newest_says_when_each_version_came_and_when_it_leaves(world: World) -> None:
+def test_a_channel_that_follows_the_newest_shows_when_each_version_came_and_when_it_leaves(world: World) -> None:
     world.admin("view create testing --channel --newest --expire-after 14d --streams images")
     world.upload(f"images/{NOBLE}/{OLD}", f"images/{NOBLE}/{NEW}")
     assert world.system.listed(view="testing") == {NAME: [NEW]}
@@ -217,7 +217,7 @@ def test_a_channel_that_follows_the_newest_says_when_each_version_came_and_when_
     assert world.told("view show testing")["expire_after_s"] == 14 * 24 * 3600
 
 
-def test_a_channel_with_an_expiry_says_what_left_it(world: World) -> None:
+def test_a_channel_with_an_expiry_shows_which_versions_left_it(world: World) -> None:
     world.admin(f"{STABLE} --expire-after 36h")
     world.upload(f"images/{NOBLE}/{NEW}")
     world.admin(f"promote {NOBLE}/{NEW} --to stable")
@@ -227,7 +227,7 @@ def test_a_channel_with_an_expiry_says_what_left_it(world: World) -> None:
     assert re.search(rf"{NOBLE}/{NEW}: promoted on \S+ by ann, left on ", world.admin("view show stable").stdout)
 
 
-def test_an_expiry_is_changed_and_what_would_not_have_left_yet_comes_back(world: World) -> None:
+def test_a_longer_expiry_brings_back_a_version_that_had_left(world: World) -> None:
     world.admin(f"{STABLE} --expire-after 36h")
     world.upload(f"images/{NOBLE}/{NEW}")
     world.admin(f"promote {NOBLE}/{NEW} --to stable")
@@ -256,7 +256,7 @@ def test_an_expiry_is_changed_and_what_would_not_have_left_yet_comes_back(world:
         (f"promote {NOBLE} --to stable --back", FOUND, "the channel stable shows nothing of"),
     ],
 )
-def test_what_cannot_be_promoted_is_named(world: World, line: str, code: int, said: str) -> None:
+def test_promote_names_whatever_it_cannot_promote(world: World, line: str, code: int, said: str) -> None:
     world.admin(STABLE)
     world.admin(STAGING)
     world.admin("view create testing --channel --newest --streams images")
@@ -264,7 +264,7 @@ def test_what_cannot_be_promoted_is_named(world: World, line: str, code: int, sa
     assert said in world.admin(line, code).stderr
 
 
-def test_withdrawing_what_a_channel_shows_says_where_it_goes(world: World) -> None:
+def test_withdrawing_a_version_shown_by_a_channel_prints_where_the_channel_goes_back_to(world: World) -> None:
     world.admin(STABLE)
     for version in (OLD, NEW):
         world.upload(f"images/{NOBLE}/{version}")
@@ -294,7 +294,7 @@ def test_withdrawing_what_a_channel_shows_says_where_it_goes(world: World) -> No
         ("view token add staging eve --expires 2d", "'2d' is not one of"),
     ],
 )
-def test_what_cannot_be_made_is_named_and_not_written(world: World, line: str, said: str) -> None:
+def test_an_invalid_view_is_refused_with_the_reason_and_not_written(world: World, line: str, said: str) -> None:
     for made in (STAGING, STABLE, "view token add staging bob"):
         world.admin(made)
     before = {key: found.body for key, found in world.system.store.objects.items()}
@@ -302,7 +302,7 @@ def test_what_cannot_be_made_is_named_and_not_written(world: World, line: str, s
     assert {key: found.body for key, found in world.system.store.objects.items()} == before
 
 
-def test_a_stream_that_everybody_sees_is_hidden_only_when_that_is_said(world: World) -> None:
+def test_a_public_stream_is_hidden_only_on_explicit_request(world: World) -> None:
     world.upload(f"images-staging/{NOBLE}/{OLD}", f"images/{NOBLE}/{NEW}")
     assert "images-staging is listed for everybody" in world.admin(STAGING, USAGE).stderr
     assert world.index == ["images", "images-staging"]
@@ -344,7 +344,7 @@ def test_a_view_without_products_has_an_index_that_clients_can_read(world: World
     assert json.loads(index) == {"format": "index:1.0", "index": {}}
 
 
-def test_a_server_whose_edge_knows_no_views_says_what_to_deploy(world: World) -> None:
+def test_a_server_without_views_at_its_edge_names_the_parameter_to_deploy(world: World) -> None:
     world.deployment.__dict__["view_store"] = None
     for line, code in ((STAGING, USAGE), (STABLE, USAGE), ("view sync", NOTHING)):
         assert "deploy it with the parameter Views=true" in world.admin(line, code).stderr
@@ -352,7 +352,7 @@ def test_a_server_whose_edge_knows_no_views_says_what_to_deploy(world: World) ->
 
 
 @pytest.mark.parametrize("call", ["create", "read", "change"])
-def test_a_creation_that_was_killed_is_ended_by_the_same_command(world: World, call: str) -> None:
+def test_a_killed_creation_is_finished_by_the_same_command(world: World, call: str) -> None:
     world.upload(f"images-staging/{NOBLE}/{NEW}")
     where = world.system.store if call == "create" else world.edge
     where.on = killed(call)
@@ -365,7 +365,7 @@ def test_a_creation_that_was_killed_is_ended_by_the_same_command(world: World, c
     assert world.system.listed("images-staging", "staging") == {NAME: [NEW]}
 
 
-def test_a_revocation_that_was_killed_is_ended_by_sync(world: World) -> None:
+def test_a_killed_revocation_is_finished_by_sync(world: World) -> None:
     world.admin(STAGING)
     world.admin("view token add staging ann")
     world.edge.on = killed("change")
@@ -439,7 +439,7 @@ def test_removing_a_view_is_said_first_and_deletes_all_that_was_of_it(world: Wor
     assert "there is no view staging" in world.admin("view remove staging --yes", NOTHING).stderr
 
 
-def test_a_private_stream_becomes_public_only_when_that_is_said(world: World) -> None:
+def test_a_private_stream_becomes_public_only_on_explicit_request(world: World) -> None:
     world.admin(STAGING)
     world.upload(f"images-staging/{NOBLE}/{NEW}")
     assert "images-staging would be public without staging" in world.admin("view remove staging --yes", FOUND).stderr
@@ -481,7 +481,7 @@ def test_a_channel_is_not_removed_while_a_version_is_shown_by_nothing_else(world
 @pytest.mark.parametrize(
     "line", ["view show no", "view token list no", "view token add no a", "view token revoke no a"]
 )
-def test_a_view_that_is_not_there_is_named(world: World, line: str) -> None:
+def test_an_unknown_view_is_reported_by_name(world: World, line: str) -> None:
     assert "there is no view no" in world.admin(line, NOTHING).stderr
 
 
@@ -496,7 +496,7 @@ def test_a_server_without_views_lists_none(world: World) -> None:
     ]
 
 
-def test_a_channel_that_requires_a_check_says_so_and_takes_what_has_passed(world: World) -> None:
+def test_a_channel_names_its_required_check_and_takes_a_version_that_passed(world: World) -> None:
     world.upload(f"images/{NOBLE}/{OLD}", f"images/{NOBLE}/{NEW}")
     world.admin(f"{STABLE} --require boots")
     assert "requires the checks boots" in world.admin("view show stable").stdout
@@ -510,7 +510,7 @@ def test_a_channel_that_requires_a_check_says_so_and_takes_what_has_passed(world
     assert "check boots" not in world.admin(f"show images/{NOBLE}/{OLD}").stdout
 
 
-def test_the_checks_that_a_channel_requires_are_changed_and_what_it_shows_stays(world: World) -> None:
+def test_changing_required_checks_leaves_the_versions_that_a_channel_shows(world: World) -> None:
     world.upload(f"images/{NOBLE}/{OLD}", f"images/{NOBLE}/{NEW}")
     world.admin(STABLE)
     world.admin(f"promote images/{NOBLE}/{OLD} --to stable")

@@ -5,7 +5,7 @@ from tests.support import trees
 
 
 @trees.needs_real_pairs
-def test_a_delta_grows_with_what_changed_and_each_way_is_measured() -> None:
+def test_a_delta_grows_with_the_changed_bytes_and_every_method_is_measured() -> None:
     figures = {one.name: one for one in delta_figures(1, (4, 8))}
     sizes = [figures[f"4 MB, {share} changed: delta: size"].median for share in ("1%", "2%", "10%")]
     assert sizes == sorted(sizes)

@@ -35,7 +35,7 @@ def test_a_figure_has_its_median_and_spread() -> None:
     assert exact("a", "MiB", 2.0).runs == 0
 
 
-def test_the_table_shows_the_ratio_and_against_what() -> None:
+def test_the_table_shows_each_ratio_and_its_baseline() -> None:
     slow = figure("slow", "s", [4.0] * 5)
     assert table([slow, figure("fast", "s", [1.0, 2.0, 3.0, 2.0, 2.0], slow)]).splitlines()[2:] == [
         "| slow | 4 | s |  | 5 |  |  |",
@@ -60,7 +60,7 @@ def test_the_json_is_a_list_with_the_documented_fields(tmp_path: Path) -> None:
     ]
 
 
-def test_plots_name_what_they_show(tmp_path: Path) -> None:
+def test_plots_label_their_bars_and_sizes(tmp_path: Path) -> None:
     slow = figure("slow & plain", "s", [4.0])
     write_svg([slow, figure("fast <one>", "s", [1.0], slow)], tmp_path / "bars.svg", "a machine")
     bars = (tmp_path / "bars.svg").read_text()
@@ -83,7 +83,7 @@ def test_a_copy_is_compared_with_curl_and_with_the_plain_loop() -> None:
     assert copied_figures(10, 1000, taken)[3].median == pytest.approx(300.0)
 
 
-def test_runs_are_chosen_by_their_disturbance_not_by_their_result() -> None:
+def test_benchmark_runs_are_chosen_by_disturbance_not_by_result() -> None:
     def taken(wall_s: float) -> Taken:
         return Taken(wall_s, 0.0, 0.0, "", "")
 
@@ -176,7 +176,7 @@ def test_a_single_baseline_is_the_only_one_that_runs(baseline: Baseline) -> None
     assert len(rows_of("slow", Read("", "bucket", "object"), [baseline])) == 3
 
 
-def test_bursts_make_a_median_and_the_worst_is_seen() -> None:
+def test_bursts_are_reported_with_their_median_and_their_worst() -> None:
     logged = Logged(catalog_writes=80, publish_attempts=50, publish_races=1, record_writes=100, record_races=0)
     found = {row.name: row for row in figures_of_bursts(100, [Burst(n, 60.0, 5.0, logged) for n in (100, 99, 100)])}
     lost = found["burst: versions lost"]
@@ -190,7 +190,7 @@ def test_a_plan_of_another_server_finds_the_same_files_as_plain_json(tmp_path: P
     assert files == dict.fromkeys(plan.WAYS, 40 // plan.VERSIONS_PER_PRODUCT * plan.KEEP * 3)
 
 
-def test_plans_that_differ_are_no_figures() -> None:
+def test_plans_that_differ_give_no_figures() -> None:
     runs = {
         "plain": [{"cpu_s": 2.0, "peak_mib": 90.0, "files": 6}],
         "plan": [{"cpu_s": 1.0, "peak_mib": 30.0, "files": 6}],

@@ -19,7 +19,7 @@ def test_documents_are_written_only_where_they_change(views: int, kind: str, cha
     assert measure(views, kind, VERSIONS)["writes"] == CATALOG + views * changed
 
 
-def test_each_view_costs_the_same_number_of_requests_whatever_it_shows_and_none_that_shows_nothing_of_it() -> None:
+def test_each_view_that_shows_the_product_costs_the_same_number_of_requests_and_any_other_none() -> None:
     for kind, each in (("all", 5), ("channel", 6), ("other", 0)):  # the document of a channel that moved is read again
         two, three = (measure(views, kind, VERSIONS)["requests"] for views in (2, 3))
         assert three - two == each

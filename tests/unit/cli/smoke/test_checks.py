@@ -96,7 +96,7 @@ def test_each_fault_fails_its_step_and_the_image_is_still_removed(
     assert fake.left() == []
 
 
-def test_another_product_with_an_alias_of_the_image_is_named_and_nothing_is_uploaded(fake: FakeServer) -> None:
+def test_a_product_that_has_an_alias_of_the_test_image_is_named_and_nothing_is_uploaded(fake: FakeServer) -> None:
     taken = json.dumps({"aliases": [image.ALIASES[1]]}).encode()
     fake.system.upload(FOREIGN, {"metadata.json": taken})
     fake.system.catch_up()

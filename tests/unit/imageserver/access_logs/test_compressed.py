@@ -19,18 +19,18 @@ def chunked(body: bytes, size: int) -> Iterator[bytes]:
 
 
 @pytest.mark.parametrize("size", [1, 7, 1000, 1 << 20])
-def test_lines_are_the_same_in_any_chunks(size: int) -> None:
+def test_lines_do_not_depend_on_chunk_sizes(size: int) -> None:
     assert list(lines_of(chunked(gzip.compress(BODY), size))) == LINES
 
 
-def test_gzip_files_in_a_row_are_one() -> None:
+def test_concatenated_gzip_files_are_read_as_one() -> None:
     half = len(BODY) // 2
     body = gzip.compress(BODY[:half]) + gzip.compress(BODY[half:])
     for size in (3, 1 << 20):
         assert list(lines_of(chunked(body, size))) == LINES
 
 
-def test_the_last_line_needs_no_end() -> None:
+def test_the_last_line_needs_no_newline() -> None:
     assert list(lines_of([gzip.compress(b"a\nb")])) == [b"a", b"b"]
     assert list(lines_of([gzip.compress(b"")])) == []
 
@@ -41,7 +41,7 @@ def test_the_last_line_needs_no_end() -> None:
      (gzip.compress(BODY)[:-8] + b"\0" * 8, "damaged"), (gzip.compress(BODY) + b"rubbish", "damaged")],
     ids=["nothing", "plain text", "cut short", "another checksum", "rubbish behind"],
 )  # fmt: skip
-def test_a_damaged_file_is_told_after_the_lines_before_the_damage(body: bytes, why: str) -> None:
+def test_a_damaged_file_is_reported_after_the_lines_before_the_damage(body: bytes, why: str) -> None:
     found: list[bytes] = []
     with pytest.raises(DamagedLog, match=why):
         found.extend(lines_of(chunked(body, 1000)))

@@ -34,12 +34,12 @@ def test_a_legacy_line_has_no_country_and_one_of_version_2_has_one() -> None:
     assert msgspec.structs.asdict(parsed(line(CHOSEN), CHOSEN)) == {**told, "country": "DE"}
 
 
-def test_fields_may_come_in_any_order_and_new_ones_are_passed_over() -> None:
+def test_fields_may_come_in_any_order_and_unknown_ones_are_ignored() -> None:
     fields = ["asn", *reversed(CHOSEN), "cs-new"]
     assert parsed(line(fields), fields) == parsed(line(CHOSEN), CHOSEN)
 
 
-def test_fields_may_be_divided_by_spaces() -> None:
+def test_fields_may_be_separated_by_spaces() -> None:
     assert parsed(line(CHOSEN).replace(b"\t", b" "), CHOSEN) == parsed(line(CHOSEN), CHOSEN)
 
 
@@ -91,7 +91,7 @@ def test_a_path_names_a_file_of_a_version_in_any_catalog(path: str, file: File |
         ({"sc_status": "000"}, False, True),
     ],
 )
-def test_a_fetch_is_a_get_that_was_answered_with_bytes_and_starts_once(
+def test_a_fetch_is_a_get_answered_with_bytes_and_only_its_first_range_starts_it(
     values: dict[str, str], is_fetch: bool, is_start: bool
 ) -> None:
     entry = parsed(line(**values))
@@ -103,7 +103,7 @@ def test_a_fetch_is_a_get_that_was_answered_with_bytes_and_starts_once(
     [("Hit", True), ("RefreshHit", True), ("OriginShieldHit", True), ("Miss", False), ("Error", None), ("-", None),
      ("LimitExceeded", None), ("FunctionGeneratedResponse", None)],
 )  # fmt: skip
-def test_only_what_the_edge_looked_for_is_a_hit_or_a_miss(result: str, is_hit: bool | None) -> None:
+def test_a_result_without_a_cache_lookup_is_neither_hit_nor_miss(result: str, is_hit: bool | None) -> None:
     assert parsed(line(x_edge_result_type=result)).is_hit is is_hit
 
 
@@ -119,7 +119,7 @@ def test_fewer_bytes_than_the_length_of_the_body_is_a_cut_download() -> None:
     [({"c_country": "-"}, "", "FRA"), ({"c_country": "Germany", "x_edge_location": "-"}, "", ""),
      ({"c_country": "ch", "x_edge_location": "12"}, "", "")],
 )  # fmt: skip
-def test_a_place_that_is_none_is_unknown(values: dict[str, str], country: str, location: str) -> None:
+def test_an_invalid_country_or_edge_location_is_unknown(values: dict[str, str], country: str, location: str) -> None:
     entry = parsed(line(CHOSEN, **values), CHOSEN)
     assert (entry.country, entry.location) == (country, location)
 
@@ -149,7 +149,7 @@ def test_an_unreadable_line_says_why_and_quotes_nothing_of_it(lines: list[bytes]
     assert ADDRESS not in str(refused.value)
 
 
-def test_an_entry_keeps_no_address_no_token_and_no_query() -> None:
+def test_an_entry_keeps_no_ip_address_token_or_query() -> None:
     entry = parsed(line(
         cs_uri_stem=f"/{TOKEN}/signed/{MAC}/{ROOT}", cs_uri_query="password=x", agent=f"curl/8.5.0%20{ADDRESS}",
     ))  # fmt: skip
@@ -158,7 +158,7 @@ def test_an_entry_keeps_no_address_no_token_and_no_query() -> None:
         assert secret not in repr(entry)
 
 
-def test_blank_lines_are_no_requests_and_ends_of_windows_lines_do_no_harm() -> None:
+def test_blank_lines_are_not_requests_and_windows_line_ends_are_harmless() -> None:
     parser = Parser()
     for one in header():
         parser.parse(one)

@@ -61,7 +61,7 @@ def test_bad_lines_are_counted_by_reason_and_the_others_count() -> None:
     }
 
 
-def test_a_cut_file_counts_as_far_as_it_goes_and_is_named() -> None:
+def test_a_truncated_file_counts_up_to_its_end_and_is_named() -> None:
     whole = gzip.compress(b"\n".join([*header(), *[line(time=f"10:{n % 60:02d}:00") for n in range(5000)]]), 0)
     counts = Statistics()
     counts.read("edge/cut.gz", [whole[: len(whole) // 2]], Parser())
@@ -76,7 +76,7 @@ def test_each_file_begins_with_its_own_fields() -> None:
     assert (counts.requests, counts.unreadable) == (1, {"comes before any known #Fields": 1})
 
 
-def test_deltas_save_what_the_root_they_replace_would_have_been() -> None:
+def test_a_delta_saves_the_size_of_its_root_less_its_own() -> None:
     older, base = f"{PRODUCT}/20261101_1000", "20261122_1000"
     counts = counted([
         line(cs_uri_stem=f"/{VERSION}/rootfs.{base}.vcdiff", sc_bytes="100", sc_content_len="90"),
@@ -90,7 +90,7 @@ def test_deltas_save_what_the_root_they_replace_would_have_been() -> None:
     assert savings(counts.versions, sizes) == Savings(downloads=3, size_bytes=180, replaced_bytes=17_000, unknown=1)
 
 
-def test_nothing_of_a_request_identifies_who_asked() -> None:
+def test_statistics_hold_nothing_that_identifies_a_requester() -> None:
     counts = counted([
         line(cs_uri_stem=f"/{TOKEN}/signed/{'A' * 22}/{ROOT}", agent=f"evil%20{ADDRESS}", cs_uri_query="a=b"),
         line(cs_uri_stem=f"/{ADDRESS}"),
@@ -112,7 +112,7 @@ def many(count: int) -> Iterator[bytes]:
         )  # fmt: skip
 
 
-def test_memory_is_bounded_however_many_things_a_log_names(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_is_bounded_however_many_names_a_log_has(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("MOST_VERSIONS", "MOST_CLIENTS", "MOST_PLACES"):
         monkeypatch.setattr(statistics, name, 50)
     counts = Statistics()

@@ -43,7 +43,7 @@ class Environments:
 
 @pytest.mark.parametrize("environments", [1, 7])
 @pytest.mark.parametrize("caller", [ROLE, SESSION, "repo:octocat/x:ref:refs/heads/branch-{}"])
-def test_a_publisher_is_answered_as_often_as_it_may_and_a_share_more_for_each_environment(
+def test_a_publisher_gets_its_rate_and_at_most_one_share_more_for_each_environment(
     environments: int, caller: str
 ) -> None:
     world = Environments(environments, 600)
@@ -55,7 +55,7 @@ def test_a_publisher_is_answered_as_often_as_it_may_and_a_share_more_for_each_en
     assert world.ask(caller, 1)[0] == 1, "as it was told"
 
 
-def test_over_many_minutes_a_publisher_gets_what_it_may() -> None:
+def test_over_many_minutes_a_publisher_gets_its_rate() -> None:
     world = Environments(3, 60)
     answered = 0
     for _ in range(600):
@@ -64,13 +64,13 @@ def test_over_many_minutes_a_publisher_gets_what_it_may() -> None:
     assert answered <= 60 * 11 + 3 * 11 * (60 // SHARES)
 
 
-def test_one_publisher_takes_nothing_from_another() -> None:
+def test_one_publisher_does_not_use_the_rate_of_another() -> None:
     world = Environments(1, 60)
     world.ask(ROLE, 1000)
     assert world.ask("repo:octocat/x:environment:prod", 60)[0] == 60
 
 
-def test_a_publisher_that_asks_now_and_then_costs_no_request_to_the_store() -> None:
+def test_an_occasional_publisher_costs_no_request_to_the_store() -> None:
     world = Environments(1, 600)
     for _ in range(10):
         assert world.ask(ROLE, 600 // SHARES)[0] == 600 // SHARES
@@ -81,7 +81,7 @@ def test_a_publisher_that_asks_now_and_then_costs_no_request_to_the_store() -> N
 @pytest.mark.parametrize(
     ("caller", "a_minute"), [("arn:aws:iam::1:user/op", 1), ("repo:stranger/x:ref:refs/heads/main", 1), (ROLE, 0)]
 )
-def test_an_operator_and_a_server_without_a_limit_are_not_counted_nor_is_who_may_nothing(
+def test_operators_callers_without_rights_and_servers_without_a_limit_are_not_counted(
     caller: str, a_minute: int
 ) -> None:
     world = Environments(1, a_minute)
@@ -90,7 +90,7 @@ def test_an_operator_and_a_server_without_a_limit_are_not_counted_nor_is_who_may
 
 
 @pytest.mark.parametrize("body", [b"{", b'{"x":' + b"[" * 100_000], ids=["torn", "nested"])
-def test_a_count_that_cannot_be_read_begins_anew(body: bytes) -> None:
+def test_an_unreadable_count_starts_over(body: bytes) -> None:
     world = Environments(1, 60)
     world.ask(ROLE, 4)
     (key,) = world.store.objects

@@ -41,7 +41,7 @@ def test_files_without_a_record_are_incomplete() -> None:
     assert "has arrived and is about to be read" in told(system).reasons[0].sentence
 
 
-def test_a_file_in_parts_is_waited_for_as_a_fresh_one_however_early_its_upload_began(system: System) -> None:
+def test_a_multipart_file_is_awaited_like_a_fresh_one_however_early_its_upload_began(system: System) -> None:
     key = f"{PATH}/disk.qcow2"
     system.store.put(key, images.qcow2())
     stored = system.store.objects[key]
@@ -100,7 +100,7 @@ def test_new_content_of_a_listed_file_waits_until_the_catalog_has_its_digest(sys
     assert status.is_terminal(told(system))
 
 
-def test_a_delta_waits_until_the_catalog_lists_it_or_says_why_not(system: System) -> None:
+def test_a_delta_is_awaited_until_the_catalog_lists_it_or_gives_a_reason(system: System) -> None:
     base = "20261101_10:00"
     system.upload(PATH, {f"rootfs.{base}.vcdiff": images.vcdiff("x")})
     system.ingest(PATH)

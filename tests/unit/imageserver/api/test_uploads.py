@@ -51,6 +51,6 @@ def test_a_version_of_today_or_long_ago_or_of_another_time_zone_is_signed(versio
     assert uploads.sign_one(service(), "ci", one).size == 9
 
 
-def test_what_is_refused_today_is_signed_on_its_day() -> None:
+def test_a_version_that_is_refused_today_is_signed_on_its_own_day() -> None:
     one = FileRequest(path=f"{NOBLE}/20261125_1200/rootfs.squashfs", size=9)
     assert uploads.sign_one(service(NOW + timedelta(days=2)), "ci", one).size == 9

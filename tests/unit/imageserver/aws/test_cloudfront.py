@@ -173,7 +173,7 @@ def test_a_version_whose_invalidation_fails_is_held_back_and_the_batch_is_publis
     assert edge.asked == [[f"{PATH}/rootfs.squashfs"]] * 2
 
 
-def test_the_index_names_a_new_product_though_another_one_failed(system: System) -> None:
+def test_the_index_names_a_new_product_although_another_failed(system: System) -> None:
     overwritten(system, "new")
     uploaded(system, JAMMY, images.split_image(seed="jammy"))
     published_all(system, Edge(NOBLE, StorageUnavailable("503")))

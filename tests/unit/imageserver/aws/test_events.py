@@ -20,7 +20,7 @@ def test_a_message_of_s3_names_the_key_as_it_was_uploaded() -> None:
     assert events.keys(s3_event(key)) == [key]
 
 
-def test_a_message_of_ours_names_a_version_or_a_product() -> None:
+def test_a_message_of_this_server_names_a_version_or_a_product() -> None:
     (folder,), (records,) = (events.keys(events.changed(p)) for p in (VERSION.prefix, PRODUCT.records_prefix))
     assert version_of(folder) == VERSION
     assert product_of_records(records) == PRODUCT
@@ -31,7 +31,7 @@ def test_a_record_and_the_prefix_of_its_product_name_the_same_product() -> None:
 
 
 @pytest.mark.parametrize("key", ["versions/", "versions/images/", f"{PRODUCT.path}/", "versions/images/ubuntu/README"])
-def test_a_key_that_no_product_has_is_refused(key: str) -> None:
+def test_a_key_outside_every_product_is_refused(key: str) -> None:
     with pytest.raises(InvalidUpload):
         product_of_records(key)
 
@@ -65,6 +65,6 @@ def test_any_other_message_is_unreadable(message: object) -> None:
 
 
 @pytest.mark.parametrize("body", ["no event", "[" * 100_000, '{"Records":' * 100_000], ids=["text", "list", "object"])
-def test_a_message_that_is_no_json_is_unreadable(body: str) -> None:
+def test_a_message_that_is_not_json_is_unreadable(body: str) -> None:
     with pytest.raises(events.UnreadableEvent):
         events.keys(body)

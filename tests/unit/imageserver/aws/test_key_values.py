@@ -56,7 +56,7 @@ def test_all_pages_are_read() -> None:
     assert store(Client(dict(entries))).read() == entries
 
 
-def test_what_is_so_already_is_not_changed() -> None:
+def test_entries_that_are_already_right_are_not_changed() -> None:
     client = Client({"a": "1", "b": "2"})
     store(client).change({"a": "1"}, ["c"])
     assert client.changes == []
@@ -70,7 +70,7 @@ def test_a_change_is_one_call_and_deletes_come_before_puts() -> None:
     ]
 
 
-def test_what_is_put_is_not_deleted_in_the_same_change() -> None:
+def test_a_key_that_is_put_is_not_deleted_in_the_same_change() -> None:
     client = Client({"a": "1"})
     store(client).change({"a": "2"}, ["a"])
     assert client.entries == {"a": "2"}
@@ -84,14 +84,14 @@ def test_many_entries_are_changed_fifty_at_a_time_over_the_revision_of_the_call_
     assert len(client.entries) == 100
 
 
-def test_a_lost_race_starts_again_from_fresh_reads() -> None:
+def test_a_lost_race_restarts_from_fresh_reads() -> None:
     client, pauses = Client({"a": "1"}, refusal("ConflictException"), refusal("ConflictException")), list[float]()
     store(client, pauses).change({"a": "2"}, [])
     assert client.entries == {"a": "2"}
     assert pauses == [0.2, 0.4]
 
 
-def test_five_lost_races_are_given_up() -> None:
+def test_a_change_gives_up_after_five_lost_races() -> None:
     client = Client({}, *[refusal("ConflictException")] * 5)
     with pytest.raises(CatalogBusy, match=r"5 times another change .* try again"):
         store(client).change({"a": "2"}, [])
@@ -108,7 +108,7 @@ def test_five_lost_races_are_given_up() -> None:
         (MissingDependencyException(msg="x"), StorageDenied, "pip install awscrt"),
     ],
 )
-def test_an_error_says_who_can_act(error: Exception, kind: type[Exception], says: str) -> None:
+def test_an_error_names_who_can_act(error: Exception, kind: type[Exception], says: str) -> None:
     with pytest.raises(kind, match=says):
         store(Client({}, error)).change({"a": "1"}, [])
 
@@ -116,14 +116,14 @@ def test_an_error_says_who_can_act(error: Exception, kind: type[Exception], says
 @pytest.mark.parametrize(
     ("key", "value"), [("k" * 513, ""), ("k", "v" * 1025), ("\u00e4" * 257, ""), ("k", "\u00e4" * 513)]
 )
-def test_what_the_store_cannot_hold_is_refused_before_anything_changes(key: str, value: str) -> None:
+def test_entries_that_the_store_cannot_hold_are_refused_before_anything_changes(key: str, value: str) -> None:
     client = Client({"old": "1"})
     with pytest.raises(ValueError, match="takes 512 and 1,024"):
         store(client).change({key: value}, ["old"])
     assert client.entries == {"old": "1"}
 
 
-def test_what_the_store_just_holds_is_taken() -> None:
+def test_entries_at_the_limits_of_the_store_are_accepted() -> None:
     client = Client({})
     store(client).change({"k" * 512: "v" * 1024}, [])
     assert client.entries == {"k" * 512: "v" * 1024}

@@ -49,7 +49,7 @@ def hold(client: Any, *records: dict[str, Any]) -> Hold:
     return Hold(client, URL, records)
 
 
-def test_messages_are_hidden_for_a_minute_from_the_start_and_those_that_failed_for_longer() -> None:
+def test_messages_are_hidden_for_a_minute_from_the_start_and_failed_ones_for_longer() -> None:
     a, b, sqs = record("a", 1), record("b", 2), Sqs()
     with hold(sqs, a, b) as held:
         assert sqs.calls == [(60, "handle of a"), (60, "handle of b")]
@@ -58,7 +58,7 @@ def test_messages_are_hidden_for_a_minute_from_the_start_and_those_that_failed_f
     assert held.problem == ""
 
 
-def test_messages_stay_hidden_while_the_process_works_and_what_was_handled_is_deleted_once(
+def test_messages_stay_hidden_during_the_work_and_handled_ones_are_deleted_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(queues, "RENEW_S", 0.01)
@@ -84,7 +84,7 @@ def test_ten_messages_go_into_one_call() -> None:
     assert sqs.sizes == [10, 10, 3]
 
 
-def test_a_queue_that_does_not_answer_is_told_and_ends_nothing() -> None:
+def test_an_unresponsive_queue_is_reported_and_the_work_goes_on() -> None:
     client = boto3.client("sqs", region_name="us-east-1", aws_access_key_id="x", aws_secret_access_key="x")
     with Stubber(client) as stub:
         stub.add_client_error("change_message_visibility_batch", "AccessDenied", "no")
@@ -93,7 +93,7 @@ def test_a_queue_that_does_not_answer_is_told_and_ends_nothing() -> None:
     assert "AccessDenied" in held.problem
 
 
-def test_a_message_that_the_queue_does_not_hide_is_told() -> None:
+def test_a_message_that_the_queue_refuses_to_hide_is_reported() -> None:
     failed = {"Failed": [{"Id": "0", "SenderFault": True, "Code": "ReceiptHandleIsInvalid", "Message": "expired"}]}
     with hold(Sqs(failed), record("a", 1)) as held:
         pass

@@ -56,7 +56,7 @@ def aliases_of(system: System, product: str) -> list[str]:
         ({"a": ["images/ubuntu/current"]}, "images/ubuntu/current/amd64/default", "ubuntu", False),
     ],
 )
-def test_a_product_has_an_alias_when_each_of_its_publishers_may_write_there_or_was_granted_it(
+def test_a_product_has_an_alias_if_each_of_its_publishers_may_write_there_or_was_granted_it(
     publishers: dict[str, list[str]], product: str, alias: str, allowed: bool
 ) -> None:
     system = System(rights=Rights.parse(json.dumps(publishers)))
@@ -78,7 +78,7 @@ def test_a_refused_alias_is_an_error_of_the_version_that_asks_for_it() -> None:
 
 
 @pytest.mark.parametrize("alias", ["0123456789ab", "f" * 64, "abcdef", "ABCDEF012345", "202611231000"])
-def test_an_alias_that_clients_take_for_a_fingerprint_is_refused(alias: str) -> None:
+def test_an_alias_that_clients_would_read_as_a_fingerprint_is_refused(alias: str) -> None:
     system = System()
     upload(system, UBUNTU, [alias])
     assert alias not in aliases_of(system, UBUNTU)
@@ -87,7 +87,7 @@ def test_an_alias_that_clients_take_for_a_fingerprint_is_refused(alias: str) -> 
     assert any(f"the alias {alias} is" in reason.sentence for reason in found.reasons)
 
 
-def test_a_path_gives_no_alias_that_is_a_fingerprint() -> None:
+def test_no_alias_from_a_path_looks_like_a_fingerprint() -> None:
     """A release named `current` gives its os for an alias."""
     system = System()
     upload(system, "images/deadbeefcafe/current/amd64/default", [])
@@ -117,7 +117,7 @@ def test_a_new_grant_counts_when_the_product_is_folded_again() -> None:
 
 
 @pytest.mark.parametrize("first", [TEAM, "images/ubuntu/lts/amd64/default"])
-def test_a_name_of_a_path_belongs_to_its_product_also_when_it_comes_later(first: str) -> None:
+def test_the_name_of_a_path_belongs_to_its_product_even_if_that_comes_later(first: str) -> None:
     system = System()
     for product in sorted([TEAM, "images/ubuntu/lts/amd64/default"], key=lambda product: product != first):
         upload(system, product, ["ubuntu/lts"])

@@ -62,7 +62,9 @@ def test_a_version_that_is_listed_for_the_first_time_is_marked_before_its_catalo
 
 
 @pytest.mark.parametrize("asked", [[VERSION], [VERSION.product]])
-def test_the_same_bytes_uploaded_again_are_marked_when_their_record_says_so(asked: list[ProductId | VersionId]) -> None:
+def test_the_same_bytes_uploaded_again_are_marked_if_their_message_asks_for_it(
+    asked: list[ProductId | VersionId],
+) -> None:
     assert found(listed(A), with_upload(A, "v2")) == Marks()
     assert found(listed(A), with_upload(A, "v2"), asked) == Marks(then=uploads("v2"))
 
@@ -80,7 +82,7 @@ def test_a_key_that_held_other_bytes_is_marked_after_the_catalog_lists_it_again(
     assert found(EMPTY, back, [VERSION]) == change(expected, uncertain=set())
 
 
-def test_nothing_is_marked_of_what_is_not_listed_or_whose_upload_is_not_known() -> None:
+def test_unlisted_files_and_files_of_an_unknown_upload_are_not_marked() -> None:
     assert found(EMPTY, with_upload(A, ""), [VERSION]) == Marks()
     everything = marks(listed(A), EMPTY, {VERSION.product: [A]}, [VERSION])
     assert everything == Marks()

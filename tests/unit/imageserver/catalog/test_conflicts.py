@@ -20,7 +20,7 @@ PRODUCT = ProductId("images", *MINE.split(":"))
 PRINT = "a" * 64
 
 
-def test_a_product_is_told_of_each_copy_of_its_image_and_each_claim_to_its_aliases() -> None:
+def test_a_product_learns_of_each_copy_of_its_image_and_each_claim_to_its_aliases() -> None:
     document = documents.decode_products(None, "images")
     document.withheld.update(
         {
@@ -38,7 +38,7 @@ def test_a_product_is_told_of_each_copy_of_its_image_and_each_claim_to_its_alias
     ]
 
 
-def test_a_product_is_told_of_what_products_of_other_streams_asked_for() -> None:
+def test_a_product_learns_of_claims_by_products_of_other_streams() -> None:
     own, other = documents.decode_products(None, "images"), documents.decode_products(None, "images-x")
     holder = f"images:{MINE}"
     other.withheld[MINE] = (

@@ -97,7 +97,7 @@ def test_a_pair_names_its_objects_as_they_are() -> None:
     ],
     ids=["target not listed", "base not listed", "no file", "other bytes"],
 )
-def test_no_delta_is_made_of_what_record_and_catalog_do_not_agree_on(target: Record, base: Record) -> None:
+def test_no_delta_is_made_where_record_and_catalog_disagree(target: Record, base: Record) -> None:
     found = delta_plan.pair_of(listing(OLD, NEW), target, base)
     assert isinstance(found, str)
     assert found.endswith("is gone, or differs from its record")
@@ -117,7 +117,7 @@ def test_a_withdrawn_delta_keeps_its_name() -> None:
     assert delta_plan.pair_of(listing(OLD, NEW), target, record(OLD)) == f"{PAIR.file} is there already"
 
 
-def test_a_publishers_delta_from_any_base_wins_and_one_of_ours_does_not() -> None:
+def test_a_publishers_delta_from_any_base_blocks_the_servers_own() -> None:
     file, base = "rootfs.20261101_1000.vcdiff", "20261101_1000"
     wins = f"{file} is the publisher's own delta, and wins"
     assert delta_plan.pair_of(listing(OLD, NEW), record(NEW, file), record(OLD)) == wins
@@ -129,7 +129,7 @@ def test_a_publishers_delta_from_any_base_wins_and_one_of_ours_does_not() -> Non
     assert delta_plan.pair_of(listing(OLD, NEW), disk, record(OLD)) == PAIR
 
 
-def test_nothing_is_tried_twice_for_the_same_roots() -> None:
+def test_a_failed_delta_is_not_tried_twice_for_the_same_roots() -> None:
     noted = record(NEW, notes={OLD: PAIR.note("it was too large")})
     assert delta_plan.pair_of(listing(OLD, NEW), noted, record(OLD)) == "it was tried: it was too large"
     assert delta_plan.pair_of(listing(OLD, NEW), noted, record(OLD), again=True) == PAIR
@@ -163,7 +163,7 @@ BIG = Pair(root(OLD, 400_000_000), root(NEW, 800_000_000))
         (Room(1_599_999_999, 512, 71.9), "roots of these sizes may take 72 s, and a run has 72 s for them"),
     ],
 )
-def test_what_fits_into_a_run_is_computed_before_it_begins(room: Room, reason: str) -> None:
+def test_whether_a_delta_fits_into_a_run_is_computed_before_the_run(room: Room, reason: str) -> None:
     assert delta_plan.no_room(BIG, room) == reason
 
 
@@ -181,7 +181,7 @@ def test_a_delta_without_a_note_about_these_roots_is_unexplained() -> None:
         assert delta_plan.unexplained(listed, {OLD: old, NEW: new}, 1) == expected, note
 
 
-def test_nothing_is_unexplained_without_the_records_or_a_wish() -> None:
+def test_no_delta_is_unexplained_without_its_records_or_if_none_is_wanted() -> None:
     listed, known = listing(OLD, NEW), {OLD: record(OLD), NEW: record(NEW)}
     assert delta_plan.unexplained(listed, known, 0) == []
     assert delta_plan.unexplained(listed, {OLD: known[OLD]}, 1) == []

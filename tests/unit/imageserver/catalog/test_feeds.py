@@ -49,7 +49,7 @@ def test_a_feed_and_its_entries_have_what_atom_requires() -> None:
     assert "a" * 64 in str(entry.findtext(f"{ATOM}summary"))
 
 
-def test_the_newest_versions_come_first_and_the_feed_has_an_end() -> None:
+def test_the_newest_versions_come_first_and_the_feed_is_bounded() -> None:
     names = [f"20261123_{hour:02}{minute:02}" for hour in range(3) for minute in range(60)]
     feed, entries = read(render_feed(catalog({name: version("b") for name in names}), "bucket"))
     titles = [str(entry.findtext(f"{ATOM}title")) for entry in entries]
@@ -67,7 +67,7 @@ def test_equal_catalogs_give_equal_bytes_and_other_images_other_entries() -> Non
     assert len(feeds) == 2
 
 
-def test_what_a_publisher_chose_is_text_and_valid_xml() -> None:
+def test_names_chosen_by_a_publisher_are_escaped_as_valid_xml() -> None:
     _, (entry,) = read(render_feed(catalog({"20261123": version("a")}, "<b>\x1b\ud800&"), "bucket"))
     assert "<b>\ufffd\ufffd&" in str(entry.findtext(f"{ATOM}title"))
 

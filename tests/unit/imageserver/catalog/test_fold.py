@@ -79,7 +79,7 @@ def test_every_form_of_image_in_one_catalog(system: System, golden: Callable[[st
 
 
 @pytest.mark.parametrize(("clients", "blind"), [(("lxd",), "incus"), (("incus",), "lxd")])
-def test_a_catalog_for_one_client_shows_the_other_nothing(clients: tuple[str, ...], blind: str) -> None:
+def test_a_catalog_for_one_client_lists_nothing_for_the_other(clients: tuple[str, ...], blind: str) -> None:
     system = System(clients=clients)
     system.upload(f"{NOBLE}/{NEW}", images.split_image())
     system.catch_up()
@@ -87,7 +87,7 @@ def test_a_catalog_for_one_client_shows_the_other_nothing(clients: tuple[str, ..
     assert catalogs(system, blind) == []
 
 
-def test_each_client_gets_its_own_metadata_where_both_are_there(system: System) -> None:
+def test_each_client_gets_its_own_metadata_if_both_exist(system: System) -> None:
     lxd, incus = images.metadata_tarball(serial="lxd"), images.metadata_tarball(serial="incus")
     root = images.squashfs()
     system.upload(f"{NOBLE}/{NEW}", {"lxd.tar.xz": lxd, "incus.tar.xz": incus, "rootfs.squashfs": root})
@@ -114,7 +114,7 @@ def test_the_same_image_in_two_versions_is_listed_as_the_newest(system: System) 
     assert (withheld.version, withheld.held_by) == (OLD, f"ubuntu:noble:amd64:default/{NEW}")
 
 
-def test_an_image_of_two_products_stays_with_the_one_that_uploaded_it_first(system: System) -> None:
+def test_an_image_of_two_products_stays_with_the_first_uploader(system: System) -> None:
     first, copy = f"images/b/r/amd64/default/{NEW}", f"images/a/r/amd64/default/{OLD}"
     system.upload(first, images.split_image(seed="same"))
     system.catch_up()
@@ -130,7 +130,7 @@ def test_an_image_of_two_products_stays_with_the_one_that_uploaded_it_first(syst
 
 
 @pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 2, 0)])
-def test_who_uploaded_first_does_not_depend_on_the_order_of_events(system: System, order: tuple[int, ...]) -> None:
+def test_the_first_uploader_does_not_depend_on_the_order_of_events(system: System, order: tuple[int, ...]) -> None:
     paths = [f"images/{os}/r/amd64/default/{NEW}" for os in ("m", "a", "z")]
     for path in paths:
         system.upload(path, images.split_image(seed="same"))
@@ -142,7 +142,7 @@ def test_who_uploaded_first_does_not_depend_on_the_order_of_events(system: Syste
     assert held == dict.fromkeys(("a:r:amd64:default", "z:r:amd64:default"), "m:r:amd64:default")
 
 
-def test_a_version_whose_other_root_is_a_copy_lists_what_is_its_own(system: System) -> None:
+def test_a_version_with_one_copied_root_lists_its_other_root(system: System) -> None:
     files = images.split_image(seed="same")
     system.upload(f"images/b/r/amd64/default/{NEW}", files)
     system.catch_up()
@@ -302,7 +302,7 @@ def test_a_delta_against_its_own_version_or_without_its_root_is_withheld(system:
     assert "has no disk-kvm.img beside it" in withheld[f"disk.{OLD}.qcow2.vcdiff"]
 
 
-def test_what_the_version_before_said_is_told_to_the_next_whose_document_is_refused(system: System) -> None:
+def test_a_version_with_a_refused_metadata_json_names_the_alias_lost_from_the_version_before(system: System) -> None:
     said = {"metadata.json": b'{"aliases": ["lts"]}'}
     sums = {"SHA256SUMS": f"{'a' * 64}  metadata.json\n".encode()}
     system.upload(f"{NOBLE}/{OLD}", images.split_image(seed="1") | said)
@@ -331,7 +331,7 @@ def test_what_the_version_before_said_is_told_to_the_next_whose_document_is_refu
         ),
     ],
 )
-def test_what_the_version_before_said_of_its_product_is_told_to_the_next_that_says_nothing(
+def test_a_version_without_metadata_json_names_the_overrides_lost_from_the_version_before(
     system: System, said: dict[str, object], told_of: str, end: str
 ) -> None:
     said = {"label": "release"} | said
@@ -408,7 +408,7 @@ def fingerprints(count: int, kind: str) -> list[str]:
     return [images.sha256_hex(f"{kind} {number}".encode()) for number in range(count)]
 
 
-def test_new_versions_cost_no_search_of_the_catalog_for_each(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_new_versions_do_not_each_search_the_catalog(monkeypatch: pytest.MonkeyPatch) -> None:
     """Their number times the size of the catalog took half a minute for 3,000 of them."""
     raw_versions = documents.raw_versions
     monkeypatch.setattr(documents, "raw_versions", lambda products: Text(raw_versions(products)))
@@ -432,7 +432,7 @@ def test_new_versions_cost_no_search_of_the_catalog_for_each(monkeypatch: pytest
         assert Text.searches <= 2 * conflicts._FEW
 
 
-def test_a_long_text_of_many_products_is_searched_and_each_product_only_where_something_is_in_it(
+def test_a_catalog_is_searched_in_chunks_and_only_chunks_with_a_match_by_product(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     raw_versions = documents.raw_versions

@@ -682,7 +682,7 @@ TABLE: dict[str, Row] = {
 }
 
 
-def test_each_kind_of_fault_has_relatives_that_were_not_found_with_clients() -> None:
+def test_each_kind_of_fault_has_at_least_three_cases() -> None:
     kinds = Counter(name.split()[0] for name in TABLE)
     assert set(kinds) == {str(number) for number in range(1, 14)}
     assert min(kinds.values()) >= 3
@@ -696,7 +696,7 @@ def sentences(system: System, document: Any) -> str:
 
 
 @pytest.mark.parametrize("case", TABLE.values(), ids=TABLE.keys())
-def test_what_is_listed_works_and_what_is_not_listed_says_why(case: Row) -> None:
+def test_a_listed_version_works_and_an_unlisted_one_has_a_reason(case: Row) -> None:
     system = System(clients=case.clients)
     for path, files in case.versions.items():
         system.upload(f"images/{path}", dict(files))
@@ -717,7 +717,7 @@ def test_what_is_listed_works_and_what_is_not_listed_says_why(case: Row) -> None
         assert faults(served, lambda key: objects[key].body if key in objects else None, clients) == []
 
 
-def test_newer_versions_of_a_product_hide_older_ones_with_a_reason_delete_nothing_and_can_be_taken_back() -> None:
+def test_newer_versions_that_hide_older_ones_give_a_reason_delete_nothing_and_can_be_withdrawn() -> None:
     system = System()
     older = [f"images/{NOBLE}/2026110{day}_1000" for day in (1, 2)]
     for path in older:

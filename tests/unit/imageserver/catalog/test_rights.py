@@ -172,7 +172,7 @@ def test_a_caller_promotes_and_posts_results_only_as_it_was_granted_by_name(
     assert rights.may_look(CI, path) is bool(channels or checks or may_write)
 
 
-def test_a_right_by_name_gives_no_right_to_write_and_no_name_and_makes_nobody_the_operator() -> None:
+def test_a_named_right_gives_no_right_to_write_no_alias_and_no_operator_role() -> None:
     rights = Rights.parse(json.dumps({CI: ["promote:stable:*", "check:boots", "promote:stable"]}))
     assert not rights.allow(CI, NOBLE)
     assert rights.prefixes(CI) == ()
@@ -183,7 +183,7 @@ def test_a_right_by_name_gives_no_right_to_write_and_no_name_and_makes_nobody_th
 @pytest.mark.parametrize(
     "entry", ["promote:", "promote:*", "promote:Stable", "check::ubuntu/", "check:-boots", "check:a:"]
 )
-def test_a_right_without_a_proper_name_is_refused_with_its_form(entry: str) -> None:
+def test_a_named_right_without_a_valid_name_is_refused_with_the_expected_form(entry: str) -> None:
     right = entry.partition(":")[0]
     with pytest.raises(BadRule, match=f"expected {right}:NAME or {right}:NAME:PREFIX"):
         Rights.parse(json.dumps({CI: ["ubuntu/", entry]}))

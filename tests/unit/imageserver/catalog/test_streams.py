@@ -47,7 +47,7 @@ def told(system: System, path: str) -> tuple[str, list[str]]:
 
 
 @pytest.mark.parametrize(("first", "second"), list(itertools.permutations(["images", "images-a", "images-x"], 2)))
-def test_whose_upload_came_first_keeps_the_names_of_a_path(first: str, second: str) -> None:
+def test_the_first_uploader_keeps_the_names_of_a_path(first: str, second: str) -> None:
     system = System()
     upload(system, first, "victim", version="20261101_1000")
     path = upload(system, second, "attacker", version="20261124_0900")
@@ -60,7 +60,7 @@ def test_whose_upload_came_first_keeps_the_names_of_a_path(first: str, second: s
 
 @pytest.mark.parametrize("times", [1, 2])
 @pytest.mark.parametrize("copy", ["images", "images-x"])
-def test_who_sends_the_same_bytes_again_does_not_come_behind_who_copied_them(copy: str, times: int) -> None:
+def test_sending_the_same_bytes_again_does_not_lose_an_image_to_its_copy(copy: str, times: int) -> None:
     system = System()
     path = upload(system, "images", "victim", version="20261101_1000")
     product = NOBLE if copy != "images" else "team/noble/amd64/default"
@@ -81,7 +81,7 @@ def warnings(system: System, path: str) -> list[str]:
     return [reason.sentence for reason in found.reasons if reason.kind == "warning"]
 
 
-def test_who_has_a_name_or_an_image_is_told_of_each_other_stream_that_asks_for_it() -> None:
+def test_the_holder_of_a_name_or_image_learns_of_each_claim_from_another_stream() -> None:
     system = System()
     held = upload(system, "images", "victim")
     upload(system, "images-x", "victim", version="20261124_0900")
@@ -97,14 +97,14 @@ def test_who_has_a_name_or_an_image_is_told_of_each_other_stream_that_asks_for_i
     assert claim in summary
 
 
-def test_the_damaged_document_of_another_stream_hides_no_status() -> None:
+def test_a_damaged_document_of_another_stream_hides_no_status() -> None:
     system = System()
     path = upload(system, "images", "mine")
     system.store.put("streams/v1/images-x.json", b"not JSON")
     assert told(system, path) == ("listed", [])
 
 
-def test_who_was_first_keeps_its_names_when_retention_deletes_its_first_versions() -> None:
+def test_the_first_uploader_keeps_its_names_after_retention_deletes_its_first_versions() -> None:
     system = System()
     for number in range(1, 4):
         path = upload(system, "images", f"build {number}", version=f"2026110{number}_1000")
@@ -120,7 +120,7 @@ def test_who_was_first_keeps_its_names_when_retention_deletes_its_first_versions
 
 @pytest.mark.parametrize("first", ["images", "images-x"])
 @pytest.mark.parametrize("alias", ["ubuntu/noble/amd64", "ubuntu/noble/default/amd64"])
-def test_an_alias_with_the_architecture_behind_it_goes_with_the_alias(first: str, alias: str) -> None:
+def test_an_alias_with_an_architecture_suffix_follows_the_alias_without_it(first: str, alias: str) -> None:
     system = System()
 
     def victim() -> None:
@@ -141,7 +141,7 @@ def test_an_alias_with_the_architecture_behind_it_goes_with_the_alias(first: str
         assert client_rules.resolve_alias(found, alias).properties["os"] == "ubuntu"
 
 
-def test_a_granted_name_goes_to_whom_it_was_granted_also_after_another_was_first() -> None:
+def test_a_granted_name_goes_to_its_grantee_even_if_another_uploaded_first() -> None:
     rights = Rights.parse('{"v": ["images/ubuntu/", "alias:ubuntu/*"], "x": ["images-x/"]}')
     system = System(rights=rights)
     upload(system, "images-x", "squatter", version="20261101_1000")
@@ -150,7 +150,7 @@ def test_a_granted_name_goes_to_whom_it_was_granted_also_after_another_was_first
     assert "ubuntu/noble" not in names(system, "images-x")
 
 
-def test_a_product_that_was_deleted_as_a_whole_begins_anew() -> None:
+def test_a_wholly_deleted_product_loses_its_precedence() -> None:
     system = System()
     delete(system, upload(system, "images", "old", version="20261101_1000"))
     upload(system, "images-x", "other", version="20261102_0900")
@@ -186,7 +186,7 @@ def in_parts(system: System, path: str, files: dict[str, bytes], begun: timedelt
         stored.modified -= begun
 
 
-def test_an_upload_that_began_early_and_was_completed_later_was_not_first() -> None:
+def test_a_multipart_upload_counts_from_its_completion_not_its_start() -> None:
     system = System()
     own = upload(system, "images", "victim", version="20261101_1000")
     path = f"images-x/{NOBLE}/20261101_1000"
@@ -197,7 +197,7 @@ def test_an_upload_that_began_early_and_was_completed_later_was_not_first() -> N
     assert told(system, path)[0] == "withheld"
 
 
-def test_the_date_of_an_upload_in_parts_stays_when_it_is_looked_at_again() -> None:
+def test_the_date_of_a_multipart_upload_stays_when_it_is_examined_again() -> None:
     system = System()
     path = f"images/{NOBLE}/20261101_1000"
     in_parts(system, path, images.split_image(), timedelta(hours=6))
@@ -215,9 +215,7 @@ def test_the_date_of_an_upload_in_parts_stays_when_it_is_looked_at_again() -> No
 
 @pytest.mark.parametrize(("first", "second"), list(itertools.permutations(["images", "images-x"], 2)))
 @pytest.mark.parametrize("product", [NOBLE, "debian/trixie/amd64/default"])
-def test_an_image_in_two_streams_is_listed_once_by_whose_upload_came_first(
-    first: str, second: str, product: str
-) -> None:
+def test_an_image_in_two_streams_is_listed_once_by_the_first_uploader(first: str, second: str, product: str) -> None:
     system = System()
     upload(system, first, "same")
     path = upload(system, second, "same", product, "20261124_0900")
@@ -229,7 +227,7 @@ def test_an_image_in_two_streams_is_listed_once_by_whose_upload_came_first(
 
 
 @pytest.mark.parametrize("is_lost", [False, True])
-def test_what_waits_for_another_stream_is_listed_when_that_is_free(is_lost: bool) -> None:
+def test_a_version_withheld_for_another_stream_is_listed_once_that_releases_the_image(is_lost: bool) -> None:
     """Publish sends it; where that message is lost, the next reconcile does."""
     system = System()
     first = upload(system, "images", "same")
@@ -252,7 +250,7 @@ def test_what_waits_for_another_stream_is_listed_when_that_is_free(is_lost: bool
     assert system.products_document("images-x").withheld == {}
 
 
-def test_an_upload_that_was_first_takes_the_image_and_the_names_from_another_stream_when_it_is_seen_later() -> None:
+def test_an_earlier_upload_takes_image_and_names_from_another_stream_even_if_ingested_later() -> None:
     """The order of events decides nothing: the earlier upload is ingested when the later one is listed."""
     system = System()
     early = f"images-x/{NOBLE}/{VERSION}"
@@ -267,7 +265,9 @@ def test_an_upload_that_was_first_takes_the_image_and_the_names_from_another_str
 
 @pytest.mark.parametrize(("owner", "other"), list(itertools.permutations(["images", "images-x"], 2)))
 @pytest.mark.parametrize("owner_is_first", [True, False])
-def test_the_name_of_a_path_goes_before_a_claim_in_another_stream(owner: str, other: str, owner_is_first: bool) -> None:
+def test_the_name_of_a_path_takes_precedence_over_a_claim_in_another_stream(
+    owner: str, other: str, owner_is_first: bool
+) -> None:
     system = System()
     if owner_is_first:
         upload(system, owner, "owner", "ubuntu/lts/amd64/default")
@@ -289,7 +289,7 @@ def test_the_name_of_a_path_goes_before_a_claim_in_another_stream(owner: str, ot
         ("ubuntu/amd64/amd64/default", "ubuntu"),  # clients derive ubuntu/amd64
     ],
 )
-def test_a_claim_from_which_clients_derive_the_name_of_a_path_is_withheld(
+def test_a_claim_is_withheld_if_clients_derive_the_name_of_a_path_from_it(
     owner: str, owner_is_first: bool, product: str, alias: str
 ) -> None:
     """Clients add the architecture to each alias, and a folder may be named like an architecture."""
@@ -312,7 +312,7 @@ def test_a_claim_from_which_clients_derive_the_name_of_a_path_is_withheld(
         assert client_rules.resolve_alias(found, f"{alias}/amd64").properties["os"].lower() == owner_os
 
 
-def test_of_two_claims_in_two_streams_the_one_whose_upload_came_first_has_the_name() -> None:
+def test_the_earlier_upload_wins_an_alias_claimed_in_two_streams() -> None:
     system = System()
     upload(system, "images-x", "1", "zeta/1/amd64/default", aliases=["lts"])
     upload(system, "images", "2", "alma/1/amd64/default", aliases=["lts"])
@@ -324,7 +324,7 @@ def test_of_two_claims_in_two_streams_the_one_whose_upload_came_first_has_the_na
 
 
 @pytest.mark.parametrize("grant", ["alias:ubuntu/noble", "alias:ubuntu/*"])
-def test_the_operator_can_settle_a_name_against_the_order_of_uploads(grant: str) -> None:
+def test_the_operator_can_grant_a_name_against_the_order_of_uploads(grant: str) -> None:
     rights = Rights.parse(json.dumps({"daily": ["images-daily/"], "stable": ["images/", grant]}))
     system = System(rights=rights)
     upload(system, "images-daily", "1")
@@ -333,7 +333,7 @@ def test_the_operator_can_settle_a_name_against_the_order_of_uploads(grant: str)
     assert "ubuntu/noble" not in names(system, "images-daily")
 
 
-def test_another_architecture_has_the_name_too() -> None:
+def test_another_architecture_may_share_the_name_across_streams() -> None:
     system = System()
     upload(system, "images", "1")
     path = f"images-x/ubuntu/noble/arm64/default/{VERSION}"
@@ -367,7 +367,7 @@ EVENTS = [
 
 
 @pytest.mark.parametrize("order", list(itertools.permutations(range(len(EVENTS)))))
-def test_any_order_of_events_over_streams_ends_in_the_same_bytes(order: tuple[int, ...]) -> None:
+def test_any_order_of_events_across_streams_ends_in_the_same_bytes(order: tuple[int, ...]) -> None:
     """The uploads are the same, at the same times; digest and publish see them in another order."""
     system = System()
     paths = []

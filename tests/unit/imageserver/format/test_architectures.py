@@ -22,11 +22,11 @@ def names_of(client: str) -> dict[str, str]:
 LXD, INCUS = names_of("lxd"), names_of("incus")
 
 
-def test_the_table_is_the_union_of_what_the_clients_know() -> None:
+def test_the_table_is_the_union_of_the_architectures_that_clients_know() -> None:
     assert {name: architectures.canonical(name) for name in architectures.KNOWN} == LXD | INCUS
 
 
-def test_a_name_that_one_client_does_not_know_says_so() -> None:
+def test_an_architecture_names_the_clients_that_do_not_know_it() -> None:
     for name in architectures.KNOWN:
         assert ("every LXD" in architectures.skipped_by(name)) == (name not in LXD), name
         assert ("every Incus" in architectures.skipped_by(name)) == (name not in INCUS), name
@@ -52,14 +52,14 @@ def test_a_version_names_the_clients_that_skip_its_architecture(name: str, skipp
 
 
 @pytest.mark.parametrize("name", ["amd64v2", "x86_64_v5", "x86_64_v", "x86_64-v3", "AMD64V3"])
-def test_a_name_that_no_client_knows_is_no_architecture(name: str) -> None:
+def test_a_name_unknown_to_every_client_is_not_an_architecture(name: str) -> None:
     assert architectures.canonical(name) is None
 
 
 @pytest.mark.parametrize(
     ("name", "level"), [("amd64", 0), ("x86_64", 0), ("amd64v3", 3), ("x86_64_v2", 2), ("arm64", 0)]
 )
-def test_the_instruction_set_level_of_a_name(name: str, level: int) -> None:
+def test_a_name_gives_its_instruction_set_level(name: str, level: int) -> None:
     assert architectures.level(name) == level
 
 

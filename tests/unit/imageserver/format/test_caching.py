@@ -25,7 +25,7 @@ VERSION = "images/ubuntu/noble/amd64/default/20261123_10:00"
     ],
 )
 @pytest.mark.parametrize("stream", ["images", "images-daily"])
-def test_what_the_catalog_lists_never_changes(stream: str, file: str) -> None:
+def test_a_listed_file_is_cached_as_immutable(stream: str, file: str) -> None:
     assert cache_control(f"{stream}{VERSION.removeprefix('images')}/{file}") == IMMUTABLE
 
 

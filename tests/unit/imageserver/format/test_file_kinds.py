@@ -94,7 +94,7 @@ def test_a_delta_names_its_base() -> None:
         ("rootfs.squashfs", ""),
     ],
 )
-def test_a_file_in_another_form_is_named_with_the_command_that_helps(file: str, says: str) -> None:
+def test_a_file_in_another_form_is_named_with_the_command_that_converts_it(file: str, says: str) -> None:
     assert says in conversion(file)
     assert bool(says) == bool(conversion(file))
 

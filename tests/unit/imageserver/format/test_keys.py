@@ -122,7 +122,7 @@ def test_the_depth_of_a_path_decides_its_target() -> None:
     assert parse_target(f"{path}/x") == parse_key(f"{path}/x")
 
 
-def test_a_path_of_another_depth_is_no_target() -> None:
+def test_a_path_of_another_depth_is_not_a_target() -> None:
     with pytest.raises(InvalidUpload) as refusal:
         parse_target(f"{GOOD}/deeper")
     assert f"'{GOOD}/deeper' has 8 parts between slashes, expected 5 for a product" in str(refusal.value)

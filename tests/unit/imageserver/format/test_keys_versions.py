@@ -67,7 +67,7 @@ def test_retention_keeps_the_newest_in_the_order_of_clients(system: System) -> N
     ("version", "told"),
     [("20261101.9", False), ("20261101.10", True), ("20261101.123", True), ("20261101.01", False), ("20261101", False)],
 )
-def test_a_respin_that_clients_sort_before_an_earlier_one_is_told(version: str, told: bool) -> None:
+def test_a_hint_names_a_respin_that_clients_sort_before_an_earlier_one(version: str, told: bool) -> None:
     assert any("clients order versions as texts" in hint for hint in hints(version)) == told
 
 
@@ -100,7 +100,7 @@ def test_the_date_of_a_version_is_compared_with_its_latest_upload() -> None:
 
 
 @pytest.mark.parametrize("ahead", ["99991231_2359", "20991231", "20271123_10:00"])
-def test_a_version_dated_ahead_hides_no_real_one(system: System, ahead: str) -> None:
+def test_a_version_dated_ahead_does_not_hide_a_real_one(system: System, ahead: str) -> None:
     """Nor does it decide the form of the names, take an image from a real version, or end an override."""
     system.upload(f"{NOBLE}/{ahead}", images.split_image(seed="real") | {"metadata.json": b'{"os": "Later"}'})
     for older in ("20261122_1000", "20261123_1000"):

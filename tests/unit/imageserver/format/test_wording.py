@@ -19,11 +19,11 @@ from imageserver.format.wording import counted, escaped, quoted
         ("a" * 201, f"'{'a' * 200}…'"),
     ],
 )
-def test_text_is_quoted_as_it_was_typed_and_what_cannot_be_seen_is_escaped(text: str, shown: str) -> None:
+def test_text_is_quoted_as_typed_and_invisible_characters_are_escaped(text: str, shown: str) -> None:
     assert quoted(text) == shown
 
 
-def test_a_text_is_cut_where_it_is_asked() -> None:
+def test_a_text_is_cut_at_the_given_length() -> None:
     assert quoted("Straße", 4) == "'Stra…'"
     assert escaped("a\x1bß", 2) == r"a\x1b…"
 

@@ -99,7 +99,7 @@ def test_digest_leaves_the_messages_of_a_version_that_failed_and_acknowledges_th
     assert queue.rests == {"handle 0": 20, "handle 1": 60, "handle 2": 20}
 
 
-def test_digest_leaves_a_version_that_another_worker_holds_the_lease_of(
+def test_digest_leaves_a_version_whose_lease_another_worker_holds(
     digest: ModuleType, system: System, queue: MemoryQueue
 ) -> None:
     lease = {"seconds": 900, "token": "of another worker"}
@@ -152,7 +152,7 @@ def test_a_key_that_no_version_can_have_is_acknowledged(name: str, request: pyte
     assert left(app, sqs_batch(s3_event("images/ubuntu/x"), s3_event("versions/images/x.json"))) == []
 
 
-def test_a_message_rests_longer_after_each_try(digest: ModuleType, system: System, queue: MemoryQueue) -> None:
+def test_a_message_is_hidden_longer_after_each_attempt(digest: ModuleType, system: System, queue: MemoryQueue) -> None:
     break_store(system, "ubuntu", StorageUnavailable("503"))
     event = arrivals(NOBLE, PLUCKY)
     event["Records"][1]["attributes"]["ApproximateReceiveCount"] = "3"
@@ -160,12 +160,12 @@ def test_a_message_rests_longer_after_each_try(digest: ModuleType, system: Syste
     assert queue.rests == {"handle 0": 20, "handle 1": 320}
 
 
-def test_what_was_acknowledged_does_not_rest(digest: ModuleType, queue: MemoryQueue) -> None:
+def test_an_acknowledged_message_is_hidden_only_while_it_is_handled(digest: ModuleType, queue: MemoryQueue) -> None:
     assert left(digest, arrivals(NOBLE, PLUCKY)) == []
     assert queue.rests == {"handle 0": 60, "handle 1": 60}, "hidden while it is handled, and no longer"
 
 
-def test_what_was_handled_is_deleted_before_the_next_version_is_begun(
+def test_handled_messages_are_deleted_before_the_next_version_starts(
     digest: ModuleType, system: System, queue: MemoryQueue
 ) -> None:
     break_store(system, "ubuntu/plucky", StorageUnavailable("503"))
@@ -173,7 +173,9 @@ def test_what_was_handled_is_deleted_before_the_next_version_is_begun(
     assert queue.deleted == ["handle 0", "handle 1"], "a batch about one version makes no call, the last makes none"
 
 
-def test_what_was_received_before_is_handled_last(digest: ModuleType, system: System, queue: MemoryQueue) -> None:
+def test_a_message_that_was_received_before_is_handled_last(
+    digest: ModuleType, system: System, queue: MemoryQueue
+) -> None:
     event = arrivals(NOBLE, PLUCKY, DAILY, NOBLE)
     event["Records"][3]["attributes"]["ApproximateReceiveCount"] = "2"
     event["Records"][1]["attributes"]["ApproximateReceiveCount"] = "3"
@@ -182,7 +184,7 @@ def test_what_was_received_before_is_handled_last(digest: ModuleType, system: Sy
     assert order == [f"versions/{path}.json" for path in (DAILY, NOBLE, PLUCKY)]
 
 
-def test_publish_handles_what_was_received_often_by_itself_after_all_others(
+def test_publish_handles_an_often_received_message_alone_after_all_others(
     publish: ModuleType, system: System, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     published: list[list[str]] = []
@@ -215,7 +217,7 @@ def told(lines: io.StringIO, message: str) -> list[dict[str, Any]]:
     return [line for line in map(json.loads, lines.getvalue().splitlines()) if line["message"] == message]
 
 
-def test_digest_logs_an_exception_that_no_rule_foresees_once_with_its_version_and_handles_the_others(
+def test_digest_logs_an_unexpected_exception_once_with_its_version_and_handles_the_others(
     digest: ModuleType, system: System, queue: MemoryQueue
 ) -> None:
     break_store(system, "ubuntu/noble", IndexError("list index out of range"))
@@ -229,7 +231,7 @@ def test_digest_logs_an_exception_that_no_rule_foresees_once_with_its_version_an
     assert queue.rests == {"handle 0": 20, "handle 1": 60, "handle 2": 20}
 
 
-def test_digest_refuses_what_no_parser_could_read_tells_the_operator_and_acknowledges(
+def test_digest_refuses_a_file_that_crashes_its_parser_alerts_the_operator_and_acknowledges(
     digest: ModuleType, system: System, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: object) -> None:
@@ -246,7 +248,7 @@ def test_digest_refuses_what_no_parser_could_read_tells_the_operator_and_acknowl
     assert "ubuntu:noble:amd64:default" in system.listed(), "its container is listed"
 
 
-def test_a_message_about_several_keys_is_handled_to_its_end_though_one_of_them_fails(
+def test_a_message_about_several_keys_is_handled_to_its_end_although_one_fails(
     digest: ModuleType, system: System
 ) -> None:
     break_store(system, "ubuntu/noble", IndexError("list index out of range"))
@@ -255,7 +257,7 @@ def test_a_message_about_several_keys_is_handled_to_its_end_though_one_of_them_f
     assert parse_version(PLUCKY).record_key in system.store.objects
 
 
-def test_publish_leaves_only_the_product_that_raises_what_no_rule_foresees(
+def test_publish_leaves_only_the_product_that_raises_an_unexpected_error(
     publish: ModuleType, system: System, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     others = [f"images/os{number}/1/amd64/default/20261123_10:00" for number in range(6)]

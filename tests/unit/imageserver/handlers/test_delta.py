@@ -108,7 +108,7 @@ def test_a_product_gets_its_delta_and_the_log_and_the_metrics_say_so(
 
 
 @trees.needs_real_pairs
-def test_what_is_dropped_is_acknowledged_and_counted(
+def test_a_dropped_delta_is_acknowledged_and_counted(
     delta: ModuleType, system: System, capsys: pytest.CaptureFixture[str]
 ) -> None:
     system.publish(PRODUCT)
@@ -140,7 +140,7 @@ def test_a_program_that_cannot_be_started_leaves_the_message_in_the_queue(delta:
 
 
 @trees.needs_real_pairs
-def test_a_message_that_nobody_can_read_is_left_and_one_about_no_product_is_not(
+def test_an_unreadable_message_is_left_and_one_about_no_product_is_acknowledged(
     delta: ModuleType, system: System
 ) -> None:
     answer = run(delta, sqs_batch("nonsense", events.changed("versions/no/product/")), Context())
@@ -163,7 +163,9 @@ def publish(request: pytest.FixtureRequest, queue: Queue) -> Iterator[tuple[Modu
         yield app, system, request.param
 
 
-def test_publish_asks_for_deltas_of_what_it_lists_once(publish: tuple[ModuleType, System, str], queue: Queue) -> None:
+def test_publish_asks_once_for_deltas_of_a_newly_listed_version(
+    publish: tuple[ModuleType, System, str], queue: Queue
+) -> None:
     app, system, url = publish
     for _ in range(2):
         assert run(app, sqs_batch(CHANGED), Context()) == {"batchItemFailures": []}
@@ -171,7 +173,7 @@ def test_publish_asks_for_deltas_of_what_it_lists_once(publish: tuple[ModuleType
     assert queue.sent == ([(url, CHANGED)] if url else [])
 
 
-def test_a_queue_that_takes_nothing_holds_up_no_listing(
+def test_a_queue_that_refuses_messages_does_not_delay_listing(
     publish: tuple[ModuleType, System, str], queue: Queue, capsys: pytest.CaptureFixture[str]
 ) -> None:
     app, system, url = publish

@@ -113,7 +113,7 @@ def most_hops(versions: int, runs: int) -> float:
 @pytest.mark.parametrize(
     ("versions", "runs", "stopped"), [(40, 2, False), (100, 2, True), (120, 8, False), (400, 8, True)]
 )
-def test_a_long_backlog_is_handed_on_past_the_limit_of_lambdas_loop_detection(
+def test_a_long_backlog_is_handed_on_without_reaching_lambdas_loop_detection(
     app: ModuleType, monkeypatch: pytest.MonkeyPatch, versions: int, runs: int, stopped: bool
 ) -> None:
     queue = drained(app, monkeypatch, versions, runs)

@@ -104,7 +104,7 @@ def counted(output: str, metric: str) -> list[float]:
     return [value for line in lines if "_aws" in line for value in line[metric]]
 
 
-def test_a_run_asks_for_what_is_missing_and_answers_how_much_it_is(
+def test_a_run_requests_missing_files_and_returns_their_number(
     world: World, mirror: ModuleType, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert compare(mirror) == {"mirrors": {"site": {"missing": 2, "error": ""}}}
@@ -116,14 +116,14 @@ def test_a_run_asks_for_what_is_missing_and_answers_how_much_it_is(
     assert public["compared"] == status_of(world.store, "site").looked
 
 
-def test_a_server_that_follows_nobody_costs_one_read(world: World, mirror: ModuleType) -> None:
+def test_a_server_without_mirrors_costs_one_read(world: World, mirror: ModuleType) -> None:
     world.store.objects.clear()
     world.store.log.clear()
     assert compare(mirror) == {"mirrors": {}}
     assert world.store.log == [("read", "mirrors/mirrors.json")]
 
 
-def test_mirrors_can_be_named_and_unknown_ones_are_passed_over(world: World, mirror: ModuleType) -> None:
+def test_mirrors_can_be_named_and_unknown_ones_are_ignored(world: World, mirror: ModuleType) -> None:
     assert compare(mirror, mirrors=["nobody"]) == {"mirrors": {}}
     assert list(compare(mirror, mirrors=["site", "nobody"])["mirrors"]) == ["site"]
 
@@ -134,12 +134,12 @@ def test_a_dry_run_changes_nothing(world: World, mirror: ModuleType) -> None:
     assert not world.queue.sent
 
 
-def test_another_task_is_none_of_its(mirror: ModuleType) -> None:
+def test_another_task_is_refused(mirror: ModuleType) -> None:
     with pytest.raises(ValueError, match="the task is 'prune', expected mirror"):
         mirror.handler({"task": "prune"}, Context("mirror"))
 
 
-def test_a_refused_upstream_is_counted_and_fails_no_run(
+def test_a_refused_upstream_is_counted_and_does_not_fail_the_run(
     world: World, mirror: ModuleType, capsys: pytest.CaptureFixture[str]
 ) -> None:
     world.upstream.files.clear()
@@ -147,7 +147,7 @@ def test_a_refused_upstream_is_counted_and_fails_no_run(
     assert counted(capsys.readouterr().out, "UpstreamsRefused") == [1]
 
 
-def test_an_upstream_that_does_not_answer_is_no_refusal(
+def test_an_unresponsive_upstream_is_not_a_refusal(
     world: World, mirror: ModuleType, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def down(*_: object) -> None:
@@ -158,14 +158,14 @@ def test_an_upstream_that_does_not_answer_is_no_refusal(
     assert counted(capsys.readouterr().out, "UpstreamsRefused") == [0]
 
 
-def test_a_failure_of_our_own_fails_the_run_after_the_others(world: World, mirror: ModuleType) -> None:
+def test_a_failure_of_this_server_fails_the_run_after_the_other_mirrors(world: World, mirror: ModuleType) -> None:
     world.queue.refuses = 1
     with pytest.raises(TasksFailed, match="did not take 1 messages: Busy"):
         compare(mirror)
     assert "Busy" in status_of(world.store, "site").error
 
 
-def test_a_file_that_is_asked_for_is_copied(world: World, mirror: ModuleType, copy: ModuleType) -> None:
+def test_a_requested_file_is_copied(world: World, mirror: ModuleType, copy: ModuleType) -> None:
     compare(mirror)
     assert copy.handler(sqs_batch(*world.queue.sent), Context("copy")) == {"batchItemFailures": []}
     assert world.store.objects[KEY].body == world.upstream.files[KEY]
@@ -207,7 +207,7 @@ def test_a_file_that_takes_longer_than_a_run_is_handed_on(world: World, mirror: 
     [{"mirror": "nobody"}, {"key": f"versions/{PATH}.json"}, {"key": f"images-other/{PATH}/x"}, {"key": "images/../x"}],
     ids=["a mirror that is gone", "a record", "another stream", "no file of a version"],
 )
-def test_a_message_cannot_say_where_a_file_comes_from_or_write_elsewhere(
+def test_a_message_can_choose_neither_the_source_of_a_file_nor_a_foreign_key(
     world: World, mirror: ModuleType, copy: ModuleType, change: dict[str, str]
 ) -> None:
     compare(mirror)
@@ -223,7 +223,7 @@ def test_a_message_that_no_release_can_read_stays_for_the_dead_letters(copy: Mod
     assert [one["itemIdentifier"] for one in answer["batchItemFailures"]] == ["0", "1"]
 
 
-def test_storage_that_refuses_fails_the_message(world: World, mirror: ModuleType, copy: ModuleType) -> None:
+def test_a_storage_refusal_fails_the_message(world: World, mirror: ModuleType, copy: ModuleType) -> None:
     compare(mirror)
 
     def denied(method: str, _key: str) -> None:

@@ -59,7 +59,7 @@ def test_a_new_log_is_redacted_and_no_line_shows_a_token(
     assert json.loads(out.splitlines()[0])["key"] == KEY
 
 
-def test_what_cannot_be_read_stays_in_the_queue_and_its_neighbour_is_redacted(
+def test_an_unreadable_log_stays_in_the_queue_and_its_neighbour_is_redacted(
     redact: Any, store: MemoryStore, capsys: pytest.CaptureFixture[str]
 ) -> None:
     damaged = "edge/E1.2026-11-28-02.9f.gz"

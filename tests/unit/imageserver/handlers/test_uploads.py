@@ -78,7 +78,7 @@ def ask(app: ModuleType, route: str, caller: str, path: str, body: object) -> tu
     return answer["statusCode"], json.loads(answer["body"])
 
 
-def test_each_route_of_the_api_is_asked(app: ModuleType) -> None:
+def test_every_route_of_the_api_has_a_request_here(app: ModuleType) -> None:
     assert REQUESTS.keys() == app.ROUTES.keys()
 
 
@@ -154,7 +154,7 @@ def test_a_withdrawn_file_is_not_called_present_but_withdrawn(app: ModuleType, s
     assert (status, answer["uploads"][0]["kind"]) == (201, "present")
 
 
-def test_where_overwrites_are_allowed_a_withdrawn_file_is_sent_again(
+def test_a_withdrawn_file_is_sent_again_if_overwrites_are_allowed(
     app: ModuleType, system: System, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(app, "settings", msgspec.structs.replace(app.settings, allow_overwrites=True))
@@ -168,7 +168,7 @@ def test_where_overwrites_are_allowed_a_withdrawn_file_is_sent_again(
     assert system.listed() == {"ubuntu:noble:amd64:default": ["20261123_10:00"]}
 
 
-def test_a_file_of_a_withdrawn_version_is_not_said_to_be_restored(app: ModuleType, system: System) -> None:
+def test_a_file_of_a_withdrawn_version_is_not_reported_as_restored(app: ModuleType, system: System) -> None:
     withdraw(system.store, parse_target(VERSION), START, 24, lambda _: None)
     path = f"{VERSION}/rootfs.squashfs"
     status, problem = ask(app, "PATCH /versions/{path+}", EVERYBODY, path, {"withdrawn": False})
@@ -220,7 +220,7 @@ def sign(app: ModuleType, caller: str, version: str, *files: str, size: int = 10
         ({"MAX_STORED_BYTES": "9000"}, f"{BELOW_A}/20261102", ("lxd.tar.xz",), "MaxStoredBytes"),
     ],
 )  # fmt: skip
-def test_a_limit_is_told_before_anything_is_signed(
+def test_a_limit_refuses_an_upload_before_anything_is_signed(
     system: System,
     monkeypatch: pytest.MonkeyPatch,
     limits: dict[str, str],
@@ -246,7 +246,7 @@ def test_a_caller_with_rights_to_every_stream_is_an_operator_and_has_no_quota(
         assert sign(app, EVERYBODY, "images/new/1/amd64/default/20261101", "lxd.tar.xz")[0] == 201
 
 
-def test_what_was_signed_counts_before_it_has_arrived(system: System, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_signed_upload_counts_before_it_arrives(system: System, monkeypatch: pytest.MonkeyPatch) -> None:
     for app in limited_app(system, monkeypatch, MAX_PRODUCTS="2"):
         found = [sign(app, TEAM_A, f"images/team-a/{n}/amd64/default/20261101", "lxd.tar.xz")[0] for n in range(3)]
         assert found == [201, 201, 422]
@@ -261,9 +261,7 @@ def test_a_publisher_is_counted_once_in_five_minutes(system: System, monkeypatch
         assert system.store.log.count(("list", "images/team-a/")) == 2
 
 
-def test_a_publisher_that_asks_without_end_is_told_when_to_ask_again(
-    system: System, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_publisher_above_its_rate_gets_retry_after(system: System, monkeypatch: pytest.MonkeyPatch) -> None:
     for app in limited_app(system, monkeypatch, MAX_REQUESTS="40"):
         monkeypatch.setattr(app.rates, "clock", lambda: 0.0)
         event = {
@@ -327,7 +325,7 @@ NEWER = "images/ubuntu/noble/amd64/default/20261124_10:00"
 
 
 @pytest.mark.parametrize("path", [NEWER, f"{NEWER}/rootfs.squashfs"])
-def test_a_withdrawal_tells_which_channel_moved(
+def test_a_withdrawal_names_each_channel_that_moved(
     app: ModuleType, system: System, path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     logged: list[tuple[str, Any]] = []
@@ -347,7 +345,7 @@ def test_a_withdrawal_tells_which_channel_moved(
     assert "channels" not in again
 
 
-def test_a_withdrawal_of_what_no_channel_shows_answers_as_without_views(
+def test_a_withdrawal_of_a_version_in_no_channel_answers_as_without_views(
     app: ModuleType, system: System, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     create_view(system.store, channel())

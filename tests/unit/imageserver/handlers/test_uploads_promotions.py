@@ -76,7 +76,7 @@ def promotions(server: System, name: str = "stable") -> list[tuple[str, str, str
     return [(one.version, one.by, one.back_by) for one in (view.channel or {}).get(NOBLE, ())]
 
 
-def test_a_publisher_with_the_right_promotes_and_goes_back_and_is_recorded(
+def test_a_publisher_with_the_right_promotes_and_reverts_and_both_are_recorded(
     app: ModuleType, server: System, sent: Sent
 ) -> None:
     first = {"channel": "stable", "product": NOBLE, "before": "", "after": "20261122_1000"}
@@ -87,7 +87,7 @@ def test_a_publisher_with_the_right_promotes_and_goes_back_and_is_recorded(
     assert [product.path for product in sent.products] == [NOBLE] * 3
 
 
-def test_the_same_request_again_changes_nothing_also_on_the_way_back(app: ModuleType, server: System) -> None:
+def test_repeating_a_promotion_or_its_reversal_changes_nothing(app: ModuleType, server: System) -> None:
     for path in (OLD, OLD, NEW, NEW):
         assert promote(app, ANN, path)[0] == 200
     for _ in range(2):
@@ -95,7 +95,7 @@ def test_the_same_request_again_changes_nothing_also_on_the_way_back(app: Module
     assert promotions(server) == [("20261122_1000", ANN, ""), ("20261123_1000", ANN, ANN)]
 
 
-def test_the_bytes_and_the_fingerprint_that_a_channel_shows_are_those_that_everybody_sees(
+def test_a_channel_shows_the_same_bytes_and_fingerprint_as_the_public_catalog(
     app: ModuleType, server: System, sent: Sent
 ) -> None:
     before = {key: one.body for key, one in server.store.objects.items() if key.startswith("images/")}
@@ -150,7 +150,7 @@ def test_a_result_is_taken_from_those_with_the_right_of_that_check(
         (NEW, "stable", {"unknown": 1}, 400, "the body of the request is not what is expected"),
     ],
 )
-def test_what_cannot_be_promoted_is_a_problem_with_a_reason(
+def test_an_impossible_promotion_is_a_problem_with_a_reason(
     app: ModuleType, server: System, path: str, to: str, more: dict[str, object], status: int, said: str
 ) -> None:
     before = dict(server.store.objects)
@@ -199,7 +199,7 @@ def status_of(app: ModuleType, caller: str, path: str) -> Any:
     return answer
 
 
-def test_results_and_promotions_are_told_to_those_who_have_a_right_there(app: ModuleType, server: System) -> None:
+def test_results_and_promotions_are_shown_only_to_callers_with_a_right_there(app: ModuleType, server: System) -> None:
     post(app, server, BOOT, NEW, url="https://ci/1")
     promote(app, ANN, NEW)
     server.publish(parse_version(NEW).product)
@@ -215,14 +215,14 @@ def test_results_and_promotions_are_told_to_those_who_have_a_right_there(app: Mo
     assert ask(app, "GET /versions/{path+}", BOOT, NOBLE, None)[0] == 200
 
 
-def test_a_result_about_other_bytes_is_told_and_does_not_count(app: ModuleType, server: System) -> None:
+def test_a_result_about_other_bytes_is_shown_and_does_not_count(app: ModuleType, server: System) -> None:
     post(app, server, BOOT, NEW)
     server.upload(NEW, images.split_image(seed="other bytes"))
     server.ingest(NEW)
     assert status_of(app, BOOT, NEW)["checks"]["boots"]["counts"] is False
 
 
-def test_the_lines_of_text_say_the_same(app: ModuleType, server: System) -> None:
+def test_the_text_form_shows_the_same_checks_and_promotions(app: ModuleType, server: System) -> None:
     post(app, server, BOOT, NEW)
     promote(app, ANN, NEW)
     event = {
@@ -241,7 +241,7 @@ def test_the_lines_of_text_say_the_same(app: ModuleType, server: System) -> None
     ]  # fmt: skip
 
 
-def test_a_held_request_is_not_answered_early_because_of_what_is_told_besides(
+def test_checks_and_promotions_in_a_status_do_not_end_a_held_request_early(
     app: ModuleType, server: System, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The ETag is of all that was told, and what the request waits for is another one."""
@@ -262,7 +262,7 @@ def test_a_held_request_is_not_answered_early_because_of_what_is_told_besides(
     assert pauses
 
 
-def test_without_channels_nobody_promotes_and_a_status_is_what_it_was(server: System, sent: Sent) -> None:
+def test_without_channels_promotion_is_refused_and_a_status_has_no_extra_fields(server: System, sent: Sent) -> None:
     for app in app_of(server, sent):
         status, problem = promote(app, ANN, NEW)
         assert (status, "Views=true" in problem["detail"]) == (404, True), problem
@@ -291,7 +291,7 @@ def test_a_version_that_is_withdrawn_while_it_is_promoted_is_refused(app: Module
     assert server.listed(view="stable") == {"ubuntu:noble:amd64:default": ["20261122_1000"]}
 
 
-def test_of_two_promotions_through_the_api_at_once_none_is_lost(app: ModuleType, server: System) -> None:
+def test_two_concurrent_promotions_through_the_api_are_both_kept(app: ModuleType, server: System) -> None:
     def other(method: str, key: str) -> None:
         if (method, key) == ("replace", "private/views/stable.json"):
             server.store.on = lambda *_: None

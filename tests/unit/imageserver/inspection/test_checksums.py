@@ -83,7 +83,7 @@ iQIzBAEBCgAdFiEE0123456789abcdef0123456789abcdef
         "\\MD5 (a\\\\b/rootfs.squashfs) = 0", "sha512 (rootfs.squashfs) = 0",
     ],
 )  # fmt: skip
-def test_lines_of_other_algorithms_are_passed_over(other: str) -> None:
+def test_lines_of_other_algorithms_are_ignored(other: str) -> None:
     assert digests(f"{other}\nSHA256 (rootfs.squashfs) = {SUM}\n".encode()) == {"rootfs.squashfs": SUM}
 
 
@@ -101,11 +101,11 @@ def test_lines_of_other_algorithms_are_passed_over(other: str) -> None:
         (f"{SUM}  rootfs.squashfs\n{OTHER}  other/rootfs.squashfs", "rootfs.squashfs"),
     ],
 )
-def test_a_line_that_cannot_be_read_is_about_the_file_that_it_names(line: str, file: str) -> None:
+def test_an_unreadable_line_is_attributed_to_the_file_it_names(line: str, file: str) -> None:
     assert list(parse_checksums(line.encode(), "SHA256SUMS").unreadable) == [file]
 
 
-def test_a_list_full_of_other_things_confirms_nothing() -> None:
+def test_a_list_full_of_unreadable_lines_confirms_nothing() -> None:
     body = "".join(f"{SUM}  f{n}\n{SUM[:-1]}  g{n}\n" for n in range(200)).encode()
     assert parse_checksums(body, "SHA256SUMS").digests == {}
 
@@ -140,7 +140,7 @@ def right(files: dict[str, bytes], prefix: str = "") -> str:
 
 
 @pytest.mark.parametrize("prefix", ["", "./", "build/"])
-def test_digests_that_are_right_confirm_a_version_without_a_word(system: System, prefix: str) -> None:
+def test_correct_digests_confirm_a_version_without_a_message(system: System, prefix: str) -> None:
     record = uploaded(system, right(images.split_image(), prefix))
     assert (record.state, record.reasons) == ("complete", ())
 
@@ -176,21 +176,21 @@ def test_a_list_that_covers_no_file_refuses_the_version(system: System, sums: st
     )
 
 
-def test_a_list_alone_or_before_its_files_is_no_fault(system: System) -> None:
+def test_a_list_alone_or_before_its_files_is_not_a_fault(system: System) -> None:
     files = images.split_image()
     record = uploaded(system, right({"rootfs.squashfs": files["rootfs.squashfs"]}), {"lxd.tar.xz": files["lxd.tar.xz"]})
     assert record.state == "incomplete"
     assert told(record, "error") == []
 
 
-def test_each_root_that_a_list_leaves_out_is_told(system: System) -> None:
+def test_each_root_that_a_list_omits_is_reported(system: System) -> None:
     files = images.split_image() | {"disk.qcow2": images.qcow2()}
     record = uploaded(system, right({"rootfs.squashfs": files["rootfs.squashfs"]}), files)
     assert record.state == "complete"
     assert told(record, "warning") == [("disk.qcow2", "disk.qcow2 is not in SHA256SUMS: its digest was not verified")]
 
 
-def test_a_line_that_cannot_be_read_refuses_the_file_that_it_names(system: System) -> None:
+def test_an_unreadable_line_refuses_the_file_it_names(system: System) -> None:
     files = images.split_image()
     record = uploaded(system, right({"lxd.tar.xz": files["lxd.tar.xz"]}) + f"{SUM[:-1]}  rootfs.squashfs\n", files)
     assert record.state == "invalid"
@@ -205,14 +205,14 @@ def test_a_line_that_cannot_be_read_refuses_the_file_that_it_names(system: Syste
         f"<td>rootfs.squashfs</td><td>{SUM}</td>", f"sha256:{SUM}:rootfs.squashfs", f"[rootfs.squashfs]({SUM})",
     ],
 )  # fmt: skip
-def test_a_line_of_any_shape_refuses_the_file_that_it_names(system: System, line: str) -> None:
+def test_an_unreadable_line_of_any_shape_refuses_the_file_it_names(system: System, line: str) -> None:
     files = images.split_image()
     record = uploaded(system, right({"lxd.tar.xz": files["lxd.tar.xz"]}) + line + "\n", files)
     assert (record.state, told(record, "error")[0][0]) == ("invalid", "rootfs.squashfs")
 
 
 @pytest.mark.parametrize("first", ["right", "wrong"])
-def test_two_digests_of_one_file_are_told_as_such_in_either_order(system: System, first: str) -> None:
+def test_two_digests_of_one_file_are_reported_in_either_order(system: System, first: str) -> None:
     files = images.split_image()
     lines = [right(files), f"{SUM}  arm64/rootfs.squashfs\n"]
     record = uploaded(system, "".join(lines if first == "right" else lines[::-1]), files)
@@ -221,13 +221,13 @@ def test_two_digests_of_one_file_are_told_as_such_in_either_order(system: System
     assert "gives 'rootfs.squashfs' another sha256 than an earlier line" in sentence
 
 
-def test_a_name_that_deceives_or_commands_a_terminal_is_escaped(system: System) -> None:
+def test_a_name_with_control_or_bidirectional_characters_is_escaped(system: System) -> None:
     record = uploaded(system, f"{SUM}  \u200brootfs.squashfs\n{SUM}  \x1b[2Jx\n")
     ((_, sentence),) = told(record, "error")
     assert "it names '\\x1b[2Jx', '\\u200brootfs.squashfs', expected" in sentence
 
 
-def test_a_line_that_names_no_file_of_the_version_is_told_and_the_others_apply(system: System) -> None:
+def test_a_line_about_an_absent_file_is_reported_and_the_others_apply(system: System) -> None:
     record = uploaded(system, right(images.split_image()) + "nonsense\n")
     assert record.state == "complete"
     assert told(record, "error") == []

@@ -83,12 +83,12 @@ def test_bytes_under_the_name_of_another_root_are_named_for_what_they_are(kind: 
 
 @pytest.mark.parametrize("name", ["lxd.tar.xz", "incus.tar.xz", "lxd_combined.tar.gz", "image.tar.xz"])
 @pytest.mark.parametrize("kind", sorted(BYTES.keys() - {"gzip", "tar"}))
-def test_what_is_no_tarball_is_named_under_any_name_of_one(kind: str, name: str) -> None:
+def test_a_file_named_like_a_tarball_is_named_for_what_it_is(kind: str, name: str) -> None:
     said = refusal({name: BYTES[kind][0]}, name)
     assert f"{name} is not a tarball (xz, gz, zst, bz2, lzma or plain) but {BYTES[kind][1]}" in said
 
 
-def test_bytes_that_are_not_known_are_shown() -> None:
+def test_unknown_bytes_are_shown() -> None:
     said = refusal({"lxd.tar.xz": META, "rootfs.squashfs": b"hello" * 200}, "rootfs.squashfs")
     assert "is not a squashfs: it starts with 68 65 6c 6c 6f 68 65 6c; upload the right file under this name" in said
 
@@ -110,7 +110,7 @@ NAMES = {
 
 @pytest.mark.parametrize("compression", ["xz", "zst", "plain"])
 @pytest.mark.parametrize("kind", NAMES)
-def test_a_tarball_of_something_else_is_no_image_and_no_root(kind: str, compression: str) -> None:
+def test_a_tarball_of_something_else_is_neither_image_nor_root(kind: str, compression: str) -> None:
     names, says = NAMES[kind]
     body = images.compress(images.tarball(dict.fromkeys(names, b"x")), compression)
     assert f"image.tar.xz is not an image of LXD or Incus but {says}" in refusal({"image.tar.xz": body}, "image.tar.xz")
@@ -127,7 +127,7 @@ def test_a_file_system_may_hold_any_of_these_names_at_its_top(kind: str) -> None
 
 
 @pytest.mark.parametrize("names", [["backup"], ["oci-layout", "index.json"], ["noble.ovf"], ["disk.raw"], ["a.sfs"]])
-def test_a_squashfs_of_something_else_is_no_root(names: list[str]) -> None:
+def test_a_squashfs_of_something_else_is_not_a_root(names: list[str]) -> None:
     body = images.squashfs_of(*names)
     assert "rootfs.squashfs is no root but a" in refusal(
         {"lxd.tar.xz": META, "rootfs.squashfs": body}, "rootfs.squashfs"
@@ -135,7 +135,7 @@ def test_a_squashfs_of_something_else_is_no_root(names: list[str]) -> None:
 
 
 @pytest.mark.parametrize("more", ["README", "lost+found", "templates"])
-def test_a_whole_image_is_no_root_whatever_else_lies_at_its_top(more: str) -> None:
+def test_a_unified_image_is_not_a_root_whatever_else_is_at_its_top(more: str) -> None:
     members = {"metadata.yaml": b"x", "rootfs/etc/hostname": b"x", f"{more}/x": b"x"}
     root = images.compress(images.tarball(members), "xz")
     said = refusal({"lxd.tar.xz": META, "rootfs.tar.xz": root}, "rootfs.tar.xz")
@@ -145,7 +145,7 @@ def test_a_whole_image_is_no_root_whatever_else_lies_at_its_top(more: str) -> No
     assert "is a whole image in squashfs form" in said
 
 
-def test_a_metadata_yaml_in_a_folder_is_told_where_it_was_found() -> None:
+def test_a_metadata_yaml_in_a_folder_is_reported_with_its_path() -> None:
     body = images.compress(images.tarball({"img/metadata.yaml": b"x", "img/rootfs/etc/x": b"x"}), "xz")
     says = "holds no metadata.yaml at its top level, it has one in 'img': pack what is in that folder"
     assert says in refusal({"image.tar.xz": body}, "image.tar.xz")
@@ -163,11 +163,11 @@ def test_a_tarball_with_two_roots_is_neither_a_container_nor_a_machine(
     assert "u.tar.xz holds both rootfs/ and rootfs.img" in refusal({"u.tar.xz": body}, "u.tar.xz")
 
 
-def test_an_empty_folder_for_a_root_beside_a_disk_is_no_second_root() -> None:
+def test_an_empty_rootfs_folder_next_to_a_disk_is_not_a_second_root() -> None:
     body = images.tar(*BOTH[:1], images.special("rootfs", tarfile.DIRTYPE), BOTH[2])
     assert ingested({"u.tar": body})[1].state == "complete"
 
 
 @pytest.mark.parametrize("names", [set(), {"etc"}, {"srv", "opt"}, {"backup", "srv"}, {"config"}, {"disk.raw", "boot"}])
-def test_names_that_may_be_those_of_a_root_are_not_foreign(names: set[str]) -> None:
+def test_possible_names_in_a_root_are_not_foreign(names: set[str]) -> None:
     assert foreign.by_names(names) is None

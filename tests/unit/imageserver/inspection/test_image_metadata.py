@@ -55,14 +55,14 @@ def test_metadata_yaml_must_name_the_architecture_of_its_folder(arch: str) -> No
         "%s" % ("# " + "x" * 300_000),
     ],
 )
-def test_what_every_client_takes_is_taken(more: str) -> None:
+def test_metadata_that_every_client_accepts_is_accepted(more: str) -> None:
     assert check_metadata_yaml((OK + more).encode(), "amd64", FILES) == ()
 
 
 @pytest.mark.parametrize("prefix", ["", "\ufeff", "---\n", "%YAML 1.1\n---\n", "# comment\n\n"])
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
 @pytest.mark.parametrize("ending", ["\n", "\r\n"])
-def test_the_beginnings_and_encodings_of_yaml_are_taken(prefix: str, encoding: str, ending: str) -> None:
+def test_every_document_start_and_encoding_of_yaml_is_accepted(prefix: str, encoding: str, ending: str) -> None:
     if prefix != "\ufeff" or encoding == "utf-8":
         assert check_metadata_yaml((prefix + OK).replace("\n", ending).encode(encoding), "amd64") == ()
 
@@ -105,7 +105,7 @@ def test_no_message_is_endless_or_commands_a_terminal(more: str, name: str) -> N
         ("expiry_date: 1.5", "1.5 at `expiry_date` in line 2 is no whole number"),
     ],
 )
-def test_what_only_incus_7_refuses_is_a_warning(more: str, what: str) -> None:
+def test_metadata_that_only_incus_7_refuses_is_a_warning(more: str, what: str) -> None:
     (warning,) = check_metadata_yaml((OK + more).encode(), "amd64")
     assert warning.startswith("Incus 7.0 and later start no instance of it")
     assert what in warning
@@ -177,7 +177,7 @@ TARGETS = [
         *((f"templates:\n  {target}: {{when: [start], template: hostname.tpl}}", says) for target, says in TARGETS),
     ],
 )
-def test_what_a_client_cannot_read_is_refused_with_line_and_types(more: str, says: str) -> None:
+def test_metadata_that_a_client_cannot_read_is_refused_with_line_and_types(more: str, says: str) -> None:
     assert says in refusal(OK + more)
 
 
@@ -205,11 +205,11 @@ def test_what_a_client_cannot_read_is_refused_with_line_and_types(more: str, say
         (b"a: [" + b",".join([b"b"] * 60_000) + b"]", "holds more than 50,000 values"),
     ],
 )
-def test_a_metadata_yaml_that_is_none_is_refused(body: bytes, says: str) -> None:
+def test_a_metadata_yaml_that_is_not_a_yaml_mapping_is_refused(body: bytes, says: str) -> None:
     assert says in refusal(body)
 
 
-def test_aliases_that_explode_are_refused_before_anything_is_built() -> None:
+def test_yaml_aliases_that_explode_are_refused_before_anything_is_built() -> None:
     levels = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
     levels += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 20)]
     assert "holds more than 50,000 values, those behind its aliases included" in refusal(OK + "\n".join(levels))
@@ -249,7 +249,7 @@ def test_a_template_may_become_any_file_of_the_root(target: str) -> None:
     assert check_metadata_yaml((OK + more).encode(), "amd64", {"a.tpl": True}) == ()
 
 
-def test_where_a_template_leads_that_no_event_applies_does_not_matter() -> None:
+def test_the_target_of_a_template_that_no_event_applies_does_not_matter() -> None:
     more = "templates: {../x: {when: [boot], template: a.tpl}}"
     assert check_metadata_yaml((OK + more).encode(), "amd64", {"a.tpl": True}) == ()
 

@@ -37,18 +37,18 @@ def test_an_alias_like_a_fingerprint_is_ignored(alias: str) -> None:
     )
 
 
-def test_a_number_in_metadata_json_is_the_text_that_is_written() -> None:
+def test_a_number_in_metadata_json_is_kept_as_written() -> None:
     parsed = parse_metadata_json(b'{"aliases": [24.10, 7], "release_title": 20.10, "version": 12}')
     assert parsed == Parsed(Overrides(aliases=("24.10", "7"), release_title="20.10", version="12"), ())
 
 
-def test_a_number_without_end_is_refused_in_words_for_its_publisher() -> None:
+def test_an_endless_number_is_refused_with_a_message_for_the_publisher() -> None:
     (sentence,) = parse_metadata_json(b'{"version": ' + b"9" * 9000 + b"}").ignored
     assert sentence.startswith("it is not JSON (")
     assert sentence.endswith("value has 9000 digits): all of it is ignored")
 
 
-def test_a_key_that_stands_twice_in_metadata_json_is_told() -> None:
+def test_a_duplicate_key_in_metadata_json_is_reported() -> None:
     parsed = parse_metadata_json(b'{"os": "A", "requirements": {"nesting": "true", "nesting": "false"}, "os": "B"}')
     assert parsed.overrides == Overrides(os="B", requirements={"nesting": "false"})
     assert parsed.ignored == tuple(f"{key!r} appears twice: the last one counts" for key in ("nesting", "os"))
@@ -118,7 +118,7 @@ def test_a_requirement_of_thousands_of_digits_is_ignored() -> None:
         ("custom1", "expected one of secureboot, cgroup, nesting"),
     ],
 )
-def test_a_requirement_that_no_client_reads_is_passed_on_with_the_name_that_was_meant(name: str, expected: str) -> None:
+def test_a_requirement_that_no_client_reads_is_kept_and_the_right_name_suggested(name: str, expected: str) -> None:
     parsed = parse_metadata_json(json.dumps({"requirements": {name: "false"}}).encode())
     assert parsed.overrides.requirements == {name: "false"}
     (told,) = parsed.ignored
@@ -268,7 +268,7 @@ def test_an_os_in_title_case_keeps_its_case_in_aliases_as_lxd_imagebuilder_does(
         ("%YAML 1.2\n---\na: b", "has the directive `%YAML 1.2`, expected 1.1 or none"),
     ],
 )
-def test_what_is_not_understood_in_image_yaml_is_told(body: str, told: str) -> None:
+def test_unknown_values_in_image_yaml_are_reported(body: str, told: str) -> None:
     ignored = parse_image_yaml(body.encode(), NOBLE).ignored
     assert [
         sentence
@@ -277,7 +277,7 @@ def test_what_is_not_understood_in_image_yaml_is_told(body: str, told: str) -> N
     ]
 
 
-def test_what_is_wrong_in_image_yaml_takes_nothing_else_away() -> None:
+def test_a_wrong_value_in_image_yaml_does_not_affect_the_others() -> None:
     body = b"""
 simplestream:
   distro_name: [a]
@@ -293,7 +293,7 @@ simplestream:
     "body",
     [b"a: [", b"\x00", b"simplestream: 5", b"- a", b"[" * 5000, b"%TAG ! x", b"simplestream: {distro_name: !!int ''}"],
 )
-def test_an_invalid_image_yaml_overrides_nothing_and_says_so(body: bytes) -> None:
+def test_an_invalid_image_yaml_overrides_nothing_and_is_reported(body: bytes) -> None:
     parsed = parse_image_yaml(body, NOBLE)
     assert parsed.overrides == Overrides()
     assert parsed.ignored
@@ -305,7 +305,7 @@ def test_metadata_json_takes_precedence_over_image_yaml() -> None:
 
 
 @pytest.mark.parametrize("parse", [parse_metadata_json, lambda body: parse_image_yaml(body, NOBLE)])
-def test_what_would_fill_the_catalog_of_every_client_is_ignored(parse: Callable[[bytes], Parsed]) -> None:
+def test_overrides_that_would_fill_the_catalog_of_every_client_are_ignored(parse: Callable[[bytes], Parsed]) -> None:
     many = {f"requirement{number}": "x" * 180 for number in range(100)}
     body = {"requirements": many, "simplestream": {"requirements": [{"requirements": many}]}}
     parsed = parse(json.dumps(body).encode())
@@ -316,7 +316,7 @@ def test_what_would_fill_the_catalog_of_every_client_is_ignored(parse: Callable[
 
 @pytest.mark.parametrize("written", ["n", "y", "disabled", "2", "none", "False.", ""])
 @pytest.mark.parametrize("name", ["secureboot", "nesting", "privileged", "cdrom_agent", "cdrom_cloud_init"])
-def test_a_requirement_that_is_neither_true_nor_false_to_clients_is_told(name: str, written: str) -> None:
+def test_a_requirement_that_clients_read_as_neither_true_nor_false_is_reported(name: str, written: str) -> None:
     parsed = parse_metadata_json(json.dumps({"requirements": {name: written}}).encode())
     assert parsed.overrides.requirements == {name: written}
     assert parsed.ignored == (
@@ -326,11 +326,11 @@ def test_a_requirement_that_is_neither_true_nor_false_to_clients_is_told(name: s
 
 
 @pytest.mark.parametrize("written", ["true", "FALSE", "yes", "No", "on", "OFF", "1", "0", False, True, 0])
-def test_a_requirement_in_the_words_of_clients_is_taken(written: object) -> None:
+def test_a_requirement_in_the_words_of_clients_is_accepted(written: object) -> None:
     assert parse_metadata_json(json.dumps({"requirements": {"secureboot": written}}).encode()).ignored == ()
 
 
-def test_an_image_yaml_is_told_the_same_of_its_requirements() -> None:
+def test_requirements_of_an_image_yaml_are_checked_the_same_way() -> None:
     parsed = parse_image_yaml(b"simplestream: {requirements: {secureboot: n, cgroup: v1}}", NOBLE)
     assert parsed.ignored[0].startswith("the requirement secureboot is 'n', expected true or false")
 
@@ -339,12 +339,12 @@ def test_an_image_yaml_is_told_the_same_of_its_requirements() -> None:
     ("key", "meant"),
     [("OS", "os"), ("alias", "aliases"), ("Aliases", "aliases"), ("requirement", "requirements")],
 )  # fmt: skip
-def test_a_key_of_another_spelling_is_told_the_one_that_was_meant(key: str, meant: str) -> None:
+def test_a_misspelled_key_is_reported_with_the_right_one(key: str, meant: str) -> None:
     parsed = parse_metadata_json(json.dumps({key: "x"}).encode())
     assert parsed.ignored == (f"the key {key!r} has no meaning here, expected `{meant}`: ignored",)
 
 
-def test_words_of_json_are_told_as_they_are_written() -> None:
+def test_json_literals_are_quoted_as_written() -> None:
     parsed = parse_metadata_json(b'{"os": null, "aliases": [true]}')
     assert parsed.ignored[0].startswith("os is null, expected a text")
     assert parsed.ignored[1].startswith("the alias true is ignored")

@@ -99,12 +99,12 @@ BAD = {
 
 
 @pytest.mark.parametrize("body", GOOD.values(), ids=GOOD.keys())
-def test_a_disk_that_is_whole_passes_whatever_the_chunks(body: bytes) -> None:
+def test_a_complete_disk_passes_with_any_chunk_sizes(body: bytes) -> None:
     assert [problem(body, chunk) for chunk in (1, 700, 1 << 20)] == [""] * 3
 
 
 @pytest.mark.parametrize(("body", "says"), BAD.values(), ids=BAD.keys())
-def test_a_disk_that_no_client_could_use_is_refused(body: bytes, says: str) -> None:
+def test_a_disk_that_no_client_can_use_is_refused(body: bytes, says: str) -> None:
     assert says in problem(body)
     assert says in problem(body, 1)
 
@@ -123,7 +123,7 @@ OPTIONS = {
 
 
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS.keys())
-def test_what_qemu_img_writes_passes_and_half_of_it_does_not(options: list[str], tmp_path: Path) -> None:
+def test_a_disk_written_by_qemu_img_passes_and_half_of_it_does_not(options: list[str], tmp_path: Path) -> None:
     if shutil.which("qemu-img") is None:
         pytest.skip("qemu-img is not installed")
     raw, made = tmp_path / "raw", tmp_path / "disk.qcow2"

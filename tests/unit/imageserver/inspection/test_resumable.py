@@ -18,7 +18,7 @@ LENGTHS = (0, 1, 55, 56, 63, 64, 65, 127, 128, 9_999, 10_000)
 
 
 @pytest.mark.parametrize("length", LENGTHS)
-def test_a_digest_is_that_of_hashlib(length: int) -> None:
+def test_a_digest_equals_that_of_hashlib(length: int) -> None:
     digest = ResumableSha256()
     digest.update(BODY[:length])
     assert digest.hexdigest() == hashlib.sha256(BODY[:length]).hexdigest()
@@ -35,7 +35,7 @@ def test_a_digest_is_continued_from_its_state(saved_at: int, length: int) -> Non
     assert first.hexdigest() == hashlib.sha256(BODY[:saved_at]).hexdigest()
 
 
-def test_a_digest_goes_on_after_it_was_asked_for() -> None:
+def test_a_digest_can_be_read_and_then_continued() -> None:
     digest = ResumableSha256()
     for start in range(0, len(BODY), 1_000):
         digest.update(BODY[start : start + 1_000])
@@ -81,7 +81,7 @@ def test_another_process_continues_a_digest() -> None:
     assert done.stdout.decode().strip() == hashlib.sha256(BODY).hexdigest()
 
 
-def test_a_library_that_does_not_keep_the_promise_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_library_with_an_unexpected_hash_state_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resumable, "_EXAMPLE", b"not whole blocks")
     resumable._library.cache_clear()
     try:

@@ -113,7 +113,7 @@ PACKED: dict[str, tuple[int, Callable[[bytes], bytes] | None]] = {
 
 @pytest.mark.parametrize("how", PACKED)
 @pytest.mark.parametrize("before", [0, 40, 8175, 8192, 20_000])
-def test_a_whole_image_is_told_from_a_root_however_it_is_compressed(how: str, before: int) -> None:
+def test_a_unified_image_is_distinguished_from_a_root_in_any_compression(how: str, before: int) -> None:
     """The inode and the listing lie at the start of a block, in it, across two, and behind others."""
     compression, pack = PACKED[how]
     image = images.squashfs_of(*WHOLE, compression=compression, pack=pack, before=before)
@@ -144,12 +144,12 @@ def test_a_squashfs_is_a_root_unless_its_root_folder_is_that_of_an_image(names: 
 
 
 @pytest.mark.parametrize("compression", [3, 5])
-def test_a_compression_that_cannot_be_unpacked_is_taken_for_a_root(compression: int) -> None:
+def test_a_squashfs_of_an_unsupported_compression_is_taken_for_a_root(compression: int) -> None:
     assert refusal(images.squashfs_of(*WHOLE, compression=compression)) == ""
 
 
 @pytest.mark.parametrize("compression", range(1, 7))
-def test_a_root_folder_that_cannot_be_read_says_nothing(compression: int) -> None:
+def test_an_unreadable_root_folder_decides_nothing(compression: int) -> None:
     """Clients mount it or they do not; the sums that its publisher made say what was damaged on its way."""
     for pack in (bz2.compress, lambda _: b"", lambda block: block[:9]):
         assert refusal(images.squashfs_of(*WHOLE, compression=compression, pack=pack)) == ""
@@ -161,7 +161,7 @@ def test_a_root_folder_that_cannot_be_read_says_nothing(compression: int) -> Non
 
 @pytest.mark.skipif(not shutil.which("mksquashfs"), reason="mksquashfs is not installed")
 @pytest.mark.parametrize("how", ["gzip", "xz", "zstd", "lzma"])
-def test_what_mksquashfs_makes_is_told_apart(tmp_path: Path, how: str) -> None:
+def test_images_and_roots_made_by_mksquashfs_are_distinguished(tmp_path: Path, how: str) -> None:
     for folder in ("rootfs/etc", "rootfs/usr/bin", "templates"):
         (tmp_path / "image" / folder).mkdir(parents=True)
     for number in range(2000):

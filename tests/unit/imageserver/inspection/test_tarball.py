@@ -23,13 +23,13 @@ def read(body: bytes, limits: Limits = METADATA_LIMITS, chunk: int = 700, *, who
 @pytest.mark.parametrize("compression", ["xz", "gz", "zst", ""])
 @pytest.mark.parametrize("chunk", [1, 13, 100_000])
 @pytest.mark.parametrize("name", ["metadata.yaml", "./metadata.yaml"])
-def test_the_member_is_found_whatever_compresses_it(compression: str, chunk: int, name: str) -> None:
+def test_the_member_is_found_in_any_compression(compression: str, chunk: int, name: str) -> None:
     plain = images.tarball({"templates/x": b"x" * 3000, name: YAML, "z": b"z"})
     body = images.compress(plain, compression) if compression else plain
     assert read(body, chunk=chunk) == YAML
 
 
-def test_bzip2_and_several_streams_one_after_another() -> None:
+def test_bzip2_and_several_concatenated_streams_are_read() -> None:
     plain = images.tarball({"metadata.yaml": YAML, "z": b"z" * 5000})
     assert read(bz2.compress(plain)) == YAML
     assert read(lzma.compress(plain[:2000]) + b"\0" * 8 + lzma.compress(plain[2000:])) == YAML

@@ -28,7 +28,7 @@ def test_the_sizes_of_all_windows_count(chunk: int) -> None:
     assert read(images.vcdiff(made_bytes=7) + window + window, chunk) == (30, 17)
 
 
-def test_secondary_compression_a_code_table_and_a_name_are_passed_over() -> None:
+def test_secondary_compression_a_code_table_and_a_name_are_skipped() -> None:
     window = images.vcdiff(made_bytes=7)[5:]
     assert read(HEADER + b"\7" + b"\2" + b"\3abc" + b"\4name" + window) == (0, 7)
 
@@ -53,7 +53,7 @@ def test_a_delta_that_cannot_be_applied_is_refused(body: bytes, says: str) -> No
 
 @pytest.mark.parametrize("options", [[], ["-9"], ["-S", "none"], ["-S", "djw"], ["-A"], ["-n"], ["-W", "16384"]])
 @pytest.mark.parametrize(("base_bytes", "new_bytes"), [(1000, 1000), (200_001, 100_003), (3_000_001, 3_500_000)])
-def test_what_xdelta3_writes_passes_and_fits(
+def test_a_delta_written_by_xdelta3_passes_and_has_the_right_size(
     options: list[str], base_bytes: int, new_bytes: int, tmp_path: Path
 ) -> None:
     if shutil.which("xdelta3") is None:

@@ -41,7 +41,7 @@ def test_only_the_logs_of_these_days_are_read_to_the_hour(
     assert {key for method, key in store.log if method == "open"} == {file.key for file in logs.files}
 
 
-def test_logs_of_version_2_may_lie_in_folders_and_other_objects_are_left_alone(store: MemoryStore) -> None:
+def test_logs_of_version_2_may_be_in_folders_and_other_objects_are_ignored(store: MemoryStore) -> None:
     store.objects.clear()
     store.put("edge/E1/2026/11/28/01/E1.2026-11-28-01.9f.gz", log([line(CHOSEN)], CHOSEN))
     for other in ("edge/readme.txt", "edge/E1.2026-13-01-00.x.gz", "edge/E1.2026-11-28-01.x.parquet", "bucket/x"):
@@ -51,11 +51,11 @@ def test_logs_of_version_2_may_lie_in_folders_and_other_objects_are_left_alone(s
     assert count_requests(store, logs.files).countries.keys() == {"DE"}
 
 
-def test_without_logs_there_is_no_oldest() -> None:
+def test_without_logs_there_is_no_oldest_log() -> None:
     assert find_logs(MemoryStore(), NOW) == Logs((), NOW.replace(minute=0))
 
 
-def test_a_log_that_expires_meanwhile_is_told_and_the_others_count(store: MemoryStore) -> None:
+def test_a_log_that_expires_meanwhile_is_reported_and_the_others_count(store: MemoryStore) -> None:
     logs = find_logs(store)
     gone = logs.files[2].key
     store.remove(gone)
@@ -74,7 +74,7 @@ def test_a_denied_log_ends_the_count(store: MemoryStore) -> None:
         count_requests(store, find_logs(store).files)
 
 
-def test_what_no_time_is_left_for_is_told(store: MemoryStore) -> None:
+def test_logs_that_no_time_is_left_for_are_reported(store: MemoryStore) -> None:
     left = iter([True, True, False])
     counts = count_requests(store, find_logs(store).files, more=lambda: next(left))
     assert counts.requests == 2
@@ -94,6 +94,6 @@ def test_progress_is_the_size_of_each_file_and_few_are_open_at_once(store: Memor
     assert all(place - counted <= AHEAD for place, counted in enumerate(opened, 1))
 
 
-def test_days_count_back_from_now_and_none_is_no_limit() -> None:
+def test_days_count_back_from_now_and_no_days_mean_no_limit() -> None:
     assert days_ago(NOW, 2) == NOW - timedelta(days=2)
     assert days_ago(NOW, 0) is None

@@ -89,13 +89,13 @@ def raced(base: System, one: Callable[[System], None], other: Callable[[System],
     return seen
 
 
-def test_retention_and_a_promotion_at_once_never_leave_a_channel_at_what_is_withdrawn(base: System) -> None:
+def test_concurrent_retention_and_promotion_never_leave_a_channel_at_a_withdrawn_version(base: System) -> None:
     for one, other in ((retain, to_stable), (to_stable, retain)):
         seen = raced(base, one, other)
         assert set(seen) == {(True, False), (False, True)}, "one of the two wins, and each does somewhere"
 
 
-def test_a_mirror_and_a_promotion_at_once_never_leave_a_channel_at_what_is_withdrawn(base: System) -> None:
+def test_a_concurrent_mirror_run_and_promotion_never_leave_a_channel_at_a_withdrawn_version(base: System) -> None:
     def lets_go(server: System) -> None:
         views = partial(configured, server.store)
         if OLD.path not in needed_by_channels(server.store, views, PRODUCT):
@@ -105,7 +105,7 @@ def test_a_mirror_and_a_promotion_at_once_never_leave_a_channel_at_what_is_withd
         assert set(raced(base, one, other)) == {(True, False), (False, True)}
 
 
-def test_a_promotion_of_what_was_withdrawn_meanwhile_leaves_no_pointer(server: System) -> None:
+def test_promoting_a_version_withdrawn_meanwhile_leaves_no_pointer(server: System) -> None:
     server.store.meanwhile("replace", "private/views/stable.json", lambda: withdrawn(server))
     with pytest.raises(InvalidView, match="it is withdrawn, expected complete"):
         promote(server.store, "stable", OLD, server.store.clock, "ann", pause)
@@ -118,14 +118,14 @@ def withdrawn(server: System) -> None:
     withdraw(server.store, OLD, server.store.clock, 24, pause, "does not boot")
 
 
-def test_what_an_operator_withdrew_is_not_restored_because_a_channel_points_to_it(server: System) -> None:
+def test_a_channel_pointer_does_not_restore_a_version_that_an_operator_withdrew(server: System) -> None:
     to_stable(server)
     withdrawn(server)
     withdraw_unneeded(server.store, OLD, server.store.clock, 24, pause, "too many", partial(configured, server.store))
     assert is_withdrawn(server)
 
 
-def test_what_an_operator_withdraws_while_retention_withdraws_it_stays_withdrawn(base: System) -> None:
+def test_a_version_withdrawn_by_operator_and_retention_at_once_stays_withdrawn(base: System) -> None:
     """Also where a channel points to it, so that retention takes its own withdrawal back."""
 
     def promoted_and_withdrawn(server: System) -> None:
@@ -148,7 +148,7 @@ def test_what_an_operator_withdraws_while_retention_withdraws_it_stays_withdrawn
     assert found.reason == "does not boot"
 
 
-def test_what_retention_takes_back_leaves_a_withdrawn_file_withdrawn(base: System) -> None:
+def test_a_file_withdrawn_by_an_operator_stays_withdrawn_when_retention_undoes_its_own_withdrawal(base: System) -> None:
     server = deepcopy(base)
     server.upload(OLD.path, {"disk.qcow2": images.qcow2()})
     server.ingest(OLD.path)

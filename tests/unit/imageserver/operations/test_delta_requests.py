@@ -88,7 +88,7 @@ def test_a_publishers_own_delta_wins(system: System) -> None:
     assert asked(system) == ([], [])
 
 
-def test_what_was_uploaded_before_that_time_is_left_alone_unless_its_base_came_after(system: System) -> None:
+def test_a_version_uploaded_before_the_given_time_is_skipped_unless_its_base_came_after(system: System) -> None:
     later = system.store.clock + timedelta(hours=1)
     assert asked(system, since=later) == ([], [])
     system.store.clock = later

@@ -337,7 +337,7 @@ def test_a_listing_older_than_the_record_is_never_written_over_it(system: System
     assert system.store.log.count(("replace", RECORD)) == 0, "there was nothing to write over the other's record"
 
 
-def test_losing_every_race_leaves_the_message_for_redelivery(system: System) -> None:
+def test_an_ingest_that_loses_every_race_leaves_the_message_for_redelivery(system: System) -> None:
     system.upload(PATH, images.split_image())
 
     def always(method: str, key: str) -> None:
@@ -350,7 +350,7 @@ def test_losing_every_race_leaves_the_message_for_redelivery(system: System) -> 
         system.ingest(PATH)
 
 
-def test_an_unreadable_record_never_reads_as_absent(system: System) -> None:
+def test_an_unreadable_record_is_never_taken_for_absent(system: System) -> None:
     system.upload(PATH, images.split_image())
     system.store.put(RECORD, b"{torn")
     with pytest.raises(CatalogDamaged, match=r"is not a record.*delete it and reconcile"):
@@ -380,7 +380,7 @@ def test_a_version_too_large_for_the_remaining_time_is_left_to_another_run(syste
     ingest(parse_version(PATH), replace(system.ingest_services, budget_bytes=0))  # nothing is left to read
 
 
-def test_saving_a_partial_record_is_no_lost_race(system: System, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_saving_a_partial_record_is_not_a_lost_race(system: System, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("imageserver.operations.ingest.SAVE_EVERY_BYTES", 1)
     roots = {f"rootfs.2026110{day}_10:00.vcdiff": images.vcdiff(str(day)) for day in range(1, 10)}
     system.upload(PATH, images.split_image() | roots | {f"disk.{name[7:]}": body for name, body in roots.items()})
@@ -448,7 +448,7 @@ def test_each_kind_of_file_is_refused_alone_when_its_parser_raises(
 
 
 @pytest.mark.parametrize("error", [IndexError("ours"), EOFError(), OSError("no route"), ValueError("chunk")])
-def test_what_the_reader_raises_is_no_fault_of_the_file_and_the_others_are_recorded(
+def test_an_error_of_the_reader_is_not_a_fault_of_the_file_and_the_others_are_recorded(
     system: System, error: Exception
 ) -> None:
     files = {**images.split_image(), "rootfs.tar.xz": images.root_tarball("x")}

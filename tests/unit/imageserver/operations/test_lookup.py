@@ -39,7 +39,7 @@ def fingerprints(system: System, path: str) -> dict[str, str]:
     return {file: fingerprint for fingerprint, file in listed.items()}
 
 
-def test_the_fingerprint_of_a_split_image_is_that_of_metadata_and_root_together(system: System) -> None:
+def test_the_fingerprint_of_a_split_image_covers_metadata_and_root(system: System) -> None:
     files = images.split_image(seed="old")
     assert fingerprints(system, OLD) == {
         "rootfs.squashfs": images.sha256_hex(files["lxd.tar.xz"], files["rootfs.squashfs"])
@@ -53,7 +53,7 @@ def test_a_fingerprint_or_its_start_finds_the_one_image_in_any_stream(system: Sy
         assert found(system, fingerprint[:digits]) == [(path, file)]
 
 
-def test_an_image_knows_whether_its_version_has_another(system: System) -> None:
+def test_a_found_image_knows_whether_its_version_has_other_images(system: System) -> None:
     by_file = fingerprints(system, NEW)
     document = system.products_document()
     (disk,) = by_fingerprint(document, by_file["disk.qcow2"])
@@ -79,14 +79,14 @@ def test_a_fingerprint_in_upper_case_and_a_remote_in_front_find_the_same(system:
     assert found(system, "mine:yours:ubuntu/noble") == found(system, "mine:") == []
 
 
-def test_an_alias_of_few_digits_is_no_fingerprint(system: System) -> None:
+def test_an_alias_of_few_digits_is_not_a_fingerprint(system: System) -> None:
     system.upload(NEW, {"metadata.json": b'{"aliases": ["20261123", "cafe12"]}'})
     system.catch_up()
     assert {path for name in ("20261123", "cafe12") for path, _ in found(system, name)} == {NEW}
 
 
 @pytest.mark.parametrize("name", ["ubuntu", "ubuntu/nobl", "0123456789ab", "f" * 64, "f" * 65, "", "abc"])
-def test_a_name_that_nothing_has_finds_nothing(system: System, name: str) -> None:
+def test_an_unknown_name_finds_nothing(system: System, name: str) -> None:
     assert found(system, name) == []
 
 

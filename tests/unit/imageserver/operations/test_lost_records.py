@@ -57,7 +57,7 @@ def test_a_withdrawal_outlives_its_record(system: System, target: str) -> None:
     assert system.listed() == {}
 
 
-def test_a_record_that_was_torn_before_it_was_lost_is_passed_over(system: System) -> None:
+def test_a_record_that_was_torn_before_it_was_lost_is_skipped(system: System) -> None:
     withdraw(system.store, VERSION, START, 24, lambda _: None)
     system.store.put(VERSION.record_key, b"{torn")
     system.store.put(VERSION.record_key, b"{torn again")
@@ -69,7 +69,7 @@ def test_a_record_that_was_torn_before_it_was_lost_is_passed_over(system: System
     assert [facts.sha256 for facts in found.files.values()] == ["", ""], "digests come from the images alone"
 
 
-def test_the_edge_is_told_of_bytes_that_were_replaced_while_the_record_was_lost(system: System) -> None:
+def test_bytes_replaced_while_the_record_was_lost_are_invalidated(system: System) -> None:
     """The catalog is gone too, so nothing but the earlier record knows that the key held other bytes."""
     for key in [VERSION.record_key, *system.streams()]:
         del system.store.objects[key]
@@ -86,7 +86,7 @@ def test_the_edge_is_told_of_bytes_that_were_replaced_while_the_record_was_lost(
     assert record(system).replaced == ("rootfs.squashfs",)
 
 
-def test_the_edge_is_told_of_bytes_that_were_replaced_before_the_record_was_lost(system: System) -> None:
+def test_bytes_replaced_before_the_record_was_lost_are_invalidated(system: System) -> None:
     system.upload(PATH, {"rootfs.squashfs": images.squashfs("other")})
     system.ingest(PATH)
     for key in [VERSION.record_key, *system.streams()]:
@@ -95,7 +95,7 @@ def test_the_edge_is_told_of_bytes_that_were_replaced_before_the_record_was_lost
     assert record(system).replaced == ("rootfs.squashfs",)
 
 
-def test_what_was_published_outlives_the_record(system: System) -> None:
+def test_published_digests_outlive_the_record(system: System) -> None:
     del system.store.objects[VERSION.record_key]
     system.upload(PATH, {"SHA256SUMS": f"{'a' * 64}  rootfs.squashfs\n".encode()})
     catalog = system.streams()
@@ -105,7 +105,7 @@ def test_what_was_published_outlives_the_record(system: System) -> None:
 
 
 @pytest.mark.parametrize("dry_run", [False, True])
-def test_a_record_that_is_lost_for_good_is_known_by_the_catalog(system: System, dry_run: bool) -> None:
+def test_a_version_whose_record_is_lost_for_good_is_found_through_the_catalog(system: System, dry_run: bool) -> None:
     del system.store.objects[VERSION.record_key]
     system.store.generations.clear()
     invalidated: list[str] = []
@@ -119,7 +119,7 @@ def test_a_record_that_is_lost_for_good_is_known_by_the_catalog(system: System, 
     assert VERSION.record_key not in system.store.objects
 
 
-def test_a_version_that_the_edge_cannot_be_told_of_is_left_to_the_next_run(system: System) -> None:
+def test_a_version_whose_invalidation_fails_is_left_to_the_next_run(system: System) -> None:
     del system.store.objects[VERSION.record_key]
 
     def away(_keys: object) -> None:
@@ -131,7 +131,7 @@ def test_a_version_that_the_edge_cannot_be_told_of_is_left_to_the_next_run(syste
     assert (sent.paths, VERSION.record_key in system.store.objects) == ([], False)
 
 
-def test_a_version_that_never_had_a_record_is_looked_at_as_ever() -> None:
+def test_a_version_that_never_had_a_record_is_ingested_as_usual() -> None:
     system = System()
     system.upload(PATH, images.split_image())
     assert recalled(system.store, VERSION) is None
@@ -160,7 +160,7 @@ def _final(withdrawal: records.Withdrawal) -> records.Withdrawal:
     return records.Withdrawal(withdrawal.since, withdrawal.delete_after, final=True)
 
 
-def test_a_record_that_comes_meanwhile_is_not_overwritten(system: System) -> None:
+def test_a_record_written_meanwhile_is_not_overwritten(system: System) -> None:
     withdraw(system.store, VERSION, START, 24, lambda _: None)
     del system.store.objects[VERSION.record_key]
     other = System(store=system.store)
@@ -186,5 +186,5 @@ def test_a_record_that_comes_meanwhile_is_not_overwritten(system: System) -> Non
         ),
     ],
 )
-def test_what_is_kept_is_said(found: Record | None, says: str) -> None:
+def test_the_description_names_everything_kept_of_a_lost_record(found: Record | None, says: str) -> None:
     assert describe(found) == says

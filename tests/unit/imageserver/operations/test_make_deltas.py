@@ -113,7 +113,7 @@ def test_the_newest_version_gets_a_delta_that_is_listed(server: Server) -> None:
     assert server.deltas(OLD) == {}
 
 
-def test_nothing_is_made_twice(server: Server) -> None:
+def test_no_delta_is_made_twice(server: Server) -> None:
     server.make()
     (again,) = server.make()  # before digest has seen the delta
     assert (again.outcome, again.reason) == (Outcome.SKIPPED, f"{DELTA} came from elsewhere meanwhile")
@@ -123,7 +123,7 @@ def test_nothing_is_made_twice(server: Server) -> None:
     assert (again.outcome, again.reason) == (Outcome.SKIPPED, f"{DELTA} is there already")
 
 
-def test_a_first_version_has_nothing_to_be_made_from(tmp_path: Path) -> None:
+def test_a_first_version_has_no_base_for_a_delta(tmp_path: Path) -> None:
     server = Server(tmp_path)
     assert server.make() == []
     server.upload(OLD, roots()[0])
@@ -186,7 +186,7 @@ def test_a_delta_of_half_the_root_or_more_is_dropped_and_not_tried_again(tmp_pat
         (Room(10**12, 1769, 0.01), "and a run has 0 s for them"),
     ],
 )
-def test_what_does_not_fit_is_noted_before_a_byte_is_read(server: Server, room: Room, reason: str) -> None:
+def test_a_delta_that_does_not_fit_is_noted_before_a_byte_is_read(server: Server, room: Room, reason: str) -> None:
     server.room = room
     server.system.store.bytes_read.clear()
     (dropped,) = server.make()
@@ -245,7 +245,7 @@ def test_a_publishers_own_delta_wins(server: Server, name: str) -> None:
     assert not server.has(DELTA)
 
 
-def test_a_publishers_delta_that_comes_meanwhile_stays(server: Server) -> None:
+def test_a_publishers_delta_that_arrives_meanwhile_stays(server: Server) -> None:
     own = images.vcdiff("own", made_bytes=len(roots()[1]))
 
     def uploaded(chunks: Iterator[bytes]) -> Iterator[bytes]:
@@ -259,7 +259,7 @@ def test_a_publishers_delta_that_comes_meanwhile_stays(server: Server) -> None:
     assert server.record().deltas[OLD].reason == "another delta came first under its name"
 
 
-def test_metadata_json_says_how_many_a_version_gets(server: Server) -> None:
+def test_metadata_json_sets_how_many_deltas_a_version_gets(server: Server) -> None:
     server.upload(NEWEST, newest_root(), metadata__json=b'{"deltas": 0}')
     assert server.make() == []
     assert [made.base for made in server.make(NEW)] == [OLD]
@@ -273,7 +273,7 @@ def test_further_deltas_wait_for_the_base_of_the_first_to_go(server: Server) -> 
     assert server.deltas(NEWEST) == {DELTA: OLD}
 
 
-def test_a_base_that_is_withdrawn_meanwhile_ends_it(server: Server) -> None:
+def test_a_base_withdrawn_meanwhile_ends_the_delta(server: Server) -> None:
     base = parse_version(f"{PRODUCT.path}/{OLD}")
 
     def withdrawn(chunks: Iterator[bytes]) -> Iterator[bytes]:
@@ -332,7 +332,7 @@ class Killed(BaseException):
     """The process ends here: nothing catches it."""
 
 
-def test_a_kill_between_any_two_steps_leaves_a_delta_or_nothing_and_the_next_run_ends_it(server: Server) -> None:
+def test_a_kill_between_any_two_steps_leaves_a_delta_or_nothing_and_the_next_run_finishes(server: Server) -> None:
     store = server.system.store
     store.chunk = 1 << 20
     before, last = dict(store.objects), 0
@@ -375,7 +375,7 @@ def test_a_large_delta_is_sent_in_parts(server: Server, monkeypatch: pytest.Monk
     assert server.deltas() == {DELTA: OLD}
 
 
-def test_an_upload_in_parts_that_is_gone_is_made_anew(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lost_multipart_upload_is_started_again(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(operation, "PART_BYTES", 3_000)
     store = server.system.store
     store.on = lambda method, _key: store.uploads.clear() if method == "put_part" else None
@@ -385,7 +385,7 @@ def test_an_upload_in_parts_that_is_gone_is_made_anew(server: Server, monkeypatc
     assert [made.outcome for made in server.make()] == [Outcome.MADE]
 
 
-def test_a_root_whose_bytes_are_others_than_recorded_is_no_base(server: Server) -> None:
+def test_a_root_whose_bytes_differ_from_its_record_is_not_a_base(server: Server) -> None:
     key = f"{PRODUCT.path}/{OLD}/rootfs.squashfs"
     stored = server.system.store.objects[key]
     stored.body = stored.body[:-1] + bytes([stored.body[-1] ^ 1])  # under the ETag that the record has
@@ -394,7 +394,7 @@ def test_a_root_whose_bytes_are_others_than_recorded_is_no_base(server: Server) 
     assert dropped.reason == f"the bytes of {key} are not those of its record: run admin verify"
 
 
-def test_a_root_that_is_replaced_meanwhile_ends_it_without_a_note(server: Server) -> None:
+def test_a_root_replaced_meanwhile_ends_the_delta_without_a_note(server: Server) -> None:
     store = server.system.store
     key = f"{PRODUCT.path}/{NEW}/rootfs.squashfs"
 
@@ -409,7 +409,7 @@ def test_a_root_that_is_replaced_meanwhile_ends_it_without_a_note(server: Server
     assert server.record().deltas == {}
 
 
-def test_other_roots_are_tried_anew(server: Server) -> None:
+def test_a_delta_is_tried_again_for_other_roots(server: Server) -> None:
     server.room = Room(0, 0, 0)
     server.make()
     note = server.record().deltas[OLD]

@@ -91,7 +91,7 @@ def test_a_file_is_copied_once_with_its_bytes(size: int) -> None:
     assert world.is_clean
 
 
-def test_what_is_here_already_is_not_asked_for(world: World) -> None:
+def test_a_file_that_is_already_here_is_not_requested(world: World) -> None:
     world.store.put(KEY, b"somebody's own")
     assert world.copy() == Copied(Outcome.PRESENT)
     assert (world.store.objects[KEY].body, world.upstream.bytes_read) == (b"somebody's own", {})
@@ -105,7 +105,7 @@ def test_a_small_file_costs_three_requests() -> None:
 
 
 @pytest.mark.parametrize("size", [PART - 100, 4 * PART])
-def test_other_bytes_than_the_catalog_promises_are_refused_and_leave_no_file(size: int) -> None:
+def test_bytes_that_differ_from_the_catalog_are_refused_and_leave_no_file(size: int) -> None:
     world = World(BODY[:size])
     wrong = world.file(sha256="0" * 64)
     copied = world.copy(wrong)
@@ -125,14 +125,14 @@ def test_a_file_with_wrong_bytes_is_not_fetched_again_for_some_hours(world: Worl
     assert world.copy(wrong).bytes_read == len(BODY)
 
 
-def test_a_refusal_is_of_one_digest_alone(world: World) -> None:
+def test_a_refusal_applies_to_one_digest_only(world: World) -> None:
     """Upstream's catalog was wrong, and is right now."""
     world.copy(world.file(sha256="0" * 64))
     assert world.copy().outcome is Outcome.COPIED
     assert world.is_clean
 
 
-def test_another_size_than_the_catalog_promises_is_refused_and_leaves_nothing(world: World) -> None:
+def test_a_size_that_differs_from_the_catalog_is_refused_and_leaves_nothing(world: World) -> None:
     copied = world.copy(world.file(size_bytes=len(BODY) + 1))
     assert (copied.outcome, "10,340 bytes, expected 10,341" in copied.reason) == (Outcome.REFUSED, True)
     assert world.store.objects == {}
@@ -150,7 +150,7 @@ def test_a_file_that_upstream_no_longer_has_is_refused(world: World) -> None:
     assert (copied.outcome, "404" in copied.reason, world.is_clean) == (Outcome.REFUSED, True, True)
 
 
-def test_a_slow_file_takes_some_runs_and_no_byte_twice(world: World) -> None:
+def test_a_slow_file_takes_several_runs_and_fetches_no_byte_twice(world: World) -> None:
     world.each_part_takes(300)
     outcomes = [world.copy().outcome]
     while outcomes[-1] is Outcome.CONTINUED:
@@ -163,7 +163,7 @@ def test_a_slow_file_takes_some_runs_and_no_byte_twice(world: World) -> None:
     assert world.is_clean
 
 
-def test_a_file_of_wrong_bytes_is_refused_after_some_runs_as_well(world: World) -> None:
+def test_a_file_of_wrong_bytes_is_refused_after_several_runs_too(world: World) -> None:
     world.each_part_takes(300)
     wrong = world.file(sha256="0" * 64)
     outcomes = [world.copy(wrong).outcome for _ in range(6)]
@@ -236,7 +236,7 @@ def test_a_file_that_cannot_be_continued_and_takes_more_than_a_run_is_refused(wo
     assert world.is_clean
 
 
-def test_a_machine_that_saves_no_digest_copies_what_fits_into_a_run(
+def test_without_a_saved_digest_state_a_copy_must_fit_into_one_run(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(resumable, "is_resumable", lambda: False)
@@ -291,7 +291,7 @@ def test_a_file_that_changed_between_two_runs_is_read_from_its_start(world: Worl
     assert world.is_clean
 
 
-def test_a_file_that_somebody_uploads_meanwhile_stays(world: World) -> None:
+def test_a_file_uploaded_meanwhile_is_kept(world: World) -> None:
     def upload(method: str, key: str) -> None:
         if method in ("complete", "create_file"):
             world.store.on = lambda *_: None
@@ -306,7 +306,7 @@ def test_a_file_that_somebody_uploads_meanwhile_stays(world: World) -> None:
 
 
 @pytest.mark.parametrize(("method", "size"), [("create_file", 100), ("complete", len(BODY))])
-def test_a_race_that_leaves_nothing_is_run_again(method: str, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_race_that_leaves_no_file_is_repeated(method: str, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """S3 answers 409 to both of two writers, or the other one's file was deleted at once."""
     world = World(BODY[:size])
     with monkeypatch.context() as race:
@@ -317,7 +317,7 @@ def test_a_race_that_leaves_nothing_is_run_again(method: str, size: int, monkeyp
     assert world.copy().outcome is Outcome.COPIED
 
 
-def test_an_upload_that_is_gone_begins_anew(world: World) -> None:
+def test_a_lost_upload_starts_again(world: World) -> None:
     world.each_part_takes(300)
     assert world.copy().outcome is Outcome.CONTINUED
     world.store.uploads.clear()
@@ -329,7 +329,7 @@ def test_an_upload_that_is_gone_begins_anew(world: World) -> None:
 
 
 @pytest.mark.parametrize("body", [b"", b"{}", b"\xff", b"[" * 100_000, b'{"path": 1}'])
-def test_a_note_that_cannot_be_read_begins_anew(world: World, body: bytes) -> None:
+def test_a_copy_with_an_unreadable_note_starts_again(world: World, body: bytes) -> None:
     world.store.put(NOTE, body)
     assert world.copy().outcome is Outcome.COPIED
     assert world.is_clean
@@ -399,9 +399,7 @@ def _revive(store: MemoryStore) -> None:
 
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 @pytest.mark.parametrize("size", [100, 4 * PART + 7])
-def test_a_kill_at_any_step_leads_to_the_file_or_nothing(
-    size: int, after: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_kill_at_any_step_leaves_the_file_or_nothing(size: int, after: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """`before`: the call of storage never arrived; `after`: it took effect, and its answer was lost."""
     monkeypatch.setattr(mirror_copy, "SAVE_S", 0)
     for number in range(1000):

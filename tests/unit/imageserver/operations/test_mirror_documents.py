@@ -50,13 +50,13 @@ def pause(_seconds: float) -> None:
     """Nobody waits."""
 
 
-def test_a_server_without_a_configuration_follows_nobody(store: MemoryStore) -> None:
+def test_a_server_without_a_configuration_has_no_mirrors(store: MemoryStore) -> None:
     assert configured(store) == {}
     assert (state_of(store, "site"), status_of(store, "site")) == (MirrorState(), MirrorStatus())
     assert [method for method, _ in store.log] == ["read"] * 3
 
 
-def test_two_operators_who_add_at_once_both_add(store: MemoryStore) -> None:
+def test_two_mirrors_added_at_once_are_both_kept(store: MemoryStore) -> None:
     def at_once(method: str, _key: str) -> None:
         if method == "create":
             store.on = lambda *_: None
@@ -67,7 +67,7 @@ def test_two_operators_who_add_at_once_both_add(store: MemoryStore) -> None:
     assert configured(store) == {"site": SITE, "other": OTHER}
 
 
-def test_a_mirror_is_changed_only_where_that_is_meant(store: MemoryStore) -> None:
+def test_an_existing_mirror_is_changed_only_with_over(store: MemoryStore) -> None:
     configure(store, "site", SITE, pause)
     narrower = replace(SITE, only=("ubuntu",))
     with pytest.raises(InvalidMirror, match=r"a mirror site of .*; change it with --replace"):
@@ -92,7 +92,7 @@ def test_a_configuration_that_cannot_be_read_is_not_written_over(store: MemorySt
     assert store.objects[CONFIGURATION_KEY].body == b"{}"
 
 
-def test_what_a_mirror_holds_outlives_its_configuration_until_it_is_forgotten(store: MemoryStore) -> None:
+def test_the_state_of_a_mirror_outlives_its_configuration_until_it_is_forgotten(store: MemoryStore) -> None:
     configure(store, "site", SITE, pause)
     store.put(state_key("site"), encode_state(MirrorState(index_etag="e")))
     store.put(status_key("site"), encode_status(MirrorStatus()))
@@ -102,7 +102,7 @@ def test_what_a_mirror_holds_outlives_its_configuration_until_it_is_forgotten(st
     assert list(store.objects) == [CONFIGURATION_KEY]
 
 
-def test_reasons_of_copies_that_failed_at_once_are_both_kept(store: MemoryStore) -> None:
+def test_the_reasons_of_two_copies_that_fail_at_once_are_both_kept(store: MemoryStore) -> None:
     def at_once(method: str, _key: str) -> None:
         if method == "create":
             store.on = lambda *_: None
@@ -126,7 +126,7 @@ def public(store: MemoryStore) -> object:
     return json.loads(store.objects[PUBLIC_KEY].body)
 
 
-def test_anybody_may_know_the_hosts_and_when_each_was_compared(store: MemoryStore) -> None:
+def test_the_public_document_names_only_hosts_streams_and_times_of_comparison(store: MemoryStore) -> None:
     site = replace(SITE, address="https://images.example.org:8443/a-token/")
     looked = MirrorStatus(looked="2026-11-27T02:00:00+00:00", compared="2026-11-26T01:00:00+00:00")
     store.put(status_key("site"), encode_status(looked))
@@ -143,7 +143,7 @@ def test_anybody_may_know_the_hosts_and_when_each_was_compared(store: MemoryStor
     }
 
 
-def test_a_server_that_follows_nobody_says_nothing_and_one_that_stopped_says_so(store: MemoryStore) -> None:
+def test_a_server_without_mirrors_announces_nothing_and_one_that_stopped_an_empty_list(store: MemoryStore) -> None:
     announce(store, {}, pause)
     assert store.objects == {}
     announce(store, {"site": SITE}, pause)
@@ -154,7 +154,7 @@ def test_a_server_that_follows_nobody_says_nothing_and_one_that_stopped_says_so(
     assert public(store) == {"format": "mirrors:1.0", "mirrors": []}
 
 
-def test_two_runs_that_end_at_once_both_have_their_say(store: MemoryStore) -> None:
+def test_an_announcement_that_loses_a_race_is_repeated(store: MemoryStore) -> None:
     def other_run(method: str, key: str) -> None:
         if (method, key) == ("create", PUBLIC_KEY):
             store.on = lambda *_: None
@@ -168,7 +168,7 @@ def test_two_runs_that_end_at_once_both_have_their_say(store: MemoryStore) -> No
     }
 
 
-def test_a_mirror_into_a_private_stream_is_told_to_nobody(store: MemoryStore) -> None:
+def test_a_mirror_into_a_private_stream_is_not_announced(store: MemoryStore) -> None:
     hidden = private("hidden", (SITE.stream,))
     announce(store, {"site": SITE}, pause, lambda: {"hidden": hidden})
     assert store.objects == {}

@@ -143,7 +143,7 @@ def record(system: System, path: str) -> Record:
     return records.decode(system.store.objects[key].body, key)
 
 
-def test_what_upstream_lists_is_listed_here_with_the_same_fingerprints(site: Site) -> None:
+def test_upstream_images_are_listed_here_with_the_same_fingerprints(site: Site) -> None:
     site.origin.publish(D1, D2)
     followed = site.run()
     assert {file.key for file in followed.missing} == {file.key for file in site.asked}
@@ -158,7 +158,7 @@ def test_what_upstream_lists_is_listed_here_with_the_same_fingerprints(site: Sit
     assert status.in_step == status.looked == status.compared
 
 
-def test_the_record_keeps_where_each_file_comes_from_and_its_fingerprint_there(site: Site) -> None:
+def test_the_record_keeps_the_source_of_each_file_and_its_fingerprint_there(site: Site) -> None:
     site.origin.publish(D1)
     site.in_step()
     files = record(site.system, D1).files
@@ -167,7 +167,7 @@ def test_the_record_keeps_where_each_file_comes_from_and_its_fingerprint_there(s
     assert root.origin == records.Origin("images.example.net", tuple(root.combined.items()))
 
 
-def test_a_root_whose_combined_sha256_is_another_upstream_is_refused_and_says_so(site: Site) -> None:
+def test_a_root_with_a_combined_sha256_other_than_upstreams_is_refused_with_the_reason(site: Site) -> None:
     site.origin.publish(D1, D2)
     body = site.origin.server.files["streams/v1/images.json"]
     (ours,) = record(site.origin.system, D2).files["rootfs.squashfs"].combined.values()
@@ -183,7 +183,7 @@ def test_a_root_whose_combined_sha256_is_another_upstream_is_refused_and_says_so
     )
 
 
-def test_a_version_of_which_one_file_came_another_way_is_of_nobody_else(site: Site) -> None:
+def test_a_version_with_one_file_uploaded_here_names_no_mirror(site: Site) -> None:
     site.origin.publish(D1)
     site.run()
     site.asked[:] = [file for file in site.asked if not file.key.endswith(".tar.xz")]
@@ -205,7 +205,7 @@ def test_an_upstream_that_has_not_changed_costs_a_conditional_request_for_each_d
     assert followed.status.in_step == followed.status.looked
 
 
-def test_a_full_comparison_is_a_day_old_at_most(site: Site) -> None:
+def test_a_full_comparison_is_at_most_a_day_old(site: Site) -> None:
     """A file that somebody deleted here is seen by then, though nothing changed upstream."""
     site.origin.publish(D1)
     site.in_step()
@@ -215,7 +215,7 @@ def test_a_full_comparison_is_a_day_old_at_most(site: Site) -> None:
     assert [file.key for file in site.run().missing] == [f"{D1}/rootfs.squashfs"]
 
 
-def test_another_configuration_is_compared_at_once(site: Site) -> None:
+def test_a_changed_configuration_is_compared_at_once(site: Site) -> None:
     site.origin.publish(D1, D2)
     newest = replace(SITE, keep=1)
     site.in_step(newest)
@@ -223,7 +223,7 @@ def test_another_configuration_is_compared_at_once(site: Site) -> None:
     assert {file.key.rpartition("/")[0] for file in site.run().missing} == {D1}
 
 
-def test_what_is_held_is_written_before_anything_is_asked_for(site: Site) -> None:
+def test_the_held_versions_are_written_before_any_copy_is_requested(site: Site) -> None:
     """A run that dies in between must not find its own files and take them for a local upload."""
     site.origin.publish(D1)
     services = site.services
@@ -242,7 +242,7 @@ def test_what_is_held_is_written_before_anything_is_asked_for(site: Site) -> Non
     assert len(site.run().missing) == len(site.asked) == 2
 
 
-def test_a_run_that_was_killed_is_done_again_though_upstream_has_not_changed(site: Site) -> None:
+def test_a_killed_run_is_repeated_although_upstream_has_not_changed(site: Site) -> None:
     """Its state says what it saw, and nothing of that was asked for."""
     site.origin.publish(D1)
     site.in_step()
@@ -263,7 +263,7 @@ def replace_services(services: MirrorServices, ask: Callable[..., object]) -> Mi
     return dataclasses.replace(services, ask=ask)
 
 
-def test_a_copy_is_asked_for_once_a_day_while_it_is_missing(site: Site) -> None:
+def test_a_missing_copy_is_requested_once_a_day(site: Site) -> None:
     site.origin.publish(D1)
     site.run()
     assert len(site.asked) == 2
@@ -276,7 +276,7 @@ def test_a_copy_is_asked_for_once_a_day_while_it_is_missing(site: Site) -> None:
     assert set(status.asked.values()) == {status.looked}
 
 
-def test_what_upstream_no_longer_has_leaves_the_list_after_the_grace_time(site: Site) -> None:
+def test_a_version_gone_from_upstream_is_delisted_after_the_grace_time(site: Site) -> None:
     site.origin.publish(D1, D2)
     site.in_step()
     site.origin.withdraw(D1)
@@ -290,7 +290,7 @@ def test_what_upstream_no_longer_has_leaves_the_list_after_the_grace_time(site: 
     assert "the mirror site no longer takes it" in str(site.store.objects[f"versions/{D1}.json"].body)
 
 
-def test_a_grace_time_ends_though_upstream_does_not_change(site: Site) -> None:
+def test_a_grace_time_ends_although_upstream_does_not_change(site: Site) -> None:
     """An unchanged upstream is compared in full then, and a day before it is not."""
     site.origin.publish(D1, D2)
     site.in_step()
@@ -305,7 +305,7 @@ def test_a_grace_time_ends_though_upstream_does_not_change(site: Site) -> None:
     assert site.run().unchanged
 
 
-def test_a_version_that_comes_again_is_restored(site: Site) -> None:
+def test_a_version_that_upstream_lists_again_is_restored(site: Site) -> None:
     site.origin.publish(D1, D2)
     site.in_step()
     site.origin.withdraw(D1)
@@ -319,7 +319,7 @@ def test_a_version_that_comes_again_is_restored(site: Site) -> None:
     assert site.listed() == names(D1, D2)
 
 
-def test_what_an_operator_withdrew_stays_withdrawn_and_can_be_restored(site: Site) -> None:
+def test_a_version_withdrawn_by_an_operator_stays_withdrawn_and_can_be_restored(site: Site) -> None:
     site.origin.publish(D1, D2)
     site.in_step()
     withdraw(site.store, parse_version(D1), site.store.clock, 24, lambda _: None)
@@ -335,7 +335,7 @@ def test_what_an_operator_withdrew_stays_withdrawn_and_can_be_restored(site: Sit
 
 
 @pytest.mark.parametrize("restores_first", [False, True])
-def test_what_an_operator_withdraws_after_the_mirror_did_stays_withdrawn(site: Site, restores_first: bool) -> None:
+def test_a_version_withdrawn_by_an_operator_after_the_mirror_stays_withdrawn(site: Site, restores_first: bool) -> None:
     site.origin.publish(D1, D2)
     site.in_step()
     site.origin.withdraw(D1)
@@ -359,7 +359,7 @@ def test_what_an_operator_withdraws_after_the_mirror_did_stays_withdrawn(site: S
     assert site.listed() == names(D1, D2)
 
 
-def test_what_a_mirror_lists_again_leaves_a_withdrawn_file_withdrawn(site: Site) -> None:
+def test_a_mirror_that_lists_a_version_again_leaves_a_withdrawn_file_withdrawn(site: Site) -> None:
     site.origin.publish(D1, D2)
     site.in_step()
     site.origin.withdraw(D1)
@@ -375,7 +375,7 @@ def test_what_a_mirror_lists_again_leaves_a_withdrawn_file_withdrawn(site: Site)
     assert record.files["rootfs.squashfs"].withdrawn is not None
 
 
-def test_what_somebody_uploaded_here_is_neither_replaced_nor_withdrawn(site: Site) -> None:
+def test_a_mirror_neither_replaces_nor_withdraws_local_uploads(site: Site) -> None:
     site.system.upload(D1, images.split_image(seed="local"))
     site.system.catch_up()
     before = site.store.objects[f"{D1}/rootfs.squashfs"].body
@@ -422,7 +422,7 @@ def test_what_cannot_be_read_upstream_is_not_gone(site: Site, breaks: Callable[[
 
 
 @pytest.mark.parametrize("paths", [(D1, D2, D3), (D2, D3)], ids=["empty", "less than half"])
-def test_an_upstream_that_is_not_to_be_believed_removes_nothing_and_says_so(site: Site, paths: tuple[str, ...]) -> None:
+def test_an_implausible_upstream_removes_nothing_and_is_reported(site: Site, paths: tuple[str, ...]) -> None:
     site.origin.publish(D1, D2, D3)
     site.in_step()
     site.origin.withdraw(*paths)
@@ -445,7 +445,7 @@ def test_an_operator_may_accept_an_upstream_that_shrank(site: Site) -> None:
     assert not site.run().status.error
 
 
-def test_an_upstream_that_does_not_answer_is_compared_next_time(site: Site) -> None:
+def test_an_unresponsive_upstream_is_compared_next_time(site: Site) -> None:
     site.origin.publish(D1)
     site.in_step()
     before = status_of(site.store, "site").in_step
@@ -467,7 +467,7 @@ def test_an_upstream_that_does_not_answer_is_compared_next_time(site: Site) -> N
     assert not site.run().status.error
 
 
-def test_one_mirror_that_fails_holds_up_no_other(site: Site) -> None:
+def test_a_failing_mirror_does_not_delay_the_others(site: Site) -> None:
     site.origin.publish(D1)
     mirrors = {"broken": replace(SITE, stream="images-broken"), "site": SITE}
     site.store.put(state_key("broken"), b"{}?")
@@ -478,7 +478,7 @@ def test_one_mirror_that_fails_holds_up_no_other(site: Site) -> None:
     assert [failure.path for failure in run.failed] == ["broken"]
 
 
-def test_a_product_whose_record_is_damaged_holds_up_no_other(site: Site) -> None:
+def test_a_product_with_a_damaged_record_does_not_delay_the_others(site: Site) -> None:
     other = "images/debian/trixie/amd64/default/20261101_1000"
     site.origin.publish(D1, other)
     site.in_step()
@@ -527,7 +527,7 @@ def test_a_dry_run_writes_nothing(site: Site) -> None:
     assert not site.store.objects
 
 
-def test_aliases_and_requirements_come_along_once(site: Site) -> None:
+def test_aliases_and_requirements_are_copied_once(site: Site) -> None:
     site.origin.publish(D1, **{"metadata.json": b'{"aliases": ["web"], "requirements": {"secureboot": "false"}}'})
     site.in_step()
     products = [one.products_document().products[NOBLE] for one in (site.origin.system, site.system)]
@@ -542,7 +542,9 @@ def test_the_mirror_that_waits_longest_is_compared_first(site: Site) -> None:
     assert [one.name for one in follow(mirrors, site.services, Run(), mirrors)] == ["b", "a"]
 
 
-def test_a_run_asks_for_so_many_copies_and_the_next_one_for_more(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_requests_a_limited_number_of_copies_and_the_next_one_more(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("imageserver.operations.mirror_plan.MOST_ASKED", 3)
     assert MOST_ASKED > 3
     site.origin.publish(D1, D2)
@@ -552,7 +554,7 @@ def test_a_run_asks_for_so_many_copies_and_the_next_one_for_more(site: Site, mon
     assert len({file.key for file in site.asked}) == len(site.asked) == 4
 
 
-def test_a_status_that_cannot_be_read_is_no_new_mirrors_status(site: Site) -> None:
+def test_an_unreadable_status_is_not_taken_for_a_new_mirrors(site: Site) -> None:
     site.store.put(status_key("site"), b"[]")
     with pytest.raises(CatalogDamaged, match=r"mirrors/site\.status\.json cannot be read"):
         site.run()

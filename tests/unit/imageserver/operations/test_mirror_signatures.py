@@ -87,7 +87,7 @@ def test_a_document_that_changed_is_verified_again_whatever_its_form(
     assert b"changed" in found.body
 
 
-def test_the_etag_of_a_time_without_a_keyring_counts_for_nothing(world: World) -> None:
+def test_an_etag_from_before_the_keyring_is_not_used(world: World) -> None:
     world.has_detached()
     plain = world.upstream.document(INDEX)
     assert plain
@@ -97,20 +97,20 @@ def test_the_etag_of_a_time_without_a_keyring_counts_for_nothing(world: World) -
 
 
 @pytest.mark.parametrize("signed", FORMS)
-def test_a_document_that_somebody_else_signed_is_refused_by_name(world: World, signed: Callable[..., None]) -> None:
+def test_a_document_signed_by_somebody_else_is_refused_by_name(world: World, signed: Callable[..., None]) -> None:
     signed(world, BODY, "other")
     with pytest.raises(UpstreamRefused, match=r"streams/v1/index\.s?json has no good signature of [0-9a-f]{40}"):
         world.server.document(INDEX)
 
 
-def test_a_bad_document_is_refused_though_a_good_one_is_beside_it(world: World) -> None:
+def test_a_bad_document_is_refused_although_a_good_one_exists_too(world: World) -> None:
     world.has_detached()
     world.has_inline(name="other")
     with pytest.raises(UpstreamRefused, match="no good signature"):
         world.server.document(INDEX)
 
 
-def test_an_unsigned_document_is_refused_and_says_where_signatures_were_looked_for(world: World) -> None:
+def test_an_unsigned_document_is_refused_with_the_places_searched_for_signatures(world: World) -> None:
     world.upstream.files[INDEX] = BODY
     with pytest.raises(UpstreamRefused) as refused:
         world.server.document(INDEX)
@@ -119,7 +119,7 @@ def test_an_unsigned_document_is_refused_and_says_where_signatures_were_looked_f
     assert "index.json.gpg" in str(refused.value)
 
 
-def test_a_document_that_is_written_while_it_is_read_is_read_once_more(world: World) -> None:
+def test_a_document_written_during_the_read_is_read_again(world: World) -> None:
     world.has_detached()
 
     def written(_: str, path: str) -> None:
@@ -144,7 +144,7 @@ def test_a_document_that_would_not_fit_into_memory_twice_is_refused(
         world.server.document(INDEX)
 
 
-def test_a_server_that_does_not_answer_is_tried_again_later(world: World) -> None:
+def test_an_unresponsive_server_is_tried_again_later(world: World) -> None:
     def down(_: str, path: str) -> None:
         raise UpstreamUnavailable(f"{path}: no answer")
 

@@ -101,14 +101,16 @@ def test_a_version_that_is_withdrawn_at_the_same_moment_is_named(server: System)
         (NEW, "staging", "is not a channel"),
     ],
 )
-def test_what_cannot_be_promoted_is_named_and_writes_nothing(server: System, version: str, to: str, said: str) -> None:
+def test_an_impossible_promotion_is_refused_by_name_and_writes_nothing(
+    server: System, version: str, to: str, said: str
+) -> None:
     before = configured(server.store)
     with pytest.raises(InvalidView, match=said):
         promote(server.store, to, parse_version(f"{NOBLE.path}/{version}"), server.store.clock, "ann", pause)
     assert configured(server.store) == before
 
 
-def test_channels_that_moved_are_those_that_show_something_else() -> None:
+def test_a_channel_has_moved_if_it_shows_another_version() -> None:
     before = {"stable": NEW, "beta": NEW, "next": OLD}
     assert moved(NOBLE, before, {"stable": OLD, "beta": NEW}) == [
         Moved("next", NOBLE, OLD, ""),
@@ -195,7 +197,7 @@ def test_two_checks_that_post_at_once_are_both_kept() -> None:
     assert {name: one.passed for name, one in found.results.items()} == {"boots": True, "scan": False}
 
 
-def test_a_result_about_a_version_that_is_not_there_or_has_other_bytes_is_not_kept() -> None:
+def test_a_result_about_an_unknown_version_or_other_bytes_is_not_kept() -> None:
     server = channel_that_requires()
     before = dict(server.store.objects)
     for version, said in (("20261101_1000", "there is no"), (NEW, "does not have the fingerprint")):

@@ -270,7 +270,7 @@ def test_reuploaded_bytes_are_not_deleted_with_the_withdrawn_ones(system: System
 
 
 @pytest.mark.parametrize("moment", ["before the delete", "before it is sent again"])
-def test_bytes_that_come_again_while_they_are_deleted_stay(system: System, moment: str) -> None:
+def test_bytes_uploaded_again_during_their_deletion_are_kept(system: System, moment: str) -> None:
     """S3 compares ETags alone, and an SDK sends a delete again whose answer was lost."""
     path = f"{PRODUCT}/20261101"
     root = f"{path}/rootfs.squashfs"
@@ -298,7 +298,7 @@ def test_bytes_that_come_again_while_they_are_deleted_stay(system: System, momen
     assert tidy(system, NOW + timedelta(days=9)) == []
 
 
-def test_a_deletion_killed_before_it_looked_what_it_hid_is_repeated(system: System) -> None:
+def test_a_deletion_killed_before_it_checked_for_hidden_uploads_is_repeated(system: System) -> None:
     path = f"{PRODUCT}/20261101"
     root = f"{path}/rootfs.squashfs"
     withdraw(system.store, parse_version(path), NOW, 1, no_pause)
@@ -320,7 +320,7 @@ def test_a_deletion_killed_before_it_looked_what_it_hid_is_repeated(system: Syst
     assert root in system.store.objects
 
 
-def test_a_root_that_was_withdrawn_before_its_metadata_came_is_listed_when_it_is_restored() -> None:
+def test_a_root_withdrawn_before_its_metadata_arrived_is_listed_once_restored() -> None:
     system, path, files = System(), f"{PRODUCT}/20261101", images.split_image()
     root = parse_target(f"{path}/rootfs.squashfs")
     system.upload(path, {"rootfs.squashfs": files["rootfs.squashfs"]})
@@ -434,7 +434,7 @@ def test_prune_removes_a_refused_version_after_days_without_uploads_and_lists_no
     assert system.listed() == {ID.name: ["20261122_10:00"]}
 
 
-def test_a_listed_version_with_a_refused_file_is_not_removed_for_it() -> None:
+def test_a_listed_version_is_not_removed_because_of_a_refused_file() -> None:
     system = System()
     system.upload(f"{PRODUCT}/20261122_10:00", {**images.split_image(), "disk.qcow2": b"no disk"})
     system.catch_up()

@@ -51,7 +51,7 @@ def pruned(server: System, after: timedelta = timedelta(), *, dry_run: bool = Fa
     return [(task.what, task.path.rpartition("/")[2]) for task in run.tasks]
 
 
-def test_retention_leaves_what_a_channel_points_to_and_the_version_before_it(server: System) -> None:
+def test_retention_keeps_the_version_of_a_channel_and_the_one_before_it(server: System) -> None:
     assert pruned(server) == [("withdraw", VERSIONS[0]), ("withdraw", VERSIONS[3])]
     server.publish(parse_product(NOBLE))
     assert server.listed() == {NAME: [VERSIONS[1], VERSIONS[2], VERSIONS[4]]}
@@ -69,7 +69,7 @@ def test_retention_asks_for_views_only_when_it_would_withdraw(server: System) ->
     assert len(asked) == 1  # which catalogs there are
 
 
-def test_nothing_is_deleted_that_the_catalog_of_a_view_still_names(server: System) -> None:
+def test_a_file_that_the_catalog_of_a_view_still_names_is_not_deleted(server: System) -> None:
     """The run that took it off the catalog that everybody reads died before it wrote the other one."""
     version = parse_version(f"{NOBLE}/{VERSIONS[2]}")
     stale = server.store.objects["views/stable/streams/v1/images.json"]
@@ -84,7 +84,7 @@ def test_nothing_is_deleted_that_the_catalog_of_a_view_still_names(server: Syste
     assert f"{version.path}/rootfs.squashfs" not in server.store.objects
 
 
-def test_what_checks_have_posted_goes_with_the_record(server: System) -> None:
+def test_posted_results_are_deleted_with_their_record(server: System) -> None:
     version = parse_version(f"{NOBLE}/{VERSIONS[4]}")
     post(server, version.path, "boots")
     withdraw(server.store, version, server.store.clock, 1, pause)
@@ -106,7 +106,7 @@ def compared(server: System, now: datetime | None = None, *, dry_run: bool = Fal
     return [task.why for task in run.tasks]
 
 
-def test_reconcile_finds_nothing_in_catalogs_that_are_as_they_should_be(server: System) -> None:
+def test_reconcile_finds_nothing_in_correct_catalogs(server: System) -> None:
     assert compared(server) == []
 
 
@@ -132,7 +132,7 @@ def test_reconcile_publishes_a_promotion_whose_message_was_lost(server: System) 
     assert server.listed(view="stable") == {NAME: [VERSIONS[4]]}
 
 
-def test_reconcile_takes_a_stream_off_the_index_that_became_private_and_lists_a_new_view(server: System) -> None:
+def test_reconcile_removes_a_newly_private_stream_from_the_index_and_lists_a_new_view(server: System) -> None:
     create_view(server.store, private(streams=("images",)))
     create_view(server.store, view("noble", ("images",), only=("ubuntu:noble",)))
     assert len(compared(server)) == 3
@@ -175,7 +175,7 @@ def expiring() -> System:
     return made
 
 
-def test_a_version_leaves_a_channel_when_reconcile_runs_after_its_time(expiring: System) -> None:
+def test_a_version_leaves_a_channel_at_the_first_reconcile_after_its_expiry(expiring: System) -> None:
     start = expiring.store.clock
     assert compared(expiring, start + timedelta(days=5, hours=1)) == []  # the first has left behind the second
     assert expiring.listed(view="stable") == expiring.listed(view="testing") == {NAME: [VERSIONS[1]]}
@@ -194,7 +194,7 @@ def test_a_version_leaves_a_channel_when_reconcile_runs_after_its_time(expiring:
     assert compared(expiring, due + timedelta(hours=1)) == []
 
 
-def test_retention_may_withdraw_what_left_a_channel(expiring: System) -> None:
+def test_retention_may_withdraw_a_version_that_left_a_channel(expiring: System) -> None:
     expiring.upload(f"{NOBLE}/{VERSIONS[3]}", images.split_image(seed="newer"))
     expiring.ingest(f"{NOBLE}/{VERSIONS[3]}")
     expiring.publish(parse_product(NOBLE))
@@ -203,7 +203,7 @@ def test_retention_may_withdraw_what_left_a_channel(expiring: System) -> None:
     assert pruned(expiring) == [("withdraw", VERSIONS[0])]  # testing would go back to the second
 
 
-def test_a_run_that_was_killed_behind_an_expiry_is_ended_by_the_next(expiring: System) -> None:
+def test_a_run_killed_after_an_expiry_is_finished_by_the_next(expiring: System) -> None:
     due = expiring.store.clock + timedelta(days=6)
     reconcile(
         ReconcileServices(expiring.store, Sent(), expiring.clients, views=lambda: configured(expiring.store), now=due),

@@ -62,7 +62,7 @@ def test_revisions_are_read_before_records(system: System) -> None:
     assert set(reads) == {DOCUMENT, INDEX, "streams/v1/images.unlisted.json", "streams/v1/images.atom"}
 
 
-def test_an_upload_may_be_served_before_the_catalog_names_it(system: System) -> None:
+def test_an_upload_may_be_served_before_the_catalog_lists_it(system: System) -> None:
     system.store.log.clear()
     system.publish(parse_product(A))
     written = system.store.log.index(("create", DOCUMENT))
@@ -72,7 +72,7 @@ def test_an_upload_may_be_served_before_the_catalog_names_it(system: System) -> 
     assert not any(system.store.is_marked(key) for key in system.store.objects if key.startswith(B))
 
 
-def test_other_bytes_may_be_served_once_the_catalog_names_them_and_the_edge_has_forgotten_the_old(
+def test_changed_bytes_may_be_served_once_they_are_listed_and_the_old_ones_invalidated(
     system: System,
 ) -> None:
     system.publish(parse_product(A))
@@ -89,7 +89,7 @@ def test_other_bytes_may_be_served_once_the_catalog_names_them_and_the_edge_has_
     assert system.store.is_marked(root)
 
 
-def test_the_same_bytes_uploaded_again_may_be_served_though_the_catalog_stays_as_it_is(system: System) -> None:
+def test_the_same_bytes_uploaded_again_may_be_served_although_the_catalog_does_not_change(system: System) -> None:
     system.publish(parse_product(A))
     path, root, before = f"{A}/{VERSION}", f"{A}/{VERSION}/rootfs.squashfs", system.streams()
     for body in (images.squashfs("other"), system.store.objects[root].body):
@@ -138,7 +138,7 @@ def test_a_batch_of_any_size_writes_each_document_once(system: System) -> None:
     assert len(system.listed()) == 32
 
 
-def test_the_index_is_left_alone_when_no_product_came_or_went(system: System) -> None:
+def test_the_index_is_not_written_if_no_product_came_or_went(system: System) -> None:
     system.publish(parse_product(A))
     system.upload(f"{A}/20261124_10:00", images.split_image(seed="new"))
     system.ingest(f"{A}/20261124_10:00")
@@ -196,7 +196,7 @@ def test_losing_every_race_raises_catalog_busy(system: System) -> None:
 
 @pytest.mark.parametrize("document", [DOCUMENT, INDEX, "streams/v1/images.unlisted.json"])
 @pytest.mark.parametrize("body", [b"", b"{torn", b"[]", b'{"products": 5}'])
-def test_a_damaged_document_never_reads_as_empty(system: System, document: str, body: bytes) -> None:
+def test_a_damaged_document_is_never_taken_for_empty(system: System, document: str, body: bytes) -> None:
     system.store.put(document, body)
     before = system.streams()
     with pytest.raises(CatalogDamaged, match=document):
@@ -211,7 +211,7 @@ def test_a_damaged_record_blocks_only_its_own_product(system: System) -> None:
     assert system.listed() == {"b:r:amd64:default": [VERSION]}
 
 
-def test_a_product_whose_record_is_damaged_keeps_what_was_listed(system: System) -> None:
+def test_a_product_with_a_damaged_record_keeps_its_listed_versions(system: System) -> None:
     system.publish(parse_product(A))
     system.store.put(f"versions/{A}/{VERSION}.json", b"{torn")
     system.publish(parse_product(A))

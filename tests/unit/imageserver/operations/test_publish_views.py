@@ -43,7 +43,7 @@ def served(server: System, name: str) -> dict[str, bytes]:
     return {key: found.body for key, found in server.store.objects.items() if key.startswith(f"views/{name}/")}
 
 
-def test_a_server_that_can_have_views_and_has_none_writes_the_same_bytes_and_reads_one_listing_more() -> None:
+def test_enabled_views_without_any_view_change_no_byte_and_cost_one_more_listing() -> None:
     without, able = System(), system()
     for server in (without, able):
         upload(server, f"images/{NOBLE}/{NEW}")
@@ -53,13 +53,13 @@ def test_a_server_that_can_have_views_and_has_none_writes_the_same_bytes_and_rea
     assert [call for call in able.store.log if call not in without.store.log] == [("list", "private/views/")]
 
 
-def test_a_server_without_views_asks_for_none() -> None:
+def test_a_server_without_views_reads_none() -> None:
     server = System()
     upload(server, f"images/{NOBLE}/{NEW}")
     assert not [key for _, key in server.store.log if "views" in key]
 
 
-def test_a_private_stream_is_in_its_view_and_not_in_the_index_that_everybody_reads() -> None:
+def test_a_private_stream_is_in_its_view_and_not_in_the_public_index() -> None:
     server = system(private())
     upload(server, f"images-staging/{NOBLE}/{NEW}")
     upload(server, f"images/{NOBLE}/{OLD}")
@@ -83,7 +83,7 @@ def test_a_view_has_all_four_documents_of_its_stream() -> None:
     ]
 
 
-def test_the_files_of_a_view_have_signed_paths_and_the_digests_that_they_have_elsewhere() -> None:
+def test_the_files_of_a_view_have_signed_paths_and_their_usual_digests() -> None:
     chosen = view("all", ("images",))
     server = system(chosen)
     path = upload(server, f"images/{NOBLE}/{NEW}")
@@ -98,7 +98,7 @@ def test_the_files_of_a_view_have_signed_paths_and_the_digests_that_they_have_el
         assert image.fingerprint
 
 
-def test_two_streams_that_nobody_sees_together_do_not_settle_names_or_images() -> None:
+def test_streams_that_no_catalog_shows_together_do_not_compete_for_names_or_images() -> None:
     server = system(private())
     upload(server, f"images/{NOBLE}/{NEW}", seed="the same")
     upload(server, f"images-staging/{NOBLE}/{NEW}", seed="the same")
@@ -126,7 +126,7 @@ def test_an_image_that_only_a_view_lists_is_served_by_the_edge_too() -> None:
     assert server.store.is_marked(f"{path}/rootfs.squashfs")
 
 
-def test_a_view_with_filters_has_only_the_products_that_one_of_them_takes() -> None:
+def test_a_view_with_filters_has_only_products_that_match_one_of_them() -> None:
     server = system(view("mine", ("images",), only=("debian", "ubuntu:noble:*:cloud")))
     for product in (NOBLE, "ubuntu/noble/amd64/cloud", "debian/trixie/amd64/default"):
         upload(server, f"images/{product}/{NEW}")
@@ -136,7 +136,7 @@ def test_a_view_with_filters_has_only_the_products_that_one_of_them_takes() -> N
 
 @pytest.mark.parametrize("kind", ["incus", "lxd"])
 @pytest.mark.parametrize("offered", [("incus", "lxd"), ("lxd",), ("incus",)], ids="+".join)
-def test_a_view_for_one_kind_of_client_lists_the_items_of_that_kind_alone(kind: str, offered: tuple[str, ...]) -> None:
+def test_a_view_for_one_kind_of_client_lists_only_the_items_of_that_kind(kind: str, offered: tuple[str, ...]) -> None:
     server = system(view("one", ("images",), clients=kind))
     server.clients = offered
     upload(server, f"images/{NOBLE}/{NEW}")
@@ -187,7 +187,7 @@ def test_a_channel_that_follows_the_newest_moves_with_each_upload_and_with_a_wit
     assert server.listed("images", "stable") == {NAME: [OLD]}
 
 
-def test_a_channel_tells_nothing_of_a_version_that_it_does_not_point_to() -> None:
+def test_a_channel_reveals_nothing_about_a_version_that_it_does_not_point_to() -> None:
     server = system(channel())
     promoted(server, upload(server, f"images/{NOBLE}/{OLD}"))
     upload(server, f"images/{NOBLE}/{NEW}")
@@ -198,7 +198,7 @@ def test_a_channel_tells_nothing_of_a_version_that_it_does_not_point_to() -> Non
     assert b"20261120_1000" not in everything
 
 
-def test_withdrawing_what_a_channel_points_to_moves_it_back_and_restoring_it_forward_again() -> None:
+def test_withdrawing_the_version_of_a_channel_moves_it_back_and_restoring_it_forward() -> None:
     server = system(channel())
     for version in (OLD, NEW):
         promoted(server, upload(server, f"images/{NOBLE}/{version}"))
@@ -222,7 +222,7 @@ def test_moving_a_channel_invalidates_nothing() -> None:
     assert not done.delisted
 
 
-def test_a_document_of_a_view_that_would_not_change_is_not_written() -> None:
+def test_an_unchanged_document_of_a_view_is_not_written() -> None:
     server = system(channel(), private())
     upload(server, f"images/{NOBLE}/{NEW}")
     (done,) = server.publish(parse_product(f"images/{NOBLE}"))
@@ -244,7 +244,7 @@ def test_a_view_that_changes_while_it_is_read_is_read_again() -> None:
     assert server.listed("images", "stable") == {NAME: [NEW]}
 
 
-def test_a_document_of_a_view_that_is_written_behind_the_records_is_not_overwritten() -> None:
+def test_a_view_document_written_after_the_records_were_read_is_not_overwritten() -> None:
     """The first publisher has read its records and the view; the second one promotes and publishes."""
     server = system(channel())
     promoted(server, upload(server, f"images/{NOBLE}/{OLD}"))
@@ -257,7 +257,7 @@ def test_a_document_of_a_view_that_is_written_behind_the_records_is_not_overwrit
     assert server.listed("images", "stable") == {NAME: [NEW]}
 
 
-def test_a_catalog_of_a_view_is_decided_from_records_that_were_read_behind_its_revision() -> None:
+def test_the_catalog_of_a_view_is_made_from_records_read_after_its_revision() -> None:
     server = system(channel())
     promoted(server, upload(server, f"images/{NOBLE}/{OLD}"))
     path = upload(server, f"images/{NOBLE}/{NEW}")
@@ -286,7 +286,7 @@ def test_a_view_that_changes_while_its_catalog_is_written_is_published_again() -
     assert server.listed("images", "stable") == {NAME: [NEW]}
 
 
-def test_a_view_that_cannot_be_read_stops_its_stream_and_hides_nothing() -> None:
+def test_an_unreadable_view_stops_its_stream_and_hides_nothing() -> None:
     server = system(private())
     server.store.put(view_key("staging"), b"{}")
     path = f"images-staging/{NOBLE}/{NEW}"

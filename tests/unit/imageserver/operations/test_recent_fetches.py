@@ -68,7 +68,7 @@ def kept(run: Run) -> list[str]:
     return [task.path.rpartition("/")[2] for task in run.kept]
 
 
-def test_a_version_stays_as_long_as_somebody_fetches_it(system: System, logs: MemoryStore) -> None:
+def test_a_version_is_kept_while_it_is_fetched(system: System, logs: MemoryStore) -> None:
     put(logs, timedelta(days=6), fetch(DAYS[1], date="2026-11-17"), fetch(DAYS[1], date="2026-11-17", time="11:00:00"))
     put(logs, timedelta(days=8), fetch(DAYS[2]))
     run = pruned(system, logs)
@@ -86,9 +86,7 @@ def test_a_version_stays_as_long_as_somebody_fetches_it(system: System, logs: Me
 @pytest.mark.parametrize(
     "values", [{"cs_method": "HEAD"}, {"sc_status": "304"}, {"sc_status": "404"}, {"sc_status": "403"}]
 )
-def test_a_request_that_fetched_nothing_keeps_nothing(
-    system: System, logs: MemoryStore, values: dict[str, str]
-) -> None:
+def test_a_request_without_a_body_keeps_no_version(system: System, logs: MemoryStore, values: dict[str, str]) -> None:
     put(logs, timedelta(days=1), *(fetch(day, **values) for day in OLD))
     assert withdrawn(pruned(system, logs)) == OLD
 
@@ -141,7 +139,7 @@ def without_fields(logs: MemoryStore) -> str:
 
 
 @pytest.mark.parametrize("happen", [young, missing, ended, cut, plain, unreadable, without_fields])
-def test_every_version_stays_where_the_logs_cannot_tell(
+def test_every_version_is_kept_if_the_logs_are_inconclusive(
     system: System, logs: MemoryStore, happen: Callable[[MemoryStore], str]
 ) -> None:
     why = happen(logs)
@@ -160,7 +158,7 @@ def test_more_days_than_a_date_can_go_back_keep_every_version(system: System, lo
 
 @pytest.mark.parametrize("method", ["list", "open"])
 @pytest.mark.parametrize("error", [StorageDenied("403"), StorageUnavailable("503")])
-def test_logs_that_storage_does_not_give_keep_every_version_and_fail_the_run_once(
+def test_unavailable_logs_keep_every_version_and_fail_the_run_once(
     system: System, logs: MemoryStore, method: str, error: Exception
 ) -> None:
     def fail(called: str, _key: str) -> None:
@@ -181,7 +179,7 @@ def test_too_little_time_for_the_logs_keeps_every_version(system: System, logs: 
     assert "there was no time left" in run.kept[0].why
 
 
-def test_more_versions_than_are_told_apart_keep_every_version(
+def test_more_versions_than_the_statistics_can_hold_keep_every_version(
     system: System, logs: MemoryStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(statistics, "MOST_VERSIONS", 1)
@@ -191,7 +189,7 @@ def test_more_versions_than_are_told_apart_keep_every_version(
     assert run.kept[1].why.endswith("the access logs name more versions than are counted separately")
 
 
-def test_logs_are_read_once_and_only_when_something_would_go(system: System, logs: MemoryStore) -> None:
+def test_logs_are_read_once_and_only_if_a_version_would_expire(system: System, logs: MemoryStore) -> None:
     pruned(system, logs, dry_run=True)
     assert [method for method, _ in logs.log].count("list") == 1
     logs.log.clear()

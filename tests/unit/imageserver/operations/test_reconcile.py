@@ -32,7 +32,7 @@ def test_reconcile_changes_nothing_on_a_consistent_server(system: System) -> Non
     assert reconciled(system.store) == (Sent(), Run(ended=True, looked_at=6))
 
 
-def test_reconcile_has_a_product_published_whose_listed_file_the_edge_may_not_serve(system: System) -> None:
+def test_reconcile_republishes_a_product_whose_listed_file_is_not_marked_as_served(system: System) -> None:
     root = f"{PRODUCT}/20261105/rootfs.squashfs"
     system.store.put(root, system.store.objects[root].body)  # the same bytes, and digest's event is lost on its way
     system.ingest(f"{PRODUCT}/20261105")
@@ -166,7 +166,7 @@ def test_reconcile_removes_a_product_that_only_the_catalog_lists(system: System)
     assert tidy(system, NOW) == []
 
 
-def test_an_upload_that_comes_while_its_product_is_looked_at_is_found_in_the_same_run(system: System) -> None:
+def test_an_upload_during_the_check_of_its_product_is_found_in_the_same_run(system: System) -> None:
     """Records are read before the folders are listed. The other way round it would wait for the next run."""
     late, listings = f"{PRODUCT}/20261121", []
 
@@ -190,7 +190,7 @@ def test_reconcile_names_an_unreadable_record_and_processes_the_rest(system: Sys
     assert run.unreadable == [f"versions/{PRODUCT}/20261101.json"]
 
 
-def test_a_product_that_shares_an_image_with_an_unreadable_one_holds_up_no_other() -> None:
+def test_a_product_that_shares_an_image_with_an_unreadable_one_delays_no_other() -> None:
     """Nobody can tell which of the two lists the image. The third product has nothing to do with that."""
     system = System()
     paths = {name: f"images/{name}/1/amd64/default/20261101" for name in ("copy", "owner", "plain")}
@@ -205,7 +205,7 @@ def test_a_product_that_shares_an_image_with_an_unreadable_one_holds_up_no_other
     assert run.unreadable == [f"versions/{paths['owner']}.json"]
 
 
-def test_products_in_a_chain_of_shared_images_behind_an_unreadable_one_are_left_alone() -> None:
+def test_products_that_share_images_with_an_unreadable_one_are_left_unchanged() -> None:
     system = System()
     paths = {name: f"images/{name}/1/amd64/default/20261101" for name in ("a", "b", "c", "d")}
     both = images.split_image(seed="one") | {"disk.qcow2": images.qcow2("two")}

@@ -31,7 +31,7 @@ def store() -> MemoryStore:
     return made
 
 
-def test_a_log_is_written_without_its_tokens_and_its_own_event_ends_there(store: MemoryStore) -> None:
+def test_a_log_is_rewritten_without_tokens_and_the_event_of_that_write_changes_nothing(store: MemoryStore) -> None:
     assert redact_log(store, KEY, etag_of(store))
     text = gzip.decompress(store.objects[KEY].body).decode()
     assert TOKEN not in text
@@ -40,7 +40,7 @@ def test_a_log_is_written_without_its_tokens_and_its_own_event_ends_there(store:
     assert [method for method, _ in store.log].count("replace") == 1
 
 
-def test_an_upload_that_was_replaced_or_is_gone_is_left_to_its_own_event(store: MemoryStore) -> None:
+def test_a_replaced_or_deleted_log_is_left_to_its_own_event(store: MemoryStore) -> None:
     before = etag_of(store)
     store.put(KEY, log([line()]))
     assert not redact_log(store, KEY, before)
@@ -81,7 +81,7 @@ def test_a_log_that_is_too_large_stays_and_says_its_size(store: MemoryStore, mon
         redact_log(store, KEY, etag_of(store))
 
 
-def test_a_log_that_is_redacted_while_statistics_are_read_is_counted_once(store: MemoryStore) -> None:
+def test_a_log_redacted_during_a_count_is_counted_once(store: MemoryStore) -> None:
     files = list(store.list(KEY))
     assert redact_log(store, KEY, files[0].etag)
     counts = count_requests(store, files)

@@ -144,7 +144,7 @@ def test_reconcile_continues_after_a_failing_product(system: System) -> None:
 
 
 @pytest.mark.parametrize("note", [b"", b"{", b"[]", b"{}", b"\xff", b"[" * 100_000], ids=range(6))
-def test_a_note_that_cannot_be_read_starts_from_the_first_product(system: System, note: bytes) -> None:
+def test_a_run_with_an_unreadable_cursor_starts_from_the_first_product(system: System, note: bytes) -> None:
     system.store.put("maintain/prune.json", note)
     assert resume(system.store, "prune") == ""
 
@@ -213,7 +213,7 @@ def test_a_run_in_which_everything_fails_stops_and_the_next_one_resumes_after_it
     assert ([f.path for f in run.failed], run.after, run.ended) == (PRODUCTS[:2], PRODUCTS[1], False)
 
 
-def test_an_error_names_ten_of_those_that_failed() -> None:
+def test_an_error_names_at_most_ten_failed_tasks() -> None:
     run = Run()
 
     def failing(number: int) -> Callable[[], object]:
@@ -228,7 +228,7 @@ def test_an_error_names_ten_of_those_that_failed() -> None:
         run.check()
 
 
-def test_an_error_of_the_program_ends_no_run_and_is_named_with_its_type() -> None:
+def test_a_programming_error_does_not_end_a_run_and_is_named_with_its_type() -> None:
     def broken() -> None:
         raise KeyError("a")
 

@@ -38,7 +38,7 @@ def test_views_are_found_by_their_names(store: MemoryStore) -> None:
     assert view_of(store, "other") is None
 
 
-def test_what_else_lies_there_is_no_view_and_counts_as_seen(store: MemoryStore) -> None:
+def test_another_object_below_the_prefix_is_not_a_view_and_its_revision_is_noted(store: MemoryStore) -> None:
     create_view(store, channel())
     store.put(f"{VIEWS}notes.txt", b"mine")
     views, revisions = read_views(store)
@@ -61,7 +61,7 @@ def test_making_the_same_selection_again_keeps_the_view_that_is_there(store: Mem
         create_view(store, view("stable", ("images",)))
 
 
-def test_of_two_changes_at_once_none_is_lost(store: MemoryStore) -> None:
+def test_two_concurrent_changes_are_both_kept(store: MemoryStore) -> None:
     create_view(store, view())
 
     def other(method: str, _key: str) -> None:
@@ -82,7 +82,7 @@ def test_a_change_that_changes_nothing_is_not_written(store: MemoryStore) -> Non
     assert [method for method, _ in store.log] == ["read"]
 
 
-def test_what_is_not_there_cannot_be_changed_and_may_be_deleted(store: MemoryStore) -> None:
+def test_a_missing_view_cannot_be_changed_and_deleting_it_succeeds(store: MemoryStore) -> None:
     with pytest.raises(InvalidView, match="there is no view 'staging'"):
         change_view(store, "staging", lambda found: found, pause)
     delete_view(store, "staging", pause)

@@ -19,7 +19,7 @@ def pause(_seconds: float) -> None:
     """Nobody waits."""
 
 
-def test_the_edge_has_what_the_documents_say_and_a_second_time_nothing_is_to_do() -> None:
+def test_the_edge_gets_the_entries_of_the_documents_and_a_second_sync_changes_nothing() -> None:
     server, edge = system(channel(), private()), MemoryKeyValues({"view:gone": "{}", "other": "x"})
     done = sync(server.store, edge, NOW)
     assert (done.put, done.deleted) == ({"view:stable", "view:staging", "private"}, {"view:gone"})
@@ -56,7 +56,7 @@ def test_a_view_that_another_operator_removes_meanwhile_leaves_no_entry() -> Non
     assert edge.entries.keys() == {"view:stable"}
 
 
-def test_entries_that_never_rest_are_given_up() -> None:
+def test_a_sync_gives_up_on_entries_that_keep_changing() -> None:
     server, edge = system(channel()), MemoryKeyValues()
     edge.on = lambda method: edge.entries.clear() if method == "read" else None
     with pytest.raises(CatalogBusy, match="changed 5 times meanwhile"):

@@ -55,7 +55,7 @@ def withdrawal_of(system: System) -> records.Withdrawal | None:
     return records.decode(system.store.objects[VERSION.record_key].body, VERSION.record_key).withdrawn
 
 
-def test_a_withdrawal_by_a_person_takes_the_place_of_an_automatic_one_and_not_the_other_way_round(
+def test_a_manual_withdrawal_replaces_an_automatic_one_but_not_the_reverse(
     system: System,
 ) -> None:
     later = START + timedelta(hours=5)
@@ -70,7 +70,7 @@ def test_a_withdrawal_by_a_person_takes_the_place_of_an_automatic_one_and_not_th
     assert (found.reason, found.automatic) == ("leaks a key", False)
 
 
-def test_an_automatic_withdrawal_that_is_carried_out_is_neither_replaced_nor_undone(system: System) -> None:
+def test_an_automatic_withdrawal_under_deletion_is_neither_replaced_nor_undone(system: System) -> None:
     withdraw.withdraw(system.store, VERSION, START, 24, pause, "too many", automatic=True)
     seen = system.store.objects[VERSION.record_key]
     record = records.decode(seen.body, VERSION.record_key)
@@ -82,7 +82,7 @@ def test_an_automatic_withdrawal_that_is_carried_out_is_neither_replaced_nor_und
     assert withdrawal_of(system) == final.withdrawn
 
 
-def test_a_withdrawal_of_a_product_tells_which_versions_were_withdrawn_before(system: System) -> None:
+def test_a_withdrawal_of_a_product_names_the_versions_that_were_already_withdrawn(system: System) -> None:
     withdraw.withdraw(system.store, VERSION, START, 24, pause)
     done = withdraw.withdraw(system.store, VERSION.product, START, 24, pause)
     assert (sorted(done.already), done.versions) == ([PATH], [OTHER, PATH])
@@ -137,7 +137,7 @@ def test_another_upload_under_the_name_of_a_withdrawn_file_is_listed(system: Sys
 
 
 @pytest.mark.parametrize("seed", ["another", None], ids=["other bytes", "the same bytes"])
-def test_a_withdrawal_behind_an_upload_that_digest_has_not_seen_is_about_that_upload(
+def test_a_withdrawal_after_an_upload_that_digest_has_not_seen_covers_that_upload(
     system: System, seed: str | None
 ) -> None:
     file = parse_key(f"{PATH}/rootfs.squashfs")
@@ -217,7 +217,7 @@ def test_an_ingest_that_lost_to_a_withdrawal_does_not_undo_it(system: System) ->
     assert record.files["disk.qcow2"].sha256
 
 
-def test_a_file_of_a_withdrawn_version_is_not_restored_alone_and_that_is_said(system: System) -> None:
+def test_restoring_a_file_of_a_withdrawn_version_is_refused_with_the_reason(system: System) -> None:
     withdraw.withdraw(system.store, VERSION, START, 24, pause, "as a whole")
     before = dict(system.store.objects)
     done = withdraw.restore(system.store, parse_key(f"{PATH}/rootfs.squashfs"), pause)
@@ -228,7 +228,7 @@ def test_a_file_of_a_withdrawn_version_is_not_restored_alone_and_that_is_said(sy
 
 @pytest.mark.parametrize("path", [PATH, f"{PATH}/rootfs.squashfs", VERSION.product.path])
 @pytest.mark.parametrize("ask", ["withdraw", "restore"])
-def test_a_deletion_that_was_interrupted_is_told_and_not_called_nothing(system: System, ask: str, path: str) -> None:
+def test_an_interrupted_deletion_is_reported_as_such(system: System, ask: str, path: str) -> None:
     """prune was killed after it had written `final`: every file is still there."""
     withdraw.withdraw(system.store, VERSION, START, 24, pause)
     found = records.decode(system.store.objects[VERSION.record_key].body, VERSION.record_key)

@@ -30,7 +30,7 @@ def program(folder: Path, script: str) -> Xdelta3:
 
 
 @trees.needs_real_pairs
-def test_what_is_encoded_is_decoded_to_the_same_bytes(folder: Path) -> None:
+def test_an_encoded_delta_decodes_to_the_same_bytes(folder: Path) -> None:
     found = find_xdelta3()
     assert found
     delta = b"".join(found.encode(folder, 60))
@@ -57,7 +57,7 @@ def test_equal_files_give_equal_deltas_that_any_client_reads(folder: Path, tmp_p
 
 
 @trees.needs_real_pairs
-def test_a_damaged_delta_says_what_xdelta3_said(folder: Path) -> None:
+def test_the_error_for_a_damaged_delta_quotes_xdelta3(folder: Path) -> None:
     found = find_xdelta3()
     assert found
     (folder / "delta").write_bytes(b"\xd6\xc3\xc4\0\0 no delta")
@@ -65,17 +65,17 @@ def test_a_damaged_delta_says_what_xdelta3_said(folder: Path) -> None:
         list(found.decode(folder, 60))
 
 
-def test_a_program_that_is_killed_says_by_what(folder: Path) -> None:
+def test_the_error_for_a_killed_program_names_the_signal(folder: Path) -> None:
     with pytest.raises(ProgramFailed, match=r"^xdelta3 -e was ended by SIGKILL: it said nothing$"):
         list(program(folder, "kill -9 $$").encode(folder, 60))
 
 
-def test_a_program_that_takes_too_long_is_ended(folder: Path) -> None:
+def test_a_program_that_takes_too_long_is_killed(folder: Path) -> None:
     with pytest.raises(ProgramFailed, match=r"^xdelta3 -e took longer than 0 s$"):
         list(program(folder, "exec sleep 60").encode(folder, 0.2))
 
 
-def test_a_program_whose_output_nobody_wants_is_ended(folder: Path) -> None:
+def test_closing_the_output_of_a_program_kills_it(folder: Path) -> None:
     chunks = program(folder, "echo $$ > pid; exec cat /dev/zero").encode(folder, 60)
     assert next(chunks)
     assert isinstance(chunks, Generator)
@@ -83,7 +83,7 @@ def test_a_program_whose_output_nobody_wants_is_ended(folder: Path) -> None:
     assert not Path(f"/proc/{(folder / 'pid').read_text().strip()}").exists()
 
 
-def test_a_program_that_cannot_be_started_is_the_operators_and_not_the_images(folder: Path) -> None:
+def test_a_program_that_cannot_be_started_is_a_fault_of_the_server_not_of_the_image(folder: Path) -> None:
     with pytest.raises(OSError, match="No such file"):
         list(Xdelta3("/nowhere/xdelta3").encode(folder, 60))
 
@@ -94,7 +94,7 @@ def test_a_program_that_comes_with_its_library_finds_it(folder: Path) -> None:
     assert b"".join(made.encode(folder, 60)) == b""
 
 
-def test_the_program_of_the_package_goes_before_that_of_the_machine(
+def test_the_packaged_program_takes_precedence_over_an_installed_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(xdelta3, "BUNDLED", tmp_path)

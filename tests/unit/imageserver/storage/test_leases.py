@@ -29,7 +29,7 @@ def killed_worker(store: MemoryStore, ahead: timedelta, seconds: float = 60) -> 
 
 @pytest.mark.parametrize("holder", AHEAD)
 @pytest.mark.parametrize("other", AHEAD)
-def test_a_lease_lasts_as_long_whatever_the_clocks_of_workers_say(holder: timedelta, other: timedelta) -> None:
+def test_the_length_of_a_lease_does_not_depend_on_the_clocks_of_workers(holder: timedelta, other: timedelta) -> None:
     store = MemoryStore()
     killed_worker(store, holder)
     assert not is_free(store, other)
@@ -50,7 +50,7 @@ def test_no_lease_lasts_longer_than_an_hour(seconds: float) -> None:
     assert is_free(store, timedelta(0))
 
 
-def test_a_worker_takes_its_own_lease_over() -> None:
+def test_a_worker_takes_over_its_own_lease() -> None:
     store = MemoryStore()
     killed_worker(store, timedelta(hours=5))
     assert is_free(store, timedelta(0), worker="killed")
@@ -61,7 +61,7 @@ def test_a_worker_takes_its_own_lease_over() -> None:
     [b"", b"[]", b'{"until": "2126-01-01T00:00:00+00:00"}', b'{"token": 7}', b"\xff", b'{"x":' + b"[" * 100_000],
     ids=["empty", "list", "old", "number", "no text", "nested"],
 )
-def test_what_is_no_lease_holds_nothing(body: bytes) -> None:
+def test_an_invalid_lease_blocks_nobody(body: bytes) -> None:
     store = MemoryStore()
     store.put(KEY, body)
     assert is_free(store, timedelta(0))

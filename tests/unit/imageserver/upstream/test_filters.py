@@ -59,7 +59,7 @@ def test_a_filter_chooses_the_versions_that_it_describes(only: str, expected: se
     assert come(only) == expected
 
 
-def test_a_filter_by_kind_of_root_brings_what_the_root_needs_and_no_other_root() -> None:
+def test_a_filter_by_kind_of_root_takes_that_root_with_its_metadata_and_no_other_root() -> None:
     assert come("ubuntu,ftype=disk*") == {
         f"{NOBLE}/{NEW}/{file}"
         for file in ("lxd.tar.xz", "metadata.json", "SHA256SUMS", "disk.qcow2", f"disk.{OLD}.qcow2.vcdiff")
@@ -70,7 +70,7 @@ def test_of_several_filters_one_is_enough() -> None:
     assert come("ftype=lxd_combined*", "ftype=disk*") == come("ftype=disk*") | of(JAMMY)
 
 
-def test_the_newest_versions_that_a_filter_takes_are_kept_of_each_product() -> None:
+def test_each_product_keeps_its_newest_versions_that_a_filter_takes() -> None:
     assert come("all", keep=1) == of(f"{NOBLE}/{NEW}", JAMMY)
     assert come(f"version={OLD}", keep=1) == of(f"{NOBLE}/{OLD}", JAMMY)
     assert come("all", keep=2) == of("images")

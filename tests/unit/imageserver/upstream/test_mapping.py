@@ -53,7 +53,7 @@ def only(body: bytes) -> UpstreamVersion:
     return found
 
 
-def test_a_server_of_our_layout_comes_word_for_word() -> None:
+def test_a_server_of_this_layout_is_mapped_without_changes() -> None:
     folder = f"images/ubuntu/noble/amd64/cloud/{DAY}"
     body = document({NOBLE: product({DAY: split(folder)}, aliases="ubuntu/noble/cloud,ubuntu/noble/amd64/cloud")})
     assert came(body) == {
@@ -76,7 +76,7 @@ UBUNTU = {
 }
 
 
-def test_a_server_of_ubuntus_layout_comes_by_its_fields() -> None:
+def test_a_server_of_ubuntus_layout_is_mapped_by_its_fields() -> None:
     body = document(
         {
             "com.ubuntu.cloud:server:24.04:amd64": product(
@@ -126,7 +126,7 @@ def test_a_product_finds_its_folders(name: str, fields: dict[str, str], folders:
     assert only(body).id.path == f"images/{folders}/20261120"
 
 
-def test_a_flat_layout_comes_with_both_kinds_of_tarballs_once() -> None:
+def test_a_flat_layout_is_mapped_with_each_kind_of_tarball_once() -> None:
     items = {
         "1": item("incus_combined.tar.gz", f"images/{A}.tar.gz", A),
         "2": item("lxd_combined.tar.gz", f"images/{A}.tar.gz", A),
@@ -163,7 +163,7 @@ def test_a_flat_layout_comes_with_both_kinds_of_tarballs_once() -> None:
         ({"path": 7}, "", "cannot be read"),
     ],
 )
-def test_a_file_that_cannot_come_is_told(change: dict[str, Any], name: str, reason: str) -> None:
+def test_a_file_that_cannot_be_mirrored_is_reported(change: dict[str, Any], name: str, reason: str) -> None:
     items = split("flat")
     items["root.squashfs"] |= change
     told = left_out(document({NOBLE: product({DAY: items})}))
@@ -199,24 +199,26 @@ def test_a_root_with_more_combined_sha256s_than_its_message_can_hold_is_told() -
         ),
     ],
 )
-def test_a_product_or_version_that_cannot_come_is_told(products: dict[str, Any], name: str, reason: str) -> None:
+def test_a_product_or_version_that_cannot_be_mirrored_is_reported(
+    products: dict[str, Any], name: str, reason: str
+) -> None:
     assert reason in left_out(document(products)).get(name, ""), left_out(document(products))
 
 
-def test_what_cannot_come_disturbs_no_neighbour() -> None:
+def test_an_entry_that_cannot_be_mirrored_does_not_affect_its_neighbours() -> None:
     body = document({"broken": [1], NOBLE: product({DAY: split("x"), "latest": split("x")})})
     assert len(came(body)) == 2
     assert sorted(left_out(body)) == ["broken", f"{NOBLE}/latest"]
 
 
 @pytest.mark.parametrize("body", [b"", b"<html>", b"[]", b'{"products": []}', b'{"products"', b"[" * 100_000])
-def test_a_document_that_is_none_is_refused(body: bytes) -> None:
+def test_an_unreadable_product_document_is_refused(body: bytes) -> None:
     with pytest.raises(UpstreamRefused, match="cannot be read"):
         list(mapped(body, "images"))
 
 
 @pytest.mark.parametrize("body", [b"", b"<html>", b"[]", b'{"index": []}', b'{"index"', b"[" * 100_000])
-def test_an_index_that_is_none_is_refused(body: bytes) -> None:
+def test_an_unreadable_index_is_refused(body: bytes) -> None:
     with pytest.raises(UpstreamRefused, match="cannot be read"):
         simplestreams.products_paths(body)
 
@@ -237,7 +239,7 @@ def test_an_index_gives_the_documents_that_clients_read() -> None:
     assert simplestreams.products_paths(json.dumps(index).encode()) == ["streams/v1/images.json"]
 
 
-def test_what_upstream_says_of_a_product_is_read_back_without_a_word() -> None:
+def test_the_overrides_made_for_a_product_are_read_back_without_warnings() -> None:
     body = document(
         {NOBLE: product({DAY: split("x")}, aliases="noble, ubuntu/lts", requirements={"secureboot": "false"},
                         lxd_requirements={"nesting": "true"})}
@@ -248,7 +250,7 @@ def test_what_upstream_says_of_a_product_is_read_back_without_a_word() -> None:
     assert parsed.overrides.requirements == {"secureboot": "false", "nesting": "true"}
 
 
-def test_the_combined_sha256s_of_a_root_come_along_with_the_metadata_that_states_them() -> None:
+def test_the_combined_sha256s_of_a_root_are_kept_with_the_metadata_that_states_them() -> None:
     folder = f"images/ubuntu/noble/amd64/cloud/{DAY}"
     items = {
         "lxd.tar.xz": item("lxd.tar.xz", f"{folder}/lxd.tar.xz", A) | {"combined_disk-kvm-img_sha256": C},
@@ -263,7 +265,7 @@ def test_the_combined_sha256s_of_a_root_come_along_with_the_metadata_that_states
     }  # fmt: skip
 
 
-def test_two_names_of_one_combined_sha256_are_one_statement_unless_they_differ() -> None:
+def test_two_names_of_one_combined_sha256_count_once_unless_they_differ() -> None:
     folder = f"images/ubuntu/noble/amd64/cloud/{DAY}"
     for old, stated in ((C, ((A, C),)), (D, ((A, C), (A, D))), ("nonsense", ((A, C),))):
         both = {"combined_rootxz_sha256": C, "combined_sha256": old}
@@ -275,7 +277,7 @@ def test_two_names_of_one_combined_sha256_are_one_statement_unless_they_differ()
         assert {file.combined for file in found.files} == {(), stated}
 
 
-def test_who_signed_the_document_is_known_of_each_file() -> None:
+def test_each_file_knows_the_signer_of_its_document() -> None:
     body = document({NOBLE: product({DAY: split(f"images/ubuntu/noble/amd64/cloud/{DAY}")})})
     (found,) = mapped(body, "images", "ab" * 20)
     assert isinstance(found, UpstreamVersion)

@@ -85,7 +85,7 @@ def test_a_mirror_that_cannot_be_followed_is_refused_by_name(name: str, change: 
         encode_mirrors({name: mirror})
 
 
-def test_no_more_mirrors_and_bytes_are_written_than_are_read() -> None:
+def test_a_configuration_above_the_limits_of_reading_is_not_written() -> None:
     with pytest.raises(InvalidMirror, match=r"101 mirrors, expected at most 100"):
         encode_mirrors({f"m{number}": NOBLE for number in range(MOST_MIRRORS + 1)})
     long = msgspec.structs.replace(NOBLE, only=("os=" + "|".join(["a" * 200] * 60),) * MOST_FILTERS)
@@ -106,7 +106,7 @@ def test_no_more_mirrors_and_bytes_are_written_than_are_read() -> None:
         (encode_mirrors({"noble": NOBLE}).replace(b"https", b"gopher"), "the mirror 'noble' has an address of gopher"),
     ],
 )
-def test_a_configuration_of_others_is_damaged_and_never_empty(body: bytes, quoted: str) -> None:
+def test_an_invalid_configuration_is_damaged_and_never_taken_for_empty(body: bytes, quoted: str) -> None:
     with pytest.raises(CatalogDamaged, match=quoted) as refusal:
         decode_mirrors(body)
     assert str(refusal.value).startswith(CONFIGURATION_KEY)
@@ -127,7 +127,7 @@ def test_a_state_is_read_as_it_was_written() -> None:
 
 
 @pytest.mark.parametrize("body", [b"", b"[]", b'{"schema": 2}', encode_state(STATE).replace(b"00Z", b"00")])
-def test_a_state_that_cannot_be_read_is_not_that_of_a_new_mirror(body: bytes) -> None:
+def test_an_unreadable_state_is_not_taken_for_that_of_a_new_mirror(body: bytes) -> None:
     with pytest.raises(CatalogDamaged) as refusal:
         decode_state(body, "noble")
     assert str(refusal.value).startswith(state_key("noble"))
@@ -142,18 +142,18 @@ def test_a_status_is_read_as_it_was_written() -> None:
 
 
 @pytest.mark.parametrize("body", [b"", b'{"schema": 2}', b'{"looked": "today"}', b'{"asked": {"k": "2026-11-27"}}'])
-def test_a_status_that_cannot_be_read_is_not_that_of_a_new_mirror(body: bytes) -> None:
+def test_an_unreadable_status_is_not_taken_for_that_of_a_new_mirror(body: bytes) -> None:
     with pytest.raises(CatalogDamaged) as refusal:
         decode_status(body, "noble")
     assert str(refusal.value).startswith(status_key("noble"))
 
 
-def test_the_lag_counts_from_when_nothing_was_missing_and_before_that_from_the_first_look() -> None:
+def test_the_lag_counts_from_the_last_time_in_step_or_else_from_the_first_comparison() -> None:
     now = datetime(2026, 11, 27, tzinfo=UTC)
     assert MirrorStatus().lag_s(now) == 0
     assert STATUS.lag_s(now) == 7 * 86_400
     assert replace(STATUS, in_step="2026-11-26T00:00:00+00:00").lag_s(now) == 86_400
 
 
-def test_no_name_of_a_mirror_gives_its_state_the_key_of_the_configuration() -> None:
+def test_no_mirror_name_makes_the_key_of_its_state_that_of_the_configuration() -> None:
     assert state_key("mirrors") != CONFIGURATION_KEY

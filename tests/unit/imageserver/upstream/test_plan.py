@@ -63,7 +63,7 @@ def ids(*paths: str) -> tuple[VersionId, ...]:
     return tuple(map(parse_version, paths))
 
 
-def test_what_is_missing_comes_and_nothing_else_costs_bytes() -> None:
+def test_only_missing_files_are_copied() -> None:
     here = {**files(D1), f"{D2}/lxd.tar.xz": 10}
     plan = planned(upstream(D1, D2), here, {D1: Held(), D2: Held()})
     assert [file.key for file in plan.missing] == [f"{D2}/disk.qcow2", f"{D2}/rootfs.squashfs"]
@@ -72,7 +72,7 @@ def test_what_is_missing_comes_and_nothing_else_costs_bytes() -> None:
     assert (plan.delist, plan.relist, plan.left_out) == ((), (), ())
 
 
-def test_a_file_that_digest_would_refuse_is_not_copied_and_its_neighbours_are() -> None:
+def test_a_file_that_digest_would_refuse_is_not_copied_but_its_neighbours_are() -> None:
     plan = planned(upstream(D1), {}, {}, most_bytes=999)
     assert {file.key for file in plan.missing} == {f"{D1}/lxd.tar.xz", f"{D1}/rootfs.squashfs"}
     (left,) = plan.left_out
@@ -81,7 +81,7 @@ def test_a_file_that_digest_would_refuse_is_not_copied_and_its_neighbours_are() 
     assert planned(upstream(D1), {}, {}, most_bytes=1_000).left_out == ()
 
 
-def test_a_version_whose_only_root_is_too_large_does_not_come_in_place_of_an_older_one() -> None:
+def test_a_version_whose_only_root_is_too_large_does_not_replace_an_older_one() -> None:
     old, new = upstream(D1)[0], upstream(D2)[0]
     small = tuple(file for file in old.files if not file.key.endswith("qcow2"))
     disk = tuple(file for file in new.files if not file.key.endswith("squashfs"))
@@ -91,7 +91,7 @@ def test_a_version_whose_only_root_is_too_large_does_not_come_in_place_of_an_old
     assert [left.name for left in plan.left_out] == [f"{D2}/disk.qcow2"]
 
 
-def test_a_smaller_limit_takes_nothing_off_the_list_and_names_no_file_that_would_not_come() -> None:
+def test_a_smaller_limit_delists_nothing_and_names_only_files_that_it_excludes() -> None:
     plan = planned(upstream(D1), files(D1), {D1: Held()}, most_bytes=1)
     assert (plan.held, plan.delist, plan.left_out) == ({D1: Held()}, (), ())
     assert planned(upstream(D1), {}, {}, only="ftype=squashfs", most_bytes=999).left_out == ()
@@ -104,7 +104,7 @@ def test_a_wider_filter_copies_only_what_is_missing() -> None:
     assert [file.key for file in wider.missing] == [f"{D1}/disk.qcow2"]
 
 
-def test_a_version_that_others_brought_stays_as_it_is() -> None:
+def test_a_locally_uploaded_version_is_not_changed() -> None:
     plan = planned(upstream(D1, D2), {f"{D1}/rootfs.squashfs": 5}, {})
     assert {file.key.rpartition("/")[0] for file in plan.missing} == {D2}
     assert list(plan.held) == [D2]
@@ -113,7 +113,7 @@ def test_a_version_that_others_brought_stays_as_it_is() -> None:
     assert "did not come through this mirror" in left_out.reason
 
 
-def test_a_version_that_others_brought_is_never_delisted() -> None:
+def test_a_locally_uploaded_version_is_never_delisted() -> None:
     assert not planned([], files(D1), {}).delist
     assert not planned(upstream(D2, D3), files(D1, D2, D3), {D2: Held(), D3: Held()}, keep=1).delist
 
@@ -126,7 +126,7 @@ def test_a_file_of_another_size_is_left_out_and_not_replaced() -> None:
     ]
 
 
-def test_overrides_come_along_and_never_over_edited_ones() -> None:
+def test_overrides_are_copied_but_never_over_edited_ones() -> None:
     secure = Overrides(requirements={"secureboot": "false"}, support_eol="2029-05-31")
     plan = planned(upstream(D1, overrides=secure), {}, {})
     ((key, body),) = plan.overrides.items()
@@ -135,7 +135,7 @@ def test_overrides_come_along_and_never_over_edited_ones() -> None:
     assert not planned(upstream(D1, overrides=secure), {key: 2}, {D1: Held()}).overrides
 
 
-def test_a_version_that_no_longer_comes_stays_for_the_grace_time() -> None:
+def test_a_version_gone_from_upstream_stays_for_the_grace_time() -> None:
     first = planned(upstream(D2), files(D1, D2), {D1: Held(), D2: Held()})
     assert first.held[D1] == Held(NOW.isoformat())
     assert not first.delist
@@ -155,7 +155,7 @@ def test_a_version_is_delisted_until_it_is_withdrawn_and_held_until_its_files_ar
     assert planned(upstream(D2), files(D2), delisted).held == {D2: Held()}
 
 
-def test_the_newest_versions_that_are_kept_put_older_ones_off_the_list() -> None:
+def test_older_versions_than_the_newest_kept_ones_are_delisted() -> None:
     plan = planned(upstream(D1, D2, D3), files(D1, D2, D3), {D1: Held(LONG_AGO), D2: Held(), D3: Held()}, keep=2)
     assert plan.delist == ids(D1)
 
@@ -168,12 +168,14 @@ def test_an_old_version_stays_until_a_newer_one_is_listed(here: dict[str, int]) 
 
 
 @pytest.mark.parametrize(("only", "versions"), [("all", []), ("debian", upstream(D1))], ids=["upstream", "filter"])
-def test_a_product_that_no_longer_comes_goes_after_the_grace_time(only: str, versions: list[UpstreamVersion]) -> None:
+def test_a_product_gone_from_upstream_is_delisted_after_the_grace_time(
+    only: str, versions: list[UpstreamVersion]
+) -> None:
     assert not planned(versions, files(D1), {D1: Held()}, only=only).delist
     assert planned(versions, files(D1), {D1: Held(LONG_AGO)}, only=only).delist == ids(D1)
 
 
-def test_a_version_that_comes_again_is_listed_again_without_its_bytes() -> None:
+def test_a_version_that_returns_upstream_is_listed_again_without_a_copy() -> None:
     """It is planned until the record says so, as a run may end before it restored anything."""
     delisted = {D1: Held(LONG_AGO, delisted=True)}
     plan = planned(upstream(D1), files(D1), delisted, withdrawn=[D1])
@@ -185,37 +187,37 @@ def test_a_version_that_comes_again_is_listed_again_without_its_bytes() -> None:
     assert restored.held == {D1: Held()}
 
 
-def test_a_version_that_comes_again_after_its_files_were_deleted_is_copied_again() -> None:
+def test_a_version_that_returns_after_its_files_were_deleted_is_copied_again() -> None:
     plan = planned(upstream(D1), {}, {D1: Held(LONG_AGO, delisted=True)})
     assert len(plan.missing) == 3
     assert not plan.relist
 
 
-def test_what_the_operator_withdrew_is_not_listed_again() -> None:
+def test_a_version_withdrawn_by_the_operator_is_not_listed_again() -> None:
     plan = planned(upstream(D1), files(D1), {D1: Held()}, withdrawn=[D1], listed=[])
     assert (plan.relist, plan.missing, plan.held) == ((), (), {D1: Held(refused=True)})
 
 
-def test_what_the_operator_withdrew_is_not_copied_again_when_its_files_are_deleted() -> None:
+def test_a_version_withdrawn_by_the_operator_is_not_copied_again_after_its_files_are_deleted() -> None:
     """Nor what retention withdrew: a mirror that keeps more than RetainVersions would copy it for ever."""
     refused = {D1: Held(refused=True)}
     plan = planned(upstream(D1, overrides=Overrides(support_eol="2029-05-31")), {}, refused)
     assert (plan.missing, plan.overrides, plan.held) == ((), {}, refused)
 
 
-def test_what_the_operator_withdrew_while_it_did_not_come_is_not_copied_again() -> None:
+def test_a_version_withdrawn_by_the_operator_while_gone_from_upstream_is_not_copied_again() -> None:
     gone = planned([], files(D1), {D1: Held(LATELY)}, withdrawn=[D1])
     assert gone.held == {D1: Held(LATELY, refused=True)}
     assert planned([], {}, gone.held).held == gone.held
     assert not planned(upstream(D1), {}, gone.held).missing
 
 
-def test_what_the_operator_restores_is_the_mirrors_again() -> None:
+def test_a_version_restored_by_the_operator_belongs_to_the_mirror_again() -> None:
     plan = planned(upstream(D1), files(D1), {D1: Held(refused=True)})
     assert plan.held == {D1: Held()}
 
 
-def test_an_old_version_stays_where_the_operator_withdrew_the_newer_one() -> None:
+def test_an_old_version_stays_if_the_operator_withdrew_the_newer_one() -> None:
     held = {D1: Held(LONG_AGO), D2: Held()}
     assert not planned(upstream(D2), files(D1, D2), held, withdrawn=[D2], listed=[D1]).delist
 
@@ -228,7 +230,7 @@ def test_a_version_has_one_source() -> None:
     assert [one.reason for one in plan.left_out] == ["comes through another mirror: one version has one source"]
 
 
-def test_a_version_of_which_nothing_has_arrived_is_held_while_its_copy_may_still_come() -> None:
+def test_a_version_without_any_file_yet_is_held_while_its_copy_may_still_arrive() -> None:
     assert planned([], {}, {D1: Held(LATELY)}).held == {D1: Held(LATELY)}
     assert planned([], {}, {D1: Held(LONG_AGO)}).held == {}
 
@@ -247,7 +249,7 @@ LAST = {"images.json": SeenDocument(10, "2026-11-20T12:00:00+00:00")}
         ({"images.json": SeenDocument(10, "2026-11-20T12:59:59+01:00")}, "expected not before 2026-11-20T12"),
     ],
 )
-def test_an_upstream_that_is_not_to_be_believed_is_refused(now: dict[str, SeenDocument], quoted: str) -> None:
+def test_an_implausible_upstream_is_refused(now: dict[str, SeenDocument], quoted: str) -> None:
     refusal = refusal_of(now, LAST)
     assert quoted in refusal
     assert refusal.endswith("nothing was removed")

@@ -30,21 +30,21 @@ def check(keys: Gpg, document: bytes, *names: str, signature: bytes | None = Non
     return verified(document, encode_keyring(keys.keyring(*names)), datetime.now(UTC), signature)
 
 
-def test_a_clear_signed_document_is_what_was_signed(keys: Gpg) -> None:
+def test_a_clear_signed_document_yields_its_signed_text(keys: Gpg) -> None:
     body, signed_by = check(keys, keys.clear_sign("good", DOCUMENT), "good", "other")
     assert body.rstrip(b"\n") == DOCUMENT.rstrip(b"\n")
     assert [signed_by] == keys.fingerprints("good")
 
 
 @pytest.mark.parametrize("armor", [False, True])
-def test_a_signature_beside_a_document_is_of_all_its_bytes(keys: Gpg, armor: bool) -> None:
+def test_a_detached_signature_covers_all_bytes_of_its_document(keys: Gpg, armor: bool) -> None:
     signature = keys.sign("good", DOCUMENT, armor=armor)
     assert check(keys, DOCUMENT, "good", signature=signature) == (DOCUMENT, *keys.fingerprints("good"))
     with pytest.raises(UpstreamRefused, match="no good signature"):
         check(keys, DOCUMENT + b" ", "good", signature=signature)
 
 
-def test_only_what_is_inside_the_signature_counts(keys: Gpg) -> None:
+def test_only_text_inside_the_signature_counts(keys: Gpg) -> None:
     signed = keys.clear_sign("good", DOCUMENT)
     for around in (b'{"evil": 1}\n' + signed, signed + b'{"evil": 1}\n', signed + signed.replace(b"index", b"evil!")):
         assert b"evil" not in check(keys, around, "good")[0]
@@ -61,21 +61,21 @@ def test_a_changed_document_has_no_good_signature(keys: Gpg) -> None:
 @pytest.mark.parametrize(
     "body", [b"", DOCUMENT, b"-----BEGIN PGP SIGNED MESSAGE-----\n", b"\x00" * 99, b"-----BEGIN PGP SIGNATURE-----\n\n"]
 )
-def test_what_is_not_signed_is_refused(keys: Gpg, body: bytes) -> None:
+def test_an_unsigned_document_is_refused(keys: Gpg, body: bytes) -> None:
     with pytest.raises(UpstreamRefused):
         check(keys, body, "good")
     with pytest.raises(UpstreamRefused):
         check(keys, DOCUMENT, "good", signature=body)
 
 
-def test_the_key_of_another_signs_nothing(keys: Gpg) -> None:
+def test_a_signature_by_an_unknown_key_is_refused(keys: Gpg) -> None:
     with pytest.raises(UpstreamRefused, match="no good signature"):
         check(keys, keys.clear_sign("other", DOCUMENT), "good")
     with pytest.raises(UpstreamRefused, match="no good signature"):
         check(keys, DOCUMENT, "good", signature=keys.sign("other", DOCUMENT))
 
 
-def test_a_key_that_has_expired_signs_nothing_even_if_it_had_not_then(keys: Gpg) -> None:
+def test_a_signature_by_an_expired_key_is_refused_even_if_made_before_its_expiry(keys: Gpg) -> None:
     signed = keys.clear_sign("old", DOCUMENT, at="20200101T120000")
     with pytest.raises(UpstreamRefused, match="no good signature"):
         check(keys, signed, "good", "old")
@@ -89,7 +89,7 @@ def test_a_key_that_has_expired_signs_nothing_even_if_it_had_not_then(keys: Gpg)
     assert verified(signed, ring, datetime(2020, 1, 2, tzinfo=UTC) - timedelta(seconds=1))
 
 
-def test_a_signature_of_tomorrow_or_with_an_algorithm_of_yesterday_is_none(keys: Gpg) -> None:
+def test_a_signature_from_the_future_or_with_an_obsolete_algorithm_is_refused(keys: Gpg) -> None:
     for signed in (
         keys.clear_sign("good", DOCUMENT, at="20400101T000000"),
         keys.clear_sign("good", DOCUMENT, "--digest-algo", "SHA1"),
@@ -98,7 +98,7 @@ def test_a_signature_of_tomorrow_or_with_an_algorithm_of_yesterday_is_none(keys:
             check(keys, signed, "good")
 
 
-def test_a_revoked_key_signs_nothing(keys: Gpg) -> None:
+def test_a_signature_by_a_revoked_key_is_refused(keys: Gpg) -> None:
     with pytest.raises(UpstreamRefused, match=r"expired or is revoked \([0-9a-f]{40}\)"):
         check(keys, DOCUMENT, "revoked")
 
@@ -120,6 +120,6 @@ def test_a_keyring_without_keys_is_refused_with_the_command_that_writes_one(ring
         verified(DOCUMENT, b64encode(ring).decode(), datetime.now(UTC))
 
 
-def test_a_keyring_that_is_no_base64_is_refused() -> None:
+def test_a_keyring_that_is_not_base64_is_refused() -> None:
     with pytest.raises(InvalidMirror, match="its keyring cannot be read"):
         fingerprints("no base64!")

@@ -28,7 +28,7 @@ def test_a_date_is_read_in_each_form(text: str) -> None:
 
 
 @pytest.mark.parametrize("value", [None, 7, "", "yesterday", ["2026-11-20"], "9999-12-31T23:59:59-23:00", "\ud800"])
-def test_what_is_no_date_is_none(value: object) -> None:
+def test_an_invalid_date_is_none(value: object) -> None:
     assert updated(json.dumps({"updated": value}).encode()) is None
 
 

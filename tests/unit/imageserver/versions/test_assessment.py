@@ -108,7 +108,7 @@ LATE: dict[str, tuple[dict[str, bytes], dict[str, bytes], str]] = {
 
 
 @pytest.mark.parametrize(("first", "late", "refused"), LATE.values(), ids=LATE.keys())
-def test_what_comes_after_a_version_was_published_is_refused_and_changes_nothing(
+def test_a_later_file_that_would_change_a_published_version_is_refused(
     system: System, first: dict[str, bytes], late: dict[str, bytes], refused: str
 ) -> None:
     assert after(system, first).state == "complete"
@@ -122,7 +122,7 @@ def test_what_comes_after_a_version_was_published_is_refused_and_changes_nothing
 @pytest.mark.parametrize(
     "late", [{"disk.qcow2": images.qcow2()}, {"incus.tar.xz": IMAGE["lxd.tar.xz"]}], ids=["another image", "the same"]
 )
-def test_what_changes_no_published_image_may_come_later(system: System, late: dict[str, bytes]) -> None:
+def test_a_file_that_changes_no_published_image_may_be_added_later(system: System, late: dict[str, bytes]) -> None:
     before = after(system, PLAIN).published
     found = after(system, late)
     assert errors(found) == {}
@@ -130,7 +130,7 @@ def test_what_changes_no_published_image_may_come_later(system: System, late: di
     assert found.published.keys() >= late.keys()
 
 
-def test_a_list_that_is_wrong_about_a_published_file_says_nothing_of_others(system: System) -> None:
+def test_a_list_that_is_wrong_about_a_published_file_does_not_affect_the_others(system: System) -> None:
     after(system, PLAIN)
     found = after(
         system,
@@ -149,7 +149,7 @@ def test_metadata_json_may_be_corrected_and_decides_about_the_product_only(syste
     assert {file: found.published[file] for file in PLAIN} == {file: before.published[file] for file in PLAIN}
 
 
-def test_an_overwritten_file_keeps_its_place(system: System) -> None:
+def test_an_overwritten_file_stays_the_published_one(system: System) -> None:
     """A second root came and was refused; the published one is overwritten, by somebody with the right to do so."""
     after(system, UNUSUAL)
     after(system, {"rootfs.squashfs": OTHER_ROOT})
@@ -164,7 +164,7 @@ def test_an_overwritten_file_is_compared_with_the_list_again(system: System) -> 
     assert after(system, {"SHA256SUMS": sums(("rootfs.squashfs", sha256(OTHER_ROOT)))}).state == "complete"
 
 
-def test_a_withdrawn_file_leaves_its_place_to_another(system: System) -> None:
+def test_another_file_may_take_the_place_of_a_withdrawn_one(system: System) -> None:
     after(system, PLAIN)
     target = parse_target(f"{PATH}/rootfs.squashfs")
     withdraw(system.store, target, START, 24, lambda _: None)
@@ -184,7 +184,7 @@ def test_a_restored_version_is_published_as_it_was(system: System) -> None:
     assert record(system).published == before.published
 
 
-def test_a_version_that_begins_anew_after_a_deletion_owes_nothing_to_what_it_was(system: System) -> None:
+def test_a_version_uploaded_anew_after_its_deletion_ignores_its_earlier_record(system: System) -> None:
     after(system, UNUSUAL)
     withdraw(system.store, parse_version(PATH), START, 24, lambda _: None)
     gone = record(system)
@@ -205,7 +205,7 @@ def _final(gone: Record) -> records.Withdrawal:
     return records.Withdrawal(gone.withdrawn.since, gone.withdrawn.delete_after, final=True)
 
 
-def test_a_record_of_an_older_release_is_published_with_what_its_facts_say(system: System) -> None:
+def test_a_record_of_an_older_release_is_published_according_to_its_facts(system: System) -> None:
     after(system, UNUSUAL)
     older = json.loads(system.store.objects[RECORD].body)
     del older["published"], older["replaceable"]
@@ -216,7 +216,7 @@ def test_a_record_of_an_older_release_is_published_with_what_its_facts_say(syste
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_what_a_record_says_of_itself_it_says_again(system: System, seed: int) -> None:
+def test_assessing_a_record_again_changes_nothing(system: System, seed: int) -> None:
     names = sorted({file for first, late, _ in LATE.values() for file in first | late})
     bodies = {file: body for first, late, _ in LATE.values() for file, body in (first | late).items()}
     after(system, {file: bodies[file] for at, file in enumerate(names) if (seed + 1) * (at + 3) % 5 < 2})
@@ -227,7 +227,7 @@ def test_what_a_record_says_of_itself_it_says_again(system: System, seed: int) -
 # ── refused documents ───────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_a_metadata_json_that_sha256sums_speaks_against_gives_no_aliases(system: System) -> None:
+def test_a_metadata_json_that_contradicts_sha256sums_gives_no_aliases(system: System) -> None:
     said = {"metadata.json": b'{"aliases": ["lts"]}', "SHA256SUMS": sums(("metadata.json", WRONG))}
     found = after(system, PLAIN | said)
     assert found.state == "complete"
@@ -238,7 +238,7 @@ def test_a_metadata_json_that_sha256sums_speaks_against_gives_no_aliases(system:
 
 
 @pytest.mark.parametrize("file", ["metadata.json", "image.yaml", "SHA256SUMS"])
-def test_a_document_that_was_refused_says_nothing_whatever_an_older_release_kept_of_it(file: str) -> None:
+def test_a_refused_document_has_no_effect_even_if_an_older_release_recorded_it(file: str) -> None:
     metadata = FileFacts(etag="m", size_bytes=1, modified=START.isoformat(), sha256="b" * 64)
     combined = {metadata.sha256: "c" * 64}
     root = FileFacts(etag="r", size_bytes=1, modified=START.isoformat(), sha256="d" * 64, combined=combined)
@@ -263,7 +263,7 @@ def test_a_list_that_names_itself_is_read_without_that_line(system: System) -> N
 # ── refused files that somebody may replace ─────────────────────────────────────────────────────────────────────────
 
 
-def test_an_object_that_somebody_may_replace_is_never_published(system: System) -> None:
+def test_an_object_that_may_still_be_replaced_is_never_published(system: System) -> None:
     found = after(system, PLAIN | {"SHA256SUMS": sums(("rootfs.squashfs", WRONG))})
     root = found.files["rootfs.squashfs"]
     given_up = Record(version=PATH, files=found.files, replaceable={"rootfs.squashfs": (root.etag,)})

@@ -13,7 +13,7 @@ from tests.support.memory_store import System
 PATH = "images/ubuntu/noble/amd64/default/20261123_10:00"
 
 
-def test_bytes_that_went_and_came_back_within_a_second_are_another_upload() -> None:
+def test_bytes_deleted_and_uploaded_again_within_a_second_are_another_upload() -> None:
     system, version = System(), parse_version(PATH)
     system.upload(PATH, images.split_image())
     system.ingest(PATH)
@@ -26,7 +26,7 @@ def test_bytes_that_went_and_came_back_within_a_second_are_another_upload() -> N
     assert known == replace(record.files["lxd.tar.xz"], version_id="another"), "nothing has to be read again"
 
 
-def test_a_withdrawn_file_that_came_again_within_a_second_is_no_longer_withdrawn() -> None:
+def test_a_withdrawn_file_uploaded_again_within_a_second_is_no_longer_withdrawn() -> None:
     system, version = System(), parse_version(PATH)
     system.upload(PATH, images.split_image())
     there = listed(system.store, version)

@@ -61,7 +61,7 @@ METADATA_NAMES = ["meta-0123abcd.tar.xz", "incus.tar.gz", "noble-lxd.tar.xz", "m
 
 @pytest.mark.parametrize("name", METADATA_NAMES)
 @pytest.mark.parametrize("root", ["rootfs.squashfs", "rootfs.tar.xz", "disk.qcow2"])
-def test_a_metadata_tarball_of_any_name_serves_the_root_beside_it(name: str, root: str) -> None:
+def test_a_metadata_tarball_of_any_name_serves_the_root_of_its_version(name: str, root: str) -> None:
     body = {"rootfs.squashfs": images.squashfs(), "rootfs.tar.xz": images.root_tarball(), "disk.qcow2": images.qcow2()}
     _, record = ingested({name: META, root: body[root]})
     assert (record.state, record.reasons) == ("complete", ())
@@ -72,7 +72,7 @@ ALONE = dict.fromkeys(METADATA_NAMES, "incomplete") | {"lxd_combined.tar.gz": "i
 
 
 @pytest.mark.parametrize(("name", "state"), ALONE.items())
-def test_a_metadata_tarball_alone_is_not_listed_and_says_what_to_do(name: str, state: str) -> None:
+def test_a_metadata_tarball_alone_is_not_listed_and_the_reason_asks_for_its_root(name: str, state: str) -> None:
     system, record = ingested({name: META})
     assert system.listed() == {}
     assert record.state == state
@@ -82,7 +82,7 @@ def test_a_metadata_tarball_alone_is_not_listed_and_says_what_to_do(name: str, s
     assert (reason.kind, reason.file) == (("waiting", "") if state == "incomplete" else ("error", name))
 
 
-def test_a_root_whose_metadata_is_refused_is_not_waited_for() -> None:
+def test_a_root_whose_metadata_is_refused_is_not_awaited() -> None:
     """Or the upload script would wait for its whole patience, although nothing is under way."""
     _, record = ingested({"lxd.tar.xz": images.metadata_tarball("arm64"), "rootfs.squashfs": images.squashfs()})
     assert record.state == "invalid"
@@ -150,7 +150,7 @@ TEMPLATES = {
 
 @pytest.mark.parametrize(("members", "says"), TEMPLATES.values(), ids=TEMPLATES.keys())
 @pytest.mark.parametrize("compression", ["plain", "gz", "xz", "zst"])
-def test_a_whole_image_is_refused_when_a_template_that_it_applies_is_not_in_it(
+def test_a_unified_image_without_a_template_that_it_applies_is_refused(
     members: dict[str, bytes], says: str, compression: str
 ) -> None:
     _, record = ingested({"u.tar.gz": images.compress(images.tarball(members), compression)})
@@ -159,7 +159,7 @@ def test_a_whole_image_is_refused_when_a_template_that_it_applies_is_not_in_it(
     assert says in facts.refusal
 
 
-def test_of_two_metadata_yaml_the_last_decides_which_templates_a_whole_image_needs() -> None:
+def test_the_last_of_two_metadata_yaml_decides_which_templates_a_unified_image_needs() -> None:
     for first, last, says in ((NEEDS, UNUSED, ""), (UNUSED, NEEDS, MISSING)):
         body = tar(("metadata.yaml", first), ("metadata.yaml", last), ("rootfs/x", b""))
         assert says in ingested({"u.tar.gz": body})[1].files["u.tar.gz"].refusal
@@ -213,7 +213,7 @@ def test_a_tarball_of_endless_metadata_or_templates_is_refused() -> None:
 
 
 @pytest.mark.parametrize("body", [images.unified_tarball(), images.compress(VM, "gz")], ids=["container", "machine"])
-def test_a_whole_image_under_a_name_of_metadata_is_refused(body: bytes) -> None:
+def test_a_unified_image_named_like_metadata_is_refused(body: bytes) -> None:
     _, record = ingested({"lxd.tar.xz": body, **ROOT})
     assert "is a whole image and not metadata" in record.files["lxd.tar.xz"].refusal
     assert [reason.file for reason in record.reasons] == ["lxd.tar.xz", "rootfs.squashfs"], "the unread root is named"
@@ -295,7 +295,7 @@ def test_metadata_named_after_incus_serves_incus_beside_that_of_lxd() -> None:
     assert (paths["lxd.tar.xz"], paths["incus.tar.xz"]) == ("lxd.tar.xz", "incus.tar")
 
 
-def test_a_root_beside_a_whole_image_without_metadata_is_named() -> None:
+def test_a_root_without_metadata_next_to_a_unified_image_is_named() -> None:
     _, record = ingested({"u.tar.gz": images.unified_tarball(), **ROOT})
     assert record.state == "complete"
     assert [(r.file, r.kind) for r in record.reasons] == [("rootfs.squashfs", "warning")]
@@ -312,7 +312,7 @@ def test_a_root_beside_a_whole_image_without_metadata_is_named() -> None:
     ],
     ids=["squashfs", "tar", "disk", "disk, whole machine", "squashfs, whole machine"],
 )
-def test_one_image_of_a_type_is_listed_in_a_version(root: str, unified: bytes, listed: bool) -> None:
+def test_a_version_lists_one_image_of_each_type(root: str, unified: bytes, listed: bool) -> None:
     system, record = ingested({**images.split_image(root=root), "u.tar.gz": unified})
     assert record.state == "complete"
     assert ("incus_combined.tar.gz" in listed_ftypes(system)) == listed
@@ -321,7 +321,7 @@ def test_one_image_of_a_type_is_listed_in_a_version(root: str, unified: bytes, l
 
 
 @pytest.mark.parametrize("clients", [("incus", "lxd"), ("incus",), ("lxd",)])
-def test_a_whole_virtual_machine_is_listed_for_incus_alone(clients: tuple[str, ...]) -> None:
+def test_a_unified_virtual_machine_is_listed_only_for_incus(clients: tuple[str, ...]) -> None:
     system, record = ingested({"vm.tar.gz": VM}, clients)
     wanted = [("incus_combined.tar.gz", "virtual-machine")] if "incus" in clients else []
     assert [(item["ftype"], item.get("combined_type")) for item in items(system)] == wanted
@@ -357,19 +357,19 @@ def problem(body: bytes, chunk: int = 1000) -> str:
 
 
 @pytest.mark.parametrize("how", PACKED)
-def test_a_tarball_with_its_end_passes_whatever_the_chunks(how: str) -> None:
+def test_a_complete_tarball_passes_with_any_chunk_sizes(how: str) -> None:
     assert [problem(PACKED[how], chunk) for chunk in (1, 13, 999, 1 << 20)] == [""] * 4
 
 
 @pytest.mark.parametrize("how", ["xz", "gz", "zst", "bz2"])
-def test_streams_one_after_another_pass_and_the_last_needs_its_end(how: str) -> None:
+def test_concatenated_streams_pass_and_the_last_must_be_complete(how: str) -> None:
     assert problem(PACKED[how] * 2) == ""
     assert "cut short" in problem(PACKED[how] * 2 + PACKED[how][:-20])
 
 
 @pytest.mark.parametrize("how", PACKED)
 @pytest.mark.parametrize("missing", [1, 4, 9, 100, 20_000])
-def test_a_tarball_without_its_end_is_refused(how: str, missing: int) -> None:
+def test_a_truncated_tarball_is_refused(how: str, missing: int) -> None:
     body = PACKED[how][: -missing if how != "plain" else -10240 - missing]
     assert "cut short" in problem(body)
     assert "cut short" in problem(body, 7)
@@ -399,7 +399,7 @@ def test_damage_in_the_middle_is_found(name: str, how: str) -> None:
 @pytest.mark.parametrize("how", ["xz", "gz", "zst", "bz2", "lzma"])
 @pytest.mark.parametrize("name", ["lxd.tar.xz", "rootfs.tar.xz", "u.tar.gz"])
 @pytest.mark.parametrize("left", [0.5, 0.99])
-def test_a_tar_that_was_cut_short_before_it_was_compressed_is_refused(name: str, how: str, left: float) -> None:
+def test_a_tar_truncated_before_compression_is_refused(name: str, how: str, left: float) -> None:
     """Nothing is wrong with the compressed data, and the instance that is made of it lacks files."""
     member = "templates/x" if name == "lxd.tar.xz" else "rootfs/x" if name == "u.tar.gz" else "bin/x"
     yaml = {} if name == "rootfs.tar.xz" else {"metadata.yaml": YAML}
@@ -411,12 +411,12 @@ def test_a_tar_that_was_cut_short_before_it_was_compressed_is_refused(name: str,
 
 
 @pytest.mark.parametrize("stream", [images.compress(b"", "gz"), images.compress(b"", "zst")], ids=["gz", "zst"])
-def test_a_root_of_streams_that_hold_nothing_is_refused_before_they_take_long(stream: bytes) -> None:
+def test_a_root_of_empty_streams_is_refused_before_it_takes_long(stream: bytes) -> None:
     assert "more than 10,000 compressed streams" in problem(stream * 20_000, 1 << 20)
 
 
 @pytest.mark.parametrize("how", ["gz", "zst"])
-def test_streams_of_a_few_kilobytes_pass(how: str) -> None:
+def test_a_root_of_streams_of_a_few_kilobytes_passes(how: str) -> None:
     """pzstd, pigz and bgzip write one after the other."""
     assert problem(images.compress(PLAIN[:8192], how) * 10_500 + PACKED[how], 1 << 20) == ""
 
@@ -435,18 +435,18 @@ NO_TAR = "is cut short: it ends in the middle of its own structure"  # as the fr
         (b"\xa1\x07\x01\x00\x00\x08", "needs a window of 134,217,729 bytes"),  # with a dictionary's number
     ],
 )
-def test_zstd_that_needs_more_memory_than_the_command_takes_is_refused(frame: bytes, says: str) -> None:
+def test_zstd_that_needs_more_memory_than_the_zstd_command_allows_is_refused(frame: bytes, says: str) -> None:
     assert says in problem(b"\x28\xb5\x2f\xfd" + frame + b"\1\0\0", 3)
 
 
-def test_lzma_that_needs_more_memory_than_there_is_here_is_not_taken_for_damaged() -> None:
+def test_lzma_that_needs_more_memory_than_available_is_not_called_damaged() -> None:
     body = lzma.compress(PLAIN, format=lzma.FORMAT_ALONE)
     assert problem(body[:1] + (1 << 30).to_bytes(4, "little") + body[5:]) == ""
 
 
 @pytest.mark.parametrize("name", ["rootfs.tar.xz", "u.tar.gz"])
 @pytest.mark.parametrize("compression", ["xz", "gz", "zst", "plain"])
-def test_a_root_and_a_unified_tarball_cut_short_are_refused(name: str, compression: str) -> None:
+def test_a_truncated_root_and_a_truncated_unified_tarball_are_refused(name: str, compression: str) -> None:
     filler = images.filler("x", 50_000)
     members = {"bin/x": filler} if name == "rootfs.tar.xz" else {"metadata.yaml": YAML, "rootfs/x": filler}
     body = images.compress(images.tarball(members), compression)

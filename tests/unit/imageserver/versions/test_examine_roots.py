@@ -43,7 +43,9 @@ def machine(disk: bytes, *, disk_first: bool = False) -> bytes:
         (b"QFI\xfb", "holds a rootfs.img that has 4 bytes"),
     ],
 )
-def test_the_disk_in_a_unified_tarball_is_checked_as_one_beside_it(disk: bytes, says: str, *, disk_first: bool) -> None:
+def test_the_disk_in_a_unified_tarball_is_checked_like_a_separate_one(
+    disk: bytes, says: str, *, disk_first: bool
+) -> None:
     state, said = reasons({"u.tar.xz": machine(disk, disk_first=disk_first)})
     assert (state, says in said) == ("invalid", True), said
 
@@ -55,7 +57,7 @@ def test_a_sound_disk_in_a_unified_tarball_is_accepted(*, disk_first: bool) -> N
 
 @pytest.mark.parametrize("compression", ["xz", "gz", "zst", "plain"])
 @pytest.mark.parametrize("root", ["metadata", "unified", "machine"])
-def test_metadata_and_unified_images_under_a_name_of_a_root_are_refused(compression: str, root: str) -> None:
+def test_metadata_and_unified_images_named_like_a_root_are_refused(compression: str, root: str) -> None:
     body = {
         "metadata": images.metadata_tarball(compression=compression),
         "unified": images.unified_tarball(compression=compression),
@@ -89,7 +91,7 @@ def test_a_root_with_a_metadata_yaml_among_its_folders_stays_a_root() -> None:
     ],
     ids=["qcow2", "squashfs", "cpio", "packed twice", "disk", "text", "nothing"],
 )
-def test_a_root_that_is_compressed_and_no_tarball_is_refused(compression: str, body: bytes, says: str) -> None:
+def test_a_compressed_root_that_is_not_a_tarball_is_refused(compression: str, body: bytes, says: str) -> None:
     state, said = reasons(
         {"lxd.tar.xz": images.metadata_tarball(), "rootfs.tar.xz": images.compress(body, compression)}
     )
@@ -128,11 +130,11 @@ def one_table() -> bytes:
         (bitmaps(1 << 30), "its directory of bitmaps ends at byte"),
     ],
 )
-def test_disks_that_qemu_does_not_open_are_refused(disk: bytes, says: str) -> None:
+def test_disks_that_qemu_cannot_open_are_refused(disk: bytes, says: str) -> None:
     with pytest.raises(qcow2.UnusableDisk, match=says):
         list(qcow2.checked(iter([disk]), len(disk)))
 
 
-def test_disks_with_snapshots_and_bitmaps_inside_of_the_file_are_accepted() -> None:
+def test_disks_with_internal_snapshots_and_bitmaps_are_accepted() -> None:
     for disk in (bitmaps(512), images.qcow2_header(snapshots=1, snapshots_at=512) + bytes(4096), one_table()):
         assert list(qcow2.checked(iter([disk]), len(disk))) == [disk]

@@ -33,7 +33,7 @@ def test_a_record_of_a_newer_release_is_distinguished_from_a_damaged_one(body: b
     [b"", b"{torn", b"[]", b"7", b'{"schema": 1}', b'{"schema": "2"}', b'{"schema": 2', b"[" * 100_000, b"\xff\xfe"],
     ids=repr,
 )
-def test_an_object_that_is_no_record_is_damaged(body: bytes) -> None:
+def test_an_object_that_is_not_a_record_is_damaged(body: bytes) -> None:
     with pytest.raises(CatalogDamaged) as damage:
         records.decode(body, KEY)
     assert not isinstance(damage.value, NewerRecord)
@@ -41,7 +41,7 @@ def test_an_object_that_is_no_record_is_damaged(body: bytes) -> None:
 
 @pytest.mark.parametrize("time", ["soon", "2026-11-23T10:00:00", "2026-13-01T00:00:00+00:00"])
 @pytest.mark.parametrize("place", ["modified", "since", "delete_after"])
-def test_a_record_with_a_time_that_is_none_is_damaged(place: str, time: str) -> None:
+def test_a_record_with_an_invalid_time_is_damaged(place: str, time: str) -> None:
     """One such record would end the rendering of its whole product."""
     right = "2026-11-23T10:00:00+00:00"
     times = {"modified": right, "since": right, "delete_after": right} | {place: time}
@@ -116,11 +116,11 @@ def test_an_origin_comes_back_from_the_metadata_of_an_object() -> None:
         "[" * 5000,
     ],
 )
-def test_what_is_no_origin_reads_as_none(text: str) -> None:
+def test_an_invalid_origin_reads_as_none(text: str) -> None:
     assert records.decode_origin(text) is None
 
 
-def test_what_follows_from_the_facts_is_worked_out_once_for_each_record_and_anew_for_a_copy() -> None:
+def test_derived_values_are_computed_once_for_each_record_and_again_for_a_copy() -> None:
     asked: list[Record] = []
 
     @once

@@ -80,7 +80,7 @@ def test_withdrawn_and_incomplete_versions_do_not_count_for_retention() -> None:
     assert expired([complete("20261101"), half], ["20261101"], Rule(versions=1), NOW) == []
 
 
-def test_a_version_that_clients_do_not_see_pushes_none_out_that_they_do() -> None:
+def test_an_unlisted_version_never_expires_a_listed_one() -> None:
     """A date far ahead, by two typing errors; and a name of another form, which is withheld too."""
     real = [complete(name) for name in DAYS[-2:]]
     for names in (["20991231"], ["20991231", "20261125"], ["99991231", "20271123"], ["202611221000", "202611221100"]):
@@ -88,6 +88,6 @@ def test_a_version_that_clients_do_not_see_pushes_none_out_that_they_do() -> Non
     assert expired([*real, complete("99991231")], DAYS[-2:], Rule(days=9), NOW) == []
 
 
-def test_a_version_dated_ahead_does_not_say_what_its_product_keeps() -> None:
+def test_a_version_dated_ahead_does_not_set_the_retention_of_its_product() -> None:
     known = [complete("20261101"), complete("20261120"), complete("20991231", Overrides(retain_versions=1))]
     assert expired(known, ["20261101", "20261120"], Rule(), NOW) == []

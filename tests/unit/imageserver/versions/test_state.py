@@ -21,7 +21,7 @@ def test_every_state_has_a_way_in_and_a_way_out() -> None:
 
 
 @pytest.mark.parametrize("facts", FACTS, ids=str)
-def test_a_record_never_contains_what_only_the_catalog_knows(facts: dict[str, bool]) -> None:
+def test_a_record_never_has_a_state_that_only_the_catalog_knows(facts: dict[str, bool]) -> None:
     assert recorded_state(**facts) not in (State.LISTED, State.WITHHELD)
 
 

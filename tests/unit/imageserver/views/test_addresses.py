@@ -10,11 +10,11 @@ KEY = "images/ubuntu/noble/amd64/default/20261123_1000/rootfs.squashfs"
 OTHER = "images-staging/ubuntu/noble/amd64/default/20261123_1000/rootfs.squashfs"
 
 
-def test_without_views_the_keys_are_all() -> None:
+def test_without_views_the_addresses_are_the_keys() -> None:
     assert addresses([KEY, OTHER], []) == [KEY, OTHER]
 
 
-def test_a_private_view_is_asked_for_the_signed_path_and_a_public_one_below_its_name() -> None:
+def test_a_private_view_has_signed_paths_and_a_public_one_paths_below_its_name() -> None:
     stable, staging = channel(), private()
     assert addresses([KEY, OTHER], [stable, staging]) == [
         KEY,
@@ -24,5 +24,5 @@ def test_a_private_view_is_asked_for_the_signed_path_and_a_public_one_below_its_
     ]
 
 
-def test_a_view_that_does_not_take_the_product_is_not_asked_for_its_files() -> None:
+def test_a_view_without_the_product_adds_no_address() -> None:
     assert addresses([KEY], [view(streams=("images",), only=("debian",)), private()]) == [KEY]

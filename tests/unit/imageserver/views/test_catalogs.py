@@ -41,7 +41,7 @@ def paths(document: documents.Products, name: str) -> list[str]:
     return [item.path for item in documents.decode_versions(document.products[name])[VERSION].items.values()]
 
 
-def test_everybodys_catalog_comes_first_and_those_of_views_by_name() -> None:
+def test_the_public_catalog_comes_first_and_those_of_views_follow_by_name() -> None:
     views = {"stable": channel(), "staging": private()}
     found = catalogs(dict(reversed(views.items())))
     hidden = frozenset({"images-staging"})
@@ -50,11 +50,11 @@ def test_everybodys_catalog_comes_first_and_those_of_views_by_name() -> None:
     assert catalogs({}) == [EVERYBODY]
 
 
-def test_the_documents_of_a_view_lie_below_its_name() -> None:
+def test_the_documents_of_a_view_are_below_its_name() -> None:
     assert (EVERYBODY.prefix, STAGING.prefix) == ("", "views/staging/")
 
 
-def test_a_view_takes_products_and_has_streams_of_its_own_alone_and_everybody_all() -> None:
+def test_a_view_takes_only_its_products_and_streams_and_the_public_catalog_all() -> None:
     mine, other = parse_product(f"images-staging/{NOBLE}"), parse_product(f"images/{NOBLE}")
     assert EVERYBODY.takes(mine)
     assert EVERYBODY.has("images-staging")
@@ -68,7 +68,7 @@ def test_a_view_lists_the_servers_kinds_of_client_unless_it_is_for_one() -> None
     assert Catalog(view(clients="lxd")).clients(served) == ("lxd",)
 
 
-def test_streams_are_read_beside_each_other_where_clients_read_them_together() -> None:
+def test_streams_that_clients_read_together_are_compared() -> None:
     index = index_of("images", "images-a", "images-staging")
     public = Catalog(private=frozenset({"images-staging"}))
     assert public.others(index, "images") == ["images-a"]
@@ -76,7 +76,7 @@ def test_streams_are_read_beside_each_other_where_clients_read_them_together() -
     assert STAGING.others(index, "images-staging") == ["images", "images-a"]
 
 
-def test_the_public_index_names_no_private_stream_and_that_of_a_view_does(document: documents.Products) -> None:
+def test_the_index_of_a_view_names_private_streams_and_the_public_one_does_not(document: documents.Products) -> None:
     before = index_of("images", "images-staging")
     public = Catalog(private=frozenset({"images-staging"})).index(before, document)
     assert list(public.index) == ["images"]

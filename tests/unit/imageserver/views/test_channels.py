@@ -45,38 +45,38 @@ def to(view: View, *versions: str) -> View:
     return view
 
 
-def test_a_channel_points_to_what_was_promoted_last() -> None:
+def test_a_channel_points_to_the_version_promoted_last() -> None:
     assert standing(channel(), NOBLE, there(ONE, TWO)) == []
     assert standing(to(channel(), TWO, ONE), NOBLE, there(ONE, TWO, THREE)) == [ONE, TWO]
     assert standing(to(channel(), TWO, ONE), JAMMY, there(ONE, TWO)) == []
 
 
-def test_a_version_that_is_not_there_is_passed_over_as_long_as_it_is_not() -> None:
+def test_a_channel_skips_a_missing_version_until_it_returns() -> None:
     pointed = to(channel(), ONE, TWO)
     assert standing(pointed, NOBLE, there(ONE)) == [ONE]
     assert standing(pointed, NOBLE, there()) == []
     assert standing(pointed, NOBLE, there(ONE, TWO)) == [TWO, ONE]
 
 
-def test_a_version_that_was_promoted_twice_stands_once() -> None:
+def test_a_version_promoted_twice_is_shown_once() -> None:
     assert standing(to(channel(), ONE, TWO, ONE), NOBLE, there(ONE, TWO)) == [ONE, TWO]
 
 
-def test_a_promotion_says_when_and_by_whom() -> None:
+def test_a_promotion_records_when_and_by_whom() -> None:
     assert to(channel(), ONE).channel == {NOBLE.path: (Promotion(version=ONE, at=f"at {ONE}", by="ann"),)}
 
 
-def test_promoting_what_the_channel_points_to_changes_nothing() -> None:
+def test_promoting_the_version_of_a_channel_changes_nothing() -> None:
     once = to(channel(), ONE)
     assert promoted(once, VersionId(NOBLE, ONE), "later", "bob") is once
 
 
-def test_promoting_again_what_was_taken_back_counts() -> None:
+def test_promoting_a_reverted_version_again_counts() -> None:
     back = taken_back(to(channel(), ONE, TWO), NOBLE, there(ONE, TWO), "then", "bob")
     assert standing(to(back, TWO), NOBLE, there(ONE, TWO)) == [TWO, ONE]
 
 
-def test_back_goes_to_the_version_before_and_keeps_what_was() -> None:
+def test_back_goes_to_the_version_before_and_keeps_the_history() -> None:
     back = taken_back(to(channel(), ONE, TWO), NOBLE, there(ONE, TWO), "then", "bob")
     assert standing(back, NOBLE, there(ONE, TWO)) == [ONE]
     assert back.channel
@@ -91,7 +91,7 @@ def test_back_from_a_version_that_was_promoted_twice_takes_both_back() -> None:
     assert standing(back, NOBLE, there(ONE, TWO)) == [TWO]
 
 
-def test_back_is_about_what_the_channel_shows_and_not_about_a_withdrawn_version_in_front_of_it() -> None:
+def test_back_applies_to_the_version_shown_not_to_a_withdrawn_one_promoted_after_it() -> None:
     back = taken_back(to(channel(), ONE, TWO, THREE), NOBLE, there(ONE, TWO), "then", "bob")
     assert standing(back, NOBLE, there(ONE, TWO, THREE)) == [ONE]
 
@@ -101,14 +101,14 @@ def test_back_leaves_the_pointers_of_other_products() -> None:
     assert standing(taken_back(both, NOBLE, there(ONE), "then", "bob"), JAMMY, there(TWO)) == [TWO]
 
 
-def test_what_was_taken_back_keeps_its_first_date() -> None:
+def test_a_reverted_version_keeps_its_first_date() -> None:
     first = taken_back(to(channel(), ONE, TWO, THREE), NOBLE, there(ONE, TWO, THREE), "first", "bob")
     again = taken_back(first, NOBLE, there(ONE, TWO, THREE), "again", "eve")
     assert again.channel
     assert [one.back_at for one in again.channel[NOBLE.path]] == ["", "again", "first"]
 
 
-def test_nothing_can_be_taken_back_where_nothing_is_shown() -> None:
+def test_a_channel_that_shows_nothing_cannot_go_back() -> None:
     with pytest.raises(InvalidView, match="shows nothing of images/ubuntu/noble/amd64/default"):
         taken_back(to(channel(), ONE), NOBLE, there(), "then", "bob")
 
@@ -146,7 +146,7 @@ def test_what_a_channel_does_not_take_cannot_be_promoted_to_it() -> None:
         taken_back(channel(streams=("images-x", "images-y")), NOBLE, there(ONE), "", "")
 
 
-def test_retention_leaves_the_version_shown_and_the_one_before_it() -> None:
+def test_retention_keeps_the_version_shown_and_the_one_before_it() -> None:
     stable, beta = to(channel(), ONE, TWO, THREE), to(channel("beta"), ONE)
     assert kept([stable], NOBLE, ALL) == {THREE: "stable", TWO: "stable"}
     assert kept([stable, beta], NOBLE, ALL) == {THREE: "stable", TWO: "stable", ONE: "beta"}
@@ -164,7 +164,7 @@ def test_a_channel_that_follows_the_newest_shows_it_without_a_promotion() -> Non
     assert kept([newest()], NOBLE, ALL) == {THREE: "testing", TWO: "testing"}
 
 
-def test_back_passes_over_the_newest_until_it_is_promoted_again() -> None:
+def test_back_skips_the_newest_until_it_is_promoted_again() -> None:
     back = taken_back(newest(), NOBLE, ALL, "then", "bob")
     assert standing(back, NOBLE, ALL) == [TWO, ONE]
     again = promoted(back, VersionId(NOBLE, THREE), "later", "ann")
@@ -197,7 +197,7 @@ def weekly(*versions: str) -> View:
         ("2026-11-30T12:00:00+00:00", []),
     ],
 )
-def test_a_version_leaves_a_channel_when_its_time_in_it_is_over(now: str, shown: list[str]) -> None:
+def test_a_version_leaves_a_channel_at_its_expiry(now: str, shown: list[str]) -> None:
     for made in (weekly(ONE, TWO, THREE), newest(expire_after_s=int(WEEK.total_seconds()))):
         over = expired(made, datetime.fromisoformat(now))
         assert standing(over, NOBLE, ALL) == shown
@@ -205,7 +205,7 @@ def test_a_version_leaves_a_channel_when_its_time_in_it_is_over(now: str, shown:
         assert standing(made, NOBLE, ALL) == [THREE, TWO, ONE], "no clock is in a fold"
 
 
-def test_a_version_that_left_comes_into_the_channel_again_by_a_promotion() -> None:
+def test_a_promotion_brings_back_a_version_that_left_the_channel() -> None:
     over = expired(weekly(ONE), datetime(2026, 12, 1, tzinfo=UTC))
     again = promoted(over, VersionId(NOBLE, ONE), "2026-12-02T12:00:00+00:00", "bob")
     assert standing(again, NOBLE, ALL) == [ONE]
@@ -245,7 +245,7 @@ def test_a_version_can_be_shown_while_it_is_complete(records: list[Record]) -> N
     assert usable(records).keys() == {ONE, TWO}
 
 
-def test_a_version_is_there_since_the_last_file_of_its_image_and_not_since_a_later_delta(records: list[Record]) -> None:
+def test_a_version_counts_from_the_last_file_of_its_image_not_from_a_later_delta(records: list[Record]) -> None:
     files = records[0].files
     root, delta = "rootfs.squashfs", f"rootfs.{ONE}.vcdiff"
     later = {

@@ -72,14 +72,14 @@ def test_the_last_result_of_a_check_is_the_one_that_counts() -> None:
         ),
     ],
 )
-def test_a_check_is_passed_by_a_result_for_these_very_bytes(
+def test_a_check_is_passed_only_by_a_result_for_the_same_bytes(
     results: Results | None, now: set[str], why: dict[str, str]
 ) -> None:
     assert missing(results, ["boots"], now) == why
     assert missing(results, [], now) == {}
 
 
-def test_each_check_that_is_missing_is_named_once() -> None:
+def test_each_missing_check_is_named_once() -> None:
     assert list(missing(None, ["scan", "boots", "scan"], {ONE})) == ["boots", "scan"]
 
 
@@ -101,7 +101,7 @@ def test_no_result_counts_for_a_version_without_an_image() -> None:
         ("boots", {"url": "https://" + "a" * LONGEST_URL}, "at most 1,000 characters"),
     ],
 )
-def test_a_result_that_cannot_be_kept_is_refused(name: str, change: dict[str, Any], sentence: str) -> None:
+def test_an_invalid_result_is_refused(name: str, change: dict[str, Any], sentence: str) -> None:
     with pytest.raises(InvalidView, match=sentence):
         with_result(NONE, name, replace(RESULT, **change))
 
@@ -114,7 +114,7 @@ def test_a_version_has_a_bounded_number_of_results() -> None:
 
 
 @pytest.mark.parametrize("name", ["boots", "cve-scan", "b" * 63, "0"])
-def test_the_name_of_a_check_is_like_that_of_a_view(name: str) -> None:
+def test_the_name_of_a_check_has_the_form_of_a_view_name(name: str) -> None:
     assert check_name(name) == name
 
 
@@ -127,7 +127,7 @@ def test_the_name_of_a_check_is_like_that_of_a_view(name: str) -> None:
         (msgspec.json.encode(replace(NONE, version="images/a")), "is about 'images/a', expected images/ubuntu"),
     ],
 )
-def test_a_document_that_cannot_be_read_never_reads_as_passed_or_not(body: bytes, sentence: str) -> None:
+def test_an_unreadable_document_is_damaged_and_never_read_as_passed_or_failed(body: bytes, sentence: str) -> None:
     with pytest.raises(CatalogDamaged, match=sentence):
         decode_results(body, VERSION)
 

@@ -125,7 +125,7 @@ def test_a_damaged_log_is_not_taken_for_one_without_tokens(body: bytes) -> None:
     rows=st.lists(st.tuples(st.sampled_from(["", TOKEN, OTHER]), st.integers(0, 99), st.integers(1, 3)), max_size=20),
     chunk=st.integers(1, 300), fields=st.sampled_from([LEGACY, CHOSEN]),
 )  # fmt: skip
-def test_whatever_a_log_holds_no_token_is_left_and_a_second_look_changes_nothing(
+def test_no_token_survives_redaction_of_any_log_and_a_second_redaction_changes_nothing(
     rows: list[tuple[str, int, int]], chunk: int, fields: list[str]
 ) -> None:
     paths = [f"/{escaped(secret, seed, times)}/{PRODUCT}/{seed}" for secret, seed, times in rows]

@@ -42,7 +42,7 @@ def test_a_token_is_known_by_its_sha256() -> None:
     assert TEXT not in str(with_token(private(), HASH, token()))
 
 
-def test_several_tokens_are_valid_at_once_and_one_can_go() -> None:
+def test_several_tokens_are_valid_at_once_and_each_can_be_revoked() -> None:
     both = with_token(with_token(private(), HASH, token("ann")), "1" * 64, token("bob"))
     assert {one.label for one in both.tokens.values()} == {"ann", "bob"}
     assert without_token(both, "ann").tokens == {"1" * 64: token("bob")}
@@ -81,7 +81,7 @@ def test_the_edge_knows_each_view_each_valid_token_and_the_private_streams() -> 
 
 
 @pytest.mark.parametrize(("until", "known"), [(0, True), (UNTIL - 1, False), (UNTIL, False), (UNTIL + 1, True)])
-def test_an_expired_token_is_no_entry(until: int, known: bool) -> None:
+def test_an_expired_token_has_no_entry(until: int, known: bool) -> None:
     assert (f"token:{HASH}" in entries([with_token(private(), HASH, token(until=until))], NOW)) is known
 
 
@@ -105,7 +105,7 @@ def test_a_token_is_stored_as_its_sha256() -> None:
     assert token_hash("abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
 
 
-def test_what_differs_is_put_or_deleted_and_what_is_not_about_views_is_left() -> None:
+def test_entries_that_differ_are_put_or_deleted_and_those_of_other_programs_kept() -> None:
     found = {"view:a": "1", "view:b": "1", "token:c": "1", "private": "[]", "other": "1"}
     assert differences(found, {"view:a": "2", "view:b": "1", "token:d": "1"}) == (
         {"view:a": "2", "token:d": "1"},

@@ -98,7 +98,7 @@ def test_a_view_takes_the_products_of_its_streams_that_one_filter_takes() -> Non
         ({"only": ("ubuntu",) * (MOST_FILTERS + 1)}, f"has {MOST_FILTERS + 1} filters"),
     ],
 )
-def test_what_cannot_be_a_view_is_refused_with_what_is_wrong(change: dict[str, Any], sentence: str) -> None:
+def test_an_invalid_view_is_refused_with_the_reason(change: dict[str, Any], sentence: str) -> None:
     wrong = replace(view(), **change)
     with pytest.raises(InvalidView, match=sentence):
         check(wrong)
@@ -115,7 +115,7 @@ def test_what_cannot_be_a_view_is_refused_with_what_is_wrong(change: dict[str, A
         view(is_private=True, tokens={f"{n:064}": TOKEN for n in range(MOST_TOKENS)}),
     ],
 )
-def test_the_most_that_is_allowed_is_taken(most: View) -> None:
+def test_values_at_their_limits_are_accepted(most: View) -> None:
     check(most)
 
 
@@ -131,7 +131,7 @@ def test_the_most_that_is_allowed_is_taken(most: View) -> None:
         encode_view(view("other")),
     ],
 )
-def test_a_document_that_is_no_view_of_that_name_is_damaged(body: bytes) -> None:
+def test_a_document_that_is_not_a_view_of_that_name_is_damaged(body: bytes) -> None:
     with pytest.raises(CatalogDamaged, match=r"private/views/staging\.json"):
         decode_view(body, "staging")
 

@@ -63,7 +63,7 @@ def edge() -> Edge:
         ("/images-daily/x", "images-daily/x"),
     ],
 )
-def test_what_is_public_is_served_as_without_views(shared: Edge, uri: str, key: str) -> None:
+def test_public_documents_are_served_as_without_views(shared: Edge, uri: str, key: str) -> None:
     assert shared.ask(uri).key == key
 
 
@@ -127,7 +127,7 @@ def test_a_scheme_that_is_not_basic_names_no_view(shared: Edge, authorization: s
         "",
     ],
 )
-def test_nothing_else_is_there_for_a_stranger(shared: Edge, uri: str) -> None:
+def test_any_other_path_is_404_without_a_login(shared: Edge, uri: str) -> None:
     assert shared.ask(uri).status == 404
 
 
@@ -151,7 +151,7 @@ BELOW = [
 
 
 @pytest.mark.parametrize(("below", "key"), BELOW)
-def test_an_address_with_a_right_leads_to_the_documents_of_its_view(shared: Edge, below: str, key: str) -> None:
+def test_an_address_with_a_right_gives_the_documents_of_its_view(shared: Edge, below: str, key: str) -> None:
     assert shared.ask(f"/{below}", basic(STAGING)).key == key.replace("VIEW", "staging")
     assert shared.ask(f"/{STAGING}/{below}").key == key.replace("VIEW", "staging")
     assert shared.ask(f"/{LAB}/{below}").key == key.replace("VIEW", "lab")
@@ -242,7 +242,7 @@ def test_a_scheme_is_read_in_any_case(shared: Edge, scheme: str) -> None:
     assert shared.ask(f"/{INDEX}", authorization).key == f"views/staging/{INDEX}"
 
 
-def test_two_logins_are_refused_whatever_they_are(shared: Edge) -> None:
+def test_two_logins_in_one_request_are_refused(shared: Edge) -> None:
     assert shared.ask(f"/{INDEX}", basic(STAGING), basic(STAGING)).status == 401
 
 
@@ -257,7 +257,7 @@ def test_an_address_without_its_slash_leads_to_the_one_with_it(shared: Edge) -> 
         assert (found.status, found.headers["location"]) == (302, f"{path}/")
 
 
-def test_a_token_that_ends_takes_catalogs_and_files_at_once(edge: Edge) -> None:
+def test_a_token_that_expires_closes_catalogs_and_files_at_once(edge: Edge) -> None:
     asked = [f"/{INDEX}", f"/{signed('staging', PRIVATE)}", "/"]
     assert all(edge.ask(uri, basic(STAGING)).key for uri in asked)
     edge.store = {key: value for key, value in edge.store.items() if not key.startswith("token:")}
@@ -296,12 +296,12 @@ def test_an_entry_without_a_label_opens_its_view_and_logs_nothing(edge: Edge, la
         *('{"view": "a/b", "until": 0}', '{"view": 7, "until": 0}'),
     ],
 )
-def test_an_entry_that_cannot_be_read_opens_nothing(edge: Edge, value: str) -> None:
+def test_an_unreadable_entry_opens_nothing(edge: Edge, value: str) -> None:
     edge.store = {key: value if key.startswith("token:") else kept for key, kept in edge.store.items()}
     assert edge.ask(f"/{INDEX}", basic(STAGING)).status == 401
 
 
-def test_what_has_not_the_form_of_a_token_opens_nothing_even_if_the_store_has_it(edge: Edge) -> None:
+def test_a_malformed_token_opens_nothing_even_if_the_store_has_it(edge: Edge) -> None:
     for secret in ("", "short", STAGING + "x", "sst_" + "+" * 32):
         entry = f"token:{hashlib.sha256(secret.encode()).hexdigest()}"
         edge.store[entry] = '{"view": "staging", "until": 0}'
@@ -309,7 +309,7 @@ def test_what_has_not_the_form_of_a_token_opens_nothing_even_if_the_store_has_it
 
 
 @pytest.mark.parametrize("value", ["x", "{}", '{"key": "AAAA", "public": true}', '{"key": 7, "public": true}'])
-def test_a_view_that_cannot_be_read_is_closed(edge: Edge, value: str) -> None:
+def test_an_unreadable_view_is_closed(edge: Edge, value: str) -> None:
     edge.store |= {"view:stable": value, "view:staging": value}
     assert edge.ask(f"/stable/{INDEX}").status == 404
     assert edge.ask(f"/{INDEX}", basic(STAGING)).status == 401
@@ -331,12 +331,12 @@ def test_no_stream_is_served_while_the_private_ones_cannot_be_read(edge: Edge, v
     assert edge.ask("/").key == "index.html"
 
 
-def test_no_refusal_is_kept_by_a_cache(shared: Edge) -> None:
+def test_no_refusal_is_cached(shared: Edge) -> None:
     for uri in ("/views/x", "/signed/x", f"/{STAGING}"):
         assert shared.ask(uri).headers["cache-control"] == "no-store"
 
 
-def test_the_template_has_this_very_text() -> None:
+def test_the_template_embeds_this_text() -> None:
     template = TEMPLATE.read_text()
     assert template == embedded(template, FUNCTION.read_text()), "run python -m edge.embed"
 
@@ -349,7 +349,7 @@ def test_the_log_group_with_a_retention_is_the_one_that_cloudfront_writes_to() -
     assert group["Condition"] == "HasViewLogs"
 
 
-def test_the_text_fits_and_keeps_to_what_the_runtime_takes() -> None:
+def test_the_text_is_small_enough_and_uses_only_syntax_of_the_runtime() -> None:
     """CloudFront Developer Guide, "JavaScript runtime 2.0 features": no await in an argument or a closure."""
     text = FUNCTION.read_text()
     assert len(text.encode()) <= LARGEST_FUNCTION_BYTES

@@ -79,13 +79,13 @@ def asked(bucket: Bucket, *paths: str) -> list[int]:
 
 
 @pytest.mark.parametrize(("value", "logs"), [("true", ("local-logsbucket-123456789012", "edge/")), ("false", None)])
-def test_the_template_says_whether_and_where(value: str, logs: tuple[str, str] | None) -> None:
+def test_the_template_sets_whether_and_where_the_edge_logs(value: str, logs: tuple[str, str] | None) -> None:
     wiring = read_wiring(TEMPLATE, {"EdgeLogs": value}, StackIdentity("local", "us-east-1"), "http://s3")
     assert wiring.edge.logs == logs
     assert not logs or logs[0] in {bucket.name for bucket in wiring.buckets}
 
 
-def test_a_line_has_what_was_asked_and_answered_with_each_value_escaped() -> None:
+def test_a_line_has_request_and_answer_with_each_value_escaped() -> None:
     bucket = Bucket()
     assert asked(bucket, "/images/a%3Ab?x=1") == [206]
     (key,) = bucket.objects
@@ -105,7 +105,7 @@ def test_an_error_of_the_edge_is_a_line_too() -> None:
     assert [row["x-edge-result-type"] for row in bucket.rows()] == ["Error", "Miss"]
 
 
-def test_a_bucket_that_takes_no_logs_disturbs_no_request() -> None:
+def test_a_bucket_that_refuses_logs_fails_no_request() -> None:
     assert asked(Bucket(SimpleError("no bucket")), "/x") == [206]
 
 

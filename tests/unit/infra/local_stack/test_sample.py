@@ -40,7 +40,7 @@ def test_hello_says_hello(tmp_path: Path) -> None:
 
 @native_only
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGPWR])
-def test_init_stays_up_until_told_to_stop(tmp_path: Path, number: int) -> None:
+def test_init_runs_until_it_gets_a_signal(tmp_path: Path, number: int) -> None:
     with subprocess.Popen([program(tmp_path, init_program(str(NATIVE)))]) as process:
         _wait_until_it_sleeps(process.pid)
         os.kill(process.pid, signal.SIGCHLD)
