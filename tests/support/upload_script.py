@@ -1,0 +1,62 @@
+"""Runs `scripts/upload`, and the files and the API that it is given."""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+
+from tests.support import PROJECT, images
+
+SCRIPT = PROJECT / "scripts/upload"
+FINGERPRINT = hashlib.sha256(b"an image").hexdigest()
+XZ, SQUASHFS, QCOW2 = images.metadata_tarball(), images.squashfs(), images.qcow2()
+UNIFIED = {kind: images.unified_tarball(compression=kind) for kind in ("gz", "xz", "zst", "plain")}
+
+
+def run(*arguments: str | Path, shell: str = "sh") -> subprocess.CompletedProcess[str]:
+    """Run the script in a shell, and return its exit code and what it printed."""
+    return subprocess.run((shell, SCRIPT, *arguments), capture_output=True, text=True, check=False, timeout=60)
+
+
+def write(folder: Path, files: dict[str, bytes]) -> list[Path]:
+    """Write files into a folder, and return their paths in the same order."""
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+    return [folder / name for name in files]
+
+
+class Api(BaseHTTPRequestHandler):
+    """An upload API that has all files already and knows no version. A subclass overrides an answer."""
+
+    polls = 0
+
+    def do_GET(self) -> None:
+        self.get()
+
+    def do_POST(self) -> None:
+        self.post()
+
+    def do_PUT(self) -> None:
+        self.put()
+
+    def get(self) -> None:
+        self.answer(404, b"")
+
+    def post(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.answer(201, b"# upload present 1 x\n# upload present 1 x\n")
+
+    def put(self) -> None:
+        self.answer(405, b"")
+
+    def answer(self, code: int, body: bytes, *headers: tuple[str, str]) -> None:
+        self.send_response(code)
+        for name, value in (("Content-Length", str(len(body))), *headers):
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """Print nothing."""
