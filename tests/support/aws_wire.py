@@ -16,7 +16,7 @@ from botocore.compat import HTTPHeaders
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a request gets: status, headers and body."""
+    """The answer to a request: status, headers and body."""
 
     status: int
     headers: Mapping[str, str] = field(default_factory=dict)
@@ -25,7 +25,7 @@ class Answer:
 
 @dataclass
 class Wire:
-    """Answers every request of boto3; `asked` has each as (method, host, path), in order."""
+    """Answers every request of boto3. `asked` has each as (method, host, path), in order."""
 
     answer: Callable[[str, str, str], Answer | Exception]
     asked: list[tuple[str, str, str]] = field(default_factory=list)
@@ -58,6 +58,6 @@ def wired(monkeypatch: pytest.MonkeyPatch, answer: Callable[[str, str, str], Ans
 
 
 def s3_error(status: int, code: str, message: str = "no", **headers: str) -> Answer:
-    """An error as S3 answers it to anything but a HEAD."""
+    """Return an error as S3 answers it to anything but a HEAD."""
     body = f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>{message}</Message></Error>".encode()
     return Answer(status, headers, body)

@@ -39,10 +39,10 @@ _TYPE_PREFERENCE = ("squashfs", "root.tar.xz", "disk-kvm.img", "uefi1.img", "dis
 class _Dialect:
     """What differs between the generations of the clients.
 
-    `requirements` are fields of a product, the first that is given counts. `delta_roots` are the roots whose deltas are
-    looked at; `own_delta_source` tells whether the base of a disk's delta is a disk, and not a squashfs.
-    `applies_every_delta`: two deltas whose bases are held are applied one after the other. `stops_at_first`: of the
-    metadata and unified items of a version only the first that comes up is read, and Go has no order.
+    `requirements` are fields of a product; the first one present counts. `delta_roots` are the roots whose deltas are
+    read; `own_delta_source` says whether the base of a disk's delta is a disk rather than a squashfs.
+    `applies_every_delta`: two deltas with available bases are applied one after the other. `stops_at_first`: of the
+    metadata and unified items of a version only the first one met is read, and Go's order is random.
     """
 
     metadata: frozenset[str]
@@ -72,7 +72,7 @@ _ARCH_NAMES = {
 
 
 def _known_as(**more: str) -> dict[str, str]:
-    """Every accepted name of an architecture with the kernel's own name for it; `more` names that came later."""
+    """Return every accepted name of an architecture with the kernel's own name for it. `more` has later names."""
     names = {kernel: [kernel, *aliases.split()] for kernel, aliases in _ARCH_NAMES.items()}
     for kernel, aliases in more.items():
         names[kernel] = [*names.get(kernel, [kernel]), *aliases.split()]
@@ -142,12 +142,12 @@ def dialect(client: str) -> _Dialect:
 
 
 class ClientError(Exception):
-    """The client would fail here, for the whole remote and not only for one image."""
+    """The client would fail here for the whole remote, not just for one image."""
 
 
 @dataclass(frozen=True)
 class Download:
-    """One file that the client fetches: its path below the remote's URL, and what it checks it against."""
+    """One file that the client fetches: its path below the remote's URL, and the digest it must have."""
 
     path: str
     sha256: str
@@ -178,7 +178,7 @@ class Image:
     wanted_aliases: list[str] = field(default_factory=list)
 
     def asks_for(self, name: str) -> bool:
-        """Whether its product claims the alias, as it stands or with the architecture behind it."""
+        """Return whether its product claims the alias, as it stands or followed by the architecture."""
         return any(name in (wanted, f"{wanted}/{self.properties['architecture']}") for wanted in self.wanted_aliases)
 
 
@@ -204,7 +204,7 @@ def read_catalog(
 
 
 def find_image(images: Sequence[Image], fingerprint: str) -> Image:
-    """The one image whose fingerprint starts so; ClientError when there is none, or more than one."""
+    """Return the one image whose fingerprint starts with this text; raise ClientError for none or several."""
     matches = [image for image in images if image.fingerprint.startswith(fingerprint)]
     if not matches:
         raise ClientError(f"The requested image couldn't be found: {fingerprint}")
@@ -286,7 +286,7 @@ def _no_constants(name: str) -> Any:
 
 
 def _conform(value: Any, shape: Any, where: str) -> Any:
-    """`value` with all of the shape's keys and no others; ClientError at the first wrong type."""
+    """Return `value` with exactly the shape's keys; raise ClientError at the first wrong type."""
     if isinstance(shape, list):
         return [_conform(entry, shape[0], f"{where}[]") for entry in _typed(value, list, [], where)]
     if isinstance(shape, dict):
@@ -315,7 +315,7 @@ def _typed(value: Any, kind: type, absent: Any, where: str) -> Any:
 
 
 def _product_paths(index: Any) -> list[str]:
-    """Paths of the documents that the client fetches.
+    """Return the paths of the documents that the client fetches.
 
     An entry without `datatype` or with an empty list of products hides its stream.
     """
@@ -336,14 +336,14 @@ def _images(document: Any, dialect: _Dialect) -> Iterator[Image]:
 
 
 def _created(serial: str, dialect: _Dialect) -> str | None:
-    """When a version was made as the client understands its name; None when it skips the version."""
+    """Return when a version was made, as the client reads its name; None if it skips the version."""
     day = _date(serial[:8], "")
     time = re.fullmatch(r"[0-9]{8}_([01][0-9]|2[0-3])([0-5][0-9])", serial)
     return f"{day}T{time[1]}:{time[2]}" if day and time and dialect.reads_time_of_day else day
 
 
 def _date(text: str, separator: str) -> str | None:
-    """The ISO date in `text`, or None: four, two and two ASCII digits that are a day of the calendar."""
+    """Return the ISO date in `text`, or None. It has four, two and two ASCII digits that form a real date."""
     match = re.fullmatch(rf"([0-9]{{4}}){separator}([0-9]{{2}}){separator}([0-9]{{2}})", text)
     try:
         return datetime.date(*map(int, match.groups())).isoformat() if match else None
@@ -365,7 +365,7 @@ def _version_images(
 
 
 def _image(product: Any, serial: str, created: str, meta: Any, root: Any | None, dialect: _Dialect) -> Iterator[Image]:
-    """The image made of these items, or nothing when its fingerprint or its path is missing."""
+    """Yield the image made of these items; nothing if its fingerprint or path is missing."""
     fingerprint = _fingerprint(meta, root)
     if not fingerprint or not meta["path"]:
         return
@@ -440,7 +440,7 @@ def _compare(left: Image, right: Image) -> int:
 
 
 def is_before(left: Image, right: Image) -> bool:
-    """Whether the client's sort puts one image before the other in any case; neither of two: their order is chance."""
+    """Return whether the client always sorts one image before the other. If neither is, their order is random."""
     for name in ("os", "release", "variant", "serial", "architecture"):
         ours, theirs = left.properties.get(name, ""), right.properties.get(name, "")
         if ours == theirs:

@@ -1,4 +1,4 @@
-"""One run of a copy in a process of its own, which tests kill: `python -m tests.support.copier ENDPOINT BUCKET …`."""
+"""One run of a copy in its own process, which tests kill: `python -m tests.support.copier ENDPOINT BUCKET …`."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ PART = 5 << 20
 
 
 def copy_once(endpoint: str, bucket: str, address: str, file: UpstreamFile, read_s: float = 60) -> Copied:
-    """One run of a copy, which may read for so many seconds, in parts of 5 MiB."""
+    """Run a copy once. It may read for the given number of seconds, in parts of 5 MiB."""
     mirror = Mirror(address=address, stream="images", only=("all",), allow_private=True)
     until = time.monotonic() + read_s + STOP_S
     with closing(RemoteServer(mirror, "ops@example.org", Manners(part_bytes=PART, pause_s=0.01))) as upstream:
@@ -43,13 +43,13 @@ def copy_once(endpoint: str, bucket: str, address: str, file: UpstreamFile, read
 
 
 def copying(endpoint: str, bucket: str, address: str, file: UpstreamFile) -> subprocess.Popen[bytes]:
-    """One run in a process of its own. It prints the outcome and its peak memory in bytes, as JSON."""
+    """Run a copy in its own process. It prints the outcome and its peak memory in bytes, as JSON."""
     command = [sys.executable, "-m", "tests.support.copier", endpoint, bucket, address, json.dumps(asdict(file))]
     return subprocess.Popen(command, cwd=PROJECT, stdout=subprocess.PIPE)
 
 
 def until_done(attempt: Callable[[], Copied], most: int = 200) -> Copied:
-    """Try as redelivery does, until a copy comes to its end."""
+    """Retry like redelivery until a copy is finished."""
     for _ in range(most):
         try:
             copied = attempt()

@@ -1,4 +1,4 @@
-"""The shell commands of every page, and what becomes of each: a test runs it as it stands, or there is a reason.
+"""The shell commands of every page. A test runs each one unchanged, or a reason says why not.
 
 A command is a line of a block marked `sh`, a line after `$ ` in a block without a language, an indented line with one
 of the scripts in a block marked `text` (the examples of a help), or code in a sentence that is a whole command.
@@ -32,12 +32,12 @@ _PROGRAMS: Final = (
 )
 _IN_A_SENTENCE: Final = re.compile(rf"(?:(?:{_PROGRAMS}) \S|{_SCRIPT} \S|\./upload|\.venv/bin/).*")
 _NAME: Final = re.compile(r"(?:scripts/)?[a-z]+(?: [a-z][a-z-]*)+|\w+ …")
-"""Code in a sentence that names a command and is none: `admin withdraw`. test_docs.py checks that it exists."""
+"""Code in a sentence that only mentions a command: `admin withdraw`. test_docs.py checks that it exists."""
 _COMMENT: Final = re.compile(r"(?:^|\s+)#.*$")
 
 
 def commands() -> dict[str, list[str]]:
-    """Each command of the pages without its comment, in the order in which it is met → the pages that have it."""
+    """Return each command of the pages without its comment, in order of appearance → the pages that have it."""
     found: dict[str, list[str]] = {}
     for page, text in PAGES.items():
         for line in _of_page(text):
@@ -47,7 +47,7 @@ def commands() -> dict[str, list[str]]:
 
 
 def walked() -> set[str]:
-    """The commands of blocks marked `sh walk`, which tests/deployment/test_walk.py runs in their order."""
+    """Return the commands of blocks marked `sh walk`, which tests/deployment/test_walk.py runs in order."""
     blocks = (block for text in PAGES.values() for block in _BLOCK.finditer(text))
     return {line for block in blocks if block["language"].startswith("sh walk") for line in _of_shell(block["body"])}
 
@@ -67,7 +67,7 @@ def _of_page(text: str) -> Iterator[str]:
 
 
 def _of_shell(body: str) -> Iterator[str]:
-    """Each command of a block. One on several lines is one, and so is one with a document behind it."""
+    """Yield each command of a block. A command on several lines is one, and so is one with a here-document."""
     taken: list[str] = []
     ends = ""
     for line in body.splitlines():
@@ -83,7 +83,7 @@ def _of_shell(body: str) -> Iterator[str]:
 
 
 def not_run(command: str) -> str:
-    """Why no test runs a command; empty if one must."""
+    """Return why no test runs a command; empty if one must."""
     return next((why for pattern, why in NOT_RUN if re.fullmatch(pattern, command)), "")
 
 
@@ -166,11 +166,11 @@ RUN: Final[dict[str, tuple[str, ...]]] = {
 
 
 def scenario_of(command: str) -> str:
-    """The scenario that runs a command; empty if none does."""
+    """Return the scenario that runs a command; empty if none does."""
     return next((name for name, patterns in RUN.items() if any(re.fullmatch(p, command) for p in patterns)), "")
 
 
 def script(scenario: str) -> list[str]:
-    """The commands of a scenario, in the order in which the pages have them."""
+    """Return the commands of a scenario, in the order of the pages."""
     found = [command for command in commands() if scenario_of(command) == scenario]
     return [command for command in found if not not_run(command) and command not in walked()]

@@ -1,4 +1,4 @@
-"""Lines and files as CloudFront writes them, for tests."""
+"""Access-log lines and files in CloudFront's format, for tests."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _CHOSEN: Final = (
 )
 LEGACY: Final = _LEGACY.split()
 CHOSEN: Final = _CHOSEN.split()
-"""Fields of version 2 as infra/README.md chooses them: without an address."""
+"""Fields of version 2 as infra/README.md selects them: without an IP address."""
 ADDRESS: Final = "203.0.113.77"
 LXD: Final = "LXD%205.21.3%20LTS%20(Linux;%20x86_64;%206.8.0;%20Ubuntu;%2024.04)"
 PRODUCT: Final = "images/ubuntu/noble/amd64/default"
@@ -44,7 +44,7 @@ USUAL: Final = {
 
 
 def line(fields: Sequence[str] = LEGACY, /, **values: str) -> bytes:
-    """A line of these fields; `sc_status="206"` is the value of sc-status, `agent` that of cs(User-Agent)."""
+    """Return a line of these fields. `sc_status="206"` is the value of sc-status, `agent` that of cs(User-Agent)."""
     given = {{"agent": "cs(User-Agent)"}.get(name, name.replace("_", "-")): value for name, value in values.items()}
     return "\t".join((USUAL | given).get(name, "-") for name in fields).encode()
 
@@ -54,5 +54,5 @@ def header(fields: Sequence[str] = LEGACY) -> list[bytes]:
 
 
 def log(lines: Iterable[bytes], fields: Sequence[str] = LEGACY) -> bytes:
-    """A whole file."""
+    """Return a whole file."""
     return gzip.compress(b"\n".join([*header(fields), *lines, b""]))

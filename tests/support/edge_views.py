@@ -1,7 +1,7 @@
 """A server with views as its edge sees it: entries of the store, requests, and the right of each reader.
 
 `right` says what a request may get by the rules of functions/decisions/0015-views.md. It shares nothing with the
-function: it looks at the key that the function chose, not at how it came there.
+function: it checks the key that the function chose, not how it got there.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ KEYS: Final[Mapping[str, bytes]] = {
     "stable": bytes(range(64, 96)),
 }
 CHANNELS: Final = ("stable",)
-"""The views that everybody may see."""
+"""The public views."""
 
 
 def token(letter: str) -> str:
@@ -102,7 +102,7 @@ class Edge:
         self._function = EdgeFunction(FUNCTION.read_text(), self._read, self.logged.append)
 
     def ask(self, uri: str, *authorization: str) -> Answer:
-        """Ask for a URI as a client spells it, with as many headers Authorization."""
+        """Request a URI as a client spells it, with any number of Authorization headers."""
         self.reads.clear()
         self.logged.clear()
         return answer(self._function.run("GET", uri, [("Authorization", value) for value in authorization]))
@@ -126,7 +126,7 @@ def answer(result: Mapping[str, Any]) -> Answer:
 
 
 def secrets_of(uri: str, *authorization: str) -> set[str]:
-    """Return every valid token that a request carries anywhere, read as generously as can be."""
+    """Return every valid token anywhere in a request, read as leniently as possible."""
     texts = [unquote(uri), *authorization]
     for value in authorization:
         encoded = re.sub(r"[^A-Za-z0-9+/]", "", value.split(" ")[-1])
@@ -142,7 +142,7 @@ def _decoded(encoded: str) -> str:
 
 
 def right(key: str, uri: str, *authorization: str) -> bool:
-    """Return whether a request may get what the bucket has at this key."""
+    """Return whether a request may get the object at this key."""
     views = {TOKENS[secret][0] for secret in secrets_of(uri, *authorization)} | set(CHANNELS)
     first, _, rest = key.partition("/")
     if first == "views":

@@ -1,4 +1,4 @@
-"""Packages that only some tests use, in dependency groups of their own."""
+"""Packages that only some tests use, in their own dependency groups."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ DEAD = {name: name.replace("Queue", "DeadLetters") for name in QUEUES.values()}
 MAINTAIN_DEAD = "images-MaintainDeadLetters-X"
 
 Break = Callable[[str, Any], Any]
-"""Given the name of an operation and its answer: another answer, or it raises."""
+"""Takes the name of an operation and its answer. Returns another answer, or raises."""
 
 
 def arn(queue: str) -> str:
@@ -44,7 +44,7 @@ def url(queue: str) -> str:
 
 
 class Session:
-    """What commands take for a boto3 session. It keeps its clients from one `FakeAws` to the next, for speed."""
+    """A stand-in for a boto3 session. It keeps its clients from one `FakeAws` to the next, for speed."""
 
     region_name = REGION
 
@@ -58,7 +58,7 @@ class Session:
             self._session.events.register(event, partial(self._heard, event))
 
     def over(self, aws: FakeAws) -> Session:
-        """Ask this one from now on; nobody else hears of it."""
+        """Send requests only to this one from now on."""
         self._aws, self._hearers = aws, {}
         return self
 
@@ -84,7 +84,7 @@ class Session:
 
 @dataclass
 class FakeAws:
-    """One stack over a bucket in memory. `asked` has the name of each operation, in order; `broken` changes answers."""
+    """One stack over a bucket in memory. `asked` has the name of each operation in order; `broken` changes answers."""
 
     store: MemoryStore
     letters: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
@@ -233,7 +233,7 @@ def _told(info: ObjectInfo) -> dict[str, Any]:
 
 
 class _Body:
-    """The body of an object: read as boto3's, copied as bytes."""
+    """The body of an object. It is read like boto3's and copied like bytes."""
 
     def __init__(self, stream: StreamingBody, content: bytes) -> None:
         self._stream, self._content = stream, content
@@ -247,12 +247,12 @@ class _Body:
 
 
 def error(code: str, status: int = 400) -> dict[str, Any]:
-    """An answer that boto3 raises as ClientError."""
+    """Return an answer that boto3 raises as ClientError."""
     return {"Error": {"Code": code, "Message": f"{code} it is"}, "Status!": status}
 
 
 def places(answer: Any, where: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """The way to every value of an answer, from the outermost in; of a list to its first element only."""
+    """Yield the path to every value of an answer, outermost first; for a list only to its first element."""
     inner = dict(enumerate(answer[:1])) if isinstance(answer, list) else answer if isinstance(answer, dict) else {}
     for key, value in inner.items():
         if key == "ResponseMetadata":
@@ -262,13 +262,13 @@ def places(answer: Any, where: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]
 
 
 def without(answer: Any, where: tuple[Any, ...]) -> Any:
-    """The answer with the value at a place taken out."""
+    """Return the answer without the value at a path."""
     del _holder(answer, where)[where[-1]]
     return answer
 
 
 def put(answer: Any, where: tuple[Any, ...], value: Any) -> Any:
-    """The answer with another value at a place."""
+    """Return the answer with another value at a path."""
     _holder(answer, where)[where[-1]] = value
     return answer
 
@@ -280,7 +280,7 @@ def _holder(answer: Any, where: tuple[Any, ...]) -> Any:
 
 
 def _snake(name: str) -> str:
-    """`s3 GetObject` as `s3_get_object`."""
+    """Return `s3 GetObject` as `s3_get_object`."""
     from botocore import xform_name
 
     service, _, operation = name.partition(" ")

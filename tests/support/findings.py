@@ -1,4 +1,4 @@
-"""What a check of `admin doctor` found, for tests that expect nothing but faults."""
+"""The findings of a check of `admin doctor`, for tests that expect only faults."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from cli.admin.checks import Findings
 
 
 def only_faults(findings: Findings) -> list[tuple[str, str]]:
-    """Return each fault with its remedy. A hint, or a thing that could not be checked, fails the test."""
+    """Return each fault with its remedy. A hint, or anything that could not be checked, fails the test."""
     found = []
     for finding in findings:
         assert isinstance(finding, tuple), finding

@@ -1,4 +1,4 @@
-"""Keys and signatures as real gpg makes them, in a home of its own."""
+"""Keys and signatures made by real gpg in its own home folder."""
 
 from __future__ import annotations
 
@@ -11,36 +11,36 @@ from tests.support.processes import need, short_folder
 
 
 class Gpg:
-    """One home of gpg. Keys have no passphrase and go by a name."""
+    """One home folder of gpg. Keys have no passphrase and are named."""
 
     def __init__(self, home: Path) -> None:
         self._home = home
 
     def make_key(self, name: str, expires: str = "0", at: str = "") -> None:
-        """Make a key, at another time than now where one is given (`20200101T000000`)."""
+        """Make a key, now or at the given time (`20200101T000000`)."""
         self._gpg(*self._at(at), "--quick-gen-key", name, "ed25519", "sign", expires)
 
     def revoke(self, name: str) -> None:
-        """Take back a key for good."""
+        """Revoke a key."""
         (fingerprint,) = self.fingerprints(name)
         written = (self._home / "openpgp-revocs.d" / f"{fingerprint.upper()}.rev").read_text()
         self._gpg("--import", said=written.replace(":-----BEGIN", "-----BEGIN").encode())
 
     def fingerprints(self, *names: str) -> list[str]:
-        """The fingerprints of keys, in lower case."""
+        """Return the fingerprints of keys, in lower case."""
         lines = self._gpg("--with-colons", "--list-keys", *names).decode().splitlines()
         return [line.split(":")[9].lower() for line in lines if line.startswith("fpr:")]
 
     def keyring(self, *names: str, armor: bool = False) -> bytes:
-        """What `gpg --export` writes."""
+        """Return what `gpg --export` writes."""
         return self._gpg(*(["--armor"] if armor else []), "--export", *names)
 
     def clear_sign(self, name: str, document: bytes, *options: str, at: str = "") -> bytes:
-        """A document as `.sjson`."""
+        """Return a document as `.sjson`, with its clear signature."""
         return self._gpg(*self._at(at), *options, "--local-user", name, "--clear-sign", said=document)
 
     def sign(self, name: str, document: bytes, *, armor: bool = False) -> bytes:
-        """The signature beside a document, as `.gpg`."""
+        """Return the detached signature of a document, as `.gpg`."""
         return self._gpg(*(["--armor"] if armor else []), "--local-user", name, "--detach-sign", said=document)
 
     def _at(self, time: str) -> tuple[str, ...]:
@@ -54,7 +54,7 @@ class Gpg:
 
 @contextmanager
 def gpg() -> Iterator[Gpg]:
-    """A gpg without keys."""
+    """Yield a gpg without keys."""
     need("gpg", "gpgconf")
     with short_folder() as home:
         try:

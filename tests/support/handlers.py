@@ -1,4 +1,4 @@
-"""Functions as they are deployed: imported in an environment as the template gives it, and called as Lambda does."""
+"""Functions as deployed: imported with the template's environment, and called as by Lambda."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.support.messages import s3_event
 
 @dataclass
 class Context:
-    """What a handler gets as its context."""
+    """The context that a handler gets."""
 
     function_name: str = "function"
     left_ms: int = 900_000
@@ -30,7 +30,7 @@ class Context:
 
 @contextmanager
 def imported(module: str, environment: Mapping[str, str]) -> Iterator[ModuleType]:
-    """A handler's module, new from a cold start with these variables, and invalidated afterwards."""
+    """Yield a handler's module after a cold start with these variables; discard it afterwards."""
     with pytest.MonkeyPatch.context() as patch:
         for name, value in {"POWERTOOLS_METRICS_NAMESPACE": "Simplestreams", **environment}.items():
             patch.setenv(name, value)

@@ -1,6 +1,6 @@
-"""How far one operation leads a reader: the functions and files of `functions/` that it enters.
+"""How much code a reader of one operation meets: the functions and files of `functions/` that it enters.
 
-Measured with one split image, alone in its bucket. Comprehensions and lambdas are no functions here: nobody has to
+Measured with one split image, alone in its bucket. Comprehensions and lambdas do not count: no reader has to
 look for them elsewhere, and the versions of Python differ in whether they call them.
 """
 
@@ -45,7 +45,7 @@ def is_named(code: CodeType) -> bool:
 
 
 def journeys() -> Iterator[tuple[str, set[CodeType]]]:
-    """Yield each operation in the life of an image, and what it enters."""
+    """Yield each operation in the life of an image, and the code that it enters."""
     system, version = System(), parse_version(VERSION)
     product, store = version.product, system.store
     system.upload(VERSION, split_image())
@@ -59,7 +59,7 @@ def journeys() -> Iterator[tuple[str, set[CodeType]]]:
 
 
 def table() -> str:
-    """Return the figures as Markdown, functions to the nearest ten: not every small change has to touch the page."""
+    """Return the figures as Markdown, functions to the nearest ten, so that small changes leave the page alone."""
     rows = [
         f"| {name} | {round(sum(map(is_named, codes)), -1)} | {len({code.co_filename for code in codes})} |"
         for name, codes in journeys()

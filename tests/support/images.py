@@ -32,19 +32,19 @@ KERNEL_ARCH = {"amd64": "x86_64", "arm64": "aarch64", "armhf": "armv7l", "i386":
 
 
 def sha256_hex(*parts: bytes) -> str:
-    """SHA-256 of the parts one after the other: `sha256_hex(metadata, root)` is a combined sha256."""
+    """Return the SHA-256 of the concatenated parts: `sha256_hex(metadata, root)` is a combined sha256."""
     return hashlib.sha256(b"".join(parts)).hexdigest()
 
 
 def metadata_yaml(arch: str = "amd64", **properties: str) -> bytes:
-    """The `metadata.yaml` of an image; `arch` is the folder's name for it, the file carries the kernel's."""
+    """Return the `metadata.yaml` of an image. `arch` is the folder's name; the file has the kernel's."""
     lines = [f"architecture: {KERNEL_ARCH.get(arch, arch)}", f"creation_date: {CREATION_DATE}", "properties:"]
     lines += [f'  {name}: "{value}"' for name, value in ({"description": "a test image"} | properties).items()]
     return "\n".join(lines).encode() + b"\n"
 
 
 def tarball(members: Mapping[str, bytes]) -> bytes:
-    """A plain tar of regular files, owned by root, at a fixed time."""
+    """Return a plain tar of regular files, owned by root, with a fixed time."""
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w", format=tarfile.GNU_FORMAT) as tar:
         for name, content in members.items():
@@ -55,7 +55,7 @@ def tarball(members: Mapping[str, bytes]) -> bytes:
 
 
 def tar(*members: tarfile.TarInfo | tuple[str, bytes]) -> bytes:
-    """A plain tar of members as they are given: their headers, or regular files of these bytes."""
+    """Return a plain tar of the given members: headers, or regular files with these bytes."""
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w", format=tarfile.GNU_FORMAT) as archive:
         for member in members:
@@ -67,7 +67,7 @@ def tar(*members: tarfile.TarInfo | tuple[str, bytes]) -> bytes:
 
 
 def old_tar(name: str) -> bytes:
-    """A tar of one empty file without a mark, as `tar --format=v7` writes it."""
+    """Return a tar of one empty file without a magic number, as `tar --format=v7` writes it."""
     header = bytearray(tarfile.TarInfo(name).tobuf(tarfile.USTAR_FORMAT))
     header[257:500] = bytes(243)
     header[148:156] = b" " * 8
@@ -76,14 +76,14 @@ def old_tar(name: str) -> bytes:
 
 
 def special(name: str, kind: bytes, target: str = "") -> tarfile.TarInfo:
-    """The header of a member that is no regular file."""
+    """Return the header of a member that is not a regular file."""
     info = tarfile.TarInfo(name)
     info.type, info.linkname = kind, target
     return info
 
 
 def compress(body: bytes, compression: str) -> bytes:
-    """The body compressed as `xz`, `gz`, `zst`, `bz2` or `lzma`; `plain` leaves it as it is."""
+    """Return the body compressed as `xz`, `gz`, `zst`, `bz2` or `lzma`; `plain` leaves it unchanged."""
     packed: dict[str, Callable[[bytes], bytes]] = {
         "xz": lambda plain: lzma.compress(plain, preset=0),
         "gz": lambda plain: zlib.compress(plain, 9, wbits=31),  # gzip.compress() has another header since Python 3.13
@@ -96,7 +96,7 @@ def compress(body: bytes, compression: str) -> bytes:
 
 
 def sparse_map(blocks: int) -> bytes:
-    """Return a tar of one old GNU sparse member whose map goes on for so many blocks of 21 places each."""
+    """Return a tar of one old GNU sparse member whose map continues for this many blocks of 21 places each."""
     info = tarfile.TarInfo("sparse")
     info.type = tarfile.GNUTYPE_SPARSE
     header = bytearray(info.tobuf(tarfile.GNU_FORMAT))
@@ -127,23 +127,23 @@ def metadata_tarball(
 
 
 def root_tarball(marker: str = "", compression: str = "xz", prefix: str = "") -> bytes:
-    """What `root.tar.xz` holds; `marker` makes its digest differ."""
+    """Return a `root.tar.xz`. `marker` makes its digest differ."""
     return compress(tarball({f"{prefix}etc/marker": marker.encode()}), compression)
 
 
 def unified_tarball(arch: str = "amd64", compression: str = "gz", marker: str = "", **properties: str) -> bytes:
-    """Metadata and root in one: `metadata.yaml` beside `rootfs/`."""
+    """Return metadata and root in one tarball: `metadata.yaml` and `rootfs/`."""
     members = {"metadata.yaml": metadata_yaml(arch, **properties), "rootfs/etc/marker": marker.encode()}
     return compress(tarball(members), compression)
 
 
 def filler(seed: str, size_bytes: int) -> bytes:
-    """Bytes that do not compress, the same for the same seed."""
+    """Return bytes that do not compress, the same for the same seed."""
     return random.Random(seed).randbytes(size_bytes)  # not a secret
 
 
 def squashfs(seed: str = "", size_bytes: int = 4096) -> bytes:
-    """A file with a squashfs 4.0 superblock that declares its own size, noise, and the index of its ids.
+    """Return a file with a squashfs 4.0 superblock that declares its own size, noise, and the index of its ids.
 
     It does not mount.
     """
@@ -155,9 +155,9 @@ def squashfs(seed: str = "", size_bytes: int = 4096) -> bytes:
 def squashfs_of(
     *names: str, compression: int = 1, pack: Callable[[bytes], bytes] | None = zlib.compress, before: int = 0
 ) -> bytes:
-    """A squashfs with these names in its root folder, whose files are not there; `pack` None leaves it unpacked.
+    """Return a squashfs with these names in its root folder but without their files. `pack` None leaves it unpacked.
 
-    So much stands `before` the inode of the root folder, and before its listing, in their tables.
+    `before` is how much precedes the inode of the root folder, and its listing, in their tables.
     """
     listing = b"".join(struct.pack("<HhHH", 0, 0, 2, len(name) - 1) + name.encode() for name in sorted(names))
     listing = struct.pack("<III", len(names) - 1, 0, 1) + listing if names else b""
@@ -177,14 +177,14 @@ def squashfs_of(
 
 
 def _metadata_blocks(table: bytes, pack: Callable[[bytes], bytes] | None) -> list[bytes]:
-    """Each 8 KiB of a table of a squashfs, with its length in front."""
+    """Return each 8 KiB of a squashfs table, preceded by its length."""
     blocks = [table[at : at + 8192] for at in range(0, len(table), 8192)]
     packed = [pack(block) if pack else block for block in blocks]
     return [struct.pack("<H", len(block) | (0 if pack else 1 << 15)) + block for block in packed]
 
 
 def superblock(used_bytes: int, **other: int) -> bytes:
-    """The first 96 bytes of a squashfs; `other` names what to put instead."""
+    """Return the first 96 bytes of a squashfs. `other` replaces fields."""
     no_table = (1 << 64) - 1
     fields = {
         "inodes": 1, "time": CREATION_DATE, "block_bytes": 131072, "fragments": 0,
@@ -196,7 +196,7 @@ def superblock(used_bytes: int, **other: int) -> bytes:
 
 
 def qcow2(seed: str = "", size_bytes: int = 4096) -> bytes:
-    """A 1 MiB qcow2 (version 2, 512-byte clusters) in which nothing is allocated, and noise behind its tables.
+    """Return a 1 MiB qcow2 (version 2, 512-byte clusters) with nothing allocated, and noise after its tables.
 
     It does not boot.
     """
@@ -208,7 +208,7 @@ QCOW2_CLUSTER = 512
 
 
 def qcow2_header(**other: int) -> bytes:
-    """The first cluster of `qcow2`; `other` names what to put instead."""
+    """Return the first cluster of `qcow2`. `other` replaces fields."""
     fields = {
         "version": 2, "backing": 0, "backing_bytes": 0, "cluster_bits": 9, "virtual": 1 << 20, "encryption": 0,
         "l1_entries": 32, "l1": 3 * QCOW2_CLUSTER, "refcounts": QCOW2_CLUSTER, "refcount_clusters": 1,
@@ -220,7 +220,7 @@ def qcow2_header(**other: int) -> bytes:
 
 
 def vcdiff(seed: str = "", size_bytes: int = 512, made_bytes: int = 4096, base_bytes: int = 0) -> bytes:
-    """A VCDIFF (RFC 3284) of one window that says what it reads and makes, with noise for instructions."""
+    """Return a VCDIFF (RFC 3284) of one window that declares what it reads and makes, with noise for instructions."""
 
     def number(value: int) -> bytes:
         return bytes(128 * (shift > 0) | value >> shift & 127 for shift in (21, 14, 7, 0))
@@ -232,7 +232,7 @@ def vcdiff(seed: str = "", size_bytes: int = 512, made_bytes: int = 4096, base_b
 
 
 def split_image(arch: str = "amd64", seed: str = "", root: str = "rootfs.squashfs") -> dict[str, bytes]:
-    """Return the files of the smallest version that is listed: metadata, and a root of the kind that its name says."""
+    """Return the files of the smallest version that is listed: metadata, and a root of the kind in its name."""
     metadata = metadata_tarball(arch, serial=seed)
     if root.endswith(".squashfs"):
         return {"lxd.tar.xz": metadata, root: squashfs(seed)}
@@ -247,9 +247,9 @@ while :; do busybox sleep 3600 & wait $!; done
 
 
 class Workshop:
-    """Builds real images below one folder; a missing tool is a FileNotFoundError that names it.
+    """Builds real images below one folder. A missing tool raises a FileNotFoundError that names it.
 
-    Each method answers file names as publishers upload them, with the path of each file. `marker` is what
+    Each method returns file names as publishers upload them, with the path of each file. `marker` is what
     `/etc/marker` in the root file system says, so a test can see which image a container was made from.
     """
 
@@ -260,13 +260,13 @@ class Workshop:
         self.arch = arch
 
     def metadata(self, name: str, compression: str = "xz", **properties: str) -> Path:
-        """A metadata tarball, made by tar and the compressor, at `<folder>/<name>`."""
+        """Make a metadata tarball with tar and the compressor, at `<folder>/<name>`."""
         tree = self._fresh(f"{name}.tree")
         (tree / "metadata.yaml").write_bytes(metadata_yaml(self.arch, **properties))
         return self._tar(tree, self.folder / name, compression)
 
     def root_tree(self, name: str, marker: str) -> Path:
-        """A root file system of one static busybox, and an init that stays up, at `<folder>/<name>`."""
+        """Make a root file system of one static busybox and an init that keeps running, at `<folder>/<name>`."""
         tree = self._fresh(name)
         for folder in ("bin", "sbin", "etc", "dev", "proc", "sys", "run", "root", "tmp", "var"):
             (tree / folder).mkdir()
@@ -301,7 +301,7 @@ class Workshop:
     def split(
         self, marker: str, metadata: tuple[str, str], root: tuple[str, str], options: Sequence[str] = ()
     ) -> dict[str, Path]:
-        """A metadata tarball and a root: file name and compression of each, options for mksquashfs or qemu-img."""
+        """Make a metadata tarball and a root: file name and compression of each, options for mksquashfs or qemu-img."""
         folder = self._fresh(f"split-{marker}")
         target = folder / root[0]
         if root[1] == "disk":
@@ -316,7 +316,7 @@ class Workshop:
         return {metadata[0]: self.metadata(named, metadata[1], description=marker), root[0]: target}
 
     def whole_machine(self, marker: str) -> dict[str, Path]:
-        """A virtual machine in one tarball, as `image export` writes it."""
+        """Make a virtual machine in one tarball, as `image export` writes it."""
         disk = self.vm_qcow2(marker)["disk.qcow2"]
         tree = self._fresh(f"machine-{marker}.tree")
         (tree / "metadata.yaml").write_bytes(metadata_yaml(self.arch, description=f"machine {marker}"))
@@ -334,7 +334,7 @@ class Workshop:
         return {"lxd.tar.xz": self._own_metadata(folder, marker), root.name: root}
 
     def unified(self, marker: str, compression: str = "gz") -> dict[str, Path]:
-        """One tarball with metadata and root, as `image export` writes it, under its name for uploads."""
+        """Make one tarball with metadata and root, as `image export` writes it, under its name for uploads."""
         folder = self._fresh(f"unified-{compression}-{marker}")
         tree = self._fresh(f"unified-{compression}-{marker}.tree")
         (tree / "metadata.yaml").write_bytes(metadata_yaml(self.arch, description=f"unified {marker}"))
@@ -350,12 +350,12 @@ class Workshop:
         return {path.name: path}
 
     def sha256(self, *paths: Path) -> str:
-        """SHA-256 of the files one after the other, by sha256sum."""
+        """Return the SHA-256 of the concatenated files, by sha256sum."""
         out = self._run("sh", "-c", 'cat "$@" | sha256sum', "sh", *paths)
         return out.split()[0]
 
     def _own_metadata(self, folder: Path, marker: str) -> Path:
-        # A description of its own for each image: two versions with one fingerprint would be listed once.
+        # Each image has its own description: two versions with one fingerprint would be listed once.
         return self.metadata(f"{folder.name}/lxd.tar.xz", description=f"{folder.name} {marker}")
 
     def _tar(self, tree: Path, target: Path, compression: str) -> Path:

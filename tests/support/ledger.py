@@ -1,9 +1,9 @@
-"""What publishers and operators were told about withdrawals, kept apart from the records.
+"""What publishers and operators learned about withdrawals, kept separately from the records.
 
-An answer that came is believed: what was withdrawn is not listed, what was restored is, whatever happens to other
-files of the version. Where no answer came, or two things crossed, both are right and the mark says None.
+An answer that arrived counts: a withdrawn file is not listed and a restored one is, whatever happens to other
+files of the version. If no answer arrived, or two calls crossed, both outcomes are right and the mark is None.
 
-What ends a withdrawal without a call: of a file, another upload under its name; of a version, that it was seen
+Without a call, the withdrawal of a file ends with another upload under its name, and that of a version once it is seen
 without files.
 """
 
@@ -20,7 +20,7 @@ Generation = tuple[str, str]  # ETag and time of an upload
 class Mark:
     """Whether a version, or one generation of a file, is withdrawn.
 
-    While it is `blurred`, an answer proves nothing: its record may be about another generation, or be given up.
+    While it is `blurred`, an answer proves nothing: its record may be about another generation, or be abandoned.
     """
 
     withdrawn: bool | None = False
@@ -61,7 +61,7 @@ class Ledger:
 
     @contextmanager
     def call(self, versions: Collection[str], files: Collection[str], withdrawn: bool) -> Iterator[Answer]:
-        """A call that may change these, from its start to its answer, or to whatever kept that away."""
+        """Track a call that may change these, from its start to its answer or to whatever prevented one."""
         answer = Answer()
         began: dict[str, int] = {}
         for path in (*versions, *files):
@@ -93,9 +93,9 @@ class Ledger:
 
     @contextmanager
     def deletion(self, version: str, files: Collection[str], unfinished: bool) -> Iterator[None]:
-        """Maintain deletes a version, or some files of it: from now on an answer may be about what goes away.
+        """Note that maintain deletes a version, or some of its files: from now on an answer may be about deleted files.
 
-        A withdrawn version ends with its record, also when a file arrived that the record does not know.
+        A withdrawn version ends with its record, even if a file arrived that the record does not know.
         """
         for path in files or [version]:
             mark = self.of(path)
@@ -114,7 +114,7 @@ class Ledger:
                 self.deleting.remove(path)
 
     def came(self, key: str, generation: Generation) -> None:
-        """A file was uploaded."""
+        """Note that a file was uploaded."""
         version, mark = self.of(_version(key)), self.of(key)
         if self._is_empty(_version(key)) and self._is_clear(_version(key)) and not version.calls:
             version.touch(False)  # it was seen empty
@@ -130,22 +130,22 @@ class Ledger:
         self.present.add(key)
 
     def went(self, key: str) -> None:
-        """A file was deleted, by anybody."""
+        """Note that a file was deleted, by anybody."""
         self.present.remove(key)
         if self._is_empty(_version(key)):
             mark = self.of(_version(key))
-            mark.touch(None if mark.withdrawn else mark.withdrawn)  # somebody may see the folder empty, or not
+            mark.touch(None if mark.withdrawn else mark.withdrawn)  # a worker may or may not see the folder empty
             mark.blurred = True
 
     def resolve(self, known: Callable[[str], bool]) -> None:
-        """Nothing is under way: what was unknown is as the records have it now."""
+        """Set every unknown mark to what the records say. Nothing must be under way."""
         for path, mark in self.marks.items():
             if mark.withdrawn is None:
                 mark.withdrawn = known(path)
             mark.blurred = False
 
     def may_go(self, key: str) -> bool:
-        """Whether maintain may delete this file: it or its version is withdrawn, for all that anybody was told.
+        """Return whether maintain may delete this file: it or its version is withdrawn as far as anybody knows.
 
         Or its bytes were there before and withdrawn, and came again when no record knew it yet, or while maintain was
         about to delete them, after its look: S3 deletes by ETag.

@@ -1,8 +1,8 @@
-"""Everything in a listing that a generation of LXD or Incus could not list, resolve, fetch, launch or update.
+"""Finds everything in a listing that a generation of LXD or Incus could not list, resolve, fetch, launch or update.
 
 It reads the catalog with `client_rules` and then the files themselves, as a daemon would: their digests, what the
-metadata says, what a tarball holds, how a disk begins. Nothing of it comes from the code under test, and a file is
-looked at with other libraries (tarfile, PyYAML) than there.
+metadata says, what a tarball holds, how a disk begins. Nothing here comes from the code under test. Files are
+read with other libraries (tarfile, PyYAML).
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _SAFE_PATH = re.compile(r"[A-Za-z0-9._~:/-]+")
 def faults(
     documents: Mapping[str, bytes], body: Callable[[str], bytes | None], clients: Sequence[str] = SERVED
 ) -> list[str]:
-    """Return a sentence about each fault for each of the clients; none for a listing that is true.
+    """Return a sentence about each fault for each of the clients; none for a correct listing.
 
     `documents` are the served documents by path, the index among them; `body` gives the bytes of a file, or None.
     """
@@ -74,7 +74,7 @@ def _products(documents: Mapping[str, bytes]) -> Iterator[tuple[str, Any]]:
 
 
 def _skipped(documents: Mapping[str, bytes], images: Sequence[Image], client: str) -> Iterator[str]:
-    """Yield what is listed for this client and is in none of its images."""
+    """Yield each item that is listed for this client but belongs to none of its images."""
     dialect = client_rules.dialect(client)
     seen = {download.path for image in images for download in image.files.values()}
     for name, product in _products(documents):
@@ -98,7 +98,7 @@ def _is_machine(version: Any) -> bool:
 
 
 def _machines_in_front(documents: Mapping[str, bytes], images: Sequence[Image]) -> Iterator[str]:
-    """Yield each product whose containers lie beside a virtual machine that this client takes for one of them."""
+    """Yield each product with a virtual machine that this client takes for one of the product's containers."""
     for name, product in _products(documents):
         machines = {version for version, content in product["versions"].items() if _is_machine(content)}
         kinds = {
@@ -116,7 +116,7 @@ def _listed_twice(images: Sequence[Image]) -> Iterator[str]:
 
 
 def _aliases_astray(documents: Mapping[str, bytes], images: Sequence[Image], client: str) -> Iterator[str]:
-    """Yield each alias that leads to another image than the newest of its product, or to one of two by chance."""
+    """Yield each alias that does not lead to the newest image of its product, or leads to one of two at random."""
     dialect = client_rules.dialect(client)
     for name, product in _products(documents):
         if product["arch"] not in dialect.arch_aliases:
@@ -139,7 +139,7 @@ def _aliases_astray(documents: Mapping[str, bytes], images: Sequence[Image], cli
 
 
 def _updates(images: Sequence[Image], client: str) -> Iterator[str]:
-    """Yield each delta that would make another image than the one that its listing promises."""
+    """Yield each delta that would make an image other than the listed one."""
     dialect = client_rules.dialect(client)
     by_fingerprint = {image.fingerprint: image for image in images}
     for image in images:
@@ -186,7 +186,7 @@ def _unusable(image: Image, body: Callable[[str], bytes | None], client: str) ->
 
 
 def _members(body: bytes) -> dict[str, bytes]:
-    """Names in a tarball with their content; the last of two equal names counts, as when they are unpacked."""
+    """Return the names in a tarball with their content. The last of two equal names counts, as when unpacking."""
     unpack = next((how for magic, how in _UNPACKED_BY if body.startswith(magic)), None)
     members = {}
     with tarfile.open(fileobj=io.BytesIO(unpack(body) if unpack else body)) as tar:
@@ -224,7 +224,7 @@ def _check_root(body: bytes, ftype: str) -> None:
 
 
 def _names_at_the_end(body: bytes) -> set[bytes]:
-    """Return words of the directory table of a squashfs; it is the root folder's alone in what tests make."""
+    """Return the words of a squashfs's directory table. In files made by tests it is only that of the root folder."""
     (start,) = struct.unpack_from("<Q", body, 72)
     (head,) = struct.unpack_from("<H", body, start) if start + 2 < len(body) else (0,)
     block = body[start + 2 : start + 2 + (head & 0x7FFF)]

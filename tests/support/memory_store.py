@@ -1,6 +1,6 @@
 """A bucket in memory with S3's conditional writes, and the whole system around it without a queue.
 
-`on` is the hook with which tests stage races and faults: it is called before each storage call with the
+`on` is the hook for staging races and faults: it is called before each storage call with the
 method's name and the key.
 """
 
@@ -41,7 +41,7 @@ class Stored:
 class MemoryStore:
     """Implements imageserver.storage.port.FileStore.
 
-    `log` has every call as (method, key); `bytes_read` counts by key. `uploads` has the parts of uploads under way.
+    `log` has every call as (method, key). `bytes_read` counts by key. `uploads` has the parts of unfinished uploads.
     """
 
     objects: dict[str, Stored] = field(default_factory=dict)
@@ -56,7 +56,7 @@ class MemoryStore:
     _serial: Iterator[int] = field(default_factory=itertools.count)
 
     def put(self, key: str, body: bytes, content_encoding: str = "", origin: str = "") -> None:
-        """What a publisher does: an upload straight into the bucket; `origin` is what a copy is written with."""
+        """Upload into the bucket as a publisher does. `origin` is the origin with which a copy is written."""
         self.clock += timedelta(seconds=1)
         etag = f'"{hashlib.md5(body).hexdigest()}"'
         earlier = self.generations.setdefault(key, [])
@@ -127,7 +127,7 @@ class MemoryStore:
             yield info if key.startswith("images") else replace(info, version_id="")
 
     def meanwhile(self, method: str, key: str, act: Callable[[], object]) -> None:
-        """Have somebody else act once, right before the first call of a method with a key."""
+        """Run an action of another process once, right before the first call of a method with a key."""
 
         def on(called: str, with_key: str) -> None:
             if (called, with_key) == (method, key):
@@ -235,13 +235,13 @@ class Sent:
 
     @property
     def paths(self) -> list[str]:
-        """The paths of the versions that were sent."""
+        """Return the paths of the versions that were sent."""
         return [version.path for version in self.versions]
 
 
 @dataclass
 class System:
-    """Publisher's view: put files, then `ingest` and `publish` as the functions would."""
+    """The publisher's view of the system: put files, then `ingest` and `publish` like the functions."""
 
     store: MemoryStore = field(default_factory=MemoryStore)
     clients: tuple[str, ...] = ALL_CLIENTS
@@ -276,7 +276,7 @@ class System:
         return ingest(version_of(f"{path}/"), self.ingest_services)
 
     def publish(self, *subjects: Subject) -> list[Published]:
-        """Publish these subjects, then those of other streams that turned out to be outdated, as the queue would."""
+        """Publish these subjects, then those of other streams that became outdated, as the queue would."""
         done = self.publish_once(*subjects)
         for _ in range(100):
             if not self.outdated:
@@ -286,7 +286,7 @@ class System:
         raise AssertionError("publishing never ends")
 
     def publish_once(self, *subjects: Subject) -> list[Published]:
-        """Publish these subjects alone; `outdated` is what they would send to the queue."""
+        """Publish only these subjects. `outdated` is what they would send to the queue."""
         streams = sorted({product_of(subject).stream for subject in subjects})
         return [
             publish(stream, [one for one in subjects if product_of(one).stream == stream], self.publish_services)
@@ -308,7 +308,7 @@ class System:
         return sorted({parse_record_key(key).product for key in self.store.objects if key.startswith("versions/")})
 
     def streams(self) -> dict[str, bytes]:
-        """Everything served below streams/."""
+        """Return everything served below streams/."""
         return {key: found.body for key, found in sorted(self.store.objects.items()) if key.startswith("streams/")}
 
     def products_document(self, stream: str = "images", view: str = "") -> documents.Products:
@@ -317,6 +317,6 @@ class System:
         return documents.decode_products(found.body if found else None, stream)
 
     def listed(self, stream: str = "images", view: str = "") -> dict[str, list[str]]:
-        """Product name -> the versions that the catalog lists, or that of a view."""
+        """Return product name -> the versions that the catalog, or that of a view, lists."""
         products = self.products_document(stream, view).products
         return {name: sorted(documents.decode_versions(product)) for name, product in products.items()}

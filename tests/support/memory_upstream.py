@@ -1,4 +1,4 @@
-"""Another server in memory; `on` is the hook with which tests stage faults, as in MemoryStore."""
+"""Another server in memory. `on` is the hook for staging faults, as in MemoryStore."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class MemoryUpstream:
     """Implements imageserver.upstream.port.Upstream with parts of `part_bytes`.
 
     `on` is called before each call with the method's name and the path, and before each part with "part". `bytes_read`
-    counts by path. Without `ranges` no read can be continued. `clock` counts seconds, as those of `read`.
+    counts by path. Without `ranges` no read can be continued. `clock` is in seconds, like the times of `read`.
     """
 
     files: dict[str, bytes] = field(default_factory=dict)

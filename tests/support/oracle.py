@@ -1,8 +1,8 @@
-"""What the catalog must say, restated in one pass over the objects themselves.
+"""What the catalog must say, computed in one pass over the objects themselves.
 
 Written from the rules (README, and LXD's and Incus's products.go), not from the code under test: it knows no
-records, no events and no increments, and it does not parse images. What each body is, the test that made it
-says (`Content`).
+records, no events and no increments, and it does not parse images. The test that made a body says what
+it is (`Content`).
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ FORM_NAMES = {14: "YYYYMMDD_HH:MM", 13: "YYYYMMDD_HHMM", 12: "YYYYMMDDHHMM", 8: 
 
 
 def form_of(name: str) -> int:
-    """The key of a version's form; a respin has that of its day."""
+    """Return the key of a version's form. A respin has that of its day."""
     return len(name.partition(".")[0])
 
 
@@ -53,7 +53,7 @@ class Content:
 
 @dataclass
 class Build:
-    """A version that could be listed. `roots`: ftype -> file; `prints`: file -> fingerprints."""
+    """A version that could be listed. `roots` is ftype -> file, `prints` is file -> fingerprints."""
 
     name: str
     files: dict[str, Content]
@@ -71,7 +71,7 @@ class Build:
 
 
 Published = Mapping[str, Mapping[str, str]]
-"""Version (`images/…/<version>`) -> file -> sha256 that clients may have been told: the objects do not say that."""
+"""Version (`images/…/<version>`) -> file -> sha256 that clients may have seen, which the objects do not say."""
 
 
 def expected_catalog(
@@ -81,7 +81,7 @@ def expected_catalog(
     published: Published,
     since: Mapping[str, str] | None = None,
 ) -> dict[str, bytes]:
-    """Served key -> bytes of `streams/v1/index.json` and every products document.
+    """Return served key -> bytes of `streams/v1/index.json` and every products document.
 
     `objects`: the key of each object below images* with what it is; `withdrawn`: versions (`images/…/<version>`) and
     keys of single files; `uploaded`: when each object came, as text that sorts; `since`: version -> when its product
@@ -115,10 +115,10 @@ def expected_catalog(
 def expected_unlisted(
     objects: Mapping[str, Content], withdrawn: Collection[str], published: Published
 ) -> dict[str, dict[str, set[str]]]:
-    """Stream -> product -> versions that are there and cannot be listed; everything as for `expected_catalog`.
+    """Return stream -> product -> versions that exist and cannot be listed. Arguments as in `expected_catalog`.
 
-    Not whether they are `incomplete` or `invalid`: a bad root is refused once somebody read it, which takes metadata
-    that may be gone by now, so that depends on more than the objects.
+    It does not say whether they are `incomplete` or `invalid`. A bad root is refused once read, which takes metadata
+    that may have been deleted since, so the answer depends on more than the objects.
     """
     found: dict[str, dict[str, set[str]]] = {}
     for path, files in _versions(objects, withdrawn).items():
@@ -173,7 +173,7 @@ def _build(name: str, files: dict[str, Content], arch: str, published: Mapping[s
     if not (roots or unified):
         return None
     if not unchanged and "SHA256SUMS" in files and not sums.keys() & (files.keys() - {"SHA256SUMS"}):
-        return None  # it was meant as a check, and checks nothing
+        return None  # a list that checks nothing
     prints = {}
     for file in sorted(roots.values()):
         heads = {sound[metadata[client]].body for client in CLIENTS}
@@ -184,7 +184,7 @@ def _build(name: str, files: dict[str, Content], arch: str, published: Mapping[s
 
 
 def _sums(files: Mapping[str, Content]) -> dict[str, str]:
-    """What SHA256SUMS says: file -> sha256."""
+    """Return the digests of SHA256SUMS: file -> sha256."""
     lines = files["SHA256SUMS"].body.decode().splitlines() if "SHA256SUMS" in files else []
     return {file: digest for digest, file in (line.split("  ") for line in lines)}
 
@@ -193,7 +193,7 @@ Name = tuple[str, str]  # stream and product
 
 
 def _is_elsewhere(said: Said) -> bool:
-    """Whether a product of another stream has the place of this one: that has its stream in front."""
+    """Return whether a product name is that of another stream, which has its stream as a prefix."""
     return said.get("held_by", "").count(":") == 4 and "/" not in said["held_by"]
 
 
@@ -216,9 +216,9 @@ def _documents(streams: dict[str, dict[str, list[Build]]]) -> dict[str, dict[str
 
 
 def _elsewhere(listed: Mapping[Name, list[Build]], since: Mapping[Name, str]) -> dict[tuple[Name, str], Name]:
-    """(product, alias) -> the product of another stream that has it: by its path, else whose upload came first.
+    """Return (product, alias) -> the product of another stream that has it: by its path, else by the earlier upload.
 
-    Clients read all streams as one list. A product whose images others list keeps the names of its path.
+    Clients read all streams as one list. A product keeps the names of its path even if others list its images.
     """
     claims: dict[tuple[str, str], list[tuple[bool, str, Name]]] = {}
     for name in since:
@@ -273,7 +273,7 @@ def _taken(product: str, gone: Mapping[tuple[str, str], Name]) -> list[Said]:
 
 
 def _of_one_form(builds: list[Build]) -> tuple[list[Build], list[Said]]:
-    """Return those named as most are; when as many are named one way as another, as the oldest is. And the others."""
+    """Return the versions with the most common form (on a tie, the form of the oldest), and the others."""
     count = Counter(form_of(build.name) for build in builds)
     most = max(count.values())
     oldest = min((b for b in builds if count[form_of(b.name)] == most), key=lambda b: (b.moment, builds.index(b)))
@@ -294,7 +294,7 @@ def _wrong_form(name: str, form: int) -> str:
 
 
 def _drop_copies(products: dict[Name, list[Build]], lost: dict[Name, list[Said]]) -> None:
-    """Leave each image to the product that uploaded it first (by name, when at once), in its newest version."""
+    """Give each image to the product that uploaded it first (on a tie, the first by name), in its newest version."""
     everywhere = [(name, build, root) for name in products for build in products[name] for root in build.prints]
 
     def turn(entry: tuple[Name, Build, str]) -> tuple[str, Name, int]:
@@ -322,7 +322,7 @@ def _drop_copies(products: dict[Name, list[Build]], lost: dict[Name, list[Said]]
 
 
 def _choose_deltas(builds: list[Build]) -> list[Said]:
-    """Keep the squashfs delta of each build whose base is listed and newest; say why the others are not there."""
+    """Keep each build's squashfs delta with the newest listed base; say why the others are left out."""
     lost = []
     for build in builds:
         kept = ""
@@ -349,7 +349,7 @@ def _choose_deltas(builds: list[Build]) -> list[Said]:
 
 
 def _dropped(builds: list[Build]) -> list[Said]:
-    """Say what the newest version of a product no longer repeats of the one before, for want of a metadata.json."""
+    """Say what the newest version of a product loses from the one before because it has no metadata.json."""
     if len(builds) < 2 or "metadata.json" in builds[0].files or "metadata.json" not in builds[1].files:
         return []
     said = _overrides(builds[1])
@@ -376,9 +376,9 @@ def _own_aliases(name: str) -> list[str]:
 def _aliases(
     listed: Mapping[str, list[Build]], waiting: Collection[str], gone: Mapping[tuple[str, str], Name]
 ) -> tuple[dict[str, list[str]], dict[str, list[Said]]]:
-    """Product -> its aliases: a path's own first of all, any other to the first product by name that asks.
+    """Return product -> its aliases: first those of its path, any other to the first product by name that asks.
 
-    And what each product asked for that another one has. `waiting` are products whose images others list: their
+    Also return each claim to an alias of another product. `waiting` has products whose images others list: their
     names stay theirs.
     """
     taken: dict[tuple[str, str], str] = {}

@@ -1,4 +1,4 @@
-"""Programs that tests need, start and wait for. Each is stopped for certain."""
+"""Programs that tests need, start and wait for. Each is always stopped."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ import pytest
 
 REQUIRE_EXTRAS = "SIMPLESTREAMS_REQUIRE_EXTRAS"
 PATIENCE = 150.0
-"""Seconds after which a wait fails. Generous: it only ends a test that would wait for ever on a busy machine."""
+"""Seconds after which a wait fails. Generous, since machines are busy: it only ends an endless wait."""
 T = TypeVar("T")
 
 
@@ -38,7 +38,7 @@ def need(*tools: str, root: bool = False) -> None:
 
 @contextlib.contextmanager
 def peak_of(measure: Callable[[], int], every_s: float) -> Iterator[list[int]]:
-    """The largest answer of `measure` while the block runs, asked for every so many seconds, in a list of one."""
+    """Yield a list of one: the largest answer of `measure`, called at this interval while the block runs."""
     peak, over = [0], threading.Event()
 
     def watch() -> None:
@@ -55,7 +55,7 @@ def peak_of(measure: Callable[[], int], every_s: float) -> Iterator[list[int]]:
 
 
 def children(parent: int) -> dict[int, list[str]]:
-    """The processes that another one started and that still run: number -> words of the command."""
+    """Return the running children of a process: number -> words of the command."""
     found = {}
     for entry in Path("/proc").iterdir():
         if not entry.name.isdecimal():
@@ -83,7 +83,7 @@ def wait_for(look: Callable[[], T | None], what: str, patience: float = PATIENCE
 
 
 def free_port() -> int:
-    """A port that nothing listens on now."""
+    """Return a port that nothing listens on now."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return int(listener.getsockname()[1])
@@ -91,7 +91,7 @@ def free_port() -> int:
 
 @contextlib.contextmanager
 def short_folder(mode: int = 0o711) -> Iterator[Path]:
-    """A folder directly below /tmp (a unix socket's path has 107 bytes at most), others may pass through."""
+    """Yield a folder directly below /tmp, which others may traverse. A unix socket's path has at most 107 bytes."""
     folder = Path(tempfile.mkdtemp(prefix="sst-", dir="/tmp"))
     folder.chmod(mode)
     try:
@@ -101,7 +101,7 @@ def short_folder(mode: int = 0o711) -> Iterator[Path]:
 
 
 def stop(process: subprocess.Popen[Any], first: signal.Signals = signal.SIGTERM, patience: float = 20) -> int:
-    """End a process started with `start_new_session=True`, politely first, and all of its session."""
+    """End a process started with `start_new_session=True` and its whole session; kill them if they do not exit."""
     if process.poll() is None:
         process.send_signal(first)
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -130,6 +130,6 @@ def run(
 
 
 def sha256sum(paths: Sequence[Path]) -> list[str]:
-    """The SHA-256 of each file, by coreutils."""
+    """Return the SHA-256 of each file, by coreutils."""
     lines = run("sha256sum", "--", *paths).stdout.splitlines()
     return [line.lstrip("\\").split()[0] for line in lines]

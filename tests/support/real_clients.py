@@ -1,4 +1,4 @@
-"""The real `lxc` and `incus`, with or without a daemon of their own."""
+"""The real `lxc` and `incus`, with or without their own daemon."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from typing import Any
 from tests.support.processes import PATIENCE, free_port, run, short_folder, stop, wait_for
 
 VARIABLES = {"lxc": "LXD", "incus": "INCUS"}
-"""Client -> how the names of its project's environment variables begin."""
+"""Client -> prefix of its project's environment variables."""
 
 
 @dataclass
 class Client:
-    """The command-line client of either project, with a configuration of its own."""
+    """The command-line client of either project, with its own configuration."""
 
     program: str
     env: dict[str, str]
 
     @property
     def home(self) -> Path:
-        """The folder of the daemon that this client talks to."""
+        """Return the folder of the daemon that this client talks to."""
         return Path(self.env[f"{VARIABLES[self.program]}_DIR"])
 
     def __call__(
@@ -41,14 +41,14 @@ class Client:
         self("remote", "add", "here", url, "--protocol", "simplestreams")
 
     def images(self, what: str = "here:") -> list[dict[str, Any]]:
-        """What `image list` answers, as the client's own JSON."""
+        """Return the answer of `image list`, as the client's own JSON."""
         return json.loads(self("image", "list", what, "--format", "json").stdout)  # type: ignore[no-any-return]  # JSON
 
     def fingerprints(self, what: str = "here:") -> set[str]:
         return {image["fingerprint"] for image in self.images(what)}
 
     def fails(self, *arguments: str | Path) -> str:
-        """Run a command that must not succeed; what it complained of."""
+        """Run a command that must fail; return its error output."""
         done = self(*arguments, check=False)
         assert done.returncode != 0, f"{self.program} {arguments} succeeded:\n{done.stdout}"
         return done.stderr
@@ -58,7 +58,7 @@ def client(program: str, folder: Path, ca_file: str, daemon: Path | None = None)
     """Return `lxc` or `incus` with `ca_file` as its only authority and `daemon` as the folder of its server."""
     conf = folder / f"{program}-conf"
     conf.mkdir(exist_ok=True)
-    # Without a daemon the client must not look for one of the machine's own.
+    # Without a daemon the client must not look for one of this machine.
     nowhere = folder / "no-daemon"
     nowhere.mkdir(exist_ok=True)
     name = VARIABLES[program]
@@ -67,22 +67,22 @@ def client(program: str, folder: Path, ca_file: str, daemon: Path | None = None)
 
 
 def daemon_of(program: str) -> str:
-    """The daemon that belongs to a client. Debian keeps Incus's where PATH does not lead."""
+    """Return the daemon that belongs to a client. Debian installs Incus's outside PATH."""
     return "lxd" if program == "lxc" else shutil.which("incusd") or "/usr/libexec/incus/incusd"
 
 
 @contextlib.contextmanager
 def running_daemon(program: str, ca_file: str, https_proxy: str = "") -> Iterator[Client]:
-    """A real LXD (`lxc`) or Incus (`incus`) with a storage pool and a default profile, and its client.
+    """Yield the client of a real LXD (`lxc`) or Incus (`incus`) with a storage pool and a default profile.
 
-    Without `https_proxy` it reaches loopback alone.
+    Without `https_proxy` it reaches only loopback.
     """
     with short_folder() as folder:
         home = folder / "daemon"
         home.mkdir(mode=0o711)
-        home.chmod(0o711)  # whatever the umask; unprivileged containers pass through
-        # LXD asks another image server for its list when it starts, which has no place in a test: a dead
-        # proxy answers that at once, and this machine is reached without.
+        home.chmod(0o711)  # despite the umask; unprivileged containers traverse it
+        # LXD asks another image server for its list when it starts. A test must not do that: a dead
+        # proxy refuses it at once, and this machine is reached without a proxy.
         dead = f"http://127.0.0.1:{free_port()}"
         env = {
             f"{VARIABLES[program]}_DIR": str(home),
@@ -118,7 +118,7 @@ def _prepare(process: subprocess.Popen[bytes], talk: Client, folder: Path) -> No
 
 
 def _tear_down(process: subprocess.Popen[bytes], talk: Client, home: Path) -> None:
-    """Stop the daemon's containers, the daemon, its detached forks, and unmount what it mounted."""
+    """Stop the daemon's containers, the daemon and its detached forks, and unmount what it mounted."""
     with contextlib.suppress(AssertionError, subprocess.TimeoutExpired, ValueError):
         names = [instance["name"] for instance in json.loads(talk("list", "--format", "json").stdout)]
         if names:
@@ -132,7 +132,7 @@ def _tear_down(process: subprocess.Popen[bytes], talk: Client, home: Path) -> No
 
 
 def processes_of(home: Path) -> list[int]:
-    """Return processes that left the daemon's session: monitors were started with `home`, containers live in it."""
+    """Return processes that left the daemon's session: monitors started with `home`, and containers inside it."""
     found = []
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit() or int(entry.name) == os.getpid():
@@ -153,7 +153,7 @@ def mounts_below(home: Path) -> list[str]:
 
 @dataclass(frozen=True)
 class Uploaded:
-    """An image that was built and uploaded. `fingerprint` is what clients must arrive at."""
+    """An image that was built and uploaded. `fingerprint` is the one that clients must compute."""
 
     name: str
     files: dict[str, Path]
@@ -166,5 +166,5 @@ class Uploaded:
 
     @property
     def options(self) -> list[str]:
-        """What `image info`, `copy` and `export` want to be told for this kind."""
+        """Return the options of `image info`, `copy` and `export` for this kind."""
         return ["--vm"] if self.is_vm else []

@@ -11,17 +11,17 @@ MIB = 1024 * 1024
 
 
 def digest(*parts: object) -> str:
-    """A digest that looks real and depends only on its arguments."""
+    """Return a digest that looks real and depends only on its arguments."""
     return hashlib.sha256("/".join(map(str, parts)).encode()).hexdigest()
 
 
 def version_name(age: timedelta) -> str:
-    """The version published that long before NOW."""
+    """Return the name of a version published that long before NOW."""
     return (NOW - age).strftime("%Y%m%d_%H%M")
 
 
 def version(folder: str, kinds: str = "container vm", container_mib: int = 120, vm_mib: int = 310) -> Json:
-    """One version with the items for both clients; `kinds` holds "container", "vm" or both."""
+    """Return one version with items for both clients. `kinds` holds "container", "vm" or both."""
     metadata: Json = {"path": f"{folder}/incus.tar.xz", "size": 688, "sha256": digest(folder, "metadata")}
     items: Json = {}
     if "container" in kinds:
@@ -59,7 +59,7 @@ def product(
     mib: tuple[int, int] = (120, 310),
     **fields: Any,
 ) -> Json:
-    """The product `os:release:arch:variant` with one version per age; `fields` replace or add product fields."""
+    """Return the product `os:release:arch:variant` with one version per age. `fields` replace or add product fields."""
     os, release, arch, variant = name.split(":")
     folder = f"{stream}/{os}/{release}/{arch}/{variant}"
     names = [version_name(age) for age in ages]
@@ -77,14 +77,14 @@ def product(
 
 
 def document(products: Json, *, withheld: Json | None = None, unlisted: Json | None = None) -> Json:
-    """A products document. `unlisted` is published beside it, as the server does."""
+    """Return a products document. `unlisted` is published with it, as by the server."""
     ours = {"withheld": withheld} if withheld else {}
     waiting = {"unlisted": unlisted} if unlisted else {}
     return {"content_id": "images", "datatype": "image-downloads", "products": products, **ours, **waiting}
 
 
 def many(count: int) -> Json:
-    """A products document with `count` products of three versions each."""
+    """Return a products document with `count` products of three versions each."""
     products = {}
     for number in range(count):
         os = ("alpine", "debian", "fedora", "ubuntu", "rockylinux")[number % 5]
@@ -113,7 +113,7 @@ _SYSTEMS: list[tuple[str, str, str, tuple[int, int], float, Json]] = [
 
 
 def realistic() -> Json:
-    """The catalog of the screenshots: what a team that builds its own images may have."""
+    """Return the catalog of the screenshots: what a team that builds its own images might have."""
     products: Json = {}
     for system, release, title, mib, hours, extra in _SYSTEMS:
         for arch in ("amd64", "arm64"):

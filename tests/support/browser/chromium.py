@@ -22,12 +22,12 @@ FLAGS = [
 
 
 class Missing(Exception):
-    """What there is no browser without, and the command that installs it."""
+    """Something that the browser needs is missing. The message names it and the command that installs it."""
 
 
 @contextmanager
 def chromium() -> "Iterator[Browser]":
-    """A running browser; `CHROMIUM` may name another executable. Raises Missing."""
+    """Yield a running browser. `CHROMIUM` may name another executable. Raise Missing if there is none."""
     try:
         from playwright.sync_api import sync_playwright
     except ImportError as error:

@@ -27,7 +27,7 @@ TYPED = """() => { const box = document.getElementById("search"); const start = 
 
 
 def visit(browser: "Browser", site: Site) -> tuple[float, float]:
-    """Milliseconds to the first row, and from a key press to the filtered list."""
+    """Return the milliseconds to the first row, and those from a key press to the filtered list."""
     context = browser.new_context(viewport={"width": 1280, "height": 800})
     page = context.new_page()
     page.goto(site.url)

@@ -2,7 +2,7 @@
 
 `.venv/bin/python -m tests.support.browser.screenshots` makes those in infra/page/screenshots.
 
-The page believes to be at images.example.net: no server runs, every request is answered from memory.
+The page is shown as if at images.example.net. No server runs: every request is answered from memory.
 """
 
 import json
@@ -68,9 +68,9 @@ def content() -> Site:
 
 
 def with_palette(shot: Image.Image) -> Image.Image:
-    """A third of the size, and the eye sees no difference.
+    """Reduce the image to a palette: a third of the size, with no visible difference.
 
-    Pillow rounds each place in the palette; it becomes the commonest colour of its own pixels instead, so that the
+    Pillow rounds each palette entry. Replace it with the most common colour of its own pixels, so that the
     page's plain areas keep their true colour.
     """
     small = shot.quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)

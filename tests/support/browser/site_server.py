@@ -1,4 +1,4 @@
-"""A small web site for the page's tests: serves the built page and a catalog that a test can change or break."""
+"""A small web site for the page's tests. It serves the built page and a catalog that a test can change or break."""
 
 import hashlib
 import json
@@ -22,7 +22,7 @@ TYPES = {"html": "text/html; charset=utf-8", "json": "application/json", "js": "
 
 @dataclass
 class Site:
-    """What is served: `files` by path. A path in `broken` gets that status, or a dropped connection for 0."""
+    """The served `files` by path. A path in `broken` gets that status, or a dropped connection for 0."""
 
     port: int = 0
     files: dict[str, bytes] = field(default_factory=dict)
@@ -34,7 +34,7 @@ class Site:
         return f"http://localhost:{self.port}/"
 
     def publish(self, **documents: Json) -> None:
-        """Serves these products documents, one keyword per stream ("_" for "-"), and an index of those with products.
+        """Serve these products documents, one keyword per stream ("_" for "-"), and an index of those with products.
 
         What a document holds as `unlisted` goes into the stream's second document, as the server has it.
         """
@@ -83,14 +83,14 @@ def _handler(site: Site) -> type[BaseHTTPRequestHandler]:
                 self.wfile.write(body)
 
         def log_message(self, format: str, *args: object) -> None:
-            """Says nothing: requests are in site.answers."""
+            """Print nothing: requests are in site.answers."""
 
     return Handler
 
 
 @contextmanager
 def serving() -> Iterator[Site]:
-    """A running site with the page and no catalog."""
+    """Yield a running site with the page and no catalog."""
     pages = {"/index.html": ARTEFACT.read_bytes(), "/api.html": API_ARTEFACT.read_bytes()}
     site = Site(files={**pages, "/openapi.json": b"{}"})
     with served(_handler(site)) as site.port:

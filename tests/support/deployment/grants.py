@@ -1,7 +1,7 @@
 """Who may do what: the whole table, and every call that it is checked against.
 
-Each role's row lists the only calls it may make. `calls()` is every action that matters tried on every kind of
-resource that there is, so that a right nobody wrote down is found, and not only the loss of one that somebody did.
+Each role's row lists the only calls it may make. `calls()` tries every relevant action on every kind of
+resource. So it finds rights that are missing from the table as well as rights that were lost.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -185,7 +185,7 @@ FOLLOWING: Final[Mapping[str, set[Call]]] = {
     ),
     "ScheduleRole": GRANTS["ScheduleRole"] | _may(["lambda:InvokeFunction"], ["MirrorFunction"]),
 }
-"""What a stack that follows other servers has besides."""
+"""More grants of a stack with mirrors."""
 
 
 VIEWING: Final[Mapping[str, set[Call]]] = {
@@ -205,7 +205,7 @@ VIEWING: Final[Mapping[str, set[Call]]] = {
     | _log("Redact")
     | TRACE,
 }
-"""What roles of a stack with views may besides."""
+"""More grants of a stack with views."""
 
 
 MAKING_DELTAS: Final[Mapping[str, set[Call]]] = {
@@ -221,13 +221,13 @@ MAKING_DELTAS: Final[Mapping[str, set[Call]]] = {
     "PublishRole": _may(["sqs:SendMessage"], ["DeltasQueue"]),
     "MaintainRole": _may(["sqs:SendMessage"], ["DeltasQueue"]),
 }
-"""What roles of a stack that makes deltas may besides."""
+"""More grants of a stack that makes deltas."""
 
 
 KEEPING_FETCHED: Final[Mapping[str, set[Call]]] = {
     "MaintainRole": _may(["s3:GetObject"], ["access logs"]) | _may(["s3:ListBucket"], ["access logs"]),
 }
-"""What maintain may besides in a stack whose retention asks the access logs."""
+"""More grants of maintain if retention reads the access logs."""
 
 
 def grants_of(stack: Stack) -> Mapping[str, set[Call]]:
@@ -248,7 +248,7 @@ def served(stack: Stack) -> frozenset[str]:
 
 
 def things(stack: Stack) -> dict[str, dict[str, str]]:
-    """Every resource that a call may name, by kind: short name → ARN."""
+    """Return every resource that a call may name, by kind: short name → ARN."""
     bucket, logs = stack.properties("Bucket")["BucketName"], "images-logsbucket"
     edge = f"arn:aws:cloudfront::{ACCOUNT_ID}:distribution/images-Distribution"
 
@@ -278,7 +278,7 @@ def things(stack: Stack) -> dict[str, dict[str, str]]:
 
 
 def calls(stack: Stack) -> Iterator[tuple[Call, Request]]:
-    """Every call, with its name in the table."""
+    """Yield every call with its name in the table."""
     for kind, named in things(stack).items():
         for action, (name, arn) in product(ACTIONS[kind], named.items()):
             if (action, name) != ("s3:ListBucket", "Bucket"):
@@ -297,7 +297,7 @@ def calls(stack: Stack) -> Iterator[tuple[Call, Request]]:
 
 
 def granted(statements: list[Statement], stack: Stack) -> set[Call]:
-    """Of all calls, those that the statements allow."""
+    """Return the calls that the statements allow."""
     return {call for call, request in calls(stack) if decide(statements, request) is Decision.ALLOWED}
 
 

@@ -1,7 +1,7 @@
 """Decides what IAM policy statements allow, conditions included.
 
-Covers what this project's template uses, by AWS's own order: an explicit deny wins, then any allow, else nothing is
-granted. What it does not know (an operator, a policy variable, an element) is an error and never a guess, since a
+Covers what this project's template uses, in AWS's order: an explicit deny wins, then any allow; else nothing is
+granted. An unknown operator, policy variable or element is an error and never a guess, because a
 guess in a test of least privilege is worse than no test.
 """
 
@@ -26,7 +26,7 @@ class PolicyError(ValueError):
 class Decision(Enum):
     ALLOWED = "allowed"
     DENIED = "denied"
-    """A statement says no; nothing else can say yes."""
+    """An explicit deny, which no other statement overrides."""
     NOT_GRANTED = "not granted"
 
 
@@ -34,8 +34,8 @@ class Decision(Enum):
 class Request:
     """One call: `action` is `s3:GetObject`, `resource` an ARN, `principal` a service's name or an ARN.
 
-    `principal` is None where the policy belongs to the caller, so that its statements name none. Context keys are as
-    AWS spells them (`aws:SourceArn`, `s3:prefix`); they compare without regard to case.
+    `principal` is None if the policy belongs to the caller, whose statements name none. Context keys are as
+    AWS spells them (`aws:SourceArn`, `s3:prefix`); case does not matter.
     """
 
     action: str
@@ -45,7 +45,7 @@ class Request:
 
 
 def decide(statements: Iterable[Statement], request: Request) -> Decision:
-    """What the statements together say about one request. Raises PolicyError for what cannot be decided."""
+    """Return what the statements together decide about one request. Raise PolicyError for what cannot be decided."""
     effects = {statement["Effect"] for statement in statements if _applies(statement, request)}
     if not effects <= {"Allow", "Deny"}:
         raise PolicyError(f"Effect must be Allow or Deny, found {', '.join(sorted(effects))}")
@@ -95,7 +95,7 @@ def _element_matches(statement: Statement, element: str, value: str, fold: Calla
 
 
 def like(pattern: str, value: str) -> bool:
-    """IAM's wildcards: `*` is any characters, `/` and `:` included, `?` is one."""
+    """Match IAM's wildcards: `*` is any characters, including `/` and `:`, and `?` is one."""
     if "${" in pattern:
         raise PolicyError(f"policy variables are not supported: {pattern}")
     parts = (".*" if char == "*" else "." if char == "?" else re.escape(char) for char in pattern)
@@ -135,5 +135,5 @@ def _holds(operator: str, key: str, expected: list[str], context: Mapping[str, s
 
 
 def listed(value: Any) -> list[Any]:
-    """A JSON value that may be one or a list of them, as a list."""
+    """Return a JSON value that may be one item or a list of items, as a list."""
     return list(value) if isinstance(value, list) else [value]

@@ -1,6 +1,6 @@
-"""The one table of what ministack does not do as AWS does, and how the tests get past it.
+"""The one table of differences between ministack and AWS, and how the tests work around them.
 
-The template in infra/ stays as AWS takes it: an adaptation changes the emulator's copy of it, or what the emulator
+The template in infra/ is the one for AWS. An adaptation changes the emulator's copy of it, or what the emulator
 answers. `test_adaptations.py` asks an emulator without any of them whether each difference is still there, and fails
 once it is not. Only the standard library is imported here, because the emulator's process reads this table too.
 """
@@ -54,7 +54,7 @@ def write_concurrency_as_numbers(template: Template) -> None:
 
 
 def make_routes_of_the_body(template: Template) -> None:
-    """Add what API Gateway makes of an HttpApi's OpenAPI body: integration, authorizer, a route for each path."""
+    """Add what API Gateway creates from an HttpApi's OpenAPI body: integration, authorizer, a route for each path."""
     resources = template["Resources"]
     body = resources["UploadsApi"]["Properties"]["DefinitionBody"]
     api = {"Ref": "UploadsApi"}
@@ -108,7 +108,7 @@ def _authorization(security: list[Any]) -> dict[str, Any]:
 
 
 def split_record_set_groups(template: Template) -> None:
-    """Make a resource of its own of each record of a RecordSetGroup."""
+    """Turn each record of a RecordSetGroup into its own resource."""
     resources = template["Resources"]
     for name in [n for n, r in resources.items() if r["Type"] == "AWS::Route53::RecordSetGroup"]:
         group = resources.pop(name)
@@ -119,7 +119,7 @@ def split_record_set_groups(template: Template) -> None:
 
 
 def build_for_this_machine(clone: Path) -> None:
-    """Have functions/Makefile take the wheels of the interpreter at hand instead of Lambda's on arm64."""
+    """Have functions/Makefile take wheels for the running interpreter instead of Lambda's on arm64."""
     makefile = clone / "functions" / "Makefile"
     recipe = '$(PYTHON) -m gates.bundle $* "$(ARTIFACTS_DIR)"'
     here = (
@@ -133,7 +133,7 @@ def build_for_this_machine(clone: Path) -> None:
 
 
 def answer_policy_status() -> None:
-    """Answer GetBucketPolicyStatus, by the emulator's own notion of a public policy."""
+    """Answer GetBucketPolicyStatus with the emulator's own test for a public policy."""
     from ministack.services import s3
 
     usual = s3.handle_request
@@ -153,7 +153,7 @@ def answer_policy_status() -> None:
 
 
 def _edge_may(action: str, bucket: str, key: str, owner: str, source_arn: str, **known: str) -> bool:
-    """Whether the bucket's policy lets a distribution do this; `known` are condition keys besides its ARN."""
+    """Return whether the bucket's policy lets a distribution do this. `known` has condition keys besides its ARN."""
     from ministack.core import iam_evaluator
     from ministack.services import s3
 
@@ -172,7 +172,7 @@ def _edge_may(action: str, bucket: str, key: str, owner: str, source_arn: str, *
 
 
 def answer_404_at_the_edge() -> None:
-    """Answer 404 for a key that is missing, when the bucket's policy lets the distribution list the bucket."""
+    """Answer 404 for a missing key if the bucket's policy lets the distribution list the bucket."""
     from ministack.services import s3
 
     usual = s3.serve_cloudfront_origin_fetch
@@ -194,7 +194,7 @@ def answer_404_at_the_edge() -> None:
 
 
 def tell_tags_at_the_edge() -> None:
-    """Tell the bucket's policy the tags of an object that a distribution asks for, as for any other caller."""
+    """Give the bucket's policy the tags of an object that a distribution requests, as for any other caller."""
     from ministack.services import s3
 
     usual = s3._cloudfront_origin_allows
@@ -244,7 +244,7 @@ def serve_alternate_domain_names() -> None:
 
 
 def send_stack_status_events() -> None:
-    """Send EventBridge what CloudFormation tells it of a stack: each status that ends a change."""
+    """Send EventBridge the events that CloudFormation sends about a stack: each status that ends a change."""
     from ministack.core.responses import get_account_id, get_region
     from ministack.services import eventbridge
     from ministack.services.cloudformation import stacks
@@ -273,7 +273,7 @@ def send_stack_status_events() -> None:
 
 
 def keep_modes_of_packages() -> None:
-    """Unpack a function's package with the modes that its files have in it."""
+    """Unpack a function's package with the file modes stored in it."""
     from ministack.core import lambda_runtime
     from ministack.services.lambda_svc import _extract_zip_preserving_mode
 

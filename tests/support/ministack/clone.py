@@ -21,12 +21,12 @@ _DERIVED: Final = shutil.ignore_patterns(
     ".git", ".*_cache", ".aws-sam", ".cache", ".hypothesis", ".local", ".venv", "__pycache__"
 )
 YES: Final = "y\n" * 50
-"""What a person answers to whatever `sam` asks."""
+"""The answer to every question of `sam`."""
 
 
 @dataclass(frozen=True)
 class Clone:
-    """A folder with everything that the clone has, in which commands run against the emulator."""
+    """A folder with everything in the clone, where commands run against the emulator."""
 
     folder: Path
     emulator: Emulator
@@ -38,9 +38,9 @@ class Clone:
     def run(
         self, command: str, *, code: int | None = 0, environment: Mapping[str, str] | None = None, timeout: float = 300
     ) -> str:
-        """Run a command as it is typed, in infra/, saying yes to every question; its output.
+        """Run a command as typed in infra/, answering yes to every question, and return its output.
 
-        An AssertionError shows it whole when it ends with another `code`; None takes any.
+        An AssertionError shows all of it if the command ends with another `code`. None accepts any.
         """
         done = subprocess.run(
             ["bash", "-euo", "pipefail", "-c", command],
@@ -61,7 +61,7 @@ class Clone:
         return done.stdout
 
     def terminal(self) -> Terminal:
-        """The shell of a person who stands in infra/ and says yes to every question."""
+        """Return a shell in infra/ that answers yes to every question."""
         state = self.folder.with_name(f"{self.folder.name}.terminal")
         state.mkdir()
         return Terminal(self.infra, self.emulator.environment(), state, YES)
@@ -74,14 +74,14 @@ class Clone:
 
 
 def _toml(text: str) -> str:
-    """A literal string, in which nothing is escaped."""
+    """Return a literal string, in which nothing is escaped."""
     if "'" in text or "\n" in text:
         raise ValueError(f"{text!r} has a quote or a line break")
     return f"'{text}'"
 
 
 def load_template() -> Template:
-    """The template as it is in the clone, with the long forms of its functions."""
+    """Return the template of the clone, with the long forms of its functions."""
     template: Template = yaml_parse((PROJECT / "infra" / "template.yaml").read_text())
     return template
 

@@ -20,14 +20,14 @@ def main(arguments: list[str]) -> None:
     as_it_is = "--as-it-is" in arguments
     port, plain_port, certificate, key = (word for word in arguments if word != "--as-it-is")
     if not as_it_is:
-        # Behind everything else, so that nothing of this project stands in front of what the emulator imports.
+        # Last in the path, so that no module of this project hides one that the emulator imports.
         sys.path.append(str(Path(__file__).resolve().parents[3]))
         from tests.support.ministack.adaptations import ADAPTATIONS
 
         for adaptation in ADAPTATIONS:
             if adaptation.answers:
                 adaptation.answers()
-    # It would log each client that leaves without saying goodbye, at length.
+    # It would log a traceback for each client that disconnects abruptly.
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     config = Config()
     config.bind, config.insecure_bind = [f"127.0.0.1:{port}"], [f"127.0.0.1:{plain_port}"]

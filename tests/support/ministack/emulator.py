@@ -1,4 +1,4 @@
-"""Start ministack on loopback, and the environment in which a person's commands reach it instead of AWS."""
+"""Start ministack on loopback; build the environment in which commands reach it instead of AWS."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Emulator:
 
     @property
     def ca_file(self) -> Path:
-        """The roots that this machine trusts, and the emulator's authority."""
+        """Return a file of the roots that this machine trusts and the emulator's authority."""
         return self.folder / "trusted.pem"
 
     @property
@@ -56,17 +56,17 @@ class Emulator:
         return (self.folder / "emulator.log").read_text(errors="replace")
 
     def environment(self, who: tuple[str, str] = OPERATOR) -> dict[str, str]:
-        """The environment of a person who works in this account with an access key and a secret.
+        """Return the environment of a person who uses this account with an access key and a secret.
 
-        PATH leads to the locked `sam`, to python3.13 and to uv. Of the names in the world only those lead anywhere
-        that the emulator gives out, and those of the package index.
+        PATH leads to the locked `sam`, python3.13 and uv. Only host names that the emulator gives out, and those of
+        the package index, resolve to anything.
         """
         bins = [self.folder / "bin", tools.environment("sam"), tools.python313().parent]
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "PYTHON"))}
         return kept | {
             "PATH": os.pathsep.join([*map(str, bins), os.environ.get("PATH", os.defpath)]),
             "AWS_ENDPOINT_URL": self.endpoint,
-            # boto3 puts the account in front of this host, which a number does not bear: a name that leads here.
+            # boto3 prefixes this host with the account. An IP address cannot have a prefix, so use a name.
             "AWS_ENDPOINT_URL_CLOUDFRONT_KEYVALUESTORE": f"https://{EDGE[-1].removeprefix('.')}",
             "AWS_ACCESS_KEY_ID": who[0],
             "AWS_SECRET_ACCESS_KEY": who[1],
@@ -83,12 +83,12 @@ class Emulator:
         }
 
     def client(self, service: str, who: tuple[str, str] = OPERATOR) -> Any:
-        """A boto3 client that talks to the emulator."""
+        """Return a boto3 client that talks to the emulator."""
         session: Any = boto3.Session(who[0], who[1], region_name=REGION)  # Any: the service is no literal
         return session.client(service, endpoint_url=self.endpoint, verify=str(self.ca_file))
 
     def status(self, url: str) -> int:
-        """The status of one GET of an address that AWS gave out."""
+        """Return the status of one GET of an address that AWS gave out."""
         proxies = dict.fromkeys(("http", "https"), self.names.address)
         trust = ssl.create_default_context(cafile=str(self.ca_file))
         opener = urllib.request.build_opener(
@@ -102,7 +102,7 @@ class Emulator:
 
 
 def _reached_directly() -> list[str]:
-    """The emulator itself, and where packages come from."""
+    """Return the hosts reached directly: the emulator itself, and the package index."""
     settings = uv_settings(dict(os.environ))
     index = (settings.get(name, "") for name in ("UV_DEFAULT_INDEX", "UV_INDEX_URL", "UV_EXTRA_INDEX_URL"))
     hosts = (urlsplit(url).hostname for urls in index for url in urls.split())
@@ -139,7 +139,7 @@ def running(folder: Path, *, as_it_is: bool = False) -> Iterator[Emulator]:
 
 
 def _certificates(folder: Path) -> trustme.CA:
-    """An authority for this run, and a certificate for every name under which the emulator is reached."""
+    """Make an authority for this run, and a certificate for every name of the emulator."""
     authority = trustme.CA(organization_name="serverless-simplestreams tests")
     server = authority.issue_cert("localhost", "127.0.0.1", "*.execute-api.localhost", *(f"*{name}" for name in EDGE))
     server.private_key_and_cert_chain_pem.write_to_path(str(folder / "server.pem"))
@@ -150,13 +150,13 @@ def _certificates(folder: Path) -> trustme.CA:
 
 
 def _link_uv(folder: Path) -> None:
-    """Put the project's uv on PATH under its usual name: `sam build` takes seconds with it, and with pip a minute."""
+    """Put the project's uv on PATH under its usual name: `sam build` takes seconds with it, a minute with pip."""
     folder.mkdir()
     (folder / "uv").symlink_to(find_uv())
 
 
 def _own_environment(folder: Path, port: int) -> Mapping[str, str]:
-    """What ministack and the functions in it see: nothing of the tests, and the limits of a new account."""
+    """Return the environment of ministack and its functions: nothing of the tests, and the limits of a new account."""
     (folder / "tmp").mkdir()
     return {
         "PATH": os.environ.get("PATH", os.defpath),

@@ -1,4 +1,4 @@
-"""A proxy that stands in for DNS: names that AWS gives out lead to the emulator, and every other name nowhere.
+"""A proxy in place of DNS: names that AWS gives out lead to the emulator, and any other name is refused.
 
 A stack's address is `https://….cloudfront.net` on the emulator too, and a resolver would lead it to Amazon. Every
 client here (curl, LXD, Incus, Python) reads `https_proxy` and `http_proxy`; TLS still ends in the emulator. A request
@@ -15,13 +15,13 @@ from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 EDGE = (".cloudfront.net", ".example.org")
-"""What a distribution is called, and the names that the documentation gives one."""
+"""The host name of a distribution, and the names that the documentation gives one."""
 LOOPBACK = (".localhost", "localhost", "127.0.0.1")
 
 
 @dataclass
 class Names:
-    """The emulator's ports, and which hosts a client asked for in vain."""
+    """The emulator's ports, and the hosts that clients were refused."""
 
     tls_port: int
     plain_port: int
@@ -33,7 +33,7 @@ class Names:
         return f"http://127.0.0.1:{self.port}"
 
     def leads_to(self, host: str, port: int, *, tls: bool) -> int | None:
-        """The port of this machine that a name leads to; None when it leads nowhere."""
+        """Return the port of this machine that a name leads to; None if it is refused."""
         if host.endswith(EDGE):
             return self.tls_port if tls else self.plain_port
         return port if host.endswith(LOOPBACK) else None
@@ -41,7 +41,7 @@ class Names:
 
 @contextlib.contextmanager
 def served(names: Names) -> Iterator[Names]:
-    """Run the proxy in a thread of its own, on a free port that `names` then tells."""
+    """Run the proxy in its own thread, on a free port that `names` then holds."""
     loop = asyncio.new_event_loop()
     ready = threading.Event()
 
@@ -64,7 +64,7 @@ def served(names: Names) -> Iterator[Names]:
 
 
 async def _serve(names: Names, client: asyncio.StreamReader, answer: asyncio.StreamWriter) -> None:
-    """One connection: a tunnel for CONNECT, else one request passed on without its host."""
+    """Serve one connection: a tunnel for CONNECT, else one request passed on without its host."""
     with contextlib.suppress(OSError, asyncio.IncompleteReadError):  # either side may leave at any time
         head = await client.readuntil(b"\r\n\r\n")
         method, target, version = head.split(b"\r\n", 1)[0].decode().split()

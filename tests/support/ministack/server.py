@@ -21,7 +21,7 @@ from tests.support.real_clients import Client, client
 
 T = TypeVar("T")
 PATIENCE_S = 120
-"""From an upload to its listing it takes two seconds on a machine that does nothing else."""
+"""An upload is listed after two seconds on an otherwise idle machine."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Server:
 
     @property
     def description(self) -> dict[str, Any]:
-        """What CloudFormation says of the stack."""
+        """Return CloudFormation's description of the stack."""
         (stack,) = self.emulator.client("cloudformation").describe_stacks(StackName=self.stack)["Stacks"]
         return dict(stack)
 
@@ -62,25 +62,25 @@ class Server:
         return {p["ParameterKey"]: p["ParameterValue"] for p in self.description["Parameters"]}
 
     def resources(self) -> dict[str, str]:
-        """Logical id to physical id of every resource."""
+        """Return the logical id → physical id of every resource."""
         found = self.emulator.client("cloudformation").describe_stack_resources(StackName=self.stack)
         return {r["LogicalResourceId"]: r["PhysicalResourceId"] for r in found["StackResources"]}
 
     # ── the operator ──
 
     def admin(self, *arguments: str, code: int = 0) -> str:
-        """Run `scripts/admin --stack` with the operator's credentials; standard output."""
+        """Run `scripts/admin --stack` with the operator's credentials; return its standard output."""
         command = [str(PROJECT / "scripts/admin"), "--stack", self.stack, *arguments]
         done = self.run(command, OPERATOR)
         assert done.returncode == code, f"{arguments}: exit {done.returncode}\n{done.stdout}{done.stderr}"
         return done.stdout
 
     def told(self, *arguments: str, code: int = 0) -> Any:
-        """What `scripts/admin --json` says."""
+        """Return what `scripts/admin --json` prints."""
         return json.loads(self.admin("--json", *arguments, code=code))
 
     def wrong(self) -> list[str]:
-        """What `admin doctor` finds, but for alarms: a test before may have failed a function on purpose.
+        """Return what `admin doctor` finds except alarms: an earlier test may have failed a function on purpose.
 
         An alarm of the emulator also counts what happened to the functions of other stacks.
         """
@@ -96,7 +96,7 @@ class Server:
         )  # fmt: skip
 
     def refusal(self, **values: str) -> str:
-        """What CloudFormation says to an update of the stack by these parameters, which it must refuse."""
+        """Return how CloudFormation refuses to update the stack with these parameters."""
         cloudformation = self.emulator.client("cloudformation")
         given = [
             {"ParameterKey": name, "ParameterValue": values[name]}
@@ -114,7 +114,7 @@ class Server:
         raise AssertionError(f"CloudFormation takes {values}")
 
     def invoke(self, function: str, event: Mapping[str, Any]) -> Any:
-        """Run a function of the stack, named by its logical id, as its schedule does; its answer."""
+        """Run a function of the stack, named by its logical id, as its schedule does; return its answer."""
         name = self.resources()[function]
         answer = self.emulator.client("lambda").invoke(FunctionName=name, Payload=json.dumps(event).encode())
         body = json.loads(answer["Payload"].read())
@@ -124,7 +124,7 @@ class Server:
     # ── publishers ──
 
     def upload(self, who: tuple[str, str], to: str, version: str, folder: Path) -> dict[str, Any]:
-        """Run `scripts/upload` on the files of a folder, waiting for the listing; what it says as JSON."""
+        """Run `scripts/upload` on the files of a folder, waiting for the listing; return its JSON."""
         command = [str(PROJECT / "scripts/upload"), "--to", to, "--version", version, "--json", str(folder)]
         done = self.run(command, who)
         assert done.returncode == 0, f"exit {done.returncode}\n{done.stdout}{done.stderr}"
@@ -132,13 +132,13 @@ class Server:
         return said
 
     def api(self, who: tuple[str, str] | None, method: str, path: str, body: Any = None, *options: str) -> Answer:
-        """A request to the upload API by curl, signed unless `who` is None."""
+        """Send a request to the upload API by curl, signed unless `who` is None."""
         signed = ["--aws-sigv4", f"aws:amz:{REGION}:execute-api", "--user", ":".join(who)] if who else []
         sent = ["--data", json.dumps(body)] if body is not None else []
         return self.curl(*signed, *sent, *options, "--request", method, f"{self.outputs['ApiUrl']}{path}")
 
     def curl(self, *arguments: str) -> Answer:
-        """An HTTP request exactly as curl sends it."""
+        """Send an HTTP request by curl."""
         command = ["curl", "--silent", "--show-error", "--max-time", "60", "--write-out", "%{http_code}", *arguments]
         done = subprocess.run(command, env=self.emulator.environment(), capture_output=True, check=False, timeout=90)
         assert done.returncode == 0, f"{shlex.join(command)}: exit {done.returncode}: {done.stderr.decode()}"
@@ -147,18 +147,18 @@ class Server:
     # ── clients ──
 
     def get(self, path: str) -> Answer:
-        """What the edge answers for a path."""
+        """Return the answer of the edge for a path."""
         return self.curl(f"{self.outputs['Address']}/{path}")
 
     def images(self) -> list[Image]:
-        """What LXD would list, by an independent reader of the documents that the edge serves."""
+        """Return what LXD would list, read from the documents of the edge by an independent reader."""
         index = self.get("streams/v1/index.json")
         assert index.status == 200, index
         paths = [entry["path"] for entry in index.json["index"].values()]
         return read_catalog(index.body, {path: self.get(path).body for path in paths})
 
     def listed(self, path: str) -> dict[str, str]:
-        """Fingerprints of what is listed below a path, by path of the version."""
+        """Return the fingerprints that are listed below a path, by path of the version."""
         return {
             version: image.fingerprint
             for image in self.images()
@@ -167,19 +167,19 @@ class Server:
         }
 
     def wait(self, look: Callable[[], T | None], what: str) -> T:
-        """The first answer of `look` that is neither None nor False; the emulator's log when there is none in time."""
+        """Return the first answer of `look` that is neither None nor False; on a timeout show the emulator's log."""
         try:
             return wait_for(look, what, PATIENCE_S)
         except TimeoutError as error:
             raise AssertionError(f"{error}\n{self.emulator.log[-8000:]}") from error
 
     def is_laid_out(self) -> bool | None:
-        """Whether clients can add the server; the end of a deployment sees to that."""
+        """Return whether clients can add the server, as they can after a deployment."""
         return self.get("streams/v1/index.json").status == 200 or None
 
     @contextlib.contextmanager
     def client(self, program: str) -> Iterator[Client]:
-        """`lxc` or `incus` with nothing but this server as its remote `here:`."""
+        """Return `lxc` or `incus` with only this server as its remote `here:`."""
         with short_folder() as folder:
             made = client(program, folder, str(self.emulator.ca_file))
             made.env.update({n: v for n, v in self.emulator.environment().items() if n.lower().endswith("_proxy")})
@@ -188,7 +188,7 @@ class Server:
 
 
 def publisher(emulator: Emulator, name: str) -> tuple[str, str]:
-    """Create an IAM user that may call HTTP APIs of the account, and nothing else; its access key and secret."""
+    """Create an IAM user that may only call HTTP APIs of the account; return its access key and secret."""
     iam = emulator.client("iam")
     iam.create_user(UserName=name)
     resource = f"arn:aws:execute-api:{REGION}:{ACCOUNT}:*/*"
@@ -200,7 +200,7 @@ def publisher(emulator: Emulator, name: str) -> tuple[str, str]:
 
 
 def written(folder: Path, files: Mapping[str, bytes]) -> Path:
-    """`folder`, made, with these files in it."""
+    """Make `folder` with these files, and return it."""
     folder.mkdir(parents=True)
     for name, body in files.items():
         (folder / name).write_bytes(body)

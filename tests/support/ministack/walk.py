@@ -1,13 +1,13 @@
 """Run the walk of a page: its sh blocks, word for word, in the order in which they are written.
 
-A block belongs to the walk of its page when its fence says so, which Markdown viewers pass over:
+A block belongs to the walk of its page if its fence says so. Markdown viewers ignore that:
 
     ```sh walk
     sam build && sam deploy
     ```
 
-`walk` may carry the exit code that is expected, as `walk=1`. The blocks share one shell as far as a person would
-notice: the folder and the exported variables of one are those of the next. A block ends at its first failing command.
+`walk` may carry the expected exit code, as in `walk=1`. The blocks share one shell as far as a person would
+notice: each starts with the folder and exported variables of the one before. A block ends at its first failing command.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _HEADING: Final = re.compile(r"^#{1,6} (?P<text>.+)$")
 
 @dataclass(frozen=True)
 class Block:
-    """One block of commands. `heading` is the last one above it, `line` where its fence is."""
+    """One block of commands. `heading` is the last one above it, `line` that of its fence."""
 
     heading: str
     line: int
@@ -39,7 +39,7 @@ class WalkFailed(AssertionError):
 
 
 def blocks(page: str) -> Iterator[Block]:
-    """The blocks of a page's walk, in their order."""
+    """Return the blocks of a page's walk, in order."""
     lines = iter(enumerate(page.splitlines(), start=1))
     heading = ""
     for number, line in lines:
@@ -48,7 +48,7 @@ def blocks(page: str) -> Iterator[Block]:
         if fence := _FENCE.match(line):
             yield Block(heading, number, _until_fence(lines, number), int(fence["code"] or 0))
         elif line.lstrip().startswith("```"):
-            _until_fence(lines, number)  # what is in another block is neither a heading nor a fence
+            _until_fence(lines, number)  # a line inside another block is neither a heading nor a fence
 
 
 def _until_fence(lines: Iterator[tuple[int, str]], begun: int) -> str:
@@ -62,7 +62,7 @@ def _until_fence(lines: Iterator[tuple[int, str]], begun: int) -> str:
 
 @dataclass
 class Terminal:
-    """The shell of a walk. `answers` is what a person types at every prompt; `state` is a folder for its memory."""
+    """The shell of a walk. `answers` is typed at every prompt. `state` is a folder for what the shell keeps."""
 
     folder: Path
     environment: Mapping[str, str]
@@ -71,7 +71,7 @@ class Terminal:
     timeout_s: float = 600
 
     def run(self, block: Block) -> str:
-        """Run a block; its output. WalkFailed when it ends with another code than expected."""
+        """Run a block and return its output. Raise WalkFailed if it ends with an unexpected code."""
         (self.state / "block.sh").write_text(block.commands)
         if not (self.state / "folder").exists():
             (self.state / "folder").write_text(f"{self.folder}\n")
@@ -92,10 +92,10 @@ class Terminal:
     def walk(
         self, page: Path, own: Mapping[str, str] | None = None, before: Mapping[str, Callable[[], None]] | None = None
     ) -> list[str]:
-        """Run the walk of a page from its first block to its last; what each printed.
+        """Run the walk of a page from its first block to its last; return what each printed.
 
-        `own` maps values that the page gives as an example to those of this account, as a reader replaces them.
-        `before` maps a heading to what happens before its first block: the life of a server between two commands.
+        `own` maps example values of the page to those of this account, which a reader would put in their place.
+        `before` maps a heading to a call made before its first block, for events between two commands.
         """
         text = page.read_text()
         for example, value in (own or {}).items():
@@ -114,7 +114,7 @@ class Terminal:
 
 
 def _nothing() -> None:
-    """What happens before most blocks."""
+    """Do nothing: the default before a block."""
 
 
 _RUN: Final = r"""

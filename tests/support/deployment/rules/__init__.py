@@ -1,9 +1,9 @@
-"""What must hold of the deployed stack and no linter says: each rule names what is wrong, and nothing when all is well.
+"""What must hold for the deployed stack and no linter checks. Each rule yields what is wrong.
 
 A rule sees the stack with every reference made concrete, so that it does not matter how the template spells a thing.
 `tests/deployment` breaks the template on purpose, once for each rule and more, and requires the rule to notice.
 
-registry.py   the table of rules, and what rules of several themes say
+registry.py   the table of rules, and helpers for rules of several themes
 storage.py    the buckets
 queues.py     the way from bucket to function
 policies.py   who may do what

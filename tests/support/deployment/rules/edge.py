@@ -1,4 +1,4 @@
-"""The edge, CloudFront: its origin, what it answers and compresses, for how long it keeps what, and its log."""
+"""CloudFront: its origin, what it answers and compresses, its cache lifetimes, and its log."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
@@ -13,7 +13,7 @@ IMAGE_S: Final = 365 * 24 * 3600
 MOST_ERROR_S: Final = 10
 SIGNED: Final = "signed/*"
 IMAGES: Final = ("images*", SIGNED, f"*/{SIGNED}")
-"""Path patterns below which there are images."""
+"""Path patterns of images."""
 _LIFETIMES: Final = frozenset({"cache-control", "expires", "pragma"})
 """Headers that say how long an answer may be kept."""
 
@@ -24,13 +24,13 @@ def edge(stack: Stack) -> Mapping[str, Any]:
 
 
 def behaviours(stack: Stack) -> dict[str, Mapping[str, Any]]:
-    """Path pattern → behaviour, in their order; `*` is the default one."""
+    """Return path pattern → behaviour, in order; `*` is the default one."""
     config = edge(stack)
     return {b["PathPattern"]: b for b in config.get("CacheBehaviors", [])} | {"*": config["DefaultCacheBehavior"]}
 
 
 def policy_of(stack: Stack, behaviour: Mapping[str, Any], which: str) -> Mapping[str, Any]:
-    """The cache policy (`CachePolicy`) or headers policy (`ResponseHeadersPolicy`) of a behaviour."""
+    """Return the cache policy (`CachePolicy`) or headers policy (`ResponseHeadersPolicy`) of a behaviour."""
     logical_id = str(behaviour.get(f"{which}Id", "")).removeprefix("images-")
     config: Mapping[str, Any] = stack.properties(logical_id)[f"{which}Config"]
     return config
@@ -42,7 +42,7 @@ def has_views(stack: Stack) -> bool:
 
 @rule
 def the_function_decides_each_request(stack: Stack) -> Iterator[str]:
-    """With views, before the cache; without them there is no function, no store and nothing that names them."""
+    """With views it runs before the cache. Without them there is no function, no store and no reference to them."""
     functions = stack.of_type("AWS::CloudFront::Function")
     yield from differ("stores", len(stack.of_type("AWS::CloudFront::KeyValueStore")), len(functions))
     wanted = [{"EventType": "viewer-request", "FunctionARN": "images-ViewFunction.FunctionARN"}] if functions else None

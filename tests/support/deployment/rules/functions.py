@@ -43,34 +43,34 @@ ENVIRONMENT: Final[Mapping[str, frozenset[str]]] = {
 
 
 def follows(stack: Stack) -> bool:
-    """Whether the stack follows other servers: only then it has what that takes."""
+    """Return whether the stack has mirrors: only then does it have their resources."""
     return "MirrorFunction" in stack.resources
 
 
 def makes_deltas(stack: Stack) -> bool:
-    """Whether the stack makes deltas: only then it has what that takes."""
+    """Return whether the stack makes deltas: only then does it have their resources."""
     return "DeltaFunction" in stack.resources
 
 
 def has_views(stack: Stack) -> bool:
-    """Whether there are private remotes and channels: only then the stack has what that takes."""
+    """Return whether the stack has views: only then does it have their resources."""
     return "ViewFunction" in stack.resources
 
 
 def keeps_fetched(stack: Stack) -> bool:
-    """Whether retention asks the access logs: only then maintain may read them."""
+    """Return whether retention reads the access logs: only then may maintain read them."""
     return "KEEP_FETCHED_WITHIN_DAYS" in stack.properties("MaintainFunction")["Environment"]["Variables"]
 
 
 def functions_of(stack: Stack) -> tuple[str, ...]:
-    """The functions that the stack has to have."""
+    """Return the functions that the stack must have."""
     following = ("Mirror", "Copy") if follows(stack) else ()
     deltas = ("Delta",) if makes_deltas(stack) else ()
     return (*FUNCTIONS, *following, *deltas, *(("Redact",) if has_views(stack) else ()))
 
 
 def environment_of(stack: Stack, name: str) -> frozenset[str]:
-    """Return the variables of a function; some learn that there are views, and maintain where the logs are."""
+    """Return the variables of a function. Some include whether there are views, and maintain's where the logs are."""
     views = {
         "Publish": {"VIEWS"},
         "Maintain": {"VIEWS"},
@@ -150,7 +150,7 @@ def notifications(stack: Stack) -> Iterator[tuple[str, str, str, str]]:
 
 
 def _starts(stack: Stack, role: str) -> set[str]:
-    """The functions that this role can start: by a message to their queue, or by a key that their queue hears of."""
+    """Yield the functions that this role can start: by a message to their queue, or by a key with an event to it."""
     mappings = stack.of_type("AWS::Lambda::EventSourceMapping").values()
     causes = [(m["EventSourceArn"], Request("sqs:SendMessage", m["EventSourceArn"])) for m in mappings]
     for bucket, prefix, event, queue in notifications(stack):

@@ -13,7 +13,7 @@ from tests.support.deployment.rules.functions import has_views
 from tests.support.deployment.rules.registry import differ, rule, stack_arn
 
 LISTED: Final = {f"s3:ExistingObjectTag/{name}": value for name, value in LISTED_TAG.items()}
-"""What S3 knows of an upload that is listed."""
+"""The tag of a listed upload."""
 
 
 def edge_context(distribution: str = "images-Distribution") -> dict[str, str]:

@@ -33,7 +33,7 @@ def queues_admit_the_bucket_before_it_is_made(stack: Stack) -> Iterator[str]:
 
 
 def fed(stack: Stack) -> list[tuple[str, str]]:
-    """Each queue and the function that it feeds."""
+    """Return each queue and the function that it feeds."""
     always = [("ArrivalsQueue", "DigestFunction"), ("ChangesQueue", "PublishFunction")]
     copies = [("CopiesQueue", "CopyFunction")] if follows(stack) else []
     deltas = [("DeltasQueue", "DeltaFunction")] if makes_deltas(stack) else []
@@ -77,9 +77,9 @@ def queues_feed_their_functions(stack: Stack) -> Iterator[str]:
 
 
 NEW_ACCOUNT_RUNS: Final = 10
-"""How many functions a new account may run at once, all together, until AWS raises it on request."""
+"""How many function runs a new account may have at once, in total, until AWS raises the limit on request."""
 RUNS_LEFT: Final = 4
-"""For what has no bound of its own: the upload API, and maintain, which takes one or two."""
+"""The share of functions without their own limit: the upload API, and maintain, which takes one or two."""
 
 
 @rule

@@ -1,4 +1,4 @@
-"""The table of rules, how a rule gets into it, and what rules of several themes say."""
+"""The table of rules, how a rule enters it, and helpers for rules of several themes."""
 
 from collections.abc import Callable, Iterator
 from typing import Final

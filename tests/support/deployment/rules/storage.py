@@ -1,4 +1,4 @@
-"""The buckets: private, encrypted, kept, and what expires in them."""
+"""The buckets: privacy, encryption, retention on deletion, and expiry."""
 
 from collections.abc import Iterator
 

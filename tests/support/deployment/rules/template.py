@@ -10,7 +10,7 @@ from tests.support.deployment.rules.registry import differ, rule
 MOST_SERVED_BYTES: Final = 50_000_000_000
 """CloudFront: "Maximum cacheable file size per HTTP GET response". Clients ask for whole files."""
 _NAMES_OF_OTHERS: Final = frozenset({"MetricName", "FunctionName", "StageName", "DomainName"})
-"""What a resource is about or within, not what it is called."""
+"""Properties that refer to other resources rather than name the resource itself."""
 _BOOLEAN_IN_RULES: Final = frozenset(
     f"Fn::{name}" for name in ("And", "Contains", "EachMemberEquals", "EachMemberIn", "Equals", "Not", "Or")
 )
@@ -50,7 +50,7 @@ def rules_use_only_functions_that_cloudformation_takes_there(stack: Stack) -> It
 
 
 def _refused_in_rules(node: Any, parameters: Collection[str]) -> Iterator[str]:
-    """What CloudFormation refuses in an expression of a rule, at any depth."""
+    """Yield what CloudFormation refuses in an expression of a rule, at any depth."""
     if isinstance(node, list):
         for item in node:
             yield from _refused_in_rules(item, parameters)
@@ -74,7 +74,7 @@ def two_stacks_fit_into_an_account(stack: Stack) -> Iterator[str]:
 
 
 def _names(properties: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """What a resource is called, in its own properties or in those of its one configuration."""
+    """Yield the names of a resource, in its own properties or in those of its one configuration."""
     nested = (value for key, value in properties.items() if key.endswith("Config") and isinstance(value, Mapping))
     for level in (properties, *nested):
         for key, value in level.items():
@@ -105,7 +105,7 @@ def outputs_say_where_everything_is(stack: Stack) -> Iterator[str]:
 
 
 def references(raw: Mapping[str, Any]) -> dict[str, set[str]]:
-    """Which resources each resource waits for: what it refers to, and its DependsOn."""
+    """Return which resources each resource waits for: those it refers to, and its DependsOn."""
     names = raw["Resources"].keys()
     return {
         name: {target for target in _referred(body) if target in names and target != name}
