@@ -1,7 +1,7 @@
-"""The deployed handlers inside a simulation: each run in an execution environment of its own, as Lambda keeps them.
+"""The deployed handlers inside a simulation: each run has its own execution environment, as in Lambda.
 
-An environment is a fresh copy of a handler's module with the clients and the clock of the simulation in it. It is used
-again for later runs, and thrown away with a run that was killed.
+An environment is a fresh copy of a handler's module with the simulation's clients and clock in it. It is used
+again for later runs, and discarded if its run was killed.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ CHANGES: Final = "https://sqs.eu-central-1.amazonaws.com/123456789012/changes"
 
 
 def run_quietly(patch: pytest.MonkeyPatch) -> None:
-    """Have no handler write logs or metrics: nobody reads those of a simulation, and making them takes long."""
+    """Turn off logs and metrics of every handler: a simulation does not need them, and they are slow."""
     for name, value in _RUNTIME.items():
         patch.setenv(name, value)
     patch.setattr("imageserver.handlers.telemetry.count_refusal", lambda _reason: None)
@@ -47,9 +47,9 @@ _QUEUES: Final = {"digest": ARRIVALS, "publish": CHANGES}
 
 
 class Host:
-    """The clock of one host, which stands in for the modules datetime and time of what runs there.
+    """The clock of one host. It stands in for the modules datetime and time of the code there.
 
-    `now` is what it shows, `seconds` what it counts from any moment, `sleep` lets a run rest.
+    `now` is its time, `seconds` counts from an arbitrary moment, `sleep` pauses a run.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class Host:
 class Functions:
     """The functions of one deployment; `variables` are those of its parameters.
 
-    Each environment is made on a host that `host` returns. `watch` is called with it before its first run.
+    Each environment is made on a host from `host`. `watch` is called with it before its first run.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class Functions:
     def invoke(
         self, name: str, event: Mapping[str, Any], context: Context, store: object, sqs: object, **replaced: object
     ) -> Any:
-        """Run a function over a store and a client of SQS; its answer. `replaced` are names of its module."""
+        """Run a function with a store and an SQS client, and return its answer. `replaced` has names of its module."""
         warm = self._warm[name]
         app = warm.pop() if warm else self._start(name)
         for attribute, value in {"store": store, **replaced}.items():
@@ -87,7 +87,7 @@ class Functions:
             app.cache.store = store
         try:
             answer = app.handler(event, context)
-        except Exception:  # it ended, if badly: its environment goes on. One that was killed does not.
+        except Exception:  # it ended, even if with an error: its environment is kept. One that was killed is not.
             warm.append(app)
             raise
         warm.append(app)
@@ -109,14 +109,14 @@ class Functions:
 
     @contextmanager
     def _cold(self, own: Mapping[str, str]) -> Iterator[None]:
-        """The variables of a cold start, and no client of boto3: a run gets its store, and making one takes long."""
+        """Set the variables of a cold start, without boto3 clients: a run gets its store, and making one is slow."""
         variables = patch.dict(os.environ, {**self._variables, **own})
         with variables, patch("imageserver.aws.clients.s3_client", object), patch("gc.freeze"):
             yield
 
 
 def _copy_of(name: str) -> Any:
-    """A module executed anew, beside the one that is imported."""
+    """Return a fresh copy of a module, apart from the imported one."""
     spec, code = _compiled(name)
     module = importlib.util.module_from_spec(spec)
     exec(code, module.__dict__)  # noqa: S102  (what importing it does)

@@ -1,9 +1,9 @@
-"""The whole system in memory, driven by one seeded generator, with everything that may go wrong.
+"""The whole system in memory, driven by one seeded generator, with every possible fault.
 
 What runs are the deployed handlers of the functions (support/simulated_functions.py): an event in, an answer out, and
 messages are deleted or come back as the answer says. Each runs in a thread of its own that stops before every call of
-storage or of SQS until the driver lets it go on, so any interleaving can happen and each is replayed by its seed.
-Killing one is never letting it go on; what it wrote stays, its messages come back when their visibility ends.
+storage or of SQS until the driver resumes it, so any interleaving can happen and its seed replays it.
+A killed handler is never resumed; what it wrote stays, its messages come back when their visibility ends.
 
 The bucket gives md5 ETags to single PUTs as S3 does: equal bytes written later are the same revision.
 """
@@ -37,20 +37,20 @@ from tests.support.simulated_functions import ARRIVALS, CHANGES, Functions, Host
 START = datetime(2026, 11, 23, 10, 0, tzinfo=UTC)
 BUCKET = "images"
 TIMEOUT_S = {"digest": 900, "publish": 60, "maintain": 900, "uploads": 30}
-SLOW = 0.01  # how often a slow handler goes on, when a usual one does once
+SLOW = 0.01  # how often a slow handler is resumed, relative to a usual one
 PAGE = 3  # keys of a listing that S3 sends at once; what a version's folder holds always fits into one page
 _R = TypeVar("_R")
 Call = Callable[..., Any]
-"""Calls a function with an event; its answer. By name: what of its module is replaced for this run."""
+"""Calls a function with an event and returns its answer. Keywords are names of its module to replace for this run."""
 
 
 class Killed(BaseException):
-    """The process is gone: no handler of ours may catch this, and cleaning up reaches nothing any more."""
+    """The process is gone. No handler may catch this, and its clean-up has no effect."""
 
 
 @dataclass(frozen=True)
 class Rates:
-    """How often each thing goes wrong; the chance for one storage call, one event or one step of the driver."""
+    """How often each fault happens: its chance for one storage call, one event or one step of the driver."""
 
     answer_500: float = 0.006
     answer_503: float = 0.008
@@ -98,7 +98,7 @@ class Message:
 
 @dataclass
 class Queue:
-    """At least once, in any order. `limit` receives at most; then a message is a dead letter."""
+    """Delivers at least once, in any order. After `limit` receives a message is a dead letter."""
 
     function: str
     limit: int
@@ -108,7 +108,7 @@ class Queue:
 
     @property
     def visibility(self) -> int:
-        """As the template has it."""
+        """Return the visibility timeout of the template."""
         return 6 * TIMEOUT_S[self.function]
 
     def send(self, body: str, visible_at: int) -> None:
@@ -139,13 +139,13 @@ keys_of = cache(events.keys)
 
 
 class Actor:
-    """One run of a handler, in a thread that only moves when the driver says so."""
+    """One run of a handler, in a thread that moves only when the driver resumes it."""
 
     def __init__(
         self, name: str, deadline: int, job: Callable[[Actor], None], back: threading.Lock, keys: frozenset[str]
     ) -> None:
         self.name = name
-        self.keys = keys  # what the messages are about that it handles
+        self.keys = keys  # the subjects of the messages that it handles
         self.held: list[Message] = []  # hidden for as long as it lives
         self.deadline = deadline
         self.speed = 1.0
@@ -164,7 +164,7 @@ class Actor:
         self._back.acquire()
 
     def pause(self) -> None:
-        """Called in its own thread, before each call."""
+        """Pause its own thread before each call."""
         if not self.killed:
             self._back.release()
             self._go.acquire()
@@ -191,14 +191,14 @@ class World:
     def __init__(self, seed: int, rates: Rates, variables: Mapping[str, str]) -> None:
         self.rng = random.Random(seed)
         self.rates = rates
-        # Without leases publishers race all the time, and leases decide nothing: no run may need them. Publish
+        # Without leases publishers race all the time. Correctness must not depend on leases. Publish
         # waits for a quarter of the time that it has left.
         self.publish_left_s = self.rng.choice((0, 4, TIMEOUT_S["publish"]))
         host = Host(lambda: self.now, lambda: self.clock, lambda _seconds: None)
         self.functions = Functions(variables, lambda: host, self._watch)
         self.objects: dict[str, Stored] = {}
         self.generations: dict[str, list[Stored]] = {}  # key -> all that it ever was
-        self.marked: set[tuple[str, str]] = set()  # key and version id of what the edge may serve
+        self.marked: set[tuple[str, str]] = set()  # key and version id of each object that the edge may serve
         self.history: dict[str, set[tuple[int, str]]] = {}  # key of an image file -> (size, sha256) it ever had
         limit = 5 if rates.event_dropped else 1 << 30
         self.arrivals, self.changes = Queue("digest", limit), Queue("publish", limit)
@@ -208,8 +208,8 @@ class World:
         self.excused: Counter[str] = Counter()  # wrong entries, by why they were no fault yet; by `check`
         self.clock = 0
         self.change = 0  # counts changes of the bucket
-        self.unexpected: list[Exception] = []  # what a batch would swallow
-        self.lost: dict[VersionId | ProductId, int] = {}  # what an event was lost about, and after which change
+        self.unexpected: list[Exception] = []  # errors that a batch would hide
+        self.lost: dict[VersionId | ProductId, int] = {}  # subject of each lost event, and the change that it followed
         self.check: Callable[[], None] = lambda: None
         self.on_delete: Callable[[str], None] = lambda _: None  # before a handler of ours deletes anything
         self.on_done: Callable[[Actor], None] = lambda _: None  # after a handler ended, however it did
@@ -268,7 +268,7 @@ class World:
         return False
 
     def receive(self, queue: Queue, most: int) -> list[Message]:
-        """A batch for a handler. What became a dead letter by that is as lost as an event that never came."""
+        """Return a batch for a handler. A message that becomes a dead letter is as lost as an event that never came."""
         dead = len(queue.dead)
         taken = queue.receive(self.rng.randint(1, most), self.clock, self.rng)
         for message in queue.dead[dead:]:
@@ -281,14 +281,14 @@ class World:
     # ── the handlers ────────────────────────────────────────────────────────────────────────────────────────────
 
     def start_batch(self, queue: Queue, messages: list[Message]) -> None:
-        """Have the function of a queue handle some of its messages."""
+        """Start the function of a queue on some of its messages."""
         number = self.counted[f"{queue.function} runs"]
         keys = frozenset(key for message in messages for key in keys_of(message.body))
         self.start(f"{queue.function} {number}", queue.function, lambda call: self._handle(call, queue, messages), keys)
         self.counted[f"{queue.function} runs"] += 1
 
     def start(self, title: str, name: str, job: Callable[[Call], None], keys: frozenset[str] = frozenset()) -> None:
-        """Run a function, with what its caller does around it."""
+        """Start a function together with what its caller does around it."""
         limit = self.publish_left_s if name == "publish" else TIMEOUT_S[name]
 
         def run(actor: Actor) -> None:
@@ -305,7 +305,7 @@ class World:
         self.actors[-1].speed = self.rng.choice((1.0, 1.0, SLOW)) if self.rates.killed else 1.0
 
     def _handle(self, call: Call, queue: Queue, messages: list[Message]) -> None:
-        """What Lambda does with a batch: delete the messages that the answer does not name as failed."""
+        """Handle a batch like Lambda: delete the messages that the answer does not name as failed."""
         batch = [sqs_record(message.name, message.name, message.body, message.received) for message in messages]
         failed = {failure["itemIdentifier"] for failure in call({"Records": batch})["batchItemFailures"]}
         self.counted["messages left in the queue"] += len(failed)
@@ -314,7 +314,7 @@ class World:
                 queue.delete(message)
 
     def _watch(self, app: ModuleType) -> None:
-        """Note what digest and publish have looked at to its end, and errors that nobody raised on purpose."""
+        """Note what digest and publish finished, and errors that were not injected."""
         operation = {"digest": "ingest", "publish": "publish"}.get(app.__name__.rpartition(".")[2])
         if operation:
             setattr(app, operation, self._noted(getattr(app, operation)))
@@ -342,7 +342,7 @@ class World:
         return noted
 
     def wait(self, seconds: int) -> None:
-        """Let time pass; a handler that reaches its timeout is killed, as Lambda does it."""
+        """Let time pass. A handler that reaches its timeout is killed, as by Lambda."""
         self.clock += seconds
         for actor in [actor for actor in self.actors if actor.deadline < self.clock]:
             self.kill(actor)
@@ -351,11 +351,11 @@ class World:
                 message.visible_at = self.clock + HIDDEN_S
 
     def somebody(self) -> Actor:
-        """Who goes on next. Some are slow: whole runs of others fit between two of their calls."""
+        """Return the handler to resume next. Some are slow: whole runs of others fit between two of their calls."""
         return self.rng.choices(self.actors, [actor.speed for actor in self.actors])[0]
 
     def advance(self, actor: Actor) -> None:
-        """Let a handler go on to its next storage call."""
+        """Resume a handler until its next storage call."""
         actor.step()
         for error in (actor.error, *self.unexpected):
             if error:
@@ -372,7 +372,7 @@ class World:
     # ── what is still owed ──────────────────────────────────────────────────────────────────────────────────────
 
     def owed(self, version: VersionId) -> str:
-        """Why a wrong entry of this version is no fault yet: what about it is lost, or queued, or in flight."""
+        """Return why a wrong entry of this version is no fault yet: an event about it is lost, queued or in flight."""
         if version in self.lost or version.product in self.lost:
             return "a lost event"
         if any(key.startswith(version.prefix) for key in self.arrivals.subjects()):
@@ -382,25 +382,25 @@ class World:
         return ""
 
     def quiet(self, version: VersionId) -> bool:
-        """Whether the last change of its folder was looked at to the end, and nobody is looking just now."""
+        """Return whether the last change of its folder was fully ingested, and nothing ingests it now."""
         at_work = {key for actor in self.actors for key in actor.keys}
         owed = (key.startswith(version.prefix) for key in self.arrivals.subjects() | at_work)
         return version not in self.lost and not any(owed)
 
     def folded(self) -> bool:
-        """Whether every change of a record was published, and nobody is publishing just now."""
+        """Return whether every change of a record was published, and nothing publishes now."""
         busy = any(actor.name.startswith("publish") for actor in self.actors)
         return not (busy or self.changes.messages or any(isinstance(subject, ProductId) for subject in self.lost))
 
     def settle_down(self) -> None:
-        """No more faults: let everybody finish, let messages come back, until there is nothing left to do."""
+        """Stop all faults and let everybody finish and messages come back until there is nothing left to do."""
         self.rates = CALM
         while self.actors or self.arrivals.messages or self.changes.messages:
             if len(self.actors) < 4 and (batch := self.receive(self.arrivals, 3)):
                 self.start_batch(self.arrivals, batch)
             if len(self.actors) < 6 and (batch := self.receive(self.changes, 3)):
                 self.start_batch(self.changes, batch)
-            if self.actors:  # side by side to the last one: the last race must end well too
+            if self.actors:  # concurrent to the end: the last race must end well too
                 self.advance(self.somebody())
             else:
                 self.clock += 30
@@ -417,7 +417,7 @@ class World:
 
 
 def subject_of(arrival: bool, key: str) -> VersionId | ProductId | None:
-    """What an event about a key makes somebody look at; None for a key that nobody ever looks at."""
+    """Return the subject of an event about a key; None for a key that no handler processes."""
     try:
         return version_of(key) if arrival else product_of_records(key)
     except InvalidUpload:
@@ -425,7 +425,7 @@ def subject_of(arrival: bool, key: str) -> VersionId | ProductId | None:
 
 
 class FaultyStore:
-    """imageserver.storage.port.Store over a World for one handler; every call may fail in each way that S3 can."""
+    """imageserver.storage.port.Store over a World for one handler. Every call may fail in every way of S3."""
 
     def __init__(self, world: World, actor: Actor) -> None:
         self._world = world
@@ -483,7 +483,7 @@ class FaultyStore:
         return found is not None and (key, found.version_id) in self._world.marked
 
     def list(self, prefix: str, after: str = "") -> Iterator[ObjectInfo]:
-        """Each page as the bucket is by then, and each may fail when others have come already."""
+        """Yield each page as the bucket is at that moment. Any page may fail, even after others."""
         page = 1000 if prefix.count("/") == 6 else PAGE
         while True:
             self._before(prefix)
@@ -502,17 +502,17 @@ class FaultyStore:
         yield from (stored.body for stored in reversed(kept[:-1] if found else kept))
 
     def open(self, key: str, etag: str) -> Opened:
-        """Tells the world too, with the record that the handler decided from."""
+        """Open an object, and tell the world the record from which the handler decided."""
         self._before(key)
         found = self._pinned(key, etag)
         self._world.on_open(key, self._records.get(f"versions/{key.rpartition('/')[0]}.json"))
         return Opened(len(found.body), found.content_encoding, self._chunks(key, etag, len(found.body)))
 
     def _chunks(self, key: str, etag: str, size_bytes: int) -> Iterator[bytes]:
-        """Halves; a body that is cut short gives less, and then the error that the port promises.
+        """Yield a body in halves. One that is cut short yields less, and then raises the error that the port promises.
 
-        Ending without one is no fault to inject here: the ranged reader never does (tests/component/test_stream.py and
-        servers/fault_proxy.py cut real bodies), and nobody behind the port counts bytes a second time.
+        A silent end is not injected here: the ranged reader never ends so (tests/component/test_stream.py and
+        servers/fault_proxy.py cut real bodies), and no user of the port counts bytes again.
         """
         half = max(1, size_bytes // 2)
         for start in range(0, size_bytes, half):
@@ -545,19 +545,19 @@ class FaultyStore:
         self._before(key)
         self._actor.speed = usual
         if self._world._happens("conflict"):
-            return None  # 409: somebody else's conditional write was under way, which may have come to nothing
+            return None  # 409: another conditional write was under way, which may have failed
         if not holds(self._world.objects.get(key)):
             return None
         answer = effect()
         if self._world._happens("reply_lost"):
             raise StorageUnavailable(f"timeout for {key}, after the write took effect")
         if self._world._happens("reply_lost_and_sent_again"):
-            return None  # the SDK tries again by itself and meets its own first write: 412
+            return None  # the SDK retries and meets its own first write: 412
         return answer
 
 
 class FaultySqs:
-    """The client of SQS that a run gets. Its calls may be refused, and a run may be killed before each."""
+    """The SQS client of a run. Its calls may be refused, and the run may be killed before each."""
 
     def __init__(self, world: World, actor: Actor) -> None:
         self._world = world
@@ -568,7 +568,7 @@ class FaultySqs:
         self._queue(QueueUrl).send(MessageBody, self._world.clock)
 
     def change_message_visibility_batch(self, *, QueueUrl: str, Entries: list[dict[str, Any]]) -> dict[str, Any]:
-        """Hide messages; what is hidden for HIDDEN_S stays so as long as the run lives."""
+        """Hide messages. Those hidden for HIDDEN_S stay hidden while the run lives."""
         self._before("ChangeMessageVisibilityBatch")
         seconds = {entry["ReceiptHandle"]: entry["VisibilityTimeout"] for entry in Entries}
         for message in self._queue(QueueUrl).messages:
@@ -594,7 +594,7 @@ class FaultySqs:
 
 
 class InTurnPool:
-    """Stands in for ThreadPoolExecutor in a handler, so that a run depends on its seed alone."""
+    """Stands in for ThreadPoolExecutor in a handler, so that a run depends only on its seed."""
 
     def __init__(self, *_: object, **__: object) -> None:
         pass

@@ -1,4 +1,4 @@
-"""A whole server in memory for `scripts/smoke`: S3's PUT, the edge, the API; a fault changes one answer."""
+"""A whole server in memory for `scripts/smoke`: S3's PUT, the edge and the API. A fault changes one answer."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ Change = Callable[[Answer], Answer]
 
 @dataclass
 class Recorder(Store):
-    """A store that notes each call; `refuse` raises in place of some."""
+    """A store that records each call. `refuse` raises in place of some."""
 
     inner: MemoryStore
     calls: list[tuple[str, str]] = field(default_factory=list)
@@ -91,7 +91,7 @@ class Recorder(Store):
 
 @dataclass
 class FakeServer:
-    """`faults`: pattern of "METHOD address" -> what becomes of the answer. `events` sees to what has happened."""
+    """`faults`: pattern of "METHOD address" -> a change of the answer. `events` handles what was uploaded."""
 
     system: System = field(default_factory=System)
     faults: dict[str, Change] = field(default_factory=dict)
@@ -106,7 +106,7 @@ class FakeServer:
         self.recorder = Recorder(self.system.store)
 
     def pause(self, _seconds: float) -> None:
-        """Time passes."""
+        """Let time pass."""
         self.events(self)
 
     def ask(self, url: str, method: str = "GET", headers: Any = None, body: bytes | None = None) -> Answer:
@@ -165,12 +165,12 @@ class FakeServer:
         return json.dumps({"path": version, "status": "listed", "fingerprints": fingerprints}).encode()
 
     def left(self) -> list[str]:
-        """The keys that a smoke test must not leave behind."""
+        """Return the keys that a smoke test must not leave behind."""
         return [key for key in self.system.store.objects if "smoke" in key and not key.startswith("streams/")]
 
 
 class FakeDeployment(Deployment):
-    """A server whose edge writes down what it was told to invalidate."""
+    """A server whose edge records what it is asked to invalidate."""
 
     def invalidate(self, keys: Any) -> None:
         self.session.invalidated.extend(keys)
@@ -184,12 +184,12 @@ def found(fake: FakeServer) -> server.Server:
 
 
 def smoked(*arguments: str, code: int = 0) -> Result:
-    """Run the command; without real clients, since nothing of this server is on the network."""
+    """Run the command without real clients, since this server is not on the network."""
     done = CliRunner().invoke(smoke.main, ["--skip", "lxc", "--skip", "incus", "--wait", "1", *arguments])
     assert done.exit_code == code, (done.output, done.exception)
     return done
 
 
 def steps_of(done: Result) -> dict[str, tuple[str, str]]:
-    """Step -> how it ended, with its detail."""
+    """Return step -> its result and detail."""
     return {step["step"]: (step["result"], step["detail"]) for step in json.loads(done.stdout)["steps"]}

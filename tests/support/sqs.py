@@ -1,4 +1,4 @@
-"""A queue of SQS in memory, with the clock of a test: what a handler asks of it, and what a poller of Lambda does."""
+"""An SQS queue in memory, with the clock of a test, and with Lambda's poller."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ QUEUE_URL = "https://sqs.eu-central-1.amazonaws.com/123456789012/queue"
 
 @dataclass
 class Waiting:
-    """A message; `visible_at` in seconds of the clock, `received` so often."""
+    """A message. `visible_at` is in seconds of the clock, `received` counts its receives."""
 
     id: str
     body: str
@@ -22,9 +22,9 @@ class Waiting:
 
 @dataclass
 class MemoryQueue:
-    """At least once, in any order. A message received `limit` times is a dead letter when it is to be received again.
+    """Delivers at least once, in any order. After `limit` receives, the next attempt makes a message a dead letter.
 
-    `rests` has the seconds for which each message was hidden last, `deleted` those that a handler deleted itself.
+    `rests` has the seconds for which each message was last hidden, `deleted` those that a handler deleted itself.
     """
 
     visibility_s: float = 5400.0
@@ -67,7 +67,7 @@ class MemoryQueue:
         }
 
     def handled(self, event: dict[str, Any], answer: dict[str, Any]) -> None:
-        """What Lambda's poller does after a run: delete what did not fail."""
+        """Delete the messages that did not fail, as Lambda's poller does after a run."""
         failed = {failure["itemIdentifier"] for failure in answer["batchItemFailures"]}
         for record in event["Records"]:
             if record["messageId"] not in failed:

@@ -1,6 +1,6 @@
-"""`scripts/local` as a process, used as a person would.
+"""`scripts/local` as a process, used like a person would.
 
-Nothing here knows how the server works inside. It uploads with `scripts/presign` and `curl`, and looks at what is
+Nothing here knows how the server works inside. It uploads with `scripts/presign` and `curl`, and reads what is
 served over HTTPS.
 """
 
@@ -36,7 +36,7 @@ T = TypeVar("T")
 
 
 def place(name: str, version: str = VERSION, stream: str = "images") -> str:
-    """Prefix of the keys of one version of the product `alpine:<name>:<this architecture>:default`."""
+    """Return the prefix of the keys of one version of the product `alpine:<name>:<this architecture>:default`."""
     return f"{stream}/alpine/{name}/{ARCH}/default/{version}/"
 
 
@@ -61,7 +61,7 @@ class Stack:
         return (self.folder / "stack.log").read_text(errors="replace")
 
     def s3(self) -> Any:
-        """A client of the bucket behind the stack, to damage or to count what is stored."""
+        """Return a client of the stack's bucket, to damage or count stored objects."""
         return boto3.client(
             "s3",
             endpoint_url=self.facts["s3_endpoint"],
@@ -75,7 +75,7 @@ class Stack:
         return str(self.facts["bucket"])
 
     def get(self, path: str) -> tuple[int, bytes]:
-        """Status and body of one GET over HTTPS, with the stack's own authority as the only trusted one."""
+        """Return status and body of one GET over HTTPS, trusting only the stack's own authority."""
         context = ssl.create_default_context(cafile=self.ca_file)
         try:
             with urllib.request.urlopen(f"{self.base_url}/{path}", context=context, timeout=30) as answer:
@@ -84,7 +84,7 @@ class Stack:
             return error.code, error.read()
 
     def catalog(self) -> tuple[bytes, dict[str, bytes]]:
-        """The index and every products document that it names, as served now."""
+        """Return the index and every products document that it names, as served now."""
         status, index = self.get("streams/v1/index.json")
         if status == 404:
             return b'{"index": {}}', {}
@@ -96,7 +96,7 @@ class Stack:
         return index, documents
 
     def presign(self, *keys: str, overwrite: bool = False) -> list[dict[str, Any]]:
-        """One presigned upload for each key, as `scripts/presign --json` describes it."""
+        """Return one presigned upload for each key, as `scripts/presign --json` describes it."""
         options = ["--overwrite"] if overwrite else []
         uploads: list[dict[str, Any]] = json.loads(self.script("presign", "--json", *keys, *options).stdout)
         assert [upload["key"] for upload in uploads] == list(keys)
@@ -108,26 +108,26 @@ class Stack:
         return run(*command, check=check)
 
     def upload(self, prefix: str, files: Mapping[str, Path], overwrite: bool = False) -> None:
-        """PUT each file below `prefix`, in the given order, with the real curl."""
+        """PUT each file below `prefix` in the given order, with the real curl."""
         uploads = self.presign(*(prefix + name for name in files), overwrite=overwrite)
         for file, upload in zip(files.values(), uploads, strict=True):
             put(file, upload)
 
     def shell(self, line: str, folder: Path) -> None:
-        """Run one printed line in `folder`, as somebody who copies it into a terminal does."""
+        """Run one printed line in `folder`, as if copied into a terminal."""
         done = subprocess.run(
             ("sh", "-c", line), cwd=folder, capture_output=True, text=True, check=False, timeout=PATIENCE
         )
         assert done.returncode == 0, f"{line}: exit {done.returncode}\n{done.stdout}{done.stderr}"
 
     def workers(self, *handlers: str) -> list[tuple[int, str]]:
-        """Process number and handler of every worker of this stack that runs one of these handlers."""
+        """Return process number and handler of every worker of this stack that runs one of these handlers."""
         return [
             (pid, word) for pid, words in children(int(self.facts["pid"])).items() for word in words if word in handlers
         ]
 
     def wait_until(self, look: Callable[[], T | None], what: str, patience: float = PATIENCE) -> T:
-        """`wait_for`, which ends at once when the stack does and shows the end of its log when it fails."""
+        """Call `wait_for`. It ends at once if the stack does, and shows the end of its log on failure."""
 
         def look_while_alive() -> T | None:
             assert self.process.poll() is None, f"the stack ended:\n{self.log[-8000:]}"
@@ -139,7 +139,7 @@ class Stack:
             raise AssertionError(f"{error}\n{self.told()}") from error
 
     def told(self) -> str:
-        """The end of what the stack and each function said."""
+        """Return the end of the log of the stack and of each function."""
         logs = [self.folder / "stack.log", *sorted((self.folder / "state").rglob("*.log"))]
         return "\n".join(f"--- {log.name}\n{log.read_text(errors='replace')[-6000:]}" for log in logs)
 
@@ -153,7 +153,7 @@ class Stack:
 
     @contextlib.contextmanager
     def deaf(self) -> Iterator[None]:
-        """Store objects without events, as bit rot or a manual change of the bucket would."""
+        """Store objects without events, like bit rot or a manual change of the bucket."""
         s3 = self.s3()
         wiring = s3.get_bucket_notification_configuration(Bucket=self.bucket)
         wiring.pop("ResponseMetadata", None)
@@ -165,7 +165,7 @@ class Stack:
 
     @contextlib.contextmanager
     def damaged(self, key: str, damage: Callable[[bytes], bytes | None]) -> Iterator[None]:
-        """`key` holds what `damage` makes of it (None: it is gone), and the true bytes again afterwards."""
+        """Replace `key` by what `damage` makes of it (None deletes it), and restore its bytes afterwards."""
         s3 = self.s3()
         whole = s3.get_object(Bucket=self.bucket, Key=key)
         body = whole["Body"].read()
@@ -186,7 +186,7 @@ class Stack:
 
 
 def put(file: Path, upload: Mapping[str, Any]) -> None:
-    """Send a file as `scripts/presign` says, with curl; an AssertionError on any status that is not a success."""
+    """Send a file with curl as `scripts/presign` says; raise AssertionError unless the status is a success."""
     need("curl")
     headers = [word for name, value in upload["headers"].items() for word in ("-H", f"{name}: {value}")]
     run("curl", "--silent", "--show-error", "--fail-with-body", *headers, "-T", file, upload["url"])
@@ -194,9 +194,9 @@ def put(file: Path, upload: Mapping[str, Any]) -> None:
 
 @contextlib.contextmanager
 def local_stack(*options: str, code: Path | None = None, s3_port: int = 0) -> Iterator[Stack]:
-    """`./scripts/local` in a state folder and on a port of its own, ready; stopped whatever happens.
+    """Yield a ready `./scripts/local` with its own state folder and port; always stop it.
 
-    `code` is a copy of the project to run instead of this one, with this one's packages; `s3_port` is where S3 shall
+    `code` is a copy of the project to run instead of this one, with this one's packages; `s3_port` is where S3 must
     listen.
     """
     with short_folder() as folder, (folder / "stack.log").open("wb") as log:

@@ -1,4 +1,4 @@
-"""Real squashfs images of two trees that differ a little, as two builds of one distribution do."""
+"""Real squashfs images of two trees that differ slightly, like two builds of one distribution."""
 
 import random
 import shutil
@@ -15,7 +15,7 @@ _FILES, _FILE_BYTES = 40, 5_000
 
 
 def pair(folder: Path, changed: float = 0.05, size_bytes: int = _FILES * _FILE_BYTES) -> tuple[bytes, bytes]:
-    """Return a squashfs of about this size, and one of the same tree with this share of the files replaced."""
+    """Return a squashfs of about this size, and one of the same tree with this share of its files replaced."""
     tree = folder / "tree"
     for name in range(_FILES):
         _write(tree, name, f"old {name}", size_bytes // _FILES)

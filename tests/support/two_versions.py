@@ -1,4 +1,4 @@
-"""Two listed versions of one product, and what the API says of them."""
+"""Two listed versions of one product, and their status in the API."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def two_versions() -> System:
 
 
 def told(system: System, path: str = PATH) -> VersionStatus:
-    """Return the status of a version that is there."""
+    """Return the status of a version that exists."""
     found = status.look(system.store, DocumentCache(system.store), parse_version(path))
     assert found
     return found

@@ -1,6 +1,6 @@
 """The upload API over an S3 server of choice: the local stack's, or a real one (versitygw).
 
-moto has neither signatures nor expiry; the local stack restates those rules, and a real implementation says
+moto has neither signatures nor expiry. The local stack restates those rules, and a real implementation shows
 whether the restatement is right. Functions run in worker processes as on Lambda, from the wiring of the
 template; nothing is triggered by events here: `ingest` hands over what a queue would.
 """
@@ -57,7 +57,7 @@ class Answer:
 
     @property
     def detail(self) -> str:
-        """The sentence of a problem document."""
+        """Return the sentence of a problem document."""
         assert self.headers["content-type"] == "application/problem+json", self.body
         return str(self.json["detail"])
 
@@ -69,7 +69,7 @@ def send(
     headers: Mapping[str, str] | None = None,
     ca_file: Path | None = None,
 ) -> Answer:
-    """One request with exactly these headers, by curl: it reads an answer that comes before the body has gone out."""
+    """Send one request with exactly these headers by curl, which reads an answer that comes before the body is sent."""
     need("curl")
     with tempfile.TemporaryDirectory() as folder:
         sent, head, got = (Path(folder) / name for name in ("sent", "head", "got"))
@@ -109,13 +109,13 @@ class System:
         caller: str = "local",
         headers: Mapping[str, str] | None = None,
     ) -> Answer:
-        """A request to the API; `body` is sent as JSON unless it is bytes already."""
+        """Send a request to the API. `body` is sent as JSON unless it is bytes."""
         data = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
         about = {"X-Local-Caller": caller, **(headers or {})} if caller else {**(headers or {})}
         return send(method, self.api_url + path, data, about, self.ca_file)
 
     def sign(self, path: str, content: bytes, **more: object) -> dict[str, Any]:
-        """The answer to a request to upload `content`."""
+        """Return the answer to a request to upload `content`."""
         answer = self.ask("POST", "/uploads", {"path": path, "size": len(content), **more})
         assert answer.status == 201, answer.body
         signed: dict[str, Any] = answer.json
@@ -128,7 +128,7 @@ class System:
         assert answer.status == 200, answer.body
 
     def ingest(self, version: str) -> None:
-        """Let digest and publish do what the events of the version would make them do."""
+        """Run digest and publish as the events of the version would."""
         self.invoke("DigestFunction", f"{version}/x")
         self.invoke("PublishFunction", f"versions/{version}.json")
 
@@ -141,7 +141,7 @@ class System:
         assert outcome.result == {"batchItemFailures": []}, self.pool.log_file(function).read_text()[-3000:]
 
     def peak_bytes(self, function: str) -> int:
-        """The most memory that a worker of a function has had."""
+        """Return the peak memory of the workers of a function."""
         peaks = [0]
         for worker in self.pool._idle[function]:
             lines = Path(f"/proc/{worker._process.pid}/status").read_text().splitlines()
@@ -154,7 +154,7 @@ class System:
         return answer.json
 
     def stored(self, path: str) -> bytes | None:
-        """What is in the bucket under a key; None if nothing is."""
+        """Return the object under a key; None if there is none."""
         found = self.s3.list_objects_v2(Bucket=self.bucket, Prefix=path).get("Contents", [])
         if path not in {item["Key"] for item in found}:
             return None
@@ -164,9 +164,9 @@ class System:
 
 @contextlib.contextmanager
 def system(name: str, folder: Path, way: Callable[[int], int] | None = None, **parameters: str) -> Iterator[System]:
-    """The API over `local` (moto behind the local stack's rules) or `versitygw`, on ports of its own.
+    """Yield the API over `local` (moto behind the local stack's rules) or `versitygw`, on its own ports.
 
-    `way` makes a detour to the S3 server on a port, and answers the port that everybody then uses.
+    `way` puts a proxy before the S3 server on a port, and returns the port that everybody then uses.
     """
     folder.mkdir(parents=True, exist_ok=True)
     port = free_port(0)
@@ -187,12 +187,12 @@ def system(name: str, folder: Path, way: Callable[[int], int] | None = None, **p
 
 
 def s3_server(name: str, port: int, folder: Path) -> contextlib.AbstractContextManager[None]:
-    """The S3 server of a name, as in `system`, on a port."""
+    """Yield the S3 server of a name, as in `system`, on a port."""
     return _local_s3(port, folder) if name == "local" else _versitygw(port, folder)
 
 
 def s3_client(endpoint: str) -> Any:
-    """A client for the S3 server at an address."""
+    """Return a client for the S3 server at an address."""
     return boto3.client(
         "s3", endpoint_url=endpoint, region_name=REGION, aws_access_key_id=ACCESS_KEY,
         aws_secret_access_key=SECRET_KEY,
@@ -201,7 +201,7 @@ def s3_client(endpoint: str) -> Any:
 
 
 def sqs_client(endpoint: str) -> Any:
-    """A client for the queues that moto plays beside S3, at the same address."""
+    """Return a client for moto's queues, which have the same address as its S3."""
     return boto3.client(
         "sqs", endpoint_url=endpoint, region_name=REGION, aws_access_key_id=ACCESS_KEY,
         aws_secret_access_key=SECRET_KEY,
@@ -224,7 +224,7 @@ def _api(wiring: Wiring, pool: Pool, folder: Path) -> Iterator[tuple[str, Path]]
 
 
 def _fail(_function: str, _error: str) -> None:
-    """The answer says 500; the test that did not expect it fails by that."""
+    """Do nothing: the answer is 500, which fails any test that does not expect it."""
 
 
 @contextlib.contextmanager
@@ -238,7 +238,7 @@ def _local_s3(port: int, folder: Path) -> Iterator[None]:
 
 
 def versitygw() -> str | None:
-    """The program of a real S3 server, if this machine has it."""
+    """Return the program of a real S3 server, if this machine has it."""
     return shutil.which(REAL_S3)
 
 
@@ -277,6 +277,6 @@ def sha256(content: bytes) -> str:
 
 
 def completion(etags: Mapping[int, str]) -> bytes:
-    """The body that completes a multipart upload of these parts."""
+    """Return the body that completes a multipart upload of these parts."""
     parts = "".join(f"<Part><PartNumber>{n}</PartNumber><ETag>{e}</ETag></Part>" for n, e in sorted(etags.items()))
     return f"<CompleteMultipartUpload>{parts}</CompleteMultipartUpload>".encode()

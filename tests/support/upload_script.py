@@ -1,4 +1,4 @@
-"""Runs `scripts/upload`, and the files and the API that it is given."""
+"""Runs `scripts/upload`, with files and an API for it."""
 
 from __future__ import annotations
 

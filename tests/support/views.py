@@ -1,4 +1,4 @@
-"""Views for tests: each with a secret of its own that is easy to make again."""
+"""Views for tests, each with its own reproducible secret."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def view(name: str = "staging", streams: tuple[str, ...] = ("images-staging",), 
 
 
 def private(name: str = "staging", streams: tuple[str, ...] = ("images-staging",), **more: Any) -> View:
-    """Return a private view with streams of its own."""
+    """Return a private view with private streams."""
     return view(name, streams, is_private=True, private_streams=streams, **more)
 
 

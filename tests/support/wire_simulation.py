@@ -1,8 +1,8 @@
-"""A second world for random runs, which shares nothing with `simulation.py`: AWS as its wire shows it.
+"""A second world for random runs, at the level of AWS's protocols. It shares nothing with `simulation.py`.
 
-The deployed handlers use their real adapters over clients that stand where boto3's do. Below those are a bucket with
-versions and delete markers, whose dates are whole seconds; an SDK that sends a request again when its answer is lost,
-also deletes; queues with visibility and dead letters; an edge that caches whatever anybody asks it for; and hosts whose
+The deployed handlers use their real adapters with stand-ins for boto3's clients. Below those are a bucket with
+versions and delete markers, whose dates are whole seconds; an SDK that repeats a request whose answer is lost,
+including deletes; queues with visibility and dead letters; an edge that caches every request; and hosts whose
 clocks are hours apart. Time is that of the bucket, in seconds, and only the driver lets it pass.
 """
 
@@ -41,7 +41,7 @@ LISTED_TAG: Final = {"listed": "true"}
 
 
 class Gone(BaseException):
-    """The host is gone; nothing that its code would still do has an effect."""
+    """The host is gone. Nothing that its code still does has an effect."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Weather:
     """How likely each fault is: for one request, one event, or one step of a run."""
 
     refused: float = 0.01  # 503 before anything was done
-    lost: float = 0.03  # done, and the answer never came
+    lost: float = 0.03  # done, but the answer was lost
     conflict: float = 0.02  # 409 to a conditional write
     denied: float = 0.002
     doubled: float = 0.1
@@ -74,7 +74,7 @@ class Generation:
 
     @property
     def date(self) -> datetime:
-        """When it came, as S3 tells it."""
+        """Return its date as S3 reports it."""
         return START + timedelta(seconds=int(self.modified))
 
 
@@ -111,7 +111,7 @@ class Invalidation:
 
 
 class Run:
-    """Code on a host, in a thread that moves from one request to the next when the driver says so."""
+    """Code on a host, in a thread that the driver resumes from one request to the next."""
 
     def __init__(self, world: World, title: str, ends: float, job: Callable[[Run], None]) -> None:
         self.world, self.title, self.ends = world, title, ends
@@ -124,12 +124,12 @@ class Run:
         threading.Thread(target=self._main, daemon=True).start()
 
     def go(self) -> None:
-        """Let it go on until its next request."""
+        """Resume it until its next request."""
         self._turn.release()
         self._back.acquire()
 
     def wait(self) -> None:
-        """Called by its own code, before each request and while it rests."""
+        """Wait; its own code calls this before each request and while it sleeps."""
         if not self.killed:
             self._back.release()
             self._turn.acquire()
@@ -211,7 +211,7 @@ class World:
         self._tell(key)
 
     def _tell(self, key: str) -> None:
-        """Send the event of a change, as far as events go."""
+        """Send the event of a change, unless it gets lost."""
         queue = self.arrivals if key.startswith("images") else self.changes if key.startswith("versions/") else None
         if queue is None or self.happens("dropped"):
             return
@@ -249,7 +249,7 @@ class World:
         return run
 
     def deliver(self, queue: Queue) -> bool:
-        """Have a function handle a batch; False when no message is due."""
+        """Start a function on a batch; return False if no message is due."""
         batch = self.receive(queue)
         if not batch:
             return False
@@ -266,7 +266,7 @@ class World:
         return True
 
     def invoke(self, run: Run, function: str, event: Mapping[str, Any]) -> Any:
-        """Call a function on the host of a run; its answer."""
+        """Call a function on the host of a run and return its answer."""
         from imageserver.storage.presigned import S3Uploads
 
         more = {"publish": {"cloudfront_client": lambda: EdgeClient(run)}}
@@ -278,7 +278,7 @@ class World:
         )
 
     def step(self, run: Run) -> None:
-        """Let a run go on; one that has had its time is killed, as Lambda does it."""
+        """Resume a run. One that is past its timeout is killed, as by Lambda."""
         if run.ends <= self.now or self.happens("killed"):
             run.killed = True
             self.counted["killed or timed out"] += 1
@@ -302,7 +302,7 @@ class World:
     # ── the edge ────────────────────────────────────────────────────────────────────────────────────────────────
 
     def fetch(self, key: str) -> tuple[int, bytes]:
-        """What anybody gets who asks the edge; it remembers every answer for as long as that says."""
+        """Return the edge's answer, which it caches for the lifetime in the answer."""
         held = self.edge.get(key)
         if held is None or held.until <= self.now:
             found = self.current(key)
@@ -333,7 +333,7 @@ def refusal(code: str, operation: str) -> ClientError:
 
 
 class _Client:
-    """What all clients do: send a request, and send it again when no answer comes."""
+    """What all clients share: send a request, and repeat it if no answer comes."""
 
     def __init__(self, run: Run) -> None:
         self.run, self.world = run, run.world
@@ -462,7 +462,7 @@ class S3Client(_Client):
 
 
 class _Pages:
-    """Pages of a few keys, each as the bucket is when it is asked for."""
+    """Pages of a few keys, each as the bucket is when requested."""
 
     def __init__(self, client: S3Client, operation: str) -> None:
         self._client = client
@@ -522,7 +522,7 @@ class SqsClient(_Client):
         return self.ask("DeleteMessageBatch", effect)
 
     def _hold(self, message: Message, holds: bool) -> None:
-        """The thread of a process that renews what it holds is `pass_time` here."""
+        """Replace the thread that renews held messages, which is `pass_time` here."""
         self.run.held.pop(message.name, None)
         if holds:
             self.run.held[message.name] = message
@@ -532,7 +532,7 @@ class SqsClient(_Client):
 
 
 class EdgeClient(_Client):
-    """boto3's client for CloudFront. A reference that was used before gives back the invalidation that it made."""
+    """boto3's client for CloudFront. A reference that was used before returns its earlier invalidation."""
 
     def create_invalidation(self, *, DistributionId: str, InvalidationBatch: Any) -> Any:
         name = InvalidationBatch["CallerReference"]

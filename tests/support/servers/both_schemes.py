@@ -1,6 +1,6 @@
-"""A server that answers http and https on one port, as CloudFront does on two, and notes every request.
+"""A server that answers http and https on one port, as CloudFront does on two, and records every request.
 
-Clients try each file over http on the port of their remote first. Over https it passes on to a server behind it; over
+Clients first try each file over http on the port of their remote. Over https this server forwards to another; over
 http it redirects, or refuses as a behaviour with `https-only` does.
 """
 
@@ -25,7 +25,7 @@ _TLS: int = 0x16
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """One request: `clear` came over http."""
+    """One request. `clear` is true if it came over http."""
 
     clear: bool
     path: str
@@ -35,7 +35,7 @@ class Seen:
 
 @dataclass
 class BothSchemes:
-    """What was asked; `refuses` says whether http is refused (403) rather than redirected."""
+    """The requests so far. `refuses` says whether http is refused (403) rather than redirected."""
 
     address: str
     ca_file: Path
@@ -51,7 +51,7 @@ class BothSchemes:
 
 
 def outside_address() -> str:
-    """Return an address of this machine that is not loopback, which no client takes through a proxy; "" for none."""
+    """Return an address of this machine other than loopback, which no client reaches through a proxy; "" for none."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe, contextlib.suppress(OSError):
         probe.connect(("198.51.100.1", 9))  # no packet is sent
         return str(probe.getsockname()[0])
@@ -60,7 +60,7 @@ def outside_address() -> str:
 
 @contextlib.contextmanager
 def both_schemes(host: str, behind: str, behind_ca: str, folder: Path) -> Iterator[BothSchemes]:
-    """Serve `behind` (https://…) at a free port of `host`."""
+    """Yield a server in front of `behind` (https://…) at a free port of `host`."""
     authority = trustme.CA(key_type=trustme.KeyType.ECDSA)
     ca_file = folder / "both-schemes.pem"
     authority.cert_pem.write_to_path(str(ca_file))
@@ -90,7 +90,7 @@ class _Server(ThreadingHTTPServer):
         self.trust: ssl.SSLContext
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """Say nothing: a client that goes away is no event."""
+        """Print nothing: a client that disconnects is normal."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -113,7 +113,7 @@ class _Handler(BaseHTTPRequestHandler):
     do_HEAD = do_GET
 
     def do_CONNECT(self) -> None:
-        """Let a daemon through to here, and nowhere else: it is given this as its proxy for https."""
+        """Connect a daemon only to this server, which is configured as its proxy for https."""
         if self.path != self.server.both.address:
             self.send_error(403, f"there is no way to {self.path}")
             return
@@ -125,7 +125,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.is_clear, self.close_connection = False, False
 
     def log_message(self, format: str, *args: object) -> None:
-        """Say nothing on the terminal."""
+        """Print nothing."""
 
     def _note(self, status: int) -> None:
         login = self.headers.get("Authorization", "")

@@ -1,4 +1,4 @@
-"""A name that points at one of several servers, as a DNS record does: connections are passed on byte for byte."""
+"""A name that points at one of several servers, like a DNS record. Connections are passed on byte for byte."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ _CHUNK = 1 << 16
 
 @dataclass
 class Name:
-    """One address of which `target`, a port of this machine, is what stands behind it now."""
+    """One address. `target` is the port of this machine that it leads to now."""
 
     port: int
     target: int
 
     @property
     def base_url(self) -> str:
-        """The address that users have as their remote."""
+        """Return the address that users have as their remote."""
         return f"https://localhost:{self.port}"
 
     def point_at(self, base_url: str) -> None:
-        """Fail over: what the DNS record says from now on."""
+        """Fail over: change the DNS record."""
         self.target = urlsplit(base_url).port or 443
 
 
 @contextmanager
 def one_name(base_url: str) -> Iterator[Name]:
-    """An address that leads to the server with this one, until it is pointed at another."""
+    """Yield an address that leads to the server at this one until it is pointed at another."""
     listener = socket.create_server(("127.0.0.1", 0))
     name = Name(listener.getsockname()[1], 0)
     name.point_at(base_url)

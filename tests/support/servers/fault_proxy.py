@@ -1,6 +1,6 @@
-"""A wire to S3 and SQS on which everything goes wrong that can: functions take this proxy for the service.
+"""A connection to S3 and SQS with every possible fault. Functions take this proxy for the service.
 
-What a fault is called, and what it does to one request:
+The name of each fault, and what it does to one request:
 
 before the service sees it: `503`, `500`, `409`, `403` are answered, `cut` closes the connection;
 after it took effect: `500 after`, `reply lost` (the connection closes without an answer), `late` (the same, when the
@@ -35,7 +35,7 @@ RATES: Mapping[str, float] = {
     "body cut": 0.03,  # of reads
 }
 LATE_S = 6.0
-"""Longer than a function may run that is started with a timeout of five seconds."""
+"""Longer than a function with a timeout of five seconds may run."""
 _ERRORS = {
     "503": ("SlowDown", 503),
     "500": ("InternalError", 500),
@@ -47,7 +47,7 @@ _ERRORS = {
 
 @dataclass
 class Wire:
-    """The proxy. `injected` counts faults; without `rates` nothing goes wrong."""
+    """The proxy. `injected` counts faults. Without `rates` there are none."""
 
     url: str
     target: str
@@ -58,7 +58,7 @@ class Wire:
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def fault(self, method: str, conditional: bool) -> str:
-        """Return what goes wrong with one request, or nothing."""
+        """Return the fault for one request, or an empty text."""
         with self.lock:
             self.requests += 1
             for fault, rate in self.rates.items():
@@ -73,7 +73,7 @@ class Wire:
 
 @contextmanager
 def faulty_wire(port: int, target: str, seed: int) -> Iterator[Wire]:
-    """Serve on `port`; `target` is the address of the service, which need not be there yet."""
+    """Serve on `port`. `target` is the address of the service, which need not run yet."""
     wire = Wire(f"http://127.0.0.1:{port}", target, random.Random(seed))
     with served(type("Handler", (_Handler,), {"wire": wire}), port):
         yield wire
@@ -84,7 +84,7 @@ class _Handler(BaseHTTPRequestHandler):
     wire: Wire
 
     def log_message(self, *_: object) -> None:
-        """Quiet."""
+        """Print nothing."""
 
     def _forward(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
@@ -100,7 +100,7 @@ class _Handler(BaseHTTPRequestHandler):
     do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = _forward
 
     def _asked(self, body: bytes) -> tuple[http.client.HTTPResponse, bytes]:
-        """The service's own answer. The Host stays as it was sent: signatures cover it."""
+        """Return the service's own answer. The Host header is kept, since signatures cover it."""
         connection = http.client.HTTPConnection(urlsplit(self.wire.target).netloc, timeout=60)
         try:
             connection.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)

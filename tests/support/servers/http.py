@@ -15,14 +15,14 @@ class _Server(ThreadingHTTPServer):
     daemon_threads = True
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that hung up is what many of these tests are about; anything else is told."""
+        """Ignore a client that hung up, which many tests do on purpose; report anything else."""
         if not isinstance(sys.exception(), ConnectionError):
             super().handle_error(request, client_address)
 
 
 @contextmanager
 def served(handler: type[BaseHTTPRequestHandler], port: int = 0, tls: ssl.SSLContext | None = None) -> Iterator[int]:
-    """Serve on loopback, on a free port if none is named, over TLS with a context; gives the port."""
+    """Serve on loopback, on a free port by default, over TLS with a context; yield the port."""
     server = _Server(("127.0.0.1", port), handler)
     if tls:
         server.socket = tls.wrap_socket(server.socket, server_side=True)

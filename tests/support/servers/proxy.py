@@ -1,4 +1,4 @@
-"""A proxy of a company network: every host name leads to this machine, and a login may be wanted."""
+"""A proxy of a company network: every host name leads to this machine, and it may require a login."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.support.servers.http import served
 
 @contextmanager
 def proxy(port: int, login: str = "", allowed: str = "") -> Iterator[tuple[str, list[str]]]:
-    """Run a proxy to the server on `port`; gives its address, and what it was asked for as `METHOD host`.
+    """Run a proxy to the server on `port`; yield its address, and its requests as `METHOD host`.
 
     With `login` (`user:password`) it answers 407 without it; with `allowed` it answers 403 for other hosts.
     """
@@ -64,7 +64,7 @@ def proxy(port: int, login: str = "", allowed: str = "") -> Iterator[tuple[str, 
         do_POST = do_PUT = do_GET
 
         def log_message(self, *_: object) -> None:
-            """Quiet."""
+            """Print nothing."""
 
     with served(Proxy) as own:
         yield f"127.0.0.1:{own}", seen

@@ -1,4 +1,4 @@
-"""One object behind ranged, conditional GETs, with faults on demand; for tests of the reader."""
+"""One object served by ranged, conditional GETs, with faults on demand, for tests of the reader."""
 
 import re
 import threading
@@ -14,7 +14,7 @@ ETAG = '"5f0c5e7b9d1a4c3e8b2f6a7d9e0c1b2a"'
 
 @dataclass
 class Fault:
-    """What happens to one request: a status, a body cut after some bytes, a header that says something else."""
+    """What happens to one request: a status, a body cut after some bytes, a wrong header."""
 
     status: int = 206
     cut_after: int | None = None
@@ -24,7 +24,7 @@ class Fault:
 
 @dataclass
 class ObjectServer:
-    """`requests` are the ranges asked for; requests from byte `faults_from` on take the faults in order."""
+    """`requests` are the requested ranges. Requests from byte `faults_from` on take the faults in order."""
 
     content: bytes
     url: str = ""
@@ -42,7 +42,7 @@ class ObjectServer:
 
 @contextmanager
 def serving(content: bytes) -> Iterator[ObjectServer]:
-    """A server of `content` on a port of its own, with the presigning half of an S3 client."""
+    """Yield a server of `content` on its own port, with the presigning half of an S3 client."""
     source = ObjectServer(content)
     with served(type("Handler", (_Handler,), {"served": source})) as port:
         source.url = f"http://127.0.0.1:{port}"
@@ -61,7 +61,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.served.open_connections -= 1
 
     def log_message(self, *_: object) -> None:
-        """Quiet."""
+        """Print nothing."""
 
     def do_GET(self) -> None:
         served = self.served
@@ -70,7 +70,7 @@ class _Handler(BaseHTTPRequestHandler):
         first, last = int(wanted[1]), int(wanted[2])
         served.requests.append((first, last))
         fault = served.faults.pop(0) if served.faults and first >= served.faults_from else Fault()
-        body = memoryview(served.content)[first : last + 1]  # no copy: tests measure the reader's memory beside it
+        body = memoryview(served.content)[first : last + 1]  # no copy: tests measure the memory of this process
         status = 412 if self.headers["If-Match"] != served.etag else fault.status
         if status >= 400:
             body = memoryview(b"<Error/>")

@@ -21,7 +21,7 @@ REGION = "us-east-1"
 
 @dataclass
 class S3Server:
-    """One versioned bucket, whose events under `images` go to the queue `arrivals`; `told` is what a watcher hears."""
+    """One versioned bucket. Its events under `images` go to the queue `arrivals`; `told` has those of a watcher."""
 
     endpoint: str
     arrivals_url: str = ""
@@ -30,18 +30,18 @@ class S3Server:
     def client(self, service: str) -> Any:
         config = Config(signature_version="s3v4", s3={"addressing_style": "path"}) if service == "s3" else Config()
         session = boto3.Session(ACCESS_KEY, SECRET_KEY, region_name=REGION)
-        # The name of the service is known at run time only.
+        # The name of the service is known only at run time.
         return session.client(service, endpoint_url=self.endpoint, config=config)  # type: ignore[call-overload]
 
     def make_queue(self, name: str, **attributes: str) -> tuple[str, str]:
-        """URL and ARN of a new queue."""
+        """Make a queue; return its URL and ARN."""
         sqs = self.client("sqs")
         url = sqs.create_queue(QueueName=name, Attributes=attributes)["QueueUrl"]
         arn = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
         return url, arn
 
     def events(self) -> list[dict[str, Any]]:
-        """The records of all S3 events that wait in `arrivals`, which is empty afterwards."""
+        """Return the records of all S3 events in `arrivals`, and empty the queue."""
         sqs, records = self.client("sqs"), []
         while messages := sqs.receive_message(QueueUrl=self.arrivals_url, MaxNumberOfMessages=10).get("Messages"):
             for message in messages:
@@ -52,7 +52,7 @@ class S3Server:
 
 @contextlib.contextmanager
 def running_s3(folder: Path) -> Iterator[S3Server]:
-    """A fresh server; `folder` takes its log."""
+    """Yield a fresh server. `folder` gets its log."""
     process = S3Process(free_port(0), folder / "s3.log")
     try:
         process.wait_until_ready()
@@ -85,7 +85,7 @@ def empty(s3: Any, *buckets: str) -> None:
 
 
 def at_once(number: int, work: Any) -> list[Any]:
-    """The results of `work(0)` … `work(number - 1)`, started at the same moment in threads."""
+    """Return the results of `work(0)` … `work(number - 1)`, started in threads at the same moment."""
     gate, results = threading.Barrier(number), [None] * number
 
     def run(index: int) -> None:

@@ -1,4 +1,4 @@
-"""Another image server, as a mirror meets it: files behind ranges and ETags, with faults on demand."""
+"""Another image server as a mirror sees it: files with ranges and ETags, and faults on demand."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.support.servers.http import served
 class Fault:
     """What happens to one request: another status and headers, a body cut after some bytes, a pause before it.
 
-    With `ignore_if_range` a range is served whatever its pin says; `unpaced` comes at once, whatever the server's pace.
+    With `ignore_if_range` a range is served whatever If-Range says. `unpaced` is served at once, whatever the rate.
     """
 
     status: int = 0
@@ -34,7 +34,7 @@ class Fault:
 
 @dataclass
 class Asked:
-    """One request as it arrived, its path without escapes taken out."""
+    """One request as it arrived, its path still escaped."""
 
     path: str
     headers: dict[str, str]
@@ -46,10 +46,10 @@ class Asked:
 
 @dataclass
 class UpstreamServer:
-    """`files` by their path below the server's address; `faults` are taken in order by the requests of a path.
+    """`files` by path below the server's address. The requests of a path take its `faults` in order.
 
-    `bytes_sent` counts the bytes of bodies by path. Without `ranges`, `etags`, `dates` or `lengths` the server does not
-    know them; `encoded` compresses what is asked for with `Accept-Encoding: gzip`. `bytes_per_s` is the pace of each
+    `bytes_sent` counts the bytes of bodies by path. Without `ranges`, `etags`, `dates` or `lengths` the server has
+    none. `encoded` compresses answers to requests with `Accept-Encoding: gzip`. `bytes_per_s` is the rate of each
     answer.
     """
 
@@ -71,7 +71,7 @@ class UpstreamServer:
 
     @property
     def address(self) -> str:
-        """The address that a mirror follows."""
+        """Return the address that a mirror follows."""
         return f"{self.url}/"
 
     def etag(self, path: str) -> str:
@@ -91,7 +91,7 @@ class UpstreamServer:
 
 @contextmanager
 def upstream(files: Mapping[str, bytes] | None = None, tls: ssl.SSLContext | None = None) -> Iterator[UpstreamServer]:
-    """A server of these files on a port of its own, over TLS with a context."""
+    """Yield a server of these files on its own port, over TLS with a context."""
     server = UpstreamServer(dict(files or {}))
     with served(type("Handler", (_Handler,), {"served": server}), tls=tls) as port:
         server.url = f"{'https' if tls else 'http'}://127.0.0.1:{port}"
@@ -113,7 +113,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.served.connections -= 1
 
     def log_message(self, *_: object) -> None:
-        """Quiet."""
+        """Print nothing."""
 
     def do_GET(self) -> None:
         path = unquote(self.path).lstrip("/")
