@@ -1,4 +1,4 @@
-"""How scripts find region and credentials: the same in each, whatever the user has set."""
+"""How scripts find region and credentials: the same way in each, whatever the user has set."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ region = eu-west-1
 
 @pytest.fixture(autouse=True)
 def _nothing_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """No variable of AWS but the files, and a home that is empty."""
+    """Set no AWS variables except the files, and an empty home."""
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_DEFAULT_REGION", "AWS_REGION"):
         monkeypatch.delenv(name)
     config = tmp_path / "config"
@@ -115,7 +115,7 @@ def test_every_script_names_a_missing_profile(
 
 
 def nobody(method: str, host: str, path: str) -> Exception:
-    """No network at all."""
+    """Cut off the network."""
     return boto.EndpointConnectionError(endpoint_url=f"https://{host}{path}")
 
 
@@ -135,7 +135,7 @@ def run(line: str, *more: str) -> Result:
 
 
 def bucket_in(region: str, key_status: int = 404) -> Any:
-    """S3 with one bucket, which answers only in its own region, and says to everybody which that is."""
+    """Answer like S3 with one bucket, which answers only in its own region and names that region to everybody."""
 
     def answer(method: str, host: str, path: str) -> Answer:
         here = {"x-amz-bucket-region": region}
@@ -144,7 +144,7 @@ def bucket_in(region: str, key_status: int = 404) -> Any:
         if f".{region}." not in host:
             return Answer(301, here) if method == "HEAD" else s3_error(301, "PermanentRedirect", **here)
         if path in ("/", "/mine"):
-            return Answer(403, here)  # to somebody who may not list it
+            return Answer(403, here)  # to a caller who may not list it
         return Answer(key_status, here)
 
     return answer
@@ -155,7 +155,7 @@ def bucket_in(region: str, key_status: int = 404) -> Any:
 def test_a_url_is_signed_for_the_region_of_the_bucket_whatever_the_environment_sets(
     variables: dict[str, str], region: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Wherever the bucket lives, a redirect would not keep the signature."""
+    """A redirect to the bucket's region would not keep the signature."""
     put(monkeypatch, {**KEYS, **variables, "AWS_PROFILE": "bare"})
     wired(monkeypatch, bucket_in(region))
     done = run("presign", "--json")
@@ -200,7 +200,7 @@ def test_an_unreachable_bucket_is_not_reported_as_a_fault_of_region_or_credentia
 
 @pytest.mark.parametrize("line", ["presign", "admin bucket", "bench"])
 def test_a_bucket_without_a_region_names_the_variable_to_set(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As stores do that speak S3 and have no regions."""
+    """Like S3-compatible stores without regions."""
     put(monkeypatch, {**KEYS, "AWS_PROFILE": "bare"})
     wired(monkeypatch, lambda *_: Answer(200))
     done = run(line)
@@ -229,7 +229,7 @@ def test_without_a_region_a_stack_cannot_be_found(monkeypatch: pytest.MonkeyPatc
 
 
 def refusing(code: str, status: int) -> Any:
-    """AWS that refuses everything for this reason; S3 keeps it from a HEAD."""
+    """Answer like an AWS that refuses everything for this reason, which S3 omits from the answer to a HEAD."""
 
     def answer(method: str, host: str, _path: str) -> Answer:
         here = {"x-amz-bucket-region": "eu-central-1"}
@@ -367,7 +367,7 @@ def test_the_bench_reads_in_the_region_of_the_bucket(monkeypatch: pytest.MonkeyP
 
 
 def test_the_wire_answers_as_s3_does(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Else these tests would prove nothing."""
+    """Otherwise these tests would prove nothing."""
     wire: Wire = wired(monkeypatch, bucket_in("eu-central-1"))
     client = local_session("AK", "SK", "us-west-2").client("s3")
     with pytest.raises(ClientError) as refused:

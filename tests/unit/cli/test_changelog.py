@@ -1,4 +1,4 @@
-"""The changelog: each fragment is rendered, and a release is made only of what belongs together."""
+"""The changelog: each fragment is rendered, and a release is made only from matching parts."""
 
 import re
 import shutil
@@ -43,7 +43,7 @@ def test_every_fragment_is_in_the_notes_of_the_next_release() -> None:
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    """A project as it is before its release 1.2.0, with two changes."""
+    """Return a project before its release 1.2.0, with two changes."""
     text = (PROJECT / "pyproject.toml").read_text()
     (tmp_path / "pyproject.toml").write_text(re.sub(r'^version = ".*"$', 'version = "1.2.0"', text, flags=re.MULTILINE))
     (tmp_path / "CHANGELOG.md").write_text("# Changelog\n\n<!-- releases -->\n\n## 1.1.0 (2026-10-01)\n\n- Old.\n")

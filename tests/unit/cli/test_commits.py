@@ -1,4 +1,4 @@
-"""Subjects of commits: short, without paths, checked by the hook and for each push."""
+"""Subjects of commits: short, without paths, checked by the hook and on each push."""
 
 import subprocess
 import sys
@@ -55,7 +55,7 @@ def test_the_hook_reads_the_first_line_that_is_not_a_comment(tmp_path: Path, mes
 
 @pytest.fixture
 def clone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A repository with four commits; the first and the third have a bad subject."""
+    """Return a repository with four commits. The first and the third have a bad subject."""
     monkeypatch.chdir(tmp_path)
     identity = ["-c", "user.name=t", "-c", "user.email=t@example.org", "-c", "commit.gpgsign=false"]
     subprocess.run(["git", "init", "-q"], check=True)

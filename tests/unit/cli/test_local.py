@@ -1,4 +1,4 @@
-"""What `scripts/local` prints to be typed next."""
+"""The commands that `scripts/local` prints as next steps."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,7 +16,7 @@ URL = "https://localhost:8443"
 
 
 def printed(sample: bool = True, **parameters: str) -> list[str]:
-    """The lines that are printed, without the spaces in front."""
+    """Return the printed lines without leading spaces."""
     local: Any = SimpleNamespace(
         stack=Stack(URL, "/s/ca.pem", "http://x", "b", "us-east-1", 1, f"{URL}/api", "AK", "SK")
     )

@@ -23,7 +23,7 @@ ROOT = "images/ubuntu/xenial/amd64/default/20261123_10:00/rootfs.squashfs"
 
 @pytest.fixture
 def stack(tmp_path: Path) -> Iterator[Stack]:
-    """stack.json of a stack that is said to run in this process; nobody answers at its endpoint."""
+    """Write the stack.json of a stack that seems to run in this process; its endpoint does not answer."""
     running = Stack(
         "https://localhost:1", "ca.pem", "http://127.0.0.1:9", "b", "us-east-1", os.getpid(), "", "AK", "SK"
     )

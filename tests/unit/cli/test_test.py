@@ -13,7 +13,7 @@ from tests.support import PROJECT
 
 
 def test_help_needs_no_packages(tmp_path: Path) -> None:
-    """No packages, no checks: a bare Python says it."""
+    """A bare Python without packages prints it."""
     script = PROJECT / "scripts/test"
     for option in ("-h", "--help"):
         done = subprocess.run(
@@ -29,7 +29,7 @@ def test_help_needs_no_packages(tmp_path: Path) -> None:
 
 
 def test_a_read_only_clone_is_tested_without_writing_to_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """ruff, mypy, pytest and hypothesis each keep a cache, by default in the folder that they are run in."""
+    """ruff, mypy, pytest and hypothesis each keep a cache, by default in the current folder."""
     told: list[dict[str, str]] = []
 
     def run(command: list[str], env: dict[str, str], **_: object) -> subprocess.CompletedProcess[str]:

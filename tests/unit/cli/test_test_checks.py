@@ -1,4 +1,4 @@
-"""The checks of `scripts/test`, the hooks and the workflows: one list of commands, run everywhere by its names."""
+"""The checks of `scripts/test`, the hooks and the workflows: one list of commands, run by name everywhere."""
 
 import re
 import subprocess
@@ -17,7 +17,7 @@ CHECKS = command.checks(ROOT)
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    """A project with one file of each kind that a check looks for."""
+    """Return a project with one file of each kind that a check looks for."""
     for name, text in {
         "scripts/upload": "#!/bin/sh\necho\n",
         "scripts/local": "#!/usr/bin/env python3\n",
@@ -137,7 +137,7 @@ def test_updates_are_configured_wherever_something_is_pinned() -> None:
     "source", sorted((ROOT / "infra" / "gates" / "locks").glob("*.in")), ids=lambda path: path.name
 )
 def test_a_lock_of_the_gates_states_the_command_that_makes_it(source: Path) -> None:
-    """Dependabot makes it again with the command in its header."""
+    """Dependabot remakes it with the command in its header."""
     lines = source.with_suffix(".txt").read_text().splitlines()
     assert re.match(
         rf"#    uv pip compile --universal --python-version 3\.1[13] --generate-hashes {source.name} -o \S+$", lines[1]

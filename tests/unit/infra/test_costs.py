@@ -1,4 +1,4 @@
-"""The bill counts what the code does and what the template says. That its tables are up to date: test_generated.py."""
+"""The bill counts what the code does and what the template has. test_generated.py checks that its tables are fresh."""
 
 import subprocess
 import sys
@@ -39,7 +39,7 @@ def upload(system: System, path: str) -> None:
 
 @pytest.fixture
 def system() -> System:
-    """A server with one version fewer in the middle product; nothing of its making is counted."""
+    """Return a server with one version fewer in the middle product. Its set-up is not counted."""
     system = System()
     for product in PRODUCTS:
         for day in range(1, VERSIONS + (product != PRODUCT)):
@@ -50,7 +50,7 @@ def system() -> System:
 
 
 def counted(system: System) -> tuple[int, int, int]:
-    """Writes, listings and reads since the last time."""
+    """Return the writes, listings and reads since the last time."""
     calls = Counter(method for method, _ in system.store.log)
     system.store.log.clear()
     # One sum for each of the three kinds.

@@ -1,4 +1,4 @@
-"""The boundaries that import-linter cannot express, and that each of its contracts notices what breaks it.
+"""Boundaries that import-linter cannot express, and that each of its contracts notices a breach.
 
 The contracts themselves are in pyproject.toml; `./scripts/test --lint import-linter` checks them.
 """
@@ -44,7 +44,7 @@ BREACHES = {
     "no-wiring": [("scripts/cli/admin/deployment.py", "from imageserver.handlers import publish")],
     "stand-in": [("infra/local_stack/s3.py", "from imageserver.format import keys")],
 }
-"""Sources, each with a line that the contract must notice in it, by the contract's id. A new source is created."""
+"""By contract id: sources, each with a line that the contract must notice in it. A missing source is created."""
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +80,7 @@ def test_every_contract_has_a_breach_here() -> None:
 
 
 def test_no_handler_escapes_the_contract_of_handlers() -> None:
-    """What the template starts is a handler; its neighbours in the folder are shared by them."""
+    """The template starts handlers; the other modules in the folder are shared by them."""
     (contract,) = (contract for contract in LINTER["contracts"] if contract["id"] == "handlers")
     template = (PROJECT / "infra" / "template.yaml").read_text()
     started = {f"imageserver.handlers.{path.stem}" for path in (PACKAGE / "handlers").glob("*.py")}

@@ -1,4 +1,4 @@
-"""The documentation is true: what it names exists, and what an operator or a publisher must know is in it."""
+"""The documentation is true: whatever it names exists, and it has what operators and publishers must know."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ README_BYTES = 10_000
 
 
 def section(page: str, title: str) -> str:
-    """What stands below a heading of a page, up to the next of its level."""
+    """Return the text below a heading of a page, up to the next of its level."""
     level = re.match("#+", title)
     assert level
     found = re.search(rf"^{re.escape(title)}\n(.*?)(?=^{level[0]} |\Z)", PAGES[page], re.MULTILINE | re.DOTALL)
@@ -38,17 +38,17 @@ def section(page: str, title: str) -> str:
 
 
 def named(text: str) -> set[str]:
-    """Everything between backticks."""
+    """Return everything between backticks."""
     return set(re.findall(r"`([^`\n]+)`", text))
 
 
 def prose(text: str) -> str:
-    """A page without its blocks of code."""
+    """Return a page without its blocks of code."""
     return re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
 
 
 def anchors(text: str) -> set[str]:
-    """The anchors of a page's headings, as GitHub makes them."""
+    """Return the anchors of a page's headings, as GitHub makes them."""
     headings = re.findall(r"^#+ (.*)$", prose(text), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
@@ -184,7 +184,7 @@ def test_links_have_a_target(page: str, link: str) -> None:
 
 NAMED_PATH = re.compile(r"(?<![\w./(-])(?:functions|infra|scripts|tests)/[\w./-]*\w")
 OF_THE_OPERATOR = {"infra/samconfig.toml"}
-"""Files that a page lets its reader make."""
+"""Files that a page tells its reader to make."""
 PATHS = sorted(
     {(page, path) for page, text in PAGES.items() for path in NAMED_PATH.findall(text) if path not in OF_THE_OPERATOR}
 )

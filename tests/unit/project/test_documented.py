@@ -1,4 +1,4 @@
-"""Every command of a page is run by a test as it stands, or there is a reason why none can."""
+"""A test runs every command of a page unchanged, or a reason says why none can."""
 
 from __future__ import annotations
 

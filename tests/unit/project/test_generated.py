@@ -1,6 +1,6 @@
-"""What a page says of itself that it is generated is what would be generated now.
+"""The generated parts of every page are up to date.
 
-`./scripts/test --fix` makes it anew.
+`./scripts/test --fix` renews them.
 """
 
 import subprocess

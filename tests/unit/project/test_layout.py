@@ -1,4 +1,4 @@
-"""The tests mirror the code: who knows where a module is knows where its tests are."""
+"""The tests mirror the code: the place of a module gives the place of its tests."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ CODE = {
     "scripts": PROJECT / "scripts",
     "support": PROJECT / "tests/support",
 }
-"""Where the code lies that a folder of tests/unit mirrors. `project` is about the project as a whole."""
+"""The code that each folder of tests/unit mirrors. `project` has tests of the project as a whole."""
 
 
 def mirrored() -> list[Path]:
@@ -22,7 +22,7 @@ def mirrored() -> list[Path]:
 
 
 def is_of(folder: Path, name: str) -> bool:
-    """Return whether a test's name, without `test_`, is that of a source or package, or goes on after it."""
+    """Return whether a test's name, without `test_`, is or begins with that of a source or package."""
     words = name.split("_")
     stems = ["_".join(words[:count]) for count in range(1, len(words) + 1)]
     return any((folder / f"{path}{stem}{end}").exists() for stem in stems for path in ("", "__") for end in ENDS)

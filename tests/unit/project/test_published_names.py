@@ -1,4 +1,4 @@
-"""The page of published names and the code say the same: nobody renames by accident what others depend on."""
+"""The page of published names matches the code, so that no name others depend on is changed by accident."""
 
 import re
 from collections.abc import Callable, Iterable
@@ -25,7 +25,7 @@ ROWS: dict[str, set[str]] = {
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML with CloudFormation's short forms, whose meaning is of no interest here."""
+    """YAML with CloudFormation's short forms, whose meaning does not matter here."""
 
 
 _Loader.add_multi_constructor("!", lambda *_: None)

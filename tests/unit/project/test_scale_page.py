@@ -1,4 +1,4 @@
-"""infra/SCALE.md counts with what the code and the template say: who changes one is told to count again."""
+"""infra/SCALE.md uses the numbers of the code and the template. A changed number fails here until the page has it."""
 
 import re
 
@@ -17,7 +17,7 @@ LAMBDA_BYTES_S = 600e6 / 8
 
 
 def number_in(file: str, pattern: str) -> int:
-    """The number that a file of the project has there."""
+    """Return the number that a pattern finds in a file of the project."""
     found = re.search(pattern, (PROJECT / file).read_text())
     assert found, f"{file} has no {pattern}: count again in infra/SCALE.md, The upload API"
     return int(found[1])

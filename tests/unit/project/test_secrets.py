@@ -1,7 +1,7 @@
-"""No command that we print or run hands a secret to curl as an argument: everybody on the machine can read those.
+"""No printed or run command passes a secret to curl as an argument, which everybody on the machine can read.
 
-Secrets go in by a file that only its owner can read, or by standard input (`-K -`). See also scripts/upload, whose
-tests look at the arguments that it really gives to curl.
+Secrets are passed in a file that only its owner can read, or on standard input (`-K -`). The tests of scripts/upload
+check the arguments that it really gives to curl.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ SECRET = re.compile(
     |https?://[^/\s'"]+:[^/\s'"]+@""",
     re.IGNORECASE | re.VERBOSE,
 )
-"""What an argument of curl must not hold. Where GitHub gives a token is a variable, and the address no secret."""
+"""What an argument of curl must not hold. GitHub's address for tokens is a variable, and is not secret."""
 CURL = re.compile(r"(?:^|[\s`\"'($;|])curl\s+(-[^\n`]*|\"?https?:[^\n`]*|[^\n`]*\$[^\n`]*)")
 
 
 def commands(text: str) -> list[str]:
-    """The arguments of each command of curl in a text, with the lines that continue it."""
+    """Return the arguments of each curl command in a text, including continuation lines."""
     return [found[1] for found in CURL.finditer(re.sub(r"\\\n\s*", " ", text))]
 
 

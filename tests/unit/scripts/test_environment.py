@@ -1,4 +1,4 @@
-"""The set-up of the scripts, as far as it works without a network."""
+"""The set-up of the scripts, without a network."""
 
 import hashlib
 import json
@@ -22,7 +22,7 @@ def test_the_entry_file_parses_on_an_old_python() -> None:
 
     source = (environment.PROJECT / "scripts" / "bootstrap.py").read_text()
     ast.parse(source, feature_version=(3, 6))
-    assert "import environment" in source  # the rest may be as new as it likes
+    assert "import environment" in source  # the rest may use newer syntax
 
 
 @pytest.mark.parametrize(
@@ -54,7 +54,7 @@ def test_variables_take_precedence_over_pip_conf(tmp_path: Path) -> None:
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A clone with an environment that is fresh for the group `local`."""
+    """Return a clone with an up-to-date environment for the group `local`."""
     (tmp_path / "uv.lock").write_text("lock")
     (tmp_path / "pyproject.toml").write_text("project")
     monkeypatch.setattr(environment, "PROJECT", tmp_path)
@@ -63,7 +63,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def make(folder: Path, groups: Sequence[str]) -> None:
-    """What `_install` leaves behind."""
+    """Make what `_install` leaves behind."""
     (folder / "bin").mkdir(parents=True)
     (folder / "bin/python").write_text("")
     (folder / "stamp.json").write_text(json.dumps({"inputs": environment._inputs(), "groups": list(groups)}))
@@ -126,7 +126,7 @@ def test_an_environment_imports_the_projects_code_from_any_folder(tmp_path: Path
 
 @pytest.fixture
 def python399(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The only Python on PATH."""
+    """Put one Python on PATH."""
     python = tmp_path / "bin/python3.99"
     python.parent.mkdir()
     python.write_text("#!/bin/sh\necho True 3.99\n")
@@ -172,7 +172,7 @@ def test_a_read_only_clone_keeps_its_environment_in_the_cache(
 
 
 class Index:
-    """A package index with one wheel, as files; `file://` addresses serve as well as any."""
+    """A package index with one wheel, as files behind `file://` addresses."""
 
     def __init__(self, folder: Path) -> None:
         self.wheel = folder / "uv-9-py3-none-any.whl"

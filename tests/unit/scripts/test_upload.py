@@ -1,4 +1,4 @@
-"""Who `scripts/upload` says it is: in the variables and words of the other scripts, with the AWS CLI where it is."""
+"""How `scripts/upload` identifies itself: with the variables and words of the other scripts, and the AWS CLI."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ esac
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A folder with an image, and with a `curl` that answers by itself."""
+    """Return a folder with an image, and a `curl` that answers by itself."""
     (tmp_path / "image.tar.gz").write_bytes(images.unified_tarball())
     program(tmp_path, "curl", CURL)
     return tmp_path
@@ -53,7 +53,7 @@ def program(folder: Path, name: str, text: str) -> None:
 
 
 def upload(folder: Path, api: str, variables: dict[str, str], *more: str) -> subprocess.CompletedProcess[str]:
-    """Run it with these variables alone, on a machine with nothing but the usual tools."""
+    """Run it with only these variables, on a machine with only the usual tools."""
     environment = {"PATH": f"{folder / 'bin'}:/usr/bin:/bin", "HOME": str(folder), "FAKE": str(folder), **variables}
     return subprocess.run(
         ("sh", SCRIPT, "--api", api, "--to", "a/b/amd64/default", "--version", "20261123", *more,
@@ -63,7 +63,7 @@ def upload(folder: Path, api: str, variables: dict[str, str], *more: str) -> sub
 
 
 def who(folder: Path) -> list[str]:
-    """How it said who it is."""
+    """Return how it identified itself."""
     return (folder / "who").read_text().splitlines()
 
 
@@ -94,7 +94,7 @@ def test_values_missing_from_the_environment_come_from_the_aws_cli(folder: Path)
 
 
 def test_the_local_stack_ignores_keys_that_are_set_for_aws(folder: Path) -> None:
-    """People who work with AWS have some in the environment, and the walk of the README names no caller."""
+    """People who work with AWS have some in the environment, and the README's walk names no caller."""
     state = folder / "state"
     state.mkdir()
     api = "https://localhost:8443"

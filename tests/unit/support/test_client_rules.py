@@ -1,4 +1,4 @@
-"""The independent reader against catalogs written by hand: what it finds, skips and refuses."""
+"""The independent reader with handwritten catalogs: what it finds, skips and refuses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a test needs and a machine lacks is skipped by name, and fails where everything is required."""
+"""A test with a missing package is skipped with its name, or fails where everything is required."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The reader of whole listings finds each kind of fault, and for the clients that have it."""
+"""The reader of whole listings finds each kind of fault for the clients that have it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Products = dict[str, Any]
 
 
 def listing() -> System:
-    """Two versions with a container and a disk each, and deltas of what is in a version alone."""
+    """Return two versions with a container and a disk each, and with deltas."""
     system = System()
     for version in (OLD, NEW):
         files = images.split_image(seed=version) | {"disk.qcow2": images.qcow2(version)}
@@ -33,7 +33,7 @@ def listing() -> System:
 
 
 def found(change: Callable[[Products], object], bodies: dict[str, bytes] | None = None) -> dict[str, str]:
-    """Client -> what is found once the products were changed, and some of the files."""
+    """Return client -> faults found after a change of the products and of some files."""
     system = listing()
     served = {key: body for key, body in system.streams().items() if not key.endswith("unlisted.json")}
     document = json.loads(served[PATH])
@@ -56,7 +56,7 @@ def changed(file: str, **fields: Any) -> Callable[[Products], object]:
 
 
 def copied(name: str, **fields: Any) -> Callable[[Products], object]:
-    """Add a product like the first one, with a version of its own and other fields."""
+    """Add a product like the first one, with its own version and other fields."""
 
     def change(products: Products) -> None:
         other = json.loads(json.dumps(products[NAME])) | fields
@@ -123,7 +123,7 @@ def test_each_kind_of_fault_is_found_for_the_clients_that_have_it(
 
 
 def unified(files: dict[str, bytes], **fields: str) -> dict[str, str]:
-    """Client -> what is found in a listing of one unified tarball with these members."""
+    """Return client -> faults found in a listing of one unified tarball with these members."""
     body = images.tarball({"metadata.yaml": images.metadata_yaml()} | files)
     item = {"path": "images/u.tar", "sha256": images.sha256_hex(body), "size": len(body), **fields}
     versions = {NEW: {"items": {c: item | {"ftype": f"{c}_combined.tar.gz"} for c in ("lxd", "incus")}}}

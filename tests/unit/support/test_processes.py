@@ -35,5 +35,5 @@ def test_stopping_a_process_stops_its_children() -> None:
 
 
 def _is_zombie(process: Path) -> bool:
-    """Ended, and not yet collected by the process that inherited it."""
+    """Return whether a process has ended but was not yet reaped by its new parent."""
     return (process / "stat").read_text().rpartition(")")[2].split()[0] == "Z"

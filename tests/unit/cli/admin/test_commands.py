@@ -33,7 +33,7 @@ LATER = "2126-01-01T00:00:00+00:00"
 
 
 class FakeDeployment(Deployment):
-    """A server whose bucket is in memory, and whose edge writes down what it was told."""
+    """A server whose bucket is in memory, and whose edge records its calls."""
 
     def invalidate(self, keys: Any) -> None:
         if self.distribution:
@@ -49,7 +49,7 @@ def system() -> System:
 
 @pytest.fixture
 def server(system: System, monkeypatch: pytest.MonkeyPatch) -> FakeDeployment:
-    """What every command works on; its session is the list of what the edge was told."""
+    """Return what every command works on. Its session is the list of calls to the edge."""
     return serve(system, monkeypatch)
 
 
@@ -77,7 +77,7 @@ def listed(system: System, path: str, **seed: Any) -> str:
 
 
 def taken(system: System, path: str, reason: str = "does not boot") -> None:
-    """Withdraw something for long."""
+    """Withdraw something with a long grace time."""
     withdraw(system.store, parse_target(path), START, 24 * 36500, lambda _: None, reason)
     system.publish(*system.products())
 
@@ -204,7 +204,7 @@ def test_rebuild_records_does_not_report_leased_records_as_done(system: System, 
     path = listed(system, f"{TINY}/20261101")
     version = parse_version(path)
     system.store.remove(version.record_key)
-    # a mark of a worker that has just been killed
+    # the lease of a worker that was just killed
     with lease(system.store, version.lease_key, "another", lambda: START.replace(year=2126), 900, lambda _: None):
         done = admin(f"rebuild records {TINY} --yes", 1)
         assert version.record_key not in system.store.objects
@@ -305,7 +305,7 @@ def test_the_doctor_hints_at_images_listed_by_another_product(
 ) -> None:
     monkeypatch.setattr(checks, "CHECKS", {"withheld": checks.CHECKS["withheld"]})
     listed(system, f"{TINY}/20261101")
-    first = listed(system, f"{TINY}/20261102")  # the same image once more, in the same product: nobody else's doing
+    first = listed(system, f"{TINY}/20261102")  # the same image again, in the same product
     assert told("doctor") == []
     copy = listed(system, "images/aaa/1/amd64/default/20261123")
     found = told("doctor")
@@ -404,7 +404,7 @@ def test_reconcile_requests_the_deltas_of_a_recent_version_whose_request_was_los
 
 
 def fingerprint(system: System, path: str, file: str = "rootfs.squashfs") -> str:
-    """The fingerprint of an image whose metadata and root were uploaded by `listed`."""
+    """Return the fingerprint of an image whose metadata and root were uploaded by `listed`."""
     record = told(f"show {path}")[0]["record"]
     metadata = record["files"]["lxd.tar.xz"]["sha256"]
     found: str = record["files"][file]["combined"][metadata]
@@ -478,7 +478,7 @@ def test_an_image_is_listed_by_its_fingerprint_and_by_the_name_that_clients_use(
 def test_a_long_alias_after_a_remote_means_the_newest_version_not_the_product(
     system: System, server: FakeDeployment
 ) -> None:
-    """The same words without a remote are the path of the product: all its versions would be withdrawn."""
+    """Without a remote the same text is the path of the product, and all its versions would be withdrawn."""
     listed(system, f"{TINY}/20261101", seed="old")
     newest = listed(system, f"{TINY}/20261102", seed="new")
     assert told("withdraw mine:tiny/1/amd64/default --yes")["versions"] == [newest]

@@ -1,4 +1,4 @@
-"""Dead letters as real SQS gives them out: not all at once, some twice, and empty answers in between."""
+"""Dead letters as real SQS delivers them: not all at once, some twice, and empty answers in between."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.support.messages import s3_event
 
 
 class Sqs:
-    """Gives its answers one after the other; a receive that does not wait gets nothing."""
+    """Gives its answers one by one. A receive that does not wait gets nothing."""
 
     def __init__(self, *answers: str) -> None:
         self._answers = [[message(name) for name in answer] for answer in answers]

@@ -1,4 +1,4 @@
-"""What `scripts/admin` knows of a server before it does anything: a deployed stack, its clients, a dry run."""
+"""What `scripts/admin` reads of a server before it acts: a deployed stack, its clients, a dry run."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def test_a_stack_is_read_from_its_outputs_and_parameters(monkeypatch: pytest.Mon
 
 
 def logging_to(target: str) -> Any:
-    """A session whose S3 says where the access logs of a bucket go."""
+    """Return a session whose S3 says where the access logs of a bucket go."""
     answer = {"LoggingEnabled": {"TargetBucket": target, "TargetPrefix": "bucket/"}} if target else {}
     s3 = SimpleNamespace(get_bucket_logging=lambda Bucket: answer if Bucket == "images-1" else None)
     return SimpleNamespace(client=lambda *_, **__: s3)
@@ -177,7 +177,7 @@ def test_a_command_invalidates_the_files_it_deletes_as_maintain_does(monkeypatch
 
 
 def plucky_fails(system: System, error: Exception) -> None:
-    """A second product whose records cannot be listed."""
+    """Add a second product whose records cannot be listed."""
 
     def fail(method: str, key: str) -> None:
         if method == "list" and key == "versions/images/ubuntu/plucky/amd64/default/":

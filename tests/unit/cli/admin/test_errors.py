@@ -1,4 +1,4 @@
-"""What the admin tool says of faults outside: each class has its own remedy and exit code."""
+"""How the admin tool reports external faults: each class has its own remedy and exit code."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def refused(code: str) -> ClientError:
 
 
 def through_the_adapter(cause: Exception) -> Exception:
-    """As imageserver.storage.s3 raises it."""
+    """Return an error as imageserver.storage.s3 raises it."""
     try:
         try:
             if not isinstance(cause, ClientError):
@@ -131,7 +131,7 @@ def test_the_doctor_recommends_a_rebuild_for_a_damaged_catalog(check: str, monke
 
 
 def test_the_doctor_reports_ok_only_after_comparing_every_record(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One run of maintain ends after so many records; what lies behind them is looked at all the same."""
+    """One run of maintain ends after a number of records. The doctor checks the rest too."""
     monkeypatch.setattr(checks, "Run", limited_run(1))
     system = System()
     for name in ("a", "b", "c"):
@@ -162,14 +162,14 @@ def test_the_doctor_names_a_product_that_could_not_be_compared(monkeypatch: pyte
 
 
 def limited_run(most: int) -> Any:
-    """`Run` whose default limit is low, as if there were many records."""
+    """Return a `Run` with a low default limit, as if there were many records."""
     from imageserver.operations.runs import Run
 
     return lambda **about: Run(**{"limit": most, **about})
 
 
 def test_an_edge_that_refuses_connections_is_named_by_its_address(monkeypatch: pytest.MonkeyPatch) -> None:
-    with socket.socket() as bound:  # bound and not listening: refused for certain
+    with socket.socket() as bound:  # bound and not listening: always refused
         bound.bind(("127.0.0.1", 0))
         address = f"http://127.0.0.1:{bound.getsockname()[1]}"
         (finding,) = checked(FakeDeployment.over(System(), edge=address), "edge", monkeypatch).findings
@@ -185,7 +185,7 @@ def test_a_skipped_check_is_reported_and_is_not_ok() -> None:
 
 
 def unreachable() -> Deployment:
-    """A bucket in AWS that nobody can reach."""
+    """Return an unreachable bucket in AWS."""
 
     class Session:
         def client(self, *_: Any, **__: Any) -> Any:
@@ -230,7 +230,7 @@ def test_a_queue_that_the_bucket_cannot_send_to_is_a_finding(statements: list[An
 
 
 def queued(attributes: dict[str, str], session: Any = None, stack: str = "", counts: int = 0) -> Deployment:
-    """A server in AWS with both queues, with these attributes; `counts` letters in each box."""
+    """Return a server in AWS with both queues and these attributes. `counts` is the dead letters of each."""
     deployment = FakeDeployment.over(System(), stack=stack)
     deployment = replace(deployment, session=session)
     attributes = {"ApproximateNumberOfMessages": "0", **attributes}
@@ -300,7 +300,7 @@ def test_without_a_stack_the_skipped_age_check_is_reported() -> None:
 
 
 def lines(group: click.Group) -> Iterator[str]:
-    """Yield each command of a group as it is typed, those of groups below it too."""
+    """Yield each command of a group as typed, including those of nested groups."""
     for name, found in group.commands.items():
         yield from (f"{name} {one}" for one in lines(found)) if isinstance(found, click.Group) else (name,)
 
@@ -319,7 +319,7 @@ def test_every_command_has_a_help_text_and_the_common_options(line: str) -> None
 
 @contextmanager
 def opened(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
-    """Which server each command would have opened."""
+    """Collect the server that each command would open."""
     found: list[Any] = []
 
     def open_(*named: Any) -> Deployment:

@@ -1,6 +1,6 @@
 """Whatever AWS answers, `scripts/admin` ends with a sentence: each request of each command is broken in each way.
 
-Which requests there are is not written down here: a clean run is watched, so a new check is covered by itself.
+The requests are recorded from a clean run, so a new check is covered automatically.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def letter(key: str) -> dict[str, Any]:
 
 @dataclass
 class World:
-    """A server without a fault, and what each request over http is answered; `broken` changes answers of any kind."""
+    """A server without faults, and the answer to each request over http. `broken` changes answers of any kind."""
 
     monkeypatch: pytest.MonkeyPatch
     session: Session
@@ -60,12 +60,12 @@ class World:
         self.monkeypatch.setenv("AWS_REGION", "eu-central-1")
 
     def withdrawn(self) -> None:
-        """Take a version off the list, so long ago that it is to be deleted."""
+        """Withdraw a version long enough ago that it is due for deletion."""
         withdraw(self.system.store, parse_version(f"{PRODUCT}/20261101"), START.replace(year=2020), 1, lambda _: None)
         self.system.catch_up()
 
     def run(self, line: str, broken: Break = lambda _, answer: answer) -> tuple[Result, list[str]]:
-        """What a command printed, and what was asked for it. Each run begins with the same server."""
+        """Return what a command printed and requested. Each run begins with the same server."""
         store = self.system.store
         kept = dict(store.objects)
         fake = FakeAws(store, broken=broken)
@@ -130,7 +130,7 @@ VALUES: dict[str, Any] = {"None": None, "a text": GARBAGE, "a number": 7, "a lis
 
 
 def failing(operation: str, way: str) -> Break:
-    """An AWS that fails one operation in one way."""
+    """Return an AWS that fails one operation in one way."""
 
     def broken(name: str, answer: Any) -> Any:
         if name != operation:
@@ -144,7 +144,7 @@ def failing(operation: str, way: str) -> Break:
 
 
 def mangled(operation: str, where: tuple[Any, ...], way: str) -> Break:
-    """An AWS that leaves something out of one answer, or says something else there."""
+    """Return an AWS that leaves something out of one answer, or replaces it."""
 
     def broken(name: str, answer: Any) -> Any:
         if name != operation or where not in set(places(answer)):
@@ -155,7 +155,7 @@ def mangled(operation: str, where: tuple[Any, ...], way: str) -> Break:
 
 
 def seen_answers(world: World, line: str) -> dict[str, list[Any]]:
-    """Every operation that a clean run asks for, with its different answers."""
+    """Return every operation of a clean run, with its different answers."""
     found: dict[str, list[Any]] = {}
 
     def watch(name: str, answer: Any) -> Any:
@@ -169,7 +169,7 @@ def seen_answers(world: World, line: str) -> dict[str, list[Any]]:
 
 
 def ended_with_a_sentence(done: Result) -> str:
-    """Empty when a command ended as it should, whatever it met; else what is wrong."""
+    """Return what is wrong with how a command ended; empty if nothing is."""
     if done.exception is not None and not isinstance(done.exception, SystemExit):
         return f"traceback: {done.exception!r}"
     if done.exit_code not in (0, FOUND, STORAGE, NO_CREDENTIALS, 4):
@@ -196,18 +196,18 @@ def test_a_request_that_fails_is_a_finding_and_the_other_checks_are_made(world: 
     wrong = []
     for operation in seen_answers(world, "doctor"):
         if (operation, way) == (f"http {API}/versions/images/a/b/amd64/c/20260101", "denied"):
-            continue  # so it should be
+            continue  # as expected
         done, _ = world.run("doctor", after_opening(failing(operation, way)))
         names = [line.split(":")[0] for line in done.stdout.splitlines() if line[0] != " "]
         if (sentence := ended_with_a_sentence(done)) or done.exit_code != FOUND or names != list(checks.CHECKS):
             wrong.append((operation, sentence, done.stdout))
-        elif way != "nothing" and not is_about(operation, done.stdout):  # nothing may be an answer: there is none
+        elif way != "nothing" and not is_about(operation, done.stdout):  # an empty answer is allowed: there may be none
             wrong.append((operation, "is not named", done.stdout))
     assert wrong == []
 
 
 def after_opening(broken: Break) -> Break:
-    """The same from the second DescribeStacks on: with the first the server is opened, and there is none without it."""
+    """Apply a fault from the second DescribeStacks on: the first opens the server, and without it there is none."""
     count = [0]
 
     def later(name: str, answer: Any) -> Any:
@@ -219,7 +219,7 @@ def after_opening(broken: Break) -> Break:
 
 
 def is_about(operation: str, sentence: str) -> bool:
-    """Whether a finding names the request: as AWS calls it, or by its address."""
+    """Return whether a finding names the request, by AWS's name or by its address."""
     return operation.partition(" ")[2] in sentence
 
 
@@ -241,7 +241,7 @@ NOT_READ = {
     (f"http {EDGE}/streams/v1/no-such-document.json", "body"),
     (f"http {API}/versions/images/a/b/amd64/c/20260101", "body"),
 }
-"""What an answer may say or leave out: nobody goes by it."""
+"""Parts of an answer that may be missing or different: no code depends on them."""
 AN_ANSWER_TOO = {
     ("missing", "cloudformation DescribeStacks", "Outputs"),
     ("missing", "cloudformation DescribeStacks", "Parameters"),
@@ -260,7 +260,7 @@ AN_ANSWER_TOO = {
     ("a list", "cloudformation DescribeStacks", "Outputs"),
     ("a list", "cloudformation DescribeStacks", "Parameters"),
 }
-"""Changes that leave an answer as AWS may give it of a server without a fault."""
+"""Changes after which the answer is still one of a server without faults."""
 
 
 @pytest.mark.parametrize("way", ["missing", *VALUES])
@@ -313,7 +313,7 @@ def test_a_failed_request_ends_a_command_with_one_sentence_and_its_exit_code(wor
 
 
 def says_why(done: Result) -> bool:
-    """Whether there is a sentence: about the command, or about something that it found."""
+    """Return whether there is a sentence about the command or about a finding."""
     if done.exit_code == FOUND and done.stdout.strip():
         return True
     if any(line.startswith("failed: ") for line in done.stdout.splitlines()):
@@ -327,18 +327,18 @@ NOT_NEEDED = {
     ("s3 DeleteObject", "nothing"),
     ("s3 DeleteObject", "None"),
     ("s3 DeleteObject", "a list"),
-    ("s3 PutObject", "None"),  # a lost race: it looks again, and what it wanted to write is there
+    ("s3 PutObject", "None"),  # a lost race: it reads again and finds what it wanted to write
     ("sqs ReceiveMessage", "nothing"),  # an empty queue
     ("sqs DeleteMessage", "nothing"),
-    # a message that was only looked at is back by itself, or will be soon
+    # a message that was only shown comes back by itself soon
     *{("sqs ChangeMessageVisibility", way)
       for way in ("denied", "throttled", "slow down", "unknown", "no code", "expired", "nothing")},
 }  # fmt: skip
-"""Failures, or what looks like one, that take nothing away from a command."""
+"""Failures, real or apparent, that do not affect a command."""
 
 
 def prepare(world: World, line: str) -> None:
-    """Give a command something to do."""
+    """Prepare something for a command to do."""
     world.dead = line.startswith("redrive")
     if line.startswith("prune"):
         world.withdrawn()

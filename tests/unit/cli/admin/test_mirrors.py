@@ -35,7 +35,7 @@ ADD = "mirror add site https://images.example.org"
 
 @dataclass
 class World:
-    """The server, another one that it may follow, and what was asked for."""
+    """The server, another one that it may mirror, and the requested copies."""
 
     system: System = field(default_factory=System)
     upstream: MemoryUpstream = field(default_factory=MemoryUpstream)

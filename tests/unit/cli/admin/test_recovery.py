@@ -1,4 +1,4 @@
-"""Records and catalog made anew: withdrawals are kept, and what could not be done is not called done."""
+"""Rebuilt records and catalogs keep withdrawals, and a failed step is not reported as done."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ def deployment(system: System) -> Deployment:
 
 
 def carry_out(steps: list[recovery.Step]) -> list[str]:
-    """Why steps were not done."""
+    """Carry out the steps; return why some were not done."""
     return [came.why for step in steps if isinstance(came := step.do(), NotDone)]
 
 
 def rebuilt(system: System) -> tuple[list[str], list[str]]:
-    """What a rebuild of the records would do, and what of it was not done."""
+    """Rebuild the records; return the planned steps, and those that were not done."""
     again = recovery.plan_records(system.store, "", 1 << 40)
     return [step.what for step in again.steps], carry_out(again.steps)
 

@@ -1,4 +1,4 @@
-"""`admin stats` over logs in memory: its table, its JSON, and what it says of logs that cannot be read."""
+"""`admin stats` over logs in memory: its table, its JSON, and its reports of unreadable logs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ TOKEN = f"sst_{'a' * 32}"
 
 @pytest.fixture
 def logs(monkeypatch: pytest.MonkeyPatch) -> MemoryStore:
-    """The logs of a server that lists two versions, the newer with a delta."""
+    """Return the logs of a server that lists two versions, the newer with a delta."""
     system = System()
     listed(system, OLD, seed="old")
     system.upload(NEW, {**images.split_image(seed="new"), "rootfs.20261101.vcdiff": b"small"})

@@ -1,4 +1,4 @@
-"""What the edge logs of tokens, counted: of which view, since when, and what cannot be read."""
+"""Token uses counted from the edge's log: by view, since when, and unreadable logs."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ STABLE = "view create stable --channel --streams images"
 
 @dataclass
 class World:
-    """The server, what its edge knows, and a deployment over both."""
+    """The server, its edge's entries, and a deployment over both."""
 
     system: System = field(default_factory=lambda: System(views=True))
     edge: MemoryKeyValues = field(default_factory=MemoryKeyValues)
@@ -67,7 +67,7 @@ class World:
 
 
 class Queue:
-    """Publishes what is sent at once."""
+    """Publishes at once whatever is sent."""
 
     def __init__(self, system: System) -> None:
         self.system = system

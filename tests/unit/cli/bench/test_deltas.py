@@ -1,4 +1,4 @@
-"""What `bench delta` measures, of roots of a few megabytes."""
+"""What `bench delta` measures, for roots of a few megabytes."""
 
 from cli.bench.deltas import delta_figures
 from tests.support import trees

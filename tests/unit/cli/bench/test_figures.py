@@ -103,7 +103,7 @@ def test_synthetic_records_are_complete_and_render_into_a_listing(tmp_path: Path
         name_of(0): 20,
         name_of(1): 20,
     }
-    assert with_our_fold(tmp_path) > size  # one version more, and the index
+    assert with_our_fold(tmp_path) > size  # one more version, and the index
     assert with_plain_json(tmp_path) > size
 
 

@@ -1,4 +1,4 @@
-"""`bench views`: what it counts on a small server, and that counts which vary are refused."""
+"""`bench views`: its counts on a small server, and that varying counts are refused."""
 
 from __future__ import annotations
 

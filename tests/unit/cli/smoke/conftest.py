@@ -1,4 +1,4 @@
-"""The server that each test of the smoke test asks."""
+"""The server for each test of the smoke test."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.support.smoke_server import (
 
 @pytest.fixture
 def fake(monkeypatch: pytest.MonkeyPatch) -> FakeServer:
-    """A server that lists one image of somebody else."""
+    """Return a server that lists one image of another publisher."""
     made = FakeServer()
     made.system.upload(FOREIGN, images.split_image(seed="foreign"))
     made.system.catch_up()

@@ -1,4 +1,4 @@
-"""Each fault of a server fails the step of the smoke test that is about it."""
+"""Each fault of a server fails the step of the smoke test that checks for it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.support.smoke_server import (
 
 
 def header(**changed: str) -> Change:
-    """Other headers; an empty one is taken away. Words are joined by _ here."""
+    """Return a fault that changes headers; an empty value removes one. Names have _ for -."""
     names = {name.replace("_", "-"): value for name, value in changed.items()}
     return lambda answer: replace(
         answer, headers={name: value for name, value in {**answer.headers, **names}.items() if value}

@@ -1,4 +1,4 @@
-"""The reader of the smoke test, held against the rules of the clients."""
+"""The reader of the smoke test, compared with the rules of the clients."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ GOLDENS = PROJECT / "tests/unit/imageserver/catalog/goldens"
 
 
 def test_the_reader_sees_what_the_clients_see() -> None:
-    """Held against the other reader, which tests hold against the real clients."""
+    """Compared with the independent reader, which other tests compare with the real clients."""
 
     documents = {f"streams/v1/{file.name}": file.read_bytes() for file in GOLDENS.glob("*.json")}
     found = reader.read_catalog(lambda path: documents[path])

@@ -1,4 +1,4 @@
-"""What the smoke test does about an image that it cannot remove."""
+"""How the smoke test handles an image that it cannot remove."""
 
 from __future__ import annotations
 
@@ -65,6 +65,6 @@ def test_no_file_is_deleted_while_the_catalog_lists_it(fake: FakeServer) -> None
 
 
 def stop_events(fake: FakeServer, method: str, key: str) -> None:
-    """Once a record is withdrawn, nobody publishes any more."""
+    """Stop publishing once a record is withdrawn."""
     if (method, key[:9]) == ("replace", "versions/"):
         fake.events = nobody_reads

@@ -1,4 +1,4 @@
-"""The table of the steps, and what is said while one takes long."""
+"""The table of the steps, and the messages about a long step."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`scripts/smoke` over a bucket in memory: its journey, its interruptions, and that nothing of it is left."""
+"""`scripts/smoke` over a bucket in memory: its steps, its interruptions, and that it leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def test_a_version_not_listed_in_time_is_reported_with_its_current_state(
     usual, fake.events = fake.events, happens
 
     def request(line: str) -> None:
-        if line.startswith("GET http://"):  # the step after `listed`: all is well again
+        if line.startswith("GET http://"):  # the step after `listed`: the fault is over
             fake.events = usual
             fake.faults.clear()
 
@@ -125,7 +125,7 @@ def test_a_version_not_listed_in_time_is_reported_with_its_current_state(
 
 
 def interrupt(fake: FakeServer, *places: str) -> None:
-    """Press Ctrl-C at the first request that matches each pattern, one after the other."""
+    """Press Ctrl-C at the first request that matches each pattern in turn."""
     left = list(places)
 
     def request(line: str) -> None:

@@ -1,4 +1,4 @@
-"""Who signs the uploads of the smoke test, and what it says of a refusal."""
+"""Who signs the uploads of the smoke test, and how it reports a refusal."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The lines of a compressed log: in any chunks, of several members, cut, damaged, and hostile."""
+"""The lines of a compressed log: in any chunks, from several members, truncated, damaged and hostile."""
 
 from __future__ import annotations
 

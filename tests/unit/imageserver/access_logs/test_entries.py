@@ -1,4 +1,4 @@
-"""What a line of an access log says, and what of it is not kept."""
+"""What is read from a line of an access log, and what is not kept."""
 
 from __future__ import annotations
 

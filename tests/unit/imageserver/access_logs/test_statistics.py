@@ -1,4 +1,4 @@
-"""What is counted of requests, and in how much memory."""
+"""What is counted, and in how much memory."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def test_statistics_hold_nothing_that_identifies_a_requester() -> None:
 
 
 def many(count: int) -> Iterator[bytes]:
-    """A file of lines that differ in all that is told apart."""
+    """Return a file of lines that differ in everything that is counted separately."""
     yield from header(CHOSEN)
     for n in range(count):
         place = f"{chr(65 + n % 26)}{chr(65 + n // 26 % 26)}"

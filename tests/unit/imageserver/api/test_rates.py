@@ -19,14 +19,14 @@ RIGHTS = Rights.parse(
 
 
 class Environments:
-    """A store and several environments of the function, each with a clock of its own that runs with the store's."""
+    """A store and several environments of the function, each with its own clock that runs with the store's."""
 
     def __init__(self, count: int, a_minute: int) -> None:
         self.store, self.now = MemoryStore(), 0.0
         self.all = [Rates(RIGHTS, a_minute, lambda: self.now, lambda _: None) for _ in range(count)]
 
     def ask(self, caller: str, times: int) -> tuple[int, int]:
-        """Send requests in turns to all environments; how many were answered, and the last pause that was asked for."""
+        """Send requests to all environments in turn; return how many were answered, and the last requested pause."""
         answered = wait_s = 0
         for number in range(times):
             try:

@@ -1,4 +1,4 @@
-"""What the API says of a version, and how long it waits for a change."""
+"""The status of a version in the API, and how long the API waits for a change."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_a_new_file_of_a_listed_version_waits_until_the_catalog_has_it(system: S
 
 
 def test_new_content_of_a_listed_file_waits_until_the_catalog_has_its_digest(system: System) -> None:
-    """Whatever publish has seen of it meanwhile: here it has seen nothing."""
+    """This holds whatever publish has processed meanwhile: here nothing."""
     system.upload(PATH, {"rootfs.squashfs": images.squashfs("another")})
     system.ingest(PATH)
     assert told(system).reasons[-1].sentence == "rootfs.squashfs is complete and about to be listed"

@@ -1,4 +1,4 @@
-"""What is refused before anything is signed."""
+"""Requests that are refused before anything is signed."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any, cast

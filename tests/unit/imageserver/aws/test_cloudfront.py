@@ -1,4 +1,4 @@
-"""What the edge must invalidate, and when: before the catalog says something new about a path."""
+"""What must be invalidated, and when: before the catalog says something new about a path."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ PATH = f"{NOBLE}/20261123_10:00"
 
 
 def published(system: System) -> list[tuple[str, bytes]]:
-    """Publish; what was invalidated, with the catalog as it was served at that moment."""
+    """Publish; return the invalidated paths, with the catalog served at that moment."""
     invalidated: list[tuple[str, bytes]] = []
 
     def remember(keys: object) -> None:
@@ -87,7 +87,7 @@ def test_a_deleted_file_is_invalidated_and_again_before_its_replacement_is_liste
 def test_unlisted_bytes_are_invalidated_before_their_replacement_is_listed(system: System) -> None:
     path = f"{NOBLE}/20261124_10:00"
     files = images.split_image(seed="corrected")
-    system.upload(path, files | {"rootfs.squashfs": b"this is no squashfs" * 10})  # somebody may have looked at it
+    system.upload(path, files | {"rootfs.squashfs": b"this is no squashfs" * 10})  # a reader may have fetched it
     system.ingest(path)
     assert published(system) == []
     system.upload(path, {"rootfs.squashfs": files["rootfs.squashfs"]})
@@ -136,7 +136,7 @@ class Edge:
 
 
 def overwritten(system: System, seed: str) -> bytes:
-    """A new root for the version of noble, digested and not yet published."""
+    """Upload a new root for the version of noble, digested and not yet published."""
     root = images.squashfs(seed)
     system.upload(PATH, {"rootfs.squashfs": root})
     system.ingest(PATH)
@@ -163,7 +163,7 @@ def test_a_version_whose_invalidation_fails_is_held_back_and_the_batch_is_publis
     done = published_all(system, edge)
     assert (done.failed, list(done.held)) == ({parse_product(NOBLE): error}, [parse_version(PATH)])
     assert system.listed() == {
-        "ubuntu:noble:amd64:default": ["20261124_10:00"],  # what was listed has other bytes by now
+        "ubuntu:noble:amd64:default": ["20261124_10:00"],  # the listed file has other bytes now
         "ubuntu:jammy:amd64:default": ["20261123_10:00"],
     }
     edge.broken = "none"
@@ -199,7 +199,7 @@ def test_a_deleted_file_is_delisted_at_once_and_invalidated_before_its_version_i
 
 
 def test_a_product_known_only_to_the_catalog_stays_unchanged(system: System) -> None:
-    """Somebody deleted the record: taken off the list, nothing would remember that the edge has other bytes."""
+    """Somebody deleted the record. Once delisted, nothing would remember that the edge has other bytes."""
     before = system.products_document().products["ubuntu:noble:amd64:default"]
     system.store.remove(f"versions/{PATH}.json")
     root = overwritten(system, "new")
@@ -217,7 +217,7 @@ def test_a_product_known_only_to_the_catalog_stays_unchanged(system: System) -> 
 
 def test_an_image_of_a_held_back_version_is_listed_by_another_product_meanwhile(system: System) -> None:
     root = overwritten(system, "new")
-    uploaded(system, PLUCKY, {**images.split_image(seed="old"), "rootfs.squashfs": root})  # sorts behind noble
+    uploaded(system, PLUCKY, {**images.split_image(seed="old"), "rootfs.squashfs": root})  # sorts after noble
     edge = Edge(NOBLE, StorageUnavailable("503"))
     published_all(system, edge)
     assert system.listed().keys() == {"ubuntu:plucky:amd64:default"}
@@ -323,7 +323,7 @@ def test_exactly_the_changed_paths_are_invalidated_and_awaited(client: CloudFron
 
 
 def test_each_invalidation_has_a_reference_of_its_own(client: CloudFrontClient) -> None:
-    """CloudFront answers a reference that it knows with the old invalidation, and invalidates nothing."""
+    """CloudFront answers a known reference with the old invalidation, and invalidates nothing."""
     references: list[str] = []
 
     def remember(params: dict[str, Any], **_: object) -> None:

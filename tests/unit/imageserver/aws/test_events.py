@@ -1,4 +1,4 @@
-"""The two forms of a message, and what is none."""
+"""The two forms of a message, and texts that are neither."""
 
 from __future__ import annotations
 

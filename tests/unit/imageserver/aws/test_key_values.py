@@ -1,4 +1,4 @@
-"""The entries of the edge's store, as the adapter reads and changes them: its calls, and what errors mean."""
+"""The adapter of the edge's store: how it reads and changes entries, and what errors mean."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ARN = "arn:aws:cloudfront::111122223333:key-value-store/x"
 
 
 class Client:
-    """A store of two entries a page, that raises `errors` one after the other at each change."""
+    """A store with pages of two entries. Each change raises the next of `errors`."""
 
     def __init__(self, entries: dict[str, str], *errors: Exception) -> None:
         self.entries, self.errors = entries, list(errors)

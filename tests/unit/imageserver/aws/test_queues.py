@@ -26,7 +26,7 @@ def test_retry_delays_grow_to_an_hour(count: int, seconds: int) -> None:
 
 
 class Sqs:
-    """The client of SQS: `calls` are (seconds or "delete", receipt); `answers` are given to one call each."""
+    """The SQS client. `calls` are (seconds or "delete", receipt); each of `answers` is given to one call."""
 
     def __init__(self, *answers: dict[str, Any]) -> None:
         self.calls: list[tuple[int | str, str]] = []

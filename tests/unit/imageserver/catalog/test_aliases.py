@@ -1,4 +1,4 @@
-"""Which names a product may have: those of its path, and others as far as the rights go."""
+"""Which names a product may have: those of its path, and others within its rights."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def aliases_of(system: System, product: str) -> list[str]:
         ({"ubuntu": ["images/ubuntu/"]}, TEAM, "ubuntu/lts", True),  # only the operator can write there
         (TEAMS, TEAM, "team-a/latest", True),
         (TEAMS, TEAM, "team-a", True),
-        (TEAMS, TEAM, "ubuntu/lts", False),  # that the operator may does not help team a
+        (TEAMS, TEAM, "ubuntu/lts", False),  # the operator's rights do not help team a
         (TEAMS, TEAM, "team-a-b/latest", False),
         (TEAMS, TEAM, "lts", False),
         (TEAMS, UBUNTU, "ubuntu/24.04", True),
@@ -88,7 +88,7 @@ def test_an_alias_that_clients_would_read_as_a_fingerprint_is_refused(alias: str
 
 
 def test_no_alias_from_a_path_looks_like_a_fingerprint() -> None:
-    """A release named `current` gives its os for an alias."""
+    """A release named `current` has its os as an alias."""
     system = System()
     upload(system, "images/deadbeefcafe/current/amd64/default", [])
     assert "deadbeefcafe" not in aliases_of(system, "images/deadbeefcafe/current/amd64/default")

@@ -1,4 +1,4 @@
-"""What a product is told of others that asked for what it has."""
+"""What a product learns of others that claim its images and names."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_a_product_learns_of_claims_by_products_of_other_streams() -> None:
 def test_a_chain_of_products_that_share_images_is_folded_in_linear_work(
     streams: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each waits for an image of the one before: one fold for each link, of all before it, would be its square."""
+    """Each waits for an image of the one before. A fold for each link over all before it would be quadratic."""
     system, length = System(), 40
     metadata = images.metadata_tarball()
     for number in range(length):

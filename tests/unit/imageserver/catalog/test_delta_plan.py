@@ -1,4 +1,4 @@
-"""Which deltas the server makes: of which versions, whether they fit, and which are kept."""
+"""Which deltas the server makes: for which versions, whether they fit, and which are kept."""
 
 from collections.abc import Mapping
 
@@ -171,7 +171,7 @@ def test_a_delta_without_a_note_about_these_roots_is_unexplained() -> None:
     listed, old = listing(OLD, NEW), record(OLD)
     notes = {
         None: [PAIR],
-        PAIR.note(): [],  # made; who deleted it had a reason
+        PAIR.note(): [],  # made; it was deleted for a reason
         PAIR.note("too large"): [],
         DeltaNote("another base", sha(NEW), "too large"): [PAIR],
         DeltaNote("another base", sha(NEW), ""): [PAIR],

@@ -1,4 +1,4 @@
-"""Whole catalogs, byte for byte, and the rules that decide between products."""
+"""Whole catalogs, byte for byte, and the rules for conflicts between products."""
 
 import json
 from collections.abc import Callable
@@ -174,7 +174,7 @@ def test_a_path_alias_wins_over_a_metadata_alias_which_returns_once_free(system:
 
 
 def test_a_default_image_cannot_take_the_name_of_a_variant_that_is_named_like_the_architecture(system: System) -> None:
-    """Clients derive `a/r/amd64` from `a/r`, as ever, but not `a/r/amd64/amd64` from `a/r/amd64`."""
+    """Clients derive `a/r/amd64` from `a/r` as usual, but not `a/r/amd64/amd64` from `a/r/amd64`."""
     claim = {"metadata.json": json.dumps({"aliases": ["a/r/amd64"]}).encode()}
     system.upload(f"images/a/r/amd64/amd64/{NEW}", images.split_image(seed="1"))
     system.upload(f"images/a/r/amd64/default/{NEW}", images.split_image(seed="2") | claim)
@@ -186,7 +186,7 @@ def test_a_default_image_cannot_take_the_name_of_a_variant_that_is_named_like_th
 
 
 def test_a_product_keeps_its_aliases_when_another_product_lists_its_image(system: System) -> None:
-    """Otherwise a product that uploaded the image before could take the alias over, and then change the image."""
+    """Otherwise a product that uploaded the image before could take over the alias, and then change the image."""
     claim = {"metadata.json": json.dumps({"aliases": ["zzz/app"]}).encode()}
     files = images.split_image(seed="theirs")
     system.upload(f"images/aaa/x/amd64/default/{OLD}", files | claim)
@@ -388,7 +388,7 @@ def test_rendering_again_changes_no_byte_and_a_rebuild_from_records_gives_the_sa
 
 
 def test_rendering_keeps_the_bytes_of_other_products() -> None:
-    """A field that a newer release of ours put into a product survives in products that did not change."""
+    """A field that a newer release put into a product survives in products that did not change."""
     body = b'{"content_id":"images","datatype":"image-downloads","format":"products:1.0","products":{}}'
     document = documents.decode_products(body, "images")
     assert documents.encode(fold(document, {}).document) == body
@@ -409,7 +409,7 @@ def fingerprints(count: int, kind: str) -> list[str]:
 
 
 def test_new_versions_do_not_each_search_the_catalog(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Their number times the size of the catalog took half a minute for 3,000 of them."""
+    """One search for each took half a minute for 3,000 of them."""
     raw_versions = documents.raw_versions
     monkeypatch.setattr(documents, "raw_versions", lambda products: Text(raw_versions(products)))
     others = {name: sorted(fingerprints(3, name)) for name in ("a:1:amd64:default", "b:1:amd64:default")}
@@ -426,7 +426,7 @@ def test_new_versions_do_not_each_search_the_catalog(monkeypatch: pytest.MonkeyP
         image = {f: candidates.Image((fingerprint,), "") for f, fingerprint in enumerate(gained)}
         build = SimpleNamespace(images=image)
         Text.searches = 0
-        # A build of its own, as small as the rule needs.
+        # A separate build, as small as the rule needs.
         new = candidates.Candidate(parse_product("images/c/1/amd64/default"), (build,), ())  # type: ignore[arg-type]
         assert conflicts.entangled(document, {new.id.name: new}) == {"b:1:amd64:default"}
         assert Text.searches <= 2 * conflicts._FEW

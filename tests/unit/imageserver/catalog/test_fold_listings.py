@@ -1,6 +1,6 @@
-"""What is listed works: for each kind of fault that was found with real clients, several cases of its kind.
+"""Whatever is listed works: several cases of each kind of fault that was found with real clients.
 
-Each row is uploaded, ingested and published as it would be, and what clients are served then is read by
+Each row is uploaded, ingested and published as usual, and the served documents are read by
 `listing_faults`. `listed` names the files in the catalog, metadata apart; `says` is in a sentence to the publisher.
 """
 
@@ -106,7 +106,7 @@ DELTA = f"rootfs.{OTHER_VERSION[-13:]}.vcdiff"
 DISK_DELTA = f"disk.{OTHER_VERSION[-13:]}.qcow2.vcdiff"
 
 TABLE: dict[str, Row] = {
-    # 1: a tarball is what it holds, whatever its name
+    # 1: the content of a tarball decides what it is, not its name
     **{
         f"1 metadata named {name}": row(
             {name: compressed(images.tarball({"metadata.yaml": YAML}), how), root: body}, root
@@ -302,7 +302,7 @@ TABLE: dict[str, Row] = {
     "4 squashfs, tar and disk": row(
         split() | {"rootfs.tar.xz": ROOT, "disk.qcow2": DISK}, "rootfs.squashfs", "rootfs.tar.xz", "disk.qcow2"
     ),
-    # 5: image.yaml as it is written
+    # 5: image.yaml in every form
     **{
         f"5 {text}": row(
             split() | {"image.yaml": f"simplestream: {text}".encode()},
@@ -448,7 +448,7 @@ TABLE: dict[str, Row] = {
             ("zeros", "zst", bytes(4), (), "is damaged zstd data"),
         )
     },
-    # 8: roots are whole and need no other file
+    # 8: roots are complete and need no other file
     **{
         f"8 a tar in {how} cut short": row(
             {"lxd.tar.xz": META, "rootfs.tar.xz": packed({"bin/x": images.filler("x", 60_000)}, how)[:-20_000]},
@@ -549,7 +549,7 @@ TABLE: dict[str, Row] = {
         f"{NOBLE}/20240101.2/rootfs.squashfs",
         f"{NOBLE}/20240101.2/rootfs.20240101.1.vcdiff",
     ),
-    # 11: what another product has
+    # 11: an image or alias of another product
     "11 the image of another product": rows(
         {"b/r/amd64/default/20261123_1000": split("x"), "a/r/amd64/default/20261123_1000": split("x")},
         "b/r/amd64/default/20261123_1000/rootfs.squashfs",
@@ -590,7 +590,7 @@ TABLE: dict[str, Row] = {
         says="the alias y is taken by a:r:amd64:v",
         aliases={"x": "a/r/amd64/v"},
     ),
-    # 12: what the next version does not repeat
+    # 12: overrides that the next version does not repeat
     **{
         f"12 {what}": rows(
             {OTHER_VERSION: split("1") | before, PATH: split("2") | after},
@@ -689,7 +689,7 @@ def test_each_kind_of_fault_has_at_least_three_cases() -> None:
 
 
 def sentences(system: System, document: Any) -> str:
-    """Everything that a publisher is told: the reasons in the records, and what the catalog withholds."""
+    """Return every sentence for a publisher: the reasons in the records, and those of withheld entries."""
     keys = [key for key in system.store.objects if key.startswith("versions/")]
     told = [reason.sentence for key in keys for reason in records.decode(system.store.objects[key].body, key).reasons]
     return "\n".join(told + [entry["reason"] for entries in document["withheld"].values() for entry in entries])

@@ -99,7 +99,7 @@ ANYBODY += ["repo:octocat*", "project_path:*", "project_path:group*/images:ref_t
 
 @pytest.mark.parametrize("caller", ANYBODY)
 def test_a_rule_that_matches_any_caller_is_refused(caller: str) -> None:
-    """A stranger may register an owner whose name begins like yours."""
+    """A stranger may register an owner whose name starts with yours."""
     with pytest.raises(BadRule, match=r"to you; write the owner in full: .*:\*$"):
         Rights.parse(json.dumps({caller: ["images/"]}))
 
@@ -177,7 +177,7 @@ def test_a_named_right_gives_no_right_to_write_no_alias_and_no_operator_role() -
     assert not rights.allow(CI, NOBLE)
     assert rights.prefixes(CI) == ()
     assert not rights.is_operator(CI)
-    assert rights.may_claim(parse_product("images/ubuntu/noble/amd64/default"), "anything")  # as where nobody writes
+    assert rights.may_claim(parse_product("images/ubuntu/noble/amd64/default"), "anything")  # as without writers
 
 
 @pytest.mark.parametrize(

@@ -169,7 +169,7 @@ def test_a_damaged_record_of_its_product_stops_no_new_version() -> None:
 
 
 def delete(system: System, path: str) -> None:
-    """Delete the files and the record of a version, as prune does in the end."""
+    """Delete the files and the record of a version, as prune finally does."""
     version = parse_version(path)
     for key in [key for key in system.store.objects if key.startswith(version.prefix)]:
         system.store.remove(key)
@@ -178,7 +178,7 @@ def delete(system: System, path: str) -> None:
 
 
 def in_parts(system: System, path: str, files: dict[str, bytes], begun: timedelta) -> None:
-    """Upload files in parts; the upload of each began so long ago, and S3 dates it by that."""
+    """Upload files in parts. The upload of each began this long ago, and S3 dates it by its start."""
     for name, body in files.items():
         system.store.put(f"{path}/{name}", body)
         stored = system.store.objects[f"{path}/{name}"]
@@ -228,7 +228,7 @@ def test_an_image_in_two_streams_is_listed_once_by_the_first_uploader(first: str
 
 @pytest.mark.parametrize("is_lost", [False, True])
 def test_a_version_withheld_for_another_stream_is_listed_once_that_releases_the_image(is_lost: bool) -> None:
-    """Publish sends it; where that message is lost, the next reconcile does."""
+    """Publish sends a message about it. If that is lost, the next reconcile sends one."""
     system = System()
     first = upload(system, "images", "same")
     upload(system, "images-x", "same", version="20261124_0900")
@@ -251,7 +251,7 @@ def test_a_version_withheld_for_another_stream_is_listed_once_that_releases_the_
 
 
 def test_an_earlier_upload_takes_image_and_names_from_another_stream_even_if_ingested_later() -> None:
-    """The order of events decides nothing: the earlier upload is ingested when the later one is listed."""
+    """The order of events does not matter: the earlier upload is ingested after the later one is listed."""
     system = System()
     early = f"images-x/{NOBLE}/{VERSION}"
     system.upload(early, images.split_image(seed="same"))
@@ -318,7 +318,7 @@ def test_the_earlier_upload_wins_an_alias_claimed_in_two_streams() -> None:
     upload(system, "images", "2", "alma/1/amd64/default", aliases=["lts"])
     assert "lts" in names(system, "images-x", "zeta/1/amd64/default")
     assert "lts" not in names(system, "images", "alma/1/amd64/default")
-    upload(system, "images-x", "3", "beta/1/amd64/default", aliases=["lts"])  # within the stream the first by name
+    upload(system, "images-x", "3", "beta/1/amd64/default", aliases=["lts"])  # within a stream the first by name wins
     assert "lts" in names(system, "images-x", "beta/1/amd64/default")
     assert "lts" not in names(system, "images", "alma/1/amd64/default")
 
@@ -368,7 +368,7 @@ EVENTS = [
 
 @pytest.mark.parametrize("order", list(itertools.permutations(range(len(EVENTS)))))
 def test_any_order_of_events_across_streams_ends_in_the_same_bytes(order: tuple[int, ...]) -> None:
-    """The uploads are the same, at the same times; digest and publish see them in another order."""
+    """The uploads and their times are the same; digest and publish see them in another order."""
     system = System()
     paths = []
     for stream, seed, product, about in EVENTS:

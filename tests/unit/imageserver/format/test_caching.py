@@ -1,4 +1,4 @@
-"""How long each object that is served may be kept."""
+"""How long each served object may be cached."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Keys: what is taken, and the sentence for what is not."""
+"""Keys: which are accepted, and the sentence for the others."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Version names: respins, the clients' order, dates ahead of their upload, and who keeps an alias."""
+"""Version names: respins, the clients' order, dates ahead of their upload, and which product keeps an alias."""
 
 from datetime import UTC, datetime
 
@@ -101,7 +101,7 @@ def test_the_date_of_a_version_is_compared_with_its_latest_upload() -> None:
 
 @pytest.mark.parametrize("ahead", ["99991231_2359", "20991231", "20271123_10:00"])
 def test_a_version_dated_ahead_does_not_hide_a_real_one(system: System, ahead: str) -> None:
-    """Nor does it decide the form of the names, take an image from a real version, or end an override."""
+    """It does not decide the form of the names, take an image from a real version, or end an override either."""
     system.upload(f"{NOBLE}/{ahead}", images.split_image(seed="real") | {"metadata.json": b'{"os": "Later"}'})
     for older in ("20261122_1000", "20261123_1000"):
         system.upload(f"{NOBLE}/{older}", images.split_image(seed=older if older < "20261123" else "real"))
@@ -142,7 +142,7 @@ def test_the_plain_architecture_keeps_an_alias_that_a_level_asks_for_too(
 
 
 def test_an_alias_without_a_release_belongs_to_the_product_of_that_path_first(system: System) -> None:
-    """`ubuntu/cloud` is what lxd-imagebuilder gives the release `current`, and the path of a release named cloud."""
+    """lxd-imagebuilder gives `ubuntu/cloud` to the release `current`; it is also the path of a release named cloud."""
     system.upload("images/ubuntu/current/amd64/cloud/20261123_1000", images.split_image(seed="1"))
     system.catch_up()
     assert system.products_document().products["ubuntu:current:amd64:cloud"].aliases.split(",")[-1] == "ubuntu/cloud"

@@ -1,4 +1,4 @@
-"""The paths of a view's files, against values that openssl made."""
+"""The paths of a view's files, compared with values made by openssl."""
 
 import re
 

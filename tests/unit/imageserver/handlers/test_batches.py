@@ -1,4 +1,4 @@
-"""Event in, acknowledged or not out: the deployed handlers of digest and publish over a bucket in memory."""
+"""Which messages the deployed handlers of digest and publish acknowledge, over a bucket in memory."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def _over(system: System, name: str, monkeypatch: pytest.MonkeyPatch) -> Iterato
 
 
 def left(app: ModuleType, event: dict[str, Any]) -> list[str]:
-    """Call the handler; the ids of the messages that stay in the queue."""
+    """Call the handler; return the ids of the messages that stay in the queue."""
     answer = app.handler(event, Context())
     return [failure["itemIdentifier"] for failure in answer["batchItemFailures"]]
 
@@ -80,7 +80,7 @@ def changes(*paths: str) -> dict[str, Any]:
 
 
 def break_store(system: System, part: str, error: Exception) -> None:
-    """Have each call of storage about a key with this part fail."""
+    """Fail each call of storage whose key contains this text."""
 
     def fail(_method: str, key: str) -> None:
         if part in key:

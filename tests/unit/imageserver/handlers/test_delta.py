@@ -1,4 +1,4 @@
-"""The delta function and publish, which asks for deltas, as they are deployed, over a bucket in memory."""
+"""The delta function, and publish, which asks for deltas: both as deployed, over a bucket in memory."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ CHANGED = events.changed(PRODUCT.records_prefix)
 
 @dataclass
 class Queue:
-    """Takes messages, unless it refuses all."""
+    """Accepts messages, or refuses all."""
 
     sent: list[tuple[str, str]] = field(default_factory=list)
     refuses: bool = False
@@ -48,7 +48,7 @@ class Queue:
 
 
 class Killed(BaseException):
-    """The process ends here: nothing catches it."""
+    """The process ends here. Nothing catches it."""
 
 
 def upload(system: System, version: str, root: bytes) -> None:
@@ -81,7 +81,7 @@ def delta(system: System) -> Iterator[ModuleType]:
 
 
 def run(app: ModuleType, event: dict[str, Any], context: Context) -> Any:
-    """Call a function, with its log where this test's output goes."""
+    """Call a function, with its log in this test's output."""
     for handler in app.logger._logger.handlers:
         handler.stream = sys.stdout
     app.metrics.clear_metrics()
@@ -186,7 +186,7 @@ def test_a_queue_that_refuses_messages_does_not_delay_listing(
 
 @trees.needs_real_pairs
 def test_a_kill_between_listing_and_asking_costs_no_delta(system: System, delta: ModuleType) -> None:
-    """The message comes back and finds nothing to list, so only reconcile can ask before the next version."""
+    """The message comes back when nothing is left to list, so only reconcile can ask before the next version."""
     killing, calm = Queue(kills=True), Queue()
     for publish in function("publish", system, DELTAS_QUEUE_URL=QUEUE):
         publish.sqs_client = lambda: killing

@@ -1,6 +1,6 @@
-"""A backlog of large versions: how often digest hands one on, which is why its function says RecursiveLoop: Allow.
+"""A backlog of large versions: how often digest hands one on, and so why its function has RecursiveLoop: Allow.
 
-The handler is the real one; what it reads takes time on a clock of the test, at the 75 MB/s of one Lambda run.
+The handler is the real one. Reading takes simulated time, at the 75 MB/s of one Lambda run.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ LAMBDA_STOPS: Final = 16
 
 @dataclass
 class Queue:
-    """Arrivals of versions of 25 to 50 GB, one message each, and the runs that take them: as SQS, in no order."""
+    """Arrivals of versions of 25 to 50 GB, one message each, and the runs that take them: like SQS, in no order."""
 
     app: ModuleType
     runs: int
@@ -106,7 +106,7 @@ def drained(app: ModuleType, monkeypatch: pytest.MonkeyPatch, versions: int, run
 
 
 def most_hops(versions: int, runs: int) -> float:
-    """The arithmetic of the template: nine of ten are handed on until a batch for each run is left."""
+    """Compute as the template does: nine of ten are handed on until one batch for each run is left."""
     return math.log(versions / (BATCH * runs)) / math.log(BATCH / (BATCH - 1)) + BATCH - 1
 
 

@@ -1,4 +1,4 @@
-"""The functions that follow other servers, as they are deployed, over a bucket and an upstream in memory."""
+"""The functions of mirrors as deployed, over a bucket and an upstream in memory."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ KEY = f"{PATH}/rootfs.squashfs"
 
 @dataclass
 class Queue:
-    """Takes messages; `refuses` is how many of each call it does not take."""
+    """Accepts messages. `refuses` is how many of each call it refuses."""
 
     sent: list[str] = field(default_factory=list)
     refuses: int = 0
@@ -99,7 +99,7 @@ def compare(app: ModuleType, **event: Any) -> Any:
 
 
 def counted(output: str, metric: str) -> list[float]:
-    """The values of a metric that was logged."""
+    """Return the values of a logged metric."""
     lines = [json.loads(line) for line in output.splitlines() if metric in line]
     return [value for line in lines if "_aws" in line for value in line[metric]]
 

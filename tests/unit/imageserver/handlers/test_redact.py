@@ -1,4 +1,4 @@
-"""The redact function as it is deployed, over a bucket in memory: S3's message in, a log without tokens out."""
+"""The redact function as deployed, over a bucket in memory: S3's message in, a log without tokens out."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def redact(store: MemoryStore) -> Iterator[Any]:
 
 
 def run(app: Any, *bodies: str) -> list[str]:
-    """Call the function, with its log where this test's output goes; return the messages that stay in the queue."""
+    """Call the function, with its log in this test's output; return the messages that stay in the queue."""
     for handler in app.logger._logger.handlers:
         handler.stream = sys.stdout
     failed = app.handler(sqs_batch(*bodies), Context())["batchItemFailures"]
@@ -43,7 +43,7 @@ def run(app: Any, *bodies: str) -> list[str]:
 
 
 def message(store: MemoryStore, key: str = KEY) -> str:
-    """Return what S3 sends of an upload: its ETag has no quotes there."""
+    """Return S3's message about an upload, where its ETag has no quotes."""
     (found,) = store.list(key)
     one = {"key": key.replace(" ", "+"), "eTag": found.etag.strip('"')}
     return json.dumps({"Records": [{"eventName": "ObjectCreated:Put", "s3": {"object": one}}]})

@@ -41,7 +41,7 @@ ABOUT_VIEWS = ("POST /promotions", "POST /checks")
 
 
 class Uploads(MemoryStore):
-    """imageserver.storage.presigned.S3Uploads over memory; a URL that says what it is for."""
+    """imageserver.storage.presigned.S3Uploads over memory. A URL names its purpose."""
 
     def sign(self, operation: str, key: str, _headers: object, _lifetime_s: int, **_: Any) -> str:
         return f"https://s3/{operation}/{key}"
@@ -66,7 +66,7 @@ def app(system: System, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]
 
 
 def ask(app: ModuleType, route: str, caller: str, path: str, body: object) -> tuple[int, Any]:
-    """The status and the document that a caller gets."""
+    """Send a request; return the status and the document of the answer."""
     event = {
         "routeKey": route,
         "headers": {"content-type": "application/json"},
@@ -137,7 +137,7 @@ def test_a_file_is_present_only_with_the_digest_that_it_has(app: ModuleType, sys
 
 
 def test_a_withdrawn_file_is_not_called_present_but_withdrawn(app: ModuleType, system: System) -> None:
-    """Nothing would be sent, and the file deleted when its grace time ends."""
+    """If it were, nothing would be sent, and the file would be deleted at the end of its grace time."""
     path = f"{VERSION}/rootfs.squashfs"
     root = system.store.objects[path].body
     withdraw(system.store, parse_target(path), START, 24, lambda _: None)
@@ -200,7 +200,7 @@ def limited_app(system: System, monkeypatch: pytest.MonkeyPatch, **limits: str) 
 
 
 def sign(app: ModuleType, caller: str, version: str, *files: str, size: int = 10) -> tuple[int, str]:
-    """Ask for URLs; the status and the sentence of a refusal."""
+    """Ask for URLs; return the status and the sentence of a refusal."""
     body = {"version": version, "files": [{"file": file, "size": size} for file in files]}
     status, answer = ask(app, "POST /uploads/batch", caller, "", body)
     one = ask(app, "POST /uploads", caller, "", {"path": f"{version}/{files[-1]}", "size": size})
@@ -291,7 +291,7 @@ def test_a_caller_has_two_requests_held_at_once_and_further_ones_are_answered_at
     clock = SimpleNamespace(now=0.0)
 
     def waiting() -> tuple[int, float]:
-        """The status of an answer, and how long it took."""
+        """Return the status of an answer, and how long it took."""
         began = clock.now
         event = {
             "routeKey": "GET /versions/{path+}",
@@ -305,7 +305,7 @@ def test_a_caller_has_two_requests_held_at_once_and_further_ones_are_answered_at
         return answer["statusCode"], clock.now - began
 
     def sleep(seconds: float) -> None:
-        """While the first is held there comes a second, and while that one is held a third."""
+        """Send a second request while the first is held, and a third while the second is held."""
         clock.now += seconds
         if clock.now in (1.0, 2.0):
             inner.append(waiting())

@@ -1,4 +1,4 @@
-"""Promotions and results of checks through the API: rights, refusals, what is told to whom, and repetition."""
+"""Promotions and results of checks through the API: rights, refusals, who sees what, and repetition."""
 
 from __future__ import annotations
 
@@ -244,7 +244,7 @@ def test_the_text_form_shows_the_same_checks_and_promotions(app: ModuleType, ser
 def test_checks_and_promotions_in_a_status_do_not_end_a_held_request_early(
     app: ModuleType, server: System, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The ETag is of all that was told, and what the request waits for is another one."""
+    """The ETag covers the whole status, but the request waits for another change."""
     post(app, server, BOOT, NEW)
     pauses: list[float] = []
     monkeypatch.setattr(app.time, "sleep", pauses.append)

@@ -1,4 +1,4 @@
-"""SHA256SUMS: every form of a line, and what a list that does not fit does to its version."""
+"""SHA256SUMS: every form of a line, and the effect of a wrong list on its version."""
 
 import hashlib
 

@@ -1,4 +1,4 @@
-"""What is no part of an image is refused and named for what it is, with what makes one of it."""
+"""A file that is not part of an image is refused and named for what it is, with a command that converts it."""
 
 import tarfile
 
@@ -23,7 +23,7 @@ def ingested(files: dict[str, bytes]) -> tuple[System, Record]:
 
 
 def refusal(files: dict[str, bytes], file: str) -> str:
-    """The one error of a version that is not listed."""
+    """Return the only error of a version that is not listed."""
     system, record = ingested(files)
     assert (system.listed(), record.state) == ({}, "invalid")
     (sentence,) = [reason.sentence for reason in record.reasons if reason.kind == "error"]

@@ -1,4 +1,4 @@
-"""metadata.yaml against the types of LXD and Incus. Each row was tried with gopkg.in/yaml.v2 and go.yaml.in/yaml/v4."""
+"""metadata.yaml and the types of LXD and Incus. Each row was tried with gopkg.in/yaml.v2 and go.yaml.in/yaml/v4."""
 
 import tracemalloc
 
@@ -122,7 +122,7 @@ TARGETS = [
     ("/etc/..", "makes a file '/etc/..' of a template, expected the path of a file"),
     ("//.", "makes a file '//.' of a template, expected the path of a file"),
 ]
-"""Where a template would be written: LXD and Incus open it below the root, or join the two."""
+"""Targets of a template: LXD and Incus open it below the root, or join the two paths."""
 
 
 @pytest.mark.parametrize(

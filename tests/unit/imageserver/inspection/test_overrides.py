@@ -1,4 +1,4 @@
-"""metadata.json and image.yaml: what is taken, what is ignored alone."""
+"""metadata.json and image.yaml: which values are used, and which are ignored."""
 
 import json
 from collections.abc import Callable
@@ -19,7 +19,7 @@ def test_every_known_key_of_metadata_json_is_read() -> None:
     }  # fmt: skip
     parsed = parse_metadata_json(json.dumps(document).encode())
     assert parsed.ignored == ()
-    # As JSON gives it.
+    # As parsed from JSON.
     assert parsed.overrides == Overrides(**document | {"aliases": ("n", "lts")})  # type: ignore[arg-type]
 
 
@@ -160,7 +160,7 @@ AS_WRITTEN = ("24.04", "20.10", "7", "on", "0x10", "1_000", "2024-01-01", "1e3",
 
 @pytest.mark.parametrize("written", [*AS_WRITTEN, *(f'"{text}"' for text in AS_WRITTEN), "!!str 24.04"])
 def test_scalars_of_image_yaml_are_taken_as_written(written: str) -> None:
-    """As Go's yaml does into a string field: lxd-imagebuilder's own manual leaves out the quotes."""
+    """Like Go's yaml with a string field: lxd-imagebuilder's own manual leaves out the quotes."""
     body = f"""
 simplestream:
   distro_name: {written}

@@ -1,4 +1,4 @@
-"""Disks: what makes one need another file, or shorter than its own tables."""
+"""Disks that need another file, or are shorter than their own tables say."""
 
 import shutil
 import struct
@@ -16,7 +16,7 @@ DATA_FILE, EXTENDED = 1 << 2, 1 << 4
 
 
 def disk(l1: int = 0, l2: tuple[int, ...] = (), clusters: int = 8, **header: int) -> bytes:
-    """A disk of `clusters` whose L1 table, in cluster 3, has one entry, and whose L2 table is in cluster 4."""
+    """Return a disk of `clusters` whose L1 table, in cluster 3, has one entry, and whose L2 table is in cluster 4."""
     table = struct.pack(f">{len(l2)}Q", *l2).ljust(CLUSTER, b"\0")
     body = images.qcow2_header(**header) + bytes(2 * CLUSTER) + struct.pack(">Q", l1).ljust(CLUSTER, b"\0") + table
     return body.ljust(clusters * CLUSTER, b"x")
@@ -38,7 +38,7 @@ def changed(body: bytes, at: int, value: int) -> bytes:
 
 
 def extended(parts: int, there: int) -> bytes:
-    """A disk with extended entries and clusters of 16 KiB; of its last one `parts` have data, in `there` bytes."""
+    """Return a disk with extended entries and 16 KiB clusters. `parts` of the last one have data, in `there` bytes."""
     size = 1 << 14
     header = images.qcow2_header(
         version=3, incompatible=EXTENDED, cluster_bits=14, l1_entries=1, l1=3 * size, refcounts=size

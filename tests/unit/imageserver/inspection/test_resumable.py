@@ -1,4 +1,4 @@
-"""A sha256 continued from its saved state is that of all the bytes."""
+"""A sha256 continued from its saved state equals that of all bytes."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_only_whole_blocks_have_a_state() -> None:
 
 
 def test_a_state_is_the_intermediate_hash_of_fips_180_4() -> None:
-    """Of no bytes it is the initial hash value of section 5.3.3, so no machine reads it otherwise."""
+    """Without any bytes it is the initial hash value of section 5.3.3, whatever the byte order of the machine."""
     initial = "6a09e667bb67ae853c6ef372a54ff53a510e527f9b05688c1f83d9ab5be0cd19"
     assert ResumableSha256().state == f"{initial}:0"
 

@@ -1,4 +1,4 @@
-"""What is a squashfs by its superblock, id index and root folder, and what only starts like one."""
+"""Which files are a squashfs by superblock, id index and root folder, and which only start like one."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SIZE = 4096
 
 
 def whole(**fields: int) -> bytes:
-    """4,096 bytes with this superblock; the place of the id block stands where it should."""
+    """Return 4,096 bytes with this superblock, and a correct pointer to the id block."""
     body = images.squashfs(size_bytes=SIZE)
     return images.superblock(SIZE, **fields) + body[96:]
 
@@ -36,7 +36,7 @@ def pieces(body: bytes, size: int) -> Iterator[bytes]:
 
 
 def refusal(body: bytes) -> str:
-    """What is said of it, however it is cut into chunks; empty when it passes, which it then does unchanged."""
+    """Return the refusal, the same for any chunk sizes; empty if the file passes unchanged."""
     said = {_refusal(body, chunk) for chunk in (1, 7, 1000, 1 << 20)}
     assert len(said) == 1
     return said.pop()
@@ -114,7 +114,7 @@ PACKED: dict[str, tuple[int, Callable[[bytes], bytes] | None]] = {
 @pytest.mark.parametrize("how", PACKED)
 @pytest.mark.parametrize("before", [0, 40, 8175, 8192, 20_000])
 def test_a_unified_image_is_distinguished_from_a_root_in_any_compression(how: str, before: int) -> None:
-    """The inode and the listing lie at the start of a block, in it, across two, and behind others."""
+    """The inode and the listing are at the start of a block, inside it, across two, and after others."""
     compression, pack = PACKED[how]
     image = images.squashfs_of(*WHOLE, compression=compression, pack=pack, before=before)
     assert "is a whole image in squashfs form" in refusal(image)
@@ -150,7 +150,7 @@ def test_a_squashfs_of_an_unsupported_compression_is_taken_for_a_root(compressio
 
 @pytest.mark.parametrize("compression", range(1, 7))
 def test_an_unreadable_root_folder_decides_nothing(compression: int) -> None:
-    """Clients mount it or they do not; the sums that its publisher made say what was damaged on its way."""
+    """Clients may or may not mount it. The publisher's digests reveal damage in transit."""
     for pack in (bz2.compress, lambda _: b"", lambda block: block[:9]):
         assert refusal(images.squashfs_of(*WHOLE, compression=compression, pack=pack)) == ""
     image = images.squashfs_of(*WHOLE, compression=compression)

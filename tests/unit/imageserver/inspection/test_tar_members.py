@@ -1,4 +1,4 @@
-"""Members are found as tarfile finds them, in each form that GNU tar and Python write."""
+"""Members are found like tarfile finds them, in each form that GNU tar and Python write."""
 
 from __future__ import annotations
 

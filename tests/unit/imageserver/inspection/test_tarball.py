@@ -1,4 +1,4 @@
-"""Tarballs from strangers: every compression, and every way to be none."""
+"""Untrusted tarballs: every compression, and every way to be invalid."""
 
 import bz2
 import gzip
@@ -52,7 +52,7 @@ def oversized_header(size: int) -> bytes:
 
 
 def long_names(count: int, size: int) -> bytes:
-    """Names for one member, each of which replaces the one before it."""
+    """Return names for one member, each of which replaces the one before it."""
     name = tarfile.TarInfo("././@LongLink")
     name.type, name.size = tarfile.GNUTYPE_LONGNAME, size
     return (name.tobuf() + b"x" * size) * count

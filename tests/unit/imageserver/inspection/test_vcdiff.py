@@ -1,4 +1,4 @@
-"""Deltas: what makes one that xdelta3 would not apply, and how much it reads and makes."""
+"""Deltas that xdelta3 would not apply, and how much a valid one reads and makes."""
 
 import shutil
 import subprocess

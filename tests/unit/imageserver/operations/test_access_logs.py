@@ -1,4 +1,4 @@
-"""Which logs are read, and what happens to those that cannot be."""
+"""Which logs are read, and what happens to unreadable ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Races of a promotion with retention and with a mirror: a channel never points to what was withdrawn meanwhile."""
+"""Races of promotions with retention and mirrors: a channel never points to a version withdrawn meanwhile."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ KEEP_ONE = Rules(Rule(versions=1), 24, 7)
 
 
 def pause(_seconds: float) -> None:
-    """Nobody waits."""
+    """Do not wait."""
 
 
 @pytest.fixture(scope="module")
 def base() -> System:
-    """Three versions of which retention keeps the newest, and a channel that points to nothing."""
+    """Return three versions of which retention keeps the newest, and a channel that points to nothing."""
     made = system(channel())
     for version in (OLD, MIDDLE, NEW):
         made.upload(version.path, images.split_image(seed=version.version))
@@ -69,7 +69,7 @@ def is_promoted(server: System) -> bool:
 
 
 def raced(base: System, one: Callable[[System], None], other: Callable[[System], None]) -> list[tuple[bool, bool]]:
-    """Run `other` before each call of `one` in turn; return for each whether it is withdrawn, and promoted."""
+    """Run `other` before each call of `one` in turn; yield whether the version is then withdrawn and promoted."""
     alone = deepcopy(base)
     alone.store.log.clear()
     one(alone)
@@ -126,7 +126,7 @@ def test_a_channel_pointer_does_not_restore_a_version_that_an_operator_withdrew(
 
 
 def test_a_version_withdrawn_by_operator_and_retention_at_once_stays_withdrawn(base: System) -> None:
-    """Also where a channel points to it, so that retention takes its own withdrawal back."""
+    """This holds even if a channel points to it, so that retention undoes its own withdrawal."""
 
     def promoted_and_withdrawn(server: System) -> None:
         server.store.on = lambda *_: None
@@ -140,7 +140,7 @@ def test_a_version_withdrawn_by_operator_and_retention_at_once_stays_withdrawn(b
         server.store.on = on
 
     server = deepcopy(base)
-    # The channel points to it once retention has looked, and the operator comes once retention has withdrawn it.
+    # The channel points to it after retention has looked; the operator acts after retention has withdrawn it.
     server.store.meanwhile("replace", OLD.record_key, lambda: promoted_and_withdrawn(server))
     retain(server)
     found = records.decode(server.store.objects[OLD.record_key].body, OLD.record_key).withdrawn

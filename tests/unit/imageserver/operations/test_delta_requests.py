@@ -1,4 +1,4 @@
-"""Deltas that nobody was asked for: reconcile asks, and not for ever."""
+"""Deltas whose request was lost: reconcile asks for them, but not forever."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def system() -> System:
 def asked(
     system: System, usual: int = 1, since: datetime = START, dry_run: bool = False
 ) -> tuple[list[ProductId], list[str]]:
-    """The products that reconcile asks delta about, and why."""
+    """Return the products for which reconcile asks delta, and why."""
     products: list[ProductId] = []
     run = Run(dry_run=dry_run)
     requests = DeltaRequests(usual, since, products.append)
@@ -66,7 +66,7 @@ def test_a_delta_that_was_dropped_with_a_reason_is_not_asked_for_again(system: S
 
 
 class Unused:
-    """An encoder for runs without room, which end before it is needed."""
+    """An encoder for runs without enough space, which end before they need it."""
 
     def encode(self, folder: Path, seconds: float) -> Iterator[bytes]:
         raise AssertionError(f"nothing is encoded without room, expected no look into {folder} for {seconds} s")

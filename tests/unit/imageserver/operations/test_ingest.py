@@ -1,4 +1,4 @@
-"""Settling one version: what is read, what is written, and what happens when somebody is faster."""
+"""Ingesting one version: what is read, what is written, and what happens when another worker is faster."""
 
 import json
 import struct
@@ -245,7 +245,7 @@ def test_unknown_files_are_reported_and_not_read(system: System) -> None:
 
 
 def test_a_lost_race_restarts_from_fresh_reads_without_reading_images_again(system: System) -> None:
-    """The winner writes between our read and our write; its record must survive in ours."""
+    """The winner writes between this worker's read and write. What it wrote must survive."""
     system.upload(PATH, images.split_image())
     other = System(store=system.store)
 
@@ -317,7 +317,7 @@ def test_an_object_that_changes_while_it_is_read_is_read_again(system: System) -
 
 
 def test_a_listing_older_than_the_record_is_never_written_over_it(system: System) -> None:
-    """The record's revision is read before the folder is listed, and not the other way round."""
+    """The record's revision is read before the folder is listed, not after."""
     system.upload(PATH, {"lxd.tar.xz": images.metadata_tarball("amd64", serial="x")})
     first: list[str] = []
 
@@ -395,7 +395,7 @@ NOT_FORESEEN = [
     AttributeError("'list' object has no attribute 'get'"), TypeError("unhashable type"), AssertionError(),
     struct.error("unpack requires a buffer of 4 bytes"),
 ]  # fmt: skip
-"""What a parser of ours may raise because of the bytes it reads."""
+"""Errors that a parser may raise because of the bytes it reads."""
 
 
 def broken(monkeypatch: pytest.MonkeyPatch, module: ModuleType, name: str, error: Exception) -> None:
@@ -527,7 +527,7 @@ def test_a_version_beyond_the_limit_of_its_product_is_refused_unread_and_its_nei
 
 
 def operations(system: System, roots: int, monkeypatch: pytest.MonkeyPatch) -> tuple[int, int]:
-    """Calls of storage, and comparisons of a file with what is known of it, to ingest a version of so many roots."""
+    """Count storage calls, and comparisons of files with the record, while ingesting a version with this many roots."""
     path = f"images/ubuntu/noble/amd64/r{roots}/20261123_10:00"
     files = {f"r{number}.squashfs": images.squashfs(str(number)) for number in range(roots)}
     system.upload(path, {**files, "lxd.tar.xz": images.metadata_tarball()})

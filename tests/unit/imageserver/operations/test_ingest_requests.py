@@ -14,7 +14,7 @@ NEWEST = "20261123_10:00"
 
 
 def catalog_of(products: int, versions: int) -> tuple[System, str]:
-    """A published catalog with so many versions in each product, one fewer in the middle one; and that one's path."""
+    """Return a published catalog with this many versions per product, one fewer in the middle one, and its path."""
     system = System()
     paths = [f"images/os{number:03d}/r/amd64/default" for number in range(products)]
     changed = paths[products // 2]
@@ -28,7 +28,7 @@ def catalog_of(products: int, versions: int) -> tuple[System, str]:
 
 
 def calls(system: System) -> Counter[str]:
-    """What was asked of storage since the last time, by method. The chunks of a body come from ranged GETs."""
+    """Return the storage calls since the last time, by method. The chunks of a body come from ranged GETs."""
     found = Counter(method for method, _ in system.store.log if method != "chunk")
     system.store.log.clear()
     return found
@@ -48,7 +48,7 @@ def test_a_changed_version_costs_the_same_requests_for_any_size_of_catalog(produ
     path = upload_one_more(system, product)
     assert system.ingest(path).outcome == "recorded"
     # Each open is a HEAD; the ranged GETs of its body come on top, one for each part.
-    first = int(versions == 1)  # of its product: no older record tells since when it is published
+    first = int(versions == 1)  # of its product: no older record says since when it is published
     assert calls(system) == {"read": 4 - first, "list": 4, "create": 2, "delete": 1, "open": 3}
     assert system.ingest(path).outcome == "unchanged"
     assert calls(system) == {"read": 1, "list": 1}, "each further event"

@@ -1,4 +1,4 @@
-"""Images are found by what clients show of them."""
+"""Images are found by the names and fingerprints that clients show."""
 
 import pytest
 

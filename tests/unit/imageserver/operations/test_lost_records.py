@@ -1,4 +1,4 @@
-"""What a lost record said of its version is kept: withdrawals, what was published, and which keys held other bytes."""
+"""The contents of a lost record are kept: withdrawals, published digests, and keys that held other bytes."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def system() -> System:
 
 
 def reconciled(system: System) -> list[str]:
-    """Why the versions that a reconcile found are looked at again; afterwards that is done."""
+    """Reconcile, and return why versions are ingested again; then ingest them."""
     sent, run = Sent(), Run()
     reconcile(ReconcileServices(system.store, sent, ("incus", "lxd")), run)
     assert run.failed == []
@@ -70,7 +70,7 @@ def test_a_record_that_was_torn_before_it_was_lost_is_skipped(system: System) ->
 
 
 def test_bytes_replaced_while_the_record_was_lost_are_invalidated(system: System) -> None:
-    """The catalog is gone too, so nothing but the earlier record knows that the key held other bytes."""
+    """The catalog is gone too, so only the earlier record knows that the key held other bytes."""
     for key in [VERSION.record_key, *system.streams()]:
         del system.store.objects[key]
     system.upload(PATH, {"rootfs.squashfs": images.squashfs("other")})

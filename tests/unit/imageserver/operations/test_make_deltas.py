@@ -1,4 +1,4 @@
-"""Deltas of the server's own: made of real squashfs images by the real xdelta3, in a bucket in memory."""
+"""Deltas made by the server: from real squashfs images with the real xdelta3, in a bucket in memory."""
 
 import hashlib
 from collections.abc import Callable, Iterator
@@ -45,7 +45,7 @@ def roots(changed: float = 0.05) -> tuple[bytes, bytes]:
 
 @dataclass
 class Server:
-    """A system with deltas on, and what is done to the work in between."""
+    """A system with deltas on, and hooks into the work."""
 
     folder: Path
     system: System = field(default_factory=System)
@@ -329,7 +329,7 @@ def test_retention_takes_a_delta_off_the_list_with_its_base_and_deletes_both_lat
 
 
 class Killed(BaseException):
-    """The process ends here: nothing catches it."""
+    """The process ends here. Nothing catches it."""
 
 
 def test_a_kill_between_any_two_steps_leaves_a_delta_or_nothing_and_the_next_run_finishes(server: Server) -> None:

@@ -28,7 +28,7 @@ BODY = random.Random(1).randbytes(10 * PART + 100)
 
 
 class Killed(BaseException):
-    """The process ends here: no code of ours runs after it, but that of `with` and `finally`, which tests undo."""
+    """The process ends here. Only `with` and `finally` blocks still run, and tests undo their effect."""
 
 
 @dataclass
@@ -72,7 +72,7 @@ class World:
 
     @property
     def is_clean(self) -> bool:
-        """Whether nothing but files of images is left: no upload, no note, no lease."""
+        """Return whether only files of images are left: no upload, no note, no lease."""
         return not self.store.uploads and all(key.startswith("images/") for key in self.store.objects)
 
 
@@ -98,7 +98,7 @@ def test_a_file_that_is_already_here_is_not_requested(world: World) -> None:
 
 
 def test_a_small_file_costs_three_requests() -> None:
-    """A mirror has thousands of them, and each request takes about as long as to read one."""
+    """A mirror has thousands of them, and each request takes about as long as reading one."""
     world = World(BODY[:PART])
     world.copy()
     assert world.store.log == [("read", NOTE), ("list", KEY), ("create_file", KEY)]
@@ -126,7 +126,7 @@ def test_a_file_with_wrong_bytes_is_not_fetched_again_for_some_hours(world: Worl
 
 
 def test_a_refusal_applies_to_one_digest_only(world: World) -> None:
-    """Upstream's catalog was wrong, and is right now."""
+    """Upstream's catalog was wrong and has been corrected."""
     world.copy(world.file(sha256="0" * 64))
     assert world.copy().outcome is Outcome.COPIED
     assert world.is_clean
@@ -157,7 +157,7 @@ def test_a_slow_file_takes_several_runs_and_fetches_no_byte_twice(world: World) 
         assert KEY not in world.store.objects
         outcomes.append(world.copy().outcome)
     assert outcomes == [Outcome.CONTINUED] * 5 + [Outcome.COPIED]
-    # Of each run the part that was on its way when the time was over is read again.
+    # The part that each run was reading when its time was over is read again.
     assert world.upstream.bytes_read == {PATH: len(BODY)}
     assert world.store.objects[KEY].body == BODY
     assert world.is_clean
@@ -307,7 +307,7 @@ def test_a_file_uploaded_meanwhile_is_kept(world: World) -> None:
 
 @pytest.mark.parametrize(("method", "size"), [("create_file", 100), ("complete", len(BODY))])
 def test_a_race_that_leaves_no_file_is_repeated(method: str, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """S3 answers 409 to both of two writers, or the other one's file was deleted at once."""
+    """S3 answers 409 to both writers, or the file of the other one was deleted at once."""
     world = World(BODY[:size])
     with monkeypatch.context() as race:
         race.setattr(world.store, method, lambda *_: False)
@@ -336,7 +336,7 @@ def test_a_copy_with_an_unreadable_note_starts_again(world: World, body: bytes) 
 
 
 def test_parts_of_another_size_are_not_continued(world: World) -> None:
-    """Another release may read other parts."""
+    """Another release may use another part size."""
     world.each_part_takes(300)
     assert world.copy().outcome is Outcome.CONTINUED
     world.each_part_takes(0)
@@ -372,7 +372,7 @@ CALLS = ("read", "create", "replace", "delete", "create_file", "begin", "put_par
 
 
 def _kill(store: MemoryStore, number: int, *, after: bool) -> None:
-    """Let `number` calls of storage pass. The next one ends the process, and so does all that `finally` would do."""
+    """Let `number` calls of storage pass. The next one kills the process, and so do any calls from `finally`."""
     left = [number]
 
     def dying(call: Callable[..., object]) -> Callable[..., object]:

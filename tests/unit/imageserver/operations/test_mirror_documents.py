@@ -1,4 +1,4 @@
-"""The documents of mirrors: nothing that two operators or workers write at once is lost."""
+"""The documents of mirrors: nothing is lost if two operators or workers write at once."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def store() -> MemoryStore:
 
 
 def pause(_seconds: float) -> None:
-    """Nobody waits."""
+    """Do not wait."""
 
 
 def test_a_server_without_a_configuration_has_no_mirrors(store: MemoryStore) -> None:
@@ -77,7 +77,7 @@ def test_an_existing_mirror_is_changed_only_with_over(store: MemoryStore) -> Non
 
 
 def test_a_mirror_stays_in_its_stream(store: MemoryStore) -> None:
-    """What it brought lies in the old one, and nobody would take it off the list."""
+    """Its images are in the old one, and nothing would delist them there."""
     configure(store, "site", SITE, pause)
     with pytest.raises(InvalidMirror, match="into images, and images-other is another stream: remove it first"):
         configure(store, "site", OTHER, pause, over=True)

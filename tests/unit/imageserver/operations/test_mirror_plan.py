@@ -1,4 +1,4 @@
-"""A mirror's run: what it holds is written first, then files are asked for and versions leave the list."""
+"""A mirror's run: its held versions are written first, then copies are requested and versions delisted."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ D1, D2, D3 = (f"{PRODUCT}/2026110{day}_1000" for day in (1, 2, 3))
 
 @dataclass
 class Origin:
-    """Another server of ours in memory, which publishes what it is told."""
+    """Another server in memory, on which a test publishes versions."""
 
     system: System = field(default_factory=System)
     server: MemoryUpstream = field(default_factory=MemoryUpstream)
@@ -67,7 +67,7 @@ class Origin:
 
 @dataclass
 class Site:
-    """The server that follows; `asked` is the queue of files to copy."""
+    """The server with the mirror. `asked` is the queue of files to copy."""
 
     origin: Origin = field(default_factory=Origin)
     system: System = field(default_factory=System)
@@ -103,7 +103,7 @@ class Site:
         return followed
 
     def copy(self) -> None:
-        """Copy all that was asked for, and let digest and publish see it."""
+        """Copy all requested files, then run digest and publish."""
         services = CopyServices(
             store=self.store,
             upstream=self.origin.server,
@@ -206,7 +206,7 @@ def test_an_upstream_that_has_not_changed_costs_a_conditional_request_for_each_d
 
 
 def test_a_full_comparison_is_at_most_a_day_old(site: Site) -> None:
-    """A file that somebody deleted here is seen by then, though nothing changed upstream."""
+    """It finds a file that was deleted here although nothing changed upstream."""
     site.origin.publish(D1)
     site.in_step()
     site.store.remove(f"{D1}/rootfs.squashfs")
@@ -224,7 +224,7 @@ def test_a_changed_configuration_is_compared_at_once(site: Site) -> None:
 
 
 def test_the_held_versions_are_written_before_any_copy_is_requested(site: Site) -> None:
-    """A run that dies in between must not find its own files and take them for a local upload."""
+    """Otherwise the run after a crash would take the mirror's own files for a local upload."""
     site.origin.publish(D1)
     services = site.services
     held: list[Mapping[str, Held]] = []
@@ -243,7 +243,7 @@ def test_the_held_versions_are_written_before_any_copy_is_requested(site: Site) 
 
 
 def test_a_killed_run_is_repeated_although_upstream_has_not_changed(site: Site) -> None:
-    """Its state says what it saw, and nothing of that was asked for."""
+    """Its state says what it saw, but none of it was requested."""
     site.origin.publish(D1)
     site.in_step()
     site.origin.publish(D2)
@@ -291,7 +291,7 @@ def test_a_version_gone_from_upstream_is_delisted_after_the_grace_time(site: Sit
 
 
 def test_a_grace_time_ends_although_upstream_does_not_change(site: Site) -> None:
-    """An unchanged upstream is compared in full then, and a day before it is not."""
+    """An unchanged upstream is compared in full at that time, but not a day earlier."""
     site.origin.publish(D1, D2)
     site.in_step()
     site.origin.withdraw(D1)
@@ -503,7 +503,7 @@ def test_two_mirrors_of_one_stream_do_not_take_each_others_versions(site: Site) 
 
 
 def test_two_runs_at_once_lose_nothing(site: Site) -> None:
-    """The one whose state was overtaken stops before it acts."""
+    """The run whose state was overwritten stops before it acts."""
     site.origin.publish(D1)
 
     def overtaken(method: str, key: str) -> None:

@@ -1,4 +1,4 @@
-"""Another server's documents, as it signed them: in one file, or with the signature beside it."""
+"""Another server's signed documents: with a clear signature, or a detached one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Promotions: races with a withdrawal and with another operator, and what they say."""
+"""Promotions: races with a withdrawal and with another operator, and what a promotion reports."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ OLD, NEW = "20261122_1000", "20261123_1000"
 
 
 def pause(_seconds: float) -> None:
-    """Nobody waits."""
+    """Do not wait."""
 
 
 @pytest.fixture

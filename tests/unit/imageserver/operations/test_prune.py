@@ -53,7 +53,7 @@ def test_a_dry_prune_reports_the_same_and_changes_nothing(system: System) -> Non
         (b'{"retain_days": 10}', Rule(), DAYS[:3]),
         (b'{"retain_versions": 4, "retain_days": 20}', Rule(versions=1), DAYS[:1]),
         (b'{"retain_versions": 0}', Rule(versions=1), []),
-        (b'{"retain_days": 0}', Rule(versions=3, days=1), DAYS[:2]),  # says nothing of their number
+        (b'{"retain_days": 0}', Rule(versions=3, days=1), DAYS[:2]),  # sets no number of versions
         (b'{"retain_versions": 1, "retain_days": 1}', Rule(), DAYS[:4]),  # the newest is three days old, and stays
         (b'{"retain_versions": "2"}', Rule(versions=4), DAYS[:1]),  # ignored
         (b'{"retain_versions": 2', Rule(versions=4), DAYS[:1]),
@@ -196,7 +196,7 @@ def test_withdrawing_a_file_keeps_the_others_and_the_grace_time(system: System) 
 
 @pytest.mark.parametrize("again", [images.squashfs("late"), images.squashfs()])
 def test_an_upload_in_progress_keeps_an_incomplete_version(again: bytes) -> None:
-    """Also of the very bytes that are there: its record still has the time of the first upload."""
+    """This holds even for the same bytes again: the record still has the time of the first upload."""
     system, path = System(), f"{PRODUCT}/20261101"
     system.upload(path, {"rootfs.squashfs": images.squashfs()})
     system.catch_up()
@@ -228,7 +228,7 @@ def test_files_uploaded_during_a_deletion_start_a_new_version() -> None:
 
 @pytest.mark.parametrize("serial", ["", "new"])
 def test_a_new_upload_is_listed_after_maintain_was_killed_during_a_deletion(serial: str) -> None:
-    """Also of the very bytes that are to be deleted; and whether or not maintain comes again before digest."""
+    """This holds even for the same bytes, and whether or not maintain runs again before digest."""
     for again in (False, True):
         system, path, later = System(), f"{PRODUCT}/20261101", START + timedelta(days=8)
         system.upload(path, {"lxd.tar.xz": images.metadata_tarball()})
@@ -264,14 +264,14 @@ def test_reuploaded_bytes_are_not_deleted_with_the_withdrawn_ones(system: System
     root = f"{PRODUCT}/20261101/rootfs.squashfs"
     withdraw(system.store, parse_target(root), NOW, 1, no_pause)
     system.catch_up()
-    system.store.put(root, system.store.objects[root].body)  # nobody has looked at it yet
+    system.store.put(root, system.store.objects[root].body)  # not ingested yet
     tidy(system, NOW + timedelta(hours=2))
     assert root in system.store.objects
 
 
 @pytest.mark.parametrize("moment", ["before the delete", "before it is sent again"])
 def test_bytes_uploaded_again_during_their_deletion_are_kept(system: System, moment: str) -> None:
-    """S3 compares ETags alone, and an SDK sends a delete again whose answer was lost."""
+    """S3 compares only ETags, and an SDK repeats a delete whose answer was lost."""
     path = f"{PRODUCT}/20261101"
     root = f"{path}/rootfs.squashfs"
     withdraw(system.store, parse_version(path), NOW, 1, no_pause)
@@ -328,7 +328,7 @@ def test_a_root_withdrawn_before_its_metadata_arrived_is_listed_once_restored() 
     withdraw(system.store, root, NOW, 24, no_pause)
     system.upload(path, {"lxd.tar.xz": files["lxd.tar.xz"]})
     system.ingest(path)
-    restore(system.store, root, no_pause)  # sends no event that would have it read
+    restore(system.store, root, no_pause)  # sends no event that would make digest read it
     system.publish(ID)
     assert system.listed() == {ID.name: ["20261101"]}
 

@@ -1,4 +1,4 @@
-"""What maintain leaves to views: versions that a channel points to, and files that the catalog of a view names."""
+"""What maintain keeps for views: versions that a channel points to, and files that the catalog of a view names."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ KEEP_ONE = Rules(Rule(versions=1), 24, 7)
 
 
 def pause(_seconds: float) -> None:
-    """Nobody waits."""
+    """Do not wait."""
 
 
 @pytest.fixture
 def server() -> System:
-    """A channel that was pointed to the first three of five versions, one after the other."""
+    """Return a server with a channel that pointed to the first three of five versions in turn."""
     made = system(channel())
     for version in VERSIONS:
         made.upload(f"{NOBLE}/{version}", images.split_image(seed=version))
@@ -70,7 +70,7 @@ def test_retention_asks_for_views_only_when_it_would_withdraw(server: System) ->
 
 
 def test_a_file_that_the_catalog_of_a_view_still_names_is_not_deleted(server: System) -> None:
-    """The run that took it off the catalog that everybody reads died before it wrote the other one."""
+    """The run that delisted it in the public catalog died before it wrote that of the view."""
     version = parse_version(f"{NOBLE}/{VERSIONS[2]}")
     stale = server.store.objects["views/stable/streams/v1/images.json"]
     withdraw(server.store, version, server.store.clock, 1, pause)
@@ -142,7 +142,7 @@ def test_reconcile_removes_a_newly_private_stream_from_the_index_and_lists_a_new
 
 
 def test_reconcile_marks_an_image_that_only_a_view_lists() -> None:
-    """Another stream has the same image, so the catalog that everybody reads does not list this one."""
+    """Another stream has the same image, so the public catalog does not list this one."""
     made = system(view("one", ("images-b",)))
     for stream in ("images", "images-b"):
         path = f"{stream}/ubuntu/noble/amd64/default/{VERSIONS[0]}"
@@ -163,7 +163,7 @@ def test_reconcile_marks_an_image_that_only_a_view_lists() -> None:
 
 @pytest.fixture
 def expiring() -> System:
-    """Two channels of a week: to one the first version was promoted, and the second a day later; one is the newest."""
+    """Return two channels that expire after a week: one with two promotions a day apart, one following the newest."""
     week_s = int(timedelta(days=7).total_seconds())
     made = system(channel(expire_after_s=week_s), channel("testing", follows_newest=True, expire_after_s=week_s))
     for version in VERSIONS[:2]:
@@ -177,7 +177,7 @@ def expiring() -> System:
 
 def test_a_version_leaves_a_channel_at_the_first_reconcile_after_its_expiry(expiring: System) -> None:
     start = expiring.store.clock
-    assert compared(expiring, start + timedelta(days=5, hours=1)) == []  # the first has left behind the second
+    assert compared(expiring, start + timedelta(days=5, hours=1)) == []  # the first left; the second stays
     assert expiring.listed(view="stable") == expiring.listed(view="testing") == {NAME: [VERSIONS[1]]}
     before = dict(expiring.store.objects)
     due = start + timedelta(days=6)

@@ -1,4 +1,4 @@
-"""Publishing a stream: races staged between a read and a write, and what a damaged document stops."""
+"""Publishing a stream: races between a read and a write, and what a damaged document blocks."""
 
 import json
 from dataclasses import replace
@@ -104,7 +104,7 @@ def test_the_same_bytes_uploaded_again_may_be_served_although_the_catalog_does_n
 
 
 def test_a_product_that_would_stay_unmarked_if_its_publisher_died_is_published_again(system: System) -> None:
-    """Asked about one version, it lists other bytes of another one too, and would not be asked about that again."""
+    """A message about one version also lists changed bytes of another, about which no further message would come."""
     system.publish(parse_product(A))
     other = f"{A}/20261122_10:00"
     system.upload(other, images.split_image(seed="2"))
@@ -166,7 +166,7 @@ def test_the_next_publisher_completes_an_index_that_a_dead_one_left(system: Syst
 
 
 def test_a_version_is_reported_as_listed_once_even_if_the_index_loses_a_race(system: System) -> None:
-    """Its document is written already then, and the attempt that wins finds nothing new in it."""
+    """Its document is already written then, and the winning attempt finds nothing new in it."""
 
     def another(method: str, key: str) -> None:
         if (method, key) == ("create", INDEX):
@@ -219,7 +219,7 @@ def test_a_product_with_a_damaged_record_keeps_its_listed_versions(system: Syste
 
 
 def test_a_damaged_record_blocks_products_that_share_its_image_and_no_others(system: System) -> None:
-    """C has the very image of A, whose record is damaged: nobody can tell whether C may list it. B goes on."""
+    """C has the same image as A, whose record is damaged, so whether C may list it is unknown. B is published."""
     c = "images/c/r/amd64/default"
     system.publish(parse_product(A))
     system.store.put(f"versions/{A}/{VERSION}.json", b"{torn")
@@ -237,7 +237,7 @@ def test_a_damaged_record_blocks_products_that_share_its_image_and_no_others(sys
 
 
 class Waiting:
-    """A publisher of A while somebody else holds the mark on the stream for `seconds`; time passes while it pauses."""
+    """A publisher of A while another holds the stream's lease for `seconds`. Time passes during its pauses."""
 
     def __init__(self, system: System, seconds: float) -> None:
         self.system, self.waited = system, 0.0

@@ -1,4 +1,4 @@
-"""Publishing the catalogs of views beside the one that everybody reads."""
+"""Publishing the catalogs of views together with the public one."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def upload(server: System, path: str, seed: str = "") -> str:
 
 
 def pause(_seconds: float) -> None:
-    """Nobody waits."""
+    """Do not wait."""
 
 
 def promoted(server: System, path: str, to: str = "stable") -> None:
@@ -117,7 +117,7 @@ def test_two_streams_of_one_view_list_an_image_once() -> None:
 
 
 def test_an_image_that_only_a_view_lists_is_served_by_the_edge_too() -> None:
-    """Everybody sees it in the other stream; the view has this stream alone."""
+    """The public catalog has it in the other stream; the view has only this stream."""
     server = system(view("one", ("images-b",)))
     upload(server, f"images/{NOBLE}/{NEW}", seed="the same")
     path = upload(server, f"images-b/{NOBLE}/{NEW}", seed="the same")

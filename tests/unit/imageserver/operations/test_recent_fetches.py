@@ -1,4 +1,4 @@
-"""Retention leaves what is still fetched, and everything where the access logs cannot tell."""
+"""Retention keeps versions that are still fetched, and every version if the access logs are inconclusive."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def put(logs: MemoryStore, ago: timedelta, *lines: bytes, name: str = "0a") -> s
 
 @pytest.fixture
 def logs() -> MemoryStore:
-    """Logs that go far enough back, of a server that is still asked."""
+    """Return logs that go back far enough, of a server that still gets requests."""
     made = MemoryStore()
     put(made, timedelta(days=30), fetch(DAYS[0]))
     put(made, timedelta(hours=1), line(cs_uri_stem="/streams/v1/images.json"))

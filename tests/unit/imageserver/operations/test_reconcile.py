@@ -1,4 +1,4 @@
-"""What a reconcile finds and sends: the bucket against the records, the records against the catalog."""
+"""What reconcile finds and sends: it compares the bucket with the records, and the records with the catalog."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_reconcile_gives_an_empty_server_an_index_and_a_page() -> None:
 
 
 def test_two_concurrent_first_reconciles_lay_out_one_server() -> None:
-    """After a first deployment both the deployment's event and the schedule start one."""
+    """After a first deployment both the deployment's event and the schedule start a run."""
     store = MemoryStore()
 
     def once(method: str, key: str) -> None:
@@ -167,7 +167,7 @@ def test_reconcile_removes_a_product_that_only_the_catalog_lists(system: System)
 
 
 def test_an_upload_during_the_check_of_its_product_is_found_in_the_same_run(system: System) -> None:
-    """Records are read before the folders are listed. The other way round it would wait for the next run."""
+    """Records are read before the folders are listed. Otherwise it would wait for the next run."""
     late, listings = f"{PRODUCT}/20261121", []
 
     def upload_late(method: str, key: str) -> None:
@@ -191,7 +191,7 @@ def test_reconcile_names_an_unreadable_record_and_processes_the_rest(system: Sys
 
 
 def test_a_product_that_shares_an_image_with_an_unreadable_one_delays_no_other() -> None:
-    """Nobody can tell which of the two lists the image. The third product has nothing to do with that."""
+    """Which of the two lists the image is unknown. The third product is not affected."""
     system = System()
     paths = {name: f"images/{name}/1/amd64/default/20261101" for name in ("copy", "owner", "plain")}
     system.upload(paths["owner"], images.split_image(seed="one"))

@@ -1,4 +1,4 @@
-"""A log is written anew once, over the very upload that was read, and nothing is lost beside it."""
+"""A log is rewritten once, only over the upload that was read, and nothing else is lost."""
 
 from __future__ import annotations
 

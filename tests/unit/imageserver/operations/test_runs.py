@@ -1,4 +1,4 @@
-"""A run of maintain does what it can: what fails ends nothing else, and is named when the run ends."""
+"""A run of maintain does what it can: a failed task does not end the run, and is named at its end."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ LATER = START + timedelta(days=2)
 
 
 def no_pause(_seconds: float) -> None:
-    """Nobody else is there to wait for."""
+    """Do not wait."""
 
 
 @pytest.fixture
 def system() -> System:
-    """Three products of two versions each, all listed."""
+    """Return three products of two listed versions each."""
     system = System()
     for product in PRODUCTS:
         for version in (OLD, NEW):
@@ -56,7 +56,7 @@ def withdrawn(system: System, *paths: str) -> None:
 
 
 class Rejecting(Sent):
-    """A queue that takes no message about some products."""
+    """A queue that rejects messages about some products."""
 
     def __init__(self, rejected: Sequence[str]) -> None:
         super().__init__()

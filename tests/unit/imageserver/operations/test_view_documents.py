@@ -1,4 +1,4 @@
-"""The documents of views: nothing that two operators write at once is lost, nothing unreadable reads as none."""
+"""The documents of views: concurrent changes are all kept, and an unreadable document is never taken for none."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def store() -> MemoryStore:
 
 
 def pause(_seconds: float) -> None:
-    """Nobody waits."""
+    """Do not wait."""
 
 
 def test_views_are_found_by_their_names(store: MemoryStore) -> None:

@@ -1,4 +1,4 @@
-"""The edge's entries follow the documents while others change them."""
+"""The edge's entries follow the documents while other operators change them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ NOW = datetime(2026, 11, 27, tzinfo=UTC)
 
 
 def pause(_seconds: float) -> None:
-    """Nobody waits."""
+    """Do not wait."""
 
 
 def test_the_edge_gets_the_entries_of_the_documents_and_a_second_sync_changes_nothing() -> None:

@@ -18,7 +18,7 @@ from tests.support.two_versions import OTHER, PATH, VERSION, told, two_versions
 
 
 def pause(_: float) -> None:
-    """Tests do not wait."""
+    """Do not wait."""
 
 
 @pytest.fixture
@@ -201,7 +201,7 @@ def test_a_withdrawal_that_loses_every_race_raises_catalog_busy(system: System) 
 
 
 def test_an_ingest_that_lost_to_a_withdrawal_does_not_undo_it(system: System) -> None:
-    """What it learned about a file before stays good; that the file is withdrawn is newer."""
+    """Its digests stay valid; the withdrawal of the file is newer."""
     raced: list[str] = []
 
     def withdrawn_meanwhile(method: str, key: str) -> None:

@@ -1,4 +1,4 @@
-"""xdelta3 as a process: what it makes, and how it ends."""
+"""xdelta3 as a process: its output, and how it ends."""
 
 import subprocess
 from collections.abc import Generator
@@ -14,7 +14,7 @@ from tests.support import trees
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Return a folder with a base and a target of it."""
+    """Return a folder with a base and a target."""
     base = bytes(range(256)) * 40
     (tmp_path / "base").write_bytes(base)
     (tmp_path / "target").write_bytes(base[:5000] + b"changed" + base[5000:])
@@ -22,7 +22,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def program(folder: Path, script: str) -> Xdelta3:
-    """Return a program of ours in the place of xdelta3."""
+    """Return a shell script in place of xdelta3."""
     path = folder / "program"
     path.write_text(f"#!/bin/sh\n{script}\n")
     path.chmod(0o755)

@@ -1,4 +1,4 @@
-"""The pages that a server lays out for people."""
+"""The pages that a server makes for people."""
 
 from imageserver.operations.runs import Run
 from imageserver.site.layout import PAGE_KEY, lay_out

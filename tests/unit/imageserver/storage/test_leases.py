@@ -1,4 +1,4 @@
-"""Leases: who holds one, for how long, and what clocks that are hours apart do to it."""
+"""Leases: who holds one, for how long, and the effect of clocks that are hours apart."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def is_free(store: MemoryStore, ahead: timedelta, seconds: float = 60, worker: s
 
 
 def killed_worker(store: MemoryStore, ahead: timedelta, seconds: float = 60) -> None:
-    """Leave a lease behind as a worker does that was killed while it held it."""
+    """Leave a lease behind, like a worker killed while holding it."""
     with lease(store, KEY, "killed", lambda: store.clock + ahead, seconds, lambda _: None) as mine:
         assert mine
         left = store.objects[KEY]

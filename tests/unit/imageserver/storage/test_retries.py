@@ -1,4 +1,4 @@
-"""An attempt that lost its race starts again, and what changed while it wrote is noticed."""
+"""An attempt that lost its race starts again, and changes during its write are noticed."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_any_other_error_ends_the_attempts() -> None:
         ("images/a/one", b"2", False),
         ("images/a/two", b"1", False),
         ("images/ab", b"1", True),
-        ("images/a/", b"", True),  # consoles put an empty object for a folder
+        ("images/a/", b"", True),  # consoles create an empty object for a folder
         ("streams/v1/index.json", b"{}", False),
     ],
 )

@@ -1,4 +1,4 @@
-"""Paths and redirects of another server lead where its clients would go, and never into a private network."""
+"""Paths and redirects of another server lead where its clients would go, but never into a private network."""
 
 from __future__ import annotations
 

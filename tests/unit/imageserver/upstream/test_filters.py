@@ -1,4 +1,4 @@
-"""Which files of another server come: by product, field, kind and size, and how many versions of each product."""
+"""Which files of another server are copied: by product, field, kind and size, and how many versions per product."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Documents of other image servers, in each shape that is about, come into our layout with their fingerprints."""
+"""Documents of other image servers, in every known layout, are mapped to this one with their fingerprints."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def split(folder: str) -> dict[str, Any]:
 
 
 def came(body: bytes, stream: str = "images") -> dict[str, str]:
-    """Path at upstream -> key here."""
+    """Return path at upstream -> key here."""
     found = [one for one in mapped(body, stream) if isinstance(one, UpstreamVersion)]
     return {file.path: file.key for version in found for file in version.files}
 

@@ -1,4 +1,4 @@
-"""What an operator says of the servers to follow is kept as it is, or refused with the mirror's name."""
+"""The configuration of mirrors is read as written, or refused with the mirror's name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a mirror copies, and what leaves its list, product by product."""
+"""What a mirror copies and what it delists, product by product."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def planned(
     of_others: Collection[str] = (),
     most_bytes: int | None = None,
 ) -> ProductPlan:
-    """Every version that has files here is listed, unless `listed` says which are."""
+    """Plan; every version with files here is listed unless `listed` names those that are."""
     there = Here(here, Here(here, ()).versions if listed is None else listed, withdrawn, of_others)
     rules = Rules([parse_filter(only)], keep, GRACE, most_bytes)
     return plan_product(NOBLE, versions, there, held, rules, NOW)
@@ -146,7 +146,7 @@ def test_a_version_gone_from_upstream_stays_for_the_grace_time() -> None:
 
 
 def test_a_version_is_delisted_until_it_is_withdrawn_and_held_until_its_files_are_gone() -> None:
-    """A run may end after it wrote what it holds and before it withdrew anything."""
+    """A run may end after it wrote its held versions and before it withdrew anything."""
     delisted = {D1: Held(LONG_AGO, delisted=True), D2: Held()}
     assert planned(upstream(D2), files(D1, D2), delisted).delist == ids(D1)
     again = planned(upstream(D2), files(D1, D2), delisted, withdrawn=[D1])
@@ -176,7 +176,7 @@ def test_a_product_gone_from_upstream_is_delisted_after_the_grace_time(
 
 
 def test_a_version_that_returns_upstream_is_listed_again_without_a_copy() -> None:
-    """It is planned until the record says so, as a run may end before it restored anything."""
+    """It is planned until the record shows it, since a run may end before it restored anything."""
     delisted = {D1: Held(LONG_AGO, delisted=True)}
     plan = planned(upstream(D1), files(D1), delisted, withdrawn=[D1])
     assert plan.relist == ids(D1)
@@ -199,7 +199,7 @@ def test_a_version_withdrawn_by_the_operator_is_not_listed_again() -> None:
 
 
 def test_a_version_withdrawn_by_the_operator_is_not_copied_again_after_its_files_are_deleted() -> None:
-    """Nor what retention withdrew: a mirror that keeps more than RetainVersions would copy it for ever."""
+    """The same holds for retention: a mirror that keeps more than RetainVersions would otherwise copy it forever."""
     refused = {D1: Held(refused=True)}
     plan = planned(upstream(D1, overrides=Overrides(support_eol="2029-05-31")), {}, refused)
     assert (plan.missing, plan.overrides, plan.held) == ((), {}, refused)
@@ -223,7 +223,7 @@ def test_an_old_version_stays_if_the_operator_withdrew_the_newer_one() -> None:
 
 
 def test_a_version_has_one_source() -> None:
-    """Two mirrors of one stream: what the other holds may not have arrived yet."""
+    """With two mirrors of one stream, files of the other's versions may not have arrived yet."""
     plan = planned(upstream(D1, D2), {}, {}, of_others=[D1])
     assert {file.key.rpartition("/")[0] for file in plan.missing} == {D2}
     assert list(plan.held) == [D2]
@@ -270,7 +270,7 @@ def test_an_upstream_that_moved_on_is_followed(now: dict[str, SeenDocument]) -> 
 
 
 def test_a_date_ahead_of_the_clock_is_not_remembered() -> None:
-    """Every later document would be older than it, and the mirror would never go on."""
+    """Every later document would be older than it, and the mirror would stop forever."""
     document = b'{"products": {}, "updated": "%s"}'
     assert seen(document % b"2099-01-01T00:00:00Z", 3, "e", NOW) == SeenDocument(3, "", "e")
     assert seen(document % b"2026-11-27T11:00:00Z", 3, "e", NOW) == SeenDocument(3, "2026-11-27T11:00:00+00:00", "e")

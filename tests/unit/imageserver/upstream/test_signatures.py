@@ -1,4 +1,4 @@
-"""What another server signed, by real gpg: good signatures count, and nothing else does."""
+"""Documents signed by real gpg: only good signatures count."""
 
 from __future__ import annotations
 

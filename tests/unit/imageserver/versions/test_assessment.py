@@ -1,4 +1,4 @@
-"""What a version was published with stays; what comes later is refused, told, and disturbs nothing."""
+"""Published files stay. Later ones are refused and reported, and affect nothing else."""
 
 from __future__ import annotations
 
@@ -150,7 +150,7 @@ def test_metadata_json_may_be_corrected_and_decides_about_the_product_only(syste
 
 
 def test_an_overwritten_file_stays_the_published_one(system: System) -> None:
-    """A second root came and was refused; the published one is overwritten, by somebody with the right to do so."""
+    """A second root was refused. Then somebody with the right to do so overwrites the published one."""
     after(system, UNUSUAL)
     after(system, {"rootfs.squashfs": OTHER_ROOT})
     found = after(system, {"root.squashfs": images.squashfs("overwritten")})
@@ -254,7 +254,7 @@ def test_a_refused_document_has_no_effect_even_if_an_older_release_recorded_it(f
 
 
 def test_a_list_that_names_itself_is_read_without_that_line(system: System) -> None:
-    """As `sha256sum * >SHA256SUMS` writes it: the shell makes the file before it is hashed."""
+    """`sha256sum * >SHA256SUMS` writes such a list: the shell creates the file before it is hashed."""
     lines = [(file, sha256(body)) for file, body in PLAIN.items()] + [("SHA256SUMS", sha256(b""))]
     found = after(system, PLAIN | {"SHA256SUMS": sums(*lines)})
     assert (found.state, found.reasons) == ("complete", ())

@@ -1,4 +1,4 @@
-"""What of a version is new: a listing compared with its record."""
+"""The new files of a version: a listing compared with its record."""
 
 from __future__ import annotations
 

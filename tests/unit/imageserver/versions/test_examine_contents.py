@@ -1,4 +1,4 @@
-"""What a tarball holds decides what it is, beside which files; a root that is not whole is refused."""
+"""The content of a tarball and the files next to it decide what it is. An incomplete root is refused."""
 
 import bz2
 import json
@@ -78,12 +78,12 @@ def test_a_metadata_tarball_alone_is_not_listed_and_the_reason_asks_for_its_root
     assert record.state == state
     (reason,) = [reason for reason in record.reasons if "upload its root beside it" in reason.sentence]
     assert reason.sentence.startswith(f"{name} is a metadata tarball")
-    # What waits for its publisher is about no file: nobody holds a request, or an upload, until it comes.
+    # Waiting for a publisher names no file: no request is held, and no upload waits, until the file comes.
     assert (reason.kind, reason.file) == (("waiting", "") if state == "incomplete" else ("error", name))
 
 
 def test_a_root_whose_metadata_is_refused_is_not_awaited() -> None:
-    """Or the upload script would wait for its whole patience, although nothing is under way."""
+    """Otherwise the upload script would wait until its timeout, although nothing is under way."""
     _, record = ingested({"lxd.tar.xz": images.metadata_tarball("arm64"), "rootfs.squashfs": images.squashfs()})
     assert record.state == "invalid"
     assert [reason.kind for reason in record.reasons if reason.file == "rootfs.squashfs"] == ["warning"]
@@ -391,7 +391,7 @@ def test_damage_in_the_middle_is_found(name: str, how: str) -> None:
     member = "templates/x" if name == "lxd.tar.xz" else "rootfs/x" if name == "u.tar.gz" else "bin/x"
     yaml = {} if name == "rootfs.tar.xz" else {"metadata.yaml": YAML}
     body = bytearray(CHECKED[how](images.tarball({**yaml, member: images.filler("x", 1_200_000)})))
-    body[1_000_000] ^= 1  # in the second block of bzip2, which tells at the end of each
+    body[1_000_000] ^= 1  # in the second block of bzip2, which has a checksum at the end of each
     _, record = ingested({"lxd.tar.xz": images.metadata_tarball(), name: bytes(body)})
     assert "is damaged" in record.files[name].refusal
 
@@ -400,7 +400,7 @@ def test_damage_in_the_middle_is_found(name: str, how: str) -> None:
 @pytest.mark.parametrize("name", ["lxd.tar.xz", "rootfs.tar.xz", "u.tar.gz"])
 @pytest.mark.parametrize("left", [0.5, 0.99])
 def test_a_tar_truncated_before_compression_is_refused(name: str, how: str, left: float) -> None:
-    """Nothing is wrong with the compressed data, and the instance that is made of it lacks files."""
+    """The compressed data is correct, but an instance made from it lacks files."""
     member = "templates/x" if name == "lxd.tar.xz" else "rootfs/x" if name == "u.tar.gz" else "bin/x"
     yaml = {} if name == "rootfs.tar.xz" else {"metadata.yaml": YAML}
     plain = images.tarball({**yaml, f"{member}1": images.filler("x", 100_000), f"{member}2": bytes(100_000)})
@@ -417,11 +417,11 @@ def test_a_root_of_empty_streams_is_refused_before_it_takes_long(stream: bytes) 
 
 @pytest.mark.parametrize("how", ["gz", "zst"])
 def test_a_root_of_streams_of_a_few_kilobytes_passes(how: str) -> None:
-    """pzstd, pigz and bgzip write one after the other."""
+    """pzstd, pigz and bgzip write many of them."""
     assert problem(images.compress(PLAIN[:8192], how) * 10_500 + PACKED[how], 1 << 20) == ""
 
 
-NO_TAR = "is cut short: it ends in the middle of its own structure"  # as the frame can be unpacked, and holds nothing
+NO_TAR = "is cut short: it ends in the middle of its own structure"  # the frame can be unpacked and is empty
 
 
 @pytest.mark.parametrize(

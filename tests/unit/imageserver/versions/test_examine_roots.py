@@ -1,4 +1,4 @@
-"""What lies inside of a tarball is held to the same rules as what lies beside it; and disks that QEMU does not open."""
+"""A disk in a tarball obeys the same rules as a separate one; and disks that QEMU cannot open."""
 
 import struct
 
@@ -14,7 +14,7 @@ DISK = images.qcow2()
 
 
 def reasons(files: dict[str, bytes]) -> tuple[str, str]:
-    """State of the version that these files make, and its reasons."""
+    """Return the state of a version of these files, and its reasons."""
     system = System()
     system.upload(PATH, files)
     system.ingest(PATH)
@@ -108,14 +108,14 @@ def test_a_member_of_negative_size_in_a_plain_root_is_refused() -> None:
 
 
 def bitmaps(directory: int) -> bytes:
-    """A disk of version 3 with the extension of persistent bitmaps."""
+    """Return a disk of version 3 with the extension for persistent bitmaps."""
     header = bytearray(images.qcow2_header(version=3))
     struct.pack_into(">IIIIQQ", header, 104, 0x23852875, 24, 1, 0, 32, directory)
     return bytes(header) + bytes(4096)
 
 
 def one_table() -> bytes:
-    """A disk with one L2 table, which names nothing."""
+    """Return a disk with one empty L2 table."""
     body = bytearray(images.qcow2_header() + bytes(6 * images.QCOW2_CLUSTER))
     struct.pack_into(">Q", body, 3 * images.QCOW2_CLUSTER, 1 << 63 | 4 * images.QCOW2_CLUSTER)
     return bytes(body)

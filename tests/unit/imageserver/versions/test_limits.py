@@ -1,4 +1,4 @@
-"""How many files a version may have, and which of them keep their places."""
+"""How many files a version may have, and which are refused beyond that."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Records as they are read: of another release, and from another server."""
+"""Reading records of another release, and from another server."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_an_object_that_is_not_a_record_is_damaged(body: bytes) -> None:
 @pytest.mark.parametrize("time", ["soon", "2026-11-23T10:00:00", "2026-13-01T00:00:00+00:00"])
 @pytest.mark.parametrize("place", ["modified", "since", "delete_after"])
 def test_a_record_with_an_invalid_time_is_damaged(place: str, time: str) -> None:
-    """One such record would end the rendering of its whole product."""
+    """One such record would stop the rendering of its whole product."""
     right = "2026-11-23T10:00:00+00:00"
     times = {"modified": right, "since": right, "delete_after": right} | {place: time}
     withdrawn = Withdrawal(times["since"], times["delete_after"])
@@ -74,11 +74,11 @@ FINAL = Withdrawal(PENDING.since, PENDING.delete_after, PENDING.reason, final=Tr
     [
         (None, None, 10, None),
         (PENDING, None, 10, PENDING),
-        (PENDING, None, 11, PENDING),  # of the version: it is about every file
+        (PENDING, None, 11, PENDING),  # of the version: it covers every file
         (FINAL, None, 10, FINAL),
         (FINAL, None, 11, None),  # uploaded since the deletion began
         (None, PENDING, 10, PENDING),
-        (None, PENDING, 11, None),  # another upload begins anew
+        (None, PENDING, 11, None),  # another upload starts over
         (None, FINAL, 10, FINAL),
         (FINAL, PENDING, 11, None),
     ],

@@ -20,7 +20,7 @@ NOW = datetime(2026, 11, 23, 10, 0, tzinfo=UTC)
 
 
 def complete(name: str, overrides: Overrides | None = None) -> Record:
-    """A record of a unified tarball, listed unless something else forbids it."""
+    """Return a record of a unified tarball, which is listed unless something else prevents it."""
     facts = FileFacts(etag="e", size_bytes=1, modified=NOW.isoformat(), sha256=images.sha256_hex(name.encode()))
     files = {"lxd_combined.tar.gz": facts}
     if overrides:
@@ -81,7 +81,7 @@ def test_withdrawn_and_incomplete_versions_do_not_count_for_retention() -> None:
 
 
 def test_an_unlisted_version_never_expires_a_listed_one() -> None:
-    """A date far ahead, by two typing errors; and a name of another form, which is withheld too."""
+    """A date far ahead, from two typing errors; and a name of another form, which is also withheld."""
     real = [complete(name) for name in DAYS[-2:]]
     for names in (["20991231"], ["20991231", "20261125"], ["99991231", "20271123"], ["202611221000", "202611221100"]):
         assert expired([*real, *map(complete, names)], DAYS[-2:], Rule(versions=2), NOW) == [], names

@@ -1,4 +1,4 @@
-"""The table of states: what it says, and that the documentation shows the same."""
+"""The table of states, and that the documentation shows the same one."""
 
 import itertools
 

@@ -1,4 +1,4 @@
-"""Which paths are invalidated with a key: those of the views that take its product, as their clients ask for it."""
+"""Which paths are invalidated with a key: also those under which clients of views request it."""
 
 from __future__ import annotations
 

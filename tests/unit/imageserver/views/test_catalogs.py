@@ -1,4 +1,4 @@
-"""The catalogs of a server: what each takes, where its documents lie, and what everybody's leaves out."""
+"""The catalogs of a server: their products, the keys of their documents, and what the public one leaves out."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ STAGING = Catalog(private(), frozenset({"images-staging"}))
 
 @pytest.fixture(scope="module")
 def document() -> documents.Products:
-    """The products document of a stream with two products."""
+    """Return the products document of a stream with two products."""
     server = System()
     for product in (NOBLE, NOBLE.replace("noble", "jammy")):
         path = f"images-staging/{product}/{VERSION}"

@@ -1,4 +1,4 @@
-"""Which version a channel points to: table of promotions, what is taken back, and what is no longer there."""
+"""Which version a channel points to: promotions, reversals, and versions that are gone."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ ONE, TWO, THREE = "20261121", "20261122", "20261123"
 
 
 def there(*versions: str) -> dict[str, str]:
-    """Versions that are here, each of whose files arrived at noon of its day."""
+    """Return existing versions. The files of each arrived at noon of its day."""
     return {version: f"{version[:4]}-{version[4:6]}-{version[6:]}T12:00:00+00:00" for version in versions}
 
 
@@ -178,7 +178,7 @@ def test_nothing_is_promoted_to_a_channel_that_follows_the_newest() -> None:
 
 
 WEEK = timedelta(days=7)
-"""The expiry of the channels below, each promotion of which is at noon of its version's day."""
+"""The expiry of the channels below. Each promotion is at noon of its version's day."""
 
 
 def weekly(*versions: str) -> View:
@@ -227,7 +227,7 @@ def test_what_left_a_channel_does_not_come_back_with_an_earlier_clock() -> None:
 
 @pytest.fixture
 def records() -> list[Record]:
-    """Two complete versions and one without a root."""
+    """Return the records of two complete versions and one without a root."""
     server = System()
     for version in (ONE, TWO):
         server.upload(f"{NOBLE.path}/{version}", images.split_image(seed=version))

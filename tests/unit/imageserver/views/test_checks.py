@@ -1,4 +1,4 @@
-"""Results of checks: for which bytes they count, and what is refused."""
+"""Results of checks: for which bytes they count, and which are refused."""
 
 from __future__ import annotations
 

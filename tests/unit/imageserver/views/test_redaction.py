@@ -1,4 +1,4 @@
-"""No token is left in an access log, however a client spelled it, and nothing else is changed."""
+"""No token stays in an access log, however a client spelled it, and nothing else changes."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ LABEL = "token-"
 
 
 def clean(body: bytes) -> str:
-    """Return the text of a log after its tokens are taken out; the log must have had some."""
+    """Return the text of a log after redaction. The log must contain a token."""
     found = redacted([body])
     assert found is not None
     return gzip.decompress(found).decode()
 
 
 def escaped(text: str, seed: int, times: int = 1) -> str:
-    """Write characters, chosen by the seed, as their codes; of a code its percent sign, so many times."""
+    """Percent-encode characters chosen by the seed, and encode the percent signs again this many times."""
     chosen = random.Random(seed)
     codes = (f"%{ord(one):02x}" if chosen.random() < 0.5 else f"%{ord(one):02X}" for one in text)
     spelled = [code if chosen.random() < 0.5 else one for one, code in zip(text, codes, strict=True)]

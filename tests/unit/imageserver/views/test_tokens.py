@@ -1,4 +1,4 @@
-"""Tokens and the edge's entries: no text of a token is stored, and what is expired or revoked is not there."""
+"""Tokens and the edge's entries: no token is stored in clear, and expired or revoked ones have no entry."""
 
 from __future__ import annotations
 

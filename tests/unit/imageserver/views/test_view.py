@@ -1,4 +1,4 @@
-"""The document of a view: what it takes, what is refused, and that nothing unreadable reads as a view."""
+"""The document of a view: its selection, refused values, and unreadable documents."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the edge's function makes of each request. It is the text that is deployed, in QuickJS."""
+"""How the edge's function handles each request. The deployed text runs in QuickJS."""
 
 from __future__ import annotations
 

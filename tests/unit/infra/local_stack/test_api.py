@@ -1,4 +1,4 @@
-"""API Gateway's part: which route, who calls, what the function gets and the caller sees."""
+"""API Gateway's part: the route, the caller, the function's event and the caller's response."""
 
 import base64
 import json

@@ -1,4 +1,4 @@
-"""A page of another site starts nothing on this machine, whatever name it gives the port."""
+"""A page of another site starts nothing on this machine, whatever host name it uses."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ STRANGERS = [
 
 
 class Started(Scheduler):
-    """A scheduler that only notes what is run."""
+    """A scheduler that only records what it starts."""
 
     def __init__(self) -> None:
         self.started: list[str] = []
@@ -43,7 +43,7 @@ class Started(Scheduler):
 
 
 def ask(method: str, path: str, headers: dict[str, str]) -> tuple[int, list[str]]:
-    """The status, and which functions and schedules were started."""
+    """Return the status, and which functions and schedules were started."""
     scheduler, invoked, sent = Started(), list[str](), list[dict[str, Any]]()
 
     def invoke(function: str, _event: Any) -> Outcome:

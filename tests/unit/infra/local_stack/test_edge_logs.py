@@ -1,4 +1,4 @@
-"""The access logs of the local edge: as the template orders them, a line for each request, and never in its way."""
+"""The access logs of the local edge: as set in the template, a line for each request, without delaying it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from local_stack.template import StackIdentity
 
 
 class Bucket:
-    """S3, as far as logs need it."""
+    """A stand-in for S3 that stores logs."""
 
     def __init__(self, error: Exception | None = None) -> None:
         self.objects: dict[str, bytes] = {}
@@ -51,7 +51,7 @@ async def answer(request: Request) -> Response:
 
 
 def asked(bucket: Bucket, *paths: str) -> list[int]:
-    """Ask for each path in turn; the statuses of the answers, as the client gets them."""
+    """Request each path in turn; return the statuses that the client gets."""
     logs = EdgeLogs(bucket, "logs", "edge/")
     logs.start()
     application = Logged(Starlette(routes=[Route("/{path:path}", answer)]), logs)
@@ -71,7 +71,7 @@ def asked(bucket: Bucket, *paths: str) -> list[int]:
             "query_string": query.encode(), "http_version": "1.1", "server": ("localhost", 443), "client": ("::1", 9),
             "headers": [(b"user-agent", b"LXD 5.0.2 (Linux)\t"), (b"host", b"localhost")],
         }  # fmt: skip
-        # In a thread of its own: a browser's tests leave a running event loop in this one.
+        # In another thread: tests in a browser leave a running event loop in this one.
         with contextlib.suppress(Broken), ThreadPoolExecutor(1) as pool:
             pool.submit(anyio.run, application, scope, receive, send).result()
     logs.stop()
@@ -110,4 +110,4 @@ def test_a_bucket_that_refuses_logs_fails_no_request() -> None:
 
 
 class SimpleError(Exception):
-    """What S3 may answer."""
+    """An error of S3."""

@@ -1,4 +1,4 @@
-"""Which presigned requests the local S3 takes, and S3's own words for the others."""
+"""Which presigned requests the local S3 accepts, and S3's own errors for the others."""
 
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
@@ -26,7 +26,7 @@ def presign(operation: str = "put_object", version: str = "s3v4", expires_s: int
 def check(
     url: str, method: str = "PUT", later_s: float = 0, secrets: Any = None, headers: Mapping[str, str] | None = None
 ) -> str:
-    """The code of the refusal, "" if the request is taken."""
+    """Return the code of the refusal, "" if the request is accepted."""
     sent = {"host": urlsplit(url).netloc, **(headers or {})}
     try:
         verify(method, url, sent, secrets or SECRETS, datetime.now(UTC) + timedelta(seconds=later_s))

@@ -1,4 +1,4 @@
-"""The order that the local S3 keeps around moto, with a stand-in for moto that shows any overlap."""
+"""How the local S3 serializes calls of moto, with a stand-in for moto that shows any overlap."""
 
 import io
 import threading
@@ -15,7 +15,7 @@ SIGNED = "AWS4-HMAC-SHA256 Credential=AK/20261123/us-east-1/s3/aws4_request, …
 
 
 class Moto:
-    """Takes long enough for others to come in, and remembers whether they did."""
+    """Takes long enough for other requests to overlap, and records whether they did."""
 
     def __init__(self) -> None:
         self.inside = self.most_inside = self.calls = 0
@@ -36,7 +36,7 @@ class Moto:
 
 
 def ask(rules: S3Rules, method: str, body: Any = b"", **extra: str) -> str:
-    """The status of one request."""
+    """Return the status of one request."""
     seen: list[str] = []
     environ = {
         "REQUEST_METHOD": method,
@@ -74,7 +74,7 @@ def test_moto_handles_one_request_at_a_time(kinds: tuple[str, str]) -> None:
 
 
 class Slow(io.RawIOBase):
-    """A body that arrives when told to."""
+    """A body that arrives when a test releases it."""
 
     def __init__(self) -> None:
         self.may_end = threading.Event()

@@ -1,4 +1,4 @@
-"""The page's build: the artefact is what its source says, and its policy admits exactly that."""
+"""The page's build: the artefact matches its source, and its policy allows exactly that."""
 
 import re
 from pathlib import Path
