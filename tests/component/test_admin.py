@@ -1,6 +1,6 @@
-"""`scripts/admin` against a running local stack: each procedure of the runbook, from damage to repaired.
+"""`scripts/admin` against a running local stack: each procedure of the runbook, from damage to repair.
 
-Everything is done as an operator does it: the printed commands, and the clients' reading of the result.
+Tests act like an operator: they run the printed commands and read the result as clients do.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def stack() -> Iterator[Stack]:
 
 @pytest.fixture
 def product(request: pytest.FixtureRequest) -> str:
-    """A product of its own for each test."""
+    """Return a separate product for each test."""
     name = re.sub("[^a-z]+", "-", request.node.name)[5:60].strip("-")
     return f"images/{name}/1/amd64/default"
 
@@ -48,7 +48,7 @@ def told(stack: Stack, *arguments: str, code: int = 0) -> Any:
 
 
 def known(stack: Stack, path: str) -> bool:
-    """Whether `admin list` knows anything at or below a path."""
+    """Return whether `admin list` knows anything at or below a path."""
     command = (str(PROJECT / "scripts/admin"), "--state-dir", str(stack.folder / "state"), "list", path)
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode in (0, 4), done.stderr
@@ -116,7 +116,7 @@ def test_verify_names_every_file_that_differs_from_the_catalog(stack: Stack, pro
         wrong = told(stack, "verify", product, code=1)["mismatches"]
         assert [one["what"] for one in wrong if one["path"].endswith("lxd.tar.xz")] == ["there is no such object"]
     admin(stack, "verify", f"{product}/2026110", code=4)
-    upload(stack, f"{product}/20261102", images.split_image(seed=f"{product} again"))  # so that there are two at least
+    upload(stack, f"{product}/20261102", images.split_image(seed=f"{product} again"))  # so that there are at least two
     assert "sample of 1 of" in _stderr(stack, "verify", "--sample", "1", "--seed", "3")
 
 
@@ -259,7 +259,7 @@ def test_a_delta_that_is_not_worthwhile_ends_admin_with_1(stack: Stack, product:
 
 
 def test_dead_letters_of_a_bad_deployment_are_redriven_and_processed(stack: Stack, product: str) -> None:
-    """The release that could not ingest this version is gone; its event is among the dead letters."""
+    """The release that could not ingest this version is gone. Its event is among the dead letters."""
     path = f"{product}/20261101"
     with stack.deaf():
         upload(stack, path, images.split_image(seed=product), listed=False)
@@ -288,7 +288,7 @@ def test_redrive_shows_failed_runs_of_maintain_with_their_replacement_and_remove
     sqs(stack).send_message(QueueUrl=url, MessageBody=json.dumps(never_started), MessageAttributes=about)
     found = [one for one in told(stack, "doctor", code=1) if "dead letters of maintain" in one["what"]]
     assert [one["remedy"].split(" shows")[0] for one in found] == ["admin redrive maintain"]
-    for _ in range(2):  # what was only shown stays
+    for _ in range(2):  # showing leaves it in the queue
         said = sorted(letter["diagnosis"] for letter in told(stack, "redrive", "maintain"))
         assert said[0].startswith("prune failed: StorageDenied: PutObject: 403.")
         assert "at once: admin prune --yes" in said[0]

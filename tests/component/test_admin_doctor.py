@@ -18,7 +18,7 @@ class SshServer(BaseHTTPRequestHandler):
         self.close_connection = True
 
     def log_message(self, *_: object) -> None:
-        """Keep quiet."""
+        """Print nothing."""
 
 
 def test_the_doctor_reports_an_api_that_does_not_answer_in_http(monkeypatch: pytest.MonkeyPatch) -> None:

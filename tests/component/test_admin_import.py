@@ -1,4 +1,4 @@
-"""`admin import` and `admin undelete` create and never replace: against S3, with somebody else writing meanwhile."""
+"""`admin import` and `admin undelete` create and never replace, even if somebody else writes to S3 meanwhile."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ PRODUCT = "images/ubuntu/noble/amd64/default"
 PATH = f"{PRODUCT}/20261101"
 OTHER = "old-server"
 PART = 5 << 20
-"""The least that S3 takes: the same code with less to send."""
+"""The smallest part size of S3: the same code with less to send."""
 
 
 @pytest.fixture(autouse=True)
@@ -96,7 +96,7 @@ def stored(deployment: Deployment, key: str) -> bytes:
 
 
 def ingested(deployment: Deployment, path: str = PATH) -> None:
-    """Let digest read what is there, so that a record has its sha256."""
+    """Let digest read the files, so that a record has their sha256."""
     ingest(parse_version(path), IngestServices(deployment.store, lambda: START, lambda _: None, 1 << 40, 900, HashFan))
 
 
@@ -123,7 +123,7 @@ def test_import_names_a_file_of_equal_size_and_other_content(
 
 
 def test_an_object_with_a_foreign_etag_is_compared_by_its_digest(deployment: Deployment, tree: Tree) -> None:
-    """Its ETag says nothing: it was sent in parts of another size."""
+    """Its ETag does not help: it was uploaded in parts of another size."""
     files = images.split_image()
     for name, body in files.items():
         tree.put(f"{PATH}/{name}", body)
@@ -223,7 +223,7 @@ def test_undelete_names_what_maintain_is_about_to_delete(deployment: Deployment)
     deployment.s3.delete_object(Bucket=BUCKET, Key=f"{PATH}/lxd.tar.xz")
     found = recovery.deleted(deployment, PATH)
     assert recovery.being_deleted(deployment, found) == [], "it is withdrawn, and nobody deletes it yet"
-    # One file is not the upload that its record is about: the deletion does not end.
+    # One file is not the upload in its record: the deletion does not end.
     deployment.s3.put_object(Bucket=BUCKET, Key=f"{PATH}/rootfs.squashfs", Body=b"another")
     prune(deployment.store, Sent(), Rules(Rule(), 1, 0), now, never, Run())
     assert recovery.being_deleted(deployment, recovery.deleted(deployment, PATH)) == [PATH]

@@ -55,12 +55,12 @@ class Quiet(SimpleHTTPRequestHandler):
     """A web server over a folder, without its log."""
 
     def log_message(self, *_: Any) -> None:
-        """Say nothing."""
+        """Print nothing."""
 
 
 @pytest.fixture
 def site(tmp_path: Path) -> Iterator[tuple[Path, str]]:
-    """A folder, and the address at which it is served: below a path, as some servers are."""
+    """Yield a folder, and the address at which it is served: below a path, as some servers are."""
     root = tmp_path / "www"
     root.mkdir()
     served = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(tmp_path)))
@@ -126,7 +126,7 @@ def admin(*line: str, code: int = 0) -> Result:
 
 
 def listed(deployment: Deployment, path: str) -> documents.Product:
-    """Let digest and publish look at a version; its product as clients read it."""
+    """Run digest and publish for a version; return its product as clients read it."""
     version, store = parse_version(path), deployment.store
     ingest(version, IngestServices(store, lambda: START, lambda _: None, 1 << 40, 900, HashFan))
     publish(
@@ -161,7 +161,7 @@ def test_a_flat_layout_is_imported_with_its_fingerprints_aliases_and_titles(
 
 
 def several(root: Path) -> None:
-    """Write a server with two versions of two products, one of them unreadable in part."""
+    """Write a server with two versions of two products, one of them partly unreadable."""
     items = flat(root)
     about = {"os": "Ubuntu", "release_title": "x", "aliases": ""}
     versions = {name: {"items": items} for name in ("20261101", "20261102", "latest")}

@@ -1,4 +1,4 @@
-"""`admin import` from an old bucket of one's own: what its records call withdrawn is not listed again."""
+"""`admin import` from an operator's old bucket: versions withdrawn in its records are not listed again."""
 
 from __future__ import annotations
 
@@ -47,13 +47,13 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
 
 @pytest.fixture(scope="module")
 def session() -> boto3.Session:
-    """One for all, since it keeps what it has loaded."""
+    """Return one session for all tests, since it keeps what it has loaded."""
     return local_session(ACCESS_KEY, SECRET_KEY, REGION)
 
 
 @pytest.fixture
 def deployment(server: S3Server, session: boto3.Session, monkeypatch: pytest.MonkeyPatch) -> Iterator[Deployment]:
-    """The new server."""
+    """Yield the new server."""
     deployment = Deployment(session, BUCKET, server.endpoint)
     monkeypatch.setattr(arguments, "open_local", lambda _: deployment)
     yield deployment
@@ -61,7 +61,7 @@ def deployment(server: S3Server, session: boto3.Session, monkeypatch: pytest.Mon
 
 
 class OldServer:
-    """A server of ours that is left behind: how it came to its records, and where its objects lie now."""
+    """An old server that is left behind: how its records were made, and where its objects are now."""
 
     def __init__(self, kind: str, s3: Any, folder: Path) -> None:
         self.system = System()
@@ -79,7 +79,7 @@ class OldServer:
         withdraw(self.system.store, parse_target(path), START, 24, NEVER, reason)
 
     def put(self, key: str, body: bytes) -> None:
-        """Put an object where they lie, besides those of the system."""
+        """Put one more object with those of the system."""
         if self._kind == "folder":
             (self._folder / key).parent.mkdir(parents=True, exist_ok=True)
             (self._folder / key).write_bytes(body)
@@ -87,12 +87,12 @@ class OldServer:
             self._s3.put_object(Bucket=OLD, Key=f"{'a/copy/' if self._kind == 'prefix' else ''}{key}", Body=body)
 
     def leave(self) -> None:
-        """Put down all there is."""
+        """Copy all objects to where the import reads them."""
         for key, found in self.system.store.objects.items():
             self.put(key, found.body)
 
     def imported(self, *options: str, code: int = 0) -> Any:
-        """What `admin import` says as JSON."""
+        """Return what `admin import` prints as JSON."""
         done = self.run("--json", "import", self.address, *options)
         assert done.exit_code == code, (done.output, done.exception)
         return json.loads(done.stdout)
@@ -107,7 +107,7 @@ def old(request: pytest.FixtureRequest, deployment: Deployment, tmp_path: Path) 
 
 
 def here(deployment: Deployment) -> set[str]:
-    """The keys of all images on the new server."""
+    """Return the keys of all images on the new server."""
     return {info.key for info in deployment.store.list("images")}
 
 
@@ -173,7 +173,7 @@ def test_a_restored_version_is_imported(deployment: Deployment, old: OldServer) 
 def test_a_version_being_deleted_is_skipped_and_later_uploads_are_imported(
     deployment: Deployment, old: OldServer
 ) -> None:
-    """Its record says final; of two files one is deleted already, and a new one has come."""
+    """Its record says final. One of its two files is already deleted, and a new one was uploaded."""
     store = old.system.store
     old.withdraw(f"{NOBLE}/20261101")
     old.system.catch_up()
@@ -195,7 +195,7 @@ def test_a_version_being_deleted_is_skipped_and_later_uploads_are_imported(
 
 
 def test_a_new_upload_under_the_name_of_a_withdrawn_file_is_imported(deployment: Deployment, old: OldServer) -> None:
-    """The source has not looked at it yet. One of the same size may be the withdrawn one, and stays out."""
+    """The source has not ingested it yet. A file of the same size may be the withdrawn one and is not imported."""
     other, same = f"{NOBLE}/20261101/rootfs.squashfs", f"{NOBLE}/20261102/rootfs.squashfs"
     for key in (other, same):
         old.withdraw(key)
@@ -246,7 +246,7 @@ def test_a_source_without_records_is_imported_whole_with_a_warning(deployment: D
 
 
 def test_a_version_without_a_record_is_imported(deployment: Deployment, old: OldServer) -> None:
-    """It arrived when nobody looked any more. What a record calls empty and has files now is the same."""
+    """It was uploaded after the source had stopped. The same holds for a version with an empty record and files."""
     fresh, emptied = f"{NOBLE}/20261103", f"{NOBLE}/20261104"
     old.system.upload(emptied, images.split_image(seed="gone"))
     old.system.catch_up()
@@ -292,7 +292,7 @@ def test_a_version_withdrawn_on_the_source_and_present_here_is_named_with_the_co
 
 
 def test_a_delete_marker_on_the_source_is_no_file(deployment: Deployment) -> None:
-    """What was withdrawn, deleted and kept as an older generation does not come along."""
+    """A withdrawn and deleted file that is kept as an older generation is not imported."""
     for key in keys(f"{NOBLE}/20261101"):
         deployment.s3.put_object(Bucket=OLD, Key=key, Body=b"1")
     deployment.s3.delete_object(Bucket=OLD, Key=f"{NOBLE}/20261101/lxd.tar.xz")
@@ -314,7 +314,7 @@ def test_an_address_is_a_bucket_and_a_prefix(address: str, parts: tuple[str, str
 
 
 def test_unreadable_records_never_read_as_absent(deployment: Deployment) -> None:
-    """A 403 never reads as empty: else all that was withdrawn would come along."""
+    """A 403 is never taken for empty: otherwise every withdrawn version would be imported."""
     deployment.s3.put_object(Bucket=OLD, Key=f"{NOBLE}/20261101/lxd.tar.xz", Body=b"1")
 
     def deny(params: Any, **_: Any) -> Any:

@@ -1,4 +1,4 @@
-"""No secret is in anything that is printed or logged: one stack, every kind of caller, and a look into all it left."""
+"""No secret is printed or logged: one stack, every kind of caller, and a search of everything it wrote."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def stack() -> Iterator[Stack]:
 
 
 class Publisher:
-    """A caller with a bearer token; `secrets` is what it holds and was given."""
+    """A caller with a bearer token. `secrets` has those it holds and those it received."""
 
     def __init__(self, stack: Stack) -> None:
         self._stack = stack
@@ -61,7 +61,7 @@ class Publisher:
         assert send("PUT", signed["url"] + "0", body, signed["headers"]).status == 403
 
     def has_status(self, version: str, status: str) -> bool | None:
-        """True once the API reports this status, None until then."""
+        """Return True once the API reports this status, None until then."""
         return self.ask("GET", f"/versions/{version}").json.get("status") == status or None
 
     def signed(self, route: str, request: object) -> Any:
@@ -74,14 +74,14 @@ class Publisher:
 
 
 def admin(stack: Stack, *arguments: str) -> str:
-    """All that a command printed."""
+    """Return everything that a command printed."""
     command = (str(PROJECT / "scripts/admin"), "--state-dir", str(stack.folder / "state"), *arguments)
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
     return done.stdout + done.stderr
 
 
 def use_it_all(stack: Stack, publisher: Publisher) -> str:
-    """Uploads, refusals and a withdrawal by the API, and a look by the admin tool; what that printed."""
+    """Run uploads, refusals and a withdrawal by the API, and the admin tool; return everything printed."""
     sound, broken = (f"{PRODUCT}/2026110{day}" for day in (1, 2))
     for name, body in images.split_image().items():
         publisher.upload(f"{sound}/{name}", body)

@@ -1,6 +1,6 @@
-"""The runbook's way out of a bad deployment, from a release that cannot start to a doctor who finds nothing.
+"""The runbook's recovery from a bad deployment, from a release that cannot start to a doctor without findings.
 
-The stack runs a copy of the project, so that a release can be put in its place as a deployment does it.
+The stack runs a copy of the project, so that a release can be replaced like in a deployment.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def stack(copy: Path) -> Iterator[Stack]:
 
 
 def deploy(stack: Stack, copy: Path, release: dict[str, str]) -> None:
-    """Put the sources of a release in place, file -> text, and end what runs the one before."""
+    """Install the sources of a release, file -> text, and end the workers of the one before."""
     for file, text in release.items():
         (copy / "functions" / file).write_text(text)
     for process, _ in stack.workers("imageserver.handlers.digest.handler", "imageserver.handlers.publish.handler"):
@@ -58,14 +58,14 @@ def queues(stack: Stack) -> Any:
 
 
 def impatient(stack: Stack) -> None:
-    """Let messages come back after a second, as they do after many minutes in life."""
+    """Let messages come back after a second instead of many minutes."""
     sqs = queues(stack)
     for url in sqs.list_queues()["QueueUrls"]:
         sqs.set_queue_attributes(QueueUrl=url, Attributes={"VisibilityTimeout": "1"})
 
 
 def admin(stack: Stack, *arguments: str) -> tuple[int, Any]:
-    """Exit code and answer of `scripts/admin --json`."""
+    """Return exit code and answer of `scripts/admin --json`."""
     command = (str(PROJECT / "scripts/admin"), "--state-dir", str(stack.folder / "state"), "--json", *arguments)
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
     return done.returncode, json.loads(done.stdout)
@@ -92,11 +92,11 @@ def test_the_previous_release_processes_what_a_bad_deployment_left_behind(stack:
 
     deploy(stack, copy, dict.fromkeys(good, BAD))
     upload(stack, DURING)
-    # What a newer release wrote before it was found to be bad: a record that this one does not understand.
+    # A bad newer release wrote this record, which this release does not understand.
     stack.s3().put_object(Bucket=stack.bucket, Key=f"versions/{NEWER}.json", Body=b'{"schema": 99}')
     with_letters = stack.wait_until(lambda: _findings(stack, "dead letter") or None, "dead letters")
     assert all(one["remedy"] for one in with_letters)
-    assert listed(stack) == {BEFORE}  # it is served all the while
+    assert listed(stack) == {BEFORE}  # it is served all the time
 
     deploy(stack, copy, good)  # the release before it
     upload(stack, NEWER)
@@ -114,6 +114,6 @@ def _findings(stack: Stack, word: str) -> list[dict[str, str]]:
 
 
 def _finds_nothing(stack: Stack) -> bool:
-    """Redrive first: messages that had one try left when the good release came may still have become dead letters."""
+    """Redrive first: messages with one try left may still have become dead letters after the good release started."""
     admin(stack, "redrive", "--yes")
     return not _findings(stack, "")

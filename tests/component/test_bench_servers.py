@@ -1,4 +1,4 @@
-"""The bench's own servers: nginx, and the one in Python that stands in for it."""
+"""The bench's own servers: nginx, and its stand-in in Python."""
 
 import hashlib
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Commands in a network with a proxy and a certificate authority of its own."""
+"""Commands in a network with its own proxy and certificate authority."""
 
 import ssl
 import subprocess
@@ -28,7 +28,7 @@ KEY = f"{place('proxied')}rootfs.squashfs"
 
 @dataclass
 class Proxy:
-    """A proxy that lets nobody through without a password, and what it was asked."""
+    """A proxy that requires a password, and its requests."""
 
     address: str = ""
     asked: list[str] = field(default_factory=list)
@@ -36,7 +36,7 @@ class Proxy:
 
 @pytest.fixture
 def proxy(monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
-    """The proxy that every variable names, without an exception for this machine."""
+    """Yield the proxy that every variable names, without an exception for this machine."""
     made = Proxy()
 
     class Handler(BaseHTTPRequestHandler):
@@ -49,8 +49,8 @@ def proxy(monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
 
         do_GET = do_PUT = do_POST = do_HEAD = do_CONNECT = refuse
 
-        def log_message(self, format: str, *args: object) -> None:  # the base class names it
-            """Log nothing: requests are in `asked`."""
+        def log_message(self, format: str, *args: object) -> None:  # named by the base class
+            """Print nothing: requests are in `asked`."""
 
     with served(Handler) as port:
         made.address = f"http://127.0.0.1:{port}"
@@ -80,7 +80,7 @@ AUTHORITIES = ("AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE", "CURL_CA_
 
 
 def on_local_stack(stack: Stack, command: str) -> int:
-    """Run a script of the project against a local stack; its exit code."""
+    """Run a script of the project against a local stack; return its exit code."""
     script, *arguments = command.split()
     line = (str(PROJECT / "scripts" / script), "--state-dir", str(stack.folder / "state"), *arguments)
     return subprocess.run(line, capture_output=True, check=False, timeout=200).returncode
@@ -90,7 +90,7 @@ def on_local_stack(stack: Stack, command: str) -> int:
 def test_no_command_uses_a_configured_authority_for_the_local_stack(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The local stack has a certificate authority of its own; the network's is for everything else."""
+    """The local stack has its own certificate authority; the network's is for everything else."""
     trustme.CA().cert_pem.write_to_path(str(tmp_path / "ca.pem"))
     for name in AUTHORITIES:
         monkeypatch.setenv(name, str(tmp_path / "ca.pem"))
@@ -102,7 +102,7 @@ def test_no_command_uses_a_configured_authority_for_the_local_stack(
 
 @pytest.fixture(scope="module")
 def inspected_s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
-    """S3 behind a certificate of the network's own authority: its address, and the authority's file."""
+    """Yield the address of an S3 with a certificate of the network's own authority, and the authority's file."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_HEAD(self) -> None:
@@ -110,8 +110,8 @@ def inspected_s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str
             self.send_header("x-amz-bucket-region", "eu-central-1")
             self.end_headers()
 
-        def log_message(self, format: str, *args: object) -> None:  # the base class names it
-            """Log nothing."""
+        def log_message(self, format: str, *args: object) -> None:  # named by the base class
+            """Print nothing."""
 
     authority, file = trustme.CA(), tmp_path_factory.mktemp("authority") / "ca.pem"
     authority.cert_pem.write_to_path(str(file))

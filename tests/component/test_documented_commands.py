@@ -1,4 +1,4 @@
-"""The commands of the pages, run as they stand there; only the reader's own values take the place of examples."""
+"""The commands of the pages, run unchanged except that the reader's own values replace examples."""
 
 from __future__ import annotations
 
@@ -43,14 +43,14 @@ PRESENT = (
 
 @dataclass(frozen=True)
 class Reader:
-    """Somebody who types what a page says: in a clone of its own, whose scripts know one local stack."""
+    """A reader who types what a page says, in a separate clone whose scripts know one local stack."""
 
     stack: Stack
     folder: Path
     done: set[str] = field(default_factory=set)
 
     def types(self, line: str, values: Mapping[str, str], code: int = 0) -> str:
-        """Run a line with the values in the place of the examples; its output. AssertionError on another exit code."""
+        """Run a line with values in place of the examples; return its output. Fail on another exit code."""
         for example, value in values.items():
             line = line.replace(example, value)
         if line in self.done:  # another page has it with another example
@@ -68,7 +68,7 @@ class Reader:
 
 
 def clone_of(stack: Stack, folder: Path) -> Reader:
-    """A folder with scripts that know the stack, as those of a clone know the one that was started in it."""
+    """Return a folder with scripts that know the stack, like those of a clone in which it was started."""
     (folder / "infra").mkdir()
     (folder / "scripts").mkdir()
     for name in SCRIPTS:
@@ -92,7 +92,7 @@ def reader() -> Iterator[Reader]:
 
 @pytest.fixture(scope="module")
 def follower(reader: Reader) -> Iterator[Reader]:
-    """A second stack that trusts the first, started as the page says."""
+    """Yield a second stack that trusts the first, started as the page says."""
     put_back(reader)
     with pytest.MonkeyPatch.context() as patch, short_folder() as folder:
         patch.setenv("AWS_CA_BUNDLE", reader.stack.ca_file)
@@ -105,7 +105,7 @@ def fingerprint(path: str) -> str:
 
 
 def put_back(reader: Reader) -> None:
-    """Let every version be there and listed, whatever the command before did."""
+    """Restore and list every version, whatever the command before did."""
     for path in PRESENT:
         if reader.stack.get(f"{path}/lxd.tar.xz")[0] != 200:
             for file, body in images.split_image(seed=path).items():
@@ -132,7 +132,7 @@ def withdrawn(reader: Reader) -> None:
 
 
 def with_a_base(reader: Reader) -> None:
-    """List a version before one, with nearly the same root."""
+    """List an older version of a product, with nearly the same root."""
     need("xdelta3")
     files = images.split_image(seed=PRESENT[0])
     files["rootfs.squashfs"] += bytes(64)
@@ -143,7 +143,7 @@ def with_a_base(reader: Reader) -> None:
 
 
 def logged(reader: Reader) -> None:
-    """Let the edge write a log, which takes it a second."""
+    """Let the edge write a log, which takes a second."""
     bucket = str(reader.stack.facts["logs_bucket"])
     reader.stack.wait_until(
         lambda: reader.stack.s3().list_objects_v2(Bucket=bucket, Prefix="edge/").get("KeyCount"), "a log of the edge"
@@ -158,7 +158,7 @@ BEFORE: dict[str, Callable[[Reader], None]] = {
     "./scripts/admin stats": logged,
     "./scripts/admin --stack images stats": logged,
 }
-"""How a command begins → what has happened before somebody types it."""
+"""How a command begins → what must happen before it is typed."""
 
 
 @pytest.mark.parametrize("line", documented.script("operate"))
@@ -185,7 +185,7 @@ def test_an_operators_command_does_what_its_page_says(reader: Reader, line: str)
 
 
 def signed(reader: Reader) -> None:
-    """Sign what the server lists, as its operator would, and write the keys where a command looks for them."""
+    """Sign the server's documents as its operator would, and write the keys where a command looks for them."""
     with gpg() as keys:
         keys.make_key("operator")
         (reader.folder / "keyring.gpg").write_bytes(keys.keyring("operator"))
@@ -197,12 +197,12 @@ def signed(reader: Reader) -> None:
 
 
 def follows_ubuntu(line: str) -> bool:
-    """Whether a command is about the mirror that the lines before it have made."""
+    """Return whether a command is about the mirror that the lines before it made."""
     return any(f" mirror {verb} " in f"{line} " for verb in ("run", "show", "remove", "list"))
 
 
 def added(reader: Reader) -> tuple[str, ...]:
-    """What makes that mirror."""
+    """Return the command that makes that mirror."""
     what = ("--only", "ubuntu:noble", "--into", "images-ubuntu", "--allow-private")
     return ("admin", "mirror", "add", "ubuntu", reader.stack.base_url, *what)
 
@@ -236,7 +236,7 @@ def test_a_command_for_a_mirror_does_what_its_page_says(reader: Reader, follower
 
 @pytest.fixture(scope="module")
 def viewing() -> Iterator[Reader]:
-    """A stack whose edge tells views apart, with two versions of a product."""
+    """Yield a stack with views, and with two versions of a product."""
     with local_stack("--empty", "--parameter", "Views=true") as stack, short_folder() as folder:
         made = clone_of(stack, folder)
         for path in (f"{NOBLE}/20261122_1000", f"{NOBLE}/{VERSION}"):
@@ -247,21 +247,21 @@ def viewing() -> Iterator[Reader]:
 
 
 def admin(reader: Reader, *line: str, codes: tuple[int, ...] = (0,)) -> str:
-    """Run `scripts/admin` in this process, which takes a tenth of the time; its output."""
+    """Run `scripts/admin` in this process, which takes a tenth of the time; return its output."""
     done = CliRunner().invoke(admin_main, [*line, "--state-dir", str(reader.stack.folder / "state")])
     assert done.exit_code in codes, f"{line}: {done.output} {done.exception}"
     return done.stdout
 
 
 def post(reader: Reader, check: str) -> None:
-    """Let a check have passed that launched the version."""
+    """Post a passed check that launched the version."""
     store, version = S3Store(reader.stack.s3(), reader.stack.bucket), parse_version(f"{NOBLE}/{VERSION}")
     tested, now = {fingerprint(version.path)}, datetime.now(UTC)
     post_result(store, version, check, passed=True, tested=tested, url="", now=now, by="ci", pause=time.sleep)
 
 
 def as_before(reader: Reader, line: str) -> None:
-    """Let the views be there that a line is about, and none that it makes."""
+    """Make the views that a line needs, and remove those that it makes."""
     for name in ("staging", "stable", "partner", "candidates", "fresh", "tested"):
         admin(reader, "view", "remove", name, "--anyway", "--make-public", "--yes", codes=(0, NOTHING))
     if " create " in line:
@@ -321,11 +321,11 @@ ELSEWHERE = {
     "sudo ": "it changes the machine that the test runs on",
     "export SSL_CERT_FILE=": "each test of a real client sets it",
 }
-"""How a printed line begins that is not run here → why."""
+"""How a printed line that is not run here begins → why."""
 
 
 def test_the_commands_that_the_local_stack_prints_work(reader: Reader) -> None:
-    """All that it prints below "Serving …", of which each line that is indented and no sentence is a command."""
+    """Everything printed below "Serving …". Each indented line that is not a sentence is a command."""
     shown = reader.stack.log.partition("Serving ")[2].partition("openapi.json")
     lines = "".join(shown[:2]).splitlines()
     printed = [line.strip() for line in lines if line.startswith("  ") and not line.startswith("  and run ")]

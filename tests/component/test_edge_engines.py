@@ -1,7 +1,7 @@
-"""The edge's function in other engines than the tests' own: it keeps to a language that a small runtime takes.
+"""The edge's function in engines other than the tests' own: it uses only syntax of small runtimes.
 
-njs is such a one: ES5.1 with the parts of later editions that CloudFront Functions name, and with `crypto` and
-`Buffer` of its own. What it decides is what QuickJS decides.
+njs is one of them: ES5.1 with the parts of later editions that CloudFront Functions name, and with its own `crypto`
+and `Buffer`. It must decide like QuickJS.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ const cf = { kvs: () => ({
 
 
 def decided(engine: str, folder: Path) -> list[Answer]:
-    """Return what the function decides in an engine, about each request."""
+    """Return what the function decides in an engine for each request."""
     known = f"const ENTRIES = {json.dumps(entries())};\nconst REQUESTS = {json.dumps(REQUESTS)};\n"
     script = folder / "views.js"
     script.write_text(known + STORE + FUNCTION.read_text().replace("import cf from 'cloudfront';\n", "") + HARNESS)

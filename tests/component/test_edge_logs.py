@@ -1,4 +1,4 @@
-"""From a download at the local edge to `admin stats`: the whole way, as a person goes it."""
+"""From a download at the local edge to `admin stats`: the whole way of a user."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_the_local_edge_writes_the_fields_of_standard_logs(stack: Stack) -> None
 
 
 def call_of(line: str) -> tuple[str, dict[str, Any]]:
-    """The call of boto3 that a line of the AWS command line makes."""
+    """Return the boto3 call of a line of the AWS command line."""
     program, service, operation, *words = shlex.split(line.replace("\\\n", " "))
     assert (program, service) == ("aws", "logs")
     given: dict[str, list[str]] = {}

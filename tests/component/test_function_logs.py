@@ -1,4 +1,4 @@
-"""What an operator can see: one line for each version that a function ingests, and metrics."""
+"""What an operator can see: one log line for each version that a function ingests, and metrics."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ FIELDS = {"stream", "product", "version", "outcome", "bytes", "seconds"}
 
 @dataclass
 class Told:
-    """What a run logged, and the metrics that it emitted: name -> values, and refusals by reason."""
+    """The log of a run, and its metrics: name -> values, and refusals by reason."""
 
     lines: list[dict[str, Any]] = field(default_factory=list)
     metrics: dict[str, list[float]] = field(default_factory=dict)

@@ -1,7 +1,7 @@
 """Two publishers and eight digest workers, killed at random while somebody uploads and somebody else reads.
 
-Nothing that was uploaded is lost, nothing is listed twice, and no reader ever sees a document that is torn or a
-catalog that names an untouched file wrongly. `--kill-seconds` says for how long (60 by default).
+No upload is lost, nothing is listed twice, and no reader ever sees a torn document or a
+catalog with a wrong entry of an untouched file. `--kill-seconds` sets the duration (60 by default).
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ from tests.support.processes import free_port, run
 from tests.support.servers.fault_proxy import faulty_wire
 from tests.support.stack import Stack, local_stack
 
-# One after the other: beside another of them a machine of two cores is never behind enough to need every worker.
+# One at a time: next to another of them a two-core machine is never far enough behind to need every worker.
 pytestmark = [pytest.mark.heavy, pytest.mark.xdist_group("kill"), pytest.mark.timeout(900)]
 
 HANDLERS = {"imageserver.handlers.digest.handler": 8, "imageserver.handlers.publish.handler": 2}
-"""How many of each there are. They come with work, so all are there once a batch waits for each."""
+"""The number of each. Workers start on demand, so all run once a batch waits for each."""
 PRODUCTS = [f"images{s}/os{n}{s}/1/amd64/default" for n in range(4) for s in ("", "-daily")]
-"""No name stands in both streams: who keeps one depends on when each product was first published."""
+"""No name is in both streams: which product keeps one depends on when each was first published."""
 
 
 @dataclass
 class Reader:
-    """Polls the catalog over https as clients do; `listed` are versions that were seen listed."""
+    """Polls the catalog over https like clients. `listed` has the versions that it saw listed."""
 
     stack: Stack
     polls: int = 0
@@ -48,7 +48,7 @@ class Reader:
         index, documents = self.stack.catalog()
         for client in ("lxd", "incus"):
             prints = [image.fingerprint for image in read_catalog(index, documents, client)]
-            # Two streams are two documents, read at two moments; within one, an image is there once.
+            # Two streams are two documents, read at different moments. Within one, an image is listed once.
             assert len(prints) == len(set(prints)), "an image is listed twice"
         now = set()
         for document in documents.values():
@@ -83,7 +83,7 @@ class Publisher:
             self._delete(self._chance.choice(sorted({key.rpartition("/")[0] for key in self.files} - self.deleted)))
 
     def all_at_once(self, count: int) -> None:
-        """Roots, which nobody reads without metadata; then all the metadata: a batch for each worker there may be."""
+        """Upload roots, which are not read without metadata, then all metadata: a batch for each possible worker."""
         versions = [self._version() for _ in range(count)]
         for name in ("rootfs.squashfs", "lxd.tar.xz"):
             for _, path, files in versions:
@@ -94,7 +94,7 @@ class Publisher:
         self._number += 1
         path = f"{self._chance.choice(PRODUCTS)}/20261101_{number // 60:02d}:{number % 60:02d}"
         files = images.split_image(seed=str(number))
-        if number % 5 == 0:  # long enough in the reading to be killed in the middle of it
+        if number % 5 == 0:  # takes long enough to read to be killed midway
             files["rootfs.squashfs"] = images.squashfs(str(number), 6 << 20)
         return number, path, files
 
@@ -114,7 +114,7 @@ class Publisher:
 
 @dataclass
 class Life:
-    """A stack with somebody who uploads, somebody who reads, and somebody who kills; what became of them."""
+    """A stack with an uploader, a reader and a killer, and their results."""
 
     stack: Stack
     publisher: Publisher
@@ -123,7 +123,7 @@ class Life:
     verified: int = 0
 
     def live(self, seconds: float, kill_pause_s: tuple[float, float]) -> None:
-        """Let them all do their thing for a while; raises what any of them found to be wrong."""
+        """Run all of them for a while; raise any fault that one of them found."""
         ending, failures = threading.Event(), list[BaseException]()
         self._start_all_workers()
         threads = [
@@ -144,7 +144,7 @@ class Life:
             raise failures[0]
 
     def _start_all_workers(self) -> None:
-        """Upload in bursts until so much has waited that every worker was needed at once."""
+        """Upload in bursts until the backlog needs every worker at once."""
         for _ in range(16):  # a busy machine starts a worker in seconds
             self.publisher.all_at_once(80)
             ends = time.monotonic() + 20
@@ -157,7 +157,7 @@ class Life:
 
 @contextmanager
 def living(*options: str, s3_port: int = 0) -> Iterator[Life]:
-    """Eight digest workers and two publishers that soon come back when they were killed."""
+    """Yield eight digest workers and two publishers that soon restart after a kill."""
     digests, publishers = map(str, HANDLERS.values())
     workers = ("--empty", "--digest-workers", digests, "--publish-workers", publishers)
     given = ("DigestTimeout=5", "PublishTimeout=5", f"DigestConcurrency={digests}", f"PublishConcurrency={publishers}")
@@ -170,7 +170,7 @@ def tell(life: Life, seconds: float, record_property: Callable[[str, object], No
     record_property("kills", f"{dict(life.kills)} in {seconds:.0f} s, {life.reader.polls} polls")
     about = f"{len(life.publisher.deleted)} versions deleted, {life.verified} read again and right"
     record_property("uploaded", f"{len(life.publisher.files)} files, {about}")
-    # Ten kills in a minute and a poll every two seconds: what a machine with little time manages too.
+    # Ten kills in a minute and a poll every two seconds: even a busy machine manages that.
     assert all(life.kills[handler] >= seconds / 12 for handler in HANDLERS), "hardly anybody was killed"
     assert life.kills.total() >= seconds / 6, "hardly anybody was killed"
     assert life.reader.polls >= seconds / 2, "hardly anybody looked"
@@ -189,7 +189,7 @@ def test_nothing_is_lost_doubled_or_torn_while_workers_are_killed(
 
 
 def test_a_version_that_kills_each_worker_delays_no_other(record_property: Callable[[str, object], None]) -> None:
-    """With the timeouts of a deployment: the queue itself would hide what was received for an hour and a half."""
+    """With the timeouts of a deployment, where the queue itself would hide received messages for an hour and a half."""
     paths = [f"images/os{number}/1/amd64/default/20261101_10:00" for number in range(10)]
     deadly, others = paths[4], {f"os{number}:1:amd64:default" for number in range(10) if number != 4}
     with local_stack("--empty", "--digest-workers", "1") as stack:
@@ -210,7 +210,7 @@ def test_a_version_that_kills_each_worker_delays_no_other(record_property: Calla
             for name in ("rootfs.squashfs", "lxd.tar.xz"):
                 for path in paths:
                     files = images.split_image(seed=path)
-                    if path == deadly:  # long enough in the reading to be killed in the middle of it
+                    if path == deadly:  # takes long enough to read to be killed midway
                         files["rootfs.squashfs"] = images.squashfs(path, 200 << 20)
                     s3.put_object(Bucket=stack.bucket, Key=f"{path}/{name}", Body=files[name])
             began = time.monotonic()
@@ -230,7 +230,7 @@ def test_a_version_that_kills_each_worker_delays_no_other(record_property: Calla
 def test_nothing_is_lost_doubled_or_torn_while_storage_connections_break_too(
     request: pytest.FixtureRequest, record_property: Callable[[str, object], None]
 ) -> None:
-    """S3 and SQS refuse, hang up before and after, and cut their answers: the real adapter over real connections."""
+    """S3 and SQS refuse, hang up before and after, and truncate answers: the real adapter over real connections."""
     seconds = float(request.config.getoption("--kill-seconds"))
     s3_port = free_port()
     with faulty_wire(free_port(), f"http://127.0.0.1:{s3_port}", seed=3) as wire:
@@ -267,7 +267,7 @@ def _read(reader: Reader, publisher: Publisher, ending: threading.Event) -> None
 def _kill(life: Life, ending: threading.Event, pause_s: tuple[float, float]) -> None:
     chance = random.Random(11)
     while not ending.wait(chance.uniform(*pause_s)):
-        wanted = chance.choice(sorted(HANDLERS))  # there are fewer publishers, and they are to die as often
+        wanted = chance.choice(sorted(HANDLERS))  # there are fewer publishers, and they should die as often
         if alive := [pid for pid, handler in life.stack.workers(*HANDLERS) if handler == wanted]:
             pid = chance.choice(alive)
             try:
@@ -278,12 +278,12 @@ def _kill(life: Life, ending: threading.Event, pause_s: tuple[float, float]) -> 
 
 
 def admin(stack: Stack, *arguments: str) -> str:
-    """What `scripts/admin` prints about this stack."""
+    """Return what `scripts/admin` prints about this stack."""
     return run(str(PROJECT / "scripts/admin"), "--state-dir", str(stack.folder / "state"), *arguments).stdout
 
 
 def _recovered(life: Life) -> None:
-    """Dead letters go back, one reconcile looks for the rest; then the catalog is what the objects say."""
+    """Redrive dead letters and reconcile once; then the catalog must match the objects."""
     stack, publisher, reader = life.stack, life.publisher, life.reader
     kinds = {"lxd.tar.xz": "metadata amd64", "rootfs.squashfs": "squashfs"}
     objects = {key: Content(kinds[key.rpartition("/")[2]], body) for key, body in publisher.present.items()}
@@ -294,7 +294,7 @@ def _recovered(life: Life) -> None:
         index, documents = stack.catalog()
         return True if {"streams/v1/index.json": index, **documents} == expected else None
 
-    time.sleep(35)  # what was killed is visible again
+    time.sleep(35)  # messages of killed workers are visible again
     admin(stack, "redrive", "--yes")
     admin(stack, "reconcile")
     stack.wait_until(right, "the catalog to be what the objects say", patience=240)

@@ -63,7 +63,7 @@ class Front:
         self.trust = ssl.create_default_context(cafile=str(certificates.ca_file))
 
     def ask(self, path: str, method: str = "GET", **headers: str) -> tuple[int, dict[str, str], bytes]:
-        """Status, headers (lower case) and body."""
+        """Return status, headers (lower case) and body."""
         connection = http.client.HTTPSConnection("localhost", self.port, context=self.trust, timeout=20)
         sent = {name.replace("_", "-"): value for name, value in headers.items()}
         connection.request(method, path, headers=sent)
@@ -80,7 +80,7 @@ def front(s3: Any, edge: Edge, certificates: Certificates) -> Iterator[Front]:
 
 
 def put(s3: Any, key: str, body: bytes, content_type: str = "application/json", **about: str) -> str:
-    """Store an object as publish leaves it: with the tag of what is listed."""
+    """Store an object as publish leaves it: with the tag of listed files."""
     tags = urlencode(LISTED_TAG) if key.startswith("images") else ""
     stored = s3.put_object(Bucket=BUCKET, Key=key, Body=body, ContentType=content_type, Tagging=tags, **about)
     etag: str = stored["ETag"]
@@ -155,7 +155,7 @@ def test_a_missing_key_is_404_without_a_lifetime(front: Front, path: str) -> Non
 
 
 def test_a_headers_policy_applies_to_errors_too(s3: Any, edge: Edge, certificates: Certificates) -> None:
-    """As CloudFront does it: a lifetime there would be that of a 404."""
+    """Like CloudFront: a lifetime there would be that of a 404."""
     behaviours = tuple(
         dataclasses.replace(behaviour, headers={"Cache-Control": "public, max-age=31536000, immutable"})
         for behaviour in edge.behaviours

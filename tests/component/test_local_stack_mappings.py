@@ -28,7 +28,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
 
 
 class Function:
-    """Stands for a function: remembers its batches (message bodies) and answers what `answer` makes of an event."""
+    """A stand-in for a function. It records its batches (message bodies) and answers with `answer` of the event."""
 
     def __init__(self, answer: Callable[[dict[str, Any]], Outcome]) -> None:
         self.batches: list[list[str]] = []
@@ -53,7 +53,7 @@ class Function:
 
 
 class Bench:
-    """A queue with dead letters, and a poller of it."""
+    """A queue with a dead-letter queue, and its poller."""
 
     def __init__(self, server: S3Server, name: str, visibility_s: int, tries: int) -> None:
         self.sqs = server.client("sqs")
@@ -76,7 +76,7 @@ class Bench:
         self.poller.start()
 
     def left(self, url: str) -> int:
-        """Messages in a queue, visible or not."""
+        """Return the number of messages in a queue, visible or not."""
         names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
         attributes = self.sqs.get_queue_attributes(QueueUrl=url, AttributeNames=names)["Attributes"]
         return sum(int(attributes[name]) for name in names)

@@ -1,4 +1,4 @@
-"""`scripts/local` as a process: ready when it says so, gone when it is told to go."""
+"""`scripts/local` as a process: ready when it says so, gone when stopped."""
 
 import contextlib
 import json
@@ -61,7 +61,7 @@ class Running:
         return self.ask(url, **headers)[1]
 
     def ask(self, url: str, **headers: str) -> tuple[Message, bytes]:
-        """Headers and body."""
+        """Return headers and body."""
         trust = ssl.create_default_context(cafile=self.facts["ca_file"])
         request = urllib.request.Request(url, headers={n.replace("_", "-"): v for n, v in headers.items()})
         with urllib.request.urlopen(request, context=trust, timeout=20) as answer:
@@ -72,7 +72,7 @@ class Running:
         return found
 
     def children(self) -> list[int]:
-        """Processes of this stack, found by their endpoint or port; none of another stack."""
+        """Return the processes of this stack, found by their endpoint or port, and none of another stack."""
         return list(children(self.process.pid))
 
 

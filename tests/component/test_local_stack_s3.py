@@ -1,4 +1,4 @@
-"""What the local S3 and SQS do where moto alone does otherwise."""
+"""Where the local S3 and SQS differ from plain moto."""
 
 import base64
 import hashlib
@@ -61,7 +61,7 @@ def presign(s3: Any, key: str = KEY, **extra: Any) -> str:
 
 
 def send(url: str, body: bytes, method: str = "PUT", **headers: str) -> tuple[int, str]:
-    """Status and body of an answer."""
+    """Send a request; return status and body of the answer."""
     sent = {name.replace("_", "-"): value for name, value in headers.items()}
     request = urllib.request.Request(url, body, sent, method=method)
     try:

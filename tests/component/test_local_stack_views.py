@@ -37,7 +37,7 @@ WIRING = read_wiring(TEMPLATE, {"Views": "true"}, StackIdentity("local", "us-eas
 
 @pytest.fixture
 def client() -> Iterator[Any]:
-    """boto3's client of an empty store."""
+    """Yield boto3's client of an empty store."""
     assert WIRING.edge.function
     server = Server(make_key_values(KeyValues(WIRING.edge.function.store_arn)), listen(0), None)
     server.start()
@@ -99,7 +99,7 @@ def test_a_change_of_an_old_revision_or_a_missing_key_is_refused(client: Any) ->
 
 @pytest.fixture(scope="module")
 def front(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Front]:
-    """The distribution with its function, before a bucket with one file of each kind."""
+    """Yield the distribution with its function, in front of a bucket with one file of each kind."""
     certificates = ensure_certificates(tmp_path_factory.mktemp("ca"))
     with running_s3(tmp_path_factory.mktemp("s3")) as running:
         s3 = running.client("s3")

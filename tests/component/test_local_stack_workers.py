@@ -1,4 +1,4 @@
-"""Functions in worker processes: as Lambda would run them, with its errors."""
+"""Functions in worker processes, run like by Lambda, with its errors."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -14,7 +14,7 @@ MakePool = Callable[..., Pool]
 
 @pytest.fixture
 def make_pool(tmp_path: Path) -> Iterator[MakePool]:
-    """A pool with the function `F`, whose module `app` has the given source."""
+    """Yield a pool with the function `F`, whose module `app` has the given source."""
     pools: list[Pool] = []
 
     def make(source: str, timeout_s: int = 20, slots: int = 1) -> Pool:

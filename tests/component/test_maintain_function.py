@@ -1,4 +1,4 @@
-"""The maintain function as it is deployed: its handler, over S3 and SQS."""
+"""The maintain function as deployed: its handler, over S3 and SQS."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def changes_url(sqs: SQSClient, bucket: str) -> str:
 
 @pytest.fixture
 def environment(moto_endpoint: str, bucket: str, queue_url: str, changes_url: str) -> dict[str, str]:
-    """What the template gives the function."""
+    """Return the function's environment in the template."""
     return {
         "BUCKET": bucket,
         "AWS_ENDPOINT_URL": moto_endpoint,
@@ -51,7 +51,7 @@ def environment(moto_endpoint: str, bucket: str, queue_url: str, changes_url: st
 
 @pytest.fixture
 def app(environment: dict[str, str]) -> Iterator[ModuleType]:
-    """imageserver.handlers.maintain, imported in its environment."""
+    """Yield imageserver.handlers.maintain, imported in its environment."""
     with imported("imageserver.handlers.maintain", environment) as module:
         yield module
 
@@ -147,7 +147,7 @@ def test_retention_of_the_template_is_applied(app: ModuleType, s3: S3Client, buc
 
 @pytest.fixture
 def asking(environment: dict[str, str], bucket: str, s3: S3Client) -> Iterator[ModuleType]:
-    """The handler of a stack whose retention asks the access logs."""
+    """Yield the handler of a stack whose retention reads the access logs."""
     s3.create_bucket(Bucket=f"logs-{bucket}", CreateBucketConfiguration={"LocationConstraint": "eu-central-1"})
     environment |= {"KEEP_FETCHED_WITHIN_DAYS": "30", "LOGS_BUCKET": f"logs-{bucket}"}
     with imported("imageserver.handlers.maintain", environment) as module:
@@ -163,7 +163,7 @@ def test_retention_keeps_versions_that_the_access_logs_show_as_fetched(
     system.catch_up()
     for key, stored in system.store.objects.items():
         s3.put_object(Bucket=bucket, Key=key, Body=stored.body)
-    assert run(asking, "prune")["prune"]["tasks"] == []  # without logs nobody knows
+    assert run(asking, "prune")["prune"]["tasks"] == []  # unknown without logs
     now = datetime.now(UTC)
     for ago in (timedelta(days=40), timedelta(hours=1)):
         key = f"edge/E1.{now - ago:%Y-%m-%d-%H}.0a.gz"
@@ -227,7 +227,7 @@ def test_a_product_that_differs_from_its_records_is_published_by_a_message(
     changes_url: str,
     has_records: bool,
 ) -> None:
-    """Also a product that the catalog lists without any record: the message needs none."""
+    """This includes a product that is listed without any record: the message needs none."""
     system = System()
     system.upload(f"{PRODUCT}/20261101", images.split_image())
     system.catch_up()

@@ -1,6 +1,6 @@
-"""A server follows another one: two local stacks, each with the functions as they are deployed.
+"""A server mirrors another one: two local stacks, each with the functions as deployed.
 
-Nothing here knows how a mirror works inside: it adds one with `scripts/admin`, and reads both catalogs as clients do.
+Nothing here knows how a mirror works inside: tests add one with `scripts/admin`, and read both catalogs like clients.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def origin() -> Iterator[Stack]:
 
 @pytest.fixture(scope="module")
 def site(origin: Stack) -> Iterator[Stack]:
-    """A second stack, which trusts the first one."""
+    """Yield a second stack, which trusts the first one."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AWS_CA_BUNDLE", origin.ca_file)
         with local_stack("--empty") as running:
@@ -37,7 +37,7 @@ def site(origin: Stack) -> Iterator[Stack]:
 
 @pytest.fixture
 def product(request: pytest.FixtureRequest) -> str:
-    """A product of its own for each test."""
+    """Return a separate product for each test."""
     return f"images/{re.sub('[^a-z]+', '-', request.node.name)[5:60].strip('-')}/1/amd64/default"
 
 
@@ -54,7 +54,7 @@ def upload(stack: Stack, path: str, files: Mapping[str, bytes]) -> None:
 
 
 def fingerprints(stack: Stack, path: str) -> set[str]:
-    """The images of a product as LXD and Incus see them."""
+    """Return the images of a product as LXD and Incus see them."""
     name = ":".join(path.split("/")[1:5])
     index, documents = stack.catalog()
     return {
@@ -112,7 +112,7 @@ def test_a_file_that_differs_from_the_catalog_is_not_copied_and_the_reason_is_sh
 
 
 def test_the_state_of_a_mirror_is_not_served(origin: Stack, site: Stack) -> None:
-    """The test of this module that ran before has written the configuration; whichever it was."""
+    """Any earlier test of this module has written the configuration."""
     admin(site, "mirror", "add", "served", origin.base_url, "--only", "nothing", "--allow-private")
     keys = [found["Key"] for found in site.s3().list_objects_v2(Bucket=site.bucket, Prefix="mirrors/")["Contents"]]
     assert "mirrors/mirrors.json" in keys

@@ -1,4 +1,4 @@
-"""Files of another server over HTTP into S3: the local stack's and a real one. Whatever breaks, the file or nothing."""
+"""Files copied over HTTP into the local stack's S3 and a real one: whatever breaks, the file or nothing is left."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ pytestmark = pytest.mark.xdist_group("mirror-copy")
 
 NUMBERS = itertools.count(1)
 CONNECTIONS = 4
-"""Of a mirror that names no other number."""
+"""The default number of connections of a mirror."""
 VERSION = "images/ubuntu/noble/amd64/default/20261123_10:00"
 PATH = "server/noble/disk1.img"
 BODY = random.Random(1).randbytes(4 * PART + 77)
@@ -43,7 +43,7 @@ BODY = random.Random(1).randbytes(4 * PART + 77)
 
 @dataclass
 class Place:
-    """A bucket of its own, and another server that has one file."""
+    """A separate bucket, and another server with one file."""
 
     endpoint: str
     bucket: str
@@ -57,13 +57,13 @@ class Place:
         return copy_once(self.endpoint, self.bucket, self.upstream.address, file or self.file(), read_s)
 
     def copy_a_part(self) -> Copied:
-        """A run that ends after the first part that it reads."""
+        """Run a copy that ends after its first part."""
         self.upstream.bytes_per_s = 1 << 20
         try:
             while True:
                 self.upstream.faults[PATH] = [Fault(unpaced=True)]
                 copied = self.copy(read_s=1.5)
-                if copied.bytes_read or copied.outcome is not Outcome.CONTINUED:  # else the machine was too busy
+                if copied.bytes_read or copied.outcome is not Outcome.CONTINUED:  # otherwise the machine was too busy
                     return copied
         finally:
             self.upstream.bytes_per_s = 0
@@ -145,7 +145,7 @@ def test_a_file_that_changes_between_runs_is_copied_from_its_start(place: Place)
 
 
 def test_a_file_uploaded_during_a_copy_is_kept(place: Place) -> None:
-    """Also where the copy had begun before: its completion is conditional."""
+    """This holds even if the copy had begun before: its completion is conditional."""
     assert place.copy_a_part().outcome is Outcome.CONTINUED
     place.s3.put_object(Bucket=place.bucket, Key=place.file().key, Body=b"somebody's own")
     assert place.copy().outcome is Outcome.PRESENT
@@ -176,9 +176,9 @@ def test_digest_treats_a_mirrored_version_like_any_upload(place: Place) -> None:
 def test_faults_of_both_sides_lead_to_the_file_or_nothing(
     place: Place, seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Answers of S3 get lost after they took effect, those of upstream break, and runs are short."""
+    """Answers of S3 get lost after the request took effect, those of upstream break, and runs are short."""
     monkeypatch.setattr(mirror_copy, "SAVE_S", 0)
-    monkeypatch.setattr(leases, "LONGEST_S", 0.0)  # what a lost answer left behind
+    monkeypatch.setattr(leases, "LONGEST_S", 0.0)  # left behind by a lost answer
     chance = random.Random(seed)
     faults = [Fault(), Fault(), Fault(500), Fault(cut_after=chance.randrange(PART)), Fault(429, {"Retry-After": "0"})]
     place.upstream.faults[PATH] = chance.choices(faults, k=1000)
@@ -191,7 +191,7 @@ def test_faults_of_both_sides_lead_to_the_file_or_nothing(
         until_done(attempt)
         assert wire.injected
     assert place.stored() == BODY
-    # Notes and uploads of answers that were lost may be left: their rules in the bucket are for them.
+    # Notes and uploads may be left after lost answers: lifecycle rules of the bucket remove them.
     assert [key for key in place.keys if key.startswith("images/")] == [place.file().key]
 
 
@@ -206,7 +206,7 @@ def test_a_worker_killed_at_any_moment_leaves_the_file_or_nothing(
         process.kill()
         process.communicate()
         assert place.stored() in (None, BODY)
-    monkeypatch.setattr(leases, "LONGEST_S", 0.0)  # those of the killed workers last for some minutes
+    monkeypatch.setattr(leases, "LONGEST_S", 0.0)  # leases of killed workers last for some minutes
     assert until_done(place.copy).outcome in (Outcome.COPIED, Outcome.PRESENT)
     assert place.stored() == BODY
 
@@ -234,5 +234,5 @@ def test_memory_does_not_grow_with_the_file(place: Place) -> None:
         peaks.append(peak)
     parts = CONNECTIONS + AHEAD + UPLOADS + 1
     copied_by_botocore = UPLOADS
-    kept_by_malloc = 16 << 20  # of parts that were freed: each thread has an arena of its own
+    kept_by_malloc = 16 << 20  # of freed parts: each thread has its own arena
     assert peaks[1] - peaks[0] < (parts + copied_by_botocore) * PART + kept_by_malloc < 120 << 20

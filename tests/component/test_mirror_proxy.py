@@ -1,4 +1,4 @@
-"""`scripts/admin mirror` in a company network: proxies, with and without a login, and an authority of its own."""
+"""`scripts/admin mirror` in a company network: proxies with and without a login, and a private authority."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ INDEX = "streams/v1/index.json"
 EMPTY = b'{"format": "index:1.0", "index": {}}'
 PROXIES = ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "all_proxy", "ALL_PROXY", "no_proxy", "NO_PROXY")
 SLOW = Manners(pause_s=1e6)
-"""No second try: a test that made one would not end."""
+"""No retries: a test that retried would not end."""
 
 
 @dataclass
 class Site:
-    """Another server, over TLS of a private authority, whose name leads to it at the proxy alone."""
+    """Another server with a certificate of a private authority. Only the proxy resolves its name."""
 
     server: UpstreamServer
     ca_file: Path
@@ -45,7 +45,7 @@ class Site:
 
 @pytest.fixture(autouse=True)
 def bare(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A machine without proxies and authorities of its own."""
+    """Remove any proxies and authorities configured on this machine."""
     for name in (*PROXIES, *CA_VARIABLES):
         monkeypatch.delenv(name, raising=False)
 
@@ -60,7 +60,7 @@ def site(tmp_path: Path) -> Iterator[Site]:
 
 
 def read(address: str, *, allow_private: bool = False, hosts: tuple[str, ...] = (HOST,)) -> bytes:
-    """The index of another server, as `admin mirror add` reads it."""
+    """Return the index of another server, as `admin mirror add` reads it."""
     mirror = Mirror(address=address, stream="images", only=("all",), allow_private=allow_private)
     with_proxies = ProxiedConnections(hosts, allow_private, 2, trust())
     server = RemoteServer(mirror, "ops@example.org", SLOW, with_proxies)
@@ -189,7 +189,7 @@ def test_a_file_of_authorities_that_cannot_be_read_is_named_with_its_variable(
 
 @pytest.mark.timeout(120)
 def test_mirror_add_compares_through_the_proxy_and_reaches_its_own_server_directly(site: Site) -> None:
-    """And says what to set where the proxy wants a login, without a word about the other server's address."""
+    """If the proxy requires a login it names the setting, without mentioning the other server's address."""
     with local_stack("--empty") as stack, proxy(site.port, "me:secret") as (address, seen):
 
         def add(login: str) -> subprocess.CompletedProcess[str]:

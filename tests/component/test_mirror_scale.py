@@ -1,4 +1,4 @@
-"""A followed server with a million products: planned in the memory and the time of the function."""
+"""A mirrored server with a million products is planned within the function's memory and time."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ print(json.dumps({"keys": keys, "cpu_s": time.process_time(), "peak_mib": peak_m
 
 
 def document() -> Iterator[str]:
-    """Yield a products document: each product has a version of one image, in 250 MB."""
+    """Yield a products document of 250 MB. Each product has one version with one image."""
     yield '{"content_id":"images","format":"products:1.0","products":{'
     for number in range(PRODUCTS):
         os_, release = f"os{number % OSES:03d}", f"r{number // OSES:04d}"

@@ -1,4 +1,4 @@
-"""The commands that the tools and the page print, run as they are printed against the local S3 and a real one."""
+"""The commands printed by the tools and the page, run unchanged against the local S3 and a real one."""
 
 import contextlib
 import os
@@ -38,7 +38,7 @@ def system(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 @pytest.fixture
 def state(system: System, tmp_path: Path) -> Iterator[Path]:
-    """The state folder of a local stack whose S3 is this one."""
+    """Yield the state folder of a local stack with this S3."""
     folder = tmp_path / "state"
     folder.mkdir()
     where = (system.api_url, str(system.ca_file), system.endpoint, system.bucket, REGION)
@@ -52,7 +52,7 @@ def made(system: System, name: str, overwrite: bool = False, expires_s: int = 60
 
 
 def run_presign(line: str, state: Path) -> list[str]:
-    """The curl lines that a printed `./scripts/presign …` prints."""
+    """Return the curl lines that a printed `./scripts/presign …` prints."""
     script, *keys = line.split()
     assert script == "./scripts/presign"
     command = [sys.executable, "-m", "cli.presign", *keys, "--state-dir", str(state)]
@@ -65,7 +65,7 @@ def test_the_curl_line_of_presign_uploads(system: System, tmp_path: Path, overwr
     name = f"{overwrite}.squashfs"
     upload = made(system, name, overwrite)
     (tmp_path / name).write_bytes(BODY)
-    for expected in (True, overwrite):  # the second time a file is there
+    for expected in (True, overwrite):  # the second time a file exists
         done = subprocess.run(["sh", "-c", upload.curl], cwd=tmp_path, capture_output=True, text=True, check=False)
         assert (done.returncode == 0) is expected, done.stdout
     assert system.stored(upload.key) == BODY
@@ -92,7 +92,7 @@ def test_the_guide_of_the_page_uploads_an_image(system: System, state: Path, tmp
 
 @contextlib.contextmanager
 def ingesting(system: System) -> Iterator[None]:
-    """Ingest each version whose files change, as the events of S3 make the functions do."""
+    """Ingest each version whose files change, like the functions on S3's events."""
     over = threading.Event()
 
     def watch() -> None:
@@ -117,7 +117,7 @@ def ingesting(system: System) -> Iterator[None]:
 def test_the_commands_of_the_page_for_publishers_upload_what_they_name(
     system: System, state: Path, tmp_path: Path
 ) -> None:
-    """Line for line, with the API's address in the place of the example, in a folder that has the named files."""
+    """Line for line, with the API's address in place of the example, in a folder with the named files."""
     noble, trixie, mine = (images.split_image(seed=f"{system.name} {name}") for name in ("noble", "trixie", "mine"))
     incus = {"incus.tar.xz": trixie["lxd.tar.xz"], "rootfs.squashfs": trixie["rootfs.squashfs"]}
     exported = {"meta-1f2e….tar.xz": noble["lxd.tar.xz"], "1f2e….squashfs": noble["rootfs.squashfs"]}
@@ -171,7 +171,7 @@ def test_a_changed_or_expired_url_is_refused(system: System, monkeypatch: pytest
     def then(remove_tzinfo: bool = True) -> datetime:
         return past.replace(tzinfo=None) if remove_tzinfo else past
 
-    for signer in ("botocore.auth", "botocore.crt.auth"):  # with awscrt botocore signs by that
+    for signer in ("botocore.auth", "botocore.crt.auth"):  # with awscrt botocore uses that clock
         monkeypatch.setattr(f"{signer}.get_current_datetime", then)
     upload = made(system, "expired.squashfs")
     answer = send("PUT", upload.url, BODY, upload.headers)

@@ -25,7 +25,7 @@ def stack() -> Iterator[Stack]:
 
 
 def lines(stack: Stack) -> list[str]:
-    """Return the lines of all access logs that there are now."""
+    """Return the lines of all current access logs."""
     bucket, s3 = stack.facts["logs_bucket"], stack.s3()
     found = s3.list_objects_v2(Bucket=bucket, Prefix="edge/").get("Contents", [])
     bodies = [s3.get_object(Bucket=bucket, Key=one["Key"])["Body"].read() for one in found]
@@ -40,7 +40,7 @@ def test_no_access_log_keeps_the_token_of_a_path(stack: Stack) -> None:
             answer.read()
 
     with pytest.raises(urllib.error.HTTPError, match="404"):
-        ask(f"{TOKEN}/streams/v1/index.json")  # nobody made such a token; it is written into the log all the same
+        ask(f"{TOKEN}/streams/v1/index.json")  # this token does not exist, but the log has it anyway
     ask("", Referer=f"{stack.base_url}/{TOKEN}/")
     stack.wait_until(lambda: sum("/token-" in line for line in lines(stack)) == 2, "both lines are redacted", 60)
     assert not [line for line in lines(stack) if TOKEN in line]

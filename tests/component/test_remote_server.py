@@ -1,4 +1,4 @@
-"""Another server is read as its own clients would read it, politely, and only where that is allowed."""
+"""Another server is read like by its own clients, politely, and only if its address is allowed."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def test_a_compressed_document_is_unpacked_within_its_limit(
 def test_a_compression_bomb_takes_no_more_memory_than_the_limit(
     served: UpstreamServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """1 GiB in 1 MB, and twice compressed in 5 kB: what a limit on the bytes that arrive would let pass."""
+    """1 GiB in 1 MB, and compressed twice in 5 kB: a limit on received bytes would let both pass."""
     monkeypatch.setattr("imageserver.remote.server.LARGEST_DOCUMENT_BYTES", 8 << 20)
     bomb = gzip.compress(bytes(1 << 30), 1)
     for encoding, body in (("gzip", bomb), ("gzip, gzip", gzip.compress(bomb))):
@@ -188,14 +188,14 @@ def test_a_large_file_is_read_in_order_over_several_connections(served: Upstream
 
 
 def test_the_number_of_connections_to_one_server_is_limited(served: UpstreamServer) -> None:
-    """The first part comes over one; four more could be needed while its own is not yet given back."""
+    """The first part uses one connection. Four more may open before that one is returned."""
     served.bytes_per_s = 20 << 20
     assert whole(read(served)) == LARGE
     assert served.most_connections <= CONNECTIONS + 1
 
 
 def test_a_slow_server_is_read_over_one_connection(served: UpstreamServer) -> None:
-    """More would share what it gives, and no part would come to its end."""
+    """Several would share its rate, and no part would finish."""
     served.bytes_per_s = 10 << 20
     assert whole(remote(served, replace(QUICK, part_s=0.15)).read(DISK, len(LARGE), 60)) == LARGE
     assert served.most_connections <= 2
@@ -241,7 +241,7 @@ def test_a_file_without_ranges_that_breaks_is_left_to_a_later_run(served: Upstre
 
 
 def test_a_server_without_etag_or_date_is_read_in_one_response(served: UpstreamServer) -> None:
-    """Ranges of two answers could be of two files."""
+    """Ranges from two responses could belong to two files."""
     served.etags = served.dates = False
     reading = read(served)
     assert (reading.generation, whole(reading)) == ("", LARGE)
@@ -321,7 +321,7 @@ def test_a_body_without_a_length_must_end_where_the_catalog_says(served: Upstrea
 @pytest.mark.parametrize("ranges", [True, False])
 def test_a_read_ends_when_its_time_is_over(served: UpstreamServer, ranges: bool) -> None:
     served.ranges = ranges
-    served.bytes_per_s = PART  # of each connection: one part alone in the first second, then at most one over each
+    served.bytes_per_s = PART  # for each connection: one part alone in the first second, then at most one over each
     began = time.monotonic()
     found = whole(read(served, seconds=2))
     assert time.monotonic() - began < 4
@@ -340,7 +340,7 @@ def test_a_read_that_is_closed_leaves_no_thread(served: UpstreamServer) -> None:
     reading.parts.close()
     assert time.monotonic() - began < 1
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("upstream")]
-    assert threading.active_count() <= before + 5  # those of the server that has not noticed
+    assert threading.active_count() <= before + 5  # those of the server, which has not noticed yet
 
 
 def test_an_answer_that_comes_after_a_read_was_closed_is_not_read(served: UpstreamServer) -> None:
@@ -348,7 +348,7 @@ def test_an_answer_that_comes_after_a_read_was_closed_is_not_read(served: Upstre
     served.faults[DISK] = [Fault(unpaced=True), *[Fault(pause_s=0.5)] * 10]
     reading = read(served)
     next(reading.parts)
-    time.sleep(0.2)  # others have asked, and wait for their answers
+    time.sleep(0.2)  # others have sent requests and wait for the responses
     began = time.monotonic()
     reading.parts.close()
     assert time.monotonic() - began < 3
@@ -398,7 +398,7 @@ def test_redirects_that_never_end_are_refused(served: UpstreamServer) -> None:
 
 
 def test_each_hop_is_checked_as_the_first_address_is(served: UpstreamServer) -> None:
-    """A public host may redirect to a name that is configured, and that leads into a private network."""
+    """A public host may redirect to a configured name that resolves to a private network."""
     names = {"public.example": "127.0.0.1", "inside.example": "127.0.0.1"}
     connections = _connections(names, public=["127.0.0.1"])
     served.faults[INDEX] = [Fault(302, {"Location": f"http://inside.example:{_port(served)}/x"})]
@@ -408,7 +408,7 @@ def test_each_hop_is_checked_as_the_first_address_is(served: UpstreamServer) -> 
 
 
 def test_a_request_goes_to_the_address_that_was_checked(served: UpstreamServer) -> None:
-    """DNS rebinding: the address that was checked is the one that is asked."""
+    """This prevents DNS rebinding."""
     names = {"public.example": "127.0.0.1"}
     connections = _connections(names, public=["127.0.0.1"])
     url = f"http://public.example:{_port(served)}/{INDEX}"
@@ -463,7 +463,7 @@ def _some_addresses_count_as_public(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _connections(names: dict[str, str], public: list[str], clock: Callable[[], float] = time.monotonic) -> Connections:
-    """Connections that may go to every name here, of which some addresses count as public."""
+    """Return connections for all of these names, where some addresses count as public."""
     _PUBLIC.extend(public)
 
     def resolve(host: str, port: int, **_: Any) -> list[tuple[Any, ...]]:
@@ -510,7 +510,7 @@ def test_a_certificate_is_verified_against_the_name(name: str, trusted: bool, wo
     with upstream({INDEX: b"{}", DISK: LARGE}, tls=context) as served:
         mirror = Mirror(address=f"https://localhost:{_port(served)}/", stream="images", only=("all",))
         connections = Connections({"localhost"}, True, 4, trust)
-        patient = replace(QUICK, pause_s=1e6)  # no second try: its answer would be the same
+        patient = replace(QUICK, pause_s=1e6)  # no retry: the answer would be the same
         server = RemoteServer(mirror, "ops@example.org", patient, connections)
         if works:
             assert server.document(INDEX)

@@ -1,4 +1,4 @@
-"""The S3 adapter against a server: conditional writes, pinned reads, and what each refusal means."""
+"""The S3 adapter with a server: conditional writes, pinned reads, and the meaning of each refusal."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ NUMBERS = itertools.count(1)
 
 @pytest.fixture(scope="module")
 def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The local stack's S3: moto with atomic conditional writes."""
+    """Yield the address of the local stack's S3: moto with atomic conditional writes."""
     server = S3Process(free_port(0), tmp_path_factory.mktemp("s3") / "log")
     server.wait_until_ready()
     yield server.endpoint
@@ -284,7 +284,7 @@ def test_any_other_error_is_raised_and_never_taken_for_absence(
 
 
 def test_a_conflict_of_conditional_writes_is_a_lost_race(store: S3Store, client: S3Client) -> None:
-    """S3 answers 409 then; no server here does, so this one is stubbed."""
+    """S3 answers 409 then. No server here does, so this one is stubbed."""
     with Stubber(client) as stub:
         expected = {"Bucket": ANY, "Key": ANY, "Body": ANY, "ContentType": ANY, "IfMatch": "r"}
         stub.add_client_error("put_object", "ConditionalRequestConflict", "again", 409, expected_params=expected)
@@ -302,7 +302,7 @@ def test_an_unreachable_endpoint_is_unavailable() -> None:
 
 
 def test_two_concurrent_publishers_lose_no_update(store: S3Store, client: S3Client) -> None:
-    """Twelve products, ingested and published one by one by two threads against one catalog."""
+    """Two threads ingest and publish twelve products one by one into one catalog."""
     paths = [f"images/os{number}/r/amd64/default/20261123_10:00" for number in range(12)]
     services = IngestServices(
         store, lambda: START, lambda seconds: threading.Event().wait(seconds), 1 << 40, 900, HashFan

@@ -31,7 +31,7 @@ FOREIGN = "images/ubuntu/noble/amd64/default/20261123_10:00"
 
 @pytest.fixture(scope="module")
 def stack() -> Iterator[Stack]:
-    """A stack that lists one image of somebody else."""
+    """Yield a stack that lists one image of another publisher."""
     with local_stack("--empty") as running:
         files = images.split_image(seed="foreign")
         for name, body in files.items():
@@ -45,7 +45,7 @@ def command(stack: Stack, *arguments: str) -> tuple[str, ...]:
 
 
 def smoke(stack: Stack, *arguments: str, code: int = 0) -> Any:
-    """Run the script, which must end with this code; what `--json` tells."""
+    """Run the script, which must end with this code; return what `--json` prints."""
     done = subprocess.run(
         command(stack, "--json", *arguments), capture_output=True, text=True, check=False, timeout=200
     )
@@ -62,7 +62,7 @@ def details(printed: Any) -> dict[str, str]:
 
 
 def left(stack: Stack) -> list[str]:
-    """Every key of a smoke test but the empty documents of its stream."""
+    """Return every key of a smoke test except the empty documents of its stream."""
     pages = stack.s3().get_paginator("list_objects_v2").paginate(Bucket=stack.bucket)
     keys = [entry["Key"] for page in pages for entry in page.get("Contents", ())]
     return [key for key in keys if "smoke" in key and not key.startswith("streams/")]
@@ -94,7 +94,7 @@ def test_an_operator_that_is_no_publisher_signs_the_same_upload(stack: Stack) ->
 
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
-    """Every call to S3 that this process makes or signs: operation, and key or prefix."""
+    """Record every S3 call that this process makes or signs: operation, and key or prefix."""
     made: list[tuple[str, str]] = []
     session = boto3.Session
 
@@ -112,11 +112,11 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
 
 @contextmanager
 def edge_with_wrong_bytes(stack: Stack) -> Iterator[str]:
-    """The address of an edge that serves everything as the stack does, but the last byte of each root."""
+    """Yield the address of an edge that serves everything like the stack except the last byte of each root."""
 
     class Edge(BaseHTTPRequestHandler):
         def log_message(self, *_: object) -> None:
-            """Quiet."""
+            """Print nothing."""
 
         def do_GET(self) -> None:
             answer = Web(stack.ca_file).ask(stack.base_url + self.path, headers=dict(self.headers.items()))
@@ -135,7 +135,7 @@ def edge_with_wrong_bytes(stack: Stack) -> Iterator[str]:
 
 
 def generations(stack: Stack) -> set[tuple[str, str]]:
-    """Key and generation of everything that the bucket has held, delete markers included."""
+    """Return key and generation of every object that the bucket has held, including delete markers."""
     found = set()
     for page in stack.s3().get_paginator("list_object_versions").paginate(Bucket=stack.bucket):
         for entry in (*page.get("Versions", ()), *page.get("DeleteMarkers", ())):
@@ -158,7 +158,7 @@ def test_wrong_bytes_at_the_edge_are_found_and_no_other_key_is_touched(
     own = (PRODUCT.path, PRODUCT.records_prefix, LEASE_KEY, f"streams/v1/{PRODUCT.stream}.")
     assert {key for _, key in calls if not key.startswith(own)} == set()
     assert {operation for operation, _ in calls} >= {"PutObject", "DeleteObject", "ListObjectsV2", "GetObject"}
-    # The functions' part of it: their marks, and the documents of the stream.
+    # Calls of the functions: their leases, and the documents of the stream.
     theirs = (*own, f"leases/{PRODUCT.path}/", f"leases/streams/{PRODUCT.stream}.json", "streams/v1/index.json")
     changed = {key for key, _ in generations(stack) - before}
     assert {key for key in changed if not key.startswith(theirs)} == set()
@@ -168,7 +168,7 @@ def test_wrong_bytes_at_the_edge_are_found_and_no_other_key_is_touched(
 def test_a_deployed_stack_is_found_by_its_name_and_reached_as_boto3_and_tls_are_configured(
     stack: Stack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The AWS path over the local stack: CloudFormation's outputs, AWS_ENDPOINT_URL, a private CA in SSL_CERT_FILE."""
+    """The code path for AWS over the local stack: CloudFormation outputs, AWS_ENDPOINT_URL, a CA in SSL_CERT_FILE."""
     facts = stack.facts
     outputs = {"BucketName": stack.bucket, "Address": stack.base_url, "ApiUrl": facts["api_url"]}
     described = {
@@ -206,9 +206,9 @@ def test_a_listing_that_never_comes_is_reported_and_the_upload_is_removed(stack:
 
 @contextmanager
 def waiting(stack: Stack) -> Iterator[subprocess.Popen[str]]:
-    """A smoke test that has uploaded and waits for a listing that does not come."""
+    """Yield a smoke test that has uploaded and waits for a listing that does not come."""
     with stack.deaf():
-        # A shell makes the jobs that it starts with & ignore SIGINT, and so would the whole test run and this process.
+        # A shell makes background jobs ignore SIGINT, and so might the whole test run and this process.
         usual = signal.signal(signal.SIGINT, signal.default_int_handler)
         process = subprocess.Popen(command(stack, "--json"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         signal.signal(signal.SIGINT, usual)

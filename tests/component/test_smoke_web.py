@@ -1,4 +1,4 @@
-"""What the smoke test makes of the answers of a web server."""
+"""How the smoke test reads the answers of a web server."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from tests.support.servers.http import served
 
 
 class Odd(BaseHTTPRequestHandler):
-    """Answers as a page's name says."""
+    """Answers as the name of the page says."""
 
     def log_message(self, *_: object) -> None:
-        """Quiet."""
+        """Print nothing."""
 
     def do_GET(self) -> None:
         packed = gzip.compress(b"packed")

@@ -1,4 +1,4 @@
-"""The ranged reader against a server that misbehaves, and the digests in threads."""
+"""The ranged reader with a misbehaving server, and digests in threads."""
 
 import gc
 import hashlib
@@ -138,7 +138,7 @@ def test_a_consumer_that_stops_early_leaves_no_thread_and_no_connection(server: 
     begin = time.monotonic()
     chunks.close()  # type: ignore[attr-defined]  # a generator behind the Iterator
     assert readers() == []
-    assert time.monotonic() - begin < PLAN.timeout_s  # woken, not waited for: three bodies are stalled
+    assert time.monotonic() - begin < PLAN.timeout_s  # woken, not awaited: three bodies are stalled
     release.set()
     for _ in range(500):
         if not server.open_connections:
@@ -223,7 +223,7 @@ class Hooked:
 
 
 def test_a_slow_digest_does_not_delay_the_other() -> None:
-    """The second takes in a second chunk while the first still has the first one in hand."""
+    """The second digest gets a second chunk while the first still works on the first chunk."""
     ahead, chunks = threading.Event(), itertools.count(1)
 
     def wait() -> None:

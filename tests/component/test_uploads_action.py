@@ -1,4 +1,4 @@
-"""The GitHub Action: its step, run as a runner runs it, against a server of ours."""
+"""The GitHub Action: its step, run like by a runner, with a test server."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
 
 
 def run_step(system: System, folder: Path, **inputs: str) -> tuple[subprocess.CompletedProcess[str], dict[str, str]]:
-    """Run the action's only step with these inputs; the process and the outputs that it set."""
+    """Run the action's only step with these inputs; return the process and the outputs that it set."""
     need("curl")
     action: dict[str, Any] = yaml.safe_load(ACTION.read_text())
     (step,) = action["runs"]["steps"]

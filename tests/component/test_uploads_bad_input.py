@@ -1,7 +1,7 @@
-"""Everything that goes wrong with uploads, each with its status and its sentence, and that nothing is lost.
+"""Everything that can go wrong with uploads, with its status and sentence, and that nothing is lost.
 
-The rows about signed URLs run against the local stack's S3 and against a real one (versitygw) where the
-machine has it: what it refuses, the restatement of the rules must refuse too.
+The rows about signed URLs run against the local stack's S3, and against a real one (versitygw) if the
+machine has it: whatever that refuses, the local stack must refuse too.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ LIMIT = 50_000_000_000
 
 @pytest.fixture(scope="module", params=["local", pytest.param("versitygw", marks=pytest.mark.real_s3)])
 def system(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
-    """The API with deletes on, over each S3 server; one published version is at PATH."""
+    """Yield the API with deletes on, over each S3 server, with a published version at PATH."""
     folder = tmp_path_factory.mktemp(request.param)
     with upload_api.system(request.param, folder, AllowDeletes="true") as running:
         for name, content in images.split_image(seed="published").items():
@@ -54,7 +54,7 @@ def system(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 @pytest.fixture
 def version(request: pytest.FixtureRequest) -> str:
-    """A version of its own for each test."""
+    """Return a separate version for each test."""
     name = "".join(c for c in request.node.name.lower() if c.isalnum())[-90:]
     return f"images/test/{name}/amd64/default/20261123_10:00"
 
@@ -64,7 +64,7 @@ def version(request: pytest.FixtureRequest) -> str:
 
 @dataclass
 class Row:
-    """One request that is refused: what differs from a good one, and the answer."""
+    """One refused request: its difference from a good one, and the answer."""
 
     name: str
     status: int
@@ -166,7 +166,7 @@ def test_a_request_without_a_caller_is_not_let_through(system: System) -> None:
 
 
 def test_an_oversized_body_is_refused_even_if_the_client_sends_it_all_before_reading(system: System) -> None:
-    """API Gateway takes 10 MB; the local stack must not take the rest into its memory either."""
+    """API Gateway accepts 10 MB. The local stack must not read more into memory either."""
     body = b'{"path": "' + b"x" * (64 << 20)
     request = urllib.request.Request(f"{system.api_url}/uploads", body, {"X-Local-Caller": "local"})
     context = ssl.create_default_context(cafile=system.ca_file)
@@ -177,7 +177,7 @@ def test_an_oversized_body_is_refused_even_if_the_client_sends_it_all_before_rea
 
 
 def test_a_gigabyte_of_json_is_cut_off_early(system: System) -> None:
-    """What goes on for ever is not read for ever: an answer if it is seen in time, then a closed connection."""
+    """An endless body is not read endlessly: an answer, if read in time, and then a closed connection."""
     host, port = urlsplit(system.api_url).hostname, urlsplit(system.api_url).port
     assert host
     assert port
@@ -296,7 +296,7 @@ def test_an_expired_url_is_refused(system: System, version: str) -> None:
 
 
 def _signed_with_lifetime(system: System, path: str, seconds: int) -> Signed:
-    """As the API signs, but for a lifetime that a test can wait for."""
+    """Sign like the API, but with a lifetime that a test can wait for."""
     import boto3
     from botocore.config import Config
 
@@ -504,7 +504,7 @@ def test_parts_with_another_digest_than_declared_are_refused_after_hashing(syste
     found = system.status(version)
     expected = f"has sha256 {sha256(BIG)}, expected {'b' * 64} as its uploader declared; upload it again"
     assert (found["status"], expected in found["reasons"][0]["sentence"]) == ("invalid", True), found
-    time.sleep(1.1)  # S3 tells times to the second, and the same bytes in the same second are the same upload
+    time.sleep(1.1)  # S3 has times in seconds, and the same bytes in the same second are the same upload
     again = system.sign(path, BIG, multipart=True, sha256=sha256(BIG))
     assert _finish(again, _send_parts(again)).status == 200
     system.ingest(version)
@@ -667,7 +667,7 @@ def test_with_overwrites_enabled_new_content_replaces_the_old(tmp_path: Path) ->
 
 
 def test_this_machine_has_a_real_s3_server() -> None:
-    """Loud about what the rows above did not prove here; a failure where extras are required and Go can build it."""
+    """Report that the rows above had no real server; fail where extras are required and Go can build it."""
     if upload_api.versitygw() is None:
         reason = "NOT TESTED against a real S3 server: go install github.com/versity/versitygw/cmd/versitygw@v1.8.0"
         if os.environ.get("SIMPLESTREAMS_REQUIRE_EXTRAS") == "1" and shutil.which("go"):

@@ -1,4 +1,4 @@
-"""The running API against its own OpenAPI description: each status it names, and whatever schemathesis makes up."""
+"""The running API and its own OpenAPI description: each status in it, and whatever schemathesis generates."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ CONFIG: Final = {
 api = schemathesis.openapi.from_dict(DESCRIPTION, config=schemathesis.Config.from_dict(CONFIG))
 NOT_OURS: Final = [
     schemathesis.checks.ignored_auth,  # the authorizer is API Gateway's; the local stack believes a header
-    schemathesis.checks.unsupported_method,  # so are routes; it answers 404 where there is none
+    schemathesis.checks.unsupported_method,  # so are routes: it answers 404 for an unknown one
 ]
 OF_THE_GATEWAY: Final = {"500", "503"}
-"""Statuses that only a fault of the storage brings about; the unit tests of operations/withdraw.py stage those."""
+"""Statuses that only a storage fault causes. The unit tests of operations/withdraw.py cover those."""
 
 PRODUCT: Final = "images/ubuntu/noble/amd64/default"
 LISTED, WAITING, BROKEN, WITHDRAWN, TO_RESTORE, TO_WITHDRAW, DELETING = (
@@ -46,9 +46,9 @@ LISTED, WAITING, BROKEN, WITHDRAWN, TO_RESTORE, TO_WITHDRAW, DELETING = (
 )
 NEW: Final = f"{PRODUCT}/20261109_10:00"
 EXAMPLE: Final = f"{PRODUCT}/20261123_10:00"
-"""The one that the description names: made-up requests meet it, so no case relies on its state."""
+"""The one in the description: generated requests use it, so no case relies on its state."""
 EAGER: Final = "eager"
-"""A publisher that has made all requests of the minute."""
+"""A publisher that has used all its requests of the minute."""
 PUBLISHERS: Final = {
     **upload_api.PUBLISHERS,
     "arn:aws:iam::123456789012:user/local": ["images*", "promote:stable", "promote:none", "check:boots"],
@@ -72,7 +72,7 @@ def batch(version: str, **more: object) -> dict[str, object]:
 
 @pytest.fixture(scope="module")
 def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
-    """The API over versions that are listed, waiting for files, refused, withdrawn and being deleted."""
+    """Yield the API with versions that are listed, incomplete, refused, withdrawn and being deleted."""
     with upload_api.system(
         "local",
         tmp_path_factory.mktemp("contract"),
@@ -93,13 +93,13 @@ def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
             assert running.ask("DELETE", f"/{version}").status == 202
         record = running.stored(f"versions/{DELETING}.json")
         assert record
-        final = record.replace(b'"since":', b'"final":true,"since":')  # as a prune that was killed leaves it
+        final = record.replace(b'"since":', b'"final":true,"since":')  # as left by a killed prune
         running.s3.put_object(Bucket=running.bucket, Key=f"versions/{DELETING}.json", Body=final)
         yield running
 
 
 def validated(system: System, case: Any, caller: str = "local", **headers: str) -> Any:
-    """Send the request; return the answer, which is as described."""
+    """Send the request; check that the answer is as described, and return it."""
     return case.call_and_validate(
         base_url=system.api_url,
         headers={"X-Local-Caller": caller, **headers},
@@ -173,7 +173,7 @@ CASES: Final[list[tuple[str, str, int, Sent]]] = [
     ("PATCH", "/versions/{path}", 429, {"path": TO_RESTORE, "body": {"withdrawn": False}, "caller": EAGER}),
     ("DELETE", "/{path}", 429, {"path": LISTED, "caller": EAGER}),
 ]
-"""Method, route, the status that is expected, and what is sent."""
+"""Method, route, expected status, and what is sent."""
 
 
 @pytest.mark.parametrize("accept", ["application/json", "text/plain"])
@@ -198,7 +198,7 @@ def test_every_status_of_the_description_is_answered_as_described(
 
 
 def spend(system: System) -> None:
-    """Make requests until every worker refuses them. What all have used is written, since it would drain meanwhile."""
+    """Make requests until every worker refuses them. The used-up count is written, since it would drain meanwhile."""
     publisher = Rights.parse(json.dumps(PUBLISHERS)).publisher(f"arn:aws:iam::123456789012:user/{EAGER}")
     key = f"{REQUEST_COUNTS}{hashlib.sha256(publisher.encode()).hexdigest()[:16]}.json"
     system.s3.put_object(Bucket=system.bucket, Key=key, Body=b'{"used": 1000000}')
@@ -227,13 +227,13 @@ def test_the_description_is_openapi() -> None:
 @api.parametrize()  # type: ignore[untyped-decorator]  # schemathesis has no types for it
 @settings(max_examples=40, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
 def test_whatever_is_sent_is_answered_as_described(system: System, case: Any) -> None:
-    case.query.pop("wait", None) if case.query else None  # waiting is another test's too
+    case.query.pop("wait", None) if case.query else None  # another test covers waiting
     case.body = without_fractions(case.body)
     validated(system, case)
 
 
 def without_fractions(value: Any) -> Any:
-    """JSON Schema takes 869.0 for an integer; the API wants it written as 869, and its description says so in words."""
+    """JSON Schema accepts 869.0 as an integer. The API requires 869, and its description says so in words."""
     if isinstance(value, dict):
         return {name: without_fractions(member) for name, member in value.items()}
     if isinstance(value, list):

@@ -1,4 +1,4 @@
-"""`scripts/upload --from-lxd` and `--from-incus` where the daemon does not answer; `e2e` has those that do."""
+"""`scripts/upload --from-lxd` and `--from-incus` with a daemon that does not answer; `e2e` has those that do."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ NAMES = {"lxc": ("LXD", "lxd"), "incus": ("Incus", "incus-admin")}
 
 @pytest.fixture(params=OPTIONS)
 def alone(request: pytest.FixtureRequest) -> Iterator[Client]:
-    """A real client whose daemon does not run."""
+    """Yield a real client whose daemon is not running."""
     need(request.param)
     with short_folder(0o755) as folder:
         yield client(request.param, folder, "")
 
 
 def upload(of: Client, name: str, user: str | None = None) -> tuple[int, str]:
-    """Exit code and what was said, as another user where one is named."""
+    """Run the script, as another user if one is named; return its exit code and output."""
     command = (PROJECT / "scripts/upload", "--api", "http://127.0.0.1:1", "--to", "a/b/amd64/d")
     done = subprocess.run(
         (*command, OPTIONS[of.program], name),
@@ -61,7 +61,7 @@ def test_a_user_without_access_to_the_daemon_learns_which_group_has_it(alone: Cl
 
 @pytest.mark.parametrize("name", ["images:", "nowhere:"])
 def test_a_remote_without_a_daemon_of_its_own_is_not_blamed_on_the_daemon(alone: Client, name: str) -> None:
-    """`images:` serves images alone and is out of reach here; nobody knows `nowhere:`."""
+    """`images:` serves only images and is unreachable here; `nowhere:` does not exist."""
     alone.env["https_proxy"] = alone.env["http_proxy"] = "http://127.0.0.1:1"
     code, said = upload(alone, f"{name}web")
     assert (code, f"knows no image and no instance {name}web (Error: " in said) == (2, True), said

@@ -1,4 +1,4 @@
-"""Which files `scripts/upload` takes for an image, and what it says of the others. No server is needed."""
+"""Which files `scripts/upload` accepts as an image, and how it reports the others. No server is needed."""
 
 from __future__ import annotations
 
@@ -211,7 +211,7 @@ def test_a_file_of_another_kind_is_named_with_the_command_that_makes_an_image(tm
 
 
 def test_a_compressed_disk_with_metadata_is_not_taken_for_the_root_of_a_container(tmp_path: Path) -> None:
-    """It would be listed, since the server does not unpack roots, and no client could use it."""
+    """It would be listed, since the server does not unpack roots, but no client could use it."""
     disk = write(tmp_path, {"lxd.tar.xz": XZ, "disk.qcow2.gz": images.compress(QCOW2, "gz")})
     done = run("--to", "a/b/amd64/d", "--dry-run", *disk)
     assert (done.returncode, "is a qcow2 disk in compressed form" in done.stderr) == (3, True), done.stderr
@@ -270,7 +270,7 @@ def test_a_whole_image_in_squashfs_form_is_refused_before_anything_is_sent(tmp_p
 
 
 def test_a_squashfs_named_after_its_own_digest_is_a_whole_image(tmp_path: Path) -> None:
-    """As `image export` names it: the fingerprint of a split image is not the digest of its root."""
+    """`image export` names it so: the fingerprint of a split image is not the digest of its root."""
     (image,) = write(tmp_path, {f"{hashlib.sha256(SQUASHFS).hexdigest()}.squashfs": SQUASHFS})
     done = run("--to", "a/b/amd64/d", "--api", "http://127.0.0.1:1", image)
     assert (done.returncode, "is a whole image in squashfs form" in done.stderr) == (3, True), done.stderr

@@ -1,4 +1,4 @@
-"""Six GiB over a real S3 server: killed midway, continued, hashed, listed; what each of our processes needs for it."""
+"""Six GiB over a real S3 server: killed midway, continued, hashed, listed, and the memory of each process."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def _environment(system: System, folder: Path) -> dict[str, str]:
 
 
 def _killed(system: System, folder: Path) -> tuple[int, tuple[bool, int]]:
-    """Kill it when a quarter has arrived; its peak memory, and (whether the metadata had arrived, bytes of parts)."""
+    """Kill it after a quarter; return its peak memory, and (whether the metadata had arrived, bytes of parts)."""
     process = subprocess.Popen(
         _command(folder), env=_environment(system, folder), start_new_session=True, stdout=subprocess.DEVNULL
     )
@@ -70,7 +70,7 @@ def _killed(system: System, folder: Path) -> tuple[int, tuple[bool, int]]:
             time.sleep(0.2)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    time.sleep(3)  # what the server has taken already still arrives
+    time.sleep(3)  # bytes already accepted by the server still arrive
     return peak[0], _arrived(system)
 
 
@@ -94,7 +94,7 @@ def _arrived(system: System) -> tuple[bool, int]:
 
 
 def _memory(leader: int) -> int:
-    """The memory that the session of a process has, in bytes."""
+    """Return the memory of a process's session, in bytes."""
     return sum(_resident(pid) for pid in _session(leader))
 
 

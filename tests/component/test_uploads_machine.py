@@ -1,4 +1,4 @@
-"""`scripts/upload` with a virtual machine in one tarball: its disk goes through pipes, and never into a file."""
+"""`scripts/upload` with a virtual machine in one tarball: its disk goes through pipes, never into a file."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ NAME = "20261123_1000"
 
 
 def machine(file: Path, disk: bytes, compression: str = "gz", prefix: str = "") -> Path:
-    """Write a unified tarball of a virtual machine, with `disk` in the midst of it."""
+    """Write a unified tarball of a virtual machine, with `disk` in the middle."""
     members = {"metadata.yaml": images.metadata_yaml(serial=compression), "rootfs.img": disk, "templates/x.tpl": b"x"}
     file.write_bytes(
         images.compress(images.tarball({prefix + name: body for name, body in members.items()}), compression)
@@ -44,7 +44,7 @@ exec {curl} "$@"
 
 
 def programs(folder: Path, name: str, text: str) -> str:
-    """A PATH on which this program goes before all others."""
+    """Return a PATH on which this program precedes all others."""
     (folder / "programs").mkdir()
     (folder / "programs" / name).write_text(text)
     (folder / "programs" / name).chmod(0o755)
@@ -54,7 +54,7 @@ def programs(folder: Path, name: str, text: str) -> str:
 def upload(
     system: upload_api.System, folder: Path, product: str, *arguments: str | Path, shell: str = "", **variables: str
 ) -> subprocess.CompletedProcess[str]:
-    """Run the script with a TMPDIR of its own."""
+    """Run the script with its own TMPDIR."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
     own = {"HOME": str(folder), "XDG_STATE_HOME": str(folder / "state"), "TMPDIR": str(folder / "tmp")}
     about = {"SIMPLESTREAMS_API": system.api_url, "CURL_CA_BUNDLE": str(system.ca_file)}
@@ -67,8 +67,8 @@ def upload(
 
 
 def size_of(folder: Path) -> int:
-    """The bytes of the files below a folder."""
-    with contextlib.suppress(FileNotFoundError):  # one is removed while we look
+    """Return the total size of the files below a folder."""
+    with contextlib.suppress(FileNotFoundError):  # one may be removed meanwhile
         return sum(file.stat().st_size for file in folder.rglob("*"))
     return 0
 

@@ -1,4 +1,4 @@
-"""scripts/upload on the wire: over connections that break, and signed as AWS checks it."""
+"""`scripts/upload` on the network: broken connections, and signatures as AWS checks them."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def large(path: Path, mib: int) -> Path:
 
 
 class BreakingNetwork:
-    """A way to a server that cuts some connections: of those that carry more than `after` bytes every second one."""
+    """A proxy that cuts every second connection that carries more than `after` bytes."""
 
     def __init__(self, server: tuple[str, int], after: int) -> None:
         self._server, self._after = server, after
@@ -125,7 +125,7 @@ def test_broken_connections_cost_only_the_parts_in_transit(tmp_path: Path) -> No
         size = root.stat().st_size
         assert json.loads(done.stdout)["sent_bytes"] == size + metadata.stat().st_size
         assert cuts >= 3
-        # What a connection carried until it was cut, and headers and the functions' own requests.
+        # Bytes on each connection until it was cut, plus headers and the functions' own requests.
         assert size < bytes_up < size + cuts * (MIB + 65536) + MIB
         version = "images/network/broken/amd64/default/20261123_10:00"
         assert system.stored(f"{version}/rootfs.squashfs") == root.read_bytes()
@@ -138,7 +138,7 @@ VERSION = "images/signed/one/amd64/default/20261123_10:00"
 
 
 class Listener(BaseHTTPRequestHandler):
-    """Writes down every request and answers as a server would that has everything already."""
+    """Records every request, and answers like a server that has everything already."""
 
     seen: list[tuple[str, str, dict[str, str], bytes]] = []  # noqa: RUF012  (each test makes its own class)
     answers: dict[str, tuple[int, str]] = {}  # noqa: RUF012  (as above)
@@ -157,7 +157,7 @@ class Listener(BaseHTTPRequestHandler):
     do_GET = do_POST = _answer
 
     def log_message(self, *_: Any) -> None:
-        """Quiet."""
+        """Print nothing."""
 
 
 @pytest.fixture
@@ -191,7 +191,7 @@ def upload(
 
 
 def test_requests_are_signed_as_aws_checks_them(listener: ThreadingHTTPServer, tmp_path: Path) -> None:
-    """botocore makes the signature again, as API Gateway would, from what arrived: also for a path with a colon."""
+    """botocore repeats the signature of the received request, as API Gateway would, also for a path with a colon."""
     who = {"AWS_ACCESS_KEY_ID": CREDENTIALS.access_key, "AWS_SECRET_ACCESS_KEY": CREDENTIALS.secret_key}
     done = upload(listener, tmp_path, **who, AWS_SESSION_TOKEN=str(CREDENTIALS.token), AWS_REGION="eu-central-1")
     assert (done.returncode, done.stdout) == (0, "lxc launch mine:signed/one\n"), done.stderr
@@ -392,7 +392,7 @@ def test_an_image_whose_names_another_product_has_is_launched_by_its_fingerprint
 
 
 def upload_on_a_terminal(server: ThreadingHTTPServer, folder: Path) -> tuple[str, list[str]]:
-    """Standard output, and the lines that the terminal shows."""
+    """Upload on a terminal; return standard output, and the lines that the terminal shows."""
     seen, terminal = pty.openpty()
     api = f"http://127.0.0.1:{server.server_address[1]}"
     command = (SCRIPT, "--api", api, "--to", "signed/one/amd64/default", "--version", "20261123_10:00")
@@ -436,7 +436,7 @@ def test_a_terminal_shows_only_the_caches_of_clients_that_see_the_image(
 
 
 def programs(folder: Path, **scripts: str) -> str:
-    """A PATH on which these programs of one line go before all others."""
+    """Return a PATH on which these one-line programs precede all others."""
     (folder / "programs").mkdir()
     for name, line in scripts.items():
         (folder / "programs" / name).write_text(f"#!/bin/sh\n{line}\n")
@@ -472,7 +472,7 @@ def test_a_busy_api_is_reported_in_its_own_words(listener: ThreadingHTTPServer, 
 # ── a version named after the minute ─────────────────────────────────────────────────────────────────────────────
 
 MINUTE = 'case "$*" in +%s) echo 1795450000 ;; *) exec /usr/bin/env -i /bin/date "$@" ;; esac'
-"""A `date` for which it is always 2026-11-23 16:06:40 UTC."""
+"""A `date` that always prints 2026-11-23 16:06:40 UTC."""
 NAMED = [f"20261123_16{minute:02}" for minute in range(6, 12)]
 
 
@@ -484,7 +484,7 @@ def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
 
 
 def upload_now(system: System, folder: Path, to: str, *arguments: str, **files: bytes) -> tuple[int, str, str]:
-    """Upload these files in the minute above; exit code, the version's name and all that was said before."""
+    """Upload these files in the minute above; return exit code, the version's name and all earlier output."""
     folder.mkdir()
     for name, content in files.items():
         (folder / name.replace("_", ".")).write_bytes(content)
@@ -559,7 +559,7 @@ def test_the_script_leaves_no_process_holding_its_output(api: System, tmp_path: 
 
 
 def test_three_lines_of_curl_upload_an_image(tmp_path: Path) -> None:
-    """The recipe of functions/API.md: ask for a config of curl, send with it, look."""
+    """The recipe of functions/API.md: request a curl config, upload with it, read the status."""
     version = "images/recipe/one/amd64/default/20261123_10:00"
     content = images.unified_tarball(marker="recipe")
     (tmp_path / "lxd_combined.tar.gz").write_bytes(content)

@@ -1,4 +1,4 @@
-"""Promotion and checks through the API of a local stack: who may, what is refused, what clients then see."""
+"""Promotion and checks through the API of a local stack: rights, refusals, and what clients then see."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def fingerprint(path: str) -> str:
 
 @pytest.fixture(scope="module")
 def stack() -> Iterator[Stack]:
-    """A server with two versions of a product and two channels, of which one requires a check."""
+    """Yield a server with two versions of a product and two channels, one of which requires a check."""
     given = ("--parameter", "Views=true", "--parameter", f"Publishers={json.dumps(PUBLISHERS)}")
     with local_stack("--empty", *given) as running:
         for path in (OLD, NEW):
@@ -62,7 +62,7 @@ def ask(stack: Stack, caller: str, route: str, **body: object) -> Answer:
 
 
 def shows(stack: Stack, channel: str, path: str) -> None:
-    """Wait until a channel lists this version of the product and no other one."""
+    """Wait until a channel lists only this version of the product."""
     document = f"{channel}/streams/v1/images.json"
 
     def listed() -> bool:
@@ -123,7 +123,7 @@ def test_the_curl_lines_of_the_api_page_post_a_result_promote_and_revert(stack: 
 
 
 def upload(stack: Stack, caller: str, *arguments: str | Path, folder: Path) -> subprocess.CompletedProcess[str]:
-    """Run `scripts/upload` as a publisher that is named by its access key."""
+    """Run `scripts/upload` as the publisher with this access key."""
     who = {"AWS_ACCESS_KEY_ID": caller, "AWS_SECRET_ACCESS_KEY": "any", "AWS_REGION": "us-east-1"}
     about = {"SIMPLESTREAMS_API": stack.facts["api_url"], "CURL_CA_BUNDLE": stack.ca_file, "HOME": str(folder)}
     return subprocess.run(

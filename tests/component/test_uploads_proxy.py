@@ -1,4 +1,4 @@
-"""`scripts/upload` in a company network: proxies, with and without a login, and an authority of its own."""
+"""`scripts/upload` in a company network: proxies with and without a login, and a private authority."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ class Api(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, *_: object) -> None:
-        """Quiet."""
+        """Print nothing."""
 
 
 @dataclass
 class Network:
-    """An API over HTTPS (`port`) and over HTTP (`plain`), both known to the proxy alone, and the authority's file."""
+    """An API over HTTPS (`port`) and HTTP (`plain`), both known only to the proxy, and the authority's file."""
 
     port: int
     plain: int
@@ -70,7 +70,7 @@ def network(tmp_path: Path) -> Iterator[Network]:
 
 
 def upload(folder: Path, api: str, **variables: str) -> tuple[int, str]:
-    """Exit code and what was said, with these variables and none of the network that this machine may have."""
+    """Run the script with these variables and no network settings of this machine; return exit code and output."""
     image = folder / "image.tar.gz"
     image.write_bytes(IMAGE)
     command = (PROJECT / "scripts/upload", "--api", api, "--to", "a/b/amd64/d", "--version", "20261123", "--wait", "0")
@@ -132,7 +132,7 @@ def test_loopback_is_never_reached_through_a_proxy(
 
 @pytest.fixture
 def pauses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A file with a line for each pause; none takes any time."""
+    """Return a file with a line for each pause. Pauses take no time."""
     programs, pauses = tmp_path / "programs", tmp_path / "pauses"
     programs.mkdir()
     pauses.touch()

@@ -218,7 +218,7 @@ def test_every_posix_shell_parses_the_script(shell: str) -> None:
         pytest.skip(f"NOT TESTED, missing {shell}")
     command = ([shell, "sh"] if shell == "busybox" else [shell]) + ["-n", str(SCRIPT)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    # ksh93 recommends its own forms of arithmetic, which no other shell reads.
+    # ksh93 recommends its own arithmetic syntax, which no other shell reads.
     said = [line for line in done.stderr.splitlines() if "is slower than" not in line]
     assert (done.returncode, said) == (0, [])
 
@@ -228,7 +228,7 @@ def test_every_posix_shell_parses_the_script(shell: str) -> None:
 
 @pytest.fixture
 def clone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A clone, as far as the script looks at it, and an image file `x` beside it."""
+    """Return a minimal clone for the script, with an image file `x` next to it."""
     monkeypatch.delenv("SIMPLESTREAMS_API", raising=False)
     scripts = tmp_path / "clone/scripts"
     scripts.mkdir(parents=True)
@@ -239,7 +239,7 @@ def clone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def asked(folder: Path, script: Path, *arguments: str | Path, shell: str = "sh", to: str = "a/b/amd64/d") -> list[str]:
-    """The servers that the script asks, by a curl that knows none; what it ends with if it asks nobody."""
+    """Return the servers that the script contacts through a stand-in for curl; if none, its exit code and output."""
     programs = folder / "programs"
     programs.mkdir(exist_ok=True)
     (programs / "curl").write_text(f'#!/bin/sh\necho "$*" >>{folder}/asked\nprintf 403\n')
@@ -259,7 +259,7 @@ def asked(folder: Path, script: Path, *arguments: str | Path, shell: str = "sh",
 
 
 def run_stack(folder: Path, api: str, pid: int) -> None:
-    """stack.json of a stack that is said to run."""
+    """Write the stack.json of a stack that seems to run."""
     folder.mkdir(parents=True)
     Stack("https://localhost:1", "ca.pem", "http://127.0.0.1:9", "b", "us-east-1", pid, api, "AK", "SK").write(folder)
 
@@ -298,7 +298,7 @@ def test_without_a_server_every_way_to_name_one_is_printed(clone: Path, tmp_path
     run_stack(clone / ".local", "https://localhost:2", ended.pid)
     (said,) = asked(tmp_path, clone / "scripts/upload")
     assert said.startswith(f"6 upload: no server is named, and no local stack is running with the state folder {clone}")
-    (clone / "scripts/local").unlink()  # not a clone: whose `.local` that is nobody knows
+    (clone / "scripts/local").unlink()  # not a clone: the owner of `.local` is unknown
     (copied,) = asked(tmp_path, clone / "scripts/upload")
     for sentence in (said, copied):
         for way in ("--api https://", "SIMPLESTREAMS_API=https://", "./scripts/local", "--state-dir /"):
@@ -316,7 +316,7 @@ def test_the_script_finds_the_state_of_a_read_only_clone(
     monkeypatch.setattr(os, "access", lambda path, _mode: Path(path) != clone)
     run_stack(default_state_folder(), "https://localhost:4", os.getpid())
     script = clone / "scripts/upload"
-    # Root may write everywhere; what the shell asks then is answered for it.
+    # Root may write everywhere, so the shell's test for write access is replaced.
     script.write_text(script.read_text().replace('[ -w "$project" ]', "false"))
     assert asked(tmp_path, script) == ["https://localhost:4"]
 
@@ -359,7 +359,7 @@ def test_help_names_every_option_and_exit_code() -> None:
 
 
 class Recording(Api):
-    """Lists these versions of the product, and keeps what it is asked to sign."""
+    """Lists these versions of the product, and records the requested uploads."""
 
     versions: tuple[str, ...] = ()
     requests: list[dict[str, Any]] = []  # noqa: RUF012  # one for each class that a test makes
@@ -378,7 +378,7 @@ class Recording(Api):
 
 
 def requested(files: list[Path], *arguments: str, versions: tuple[str, ...] = ()) -> dict[str, Any]:
-    """Return what the script asks an API to sign whose product has these versions, newest first."""
+    """Return the uploads that the script requests from an API with these versions of the product, newest first."""
     api = type("Asked", (Recording,), {"versions": versions, "requests": []})
     with served(api) as port:
         done = run("--to", "a/b/amd64/d", "--api", f"http://127.0.0.1:{port}", "--wait", "0", *arguments, *files)

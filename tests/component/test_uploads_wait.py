@@ -47,7 +47,7 @@ def test_the_script_polls_when_the_server_asks_for_it_and_once_more_at_the_deadl
 
 @pytest.fixture
 def clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A clock that only `sleep` moves; the file has every pause, in seconds."""
+    """Install a clock that only `sleep` advances; return a file with every pause in seconds."""
     (tmp_path / "bin").mkdir()
     pauses = tmp_path / "pauses"
     pauses.touch()
@@ -85,7 +85,7 @@ LISTED = b"status listed\nalias a/b\nfile %d %s lxd.tar.xz\nfile %d %s rootfs.sq
 
 
 def scripted(*answers: tuple[int, bytes]) -> type[Api]:
-    """An API that gives these answers about the version, one after the other, and the last one for ever."""
+    """Return an API that gives these answers about the version in turn, and then the last one forever."""
     left = list(answers)
 
     class Scripted(Api):
@@ -104,7 +104,7 @@ def scripted(*answers: tuple[int, bytes]) -> type[Api]:
 
 
 def waited(tmp_path: Path, api: type[Api], seconds: int) -> subprocess.CompletedProcess[str]:
-    """Upload a whole image to this API, and wait for so long."""
+    """Upload a complete image to this API, and wait this long."""
     files = write(tmp_path, {"lxd.tar.xz": XZ, "rootfs.squashfs": SQUASHFS})
     with served(api) as port:
         return run("--to", "a/b/amd64/d", "--api", f"http://127.0.0.1:{port}", "--wait", str(seconds), *files)
@@ -134,7 +134,7 @@ def test_an_api_that_never_answers_is_named_at_the_timeout(what: str, tmp_path: 
 def test_the_loser_of_a_race_between_two_uploads_of_one_version_ends_with_4(
     tmp_path: Path, clock: Path, state: str
 ) -> None:
-    """Both asked before anything was there; the files of the other have the same sizes."""
+    """Both asked before anything was uploaded; the files of the other have the same sizes."""
     others = LISTED.replace(hashlib.sha256(SQUASHFS).hexdigest().encode(), FINGERPRINT.encode()).replace(
         b"listed", state.encode()
     )
@@ -155,7 +155,7 @@ def test_an_unreachable_api_does_not_end_the_wait(tmp_path: Path, clock: Path) -
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     curl = shutil.which("curl")
-    (tmp_path / "bin/curl").write_text(  # the first request is the upload's; the next four find nobody
+    (tmp_path / "bin/curl").write_text(  # the first request is the upload's; the next four are refused
         f"""#!/bin/sh
         echo call >>{tmp_path}/calls
         case $(grep -c call {tmp_path}/calls) in [2345]) exec {curl} "$@" --connect-to ::127.0.0.1:1 ;; esac
@@ -262,7 +262,7 @@ def test_a_refused_file_ends_the_wait_for_what_others_upload(tmp_path: Path, clo
 
 
 class Bucket(Api):
-    """An API that plans one upload to itself, and S3 that refuses it."""
+    """An API that signs one upload to itself, and an S3 that refuses it."""
 
     puts = 0
     status = 403

@@ -1,4 +1,4 @@
-"""One emulator and one deployment of the real template, for the tests that want them."""
+"""One emulator and one deployment of the real template, for the tests that need them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.support.processes import REQUIRE_EXTRAS, need, short_folder
 
 @pytest.fixture(scope="session")
 def tooling() -> None:
-    """Skip the tests, loudly, where the packages or python3.13 cannot be had; fail them under REQUIRE_EXTRAS=1."""
+    """Skip the tests, with a message, if packages or python3.13 are unavailable; fail them under REQUIRE_EXTRAS=1."""
     need("curl", "bash")
     try:
         python = tools.python313()
@@ -32,14 +32,14 @@ def tooling() -> None:
 
 @pytest.fixture(scope="session")
 def aws(tooling: None) -> Iterator[Emulator]:
-    """An emulated account in which nothing is deployed yet, with the adaptations of the answers."""
+    """Yield an emulated account without deployments, with the adaptations of the answers."""
     with short_folder() as folder, emulator.running(folder) as running:
         yield running
 
 
 @pytest.fixture(scope="session")
 def built(aws: Emulator) -> Clone:
-    """A copy of the clone with a file of values, after `sam build`."""
+    """Return a copy of the clone with a file of values, after `sam build`."""
     clone = copied(aws.folder / "clone", aws)
     clone.run("cp samconfig.example.toml samconfig.toml && sam build")
     return clone
@@ -47,19 +47,19 @@ def built(aws: Emulator) -> Clone:
 
 @pytest.fixture(scope="session")
 def first_deployment(built: Clone) -> str:
-    """What `sam deploy` printed the first time, when no value was chosen at all."""
+    """Return the output of the first `sam deploy`, without any chosen value."""
     return built.run("sam deploy")
 
 
 @pytest.fixture(scope="session")
 def ci(aws: Emulator) -> tuple[str, str]:
-    """Access key and secret of the IAM user `ci`, who publishes."""
+    """Return access key and secret of the IAM user `ci`, a publisher."""
     return publisher(aws, "ci")
 
 
 @pytest.fixture(scope="session")
 def server(built: Clone, first_deployment: str, ci: tuple[str, str]) -> Server:
-    """The stack after its second deployment, which named a publisher and allowed deletes."""
+    """Return the stack after its second deployment, which named a publisher and allowed deletes."""
     first = Server(built, "simplestreams")
     first.wait(first.is_laid_out, "an empty catalog, without another command")
     assert first.listed("images") == {}

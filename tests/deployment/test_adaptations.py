@@ -1,4 +1,4 @@
-"""Each adaptation is still needed: an emulator without any of them is asked for what it is said to lack."""
+"""Each adaptation is still needed: an emulator without them is tested for what it should lack."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ BUCKET = "probe"
 
 @pytest.fixture(scope="module")
 def bare(tooling: None) -> Iterator[Emulator]:
-    """The emulator as it is, with a bucket that only a distribution may list."""
+    """Yield the unadapted emulator, with a bucket that only a distribution may list."""
     with short_folder() as folder, emulator.running(folder, as_it_is=True) as running:
         s3 = running.client("s3")
         s3.create_bucket(Bucket=BUCKET, CreateBucketConfiguration={"LocationConstraint": "eu-central-1"})
@@ -38,7 +38,7 @@ def bare(tooling: None) -> Iterator[Emulator]:
 
 
 def created(aws: Emulator, name: str, resources: Template, **other: Any) -> dict[str, Any]:
-    """Create a stack of these resources and wait for its end; what CloudFormation says of it, events included."""
+    """Create a stack of these resources and wait for it; return CloudFormation's description, including events."""
     cloudformation = aws.client("cloudformation")
     cloudformation.create_stack(
         StackName=name, TemplateBody=json.dumps({"Resources": resources, **other}), Capabilities=["CAPABILITY_IAM"]
@@ -103,7 +103,7 @@ FUNCTION: Template = {
 
 
 def stops_polling_for_a_concurrency_from_a_parameter(aws: Emulator) -> bool:
-    """Whether the poller stops at its comparison, instead of taking a message off the queue."""
+    """Return whether the poller stops at its comparison instead of receiving a message."""
     mapping = {
         "FunctionName": {"Ref": "Function"},
         "EventSourceArn": {"Fn::GetAtt": ["Queue", "Arn"]},
@@ -167,7 +167,7 @@ def knows_no_record_set_group(aws: Emulator) -> bool:
 
 
 def distribution(aws: Emulator, name: str, **other: Any) -> str:
-    """Create a distribution over the bucket, which lets it read and list; its cloudfront.net name."""
+    """Create a distribution over the bucket, which lets it read and list; return its cloudfront.net name."""
     config = {
         "Enabled": True,
         "DefaultCacheBehavior": {
@@ -215,7 +215,7 @@ def distribution(aws: Emulator, name: str, **other: Any) -> str:
 
 
 def answers_403_for_a_missing_key_at_the_edge(aws: Emulator) -> bool:
-    """Also where CloudFront may list the bucket, as the template lets it."""
+    """This holds even if CloudFront may list the bucket, as in the template."""
     return aws.status(f"https://{distribution(aws, 'missing')}/missing") == 403
 
 
@@ -236,7 +236,7 @@ def answers_under_the_name_of_cloudfront_alone(aws: Emulator) -> bool:
 
 
 def tells_eventbridge_nothing_of_stacks(aws: Emulator) -> bool:
-    """Whether a queue that would hear of every stack is still empty some time after one was made."""
+    """Return whether a queue for events of every stack is still empty some time after one was made."""
     hearing = created(
         aws,
         "hearing",
@@ -320,7 +320,7 @@ def test_every_adaptation_has_a_description_a_reason_and_the_pinned_version() ->
 
 
 def test_adaptations_change_the_copy_where_they_say_and_nothing_else() -> None:
-    """What the emulator's copy does not share with the template is what the table names."""
+    """The emulator's copy differs from the template only as the table says."""
     template, copy = load_template(), load_template()
     for adaptation in ADAPTATIONS:
         if adaptation.template:
@@ -334,7 +334,7 @@ def test_adaptations_change_the_copy_where_they_say_and_nothing_else() -> None:
 
 
 def test_nothing_here_uses_the_local_stack() -> None:
-    """Or its mistakes would be proven right by themselves."""
+    """Otherwise its mistakes would confirm themselves."""
     folder = Path(str(ministack.__file__)).parent
     names = {path.stem for path in folder.glob("*.py")} - {"__init__", "emulated"}
     modules = [f"tests.support.ministack.{name}" for name in names]

@@ -1,4 +1,4 @@
-"""What goes into a package, and that what it is made from is not stale."""
+"""What goes into a package, and that its sources are up to date."""
 
 import ast
 import base64
@@ -50,7 +50,7 @@ def test_requirements_carry_every_hash_of_the_lock() -> None:
 
 @pytest.fixture
 def functions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A small tree of functions."""
+    """Return a small tree of functions."""
     for name, text in {
         "imageserver/__init__.py": "",
         "imageserver/handlers/__init__.py": "",
@@ -124,7 +124,7 @@ def test_the_template_sets_exactly_the_variables_that_the_code_reads(name: str) 
     assert Settings.from_environment(variables).bucket == packages.deployed().properties("Bucket")["BucketName"]
     code = "".join(path.read_text() for path in bundle.first_party(name))
     used = {f"{field}".upper() for field in re.findall(r"\bsettings\.([a-z_]+)", code)}
-    used.add("BUCKET")  # Settings needs it of every function, also of redact, whose bucket is that of the logs
+    used.add("BUCKET")  # Settings needs it in every function, even redact, whose bucket is that of the logs
     from_lambda = {"MEMORY_MB"}
     assert {variable for variable in variables if not variable.startswith("POWERTOOLS_")} == used - from_lambda
 
@@ -169,6 +169,6 @@ def directives(policy: str) -> dict[str, list[str]]:
 
 
 def test_every_aws_call_is_found_and_has_one_action() -> None:
-    """The table of rights is worth what it is checked against."""
+    """The table of rights is only as good as the calls that it is checked against."""
     calls = [call for call, _ in grants.calls(stack.deployed())]
     assert len(calls) == len(set(calls)) > 250

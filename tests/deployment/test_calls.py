@@ -1,4 +1,4 @@
-"""What the functions ask of storage is what their roles allow: a right that lacks would show on AWS alone."""
+"""The roles allow every storage call of the functions: otherwise a missing right would show only on AWS."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ COPIED = ("s3:GetObjectVersion", "s3:PutObject")
 
 
 def requests(store: MemoryStore) -> list[Request]:
-    """Every call that was logged, as IAM sees it."""
+    """Return every logged call as IAM sees it."""
     bucket = f"arn:aws:s3:::{stacks.deployed().properties('Bucket')['BucketName']}"
-    found = [Request("s3:ListBucket", bucket)]  # a missing key is 404 only to who may list
+    found = [Request("s3:ListBucket", bucket)]  # a missing key is 404 only for a caller that may list
     for method, key in sorted(set(store.log)):
         if method == "history" or (method == "list" and key.startswith("images")):
             found.append(Request("s3:ListBucketVersions", bucket, context={"s3:prefix": key}))
@@ -54,7 +54,7 @@ def publish_all(system: System) -> None:
 
 
 def maintain_all(system: System) -> None:
-    """A reconcile that finds nothing to do, then retention: withdraw, later remove."""
+    """Run a reconcile that finds nothing to do, then retention: withdraw, later delete."""
     run = Run()
     lay_out(system.store, run)
     for task in ("reconcile", "prune"):
@@ -73,7 +73,7 @@ def maintain_all(system: System) -> None:
         system.store.on = upload_again if days else system.store.on
         prune(system.store, Sent(), Rules(Rule(1, 0), 24, 7), now, lambda _: None, Run())
         asked = list(system.store.log)
-        publish_all(system)  # what is withdrawn is off the list before it is removed; not maintain's calls
+        publish_all(system)  # a version is delisted before it is deleted; these are not maintain's calls
         system.store.log[:] = asked
 
 

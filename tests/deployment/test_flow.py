@@ -1,4 +1,4 @@
-"""From a deployment to what clients list, and everything that an operator and a publisher do with it."""
+"""From a deployment to what clients list, with the actions of an operator and a publisher."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ pytestmark = [pytest.mark.xdist_group("ministack"), pytest.mark.timeout(900)]
 
 @pytest.fixture
 def product(request: pytest.FixtureRequest) -> str:
-    """A product of its own for each test, without its stream."""
+    """Return a separate product for each test, without its stream."""
     name = request.node.name.removeprefix("test_").partition("[")[0].replace("_", "-")[:40].strip("-")
     return f"{name}/1/amd64/default"
 
 
 def published(server: Server, ci: Who, folder: Path, product: str, version: str, seed: str = "") -> str:
-    """Upload a version with the script; its fingerprint as the two files have it."""
+    """Upload a version with the script; return the fingerprint of its two files."""
     files = images.split_image(seed=f"{product} {version} {seed}")
     said = server.upload(ci, product, version, written(folder / f"{version}{seed}", files))
     assert said["status"] == "listed", said
@@ -70,7 +70,7 @@ def test_the_real_clients_list_and_fetch_what_the_script_uploaded(
 def test_curl_alone_publishes_and_a_url_allows_one_upload_of_one_size(
     server: Server, ci: Who, product: str, tmp_path: Path
 ) -> None:
-    """As the README shows it: ask for a curl config, send, look. The emulator checks what was signed."""
+    """As in the README: request a curl config, upload, read the status. The emulator checks signatures."""
     version = f"images/{product}/{VERSIONS[0]}"
     files = images.split_image(seed=product)
     folder = written(tmp_path / "files", files)
@@ -111,13 +111,13 @@ def test_the_edge_serves_only_the_catalog_and_the_images(server: Server, ci: Who
         stored.head_object(Bucket=server.outputs["BucketName"], Key=key)
     missing = ["streams/v1/nothing.json", f"images/{version}/nothing"]
     statuses = {path: server.get(path).status for path in [f"images/{version}/rootfs.squashfs", "", *missing, *keys]}
-    assert list(statuses.values()) == [200, 200, 404, 403, 403, 403], statuses  # no upload is listed that is not there
+    assert list(statuses.values()) == [200, 200, 404, 403, 403, 403], statuses  # no upload is listed without its files
     plain = server.outputs["Address"].replace("https://", "http://")
     assert server.curl(f"{plain}/streams/v1/index.json").status == 301
 
 
 def test_a_function_has_only_the_rights_of_its_role(server: Server) -> None:
-    """The emulator enforces the roles; without that, every test here would pass with any role."""
+    """The emulator enforces the roles. Otherwise every test here would pass with any role."""
     iam, role = server.emulator.client("iam"), {"RoleName": server.resources()["MaintainRole"]}
     policy = iam.get_role_policy(PolicyName="maintain", **role)
     iam.delete_role_policy(PolicyName="maintain", **role)
@@ -155,7 +155,7 @@ def test_a_withdrawn_version_is_unlisted_until_it_is_restored(
 
 
 def test_retention_keeps_the_newest_versions(server: Server, ci: Who, product: str, tmp_path: Path) -> None:
-    """By the product's own rule, which maintain applies as its schedule starts it."""
+    """By the product's own rule, which maintain applies when its schedule starts it."""
     rule = {"metadata.json": json.dumps({"retain_versions": 2}).encode()}
     for version in VERSIONS:
         files = images.split_image(seed=f"{product} {version}") | (rule if version == VERSIONS[-1] else {})
@@ -174,7 +174,7 @@ def test_a_broken_message_becomes_a_dead_letter_with_a_remedy(server: Server, pr
     arrivals, dead = resources["ArrivalsQueue"], resources["ArrivalsDeadLetters"]
     usual = sqs.get_queue_attributes(QueueUrl=arrivals, AttributeNames=["RedrivePolicy"])["Attributes"]["RedrivePolicy"]
     server.wait(lambda: _waiting(sqs, arrivals) == 0 or None, "no message of another test that is tried again")
-    # One try instead of five, between which a message rests for longer and longer: half an hour in all.
+    # One try instead of five, between which a message is hidden ever longer: half an hour in total.
     once = json.dumps(json.loads(usual) | {"maxReceiveCount": 1})
     sqs.set_queue_attributes(QueueUrl=arrivals, Attributes={"RedrivePolicy": once})
     try:
@@ -182,7 +182,7 @@ def test_a_broken_message_becomes_a_dead_letter_with_a_remedy(server: Server, pr
         server.wait(lambda: _waiting(sqs, dead) == 1 or None, "a dead letter")
     finally:
         sqs.set_queue_attributes(QueueUrl=arrivals, Attributes={"RedrivePolicy": usual})
-    # And one that can be read, as an outage leaves it.
+    # And a readable one, as left by an outage.
     s3 = {"bucket": {"name": server.outputs["BucketName"]}, "object": {"key": f"images/{product}/20261121/x"}}
     sqs.send_message(QueueUrl=dead, MessageBody=json.dumps({"Records": [{"s3": s3}]}))
     assert server.wrong() == ["2 dead letters of images*"]
@@ -217,5 +217,5 @@ def test_the_smoke_test_of_an_operator_is_green_and_leaves_nothing(server: Serve
 
 
 def test_no_request_went_to_an_outside_host(server: Server) -> None:
-    """Whatever ran so far: no tool and no function tried to reach AWS itself, or anybody else."""
+    """In all earlier tests no tool and no function tried to reach AWS itself or any other host."""
     assert server.emulator.names.refused == []

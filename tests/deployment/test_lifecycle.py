@@ -1,4 +1,4 @@
-"""A stack's life beyond its first deployment: failed, changed, two side by side, taken down, started again."""
+"""A stack's life after its first deployment: failure, change, two stacks at once, deletion, a new start."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def overwrite_is_listed_and_invalidated(server: Server, ci: Who, folder: Path, p
 
 
 def invalidated(server: Server) -> list[str]:
-    """Every path that CloudFront was told to forget."""
+    """Return every invalidated path."""
     cloudfront, distribution = server.emulator.client("cloudfront"), server.outputs["DistributionId"]
     listed = cloudfront.list_invalidations(DistributionId=distribution)["InvalidationList"].get("Items", [])
     batches = [
@@ -102,7 +102,7 @@ def invalidated(server: Server) -> list[str]:
 def test_a_second_server_is_independent_and_its_bucket_can_be_adopted_after_deletion(
     server: Server, built: Clone, ci: Who, tmp_path: Path
 ) -> None:
-    """What the second one holds outlives it, and a third one starts from that bucket."""
+    """The second server's data outlives it, and a third one starts from that bucket."""
     built.run("sam deploy --stack-name images-two")
     second = Server(built, "images-two")
     second.wait(second.is_laid_out, "an empty catalog")
@@ -129,7 +129,7 @@ def test_a_second_server_is_independent_and_its_bucket_can_be_adopted_after_dele
 
 
 def test_a_new_server_cannot_reuse_the_name_of_a_retained_bucket(server: Server, built: Clone) -> None:
-    """CloudFormation refuses it, takes back what it made, and the bucket stays."""
+    """CloudFormation refuses it and rolls back, and the bucket stays."""
     bucket = server.outputs["BucketName"]
     built.set(BucketName=bucket)
     try:

@@ -1,4 +1,4 @@
-"""`sam build` where Debian's mirror cannot be reached: what it kept serves, xdelta3 can be left out, or it says so."""
+"""`sam build` without access to Debian's mirror: it uses kept packages, can leave out xdelta3, or names the remedy."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ pytestmark = [pytest.mark.xdist_group("ministack"), pytest.mark.timeout(600)]
 
 
 def build(clone: Clone, folder: Path, code: int = 0, **variables: str) -> str:
-    """Build the package of delta into a folder, in a network that leads nowhere but to the package index."""
+    """Build the package of delta into a folder, in a network with only the package index."""
     usual = clone.emulator.environment()["no_proxy"].split(",")
     near = ",".join(host for host in usual if not host.endswith("debian.org"))
     command = " ".join([*(f"{name}={value}" for name, value in variables.items()), "sam build DeltaFunction"])

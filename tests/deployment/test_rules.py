@@ -1,4 +1,4 @@
-"""The template keeps every rule, and every rule notices when the template is broken on purpose."""
+"""The template obeys every rule, and every rule notices a template broken on purpose."""
 
 from collections.abc import Callable
 from typing import Any
@@ -34,7 +34,7 @@ VARIANTS: dict[str, dict[str, str]] = {
 
 
 EVERYTHING = VARIANTS["following others"] | VARIANTS["views"]
-"""With these every function, queue and role is there."""
+"""With these values every function, queue and role exists."""
 
 
 @pytest.fixture(scope="module", params=VARIANTS)
@@ -60,7 +60,7 @@ def statements(document: Template, role: str) -> Any:
 
 
 def widen(role: str, sid: str, **change: Any) -> Mutation:
-    """Change elements of one statement of a role."""
+    """Return a mutation that changes elements of one statement of a role."""
 
     def mutate(document: Template) -> None:
         (statement,) = (s for s in statements(document, role) if s.get("Sid") == sid)
@@ -80,7 +80,7 @@ def drop_statement(policy: str, sid: str) -> Mutation:
 
 
 def drop_condition(policy: str, sid: str, operator: str, key: str = "") -> Mutation:
-    """Take an operator out of a condition, or one key of it."""
+    """Return a mutation that removes an operator, or one key of it, from a condition."""
 
     def mutate(document: Template) -> None:
         (statement,) = (s for s in resource(document, policy)["PolicyDocument"]["Statement"] if s.get("Sid") == sid)
@@ -93,7 +93,7 @@ def drop_condition(policy: str, sid: str, operator: str, key: str = "") -> Mutat
 
 
 def reach(document: Template, name: str, path: str) -> tuple[Any, str | int]:
-    """What holds the element at `path` (dotted, numbers for lists) below a resource's properties, and its key there."""
+    """Return the container and key of the element at `path` (dotted, numbers for lists) in a resource's properties."""
     *above, last = (int(step) if step.isdigit() else step for step in path.split("."))
     node = resource(document, name)
     for step in above:
@@ -199,7 +199,7 @@ def unmeasured(document: Template) -> None:
 
 
 def lifetime(policy: str, value: str) -> Mutation:
-    """A headers policy that says how long to keep whatever is answered."""
+    """Return a headers policy that sets a lifetime for every answer."""
     item = {"Header": "Cache-Control", "Value": value, "Override": True}
 
     def mutate(document: Template) -> None:
@@ -210,7 +210,7 @@ def lifetime(policy: str, value: str) -> Mutation:
 
 
 def assert_instead(expression: Any) -> Mutation:
-    """Put another expression in place of the assertion of a rule in `Rules`."""
+    """Replace the assertion of a rule in `Rules` by another expression."""
 
     def mutate(document: Template) -> None:
         document["Rules"]["RestrictionNeedsLocations"]["Assertions"][0]["Assert"] = expression

@@ -1,4 +1,4 @@
-"""The stub of Lambda's Runtime API sees what a real runtime would: answers, errors, and starts that fail."""
+"""The stub of Lambda's Runtime API sees the same as a real one: answers, errors and failed starts."""
 
 import os
 from pathlib import Path
@@ -41,7 +41,7 @@ def test_the_runtime_returns_the_error_of_a_handler(python: Path, tmp_path: Path
         (
             "import boto3\ndef handler(event, context): ...\n",
             "boto3",
-        ),  # the package holds none, and the machine's is not seen
+        ),  # the package has none, and that of the machine is invisible
         ("import sys\nhandle = 1\n", "handler"),
         ("1 +\n", "SyntaxError"),
     ],

@@ -1,6 +1,6 @@
-"""The one place for parameter values: what SAM would send of it, by SAM's own code, over the whole life of a stack.
+"""samconfig.toml, the one place for parameter values: what SAM's own code would send over a stack's whole life.
 
-The commands of infra/README.md run here word for word, in their order, with SAM's connection to AWS cut off.
+The commands of infra/README.md run here word for word, in order, with SAM's connection to AWS cut off.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ with mock.patch.object(command, "do_cli", deploy):
 
 
 class Sam:
-    """SAM's own code, in a process that has loaded it once."""
+    """SAM's own code, in a process that loads it only once."""
 
     def __init__(self, python: Path) -> None:
         environment = {**os.environ, "SAM_CLI_TELEMETRY": "0"}
@@ -73,7 +73,7 @@ class Sam:
         )
 
     def deploy(self, folder: Path, arguments: list[str], existing: list[str]) -> dict[str, Any]:
-        """What `sam deploy` would send, run in `folder`, for a stack that has these parameters."""
+        """Return what `sam deploy`, run in `folder`, would send for a stack with these parameters."""
         assert self._process.stdin
         assert self._process.stdout
         print(json.dumps([str(folder), arguments, existing]), file=self._process.stdin, flush=True)
@@ -97,7 +97,7 @@ def sam() -> Iterator[Sam]:
 
 
 class Deployments:
-    """A clone with stand-ins for the programs that reach AWS, and the values that the stack has."""
+    """A clone with stand-ins for the programs that reach AWS, and the stack's current values."""
 
     def __init__(self, folder: Path, sam: Sam) -> None:
         self._sam = sam
@@ -109,7 +109,7 @@ class Deployments:
         # Only the parameters: SAM reads the file several times for each command.
         (self.infra / "template.yaml").write_text(json.dumps({"Parameters": DECLARED, "Resources": {}}))
         self._calls = folder / "calls"
-        # Each call of sam leaves its arguments and the file as it is then.
+        # Each call of sam records its arguments and the current file.
         call = f"{self._calls}/$(date +%s%N)"
         take = f'call={call}; mkdir -p $call; cp *.toml template.yaml $call; printf "%s\\n" "$@" > $call/arguments'
         self._program(folder / "bin/sam", take)
@@ -141,7 +141,7 @@ class Deployments:
             else entry["ParameterValue"]
             for entry in sent["parameters"]
         }
-        parameters({"Parameters": DECLARED}, given)  # refuses what CloudFormation would
+        parameters({"Parameters": DECLARED}, given)  # refuses whatever CloudFormation would
         self.values = {name: given.get(name, str(body["Default"])) for name, body in DECLARED.items()}
         self.history.append(self.values)
 
@@ -158,18 +158,18 @@ def deployments(tmp_path: Path, sam: Sam) -> Deployments:
 
 
 def walk() -> list[str]:
-    """The shell commands of infra/README.md that are one walk, block by block."""
+    """Return the shell commands of infra/README.md's walk, block by block."""
     return re.findall(r"^```sh walk\n(.*?)^```", (stack.INFRA / "README.md").read_text(), re.M | re.S)
 
 
 def set_by(block: str) -> dict[str, str]:
-    """The values that a block appends to samconfig.toml."""
+    """Return the values that a block appends to samconfig.toml."""
     lines = re.search(r"^cat >> samconfig\.toml <<'EOF'\n(.*?)^EOF$", block, re.M | re.S)
     return tomllib.loads(lines[1]) if lines else {}
 
 
 def test_the_walk_resets_no_value(deployments: Deployments) -> None:
-    """Before: `--guided` saved `{}` for Publishers, and the plain deployment after `--parameter-overrides` sent it."""
+    """Once, `--guided` saved `{}` for Publishers, and the plain deployment after `--parameter-overrides` sent it."""
     expected = {name: str(body["Default"]) for name, body in DECLARED.items()}
     for block in walk():
         expected |= set_by(block)
@@ -267,7 +267,7 @@ def test_the_api_reads_whatever_the_template_accepts(
 
 
 def test_git_ignores_the_operators_file(tmp_path: Path) -> None:
-    """Kept out of git, so `git pull` neither meets nor loses it."""
+    """Git ignores it, so `git pull` neither conflicts with it nor loses it."""
     subprocess.run(["git", "init", "-q", tmp_path], check=True)
     shutil.copy(ROOT / ".gitignore", tmp_path)
     ignored = subprocess.run(

@@ -1,8 +1,8 @@
-"""One deployment with MirrorSchedule, Deltas and Views on: what only a deployment shows of them.
+"""One deployment with MirrorSchedule, Deltas and Views on: what only a deployment can show about them.
 
 The emulator starts schedules itself, so the mirror runs as it does in AWS. It does not run the edge's function: its
-JavaScript runtime has no module `cloudfront`, and it answers 503 for each request instead. So documents are read in
-the bucket here, and what the function decides is tested by its text: tests/unit/infra/edge, tests/e2e/test_views.py.
+JavaScript runtime has no module `cloudfront`, and it answers 503 to each request instead. So documents are read from
+the bucket here; tests/unit/infra/edge and tests/e2e/test_views.py test the function's text.
 """
 
 from __future__ import annotations
@@ -48,12 +48,12 @@ class BehindFunction(Server):
         return super().get(path)
 
     def image(self, version: str) -> Image | None:
-        """What clients see of a version, by its path; None if it is not listed."""
+        """Return what clients see of a version, by its path; None if it is not listed."""
         below = (one for one in self.images() if any(f.path.startswith(f"{version}/") for f in one.files.values()))
         return next(below, None)
 
     def entries(self) -> dict[str, str]:
-        """What the edge's store holds."""
+        """Return the entries of the edge's store."""
         client = at_endpoint(self.emulator.client("cloudfront-keyvaluestore"))
         found = client.list_keys(KvsARN=self.outputs["ViewStoreArn"])["Items"]
         return {entry["Key"]: entry["Value"] for entry in found}
@@ -61,7 +61,7 @@ class BehindFunction(Server):
 
 @pytest.fixture(scope="module")
 def everything(built: Clone, aws: Emulator, ci: Who) -> Iterator[BehindFunction]:
-    """A stack of its own with the three parameters, and `ci` as its publisher."""
+    """Yield a separate stack with the three parameters, and `ci` as its publisher."""
     stack, config = "images-everything", built.infra / "samconfig.toml"
     before = config.read_text()
     built.set(Publishers=f'{{"arn:aws:iam::{ACCOUNT}:user/ci": ["images*"]}}', **PARAMETERS)
@@ -72,7 +72,7 @@ def everything(built: Clone, aws: Emulator, ci: Who) -> Iterator[BehindFunction]
         yield server
     finally:
         config.write_text(before)
-        # It would start a function each minute under all tests that follow.
+        # It would start a function each minute during all later tests.
         aws.client("scheduler").delete_schedule(Name=Server(built, stack).resources()["MirrorFunctionCompare"])
 
 
@@ -90,7 +90,7 @@ def test_the_resources_that_the_parameters_add_are_deployed(everything: BehindFu
 
 
 def add_version(site: UpstreamServer, version: str, seed: str) -> str:
-    """Have another server list a version more, for LXD; its fingerprint."""
+    """List one more version on another server, for LXD; return its fingerprint."""
     files = images.split_image(seed=seed)
     folder = f"images/alpine/3.22/amd64/default/{version}"
     site.files |= {f"{folder}/{name}": body for name, body in files.items()}
@@ -114,7 +114,7 @@ def add_version(site: UpstreamServer, version: str, seed: str) -> str:
 
 
 def test_the_schedule_copies_new_images_of_a_mirrored_server(everything: BehindFunction) -> None:
-    """`mirror add` compares at once; after that nobody starts anything, and the new version comes."""
+    """`mirror add` compares at once. After that only the schedule runs, and the new version is copied."""
     path = "images-mirrored/alpine/3.22/amd64/default"
     with upstream() as site:
         older = add_version(site, OLDER, "older")

@@ -1,4 +1,4 @@
-"""A gate that cannot run says so, and is not green."""
+"""A gate that cannot run reports that and does not pass."""
 
 import subprocess
 from pathlib import Path
@@ -20,18 +20,18 @@ def executable(path: Path, script: str) -> Path:
 
 
 def installer(bare: Path, script: str) -> None:
-    """A uv that is recent enough and then does what the script says."""
+    """Install a sufficiently recent uv that then runs the given script."""
     executable(bare / "bin" / "uv", f'if [ "$1" = --version ]; then echo "uv 99.0"; exit; fi; {script}')
 
 
 def noting(bare: Path) -> str:
-    """Notes the call, and makes the folder named last, as `uv venv` does; `uv pip` names the lock, which is there."""
+    """Record the call, and make the folder named last, like `uv venv`; `uv pip` names the lock, which exists."""
     return f'echo "$*" >> {bare}/calls; for last; do :; done; [ -e "$last" ] || /bin/mkdir -p "$last"'
 
 
 @pytest.fixture
 def bare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A machine without any Python but what the test puts on PATH."""
+    """Return a machine without any Python except those that the test puts on PATH."""
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
     monkeypatch.setenv("PYENV_ROOT", str(tmp_path / "pyenv"))
     monkeypatch.setattr(tools, "CACHE", tmp_path / "cache")
@@ -72,7 +72,7 @@ def test_an_environment_is_made_once(bare: Path) -> None:
 
 
 def test_without_uv_on_path_the_pinned_one_is_used(bare: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Never pip: an older one takes requirements with extras for unpinned, though the lock pins all of them."""
+    """Not pip: older versions take requirements with extras for unpinned, although the lock pins all of them."""
     monkeypatch.setattr(environment, "working_folder", lambda: bare)
     executable(bare / ".cache" / f"uv-{environment.UV_VERSION}", noting(bare))
     tools.environment("checkov")
@@ -100,7 +100,7 @@ def test_the_exit_status_distinguishes_failures_from_missing_tools(
 
 
 def test_backports_come_from_a_mirror_that_the_machine_uses(tmp_path: Path) -> None:
-    """Images of Debian name the snapshot that they were made of in a comment."""
+    """Images of Debian name the snapshot they were made from in a comment."""
     lists = tmp_path / "sources.list.d"
     lists.mkdir()
     (lists / "debian.sources").write_text(

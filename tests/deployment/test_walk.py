@@ -1,4 +1,4 @@
-"""What belongs to the walk of a page, and how its blocks run."""
+"""Which blocks belong to the walk of a page, and how they run."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ VERSION = "images/kept/1/amd64/default/20261121_10:00"
 
 @pytest.mark.timeout(2400)
 def test_the_walk_through_the_deployment_page_succeeds(tooling: None) -> None:
-    """Word for word, in its order, in an account that owns example.org, from a clone in which nothing was built."""
+    """Word for word and in order, in an account that owns example.org, from a clone without any build."""
     with short_folder() as folder, emulator.running(folder) as aws:
         zone = aws.client("route53").create_hosted_zone(Name="example.org", CallerReference="walk")["HostedZone"]["Id"]
         clone = copied(folder / "clone", aws)

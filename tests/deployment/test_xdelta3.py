@@ -1,4 +1,4 @@
-"""The program in the package of delta: where it comes from, and that Lambda's runtime can start it."""
+"""The xdelta3 program in the package of delta: where it comes from, and that Lambda's runtime can start it."""
 
 import hashlib
 import http.client
@@ -17,7 +17,7 @@ ARCHITECTURES = ("amd64", "arm64")
 
 
 def deb(content: bytes) -> bytes:
-    """A Debian package of one file, `./usr/bin/tool`."""
+    """Return a Debian package of one file, `./usr/bin/tool`."""
     data = io.BytesIO()
     with tarfile.open(fileobj=data, mode="w:xz") as archive:
         member = tarfile.TarInfo("./usr/bin/tool")

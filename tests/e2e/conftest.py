@@ -1,4 +1,4 @@
-"""One stack, one workshop and one LXD for all end-to-end tests of a worker. Each test has products of its own."""
+"""One stack, one workshop and one LXD for all end-to-end tests of a worker. Each test has its own products."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.support.stack import ARCH, Stack, local_stack, place
 
 @pytest.fixture(scope="session")
 def stack() -> Iterator[Stack]:
-    """`scripts/local --empty`, running."""
+    """Yield a running `scripts/local --empty`."""
     need("curl")
     with local_stack("--empty") as running:
         yield running
@@ -24,7 +24,7 @@ def stack() -> Iterator[Stack]:
 
 @pytest.fixture(scope="session")
 def workshop() -> Iterator[Workshop]:
-    """Builder of real images."""
+    """Yield a builder of real images."""
     need(*Workshop.TOOLS)
     with short_folder(0o755) as folder:
         yield Workshop(folder, ARCH)
@@ -32,7 +32,7 @@ def workshop() -> Iterator[Workshop]:
 
 @pytest.fixture(scope="session")
 def lxc(stack: Stack) -> Iterator[Client]:
-    """LXD's client without a daemon; the stack is its remote `here:`."""
+    """Yield LXD's client without a daemon; the stack is its remote `here:`."""
     need("lxc")
     yield from _client("lxc", stack)
 
@@ -46,7 +46,7 @@ def _client(program: str, stack: Stack) -> Iterator[Client]:
 
 @pytest.fixture(scope="session", params=["lxc", "incus"])
 def running(request: pytest.FixtureRequest, stack: Stack) -> Iterator[Client]:
-    """A client of a real LXD, then of a real Incus; the stack is its remote `here:`."""
+    """Yield a client of a real LXD, then of a real Incus; the stack is its remote `here:`."""
     need(daemon_of(request.param), request.param, root=True)
     with running_daemon(request.param, stack.ca_file) as talk:
         talk.add_remote(stack.base_url)
@@ -55,8 +55,8 @@ def running(request: pytest.FixtureRequest, stack: Stack) -> Iterator[Client]:
 
 @pytest.fixture
 def daemon(running: Client) -> Iterator[Client]:
-    """LXD, then Incus, each without an image, a container or a memory of the catalog."""
-    # They would believe what they saw of a catalog for an hour, and keep that in files.
+    """Yield LXD, then Incus, each without images, containers or a cached catalog."""
+    # They would cache the catalog for an hour, in files.
     for seen in (running.home / "cache").glob("*/index.json"):
         shutil.rmtree(seen.parent)
     yield running
@@ -68,14 +68,14 @@ def daemon(running: Client) -> Iterator[Client]:
 
 @pytest.fixture(scope="session", params=["lxc", "incus"])
 def listing(request: pytest.FixtureRequest, stack: Stack) -> Iterator[Client]:
-    """LXD's client, then Incus's, without a daemon; the stack is its remote `here:`."""
+    """Yield LXD's client, then Incus's, without a daemon; the stack is its remote `here:`."""
     need(request.param)
     yield from _client(request.param, stack)
 
 
 @pytest.fixture(scope="session")
 def forms(stack: Stack, workshop: Workshop) -> dict[str, Uploaded]:
-    """One image of every form, real, uploaded with curl and listed."""
+    """Return one real image of every form, uploaded with curl and listed."""
     built = {
         "squashfs": workshop.split_squashfs("form"),
         "roottar": workshop.split_root_tar("form"),

@@ -53,7 +53,7 @@ def server(workshop: Workshop) -> Iterator[Server]:
 
 @pytest.fixture(scope="module", params=["lxc", "incus"])
 def daemon(request: pytest.FixtureRequest, server: Server) -> Iterator[Client]:
-    """A real LXD, then a real Incus."""
+    """Yield a real LXD, then a real Incus."""
     need(daemon_of(request.param), request.param, root=True)
     with running_daemon(request.param, server.stack.ca_file) as talk:
         yield talk
@@ -66,7 +66,7 @@ def admin(stack: Stack, *line: str, code: int = 0) -> str:
 
 
 def job(server: Server, daemon: Client, **inputs: str) -> subprocess.CompletedProcess[str]:
-    """Run the action's only step, as a runner runs it, as the caller `boot`."""
+    """Run the action's only step like a runner, as the caller `boot`."""
     action: dict[str, Any] = yaml.safe_load(ACTION.read_text())
     (step,) = action["runs"]["steps"]
     given = {name: about.get("default", "") for name, about in action["inputs"].items()}

@@ -1,4 +1,4 @@
-"""A daemon caches the catalog for an hour. What that hides, and what the hint of `scripts/upload` does about it."""
+"""A daemon caches the catalog for an hour: what that hides, and how the hint of `scripts/upload` helps."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ NUMBERS = itertools.count()
 
 @dataclass
 class Superseded:
-    """A product whose first version the daemon has copied, and whose second one it has not heard of."""
+    """A product whose first version the daemon has copied, and whose second one it does not know."""
 
     client: Client
     alias: str
@@ -51,7 +51,7 @@ def superseded(daemon: Client, stack: Stack, workshop: Workshop, tmp_path: Path)
     stack.wait_until_listed(old)
     daemon("image", "copy", f"here:alpine/{name}", "local:")
     said = _upload_on_a_terminal(stack, tmp_path, f"alpine/{name}/{ARCH}/default", list(files[1].values()))
-    # Incus's client has seen the first version only; this one has seen nothing yet.
+    # Incus's client has seen only the first version; this one has seen nothing yet.
     fresh = client(daemon.program, tmp_path, stack.ca_file, daemon.home)
     fresh.add_remote(stack.base_url)
     found = Superseded(fresh, f"alpine/{name}", old, new, said)

@@ -24,7 +24,7 @@ NAME = "made"
 
 @pytest.fixture(scope="module")
 def stack() -> Iterator[Stack]:
-    """`scripts/local --empty --parameter Deltas=1`, running."""
+    """Yield a running `scripts/local --empty --parameter Deltas=1`."""
     need("curl", "xdelta3")
     with local_stack("--empty", "--parameter", "Deltas=1") as running:
         yield running
@@ -51,7 +51,7 @@ def _files(stack: Stack, fingerprint: str) -> dict[str, Any]:
 
 @pytest.fixture(scope="module", params=["lxc", "incus"])
 def running(request: pytest.FixtureRequest, stack: Stack) -> Iterator[Client]:
-    """A client of a real LXD, then of a real Incus; the stack is its remote `here:`."""
+    """Yield a client of a real LXD, then of a real Incus; the stack is its remote `here:`."""
     need(daemon_of(request.param), request.param, root=True)
     with running_daemon(request.param, stack.ca_file) as talk:
         talk.add_remote(stack.base_url)
@@ -73,7 +73,7 @@ def test_a_daemon_that_has_the_version_before_needs_only_the_delta(
 
 
 def _statistics_have(stack: Stack, daemon: Client) -> bool:
-    """Whether the edge's logs tell of the base and the delta that a daemon fetched, and what the delta saved."""
+    """Return whether the edge's logs have the base and the delta that a daemon fetched, and what the delta saved."""
     told = json.loads(stack.script("admin", "stats", "--json").stdout)
     kind = {"lxc": "lxd", "incus": "incus"}[daemon.program]
     fetched = [row for row in told["clients"] if row["kind"] == kind and row["version"] and row["downloads"] >= 2]
@@ -97,7 +97,7 @@ def test_a_daemon_without_xdelta3_fetches_the_whole_root(
 
 
 def _path_without_xdelta3(folder: Path) -> str:
-    """Return a PATH with links to all programs of the present one but xdelta3."""
+    """Return a PATH with links to all programs of the current one except xdelta3."""
     for place_ in os.environ["PATH"].split(os.pathsep):
         for program in Path(place_).iterdir() if Path(place_).is_dir() else ():
             link = folder / program.name

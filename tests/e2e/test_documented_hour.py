@@ -1,4 +1,4 @@
-"""The commands of the pages for the first hour of a new user, typed as they stand, with real daemons of both kinds."""
+"""The commands of the pages for a new user's first hour, run unchanged, with real daemons of both kinds."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.heavy, pytest.mark.xdist_group("lxd")
 
 @dataclass
 class Reader:
-    """Somebody in a clone whose local stack runs, with a daemon and its client; `typed` is what was typed so far."""
+    """A reader in a clone with a running local stack, a daemon and its client. `typed` has the commands so far."""
 
     client: Client
     stack: Stack
@@ -30,7 +30,7 @@ class Reader:
     typed: list[str] = field(default_factory=list)
 
     def types(self, line: str, newest: str = "") -> None:
-        """Run a line in the folder that the one before left; `newest` is the fingerprint that clients show."""
+        """Run a line in the folder where the one before ended. `newest` is the fingerprint that clients show."""
         self.typed.append(line)
         kind = "lxd" if self.client.program == "lxc" else "incus"
         values = {
@@ -52,14 +52,14 @@ class Reader:
         assert done.returncode == 0, f"{line}: exit {done.returncode}\n{done.stdout}{done.stderr}"
 
     def instances(self) -> dict[str, str]:
-        """Name of each instance → the fingerprint of its image."""
+        """Return name of each instance → the fingerprint of its image."""
         found = json.loads(self.client("list", "--format", "json").stdout)
         return {instance["name"]: instance["config"]["volatile.base_image"] for instance in found}
 
 
 @pytest.fixture(scope="module")
 def sample_stack() -> Iterator[Stack]:
-    """What `./scripts/local` starts, with its sample image."""
+    """Yield what `./scripts/local` starts, with its sample image."""
     need("curl")
     with local_stack() as running:
         yield running

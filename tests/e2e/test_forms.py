@@ -1,7 +1,7 @@
 """Each form of image that may be uploaded, as the real daemons of both kinds use it once it is listed.
 
-A virtual machine needs vhost_vsock to start, which machines that run tests rarely have: its image is copied, which
-unpacks nothing. What a disk must be for `qemu-img convert` is tested in unit/imageserver/inspection/test_qcow2.py.
+A virtual machine needs vhost_vsock to start, which test machines rarely have. So its image is only copied, which
+unpacks nothing. unit/imageserver/inspection/test_qcow2.py tests which disks `qemu-img convert` accepts.
 """
 
 from __future__ import annotations
@@ -41,9 +41,9 @@ DISKS: dict[str, tuple[str, tuple[str, ...]]] = {
 NAMES = (*CONTAINERS, *(f"unified-{how}" for how in UNIFIED), *DISKS)
 
 
-@pytest.fixture(scope="session")  # pytest comes to this module once for each daemon, with others in between
+@pytest.fixture(scope="session")  # pytest runs this module once for each daemon, with others in between
 def every_form(stack: Stack, workshop: Workshop) -> dict[str, Uploaded]:
-    """One image of each, uploaded with curl and listed."""
+    """Return one image of each form, uploaded with curl and listed."""
     need("bzip2", "lzma", "zstd")
     built = {name: workshop.split(name, *how) for name, how in CONTAINERS.items()}
     built |= {

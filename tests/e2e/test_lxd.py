@@ -147,7 +147,7 @@ def test_two_streams_are_listed_side_by_side(stack: Stack, workshop: Workshop, l
 def test_the_newest_version_has_the_alias_and_the_older_one_stays(
     stack: Stack, workshop: Workshop, lxc: Client
 ) -> None:
-    # The newer one first: the order of arrival must not decide.
+    # The newer one first: the order of arrival must not matter.
     new, old = workshop.split_squashfs("newer"), workshop.split_squashfs("older")
     stack.upload(place("ages"), new)
     stack.upload(place("ages", BASE), old)
@@ -195,7 +195,7 @@ def test_the_daemon_takes_a_delta_when_it_has_the_base(stack: Stack, workshop: W
     old_print, new_print = (workshop.sha256(*files.values()) for files in (base, new))
     stack.wait_until_listed(old_print, new_print)
     stack.wait_until(lambda: f"root.delta-{old_print}" in _files(stack, new_print), "the delta in the catalog")
-    # With the whole root out of reach, only the delta can give that fingerprint.
+    # Without access to the whole root, only the delta can give that fingerprint.
     with stack.damaged(place(name) + "rootfs.squashfs", lambda _: None):
         assert "Unable to fetch" in daemon.fails("image", "copy", f"here:{new_print}", "local:")
         daemon("image", "copy", f"here:{old_print}", "local:")
@@ -210,7 +210,7 @@ def _files(stack: Stack, fingerprint: str) -> dict[str, Any]:
 
 
 def flip(body: bytes) -> bytes:
-    """One bit of the middle byte changed."""
+    """Return the bytes with one bit of the middle byte flipped."""
     middle = len(body) // 2
     return body[:middle] + bytes([body[middle] ^ 1]) + body[middle + 1 :]
 

@@ -1,4 +1,4 @@
-"""Many publishers at once: every upload is listed once, in few writes of the catalog."""
+"""Many publishers at once: every upload is listed once, with few writes of the catalog."""
 
 from __future__ import annotations
 
@@ -25,23 +25,23 @@ PRODUCTS = 10
 
 
 def prefix(number: int) -> str:
-    """Key prefix of one of the versions: neighbours are in different products, each product has twenty."""
+    """Return the key prefix of one of the versions. Neighbours are in different products, of twenty versions each."""
     product, serial = number % PRODUCTS, number // PRODUCTS
     return f"images/alpine/many{product}/amd64/default/20261123_{serial:02}:00/"
 
 
 @pytest.fixture
 def stack() -> Iterator[Stack]:
-    """A stack of its own: what the others upload would be in the count of writes."""
+    """Yield a separate stack: uploads of other tests would count as writes."""
     need("curl", "sha256sum")
-    # Two publishers and four digest workers: they race for the catalog and for the versions.
+    # Two publishers and four digest workers race for the catalog and for the versions.
     with local_stack("--empty", "--publish-workers", "2", "--digest-workers", "4") as running:
         yield running
 
 
 @pytest.fixture
 def images(tmp_path: Path) -> dict[str, Path]:
-    """Key to file, of all the versions."""
+    """Return key → file of all versions."""
     files = {}
     for number in range(VERSIONS):
         for name, body in split_image(seed=str(number)).items():
@@ -51,13 +51,13 @@ def images(tmp_path: Path) -> dict[str, Path]:
 
 
 def upload_all(stack: Stack, images: dict[str, Path]) -> None:
-    """Eight uploaders at once, each with its own signed URLs.
+    """Upload by eight uploaders at once, each with its own signed URLs.
 
-    The two files of a version are never the same one's.
+    The two files of a version never come from the same one.
     """
     keys = sorted(images, key=lambda key: (key.rpartition("/")[2], key))
     shares = [keys[i::UPLOADERS] for i in range(UPLOADERS)]
-    # One later for the second kind of file, so that a version's root does not come from who sent its
+    # Shifted by one for the second kind of file, so that a version's root does not come from the sender of its
     # metadata.
     shares = [
         [key for key in share if key.endswith(".xz")] + [key for key in other if not key.endswith(".xz")]
@@ -73,7 +73,7 @@ def upload_all(stack: Stack, images: dict[str, Path]) -> None:
 
 
 def writes(stack: Stack, key: str) -> int:
-    """How often `key`, or what is below `key/`, was written: the bucket keeps every generation."""
+    """Return how often `key`, or any key below `key/`, was written: the bucket keeps every generation."""
     pages = stack.s3().get_paginator("list_object_versions").paginate(Bucket=stack.bucket, Prefix=key)
     return sum(found["Key"] == key or key.endswith("/") for page in pages for found in page.get("Versions", []))
 
@@ -95,7 +95,7 @@ def test_eight_concurrent_publishers_lose_and_double_none_of_200_versions(
     for reader in ("lxd", "incus"):
         listed = Counter(image.fingerprint for image in read_catalog(*stack.catalog(), client=reader))
         assert listed == Counter(dict.fromkeys(expected, 1))
-    for program in filter(shutil.which, ("lxc", "incus")):  # where the real ones are, they agree
+    for program in filter(shutil.which, ("lxc", "incus")):  # if the real clients are installed, they agree
         with short_folder() as folder:
             talk = client(program, folder, stack.ca_file)
             talk.add_remote(stack.base_url)

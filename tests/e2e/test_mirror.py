@@ -1,4 +1,4 @@
-"""One server follows another, with the real clients: the same fingerprints, for both kinds of client, from both."""
+"""One server mirrors another, with the real clients: both kinds see the same fingerprints on both."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("lxd")]
 
 @dataclass
 class Pair:
-    """A server for LXD alone, the one that follows it, and an image of each form by its fingerprint."""
+    """A server for LXD only, its mirror, and an image of each form by its fingerprint."""
 
     origin: Stack
     mirror: Stack

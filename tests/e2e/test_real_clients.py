@@ -1,4 +1,4 @@
-"""The real clients as the other tests use them: one daemon at a time, and nothing is left behind."""
+"""The real clients as the other tests use them: one daemon at a time, with nothing left behind."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("lxd")]
 
 
 def test_all_tests_that_use_lxd_share_one_worker(request: pytest.FixtureRequest) -> None:
-    # pytest-xdist forms no groups with some versions of pytest, without a word; every worker then starts
+    # With some versions of pytest, pytest-xdist silently forms no groups; every worker then starts
     # its own LXD.
     if not getattr(request.config.option, "loadgroup", False):
         pytest.skip("this run is not distributed with --dist loadgroup")

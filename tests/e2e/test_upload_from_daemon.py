@@ -20,7 +20,7 @@ OPTION = {"lxc": "--from-lxd", "incus": "--from-incus"}
 
 
 def upload(daemon: Client, stack: Stack, home: Path, product: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run the script with this daemon's client and a TMPDIR of its own."""
+    """Run the script with this daemon's client and its own TMPDIR."""
     (home / "tmp").mkdir(exist_ok=True)
     kept = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
     own = {"XDG_STATE_HOME": str(home / "state"), "TMPDIR": str(home / "tmp")}
@@ -33,7 +33,7 @@ def upload(daemon: Client, stack: Stack, home: Path, product: str, *arguments: s
 
 @pytest.fixture
 def instance(daemon: Client, workshop: Workshop, request: pytest.FixtureRequest) -> Iterator[str]:
-    """A running container; its image is not in the daemon any more."""
+    """Yield a running container whose image is no longer in the daemon."""
     name = f"web{abs(hash(request.node.name)) % 100000}"
     daemon("image", "import", *workshop.split_squashfs(f"{daemon.program}-{name}").values(), "local:", "--alias", name)
     daemon("launch", f"local:{name}", f"local:{name}")

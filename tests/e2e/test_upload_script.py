@@ -1,4 +1,4 @@
-"""`scripts/upload` as a person or a job uses it: what image builders leave behind, to an image that clients take."""
+"""`scripts/upload` as a person or a job uses it: from the output of image builders to an image for clients."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ MIB = 1 << 20
 def upload(
     stack: Stack, home: Path, *arguments: str | Path, check: bool = True, **variables: str
 ) -> subprocess.CompletedProcess[str]:
-    """Run the script as a process of its own, in the strictest shell there is."""
+    """Run the script as a process, in the strictest available shell."""
     done = subprocess.run(
         (*_shell(), SCRIPT, "--state-dir", stack.folder / "state", *arguments),
         env=_environment(home) | variables,
@@ -69,7 +69,7 @@ def test_an_exported_image_is_published_with_one_command_and_comes_back_unchange
     vm = " --vm" if form == "vm_qcow2" else ""
     assert printed == f"lxc launch here:{product.split('/amd64', maxsplit=1)[0]}{vm}"
 
-    # Incus's client believes what it saw of a catalog for an hour; this one has seen nothing yet.
+    # Incus's client caches a catalog for an hour; this one has seen nothing yet.
     fresh = client(daemon.program, tmp_path, stack.ca_file, daemon.home)
     fresh.add_remote(stack.base_url)
     back = tmp_path / "back"
@@ -164,7 +164,7 @@ def _write(folder: Path, files: dict[str, bytes]) -> list[Path]:
 
 
 def _parts(stack: Stack) -> dict[int, Any]:
-    """The parts of the only unfinished multipart upload; empty if there is none."""
+    """Return the parts of the only unfinished multipart upload; empty if there is none."""
     found = stack.s3().list_multipart_uploads(Bucket=stack.bucket).get("Uploads", [])
     if not found:
         return {}
@@ -175,14 +175,14 @@ def _parts(stack: Stack) -> dict[int, Any]:
 
 @pytest.fixture
 def own_stack() -> Iterator[Stack]:
-    """A stack in which nobody else uploads."""
+    """Yield a stack without other uploads."""
     need("curl")
     with local_stack("--empty") as running:
         yield running
 
 
 def _interrupt_and_resume(stack: Stack, home: Path, root: Path, enough: int) -> tuple[int, int]:
-    """Kill the script when `enough` parts have arrived, then run it again; bytes that it sent then, parts before."""
+    """Kill the script after `enough` parts, then run it again; return bytes sent then, and parts before."""
     metadata = home / "lxd.tar.xz"
     metadata.write_bytes(images.metadata_tarball(serial=root.name))
     to = ("--to", "script/killed/amd64/default", "--json", "--wait", "280", "--jobs", "2")
@@ -193,7 +193,7 @@ def _interrupt_and_resume(stack: Stack, home: Path, root: Path, enough: int) -> 
     finally:
         os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
-    time.sleep(2)  # what the kernel had taken already may still arrive
+    time.sleep(2)  # bytes already in the kernel may still arrive
     before = _parts(stack)
     said = json.loads(upload(stack, home, *to, metadata, root).stdout)
     assert said["status"] == "listed", said

@@ -1,4 +1,4 @@
-"""Private remotes and channels with the real clients and daemons: who sees what, and what is seen on the way."""
+"""Private remotes and channels with the real clients and daemons: who sees what, and what the network shows."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("lxd")]
 
 LABEL = "host1"
 HOURS = itertools.count()
-"""Of the versions that are added, so that each is newer than those before."""
+"""Numbers the added versions, so that each is newer than those before."""
 FORMS: Mapping[str, Callable[[str, str], str]] = {
     "login": lambda host, secret: f"https://{LABEL}:{secret}@{host}",
     "path": lambda host, secret: f"https://{host}/{secret}",
 }
-"""How a token is part of a remote's address."""
+"""The ways to put a token into a remote's address."""
 
 
 @dataclass
 class Private:
-    """A stack with one image of a private stream, one of a public one, and a view of each; `http` is before it."""
+    """A stack with an image of a private and of a public stream, and a view of each; `http` is in front of it."""
 
     stack: Stack
     store: KeyValueStore
@@ -51,7 +51,7 @@ class Private:
         return FORMS[form](self.http.address, secret)
 
     def put_view(self, name: str, streams: Mapping[str, str]) -> None:
-        """Write the documents of a view that holds these streams (name → document), each file with its mac."""
+        """Write the documents of a view with these streams (name → document), each file with its MAC."""
         index = json.loads(self.stack.get("streams/v1/index.json")[1])
         kept = {name: entry for name, entry in index["index"].items() if name in streams}
         for stream, document in streams.items():
@@ -59,7 +59,7 @@ class Private:
         self._put(f"views/{name}/streams/v1/index.json", index | {"index": kept})
 
     def put_products(self, name: str, stream: str, document: str) -> None:
-        """Write a products document of a view, each file with its mac."""
+        """Write a products document of a view, each file with its MAC."""
         products = json.loads(document)
         for product in products["products"].values():
             for version in product["versions"].values():
@@ -68,7 +68,7 @@ class Private:
         self._put(f"views/{name}/streams/v1/{stream}.json", products)
 
     def add_version(self, version: str, files: Mapping[str, Path]) -> None:
-        """Upload one more version of the private image, and show it in its view."""
+        """Upload one more version of the private image, and list it in its view."""
         key = "streams/v1/images-staging.json"
 
         def document() -> str:
@@ -82,7 +82,7 @@ class Private:
 
     @contextmanager
     def added_versions_end(self) -> Iterator[None]:
-        """Let the private view show on leaving what it shows on entering: other tests know that image only."""
+        """Restore the contents of the private view on leaving: other tests know only that image."""
         key = "views/staging/streams/v1/images-staging.json"
         before = self.stack.s3().get_object(Bucket=self.stack.bucket, Key=key)["Body"].read()
         try:
@@ -144,7 +144,7 @@ def _store(stack: Stack) -> KeyValueStore:
 
 @pytest.fixture
 def revoked(server: Private) -> Iterator[Callable[[], None]]:
-    """Revoke the token when called; it is valid again afterwards."""
+    """Yield a function that revokes the token; it is valid again afterwards."""
     entry = f"token:{hashlib.sha256(STAGING.encode()).hexdigest()}"
     yield lambda: server.store.change({}, [entry])
     server.store.change({entry: edge_views.entries()[entry]}, [])
@@ -152,14 +152,14 @@ def revoked(server: Private) -> Iterator[Callable[[], None]]:
 
 @pytest.fixture(params=["lxc", "incus"])
 def listing(request: pytest.FixtureRequest, server: Private, tmp_path: Path) -> Client:
-    """LXD's client, then Incus's, without a daemon."""
+    """Return LXD's client, then Incus's, without a daemon."""
     need(request.param)
     return client(request.param, tmp_path, str(server.http.ca_file))
 
 
 @pytest.fixture(scope="module", params=["lxc", "incus"])
 def host(request: pytest.FixtureRequest, server: Private) -> Iterator[Client]:
-    """A real LXD, then a real Incus."""
+    """Yield a real LXD, then a real Incus."""
     need(daemon_of(request.param), request.param, root=True)
     with running_daemon(request.param, str(server.http.ca_file), https_proxy=f"http://{server.http.address}") as talk:
         yield talk
@@ -199,7 +199,7 @@ def test_a_revoked_token_opens_no_catalog_and_no_file_by_a_known_path(
     listing("image", "export", f"here:{server.private}", tmp_path / "before")
     revoked()
     listing.fails("image", "export", f"here:{server.private}", tmp_path / "x")
-    # Incus keeps for an hour what it listed: another user of the same host has nothing to show.
+    # Incus caches a list for an hour; another user of the same host has none.
     (tmp_path / "another").mkdir()
     another = client(listing.program, tmp_path / "another", str(server.http.ca_file))
     another.add_remote(server.remote(form))
@@ -216,7 +216,7 @@ def test_a_revoked_token_opens_no_catalog_and_no_file_by_a_known_path(
 def test_a_daemon_sends_a_token_in_clear_once_for_each_file_unless_http_is_unreachable(
     server: Private, host: Client, form: str, refuses: bool
 ) -> None:
-    """What infra/README.md says of it, as measured with LXD 5.0.2 and Incus 6.0.4."""
+    """infra/README.md describes it, as measured with LXD 5.0.2 and Incus 6.0.4."""
     server.http.refuses = refuses
     host("remote", "add", "private", server.remote(form), "--protocol", "simplestreams")
     try:
@@ -237,7 +237,7 @@ def test_a_daemon_sends_a_token_in_clear_once_for_each_file_unless_http_is_unrea
 
 
 def remedy(program: str) -> str:
-    """Return the value of core.proxy_http that the page says for hosts of this kind."""
+    """Return the page's value of core.proxy_http for hosts of this kind."""
     (line,) = (line for line in documented.script("private remotes") if line.startswith(f"{program} config"))
     words = shlex.split(line)
     assert words[1:4] == ["config", "set", "core.proxy_http"]
@@ -245,7 +245,7 @@ def remedy(program: str) -> str:
 
 
 def test_a_container_is_launched_and_its_image_keeps_the_address_with_the_token(server: Private, host: Client) -> None:
-    """So a host that gets a new token also has to be told it for the images that it holds, to be updated."""
+    """So on a host with a new token, the images that it has need the new address to be updated."""
     for form, name in (("login", "c1"), ("path", "c2")):
         host("remote", "add", "private", server.remote(form), "--protocol", "simplestreams")
         try:
@@ -259,7 +259,7 @@ def test_a_container_is_launched_and_its_image_keeps_the_address_with_the_token(
 
 
 def forget_listings(host: Client) -> None:
-    """Let the daemon ask again, as it does an hour later."""
+    """Make the daemon forget its cached lists, as after an hour."""
     for file in (host.home / "cache").rglob("*"):
         if file.is_file():
             file.unlink()
@@ -282,7 +282,7 @@ def moving(address: str) -> list[list[str]]:
 def test_a_host_moved_to_another_token_keeps_updating_its_images(
     server: Private, host: Client, revoked: Callable[[], None], workshop: Workshop
 ) -> None:
-    """What infra/README.md says of it: an image keeps the address that it was copied from, with its token."""
+    """infra/README.md describes it: an image keeps the address that it was copied from, with its token."""
     other = token("t")
     entry = json.dumps({"label": "host1-new", "view": "staging", "until": 0})
     before, after = server.remote("login"), server.remote("login", other)

@@ -1,6 +1,6 @@
-"""Coverage-guided fuzzing of everything that reads bytes from strangers."""
+"""Coverage-guided fuzzing of everything that reads untrusted bytes."""
 
 from typing import Final
 
 INSTRUMENTED: Final = ("imageserver", "yaml", "tarfile", "json")
-"""Packages and modules whose branches guide the fuzzer. It runs all others blindly."""
+"""Packages and modules whose branches guide the fuzzer. All others run without guidance."""

@@ -1,6 +1,6 @@
 """Coverage-guided fuzzing: `.venv/bin/python -m tests.fuzz TARGET SECONDS` (dependency group `fuzz`).
 
-Prints libFuzzer's statistics; a crash leaves its input in `crash-…` and ends with an error.
+Prints libFuzzer's statistics. A crash leaves its input in `crash-…` and exits with an error.
 """
 
 import sys

@@ -1,6 +1,6 @@
-"""What the fuzzer calls: everything that reads bytes from strangers, with what must hold whatever they are.
+"""The fuzzer's targets: everything that reads untrusted bytes, with invariants for any bytes.
 
-A target raises only when the code under test breaks its word. `SEEDS` are where mutation starts.
+A target raises only if the code under test breaks an invariant. Mutation starts from `SEEDS`.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ LIMITS = archive.Limits(unpacked_bytes=4 << 20, members=1000)
 
 
 def key(data: bytes) -> None:
-    """A key is refused, or means exactly itself and is safe wherever it is put."""
+    """Check that a key is refused, or is parsed into itself and safe everywhere."""
     text = data.decode("utf-8", "surrogateescape")
     with suppress(InvalidUpload):
         parsed = keys.parse_key(text)
@@ -49,29 +49,29 @@ def key(data: bytes) -> None:
 
 
 def metadata_json(data: bytes) -> None:
-    """Never raises; what it takes can be published, and is read back the same."""
+    """Check that parsing never raises, and that accepted overrides can be published and are read back the same."""
     _publishable(overrides.parse_metadata_json(data).overrides)
 
 
 def image_yaml(data: bytes) -> None:
-    """Never raises; what it takes can be published."""
+    """Check that parsing never raises, and that accepted overrides can be published."""
     _publishable(overrides.parse_image_yaml(data, PRODUCT).overrides)
 
 
 def metadata_yaml(data: bytes) -> None:
-    """Accepted or refused with a reason."""
+    """Check that it is accepted, or refused with a reason."""
     with suppress(InvalidUpload):
         assert all(isinstance(note, str) for note in image_metadata.check_metadata_yaml(data, "amd64"))
 
 
 def checksums(data: bytes) -> None:
-    """Never raises; digests are digests."""
+    """Check that parsing never raises, and that digests are valid."""
     sums = parse_checksums(data, "SHA256SUMS")
     assert all(len(digest) == 64 and digest == digest.lower() for digest in sums.digests.values())
 
 
 def record(data: bytes) -> None:
-    """A record is damaged, or can be assessed, folded and written back."""
+    """Check that a record is damaged, or can be assessed, folded and written back."""
     with suppress(CatalogDamaged):
         found = records.decode(data, RECORD_KEY)
         assessed = new_record(found.id, found.files, found.withdrawn)
@@ -82,7 +82,7 @@ def record(data: bytes) -> None:
 
 
 def document(data: bytes) -> None:
-    """A served document is damaged, or a product can be folded into it."""
+    """Check that a served document is damaged, or a product can be folded into it."""
     with suppress(CatalogDamaged):
         products = documents.decode_products(data, "images")
         for product in products.products.values():
@@ -95,7 +95,7 @@ def document(data: bytes) -> None:
 
 
 def tarball(data: bytes) -> None:
-    """A tarball is unreadable for a reason, or holds the member. The first byte chooses what compresses the rest."""
+    """Check that a tarball is refused with a reason, or holds the member. The first byte chooses its compression."""
     if not data:
         return
     body = data[1:]
@@ -108,13 +108,13 @@ def tarball(data: bytes) -> None:
 
 
 def compressed(data: bytes) -> None:
-    """The same for bytes as they are: damaged compression."""
+    """Check the same for raw bytes: damaged compression."""
     with suppress(unpacking.UnreadableArchive, archive.WholeImage):
         archive.read_image(iter((data,)), LIMITS, whole=True)
 
 
 def squashfs_root(data: bytes) -> None:
-    """A superblock, then anything: refused with a reason, or hashed as it is; however it is cut into chunks."""
+    """Check a superblock followed by anything: refused with a reason, or hashed unchanged, for any chunk sizes."""
     facts = records.FileFacts(etag="e", size_bytes=len(data), modified="2026-11-23T10:00:00+00:00")
     whole, cut = (
         examine.read_root(facts, iter(chunks), file_kinds.SQUASHFS, {}) for chunks in ((data,), (data[:70], data[70:]))
@@ -124,9 +124,9 @@ def squashfs_root(data: bytes) -> None:
 
 
 def root_tar(data: bytes) -> None:
-    """Refused as cut short or damaged, or passed on as it is; the same however it is cut into chunks.
+    """Check that a root is refused as truncated or damaged, or passed on unchanged, the same for any chunk sizes.
 
-    Of zstd with two faults the blocks tell one and the unpacked data the other: which is first depends on the chunks.
+    If zstd has two faults, one in its blocks and one in the data, which is found first depends on the chunk sizes.
     """
     is_told = not unpacking.compression(data)
     check = partial(ending.checked, head=data[:512], size_bytes=len(data))
@@ -158,13 +158,13 @@ def _same_in_any_chunks(
 
 
 def message(data: bytes) -> None:
-    """A message is unreadable, or names keys."""
+    """Check that a message is unreadable, or names keys."""
     with suppress(events.UnreadableEvent):
         assert all(isinstance(key, str) for key in events.keys(data.decode("utf-8", "replace")))
 
 
 def request(data: bytes) -> None:
-    """The first line is a URI, the others are headers: whatever the edge's function serves, the request may have."""
+    """Check that the edge's function serves only what a request may get. The first line is a URI, the rest headers."""
     uri, *logins = data.decode("latin-1").split("\n")
     found = edge_views.shared().ask(uri, *logins)
     assert found.status in (0, 302, 401, 404)
@@ -225,7 +225,7 @@ def _packed(how: str) -> bytes:
 
 
 def _disks() -> list[bytes]:
-    """A disk with each kind of table and entry: plain, compressed and extended clusters, a snapshot, bitmaps."""
+    """Return disks with each kind of table and entry: plain, compressed and extended clusters, a snapshot, bitmaps."""
     size = images.QCOW2_CLUSTER
     l1 = struct.pack(">Q", 1 << 63 | 4 * size).ljust(size, b"\0")
     l2 = struct.pack(">QQQ", 1 << 63 | 5 * size, 1 << 62 | 6 * size + 7, 1).ljust(size, b"\0")

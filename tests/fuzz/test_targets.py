@@ -1,4 +1,4 @@
-"""The fuzzer's targets on mutated seeds, without the fuzzer: a target that rots fails here."""
+"""The fuzzer's targets on mutated seeds, without the fuzzer, so that a broken target fails here."""
 
 import random
 from importlib.util import find_spec

@@ -1,4 +1,4 @@
-"""Files that somebody hostile, or a broken builder, could upload: (name in the version's folder, bytes, what is said).
+"""Files that an attacker or a broken builder could upload: (name in the version's folder, bytes, what is said).
 
 What is said is a part of the sentence in the record. Bombs are made of equal compressed parts, which decompress one
 after the other, so that making one is cheap.
@@ -27,7 +27,7 @@ ZEROS = bytes(16 * MIB)
 
 @dataclass(frozen=True)
 class Hostile:
-    """One file; `make` is called in the process that measures, `says` is part of what the record says of it."""
+    """One file. `make` is called in the measuring process. `says` is part of the reason in the record."""
 
     file: str
     make: Callable[[], bytes]
@@ -39,14 +39,14 @@ def special_member(info: tarfile.TarInfo) -> bytes:
 
 
 def header_only(size: int) -> bytes:
-    """A metadata.yaml whose header promises more than there is."""
+    """Return a metadata.yaml whose header declares more than there is."""
     info = tarfile.TarInfo("metadata.yaml")
     info.size = size
     return info.tobuf(tarfile.GNU_FORMAT) + b"architecture: x86_64\n".ljust(512, b"\0")
 
 
 def bomb(compression: str, mib: int, behind: bytes = b"", name: str = "pad") -> bytes:
-    """A tarball of a few KiB per 16 MiB that it unpacks to, and what is `behind` them."""
+    """Return a tarball of a few KiB for each 16 MiB that it unpacks to, followed by `behind`."""
     info = tarfile.TarInfo(name)
     info.size = mib * MIB
     head = info.tobuf(tarfile.GNU_FORMAT)
@@ -60,7 +60,7 @@ def bomb(compression: str, mib: int, behind: bytes = b"", name: str = "pad") -> 
 
 
 def lzma_bomb(mib: int) -> bytes:
-    """The same in lzma, which has one stream and packs all of it."""
+    """Return the same in lzma, which has one stream for all of it."""
     info = tarfile.TarInfo("pad")
     info.size = mib * MIB
     packer = lzma.LZMACompressor(lzma.FORMAT_ALONE, preset=0)
@@ -69,7 +69,7 @@ def lzma_bomb(mib: int) -> bytes:
 
 
 def unified_bomb(compression: str) -> bytes:
-    """A unified tarball may hold its metadata.yaml behind the whole root: here behind a GiB, and it is wrong."""
+    """Return a unified tarball with its metadata.yaml after the root, which is allowed: here after a GiB, and wrong."""
     return bomb(compression, 1024, tar(("metadata.yaml", images.metadata_yaml("arm64"))), "rootfs/pad")
 
 
@@ -79,17 +79,17 @@ def many_members(count: int) -> bytes:
 
 
 def cut_bomb(compression: str) -> bytes:
-    """A root that unpacks to 4 GiB and lacks its last ten bytes."""
+    """Return a root that unpacks to 4 GiB and lacks its last ten bytes."""
     return bomb(compression, 4096)[:-10]
 
 
 def tar_of_members(count: int) -> bytes:
-    """A plain tar of empty members without an end."""
+    """Return a plain tar of empty members without an end."""
     return tarfile.TarInfo("f").tobuf(tarfile.GNU_FORMAT) * count
 
 
 def extended_header(size: int) -> bytes:
-    """A pax header of absurd length, which tarfile would read at once."""
+    """Return a pax header of absurd length, which tarfile would read at once."""
     info = tarfile.TarInfo("pax")
     info.type, info.size = tarfile.XHDTYPE, size
     return images.compress(info.tobuf(tarfile.GNU_FORMAT) + bytes(4096), "gz")
@@ -122,12 +122,12 @@ def noise(size: int) -> bytes:
 
 
 def qcow2(tables: bytes, **header: int) -> bytes:
-    """A disk of version 3 with `tables` where its L1 table begins."""
+    """Return a disk of version 3 with `tables` where its L1 table begins."""
     return images.qcow2_header(version=3, **header) + bytes(2 * images.QCOW2_CLUSTER) + tables
 
 
 def qcow2_of_tables(mib: int) -> bytes:
-    """A disk that is nothing but L1 and L2 tables, and each of these names the last cluster of the file."""
+    """Return a disk of only L1 and L2 tables, all of which name the last cluster of the file."""
     entries = mib * MIB // images.QCOW2_CLUSTER
     l1_bytes = entries * 8
     first = 3 * images.QCOW2_CLUSTER + l1_bytes
@@ -138,7 +138,7 @@ def qcow2_of_tables(mib: int) -> bytes:
 
 
 def xz_with_index(records: bytes) -> bytes:
-    """An xz stream of one tarball whose index is exchanged for one with these records, checksums right."""
+    """Return an xz stream of a tarball with its index replaced by one with these records and correct checksums."""
     body = b"\0" + records
     body += bytes(-len(body) % 4)
     index = body + zlib.crc32(body).to_bytes(4, "little")
@@ -147,12 +147,12 @@ def xz_with_index(records: bytes) -> bytes:
 
 
 def zstd_of_empty_blocks(count: int) -> bytes:
-    """A frame of blocks without content, three bytes each, and no end."""
+    """Return a frame of empty blocks of three bytes each, without an end."""
     return b"\x28\xb5\x2f\xfd" + b"\x00\x58" + bytes(3 * count) + b"\x01"
 
 
 def pax_of_shortest_records(mib: int) -> bytes:
-    """Members with a pax header of nearly a MiB each, all of records of five bytes."""
+    """Return members with a pax header of nearly a MiB each, made of five-byte records."""
     body = b"5 a=\n" * 170_000
     info = tarfile.TarInfo("pax")
     info.type, info.size = tarfile.XHDTYPE, len(body)
@@ -161,12 +161,12 @@ def pax_of_shortest_records(mib: int) -> bytes:
 
 
 def many_sparse_members(mib: int) -> bytes:
-    """Members of the older GNU sparse format, each with a map of half a MiB."""
+    """Return members of the older GNU sparse format, each with a map of half a MiB."""
     return (images.sparse_map(1000)[:-8] + bytes(8)) * (mib * 2)
 
 
 def pax_record(key: str, value: bytes) -> bytes:
-    """A record of a pax header: its own length, key and value."""
+    """Return a record of a pax header: its own length, key and value."""
     rest = b" %s=%s\n" % (key.encode(), value)
     length = len(rest) + 1
     while len(rest) + len(str(length)) != length:
@@ -175,7 +175,7 @@ def pax_record(key: str, value: bytes) -> bytes:
 
 
 def sparse_in_pax(version: str, members: int) -> bytes:
-    """Sparse members of GNU tar whose maps of nearly a MiB lie in pax headers, as versions 0.0 and 0.1 have it."""
+    """Return sparse members of GNU tar with maps of nearly a MiB in pax headers, as in versions 0.0 and 0.1."""
     places = range(15_000 if version == "0.0" else 80_000)
     if version == "0.0":
         pairs = (pax_record("GNU.sparse.offset", b"%d" % n) + pax_record("GNU.sparse.numbytes", b"1") for n in places)
@@ -190,7 +190,7 @@ def sparse_in_pax(version: str, members: int) -> bytes:
 
 
 def packed(make: Callable[[], bytes], times: int, compression: str) -> bytes:
-    """What is made, so many times in a row. bz2 takes seconds for what repeats itself, so it packs it once."""
+    """Return packed content repeated this many times. bz2 is slow on repeated content, so it is packed once."""
     return bz2.compress(make()) * times if compression == "bz2" else images.compress(make() * times, compression)
 
 
@@ -209,20 +209,20 @@ _KINDS: Iterable[tuple[str, tarfile.TarInfo]] = (
 
 
 def empty_streams(compression: str, count: int) -> bytes:
-    """A metadata tarball with so many compressed streams of nothing behind it."""
+    """Return a metadata tarball followed by this many empty compressed streams."""
     body = images.metadata_tarball(compression="plain" if compression == "bz2" else compression)
     body = bz2.compress(body) if compression == "bz2" else body
     nothing = {
         "gz": gzip.compress(b"", mtime=0),
         "bz2": bz2.compress(b""),
         "xz": lzma.compress(b""),
-        "zst": struct.pack("<II", 0x184D2A50, 0),  # a skippable frame, which holds nothing
+        "zst": struct.pack("<II", 0x184D2A50, 0),  # an empty skippable frame
     }[compression]
     return body + nothing * count
 
 
 def names_of_folders(folders: int, members: int, kind: bytes = b"L") -> bytes:
-    """Members with a name, or a link, of so many folders: each is taken apart, and none can be unpacked."""
+    """Return members with a name or link of this many folders: each must be parsed, and none can be unpacked."""
     name = b"/".join([b"a"] * folders) + b"\0"
     info = tarfile.TarInfo("././@LongLink")
     info.size, info.type = len(name), kind
@@ -415,4 +415,4 @@ CASES: dict[str, Hostile] = {
         "lxd_combined.tar.gz", lambda: images.compress(tar(("rootfs/x", b"y")), "gz"), "holds no metadata.yaml"
     ),
 }
-"""Name -> file. A root that has the magic of its format and noise behind it is taken: see test_hostile.py."""
+"""Name -> file. A root with the magic of its format followed by noise is accepted: see test_hostile.py."""

@@ -1,4 +1,4 @@
-"""Ingest one hostile file in a process of its own: `python -m tests.hostile.measure NAME`; prints JSON.
+"""Ingest one hostile file in its own process: `python -m tests.hostile.measure NAME`; prints JSON.
 
 The process may use MEMORY_BYTES of address space and CPU_SECONDS: the kernel stops it beyond them.
 """
@@ -14,18 +14,18 @@ from imageserver.versions import records
 from tests.hostile.files import CASES
 from tests.support.memory_store import System
 
-MEMORY_BYTES = 1769 << 20  # of digest, as the template has it
+MEMORY_BYTES = 1769 << 20  # of digest, as in the template
 CPU_SECONDS = 60
 PATH = "images/ubuntu/noble/amd64/default/20261123_10:00"
 
 
 def status_kib(name: str) -> int:
-    """VmRSS, VmHWM (the most there was) and their like. Not ru_maxrss: that starts from the parent's."""
+    """Return a value such as VmRSS or VmHWM (the peak). Not ru_maxrss, which starts from that of the parent."""
     return int(Path("/proc/self/status").read_text().split(f"{name}:")[1].split()[0])
 
 
 def start_peak() -> int:
-    """Let VmHWM begin anew; what is held now, the hostile file included, in KiB."""
+    """Reset VmHWM; return the memory in use now, including the hostile file, in KiB."""
     Path("/proc/self/clear_refs").write_text("5")
     return status_kib("VmRSS")
 

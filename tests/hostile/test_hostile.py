@@ -31,19 +31,19 @@ def test_a_hostile_file_is_refused_with_its_reason_in_bounded_time_and_memory(
     assert found["no_fault_said"] == []
     assert all(sentence.isprintable() for sentence in found["sentences"])
     assert found["record_bytes"] < 20_000
-    # The kernel counts pages in batches for each thread, so a file may seem to take less than nothing.
+    # The kernel counts pages in batches for each thread, so the difference may be negative.
     assert -1 < found["peak_mib"] < 64
     assert found["process_mib"] > 10, "nothing was measured"
     assert found["seconds"] < 30
-    # What is refused takes nothing else of its version away: the good root needs a good metadata file, and
-    # a list of digests, where there is one, that covers it.
+    # A refused file does not affect the rest of its version: the good root needs a good metadata file, and
+    # a list of digests, if there is one, that covers it.
     assert found["state"] == ("invalid" if CASES[name].file in ("lxd.tar.xz", "SHA256SUMS") else "complete")
     whole = f"{found['process_mib']} MiB the whole process"
     record_property("used", f"{found['seconds']} s, {found['peak_mib']} MiB for {found['file_bytes']:,} bytes, {whole}")
 
 
 def test_a_disk_with_valid_tables_and_noise_behind_them_is_accepted() -> None:
-    """The content of a disk is not read. Clients check its digest, which is right."""
+    """The content of a disk is not read. Clients check its digest, which is correct."""
     system = System()
     disk = images.qcow2("noise", 5000)
     system.upload(PATH, {"lxd.tar.xz": images.metadata_tarball(), "disk.qcow2": disk})

@@ -1,4 +1,4 @@
-"""Counts of access logs against a second reading of the same requests, and any bytes at all."""
+"""Counts of access logs, compared with a second implementation; and counts of arbitrary bytes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from imageserver.access_logs.statistics import Statistics
 from tests.support.edge_logs import ADDRESS, CHOSEN, LEGACY, PRODUCT, header, line
 
 FILES = {"rootfs.squashfs": 1, "lxd.tar.xz": 0, "rootfs.20261101.vcdiff": 1, "lxd_combined.tar.gz": 1, "image.yaml": 0}
-"""Names, each with whether a whole one is a download."""
+"""Names of files, and whether a complete one is a download."""
 requests = st.fixed_dictionaries({
     "version": st.sampled_from(["20261102", "20261103_1000", "20261104_10:00"]),
     "file": st.sampled_from(sorted(FILES)),

@@ -1,4 +1,4 @@
-"""Versions of all forms at once, sound and bad, through ingest and publish: what clients are served is always usable.
+"""Versions of all forms at once, sound and bad, through ingest and publish: whatever clients get is usable.
 
 The reader (`listing_faults`) knows nothing of the code under test. It reads each catalog as the generations of LXD and
 Incus do, and then the files that it names.
@@ -51,7 +51,7 @@ def vcdiff(made_bytes: int, base_bytes: int = 700) -> bytes:
 
 @cache
 def bodies(arch: str) -> dict[str, tuple[bytes, ...]]:
-    """File name -> what may be uploaded under it: first what is sound, then what is not."""
+    """Return file name -> possible uploads under it: first sound ones, then bad ones."""
     yaml = images.metadata_yaml(arch)
     other = "arm64" if arch != "arm64" else "amd64"
     root, tar = images.squashfs("a", 700), images.tarball({"bin/x": b"x", "etc/y": b"y"})
@@ -110,7 +110,7 @@ WHOLE = (
     ("lxd.tar.xz", "rootfs.squashfs", "disk.qcow2", "disk1.img"), ("u.tar.gz",), ("lxd_combined.tar.gz",),
     ("lxd.tar.xz", "incus.tar.xz", "root.tar.lzma", "uefi1.img"),
 )  # fmt: skip
-"""Files that make a version together."""
+"""Files that form a version together."""
 FILES = st.sampled_from(sorted(bodies("amd64")))
 ROOTS = st.sampled_from(["rootfs.squashfs", "disk.qcow2"])
 CHOICES = st.integers(0, 7)
@@ -118,7 +118,7 @@ CHOICES = st.integers(0, 7)
 
 @st.composite
 def histories(draw: st.DrawFn) -> list[Step]:
-    """Steps in a few versions of a few products, so that they meet."""
+    """Draw steps in a few versions of a few products, so that they interact."""
     products = draw(st.lists(st.sampled_from(PRODUCTS), min_size=1, max_size=3, unique=True))
     versions = draw(st.lists(st.sampled_from(VERSIONS), min_size=1, max_size=3, unique=True))
     paths = st.builds("images/{}/{}".format, st.sampled_from(products), st.sampled_from(versions))
@@ -159,7 +159,7 @@ def act(system: System, step: Step) -> None:
 
 
 def found_in(system: System) -> list[str]:
-    """Every fault of what is served, for each of the clients that the server is for."""
+    """Return every fault of the served documents, for each of the server's clients."""
     served = system.streams()
     if "streams/v1/index.json" not in served:
         return []
@@ -170,7 +170,7 @@ def found_in(system: System) -> list[str]:
 
 
 def told(system: System) -> list[VersionStatus]:
-    """Return what the API says of every version."""
+    """Return the API's status of every version."""
     cache = DocumentCache(system.store)
     return [found for version in system.versions() if (found := status.look(system.store, cache, version))]
 
@@ -197,7 +197,7 @@ def test_every_client_can_use_every_listed_image(steps: list[Step], clients: tup
 @settings(max_examples=60, deadline=None)
 @given(histories())
 def test_the_order_of_arrival_does_not_change_what_is_served(steps: list[Step]) -> None:
-    """The first upload of an image keeps it, so both bring the same files at the same times."""
+    """The first uploader keeps an image, so both servers get the same files at the same times."""
     systems = [System(), System()]
     for system in systems:
         for step in steps:

@@ -1,4 +1,4 @@
-"""What holds for any input: order and repetition of events, size of chunks, keys."""
+"""Invariants for any input: order and repetition of events, size of chunks, keys."""
 
 import hashlib
 import itertools
@@ -21,7 +21,7 @@ SEEDS = ("1", "2", "3")
 
 @st.composite
 def histories(draw: st.DrawFn) -> list[tuple[str, str, str]]:
-    """Uploads and deletions: (path of a version, what to do, seed). Few seeds, so fingerprints collide."""
+    """Draw uploads and deletions: (path of a version, action, seed). There are few seeds, so fingerprints collide."""
     paths = st.builds("{}/{}".format, st.sampled_from(PRODUCTS), st.sampled_from(VERSIONS))
     doing = st.sampled_from(["image", "disk", "metadata", "no root", "delete", "aliases"])
     return draw(st.lists(st.tuples(paths, doing, st.sampled_from(SEEDS)), max_size=14))
@@ -47,7 +47,7 @@ def act(system: System, path: str, doing: str, seed: str) -> None:
 def test_any_order_and_repetition_of_events_ends_in_the_bytes_of_a_rebuild(
     history: list[tuple[str, str, str]], data: st.DataObject
 ) -> None:
-    """Products are folded one by one as events happen to come, and all at once from nothing."""
+    """Products are folded one by one in the order of events, and all at once from nothing."""
     system = System()
     for path, doing, seed in history:
         act(system, path, doing, seed)
@@ -70,7 +70,7 @@ def test_any_order_and_repetition_of_events_ends_in_the_bytes_of_a_rebuild(
 
 
 def _telling(streams: dict[str, bytes]) -> dict[str, bytes]:
-    """Return the documents that say something: a rebuild makes no empty document, and no feed without an entry."""
+    """Return the documents with content: a rebuild makes no empty document and no feed without an entry."""
     empty = (b'"products":{}', b'"index":{}', b"<updated>1970-01-01T00:00:00Z</updated>")
     return {key: body for key, body in streams.items() if not any(nothing in body for nothing in empty)}
 

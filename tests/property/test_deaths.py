@@ -1,7 +1,7 @@
-"""A version that kills each worker that reads it, and workers that die by chance, do not delay the others for long.
+"""Versions that kill their worker, and random deaths of workers, do not delay other versions for long.
 
-The deployed handler of digest runs over a queue, a bucket and a clock of the test. A death is an exception that no
-handler catches, after which its process reaches nothing any more: no lease is given back, no message rests.
+The deployed handler of digest runs with a test's queue, bucket and clock. A death is an exception that no
+handler catches. After it the process has no effect: no lease is released and no message hidden.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from tests.support.sqs import QUEUE_URL, MemoryQueue
 
 BATCH: Final = 10
 SOON_S: Final = 300
-"""So long after its last file arrived each version is recorded, however often others kill their worker."""
+"""The time after its last file within which each version is recorded, however often others kill their worker."""
 DEAD_AFTER_S: Final = 6 * 3600
 
 
@@ -34,7 +34,7 @@ class Killed(BaseException):
 
 
 class World:
-    """One digest function with one run at a time: deaths meet their neighbours as often as can be."""
+    """One digest function with one run at a time, so that deaths affect other versions as often as possible."""
 
     def __init__(self, app: ModuleType, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
         self.rng = random.Random(seed)
@@ -54,7 +54,7 @@ class World:
 
     def upload(self, path: str, *, deadly: bool) -> None:
         files = images.split_image(seed=path)
-        if self.rng.random() < 0.5:  # only what is small: nobody needs a lease to read it
+        if self.rng.random() < 0.5:  # only small files: reading them needs no lease
             del files["rootfs.squashfs"]
         self.system.upload(path, files)
         if deadly:
@@ -63,7 +63,7 @@ class World:
             self.queue.send(*[s3_event(f"{path}/{file}")] * self.rng.choice((1, 1, 2)))
 
     def run(self) -> None:
-        """One run over a batch of what is visible, after some time."""
+        """Let some time pass, then run a batch of visible messages."""
         self.queue.clock += self.rng.choice((1, 2, 10, 40))
         self.system.store.clock = max(self.system.store.clock, START + timedelta(seconds=self.queue.clock))
         visible = self.queue.visible()

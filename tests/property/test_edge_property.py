@@ -1,4 +1,4 @@
-"""The edge keeps what it once served for a year: what it may hold never differs from what the catalog lists."""
+"""The edge caches what it served for a year. Its content never differs from the catalog."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ STEPS = 200
 
 
 def no_pause(_: float) -> None:
-    """Nobody else is there."""
+    """Do not wait."""
 
 
 @dataclass
 class Story:
-    """Publishers and operators act, clients read whatever lies below images* through an edge that keeps it for ever.
+    """Publishers and operators act; clients read anything below images* through an edge that caches it forever.
 
-    It refuses a share of the invalidations, `refuses`, and says so.
+    The edge fails the share `refuses` of the invalidations.
     """
 
     rng: random.Random
@@ -80,7 +80,7 @@ class Story:
             assert run.ended
 
     def content(self, file: str) -> bytes:
-        """A few only: bytes often come back that were there before, and that nobody has seen in between."""
+        """Return one of a few contents: earlier bytes often return, without having been read in between."""
         build = self.rng.choice("123")
         if self.rng.random() < 0.2:
             return f"nothing that clients know {build}".encode()
@@ -93,7 +93,7 @@ class Story:
         publish("images", [PRODUCT], replace(self.system.publish_services, invalidate=self.invalidate))
 
     def check(self) -> int:
-        """How many listed files the edge holds; each is the one that is listed."""
+        """Check that each cached file is the listed one; return how many there are."""
         held = 0
         for product in self.system.products_document().products.values():
             for version in documents.decode_versions(product).values():

@@ -1,4 +1,4 @@
-"""No spelling of a request gets what it has no right to, whatever the edge's function makes of it."""
+"""No spelling of a request gets anything without a right to it, however the edge's function reads it."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ PIECES = (
 
 @st.composite
 def uris(draw: st.DrawFn) -> str:
-    """Return pieces that mean something to the function, in any order, with some characters escaped or replaced."""
+    """Draw parts with a meaning for the function, in any order, with some characters escaped or replaced."""
     uri = "/" + draw(st.sampled_from(("/", "//", "%2f", ""))).join(draw(st.lists(st.sampled_from(PIECES), max_size=5)))
     letters = list(uri)
     for position in draw(st.lists(st.integers(0, len(letters) - 1), max_size=4)):

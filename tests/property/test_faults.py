@@ -1,14 +1,14 @@
-"""Whatever fails, nothing is lost and the catalog never says what is not so.
+"""Whatever fails, nothing is lost and the catalog is never wrong.
 
-What holds, and what cannot:
+What holds, and what cannot hold:
 
 - At every moment each file that the catalog names was, with that size and sha256, at that key.
-- It still is, unless a publisher has since overwritten or deleted it there himself. No server can prevent
-  that window: the bytes are gone before anybody is told. While it lasts, an event of that version or of its
-  product is queued, in flight, or was lost; so it ends when that is handled, or with the next reconcile.
-- Files that no publisher touched again are always there as named: nothing that this server does, or fails to
+- It still is, unless a publisher has since overwritten or deleted it. No server can prevent
+  that window: the bytes are gone before any event is sent. While it lasts, an event of that version or of its
+  product is queued, in flight or lost, so it ends when that is handled, or with the next reconcile.
+- Files that no publisher changed again always exist as listed: nothing that this server does, or fails to
   do, makes an entry wrong.
-- When nothing is owed the catalog is what the objects say, byte for byte. Without lost events that needs no
+- When no event is pending the catalog follows from the objects, byte for byte. Without lost events that needs no
   reconcile; with them, one.
 """
 
@@ -98,13 +98,13 @@ EACH_FAULT = dict.fromkeys({rate.name for rate in fields(Rates)} - {"event_dropp
     "quiet versions": 200,
     "quiet catalogs": 50,
 }
-"""What a run of the usual length has at least; half of what it had when this was written, or less."""
+"""The minimum counts of a run of the usual length: at most half of those when this was written."""
 BY_BODY = {content.body: content for contents in CONTENTS.values() for content in contents}
 
 
 @dataclass(frozen=True)
 class Workload:
-    """Where a story happens: how many of each there may be, and what publishers upload there."""
+    """The world of a story: the number of products and versions, and what publishers upload."""
 
     streams: tuple[int, ...] = (1, 2)
     products: tuple[int, ...] = (1, 2, 4)
@@ -116,14 +116,14 @@ class Workload:
 
 
 ANYWHERE = Workload()
-"""In a small world everybody meets everybody; in a large one products share fingerprints and aliases."""
+"""In a small world everything interacts; in a large one products share fingerprints and aliases."""
 NARROW = Workload((1,), (1,), (1, 2), ("metadata.json", "notes.txt"), 0.55, 0.0, operators=False)
-"""One product whose small files come and go all the time, so that records and catalogs come back to what they were."""
+"""One product whose small files come and go all the time, so that records and catalogs return to earlier states."""
 
 
 @dataclass
 class Watched(Run):
-    """A run of maintain whose plans go into the ledger: what it withdraws, and what it begins to delete."""
+    """A run of maintain whose withdrawals and deletions are noted in the ledger."""
 
     ledger: Ledger = field(kw_only=True)
 
@@ -141,9 +141,9 @@ class Watched(Run):
 
 
 def recognized(record: Mapping[str, Any]) -> dict[str, str]:
-    """What a version was published with, without files of which nobody can tell whether they are the same.
+    """Return the published digests of a version, without files that cannot be known to be the same.
 
-    A root that was uploaded again is not read before there is sound metadata, whatever its bytes are.
+    A root that was uploaded again is not read until there is sound metadata, whatever its bytes are.
     """
     unread = {file for file, facts in record["files"].items() if not facts.get("sha256") and not facts.get("refusal")}
     return {file: sha256 for file, sha256 in record["published"].items() if file not in unread}
@@ -168,7 +168,7 @@ class Story:
         self.world.on_open = self.check_off_first
         self.world.on_done = self.check_done
         self.steps = 0
-        self.due = False  # maintain is to follow a withdrawal at once, before anybody has published that
+        self.due = False  # maintain follows a withdrawal at once, before it is published
         self.parsed: dict[str, list[tuple[str, int, str]]] = {}
         if workload is NARROW:
             self.world.publish_left_s = 0
@@ -220,14 +220,14 @@ class Story:
         self.world.start(f"{who} {what}", function, run)
 
     def maintain_acts(self) -> None:
-        """Maintain keeps order, with faults."""
+        """Run maintain, with faults."""
         self.due = False
         what = "reconcile" if self.reconciles and self.rng.random() < 0.3 else "prune"
         watched = partial(Watched, ledger=self.ledger)
         self.start("maintain", "maintain", what, lambda call: call({"task": what}, Run=watched))
 
     def operator_acts(self) -> None:
-        """Somebody withdraws or restores a product, a version or a file, with faults; often the same one again."""
+        """Withdraw or restore a product, a version or a file, with faults; often the same one again."""
         withdraws = self.rng.random() < 0.6
         going = sorted(path for path, mark in self.ledger.marks.items() if mark.withdrawn)
         if self.ledger.deleting:  # the last moment to restore it
@@ -255,7 +255,7 @@ class Story:
         self.start("operator", "uploads", "withdraw" if withdraws else "restore", job)
 
     def reach(self, path: str, withdraws: bool) -> tuple[list[str], list[str]]:
-        """The versions and the files that a call is about; restoring a version restores its files."""
+        """Return the versions and files that a call affects. Restoring a version restores its files."""
         if path.count("/") == 6:
             return [], [path]
         versions = [path] if path.count("/") == 5 else [f"{path}/{version}" for version in self.versions]
@@ -263,7 +263,7 @@ class Story:
         return versions, files
 
     def somewhere(self) -> str:
-        """The path of a version of this story's world."""
+        """Return the path of a version of this story's world."""
         return f"{self.rng.choice(self.streams)}/{self.rng.choice(self.products)}/{self.rng.choice(self.versions)}"
 
     def publisher_acts(self) -> None:
@@ -289,7 +289,7 @@ class Story:
         self.world.put(f"{version}/{file}", content.body, parts=self.rng.choice((1, 1, 1, 2)))
 
     def note(self, key: str) -> None:
-        """Uploads and deletions of files that belong to versions go into the ledger."""
+        """Note uploads and deletions of files of versions in the ledger."""
         if key.count("/") != 6 or not key.startswith("images"):
             return
         if stored := self.world.objects.get(key):
@@ -300,7 +300,7 @@ class Story:
     # ── what must hold at every step ────────────────────────────────────────────────────────────────────────────
 
     def named(self) -> list[tuple[str, int, str]]:
-        """(path, size, sha256) of every item of every stream, as a client reads it."""
+        """Return (path, size, sha256) of every item of every stream, as a client reads it."""
         found: list[tuple[str, int, str]] = []
         for stream in STREAMS:
             document = self.world.objects.get(f"streams/v1/{stream}.json")
@@ -323,23 +323,23 @@ class Story:
         self.world.counted["checks"] += 1
 
     def check_deletion(self, key: str) -> None:
-        """Off the list first, deleted later: what this server deletes was withdrawn, and no catalog names it."""
+        """Check that a file is delisted before it is deleted: it was withdrawn, and no catalog names it."""
         if key.startswith("images"):
             self.world.counted["files deleted"] += 1
             assert key not in {path for path, _, _ in self.named()}, f"{key} is deleted while it is listed"
             assert self.ledger.may_go(key), f"{key} is deleted, and nobody had withdrawn it"
 
     def check_off_first(self, key: str, record: bytes | None) -> None:
-        """Off the list first, read later: nobody reads what a key holds now on a record that lists what it held."""
+        """Check that a file is delisted before it is read: no new bytes are read while the record lists old ones."""
         known = records.decode(record, f"versions/{key.rpartition('/')[0]}.json") if record else None
         facts = known.files.get(key.rpartition("/")[2]) if known and known.state == "complete" else None
         if facts and facts.sha256 and not key.endswith(DOCUMENTS):
             assert facts.etag == self.world.objects[key].etag, f"{key} is read while it is listed as it was before"
 
     def check_done(self, actor: Actor) -> None:
-        """When nothing is owed, a record is about what its folder holds, and the catalog is what the records say.
+        """Check that, with no event pending, a record matches its folder, and the catalog matches the records.
 
-        Not only in the end: what one handler leaves wrong the next may repair.
+        It runs all the time, since a later handler may repair an error of an earlier one.
         """
         for version in {version_of(key) for key in actor.keys if subject_of(True, key)}:
             if self.world.quiet(version):
@@ -353,7 +353,7 @@ class Story:
             self.check_rebuilt()
 
     def check_rebuilt(self) -> dict[str, bytes]:
-        """The documents are those that all records give at once; answers them."""
+        """Check that the documents are those that all records give at once; return them."""
         served = {key: o.body for key, o in self.world.objects.items() if key.startswith("streams/")}
         rebuilt = rebuild(self.world)
         for key in served.keys() | rebuilt.keys():
@@ -361,7 +361,7 @@ class Story:
         return served
 
     def check_readable(self) -> None:
-        """Both clients can read the documents at any moment, whatever the index says of them just then."""
+        """Check that both clients can read the documents at any moment, whatever the index says."""
         documents = {key: stored.body for key, stored in self.world.objects.items() if key.startswith("streams/")}
         entries = {
             stream: {"datatype": "image-downloads", "path": f"streams/v1/{stream}.json", "products": ["any"]}
@@ -374,11 +374,11 @@ class Story:
     # ── what must hold in the end ───────────────────────────────────────────────────────────────────────────────
 
     def reconcile(self) -> int:
-        """Reconcile; the number of things that were to be done."""
+        """Reconcile; return the number of tasks."""
         return int(self.world.run("maintain", {"task": "reconcile"})["reconcile"]["tasks_total"])
 
     def check_settled(self) -> None:
-        """Nothing is owed: the catalog is the model's and a rebuild's, byte for byte."""
+        """Check, with no event pending, that the catalog is that of the model and of a rebuild, byte for byte."""
         served = self.check_rebuilt()
         self.settle_marks()
         objects = {
@@ -407,9 +407,9 @@ class Story:
         self.check_truth()
 
     def arrival(self, key: str) -> str:
-        """When an object was there in full for the first time, which the record alone knows of some.
+        """Return when an object was first complete, which for some only the record knows.
 
-        Of one in parts it knows when a function first saw it, and of bytes that came again when they came first.
+        It has when a function first saw a multipart object, and when repeated bytes first arrived.
         """
         stored = self.world.objects[key]
         path, _, file = key.rpartition("/")
@@ -418,7 +418,7 @@ class Story:
         return str(known.get("since") or known.get("arrived") or stored.modified.isoformat())
 
     def settle_marks(self) -> None:
-        """What an answer says stands; where none came, what the records say now is as good as the opposite."""
+        """Check that answers hold. Without an answer, either outcome in the records is right."""
         for path, mark in self.ledger.marks.items():
             if mark.withdrawn is not False:
                 known = "withdrawn, as was answered" if mark.withdrawn else "withdrawn or not, nobody can tell"
@@ -426,7 +426,7 @@ class Story:
         self.ledger.resolve(self.says_withdrawn)
 
     def says_withdrawn(self, path: str) -> bool:
-        """What the records say of a version or of a file."""
+        """Return whether the records call a version or a file withdrawn."""
         version = version_of(f"{path}/")
         stored = self.world.objects.get(version.record_key)
         record = records.decode(stored.body, version.record_key) if stored else None
@@ -436,7 +436,7 @@ class Story:
         return bool(facts and facts.withdrawn)
 
     def check_fingerprints_once(self, served: dict[str, bytes]) -> None:
-        """Of all streams together, since clients read them as one list; and each alias leads to one product."""
+        """Check fingerprints of all streams, which clients read as one list, and that an alias leads to one product."""
         entries = {
             stream: {"datatype": "image-downloads", "path": f"streams/v1/{stream}.json", "products": ["any"]}
             for stream in STREAMS
@@ -470,7 +470,7 @@ def _take(answer: Answer, changed: object) -> None:
 
 
 def _said(body: bytes | None) -> bytes | None:
-    """A document about nothing stays where one was, and is not made where none was: both say nothing."""
+    """Return the documents with content: an empty one is kept if it existed and not created otherwise."""
     if body is None:
         return None
     if body.startswith(b"<?xml"):
@@ -481,7 +481,7 @@ def _said(body: bytes | None) -> bytes | None:
 
 
 def rebuild(world: World) -> dict[str, bytes]:
-    """Served key -> bytes, folded at once from all records, with no document to start from."""
+    """Return served key -> bytes, folded at once from all records, without earlier documents."""
     changed: dict[ProductId, list[records.Record]] = {}
     for key, stored in world.objects.items():
         if key.startswith("versions/"):
@@ -516,7 +516,7 @@ def tell(
     stories: list[Story],
     least: Mapping[str, int],
 ) -> None:
-    """What was run goes into the summary, and is asserted for a run of the usual length: else it would go blind."""
+    """Report the counts of a run, and assert them for one of the usual length: otherwise it might test nothing."""
     tried, steps = seeds(request), int(request.config.getoption("--fault-steps"))
     played = sum(story.steps for story in stories)
     record("run", f"seeds {tried.start} to {tried.stop - 1}, {played:,} steps in all")
@@ -539,7 +539,7 @@ def replayed(seed: int) -> Iterator[None]:
 
 
 def in_phases(story: Story, steps: int) -> None:
-    """Play, and let everything settle now and then; without lost events that needs no reconcile."""
+    """Play, and let everything settle now and then. Without lost events that needs no reconcile."""
     for _ in range(PHASES):
         story.play(steps // PHASES)
         rates = story.world.rates
@@ -581,7 +581,7 @@ def test_without_lost_events_the_catalog_needs_no_reconcile(
 def test_a_revision_that_returns_does_not_hide_a_change(
     request: pytest.FixtureRequest, record_property: Callable[[str, object], None]
 ) -> None:
-    """Equal bytes are an equal revision: a conditional write goes through when its document went away and came back."""
+    """Equal bytes are an equal revision, so a conditional write succeeds if its document was deleted and restored."""
     steps = int(request.config.getoption("--fault-steps"))
     rates = replace(CALM, event_doubled=0.5, event_delayed=0.2, stalled=0.3)
     stories = [Story(seed, rates, reconciles=False, workload=NARROW) for seed in seeds(request)]

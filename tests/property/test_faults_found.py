@@ -1,4 +1,4 @@
-"""Each fault that the random runs found, staged once more so that it stays found."""
+"""Each fault that the random runs found, as a regression test."""
 
 import json
 from collections.abc import Callable
@@ -36,7 +36,7 @@ class Interrupted(MemoryStore):
 
 
 class AnswerLost(MemoryStore):
-    """Loses the answer to the first write of a key; the adapter tries again and meets its own write: 412."""
+    """Loses the answer to the first write of a key. The adapter retries and meets its own write: 412."""
 
     lose: str = ""
 
@@ -86,7 +86,7 @@ def test_an_overtaken_publisher_does_not_remove_an_index_entry() -> None:
         store.quiet()
         system.upload(NEW, images.split_image(seed="new"))
         system.ingest(NEW)
-        system.publish(ID)  # finds the index as it should be: the entry is not gone yet
+        system.publish(ID)  # finds a correct index: the entry is not gone yet
 
     for file in images.split_image():
         store.remove(f"{OLD}/{file}")
@@ -138,7 +138,7 @@ def test_overwriting_metadata_json_never_shows_the_product_without_overrides() -
 
 
 def test_an_unreadable_record_stops_only_its_own_product() -> None:
-    """Also when a neighbour shares a fingerprint with a third product, whose records are then needed too."""
+    """This holds even if a neighbour shares a fingerprint with a third product, whose records are then needed too."""
     system = System()
     files = images.split_image()
     paths = [f"images/{os}/1/amd64/default/20261101_10:00" for os in ("alma", "beta", "gamma")]
@@ -187,7 +187,7 @@ def _folded(
 
 
 def _record(product: ProductId, metadata: dict[str, str]) -> Record:
-    """A sound version with the root `r`; `metadata` maps a file's name to a digit that its digest repeats."""
+    """Return a sound version with the root `r`. `metadata` maps a file's name to a digit that its digest repeats."""
     files = {file: _facts(sha256=digit * 64) for file, digit in metadata.items()}
     combined = {digit * 64: f"c{digit}" * 32 for digit in metadata.values()}
     files["rootfs.squashfs"] = _facts(sha256="f" * 64, combined=combined)
@@ -210,7 +210,7 @@ def _facts(sha256: str, combined: dict[str, str] | None = None) -> FileFacts:
 
 def test_a_refused_lease_is_retried_if_nobody_holds_it() -> None:
     class Conflict(MemoryStore):
-        """Answers 409 to the first mark, as S3 does while another one is being removed."""
+        """Answers 409 to the first lease, as S3 does while another one is being removed."""
 
         refused = False
 
@@ -227,7 +227,7 @@ def test_a_refused_lease_is_retried_if_nobody_holds_it() -> None:
 
 def test_a_worker_is_not_blocked_by_its_own_lease_that_it_failed_to_remove() -> None:
     class Conflict(MemoryStore):
-        """Answers 409 to the first removal of a mark; a file arrives just then, so the worker goes round again."""
+        """Answers 409 to the first removal of a lease, when a file arrives too, so that the worker repeats its loop."""
 
         refused = False
 

@@ -1,4 +1,4 @@
-"""Random lives of versions: every change of state that the operations make is one that the table allows."""
+"""Random lives of versions: the table allows every change of state that the operations make."""
 
 from collections.abc import Iterable
 from datetime import timedelta
@@ -52,7 +52,7 @@ def visible(system: System, version: VersionId) -> State:
 
 
 def do(system: System, step: str, version: VersionId, upload: str) -> tuple[Event, ...]:
-    """Carry out one step; return the events that it may cause, in their order."""
+    """Carry out one step; return the events that it may cause, in order."""
     store = system.store
     match step:
         case "upload":
@@ -71,7 +71,7 @@ def do(system: System, step: str, version: VersionId, upload: str) -> tuple[Even
         case "withdraw" | "withdraw a file":
             target = version if step == "withdraw" else images_file(version)
             withdraw(store, target, store.clock, 24, lambda _: None)
-            return (Event.INGEST, Event.WITHDRAW)  # files without a record get one on the way
+            return (Event.INGEST, Event.WITHDRAW)  # files without a record get one meanwhile
         case "restore":
             restore(store, version, lambda _: None)
             return (Event.INGEST, Event.RESTORE)

@@ -15,7 +15,7 @@ from imageserver.upstream.plan import Here, Rules, plan_product
 
 PRODUCT = parse_product("images/ubuntu/noble/amd64/cloud")
 PATHS = [f"{PRODUCT.path}/2026110{day}" for day in range(1, 4)]
-"""Few, so that random steps meet in one version."""
+"""Few, so that random steps affect the same version."""
 FILES = ("lxd.tar.xz", "rootfs.squashfs")
 GRACE = timedelta(days=3)
 
@@ -23,7 +23,7 @@ GRACE = timedelta(days=3)
 class Mirroring(RuleBasedStateMachine):
     """One product of a mirror. Two sets are the oracle's alone.
 
-    `absent`: since when each version that came does not come any more. `by_operator`: what the operator withdrew.
+    `absent`: since when each version is gone from upstream. `by_operator`: versions that the operator withdrew.
     """
 
     def __init__(self) -> None:
@@ -49,7 +49,7 @@ class Mirroring(RuleBasedStateMachine):
         return complete - self.withdrawn
 
     def wanted(self) -> set[str]:
-        """What has to come, told by other means than the filters: all of it or nothing, the newest of it."""
+        """Return what must be copied, computed without the filters: all or nothing, and the newest versions."""
         return set(sorted(self.upstream if self.only == "all" else ())[-self.keep :])
 
     @initialize(versions=st.sets(st.sampled_from(PATHS)))
@@ -136,7 +136,7 @@ class Mirroring(RuleBasedStateMachine):
         assert not self.local & self.mirrored
 
     def teardown(self) -> None:
-        """Everything settles: copies succeed, time passes, and exactly what has to be listed is."""
+        """Let everything settle: copies succeed, time passes, and exactly the expected versions are listed."""
         for _ in range(4):
             self.now += 2 * GRACE
             self.mirror_runs(dies=False)

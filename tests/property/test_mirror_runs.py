@@ -1,7 +1,7 @@
-"""Random histories of another server, as a mirror's runs carry them out: files, queue, records and catalog together.
+"""Random histories of another server and a mirror's runs over them: files, queue, records and catalog together.
 
-The other server is one of ours, so its documents are real. The oracle is what its catalog lists: after some runs and
-copies this server lists the same versions with the same items, and beside them only what people uploaded here.
+The other server runs this project, so its documents are real. The oracle is its catalog: after some runs and
+copies this server lists the same versions with the same items, plus only local uploads.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Killed(BaseException):
 
 
 class MirrorRuns(RuleBasedStateMachine):
-    """`queue` holds what was asked for and not copied yet."""
+    """`queue` holds requested files that are not copied yet."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -71,13 +71,13 @@ class MirrorRuns(RuleBasedStateMachine):
 
     @rule()
     def a_day_passes(self) -> None:
-        """Runs that are further apart find a grace time ended, or a message lost."""
+        """Let a day pass, so that a grace time may end and lost messages are noticed."""
         self.here.store.clock += timedelta(days=1, minutes=1)
         self.mirror_runs()
 
     @rule()
     def messages_are_lost(self) -> None:
-        """They ended in the dead-letter queue, say."""
+        """Lose messages, for example to the dead-letter queue."""
         self.queue.clear()
 
     @rule(some=st.sampled_from([1, 3, 99]))
@@ -89,7 +89,7 @@ class MirrorRuns(RuleBasedStateMachine):
 
     @rule(calls=st.integers(0, 12))
     def a_run_is_killed(self, calls: int) -> None:
-        """At one of its calls of storage, or of the queue."""
+        """Kill a run at one of its calls of storage or of the queue."""
         left = iter(range(calls))
 
         def die(*_: object) -> None:
@@ -162,7 +162,7 @@ class MirrorRuns(RuleBasedStateMachine):
                 assert {file: self.here.store.objects[f"{path}/{file}"].body for file in made} == made
 
     def teardown(self) -> None:
-        """An operator accepts what is there, copies succeed, grace times end: both list the same."""
+        """Let an operator accept upstream, copies succeed and grace times end: both list the same."""
         if not self.origin.listed():
             self.upstream_publishes(VERSIONS[0])
         for _ in range(4):

@@ -1,4 +1,4 @@
-"""What was published stays, whatever a publisher without AllowOverwrites and AllowDeletes does with the upload API.
+"""Published files stay, whatever a publisher without AllowOverwrites and AllowDeletes does with the upload API.
 
 The publisher asks for URLs at any time, keeps them, and sends to each any bytes that S3 lets through it. It controls
 every document. Sizes are equal, so a URL for one file's bytes fits another's.
@@ -58,7 +58,7 @@ BODIES["SHA256SUMS"] = [*LISTS, b"", b"0123abcd rootfs.squashfs\n", LISTS[0] + b
 
 
 class Uploads(MemoryStore):
-    """imageserver.storage.presigned.S3Uploads over memory. A URL is what S3 checks of it."""
+    """imageserver.storage.presigned.S3Uploads over memory. A URL holds what S3 checks."""
 
     def sign(self, operation: str, key: str, headers: dict[str, str], _lifetime_s: int, **_: Any) -> str:
         return json.dumps({"operation": operation, "key": key, "headers": headers})
@@ -71,7 +71,7 @@ class Uploads(MemoryStore):
 
 
 class Publisher:
-    """A publisher with the right to upload, and none to overwrite or to withdraw."""
+    """A publisher with the right to upload but not to overwrite or withdraw."""
 
     def __init__(self, seed: int) -> None:
         self.rng = random.Random(seed)
@@ -116,7 +116,7 @@ class Publisher:
                     self.urls.append((upload, body))
 
     def send(self) -> None:
-        """Use any URL, for any bytes that S3 takes there."""
+        """Use any URL with any bytes that S3 accepts for it."""
         if not self.urls:
             return
         upload, body = self.rng.choice(self.urls[-12:])
@@ -178,7 +178,7 @@ def test_nothing_that_a_publisher_sends_changes_what_was_published() -> None:
 
 
 def test_each_object_that_may_be_replaced_is_kept_off_the_list() -> None:
-    """The record says so of every object for which a URL is about that could still replace it."""
+    """The record shows it for every object that an outstanding URL could still replace."""
     for seed in range(RUNS):
         publisher = Publisher(seed)
         for _ in range(60):
@@ -198,7 +198,7 @@ def test_each_object_that_may_be_replaced_is_kept_off_the_list() -> None:
 
 @pytest.mark.parametrize("form", ["one PUT", "in parts"])
 def test_a_second_url_for_a_refused_object_cannot_replace_the_corrected_one(form: str) -> None:
-    """The list is corrected after both URLs were signed: the object stays refused, and is not open to the second."""
+    """The list is corrected after both URLs were signed. The object stays refused, and no URL can replace it."""
     publisher = Publisher(0)
     files = {"lxd.tar.xz": METADATA[0], "rootfs.squashfs": ROOTS[0], "SHA256SUMS": LISTS[1]}
     publisher.system.upload(VERSION, files)

@@ -1,6 +1,6 @@
-"""Seeds that are kept, each with what it finds once the code that prevents it is taken away.
+"""Kept seeds, each with the fault that it finds once the code that prevents it is removed.
 
-So a random run that finds nothing says something: it would have. A change of the code may change what a seed plays;
+They show that a random run without findings means something. A change of the code may change what a seed plays;
 then the seeds from 1 on are tried until one finds it.
 """
 
@@ -51,7 +51,7 @@ def looks_unchanged(*_: object) -> bool:
 
 @dataclass(frozen=True)
 class Kept:
-    """`seed` of `story` finds what happens when `name` is exchanged for `by`."""
+    """`seed` of `story` finds the fault when `name` is replaced by `by`."""
 
     seed: int
     story: Callable[[int], Story]
@@ -100,7 +100,7 @@ def test_a_kept_seed_finds_a_fault_once_its_prevention_is_removed(what: str, mon
     assert found is not None, f"no seed up to {MOST_SEEDS} notices that {kept.name} is gone"
 
 
-# The rules of decisions/0010-listed-uploads.md need an edge that caches what anybody asks for.
+# The rules of decisions/0010-listed-uploads.md need an edge that caches every request.
 
 _mark_listed = S3Store.mark_listed
 Changed = Mapping[ProductId, Sequence[Record]]

@@ -1,4 +1,4 @@
-"""Whatever happens in whatever order, a view shows what it selects and nothing else: its catalog is a pure function."""
+"""Whatever happens in any order, a view shows only what it selects: its catalog is a pure function."""
 
 from __future__ import annotations
 
@@ -58,11 +58,11 @@ STEPS = st.lists(
 
 
 def pause(_seconds: float) -> None:
-    """Nobody waits."""
+    """Do not wait."""
 
 
 def retain(server: System) -> None:
-    """Keep one version of each product, and check that each channel that showed a version still can."""
+    """Keep one version of each product, and check that each channel still has its version."""
     views = configured(server.store)
     before = [shown_by_channels(server.store, views.values(), product) for product in server.products()]
     run = Run()
@@ -101,7 +101,7 @@ def happen(server: System, what: str, path: str, about: str) -> None:
 
 
 def served(server: System) -> dict[str, bytes]:
-    """Return the documents that say something: a rebuild makes no empty one, and no feed without an entry."""
+    """Return the documents with content: a rebuild makes no empty one and no feed without an entry."""
     empty = (b'"products":{}', b"<updated>1970-01-01T00:00:00Z</updated>", b'"index":{}')
     return {
         key: found.body
@@ -111,7 +111,7 @@ def served(server: System) -> dict[str, bytes]:
 
 
 def items(key: str, body: bytes) -> Iterator[tuple[str, str]]:
-    """Yield version and path of each item of a products document, read as JSON; nothing of another document."""
+    """Yield version and path of each item of a products document, read as JSON; nothing for another document."""
     products = json.loads(body)["products"] if re.search(r"/images[a-z-]*[.]json$", key) else {}
     for product in products.values():
         for name, version in product["versions"].items():
@@ -128,7 +128,7 @@ def uploaded(server: System, version: str) -> list[str]:
 
 
 def check_selection(server: System, after: dict[str, bytes]) -> None:
-    """Compare what is served with the documents of the views alone."""
+    """Compare the served documents with only the documents of the views."""
     for key, body in after.items():
         if key.startswith("streams/"):
             assert PRIVATE in key or PRIVATE.encode() not in body, f"{key} tells of a private stream"
@@ -202,7 +202,7 @@ def test_retention_moves_no_channel(changes: list[Any]) -> None:
 
 
 def test_the_views_of_this_test_are_not_empty() -> None:
-    """Else what is said above would be said of nothing."""
+    """Otherwise the tests above would prove nothing."""
     server = system(*VIEWS)
     for path in PATHS:
         happen(server, "upload", path, "a" if PUBLIC + "/" in path else "b")

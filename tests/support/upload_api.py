@@ -187,7 +187,7 @@ def system(name: str, folder: Path, way: Callable[[int], int] | None = None, **p
 
 
 def s3_server(name: str, port: int, folder: Path) -> contextlib.AbstractContextManager[None]:
-    """Yield the S3 server of a name, as in `system`, on a port."""
+    """Return the S3 server of a name, as in `system`, on a port."""
     return _local_s3(port, folder) if name == "local" else _versitygw(port, folder)
 
 

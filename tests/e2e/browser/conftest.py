@@ -1,4 +1,4 @@
-"""A real Chromium, and a site for it to look at. Without one of the two the tests skip and say what is missing."""
+"""A real Chromium, and a site for it. Without one of the two the tests skip and name what is missing."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -42,7 +42,7 @@ def site() -> Iterator[Site]:
 
 @dataclass
 class Visit:
-    """One page in one browser context, with what went wrong or went out in it."""
+    """One page in one browser context, with its errors and its requests."""
 
     page: "Page"
     context: "BrowserContext"
@@ -54,7 +54,7 @@ class Visit:
         return found
 
     def first_violation(self) -> str:
-        """Waits for one, as some are reported late. Polls from here: the policy forbids a polled expression."""
+        """Wait for a violation: some are reported late. Python polls, as the policy forbids a polled expression."""
         for _ in range(100):
             if found := self.violations():
                 return found[0]
@@ -62,12 +62,12 @@ class Visit:
         raise AssertionError("no policy violation was reported within 5 s")
 
     def rows(self) -> list[str]:
-        """The titles of the rows in the document, top to bottom."""
+        """Return the titles of the rows in the document, top to bottom."""
         titles: list[str] = self.page.locator("#rows td.image a").all_inner_texts()
         return titles
 
     def later(self, seconds: int = 31) -> None:
-        """Lets the page's clock run, so that its next refresh comes; 31 s is one refresh interval."""
+        """Advance the page's clock to its next refresh; 31 s is one refresh interval."""
         self.page.clock.run_for(seconds * 1000)
 
 
@@ -76,7 +76,7 @@ type_of_visit = Callable[..., Visit]
 
 @pytest.fixture
 def visit(browser: "Browser", site: Site) -> Iterator[type_of_visit]:
-    """Opens the page: visit(query="", url=None, clock=True, **context options) -> Visit."""
+    """Yield a function that opens the page: visit(query="", url=None, clock=True, **context options) -> Visit."""
     contexts: list[BrowserContext] = []
 
     def open_page(query: str = "", url: str | None = None, *, clock: bool = True, **options: Any) -> Visit:
@@ -86,7 +86,7 @@ def visit(browser: "Browser", site: Site) -> Iterator[type_of_visit]:
         } | options
         context = browser.new_context(**options)
         contexts.append(context)
-        # Generous: nothing is measured by it, it ends a test that would wait for ever on a busy machine.
+        # Generous, since machines are busy: it measures nothing and only ends an endless wait.
         context.set_default_timeout(30_000)
         context.add_init_script(WATCH)
         page = context.new_page()

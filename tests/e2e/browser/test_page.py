@@ -1,4 +1,4 @@
-"""The page as people meet it: what it lists, how it is searched, what it says about health."""
+"""The page as people use it: what it lists, search, and health."""
 
 import json
 import re

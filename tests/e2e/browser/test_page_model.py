@@ -1,4 +1,4 @@
-"""The page's pure functions, each called in the browser with the module it lives in."""
+"""The page's pure functions, each called in the browser through its module."""
 
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,7 @@ CALL = "async ([module, name, values]) => (await import(`/source/${module}.js`))
 
 @pytest.fixture
 def call(browser: "Browser", site: Site) -> Iterator[Callable[..., Any]]:
-    """call("module", "function", *arguments): what it returns, as JSON has it."""
+    """Yield a function call("module", "function", *arguments), which returns the result as JSON."""
     site.files |= {f"/source/{file.name}": file.read_bytes() for file in SOURCE.glob("*.js")}
     site.files["/blank.html"] = b"<!doctype html><title>blank</title>"
     page = browser.new_page()

@@ -1,4 +1,4 @@
-"""What the page must never do: run what a catalog says, call another host, shut somebody out."""
+"""What the page must never do: run code from a catalog, call another host, or be inaccessible."""
 
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -20,7 +20,7 @@ PHONE = {"viewport": {"width": 390, "height": 844}, "device_scale_factor": 2, "h
 
 
 def hostile() -> dict[str, Any]:
-    """A product whose every string is an attack."""
+    """Return a product whose every string is an attack."""
     one = product(NOBLE, [HOUR, 2 * HOUR])
     evil = "$(touch /tmp/pwned);'\"`"
     one |= {
@@ -88,7 +88,7 @@ def test_wrong_types_anywhere_do_not_break_the_others(site: Site, visit: type_of
 
 
 def tour(seen: Visit) -> None:
-    """Everything that a visitor can do, once."""
+    """Do everything that a visitor can do, once."""
     page = seen.page
     page.locator("#search").fill("ubuntu")
     page.locator("#filter-arch").select_option("arm64")
@@ -134,7 +134,7 @@ def test_the_policy_is_in_force(site: Site, visit: type_of_visit, attack: str, d
 
 
 def serious(page: "Page") -> list[str]:
-    """axe-core's serious and critical findings, each with the first element concerned."""
+    """Return axe-core's serious and critical findings, each with the first element concerned."""
     axe = optional("axe_playwright_python.sync_playwright", "browser")
     found = axe.Axe().run(page).response["violations"]
     return [f"{each['id']}: {each['nodes'][0]['html']}" for each in found if each["impact"] in ("serious", "critical")]
@@ -148,7 +148,7 @@ def test_axe_finds_nothing_serious(site: Site, visit: type_of_visit, scheme: str
         site.broken[INDEX] = 503
     open_product = {"product": NOBLE, "phone product": NOBLE, "waiting": "nixos:25.11:amd64:default"}.get(place)
     options = PHONE if place.startswith("phone") else {}
-    # axe-core is put into the page as a script, which the page's own policy rightly refuses.
+    # axe-core is injected into the page as a script, which the page's own policy rightly refuses.
     seen = visit(
         f"?product=images/{open_product}" if open_product else "", color_scheme=scheme, bypass_csp=True, **options
     )
@@ -198,7 +198,7 @@ def test_on_a_phone_the_product_covers_the_list(site: Site, visit: type_of_visit
 
 
 def luminance(page: "Page") -> float:
-    """Of the page's background, 0 to 255."""
+    """Return the luminance of the page's background, 0 to 255."""
     colour: str = page.evaluate("getComputedStyle(document.body).backgroundColor")
     red, green, blue = (float(part) for part in colour.removeprefix("rgb(").removesuffix(")").split(","))
     return 0.2126 * red + 0.7152 * green + 0.0722 * blue

@@ -1,4 +1,4 @@
-"""The page on the real local stack: served with its headers, and told of a real upload by the real catalog."""
+"""The page on the real local stack: served with its headers, showing a real upload from the real catalog."""
 
 import hashlib
 import json
@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("lxd")]
 
 PREFIX = "images/alpine/page/amd64/default/20261123_10:00/"
 PRODUCT = "alpine:page:amd64:default"
-# The page looks every 30 s; the rest is for a busy machine to digest and publish.
+# The page refreshes every 30 s. The rest is time for a busy machine to digest and publish.
 REFRESH_MS = 90_000
 
 

@@ -179,7 +179,7 @@ class Server:
 
     @contextlib.contextmanager
     def client(self, program: str) -> Iterator[Client]:
-        """Return `lxc` or `incus` with only this server as its remote `here:`."""
+        """Yield `lxc` or `incus` with only this server as its remote `here:`."""
         with short_folder() as folder:
             made = client(program, folder, str(self.emulator.ca_file))
             made.env.update({n: v for n, v in self.emulator.environment().items() if n.lower().endswith("_proxy")})

@@ -39,7 +39,7 @@ class WalkFailed(AssertionError):
 
 
 def blocks(page: str) -> Iterator[Block]:
-    """Return the blocks of a page's walk, in order."""
+    """Yield the blocks of a page's walk, in order."""
     lines = iter(enumerate(page.splitlines(), start=1))
     heading = ""
     for number, line in lines:

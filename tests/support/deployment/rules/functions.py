@@ -150,7 +150,7 @@ def notifications(stack: Stack) -> Iterator[tuple[str, str, str, str]]:
 
 
 def _starts(stack: Stack, role: str) -> set[str]:
-    """Yield the functions that this role can start: by a message to their queue, or by a key with an event to it."""
+    """Return the functions that this role can start: by a message to their queue, or by a key with an event to it."""
     mappings = stack.of_type("AWS::Lambda::EventSourceMapping").values()
     causes = [(m["EventSourceArn"], Request("sqs:SendMessage", m["EventSourceArn"])) for m in mappings]
     for bucket, prefix, event, queue in notifications(stack):

@@ -102,7 +102,7 @@ def test_statistics_hold_nothing_that_identifies_a_requester() -> None:
 
 
 def many(count: int) -> Iterator[bytes]:
-    """Return a file of lines that differ in everything that is counted separately."""
+    """Yield a file of lines that differ in everything that is counted separately."""
     yield from header(CHOSEN)
     for n in range(count):
         place = f"{chr(65 + n % 26)}{chr(65 + n // 26 % 26)}"

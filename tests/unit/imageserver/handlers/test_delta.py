@@ -154,7 +154,7 @@ def queue() -> Queue:
 
 @pytest.fixture(params=[QUEUE, ""], ids=["deltas on", "deltas off"])
 def publish(request: pytest.FixtureRequest, queue: Queue) -> Iterator[tuple[ModuleType, System, str]]:
-    """Return publish, a system that has a version to publish, and the queue of delta."""
+    """Yield publish, a system that has a version to publish, and the queue of delta."""
     system = System()
     upload(system, OLD, images.squashfs("old"))
     system.ingest(f"{PRODUCT.path}/{OLD}")
