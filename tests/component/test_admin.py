@@ -125,7 +125,7 @@ def _stderr(stack: Stack, *arguments: str) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120).stderr
 
 
-def test_a_deleted_catalog_comes_back_byte_for_byte(stack: Stack, product: str) -> None:
+def test_a_deleted_catalog_is_rebuilt_byte_for_byte(stack: Stack, product: str) -> None:
     upload(stack, f"{product}/20261101", images.split_image(seed=product))
     before = stack.catalog()
     for key in ("index.json", "images.json"):

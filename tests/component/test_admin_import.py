@@ -230,7 +230,7 @@ def test_undelete_names_what_maintain_is_about_to_delete(deployment: Deployment)
 
 
 @pytest.mark.parametrize("size", [1000, PART + 5], ids=["small", "in parts"])
-def test_undelete_restores_a_file_unchanged_and_replaces_none(deployment: Deployment, size: int) -> None:
+def test_undelete_restores_a_file_unchanged_and_replaces_nothing(deployment: Deployment, size: int) -> None:
     mine, theirs = f"{PATH}/a.squashfs", f"{PATH}/b.squashfs"
     about: dict[str, Any] = {"ContentType": "application/octet-stream", "Metadata": {"sha256": "41ab"}}
     for key in (mine, theirs):

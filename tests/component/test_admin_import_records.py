@@ -274,7 +274,7 @@ def test_an_object_refused_by_the_source_is_named_and_retried(deployment: Deploy
     assert old.imported("--yes")["notes"] == [], "it is here by now"
 
 
-def test_a_version_withdrawn_on_the_source_and_present_here_is_named_with_the_command_that_withdraws_it(
+def test_a_version_withdrawn_on_the_source_but_present_here_is_named_with_the_withdraw_command(
     deployment: Deployment, old: OldServer
 ) -> None:
     """It was imported before it was withdrawn, or by a release that did not read the records."""
@@ -291,7 +291,7 @@ def test_a_version_withdrawn_on_the_source_and_present_here_is_named_with_the_co
     assert old.imported("--yes")["notes"] == []
 
 
-def test_a_delete_marker_on_the_source_is_no_file(deployment: Deployment) -> None:
+def test_a_delete_marker_on_the_source_is_not_a_file(deployment: Deployment) -> None:
     """A withdrawn and deleted file that is kept as an older generation is not imported."""
     for key in keys(f"{NOBLE}/20261101"):
         deployment.s3.put_object(Bucket=OLD, Key=key, Body=b"1")

@@ -176,7 +176,7 @@ def test_only_messages_of_products_with_a_failed_invalidation_stay_in_the_queue(
     assert left.items() >= {**NAMED, "level": "ERROR", "error": "InvalidationRefused"}.items()
 
 
-def test_what_a_view_shows_is_invalidated_at_its_path_too(
+def test_a_file_of_a_view_is_invalidated_at_its_signed_path_too(
     functions: Functions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stable, asked = view("stable", ("images",)), []

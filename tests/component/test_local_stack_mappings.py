@@ -114,7 +114,7 @@ def test_processed_messages_are_deleted(make_bench: Callable[..., Bench]) -> Non
     assert sorted(function.bodies) == ["a", "b", "c"]
 
 
-def test_a_batch_is_no_larger_than_declared_and_a_window_gathers(make_bench: Callable[..., Bench]) -> None:
+def test_a_batch_is_no_larger_than_declared_and_a_window_collects_messages(make_bench: Callable[..., Bench]) -> None:
     bench, function = make_bench(), Function(succeed)
     bench.send(*(str(number) for number in range(25)))
     bench.poll(function, batch_size=12, window_s=2.0)

@@ -100,7 +100,7 @@ def test_a_post_to_an_upload_url_is_refused_and_stores_nothing(s3: Any) -> None:
 @pytest.mark.parametrize(
     ("header", "digest"), [("x-amz-checksum-sha256", hashlib.sha256), ("content-md5", hashlib.md5)]
 )
-def test_a_body_that_is_not_what_its_checksum_says_is_refused(s3: Any, header: str, digest: Any) -> None:
+def test_a_body_that_contradicts_its_checksum_is_refused(s3: Any, header: str, digest: Any) -> None:
     said = base64.b64encode(digest(b"right").digest()).decode()
     name = {"x-amz-checksum-sha256": "ChecksumSHA256", "content-md5": "ContentMD5"}[header]
     url = presign(s3, **{name: said})

@@ -156,7 +156,7 @@ def test_a_private_address_is_refused_before_a_proxy_is_asked(monkeypatch: pytes
     assert seen == []
 
 
-def test_a_redirect_to_another_host_is_refused_behind_a_proxy_too(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_redirect_to_another_host_is_refused_through_a_proxy_too(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", str(site.ca_file))
     site.server.faults[INDEX] = [Fault(302, {"Location": "https://elsewhere.example.org/"})]
     with proxy(site.port) as (address, seen):

@@ -307,7 +307,7 @@ def test_a_size_may_be_learned_from_the_answer(served: UpstreamServer) -> None:
         assert (reading.size_bytes, whole(reading)) == (len(LARGE), LARGE)
 
 
-def test_a_body_without_a_length_must_end_where_the_catalog_says(served: UpstreamServer) -> None:
+def test_a_body_without_a_length_must_have_the_size_in_the_catalog(served: UpstreamServer) -> None:
     served.ranges = served.lengths = False
     assert whole(read(served)) == LARGE
     with pytest.raises(UpstreamRefused, match="has more bytes than 7,340,036"):
@@ -343,7 +343,7 @@ def test_a_read_that_is_closed_leaves_no_thread(served: UpstreamServer) -> None:
     assert threading.active_count() <= before + 5  # those of the server, which has not noticed yet
 
 
-def test_an_answer_that_comes_after_a_read_was_closed_is_not_read(served: UpstreamServer) -> None:
+def test_an_answer_after_a_read_was_closed_is_not_read(served: UpstreamServer) -> None:
     served.bytes_per_s = PART // 4
     served.faults[DISK] = [Fault(unpaced=True), *[Fault(pause_s=0.5)] * 10]
     reading = read(served)
@@ -418,7 +418,7 @@ def test_a_request_goes_to_the_address_that_was_checked(served: UpstreamServer) 
     assert served.requests[-1].headers["host"] == f"public.example:{_port(served)}"
 
 
-def test_a_name_is_resolved_and_checked_anew_after_a_while(served: UpstreamServer) -> None:
+def test_a_name_is_resolved_and_checked_again_after_a_while(served: UpstreamServer) -> None:
     names, now = {"public.example": "127.0.0.1"}, [0.0]
     connections = _connections(names, public=["127.0.0.1"], clock=lambda: now[0])
     url = f"http://public.example:{_port(served)}/{INDEX}"

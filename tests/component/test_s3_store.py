@@ -196,7 +196,7 @@ def test_a_listing_spans_pages(store: S3Store, client: S3Client) -> None:
         assert [info.key for info in store.list("p")] == ["a", "b"]
 
 
-def test_a_listing_of_images_tells_uploads_of_equal_bytes_apart(store: S3Store, client: S3Client) -> None:
+def test_a_listing_of_images_distinguishes_uploads_of_equal_bytes(store: S3Store, client: S3Client) -> None:
     ids = [
         client.put_object(Bucket=store._bucket, Key="images/a", Body=body)["VersionId"] for body in (b"1", b"2", b"1")
     ]

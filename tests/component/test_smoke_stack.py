@@ -84,7 +84,7 @@ def test_a_server_passes_the_smoke_test_with_the_real_clients_and_nothing_is_lef
     assert doctor.returncode == 0, doctor.stdout
 
 
-def test_an_operator_that_is_no_publisher_signs_the_same_upload(stack: Stack) -> None:
+def test_an_operator_that_is_not_a_publisher_signs_the_same_upload(stack: Stack) -> None:
     printed = smoke(stack, "--skip", "api", "--keep")
     assert details(printed)["upload"] == "signed with your own credentials: without the API"
     assert set(ALIASES) <= aliases(stack)

@@ -208,7 +208,7 @@ def spend(system: System) -> None:
         refused = refused + 1 if answer.status == 429 else 0
 
 
-def test_no_status_of_the_description_goes_without_a_case() -> None:
+def test_every_status_of_the_description_has_a_case() -> None:
     tried: dict[tuple[str, str], set[str]] = defaultdict(set)
     for method, route, status, _ in CASES:
         tried[method, route].add(str(status))
@@ -226,7 +226,7 @@ def test_the_description_is_openapi() -> None:
 
 @api.parametrize()  # type: ignore[untyped-decorator]  # schemathesis has no types for it
 @settings(max_examples=40, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
-def test_whatever_is_sent_is_answered_as_described(system: System, case: Any) -> None:
+def test_every_generated_request_is_answered_as_described(system: System, case: Any) -> None:
     case.query.pop("wait", None) if case.query else None  # another test covers waiting
     case.body = without_fractions(case.body)
     validated(system, case)

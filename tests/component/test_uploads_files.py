@@ -245,7 +245,7 @@ def test_an_empty_file_in_a_folder_is_skipped_unless_it_has_the_name_of_an_image
 
 
 @pytest.mark.parametrize("case", [case for case in LEFT_BEHIND if "lzma" in case])
-def test_the_tools_of_busybox_alone_read_lzma(tmp_path: Path, case: str) -> None:
+def test_the_tools_of_busybox_suffice_to_read_lzma(tmp_path: Path, case: str) -> None:
     need("busybox")
     busybox = str(shutil.which("busybox"))
     programs, files = tmp_path / "programs", tmp_path / "files"

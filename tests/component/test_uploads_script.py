@@ -308,7 +308,7 @@ def test_without_a_server_every_way_to_name_one_is_printed(clone: Path, tmp_path
     assert missing == "6 upload: no local stack is running with the state folder /nowhere: start ./scripts/local\n"
 
 
-def test_the_script_finds_the_state_of_a_read_only_clone(
+def test_the_script_finds_the_state_folder_of_a_read_only_clone(
     clone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))

@@ -319,7 +319,7 @@ def test_every_adaptation_has_a_description_a_reason_and_the_pinned_version() ->
         assert sum(change is not None for change in changes) == 1, adaptation.name
 
 
-def test_adaptations_change_the_copy_where_they_say_and_nothing_else() -> None:
+def test_adaptations_change_only_the_declared_parts_of_the_copy() -> None:
     """The emulator's copy differs from the template only as the table says."""
     template, copy = load_template(), load_template()
     for adaptation in ADAPTATIONS:

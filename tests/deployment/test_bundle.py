@@ -74,13 +74,13 @@ def functions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_a_package_has_what_its_handler_imports_and_no_more(functions: Path) -> None:
+def test_a_package_has_exactly_what_its_handler_imports(functions: Path) -> None:
     found = {str(path.relative_to(functions / "imageserver")) for path in bundle.first_party("digest")}
     expected = "__init__.py handlers/__init__.py handlers/digest.py core/__init__.py core/keys.py late.py core/lists.py"
     assert found == set(expected.split())
 
 
-def test_documents_beside_the_code_are_packaged(functions: Path) -> None:
+def test_documents_next_to_the_code_are_packaged(functions: Path) -> None:
     assert list(bundle.data_files(set(bundle.first_party("digest")))) == [functions / "imageserver/core/page.html"]
 
 

@@ -129,7 +129,7 @@ def test_a_function_has_only_the_rights_of_its_role(server: Server) -> None:
     server.invoke("MaintainFunction", {"task": "reconcile", "dry_run": True})
 
 
-def test_a_refusal_gives_its_reason(server: Server, ci: Who, product: str, tmp_path: Path) -> None:
+def test_a_refused_upload_gives_its_reason(server: Server, ci: Who, product: str, tmp_path: Path) -> None:
     files = images.split_image(arch="arm64", seed=product)  # in a folder for amd64
     folder = written(tmp_path / "files", files)
     command = ["scripts/upload", "--to", product, "--version", VERSIONS[0], "--json", str(folder)]
@@ -200,15 +200,13 @@ def _waiting(sqs: object, url: str) -> int:
     return sum(int(told[name]) for name in names)
 
 
-def test_every_file_is_what_the_catalog_says_at_the_edge_too(
-    server: Server, ci: Who, product: str, tmp_path: Path
-) -> None:
+def test_every_file_at_the_edge_matches_the_catalog(server: Server, ci: Who, product: str, tmp_path: Path) -> None:
     published(server, ci, tmp_path, product, VERSIONS[0])
     told = server.told("verify", f"images/{product}", "--through-edge")
     assert (told["versions"], told["mismatches"]) == (1, [])
 
 
-def test_the_smoke_test_of_an_operator_is_green_and_leaves_nothing(server: Server) -> None:
+def test_an_operators_smoke_test_passes_and_leaves_nothing_behind(server: Server) -> None:
     command = [str(PROJECT / "scripts/smoke"), "--stack", server.stack, "--json"]
     done = server.run(command, OPERATOR)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -52,9 +52,7 @@ def test_a_failed_start_gives_its_reason(python: Path, tmp_path: Path, code: str
         function.invoke({})
 
 
-def test_a_function_has_lambdas_environment_and_nothing_of_this_machine(
-    python: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_function_has_only_lambdas_environment(python: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SECRET_OF_THIS_MACHINE", "x")
     (tmp_path / "app.py").write_text("import os\ndef handler(event, context):\n    return dict(os.environ)\n")
     with started(tmp_path, "app.handler", python, {"BUCKET": "b"}) as function:

@@ -67,7 +67,7 @@ def test_a_block_finds_the_folder_and_the_variables_of_the_one_before(terminal: 
     assert outputs == ["", "", "me in below\n"]
 
 
-def test_a_block_ends_at_its_first_failure_and_says_where(terminal: Terminal) -> None:
+def test_a_block_ends_at_its_first_failure_and_names_the_line(terminal: Terminal) -> None:
     with pytest.raises(WalkFailed, match=r"(?s)Deploy \(line 7\): exit 1, expected 0.*before"):
         terminal.run(Block("Deploy", 7, "echo before\nfalse | cat\nfalse\necho behind\n"))
     with pytest.raises(WalkFailed, match="exit 0, expected 1"):

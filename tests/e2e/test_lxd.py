@@ -172,7 +172,7 @@ def test_one_image_in_two_products_is_listed_once(stack: Stack, workshop: Worksh
     assert resolve_alias(images, "alpine/twin-b").fingerprint == fingerprint
 
 
-def test_an_overwritten_file_is_listed_with_its_new_digest_alone(
+def test_an_overwritten_file_is_listed_only_with_its_new_digest(
     stack: Stack, workshop: Workshop, lxc: Client, tmp_path: Path
 ) -> None:
     first, second = workshop.split_squashfs("first"), workshop.split_squashfs("second")

@@ -77,7 +77,7 @@ def test_a_running_instance_is_refused_unless_forced_and_runs_again_afterwards(
 
 
 @pytest.mark.parametrize("form", ["split_squashfs", "vm_qcow2"])
-def test_an_image_is_taken_by_its_alias_and_stays_where_it_is(
+def test_an_image_is_uploaded_by_its_alias_and_stays_in_the_daemon(
     daemon: Client, stack: Stack, workshop: Workshop, tmp_path: Path, form: str
 ) -> None:
     built = getattr(workshop, form)(f"from-{daemon.program}-{form}")

@@ -51,7 +51,7 @@ def _environment(home: Path) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("form", ["split_squashfs", "split_root_tar", "vm_qcow2", "unified"])
-def test_an_exported_image_is_published_with_one_command_and_comes_back_unchanged(
+def test_an_exported_image_is_published_with_one_command_and_downloaded_unchanged(
     daemon: Client, stack: Stack, workshop: Workshop, tmp_path: Path, form: str
 ) -> None:
     built = getattr(workshop, form)(f"script-{daemon.program}-{form}")

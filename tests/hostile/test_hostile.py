@@ -42,7 +42,7 @@ def test_a_hostile_file_is_refused_with_its_reason_in_bounded_time_and_memory(
     record_property("used", f"{found['seconds']} s, {found['peak_mib']} MiB for {found['file_bytes']:,} bytes, {whole}")
 
 
-def test_a_disk_with_valid_tables_and_noise_behind_them_is_accepted() -> None:
+def test_a_disk_with_valid_tables_followed_by_noise_is_accepted() -> None:
     """The content of a disk is not read. Clients check its digest, which is correct."""
     system = System()
     disk = images.qcow2("noise", 5000)

@@ -153,7 +153,7 @@ def test_an_unreadable_record_stops_only_its_own_product() -> None:
     assert list(system.products_document().withheld) == [beta.name]
 
 
-def test_a_root_is_listed_again_when_only_one_of_its_two_fingerprints_was_ever_taken() -> None:
+def test_a_root_is_listed_again_even_if_only_one_of_its_two_fingerprints_was_taken() -> None:
     """A root has two fingerprints with LXD's and Incus's metadata; freeing one frees the product that waits for it."""
     alma, beta, gamma = (ProductId("images", os, "1", "amd64", "default") for os in ("alma", "beta", "gamma"))
     both = {"lxd.tar.xz": "1", "incus.tar.xz": "2"}

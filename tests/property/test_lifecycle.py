@@ -94,7 +94,7 @@ def reachable(state: State, events: Iterable[Event]) -> set[State]:
 
 @settings(max_examples=150, deadline=None)
 @given(st.lists(STEPS, max_size=25))
-def test_every_change_of_state_is_in_the_table(steps: list[tuple[str, VersionId, str]]) -> None:
+def test_every_change_of_state_is_allowed_by_the_table(steps: list[tuple[str, VersionId, str]]) -> None:
     system = System()
     for step, version, upload in steps:
         before = {one: visible(system, one) for one in VERSIONS}

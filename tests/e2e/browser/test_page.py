@@ -218,7 +218,7 @@ def test_a_server_with_only_waiting_uploads_is_not_called_empty(site: Site, visi
     assert seen.page.locator("#empty").is_hidden()
 
 
-def test_a_product_whose_images_are_all_withheld_says_why(site: Site, visit: type_of_visit) -> None:
+def test_a_product_whose_images_are_all_withheld_shows_the_reason(site: Site, visit: type_of_visit) -> None:
     withheld = {
         "version": "20261123_1100",
         "file": "disk.qcow2",
@@ -475,7 +475,7 @@ def test_the_api_link_opens_a_page_for_people(visit: type_of_visit) -> None:
     assert seen.violations() == []
 
 
-def test_without_javascript_the_page_says_so_and_shows_how_to_add_the_server(browser: Any, site: Site) -> None:
+def test_without_javascript_the_page_explains_that_and_shows_how_to_add_the_server(browser: Any, site: Site) -> None:
     context = browser.new_context(java_script_enabled=False)
     page = context.new_page()
     page.goto(site.url)

@@ -171,7 +171,7 @@ def test_the_page_works_without_a_mouse(site: Site, visit: type_of_visit) -> Non
     assert page.locator("#rows tr:has(a:focus)").get_attribute("data-key") == key
 
 
-def test_rows_say_where_they_are_in_the_whole_list(site: Site, visit: type_of_visit) -> None:
+def test_rows_have_their_position_in_the_whole_list(site: Site, visit: type_of_visit) -> None:
     site.publish(images=realistic())
     page = visit().page
     assert page.get_by_role("table", name="Products").get_attribute("aria-rowcount") == "49"

@@ -76,6 +76,6 @@ def test_ci_checks_each_commit_of_the_range_and_no_older_one(
     assert [path in line for line, path in zip(done.stdout.splitlines(), named, strict=True)] == [True] * len(named)
 
 
-def test_wrong_arguments_are_told_apart_from_a_bad_subject(capsys: pytest.CaptureFixture[str]) -> None:
+def test_wrong_arguments_are_distinguished_from_a_bad_subject(capsys: pytest.CaptureFixture[str]) -> None:
     assert commits.main([]) == 2
     assert "--range BASE..HEAD" in capsys.readouterr().err

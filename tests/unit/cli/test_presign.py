@@ -95,7 +95,7 @@ def test_presign_refuses_a_key_with_the_servers_sentence_and_prints_no_url_at_al
     assert str(refusal.value) in done.stderr
 
 
-def test_presign_without_a_stack_says_how_to_get_one_and_where_it_looked(
+def test_presign_without_a_stack_prints_how_to_start_one_and_where_it_looked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)

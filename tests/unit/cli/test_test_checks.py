@@ -110,7 +110,7 @@ def test_the_hook_of_the_template_lints_as_the_gate_does() -> None:
 
 
 @pytest.mark.parametrize("workflow", sorted((ROOT / ".github" / "workflows").glob("*.yml")), ids=lambda path: path.name)
-def test_every_action_is_pinned_to_a_commit_with_its_version_beside_it(workflow: Path) -> None:
+def test_every_action_is_pinned_to_a_commit_with_its_version_in_a_comment(workflow: Path) -> None:
     for line in workflow.read_text().splitlines():
         if "uses:" in line and "uses: ./" not in line:
             assert re.search(r"uses: [\w-]+/[\w-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+$", line), line

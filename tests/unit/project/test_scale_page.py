@@ -28,7 +28,7 @@ def row_of(what: str) -> list[str]:
     return [cell.strip(" *") for cell in line.strip("|").split("|")]
 
 
-def test_publishers_that_wait_are_counted_with_the_numbers_of_script_and_functions() -> None:
+def test_waiting_publishers_are_counted_with_the_numbers_of_script_and_functions() -> None:
     asks_s = number_in(SCRIPT, r"longest=(\d+)")
     _, waiting, requests, runs, _ = row_of("the default of 4, once")
     assert float(waiting) == pytest.approx(RUSH * number_in(SCRIPT, r"patience=(\d+)"), rel=0.02)
@@ -40,7 +40,7 @@ def test_publishers_that_wait_are_counted_with_the_numbers_of_script_and_functio
     assert f"it is held for {status.SHORT_HOLD_S:.0f} s" in PAGE
 
 
-def test_the_limits_are_those_of_the_template() -> None:
+def test_the_page_has_the_limits_of_the_template() -> None:
     stack = stacks.deployed()
     ((_, stage),) = stack.of_type("AWS::ApiGatewayV2::Stage").items()
     rate, burst = (stage["DefaultRouteSettings"][f"Throttling{word}Limit"] for word in ("Rate", "Burst"))
@@ -48,7 +48,7 @@ def test_the_limits_are_those_of_the_template() -> None:
     assert stack.properties("UploadsFunction")["MemorySize"] == 1024
 
 
-def test_the_backlog_is_that_of_the_default_concurrency() -> None:
+def test_the_page_has_the_backlog_of_the_default_concurrency() -> None:
     runs = int(stacks.deployed().raw["Parameters"]["DigestConcurrency"]["Default"])
     read, arriving = runs * LAMBDA_BYTES_S, RUSH * GIB
     assert row_of("the default of")[0].startswith(f"the default of {runs}, once")
@@ -59,7 +59,7 @@ def test_the_backlog_is_that_of_the_default_concurrency() -> None:
     assert f"{read / 1e6:.0f} MB/s of uploads: `DigestConcurrency` above {runs}" in PAGE
 
 
-def test_the_stream_limit_is_where_its_document_is_no_longer_compressed() -> None:
+def test_the_stream_limit_is_the_size_above_which_its_document_is_not_compressed() -> None:
     found = re.search(r"A version is ([\d,]+) bytes of JSON", PAGE)
     assert found
     versions = EDGE_COMPRESSES_BYTES / int(found[1].replace(",", ""))

@@ -112,7 +112,7 @@ def test_a_unified_tarball_is_its_own_fingerprint() -> None:
 
 @pytest.mark.parametrize("client", [*SERVED, "lxd-5.20"])
 @pytest.mark.parametrize("combined_type", ["virtual-machine", "container", ""])
-def test_only_incus_from_7_1_on_takes_a_unified_tarball_for_a_virtual_machine(client: str, combined_type: str) -> None:
+def test_only_incus_from_7_1_on_reads_a_unified_tarball_as_a_virtual_machine(client: str, combined_type: str) -> None:
     items = {
         name: item(f"{name}_combined.tar.gz", "u.tar.gz", META, 7, combined_type=combined_type)
         for name in ("lxd", "incus")
@@ -130,7 +130,7 @@ def test_a_combined_type_does_not_affect_a_split_image() -> None:
     assert [image.type for image in read(products, "incus-7.3")] == ["container"]
 
 
-def test_a_combined_type_that_is_no_string_fails_the_whole_catalog() -> None:
+def test_a_combined_type_that_is_not_a_string_fails_the_whole_catalog() -> None:
     items = {"u": item("incus_combined.tar.gz", "u.tar.gz", META, 7, combined_type=1)}
     with pytest.raises(ClientError, match="cannot unmarshal"):
         read({PRODUCT: product(versions={"20261123": {"items": items}})}, "incus-7.3")
@@ -151,7 +151,7 @@ def test_a_fingerprint_that_is_listed_twice_matches_no_image() -> None:
         find_image(images, COMBINED[:12])
 
 
-def test_requirements_are_read_under_another_name_by_each_client() -> None:
+def test_each_client_reads_requirements_under_its_own_name() -> None:
     twin = item("incus.tar.xz", "lxd.tar.xz", META, 10, combined_squashfs_sha256=COMBINED)
     products = {
         PRODUCT: product(
@@ -195,7 +195,7 @@ def test_requirements_are_read_under_another_name_by_each_client() -> None:
         {"versions": None},
     ],
 )
-def test_an_entry_that_clients_skip_is_skipped_silently_and_alone(change: dict[str, Any]) -> None:
+def test_only_the_entry_that_clients_skip_is_skipped_silently(change: dict[str, Any]) -> None:
     other = product(aliases="other", versions={"20261122_10:00": version()})
     images = read({PRODUCT: product(**change), "other:1:amd64:default": other})
     assert [image.names[0] for image in images] == ["other"]
@@ -240,7 +240,7 @@ def test_an_index_entry_can_hide_its_stream(entry: dict[str, Any]) -> None:
     assert read_catalog(index(PATH, **entry), {PATH: document({PRODUCT: product()})}) == []
 
 
-def test_nulls_unknown_keys_and_key_case_are_no_errors() -> None:
+def test_nulls_unknown_keys_and_key_case_are_not_errors() -> None:
     odd = product(support_eol=None, surprise={"deep": [1]}, ALIASES="upper")
     del odd["aliases"]
     (image,) = read({PRODUCT: odd})
@@ -281,7 +281,7 @@ def test_an_alias_of_two_products_goes_to_the_one_that_sorts_first() -> None:
     assert resolve_alias(images, "own").properties["os"] == "Debian"
 
 
-def test_squashfs_takes_the_container_alias_and_the_disk_the_other() -> None:
+def test_the_squashfs_gets_the_container_alias_and_the_disk_the_other() -> None:
     meta = item(
         "lxd.tar.xz",
         "l",
@@ -337,7 +337,7 @@ def test_the_generations_differ_about_architectures(name: str, means: str, known
     assert found == dict.fromkeys(known_by, means)
 
 
-def test_the_architectures_are_those_of_the_sources() -> None:
+def test_the_architectures_match_the_clients_sources() -> None:
     for client in ("lxd", "incus"):
         lines = (SOURCES / f"{client}_architectures.txt").read_text().splitlines()
         rows = [line.split() for line in lines if not line.startswith("#")]

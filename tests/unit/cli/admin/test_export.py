@@ -101,7 +101,7 @@ def test_an_exported_catalog_names_only_the_versions_that_the_filters_take(world
     assert {stream: entry["products"] for stream, entry in index.items()} == {"images": ["ubuntu:noble:amd64:default"]}
 
 
-def test_a_filter_that_takes_nothing_writes_nothing(world: World) -> None:
+def test_a_filter_that_matches_nothing_writes_nothing(world: World) -> None:
     assert "nothing is listed that --only takes" in world.admin("--only fedora", NOTHING).stderr
     assert world.files() == {}
 

@@ -182,7 +182,7 @@ def test_a_server_without_images_is_not_followed(world: World) -> None:
     assert not world.system.store.objects
 
 
-def test_a_server_that_cannot_copy_says_what_to_deploy(world: World) -> None:
+def test_a_server_that_cannot_copy_names_the_parameter_to_deploy(world: World) -> None:
     world.publish()
     world.deployment.__dict__["copies_queue"] = ""
     assert "deploy it with MirrorSchedule" in world.admin(f"{ADD} --only all", NOTHING).stderr

@@ -327,7 +327,7 @@ def test_a_stream_is_shown_in_a_private_view_and_stays_public(world: World) -> N
     assert world.system.listed("images", "partner") == {NAME: [NEW]}
 
 
-def test_a_view_for_one_kind_of_client_lists_its_items_and_says_so(world: World) -> None:
+def test_a_view_for_one_kind_of_client_lists_its_items_and_names_the_kind(world: World) -> None:
     world.upload(f"images/{NOBLE}/{NEW}")
     world.admin("view create incus-only --streams images --clients incus")
     (product,) = world.system.products_document(view="incus-only").products.values()

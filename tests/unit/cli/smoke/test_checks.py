@@ -107,7 +107,7 @@ def test_a_product_that_has_an_alias_of_the_test_image_is_named_and_nothing_is_u
     assert fake.left() == []
 
 
-def test_an_empty_server_without_an_index_fails_the_catalog_alone(fake: FakeServer) -> None:
+def test_an_empty_server_without_an_index_fails_only_the_catalog_step(fake: FakeServer) -> None:
     fake.system.store.objects.clear()
     done = steps_of(smoked("--json", code=1))
     assert {name for name, (result, _) in done.items() if result == "failed"} == {"catalog"}

@@ -23,13 +23,13 @@ def test_a_running_smoke_test_excludes_others_until_its_lease_is_taken_over(fake
     assert fake.left() == []
 
 
-def test_the_lease_of_a_killed_process_of_this_machine_is_no_obstacle(fake: FakeServer) -> None:
+def test_the_lease_of_a_killed_process_of_this_machine_does_not_block(fake: FakeServer) -> None:
     gone = json.dumps({"until": "2126-01-01T00:00:00+00:00", "token": f"{socket.gethostname()} 4194305 x"})
     fake.system.store.put(image.LEASE_KEY, gone.encode())
     smoked()
 
 
-def test_the_lease_of_a_process_of_another_machine_is_an_obstacle(fake: FakeServer) -> None:
+def test_the_lease_of_a_process_of_another_machine_blocks(fake: FakeServer) -> None:
     other = json.dumps({"until": "2126-01-01T00:00:00+00:00", "token": f"not-{socket.gethostname()} 1 x"})
     fake.system.store.put(image.LEASE_KEY, other.encode())
     assert "2126-01-01" in smoked(code=smoke.RUNNING).stderr

@@ -20,7 +20,7 @@ from tests.support.smoke_server import (
 )
 
 
-def test_a_caller_that_is_no_publisher_signs_with_its_own_credentials(
+def test_a_caller_that_is_not_a_publisher_signs_with_its_own_credentials(
     fake: FakeServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fake.publisher = False

@@ -139,7 +139,7 @@ def test_an_invalid_country_or_edge_location_is_unknown(values: dict[str, str], 
         ([*header(["sc-status", "c-ip"]), line(["sc-status", "c-ip"])], "is in a log without the field cs-method"),
     ],
 )
-def test_an_unreadable_line_says_why_and_quotes_nothing_of_it(lines: list[bytes], why: str) -> None:
+def test_the_error_for_an_unreadable_line_gives_a_reason_and_quotes_nothing(lines: list[bytes], why: str) -> None:
     parser = Parser()
     for one in lines[:-1]:
         parser.parse(one)

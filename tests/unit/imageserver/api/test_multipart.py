@@ -49,5 +49,5 @@ def test_a_refused_file_that_came_in_one_part_is_replaced_in_one_put() -> None:
         (5 * GIB + 1, False, True),
     ],
 )
-def test_a_large_file_comes_in_parts(size: int, wanted: bool | None, expected: bool) -> None:
+def test_a_large_file_is_uploaded_in_parts(size: int, wanted: bool | None, expected: bool) -> None:
     assert multipart.in_parts(size, wanted) is expected

@@ -46,7 +46,7 @@ def test_a_version_more_than_a_day_ahead_of_the_clock_is_refused(version: str) -
 
 
 @pytest.mark.parametrize("version", NEAR)
-def test_a_version_of_today_or_long_ago_or_of_another_time_zone_is_signed(version: str) -> None:
+def test_a_version_dated_today_or_long_ago_or_in_another_time_zone_is_signed(version: str) -> None:
     one = FileRequest(path=f"{NOBLE}/{version}/rootfs.squashfs", size=9)
     assert uploads.sign_one(service(), "ci", one).size == 9
 

@@ -97,7 +97,7 @@ def test_each_client_gets_its_own_metadata_if_both_exist(system: System) -> None
     assert system.store.bytes_read[f"{NOBLE}/{NEW}/rootfs.squashfs"] == len(root)  # once for all three digests
 
 
-def test_incus_metadata_alone_serves_lxd_too(system: System) -> None:
+def test_incus_metadata_serves_lxd_too_if_it_is_the_only_one(system: System) -> None:
     metadata, root = images.metadata_tarball(), images.squashfs()
     system.upload(f"{NOBLE}/{NEW}", {"incus.tar.xz": metadata, "rootfs.squashfs": root})
     system.catch_up()
@@ -203,7 +203,7 @@ def test_a_product_keeps_its_aliases_when_another_product_lists_its_image(system
     assert "zzz/app" in system.products_document().products["zzz:app:amd64:default"].aliases.split(",")
 
 
-def test_one_alias_on_two_architectures_is_no_conflict(system: System) -> None:
+def test_one_alias_on_two_architectures_is_not_a_conflict(system: System) -> None:
     system.upload(f"{NOBLE}/{NEW}", images.split_image(seed="1"))
     system.upload(f"images/ubuntu/noble/arm64/default/{NEW}", images.split_image("arm64", "2"))
     system.catch_up()
@@ -256,7 +256,7 @@ def deltas_of(system: System, version: str) -> tuple[dict[str, str], dict[str, s
     return {f: i.delta_base for f, i in items.items() if i.delta_base}, {e.file: e.reason for e in held}
 
 
-def test_of_two_deltas_of_one_root_the_one_with_the_newest_base_is_listed(system: System) -> None:
+def test_the_delta_with_the_newest_base_is_listed_for_each_root(system: System) -> None:
     for version in (OLD, NEW):
         system.upload(f"{NOBLE}/{version}", images.split_image(seed=version))
     deltas = {f"rootfs.{base}.vcdiff": images.vcdiff(base) for base in (OLD, NEW)}
@@ -276,7 +276,7 @@ def test_of_two_deltas_of_one_root_the_one_with_the_newest_base_is_listed(system
 
 
 @pytest.mark.parametrize("base_has_squashfs", [True, False])
-def test_a_delta_of_a_disk_is_listed_where_no_client_takes_a_squashfs_as_its_base(
+def test_a_delta_of_a_disk_is_listed_if_no_client_takes_a_squashfs_as_its_base(
     system: System, base_has_squashfs: bool
 ) -> None:
     base = images.split_image(seed="1") | {"disk.qcow2": images.qcow2("1")}

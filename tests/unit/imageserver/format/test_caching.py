@@ -35,7 +35,7 @@ def test_files_that_a_publisher_can_correct_are_cached_briefly(file: str) -> Non
 
 
 @pytest.mark.parametrize("name", KEYS)
-def test_served_objects_carry_a_lifetime_and_private_ones_none(name: str) -> None:
+def test_served_objects_carry_a_lifetime_and_private_ones_do_not(name: str) -> None:
     served = name in SERVED or "/" not in KEYS[name]  # at the top of the bucket only the page and the API's description
     assert bool(cache_control(KEYS[name])) == served
 

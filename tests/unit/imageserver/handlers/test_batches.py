@@ -115,7 +115,7 @@ def test_digest_leaves_a_version_with_a_damaged_record(digest: ModuleType, syste
     assert system.store.objects[parse_version(NOBLE).record_key].body == b"{"
 
 
-def test_publish_leaves_the_messages_of_a_damaged_product_and_acknowledges_the_others(
+def test_publish_keeps_the_messages_of_a_damaged_product_and_acknowledges_the_others(
     publish: ModuleType, system: System, queue: MemoryQueue
 ) -> None:
     system.store.put(parse_version(NOBLE).record_key, b"{")

@@ -93,7 +93,7 @@ def logged(capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
 
 
 @trees.needs_real_pairs
-def test_a_product_gets_its_delta_and_the_log_and_the_metrics_say_so(
+def test_a_product_gets_its_delta_and_log_and_metrics_show_it(
     delta: ModuleType, system: System, capsys: pytest.CaptureFixture[str]
 ) -> None:
     system.publish(PRODUCT)
@@ -121,7 +121,7 @@ def test_a_dropped_delta_is_acknowledged_and_counted(
 
 
 @trees.needs_real_pairs
-def test_without_xdelta3_the_log_says_what_to_install_or_to_build(
+def test_without_xdelta3_the_log_names_the_remedy(
     delta: Any, system: System, capsys: pytest.CaptureFixture[str]
 ) -> None:
     system.publish(PRODUCT)

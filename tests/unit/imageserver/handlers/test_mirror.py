@@ -182,7 +182,7 @@ def test_a_file_that_cannot_be_copied_is_acknowledged_and_noted(
     assert '"reason":"upstream"' in capsys.readouterr().out.replace(" ", "")
 
 
-def test_a_file_that_may_come_later_stays_in_the_queue(world: World, mirror: ModuleType, copy: ModuleType) -> None:
+def test_a_file_that_may_arrive_later_stays_in_the_queue(world: World, mirror: ModuleType, copy: ModuleType) -> None:
     compare(mirror)
 
     def down(method: str, _path: str) -> None:

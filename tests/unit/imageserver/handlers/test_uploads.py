@@ -354,6 +354,6 @@ def test_a_withdrawal_of_a_version_in_no_channel_answers_as_without_views(
     assert answer.keys() == {"path", "versions", "files", "delete_after"}
 
 
-def test_a_server_without_views_asks_for_none_when_it_withdraws(app: ModuleType, system: System) -> None:
+def test_a_withdrawal_on_a_server_without_views_reads_none(app: ModuleType, system: System) -> None:
     ask(app, "DELETE /{path+}", EVERYBODY, VERSION, None)
     assert not [key for _, key in system.store.log if "views" in key]

@@ -128,7 +128,7 @@ def test_a_refusal_names_the_right_that_is_missing_and_writes_nothing(
 
 
 @pytest.mark.parametrize(("caller", "check"), [(BOB, "boots"), (ANN, "scan"), (RELEASE, "boots"), ("", "boots")])
-def test_a_result_is_taken_from_those_with_the_right_of_that_check(
+def test_a_result_is_accepted_only_from_callers_with_the_right_for_that_check(
     app: ModuleType, server: System, caller: str, check: str
 ) -> None:
     before = dict(server.store.objects)

@@ -81,7 +81,7 @@ def test_a_duplicate_key_in_metadata_json_is_reported() -> None:
         ({"flavour": "x"}, "the key 'flavour' has no meaning here"),
     ],
 )
-def test_an_invalid_override_is_ignored_alone_and_reported(document: dict[str, object], about: str) -> None:
+def test_only_the_invalid_override_is_ignored_and_it_is_reported(document: dict[str, object], about: str) -> None:
     parsed = parse_metadata_json(json.dumps(document | {"release_title": "kept"}).encode())
     assert parsed.overrides.release_title == "kept"
     assert len(parsed.ignored) == 1
@@ -159,7 +159,7 @@ AS_WRITTEN = ("24.04", "20.10", "7", "on", "0x10", "1_000", "2024-01-01", "1e3",
 
 
 @pytest.mark.parametrize("written", [*AS_WRITTEN, *(f'"{text}"' for text in AS_WRITTEN), "!!str 24.04"])
-def test_scalars_of_image_yaml_are_taken_as_written(written: str) -> None:
+def test_scalars_of_image_yaml_are_read_as_written(written: str) -> None:
     """Like Go's yaml with a string field: lxd-imagebuilder's own manual leaves out the quotes."""
     body = f"""
 simplestream:
@@ -220,7 +220,7 @@ simplestream: &all
         ("current", "default", ("ubuntu/current/default", "ubuntu/default", "ubuntu")),
     ],
 )
-def test_aliases_are_those_of_lxd_imagebuilder(release: str, variant: str, aliases: tuple[str, ...]) -> None:
+def test_aliases_match_those_of_lxd_imagebuilder(release: str, variant: str, aliases: tuple[str, ...]) -> None:
     """The rows of its TestCreateAliases, for a folder and for an alias of a release."""
     product = parse_product(f"images/ubuntu/{release}/amd64/{variant}")
     assert set(aliases) <= {*product.path_aliases, *product.current_aliases}

@@ -137,7 +137,7 @@ def test_a_unified_image_is_distinguished_from_a_root_in_any_compression(how: st
         (("metadata.yaml", "rootfs", *map("zz{}".format, range(1000))), ""),
     ],
 )
-def test_a_squashfs_is_a_root_unless_its_root_folder_is_that_of_an_image(names: tuple[str, ...], says: str) -> None:
+def test_a_squashfs_is_a_root_unless_its_top_folder_is_that_of_an_image(names: tuple[str, ...], says: str) -> None:
     found = refusal(images.squashfs_of(*names))
     assert says in found
     assert bool(says) == bool(found)

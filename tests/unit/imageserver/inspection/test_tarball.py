@@ -128,7 +128,7 @@ def test_the_lzma_form_of_an_export_is_read() -> None:
 
 @pytest.mark.parametrize("chunk", [1, 7, 100_000])
 @pytest.mark.parametrize("trailing", [b"garbage", b"\0\0\0x", b"\x1f", b"\x1fx", b"B", b"x" * 5000])
-def test_bytes_behind_bzip2_are_ignored_and_behind_gzip_refused_as_tar_does(trailing: bytes, chunk: int) -> None:
+def test_bytes_after_bzip2_are_ignored_and_those_after_gzip_refused_as_by_tar(trailing: bytes, chunk: int) -> None:
     plain = images.tarball({"metadata.yaml": YAML})
     assert read(bz2.compress(plain) + trailing, chunk=chunk) == YAML
     with pytest.raises(UnreadableArchive, match="has bytes after its gzip data"):
@@ -137,7 +137,7 @@ def test_bytes_behind_bzip2_are_ignored_and_behind_gzip_refused_as_tar_does(trai
 
 @pytest.mark.parametrize("chunk", [1, 7, 100_000])
 @pytest.mark.parametrize("zeros", [8, 150_000])
-def test_zeros_behind_gzip_and_between_streams_of_xz_are_padding(zeros: int, chunk: int) -> None:
+def test_zeros_after_gzip_and_between_xz_streams_are_padding(zeros: int, chunk: int) -> None:
     plain = images.tarball({"metadata.yaml": YAML, "z": b"z" * 5000})
     first, second = images.compress(plain[:2000], "xz"), images.compress(plain[2000:], "xz")
     assert read(images.compress(plain, "gz") + bytes(zeros), chunk=max(chunk, zeros // 1000)) == YAML
@@ -145,6 +145,6 @@ def test_zeros_behind_gzip_and_between_streams_of_xz_are_padding(zeros: int, chu
 
 
 @pytest.mark.parametrize("compression", ["xz", "zst"])
-def test_bytes_behind_xz_and_zstd_are_damage(compression: str) -> None:
+def test_bytes_after_xz_and_zstd_are_damage(compression: str) -> None:
     with pytest.raises(UnreadableArchive):
         read(images.compress(images.tarball({"metadata.yaml": YAML}), compression) + b"garbage")

@@ -47,11 +47,11 @@ def test_reconcile_asks_once_for_the_deltas_of_a_product_that_lacks_them(system:
     assert asked(system, usual=3) == ([ID], [missing(DAYS[-2])])
 
 
-def test_a_dry_run_says_so_and_asks_nobody(system: System) -> None:
+def test_a_dry_run_reports_missing_deltas_and_sends_no_request(system: System) -> None:
     assert asked(system, dry_run=True) == ([], [missing(DAYS[-2])])
 
 
-def test_a_product_that_wants_no_deltas_is_left_alone(system: System) -> None:
+def test_a_product_that_wants_no_deltas_is_skipped(system: System) -> None:
     assert asked(system, usual=0) == ([], [])
     system.store.put(f"{PRODUCT}/{DAYS[-1]}/metadata.json", json.dumps({"deltas": 0}).encode())
     system.catch_up()
@@ -102,7 +102,7 @@ def test_a_newest_version_whose_record_is_lost_is_not_asked_about(system: System
     assert asked(system)[0] == []
 
 
-def test_a_server_without_deltas_asks_nobody(system: System) -> None:
+def test_a_server_without_deltas_sends_no_request(system: System) -> None:
     run = Run()
     reconcile(ReconcileServices(system.store, Sent(), system.clients), run)
     assert run.tasks == []

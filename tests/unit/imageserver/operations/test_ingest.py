@@ -65,7 +65,7 @@ def test_a_root_is_read_only_once_its_metadata_is_there(system: System) -> None:
     assert system.store.bytes_read[ROOT] == len(files["rootfs.squashfs"])
 
 
-def test_metadata_alone_is_incomplete(system: System) -> None:
+def test_a_version_with_only_metadata_is_incomplete(system: System) -> None:
     ingested(system, {"lxd.tar.xz": images.metadata_tarball()})
     assert record(system).state == "incomplete"
     assert "waits for a root: upload rootfs.squashfs" in sentences(system)
@@ -109,7 +109,7 @@ def test_new_metadata_reads_the_root_again_for_its_combined_sha256(system: Syste
     assert record(system).state == "complete"
 
 
-def test_an_overwritten_root_is_delisted_while_it_is_read(system: System) -> None:
+def test_an_overwritten_root_is_delisted_during_its_ingest(system: System) -> None:
     ingested(system, images.split_image(seed="old"))
     states: list[str] = []
     system.store.on = lambda method, key: (
@@ -434,7 +434,7 @@ def test_a_file_whose_parser_raises_is_refused_with_a_reason_and_the_others_are_
         (checksums, "parse_checksums", "SHA256SUMS", f"{images.sha256_hex(b'')}  x\n".encode()),
     ],
 )
-def test_each_kind_of_file_is_refused_alone_when_its_parser_raises(
+def test_a_file_of_any_kind_is_refused_alone_if_its_parser_raises(
     system: System, monkeypatch: pytest.MonkeyPatch, module: ModuleType, name: str, file: str, body: bytes
 ) -> None:
     system.upload(PATH, images.split_image())

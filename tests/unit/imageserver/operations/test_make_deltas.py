@@ -145,7 +145,7 @@ def test_a_flipped_bit_is_never_listed(server: Server, side: str) -> None:
     assert server.deltas() == {}
 
 
-def test_a_bit_that_flips_on_disk_behind_the_last_check_is_never_stored(
+def test_a_bit_that_flips_on_disk_after_the_last_check_is_never_stored(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = operation._note
@@ -291,7 +291,7 @@ def test_a_base_withdrawn_meanwhile_ends_the_delta(server: Server) -> None:
     assert [made.outcome for made in server.make()] == [Outcome.MADE]
 
 
-def test_a_base_that_is_withdrawn_afterwards_takes_its_delta_off_the_list(server: Server) -> None:
+def test_withdrawing_a_base_later_delists_its_delta(server: Server) -> None:
     server.make()
     assert server.deltas() == {DELTA: OLD}
     withdraw(server.system.store, parse_version(f"{PRODUCT.path}/{OLD}"), START, 24, lambda _: None)

@@ -226,7 +226,7 @@ def test_an_upstream_too_slow_for_one_part_is_unavailable(size: int) -> None:
     assert world.is_clean
 
 
-def test_a_file_that_cannot_be_continued_and_takes_more_than_a_run_is_refused(world: World) -> None:
+def test_a_file_that_cannot_be_resumed_and_takes_more_than_a_run_is_refused(world: World) -> None:
     world.upstream.ranges = False
     world.each_part_takes(300)
     copied = world.copy()

@@ -36,7 +36,7 @@ def to_stable(server: System, version: str, by: str = "ann") -> Moved:
     return promote(server.store, "stable", parse_version(f"{NOBLE.path}/{version}"), server.store.clock, by, pause)
 
 
-def test_a_promotion_says_what_the_channel_showed_and_shows(server: System) -> None:
+def test_a_promotion_returns_the_versions_shown_before_and_after(server: System) -> None:
     assert to_stable(server, OLD) == Moved("stable", NOBLE, "", OLD)
     assert to_stable(server, NEW) == Moved("stable", NOBLE, OLD, NEW)
     back = take_back(server.store, "stable", NOBLE, server.store.clock, "bob", pause)

@@ -125,7 +125,7 @@ def test_a_restore_during_prune_wins_or_fails_and_never_lists_a_deleted_version(
     assert system.listed()[ID.name] == DAYS
 
 
-def test_an_interrupted_deletion_is_final_and_resumes(system: System) -> None:
+def test_an_interrupted_deletion_is_final_and_is_resumed(system: System) -> None:
     version = parse_version(f"{PRODUCT}/20261101")
     withdraw(system.store, version, NOW, 1, no_pause)
     system.publish(ID)
@@ -147,7 +147,7 @@ def test_an_interrupted_deletion_is_final_and_resumes(system: System) -> None:
     assert not [key for key in system.store.objects if version.path in key]
 
 
-def test_a_withdrawn_file_is_deleted_alone(system: System) -> None:
+def test_a_withdrawn_file_is_deleted_without_the_rest_of_its_version(system: System) -> None:
     path = f"{PRODUCT}/20261101"
     system.upload(path, {"disk.qcow2": images.qcow2("extra")})
     system.ingest(path)
@@ -416,7 +416,7 @@ def test_a_version_relisted_during_prune_is_not_deleted() -> None:
     assert f"{later.path}/rootfs.squashfs" in system.store.objects
 
 
-def test_prune_removes_a_refused_version_after_days_without_uploads_and_lists_nothing_of_it() -> None:
+def test_prune_removes_a_refused_version_after_days_without_uploads_and_never_lists_it() -> None:
     system = System()
     good, bad = f"{PRODUCT}/20261122_10:00", f"{PRODUCT}/20261123_10:00"
     system.upload(good, images.split_image())

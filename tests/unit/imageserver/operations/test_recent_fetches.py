@@ -91,7 +91,7 @@ def test_a_request_without_a_body_keeps_no_version(system: System, logs: MemoryS
     assert withdrawn(pruned(system, logs)) == OLD
 
 
-def test_metadata_alone_and_a_later_range_are_fetches(system: System, logs: MemoryStore) -> None:
+def test_fetches_of_only_metadata_or_a_later_range_count(system: System, logs: MemoryStore) -> None:
     put(
         logs, timedelta(days=1), line(cs_uri_stem=f"/{PRODUCT}/{DAYS[0]}/lxd.tar.xz"),
         fetch(DAYS[1], sc_status="206", sc_range_start="4096"),

@@ -12,7 +12,7 @@ from tests.support.maintained import KEEP_ALL, NOW, no_pause
 from tests.support.memory_store import MemoryStore, Sent, System
 
 
-def test_a_stopped_run_resumes_where_it_stopped_and_a_finished_one_starts_over() -> None:
+def test_a_stopped_run_resumes_where_it_stopped_but_a_finished_one_starts_over() -> None:
     system = System()
     paths = [f"images/os{n}/1/amd64/default/20261101" for n in range(4)]
     for path in paths:

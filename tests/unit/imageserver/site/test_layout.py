@@ -15,7 +15,7 @@ def test_a_browser_without_javascript_is_shown_the_address_of_the_server() -> No
     assert "https://…" not in page
 
 
-def test_a_page_is_laid_out_again_only_when_the_server_has_another_address() -> None:
+def test_a_page_is_made_again_only_if_the_server_has_another_address() -> None:
     store, runs = MemoryStore(), [Run() for _ in range(3)]
     for run, address in zip(runs, (ADDRESS, ADDRESS, "https://other.example.org"), strict=True):
         lay_out(store, run, address)

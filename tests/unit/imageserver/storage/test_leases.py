@@ -67,7 +67,7 @@ def test_an_invalid_lease_blocks_nobody(body: bytes) -> None:
     assert is_free(store, timedelta(0))
 
 
-def test_a_worker_that_waits_takes_the_lease_when_it_runs_out_by_the_clock_of_the_store() -> None:
+def test_a_waiting_worker_takes_the_lease_when_it_expires_by_the_clock_of_the_store() -> None:
     store = MemoryStore()
     killed_worker(store, timedelta(hours=5), seconds=10)
 

@@ -55,7 +55,7 @@ def of(*starts: str) -> set[str]:
         ("size<=1KB", set()),
     ],
 )
-def test_a_filter_chooses_the_versions_that_it_describes(only: str, expected: set[str]) -> None:
+def test_a_filter_chooses_the_versions_it_describes(only: str, expected: set[str]) -> None:
     assert come(only) == expected
 
 
@@ -66,7 +66,7 @@ def test_a_filter_by_kind_of_root_takes_that_root_with_its_metadata_and_no_other
     }
 
 
-def test_of_several_filters_one_is_enough() -> None:
+def test_a_version_needs_to_match_only_one_of_several_filters() -> None:
     assert come("ftype=lxd_combined*", "ftype=disk*") == come("ftype=disk*") | of(JAMMY)
 
 

@@ -38,7 +38,7 @@ def test_a_withdrawn_file_uploaded_again_within_a_second_is_no_longer_withdrawn(
     assert diff.known({}, record, again)["lxd.tar.xz"].withdrawn is None
 
 
-def test_a_record_of_an_older_release_takes_the_id_of_the_upload_that_it_knows() -> None:
+def test_a_record_of_an_older_release_gets_the_id_of_its_known_upload() -> None:
     system, version = System(), parse_version(PATH)
     system.upload(PATH, images.split_image())
     there = listed(system.store, version)

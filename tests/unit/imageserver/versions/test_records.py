@@ -98,7 +98,7 @@ def test_a_file_missing_from_the_record_is_covered_by_the_withdrawal_of_its_vers
     assert applies_to(Record(version=PATH, withdrawn=withdrawal), "disk.qcow2", 10) == expected
 
 
-def test_an_origin_comes_back_from_the_metadata_of_an_object() -> None:
+def test_an_origin_is_read_back_from_the_metadata_of_an_object() -> None:
     origin = records.Origin("images.example.net", (("a" * 64, "b" * 64),), "ab" * 20)
     assert records.decode_origin(records.encode_origin(origin)) == origin
     assert records.encode_origin(records.Origin("bücher.example")).isascii()

@@ -132,7 +132,7 @@ def test_an_unreadable_document_is_damaged_and_never_read_as_passed_or_failed(bo
         decode_results(body, VERSION)
 
 
-def test_the_fingerprints_of_a_version_are_those_that_clients_see() -> None:
+def test_the_fingerprints_of_a_version_are_the_ones_clients_see() -> None:
     server = System()
     server.upload(VERSION.path, images.split_image())
     server.ingest(VERSION.path)

@@ -103,7 +103,7 @@ def test_a_log_without_a_token_is_not_written_anew() -> None:
     )
 
 
-def test_statistics_of_a_redacted_log_are_those_of_the_log() -> None:
+def test_a_redacted_log_has_the_statistics_of_the_original() -> None:
     body = log([line(cs_uri_stem=f"/{TOKEN}/{ROOT}"), line(cs_uri_stem=f"/{OTHER}/signed/{'m' * 22}/{ROOT}"), line()])
     found = redacted([body])
     assert found is not None

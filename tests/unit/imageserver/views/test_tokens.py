@@ -31,7 +31,7 @@ def token(label: str = "ann", until: int = 0) -> Token:
     return Token(label=label, created="2026-11-27T00:00:00+00:00", until=until)
 
 
-def test_a_token_is_its_random_bytes_in_base64url_behind_a_prefix() -> None:
+def test_a_token_is_random_bytes_in_base64url_after_a_prefix() -> None:
     assert TEXT == "sst_AAECAwQFBgcICQoLDA0ODxAREhMUFRYX"
     assert token_text(b"\xff" * RANDOM_BYTES) == "sst_" + "_" * 32
 

@@ -50,7 +50,7 @@ def test_a_view_is_read_back_as_it_was_written(made: View) -> None:
     assert encode_view(decode_view(body, made.name)) == body
 
 
-def test_a_view_takes_the_products_of_its_streams_that_one_filter_takes() -> None:
+def test_a_view_takes_products_of_its_streams_that_match_one_of_its_filters() -> None:
     assert view(streams=("images",)).takes(NOBLE)
     assert not view(streams=("images-x",)).takes(NOBLE)
     assert view(streams=("images-x", "images"), only=("debian", "os=ubuntu")).takes(NOBLE)

@@ -74,7 +74,7 @@ def test_a_put_url_allows_no_other_method(method: str) -> None:
 
 
 @pytest.mark.parametrize(("later_s", "code"), [(570, ""), (602, "AccessDenied"), (-2000, "AccessDenied")])
-def test_a_url_expires_when_it_says(later_s: int, code: str) -> None:
+def test_a_url_expires_at_the_stated_time(later_s: int, code: str) -> None:
     assert check(presign(), later_s=later_s) == code
 
 
