@@ -1,6 +1,6 @@
 """Fixtures and options for every kind of test.
 
-What only the end-to-end tests need is in `e2e/conftest.py`.
+Fixtures for end-to-end tests only are in `e2e/conftest.py`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 REGION = "eu-central-1"
 
-# Set before any handler is imported: nothing in a test may find credentials, a profile or an instance's
+# Set before any handler is imported: no test may find credentials, a profile or an instance's
 # metadata.
 os.environ.update(
     AWS_ACCESS_KEY_ID="testing",
@@ -49,7 +49,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what is heavy unless somebody asks for it, and say what needs a program that is not here."""
+    """Leave out heavy tests unless they are requested, and name tests that need a missing program."""
     heavy = pytest.mark.skip(reason="heavy: run it with -m heavy")
     unreal = pytest.mark.skip(reason="NOT TESTED, missing versitygw")
     for item in items:
@@ -71,7 +71,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Print the figures that tests recorded with `record_property`. Nothing is asserted about them."""
+    """Print the figures that tests recorded with `record_property`. They are not asserted."""
     for report in terminalreporter.getreports("passed"):
         for name, value in getattr(report, "user_properties", []):
             if report.when == "call":
@@ -80,9 +80,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 @pytest.fixture
 def golden(request: pytest.FixtureRequest) -> Callable[[str, bytes], None]:
-    """`golden("name.json", body)` compares with `goldens/<name>` beside the test, byte for byte.
+    """Return a function: `golden("name.json", body)` compares with `goldens/<name>` next to the test, byte for byte.
 
-    Only `--rewrite-goldens` writes one; a golden that is missing is a failure.
+    Only `--rewrite-goldens` writes one. A missing golden is a failure.
     """
 
     def compare(name: str, body: bytes) -> None:
@@ -98,7 +98,7 @@ def golden(request: pytest.FixtureRequest) -> Callable[[str, bytes], None]:
 
 @pytest.fixture(scope="session")
 def moto_endpoint() -> Iterator[str]:
-    """URL of a moto server on a port of its own, for as long as this worker runs."""
+    """Yield the URL of a moto server on its own port, which runs as long as this worker."""
     from moto.server import ThreadedMotoServer  # slow to import, and most tests do without
 
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
@@ -127,7 +127,7 @@ def sqs(moto_endpoint: str) -> SQSClient:
 
 @pytest.fixture
 def bucket(s3: S3Client) -> str:
-    """Name of a new, empty, versioned bucket on the moto server."""
+    """Return the name of a new, empty, versioned bucket on the moto server."""
     name = f"images-{next(_NUMBERS)}"
     s3.create_bucket(Bucket=name, CreateBucketConfiguration={"LocationConstraint": "eu-central-1"})
     s3.put_bucket_versioning(Bucket=name, VersioningConfiguration={"Status": "Enabled"})

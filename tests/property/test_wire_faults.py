@@ -1,18 +1,18 @@
-"""Publishers, readers and the schedule against a server on its wire: the deployed handlers, an AWS that loses answers.
+"""Publishers, readers and the schedule with the deployed handlers, and an AWS that loses answers.
 
 What must hold at every moment:
 
-- What maintain deletes is not named by the catalog, was withdrawn by a call that was not taken back, and that long ago
-  that no client believes a catalog that names it, however far the clocks of two hosts are apart. What a delete hides
-  besides, because it has the same bytes, comes back.
+- A file that maintain deletes is not in the catalog, and was withdrawn by a call that was not undone, long enough ago
+  that no client uses a catalog that names it, however far the clocks of two hosts are apart. An upload that a delete
+  hides by mistake, because it has the same bytes, is restored.
 - A reader who asks the edge for a file that the catalog names gets those bytes or an error, no matter who asked for
   that key before, and when.
 
-And when nobody does anything any more:
+And once nobody acts:
 
 - The catalog names each version that has its files and is not withdrawn, with the right digests, and no other.
 - Each file that it names is there, and the edge serves it.
-- What was withdrawn by a call that was answered is not listed.
+- A version or file withdrawn by an answered call is not listed.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def sha256(*bodies: bytes) -> str:
 
 
 def good(path: str, file: str, build: int) -> bytes:
-    """The bytes of a file of one build, which no other version has."""
+    """Return the bytes of a file of one build, unique to its version."""
     seed = f"{path} {build}"
     if file in METADATA:
         return images.metadata_tarball(path.split("/")[3], "plain", serial=str(build))
@@ -58,7 +58,7 @@ def good(path: str, file: str, build: int) -> bytes:
 
 @dataclass(eq=False)
 class Call:
-    """A withdrawal or restore that somebody sent. `told`: the paths that its answer names, None when none came."""
+    """A withdrawal or restore. `told` has the paths in its answer, None without an answer."""
 
     path: str
     withdraws: bool
@@ -76,7 +76,7 @@ class Story:
     overwrites: bool = False
     calls: list[Call] = field(default_factory=list)
     hidden: list[tuple[str, Any]] = field(default_factory=list)  # key, and the upload that a delete hid by mistake
-    bodies: dict[bytes, tuple[str, str]] = field(default_factory=dict)  # what good bytes are of: path, file
+    bodies: dict[bytes, tuple[str, str]] = field(default_factory=dict)  # the path and file of good bytes
     steps: int = 0
     next_reconcile: float = HOUR
     next_prune: float = 12 * HOUR
@@ -90,7 +90,7 @@ class Story:
             "STALE_DAYS": "0",
             "DISTRIBUTION_ID": "E123",
         }
-        random.seed(self.seed)  # what conditional writes draw their pauses from
+        random.seed(self.seed)  # source of the pauses of conditional writes
         self.world = World(self.seed, self.weather, variables, SKEW_S)
         self.random = random.Random(f"people {self.seed}")
         self.paths = [f"{product}/{version}" for product in PRODUCTS for version in VERSIONS]
@@ -118,7 +118,7 @@ class Story:
             self.go_on()
 
     def go_on(self) -> None:
-        """Let somebody go on; when all rest or have nothing to do, the time comes when somebody does again."""
+        """Resume one run. If all sleep or have nothing to do, advance time until one can continue."""
         world = self.world
         if world.now >= self.next_reconcile:
             self.next_reconcile = world.now + HOUR
@@ -161,7 +161,7 @@ class Story:
             self.change(path + file, withdraws=choice < 0.88)
 
     def upload(self, path: str) -> None:
-        """Send some files as scripts/upload does: ask, then PUT what the answer signs."""
+        """Send some files like scripts/upload: ask, then PUT what the answer signs."""
         build = self.random.choice((1, 1, 1, 2))
         names = self.random.sample((*METADATA, *ROOTS), self.random.choice((1, 2, 2, 3)))
         files = {name: BAD if self.random.random() < 0.1 else good(path, name, build) for name in names}
@@ -200,7 +200,7 @@ class Story:
         self.world.start("withdraw" if withdraws else "restore", 30, ended)
 
     def ask(self, run: Run, route: str, path: str, body: object) -> dict[str, Any]:
-        """The document that the API answers; empty for a refusal."""
+        """Return the document in the API's answer; empty for a refusal."""
         event = {
             "routeKey": route,
             "requestContext": {"authorizer": {"jwt": {"claims": {"sub": PUBLISHER}}}},
@@ -213,7 +213,7 @@ class Story:
         return json.loads(answer["body"]) if answer["statusCode"] < 300 else {}
 
     def somebody_reads(self) -> None:
-        """A client reads what the catalog names; others ask the edge for any key that may be there some day."""
+        """Read files that the catalog names, or request any key from the edge that may exist later."""
         if self.random.random() < 0.5:
             self.world.fetch(f"{self.random.choice(self.paths)}/{self.random.choice((*METADATA, *ROOTS))}")
         elif named := sorted(self.named().items()):
@@ -233,7 +233,7 @@ class Story:
                 yield name, json.loads(body)
 
     def named(self) -> dict[str, str]:
-        """Key -> sha256 of each file that the catalog names."""
+        """Return key -> sha256 of each file that the catalog names."""
         return {
             item["path"]: item["sha256"]
             for _, document in self.documents()
@@ -249,7 +249,7 @@ class Story:
         assert key not in self.named(), f"{key} is deleted while it is listed"
         if self.may_go(key, gone):
             return
-        # The delete was about the same bytes before: it comes late, or again after its answer was lost.
+        # The delete was for the same bytes before: it arrives late, or again after its answer was lost.
         earlier = self.world.keys[key][: self.world.keys[key].index(gone)]
         assert any(one.etag == gone.etag and self.may_go(key, one) for one in earlier), (
             f"{key} is deleted, and nobody withdrew it, or not long enough ago"
@@ -262,25 +262,25 @@ class Story:
         return any(self.covers(call, key, gone.modified) and call.sent <= waited for call in self.calls)
 
     def covers(self, call: Call, key: str, modified: float) -> bool:
-        """Whether a call may have withdrawn this file, and no later one has restored it."""
+        """Return whether a call may have withdrawn this file, and no later one restored it."""
         version = key.rpartition("/")[0]
         if not call.withdraws or call.path not in (key, version):
             return False
         ended = self.world.now if call.told is None or call.ended is None else call.ended
         if ended < int(modified) and (call.path == key or not self.has_record(version, modified)):
-            return False  # it is about what was there before this upload
+            return False  # it covers what existed before this upload
         undone = {key, version} if call.path == key else {version}
         return not any(
             not other.withdraws and other.path in undone and other.told and other.sent > ended for other in self.calls
         )
 
     def has_record(self, path: str, moment: float) -> bool:
-        """Whether a version had a record then: with its last one ends what was said of it."""
+        """Return whether a version had a record then: its withdrawals end with its last record."""
         known = [g for g in self.world.keys.get(f"versions/{path}.json", []) if g.modified <= moment]
         return bool(known) and known[-1].body is not None
 
     def settle(self) -> None:
-        """Nobody acts any more and nothing fails: four rounds of the schedule, with hours between them."""
+        """Run four rounds of the schedule, hours apart, without other actions or faults."""
         weather, self.world.weather = self.world.weather, FAIR
         for _ in range(4):
             self.drain()
@@ -346,16 +346,16 @@ class Story:
         return {key.rpartition("/")[2]: one.body for key, one in found.items() if one and one.body}
 
     def withdrawn(self, path: str) -> set[str]:
-        """The paths that the record of a version calls withdrawn."""
+        """Return the paths that the record of a version calls withdrawn."""
         stored = self.world.current(f"versions/{path}.json")
         record = json.loads(stored.body or b"{}") if stored else {}
         files = {f"{path}/{file}" for file, facts in record.get("files", {}).items() if facts.get("withdrawn")}
         return files | ({path} if record.get("withdrawn") else set())
 
     def late(self, path: str) -> set[str]:
-        """The files that a record refuses for what was before: late ones, and those that somebody may replace.
+        """Return the files that a record refuses because of its past: late ones, and those that may still be replaced.
 
-        A late one came when the record had been complete without these bytes, or while they were withdrawn.
+        A late one arrived when the record was complete without these bytes, or while they were withdrawn.
         """
         records = [json.loads(g.body) for g in self.world.keys.get(f"versions/{path}.json", []) if g.body]
         told = records[-1]["reasons"] if records and self.world.current(f"versions/{path}.json") else ()
@@ -374,7 +374,7 @@ class Story:
         return {f"{path}/{file}" for file in found}
 
     def check_answers(self, named: dict[str, str]) -> None:
-        """What an answer said stands, unless something came later that may have changed it."""
+        """Check that each answer still holds, unless a later event may have changed it."""
         for number, call in enumerate(self.calls):
             version = "/".join(call.path.split("/", 6)[:6])
             later = (c.path in (call.path, version) for c in self.calls if c is not call and self.after(c, call))
@@ -397,7 +397,7 @@ SIGNED: Final = ("Bucket", "Key", "IfMatch", "IfNoneMatch", "CacheControl", "Con
 
 @contextmanager
 def _failing() -> Iterator[None]:
-    """What fails is tried again by the next run of the schedule, or not at all by a publisher."""
+    """Ignore failures: the next run of the schedule retries, and a publisher does not."""
     from botocore.exceptions import BotoCoreError, ClientError
 
     from imageserver.errors import SimplestreamsError

@@ -345,7 +345,7 @@ class Workshop:
     def delta(self, base: Path, new: Path, base_version: str) -> dict[str, Path]:
         """`<root's stem>.<base version>.vcdiff`, which turns `base` into `new`."""
         path = self._fresh(f"delta-{base_version}-{new.parent.name}") / f"rootfs.{base_version}.vcdiff"
-        # LXD decodes with `xdelta3 -dcs`, without secondary compression options of its own.
+        # LXD decodes with `xdelta3 -dcs`, without options for secondary compression.
         self._run("xdelta3", "-e", "-f", "-s", base, new, path)
         return {path.name: path}
 

@@ -25,12 +25,12 @@ class Mark:
 
     withdrawn: bool | None = False
     blurred: bool = False
-    unfinished: bool = False  # maintain began to delete it though nobody withdrew it
-    going: bool = False  # a file that maintain began to delete with its version: another upload may save only others
+    unfinished: bool = False  # maintain began to delete it without a withdrawal
+    going: bool = False  # maintain began to delete it with its version: another upload saves only other files
     calls: int = 0  # under way
-    touched: int = 0  # counts what may have changed it
+    touched: int = 0  # counts events that may have changed it
     generation: Generation | None = None
-    etags: set[str] = field(default_factory=set)  # of all uploads before this one
+    etags: set[str] = field(default_factory=set)  # of all earlier uploads
 
     def touch(self, withdrawn: bool | None) -> None:
         self.withdrawn = withdrawn
@@ -70,23 +70,23 @@ class Ledger:
             if self._is_clear(version):
                 mark.blurred = mark.unfinished = False
             elif withdrawn and path in files:
-                mark.blurred = True  # the record may still be about the upload before
+                mark.blurred = True  # the record may still describe the earlier upload
             mark.touch(None)
             mark.calls += 1
             began[path] = mark.touched
         try:
             yield answer
         finally:
-            if not withdrawn:  # files that came meanwhile are restored with their version, or not
+            if not withdrawn:  # files uploaded meanwhile may or may not be restored with their version
                 for path in (key for key in self.present if _version(key) in versions and key not in began):
                     self.of(path).touch(None)
             for path, touched in began.items():
                 mark = self.of(path)
                 mark.calls -= 1
-                # A restore that is answered came before the record was made final: then nothing is deleted.
+                # An answered restore came before the record was made final: then nothing is deleted.
                 restored = not withdrawn and path in answer.acknowledged and not mark.unfinished
                 answered = path in answer.acknowledged or (_version(path) in answer.acknowledged and not mark.going)
-                if mark.calls:  # either may have been the last to change the record, whichever answer comes first
+                if mark.calls:  # either may have changed the record last, whichever answer arrives first
                     mark.touch(None)
                 elif answered and mark.touched == touched and (restored or not mark.blurred):
                     mark.withdrawn = withdrawn
@@ -124,7 +124,7 @@ class Ledger:
             mark.blurred = bool(mark.calls)
             mark.going = False
             mark.etags |= {mark.generation[0]} if mark.generation else set()
-        elif mark.withdrawn:  # the same bytes again within a second: nobody can tell whether it was gone
+        elif mark.withdrawn:  # the same bytes again within a second: whether it was gone is unknown
             mark.touch(None)
         mark.generation = generation
         self.present.add(key)

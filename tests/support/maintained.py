@@ -19,7 +19,7 @@ DAYS = [f"202611{day:02d}" for day in (1, 5, 10, 15, 20)]
 
 
 def no_pause(_seconds: float) -> None:
-    """Wait for nobody: there is no other process."""
+    """Do not wait."""
 
 
 def five_versions() -> System:

@@ -21,7 +21,7 @@ COMBINED = {
     "root.tar.xz": ["combined_rootxz_sha256", "combined_sha256"],
     "disk-kvm.img": ["combined_disk-kvm-img_sha256"],
 }
-ROOTS = {  # the first of a kind that is there and sound is meant
+ROOTS = {  # the first sound one of each kind counts
     "squashfs": ("rootfs.squashfs", "root.squashfs"),
     "root.tar.xz": ("rootfs.tar.xz", "root.tar.xz"),
     "disk-kvm.img": ("disk.qcow2", "other.qcow2"),

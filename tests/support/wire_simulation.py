@@ -271,7 +271,7 @@ class World:
 
         more = {"publish": {"cloudfront_client": lambda: EdgeClient(run)}}
         more["maintain"] = more["publish"]
-        store = S3Uploads(S3Client(run), "images")  # type: ignore[arg-type]  # a client of its own
+        store = S3Uploads(S3Client(run), "images")  # type: ignore[arg-type]  # a separate client
         ends = min(run.ends, self.now + TIMEOUTS_S[function])
         return self.functions.invoke(
             function, event, _Left(self, ends), store, SqsClient(run), **more.get(function, {})
