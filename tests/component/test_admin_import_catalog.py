@@ -205,7 +205,9 @@ def test_a_password_in_the_address_of_a_server_without_images_is_not_printed(
         assert (nothing.exit_code, "sst_secret" in nothing.output) == (4, False), nothing.output
 
 
-def test_a_filter_that_takes_nothing_or_cannot_be_read_is_told(deployment: Deployment, site: tuple[Path, str]) -> None:
+def test_a_filter_that_matches_nothing_or_is_invalid_is_reported(
+    deployment: Deployment, site: tuple[Path, str]
+) -> None:
     several(site[0])
     nothing = CliRunner().invoke(main, ["import", str(site[0]), "--only", "debian"])
     assert (nothing.exit_code, "has nothing that --only takes" in nothing.output) == (4, True)

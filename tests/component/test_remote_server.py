@@ -155,7 +155,7 @@ def test_a_long_retry_after_is_left_to_a_later_run(served: UpstreamServer) -> No
 
 
 @pytest.mark.parametrize("after", ["soon", "9" * 5000, "Mon, 16 Nov 99999 13:32:02 GMT"], ids=["word", "long", "far"])
-def test_a_pause_that_cannot_be_read_is_none(served: UpstreamServer, after: str) -> None:
+def test_an_unreadable_retry_after_is_ignored(served: UpstreamServer, after: str) -> None:
     served.faults[INDEX] = [Fault(503, {"Retry-After": after})]
     assert remote(served).document(INDEX)
 

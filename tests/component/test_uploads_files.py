@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import lzma
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -139,7 +140,7 @@ NOT_IMAGES = [
         },
         "both.tar.xz holds both rootfs/ and rootfs.img",
     ),
-    ({"a.squashfs": SQUASHFS, "b.squashfs": SQUASHFS}, "these would all be rootfs.squashfs, expected one of a kind"),
+    ({"a.squashfs": SQUASHFS, "b.squashfs": SQUASHFS}, "these would all be rootfs.squashfs, expected one of each kind"),
     ({"a.tar.gz": UNIFIED["gz"], "b.tar.gz": UNIFIED["gz"]}, "these would all be lxd_combined.tar.gz"),
 ]
 
@@ -208,6 +209,31 @@ def test_a_file_of_another_kind_is_named_with_the_command_that_makes_an_image(tm
     done = run("--to", "a/b/amd64/d", "--dry-run", file)
     assert (done.returncode, kind in done.stderr) == (3, True), done.stderr
     assert command.format(file=file) in done.stderr
+
+
+@pytest.mark.parametrize(
+    "name", ["my disk.gz", "it's 50% (new) $HOME.gz", "noble_20261123_10:00.gz", "größe.gz", "-x.gz"]
+)
+@pytest.mark.parametrize(
+    ("body", "command", "made"),
+    [
+        (images.compress(QCOW2, "gz"), r"gzip -dc <.* >disk\.qcow2", "disk.qcow2"),
+        (tarred("web.ovf", "disk1.vmdk"), r"tar -xf .*(?=, then)", "disk1.vmdk"),
+    ],
+    ids=["gzip", "tar"],
+)
+def test_a_printed_command_works_for_a_file_of_any_name(
+    tmp_path: Path, name: str, body: bytes, command: str, made: str
+) -> None:
+    write(tmp_path, {name: body})
+    done = subprocess.run(
+        ("sh", SCRIPT, "--to", "a/b/amd64/d", "--dry-run", "--", name), cwd=tmp_path, capture_output=True, text=True,
+        check=False, timeout=60,
+    )  # fmt: skip
+    found = re.search(command, done.stderr)
+    assert found, done.stderr
+    subprocess.run(("sh", "-c", found[0]), cwd=tmp_path, check=True)
+    assert (tmp_path / made).stat().st_size
 
 
 def test_a_compressed_disk_with_metadata_is_not_taken_for_the_root_of_a_container(tmp_path: Path) -> None:

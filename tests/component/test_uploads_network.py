@@ -462,7 +462,7 @@ def test_a_certificate_of_another_time_is_a_matter_of_the_clock(
     assert re.search(rf"{why}; look at the clock of this machine \(\d{{4}}-\S+Z\) first\n$", done.stderr), done.stderr
 
 
-def test_a_busy_api_is_reported_in_its_own_words(listener: ThreadingHTTPServer, tmp_path: Path) -> None:
+def test_a_busy_api_is_reported_in_the_words_of_its_answer(listener: ThreadingHTTPServer, tmp_path: Path) -> None:
     Listener.answers["/uploads/batch"] = (503, "problem busy\ndetail storage is busy\n")
     done = upload(listener, tmp_path, PATH=programs(tmp_path, sleep="exit 0"))
     api = f"http://127.0.0.1:{listener.server_address[1]}"

@@ -49,7 +49,7 @@ def test_in_a_shell_with_a_proxy_the_lines_of_curl_go_past_it(monkeypatch: pytes
     assert len(past) == 2
 
 
-def test_without_a_sample_none_is_launched() -> None:
+def test_without_a_sample_no_launch_command_is_printed() -> None:
     assert any("launch mine:hello/world" in line for line in printed())
     assert not any("hello/world" in line for line in printed(sample=False))
 

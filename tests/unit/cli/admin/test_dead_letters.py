@@ -142,7 +142,7 @@ def test_a_run_of_maintain_that_was_asked_for_in_any_form_is_told_and_removed(bo
     assert (runs.answer(letter), sqs.log) == ("removed", [("delete", "a")])
 
 
-def test_a_server_that_makes_no_deltas_has_no_dead_letters_of_them() -> None:
+def test_a_server_without_deltas_has_no_dead_letters_about_deltas() -> None:
     deployment = Deployment(SimpleNamespace(), "images-1")
     deployment.__dict__.update(deltas_dead_letters="")
     assert list(dead_letters.boxes(deployment, "deltas")) == []

@@ -95,7 +95,7 @@ def test_a_version_that_was_fetched_is_not_idle_where_the_logs_tell_no_time(logs
     assert f"listed and not fetched in this time: 1 version\n  {OLD}\n" in said
 
 
-def test_a_long_table_is_cut_and_says_so(logs: MemoryStore) -> None:
+def test_a_long_table_is_cut_with_a_note(logs: MemoryStore) -> None:
     paths = (f"/images/os{n}/1/amd64/default/20261101/disk.qcow2" for n in range(25))
     put(logs, log([line(cs_uri_stem=path) for path in paths]))
     said = admin("stats").stdout

@@ -193,7 +193,7 @@ def test_going_back_from_a_version_twice_goes_back_once(world: World) -> None:
     assert f"shows {NEW} of images/{NOBLE}, expected {OLD}; nothing was taken back" in said
 
 
-def test_a_channel_is_promoted_to_by_fingerprint(world: World) -> None:
+def test_a_version_is_promoted_by_its_fingerprint(world: World) -> None:
     world.admin(STABLE)
     world.upload(f"images/{NOBLE}/{NEW}")
     (fingerprint,) = documents.images(documents.versions_of(world.system.products_document(), NAME)[NEW])
@@ -428,7 +428,7 @@ def test_access_ends_though_the_document_of_another_view_cannot_be_read(world: W
     assert world.edge.entries.keys() > {"view:staging", "view:stable"}
 
 
-def test_removing_a_view_is_said_first_and_deletes_all_that_was_of_it(world: World) -> None:
+def test_removing_a_view_needs_yes_and_deletes_everything_of_the_view(world: World) -> None:
     world.admin(STAGING)
     world.admin("view token add staging ann")
     assert "would be removed; add --yes" in world.admin("view remove staging").stdout
@@ -460,7 +460,7 @@ def test_a_private_stream_whose_versions_are_withdrawn_is_not_public_before_they
     world.admin("view remove staging --yes")
 
 
-def test_a_channel_is_not_removed_while_a_version_is_shown_by_nothing_else(world: World) -> None:
+def test_a_channel_that_alone_shows_a_version_is_not_removed(world: World) -> None:
     world.admin(STAGING)
     world.admin("view create stable --channel --streams images-staging")
     world.admin("view create beta --channel --streams images")

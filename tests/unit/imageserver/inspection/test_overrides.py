@@ -135,7 +135,7 @@ def test_a_name_in_a_message_about_image_yaml_is_escaped(section: str) -> None:
     assert all(sentence.isprintable() and len(sentence) < 300 for sentence in parsed.ignored)
 
 
-def test_image_yaml_as_imagebuilder_writes_it() -> None:
+def test_an_image_yaml_of_imagebuilder_is_read() -> None:
     body = b"""
 image: {distribution: ubuntu}
 simplestream:

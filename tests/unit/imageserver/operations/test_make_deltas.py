@@ -312,7 +312,7 @@ def test_a_delta_between_roots_that_were_overwritten_is_off_the_list(server: Ser
     assert server.deltas() == {DELTA: OLD}
 
 
-def test_retention_takes_a_delta_off_the_list_with_its_base_and_deletes_both_later(server: Server) -> None:
+def test_retention_delists_a_delta_with_its_base_and_deletes_both_later(server: Server) -> None:
     server.make()
     server.upload(NEWEST, newest_root(), metadata__json=b'{"deltas": 2}')
     server.make()

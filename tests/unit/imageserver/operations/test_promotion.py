@@ -70,7 +70,7 @@ def test_going_back_leaves_what_another_operator_promoted_meanwhile(server: Syst
         take_back(server.store, "stable", NOBLE, server.store.clock, "bob", pause)
 
 
-def test_of_two_promotions_at_once_none_is_lost(server: System) -> None:
+def test_two_concurrent_promotions_are_both_kept(server: System) -> None:
     server.store.meanwhile("replace", "private/views/stable.json", lambda: to_stable(server, OLD, by="bob"))
     assert to_stable(server, NEW) == Moved("stable", NOBLE, OLD, NEW)
     found = view_of(server.store, "stable")

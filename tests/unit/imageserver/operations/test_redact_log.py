@@ -63,7 +63,7 @@ def test_a_write_that_lost_to_one_that_lost_too_is_tried_again(
     assert TOKEN not in gzip.decompress(store.objects[KEY].body).decode()
 
 
-def test_a_log_that_cannot_be_read_stays_and_says_what_to_do(store: MemoryStore) -> None:
+def test_an_unreadable_log_is_kept_and_the_error_names_the_remedy(store: MemoryStore) -> None:
     store.put(KEY, LOG[:-9])
     with pytest.raises(UnreadableLog, match=r"edge/E1.*may hold tokens: delete it"):
         redact_log(store, KEY, etag_of(store))
@@ -75,7 +75,9 @@ def test_an_empty_object_holds_no_token(store: MemoryStore) -> None:
     assert not redact_log(store, "edge/", store.objects["edge/"].etag)
 
 
-def test_a_log_that_is_too_large_stays_and_says_its_size(store: MemoryStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_log_that_is_too_large_is_kept_and_the_error_names_its_size(
+    store: MemoryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(module, "MOST_BYTES", 10)
     with pytest.raises(UnreadableLog, match=rf"has {len(LOG)} bytes, expected at most 10"):
         redact_log(store, KEY, etag_of(store))

@@ -43,7 +43,7 @@ def test_a_grace_time_that_ends_behind_any_date_keeps_the_files(system: System, 
     assert (told(system).status, told(system).delete_after) == ("withdrawn", "9999-12-31T23:59:59+00:00")
 
 
-def test_withdrawing_twice_keeps_the_first_date_and_reason_and_says_so(system: System) -> None:
+def test_a_second_withdrawal_keeps_the_first_date_and_reason_and_reports_it(system: System) -> None:
     first = withdraw.withdraw(system.store, VERSION, START, 24, pause, "broken")
     again = withdraw.withdraw(system.store, VERSION, START + timedelta(hours=5), 24, pause, "broken again")
     assert again.delete_after == "2026-11-24T10:00:00+00:00"

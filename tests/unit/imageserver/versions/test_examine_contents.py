@@ -193,7 +193,7 @@ def test_metadata_behind_the_root_mends_that_in_front_of_it() -> None:
     assert (record.state, record.reasons) == ("complete", ())
 
 
-def test_a_template_that_lies_too_far_behind_is_not_looked_for_and_that_is_told(
+def test_a_template_too_far_into_the_archive_is_not_looked_for_and_that_is_reported(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(tarball, "MOST_FOR_TEMPLATES", 100_000)
@@ -264,7 +264,7 @@ def test_a_name_in_a_tarball_is_escaped_and_stands_in_no_command_that_it_changes
         assert 'tar -C "' not in reason.sentence
 
 
-def test_of_two_metadata_tarballs_for_one_client_the_second_is_refused() -> None:
+def test_the_second_of_two_metadata_tarballs_for_one_client_is_refused() -> None:
     _, record = ingested({"lxd.tar.xz": images.metadata_tarball(), "meta-a.tar": META, **ROOT})
     assert record.state == "complete"
     assert [r.sentence.split(",")[0] for r in record.reasons] == [
@@ -288,7 +288,7 @@ def test_metadata_under_two_names_is_not_refused_for_their_number() -> None:
     assert not any(facts.refusal for facts in record.files.values())
 
 
-def test_metadata_named_after_incus_serves_incus_beside_that_of_lxd() -> None:
+def test_metadata_named_after_incus_serves_incus_and_the_other_serves_lxd() -> None:
     system, record = ingested({"lxd.tar.xz": images.metadata_tarball(), "incus.tar": META, **ROOT})
     assert record.reasons == ()
     paths = {item["ftype"]: item["path"].rpartition("/")[2] for item in items(system)}

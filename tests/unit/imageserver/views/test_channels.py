@@ -137,7 +137,7 @@ def test_a_channel_that_follows_the_newest_forgets_what_is_no_longer_there() -> 
     assert len(made.channel[NOBLE.path]) == MOST_PROMOTIONS
 
 
-def test_what_a_channel_does_not_take_cannot_be_promoted_to_it() -> None:
+def test_a_version_outside_the_selection_of_a_channel_cannot_be_promoted_to_it() -> None:
     with pytest.raises(InvalidView, match="is not a channel"):
         promoted(view(streams=("images",)), VersionId(NOBLE, ONE), "", "")
     with pytest.raises(InvalidView, match=r"does not take .*, expected a product of images, filtered by ubuntu:jammy"):
@@ -219,7 +219,7 @@ def test_a_promotion_of_a_version_that_is_due_to_leave_counts_before_it_has_left
     assert standing(expired(again, datetime(2026, 11, 28, 13, tzinfo=UTC)), NOBLE, ALL) == [ONE]
 
 
-def test_what_left_a_channel_does_not_come_back_with_an_earlier_clock() -> None:
+def test_a_version_that_left_a_channel_does_not_return_with_an_earlier_clock() -> None:
     over = expired(weekly(ONE), datetime(2026, 12, 1, tzinfo=UTC))
     assert expired(over, datetime(2026, 11, 1, tzinfo=UTC)) is over
     assert expired(channel(), datetime(2026, 12, 1, tzinfo=UTC)) == channel()

@@ -96,7 +96,7 @@ def test_a_token_that_is_escaped_thousands_of_times_takes_no_longer_than_its_len
     assert len({part.split("/")[0] for part in text.split(f"/{LABEL}")[1:]}) == 1, "it is the same token"
 
 
-def test_a_log_without_a_token_is_not_written_anew() -> None:
+def test_a_log_without_a_token_is_not_rewritten() -> None:
     assert (
         redacted([log([line(), line(cs_uri_stem="/sst_notes/x"), line(cs_uri_stem="/stable/streams/v1/index.json")])])
         is None
