@@ -193,9 +193,10 @@ class CheckStatus(msgspec.Struct, frozen=True, kw_only=True):
 class VersionStatus(msgspec.Struct, frozen=True, kw_only=True):
     """Where a version is in its lifecycle.
 
-    `aliases` and `fingerprints` are those that clients see, and `clients` the kinds of client that see it (`lxd`,
-    `incus`); all are empty unless it is listed. `checks` and `channels` (the promotions of the version that a channel
-    remembers) are only for callers who may post results or promote it.
+    `fingerprints` are those that clients see, and `clients` the kinds of client that see it (`lxd`, `incus`). `aliases`
+    lead to this version; they are empty beside a newer version of the same kind. All are empty unless it is listed.
+    `checks` and `channels` (the promotions of the version that a channel remembers) are only for callers who may post
+    results or promote it.
     """
 
     path: str

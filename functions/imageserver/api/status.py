@@ -1,6 +1,6 @@
 """The status of a version: the record says what is wrong with it, the catalog whether clients see it."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from itertools import chain
 from typing import Final
@@ -141,7 +141,8 @@ def from_catalog(record: Record, products: Products, streams: Callable[[], Itera
     version = record.id
     withheld = products.withheld.get(version.product.name, ())
     product = products.products.get(version.product.name)
-    entry = documents.versions_of(products, version.product.name).get(version.version)
+    listed = documents.versions_of(products, version.product.name)
+    entry = listed.get(version.version)
     mine = [held for held in withheld if held.version == version.version]
     state = visible_state(record.state, listed=entry is not None, withheld=bool(mine))
     if product is None or entry is None:
@@ -162,10 +163,19 @@ def from_catalog(record: Record, products: Products, streams: Callable[[], Itera
         status=state,
         reasons=[*record.reasons, *reasons, *_not_yet_listed(record, entry, {held.file for held in mine})],
         files=_files(record),
-        aliases=product.aliases.split(",") if product.aliases else [],
+        aliases=product.aliases.split(",") if product.aliases and _has_aliases(version.version, listed) else [],
         fingerprints=fingerprints,
         clients=documents.clients(entry),
     )
+
+
+def _has_aliases(name: str, listed: Mapping[str, documents.Version]) -> bool:
+    """Return whether a product's aliases lead to this version, whatever client and kind of image of it is meant.
+
+    They lead to the newest version with an image of the kind. Clients order versions as texts.
+    """
+    mine = documents.launched(listed[name])
+    return not any(mine & documents.launched(version) for other, version in listed.items() if other > name)
 
 
 def _of_withheld(record: Record, held: Withheld) -> Reason:

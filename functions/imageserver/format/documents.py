@@ -10,7 +10,15 @@ from typing import Final, TypeVar
 import msgspec
 
 from imageserver.errors import CatalogDamaged
-from imageserver.format.file_kinds import ALL_CLIENTS, METADATA_FTYPES, ROOT_FTYPES, UNIFIED_FTYPES, combined_fields
+from imageserver.format.file_kinds import (
+    ALL_CLIENTS,
+    METADATA_FTYPES,
+    ROOT_FTYPES,
+    ROOT_TAR,
+    SQUASHFS,
+    UNIFIED_FTYPES,
+    combined_fields,
+)
 from imageserver.format.keys import ProductId
 
 FOLDER: Final = "streams/v1/"
@@ -243,6 +251,19 @@ def clients(version: Version) -> list[str]:
     """Return the kinds of client that see a version: those whose metadata or unified tarball it has."""
     ftypes = {item.ftype for item in version.items.values()}
     return [client for client in ALL_CLIENTS if ftypes & {METADATA_FTYPES[client], UNIFIED_FTYPES[client]}]
+
+
+def launched(version: Version) -> set[tuple[str, bool]]:
+    """Return what clients can launch of a version: a kind of client, and whether it gets a virtual machine."""
+    items = {item.ftype: item for item in version.items.values()}
+    found = {
+        (client, root not in (SQUASHFS, ROOT_TAR))
+        for client in ALL_CLIENTS
+        for root in items.keys() & set(ROOT_FTYPES)
+        if METADATA_FTYPES[client] in items
+    }
+    unified = {client: items[ftype] for client, ftype in UNIFIED_FTYPES.items() if ftype in items}
+    return found | {(client, item.combined_type == "virtual-machine") for client, item in unified.items()}
 
 
 def _decode(body: bytes, kind: type[_D], key: str) -> _D:

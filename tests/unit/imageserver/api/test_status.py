@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from datetime import timedelta
 
 import pytest
@@ -11,6 +12,7 @@ from imageserver.api.schema import FileStatus, VersionStatus
 from imageserver.storage.document_cache import DocumentCache
 from imageserver.versions.state import State
 from tests.support import images
+from tests.support.client_rules import read_catalog
 from tests.support.memory_store import MemoryStore, System
 from tests.support.two_versions import PATH, VERSION, told, two_versions
 
@@ -254,3 +256,37 @@ def test_publishers_behind_a_long_queue_occupy_few_concurrent_executions() -> No
     requests += 1  # the last look
     a_second = 1.4
     assert (round(held_s * a_second), round(requests * a_second)) == (106, 11)
+
+
+def contents(kind: str, seed: str) -> dict[str, bytes]:
+    """Return the files of a version that holds a container, a virtual machine, or both, split or in one tarball."""
+    whole = {"lxd_combined.tar.gz": images.unified_tarball(marker=seed)}
+    disk = {"disk.qcow2": images.qcow2(seed)}
+    split = images.split_image(seed=seed)
+    return {
+        "container": split,
+        "machine": {"lxd.tar.xz": split["lxd.tar.xz"], **disk},
+        "both": {**split, **disk},
+        "whole": whole,
+    }[kind]
+
+
+KINDS = ("container", "machine", "both", "whole")
+
+
+@pytest.mark.parametrize("kinds", list(itertools.product(KINDS, KINDS)), ids="-".join)
+def test_a_status_has_the_aliases_that_lead_clients_to_each_image_of_the_version(kinds: tuple[str, str]) -> None:
+    system = System()
+    paths = [f"{VERSION.product.path}/{day}" for day in ("20261121", "20261122")]
+    for path, kind in zip(paths, kinds, strict=True):
+        system.upload(path, contents(kind, path))
+    system.catch_up()
+    streams = system.streams()
+    seen = [
+        image for client in system.clients for image in read_catalog(streams["streams/v1/index.json"], streams, client)
+    ]
+    for path in paths:
+        found = told(system, path)
+        mine = [image for image in seen if image.fingerprint in found.fingerprints]
+        assert mine
+        assert bool(found.aliases) == all(image.names for image in mine), path
