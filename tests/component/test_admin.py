@@ -291,9 +291,9 @@ def test_redrive_shows_failed_runs_of_maintain_with_their_replacement_and_remove
     for _ in range(2):  # showing leaves it in the queue
         said = sorted(letter["diagnosis"] for letter in told(stack, "redrive", "maintain"))
         assert said[0].startswith("prune failed: StorageDenied: PutObject: 403.")
-        assert "at once: admin prune --yes" in said[0]
+        assert "right now: admin prune --yes" in said[0]
         assert said[1].startswith("reconcile failed: TooManyRequestsException.")
-        assert "at once: admin reconcile" in said[1]
+        assert "right now: admin reconcile" in said[1]
     assert "removed" in admin(stack, "redrive", "maintain", "--yes")
     assert told(stack, "redrive", "maintain") == []
 

@@ -68,7 +68,7 @@ def test_a_daemon_that_has_the_version_before_needs_only_the_delta(
         daemon("image", "copy", f"here:{new_print}", "local:")
     assert daemon.fingerprints("local:") == {old_print, new_print}
     daemon("launch", f"local:{new_print}", "c1")
-    assert daemon("exec", "c1", "--", "cat", "/etc/marker").stdout == f"{NAME}-new"
+    assert daemon.marker("c1") == f"{NAME}-new"
     stack.wait_until(lambda: _statistics_have(stack, daemon), "the daemon and its delta in the statistics", 60)
 
 

@@ -80,7 +80,7 @@ def test_every_served_file_has_the_size_and_the_digests_that_the_catalog_names(
 @pytest.mark.parametrize("form", CONTAINERS)
 def test_a_container_is_launched_and_runs_a_command(daemon: Client, forms: dict[str, Uploaded], form: str) -> None:
     daemon("launch", forms[form].alias, "c1")
-    assert daemon("exec", "c1", "--", "cat", "/etc/marker").stdout == "form"
+    assert daemon.marker("c1") == "form"
     assert daemon.fingerprints("local:") == {forms[form].fingerprint}
 
 
@@ -202,7 +202,7 @@ def test_the_daemon_takes_a_delta_when_it_has_the_base(stack: Stack, workshop: W
         daemon("image", "copy", f"here:{new_print}", "local:")
     assert daemon.fingerprints("local:") == {old_print, new_print}
     daemon("launch", f"local:{new_print}", "c1")
-    assert daemon("exec", "c1", "--", "cat", "/etc/marker").stdout == f"{name}-new"
+    assert daemon.marker("c1") == f"{name}-new"
 
 
 def _files(stack: Stack, fingerprint: str) -> dict[str, Any]:

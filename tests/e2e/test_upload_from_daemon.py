@@ -57,7 +57,7 @@ def test_a_stopped_instance_is_published_uploaded_and_cleaned_up(
     fresh = client(daemon.program, tmp_path, stack.ca_file, daemon.home)
     fresh.add_remote(stack.base_url)
     fresh("launch", f"here:{daemon.program}-ours", "local:copy")
-    assert fresh("exec", "local:copy", "--", "cat", "/etc/marker").stdout == f"{daemon.program}-{instance}"
+    assert fresh.marker("local:copy") == f"{daemon.program}-{instance}"
     (shown,) = (
         image for image in fresh.images() if any(a["name"] == f"ours/{instance}" for a in image["aliases"] or [])
     )
@@ -72,7 +72,7 @@ def test_a_running_instance_is_refused_unless_forced_and_runs_again_afterwards(
     assert (refused.returncode, f"{instance} is running: stop it first, or add --force" in refused.stderr) == (2, True)
     forced = upload(daemon, stack, tmp_path, product, *source, "--force")
     assert forced.returncode == 0, forced.stderr
-    assert daemon("exec", instance, "--", "cat", "/etc/marker").stdout == f"{daemon.program}-{instance}"
+    assert daemon.marker(instance) == f"{daemon.program}-{instance}"
     assert daemon.fingerprints("local:") == set()
 
 

@@ -78,7 +78,7 @@ def test_an_exported_image_is_published_with_one_command_and_downloaded_unchange
     assert sorted(sha256sum(list(back.iterdir()))) == sorted(sha256sum(files))
     if not vm:
         fresh("launch", printed.split()[2], "local:started")
-        marker = fresh("exec", "local:started", "--", "cat", "/etc/marker").stdout
+        marker = fresh.marker("local:started")
         assert marker == f"script-{daemon.program}-{form}"
 
 

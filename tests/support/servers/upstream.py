@@ -164,11 +164,12 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         whole = memoryview(body)[: fault.cut_after]
         for start in range(0, len(whole), 1 << 16):
-            self.wfile.write(whole[start : start + (1 << 16)])
+            chunk = whole[start : start + (1 << 16)]
+            with self.served.lock:  # first, so that a client that has every byte finds it counted
+                self.served.bytes_sent[path] = self.served.bytes_sent.get(path, 0) + len(chunk)
+            self.wfile.write(chunk)
             if self.served.bytes_per_s and not fault.unpaced:
                 time.sleep((1 << 16) / self.served.bytes_per_s)
-        with self.served.lock:
-            self.served.bytes_sent[path] = self.served.bytes_sent.get(path, 0) + len(whole)
         if fault.cut_after is not None:
             self.close_connection = True
             with suppress(OSError):  # the other side may have hung up already
