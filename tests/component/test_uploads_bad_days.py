@@ -103,7 +103,7 @@ def test_a_file_that_changes_while_it_is_sent_is_named_at_once(
     file, content = tmp_path / "rootfs.squashfs", images.squashfs("changes", 3 * MIB)
     file.write_bytes(content)
     changes = {"longer": lambda: file.write_bytes(content * 2), "shorter": lambda: file.write_bytes(content[:MIB])}
-    server.change = staticmethod(changes.get(what, file.unlink))  # type: ignore[arg-type]
+    server.change = staticmethod(changes.get(what, file.unlink))  # type: ignore[arg-type]  # its result is not used
     done = upload(api, tmp_path, "--json", file)
     assert (done.returncode, CHANGED.format(len(content)) in done.stderr) == (3, True), done.stderr
     assert (json.loads(done.stdout)["status"], len(server.seen)) == ("invalid", 1)
@@ -116,7 +116,7 @@ def test_a_part_that_a_shorter_file_no_longer_has_is_not_sent_again(
     file, content = tmp_path / "rootfs.squashfs", images.squashfs("parts", 3 * MIB)
     file.write_bytes(content)
     server.in_parts = True
-    server.change = staticmethod(lambda: file.write_bytes(content[: MIB // 2]))  # type: ignore[arg-type]
+    server.change = staticmethod(lambda: file.write_bytes(content[: MIB // 2]))  # type: ignore[arg-type]  # its result is not used
     done = upload(api, tmp_path, file)
     assert (done.returncode, CHANGED.format(len(content)) in done.stderr) == (3, True), done.stderr
 
@@ -157,7 +157,7 @@ def test_nothing_is_sent_after_it_was_stopped(
 ) -> None:
     server, api = bucket
     server.in_parts = in_parts
-    server.do_PUT = _stand_still  # type: ignore[method-assign,assignment]
+    server.do_PUT = _stand_still  # type: ignore[method-assign,assignment]  # for one test
     (tmp_path / "rootfs.squashfs").write_bytes(images.squashfs("stopped", 40 * MIB))
     process = subprocess.Popen(
         command(api, tmp_path / "rootfs.squashfs"), env=variables(tmp_path), start_new_session=True,

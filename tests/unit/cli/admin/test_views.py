@@ -365,13 +365,18 @@ def test_a_killed_creation_is_finished_by_the_same_command(world: World, call: s
     assert world.system.listed("images-staging", "staging") == {NAME: [NEW]}
 
 
-def test_a_killed_revocation_is_finished_by_sync(world: World) -> None:
+def kill_a_revocation(world: World) -> None:
+    """Revoke the only token of staging, and die before the edge is updated."""
     world.admin(STAGING)
     world.admin("view token add staging ann")
     world.edge.on = killed("change")
     with pytest.raises(click.Abort):
         main(["view", "token", "revoke", "staging", "ann"], standalone_mode=False)
     world.edge.on = lambda _: None
+
+
+def test_a_killed_revocation_is_finished_by_sync(world: World) -> None:
+    kill_a_revocation(world)
     assert world.admin("view sync").stdout == "entries of the edge: 0 written, 1 deleted\n"
     assert not [key for key in world.edge.entries if key.startswith("token:")]
     assert world.told("view sync") == {"put": [], "deleted": []}
@@ -392,12 +397,7 @@ def test_a_token_of_which_the_edge_could_not_be_told_is_made_by_the_same_command
 
 
 def test_a_revocation_that_was_killed_is_ended_by_the_same_command(world: World) -> None:
-    world.admin(STAGING)
-    world.admin("view token add staging ann")
-    world.edge.on = killed("change")
-    with pytest.raises(click.Abort):
-        main(["view", "token", "revoke", "staging", "ann"], standalone_mode=False)
-    world.edge.on = lambda _: None
+    kill_a_revocation(world)
     world.admin("view token revoke staging ann", NOTHING)
     assert not [key for key in world.edge.entries if key.startswith("token:")]
 
