@@ -126,10 +126,10 @@ def mark_the_newest_upload(store: S3Store, key: str, _version_id: str) -> bool:
 
 TAG_SEEDS: Final = {
     "the edge keeps bytes that were tagged before a catalog which lost its race": (
-        45, "imageserver.operations.stream_catalogs.marks", mark_all_before_the_catalog
+        45, "imageserver.operations.publish.marks", mark_all_before_the_catalog
     ),
     "a listed file is served to nobody, as a run died and the next one did not tag it": (
-        14, "imageserver.operations.stream_catalogs.marks", mark_what_changes_alone
+        14, "imageserver.operations.publish.marks", mark_what_changes_alone
     ),
     "the edge keeps bytes that came behind those listed, as the newest upload was tagged": (
         8, "imageserver.storage.s3.S3Store.mark_listed", mark_the_newest_upload

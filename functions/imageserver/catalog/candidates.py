@@ -1,7 +1,7 @@
 """Read a product from its own records: the versions that could be listed, newest first, and why others are not."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import msgspec
@@ -66,13 +66,15 @@ def candidate(product: ProductId, versions: Sequence[Record], clients: Sequence[
     """Return the candidate that follows from all records of a product.
 
     Versions dated ahead of their upload are withheld. So are versions whose name has another form than most of the
-    rest.
+    rest, or in a tie than the oldest.
     """
     assessments = {record.id.version: (record, assess(record)) for record in versions}
     complete = {name: pair for name, pair in assessments.items() if pair[1].state is State.COMPLETE}
     ahead = {name: why for name, (record, _) in complete.items() if (why := ahead_of_upload(record))}
     complete = {name: pair for name, pair in complete.items() if name not in ahead}
-    form = _common_form(complete)
+    # Clients order versions as texts, so two forms in one product would be out of order.
+    forms = Counter(version_form(name) for name in sorted(complete, key=version_moment))
+    form = max(forms, key=lambda form: forms[form], default="")  # in a tie the first, which the oldest version has
     listed = [assessment for name, (_, assessment) in complete.items() if version_form(name) == form]
     has_container = any(
         ftype in assessment.roots for assessment in listed for ftype in file_kinds.CONTAINER_FTYPES
@@ -113,16 +115,6 @@ def _unusable_unified(assessment: Assessment, clients: Sequence[str], *, has_con
         return ""
     how = "upload its metadata and its disk as two files (scripts/upload splits it)"
     return f"{assessment.unified} is a virtual machine in one tarball, {why}: {how}"
-
-
-def _common_form(names: Iterable[str]) -> str:
-    """Return the form that most versions of a product have; in a tie, that of the oldest version.
-
-    Clients order versions as texts, so two forms in one product would be out of order.
-    """
-    ordered = sorted(names, key=version_moment)
-    count = Counter(version_form(name) for name in ordered)
-    return max(count, key=lambda form: count[form], default="")  # in a tie, max and Counter prefer what they saw first
 
 
 def _wrong_form(name: str, form: str) -> str:

@@ -228,10 +228,10 @@ def _owners(
     by_path: dict[tuple[str, str], str] = {}
     listed = dict(sorted(listed.items(), key=lambda item: architectures.level(item[1].arch)))
     for product in sorted((*listed.values(), *waiting), key=lambda product: architectures.level(product.arch)):
-        arch, name = _arch(product), product.name
+        arch, name = architectures.kernel_name(product.arch), product.name
         for alias in product.path_aliases:
             by_path.setdefault((arch, alias), name)
-    arches = {name: _arch(product) for name, product in listed.items()}
+    arches = {name: architectures.kernel_name(product.arch) for name, product in listed.items()}
 
     def leads_to(product: ProductId, alias: str) -> str:
         """Return the other product whose path gives the name that clients derive from this alias, or nothing."""
@@ -254,7 +254,3 @@ def _owners(
                 added[arches[name], alias] = holder
     owner |= added
     return lambda product, alias: leads_to(product, alias) or owner[arches[product.name], alias]
-
-
-def _arch(product: ProductId) -> str:
-    return architectures.canonical(product.arch) or product.arch

@@ -5,7 +5,6 @@ which does not know the server's address.
 """
 
 import re
-from collections.abc import Iterator
 from functools import lru_cache
 from heapq import nlargest
 from typing import Final
@@ -13,7 +12,7 @@ from uuid import NAMESPACE_URL, uuid5
 from xml.etree import ElementTree as ET
 
 from imageserver.format import documents
-from imageserver.format.documents import Product, Products
+from imageserver.format.documents import Products
 from imageserver.format.keys import version_moment
 
 ENTRIES: Final = 50
@@ -31,7 +30,12 @@ def feed_key(stream: str) -> str:
 def render_feed(document: Products, server: str) -> bytes:
     """Return the feed of a stream; `server` is a name that no other server has, for the feed's id."""
     stream = document.content_id
-    newest = nlargest(ENTRIES, _versions(document))
+    # A version's time is a string of digits here, and its items stay undecoded: parsing a hundred thousand dates would
+    # take longer than all other work of publish.
+    products = document.products.items()
+    newest = nlargest(
+        ENTRIES, ((_digits(version), name, version) for name, one in products for version in one.versions)
+    )
     feed = ET.Element("feed", xmlns="http://www.w3.org/2005/Atom")
     _text(feed, "title", f"New images in {stream}")
     _text(feed, "id", uuid5(NAMESPACE_URL, f"{server}/{feed_key(stream)}").urn)
@@ -40,36 +44,23 @@ def render_feed(document: Products, server: str) -> bytes:
     ET.SubElement(feed, "link", rel="alternate", href="../../")
     _text(ET.SubElement(feed, "author"), "name", server)
     for _, name, version in newest:
-        _entry(feed, f"{stream}/{name}", document.products[name], version)
+        product, product_path = document.products[name], f"{stream}/{name}"
+        images = documents.images(documents.decode_version(product, version))
+        entry = ET.SubElement(feed, "entry")
+        _text(entry, "title", f"{product.os} {product.release_title} {product.arch} {product.variant}, {version}")
+        # The id contains the fingerprints: other bytes under the same name make another entry.
+        _text(entry, "id", uuid5(NAMESPACE_URL, "\n".join((product_path, version, *sorted(images)))).urn)
+        _text(entry, "updated", _time(version))
+        ET.SubElement(entry, "link", rel="alternate", href=f"../../?product={product_path}")
+        fingerprints = ", ".join(f"{fingerprint} ({file})" for fingerprint, file in sorted(images.items()))
+        _text(entry, "summary", f"Aliases: {product.aliases or 'none'}. Fingerprints: {fingerprints}.")
     body: bytes = ET.tostring(feed, encoding="utf-8", xml_declaration=True)
     return body
-
-
-def _versions(document: Products) -> Iterator[tuple[str, str, str]]:
-    """Yield time, product and name of every version; its items stay undecoded.
-
-    The time is a string of digits: parsing a hundred thousand dates would take longer than all other work of publish.
-    """
-    for name, product in document.products.items():
-        for version in product.versions:
-            yield _digits(version), name, version
 
 
 @lru_cache(4096)  # many products have versions of one name
 def _digits(version: str) -> str:
     return version.partition(".")[0].translate(_ONLY_DIGITS).ljust(_MINUTE_DIGITS, "0")
-
-
-def _entry(feed: ET.Element, product_path: str, product: Product, version: str) -> None:
-    images = documents.images(documents.decode_version(product, version))
-    entry = ET.SubElement(feed, "entry")
-    _text(entry, "title", f"{product.os} {product.release_title} {product.arch} {product.variant}, {version}")
-    # The id contains the fingerprints: other bytes under the same name make another entry.
-    _text(entry, "id", uuid5(NAMESPACE_URL, "\n".join((product_path, version, *sorted(images)))).urn)
-    _text(entry, "updated", _time(version))
-    ET.SubElement(entry, "link", rel="alternate", href=f"../../?product={product_path}")
-    fingerprints = ", ".join(f"{fingerprint} ({file})" for fingerprint, file in sorted(images.items()))
-    _text(entry, "summary", f"Aliases: {product.aliases or 'none'}. Fingerprints: {fingerprints}.")
 
 
 def _text(parent: ET.Element, tag: str, text: str) -> None:

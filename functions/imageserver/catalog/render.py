@@ -37,7 +37,13 @@ def _version(build: Build, clients: Sequence[str]) -> Version:
     if assessment.roots:
         for client in clients:
             ftype = file_kinds.METADATA_FTYPES[client]
-            listed[ftype] = _metadata_item(build, ftype)
+            item = _item(build, assessment.metadata[ftype], ftype)
+            combined = {
+                documents.COMBINED_ATTRIBUTES[field]: build.record.files[root].combined[item.sha256]
+                for root_ftype, root in assessment.roots.items()
+                for field in file_kinds.combined_fields(root_ftype)
+            }
+            listed[ftype] = msgspec.structs.replace(item, **combined)
     for ftype, file in assessment.roots.items():
         listed[file] = _item(build, file, ftype)
     if assessment.unified:
@@ -60,17 +66,6 @@ def _version(build: Build, clients: Sequence[str]) -> Version:
 def _common(found: set[str]) -> str:
     """Return the value that all files share; empty if they differ."""
     return found.pop() if len(found) == 1 else ""
-
-
-def _metadata_item(build: Build, ftype: str) -> Item:
-    file = build.assessment.metadata[ftype]
-    sha256 = build.record.files[file].sha256
-    combined = {
-        documents.COMBINED_ATTRIBUTES[field]: build.record.files[root].combined[sha256]
-        for root_ftype, root in build.assessment.roots.items()
-        for field in file_kinds.combined_fields(root_ftype)
-    }
-    return msgspec.structs.replace(_item(build, file, ftype), **combined)
 
 
 def _item(build: Build, file: str, ftype: str) -> Item:

@@ -14,6 +14,7 @@ from typing import Final
 from imageserver.catalog.candidates import Candidate
 from imageserver.catalog.rights import Rights
 from imageserver.format import architectures, documents
+from imageserver.format.architectures import kernel_name
 from imageserver.format.documents import Products, Withheld, product_id
 from imageserver.format.keys import ProductId
 from imageserver.versions.assessment import overrides
@@ -48,7 +49,7 @@ class Streams:
 
     def _asks(self, product: ProductId, aliases: Iterable[str]) -> None:
         for alias in aliases:
-            self._by_alias[_arch(product), alias].add(product)
+            self._by_alias[kernel_name(product.arch), alias].add(product)
 
     def _waits(self, product: ProductId, entries: Iterable[Withheld], *, is_listed: bool) -> None:
         for entry in entries:
@@ -70,7 +71,7 @@ class Streams:
             if product.stream == stream:
                 found |= self._waiting.get(product, set())
                 for alias in _names_of(product, _possible_aliases(candidate)):
-                    asking = self._by_alias.get((_arch(product), alias), set())
+                    asking = self._by_alias.get((kernel_name(product.arch), alias), set())
                     if any(other.stream != stream for other in asking):
                         found |= asking
         return found - candidates.keys()
@@ -80,7 +81,9 @@ class Streams:
     ) -> Iterator[ProductId]:
         """Yield the products of other streams whose document disagrees with the records."""
         mine = {product for product in resolved if product.stream == stream}
-        contested = {(_arch(product), alias) for product in mine for alias in _names_of(product, asked[product])}
+        contested = {
+            (kernel_name(product.arch), alias) for product in mine for alias in _names_of(product, asked[product])
+        }
         for product, candidate in resolved.items():
             if product in mine:
                 continue
@@ -93,12 +96,12 @@ class Streams:
                 for e in entries
                 if e.alias
                 and (holder := documents.holder_elsewhere(e.held_by))
-                and (holder in mine or (_arch(product), e.alias) in contested)
+                and (holder in mine or (kernel_name(product.arch), e.alias) in contested)
             }
             due_names = {
                 (alias, documents.named(lost[product, alias], product.stream))
                 for alias in asked[product]
-                if candidate.builds and (_arch(product), alias) in contested and (product, alias) in lost
+                if candidate.builds and (kernel_name(product.arch), alias) in contested and (product, alias) in lost
             }
             if images != due_images or names != due_names:
                 yield product
@@ -121,7 +124,7 @@ def names_lost(
     claims: dict[tuple[str, str], list[ProductId]] = defaultdict(list)
     for product, aliases in asked.items():
         for alias in aliases:
-            claims[_arch(product), alias].append(product)
+            claims[kernel_name(product.arch), alias].append(product)
     since = {
         product: min(
             (
@@ -140,19 +143,18 @@ def names_lost(
         products = [product for product in all_products if (product, alias) not in lost]
         if not products:
             continue
-
-        def order(product: ProductId, alias: str = alias) -> tuple[bool, int, bool, str, str, str]:
-            is_claimed, is_granted = alias not in product.path_aliases, rights.is_granted(product, alias)
-            return (
-                is_claimed,
+        ranks = {
+            product: (
+                alias not in product.path_aliases,
                 architectures.level(product.arch),
-                not is_granted,
+                not rights.is_granted(product, alias),
                 since[product],
                 product.stream,
                 product.name,
             )
-
-        winner = min(products, key=order)
+            for product in products
+        }
+        winner = min(ranks, key=ranks.__getitem__)
         lost |= {(product, alias): winner for product in products if product.stream != winner.stream}
         with_arch[arch, f"{alias}/{winner.arch}"] = winner
     for (arch, alias), winner in with_arch.items():
@@ -166,13 +168,13 @@ def _lost_to_a_path(asked: Asked) -> dict[tuple[ProductId, str], ProductId]:
     by_path = defaultdict(list)
     for product in sorted(asked):
         for alias in product.path_aliases:
-            by_path[_arch(product), alias].append(product)
+            by_path[kernel_name(product.arch), alias].append(product)
     return {
         (product, alias): holder
         for product, aliases in asked.items()
         for alias in aliases
         if alias not in product.path_aliases
-        for holder in by_path[_arch(product), f"{alias}/{product.arch}"][:1]
+        for holder in by_path[kernel_name(product.arch), f"{alias}/{product.arch}"][:1]
         if holder.stream != product.stream
     }
 
@@ -190,7 +192,3 @@ def _possible_aliases(candidate: Candidate) -> set[str]:
         return set()
     asked = {alias for build in candidate.builds for alias in overrides(build.record).aliases}
     return asked | {*candidate.id.path_aliases, *candidate.id.current_aliases}
-
-
-def _arch(product: ProductId) -> str:
-    return architectures.canonical(product.arch) or product.arch

@@ -52,6 +52,11 @@ def canonical(name: str) -> str | None:
     return _CANONICAL.get(name)
 
 
+def kernel_name(name: str) -> str:
+    """Return the kernel's name for an architecture, or the name itself if no client knows it."""
+    return _CANONICAL.get(name, name)
+
+
 def skipped_by(name: str) -> str:
     """Return the clients that skip products of this architecture, as the subject of a sentence; empty for none."""
     return _SKIPPED_BY.get(name, "")

@@ -17,14 +17,14 @@ Publishers of one stream take turns by a lease on the stream (imageserver.storag
 nothing: a publisher that has waited long enough continues without it.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
 from typing import Final
 
 from imageserver.aws.cloudfront import Invalidate, no_invalidation
-from imageserver.catalog.changes import Changes, Mark, StaleKey
+from imageserver.catalog.changes import Changes, Mark, StaleKey, compare, marks
 from imageserver.catalog.rights import NOBODY, Rights
 from imageserver.errors import CatalogDamaged, SimplestreamsError
 from imageserver.format import documents
@@ -162,7 +162,13 @@ def _attempt(wanted: Sequence[ProductId], services: PublishServices, done: Publi
     except RaceLost:
         done.lost_races += 1  # once, however many documents were lost: they are read in parallel
         raise
-    if done.writes == writes or _is_unchanged(services.store, done.revisions):
+    if done.writes == writes:
+        return
+    # One listing covers the documents of all views.
+    of_views = {key: found for key, found in done.revisions.items() if key.startswith(SERVED)}
+    others = {prefix: found for prefix, found in done.revisions.items() if prefix not in of_views}
+    noted = {key: etag for found in of_views.values() for key, etag in found.items()}
+    if is_unchanged(services.store, others) and etags(services.store, of_views) == noted:
         return
     if done.repeats < MOST_REPEATS:
         done.repeats += 1
@@ -174,26 +180,22 @@ def _attempt(wanted: Sequence[ProductId], services: PublishServices, done: Publi
 def _update(wanted: Sequence[ProductId], services: PublishServices, done: Published) -> None:
     stream, store = done.stream, services.store
     done.outdated = frozenset()
-    everybody, *of_views = _catalogs(wanted, services, done)
+    everybody, of_views = EVERYBODY, list[Catalog]()
+    if services.views:
+        views, done.revisions[VIEWS] = read_views(store, services.known_views)
+        done.views = bool(views)
+        everybody, *every_view = catalogs(views)
+        of_views = [one for one in every_view if any(map(one.takes, wanted))]
     first = read_stream(everybody, stream, partial(_read, store, done=done))
     noted = etags(store, {key for one in of_views for key in keys_of(one, stream)})
     if done.views and not is_unchanged(store, {VIEWS: done.revisions[VIEWS]}):
         raise RaceLost  # a view must be read after the revisions of the documents that are decided from it
-    done.has_neighbours = done.views or first.has_neighbours
+    done.has_neighbours = done.views or bool(everybody.others(first.index, stream))
     known = _Records(store, done)
     _bring_up_to_date(first, wanted, known, services, done)
     for catalog in of_views:  # one after the other, because a document may have 10 MB
         one = read_stream(catalog, stream, partial(_read_noted, store, noted=noted, done=done))
         _bring_up_to_date(one, wanted, known, services, done)
-
-
-def _catalogs(wanted: Sequence[ProductId], services: PublishServices, done: Published) -> list[Catalog]:
-    """Return the catalogs that may list one of these products, the public one first."""
-    if not services.views:
-        return [EVERYBODY]
-    views, done.revisions[VIEWS] = read_views(services.store, services.known_views)
-    done.views = bool(views)
-    return [one for one in catalogs(views) if any(map(one.takes, wanted))]
 
 
 def _bring_up_to_date(
@@ -202,12 +204,11 @@ def _bring_up_to_date(
     """Write the changed documents of a stream in one catalog."""
     store, prefix, before = services.store, one.catalog.prefix, done.outdated
     one.streams = read_neighbours(one, partial(_read, store, done=done))
-    known.read(wanted)
     done.outdated = before | _fold(one, wanted, known, services, done)
     # First the edge: clients rely on a digest as soon as it is written.
-    while not _invalidate(changes := one.changes(done.held), services, done):
+    while not _invalidate(changes := compare(one.before, one.after, one.changed, done.held), services, done):
         done.outdated = before | _fold(one, wanted, known, services, done)
-    to_mark = one.marks(done.asked)
+    to_mark = marks(one.before, one.after, one.changed, done.asked)
     for product in sorted(to_mark.uncertain):
         services.notify(product)
     _mark(store, to_mark.first, done)
@@ -251,17 +252,9 @@ def _read_noted(store: Store, key: str, noted: Mapping[str, str], done: Publishe
     return found
 
 
-def _is_unchanged(store: Store, seen: Mapping[str, Mapping[str, str]]) -> bool:
-    """Return whether all is as it was `seen`, as `is_unchanged` does; one listing covers the documents of all views."""
-    of_views = {key: found for key, found in seen.items() if key.startswith(SERVED)}
-    others = {prefix: found for prefix, found in seen.items() if prefix not in of_views}
-    noted = {key: etag for found in of_views.values() for key, etag in found.items()}
-    return is_unchanged(store, others) and etags(store, of_views) == noted
-
-
 def _fold(
     one: StreamCatalog,
-    wanted: Iterable[ProductId],
+    wanted: Collection[ProductId],
     known: "_Records",
     services: PublishServices,
     done: Published,
@@ -273,7 +266,6 @@ def _fold(
     changed = known.of(wanted)
     folded = one.fold(changed, services.clients, services.rights)
     while folded.needs:
-        known.read(folded.needs)
         changed |= known.of(folded.needs)
         if unknown := folded.needs & done.damaged.keys():
             _set_aside(one, changed, min(unknown), services, done)
@@ -309,16 +301,8 @@ class _Records:
     done: Published
     known: dict[ProductId, list[Record]] = field(default_factory=dict)
 
-    def of(self, products: Iterable[ProductId]) -> dict[ProductId, Sequence[Record]]:
-        """Return the records of the undamaged products, without the held versions."""
-        return {
-            product: [record for record in self.known[product] if record.id not in self.done.held]
-            for product in products
-            if product in self.known and product not in self.done.damaged
-        }
-
-    def read(self, products: Iterable[ProductId]) -> None:
-        """Read the records of products that were not read yet, and note the damaged ones."""
+    def of(self, products: Collection[ProductId]) -> dict[ProductId, Sequence[Record]]:
+        """Return the records of the undamaged products, without the held versions; note the damaged products."""
         wanted = sorted(set(products) - self.known.keys() - self.done.damaged.keys())
         folders = in_parallel(lambda product: list(self.store.list(product.records_prefix)), wanted)
         keys = [info.key for folder in folders for info in folder]
@@ -330,6 +314,11 @@ class _Records:
                 self.known[product] = [records.decode(seen.body, key) for key, seen in mine.items()]
             except CatalogDamaged as damage:  # the other products of the batch continue
                 self.done.damaged[product] = damage
+        return {
+            product: [record for record in self.known[product] if record.id not in self.done.held]
+            for product in products
+            if product in self.known and product not in self.done.damaged
+        }
 
 
 def _put(store: Store, key: str, body: bytes, known: Mapping[str, StoredObject | None], done: Published) -> None:

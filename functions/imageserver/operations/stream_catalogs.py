@@ -1,16 +1,15 @@
 """One stream in one catalog: its documents as read, folded, and to be written."""
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from imageserver.catalog.changes import Changes, Marks, compare, marks
 from imageserver.catalog.feeds import feed_key, render_feed
 from imageserver.catalog.fold import Folded, fold, fold_unlisted
 from imageserver.catalog.rights import Rights
 from imageserver.catalog.streams import ALONE, Streams
 from imageserver.format import documents
 from imageserver.format.documents import Index, Products, Unlisted
-from imageserver.format.keys import ProductId, VersionId
+from imageserver.format.keys import ProductId
 from imageserver.storage.parallel import in_parallel
 from imageserver.storage.port import StoredObject
 from imageserver.versions.records import Record
@@ -32,19 +31,10 @@ class StreamCatalog:
     seen: dict[str, StoredObject | None]
     index: Index
     before: Products
+    after: Products
     unlisted: Unlisted
     streams: Streams = ALONE
-    after: Products = field(init=False)
     changed: dict[ProductId, Sequence[Record]] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        """Begin with the document as it is."""
-        self.after = self.before
-
-    @property
-    def has_neighbours(self) -> bool:
-        """Whether clients read other streams beside this one."""
-        return bool(self.catalog.others(self.index, self.stream))
 
     def selected(self, known: Known) -> dict[ProductId, list[Record]]:
         """Return the records of these products from which the catalog is folded."""
@@ -59,14 +49,6 @@ class StreamCatalog:
         mine = {product: versions for product, versions in changed.items() if product.stream == self.stream}
         self.changed = dict(mine)
         self.after = self.catalog.signed(folded.document, {product.name for product in mine})
-
-    def changes(self, held: Collection[VersionId]) -> Changes:
-        """Return what changes for the clients of this catalog, and for the edge."""
-        return compare(self.before, self.after, self.changed, held)
-
-    def marks(self, asked: Collection[ProductId | VersionId]) -> Marks:
-        """Return the uploads that the edge must serve for this catalog."""
-        return marks(self.before, self.after, self.changed, asked)
 
     def products_body(self) -> bytes:
         """Return the products document; empty if it has no content and does not exist yet."""
@@ -99,13 +81,15 @@ def read_stream(catalog: Catalog, stream: str, read: Read) -> StreamCatalog:
     # A server may have a hundred views, and each read takes as long as the next.
     seen = dict(zip(keys, in_parallel(read, keys) if catalog.view else map(read, keys), strict=True))
     index, products, unlisted, _ = (found.body if found else None for found in seen.values())
+    before = documents.decode_products(products, stream)
     return StreamCatalog(
         catalog,
         stream,
         seen,
         documents.decode_index(index),
-        documents.decode_products(products, stream),
-        documents.decode_unlisted(unlisted, stream),
+        before=before,
+        after=before,
+        unlisted=documents.decode_unlisted(unlisted, stream),
     )
 
 
