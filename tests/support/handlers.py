@@ -36,10 +36,17 @@ def imported(module: str, environment: Mapping[str, str]) -> Iterator[ModuleType
             patch.setenv(name, value)
         sys.modules.pop(module, None)
         app = importlib.import_module(module)
+        # Powertools configures the logger of a process once: pytest puts another stream in place since, and a simulation
+        # may have come first, which logs nothing.
+        level = app.logger._logger.level
+        app.logger._logger.setLevel(environment.get("POWERTOOLS_LOG_LEVEL", "INFO"))
         for handler in app.logger._logger.handlers:
-            handler.stream = sys.stdout  # Powertools keeps its handlers, pytest puts another stream in place
-        yield app
-        sys.modules.pop(module, None)
+            handler.stream = sys.stdout
+        try:
+            yield app
+        finally:
+            app.logger._logger.setLevel(level)
+            sys.modules.pop(module, None)
 
 
 def sqs_event(bucket: str, *keys: str) -> dict[str, list[dict[str, object]]]:
