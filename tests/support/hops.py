@@ -41,7 +41,8 @@ def entered(operation: Callable[[], object]) -> set[CodeType]:
 
 
 def is_named(code: CodeType) -> bool:
-    return not code.co_name.startswith("<")
+    """Return whether a person wrote this as a function; since Python 3.14 the annotations of a class are code too."""
+    return not code.co_name.startswith("<") and code.co_name != "__annotate__"
 
 
 def journeys() -> Iterator[tuple[str, set[CodeType]]]:
