@@ -32,7 +32,7 @@ def no_pause(_: float) -> None:
 
 
 @dataclass
-class Story:
+class RandomRun:
     """Publishers and operators act; clients read anything below images* through an edge that caches it forever.
 
     The edge fails the share `refuses` of the invalidations.
@@ -107,12 +107,12 @@ class Story:
 @pytest.mark.parametrize("refuses", [0.0, 0.5])
 @pytest.mark.parametrize("seed", range(1, 11))
 def test_the_edge_never_serves_old_bytes_under_a_new_digest(seed: int, refuses: float) -> None:
-    story = Story(random.Random(f"edge {seed}"), refuses)
+    random_run = RandomRun(random.Random(f"edge {seed}"), refuses)
     held = 0
     for _ in range(STEPS):
-        story.act()
-        story.read()
-        story.ingest()
-        held += story.check()
-    assert min(held, story.invalidated) > 2, "nothing was tried"
-    assert bool(story.refused) == bool(refuses)
+        random_run.act()
+        random_run.read()
+        random_run.ingest()
+        held += random_run.check()
+    assert min(held, random_run.invalidated) > 2, "nothing was tried"
+    assert bool(random_run.refused) == bool(refuses)

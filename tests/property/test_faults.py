@@ -38,7 +38,7 @@ from tests.support import client_rules, images
 from tests.support.ledger import Answer, Ledger
 from tests.support.oracle import Content, canonical, expected_catalog, expected_unlisted
 from tests.support.simulated_functions import run_quietly
-from tests.support.simulation import BUCKET, CALM, Actor, Call, InTurnPool, Rates, World, subject_of
+from tests.support.simulation import BUCKET, NO_FAULTS, Actor, Call, InTurnPool, Rates, World, subject_of
 
 pytestmark = pytest.mark.filterwarnings("ignore:No application metrics to publish")
 STREAMS = ("images", "images-daily")
@@ -104,7 +104,7 @@ BY_BODY = {content.body: content for contents in CONTENTS.values() for content i
 
 @dataclass(frozen=True)
 class Workload:
-    """The world of a story: the number of products and versions, and what publishers upload."""
+    """The world of a random run: the number of products and versions, and what publishers upload."""
 
     streams: tuple[int, ...] = (1, 2)
     products: tuple[int, ...] = (1, 2, 4)
@@ -149,7 +149,7 @@ def recognized(record: Mapping[str, Any]) -> dict[str, str]:
     return {file: sha256 for file, sha256 in record["published"].items() if file not in unread}
 
 
-class Story:
+class RandomRun:
     """A random run over a World: publishers, deliveries, kills, and the checks after each change."""
 
     def __init__(self, seed: int, rates: Rates, reconciles: bool = True, workload: Workload = ANYWHERE) -> None:
@@ -176,7 +176,7 @@ class Story:
                 self.world.put(f"{path}/rootfs.squashfs", ROOT_A)
                 self.world.put(f"{path}/lxd.tar.xz", plain_metadata(path.split("/")[3], "1"))
 
-    def play(self, steps: int) -> None:
+    def take_steps(self, steps: int) -> None:
         self.steps += steps
         for _ in range(steps):
             self.step()
@@ -248,8 +248,8 @@ class Story:
                 if given["statusCode"] >= 500:
                     raise SimplestreamsError(given["body"])
                 if given["statusCode"] < 300:
-                    told = json.loads(given["body"])
-                    answer.acknowledged = {*told["versions"], *told["files"]}
+                    accepted = json.loads(given["body"])
+                    answer.acknowledged = {*accepted["versions"], *accepted["files"]}
                     self.due = withdraws and self.rng.random() < 0.5
 
         self.start("operator", "uploads", "withdraw" if withdraws else "restore", job)
@@ -263,7 +263,7 @@ class Story:
         return versions, files
 
     def somewhere(self) -> str:
-        """Return the path of a version of this story's world."""
+        """Return the path of a version of this run's world."""
         return f"{self.rng.choice(self.streams)}/{self.rng.choice(self.products)}/{self.rng.choice(self.versions)}"
 
     def publisher_acts(self) -> None:
@@ -377,10 +377,10 @@ class Story:
         """Reconcile; return the number of tasks."""
         return int(self.world.run("maintain", {"task": "reconcile"})["reconcile"]["tasks_total"])
 
-    def check_settled(self) -> None:
+    def check_final_state(self) -> None:
         """Check, with no event pending, that the catalog is that of the model and of a rebuild, byte for byte."""
         served = self.check_rebuilt()
-        self.settle_marks()
+        self.check_answers()
         objects = {
             key: BY_BODY[stored.body]
             for key, stored in self.world.objects.items()
@@ -401,8 +401,8 @@ class Story:
             assert _said(served.get(key)) == _said(model.get(key)), key
         for stream in STREAMS:
             document = json.loads(served.get(documents.unlisted_key(stream), b'{"products":{}}'))
-            told = {product: set(versions) for product, versions in document["products"].items()}
-            assert told == unlisted.get(stream, {}), f"{stream}: what is not listed"
+            reported = {product: set(versions) for product, versions in document["products"].items()}
+            assert reported == unlisted.get(stream, {}), f"{stream}: what is not listed"
         self.check_fingerprints_once(served)
         self.check_truth()
 
@@ -417,7 +417,7 @@ class Story:
         known = json.loads(record.body)["files"].get(file, {}) if record else {}
         return str(known.get("since") or known.get("arrived") or stored.modified.isoformat())
 
-    def settle_marks(self) -> None:
+    def check_answers(self) -> None:
         """Check that answers hold. Without an answer, either outcome in the records is right."""
         for path, mark in self.ledger.marks.items():
             if mark.withdrawn is not False:
@@ -510,19 +510,19 @@ def seeds(request: pytest.FixtureRequest) -> range:
     return range(first, first + int(request.config.getoption("--fault-runs")))
 
 
-def tell(
+def record_counts(
     request: pytest.FixtureRequest,
     record: Callable[[str, object], None],
-    stories: list[Story],
+    random_runs: list[RandomRun],
     least: Mapping[str, int],
 ) -> None:
     """Report the counts of a run, and assert them for one of the usual length: otherwise it might test nothing."""
     tried, steps = seeds(request), int(request.config.getoption("--fault-steps"))
-    played = sum(story.steps for story in stories)
-    record("run", f"seeds {tried.start} to {tried.stop - 1}, {played:,} steps in all")
+    taken = sum(random_run.steps for random_run in random_runs)
+    record("run", f"seeds {tried.start} to {tried.stop - 1}, {taken:,} steps in all")
     total: Counter[str] = Counter()
     for name in ("injected", "counted", "excused"):
-        found = sum((getattr(story.world, name) for story in stories), Counter[str]())
+        found = sum((getattr(random_run.world, name) for random_run in random_runs), Counter[str]())
         record(name, ", ".join(f"{what} {number:,}" for what, number in sorted(found.items())))
         total |= found
     if len(tried) * steps >= 30_000:
@@ -538,44 +538,46 @@ def replayed(seed: int) -> Iterator[None]:
         raise
 
 
-def in_phases(story: Story, steps: int) -> None:
-    """Play, and let everything settle now and then. Without lost events that needs no reconcile."""
+def in_phases(random_run: RandomRun, steps: int) -> None:
+    """Take steps, and drain the queues now and then. Without lost events that needs no reconcile."""
     for _ in range(PHASES):
-        story.play(steps // PHASES)
-        rates = story.world.rates
-        story.world.settle_down()
-        story.check_settled()
-        story.world.rates = rates
+        random_run.take_steps(steps // PHASES)
+        rates = random_run.world.rates
+        random_run.world.drain()
+        random_run.check_final_state()
+        random_run.world.rates = rates
 
 
 def test_after_faults_one_reconcile_makes_the_catalog_agree_with_the_objects(
     request: pytest.FixtureRequest, record_property: Callable[[str, object], None]
 ) -> None:
     steps = int(request.config.getoption("--fault-steps"))
-    stories = [Story(seed, Rates()) for seed in seeds(request)]
-    for seed, story in zip(seeds(request), stories, strict=True):
+    random_runs = [RandomRun(seed, Rates()) for seed in seeds(request)]
+    for seed, random_run in zip(seeds(request), random_runs, strict=True):
         with replayed(seed):
             for _ in range(3):
-                story.play(steps // 3)
-                rates = story.world.rates
-                story.world.settle_down()
-                story.reconcile()
-                story.world.settle_down()
-                assert not story.reconcile(), "a second reconcile finds something"
-                story.check_settled()
-                story.world.rates = rates
-    tell(request, record_property, stories, {**EACH_FAULT, "event_dropped": 20, "files deleted": 40})
+                random_run.take_steps(steps // 3)
+                rates = random_run.world.rates
+                random_run.world.drain()
+                random_run.reconcile()
+                random_run.world.drain()
+                assert not random_run.reconcile(), "a second reconcile finds something"
+                random_run.check_final_state()
+                random_run.world.rates = rates
+    record_counts(request, record_property, random_runs, {**EACH_FAULT, "event_dropped": 20, "files deleted": 40})
 
 
 def test_without_lost_events_the_catalog_needs_no_reconcile(
     request: pytest.FixtureRequest, record_property: Callable[[str, object], None]
 ) -> None:
     steps = int(request.config.getoption("--fault-steps"))
-    stories = [Story(seed, Rates(event_dropped=0), reconciles=False) for seed in seeds(request)]
-    for seed, story in zip(seeds(request), stories, strict=True):
+    random_runs = [RandomRun(seed, Rates(event_dropped=0), reconciles=False) for seed in seeds(request)]
+    for seed, random_run in zip(seeds(request), random_runs, strict=True):
         with replayed(seed):
-            in_phases(story, 2 * steps)
-    tell(request, record_property, stories, {**EACH_FAULT, "files deleted": 150, "withdrawn, as was answered": 40})
+            in_phases(random_run, 2 * steps)
+    record_counts(
+        request, record_property, random_runs, {**EACH_FAULT, "files deleted": 150, "withdrawn, as was answered": 40}
+    )
 
 
 def test_a_revision_that_returns_does_not_hide_a_change(
@@ -583,9 +585,9 @@ def test_a_revision_that_returns_does_not_hide_a_change(
 ) -> None:
     """Equal bytes are an equal revision, so a conditional write succeeds if its document was deleted and restored."""
     steps = int(request.config.getoption("--fault-steps"))
-    rates = replace(CALM, event_doubled=0.5, event_delayed=0.2, stalled=0.3)
-    stories = [Story(seed, rates, reconciles=False, workload=NARROW) for seed in seeds(request)]
-    for seed, story in zip(seeds(request), stories, strict=True):
+    rates = replace(NO_FAULTS, event_doubled=0.5, event_delayed=0.2, stalled=0.3)
+    random_runs = [RandomRun(seed, rates, reconciles=False, workload=NARROW) for seed in seeds(request)]
+    for seed, random_run in zip(seeds(request), random_runs, strict=True):
         with replayed(seed):
-            in_phases(story, 3 * steps)
-    tell(request, record_property, stories, {"event_doubled": 500, "stalled": 500, "quiet versions": 500})
+            in_phases(random_run, 3 * steps)
+    record_counts(request, record_property, random_runs, {"event_doubled": 500, "stalled": 500, "quiet versions": 500})

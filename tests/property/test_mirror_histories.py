@@ -136,7 +136,7 @@ class Mirroring(RuleBasedStateMachine):
         assert not self.local & self.mirrored
 
     def teardown(self) -> None:
-        """Let everything settle: copies succeed, time passes, and exactly the expected versions are listed."""
+        """Let everything finish: copies succeed, time passes, and exactly the expected versions are listed."""
         for _ in range(4):
             self.now += 2 * GRACE
             self.mirror_runs(dies=False)

@@ -1,6 +1,6 @@
 """Kept seeds, each with the fault that it finds once the code that prevents it is removed.
 
-They show that a random run without findings means something. A change of the code may change what a seed plays;
+They show that a random run without findings means something. A change of the code may change what a seed does;
 then the seeds from 1 on are tried until one finds it.
 """
 
@@ -19,22 +19,22 @@ from imageserver.storage.port import Store, StoredObject
 from imageserver.storage.s3 import S3Store
 from imageserver.versions.records import Record
 from tests.property import test_wire_faults
-from tests.property.test_faults import NARROW, Story, in_phases
+from tests.property.test_faults import NARROW, RandomRun, in_phases
 from tests.support.simulated_functions import run_quietly
-from tests.support.simulation import CALM, InTurnPool, Rates
-from tests.support.wire_simulation import OneByOne, Weather, read_pinned
+from tests.support.simulation import NO_FAULTS, InTurnPool, Rates
+from tests.support.wire_simulation import FaultRates, OneByOne, read_pinned
 
 STEPS: Final = 1500
 MOST_SEEDS: Final = 120
 
 
-def anywhere(seed: int) -> Story:
-    return Story(seed, Rates(event_dropped=0), reconciles=False)
+def anywhere(seed: int) -> RandomRun:
+    return RandomRun(seed, Rates(event_dropped=0), reconciles=False)
 
 
-def narrow(seed: int) -> Story:
-    rates = replace(CALM, event_doubled=0.5, event_delayed=0.2, stalled=0.3)
-    return Story(seed, rates, reconciles=False, workload=NARROW)
+def narrow(seed: int) -> RandomRun:
+    rates = replace(NO_FAULTS, event_doubled=0.5, event_delayed=0.2, stalled=0.3)
+    return RandomRun(seed, rates, reconciles=False, workload=NARROW)
 
 
 def write_over_anything(store: Store, key: str, body: bytes, _seen: StoredObject | None) -> str | None:
@@ -51,10 +51,10 @@ def looks_unchanged(*_: object) -> bool:
 
 @dataclass(frozen=True)
 class Kept:
-    """`seed` of `story` finds the fault when `name` is replaced by `by`."""
+    """`seed` of `random_run` finds the fault when `name` is replaced by `by`."""
 
     seed: int
-    story: Callable[[int], Story]
+    random_run: Callable[[int], RandomRun]
     name: str
     by: Callable[..., object]
 
@@ -83,7 +83,7 @@ SEEDS: Final = {
 
 def finds(kept: Kept, seed: int) -> bool:
     try:
-        in_phases(kept.story(seed), STEPS)
+        in_phases(kept.random_run(seed), STEPS)
     except (AssertionError, ExceptionGroup):
         return True
     return False
@@ -138,11 +138,11 @@ TAG_SEEDS: Final = {
 
 
 def finds_at_the_edge(seed: int) -> bool:
-    story = test_wire_faults.Story(seed, Weather(), overwrites=True)
+    random_run = test_wire_faults.RandomRun(seed, FaultRates(), overwrites=True)
     try:
         for _ in range(3):
-            story.play(STEPS // 3)
-            story.settle()
+            random_run.take_steps(STEPS // 3)
+            random_run.finish()
     except (AssertionError, ExceptionGroup):
         return True
     return False

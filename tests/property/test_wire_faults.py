@@ -30,7 +30,7 @@ import pytest
 
 from tests.support import images
 from tests.support.simulated_functions import run_quietly
-from tests.support.wire_simulation import FAIR, HOUR, OneByOne, Run, S3Client, Weather, World, read_pinned
+from tests.support.wire_simulation import HOUR, NO_FAULTS, FaultRates, OneByOne, Run, S3Client, World, read_pinned
 
 pytestmark = pytest.mark.filterwarnings("ignore:No application metrics to publish")
 
@@ -58,21 +58,21 @@ def good(path: str, file: str, build: int) -> bytes:
 
 @dataclass(eq=False)
 class Call:
-    """A withdrawal or restore. `told` has the paths in its answer, None without an answer."""
+    """A withdrawal or restore. `answered` has the paths in its answer, None without an answer."""
 
     path: str
     withdraws: bool
     sent: float
     ended: float | None = None
-    told: frozenset[str] | None = None
+    answered: frozenset[str] | None = None
 
 
 @dataclass
-class Story:
+class RandomRun:
     """A random run. Everything random is drawn from one generator, so that its seed replays it."""
 
     seed: int
-    weather: Weather
+    rates: FaultRates
     overwrites: bool = False
     calls: list[Call] = field(default_factory=list)
     hidden: list[tuple[str, Any]] = field(default_factory=list)  # key, and the upload that a delete hid by mistake
@@ -91,14 +91,14 @@ class Story:
             "DISTRIBUTION_ID": "E123",
         }
         random.seed(self.seed)  # source of the pauses of conditional writes
-        self.world = World(self.seed, self.weather, variables, SKEW_S)
+        self.world = World(self.seed, self.rates, variables, SKEW_S)
         self.random = random.Random(f"people {self.seed}")
         self.paths = [f"{product}/{version}" for product in PRODUCTS for version in VERSIONS]
         self.world.on_delete = self.check_deletion
 
     # ── who does what ───────────────────────────────────────────────────────────────────────────────────────────
 
-    def play(self, steps: int) -> None:
+    def take_steps(self, steps: int) -> None:
         for _ in range(steps):
             self.step()
 
@@ -188,8 +188,8 @@ class Story:
             route = "DELETE /{path+}" if withdraws else "PATCH /versions/{path+}"
             answer = self.ask(run, route, path, None if withdraws else {"withdrawn": False})
             if "versions" in answer:
-                call.told = frozenset({*answer["versions"], *answer["files"]})
-                self.world.counted["withdrawals" if withdraws else "restores"] += bool(call.told)
+                call.answered = frozenset({*answer["versions"], *answer["files"]})
+                self.world.counted["withdrawals" if withdraws else "restores"] += bool(call.answered)
 
         def ended(run: Run) -> None:
             try:
@@ -266,12 +266,13 @@ class Story:
         version = key.rpartition("/")[0]
         if not call.withdraws or call.path not in (key, version):
             return False
-        ended = self.world.now if call.told is None or call.ended is None else call.ended
+        ended = self.world.now if call.answered is None or call.ended is None else call.ended
         if ended < int(modified) and (call.path == key or not self.has_record(version, modified)):
             return False  # it covers what existed before this upload
         undone = {key, version} if call.path == key else {version}
         return not any(
-            not other.withdraws and other.path in undone and other.told and other.sent > ended for other in self.calls
+            not other.withdraws and other.path in undone and other.answered and other.sent > ended
+            for other in self.calls
         )
 
     def has_record(self, path: str, moment: float) -> bool:
@@ -279,9 +280,9 @@ class Story:
         known = [g for g in self.world.keys.get(f"versions/{path}.json", []) if g.modified <= moment]
         return bool(known) and known[-1].body is not None
 
-    def settle(self) -> None:
+    def finish(self) -> None:
         """Run four rounds of the schedule, hours apart, without other actions or faults."""
-        weather, self.world.weather = self.world.weather, FAIR
+        rates, self.world.rates = self.world.rates, NO_FAULTS
         for _ in range(4):
             self.drain()
             self.maintain("reconcile")
@@ -289,8 +290,8 @@ class Story:
             self.drain()
             self.world.pass_time(8 * HOUR)
         self.next_reconcile = self.world.now + HOUR
-        self.check_settled()
-        self.world.weather = weather
+        self.check_final_state()
+        self.world.rates = rates
 
     def drain(self) -> None:
         world = self.world
@@ -313,7 +314,7 @@ class Story:
         else:
             self.world.pass_time(1)
 
-    def check_settled(self) -> None:
+    def check_final_state(self) -> None:
         named = self.named()
         for key, upload in self.hidden:
             later = self.world.keys[key][self.world.keys[key].index(upload) + 1 :]
@@ -358,8 +359,8 @@ class Story:
         A late one arrived when the record was complete without these bytes, or while they were withdrawn.
         """
         records = [json.loads(g.body) for g in self.world.keys.get(f"versions/{path}.json", []) if g.body]
-        told = records[-1]["reasons"] if records and self.world.current(f"versions/{path}.json") else ()
-        found = {reason["file"]: reason["fault"] for reason in told if reason.get("fault") in ("late", "replaced")}
+        reasons = records[-1]["reasons"] if records and self.world.current(f"versions/{path}.json") else ()
+        found = {reason["file"]: reason["fault"] for reason in reasons if reason.get("fault") in ("late", "replaced")}
         for file, fault in found.items():
             etag = records[-1]["files"][file]["etag"]
             if fault == "replaced":
@@ -378,7 +379,7 @@ class Story:
         for number, call in enumerate(self.calls):
             version = "/".join(call.path.split("/", 6)[:6])
             later = (c.path in (call.path, version) for c in self.calls if c is not call and self.after(c, call))
-            if not call.told or call.path not in call.told or any(later) or not call.withdraws:
+            if not call.answered or call.path not in call.answered or any(later) or not call.withdraws:
                 continue
             reach = [key for key in named if key == call.path or key.startswith(f"{call.path}/")]
             for key in reach:
@@ -389,7 +390,7 @@ class Story:
                 self.world.counted["listed again after a later upload"] += 1
 
     def after(self, one: Call, other: Call) -> bool:
-        return one.ended is None or one.told is None or one.ended >= other.sent
+        return one.ended is None or one.answered is None or one.ended >= other.sent
 
 
 SIGNED: Final = ("Bucket", "Key", "IfMatch", "IfNoneMatch", "CacheControl", "ContentType")
@@ -413,20 +414,20 @@ def _wire(monkeypatch: pytest.MonkeyPatch) -> None:
     run_quietly(monkeypatch)
 
 
-def play(request: pytest.FixtureRequest, record: Callable[[str, object], None], overwrites: bool) -> None:
+def run_random(request: pytest.FixtureRequest, record: Callable[[str, object], None], overwrites: bool) -> None:
     first, runs = int(request.config.getoption("--wire-seed")), int(request.config.getoption("--wire-runs"))
     steps, total = int(request.config.getoption("--wire-steps")), Counter[str]()
     for seed in range(first, first + runs):
-        story = Story(seed, Weather(), overwrites)
+        random_run = RandomRun(seed, FaultRates(), overwrites)
         try:
             for _ in range(3):
-                story.play(steps // 3)
-                story.settle()
+                random_run.take_steps(steps // 3)
+                random_run.finish()
         except BaseException as error:
             error.add_note(f"replay with: pytest {request.node.nodeid} --wire-seed {seed} --wire-runs 1")
             raise
-        total += story.world.counted
-        total["steps"] += story.steps
+        total += random_run.world.counted
+        total["steps"] += random_run.steps
     record("counted", ", ".join(f"{what} {number:,}" for what, number in sorted(total.items())))
 
 
@@ -434,4 +435,4 @@ def play(request: pytest.FixtureRequest, record: Callable[[str, object], None], 
 def test_lost_answers_skewed_clocks_and_a_greedy_edge_change_nothing(
     request: pytest.FixtureRequest, record_property: Callable[[str, object], None], overwrites: bool
 ) -> None:
-    play(request, record_property, overwrites)
+    run_random(request, record_property, overwrites)

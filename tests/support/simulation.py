@@ -68,7 +68,7 @@ class Rates:
     stalled: float = 0.2  # between a decision and its conditional write, for long enough for whole runs of others
 
 
-CALM = Rates(**dict.fromkeys((rate.name for rate in fields(Rates)), 0.0))
+NO_FAULTS = Rates(**dict.fromkeys((rate.name for rate in fields(Rates)), 0.0))
 
 
 @dataclass(frozen=True)
@@ -392,9 +392,9 @@ class World:
         busy = any(actor.name.startswith("publish") for actor in self.actors)
         return not (busy or self.changes.messages or any(isinstance(subject, ProductId) for subject in self.lost))
 
-    def settle_down(self) -> None:
+    def drain(self) -> None:
         """Stop all faults and let everybody finish and messages come back until there is nothing left to do."""
-        self.rates = CALM
+        self.rates = NO_FAULTS
         while self.actors or self.arrivals.messages or self.changes.messages:
             if len(self.actors) < 4 and (batch := self.receive(self.arrivals, 3)):
                 self.start_batch(self.arrivals, batch)

@@ -45,7 +45,7 @@ class Gone(BaseException):
 
 
 @dataclass(frozen=True)
-class Weather:
+class FaultRates:
     """How likely each fault is: for one request, one event, or one step of a run."""
 
     refused: float = 0.01  # 503 before anything was done
@@ -58,7 +58,7 @@ class Weather:
     killed: float = 0.002
 
 
-FAIR: Final = Weather(0, 0, 0, 0, 0, 0, 0, 0)
+NO_FAULTS: Final = FaultRates(0, 0, 0, 0, 0, 0, 0, 0)
 
 
 @dataclass(eq=False)
@@ -157,9 +157,9 @@ class Run:
 class World:
     """One deployment. `variables` are parameters of its functions; `skew_s` is how far a clock may be off."""
 
-    def __init__(self, seed: int, weather: Weather, variables: Mapping[str, str], skew_s: float) -> None:
+    def __init__(self, seed: int, rates: FaultRates, variables: Mapping[str, str], skew_s: float) -> None:
         self.random = random.Random(seed)
-        self.weather = weather
+        self.rates = rates
         self.skew_s = skew_s
         self.now = 0.0
         self.local = threading.local()
@@ -178,7 +178,7 @@ class World:
         return f"{what}-{self._names}"
 
     def happens(self, fault: str) -> bool:
-        chance: float = getattr(self.weather, fault)
+        chance: float = getattr(self.rates, fault)
         if not chance or self.random.random() >= chance:
             return False
         self.counted[fault] += 1
@@ -480,18 +480,18 @@ class _Pages:
         keys = keys[:size]
         if self._operation == "list_objects_v2":
             found = {key: self._client.world.current(key) for key in keys}
-            return {"Contents": [_told(key, one) for key, one in found.items() if one]}, more
+            return {"Contents": [_entry(key, one) for key, one in found.items() if one]}, more
         page: dict[str, list[Any]] = {"Versions": [], "DeleteMarkers": []}
         for key in keys:
             history = self._client.world.keys[key]
             for generation in reversed(history):
-                told = {"VersionId": generation.name, "IsLatest": generation is history[-1]}
+                version = {"VersionId": generation.name, "IsLatest": generation is history[-1]}
                 kind = "DeleteMarkers" if generation.body is None else "Versions"
-                page[kind].append(_told(key, generation) | told)
+                page[kind].append(_entry(key, generation) | version)
         return page, more
 
 
-def _told(key: str, generation: Generation) -> dict[str, Any]:
+def _entry(key: str, generation: Generation) -> dict[str, Any]:
     size = len(generation.body or b"")
     return {"Key": key, "Size": size, "ETag": generation.etag, "LastModified": generation.date}
 
