@@ -36,8 +36,8 @@ def imported(module: str, environment: Mapping[str, str]) -> Iterator[ModuleType
             patch.setenv(name, value)
         sys.modules.pop(module, None)
         app = importlib.import_module(module)
-        # Powertools configures the logger of a process once: pytest puts another stream in place since, and a simulation
-        # may have come first, which logs nothing.
+        # Powertools configures the logger of a process once. Since then pytest has put another stream in place, and a
+        # simulation, which logs nothing, may have come first.
         level = app.logger._logger.level
         app.logger._logger.setLevel(environment.get("POWERTOOLS_LOG_LEVEL", "INFO"))
         for handler in app.logger._logger.handlers:
