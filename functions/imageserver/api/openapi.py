@@ -49,7 +49,7 @@ def document() -> dict[str, Any]:
     return {
         "openapi": "3.1.0",
         "info": {"title": "Uploads to a simplestreams image server", "version": "1", "description": _ABOUT},
-        "paths": _paths(),
+        "paths": _PATHS,
         "components": {
             "schemas": schemas,
             "securitySchemes": {
@@ -62,82 +62,6 @@ def document() -> dict[str, Any]:
                 "jwt": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"},
             },
         },
-    }
-
-
-def _paths() -> dict[str, Any]:
-    return {
-        "/uploads": {"post": _sending("Ask to upload one file", "FileRequest", _either("Single", "Multipart"))},
-        "/uploads/batch": {"post": _sending("Ask to upload a version", "BatchRequest", _ref("BatchAnswer"))},
-        "/versions/{path}": {"get": _showing(), "patch": _restoring()},
-        "/{path}": {"delete": _withdrawing()},
-        "/promotions": {"post": _promoting()},
-        "/checks": {"post": _checking()},
-        "/openapi.json": {"get": _describing()},
-    }
-
-
-def _showing() -> dict[str, Any]:
-    answers = _either("VersionStatus", "ProductStatus")
-    operation = _operation(
-        "What became of a version, or the versions of a product", 200, answers, (400, 403, 404, 422, 429, 500, 503)
-    )
-    responses, headers = operation["responses"], {"headers": {"Retry-After": _AGAIN}}
-    responses["200"] |= headers
-    responses["304"] = {"description": "Nothing changed while waiting.", **headers}
-    return {
-        **operation,
-        "parameters": [
-            _path_parameter("A version or a product; or a fingerprint, its start, or an alias of what is listed."),
-            _WAIT,
-            _KNOWN,
-        ],
-    }
-
-
-def _restoring() -> dict[str, Any]:
-    return {
-        **_operation("Take a withdrawal back", 200, _ref("Restored"), (400, 403, 404, 409, 413, 422, 429, 500, 503)),
-        "parameters": [_path_parameter(_TARGET)],
-        "requestBody": _body("RestoreRequest"),
-    }
-
-
-def _withdrawing() -> dict[str, Any]:
-    summary = "Withdraw a product, a version or a file"
-    return {
-        **_operation(summary, 202, _ref("Withdrawn"), (403, 404, 409, 422, 429, 500, 503)),
-        "parameters": [_path_parameter(_TARGET)],
-        "description": "Off the list at once, deleted after the grace time, restorable until then. A channel that "
-        "showed it goes back to the version before.",
-    }
-
-
-def _promoting() -> dict[str, Any]:
-    summary = "Point a channel to a version, or back from it"
-    refusals = (400, 403, 404, 409, 413, 422, 429, 500, 503)
-    return {
-        **_operation(summary, 200, _ref("Promoted"), refusals),
-        "requestBody": _body("PromotionRequest"),
-        "description": "The same files with the same fingerprints. Needs the right `promote:<channel>`.",
-    }
-
-
-def _checking() -> dict[str, Any]:
-    refusals = (400, 403, 404, 409, 413, 422, 429, 500, 503)
-    return {
-        **_operation("Post the result of a check of a version", 200, _ref("Checked"), refusals),
-        "requestBody": _body("CheckRequest"),
-        "description": "A channel that requires the check takes the version once it has passed. Needs the right "
-        "`check:<name>`.",
-    }
-
-
-def _describing() -> dict[str, Any]:
-    return {
-        "summary": "This description",
-        "security": [],
-        "responses": {"200": {"description": "OpenAPI 3.1.", "content": {"application/json": {"schema": {}}}}},
     }
 
 
@@ -189,12 +113,28 @@ _PROBLEM: Final = {
 }
 
 
-def _sending(summary: str, request: str, answer: dict[str, Any]) -> dict[str, Any]:
-    operation = _operation(summary, 201, answer, (400, 403, 409, 413, 422, 429, 500, 503))
-    return {**operation, "requestBody": _body(request)}
+def _showing() -> dict[str, Any]:
+    answers = _either("VersionStatus", "ProductStatus")
+    operation = _operation(
+        "What became of a version, or the versions of a product", 200, answers, (400, 403, 404, 422, 429, 500, 503)
+    )
+    responses, headers = operation["responses"], {"headers": {"Retry-After": _AGAIN}}
+    responses["200"] |= headers
+    responses["304"] = {"description": "Nothing changed while waiting.", **headers}
+    return {
+        **operation,
+        "parameters": [
+            _path_parameter("A version or a product; or a fingerprint, its start, or an alias of what is listed."),
+            _WAIT,
+            _KNOWN,
+        ],
+    }
 
 
-def _operation(summary: str, success: int, answer: dict[str, Any], refusals: tuple[int, ...]) -> dict[str, Any]:
+def _operation(
+    summary: str, success: int, answer: dict[str, Any], refusals: tuple[int, ...], **more: object
+) -> dict[str, Any]:
+    """Return an operation; `more` are its other fields."""
     responses: dict[str, Any] = {
         str(success): {"description": "Done.", "content": {"application/json": {"schema": answer}, **_TEXT}}
     }
@@ -204,7 +144,7 @@ def _operation(summary: str, success: int, answer: dict[str, Any], refusals: tup
         responses[str(status)] = {"description": f"{titles}.", "content": content}
         if status == problems.TOO_MANY.status:
             responses[str(status)]["headers"] = {"Retry-After": _AGAIN}
-    return {"summary": summary, "security": [{"iam": []}, {"jwt": []}], "responses": responses}
+    return {"summary": summary, "security": [{"iam": []}, {"jwt": []}], "responses": responses, **more}
 
 
 def _path_parameter(description: str) -> dict[str, Any]:
@@ -228,3 +168,78 @@ def _ref(name: str) -> dict[str, Any]:
 
 def _either(*names: str) -> dict[str, Any]:
     return {"oneOf": [_ref(name) for name in names]}
+
+
+_SENDING: Final = (400, 403, 409, 413, 422, 429, 500, 503)
+_CHANGING: Final = (400, 403, 404, 409, 413, 422, 429, 500, 503)
+"""Statuses that refuse a request with a body."""
+_PATHS: Final = {
+    "/uploads": {
+        "post": _operation(
+            "Ask to upload one file",
+            201,
+            _either("Single", "Multipart"),
+            _SENDING,
+            requestBody=_body("FileRequest"),
+        )
+    },
+    "/uploads/batch": {
+        "post": _operation(
+            "Ask to upload a version",
+            201,
+            _ref("BatchAnswer"),
+            _SENDING,
+            requestBody=_body("BatchRequest"),
+        )
+    },
+    "/versions/{path}": {
+        "get": _showing(),
+        "patch": _operation(
+            "Take a withdrawal back",
+            200,
+            _ref("Restored"),
+            _CHANGING,
+            parameters=[_path_parameter(_TARGET)],
+            requestBody=_body("RestoreRequest"),
+        ),
+    },
+    "/{path}": {
+        "delete": _operation(
+            "Withdraw a product, a version or a file",
+            202,
+            _ref("Withdrawn"),
+            (403, 404, 409, 422, 429, 500, 503),
+            parameters=[_path_parameter(_TARGET)],
+            description="Off the list at once, deleted after the grace time, restorable until then. A channel that "
+            "showed it goes back to the version before.",
+        )
+    },
+    "/promotions": {
+        "post": _operation(
+            "Point a channel to a version, or back from it",
+            200,
+            _ref("Promoted"),
+            _CHANGING,
+            requestBody=_body("PromotionRequest"),
+            description="The same files with the same fingerprints. Needs the right `promote:<channel>`.",
+        )
+    },
+    "/checks": {
+        "post": _operation(
+            "Post the result of a check of a version",
+            200,
+            _ref("Checked"),
+            _CHANGING,
+            requestBody=_body("CheckRequest"),
+            description="A channel that requires the check takes the version once it has passed. Needs the right "
+            "`check:<name>`.",
+        )
+    },
+    "/openapi.json": {
+        "get": {
+            "summary": "This description",
+            "security": [],
+            "responses": {"200": {"description": "OpenAPI 3.1.", "content": {"application/json": {"schema": {}}}}},
+        }
+    },
+}

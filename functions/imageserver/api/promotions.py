@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 
 from imageserver.api import problems
 from imageserver.api.problems import Problem
@@ -77,39 +77,29 @@ def post_check(service: PromotionService, caller: str, request: CheckRequest) ->
     return Checked(path=version.path, check=request.check, result=_status(result, is_current=True))
 
 
-def checks_of(service: PromotionService, caller: str, version: VersionId) -> dict[str, CheckStatus] | None:
-    """Return the results of a version.
+def shown_to(service: PromotionService, caller: str, version: VersionId) -> dict[str, Any]:
+    """Return the fields of a status that are only for callers who may promote the version or post results about it.
 
-    Return None, without a request to the store, if the caller has no right to them.
+    `checks` are all its results, `channels` its promotions in the channels that the caller may promote it to. For any
+    other caller there are none, and no request to the store.
     """
-    if not service.has_views or not _has_any_right(service, caller, version):
-        return None
-    results = results_of(service.store, version)
-    record = record_of(service.store, version) if results else None
+    store, names = service.store, service.rights.names
+    promotable = names(caller, "promote", version.path)
+    if not service.has_views or not (promotable or names(caller, "check", version.path)):
+        return {}
+    results = results_of(store, version)
+    record = record_of(store, version) if results else None
     now = fingerprints_of(record) if record else frozenset()
-    return {
+    checks = {
         name: _status(result, is_current=counts(result, now))
         for name, result in sorted((results.results if results else {}).items())
     }
-
-
-def promotions_by_channel(
-    service: PromotionService, caller: str, version: VersionId
-) -> dict[str, list[Promotion]] | None:
-    """Return the promotions of a version in the channels that the caller may promote it to; None as for checks."""
-    if not service.has_views or not _has_any_right(service, caller, version):
-        return None
-    found = {}
-    for name in sorted(service.rights.names(caller, "promote", version.path)):
-        view = view_of(service.store, name)
+    channels: dict[str, list[Promotion]] = {}
+    for name in sorted(promotable):
+        view = view_of(store, name)
         if view and (promotions := promotions_of(view, version)):
-            found[name] = promotions
-    return found
-
-
-def _has_any_right(service: PromotionService, caller: str, version: VersionId) -> bool:
-    names = service.rights.names
-    return bool(names(caller, "promote", version.path) or names(caller, "check", version.path))
+            channels[name] = promotions
+    return {"checks": checks, "channels": channels}
 
 
 def _check_right(service: PromotionService, caller: str, right: Right, name: str, version: VersionId) -> None:

@@ -9,6 +9,7 @@ store, and each environment may exceed the limit by one share.
 
 import hashlib
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from math import ceil
@@ -65,8 +66,13 @@ class Rates:
         self.left[publisher] = given, left - 1
 
     def _take(self, store: Store, key: str, caller: str, share: int) -> None:
-        seen = store.read(key)
-        used = _used(seen.body) - seen.age_s * self.requests_a_minute / MINUTE_S if seen else 0.0
+        seen, used = store.read(key), 0.0
+        if seen:
+            # Nobody else writes there; what cannot be read is written anew.
+            with suppress(msgspec.DecodeError, UnicodeError, RecursionError):
+                used = (
+                    msgspec.json.decode(seen.body, type=_Bucket).used - seen.age_s * self.requests_a_minute / MINUTE_S
+                )
         after = max(0.0, used) + share
         if after > self.requests_a_minute:
             wait_s = ceil((after - self.requests_a_minute) * MINUTE_S / self.requests_a_minute)
@@ -79,10 +85,3 @@ class Rates:
             )
         if not write(store, key, msgspec.json.encode(_Bucket(after)), seen):
             raise RaceLost
-
-
-def _used(body: bytes) -> float:
-    try:
-        return msgspec.json.decode(body, type=_Bucket).used
-    except (msgspec.DecodeError, UnicodeError, RecursionError):
-        return 0.0  # nobody else writes there; what cannot be read is written anew

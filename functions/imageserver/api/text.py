@@ -16,7 +16,6 @@ from imageserver.api.schema import (
     ProductStatus,
     Promoted,
     Restored,
-    Signed,
     Single,
     VersionStatus,
     Withdrawn,
@@ -72,11 +71,7 @@ def _upload(upload: Single | Multipart | Present) -> Iterator[str]:
             yield f'url = "{part.url}"'
     for name, request in (("complete", upload.complete), ("abort", upload.abort)):
         yield f"# {name}"
-        yield from _signed(request)
-
-
-def _signed(request: Signed) -> Iterator[str]:
-    yield from _request(request.method, request.url, request.headers)
+        yield from _request(request.method, request.url, request.headers)
 
 
 def _request(method: str, url: str, headers: Mapping[str, str]) -> Iterator[str]:

@@ -87,7 +87,13 @@ def sign_batch(service: UploadService, caller: str, request: BatchRequest) -> Ba
     Raise one Problem with all refusals if any of them may not be sent, CatalogBusy if other writers won every race.
     """
     version = _parsed(parse_version, request.version)
-    images = _each(lambda file: _checked(service, caller, file), _files(version, request))
+    files = [
+        FileRequest(
+            path=f"{version.prefix}{f.file}", size=f.size, sha256=f.sha256, multipart=f.multipart, upload_id=f.upload_id
+        )
+        for f in request.files
+    ]
+    images = _each(lambda file: _checked(service, caller, file), files)
     _check_batch([(image.file, file) for image, file in images])
 
     def decide() -> list[tuple[Present | dict[str, str], tuple[ImageKey, FileRequest]]]:
@@ -114,15 +120,6 @@ def allowed(rights: Rights, caller: str, path: str) -> None:
             "the operator names callers and their path prefixes in the parameter Publishers"
             + (f', this one as "{role_of(caller) or caller}"' if caller else ""),
         )
-
-
-def _files(version: VersionId, request: BatchRequest) -> list[FileRequest]:
-    return [
-        FileRequest(
-            path=f"{version.prefix}{f.file}", size=f.size, sha256=f.sha256, multipart=f.multipart, upload_id=f.upload_id
-        )
-        for f in request.files
-    ]
 
 
 def _check_batch(files: Sequence[tuple[str, FileRequest]]) -> None:

@@ -51,7 +51,6 @@ from imageserver.format.keys import (
     LEASES,
     ImageKey,
     ProductId,
-    Target,
     VersionId,
     parse_product,
     parse_target,
@@ -62,7 +61,7 @@ from imageserver.format.wording import quoted
 from imageserver.handlers import telemetry
 from imageserver.operations import withdraw as withdrawals
 from imageserver.operations.lookup import find_listed
-from imageserver.operations.promotion import Moved, moved, shown_by_channels
+from imageserver.operations.promotion import moved, shown_by_channels
 from imageserver.operations.view_documents import configured
 from imageserver.settings import Settings
 from imageserver.storage.document_cache import DocumentCache
@@ -116,12 +115,20 @@ class Reply:
 @logger.inject_lambda_context
 def handler(event: dict[str, Any], _context: LambdaContext) -> dict[str, Any]:
     """Answer one request (API Gateway payload format 2.0)."""
-    request = _request(event)
+    request = Request(
+        caller=caller_of(event["requestContext"].get("authorizer")),
+        path=(event.get("pathParameters") or {}).get("path", ""),
+        query=event.get("queryStringParameters") or {},
+        headers={name.lower(): value for name, value in event.get("headers", {}).items()},
+        body="",
+    )
     try:
         if event["routeKey"] == "GET /openapi.json":
-            return _openapi()
+            from imageserver.api.openapi import document  # most cold starts answer something else
+
+            return _answer(200, msgspec.json.encode(document()).decode(), "application/json", {})
         rates.check(store, request.caller)
-        reply = ROUTES[event["routeKey"]](replace(request, body=_body(event)))
+        reply = ROUTES[event["routeKey"]](replace(request, body=_body(event, request.headers)))
     except Problem as problem:
         logger.info("refused", route=event["routeKey"], caller=request.caller, reason=problem.detail)
         telemetry.count_refusal(problem.kind.name)
@@ -156,8 +163,10 @@ def show(request: Request) -> Reply:
         return _show_product(request.caller, _parsed(parse_product, path))
     version = _parsed(parse_version, path)
     _check_looks(request.caller, version.path)
-    known = request.headers.get("if-none-match", "")
-    found = _waited(version, known, request.caller, _wait_s(request.query.get("wait", "0")))
+    known, wait = request.headers.get("if-none-match", ""), request.query.get("wait", "0")
+    if not (wait.isascii() and wait.isdecimal() and len(wait) <= 3):
+        raise Problem(problems.BAD_REQUEST, f"wait is {wait[:40]!r}, expected whole seconds from 0 to 25")
+    found = _waited(version, known, request.caller, float(wait))
     if found is None:
         raise Problem(problems.NOT_FOUND, f"there is nothing at {version.path}, neither files nor a record")
     etag = _etag(found)
@@ -170,15 +179,6 @@ def show(request: Request) -> Reply:
 def _check_looks(caller: str, path: str) -> None:
     if not rights.may_look(caller, path):
         uploads.allowed(rights, caller, path)
-
-
-def _promotion_fields(caller: str, version: VersionId) -> dict[str, Any]:
-    """Return the fields of a status that are only for callers who may promote the version or post results about it."""
-    service = _promotions()
-    checks = promotions.checks_of(service, caller, version)
-    if checks is None:
-        return {}
-    return {"checks": checks, "channels": promotions.promotions_by_channel(service, caller, version)}
 
 
 def _path_of_listed(name: str, caller: str) -> str:
@@ -212,8 +212,7 @@ def _waited(version: VersionId, known: str, caller: str, asked_s: float) -> Vers
     Each held request occupies a Lambda execution, of which the account has few: a caller that holds HELD_FOR_ONE of
     them is answered at once, with the time to ask again.
     """
-
-    extra = _promotion_fields(caller, version)
+    extra = promotions.shown_to(_promotions(), caller, version)
 
     def look() -> VersionStatus | None:
         found = status.look(store, cache, version)
@@ -261,13 +260,20 @@ def withdraw(request: Request) -> Reply:
     target = _parsed(parse_target, _with_colons(request.path.rstrip("/")))
     path = path_of(target)
     _check_deletes(request.caller, path)
-    product, views = _product_of(target), configured(store).values() if settings.views else ()
+    place = target.version if isinstance(target, ImageKey) else target
+    product = place if isinstance(place, ProductId) else place.product
+    views = configured(store).values() if settings.views else ()
     before = shown_by_channels(store, views, product)
     done = withdrawals.withdraw(store, target, datetime.now(UTC), settings.grace_hours, time.sleep)
     if not (done.versions or done.files):
         raise _nothing_done(done) or Problem(problems.NOT_FOUND, f"there is nothing at {path} to withdraw")
     after = shown_by_channels(store, views, product) if before else {}
-    channels = [_moved_channel(one, request.caller) for one in moved(product, before, after)]
+    channels = []
+    for one in moved(product, before, after):
+        about: dict[str, Any] = {"channel": one.channel, "product": product.path}
+        about |= {"before": one.before, "after": one.after}
+        logger.info("channel moved", **about, caller=request.caller)
+        channels.append(MovedChannel(**about))
     answer = Withdrawn(
         path=path,
         versions=done.versions,
@@ -276,18 +282,6 @@ def withdraw(request: Request) -> Reply:
         channels=channels or msgspec.UNSET,
     )
     return Reply(202, answer, {})
-
-
-def _product_of(target: Target) -> ProductId:
-    if isinstance(target, ProductId):
-        return target
-    return (target.version if isinstance(target, ImageKey) else target).product
-
-
-def _moved_channel(one: Moved, caller: str) -> MovedChannel:
-    path = one.product.path
-    logger.info("channel moved", channel=one.channel, product=path, before=one.before, after=one.after, caller=caller)
-    return MovedChannel(channel=one.channel, product=path, before=one.before, after=one.after)
 
 
 def restore(request: Request) -> Reply:
@@ -376,23 +370,9 @@ def _check_deletes(caller: str, path: str) -> None:
         raise Problem(problems.FORBIDDEN, sentence)
 
 
-def _header(event: Mapping[str, Any], name: str) -> str:
-    return next((str(value) for given, value in event.get("headers", {}).items() if given.lower() == name), "")
-
-
-def _request(event: Mapping[str, Any]) -> Request:
-    return Request(
-        caller=caller_of(event["requestContext"].get("authorizer")),
-        path=(event.get("pathParameters") or {}).get("path", ""),
-        query=event.get("queryStringParameters") or {},
-        headers={name.lower(): value for name, value in event.get("headers", {}).items()},
-        body="",
-    )
-
-
-def _body(event: Mapping[str, Any]) -> str:
+def _body(event: Mapping[str, Any], headers: Mapping[str, str]) -> str:
     body: str = event.get("body") or ""
-    if _header(event, "content-type").startswith("multipart/form-data"):  # curl -F, as older image servers took files
+    if headers.get("content-type", "").startswith("multipart/form-data"):  # curl -F, as older image servers took files
         raise Problem(
             problems.BAD_REQUEST,
             "files are not posted as a form (curl -F): `scripts/upload --to <os>/<release>/<arch>/<variant> FILE…` "
@@ -430,12 +410,6 @@ def _parsed(parse: Callable[[str], _R], path: str) -> _R:
         raise Problem(problems.INVALID, str(refusal)) from refusal
 
 
-def _wait_s(text: str) -> float:
-    if not (text.isascii() and text.isdecimal() and len(text) <= 3):
-        raise Problem(problems.BAD_REQUEST, f"wait is {text[:40]!r}, expected whole seconds from 0 to 25")
-    return float(text)
-
-
 def _etag(found: VersionStatus) -> str:
     return f'"{hashlib.sha256(msgspec.json.encode(found)).hexdigest()[:32]}"'
 
@@ -455,12 +429,6 @@ def _problem(problem: Problem, request: Request) -> dict[str, Any]:
         return _answer(problem.kind.status, problem.text(), "text/plain; charset=utf-8", headers)
     body = msgspec.json.encode(problem.document()).decode()
     return _answer(problem.kind.status, body, "application/problem+json", headers)
-
-
-def _openapi() -> dict[str, Any]:
-    from imageserver.api.openapi import document  # most cold starts answer something else
-
-    return _answer(200, msgspec.json.encode(document()).decode(), "application/json", {})
 
 
 def _answer(code: int, body: str, content_type: str, headers: Mapping[str, str]) -> dict[str, Any]:
