@@ -15,7 +15,8 @@ from imageserver.aws.queues import Notifier
 from imageserver.catalog.rights import Right, Rights
 from imageserver.errors import InvalidUpload, InvalidView, NotPassed, NoVersion, NoView, OtherState
 from imageserver.format.keys import VersionId, parse_version
-from imageserver.operations.check_results import post_result, record_of, results_of
+from imageserver.operations.check_results import post_result, results_of
+from imageserver.operations.inventory import record_of
 from imageserver.operations.promotion import promote as point_to
 from imageserver.operations.promotion import take_back
 from imageserver.operations.view_documents import view_of

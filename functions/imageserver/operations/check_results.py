@@ -5,10 +5,10 @@ from datetime import datetime
 
 from imageserver.errors import NotPassed, NoVersion
 from imageserver.format.keys import VersionId, parse_version
+from imageserver.operations.inventory import record_of
 from imageserver.storage.parallel import in_parallel
 from imageserver.storage.port import Store, write
 from imageserver.storage.retries import RaceLost, retry
-from imageserver.versions import records
 from imageserver.versions.records import Record
 from imageserver.views.checks import (
     CHECKS,
@@ -92,12 +92,6 @@ def delete_results(store: Store, version: VersionId) -> None:
     """
     if seen := store.read(results_key(version)):
         store.delete(results_key(version), seen.revision)
-
-
-def record_of(store: Store, version: VersionId) -> Record | None:
-    """Return the record of a version, or None if it has none. Raise CatalogDamaged."""
-    seen = store.read(version.record_key)
-    return records.decode(seen.body, version.record_key) if seen else None
 
 
 def _existing(store: Store, version: VersionId) -> Record:

@@ -1,4 +1,4 @@
-"""Read the state of each product in the bucket, to compare with the catalog."""
+"""Read the state of a version and of each product in the bucket, to compare with the catalog."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -71,6 +71,12 @@ def look(store: Store, product: ProductId) -> ProductSnapshot:
         if version and (file := info.key.removeprefix(version.prefix)):
             looked.folders.setdefault(version, {})[file] = listing.as_listed(info)
     return looked
+
+
+def record_of(store: Store, version: VersionId) -> Record | None:
+    """Return the record of a version, or None if it has none. Raise CatalogDamaged."""
+    seen = store.read(version.record_key)
+    return records.decode(seen.body, version.record_key) if seen else None
 
 
 def _version(path: str) -> VersionId | None:

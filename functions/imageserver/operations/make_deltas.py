@@ -14,7 +14,6 @@ import fcntl
 import hashlib
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
@@ -30,11 +29,12 @@ from imageserver.errors import ObjectChanged, OutOfTime, ProgramFailed, StorageU
 from imageserver.format import documents
 from imageserver.format.documents import Version
 from imageserver.format.keys import ProductId, VersionId
+from imageserver.operations.inventory import record_of
 from imageserver.programs import xdelta3
 from imageserver.storage.port import FileStore, write
 from imageserver.storage.retries import RaceLost, retry
 from imageserver.versions import records
-from imageserver.versions.records import DeltaNote, Record
+from imageserver.versions.records import DeltaNote
 
 PART_BYTES: Final = 16 << 20
 """The size of a part. A smaller delta is sent in one request."""
@@ -107,7 +107,7 @@ def make_deltas(product: ProductId, services: DeltaServices, version: str = "") 
     """
     listed = _listed(services, product)
     target = VersionId(product, version or delta_plan.newest(listed))
-    record = _record(services, target) if target.version in listed else None
+    record = record_of(services.store, target) if target.version in listed else None
     if record is None:
         return []
     count = services.usual if services.by_hand else delta_plan.wanted_count(record, services.usual)
@@ -123,8 +123,9 @@ def _make(target: VersionId, base: VersionId, run: Room, services: DeltaServices
     if isinstance(found, str):
         return Delta(target, base.version, Outcome.SKIPPED, found)
     try:
-        with _folder(services) as folder:
-            return _made(found, folder, run, services)
+        with TemporaryDirectory(prefix="delta-", dir=services.folder) as name, (Path(name) / _HELD).open("w") as held:
+            fcntl.flock(held, fcntl.LOCK_EX)  # the kernel releases it when the process dies
+            return _made(found, Path(name), run, services)
     except ObjectChanged as changed:
         return Delta(target, base.version, Outcome.SKIPPED, str(changed))
     except (_Dropped, ProgramFailed) as dropped:
@@ -135,7 +136,7 @@ def _make(target: VersionId, base: VersionId, run: Room, services: DeltaServices
 def _pair(target: VersionId, base: VersionId, services: DeltaServices) -> Pair | str:
     """Return the delta to make, or why there is none to make."""
     listed = _listed(services, target.product)
-    new, old = (_record(services, version) for version in (target, base))
+    new, old = (record_of(services.store, version) for version in (target, base))
     if new is None or old is None:
         return f"{target.version} or {base.version} no longer has a record"
     return delta_plan.pair_of(listed, new, old, again=services.by_hand)
@@ -227,11 +228,6 @@ def _listed(services: DeltaServices, product: ProductId) -> Mapping[str, Version
     return documents.versions_of(document, product.name)
 
 
-def _record(services: DeltaServices, version: VersionId) -> Record | None:
-    seen = services.store.read(version.record_key)
-    return records.decode(seen.body, version.record_key) if seen else None
-
-
 def _sha256(chunks: Iterable[bytes]) -> str:
     digest = hashlib.sha256()
     for chunk in chunks:
@@ -239,26 +235,12 @@ def _sha256(chunks: Iterable[bytes]) -> str:
     return digest.hexdigest()
 
 
-@contextmanager
-def _folder(services: DeltaServices) -> Iterator[Path]:
-    """Yield a folder for one delta."""
-    with TemporaryDirectory(prefix="delta-", dir=services.folder) as name, (Path(name) / _HELD).open("w") as held:
-        fcntl.flock(held, fcntl.LOCK_EX)  # the kernel releases it when the process dies
-        yield Path(name)
-
-
 def _clear(folder: Path) -> None:
     """Remove what killed runs left behind. Lambda keeps it, and a run has less disk than it seems until it is gone."""
     for left in folder.glob("delta-*"):
-        if not _is_held(left):
-            shutil.rmtree(left, ignore_errors=True)
-
-
-def _is_held(folder: Path) -> bool:
-    """Return whether a process works in a folder. Also true for one that is about to begin or has just ended."""
-    try:
-        with (folder / _HELD).open() as held:
-            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return True
-    return False
+        try:
+            with (left / _HELD).open() as held:
+                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:  # a process works in it, is about to begin, or has just ended
+            continue
+        shutil.rmtree(left, ignore_errors=True)

@@ -6,14 +6,16 @@ One document of the other server is in memory at a time, beside what this server
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from functools import partial
 from itertools import groupby
 from typing import Final
 
 from imageserver.errors import OutOfTime, UpstreamRefused
 from imageserver.format import documents as catalog
 from imageserver.format.documents import INDEX_KEY
-from imageserver.format.keys import ProductId, VersionId, parse_version
+from imageserver.format.keys import ProductId, parse_version
 from imageserver.operations.channel_needs import needed_by_channels
+from imageserver.operations.inventory import record_of
 from imageserver.operations.runs import Run
 from imageserver.operations.view_documents import Views, no_views
 from imageserver.storage.document_cache import DocumentCache
@@ -33,8 +35,6 @@ from imageserver.upstream.plan import (
 )
 from imageserver.upstream.port import Document, Upstream
 from imageserver.upstream.simplestreams import products_paths
-from imageserver.versions import records
-from imageserver.versions.records import Withdrawal
 
 MOST_LEFT_OUT: Final = 50
 """The most sentences about versions and files that cannot be copied."""
@@ -123,7 +123,9 @@ class Comparer:
         self._rules = Rules(filters, mirror.keep, timedelta(days=mirror.grace_days), most_bytes)
         self._store, self._views = store, views
         self._bucket = _Bucket(store, DocumentCache(store).products(mirror.stream), of_others, no_longer_taken(name))
-        self._held = _by_product(state.held)
+        self._held: dict[ProductId, dict[str, Held]] = {}
+        for path, held in state.held.items():
+            self._held.setdefault(parse_version(path).product, {})[path] = held
 
     def compare(self, reader: Reader, *, accept: bool) -> Comparison:
         """Plan every product. A product that cannot be compared is noted in the run and stays as it is.
@@ -148,7 +150,8 @@ class Comparer:
         """Plan the products of one document. Return how many of its versions could be copied."""
         count = 0
         every = mapped(document.body, self._mirror.stream, document.signed_by)
-        for product, found in groupby(every, key=_product_of):
+        by_product = groupby(every, lambda one: one.id.product if isinstance(one, UpstreamVersion) else one.product)
+        for product, found in by_product:
             group = list(found)
             versions = [one for one in group if isinstance(one, UpstreamVersion)]
             count += len(versions)
@@ -216,22 +219,8 @@ class _Bucket:
         listed = {f"{prefix}{version}" for version in catalog.versions_of(self.listed, product.name)}
         there = Here(files, listed).versions & held.keys()
         doubtful = sorted(path for path in there if path not in listed or held[path] != Held())
-        withdrawals = in_parallel(self._withdrawal, map(parse_version, doubtful)) if doubtful else []
-        withdrawn = {path: one for path, one in zip(doubtful, withdrawals, strict=True) if one}
+        recorded = in_parallel(partial(record_of, self.store), map(parse_version, doubtful)) if doubtful else []
+        found = zip(doubtful, recorded, strict=True)
+        withdrawn = {path: record.withdrawn for path, record in found if record and record.withdrawn}
         refused = {path for path, one in withdrawn.items() if one.reason != self.reason}
         return Here(files, listed, withdrawn.keys(), self.of_others, refused=refused)
-
-    def _withdrawal(self, version: VersionId) -> Withdrawal | None:
-        found = self.store.read(version.record_key)
-        return records.decode(found.body, version.record_key).withdrawn if found else None
-
-
-def _by_product(held: Mapping[str, Held]) -> dict[ProductId, dict[str, Held]]:
-    found: dict[ProductId, dict[str, Held]] = {}
-    for path, one in held.items():
-        found.setdefault(parse_version(path).product, {})[path] = one
-    return found
-
-
-def _product_of(found: UpstreamVersion | LeftOut) -> ProductId | None:
-    return found.id.product if isinstance(found, UpstreamVersion) else found.product

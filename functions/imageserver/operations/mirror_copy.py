@@ -167,6 +167,7 @@ class _Copy:
             return self._ended(Outcome.REFUSED, f"cannot be copied: {refusal}")
 
     def _read(self, note: CopyNote) -> Copied:
+        """Read the file: one of one part whole, a larger one from where the note ends."""
         file = self.file
         reading = self.services.upstream.read(
             file.path, file.size_bytes, self.read_s, note.done_bytes, note.generation
@@ -177,21 +178,17 @@ class _Copy:
                 raise UpstreamRefused(
                     f"it has {reading.size_bytes:,} bytes upstream, expected at most {most:,} (MaxUploadBytes)"
                 )
-            if reading.size_bytes <= self._part_bytes:
-                return self._at_once(reading)
-            return self._in_parts(reading, note)
-
-    def _at_once(self, reading: Reading) -> Copied:
-        """Write a file of one part, all of which is in memory."""
-        body = next(reading.parts, b"")
-        self.bytes_read = len(body)
-        if len(body) != reading.size_bytes:
-            return self._continued(reading)
-        digest = running_sha256()
-        digest.update(body)
-        if refusal := self._refusal(digest):
-            return refusal
-        return self._made(self.services.store.create_file(self.file.key, body, self.file.sha256, self._origin))
+            if reading.size_bytes > self._part_bytes:
+                return self._in_parts(reading, note)
+            body = next(reading.parts, b"")
+            self.bytes_read = len(body)
+            if len(body) != reading.size_bytes:
+                return self._continued(reading)
+            digest = running_sha256()
+            digest.update(body)
+            if refusal := self._refusal(digest):
+                return refusal
+            return self._made(self.services.store.create_file(file.key, body, file.sha256, self._origin))
 
     def _in_parts(self, reading: Reading, note: CopyNote) -> Copied:
         """Upload each part while others are read. Note the progress now and then, and at the end, whatever ends it."""

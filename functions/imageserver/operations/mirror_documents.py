@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping
 from datetime import datetime
-from functools import partial
 
 from imageserver.errors import InvalidMirror
 from imageserver.operations.view_documents import Views, no_views
@@ -97,12 +96,25 @@ def configure(store: Store, name: str, mirror: Mirror, pause: Pause, *, over: bo
     Raise InvalidMirror, CatalogBusy, CatalogDamaged.
     """
     check(name, mirror)
-    return retry(CONFIGURATION_KEY, partial(_change, store, partial(_with, name=name, mirror=mirror, over=over)), pause)
+
+    def change(mirrors: dict[str, Mirror]) -> dict[str, Mirror]:
+        before = mirrors.get(name)
+        if before and before != mirror:
+            if not over:
+                raise InvalidMirror(f"there is a mirror {name} of {before.address}; change it with --replace")
+            if before.stream != mirror.stream:
+                raise InvalidMirror(
+                    f"the mirror {name} brings images into {before.stream}, and {mirror.stream} is another stream: "
+                    "remove it first, and say whether its images stay"
+                )
+        return {**mirrors, name: mirror}
+
+    return _change(store, change, pause)
 
 
 def unconfigure(store: Store, name: str, pause: Pause) -> dict[str, Mirror]:
     """Remove one mirror from the configuration, and return the others; its state is kept. Errors as `configure`."""
-    return retry(CONFIGURATION_KEY, partial(_change, store, partial(_without, name=name)), pause)
+    return _change(store, lambda mirrors: {one: mirrors[one] for one in mirrors if one != name}, pause)
 
 
 def forget(store: Store, name: str) -> None:
@@ -112,27 +124,13 @@ def forget(store: Store, name: str) -> None:
             store.delete(key, found.revision)
 
 
-def _change(store: Store, change: Callable[[dict[str, Mirror]], dict[str, Mirror]]) -> dict[str, Mirror]:
-    found = store.read(CONFIGURATION_KEY)
-    before = decode_mirrors(found.body) if found else {}
-    after = change(before)
-    if after != before and write(store, CONFIGURATION_KEY, encode_mirrors(after), found) is None:
-        raise RaceLost
-    return after
+def _change(store: Store, change: Callable[[dict[str, Mirror]], dict[str, Mirror]], pause: Pause) -> dict[str, Mirror]:
+    def attempt() -> dict[str, Mirror]:
+        found = store.read(CONFIGURATION_KEY)
+        before = decode_mirrors(found.body) if found else {}
+        after = change(before)
+        if after != before and write(store, CONFIGURATION_KEY, encode_mirrors(after), found) is None:
+            raise RaceLost
+        return after
 
-
-def _with(mirrors: dict[str, Mirror], name: str, mirror: Mirror, over: bool) -> dict[str, Mirror]:
-    before = mirrors.get(name)
-    if before and before != mirror:
-        if not over:
-            raise InvalidMirror(f"there is a mirror {name} of {before.address}; change it with --replace")
-        if before.stream != mirror.stream:
-            raise InvalidMirror(
-                f"the mirror {name} brings images into {before.stream}, and {mirror.stream} is another stream: remove "
-                "it first, and say whether its images stay"
-            )
-    return {**mirrors, name: mirror}
-
-
-def _without(mirrors: dict[str, Mirror], name: str) -> dict[str, Mirror]:
-    return {one: mirror for one, mirror in mirrors.items() if one != name}
+    return retry(CONFIGURATION_KEY, attempt, pause)

@@ -19,7 +19,7 @@ from typing import Final
 from msgspec.structs import replace
 
 from imageserver.errors import CatalogBusy
-from imageserver.format.keys import VersionId, parse_key
+from imageserver.format.keys import parse_key
 from imageserver.operations.channel_needs import withdraw_unneeded
 from imageserver.operations.mirror_compare import Comparer, Comparison, Reader
 from imageserver.operations.mirror_documents import state_of, status_of
@@ -128,7 +128,12 @@ class _Following:
             if self._is_settled() and reader.is_unchanged(self._state):
                 status = replace(status, in_step=looked)
             else:
-                compared = self._compare(reader, accept)
+                of_others = {path for other in self._others for path in state_of(self._store, other).held}
+                most, views = self._services.most_bytes, self._services.views
+                comparer = Comparer(
+                    self._name, self._mirror, self._state, of_others, self._store, self._run, self._now, most, views
+                )
+                compared = comparer.compare(reader, accept=accept)
                 missing = compared.missing
                 self._hold(compared, looked)
                 status = self._carry_out(compared, missing, replace(status, compared=looked))
@@ -136,7 +141,8 @@ class _Following:
             self._run.failed.append(Failure("follow", self._name, error))
         if len(self._run.failed) > failed:
             status = replace(status, error=str(self._run.failed[failed]))
-        self._save(status)
+        if not self._run.dry_run:  # if another run wrote a status at the same time, that stays: it is just as new
+            write(self._store, status_key(self._name), encode_status(status), self._status_seen)
         return Followed(self._name, self._mirror, status, missing, unchanged=compared is None and not status.error)
 
     def _is_settled(self) -> bool:
@@ -155,14 +161,6 @@ class _Following:
         )
         return self._now - datetime.fromisoformat(before.compared) < COMPARE_AGAIN and not any(ended)
 
-    def _compare(self, reader: Reader, accept: bool) -> Comparison:
-        of_others = {path for other in self._others for path in state_of(self._store, other).held}
-        most, views = self._services.most_bytes, self._services.views
-        comparer = Comparer(
-            self._name, self._mirror, self._state, of_others, self._store, self._run, self._now, most, views
-        )
-        return comparer.compare(reader, accept=accept)
-
     def _hold(self, compared: Comparison, looked: str) -> None:
         """Write what the mirror holds from now on. Raise CatalogBusy if another run wrote it meanwhile."""
         state = MirrorState(
@@ -179,16 +177,8 @@ class _Following:
 
     def _carry_out(self, compared: Comparison, missing: Sequence[UpstreamFile], status: MirrorStatus) -> MirrorStatus:
         """Carry out the plans, and return the status that results from them."""
-        delisted = 0
         for plan in compared.plans.values():
-            self._create_overrides(plan)
-            for version in plan.delist:
-                self._withdraw(version)
-            for version in plan.relist:
-                task = Task("restore", version.path, f"{self._name} has it again")
-                why = no_longer_taken(self._name)
-                self._run.do(task, partial(undo_withdrawal, self._store, version, why, self._services.pause))
-            delisted += len(plan.delist)
+            self._change_product(plan)
         comes = [one for plan in compared.plans.values() for one in plan.held.values() if not one.gone_since]
         return replace(
             status,
@@ -197,42 +187,37 @@ class _Following:
             versions=len(comes),
             missing=len(missing),
             missing_bytes=sum(file.size_bytes for file in missing),
-            delisted=delisted,
+            delisted=sum(len(plan.delist) for plan in compared.plans.values()),
             left_out=tuple(compared.left_out),
             left_out_total=compared.left_out_total,
             asked=self._ask(missing),
         )
 
-    def _create_overrides(self, plan: ProductPlan) -> None:
+    def _change_product(self, plan: ProductPlan) -> None:
+        """Create the overrides of a product, withdraw what the mirror no longer takes, restore what it has again."""
+        services, store, why = self._services, self._store, no_longer_taken(self._name)
         for key, body in plan.overrides.items():
             task = Task("create", key, f"what {self._name} says about the product", len(body))
-            self._run.do(task, partial(self._store.create, key, body))
-
-    def _withdraw(self, version: VersionId) -> None:
-        why = no_longer_taken(self._name)
-        task = Task("withdraw", version.path, f"{why}; its files are deleted {self._services.grace_hours} hours later")
-        services = self._services
-        action = partial(
-            withdraw_unneeded,
-            self._store,
-            version,
-            self._now,
-            services.grace_hours,
-            services.pause,
-            why,
-            services.views,
-        )
-        self._run.do(task, action)
+            self._run.do(task, partial(store.create, key, body))
+        for version in plan.delist:
+            hours, pause, views = services.grace_hours, services.pause, services.views
+            task = Task("withdraw", version.path, f"{why}; its files are deleted {hours} hours later")
+            self._run.do(task, partial(withdraw_unneeded, store, version, self._now, hours, pause, why, views))
+        for version in plan.relist:
+            task = Task("restore", version.path, f"{self._name} has it again")
+            self._run.do(task, partial(undo_withdrawal, store, version, why, services.pause))
 
     def _ask(self, missing: Sequence[UpstreamFile]) -> dict[str, str]:
         """Request the copies that were not requested lately. Return since when each missing file has been requested."""
         now = self._now.isoformat(timespec="seconds")
         before = self._before.asked
         asked = {file.key: before[file.key] for file in missing if file.key in before}
-        due = [f for f in missing if f.key not in asked or self._now - _time(asked[f.key]) >= ASK_AGAIN][:MOST_ASKED]
+        waits = {key for key, since in asked.items() if self._now - datetime.fromisoformat(since) < ASK_AGAIN}
+        due = [file for file in missing if file.key not in waits][:MOST_ASKED]
         for version, group in groupby(due, key=lambda file: parse_key(file.key).version):
             files = list(group)
-            task = Task("copy", version.path, ", ".join(_file(f) for f in files), sum(f.size_bytes for f in files))
+            named = ", ".join(file.key.rpartition("/")[2] for file in files)
+            task = Task("copy", version.path, named, sum(file.size_bytes for file in files))
 
             def ask(files: Sequence[UpstreamFile] = files) -> None:
                 self._services.ask(self._name, files)
@@ -240,16 +225,3 @@ class _Following:
 
             self._run.do(task, ask)
         return asked
-
-    def _save(self, status: MirrorStatus) -> None:
-        """Write the status. If another run wrote one at the same time, keep that: it is just as new."""
-        if not self._run.dry_run:
-            write(self._store, status_key(self._name), encode_status(status), self._status_seen)
-
-
-def _file(file: UpstreamFile) -> str:
-    return file.key.rpartition("/")[2]
-
-
-def _time(text: str) -> datetime:
-    return datetime.fromisoformat(text)

@@ -84,7 +84,12 @@ def take_back(
         shown = shown or found
         wanted = expected or shown
         if wanted and found != wanted:
-            _check_taken_back(view, VersionId(product, wanted), found)
+            before = promotions_of(view, VersionId(product, wanted))
+            if not before or not before[-1].back_at:
+                raise OtherState(
+                    f"the channel {view.name} shows {found or 'nothing'} of {product.path}, expected {wanted}; "
+                    "nothing was taken back"
+                )
             return view
         return taken_back(view, product, there, moment, by)
 
@@ -110,15 +115,6 @@ def moved(product: ProductId, before: Mapping[str, str], after: Mapping[str, str
 
 def _first(view: View, product: ProductId, known: Iterable[Record]) -> str:
     return next(iter(standing(view, product, usable(known))), "")
-
-
-def _check_taken_back(view: View, version: VersionId, shown: str) -> None:
-    before = promotions_of(view, version)
-    if not before or not before[-1].back_at:
-        raise OtherState(
-            f"the channel {view.name} shows {shown or 'nothing'} of {version.product.path}, expected "
-            f"{version.version}; nothing was taken back"
-        )
 
 
 def _check(known: Iterable[Record], version: VersionId) -> None:

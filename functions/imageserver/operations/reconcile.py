@@ -72,7 +72,10 @@ def reconcile(services: ReconcileServices, run: Run) -> None:
     document, if nothing can be done at all.
     """
     store, marks = services.store, _Marks(services, run)
-    _create_index(store, run)
+    if store.read(documents.INDEX_KEY) is None:  # clients ask an empty server for it too
+        task = Task("create", documents.INDEX_KEY, "it is missing; clients cannot list a server without it")
+        empty = documents.encode(documents.decode_index(None))
+        run.do(task, lambda: store.create(documents.INDEX_KEY, empty))
     compared = _compared(services)
     everybody = compared[0]
     todo = known_products(store, everybody.cache, everybody.index, run.after)
@@ -109,16 +112,6 @@ def _looked_at(
             looked.append(product)
         run.finished(wanted.path, size)
     return looked
-
-
-def _create_index(store: Store, run: Run) -> None:
-    """Create a missing index: clients ask an empty server for it too, and report its absence as a broken server."""
-    if store.read(documents.INDEX_KEY) is None:
-        empty = documents.encode(documents.decode_index(None))
-        run.do(
-            Task("create", documents.INDEX_KEY, "it is missing; clients cannot list a server without it"),
-            lambda: store.create(documents.INDEX_KEY, empty),
-        )
 
 
 def _send_outdated(product: ProductSnapshot, there: StreamDocuments, services: ReconcileServices, run: Run) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Final
+from typing import Final
 
 from imageserver.errors import ProgramFailed
 
@@ -54,12 +54,17 @@ class Xdelta3:
             )  # fmt: skip
             with _ended(process, seconds) as late:
                 assert process.stdout is not None  # noqa: S101  (opened above)
-                yield from _chunks(process.stdout)
+                while chunk := os.read(process.stdout.fileno(), CHUNK_BYTES):
+                    yield chunk
                 code = process.wait()
             if late.is_set():
                 raise ProgramFailed(f"{what} took longer than {seconds:,.0f} s")
             if code:
-                raise ProgramFailed(f"{what} {_ending(code)}: {_last_line(said)}")
+                ending = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with {code}"
+                said.seek(0)
+                lines = said.read().decode(errors="replace").strip().splitlines()
+                last = lines[-1][:_MOST_SAID] if lines else "it said nothing"
+                raise ProgramFailed(f"{what} {ending}: {last}")
 
 
 def find_xdelta3() -> Xdelta3 | None:
@@ -90,18 +95,3 @@ def _ended(process: subprocess.Popen[bytes], seconds: float) -> Iterator[threadi
         process.wait()
         if process.stdout:
             process.stdout.close()
-
-
-def _chunks(output: IO[bytes]) -> Iterator[bytes]:
-    while chunk := os.read(output.fileno(), CHUNK_BYTES):
-        yield chunk
-
-
-def _ending(code: int) -> str:
-    return f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with {code}"
-
-
-def _last_line(said: IO[bytes]) -> str:
-    said.seek(0)
-    lines = said.read().decode(errors="replace").strip().splitlines()
-    return lines[-1][:_MOST_SAID] if lines else "it said nothing"

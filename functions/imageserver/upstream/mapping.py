@@ -98,7 +98,11 @@ def mapped(document: bytes, stream: str, signed_by: str = "") -> Iterator[Upstre
     takers: dict[ProductId, str] = {}
     for name, product in simplestreams.products(document):
         if isinstance(product, str):
-            yield LeftOut(name, product, _named(name, stream), is_broken=True)
+            try:
+                by_name = product_of(name, Product(), stream)
+            except InvalidUpload:
+                by_name = None
+            yield LeftOut(name, product, by_name, is_broken=True)
             continue
         try:
             target = product_of(name, product, stream)
@@ -123,14 +127,6 @@ def product_of(name: str, product: Product, stream: str) -> ProductId:
     variant = product.variant or kind or "default"
     folders = (_folder(product.os), _folder(product.release), product.arch or "", _folder(variant))
     return parse_product("/".join((stream, *folders)))
-
-
-def _named(name: str, stream: str) -> ProductId | None:
-    """Return the product that one of upstream's becomes by its name alone; None if that does not say it."""
-    try:
-        return product_of(name, Product(), stream)
-    except InvalidUpload:
-        return None
 
 
 def _folder(text: str | None) -> str:
@@ -180,8 +176,12 @@ def _file(item: Item, version: VersionId, combined: _Combined, signed_by: str) -
         return f"has {len(combined):,} combined sha256s in upstream's catalog, expected at most {_MOST_COMBINED}"
     if not path or any(part in ("", ".", "..") for part in path.split("/")) or not path.isprintable():
         return f"has the path {item.path[:200]!r}, which is not a path below upstream's address"
+    try:
+        is_ours = parse_key(path).version == version
+    except InvalidUpload:
+        is_ours = False
     key = path
-    if not _is_ours(path, version):
+    if not is_ours:
         file = _FILES[item.ftype].format(base=item.delta_base)
         try:
             check_file(file)
@@ -202,13 +202,6 @@ def _combined(ftype: str, version: Version) -> _Combined:
         for field in file_kinds.combined_fields(ftype)
     )
     return tuple(sorted({one for one in stated if all(map(_SHA256.fullmatch, one))}))
-
-
-def _is_ours(path: str, version: VersionId) -> bool:
-    try:
-        return parse_key(path).version == version
-    except InvalidUpload:
-        return False
 
 
 def _once(files: dict[str, UpstreamFile]) -> tuple[UpstreamFile, ...]:

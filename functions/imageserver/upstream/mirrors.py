@@ -229,22 +229,18 @@ def _problems(name: str, mirror: Mirror) -> Iterable[str]:
 
 def _address_problems(mirror: Mirror) -> Iterable[str]:
     """Say what is wrong with an address without quoting it: it may hold a password or a token."""
-    address = _split(mirror.address)
+    address: SplitResult | None
+    try:
+        address = urlsplit(mirror.address)
+        _ = address.port  # an invalid port raises only when it is read
+    except ValueError:
+        address = None
     if not address or not address.hostname or not mirror.address.isprintable() or any(map(str.isspace, mirror.address)):
         yield "has an address that is not a URL, expected one such as https://images.example.org/"
     elif address.scheme != "https" and not (address.scheme == "http" and mirror.allow_private):
         yield f"has an address of {address.scheme or 'no scheme'}, expected https; http only where private is allowed"
     elif "@" in address.netloc or address.query or address.fragment:
         yield "has a user, a query or a fragment in its address, expected only a host and a path"
-
-
-def _split(address: str) -> SplitResult | None:
-    try:
-        split = urlsplit(address)
-        _ = split.port  # an invalid port raises only when it is read
-    except ValueError:
-        return None
-    return split
 
 
 def encode_mirrors(mirrors: Mapping[str, Mirror]) -> bytes:
