@@ -9,8 +9,7 @@ take its neighbours down each time. Therefore (decisions/0011-killed-workers.md)
 - a message that was received before comes last and alone: if the worker dies of it, its neighbours are done.
 """
 
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -66,7 +65,8 @@ def handle_each(
             tries[subject] = max(tries.get(subject, 0), queues.tries_of(message.record))
     failures: dict[Subject, Exception] = {}
     done: set[Subject] = set()
-    with _hold(event["Records"], queue_url, logger) as hold:
+    hold = queues.Hold(sqs_client() if queue_url else None, queue_url, event["Records"])
+    with hold:
         for group in _groups(tries, together, part_of):
             if done:
                 hold.delete([m.record for m in messages if m.readable and m.subjects <= done - failures.keys()])
@@ -74,6 +74,8 @@ def handle_each(
             done.update(group)
         failed = [m.record for m in messages if not m.readable or m.subjects & failures.keys()]
         hold.rest(failed)
+    if hold.problem:
+        logger.warning("messages come back only when their visibility timeout ends", reason=hold.problem)
     return {"batchItemFailures": [{"itemIdentifier": record["messageId"]} for record in failed]}
 
 
@@ -124,12 +126,3 @@ def _handled(
         else:
             logger.error("failed unexpectedly", **about, exc_info=failure)
     return failures
-
-
-@contextmanager
-def _hold(records: Sequence[Mapping[str, Any]], queue_url: str, logger: Logger) -> Iterator[queues.Hold]:
-    hold = queues.Hold(sqs_client() if queue_url else None, queue_url, records)
-    with hold:
-        yield hold
-    if hold.problem:
-        logger.warning("messages come back only when their visibility timeout ends", reason=hold.problem)

@@ -49,7 +49,19 @@ def handler(event: dict[str, Any], context: LambdaContext) -> batches.Answer:
 
     def ingest_version(versions: Sequence[VersionId], tries: int) -> Mapping[VersionId, Exception]:
         (version,) = versions
-        _ingest(version, _services(batches.seconds_left(context), whole_s, tries))
+        left_s = batches.seconds_left(context)
+        services = IngestServices(
+            store=store,
+            now=lambda: datetime.now(UTC),
+            pause=time.sleep,
+            max_bytes=settings.max_upload_bytes,
+            lease_seconds=left_s,
+            spread=HashFan,
+            budget_bytes=None if left_s > FRESH * whole_s else int(left_s * SLOWEST_BYTES_PER_S),
+            is_suspect=tries > 1,
+            limits=Limits(settings.max_files, settings.max_versions),
+        )
+        _ingest(version, services)
         return {}
 
     return batches.handle_each(event, _version_of, ingest_version, settings.queue_url, logger)
@@ -62,20 +74,6 @@ def _version_of(key: str) -> VersionId | None:
         logger.warning("refused", key=key, reason=str(refusal))
         telemetry.count_refusal("path")
         return None
-
-
-def _services(left_s: float, whole_s: float, tries: int) -> IngestServices:
-    return IngestServices(
-        store=store,
-        now=lambda: datetime.now(UTC),
-        pause=time.sleep,
-        max_bytes=settings.max_upload_bytes,
-        lease_seconds=left_s,
-        spread=HashFan,
-        budget_bytes=None if left_s > FRESH * whole_s else int(left_s * SLOWEST_BYTES_PER_S),
-        is_suspect=tries > 1,
-        limits=Limits(settings.max_files, settings.max_versions),
-    )
 
 
 def _ingest(version: VersionId, services: IngestServices) -> None:

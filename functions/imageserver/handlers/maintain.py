@@ -89,7 +89,8 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
         )
         _run(task, run)
         remember(store, task, run)
-        answer[task] = _report(task, run)
+        _report(task, run)
+        answer[task] = _answer(run)
         runs.append(run)
     for run in runs:
         if not run.dry_run:
@@ -110,15 +111,11 @@ def _run(task: str, run: Run) -> None:
         reconcile(services, run)
     else:
         now = datetime.now(UTC)
-        prune(store, notifier, rules, now, time.sleep, run, _invalidate, _views, _reason_to_keep(now))
-
-
-def _reason_to_keep(now: datetime) -> ReasonToKeep:
-    """Return the function that tells retention which versions are still fetched, if the settings ask for it."""
-    if not rules.keep_fetched_days:
-        return no_reason
-    logs, give_up = S3Store(s3_client(), settings.logs_bucket, SEVERAL), time.monotonic() + LOGS_S
-    return fetched_within(rules.keep_fetched_days, logs, now, lambda: time.monotonic() < give_up)
+        reason_to_keep: ReasonToKeep = no_reason
+        if rules.keep_fetched_days:
+            logs, give_up = S3Store(s3_client(), settings.logs_bucket, SEVERAL), time.monotonic() + LOGS_S
+            reason_to_keep = fetched_within(rules.keep_fetched_days, logs, now, lambda: time.monotonic() < give_up)
+        prune(store, notifier, rules, now, time.sleep, run, _invalidate, _views, reason_to_keep)
 
 
 def _ask_for_deltas(product: ProductId) -> None:
@@ -138,8 +135,8 @@ def _invalidate(keys: Sequence[str]) -> None:
         )
 
 
-def _report(task: str, run: Run) -> dict[str, Any]:
-    """Log each task and the run, count them, and return the answer."""
+def _report(task: str, run: Run) -> None:
+    """Log each task and the run, and count them."""
     for done in run.tasks:
         _tell(task, done, "would be done" if run.dry_run else "done")
     for kept in run.kept:
@@ -161,8 +158,10 @@ def _report(task: str, run: Run) -> dict[str, Any]:
         after=run.after,
         dry_run=run.dry_run,
     )
-    _count(task, run)
-    return _answer(run)
+    metrics.add_metric("UnreadableRecords", MetricUnit.Count, len(run.unreadable))
+    if not run.dry_run:
+        with single_metric("MaintainTasks", MetricUnit.Count, len(run.tasks)) as metric:
+            metric.add_dimension("task", task)
 
 
 def _tell(task: str, done: Task, outcome: str) -> None:
@@ -176,13 +175,6 @@ def _tell(task: str, done: Task, outcome: str) -> None:
         seconds=done.seconds,
         why=done.why,
     )
-
-
-def _count(task: str, run: Run) -> None:
-    metrics.add_metric("UnreadableRecords", MetricUnit.Count, len(run.unreadable))
-    if not run.dry_run:
-        with single_metric("MaintainTasks", MetricUnit.Count, len(run.tasks)) as metric:
-            metric.add_dimension("task", task)
 
 
 def _answer(run: Run) -> dict[str, Any]:

@@ -70,7 +70,13 @@ def handler(event: dict[str, Any], context: LambdaContext) -> batches.Answer:
     """
 
     def publish_subjects(subjects: Sequence[Subject], _tries: int) -> Mapping[Subject, Exception]:
-        failures = _publish_all(subjects, _services(context))
+        services = _services(context)
+        streams: dict[str, list[Subject]] = defaultdict(list)
+        for subject in subjects:
+            streams[product_of(subject).stream].append(subject)
+        failures: dict[ProductId, Exception] = {}
+        for stream, wanted in sorted(streams.items()):
+            failures |= _publish_stream(stream, wanted, services)
         return {subject: failures[product_of(subject)] for subject in subjects if product_of(subject) in failures}
 
     return batches.handle_each(
@@ -106,17 +112,6 @@ def _subject_of(key: str) -> Subject | None:
     except InvalidUpload as refusal:
         logger.warning("not a record of ours", key=key, reason=str(refusal))
         return None
-
-
-def _publish_all(subjects: Sequence[Subject], services: PublishServices) -> dict[ProductId, Exception]:
-    """Publish each stream. Return the error of each product that failed."""
-    streams: dict[str, list[Subject]] = defaultdict(list)
-    for subject in subjects:
-        streams[product_of(subject).stream].append(subject)
-    failures: dict[ProductId, Exception] = {}
-    for stream, wanted in sorted(streams.items()):
-        failures |= _publish_stream(stream, wanted, services)
-    return failures
 
 
 def _publish_stream(stream: str, wanted: Sequence[Subject], services: PublishServices) -> Mapping[ProductId, Exception]:
