@@ -59,7 +59,12 @@ class KeyValueStore:
 
         Raises CatalogBusy if others keep changing the store, and ValueError for an entry that CloudFront cannot hold.
         """
-        _check(put)
+        for key, value in put.items():
+            if len(key.encode()) > LONGEST_KEY or len(value.encode()) > LONGEST_VALUE:
+                raise ValueError(
+                    f"the entry {key[:60]} has a key of {len(key.encode()):,} bytes, a value of "
+                    f"{len(value.encode()):,}; the edge's store takes {LONGEST_KEY} and {LONGEST_VALUE:,}"
+                )
         for attempt in range(_ATTEMPTS):
             if self._change(put, delete):
                 return
@@ -93,16 +98,6 @@ class KeyValueStore:
 
 class _Lost(SimplestreamsError):
     """Another change of the store came first."""
-
-
-def _check(put: Mapping[str, str]) -> None:
-    """Raise ValueError for an entry that CloudFront cannot hold."""
-    for key, value in put.items():
-        if len(key.encode()) > LONGEST_KEY or len(value.encode()) > LONGEST_VALUE:
-            raise ValueError(
-                f"the entry {key[:60]} has a key of {len(key.encode()):,} bytes, a value of {len(value.encode()):,}; "
-                f"the edge's store takes {LONGEST_KEY} and {LONGEST_VALUE:,}"
-            )
 
 
 def _failure(error: ClientError | BotoCoreError, arn: str) -> SimplestreamsError:

@@ -106,7 +106,10 @@ class Connections:
                 )  # fmt: skip
             except (NewConnectionError, ConnectTimeoutError) as error:
                 refused = error
-                self._demote(site, address)
+                with self._lock:
+                    if address in site.addresses:  # the next request begins with one that accepts connections
+                        site.addresses.remove(address)
+                        site.addresses.append(address)
         raise refused
 
     def _site(self, scheme: str, host: str, port: int) -> _Site:
@@ -142,25 +145,16 @@ class Connections:
         return addresses
 
     def _pool(self, site: _Site, address: str, scheme: str, host: str, port: int) -> urllib3.HTTPConnectionPool:
+        """Return the connections to one address of a site."""
         with self._lock:
-            if address not in site.pools:
-                site.pools[address] = self._new_pool(address, scheme, host, port)
+            if address not in site.pools and scheme == "http":
+                site.pools[address] = urllib3.HTTPConnectionPool(address, port, maxsize=self._most)
+            elif address not in site.pools:
+                self._trust = self._trust or default_trust()
+                site.pools[address] = urllib3.HTTPSConnectionPool(
+                    address, port, maxsize=self._most, ssl_context=self._trust, server_hostname=host
+                )
             return site.pools[address]
-
-    def _new_pool(self, address: str, scheme: str, host: str, port: int) -> urllib3.HTTPConnectionPool:
-        if scheme == "http":
-            return urllib3.HTTPConnectionPool(address, port, maxsize=self._most)
-        self._trust = self._trust or default_trust()
-        return urllib3.HTTPSConnectionPool(
-            address, port, maxsize=self._most, ssl_context=self._trust, server_hostname=host
-        )
-
-    def _demote(self, site: _Site, address: str) -> None:
-        """Move an address that accepts no connection to the end of the list."""
-        with self._lock:
-            if address in site.addresses:
-                site.addresses.remove(address)
-                site.addresses.append(address)
 
 
 def _host_header(scheme: str, host: str, port: int) -> str:

@@ -239,7 +239,8 @@ class _Transfer:
         """Accept an answer whose body begins at byte `start`. Raise the error that any other answer means."""
         if response.status not in ((200, 206, 416) if is_part else (200,)):
             raise _unexpected(response, self._url, self._path)
-        found = _generation_of(response)
+        etag = response.headers.get("ETag", "")
+        found = etag if etag.startswith('"') else response.headers.get("Last-Modified", "")  # If-Range: no weak ETag
         if self._generation and is_part and (response.status != 206 or found != self._generation):
             raise UpstreamChanged(f"{self._path} changed upstream while it was read: it is read again from its start")
         if response.status == 416:
@@ -273,7 +274,8 @@ class _Transfer:
         began = self._server.clock()
         with suppress(_DeadlinePassed):
             first = self._fill(next(starts), response)
-            width = self._width(self._server.clock() - began)
+            seconds = max(self._server.clock() - began, 0.001)
+            width = max(1, min(self._server.most_connections, int(self._server.manners.part_s / seconds)))
             with ThreadPoolExecutor(width, thread_name_prefix="upstream") as pool:
                 pending = deque(pool.submit(self._fill, begin) for begin in islice(starts, width + AHEAD - 1))
                 try:
@@ -287,11 +289,6 @@ class _Transfer:
                 finally:
                     self._stop()
                     pool.shutdown(cancel_futures=True)
-
-    def _width(self, seconds: float) -> int:
-        """Return how many connections to use, given how long a single one took for a part."""
-        server = self._server
-        return max(1, min(server.most_connections, int(server.manners.part_s / max(seconds, 0.001))))
 
     def _fill(self, start: int, opened: BaseHTTPResponse | None = None) -> bytearray:
         """Return the part that begins at `start`, resuming where a body breaks off."""
@@ -336,12 +333,6 @@ class _Transfer:
             for response in self._open:
                 with suppress(OSError, ValueError, RuntimeError):  # it may have ended already
                     response.shutdown()
-
-
-def _generation_of(response: BaseHTTPResponse) -> str:
-    """Return the validator of an answer's file for If-Range, where weak ETags are not allowed."""
-    etag = response.headers.get("ETag", "")
-    return etag if etag.startswith('"') else response.headers.get("Last-Modified", "")
 
 
 def _size_of(response: BaseHTTPResponse, start: int, size_bytes: int) -> int:
