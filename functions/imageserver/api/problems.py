@@ -1,7 +1,12 @@
 """Refusals of the HTTP API: problem documents (RFC 9457), or the same in lines of text for a shell."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeVar
+
+from imageserver.errors import InvalidUpload
+
+_R = TypeVar("_R")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +62,14 @@ class Problem(Exception):
         refusals = self.extra.get("refusals")
         sentences = [r["detail"] for r in refusals] if isinstance(refusals, list) else [self.detail]
         return "".join([f"problem {self.kind.name}\n", *(f"detail {one_line(s)}\n" for s in sentences)])
+
+
+def parsed(parse: Callable[[str], _R], path: str) -> _R:
+    """Return what `parse` makes of a path. Raise Problem if it refuses it with InvalidUpload."""
+    try:
+        return parse(path)
+    except InvalidUpload as refusal:
+        raise Problem(INVALID, str(refusal)) from refusal
 
 
 def one_line(text: str) -> str:

@@ -9,11 +9,11 @@ from datetime import datetime
 from typing import Any, Final
 
 from imageserver.api import problems
-from imageserver.api.problems import Problem
+from imageserver.api.problems import Problem, parsed
 from imageserver.api.schema import Checked, CheckRequest, CheckStatus, Promoted, PromotionRequest
 from imageserver.aws.queues import Notifier
 from imageserver.catalog.rights import Right, Rights
-from imageserver.errors import InvalidUpload, InvalidView, NotPassed, NoVersion, NoView, OtherState
+from imageserver.errors import InvalidView, NotPassed, NoVersion, NoView, OtherState
 from imageserver.format.keys import VersionId, parse_version
 from imageserver.operations.check_results import post_result, results_of
 from imageserver.operations.inventory import record_of
@@ -45,7 +45,7 @@ class PromotionService:
 
 def promote(service: PromotionService, caller: str, request: PromotionRequest) -> Promoted:
     """Point a channel to a version, or back from it. Raise Problem if the caller may not, or if it is impossible."""
-    version = _version(request.path)
+    version = parsed(parse_version, request.path)
     _check_right(service, caller, "promote", request.channel, version)
     if request.back and request.require:
         raise Problem(problems.BAD_REQUEST, "a channel goes back without checks: leave out `require` or `back`")
@@ -61,7 +61,7 @@ def promote(service: PromotionService, caller: str, request: PromotionRequest) -
 
 def post_check(service: PromotionService, caller: str, request: CheckRequest) -> Checked:
     """Store the result of a check. Raise Problem if the caller may not post it, or the version has other bytes now."""
-    version = _version(request.path)
+    version = parsed(parse_version, request.path)
     _check_right(service, caller, "check", request.check, version)
     with _problems(""):
         result = post_result(
@@ -132,13 +132,6 @@ def _problems(channel: str) -> Iterator[None]:
     except OtherState as refusal:
         raise Problem(problems.OTHER_STATE, str(refusal)) from refusal
     except InvalidView as refusal:
-        raise Problem(problems.INVALID, str(refusal)) from refusal
-
-
-def _version(path: str) -> VersionId:
-    try:
-        return parse_version(path)
-    except InvalidUpload as refusal:
         raise Problem(problems.INVALID, str(refusal)) from refusal
 
 

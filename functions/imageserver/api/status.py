@@ -13,10 +13,10 @@ from imageserver.errors import CatalogDamaged
 from imageserver.format import documents
 from imageserver.format.documents import Products, Withheld
 from imageserver.format.keys import ProductId, VersionId
+from imageserver.operations.inventory import record_of
 from imageserver.storage import listing
 from imageserver.storage.document_cache import DocumentCache
 from imageserver.storage.port import Store
-from imageserver.versions import records
 from imageserver.versions.assessment import assess, overrides
 from imageserver.versions.records import Reason, Record
 from imageserver.versions.state import State, visible_state
@@ -35,8 +35,7 @@ LONGEST_REST_S: Final = 60.0
 
 def look(store: Store, cache: DocumentCache, version: VersionId) -> VersionStatus | None:
     """Return the current status of a version; None if nothing has that name."""
-    seen = store.read(version.record_key)
-    record = records.decode(seen.body, version.record_key) if seen else None
+    record = record_of(store, version)
     fresh = {
         file: FileStatus(size=there.size_bytes, uploaded_at="" if there.is_in_parts else there.modified)
         for file, there in listing.listed(store, version).items()

@@ -13,11 +13,10 @@ from typing import Final, TypeVar
 import msgspec
 
 from imageserver.api import multipart, problems
-from imageserver.api.problems import Problem
+from imageserver.api.problems import Problem, parsed
 from imageserver.api.quotas import Quotas
 from imageserver.api.schema import BatchAnswer, BatchRequest, FileRequest, Multipart, PartPlan, Present, Signed, Single
 from imageserver.catalog.rights import Rights, role_of
-from imageserver.errors import InvalidUpload
 from imageserver.format import file_kinds
 from imageserver.format.caching import cache_control
 from imageserver.format.file_kinds import Role
@@ -86,7 +85,7 @@ def sign_batch(service: UploadService, caller: str, request: BatchRequest) -> Ba
 
     Raise one Problem with all refusals if any of them may not be sent, CatalogBusy if other writers won every race.
     """
-    version = _parsed(parse_version, request.version)
+    version = parsed(parse_version, request.version)
     files = [
         FileRequest(
             path=f"{version.prefix}{f.file}", size=f.size, sha256=f.sha256, multipart=f.multipart, upload_id=f.upload_id
@@ -170,16 +169,9 @@ def _each(decide: Callable[[_T], _R], wanted: Iterable[_T]) -> list[tuple[_R, _T
     return decided
 
 
-def _parsed(parse: Callable[[str], _R], path: str) -> _R:
-    try:
-        return parse(path)
-    except InvalidUpload as refusal:
-        raise Problem(problems.INVALID, str(refusal)) from refusal
-
-
 def _checked(service: UploadService, caller: str, request: FileRequest) -> ImageKey:
     """Validate name, size and caller, and return the key of the file."""
-    image = _parsed(parse_key, request.path)
+    image = parsed(parse_key, request.path)
     allowed(service.rights, caller, image.key)
     if is_ahead(image.version.version, service.now):
         raise Problem(

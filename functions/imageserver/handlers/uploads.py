@@ -28,7 +28,7 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from imageserver.api import problems, promotions, status, uploads
 from imageserver.api.permissions import caller_of
-from imageserver.api.problems import Problem
+from imageserver.api.problems import Problem, parsed
 from imageserver.api.quotas import Quotas
 from imageserver.api.rates import Rates
 from imageserver.api.schema import (
@@ -46,7 +46,7 @@ from imageserver.api.text import Answer, render
 from imageserver.aws.clients import s3_client, sqs_client
 from imageserver.aws.queues import Notifier, QueueNotifier
 from imageserver.catalog.rights import Rights
-from imageserver.errors import CatalogBusy, InvalidUpload, SimplestreamsError, StorageUnavailable
+from imageserver.errors import CatalogBusy, SimplestreamsError, StorageUnavailable
 from imageserver.format.keys import (
     LEASES,
     ImageKey,
@@ -160,8 +160,8 @@ def show(request: Request) -> Reply:
     if path.count("/") < PRODUCT_SLASHES and not re.match(r"images(-|/|$)", path):
         path = _path_of_listed(path, request.caller)
     if path.count("/") == PRODUCT_SLASHES:
-        return _show_product(request.caller, _parsed(parse_product, path))
-    version = _parsed(parse_version, path)
+        return _show_product(request.caller, parsed(parse_product, path))
+    version = parsed(parse_version, path)
     _check_looks(request.caller, version.path)
     known, wait = request.headers.get("if-none-match", ""), request.query.get("wait", "0")
     if not (wait.isascii() and wait.isdecimal() and len(wait) <= 3):
@@ -257,7 +257,7 @@ def _held(caller: str) -> Iterator[bool]:
 
 def withdraw(request: Request) -> Reply:
     """DELETE /<path>"""
-    target = _parsed(parse_target, _with_colons(request.path.rstrip("/")))
+    target = parsed(parse_target, _with_colons(request.path.rstrip("/")))
     path = path_of(target)
     _check_deletes(request.caller, path)
     place = target.version if isinstance(target, ImageKey) else target
@@ -287,7 +287,7 @@ def withdraw(request: Request) -> Reply:
 def restore(request: Request) -> Reply:
     """PATCH /versions/<path>"""
     _read(request.body, RestoreRequest)
-    target = _parsed(parse_target, _with_colons(request.path.rstrip("/")))
+    target = parsed(parse_target, _with_colons(request.path.rstrip("/")))
     path = path_of(target)
     _check_deletes(request.caller, path)
     done = withdrawals.restore(store, target, time.sleep)
@@ -401,13 +401,6 @@ def _read(body: str, shape: type[_R]) -> _R:
         raise Problem(
             problems.BAD_REQUEST, f"the body of the request is not what is expected: {reason}; see /openapi.json"
         ) from error
-
-
-def _parsed(parse: Callable[[str], _R], path: str) -> _R:
-    try:
-        return parse(path)
-    except InvalidUpload as refusal:
-        raise Problem(problems.INVALID, str(refusal)) from refusal
 
 
 def _etag(found: VersionStatus) -> str:

@@ -15,7 +15,6 @@ from imageserver.format.documents import Version
 from imageserver.format.keys import ProductId
 from imageserver.operations.inventory import ProductSnapshot
 from imageserver.operations.runs import Run, Task
-from imageserver.versions.records import Record
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,12 +35,9 @@ def ask_again(product: ProductSnapshot, listed: Mapping[str, Version], requests:
     known = {version.version: record for version, record in product.known.items()}
     for pair in delta_plan.unexplained(listed, known, requests.usual):
         target, base = pair.target.version.version, pair.base.version.version
-        if max(map(_uploaded, (known[target], known[base]))) < requests.since:
+        files = [*known[target].files.values(), *known[base].files.values()]
+        if max(datetime.fromisoformat(facts.uploaded) for facts in files) < requests.since:
             continue
         why = f"{target} has no delta from {base}, and its record does not say why"
         run.do(Task("ask for deltas", product.id.path, why), partial(requests.ask, product.id))
         return  # one message covers all deltas of a product
-
-
-def _uploaded(record: Record) -> datetime:
-    return max(datetime.fromisoformat(facts.uploaded) for facts in record.files.values())

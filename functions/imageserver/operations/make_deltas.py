@@ -13,7 +13,7 @@ Memory: that of one read, xdelta3, and two parts of PART_BYTES.
 import fcntl
 import hashlib
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
@@ -160,7 +160,10 @@ def _made(pair: Pair, folder: Path, run: Room, services: DeltaServices) -> Delta
             file.write(chunk)
             if file.tell() > pair.most_bytes:
                 raise _Dropped(delta_plan.too_large(pair))
-    if _sha256(services.encoder.decode(folder, services.room().seconds)) != pair.target.sha256:
+    decoded = hashlib.sha256()
+    for chunk in services.encoder.decode(folder, services.room().seconds):
+        decoded.update(chunk)
+    if decoded.hexdigest() != pair.target.sha256:
         raise _Dropped(f"what xdelta3 makes of its own delta is not {pair.target.file}")
     if _pair(target, base, services) != pair:
         return Delta(target, base.version, Outcome.SKIPPED, "what is listed changed while it was made")
@@ -226,13 +229,6 @@ def _listed(services: DeltaServices, product: ProductId) -> Mapping[str, Version
     seen = services.store.read(documents.products_key(product.stream))
     document = documents.decode_products(seen.body if seen else None, product.stream)
     return documents.versions_of(document, product.name)
-
-
-def _sha256(chunks: Iterable[bytes]) -> str:
-    digest = hashlib.sha256()
-    for chunk in chunks:
-        digest.update(chunk)
-    return digest.hexdigest()
 
 
 def _clear(folder: Path) -> None:

@@ -5,7 +5,6 @@ The rewritten log is an upload too, so its event leads here once more, and then 
 
 import time
 from collections.abc import Callable
-from functools import partial
 from typing import Final
 
 from imageserver.access_logs.compressed import DamagedLog
@@ -24,27 +23,27 @@ def redact_log(store: Store, key: str, etag: str, pause: Callable[[float], objec
     Nothing is done if it is gone, or if another upload took its key, which has its own event. Raise UnreadableLog if it
     cannot be read to its end, since tokens may be left in it.
     """
-    return retry(key, partial(_attempt, store, key, etag), pause)
 
-
-def _attempt(store: Store, key: str, etag: str) -> bool:
-    """Raise RaceLost where S3 refused the write: two at once may both lose, and the log is still as it was."""
-    try:
-        log = store.open(key, etag)
-        if log.size_bytes > MOST_BYTES:
+    def attempt() -> bool:
+        try:
+            log = store.open(key, etag)
+            if log.size_bytes > MOST_BYTES:
+                raise UnreadableLog(
+                    f"{key} has {log.size_bytes:,} bytes, expected at most {MOST_BYTES:,}: it may hold tokens; "
+                    "delete it"
+                )
+            clean = redacted(log.chunks) if log.size_bytes else None  # a console makes a folder as an empty object
+        except ObjectChanged:
+            return False
+        except DamagedLog as damaged:
             raise UnreadableLog(
-                f"{key} has {log.size_bytes:,} bytes, expected at most {MOST_BYTES:,}: it may hold tokens; delete it"
-            )
-        clean = redacted(log.chunks) if log.size_bytes else None  # a console makes a folder as an empty object
-    except ObjectChanged:
-        return False
-    except DamagedLog as damaged:
-        raise UnreadableLog(
-            f"{key} {damaged}; expected lines in a gzip file. It may hold tokens: delete it, or order logs as "
-            "infra/README.md does"
-        ) from damaged
-    if clean is None:
-        return False
-    if store.replace(key, clean, etag) is None:
-        raise RaceLost
-    return True
+                f"{key} {damaged}; expected lines in a gzip file. It may hold tokens: delete it, or order logs as "
+                "infra/README.md does"
+            ) from damaged
+        if clean is None:
+            return False
+        if store.replace(key, clean, etag) is None:
+            raise RaceLost  # two writes at once may both lose, and the log is still as it was
+        return True
+
+    return retry(key, attempt, pause)
