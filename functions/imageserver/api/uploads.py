@@ -335,13 +335,21 @@ def _multipart(
         return Signed(method=method, url=url, headers=headers | unsigned)
 
     other = _parts_of(condition)
+    plans = []
+    for part in multipart.parts(request.size, other):
+        url, (size, etag) = "", (arrived or {}).get(part.number, (0, ""))
+        if size != part.size:  # it has not arrived in full
+            length, about = {"Content-Length": str(part.size)}, {"UploadId": upload_id, "PartNumber": part.number}
+            url = service.store.sign("upload_part", image.key, length, multipart.PARTS_LIFETIME_S, **about)
+            etag = ""
+        plans.append(PartPlan(number=part.number, offset=part.offset, size=part.size, url=url, etag=etag))
     whole = {**condition, "x-amz-mp-object-size": str(request.size)}
     return Multipart(
         path=image.key,
         size=request.size,
         upload_id=upload_id,
         part_size=multipart.part_bytes(request.size, other),
-        parts=[_part(service, image, upload_id, part, arrived or {}) for part in multipart.parts(request.size, other)],
+        parts=plans,
         complete=signed("complete_multipart_upload", "POST", whole, {"Content-Type": "application/xml"}),
         abort=signed("abort_multipart_upload", "DELETE", {}, {}),
         expires_at=_after(service, multipart.PARTS_LIFETIME_S),
@@ -356,22 +364,6 @@ def _parts_of(condition: Mapping[str, str]) -> int:
     """
     count = condition.get("If-Match", "").strip('"').partition("-")[2]
     return int(count) if count.isdecimal() else 0
-
-
-def _part(
-    service: UploadService,
-    image: ImageKey,
-    upload_id: str,
-    part: multipart.Part,
-    arrived: Mapping[int, tuple[int, str]],
-) -> PartPlan:
-    """Return the URL of a part, or its ETag if the part has arrived in full."""
-    size, etag = arrived.get(part.number, (0, ""))
-    if size == part.size:
-        return PartPlan(number=part.number, offset=part.offset, size=part.size, etag=etag)
-    length, about = {"Content-Length": str(part.size)}, {"UploadId": upload_id, "PartNumber": part.number}
-    url = service.store.sign("upload_part", image.key, length, multipart.PARTS_LIFETIME_S, **about)
-    return PartPlan(number=part.number, offset=part.offset, size=part.size, url=url)
 
 
 def _after(service: UploadService, seconds: int) -> str:

@@ -51,6 +51,7 @@ from imageserver.format.keys import (
     LEASES,
     ImageKey,
     ProductId,
+    Target,
     VersionId,
     parse_product,
     parse_target,
@@ -160,7 +161,12 @@ def show(request: Request) -> Reply:
     if path.count("/") < PRODUCT_SLASHES and not re.match(r"images(-|/|$)", path):
         path = _path_of_listed(path, request.caller)
     if path.count("/") == PRODUCT_SLASHES:
-        return _show_product(request.caller, parsed(parse_product, path))
+        product = parsed(parse_product, path)
+        _check_looks(request.caller, product.path)
+        listed = status.of_product(cache, product)
+        if listed is None:
+            raise Problem(problems.NOT_FOUND, f"nothing of {product.path} is listed")
+        return Reply(200, listed, {"cache-control": "no-store"})
     version = parsed(parse_version, path)
     _check_looks(request.caller, version.path)
     known, wait = request.headers.get("if-none-match", ""), request.query.get("wait", "0")
@@ -196,14 +202,6 @@ def _path_of_listed(name: str, caller: str) -> str:
         sentence = f"{quoted(name, 100)} means {len(allowed)} versions, ask for one of them: {', '.join(allowed[:10])}"
         raise Problem(problems.BAD_REQUEST, sentence)
     return allowed[0]
-
-
-def _show_product(caller: str, product: ProductId) -> Reply:
-    _check_looks(caller, product.path)
-    found = status.of_product(cache, product)
-    if found is None:
-        raise Problem(problems.NOT_FOUND, f"nothing of {product.path} is listed")
-    return Reply(200, found, {"cache-control": "no-store"})
 
 
 def _waited(version: VersionId, known: str, caller: str, asked_s: float) -> VersionStatus | None:
@@ -257,9 +255,8 @@ def _held(caller: str) -> Iterator[bool]:
 
 def withdraw(request: Request) -> Reply:
     """DELETE /<path>"""
-    target = parsed(parse_target, _with_colons(request.path.rstrip("/")))
+    target = _target(request)
     path = path_of(target)
-    _check_deletes(request.caller, path)
     place = target.version if isinstance(target, ImageKey) else target
     product = place if isinstance(place, ProductId) else place.product
     views = configured(store).values() if settings.views else ()
@@ -270,10 +267,9 @@ def withdraw(request: Request) -> Reply:
     after = shown_by_channels(store, views, product) if before else {}
     channels = []
     for one in moved(product, before, after):
-        about: dict[str, Any] = {"channel": one.channel, "product": product.path}
-        about |= {"before": one.before, "after": one.after}
-        logger.info("channel moved", **about, caller=request.caller)
-        channels.append(MovedChannel(**about))
+        channel = MovedChannel(channel=one.channel, product=product.path, before=one.before, after=one.after)
+        logger.info("channel moved", **msgspec.structs.asdict(channel), caller=request.caller)
+        channels.append(channel)
     answer = Withdrawn(
         path=path,
         versions=done.versions,
@@ -287,9 +283,8 @@ def withdraw(request: Request) -> Reply:
 def restore(request: Request) -> Reply:
     """PATCH /versions/<path>"""
     _read(request.body, RestoreRequest)
-    target = parsed(parse_target, _with_colons(request.path.rstrip("/")))
+    target = _target(request)
     path = path_of(target)
-    _check_deletes(request.caller, path)
     done = withdrawals.restore(store, target, time.sleep)
     if not (done.versions or done.files):
         gone = Problem(problems.NOT_FOUND, f"there is nothing at {path} to restore; its files may be deleted already")
@@ -363,11 +358,14 @@ def _notifier() -> Notifier:
     return QueueNotifier(sqs_client(), "", settings.changes_queue_url)
 
 
-def _check_deletes(caller: str, path: str) -> None:
-    uploads.allowed(rights, caller, path)
+def _target(request: Request) -> Target:
+    """Return what a request withdraws or restores. Raise Problem unless the caller may, and this server allows it."""
+    target = parsed(parse_target, _with_colons(request.path.rstrip("/")))
+    uploads.allowed(rights, request.caller, path_of(target))
     if not settings.allow_deletes:
         sentence = "withdrawals are off on this server; the operator turns them on with the parameter AllowDeletes"
         raise Problem(problems.FORBIDDEN, sentence)
+    return target
 
 
 def _body(event: Mapping[str, Any], headers: Mapping[str, str]) -> str:
