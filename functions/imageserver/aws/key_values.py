@@ -92,27 +92,25 @@ class KeyValueStore:
     def _call(self, name: str, **arguments: Any) -> Any:
         try:
             return getattr(self.client, name)(KvsARN=self.arn, **arguments)
+        except MissingDependencyException as error:
+            raise StorageDenied(
+                f"{self.arn} takes only requests signed with SigV4A, and awscrt is missing: pip install awscrt"
+            ) from error
         except (ClientError, BotoCoreError) as error:
-            raise _failure(error, self.arn) from error
+            code = str(error.response["Error"].get("Code", "")) if isinstance(error, ClientError) else ""
+            if code == "ConflictException":
+                raise _Lost(str(error)) from error
+            if code in _DENIED:
+                raise StorageDenied(
+                    f"{self.arn} refused: {error}. This needs cloudfront-keyvaluestore:DescribeKeyValueStore, "
+                    "ListKeys, UpdateKeys and temporary credentials from a regional endpoint of STS "
+                    "(AWS_STS_REGIONAL_ENDPOINTS=regional)"
+                ) from error
+            raise StorageUnavailable(f"{self.arn} did not answer: {error}") from error
 
 
 class _Lost(SimplestreamsError):
     """Another change of the store came first."""
-
-
-def _failure(error: ClientError | BotoCoreError, arn: str) -> SimplestreamsError:
-    """Return what an error of the store means to the caller."""
-    if isinstance(error, MissingDependencyException):
-        return StorageDenied(f"{arn} takes only requests signed with SigV4A, and awscrt is missing: pip install awscrt")
-    code = str(error.response["Error"].get("Code", "")) if isinstance(error, ClientError) else ""
-    if code == "ConflictException":
-        return _Lost(str(error))
-    if code in _DENIED:
-        return StorageDenied(
-            f"{arn} refused: {error}. This needs cloudfront-keyvaluestore:DescribeKeyValueStore, ListKeys, UpdateKeys "
-            "and temporary credentials from a regional endpoint of STS (AWS_STS_REGIONAL_ENDPOINTS=regional)"
-        )
-    return StorageUnavailable(f"{arn} did not answer: {error}")
 
 
 def at_endpoint(client: CloudFrontKeyValueStoreClient) -> CloudFrontKeyValueStoreClient:

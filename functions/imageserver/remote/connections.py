@@ -97,11 +97,13 @@ class Connections:
         """Send one request to the first address of the host that accepts a connection. The answer may be a redirect."""
         scheme, host, port, target = place_of(url)
         site = self._site(scheme, host, port)
+        name = f"[{host}]" if ":" in host else host if host.isascii() else host.encode("idna").decode()
+        named = {**headers, "Host": name if port == {"http": 80, "https": 443}[scheme] else f"{name}:{port}"}
         for address in list(site.addresses):
             pool = self._pool(site, address, scheme, host, port)
             try:
                 return pool.urlopen(
-                    "GET", target, headers={**headers, "Host": _host_header(scheme, host, port)}, timeout=TIMEOUT,
+                    "GET", target, headers=named, timeout=TIMEOUT,
                     retries=False, redirect=False, assert_same_host=False, preload_content=False,
                 )  # fmt: skip
             except (NewConnectionError, ConnectTimeoutError) as error:
@@ -155,8 +157,3 @@ class Connections:
                     address, port, maxsize=self._most, ssl_context=self._trust, server_hostname=host
                 )
             return site.pools[address]
-
-
-def _host_header(scheme: str, host: str, port: int) -> str:
-    name = f"[{host}]" if ":" in host else host if host.isascii() else host.encode("idna").decode()
-    return name if port == {"http": 80, "https": 443}[scheme] else f"{name}:{port}"
