@@ -98,7 +98,7 @@ def mapped(document: bytes, stream: str, signed_by: str = "") -> Iterator[Upstre
     takers: dict[ProductId, str] = {}
     for name, product in simplestreams.products(document):
         if isinstance(product, str):
-            try:
+            try:  # its name alone may say which product it would be here
                 by_name = product_of(name, Product(), stream)
             except InvalidUpload:
                 by_name = None
