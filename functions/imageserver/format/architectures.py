@@ -33,12 +33,12 @@ _ALIASES: Final[dict[str, tuple[str, ...]]] = {
 _LEVELS: Final = ("x86_64_v1", "x86_64_v2", "x86_64_v3", "x86_64_v4")
 _BEFORE_INCUS_LEVELS: Final = "every LXD, and Incus before 6.0.6 and 6.18,"
 _OLD_LXD: Final = "LXD before 5.0.3"
-_SKIPPED_BY: Final[dict[str, str]] = {
+SKIPPED_BY: Final[dict[str, str]] = {
     "amd64v3": "every Incus, and LXD before 5.21.5 and 6.7,",
     **dict.fromkeys(_LEVELS, _BEFORE_INCUS_LEVELS),
     **dict.fromkeys(("mipsle", "mips64le", "loongarch64", "loong64"), _OLD_LXD),
 }
-"""Name -> the clients served today that do not know it, as the subject of a sentence."""
+"""Name -> the clients served today that skip its products, as the subject of a sentence."""
 _CANONICAL: Final[dict[str, str]] = {
     name: kernel for kernel, aliases in _ALIASES.items() for name in (kernel, *aliases)
 }
@@ -55,11 +55,6 @@ def canonical(name: str) -> str | None:
 def kernel_name(name: str) -> str:
     """Return the kernel's name for an architecture, or the name itself if no client knows it."""
     return _CANONICAL.get(name, name)
-
-
-def skipped_by(name: str) -> str:
-    """Return the clients that skip products of this architecture, as the subject of a sentence; empty for none."""
-    return _SKIPPED_BY.get(name, "")
 
 
 def level(name: str) -> int:

@@ -69,6 +69,8 @@ _FIXED: Final[dict[str, FileKind]] = {
     "image.yaml": FileKind(Role.OVERRIDES),
     "SHA256SUMS": FileKind(Role.CHECKSUMS),
 }
+USUAL_NAMES: Final = frozenset({"rootfs.squashfs", "rootfs.tar.xz", "disk.qcow2", *_FIXED})
+"""The names that distrobuilder gives. Of two files of one ftype, the one with such a name is listed."""
 _DELTA_WITHOUT_BASE: Final = (
     "is a delta whose name does not say its base; name it rootfs.<base version>.vcdiff, or that of a disk "
     "disk.<base version>.qcow2.vcdiff, and upload that"
@@ -167,12 +169,6 @@ def _in_command(file: str) -> str:
 def is_metadata_name(file: str) -> bool:
     """Return whether a name is that of metadata for a separate root: `meta-<fingerprint>.tar.xz`, `incus.tar.gz`."""
     return _METADATA_NAME.fullmatch(file) is not None
-
-
-def preference(file: str) -> tuple[bool, str]:
-    """Return the sort key that decides which of two files of one ftype is listed: distrobuilder's names come first."""
-    usual = ("rootfs.squashfs", "rootfs.tar.xz", "disk.qcow2", *_FIXED)
-    return (file not in usual, file)
 
 
 def combined_fields(ftype: str) -> tuple[str, ...]:

@@ -173,8 +173,9 @@ def _limited(progress: _Progress, before: Record | None, files: Files) -> Files:
         return refuse_surplus(files, known, services.limits)
     if not files:
         return files
-    is_surplus = len(_siblings(progress)) >= services.limits.versions
-    return (refuse_all if is_surplus else refuse_surplus)(files, known, services.limits)
+    if len(_siblings(progress)) >= services.limits.versions:
+        return refuse_all(files, services.limits)
+    return refuse_surplus(files, known, services.limits)
 
 
 def _siblings(progress: _Progress) -> list[str]:

@@ -59,17 +59,13 @@ def withdraw(
     Raises CatalogBusy, StorageUnavailable, StorageDenied, CatalogDamaged: of the first version that failed, when every
     other one of a product is withdrawn.
     """
-    until = _hours_after(now, grace_hours).isoformat(timespec="seconds")
-    withdrawal = Withdrawal(now.isoformat(timespec="seconds"), until, reason, automatic=automatic)
-    return _change(store, target, lambda record: withdrawn(record, target, withdrawal), pause)
-
-
-def _hours_after(now: datetime, hours: int) -> datetime:
-    """Return the moment so many hours later, the last there is for more."""
     try:
-        return now + timedelta(hours=hours)
+        until = now + timedelta(hours=grace_hours)
     except OverflowError:
-        return datetime.max.replace(tzinfo=UTC)
+        until = datetime.max.replace(tzinfo=UTC)
+    since, delete_after = now.isoformat(timespec="seconds"), until.isoformat(timespec="seconds")
+    withdrawal = Withdrawal(since, delete_after, reason, automatic=automatic)
+    return _change(store, target, lambda record: withdrawn(record, target, withdrawal), pause)
 
 
 def restore(store: Store, target: Target, pause: Callable[[float], object]) -> Changed:
@@ -103,26 +99,25 @@ def _change(store: Store, target: Target, change: Change, pause: Callable[[float
         if not after.files or (isinstance(target, ImageKey) and target.file not in after.files):
             continue
         path = target.key if isinstance(target, ImageKey) else version.path
-        withdrawal = _withdrawal(after, target)
+        was, withdrawal = (
+            (record.files[target.file] if isinstance(target, ImageKey) else record).withdrawn
+            for record in (before, after)
+        )
         if final := next((one for one in (after.withdrawn, withdrawal) if one and one.final), None):
             done.deleting[path] = final  # as good as deleted
             continue
         if isinstance(target, ImageKey) and after.withdrawn:
             done.held[version.path] = after.withdrawn
         (done.files if isinstance(target, ImageKey) else done.versions).append(path)
-        if not withdrawal and not _withdrawal(before, target):
+        if not withdrawal and not was:
             done.not_withdrawn.append(path)
         if withdrawal:
             done.delete_after = max(done.delete_after, withdrawal.delete_after)
-            if withdrawal == _withdrawal(before, target):
+            if withdrawal == was:
                 done.already[path] = withdrawal
     if failed:
         raise failed[0]
     return done
-
-
-def _withdrawal(record: Record, target: Target) -> Withdrawal | None:
-    return record.files[target.file].withdrawn if isinstance(target, ImageKey) else record.withdrawn
 
 
 def _change_record(store: Store, version: VersionId, target: Target, change: Change) -> tuple[Record, Record]:

@@ -11,8 +11,9 @@ from imageserver.format import architectures, file_kinds
 from imageserver.format.file_kinds import FileKind, Role
 from imageserver.format.keys import VersionId, check_file, is_ahead
 from imageserver.format.wording import quoted
+from imageserver.inspection.digests import EMPTY_SHA256
 from imageserver.inspection.overrides import Overrides
-from imageserver.versions.confirmation import applied_sums, digest_mismatch, digests_by_name, is_confirmed
+from imageserver.versions.confirmation import applied_sums, digests_by_name, is_confirmed
 from imageserver.versions.records import FileFacts, Reason, Record, Withdrawal, kind_of, once
 from imageserver.versions.selection import (
     being_read,
@@ -170,7 +171,7 @@ def _warnings(record: Record) -> list[Reason]:
         else:
             reasons += [Reason(file, "warning", f"{file}: {note}") for note in facts.warnings]
     uploads = [facts.modified for facts in record.files.values() if not facts.withdrawn]
-    if uploads and (clients := architectures.skipped_by(version.product.arch)):
+    if uploads and (clients := architectures.SKIPPED_BY.get(version.product.arch)):
         hints.append(f"{clients} skip this product: they do not know the architecture {version.product.arch}")
     day, _, number = version.version.partition(".")
     if len(number) > 1 and not number.startswith("0"):
@@ -187,7 +188,7 @@ def _accepted_files(
     """Return the files among `kinds` that were read and are what their names say, in order of preference."""
     digests, unreadable = digests_by_name(sums), (sums.unreadable if sums else None) or {}
     accepted: dict[str, FileKind] = {}
-    for file in sorted(kinds, key=file_kinds.preference):
+    for file in sorted(kinds, key=lambda file: (file not in file_kinds.USUAL_NAMES, file)):
         facts, kind = record.files[file], kinds[file]
         declared = digests.get(file, facts.sha256)
         if facts.refusal:
@@ -196,7 +197,12 @@ def _accepted_files(
             sentence = f"{file} is not confirmed by SHA256SUMS: {unreadable[file]}; upload a correct SHA256SUMS"
             reasons.append(Reason(file, "error", sentence, "digest"))
         elif facts.sha256 and declared != facts.sha256:
-            reasons.append(Reason(file, "error", digest_mismatch(record, file, facts.sha256, declared), "digest"))
+            what = "is empty" if facts.sha256 == EMPTY_SHA256 else f"has sha256 {facts.sha256}"
+            sentence = (
+                f"{file} in {record.version} {what}, expected {declared} as SHA256SUMS says; "
+                "upload the file again, or a correct SHA256SUMS"
+            )
+            reasons.append(Reason(file, "error", sentence, "digest"))
         elif kind.role is Role.OTHER:
             reasons.append(_unknown(file))
         elif facts.etag in record.replaceable.get(file, ()):

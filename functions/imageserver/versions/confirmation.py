@@ -4,7 +4,6 @@ from collections.abc import Iterable, Mapping
 
 from imageserver.format.file_kinds import FileKind, Role
 from imageserver.format.wording import quoted
-from imageserver.inspection.digests import EMPTY_SHA256
 from imageserver.versions.records import CHECKSUMS_FILE, FileFacts, Reason, Record
 
 
@@ -30,7 +29,7 @@ def applied_sums(record: Record, reasons: list[Reason]) -> FileFacts | None:
         )
         reasons.append(Reason(CHECKSUMS_FILE, "error", sentence, "late"))
         return None
-    if published and facts.sha256 and facts.unreadable is not None and not _covered(record, digests):
+    if published and facts.sha256 and facts.unreadable is not None and digests.keys().isdisjoint(record.files):
         reasons.append(_covers_nothing(record, digests, published))
         return None
     return facts
@@ -55,7 +54,7 @@ def is_confirmed(record: Record, sums: FileFacts | None, listable: dict[str, Fil
             for file, sentence in (sums.unreadable or {}).items()
             if file == CHECKSUMS_FILE or file not in record.files
         )
-        if not _covered(record, digests):
+        if digests.keys().isdisjoint(record.files):
             reasons.append(_covers_nothing(record, digests, listable))
             return False
     why = f"is not in {CHECKSUMS_FILE}" if sums else f"is not confirmed, as {CHECKSUMS_FILE} is refused"
@@ -74,10 +73,6 @@ def digests_by_name(sums: FileFacts | None) -> dict[str, str]:
     return {file: sha256 for file, sha256 in declared.items() if file != CHECKSUMS_FILE}
 
 
-def _covered(record: Record, digests: Mapping[str, str]) -> set[str]:
-    return digests.keys() & record.files.keys()
-
-
 def _covers_nothing(record: Record, digests: Mapping[str, str], wanted: Iterable[str]) -> Reason:
     names = sorted(digests)[:3]
     named = ", ".join(name if name.isascii() and name.isprintable() else quoted(name) for name in names) or "no file"
@@ -86,11 +81,3 @@ def _covers_nothing(record: Record, digests: Mapping[str, str], wanted: Iterable
         f"{', '.join(sorted(wanted))}; upload one with these names, or delete it"
     )
     return Reason(CHECKSUMS_FILE, "error", sentence, "digest")
-
-
-def digest_mismatch(record: Record, file: str, found: str, declared: str) -> str:
-    what = "is empty" if found == EMPTY_SHA256 else f"has sha256 {found}"
-    return (
-        f"{file} in {record.version} {what}, expected {declared} as SHA256SUMS says; "
-        "upload the file again, or a correct SHA256SUMS"
-    )

@@ -46,26 +46,22 @@ def known(learned: Learned, before: Record | None, listed: Mapping[str, FileFact
             # The same bytes may have been uploaded again: a later withdrawal applies to that upload.
             withdrawn = stored.withdrawn if stored else None
             arrived = facts.arrived if facts.modified == there.modified else ""
+            since = ""
+            if stored and stored.modified == there.modified:
+                since = stored.since
+            elif stored and before and before.is_published(file):  # the same bytes once more: their first upload counts
+                since = stored.first_uploaded
             files[file] = replace(
                 facts,
                 withdrawn=withdrawn,
                 modified=there.modified,
                 version_id=there.version_id,
                 arrived=arrived,
-                since=_since(stored, there, is_published=bool(before and before.is_published(file))),
+                since=since,
             )
         else:
             files[file] = there
     return files
-
-
-def _since(stored: FileFacts | None, there: FileFacts, *, is_published: bool) -> str:
-    """Return when bytes that were published and uploaded again first arrived; `stored` has the same bytes."""
-    if stored is None:
-        return ""
-    if stored.modified == there.modified:
-        return stored.since
-    return stored.first_uploaded if is_published else ""
 
 
 def dated(files: Files, before: Record | None, now: str) -> Files:
@@ -103,18 +99,14 @@ def unread(files: Files, failed: Collection[str] = ()) -> list[str]:
         file_kinds.classify(f).role in _MAY_BE_METADATA and examine.needs_reading(f, files[f], ()) for f in left
     )
     wanted = [*metadata, *(["of metadata that is unread"] if waiting else [])]
-    return sorted((f for f in left if examine.needs_reading(f, files[f], wanted)), key=_reading_order)
+    kinds = {f: file_kinds.classify(f) for f in left if examine.needs_reading(f, files[f], wanted)}
+    return sorted(kinds, key=lambda f: (not examine.is_small(kinds[f]), kinds[f].role not in _MAY_BE_METADATA, f))
 
 
 def metadata_sha256s(files: Files) -> list[str]:
     """Return the digests of the metadata files that were read: each root has a combined sha256 with each of them."""
     found = (facts.sha256 for file, facts in files.items() if kind_of(file, facts).role is Role.METADATA)
     return sorted(filter(None, found))
-
-
-def _reading_order(file: str) -> tuple[bool, bool, str]:
-    kind = file_kinds.classify(file)
-    return (not examine.is_small(kind), kind.role not in _MAY_BE_METADATA, file)
 
 
 def lists_what_changed(before: Record | None, files: Files) -> bool:

@@ -51,7 +51,7 @@ def refuse_surplus(
     return {**files, **{f: replace(files[f], refusal=refusal, fault="too-large") for f in surplus}}
 
 
-def refuse_all(files: Mapping[str, FileFacts], _known: object, limits: Limits) -> dict[str, FileFacts]:
+def refuse_all(files: Mapping[str, FileFacts], limits: Limits) -> dict[str, FileFacts]:
     """Return the files of a version beyond its product's limit, each refused."""
     refusal = f"is not read: {too_many_versions(limits)}; then upload this file again"
     return {

@@ -258,11 +258,20 @@ def encode(record: Record) -> bytes:
 
 
 def decode(body: bytes, key: str) -> Record:
-    """Read a record. Raise CatalogDamaged if it is not one of ours, NewerRecord if its schema is newer."""
+    """Read a record. Raise CatalogDamaged if it is not one of ours, NewerRecord if its schema is newer.
+
+    A record with a time that cannot be compared is none of ours: all its readers rely on its times.
+    """
     try:
         record = _decoder.decode(body)
         version = parse_version(record.version)
-        _check_times(record)
+        times = [time for facts in record.files.values() for time in (facts.modified, facts.arrived, facts.since)]
+        times.append(record.since)
+        for withdrawal in (record.withdrawn, *(facts.withdrawn for facts in record.files.values())):
+            times += [withdrawal.since, withdrawal.delete_after] if withdrawal else []
+        for time in filter(None, times):
+            if datetime.fromisoformat(time).tzinfo is None:
+                raise ValueError(f"{time} has no time zone, expected ISO 8601 in UTC")
     except (msgspec.DecodeError, InvalidUpload, ValueError, RecursionError) as error:
         if (schema := _schema(body)) > SCHEMA:
             raise NewerRecord(_newer(key, schema)) from error
@@ -276,17 +285,6 @@ def decode(body: bytes, key: str) -> Record:
             f"{key} is a record for {record.version}, expected one for its own path; delete it and reconcile"
         )
     return record
-
-
-def _check_times(record: Record) -> None:
-    """Raise ValueError for a time that cannot be compared: all readers of the record rely on its times."""
-    withdrawals = (record.withdrawn, *(facts.withdrawn for facts in record.files.values()))
-    times = [time for facts in record.files.values() for time in (facts.modified, facts.arrived, facts.since)]
-    times.append(record.since)
-    times += [time for withdrawal in withdrawals if withdrawal for time in (withdrawal.since, withdrawal.delete_after)]
-    for time in filter(None, times):
-        if datetime.fromisoformat(time).tzinfo is None:
-            raise ValueError(f"{time} has no time zone, expected ISO 8601 in UTC")
 
 
 class _Schema(msgspec.Struct):

@@ -27,9 +27,8 @@ def expired(known: Iterable[Record], listed: Collection[str], rule: Rule, now: d
     does not vanish when its builds stop. A version dated ahead of its upload is left alone and is not counted. The
     product's own `retain_versions` and `retain_days`, as its newest version gives them, take precedence over the rule.
     """
-    complete = sorted(
-        (r for r in known if r.state is State.COMPLETE and not ahead_of_upload(r)), key=_age_order, reverse=True
-    )
+    complete = [record for record in known if record.state is State.COMPLETE and not ahead_of_upload(record)]
+    complete.sort(key=lambda record: (version_moment(record.id.version), record.id.version), reverse=True)
     if not complete:
         return []
     own = overrides(complete[0])
@@ -46,10 +45,6 @@ def expired(known: Iterable[Record], listed: Collection[str], rule: Rule, now: d
             plan.append((record.id, reason))
         newer += is_listed
     return plan[::-1]
-
-
-def _age_order(record: Record) -> tuple[datetime, str]:
-    return version_moment(record.id.version), record.id.version
 
 
 def _reason(record: Record, newer: int, rule: Rule, now: datetime) -> str:

@@ -23,7 +23,7 @@ def withdrawn(record: Record, target: Target, withdrawal: Withdrawal) -> Record:
     facts = record.files.get(target.file)
     if facts is None or facts.withdrawn:
         return record
-    return assessed(_with_file(record, target.file, replace(facts, withdrawn=withdrawal)))
+    return assessed(replace(record, files={**record.files, target.file: replace(facts, withdrawn=withdrawal)}))
 
 
 def restored(record: Record, target: Target) -> Record:
@@ -35,10 +35,10 @@ def restored(record: Record, target: Target) -> Record:
         return record
     if isinstance(target, ImageKey):
         facts = record.files.get(target.file)
-        return assessed(_with_file(record, target.file, _restored_file(facts))) if facts else record
+        return assessed(replace(record, files={**record.files, target.file: _restored(facts)})) if facts else record
     if record.withdrawn and not allows(record.state, Event.RESTORE):
         return record
-    files = {file: _restored_file(facts) for file, facts in record.files.items()}
+    files = {file: _restored(facts) for file, facts in record.files.items()}
     return assessed(replace(record, withdrawn=None, files=files))
 
 
@@ -55,12 +55,8 @@ def undone(record: Record, reason: str) -> Record:
     return without_withdrawal(record)
 
 
-def _restored_file(facts: FileFacts) -> FileFacts:
+def _restored(facts: FileFacts) -> FileFacts:
     return facts if facts.withdrawn and facts.withdrawn.final else replace(facts, withdrawn=None)
-
-
-def _with_file(record: Record, file: str, facts: FileFacts) -> Record:
-    return replace(record, files={**record.files, file: facts})
 
 
 def applies_to(record: Record, file: str, size_bytes: int) -> Withdrawal | None:
