@@ -62,7 +62,19 @@ class Node:
     @property
     def type(self) -> Type:
         """The type that Go sees. Raise InvalidUpload if its tag says another type, because no field takes that."""
-        return _scalar_type(self) if self.kind == "scalar" else self.kind
+        if self.kind != "scalar":
+            return self.kind
+        tag = self.tag.removeprefix(_TAG) if self.tag.startswith(_TAG) else ""
+        if tag in ("str", "binary") or (self.tag and not tag) or (self.quoted and not tag):
+            return "text"
+        found = _plain_type(self.text)
+        allowed = {"int": ("number",), "float": ("number", "fraction"), "bool": ("true or false",), "null": ("null",)}
+        wanted = allowed.get(tag, ("date",) if tag == "timestamp" else (found,))
+        if found not in wanted:
+            raise InvalidUpload(
+                f"gives {quoted(self.text, _SHOWN)} in line {self.line} the tag !!{tag}, which it is not"
+            )
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,20 +85,23 @@ class YamlDocument:
     has_more: bool
 
 
+@dataclass(slots=True)
 class Reader:
     """Decodes nodes into fields, and collects a sentence for each mismatch instead of stopping at it.
 
-    `mismatches` are values that no client takes. `newer`, and duplicate keys in `twice`, are what only Incus 7.0 and
-    later refuse. Paths are written for people: `templates./etc/hostname.when`.
+    A field that is not there (None) counts as null. `mismatches` are values that no client takes. `newer`, and
+    duplicate keys in `twice`, are what only Incus 7.0 and later refuse. Paths are written for people:
+    `templates./etc/hostname.when`.
     """
 
-    def __init__(self) -> None:
-        self.mismatches: list[str] = []
-        self.newer: list[str] = []
-        self.twice: list[str] = []
+    mismatches: list[str] = field(default_factory=list)
+    newer: list[str] = field(default_factory=list)
+    twice: list[str] = field(default_factory=list)
 
-    def text(self, node: Node, path: str) -> str | None:
+    def text(self, node: Node | None, path: str) -> str | None:
         """Return the text of a scalar as written, empty for null; None for a list or a mapping."""
+        if node is None:
+            return ""
         if node.kind != "scalar":
             self._mismatch(node, path, "a text")
             return None
@@ -96,12 +111,16 @@ class Reader:
         if found == "date":
             self.newer.append(f"the date {escaped(node.text, _SHOWN)} at `{path}` in line {node.line} is not in quotes")
         self._note_old_word(node, path)
-        return _from_base64(node) if node.tag == f"{_TAG}binary" else node.text
+        if node.tag != f"{_TAG}binary":
+            return node.text
+        try:
+            return base64.b64decode("".join(node.text.split()), validate=True).decode("utf-8", "replace")
+        except (binascii.Error, ValueError) as error:
+            raise InvalidUpload(f"has !!binary data in line {node.line} that is not base64") from error
 
-    def number(self, node: Node, path: str, expected: str) -> int | None:
+    def number(self, node: Node | None, path: str, expected: str) -> int | None:
         """Return a whole number of 64 bits; 0 for null."""
-        found = node.type
-        if found == "null":
+        if node is None or (found := node.type) == "null":
             return 0
         value = _number(node.text) if found in ("number", "fraction") else None
         if value is None or not -_LARGEST - 1 <= value <= _LARGEST:
@@ -111,34 +130,34 @@ class Reader:
             self.newer.append(f"{escaped(node.text, _SHOWN)} at `{path}` in line {node.line} is no whole number")
         return int(value)
 
-    def flag(self, node: Node, path: str) -> bool | None:
+    def flag(self, node: Node | None, path: str) -> bool | None:
         """Return true or false, in any of the words of YAML 1.1; False for null."""
-        found = node.type
-        if found not in ("true or false", "null"):
+        if node is None:
+            return False
+        if node.type not in ("true or false", "null"):
             self._mismatch(node, path, "true or false without quotes")
             return None
         self._note_old_word(node, path)
         return node.text in _TRUE
 
-    def items(self, node: Node, path: str, what: str) -> list[Node]:
+    def items(self, node: Node | None, path: str, what: str) -> list[Node]:
         """Return the values of a list; none for null."""
-        if node.type == "null":
+        if node is None or node.type == "null":
             return []
         if node.kind != "list":
             self._mismatch(node, path, what)
             return []
         return node.children
 
-    def texts(self, node: Node, path: str) -> list[str]:
+    def texts(self, node: Node | None, path: str) -> list[str]:
         """Return a list of texts."""
         items = self.items(node, path, "a list of texts")
         read = [self.text(item, f"{path}[{place}]") for place, item in enumerate(items)]
         return [text for text in read if text is not None]
 
-    def entries(self, node: Node, path: str, what: str = "a mapping") -> dict[str, Node]:
+    def entries(self, node: Node | None, path: str, what: str = "a mapping") -> dict[str, Node]:
         """Return key -> value of a mapping, merge keys included; none for null. Keys are texts as written."""
-        found = node.type
-        if found == "null":
+        if node is None or node.type == "null":
             return {}
         if node.kind != "mapping":
             self._mismatch(node, path, what)
@@ -154,7 +173,7 @@ class Reader:
                 own.add(name)
         return entries
 
-    def text_map(self, node: Node, path: str) -> dict[str, str]:
+    def text_map(self, node: Node | None, path: str) -> dict[str, str]:
         """Return a mapping of texts to texts."""
         entries = self.entries(node, path, "a mapping of texts")
         read = {name: self.text(value, joined(path, name)) for name, value in entries.items()}
@@ -201,9 +220,15 @@ def load(body: bytes) -> YamlDocument:
     events = yaml.parse(body, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     try:
         root = _compose(events)
-        return YamlDocument(root, _has_more(events))
+        try:
+            has_more = not isinstance(next(events, None), (yaml.StreamEndEvent, type(None)))
+        except yaml.YAMLError:  # something follows that is not valid
+            has_more = True
+        return YamlDocument(root, has_more)
     except yaml.MarkedYAMLError as error:
-        raise InvalidUpload(f"is not YAML ({_where(error)})") from error
+        mark = error.problem_mark or error.context_mark
+        place = f" in line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        raise InvalidUpload(f"is not YAML ({error.problem or error.context}{place})") from error
     except (yaml.YAMLError, ValueError) as error:
         raise InvalidUpload(f"is not YAML ({' '.join(str(error).split())[:200]})") from error
 
@@ -235,15 +260,11 @@ def _compose(events: Iterator[Any]) -> Node | None:
         if isinstance(event, yaml.CollectionEndEvent):
             node = open_nodes.pop()
             node.is_open = False
-        elif isinstance(event, yaml.AliasEvent):
-            node = _target(anchors, event)
         else:
-            node = _begun(event)
-            anchors |= {event.anchor: node} if event.anchor else {}
-        if not isinstance(event, yaml.CollectionEndEvent):
+            node = _begun(event, anchors)
             values += node.values
-        if values > MAX_VALUES:
-            raise InvalidUpload(f"holds more than {MAX_VALUES:,} values, those behind its aliases included")
+            if values > MAX_VALUES:
+                raise InvalidUpload(f"holds more than {MAX_VALUES:,} values, those behind its aliases included")
         if node.is_open:
             open_nodes.append(node)
             if len(open_nodes) > MAX_DEPTH:
@@ -257,40 +278,25 @@ def _compose(events: Iterator[Any]) -> Node | None:
     return None
 
 
-def _begun(event: Any) -> Node:
-    """Return a node of a scalar, or of a collection that is still open."""
+def _begun(event: Any, anchors: dict[str, Node]) -> Node:
+    """Return a node of a scalar, of a collection that is still open, or behind an alias. Note its anchor."""
     import yaml
 
-    line = event.start_mark.line + 1
+    line, anchor = event.start_mark.line + 1, event.anchor
+    if isinstance(event, yaml.AliasEvent):
+        target = anchors.get(anchor)
+        if target is None or target.is_open:
+            why = " inside itself, which never ends" if target else ", which nothing before it defines"
+            raise InvalidUpload(f"uses the alias *{escaped(anchor, _SHOWN)} in line {line}{why}")
+        return target
     tag = event.tag or ""
     if isinstance(event, yaml.ScalarEvent):
-        return Node("scalar", line, f"{_TAG}str" if tag == "!" else tag, event.value, quoted=bool(event.style))
-    kind: Literal["mapping", "list"] = "mapping" if isinstance(event, yaml.MappingStartEvent) else "list"
-    return Node(kind, line, tag, is_open=True)
-
-
-def _target(anchors: dict[str, Node], event: Any) -> Node:
-    line = event.start_mark.line + 1
-    target = anchors.get(event.anchor)
-    if target is None:
-        raise InvalidUpload(
-            f"uses the alias *{escaped(event.anchor, _SHOWN)} in line {line}, which nothing before it defines"
-        )
-    if target.is_open:
-        raise InvalidUpload(
-            f"uses the alias *{escaped(event.anchor, _SHOWN)} in line {line} inside itself, which never ends"
-        )
-    return target
-
-
-def _has_more(events: Iterator[Any]) -> bool:
-    """Return whether anything, valid or not, follows the first document."""
-    import yaml
-
-    try:
-        return not isinstance(next(events, None), (yaml.StreamEndEvent, type(None)))
-    except yaml.YAMLError:
-        return True
+        node = Node("scalar", line, f"{_TAG}str" if tag == "!" else tag, event.value, quoted=bool(event.style))
+    else:
+        node = Node("mapping" if isinstance(event, yaml.MappingStartEvent) else "list", line, tag, is_open=True)
+    if anchor:
+        anchors[anchor] = node
+    return node
 
 
 def _merged(value: Node) -> list[Node]:
@@ -309,19 +315,8 @@ def _are_equal_scalars(one: Node, other: Node) -> bool:
     )
 
 
-def _scalar_type(node: Node) -> Type:
-    tag = node.tag.removeprefix(_TAG) if node.tag.startswith(_TAG) else ""
-    if tag in ("str", "binary") or (node.tag and not tag) or (node.quoted and not tag):
-        return "text"
-    found = _plain_type(node.text)
-    allowed = {"int": ("number",), "float": ("number", "fraction"), "bool": ("true or false",), "null": ("null",)}
-    wanted = allowed.get(tag, ("date",) if tag == "timestamp" else (found,))
-    if found not in wanted:
-        raise InvalidUpload(f"gives {quoted(node.text, _SHOWN)} in line {node.line} the tag !!{tag}, which it is not")
-    return found
-
-
 def _plain_type(text: str) -> Type:
+    """Return the type of a scalar without quotes and tag. A date is a real one, in a form that Go's packages parse."""
     if text in _NULL:
         return "null"
     if text in _TRUE or text in _FALSE:
@@ -331,16 +326,10 @@ def _plain_type(text: str) -> Type:
         return "number"
     if _FLOAT.fullmatch(digits) or _NOT_FINITE.fullmatch(text):
         return "fraction"
-    return "date" if _is_date(text) else "text"
-
-
-def _is_date(text: str) -> bool:
-    """Return whether this is a real date, with or without a time, in a form that Go's packages parse."""
-    found = _DATE.fullmatch(text)
-    if not found:
-        return False
+    if not (found := _DATE.fullmatch(text)):
+        return "text"
     year, month, day = map(int, found.groups())
-    return day <= calendar.monthrange(year % _YEARS_ALIKE + _YEARS_ALIKE, month)[1]
+    return "date" if day <= calendar.monthrange(year % _YEARS_ALIKE + _YEARS_ALIKE, month)[1] else "text"
 
 
 def _number(text: str) -> float | int | None:
@@ -356,20 +345,7 @@ def _number(text: str) -> float | int | None:
     return sign * (int(bare, 8) if octal else int(bare, 0))
 
 
-def _from_base64(node: Node) -> str:
-    try:
-        return base64.b64decode("".join(node.text.split()), validate=True).decode("utf-8", "replace")
-    except (binascii.Error, ValueError) as error:
-        raise InvalidUpload(f"has !!binary data in line {node.line} that is not base64") from error
-
-
 def joined(path: str, name: str) -> str:
     """Return the path of an entry for people. Its name is the uploader's: it is truncated, and escaped."""
     shown_name = escaped(name, _SHOWN)
     return f"{path}.{shown_name}" if path else shown_name
-
-
-def _where(error: Any) -> str:
-    mark = error.problem_mark or error.context_mark
-    place = f" in line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-    return f"{error.problem or error.context}{place}"

@@ -40,12 +40,13 @@ def check_metadata_yaml(body: bytes, arch: str, templates: Mapping[str, bool] | 
     fields = reader.entries(document.root, "")
     _check_types(reader, fields)
     if reader.mismatches:
-        raise InvalidUpload(f"has {_several(reader.mismatches)}: LXD and Incus cannot read it and start no instance")
+        more = len(reader.mismatches) - _MOST_SHOWN
+        several = "; ".join(reader.mismatches[:_MOST_SHOWN]) + (f"; and {more:,} more" if more > 0 else "")
+        raise InvalidUpload(f"has {several}: LXD and Incus cannot read it and start no instance")
     if document.has_more:
         reader.newer.append("more follows its first document, which all other clients ignore")
-    _check_architecture(reader, fields, arch)
+    warnings = _check_architecture(reader, fields, arch)
     _check_templates(reader, fields, templates)
-    warnings = [f"its metadata.yaml says {name}" for name in _doubtful(reader, fields, arch)]
     newer = dict.fromkeys([*reader.newer, *reader.twice])
     newest = [f"Incus 7.0 and later start no instance of it, since in its metadata.yaml {what}" for what in newer]
     return (*warnings, *newest[:_MOST_SHOWN])
@@ -59,10 +60,9 @@ def needed_templates(body: bytes) -> frozenset[str]:
     reader = Reader()
     with suppress(InvalidUpload):
         root = go_yaml.load(body).root
-        fields = reader.entries(root, "") if root is not None else {}
         return frozenset(
             reader.text(entries["template"], "template") or ""
-            for _, _, entries in _applied_templates(reader, fields)
+            for _, _, entries in _applied_templates(reader, reader.entries(root, ""))
             if "template" in entries
         )
     return frozenset()
@@ -71,13 +71,10 @@ def needed_templates(body: bytes) -> frozenset[str]:
 def _check_types(reader: Reader, fields: Mapping[str, Node]) -> None:
     """Decode every field that clients decode, used here or not."""
     for name in ("creation_date", "expiry_date"):
-        if name in fields:
-            reader.number(fields[name], name, _SECONDS)
-    if "architecture" in fields:
-        reader.text(fields["architecture"], "architecture")
-    if "properties" in fields:
-        reader.text_map(fields["properties"], "properties")
-    for path, template in _templates(reader, fields).items():
+        reader.number(fields.get(name), name, _SECONDS)
+    reader.text(fields.get("architecture"), "architecture")
+    reader.text_map(fields.get("properties"), "properties")
+    for path, template in reader.entries(fields.get("templates"), "templates").items():
         below = go_yaml.joined("templates", path)
         if template.type == "null":  # a nil pointer in Go: the daemon panics
             reader.mismatches.append(
@@ -86,23 +83,16 @@ def _check_types(reader: Reader, fields: Mapping[str, Node]) -> None:
             continue
         entries = reader.entries(template, below)
         for name in ("template", "uid", "gid", "mode"):
-            if name in entries:
-                reader.text(entries[name], f"{below}.{name}")
-        if "when" in entries:
-            reader.texts(entries["when"], f"{below}.when")
-        if "create_only" in entries:
-            reader.flag(entries["create_only"], f"{below}.create_only")
-        if "properties" in entries:
-            reader.text_map(entries["properties"], f"{below}.properties")
+            reader.text(entries.get(name), f"{below}.{name}")
+        reader.texts(entries.get("when"), f"{below}.when")
+        reader.flag(entries.get("create_only"), f"{below}.create_only")
+        reader.text_map(entries.get("properties"), f"{below}.properties")
 
 
-def _templates(reader: Reader, fields: Mapping[str, Node]) -> dict[str, Node]:
-    return reader.entries(fields["templates"], "templates") if "templates" in fields else {}
-
-
-def _check_architecture(reader: Reader, fields: Mapping[str, Node], arch: str) -> None:
+def _check_architecture(reader: Reader, fields: Mapping[str, Node], arch: str) -> tuple[str, ...]:
+    """Raise InvalidUpload if the image is for another machine than its folder says; return warnings."""
     wanted = architectures.canonical(arch)
-    found = (reader.text(fields["architecture"], "architecture") if "architecture" in fields else None) or ""
+    found = reader.text(fields.get("architecture"), "architecture")
     line = f" in line {fields['architecture'].line}" if found else ""
     if not found:
         raise InvalidUpload(f"says no `architecture`, expected {wanted} as the folder `{arch}` says")
@@ -115,33 +105,27 @@ def _check_architecture(reader: Reader, fields: Mapping[str, Node], arch: str) -
             f"says `architecture: {found}`{line}, expected {wanted} as the folder `{arch}` says; upload it under "
             "its own architecture or build it again"
         )
-    own = _property(reader, fields, "architecture")
-    if architectures.canonical(own) not in (None, wanted):
+    properties = reader.entries(fields.get("properties"), "properties")
+    own = reader.text(properties.get("architecture"), "properties.architecture")
+    if not own:
+        return ()
+    if architectures.canonical(own) is None:
+        said = f"its metadata.yaml says `properties.architecture: {_text(own)}`"
+        return (f"{said}, which no client knows; the folder says {arch}",)
+    if architectures.canonical(own) != wanted:
         raise InvalidUpload(
             f"says `properties.architecture: {own}` and `architecture: {found}`, expected one machine: `incus image "
             "list` and a copied image show the first; build it again"
         )
-
-
-def _property(reader: Reader, fields: Mapping[str, Node], name: str) -> str:
-    entries = reader.entries(fields["properties"], "properties") if "properties" in fields else {}
-    return (reader.text(entries[name], f"properties.{name}") or "") if name in entries else ""
-
-
-def _doubtful(reader: Reader, fields: Mapping[str, Node], arch: str) -> list[str]:
-    own = _property(reader, fields, "architecture")
-    if own and architectures.canonical(own) is None:
-        return [f"`properties.architecture: {_text(own)}`, which no client knows; the folder says {arch}"]
-    return []
+    return ()
 
 
 def _applied_templates(reader: Reader, fields: Mapping[str, Node]) -> Iterator[tuple[str, Node, Mapping[str, Node]]]:
     """Yield target, node and entries of each template that some event makes a daemon apply."""
-    for path, node in _templates(reader, fields).items():
+    for path, node in reader.entries(fields.get("templates"), "templates").items():
         below = go_yaml.joined("templates", path)
         entries = reader.entries(node, below)
-        when = reader.texts(entries["when"], f"{below}.when") if "when" in entries else []
-        if _TRIGGERS.intersection(when):
+        if _TRIGGERS.intersection(reader.texts(entries.get("when"), f"{below}.when")):
             yield path, node, entries
 
 
@@ -153,27 +137,21 @@ def _check_templates(reader: Reader, fields: Mapping[str, Node], files: Mapping[
             for name in ("template", "uid", "gid", "mode")
             if name in entries
         }
-        if problem := _target_problem(target) or _template_problem(texts, files):
+        if problem := _template_problem(target, texts, files):
             place = f"`{go_yaml.joined('templates', target)}` in line {node.line}"
             raise InvalidUpload(f"{problem} ({place}): every launch would fail; build it again")
 
 
-def _target_problem(target: str) -> str:
-    """Return what is wrong with the path of the file that a template becomes; empty if nothing.
+def _template_problem(target: str, texts: Mapping[str, str], files: Mapping[str, bool] | None) -> str:
+    """Return what a daemon would fail on, completing "metadata.yaml …"; empty if nothing.
 
-    A current daemon opens it within the root and fails where it leads out. An older one joins the two, and would write
-    to its own host.
+    `target` is the path of the file that the template becomes. A current daemon opens it within the root and fails
+    where it leads out. An older one joins the two, and would write to its own host.
     """
     within = posixpath.normpath(target.lstrip("/"))
-    if within == ".":
-        return f"makes a file {_text(target)} of a template, expected the path of a file"
-    if within.split("/")[0] == "..":
-        return f"makes a file {_text(target)} of a template, expected a path inside the root"
-    return ""
-
-
-def _template_problem(texts: Mapping[str, str], files: Mapping[str, bool] | None) -> str:
-    """Return what a daemon would fail on, completing "metadata.yaml …"; empty if nothing."""
+    if within == "." or within.split("/")[0] == "..":
+        expected = "the path of a file" if within == "." else "a path inside the root"
+        return f"makes a file {_text(target)} of a template, expected {expected}"
     name = texts.get("template", "")
     if not name or "/" in name or name in (".", ".."):
         return f"names the template {_text(name)}, expected the name of a file in templates/"
@@ -187,11 +165,6 @@ def _template_problem(texts: Mapping[str, str], files: Mapping[str, bool] | None
     if texts.get("mode") and not _MODE.fullmatch(texts["mode"]):
         return f"gives a template the mode {_text(texts['mode'])}, expected octal digits such as 0644"
     return ""
-
-
-def _several(sentences: list[str]) -> str:
-    more = len(sentences) - _MOST_SHOWN
-    return "; ".join(sentences[:_MOST_SHOWN]) + (f"; and {more:,} more" if more > 0 else "")
 
 
 def _text(value: str) -> str:

@@ -95,7 +95,8 @@ def parse_metadata_json(body: bytes) -> Parsed:
         said = str(error).partition(";")[0]  # what follows is advice for Python programmers
         return Parsed(Overrides(), (f"it is not JSON ({said}): all of it is ignored",))
     if not isinstance(document, dict):
-        return Parsed(Overrides(), (f"it holds a {_kind(document)}, expected an object: all of it is ignored",))
+        kind = {list: "list", str: "text", type(None): "null"}.get(type(document), type(document).__name__)
+        return Parsed(Overrides(), (f"it holds a {kind}, expected an object: all of it is ignored",))
     parsed = _overrides(document)
     return Parsed(parsed.overrides, _first([*twice, *parsed.ignored]))
 
@@ -275,10 +276,10 @@ def _read_simplestream(reader: Reader, root: Node, product: ProductId, ignored: 
     """Return the section of an image.yaml under the keys of a metadata.json."""
     top = reader.entries(root, "")
     _tell_unknown(top, _DEFINITION, "", ignored)
-    section = reader.entries(top["simplestream"], "simplestream") if "simplestream" in top else {}
+    section = reader.entries(top.get("simplestream"), "simplestream")
     _tell_unknown(section, _SIMPLESTREAM, "simplestream.", ignored)
     wanted: dict[str, Any] = {}
-    if name := reader.text(section["distro_name"], "simplestream.distro_name") if "distro_name" in section else "":
+    if name := reader.text(section.get("distro_name"), "simplestream.distro_name"):
         wanted["os"] = name
     if "release_aliases" in section:
         names = reader.text_map(section["release_aliases"], "simplestream.release_aliases").get(product.release, "")
@@ -305,9 +306,7 @@ def _imagebuilder_requirements(reader: Reader, node: Node, product: ProductId, i
             for name, ours in filters.items()
             if name in entries
         )
-        requirements = (
-            reader.text_map(entries["requirements"], f"{below}.requirements") if "requirements" in entries else {}
-        )
+        requirements = reader.text_map(entries.get("requirements"), f"{below}.requirements")
         if "types" in entries and _filter(reader, entries["types"], f"{below}.types"):
             ignored.append(
                 f"{below}.types in line {entries['types'].line}: lxd-imagebuilder applies requirements with this "
@@ -336,10 +335,6 @@ def _tell_unknown(entries: Mapping[str, Node], known: Sequence[str], path: str, 
             ignored.append(
                 f"`{path}{escaped(name, 79)}` in line {node.line} has no meaning, expected {expected}: ignored"
             )
-
-
-def _kind(value: object) -> str:
-    return {dict: "mapping", list: "list", str: "text", type(None): "null"}.get(type(value), type(value).__name__)
 
 
 def _short(value: object) -> str:
