@@ -54,7 +54,10 @@ def parse_checksums(body: bytes, own_name: str) -> Checksums:
     unreadable: dict[str, str] = {}
     for number, line in _lines(body):
         match = next(filter(None, (form.fullmatch(line) for form in _FORMS)), None)
-        file = _base(_unescaped(match["file"]) if match["escaped"] else match["file"]) if match else ""
+        file = match["file"] if match else ""
+        if match and match["escaped"]:
+            file = re.sub(r"\\.", lambda found: _ESCAPES.get(found[0], found[0]), file)
+        file = _base(file)
         if match and (_NAME.fullmatch(file) or not _known(line)):
             sha256 = match["sha256"].lower()
             if digests.setdefault(file, sha256) != sha256:
@@ -110,10 +113,6 @@ def _known(line: str) -> tuple[str, ...]:
     """Return each word of a line that is the name of a file of an image."""
     words = (part for word in _WORD.findall(line) for part in (word.strip(":"), *word.split(":")))
     return tuple(dict.fromkeys(word for word in words if file_kinds.classify(word).role is not Role.OTHER))
-
-
-def _unescaped(file: str) -> str:
-    return re.sub(r"\\.", lambda found: _ESCAPES.get(found[0], found[0]), file)
 
 
 def _base(file: str) -> str:

@@ -14,7 +14,7 @@ middle, and shows whether the tar was whole before it was compressed.
 import re
 import tarfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import Final
 
 from imageserver.inspection.scan import Chunk, CutShort, Reader, Scan, Want, scanned
@@ -153,14 +153,7 @@ def _scan_zstd() -> Scan:
             continue
         if magic != _number(ZSTD):
             raise UnreadableArchive(f"is damaged zstd data: a frame starts with {magic:#x}")
-        descriptor = (yield Want(0, 1))[0]
-        has_checksum = bool(descriptor & 4)
-        header = yield Want(0, _zstd_header_bytes(descriptor))
-        if (window := _zstd_window_bytes(descriptor, header)) > _ZSTD_WINDOW_BYTES:
-            raise UnreadableArchive(
-                f"needs a window of {window:,} bytes to unpack and zstd takes {_ZSTD_WINDOW_BYTES:,}, so no client "
-                "can: compress it with --long=27 at most"
-            )
+        has_checksum = yield from _zstd_frame_header()
         skip, last = 0, False
         while not last and parts < _MOST_PARTS:
             block = _number((yield Want(skip, 3)))
@@ -172,21 +165,27 @@ def _scan_zstd() -> Scan:
         skip += 4 * has_checksum
 
 
-def _zstd_header_bytes(descriptor: int) -> int:
-    """Return how many bytes stand between a frame's descriptor and its first block."""
+def _zstd_frame_header() -> Generator[Want, bytes, bool]:
+    """Read what stands between a frame's magic and its first block, and check the size of the window that it needs.
+
+    Return whether a checksum follows the last block.
+    """
+    descriptor = (yield Want(0, 1))[0]
     single_segment = descriptor >> 5 & 1
     dictionary = (0, 1, 2, 4)[descriptor & 3]
     content_size = (single_segment, 2, 4, 8)[descriptor >> 6]
-    return 1 - single_segment + dictionary + content_size
-
-
-def _zstd_window_bytes(descriptor: int, header: bytes) -> int:
-    """Return the size of a frame's window: the size of its content if it has a single segment."""
-    if descriptor >> 5 & 1:
-        dictionary = (0, 1, 2, 4)[descriptor & 3]
-        return _number(header[dictionary:])
-    exponent, mantissa = header[0] >> 3, header[0] & 7
-    return (1 << 10 + exponent) // 8 * (8 + mantissa)
+    header = yield Want(0, 1 - single_segment + dictionary + content_size)
+    if single_segment:
+        window = _number(header[dictionary:])  # the size of its content
+    else:
+        exponent, mantissa = header[0] >> 3, header[0] & 7
+        window = (1 << 10 + exponent) // 8 * (8 + mantissa)
+    if window > _ZSTD_WINDOW_BYTES:
+        raise UnreadableArchive(
+            f"needs a window of {window:,} bytes to unpack and zstd takes {_ZSTD_WINDOW_BYTES:,}, so no client "
+            "can: compress it with --long=27 at most"
+        )
+    return bool(descriptor & 4)
 
 
 def _scan_tar() -> Scan:

@@ -27,41 +27,35 @@ Scan = Generator[Want, bytes, None]
 
 
 class Reader:
-    """Feeds a scan from chunks of any size."""
+    """Feeds a scan from chunks of any size. `want` is what the scan wants next; None once it has seen enough."""
 
     def __init__(self, scan: Scan) -> None:
         self._scan = scan
         self._held = bytearray()
-        self._want: Want | None = next(scan, None)
-        self._skip = self._want.skip if self._want else 0
+        self.want: Want | None = next(scan, None)
+        self._skip = self.want.skip if self.want else 0
 
     def feed(self, chunk: Chunk) -> None:
+        """Send the scan what it wants of the next chunk. Raise what the scan raises."""
         rest = memoryview(chunk)
-        while self._want and rest:
+        while self.want and rest:
             rest = rest[(skipped := min(self._skip, len(rest))) :]
             self._skip -= skipped
-            missing = self._want.length - len(self._held)
+            missing = self.want.length - len(self._held)
             self._held += rest[:missing]
             rest = rest[missing:]
-            if not self._skip and len(self._held) == self._want.length:
-                self._advance()
-
-    @property
-    def has_seen_enough(self) -> bool:
-        return self._want is None
+            if not self._skip and len(self._held) == self.want.length:
+                found, self._held = bytes(self._held), bytearray()
+                try:
+                    self.want = self._scan.send(found)
+                    self._skip = self.want.skip
+                except StopIteration:
+                    self.want = None
 
     def finish(self) -> None:
         """Raise CutShort unless the scan has seen enough."""
-        if self._want and (self._skip or self._held or not self._want.may_end):
+        if self.want and (self._skip or self._held or not self.want.may_end):
             raise CutShort("is cut short: it ends in the middle of its own structure")
-
-    def _advance(self) -> None:
-        found, self._held = bytes(self._held), bytearray()
-        try:
-            self._want = self._scan.send(found)
-            self._skip = self._want.skip
-        except StopIteration:
-            self._want = None
 
 
 def scanned(chunks: Iterator[Chunk], scan: Scan) -> Iterator[Chunk]:
@@ -79,6 +73,6 @@ def scan_start(chunks: Iterable[Chunk], scan: Scan, most_bytes: int) -> None:
     for chunk in chunks:
         reader.feed(chunk)
         at += len(chunk)
-        if reader.has_seen_enough or at >= most_bytes:
+        if reader.want is None or at >= most_bytes:
             return
     reader.finish()

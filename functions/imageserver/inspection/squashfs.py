@@ -59,35 +59,17 @@ class _Unread(Exception):
 
 @dataclass(frozen=True, slots=True)
 class _Superblock:
-    """The superblock fields that locate the tables, as byte offsets in the file."""
+    """The superblock fields that locate the tables, as byte offsets in the file.
+
+    `id_index` is where the positions of the `id_blocks` blocks of ids are stored.
+    """
 
     compression: int
     root_inode: int
     inodes: int
     directories: int
-    id_index: "_IdIndex"
-
-
-@dataclass(frozen=True, slots=True)
-class _IdIndex:
-    """The index of the id blocks: `count` positions, stored from byte `start` of the file on."""
-
-    start: int
-    count: int
-
-    @property
-    def stop(self) -> int:
-        return self.start + self.count * _POINTER_BYTES
-
-    def check(self, content: bytes | bytearray) -> None:
-        """Check that the bytes [start, stop) of the file can be this index."""
-        places = struct.unpack(f"<{self.count}Q", content)
-        for place, following in zip(places, (*places[1:], self.start), strict=True):
-            if not SUPERBLOCK_BYTES <= place < following <= place + _BLOCK_BYTES + 2:
-                raise NotSquashfs(
-                    f"is no whole squashfs: by its header the list of owners is at byte {self.start:,}, "
-                    "but something else is there"
-                )
+    id_index: int
+    id_blocks: int
 
 
 @dataclass(slots=True)
@@ -126,22 +108,28 @@ def checked(chunks: Iterator[Chunk], head: bytes, size_bytes: int) -> Iterator[C
 
     Raise NotSquashfs if it is none after all, and NotRoot if its root folder is that of an image.
     """
-    superblock = _read_superblock(head, size_bytes)
-    yield from scanned(chunks, _scan(superblock))
+    yield from scanned(chunks, _scan(_read_superblock(head, size_bytes)))
 
 
 def _scan(superblock: _Superblock) -> Generator[Want, bytes, None]:
     """Check the root folder, then the id index after it."""
     index = superblock.id_index
     unpack = _UNPACK.get(superblock.compression)
-    blocks = _MetadataBlocks(unpack or bytes, index.start)
+    blocks = _MetadataBlocks(unpack or bytes, index)
     try:
         names = (yield from _root_names(superblock, blocks)) if unpack else None
     except (_Unread, struct.error, zlib.error, lzma.LZMAError, EOFError, ValueError):
         names = None
     if names is not None and (why := _unlike_a_root(names)):
         raise NotRoot(why)
-    index.check((yield Want(index.start - blocks.at, index.stop - index.start)))
+    positions = yield Want(index - blocks.at, superblock.id_blocks * _POINTER_BYTES)
+    places = struct.unpack(f"<{superblock.id_blocks}Q", positions)
+    for place, following in zip(places, (*places[1:], index), strict=True):
+        if not SUPERBLOCK_BYTES <= place < following <= place + _BLOCK_BYTES + 2:
+            raise NotSquashfs(
+                f"is no whole squashfs: by its header the list of owners is at byte {index:,}, "
+                "but something else is there"
+            )
 
 
 def _root_names(superblock: _Superblock, blocks: _MetadataBlocks) -> Generator[Want, bytes, frozenset[bytes]]:
@@ -239,7 +227,8 @@ def _read_superblock(head: bytes, size_bytes: int) -> _Superblock:
         )
     if used > size_bytes:
         raise NotSquashfs(f"is cut short: a squashfs of {used:,} bytes by its header, the file has {size_bytes:,}")
-    index = _IdIndex(id_table, -(-ids * _ID_BYTES // _BLOCK_BYTES))
-    if not ids or not SUPERBLOCK_BYTES <= inodes < directories < id_table or index.stop > used:
+    id_blocks = -(-ids * _ID_BYTES // _BLOCK_BYTES)
+    is_in_order = SUPERBLOCK_BYTES <= inodes < directories < id_table
+    if not ids or not is_in_order or id_table + id_blocks * _POINTER_BYTES > used:
         raise NotSquashfs("is no squashfs: the tables that its header names lie outside it or overlap")
-    return _Superblock(compression, found[11], inodes, directories, index)
+    return _Superblock(compression, found[11], inodes, directories, id_table, id_blocks)

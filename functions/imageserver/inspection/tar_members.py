@@ -101,11 +101,20 @@ class Members:
             yield part
 
     def _next(self) -> Member | None:
-        self._skip(self._unread + self._padding)
+        left = self._unread + self._padding
+        while left:
+            if not (part := self._part(left)):
+                raise BadTar("is not a valid tarball (unexpected end of data)")
+            left -= len(part)
         self._unread = self._padding = self._header_bytes = 0
         extension = _Extension()
         while any(header := self._header(may_end=not extension.kinds)):
-            info = _parsed(header)
+            try:
+                info = tarfile.TarInfo.frombuf(header, "utf-8", "surrogateescape")  # a single block: nothing can grow
+            except (tarfile.HeaderError, ValueError) as error:
+                raise BadTar(f"is not a valid tarball ({error})") from error
+            if info.size < 0:
+                raise BadTar(f"is not a valid tarball (a member of {info.size:,} bytes)")
             if not self._extended(extension, info):
                 return self._member(extension, info, header)
         if extension.kinds:
@@ -142,7 +151,11 @@ class Members:
         link = pax.get(b"linkpath") or extension.long_link
         if (longest := max(len(name), len(link))) > _LONGEST_NAME:
             raise BadTar(f"has a name of {longest:,} bytes, and none of more than {_LONGEST_NAME:,} can be unpacked")
-        size = _size(pax[b"size"]) if b"size" in pax else info.size
+        size = info.size
+        if (digits := pax.get(b"size")) is not None:
+            if not digits.isdigit() or len(digits) > _MOST_SIZE_DIGITS:
+                raise BadTar("is not a valid tarball (a pax size that is no number)")
+            size = int(digits)
         self._unread = 0 if info.type in _WITHOUT_CONTENT else size
         self._padding = -self._unread % BLOCK
         return Member(
@@ -204,13 +217,6 @@ class Members:
             size -= len(part)
         return b"".join(parts)
 
-    def _skip(self, size: int) -> None:
-        while size:
-            part = self._part(size)
-            if not part:
-                raise BadTar("is not a valid tarball (unexpected end of data)")
-            size -= len(part)
-
     def _part(self, most: int) -> memoryview:
         if not self._rest:
             self._rest = memoryview(next(self._chunks, b""))
@@ -224,22 +230,6 @@ def is_header(block: bytes) -> bool:
     with suppress(tarfile.HeaderError, ValueError):
         return not any(block) or bool(tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape"))
     return False
-
-
-def _parsed(header: bytes) -> tarfile.TarInfo:
-    try:
-        info = tarfile.TarInfo.frombuf(header, "utf-8", "surrogateescape")  # a single block, so nothing can grow
-    except (tarfile.HeaderError, ValueError) as error:
-        raise BadTar(f"is not a valid tarball ({error})") from error
-    if info.size < 0:
-        raise BadTar(f"is not a valid tarball (a member of {info.size:,} bytes)")
-    return info
-
-
-def _size(value: bytes) -> int:
-    if not value.isdigit() or len(value) > _MOST_SIZE_DIGITS:
-        raise BadTar("is not a valid tarball (a pax size that is no number)")
-    return int(value)
 
 
 def _text(name: bytes) -> str:

@@ -110,7 +110,8 @@ def read_image(
         else:
             with suppress(_TooLong):
                 _look_for_end(members, plain, most_unpacked, found, limits)
-        return found.image()
+        is_known = not found.is_too_far and (found.is_at_end or not found.lacks_templates())
+        return ImageTarball(found.body or b"", found.content, found.templates if is_known else None)
     except BadTar as error:
         raise UnreadableArchive(str(error)) from error
 
@@ -196,15 +197,13 @@ class _TarballContents:
     is_too_far: bool = False
     """Whether the search for templates was given up."""
 
-    def image(self) -> ImageTarball:
-        """Return what the tarball holds, once its metadata.yaml was found."""
-        is_known = not self.is_too_far and (self.is_at_end or not self.lacks_templates())
-        return ImageTarball(self.body or b"", self.content, self.templates if is_known else None)
-
     def take(self, members: Members, member: Member, limits: Limits, *, whole: bool) -> None:
         """Take in the next member. Raise what read_image raises."""
-        path = _path(member)
-        self._note_name(path)
+        path = [part for part in member.name.split("/") if part not in ("", ".")]
+        if len(self.names) < _MOST_NAMES:
+            self.names.update(path[:1])
+        if len(path) == 2 and path[1] == "metadata.yaml" and not self.metadata_folder:
+            self.metadata_folder = path[0]
         if path == ["metadata.yaml"] and not member.name.startswith("/"):
             self.bodies += 1
             if self.bodies > _MOST_ALIKE:
@@ -212,14 +211,16 @@ class _TarballContents:
             self.body, self.missing = _content(members, member, limits), None
         elif path:
             _check_member(member, path)
-            self.content = _joined(self.content, _root_in(member, path))
+            self.content = _content_with(self.content, member, path)
             if path == ["rootfs.img"] and not whole:
                 self.disks += 1
                 if self.disks > _MOST_ALIKE:
                     raise UnreadableArchive(f"holds more than {_MOST_ALIKE} files rootfs.img")
                 _check_disk(members, member)
-            if path[0] == "templates" and len(path) > 1:
-                self._note_template(member, "/".join(path[1:]))
+            if path[0] == "templates" and 0 < len(name := "/".join(path[1:])) <= _LONGEST_FILE_NAME:
+                self.templates[name] = member.is_file or member.is_hard_link
+                if len(self.templates) > METADATA_LIMITS.members:
+                    raise UnreadableArchive(f"holds more than {METADATA_LIMITS.members:,} files in templates/")
         if whole and self.content != "metadata":
             raise WholeImage(escaped("/".join(path)))
 
@@ -234,25 +235,12 @@ class _TarballContents:
             return f"{missing}, it has one in {folder}: pack what is in that folder, with `tar -C {in_command}`"
         return f"{missing}: if it is the root of a container, upload it as rootfs.tar.xz, however it is compressed"
 
-    def _note_name(self, path: list[str]) -> None:
-        if len(self.names) < _MOST_NAMES:
-            self.names.update(path[:1])
-        if len(path) == 2 and path[1] == "metadata.yaml" and not self.metadata_folder:
-            self.metadata_folder = path[0]
-
     def lacks_templates(self) -> bool:
         """Return whether the last metadata.yaml needs a template that was not seen yet."""
         if self.missing is None:
             self.missing = self.needed(self.body or b"")
         self.missing -= self.templates.keys()
         return bool(self.missing)
-
-    def _note_template(self, member: Member, name: str) -> None:
-        if len(name) > _LONGEST_FILE_NAME:
-            return
-        self.templates[name] = member.is_file or member.is_hard_link
-        if len(self.templates) > METADATA_LIMITS.members:
-            raise UnreadableArchive(f"holds more than {METADATA_LIMITS.members:,} files in templates/")
 
 
 def _find(members: Members, limits: Limits, found: _TarballContents, *, whole: bool) -> None:
@@ -278,28 +266,23 @@ def _find(members: Members, limits: Limits, found: _TarballContents, *, whole: b
         )
 
 
-def _path(member: Member) -> list[str]:
-    return [part for part in member.name.split("/") if part not in ("", ".")]
-
-
-def _joined(content: Content, root: Content) -> Content:
-    """Return the content of a tarball with `content` and a part of this root. Raise UnreadableArchive for two roots."""
+def _content_with(content: Content, member: Member, path: list[str]) -> Content:
+    """Return the content of a tarball of `content` and this member. Raise UnreadableArchive for two roots."""
+    root: Content = ""
+    if path == ["rootfs.img"]:
+        if not member.is_file or not member.size:
+            raise UnreadableArchive("holds a rootfs.img that is no disk: it is empty or not a regular file")
+        root = "virtual-machine"
+    elif path == ["rootfs"]:
+        if not member.is_folder:
+            raise UnreadableArchive("holds a rootfs that is not a folder")
+    elif path[0] == "rootfs":
+        root = "container"
     if root and content not in ("metadata", root):
         raise UnreadableArchive(
             "holds both rootfs/ and rootfs.img, the roots of a container and of a virtual machine: expected one of them"
         )
     return root or content
-
-
-def _root_in(member: Member, path: list[str]) -> Content:
-    """Return which root this member is, or belongs to; empty if none."""
-    if path == ["rootfs.img"]:
-        if not member.is_file or not member.size:
-            raise UnreadableArchive("holds a rootfs.img that is no disk: it is empty or not a regular file")
-        return "virtual-machine"
-    if path == ["rootfs"] and not member.is_folder:
-        raise UnreadableArchive("holds a rootfs that is not a folder")
-    return "container" if path[0] == "rootfs" and len(path) > 1 else ""
 
 
 def _check_disk(members: Members, member: Member) -> None:

@@ -67,7 +67,14 @@ class Unpacker:
             while data or not (self._stream.eof or self._stream.needs_input):
                 if self._stream.eof and not (data := self._next_stream(data)):
                     break
-                if step := self._decompressed(data):
+                try:
+                    step = self._stream.decompress(data, _STEP)
+                except (lzma.LZMAError, zlib.error, OSError) as error:
+                    if "Memory usage limit" in str(error):
+                        most = f"{_LZMA_MEMORY >> 20} MiB of memory to unpack"
+                        raise NeedsMemory(f"needs more than {most}: compress it with `xz -9` at most") from error
+                    raise UnreadableArchive(f"is damaged {self._name} data ({error})") from error
+                if step:
                     self.made_bytes += len(step)
                     yield step
                 data = self._stream.unused_data if self._stream.eof else b""
@@ -78,16 +85,6 @@ class Unpacker:
             raise UnreadableArchive(f"is cut short: the {self._name} data has no end")
         if self._held and self._magic == GZIP:
             raise self._bytes_behind()
-
-    def _decompressed(self, data: bytes) -> bytes:
-        try:
-            return self._stream.decompress(data, _STEP)
-        except (lzma.LZMAError, zlib.error, OSError) as error:
-            if "Memory usage limit" in str(error):
-                raise NeedsMemory(
-                    f"needs more than {_LZMA_MEMORY >> 20} MiB of memory to unpack: compress it with `xz -9` at most"
-                ) from error
-            raise UnreadableArchive(f"is damaged {self._name} data ({error})") from error
 
     def _next_stream(self, data: bytes) -> bytes:
         """Begin the next stream and return its bytes; nothing if it has not arrived yet.
