@@ -20,7 +20,7 @@ from imageserver.operations.ingest import IngestServices, ingest
 from imageserver.operations.prune import Rules, prune
 from imageserver.operations.runs import Run
 from imageserver.operations.withdraw import withdraw
-from imageserver.storage.ranged_reader import HashFan
+from imageserver.storage.ranged_reader import hash_fan
 from imageserver.upstream.mapping import LeftOut
 from imageserver.versions.retention import Rule
 from local_stack.credentials import ACCESS_KEY, SECRET_KEY
@@ -97,7 +97,7 @@ def stored(deployment: Deployment, key: str) -> bytes:
 
 def ingested(deployment: Deployment, path: str = PATH) -> None:
     """Let digest read the files, so that a record has their sha256."""
-    ingest(parse_version(path), IngestServices(deployment.store, lambda: START, lambda _: None, 1 << 40, 900, HashFan))
+    ingest(parse_version(path), IngestServices(deployment.store, lambda: START, lambda _: None, 1 << 40, 900, hash_fan))
 
 
 @pytest.mark.parametrize("is_read", [False, True])

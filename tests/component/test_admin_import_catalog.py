@@ -22,7 +22,7 @@ from imageserver.format.file_kinds import ALL_CLIENTS
 from imageserver.format.keys import parse_version
 from imageserver.operations.ingest import IngestServices, ingest
 from imageserver.operations.publish import PublishServices, publish
-from imageserver.storage.ranged_reader import HashFan
+from imageserver.storage.ranged_reader import hash_fan
 from local_stack.credentials import ACCESS_KEY, SECRET_KEY
 from tests.support import images
 from tests.support.memory_store import START
@@ -128,7 +128,7 @@ def admin(*line: str, code: int = 0) -> Result:
 def listed(deployment: Deployment, path: str) -> documents.Product:
     """Run digest and publish for a version; return its product as clients read it."""
     version, store = parse_version(path), deployment.store
-    ingest(version, IngestServices(store, lambda: START, lambda _: None, 1 << 40, 900, HashFan))
+    ingest(version, IngestServices(store, lambda: START, lambda _: None, 1 << 40, 900, hash_fan))
     publish(
         version.product.stream, [version.product], PublishServices(store, ALL_CLIENTS, lambda: START, lambda _: None)
     )
@@ -254,7 +254,7 @@ def test_bytes_that_differ_from_the_catalog_are_never_listed(
     flat(site[0], **change)
     done = admin(way(deployment, *site), "--into", "images-other", "--yes", code=1)
     version = parse_version(HERE)
-    found = ingest(version, IngestServices(deployment.store, lambda: START, lambda _: None, 1 << 40, 900, HashFan))
+    found = ingest(version, IngestServices(deployment.store, lambda: START, lambda _: None, 1 << 40, 900, hash_fan))
     reasons = [reason.sentence for reason in found.record.reasons] if found.record else []
     assert any(says in sentence for sentence in [*json.loads(done.stdout)["left out"], *reasons])
     assert found.record is None or found.record.state != "complete"

@@ -22,7 +22,7 @@ from imageserver.operations.ingest import IngestServices, ingest
 from imageserver.operations.publish import PublishServices, publish
 from imageserver.storage import s3
 from imageserver.storage.port import KeyHistory, ObjectInfo
-from imageserver.storage.ranged_reader import HashFan
+from imageserver.storage.ranged_reader import hash_fan
 from imageserver.storage.s3 import S3Store
 from imageserver.versions import records
 from local_stack.credentials import ACCESS_KEY, SECRET_KEY
@@ -305,7 +305,7 @@ def test_two_concurrent_publishers_lose_no_update(store: S3Store, client: S3Clie
     """Two threads ingest and publish twelve products one by one into one catalog."""
     paths = [f"images/os{number}/r/amd64/default/20261123_10:00" for number in range(12)]
     services = IngestServices(
-        store, lambda: START, lambda seconds: threading.Event().wait(seconds), 1 << 40, 900, HashFan
+        store, lambda: START, lambda seconds: threading.Event().wait(seconds), 1 << 40, 900, hash_fan
     )
     for number, path in enumerate(paths):
         for name, body in images.split_image(seed=str(number)).items():

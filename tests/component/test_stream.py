@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from imageserver.errors import ObjectChanged, StorageDenied, StorageUnavailable
-from imageserver.storage.ranged_reader import HELD, LARGE, MIB, SMALL, HashFan, ReadPlan, digest_chunks, read_object
+from imageserver.storage.ranged_reader import HELD, LARGE, MIB, SMALL, ReadPlan, digest_chunks, hash_fan, read_object
 from tests.support.servers.ranged_object import ETAG, Fault, ObjectServer, serving
 
 CONTENT = random.Random(7).randbytes(1_000_003)
@@ -229,15 +229,15 @@ def test_a_slow_digest_does_not_delay_the_other() -> None:
     def wait() -> None:
         assert ahead.wait(10), "the second digest waited for the first"
 
-    with HashFan([Hooked(wait), Hooked(lambda: ahead.set() if next(chunks) == 2 else None)]) as fan:
-        fan.update(bytes(MIB))
-        fan.update(bytes(MIB))
+    with hash_fan([Hooked(wait), Hooked(lambda: ahead.set() if next(chunks) == 2 else None)]) as update:
+        update(bytes(MIB))
+        update(bytes(MIB))
 
 
 def test_a_failing_digest_is_not_swallowed() -> None:
     def fail() -> None:
         raise RuntimeError("no digest")
 
-    with pytest.raises(RuntimeError, match="no digest"), HashFan([Hooked(fail)]) as fan:
-        fan.update(bytes(2 * MIB))
+    with pytest.raises(RuntimeError, match="no digest"), hash_fan([Hooked(fail)]) as update:
+        update(bytes(2 * MIB))
     assert readers() == []

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from imageserver.errors import InvalidUpload
 from imageserver.format.keys import parse_key, parse_product, parse_record_key, version_of
 from imageserver.inspection.digests import Digests
-from imageserver.storage.ranged_reader import HashFan
+from imageserver.storage.ranged_reader import hash_fan
 from tests.support import images
 from tests.support.client_rules import read_catalog
 from tests.support.memory_store import System
@@ -102,7 +102,7 @@ def test_the_size_of_chunks_never_changes_a_digest(metadata: bytes, root: bytes,
     for _ in first.tee([metadata]):
         pass
     prefixes = {first.sha256: first.state}
-    digests = Digests(prefixes, spread=HashFan) if threads else Digests(prefixes)
+    digests = Digests(prefixes, spread=hash_fan) if threads else Digests(prefixes)
     chunks = [root[start : start + size] for start in range(0, len(root), size)]
     assert b"".join(digests.tee(chunks)) == root
     assert digests.sha256 == images.sha256_hex(root)

@@ -21,7 +21,7 @@ from imageserver.format.keys import VersionId, version_of
 from imageserver.handlers import batches, telemetry
 from imageserver.operations.ingest import SLOWEST_BYTES_PER_S, Ingested, IngestServices, ingest
 from imageserver.settings import Settings
-from imageserver.storage.ranged_reader import LARGE, SMALL, HashFan
+from imageserver.storage.ranged_reader import LARGE, SMALL, hash_fan
 from imageserver.storage.s3 import S3Store
 from imageserver.versions.limits import Limits
 from imageserver.versions.state import State
@@ -56,7 +56,7 @@ def handler(event: dict[str, Any], context: LambdaContext) -> batches.Answer:
             pause=time.sleep,
             max_bytes=settings.max_upload_bytes,
             lease_seconds=left_s,
-            spread=HashFan,
+            spread=hash_fan,
             budget_bytes=None if left_s > FRESH * whole_s else int(left_s * SLOWEST_BYTES_PER_S),
             is_suspect=tries > 1,
             limits=Limits(settings.max_files, settings.max_versions),

@@ -7,7 +7,8 @@ another.
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Final, Protocol, Self
+from contextlib import AbstractContextManager, contextmanager
+from typing import Final, Protocol
 
 EMPTY_SHA256: Final = hashlib.sha256().hexdigest()
 
@@ -25,54 +26,41 @@ class Sha256(Protocol):
         """Return an independent digest that continues from here."""
 
 
-class Spread(Protocol):
-    """Feeds each chunk to several digests, to each in order."""
+Update = Callable[[bytes | bytearray | memoryview], object]
+Spread = Callable[[Sequence[Sha256]], AbstractContextManager[Update]]
+"""Returns what feeds each chunk to several digests, to each in order: `in_turn`, or `hash_fan` with its threads.
 
-    def __enter__(self) -> "Spread": ...
-
-    def __exit__(self, *_: object) -> None: ...
-
-    def update(self, chunk: bytes | bytearray | memoryview, /) -> None:
-        """Take in the next chunk; it may be in use until the next call returns."""
+A chunk may be in use until the next call returns.
+"""
 
 
-class InTurn:
-    """Feeds the digests one after the other, in the caller's thread."""
+@contextmanager
+def in_turn(digests: Sequence[Sha256]) -> Iterator[Update]:
+    """Feed the digests one after the other, in the caller's thread."""
 
-    def __init__(self, digests: Sequence[Sha256]) -> None:
-        self._digests = digests
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Do nothing: no thread was started."""
-
-    def update(self, chunk: bytes | bytearray | memoryview) -> None:
-        for digest in self._digests:
+    def update(chunk: bytes | bytearray | memoryview) -> None:
+        for digest in digests:
             digest.update(chunk)
+
+    yield update
 
 
 class Digests:
     """The sha256 of a file, and its combined sha256 with each of some metadata files, in one pass.
 
-    `metadata` maps the hex sha256 of a metadata file to the digest state after all of its bytes. `spread`
-    makes the object that feeds the digests: in turn, or side by side in threads
-    (imageserver.storage.ranged_reader.HashFan).
+    `metadata` maps the hex sha256 of a metadata file to the digest state after all of its bytes.
     """
 
-    def __init__(
-        self, metadata: Mapping[str, Sha256] | None = None, spread: Callable[[Sequence[Sha256]], Spread] = InTurn
-    ) -> None:
+    def __init__(self, metadata: Mapping[str, Sha256] | None = None, spread: Spread = in_turn) -> None:
         self._plain: Sha256 = hashlib.sha256()
         self._combined = {name: state.copy() for name, state in (metadata or {}).items()}
         self._spread = spread
 
     def tee(self, chunks: Iterable[bytes | memoryview]) -> Iterator[bytes | memoryview]:
         """Pass chunks on and digest them on the way. The digests are complete once the iterator is exhausted."""
-        with self._spread((self._plain, *self._combined.values())) as digests:
+        with self._spread((self._plain, *self._combined.values())) as update:
             for chunk in chunks:
-                digests.update(chunk)
+                update(chunk)
                 yield chunk
 
     @property

@@ -5,7 +5,7 @@ record's revision first, and then everything that it decides from. So a write th
 Later attempts reuse what an earlier one has read.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -20,7 +20,7 @@ from imageserver.errors import CatalogDamaged, ObjectChanged, OutOfTime, Simples
 from imageserver.format import file_kinds
 from imageserver.format.file_kinds import Role
 from imageserver.format.keys import VersionId
-from imageserver.inspection.digests import InTurn, Sha256, Spread
+from imageserver.inspection.digests import Sha256, Spread, in_turn
 from imageserver.storage import listing
 from imageserver.storage.leases import lease
 from imageserver.storage.listing import is_unchanged
@@ -62,7 +62,7 @@ class IngestServices:
     pause: Callable[[float], object]
     max_bytes: int
     lease_seconds: float
-    spread: Callable[[Sequence[Sha256]], Spread] = InTurn
+    spread: Spread = in_turn
     budget_bytes: int | None = None
     is_suspect: bool = False
     limits: Limits = DEFAULT_LIMITS
@@ -158,24 +158,20 @@ def _attempt(progress: _Progress) -> bool:
 
 
 def _look(progress: _Progress) -> _Snapshot:
-    key = progress.version.record_key
-    seen = progress.services.store.read(key)  # read before anything is decided, as the conditional write requires
+    """Return the version as it is now, with a refusal of each file beyond the limits of a version or a product.
+
+    Files that were accepted before stay.
+    """
+    services, key = progress.services, progress.version.record_key
+    seen = services.store.read(key)  # read before anything is decided, as the conditional write requires
     before = records.decode(seen.body, key) if seen else None
-    listed = listing.listed(progress.services.store, progress.version)
+    listed = listing.listed(services.store, progress.version)
     files = diff.dated(diff.known(progress.learned, before, listed), before, progress.began)
-    return _Snapshot(seen, before, _limited(progress, before, files))
-
-
-def _limited(progress: _Progress, before: Record | None, files: Files) -> Files:
-    """Refuse files beyond the limits of a version or a product. Files that were accepted before stay."""
-    services, known = progress.services, before.files if before else {}
-    if any(not facts.refusal for facts in known.values()):
-        return refuse_surplus(files, known, services.limits)
-    if not files:
-        return files
-    if len(_siblings(progress)) >= services.limits.versions:
-        return refuse_all(files, services.limits)
-    return refuse_surplus(files, known, services.limits)
+    known = before.files if before else {}
+    is_new = all(facts.refusal for facts in known.values())
+    if files and is_new and len(_siblings(progress)) >= services.limits.versions:
+        return _Snapshot(seen, before, refuse_all(files, services.limits))
+    return _Snapshot(seen, before, refuse_surplus(files, known, services.limits))
 
 
 def _siblings(progress: _Progress) -> list[str]:
@@ -241,39 +237,39 @@ def _read(progress: _Progress, file: str, files: Files) -> FileFacts:
     listed = files[file]
     opened = progress.services.store.open(progress.version.prefix + file, listed.etag)
     facts = examine.refuse_unread(file, listed, opened.content_encoding, progress.services.max_bytes)
-    source = _Source(progress.ingested, opened.chunks)
+    failed: list[Exception] = []
+    chunks = _counted(progress.ingested, opened.chunks, failed)
     if not facts.refusal:
         try:
-            facts = _examined(progress, file, facts, source, files)
+            facts = _examined(progress, file, facts, chunks, files)
         except Exception as error:
-            if source.error or not examine.is_of_the_bytes(error):
+            if failed or not examine.is_of_the_bytes(error):
                 raise
             facts = examine.refuse_unparsed(facts, error)
             progress.ingested.unparsed[progress.version.prefix + file] = error
-        if source.error:  # a parser may have taken the error for the end of the file
-            raise source.error
-    facts = examine.compare_declared(facts, opened.declared_sha256)
-    facts = examine.compare_origin(facts, records.decode_origin(opened.origin))
+        if failed:  # a parser may have taken the error for the end of the file
+            raise failed[0]
+    facts = examine.compare_declared(facts, opened.declared_sha256, records.decode_origin(opened.origin))
     progress.learned[file, listed.etag, listed.modified] = facts
     return facts
 
 
-def _examined(progress: _Progress, file: str, facts: FileFacts, chunks: "_Source", files: Files) -> FileFacts:
-    kind = file_kinds.classify(file)
+def _examined(progress: _Progress, file: str, facts: FileFacts, chunks: examine.Chunks, files: Files) -> FileFacts:
+    kind, product, spread = file_kinds.classify(file), progress.version.product, progress.services.spread
     if kind.role is Role.METADATA:
-        facts, state = examine.read_metadata(facts, chunks, progress.version.product)
+        facts, state = examine.read_tarball(facts, chunks, product, whole=True)
         progress.states[facts.sha256] = state
     elif kind.role is Role.ROOT:
         if progress.root_states is None:  # the same for all roots
             progress.root_states = _states(progress, files)
-        facts = examine.read_root(facts, chunks, kind.ftype, progress.root_states, progress.services.spread)
+        facts = examine.read_root(facts, chunks, kind.ftype, progress.root_states, spread)
     elif kind.role is Role.UNIFIED:
-        facts, state = examine.read_unified(facts, chunks, progress.version.product, progress.services.spread)
+        facts, state = examine.read_tarball(facts, chunks, product, whole=False, spread=spread)
         progress.states[facts.sha256] = state
     elif kind.role is Role.DELTA:
-        facts = examine.read_delta(facts, chunks, progress.services.spread)
+        facts = examine.read_delta(facts, chunks, spread)
     else:
-        facts = examine.read_document(file, facts, chunks, progress.version.product)
+        facts = examine.read_document(file, facts, chunks, product)
     return refuse_another_metadata(file, facts, files)
 
 
@@ -283,31 +279,21 @@ def _states(progress: _Progress, files: Files) -> dict[str, Sha256]:
     for file, facts in files.items():
         if facts.sha256 in sha256s and facts.sha256 not in progress.states:
             opened = progress.services.store.open(progress.version.prefix + file, facts.etag)
-            progress.states[facts.sha256] = examine.seed(_Source(progress.ingested, opened.chunks))
+            progress.states[facts.sha256] = examine.seed(_counted(progress.ingested, opened.chunks, []))
     return {sha256: progress.states[sha256] for sha256 in sha256s}
 
 
-@dataclass(slots=True)
-class _Source:
-    """The chunks of an object, counted. `error` is the exception that ended them early."""
-
-    ingested: Ingested
-    chunks: Iterator[bytes | memoryview]
-    error: Exception | None = None
-
-    def __iter__(self) -> Iterator[bytes | memoryview]:
-        return self
-
-    def __next__(self) -> bytes | memoryview:
-        try:
-            chunk = next(self.chunks)
-        except StopIteration:
-            raise
-        except Exception as error:
-            self.error = error
-            raise
-        self.ingested.bytes_read += len(chunk)
-        return chunk
+def _counted(
+    ingested: Ingested, chunks: Iterator[bytes | memoryview], failed: list[Exception]
+) -> Iterator[bytes | memoryview]:
+    """Pass on the chunks of an object and count their bytes. Append an exception that ends them early to `failed`."""
+    try:
+        for chunk in chunks:
+            ingested.bytes_read += len(chunk)
+            yield chunk
+    except Exception as error:
+        failed.append(error)
+        raise
 
 
 def _save(progress: _Progress, snapshot: _Snapshot) -> None:

@@ -18,17 +18,17 @@ import weakref
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
-from typing import Final, Protocol, Self
+from typing import Final, Protocol
 from urllib.parse import urlsplit
 
 from botocore.httpsession import get_cert_path
 
 from imageserver.errors import ObjectChanged, StorageDenied, StorageUnavailable
-from imageserver.inspection.digests import Sha256
+from imageserver.inspection.digests import Sha256, Update
 
 MIB: Final = 1 << 20
 # A chunk's buffer is reused only when the consumer has asked for this many more: digests may be that far behind.
@@ -250,49 +250,44 @@ def _trust() -> ssl.SSLContext:
     return ssl.create_default_context(cafile=os.environ.get("AWS_CA_BUNDLE") or get_cert_path(True))
 
 
-class HashFan:
-    """Updates several digests side by side, each in order, each at most HELD - 1 chunks behind the caller.
+@contextmanager
+def hash_fan(digests: Sequence[Sha256]) -> Iterator[Update]:
+    """Update several digests side by side, each in order, each at most HELD - 1 chunks behind the caller.
 
     hashlib releases the interpreter lock, so each digest gets a core if there is one. They do not wait for each other:
     if cores are few, a delayed digest catches up while the other continues. A chunk must not change until HELD - 1 more
-    were taken in or the context is left; `read_object` keeps it that long.
+    were taken in or the context is left; `read_object` keeps it that long. A small chunk is digested at once.
     """
+    threads = [ThreadPoolExecutor(1, thread_name_prefix="digest") for _ in digests]
+    running: deque[list[Future[None]]] = deque()
 
-    def __init__(self, digests: Sequence[Sha256]) -> None:
-        self._digests = tuple(digests)
-        self._threads = [ThreadPoolExecutor(1, thread_name_prefix="digest") for _ in self._digests]
-        self._running: deque[list[Future[None]]] = deque()
+    def wait_until(unfinished: int) -> None:
+        while len(running) > unfinished:
+            for future in running.popleft():
+                future.result()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        try:
-            self._drain(0)
-        finally:
-            for thread in self._threads:
-                thread.shutdown()
-
-    def update(self, chunk: bytes | bytearray | memoryview) -> None:
-        """Start on this chunk, then wait until at most HELD - 1 are unfinished. A small chunk is digested at once."""
+    def update(chunk: bytes | bytearray | memoryview) -> None:
         if len(chunk) < MIB:
-            self._drain(0)
-            for digest in self._digests:
+            wait_until(unfinished=0)
+            for digest in digests:
                 digest.update(chunk)
         else:
-            pairs = zip(self._threads, self._digests, strict=True)
-            self._running.append([thread.submit(digest.update, chunk) for thread, digest in pairs])
-            self._drain(HELD - 1)
+            pairs = zip(threads, digests, strict=True)
+            running.append([thread.submit(digest.update, chunk) for thread, digest in pairs])
+            wait_until(unfinished=HELD - 1)
 
-    def _drain(self, unfinished: int) -> None:
-        """Wait until at most this many chunks are unfinished."""
-        while len(self._running) > unfinished:
-            for update in self._running.popleft():
-                update.result()
+    try:
+        yield update
+    finally:
+        try:
+            wait_until(unfinished=0)
+        finally:
+            for thread in threads:
+                thread.shutdown()
 
 
 def digest_chunks(chunks: Iterable[bytes | memoryview], digests: Sequence[Sha256]) -> None:
     """Feed all chunks to all digests; the digests have taken in every byte when this returns."""
-    with HashFan(digests) as fan:
+    with hash_fan(digests) as update:
         for chunk in chunks:
-            fan.update(chunk)
+            update(chunk)

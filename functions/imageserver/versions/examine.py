@@ -4,7 +4,7 @@ Each function takes the facts known from a listing and the chunks of the object,
 digests, or with a `refusal` that completes the sentence "<file> …".
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
 from typing import Final
 
@@ -25,14 +25,13 @@ from imageserver.inspection import (
     tarball,
     vcdiff,
 )
-from imageserver.inspection.digests import Digests, InTurn, Sha256, Spread
+from imageserver.inspection.digests import Digests, Sha256, Spread, in_turn
 from imageserver.inspection.qcow2 import UnusableDisk
 from imageserver.inspection.squashfs import NotRoot, NotSquashfs
 from imageserver.inspection.unpacking import UnreadableArchive, compression
 from imageserver.versions.records import CHECKSUMS_FILE, Fault, FileFacts, Origin
 
 Chunks = Iterable[bytes | memoryview]
-MakeSpread = Callable[[Sequence[Sha256]], Spread]
 
 _TEMPLATES_NOT_FOUND: Final = (
     "not all templates that its metadata.yaml names are in the first "
@@ -105,32 +104,50 @@ def read_document(file: str, facts: FileFacts, chunks: Chunks, product: ProductI
     return replace(facts, overrides=parsed.overrides, warnings=parsed.ignored)
 
 
-def read_metadata(facts: FileFacts, chunks: Chunks, product: ProductId) -> tuple[FileFacts, Sha256]:
-    """Read a metadata tarball. Also return the digest state after it, which seeds the combined sha256 of each root."""
-    digests = Digests()
-    facts = _inspected(facts, digests.tee(chunks), product, whole=True)
-    return replace(facts, sha256="" if facts.refusal else digests.sha256), digests.state
-
-
-def read_unified(
-    facts: FileFacts, chunks: Chunks, product: ProductId, spread: MakeSpread = InTurn
+def read_tarball(
+    facts: FileFacts, chunks: Chunks, product: ProductId, *, whole: bool, spread: Spread = in_turn
 ) -> tuple[FileFacts, Sha256]:
-    """Read a unified tarball, or metadata under such a name. It is unpacked until its root is found, and hashed whole.
+    """Read a metadata tarball, which is unpacked as a `whole`; or a unified one, until its root is found.
 
-    Also return the digest state after it, as read_metadata does.
+    Either is hashed whole. Also return the digest state after it, which seeds the combined sha256 of each root.
     """
     digests = Digests(spread=spread)
-    facts = _inspected(facts, digests.tee(chunks), product, whole=False)
-    return replace(facts, sha256="" if facts.refusal else digests.sha256), digests.state
+    limits = tarball.METADATA_LIMITS if whole else tarball.UNIFIED_LIMITS
+    head, rest = _peek(digests.tee(chunks))
+    if tarball.looks_like_tar(head):
+        rest = ending.checked(rest, head, facts.size_bytes, is_unpacked=True)
+    elif foreign.by_bytes(head):
+        return _refused(facts, "wrong-kind", _not_a(_A_TARBALL, head)), digests.state
+    most_unpacked = tarball.MOST_UNPACKED.get(compression(head), 0)
+    needed = image_metadata.needed_templates
+    try:
+        image = tarball.read_image(rest, limits, whole=whole, most_unpacked=most_unpacked, needed=needed)
+        warnings = image_metadata.check_metadata_yaml(image.metadata_yaml, product.arch, image.templates)
+        if image.templates is None:
+            warnings = (*warnings, _TEMPLATES_NOT_FOUND)
+        for _ in rest:
+            pass
+        facts = replace(facts, sha256=digests.sha256, warnings=warnings, content=image.content)
+    except tarball.NoMetadata as reason:
+        facts = _refused(facts, "wrong-kind", str(reason))
+    except UnreadableArchive as reason:
+        facts = _refused(facts, "damaged", f"{reason}; build it again and upload it again")
+    except tarball.WholeImage as part:
+        what = f"is a whole image and not metadata, it holds {part}"
+        facts = _refused(facts, "wrong-kind", f"{what}: upload it as lxd_combined.tar.gz")
+    except InvalidUpload as reason:
+        facts = _refused(facts, "metadata", f"holds a metadata.yaml that {reason}")
+    return facts, digests.state
 
 
 def read_root(
-    facts: FileFacts, chunks: Chunks, ftype: str, states: Mapping[str, Sha256], spread: MakeSpread = InTurn
+    facts: FileFacts, chunks: Chunks, ftype: str, states: Mapping[str, Sha256], spread: Spread = in_turn
 ) -> FileFacts:
     """Read a root: its sha256, and its combined sha256 with each metadata file whose digest state is given."""
     head, rest = _peek(chunks)
-    if refusal := _root_refusal(head, ftype):
-        return _refused(facts, "wrong-kind", refusal)
+    what, magic = _MAGIC.get(ftype, (_A_TARBALL, b""))
+    if not (head.startswith(magic) if magic else tarball.looks_like_tar(head)):
+        return _refused(facts, "wrong-kind", _not_a(what, head))
     if ftype == file_kinds.SQUASHFS:
         rest = squashfs.checked(rest, head, facts.size_bytes)
     elif ftype == file_kinds.ROOT_TAR:
@@ -149,7 +166,7 @@ def read_root(
     return replace(facts, sha256=digests.sha256, combined=digests.combined)
 
 
-def read_delta(facts: FileFacts, chunks: Chunks, spread: MakeSpread = InTurn) -> FileFacts:
+def read_delta(facts: FileFacts, chunks: Chunks, spread: Spread = in_turn) -> FileFacts:
     """Read a binary delta against the same root of an older version."""
     head, rest = _peek(chunks)
     if not head.startswith(vcdiff.MAGIC):
@@ -162,23 +179,18 @@ def read_delta(facts: FileFacts, chunks: Chunks, spread: MakeSpread = InTurn) ->
     return replace(facts, sha256=digests.sha256, delta_base_bytes=sizes.base_bytes, delta_made_bytes=sizes.made_bytes)
 
 
-def compare_declared(facts: FileFacts, declared_sha256: str) -> FileFacts:
-    """Return facts with a refusal if the file does not have the digest that its uploader declared.
+def compare_declared(facts: FileFacts, declared_sha256: str, origin: Origin | None) -> FileFacts:
+    """Return facts with their origin, and with a refusal if a digest is not the one that was declared with the file.
 
-    S3 itself compares a declared sha256 for a single PUT; files sent in parts are compared here.
+    S3 itself compares the sha256 that an uploader declares for a single PUT; files sent in parts are compared here.
+
+    `origin` declares upstream's combined sha256s. Both files match upstream's catalog, or they would not be here, so
+    where one differs from ours that catalog contradicts itself. Clients of upstream refuse such an image. Ours would
+    get it under a fingerprint that upstream does not know.
     """
-    if facts.refusal or not declared_sha256 or facts.sha256 == declared_sha256.lower():
-        return facts
-    refusal = f"has sha256 {facts.sha256}, expected {declared_sha256} as its uploader declared; upload it again"
-    return _refused(facts, "digest", refusal)
-
-
-def compare_origin(facts: FileFacts, origin: Origin | None) -> FileFacts:
-    """Return facts with their origin, and with a refusal if upstream's combined sha256 differs from ours.
-
-    Both files match upstream's catalog, or they would not be here, so that catalog contradicts itself. Clients of
-    upstream refuse such an image. Ours would get it under a fingerprint that upstream does not know.
-    """
+    if declared_sha256 and not facts.refusal and facts.sha256 != declared_sha256.lower():
+        refusal = f"has sha256 {facts.sha256}, expected {declared_sha256} as its uploader declared; upload it again"
+        facts = _refused(facts, "digest", refusal)
     if origin is None:
         return facts
     for metadata, expected in origin.combined:
@@ -223,49 +235,12 @@ def is_small(kind: FileKind) -> bool:
     return kind.role in (Role.METADATA, Role.OVERRIDES, Role.CHECKSUMS)
 
 
-def _inspected(facts: FileFacts, chunks: Iterator[bytes | memoryview], product: ProductId, *, whole: bool) -> FileFacts:
-    """Find and check the metadata.yaml, then let the rest of the chunks pass."""
-    limits = tarball.METADATA_LIMITS if whole else tarball.UNIFIED_LIMITS
-    head, chunks = _peek(chunks)
-    if not tarball.looks_like_tar(head) and foreign.by_bytes(head):
-        return _refused(facts, "wrong-kind", _not_a(_A_TARBALL, head))
-    if tarball.looks_like_tar(head):
-        chunks = ending.checked(chunks, head, facts.size_bytes, is_unpacked=True)
-    most_unpacked = tarball.MOST_UNPACKED.get(compression(head), 0)
-    needed = image_metadata.needed_templates
-    try:
-        image = tarball.read_image(chunks, limits, whole=whole, most_unpacked=most_unpacked, needed=needed)
-        warnings = image_metadata.check_metadata_yaml(image.metadata_yaml, product.arch, image.templates)
-        if image.templates is None:
-            warnings = (*warnings, _TEMPLATES_NOT_FOUND)
-        for _ in chunks:
-            pass
-    except tarball.NoMetadata as reason:
-        return _refused(facts, "wrong-kind", str(reason))
-    except UnreadableArchive as reason:
-        return _refused(facts, "damaged", f"{reason}; build it again and upload it again")
-    except tarball.WholeImage as part:
-        return _refused(
-            facts, "wrong-kind", f"is a whole image and not metadata, it holds {part}: upload it as lxd_combined.tar.gz"
-        )
-    except InvalidUpload as reason:
-        return _refused(facts, "metadata", f"holds a metadata.yaml that {reason}")
-    return replace(facts, warnings=warnings, content=image.content)
-
-
 def _refused(facts: FileFacts, fault: Fault, refusal: str) -> FileFacts:
     """Return the facts of a refused file: nothing that was read in it counts."""
     return FileFacts(
         etag=facts.etag, size_bytes=facts.size_bytes, modified=facts.modified, arrived=facts.arrived,
         refusal=refusal, fault=fault, withdrawn=facts.withdrawn,
     )  # fmt: skip
-
-
-def _root_refusal(head: bytes, ftype: str) -> str:
-    if ftype == file_kinds.ROOT_TAR:
-        return "" if tarball.looks_like_tar(head) else _not_a(_A_TARBALL, head)
-    what, magic = _MAGIC[ftype]
-    return "" if head.startswith(magic) else _not_a(what, head)
 
 
 def _not_a(what: str, head: bytes) -> str:

@@ -23,7 +23,7 @@ from imageserver.operations.lost_records import describe, recalled
 from imageserver.operations.publish import PublishServices, publish
 from imageserver.storage.document_cache import DocumentCache
 from imageserver.storage.port import Store, StoredObject
-from imageserver.storage.ranged_reader import HashFan
+from imageserver.storage.ranged_reader import hash_fan
 from imageserver.versions import records
 from imageserver.versions.diff import outdated
 from imageserver.versions.limits import Limits
@@ -234,7 +234,7 @@ def _index(store: Store) -> documents.Index:
 def _services(store: Store, max_bytes: int) -> IngestServices:
     # Existing files and versions were accepted once: rebuilding refuses none for exceeding a limit.
     limits = Limits(files=NO_LIMIT, versions=NO_LIMIT)
-    return IngestServices(store, lambda: datetime.now(UTC), time.sleep, max_bytes, LEASE_S, HashFan, limits=limits)
+    return IngestServices(store, lambda: datetime.now(UTC), time.sleep, max_bytes, LEASE_S, hash_fan, limits=limits)
 
 
 def check_path(path: str) -> None:

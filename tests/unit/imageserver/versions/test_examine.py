@@ -23,24 +23,24 @@ VERSION = parse_version(PATH)
 
 def test_a_digest_that_differs_from_the_declared_one_is_refused_with_both() -> None:
     facts = FileFacts(etag="e", size_bytes=1, modified="", sha256="a" * 64, combined={"m": "c"})
-    refused = examine.compare_declared(facts, "b" * 64)
+    refused = examine.compare_declared(facts, "b" * 64, None)
     assert refused.refusal == f"has sha256 {'a' * 64}, expected {'b' * 64} as its uploader declared; upload it again"
     assert (refused.sha256, refused.combined) == ("", {})
-    assert examine.compare_declared(facts, "a" * 64) == facts
-    assert examine.compare_declared(facts, "A" * 64) == facts
-    assert examine.compare_declared(facts, "") == facts
+    assert examine.compare_declared(facts, "a" * 64, None) == facts
+    assert examine.compare_declared(facts, "A" * 64, None) == facts
+    assert examine.compare_declared(facts, "", None) == facts
 
 
 def test_the_combined_sha256_of_another_server_is_compared_with_ours() -> None:
     m, c, other = "a" * 64, "c" * 64, "d" * 64
     facts = FileFacts(etag="e", size_bytes=1, modified="", sha256="b" * 64, combined={m: c})
-    assert examine.compare_origin(facts, None) == facts
+    assert examine.compare_declared(facts, "", None) == facts
     for combined in ((), ((m, c),), ((other, other),), ((m, c), (other, c))):
         origin = Origin("images.example.net", combined)
-        assert examine.compare_origin(facts, origin) == replace(facts, origin=origin)
+        assert examine.compare_declared(facts, "", origin) == replace(facts, origin=origin)
     for combined in (((m, other),), ((m, c), (m, other)), ((m, other), (m, c))):
         origin = Origin("images.example.net", combined)
-        refused = examine.compare_origin(facts, origin)
+        refused = examine.compare_declared(facts, "", origin)
         assert (refused.sha256, refused.fault, refused.origin) == ("", "digest", origin)
         assert refused.refusal == (
             f"has the combined sha256 {c}, expected {other} as the catalog of images.example.net says: that catalog "
