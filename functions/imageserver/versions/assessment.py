@@ -15,13 +15,7 @@ from imageserver.inspection.digests import EMPTY_SHA256
 from imageserver.inspection.overrides import Overrides
 from imageserver.versions.confirmation import applied_sums, digests_by_name, is_confirmed
 from imageserver.versions.records import FileFacts, Reason, Record, Withdrawal, kind_of, once
-from imageserver.versions.selection import (
-    being_read,
-    metadata_by_ftype,
-    one_per_ftype,
-    set_aside_half_read_roots,
-    unified_tarball,
-)
+from imageserver.versions.selection import being_read, metadata_by_ftype, roots_by_ftype, unified_tarball
 from imageserver.versions.state import State, recorded_state
 
 UNKNOWN_FILE: Final = "is no image file that clients know: it is not listed"
@@ -82,9 +76,7 @@ def assess(record: Record) -> Assessment:
     sums = applied_sums(kept, reasons)
     accepted = _accepted_files(kept, kinds, sums, reasons)
     metadata = metadata_by_ftype(kept, kinds, accepted, reasons)
-    set_aside_half_read_roots(kept, kinds, accepted, metadata, reasons)
-    roots = one_per_ftype(kept, kinds, accepted, Role.ROOT, reasons)
-    roots = roots if metadata else {}
+    roots = roots_by_ftype(kept, kinds, accepted, metadata, reasons)
     unified, unified_type = unified_tarball(kept, kinds, accepted, roots, reasons)
     listable = {file: accepted[file] for file in (*metadata.values(), *roots.values(), *filter(None, [unified]))}
     usable = bool(unified or roots)

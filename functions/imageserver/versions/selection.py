@@ -22,7 +22,7 @@ def metadata_by_ftype(
     A client's own file that arrives after the version was published is left out: it would give each image another
     fingerprint.
     """
-    metadata = one_per_ftype(record, kinds, accepted, Role.METADATA, reasons)
+    metadata = _one_per_ftype(record, kinds, accepted, Role.METADATA, reasons)
     there = accepted.keys() | being_read(reasons)
     first = [f for f, kind in kinds.items() if kind.role is Role.METADATA and f in record.published and f in there]
     same = {record.files[file].sha256 for file in first}
@@ -34,6 +34,30 @@ def metadata_by_ftype(
         lone = next(iter(metadata.values()))
         metadata = {ftype: metadata.get(ftype, lone) for ftype in file_kinds.METADATA_FTYPES.values()}
     return metadata
+
+
+def roots_by_ftype(
+    record: Record,
+    kinds: Mapping[str, FileKind],
+    accepted: dict[str, FileKind],
+    metadata: dict[str, str],
+    reasons: list[Reason],
+) -> dict[str, str]:
+    """Return the root of each ftype; none without metadata.
+
+    Roots that have not been read together with the current metadata are taken out of `accepted`.
+    """
+    needed = {record.files[file].sha256 for file in metadata.values()}
+    for file, facts in record.files.items():
+        if kinds[file].role is not Role.ROOT or facts.refusal:
+            continue
+        if facts.sha256 and needed <= facts.combined.keys():
+            continue
+        accepted.pop(file, None)
+        if metadata:
+            reasons.append(Reason(file, "waiting", f"{file} is being read"))
+    roots = _one_per_ftype(record, kinds, accepted, Role.ROOT, reasons)
+    return roots if metadata else {}
 
 
 def unified_tarball(
@@ -48,7 +72,7 @@ def unified_tarball(
     A virtual machine counts as both types, because Incus before 7.1 takes every unified tarball for a container. Roots
     that came after the tarball was published are taken out of `roots` instead.
     """
-    unified = next(iter(one_per_ftype(record, kinds, accepted, Role.UNIFIED, reasons).values()), "")
+    unified = next(iter(_one_per_ftype(record, kinds, accepted, Role.UNIFIED, reasons).values()), "")
     if not unified:
         return "", ""
     is_vm = record.files[unified].content == "virtual-machine"
@@ -73,7 +97,7 @@ def unified_tarball(
     return unified, "virtual-machine" if is_vm else ""
 
 
-def one_per_ftype(
+def _one_per_ftype(
     record: Record, kinds: Mapping[str, FileKind], accepted: dict[str, FileKind], role: Role, reasons: list[Reason]
 ) -> dict[str, str]:
     """Return one file of a role for each ftype: the catalog has no place for a second.
@@ -90,25 +114,6 @@ def one_per_ftype(
             sentence = f"{file} is a second {what} beside {first}, expected one in a version; delete one of them"
             reasons.append(Reason(file, "error", sentence, "second"))
     return {slot: file for slot, file in chosen.items() if file in accepted}
-
-
-def set_aside_half_read_roots(
-    record: Record,
-    kinds: Mapping[str, FileKind],
-    accepted: dict[str, FileKind],
-    metadata: dict[str, str],
-    reasons: list[Reason],
-) -> None:
-    """Take out the roots that have not been read together with the current metadata."""
-    needed = {record.files[file].sha256 for file in metadata.values()}
-    for file, facts in record.files.items():
-        if kinds[file].role is not Role.ROOT or facts.refusal:
-            continue
-        if facts.sha256 and needed <= facts.combined.keys():
-            continue
-        accepted.pop(file, None)
-        if metadata:
-            reasons.append(Reason(file, "waiting", f"{file} is being read"))
 
 
 def being_read(reasons: Iterable[Reason]) -> set[str]:
