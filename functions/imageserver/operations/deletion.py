@@ -112,9 +112,16 @@ def _is_no_image(product: ProductSnapshot, version: VersionId, record: Record, n
 
 def _delete(context: PruneContext, record: Record, seen: StoredObject, expired_files: dict[str, FileFacts]) -> None:
     """Mark the record final, delete the objects, then the record if the version is empty. A killed run is repeated."""
-    key = record.id.record_key
-    final = _finally(record, expired_files)
-    revision = seen.revision
+    key, revision = record.id.record_key, seen.revision
+    if record.withdrawn:
+        final = assessed(replace(record, withdrawn=replace(record.withdrawn, final=True)))
+    else:
+        over = {
+            file: replace(facts, withdrawn=replace(facts.withdrawn, final=True))
+            for file, facts in expired_files.items()
+            if facts.withdrawn
+        }
+        final = assessed(replace(record, files={**record.files, **over}))
     if records.encode(final) != seen.body:
         written = context.store.replace(key, records.encode(final), seen.revision)
         if written is None:
@@ -162,15 +169,3 @@ def _invalidate_files(context: PruneContext, version: VersionId, files: Iterable
     """Invalidate the keys at the edge, so that the next upload to one of them is not answered with the old bytes."""
     if keys := sorted(version.prefix + file for file in files):
         context.invalidate(keys)
-
-
-def _finally(record: Record, expired_files: dict[str, FileFacts]) -> Record:
-    if record.withdrawn:
-        return assessed(replace(record, withdrawn=replace(record.withdrawn, final=True)))
-    files = {
-        file: replace(facts, withdrawn=replace(facts.withdrawn, final=True))
-        if file in expired_files and facts.withdrawn
-        else facts
-        for file, facts in record.files.items()
-    }
-    return assessed(replace(record, files=files))

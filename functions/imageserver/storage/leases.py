@@ -14,7 +14,7 @@ own first try, whose answer was lost, or a lease that was just being removed.
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta
 from functools import partial
 from math import ceil
@@ -86,7 +86,9 @@ def _take(store: Store, key: str, wanted: Lease) -> str | None:
     An object that is not a lease holds nothing: anyone who can write it could just as well write a lease.
     """
     seen = store.read(key)
-    held = _decoded(seen.body) if seen else None
+    held = None
+    with suppress(msgspec.DecodeError, UnicodeError, RecursionError):
+        held = msgspec.json.decode(seen.body, type=Lease) if seen else None
     if seen and held and held.token == wanted.token:
         return seen.revision
     if seen and held and seen.age_s < min(held.seconds, LONGEST_S):
@@ -94,10 +96,3 @@ def _take(store: Store, key: str, wanted: Lease) -> str | None:
     if revision := write(store, key, msgspec.json.encode(wanted), seen):
         return revision
     raise RaceLost
-
-
-def _decoded(body: bytes) -> Lease | None:
-    try:
-        return msgspec.json.decode(body, type=Lease)
-    except (msgspec.DecodeError, UnicodeError, RecursionError):
-        return None

@@ -242,8 +242,8 @@ class S3Store:
         self._unless(UPLOAD_GONE, key, self._s3.abort_multipart_upload, Key=key, UploadId=upload_id)
 
     def _put(self, key: str, body: bytes, **condition: str) -> str | None:
-        lifetime = cache_control(key)
-        about = {"Body": body, "ContentType": _content_type(key), **({"CacheControl": lifetime} if lifetime else {})}
+        lifetime, content_type = cache_control(key), _CONTENT_TYPES.get(key.rpartition(".")[2], _JSON)
+        about = {"Body": body, "ContentType": content_type, **({"CacheControl": lifetime} if lifetime else {})}
         answer = self._conditionally(key, self._s3.put_object, Key=key, **about, **condition)
         return None if answer is None else answer["ETag"]
 
@@ -296,7 +296,3 @@ def _age_s(answer: GetObjectOutputTypeDef) -> float:
     answered = answer["ResponseMetadata"]["HTTPHeaders"].get("date", "")
     now = parsedate_to_datetime(answered) if answered else datetime.now(UTC)  # only emulators leave it out
     return (now - answer["LastModified"]).total_seconds()
-
-
-def _content_type(key: str) -> str:
-    return _CONTENT_TYPES.get(key.rpartition(".")[2], _JSON)
