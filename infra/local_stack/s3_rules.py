@@ -15,7 +15,6 @@
 """
 
 import base64
-import binascii
 import hashlib
 import io
 import json
@@ -23,7 +22,6 @@ import re
 import tempfile
 import threading
 import time
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from itertools import count
@@ -33,9 +31,12 @@ from urllib.parse import parse_qs, quote_plus, unquote
 from xml.etree import ElementTree
 from xml.sax.saxutils import escape
 
+from botocore.httpchecksum import Crc32Checksum
 from moto.core.utils import iso_8601_datetime_with_milliseconds
 from moto.s3 import notifications
 from moto.s3.models import s3_backends
+from werkzeug.datastructures import EnvironHeaders, Headers
+from werkzeug.test import run_wsgi_app
 
 from local_stack.browsers import stranger
 from local_stack.credentials import ACCESS_KEY
@@ -48,9 +49,9 @@ LARGE_BYTES: Final = 4 * CHUNK_BYTES
 IN_MEMORY_BYTES: Final = 8 * CHUNK_BYTES
 """Bodies above this wait in a temporary file while they arrive."""
 LARGEST_PUT_BYTES: Final = 5 * 1024**3
+PRECONDITION_FAILED: Final = "At least one of the pre-conditions you specified did not hold"
 
 Environ = dict[str, Any]
-Headers = list[tuple[str, str]]
 StartResponse = Callable[..., Any]
 Application = Callable[[Environ, StartResponse], Iterable[bytes]]
 
@@ -74,7 +75,14 @@ class S3Rules:
                 return self._change(environ, start_response)
             return self._read(environ, start_response)
         except S3Refusal as refusal:
-            return _refuse(refusal, environ, start_response)
+            elements = {"Code": refusal.code, "Message": str(refusal), **refusal.elements,
+                        "Resource": environ.get("PATH_INFO", ""), "RequestId": "LOCAL"}  # fmt: skip
+            inner = "".join(f"<{name}>{escape(value)}</{name}>" for name, value in elements.items())
+            body = f'<?xml version="1.0" encoding="UTF-8"?>\n<Error>{inner}</Error>'.encode()
+            # Closed, since the client may still be sending the refused body.
+            headers = {"Content-Type": "application/xml", "Content-Length": str(len(body)), "Connection": "close"}
+            start_response(f"{refusal.status} {refusal.code}", [*headers.items()])
+            return [] if environ["REQUEST_METHOD"] == "HEAD" else [body]
 
     def _check_caller(self, environ: Environ) -> None:
         if reason := stranger(environ.get("HTTP_HOST", ""), environ.get("HTTP_ORIGIN", "")):
@@ -86,10 +94,13 @@ class S3Rules:
         query = environ.get("QUERY_STRING", "")
         if "X-Amz-" not in query and "AWSAccessKeyId=" not in query:
             raise S3Refusal(403, "AccessDenied", "Access Denied: the request is not signed. Ask for a presigned URL.")
-        if _access_key(query) not in self._secrets:
+        given = parse_qs(query, keep_blank_values=True)
+        credential = given.get("X-Amz-Credential", [f"{ACCESS_KEY}/"])[0].partition("/")[0]
+        if given.get("AWSAccessKeyId", [credential])[0] not in self._secrets:
             return  # signed by a program with other credentials, as by header: there is no key to verify it with
         url = f"http://{environ['HTTP_HOST']}{environ['REQUEST_URI']}"
-        verify(environ["REQUEST_METHOD"], url, _headers(environ), self._secrets, datetime.now(UTC))
+        headers = {name.lower(): value for name, value in EnvironHeaders(environ)}
+        verify(environ["REQUEST_METHOD"], url, headers, self._secrets, datetime.now(UTC))
 
     # ── writes ──────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -98,12 +109,14 @@ class S3Rules:
             _take_body(environ)
         with self._inside_moto:
             _check_upload(environ)
-            if "HTTP_X_AMZ_COPY_SOURCE" in environ:
-                _check_copy(environ)
-            status, headers, body = _call(self._moto, environ)
+            copies_to_new = "HTTP_X_AMZ_COPY_SOURCE" in environ and environ.get("HTTP_IF_NONE_MATCH") == "*"
+            if copies_to_new and s3_backends[ACCOUNT_ID]["aws"].get_object(*bucket_and_key(environ)) is not None:
+                raise S3Refusal(412, "PreconditionFailed", PRECONDITION_FAILED)
+            answer, status, headers = run_wsgi_app(self._moto, environ, buffered=True)
+            body = b"".join(answer)
             if status.startswith("2"):
                 self._announce(environ, headers, body)
-        start_response(status, headers)
+        start_response(status, headers.to_wsgi_list())
         return [body]
 
     def _announce(self, environ: Environ, headers: Headers, body: bytes) -> None:
@@ -115,16 +128,12 @@ class S3Rules:
             for name, version in _markers(body):
                 self._marked(bucket, name, version)
         elif method == "DELETE" and key and "uploadId" not in query:
-            answer = {name.lower(): value for name, value in headers}
-            if answer.get("x-amz-delete-marker") == "true" and "versionId" not in query:
-                self._marked(bucket, key, answer.get("x-amz-version-id", ""))
+            if headers.get("x-amz-delete-marker") == "true" and "versionId" not in query:
+                self._marked(bucket, key, headers.get("x-amz-version-id", ""))
         elif key and ((method == "PUT" and not query.keys() & {"partNumber", "tagging"}) or "uploadId" in query):
-            self._stored(bucket, key)
-
-    def _stored(self, bucket: str, key: str) -> None:
-        found = s3_backends[ACCOUNT_ID]["aws"].get_object(bucket, key)
-        if found:
-            self._tell({"operation": "stored", "bucket": bucket, "key": key, "size_bytes": found.size})
+            found = s3_backends[ACCOUNT_ID]["aws"].get_object(bucket, key)
+            if found:
+                self._tell({"operation": "stored", "bucket": bucket, "key": key, "size_bytes": found.size})
 
     def _marked(self, bucket: str, key: str, version: str) -> None:
         marker = SimpleNamespace(name=key, etag='"d41d8cd98f00b204e9800998ecf8427e"', version_id=version, size=None)
@@ -139,41 +148,40 @@ class S3Rules:
     # ── reads ───────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _read(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
-        with self._inside_moto:
-            found = self._large_object(environ)
-            if found is not None:
-                # HEAD answers conditions and ranges exactly as GET would, without copying the object.
-                status, headers, _ = _call(self._moto, {**environ, "REQUEST_METHOD": "HEAD"})
-                if status[:3] in ("200", "206"):
-                    start_response(status, headers)
-                    return _stream(found, headers)
-            status, headers, body = _call(self._moto, environ)
-        start_response(status, headers)
-        return [body]
-
-    def _large_object(self, environ: Environ) -> Any:
-        """Return moto's object if this is a plain GET of the newest generation of a large object, else None."""
+        """Let moto answer, except for a plain GET of the newest generation of a large object."""
         query = parse_qs(environ.get("QUERY_STRING", ""), keep_blank_values=True)
-        plain = all(name.startswith(("X-Amz-", "x-id")) for name in query)
+        plain = environ["REQUEST_METHOD"] == "GET" and all(name.startswith(("X-Amz-", "x-id")) for name in query)
         bucket, key = bucket_and_key(environ)
-        if environ["REQUEST_METHOD"] != "GET" or not key or not plain:
-            return None
-        buckets = s3_backends[ACCOUNT_ID]["aws"].buckets
-        found = buckets[bucket].keys.get(key) if bucket in buckets else None
-        return found if getattr(found, "contentsize", 0) > LARGE_BYTES else None
+        with self._inside_moto:
+            buckets = s3_backends[ACCOUNT_ID]["aws"].buckets
+            found = buckets[bucket].keys.get(key) if plain and key and bucket in buckets else None
+            if getattr(found, "contentsize", 0) > LARGE_BYTES:
+                # HEAD answers conditions and ranges exactly as GET would, without copying the object.
+                _, status, headers = run_wsgi_app(self._moto, {**environ, "REQUEST_METHOD": "HEAD"}, buffered=True)
+                if status[:3] in ("200", "206"):
+                    start_response(status, headers.to_wsgi_list())
+                    return _stream(found, headers)
+            answer, status, headers = run_wsgi_app(self._moto, environ, buffered=True)
+        start_response(status, headers.to_wsgi_list())
+        return answer
 
     # ── queues ──────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _sqs(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         """Let one call in at a time; a long poll waits here and not inside moto, where it would block all others."""
         body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
-        wait_s, body = _without_wait(body) if environ["HTTP_X_AMZ_TARGET"].endswith(".ReceiveMessage") else (0.0, body)
-        deadline = time.monotonic() + wait_s
+        deadline = time.monotonic()
+        if environ["HTTP_X_AMZ_TARGET"].endswith(".ReceiveMessage"):
+            request = json.loads(body)
+            deadline += float(request.get("WaitTimeSeconds", 0))
+            body = json.dumps({**request, "WaitTimeSeconds": 0}).encode()
         while True:
+            asked = {**environ, "wsgi.input": io.BytesIO(body), "CONTENT_LENGTH": str(len(body))}
             with self._inside_moto:
-                status, headers, answer = _call(self._moto, {**environ, **_input(body)})
+                parts, status, headers = run_wsgi_app(self._moto, asked, buffered=True)
+            answer = b"".join(parts)
             if b'"Messages"' in answer or not status.startswith("200") or time.monotonic() >= deadline:
-                start_response(status, headers)
+                start_response(status, headers.to_wsgi_list())
                 return [answer]
             time.sleep(0.05)
 
@@ -217,22 +225,6 @@ def bucket_and_key(environ: Mapping[str, Any]) -> tuple[str, str]:
     path = environ["REQUEST_URI"].split("?", 1)[0]
     bucket, _, key = path.lstrip("/").partition("/")
     return unquote(bucket), unquote(key)
-
-
-def _access_key(query: str) -> str:
-    given = parse_qs(query, keep_blank_values=True)
-    credential = given.get("X-Amz-Credential", [f"{ACCESS_KEY}/"])[0].partition("/")[0]
-    return given.get("AWSAccessKeyId", [credential])[0]
-
-
-def _headers(environ: Mapping[str, Any]) -> dict[str, str]:
-    headers = {
-        name[5:].replace("_", "-").lower(): str(value) for name, value in environ.items() if name.startswith("HTTP_")
-    }
-    for name in ("CONTENT_TYPE", "CONTENT_LENGTH"):
-        if environ.get(name):
-            headers[name.replace("_", "-").lower()] = environ[name]
-    return headers
 
 
 def _take_body(environ: Environ) -> None:
@@ -287,13 +279,11 @@ def _check_upload(environ: Environ) -> None:
     upload = held.multiparts.get(query["uploadId"][0])
     if upload is None or upload.key_name != key:
         raise S3Refusal(404, "NoSuchUpload", "The specified multipart upload does not exist.")
-    if environ["REQUEST_METHOD"] == "POST":
-        _check_completion(environ, held.keys.get(key), upload)
-
-
-def _check_completion(environ: Environ, present: Any, upload: Any) -> None:
+    if environ["REQUEST_METHOD"] != "POST":
+        return
+    present = held.keys.get(key)
     if "HTTP_IF_MATCH" in environ and (present is None or present.etag != environ["HTTP_IF_MATCH"]):
-        raise S3Refusal(412, "PreconditionFailed", "At least one of the pre-conditions you specified did not hold")
+        raise S3Refusal(412, "PreconditionFailed", PRECONDITION_FAILED)
     declared = environ.get("HTTP_X_AMZ_MP_OBJECT_SIZE")
     if declared is not None:
         body = environ["wsgi.input"].read()
@@ -306,13 +296,6 @@ def _check_completion(environ: Environ, present: Any, upload: Any) -> None:
                 f"The provided 'x-amz-mp-object-size' header value {declared} does not match what was computed: "
                 f"{found}",
             )  # fmt: skip
-
-
-def _check_copy(environ: Environ) -> None:
-    """Raise S3Refusal where S3, but not moto, would refuse to copy over an existing object (If-None-Match)."""
-    bucket, key = bucket_and_key(environ)
-    if environ.get("HTTP_IF_NONE_MATCH") == "*" and s3_backends[ACCOUNT_ID]["aws"].get_object(bucket, key) is not None:
-        raise S3Refusal(412, "PreconditionFailed", "At least one of the pre-conditions you specified did not hold")
 
 
 class _Checks:
@@ -332,9 +315,13 @@ class _Checks:
         for name, declared in self._declared.items():
             header = name.removeprefix("HTTP_").replace("_", "-").lower()
             found = self._digests[name].digest()
-            if len(_decoded(declared, header)) != len(found):
+            try:
+                expected = base64.b64decode(declared, validate=True)
+            except ValueError:
+                expected = b""  # as a digest of another length
+            if len(expected) != len(found):
                 raise S3Refusal(400, "InvalidRequest", f"Value for {header} header is invalid.")
-            if _decoded(declared, header) != found:
+            if expected != found:
                 raise S3Refusal(
                     400,
                     "BadDigest",
@@ -343,50 +330,17 @@ class _Checks:
                 )
 
 
-class _Crc32:
-    """zlib's CRC-32 with the interface of hashlib."""
-
-    def __init__(self) -> None:
-        self._value = 0
-
-    def update(self, chunk: bytes) -> None:
-        self._value = zlib.crc32(chunk, self._value)
-
-    def digest(self) -> bytes:
-        return self._value.to_bytes(4, "big")
-
-
 _DIGESTS: Final[Mapping[str, Callable[[], Any]]] = {
     "HTTP_CONTENT_MD5": lambda: hashlib.md5(usedforsecurity=False),
     "HTTP_X_AMZ_CHECKSUM_SHA256": hashlib.sha256,
-    "HTTP_X_AMZ_CHECKSUM_CRC32": _Crc32,
+    "HTTP_X_AMZ_CHECKSUM_CRC32": Crc32Checksum,
 }
-
-
-def _decoded(value: str, header: str) -> bytes:
-    try:
-        return base64.b64decode(value, validate=True)
-    except (binascii.Error, ValueError):
-        raise S3Refusal(400, "InvalidRequest", f"Value for {header} header is invalid.") from None
-
-
-def _call(application: Application, environ: Environ) -> tuple[str, Headers, bytes]:
-    """Run an application to its end."""
-    started: list[Any] = []
-    answer = application(environ, lambda status, headers, *_: started.extend((status, headers)))
-    try:
-        body = b"".join(answer)
-    finally:
-        if hasattr(answer, "close"):
-            answer.close()
-    return str(started[0]), list(started[1]), body
 
 
 def _stream(found: Any, headers: Headers) -> Iterator[bytes]:
     """Yield the bytes that `headers` promise, from moto's file of the object, a chunk at a time."""
-    answer = {name.lower(): value for name, value in headers}
-    start = int(answer["content-range"].split()[1].split("-")[0]) if "content-range" in answer else 0
-    left = int(answer["content-length"])
+    start = int(headers["content-range"].split()[1].split("-")[0]) if "content-range" in headers else 0
+    left = int(headers["content-length"])
     while left:
         with found.lock:  # the file's position is shared with other readers
             found._value_buffer.seek(start)
@@ -403,26 +357,3 @@ def _markers(body: bytes) -> Iterator[tuple[str, str]]:
             said = {child.tag.rpartition("}")[2]: child.text or "" for child in deleted}
             if said.get("DeleteMarker") == "true" and not said.get("VersionId"):
                 yield said["Key"], said.get("DeleteMarkerVersionId", "")
-
-
-def _without_wait(body: bytes) -> tuple[float, bytes]:
-    request = json.loads(body)
-    wait_s = float(request.get("WaitTimeSeconds", 0))
-    return wait_s, json.dumps({**request, "WaitTimeSeconds": 0}).encode()
-
-
-def _input(body: bytes) -> Environ:
-    return {"wsgi.input": io.BytesIO(body), "CONTENT_LENGTH": str(len(body))}
-
-
-def _refuse(refusal: S3Refusal, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
-    elements = {"Code": refusal.code, "Message": str(refusal), **refusal.elements,
-                "Resource": environ.get("PATH_INFO", ""), "RequestId": "LOCAL"}  # fmt: skip
-    inner = "".join(f"<{name}>{escape(value)}</{name}>" for name, value in elements.items())
-    body = f'<?xml version="1.0" encoding="UTF-8"?>\n<Error>{inner}</Error>'.encode()
-    # Closed, since the client may still be sending the refused body.
-    start_response(
-        f"{refusal.status} {refusal.code}",
-        [("Content-Type", "application/xml"), ("Content-Length", str(len(body))), ("Connection", "close")],
-    )
-    return [] if environ["REQUEST_METHOD"] == "HEAD" else [body]
